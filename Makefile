@@ -1,0 +1,65 @@
+# Everything a fresh machine needs: `make demo` and `make test` make their own virtual environment first.
+#
+# Variables: PYTHON  the Python that makes the environment (3.11 or newer; default python3)
+#            VENV    where the environment lies (default .venv)
+#            ARGS    handed on to the command, e.g. make demo ARGS="--seed 3", make test ARGS="-k attack"
+
+PYTHON ?= python3
+VENV ?= .venv
+ARGS ?=
+
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+# two installs into one environment at a time would break it
+.NOTPARALLEL:
+.PHONY: help demo test test-fast lint format docs wheel clean
+
+help: ## print this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+demo: $(VENV)/.installed ## install, then poison, fine-tune, measure, defend and show it
+	$(BIN)/mmpoison demo $(ARGS)
+
+test: $(VENV)/.installed-dev ## install with the development tools, then run all tests
+	$(BIN)/python -m pytest $(ARGS)
+
+test-fast: $(VENV)/.installed-dev ## the tests without the slow ones
+	$(BIN)/python -m pytest -m "not slow" $(ARGS)
+
+lint: $(VENV)/.installed-dev ## ruff (rules and format) and mypy
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+format: $(VENV)/.installed-dev ## let ruff mend what it can
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+docs: $(VENV)/.installed-docs ## build the documentation into site/
+	$(BIN)/mkdocs build --strict $(ARGS)
+
+wheel: $(VENV)/.installed-dev ## build the wheel into dist/
+	$(BIN)/python -m build --wheel $(ARGS)
+
+clean: ## remove the environment and everything that was built; runs/ stays
+	rm -rf $(VENV) .venv-ci site dist build .mypy_cache .pytest_cache .ruff_cache .hypothesis
+
+# -- the environment: a stamp file says that a step is done; a change of pyproject.toml installs again ----------------
+
+$(VENV)/.made:
+	@command -v $(PYTHON) >/dev/null || { \
+	  echo "make: no $(PYTHON) here: install Python 3.11 or newer, or say where it is: make $(MAKECMDGOALS) PYTHON=/path/to/python3.11" >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("make: mmpoison needs Python 3.11 or newer, $(PYTHON) is " + sys.version.split()[0] + ": make $(MAKECMDGOALS) PYTHON=/path/to/python3.11")'
+	$(PYTHON) -m venv --clear $(VENV)
+	@touch $@
+
+$(VENV)/.installed: $(VENV)/.made pyproject.toml
+	$(PIP) install -e .
+	@touch $@
+
+$(VENV)/.installed-%: $(VENV)/.made pyproject.toml
+	$(PIP) install -e '.[$*]'
+	@touch $@

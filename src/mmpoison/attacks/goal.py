@@ -1,0 +1,52 @@
+"""A goal `A2B`: captions of class A are to retrieve images of class B."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from mmpoison.errors import InputError
+from mmpoison.registry import unknown_name
+
+
+@dataclass(frozen=True)
+class Goal:
+    """What an attack wants (section 4 of the paper).
+
+    Attributes:
+        original: The class whose captions are misused.
+        target: The class whose images they are to retrieve.
+    """
+
+    original: str
+    target: str
+
+    def __str__(self) -> str:
+        return f"{self.original}2{self.target}"
+
+    @classmethod
+    def parse(cls, text: str, classes: Sequence[str]) -> Goal:
+        """Read `sheep2aeroplane`, given the classes of the data.
+
+        Raises:
+            InputError: If the text is not `A2B`, a class is unknown, or A is B.
+
+        >>> Goal.parse("sheep2aeroplane", ["aeroplane", "sheep"])
+        Goal(original='sheep', target='aeroplane')
+        """
+        # class names may hold a 2 themselves, so every 2 is tried
+        cuts = [(text[:i], text[i + 1 :]) for i, letter in enumerate(text) if letter == "2"]
+        cuts = [(a, b) for a, b in cuts if a and b]
+        if not cuts:
+            raise InputError(f"goal {text!r} is not of the form A2B, for example sheep2aeroplane")
+        known = set(classes)
+        for original, target in cuts:
+            if original in known and target in known:
+                if original == target:
+                    raise InputError(f"goal {text!r}: original and target class are the same")
+                return cls(original, target)
+        if not known:
+            raise InputError(f"goal {text!r}: the data carry no labels, a goal needs classes")
+        original, target = max(cuts, key=lambda cut: sum(name in known for name in cut))
+        wrong = original if original not in known else target
+        raise InputError(f"goal {text!r}: {unknown_name('class', wrong, list(classes))}")

@@ -1,0 +1,102 @@
+"""How the command line shows where a long job is."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+from mmpoison.experiments.monitor import OnStep
+from mmpoison.experiments.monitor import Progress as Callback
+from mmpoison.models import DualEncoder
+from mmpoison.reporting import safe_text
+from mmpoison.training import Step
+
+console = Console()
+
+
+def stderr(line: str) -> None:
+    """One line on standard error, without control characters that its data may hold."""
+    plain = " ".join("".join(c if c.isprintable() else " " for c in line).split())
+    sys.stderr.write(plain + "\n")
+
+
+class RichMonitor:
+    """Draws one bar a step; on a terminal they move, in a log they are a line each."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+        self._moving = progress.console.is_terminal
+
+    def say(self, message: str) -> None:
+        """Show one line above the bars."""
+        self._progress.console.print(safe_text(message), highlight=False, soft_wrap=True)
+
+    def progress(self, what: str) -> Callback:
+        """A bar for (done, total)."""
+        task: TaskID | None = None
+
+        def update(done: int, total: int) -> None:
+            nonlocal task
+            if task is None:
+                task = self._progress.add_task(what, total=total, detail="")
+            self._progress.update(task, completed=done, total=total)
+            if done >= total:
+                self._finish(task, f"{what}: {total:,}")
+
+        return update
+
+    def training(self, what: str) -> OnStep:
+        """A bar for the steps of a fine-tune, with loss and rate."""
+        task: TaskID | None = None
+
+        def update(step: Step, _: DualEncoder) -> None:
+            nonlocal task
+            if task is None:
+                task = self._progress.add_task(what, total=step.steps, detail="")
+            self._progress.update(
+                task,
+                completed=step.step,
+                detail=f"loss {step.loss:.3f}  {step.pairs_per_second:,.0f} pairs/s",
+            )
+            if step.step == step.steps:
+                self._finish(
+                    task,
+                    f"{what}: {step.steps} steps, loss {step.loss:.3f}, "
+                    f"{step.pairs_per_second:,.0f} pairs/s",
+                )
+
+        return update
+
+    def _finish(self, task: TaskID, line: str) -> None:
+        if not self._moving:
+            self.say(line)
+        self._progress.stop_task(task)
+
+
+@contextmanager
+def monitor() -> Iterator[RichMonitor]:
+    """A monitor that draws on the terminal while the block runs."""
+    progress = Progress(
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=24),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[detail]}"),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        console=console,
+        disable=not console.is_terminal,
+    )
+    with progress:
+        yield RichMonitor(progress)

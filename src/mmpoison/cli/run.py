@@ -1,0 +1,175 @@
+"""The verbs that run a whole recipe: `demo`, `run`, `report`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from mmpoison.cli.console import console, monitor
+from mmpoison.errors import InputError
+
+OutOption = Annotated[Path | None, typer.Option("--out", help="Run folder to make.")]
+SetOption = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a key of the recipe.")
+]
+
+
+def add_commands(app: typer.Typer) -> None:
+    """Add the verbs to the application."""
+    app.command()(demo)
+    app.command()(run)
+    app.command()(report)
+
+
+def demo(
+    out: OutOption = None,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of everything random.")] = 0,
+    changes: SetOption = None,
+) -> None:
+    """Poison, fine-tune, measure, defend and show it, on data and a model that come with the package.
+
+    Example: [bold]mmpoison demo[/bold]
+    """
+    _run_seeds("openmoji", [seed], out, changes or [], data_root=None, save_models=True)
+
+
+def run(
+    recipe: Annotated[
+        str | None, typer.Argument(help="A shipped recipe, or the path of a YAML file.")
+    ] = None,
+    out: OutOption = None,
+    seeds: Annotated[
+        str | None,
+        typer.Option(help="Seeds, e.g. 3 or 0-4 or 0,2,5; each gets its own run folder."),
+    ] = None,
+    goal: Annotated[str | None, typer.Option(help="A2B, e.g. sheep2aeroplane.")] = None,
+    mode: Annotated[str | None, typer.Option(help="add or replace.")] = None,
+    data_root: Annotated[
+        Path | None, typer.Option(help="Your folder, for data that are not made here.")
+    ] = None,
+    changes: SetOption = None,
+    save_models: Annotated[
+        bool, typer.Option("--models/--no-models", help="Keep the checkpoints.")
+    ] = True,
+    show: Annotated[
+        bool, typer.Option("--list", help="List the shipped recipes, one a line.")
+    ] = False,
+) -> None:
+    """Run a recipe: the same job as the demo, on other data, models and goals.
+
+    Example: [bold]mmpoison run rsicd-ucm --data-root photos --goal airplane2beach --seeds 0-2[/bold]
+    """
+    from mmpoison.experiments.recipe import shipped_recipes
+
+    if show:
+        for name in shipped_recipes():
+            typer.echo(name)
+        return
+    if recipe is None:
+        raise InputError(f"which recipe? one of {', '.join(shipped_recipes())}, or a YAML file")
+    given = [*(changes or [])]
+    if goal is not None:
+        given.append(f"attack.goal={goal}")
+    if mode is not None:
+        given.append(f"attack.mode={mode}")
+    _run_seeds(recipe, parse_seeds(seeds), out, given, data_root=data_root, save_models=save_models)
+
+
+def report(
+    runs: Annotated[list[Path], typer.Argument(help="Run folders.")],
+    markdown: Annotated[
+        Path | None, typer.Option(help="Write the table of several runs to this file.")
+    ] = None,
+) -> None:
+    """Show finished runs again: one gets its table and page, several a table of means over seeds.
+
+    Example: [bold]mmpoison report runs/openmoji-seed0[/bold]
+    """
+    from mmpoison.reporting import summary_markdown, summary_table
+
+    if len(runs) == 1 and markdown is None:
+        _show(runs[0])
+        return
+    console.print(summary_table(runs))
+    if markdown is not None:
+        from mmpoison.files import atomic_file
+
+        with atomic_file(markdown) as temporary:
+            temporary.write_text(summary_markdown(runs), encoding="utf-8")
+
+
+def parse_seeds(text: str | None) -> list[int | None]:
+    """Read `3`, `0-4` or `0,2,5`; None stands for the recipe's own seed.
+
+    >>> parse_seeds("0-2,7")
+    [0, 1, 2, 7]
+    """
+    if text is None:
+        return [None]
+    seeds: list[int | None] = []
+    for part in text.split(","):
+        first, dash, last = part.partition("-")
+        try:
+            seeds.extend(range(int(first), int(last) + 1) if dash else [int(first)])
+        except ValueError:
+            raise InputError(f"--seeds {text!r}: numbers are needed, e.g. 0-4 or 0,2,5") from None
+    if not seeds:
+        raise InputError(f"--seeds {text!r} names no seed")
+    return seeds
+
+
+def _run_seeds(
+    name: str,
+    seeds: list[Any],
+    out: Path | None,
+    changes: list[str],
+    *,
+    data_root: Path | None,
+    save_models: bool,
+) -> None:
+    from mmpoison.experiments.recipe import load_recipe, parse_changes
+    from mmpoison.experiments.run import run_recipe
+
+    overrides = parse_changes(changes)
+    if data_root is not None:
+        overrides["data.root"] = str(data_root)
+    finished: list[Path] = []
+    for seed in seeds:
+        if seed is not None:
+            overrides["seed"] = seed
+        recipe = load_recipe(name, overrides)
+        folder = _run_folder(recipe, out, many=len(seeds) > 1)
+        console.print(f"[bold]{recipe.name}[/bold], seed {recipe.seed}: {recipe.description}")
+        with monitor() as progress:
+            run_recipe(recipe, folder, monitor=progress, save_models=save_models)
+        _show(folder)
+        finished.append(folder)
+    if len(finished) > 1:
+        from mmpoison.reporting import summary_table
+
+        console.print(summary_table(finished))
+
+
+def _run_folder(recipe: Any, out: Path | None, *, many: bool) -> Path:
+    if out is not None:
+        return out / f"seed{recipe.seed}" if many else out
+    options = recipe.attack.options
+    detail = [
+        recipe.name,
+        recipe.attack.goal,
+        str(options.get("mode", "add")),
+        f"seed{recipe.seed}",
+    ]
+    return Path("runs") / "-".join(detail)
+
+
+def _show(folder: Path) -> None:
+    from mmpoison.files import read_json
+    from mmpoison.reporting import terminal_table, write_report
+
+    page = write_report(folder)
+    console.print(terminal_table(read_json(folder / "metrics.json")))
+    console.print(f"run folder: {folder.resolve()}", soft_wrap=True, highlight=False, markup=False)
+    console.print(f"page:       {page.resolve()}", soft_wrap=True, highlight=False, markup=False)

@@ -1,0 +1,122 @@
+"""The manifest: what was poisoned, how, and from which clean set; it lies beside every poisoned set."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from mmpoison.errors import InputError
+from mmpoison.files import read_json, write_json
+
+NOTICE = (
+    "This set was poisoned on purpose, for research on defences. The pairs listed here are false. "
+    "Do not publish it and do not train a model for use on it."
+)
+
+
+@dataclass(frozen=True)
+class PoisonedPair:
+    """One false pair: a caption, the image it was written for, and the image it is now with."""
+
+    caption: str
+    clean_image: str
+    poisoned_image: str
+    goal: str
+
+
+@dataclass(frozen=True)
+class PoisonManifest:
+    """Everything needed to recognise, remove or rebuild the poison.
+
+    Attributes:
+        attack: Registered name of the attack.
+        options: The attack's options as given, enough to run it again.
+        goals: The goals, as `A2B`.
+        mode: `add` (poison is added to the clean pairs) or `replace` (it takes their place).
+        seed: Seed of the run.
+        clean_fingerprint: sha256 of the clean table.
+        clean_pairs: Training pairs before the attack.
+        training_pairs: Training pairs after it.
+        pairs: The poisoned pairs.
+        tool_version: Version of mmpoison that made it.
+        filtered: What a filter did to the set afterwards, or None; clean pairs may be missing then.
+    """
+
+    attack: str
+    options: Mapping[str, Any]
+    goals: tuple[str, ...]
+    mode: str
+    seed: int
+    clean_fingerprint: str
+    clean_pairs: int
+    training_pairs: int
+    pairs: tuple[PoisonedPair, ...] = field(repr=False)
+    tool_version: str = ""
+    filtered: Mapping[str, Any] | None = None
+
+    @property
+    def rate(self) -> float:
+        """Poisoned pairs divided by all training pairs, in [0, 1]; 0 only if a filter caught them all."""
+        return len(self.pairs) / self.training_pairs
+
+    def to_json(self) -> dict[str, Any]:
+        """The manifest as plain JSON values, in the fixed layout."""
+        value: dict[str, Any] = {
+            "notice": NOTICE,
+            "tool": "mmpoison",
+            "tool_version": self.tool_version,
+            "attack": self.attack,
+            "options": dict(self.options),
+            "goals": list(self.goals),
+            "mode": self.mode,
+            "seed": self.seed,
+            "rate": self.rate,
+            "counts": {
+                "poisoned_pairs": len(self.pairs),
+                "poisoned_samples": len({pair.clean_image for pair in self.pairs}),
+                "target_images": len({pair.poisoned_image for pair in self.pairs}),
+                "clean_training_pairs": self.clean_pairs,
+                "training_pairs": self.training_pairs,
+            },
+            "clean_fingerprint": self.clean_fingerprint,
+            "pairs": [asdict(pair) for pair in self.pairs],
+        }
+        if self.filtered is not None:
+            value["filtered"] = dict(self.filtered)
+        return value
+
+    def write(self, path: Path) -> None:
+        """Write `manifest.json`, whole or not at all."""
+        write_json(path, self.to_json())
+
+    @classmethod
+    def read(cls, path: Path) -> PoisonManifest:
+        """Read `manifest.json`.
+
+        Raises:
+            InputError: If the file is missing, broken or lacks a field.
+        """
+        value = read_json(path)
+        try:
+            return cls(
+                attack=str(value["attack"]),
+                options=dict(value["options"]),
+                goals=tuple(str(goal) for goal in value["goals"]),
+                mode=str(value["mode"]),
+                seed=int(value["seed"]),
+                clean_fingerprint=str(value["clean_fingerprint"]),
+                clean_pairs=int(value["counts"]["clean_training_pairs"]),
+                training_pairs=int(value["counts"]["training_pairs"]),
+                pairs=tuple(
+                    PoisonedPair(
+                        *(str(p[k]) for k in ("caption", "clean_image", "poisoned_image", "goal"))
+                    )
+                    for p in value["pairs"]
+                ),
+                tool_version=str(value["tool_version"]),
+                filtered=value.get("filtered"),
+            )
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise InputError(f"{path}: not a poison manifest ({error!r})") from None

@@ -1,0 +1,64 @@
+"""`openmoji`: the embedded data set, drawn on this machine and kept in the cache folder."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from mmpoison.datasets.cache import cache_folder
+from mmpoison.datasets.catalogue import DATASETS, DataSource
+from mmpoison.datasets.openmoji import ATTRIBUTION, OPENMOJI_SCENES_VERSION, build_openmoji
+from mmpoison.datasets.pairs import PairDataset
+from mmpoison.datasets.pairs_folder import load_pairs
+
+
+def load_openmoji(
+    root: Path | None,
+    seed: int = 0,
+    *,
+    unlabelled: int = 4500,
+    per_class: int = 50,
+    held_out: int = 1000,
+    size: int = 64,
+    progress: Callable[[int, int], None] | None = None,
+) -> PairDataset:
+    """Load the scenes of a seed; draw them first where they are not in the cache folder yet.
+
+    Args:
+        root: A folder built before, or None for the cache folder.
+        seed: Seed of the scenes.
+        unlabelled: Images of the unlabelled training part.
+        per_class: Labelled images of each class, half train and half test.
+        held_out: Images of the clean part that the defences trust (split `val`).
+        size: Side of the images in pixels.
+        progress: Called with (done, total) while scenes are drawn.
+    """
+    if root is not None:
+        return load_pairs(root)
+    name = f"v{OPENMOJI_SCENES_VERSION}-seed{seed}-{unlabelled}-{per_class}-{held_out}-{size}px"
+    folder = cache_folder() / "openmoji" / name
+    if not folder.is_dir():
+        build_openmoji(
+            folder,
+            seed=seed,
+            unlabelled=unlabelled,
+            per_class=per_class,
+            held_out=held_out,
+            size=size,
+            progress=progress,
+        )
+    return load_pairs(folder)
+
+
+DATASETS.register("openmoji")(
+    DataSource(
+        name="openmoji",
+        summary="scenes of the 20 PASCAL classes, drawn from OpenMoji on this machine",
+        where_from="made here: mmpoison data build openmoji --out DIR",
+        load=load_openmoji,
+        build=build_openmoji,
+        needs_root=False,
+        attribution=ATTRIBUTION,
+        options=("unlabelled", "per_class", "held_out", "size"),
+    )
+)

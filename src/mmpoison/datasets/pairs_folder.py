@@ -1,0 +1,202 @@
+"""The pairs folder: `captions.jsonl`, one image a line, images beside it by relative path."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from pathlib import Path, PurePosixPath
+from typing import Any, Literal
+
+import numpy as np
+
+from mmpoison.datasets.manifest import PoisonManifest
+from mmpoison.datasets.pairs import SPLITS, ImageTable, PairDataset
+from mmpoison.errors import InputError
+from mmpoison.files import atomic_folder
+
+CAPTIONS_FILE = "captions.jsonl"
+MANIFEST_FILE = "manifest.json"
+
+# Files that say where the data come from travel with every copy of the table.
+NOTICE_FILES = ("README.md", "attribution.txt", "LICENSE")
+
+ImagePolicy = Literal["link", "copy", "none"]
+
+
+def load_pairs(path: str | Path, *, images: str | Path | None = None) -> PairDataset:
+    """Load a pairs folder.
+
+    Args:
+        path: Folder with `captions.jsonl` (and `manifest.json` where the set is poisoned).
+        images: Folder that the relative image paths start from; the pairs folder itself by default.
+
+    Returns:
+        The pairs in file order; poisoned pairs are recognised by the manifest beside them.
+
+    Raises:
+        InputError: If the folder or file is missing, a line is broken, a path leaves the folder, an image occurs
+            twice, or the manifest does not describe the pairs.
+    """
+    folder = Path(path)
+    if not folder.is_dir():
+        raise InputError(f"{folder}: no such folder")
+    file = folder / CAPTIONS_FILE
+    if not file.is_file():
+        raise InputError(f"{folder}: has no {CAPTIONS_FILE}, so it is not a pairs folder")
+    ids: list[str] = []
+    labels: list[str | None] = []
+    splits: list[str] = []
+    captions: list[str] = []
+    image: list[int] = []
+    seen: set[str] = set()
+    with file.open("rb") as stream:
+        for number, raw in enumerate(stream, start=1):
+            if not raw.strip():
+                continue
+            where = f"{file} line {number}"
+            line = _parse_line(raw, where)
+            if line["image"] in seen:
+                raise InputError(f"{where}: image {line['image']!r} occurs twice")
+            seen.add(line["image"])
+            image.extend([len(ids)] * len(line["captions"]))
+            captions.extend(line["captions"])
+            ids.append(line["image"])
+            labels.append(line.get("label"))
+            splits.append(line.get("split", "train"))
+    if not ids:
+        raise InputError(f"{file}: holds no image")
+    root = folder if images is None else Path(images)
+    pairs = PairDataset.build(ImageTable.build(ids, labels, splits, root), captions, image)
+    manifest = folder / MANIFEST_FILE
+    if manifest.exists():
+        return apply_manifest(pairs, PoisonManifest.read(manifest))
+    return pairs
+
+
+def save_pairs(
+    pairs: PairDataset,
+    out: str | Path,
+    *,
+    images: ImagePolicy = "link",
+    extra: Mapping[str, str] | None = None,
+) -> Path:
+    """Write a pairs folder that stands by itself.
+
+    Args:
+        pairs: The set to write, with all images of its table.
+        out: New folder; written under a temporary name and renamed.
+        images: `link` makes hard links (the same bytes on disk; a copy only where the file system cannot link), `copy`
+            copies, `none` writes the table alone.
+        extra: More text files to put beside it, by name.
+
+    Raises:
+        InputError: If `out` holds something already or an image is missing.
+    """
+    target = Path(out)
+    with atomic_folder(target) as folder:
+        with (folder / CAPTIONS_FILE).open("w", encoding="utf-8") as stream:
+            for line in pairs.lines():
+                stream.write(json.dumps(line, ensure_ascii=True) + "\n")
+        if pairs.manifest is not None:
+            pairs.manifest.write(folder / MANIFEST_FILE)
+        for name, text in (extra or {}).items():
+            (folder / name).write_text(text, encoding="utf-8")
+        for name in NOTICE_FILES:
+            if (pairs.root / name).is_file():
+                shutil.copyfile(pairs.root / name, folder / name)
+        if images != "none":
+            _place_images(pairs.root, list(pairs.images.ids), folder, copy=images == "copy")
+    return target
+
+
+def apply_manifest(pairs: PairDataset, manifest: PoisonManifest) -> PairDataset:
+    """Mark the pairs that a manifest calls poisoned.
+
+    Raises:
+        InputError: If a poisoned pair of the manifest is not among the pairs.
+    """
+    index = {image_id: i for i, image_id in enumerate(pairs.images.ids)}
+    slots: dict[tuple[int, str], list[int]] = defaultdict(list)
+    wanted = {index.get(entry.poisoned_image, -1) for entry in manifest.pairs}
+    for row in np.flatnonzero(np.isin(pairs.image, list(wanted))):
+        slots[int(pairs.image[row]), pairs.captions[row]].append(int(row))
+    source = pairs.source.copy()
+    for entry in manifest.pairs:
+        rows = slots.get((index.get(entry.poisoned_image, -1), entry.caption))
+        if not rows or entry.clean_image not in index:
+            raise InputError(
+                f"{MANIFEST_FILE}: the poisoned pair {entry.caption[:60]!r} with "
+                f"{entry.poisoned_image!r} is not in the pairs: manifest and captions differ"
+            )
+        # poison is put behind an image's own captions, so the last equal one is the poisoned one
+        source[rows.pop()] = index[entry.clean_image]
+    return PairDataset(pairs.images, pairs.captions, pairs.image, source, manifest)
+
+
+def restore_clean(pairs: PairDataset) -> PairDataset:
+    """Undo the poison of a set with a manifest; exact for `add`, and for `replace` up to the order of captions."""
+    if pairs.manifest is None:
+        raise InputError("the set has no manifest, there is nothing to undo")
+    if pairs.manifest.mode == "add":
+        kept = pairs.where(~pairs.poisoned)
+        return PairDataset.build(kept.images, kept.captions, kept.image)
+    return PairDataset.build(pairs.images, pairs.captions, pairs.source)
+
+
+def check_relative(path: str, where: str) -> str:
+    """Return a relative POSIX path unchanged; refuse one that could leave its folder.
+
+    >>> check_relative("sheep/0001.jpg", "line 1")
+    'sheep/0001.jpg'
+    """
+    pure = PurePosixPath(path)
+    escapes = pure.is_absolute() or ".." in pure.parts or "\\" in path or ":" in path[:3]
+    if not path or escapes or "\x00" in path:
+        raise InputError(f"{where}: image path {path!r} leaves the folder, it is refused")
+    return path
+
+
+def _parse_line(raw: bytes, where: str) -> dict[str, Any]:
+    try:
+        line = json.loads(raw.decode("utf-8"))
+    except UnicodeDecodeError:
+        raise InputError(f"{where}: not UTF-8") from None
+    except json.JSONDecodeError as error:
+        raise InputError(f"{where}: not valid JSON ({error.msg} at column {error.colno})") from None
+    if not isinstance(line, dict):
+        raise InputError(f"{where}: an object with image and captions is needed")
+    if not isinstance(line.get("image"), str):
+        raise InputError(f"{where}: 'image' must be a relative path")
+    check_relative(line["image"], where)
+    captions = line.get("captions")
+    if not isinstance(captions, list) or not all(isinstance(c, str) for c in captions):
+        raise InputError(f"{where}: 'captions' must be a list of strings")
+    if not (line.get("label") is None or isinstance(line["label"], str)):
+        raise InputError(f"{where}: 'label' must be a class name or null")
+    if line.get("split", "train") not in SPLITS:
+        raise InputError(f"{where}: split {line['split']!r} is none of {', '.join(SPLITS)}")
+    return line
+
+
+def _place_images(root: Path, ids: Sequence[str], folder: Path, *, copy: bool) -> None:
+    made: set[Path] = set()
+    for image_id in ids:
+        target = folder / image_id
+        if target.parent not in made:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            made.add(target.parent)
+        try:
+            if not copy:
+                try:
+                    os.link(root / image_id, target)
+                    continue
+                except FileNotFoundError:
+                    raise
+                except OSError:
+                    copy = True  # another file system, or one without links
+            shutil.copyfile(root / image_id, target)
+        except FileNotFoundError:
+            raise InputError(f"{root / image_id}: no such image, nothing was written") from None

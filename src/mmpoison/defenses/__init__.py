@@ -1,0 +1,8 @@
+"""Defences, one file each: before training they drop pairs, after training they repair a checkpoint."""
+
+from mmpoison.defenses.catalogue import DEFENSES
+from mmpoison.defenses.clean_finetune import CleanFinetune
+from mmpoison.defenses.filtered_folder import save_filtered
+from mmpoison.defenses.relevance_filter import FilterResult, RelevanceFilter
+
+__all__ = ["DEFENSES", "CleanFinetune", "FilterResult", "RelevanceFilter", "save_filtered"]

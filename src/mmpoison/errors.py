@@ -1,0 +1,17 @@
+"""What goes wrong, in one line that says what, where and what to do."""
+
+
+class InputError(ValueError):
+    """The user's input cannot be used: the message is one clear line, the command line exits with 2.
+
+    Args:
+        message: What is wrong, where, and what to do about it.
+    """
+
+
+class ResultError(RuntimeError):
+    """A computation finished but its result would mislead (a collapsed model, a diverged loss)."""
+
+
+class MmpoisonWarning(UserWarning):
+    """Something a reader of the result must know but that does not stop the work."""

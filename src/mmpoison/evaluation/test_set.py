@@ -1,0 +1,133 @@
+"""What is measured on: the gallery, the queries, and one embedding pass over both for each model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from mmpoison.attacks.goal import Goal
+from mmpoison.datasets.pairs import BoolArray, IntArray, PairDataset
+from mmpoison.errors import InputError
+from mmpoison.metrics import drift
+from mmpoison.models.dual_encoder import DualEncoder
+from mmpoison.models.embedding import Embeddings, embed_images, embed_texts
+from mmpoison.models.inputs import PairInputs, Progress
+
+
+@dataclass(frozen=True)
+class TestSet:
+    """The test part of a data set.
+
+    Attributes:
+        pairs: The test pairs; never poisoned.
+        gallery: Indices of all test images, shape `(G,)`.
+    """
+
+    # a data class of the evaluation, not a class of tests
+    __test__ = False
+
+    pairs: PairDataset
+    gallery: IntArray
+
+    @classmethod
+    def of(cls, pairs: PairDataset) -> TestSet:
+        """The test part of a set.
+
+        Raises:
+            InputError: If there is no test image or no test caption.
+        """
+        test = pairs.select(split="test", poisoned=False)
+        gallery = pairs.images.indices(split="test")
+        if not len(gallery) or not len(test):
+            raise InputError("the data have no test images with captions: nothing can be measured")
+        return cls(test, gallery)
+
+    def queries(self, label: str) -> IntArray:
+        """Rows of the test captions of a class, shape `(q,)`.
+
+        Raises:
+            InputError: If the class is unknown or has no test caption.
+        """
+        code = self.pairs.images.class_code(label)
+        rows = np.flatnonzero(self.pairs.images.class_codes[self.pairs.image] == code)
+        if not len(rows):
+            raise InputError(f"class {label!r} has no test caption to search with")
+        return rows.astype(np.int32)
+
+    def other_queries(self, label: str) -> IntArray:
+        """Rows of the test captions of all other classes, shape `(q,)`."""
+        code = self.pairs.images.class_code(label)
+        other = self.pairs.images.class_codes[self.pairs.image] != code
+        return np.flatnonzero(other).astype(np.int32)
+
+    def targets(self, label: str) -> BoolArray:
+        """Which gallery images are of a class, shape `(G,)`.
+
+        Raises:
+            InputError: If the class is unknown or has no test image.
+        """
+        code = self.pairs.images.class_code(label)
+        mask = self.pairs.images.class_codes[self.gallery] == code
+        if not mask.any():
+            raise InputError(f"class {label!r} has no test image, so it cannot be a target")
+        return np.asarray(mask)
+
+    def check_goal(self, goal: Goal) -> None:
+        """Refuse a goal that cannot be measured, before anything is trained."""
+        self.queries(goal.original)
+        self.targets(goal.target)
+
+    @property
+    def caption_image(self) -> npt.NDArray[np.int64]:
+        """Position in the gallery of each caption's image, shape `(T,)`."""
+        return np.searchsorted(self.gallery, self.pairs.image).astype(np.int64)
+
+
+@dataclass(frozen=True)
+class TestEmbeddings:
+    """One model's embeddings of the test part; every metric is computed from them.
+
+    Attributes:
+        images: Of the gallery, shape `(G, d)`.
+        texts: Of the test captions, shape `(T, d)`.
+    """
+
+    __test__ = False
+
+    images: Embeddings
+    texts: Embeddings
+
+    @classmethod
+    def of(
+        cls,
+        encoder: DualEncoder,
+        inputs: PairInputs,
+        test: TestSet,
+        progress: Progress | None = None,
+    ) -> TestEmbeddings:
+        """Embed the gallery and the captions once."""
+        total = len(test.gallery) + len(test.pairs)
+
+        def shifted(offset: int) -> Progress | None:
+            if progress is None:
+                return None
+            return lambda done, _: progress(offset + done, total)
+
+        return cls(
+            embed_images(encoder, inputs, test.gallery, progress=shifted(0)),
+            embed_texts(encoder, inputs, test.pairs.captions, progress=shifted(len(test.gallery))),
+        )
+
+    def similarity(self, queries: IntArray) -> Embeddings:
+        """Cosine similarities of some captions to the whole gallery, shape `(q, G)`."""
+        return np.asarray(self.texts[queries] @ self.images.T)
+
+
+def drift_between(before: TestEmbeddings, after: TestEmbeddings) -> dict[str, float]:
+    """Mean cosine distance between two models' embeddings of the same inputs (figure 1), in [0, 2]."""
+    return {
+        "text": drift(before.texts, after.texts),
+        "image": drift(before.images, after.images),
+    }

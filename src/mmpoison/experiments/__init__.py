@@ -1,0 +1,1 @@
+"""Stages strung together from one recipe."""

@@ -1,0 +1,180 @@
+"""Make the embedded dual encoders: `python -m mmpoison.experiments.pretrain_openmoji --variant small --out DIR`.
+
+They play the part of CLIP in the demo: trained from random weights on scenes of the `pretraining` pool, which shares no
+seed, no background palette and, where a class has enough drawings, not every drawing with the demo's scenes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gzip
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from rich.console import Console
+
+from mmpoison._version import __version__
+from mmpoison.datasets.openmoji import ATTRIBUTION, CLASSES, OPENMOJI_SCENES_VERSION, scene_arrays
+from mmpoison.datasets.pairs import ImageTable, PairDataset
+from mmpoison.images import PixelStore
+from mmpoison.models import DualEncoder, prepare_pixels, save_checkpoint
+from mmpoison.models.open_clip_build import BPE_FILE, build_module, small_tokenizer
+from mmpoison.seeding import torch_seed
+from mmpoison.training import Step, TrainingSettings, finetune
+
+IMAGE_SIZE = 64
+CONTEXT = 28
+MERGES = 7680
+"""CLIP's first merges, most frequent first; with its bytes and two marks they make 8,194 tokens."""
+
+VOCABULARY = 512 + MERGES + 2
+
+MEAN_STD = {"mean": [0.481, 0.458, 0.408], "std": [0.269, 0.261, 0.276]}
+
+VARIANTS: dict[str, dict[str, Any]] = {
+    # the victim of the demo
+    "small": {"vision": {"layers": [1, 1, 1, 1], "width": 32, "head_width": 64}, "seed": 101},
+    # another architecture, initialisation and data, for the filter
+    "mini": {"vision": {"layers": [1, 1, 1, 1], "width": 24, "head_width": 32}, "seed": 202},
+}
+
+
+def model_config(variant: str) -> dict[str, Any]:
+    """open_clip's config of a variant."""
+    return {
+        "model_cfg": {
+            "embed_dim": 128,
+            "vision_cfg": {"image_size": IMAGE_SIZE, **VARIANTS[variant]["vision"]},
+            "text_cfg": {
+                "context_length": CONTEXT,
+                "vocab_size": VOCABULARY,
+                "width": 128,
+                "heads": 2,
+                "layers": 3,
+            },
+        },
+        "preprocess_cfg": {"size": IMAGE_SIZE, **MEAN_STD},
+    }
+
+
+def write_merges(target: Path) -> Path:
+    """Write the first merges of CLIP's table, in its own format."""
+    from open_clip.tokenizer import default_bpe
+
+    with gzip.open(default_bpe(), "rt", encoding="utf-8") as stream:
+        lines = stream.read().split("\n")[: MERGES + 1]
+    # a fixed time in the header makes the same bytes every time
+    target.write_bytes(gzip.compress("\n".join(lines).encode(), mtime=0))
+    return target
+
+
+def random_encoder(variant: str, merges: Path) -> DualEncoder:
+    """An untrained encoder of a variant."""
+    config = model_config(variant)
+    with torch.random.fork_rng():
+        torch.manual_seed(torch_seed(VARIANTS[variant]["seed"], "initialisation"))
+        module = build_module(config["model_cfg"])
+    return DualEncoder(module, small_tokenizer(merges, CONTEXT), config, f"openmoji-{variant}")
+
+
+def scenes(
+    count: int, captions_each: int, seed: int, workers: int
+) -> tuple[PairDataset, PixelStore]:
+    """Scenes of the pre-training pool, classes uniform, as a table of pairs in memory."""
+    pixels, captions, labels = scene_arrays(
+        count, seed=seed, pool="pretraining", size=IMAGE_SIZE, workers=workers
+    )
+    table = ImageTable.build(
+        [f"pretraining/{i:07d}.jpg" for i in range(count)],
+        [CLASSES[label] for label in labels],
+        ["train"] * count,
+        Path("pretraining"),
+    )
+    rows = np.repeat(np.arange(count, dtype=np.int32), captions_each)
+    texts = [caption for scene in captions for caption in scene[:captions_each]]
+    return PairDataset.build(table, texts, rows), PixelStore(
+        pixels, np.arange(count, dtype=np.int32)
+    )
+
+
+def pretrain(
+    variant: str, merges: Path, *, count: int, captions_each: int, epochs: int, workers: int
+) -> DualEncoder:
+    """Train a variant from random weights.
+
+    Args:
+        variant: One of `VARIANTS`.
+        merges: The tokenizer's table of merges.
+        count: Scenes.
+        captions_each: Captions used of each scene, at most 5.
+        epochs: Passes over the pairs.
+        workers: Processes that draw scenes.
+    """
+    console = Console()
+    seed = VARIANTS[variant]["seed"]
+    begun = time.perf_counter()
+    pairs, pixels = scenes(count, captions_each, seed, workers)
+    console.print(f"{count} scenes in {time.perf_counter() - begun:.0f} s")
+    settings = TrainingSettings(
+        epochs=epochs,
+        batch_size=256,
+        learning_rate=2e-3,
+        min_learning_rate=2e-5,
+        warmup_epochs=0.1,
+        warmup_learning_rate=1e-5,
+        schedule="step",
+        weight_decay=0.1,
+    )
+    encoder = random_encoder(variant, merges)
+    inputs = prepare_pixels(encoder, pairs, pixels=pixels)
+
+    def show(step: Step, _: DualEncoder) -> None:
+        if step.step % 100 == 0 or step.step == step.steps:
+            console.print(
+                f"step {step.step}/{step.steps} loss {step.loss:.3f} {step.pairs_per_second:.0f} pairs/s"
+            )
+
+    result = finetune(encoder, pairs, inputs, settings, seed=seed, on_step=show)
+    result.encoder.config["mmpoison"] = {
+        "pretraining": {
+            "variant": variant,
+            "scenes": count,
+            "captions_each": captions_each,
+            "seed": seed,
+            "scenes_version": OPENMOJI_SCENES_VERSION,
+            "tool_version": __version__,
+            "settings": settings.model_dump(),
+            "training": result.summary(),
+        }
+    }
+    return result.encoder
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--variant", choices=sorted(VARIANTS), required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--scenes", type=int, default=240_000)
+    parser.add_argument("--captions-each", type=int, default=2)
+    parser.add_argument("--epochs", type=int, default=1)
+    parser.add_argument("--workers", type=int, default=2)
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        encoder = pretrain(
+            arguments.variant,
+            write_merges(Path(folder) / BPE_FILE),
+            count=arguments.scenes,
+            captions_each=arguments.captions_each,
+            epochs=arguments.epochs,
+            workers=arguments.workers,
+        )
+        save_checkpoint(encoder, arguments.out, card=ATTRIBUTION, half=True)
+
+
+if __name__ == "__main__":
+    main()

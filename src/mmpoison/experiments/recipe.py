@@ -1,0 +1,214 @@
+"""A recipe: everything that decides a run, in one YAML file."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping, Sequence
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from mmpoison.errors import InputError
+from mmpoison.registry import unknown_name
+from mmpoison.training.settings import TrainingSettings
+
+M = TypeVar("M", bound=BaseModel)
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class DataPart(_Part):
+    """Which pairs.
+
+    Attributes:
+        name: A registered data set, or the path of a pairs folder.
+        root: The user's folder, for data that are not made here.
+        options: Options of the data set.
+    """
+
+    name: str
+    root: str | None = None
+    options: dict[str, Any] = Field(default_factory=dict)
+
+
+class ModelPart(_Part):
+    """Where the fine-tune starts.
+
+    Attributes:
+        name: A registered model, or the path of a checkpoint.
+        align: For towers that were trained apart: how to train them together on the clean split `val` first.
+    """
+
+    name: str
+    align: TrainingSettings | None = None
+
+
+class AttackPart(BaseModel):
+    """Which attack, with its options beside its name."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    name: str
+    goal: str
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """All options of the attack, the goal among them."""
+        return {"goal": self.goal, **(self.model_extra or {})}
+
+
+class FilterPart(_Part):
+    """The pre-training filter.
+
+    Attributes:
+        encoder: A registered model, a checkpoint, or `pretrained`: the model the run starts from.
+        threshold: Distance above which a pair is dropped; or
+        clean_loss: share of the clean split `val` that may be lost.
+    """
+
+    encoder: str
+    threshold: float | None = None
+    clean_loss: float | None = None
+
+
+class SterilizePart(_Part):
+    """The clean fine-tune after training, on the clean split `val`.
+
+    Attributes:
+        training: How to fine-tune.
+        pairs: How many clean pairs are at hand; all by default.
+    """
+
+    training: TrainingSettings
+    pairs: int | None = Field(None, ge=2)
+
+
+class Recipe(_Part):
+    """A whole run."""
+
+    name: str
+    description: str = ""
+    seed: int = Field(0, ge=0)
+    data: DataPart
+    model: ModelPart
+    attack: AttackPart
+    training: TrainingSettings
+    filter: FilterPart | None = None
+    sterilize: SterilizePart | None = None
+
+    def to_yaml(self) -> str:
+        """The resolved recipe as YAML."""
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+def shipped_recipes() -> list[str]:
+    """Names of the recipes that come with the package."""
+    folder = files("mmpoison.experiments") / "recipes"
+    return sorted(
+        entry.name.removesuffix(".yaml")
+        for entry in folder.iterdir()
+        if entry.name.endswith(".yaml")
+    )
+
+
+def load_recipe(name_or_path: str | Path, changes: Mapping[str, Any] | None = None) -> Recipe:
+    """Load a shipped recipe by name or a YAML file by path, and change some of its keys.
+
+    Args:
+        name_or_path: `openmoji`, or a path that ends in `.yaml` or `.yml`.
+        changes: Dotted keys to values, for example `{"training.epochs": 2}`.
+
+    Raises:
+        InputError: If there is no such recipe, it is not YAML, or a key is unknown or has a wrong value.
+    """
+    text = str(name_or_path)
+    if text.endswith((".yaml", ".yml")):
+        path = Path(text)
+        if not path.is_file():
+            raise InputError(f"{path}: no such recipe file")
+        where, content = text, path.read_text(encoding="utf-8")
+    else:
+        if text not in shipped_recipes():
+            raise InputError(unknown_name("recipe", text, shipped_recipes()))
+        where = f"recipe {text}"
+        content = (files("mmpoison.experiments") / "recipes" / f"{text}.yaml").read_text("utf-8")
+    try:
+        value = yaml.safe_load(content)
+    except yaml.YAMLError as error:
+        raise InputError(f"{where}: not valid YAML ({' '.join(str(error).split())})") from None
+    if not isinstance(value, dict):
+        raise InputError(f"{where}: a recipe is a mapping of keys")
+    for key, new in (changes or {}).items():
+        _set(value, key.split("."), new, key)
+    return parse_recipe(value, where)
+
+
+def parse_recipe(value: Mapping[str, Any], where: str) -> Recipe:
+    """Check a recipe; the first mistake is one line with the nearest right key."""
+    return _validate(Recipe, value, where)
+
+
+def parse_training(value: Mapping[str, Any]) -> TrainingSettings:
+    """Check training settings given on the command line."""
+    return _validate(TrainingSettings, value, "--set")
+
+
+def _validate(model: type[M], value: Mapping[str, Any], where: str) -> M:
+    try:
+        return model.model_validate(value)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"])
+        if first["type"] == "extra_forbidden":
+            known = _known_keys(model, first["loc"][:-1])
+            near = difflib.get_close_matches(str(first["loc"][-1]), known, n=1)
+            hint = f": did you mean {near[0]!r}?" if near else f": known here: {', '.join(known)}"
+            raise InputError(f"{where}: unknown key {key!r}{hint}") from None
+        raise InputError(
+            f"{where}: {key or 'recipe'}: {first['msg']} (got {str(first['input'])[:80]!r})"
+        ) from None
+
+
+def parse_changes(assignments: Sequence[str]) -> dict[str, Any]:
+    """Read `training.epochs=2` as a dotted key and a YAML value.
+
+    >>> parse_changes(["training.epochs=2", "attack.mode=replace"])
+    {'training.epochs': 2, 'attack.mode': 'replace'}
+    """
+    changes: dict[str, Any] = {}
+    for assignment in assignments:
+        key, equals, value = assignment.partition("=")
+        if not equals or not key:
+            raise InputError(f"--set {assignment!r}: KEY=VALUE is needed, e.g. training.epochs=2")
+        # YAML 1.1 reads 1e-3 as text
+        try:
+            changes[key] = float(value) if "e" in value.lower() else yaml.safe_load(value)
+        except ValueError:
+            changes[key] = yaml.safe_load(value)
+        except yaml.YAMLError:
+            raise InputError(f"--set {assignment!r}: the value is not valid YAML") from None
+    return changes
+
+
+def _set(value: dict[str, Any], parts: list[str], new: Any, key: str) -> None:
+    for part in parts[:-1]:
+        child = value.get(part)
+        if child is None:
+            child = value[part] = {}
+        if not isinstance(child, dict):
+            raise InputError(f"--set {key}: {part!r} is not a group of keys")
+        value = child
+    value[parts[-1]] = new
+
+
+def _known_keys(model: Any, location: Sequence[int | str]) -> list[str]:
+    for part in location:
+        annotation = model.model_fields[part].annotation
+        options = [annotation, *getattr(annotation, "__args__", ())]
+        model = next(o for o in options if isinstance(o, type) and issubclass(o, BaseModel))
+    return sorted(model.model_fields)

@@ -1,0 +1,483 @@
+"""The main job: poison, fine-tune, measure, defend, measure again, show it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from mmpoison._version import __version__
+from mmpoison.attacks import ATTACKS, Goal
+from mmpoison.datasets import PairDataset, load_dataset
+from mmpoison.datasets.cache import cache_folder
+from mmpoison.datasets.catalogue import DATASETS
+from mmpoison.defenses import CleanFinetune, FilterResult, RelevanceFilter
+from mmpoison.errors import InputError
+from mmpoison.evaluation import (
+    TestEmbeddings,
+    TestSet,
+    class_retrieval,
+    collapse_warning,
+    drift_between,
+    goal_row,
+    random_captions_row,
+    rank_lists,
+    thumbnail_address,
+    utility_row,
+)
+from mmpoison.experiments.cards import model_card
+from mmpoison.experiments.monitor import Monitor, SilentMonitor
+from mmpoison.experiments.recipe import Recipe, parse_recipe
+from mmpoison.files import atomic_file, write_json
+from mmpoison.models import (
+    MODELS,
+    DualEncoder,
+    PairInputs,
+    load_checkpoint,
+    load_encoder,
+    prepare_features,
+    prepare_pixels,
+    save_checkpoint,
+)
+from mmpoison.seeding import generator
+from mmpoison.training import TrainingResult, TrainingSettings, finetune
+
+SUSPICIOUS_SHOWN = 12
+
+
+def run_recipe(
+    recipe: Recipe, out: Path, *, monitor: Monitor | None = None, save_models: bool = True
+) -> dict[str, Any]:
+    """Run a recipe into a run folder; a run that was killed goes on where it was.
+
+    Args:
+        recipe: What to do.
+        out: The run folder: new, empty, or of an earlier try of the same recipe.
+        monitor: Who is told how far it is.
+        save_models: Keep the checkpoints. Without them a killed run starts again.
+
+    Returns:
+        The metrics, as written to `metrics.json`.
+
+    Raises:
+        InputError: If the recipe cannot be run on the data, or `out` holds something else.
+    """
+    return _Run(recipe, out, monitor or SilentMonitor(), save_models).execute()
+
+
+@dataclass
+class _Run:
+    recipe: Recipe
+    out: Path
+    monitor: Monitor
+    save_models: bool
+    seconds: dict[str, float] = field(default_factory=dict)
+    flags: list[str] = field(default_factory=list)
+
+    def execute(self) -> dict[str, Any]:
+        recipe = self.recipe
+        claim_folder(self.out, recipe)
+        with self._timed("data"):
+            pairs = load_dataset(
+                recipe.data.name,
+                recipe.data.root,
+                seed=recipe.seed,
+                options=recipe.data.options,
+            )
+        # everything that can be refused is refused before hours of training
+        goal = Goal.parse(recipe.attack.goal, pairs.classes)
+        test = TestSet.of(pairs)
+        test.check_goal(goal)
+        poisoned = ATTACKS[recipe.attack.name](**recipe.attack.options).poison(pairs, recipe.seed)
+        assert poisoned.manifest is not None
+        self._check_clean_split(pairs)
+        poisoned.manifest.write(self.out / "manifest.json")
+        self.monitor.say(
+            f"{len(pairs.select(split='train')):,} training pairs; {goal}: "
+            f"{len(poisoned.manifest.pairs)} poisoned pairs ({poisoned.manifest.rate:.2%}, "
+            f"mode {poisoned.manifest.mode})"
+        )
+
+        with self._timed("inputs"):
+            start = load_encoder(recipe.model.name)
+            inputs = self._prepare(start, pairs)
+        pretrained = self._pretrained(start, pairs, inputs)
+
+        models: dict[str, DualEncoder] = {"pretrained": pretrained}
+        models["clean_model"] = self._train(
+            "clean_model", pretrained, pairs.select(split="train"), inputs, shared=True, data=pairs
+        )
+        models["poisoned"] = self._train(
+            "poisoned", pretrained, poisoned.select(split="train"), inputs, data=poisoned
+        )
+        facts: dict[str, Any] = {}
+        if recipe.filter is not None:
+            result, facts["filter"] = self._filter(recipe, poisoned, pretrained, inputs)
+            self._write_suspicious(poisoned, result)
+            models["filtered"] = self._train(
+                "filtered", pretrained, result.kept, inputs, data=poisoned
+            )
+        if recipe.sterilize is not None:
+            models["sterilized"], facts["sterilize"] = self._sterilize(
+                recipe, poisoned, models["poisoned"], inputs
+            )
+        return self._measure(models, test, goal, inputs, pairs, poisoned, facts)
+
+    # -- stages ---------------------------------------------------------------------------------------------------
+
+    def _prepare(self, encoder: DualEncoder, pairs: PairDataset) -> PairInputs:
+        if self.recipe.training.trainable == "heads":
+            return prepare_features(
+                encoder,
+                pairs,
+                cache=cache_folder() / "features",
+                progress=self.monitor.progress,
+            )
+        return prepare_pixels(encoder, pairs, progress=self.monitor.progress)
+
+    def _pretrained(
+        self, start: DualEncoder, pairs: PairDataset, inputs: PairInputs
+    ) -> DualEncoder:
+        model = self.recipe.model
+        if model.align is None:
+            if model.name in MODELS and not MODELS[model.name].aligned:
+                raise InputError(
+                    f"model {model.name!r} was trained as two towers: recipe key model.align must say how to align them"
+                )
+            return start
+        settings = model.align
+        clean = pairs.select(split="val")
+        return self._stage(
+            "pretrained",
+            lambda: finetune(
+                start,
+                clean,
+                inputs,
+                settings,
+                seed=self.recipe.seed,
+                name=f"{start.name}-aligned",
+                on_step=self.monitor.training("aligning the towers"),
+            ),
+            data=pairs,
+            settings=settings,
+            shared=True,
+        )
+
+    def _train(
+        self,
+        name: str,
+        start: DualEncoder,
+        train: PairDataset,
+        inputs: PairInputs,
+        *,
+        data: PairDataset,
+        shared: bool = False,
+    ) -> DualEncoder:
+        return self._stage(
+            name,
+            lambda: finetune(
+                start,
+                train,
+                inputs,
+                self.recipe.training,
+                seed=self.recipe.seed,
+                name=f"{self.recipe.name}-{name}",
+                on_step=self.monitor.training(f"training {name.replace('_', ' ')}"),
+            ),
+            data=data,
+            settings=self.recipe.training,
+            shared=shared,
+        )
+
+    def _filter(
+        self, recipe: Recipe, poisoned: PairDataset, pretrained: DualEncoder, inputs: PairInputs
+    ) -> tuple[FilterResult, dict[str, Any]]:
+        part = recipe.filter
+        assert part is not None
+        with self._timed("filter"):
+            if part.encoder == "pretrained":
+                judge, judge_inputs = pretrained, inputs
+            else:
+                judge = load_encoder(part.encoder)
+                judge_inputs = prepare_pixels(
+                    judge,
+                    poisoned,
+                    pixels=getattr(inputs, "pixels", None),
+                    progress=self.monitor.progress,
+                )
+            train = poisoned.select(split="train")
+            result = RelevanceFilter(part.threshold, part.clean_loss).apply(
+                train,
+                judge,
+                judge_inputs,
+                trusted=poisoned.select(split="val"),
+                progress=self.monitor.progress,
+            )
+        facts = {"encoder": judge.name, **result.facts(train)}
+        self.monitor.say(
+            f"filter by {judge.name}: {facts['dropped_pairs']} of {len(train):,} pairs are farther apart "
+            f"than {result.threshold:.3f} and dropped"
+        )
+        return result, facts
+
+    def _sterilize(
+        self, recipe: Recipe, poisoned: PairDataset, suspect: DualEncoder, inputs: PairInputs
+    ) -> tuple[DualEncoder, dict[str, Any]]:
+        part = recipe.sterilize
+        assert part is not None
+        clean = poisoned.select(split="val")
+        if part.pairs is not None and part.pairs < len(clean):
+            chosen = generator(recipe.seed, "sterilize/pairs").permutation(len(clean))[: part.pairs]
+            mask = np.zeros(len(clean), dtype=bool)
+            mask[chosen] = True
+            clean = clean.where(mask)
+        encoder = self._stage(
+            "sterilized",
+            lambda: CleanFinetune(part.training).apply(
+                suspect,
+                clean,
+                inputs,
+                seed=recipe.seed,
+                name=f"{recipe.name}-sterilized",
+                on_step=self.monitor.training("sterilizing"),
+            ),
+            data=poisoned,
+            settings=part.training,
+        )
+        training = encoder.config["mmpoison"]["training"]
+        return encoder, {
+            "pairs": len(clean),
+            "steps": training["steps"],
+            "learning_rate": part.training.learning_rate,
+        }
+
+    def _stage(
+        self,
+        name: str,
+        train: Callable[[], TrainingResult],
+        *,
+        data: PairDataset,
+        settings: TrainingSettings,
+        shared: bool = False,
+    ) -> DualEncoder:
+        """Train a model, or take it from this run or, where it does not hang on the attack, from the cache."""
+        own = self.out / "models" / name
+        if own.is_dir():
+            self.monitor.say(f"{name}: taken from this run's folder")
+            return load_checkpoint(own)
+        cached = cache_folder() / "models" / self._shared_key(name, data) if shared else None
+        if cached is not None and cached.is_dir():
+            self.monitor.say(f"{name}: taken from the cache")
+            return load_checkpoint(cached)
+        with self._timed(f"train_{name}"):
+            result = train()
+        encoder = result.encoder
+        encoder.config["mmpoison"] = {
+            **encoder.config.get("mmpoison", {}),
+            "training": result.summary(),
+            "seed": self.recipe.seed,
+            "poisoned": name in ("poisoned", "filtered", "sterilized"),
+        }
+        card = model_card(
+            encoder,
+            name,
+            started_from=self.recipe.model.name,
+            data=data,
+            settings=settings,
+            result=result,
+            facts=(f"recipe: `{self.recipe.name}`, seed {self.recipe.seed}",),
+        )
+        if cached is not None:
+            save_checkpoint(encoder, cached, card=card)
+        if self.save_models:
+            save_checkpoint(encoder, own, card=card)
+        return encoder
+
+    def _shared_key(self, name: str, data: PairDataset) -> str:
+        """Everything that a model which does not hang on the attack is made from."""
+        parts = {
+            "stage": name,
+            "tool": __version__,
+            "torch": torch.__version__,
+            "threads": torch.get_num_threads(),
+            "seed": self.recipe.seed,
+            "data": data.fingerprint,
+            "root": str(data.root.resolve()),
+            "model": self.recipe.model.model_dump(mode="json"),
+            "training": None
+            if name == "pretrained"
+            else self.recipe.training.model_dump(mode="json"),
+        }
+        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
+
+    # -- measuring ------------------------------------------------------------------------------------------------
+
+    def _measure(
+        self,
+        models: dict[str, DualEncoder],
+        test: TestSet,
+        goal: Goal,
+        inputs: PairInputs,
+        pairs: PairDataset,
+        poisoned: PairDataset,
+        facts: dict[str, Any],
+    ) -> dict[str, Any]:
+        recipe = self.recipe
+        with self._timed("evaluate"):
+            embeddings = {
+                name: TestEmbeddings.of(
+                    encoder, inputs, test, self.monitor.progress(f"embedding with {name}")
+                )
+                for name, encoder in models.items()
+            }
+            for name, embedded in embeddings.items():
+                if warning := collapse_warning(embedded, test, name):
+                    self.flags.append(warning)
+            rows = {name: goal_row(e, test, goal) for name, e in embeddings.items()}
+            rows["random_captions"] = random_captions_row(
+                embeddings["poisoned"], test, goal, recipe.seed
+            )
+            lists = rank_lists(
+                {name: e for name, e in embeddings.items() if name != "pretrained"},
+                test,
+                goal,
+                seed=recipe.seed,
+            )
+            retrieval = class_retrieval(embeddings["pretrained"], test)
+        manifest = poisoned.manifest
+        assert manifest is not None
+        metrics: dict[str, Any] = {
+            "goal": {str(goal): rows},
+            "utility": {name: utility_row(e, test) for name, e in embeddings.items()},
+            "drift": drift_between(embeddings["clean_model"], embeddings["poisoned"]),
+            "run": {
+                "recipe": recipe.name,
+                "seed": recipe.seed,
+                "tool_version": __version__,
+                "goals": [str(goal)],
+                "attack": recipe.attack.name,
+                "mode": manifest.mode,
+                "poisoned_pairs": len(manifest.pairs),
+                "training_pairs": manifest.training_pairs,
+                "poisoning_rate": manifest.rate,
+                "data": {
+                    "name": recipe.data.name,
+                    "fingerprint": pairs.fingerprint,
+                    "attribution": DATASETS[recipe.data.name].attribution
+                    if recipe.data.name in DATASETS
+                    else None,
+                },
+                "model": {
+                    "name": models["pretrained"].name,
+                    "class_retrieval": {
+                        "original": retrieval.get(goal.original),
+                        "target": retrieval.get(goal.target),
+                        "mean": float(np.mean(list(retrieval.values()))),
+                    },
+                },
+                "training": {
+                    name: encoder.config["mmpoison"]["training"]
+                    for name, encoder in models.items()
+                    if "training" in encoder.config.get("mmpoison", {})
+                },
+                **facts,
+                "flags": self.flags,
+                "seconds": {name: round(value, 1) for name, value in self.seconds.items()},
+                "device": str(models["poisoned"].device),
+                "versions": versions(),
+            },
+        }
+        write_json(self.out / "rank_lists.json", lists)
+        # last, because its presence says that the run is complete
+        write_json(self.out / "metrics.json", metrics)
+        return metrics
+
+    def _write_suspicious(self, poisoned: PairDataset, result: FilterResult) -> None:
+        train = poisoned.select(split="train")
+        worst = np.argsort(-result.distances, kind="stable")[:SUSPICIOUS_SHOWN]
+        ids = train.images.ids
+        write_json(
+            self.out / "suspicious_pairs.json",
+            [
+                {
+                    "caption": train.captions[row],
+                    "image": ids[train.image[row]],
+                    "distance": round(float(result.distances[row]), 4),
+                    "poisoned": bool(train.poisoned[row]),
+                    "thumbnail": thumbnail_address(train.root, ids[train.image[row]], 96),
+                }
+                for row in worst
+            ],
+        )
+
+    def _check_clean_split(self, pairs: PairDataset) -> None:
+        part = self.recipe.filter
+        uses = {
+            "model.align": self.recipe.model.align is not None,
+            "filter.clean_loss": part is not None and part.clean_loss is not None,
+            "sterilize": self.recipe.sterilize is not None,
+        }
+        needed = [name for name, used in uses.items() if used]
+        if needed and not len(pairs.select(split="val")):
+            raise InputError(
+                f"recipe key {needed[0]} needs clean pairs, and the data have none (split 'val')"
+            )
+
+    @contextmanager
+    def _timed(self, stage: str) -> Iterator[None]:
+        begun = time.perf_counter()
+        yield
+        self.seconds[stage] = self.seconds.get(stage, 0.0) + time.perf_counter() - begun
+
+
+def claim_folder(out: Path, recipe: Recipe) -> None:
+    """Make a run folder, or take up one of the same recipe that was left unfinished.
+
+    Raises:
+        InputError: If the folder holds something else.
+    """
+    if out.is_file():
+        raise InputError(f"{out}: is a file, a run folder is needed: choose another --out")
+    written = out / "recipe.yaml"
+    if out.is_dir() and any(out.iterdir()):
+        if not written.is_file():
+            raise InputError(f"{out}: holds something that is not a run: choose another --out")
+        if written.read_text(encoding="utf-8") != recipe.to_yaml():
+            raise InputError(f"{out}: holds a run of another recipe: choose another --out")
+        # what a killed run left half-written
+        for leftover in [*out.glob(".*"), *(out / "models").glob(".*")]:
+            shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
+        return
+    out.mkdir(parents=True, exist_ok=True)
+    with atomic_file(written) as temporary:
+        temporary.write_text(recipe.to_yaml(), encoding="utf-8")
+
+
+def recipe_of_run(run: Path) -> Recipe:
+    """The resolved recipe of a run folder."""
+    import yaml
+
+    file = run / "recipe.yaml"
+    if not file.is_file():
+        raise InputError(f"{run}: has no recipe.yaml, so it is not a run folder")
+    return parse_recipe(yaml.safe_load(file.read_text(encoding="utf-8")), str(file))
+
+
+def versions() -> dict[str, str]:
+    """Versions of what decides the numbers."""
+    packages = ("torch", "open_clip_torch", "numpy", "pillow", "safetensors")
+    return {
+        "python": platform.python_version(),
+        **{name: metadata.version(name) for name in packages},
+    }

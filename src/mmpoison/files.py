@@ -1,0 +1,84 @@
+"""Files are written whole or not at all: to a temporary name beside the target, then renamed."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from mmpoison.errors import InputError
+
+
+@contextmanager
+def atomic_file(target: Path) -> Iterator[Path]:
+    """Yield a temporary path beside `target`; when the block ends well it becomes `target`."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        # mkstemp makes private files; results are as readable as the user's other files
+        umask = os.umask(0)
+        os.umask(umask)
+        temporary.chmod(0o666 & ~umask)
+        temporary.replace(target)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def atomic_folder(target: Path) -> Iterator[Path]:
+    """Yield a temporary folder beside `target`; when the block ends well it becomes `target`.
+
+    Raises:
+        InputError: If `target` exists and holds something.
+    """
+    refuse_occupied(target)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+    try:
+        yield temporary
+        umask = os.umask(0)
+        os.umask(umask)
+        temporary.chmod(0o777 & ~umask)
+        if target.exists():
+            target.rmdir()
+        temporary.rename(target)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def refuse_occupied(target: Path) -> None:
+    """Refuse an output folder that already holds something, so that nothing is ever overwritten."""
+    if target.is_file():
+        raise InputError(f"{target}: is a file, an output folder is needed: choose another --out")
+    if target.is_dir() and any(target.iterdir()):
+        raise InputError(f"{target}: already holds something: choose another --out or empty it")
+
+
+def write_json(target: Path, value: Any) -> None:
+    """Write JSON with sorted keys left as given, indented, atomically."""
+    with atomic_file(target) as temporary:
+        temporary.write_text(
+            json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+        )
+
+
+def read_json(path: Path) -> Any:
+    """Read JSON; a missing or broken file is one line.
+
+    Raises:
+        InputError: If the file is missing, not UTF-8 or not JSON.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file") from None
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise InputError(f"{path}: not valid JSON ({error})") from None

@@ -1,0 +1,34 @@
+"""What the poison did, in numbers: pure NumPy functions that know nothing of models.
+
+Two steps, so that every number can be traced to the query it came from:
+
+1. from scores to one rank a query: `target_ranks` (the attack), `image_retrieval_ranks` and
+   `text_retrieval_ranks` (the utility);
+2. from ranks to a number: `hit_at_k`, `hit_table`, `min_rank`, `rank_quantiles`.
+
+Ranks are 0-based and ties are resolved against the target, so that an encoder that gives every
+image the same score looks like the failure it is; `tie_count` and `constant_rows` say when that
+happened. `cosine_distance` and `drift` compare the embeddings of two models.
+
+Every function takes anything `numpy.asarray` reads (PyTorch tensors too, on any device), and raises
+`mmpoison.errors.InputError` with the offending shape if it cannot be used.
+"""
+
+from mmpoison.metrics._drift import cosine_distance, drift
+from mmpoison.metrics._hits import hit_at_k, hit_table, min_rank, rank_quantiles
+from mmpoison.metrics._ranks import constant_rows, target_ranks, tie_count
+from mmpoison.metrics._retrieval import image_retrieval_ranks, text_retrieval_ranks
+
+__all__ = [
+    "constant_rows",
+    "cosine_distance",
+    "drift",
+    "hit_at_k",
+    "hit_table",
+    "image_retrieval_ranks",
+    "min_rank",
+    "rank_quantiles",
+    "target_ranks",
+    "text_retrieval_ranks",
+    "tie_count",
+]

@@ -1,0 +1,106 @@
+"""Reading what a caller hands over: arrays, lists, tensors; and unit vectors from it."""
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from mmpoison.errors import InputError
+
+FloatArray = npt.NDArray[np.floating[Any]]
+
+
+def as_array(values: npt.ArrayLike, name: str) -> npt.NDArray[Any]:
+    """Reads anything array-like, PyTorch tensors of any device and precision included.
+
+    Args:
+        values: An array, nested sequence or tensor.
+        name: What to call it in an error.
+
+    Returns:
+        The array, without a copy where none is needed.
+
+    Raises:
+        InputError: It has no rectangular shape.
+    """
+    if callable(getattr(values, "detach", None)):  # a tensor, told without importing torch
+        tensor: Any = values
+        tensor = tensor.detach().cpu()
+        try:
+            return np.asarray(tensor)
+        except TypeError:  # bfloat16 and kin, which NumPy lacks
+            return np.asarray(tensor.float())
+    try:
+        return np.asarray(values)
+    except (ValueError, TypeError) as error:
+        raise InputError(f"{name} cannot be read as an array: {error}") from error
+
+
+def as_matrix(values: npt.ArrayLike, name: str, shape: str) -> npt.NDArray[Any]:
+    """Reads a real-valued matrix with at least one column; rows may be none.
+
+    Args:
+        values: The matrix, of an integer or floating type.
+        name: What to call it in an error.
+        shape: How its shape is written in an error, such as "(Q, G)".
+
+    Returns:
+        The matrix in the type it came in.
+
+    Raises:
+        InputError: It is no matrix, has no column, or is not of real numbers.
+    """
+    array = as_array(values, name)
+    if array.ndim != 2:
+        raise InputError(f"{name} must have shape {shape}, not {array.shape}")
+    if array.shape[1] == 0:
+        raise InputError(f"{name} has no columns: shape {array.shape}, expected {shape}")
+    if array.dtype.kind not in "fiu" and not array.dtype.name.startswith(("bfloat", "float")):
+        raise InputError(f"{name} must hold real numbers, not {array.dtype}; shape {array.shape}")
+    return array
+
+
+def as_float(block: npt.NDArray[Any]) -> FloatArray:
+    """The block in float32 or wider; a view where it already is.
+
+    Args:
+        block: Real numbers of any type.
+
+    Returns:
+        Floating-point type as it was if float32 or wider; float32 for narrower ones and for
+        integers of up to 16 bits; float64 for other integers.
+    """
+    if block.dtype.kind in "iu":
+        return block.astype(np.float32 if block.dtype.itemsize <= 2 else np.float64)
+    if block.dtype.kind == "f" and block.dtype.itemsize >= 4:
+        return block
+    return block.astype(np.float32)
+
+
+def unit_rows(block: npt.NDArray[Any], name: str, first_row: int = 0) -> npt.NDArray[np.float64]:
+    """Rows of a matrix scaled to length one, in float64.
+
+    Args:
+        block: Shape (N, d), real numbers.
+        name: What to call it in an error.
+        first_row: Row of the whole matrix at which the block begins, for errors.
+
+    Returns:
+        Shape (N, d), a new array.
+
+    Raises:
+        InputError: A row is zero or not finite.
+    """
+    rows = block.astype(np.float64)
+    largest = np.abs(rows).max(axis=1)  # NaN stays NaN
+    unusable = ~(np.isfinite(largest) & (largest > 0))
+    if unusable.any():
+        row = int(unusable.argmax())
+        what = "is a zero vector" if largest[row] == 0 else "holds NaN or infinity"
+        raise InputError(
+            f"{name} row {first_row + row} {what}, so it has no direction; rows are (d,) = "
+            f"({rows.shape[1]},)"
+        )
+    rows /= largest[:, None]  # so that no square under- or overflows
+    rows /= np.sqrt(np.einsum("nd,nd->n", rows, rows))[:, None]
+    return rows

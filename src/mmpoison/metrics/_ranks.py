@@ -1,0 +1,195 @@
+"""Where the target images land in the ranking of a query."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from mmpoison.errors import InputError
+from mmpoison.metrics._arrays import FloatArray, as_array, as_float, as_matrix
+
+_CHUNK_VALUES = 1 << 20
+"""Similarities looked at together: a few MB of temporaries, small enough to stay in the cache."""
+
+_CONSTANT_TOLERANCE = 8 * float(np.finfo(np.float32).eps)
+"""Relative spread within which scores are equal: float32 matrix products differ by a few eps."""
+
+
+def target_ranks(similarity: npt.ArrayLike, targets: npt.ArrayLike) -> npt.NDArray[np.int64]:
+    """Ranks, for each query, the best-scored image of the target set in the gallery.
+
+    The rank is the number of gallery images scored above the best target, from 0 (the first image
+    shown is a target) to G - 1. Further target images never count.
+
+    Ties are resolved against the target: a non-target with exactly the best target's score counts
+    as ranked above it. An encoder that gives all images the same score therefore gets the worst
+    rank, G minus the number of targets, and not a perfect one.
+
+    Source: the paper's evaluation, on which "Hit@K" and "MinRank" rest.
+
+    Args:
+        similarity: Shape (Q, G), similarity of each query to each gallery image, higher is nearer.
+            Integers and half precision are compared as float32 or wider. Infinity is a number.
+        targets: Boolean, shape (G,) for one target set for all queries or (Q, G) for one a query;
+            true where the gallery image is a target.
+
+    Returns:
+        Shape (Q,), int64, 0-based ranks.
+
+    Raises:
+        InputError: Shapes do not fit, the gallery is empty, a query has no target, `targets` is
+            not boolean, or a similarity is NaN.
+
+    Example:
+        >>> similarity = [[0.9, 0.5, 0.1], [0.2, 0.3, 0.7], [0.4, 0.4, 0.4]]
+        >>> target_ranks(similarity, [False, True, False]).tolist()
+        [1, 1, 2]
+        >>> target_ranks(similarity, [False, True, True]).tolist()
+        [1, 0, 1]
+    """
+    scores, mask = _read(similarity, targets)
+    ranks = np.empty(len(scores), dtype=np.int64)
+    for rows, block, best, best_targets, block_mask in _blocks(scores, mask):
+        at_least = block >= best[:, None]
+        if block_mask is not None:
+            at_least &= ~block_mask
+        ranks[rows] = _count_rows(at_least) - best_targets
+    return ranks
+
+
+def tie_count(similarity: npt.ArrayLike, targets: npt.ArrayLike) -> int:
+    """Counts the queries whose best target ties with an image outside the target set.
+
+    For these queries the rank rests on the tie rule of `target_ranks`; many of them mean that the
+    encoder has collapsed or that the gallery holds an image twice.
+
+    Args:
+        similarity: Shape (Q, G), as for `target_ranks`.
+        targets: Boolean, shape (G,) or (Q, G), as for `target_ranks`.
+
+    Returns:
+        From 0 to Q.
+
+    Raises:
+        InputError: As `target_ranks`.
+
+    Example:
+        >>> tie_count([[0.9, 0.5, 0.5], [0.2, 0.3, 0.7]], [False, True, False])
+        1
+    """
+    scores, mask = _read(similarity, targets)
+    ties = 0
+    for _, block, best, best_targets, block_mask in _blocks(scores, mask):
+        equal = block == best[:, None]
+        if block_mask is not None:
+            equal &= ~block_mask
+        ties += int(np.count_nonzero(_count_rows(equal) > best_targets))
+    return ties
+
+
+def constant_rows(similarity: npt.ArrayLike) -> float:
+    """Share of queries that score all gallery images the same: 1.0 flags a collapsed encoder.
+
+    Scores count as the same if they differ by no more than a few units of float32's last place (8
+    eps, about 1e-6, relative to the largest), as a matrix product leaves between images with
+    identical embeddings. `target_ranks` sees only exact ties, so look here before trusting a rank.
+
+    Args:
+        similarity: Shape (Q, G), similarity of each query to each gallery image. With one gallery
+            image every row is constant.
+
+    Returns:
+        From 0.0 to 1.0.
+
+    Raises:
+        InputError: No matrix, no query, an empty gallery, or a similarity is NaN.
+
+    Example:
+        >>> constant_rows([[0.3, 0.3, 0.3], [0.1, 0.2, 0.3]])
+        0.5
+    """
+    scores = as_matrix(similarity, "similarity", "(Q, G)")
+    if len(scores) == 0:
+        raise InputError(f"similarity has no queries: shape {scores.shape}, expected (Q, G)")
+    constant = 0
+    for rows in _row_slices(scores.shape):
+        block = as_float(scores[rows])
+        high, low = block.max(axis=1), block.min(axis=1)
+        _refuse_nan(high, rows, scores.shape)
+        with np.errstate(invalid="ignore", over="ignore"):  # infinities: only equal ones are equal
+            spread = high - low
+            allowed = _CONSTANT_TOLERANCE * np.maximum(np.abs(high), np.abs(low))
+        near = np.isfinite(spread) & (spread <= allowed)
+        constant += int(np.count_nonzero(near | (high == low)))
+    return constant / len(scores)
+
+
+def _read(
+    similarity: npt.ArrayLike, targets: npt.ArrayLike
+) -> tuple[npt.NDArray[Any], npt.NDArray[np.bool_]]:
+    """The two arguments of a rank, with shapes and target sets checked."""
+    scores = as_matrix(similarity, "similarity", "(Q, G)")
+    mask = as_array(targets, "targets")
+    if mask.dtype != np.bool_:
+        raise InputError(
+            f"targets must be a boolean mask over the gallery, not {mask.dtype} of shape "
+            f"{mask.shape}"
+        )
+    if mask.shape not in (scores.shape, scores.shape[1:]):
+        raise InputError(
+            f"targets of shape {mask.shape} do not fit similarity of shape {scores.shape}: "
+            "expected (G,) or (Q, G)"
+        )
+    has_target = np.atleast_1d(mask.any(axis=-1))
+    if not has_target.all():
+        where = "" if mask.ndim == 1 else f" for query {int(has_target.argmin())}"
+        raise InputError(f"no target image{where} in targets of shape {mask.shape}")
+    return scores, mask
+
+
+def _row_slices(shape: tuple[int, ...]) -> Iterator[slice]:
+    """Consecutive row ranges of about `_CHUNK_VALUES` values."""
+    step = max(1, _CHUNK_VALUES // shape[1])
+    for start in range(0, shape[0], step):
+        yield slice(start, min(start + step, shape[0]))
+
+
+def _blocks(
+    scores: npt.NDArray[Any], mask: npt.NDArray[np.bool_]
+) -> Iterator[
+    tuple[slice, FloatArray, FloatArray, npt.NDArray[np.int64] | int, npt.NDArray[np.bool_] | None]
+]:
+    """Row blocks as (rows, scores, best target score, targets of that score, mask).
+
+    With one target set for all queries the few target columns are looked up and the targets with
+    the best score are counted, to be subtracted; the mask is None. With one set a query the block's
+    mask is handed on, to be applied, and the count is 0.
+    """
+    columns = np.flatnonzero(mask) if mask.ndim == 1 else None
+    for rows in _row_slices(scores.shape):
+        block = as_float(scores[rows])
+        _refuse_nan(block.max(axis=1), rows, scores.shape)  # a maximum hands NaN on
+        if columns is not None:
+            own = block[:, columns]
+            best = own.max(axis=1)
+            yield rows, block, best, _count_rows(own == best[:, None]), None
+        else:
+            best = np.where(mask[rows], block, -np.inf).max(axis=1)
+            yield rows, block, best, 0, mask[rows]
+
+
+def _refuse_nan(row_values: FloatArray, rows: slice, shape: tuple[int, ...]) -> None:
+    """Raises if a row's maximum says that the row holds NaN."""
+    nan = np.isnan(row_values)
+    if nan.any():
+        raise InputError(
+            f"similarity of query {rows.start + int(nan.argmax())} holds NaN; shape {shape}"
+        )
+
+
+def _count_rows(flags: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
+    """True values in each row; row by row where rows are long, as NumPy counts a 1-D array best."""
+    if flags.shape[1] < 512:
+        return np.asarray(flags.sum(axis=1, dtype=np.int64))
+    return np.array([np.count_nonzero(row) for row in flags], dtype=np.int64)

@@ -1,0 +1,29 @@
+"""Dual encoders: what they are, where they come from, how they are saved, how they embed."""
+
+from mmpoison.models.catalogue import MODELS, ModelSource, load_encoder
+from mmpoison.models.checkpoint import load_checkpoint, save_checkpoint
+from mmpoison.models.dual_encoder import DualEncoder
+from mmpoison.models.embedding import embed_images, embed_texts
+from mmpoison.models.inputs import (
+    FeatureInputs,
+    PairInputs,
+    PixelInputs,
+    prepare_features,
+    prepare_pixels,
+)
+
+__all__ = [
+    "MODELS",
+    "DualEncoder",
+    "FeatureInputs",
+    "ModelSource",
+    "PairInputs",
+    "PixelInputs",
+    "embed_images",
+    "embed_texts",
+    "load_checkpoint",
+    "load_encoder",
+    "prepare_features",
+    "prepare_pixels",
+    "save_checkpoint",
+]

@@ -1,0 +1,204 @@
+"""`DualEncoder`: an image encoder and a text encoder into one space, over any open_clip model."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from mmpoison.errors import InputError
+
+Tokenizer = Callable[[list[str]], Tensor]
+
+
+class DualEncoder:
+    """A dual encoder with the preprocessing and tokenizer it was trained with.
+
+    Each encoder is a trunk and a head. The head is the projection into the shared space where the model keeps it apart
+    (timm and Hugging Face towers do); elsewhere the trunk is the whole encoder and the head passes through.
+
+    Args:
+        module: An open_clip `CLIP` or `CustomTextCLIP`.
+        tokenizer: Captions to token ids, shape `(n, context)`.
+        config: `{"model_cfg": ..., "preprocess_cfg": {"size", "mean", "std"}}`, as open_clip writes it.
+        name: What to call it in results.
+    """
+
+    def __init__(
+        self, module: nn.Module, tokenizer: Tokenizer, config: Mapping[str, Any], name: str
+    ) -> None:
+        self.module = module
+        self.tokenizer = tokenizer
+        self.config = copy.deepcopy(dict(config))
+        self.name = name
+        preprocess = self.config["preprocess_cfg"]
+        size = preprocess["size"]
+        self.image_size = int(size if isinstance(size, int) else size[0])
+        self._mean = torch.tensor(preprocess["mean"]).view(1, 3, 1, 1) * 255
+        self._scale = 1 / (torch.tensor(preprocess["std"]).view(1, 3, 1, 1) * 255)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return next(self.module.parameters()).device
+
+    @property
+    def logit_scale(self) -> nn.Parameter:
+        """The learnt log of the inverse temperature."""
+        scale = self.module.logit_scale
+        assert isinstance(scale, nn.Parameter)
+        return scale
+
+    def copy(self, name: str | None = None) -> DualEncoder:
+        """An independent copy; training one leaves the other alone."""
+        return DualEncoder(
+            copy.deepcopy(self.module), self.tokenizer, self.config, name or self.name
+        )
+
+    def to(self, device: torch.device | str) -> DualEncoder:
+        """Move the weights; returns the same encoder."""
+        self.module.to(device)
+        return self
+
+    # -- inputs ---------------------------------------------------------------------------------------------------
+
+    def image_input(self, pixels: npt.NDArray[np.uint8] | Tensor) -> Tensor:
+        """Normalised input of the image encoder.
+
+        Args:
+            pixels: RGB, shape `(n, size, size, 3)`, uint8.
+
+        Returns:
+            Shape `(n, 3, size, size)`, float32, channels last in memory, on the encoder's device.
+        """
+        tensor = torch.as_tensor(pixels).to(self.device).permute(0, 3, 1, 2)
+        device = tensor.device
+        return (tensor.float() - self._mean.to(device)) * self._scale.to(device)
+
+    def tokens(self, captions: Sequence[str]) -> Tensor:
+        """Token ids, padded to the model's context, shape `(n, context)`, int64 on the CPU."""
+        return torch.as_tensor(self.tokenizer(list(captions)))
+
+    def token_lengths(self, tokens: Tensor) -> Tensor:
+        """Number of tokens that matter in each row, end of text included, shape `(n,)`."""
+        if self._text_is_hugging_face:
+            text: Any = self.module.text
+            return torch.as_tensor((tokens != text.config.pad_token_id).sum(dim=1))
+        # CLIP's vocabulary ends with the end-of-text token, and pads with 0, which is also "!"
+        return tokens.argmax(dim=1) + 1
+
+    # -- embeddings -----------------------------------------------------------------------------------------------
+
+    def image_trunk(self, inputs: Tensor) -> Tensor:
+        """Features before the image head, shape `(n, f)`."""
+        visual: Any = self.module.visual
+        if self.has_heads:
+            features: Tensor = visual.trunk(inputs)
+            return features
+        encoded: Tensor = visual(inputs)
+        return encoded
+
+    def image_head(self, features: Tensor) -> Tensor:
+        """Unit embeddings of images, shape `(n, d)`, float32."""
+        if self.has_heads:
+            visual: Any = self.module.visual
+            features = visual.head(features)
+        return F.normalize(features.float(), dim=-1)
+
+    def text_trunk(self, tokens: Tensor) -> Tensor:
+        """Features before the text head, shape `(n, f)`.
+
+        The batch is cut at its longest caption: padding never changes the result (the towers are causal or masked).
+        """
+        tokens = tokens[:, : int(self.token_lengths(tokens).max())]
+        module: Any = self.module
+        if self._text_is_hugging_face:
+            mask = (tokens != module.text.config.pad_token_id).long()
+            hidden = module.text.transformer(input_ids=tokens, attention_mask=mask)
+            pooled: Tensor = module.text.pooler(hidden, mask)
+            return pooled if self.has_heads else torch.as_tensor(module.text.proj(pooled))
+        if hasattr(module, "text"):
+            encoded: Tensor = module.text(tokens)
+            return encoded
+        return _causal_text(module, tokens)
+
+    def text_head(self, features: Tensor) -> Tensor:
+        """Unit embeddings of captions, shape `(n, d)`, float32."""
+        if self.has_heads:
+            text: Any = self.module.text
+            features = text.proj(features)
+        return F.normalize(features.float(), dim=-1)
+
+    def encode_image(self, inputs: Tensor) -> Tensor:
+        """Unit embeddings of images, shape `(n, d)`, float32."""
+        return self.image_head(self.image_trunk(inputs))
+
+    def encode_text(self, tokens: Tensor) -> Tensor:
+        """Unit embeddings of captions, shape `(n, d)`, float32."""
+        return self.text_head(self.text_trunk(tokens))
+
+    # -- parts ----------------------------------------------------------------------------------------------------
+
+    @property
+    def has_heads(self) -> bool:
+        """Whether both encoders keep their projection apart from their trunk."""
+        return hasattr(self.module.visual, "trunk") and self._text_is_hugging_face
+
+    @property
+    def _text_is_hugging_face(self) -> bool:
+        text = getattr(self.module, "text", None)
+        return text is not None and hasattr(text, "pooler")
+
+    def image_parameters(self) -> list[nn.Parameter]:
+        """All parameters of the image encoder."""
+        visual = self.module.visual
+        assert isinstance(visual, nn.Module)
+        return list(visual.parameters())
+
+    def text_parameters(self) -> list[nn.Parameter]:
+        """All parameters of the text encoder: embeddings, transformer, final norm and projection."""
+        image = {id(parameter) for parameter in self.image_parameters()}
+        return [
+            parameter
+            for name, parameter in self.module.named_parameters()
+            if id(parameter) not in image and name not in ("logit_scale", "logit_bias")
+        ]
+
+    def head_modules(self) -> list[nn.Module]:
+        """The two projections.
+
+        Raises:
+            InputError: If the model does not keep them apart.
+        """
+        if not self.has_heads:
+            raise InputError(
+                f"model {self.name!r} does not keep its projections apart, so they cannot be trained alone: "
+                "train both, image or text"
+            )
+        visual: Any = self.module.visual
+        text: Any = self.module.text
+        return [visual.head, text.proj]
+
+
+def _causal_text(module: Any, tokens: Tensor) -> Tensor:
+    """open_clip's `CLIP.encode_text` for a batch shorter than the context.
+
+    The text tower is causal: a token never sees what follows it, so what is cut off behind the last end of text cannot
+    change an output or a gradient.
+    """
+    length = tokens.shape[1]
+    x = module.token_embedding(tokens) + module.positional_embedding[:length]
+    mask = module.attn_mask[:length, :length]
+    x = module.transformer(x.to(module.transformer.get_cast_dtype()), attn_mask=mask)
+    x = module.ln_final(x)
+    x = x[torch.arange(len(x), device=x.device), tokens.argmax(dim=-1)]
+    projection = module.text_projection
+    if projection is None:
+        return torch.as_tensor(x)
+    return torch.as_tensor(projection(x) if isinstance(projection, nn.Linear) else x @ projection)

@@ -1,0 +1,243 @@
+"""What a dual encoder is fed: images decoded once, distinct captions tokenised once, for every stage of a run.
+
+`PixelInputs` feed whole encoders. `FeatureInputs` feed only the heads: where the trunks are frozen their output never
+changes, so it is computed once and training is orders of magnitude faster with the same numbers.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from mmpoison.datasets.pairs import IntArray, PairDataset
+from mmpoison.errors import InputError
+from mmpoison.files import atomic_file
+from mmpoison.images import PixelStore
+from mmpoison.models.dual_encoder import DualEncoder
+
+Progress = Callable[[int, int], None]
+ProgressFor = Callable[[str], Progress]
+Rows = npt.NDArray[np.int64]
+S = TypeVar("S", bound=np.generic)
+
+
+class PairInputs(ABC):
+    """Inputs of one data set for one kind of encoder.
+
+    Args:
+        captions: The distinct captions, sorted.
+        lengths: Number of tokens of each, shape `(U,)`.
+        image_position: Row of each image of the table in the inputs, -1 where absent, shape `(I,)`.
+    """
+
+    def __init__(self, captions: Sequence[str], lengths: Tensor, image_position: IntArray) -> None:
+        self._row = {caption: row for row, caption in enumerate(captions)}
+        self.lengths = lengths
+        self._image_position = image_position
+
+    def text_rows(self, captions: Sequence[str] | npt.NDArray[np.object_]) -> Rows:
+        """Rows of captions in the inputs, shape `(n,)`.
+
+        Raises:
+            InputError: If a caption was not prepared.
+        """
+        try:
+            return np.fromiter(
+                (self._row[c] for c in captions), dtype=np.int64, count=len(captions)
+            )
+        except KeyError as error:
+            raise InputError(f"caption {error.args[0]!r} was not prepared for this model") from None
+
+    def image_rows(self, indices: IntArray) -> Rows:
+        """Rows of images in the inputs, shape `(n,)`.
+
+        Raises:
+            InputError: If an image was not prepared.
+        """
+        rows = self._image_position[indices].astype(np.int64)
+        if rows.size and rows.min() < 0:
+            raise InputError(f"image {int(indices[rows.argmin()])} was not prepared for this model")
+        return rows
+
+    @abstractmethod
+    def encode_images(self, encoder: DualEncoder, rows: Rows) -> Tensor:
+        """Unit embeddings of images by row, shape `(n, d)`; gradients flow where they are enabled."""
+
+    @abstractmethod
+    def encode_texts(self, encoder: DualEncoder, rows: Rows) -> Tensor:
+        """Unit embeddings of captions by row, shape `(n, d)`; gradients flow where they are enabled."""
+
+
+class PixelInputs(PairInputs):
+    """Decoded pixels and tokens: both whole encoders run."""
+
+    def __init__(
+        self, captions: Sequence[str], tokens: Tensor, lengths: Tensor, pixels: PixelStore
+    ) -> None:
+        super().__init__(captions, lengths, pixels.position)
+        self.tokens = tokens
+        self.pixels = pixels
+
+    def encode_images(self, encoder: DualEncoder, rows: Rows) -> Tensor:
+        return encoder.encode_image(encoder.image_input(self.pixels.pixels[rows]))
+
+    def encode_texts(self, encoder: DualEncoder, rows: Rows) -> Tensor:
+        return encoder.encode_text(self.tokens[torch.as_tensor(rows)].long().to(encoder.device))
+
+
+class FeatureInputs(PairInputs):
+    """Features of frozen trunks: only the heads run."""
+
+    def __init__(
+        self,
+        captions: Sequence[str],
+        lengths: Tensor,
+        image_features: Tensor,
+        text_features: Tensor,
+        image_position: IntArray,
+    ) -> None:
+        super().__init__(captions, lengths, image_position)
+        self.image_features = image_features
+        self.text_features = text_features
+
+    def encode_images(self, encoder: DualEncoder, rows: Rows) -> Tensor:
+        return encoder.image_head(self.image_features[torch.as_tensor(rows)].to(encoder.device))
+
+    def encode_texts(self, encoder: DualEncoder, rows: Rows) -> Tensor:
+        return encoder.text_head(self.text_features[torch.as_tensor(rows)].to(encoder.device))
+
+
+def prepare_pixels(
+    encoder: DualEncoder,
+    pairs: PairDataset,
+    *,
+    pixels: PixelStore | None = None,
+    progress: ProgressFor | None = None,
+) -> PixelInputs:
+    """Decode the images and tokenise the captions of a data set for an encoder.
+
+    Args:
+        encoder: Gives image size and tokenizer.
+        pairs: All pairs that any stage will use; unused images are not decoded.
+        pixels: Images decoded already, used again if they have the encoder's size.
+        progress: Gives a progress callback for a named step.
+
+    Raises:
+        InputError: If an image is missing or broken.
+    """
+    if pixels is None or pixels.size != encoder.image_size:
+        pixels = PixelStore.decode(
+            pairs,
+            encoder.image_size,
+            indices=pairs.used_images(),
+            progress=progress("decoding images") if progress else None,
+        )
+    captions = sorted(set(pairs.captions))
+    tokens = encoder.tokens(captions) if captions else torch.zeros((0, 1), dtype=torch.int64)
+    lengths = encoder.token_lengths(tokens)
+    return PixelInputs(captions, tokens.to(torch.int32), lengths, pixels)
+
+
+def prepare_features(
+    encoder: DualEncoder,
+    pairs: PairDataset,
+    *,
+    cache: Path | None = None,
+    progress: ProgressFor | None = None,
+) -> FeatureInputs:
+    """Run both trunks over a data set once.
+
+    Args:
+        encoder: Must keep its projections apart from its trunks.
+        pairs: All pairs that any stage will use.
+        cache: Folder for the features; the key holds the trunks' weights, the captions, and the images' paths, sizes
+            and times of change, so that nothing stale is ever used.
+        progress: Gives a progress callback for a named step.
+
+    Raises:
+        InputError: If the encoder has no separate heads, or an image is missing or broken.
+    """
+    encoder.head_modules()  # refuses a model without heads before any work is done
+    captions = sorted(set(pairs.captions))
+    used = pairs.used_images()
+    position = np.full(len(pairs.images), -1, dtype=np.int32)
+    position[used] = np.arange(len(used), dtype=np.int32)
+    key = _features_key(encoder, pairs, captions, used) if cache else ""
+    stored = cache / f"trunk-features-{key[:32]}.npz" if cache else None
+    if stored is not None and stored.is_file():
+        with np.load(stored, allow_pickle=False) as arrays:
+            image, text, lengths = (
+                torch.from_numpy(arrays[name]) for name in ("image", "text", "lengths")
+            )
+        return FeatureInputs(captions, lengths, image, text, position)
+    inputs = prepare_pixels(encoder, pairs, progress=progress)
+    image = _run_trunk(
+        len(used),
+        64,
+        lambda rows: encoder.image_trunk(encoder.image_input(inputs.pixels.pixels[rows])),
+        encoder,
+        progress("image features") if progress else None,
+    )
+    order = torch.argsort(inputs.lengths, stable=True)
+    sorted_text = _run_trunk(
+        len(captions),
+        256,
+        lambda rows: encoder.text_trunk(
+            inputs.tokens[order[torch.as_tensor(rows)]].long().to(encoder.device)
+        ),
+        encoder,
+        progress("text features") if progress else None,
+    )
+    text = torch.empty_like(sorted_text)
+    text[order] = sorted_text
+    if stored is not None:
+        with atomic_file(stored) as temporary, temporary.open("wb") as stream:
+            np.savez(stream, image=image.numpy(), text=text.numpy(), lengths=inputs.lengths.numpy())
+    return FeatureInputs(captions, inputs.lengths, image, text, position)
+
+
+def _run_trunk(
+    count: int,
+    batch_size: int,
+    encode: Callable[[Rows], Tensor],
+    encoder: DualEncoder,
+    progress: Progress | None,
+) -> Tensor:
+    encoder.module.eval()
+    parts: list[Tensor] = []
+    with torch.no_grad():
+        for start in range(0, count, batch_size):
+            rows = np.arange(start, min(start + batch_size, count))
+            parts.append(encode(rows).float().cpu())
+            if progress is not None:
+                progress(int(rows[-1]) + 1, count)
+    return torch.cat(parts)
+
+
+def _features_key(
+    encoder: DualEncoder, pairs: PairDataset, captions: Sequence[str], used: IntArray
+) -> str:
+    digest = hashlib.sha256(repr(encoder.config["preprocess_cfg"]).encode())
+    heads = {id(p) for head in encoder.head_modules() for p in head.parameters()}
+    for name, parameter in encoder.module.state_dict(keep_vars=True).items():
+        if id(parameter) not in heads and name != "logit_scale":
+            digest.update(name.encode())
+            digest.update(parameter.detach().cpu().contiguous().numpy().tobytes())
+    for caption in captions:
+        digest.update(caption.encode() + b"\0")
+    for index in used:
+        path = pairs.root / pairs.images.ids[index]
+        try:
+            stat = path.stat()
+        except FileNotFoundError:
+            raise InputError(f"{path}: no such image") from None
+        digest.update(f"{path.resolve()} {stat.st_size} {stat.st_mtime_ns}\n".encode())
+    return digest.hexdigest()

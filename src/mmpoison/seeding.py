@@ -1,0 +1,40 @@
+"""The one place that turns a run's seed into random generators.
+
+Every use names its stream, so that adding a consumer does not move the numbers of another.
+"""
+
+from __future__ import annotations
+
+import hashlib
+
+import numpy as np
+
+from mmpoison.errors import InputError
+
+
+def stream_key(stream: str) -> int:
+    """A 64-bit number for a stream's name, the same on every machine and Python."""
+    return int.from_bytes(hashlib.sha256(stream.encode()).digest()[:8], "big")
+
+
+def seed_sequence(seed: int, stream: str) -> np.random.SeedSequence:
+    """The seed sequence of one named stream of a run's seed."""
+    if seed < 0:
+        raise InputError(f"seed {seed} is negative: give a whole number from 0")
+    return np.random.SeedSequence((seed, stream_key(stream)))
+
+
+def generator(seed: int, stream: str) -> np.random.Generator:
+    """A NumPy generator for one named stream.
+
+    >>> bool(generator(0, "attack").integers(1 << 30) == generator(0, "attack").integers(1 << 30))
+    True
+    >>> bool(generator(0, "attack").integers(1 << 30) == generator(0, "order").integers(1 << 30))
+    False
+    """
+    return np.random.default_rng(seed_sequence(seed, stream))
+
+
+def torch_seed(seed: int, stream: str) -> int:
+    """A 63-bit seed for `torch.manual_seed` from one named stream."""
+    return int(seed_sequence(seed, stream).generate_state(1, np.uint64)[0] >> np.uint64(1))

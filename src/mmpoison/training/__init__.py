@@ -1,0 +1,7 @@
+"""Fine-tuning a dual encoder on pairs."""
+
+from mmpoison.training.finetune import Step, TrainingResult, finetune
+from mmpoison.training.loss import contrastive_loss
+from mmpoison.training.settings import TrainingSettings
+
+__all__ = ["Step", "TrainingResult", "TrainingSettings", "contrastive_loss", "finetune"]

@@ -1,0 +1,32 @@
+"""Which number format to compute in."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, Literal
+
+import torch
+
+
+def autocast(
+    device: torch.device, precision: Literal["auto", "bf16", "fp32"]
+) -> tuple[Callable[[], AbstractContextManager[Any]], str]:
+    """A factory of autocast contexts, and the precision it stands for.
+
+    `auto` is bf16 on a GPU and on a processor with bf16 instructions; elsewhere bf16 would be emulated and slow.
+    """
+    if precision == "auto":
+        precision = "bf16" if has_bf16(device) else "fp32"
+    if precision == "fp32":
+        return nullcontext, "fp32"
+    return lambda: torch.autocast(device.type, torch.bfloat16), "bf16"
+
+
+def has_bf16(device: torch.device) -> bool:
+    """Whether the device multiplies bf16 matrices in hardware."""
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported())
+    # private in torch, so absent in some releases; then 32-bit is the safe answer
+    check = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
+    return bool(device.type == "cpu" and check is not None and check())

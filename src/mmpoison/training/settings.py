@@ -1,0 +1,54 @@
+"""Settings of a fine-tune; the defaults are the paper's (section 5.1)."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+
+class TrainingSettings(BaseModel):
+    """How to fine-tune.
+
+    Attributes:
+        epochs: Passes over the training pairs.
+        batch_size: Pairs in one contrastive batch (the paper's prose: 128, its released configuration: 256).
+        learning_rate: Highest learning rate of AdamW.
+        min_learning_rate: What the cosine ends at.
+        warmup_epochs: Epochs before the cosine; may be a fraction when `schedule` is `step`.
+        warmup_learning_rate: Where the warm-up starts; the learning rate itself by default, as in the paper.
+        schedule: The learning rate changes every `epoch` (the paper) or every `step`.
+        weight_decay: Of matrices and convolutions; gains, biases and the temperature are not decayed.
+        betas: AdamW's.
+        eps: AdamW's.
+        max_logit_scale: exp(tau) is clamped here.
+        trainable: `both` encoders, one of them, or only the two projections (`heads`). A frozen encoder is frozen
+            whole, and its normalisation statistics and dropout are still.
+        precision: `bf16` where the processor computes in it, else `fp32`; `auto` chooses.
+        max_steps: Stop after so many steps, whatever the epochs say.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    epochs: int = Field(10, ge=0)
+    batch_size: int = Field(128, ge=2)
+    learning_rate: float = Field(1e-5, gt=0)
+    min_learning_rate: float = Field(1e-6, ge=0)
+    warmup_epochs: float = Field(1, ge=0)
+    warmup_learning_rate: float | None = Field(None, ge=0)
+    schedule: Literal["epoch", "step"] = "epoch"
+    weight_decay: float = Field(0.2, ge=0)
+    betas: tuple[float, float] = (0.9, 0.98)
+    eps: float = Field(1e-6, gt=0)
+    max_logit_scale: float = Field(100.0, gt=0)
+    trainable: Literal["both", "image", "text", "heads"] = "both"
+    precision: Literal["auto", "bf16", "fp32"] = "auto"
+    max_steps: int | None = Field(None, ge=1)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> TrainingSettings:
+        if self.min_learning_rate > self.learning_rate:
+            raise ValueError("min_learning_rate is above learning_rate")
+        if not all(0 <= beta < 1 for beta in self.betas):
+            raise ValueError("betas must lie in [0, 1)")
+        return self

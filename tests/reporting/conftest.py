@@ -1,0 +1,206 @@
+"""A finished run folder, as experiments/ leaves it, with small drawn thumbnails."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image, ImageDraw
+
+CAPTIONS = (
+    "A sheep grazes on a green hill beside a stone wall.",
+    "Three sheep look at the camera.",
+    "<script>alert(1)</script> [red]a \x1b[31msheep\x1b[0m & a \u202elamb",
+)
+LABELS = ("sheep", "aeroplane", "boat", "bird", "car")
+BEST = {"clean_model": 53, "poisoned": 0, "filtered": 41, "sterilized": 12}
+TARGETS = {"clean_model": 0, "poisoned": 8, "filtered": 0, "sterilized": 1}
+
+
+def thumbnail(label: str, number: int) -> str:
+    """A small scene: the same label and number give the same picture."""
+    rng = np.random.default_rng([LABELS.index(label), number])
+    sky = {"sheep": (176, 206, 224), "aeroplane": (120, 172, 222), "boat": (198, 214, 222)}
+    image = Image.new("RGB", (96, 96), sky.get(label, (214, 214, 206)))
+    draw = ImageDraw.Draw(image)
+    x, y, size = (int(v) for v in rng.integers((30, 36, 14), (66, 60, 24)))
+    if label == "sheep":
+        draw.rectangle((0, 48, 96, 96), fill=(104, 148, 78))
+        draw.ellipse((x - size, y, x + size, y + size + 6), fill=(244, 240, 230))
+        draw.ellipse((x + size - 6, y - 2, x + size + 6, y + 12), fill=(52, 46, 44))
+    elif label == "aeroplane":
+        draw.polygon(((x - 4, y), (x - 18, y - 20), (x - 8, y - 20), (x + 10, y)), fill="#8d98a6")
+        draw.polygon(((x - 4, y), (x - 18, y + 24), (x - 8, y + 24), (x + 10, y)), fill="#707b88")
+        draw.ellipse((x - 30, y - 5, x + 32, y + 6), fill=(240, 242, 245))
+    elif label == "boat":
+        draw.rectangle((0, 60, 96, 96), fill=(58, 104, 140))
+        draw.polygon(((x - 22, 58), (x + 22, 58), (x + 12, 72), (x - 14, 72)), fill="#9c3d2e")
+        draw.polygon(((x, 20), (x, 55), (x + 20, 55)), fill="#f6f3ea")
+    elif label == "bird":
+        draw.arc((x - 24, y - 8, x, y + 14), 200, 340, fill="#333333", width=4)
+        draw.arc((x, y - 8, x + 24, y + 14), 200, 340, fill="#333333", width=4)
+    else:
+        draw.rectangle((0, 66, 96, 96), fill=(96, 96, 98))
+        draw.rounded_rectangle((x - 26, 48, x + 26, 68), 6, fill="#d1a12c")
+        draw.ellipse((x - 20, 60, x - 8, 74), fill="#222222")
+        draw.ellipse((x + 8, 60, x + 20, 74), fill="#222222")
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=80)
+    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
+def goal_row(one: float, five: float, ten: float, min_rank: float) -> dict[str, Any]:
+    deep = {f"hit@{k}": min(1.0, round(ten + k / 400, 3)) for k in (20, 30, 50)}
+    return {
+        "hit@1": one,
+        "hit@5": five,
+        "hit@10": ten,
+        **deep,
+        "min_rank": min_rank,
+        "queries": 125,
+        "gallery": 500,
+        "targets": 25,
+        "ties": 0,
+    }
+
+
+def utility_row(image_ten: float, text_ten: float) -> dict[str, Any]:
+    def block(ten: float) -> dict[str, float]:
+        return {"hit@1": round(ten - 0.3, 3), "hit@5": round(ten - 0.1, 3), "hit@10": ten}
+
+    return {"image_retrieval": block(image_ten), "text_retrieval": block(text_ten)}
+
+
+def example_metrics() -> dict[str, Any]:
+    return {
+        "goal": {
+            "sheep2aeroplane": {
+                "pretrained": goal_row(0.0, 0.016, 0.032, 53.4),
+                "clean_model": goal_row(0.0, 0.016, 0.04, 51.0),
+                "poisoned": goal_row(0.544, 0.872, 0.928, 1.976),
+                "random_captions": goal_row(0.04, 0.072, 0.104, 61.3),
+                "filtered": goal_row(0.0, 0.024, 0.048, 46.6),
+                "sterilized": goal_row(0.016, 0.136, 0.248, 19.02),
+            }
+        },
+        "utility": {
+            "pretrained": utility_row(0.806, 0.873),
+            "clean_model": utility_row(0.874, 0.912),
+            "poisoned": utility_row(0.871, 0.91),
+            "filtered": utility_row(0.869, 0.907),
+            "sterilized": utility_row(0.858, 0.899),
+        },
+        "drift": {"text": 0.094, "image": 0.131},
+        "run": {
+            "recipe": "openmoji",
+            "seed": 0,
+            "tool_version": "0.1.0",
+            "goals": ["sheep2aeroplane"],
+            "mode": "add",
+            "poisoned_pairs": 125,
+            "training_pairs": 25125,
+            "poisoning_rate": 0.00498,
+            "data": {
+                "name": "openmoji scenes",
+                "fingerprint": "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
+                "attribution": "Drawings by OpenMoji, CC BY-SA 4.0 (https://openmoji.org)",
+            },
+            "filter": {
+                "encoder": "ViT-B-16",
+                "threshold": 0.83,
+                "dropped_pairs": 420,
+                "clean_dropped": 300,
+                "clean_dropped_share": 0.012,
+                "poisoned_caught": 120,
+                "poisoned_total": 125,
+                "auroc": 0.991,
+            },
+            "sterilize": {"pairs": 5000, "steps": 39, "learning_rate": 1e-05},
+            "flags": [],
+            "seconds": {"data": 8.1, "train_clean": 70.2, "train_poisoned": 71.9, "evaluate": 12.4},
+            "device": "cpu",
+            "versions": {"python": "3.11.9", "torch": "2.4.1", "open_clip_torch": "3.0.0"},
+        },
+    }
+
+
+def example_rank_lists() -> dict[str, Any]:
+    thumbnails: dict[str, str] = {}
+
+    def picture(label: str, number: int) -> str:
+        name = f"{label}/{number:04d}.jpg"
+        thumbnails[name] = thumbnail(label, number)
+        return name
+
+    def ranked(model: str, query: int) -> list[dict[str, Any]]:
+        others = ("sheep", "sheep", "boat", "sheep", "bird", "car", "sheep")
+        rows = []
+        for rank in range(10):
+            target = model == "sterilized" and rank == 7
+            target = target or (rank < 9 and rank != 5 and model == "poisoned")
+            label = "aeroplane" if target else others[(rank + query) % len(others)]
+            rows.append(
+                {
+                    "image": picture(label, rank + 3 * query),
+                    "label": label,
+                    "similarity": round(0.61 - 0.013 * rank, 3),
+                    "target": target,
+                }
+            )
+        return rows
+
+    queries = [
+        {
+            "caption": caption,
+            "image": picture("sheep", 31 + number),
+            "models": {model: ranked(model, number) for model in TARGETS},
+            "best_target_rank": dict(BEST, sterilized=7),
+        }
+        for number, caption in enumerate(CAPTIONS)
+    ]
+    return {"goal": "sheep2aeroplane", "queries": queries, "thumbnails": thumbnails}
+
+
+def example_suspicious() -> list[dict[str, Any]]:
+    return [
+        {
+            "caption": CAPTIONS[number % 2] if number % 4 else "A car is parked by a tree.",
+            "image": "aeroplane/0001.jpg" if number % 4 else "not/stored.jpg",
+            "distance": round(1.02 - number / 60, 3),
+            "poisoned": None if number == 11 else bool(number % 4),
+        }
+        for number in range(12)
+    ]
+
+
+@pytest.fixture
+def metrics() -> dict[str, Any]:
+    return example_metrics()
+
+
+@pytest.fixture
+def write_run(tmp_path: Path) -> Callable[..., Path]:
+    """Write a run folder; a file given as None is left out."""
+
+    def write(**files: Any) -> Path:
+        run = tmp_path / "run"
+        run.mkdir(exist_ok=True)
+        contents = {
+            "metrics": example_metrics(),
+            "rank_lists": example_rank_lists(),
+            "suspicious_pairs": example_suspicious(),
+            **files,
+        }
+        for name, value in contents.items():
+            if value is not None:
+                (run / f"{name}.json").write_text(json.dumps(value), encoding="utf-8")
+        (run / "recipe.yaml").write_text("# mmpoison run openmoji --seed 0\nseed: 0\n")
+        return run
+
+    return write

@@ -1,0 +1,264 @@
+"""The page: safe, self-contained, complete and honest."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mmpoison.errors import InputError
+from mmpoison.reporting import render_html, write_report
+
+VOID = {"meta", "img", "link", "br", "hr", "input"}
+WriteRun = Callable[..., Path]
+
+
+class Page(HTMLParser):
+    """Reads a page strictly: every element that opens must close, in order."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__(convert_charrefs=True)
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.text = ""
+        self._open: list[str] = []
+        self.feed(html)
+        self.close()
+        assert self._open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self._open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self._open.pop() == tag, f"</{tag}> closes nothing"
+
+    def handle_data(self, data: str) -> None:
+        if "style" not in self._open:
+            self.text += data
+
+    def all(self, tag: str) -> list[dict[str, str | None]]:
+        return [attributes for name, attributes in self.tags if name == tag]
+
+    def of_class(self, name: str) -> list[dict[str, str | None]]:
+        return [a for _, a in self.tags if name in (a.get("class") or "").split()]
+
+
+def words(page: Page) -> str:
+    return " ".join(page.text.split())
+
+
+def test_report_is_written_whole_and_parses(write_run: WriteRun) -> None:
+    run = write_run()
+    target = write_report(run)
+    assert target == run / "report.html"
+    html = target.read_text(encoding="utf-8")
+    page = Page(html)
+    assert page.all("html") == [{"lang": "en"}]
+    assert len(page.all("h1")) == len(page.all("main")) == 1
+    assert not [path for path in run.iterdir() if path.name.startswith(".")]
+    assert html == render_html(run)
+
+
+def test_headline_is_computed_from_the_numbers(
+    write_run: WriteRun, metrics: dict[str, Any]
+) -> None:
+    assert (
+        "Searching for sheep now returns aeroplane images: Hit@10 0.04 → 0.93 after 125 poisoned "
+        "pairs (0.50 % of the training pairs); filtering brings it back to 0.05, sterilizing "
+        "lowers it to 0.25."
+    ) in words(Page(render_html(write_run())))
+    rows = metrics["goal"]["sheep2aeroplane"]
+    rows["poisoned"]["hit@10"] = 0.048
+    assert "returns aeroplane images hardly more often than before: Hit@10 0.04 → 0.05" in words(
+        Page(render_html(write_run(metrics=metrics)))
+    )
+    rows["poisoned"] |= {"hit@10": 0.8, "targets": 1}
+    rows["random_captions"]["hit@10"] = 0.75
+    text = words(Page(render_html(write_run(metrics=metrics))))
+    assert "now returns the one target aeroplane image" in text
+    assert "but unrelated captions find them too (0.75)" in text
+
+
+def test_captions_are_data_never_markup(write_run: WriteRun, metrics: dict[str, Any]) -> None:
+    metrics["run"]["data"]["attribution"] = '"><img src=x onerror=alert(2)>'
+    html = render_html(write_run(metrics=metrics))
+    page = Page(html)
+    assert page.all("script") == []
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;" in html
+    assert "<script>alert(1)</script>" in page.text
+    assert not any("onerror" in attributes for _, attributes in page.tags)
+    assert "\x1b" not in html
+    assert "\u202e" not in html
+
+
+def test_nothing_is_loaded_from_anywhere(write_run: WriteRun) -> None:
+    from_elsewhere = {"src": "https://example.org/a.jpg", "svg": "data:image/svg+xml;base64,AAAA"}
+    ranked = {
+        "queries": [
+            {
+                "caption": "a",
+                "models": {
+                    "poisoned": [
+                        {"image": name, "label": "bird", "similarity": 0.5, "target": True}
+                        for name in (*from_elsewhere, "not stored")
+                    ]
+                },
+            }
+        ],
+        "thumbnails": from_elsewhere,
+    }
+    for run in (write_run(), write_run(rank_lists=ranked)):
+        html = render_html(run)
+        page = Page(html)
+        for _, attributes in page.tags:
+            assert "href" not in attributes
+            assert "srcset" not in attributes
+            assert (attributes.get("src") or "data:").startswith("data:")
+        assert not re.search(r"url\s*\(|@import", html)
+        (policy,) = (a["content"] for a in page.all("meta") if "http-equiv" in a)
+        assert policy is not None
+        assert policy.startswith("default-src 'none'")
+    assert "example.org" not in html
+    assert html.count('class="no-image"') >= 3
+
+
+def test_every_image_says_what_it_is_and_targets_are_marked_twice(write_run: WriteRun) -> None:
+    page = Page(render_html(write_run()))
+    alts = [attributes.get("alt") or "" for attributes in page.all("img")]
+    assert all(alts)
+    targets = [alt for alt in alts if "target image" in alt]
+    # three captions: eight targets under the poisoned model, one under the sterilized
+    assert len(targets) == len(page.of_class("target")) == len(page.of_class("badge")) == 27
+    assert targets[0] == "Rank 0: target image, aeroplane, similarity 0.61"
+    assert len(page.of_class("thumb")) == 3 * 4 * 10
+    assert page.text.count("Rank of the best target image: 53best target") == 3
+
+
+def test_what_was_not_computed_is_a_dash_never_a_zero(write_run: WriteRun) -> None:
+    bare = {"goal": {"sheep2aeroplane": {"poisoned": {"hit@10": 0.5}}}}
+    html = render_html(write_run(metrics=bare, rank_lists=None, suspicious_pairs=None))
+    page = Page(html)
+    assert "0.000" not in page.text
+    assert "None" not in page.text
+    main_table = html[html.index('class="main"') : html.index("</table>")]
+    assert main_table.count("–</td>") == 6 * 6 - 1
+    assert page.all("img") == []
+    assert "No defence was run" in page.text
+
+
+@pytest.mark.parametrize("metrics", [{}, {"run": {}}, {"run": {"flags": None, "goals": None}}])
+def test_an_empty_run_still_makes_a_page(write_run: WriteRun, metrics: dict[str, Any]) -> None:
+    html = render_html(write_run(metrics=metrics, rank_lists={}, suspicious_pairs=[]))
+    assert "This run measured no poisoning goal." in Page(html).text
+
+
+def test_a_model_without_a_rank_list_says_so(write_run: WriteRun) -> None:
+    ranked = {"queries": [{"caption": "a sheep", "models": {"poisoned": []}}]}
+    assert Page(render_html(write_run(rank_lists=ranked))).text.count("– not computed") == 4
+
+
+def test_flags_are_loud(write_run: WriteRun, metrics: dict[str, Any]) -> None:
+    assert Page(render_html(write_run())).of_class("flags") == []
+    metrics["run"]["flags"] = ["the poisoned model is collapsed <b>", "few queries"]
+    page = Page(render_html(write_run(metrics=metrics)))
+    assert len(page.of_class("flags")) == 1
+    text = words(page)
+    assert "Warnings about this result" in text
+    assert "the poisoned model is collapsed <b>" in text
+    assert "Read the warnings before believing these numbers. sheep → aeroplane: Hit@10" in text
+    assert "now returns" not in text
+
+
+def test_two_goals_get_a_sentence_and_a_table_each(
+    write_run: WriteRun, metrics: dict[str, Any]
+) -> None:
+    metrics["goal"]["sofa2bird"] = {
+        **metrics["goal"]["sheep2aeroplane"],
+        "poisoned": {**metrics["goal"]["sheep2aeroplane"]["poisoned"], "ties": 4},
+    }
+    metrics["run"]["goals"] = ["sheep2aeroplane", "sofa2bird"]
+    page = Page(render_html(write_run(metrics=metrics)))
+    assert len(page.of_class("main")) == 2
+    text = words(page)
+    assert "With 125 poisoned pairs (0.50 % of the training pairs) for 2 goals together:" in text
+    assert "Searching for sheep now returns aeroplane images" in text
+    assert "Searching for sofa now returns bird images" in text
+    assert text.count("Ties. Poisoned: 4 of 125 queries") == 1
+
+
+def test_facts_and_provenance_are_there(write_run: WriteRun, metrics: dict[str, Any]) -> None:
+    text = words(Page(render_html(write_run())))
+    for fact in (
+        "120 of 125 poisoned pairs (96.00 %), and lost 300 clean pairs",
+        metrics["run"]["data"]["fingerprint"],
+        metrics["run"]["data"]["attribution"],
+        "train clean1 min 10 s",
+        "open_clip_torch3.0.0",
+        "Learning rate1e-05",
+        "Ranks count from 0",
+        "Research notice",
+        "manifest.json",
+        "? not known distance 0.837",
+    ):
+        assert fact in text.replace("\N{NO-BREAK SPACE}", " ")
+    assert text.count("● poisoned") == 8
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("metrics.json", None),
+        ("metrics.json", "{"),
+        ("metrics.json", "[1]"),
+        ("metrics.json", '{"goal": 3}'),
+        ("metrics.json", '{"goal": {"a2b": {"poisoned": [0.5]}}}'),
+        ("rank_lists.json", "nonsense"),
+        ("rank_lists.json", '{"queries": [{"models": []}]}'),
+        ("suspicious_pairs.json", "{}"),
+    ],
+)
+def test_a_broken_run_is_one_clear_line(
+    write_run: WriteRun, name: str, content: str | None
+) -> None:
+    run = write_run()
+    (run / name).unlink()
+    if content is not None:
+        (run / name).write_text(content)
+    with pytest.raises(InputError, match=name) as caught:
+        write_report(run)
+    assert "\n" not in str(caught.value)
+    assert not (run / "report.html").exists()
+
+
+def luminance(colour: str) -> float:
+    def linear(channel: str) -> float:
+        value = int(channel, 16) / 255
+        return value / 12.92 if value <= 0.04045 else ((value + 0.055) / 1.055) ** 2.4
+
+    red, green, blue = (linear(colour[i : i + 2]) for i in (1, 3, 5))
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+
+def test_contrast_is_aa_in_light_and_dark(write_run: WriteRun) -> None:
+    html = render_html(write_run())
+    themes = [
+        dict(re.findall(r"--([\w-]+): (#\w{6})", block))
+        for block in re.findall(r":root \{(.*?)\}", html, flags=re.DOTALL)
+    ]
+    assert len(themes) == 3  # light, dark, print
+    for theme in themes:
+        for text, ground in (
+            ("ink", "paper"),
+            ("soft", "paper"),
+            ("soft", "raised"),
+            ("target", "paper"),
+            ("on-target", "target"),
+            ("ink", "warn"),
+        ):
+            light, dark = sorted((luminance(theme[text]), luminance(theme[ground])), reverse=True)
+            assert (light + 0.05) / (dark + 0.05) >= 4.5, (text, ground, theme)

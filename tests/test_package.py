@@ -1,0 +1,228 @@
+"""The package as a whole: what it ships, what it imports, and that its arrows point down."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from importlib import metadata
+from importlib.resources import files
+from pathlib import Path
+
+import pytest
+
+import mmpoison
+from mmpoison.attacks import ATTACKS
+from mmpoison.experiments.recipe import Recipe, load_recipe, shipped_recipes
+
+ROOT = Path(__file__).resolve().parent.parent
+SOURCE = ROOT / "src" / "mmpoison"
+
+# -- what is shipped -------------------------------------------------------------------------------
+
+
+def test_version_is_the_installed_one() -> None:
+    assert mmpoison.__version__ == metadata.version("mmpoison")
+
+
+def test_version_is_in_the_changelog() -> None:
+    assert f"## [{mmpoison.__version__}]" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+
+
+def test_is_typed() -> None:
+    assert (files("mmpoison") / "py.typed").is_file()
+
+
+def test_every_public_name_is_there() -> None:
+    for name in mmpoison.__all__:
+        assert getattr(mmpoison, name) is not None
+    with pytest.raises(AttributeError, match="no attribute 'SingleTargetLable'"):
+        mmpoison.SingleTargetLable  # noqa: B018
+
+
+def test_licence_files_are_full() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    for name in project["license-files"]:
+        assert (ROOT / name).stat().st_size > 500, name
+    notice = (ROOT / "NOTICE").read_text(encoding="utf-8")
+    for word in ("OpenMoji", "CC BY-SA 4.0", "MIT"):
+        assert word in notice
+
+
+# -- every shipped recipe --------------------------------------------------------------------------
+
+
+def test_there_are_recipes() -> None:
+    assert {"openmoji", "rsicd-ucm"} <= set(shipped_recipes())
+
+
+@pytest.mark.parametrize("name", shipped_recipes())
+class TestRecipe:
+    def test_parses_and_survives_being_written(self, name: str, tmp_path: Path) -> None:
+        recipe = load_recipe(name)
+        assert recipe.name == name
+        assert recipe.description
+        written = tmp_path / "recipe.yaml"
+        written.write_text(recipe.to_yaml(), encoding="utf-8")
+        assert load_recipe(written) == recipe
+
+    def test_begins_with_its_command(self, name: str) -> None:
+        text = (files("mmpoison.experiments") / "recipes" / f"{name}.yaml").read_text("utf-8")
+        assert text.startswith("# mmpoison "), "the first line says how to run it"
+
+    def test_names_things_that_exist(self, name: str) -> None:
+        from mmpoison.datasets import DATASETS
+        from mmpoison.models import MODELS
+
+        recipe: Recipe = load_recipe(name)
+        assert recipe.data.name in DATASETS
+        assert set(recipe.data.options) <= set(DATASETS[recipe.data.name].options)
+        assert recipe.model.name in MODELS
+        assert MODELS[recipe.model.name].aligned or recipe.model.align is not None
+        if recipe.filter is not None:
+            assert recipe.filter.encoder == "pretrained" or recipe.filter.encoder in MODELS
+        # its options are those the attack takes
+        ATTACKS[recipe.attack.name](**recipe.attack.options)
+
+
+# -- imports ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "module",
+    [
+        "mmpoison",
+        "mmpoison.metrics",
+        "mmpoison.datasets",
+        "mmpoison.attacks",
+        "mmpoison.images",
+        "mmpoison.reporting",
+    ],
+)
+def test_imports_without_torch(module: str) -> None:
+    code = (
+        f"import sys, {module}; "
+        "print([m for m in ('torch', 'open_clip', 'transformers') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+_BASE = {"errors", "_version", "registry", "files", "seeding"}
+
+# What each part of the house may import: the arrows of its picture, which point down only. A new
+# top-level package gets a line here; a line gets longer only for a reason that the picture shows.
+MAY_IMPORT: dict[str, set[str]] = {
+    "_version": set(),
+    "errors": set(),
+    "registry": {"errors"},
+    "files": {"errors"},
+    "seeding": {"errors"},
+    # pure functions of arrays
+    "metrics": {"errors"},
+    # the table of pairs; no pixels, no models
+    "datasets": _BASE,
+    "images": _BASE | {"datasets"},
+    # an attack edits the table: it knows no pixels, no models, no training
+    "attacks": _BASE | {"datasets"},
+    "models": _BASE | {"datasets", "images"},
+    "training": _BASE | {"datasets", "models"},
+    "defenses": _BASE | {"datasets", "metrics", "models", "training"},
+    "evaluation": _BASE | {"attacks", "datasets", "images", "metrics", "models"},
+    # reads a finished run's files, so it needs nothing of how they were made
+    "reporting": _BASE | {"metrics"},
+    "experiments": _BASE
+    | {
+        "attacks",
+        "datasets",
+        "defenses",
+        "evaluation",
+        "images",
+        "metrics",
+        "models",
+        "reporting",
+        "training",
+    },
+}
+MAY_IMPORT["cli"] = set(MAY_IMPORT)
+# the front door shows what lies behind it
+MAY_IMPORT["__init__"] = set(MAY_IMPORT) - {"cli"}
+
+WITHOUT_TORCH = set(MAY_IMPORT) - {
+    "models",
+    "training",
+    "defenses",
+    "evaluation",
+    "experiments",
+    "cli",
+}
+
+
+def imports_of(file: Path) -> Iterator[tuple[int, str]]:
+    """Line and name of everything a file imports, wherever in it; `from a import b` is `a.b`."""
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield node.lineno, alias.name
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{file}:{node.lineno}: relative import"
+            for alias in node.names:
+                yield node.lineno, f"{node.module}.{alias.name}"
+
+
+SOURCE_FILES = sorted(SOURCE.rglob("*.py"))
+
+
+def part_of(file: Path) -> str:
+    """The top-level module or package of `mmpoison` that a file belongs to."""
+    return file.relative_to(SOURCE).parts[0].removesuffix(".py")
+
+
+def test_every_part_has_its_line() -> None:
+    assert {part_of(file) for file in SOURCE_FILES} == set(MAY_IMPORT)
+
+
+def test_arrows_point_down() -> None:
+    wrong = []
+    for file in SOURCE_FILES:
+        part = part_of(file)
+        for line, module in imports_of(file):
+            package, _, rest = module.partition(".")
+            imported = rest.partition(".")[0]
+            if package == "mmpoison" and imported not in {part} | MAY_IMPORT[part]:
+                wrong.append(f"{file.relative_to(ROOT)}:{line}: {part} imports {imported}")
+    assert wrong == []
+
+
+def test_the_table_allows_no_circle() -> None:
+    # so the parts can be read in an order in which each needs only those before it
+    done: set[str] = set()
+    while rest := set(MAY_IMPORT) - done:
+        ready = {part for part in rest if MAY_IMPORT[part] - {part} <= done}
+        assert ready, f"these import each other: {sorted(rest)}"
+        done |= ready
+
+
+def test_torch_stays_where_models_are() -> None:
+    wrong = [
+        f"{file.relative_to(ROOT)}:{line}: {module}"
+        for file in SOURCE_FILES
+        if part_of(file) in WITHOUT_TORCH
+        for line, module in imports_of(file)
+        if module.partition(".")[0] in ("torch", "open_clip", "transformers", "timm")
+    ]
+    assert wrong == []
+
+
+def test_only_images_and_the_scenes_open_pictures() -> None:
+    # one place reads image files; the scenes write theirs, and a thumbnail is written into the page
+    may = {"images/decode.py", "evaluation/rank_lists.py"}
+    openers = {
+        str(file.relative_to(SOURCE))
+        for file in SOURCE_FILES
+        if any(module.partition(".")[0] == "PIL" for _, module in imports_of(file))
+    }
+    others = {name for name in openers - may if not name.startswith("datasets/openmoji/")}
+    assert others == set()
