@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.progress import (
@@ -17,11 +18,14 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from mmpoison.experiments.monitor import OnStep
-from mmpoison.experiments.monitor import Progress as Callback
-from mmpoison.models import DualEncoder
 from mmpoison.reporting import safe_text
-from mmpoison.training import Step
+
+if TYPE_CHECKING:
+    # torch takes seconds to import, and `mmpoison --help` should not wait for it
+    from mmpoison.experiments.monitor import OnStep
+    from mmpoison.experiments.monitor import Progress as Callback
+    from mmpoison.models import DualEncoder
+    from mmpoison.training import Step
 
 console = Console()
 

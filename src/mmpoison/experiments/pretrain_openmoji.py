@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import gzip
+import json
 import tempfile
 import time
 from pathlib import Path
@@ -18,10 +19,15 @@ import torch
 from rich.console import Console
 
 from mmpoison._version import __version__
+from mmpoison.attacks import Goal
+from mmpoison.datasets import load_dataset
 from mmpoison.datasets.openmoji import ATTRIBUTION, CLASSES, OPENMOJI_SCENES_VERSION, scene_arrays
 from mmpoison.datasets.pairs import ImageTable, PairDataset
+from mmpoison.evaluation import TestEmbeddings, TestSet, class_retrieval, goal_row, utility_row
+from mmpoison.files import atomic_file
 from mmpoison.images import PixelStore
-from mmpoison.models import DualEncoder, prepare_pixels, save_checkpoint
+from mmpoison.models import DualEncoder, load_checkpoint, prepare_pixels, save_checkpoint
+from mmpoison.models.checkpoint import CARD_FILE
 from mmpoison.models.open_clip_build import BPE_FILE, build_module, small_tokenizer
 from mmpoison.seeding import torch_seed
 from mmpoison.training import Step, TrainingSettings, finetune
@@ -154,6 +160,85 @@ def pretrain(
     return result.encoder
 
 
+def describe(folder: Path, seed: int = 0) -> str:
+    """Measure a checkpoint on the demo's test scenes and write its model card.
+
+    Args:
+        folder: The checkpoint.
+        seed: Seed of the demo's scenes.
+
+    Returns:
+        The card, Markdown.
+    """
+    encoder = load_checkpoint(folder)
+    pairs = load_dataset("openmoji", seed=seed)
+    test = TestSet.of(pairs)
+    inputs = prepare_pixels(encoder, test.pairs)
+    embedded = TestEmbeddings.of(encoder, inputs, test)
+    classes = class_retrieval(embedded, test)
+    utility = utility_row(embedded, test)
+    goal = goal_row(embedded, test, Goal("sheep", "aeroplane"))
+    recipe = encoder.config["mmpoison"]["pretraining"]
+    parameters = sum(parameter.numel() for parameter in encoder.module.parameters())
+    command = (
+        f"python -m mmpoison.experiments.pretrain_openmoji --variant {recipe['variant']} "
+        f"--scenes {recipe['scenes']} --captions-each {recipe['captions_each']} --out DIR"
+    )
+    card = "\n".join(
+        [
+            f"# {encoder.name}",
+            "",
+            "A small dual encoder in the layout of open_clip's CLIP, trained from random weights on OpenMoji scenes. "
+            "It plays the part of CLIP in mmpoison's demo and is good for nothing else. It has never seen a photo.",
+            "",
+            f"- {parameters / 1e6:.2f} million parameters; images of {IMAGE_SIZE} pixels; 128 dimensions",
+            f"- tokenizer: CLIP's with its first {MERGES:,} merges (`{BPE_FILE}`), {VOCABULARY:,} tokens",
+            f"- made by: mmpoison {recipe['tool_version']}, `{command}`",
+            f"- data: {recipe['scenes']:,} scenes of the pool `pretraining`, version {recipe['scenes_version']}, "
+            f"seed {recipe['seed']}, {recipe['captions_each']} captions each. The demo's scenes come from another "
+            "pool: other seeds, other background palettes, and for the classes with enough drawings some that this "
+            "model has never seen.",
+            "- weights are kept as 16-bit floats",
+            "",
+            f"## Measured on the demo's test scenes (seed {seed}; {len(test.gallery)} images, "
+            f"{len(test.pairs):,} captions)",
+            "",
+            "| what | Hit@1 | Hit@5 | Hit@10 |",
+            "|---|---:|---:|---:|",
+            *(
+                f"| {name} | "
+                + " | ".join(f"{row[key]:.3f}" for key in ("hit@1", "hit@5", "hit@10"))
+                + " |"
+                for name, row in (
+                    ("caption to its image", utility["image_retrieval"]),
+                    ("image to one of its captions", utility["text_retrieval"]),
+                    ("sheep captions to aeroplane images", goal),
+                )
+            ),
+            "",
+            f"Sheep captions find their first aeroplane at rank {goal['min_rank']:.1f} on average (from 0). A caption "
+            f"finds an image of its own class first in {np.mean(list(classes.values())):.1%} of the cases; by class:",
+            "",
+            ", ".join(f"{name} {share:.3f}" for name, share in classes.items()) + ".",
+            "",
+            "## Training",
+            "",
+            "```json",
+            json.dumps({"settings": recipe["settings"], "log": recipe["training"]}, indent=2),
+            "```",
+            "",
+            "Loads with mmpoison by name, or with open_clip as `local-dir:PATH` (give its tokenizer "
+            f"`bpe_path=PATH/{BPE_FILE}`).",
+            "",
+            f"The scenes are drawn from OpenMoji: {ATTRIBUTION}",
+            "",
+        ]
+    )
+    with atomic_file(folder / CARD_FILE) as temporary:
+        temporary.write_text(card, encoding="utf-8")
+    return card
+
+
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -174,6 +259,7 @@ def main() -> None:
             workers=arguments.workers,
         )
         save_checkpoint(encoder, arguments.out, card=ATTRIBUTION, half=True)
+    describe(arguments.out)
 
 
 if __name__ == "__main__":

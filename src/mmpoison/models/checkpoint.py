@@ -60,6 +60,8 @@ def save_checkpoint(
         }
         safetensors.torch.save_file(weights, folder / WEIGHTS_FILE, metadata={"format": "pt"})
         write_json(folder / CONFIG_FILE, config)
+        # safetensors writes private files; a checkpoint is as readable as its config
+        shutil.copymode(folder / CONFIG_FILE, folder / WEIGHTS_FILE)
         (folder / CARD_FILE).write_text(card, encoding="utf-8")
         merges = getattr(encoder.tokenizer, "bpe_path", None)
         if merges is not None:
