@@ -218,7 +218,7 @@ def test_torch_stays_where_models_are() -> None:
 
 def test_only_images_and_the_scenes_open_pictures() -> None:
     # one place reads image files; the scenes write theirs, and a thumbnail is written into the page
-    may = {"images/decode.py", "evaluation/rank_lists.py"}
+    may = {"images/decode.py", "evaluation/lists.py"}
     openers = {
         str(file.relative_to(SOURCE))
         for file in SOURCE_FILES

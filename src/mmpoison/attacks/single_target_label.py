@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from numbers import Integral, Real
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -44,7 +45,7 @@ class SingleTargetLabel:
         rate: float | None = None,
         mode: Literal["add", "replace"] = "add",
     ) -> None:
-        given = {
+        given: dict[str, Any] = {
             name: value
             for name, value in (("samples", samples), ("pairs", pairs), ("rate", rate))
             if value is not None
@@ -55,6 +56,10 @@ class SingleTargetLabel:
                 f"{', '.join(given) or 'none'}"
             )
         ((amount_name, amount),) = given.items()
+        number: Any = Real if amount_name == "rate" else Integral
+        if isinstance(amount, bool) or not isinstance(amount, number):
+            whole = "" if amount_name == "rate" else "whole "
+            raise InputError(f"{amount_name} {amount!r} is not a {whole}number")
         if amount_name == "rate" and not 0 < amount < 1:
             raise InputError(f"rate {amount} is not between 0 and 1 (0.005 is half a percent)")
         if amount_name != "rate" and amount < 1:

@@ -53,6 +53,8 @@ def main() -> None:
         # a full disk, a folder that may not be written: the system's own words say which
         stderr(f"mmpoison: {error.strerror or error}: {error.filename or ''}".rstrip(": "))
         sys.exit(2)
-    except KeyboardInterrupt:
-        stderr("mmpoison: stopped; the same command goes on where it was")
-        sys.exit(130)
+    except SystemExit as stop:
+        # typer turns an interrupt into this code, without a word
+        if stop.code == 130:
+            stderr("mmpoison: stopped; the same command goes on where it was")
+        raise

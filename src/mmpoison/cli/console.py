@@ -19,6 +19,7 @@ from rich.progress import (
 )
 
 from mmpoison.reporting import safe_text
+from mmpoison.reporting._text import visible
 
 if TYPE_CHECKING:
     # torch takes seconds to import, and `mmpoison --help` should not wait for it
@@ -54,7 +55,7 @@ class RichMonitor:
         def update(done: int, total: int) -> None:
             nonlocal task
             if task is None:
-                task = self._progress.add_task(what, total=total, detail="")
+                task = self._progress.add_task(visible(what), total=total, detail="")
             self._progress.update(task, completed=done, total=total)
             if done >= total:
                 self._finish(task, f"{what}: {total:,}")
@@ -68,7 +69,7 @@ class RichMonitor:
         def update(step: Step, _: DualEncoder) -> None:
             nonlocal task
             if task is None:
-                task = self._progress.add_task(what, total=step.steps, detail="")
+                task = self._progress.add_task(visible(what), total=step.steps, detail="")
             self._progress.update(
                 task,
                 completed=step.step,
@@ -93,7 +94,8 @@ class RichMonitor:
 def monitor() -> Iterator[RichMonitor]:
     """A monitor that draws on the terminal while the block runs."""
     progress = Progress(
-        TextColumn("{task.description}"),
+        # plain text, because names in it come from files
+        TextColumn("{task.description}", markup=False),
         BarColumn(bar_width=24),
         MofNCompleteColumn(),
         TextColumn("{task.fields[detail]}"),

@@ -76,12 +76,16 @@ def verify(
         found = verify_pairs(
             pairs,
             clean=load_pairs(clean) if clean else None,
-            progress=progress.progress("reading images"),
+            # JSON alone, so that another program can read it
+            progress=None if as_json else progress.progress("reading images"),
         )
     if as_json:
         typer.echo(json.dumps(found.to_json(), indent=2))
     else:
-        table = Table("", "", show_header=False)
+        table = Table(show_header=False)
+        table.add_column()
+        # a fingerprint that is cut cannot be copied
+        table.add_column(overflow="fold")
         for key, value in found.facts().items():
             table.add_row(key, safe_text(str(value)))
         console.print(table)

@@ -9,6 +9,7 @@ import typer
 
 from mmpoison.cli.console import console, monitor
 from mmpoison.errors import InputError
+from mmpoison.reporting import safe_text
 
 OutOption = Annotated[Path | None, typer.Option("--out", help="Run folder to make.")]
 SetOption = Annotated[
@@ -141,7 +142,9 @@ def _run_seeds(
             overrides["seed"] = seed
         recipe = load_recipe(name, overrides)
         folder = _run_folder(recipe, out, many=len(seeds) > 1)
-        console.print(f"[bold]{recipe.name}[/bold], seed {recipe.seed}: {recipe.description}")
+        console.print(
+            f"[bold]{safe_text(recipe.name)}[/bold], seed {recipe.seed}: {safe_text(recipe.description)}"
+        )
         with monitor() as progress:
             run_recipe(recipe, folder, monitor=progress, save_models=save_models)
         _show(folder)

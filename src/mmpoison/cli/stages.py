@@ -50,7 +50,9 @@ def poison(
     rate: Annotated[
         float | None, typer.Option(help="Share of all training pairs, instead of --samples.")
     ] = None,
-    mode: Annotated[Mode, typer.Option(help="Add to the clean pairs, or replace them.")] = "add",
+    mode: Annotated[
+        Mode | None, typer.Option(help="Add to the clean pairs (default), or replace them.")
+    ] = None,
     attack: Annotated[str, typer.Option(help="Which attack.")] = "single-target-label",
     seed: SeedOption = 0,
     images: ImagesOption = "link",
@@ -64,11 +66,11 @@ def poison(
     from mmpoison.files import refuse_occupied
 
     refuse_occupied(out)
-    amounts = {"samples": samples, "pairs": pairs, "rate": rate}
-    options = {name: value for name, value in amounts.items() if value is not None}
+    given = {"samples": samples, "pairs": pairs, "rate": rate, "mode": mode}
+    options = {name: value for name, value in given.items() if value is not None}
     plug_in: Any = ATTACKS[attack]
     clean = load_pairs(data)
-    poisoned = plug_in(goal=goal, mode=mode, **options).poison(clean, seed)
+    poisoned = plug_in(goal=goal, **options).poison(clean, seed)
     save_pairs(poisoned, out, images=images)
     manifest = poisoned.manifest
     console.print(
@@ -152,7 +154,13 @@ def evaluate(
     with monitor() as progress:
         for role, name in names.items():
             encoder = load_encoder(name)
-            inputs = prepare_pixels(encoder, test.pairs, pixels=pixels, progress=progress.progress)
+            inputs = prepare_pixels(
+                encoder,
+                test.pairs,
+                images=test.gallery,
+                pixels=pixels,
+                progress=progress.progress,
+            )
             pixels = inputs.pixels
             embedded[role] = TestEmbeddings.of(
                 encoder, inputs, test, progress.progress(f"embedding with {encoder.name}")

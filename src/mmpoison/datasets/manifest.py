@@ -100,7 +100,7 @@ class PoisonManifest:
         """
         value = read_json(path)
         try:
-            return cls(
+            manifest = cls(
                 attack=str(value["attack"]),
                 options=dict(value["options"]),
                 goals=tuple(str(goal) for goal in value["goals"]),
@@ -118,5 +118,13 @@ class PoisonManifest:
                 tool_version=str(value["tool_version"]),
                 filtered=value.get("filtered"),
             )
+            if not 0 < manifest.training_pairs >= len(manifest.pairs):
+                raise ValueError(f"{manifest.training_pairs} training pairs")
+            figures = manifest.to_json()
+            for name, figure in {"rate": manifest.rate, **figures["counts"]}.items():
+                said = value["rate"] if name == "rate" else value["counts"][name]
+                if abs(said - figure) > 1e-9:
+                    raise ValueError(f"it says {name} {said}, its pairs make {figure}")
+            return manifest
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise InputError(f"{path}: not a poison manifest ({error!r})") from None

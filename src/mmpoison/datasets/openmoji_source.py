@@ -10,6 +10,7 @@ from mmpoison.datasets.catalogue import DATASETS, DataSource
 from mmpoison.datasets.openmoji import ATTRIBUTION, OPENMOJI_SCENES_VERSION, build_openmoji
 from mmpoison.datasets.pairs import PairDataset
 from mmpoison.datasets.pairs_folder import load_pairs
+from mmpoison.errors import InputError
 
 
 def load_openmoji(
@@ -38,15 +39,20 @@ def load_openmoji(
     name = f"v{OPENMOJI_SCENES_VERSION}-seed{seed}-{unlabelled}-{per_class}-{held_out}-{size}px"
     folder = cache_folder() / "openmoji" / name
     if not folder.is_dir():
-        build_openmoji(
-            folder,
-            seed=seed,
-            unlabelled=unlabelled,
-            per_class=per_class,
-            held_out=held_out,
-            size=size,
-            progress=progress,
-        )
+        try:
+            build_openmoji(
+                folder,
+                seed=seed,
+                unlabelled=unlabelled,
+                per_class=per_class,
+                held_out=held_out,
+                size=size,
+                progress=progress,
+            )
+        except (InputError, OSError):
+            # another run of a sweep may have drawn them meanwhile
+            if not folder.is_dir():
+                raise
     return load_pairs(folder)
 
 

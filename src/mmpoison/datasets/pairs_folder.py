@@ -58,9 +58,11 @@ def load_pairs(path: str | Path, *, images: str | Path | None = None) -> PairDat
                 continue
             where = f"{file} line {number}"
             line = _parse_line(raw, where)
-            if line["image"] in seen:
+            # `./a.jpg` and `a.jpg` are one image
+            spelled = str(PurePosixPath(line["image"]))
+            if spelled in seen:
                 raise InputError(f"{where}: image {line['image']!r} occurs twice")
-            seen.add(line["image"])
+            seen.add(spelled)
             image.extend([len(ids)] * len(line["captions"]))
             captions.extend(line["captions"])
             ids.append(line["image"])
@@ -105,7 +107,7 @@ def save_pairs(
         for name, text in (extra or {}).items():
             (folder / name).write_text(text, encoding="utf-8")
         for name in NOTICE_FILES:
-            if (pairs.root / name).is_file():
+            if (pairs.root / name).is_file() and not (pairs.root / name).is_symlink():
                 shutil.copyfile(pairs.root / name, folder / name)
         if images != "none":
             _place_images(pairs.root, list(pairs.images.ids), folder, copy=images == "copy")
@@ -166,6 +168,9 @@ def _parse_line(raw: bytes, where: str) -> dict[str, Any]:
         raise InputError(f"{where}: not UTF-8") from None
     except json.JSONDecodeError as error:
         raise InputError(f"{where}: not valid JSON ({error.msg} at column {error.colno})") from None
+    except (ValueError, RecursionError):
+        # a number of thousands of digits, or brackets without end
+        raise InputError(f"{where}: not valid JSON") from None
     if not isinstance(line, dict):
         raise InputError(f"{where}: an object with image and captions is needed")
     if not isinstance(line.get("image"), str):
@@ -178,25 +183,44 @@ def _parse_line(raw: bytes, where: str) -> dict[str, Any]:
         raise InputError(f"{where}: 'label' must be a class name or null")
     if line.get("split", "train") not in SPLITS:
         raise InputError(f"{where}: split {line['split']!r} is none of {', '.join(SPLITS)}")
+    if b"\\ud" in raw.lower():
+        try:
+            "".join([line["image"], *captions, line.get("label") or ""]).encode()
+        except UnicodeEncodeError:
+            raise InputError(f"{where}: half a surrogate pair (\\ud...) is not text") from None
     return line
 
 
 def _place_images(root: Path, ids: Sequence[str], folder: Path, *, copy: bool) -> None:
     made: set[Path] = set()
+    inside = root.resolve()
     for image_id in ids:
         target = folder / image_id
+        # the file itself, also where a symbolic link stands for it
+        try:
+            source = (root / image_id).resolve()
+        except (RuntimeError, OSError):
+            raise InputError(f"{root / image_id}: a link to itself, nothing was written") from None
+        if not source.is_relative_to(inside):
+            raise InputError(f"{root / image_id}: leads out of {root}, it is refused")
         if target.parent not in made:
             target.parent.mkdir(parents=True, exist_ok=True)
             made.add(target.parent)
         try:
             if not copy:
                 try:
-                    os.link(root / image_id, target)
+                    os.link(source, target)
                     continue
-                except FileNotFoundError:
+                except (FileNotFoundError, FileExistsError):
                     raise
                 except OSError:
                     copy = True  # another file system, or one without links
-            shutil.copyfile(root / image_id, target)
+            if target.exists():
+                raise FileExistsError
+            shutil.copyfile(source, target)
+        except FileExistsError:
+            raise InputError(
+                f"{root / image_id}: an image cannot be called {image_id!r}, a file of the data set is"
+            ) from None
         except FileNotFoundError:
             raise InputError(f"{root / image_id}: no such image, nothing was written") from None

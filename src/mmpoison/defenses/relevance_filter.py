@@ -43,10 +43,12 @@ class FilterResult:
         if pairs.manifest is not None and pairs.poisoned.any():
             bad = pairs.poisoned
             facts["clean_dropped"] = int((~self.keep & ~bad).sum())
-            facts["clean_dropped_share"] = float((~self.keep[~bad]).mean())
+            if not bad.all():
+                facts["clean_dropped_share"] = float((~self.keep[~bad]).mean())
             facts["poisoned_caught"] = int((~self.keep & bad).sum())
             facts["poisoned_total"] = int(bad.sum())
-            facts["auroc"] = auroc(self.distances[bad], self.distances[~bad])
+            if not bad.all():
+                facts["auroc"] = auroc(self.distances[bad], self.distances[~bad])
         return facts
 
 

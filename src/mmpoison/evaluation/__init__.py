@@ -1,6 +1,6 @@
 """Embed once, then measure with the pure functions of `metrics`."""
 
-from mmpoison.evaluation.rank_lists import rank_lists, thumbnail_address
+from mmpoison.evaluation.lists import rank_lists, thumbnail_address
 from mmpoison.evaluation.rows import (
     class_retrieval,
     collapse_warning,

@@ -60,7 +60,7 @@ def class_retrieval(embeddings: TestEmbeddings, test: TestSet) -> dict[str, floa
     shares: dict[str, float] = {}
     for label in test.pairs.classes:
         code = test.pairs.images.class_code(label)
-        if not (test.pairs.images.class_codes[test.gallery] == code).any():
+        if not (test.pairs.images.class_codes[test.pairs.image] == code).any():
             continue
         ranks = target_ranks(embeddings.similarity(test.queries(label)), test.targets(label))
         shares[label] = float((ranks == 0).mean())

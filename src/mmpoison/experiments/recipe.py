@@ -131,7 +131,10 @@ def load_recipe(name_or_path: str | Path, changes: Mapping[str, Any] | None = No
         path = Path(text)
         if not path.is_file():
             raise InputError(f"{path}: no such recipe file")
-        where, content = text, path.read_text(encoding="utf-8")
+        try:
+            where, content = text, path.read_text(encoding="utf-8")
+        except UnicodeDecodeError:
+            raise InputError(f"{path}: not UTF-8") from None
     else:
         if text not in shipped_recipes():
             raise InputError(unknown_name("recipe", text, shipped_recipes()))
@@ -187,9 +190,10 @@ def parse_changes(assignments: Sequence[str]) -> dict[str, Any]:
             raise InputError(f"--set {assignment!r}: KEY=VALUE is needed, e.g. training.epochs=2")
         # YAML 1.1 reads 1e-3 as text
         try:
-            changes[key] = float(value) if "e" in value.lower() else yaml.safe_load(value)
-        except ValueError:
-            changes[key] = yaml.safe_load(value)
+            try:
+                changes[key] = float(value) if "e" in value.lower() else yaml.safe_load(value)
+            except ValueError:
+                changes[key] = yaml.safe_load(value)
         except yaml.YAMLError:
             raise InputError(f"--set {assignment!r}: the value is not valid YAML") from None
     return changes

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 import json
 import platform
 import shutil
@@ -18,7 +19,7 @@ import numpy as np
 import torch
 
 from mmpoison._version import __version__
-from mmpoison.attacks import ATTACKS, Goal
+from mmpoison.attacks import ATTACKS, Attack, Goal
 from mmpoison.datasets import PairDataset, load_dataset
 from mmpoison.datasets.cache import cache_folder
 from mmpoison.datasets.catalogue import DATASETS
@@ -38,7 +39,7 @@ from mmpoison.evaluation import (
 )
 from mmpoison.experiments.cards import model_card
 from mmpoison.experiments.monitor import Monitor, SilentMonitor
-from mmpoison.experiments.recipe import Recipe, parse_recipe
+from mmpoison.experiments.recipe import AttackPart, Recipe, parse_recipe
 from mmpoison.files import atomic_file, write_json
 from mmpoison.models import (
     MODELS,
@@ -50,6 +51,8 @@ from mmpoison.models import (
     prepare_pixels,
     save_checkpoint,
 )
+from mmpoison.models.inputs import files_digest
+from mmpoison.registry import unknown_name
 from mmpoison.seeding import generator
 from mmpoison.training import TrainingResult, TrainingSettings, finetune
 
@@ -82,12 +85,13 @@ class _Run:
     out: Path
     monitor: Monitor
     save_models: bool
+    start_digest: str = ""
     seconds: dict[str, float] = field(default_factory=dict)
     flags: list[str] = field(default_factory=list)
 
     def execute(self) -> dict[str, Any]:
         recipe = self.recipe
-        claim_folder(self.out, recipe)
+        check_folder(self.out, recipe)
         with self._timed("data"):
             pairs = load_dataset(
                 recipe.data.name,
@@ -99,9 +103,15 @@ class _Run:
         goal = Goal.parse(recipe.attack.goal, pairs.classes)
         test = TestSet.of(pairs)
         test.check_goal(goal)
-        poisoned = ATTACKS[recipe.attack.name](**recipe.attack.options).poison(pairs, recipe.seed)
+        poisoned = build_attack(recipe.attack).poison(pairs, recipe.seed)
         assert poisoned.manifest is not None
         self._check_clean_split(pairs)
+        with self._timed("inputs"):
+            start = load_encoder(recipe.model.name)
+            self._check_models(start)
+            inputs = self._prepare(start, pairs)
+        # nothing is written before all of it has been accepted
+        claim_folder(self.out, recipe)
         poisoned.manifest.write(self.out / "manifest.json")
         self.monitor.say(
             f"{len(pairs.select(split='train')):,} training pairs; {goal}: "
@@ -109,9 +119,6 @@ class _Run:
             f"mode {poisoned.manifest.mode})"
         )
 
-        with self._timed("inputs"):
-            start = load_encoder(recipe.model.name)
-            inputs = self._prepare(start, pairs)
         pretrained = self._pretrained(start, pairs, inputs)
 
         models: dict[str, DualEncoder] = {"pretrained": pretrained}
@@ -137,26 +144,24 @@ class _Run:
     # -- stages ---------------------------------------------------------------------------------------------------
 
     def _prepare(self, encoder: DualEncoder, pairs: PairDataset) -> PairInputs:
+        # also those that nobody described: they are in the gallery, and an attack may use them
+        everything = np.arange(len(pairs.images), dtype=np.int32)
         if self.recipe.training.trainable == "heads":
             return prepare_features(
                 encoder,
                 pairs,
+                images=everything,
                 cache=cache_folder() / "features",
                 progress=self.monitor.progress,
             )
-        return prepare_pixels(encoder, pairs, progress=self.monitor.progress)
+        return prepare_pixels(encoder, pairs, images=everything, progress=self.monitor.progress)
 
     def _pretrained(
         self, start: DualEncoder, pairs: PairDataset, inputs: PairInputs
     ) -> DualEncoder:
-        model = self.recipe.model
-        if model.align is None:
-            if model.name in MODELS and not MODELS[model.name].aligned:
-                raise InputError(
-                    f"model {model.name!r} was trained as two towers: recipe key model.align must say how to align them"
-                )
+        settings = self.recipe.model.align
+        if settings is None:
             return start
-        settings = model.align
         clean = pairs.select(split="val")
         return self._stage(
             "pretrained",
@@ -299,7 +304,12 @@ class _Run:
             facts=(f"recipe: `{self.recipe.name}`, seed {self.recipe.seed}",),
         )
         if cached is not None:
-            save_checkpoint(encoder, cached, card=card)
+            try:
+                save_checkpoint(encoder, cached, card=card)
+            except (InputError, OSError):
+                # another run of a sweep may have put it there meanwhile
+                if not cached.is_dir():
+                    raise
         if self.save_models:
             save_checkpoint(encoder, own, card=card)
         return encoder
@@ -313,8 +323,9 @@ class _Run:
             "threads": torch.get_num_threads(),
             "seed": self.recipe.seed,
             "data": data.fingerprint,
-            "root": str(data.root.resolve()),
+            "images": files_digest(data, data.used_images()),
             "model": self.recipe.model.model_dump(mode="json"),
+            "weights": self.start_digest,
             "training": None
             if name == "pretrained"
             else self.recipe.training.model_dump(mode="json"),
@@ -421,6 +432,33 @@ class _Run:
             ],
         )
 
+    def _check_models(self, start: DualEncoder) -> None:
+        """Refuse now what would fail, or be done otherwise than asked for, after hours of training."""
+        recipe = self.recipe
+        model, judge, repair = recipe.model, recipe.filter, recipe.sterilize
+        if model.align is None and model.name in MODELS and not MODELS[model.name].aligned:
+            raise InputError(
+                f"model {model.name!r} was trained as two towers: recipe key model.align must say how to align them"
+            )
+        if judge is not None:
+            RelevanceFilter(judge.threshold, judge.clean_loss)
+            if judge.encoder != "pretrained":
+                load_encoder(judge.encoder)
+        for key, settings in (
+            ("model.align", model.align),
+            ("sterilize.training", repair.training if repair else None),
+        ):
+            if settings is None:
+                continue
+            if settings.trainable == "heads":
+                start.head_modules()
+            elif recipe.training.trainable == "heads":
+                raise InputError(
+                    f"recipe key {key}.trainable is {settings.trainable!r}, but with training.trainable 'heads' the "
+                    "trunks run only once, so only heads can be trained"
+                )
+        self.start_digest = weights_digest(start)
+
     def _check_clean_split(self, pairs: PairDataset) -> None:
         part = self.recipe.filter
         uses = {
@@ -441,8 +479,31 @@ class _Run:
         self.seconds[stage] = self.seconds.get(stage, 0.0) + time.perf_counter() - begun
 
 
-def claim_folder(out: Path, recipe: Recipe) -> None:
-    """Make a run folder, or take up one of the same recipe that was left unfinished.
+def build_attack(part: AttackPart) -> Attack:
+    """The attack of a recipe.
+
+    Raises:
+        InputError: If there is no such attack, or it has no such option.
+    """
+    plug_in = ATTACKS[part.name]
+    known = sorted(inspect.signature(plug_in).parameters)
+    for name in part.options:
+        if name not in known:
+            raise InputError(f"recipe key attack.{name}: {unknown_name('option', name, known)}")
+    return plug_in(**part.options)
+
+
+def weights_digest(encoder: DualEncoder) -> str:
+    """sha256 of all weights and statistics."""
+    digest = hashlib.sha256()
+    for name, tensor in encoder.module.state_dict().items():
+        digest.update(name.encode())
+        digest.update(tensor.cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def check_folder(out: Path, recipe: Recipe) -> None:
+    """Refuse a run folder that holds anything but an earlier try of the same recipe.
 
     Raises:
         InputError: If the folder holds something else.
@@ -453,8 +514,15 @@ def claim_folder(out: Path, recipe: Recipe) -> None:
     if out.is_dir() and any(out.iterdir()):
         if not written.is_file():
             raise InputError(f"{out}: holds something that is not a run: choose another --out")
-        if written.read_text(encoding="utf-8") != recipe.to_yaml():
+        if written.read_bytes() != recipe.to_yaml().encode():
             raise InputError(f"{out}: holds a run of another recipe: choose another --out")
+
+
+def claim_folder(out: Path, recipe: Recipe) -> None:
+    """Make a run folder, or take up one of the same recipe that was left unfinished."""
+    check_folder(out, recipe)
+    written = out / "recipe.yaml"
+    if written.is_file():
         # what a killed run left half-written
         for leftover in [*out.glob(".*"), *(out / "models").glob(".*")]:
             shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()

@@ -19,6 +19,9 @@ from mmpoison.errors import InputError
 MAX_PIXELS = 100_000_000
 """A picture with more pixels than this is refused before it is decoded (a decompression bomb)."""
 
+LONGEST_STRIP = 32
+"""Of a picture that is longer than so many times its shorter side, the middle is cut out before it is resized."""
+
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
 """Formats that are opened; others (PDF, EPS, ...) run far more code than a photo needs."""
 
@@ -40,7 +43,11 @@ def read_image(root: Path, image_id: str, size: int) -> Pixels:
         InputError: If the file is missing, outside the root, too large, truncated or not an image.
     """
     path = root / image_id
-    if not path.resolve().is_relative_to(root.resolve()):
+    try:
+        inside = path.resolve().is_relative_to(root.resolve())
+    except (RuntimeError, ValueError, OSError):
+        raise InputError(f"{path}: not a path of a file (a link to itself?)") from None
+    if not inside:
         raise InputError(f"{path}: leads out of {root}, it is refused")
     try:
         with warnings.catch_warnings():
@@ -158,6 +165,11 @@ def _fit(image: Image.Image, size: int) -> Pixels:
     short = min(image.size)
     if short == 0:
         raise ValueError("an empty image")
+    if max(image.size) > LONGEST_STRIP * short:
+        # a long thin strip grows to more than the memory holds; only its middle is seen
+        width, height = (min(side, LONGEST_STRIP * short) for side in image.size)
+        left, top = (image.width - width) // 2, (image.height - height) // 2
+        image = image.crop((left, top, left + width, top + height))
     if short != size:
         scale = size / short
         image = image.resize(

@@ -89,6 +89,8 @@ def verify_pairs(
             "mode": manifest.mode,
         }
         problems += _manifest_problems(pairs, clean)
+    elif clean is not None and clean.fingerprint != pairs.fingerprint:
+        problems.append("the set is not the clean set, and no manifest says how they differ")
     return Verification(pairs.counts(), pairs.fingerprint, poison, problems)
 
 
@@ -114,6 +116,12 @@ def _manifest_problems(pairs: PairDataset, clean: PairDataset | None) -> list[st
     assert manifest is not None
     problems: list[str] = []
     train = pairs.select(split="train")
+    added = len(manifest.pairs) if manifest.mode == "add" else 0
+    if manifest.filtered is None and manifest.clean_pairs + added != manifest.training_pairs:
+        problems.append(
+            f"manifest says {manifest.clean_pairs} training pairs before the attack, there were "
+            f"{manifest.training_pairs - added}"
+        )
     if len(train) != manifest.training_pairs:
         problems.append(
             f"manifest says {manifest.training_pairs} training pairs, there are {len(train)}"

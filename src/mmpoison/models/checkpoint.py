@@ -14,7 +14,12 @@ import torch
 from mmpoison.errors import InputError
 from mmpoison.files import atomic_folder, read_json, write_json
 from mmpoison.models.dual_encoder import DualEncoder
-from mmpoison.models.open_clip_build import BPE_FILE, build_module, build_tokenizer
+from mmpoison.models.open_clip_build import (
+    BPE_FILE,
+    build_module,
+    build_tokenizer,
+    check_self_contained,
+)
 
 CONFIG_FILE = "open_clip_config.json"
 WEIGHTS_FILE = "open_clip_model.safetensors"
@@ -92,16 +97,24 @@ def load_checkpoint(folder: Path, name: str | None = None) -> DualEncoder:
         if tensor.is_floating_point() and not torch.isfinite(tensor).all():
             raise InputError(f"{folder / WEIGHTS_FILE}: weight {key!r} is not finite")
     try:
+        check_self_contained(config["model_cfg"])
         module = build_module(config["model_cfg"])
         module.load_state_dict(weights, strict=True)
         tokenizer = build_tokenizer(config["model_cfg"], folder)
-    except (KeyError, TypeError) as error:
-        raise InputError(f"{folder / CONFIG_FILE}: not a model config ({error!r})") from None
+        module.eval()
+        given = config.get("mmpoison", {}).get("name", folder.name)
+        return DualEncoder(module, tokenizer, config, name or str(given))
     except RuntimeError as error:
         first = str(error).strip().splitlines()
         detail = first[1].strip() if len(first) > 1 else first[0]
         raise InputError(f"{folder}: weights do not fit the config: {detail[:200]}") from None
-    module.eval()
-    return DualEncoder(
-        module, tokenizer, config, name or config.get("mmpoison", {}).get("name", folder.name)
-    )
+    except InputError as error:
+        raise InputError(f"{folder / CONFIG_FILE}: {error}") from None
+    except (
+        # whatever open_clip and torch make of numbers and names that build no model
+        *(LookupError, TypeError, ValueError, AttributeError),
+        *(AssertionError, ArithmeticError, OSError),
+    ) as error:
+        raise InputError(
+            f"{folder / CONFIG_FILE}: not a model config ({repr(error)[:200]})"
+        ) from None

@@ -14,6 +14,12 @@ from torch import Tensor, nn
 
 from mmpoison.errors import InputError
 
+CLIP_PREPROCESSING = {
+    "mean": (0.48145466, 0.4578275, 0.40821073),
+    "std": (0.26862954, 0.26130258, 0.27577711),
+}
+"""What open_clip takes where a config does not say."""
+
 Tokenizer = Callable[[list[str]], Tensor]
 
 
@@ -37,8 +43,8 @@ class DualEncoder:
         self.tokenizer = tokenizer
         self.config = copy.deepcopy(dict(config))
         self.name = name
-        preprocess = self.config["preprocess_cfg"]
-        size = preprocess["size"]
+        preprocess = {**CLIP_PREPROCESSING, **self.config.get("preprocess_cfg", {})}
+        size = preprocess.get("size") or self.config["model_cfg"]["vision_cfg"]["image_size"]
         self.image_size = int(size if isinstance(size, int) else size[0])
         self._mean = torch.tensor(preprocess["mean"]).view(1, 3, 1, 1) * 255
         self._scale = 1 / (torch.tensor(preprocess["std"]).view(1, 3, 1, 1) * 255)
@@ -114,19 +120,21 @@ class DualEncoder:
     def text_trunk(self, tokens: Tensor) -> Tensor:
         """Features before the text head, shape `(n, f)`.
 
-        The batch is cut at its longest caption: padding never changes the result (the towers are causal or masked).
+        The batch is cut at its longest caption where padding never changes the result (masked and causal towers).
         """
-        tokens = tokens[:, : int(self.token_lengths(tokens).max())]
+        short = tokens[:, : int(self.token_lengths(tokens).max())]
         module: Any = self.module
         if self._text_is_hugging_face:
+            tokens = short
             mask = (tokens != module.text.config.pad_token_id).long()
             hidden = module.text.transformer(input_ids=tokens, attention_mask=mask)
             pooled: Tensor = module.text.pooler(hidden, mask)
             return pooled if self.has_heads else torch.as_tensor(module.text.proj(pooled))
-        if hasattr(module, "text"):
-            encoded: Tensor = module.text(tokens)
-            return encoded
-        return _causal_text(module, tokens)
+        tower = getattr(module, "text", module)
+        if _is_causal(tower):
+            return _causal_text(tower, short)
+        encoded: Tensor = module.encode_text(tokens)
+        return encoded
 
     def text_head(self, features: Tensor) -> Tensor:
         """Unit embeddings of captions, shape `(n, d)`, float32."""
@@ -186,8 +194,15 @@ class DualEncoder:
         return [visual.head, text.proj]
 
 
+def _is_causal(tower: Any) -> bool:
+    """Whether a text tower is CLIP's: causal, and read off at the end of text."""
+    pool = getattr(tower, "pool_type", getattr(tower, "text_pool_type", None))
+    special = getattr(tower, "use_pad_mask", False) or getattr(tower, "cls_emb", None) is not None
+    return pool == "argmax" and getattr(tower, "attn_mask", None) is not None and not special
+
+
 def _causal_text(module: Any, tokens: Tensor) -> Tensor:
-    """open_clip's `CLIP.encode_text` for a batch shorter than the context.
+    """open_clip's text encoder for a batch shorter than the context, which it refuses itself.
 
     The text tower is causal: a token never sees what follows it, so what is cut off behind the last end of text cannot
     change an output or a gradient.

@@ -119,6 +119,7 @@ def prepare_pixels(
     encoder: DualEncoder,
     pairs: PairDataset,
     *,
+    images: IntArray | None = None,
     pixels: PixelStore | None = None,
     progress: ProgressFor | None = None,
 ) -> PixelInputs:
@@ -127,17 +128,24 @@ def prepare_pixels(
     Args:
         encoder: Gives image size and tokenizer.
         pairs: All pairs that any stage will use; unused images are not decoded.
+        images: Images that are needed although no pair is with them (a gallery may hold some that nobody described).
         pixels: Images decoded already, used again if they have the encoder's size.
         progress: Gives a progress callback for a named step.
 
     Raises:
         InputError: If an image is missing or broken.
     """
-    if pixels is None or pixels.size != encoder.image_size:
+    used = _needed(pairs, images)
+    if (
+        pixels is None
+        or pixels.size != encoder.image_size
+        or len(pixels.position) != len(pairs.images)
+        or (pixels.position[used] < 0).any()
+    ):
         pixels = PixelStore.decode(
             pairs,
             encoder.image_size,
-            indices=pairs.used_images(),
+            indices=used,
             progress=progress("decoding images") if progress else None,
         )
     captions = sorted(set(pairs.captions))
@@ -150,6 +158,7 @@ def prepare_features(
     encoder: DualEncoder,
     pairs: PairDataset,
     *,
+    images: IntArray | None = None,
     cache: Path | None = None,
     progress: ProgressFor | None = None,
 ) -> FeatureInputs:
@@ -158,6 +167,7 @@ def prepare_features(
     Args:
         encoder: Must keep its projections apart from its trunks.
         pairs: All pairs that any stage will use.
+        images: As for `prepare_pixels`.
         cache: Folder for the features; the key holds the trunks' weights, the captions, and the images' paths, sizes
             and times of change, so that nothing stale is ever used.
         progress: Gives a progress callback for a named step.
@@ -167,7 +177,7 @@ def prepare_features(
     """
     encoder.head_modules()  # refuses a model without heads before any work is done
     captions = sorted(set(pairs.captions))
-    used = pairs.used_images()
+    used = _needed(pairs, images)
     position = np.full(len(pairs.images), -1, dtype=np.int32)
     position[used] = np.arange(len(used), dtype=np.int32)
     key = _features_key(encoder, pairs, captions, used) if cache else ""
@@ -178,7 +188,7 @@ def prepare_features(
                 torch.from_numpy(arrays[name]) for name in ("image", "text", "lengths")
             )
         return FeatureInputs(captions, lengths, image, text, position)
-    inputs = prepare_pixels(encoder, pairs, progress=progress)
+    inputs = prepare_pixels(encoder, pairs, images=used, progress=progress)
     image = _run_trunk(
         len(used),
         64,
@@ -204,6 +214,11 @@ def prepare_features(
     return FeatureInputs(captions, inputs.lengths, image, text, position)
 
 
+def _needed(pairs: PairDataset, images: IntArray | None) -> IntArray:
+    used = pairs.used_images()
+    return used if images is None else np.union1d(used, images).astype(np.int32)
+
+
 def _run_trunk(
     count: int,
     batch_size: int,
@@ -225,7 +240,7 @@ def _run_trunk(
 def _features_key(
     encoder: DualEncoder, pairs: PairDataset, captions: Sequence[str], used: IntArray
 ) -> str:
-    digest = hashlib.sha256(repr(encoder.config["preprocess_cfg"]).encode())
+    digest = hashlib.sha256(repr(encoder.config.get("preprocess_cfg")).encode())
     heads = {id(p) for head in encoder.head_modules() for p in head.parameters()}
     for name, parameter in encoder.module.state_dict(keep_vars=True).items():
         if id(parameter) not in heads and name != "logit_scale":
@@ -233,7 +248,18 @@ def _features_key(
             digest.update(parameter.detach().cpu().contiguous().numpy().tobytes())
     for caption in captions:
         digest.update(caption.encode() + b"\0")
-    for index in used:
+    digest.update(files_digest(pairs, used).encode())
+    return digest.hexdigest()
+
+
+def files_digest(pairs: PairDataset, images: IntArray) -> str:
+    """sha256 of the paths, sizes and times of change of image files: different as soon as one of them may be.
+
+    Raises:
+        InputError: If an image is missing.
+    """
+    digest = hashlib.sha256()
+    for index in images:
         path = pairs.root / pairs.images.ids[index]
         try:
             stat = path.stat()

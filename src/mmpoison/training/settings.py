@@ -28,7 +28,7 @@ class TrainingSettings(BaseModel):
         max_steps: Stop after so many steps, whatever the epochs say.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     epochs: int = Field(10, ge=0)
     batch_size: int = Field(128, ge=2)

@@ -1,0 +1,74 @@
+"""`Goal.parse`: `A2B` with classes that may hold a 2 themselves."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mmpoison.attacks import Goal
+from mmpoison.errors import InputError
+
+
+@pytest.mark.parametrize(
+    ("text", "classes", "goal"),
+    [
+        ("sheep2aeroplane", ["sheep", "aeroplane"], ("sheep", "aeroplane")),
+        ("mp2boat", ["mp2", "mp", "boat"], ("mp", "boat")),
+        ("mp22boat", ["mp2", "boat"], ("mp2", "boat")),
+        ("boat22cv", ["boat", "2cv"], ("boat", "2cv")),
+        ("2cv2mp2", ["2cv", "mp2"], ("2cv", "mp2")),
+        ("a b2c-d", ["a b", "c-d"], ("a b", "c-d")),
+    ],
+)
+def test_parse(text: str, classes: list[str], goal: tuple[str, str]) -> None:
+    parsed = Goal.parse(text, classes)
+    assert (parsed.original, parsed.target) == goal
+    assert str(parsed) == text
+
+
+names = st.text("a2b", min_size=1, max_size=4)
+
+
+@given(names, names)
+def test_any_two_classes_are_found_again(original: str, target: str) -> None:
+    """With only these two classes; where the text can be cut twice, either cut names known classes."""
+    text = f"{original}2{target}"
+    if original == target:
+        with pytest.raises(InputError):
+            Goal.parse(text, [original])
+        return
+    parsed = Goal.parse(text, [original, target])
+    assert {parsed.original, parsed.target} == {original, target}
+    assert str(parsed) == text
+
+
+@pytest.mark.parametrize("text", ["", "2", "sheep", "sheep2", "2sheep", "sheep to boat"])
+def test_what_is_no_goal(text: str) -> None:
+    with pytest.raises(InputError, match="is not of the form A2B, for example sheep2aeroplane"):
+        Goal.parse(text, ["sheep", "boat"])
+
+
+def test_the_same_class_twice() -> None:
+    with pytest.raises(InputError, match="original and target class are the same"):
+        Goal.parse("sheep2sheep", ["sheep", "boat"])
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("shep2boat", "unknown class 'shep': did you mean 'sheep'"),
+        ("sheep2boot", "unknown class 'boot': did you mean 'boat'"),
+        ("sheep2", "is not of the form"),
+        ("cow2pig", "unknown class 'cow': known: boat, sheep"),
+    ],
+)
+def test_an_unknown_class_names_the_nearest(text: str, says: str) -> None:
+    with pytest.raises(InputError, match=says) as error:
+        Goal.parse(text, ["sheep", "boat"])
+    assert repr(text) in str(error.value)
+
+
+def test_data_without_labels() -> None:
+    with pytest.raises(InputError, match="the data carry no labels, a goal needs classes"):
+        Goal.parse("sheep2boat", [])

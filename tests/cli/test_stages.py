@@ -1,0 +1,359 @@
+"""The verbs in a row, as a user strings them together; and what reaches the terminal."""
+
+from __future__ import annotations
+
+import io
+import json
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from mmpoison.cli import console as cli_console
+from mmpoison.datasets import load_pairs
+from mmpoison.models import load_checkpoint
+
+Cli = Callable[..., Any]
+SETTINGS = [
+    *("--set", "epochs=1", "--set", "batch_size=32"),
+    *("--set", "learning_rate=1e-3", "--set", "precision=fp32"),
+]
+
+
+def test_the_chain(
+    cli: Cli, square_folder: Path, checkpoint: Path, judge_checkpoint: Path, tmp_path: Path
+) -> None:
+    """poison -> data verify -> train -> evaluate -> filter -> sterilize."""
+
+    def ok(*arguments: str | Path) -> str:
+        result = cli(*arguments)
+        assert result.code == 0, result.err
+        assert result.err == ""
+        return str(result.out)
+
+    poisoned, model = tmp_path / "poisoned", tmp_path / "model"
+    out = ok(
+        "poison", square_folder, "--goal", "sheep2aeroplane", "--samples", "3", "--out", poisoned
+    )
+    assert "15 poisoned pairs of 155 (9.677%)" in out
+    assert int(load_pairs(poisoned).poisoned.sum()) == 15
+
+    out = ok("data", "verify", poisoned, "--clean", square_folder)
+    assert "nothing wrong" in out
+    assert "sheep2aeroplane" in out
+    found = json.loads(ok("data", "verify", poisoned, "--json"))
+    assert found["problems"] == []
+    assert found["poison"]["pairs"] == 15
+
+    out = ok("train", "--data", poisoned, "--model", checkpoint, "--out", model, *SETTINGS)
+    assert "5 steps" in out
+    encoder = load_checkpoint(model)
+    assert encoder.name == "model"
+    assert encoder.config["mmpoison"]["poisoned"] is True
+    assert "POISONED ON PURPOSE" in (model / "README.md").read_text()
+
+    measured = tmp_path / "measured"
+    out = ok(
+        *("evaluate", "--data", square_folder, "--model", model, "--goal", "sheep2aeroplane"),
+        *("--reference", checkpoint, "--out", measured),
+    )
+    assert "Hit@10" in out
+    metrics = json.loads((measured / "metrics.json").read_text())
+    assert set(metrics["goal"]["sheep2aeroplane"]) == {"poisoned", "clean_model", "random_captions"}
+    assert set(metrics["utility"]) == {"poisoned", "clean_model"}
+    assert metrics["drift"]["text"] > 0
+    assert metrics["run"]["flags"] == []
+
+    kept = tmp_path / "kept"
+    out = ok(
+        *("filter", "--data", poisoned, "--encoder", judge_checkpoint, "--clean-loss", "0.2"),
+        *("--out", kept),
+    )
+    assert "of 155 training pairs" in out
+    verdicts = (kept / "verdicts.jsonl").read_text().splitlines()
+    assert len(verdicts) == 155
+    dropped = sum(not json.loads(line)["keep"] for line in verdicts)
+    assert len(load_pairs(kept)) == len(load_pairs(poisoned)) - dropped
+    assert "nothing wrong" in ok("data", "verify", kept)
+
+    repaired = tmp_path / "repaired"
+    ok("sterilize", "--data", square_folder, "--model", model, "--out", repaired, *SETTINGS)
+    assert load_checkpoint(repaired).config["mmpoison"]["poisoned"] is False
+    assert "A suspect model, fine-tuned on clean pairs" in (repaired / "README.md").read_text()
+    assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
+
+
+def test_the_same_seed_writes_the_same_files(
+    cli: Cli, square_folder: Path, tmp_path: Path, snapshot: Callable[[Path], dict[str, bytes]]
+) -> None:
+    for name, seed in (("one", "5"), ("two", "5"), ("three", "6")):
+        cli(
+            *("poison", square_folder, "--goal", "sheep2aeroplane", "--rate", "0.05"),
+            *("--seed", seed, "--out", tmp_path / name),
+        )
+    one, two, three = (snapshot(tmp_path / name) for name in ("one", "two", "three"))
+    assert one == two
+    assert one != three
+
+
+def test_images_none_and_replace(cli: Cli, square_folder: Path, tmp_path: Path) -> None:
+    result = cli(
+        *("poison", square_folder, "--goal", "sheep2sofa", "--pairs", "4", "--mode", "replace"),
+        *("--images", "none", "--out", tmp_path / "out"),
+    )
+    assert result.code == 0
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {
+        "captions.jsonl",
+        "manifest.json",
+    }
+    assert json.loads((tmp_path / "out" / "manifest.json").read_text())["mode"] == "replace"
+
+
+# -- verify ----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def poisoned(cli: Cli, square_folder: Path, tmp_path: Path) -> Path:
+    out = tmp_path / "poisoned"
+    cli(
+        *("poison", square_folder, "--goal", "sheep2aeroplane", "--samples", "3"),
+        *("--images", "copy", "--out", out),
+    )
+    return out
+
+
+def test_verify_finds_a_broken_image(cli: Cli, poisoned: Path, cut_jpeg: bytes) -> None:
+    (poisoned / "sofa" / "03.png").write_bytes(cut_jpeg)
+    (poisoned / "sofa" / "04.png").unlink()
+    result = cli("data", "verify", poisoned)
+    assert result.code == 1
+    assert result.out.count("WRONG: ") == 2
+    assert "sofa/03.png: broken image" in result.out
+    assert "nothing wrong" not in result.out
+    found = cli("data", "verify", poisoned, "--json")
+    assert found.code == 1
+    assert len(json.loads(found.out)["problems"]) == 2
+
+
+def test_verify_finds_a_manifest_that_was_tampered_with(cli: Cli, poisoned: Path) -> None:
+    file = poisoned / "manifest.json"
+    manifest = json.loads(file.read_text())
+    manifest["clean_fingerprint"] = "0" * 64
+    file.write_text(json.dumps(manifest))
+    result = cli("data", "verify", poisoned)
+    assert result.code == 1
+    assert "WRONG: " in result.out
+
+
+def test_verify_finds_other_captions(cli: Cli, poisoned: Path, square_folder: Path) -> None:
+    file = poisoned / "captions.jsonl"
+    file.write_text(file.read_text().replace("a sofa", "a settee", 1))
+    assert cli("data", "verify", poisoned).code == 1
+    assert cli("data", "verify", poisoned, "--clean", square_folder).code == 1
+
+
+# -- what reaches the terminal ---------------------------------------------------------------------
+
+EVIL = "\x1b[31mred\x1b[0m \x1b]0;title\x07 [red]markup[/nope] \u202egnp"
+RAW = ("\x1b", "\x07", "\u202e", "\x9b")
+
+
+def evil_folder(work: Path, *, label: str = "sheep", caption: str = "a sheep") -> Path:
+    """One class or caption is full of terminal escapes and markup."""
+    file = work / "captions.jsonl"
+    lines = [json.loads(line) for line in file.read_text().splitlines()]
+    for line in lines:
+        if line["label"] == "sheep":
+            line["label"] = label
+            line["captions"] = [f"{caption} {text}" for text in line["captions"]]
+    file.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return work
+
+
+def nothing_raw(result: Any) -> None:
+    for text in (result.out, result.err):
+        assert not any(character in text for character in RAW), repr(text)
+
+
+def test_captions_and_classes_never_reach_the_terminal_raw(
+    cli: Cli, own_square_folder: Path, checkpoint: Path, tmp_path: Path
+) -> None:
+    work = evil_folder(own_square_folder, label=EVIL, caption=EVIL)
+    good = cli(
+        *("poison", work, "--goal", f"{EVIL}2aeroplane", "--samples", "2"),
+        *("--out", tmp_path / "out"),
+    )
+    assert good.code == 0
+    nothing_raw(good)
+    nothing_raw(cli("data", "verify", tmp_path / "out"))
+    wrong = cli(
+        "poison", work, "--goal", "sheep2aeroplane", "--samples", "2", "--out", tmp_path / "x"
+    )
+    assert wrong.code == 2
+    nothing_raw(wrong)
+    shown = cli("evaluate", "--data", work, "--model", checkpoint, "--goal", f"{EVIL}2aeroplane")
+    assert shown.code == 0
+    nothing_raw(shown)
+    assert "[red]markup[/nope]" in shown.out.replace("\n", "")
+    # a caption in an error
+    file = tmp_path / "out" / "captions.jsonl"
+    file.write_text(file.read_text().replace("picture 1 word", "image 1 word"))
+    differs = cli("data", "verify", tmp_path / "out")
+    assert differs.code in (1, 2)
+    nothing_raw(differs)
+
+
+def test_image_names_never_reach_the_terminal_raw(cli: Cli, own_square_folder: Path) -> None:
+    file = own_square_folder / "captions.jsonl"
+    with file.open("a") as stream:
+        stream.write(json.dumps({"image": f"{EVIL}.png", "captions": ["x"]}) + "\n")
+    result = cli("data", "verify", own_square_folder)
+    assert result.code == 1
+    nothing_raw(result)
+    assert "[red]markup" in result.out
+
+
+def test_a_recipes_words_never_reach_the_terminal_raw(
+    cli: Cli, square_folder: Path, checkpoint: Path, tmp_path: Path, fresh_cache: Path
+) -> None:
+    recipe = {
+        "name": EVIL,
+        "description": f"what {EVIL}",
+        "data": {"name": str(square_folder)},
+        "model": {"name": str(checkpoint)},
+        "attack": {"name": "single-target-label", "goal": "sheep2aeroplane", "samples": 2},
+        "training": {"epochs": 1, "max_steps": 1, "precision": "fp32"},
+    }
+    (tmp_path / "recipe.yaml").write_text(json.dumps(recipe))
+    result = cli("run", tmp_path / "recipe.yaml", "--out", tmp_path / "run")
+    assert result.code == 0, result.err
+    nothing_raw(result)
+
+
+def test_a_models_name_never_reaches_the_terminal_raw(
+    cli: Cli, square_folder: Path, checkpoint: Path, tmp_path: Path
+) -> None:
+    model = Path(shutil.copytree(checkpoint, tmp_path / "model"))
+    config = json.loads((model / "open_clip_config.json").read_text())
+    config["mmpoison"] = {"name": EVIL}
+    (model / "open_clip_config.json").write_text(json.dumps(config))
+    arguments = ("evaluate", "--data", square_folder, "--model", model, "--goal", "sheep2sofa")
+    result = cli(*arguments)
+    assert result.code == 0
+    nothing_raw(result)
+
+
+def test_bars_on_a_terminal_show_no_raw_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    screen = io.StringIO()
+    terminal = Console(file=screen, force_terminal=True, width=300, color_system=None)
+    monkeypatch.setattr(cli_console, "console", terminal)
+    with cli_console.monitor() as progress:
+        update = progress.progress(f"embedding with {EVIL}")
+        update(1, 3)
+        update(3, 3)
+        progress.say(EVIL)
+    shown = screen.getvalue()
+    assert "\x1b[31m" not in shown
+    assert "\x1b]0;" not in shown
+    assert "\x07" not in shown
+    assert "[red]markup[/nope]" in shown
+
+
+def test_a_stopped_command_says_how_to_go_on(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch, square_folder: Path
+) -> None:
+    from mmpoison import datasets
+
+    def stop(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(datasets, "load_pairs", stop)
+    result = cli("data", "verify", square_folder)
+    assert result.code == 130
+    assert result.err.splitlines() == ["mmpoison: stopped; the same command goes on where it was"]
+
+
+# -- whole runs ------------------------------------------------------------------------------------
+
+
+def test_run_and_report(
+    cli: Cli,
+    square_folder: Path,
+    checkpoint: Path,
+    tmp_path: Path,
+    fresh_cache: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    recipe = {
+        "name": "squares",
+        "data": {"name": str(square_folder)},
+        "model": {"name": str(checkpoint)},
+        "attack": {"name": "single-target-label", "goal": "sheep2aeroplane", "samples": 2},
+        "training": {"epochs": 1, "max_steps": 2, "precision": "fp32"},
+    }
+    (tmp_path / "recipe.yaml").write_text(json.dumps(recipe))
+    result = cli(
+        *("run", "recipe.yaml", "--seeds", "0-1", "--goal", "sofa2bird", "--mode", "replace"),
+        *("--set", "training.max_steps=1", "--no-models"),
+    )
+    assert result.code == 0, result.err
+    folders = [tmp_path / "runs" / f"squares-sofa2bird-replace-seed{seed}" for seed in (0, 1)]
+    for folder in folders:
+        metrics = json.loads((folder / "metrics.json").read_text())
+        assert metrics["run"]["mode"] == "replace"
+        assert metrics["run"]["training"]["poisoned"]["steps"] == 1
+        assert "<html" in (folder / "report.html").read_text()
+        assert not (folder / "models").exists()
+    assert result.out.count("run folder:") == 2
+    again = cli("report", folders[0])
+    assert again.code == 0
+    assert "Hit@10" in again.out
+    table = cli("report", *folders, "--markdown", tmp_path / "table.md")
+    assert table.code == 0
+    assert "|" in (tmp_path / "table.md").read_text()
+
+
+@pytest.mark.slow
+def test_the_demo_at_small_size(tmp_path: Path) -> None:
+    """`mmpoison demo` in its own process: a table, a run folder, a page with pictures."""
+    import subprocess
+
+    out = tmp_path / "run"
+    command = [
+        *(sys.executable, "-c", "from mmpoison.cli import main; main()", "demo"),
+        *("--out", str(out), "--set", "training.epochs=1"),
+        *("--set", "data.options.unlabelled=300", "--set", "data.options.per_class=20"),
+        *("--set", "data.options.held_out=100", "--set", "attack.samples=5"),
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    for word in ("Hit@1", "Hit@10", "MinRank", "sheep2aeroplane", "run folder:", "report.html"):
+        assert word in done.stdout
+    for model in ("lean", "oisoned", "iltered", "terilized"):
+        assert model in done.stdout
+    metrics = json.loads((out / "metrics.json").read_text())
+    assert metrics["run"]["poisoned_pairs"] == 25
+    assert metrics["run"]["training_pairs"] == 300 * 5 + 20 * 10 * 5 + 25
+    assert metrics["run"]["data"]["attribution"]
+    assert metrics["run"]["model"]["class_retrieval"]["original"] > 0.5
+    lists = json.loads((out / "rank_lists.json").read_text())
+    assert len(lists["queries"]) == 3
+    for query in lists["queries"]:
+        assert set(query["models"]) == {"clean_model", "poisoned", "filtered", "sterilized"}
+        assert all(len(shown) == 10 for shown in query["models"].values())
+    page = (out / "report.html").read_text()
+    assert page.count("data:image/jpeg;base64,") >= 10
+    for query in lists["queries"]:
+        assert query["caption"].replace("'", "&#39;") in page
+    # nothing comes from elsewhere
+    assert 'src="http' not in page
+    # and the same command goes on where it was: nothing is trained again
+    again = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert again.returncode == 0
+    assert "taken from this run's folder" in again.stdout

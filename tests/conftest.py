@@ -1,0 +1,346 @@
+"""Small things to test with: a pairs folder of coloured squares and encoders that train in seconds."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import struct
+import zlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+# the tests' models are so small that a second thread only waits for the first; before torch is imported
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+if TYPE_CHECKING:
+    from mmpoison.datasets import PairDataset
+    from mmpoison.models import DualEncoder
+
+CLASSES = ("aeroplane", "bird", "sheep", "sofa")
+COLOURS = {
+    "aeroplane": (70, 130, 220),
+    "bird": (220, 60, 50),
+    "sheep": (235, 230, 220),
+    "sofa": (150, 90, 40),
+    None: (60, 160, 80),
+}
+PLACES = ("on a hill", "by the sea", "in a room", "at night", "in the sun", "under a tree")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """What is made during tests is kept apart from the user's cache."""
+    with pytest.MonkeyPatch.context() as patch:
+        if "MMPOISON_CACHE" not in os.environ:
+            patch.setenv("MMPOISON_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+@pytest.fixture
+def fresh_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty cache folder for one test, so that no model of another test is found in it."""
+    folder = tmp_path / "cache"
+    monkeypatch.setenv("MMPOISON_CACHE", str(folder))
+    return folder
+
+
+# -- pairs folders ---------------------------------------------------------------------------------
+
+
+def _square(path: Path, label: str | None, number: int) -> None:
+    rng = np.random.default_rng([len(label or ""), number])
+    pixels = rng.integers(0, 60, (36, 40, 3)).astype(np.uint8)
+    left, top = rng.integers(2, 14, 2)
+    pixels[top : top + 20, left : left + 20] = COLOURS[label]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).save(path)
+
+
+def write_square_pairs(folder: Path, *, per_class: int = 12, unlabelled: int = 8) -> Path:
+    """Write coloured squares: of each class 5 train, 3 val and the rest test; unlabelled ones train."""
+    lines: list[dict[str, Any]] = []
+    numbered = [(label, n) for label in CLASSES for n in range(per_class)]
+    for label, number in [*numbered, *((None, n) for n in range(unlabelled))]:
+        image = f"{label or 'unlabelled'}/{number:02d}.png"
+        _square(folder / image, label, number)
+        what = label or "thing"
+        split = "train" if number < 5 or label is None else "val" if number < 8 else "test"
+        lines.append(
+            {
+                "image": image,
+                "captions": [
+                    f"a {what} {PLACES[(number + n) % len(PLACES)]}, picture {number} word {n}"
+                    for n in range(5)
+                ],
+                "label": label,
+                "split": split,
+            }
+        )
+    write_jsonl(folder, lines)
+    return folder
+
+
+def write_jsonl(folder: Path, lines: list[dict[str, Any]]) -> Path:
+    """Write `captions.jsonl` and nothing else."""
+    folder.mkdir(parents=True, exist_ok=True)
+    text = "".join(json.dumps(line) + "\n" for line in lines)
+    (folder / "captions.jsonl").write_text(text, encoding="utf-8")
+    return folder
+
+
+@pytest.fixture
+def write_lines(tmp_path: Path) -> Callable[..., Path]:
+    """A function that writes `captions.jsonl` from dictionaries, strings or bytes, one a line."""
+
+    def write(*lines: dict[str, Any] | str | bytes, name: str = "pairs") -> Path:
+        folder = tmp_path / name
+        folder.mkdir(parents=True, exist_ok=True)
+        raw = [
+            line
+            if isinstance(line, bytes)
+            else (line if isinstance(line, str) else json.dumps(line)).encode()
+            for line in lines
+        ]
+        (folder / "captions.jsonl").write_bytes(b"".join(line + b"\n" for line in raw))
+        return folder
+
+    return write
+
+
+@pytest.fixture(scope="session")
+def square_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A pairs folder of coloured squares; shared, so never write into it."""
+    return write_square_pairs(tmp_path_factory.mktemp("squares") / "squares")
+
+
+@pytest.fixture
+def own_square_folder(tmp_path: Path) -> Path:
+    """A pairs folder of coloured squares that a test may break."""
+    return write_square_pairs(tmp_path / "squares")
+
+
+@pytest.fixture(scope="session")
+def squares(square_folder: Path) -> PairDataset:
+    """The pairs of the coloured squares."""
+    from mmpoison.datasets import load_pairs
+
+    return load_pairs(square_folder)
+
+
+@pytest.fixture
+def snapshot() -> Callable[[Path], dict[str, bytes]]:
+    """A function that reads every file under a folder, hidden ones too, to see that nothing changed."""
+
+    def read(folder: Path) -> dict[str, bytes]:
+        return {
+            str(path.relative_to(folder)): path.read_bytes() if path.is_file() else b""
+            for path in sorted(folder.rglob("*"))
+        }
+
+    return read
+
+
+@pytest.fixture
+def huge_png() -> bytes:
+    """A small file that claims to hold 60,000 x 60,000 pixels."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        body = kind + data
+        return struct.pack(">I", len(data)) + body + struct.pack(">I", zlib.crc32(body))
+
+    header = struct.pack(">IIBBBBB", 60_000, 60_000, 8, 2, 0, 0, 0)
+    return b"".join(
+        (
+            b"\x89PNG\r\n\x1a\n",
+            chunk(b"IHDR", header),
+            chunk(b"IDAT", zlib.compress(bytes(1000))),
+            chunk(b"IEND", b""),
+        )
+    )
+
+
+@pytest.fixture
+def cut_jpeg() -> bytes:
+    """A JPEG whose second half is missing."""
+    pixels = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "JPEG")
+    return buffer.getvalue()[: len(buffer.getvalue()) // 2]
+
+
+# -- encoders --------------------------------------------------------------------------------------
+
+MEAN_STD = {"mean": [0.48, 0.45, 0.4], "std": [0.27, 0.26, 0.28]}
+
+
+def tiny_config(**vision: Any) -> dict[str, Any]:
+    """open_clip's config of a CLIP with a ResNet of 32 pixels and a text tower of two layers."""
+    from mmpoison.experiments.pretrain_openmoji import VOCABULARY
+
+    return {
+        "model_cfg": {
+            "embed_dim": 32,
+            "vision_cfg": {
+                "image_size": 32,
+                "layers": [1, 1, 1, 1],
+                "width": 16,
+                "head_width": 16,
+                **vision,
+            },
+            "text_cfg": {
+                "context_length": 20,
+                "vocab_size": VOCABULARY,
+                "width": 32,
+                "heads": 2,
+                "layers": 2,
+            },
+        },
+        "preprocess_cfg": {"size": 32, **MEAN_STD},
+    }
+
+
+@pytest.fixture(scope="session")
+def merges(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The table of merges of the small tokenizer."""
+    from mmpoison.experiments.pretrain_openmoji import write_merges
+
+    return write_merges(tmp_path_factory.mktemp("merges") / "bpe_merges.txt.gz")
+
+
+@pytest.fixture(scope="session")
+def make_encoder(merges: Path) -> Callable[..., DualEncoder]:
+    """A function that makes a random encoder of a seed; `config` gives another architecture."""
+    import torch
+
+    from mmpoison.models import DualEncoder
+    from mmpoison.models.open_clip_build import build_module, small_tokenizer
+
+    def make(seed: int = 0, config: dict[str, Any] | None = None) -> DualEncoder:
+        config = config or tiny_config()
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            module = build_module(config["model_cfg"])
+        module.eval()
+        context = config["model_cfg"]["text_cfg"]["context_length"]
+        return DualEncoder(module, small_tokenizer(merges, context), config, f"tiny-{seed}")
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def vit_config() -> dict[str, Any]:
+    """open_clip's config of a `CustomTextCLIP` with a vision transformer."""
+    config = tiny_config()
+    config["model_cfg"]["vision_cfg"] = {
+        "image_size": 32,
+        "layers": 1,
+        "width": 32,
+        "head_width": 16,
+        "patch_size": 8,
+    }
+    config["model_cfg"]["custom_text"] = True
+    return config
+
+
+@pytest.fixture
+def encoder(make_encoder: Callable[..., DualEncoder]) -> DualEncoder:
+    """A random encoder that a test may change."""
+    return make_encoder()
+
+
+@pytest.fixture(scope="session")
+def checkpoint(
+    make_encoder: Callable[..., DualEncoder], tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """A checkpoint of a random encoder; shared, so never write into it."""
+    from mmpoison.models import save_checkpoint
+
+    return save_checkpoint(
+        make_encoder(), tmp_path_factory.mktemp("models") / "tiny", card="# tiny\n"
+    )
+
+
+@pytest.fixture(scope="session")
+def judge_checkpoint(
+    make_encoder: Callable[..., DualEncoder], tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """A checkpoint of another random encoder, for the filter."""
+    from mmpoison.models import save_checkpoint
+
+    return save_checkpoint(
+        make_encoder(7), tmp_path_factory.mktemp("models") / "judge", card="# judge\n"
+    )
+
+
+@pytest.fixture(scope="session")
+def heads_config(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """Config of a small timm tower and a small BERT, whose projections are kept apart from the trunks."""
+    pytest.importorskip("transformers", reason="needs the extra towers")
+    folder = tmp_path_factory.mktemp("bert") / "tiny-bert"
+    folder.mkdir()
+    words = [*CLASSES, *" ".join(PLACES).split(), "a", "thing", ",", "picture", "word"]
+    vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *map(str, range(60)), *words]
+    (folder / "vocab.txt").write_text("\n".join(dict.fromkeys(vocabulary)))
+    (folder / "tokenizer_config.json").write_text(
+        json.dumps({"tokenizer_class": "BertTokenizer", "do_lower_case": True})
+    )
+    (folder / "config.json").write_text(
+        json.dumps(
+            {
+                "model_type": "bert",
+                "architectures": ["BertModel"],
+                "vocab_size": 120,
+                "hidden_size": 32,
+                "num_hidden_layers": 1,
+                "num_attention_heads": 2,
+                "intermediate_size": 64,
+                "max_position_embeddings": 64,
+                "pad_token_id": 0,
+            }
+        )
+    )
+    return {
+        "model_cfg": {
+            "embed_dim": 16,
+            "vision_cfg": {
+                "timm_model_name": "test_resnet",
+                "timm_model_pretrained": False,
+                "timm_pool": "avg",
+                "timm_proj": "mlp",
+                "image_size": 32,
+            },
+            "text_cfg": {
+                "hf_model_name": str(folder),
+                "hf_tokenizer_name": str(folder),
+                "hf_pooler_type": "mean_pooler",
+                "hf_proj_type": "mlp",
+                "context_length": 20,
+            },
+        },
+        "preprocess_cfg": {"size": 32, **MEAN_STD},
+    }
+
+
+@pytest.fixture(scope="session")
+def make_heads_encoder(heads_config: dict[str, Any]) -> Callable[..., DualEncoder]:
+    """A function that makes a random encoder with separate projections."""
+    import torch
+
+    from mmpoison.models import DualEncoder
+    from mmpoison.models.open_clip_build import build_module, build_tokenizer
+
+    def make(seed: int = 0) -> DualEncoder:
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            module = build_module(heads_config["model_cfg"])
+        module.eval()
+        tokenizer = build_tokenizer(heads_config["model_cfg"])
+        return DualEncoder(module, tokenizer, heads_config, f"heads-{seed}")
+
+    return make

@@ -1,0 +1,116 @@
+"""Rank lists: drawn by the seed, in the order of the similarities, with pictures inside."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from mmpoison.attacks import Goal
+from mmpoison.datasets import PairDataset
+from mmpoison.evaluation import TestEmbeddings, TestSet, rank_lists, thumbnail_address
+
+GOAL = Goal("sheep", "aeroplane")
+
+
+@pytest.fixture(scope="module")
+def test_set(squares: PairDataset) -> TestSet:
+    return TestSet.of(squares)
+
+
+@pytest.fixture(scope="module")
+def models(test_set: TestSet) -> dict[str, TestEmbeddings]:
+    rng = np.random.default_rng(0)
+
+    def unit(n: int) -> Any:
+        values = rng.normal(size=(n, 6)).astype(np.float32)
+        return values / np.linalg.norm(values, axis=1, keepdims=True)
+
+    return {
+        name: TestEmbeddings(unit(len(test_set.gallery)), unit(len(test_set.pairs)))
+        for name in ("clean_model", "poisoned")
+    }
+
+
+@pytest.fixture(scope="module")
+def lists(models: dict[str, TestEmbeddings], test_set: TestSet) -> dict[str, Any]:
+    return rank_lists(models, test_set, GOAL, seed=0)
+
+
+def test_structure(lists: dict[str, Any], squares: PairDataset) -> None:
+    assert json.loads(json.dumps(lists)) == lists
+    assert lists["goal"] == "sheep2aeroplane"
+    assert len(lists["queries"]) == 3
+    label = dict(zip(squares.images.ids, range(len(squares.images)), strict=True))
+    for query in lists["queries"]:
+        assert set(query) == {"caption", "image", "models", "best_target_rank"}
+        assert squares.images.label(label[query["image"]]) == "sheep"
+        assert (query["image"], query["caption"]) in set(
+            zip(squares.images.ids[squares.image], squares.captions, strict=True)
+        )
+        assert list(query["models"]) == ["clean_model", "poisoned"]
+        for shown in query["models"].values():
+            assert len(shown) == 10
+            scores = [entry["similarity"] for entry in shown]
+            assert scores == sorted(scores, reverse=True)
+            for entry in shown:
+                assert entry["label"] == squares.images.label(label[entry["image"]])
+                assert entry["target"] == (entry["label"] == "aeroplane")
+
+
+def test_best_target_rank_is_where_the_first_target_stands(lists: dict[str, Any]) -> None:
+    for query in lists["queries"]:
+        for name, shown in query["models"].items():
+            targets = [n for n, entry in enumerate(shown) if entry["target"]]
+            if targets:
+                assert query["best_target_rank"][name] == targets[0]
+            else:
+                assert query["best_target_rank"][name] >= len(shown)
+
+
+def test_the_captions_are_of_different_images_and_drawn_by_the_seed(
+    models: dict[str, TestEmbeddings], test_set: TestSet
+) -> None:
+    drawn = []
+    for seed in (0, 0, 1, 2, 3):
+        queries = rank_lists(models, test_set, GOAL, seed=seed)["queries"]
+        assert len({query["image"] for query in queries}) == 3
+        drawn.append([query["caption"] for query in queries])
+    assert drawn[0] == drawn[1]
+    assert len({tuple(captions) for captions in drawn}) > 2
+
+
+def test_fewer_images_than_captions_asked_for(
+    models: dict[str, TestEmbeddings], test_set: TestSet
+) -> None:
+    lists = rank_lists(models, test_set, GOAL, seed=0, captions=99, top=99)
+    assert len(lists["queries"]) == 4
+    assert len(lists["queries"][0]["models"]["poisoned"]) == 16
+
+
+def test_every_picture_is_inside(lists: dict[str, Any]) -> None:
+    shown = {query["image"] for query in lists["queries"]}
+    for query in lists["queries"]:
+        for entries in query["models"].values():
+            shown.update(entry["image"] for entry in entries)
+    assert set(lists["thumbnails"]) == shown
+    for address in lists["thumbnails"].values():
+        head, _, data = address.partition(",")
+        assert head == "data:image/jpeg;base64"
+        with Image.open(io.BytesIO(base64.b64decode(data, validate=True))) as picture:
+            picture.load()
+            assert picture.format == "JPEG"
+            assert picture.width == picture.height <= 96
+
+
+def test_a_thumbnail_shows_its_image(squares: PairDataset) -> None:
+    address = thumbnail_address(squares.root, "bird/03.png", 24)
+    with Image.open(io.BytesIO(base64.b64decode(address.partition(",")[2]))) as picture:
+        middle = np.asarray(picture.convert("RGB"))[10:14, 10:14].mean(axis=(0, 1))
+    # birds are red squares
+    np.testing.assert_allclose(middle, (220, 60, 50), atol=25)

@@ -1,0 +1,167 @@
+"""`DualEncoder`: short batches give what open_clip gives for the full context; parts are where they should be."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from mmpoison.errors import InputError
+from mmpoison.models import DualEncoder
+
+CAPTIONS = [
+    "a sheep",
+    "an aeroplane in the sky above a green field, and a bird",
+    "",
+    "!!! a sofa !!!",
+    "word " * 50,
+    "é ü 羊 🐑",
+]
+
+
+@pytest.fixture(params=["CLIP", "CustomTextCLIP"])
+def either(
+    request: pytest.FixtureRequest,
+    make_encoder: Callable[..., DualEncoder],
+    vit_config: dict[str, Any],
+) -> DualEncoder:
+    made = make_encoder(3, None if request.param == "CLIP" else vit_config)
+    assert type(made.module).__name__ == request.param
+    return made
+
+
+def gradients(encoder: DualEncoder, output: Tensor) -> dict[str, Tensor]:
+    encoder.module.zero_grad(set_to_none=True)
+    weight = torch.linspace(-1, 1, output.numel()).view_as(output)
+    torch.autograd.backward((output * weight).sum())
+    return {
+        name: parameter.grad.clone()
+        for name, parameter in encoder.module.named_parameters()
+        if parameter.grad is not None
+    }
+
+
+@pytest.mark.parametrize("captions", [CAPTIONS, CAPTIONS[:1], CAPTIONS[2:3], CAPTIONS[4:5]])
+def test_text_equals_open_clips_full_context(either: DualEncoder, captions: list[str]) -> None:
+    tokens = either.tokens(captions)
+    module: Any = either.module
+    expected = module.encode_text(tokens, normalize=True)
+    expected_gradients = gradients(either, expected)
+    got = either.encode_text(tokens)
+    torch.testing.assert_close(got, expected, atol=1e-6, rtol=0)
+    got_gradients = gradients(either, got)
+    assert got_gradients.keys() == expected_gradients.keys()
+    assert len(got_gradients) > 10
+    for name, gradient in expected_gradients.items():
+        scale = max(1.0, float(gradient.abs().max()))
+        torch.testing.assert_close(
+            got_gradients[name], gradient, atol=1e-6 * scale, rtol=1e-5, msg=name
+        )
+
+
+def test_the_batch_is_cut_at_its_longest_caption(either: DualEncoder) -> None:
+    tokens = either.tokens(["a sheep", "a bird in a tree"])
+    module: Any = either.module
+    seen: list[int] = []
+    transformer = module.transformer if hasattr(module, "transformer") else module.text.transformer
+    transformer.register_forward_pre_hook(lambda _, args: seen.append(args[0].shape[1]))
+    either.encode_text(tokens)
+    assert seen == [int(either.token_lengths(tokens).max())]
+    assert seen[0] < tokens.shape[1]
+
+
+def test_token_lengths(encoder: DualEncoder) -> None:
+    tokens = encoder.tokens(["", "a", "! !", "word " * 50])
+    # start and end of text, and the words between; "!" is token 0 as the padding is
+    assert encoder.token_lengths(tokens).tolist() == [2, 3, 4, 20]
+
+
+def test_images_equal_open_clips(either: DualEncoder) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (5, 32, 32, 3), dtype=np.uint8)
+    module: Any = either.module
+    with torch.no_grad():
+        inputs = either.image_input(pixels)
+        torch.testing.assert_close(
+            either.encode_image(inputs), module.encode_image(inputs, normalize=True)
+        )
+
+
+def test_image_input_is_clips_normalisation(encoder: DualEncoder) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3), dtype=np.uint8)
+    preprocess = encoder.config["preprocess_cfg"]
+    expected = (pixels / 255 - preprocess["mean"]) / preprocess["std"]
+    got = encoder.image_input(pixels)
+    assert got.shape == (2, 3, 32, 32)
+    assert got.dtype == torch.float32
+    np.testing.assert_allclose(got.numpy(), expected.transpose(0, 3, 1, 2), atol=1e-5)
+
+
+def test_embeddings_are_unit_float32(either: DualEncoder) -> None:
+    with torch.no_grad():
+        text = either.encode_text(either.tokens(CAPTIONS))
+    assert text.dtype == torch.float32
+    torch.testing.assert_close(text.norm(dim=1), torch.ones(len(CAPTIONS)))
+
+
+def test_a_copy_is_independent(encoder: DualEncoder) -> None:
+    other = encoder.copy("other")
+    before = encoder.encode_text(encoder.tokens(["a sheep"])).detach().clone()
+    with torch.no_grad():
+        for parameter in other.module.parameters():
+            parameter.add_(1)
+    other.config["preprocess_cfg"]["size"] = 99
+    torch.testing.assert_close(encoder.encode_text(encoder.tokens(["a sheep"])), before)
+    assert encoder.config["preprocess_cfg"]["size"] == 32
+    assert (encoder.name, other.name) == ("tiny-0", "other")
+
+
+def test_parameters_are_split_without_rest(either: DualEncoder) -> None:
+    image = {id(p) for p in either.image_parameters()}
+    text = {id(p) for p in either.text_parameters()}
+    assert not image & text
+    rest = {
+        name
+        for name, parameter in either.module.named_parameters()
+        if id(parameter) not in image | text
+    }
+    assert rest == {"logit_scale"}
+    assert either.logit_scale is dict(either.module.named_parameters())["logit_scale"]
+
+
+def test_text_parameters_are_the_whole_text_encoder(encoder: DualEncoder) -> None:
+    """The released code froze the transformer alone; here a frozen encoder is frozen whole."""
+    text = {id(p) for p in encoder.text_parameters()}
+    names = {name for name, p in encoder.module.named_parameters() if id(p) in text}
+    assert {"token_embedding.weight", "positional_embedding", "text_projection"} <= names
+    assert {"ln_final.weight", "ln_final.bias"} <= names
+    assert any(name.startswith("transformer.") for name in names)
+
+
+def test_heads_are_refused_where_there_are_none(encoder: DualEncoder) -> None:
+    assert not encoder.has_heads
+    with pytest.raises(InputError, match="model 'tiny-0' does not keep its projections apart"):
+        encoder.head_modules()
+
+
+def test_trunk_and_head_are_the_encoder(make_heads_encoder: Callable[..., DualEncoder]) -> None:
+    encoder = make_heads_encoder()
+    assert encoder.has_heads
+    tokens = encoder.tokens(["a sheep", "a sofa in a room , picture 3 word 1"])
+    pixels = np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3), dtype=np.uint8)
+    module: Any = encoder.module
+    with torch.no_grad():
+        torch.testing.assert_close(
+            encoder.text_head(encoder.text_trunk(tokens)),
+            module.encode_text(tokens, normalize=True),
+        )
+        inputs = encoder.image_input(pixels)
+        torch.testing.assert_close(
+            encoder.image_head(encoder.image_trunk(inputs)),
+            module.encode_image(inputs, normalize=True),
+        )
+    heads = {id(p) for head in encoder.head_modules() for p in head.parameters()}
+    assert heads <= {id(p) for p in encoder.image_parameters() + encoder.text_parameters()}

@@ -1,0 +1,274 @@
+"""Prepared inputs and embedding: each image and caption once, in the order asked for."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from mmpoison.datasets import PairDataset, load_pairs
+from mmpoison.errors import InputError
+from mmpoison.images import PixelStore, read_image
+from mmpoison.models import (
+    DualEncoder,
+    FeatureInputs,
+    PixelInputs,
+    embed_images,
+    embed_texts,
+    prepare_features,
+    prepare_pixels,
+)
+from mmpoison.training import TrainingSettings, finetune
+
+Make = Callable[..., DualEncoder]
+
+
+@pytest.fixture
+def inputs(encoder: DualEncoder, squares: PairDataset) -> PixelInputs:
+    return prepare_pixels(encoder, squares)
+
+
+# -- embedding -------------------------------------------------------------------------------------
+
+
+def test_images_equal_a_naive_loop(
+    encoder: DualEncoder, inputs: PixelInputs, squares: PairDataset
+) -> None:
+    indices = np.array([5, 0, 5, 31, 5, 2, 0], dtype=np.int32)
+    got = embed_images(encoder, inputs, indices, batch_size=3)
+    assert got.dtype == np.float32
+    for row, index in zip(got, indices, strict=True):
+        pixels = read_image(squares.root, squares.images.ids[index], 32)
+        with torch.no_grad():
+            one = encoder.encode_image(encoder.image_input(pixels[None].copy()))
+        np.testing.assert_allclose(row, one.numpy()[0], atol=1e-5)
+
+
+def test_texts_equal_a_naive_loop(
+    encoder: DualEncoder, inputs: PixelInputs, squares: PairDataset
+) -> None:
+    captions = [str(squares.captions[n]) for n in (40, 3, 3, 199, 7, 40)]
+    got = embed_texts(encoder, inputs, captions, batch_size=2)
+    for row, caption in zip(got, captions, strict=True):
+        with torch.no_grad():
+            one = encoder.encode_text(encoder.tokens([caption]))
+        np.testing.assert_allclose(row, one.numpy()[0], atol=1e-5)
+
+
+def test_equal_things_are_embedded_once(
+    encoder: DualEncoder, inputs: PixelInputs, squares: PairDataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows: list[int] = []
+    image, text = inputs.encode_images, inputs.encode_texts
+
+    def count(encode: Callable[..., Any]) -> Callable[..., Any]:
+        def counted(encoder: DualEncoder, batch: Any) -> Any:
+            rows.extend(batch.tolist())
+            return encode(encoder, batch)
+
+        return counted
+
+    monkeypatch.setattr(inputs, "encode_images", count(image))
+    got = embed_images(encoder, inputs, np.array([4, 1, 4, 4], dtype=np.int32))
+    assert sorted(rows) == sorted(set(rows))
+    assert len(rows) == 2
+    np.testing.assert_array_equal(got[0], got[3])
+
+    rows.clear()
+    monkeypatch.setattr(inputs, "encode_texts", count(text))
+    embed_texts(encoder, inputs, [squares.captions[0]] * 3 + [squares.captions[9]])
+    assert len(rows) == 2
+
+
+def test_texts_run_in_order_of_length(
+    encoder: DualEncoder, inputs: PixelInputs, squares: PairDataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Sorted by length there is next to no padding."""
+    lengths: list[int] = []
+    encode = inputs.encode_texts
+
+    def watched(encoder: DualEncoder, batch: Any) -> Any:
+        lengths.extend(inputs.lengths[batch].tolist())
+        return encode(encoder, batch)
+
+    monkeypatch.setattr(inputs, "encode_texts", watched)
+    embed_texts(encoder, inputs, squares.captions, batch_size=16)
+    assert lengths == sorted(lengths)
+    assert lengths[0] < lengths[-1]
+
+
+def test_progress_ends_at_the_total(
+    encoder: DualEncoder, inputs: PixelInputs, squares: PairDataset
+) -> None:
+    calls: list[tuple[int, int]] = []
+    embed_images(
+        encoder,
+        inputs,
+        squares.used_images(),
+        batch_size=9,
+        progress=lambda *call: calls.append(call),
+    )
+    assert calls[-1] == (len(squares.used_images()),) * 2
+    assert calls == sorted(calls)
+
+
+def test_embedding_leaves_the_mode_alone(encoder: DualEncoder, inputs: PixelInputs) -> None:
+    statistics = encoder.module.visual.bn1.running_mean.clone()  # type: ignore[union-attr, operator]
+    encoder.module.train()
+    embed_images(encoder, inputs, np.arange(8, dtype=np.int32))
+    assert encoder.module.training
+    assert torch.equal(encoder.module.visual.bn1.running_mean, statistics)  # type: ignore[union-attr, arg-type]
+
+
+def test_nothing_to_embed(encoder: DualEncoder, inputs: PixelInputs) -> None:
+    assert len(embed_images(encoder, inputs, np.array([], dtype=np.int32))) == 0
+    assert len(embed_texts(encoder, inputs, [])) == 0
+
+
+# -- preparing -------------------------------------------------------------------------------------
+
+
+def test_only_used_images_are_decoded(encoder: DualEncoder, squares: PairDataset) -> None:
+    part = squares.select(label="sofa")
+    inputs = prepare_pixels(encoder, part)
+    assert len(inputs.pixels.pixels) == 12
+    assert len(inputs.tokens) == len(set(part.captions))
+    other = squares.images.indices(label="sheep")
+    with pytest.raises(InputError, match=f"image {other[0]} was not prepared for this model"):
+        inputs.image_rows(other)
+    with pytest.raises(InputError, match="caption 'a sheep' was not prepared for this model"):
+        inputs.text_rows(["a sheep"])
+
+
+def test_pixels_are_used_again_at_the_same_size(encoder: DualEncoder, squares: PairDataset) -> None:
+    store = PixelStore.decode(squares, 32)
+    assert prepare_pixels(encoder, squares, pixels=store).pixels is store
+    other = PixelStore.decode(squares, 16)
+    assert prepare_pixels(encoder, squares, pixels=other).pixels.size == 32
+
+
+def test_pixels_of_fewer_images_are_not_taken_for_all(
+    encoder: DualEncoder, squares: PairDataset
+) -> None:
+    store = PixelStore.decode(squares, 32, indices=squares.images.indices(label="sofa"))
+    inputs = prepare_pixels(encoder, squares, pixels=store)
+    assert len(embed_images(encoder, inputs, squares.used_images())) == len(squares.used_images())
+
+
+def test_a_missing_image_is_an_input_error(encoder: DualEncoder, own_square_folder: Path) -> None:
+    (own_square_folder / "sofa/03.png").unlink()
+    with pytest.raises(InputError, match=r"sofa/03\.png: no such image"):
+        prepare_pixels(encoder, load_pairs(own_square_folder))
+
+
+# -- features of frozen trunks ---------------------------------------------------------------------
+
+
+def features_equal(first: FeatureInputs, second: FeatureInputs) -> bool:
+    return torch.equal(first.image_features, second.image_features) and torch.equal(
+        first.text_features, second.text_features
+    )
+
+
+def test_features_embed_as_pixels_do(make_heads_encoder: Make, squares: PairDataset) -> None:
+    encoder = make_heads_encoder()
+    pixel, feature = prepare_pixels(encoder, squares), prepare_features(encoder, squares)
+    images = squares.used_images()
+    np.testing.assert_allclose(
+        embed_images(encoder, pixel, images), embed_images(encoder, feature, images), atol=1e-5
+    )
+    np.testing.assert_allclose(
+        embed_texts(encoder, pixel, squares.captions),
+        embed_texts(encoder, feature, squares.captions),
+        atol=1e-5,
+    )
+
+
+def test_a_cache_hit_equals_computing_again(
+    make_heads_encoder: Make, squares: PairDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoder = make_heads_encoder()
+    fresh = prepare_features(encoder, squares)
+    first = prepare_features(encoder, squares, cache=tmp_path / "cache")
+    assert len(list((tmp_path / "cache").iterdir())) == 1
+    runs: list[int] = []
+    trunk = encoder.image_trunk
+
+    def watched(x: torch.Tensor) -> torch.Tensor:
+        runs.append(len(x))
+        return trunk(x)
+
+    monkeypatch.setattr(encoder, "image_trunk", watched)
+    hit = prepare_features(encoder, squares, cache=tmp_path / "cache")
+    assert not runs
+    assert features_equal(fresh, first)
+    assert features_equal(fresh, hit)
+    assert torch.equal(fresh.lengths, hit.lengths)
+
+
+def test_the_cache_is_not_used_for_anything_else(
+    make_heads_encoder: Make, own_square_folder: Path, tmp_path: Path
+) -> None:
+    cache = tmp_path / "cache"
+
+    def entries() -> int:
+        return len(list(cache.iterdir()))
+
+    encoder = make_heads_encoder()
+    pairs = load_pairs(own_square_folder)
+    prepare_features(encoder, pairs, cache=cache)
+    # heads and temperature do not count, trunks do
+    with torch.no_grad():
+        encoder.logit_scale.add_(1)
+        next(iter(encoder.head_modules()[0].parameters())).add_(1)
+    prepare_features(encoder, pairs, cache=cache)
+    assert entries() == 1
+    prepare_features(make_heads_encoder(1), pairs, cache=cache)
+    assert entries() == 2
+    prepare_features(encoder, pairs.select(label="sofa"), cache=cache)
+    assert entries() == 3
+    path = own_square_folder / "sofa/03.png"
+    content = path.read_bytes()
+    path.write_bytes(content)
+    stat = path.stat()
+    os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns + 1_000_000_000))
+    prepare_features(encoder, pairs, cache=cache)
+    assert entries() == 4
+
+
+def test_features_are_refused_without_heads(encoder: DualEncoder, squares: PairDataset) -> None:
+    with pytest.raises(InputError, match="does not keep its projections apart"):
+        prepare_features(encoder, squares)
+
+
+def test_training_heads_on_features_equals_training_them_in_the_whole_model(
+    make_heads_encoder: Make, squares: PairDataset
+) -> None:
+    """The fast mode is the slow mode with the trunks computed once."""
+    encoder = make_heads_encoder()
+    train = squares.select(split="train")
+    settings = TrainingSettings(
+        epochs=2, batch_size=32, learning_rate=1e-3, trainable="heads", precision="fp32"
+    )
+    results = [
+        finetune(encoder, train, inputs, settings, seed=0)
+        for inputs in (prepare_features(encoder, squares), prepare_pixels(encoder, squares))
+    ]
+    fast, whole = results
+    for name, value in fast.encoder.module.state_dict().items():
+        torch.testing.assert_close(
+            value, whole.encoder.module.state_dict()[name], atol=1e-4, rtol=1e-4, msg=name
+        )
+    for one, other in zip(fast.epochs, whole.epochs, strict=True):
+        assert one["loss"] == pytest.approx(other["loss"], abs=1e-4)
+    heads = {id(p) for head in fast.encoder.head_modules() for p in head.parameters()}
+    for (name, after), before in zip(
+        fast.encoder.module.named_parameters(), encoder.module.parameters(), strict=True
+    ):
+        trained = id(after) in heads or name == "logit_scale"
+        assert torch.equal(after, before) != trained, name

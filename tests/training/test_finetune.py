@@ -1,0 +1,274 @@
+"""Fine-tuning: what trains and what does not, the same numbers from the same seed, and honest failures."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from mmpoison.datasets import PairDataset
+from mmpoison.errors import InputError, ResultError
+from mmpoison.models import DualEncoder, PixelInputs, prepare_pixels
+from mmpoison.training import Step, TrainingSettings, finetune
+from mmpoison.training.precision import autocast
+
+Make = Callable[..., DualEncoder]
+
+QUICK = TrainingSettings(epochs=1, batch_size=32, learning_rate=1e-3, precision="fp32")
+
+
+@pytest.fixture(scope="module")
+def train(squares: PairDataset) -> PairDataset:
+    return squares.select(split="train")
+
+
+@pytest.fixture(scope="module")
+def inputs(make_encoder: Make, squares: PairDataset) -> PixelInputs:
+    return prepare_pixels(make_encoder(), squares)
+
+
+def state(encoder: DualEncoder) -> dict[str, Tensor]:
+    return {name: value.clone() for name, value in encoder.module.state_dict().items()}
+
+
+def equal(first: DualEncoder, second: DualEncoder) -> bool:
+    other = second.module.state_dict()
+    return all(torch.equal(value, other[name]) for name, value in first.module.state_dict().items())
+
+
+# -- what trains -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("trainable", ["both", "image", "text"])
+@pytest.mark.parametrize("kind", ["CLIP", "CustomTextCLIP"])
+def test_a_frozen_encoder_is_frozen_whole(
+    make_encoder: Make,
+    vit_config: dict[str, Any],
+    train: PairDataset,
+    inputs: PixelInputs,
+    trainable: Any,
+    kind: str,
+) -> None:
+    """Every weight and every statistic of the frozen side stays; every weight of the other side moves."""
+    encoder = make_encoder(1, None if kind == "CLIP" else vit_config)
+    before = state(encoder)
+    settings = QUICK.model_copy(update={"trainable": trainable, "weight_decay": 0.1})
+    result = finetune(encoder, train, inputs, settings, seed=0)
+    after = state(result.encoder)
+    sides = {"image": {n for n in before if n.startswith("visual.")}}
+    sides["text"] = before.keys() - sides["image"] - {"logit_scale"}
+    for side, names in sides.items():
+        moved = {name for name in names if not torch.equal(before[name], after[name])}
+        if trainable in (side, "both"):
+            # num_batches_tracked and the statistics of a trained BatchNorm move too
+            assert moved == names, names - moved
+        else:
+            assert moved == set()
+    assert not torch.equal(before["logit_scale"], after["logit_scale"])
+
+
+def test_heads_need_heads(make_encoder: Make, train: PairDataset, inputs: PixelInputs) -> None:
+    settings = QUICK.model_copy(update={"trainable": "heads"})
+    with pytest.raises(InputError, match="does not keep its projections apart"):
+        finetune(make_encoder(), train, inputs, settings, seed=0)
+
+
+def test_the_encoder_given_is_left_alone(
+    make_encoder: Make, train: PairDataset, inputs: PixelInputs
+) -> None:
+    encoder = make_encoder()
+    before = state(encoder)
+    result = finetune(encoder, train, inputs, QUICK, seed=0, name="student")
+    assert all(torch.equal(value, before[name]) for name, value in state(encoder).items())
+    assert not encoder.module.training
+    assert (encoder.name, result.encoder.name) == ("tiny-0", "student")
+    # what comes back is ready to embed and ready to be trained again
+    assert not result.encoder.module.training
+    assert all(p.requires_grad for p in result.encoder.module.parameters())
+
+
+def test_matrices_decay_and_vectors_do_not(
+    make_encoder: Make, train: PairDataset, inputs: PixelInputs
+) -> None:
+    """AdamW's first step with and without decay differs by learning rate x decay x weight."""
+    encoder = make_encoder()
+    settings = QUICK.model_copy(update={"max_steps": 1, "weight_decay": 0.0})
+    without = state(finetune(encoder, train, inputs, settings, seed=0).encoder)
+    settings = settings.model_copy(update={"weight_decay": 0.5})
+    with_decay = state(finetune(encoder, train, inputs, settings, seed=0).encoder)
+    for name, parameter in encoder.module.named_parameters():
+        expected = 1e-3 * 0.5 * parameter.detach() if parameter.ndim >= 2 else 0 * parameter
+        torch.testing.assert_close(
+            without[name] - with_decay[name], expected.detach(), atol=1e-6, rtol=1e-3, msg=name
+        )
+
+
+def test_the_temperature_is_clamped(
+    make_encoder: Make, train: PairDataset, inputs: PixelInputs
+) -> None:
+    encoder = make_encoder()
+    assert encoder.logit_scale.exp().item() == pytest.approx(1 / 0.07, rel=1e-5)
+    scales: list[float] = []
+    settings = QUICK.model_copy(update={"max_logit_scale": 5.0})
+    result = finetune(
+        encoder,
+        train,
+        inputs,
+        settings,
+        seed=0,
+        on_step=lambda _, student: scales.append(student.logit_scale.exp().item()),
+    )
+    assert max(scales) <= 5 * (1 + 1e-6)
+    assert result.encoder.logit_scale.exp().item() <= 5 * (1 + 1e-6)
+
+
+def test_one_batch_is_learnt_by_heart(
+    make_encoder: Make, train: PairDataset, inputs: PixelInputs
+) -> None:
+    _, first = np.unique(train.image, return_index=True)
+    mask = np.zeros(len(train), dtype=bool)
+    mask[first[:12]] = True
+    settings = TrainingSettings(
+        epochs=60,
+        batch_size=12,
+        learning_rate=2e-3,
+        min_learning_rate=1e-5,
+        warmup_epochs=0,
+        weight_decay=0,
+        precision="fp32",
+    )
+    result = finetune(make_encoder(), train.where(mask), inputs, settings, seed=0)
+    losses = [epoch["loss"] for epoch in result.epochs]
+    assert losses[0] > 1.5
+    assert losses[-1] < 0.1
+
+
+# -- seeds -----------------------------------------------------------------------------------------
+
+
+def test_the_same_seed_gives_the_same_bits(
+    make_encoder: Make, train: PairDataset, inputs: PixelInputs
+) -> None:
+    torch.manual_seed(1)
+    one = finetune(make_encoder(), train, inputs, QUICK, seed=3)
+    torch.manual_seed(2)
+    np.random.seed(5)  # noqa: NPY002
+    two = finetune(make_encoder(), train, inputs, QUICK, seed=3)
+    assert equal(one.encoder, two.encoder)
+    assert one.epochs[0]["loss"] == two.epochs[0]["loss"]
+    assert not equal(one.encoder, finetune(make_encoder(), train, inputs, QUICK, seed=4).encoder)
+
+
+def test_the_callers_random_numbers_are_not_touched(
+    make_encoder: Make, train: PairDataset, inputs: PixelInputs
+) -> None:
+    torch.manual_seed(7)
+    expected = torch.rand(3)
+    torch.manual_seed(7)
+    finetune(make_encoder(), train, inputs, QUICK, seed=3)
+    assert torch.equal(torch.rand(3), expected)
+
+
+# -- steps -----------------------------------------------------------------------------------------
+
+
+def test_steps_are_told(make_encoder: Make, train: PairDataset, inputs: PixelInputs) -> None:
+    steps: list[Step] = []
+    settings = QUICK.model_copy(update={"epochs": 2})
+    result = finetune(
+        make_encoder(), train, inputs, settings, seed=0, on_step=lambda s, _: steps.append(s)
+    )
+    # 140 pairs in batches of 32
+    assert [s.step for s in steps] == list(range(1, 11))
+    assert {s.steps for s in steps} == {10}
+    assert [s.epoch for s in steps] == [0] * 5 + [1] * 5
+    assert all(s.pairs_per_second > 0 and math.isfinite(s.loss) for s in steps)
+    assert result.steps == 10
+    assert len(result.epochs) == 2
+    assert result.epochs[0]["loss"] == pytest.approx(np.mean([s.loss for s in steps[:5]]))
+    assert result.epochs[1]["learning_rate"] == steps[-1].learning_rate
+    assert result.summary()["precision"] == "fp32"
+
+
+@pytest.mark.parametrize(
+    ("pairs", "batch", "steps"), [(33, 32, 1), (34, 32, 2), (64, 32, 2), (2, 32, 1), (3, 2, 1)]
+)
+def test_a_last_batch_of_one_pair_is_left_out(
+    make_encoder: Make,
+    train: PairDataset,
+    inputs: PixelInputs,
+    pairs: int,
+    batch: int,
+    steps: int,
+) -> None:
+    part = train.where(np.arange(len(train)) < pairs)
+    settings = QUICK.model_copy(update={"batch_size": batch})
+    assert finetune(make_encoder(), part, inputs, settings, seed=0).steps == steps
+
+
+@pytest.mark.parametrize(("max_steps", "epochs"), [(3, 1), (5, 1), (7, 2), (99, 2)])
+def test_max_steps(
+    make_encoder: Make, train: PairDataset, inputs: PixelInputs, max_steps: int, epochs: int
+) -> None:
+    settings = QUICK.model_copy(update={"epochs": 2, "max_steps": max_steps})
+    result = finetune(make_encoder(), train, inputs, settings, seed=0)
+    assert result.steps == min(max_steps, 10)
+    assert len(result.epochs) == epochs
+
+
+def test_no_epoch_gives_a_copy(make_encoder: Make, train: PairDataset, inputs: PixelInputs) -> None:
+    settings = QUICK.model_copy(update={"epochs": 0})
+    result = finetune(make_encoder(), train, inputs, settings, seed=0)
+    assert result.steps == 0
+    assert equal(result.encoder, make_encoder())
+
+
+@pytest.mark.parametrize("count", [0, 1])
+def test_a_pair_alone_is_refused(
+    make_encoder: Make, train: PairDataset, inputs: PixelInputs, count: int
+) -> None:
+    part = train.where(np.arange(len(train)) < count)
+    with pytest.raises(InputError, match=f"{count} training pairs: a contrastive batch needs"):
+        finetune(make_encoder(), part, inputs, QUICK, seed=0)
+
+
+def test_pairs_that_were_not_prepared(make_encoder: Make, squares: PairDataset) -> None:
+    some = prepare_pixels(make_encoder(), squares.select(label="sofa"))
+    with pytest.raises(InputError, match="was not prepared for this model"):
+        finetune(make_encoder(), squares.select(split="train"), some, QUICK, seed=0)
+
+
+def test_a_loss_that_is_no_number_is_an_error(
+    make_encoder: Make, train: PairDataset, inputs: PixelInputs
+) -> None:
+    encoder = make_encoder()
+    with torch.no_grad():
+        encoder.module.text_projection.fill_(float("nan"))  # type: ignore[operator]
+    with pytest.raises(ResultError, match=r"the loss is nan at step 1: lower the learning rate"):
+        finetune(encoder, train, inputs, QUICK, seed=0)
+
+
+# -- precision -------------------------------------------------------------------------------------
+
+
+def test_precision_says_what_it_is() -> None:
+    cpu = torch.device("cpu")
+    assert autocast(cpu, "fp32")[1] == "fp32"
+    context, name = autocast(cpu, "bf16")
+    assert name == "bf16"
+    with context():
+        assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == torch.bfloat16
+    assert autocast(cpu, "auto")[1] in ("fp32", "bf16")
+
+
+def test_bf16_learns_too(make_encoder: Make, train: PairDataset, inputs: PixelInputs) -> None:
+    settings = QUICK.model_copy(update={"precision": "bf16", "max_steps": 2})
+    result = finetune(make_encoder(), train, inputs, settings, seed=0)
+    assert result.precision == "bf16"
+    assert {p.dtype for p in result.encoder.module.parameters()} == {torch.float32}
+    assert math.isfinite(result.epochs[0]["loss"])

@@ -1,0 +1,150 @@
+"""The loss and the learning rate against versions written by hand."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from mmpoison.training import TrainingSettings, contrastive_loss
+from mmpoison.training.schedule import learning_rate
+
+
+def by_hand(text: Any, image: Any, scale: float) -> float:
+    """Mean over rows and columns of -log softmax on the diagonal, in float64."""
+    s = np.asarray(text, np.float64) @ np.asarray(image, np.float64).T * scale
+    n = len(s)
+    total = 0.0
+    for i in range(n):
+        total += math.log(sum(math.exp(s[i, j] - s[i, i]) for j in range(n)))
+        total += math.log(sum(math.exp(s[j, i] - s[i, i]) for j in range(n)))
+    return total / (2 * n)
+
+
+@settings(deadline=None, max_examples=40)
+@given(n=st.integers(2, 9), seed=st.integers(0, 99), scale=st.sampled_from([1.0, 14.3, 100.0]))
+def test_loss_equals_the_one_by_hand(n: int, seed: int, scale: float) -> None:
+    rng = np.random.default_rng(seed)
+    text, image = (
+        torch.nn.functional.normalize(torch.tensor(rng.normal(size=(n, 5)), dtype=torch.float32))
+        for _ in range(2)
+    )
+    got = float(contrastive_loss(text, image, torch.tensor(scale)))
+    assert got == pytest.approx(by_hand(text, image, scale), rel=1e-4, abs=1e-4)
+
+
+def test_loss_is_symmetric_and_low_where_pairs_fit() -> None:
+    same = torch.eye(4)
+    assert float(contrastive_loss(same, same, torch.tensor(100.0))) < 1e-6
+    swapped = same[[1, 0, 3, 2]]
+    assert float(contrastive_loss(same, swapped, torch.tensor(100.0))) > 50
+    rng = torch.Generator().manual_seed(0)
+    text, image = torch.rand(2, 6, 3, generator=rng)
+    one, other = (
+        float(contrastive_loss(a, b, torch.tensor(5.0))) for a, b in ((text, image), (image, text))
+    )
+    assert one == pytest.approx(other)
+
+
+def test_loss_teaches_the_temperature() -> None:
+    scale = torch.tensor(1.0, requires_grad=True)
+    torch.autograd.backward(contrastive_loss(torch.eye(4), torch.eye(4), scale))
+    assert scale.grad is not None
+    assert float(scale.grad) < 0
+
+
+# -- schedule --------------------------------------------------------------------------------------
+
+
+def test_the_papers_schedule_steps_once_an_epoch() -> None:
+    """One warm-up epoch at 1e-5, then a cosine over nine epochs towards 1e-6."""
+    paper = TrainingSettings()
+    rates = [learning_rate(paper, step, 7) for step in range(70)]
+    by_epoch = [rates[epoch * 7] for epoch in range(10)]
+    assert rates == [rate for rate in by_epoch for _ in range(7)]
+    expected = [1e-5] + [
+        1e-6 + (1e-5 - 1e-6) * (1 + math.cos(math.pi * k / 9)) / 2 for k in range(9)
+    ]
+    np.testing.assert_allclose(by_epoch, expected, rtol=1e-12)
+
+
+def test_the_papers_settings() -> None:
+    paper = TrainingSettings()
+    assert (paper.epochs, paper.batch_size, paper.learning_rate) == (10, 128, 1e-5)
+    assert (paper.min_learning_rate, paper.warmup_epochs) == (1e-6, 1)
+    assert (paper.weight_decay, paper.betas, paper.eps) == (0.2, (0.9, 0.98), 1e-6)
+    assert (paper.max_logit_scale, paper.trainable, paper.schedule) == (100, "both", "epoch")
+
+
+def test_step_mode_warms_up_and_falls() -> None:
+    settings = TrainingSettings(
+        epochs=2,
+        learning_rate=1e-3,
+        min_learning_rate=1e-5,
+        warmup_epochs=0.5,
+        warmup_learning_rate=1e-4,
+        schedule="step",
+    )
+    rates = [learning_rate(settings, step, 10) for step in range(20)]
+    np.testing.assert_allclose(rates[:5], [1e-4 + 9e-4 * k / 5 for k in range(5)])
+    expected = [1e-5 + (1e-3 - 1e-5) * (1 + math.cos(math.pi * k / 15)) / 2 for k in range(15)]
+    np.testing.assert_allclose(rates[5:], expected)
+    assert learning_rate(settings, 20, 10) == pytest.approx(1e-5)
+    # past the end it stays
+    assert learning_rate(settings, 50, 10) == pytest.approx(1e-5)
+
+
+def test_no_warm_up() -> None:
+    settings = TrainingSettings(epochs=1, learning_rate=1e-3, warmup_epochs=0, schedule="step")
+    assert learning_rate(settings, 0, 10) == 1e-3
+    assert learning_rate(settings, 5, 10) < 1e-3
+
+
+def test_nothing_but_warm_up() -> None:
+    settings = TrainingSettings(
+        epochs=1, learning_rate=1e-3, warmup_epochs=1, warmup_learning_rate=0, schedule="step"
+    )
+    rates = [learning_rate(settings, step, 4) for step in range(4)]
+    np.testing.assert_allclose(rates, [0, 2.5e-4, 5e-4, 7.5e-4])
+
+
+# -- settings --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"epochs": -1},
+        {"batch_size": 1},
+        {"learning_rate": 0},
+        {"learning_rate": -1e-3},
+        {"learning_rate": float("nan")},
+        {"learning_rate": float("inf")},
+        {"weight_decay": -0.1},
+        {"weight_decay": float("nan")},
+        {"warmup_epochs": -1},
+        {"min_learning_rate": 1e-3},
+        {"betas": (0.9, 1.0)},
+        {"betas": (0.9,)},
+        {"eps": 0},
+        {"trainable": "none"},
+        {"precision": "fp16"},
+        {"max_steps": 0},
+        {"max_logit_scale": 0},
+        {"epoch": 3},
+    ],
+)
+def test_settings_that_make_no_sense(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError):
+        TrainingSettings.model_validate(wrong)
+
+
+def test_settings_cannot_be_changed() -> None:
+    with pytest.raises(ValidationError):
+        TrainingSettings().epochs = 3  # type: ignore[misc]
