@@ -12,6 +12,7 @@ from typer.main import get_command
 
 from mmpoison import __version__
 from mmpoison.cli.app import app
+from mmpoison.experiments.recipe import shipped_recipes
 
 
 def verbs(command: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
@@ -49,7 +50,7 @@ def test_version(cli: Callable[..., Any]) -> None:
 
 
 def test_lists(cli: Callable[..., Any]) -> None:
-    assert cli("run", "--list").out.split() == ["openmoji", "rsicd-ucm"]
+    assert cli("run", "--list").out.split() == shipped_recipes()
     assert "openmoji" in cli("data", "list").out
 
 

@@ -72,6 +72,22 @@ def test_the_seed_draws_the_halves(small_root: Path) -> None:
     assert len({load_rsicd_ucm(small_root, seed).fingerprint for seed in range(4)}) > 1
 
 
+def test_fewer_unlabelled_images(small_root: Path) -> None:
+    whole, fewer = load_rsicd_ucm(small_root), load_rsicd_ucm(small_root, unlabelled=2)
+    assert fewer.counts()["splits"]["train"] == {"images": 2 + 3 + 3, "pairs": 4 + 6}
+    for split in ("val", "test"):
+        assert fewer.counts()["splits"][split] == whole.counts()["splits"][split]
+
+    def images(pairs: PairDataset, split: str) -> set[str]:
+        return set(pairs.images.ids[pairs.images.indices(split=split)])
+
+    assert images(fewer, "train") < images(whole, "train")
+    assert images(fewer, "val") == images(whole, "val")
+    with pytest.raises(InputError) as error:
+        load_rsicd_ucm(small_root, unlabelled=5)
+    assert len(str(error.value).splitlines()) == 1
+
+
 @pytest.mark.parametrize("missing", ["rsicd", "ucm"])
 def test_a_missing_part_is_one_line(small_root: Path, missing: str) -> None:
     (small_root / missing / "captions.jsonl").unlink()

@@ -278,10 +278,14 @@ def test_a_finished_run_is_only_measured_again(
     make_recipe: MakeRecipe, finished: Path, metrics: dict[str, Any], tmp_path: Path
 ) -> None:
     out = Path(shutil.copytree(finished, tmp_path / "run"))
+    # a user may keep his runs under version control
+    (out / ".git").mkdir()
+    (out / ".git" / "config").write_text("mine")
     watch = Watch()
     again = run_recipe(make_recipe(), out, monitor=watch)
     assert watch.trained == []
     assert without_times(again) == without_times(metrics)
+    assert (out / ".git" / "config").read_text() == "mine"
 
 
 def test_a_start_that_changed_is_not_taken_from_the_cache(

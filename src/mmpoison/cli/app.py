@@ -5,11 +5,14 @@ from __future__ import annotations
 import sys
 
 import typer
+from typer.exceptions import TyperException
 
 from mmpoison._version import __version__
 from mmpoison.cli import data, run, stages
 from mmpoison.cli.console import stderr
 from mmpoison.errors import InputError, ResultError
+
+INTERRUPTED = 130
 
 app = typer.Typer(
     name="mmpoison",
@@ -42,7 +45,14 @@ def _root(
 def main() -> None:
     """Run the command line; bad input is one line on standard error and exit code 2."""
     try:
-        app()
+        # not standalone: typer would draw a box of several lines around its own errors
+        code = app(standalone_mode=False)
+    except TyperException as error:
+        if "NoArgs" in type(error).__name__:  # a group without a verb: its help is the message
+            typer.echo(error.format_message())
+        else:
+            stderr(f"mmpoison: {error.format_message()} (--help says more)")
+        sys.exit(2)
     except InputError as error:
         stderr(f"mmpoison: {error}")
         sys.exit(2)
@@ -53,8 +63,6 @@ def main() -> None:
         # a full disk, a folder that may not be written: the system's own words say which
         stderr(f"mmpoison: {error.strerror or error}: {error.filename or ''}".rstrip(": "))
         sys.exit(2)
-    except SystemExit as stop:
-        # typer turns an interrupt into this code, without a word
-        if stop.code == 130:
-            stderr("mmpoison: stopped; the same command goes on where it was")
-        raise
+    if code == INTERRUPTED:
+        stderr("mmpoison: stopped; the same command goes on where it was")
+    sys.exit(code if isinstance(code, int) else 0)

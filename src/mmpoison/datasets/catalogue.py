@@ -62,6 +62,10 @@ def load_dataset(
     """
     options = dict(options or {})
     if name not in DATASETS and Path(name).is_dir():
+        if options:
+            raise InputError(
+                f"{name}: a pairs folder has no options, got {', '.join(sorted(options))}"
+            )
         return load_pairs(name, images=root)
     source = DATASETS[name]
     if unknown := sorted(set(options) - set(source.options)):

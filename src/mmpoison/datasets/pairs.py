@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,7 +26,7 @@ IntArray = npt.NDArray[np.int32]
 BoolArray = npt.NDArray[np.bool_]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class ImageTable:
     """The images that pairs point to: identity, class and split, never pixels.
 
@@ -98,7 +98,7 @@ class ImageTable:
         )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class PairDataset:
     """Pairs of images and captions; every operation returns a new table over the same images.
 
@@ -118,7 +118,7 @@ class PairDataset:
     captions: npt.NDArray[np.object_]
     image: IntArray
     source: IntArray
-    manifest: PoisonManifest | None = field(default=None, compare=False)
+    manifest: PoisonManifest | None = None
 
     def __post_init__(self) -> None:
         for array in (self.captions, self.image, self.source):

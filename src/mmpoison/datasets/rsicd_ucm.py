@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from mmpoison.datasets.catalogue import DATASETS, DataSource
-from mmpoison.datasets.pairs import ImageTable, PairDataset
+from mmpoison.datasets.pairs import BoolArray, ImageTable, PairDataset
 from mmpoison.datasets.pairs_folder import load_pairs
 from mmpoison.errors import InputError
 from mmpoison.seeding import generator
@@ -23,19 +23,22 @@ WHERE_FROM = (
 )
 
 
-def load_rsicd_ucm(root: Path | None, seed: int = 0) -> PairDataset:
+def load_rsicd_ucm(
+    root: Path | None, seed: int = 0, *, unlabelled: int | None = None
+) -> PairDataset:
     """Compose the set from a user's folder.
 
     Args:
         root: Folder that holds the pairs folders `rsicd/` and `ucm/`.
         seed: Splits RSICD in halves and each UCM class in halves.
+        unlabelled: How many images of RSICD's training half are used; all of them by default. The others are left out.
 
     Returns:
         Split `val`: a random half of RSICD, unlabelled, clean. Split `train`: the other half, unlabelled, and half of
         the images of each UCM class, labelled. Split `test`: the other half of each UCM class.
 
     Raises:
-        InputError: If a folder is missing or broken.
+        InputError: If a folder is missing or broken, or there are fewer images than asked for.
     """
     if root is None or not root.is_dir():
         raise InputError(f"{root}: no such folder, rsicd-ucm needs {WHERE_FROM}")
@@ -46,18 +49,24 @@ def load_rsicd_ucm(root: Path | None, seed: int = 0) -> PairDataset:
     image: list[int] = []
     for name in ("rsicd", "ucm"):
         part = load_pairs(root / name)
-        halves = _halves(part, seed, f"split/{name}", by_class=name == "ucm")
-        image.extend((part.image + len(ids)).tolist())
-        captions.extend(part.captions)
-        ids.extend(f"{name}/{image_id}" for image_id in part.images.ids)
-        labels.extend(part.images.label(i) if name == "ucm" else None for i in range(len(halves)))
-        first, second = ("train", "val") if name == "rsicd" else ("train", "test")
-        splits.extend(first if half else second for half in halves)
+        first = _first_half(part, seed, f"split/{name}", by_class=name == "ucm")
+        kept = np.ones(len(first), dtype=bool)
+        if name == "rsicd" and unlabelled is not None:
+            kept = _keep_some(first, unlabelled, seed)
+        row = np.cumsum(kept) - 1 + len(ids)
+        of_kept = kept[part.image]
+        image.extend(row[part.image[of_kept]].tolist())
+        captions.extend(part.captions[of_kept])
+        splits_of_part = ("train", "val") if name == "rsicd" else ("train", "test")
+        for index in np.flatnonzero(kept):
+            ids.append(f"{name}/{part.images.ids[index]}")
+            labels.append(part.images.label(int(index)) if name == "ucm" else None)
+            splits.append(splits_of_part[0] if first[index] else splits_of_part[1])
     return PairDataset.build(ImageTable.build(ids, labels, splits, root), captions, image)
 
 
-def _halves(part: PairDataset, seed: int, stream: str, *, by_class: bool) -> list[bool]:
-    """Whether each image falls in the first half, drawn within each class or over all."""
+def _first_half(part: PairDataset, seed: int, stream: str, *, by_class: bool) -> BoolArray:
+    """Whether each image falls in the first half, drawn within each class or over all, shape `(I,)`."""
     rng = generator(seed, stream)
     count = len(part.images)
     groups = (
@@ -68,7 +77,20 @@ def _halves(part: PairDataset, seed: int, stream: str, *, by_class: bool) -> lis
     first = np.zeros(count, dtype=bool)
     for group in groups:
         first[rng.permutation(group)[: len(group) // 2]] = True
-    return [bool(half) for half in first]
+    return first
+
+
+def _keep_some(first: BoolArray, unlabelled: int, seed: int) -> BoolArray:
+    """All images of the second half and a random few of the first, shape `(I,)`."""
+    candidates = np.flatnonzero(first)
+    if not 0 <= unlabelled <= len(candidates):
+        raise InputError(
+            f"data option unlabelled={unlabelled}: RSICD's training half has {len(candidates)} images"
+        )
+    chosen = generator(seed, "unlabelled/rsicd").permutation(candidates)[:unlabelled]
+    kept = ~first
+    kept[chosen] = True
+    return kept
 
 
 DATASETS.register("rsicd-ucm")(
@@ -77,5 +99,6 @@ DATASETS.register("rsicd-ucm")(
         summary="satellite photos: half of RSICD unlabelled + UCM-Captions in 21 classes",
         where_from=WHERE_FROM,
         load=load_rsicd_ucm,
+        options=("unlabelled",),
     )
 )

@@ -38,7 +38,7 @@ def rank_lists(
         seed: Seed of the run.
         captions: How many captions.
         top: How many images each.
-        thumbnail: Side of the thumbnails in pixels; smaller images are kept as they are.
+        thumbnail: Side of the thumbnails in pixels.
 
     Returns:
         Plain JSON values: `goal`, `queries`, and `thumbnails` by image path as data addresses.

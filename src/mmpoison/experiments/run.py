@@ -109,7 +109,7 @@ class _Run:
         with self._timed("inputs"):
             start = load_encoder(recipe.model.name)
             self._check_models(start)
-            inputs = self._prepare(start, pairs)
+            inputs = self._prepare(start, pairs, recipe.training)
         # nothing is written before all of it has been accepted
         claim_folder(self.out, recipe)
         poisoned.manifest.write(self.out / "manifest.json")
@@ -143,10 +143,12 @@ class _Run:
 
     # -- stages ---------------------------------------------------------------------------------------------------
 
-    def _prepare(self, encoder: DualEncoder, pairs: PairDataset) -> PairInputs:
+    def _prepare(
+        self, encoder: DualEncoder, pairs: PairDataset, settings: TrainingSettings
+    ) -> PairInputs:
         # also those that nobody described: they are in the gallery, and an attack may use them
         everything = np.arange(len(pairs.images), dtype=np.int32)
-        if self.recipe.training.trainable == "heads":
+        if settings.trainable == "heads":
             return prepare_features(
                 encoder,
                 pairs,
@@ -162,18 +164,23 @@ class _Run:
         settings = self.recipe.model.align
         if settings is None:
             return start
-        clean = pairs.select(split="val")
-        return self._stage(
-            "pretrained",
-            lambda: finetune(
+
+        def align() -> TrainingResult:
+            # the trunks are still the original ones, so their features serve even if they will be trained later
+            features_serve = settings.trainable == "heads" != self.recipe.training.trainable
+            return finetune(
                 start,
-                clean,
-                inputs,
+                pairs.select(split="val"),
+                self._prepare(start, pairs, settings) if features_serve else inputs,
                 settings,
                 seed=self.recipe.seed,
                 name=f"{start.name}-aligned",
                 on_step=self.monitor.training("aligning the towers"),
-            ),
+            )
+
+        return self._stage(
+            "pretrained",
+            align,
             data=pairs,
             settings=settings,
             shared=True,
@@ -523,8 +530,9 @@ def claim_folder(out: Path, recipe: Recipe) -> None:
     check_folder(out, recipe)
     written = out / "recipe.yaml"
     if written.is_file():
-        # what a killed run left half-written
-        for leftover in [*out.glob(".*"), *(out / "models").glob(".*")]:
+        # what a killed run left half-written, and nothing else that is hidden
+        half = [*out.glob(".*.json.*"), *out.glob(".*.html.*"), *(out / "models").glob(".*.*")]
+        for leftover in half:
             shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
         return
     out.mkdir(parents=True, exist_ok=True)

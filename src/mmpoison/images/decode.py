@@ -25,6 +25,9 @@ LONGEST_STRIP = 32
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
 """Formats that are opened; others (PDF, EPS, ...) run far more code than a photo needs."""
 
+# our own limit names the file; once for the process, since the filter of warnings is not safe between threads
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+
 Pixels = npt.NDArray[np.uint8]
 
 
@@ -50,16 +53,12 @@ def read_image(root: Path, image_id: str, size: int) -> Pixels:
     if not inside:
         raise InputError(f"{path}: leads out of {root}, it is refused")
     try:
-        with warnings.catch_warnings():
-            # our own limit below is stricter and names the file
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            with Image.open(path, formats=FORMATS) as image:
-                if image.width * image.height > MAX_PIXELS:
-                    raise InputError(
-                        f"{path}: {image.width} x {image.height} pixels is over the limit of "
-                        f"{MAX_PIXELS:,}"
-                    )
-                return _fit(image.convert("RGB"), size)
+        with Image.open(path, formats=FORMATS) as image:
+            if image.width * image.height > MAX_PIXELS:
+                raise InputError(
+                    f"{path}: {image.width} x {image.height} pixels is over the limit of {MAX_PIXELS:,}"
+                )
+            return _fit(image.convert("RGB"), size)
     except FileNotFoundError:
         raise InputError(f"{path}: no such image") from None
     except Image.DecompressionBombError:
