@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import copy
 import importlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -39,8 +40,24 @@ def build_module(model_cfg: Mapping[str, Any], *, pretrained_text: bool = False)
         custom_text = True
         cfg["text_cfg"]["hf_model_name"] = resolve_text_model(hf_name)
         cfg["text_cfg"]["hf_model_pretrained"] = pretrained_text
-    module: nn.Module = (CustomTextCLIP if custom_text else CLIP)(**cfg)
+    with _quiet_transformers() if hf_name else nullcontext():
+        module: nn.Module = (CustomTextCLIP if custom_text else CLIP)(**cfg)
     return module
+
+
+@contextmanager
+def _quiet_transformers() -> Iterator[None]:
+    """Keep transformers from drawing a bar and a table of unused weights into our output."""
+    from transformers.utils import logging
+
+    before = logging.get_verbosity()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(before)
+        logging.enable_progress_bar()
 
 
 def build_tokenizer(model_cfg: Mapping[str, Any], folder: Path | None = None) -> Tokenizer:

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from rich import box
+from rich.console import Group as Stack
+from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
@@ -95,27 +97,30 @@ def mean_and_deviation(values: Sequence[float | None], digits: int) -> str:
     return mean if len(known) == 1 else f"{mean} ± {statistics.stdev(known):.{digits}f}"
 
 
-def summary_table(runs: Sequence[Path]) -> Table:
-    """Mean ± standard deviation over the seeds of several runs, for the terminal.
+def summary_table(runs: Sequence[Path]) -> RenderableType:
+    """Mean and standard deviation over the seeds of several runs, for the terminal, one table a block.
 
     Args:
         runs: Finished run folders.
     """
-    table = Table(
-        box=box.SIMPLE_HEAD,
-        pad_edge=False,
-        caption="Mean ± standard deviation over seeds. MinRank counts from 0.",
-        caption_justify="left",
-    )
-    table.add_column("Model")
-    for name in COLUMNS:
-        table.add_column(name.replace(" ", "\n"), justify="right")
+    tables: list[RenderableType] = []
     for group in group_runs(runs):
-        table.add_section()
-        table.add_row(Text(group.title, style="bold"))
+        table = Table(
+            title=Text(group.title, style="bold"),
+            title_justify="left",
+            box=box.SIMPLE_HEAD,
+            pad_edge=False,
+            show_lines=False,
+        )
+        table.add_column("Model", no_wrap=True)
+        for name in COLUMNS:
+            table.add_column(name.replace(" ", "\n"), justify="right", no_wrap=True)
         for name, cells in group.rows():
-            table.add_row(f"  {name}", *cells)
-    return table
+            # below each other, so that a table fits into 80 columns
+            table.add_row(name, *(cell.replace(" ± ", "\n± ") for cell in cells))
+        tables.append(table)
+    tables.append(Text("Mean ± standard deviation over seeds. MinRank counts from 0."))
+    return Stack(*tables)
 
 
 def summary_markdown(runs: Sequence[Path]) -> str:
