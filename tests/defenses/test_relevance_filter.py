@@ -85,12 +85,14 @@ def test_clean_loss_is_a_quantile_of_trusted_pairs(
     )
 
 
-def test_clean_loss_without_trusted_pairs(
+def test_clean_loss_without_trusted_pairs_is_a_quantile_of_the_judged(
     judge: DualEncoder, train: PairDataset, inputs: PixelInputs
 ) -> None:
+    distances = pair_distances(judge, inputs, train)
     for trusted in (None, train.where(np.zeros(len(train), dtype=bool))):
-        with pytest.raises(InputError, match=r"clean_loss needs trusted clean pairs \(split val\)"):
-            RelevanceFilter(clean_loss=0.1).apply(train, judge, inputs, trusted=trusted)
+        result = RelevanceFilter(clean_loss=0.1).apply(train, judge, inputs, trusted=trusted)
+        assert result.threshold == pytest.approx(np.quantile(distances, 0.9))
+        np.testing.assert_array_equal(result.keep, distances <= result.threshold)
 
 
 def test_dropping_everything_is_an_error(

@@ -507,3 +507,14 @@ def test_frozen_trunks_and_whole_encoders_do_not_mix(
     )
     message = refused_early(recipe, out)
     assert message.startswith("recipe key sterilize.training.trainable is 'both', but with")
+
+
+def test_a_filter_that_drops_much_of_the_data_is_flagged(
+    make_recipe: Callable[..., Recipe], judge_checkpoint: Path, tmp_path: Path
+) -> None:
+    part = {"encoder": str(judge_checkpoint), "clean_loss": 0.4, "trusted": "none"}
+    metrics = run_recipe(
+        make_recipe(filter=part, sterilize=None), tmp_path / "run", save_models=False
+    )
+    assert metrics["run"]["filter"]["dropped_pairs"] == 60  # 40 % of 150
+    assert any("the filter dropped 40% of the training pairs" in f for f in metrics["run"]["flags"])

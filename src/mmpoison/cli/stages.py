@@ -189,7 +189,9 @@ def filter_(
     ] = None,
     clean_loss: Annotated[
         float | None,
-        typer.Option(help="Instead: the share of clean pairs (split val) you are ready to lose."),
+        typer.Option(
+            help="Instead: the share of clean pairs you are ready to lose, measured on split val where there is one."
+        ),
     ] = None,
     images: ImagesOption = "link",
 ) -> None:

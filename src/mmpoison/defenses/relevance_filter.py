@@ -62,7 +62,8 @@ class RelevanceFilter:
         threshold: Pairs with a larger distance are dropped, in (0, 2); the paper uses 0.80 for CLIP ViT-B/16. Other
             encoders have other distances.
         clean_loss: Instead of a threshold: the share of clean pairs one is ready to lose, in (0, 1). The threshold is
-            then the matching quantile of the distances of pairs that are known to be clean.
+            then the matching quantile of the distances of trusted pairs; without any, of the judged pairs themselves,
+            which drops that share of them whatever they are.
 
     Raises:
         InputError: If not exactly one of the two is given, or it is out of range.
@@ -100,11 +101,13 @@ class RelevanceFilter:
             pairs: The pairs to judge; usually the training pairs.
             encoder: The judge.
             inputs: Prepared inputs for the judge, holding all pairs.
-            trusted: Pairs known to be clean, needed with `clean_loss`.
+            trusted: Pairs known to be clean, to set the threshold for `clean_loss`. They must be of the kind of the
+                judged pairs, and the judge must not have been trained on them: its own training pairs lie closer
+                together than any others, and the threshold would drop nearly everything.
             progress: Gives a progress callback for a named step.
 
         Raises:
-            InputError: If there is no pair, trusted pairs are needed and missing, or nothing would be left.
+            InputError: If there is no pair, or nothing would be left.
         """
         if not len(pairs):
             raise InputError("there is no pair to filter")
@@ -112,13 +115,12 @@ class RelevanceFilter:
         threshold = self.threshold
         if threshold is None:
             assert self.clean_loss is not None
-            if trusted is None or not len(trusted):
-                raise InputError(
-                    "clean_loss needs trusted clean pairs (split val) to set the threshold: "
-                    "give some, or give a threshold"
-                )
-            clean = pair_distances(encoder, inputs, trusted, progress=progress)
-            threshold = float(np.quantile(clean, 1 - self.clean_loss))
+            known = (
+                pair_distances(encoder, inputs, trusted, progress=progress)
+                if trusted is not None and len(trusted)
+                else distances
+            )
+            threshold = float(np.quantile(known, 1 - self.clean_loss))
         keep: BoolArray = np.asarray(distances <= threshold)
         if not keep.any():
             raise InputError(

@@ -6,7 +6,7 @@ import difflib
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -68,12 +68,15 @@ class FilterPart(_Part):
     Attributes:
         encoder: A registered model, a checkpoint, or `pretrained`: the model the run starts from.
         threshold: Distance above which a pair is dropped; or
-        clean_loss: share of the clean split `val` that may be lost.
+        clean_loss: share of clean pairs that may be lost.
+        trusted: What sets the threshold for `clean_loss`: the clean split `val`, or `none` but the judged pairs
+            themselves, where `val` is of another kind or the judge was trained on it.
     """
 
     encoder: str
     threshold: float | None = None
     clean_loss: float | None = None
+    trusted: Literal["val", "none"] = "val"
 
 
 class SterilizePart(_Part):

@@ -58,6 +58,9 @@ from mmpoison.training import TrainingResult, TrainingSettings, finetune
 
 SUSPICIOUS_SHOWN = 12
 
+LEAST_KEPT = 0.75
+"""A filter that keeps a smaller share of the pairs is flagged: poison is never a quarter of the data here."""
+
 
 def run_recipe(
     recipe: Recipe, out: Path, *, monitor: Monitor | None = None, save_models: bool = True
@@ -233,10 +236,15 @@ class _Run:
                 train,
                 judge,
                 judge_inputs,
-                trusted=poisoned.select(split="val"),
+                trusted=poisoned.select(split="val") if part.trusted == "val" else None,
                 progress=self.monitor.progress,
             )
         facts = {"encoder": judge.name, **result.facts(train)}
+        if len(result.kept) < LEAST_KEPT * len(train):
+            self.flags.append(
+                f"the filter dropped {1 - len(result.kept) / len(train):.0%} of the training pairs: its threshold is "
+                "not one for these data, and the filtered model says nothing about the defence"
+            )
         self.monitor.say(
             f"filter by {judge.name}: {facts['dropped_pairs']} of {len(train):,} pairs are farther apart "
             f"than {result.threshold:.3f} and dropped"
@@ -470,7 +478,9 @@ class _Run:
         part = self.recipe.filter
         uses = {
             "model.align": self.recipe.model.align is not None,
-            "filter.clean_loss": part is not None and part.clean_loss is not None,
+            "filter.clean_loss": part is not None
+            and part.clean_loss is not None
+            and part.trusted == "val",
             "sterilize": self.recipe.sterilize is not None,
         }
         needed = [name for name, used in uses.items() if used]
