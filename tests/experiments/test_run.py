@@ -15,8 +15,8 @@ from mmpoison._version import __version__
 from mmpoison.datasets import PairDataset, load_pairs
 from mmpoison.errors import InputError
 from mmpoison.experiments.monitor import OnStep, SilentMonitor
-from mmpoison.experiments.recipe import Recipe, parse_recipe
-from mmpoison.experiments.run import recipe_of_run, run_recipe
+from mmpoison.experiments.recipe import Recipe, load_recipe, parse_recipe
+from mmpoison.experiments.run import run_recipe
 from mmpoison.models import DualEncoder, load_checkpoint, save_checkpoint
 from mmpoison.training import Step
 
@@ -182,7 +182,7 @@ def test_cards_say_what_is_poisoned(finished: Path) -> None:
 
 
 def test_the_recipe_comes_back(finished: Path, make_recipe: MakeRecipe) -> None:
-    assert recipe_of_run(finished) == make_recipe()
+    assert load_recipe(finished / "recipe.yaml") == make_recipe()
 
 
 def test_models_differ(finished: Path) -> None:
@@ -510,7 +510,7 @@ def test_frozen_trunks_and_whole_encoders_do_not_mix(
 
 
 def test_a_filter_that_drops_much_of_the_data_is_flagged(
-    make_recipe: Callable[..., Recipe], judge_checkpoint: Path, tmp_path: Path
+    make_recipe: MakeRecipe, judge_checkpoint: Path, tmp_path: Path
 ) -> None:
     part = {"encoder": str(judge_checkpoint), "clean_loss": 0.4, "trusted": "none"}
     metrics = run_recipe(

@@ -5,13 +5,10 @@ from __future__ import annotations
 import hashlib
 import inspect
 import json
-import platform
-import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -39,8 +36,9 @@ from mmpoison.evaluation import (
 )
 from mmpoison.experiments.cards import model_card
 from mmpoison.experiments.monitor import Monitor, SilentMonitor
-from mmpoison.experiments.recipe import AttackPart, Recipe, parse_recipe
-from mmpoison.files import atomic_file, write_json
+from mmpoison.experiments.recipe import AttackPart, Recipe
+from mmpoison.experiments.run_folder import check_folder, claim_folder, versions
+from mmpoison.files import write_json
 from mmpoison.models import (
     MODELS,
     DualEncoder,
@@ -472,7 +470,7 @@ class _Run:
                     f"recipe key {key}.trainable is {settings.trainable!r}, but with training.trainable 'heads' the "
                     "trunks run only once, so only heads can be trained"
                 )
-        self.start_digest = weights_digest(start)
+        self.start_digest = start.digest()
 
     def _check_clean_split(self, pairs: PairDataset) -> None:
         part = self.recipe.filter
@@ -508,62 +506,3 @@ def build_attack(part: AttackPart) -> Attack:
         if name not in known:
             raise InputError(f"recipe key attack.{name}: {unknown_name('option', name, known)}")
     return plug_in(**part.options)
-
-
-def weights_digest(encoder: DualEncoder) -> str:
-    """sha256 of all weights and statistics."""
-    digest = hashlib.sha256()
-    for name, tensor in encoder.module.state_dict().items():
-        digest.update(name.encode())
-        digest.update(tensor.cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()
-
-
-def check_folder(out: Path, recipe: Recipe) -> None:
-    """Refuse a run folder that holds anything but an earlier try of the same recipe.
-
-    Raises:
-        InputError: If the folder holds something else.
-    """
-    if out.is_file():
-        raise InputError(f"{out}: is a file, a run folder is needed: choose another --out")
-    written = out / "recipe.yaml"
-    if out.is_dir() and any(out.iterdir()):
-        if not written.is_file():
-            raise InputError(f"{out}: holds something that is not a run: choose another --out")
-        if written.read_bytes() != recipe.to_yaml().encode():
-            raise InputError(f"{out}: holds a run of another recipe: choose another --out")
-
-
-def claim_folder(out: Path, recipe: Recipe) -> None:
-    """Make a run folder, or take up one of the same recipe that was left unfinished."""
-    check_folder(out, recipe)
-    written = out / "recipe.yaml"
-    if written.is_file():
-        # what a killed run left half-written, and nothing else that is hidden
-        half = [*out.glob(".*.json.*"), *out.glob(".*.html.*"), *(out / "models").glob(".*.*")]
-        for leftover in half:
-            shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
-        return
-    out.mkdir(parents=True, exist_ok=True)
-    with atomic_file(written) as temporary:
-        temporary.write_text(recipe.to_yaml(), encoding="utf-8")
-
-
-def recipe_of_run(run: Path) -> Recipe:
-    """The resolved recipe of a run folder."""
-    import yaml
-
-    file = run / "recipe.yaml"
-    if not file.is_file():
-        raise InputError(f"{run}: has no recipe.yaml, so it is not a run folder")
-    return parse_recipe(yaml.safe_load(file.read_text(encoding="utf-8")), str(file))
-
-
-def versions() -> dict[str, str]:
-    """Versions of what decides the numbers."""
-    packages = ("torch", "open_clip_torch", "numpy", "pillow", "safetensors")
-    return {
-        "python": platform.python_version(),
-        **{name: metadata.version(name) for name in packages},
-    }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -60,6 +61,14 @@ class DualEncoder:
         scale = self.module.logit_scale
         assert isinstance(scale, nn.Parameter)
         return scale
+
+    def digest(self) -> str:
+        """sha256 of all weights and statistics."""
+        digest = hashlib.sha256()
+        for name, tensor in self.module.state_dict().items():
+            digest.update(name.encode())
+            digest.update(tensor.cpu().contiguous().numpy().tobytes())
+        return digest.hexdigest()
 
     def copy(self, name: str | None = None) -> DualEncoder:
         """An independent copy; training one leaves the other alone."""

@@ -1,0 +1,52 @@
+"""A run folder belongs to one recipe: nothing else is put there, and a killed run goes on in it."""
+
+from __future__ import annotations
+
+import platform
+import shutil
+from importlib import metadata
+from pathlib import Path
+
+from mmpoison.errors import InputError
+from mmpoison.experiments.recipe import Recipe
+from mmpoison.files import atomic_file
+
+
+def check_folder(out: Path, recipe: Recipe) -> None:
+    """Refuse a run folder that holds anything but an earlier try of the same recipe.
+
+    Raises:
+        InputError: If the folder holds something else.
+    """
+    if out.is_file():
+        raise InputError(f"{out}: is a file, a run folder is needed: choose another --out")
+    written = out / "recipe.yaml"
+    if out.is_dir() and any(out.iterdir()):
+        if not written.is_file():
+            raise InputError(f"{out}: holds something that is not a run: choose another --out")
+        if written.read_bytes() != recipe.to_yaml().encode():
+            raise InputError(f"{out}: holds a run of another recipe: choose another --out")
+
+
+def claim_folder(out: Path, recipe: Recipe) -> None:
+    """Make a run folder, or take up one of the same recipe that was left unfinished."""
+    check_folder(out, recipe)
+    written = out / "recipe.yaml"
+    if written.is_file():
+        # what a killed run left half-written, and nothing else that is hidden
+        half = [*out.glob(".*.json.*"), *out.glob(".*.html.*"), *(out / "models").glob(".*.*")]
+        for leftover in half:
+            shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
+        return
+    out.mkdir(parents=True, exist_ok=True)
+    with atomic_file(written) as temporary:
+        temporary.write_text(recipe.to_yaml(), encoding="utf-8")
+
+
+def versions() -> dict[str, str]:
+    """Versions of what decides the numbers."""
+    packages = ("torch", "open_clip_torch", "numpy", "pillow", "safetensors")
+    return {
+        "python": platform.python_version(),
+        **{name: metadata.version(name) for name in packages},
+    }
