@@ -48,8 +48,9 @@ def build_module(model_cfg: Mapping[str, Any], *, pretrained_text: bool = False)
 @contextmanager
 def _quiet_transformers() -> Iterator[None]:
     """Keep transformers from drawing a bar and a table of unused weights into our output."""
-    from transformers.utils import logging
+    from transformers.utils import logging as transformers_logging
 
+    logging: Any = transformers_logging  # it carries no types
     before = logging.get_verbosity()
     logging.set_verbosity_error()
     logging.disable_progress_bar()
