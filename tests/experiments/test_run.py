@@ -230,6 +230,9 @@ def test_another_folder_gives_the_same_numbers(
     )
     assert watch.trained == ["training poisoned"]
     assert other["utility"]["clean_model"] == metrics["utility"]["clean_model"]
+    # and the run has its own copy of it, as of the models that it trained
+    ours = load_checkpoint(tmp_path / "other" / "models" / "clean_model")
+    assert ours.digest() == load_checkpoint(tmp_path / "run" / "models" / "clean_model").digest()
     # and another seed trains its own
     watch = Watch()
     run_recipe(make_recipe(seed=4, filter=None, sterilize=None), tmp_path / "seed", monitor=watch)

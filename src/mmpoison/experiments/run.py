@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import inspect
 import json
+import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -38,7 +39,7 @@ from mmpoison.experiments.cards import model_card
 from mmpoison.experiments.monitor import Monitor, SilentMonitor
 from mmpoison.experiments.recipe import AttackPart, Recipe
 from mmpoison.experiments.run_folder import check_folder, claim_folder, versions
-from mmpoison.files import write_json
+from mmpoison.files import atomic_folder, write_json
 from mmpoison.models import (
     MODELS,
     DualEncoder,
@@ -297,6 +298,9 @@ class _Run:
         cached = cache_folder() / "models" / self._shared_key(name, data) if shared else None
         if cached is not None and cached.is_dir():
             self.monitor.say(f"{name}: taken from the cache")
+            if self.save_models:
+                with atomic_folder(own) as folder:
+                    shutil.copytree(cached, folder, dirs_exist_ok=True)
             return load_checkpoint(cached)
         with self._timed(f"train_{name}"):
             result = train()
