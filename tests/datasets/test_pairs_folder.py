@@ -19,7 +19,8 @@ from hypothesis import strategies as st
 from mmpoison.attacks import SingleTargetLabel
 from mmpoison.datasets import ImageTable, PairDataset, load_pairs, save_pairs
 from mmpoison.datasets.manifest import PoisonedPair, PoisonManifest
-from mmpoison.datasets.pairs_folder import check_relative, restore_clean
+from mmpoison.datasets.builder import check_relative
+from mmpoison.datasets.pairs_folder import load_pairs_folder, restore_clean
 from mmpoison.errors import InputError
 
 GOOD: dict[str, Any] = {"image": "a.jpg", "captions": ["a sheep"], "label": "sheep"}
@@ -262,16 +263,22 @@ def test_saving_does_not_fetch_files_from_outside(
 
 
 def test_missing_folder(tmp_path: Path) -> None:
-    assert refusal(tmp_path / "nowhere") == f"{tmp_path / 'nowhere'}: no such folder"
+    assert refusal(tmp_path / "nowhere") == f"{tmp_path / 'nowhere'}: no such folder or file"
+    with pytest.raises(InputError, match="nowhere: no such folder$"):
+        load_pairs_folder(tmp_path / "nowhere")
 
 
 def test_a_file_is_no_folder(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
-    assert "no such folder" in refusal(tmp_path / "file")
+    assert "no known format is recognised" in refusal(tmp_path / "file")
+    with pytest.raises(InputError, match="file: no such folder$"):
+        load_pairs_folder(tmp_path / "file")
 
 
 def test_no_captions_file(tmp_path: Path) -> None:
-    assert refusal(tmp_path) == f"{tmp_path}: has no captions.jsonl, so it is not a pairs folder"
+    assert "no known format is recognised" in refusal(tmp_path)
+    with pytest.raises(InputError, match=r"has no captions\.jsonl, so it is not a pairs folder"):
+        load_pairs_folder(tmp_path)
 
 
 @pytest.mark.parametrize("lines", [(), ("", "   ")])
@@ -453,7 +460,7 @@ import resource, sys, time
 import mmpoison.datasets.pairs_folder as folder
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 begun = time.process_time()
-pairs = folder.load_pairs(sys.argv[1])
+pairs = folder.load_pairs_folder(sys.argv[1])
 seconds = time.process_time() - begun
 after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 print(len(pairs), seconds, (after - before) / 1024)

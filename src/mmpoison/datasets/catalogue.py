@@ -1,15 +1,18 @@
-"""The contract that every named data set keeps, and the registry that finds them."""
+"""The contract that every data set and format keeps, the registry that finds them, and the recognition of a folder."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import os
+import warnings
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from mmpoison.datasets.pairs import PairDataset
-from mmpoison.datasets.pairs_folder import load_pairs
-from mmpoison.errors import InputError
+from mmpoison.errors import InputError, MmpoisonWarning
 from mmpoison.registry import Registry
 
 Progress = Callable[[int, int], None]
@@ -17,16 +20,24 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True)
 class DataSource:
-    """A named data set.
+    """A named data set, or a format in which people hold their own pairs.
 
     Attributes:
-        name: Registered name.
+        name: Registered name; `--format` takes it too.
         summary: One line: what it holds.
-        where_from: Where a user gets it and on what terms.
-        load: `load(root, seed, **options)` gives the pairs; `root` is the user's folder, None for data made here.
+        where_from: Where a user gets it.
+        terms: On what terms its images and captions may be used; empty for a format.
+        load: `load(root, seed, **options)` gives the pairs; `root` is the user's folder or file, None for data made
+            here.
         build: `build(out, seed, progress, **options)` makes or downloads it, or None where the user must bring it.
         needs_root: Whether the user must bring a folder.
         attribution: What must be shown beside its pictures, or None.
+        options: Names of the options of `load`.
+        recognise: Gives the evidence (the name of a file) that a folder or file is of this kind, or None.
+        priority: Of several that recognise a folder the highest wins, and equal ones are ambiguous: 2 for a format with
+            a file of its own, 1 for a single table that could be anyone's, 0 for bare images.
+        stream: `stream(root, images, **options)` gives tables of about so many images, one after the other, with flat
+            memory; None where the whole table is read first.
     """
 
     name: str
@@ -37,9 +48,16 @@ class DataSource:
     needs_root: bool = True
     attribution: str | None = None
     options: tuple[str, ...] = field(default=())
+    terms: str = ""
+    recognise: Callable[[Path], str | None] | None = None
+    priority: int = 2
+    stream: Callable[..., Iterator[PairDataset]] | None = None
 
 
 DATASETS: Registry[DataSource] = Registry("data set", "mmpoison.datasets")
+
+DATA_VARIABLE = "MMPOISON_DATA"
+"""The environment variable that names a folder in which data sets lie under their registered names."""
 
 
 def load_dataset(
@@ -48,33 +66,154 @@ def load_dataset(
     *,
     seed: int = 0,
     options: Mapping[str, Any] | None = None,
+    format: str | None = None,
 ) -> PairDataset:
-    """Load a data set by registered name, or a pairs folder by path.
+    """Load a data set by registered name, or a folder or file by path.
 
     Args:
-        name: A registered name, or the path of a pairs folder.
-        root: Folder of the user's that holds the data, where the data set needs one.
+        name: A registered name, or a path whose format is recognised.
+        root: Folder of the user's that holds the data, where the data set needs one (`$MMPOISON_DATA/NAME` where that
+            exists); for a pairs folder the folder of its images.
         seed: Seed of the run, for data that are made or split by it.
         options: Options of the data set.
+        format: The format of a path, instead of recognising it.
 
     Raises:
         InputError: If the name is neither, the folder is missing, or an option is unknown.
     """
-    options = dict(options or {})
-    if name not in DATASETS and Path(name).is_dir():
-        if options:
+    if format is None and name in DATASETS:
+        source = DATASETS[name]
+        place = find_root(source) if root is None else Path(root)
+        if source.needs_root and place is None:
             raise InputError(
-                f"{name}: a pairs folder has no options, got {', '.join(sorted(options))}"
+                f"data set {name!r} needs the folder that holds it (--data-root DIR, or ${DATA_VARIABLE}/{name}): "
+                f"{source.where_from}"
             )
-        return load_pairs(name, images=root)
-    source = DATASETS[name]
+    elif format is None and not Path(name).exists():
+        if "/" in name or "\\" in name:
+            raise InputError(f"{name}: no such folder or file")
+        source, place = DATASETS[name], None  # raises with the nearest name
+    else:
+        place = Path(name)
+        source = recognise(place) if format is None else DATASETS[format]
+        if root is not None:
+            options = {**(options or {}), "images": root}
+    return _load(source, place, seed, dict(options or {}))
+
+
+def load_pairs(
+    path: str | Path,
+    *,
+    images: str | Path | None = None,
+    format: str | None = None,
+    seed: int = 0,
+    **options: Any,
+) -> PairDataset:
+    """Load a folder or file of pairs; its format is recognised by its files.
+
+    Args:
+        path: A pairs folder (`captions.jsonl`), or any format of `mmpoison data list`.
+        images: Folder that relative image paths start from, for formats that keep images elsewhere.
+        format: Registered name of the format, where it cannot be recognised.
+        seed: For formats that split or label at random.
+        **options: Options of the format.
+
+    Returns:
+        The pairs. Entries that cannot be trusted are left out, warned of and listed in `problems`; a broken pairs
+        folder, our own format, is refused.
+
+    Raises:
+        InputError: If there is nothing at the path, no format or several recognise it, or nothing can be read.
+    """
+    place = Path(path)
+    source = recognise(place) if format is None else DATASETS[format]
+    if images is not None:
+        options["images"] = images
+    return _load(source, place, seed, options)
+
+
+def stream_pairs(
+    path: str | Path, *, images_at_once: int = 10_000, format: str | None = None, **options: Any
+) -> Iterator[PairDataset]:
+    """Read a folder or file of pairs piece by piece, with memory that does not grow with its size.
+
+    Args:
+        path: As for `load_pairs`.
+        images_at_once: About how many images each piece has.
+        format: Registered name of the format, where it cannot be recognised.
+        **options: Options of the format.
+
+    Yields:
+        Tables with their own images. Formats that can only be read whole are read whole and handed out in pieces.
+
+    Raises:
+        InputError: As for `load_pairs`.
+    """
+    place = Path(path)
+    source = recognise(place) if format is None else DATASETS[format]
+    _check_options(source, options)
+    if source.stream is not None:
+        yield from source.stream(place, images_at_once, **options)
+        return
+    pairs = _load(source, place, 0, options)
+    for start in range(0, len(pairs.images), images_at_once):
+        yield pairs.piece(np.arange(start, min(start + images_at_once, len(pairs.images))))
+
+
+def recognise(path: Path) -> DataSource:
+    """The format of a folder or file, by the files in it.
+
+    Raises:
+        InputError: If there is nothing there, no format fits, or several fit equally well.
+    """
+    if not path.exists():
+        raise InputError(f"{path}: no such folder or file")
+    found: list[tuple[int, DataSource, str]] = []
+    for source in DATASETS.values():
+        evidence = source.recognise(path) if source.recognise is not None else None
+        if evidence is not None:
+            found.append((source.priority, source, evidence))
+    best = [entry for entry in found if entry[0] == max(f[0] for f in found)]
+    if not best:
+        known = ", ".join(name for name in DATASETS if DATASETS[name].recognise is not None)
+        raise InputError(
+            f"{path}: no known format is recognised by its files: name one with --format, of {known}"
+        )
+    if len(best) > 1:
+        kinds = " or ".join(f"{source.name} ({evidence})" for _, source, evidence in best)
+        raise InputError(f"{path}: could be {kinds}: say which with --format")
+    return best[0][1]
+
+
+def find_root(source: DataSource) -> Path | None:
+    """Where a named data set lies on this machine: `$MMPOISON_DATA/NAME`, or None."""
+    base = os.environ.get(DATA_VARIABLE)
+    if not base or not source.needs_root:
+        return None
+    place = Path(base) / source.name
+    return place if place.exists() else None
+
+
+def _load(
+    source: DataSource, place: Path | None, seed: int, options: Mapping[str, Any]
+) -> PairDataset:
+    _check_options(source, options)
+    if place is not None and not place.exists():
+        raise InputError(f"{place}: no such folder, {source.name} needs {source.where_from}")
+    pairs = source.load(place, seed, **options)
+    if pairs.problems:
+        warnings.warn(
+            f"{place}: {len(pairs.problems)} entries were left out, the first: {pairs.problems[0]} "
+            "(mmpoison data verify lists all)",
+            MmpoisonWarning,
+            stacklevel=3,
+        )
+    return pairs
+
+
+def _check_options(source: DataSource, options: Mapping[str, Any]) -> None:
     if unknown := sorted(set(options) - set(source.options)):
         raise InputError(
-            f"data set {name!r} has no option {unknown[0]!r}: "
+            f"data set {source.name!r} has no option {unknown[0]!r}: "
             f"it has {', '.join(source.options) or 'none'}"
         )
-    if source.needs_root and root is None:
-        raise InputError(
-            f"data set {name!r} needs the folder that holds it (--data-root DIR): {source.where_from}"
-        )
-    return source.load(None if root is None else Path(root), seed, **options)

@@ -9,7 +9,7 @@ from mmpoison.datasets.cache import cache_folder
 from mmpoison.datasets.catalogue import DATASETS, DataSource
 from mmpoison.datasets.openmoji import ATTRIBUTION, OPENMOJI_SCENES_VERSION, build_openmoji
 from mmpoison.datasets.pairs import PairDataset
-from mmpoison.datasets.pairs_folder import load_pairs
+from mmpoison.datasets.pairs_folder import load_pairs_folder
 from mmpoison.errors import InputError
 
 
@@ -35,7 +35,7 @@ def load_openmoji(
         progress: Called with (done, total) while scenes are drawn.
     """
     if root is not None:
-        return load_pairs(root)
+        return load_pairs_folder(root)
     name = f"v{OPENMOJI_SCENES_VERSION}-seed{seed}-{unlabelled}-{per_class}-{held_out}-{size}px"
     folder = cache_folder() / "openmoji" / name
     if not folder.is_dir():
@@ -53,7 +53,7 @@ def load_openmoji(
             # another run of a sweep may have drawn them meanwhile
             if not folder.is_dir():
                 raise
-    return load_pairs(folder)
+    return load_pairs_folder(folder)
 
 
 DATASETS.register("openmoji")(

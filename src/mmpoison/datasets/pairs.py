@@ -36,6 +36,8 @@ class ImageTable:
         split_codes: Index into `SPLITS`, shape `(I,)`.
         classes: Class names, sorted.
         root: The folder that the relative paths start from.
+        categories: Everything that is in each image, a tuple of names each, shape `(I,)`, dtype object; None where the
+            data do not say. An image has one label, by which attacks and measurements go, and may show more.
     """
 
     ids: npt.NDArray[np.object_]
@@ -43,10 +45,12 @@ class ImageTable:
     split_codes: npt.NDArray[np.int8]
     classes: tuple[str, ...]
     root: Path
+    categories: npt.NDArray[np.object_] | None = None
 
     def __post_init__(self) -> None:
-        for array in (self.ids, self.class_codes, self.split_codes):
-            array.flags.writeable = False
+        for array in (self.ids, self.class_codes, self.split_codes, self.categories):
+            if array is not None:
+                array.flags.writeable = False
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -79,10 +83,11 @@ class ImageTable:
     @classmethod
     def build(
         cls,
-        ids: Sequence[str],
+        ids: Sequence[str] | npt.NDArray[np.object_],
         labels: Sequence[str | None],
         splits: Sequence[str],
         root: Path,
+        categories: Sequence[tuple[str, ...]] | None = None,
     ) -> ImageTable:
         """Build the table from plain sequences of equal length."""
         classes = tuple(sorted({label for label in labels if label is not None}))
@@ -95,6 +100,7 @@ class ImageTable:
             split_codes=np.array([_split_code(split) for split in splits], dtype=np.int8),
             classes=classes,
             root=root,
+            categories=_objects(categories) if categories is not None else None,
         )
 
 
@@ -112,6 +118,7 @@ class PairDataset:
         image: Image each pair is with, shape `(N,)`, index into `images`.
         source: Image each caption was written for, shape `(N,)`.
         manifest: The poison that this set carries, or None for a clean set.
+        problems: What was left out when the set was loaded, one line each with its place; empty for sound data.
     """
 
     images: ImageTable
@@ -119,6 +126,7 @@ class PairDataset:
     image: IntArray
     source: IntArray
     manifest: PoisonManifest | None = None
+    problems: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         for array in (self.captions, self.image, self.source):
@@ -135,6 +143,7 @@ class PairDataset:
         image: npt.ArrayLike,
         source: npt.ArrayLike | None = None,
         manifest: PoisonManifest | None = None,
+        problems: Sequence[str] = (),
     ) -> PairDataset:
         """Build a set in canonical order (by image, then as given)."""
         with_image = np.asarray(image, dtype=np.int32)
@@ -146,6 +155,7 @@ class PairDataset:
             with_image[order],
             from_image[order],
             manifest,
+            tuple(problems),
         )
 
     @property
@@ -200,6 +210,41 @@ class PairDataset:
             mask &= self.poisoned == poisoned
         return self.where(mask)
 
+    def piece(self, images: npt.ArrayLike) -> PairDataset:
+        """The pairs that are with some images, over a table of these images alone.
+
+        Args:
+            images: Indices of images, sorted, without repetition, shape `(n,)`; of a poisoned set the images that
+                misused captions were written for must be among them.
+
+        Raises:
+            InputError: If a caption's own image is left out.
+        """
+        kept = np.asarray(images, dtype=np.int64)
+        position = np.full(len(self.images), -1, dtype=np.int32)
+        position[kept] = np.arange(len(kept), dtype=np.int32)
+        part = self.where(position[self.image] >= 0)
+        source = position[part.source]
+        if source.size and source.min() < 0:
+            raise InputError("a piece of a poisoned set must hold the images its captions are from")
+        table = self.images
+        labels = [table.label(int(index)) for index in kept]
+        splits = [SPLITS[code] for code in table.split_codes[kept]]
+        return PairDataset.build(
+            ImageTable.build(
+                table.ids[kept],
+                labels,
+                splits,
+                table.root,
+                None if table.categories is None else list(table.categories[kept]),
+            ),
+            part.captions,
+            position[part.image],
+            source,
+            self.manifest,
+            self.problems,
+        )
+
     def used_images(self) -> IntArray:
         """Indices of the images that at least one pair is with, sorted, shape `(n,)`."""
         return np.unique(self.image)
@@ -226,12 +271,15 @@ class PairDataset:
         bounds = np.searchsorted(self.image, np.arange(len(self.images) + 1))
         for index in range(len(self.images)):
             start, stop = bounds[index], bounds[index + 1]
-            yield {
+            line = {
                 "image": self.images.ids[index],
                 "captions": list(self.captions[start:stop]),
                 "label": self.images.label(index),
                 "split": SPLITS[self.images.split_codes[index]],
             }
+            if self.images.categories is not None and self.images.categories[index]:
+                line["categories"] = list(self.images.categories[index])
+            yield line
 
     @cached_property
     def fingerprint(self) -> str:
@@ -250,8 +298,11 @@ def _split_code(split: str) -> int:
         raise InputError(unknown_name("split", split, list(SPLITS))) from None
 
 
-def _objects(values: Sequence[str] | npt.NDArray[np.object_]) -> npt.NDArray[np.object_]:
+def _objects(
+    values: Sequence[str] | Sequence[tuple[str, ...]] | npt.NDArray[np.object_],
+) -> npt.NDArray[np.object_]:
     # np.array(list of str) would make a fixed-width unicode array as wide as the longest caption
     array = np.empty(len(values), dtype=object)
-    array[:] = values
+    for index, value in enumerate(values):
+        array[index] = value
     return array

@@ -7,13 +7,15 @@ import os
 import shutil
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from pathlib import Path, PurePosixPath
+from dataclasses import replace
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
+from mmpoison.datasets.builder import PairsBuilder, check_relative
 from mmpoison.datasets.manifest import PoisonManifest
-from mmpoison.datasets.pairs import SPLITS, ImageTable, PairDataset
+from mmpoison.datasets.pairs import SPLITS, PairDataset
 from mmpoison.errors import InputError
 from mmpoison.files import atomic_folder
 
@@ -26,19 +28,22 @@ NOTICE_FILES = ("README.md", "attribution.txt", "LICENSE")
 ImagePolicy = Literal["link", "copy", "none"]
 
 
-def load_pairs(path: str | Path, *, images: str | Path | None = None) -> PairDataset:
+def load_pairs_folder(
+    path: str | Path, *, images: str | Path | None = None, strict: bool = True
+) -> PairDataset:
     """Load a pairs folder.
 
     Args:
         path: Folder with `captions.jsonl` (and `manifest.json` where the set is poisoned).
         images: Folder that the relative image paths start from; the pairs folder itself by default.
+        strict: Refuse the whole set for one broken line; else leave the line out and name it in `problems`.
 
     Returns:
         The pairs in file order; poisoned pairs are recognised by the manifest beside them.
 
     Raises:
-        InputError: If the folder or file is missing, a line is broken, a path leaves the folder, an image occurs
-            twice, or the manifest does not describe the pairs.
+        InputError: If the folder or file is missing, the manifest does not describe the pairs, or (strict) a line is
+            broken, a path leaves the folder or an image occurs twice.
     """
     folder = Path(path)
     if not folder.is_dir():
@@ -46,32 +51,26 @@ def load_pairs(path: str | Path, *, images: str | Path | None = None) -> PairDat
     file = folder / CAPTIONS_FILE
     if not file.is_file():
         raise InputError(f"{folder}: has no {CAPTIONS_FILE}, so it is not a pairs folder")
-    ids: list[str] = []
-    labels: list[str | None] = []
-    splits: list[str] = []
-    captions: list[str] = []
-    image: list[int] = []
-    seen: set[str] = set()
+    builder = PairsBuilder(folder if images is None else Path(images), strict=strict)
     with file.open("rb") as stream:
         for number, raw in enumerate(stream, start=1):
             if not raw.strip():
                 continue
             where = f"{file} line {number}"
-            line = _parse_line(raw, where)
-            # `./a.jpg` and `a.jpg` are one image
-            spelled = str(PurePosixPath(line["image"]))
-            if spelled in seen:
-                raise InputError(f"{where}: image {line['image']!r} occurs twice")
-            seen.add(spelled)
-            image.extend([len(ids)] * len(line["captions"]))
-            captions.extend(line["captions"])
-            ids.append(line["image"])
-            labels.append(line.get("label"))
-            splits.append(line.get("split", "train"))
-    if not ids:
-        raise InputError(f"{file}: holds no image")
-    root = folder if images is None else Path(images)
-    pairs = PairDataset.build(ImageTable.build(ids, labels, splits, root), captions, image)
+            try:
+                line = _parse_line(raw, where)
+            except InputError as error:
+                builder.problem(str(error))
+                continue
+            builder.add(
+                line["image"],
+                line["captions"],
+                label=line.get("label"),
+                split=line.get("split", "train"),
+                categories=line.get("categories", ()),
+                where=where,
+            )
+    pairs = builder.build(str(file))
     manifest = folder / MANIFEST_FILE
     if manifest.exists():
         return apply_manifest(pairs, PoisonManifest.read(manifest))
@@ -135,7 +134,7 @@ def apply_manifest(pairs: PairDataset, manifest: PoisonManifest) -> PairDataset:
             )
         # poison is put behind an image's own captions, so the last equal one is the poisoned one
         source[rows.pop()] = index[entry.clean_image]
-    return PairDataset(pairs.images, pairs.captions, pairs.image, source, manifest)
+    return replace(pairs, source=source, manifest=manifest)
 
 
 def restore_clean(pairs: PairDataset) -> PairDataset:
@@ -146,19 +145,6 @@ def restore_clean(pairs: PairDataset) -> PairDataset:
         kept = pairs.where(~pairs.poisoned)
         return PairDataset.build(kept.images, kept.captions, kept.image)
     return PairDataset.build(pairs.images, pairs.captions, pairs.source)
-
-
-def check_relative(path: str, where: str) -> str:
-    """Return a relative POSIX path unchanged; refuse one that could leave its folder.
-
-    >>> check_relative("sheep/0001.jpg", "line 1")
-    'sheep/0001.jpg'
-    """
-    pure = PurePosixPath(path)
-    escapes = pure.is_absolute() or ".." in pure.parts or "\\" in path or ":" in path[:3]
-    if not path or escapes or "\x00" in path:
-        raise InputError(f"{where}: image path {path!r} leaves the folder, it is refused")
-    return path
 
 
 def _parse_line(raw: bytes, where: str) -> dict[str, Any]:
@@ -181,11 +167,14 @@ def _parse_line(raw: bytes, where: str) -> dict[str, Any]:
         raise InputError(f"{where}: 'captions' must be a list of strings")
     if not (line.get("label") is None or isinstance(line["label"], str)):
         raise InputError(f"{where}: 'label' must be a class name or null")
+    categories = line.get("categories", [])
+    if not isinstance(categories, list) or not all(isinstance(c, str) for c in categories):
+        raise InputError(f"{where}: 'categories' must be a list of strings")
     if line.get("split", "train") not in SPLITS:
         raise InputError(f"{where}: split {line['split']!r} is none of {', '.join(SPLITS)}")
     if b"\\ud" in raw.lower():
         try:
-            "".join([line["image"], *captions, line.get("label") or ""]).encode()
+            "".join([line["image"], *captions, line.get("label") or "", *categories]).encode()
         except UnicodeEncodeError:
             raise InputError(f"{where}: half a surrogate pair (\\ud...) is not text") from None
     return line

@@ -13,7 +13,7 @@ import numpy as np
 
 from mmpoison.datasets.catalogue import DATASETS, DataSource
 from mmpoison.datasets.pairs import BoolArray, ImageTable, PairDataset
-from mmpoison.datasets.pairs_folder import load_pairs
+from mmpoison.datasets.pairs_folder import load_pairs_folder
 from mmpoison.errors import InputError
 from mmpoison.seeding import generator
 
@@ -48,7 +48,7 @@ def load_rsicd_ucm(
     captions: list[str] = []
     image: list[int] = []
     for name in ("rsicd", "ucm"):
-        part = load_pairs(root / name)
+        part = load_pairs_folder(root / name)
         first = _first_half(part, seed, f"split/{name}", by_class=name == "ucm")
         kept = np.ones(len(first), dtype=bool)
         if name == "rsicd" and unlabelled is not None:
