@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 
 from mmpoison.attacks import SingleTargetLabel
 from mmpoison.datasets import ImageTable, PairDataset, load_pairs, save_pairs
-from mmpoison.datasets.manifest import PoisonedPair, PoisonManifest
 from mmpoison.datasets.builder import check_relative
+from mmpoison.datasets.manifest import PoisonedPair, PoisonManifest
 from mmpoison.datasets.pairs_folder import load_pairs_folder, restore_clean
 from mmpoison.errors import InputError
 
@@ -264,14 +264,14 @@ def test_saving_does_not_fetch_files_from_outside(
 
 def test_missing_folder(tmp_path: Path) -> None:
     assert refusal(tmp_path / "nowhere") == f"{tmp_path / 'nowhere'}: no such folder or file"
-    with pytest.raises(InputError, match="nowhere: no such folder$"):
+    with pytest.raises(InputError, match=r"nowhere: no such folder$"):
         load_pairs_folder(tmp_path / "nowhere")
 
 
 def test_a_file_is_no_folder(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     assert "no known format is recognised" in refusal(tmp_path / "file")
-    with pytest.raises(InputError, match="file: no such folder$"):
+    with pytest.raises(InputError, match=r"file: no such folder$"):
         load_pairs_folder(tmp_path / "file")
 
 
