@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import struct
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,7 @@ from PIL import Image
 
 from mmpoison.datasets import ImageTable, PairDataset
 from mmpoison.errors import InputError
-from mmpoison.images import PixelStore, decode, decode_images, read_image
+from mmpoison.images import BrokenImage, PixelStore, decode, decode_images, read_image
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -101,6 +103,29 @@ def test_a_link_inside_the_root_is_followed(tmp_path: Path) -> None:
     )
 
 
+def test_an_orientation_in_the_exif_data_is_not_applied(tmp_path: Path) -> None:
+    """As in CLIP's own pipeline: a model that was trained so must be fed so."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    image = noise(20, 30)
+    image.save(tmp_path / "turned.png", exif=exif)
+    image.save(tmp_path / "plain.png")
+    np.testing.assert_array_equal(
+        read_image(tmp_path, "turned.png", 20), read_image(tmp_path, "plain.png", 20)
+    )
+
+
+def test_an_animation_is_its_first_frame(tmp_path: Path) -> None:
+    frames = [Image.new("RGB", (20, 20), colour) for colour in ("red", "lime", "blue")]
+    frames[0].save(tmp_path / "x.gif", save_all=True, append_images=frames[1:])
+    assert (read_image(tmp_path, "x.gif", 8) == [255, 0, 0]).all()
+
+
+def test_a_wrong_suffix_does_not_matter(tmp_path: Path) -> None:
+    noise(16, 16).save(tmp_path / "x.jpg", "PNG")
+    np.testing.assert_array_equal(read_image(tmp_path, "x.jpg", 16), np.asarray(noise(16, 16)))
+
+
 # -- bad files -------------------------------------------------------------------------------------
 
 
@@ -120,6 +145,21 @@ def test_truncated(tmp_path: Path, cut_jpeg: bytes) -> None:
 def test_not_an_image(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "x.jpg").write_bytes(content)
     assert "not an image of a known format" in refusal(tmp_path, "x.jpg")
+
+
+@pytest.mark.parametrize("kind", ["PNG", "BMP", "PPM"])
+def test_a_picture_without_pixels(tmp_path: Path, kind: str) -> None:
+    stream = io.BytesIO()
+    Image.new("RGB", (7, 7)).save(stream, kind)
+    content = bytearray(stream.getvalue())
+    where = {"PNG": 16, "BMP": 18, "PPM": 3}[kind]
+    content[where : where + 8] = bytes(8) if kind != "PPM" else b"0 0\n255\n"
+    if kind == "PNG":
+        content[29:33] = struct.pack(">I", zlib.crc32(content[12:29]))
+    (tmp_path / "x.any").write_bytes(bytes(content))
+    with pytest.raises(BrokenImage) as error:
+        read_image(tmp_path, "x.any", 8)
+    assert error.value.fault in ("broken", "no-image", "truncated")
 
 
 def test_a_folder_is_no_image(tmp_path: Path) -> None:

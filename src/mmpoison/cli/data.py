@@ -4,94 +4,287 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, Literal
 
 import typer
-from rich.table import Table
+import yaml
 
 from mmpoison.cli.console import console, monitor
 from mmpoison.errors import InputError
-from mmpoison.reporting import safe_text
 
 app = typer.Typer(help="List, build and verify data sets.", no_args_is_help=True)
 
 
 @app.command("list")
-def list_() -> None:
-    """Show the data sets known by name.
+def list_(
+    name: Annotated[str | None, typer.Argument(help="One of them, with all details.")] = None,
+    long: Annotated[bool, typer.Option("--long", help="All details of all.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Show the data sets known by name, the formats that are read, and what is on this machine.
 
     Example: [bold]mmpoison data list[/bold]
     """
-    from mmpoison.datasets import DATASETS
+    from mmpoison.cli.data_shown import known_data, show_known_data
 
-    table = Table("name", "what", "where from")
-    for name in DATASETS:
-        source = DATASETS[name]
-        table.add_row(name, source.summary, source.where_from)
-    console.print(table)
+    known = known_data(name)
+    if as_json:
+        typer.echo(json.dumps(known, indent=2))
+    else:
+        show_known_data(known, console, details=long or name is not None)
 
 
 @app.command()
 def build(
-    name: Annotated[str, typer.Argument(help="A data set that can be made here.")],
+    name: Annotated[str, typer.Argument(help="A data set that can be made here or downloaded.")],
     out: Annotated[Path, typer.Option(help="New folder.")],
-    seed: Annotated[int, typer.Option(min=0, help="Seed of the data.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of data that are made.")] = 0,
+    option: Annotated[
+        list[str] | None,
+        typer.Option("--option", metavar="KEY=VALUE", help="What to make, e.g. year=2017."),
+    ] = None,
 ) -> None:
-    """Make a data set as a pairs folder.
+    """Make a data set, or download it; a download that was stopped goes on with the same command.
 
     Example: [bold]mmpoison data build openmoji --out scenes[/bold]
     """
-    from mmpoison.datasets import DATASETS, load_pairs
+    from mmpoison.datasets import DATASETS, load_dataset
+    from mmpoison.datasets.downloads import build_dataset
+
+    options = _data_options(option or [])
+    with monitor() as progress:
+        build_dataset(
+            name,
+            out,
+            seed=seed,
+            progress=progress.progress(f"building {name}"),
+            options=options,
+        )
+    source = DATASETS[name]
+    counts = load_dataset(name, out).counts()
+    console.print(f"{out}: {counts['images']:,} images, {counts['pairs']:,} pairs")
+    for line in (source.attribution, source.terms and f"terms: {source.terms}"):
+        if line:
+            console.print(line, highlight=False, soft_wrap=True, markup=False)
+
+
+@app.command()
+def split(
+    data: Annotated[str, typer.Argument(help="A folder or file of pairs, or a data set's name.")],
+    labels: Annotated[
+        Path | None, typer.Option(help="CSV of labels: image,label or image,label,split.")
+    ] = None,
+    keywords: Annotated[
+        list[str] | None,
+        typer.Option(metavar="LABEL=WORD|WORD", help="Label images by words in their captions."),
+    ] = None,
+    per_class: Annotated[
+        int | None, typer.Option(min=1, help="Make a split: so many test images of each class.")
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of --per-class.")] = 0,
+    apply: Annotated[
+        str | None, typer.Option(help="Take the split of a file, or one that is shipped.")
+    ] = None,
+    partial: Annotated[
+        bool, typer.Option("--partial", help="Let --apply lack images, and leave others out.")
+    ] = False,
+    save: Annotated[Path | None, typer.Option(help="Write the split to a new file.")] = None,
+    ids: Annotated[
+        Literal["path", "name"],
+        typer.Option(help="Know images by path, or by file name in any folder."),
+    ] = "path",
+    out: Annotated[Path | None, typer.Option(help="Write the set as a new pairs folder.")] = None,
+    images: Annotated[
+        Literal["link", "copy", "none"],
+        typer.Option(help="Of --out: hard links (no copy), copies, or the table alone."),
+    ] = "link",
+    format: Annotated[
+        str | None, typer.Option(help="Format, where the files do not tell (see `data list`).")
+    ] = None,
+    data_root: Annotated[
+        Path | None, typer.Option(help="Folder of a named data set; of the images of a path.")
+    ] = None,
+    option: Annotated[
+        list[str] | None,
+        typer.Option("--option", metavar="KEY=VALUE", help="An option of the data set."),
+    ] = None,
+) -> None:
+    """Show, make, save or take the split of a data set; equal sha256 means equal split and labels.
+
+    Example: [bold]mmpoison data split photos --per-class 25 --save split.json[/bold]
+    """
+    from mmpoison.datasets import load_dataset, save_pairs
+    from mmpoison.datasets.labels import label_by_keyword, labels_from_csv, parse_keywords
+    from mmpoison.datasets.reshape import split_per_class
+    from mmpoison.datasets.splits import FrozenSplit, find_split
     from mmpoison.files import refuse_occupied
 
-    source = DATASETS[name]
-    if source.build is None:
-        raise InputError(f"data set {name!r} cannot be made here: {source.where_from}")
-    refuse_occupied(out)
+    if per_class is not None and apply is not None:
+        raise InputError("--per-class makes a split and --apply takes one: give one of them")
+    if save is not None and save.exists():
+        raise InputError(f"{save}: is there already: choose another --save")
+    if out is not None:
+        refuse_occupied(out)
+    pairs = load_dataset(data, data_root, options=_data_options(option or []), format=format)
+    if labels is not None:
+        pairs = labels_from_csv(pairs, labels)
+    if keywords:
+        pairs = label_by_keyword(pairs, parse_keywords(keywords))
+    before = pairs.problems
+    if per_class is not None:
+        pairs = split_per_class(pairs, per_class, seed)
+    elif apply is not None:
+        pairs = find_split(apply).apply(pairs, strict=not partial, where=apply)
+    # those of loading were warned of
+    for problem in pairs.problems[len(before) :]:
+        console.print(problem, markup=False, highlight=False, soft_wrap=True)
+    frozen = FrozenSplit.of(pairs, Path(data).name, ids)
+    counts = frozen.counts()
+    parts = ", ".join(f"{counts[part]:,} {part}" for part in ("train", "val", "test"))
+    console.print(f"{parts} images, {counts['classes']} classes", highlight=False)
+    console.print(f"sha256 {frozen.sha256}", highlight=False, soft_wrap=True)
+    if save is not None:
+        frozen.write(save)
+        console.print(f"{save}: written", markup=False, highlight=False, soft_wrap=True)
+    if out is not None:
+        save_pairs(pairs, out, images=images)
+        console.print(f"{out}: {len(pairs):,} pairs", markup=False, highlight=False, soft_wrap=True)
+
+
+@app.command()
+def convert(
+    source: Annotated[
+        str, typer.Argument(metavar="SRC", help="Folder or file of pairs, or hf:org/name.")
+    ],
+    out: Annotated[Path, typer.Option(help="New folder.")],
+    to: Annotated[
+        Literal["pairs-folder", "parquet", "webdataset"], typer.Option(help="The new format.")
+    ],
+    format_: Annotated[
+        str | None, typer.Option("--format", help="Format of SRC, where its files do not tell it.")
+    ] = None,
+    option: Annotated[
+        list[str] | None,
+        typer.Option("--option", metavar="KEY=VALUE", help="Option of the format of SRC."),
+    ] = None,
+    images: Annotated[
+        Literal["link", "copy", "none"],
+        typer.Option(
+            help="Of a pairs folder: hard links, copies or no images; of Parquet: none writes paths, not bytes."
+        ),
+    ] = "link",
+    workers: Annotated[int | None, typer.Option(min=1, help="Shards written at once.")] = None,
+    images_per_shard: Annotated[
+        int, typer.Option(min=1, max=10_000, help="Images in each shard.")
+    ] = 10_000,
+    labels: Annotated[
+        Path | None, typer.Option(help="CSV file with the columns image, label and maybe split.")
+    ] = None,
+    keywords: Annotated[
+        list[str] | None,
+        typer.Option(metavar="LABEL=WORD|WORD", help="Label images by words in their captions."),
+    ] = None,
+) -> None:
+    """Convert a set of pairs; one that was stopped goes on with the same command.
+
+    Example: [bold]mmpoison data convert photos.csv --out shards --to webdataset[/bold]
+    """
+    from mmpoison.datasets.convert import convert as convert_pairs
+
     with monitor() as progress:
-        source.build(out, seed=seed, progress=progress.progress(f"building {name}"))
-    counts = load_pairs(out).counts()
-    console.print(f"{out}: {counts['images']:,} images, {counts['pairs']:,} pairs")
-    if source.attribution:
-        console.print(source.attribution, highlight=False)
+        done = convert_pairs(
+            source,
+            out,
+            to=to,
+            format=format_,
+            options=_data_options(option or []),
+            images=images,
+            workers=workers,
+            images_per_shard=images_per_shard,
+            labels=labels,
+            keywords=keywords or (),
+            progress=progress.progress("converting images"),
+        )
+    again = f", {done.kept_shards} of them from before" if done.kept_shards else ""
+    console.print(
+        f"{out}: {done.images:,} images, {done.pairs:,} pairs in {done.shards} shards{again}",
+        highlight=False,
+        soft_wrap=True,
+    )
+    if done.left_out:
+        console.print(f"{done.left_out:,} left out: {out / 'problems.txt'}", soft_wrap=True)
 
 
 @app.command()
 def verify(
-    folder: Annotated[Path, typer.Argument(help="A pairs folder.")],
+    data: Annotated[str, typer.Argument(help="A folder or file of pairs, or a data set's name.")],
     clean: Annotated[
         Path | None, typer.Option(help="The clean pairs folder that a poisoned one was made from.")
     ] = None,
+    format: Annotated[
+        str | None, typer.Option(help="Format, where the files do not tell (see `data list`).")
+    ] = None,
+    data_root: Annotated[
+        Path | None, typer.Option(help="Folder of a named data set; of the images of a path.")
+    ] = None,
+    option: Annotated[
+        list[str] | None,
+        typer.Option("--option", metavar="KEY=VALUE", help="An option of the data set."),
+    ] = None,
+    images: Annotated[bool, typer.Option(help="Read the image files too.")] = True,
+    near_duplicates: Annotated[
+        int,
+        typer.Option(
+            min=0, max=10, help="Bits of 64 in which the hashes of near images may differ."
+        ),
+    ] = 4,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    out: Annotated[Path | None, typer.Option(help="Write the JSON to a file too.")] = None,
 ) -> None:
-    """Check a pairs folder: lines, images, and the manifest if it is poisoned. Exit code 1 when something is wrong.
+    """Check a data set: entries, images, captions, splits, and the manifest if it is poisoned.
+
+    Exit code 1 when something is wrong; notes alone leave it 0.
 
     Example: [bold]mmpoison data verify poisoned --clean scenes[/bold]
     """
-    from mmpoison.datasets import load_pairs
-    from mmpoison.images.verify import verify_pairs
+    from mmpoison import datasets
+    from mmpoison.cli.data_shown import show_verification
+    from mmpoison.files import write_json
+    from mmpoison.images.verify import load_to_verify, verify_pairs
 
-    pairs = load_pairs(folder)
+    pairs, name, manifest_faults = load_to_verify(
+        data, format=format, root=data_root, options=_data_options(option or [])
+    )
     with monitor() as progress:
         found = verify_pairs(
             pairs,
-            clean=load_pairs(clean) if clean else None,
+            clean=datasets.load_pairs(clean) if clean else None,
+            images=images,
+            near=near_duplicates,
+            format=name,
+            manifest_faults=manifest_faults,
             # JSON alone, so that another program can read it
             progress=None if as_json else progress.progress("reading images"),
         )
+    if out is not None:
+        write_json(out, found.to_json())
     if as_json:
         typer.echo(json.dumps(found.to_json(), indent=2))
     else:
-        table = Table(show_header=False)
-        table.add_column()
-        # a fingerprint that is cut cannot be copied
-        table.add_column(overflow="fold")
-        for key, value in found.facts().items():
-            table.add_row(key, safe_text(str(value)))
-        console.print(table)
-        for problem in found.problems:
-            console.print(f"WRONG: {safe_text(problem)}", soft_wrap=True)
-        if not found.problems:
-            console.print("nothing wrong")
+        show_verification(found, console)
     if found.problems:
         raise typer.Exit(1)
+
+
+def _data_options(assignments: list[str]) -> dict[str, Any]:
+    """The options of a data set as given on the command line, each value read as YAML."""
+    options: dict[str, Any] = {}
+    for assignment in assignments:
+        key, equals, value = assignment.partition("=")
+        if not key or not equals:
+            raise InputError(f"--option {assignment!r}: KEY=VALUE is needed, e.g. per_class=20")
+        try:
+            options[key] = yaml.safe_load(value)
+        except yaml.YAMLError:
+            raise InputError(f"--option {assignment!r}: the value is not valid YAML") from None
+    return options

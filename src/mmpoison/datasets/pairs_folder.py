@@ -14,6 +14,8 @@ from typing import Any, Literal
 import numpy as np
 
 from mmpoison.datasets.builder import PairsBuilder, check_relative
+from mmpoison.datasets.containers import split_container
+from mmpoison.datasets.image_bytes import file_name, read_image_bytes
 from mmpoison.datasets.manifest import PoisonManifest
 from mmpoison.datasets.pairs import SPLITS, PairDataset
 from mmpoison.errors import InputError
@@ -29,7 +31,11 @@ ImagePolicy = Literal["link", "copy", "none"]
 
 
 def load_pairs_folder(
-    path: str | Path, *, images: str | Path | None = None, strict: bool = True
+    path: str | Path,
+    *,
+    images: str | Path | None = None,
+    strict: bool = True,
+    manifest: bool = True,
 ) -> PairDataset:
     """Load a pairs folder.
 
@@ -37,6 +43,8 @@ def load_pairs_folder(
         path: Folder with `captions.jsonl` (and `manifest.json` where the set is poisoned).
         images: Folder that the relative image paths start from; the pairs folder itself by default.
         strict: Refuse the whole set for one broken line; else leave the line out and name it in `problems`.
+        manifest: Mark the poisoned pairs by the manifest beside them; without, a set can be looked at whose manifest
+            does not fit.
 
     Returns:
         The pairs in file order; poisoned pairs are recognised by the manifest beside them.
@@ -71,9 +79,9 @@ def load_pairs_folder(
                 where=where,
             )
     pairs = builder.build(str(file))
-    manifest = folder / MANIFEST_FILE
-    if manifest.exists():
-        return apply_manifest(pairs, PoisonManifest.read(manifest))
+    beside = folder / MANIFEST_FILE
+    if manifest and beside.exists():
+        return apply_manifest(pairs, PoisonManifest.read(beside))
     return pairs
 
 
@@ -90,7 +98,8 @@ def save_pairs(
         pairs: The set to write, with all images of its table.
         out: New folder; written under a temporary name and renamed.
         images: `link` makes hard links (the same bytes on disk; a copy only where the file system cannot link), `copy`
-            copies, `none` writes the table alone.
+            copies, `none` writes the table alone. Images that lie in tar, Parquet or Arrow files are written as files,
+            and get a new id.
         extra: More text files to put beside it, by name.
 
     Raises:
@@ -98,6 +107,10 @@ def save_pairs(
     """
     target = Path(out)
     with atomic_folder(target) as folder:
+        left: Sequence[int] = range(len(pairs.images))
+        root = pairs.root
+        if images != "none":
+            pairs, left = _extract_images(pairs, folder)
         with (folder / CAPTIONS_FILE).open("w", encoding="utf-8") as stream:
             for line in pairs.lines():
                 stream.write(json.dumps(line, ensure_ascii=True) + "\n")
@@ -105,12 +118,18 @@ def save_pairs(
             pairs.manifest.write(folder / MANIFEST_FILE)
         for name, text in (extra or {}).items():
             (folder / name).write_text(text, encoding="utf-8")
-        for name in NOTICE_FILES:
-            if (pairs.root / name).is_file() and not (pairs.root / name).is_symlink():
-                shutil.copyfile(pairs.root / name, folder / name)
+        copy_notices(root, folder)
         if images != "none":
-            _place_images(pairs.root, list(pairs.images.ids), folder, copy=images == "copy")
+            ids = [str(pairs.images.ids[index]) for index in left]
+            place_images(root, ids, folder, copy=images == "copy")
     return target
+
+
+def copy_notices(root: Path, folder: Path) -> None:
+    """Copy the files that say where images come from, where they lie beside them."""
+    for name in NOTICE_FILES:
+        if (root / name).is_file() and not (root / name).is_symlink():
+            shutil.copyfile(root / name, folder / name)
 
 
 def apply_manifest(pairs: PairDataset, manifest: PoisonManifest) -> PairDataset:
@@ -147,6 +166,44 @@ def restore_clean(pairs: PairDataset) -> PairDataset:
     return PairDataset.build(pairs.images, pairs.captions, pairs.source)
 
 
+def rename_images(pairs: PairDataset, ids: Sequence[str], root: Path) -> PairDataset:
+    """The same pairs over images that lie elsewhere; a manifest follows, so that it still describes the set.
+
+    Args:
+        pairs: Any set.
+        ids: New id of each image, shape `(I,)`.
+        root: The folder that they start from.
+
+    Returns:
+        The set with the new ids. Its manifest names them too, and the fingerprint of the clean set under the new names;
+        of a set that a filter went through, whose clean set cannot be told, it keeps the old fingerprint.
+    """
+    table = pairs.images
+    new = np.empty(len(table), dtype=object)
+    new[:] = list(ids)
+    renamed = replace(pairs, images=replace(table, ids=new, root=root))
+    manifest = pairs.manifest
+    if manifest is None or list(ids) == list(table.ids):
+        return renamed
+    names = dict(zip(table.ids, ids, strict=True))
+    fingerprint = manifest.clean_fingerprint
+    if manifest.filtered is None and (
+        manifest.mode == "replace" or restore_clean(pairs).fingerprint == fingerprint
+    ):
+        fingerprint = restore_clean(renamed).fingerprint
+    entries = tuple(
+        replace(
+            entry,
+            clean_image=names[entry.clean_image],
+            poisoned_image=names[entry.poisoned_image],
+        )
+        for entry in manifest.pairs
+    )
+    return replace(
+        renamed, manifest=replace(manifest, pairs=entries, clean_fingerprint=fingerprint)
+    )
+
+
 def _parse_line(raw: bytes, where: str) -> dict[str, Any]:
     try:
         line = json.loads(raw.decode("utf-8"))
@@ -180,7 +237,35 @@ def _parse_line(raw: bytes, where: str) -> dict[str, Any]:
     return line
 
 
-def _place_images(root: Path, ids: Sequence[str], folder: Path, *, copy: bool) -> None:
+def _extract_images(pairs: PairDataset, folder: Path) -> tuple[PairDataset, Sequence[int]]:
+    """Write images from containers as files; gives the set under their new names, and which images are left."""
+    ids: list[str] = [str(image_id) for image_id in pairs.images.ids]
+    left: list[int] = []
+    taken = set(ids)
+    for index, image_id in enumerate(ids):
+        inner = split_container(pairs.root, image_id)
+        if inner is None:
+            left.append(index)
+            continue
+        data = read_image_bytes(pairs.root, image_id)
+        name = file_name(*inner, data)
+        if name in taken:
+            raise InputError(f"{pairs.root / image_id}: another image is called {name!r} already")
+        taken.add(name)
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(data)
+        ids[index] = name
+    if len(left) == len(ids):
+        return pairs, left
+    return rename_images(pairs, ids, pairs.root), left
+
+
+def place_images(root: Path, ids: Sequence[str], folder: Path, *, copy: bool) -> None:
+    """Put image files of a root into a folder under the same names, as hard links or copies.
+
+    Raises:
+        InputError: If one is missing, leads out of the root, or would take the place of another file.
+    """
     made: set[Path] = set()
     inside = root.resolve()
     for image_id in ids:

@@ -1,5 +1,6 @@
 """The one place that reads image files."""
 
-from mmpoison.images.decode import PixelStore, decode_images, read_image
+from mmpoison.images.decode import BrokenImage, decode_images, read_image
+from mmpoison.images.store import PixelStore
 
-__all__ = ["PixelStore", "decode_images", "read_image"]
+__all__ = ["BrokenImage", "PixelStore", "decode_images", "read_image"]

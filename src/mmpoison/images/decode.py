@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO, Literal
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 
-from mmpoison.datasets.pairs import IntArray, PairDataset
 from mmpoison.errors import InputError
 from mmpoison.images.sources import open_image
 
@@ -23,17 +23,84 @@ MAX_PIXELS = 100_000_000
 LONGEST_STRIP = 32
 """Of a picture that is longer than so many times its shorter side, the middle is cut out before it is resized."""
 
+TRANSFORM = "rgb, shorter side (bicubic), centre crop; 1"
+"""Names what `read_image` does; whoever changes its pixels changes this too, and stored pixels are made anew."""
+
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
 """Formats that are opened; others (PDF, EPS, ...) run far more code than a photo needs."""
 
 # our own limit names the file; once for the process, since the filter of warnings is not safe between threads
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+# half-broken metadata, which do not concern the pixels
+warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
 
 Pixels = npt.NDArray[np.uint8]
+
+ImageFault = Literal["missing", "no-access", "broken", "truncated", "no-image", "too-large"]
+"""Why an image cannot be used: there is no such file; it cannot be opened or read; what is in it is broken; it ends too
+early; it is of no known format; it has too many pixels."""
+
+
+class BrokenImage(InputError):
+    """One image of a data set cannot be used.
+
+    Attributes:
+        fault: The kind of fault.
+    """
+
+    def __init__(self, message: str, fault: ImageFault) -> None:
+        super().__init__(message)
+        self.fault = fault
+
+
+@contextmanager
+def picture(root: Path, image_id: str) -> Iterator[tuple[BinaryIO, Image.Image]]:
+    """Open one image; whatever goes wrong with it while the block runs is one line.
+
+    Args:
+        root: Folder the id is relative to; the file must lie in it, symbolic links resolved.
+        image_id: Relative path.
+
+    Yields:
+        The stream of its bytes, and the picture, whose pixels are not decoded yet.
+
+    Raises:
+        BrokenImage: If the file is missing, outside the root, too large, truncated or not an image.
+    """
+    path = root / image_id
+    try:
+        stream = open_image(root, image_id)
+    except InputError as error:
+        missing = isinstance(error.__context__, (FileNotFoundError, KeyError)) or "no such" in str(
+            error
+        )
+        raise BrokenImage(str(error), "missing" if missing else "no-access") from None
+    with stream:
+        try:
+            with Image.open(stream, formats=FORMATS) as image:
+                if image.width * image.height > MAX_PIXELS:
+                    raise BrokenImage(
+                        f"{path}: {image.width} x {image.height} pixels is over the limit of {MAX_PIXELS:,}",
+                        "too-large",
+                    )
+                yield stream, image
+        except Image.DecompressionBombError:
+            raise BrokenImage(
+                f"{path}: too many pixels (a decompression bomb?)", "too-large"
+            ) from None
+        except UnidentifiedImageError:
+            raise BrokenImage(f"{path}: not an image of a known format", "no-image") from None
+        except (OSError, SyntaxError, ValueError) as error:
+            if isinstance(error, InputError):
+                raise
+            raise BrokenImage(f"{path}: broken image ({error})", _fault(error, stream)) from None
 
 
 def read_image(root: Path, image_id: str, size: int) -> Pixels:
     """Read one image as CLIP sees it: shorter side to `size` (bicubic), centre crop.
+
+    As in open_clip's own pipeline, an orientation in the EXIF data is not applied, an animation is its first frame, and
+    transparency is dropped.
 
     Args:
         root: Folder the id is relative to; the file must lie in it, symbolic links resolved.
@@ -44,27 +111,10 @@ def read_image(root: Path, image_id: str, size: int) -> Pixels:
         RGB, shape `(size, size, 3)`.
 
     Raises:
-        InputError: If the file is missing, outside the root, too large, truncated or not an image.
+        BrokenImage: If the file is missing, outside the root, too large, truncated or not an image.
     """
-    path = root / image_id
-    try:
-        with (
-            open_image(root, image_id) as stream,
-            Image.open(stream, formats=FORMATS) as image,
-        ):
-            if image.width * image.height > MAX_PIXELS:
-                raise InputError(
-                    f"{path}: {image.width} x {image.height} pixels is over the limit of {MAX_PIXELS:,}"
-                )
-            return _fit(image.convert("RGB"), size)
-    except Image.DecompressionBombError:
-        raise InputError(f"{path}: too many pixels (a decompression bomb?)") from None
-    except UnidentifiedImageError:
-        raise InputError(f"{path}: not an image of a known format") from None
-    except (OSError, SyntaxError, ValueError) as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError(f"{path}: broken image ({error})") from None
+    with picture(root, image_id) as (_, image):
+        return _fit(image.convert("RGB"), size)
 
 
 def decode_images(
@@ -90,70 +140,56 @@ def decode_images(
     Raises:
         InputError: If any image cannot be read: their number, and the first by name.
     """
+    pixels, broken = try_decode_images(root, ids, size, workers=workers, progress=progress)
+    if broken:
+        more = f" (and {len(broken) - 1} more broken images)" if len(broken) > 1 else ""
+        raise InputError(f"{min(map(str, broken.values()))}{more}")
+    return pixels
+
+
+def try_decode_images(
+    root: Path,
+    ids: Sequence[str],
+    size: int,
+    *,
+    workers: int | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> tuple[Pixels, dict[int, BrokenImage]]:
+    """Decode many images as `decode_images` does, and give those that cannot be read beside the pixels.
+
+    Returns:
+        RGB, shape `(n, size, size, 3)`, without meaning in the rows of broken images; and these by row.
+    """
     pixels = np.empty((len(ids), size, size, 3), dtype=np.uint8)
-    broken: list[str] = []
+    broken: dict[int, BrokenImage] = {}
 
     def decode(index: int) -> None:
         try:
             pixels[index] = read_image(root, ids[index], size)
-        except InputError as error:
-            broken.append(str(error))
+        except BrokenImage as error:
+            broken[index] = error
 
     with ThreadPoolExecutor(workers or os.cpu_count()) as pool:
         for done, _ in enumerate(pool.map(decode, range(len(ids)), chunksize=64), start=1):
             if progress is not None and (done % 256 == 0 or done == len(ids)):
                 progress(done, len(ids))
-    if broken:
-        more = f" (and {len(broken) - 1} more broken images)" if len(broken) > 1 else ""
-        raise InputError(f"{min(broken)}{more}")
-    return pixels
+    return pixels, dict(sorted(broken.items()))
 
 
-@dataclass(frozen=True)
-class PixelStore:
-    """Decoded images of a data set, addressed by the data set's image index.
-
-    Attributes:
-        pixels: Shape `(n, size, size, 3)`, uint8.
-        position: Row of `pixels` for each image of the table, -1 where it was not decoded, shape `(I,)`.
-    """
-
-    pixels: Pixels
-    position: IntArray
-
-    @property
-    def size(self) -> int:
-        """Side of the images in pixels."""
-        return int(self.pixels.shape[1])
-
-    @classmethod
-    def decode(
-        cls,
-        pairs: PairDataset,
-        size: int,
-        *,
-        indices: IntArray | None = None,
-        workers: int | None = None,
-        progress: Callable[[int, int], None] | None = None,
-    ) -> PixelStore:
-        """Decode the images at `indices` (all by default), each once."""
-        wanted = np.arange(len(pairs.images), dtype=np.int32) if indices is None else indices
-        position = np.full(len(pairs.images), -1, dtype=np.int32)
-        position[wanted] = np.arange(len(wanted), dtype=np.int32)
-        ids = [str(image_id) for image_id in pairs.images.ids[wanted]]
-        pixels = decode_images(pairs.root, ids, size, workers=workers, progress=progress)
-        return cls(pixels, position)
-
-    def take(self, indices: IntArray) -> Pixels:
-        """Pixels of the images at `indices`, shape `(n, size, size, 3)`.
-
-        Raises:
-            InputError: If one of them was not decoded.
-        """
-        rows = self.position[indices]
-        if rows.size and rows.min() < 0:
-            raise InputError(f"image {int(indices[rows.argmin()])} was not decoded")
-        return np.asarray(self.pixels[rows])
+def _fault(error: Exception, stream: BinaryIO) -> ImageFault:
+    if isinstance(error, OSError) and error.errno is not None:
+        return "no-access"  # the disk's own error; Pillow's carry no number
+    if "truncated" in str(error).lower():
+        return "truncated"
+    try:
+        # WebP's decoder does not say what is wrong, but its header holds the length of the file
+        stream.seek(0)
+        head = stream.read(12)
+        if head[:4] == b"RIFF" and int.from_bytes(head[4:8], "little") + 8 > stream.seek(0, 2):
+            return "truncated"
+    except (OSError, ValueError):
+        pass
+    return "broken"
 
 
 def _fit(image: Image.Image, size: int) -> Pixels:

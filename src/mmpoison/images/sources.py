@@ -1,57 +1,57 @@
-"""The one place that opens image files, which may lie anywhere a data set's table says and nowhere else."""
+"""The one place that opens images, which may lie anywhere a data set's table says and nowhere else.
+
+An image is a file, or lies inside one: in a tar shard (`00000.tar/000000012.jpg`), or in a row of a Parquet or Arrow
+file (`part-0.parquet/17`).
+"""
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from typing import BinaryIO
 
+from mmpoison.datasets.containers import read_inside, split_container
+from mmpoison.datasets.image_bytes import image_path
 from mmpoison.errors import InputError
+
+__all__ = ["image_path", "image_stat", "open_image"]
 
 
 def open_image(root: Path, image_id: str) -> BinaryIO:
-    """Open one image of a data set for reading its bytes.
+    """Open one image of a data set for reading its bytes; safe between threads.
 
     Args:
         root: Folder the id is relative to; the file must lie in it, symbolic links resolved.
-        image_id: Relative path.
+        image_id: Relative path of a file, or of a container and on inside it.
 
     Raises:
-        InputError: If there is no such file, or it lies outside the root.
+        InputError: If there is no such image, or it lies outside the root.
     """
     path = image_path(root, image_id)
+    inner = split_container(root, image_id)
+    if inner is not None:
+        return io.BytesIO(read_inside(root / inner[0], inner[1]))
     try:
         return path.open("rb")
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         raise InputError(f"{path}: no such image") from None
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror or error})") from None
 
 
 def image_stat(root: Path, image_id: str) -> tuple[str, int, int]:
-    """What tells that an image has changed: its real path, its size in bytes, its time of change in nanoseconds.
+    """What tells that an image has changed: its real path, a size in bytes, a time of change in nanoseconds.
+
+    Size and time are those of the file; of an image inside a container they are the container's.
 
     Raises:
         InputError: If there is no such file, or it lies outside the root.
     """
     path = image_path(root, image_id)
+    inner = split_container(root, image_id)
+    file = path if inner is None else root / inner[0]
     try:
-        stat = path.stat()
-    except FileNotFoundError:
+        stat = file.stat()
+    except (FileNotFoundError, NotADirectoryError):
         raise InputError(f"{path}: no such image") from None
     return str(path.resolve()), stat.st_size, stat.st_mtime_ns
-
-
-def image_path(root: Path, image_id: str) -> Path:
-    """The file of an image.
-
-    Raises:
-        InputError: If it leads out of the root.
-    """
-    path = root / image_id
-    try:
-        inside = path.resolve().is_relative_to(root.resolve())
-    except (RuntimeError, ValueError, OSError):
-        raise InputError(f"{path}: not a path of a file (a link to itself?)") from None
-    if not inside:
-        raise InputError(f"{path}: leads out of {root}, it is refused")
-    return path

@@ -1,84 +1,128 @@
-"""Check a data set: images that cannot be read, and whether a manifest tells the truth."""
+"""Check a data set: its entries, images and captions, what its splits share, and whether a manifest tells the truth."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+import warnings
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from mmpoison.datasets.pairs import PairDataset
-from mmpoison.datasets.pairs_folder import restore_clean
-from mmpoison.errors import InputError
-from mmpoison.images.decode import read_image
+from mmpoison import datasets
+from mmpoison.datasets.catalogue import DATASETS, recognise
+from mmpoison.datasets.pairs import SPLITS, PairDataset
+from mmpoison.datasets.pairs_folder import MANIFEST_FILE, load_pairs_folder
+from mmpoison.errors import InputError, MmpoisonWarning
+from mmpoison.images.caption_check import CONTEXT, CaptionFacts, check_captions
+from mmpoison.images.likeness import Likeness
+from mmpoison.images.manifest_check import manifest_problems
+from mmpoison.images.scan import ImageScan, can_hash_perceptually, scan_images
+from mmpoison.images.verification import Verification, are
+
+__all__ = ["Verification", "load_to_verify", "verify_pairs"]
+
+NEAR = 4
+"""Bits of 64 in which two perceptual hashes may differ to be called near, by default."""
+
+IMBALANCE = 10
+"""A class with so many times the images of another is worth a note."""
 
 
-@dataclass(frozen=True)
-class Verification:
-    """What a check found.
+def load_to_verify(
+    data: str | Path,
+    *,
+    format: str | None = None,
+    root: Path | None = None,
+    options: Mapping[str, Any] | None = None,
+) -> tuple[PairDataset, str, list[str]]:
+    """Load a data set by name or path so that everything that is wrong with it can be named.
 
-    Attributes:
-        counts: As `PairDataset.counts`.
-        fingerprint: sha256 of the table.
-        poison: Goals, mode, rate and number of poisoned pairs, or None for a clean set.
-        problems: One line for everything that is wrong.
+    Args:
+        data: Registered name, or a folder or file.
+        format: Format of a path, where it cannot be recognised.
+        root: Folder of the data for a name; of the images for a path.
+        options: Options of the data set.
+
+    Returns:
+        The pairs, with all broken entries in `problems`; the name of their format; and what is wrong with a manifest
+        that was not applied because it does not fit.
+
+    Raises:
+        InputError: If it cannot be loaded at all.
     """
-
-    counts: dict[str, Any]
-    fingerprint: str
-    poison: dict[str, Any] | None
-    problems: list[str] = field(default_factory=list)
-
-    def facts(self) -> dict[str, Any]:
-        """Rows of a table for a reader."""
-        rows: dict[str, Any] = {"images": self.counts["images"], "pairs": self.counts["pairs"]}
-        for split, numbers in self.counts["splits"].items():
-            rows[split] = f"{numbers['images']} images, {numbers['pairs']} pairs"
-        classes = self.counts["classes"]
-        if classes:
-            rows["classes"] = (
-                f"{len(classes)}, {min(classes.values())} to {max(classes.values())} images each"
-            )
-        rows["fingerprint"] = self.fingerprint
-        if self.poison is None:
-            rows["poisoned"] = "no manifest"
-        else:
-            rows["poisoned"] = (
-                f"{self.poison['pairs']} pairs ({self.poison['rate']:.2%}), "
-                f"{', '.join(self.poison['goals'])}, mode {self.poison['mode']}"
-            )
-        return rows
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain values."""
-        return {
-            "counts": self.counts,
-            "fingerprint": self.fingerprint,
-            "poison": self.poison,
-            "problems": self.problems,
-        }
+    given = dict(options or {})
+    with warnings.catch_warnings():
+        # what was left out is what the check reports
+        warnings.simplefilter("ignore", MmpoisonWarning)
+        if format is None and str(data) in DATASETS:
+            return datasets.load_dataset(str(data), root, options=given), str(data), []
+        place = Path(data)
+        source = recognise(place) if format is None else DATASETS[format]
+        if "strict" in source.options:
+            given.setdefault("strict", False)
+        if root is not None:
+            given["images"] = root
+        try:
+            return datasets.load_pairs(place, format=source.name, **given), source.name, []
+        except InputError as error:
+            if source.name != "pairs-folder" or not (place / MANIFEST_FILE).is_file():
+                raise
+            pairs = load_pairs_folder(place, **given, manifest=False)
+            return pairs, source.name, [str(error)]
 
 
 def verify_pairs(
     pairs: PairDataset,
     *,
     clean: PairDataset | None = None,
+    images: bool = True,
+    near: int = NEAR,
+    format: str | None = None,
+    manifest_faults: list[str] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Verification:
-    """Read every image once, and check a poisoned set's manifest against its pairs.
+    """Read every image once, look at every caption, and check a poisoned set's manifest against its pairs.
 
     Args:
-        pairs: The set, loaded; its lines are sound already.
+        pairs: The set, loaded.
         clean: The set that a poisoned one was made from; its fingerprint is compared, and the manifest's poison is
             taken out of the poisoned set and must leave it.
+        images: Read the image files; without, only the table is checked.
+        near: Bits of 64 in which the perceptual hashes of nearly equal images may differ.
+        format: Name of the format, to be shown.
+        manifest_faults: What is wrong with a manifest that could not be applied.
         progress: Called with (done, total).
     """
-    problems = _unreadable(pairs, progress)
-    empty = sum(not caption.strip() for caption in pairs.captions)
-    if empty:
-        problems.append(f"{empty} captions are empty")
+    wrong: dict[str, list[str]] = {
+        "entries": list(pairs.problems),
+        "images": [],
+        "captions": [],
+        "leakage": [],
+        "manifest": list(manifest_faults or ()),
+    }
+    notes: list[str] = []
+    found_images = found_duplicates = None
+    captions = check_captions(pairs)
+    leakage = {"same_captions": captions.in_train_and_test}
+    if images:
+        ids = [str(image_id) for image_id in pairs.images.ids]
+        scan = scan_images(pairs.root, ids, progress=progress)
+        wrong["images"] = sorted(map(str, scan.faults.values()))
+        found_images = _image_facts(scan, ids)
+        notes += _image_notes(scan, ids)
+        likeness = Likeness.of(pairs, scan, near)
+        found_duplicates = likeness.to_json()
+        leakage = {**likeness.leakage, **leakage}
+        wrong["leakage"] = likeness.problems()
+        notes += likeness.notes()
+        if not can_hash_perceptually():
+            notes.append(
+                "near duplicates were not looked for: pip install 'mmpoison[data]' (imagehash)"
+            )
+    wrong["captions"] = _caption_problems(captions)
+    notes += _caption_notes(captions)
+    notes += _class_notes(pairs)
     poison = None
     if pairs.manifest is not None:
         manifest = pairs.manifest
@@ -88,62 +132,116 @@ def verify_pairs(
             "goals": list(manifest.goals),
             "mode": manifest.mode,
         }
-        problems += _manifest_problems(pairs, clean)
-    elif clean is not None and clean.fingerprint != pairs.fingerprint:
-        problems.append("the set is not the clean set, and no manifest says how they differ")
-    return Verification(pairs.counts(), pairs.fingerprint, poison, problems)
-
-
-def _unreadable(pairs: PairDataset, progress: Callable[[int, int], None] | None) -> list[str]:
-    problems: list[str] = []
-
-    def check(image_id: str) -> None:
-        try:
-            read_image(pairs.root, image_id, 8)
-        except InputError as error:
-            problems.append(str(error))
-
-    ids = [str(image_id) for image_id in pairs.images.ids]
-    with ThreadPoolExecutor() as pool:
-        for done, _ in enumerate(pool.map(check, ids), start=1):
-            if progress is not None and (done % 256 == 0 or done == len(ids)):
-                progress(done, len(ids))
-    return sorted(problems)
-
-
-def _manifest_problems(pairs: PairDataset, clean: PairDataset | None) -> list[str]:
-    manifest = pairs.manifest
-    assert manifest is not None
-    problems: list[str] = []
-    train = pairs.select(split="train")
-    added = len(manifest.pairs) if manifest.mode == "add" else 0
-    if manifest.filtered is None and manifest.clean_pairs + added != manifest.training_pairs:
-        problems.append(
-            f"manifest says {manifest.clean_pairs} training pairs before the attack, there were "
-            f"{manifest.training_pairs - added}"
+        wrong["manifest"] += manifest_problems(pairs, clean)
+    elif clean is not None and clean.fingerprint != pairs.fingerprint and not manifest_faults:
+        wrong["manifest"].append(
+            "the set is not the clean set, and no manifest says how they differ"
         )
-    if len(train) != manifest.training_pairs:
-        problems.append(
-            f"manifest says {manifest.training_pairs} training pairs, there are {len(train)}"
+    return Verification(
+        counts=pairs.counts(),
+        fingerprint=pairs.fingerprint,
+        poison=poison,
+        wrong={kind: lines for kind, lines in wrong.items() if lines},
+        notes=notes,
+        format=format,
+        images=found_images,
+        duplicates=found_duplicates,
+        leakage=leakage,
+        captions=captions.to_json(),
+    )
+
+
+def _image_facts(scan: ImageScan, ids: list[str]) -> dict[str, Any]:
+    return {
+        "readable": int(scan.readable.sum()),
+        "broken": {
+            "missing": len(scan.of_fault("missing")),
+            "truncated": len(scan.of_fault("truncated")),
+            "unreadable": len(scan.of_fault("no-access", "broken", "no-image", "too-large")),
+        },
+        "formats": dict(scan.formats.most_common()),
+        "smallest": scan.smallest,
+        "largest": scan.largest,
+        "wrong_extension": {ids[index]: name for index, name in sorted(scan.wrong_suffix.items())},
+        "animated": [ids[index] for index in scan.animated],
+        "rotated": [ids[index] for index in scan.rotated],
+    }
+
+
+def _image_notes(scan: ImageScan, ids: list[str]) -> list[str]:
+    notes = []
+    if scan.wrong_suffix:
+        first = min(scan.wrong_suffix)
+        notes.append(
+            f"{are(len(scan.wrong_suffix), 'image')} of another format than the name says, the first: "
+            f"{ids[first]} is {scan.wrong_suffix[first]}; they load"
         )
-    if int(train.poisoned.sum()) != len(manifest.pairs):
-        problems.append(
-            f"manifest lists {len(manifest.pairs)} poisoned pairs, {int(train.poisoned.sum())} are in the train split"
+    if scan.animated:
+        notes.append(
+            f"{are(len(scan.animated), 'image')} animated, the first: {ids[scan.animated[0]]}; "
+            "models see the first frame"
         )
-    if manifest.filtered is not None:
-        return problems  # clean pairs were dropped too, so the set cannot be undone
-    if clean is not None:
-        if clean.fingerprint != manifest.clean_fingerprint:
-            problems.append(
-                "the clean set is not the one that the manifest names (fingerprint differs)"
+    if scan.rotated:
+        notes.append(
+            f"{are(len(scan.rotated), 'image')} rotated by EXIF data, the first: {ids[scan.rotated[0]]}; "
+            "models see them as they are stored, as in CLIP's own pipeline"
+        )
+    return notes
+
+
+def _caption_problems(captions: CaptionFacts) -> list[str]:
+    if not captions.empty:
+        return []
+    return [
+        f"{are(captions.empty, 'caption')} empty (nothing but marks and spaces), "
+        f"the first is with {captions.empty_example}"
+    ]
+
+
+def _caption_notes(captions: CaptionFacts) -> list[str]:
+    notes = []
+    for count, what in (
+        (
+            captions.too_long,
+            f"longer than the {CONTEXT} tokens that CLIP reads, and cut (at least so many: pieces of text were "
+            "counted, not tokens)",
+        ),
+        (captions.html, "with HTML in them"),
+        (captions.control, "with control characters, or characters that hide or reverse text"),
+        (captions.repeated, "repeated on the same image"),
+    ):
+        if count:
+            notes.append(f"{are(count, 'caption')} {what}")
+    if captions.images_without:
+        notes.append(f"{are(captions.images_without, 'image')} without a caption")
+    if captions.in_train_and_test:
+        notes.append(
+            f"{are(captions.in_train_and_test, 'text')} in train and in test, on whatever image"
+        )
+    return notes
+
+
+def _class_notes(pairs: PairDataset) -> list[str]:
+    table = pairs.images
+    labelled = table.class_codes >= 0
+    if not table.classes:
+        return []
+    notes = []
+    sizes = np.bincount(table.class_codes[labelled], minlength=len(table.classes))
+    if sizes.max() >= IMBALANCE * max(int(sizes.min()), 1):
+        notes.append(
+            f"the classes are uneven: {sizes.max():,} images of {table.classes[sizes.argmax()]}, "
+            f"{sizes.min():,} of {table.classes[sizes.argmin()]}"
+        )
+    tested = labelled & (table.split_codes == SPLITS.index("test"))
+    if tested.any():
+        without = sorted(
+            name
+            for code, name in enumerate(table.classes)
+            if not (tested & (table.class_codes == code)).any()
+        )
+        if without:
+            notes.append(
+                f"{len(without)} of {len(table.classes)} classes have no test image, the first: {without[0]}"
             )
-        elif _multiset(restore_clean(pairs)) != _multiset(clean):
-            problems.append("without its poison the set is not the clean set")
-    elif manifest.mode == "add" and restore_clean(pairs).fingerprint != manifest.clean_fingerprint:
-        problems.append("without its poison the set is not the one the manifest was made from")
-    return problems
-
-
-def _multiset(pairs: PairDataset) -> list[tuple[str, str]]:
-    order = np.lexsort((pairs.captions.astype(str), pairs.image))
-    return [(pairs.images.ids[pairs.image[i]], pairs.captions[i]) for i in order]
+    return notes

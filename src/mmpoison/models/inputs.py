@@ -21,6 +21,7 @@ from mmpoison.datasets.pairs import IntArray, PairDataset
 from mmpoison.errors import InputError
 from mmpoison.files import atomic_file
 from mmpoison.images import PixelStore
+from mmpoison.images.sources import image_stat
 from mmpoison.models.dual_encoder import DualEncoder
 
 Progress = Callable[[int, int], None]
@@ -260,10 +261,6 @@ def files_digest(pairs: PairDataset, images: IntArray) -> str:
     """
     digest = hashlib.sha256()
     for index in images:
-        path = pairs.root / pairs.images.ids[index]
-        try:
-            stat = path.stat()
-        except FileNotFoundError:
-            raise InputError(f"{path}: no such image") from None
-        digest.update(f"{path.resolve()} {stat.st_size} {stat.st_mtime_ns}\n".encode())
+        path, size, changed = image_stat(pairs.root, pairs.images.ids[index])
+        digest.update(f"{path} {size} {changed}\n".encode())
     return digest.hexdigest()

@@ -1,0 +1,166 @@
+"""What `mmpoison data list` and `mmpoison data verify` print."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from mmpoison.datasets.cache import cache_folder
+from mmpoison.datasets.catalogue import DATASETS, DataSource, find_root
+from mmpoison.datasets.pairs_folder import CAPTIONS_FILE
+from mmpoison.images.store import stored_pixels
+from mmpoison.images.verification import Verification
+from mmpoison.reporting import safe_text
+
+SHOWN = 10
+"""So many lines of each kind of problem are printed; `--json` and `--out` have all."""
+
+COUNTED = 256 * 2**20
+"""The captions file of a data set at hand is counted up to this size; the list should not take seconds."""
+
+
+def show_verification(found: Verification, console: Console) -> None:
+    """Print facts, what is wrong, and notes."""
+    table = Table(show_header=False, box=box.SIMPLE, pad_edge=False)
+    table.add_column(no_wrap=True)
+    # a fingerprint that is cut cannot be copied
+    table.add_column(overflow="fold")
+    for key, value in found.facts().items():
+        table.add_row(key, safe_text(value))
+    console.print(table)
+    for kind, lines in found.wrong.items():
+        for line in lines[:SHOWN]:
+            console.print(f"WRONG: {safe_text(line)}", soft_wrap=True, highlight=False)
+        if len(lines) > SHOWN:
+            console.print(
+                f"WRONG: {len(lines) - SHOWN:,} more of the kind '{kind}' (--json or --out FILE names them all)",
+                soft_wrap=True,
+                highlight=False,
+            )
+    for line in found.notes:
+        console.print(f"note: {safe_text(line)}", soft_wrap=True, highlight=False)
+    if not found.problems:
+        console.print("nothing wrong")
+
+
+def known_data(asked: str | None = None) -> dict[str, Any]:
+    """The data sets and formats that are known, and what of them is on this machine, as plain values.
+
+    Args:
+        asked: Of this one alone.
+    """
+    sets, formats = [], []
+    for name in DATASETS if asked is None else [asked]:
+        source = DATASETS[name]
+        entry: dict[str, Any] = {
+            "name": name,
+            "what": source.summary,
+            "where_from": source.where_from,
+            "terms": source.terms,
+            "options": list(source.options),
+        }
+        if is_format(source):
+            formats.append(entry)
+        else:
+            sets.append({**entry, "here": _here(source)})
+    return {
+        "data_sets": sets,
+        "formats": formats,
+        "stored_pixels": [
+            {
+                "folder": str(stored.folder),
+                "images_of": stored.root,
+                "images": stored.images,
+                "size": stored.size,
+                "bytes": stored.bytes,
+            }
+            for stored in (stored_pixels() if asked is None else ())
+        ],
+    }
+
+
+def is_format(source: DataSource) -> bool:
+    """Whether it is a form that anybody's data may have, and not certain data."""
+    return source.recognise is not None and not source.terms
+
+
+def show_known_data(known: dict[str, Any], console: Console, *, details: bool = False) -> None:
+    """Print what is known, so that nothing is cut at 80 columns.
+
+    Args:
+        known: As `known_data` gives it.
+        console: Where to.
+        details: Say of each where it is from, on what terms, and what options it takes.
+    """
+    for title, key in (("Data sets", "data_sets"), ("Formats of your own data", "formats")):
+        if not known[key]:
+            continue
+        console.print(f"[bold]{title}[/bold]")
+        table = Table.grid(padding=(0, 2))
+        table.add_column(no_wrap=True)
+        table.add_column(overflow="fold")
+        for entry in known[key]:
+            lines = [entry["what"]]
+            if details:
+                lines.append(f"from: {entry['where_from']}")
+                if entry["terms"]:
+                    lines.append(f"terms: {entry['terms']}")
+                if entry["options"]:
+                    lines.append(f"options: {', '.join(entry['options'])}")
+            lines += [f"here: {_place(place)}" for place in entry.get("here", ())]
+            table.add_row(f"  {entry['name']}", "\n".join(map(safe_text, lines)))
+        console.print(table, highlight=False)
+        console.print()
+    stored = known["stored_pixels"]
+    if stored:
+        console.print("[bold]Decoded images kept for the next run[/bold] (may be deleted)")
+        for entry in stored:
+            line = (
+                f"  {_size(entry['bytes'])}  {entry['images']:,} images of {entry['size']} pixels of "
+                f"{entry['images_of']}: {entry['folder']}"
+            )
+            console.print(safe_text(line), highlight=False, soft_wrap=True)
+        console.print()
+    if not details:
+        console.print(
+            "`mmpoison data list NAME` says where a data set is from, on what terms, and its options "
+            "(--long: of all); each name may follow --format too",
+            highlight=False,
+        )
+
+
+def _here(source: DataSource) -> list[dict[str, Any]]:
+    """Places on this machine where a data set lies."""
+    places = []
+    root = find_root(source)
+    if root is not None:
+        places.append(root)
+    made = cache_folder() / source.name
+    if made.is_dir():
+        places += sorted(folder for folder in made.iterdir() if folder.is_dir())
+    return [{"path": str(place), "images": _images_in(place)} for place in places]
+
+
+def _images_in(place: Path) -> int | None:
+    """Number of images of a pairs folder, which has one a line; None where counting is not cheap."""
+    file = place / CAPTIONS_FILE
+    try:
+        if file.stat().st_size > COUNTED:
+            return None
+        with file.open("rb") as stream:
+            return sum(1 for line in stream if line.strip())
+    except OSError:
+        return None
+
+
+def _place(place: dict[str, Any]) -> str:
+    count = place["images"]
+    return place["path"] if count is None else f"{place['path']} ({count:,} images)"
+
+
+def _size(count: int) -> str:
+    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"

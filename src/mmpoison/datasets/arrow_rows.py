@@ -1,0 +1,186 @@
+"""Rows of Parquet and Arrow tables as entries of a table of pairs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from mmpoison.datasets.arrow_schema import TableColumns
+from mmpoison.datasets.builder import PairsBuilder, is_text
+from mmpoison.datasets.columns import path_in_root, split_name
+from mmpoison.datasets.pairs import PairDataset
+from mmpoison.errors import InputError
+
+
+@dataclass
+class Entry:
+    """One image with its captions, before it is checked."""
+
+    image_id: str
+    captions: list[Any]
+    label: str | None
+    split: str | None
+    categories: Sequence[str]
+    where: str
+    inside: bool = False
+    problems: list[str] = field(default_factory=list)
+
+
+def entries_of(
+    batches: Iterable[tuple[int, Any]],
+    columns: TableColumns,
+    file: str,
+    root: Path,
+    split: str | None,
+) -> Iterator[Entry | str]:
+    """The entries of one file, row by row.
+
+    Args:
+        batches: Its record batches, with at least the columns that are needed, each with the number of its first row.
+        columns: Which columns.
+        file: Path of the file relative to the root, for image ids and messages.
+        root: Root of image paths.
+        split: The split that the file's name tells, where no column does.
+
+    Yields:
+        An entry, or a line that says what is left out.
+    """
+    prefix = file if columns.default_image else f"{file}/{columns.image}"
+    for first, batch in batches:
+        texts = _values(batch.column(columns.captions))
+        nothing = [None] * batch.num_rows
+        images = nothing if columns.inside else _values(batch.column(columns.image))
+        labels, splits, categories = (
+            nothing if name is None else _values(batch.column(name))
+            for name in (columns.label, columns.split, columns.categories)
+        )
+        rows = zip(images, texts, labels, splits, categories, strict=True)
+        for row, (image, text, label, own_split, several) in enumerate(rows, start=first):
+            where = f"{file} row {row}"
+            if text is None:
+                yield f"{where}: has no caption"
+                continue
+            if columns.inside:
+                image_id = f"{prefix}/{row}"
+            elif image is None:
+                yield f"{where}: has no image"
+                continue
+            else:
+                try:
+                    image_id = path_in_root(image, root)
+                except InputError as error:
+                    yield f"{where}: {error}"
+                    continue
+            yield Entry(
+                image_id,
+                text if isinstance(text, list) else [text],
+                _label(label, columns.label_names),
+                split_name(own_split if own_split is None else str(own_split)) or split,
+                [name for name in several or () if isinstance(name, str) and is_text(name)],
+                where,
+                columns.inside,
+            )
+
+
+def add_entries(entries: Iterable[Entry | str], builder: PairsBuilder) -> None:
+    """Put entries into a builder; rows with the same path are one image with several captions."""
+    grouped: dict[str, Entry] = {}
+    for entry in entries:
+        if isinstance(entry, str):
+            builder.problem(entry)
+        elif entry.inside:
+            add_entry(entry, builder)
+        elif (first := grouped.setdefault(entry.image_id, entry)) is not entry:
+            join(first, entry)
+    for entry in grouped.values():
+        add_entry(entry, builder)
+
+
+def pieces(entries: Iterable[Entry | str], root: Path, images: int) -> Iterator[PairDataset]:
+    """Tables of so many images; rows with the same path are one image where they stand together."""
+    builder = PairsBuilder(root)
+    for entry in _joined(entries):
+        if isinstance(entry, str):
+            builder.problem(entry)
+        elif len(builder) < images:
+            add_entry(entry, builder)
+        else:
+            # a full piece waits for the next sound image, so that problems never stand alone behind the last
+            fresh = PairsBuilder(root)
+            if add_entry(entry, fresh):
+                yield builder.build(str(root))
+                builder = fresh
+            else:
+                builder.problems += fresh.problems
+    yield builder.build(str(root))
+
+
+def _joined(entries: Iterable[Entry | str]) -> Iterator[Entry | str]:
+    """Entries with the same path made one where they stand together."""
+    last: Entry | None = None
+    for entry in entries:
+        if isinstance(entry, str):
+            yield entry
+        elif last is not None and not entry.inside and last.image_id == entry.image_id:
+            join(last, entry)
+        else:
+            if last is not None:
+                yield last
+            last = entry
+    if last is not None:
+        yield last
+
+
+def join(first: Entry, other: Entry) -> None:
+    """Give the captions of a further row of the same image to its first row."""
+    first.captions += other.captions
+    for name in ("label", "split"):
+        if getattr(other, name) not in (None, getattr(first, name)):
+            first.problems.append(
+                f"{other.where}: {name} {getattr(other, name)!r} of {first.image_id!r:.80} is "
+                f"{getattr(first, name)!r} in {first.where}, which counts"
+            )
+
+
+def add_entry(entry: Entry, builder: PairsBuilder) -> bool:
+    """Put one image into a builder; says whether it was sound."""
+    for line in entry.problems:
+        builder.problem(line)
+    label = entry.label
+    if label is not None and not is_text(label):
+        builder.problem(f"{entry.where}: label {label!r:.60} is not text")
+        label = None
+    return builder.add(
+        entry.image_id,
+        entry.captions,
+        label=label,
+        split=entry.split or "train",
+        categories=entry.categories,
+        where=entry.where,
+    )
+
+
+def _label(value: Any, names: tuple[str, ...]) -> str | None:
+    if value is None or value == "":
+        return None
+    if names and isinstance(value, int):
+        return names[value] if 0 <= value < len(names) else None
+    return str(value)
+
+
+def _values(column: Any) -> list[Any]:
+    """Python values of an Arrow array; text that is no UTF-8 comes out as text that cannot be written."""
+    try:
+        return list(column.to_pylist())
+    except UnicodeDecodeError:
+        return [_value(column, row) for row in range(len(column))]
+
+
+def _value(column: Any, row: int) -> Any:
+    try:
+        return column[row].as_py()
+    except UnicodeDecodeError:
+        # half a surrogate pair: the builder refuses it and names its row
+        return "\udcff"

@@ -1,0 +1,386 @@
+"""Convert a set of pairs from any format to a pairs folder, Parquet or webdataset shards.
+
+The work goes shard by shard. Everything is written into a hidden folder beside the output (`.NAME.convert`), which
+knows which shards are finished; the output appears under its name when it is whole.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import warnings
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any, NoReturn, get_args
+
+from mmpoison._version import __version__
+from mmpoison.datasets.catalogue import DATASETS, load_dataset, recognise, stream_pairs
+from mmpoison.datasets.labels import label_by_keyword, labels_from_csv, parse_keywords
+from mmpoison.datasets.manifest_beside import is_poisoned
+from mmpoison.datasets.pairs import PairDataset
+from mmpoison.datasets.pairs_folder import (
+    CAPTIONS_FILE,
+    MANIFEST_FILE,
+    ImagePolicy,
+    copy_notices,
+    rename_images,
+)
+from mmpoison.datasets.shard_writers import (
+    PROBLEMS_FILE,
+    Line,
+    Target,
+    Written,
+    part_file,
+    write_shard,
+)
+from mmpoison.errors import InputError, MmpoisonWarning
+from mmpoison.files import atomic_file, read_json, refuse_occupied, write_json
+
+MAX_IMAGES_IN_SHARD = 10_000
+"""img2dataset's keys have four digits for the place in a shard."""
+
+TEMPORARY = re.compile(
+    r"\.(part-\d+\.parquet|\d+\.tar|\d+_stats\.json|captions\.jsonl|manifest\.json)\."
+)
+"""Names of files that a killed conversion was writing."""
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """What a conversion did.
+
+    Attributes:
+        out: The new set.
+        images: Images in it.
+        pairs: Pairs in it.
+        shards: Shards it was written in.
+        kept_shards: Of these, the ones that an earlier, interrupted conversion had finished.
+        left_out: Entries and images that could not be used; `problems.txt` names them.
+    """
+
+    out: Path
+    images: int
+    pairs: int
+    shards: int
+    kept_shards: int
+    left_out: int
+
+
+@dataclass
+class _Piece:
+    lines: list[Line]
+    root: Path
+    problems: Sequence[str]
+
+
+def convert(
+    source: str | Path,
+    out: str | Path,
+    *,
+    to: Target,
+    format: str | None = None,
+    options: Mapping[str, Any] | None = None,
+    images: ImagePolicy = "link",
+    workers: int | None = None,
+    images_per_shard: int = MAX_IMAGES_IN_SHARD,
+    labels: str | Path | None = None,
+    keywords: Sequence[str] = (),
+    progress: Callable[[int, int], None] | None = None,
+) -> Conversion:
+    """Convert a set of pairs; a killed conversion goes on where it was when it is called again.
+
+    Args:
+        source: Path of the set, the name of a data set that is known (with `$MMPOISON_DATA`), or `hf:org/name`.
+        out: New folder.
+        to: `pairs-folder`, `parquet` or `webdataset`.
+        format: Registered name of the source's format, where it cannot be recognised.
+        options: Options of the source's format.
+        images: `link` and `copy` make a pairs folder with hard links or copies, and put the bytes into the shards of
+            the other formats; `none` writes the table alone (a pairs folder, or Parquet with paths).
+        workers: Threads, each with a shard of its own; the number of cores by default, at most 8.
+        images_per_shard: Images in each shard, at most 10,000.
+        labels: CSV file with labels, as `labels_from_csv` takes.
+        keywords: Labels by keyword, as `parse_keywords` takes.
+        progress: Called with (images done, images in all as far as known).
+
+    Returns:
+        Counts. A source that can be read in pieces is never held in memory as a whole, unless it is poisoned or gets
+        new labels. A poisoned set stays marked: its manifest is written beside the shards, with the new ids.
+
+    Raises:
+        InputError: If the source cannot be read, `out` holds something, another conversion works on it or was begun
+            with other settings, or an image of a poisoned set cannot be read.
+    """
+    target = Path(out)
+    _check_settings(to, images, images_per_shard)
+    refuse_occupied(target)
+    settings = {
+        "tool_version": __version__,
+        "source": str(source) if str(source).startswith("hf:") else str(Path(source).absolute()),
+        "to": to,
+        "format": format,
+        "options": {key: str(value) for key, value in sorted((options or {}).items())},
+        "images": images,
+        "images_per_shard": images_per_shard,
+        "labels": None if labels is None else str(Path(labels).absolute()),
+        "keywords": list(keywords),
+    }
+    with _work_folder(target, settings) as work:
+        job = _Job(work, to, images, workers or min(os.cpu_count() or 1, 8), progress)
+        whole, pieces, total = _read(
+            source, format, dict(options or {}), labels, keywords, images_per_shard
+        )
+        job.run(pieces, total, strict=whole is not None and whole.manifest is not None)
+        job.finish(whole)
+        if target.exists():
+            target.rmdir()
+        (work / "data").rename(target)
+    shutil.rmtree(work, ignore_errors=True)
+    return Conversion(target, job.images, job.pairs, job.shards, job.kept, job.left_out)
+
+
+def _check_settings(to: str, images: str, images_per_shard: int) -> None:
+    if to not in get_args(Target):
+        raise InputError(f"to {to!r}: one of {', '.join(get_args(Target))} is needed")
+    if images not in get_args(ImagePolicy):
+        raise InputError(f"images {images!r}: one of {', '.join(get_args(ImagePolicy))} is needed")
+    if to == "webdataset" and images == "none":
+        raise InputError("images none: shards of webdataset hold their images, choose link or copy")
+    if not 1 <= images_per_shard <= MAX_IMAGES_IN_SHARD:
+        raise InputError(
+            f"images per shard {images_per_shard}: 1 to {MAX_IMAGES_IN_SHARD:,} are possible"
+        )
+
+
+@contextmanager
+def _work_folder(target: Path, settings: dict[str, Any]) -> Iterator[Path]:
+    """The hidden folder of a conversion, held by this process alone."""
+    from filelock import FileLock, Timeout
+
+    work = target.parent / f".{target.name}.convert"
+    work.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(work / "lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise InputError(f"{target}: another conversion writes it at this moment") from None
+    try:
+        file = work / "job.json"
+        if file.exists() and read_json(file) != settings:
+            raise InputError(
+                f"{work}: an unfinished conversion with other settings: repeat it, or remove that folder"
+            )
+        write_json(file, settings)
+        for name in ("data", "done"):
+            (work / name).mkdir(exist_ok=True)
+        for leftover in (work / "data").iterdir():
+            if TEMPORARY.match(leftover.name):
+                leftover.unlink()
+        yield work
+    finally:
+        lock.release()
+
+
+def _read(
+    source: str | Path,
+    format: str | None,
+    options: dict[str, Any],
+    labels: str | Path | None,
+    keywords: Sequence[str],
+    images_per_shard: int,
+) -> tuple[PairDataset | None, Iterator[_Piece], int | None]:
+    """The set where it has to be read whole, its pieces, and its number of images if known."""
+    path = Path(source)
+    if labels is None and not keywords and path.exists():
+        found = recognise(path) if format is None else DATASETS[format]
+        folder = path if path.is_dir() else path.parent
+        if found.stream is not None and not is_poisoned(folder):
+            parts = stream_pairs(
+                path, images_at_once=images_per_shard, format=found.name, **options
+            )
+            return None, (_Piece(list(p.lines()), p.root, p.problems) for p in parts), None
+    with warnings.catch_warnings():
+        # what is left out is written to a file here
+        warnings.simplefilter("ignore", MmpoisonWarning)
+        pairs = _load(str(source), format, options)
+    if labels is not None:
+        pairs = labels_from_csv(pairs, labels)
+    if keywords:
+        pairs = label_by_keyword(pairs, parse_keywords(keywords))
+    return pairs, _pieces(pairs, images_per_shard), len(pairs.images)
+
+
+def _load(source: str, format: str | None, options: dict[str, Any]) -> PairDataset:
+    if source.startswith("hf:"):
+        from mmpoison.datasets.hugging_face import load_hub
+
+        return load_hub(source.removeprefix("hf:"), **options)
+    return load_dataset(source, options=options, format=format)
+
+
+def _pieces(pairs: PairDataset, images_per_shard: int) -> Iterator[_Piece]:
+    lines = pairs.lines()
+    problems = pairs.problems
+    while piece := list(islice(lines, images_per_shard)):
+        yield _Piece(piece, pairs.root, problems)
+        problems = ()
+
+
+class _Job:
+    """One conversion under way."""
+
+    def __init__(
+        self,
+        work: Path,
+        to: Target,
+        images: ImagePolicy,
+        workers: int,
+        progress: Callable[[int, int], None] | None,
+    ) -> None:
+        self.work = work
+        self.data = work / "data"
+        self.to: Target = to
+        self.policy: ImagePolicy = images
+        self.workers = workers
+        self.progress = progress
+        self.images = self.pairs = self.shards = self.kept = self.left_out = 0
+        self._read = 0
+        self._total: int | None = None
+        self._new_ids: list[str] | None = None
+        self._root: Path | None = None
+
+    def run(self, pieces: Iterator[_Piece], total: int | None, *, strict: bool) -> None:
+        """Write every shard that is not finished yet."""
+        self._total = total
+        # only a poisoned set needs to know where each image went
+        self._new_ids = [] if strict else None
+        pending: deque[tuple[int, Future[Written]]] = deque()
+        with (
+            (self.work / PROBLEMS_FILE).open("w", encoding="utf-8") as problems,
+            ThreadPoolExecutor(self.workers) as pool,
+        ):
+
+            def collect() -> None:
+                count, future = pending.popleft()
+                self._count(future.result(), count, problems, strict)
+
+            try:
+                for number, piece in enumerate(pieces):
+                    self._root = piece.root
+                    self.shards = number + 1
+                    for line in piece.problems:
+                        self._note(line, problems)
+                    digest = _digest(piece)
+                    finished = self._finished(number, digest)
+                    if finished is not None:
+                        self.kept += 1
+                        future: Future[Written] = Future()
+                        future.set_result(finished)
+                    else:
+                        future = pool.submit(self._write, number, piece, digest)
+                    pending.append((len(piece.lines), future))
+                    # shards wait in memory until a thread is free, so only a few may
+                    while len(pending) > self.workers:
+                        collect()
+                while pending:
+                    collect()
+            except BaseException:
+                pool.shutdown(wait=True, cancel_futures=True)
+                raise
+        if len(list((self.work / "done").glob("*.json"))) > self.shards:
+            self._refuse_changed()
+        if not self.images:
+            raise InputError(f"nothing was converted: {self._first_problem()}")
+        if self.progress is not None and self._total is None:
+            self.progress(self._read, self._read)
+
+    def finish(self, whole: PairDataset | None) -> None:
+        """Put what is beside the shards to them."""
+        if self.to == "pairs-folder":
+            self._join_lines()
+        if whole is not None and whole.manifest is not None:
+            assert self._new_ids is not None
+            renamed = rename_images(whole, self._new_ids, self.data)
+            assert renamed.manifest is not None
+            renamed.manifest.write(self.data / MANIFEST_FILE)
+        if self._root is not None:
+            copy_notices(self._root, self.data)
+        if self.left_out:
+            shutil.copyfile(self.work / PROBLEMS_FILE, self.data / PROBLEMS_FILE)
+
+    def _write(self, number: int, piece: _Piece, digest: str) -> Written:
+        written = write_shard(self.to, number, piece.lines, piece.root, self.data, self.policy)
+        # behind the shard itself: it says that the shard is whole
+        write_json(self.work / "done" / f"{number:05d}.json", {"digest": digest, **asdict(written)})
+        return written
+
+    def _finished(self, number: int, digest: str) -> Written | None:
+        file = self.work / "done" / f"{number:05d}.json"
+        if not file.exists():
+            return None
+        record = read_json(file)
+        if record.pop("digest", None) != digest:
+            self._refuse_changed()
+        return Written(**record)
+
+    def _refuse_changed(self) -> NoReturn:
+        raise InputError(
+            f"the source has changed since its conversion was begun: remove {self.work} and convert it again"
+        )
+
+    def _count(self, written: Written, images: int, problems: Any, strict: bool) -> None:
+        if strict and written.problems:
+            raise InputError(
+                f"{written.problems[0]}: a poisoned set is converted whole or not at all"
+            )
+        for line in written.problems:
+            self._note(line, problems)
+        self.images += len(written.ids)
+        self.pairs += written.pairs
+        self._read += images
+        if self._new_ids is not None:
+            self._new_ids += written.ids
+        if self.progress is not None:
+            # of a stream nobody knows the length: there is at least one image more
+            total = self._total if self._total is not None else self._read + 1
+            self.progress(self._read, total)
+
+    def _note(self, line: str, problems: Any) -> None:
+        self.left_out += 1
+        problems.write(" ".join(line.splitlines()).encode("utf-8", "replace").decode() + "\n")
+
+    def _first_problem(self) -> str:
+        with (self.work / PROBLEMS_FILE).open(encoding="utf-8") as stream:
+            return stream.readline().strip() or "it holds no image"
+
+    def _join_lines(self) -> None:
+        seen: set[str] = set()
+        with (
+            atomic_file(self.data / CAPTIONS_FILE) as temporary,
+            temporary.open("w", encoding="utf-8") as out,
+        ):
+            for number in range(self.shards):
+                with part_file(self.data, number).open(encoding="utf-8") as stream:
+                    for line in stream:
+                        name = json.loads(line)["image"]
+                        if name in seen:
+                            raise InputError(
+                                f"{name!r}: two images of the source would have this name"
+                            )
+                        seen.add(name)
+                        out.write(line)
+
+
+def _digest(piece: _Piece) -> str:
+    digest = hashlib.sha256(str(piece.root.absolute()).encode())
+    for line in piece.lines:
+        digest.update(json.dumps(line).encode() + b"\n")
+    return digest.hexdigest()

@@ -1,0 +1,63 @@
+"""`mmpoison data convert` as a user's shell calls it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from mmpoison.datasets import load_pairs
+
+
+def test_convert(cli: Callable[..., Any], square_folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "shards"
+    done = cli(
+        "data", "convert", square_folder, "--out", out, "--to", "webdataset", "--workers", "2",
+        "--images-per-shard", "20",
+    )  # fmt: skip
+    assert done.code == 0, done.err
+    assert f"{out}: 56 images, 280 pairs in 3 shards" in " ".join(done.out.split())
+    assert len(load_pairs(out)) == 280
+    again = cli("data", "convert", square_folder, "--out", out, "--to", "webdataset")
+    assert again.code == 2
+    assert (
+        again.err == f"mmpoison: {out}: already holds something: choose another --out or empty it\n"
+    )
+
+
+def test_options_and_what_is_left_out(
+    cli: Callable[..., Any], square_folder: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "a.csv").write_text("1;2\nsheep/00.png;one\nsheep/99.png;two\n")
+    done = cli(
+        "data", "convert", tmp_path / "a.csv", "--out", tmp_path / "out", "--to", "parquet",
+        "--option", "image_column=1", "--option", "caption_column=2", "--option", "separator=;",
+        "--option", f"images={square_folder}",
+    )  # fmt: skip
+    assert done.code == 0, done.err
+    assert "1 images, 1 pairs in 1 shards" in done.out
+    assert f"1 left out: {tmp_path / 'out' / 'problems.txt'}" in done.out
+    assert "sheep/99.png: no such image" in (tmp_path / "out" / "problems.txt").read_text()
+
+
+def test_labels_by_keyword(cli: Callable[..., Any], square_folder: Path, tmp_path: Path) -> None:
+    done = cli(
+        "data", "convert", square_folder, "--out", tmp_path / "out", "--to", "pairs-folder",
+        "--images", "none", "--keywords", "thing=thing|stuff",
+    )  # fmt: skip
+    assert done.code == 0, done.err
+    assert load_pairs(tmp_path / "out").counts()["classes"]["thing"] == 8
+
+
+def test_bad_input(cli: Callable[..., Any], tmp_path: Path) -> None:
+    for arguments, message in (
+        (("nowhere.csv", "--to", "parquet"), "nowhere.csv"),
+        ((tmp_path, "--to", "zip"), "'zip'"),
+        ((tmp_path, "--to", "parquet", "--option", "x"), "KEY=VALUE is needed"),
+        ((tmp_path, "--to", "parquet", "--images-per-shard", "0"), "--images-per-shard"),
+    ):
+        done = cli("data", "convert", *arguments, "--out", tmp_path / "out")
+        assert done.code == 2
+        assert message in done.err
+        assert len(done.err.splitlines()) == 1
+        assert not (tmp_path / "out").exists()

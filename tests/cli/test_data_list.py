@@ -1,0 +1,79 @@
+"""`mmpoison data list`: what is known, and what of it is on this machine."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mmpoison.cli.data_shown import is_format
+from mmpoison.datasets import DATASETS, load_pairs
+from mmpoison.images import PixelStore
+
+Cli = Callable[..., Any]
+
+
+def test_every_name_is_listed_once(cli: Cli, fresh_cache: Path) -> None:
+    known = json.loads(cli("data", "list", "--json").out)
+    names = [entry["name"] for entry in (*known["data_sets"], *known["formats"])]
+    assert sorted(names) == list(DATASETS)
+    assert {entry["name"] for entry in known["formats"]} == {
+        name for name in DATASETS if is_format(DATASETS[name])
+    }
+    assert "pairs-folder" not in {entry["name"] for entry in known["data_sets"]}
+
+
+@pytest.mark.parametrize("columns", [80, 160])
+def test_nothing_is_cut(
+    cli: Cli, fresh_cache: Path, monkeypatch: pytest.MonkeyPatch, columns: int
+) -> None:
+    monkeypatch.setattr("mmpoison.cli.console.console.width", columns, raising=False)
+    for arguments in ((), ("--long",)):
+        out = cli("data", "list", *arguments).out
+        assert max(map(len, out.splitlines())) <= columns
+        text = " ".join(out.split())
+        for name in DATASETS:
+            assert name in text
+            assert " ".join(DATASETS[name].summary.split()) in text
+        assert "…" not in out
+
+
+def test_one_with_details(cli: Cli, fresh_cache: Path) -> None:
+    result = cli("data", "list", "openmoji")
+    assert result.code == 0
+    text = " ".join(result.out.split())
+    assert DATASETS["openmoji"].where_from in text
+    assert "options: unlabelled, per_class" in text
+    assert "coco" not in text
+
+
+def test_an_unknown_name(cli: Cli) -> None:
+    result = cli("data", "list", "openmojis")
+    assert result.code == 2
+    assert "did you mean 'openmoji'?" in result.err
+
+
+def test_what_is_here(
+    cli: Cli, fresh_cache: Path, square_folder: Path, tmp_path: Path, monkeypatch: Any
+) -> None:
+    monkeypatch.setenv("MMPOISON_DATA", str(tmp_path / "data"))
+    shutil.copytree(square_folder, tmp_path / "data" / "rsicd-ucm")
+    shutil.copytree(square_folder, fresh_cache / "openmoji" / "v1-seed0")
+    known = json.loads(cli("data", "list", "--json").out)
+    here = {entry["name"]: entry["here"] for entry in known["data_sets"]}
+    assert here["rsicd-ucm"] == [{"path": str(tmp_path / "data" / "rsicd-ucm"), "images": 56}]
+    assert here["openmoji"] == [{"path": str(fresh_cache / "openmoji" / "v1-seed0"), "images": 56}]
+    assert sum(map(len, here.values())) == 2
+    assert "(56 images)" in " ".join(cli("data", "list").out.split())
+
+
+def test_stored_pixels_are_listed(cli: Cli, fresh_cache: Path, square_folder: Path) -> None:
+    assert "Decoded images" not in cli("data", "list").out
+    kept = PixelStore.decode(load_pairs(square_folder), 32, in_memory=0)
+    (entry,) = json.loads(cli("data", "list", "--json").out)["stored_pixels"]
+    assert (entry["folder"], entry["images"], entry["size"]) == (str(kept.folder), 56, 32)
+    assert "56 images of 32 pixels" in cli("data", "list").out

@@ -1,0 +1,126 @@
+"""`data split`: shows, makes, saves and takes splits; `data build` is tested with its downloads."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mmpoison.datasets import load_pairs
+
+Cli = Callable[..., Any]
+
+
+@pytest.fixture
+def work(tmp_path: Path, own_square_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder to work in, with `squares`: four classes of 12 images, 8 unlabelled ones."""
+    monkeypatch.chdir(tmp_path)
+    assert own_square_folder.name == "squares"
+    return tmp_path
+
+
+def words(text: str) -> str:
+    return " ".join(text.split())
+
+
+def test_a_split_is_shown(cli: Cli, work: Path) -> None:
+    shown = cli("data", "split", "squares")
+    assert shown.code == 0, shown.err
+    first, second = shown.out.splitlines()
+    assert first == "28 train, 12 val, 16 test images, 4 classes"
+    assert second.startswith("sha256 ")
+    assert len(second.split()[1]) == 64
+
+
+def test_a_split_is_made_saved_and_taken(cli: Cli, work: Path) -> None:
+    made = cli(
+        "data",
+        "split",
+        "squares",
+        "--per-class",
+        "7",
+        "--seed",
+        "3",
+        "--save",
+        "s.json",
+        "--out",
+        "a",
+    )
+    assert made.code == 0, made.err
+    assert "28 train, 0 val, 28 test images, 4 classes" in made.out
+    raw = json.loads((work / "s.json").read_text())
+    assert f"sha256 {raw['sha256']}" in made.out
+    assert raw["name"] == "squares"
+    taken = cli("data", "split", "squares", "--apply", "s.json", "--out", "b")
+    assert taken.code == 0, taken.err
+    assert f"sha256 {raw['sha256']}" in taken.out
+    assert load_pairs("a").fingerprint == load_pairs("b").fingerprint
+    assert len(load_pairs("a").select(split="test", label="sheep")) == 7 * 5
+    assert (work / "b" / "sheep" / "00.png").is_file()
+
+
+def test_labels_and_keywords(cli: Cli, work: Path) -> None:
+    (work / "labels.csv").write_text("image,label,split\nunlabelled/00.png,tree,test\n")
+    done = cli(
+        *("data", "split", "squares", "--labels", "labels.csv", "--keywords", "thing=thing"),
+        *("--out", "new", "--images", "none"),
+    )
+    assert done.code == 0, done.err
+    pairs = load_pairs("new", images="squares")
+    assert pairs.counts()["classes"]["thing"] == 8
+    assert "tree" not in pairs.classes
+    assert not (work / "new" / "sheep").exists()
+
+
+def test_images_that_are_not_the_same(cli: Cli, work: Path) -> None:
+    assert cli("data", "split", "squares", "--save", "s.json").code == 0
+    lines = (work / "squares" / "captions.jsonl").read_text().splitlines()
+    (work / "squares" / "captions.jsonl").write_text("\n".join(lines[1:]) + "\n")
+    refused = cli("data", "split", "squares", "--apply", "s.json")
+    assert refused.code == 2
+    assert "s.json: 1 images are not in the data, the first: 'aeroplane/00.png'" in refused.err
+    allowed = cli("data", "split", "squares", "--apply", "s.json", "--partial")
+    assert allowed.code == 0
+    assert "1 images are not in the data" in words(allowed.out)
+
+
+BAD: list[tuple[list[str], str]] = [
+    (["nowhere"], "unknown data set 'nowhere'"),
+    (["squares", "--per-class", "99"], "class 'aeroplane' has 12 images: 99 for the test"),
+    (
+        ["squares", "--per-class", "2", "--apply", "x"],
+        "--per-class makes a split and --apply takes",
+    ),
+    (["squares", "--apply", "nothing.json"], "nothing.json: no such file"),
+    (["squares", "--apply", "pascal-sentences"], "pascal-sentences: none of its images is in the"),
+    (["squares", "--labels", "nothing.csv"], "nothing.csv: no such file"),
+    (["squares", "--keywords", "sheep"], "keywords 'sheep': label=word|word is needed"),
+    (["squares", "--save", "full"], "full: is there already"),
+    (["squares", "--out", "full"], "full: already holds something"),
+    (["squares", "--ids", "name"], "two images are called '00.png'"),
+    (["squares", "--option", "colour=blue"], "has no option 'colour'"),
+]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"), BAD, ids=lambda value: value if isinstance(value, str) else " "
+)
+def test_bad_input(
+    cli: Cli,
+    work: Path,
+    snapshot: Callable[[Path], dict[str, bytes]],
+    arguments: list[str],
+    message: str,
+) -> None:
+    (work / "full").mkdir()
+    (work / "full" / "thesis.txt").write_text("years of work")
+    before = snapshot(work)
+    refused = cli("data", "split", *arguments)
+    assert refused.code == 2
+    assert refused.err.startswith("mmpoison: ")
+    assert refused.err.count("\n") == 1
+    assert message in refused.err
+    assert snapshot(work) == before

@@ -1,0 +1,129 @@
+"""A web server on this machine that misbehaves as it is told."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import pytest
+
+
+@dataclass
+class Web:
+    """What a server serves, and how.
+
+    Attributes:
+        url: Its address, without a slash behind.
+        files: Content by path.
+        etags: ETag by path; by default one made of the content, None for no ETag at all.
+        modified: `Last-Modified` by path.
+        redirects: Where a path leads on to.
+        ranges: Whether `Range` is understood.
+        lengths: Whether `Content-Length` is sent.
+        if_range: Whether `If-Range` is heeded.
+        headers: More headers of each answer.
+        cuts: For the next answers, one each: after how many bytes of the body the connection is cut.
+        statuses: For the next requests, one each: an error instead of the file.
+        requests: What was asked for: path and headers.
+    """
+
+    url: str = ""
+    files: dict[str, bytes] = field(default_factory=dict)
+    etags: dict[str, str | None] = field(default_factory=dict)
+    modified: dict[str, str] = field(default_factory=dict)
+    redirects: dict[str, str] = field(default_factory=dict)
+    ranges: bool = True
+    lengths: bool = True
+    if_range: bool = True
+    headers: dict[str, str] = field(default_factory=dict)
+    cuts: list[int] = field(default_factory=list)
+    statuses: list[int] = field(default_factory=list)
+    requests: list[tuple[str, dict[str, str]]] = field(default_factory=list)
+
+    def add(self, path: str, content: bytes) -> str:
+        """Serve a file and return its address."""
+        self.files[path] = content
+        return f"{self.url}{path}"
+
+    def asked(self, name: str) -> list[str | None]:
+        """One header of every request."""
+        return [headers.get(name) for _, headers in self.requests]
+
+
+def _handler(web: Web) -> type[BaseHTTPRequestHandler]:
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            web.requests.append((self.path, dict(self.headers)))
+            # a proxy is asked for the whole address
+            path = "/" + self.path.split("/", 3)[3] if self.path.startswith("http") else self.path
+            if web.statuses:
+                self._answer(web.statuses.pop(0), b"busy")
+            elif path in web.redirects:
+                self._answer(302, b"", Location=web.redirects[path])
+            elif path not in web.files:
+                self._answer(404, b"no such page")
+            else:
+                self._file(path)
+
+        def _file(self, path: str) -> None:
+            content = web.files[path]
+            etag = web.etags.get(path, f'"{hashlib.md5(content).hexdigest()}"')
+            headers: dict[str, str] = {**web.headers}
+            if etag is not None:
+                headers["ETag"] = etag
+            if path in web.modified:
+                headers["Last-Modified"] = web.modified[path]
+            asked = self.headers.get("Range")
+            condition = self.headers.get("If-Range")
+            same = condition in (None, etag, web.modified.get(path)) or not web.if_range
+            if asked and web.ranges and same:
+                start = int(asked.removeprefix("bytes=").removesuffix("-"))
+                if start >= len(content):
+                    self._answer(416, b"", **{"Content-Range": f"bytes */{len(content)}"})
+                    return
+                headers["Content-Range"] = f"bytes {start}-{len(content) - 1}/{len(content)}"
+                self._answer(206, content[start:], **headers)
+            else:
+                self._answer(200, content, **headers)
+
+        def _answer(self, status: int, body: bytes, **headers: str) -> None:
+            self.send_response(status)
+            for name, value in headers.items():
+                self.send_header(name, value)
+            if web.lengths:
+                self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            # only what is part of a file is cut
+            cut = web.cuts.pop(0) if web.cuts and status in (200, 206) else len(body)
+            self.wfile.write(body[:cut])
+
+        def log_message(self, *arguments: Any) -> None:
+            """Say nothing."""
+
+    return Handler
+
+
+class _Server(ThreadingHTTPServer):
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Say nothing: clients hang up when they have seen enough."""
+
+
+@pytest.fixture
+def web(monkeypatch: pytest.MonkeyPatch) -> Iterator[Web]:
+    """A web server of this machine, asked without a proxy."""
+    for name in ("http_proxy", "https_proxy", "all_proxy"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)
+    web = Web()
+    server = _Server(("127.0.0.1", 0), _handler(web))
+    web.url = f"http://127.0.0.1:{server.server_address[1]}"
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    yield web
+    server.shutdown()
+    thread.join()
+    server.server_close()

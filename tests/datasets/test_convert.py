@@ -1,0 +1,503 @@
+"""Conversion: every format round trips, poison stays marked, and a killed conversion goes on."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import tarfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+from filelock import FileLock
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from mmpoison.attacks import SingleTargetLabel
+from mmpoison.datasets import ImageTable, PairDataset, load_pairs, save_pairs, stream_pairs
+from mmpoison.datasets.convert import convert
+from mmpoison.datasets.image_bytes import read_image_bytes
+from mmpoison.datasets.pairs_folder import restore_clean
+from mmpoison.errors import InputError, MmpoisonWarning
+from mmpoison.images.verify import verify_pairs
+
+FORMATS = ("pairs-folder", "parquet", "webdataset")
+Snapshot = Callable[[Path], dict[str, bytes]]
+
+
+def content(pairs: PairDataset) -> list[dict[str, Any]]:
+    """Everything but the paths, in order, with the bytes of the images."""
+    return [
+        {**line, "image": read_image_bytes(pairs.root, line["image"])} for line in pairs.lines()
+    ]
+
+
+def poison_of(pairs: PairDataset) -> list[tuple[int, int, str]]:
+    rows = pairs.poisoned.nonzero()[0]
+    return [(int(pairs.image[r]), int(pairs.source[r]), pairs.captions[r]) for r in rows]
+
+
+def refusal(*arguments: Any, **options: Any) -> str:
+    with pytest.raises(InputError) as error:
+        convert(*arguments, **options)
+    message = str(error.value)
+    assert len(message.splitlines()) == 1
+    return message
+
+
+@pytest.fixture(scope="module")
+def rich_folder(squares: PairDataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The squares with categories, and an image without captions; never write into it."""
+    table = squares.images
+    categories = [
+        (squares.images.label(n) or "thing", "hill") if n % 3 else () for n in range(len(table))
+    ]
+    labels = [table.label(n) for n in range(len(table))]
+    splits = [line["split"] for line in squares.lines()]
+    images = ImageTable.build(table.ids, labels, splits, table.root, categories)
+    kept = squares.image != 4
+    pairs = PairDataset.build(images, squares.captions[kept], squares.image[kept])
+    out = save_pairs(pairs, tmp_path_factory.mktemp("rich") / "rich")
+    (out / "README.md").write_text("from a friend")
+    return out
+
+
+# -- round trips -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("first", FORMATS)
+@pytest.mark.parametrize("second", FORMATS)
+def test_a_set_survives_two_conversions(
+    rich_folder: Path, tmp_path: Path, first: Any, second: Any
+) -> None:
+    wanted = content(load_pairs(rich_folder))
+    done = convert(rich_folder, tmp_path / "a", to=first, images_per_shard=20)
+    assert (done.images, done.pairs, done.shards, done.left_out) == (56, 275, 3, 0)
+    assert content(load_pairs(tmp_path / "a")) == wanted
+    convert(tmp_path / "a", tmp_path / "b", to=second, images_per_shard=13, workers=3)
+    assert content(load_pairs(tmp_path / "b")) == wanted
+    # it stands by itself, and where it comes from is said in it
+    shutil.rmtree(tmp_path / "a")
+    assert content(load_pairs(tmp_path / "b")) == wanted
+    assert (tmp_path / "b" / "README.md").read_text() == "from a friend"
+    assert {path.name for path in tmp_path.iterdir()} == {"b"}
+
+
+@pytest.mark.parametrize("to", FORMATS)
+def test_pieces_of_a_converted_set(rich_folder: Path, tmp_path: Path, to: Any) -> None:
+    convert(rich_folder, tmp_path / "out", to=to, images_per_shard=20)
+    pieces = list(stream_pairs(tmp_path / "out", images_at_once=25))
+    assert [len(piece.images) for piece in pieces] == [25, 25, 6]
+    assert [line for p in pieces for line in content(p)] == content(load_pairs(rich_folder))
+
+
+def test_csv_and_back(squares: PairDataset, tmp_path: Path) -> None:
+    with (tmp_path / "pairs.csv").open("w", newline="") as stream:
+        writer = csv.writer(stream)
+        writer.writerow(["image", "caption", "label", "split"])
+        for line in squares.lines():
+            for caption in line["captions"]:
+                writer.writerow([line["image"], caption, line["label"], line["split"]])
+    loaded = load_pairs(tmp_path / "pairs.csv", images=squares.root)
+    assert loaded.fingerprint == squares.fingerprint
+    convert(
+        tmp_path / "pairs.csv", tmp_path / "out", to="webdataset", options={"images": squares.root}
+    )
+    assert content(load_pairs(tmp_path / "out")) == content(squares)
+
+
+def test_a_plain_set_keeps_its_fingerprint(square_folder: Path, tmp_path: Path) -> None:
+    wanted = load_pairs(square_folder)
+    convert(square_folder, tmp_path / "a", to="pairs-folder")
+    assert load_pairs(tmp_path / "a").fingerprint == wanted.fingerprint
+    convert(square_folder, tmp_path / "b", to="parquet", images="none")
+    assert load_pairs(tmp_path / "b", images=square_folder).fingerprint == wanted.fingerprint
+    assert load_pairs(tmp_path / "b", images=square_folder).root == square_folder
+
+
+@pytest.mark.parametrize("policy", ["link", "copy", "none"])
+def test_images_of_a_pairs_folder(square_folder: Path, tmp_path: Path, policy: Any) -> None:
+    convert(square_folder, tmp_path / "out", to="pairs-folder", images=policy)
+    image = tmp_path / "out" / "sheep" / "00.png"
+    assert image.exists() == (policy != "none")
+    if policy != "none":
+        assert image.samefile(square_folder / "sheep" / "00.png") == (policy == "link")
+
+
+captions = st.lists(
+    st.lists(st.text(st.characters(exclude_categories=["Cs"]), max_size=8), max_size=3),
+    min_size=1,
+    max_size=4,
+)
+
+
+@settings(
+    suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=25
+)
+@given(captions=captions, to=st.sampled_from(FORMATS))
+def test_any_text_survives(tmp_path: Path, captions: list[list[str]], to: Any) -> None:
+    for name in ("in", "out"):
+        shutil.rmtree(tmp_path / name, ignore_errors=True)
+    (tmp_path / "in").mkdir()
+    with (tmp_path / "in" / "captions.jsonl").open("w") as stream:
+        for n, texts in enumerate(captions):
+            (tmp_path / "in" / f"{n}.gif").write_bytes(b"GIF89a" + bytes([n]))
+            stream.write(json.dumps({"image": f"{n}.gif", "captions": texts}) + "\n")
+    convert(tmp_path / "in", tmp_path / "out", to=to, images_per_shard=2)
+    assert content(load_pairs(tmp_path / "out")) == content(load_pairs(tmp_path / "in"))
+
+
+def test_labels_on_the_way(square_folder: Path, tmp_path: Path) -> None:
+    rows = ["image,label", "sheep/00.png,goat", "unlabelled/03.png,bush"]
+    (tmp_path / "labels.csv").write_text("\n".join(rows))
+    convert(square_folder, tmp_path / "a", to="parquet", labels=tmp_path / "labels.csv")
+    assert {"goat", "bush"} <= set(load_pairs(tmp_path / "a").classes)
+    convert(square_folder, tmp_path / "b", to="webdataset", keywords=["thing=thing"])
+    assert load_pairs(tmp_path / "b").counts()["classes"]["thing"] == 8
+
+
+# -- other readers ---------------------------------------------------------------------------------
+
+
+def test_the_webdataset_library_reads_the_shards(rich_folder: Path, tmp_path: Path) -> None:
+    webdataset = pytest.importorskip("webdataset", reason="needs the extra data")
+    convert(rich_folder, tmp_path / "out", to="webdataset", images_per_shard=20)
+    shards = sorted(map(str, (tmp_path / "out").glob("*.tar")))
+    samples = list(webdataset.WebDataset(shards, shardshuffle=False).decode("pil"))
+    pairs = load_pairs(rich_folder)
+    assert len(samples) == len(pairs.images)
+    for made, line in zip(samples, pairs.lines(), strict=True):
+        assert made["png"].size == (40, 36)
+        assert made.get("txt") == (line["captions"][0] if line["captions"] else None)
+        assert made["json"]["image"] == line["image"]
+        assert made["json"]["key"] == made["__key__"]
+    assert samples[20]["__key__"] == "000010000"
+    assert json.loads((tmp_path / "out" / "00000_stats.json").read_text())["successes"] == 20
+
+
+def test_the_datasets_library_reads_the_files(rich_folder: Path, tmp_path: Path) -> None:
+    datasets = pytest.importorskip("datasets", reason="needs the extra data")
+    convert(rich_folder, tmp_path / "out", to="parquet", images_per_shard=20)
+    files = sorted(map(str, (tmp_path / "out").glob("*.parquet")))
+    made = datasets.Dataset.from_parquet(files, cache_dir=str(tmp_path / "cache"))
+    assert made.features["image"] == datasets.Image()
+    for row, line in zip(made, load_pairs(rich_folder).lines(), strict=True):
+        assert row["image"].size == (40, 36)
+        assert row["captions"] == line["captions"]
+        assert row["label"] == line["label"]
+    # and what it saves is read here
+    made.save_to_disk(tmp_path / "saved")
+    assert content(load_pairs(tmp_path / "saved")) == content(load_pairs(rich_folder))
+
+
+def test_row_groups_are_small(
+    square_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mmpoison.datasets.shard_writers.ROWS_IN_GROUP", 10)
+    convert(square_folder, tmp_path / "out", to="parquet")
+    metadata = pq.ParquetFile(tmp_path / "out" / "part-00000.parquet").metadata
+    assert [metadata.row_group(n).num_rows for n in range(metadata.num_row_groups)] == [10] * 5 + [
+        6
+    ]
+
+
+# -- poison ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("to", FORMATS)
+@pytest.mark.parametrize("mode", ["add", "replace"])
+def test_poison_stays_marked(
+    squares: PairDataset, square_folder: Path, tmp_path: Path, to: Any, mode: Any
+) -> None:
+    poisoned = SingleTargetLabel("sheep2aeroplane", pairs=13, mode=mode).poison(squares, seed=4)
+    save_pairs(poisoned, tmp_path / "poisoned")
+    convert(tmp_path / "poisoned", tmp_path / "out", to=to, images_per_shard=20)
+    again = load_pairs(tmp_path / "out")
+    assert content(again) == content(poisoned)
+    assert poison_of(again) == poison_of(poisoned)
+    assert again.manifest is not None
+    assert again.manifest.goals == ("sheep2aeroplane",)
+    # and once more, to files
+    convert(tmp_path / "out", tmp_path / "back", to="pairs-folder")
+    back = load_pairs(tmp_path / "back")
+    assert poison_of(back) == poison_of(poisoned)
+    assert verify_pairs(again).problems == []
+    if mode == "add":
+        # the fingerprint is that of the clean set in the same format
+        convert(square_folder, tmp_path / "clean", to=to, images_per_shard=20)
+        clean = load_pairs(tmp_path / "clean")
+        assert restore_clean(again).fingerprint == clean.fingerprint
+        assert again.manifest.clean_fingerprint == clean.fingerprint
+        assert verify_pairs(again, clean=clean).problems == []
+
+
+@pytest.mark.parametrize("to", ["parquet", "webdataset"])
+def test_a_poisoned_set_of_shards_can_be_saved_as_files(
+    squares: PairDataset, tmp_path: Path, to: Any
+) -> None:
+    """`save_pairs` takes images out of containers, and the manifest follows their new names."""
+    convert(squares.root, tmp_path / "shards", to=to, images_per_shard=20)
+    clean = load_pairs(tmp_path / "shards")
+    poisoned = SingleTargetLabel("sheep2aeroplane", pairs=13, mode="add").poison(clean, seed=4)
+    again = load_pairs(save_pairs(poisoned, tmp_path / "files"))
+    assert content(again) == content(poisoned)
+    assert poison_of(again) == poison_of(poisoned)
+    assert all((again.root / image_id).is_file() for image_id in again.images.ids)
+    assert all(str(image_id).endswith(".png") for image_id in again.images.ids)
+    assert verify_pairs(again).problems == []
+    # without its images the table keeps the ids, which need the shards
+    table = load_pairs(save_pairs(poisoned, tmp_path / "table", images="none"), images=clean.root)
+    assert content(table) == content(poisoned)
+
+
+def test_a_poisoned_set_is_not_converted_in_part(squares: PairDataset, tmp_path: Path) -> None:
+    poisoned = SingleTargetLabel("sheep2aeroplane", pairs=13).poison(squares, seed=4)
+    folder = save_pairs(poisoned, tmp_path / "poisoned", images="copy")
+    (folder / "sofa" / "03.png").unlink()
+    assert "whole or not at all" in refusal(folder, tmp_path / "out", to="parquet")
+    assert not (tmp_path / "out").exists()
+
+
+# -- what is left out ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("to", FORMATS)
+def test_what_is_left_out_is_written_down(own_square_folder: Path, tmp_path: Path, to: Any) -> None:
+    wanted = content(load_pairs(own_square_folder))
+    (own_square_folder / "sheep" / "01.png").unlink()
+    (own_square_folder / "sofa" / "02.png").unlink()
+    (own_square_folder / "sofa" / "02.png").symlink_to("/etc/passwd")
+    with (own_square_folder / "captions.jsonl").open("a") as stream:
+        stream.write('{"image": "../x.png", "captions": ["x"]}\n')
+    options = {"strict": False}
+    done = convert(own_square_folder, tmp_path / "out", to=to, options=options, images_per_shard=20)
+    assert (done.images, done.left_out) == (54, 3)
+    problems = (tmp_path / "out" / "problems.txt").read_text().splitlines()
+    assert "image path '../x.png' leaves the folder" in problems[0]
+    assert "sheep/01.png: no such image" in problems[1]
+    assert "sofa/02.png: leads out of" in problems[2]
+    made = content(load_pairs(tmp_path / "out"))
+    assert made == [line for n, line in enumerate(wanted) if n not in (25, 38)]
+
+
+def test_a_cut_shard_is_converted_as_far_as_it_is_whole(
+    square_folder: Path, tmp_path: Path
+) -> None:
+    convert(square_folder, tmp_path / "a", to="webdataset", images_per_shard=20)
+    shard = tmp_path / "a" / "00001.tar"
+    shard.write_bytes(shard.read_bytes()[: shard.stat().st_size // 2])
+    done = convert(tmp_path / "a", tmp_path / "b", to="parquet", images_per_shard=20)
+    assert 36 < done.images < 56
+    assert "what follows is lost" in (tmp_path / "b" / "problems.txt").read_text()
+    with pytest.warns(MmpoisonWarning):
+        left = content(load_pairs(tmp_path / "a"))
+    assert content(load_pairs(tmp_path / "b")) == left
+
+
+def test_nothing_at_all(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("image,caption\n1.jpg,x\n")
+    assert "1.jpg: no such image" in refusal(tmp_path / "a.csv", tmp_path / "out", to="parquet")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("name", ["captions.jsonl", "manifest.json", "problems.txt", "README.md"])
+def test_an_image_cannot_take_the_place_of_the_table(tmp_path: Path, name: str) -> None:
+    (tmp_path / "in").mkdir()
+    for image in (name, "1.jpg"):
+        (tmp_path / "in" / image).write_bytes(b"precious")
+    (tmp_path / "in" / "a.csv").write_text(f"image,caption\n{name},x\n1.jpg,x\n")
+    done = convert(tmp_path / "in" / "a.csv", tmp_path / "out", to="pairs-folder")
+    assert (done.images, done.left_out) == (1, 1)
+    assert (tmp_path / "in" / name).read_bytes() == b"precious"
+
+
+def test_an_image_of_an_unknown_kind_keeps_its_ending(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    for name in ("1.jpg", "2.html"):
+        (tmp_path / "in" / name).write_bytes(b"<html>")
+    (tmp_path / "a.csv").write_text("image,caption\nin/1.jpg,x\nin/2.html,y\n")
+    done = convert(tmp_path / "a.csv", tmp_path / "out", to="webdataset")
+    # whether it is an image is for `verify` to say; what cannot even be named as one is left out
+    assert (done.images, done.left_out) == (1, 1)
+    assert list(load_pairs(tmp_path / "out").images.ids) == ["00000.tar/000000000.jpg"]
+
+
+# -- interruption ----------------------------------------------------------------------------------
+
+
+def stop_after(shards: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the conversion break when it begins the shard with this number."""
+    from mmpoison.datasets import convert as module
+
+    write = module.write_shard  # type: ignore[attr-defined]
+
+    def break_off(to: Any, number: int, *rest: Any) -> Any:
+        if number >= shards:
+            raise KeyboardInterrupt
+        return write(to, number, *rest)
+
+    monkeypatch.setattr(module, "write_shard", break_off)
+
+
+@pytest.mark.parametrize("to", FORMATS)
+def test_it_goes_on_where_it_was(
+    rich_folder: Path, tmp_path: Path, to: Any, monkeypatch: pytest.MonkeyPatch, snapshot: Snapshot
+) -> None:
+    options: Any = {"to": to, "images_per_shard": 10, "workers": 1}
+    with monkeypatch.context() as patch:
+        stop_after(3, patch)
+        with pytest.raises(KeyboardInterrupt):
+            convert(rich_folder, tmp_path / "out", **options)
+    assert not (tmp_path / "out").exists()
+    # what a killed process was writing lies around
+    (tmp_path / ".out.convert" / "data" / ".part-00003.parquet.abc").write_text("half")
+    done = convert(rich_folder, tmp_path / "out", **options)
+    assert (done.shards, done.kept_shards, done.images, done.pairs) == (6, 3, 56, 275)
+    convert(rich_folder, tmp_path / "once", **options)
+    assert snapshot(tmp_path / "out") == snapshot(tmp_path / "once")
+
+
+def test_other_settings_do_not_go_on(
+    rich_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        stop_after(1, patch)
+        with pytest.raises(KeyboardInterrupt):
+            convert(rich_folder, tmp_path / "out", to="parquet", images_per_shard=10)
+    message = refusal(rich_folder, tmp_path / "out", to="parquet", images_per_shard=20)
+    assert "an unfinished conversion with other settings" in message
+    assert str(tmp_path / ".out.convert") in message
+
+
+@pytest.mark.parametrize("lines", [5, 15])
+def test_a_source_that_changed_does_not_go_on(
+    own_square_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lines: int
+) -> None:
+    with monkeypatch.context() as patch:
+        stop_after(3, patch)
+        with pytest.raises(KeyboardInterrupt):
+            convert(
+                own_square_folder, tmp_path / "out", to="parquet", images_per_shard=10, workers=1
+            )
+    file = own_square_folder / "captions.jsonl"
+    file.write_text("\n".join(file.read_text().splitlines()[:lines]))
+    message = refusal(
+        own_square_folder, tmp_path / "out", to="parquet", images_per_shard=10, workers=1
+    )
+    assert "the source has changed" in message
+
+
+def test_two_at_once(rich_folder: Path, tmp_path: Path) -> None:
+    (tmp_path / ".out.convert").mkdir()
+    with FileLock(tmp_path / ".out.convert" / "lock"):
+        assert "at this moment" in refusal(rich_folder, tmp_path / "out", to="parquet")
+    convert(rich_folder, tmp_path / "out", to="parquet")
+
+
+SLOW = """
+import sys, time
+from mmpoison.datasets import convert as module
+write = module.write_shard
+def slow(to, number, *rest):
+    done = write(to, number, *rest)
+    time.sleep(0.15)
+    return done
+module.write_shard = slow
+module.convert(sys.argv[1], sys.argv[2], to=sys.argv[3], images_per_shard=5, workers=1)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("to", FORMATS)
+def test_a_killed_process_goes_on(
+    rich_folder: Path, tmp_path: Path, to: str, snapshot: Snapshot
+) -> None:
+    command = [sys.executable, "-c", SLOW, str(rich_folder), str(tmp_path / "out"), to]
+    process = subprocess.Popen(command)
+    done = tmp_path / ".out.convert" / "done"
+    deadline = time.monotonic() + 60
+    while len(list(done.glob("*.json"))) < 3 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    assert not (tmp_path / "out").exists()
+    finished = {path.name for path in done.glob("[0-9]*.json")}
+    assert 3 <= len(finished) < 12
+    before = {
+        path.name: path.stat().st_ino
+        for path in (tmp_path / ".out.convert" / "data").iterdir()
+        if path.name[-13:-8] + ".json" in finished or path.name[:5] + ".json" in finished
+    }
+    result = convert(rich_folder, tmp_path / "out", to=to, images_per_shard=5, workers=1)  # type: ignore[arg-type]
+    assert result.kept_shards >= 3
+    # finished shards are the same files
+    for name, inode in before.items():
+        assert (tmp_path / "out" / name).stat().st_ino == inode
+    assert to == "pairs-folder" or before
+    convert(rich_folder, tmp_path / "once", to=to, images_per_shard=5)  # type: ignore[arg-type]
+    assert snapshot(tmp_path / "out") == snapshot(tmp_path / "once")
+    assert {path.name for path in tmp_path.iterdir()} == {"out", "once"}
+
+
+# -- settings --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"to": "zip"}, "to 'zip': one of pairs-folder, parquet, webdataset"),
+        ({"to": "parquet", "images": "move"}, "images 'move': one of link, copy, none"),
+        ({"to": "webdataset", "images": "none"}, "shards of webdataset hold their images"),
+        ({"to": "parquet", "images_per_shard": 0}, "1 to 10,000"),
+        ({"to": "parquet", "images_per_shard": 10_001}, "1 to 10,000"),
+        ({"to": "parquet", "format": "cvs"}, "did you mean 'csv'"),
+        ({"to": "parquet", "options": {"colour": 1}}, "has no option 'colour'"),
+    ],
+)
+def test_bad_settings(square_folder: Path, tmp_path: Path, options: Any, message: str) -> None:
+    assert message in refusal(square_folder, tmp_path / "out", **options)
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_output_must_be_new(square_folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    convert(square_folder, tmp_path / "out", to="parquet")
+    assert "already holds something" in refusal(square_folder, tmp_path / "out", to="parquet")
+
+
+def test_a_missing_source(tmp_path: Path) -> None:
+    assert "no such folder or file" in refusal(tmp_path / "nowhere", tmp_path / "out", to="parquet")
+
+
+def test_progress(square_folder: Path, tmp_path: Path) -> None:
+    seen: list[tuple[int, int]] = []
+
+    def progress(done: int, total: int) -> None:
+        seen.append((done, total))
+
+    convert(square_folder, tmp_path / "a", to="parquet", images_per_shard=20, progress=progress)
+    assert seen == [(20, 56), (40, 56), (56, 56)]
+    seen.clear()
+    # of a stream the length is not known, but the end is
+    convert(tmp_path / "a", tmp_path / "b", to="webdataset", images_per_shard=20, progress=progress)
+    assert [done for done, _ in seen] == [20, 40, 56, 56]
+    assert [done < total for done, total in seen] == [True, True, True, False]
+
+
+def test_tars_are_the_same_each_time(square_folder: Path, tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        convert(square_folder, tmp_path / name, to="webdataset")
+    first, second = ((tmp_path / name / "00000.tar").read_bytes() for name in ("a", "b"))
+    assert first == second
+    with tarfile.open(fileobj=io.BytesIO(first)) as archive:
+        names = archive.getnames()[:3]
+    assert names == ["000000000.png", "000000000.txt", "000000000.json"]
+    assert (tmp_path / "a" / "00000.tar").stat().st_mode & 0o444 == 0o444
