@@ -61,7 +61,7 @@ def test_the_command_is_installed() -> None:
         [*start, "data", "verify", "nowhere"], capture_output=True, text=True, check=False
     )
     assert done.returncode == 2
-    assert done.stderr == "mmpoison: nowhere: no such folder\n"
+    assert done.stderr == "mmpoison: nowhere: no such folder or file\n"
     assert done.stdout == ""
 
 

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from filelock import FileLock
@@ -162,6 +163,25 @@ def test_labels_on_the_way(square_folder: Path, tmp_path: Path) -> None:
     assert {"goat", "bush"} <= set(load_pairs(tmp_path / "a").classes)
     convert(square_folder, tmp_path / "b", to="webdataset", keywords=["thing=thing"])
     assert load_pairs(tmp_path / "b").counts()["classes"]["thing"] == 8
+
+
+def test_a_data_set_of_the_hub(
+    squares: PairDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from mmpoison.datasets import hugging_face
+
+    asked: list[Any] = []
+
+    def load_hub(hub: str, **options: Any) -> PairDataset:
+        asked.append((hub, options))
+        return squares
+
+    monkeypatch.setattr(hugging_face, "load_hub", load_hub)
+    convert("hf:org/name", tmp_path / "out", to="parquet", options={"config": "small"})
+    assert asked == [("org/name", {"config": "small"})]
+    assert content(load_pairs(tmp_path / "out")) == content(squares)
+    message = refusal("hf:org/name", tmp_path / "b", to="parquet", options={"colour": 1})
+    assert message.startswith("hf:org/name: has no option 'colour': it has config, ")
 
 
 # -- other readers ---------------------------------------------------------------------------------
@@ -328,6 +348,60 @@ def test_an_image_of_an_unknown_kind_keeps_its_ending(tmp_path: Path) -> None:
     # whether it is an image is for `verify` to say; what cannot even be named as one is left out
     assert (done.images, done.left_out) == (1, 1)
     assert list(load_pairs(tmp_path / "out").images.ids) == ["00000.tar/000000000.jpg"]
+
+
+def test_rows_of_an_image_that_stand_apart_in_a_stream(tmp_path: Path) -> None:
+    for name in ("1.jpg", "2.jpg", "3.jpg"):
+        (tmp_path / name).write_bytes(name.encode())
+    table = pa.table({"image": ["1.jpg", "2.jpg", "3.jpg", "1.jpg"], "caption": list("abcd")})
+    pq.write_table(table, tmp_path / "pairs.parquet")
+    options: Any = {"to": "pairs-folder", "images_per_shard": 2}
+    done = convert(tmp_path / "pairs.parquet", tmp_path / "out", **options)
+    assert (done.images, done.left_out) == (3, 1)
+    assert "image '1.jpg' occurs twice" in (tmp_path / "out" / "problems.txt").read_text()
+    assert [line["captions"] for line in load_pairs(tmp_path / "out").lines()] == [
+        ["a"],
+        ["b"],
+        ["c"],
+    ]
+
+
+@pytest.fixture
+def mixed(tmp_path: Path) -> Path:
+    """A table that names a file and a member of an archive, which would get the same name as a file."""
+    (tmp_path / "in" / "a").mkdir(parents=True)
+    (tmp_path / "in" / "a" / "1.jpg").write_bytes(b"a precious file")
+    with tarfile.open(tmp_path / "in" / "a.tar", "w") as archive:
+        for name in ("1.jpg", "2.jpg"):
+            member = tarfile.TarInfo(name)
+            member.size = 5
+            archive.addfile(member, io.BytesIO(b"a tar"))
+    rows = ["image,caption", "a/1.jpg,file", "a.tar/1.jpg,member", "a.tar/2.jpg,other"]
+    (tmp_path / "in" / "pairs.csv").write_text("\n".join(rows))
+    return tmp_path / "in"
+
+
+@pytest.mark.parametrize("workers", [1, 4])
+def test_two_images_with_one_name_are_refused(mixed: Path, tmp_path: Path, workers: int) -> None:
+    source = mixed / "pairs.csv"
+    with pytest.raises(InputError, match=r"'a/1.jpg'"):
+        convert(source, tmp_path / "out", to="pairs-folder", images_per_shard=1, workers=workers)
+    with pytest.raises(InputError, match=r"another image is called 'a/1.jpg'"):
+        save_pairs(load_pairs(source), tmp_path / "saved")
+    # a link to it was never written into
+    assert (mixed / "a" / "1.jpg").read_bytes() == b"a precious file"
+
+
+def test_files_and_members_in_one_set(mixed: Path, tmp_path: Path) -> None:
+    source = mixed / "pairs.csv"
+    source.write_text(source.read_text().replace("a.tar/1.jpg,member\n", ""))
+    pairs = load_pairs(source)
+    convert(source, tmp_path / "out", to="pairs-folder")
+    save_pairs(pairs, tmp_path / "saved")
+    for out in (tmp_path / "out", tmp_path / "saved"):
+        assert content(load_pairs(out)) == content(pairs)
+        assert list(load_pairs(out).images.ids) == ["a/1.jpg", "a/2.jpg"]
+        assert (out / "a" / "1.jpg").samefile(mixed / "a" / "1.jpg")
 
 
 # -- interruption ----------------------------------------------------------------------------------

@@ -174,6 +174,33 @@ def test_a_page_in_place_of_an_archive(web: Web, tmp_path: Path) -> None:
     assert (tmp_path / "o" / "captions.json").is_file()
 
 
+def test_half_a_file_of_a_process_that_was_killed(
+    files: list[PublicFile], tmp_path: Path, cache: Path
+) -> None:
+    (cache / "set").mkdir(parents=True)
+    (cache / "set" / "captions.zip").write_bytes(PARTS["captions.zip"][:-30])
+    with pytest.raises(InputError, match=r"captions.zip: (broken archive|not a zip)"):
+        fetch_and_unpack("set", files, tmp_path / "o")
+    fetch_and_unpack("set", files, tmp_path / "o")
+    assert (tmp_path / "o" / "captions.json").is_file()
+
+
+def test_what_was_good_once_is_not_forgotten(
+    files: list[PublicFile], tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fetch_and_unpack("set", files, tmp_path / "a")
+    before = (cache / "set" / "download.json").read_text()
+
+    def full(*arguments: Any, **options: Any) -> list[str]:
+        raise InputError("the disk is full")
+
+    monkeypatch.setattr(module, "unpack", full)
+    with pytest.raises(InputError, match="the disk is full"):
+        fetch_and_unpack("set", files, tmp_path / "b")
+    assert (cache / "set" / "download.json").read_text() == before
+    assert (cache / "set" / "captions.zip").is_file()
+
+
 def test_a_bomb(web: Web, tmp_path: Path) -> None:
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
@@ -534,4 +561,4 @@ def test_openmoji_is_made_as_before(tmp_path: Path) -> None:
     options = {"unlabelled": 4, "per_class": 2, "held_out": 2, "size": 32}
     out = build_dataset("openmoji", tmp_path / "o", options=options)
     assert len(load_dataset("openmoji", out).images) == 4 + 2 * 20 + 2
-    assert module.DOWNLOADS.get("openmoji") is None
+    assert "openmoji" not in DOWNLOADS

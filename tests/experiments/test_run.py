@@ -386,7 +386,7 @@ def refused_early(recipe: Recipe, out: Path) -> str:
         ({"attack": {**ATTACK, "mode": "swap"}}, "mode 'swap' is neither"),
         ({"attack": {**ATTACK, "sampels": 3}}, "sampels"),
         ({"attack": {**ATTACK, "name": "single-target-labels"}}, "unknown attack"),
-        ({"data": {"name": "nowhere/at/all"}}, "unknown data set 'nowhere/at/all'"),
+        ({"data": {"name": "nowhere/at/all"}}, "nowhere/at/all: no such folder or file"),
         ({"model": {"name": "nowhere/at/all"}}, "no such checkpoint folder"),
         ({"model": {"name": "openmoji-smal"}}, "unknown model"),
         ({"filter": {"encoder": "openmoji-smal", "clean_loss": 0.1}}, "unknown model"),

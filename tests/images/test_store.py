@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tarfile
 import time
 from collections import namedtuple
 from pathlib import Path
@@ -182,6 +183,34 @@ def test_a_damaged_store_is_made_anew(
         stream.truncate(COUNT // 2)
     np.testing.assert_array_equal(keep(folder, cache).pixels, want)
     assert len(decoded) == COUNT
+
+
+def test_images_in_a_shard(folder: Path, cache: Path, tmp_path: Path, decoded: list[str]) -> None:
+    shards = tmp_path / "shards"
+    shards.mkdir()
+
+    def pack() -> None:
+        with tarfile.open(shards / "0.tar", "w") as tar:
+            for number in range(5):
+                tar.add(folder / f"{number:02d}.png", arcname=f"{number:02d}.png")
+
+    def kept() -> PixelStore:
+        ids = [f"0.tar/{number:02d}.png" for number in range(5)]
+        images = ImageTable.build(ids, [None] * 5, ["train"] * 5, shards)
+        pairs = PairDataset.build(images, ["x"] * 5, range(5))
+        return PixelStore.decode(pairs, SIZE, cache=cache, in_memory=0)
+
+    pack()
+    first = kept()
+    np.testing.assert_array_equal(first.pixels[3], read_image(folder, "03.png", SIZE))
+    assert kept().folder == first.folder
+    assert len(decoded) == 5
+    # the shard stands for all that is in it
+    shutil.copy(folder / "09.png", folder / "03.png")
+    pack()
+    second = kept()
+    assert second.folder != first.folder
+    np.testing.assert_array_equal(second.pixels[3], read_image(folder, "09.png", SIZE))
 
 
 # -- broken images ---------------------------------------------------------------------------------
@@ -383,3 +412,21 @@ def test_what_is_stored_is_listed(folder: Path, cache: Path) -> None:
     assert (listed.images, listed.size, listed.folder) == (COUNT, SIZE, kept.folder)
     assert listed.root == str(folder.resolve())
     assert listed.bytes >= COUNT * SIZE * SIZE * 3
+
+
+def test_training_from_a_store_is_training_from_memory(
+    make_encoder: Any, squares: PairDataset, cache: Path
+) -> None:
+    from mmpoison.models import prepare_pixels
+    from mmpoison.training import TrainingSettings, finetune
+
+    encoder = make_encoder()
+    settings = TrainingSettings(epochs=1, batch_size=64, learning_rate=1e-3, precision="fp32")
+    losses = []
+    for in_memory in (0, store.IN_MEMORY):
+        pixels = PixelStore.decode(squares, encoder.image_size, cache=cache, in_memory=in_memory)
+        inputs = prepare_pixels(encoder, squares, pixels=pixels)
+        assert inputs.pixels is pixels
+        train = squares.select(split="train")
+        losses.append(finetune(encoder, train, inputs, settings, seed=0).epochs[0]["loss"])
+    assert losses[0] == losses[1]

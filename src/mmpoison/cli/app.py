@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+import warnings
+from typing import TextIO
 
 import typer
 from typer.exceptions import TyperException
@@ -10,7 +12,7 @@ from typer.exceptions import TyperException
 from mmpoison._version import __version__
 from mmpoison.cli import data, run, stages
 from mmpoison.cli.console import stderr
-from mmpoison.errors import InputError, ResultError
+from mmpoison.errors import InputError, MmpoisonWarning, ResultError
 
 INTERRUPTED = 130
 
@@ -44,6 +46,7 @@ def _root(
 
 def main() -> None:
     """Run the command line; bad input is one line on standard error and exit code 2."""
+    warnings.showwarning = _show_warning
     try:
         # not standalone: typer would draw a box of several lines around its own errors
         code = app(standalone_mode=False)
@@ -66,3 +69,18 @@ def main() -> None:
     if code == INTERRUPTED:
         stderr("mmpoison: stopped; the same command goes on where it was")
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _show_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    """Our own warnings as one line without a place in our code; others as Python shows them."""
+    if issubclass(category, MmpoisonWarning):
+        stderr(f"mmpoison: warning: {message}")
+    else:
+        sys.stderr.write(warnings.formatwarning(message, category, filename, lineno, line))

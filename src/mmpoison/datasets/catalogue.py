@@ -36,6 +36,7 @@ class DataSource:
         recognise: Gives the evidence (the name of a file) that a folder or file is of this kind, or None.
         priority: Of several that recognise a folder the highest wins, and equal ones are ambiguous: 2 for a format with
             a file of its own, 1 for a single table that could be anyone's, 0 for bare images.
+        home: Where below `$MMPOISON_DATA` it lies, if not under its own name (`coco` for sets derived from it).
         stream: `stream(root, images, **options)` gives tables of about so many images, one after the other, with flat
             memory; None where the whole table is read first.
     """
@@ -51,6 +52,7 @@ class DataSource:
     terms: str = ""
     recognise: Callable[[Path], str | None] | None = None
     priority: int = 2
+    home: str = ""
     stream: Callable[..., Iterator[PairDataset]] | None = None
 
 
@@ -71,7 +73,7 @@ def load_dataset(
     """Load a data set by registered name, or a folder or file by path.
 
     Args:
-        name: A registered name, or a path whose format is recognised.
+        name: A registered name, a path whose format is recognised, or `hf:ORG/NAME` of Hugging Face's hub.
         root: Folder of the user's that holds the data, where the data set needs one (`$MMPOISON_DATA/NAME` where that
             exists); for a pairs folder the folder of its images.
         seed: Seed of the run, for data that are made or split by it.
@@ -89,6 +91,10 @@ def load_dataset(
                 f"data set {name!r} needs the folder that holds it (--data-root DIR, or ${DATA_VARIABLE}/{name}): "
                 f"{source.where_from}"
             )
+    elif format is None and name.startswith("hf:"):
+        from mmpoison.datasets.hugging_face import load_by_name
+
+        return _warned(load_by_name(name, options or {}), name)
     elif format is None and not Path(name).exists():
         if "/" in name or "\\" in name:
             raise InputError(f"{name}: no such folder or file")
@@ -186,11 +192,11 @@ def recognise(path: Path) -> DataSource:
 
 
 def find_root(source: DataSource) -> Path | None:
-    """Where a named data set lies on this machine: `$MMPOISON_DATA/NAME`, or None."""
+    """Where a named data set lies on this machine: `$MMPOISON_DATA/NAME` or its home there, or None."""
     base = os.environ.get(DATA_VARIABLE)
     if not base or not source.needs_root:
         return None
-    place = Path(base) / source.name
+    place = Path(base) / (source.home or source.name)
     return place if place.exists() else None
 
 
@@ -200,13 +206,16 @@ def _load(
     _check_options(source, options)
     if place is not None and not place.exists():
         raise InputError(f"{place}: no such folder, {source.name} needs {source.where_from}")
-    pairs = source.load(place, seed, **options)
+    return _warned(source.load(place, seed, **options), place)
+
+
+def _warned(pairs: PairDataset, place: Path | str | None) -> PairDataset:
     if pairs.problems:
         warnings.warn(
             f"{place}: {len(pairs.problems)} entries were left out, the first: {pairs.problems[0]} "
             "(mmpoison data verify lists all)",
             MmpoisonWarning,
-            stacklevel=3,
+            stacklevel=4,
         )
     return pairs
 

@@ -86,5 +86,6 @@ for _name, _load, _what in (
             terms=TERMS,
             load=_load,
             options=OPTIONS,
+            home="coco",
         )
     )

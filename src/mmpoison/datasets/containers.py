@@ -151,7 +151,8 @@ def _read_member(path: Path, name: str, key: FileKey) -> bytes:
     _check_size(path / name, size)
     with path.open("rb") as stream:
         # a position of its own, so threads do not move each other's
-        data = os.pread(stream.fileno(), size, offset) if size else b""
+        stream.seek(offset)
+        data = stream.read(size)
     if len(data) != size:
         raise InputError(f"{path / name}: cut short")
     return data
@@ -200,17 +201,26 @@ def arrow_batches(path: Path, problem: Problem) -> Iterator[Any]:
 
 
 def _read_row(path: Path, name: str, key: FileKey) -> bytes:
+    import pyarrow as pa
+
     column, _, number = name.rpartition("/")
     if not (number.isascii() and number.isdigit() and len(number) < 16):
         raise InputError(f"{path / name}: {number!r:.40} is not a row")
     row = int(number)
-    if path.suffix == ".parquet":
-        array, index = _parquet_cell(path, column, row, key)
-    else:
-        array, index = _arrow_cell(path, column, row, key)
-    value = array[index].as_py()
-    if isinstance(value, dict):
-        value = value.get("bytes")
+    broken: tuple[type[Exception], ...] = (*arrow_errors(), KeyError)
+    try:
+        find = _parquet_cell if path.suffix == ".parquet" else _arrow_cell
+        array, index = find(path, column, row, key)
+        if index >= len(array):
+            raise InputError(f"{path}: broken, it has fewer rows than it says")
+        cell = array[index]
+        if isinstance(cell, pa.StructScalar):
+            # the path beside the bytes is not looked at
+            value = cell["bytes"].as_py() if cell.is_valid else None
+        else:
+            value = cell.as_py()
+    except broken as error:
+        raise InputError(f"{path / name}: broken file ({_short(error)})") from None
     if not isinstance(value, bytes):
         raise InputError(f"{path / name}: the row holds no image")
     _check_size(path / name, len(value))
@@ -218,7 +228,6 @@ def _read_row(path: Path, name: str, key: FileKey) -> bytes:
 
 
 def _parquet_cell(path: Path, column: str, row: int, key: FileKey) -> tuple[Any, int]:
-    import pyarrow as pa
     import pyarrow.parquet as pq
 
     def open_metadata() -> tuple[tuple[Any, str, np.ndarray[Any, Any]], int]:
@@ -231,15 +240,11 @@ def _parquet_cell(path: Path, column: str, row: int, key: FileKey) -> tuple[Any,
         return (metadata, chosen, np.cumsum([0, *rows])), 1
 
     def read_group() -> tuple[Any, int]:
-        chunks = metadata.row_group(group)
-        declared = sum(
-            chunks.column(n).total_uncompressed_size
-            for n in range(chunks.num_columns)
-            if chunks.column(n).path_in_schema.split(".")[0] == chosen
-        )
+        # of all columns: pyarrow ends the process where it is asked for one column of a broken description
+        declared = metadata.row_group(group).total_byte_size
         if declared > MAX_GROUP_BYTES:
             raise InputError(
-                f"{path}: row group {group} holds {declared / 2**30:.1f} GiB of images, too much to read at once: "
+                f"{path}: row group {group} holds {declared / 2**30:.1f} GiB, too much to read at once: "
                 "write it again with smaller row groups"
             )
         # a handle for each reading: they cannot be shared between threads
@@ -247,19 +252,15 @@ def _parquet_cell(path: Path, column: str, row: int, key: FileKey) -> tuple[Any,
             array = file.read_row_group(group, columns=[chosen], use_threads=False)[chosen]
         return array, int(array.nbytes)
 
-    try:
-        metadata, chosen, bounds = _caches.tables.get((*key, column), open_metadata)
-        if not 0 <= row < bounds[-1]:
-            raise InputError(f"{path}: has no row {row}, it has {bounds[-1]}")
-        group = int(np.searchsorted(bounds, row, side="right")) - 1
-        array = _caches.groups.get((*key, chosen, group), read_group)
-    except arrow_errors() as error:
-        raise InputError(f"{path}: broken Parquet file ({_short(error)})") from None
+    metadata, chosen, bounds = _caches.tables.get((*key, column), open_metadata)
+    if not 0 <= row < bounds[-1]:
+        raise InputError(f"{path}: has no row {row}, it has {bounds[-1]}")
+    group = int(np.searchsorted(bounds, row, side="right")) - 1
+    array = _caches.groups.get((*key, chosen, group), read_group)
     return array, row - int(bounds[group])
 
 
 def _arrow_cell(path: Path, column: str, row: int, key: FileKey) -> tuple[Any, int]:
-    import pyarrow as pa
 
     def open_columns() -> tuple[tuple[list[Any], np.ndarray[Any, Any]], int]:
         arrays: list[Any] = []
@@ -270,16 +271,13 @@ def _arrow_cell(path: Path, column: str, row: int, key: FileKey) -> tuple[Any, i
             arrays.append(batch.column(chosen))
         return (arrays, np.cumsum([0, *map(len, arrays)])), 1
 
-    try:
-        arrays, bounds = _caches.tables.get((*key, column), open_columns)
-        if not 0 <= row < bounds[-1]:
-            raise InputError(f"{path}: has no row {row}, it has {bounds[-1]}")
-        part = int(np.searchsorted(bounds, row, side="right")) - 1
-        index = row - int(bounds[part])
-        # of the one cell, since a check of all would read the whole file
-        arrays[part].slice(index, 1).validate(full=True)
-    except arrow_errors() as error:
-        raise InputError(f"{path}: broken Arrow file ({_short(error)})") from None
+    arrays, bounds = _caches.tables.get((*key, column), open_columns)
+    if not 0 <= row < bounds[-1]:
+        raise InputError(f"{path}: has no row {row}, it has {bounds[-1]}")
+    part = int(np.searchsorted(bounds, row, side="right")) - 1
+    index = row - int(bounds[part])
+    # of the one cell, since a check of all would read the whole file
+    arrays[part].slice(index, 1).validate(full=True)
     return arrays[part], index
 
 

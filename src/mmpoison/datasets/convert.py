@@ -23,6 +23,7 @@ from typing import Any, NoReturn, get_args
 
 from mmpoison._version import __version__
 from mmpoison.datasets.catalogue import DATASETS, load_dataset, recognise, stream_pairs
+from mmpoison.datasets.hugging_face import HUB_PREFIX, load_by_name
 from mmpoison.datasets.labels import label_by_keyword, labels_from_csv, parse_keywords
 from mmpoison.datasets.manifest_beside import is_poisoned
 from mmpoison.datasets.pairs import PairDataset
@@ -124,7 +125,9 @@ def convert(
     refuse_occupied(target)
     settings = {
         "tool_version": __version__,
-        "source": str(source) if str(source).startswith("hf:") else str(Path(source).absolute()),
+        "source": str(source)
+        if str(source).startswith(HUB_PREFIX)
+        else str(Path(source).absolute()),
         "to": to,
         "format": format,
         "options": {key: str(value) for key, value in sorted((options or {}).items())},
@@ -219,10 +222,8 @@ def _read(
 
 
 def _load(source: str, format: str | None, options: dict[str, Any]) -> PairDataset:
-    if source.startswith("hf:"):
-        from mmpoison.datasets.hugging_face import load_hub
-
-        return load_hub(source.removeprefix("hf:"), **options)
+    if source.startswith(HUB_PREFIX):
+        return load_by_name(source, options)
     return load_dataset(source, options=options, format=format)
 
 
@@ -256,6 +257,7 @@ class _Job:
         self._total: int | None = None
         self._new_ids: list[str] | None = None
         self._root: Path | None = None
+        self._seen: set[str] = set()
 
     def run(self, pieces: Iterator[_Piece], total: int | None, *, strict: bool) -> None:
         """Write every shard that is not finished yet."""
@@ -278,6 +280,8 @@ class _Job:
                     self.shards = number + 1
                     for line in piece.problems:
                         self._note(line, problems)
+                    if self.to == "pairs-folder":
+                        piece.lines = self._once(piece.lines, problems)
                     digest = _digest(piece)
                     finished = self._finished(number, digest)
                     if finished is not None:
@@ -352,6 +356,17 @@ class _Job:
             # of a stream nobody knows the length: there is at least one image more
             total = self._total if self._total is not None else self._read + 1
             self.progress(self._read, total)
+
+    def _once(self, lines: list[Line], problems: Any) -> list[Line]:
+        """The lines without images of earlier pieces: a stream does not know them."""
+        kept: list[Line] = []
+        for line in lines:
+            if line["image"] in self._seen:
+                self._note(f"image {line['image']!r} occurs twice, its rows stand apart", problems)
+            else:
+                self._seen.add(line["image"])
+                kept.append(line)
+        return kept
 
     def _note(self, line: str, problems: Any) -> None:
         self.left_out += 1

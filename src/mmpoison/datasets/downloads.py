@@ -18,11 +18,11 @@ import filelock
 
 from mmpoison.datasets.archives import unpack
 from mmpoison.datasets.cache import cache_folder
-from mmpoison.datasets.catalogue import Progress
+from mmpoison.datasets.catalogue import DATASETS, Progress
 from mmpoison.datasets.download import Downloaded, check_space, download
 from mmpoison.errors import InputError
 from mmpoison.files import atomic_folder, read_json, refuse_occupied, write_json
-from mmpoison.registry import unknown_name
+from mmpoison.registry import Registry, unknown_name
 
 LEDGER = "download.json"
 """What was fetched, from where, with its checksum; in the cache folder and in the finished data set."""
@@ -76,8 +76,7 @@ class Download:
         return tuple(name for name in inspect.signature(self.build).parameters if name not in usual)
 
 
-DOWNLOADS: dict[str, Download] = {}
-"""Downloads by the name of the data set; `mmpoison.datasets.public_sets` fills it."""
+DOWNLOADS: Registry[Download] = Registry("download", "mmpoison.datasets")
 
 
 def build_dataset(
@@ -101,8 +100,6 @@ def build_dataset(
         InputError: If it can be neither made nor fetched, an option is unknown, `out` holds something, or a download
             fails.
     """
-    from mmpoison.datasets.catalogue import DATASETS
-
     source = DATASETS[name]
     known: tuple[str, ...]
     if source.build is not None:

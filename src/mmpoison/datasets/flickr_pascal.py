@@ -116,5 +116,6 @@ for _name, _load, _what in (
             terms=TERMS,
             load=_load,
             options=OPTIONS,
+            home="flickr-pascal",
         )
     )

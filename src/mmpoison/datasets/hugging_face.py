@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -53,6 +53,28 @@ def load_hugging_face(
     """
     columns = column_options(image_column, caption_column, label_column, split_column)
     return with_manifest(_load_parts(root, _saved_parts(root), images, columns, str(root)), root)
+
+
+HUB_PREFIX = "hf:"
+HUB_OPTIONS = (
+    "config",
+    "image_column",
+    "caption_column",
+    "label_column",
+    "split_column",
+    "images",
+)
+
+
+def load_by_name(name: str, options: Mapping[str, Any]) -> PairDataset:
+    """Load `hf:org/name` with options as a user gives them.
+
+    Raises:
+        InputError: If an option is unknown, and as for `load_hub`.
+    """
+    if unknown := sorted(set(options) - set(HUB_OPTIONS)):
+        raise InputError(f"{name}: has no option {unknown[0]!r}: it has {', '.join(HUB_OPTIONS)}")
+    return load_hub(name.removeprefix(HUB_PREFIX), **options)
 
 
 def load_hub(
@@ -212,12 +234,27 @@ def _checked(batches: Iterable[Any], needed: list[str]) -> Iterator[tuple[int, A
 
 
 def _check_bounds(column: Any) -> None:
+    """Check that nothing in an array points out of its data; following it would end the process."""
     try:
-        column.validate(full=True)
+        # as bytes, since text that is no UTF-8 is left to the row it stands in
+        column.view(_as_bytes(column.type)).validate(full=True)
     except arrow_errors() as error:
-        # text that is no UTF-8 is left to the row it stands in
-        if "UTF8" not in str(error):
-            raise InputError(f"broken Arrow file ({' '.join(str(error).split())[:160]})") from None
+        raise InputError(f"broken Arrow file ({' '.join(str(error).split())[:160]})") from None
+
+
+def _as_bytes(kind: Any) -> Any:
+    import pyarrow as pa
+    import pyarrow.types as types
+
+    if types.is_string(kind):
+        return pa.binary()
+    if types.is_large_string(kind):
+        return pa.large_binary()
+    if types.is_list(kind):
+        return pa.list_(_as_bytes(kind.value_type))
+    if types.is_large_list(kind):
+        return pa.large_list(_as_bytes(kind.value_type))
+    return kind
 
 
 def _recognise(path: Path) -> str | None:

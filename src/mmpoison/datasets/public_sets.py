@@ -290,4 +290,4 @@ for _download in (
     Download("visual-genome", build_visual_genome, "images and region descriptions; 15 GB"),
     Download("pascal-sentences", build_pascal_sentences, "the authors' page and its images"),
 ):
-    DOWNLOADS[_download.name] = _download
+    DOWNLOADS.register(_download.name)(_download)

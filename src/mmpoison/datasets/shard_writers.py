@@ -260,22 +260,27 @@ def _place(root: Path, image_id: str, folder: Path, *, copy: bool) -> str:
         )
     target = folder / name
     target.parent.mkdir(parents=True, exist_ok=True)
-    if inner is not None:
-        target.write_bytes(data)
-        return name
-    # the file itself, also where a symbolic link stands for it
-    source = image_path(root, image_id).resolve()
     try:
+        # never written into: it may be a hard link to an image of the source
         target.unlink(missing_ok=True)
+        if inner is not None:
+            with target.open("xb") as made:
+                made.write(data)
+            return name
+        # the file itself, also where a symbolic link stands for it
+        source = image_path(root, image_id).resolve()
         if not copy:
             try:
                 os.link(source, target)
                 return name
-            except FileNotFoundError:
+            except (FileNotFoundError, FileExistsError):
                 raise
             except OSError:
                 pass  # another file system, or one without links
-        shutil.copyfile(source, target)
+        with source.open("rb") as original, target.open("xb") as made:
+            shutil.copyfileobj(original, made)
+    except FileExistsError:
+        raise InputError(f"{root / image_id}: another image is called {name!r} too") from None
     except (FileNotFoundError, IsADirectoryError):
         raise InputError(f"{root / image_id}: no such image") from None
     return name

@@ -80,9 +80,10 @@ for _name, _load, _what in (
         DataSource(
             name=_name,
             summary=f"the paper's Visual Genome: {_what}, sheep and aeroplane by keyword, all training data",
-            where_from=WHERE_FROM,
+            where_from=f"{WHERE_FROM}; mmpoison data build visual-genome --out DIR fetches it",
             terms=TERMS,
             load=_load,
             options=OPTIONS,
+            home="visual-genome",
         )
     )

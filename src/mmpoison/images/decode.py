@@ -71,10 +71,7 @@ def picture(root: Path, image_id: str) -> Iterator[tuple[BinaryIO, Image.Image]]
     try:
         stream = open_image(root, image_id)
     except InputError as error:
-        missing = isinstance(error.__context__, (FileNotFoundError, KeyError)) or "no such" in str(
-            error
-        )
-        raise BrokenImage(str(error), "missing" if missing else "no-access") from None
+        raise BrokenImage(str(error), _fault_of_opening(error)) from None
     with stream:
         try:
             with Image.open(stream, formats=FORMATS) as image:
@@ -174,6 +171,13 @@ def try_decode_images(
             if progress is not None and (done % 256 == 0 or done == len(ids)):
                 progress(done, len(ids))
     return pixels, dict(sorted(broken.items()))
+
+
+def _fault_of_opening(error: InputError) -> ImageFault:
+    if "cut short" in str(error):
+        return "truncated"  # inside a shard
+    missing = isinstance(error.__context__, (FileNotFoundError, KeyError))
+    return "missing" if missing or "no such" in str(error) else "no-access"
 
 
 def _fault(error: Exception, stream: BinaryIO) -> ImageFault:

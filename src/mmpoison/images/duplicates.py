@@ -31,8 +31,12 @@ def equal_groups(hashes: Hashes) -> list[Indices]:
     [[0, 2, 5], [1, 4]]
     """
     order = np.argsort(hashes, kind="stable").astype(np.int64)
-    bounds = np.flatnonzero(np.diff(hashes[order])) + 1
-    groups = [group for group in np.split(order, bounds) if len(group) > 1]
+    starts, sizes = _runs(hashes[order])
+    several = sizes > 1
+    groups = [
+        order[start : start + size]
+        for start, size in zip(starts[several].tolist(), sizes[several].tolist(), strict=True)
+    ]
     return sorted(groups, key=lambda group: int(group[0]))
 
 
@@ -83,8 +87,7 @@ def _bands(count: int) -> list[np.uint64]:
 
 def _agreeing(values: Hashes) -> Iterator[tuple[Indices, Indices]]:
     """All pairs of positions with equal values in a sorted array, in pieces."""
-    starts = np.concatenate(([0], np.flatnonzero(np.diff(values)) + 1))
-    sizes = np.diff(np.concatenate((starts, [len(values)])))
+    starts, sizes = _runs(values)
     # how many later members of its group each position has
     position = np.arange(len(values), dtype=np.int64)
     later = np.repeat(starts + sizes, sizes) - position - 1
@@ -100,6 +103,12 @@ def _agreeing(values: Hashes) -> Iterator[tuple[Indices, Indices]]:
         within = np.arange(len(left)) - np.repeat(np.cumsum(counts) - counts, counts)
         yield left, left + within + 1
         start = stop
+
+
+def _runs(values: Hashes) -> tuple[Indices, Indices]:
+    """Start and length of each run of equal values in a sorted array."""
+    starts = np.concatenate(([0], np.flatnonzero(np.diff(values)) + 1))[: len(values)]
+    return starts, np.diff(np.concatenate((starts, [len(values)])))
 
 
 def _ones(values: Hashes) -> npt.NDArray[np.uint8]:

@@ -1,0 +1,98 @@
+"""Names, paths and formats: how a user's words become a table."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from mmpoison.attacks import SingleTargetLabel
+from mmpoison.datasets import DATASETS, PairDataset, load_dataset, load_pairs, stream_pairs
+from mmpoison.datasets.catalogue import find_root, recognise
+from mmpoison.errors import InputError, MmpoisonWarning
+
+LINE: dict[str, Any] = {"image": "a.jpg", "captions": ["a sheep", "it grazes"], "label": "sheep"}
+
+
+def test_every_folder_format_can_be_recognised_or_named() -> None:
+    assert DATASETS["pairs-folder"].recognise is not None
+    named = {name for name in DATASETS if DATASETS[name].recognise is not None}
+    assert {"coco", "flickr30k", "csv", "parquet", "webdataset", "image-folder"} <= named
+
+
+def test_nothing_there(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no such folder or file"):
+        recognise(tmp_path / "nowhere")
+    with pytest.raises(InputError, match=r"did you mean 'openmoji'"):
+        load_dataset("openmojy")
+    with pytest.raises(InputError, match="no such folder or file"):
+        load_dataset("data/openmojy")
+
+
+def test_a_folder_of_two_formats_says_so(write_lines: Callable[..., Path]) -> None:
+    folder = write_lines(LINE)
+    (folder / "dataset_flickr30k.json").write_text('{"images": [], "dataset": "flickr30k"}')
+    with pytest.raises(InputError, match=r"could be .* or .*: say which with --format"):
+        load_pairs(folder)
+    assert len(load_pairs(folder, format="pairs-folder")) == 2
+
+
+def test_a_format_that_does_not_exist(write_lines: Callable[..., Path]) -> None:
+    with pytest.raises(InputError, match="did you mean 'parquet'"):
+        load_pairs(write_lines(LINE), format="parket")
+
+
+def test_an_unknown_option_names_those_there_are(write_lines: Callable[..., Path]) -> None:
+    with pytest.raises(InputError, match="has no option 'imges': it has images, strict"):
+        load_pairs(write_lines(LINE), imges="x")
+
+
+def test_what_was_left_out_is_said_once(write_lines: Callable[..., Path]) -> None:
+    folder = write_lines(LINE, {"image": "../up.jpg", "captions": ["x"]})
+    with pytest.raises(InputError, match="leaves the folder"):
+        load_pairs(folder)
+    with pytest.warns(MmpoisonWarning, match=r"1 entries were left out.*\.\./up\.jpg"):
+        pairs = load_pairs(folder, strict=False)
+    assert len(pairs) == 2
+    assert len(pairs.problems) == 1
+
+
+def test_a_named_set_is_found_under_the_data_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("MMPOISON_DATA", raising=False)
+    assert find_root(DATASETS["coco"]) is None
+    monkeypatch.setenv("MMPOISON_DATA", str(tmp_path))
+    assert find_root(DATASETS["coco-m"]) is None
+    (tmp_path / "coco").mkdir()
+    assert find_root(DATASETS["coco"]) == find_root(DATASETS["coco-m"]) == tmp_path / "coco"
+    assert find_root(DATASETS["openmoji"]) is None
+
+
+@pytest.mark.parametrize("at_once", [1, 7, 1000])
+def test_pieces_of_any_size_are_the_whole(
+    square_folder: Path, squares: PairDataset, at_once: int
+) -> None:
+    pieces = list(stream_pairs(square_folder, images_at_once=at_once))
+    assert [c for piece in pieces for c in piece.captions] == squares.captions.tolist()
+    assert [i for piece in pieces for i in piece.images.ids] == squares.images.ids.tolist()
+    assert max(len(piece.images) for piece in pieces) <= at_once
+    labels = [piece.images.label(i) for piece in pieces for i in range(len(piece.images))]
+    assert labels == [squares.images.label(i) for i in range(len(squares.images))]
+
+
+def test_a_piece_keeps_split_label_and_poison(squares: PairDataset) -> None:
+    poisoned = SingleTargetLabel("sheep2aeroplane", samples=2).poison(squares)
+    code = {poisoned.images.class_code(name) for name in ("sheep", "aeroplane")}
+    rows = np.flatnonzero([c in code for c in poisoned.images.class_codes])
+    piece = poisoned.piece(rows)
+    assert piece.poisoned.sum() == poisoned.poisoned.sum() > 0
+    assert set(piece.classes) == {"sheep", "aeroplane"}
+    assert piece.manifest == poisoned.manifest
+    with pytest.raises(InputError, match="images its captions are from"):
+        poisoned.piece(
+            np.flatnonzero(poisoned.images.class_codes == poisoned.images.class_code("aeroplane"))
+        )

@@ -1,0 +1,101 @@
+"""Damaged and hostile containers: whatever is in them, they are read or refused in one line."""
+
+from __future__ import annotations
+
+import io
+import random
+import tarfile
+import warnings
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from mmpoison.datasets import load_pairs
+from mmpoison.datasets.image_bytes import read_image_bytes
+from mmpoison.errors import InputError
+
+ROWS = range(30)
+
+
+def write_parquet(folder: Path) -> Path:
+    table = pa.table(
+        {
+            "image": [{"bytes": bytes([n]) * 20, "path": f"{n}.jpg"} for n in ROWS],
+            "captions": [[f"a {n}", f"b {n}"] for n in ROWS],
+            "label": pa.array([f"class {n % 3}" for n in ROWS]).dictionary_encode(),
+        }
+    )
+    pq.write_table(table, folder / "a.parquet", row_group_size=7)
+    return folder / "a.parquet"
+
+
+def write_arrow(folder: Path) -> Path:
+    table = pa.table(
+        {
+            "image": [{"bytes": bytes([n]) * 20, "path": f"{n}.jpg"} for n in ROWS],
+            "captions": [[f"a {n}", f"b {n}"] for n in ROWS],
+            "label": [f"class {n % 3}" for n in ROWS],
+        }
+    )
+    with (
+        pa.OSFile(str(folder / "a.arrow"), "wb") as sink,
+        pa.ipc.new_stream(sink, table.schema) as writer,
+    ):
+        writer.write_table(table, max_chunksize=7)
+    (folder / "state.json").write_text('{"_data_files": [{"filename": "a.arrow"}]}')
+    return folder / "a.arrow"
+
+
+def write_tar(folder: Path) -> Path:
+    with tarfile.open(folder / "00000.tar", "w") as archive:
+        for n in range(6):
+            # a long name takes a header of its own
+            name = f"{'d' * 120}/{n}" if n == 3 else str(n)
+            for ending, data in (("jpg", b"x" * 700), ("txt", b"text"), ("json", b'{"label": 1}')):
+                member = tarfile.TarInfo(f"{name}.{ending}")
+                member.size = len(data)
+                archive.addfile(member, io.BytesIO(data))
+    return folder / "00000.tar"
+
+
+def damaged(raw: bytes, rng: random.Random) -> bytes:
+    changed = bytearray(raw)
+    for _ in range(rng.choice([1, 1, 2, 5, 20])):
+        at = rng.randrange(len(changed))
+        changed[at] = rng.choice([0, 255, rng.randrange(256), changed[at] ^ 1 << rng.randrange(8)])
+    return bytes(changed[: rng.randrange(len(changed))] if rng.random() < 0.2 else changed)
+
+
+@pytest.mark.parametrize(
+    ("format", "write"),
+    [("parquet", write_parquet), ("hugging-face", write_arrow), ("webdataset", write_tar)],
+)
+def test_any_damage_is_read_or_refused(tmp_path: Path, format: str, write: object) -> None:
+    assert callable(write)
+    file: Path = write(tmp_path)
+    raw = file.read_bytes()
+    said: list[str] = []
+    outcomes = {"read": 0, "refused": 0}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for seed in range(150):
+            # a new file each time, since Arrow files are mapped
+            file.unlink()
+            file.write_bytes(damaged(raw, random.Random(seed)))
+            try:
+                pairs = load_pairs(tmp_path, format=format)
+            except InputError as error:
+                said.append(str(error))
+                outcomes["refused"] += 1
+                continue
+            outcomes["read"] += 1
+            assert len(pairs.fingerprint) == 64
+            for image_id in pairs.images.ids:
+                try:
+                    read_image_bytes(tmp_path, image_id)
+                except InputError as error:
+                    said.append(str(error))
+    assert all(len(message.splitlines()) == 1 for message in said)
+    assert min(outcomes.values()) > 10
