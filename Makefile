@@ -3,13 +3,17 @@
 # Variables: PYTHON  the Python that makes the environment (3.11 or newer; default python3)
 #            VENV    where the environment lies (default .venv)
 #            ARGS    handed on to the command, e.g. make demo ARGS="--seed 3", make test ARGS="-k attack"
+#            JOBS    how many processes run the tests (default: one a core, 8 at most)
 
 PYTHON ?= python3
 VENV ?= .venv
 ARGS ?=
+JOBS ?= auto
 
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip
+# one thread a process: torch's threads of several processes on the same cores slow each other many times
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --maxprocesses 8
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
@@ -24,10 +28,10 @@ demo: $(VENV)/.installed ## install, then poison, fine-tune, measure, defend and
 	$(BIN)/mmpoison demo $(ARGS)
 
 test: $(VENV)/.installed-dev ## install with the development tools, then run all tests
-	$(BIN)/python -m pytest $(ARGS)
+	$(PYTEST) $(ARGS)
 
 test-fast: $(VENV)/.installed-dev ## the tests without the slow ones
-	$(BIN)/python -m pytest -m "not slow" $(ARGS)
+	$(PYTEST) -m "not slow" $(ARGS)
 
 lint: $(VENV)/.installed-dev ## ruff (rules and format) and mypy
 	$(BIN)/ruff check
