@@ -297,15 +297,24 @@ def test_a_start_that_changed_is_not_taken_from_the_cache(
     tmp_path: Path,
     fresh_cache: Path,
 ) -> None:
-    """A checkpoint folder may be written anew; the clean model trained from the old one is not its."""
-    start = save_checkpoint(make_encoder(0), tmp_path / "start", card="")
+    """A checkpoint folder may be written anew; the clean model trained from the old one is not its.
+
+    Nor are the same weights the same start when they are shown the images in another way.
+    """
+    start = tmp_path / "start"
     recipe = make_recipe(model={"name": str(start)}, filter=None, sterilize=None)
-    run_recipe(recipe, tmp_path / "one")
-    shutil.rmtree(start)
-    save_checkpoint(make_encoder(1), start, card="")
-    watch = Watch()
-    run_recipe(recipe, tmp_path / "two", monitor=watch)
-    assert "training clean model" in watch.trained
+    trained: list[bool] = []
+    for number, (seed, interpolation) in enumerate(
+        [(0, "bicubic"), (1, "bicubic"), (1, "bilinear")]
+    ):
+        encoder = make_encoder(seed)
+        encoder.config["preprocess_cfg"]["interpolation"] = interpolation
+        shutil.rmtree(start, ignore_errors=True)
+        save_checkpoint(encoder, start, card="")
+        watch = Watch()
+        run_recipe(recipe, tmp_path / str(number), monitor=watch)
+        trained.append("training clean model" in watch.trained)
+    assert trained == [True, True, True]
 
 
 def test_images_that_changed_are_not_taken_from_the_cache(

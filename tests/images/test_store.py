@@ -21,7 +21,7 @@ from PIL import Image
 
 from mmpoison.datasets import ImageTable, PairDataset
 from mmpoison.errors import InputError
-from mmpoison.images import PixelStore, read_image, store
+from mmpoison.images import PixelStore, Preparation, read_image, store
 from mmpoison.images.store import stored_pixels
 
 COUNT, SIZE = 40, 16
@@ -58,9 +58,9 @@ def decoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The names of the images that are decoded from now on."""
     names: list[str] = []
 
-    def watched(root: Path, image_id: str, size: int) -> Any:
+    def watched(root: Path, image_id: str, preparation: Preparation) -> Any:
         names.append(image_id)
-        return read_image(root, image_id, size)
+        return read_image(root, image_id, preparation)
 
     monkeypatch.setattr(store, "read_image", watched)
     return names
@@ -76,6 +76,7 @@ def test_it_holds_what_decoding_gives(folder: Path, cache: Path) -> None:
     np.testing.assert_array_equal(kept.pixels, memory.pixels)
     np.testing.assert_array_equal(kept.position, memory.position)
     assert kept.size == SIZE
+    assert kept.preparation == memory.preparation == Preparation(SIZE)
     assert memory.folder is None
     assert kept.broken == {}
     assert calls[-1] == (COUNT, COUNT)
@@ -134,6 +135,7 @@ def test_it_is_sent_by_name(folder: Path, cache: Path) -> None:
     sent = pickle.dumps(kept)
     assert len(sent) < 2_000 + kept.position.nbytes
     np.testing.assert_array_equal(pickle.loads(sent).pixels, kept.pixels)
+    assert pickle.loads(sent).preparation == Preparation(SIZE)
     memory = PixelStore.decode(table(folder), SIZE)
     np.testing.assert_array_equal(pickle.loads(pickle.dumps(memory)).pixels, memory.pixels)
 
@@ -148,21 +150,28 @@ def test_another_image_size_transform_or_set_is_another_store(
         return len(list(cache.glob("*/store.json")))
 
     keep(folder, cache)
-    PixelStore.decode(table(folder), SIZE + 1, cache=cache, in_memory=0)
-    assert made() == 2
+    for number, way in enumerate(
+        (
+            Preparation(SIZE + 1),
+            Preparation(SIZE, "squash"),
+            Preparation(SIZE, interpolation="bilinear"),
+        )
+    ):
+        PixelStore.decode(table(folder), way, cache=cache, in_memory=0)
+        assert made() == number + 2
     PixelStore.decode(table(folder, COUNT - 1), SIZE, cache=cache, in_memory=0)
-    assert made() == 3
+    assert made() == 5
     path = folder / "05.png"
     stat = path.stat()
     os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns + 1))
     keep(folder, cache)
-    assert made() == 4
+    assert made() == 6
     shutil.copytree(folder, folder.with_name("copy"))
     keep(folder.with_name("copy"), cache)
-    assert made() == 5
+    assert made() == 7
     monkeypatch.setattr(store, "TRANSFORM", "another")
     keep(folder, cache)
-    assert made() == 6
+    assert made() == 8
 
 
 def test_a_changed_image_is_decoded_anew(folder: Path, cache: Path) -> None:
@@ -275,16 +284,16 @@ SLOW = f"""
 import sys, time
 from pathlib import Path
 from mmpoison.datasets import ImageTable, PairDataset
-from mmpoison.images import PixelStore, read_image, store
+from mmpoison.images import PixelStore, Preparation, read_image, store
 
 root, cache, seconds = Path(sys.argv[1]), Path(sys.argv[2]), float(sys.argv[3])
 count, decoded = {COUNT}, 0
 
-def slow(root, image_id, size):
+def slow(root, image_id, preparation):
     global decoded
     time.sleep(seconds)
     decoded += 1
-    return read_image(root, image_id, size)
+    return read_image(root, image_id, preparation)
 
 store.read_image = slow
 store.CHUNK = 4 * {SIZE} * {SIZE} * 3

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor
 
 from mmpoison.errors import InputError
@@ -98,6 +99,54 @@ def test_image_input_is_clips_normalisation(encoder: DualEncoder) -> None:
     assert got.shape == (2, 3, 32, 32)
     assert got.dtype == torch.float32
     np.testing.assert_allclose(got.numpy(), expected.transpose(0, 3, 1, 2), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        {},
+        {"interpolation": None, "resize_mode": None, "mean": None, "std": None},
+        {"interpolation": "random", "mean": 0.5, "std": 0.25},
+        {"interpolation": "bilinear", "resize_mode": "squash", "mean": [0.5] * 3},
+        {"resize_mode": "longest", "fill_color": 9},
+    ],
+)
+def test_an_image_is_fed_as_open_clip_feeds_it(
+    make_encoder: Callable[..., DualEncoder], told: dict[str, Any]
+) -> None:
+    """The whole way from a picture to the model's input, bit for bit."""
+    from open_clip.transform import PreprocessCfg, image_transform_v2, merge_preprocess_dict
+
+    config = {**make_encoder().config, "preprocess_cfg": {"size": 32, **told}}
+    encoder = make_encoder(0, config)
+    transform: Any = image_transform_v2(
+        PreprocessCfg(**merge_preprocess_dict(PreprocessCfg(), config["preprocess_cfg"])),
+        is_train=False,
+    )
+    pixels = np.random.default_rng(0).integers(0, 256, (70, 45, 3), dtype=np.uint8)
+    picture = Image.fromarray(pixels)
+    got = encoder.image_input(encoder.preparation.apply(picture)[None])
+    assert torch.equal(got[0], transform(picture))
+
+
+def test_what_the_preprocessing_config_says(make_encoder: Callable[..., DualEncoder]) -> None:
+    def made(**told: Any) -> DualEncoder:
+        return make_encoder(0, {**make_encoder().config, "preprocess_cfg": told})
+
+    plain = made()
+    assert (plain.image_size, plain.resize_mode, plain.interpolation) == (32, "shortest", "bicubic")
+    assert made(interpolation="random").interpolation == "bicubic"
+    assert made(interpolation="bilinear").interpolation == "bilinear"
+    assert made(resize_mode="squash").resize_mode == "squash"
+    # open_clip asks the image encoder
+    assert made(size=[48, 48]).image_size == 32
+    for told, said in (
+        ({"resize_mode": "stretch"}, "resize_mode 'stretch' is none of"),
+        ({"interpolation": "nearest"}, "interpolation 'nearest' is none of"),
+        ({"size": (32, 64)}, "only square images are supported"),
+    ):
+        with pytest.raises(InputError, match=said):
+            made(**told)
 
 
 def test_embeddings_are_unit_float32(either: DualEncoder) -> None:

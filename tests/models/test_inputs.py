@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +14,7 @@ import torch
 
 from mmpoison.datasets import PairDataset, load_pairs
 from mmpoison.errors import InputError
-from mmpoison.images import PixelStore, read_image
+from mmpoison.images import PixelStore, Preparation, read_image
 from mmpoison.models import (
     DualEncoder,
     FeatureInputs,
@@ -23,6 +24,7 @@ from mmpoison.models import (
     prepare_features,
     prepare_pixels,
 )
+from mmpoison.models import inputs as inputs_module
 from mmpoison.training import TrainingSettings, finetune
 
 Make = Callable[..., DualEncoder]
@@ -145,11 +147,20 @@ def test_only_used_images_are_decoded(encoder: DualEncoder, squares: PairDataset
         inputs.text_rows(["a sheep"])
 
 
-def test_pixels_are_used_again_at_the_same_size(encoder: DualEncoder, squares: PairDataset) -> None:
+def test_pixels_are_used_again_where_they_were_prepared_alike(
+    encoder: DualEncoder, squares: PairDataset
+) -> None:
     store = PixelStore.decode(squares, 32)
     assert prepare_pixels(encoder, squares, pixels=store).pixels is store
-    other = PixelStore.decode(squares, 16)
-    assert prepare_pixels(encoder, squares, pixels=other).pixels.size == 32
+    for other in (
+        Preparation(16),
+        Preparation(32, "squash"),
+        Preparation(32, interpolation="bilinear"),
+    ):
+        unlike = PixelStore.decode(squares, other)
+        got = prepare_pixels(encoder, squares, pixels=unlike).pixels
+        assert got.preparation == Preparation(32)
+        np.testing.assert_array_equal(got.pixels, store.pixels)
 
 
 def test_pixels_of_fewer_images_are_not_taken_for_all(
@@ -212,7 +223,10 @@ def test_a_cache_hit_equals_computing_again(
 
 
 def test_the_cache_is_not_used_for_anything_else(
-    make_heads_encoder: Make, own_square_folder: Path, tmp_path: Path
+    make_heads_encoder: Make,
+    own_square_folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     cache = tmp_path / "cache"
 
@@ -239,6 +253,15 @@ def test_the_cache_is_not_used_for_anything_else(
     os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns + 1_000_000_000))
     prepare_features(encoder, pairs, cache=cache)
     assert entries() == 4
+    # other pixels of the same images
+    config = copy.deepcopy(encoder.config)
+    config["preprocess_cfg"]["interpolation"] = "bilinear"
+    other = DualEncoder(encoder.module, encoder.tokenizer, config, "other")
+    prepare_features(other, pairs, cache=cache)
+    assert entries() == 5
+    monkeypatch.setattr(inputs_module, "TRANSFORM", "another")
+    prepare_features(encoder, pairs, cache=cache)
+    assert entries() == 6
 
 
 def test_features_are_refused_without_heads(encoder: DualEncoder, squares: PairDataset) -> None:

@@ -25,7 +25,7 @@ from mmpoison.datasets.openmoji import ATTRIBUTION, CLASSES, OPENMOJI_SCENES_VER
 from mmpoison.datasets.pairs import ImageTable, PairDataset
 from mmpoison.evaluation import TestEmbeddings, TestSet, class_retrieval, goal_row, utility_row
 from mmpoison.files import atomic_file
-from mmpoison.images import PixelStore
+from mmpoison.images import PixelStore, Preparation
 from mmpoison.models import DualEncoder, load_checkpoint, prepare_pixels, save_checkpoint
 from mmpoison.models.checkpoint import CARD_FILE
 from mmpoison.models.open_clip_build import BPE_FILE, build_module, small_tokenizer
@@ -102,9 +102,8 @@ def scenes(
     )
     rows = np.repeat(np.arange(count, dtype=np.int32), captions_each)
     texts = [caption for scene in captions for caption in scene[:captions_each]]
-    return PairDataset.build(table, texts, rows), PixelStore(
-        pixels, np.arange(count, dtype=np.int32)
-    )
+    store = PixelStore(pixels, np.arange(count, dtype=np.int32), Preparation(IMAGE_SIZE))
+    return PairDataset.build(table, texts, rows), store
 
 
 def pretrain(

@@ -50,7 +50,7 @@ from mmpoison.models import (
     prepare_pixels,
     save_checkpoint,
 )
-from mmpoison.models.inputs import files_digest
+from mmpoison.models.inputs import files_digest, preparation_key
 from mmpoison.registry import unknown_name
 from mmpoison.seeding import generator
 from mmpoison.training import TrainingResult, TrainingSettings, finetune
@@ -88,6 +88,7 @@ class _Run:
     monitor: Monitor
     save_models: bool
     start_digest: str = ""
+    start_preparation: str = ""
     seconds: dict[str, float] = field(default_factory=dict)
     flags: list[str] = field(default_factory=list)
 
@@ -341,6 +342,7 @@ class _Run:
             "seed": self.recipe.seed,
             "data": data.fingerprint,
             "images": files_digest(data, data.used_images()),
+            "preparation": self.start_preparation,
             "model": self.recipe.model.model_dump(mode="json"),
             "weights": self.start_digest,
             "training": None
@@ -475,6 +477,7 @@ class _Run:
                     "trunks run only once, so only heads can be trained"
                 )
         self.start_digest = start.digest()
+        self.start_preparation = preparation_key(start)
 
     def _check_clean_split(self, pairs: PairDataset) -> None:
         part = self.recipe.filter

@@ -11,19 +11,16 @@ from pathlib import Path
 from typing import BinaryIO, Literal
 
 import numpy as np
-import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 
 from mmpoison.errors import InputError
+from mmpoison.images.preparation import Pixels, Preparation
 from mmpoison.images.sources import open_image
 
 MAX_PIXELS = 100_000_000
 """A picture with more pixels than this is refused before it is decoded (a decompression bomb)."""
 
-LONGEST_STRIP = 32
-"""Of a picture that is longer than so many times its shorter side, the middle is cut out before it is resized."""
-
-TRANSFORM = "rgb, shorter side (bicubic), centre crop; 1"
+TRANSFORM = "open_clip's evaluation transform; 2"
 """Names what `read_image` does; whoever changes its pixels changes this too, and stored pixels are made anew."""
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
@@ -33,8 +30,6 @@ FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 # half-broken metadata, which do not concern the pixels
 warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
-
-Pixels = npt.NDArray[np.uint8]
 
 ImageFault = Literal["missing", "no-access", "broken", "truncated", "no-image", "too-large"]
 """Why an image cannot be used: there is no such file; it cannot be opened or read; what is in it is broken; it ends too
@@ -93,8 +88,8 @@ def picture(root: Path, image_id: str) -> Iterator[tuple[BinaryIO, Image.Image]]
             raise BrokenImage(f"{path}: broken image ({error})", _fault(error, stream)) from None
 
 
-def read_image(root: Path, image_id: str, size: int) -> Pixels:
-    """Read one image as CLIP sees it: shorter side to `size` (bicubic), centre crop.
+def read_image(root: Path, image_id: str, preparation: Preparation | int) -> Pixels:
+    """Read one image as a model sees it.
 
     As in open_clip's own pipeline, an orientation in the EXIF data is not applied, an animation is its first frame, and
     transparency is dropped.
@@ -102,7 +97,7 @@ def read_image(root: Path, image_id: str, size: int) -> Pixels:
     Args:
         root: Folder the id is relative to; the file must lie in it, symbolic links resolved.
         image_id: Relative path.
-        size: Side in pixels.
+        preparation: How it is resized and cropped; a number is the side in pixels of CLIP's own way.
 
     Returns:
         RGB, shape `(size, size, 3)`.
@@ -111,13 +106,13 @@ def read_image(root: Path, image_id: str, size: int) -> Pixels:
         BrokenImage: If the file is missing, outside the root, too large, truncated or not an image.
     """
     with picture(root, image_id) as (_, image):
-        return _fit(image.convert("RGB"), size)
+        return Preparation.of(preparation).apply(image)
 
 
 def decode_images(
     root: Path,
     ids: Sequence[str],
-    size: int,
+    preparation: Preparation | int,
     *,
     workers: int | None = None,
     progress: Callable[[int, int], None] | None = None,
@@ -127,7 +122,7 @@ def decode_images(
     Args:
         root: Folder the ids are relative to.
         ids: Relative paths, `n` of them.
-        size: Side in pixels.
+        preparation: As for `read_image`.
         workers: Threads (decoding leaves Python's lock); the number of cores by default.
         progress: Called with (done, total).
 
@@ -137,7 +132,7 @@ def decode_images(
     Raises:
         InputError: If any image cannot be read: their number, and the first by name.
     """
-    pixels, broken = try_decode_images(root, ids, size, workers=workers, progress=progress)
+    pixels, broken = try_decode_images(root, ids, preparation, workers=workers, progress=progress)
     if broken:
         more = f" (and {len(broken) - 1} more broken images)" if len(broken) > 1 else ""
         raise InputError(f"{min(map(str, broken.values()))}{more}")
@@ -147,7 +142,7 @@ def decode_images(
 def try_decode_images(
     root: Path,
     ids: Sequence[str],
-    size: int,
+    preparation: Preparation | int,
     *,
     workers: int | None = None,
     progress: Callable[[int, int], None] | None = None,
@@ -157,12 +152,14 @@ def try_decode_images(
     Returns:
         RGB, shape `(n, size, size, 3)`, without meaning in the rows of broken images; and these by row.
     """
+    preparation = Preparation.of(preparation)
+    size = preparation.image_size
     pixels = np.empty((len(ids), size, size, 3), dtype=np.uint8)
     broken: dict[int, BrokenImage] = {}
 
     def decode(index: int) -> None:
         try:
-            pixels[index] = read_image(root, ids[index], size)
+            pixels[index] = read_image(root, ids[index], preparation)
         except BrokenImage as error:
             broken[index] = error
 
@@ -194,22 +191,3 @@ def _fault(error: Exception, stream: BinaryIO) -> ImageFault:
     except (OSError, ValueError):
         pass
     return "broken"
-
-
-def _fit(image: Image.Image, size: int) -> Pixels:
-    short = min(image.size)
-    if short == 0:
-        raise ValueError("an empty image")
-    if max(image.size) > LONGEST_STRIP * short:
-        # a long thin strip grows to more than the memory holds; only its middle is seen
-        width, height = (min(side, LONGEST_STRIP * short) for side in image.size)
-        left, top = (image.width - width) // 2, (image.height - height) // 2
-        image = image.crop((left, top, left + width, top + height))
-    if short != size:
-        scale = size / short
-        image = image.resize(
-            (max(size, round(image.width * scale)), max(size, round(image.height * scale))),
-            Image.Resampling.BICUBIC,
-        )
-    left, top = (image.width - size) // 2, (image.height - size) // 2
-    return np.asarray(image.crop((left, top, left + size, top + size)))

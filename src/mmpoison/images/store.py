@@ -15,7 +15,7 @@ import stat
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -28,13 +28,8 @@ from mmpoison.datasets.containers import split_container
 from mmpoison.datasets.pairs import IntArray, PairDataset
 from mmpoison.errors import InputError
 from mmpoison.files import write_json
-from mmpoison.images.decode import (
-    TRANSFORM,
-    BrokenImage,
-    Pixels,
-    read_image,
-    try_decode_images,
-)
+from mmpoison.images.decode import TRANSFORM, BrokenImage, read_image, try_decode_images
+from mmpoison.images.preparation import Pixels, Preparation
 from mmpoison.images.sources import image_stat
 
 IN_MEMORY = 128 * 2**20
@@ -60,25 +55,27 @@ class PixelStore:
     Attributes:
         pixels: Shape `(n, size, size, 3)`, uint8; read-only where they lie in a file.
         position: Row of `pixels` for each image of the table, -1 where it was not decoded, shape `(I,)`.
+        preparation: How they were resized and cropped.
         broken: What is wrong with each image that could not be read, by its id; empty unless they were to be dropped.
         folder: Where the pixels lie on disk, or None.
     """
 
     pixels: Pixels
     position: IntArray
+    preparation: Preparation
     broken: Mapping[str, str] = field(default_factory=dict)
     folder: Path | None = None
 
     @property
     def size(self) -> int:
         """Side of the images in pixels."""
-        return int(self.pixels.shape[1])
+        return self.preparation.image_size
 
     @classmethod
     def decode(
         cls,
         pairs: PairDataset,
-        size: int,
+        preparation: Preparation | int,
         *,
         indices: IntArray | None = None,
         broken: Literal["raise", "drop"] = "raise",
@@ -92,7 +89,7 @@ class PixelStore:
 
         Args:
             pairs: The set; its whole table of images is addressed.
-            size: Side in pixels.
+            preparation: How images are resized and cropped; a number is the side in pixels of CLIP's own way.
             indices: Which images; all by default. Row `k` of the pixels is image `indices[k]`.
             broken: With `raise`, an image that cannot be read stops it; with `drop` it has no position and is named in
                 `broken`, and its pairs are the caller's to drop.
@@ -105,23 +102,24 @@ class PixelStore:
         Raises:
             InputError: If images cannot be read (their number, and the first by name), or the disk is too small.
         """
+        preparation = Preparation.of(preparation)
         wanted = np.arange(len(pairs.images), dtype=np.int32) if indices is None else indices
         position = np.full(len(pairs.images), -1, dtype=np.int32)
         position[wanted] = np.arange(len(wanted), dtype=np.int32)
         ids = [str(image_id) for image_id in pairs.images.ids[wanted]]
         folder: Path | None = None
-        if len(ids) * _row_bytes(size) <= in_memory:
+        if len(ids) * _row_bytes(preparation.image_size) <= in_memory:
             pixels, faults = try_decode_images(
-                pairs.root, ids, size, workers=workers, progress=progress
+                pairs.root, ids, preparation, workers=workers, progress=progress
             )
             reasons = {row: str(error) for row, error in faults.items()}
         else:
             base = cache_folder() / "images" if cache is None else cache
-            folder = base / _key(pairs.root, ids, size)
+            folder = base / _key(pairs.root, ids, preparation)
             reasons = _make(
-                folder, pairs.root, ids, size, workers=workers, progress=progress, say=say
+                folder, pairs.root, ids, preparation, workers=workers, progress=progress, say=say
             )
-            pixels = _open(folder, len(ids), size)
+            pixels = _open(folder, len(ids), preparation.image_size)
         if reasons and broken == "raise":
             count = f"{len(reasons):,} of {len(ids):,} images cannot be read"
             raise InputError(
@@ -129,7 +127,8 @@ class PixelStore:
                 "take them out of the data)"
             )
         position[wanted[list(reasons)]] = -1
-        return cls(pixels, position, {ids[row]: reason for row, reason in reasons.items()}, folder)
+        named = {ids[row]: reason for row, reason in reasons.items()}
+        return cls(pixels, position, preparation, named, folder)
 
     def take(self, indices: IntArray) -> Pixels:
         """Pixels of the images at `indices`, a copy of shape `(n, size, size, 3)`.
@@ -144,12 +143,12 @@ class PixelStore:
 
     def __reduce__(self) -> tuple[Any, ...]:
         if self.folder is None:
-            return PixelStore, (self.pixels, self.position, dict(self.broken), None)
+            return PixelStore, (self.pixels, self.position, self.preparation, dict(self.broken))
         return _reopen, (
             self.folder,
             len(self.pixels),
-            self.size,
             self.position,
+            self.preparation,
             dict(self.broken),
         )
 
@@ -198,10 +197,10 @@ def _row_bytes(size: int) -> int:
     return size * size * 3
 
 
-def _key(root: Path, ids: Sequence[str], size: int) -> str:
+def _key(root: Path, ids: Sequence[str], preparation: Preparation) -> str:
     """A digest of the transform and of the images' names, sizes in bytes and times of change."""
     base = root.resolve()
-    digest = hashlib.sha256(f"{TRANSFORM}\n{size}\n{base}\n".encode())
+    digest = hashlib.sha256(f"{TRANSFORM}\n{preparation}\n{base}\n".encode())
     containers: dict[str, str] = {}
     for image_id in ids:
         digest.update(f"{image_id}\0{_state_of(base, image_id, containers)}\n".encode())
@@ -232,13 +231,14 @@ def _make(
     folder: Path,
     root: Path,
     ids: Sequence[str],
-    size: int,
+    preparation: Preparation,
     *,
     workers: int | None,
     progress: Progress | None,
     say: Callable[[str], None] | None,
 ) -> dict[int, str]:
     """Decode what is not decoded yet; returns what is wrong with broken images, by row."""
+    size = preparation.image_size
     states = _states(folder, len(ids), size)
     if states is not None and states.all():
         return _reasons(folder, states)
@@ -247,8 +247,8 @@ def _make(
         with _locked(folder, len(ids), size, progress, say):
             states = _states(folder, len(ids), size)
             if states is None:
-                states = _lay_out(folder, root, len(ids), size)
-            passing = _fill(folder, root, ids, size, states, workers, progress)
+                states = _lay_out(folder, root, len(ids), preparation)
+            passing = _fill(folder, root, ids, preparation, states, workers, progress)
             states = _states(folder, len(ids), size)
             assert states is not None
     except OSError as error:
@@ -318,8 +318,11 @@ def _reasons(folder: Path, states: npt.NDArray[np.uint8]) -> dict[int, str]:
     return reasons
 
 
-def _lay_out(folder: Path, root: Path, count: int, size: int) -> npt.NDArray[np.uint8]:
+def _lay_out(
+    folder: Path, root: Path, count: int, preparation: Preparation
+) -> npt.NDArray[np.uint8]:
     """Make an empty store; `states.u8` comes last, so what was begun and killed is begun anew."""
+    size = preparation.image_size
     shutil.rmtree(folder, ignore_errors=True)
     needed, free = count * _row_bytes(size), shutil.disk_usage(folder.parent).free
     if needed + count > free:
@@ -333,7 +336,13 @@ def _lay_out(folder: Path, root: Path, count: int, size: int) -> npt.NDArray[np.
     (folder / "broken.jsonl").touch()
     write_json(
         folder / "store.json",
-        {"root": str(root.resolve()), "images": count, "size": size, "transform": TRANSFORM},
+        {
+            "root": str(root.resolve()),
+            "images": count,
+            "size": size,
+            "preparation": asdict(preparation),
+            "transform": TRANSFORM,
+        },
     )
     states = np.zeros(count, dtype=np.uint8)
     (folder / "states.u8").write_bytes(states.tobytes())
@@ -344,14 +353,15 @@ def _fill(
     folder: Path,
     root: Path,
     ids: Sequence[str],
-    size: int,
+    preparation: Preparation,
     states: npt.NDArray[np.uint8],
     workers: int | None,
     progress: Progress | None,
 ) -> dict[int, str]:
     """Decode all rows that are TODO and mark them on disk; what may be readable the next time is returned by row."""
+    row_bytes = _row_bytes(preparation.image_size)
     todo = np.flatnonzero(states == TODO)
-    at_once = max(1, CHUNK // _row_bytes(size))
+    at_once = max(1, CHUNK // row_bytes)
     chunks = [todo[start : start + at_once] for start in range(0, len(todo), at_once)]
     done = len(ids) - len(todo)
     if not len(todo) and progress is not None:
@@ -366,10 +376,10 @@ def _fill(
 
         def decode(row: int) -> BrokenImage | None:
             try:
-                row_pixels = read_image(root, ids[row], size)
+                row_pixels = read_image(root, ids[row], preparation)
             except BrokenImage as error:
                 return error
-            _write_at(pixels.fileno(), row_pixels.tobytes(), row * _row_bytes(size))
+            _write_at(pixels.fileno(), row_pixels.tobytes(), row * row_bytes)
             return None
 
         def submit(rows: Iterable[int]) -> list[Future[BrokenImage | None]]:
@@ -420,9 +430,14 @@ def _open(folder: Path, count: int, size: int) -> Pixels:
 
 
 def _reopen(
-    folder: Path, count: int, size: int, position: IntArray, broken: Mapping[str, str]
+    folder: Path,
+    count: int,
+    position: IntArray,
+    preparation: Preparation,
+    broken: Mapping[str, str],
 ) -> PixelStore:
-    return PixelStore(_open(folder, count, size), position, broken, folder)
+    pixels = _open(folder, count, preparation.image_size)
+    return PixelStore(pixels, position, preparation, broken, folder)
 
 
 def _gigabytes(count: int) -> str:

@@ -14,10 +14,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmpoison.errors import InputError
+from mmpoison.images.preparation import Preparation
 
-CLIP_PREPROCESSING = {
+CLIP_PREPROCESSING: dict[str, Any] = {
     "mean": (0.48145466, 0.4578275, 0.40821073),
     "std": (0.26862954, 0.26130258, 0.27577711),
+    "resize_mode": "shortest",
+    "interpolation": "bicubic",
+    "fill_color": 0,
 }
 """What open_clip takes where a config does not say."""
 
@@ -33,8 +37,15 @@ class DualEncoder:
     Args:
         module: An open_clip `CLIP` or `CustomTextCLIP`.
         tokenizer: Captions to token ids, shape `(n, context)`.
-        config: `{"model_cfg": ..., "preprocess_cfg": {"size", "mean", "std"}}`, as open_clip writes it.
+        config: `{"model_cfg": ..., "preprocess_cfg": {"size", "mean", "std", "resize_mode", "interpolation"}}`, as
+            open_clip writes it.
         name: What to call it in results.
+
+    Attributes:
+        preparation: How images are resized and cropped for it.
+
+    Raises:
+        InputError: If the config asks for a preparation of images that there is not.
     """
 
     def __init__(
@@ -44,11 +55,39 @@ class DualEncoder:
         self.tokenizer = tokenizer
         self.config = copy.deepcopy(dict(config))
         self.name = name
-        preprocess = {**CLIP_PREPROCESSING, **self.config.get("preprocess_cfg", {})}
-        size = preprocess.get("size") or self.config["model_cfg"]["vision_cfg"]["image_size"]
-        self.image_size = int(size if isinstance(size, int) else size[0])
-        self._mean = torch.tensor(preprocess["mean"]).view(1, 3, 1, 1) * 255
-        self._scale = 1 / (torch.tensor(preprocess["std"]).view(1, 3, 1, 1) * 255)
+        preprocess = CLIP_PREPROCESSING | {
+            key: value
+            for key, value in self.config.get("preprocess_cfg", {}).items()
+            if value is not None
+        }
+        size = _side(preprocess.get("size") or self.config["model_cfg"]["vision_cfg"]["image_size"])
+        # where the image encoder says its size, open_clip does not ask the config
+        own_size = getattr(module.visual, "image_size", None)
+        interpolation = preprocess["interpolation"]
+        self.preparation = Preparation(
+            size if own_size is None else _side(own_size),
+            preprocess["resize_mode"],
+            # at random in training alone
+            "bicubic" if interpolation == "random" else interpolation,
+            preprocess["fill_color"],
+        )
+        self._mean = _channels(preprocess["mean"])
+        self._std = _channels(preprocess["std"])
+
+    @property
+    def image_size(self) -> int:
+        """Side of its images in pixels."""
+        return self.preparation.image_size
+
+    @property
+    def resize_mode(self) -> str:
+        """How an image becomes square: `shortest`, `longest` or `squash`."""
+        return self.preparation.resize_mode
+
+    @property
+    def interpolation(self) -> str:
+        """Filter that images are resized with: `bicubic` or `bilinear`."""
+        return self.preparation.interpolation
 
     @property
     def device(self) -> torch.device:
@@ -84,7 +123,7 @@ class DualEncoder:
     # -- inputs ---------------------------------------------------------------------------------------------------
 
     def image_input(self, pixels: npt.NDArray[np.uint8] | Tensor) -> Tensor:
-        """Normalised input of the image encoder.
+        """Normalised input of the image encoder: bit for bit open_clip's.
 
         Args:
             pixels: RGB, shape `(n, size, size, 3)`, uint8.
@@ -92,9 +131,12 @@ class DualEncoder:
         Returns:
             Shape `(n, 3, size, size)`, float32, channels last in memory, on the encoder's device.
         """
-        tensor = torch.as_tensor(pixels).to(self.device).permute(0, 3, 1, 2)
-        device = tensor.device
-        return (tensor.float() - self._mean.to(device)) * self._scale.to(device)
+        tensor = torch.as_tensor(pixels).to(self.device)
+        width = tensor.shape[2]
+        # whole rows at a time: three channels are too few for the processor's vectors
+        rows = tensor.flatten(2).float()
+        mean, std = (value.to(self.device).repeat(width) for value in (self._mean, self._std))
+        return rows.div_(255).sub_(mean).div_(std).view(tensor.shape).permute(0, 3, 1, 2)
 
     def tokens(self, captions: Sequence[str]) -> Tensor:
         """Token ids, padded to the model's context, shape `(n, context)`, int64 on the CPU."""
@@ -201,6 +243,24 @@ class DualEncoder:
         visual: Any = self.module.visual
         text: Any = self.module.text
         return [visual.head, text.proj]
+
+
+def _side(size: Any) -> int:
+    """Side in pixels of a square size: a number, or height and width.
+
+    Raises:
+        InputError: If it is not square.
+    """
+    sides = [size] if isinstance(size, int) else list(size)
+    if len(set(sides)) != 1:
+        raise InputError(f"image size {size!r}: only square images are supported")
+    return int(sides[0])
+
+
+def _channels(value: Any) -> Tensor:
+    """Numbers of the three channels, shape `(3,)`, float32; one number stands for all."""
+    numbers = torch.as_tensor(value, dtype=torch.float32)
+    return numbers.expand(3) if numbers.ndim == 0 else numbers.view(3)
 
 
 def _is_causal(tower: Any) -> bool:

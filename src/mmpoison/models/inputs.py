@@ -21,6 +21,7 @@ from mmpoison.datasets.pairs import IntArray, PairDataset
 from mmpoison.errors import InputError
 from mmpoison.files import atomic_file
 from mmpoison.images import PixelStore
+from mmpoison.images.decode import TRANSFORM
 from mmpoison.images.sources import image_stat
 from mmpoison.models.dual_encoder import DualEncoder
 
@@ -127,10 +128,10 @@ def prepare_pixels(
     """Decode the images and tokenise the captions of a data set for an encoder.
 
     Args:
-        encoder: Gives image size and tokenizer.
+        encoder: Says how images are prepared, and gives the tokenizer.
         pairs: All pairs that any stage will use; unused images are not decoded.
         images: Images that are needed although no pair is with them (a gallery may hold some that nobody described).
-        pixels: Images decoded already, used again if they have the encoder's size.
+        pixels: Images decoded already, used again if they were prepared as the encoder wants them.
         progress: Gives a progress callback for a named step.
 
     Raises:
@@ -139,13 +140,13 @@ def prepare_pixels(
     used = _needed(pairs, images)
     if (
         pixels is None
-        or pixels.size != encoder.image_size
+        or pixels.preparation != encoder.preparation
         or len(pixels.position) != len(pairs.images)
         or (pixels.position[used] < 0).any()
     ):
         pixels = PixelStore.decode(
             pairs,
-            encoder.image_size,
+            encoder.preparation,
             indices=used,
             progress=progress("decoding images") if progress else None,
         )
@@ -241,7 +242,7 @@ def _run_trunk(
 def _features_key(
     encoder: DualEncoder, pairs: PairDataset, captions: Sequence[str], used: IntArray
 ) -> str:
-    digest = hashlib.sha256(repr(encoder.config.get("preprocess_cfg")).encode())
+    digest = hashlib.sha256(preparation_key(encoder).encode())
     heads = {id(p) for head in encoder.head_modules() for p in head.parameters()}
     for name, parameter in encoder.module.state_dict(keep_vars=True).items():
         if id(parameter) not in heads and name != "logit_scale":
@@ -251,6 +252,11 @@ def _features_key(
         digest.update(caption.encode() + b"\0")
     digest.update(files_digest(pairs, used).encode())
     return digest.hexdigest()
+
+
+def preparation_key(encoder: DualEncoder) -> str:
+    """All that an encoder's input hangs on beside the image files; a part of the key of whatever is kept."""
+    return f"{TRANSFORM}; {encoder.preparation}; {encoder.config.get('preprocess_cfg')!r}"
 
 
 def files_digest(pairs: PairDataset, images: IntArray) -> str:

@@ -1,0 +1,129 @@
+"""What an image encoder is shown of a picture: open_clip's evaluation transform, pixel for pixel, without torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageOps
+
+from mmpoison.errors import InputError
+
+Pixels = npt.NDArray[np.uint8]
+ResizeMode = Literal["shortest", "longest", "squash"]
+Interpolation = Literal["bicubic", "bilinear"]
+
+LARGEST_RESIZED = 1 << 24
+"""A picture that would have more pixels than this when it is resized, before its middle is cut out, is a long strip, of
+which only what is seen is resized; whole it might fill the memory. Its pixels are open_clip's but for rounding."""
+
+_RESAMPLING = {
+    "bicubic": Image.Resampling.BICUBIC,
+    "bilinear": Image.Resampling.BILINEAR,
+}
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """How a picture becomes a square of pixels, in the words of open_clip's `preprocess_cfg`.
+
+    Attributes:
+        image_size: Side in pixels.
+        resize_mode: `shortest` resizes the shorter side to `image_size` and cuts out the middle (CLIP's own), `longest`
+            resizes the longer side and fills the rest with `fill_color`, `squash` gives up the picture's proportions.
+        interpolation: Filter of the resizing.
+        fill_color: Value of all channels beside a picture that was resized by its longer side.
+
+    Raises:
+        InputError: If open_clip knows no such value.
+
+    >>> str(Preparation(224))
+    '224 pixels, shortest, bicubic'
+    """
+
+    image_size: int
+    resize_mode: ResizeMode = "shortest"
+    interpolation: Interpolation = "bicubic"
+    fill_color: int = 0
+
+    def __post_init__(self) -> None:
+        for name, known in (
+            ("resize_mode", get_args(ResizeMode)),
+            ("interpolation", get_args(Interpolation)),
+        ):
+            if (value := getattr(self, name)) not in known:
+                raise InputError(f"{name} {value!r} is none of {', '.join(known)}")
+        for name, least, most in (("image_size", 1, 1 << 14), ("fill_color", 0, 255)):
+            value = getattr(self, name)
+            if type(value) is not int or not least <= value <= most:
+                raise InputError(f"{name} {value!r} is no whole number from {least} to {most}")
+
+    @classmethod
+    def of(cls, preparation: Preparation | int) -> Preparation:
+        """A preparation; a number alone is the size of CLIP's own."""
+        return preparation if isinstance(preparation, Preparation) else cls(preparation)
+
+    def __str__(self) -> str:
+        fill = f", filled with {self.fill_color}" if self.fill_color else ""
+        return f"{self.image_size} pixels, {self.resize_mode}, {self.interpolation}{fill}"
+
+    def apply(self, image: Image.Image) -> Pixels:
+        """Resize, crop or fill, then convert to RGB, in open_clip's order.
+
+        The order shows: a palette is resized by its nearest entries, and colours under transparency count less.
+
+        Args:
+            image: Of any mode; an animation's current frame.
+
+        Returns:
+            RGB, shape `(image_size, image_size, 3)`.
+
+        Raises:
+            ValueError: If the image has no pixels.
+        """
+        if not image.width or not image.height:
+            raise ValueError("an empty image")
+        square = {"shortest": self._shortest, "longest": self._longest, "squash": self._squash}
+        # a copy, since Pillow's own array may not be written to
+        return np.array(square[self.resize_mode](image).convert("RGB"))
+
+    def _resized(self, image: Image.Image, width: int, height: int) -> Image.Image:
+        if image.size == (width, height):
+            return image
+        return image.resize((width, height), _RESAMPLING[self.interpolation])
+
+    def _squash(self, image: Image.Image) -> Image.Image:
+        return self._resized(image, self.image_size, self.image_size)
+
+    def _shortest(self, image: Image.Image) -> Image.Image:
+        size, short = self.image_size, min(image.size)
+        # cut off, not rounded, as torchvision does
+        width, height = (int(size * side / short) for side in image.size)
+        left, top = round((width - size) / 2), round((height - size) / 2)
+        if width * height <= LARGEST_RESIZED:
+            resized = self._resized(image, width, height)
+            return resized.crop((left, top, left + size, top + size))
+        across, down = image.width / width, image.height / height
+        box = (left * across, top * down, (left + size) * across, (top + size) * down)
+        return image.resize((size, size), _RESAMPLING[self.interpolation], box=box)
+
+    def _longest(self, image: Image.Image) -> Image.Image:
+        size = self.image_size
+        ratio = max(image.size) / size
+        # of a strip at least one row is left, where open_clip stops
+        width, height = (max(1, round(side / ratio)) for side in image.size)
+        resized = self._resized(image, width, height)
+        across, down = size - width, size - height
+        if not across and not down:
+            return resized
+        bands = len(resized.getbands())
+        filled = ImageOps.expand(
+            resized,
+            (across // 2, down // 2, (across + 1) // 2, (down + 1) // 2),
+            fill=self.fill_color if bands == 1 else (self.fill_color,) * bands,
+        )
+        if resized.mode == "P" and (palette := resized.getpalette()) is not None:
+            filled.putpalette(palette)
+        return filled
