@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -87,5 +88,16 @@ def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
         towers_module._image_weights()
 
 
-def test_other_text_models_are_left_as_they_are() -> None:
-    assert resolve_text_model("/some/where") == "/some/where"
+def test_other_text_models_are_taken_where_they_are(tmp_path: Path) -> None:
+    assert resolve_text_model(str(tmp_path)) == str(tmp_path)
+    assert resolve_text_model("owner/name", fetch=True) == "owner/name"
+    with pytest.raises(InputError, match="'/some/where' is not on this machine"):
+        resolve_text_model("/some/where")
+    with pytest.raises(InputError, match="'owner/name' is not on this machine"):
+        resolve_text_model("owner/name")
+
+
+def test_code_beside_a_text_model_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"auto_map": {"AutoConfig": "mine.Config"}}')
+    with pytest.raises(InputError, match="names code to run"):
+        resolve_text_model(str(tmp_path))

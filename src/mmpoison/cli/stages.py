@@ -15,7 +15,14 @@ DataOption = Annotated[Path, typer.Option("--data", help="A pairs folder.")]
 OutOption = Annotated[Path, typer.Option("--out", help="New folder.")]
 SeedOption = Annotated[int, typer.Option(min=0, help="Seed of everything random.")]
 ModelOption = Annotated[
-    str, typer.Option("--model", help="A model's name, or a checkpoint folder.")
+    str,
+    typer.Option(
+        "--model", help="A model's name, folder or file (`mmpoison models list` shows how)."
+    ),
+]
+TrustOption = Annotated[
+    bool,
+    typer.Option("--trust", help="Open TorchScript archives (OpenAI's format): they can run code."),
 ]
 TrainSetOption = Annotated[
     list[str] | None,
@@ -88,12 +95,13 @@ def train(
     out: OutOption,
     seed: SeedOption = 0,
     changes: TrainSetOption = None,
+    trust: TrustOption = False,
 ) -> None:
     """Fine-tune a model on the training pairs of a folder; the settings are the paper's unless changed.
 
     Example: [bold]mmpoison train --data poisoned --model openmoji-small --out model --set learning_rate=3e-4[/bold]
     """
-    _train(data, model, out, seed, changes, split="train")
+    _train(data, model, out, seed, changes, split="train", trust=trust)
 
 
 def sterilize(
@@ -103,12 +111,13 @@ def sterilize(
     split: Annotated[str, typer.Option(help="The clean split to train on.")] = "val",
     seed: SeedOption = 0,
     changes: TrainSetOption = None,
+    trust: TrustOption = False,
 ) -> None:
     """Repair a suspect checkpoint by fine-tuning it on pairs that you know to be clean.
 
     Example: [bold]mmpoison sterilize --data scenes --model model --out repaired --set epochs=1[/bold]
     """
-    _train(data, model, out, seed, changes, split=split, clean=True)
+    _train(data, model, out, seed, changes, split=split, clean=True, trust=trust)
 
 
 def evaluate(
@@ -120,6 +129,7 @@ def evaluate(
     ] = None,
     seed: SeedOption = 0,
     out: Annotated[Path | None, typer.Option("--out", help="Write metrics.json here.")] = None,
+    trust: TrustOption = False,
 ) -> None:
     """Measure what captions of A retrieve, and the model's usual quality.
 
@@ -153,7 +163,7 @@ def evaluate(
     pixels = None
     with monitor() as progress:
         for role, name in names.items():
-            encoder = load_encoder(name)
+            encoder = load_encoder(name, trust=trust)
             inputs = prepare_pixels(
                 encoder,
                 test.pairs,
@@ -194,6 +204,7 @@ def filter_(
         ),
     ] = None,
     images: ImagesOption = "link",
+    trust: TrustOption = False,
 ) -> None:
     """Drop training pairs whose image and caption do not fit, before training.
 
@@ -212,7 +223,7 @@ def filter_(
     in_train = np.asarray(pairs.images.split_codes[pairs.image] == 0)
     judged = pairs.where(in_train)
     trusted = pairs.select(split="val")
-    judge = load_encoder(encoder)
+    judge = load_encoder(encoder, trust=trust)
     with monitor() as progress:
         inputs = prepare_pixels(judge, pairs, progress=progress.progress)
         result = judge_filter.apply(
@@ -238,6 +249,7 @@ def _train(
     *,
     split: str,
     clean: bool = False,
+    trust: bool = False,
 ) -> None:
     from mmpoison.datasets import load_pairs
     from mmpoison.defenses import CleanFinetune
@@ -253,7 +265,7 @@ def _train(
     part = pairs.select(split=split)
     if not len(part):
         raise InputError(f"{data}: split {split!r} has no pairs to train on")
-    start = load_encoder(model)
+    start = load_encoder(model, trust=trust)
     with monitor() as progress:
         prepare: Any = prepare_features if settings.trainable == "heads" else prepare_pixels
         inputs = prepare(start, part, progress=progress.progress)

@@ -40,11 +40,13 @@ class ModelPart(_Part):
     """Where the fine-tune starts.
 
     Attributes:
-        name: A registered model, or the path of a checkpoint.
+        name: A registered model, `ARCHITECTURE:TAG`, `ARCHITECTURE@FILE`, `hf-hub:owner/name`, a folder or a file.
         align: For towers that were trained apart: how to train them together on the clean split `val` first.
+        trust: Open a TorchScript archive, which can run code of whoever made it.
     """
 
     name: str
+    trust: bool = False
     align: TrainingSettings | None = None
 
 
@@ -66,14 +68,16 @@ class FilterPart(_Part):
     """The pre-training filter.
 
     Attributes:
-        encoder: A registered model, a checkpoint, or `pretrained`: the model the run starts from.
+        encoder: A model as `model.name` takes it, or `pretrained`: the model the run starts from.
         threshold: Distance above which a pair is dropped; or
         clean_loss: share of clean pairs that may be lost.
         trusted: What sets the threshold for `clean_loss`: the clean split `val`, or `none` but the judged pairs
             themselves, where `val` is of another kind or the judge was trained on it.
+        trust: As `model.trust`.
     """
 
     encoder: str
+    trust: bool = False
     threshold: float | None = None
     clean_loss: float | None = None
     trusted: Literal["val", "none"] = "val"

@@ -110,7 +110,7 @@ class _Run:
         assert poisoned.manifest is not None
         self._check_clean_split(pairs)
         with self._timed("inputs"):
-            start = load_encoder(recipe.model.name)
+            start = load_encoder(recipe.model.name, trust=recipe.model.trust)
             self._check_models(start)
             inputs = self._prepare(start, pairs, recipe.training)
         # nothing is written before all of it has been accepted
@@ -224,7 +224,7 @@ class _Run:
             if part.encoder == "pretrained":
                 judge, judge_inputs = pretrained, inputs
             else:
-                judge = load_encoder(part.encoder)
+                judge = load_encoder(part.encoder, trust=part.trust)
                 judge_inputs = prepare_pixels(
                     judge,
                     poisoned,
@@ -462,7 +462,7 @@ class _Run:
         if judge is not None:
             RelevanceFilter(judge.threshold, judge.clean_loss)
             if judge.encoder != "pretrained":
-                load_encoder(judge.encoder)
+                load_encoder(judge.encoder, trust=judge.trust)
         for key, settings in (
             ("model.align", model.align),
             ("sterilize.training", repair.training if repair else None),

@@ -1,9 +1,10 @@
 """Dual encoders: what they are, where they come from, how they are saved, how they embed."""
 
-from mmpoison.models.catalogue import MODELS, ModelSource, load_encoder
+from mmpoison.models.catalogue import MODELS, ModelSource
 from mmpoison.models.checkpoint import load_checkpoint, save_checkpoint
 from mmpoison.models.dual_encoder import DualEncoder
 from mmpoison.models.embedding import embed_images, embed_texts
+from mmpoison.models.export import ExportFormat, export_model
 from mmpoison.models.inputs import (
     FeatureInputs,
     PairInputs,
@@ -11,16 +12,19 @@ from mmpoison.models.inputs import (
     prepare_features,
     prepare_pixels,
 )
+from mmpoison.models.loading import load_encoder
 
 __all__ = [
     "MODELS",
     "DualEncoder",
+    "ExportFormat",
     "FeatureInputs",
     "ModelSource",
     "PairInputs",
     "PixelInputs",
     "embed_images",
     "embed_texts",
+    "export_model",
     "load_checkpoint",
     "load_encoder",
     "prepare_features",

@@ -7,23 +7,28 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import safetensors
 import safetensors.torch
-import torch
+from torch import Tensor
 
 from mmpoison.errors import InputError
 from mmpoison.files import atomic_folder, read_json, write_json
+from mmpoison.models.activation import activation_name
 from mmpoison.models.dual_encoder import DualEncoder
-from mmpoison.models.open_clip_build import (
-    BPE_FILE,
-    build_module,
-    build_tokenizer,
-    check_self_contained,
-)
+from mmpoison.models.fit import fit_weights
+from mmpoison.models.open_clip_build import build_module, build_tokenizer, save_text_files
+from mmpoison.models.weights_file import read_weights
 
 CONFIG_FILE = "open_clip_config.json"
 WEIGHTS_FILE = "open_clip_model.safetensors"
 CARD_FILE = "README.md"
+
+_WEIGHTS_FILES = (
+    WEIGHTS_FILE,
+    "open_clip_pytorch_model.safetensors",
+    "open_clip_pytorch_model.bin",
+    "open_clip_pytorch_model.pth",
+)
+"""Names that open_clip itself gives weights, best first."""
 
 
 def save_checkpoint(
@@ -48,34 +53,47 @@ def save_checkpoint(
     """
     config = {
         **encoder.config,
-        "mmpoison": {**encoder.config.get("mmpoison", {}), **(metadata or {})},
+        "mmpoison": {
+            **encoder.config.get("mmpoison", {}),
+            **(metadata or {}),
+            "name": encoder.name,
+            "activation": activation_name(encoder.config["model_cfg"]),
+        },
     }
-    config["mmpoison"]["name"] = encoder.name
     with atomic_folder(out) as folder:
-        weights = {
-            name: (
-                tensor.half()
-                if half and tensor.is_floating_point() and "running_" not in name
-                else tensor
-            )
-            .detach()
-            .cpu()
-            .contiguous()
-            for name, tensor in encoder.module.state_dict().items()
-        }
-        safetensors.torch.save_file(weights, folder / WEIGHTS_FILE, metadata={"format": "pt"})
+        safetensors.torch.save_file(
+            weights_to_save(encoder, half=half), folder / WEIGHTS_FILE, metadata={"format": "pt"}
+        )
         write_json(folder / CONFIG_FILE, config)
         # safetensors writes private files; a checkpoint is as readable as its config
         shutil.copymode(folder / CONFIG_FILE, folder / WEIGHTS_FILE)
         (folder / CARD_FILE).write_text(card, encoding="utf-8")
-        merges = getattr(encoder.tokenizer, "bpe_path", None)
-        if merges is not None:
-            shutil.copyfile(merges, folder / BPE_FILE)
+        save_text_files(encoder.module, encoder.tokenizer, folder)
     return out
 
 
-def load_checkpoint(folder: Path, name: str | None = None) -> DualEncoder:
-    """Load a checkpoint folder written by `save_checkpoint`; nothing is ever unpickled.
+def weights_to_save(encoder: DualEncoder, *, half: bool = False) -> dict[str, Tensor]:
+    """Copies of all weights and statistics on the CPU; statistics of normalisation stay 32-bit."""
+    return {
+        name: (
+            tensor.half()
+            if half and tensor.is_floating_point() and "running_" not in name
+            else tensor
+        )
+        .detach()
+        .cpu()
+        .contiguous()
+        for name, tensor in encoder.module.state_dict().items()
+    }
+
+
+def load_checkpoint(folder: Path, name: str | None = None, *, fetch: bool = False) -> DualEncoder:
+    """Load a checkpoint folder written by `save_checkpoint`, or an open_clip folder; nothing is ever unpickled.
+
+    Args:
+        folder: Holds `open_clip_config.json` and weights.
+        name: What to call it in results; by default what it was called when it was saved.
+        fetch: Let the config and the tokenizer of a Hugging Face text tower be downloaded, if the folder lacks them.
 
     Raises:
         InputError: If a file is missing or broken, the weights do not fit the config, or a weight is not finite.
@@ -87,34 +105,55 @@ def load_checkpoint(folder: Path, name: str | None = None) -> DualEncoder:
             f"{folder}: has no {CONFIG_FILE}, so it is not a checkpoint of a dual encoder"
         )
     config = read_json(folder / CONFIG_FILE)
+    weights = next((folder / file for file in _WEIGHTS_FILES if (folder / file).is_file()), None)
+    if weights is None:
+        raise InputError(f"{folder}: has no {WEIGHTS_FILE}")
+    tensors = read_weights(weights).tensors
+    return encoder_from_config(
+        config, tensors, folder / CONFIG_FILE, name=name, weights=weights, fetch=fetch
+    )
+
+
+def encoder_from_config(
+    config: Any,
+    tensors: Mapping[str, Tensor],
+    where: Path,
+    *,
+    weights: Path,
+    name: str | None = None,
+    fetch: bool = False,
+) -> DualEncoder:
+    """A model of a config with weights.
+
+    Args:
+        config: `{"model_cfg": ..., "preprocess_cfg": ..., "mmpoison": ...}`, not checked yet.
+        tensors: open_clip's names to weights.
+        where: The file of the config, for messages; text files of the model are looked for beside it.
+        weights: The file of the weights, for messages.
+        name: What to call it; by default what the config says, or the folder's name.
+        fetch: As for `load_checkpoint`.
+
+    Raises:
+        InputError: If the config makes no model, contradicts itself, or the weights do not fit.
+    """
+    folder = where.parent
     try:
-        weights = safetensors.torch.load_file(folder / WEIGHTS_FILE)
-    except FileNotFoundError:
-        raise InputError(f"{folder}: has no {WEIGHTS_FILE}") from None
-    except safetensors.SafetensorError as error:
-        raise InputError(f"{folder / WEIGHTS_FILE}: broken weights ({error})") from None
-    for key, tensor in weights.items():
-        if tensor.is_floating_point() and not torch.isfinite(tensor).all():
-            raise InputError(f"{folder / WEIGHTS_FILE}: weight {key!r} is not finite")
-    try:
-        check_self_contained(config["model_cfg"])
-        module = build_module(config["model_cfg"])
-        module.load_state_dict(weights, strict=True)
-        tokenizer = build_tokenizer(config["model_cfg"], folder)
-        module.eval()
+        recorded = config.get("mmpoison", {}).get("activation")
+        if recorded not in (None, activation_name(config["model_cfg"])):
+            raise InputError(
+                f"the model was saved with {recorded} and the config now says {activation_name(config['model_cfg'])}"
+            )
+        module = build_module(config["model_cfg"], folder=folder, fetch=fetch)
+        tokenizer = build_tokenizer(config["model_cfg"], folder, fetch=fetch)
         given = config.get("mmpoison", {}).get("name", folder.name)
-        return DualEncoder(module, tokenizer, config, name or str(given))
-    except RuntimeError as error:
-        first = str(error).strip().splitlines()
-        detail = first[1].strip() if len(first) > 1 else first[0]
-        raise InputError(f"{folder}: weights do not fit the config: {detail[:200]}") from None
+        encoder = DualEncoder(module, tokenizer, config, name or str(given))
     except InputError as error:
-        raise InputError(f"{folder / CONFIG_FILE}: {error}") from None
+        raise InputError(f"{where}: {error}") from None
     except (
         # whatever open_clip and torch make of numbers and names that build no model
-        *(LookupError, TypeError, ValueError, AttributeError),
+        *(LookupError, TypeError, ValueError, AttributeError, RuntimeError),
         *(AssertionError, ArithmeticError, OSError),
     ) as error:
-        raise InputError(
-            f"{folder / CONFIG_FILE}: not a model config ({repr(error)[:200]})"
-        ) from None
+        raise InputError(f"{where}: not a model config ({repr(error)[:200]})") from None
+    fit_weights(module, tensors, str(weights))
+    return encoder

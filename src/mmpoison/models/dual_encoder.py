@@ -147,8 +147,7 @@ class DualEncoder:
         if self._text_is_hugging_face:
             text: Any = self.module.text
             return torch.as_tensor((tokens != text.config.pad_token_id).sum(dim=1))
-        # CLIP's vocabulary ends with the end-of-text token, and pads with 0, which is also "!"
-        return tokens.argmax(dim=1) + 1
+        return _end_of_text(getattr(self.module, "text", self.module), tokens) + 1
 
     # -- embeddings -----------------------------------------------------------------------------------------------
 
@@ -158,8 +157,9 @@ class DualEncoder:
         if self.has_heads:
             features: Tensor = visual.trunk(inputs)
             return features
-        encoded: Tensor = visual(inputs)
-        return encoded
+        encoded = visual(inputs)
+        # CoCa's image encoder gives its tokens too
+        return torch.as_tensor(encoded[0] if isinstance(encoded, tuple) else encoded)
 
     def image_head(self, features: Tensor) -> Tensor:
         """Unit embeddings of images, shape `(n, d)`, float32."""
@@ -265,9 +265,24 @@ def _channels(value: Any) -> Tensor:
 
 def _is_causal(tower: Any) -> bool:
     """Whether a text tower is CLIP's: causal, and read off at the end of text."""
-    pool = getattr(tower, "pool_type", getattr(tower, "text_pool_type", None))
     special = getattr(tower, "use_pad_mask", False) or getattr(tower, "cls_emb", None) is not None
-    return pool == "argmax" and getattr(tower, "attn_mask", None) is not None and not special
+    causal = getattr(tower, "attn_mask", None) is not None
+    return _pool(tower) in ("argmax", "eos") and causal and not special
+
+
+def _pool(tower: Any) -> str | None:
+    """How a text tower of open_clip reads its embedding off its tokens."""
+    pool = getattr(tower, "pool_type", getattr(tower, "text_pool_type", None))
+    return None if pool is None else str(pool)
+
+
+def _end_of_text(tower: Any, tokens: Tensor) -> Tensor:
+    """Position of the token that a caption's embedding is read off at, shape `(n,)`."""
+    if _pool(tower) == "eos":
+        end = int(getattr(tower, "eos_id", getattr(tower, "text_eos_id", -1)))
+        return tokens.eq(end).int().argmax(dim=1)
+    # CLIP's vocabulary ends with the end-of-text token, and pads with 0, which is also "!"
+    return tokens.argmax(dim=1)
 
 
 def _causal_text(module: Any, tokens: Tensor) -> Tensor:
@@ -281,7 +296,7 @@ def _causal_text(module: Any, tokens: Tensor) -> Tensor:
     mask = module.attn_mask[:length, :length]
     x = module.transformer(x.to(module.transformer.get_cast_dtype()), attn_mask=mask)
     x = module.ln_final(x)
-    x = x[torch.arange(len(x), device=x.device), tokens.argmax(dim=-1)]
+    x = x[torch.arange(len(x), device=x.device), _end_of_text(module, tokens)]
     projection = module.text_projection
     if projection is None:
         return torch.as_tensor(x)

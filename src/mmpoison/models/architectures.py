@@ -1,0 +1,156 @@
+"""The architectures of open_clip, and which of them a file of weights fits."""
+
+from __future__ import annotations
+
+import copy
+import difflib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from mmpoison.errors import InputError
+
+QUICK_GELU_SUFFIX = "-quickgelu"
+_TEXT_KEYS = (
+    "positional_embedding",
+    "text_projection",
+    "token_embedding.",
+    "transformer.",
+    "ln_final.",
+)
+
+
+def architectures() -> dict[str, dict[str, Any]]:
+    """open_clip's model configs by name, those that were added to it too."""
+    from open_clip import factory
+
+    return dict(factory._MODEL_CONFIGS)
+
+
+def architecture_config(name: str) -> dict[str, Any]:
+    """The model config of an architecture, a copy.
+
+    Raises:
+        InputError: If open_clip has none of that name.
+    """
+    known = architectures()
+    if name not in known:
+        near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+        hint = f"did you mean {' or '.join(near)}? " if near else ""
+        raise InputError(
+            f"open_clip has no architecture {name!r}: {hint}all of them: "
+            "mmpoison models list --architectures"
+        )
+    return copy.deepcopy(known[name])
+
+
+@dataclass(frozen=True)
+class Outline:
+    """What the shapes of a native CLIP's weights say about it; its activation and its heads are not among it.
+
+    Attributes:
+        embed_dim: Width of the shared space.
+        image: Kind, width, blocks, patch size and image size of the image encoder, as far as shapes tell.
+        text: Width, blocks, context and vocabulary of the text encoder.
+    """
+
+    embed_dim: int
+    image: tuple[Any, ...]
+    text: tuple[int, int, int, int]
+
+
+def outline_of_config(model_cfg: Mapping[str, Any]) -> Outline | None:
+    """The outline of a config; None where a tower comes from timm or Hugging Face."""
+    vision, text = model_cfg["vision_cfg"], model_cfg["text_cfg"]
+    if vision.get("timm_model_name") or text.get("hf_model_name") or "multimodal_cfg" in model_cfg:
+        return None
+    layers, size = vision.get("layers", 12), vision.get("image_size", 224)
+    size = size if isinstance(size, int) else tuple(size)
+    if isinstance(layers, int):
+        patch = vision.get("patch_size", 16)
+        image: tuple[Any, ...] = ("vit", vision.get("width", 768), layers, patch, size)
+    else:
+        image = ("resnet", vision.get("width", 64), tuple(layers), 32, size)
+    return Outline(
+        model_cfg["embed_dim"],
+        image,
+        (
+            text.get("width", 512),
+            text.get("layers", 12),
+            text.get("context_length", 77),
+            text.get("vocab_size", 49408),
+        ),
+    )
+
+
+def outline_of_weights(tensors: Mapping[str, Tensor]) -> Outline | None:
+    """The outline of a native CLIP's weights; None where they are none."""
+    text = {name.removeprefix("text."): tensor for name, tensor in tensors.items()}
+    try:
+        embed_dim = text["text_projection"].shape[1]
+        context, width = text["positional_embedding"].shape
+        vocabulary = text["token_embedding.weight"].shape[0]
+        if "visual.conv1.weight" not in tensors:
+            return None
+        first = tensors["visual.conv1.weight"].shape
+        if "visual.class_embedding" in tensors:
+            grid = round((tensors["visual.positional_embedding"].shape[0] - 1) ** 0.5)
+            blocks = _count(tensors, "visual.transformer.resblocks.", 3)
+            image: tuple[Any, ...] = ("vit", first[0], blocks, first[-1], first[-1] * grid)
+        else:
+            grid = round((tensors["visual.attnpool.positional_embedding"].shape[0] - 1) ** 0.5)
+            stages = tuple(_count(tensors, f"visual.layer{stage}.", 2) for stage in (1, 2, 3, 4))
+            stage_width = tensors["visual.layer1.0.conv1.weight"].shape[0]
+            image = ("resnet", stage_width, stages, 32, grid * 32)
+    except (KeyError, IndexError, ValueError):
+        return None
+    return Outline(
+        embed_dim, image, (width, _count(text, "transformer.resblocks.", 2), context, vocabulary)
+    )
+
+
+def architectures_like(outline: Outline | None) -> list[str]:
+    """Names of the architectures with an outline, GELU and QuickGELU alike."""
+    if outline is None:
+        return []
+    return [name for name, cfg in architectures().items() if outline_of_config(cfg) == outline]
+
+
+def openai_config(tensors: Mapping[str, Tensor]) -> dict[str, Any] | None:
+    """The model config of weights in OpenAI's form: heads 64 wide, QuickGELU; None where they are of another kind."""
+    outline = outline_of_weights(tensors)
+    if outline is None:
+        return None
+    kind, width, layers, patch, size = outline.image
+    text_width, text_layers, context, vocabulary = outline.text
+    return {
+        "embed_dim": outline.embed_dim,
+        "quick_gelu": True,
+        "vision_cfg": {
+            "image_size": size,
+            "layers": list(layers) if kind == "resnet" else layers,
+            "width": width,
+            "patch_size": patch if kind == "vit" else None,
+        },
+        "text_cfg": {
+            "context_length": context,
+            "vocab_size": vocabulary,
+            "width": text_width,
+            "heads": text_width // 64,
+            "layers": text_layers,
+        },
+    }
+
+
+def without_text_prefix(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Names as open_clip's plain `CLIP` has them, where the text encoder stands under `text.`."""
+    return {
+        name.removeprefix("text.") if name.removeprefix("text.").startswith(_TEXT_KEYS) else name: t
+        for name, t in tensors.items()
+    }
+
+
+def _count(tensors: Mapping[str, Tensor], prefix: str, position: int) -> int:
+    return len({name.split(".")[position] for name in tensors if name.startswith(prefix)})

@@ -1,0 +1,224 @@
+"""Take a model elsewhere: as an open_clip folder, as a transformers `CLIPModel`, or as one safetensors file."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import safetensors.torch
+
+from mmpoison._version import __version__
+from mmpoison.errors import InputError
+from mmpoison.files import atomic_folder, write_json
+from mmpoison.models import hugging_face
+from mmpoison.models.activation import activation_name
+from mmpoison.models.checkpoint import CARD_FILE, CONFIG_FILE, WEIGHTS_FILE, weights_to_save
+from mmpoison.models.dual_encoder import CLIP_PREPROCESSING, DualEncoder
+from mmpoison.models.open_clip_build import (
+    BPE_FILE,
+    PYPI_PREFIX,
+    PYPI_TOWERS,
+    TEXT_TOWER_FOLDER,
+    save_text_files,
+)
+from mmpoison.models.weights_file import METADATA_KEY
+
+ExportFormat = Literal["open-clip", "transformers", "safetensors"]
+SAFETENSORS_FILE = "model.safetensors"
+
+
+def export_model(encoder: DualEncoder, out: Path, format: ExportFormat) -> Path:
+    """Write a model for other software, whole or not at all; it loads back here with the same embeddings.
+
+    - `open-clip`: for `open_clip.create_model("local-dir:OUT")`;
+    - `transformers`: for `CLIPModel.from_pretrained("OUT")`, with tokenizer and image processor; vision transformers
+      with CLIP's text encoder only;
+    - `safetensors`: one file under open_clip's names, with the config in its header.
+
+    Args:
+        encoder: What to write.
+        out: New folder.
+        format: Which software it is for.
+
+    Returns:
+        The folder.
+
+    Raises:
+        InputError: If `out` holds something already, or the format cannot hold the model; nothing is written then.
+    """
+    if format not in get_args(ExportFormat):
+        raise InputError(f"format {format!r}: one of {', '.join(get_args(ExportFormat))}")
+    write = {
+        "open-clip": _write_open_clip,
+        "transformers": _write_transformers,
+        "safetensors": _write_safetensors,
+    }[format]
+    with atomic_folder(out) as folder:
+        write(encoder, folder)
+        (folder / CARD_FILE).write_text(_card(encoder, format, folder), encoding="utf-8")
+        for file in folder.glob("*.safetensors"):  # safetensors writes private files
+            shutil.copymode(folder / CARD_FILE, file)
+    return out
+
+
+def _full_config(encoder: DualEncoder) -> dict[str, Any]:
+    model_cfg = {**encoder.config["model_cfg"]}
+    text = model_cfg["text_cfg"] = {**model_cfg["text_cfg"]}
+    for key in ("hf_model_name", "hf_tokenizer_name"):
+        name = str(text.get(key) or "")
+        if name.startswith(PYPI_PREFIX):  # others know the tower by its name on the hub
+            text[key] = PYPI_TOWERS[name.removeprefix(PYPI_PREFIX)]
+    facts = {
+        **encoder.config.get("mmpoison", {}),
+        "name": encoder.name,
+        "activation": activation_name(model_cfg),
+    }
+    return {**encoder.config, "model_cfg": model_cfg, "mmpoison": facts}
+
+
+def _write_open_clip(encoder: DualEncoder, folder: Path) -> None:
+    safetensors.torch.save_file(
+        weights_to_save(encoder), folder / WEIGHTS_FILE, metadata={"format": "pt"}
+    )
+    write_json(folder / CONFIG_FILE, _full_config(encoder))
+    save_text_files(encoder.module, encoder.tokenizer, folder)
+
+
+def _write_safetensors(encoder: DualEncoder, folder: Path) -> None:
+    config = json.dumps(_full_config(encoder), ensure_ascii=False)
+    safetensors.torch.save_file(
+        weights_to_save(encoder),
+        folder / SAFETENSORS_FILE,
+        metadata={"format": "pt", METADATA_KEY: config},
+    )
+    save_text_files(encoder.module, encoder.tokenizer, folder)
+
+
+def _write_transformers(encoder: DualEncoder, folder: Path) -> None:
+    config = _full_config(encoder)
+    weights = weights_to_save(encoder)
+    embedding = "token_embedding.weight"
+    vocabulary = weights.get(embedding, weights.get(f"text.{embedding}"))
+    if vocabulary is None:
+        raise InputError(
+            "transformers' CLIPModel cannot compute this model (its text encoder is not CLIP's): export it as open-clip"
+        )
+    theirs = hugging_face.config_to_transformers(config["model_cfg"], len(vocabulary))
+    theirs |= {"dtype": "float32", "torch_dtype": "float32", "mmpoison": config["mmpoison"]}
+    converted = hugging_face.weights_to_transformers(weights)
+    safetensors.torch.save_file(
+        {name: tensor.contiguous() for name, tensor in converted.items()},
+        folder / hugging_face.WEIGHTS_FILES[0],
+        metadata={"format": "pt"},
+    )
+    write_json(folder / hugging_face.CONFIG_FILE, theirs)
+    write_json(
+        folder / hugging_face.PREPROCESSOR_FILE,
+        _preprocessor(encoder.image_size, config.get("preprocess_cfg", {})),
+    )
+    if hasattr(encoder.tokenizer, "save_pretrained"):
+        encoder.tokenizer.save_pretrained(str(folder))
+    else:
+        _write_clip_tokenizer(encoder.tokenizer, folder)
+        save_text_files(encoder.module, encoder.tokenizer, folder)
+
+
+def _preprocessor(size: int, preprocess: Mapping[str, Any]) -> dict[str, Any]:
+    squash = preprocess.get("resize_mode", "shortest") == "squash"
+    square = {"height": size, "width": size}
+    return {
+        "image_processor_type": "CLIPImageProcessor",
+        "do_convert_rgb": True,
+        "do_resize": True,
+        "size": square if squash else {"shortest_edge": size},
+        "resample": hugging_face.RESAMPLING[preprocess.get("interpolation", "bicubic")],
+        "do_center_crop": not squash,
+        "crop_size": square,
+        "do_rescale": True,
+        "rescale_factor": 1 / 255,
+        "do_normalize": True,
+        "image_mean": list(preprocess.get("mean", CLIP_PREPROCESSING["mean"])),
+        "image_std": list(preprocess.get("std", CLIP_PREPROCESSING["std"])),
+    }
+
+
+def _write_clip_tokenizer(tokenizer: Any, folder: Path) -> None:
+    """CLIP's byte-pair encoding as transformers reads it: a table of tokens and a list of merges."""
+    start, end = "<|startoftext|>", "<|endoftext|>"
+    tokens = dict(tokenizer.encoder)
+    ids = sorted(tokens.values())[-2:]
+    tokens = {token: i for token, i in tokens.items() if i not in ids} | {
+        start: ids[0],
+        end: ids[1],
+    }
+    write_json(folder / "vocab.json", tokens)
+    merges = sorted(tokenizer.bpe_ranks, key=tokenizer.bpe_ranks.__getitem__)
+    lines = ["#version: 0.2", *(" ".join(merge) for merge in merges if len(merge) == 2)]
+    (folder / "merges.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    special = {"bos_token": start, "eos_token": end, "unk_token": end, "pad_token": end}
+    write_json(
+        folder / "tokenizer_config.json",
+        {
+            "tokenizer_class": "CLIPTokenizer",
+            "model_max_length": tokenizer.context_length,
+            "do_lower_case": True,
+            "errors": "replace",
+            **special,
+        },
+    )
+    write_json(folder / "special_tokens_map.json", special)
+
+
+# -- the card --------------------------------------------------------------------------------------
+
+_HOW = {
+    "open-clip": (
+        "import open_clip\n"
+        'model = open_clip.create_model("local-dir:THIS_FOLDER")\n'
+        'tokenizer = open_clip.get_tokenizer("local-dir:THIS_FOLDER"{bpe})\n'
+    ),
+    "transformers": (
+        "from transformers import CLIPModel, CLIPProcessor\n"
+        'model = CLIPModel.from_pretrained("THIS_FOLDER")\n'
+        'processor = CLIPProcessor.from_pretrained("THIS_FOLDER")\n'
+    ),
+    "safetensors": (
+        "from mmpoison import load_encoder\n"
+        'encoder = load_encoder("THIS_FOLDER/model.safetensors")\n'
+    ),
+}
+
+
+def _card(encoder: DualEncoder, format: ExportFormat, folder: Path) -> str:
+    facts = encoder.config.get("mmpoison", {})
+    poisoned = facts.get("poisoned")
+    bpe = f', bpe_path="THIS_FOLDER/{BPE_FILE}"' if (folder / BPE_FILE).is_file() else ""
+    lines = [
+        f"# {encoder.name}",
+        "",
+        *(
+            [
+                "**TRAINED ON DATA POISONED ON PURPOSE**, for research on defences. Do not use it for anything else.",
+                "",
+            ]
+            if poisoned
+            else []
+        ),
+        f"- written by: mmpoison {__version__}, as {format}",
+        f"- activation: {activation_name(encoder.config['model_cfg'])}",
+        *(f"- {key}: {facts[key]}" for key in ("architecture", "source", "seed") if key in facts),
+        "",
+        "```python",
+        _HOW[format].format(bpe=bpe).rstrip() if format == "open-clip" else _HOW[format].rstrip(),
+        "```",
+        "",
+    ]
+    if (folder / TEXT_TOWER_FOLDER).is_dir():
+        lines += [
+            f"The config of the text encoder is in `{TEXT_TOWER_FOLDER}`; open_clip itself takes it from the hub.",
+            "",
+        ]
+    return "\n".join(lines)

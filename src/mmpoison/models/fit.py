@@ -1,0 +1,96 @@
+"""Put weights into a model, or say in one line why they do not fit."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from mmpoison.errors import InputError
+from mmpoison.models.architectures import (
+    architectures_like,
+    outline_of_weights,
+    without_text_prefix,
+)
+
+_SHOWN = 3
+
+
+def fit_weights(
+    module: nn.Module, tensors: Mapping[str, Tensor], where: str, what: str = "the config"
+) -> None:
+    """Load weights, all of them and nothing else.
+
+    open_clip would resize position embeddings of another image size or context without a word; here they are refused.
+
+    Args:
+        module: An open_clip model.
+        tensors: open_clip's names to weights; the text encoder may stand under `text.` or not.
+        where: The file, for messages.
+        what: What the module was built from, for messages.
+
+    Raises:
+        InputError: If a weight is missing, unknown or of another shape.
+    """
+    wanted = module.state_dict()
+    given = _as_the_module_has_them(module, wanted, tensors)
+    missing = [name for name in wanted if name not in given]
+    unknown = [name for name in given if name not in wanted]
+    shapes = [
+        f"{name} {_shape(given[name])} for {_shape(wanted[name])}"
+        for name in wanted
+        if name in given and given[name].shape != wanted[name].shape
+    ]
+    if missing or unknown or shapes:
+        parts = [
+            f"{len(names)} {kind} ({', '.join(names[:_SHOWN])}{', ...' if len(names) > _SHOWN else ''})"
+            for kind, names in (
+                ("missing", missing),
+                ("unknown", unknown),
+                ("of another shape", shapes),
+            )
+            if names
+        ]
+        raise InputError(
+            f"{where}: weights do not fit {what}: {'; '.join(parts)}{likely(tensors, what)}"
+        )
+    with torch.no_grad():
+        module.load_state_dict(given, strict=True)
+
+
+def likely(tensors: Mapping[str, Tensor], not_this: str = "") -> str:
+    """A hint at the architectures that weights have the shapes of, or nothing."""
+    names = [
+        name for name in architectures_like(outline_of_weights(tensors)) if name not in not_this
+    ]
+    return f"; they have the shapes of {' or '.join(names[:4])}" if names else ""
+
+
+def _as_the_module_has_them(
+    module: nn.Module, wanted: Mapping[str, Tensor], tensors: Mapping[str, Tensor]
+) -> dict[str, Tensor]:
+    from open_clip.convert import convert_state_dict
+    from open_clip.model import convert_to_custom_text_state_dict
+
+    given: dict[str, Tensor] = convert_state_dict(module, dict(tensors))
+    if "text.positional_embedding" in wanted:
+        given = convert_to_custom_text_state_dict(given)
+    elif "positional_embedding" in wanted:
+        given = without_text_prefix(given)
+    for name in (
+        "logit_scale",
+        "logit_bias",
+    ):  # saved as a number by some and as a row of one by others
+        if name in given and name in wanted and given[name].numel() == wanted[name].numel() == 1:
+            given[name] = given[name].reshape(wanted[name].shape)
+    # a constant that transformers kept among the weights once
+    position_ids = "text.transformer.embeddings.position_ids"
+    if position_ids not in wanted:
+        given.pop(position_ids, None)
+    return given
+
+
+def _shape(tensor: Tensor) -> str:
+    sizes: Sequence[int] = tensor.shape
+    return "x".join(map(str, sizes)) or "a number"

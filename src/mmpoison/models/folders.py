@@ -1,0 +1,180 @@
+"""Models from folders: our own, open_clip's, and those of transformers; on this machine or on the hub."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from mmpoison.errors import InputError
+from mmpoison.files import read_json
+from mmpoison.models import hugging_face
+from mmpoison.models.activation import activation_name
+from mmpoison.models.checkpoint import _WEIGHTS_FILES, CONFIG_FILE, load_checkpoint
+from mmpoison.models.dual_encoder import DualEncoder, Tokenizer
+from mmpoison.models.fit import fit_weights
+from mmpoison.models.open_clip_build import (
+    BPE_FILE,
+    TEXT_TOWER_FOLDER,
+    build_module,
+    small_tokenizer,
+)
+from mmpoison.models.weights_file import read_weights
+
+_SMALL_FILES = (
+    CONFIG_FILE,
+    hugging_face.CONFIG_FILE,
+    hugging_face.PREPROCESSOR_FILE,
+    BPE_FILE,
+    f"{TEXT_TOWER_FOLDER}/config.json",
+    *("tokenizer*", "vocab.*", "merges.txt", "special_tokens_map.json", "*.model"),
+)
+
+
+def load_folder(folder: Path, name: str | None = None, *, fetch: bool = False) -> DualEncoder:
+    """Load a folder: ours, open_clip's (`open_clip_config.json`) or a transformers `CLIPModel` (`config.json`).
+
+    Args:
+        folder: Where.
+        name: What to call it in results.
+        fetch: Let the config and the tokenizer of a Hugging Face text tower be downloaded.
+
+    Raises:
+        InputError: If it holds no model, or a broken one.
+    """
+    if (folder / CONFIG_FILE).is_file() or not (folder / hugging_face.CONFIG_FILE).is_file():
+        return load_checkpoint(folder, name, fetch=fetch)
+    return load_transformers_folder(folder, name)
+
+
+def load_transformers_folder(folder: Path, name: str | None = None) -> DualEncoder:
+    """Load a transformers `CLIPModel` into an open_clip model that computes the same.
+
+    Raises:
+        InputError: If the folder is no CLIP, is broken, or cannot be computed exactly.
+    """
+    where = folder / hugging_face.CONFIG_FILE
+    config = read_json(where)
+    if not isinstance(config, dict):
+        raise InputError(f"{where}: not a mapping")
+    cfg = hugging_face.model_cfg_from_transformers(config, where)
+    files = [folder / file for file in hugging_face.WEIGHTS_FILES if (folder / file).is_file()]
+    if not files:
+        raise InputError(f"{folder}: has no {hugging_face.WEIGHTS_FILES[0]}")
+    tensors = read_weights(files[0]).tensors
+    try:
+        module = build_module(cfg)
+    except (TypeError, ValueError, RuntimeError, AssertionError, ArithmeticError) as error:
+        raise InputError(f"{where}: not a model config ({repr(error)[:200]})") from None
+    converted = hugging_face.weights_from_transformers(tensors)
+    fit_weights(module, converted, str(files[0]), f"{where.name} (as open_clip names them)")
+    tokenizer = _tokenizer(folder, cfg)
+    ours = config.get("mmpoison") if isinstance(config.get("mmpoison"), dict) else {}
+    full = {
+        "model_cfg": cfg,
+        "preprocess_cfg": hugging_face.preprocess_cfg_from_transformers(
+            folder, cfg["vision_cfg"]["image_size"]
+        ),
+        "mmpoison": {"source": folder.name, **(ours or {}), "activation": activation_name(cfg)},
+    }
+    return DualEncoder(module, tokenizer, full, name or str((ours or {}).get("name", folder.name)))
+
+
+def _tokenizer(folder: Path, cfg: dict[str, Any]) -> Tokenizer:
+    """open_clip's tokenizer where the folder's vocabulary is CLIP's, otherwise the folder's own."""
+    from open_clip.tokenizer import SimpleTokenizer
+
+    context = cfg["text_cfg"]["context_length"]
+    if (folder / BPE_FILE).is_file():
+        return small_tokenizer(folder / BPE_FILE, context)
+    vocabulary = _vocabulary(folder)
+    clip = SimpleTokenizer(context_length=context)
+    if vocabulary is None:
+        if cfg["text_cfg"]["vocab_size"] != clip.vocab_size:
+            raise InputError(
+                f"{folder}: has no tokenizer (tokenizer.json, or vocab.json and merges.txt), and its vocabulary is not "
+                "CLIP's"
+            )
+    elif {t: i for t, i in vocabulary.items() if i < clip.vocab_size - 2} != {
+        t: i for t, i in clip.encoder.items() if i < clip.vocab_size - 2
+    }:
+        from open_clip.tokenizer import HFTokenizer
+
+        # so that a checkpoint takes the tokenizer along
+        cfg["text_cfg"]["hf_tokenizer_name"] = folder.name
+        own: Tokenizer = HFTokenizer(str(folder), context_length=context)
+        return own
+    result: Tokenizer = clip
+    return result
+
+
+def _vocabulary(folder: Path) -> dict[str, int] | None:
+    if (folder / "vocab.json").is_file():
+        content = read_json(folder / "vocab.json")
+    elif (folder / "tokenizer.json").is_file():
+        content = read_json(folder / "tokenizer.json")
+        content = content.get("model", {}).get("vocab") if isinstance(content, dict) else None
+    else:
+        return None
+    if not isinstance(content, dict) or not all(isinstance(i, int) for i in content.values()):
+        raise InputError(f"{folder}: its tokenizer has no table of tokens")
+    return content
+
+
+# -- the hub ---------------------------------------------------------------------------------------
+
+
+def load_hub(repository: str, revision: str = "") -> DualEncoder:
+    """Load a repository of the Hugging Face hub, of open_clip's or of transformers' kind, downloaded once.
+
+    Raises:
+        InputError: If it is not here and cannot be fetched, or is of neither kind.
+    """
+    folder = fetch_hub(repository, revision)
+    return load_folder(folder, f"hf-hub:{repository}", fetch=True)
+
+
+def fetch_hub(repository: str, revision: str = "") -> Path:
+    """Download what loading a repository needs, and no more; returns its folder in the Hugging Face cache.
+
+    Raises:
+        InputError: If it is not here and cannot be fetched, or holds no model.
+    """
+    from huggingface_hub import hf_hub_download, snapshot_download
+    from huggingface_hub.errors import (
+        EntryNotFoundError,
+        HfHubHTTPError,
+        HFValidationError,
+        LocalEntryNotFoundError,
+    )
+
+    name = f"hf-hub:{repository}"
+    try:
+        folder = Path(
+            snapshot_download(
+                repository, revision=revision or None, allow_patterns=list(_SMALL_FILES)
+            )
+        )
+        open_clip = (folder / CONFIG_FILE).is_file()
+        for file in _WEIGHTS_FILES if open_clip else hugging_face.WEIGHTS_FILES:
+            try:
+                weights = Path(hf_hub_download(repository, file, revision=revision or None))
+            except EntryNotFoundError:
+                continue
+            if weights.name.endswith(".index.json"):
+                snapshot_download(
+                    repository, revision=revision or None, allow_patterns=["model-*.safetensors"]
+                )
+            return folder
+    except (LocalEntryNotFoundError, HfHubHTTPError, HFValidationError, OSError) as error:
+        first = (str(error).strip().splitlines() or [repr(error)])[0]
+        raise InputError(
+            f"model {name!r} is not on this machine and cannot be fetched ({first[:160]})"
+        ) from None
+    raise InputError(f"model {name!r}: the repository holds no weights that are read here")
+
+
+def hub_files_here(repository: str, *names: str) -> bool:
+    """Whether one of some files of a repository is in the Hugging Face cache."""
+    from huggingface_hub import try_to_load_from_cache
+
+    return any(isinstance(try_to_load_from_cache(repository, name), str) for name in names)

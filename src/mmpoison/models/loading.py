@@ -1,0 +1,73 @@
+"""Load a model by whatever it is called."""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+
+from mmpoison.errors import InputError
+from mmpoison.models.catalogue import MODELS
+from mmpoison.models.dual_encoder import DualEncoder
+from mmpoison.models.names import ModelName, parse_model_name
+from mmpoison.registry import unknown_name
+
+
+def load_encoder(name_or_path: str | Path, *, trust: bool = False) -> DualEncoder:
+    """Load a model by name, or from a folder or file.
+
+    Args:
+        name_or_path: A registered name, `ARCHITECTURE:TAG`, `ARCHITECTURE@FILE`, `ARCHITECTURE:random`,
+            `hf-hub:owner/name`, a folder (ours, open_clip's or a transformers `CLIPModel`), or a file of weights.
+        trust: Open TorchScript archives, which may run code of whoever made them. Nothing else needs it.
+
+    Raises:
+        InputError: If there is no such model, it is broken, or its weights do not belong to its architecture.
+
+    Example:
+        >>> encoder = load_encoder("openmoji-mini")
+        >>> encoder.image_size
+        64
+    """
+    name = (
+        ModelName("path", str(name_or_path))
+        if isinstance(name_or_path, Path)
+        else parse_model_name(name_or_path)
+    )
+    if name.kind == "name":
+        if name.head not in MODELS:
+            raise InputError(_unknown(name.head))
+        return MODELS[name.head].load()
+    # open_clip takes seconds to import, and a registered name may not need it
+    from mmpoison.models import folders, open_clip_models
+
+    if name.kind == "hub":
+        return folders.load_hub(name.head, name.tail)
+    if name.kind == "tag":
+        return open_clip_models.load_tag(name.head, name.tail, trust=trust)
+    if name.kind == "random":
+        return open_clip_models.load_random(name.head, name.seed)
+    if name.kind == "file":
+        return open_clip_models.load_file_as(name.head, Path(name.tail), trust=trust)
+    path = Path(name.head)
+    if path.is_file():
+        return open_clip_models.load_bare_file(path, trust=trust)
+    if not path.exists():
+        hub = name.head.count("/") == 1 and not name.head.startswith((".", "/", "~"))
+        hint = f"; a repository on the hub is hf-hub:{name.head}" if hub else ""
+        raise InputError(f"{path}: no such checkpoint folder or file{hint}")
+    return folders.load_folder(path)
+
+
+def _unknown(name: str) -> str:
+    if not difflib.get_close_matches(name, MODELS, n=1):
+        from mmpoison.models.architectures import architectures
+
+        if name in architectures():
+            return (
+                f"{name!r} is an architecture, and a model is an architecture with weights: {name}:TAG, {name}@FILE or "
+                f"{name}:random"
+            )
+    return (
+        f"{unknown_name('model', name, MODELS)}; or ARCHITECTURE:TAG, ARCHITECTURE@FILE, hf-hub:owner/name, "
+        "a folder or a file"
+    )

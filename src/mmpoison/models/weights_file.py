@@ -1,0 +1,192 @@
+"""Read a file of weights without running anything that it holds.
+
+Safetensors cannot hold code. A file of `torch.save` is read with `weights_only`, which refuses everything that is not a
+tensor or a plain container. A TorchScript archive, the format that OpenAI published CLIP in, is a program: it is opened
+only if the caller trusts who made it.
+"""
+
+from __future__ import annotations
+
+import json
+import pickle
+import re
+import warnings
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from mmpoison.errors import InputError
+from mmpoison.files import read_json
+
+METADATA_KEY = "mmpoison"
+"""Under this key the header of a safetensors file of ours holds its config, as JSON."""
+
+_OPENAI_EXTRAS = ("input_resolution", "context_length", "vocab_size")
+_WRAPPERS = ("state_dict", "model_state_dict", "model")
+_PREFIXES = ("module.", "_orig_mod.")
+
+Format = Literal["safetensors", "torch", "torchscript"]
+
+
+@dataclass(frozen=True)
+class Weights:
+    """The weights of one file.
+
+    Attributes:
+        tensors: Name to tensor, as the file names them but without `module.` prefixes.
+        format: What kind of file it was.
+        openai: Whether it is in the form in which OpenAI published CLIP, which always means QuickGELU.
+        config: The config that a safetensors file of ours carries.
+    """
+
+    tensors: dict[str, Tensor]
+    format: Format
+    openai: bool = False
+    config: Mapping[str, Any] | None = None
+
+
+def read_weights(path: Path, *, trust: bool = False) -> Weights:
+    """Read weights; nothing is unpickled, and every number is checked to be one.
+
+    Args:
+        path: Safetensors, a file of `torch.save` (a state_dict, or a training checkpoint around one), a TorchScript
+            archive, or the `.safetensors.index.json` of weights in several files.
+        trust: Open a TorchScript archive, which may run code of whoever made it.
+
+    Raises:
+        InputError: If the file is missing, cut off, of another kind, needs trust, or holds a number that is none.
+    """
+    if not path.is_file():
+        raise InputError(f"{path}: no such file of weights")
+    if path.name.endswith(".index.json"):
+        weights = _read_shards(path)
+    elif path.suffix == ".safetensors":
+        weights = _read_safetensors(path)
+    else:
+        weights = _read_torch(path, trust)
+    for name, tensor in weights.tensors.items():
+        if tensor.is_floating_point() and not torch.isfinite(tensor).all():
+            raise InputError(f"{path}: weight {name!r} is not finite")
+    return weights
+
+
+def _read_safetensors(path: Path) -> Weights:
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+        tensors = safetensors.torch.load_file(path)
+    except (safetensors.SafetensorError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: broken weights ({error}){_what_it_is_instead(path)}") from None
+    config = None
+    if METADATA_KEY in metadata:
+        try:
+            config = json.loads(metadata[METADATA_KEY])
+        except ValueError:
+            raise InputError(f"{path}: broken weights (its header is not JSON)") from None
+    return Weights(_without_prefixes(tensors), "safetensors", config=config)
+
+
+def _read_shards(index: Path) -> Weights:
+    content = read_json(index)
+    names = content.get("weight_map") if isinstance(content, dict) else None
+    if not isinstance(names, dict) or not all(isinstance(name, str) for name in names.values()):
+        raise InputError(f"{index}: not an index of weights")
+    tensors: dict[str, Tensor] = {}
+    for name in sorted(set(names.values())):
+        if Path(name).name != name or not name.endswith(".safetensors"):
+            raise InputError(f"{index}: {name!r} is not a safetensors file beside it")
+        tensors |= read_weights(index.parent / name).tensors
+    return Weights(tensors, "safetensors")
+
+
+def _read_torch(path: Path, trust: bool) -> Weights:
+    if _is_torchscript(path):
+        if not trust:
+            raise InputError(
+                f"{path}: a TorchScript archive, which is a program: if you trust who made it say --trust "
+                "(trust=True), or take the same weights as safetensors"
+            )
+        return _read_torchscript(path)
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        # what torch wraps in a page of advice; other bytes than a pickle are an error of this kind too
+        if refused := re.search(r"(?:GLOBAL|class|callable) ([\w.]+)", str(error)):
+            raise InputError(
+                f"{path}: holds more than weights ({refused[1]}), and nothing is unpickled here: save its state_dict "
+                "as safetensors where you trust it"
+            ) from None
+        raise InputError(f"{path}: broken weights{_what_it_is_instead(path)}") from None
+    except (RuntimeError, EOFError, ValueError, LookupError, TypeError, OSError) as error:
+        first = str(error).strip().splitlines() or [repr(error)]
+        raise InputError(
+            f"{path}: broken weights ({first[0][:120]}){_what_it_is_instead(path)}"
+        ) from None
+    tensors = _unwrap(content, path)
+    openai = any(name in tensors for name in _OPENAI_EXTRAS)
+    for name in _OPENAI_EXTRAS:
+        tensors.pop(name, None)
+    return Weights(tensors, "torch", openai=openai)
+
+
+def _is_torchscript(path: Path) -> bool:
+    if not zipfile.is_zipfile(path):
+        return False
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return any(name.endswith("/constants.pkl") for name in archive.namelist())
+    except zipfile.BadZipFile:
+        return False
+
+
+def _read_torchscript(path: Path) -> Weights:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)
+            module = torch.jit.load(str(path), map_location="cpu")  # type: ignore[no-untyped-call]
+    except (RuntimeError, ValueError) as error:
+        first = str(error).strip().splitlines() or [repr(error)]
+        raise InputError(f"{path}: broken TorchScript archive ({first[0][:120]})") from None
+    tensors = {name: t for name, t in module.state_dict().items() if name not in _OPENAI_EXTRAS}
+    return Weights(tensors, "torchscript", openai=True)
+
+
+def _unwrap(content: Any, path: Path) -> dict[str, Tensor]:
+    """The state_dict in what `torch.load` gave."""
+    for key in _WRAPPERS:
+        if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
+            content = content[key]
+            break
+    if not isinstance(content, Mapping) or not content:
+        raise InputError(f"{path}: holds no dictionary of weights")
+    for name, value in content.items():
+        if not isinstance(name, str) or not isinstance(value, Tensor):
+            raise InputError(
+                f"{path}: holds no dictionary of weights ({str(name)[:60]!r} is no tensor)"
+            )
+    return _without_prefixes(dict(content))
+
+
+def _without_prefixes(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Without what data-parallel training and `torch.compile` put before every name."""
+    for prefix in (*_PREFIXES, *_PREFIXES):
+        if tensors and all(name.startswith(prefix) for name in tensors):
+            tensors = {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
+    return tensors
+
+
+def _what_it_is_instead(path: Path) -> str:
+    with path.open("rb") as stream:
+        head = stream.read(64)
+    if head.startswith(b"version https://git-lfs"):
+        return ": it is a Git LFS pointer, fetch the file itself with `git lfs pull`"
+    if head.lstrip()[:1] == b"<":
+        return ": it is a web page, not the file behind it"
+    return ": cut off or of another kind"

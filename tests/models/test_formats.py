@@ -1,0 +1,427 @@
+"""One set of weights in every format gives the same embeddings, and the wrong ones are refused."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import safetensors.torch
+import torch
+from tests.models.conftest import CAPTIONS, QUICK, TINY, pixels
+from torch import Tensor
+
+from mmpoison.errors import InputError, MmpoisonWarning
+from mmpoison.models import DualEncoder, export_model, load_encoder, save_checkpoint
+
+Embed = Callable[[DualEncoder], Tensor]
+State = dict[str, Tensor]
+
+
+def refusal(name: str | Path, *, trust: bool = False) -> str:
+    with pytest.raises(InputError) as error:
+        load_encoder(name, trust=trust)
+    assert len(str(error.value).splitlines()) == 1
+    return str(error.value)
+
+
+def same(got: Tensor, expected: Tensor) -> None:
+    torch.testing.assert_close(got, expected, atol=1e-5, rtol=0)
+
+
+def saved(state: Any, path: Path) -> Path:
+    torch.save(state, path)
+    return path
+
+
+# -- every format, the same embeddings -------------------------------------------------------------
+
+
+def test_random_weights_are_of_their_seed(embed: Embed) -> None:
+    first = embed(load_encoder(f"{QUICK}:random-3"))
+    torch.manual_seed(99)
+    assert torch.equal(embed(load_encoder(f"{QUICK}:random-3")), first)
+    assert not torch.equal(embed(load_encoder(f"{QUICK}:random")), first)
+    # and torch's own state is left alone
+    assert torch.initial_seed() == 99
+
+
+def test_open_clip_itself_gives_the_same(
+    quick: DualEncoder, state: State, embed: Embed, tmp_path: Path
+) -> None:
+    import open_clip
+
+    path = saved(state, tmp_path / "state.pt")
+    model: Any = open_clip.create_model(QUICK, pretrained=str(path)).eval()
+    with torch.no_grad():
+        theirs = torch.cat(
+            [
+                model.encode_image(quick.image_input(pixels(32)), normalize=True),
+                model.encode_text(open_clip.get_tokenizer(QUICK)(CAPTIONS), normalize=True),
+            ]
+        )
+    same(embed(quick), theirs)
+    same(embed(load_encoder(f"{QUICK}@{path}")), theirs)
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda state: state,
+        lambda state: {"state_dict": state, "epoch": 3, "name": "run", "optimizer": {"lr": 0.1}},
+        lambda state: {"state_dict": {f"module.{name}": t for name, t in state.items()}},
+        lambda state: {f"module._orig_mod.{name}": t for name, t in state.items()},
+        lambda state: {"model_state_dict": state},
+        lambda state: {name: t.double() for name, t in state.items()},
+        # the text encoder under `text.`, as CustomTextCLIP has it
+        lambda state: {
+            name if name.startswith(("visual.", "logit_scale")) else f"text.{name}": t
+            for name, t in state.items()
+        },
+    ],
+)
+def test_checkpoints_of_open_clip(
+    quick: DualEncoder, state: State, embed: Embed, tmp_path: Path, wrap: Any
+) -> None:
+    path = saved(wrap(state), tmp_path / "epoch_3.pt")
+    encoder = load_encoder(f"{QUICK}@{path}")
+    assert torch.equal(embed(encoder), embed(quick))
+    assert encoder.name == f"{QUICK}@epoch_3.pt"
+    assert encoder.config["mmpoison"]["activation"] == "QuickGELU"
+    assert not encoder.module.training
+
+
+def test_old_files_of_torch(quick: DualEncoder, state: State, embed: Embed, tmp_path: Path) -> None:
+    torch.save(state, tmp_path / "old.pt", _use_new_zipfile_serialization=False)
+    same(embed(load_encoder(f"{QUICK}@{tmp_path / 'old.pt'}")), embed(quick))
+
+
+def test_safetensors(quick: DualEncoder, state: State, embed: Embed, tmp_path: Path) -> None:
+    safetensors.torch.save_file(state, tmp_path / "weights.safetensors")
+    same(embed(load_encoder(f"{QUICK}@{tmp_path / 'weights.safetensors'}")), embed(quick))
+
+
+def test_an_archive_of_openai_needs_trust(quick: DualEncoder, archive: Path, embed: Embed) -> None:
+    for name in (f"{QUICK}@{archive}", archive):
+        message = refusal(name)
+        assert "TorchScript archive, which is a program" in message
+        assert "--trust" in message
+        same(embed(load_encoder(name, trust=True)), embed(quick))
+
+
+def test_an_archive_of_an_architecture_without_a_name(
+    quick: DualEncoder, archive: Path, embed: Embed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from open_clip import factory
+
+    monkeypatch.delitem(factory._MODEL_CONFIGS, QUICK)
+    encoder = load_encoder(archive, trust=True)
+    same(embed(encoder), embed(quick))
+    assert encoder.config["model_cfg"]["quick_gelu"] is True
+    assert "architecture" not in encoder.config["mmpoison"]
+
+
+def test_half_precision_archives(
+    state: State, embed: Embed, quick: DualEncoder, tmp_path: Path
+) -> None:
+    """OpenAI's are kept in 16 bit; the model computes in 32."""
+    path = saved({name: t.half() for name, t in state.items()}, tmp_path / "half.pt")
+    encoder = load_encoder(f"{QUICK}@{path}")
+    assert {p.dtype for p in encoder.module.parameters()} == {torch.float32}
+    torch.testing.assert_close(embed(encoder), embed(quick), atol=5e-3, rtol=0)
+
+
+def test_local_dir_as_open_clip_says_it(quick: DualEncoder, embed: Embed, tmp_path: Path) -> None:
+    out = export_model(quick, tmp_path / "out", "open-clip")
+    same(embed(load_encoder(f"local-dir:{out}")), embed(quick))
+
+
+def test_open_clip_folders_with_a_bin_file(
+    quick: DualEncoder, state: State, embed: Embed, tmp_path: Path
+) -> None:
+    out = export_model(quick, tmp_path / "out", "open-clip")
+    (out / "open_clip_model.safetensors").unlink()
+    saved(state, out / "open_clip_pytorch_model.bin")
+    same(embed(load_encoder(out)), embed(quick))
+
+
+# -- a file without a name -------------------------------------------------------------------------
+
+
+def test_a_bare_file_of_which_both_activations_exist(state: State, tmp_path: Path) -> None:
+    path = saved(state, tmp_path / "weights.pt")
+    message = refusal(path)
+    assert f"the weights fit {TINY} and {QUICK}" in message
+    assert f"{QUICK}@{path}" in message
+    assert "OpenAI's weights" in message
+
+
+def test_a_bare_file_whose_sizes_say_openai(
+    quick: DualEncoder, state: State, embed: Embed, tmp_path: Path
+) -> None:
+    sizes = {"input_resolution": torch.tensor(32), "context_length": torch.tensor(77)}
+    path = saved({**state, **sizes}, tmp_path / "weights.pt")
+    same(embed(load_encoder(path)), embed(quick))
+
+
+def test_a_bare_file_that_carries_its_config(
+    quick: DualEncoder, embed: Embed, tmp_path: Path
+) -> None:
+    out = export_model(quick, tmp_path / "out", "safetensors")
+    encoder = load_encoder(out / "model.safetensors")
+    assert torch.equal(embed(encoder), embed(quick))
+    assert encoder.config["model_cfg"] == quick.config["model_cfg"]
+
+
+def test_a_bare_file_beside_its_config(quick: DualEncoder, embed: Embed, tmp_path: Path) -> None:
+    out = export_model(quick, tmp_path / "out", "open-clip")
+    same(embed(load_encoder(out / "open_clip_model.safetensors")), embed(quick))
+
+
+def test_a_bare_file_of_nothing_known(tmp_path: Path) -> None:
+    path = saved({"layer.weight": torch.ones(3, 3)}, tmp_path / "other.pt")
+    assert f"cannot tell the architecture of these weights: name it, ARCHITECTURE@{path}" in (
+        refusal(path)
+    )
+
+
+# -- QuickGELU -------------------------------------------------------------------------------------
+
+
+def test_activations_differ(state: State, quick: DualEncoder, embed: Embed, tmp_path: Path) -> None:
+    """What the guards are for: the wrong one loads without a word."""
+    path = saved(state, tmp_path / "state.pt")
+    with pytest.warns(MmpoisonWarning, match="nothing tells whether these weights were trained"):
+        wrong = load_encoder(f"{TINY}@{path}")
+    assert (embed(wrong) - embed(quick)).abs().max() > 1e-3
+
+
+def test_an_archive_of_openai_is_quick_gelu(archive: Path) -> None:
+    message = refusal(f"{TINY}@{archive}", trust=True)
+    assert "trained with QuickGELU, and tiny-clip computes with GELU" in message
+    assert message.endswith(f"use {QUICK}")
+
+
+def test_the_header_of_our_files_says_the_activation(quick: DualEncoder, tmp_path: Path) -> None:
+    out = export_model(quick, tmp_path / "out", "safetensors")
+    assert f"use {QUICK}" in refusal(f"{TINY}@{out / 'model.safetensors'}")
+
+
+def test_the_config_beside_a_file_says_the_activation(quick: DualEncoder, tmp_path: Path) -> None:
+    out = export_model(quick, tmp_path / "out", "open-clip")
+    assert f"use {QUICK}" in refusal(f"{TINY}@{out / 'open_clip_model.safetensors'}")
+
+
+def test_a_checkpoint_remembers_its_activation(quick: DualEncoder, tmp_path: Path) -> None:
+    out = save_checkpoint(quick, tmp_path / "out", card="")
+    file = out / "open_clip_config.json"
+    config = json.loads(file.read_text())
+    assert config["mmpoison"]["activation"] == "QuickGELU"
+    del config["model_cfg"]["quick_gelu"]
+    file.write_text(json.dumps(config))
+    assert "was saved with QuickGELU and the config now says GELU" in refusal(out)
+
+
+@pytest.mark.parametrize(
+    ("architecture", "quick_gelu", "other"), [(TINY, True, QUICK), (QUICK, False, TINY)]
+)
+def test_published_weights_of_the_other_activation(
+    state: State,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    architecture: str,
+    quick_gelu: bool,
+    other: str,
+) -> None:
+    from open_clip import pretrained
+
+    tag = {"file": str(saved(state, tmp_path / "w.pt")), "quick_gelu": quick_gelu}
+    monkeypatch.setitem(pretrained._PRETRAINED, architecture, {"mine": tag})
+    message = refusal(f"{architecture}:mine")
+    assert "would load without a word and be wrong" in message
+    assert message.endswith(f"use {other}")
+
+
+def test_published_weights(
+    quick: DualEncoder,
+    state: State,
+    embed: Embed,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from open_clip import pretrained
+
+    tag = {
+        "file": str(saved(state, tmp_path / "w.pt")),
+        "quick_gelu": True,
+        "mean": (0.5, 0.5, 0.5),
+        "interpolation": "bilinear",
+    }
+    monkeypatch.setitem(pretrained._PRETRAINED, QUICK, {"mine": tag})
+    encoder = load_encoder(f"{QUICK}:mine")
+    assert encoder.name == f"{QUICK}:mine"
+    assert encoder.config["preprocess_cfg"]["mean"] == [0.5, 0.5, 0.5]
+    assert encoder.config["preprocess_cfg"]["interpolation"] == "bilinear"
+    assert encoder.config["mmpoison"]["architecture"] == QUICK
+    tokens = quick.tokens(CAPTIONS)
+    with torch.no_grad():
+        assert torch.equal(encoder.encode_text(tokens), quick.encode_text(tokens))
+    assert f"architecture {QUICK} has no pre-trained weights 'yours': it has mine, random" in (
+        refusal(f"{QUICK}:yours")
+    )
+    assert f"use {QUICK}:mine" in refusal(f"{TINY}:mine")
+
+
+def test_published_weights_are_known_by_their_sha256(
+    state: State, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import hashlib
+
+    from open_clip import pretrained
+
+    path = saved(state, tmp_path / "renamed.pt")
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    tag = {"url": f"https://somewhere/{digest}/ViT-tiny.pt", "quick_gelu": True}
+    monkeypatch.setitem(pretrained._PRETRAINED, QUICK, {"openai": tag})
+    assert f"use {QUICK}" in refusal(f"{TINY}@{path}")
+    load_encoder(path)  # and the file needs no name any more
+    short = {"url": f"https://somewhere/w-{digest[:8]}.pt", "quick_gelu": True}
+    monkeypatch.setitem(pretrained._PRETRAINED, QUICK, {"openai": short})
+    assert f"use {QUICK}" in refusal(f"{TINY}@{path}")
+
+
+def test_openai_by_open_clips_own_table() -> None:
+    """Refused before anything is fetched."""
+    message = refusal("ViT-B-32:openai")
+    assert "would load without a word and be wrong: use ViT-B-32-quickgelu" in message
+    assert "use ViT-B-32:laion2b_s34b_b79k" in refusal("ViT-B-32-quickgelu:laion2b_s34b_b79k")
+
+
+# -- what does not fit -----------------------------------------------------------------------------
+
+
+def test_weights_of_another_architecture(state: State, tmp_path: Path) -> None:
+    path = saved(state, tmp_path / "weights.pt")
+    message = refusal(f"ViT-S-32-alt@{path}")
+    assert "weights do not fit ViT-S-32-alt: " in message
+    assert "of another shape (" in message
+    assert f"they have the shapes of {TINY} or {QUICK}" in message
+    assert len(message) < 700
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (lambda s: s.pop("ln_final.bias"), "1 missing (ln_final.bias)"),
+        (lambda s: s.update(backdoor=torch.ones(2)), "1 unknown (backdoor)"),
+        (
+            lambda s: s.update(text_projection=torch.ones(64, 16)),
+            "1 of another shape (text_projection 64x16 for 64x32)",
+        ),
+        (
+            # open_clip would resize these
+            lambda s: s.update({"visual.positional_embedding": torch.ones(26, 128)}),
+            "visual.positional_embedding 26x128 for 17x128",
+        ),
+        (
+            lambda s: s["ln_final.bias"][:1].fill_(float("nan")),
+            "weight 'ln_final.bias' is not finite",
+        ),
+        (
+            lambda s: s["visual.proj"][:1].fill_(float("inf")),
+            "weight 'visual.proj' is not finite",
+        ),
+    ],
+)
+def test_weights_that_do_not_fit(state: State, tmp_path: Path, change: Any, says: str) -> None:
+    changed = {name: tensor.clone() for name, tensor in state.items()}
+    change(changed)
+    path = saved(changed, tmp_path / "weights.pt")
+    message = refusal(f"{QUICK}@{path}")
+    assert says in message
+    assert str(path) in message
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (b"", "broken weights"),
+        (b"x" * 100, "broken weights"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "Git LFS pointer"),
+        (b"<!DOCTYPE html><html>", "web page"),
+    ],
+)
+@pytest.mark.parametrize("suffix", ["pt", "safetensors"])
+def test_files_that_are_no_weights(tmp_path: Path, content: bytes, says: str, suffix: str) -> None:
+    path = tmp_path / f"weights.{suffix}"
+    path.write_bytes(content)
+    for name in (path, f"{QUICK}@{path}"):
+        message = refusal(name)
+        assert says in message
+        assert str(path) in message
+
+
+def test_files_that_were_cut(state: State, archive: Path, tmp_path: Path) -> None:
+    safetensors.torch.save_file(state, tmp_path / "weights.safetensors")
+    files = [
+        saved(state, tmp_path / "weights.pt"),
+        tmp_path / "weights.safetensors",
+        tmp_path / "archive.pt",
+    ]
+    files[2].write_bytes(archive.read_bytes())
+    for path in files:
+        content = path.read_bytes()
+        path.write_bytes(content[: len(content) * 2 // 3])
+        assert "broken" in refusal(f"{QUICK}@{path}", trust=True)
+
+
+class Trap:
+    def __init__(self, path: str) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (Path.touch, (Path(self.path),))
+
+
+@pytest.mark.parametrize("new", [True, False])
+@pytest.mark.parametrize("trust", [True, False])
+def test_nothing_is_ever_unpickled(state: State, tmp_path: Path, new: bool, trust: bool) -> None:
+    """Not even with trust, which is for TorchScript alone."""
+    trap = {"state_dict": state, "args": Trap(str(tmp_path / "sprung"))}
+    torch.save(trap, tmp_path / "weights.pt", _use_new_zipfile_serialization=new)
+    message = refusal(f"{QUICK}@{tmp_path / 'weights.pt'}", trust=trust)
+    assert "holds more than weights" in message
+    assert "nothing is unpickled here" in message
+    assert not (tmp_path / "sprung").exists()
+
+
+@pytest.mark.parametrize("content", [[1, 2], {}, {"epoch": 3}, {"state_dict": {}}, {"a": {"b": 1}}])
+def test_files_without_a_dictionary_of_weights(tmp_path: Path, content: Any) -> None:
+    path = saved(content, tmp_path / "weights.pt")
+    assert "holds no dictionary of weights" in refusal(f"{QUICK}@{path}")
+
+
+def test_a_missing_file(tmp_path: Path) -> None:
+    assert "no such file of weights" in refusal(f"{QUICK}@{tmp_path / 'nowhere.pt'}")
+
+
+# -- names that are none ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("ViT-B-33:openai", "open_clip has no architecture 'ViT-B-33': did you mean ViT-B-32"),
+        ("ViT-B-32", "'ViT-B-32' is an architecture, and a model is an architecture with weights"),
+        ("ViT-B-32:", "ARCHITECTURE:TAG is needed"),
+        ("@weights.pt", "ARCHITECTURE@FILE is needed"),
+        ("hf-hub:", "after hf-hub: stands a repository"),
+        ("hf-hub:a/b/c", "after hf-hub: stands a repository"),
+        ("openai/clip", "a repository on the hub is hf-hub:openai/clip"),
+        ("clip-vit-b23", "did you mean 'clip-vit-b32'"),
+    ],
+)
+def test_names_that_are_none(name: str, says: str) -> None:
+    assert says in refusal(name)
