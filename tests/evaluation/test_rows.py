@@ -13,6 +13,7 @@ from mmpoison.attacks import Goal, SingleTargetLabel
 from mmpoison.datasets import ImageTable, PairDataset, load_pairs
 from mmpoison.errors import InputError
 from mmpoison.evaluation import (
+    Aim,
     TestEmbeddings,
     TestSet,
     class_retrieval,
@@ -178,26 +179,56 @@ def test_goal_row_equals_a_loop(embeddings: TestEmbeddings, test_set: TestSet) -
 
 @pytest.mark.parametrize("seed", range(5))
 def test_random_captions_are_as_many_and_of_other_classes(
-    embeddings: TestEmbeddings, test_set: TestSet, seed: int, monkeypatch: pytest.MonkeyPatch
+    embeddings: TestEmbeddings, test_set: TestSet, seed: int
 ) -> None:
-    asked: list[Any] = []
-    row_of = rows._row
-
-    def watched(embeddings: Any, test: Any, queries: Any, goal: Any) -> Any:
-        asked.append(queries)
-        return row_of(embeddings, test, queries, goal)
-
-    monkeypatch.setattr(rows, "_row", watched)
+    queries = rows.random_queries(test_set, GOAL, seed)
     row = random_captions_row(embeddings, test_set, GOAL, seed)
-    (queries,) = asked
-    assert row["queries"] == len(set(queries)) == 20
-    assert not set(queries) & set(test_set.queries("sheep"))
+    assert row["queries"] == len(set(queries.tolist())) == 20
+    assert not set(queries.tolist()) & set(test_set.queries("sheep").tolist())
     ranks = naive_ranks(embeddings, test_set, queries, "aeroplane")
     assert row["min_rank"] == pytest.approx(np.mean(ranks))
     # drawn by the seed
-    random_captions_row(embeddings, test_set, GOAL, seed)
-    random_captions_row(embeddings, test_set, GOAL, seed + 1)
-    assert list(asked[1]) == list(queries) != list(asked[2])
+    assert rows.random_queries(test_set, GOAL, seed).tolist() == queries.tolist()
+    assert rows.random_queries(test_set, GOAL, seed + 1).tolist() != queries.tolist()
+
+
+def test_one_target_image_is_the_whole_target_set(
+    embeddings: TestEmbeddings, test_set: TestSet
+) -> None:
+    image = str(test_set.pairs.images.ids[test_set.gallery[2]])
+    aim = Aim(GOAL, image)
+    row = goal_row(embeddings, test_set, aim)
+    scores = embeddings.texts[test_set.queries("sheep")] @ embeddings.images.T
+    ranks = [sum(float(s) >= float(line[2]) for s in line) - 1 for line in scores]
+    assert row["targets"] == 1
+    assert row["min_rank"] == pytest.approx(np.mean(ranks))
+    assert row["min_rank"] > goal_row(embeddings, test_set, GOAL)["min_rank"]
+    random = random_captions_row(embeddings, test_set, aim, 0)
+    assert (random["targets"], random["queries"]) == (1, 20)
+
+
+@pytest.mark.parametrize("image", ["aeroplane/00.png", "no/such.png"])
+def test_a_target_image_outside_the_gallery_is_refused(test_set: TestSet, image: str) -> None:
+    with pytest.raises(InputError, match=f"goal sheep2aeroplane: target image '{image}' is not in"):
+        test_set.check(Aim(GOAL, image))
+
+
+def test_quantiles_and_intervals_of_the_ranks(
+    embeddings: TestEmbeddings, test_set: TestSet
+) -> None:
+    queries = test_set.queries("sheep")
+    ranks = np.array(naive_ranks(embeddings, test_set, queries, "aeroplane"))
+    row = rows.ranks_row(ranks, test_set.pairs.image[queries])
+    assert row["median"] == np.median(ranks)
+    for name, value in row["quantiles"].items():
+        assert value == pytest.approx(np.quantile(ranks, float(name)))
+    assert row["clusters"] == 4
+    measured = goal_row(embeddings, test_set, GOAL)
+    for name, (low, high) in row["interval"].items():
+        assert low <= measured[name] <= high
+        assert high > low
+    # with one image there is nothing to tell its captions apart from
+    assert "interval" not in rows.ranks_row(ranks[:5], test_set.pairs.image[queries[:5]])
 
 
 def test_random_captions_are_all_there_are_where_there_are_fewer() -> None:
@@ -221,6 +252,35 @@ def test_utility_equals_a_loop(embeddings: TestEmbeddings, test_set: TestSet) ->
         for name, ranks in (("image_retrieval", image_ranks), ("text_retrieval", text_ranks))
     }
     assert utility_row(embeddings, test_set) == expected
+
+
+def test_utility_where_images_share_a_caption() -> None:
+    """Two photos with the same sentence: no model can tell which is meant."""
+    images = ImageTable.build(
+        [f"{n}.jpg" for n in range(3)], ["beach"] * 3, ["test"] * 3, Path("nowhere")
+    )
+    pairs = PairDataset.build(images, ["a beach", "waves", "a beach", "sand"], [0, 1, 1, 2])
+    test = TestSet.of(pairs)
+    assert rows.texts_repeat(test)
+    directions = np.eye(4, dtype=np.float32)
+    texts = directions[[0, 1, 0, 2]]
+    own = np.stack([directions[0], directions[0] + 0.1 * directions[1], directions[2]])
+    embedded = TestEmbeddings(own, texts)
+    strict = utility_row(embedded, test)
+    fair = utility_row(embedded, test, equal_texts=True)
+    # "a beach" of image 1 finds image 0 first, which carries the same words
+    assert strict["image_retrieval"]["hit@1"] == 0.75
+    assert fair["image_retrieval"]["hit@1"] == 1.0
+    # both photos find "a beach" twice, and strictly one of them is the other photo's
+    assert strict["text_retrieval"]["hit@1"] == pytest.approx(1 / 3)
+    assert fair["text_retrieval"]["hit@1"] == 1.0
+
+
+def test_the_two_readings_are_one_where_no_caption_repeats(
+    embeddings: TestEmbeddings, test_set: TestSet
+) -> None:
+    assert not rows.texts_repeat(test_set)
+    assert utility_row(embeddings, test_set) == utility_row(embeddings, test_set, equal_texts=True)
 
 
 def test_a_perfect_model(test_set: TestSet) -> None:

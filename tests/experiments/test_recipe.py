@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -208,3 +209,43 @@ def test_training_settings_alone() -> None:
     assert parse_training({"epochs": 3}).epochs == 3
     with pytest.raises(InputError, match="--set: unknown key 'epoch': did you mean 'epochs'"):
         parse_training({"epoch": 3})
+
+
+# -- studies ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("given", "means"),
+    [
+        ("all", ("queries", "query-length", "collateral", "distribution")),
+        (["collateral", "queries"], ("queries", "collateral")),
+        (None, ()),
+        ([], ()),
+    ],
+)
+def test_studies_by_name(given: Any, means: tuple[str, ...]) -> None:
+    assert load_recipe("openmoji", {"study": given}).study == means
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"study": ["querys"]}, "unknown study 'querys': did you mean 'queries'"),
+        ({"study": 3}, "a list of names is needed, or all"),
+        ({"transfer": [{"goal": "a2b"}]}, "transfer.0.data"),
+        (
+            {"transfer": [{"data": {"name": "x"}}, {"data": {"name": "x"}}]},
+            "two transfer data sets have the same name",
+        ),
+    ],
+)
+def test_studies_that_are_refused(changes: dict[str, Any], says: str) -> None:
+    with pytest.raises(InputError, match=re.escape(says)):
+        load_recipe("openmoji", changes)
+
+
+def test_stages_are_switched_off_from_outside() -> None:
+    recipe = load_recipe("openmoji", parse_changes(["filter=null", "sterilize=null", "study=all"]))
+    assert recipe.filter is None
+    assert recipe.sterilize is None
+    assert len(recipe.study) == 4

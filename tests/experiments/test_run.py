@@ -109,8 +109,9 @@ def metrics(finished: Path) -> dict[str, Any]:
 
 
 def test_metrics_have_the_fixed_layout(metrics: dict[str, Any]) -> None:
-    assert list(metrics) == ["goal", "utility", "drift", "run"]
-    assert list(metrics["goal"]) == [GOAL]
+    assert list(metrics) == ["goal", "ranks", "utility", "drift", "run"]
+    assert list(metrics["goal"]) == list(metrics["ranks"]) == [GOAL]
+    assert set(metrics["ranks"][GOAL]) == set(metrics["goal"][GOAL])
     assert set(metrics["goal"][GOAL]) == {*MODELS, "random_captions"}
     for row in metrics["goal"][GOAL].values():
         assert list(row) == M_KEYS
@@ -530,3 +531,45 @@ def test_a_filter_that_drops_much_of_the_data_is_flagged(
     )
     assert metrics["run"]["filter"]["dropped_pairs"] == 60  # 40 % of 150
     assert any("the filter dropped 40% of the training pairs" in f for f in metrics["run"]["flags"])
+
+
+# -- studies and other data ------------------------------------------------------------------------
+
+
+def test_studies_and_transfer(
+    make_recipe: MakeRecipe, square_folder: Path, tmp_path: Path, fresh_cache: Path
+) -> None:
+    recipe = make_recipe(
+        filter=None,
+        sterilize=None,
+        study=["all"],
+        transfer=[{"data": {"name": str(square_folder)}, "goal": "sheep2sofa"}],
+    )
+    metrics = run_recipe(recipe, tmp_path / "run", save_models=False)
+    three = {"pretrained", "clean_model", "poisoned"}
+    study = metrics["study"]
+    assert set(study) == {"queries", "query_length", "collateral", "distribution"}
+    assert set(study["queries"][GOAL]) == set(study["query_length"][GOAL]) == three
+    assert study["queries"][GOAL]["poisoned"]["misused"]["queries"] == 10
+    assert set(study["collateral"][GOAL]) == {"aeroplane", "bird", "sheep", "sofa"}
+    there = metrics["transfer"][str(square_folder)]
+    # the same pictures under another goal
+    assert set(there["goal"]) == {"sheep2sofa"}
+    assert set(there["goal"]["sheep2sofa"]) == three | {"random_captions"}
+    assert there["utility"] == metrics["utility"]
+    assert there["drift"] == pytest.approx(metrics["drift"])
+    shown = json.loads((tmp_path / "run" / "embedding_map.json").read_text())
+    assert set(shown["models"]) == three
+    assert metrics["run"]["attack_options"]["goal"] == GOAL
+    assert metrics["run"]["trainable"] == "both"
+
+
+def test_a_transfer_goal_that_the_other_data_lack_is_refused_before_training(
+    make_recipe: MakeRecipe, square_folder: Path, tmp_path: Path
+) -> None:
+    watch = Watch()
+    recipe = make_recipe(transfer={"data": {"name": str(square_folder)}, "goal": "sheep2boat"})
+    with pytest.raises(InputError, match="unknown class 'boat'"):
+        run_recipe(recipe, tmp_path / "run", monitor=watch)
+    assert watch.trained == []
+    assert not (tmp_path / "run").exists()

@@ -1,24 +1,49 @@
 """Embed once, then measure with the pure functions of `metrics`."""
 
+from mmpoison.evaluation.aim import Aim, aims_of
+from mmpoison.evaluation.distribution import embedding_map, silhouettes
 from mmpoison.evaluation.lists import rank_lists, thumbnail_address
+from mmpoison.evaluation.measure import Measurement, Subject, measure
+from mmpoison.evaluation.names import STUDIES, parse_studies
 from mmpoison.evaluation.rows import (
     class_retrieval,
     collapse_warning,
     goal_row,
     random_captions_row,
+    ranks_row,
     utility_row,
+)
+from mmpoison.evaluation.study import (
+    Studied,
+    collateral,
+    query_lengths,
+    query_sources,
 )
 from mmpoison.evaluation.test_set import TestEmbeddings, TestSet, drift_between
 
 __all__ = [
+    "STUDIES",
+    "Aim",
+    "Measurement",
+    "Studied",
+    "Subject",
     "TestEmbeddings",
     "TestSet",
+    "aims_of",
     "class_retrieval",
     "collapse_warning",
+    "collateral",
     "drift_between",
+    "embedding_map",
     "goal_row",
+    "measure",
+    "parse_studies",
+    "query_lengths",
+    "query_sources",
     "random_captions_row",
     "rank_lists",
+    "ranks_row",
+    "silhouettes",
     "thumbnail_address",
     "utility_row",
 ]

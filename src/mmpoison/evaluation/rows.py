@@ -5,72 +5,166 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from mmpoison.attacks.goal import Goal
-from mmpoison.datasets.pairs import IntArray
+from mmpoison.datasets.pairs import BoolArray, IntArray
+from mmpoison.evaluation.aim import Aim
 from mmpoison.evaluation.test_set import TestEmbeddings, TestSet
 from mmpoison.metrics import (
     constant_rows,
+    embedding_ranks,
     hit_table,
     image_retrieval_ranks,
     min_rank,
-    target_ranks,
+    rank_quantiles,
     text_retrieval_ranks,
-    tie_count,
 )
 from mmpoison.seeding import generator
+from mmpoison.statistics import clustered_mean, clustered_share
 
 UTILITY_KS = (1, 5, 10)
+QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
+INTERVAL_KS = (1, 5, 10)
+
+_CONSTANT_CHUNK = 1 << 22
+"""Similarities looked at together for the warning of a collapse: 16 MB."""
+
+Ranks = npt.NDArray[np.int64]
 
 
-def goal_row(embeddings: TestEmbeddings, test: TestSet, goal: Goal) -> dict[str, Any]:
-    """How well captions of the original class retrieve images of the target class (section 5.1, "Hit@K", "MinRank").
+def goal_row(embeddings: TestEmbeddings, test: TestSet, aim: Aim | Goal) -> dict[str, Any]:
+    """How well captions of the original class retrieve the target set (section 5.1, "Hit@K", "MinRank").
+
+    Args:
+        embeddings: Of the model.
+        test: The test part.
+        aim: A goal, whose target set is the target class; or an aim, for one target image (attack I).
 
     Returns:
         `hit@1` ... `hit@50` in [0, 1]; `min_rank`, 0-based; `queries`, `gallery`, `targets`, `ties`: counts.
     """
-    return _row(embeddings, test, test.queries(goal.original), goal)
+    aim = _as_aim(aim)
+    return row_of_queries(embeddings, test, test.queries(aim.goal.original), aim)
 
 
 def random_captions_row(
-    embeddings: TestEmbeddings, test: TestSet, goal: Goal, seed: int
+    embeddings: TestEmbeddings, test: TestSet, aim: Aim | Goal, seed: int
 ) -> dict[str, Any]:
     """The same for as many random test captions that are not of the original class (baseline b of the protocol)."""
+    aim = _as_aim(aim)
+    return row_of_queries(embeddings, test, random_queries(test, aim.goal, seed), aim)
+
+
+def random_queries(test: TestSet, goal: Goal, seed: int) -> IntArray:
+    """Rows of random test captions that are not of the original class: as many as it has, shape `(q,)`."""
     candidates = test.other_queries(goal.original)
     wanted = min(len(test.queries(goal.original)), len(candidates))
     rng = generator(seed, f"random-captions/{goal}")
-    queries = np.sort(rng.choice(candidates, wanted, replace=False)).astype(np.int32)
-    return _row(embeddings, test, queries, goal)
+    return np.sort(rng.choice(candidates, wanted, replace=False)).astype(np.int32)
 
 
-def utility_row(embeddings: TestEmbeddings, test: TestSet) -> dict[str, Any]:
-    """Retrieval over the whole test set: caption to its image, and image to any of its captions (tables 1 and 7)."""
-    image = image_retrieval_ranks(embeddings.images, embeddings.texts, test.caption_image)
+def row_of_queries(
+    embeddings: TestEmbeddings, test: TestSet, queries: IntArray, aim: Aim
+) -> dict[str, Any]:
+    """The row of some test captions."""
+    targets = test.target_set(aim)
+    return row_of_ranks(*embeddings.ranks(queries, targets), targets)
+
+
+def row_of_texts(texts: npt.ArrayLike, images: npt.ArrayLike, targets: BoolArray) -> dict[str, Any]:
+    """The row of any queries by their embeddings, shape `(q, d)`, against a gallery, shape `(G, d)`."""
+    return row_of_ranks(*embedding_ranks(texts, images, targets), targets)
+
+
+def row_of_ranks(ranks: Ranks, ties: BoolArray, targets: BoolArray) -> dict[str, Any]:
+    """The fixed row from ranks, shape `(q,)`."""
+    return {
+        **hit_table(ranks),
+        "min_rank": min_rank(ranks),
+        "queries": len(ranks),
+        "gallery": len(targets),
+        "targets": int(targets.sum()),
+        "ties": int(ties.sum()),
+    }
+
+
+def ranks_row(ranks: Ranks, images: IntArray) -> dict[str, Any]:
+    """Quantiles of the ranks, and intervals of the row's figures clustered by image.
+
+    Args:
+        ranks: Shape `(q,)`.
+        images: Image of each query, shape `(q,)`: captions of one image are one piece of evidence.
+
+    Returns:
+        `quantiles` by quantile; `median`; `interval`, the 95 % interval of `hit@1`, `hit@5`, `hit@10` and `min_rank` as
+        [low, high], absent where all queries are of one image; `clusters`, the number of images.
+    """
+    values = rank_quantiles(ranks, QUANTILES).tolist()
+    estimates = {f"hit@{k}": clustered_share(ranks < k, images) for k in INTERVAL_KS}
+    estimates["min_rank"] = clustered_mean(ranks, images)
+    row: dict[str, Any] = {
+        "median": values[QUANTILES.index(0.5)],
+        "quantiles": {f"{q:g}": value for q, value in zip(QUANTILES, values, strict=True)},
+        "clusters": estimates["min_rank"].clusters,
+    }
+    if estimates["min_rank"].low is not None:
+        row["interval"] = {name: [e.low, e.high] for name, e in estimates.items()}
+    return row
+
+
+def utility_row(
+    embeddings: TestEmbeddings, test: TestSet, *, equal_texts: bool = False
+) -> dict[str, Any]:
+    """Retrieval over the whole test set: caption to its image, and image to any of its captions (tables 1 and 7).
+
+    Args:
+        embeddings: Of the model.
+        test: The test part.
+        equal_texts: Count an image as found by a caption if it carries a caption of the very same words, and a caption
+            by an image if one of the image's own has the same words. Otherwise the strict reading: only the caption's
+            own image, only the image's own captions.
+    """
+    wording = None
+    if equal_texts:
+        wording = np.unique(test.pairs.captions.astype(str), return_inverse=True)[1]
+    image = image_retrieval_ranks(embeddings.images, embeddings.texts, test.caption_image, wording)
     with_caption = np.unique(test.caption_image)
     position = np.searchsorted(with_caption, test.caption_image)
-    text = text_retrieval_ranks(embeddings.images[with_caption], embeddings.texts, position)
+    text = text_retrieval_ranks(
+        embeddings.images[with_caption], embeddings.texts, position, wording
+    )
     return {
         "image_retrieval": hit_table(image, UTILITY_KS),
         "text_retrieval": hit_table(text, UTILITY_KS),
     }
 
 
+def texts_repeat(test: TestSet) -> bool:
+    """Whether two test images carry a caption of the same words, so that the two readings of utility differ."""
+    pairs = {(str(c), int(i)) for c, i in zip(test.pairs.captions, test.pairs.image, strict=True)}
+    return len({caption for caption, _ in pairs}) < len(pairs)
+
+
 def class_retrieval(embeddings: TestEmbeddings, test: TestSet) -> dict[str, float]:
     """For each class, the share of its captions that retrieve an image of the class first, in [0, 1]."""
     shares: dict[str, float] = {}
     for label in test.pairs.classes:
-        code = test.pairs.images.class_code(label)
-        if not (test.pairs.images.class_codes[test.pairs.image] == code).any():
+        if not (test.caption_class == test.pairs.images.class_code(label)).any():
             continue
-        ranks = target_ranks(embeddings.similarity(test.queries(label)), test.targets(label))
+        ranks, _ = embeddings.ranks(test.queries(label), test.targets(label))
         shares[label] = float((ranks == 0).mean())
     return shares
 
 
 def collapse_warning(embeddings: TestEmbeddings, test: TestSet, name: str) -> str | None:
     """One line if a model's similarities say nothing because they are all equal, else None."""
-    everything = np.arange(len(test.pairs), dtype=np.int32)
-    share = constant_rows(embeddings.similarity(everything))
+    rows = max(1, _CONSTANT_CHUNK // len(test.gallery))
+    constant = 0.0
+    for start in range(0, len(test.pairs), rows):
+        part = np.arange(start, min(start + rows, len(test.pairs)), dtype=np.int32)
+        constant += constant_rows(embeddings.similarity(part)) * len(part)
+    share = constant / len(test.pairs)
     if share < 0.01:
         return None
     return (
@@ -79,17 +173,5 @@ def collapse_warning(embeddings: TestEmbeddings, test: TestSet, name: str) -> st
     )
 
 
-def _row(
-    embeddings: TestEmbeddings, test: TestSet, queries: IntArray, goal: Goal
-) -> dict[str, Any]:
-    similarity = embeddings.similarity(queries)
-    targets = test.targets(goal.target)
-    ranks = target_ranks(similarity, targets)
-    return {
-        **hit_table(ranks),
-        "min_rank": min_rank(ranks),
-        "queries": len(queries),
-        "gallery": len(test.gallery),
-        "targets": int(targets.sum()),
-        "ties": tie_count(similarity, targets),
-    }
+def _as_aim(aim: Aim | Goal) -> Aim:
+    return Aim(aim) if isinstance(aim, Goal) else aim

@@ -10,7 +10,8 @@ import numpy.typing as npt
 from mmpoison.attacks.goal import Goal
 from mmpoison.datasets.pairs import BoolArray, IntArray, PairDataset
 from mmpoison.errors import InputError
-from mmpoison.metrics import drift
+from mmpoison.evaluation.aim import Aim
+from mmpoison.metrics import drift, embedding_ranks
 from mmpoison.models.dual_encoder import DualEncoder
 from mmpoison.models.embedding import Embeddings, embed_images, embed_texts
 from mmpoison.models.inputs import PairInputs, Progress
@@ -74,10 +75,35 @@ class TestSet:
             raise InputError(f"class {label!r} has no test image, so it cannot be a target")
         return np.asarray(mask)
 
+    def target_set(self, aim: Aim) -> BoolArray:
+        """Which gallery images an aim is to bring up, shape `(G,)`.
+
+        Raises:
+            InputError: If the class has no test image, or the one target image is not in the gallery.
+        """
+        if aim.image is None:
+            return self.targets(aim.goal.target)
+        mask = np.asarray(self.pairs.images.ids[self.gallery] == aim.image, dtype=bool)
+        if not mask.any():
+            raise InputError(
+                f"goal {aim.goal}: target image {aim.image!r} is not in the gallery of test images, so it cannot be "
+                "found: name an image of split test"
+            )
+        return mask
+
     def check_goal(self, goal: Goal) -> None:
         """Refuse a goal that cannot be measured, before anything is trained."""
-        self.queries(goal.original)
-        self.targets(goal.target)
+        self.check(Aim(goal))
+
+    def check(self, aim: Aim) -> None:
+        """Refuse an aim that cannot be measured, before anything is trained."""
+        self.queries(aim.goal.original)
+        self.target_set(aim)
+
+    @property
+    def caption_class(self) -> IntArray:
+        """Class of each test caption, index into the classes, -1 without one, shape `(T,)`."""
+        return self.pairs.images.class_codes[self.pairs.image]
 
     @property
     def caption_image(self) -> npt.NDArray[np.int64]:
@@ -119,6 +145,12 @@ class TestEmbeddings:
             embed_images(encoder, inputs, test.gallery, progress=shifted(0)),
             embed_texts(encoder, inputs, test.pairs.captions, progress=shifted(len(test.gallery))),
         )
+
+    def ranks(
+        self, queries: IntArray, targets: BoolArray
+    ) -> tuple[npt.NDArray[np.int64], BoolArray]:
+        """Rank of the best target for some captions, and whether it ties; exact, in bounded memory."""
+        return embedding_ranks(self.texts[queries], self.images, targets)
 
     def similarity(self, queries: IntArray) -> Embeddings:
         """Cosine similarities of some captions to the whole gallery, shape `(q, G)`."""

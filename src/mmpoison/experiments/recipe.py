@@ -9,9 +9,17 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from mmpoison.errors import InputError
+from mmpoison.evaluation.names import parse_studies
 from mmpoison.registry import unknown_name
 from mmpoison.training.settings import TrainingSettings
 
@@ -95,8 +103,40 @@ class SterilizePart(_Part):
     pairs: int | None = Field(None, ge=2)
 
 
+class TransferPart(_Part):
+    """Another data set on which the models are measured: does the poison carry over to other pictures?
+
+    Attributes:
+        data: The other data; their test part is used.
+        goal: `A2B` in the classes of the other data, or a list; the run's own goals by default. Their target sets are
+            whole classes, since one target image is not in another gallery.
+    """
+
+    data: DataPart
+    goal: str | list[str] | None = None
+
+    @property
+    def goals(self) -> list[str]:
+        """The goals, empty for the run's own."""
+        return [self.goal] if isinstance(self.goal, str) else self.goal or []
+
+
 class Recipe(_Part):
-    """A whole run."""
+    """A whole run.
+
+    Attributes:
+        name: What to call it in tables.
+        description: One line.
+        seed: Of everything random.
+        data: Which pairs.
+        model: Where the fine-tune starts.
+        attack: Which attack.
+        training: How to fine-tune.
+        filter: The filter before training; without it there is no filtered model.
+        sterilize: The clean fine-tune after it; without it there is no sterilized model.
+        study: Names of `mmpoison.evaluation.STUDIES`, or `all`: what is measured beyond the rows of every run.
+        transfer: Other data sets to measure on too.
+    """
 
     name: str
     description: str = ""
@@ -107,6 +147,28 @@ class Recipe(_Part):
     training: TrainingSettings
     filter: FilterPart | None = None
     sterilize: SterilizePart | None = None
+    study: tuple[str, ...] = ()
+    transfer: tuple[TransferPart, ...] = ()
+
+    @field_validator("study", mode="before")
+    @classmethod
+    def _known_studies(cls, value: Any) -> Any:
+        names = [value] if isinstance(value, str) else value or []
+        if not isinstance(names, (list, tuple)) or not all(isinstance(n, str) for n in names):
+            raise ValueError("a list of names is needed, or all")
+        return parse_studies(names)
+
+    @field_validator("transfer", mode="before")
+    @classmethod
+    def _one_or_several(cls, value: Any) -> Any:
+        return [value] if isinstance(value, dict) else value or []
+
+    @model_validator(mode="after")
+    def _named_apart(self) -> Recipe:
+        names = [part.data.name for part in self.transfer]
+        if len(set(names)) < len(names):
+            raise ValueError("two transfer data sets have the same name")
+        return self
 
     def to_yaml(self) -> str:
         """The resolved recipe as YAML."""

@@ -7,7 +7,7 @@ import inspect
 import json
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,20 +24,19 @@ from mmpoison.datasets.catalogue import DATASETS
 from mmpoison.defenses import CleanFinetune, FilterResult, RelevanceFilter
 from mmpoison.errors import InputError
 from mmpoison.evaluation import (
-    TestEmbeddings,
+    Aim,
+    Measurement,
+    Subject,
     TestSet,
+    aims_of,
     class_retrieval,
-    collapse_warning,
-    drift_between,
-    goal_row,
-    random_captions_row,
+    measure,
     rank_lists,
     thumbnail_address,
-    utility_row,
 )
 from mmpoison.experiments.cards import model_card
 from mmpoison.experiments.monitor import Monitor, SilentMonitor
-from mmpoison.experiments.recipe import AttackPart, Recipe
+from mmpoison.experiments.recipe import AttackPart, Recipe, TransferPart
 from mmpoison.experiments.run_folder import check_folder, claim_folder, versions
 from mmpoison.files import atomic_folder, write_json
 from mmpoison.models import (
@@ -81,6 +80,21 @@ def run_recipe(
     return _Run(recipe, out, monitor or SilentMonitor(), save_models).execute()
 
 
+@dataclass(frozen=True)
+class Transfer:
+    """Another data set to measure on.
+
+    Attributes:
+        pairs: The whole set.
+        test: Its test part.
+        aims: What is measured there.
+    """
+
+    pairs: PairDataset
+    test: TestSet
+    aims: tuple[Aim, ...]
+
+
 @dataclass
 class _Run:
     recipe: Recipe
@@ -109,6 +123,8 @@ class _Run:
         poisoned = build_attack(recipe.attack).poison(pairs, recipe.seed)
         assert poisoned.manifest is not None
         self._check_clean_split(pairs)
+        for part in recipe.transfer:
+            self._load_transfer(part, aims_of(poisoned.manifest, pairs))
         with self._timed("inputs"):
             start = load_encoder(recipe.model.name, trust=recipe.model.trust)
             self._check_models(start)
@@ -142,7 +158,8 @@ class _Run:
             models["sterilized"], facts["sterilize"] = self._sterilize(
                 recipe, poisoned, models["poisoned"], inputs
             )
-        return self._measure(models, test, goal, inputs, pairs, poisoned, facts)
+        aims = aims_of(poisoned.manifest, pairs)
+        return self._measure(models, test, aims, inputs, pairs, poisoned, facts)
 
     # -- stages ---------------------------------------------------------------------------------------------------
 
@@ -357,7 +374,7 @@ class _Run:
         self,
         models: dict[str, DualEncoder],
         test: TestSet,
-        goal: Goal,
+        aims: Sequence[Aim],
         inputs: PairInputs,
         pairs: PairDataset,
         poisoned: PairDataset,
@@ -365,62 +382,32 @@ class _Run:
     ) -> dict[str, Any]:
         recipe = self.recipe
         with self._timed("evaluate"):
-            embeddings = {
-                name: TestEmbeddings.of(
-                    encoder, inputs, test, self.monitor.progress(f"embedding with {name}")
-                )
-                for name, encoder in models.items()
-            }
-            for name, embedded in embeddings.items():
-                if warning := collapse_warning(embedded, test, name):
-                    self.flags.append(warning)
-            rows = {name: goal_row(e, test, goal) for name, e in embeddings.items()}
-            rows["random_captions"] = random_captions_row(
-                embeddings["poisoned"], test, goal, recipe.seed
+            measured = measure(
+                {name: Subject(encoder, inputs) for name, encoder in models.items()},
+                test,
+                aims,
+                seed=recipe.seed,
+                study=recipe.study,
+                pairs=poisoned,
+                progress=self.monitor.progress,
             )
             lists = rank_lists(
-                {name: e for name, e in embeddings.items() if name != "pretrained"},
+                {name: e for name, e in measured.embeddings.items() if name != "pretrained"},
                 test,
-                goal,
+                aims,
                 seed=recipe.seed,
             )
-            retrieval = class_retrieval(embeddings["pretrained"], test)
-        manifest = poisoned.manifest
-        assert manifest is not None
-        metrics: dict[str, Any] = {
-            "goal": {str(goal): rows},
-            "utility": {name: utility_row(e, test) for name, e in embeddings.items()},
-            "drift": drift_between(embeddings["clean_model"], embeddings["poisoned"]),
+        self.flags.extend(measured.flags)
+        sections = dict(measured.sections)
+        if recipe.transfer:
+            with self._timed("transfer"):
+                sections["transfer"] = {
+                    part.data.name: self._transfer(models, part, aims) for part in recipe.transfer
+                }
+        metrics = {
+            **sections,
             "run": {
-                "recipe": recipe.name,
-                "seed": recipe.seed,
-                "tool_version": __version__,
-                "goals": [str(goal)],
-                "attack": recipe.attack.name,
-                "mode": manifest.mode,
-                "poisoned_pairs": len(manifest.pairs),
-                "training_pairs": manifest.training_pairs,
-                "poisoning_rate": manifest.rate,
-                "data": {
-                    "name": recipe.data.name,
-                    "fingerprint": pairs.fingerprint,
-                    "attribution": DATASETS[recipe.data.name].attribution
-                    if recipe.data.name in DATASETS
-                    else None,
-                },
-                "model": {
-                    "name": models["pretrained"].name,
-                    "class_retrieval": {
-                        "original": retrieval.get(goal.original),
-                        "target": retrieval.get(goal.target),
-                        "mean": float(np.mean(list(retrieval.values()))),
-                    },
-                },
-                "training": {
-                    name: encoder.config["mmpoison"]["training"]
-                    for name, encoder in models.items()
-                    if "training" in encoder.config.get("mmpoison", {})
-                },
+                **self._about(models, test, aims, measured, pairs, poisoned),
                 **facts,
                 "flags": self.flags,
                 "seconds": {name: round(value, 1) for name, value in self.seconds.items()},
@@ -429,9 +416,103 @@ class _Run:
             },
         }
         write_json(self.out / "rank_lists.json", lists)
+        if measured.embedding_map is not None:
+            write_json(self.out / "embedding_map.json", measured.embedding_map)
         # last, because its presence says that the run is complete
         write_json(self.out / "metrics.json", metrics)
         return metrics
+
+    def _about(
+        self,
+        models: dict[str, DualEncoder],
+        test: TestSet,
+        aims: Sequence[Aim],
+        measured: Measurement,
+        pairs: PairDataset,
+        poisoned: PairDataset,
+    ) -> dict[str, Any]:
+        """What was run on what, for `metrics.json`."""
+        recipe, manifest = self.recipe, poisoned.manifest
+        assert manifest is not None
+        retrieval = class_retrieval(measured.embeddings["pretrained"], test)
+        goal = aims[0].goal
+        return {
+            "recipe": recipe.name,
+            "seed": recipe.seed,
+            "tool_version": __version__,
+            "goals": [str(aim) for aim in aims],
+            "attack": recipe.attack.name,
+            "attack_options": dict(manifest.options),
+            **target_images(aims),
+            "mode": manifest.mode,
+            "poisoned_pairs": len(manifest.pairs),
+            "training_pairs": manifest.training_pairs,
+            "poisoning_rate": manifest.rate,
+            "trainable": recipe.training.trainable,
+            "data": {
+                "name": recipe.data.name,
+                "fingerprint": pairs.fingerprint,
+                "attribution": DATASETS[recipe.data.name].attribution
+                if recipe.data.name in DATASETS
+                else None,
+            },
+            "model": {
+                "name": models["pretrained"].name,
+                "class_retrieval": {
+                    "original": retrieval.get(goal.original),
+                    "target": retrieval.get(goal.target),
+                    "mean": float(np.mean(list(retrieval.values()))),
+                },
+            },
+            "training": {
+                name: encoder.config["mmpoison"]["training"]
+                for name, encoder in models.items()
+                if "training" in encoder.config.get("mmpoison", {})
+            },
+        }
+
+    def _load_transfer(self, part: TransferPart, aims: Sequence[Aim]) -> Transfer:
+        """The other data set, and what is measured on it."""
+        pairs = load_dataset(
+            part.data.name, part.data.root, seed=self.recipe.seed, options=part.data.options
+        )
+        goals = part.goals or [str(aim) for aim in aims]
+        there = tuple(Aim(Goal.parse(goal, pairs.classes)) for goal in goals)
+        test = TestSet.of(pairs)
+        for aim in there:
+            test.check(aim)
+        return Transfer(pairs, test, there)
+
+    def _transfer(
+        self, models: dict[str, DualEncoder], part: TransferPart, aims: Sequence[Aim]
+    ) -> dict[str, Any]:
+        """The models on data that they were not trained on, trained or poisoned with other pictures."""
+        other = self._load_transfer(part, aims)
+        encoder = models["pretrained"]
+        if self.recipe.training.trainable == "heads":
+            inputs: PairInputs = prepare_features(
+                encoder,
+                other.test.pairs,
+                images=other.test.gallery,
+                cache=cache_folder() / "features",
+                progress=self.monitor.progress,
+            )
+        else:
+            inputs = prepare_pixels(
+                encoder,
+                other.test.pairs,
+                images=other.test.gallery,
+                progress=self.monitor.progress,
+            )
+        measured = measure(
+            {name: Subject(model, inputs) for name, model in models.items()},
+            other.test,
+            other.aims,
+            seed=self.recipe.seed,
+            progress=self.monitor.progress,
+        )
+        self.flags.extend(f"{part.data.name}: {flag}" for flag in measured.flags)
+        return {**measured.sections, "data": {"fingerprint": other.pairs.fingerprint}}
 
     def _write_suspicious(self, poisoned: PairDataset, result: FilterResult) -> None:
         train = poisoned.select(split="train")
@@ -513,3 +594,9 @@ def build_attack(part: AttackPart) -> Attack:
         if name not in known:
             raise InputError(f"recipe key attack.{name}: {unknown_name('option', name, known)}")
     return plug_in(**part.options)
+
+
+def target_images(aims: Sequence[Aim]) -> dict[str, Any]:
+    """The one target image of each goal of attack I, as `{"target_images": ...}`; nothing for other attacks."""
+    images = {str(aim): aim.image for aim in aims if aim.image is not None}
+    return {"target_images": images} if images else {}

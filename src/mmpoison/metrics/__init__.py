@@ -2,8 +2,8 @@
 
 Two steps, so that every number can be traced to the query it came from:
 
-1. from scores to one rank a query: `target_ranks` (the attack), `image_retrieval_ranks` and
-   `text_retrieval_ranks` (the utility);
+1. from scores or embeddings to one rank a query: `target_ranks` and `embedding_ranks` (the
+   attack), `image_retrieval_ranks` and `text_retrieval_ranks` (the utility);
 2. from ranks to a number: `hit_at_k`, `hit_table`, `min_rank`, `rank_quantiles`.
 
 Ranks are 0-based and ties are resolved against the target, so that an encoder that gives every
@@ -17,12 +17,17 @@ Every function takes anything `numpy.asarray` reads (PyTorch tensors too, on any
 from mmpoison.metrics._drift import cosine_distance, drift
 from mmpoison.metrics._hits import hit_at_k, hit_table, min_rank, rank_quantiles
 from mmpoison.metrics._ranks import constant_rows, target_ranks, tie_count
-from mmpoison.metrics._retrieval import image_retrieval_ranks, text_retrieval_ranks
+from mmpoison.metrics._retrieval import (
+    embedding_ranks,
+    image_retrieval_ranks,
+    text_retrieval_ranks,
+)
 
 __all__ = [
     "constant_rows",
     "cosine_distance",
     "drift",
+    "embedding_ranks",
     "hit_at_k",
     "hit_table",
     "image_retrieval_ranks",

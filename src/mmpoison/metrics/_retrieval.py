@@ -19,13 +19,20 @@ _TIE = 1e-12
 
 
 def image_retrieval_ranks(
-    image_embeddings: npt.ArrayLike, text_embeddings: npt.ArrayLike, text_image: npt.ArrayLike
+    image_embeddings: npt.ArrayLike,
+    text_embeddings: npt.ArrayLike,
+    text_image: npt.ArrayLike,
+    wording: npt.ArrayLike | None = None,
 ) -> npt.NDArray[np.int64]:
     """Ranks, for each caption, its own image among all images (IR).
 
     The rank is the number of other images whose cosine similarity to the caption is higher than
     that of its own; as in `target_ranks`, an image that ties with the own one counts as above it.
     Cosines are computed in float64, block by block, so memory does not grow with T times I.
+
+    Where several images carry the same caption, a model cannot know which one is meant. Without
+    `wording` only the caption's own image counts (the strict reading); with it every image that
+    has a caption of the same words counts as right.
 
     Source: the paper's evaluation, "Hit@K" of the utility.
 
@@ -34,6 +41,8 @@ def image_retrieval_ranks(
         text_embeddings: Shape (T, d), one row a caption.
         text_image: Integers, shape (T,): the row of each caption's image, from 0 to I - 1. Images
             without a caption are allowed and serve as distractors.
+        wording: Integers, shape (T,), the same for captions of the same words; None for the strict
+            reading.
 
     Returns:
         Shape (T,), int64, 0-based ranks from 0 to I - 1.
@@ -47,15 +56,22 @@ def image_retrieval_ranks(
         >>> captions = [[0.9, 0.1], [0.8, 0.2], [0.7, 0.3]]
         >>> image_retrieval_ranks(images, captions, [0, 0, 1]).tolist()
         [0, 0, 1]
+        >>> image_retrieval_ranks(images, captions, [0, 0, 1], wording=[7, 8, 7]).tolist()
+        [0, 0, 0]
     """
     images, texts, owner = _read(image_embeddings, text_embeddings, text_image)
-    return _ranks(
-        (texts, "text_embeddings", np.arange(len(texts))), (images, "image_embeddings", owner)
-    )
+    if wording is None:
+        caption, image = np.arange(len(texts)), owner
+    else:
+        caption, image = _same_words(_as_wording(wording, texts), owner)
+    return _ranks((texts, "text_embeddings", caption), (images, "image_embeddings", image))
 
 
 def text_retrieval_ranks(
-    image_embeddings: npt.ArrayLike, text_embeddings: npt.ArrayLike, text_image: npt.ArrayLike
+    image_embeddings: npt.ArrayLike,
+    text_embeddings: npt.ArrayLike,
+    text_image: npt.ArrayLike,
+    wording: npt.ArrayLike | None = None,
 ) -> npt.NDArray[np.int64]:
     """Ranks, for each image, the best of its own captions among all captions (TR).
 
@@ -65,7 +81,8 @@ def text_retrieval_ranks(
 
     There is one rank an *image*, so Hit@K is a share of images. Dividing by captions instead, or
     querying once a caption, is a bug seen in other code: with five captions an image it is wrong
-    by a factor of five.
+    by a factor of five. With `wording`, captions of other images that have the same words as one
+    of the image's own count as own, see `image_retrieval_ranks`.
 
     Source: the paper's evaluation, "Hit@K" of the utility.
 
@@ -74,6 +91,7 @@ def text_retrieval_ranks(
         text_embeddings: Shape (T, d), one row a caption.
         text_image: Integers, shape (T,): the row of each caption's image, from 0 to I - 1, in any
             order; every image has at least one caption.
+        wording: As for `image_retrieval_ranks`.
 
     Returns:
         Shape (I,), int64, 0-based ranks from 0 to T - 1.
@@ -94,9 +112,97 @@ def text_retrieval_ranks(
             f"image {int(captions.argmin())} has no caption: {int((captions == 0).sum())} of "
             f"{len(images)} images, text_image of shape {owner.shape}"
         )
-    return _ranks(
-        (images, "image_embeddings", owner), (texts, "text_embeddings", np.arange(len(texts)))
-    )
+    if wording is None:
+        caption, image = np.arange(len(texts)), owner
+    else:
+        caption, image = _same_words(_as_wording(wording, texts), owner)
+    return _ranks((images, "image_embeddings", image), (texts, "text_embeddings", caption))
+
+
+def embedding_ranks(
+    query_embeddings: npt.ArrayLike, gallery_embeddings: npt.ArrayLike, targets: npt.ArrayLike
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
+    """Ranks, for each query, the best target of the gallery, without a matrix of all similarities.
+
+    The same numbers as `target_ranks` of the cosine similarities, and the same tie rule: exact,
+    in float64, block by block, so memory does not grow with Q times G.
+
+    Source: the paper's evaluation, on which "Hit@K" and "MinRank" rest.
+
+    Args:
+        query_embeddings: Shape (Q, d); they need not be of unit length.
+        gallery_embeddings: Shape (G, d).
+        targets: Boolean, shape (G,): the target set, the same for all queries.
+
+    Returns:
+        The ranks, shape (Q,), int64, 0-based; and whether the best target ties with an image
+        outside the target set, shape (Q,), for which the rank rests on the tie rule.
+
+    Raises:
+        InputError: Shapes do not fit, the gallery is empty, there is no target, or an embedding
+            is zero or not finite.
+
+    Example:
+        >>> gallery = [[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]]
+        >>> ranks, ties = embedding_ranks([[1.0, 0.1], [0.1, 1.0]], gallery, [True, False, False])
+        >>> ranks.tolist(), ties.tolist()
+        ([0, 2], [False, False])
+    """
+    queries = as_matrix(query_embeddings, "query_embeddings", "(Q, d)")
+    gallery = as_matrix(gallery_embeddings, "gallery_embeddings", "(G, d)")
+    mask = as_array(targets, "targets")
+    if queries.shape[1] != gallery.shape[1]:
+        raise InputError(
+            f"query_embeddings {queries.shape} and gallery_embeddings {gallery.shape} differ in d"
+        )
+    if mask.dtype != np.bool_ or mask.shape != (len(gallery),):
+        raise InputError(
+            f"targets must be booleans of shape ({len(gallery)},), not {mask.dtype} {mask.shape}"
+        )
+    if not mask.any():
+        raise InputError(f"no target image in targets of shape {mask.shape}")
+    ranks = np.zeros(len(queries), dtype=np.int64)
+    ties = np.zeros(len(queries), dtype=np.bool_)
+    columns = np.flatnonzero(mask)
+    for top in range(0, len(queries), _QUERY_ROWS):
+        rows = slice(top, top + _QUERY_ROWS)
+        units = unit_rows(queries[rows], "query_embeddings", top)
+        best = np.full(len(units), -np.inf)
+        for side in range(0, len(columns), _GALLERY_ROWS):
+            own = unit_rows(gallery[columns[side : side + _GALLERY_ROWS]], "gallery_embeddings")
+            np.maximum(best, (units @ own.T).max(axis=1), out=best)
+        for side in range(0, len(gallery), _GALLERY_ROWS):
+            part = slice(side, side + _GALLERY_ROWS)
+            others = ~mask[part]
+            if not others.any():
+                continue
+            gaps = units @ unit_rows(gallery[part][others], "gallery_embeddings", side).T
+            gaps -= best[:, None]
+            ranks[rows] += np.count_nonzero(gaps >= -_TIE, axis=1)
+            ties[rows] |= (np.abs(gaps) <= _TIE).any(axis=1)
+    return ranks, ties
+
+
+def _as_wording(wording: npt.ArrayLike, texts: npt.NDArray[Any]) -> npt.NDArray[np.intp]:
+    """Numbers of the wordings from 0 on, checked."""
+    numbers = as_array(wording, "wording")
+    if numbers.shape != (len(texts),) or (len(numbers) and numbers.dtype.kind not in "iu"):
+        raise InputError(
+            f"wording must be integers of shape ({len(texts)},), not {numbers.dtype} {numbers.shape}"
+        )
+    return np.unique(numbers, return_inverse=True)[1].astype(np.intp)
+
+
+def _same_words(
+    wording: npt.NDArray[np.intp], owner: npt.NDArray[np.intp]
+) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
+    """Every caption with every image that has a caption of the same words, as two arrays (P,)."""
+    pairs = np.unique(np.stack([wording, owner]), axis=1)  # each wording with each of its images
+    first = np.searchsorted(pairs[0], wording, side="left")
+    count = np.searchsorted(pairs[0], wording, side="right") - first
+    caption = np.repeat(np.arange(len(wording), dtype=np.intp), count)
+    within = np.arange(len(caption)) - np.repeat(np.cumsum(count) - count, count)
+    return caption, pairs[1][np.repeat(first, count) + within]
 
 
 _Side = tuple[npt.NDArray[Any], str, npt.NDArray[np.intp]]

@@ -72,6 +72,38 @@ def embed_texts(
     return embeddings[inverse]
 
 
+def embed_captions(
+    encoder: DualEncoder,
+    captions: Sequence[str],
+    *,
+    batch_size: int = 256,
+    progress: Progress | None = None,
+) -> Embeddings:
+    """Unit embeddings of any captions, prepared or not, shape `(n, d)`; equal captions are embedded once.
+
+    Args:
+        encoder: The model.
+        captions: `n` of them; cut at the model's context.
+        batch_size: Captions at a time.
+        progress: Called with (done, total).
+    """
+    if not len(captions):
+        return np.empty((0, 0), dtype=np.float32)
+    distinct, inverse = np.unique(np.asarray(captions, dtype=object), return_inverse=True)
+    tokens = encoder.tokens(distinct.tolist())
+    by_length = np.argsort(encoder.token_lengths(tokens).numpy(), kind="stable")
+    in_length_order = _in_batches(
+        by_length.astype(np.int64),
+        batch_size,
+        lambda batch: encoder.encode_text(tokens[torch.as_tensor(batch)].long().to(encoder.device)),
+        encoder,
+        progress,
+    )
+    embeddings = np.empty_like(in_length_order)
+    embeddings[by_length] = in_length_order
+    return embeddings[inverse]
+
+
 def _in_batches(
     rows: Rows,
     batch_size: int,

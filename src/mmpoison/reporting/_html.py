@@ -79,7 +79,7 @@ def render_html(run: Path) -> str:
         flags=flags(metrics),
         tables=[(goal, _rows(metrics, goal)) for goal in names or [""]],
         mode=_MODES.get(str(about.get("mode")), about.get("mode")),
-        rank_goal=str(ranked.get("goal") or ""),
+        rank_goals=_rank_goals(ranked),
         queries=[_query(query, thumbnails) for query in _list(ranked.get("queries"))],
         drift=section(metrics, "drift"),
         filter=section(about, "filter"),
@@ -142,10 +142,18 @@ def _thumbnails(value: Any) -> dict[str, str]:
     }
 
 
+def _rank_goals(ranked: Mapping[str, Any]) -> list[str]:
+    """Goals of the rank lists; older ones have a single `goal`."""
+    several = ranked.get("goals")
+    one = [ranked["goal"]] if ranked.get("goal") else []
+    return [str(goal) for goal in (several if isinstance(several, list) else one)]
+
+
 def _query(query: Mapping[str, Any], thumbnails: Mapping[str, str]) -> dict[str, Any]:
     lists = section(query, "models", "rank_lists.json")
     best = section(query, "best_target_rank", "rank_lists.json")
     return {
+        "goal": str(query.get("goal") or ""),
         "caption": str(query.get("caption") or ""),
         "image": str(query.get("image") or ""),
         "rows": [

@@ -1,0 +1,41 @@
+"""The optional parts of an evaluation by name; nothing heavy is imported here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from mmpoison.errors import InputError
+from mmpoison.registry import unknown_name
+
+STUDIES: Mapping[str, str] = {
+    "queries": "search with test captions, captions of the poison, other train captions and random ones",
+    "query-length": "search with each caption said once, twice and three times (table 15)",
+    "collateral": "how the ranks of every class moved, own images and target set",
+    "distribution": "silhouette by class of texts and images, and a map by PCA (extra analysis)",
+    "tsne": "the same, with a map by t-SNE",
+}
+"""Optional parts of an evaluation: name and what it measures."""
+
+
+def parse_studies(names: Iterable[str]) -> tuple[str, ...]:
+    """Names of studies; `all` stands for all of them but t-SNE, which is the slow form of `distribution`.
+
+    Raises:
+        InputError: If there is no such study; names the nearest one.
+
+    Example:
+        >>> parse_studies(["all"])
+        ('queries', 'query-length', 'collateral', 'distribution')
+        >>> parse_studies(["query-lenght"])
+        Traceback (most recent call last):
+        mmpoison.errors.InputError: unknown study 'query-lenght': did you mean 'query-length'? known: all, ...
+    """
+    wanted: list[str] = []
+    for name in names:
+        if name == "all":
+            wanted.extend(known for known in STUDIES if known != "tsne")
+        elif name in STUDIES:
+            wanted.append(name)
+        else:
+            raise InputError(unknown_name("study", name, ["all", *STUDIES]))
+    return tuple(name for name in STUDIES if name in wanted)

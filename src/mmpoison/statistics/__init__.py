@@ -1,0 +1,30 @@
+"""How sure a number is: over seeds, over captions that share an image, and between two settings.
+
+- `summarize`: mean, standard deviation and 95 % interval of one number a seed.
+- `clustered_mean`, `clustered_share`, `cluster_bootstrap`: intervals of means, shares and other numbers over queries,
+  of which those of one image (its five captions) hang together and are one piece of evidence, not five.
+- `compare`: two settings paired by seed: t-test and Wilcoxon test, two-tailed, with effect sizes.
+
+Pure functions of NumPy arrays; the tests are SciPy's. What has no value (a deviation of one seed, a test without
+spread) is None, never 0 and never NaN.
+"""
+
+from mmpoison.statistics._clusters import (
+    Estimate,
+    cluster_bootstrap,
+    clustered_mean,
+    clustered_share,
+)
+from mmpoison.statistics._paired import Comparison, compare
+from mmpoison.statistics._summary import Summary, summarize
+
+__all__ = [
+    "Comparison",
+    "Estimate",
+    "Summary",
+    "cluster_bootstrap",
+    "clustered_mean",
+    "clustered_share",
+    "compare",
+    "summarize",
+]

@@ -1,0 +1,77 @@
+"""Mean, standard deviation and interval over seeds."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+
+import numpy.typing as npt
+
+from mmpoison.statistics._arrays import as_values, check_confidence
+
+
+@dataclass(frozen=True)
+class Summary:
+    """One number measured over several seeds.
+
+    Attributes:
+        n: Number of seeds.
+        mean: Their mean.
+        sd: Sample standard deviation (n - 1); None for one seed.
+        low: Lower end of the interval of the mean; None for one seed.
+        high: Upper end.
+        confidence: Of the interval.
+    """
+
+    n: int
+    mean: float
+    sd: float | None
+    low: float | None
+    high: float | None
+    confidence: float = 0.95
+
+    def to_json(self) -> dict[str, float | int | None]:
+        """Plain JSON values."""
+        return asdict(self)
+
+
+def summarize(values: npt.ArrayLike, confidence: float = 0.95) -> Summary:
+    """Mean, standard deviation and t-interval of one number a seed (as in the paper's tables 11 and 12).
+
+    The interval is Student's with n - 1 degrees of freedom: that of the *mean* over seeds. With five seeds it is 1.24
+    standard deviations to each side. It is not cut at 0 or 1: an interval of a share that leaves [0, 1] says that n is
+    too small for it.
+
+    Args:
+        values: Shape (n,), one finite number a seed.
+        confidence: Between 0 and 1.
+
+    Raises:
+        InputError: No values, or one that is not finite.
+
+    Example:
+        >>> s = summarize([1.0, 2.0, 3.0, 4.0, 5.0])
+        >>> s.n, s.mean, round(s.sd, 4), round(s.low, 4), round(s.high, 4)
+        (5, 3.0, 1.5811, 1.0368, 4.9632)
+        >>> summarize([0.5])
+        Summary(n=1, mean=0.5, sd=None, low=None, high=None, confidence=0.95)
+    """
+    array = as_values(values)
+    check_confidence(confidence)
+    mean = math.fsum(array) / len(array)
+    if len(array) == 1:
+        return Summary(1, mean, None, None, None, confidence)
+    sd = float(array.std(ddof=1))
+    half = t_quantile(confidence, len(array) - 1) * sd / math.sqrt(len(array))
+    return Summary(len(array), mean, sd, mean - half, mean + half, confidence)
+
+
+def t_quantile(confidence: float, degrees: int) -> float:
+    """Half-width of a two-sided interval in standard errors.
+
+    >>> round(t_quantile(0.95, 4), 4)
+    2.7764
+    """
+    from scipy import stats  # takes half a second to import
+
+    return float(stats.t.ppf(0.5 + confidence / 2, degrees))
