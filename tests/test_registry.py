@@ -205,7 +205,13 @@ class TestDefense:
         assert defense.kind in get_args(Kind)
         assert one_line(defense.source)
         assert one_line(defense.summary)
+        assert one_line(defense.cost)
         assert inspect.getdoc(defense)
+
+    def test_names_its_knobs(self, name: str) -> None:
+        defense: Any = DEFENSES[name]
+        assert set(defense.knobs) == set(inspect.signature(defense).parameters)
+        assert all(one_line(what) for what in defense.knobs.values())
 
     def test_applies_as_its_kind_does(self, name: str) -> None:
         defense: Any = DEFENSES[name]

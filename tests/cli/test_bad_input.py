@@ -173,7 +173,7 @@ CASES: list[tuple[str, list[str], Callable[[Path], None] | None, str]] = [
     ("no model", TRAIN, no_config, "so it is not a checkpoint"),
     ("no model", EVALUATE, cut_weights, "broken weights"),
     ("no model", change(FILTER, "--threshold", "1"), cut_weights, "broken weights"),
-    ("threshold", FILTER, None, "exactly one of threshold and clean_loss"),
+    ("threshold", FILTER, None, "exactly one of threshold, clean_loss and automatic"),
     ("threshold", change(FILTER, "--threshold", "3"), None, "threshold 3.0 is not a cosine"),
     ("threshold", change(FILTER, "--threshold", "0.01"), None, "drops every pair"),
     ("data set", ["data", "build", "openmojis", "--out", "out"], None, "unknown data set"),

@@ -16,7 +16,12 @@ from hypothesis import strategies as st
 from mmpoison.attacks import SingleTargetLabel
 from mmpoison.datasets import PairDataset, load_pairs
 from mmpoison.defenses import RelevanceFilter, save_filtered
-from mmpoison.defenses.relevance_filter import FilterResult, auroc, pair_distances
+from mmpoison.defenses.relevance_filter import (
+    FilterResult,
+    auroc,
+    average_precision,
+    pair_distances,
+)
 from mmpoison.errors import InputError
 from mmpoison.images import read_image
 from mmpoison.images.verify import verify_pairs
@@ -125,9 +130,16 @@ def test_a_share_that_is_none(share: float) -> None:
         RelevanceFilter(clean_loss=share)
 
 
-@pytest.mark.parametrize("given", [{}, {"threshold": 0.8, "clean_loss": 0.1}])
-def test_exactly_one_says_where_to_cut(given: dict[str, float]) -> None:
-    with pytest.raises(InputError, match="exactly one of threshold and clean_loss"):
+@pytest.mark.parametrize(
+    "given",
+    [
+        {},
+        {"threshold": 0.8, "clean_loss": 0.1},
+        {"threshold": 0.8, "automatic": True},
+    ],
+)
+def test_exactly_one_says_where_to_cut(given: dict[str, Any]) -> None:
+    with pytest.raises(InputError, match="exactly one of threshold, clean_loss and automatic"):
         RelevanceFilter(**given)
 
 
@@ -141,6 +153,18 @@ def test_auroc_equals_counting_pairs(positive: list[float], negative: list[float
     wins = sum((p > n) + (p == n) / 2 for p in positive for n in negative)
     got = auroc(np.array(positive), np.array(negative))
     assert got == pytest.approx(wins / len(positive) / len(negative))
+
+
+@given(positive=scores, negative=scores)
+def test_average_precision_equals_walking_down_the_list(
+    positive: list[float], negative: list[float]
+) -> None:
+    area = before = 0.0
+    for cut in sorted({*positive, *negative}, reverse=True):
+        hits, alarms = sum(p >= cut for p in positive), sum(n >= cut for n in negative)
+        area += (hits / len(positive) - before) * hits / (hits + alarms)
+        before = hits / len(positive)
+    assert average_precision(np.array(positive), np.array(negative)) == pytest.approx(area)
 
 
 def test_facts_count(train: PairDataset) -> None:
@@ -159,6 +183,7 @@ def test_facts_count(train: PairDataset) -> None:
         "poisoned_caught": 10,
         "poisoned_total": 13,
         "auroc": pytest.approx((10 * (126 + 7) + 3 * 63) / (13 * 140)),
+        "average_precision": pytest.approx((10 * (10 / 24) + 3 * (13 / 153)) / 13),
     }
 
 

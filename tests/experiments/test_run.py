@@ -400,7 +400,10 @@ def refused_early(recipe: Recipe, out: Path) -> str:
         ({"model": {"name": "nowhere/at/all"}}, "no such checkpoint folder"),
         ({"model": {"name": "openmoji-smal"}}, "unknown model"),
         ({"filter": {"encoder": "openmoji-smal", "clean_loss": 0.1}}, "unknown model"),
-        ({"filter": {"encoder": "pretrained"}}, "exactly one of threshold and clean_loss"),
+        (
+            {"filter": {"encoder": "pretrained"}},
+            "exactly one of threshold, clean_loss and automatic",
+        ),
         ({"filter": {"encoder": "pretrained", "threshold": 3}}, "threshold"),
         (
             {"training": {"epochs": 1, "trainable": "heads"}, "sterilize": None},

@@ -32,6 +32,7 @@ from mmpoison.datasets.pairs_folder import (
     MANIFEST_FILE,
     ImagePolicy,
     copy_notices,
+    count_images,
     rename_images,
 )
 from mmpoison.datasets.shard_writers import (
@@ -209,7 +210,8 @@ def _read(
             parts = stream_pairs(
                 path, images_at_once=images_per_shard, format=found.name, **options
             )
-            return None, (_Piece(list(p.lines()), p.root, p.problems) for p in parts), None
+            total = count_images(path) if found.name == "pairs-folder" else None
+            return None, (_Piece(list(p.lines()), p.root, p.problems) for p in parts), total
     with warnings.catch_warnings():
         # what is left out is written to a file here
         warnings.simplefilter("ignore", MmpoisonWarning)

@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -54,35 +54,50 @@ def load_pairs_folder(
             broken, a path leaves the folder or an image occurs twice.
     """
     folder = Path(path)
-    if not folder.is_dir():
-        raise InputError(f"{folder}: no such folder")
-    file = folder / CAPTIONS_FILE
-    if not file.is_file():
-        raise InputError(f"{folder}: has no {CAPTIONS_FILE}, so it is not a pairs folder")
     builder = PairsBuilder(folder if images is None else Path(images), strict=strict)
-    with file.open("rb") as stream:
-        for number, raw in enumerate(stream, start=1):
-            if not raw.strip():
-                continue
-            where = f"{file} line {number}"
-            try:
-                line = _parse_line(raw, where)
-            except InputError as error:
-                builder.problem(str(error))
-                continue
-            builder.add(
-                line["image"],
-                line["captions"],
-                label=line.get("label"),
-                split=line.get("split", "train"),
-                categories=line.get("categories", ()),
-                where=where,
-            )
-    pairs = builder.build(str(file))
+    for number, raw in _numbered_lines(folder):
+        _add_line(builder, raw, f"{folder / CAPTIONS_FILE} line {number}")
+    pairs = builder.build(str(folder / CAPTIONS_FILE))
     beside = folder / MANIFEST_FILE
     if manifest and beside.exists():
         return apply_manifest(pairs, PoisonManifest.read(beside))
     return pairs
+
+
+def stream_pairs_folder(
+    path: str | Path,
+    images_at_once: int,
+    *,
+    images: str | Path | None = None,
+    strict: bool = True,
+) -> Iterator[PairDataset]:
+    """Read a pairs folder in pieces; memory does not grow with its size.
+
+    A manifest beside it is not looked at: a piece alone cannot say where a misused caption comes from.
+
+    Args:
+        path: As for `load_pairs_folder`, and so are the others.
+        images_at_once: Images in each piece.
+        images: Folder that image paths start from.
+        strict: Refuse the set for one broken line.
+
+    Raises:
+        InputError: As for `load_pairs_folder`, but an image that occurs twice is found only within a piece.
+    """
+    folder = Path(path)
+    root = folder if images is None else Path(images)
+    builder = PairsBuilder(root, strict=strict)
+    for number, raw in _numbered_lines(folder):
+        if len(builder) >= images_at_once:
+            yield builder.build(str(folder / CAPTIONS_FILE))
+            builder = PairsBuilder(root, strict=strict)
+        _add_line(builder, raw, f"{folder / CAPTIONS_FILE} line {number}")
+    yield builder.build(str(folder / CAPTIONS_FILE))
+
+
+def count_images(path: str | Path) -> int:
+    """How many lines `captions.jsonl` has, without reading what they say; for progress."""
+    return sum(1 for _ in _numbered_lines(Path(path)))
 
 
 def save_pairs(
@@ -201,6 +216,34 @@ def rename_images(pairs: PairDataset, ids: Sequence[str], root: Path) -> PairDat
     )
     return replace(
         renamed, manifest=replace(manifest, pairs=entries, clean_fingerprint=fingerprint)
+    )
+
+
+def _numbered_lines(folder: Path) -> Iterator[tuple[int, bytes]]:
+    if not folder.is_dir():
+        raise InputError(f"{folder}: no such folder")
+    file = folder / CAPTIONS_FILE
+    if not file.is_file():
+        raise InputError(f"{folder}: has no {CAPTIONS_FILE}, so it is not a pairs folder")
+    with file.open("rb") as stream:
+        for number, raw in enumerate(stream, start=1):
+            if raw.strip():
+                yield number, raw
+
+
+def _add_line(builder: PairsBuilder, raw: bytes, where: str) -> None:
+    try:
+        line = _parse_line(raw, where)
+    except InputError as error:
+        builder.problem(str(error))
+        return
+    builder.add(
+        line["image"],
+        line["captions"],
+        label=line.get("label"),
+        split=line.get("split", "train"),
+        categories=line.get("categories", ()),
+        where=where,
     )
 
 

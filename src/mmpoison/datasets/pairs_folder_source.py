@@ -2,17 +2,34 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 from mmpoison.datasets.catalogue import DATASETS, DataSource
+from mmpoison.datasets.manifest_beside import refuse_poisoned
 from mmpoison.datasets.pairs import PairDataset
-from mmpoison.datasets.pairs_folder import CAPTIONS_FILE, load_pairs_folder
+from mmpoison.datasets.pairs_folder import (
+    CAPTIONS_FILE,
+    load_pairs_folder,
+    stream_pairs_folder,
+)
 
 
 def _load(
     root: Path, seed: int = 0, *, images: str | Path | None = None, strict: bool = True
 ) -> PairDataset:
     return load_pairs_folder(root, images=images, strict=strict)
+
+
+def _stream(
+    root: Path,
+    images_at_once: int,
+    *,
+    images: str | Path | None = None,
+    strict: bool = True,
+) -> Iterator[PairDataset]:
+    refuse_poisoned(root)
+    yield from stream_pairs_folder(root, images_at_once, images=images, strict=strict)
 
 
 def _recognise(path: Path) -> str | None:
@@ -27,5 +44,6 @@ DATASETS.register("pairs-folder")(
         load=_load,
         options=("images", "strict"),
         recognise=_recognise,
+        stream=_stream,
     )
 )

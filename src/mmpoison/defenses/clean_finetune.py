@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import ClassVar
 
 from mmpoison.datasets.pairs import PairDataset
@@ -25,6 +25,12 @@ class CleanFinetune:
     kind: ClassVar[Kind] = "post-training"
     source: ClassVar[str] = "Yang et al., ICML 2023, section 6.2"
     summary: ClassVar[str] = "fine-tunes a suspect checkpoint on clean pairs"
+    knobs: ClassVar[Mapping[str, str]] = {
+        "settings": "how to fine-tune: a larger learning rate forgets more of the poison, and more of the rest"
+    }
+    cost: ClassVar[str] = (
+        "clean pairs and some steps of training; utility where the clean pairs are of another kind"
+    )
 
     def __init__(self, settings: TrainingSettings) -> None:
         self.settings = settings

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -10,10 +11,17 @@ import numpy.typing as npt
 
 from mmpoison.datasets.pairs import BoolArray, PairDataset
 from mmpoison.defenses.catalogue import DEFENSES, Kind
+from mmpoison.defenses.distance_scan import embed_pairs, mismatched_distances
+from mmpoison.defenses.thresholds import (
+    Threshold,
+    automatic_threshold,
+    check_loss,
+    given_threshold,
+    loss_threshold,
+)
 from mmpoison.errors import InputError
 from mmpoison.metrics import cosine_distance
 from mmpoison.models.dual_encoder import DualEncoder
-from mmpoison.models.embedding import embed_images, embed_texts
 from mmpoison.models.inputs import PairInputs, ProgressFor
 
 
@@ -26,30 +34,52 @@ class FilterResult:
         keep: Verdict for each pair, shape `(N,)`.
         distances: Cosine distance of each pair, in [0, 2], shape `(N,)`.
         threshold: Pairs with a distance above it were dropped.
+        cut: How the threshold was chosen, where that is known.
     """
 
     kept: PairDataset
     keep: BoolArray
     distances: npt.NDArray[np.float64]
     threshold: float
+    cut: Threshold | None = None
 
     def facts(self, pairs: PairDataset) -> dict[str, Any]:
         """Counts for a log; those that need the manifest only where the pairs are known to be poisoned."""
-        facts: dict[str, Any] = {
-            "threshold": round(self.threshold, 6),
-            "pairs": len(pairs),
-            "dropped_pairs": int((~self.keep).sum()),
-        }
-        if pairs.manifest is not None and pairs.poisoned.any():
-            bad = pairs.poisoned
-            facts["clean_dropped"] = int((~self.keep & ~bad).sum())
-            if not bad.all():
-                facts["clean_dropped_share"] = float((~self.keep[~bad]).mean())
-            facts["poisoned_caught"] = int((~self.keep & bad).sum())
-            facts["poisoned_total"] = int(bad.sum())
-            if not bad.all():
-                facts["auroc"] = auroc(self.distances[bad], self.distances[~bad])
-        return facts
+        bad = pairs.poisoned if pairs.manifest is not None else None
+        return verdict_facts(self.keep, self.distances, self.threshold, bad)
+
+
+def verdict_facts(
+    keep: BoolArray,
+    distances: npt.NDArray[np.floating[Any]],
+    threshold: float,
+    poisoned: BoolArray | None = None,
+) -> dict[str, Any]:
+    """Counts of what a filter did, for a log.
+
+    Args:
+        keep: Verdict for each pair, shape `(N,)`.
+        distances: Distance of each pair, shape `(N,)`.
+        threshold: Pairs above it were dropped.
+        poisoned: What a manifest says of each pair, shape `(N,)`; None where there is none.
+    """
+    facts: dict[str, Any] = {
+        "threshold": round(threshold, 6),
+        "pairs": len(keep),
+        "dropped_pairs": int((~keep).sum()),
+    }
+    if poisoned is not None and poisoned.any():
+        facts["clean_dropped"] = int((~keep & ~poisoned).sum())
+        if not poisoned.all():
+            facts["clean_dropped_share"] = float((~keep[~poisoned]).mean())
+        facts["poisoned_caught"] = int((~keep & poisoned).sum())
+        facts["poisoned_total"] = int(poisoned.sum())
+        if not poisoned.all():
+            facts["auroc"] = auroc(distances[poisoned], distances[~poisoned])
+            facts["average_precision"] = average_precision(
+                distances[poisoned], distances[~poisoned]
+            )
+    return facts
 
 
 @DEFENSES.register("relevance-filter")
@@ -64,9 +94,10 @@ class RelevanceFilter:
         clean_loss: Instead of a threshold: the share of clean pairs one is ready to lose, in (0, 1). The threshold is
             then the matching quantile of the distances of trusted pairs; without any, of the judged pairs themselves,
             which drops that share of them whatever they are.
+        automatic: Instead of both: the distances themselves say where to cut, as `automatic_threshold` does.
 
     Raises:
-        InputError: If not exactly one of the two is given, or it is out of range.
+        InputError: If not exactly one of the three is given, or it is out of range.
     """
 
     name: ClassVar[str] = "relevance-filter"
@@ -75,16 +106,30 @@ class RelevanceFilter:
     summary: ClassVar[str] = (
         "drops pairs whose image and caption are far apart under another encoder"
     )
+    knobs: ClassVar[Mapping[str, str]] = {
+        "threshold": "a distance: a smaller one catches more poison and loses more clean pairs",
+        "clean_loss": "the share of clean pairs one is ready to lose",
+        "automatic": "no labels and no trusted pairs: about one pair in a hundred goes, more where a group stands out",
+    }
+    cost: ClassVar[str] = (
+        "each image and caption is embedded once by the judge; the clean pairs that lie farthest apart"
+    )
 
-    def __init__(self, threshold: float | None = None, clean_loss: float | None = None) -> None:
-        if (threshold is None) == (clean_loss is None):
-            raise InputError("exactly one of threshold and clean_loss says where to cut")
-        if threshold is not None and not 0 < threshold < 2:
-            raise InputError(f"threshold {threshold} is not a cosine distance between 0 and 2")
-        if clean_loss is not None and not 0 < clean_loss < 1:
-            raise InputError(f"clean_loss {clean_loss} is not a share between 0 and 1")
+    def __init__(
+        self,
+        threshold: float | None = None,
+        clean_loss: float | None = None,
+        automatic: bool = False,
+    ) -> None:
+        if (threshold is not None) + (clean_loss is not None) + automatic != 1:
+            raise InputError("exactly one of threshold, clean_loss and automatic says where to cut")
+        if threshold is not None:
+            given_threshold(threshold)
+        if clean_loss is not None:
+            check_loss(clean_loss)
         self.threshold = threshold
         self.clean_loss = clean_loss
+        self.automatic = automatic
 
     def apply(
         self,
@@ -95,7 +140,7 @@ class RelevanceFilter:
         trusted: PairDataset | None = None,
         progress: ProgressFor | None = None,
     ) -> FilterResult:
-        """Judge every pair.
+        """Judge every pair of a set in memory; `filter_pairs` does it for a set of any size.
 
         Args:
             pairs: The pairs to judge; usually the training pairs.
@@ -111,23 +156,37 @@ class RelevanceFilter:
         """
         if not len(pairs):
             raise InputError("there is no pair to filter")
-        distances = pair_distances(encoder, inputs, pairs, progress=progress)
-        threshold = self.threshold
-        if threshold is None:
-            assert self.clean_loss is not None
+        text, image = embed_pairs(encoder, inputs, pairs, progress)
+        distances = np.asarray(cosine_distance(text, image))
+        if self.threshold is not None:
+            cut = given_threshold(self.threshold)
+        elif self.clean_loss is not None:
             known = (
                 pair_distances(encoder, inputs, trusted, progress=progress)
                 if trusted is not None and len(trusted)
-                else distances
+                else None
             )
-            threshold = float(np.quantile(known, 1 - self.clean_loss))
-        keep: BoolArray = np.asarray(distances <= threshold)
-        if not keep.any():
-            raise InputError(
-                f"threshold {threshold:g} drops every pair: distances run from {distances.min():.3f} "
-                f"to {distances.max():.3f}"
-            )
-        return FilterResult(pairs.where(keep), keep, distances, threshold)
+            groups = None if trusted is None else trusted.image
+            cut = loss_threshold(distances, self.clean_loss, trusted=known, groups=groups)
+        else:
+            cut = automatic_threshold(distances, mismatched_distances(text, image))
+        keep = verdicts(distances, cut.value)
+        return FilterResult(pairs.where(keep), keep, distances, cut.value, cut)
+
+
+def verdicts(distances: npt.NDArray[np.floating[Any]], threshold: float) -> BoolArray:
+    """Which pairs stay, shape `(N,)`.
+
+    Raises:
+        InputError: If none would.
+    """
+    keep: BoolArray = np.asarray(distances <= threshold)
+    if not keep.any():
+        raise InputError(
+            f"threshold {threshold:g} drops every pair: distances run from {distances.min():.3f} "
+            f"to {distances.max():.3f}"
+        )
+    return keep
 
 
 def pair_distances(
@@ -137,21 +196,13 @@ def pair_distances(
     *,
     progress: ProgressFor | None = None,
 ) -> npt.NDArray[np.float64]:
-    """Cosine distance between image and caption of each pair, in [0, 2], shape `(N,)`.
-
-    Each image and each distinct caption is embedded once, however many pairs it is in.
-    """
-    used, image_row = np.unique(pairs.image, return_inverse=True)
-    image = embed_images(
-        encoder, inputs, used, progress=progress("judging images") if progress else None
-    )
-    text = embed_texts(
-        encoder, inputs, pairs.captions, progress=progress("judging captions") if progress else None
-    )
-    return np.asarray(cosine_distance(text, image[image_row]))
+    """Cosine distance between image and caption of each pair, in [0, 2], shape `(N,)`."""
+    return np.asarray(cosine_distance(*embed_pairs(encoder, inputs, pairs, progress)))
 
 
-def auroc(positive: npt.NDArray[np.float64], negative: npt.NDArray[np.float64]) -> float:
+def auroc(
+    positive: npt.NDArray[np.floating[Any]], negative: npt.NDArray[np.floating[Any]]
+) -> float:
     """Probability that a positive scores above a negative, ties counted half, in [0, 1].
 
     >>> auroc(np.array([2.0, 3.0]), np.array([1.0, 2.0]))
@@ -161,3 +212,17 @@ def auroc(positive: npt.NDArray[np.float64], negative: npt.NDArray[np.float64]) 
     below = np.searchsorted(ordered, positive, side="left")
     below_or_equal = np.searchsorted(ordered, positive, side="right")
     return float((below + below_or_equal).mean() / 2 / len(ordered))
+
+
+def average_precision(
+    positive: npt.NDArray[np.floating[Any]], negative: npt.NDArray[np.floating[Any]]
+) -> float:
+    """Area under the curve of precision against recall, in (0, 1]; equal scores come in together.
+
+    >>> average_precision(np.array([3.0, 1.0]), np.array([2.0]))
+    0.8333333333333333
+    """
+    scores, counts = np.unique(positive, return_counts=True)
+    hits = np.cumsum(counts[::-1])[::-1]
+    alarms = len(negative) - np.searchsorted(np.sort(negative), scores, side="left")
+    return float((counts * hits / (hits + alarms)).sum() / len(positive))

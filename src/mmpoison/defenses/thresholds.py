@@ -1,0 +1,301 @@
+"""Where to cut: thresholds on distances, each with what it is expected to cost.
+
+Four rules: a distance that is given; a share of clean pairs one is ready to lose; labels of a random few; and none of
+these, by what the distances themselves show.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from itertools import pairwise
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+from scipy.optimize import isotonic_regression
+from scipy.stats import binom
+
+from mmpoison.errors import InputError
+
+Values = npt.NDArray[np.floating[Any]]
+Rule = Literal["given", "loss", "labels", "automatic"]
+Interval = tuple[float, float]
+
+AUTOMATIC_LOSS = 0.01
+"""What the automatic rule drops where it sees no separate group of distant pairs: at most this share."""
+
+REPEATS = 400
+
+IN_BOOTSTRAP = 20_000
+"""Of more pairs an even selection stands for all in the repeats, which would take minutes otherwise."""
+
+
+@dataclass(frozen=True)
+class Threshold:
+    """A distance above which pairs are dropped.
+
+    Attributes:
+        value: The distance.
+        rule: What chose it.
+        interval: 95 % confidence interval of the distance, where data chose it.
+        loss: Share of the clean pairs that it is expected to drop, where that can be told.
+        loss_interval: 95 % confidence interval of that share.
+        caught: Share of the bad pairs that it is expected to drop, from labels alone.
+        note: What a user must know of it, or empty.
+    """
+
+    value: float
+    rule: Rule
+    interval: Interval | None = None
+    loss: float | None = None
+    loss_interval: Interval | None = None
+    caught: float | None = None
+    note: str = ""
+
+    def facts(self) -> dict[str, Any]:
+        """Plain values for a log; what is not known is absent."""
+        return {
+            name: value for name, value in asdict(self).items() if value is not None and value != ""
+        }
+
+
+def given_threshold(value: float) -> Threshold:
+    """A distance that somebody chose.
+
+    Raises:
+        InputError: If it is not a cosine distance.
+    """
+    if not 0 < value < 2:
+        raise InputError(f"threshold {value} is not a cosine distance between 0 and 2")
+    return Threshold(value, "given")
+
+
+def loss_threshold(
+    distances: Values,
+    loss: float,
+    *,
+    trusted: Values | None = None,
+    groups: npt.NDArray[np.integer[Any]] | None = None,
+) -> Threshold:
+    """The distance above which a share of clean pairs lies.
+
+    Args:
+        distances: Of the judged pairs, shape `(N,)`.
+        loss: The share, in (0, 1).
+        trusted: Distances of pairs known to be clean, shape `(n,)`. Without, the judged pairs themselves are taken, and
+            the share is of them, whatever they are.
+        groups: Image of each trusted pair: captions of one image are no independent evidence.
+
+    Raises:
+        InputError: If the share is out of range.
+    """
+    check_loss(loss)
+    if trusted is None or not len(trusted):
+        return Threshold(
+            float(np.quantile(distances, 1 - loss)),
+            "loss",
+            note=f"without trusted pairs: the most distant {loss:.2%} of the judged pairs, whatever they are",
+        )
+    value = float(np.quantile(trusted, 1 - loss))
+    cuts, losses = [], []
+    for rows in _resampled(len(trusted), groups):
+        cuts.append(np.quantile(trusted[rows], 1 - loss))
+        losses.append((trusted[rows] > value).mean())
+    return Threshold(
+        value, "loss", _interval(cuts), float((trusted > value).mean()), _interval(losses)
+    )
+
+
+def label_threshold(
+    distances: Values, labelled: Values, bad: npt.NDArray[np.bool_], loss: float | None = None
+) -> Threshold:
+    """The distance that best parts good from bad pairs, by the labels of a few.
+
+    The chance that a pair is bad is taken to grow with its distance, and is fitted to the labels without any other
+    assumption (isotonic regression). It may be labelled more pairs of some distances than of others, as
+    `pairs_to_label` does, but among pairs of about the same distance they must be chosen at random. Of all thresholds
+    the one is taken with the largest difference between the share of bad and the share of good pairs dropped.
+
+    Args:
+        distances: Of all judged pairs, shape `(N,)`.
+        labelled: Distances of the labelled pairs, shape `(n,)`.
+        bad: Their labels, shape `(n,)`.
+        loss: At most so large a share of the good pairs is dropped, in (0, 1).
+
+    Raises:
+        InputError: If there are no labels, or no good pair among them.
+    """
+    if loss is not None:
+        check_loss(loss)
+    if len(labelled) == 0 or bad.all():
+        raise InputError(
+            f"{len(labelled)} labels, {int(bad.sum())} of them drop: some pairs to keep are needed to tell them apart"
+        )
+    ordered = np.sort(np.asarray(distances, dtype=np.float64))
+    value, lost, caught = _best_cut(ordered, labelled, bad, loss)
+    few = ordered[np.linspace(0, len(ordered) - 1, min(len(ordered), IN_BOOTSTRAP)).astype(int)]
+    cuts, losses = [], []
+    for rows in _resampled(len(labelled)):
+        if not bad[rows].all():
+            cuts.append(_best_cut(few, labelled[rows], bad[rows], loss)[0])
+            losses.append(_lost(few, labelled[rows], bad[rows], value))
+    note = ""
+    if not bad.any():
+        note = (
+            "no labelled pair is to be dropped, so nothing says where bad pairs lie: "
+            f"the most distant {AUTOMATIC_LOSS if loss is None else loss:.2%} go"
+        )
+    return Threshold(
+        value,
+        "labels",
+        _interval(cuts),
+        lost,
+        _interval(losses),
+        caught if bad.any() else None,
+        note,
+    )
+
+
+def automatic_threshold(distances: Values, mismatched: Values) -> Threshold:
+    """A threshold without labels, which drops almost nothing where there is no poison.
+
+    It drops the most distant `AUTOMATIC_LOSS` of the pairs and no more, with two exceptions. Where the distant pairs
+    form a group of their own (`has_distant_group`) there is something to drop, and it cuts where the judge best tells
+    captions of an image from captions of random other images. And it drops nothing that lies closer than that, so that
+    a sound set loses even less.
+
+    What it cannot do: a few poisoned pairs, less than about one in fifty, are no group that could be seen among the odd
+    pairs that every set has; they are caught as far as they are among the most distant hundredth. Poison that lies as
+    close as clean pairs do is found by no threshold.
+
+    Args:
+        distances: Of all judged pairs, shape `(N,)`.
+        mismatched: Distances of captions to random other images, shape `(M,)`, as `mismatched_distances` gives; where
+            there are none only the first rule holds.
+    """
+    value = float(np.quantile(distances, 1 - AUTOMATIC_LOSS))
+    note = f"no separate group of distant pairs is seen: the most distant {AUTOMATIC_LOSS:.0%} go"
+    if len(mismatched):
+        apart = separating_distance(distances, mismatched)
+        if has_distant_group(distances):
+            value = min(apart, value)
+            note = (
+                "the distant pairs form a group of their own: all go that are as far apart as captions are from random "
+                f"images, {float((distances > value).mean()):.2%} of the pairs"
+            )
+        elif apart > value:
+            value = apart
+            note = "nearly all pairs lie closer than captions lie to random images"
+    return Threshold(value, "automatic", note=note)
+
+
+def has_distant_group(distances: Values, *, alarm: float = 1e-3) -> bool:
+    """Whether the most distant tenth of the pairs holds a group of its own: a hump, or a shoulder.
+
+    The distances of pairs of one kind thin out the faster the nearer they are: the density of their upper tail is
+    convex, as that of a normal, a lognormal or an exponential distribution, or a mixture of such with one centre. So of
+    three windows of one width at equal spacing the middle one holds at most the mean of the two others. A count far
+    above it, by a binomial test over all such windows (Bonferroni), is a group.
+
+    Args:
+        distances: Shape `(N,)`.
+        alarm: Chance to see a group where there is none, if the pairs are independent. Captions of one image are not
+            quite, hence the small default.
+    """
+    start, stop = np.quantile(distances, 0.9), np.max(distances)
+    if not stop > start:
+        return False
+    counts, _ = np.histogram(distances, bins=64, range=(float(start), float(stop)))
+    total = np.concatenate([[0], np.cumsum(counts)])
+    chances: list[Values] = []
+    for width in (4, 8, 12, 16, 20):
+        inside = total[width:] - total[:-width]
+        for gap in range(width, (len(inside) - 1) // 2 + 1):
+            near, middle, far = inside[: -2 * gap], inside[gap:-gap], inside[2 * gap :]
+            chances.append(binom.sf(middle - 1, near + middle + far, 1 / 3))
+    tests = np.concatenate(chances)
+    return bool(tests.min() * len(tests) < alarm)
+
+
+def separating_distance(distances: Values, mismatched: Values) -> float:
+    """The distance that best tells pairs from random pairs: the largest difference of the shares beyond it."""
+    points = np.sort(np.concatenate([distances, mismatched]))
+    beyond = [
+        1 - np.searchsorted(np.sort(v), points, side="right") / len(v)
+        for v in (distances, mismatched)
+    ]
+    return float(points[int(np.argmax(beyond[1] - beyond[0]))])
+
+
+def check_loss(loss: float) -> None:
+    """Refuse what is no share.
+
+    Raises:
+        InputError: If it is not between 0 and 1.
+    """
+    if not 0 < loss < 1:
+        raise InputError(f"clean_loss {loss} is not a share between 0 and 1")
+
+
+def _best_cut(
+    ordered: Values, labelled: Values, bad: npt.NDArray[np.bool_], loss: float | None
+) -> tuple[float, float, float]:
+    """Cut, share of good pairs lost, share of bad pairs caught."""
+    chance = _chances(ordered, labelled, bad)
+    good_beyond = _beyond(1 - chance)
+    if chance.any():
+        bad_beyond = _beyond(chance)
+        gain: Values = bad_beyond - good_beyond
+    else:
+        loss = AUTOMATIC_LOSS if loss is None else loss
+        bad_beyond = gain = good_beyond
+    if loss is not None:
+        gain = np.where(good_beyond <= loss, gain, -1.0)
+    # of equal ones the most distant, which drops least
+    best = len(gain) - 1 - int(np.argmax(gain[::-1]))
+    upper = ordered[best + 1] if best + 1 < len(ordered) else ordered[best]
+    return float((ordered[best] + upper) / 2), float(good_beyond[best]), float(bad_beyond[best])
+
+
+def _lost(ordered: Values, labelled: Values, bad: npt.NDArray[np.bool_], cut: float) -> float:
+    good = 1 - _chances(ordered, labelled, bad)
+    return float(good[ordered > cut].sum() / good.sum())
+
+
+def _chances(ordered: Values, labelled: Values, bad: npt.NDArray[np.bool_]) -> Values:
+    """Chance that each pair is bad, shape `(N,)`: a step function of the distance."""
+    order = np.argsort(labelled, kind="stable")
+    points = np.asarray(labelled[order], dtype=np.float64)
+    fitted = np.asarray(isotonic_regression(bad[order].astype(np.float64)).x)
+    middles = (points[1:] + points[:-1]) / 2
+    return np.asarray(fitted[np.searchsorted(middles, ordered, side="right")])
+
+
+def _beyond(weights: Values) -> Values:
+    """Share of the weight behind each place of an ordered list."""
+    total = weights.sum()
+    return np.asarray(1 - np.cumsum(weights) / total) if total > 0 else np.zeros_like(weights)
+
+
+def _resampled(
+    count: int, groups: npt.NDArray[np.integer[Any]] | None = None
+) -> list[npt.NDArray[np.int64]]:
+    """Bootstrap samples of rows, of whole groups where there are any."""
+    rng = np.random.default_rng(0)
+    if groups is None:
+        return [rng.integers(0, count, count) for _ in range(REPEATS)]
+    _, group = np.unique(groups, return_inverse=True)
+    order = np.argsort(group, kind="stable")
+    bounds = np.searchsorted(group[order], np.arange(int(group.max()) + 2))
+    members = [order[a:b] for a, b in pairwise(bounds)]
+    return [
+        np.concatenate([members[g] for g in rng.integers(0, len(members), len(members))])
+        for _ in range(REPEATS)
+    ]
+
+
+def _interval(values: list[Any]) -> Interval | None:
+    if not values:
+        return None
+    low, high = np.quantile(np.asarray(values, dtype=np.float64), [0.025, 0.975])
+    return float(low), float(high)
