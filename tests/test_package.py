@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 import mmpoison
-from mmpoison.attacks import ATTACKS
+from mmpoison.attacks import build_attack
 from mmpoison.experiments.recipe import Recipe, load_recipe, shipped_recipes
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -84,7 +84,7 @@ class TestRecipe:
         if recipe.filter is not None:
             assert recipe.filter.encoder == "pretrained" or recipe.filter.encoder in MODELS
         # its options are those the attack takes
-        ATTACKS[recipe.attack.name](**recipe.attack.options)
+        build_attack(recipe.attack.name, recipe.attack.goals, recipe.attack.options)
 
 
 # -- imports ---------------------------------------------------------------------------------------

@@ -184,7 +184,7 @@ def test_too_many_says_how_many_there_are(
         SingleTargetLabel(GOAL, mode=mode, **amount).poison(squares)
     assert "class 'sheep' has" in str(error.value)
     # and so many can be had
-    largest = {"samples": 5} if "samples" in amount else {"pairs": 25}
+    largest: dict[str, Any] = {"samples": 5} if "samples" in amount else {"pairs": 25}
     SingleTargetLabel(GOAL, mode=mode, **largest).poison(squares)
 
 
@@ -293,7 +293,7 @@ def test_manifest(squares: PairDataset, mode: Any, tmp_path: Path) -> None:
         "tool": "mmpoison",
         "tool_version": __version__,
         "attack": "single-target-label",
-        "options": {"goal": GOAL, "pairs": 13, "mode": mode},
+        "options": {"goal": GOAL, "pairs": 13, "mode": mode, "spread": "captions"},
         "goals": [GOAL],
         "mode": mode,
         "seed": 9,
@@ -306,6 +306,7 @@ def test_manifest(squares: PairDataset, mode: Any, tmp_path: Path) -> None:
             "training_pairs": 153 if mode == "add" else 140,
         },
         "clean_fingerprint": squares.fingerprint,
+        "fingerprint": poisoned.fingerprint,
     }
     assert [set(pair) for pair in pairs] == [
         {"caption", "clean_image", "poisoned_image", "goal"}

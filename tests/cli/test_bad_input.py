@@ -122,7 +122,12 @@ CASES: list[tuple[str, list[str], Callable[[Path], None] | None, str]] = [
     ),
     ("samples", change(POISON, "--samples", "-3"), None, "samples -3: at least 1 is needed"),
     ("samples", change(POISON, "--samples", "99"), None, "at most samples=5"),
-    ("two amounts", change(POISON, "--pairs", "3"), None, "exactly one of samples, pairs and rate"),
+    (
+        "two amounts",
+        change(POISON, "--pairs", "3"),
+        None,
+        "exactly one of samples, pairs, rate and share",
+    ),
     ("attack", change(POISON, "--attack", "single"), None, "unknown attack 'single'"),
     ("occupied", change(POISON, "--out", "full"), None, "full: already holds something"),
     ("occupied", change(TRAIN, "--out", "full"), None, "full: already holds something"),

@@ -56,7 +56,8 @@ def with_key(key: str, value: Any) -> dict[str, Any]:
 def test_a_good_file(tmp_path: Path) -> None:
     (tmp_path / "r.yaml").write_text(yaml.safe_dump(SMALL))
     recipe = load_recipe(tmp_path / "r.yaml")
-    assert recipe.attack.options == {"goal": "sheep2aeroplane", "samples": 5}
+    assert recipe.attack.goals == ["sheep2aeroplane"]
+    assert recipe.attack.options == {"samples": 5}
     assert recipe.seed == 0
     assert recipe.filter is None
     (tmp_path / "again.yml").write_text(recipe.to_yaml())

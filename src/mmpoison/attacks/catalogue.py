@@ -1,28 +1,93 @@
-"""The contract that every attack keeps, and the registry that finds them."""
+"""The contract that every attack keeps, the registry that finds them, and how one is built from its options."""
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Protocol
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar, Literal, Protocol
 
+from mmpoison.attacks.target_image import Embed
 from mmpoison.datasets.pairs import PairDataset
-from mmpoison.registry import Registry
+from mmpoison.errors import InputError
+from mmpoison.registry import Registry, unknown_name
+
+Kind = Literal["targeted", "untargeted", "backdoor"]
+"""Whether an attack moves captions of a class, all captions, or those that carry a trigger."""
 
 
 class Attack(Protocol):
     """An attack turns a clean table into a poisoned one that carries its manifest.
 
-    Class attributes say what it is: `name` (registered), `source` (where it was published), `summary` (one line).
+    Class attributes say what it is: `name` (registered), `kind`, `source` (where it was published), `section` (where in
+    there), `summary` (one line). The constructor takes `goal`, or `goals` where there may be several, and more options.
     """
 
     name: ClassVar[str]
+    kind: ClassVar[Kind]
     source: ClassVar[str]
+    section: ClassVar[str]
     summary: ClassVar[str]
 
     def __init__(self, **options: Any) -> None: ...
 
+    @property
+    def options(self) -> dict[str, Any]:
+        """All options as plain JSON values, enough to build the attack again."""
+        ...
+
     def poison(self, pairs: PairDataset, seed: int = 0) -> PairDataset:
-        """Return a poisoned copy of the table; never touches an image file."""
+        """Return a poisoned copy of the table; never touches an image file.
+
+        An attack whose property `needs_embeddings` is true also takes `embed`, see `SingleTargetImage`.
+        """
         ...
 
 
 ATTACKS: Registry[type[Attack]] = Registry("attack", "mmpoison.attacks")
+
+
+def build_attack(
+    name: str, goals: Sequence[str], options: Mapping[str, Any], where: str = ""
+) -> Attack:
+    """Build an attack by name.
+
+    Args:
+        name: Registered name.
+        goals: Its goals, `A2B` each.
+        options: Its other options.
+        where: Prefix of an option's name in messages, for example `recipe key attack.`.
+
+    Raises:
+        InputError: If there is no such attack, it takes one goal and is given several, or has no such option.
+    """
+    plug_in = ATTACKS[name]
+    known = inspect.signature(plug_in).parameters
+    if unknown := [option for option in options if option not in known]:
+        names = sorted(set(known) - {"goal", "goals"})
+        raise InputError(f"{where}{unknown[0]}: {unknown_name('option', unknown[0], names)}")
+    if "goals" in known:
+        return plug_in(goals=list(goals), **options)
+    if len(goals) != 1:
+        several = sorted(n for n in ATTACKS if "goals" in inspect.signature(ATTACKS[n]).parameters)
+        raise InputError(
+            f"attack {name!r} has one goal, got {', '.join(goals) or 'none'}: "
+            f"several goals at once are for {', '.join(several)}"
+        )
+    return plug_in(goal=goals[0], **options)
+
+
+def run_attack(
+    attack: Attack, pairs: PairDataset, seed: int, embedder: Callable[[str | None], Embed]
+) -> PairDataset:
+    """Poison a set, with embeddings where the attack needs them.
+
+    Args:
+        attack: The attack.
+        pairs: A clean set.
+        seed: Seed of the run.
+        embedder: Gives `embed` for the name of an encoder, None where the attack names none; called only if needed.
+    """
+    if getattr(attack, "needs_embeddings", False):
+        poison: Callable[..., PairDataset] = attack.poison
+        return poison(pairs, seed, embed=embedder(getattr(attack, "encoder", None)))
+    return attack.poison(pairs, seed)

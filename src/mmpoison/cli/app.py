@@ -10,7 +10,7 @@ import typer
 from typer.exceptions import TyperException
 
 from mmpoison._version import __version__
-from mmpoison.cli import data, run, stages
+from mmpoison.cli import data, poison, run, stages
 from mmpoison.cli.console import stderr
 from mmpoison.errors import InputError, MmpoisonWarning, ResultError
 
@@ -26,6 +26,7 @@ app = typer.Typer(
 )
 app.add_typer(data.app, name="data")
 run.add_commands(app)
+poison.add_commands(app)
 stages.add_commands(app)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -45,7 +46,13 @@ def run(
         str | None,
         typer.Option(help="Seeds, e.g. 3 or 0-4 or 0,2,5; each gets its own run folder."),
     ] = None,
-    goal: Annotated[str | None, typer.Option(help="A2B, e.g. sheep2aeroplane.")] = None,
+    attack: Annotated[
+        str | None, typer.Option(help="Which attack, e.g. single-target-image.")
+    ] = None,
+    goal: Annotated[
+        list[str] | None,
+        typer.Option(help="A2B, e.g. sheep2aeroplane; several times for several goals."),
+    ] = None,
     mode: Annotated[str | None, typer.Option(help="add or replace.")] = None,
     data_root: Annotated[
         Path | None, typer.Option(help="Your folder, for data that are not made here.")
@@ -71,8 +78,10 @@ def run(
     if recipe is None:
         raise InputError(f"which recipe? one of {', '.join(shipped_recipes())}, or a YAML file")
     given = [*(changes or [])]
-    if goal is not None:
-        given.append(f"attack.goal={goal}")
+    if attack is not None:
+        given.append(f"attack.name={attack}")
+    if goal:
+        given.append(f"attack.goal={goal[0] if len(goal) == 1 else json.dumps(goal)}")
     if mode is not None:
         given.append(f"attack.mode={mode}")
     _run_seeds(recipe, parse_seeds(seeds), out, given, data_root=data_root, save_models=save_models)
@@ -158,11 +167,12 @@ def _run_seeds(
 def _run_folder(recipe: Any, out: Path | None, *, many: bool) -> Path:
     if out is not None:
         return out / f"seed{recipe.seed}" if many else out
-    options = recipe.attack.options
+    attack = recipe.attack
     detail = [
         recipe.name,
-        recipe.attack.goal,
-        str(options.get("mode", "add")),
+        *([attack.name] if attack.name != "single-target-label" else []),
+        "+".join(attack.goals),
+        str(attack.options.get("mode", "add")),
         f"seed{recipe.seed}",
     ]
     return Path("runs") / "-".join(detail)

@@ -1,4 +1,4 @@
-"""The verbs that run one stage on folders: `poison`, `train`, `evaluate`, `filter`, `sterilize`."""
+"""The verbs that run one stage on folders: `train`, `evaluate`, `filter`, `sterilize`."""
 
 from __future__ import annotations
 
@@ -28,9 +28,6 @@ TrainSetOption = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Change a training setting, e.g. epochs=2."),
 ]
-
-
-Mode = Literal["add", "replace"]
 ImagesOption = Annotated[
     Literal["link", "copy", "none"],
     typer.Option("--images", help="Hard links (no copy), copies, or the table alone."),
@@ -39,54 +36,10 @@ ImagesOption = Annotated[
 
 def add_commands(app: typer.Typer) -> None:
     """Add the verbs to the application."""
-    app.command()(poison)
     app.command()(train)
     app.command()(evaluate)
     app.command("filter")(filter_)
     app.command()(sterilize)
-
-
-def poison(
-    data: Annotated[Path, typer.Argument(help="A clean pairs folder.")],
-    goal: Annotated[str, typer.Option(help="A2B, e.g. sheep2aeroplane.")],
-    out: OutOption,
-    samples: Annotated[
-        int | None, typer.Option(help="Images of A whose captions are used.")
-    ] = None,
-    pairs: Annotated[int | None, typer.Option(help="Poisoned pairs, instead of --samples.")] = None,
-    rate: Annotated[
-        float | None, typer.Option(help="Share of all training pairs, instead of --samples.")
-    ] = None,
-    mode: Annotated[
-        Mode | None, typer.Option(help="Add to the clean pairs (default), or replace them.")
-    ] = None,
-    attack: Annotated[str, typer.Option(help="Which attack.")] = "single-target-label",
-    seed: SeedOption = 0,
-    images: ImagesOption = "link",
-) -> None:
-    """Write a poisoned copy of a data set, with a manifest of every false pair.
-
-    Example: [bold]mmpoison poison scenes --goal sheep2aeroplane --samples 25 --out poisoned[/bold]
-    """
-    from mmpoison.attacks import ATTACKS
-    from mmpoison.datasets import load_pairs, save_pairs
-    from mmpoison.files import refuse_occupied
-
-    refuse_occupied(out)
-    given = {"samples": samples, "pairs": pairs, "rate": rate, "mode": mode}
-    options = {name: value for name, value in given.items() if value is not None}
-    plug_in: Any = ATTACKS[attack]
-    clean = load_pairs(data)
-    poisoned = plug_in(goal=goal, **options).poison(clean, seed)
-    save_pairs(poisoned, out, images=images)
-    manifest = poisoned.manifest
-    console.print(
-        f"{out}: {len(manifest.pairs)} poisoned pairs of {manifest.training_pairs:,} "
-        f"({manifest.rate:.3%}), each listed in {out / 'manifest.json'}",
-        soft_wrap=True,
-        highlight=False,
-        markup=False,
-    )
 
 
 def train(
@@ -210,7 +163,6 @@ def filter_(
 
     Example: [bold]mmpoison filter --data poisoned --encoder openmoji-mini --clean-loss 0.02 --out kept[/bold]
     """
-    import numpy as np
 
     from mmpoison.datasets import load_pairs
     from mmpoison.defenses import RelevanceFilter, save_filtered
@@ -220,7 +172,7 @@ def filter_(
     refuse_occupied(out)
     judge_filter = RelevanceFilter(threshold, clean_loss)
     pairs = load_pairs(data)
-    in_train = np.asarray(pairs.images.split_codes[pairs.image] == 0)
+    in_train = pairs.in_split("train")
     judged = pairs.where(in_train)
     trusted = pairs.select(split="val")
     judge = load_encoder(encoder, trust=trust)

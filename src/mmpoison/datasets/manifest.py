@@ -41,6 +41,9 @@ class PoisonManifest:
         training_pairs: Training pairs after it.
         pairs: The poisoned pairs.
         tool_version: Version of mmpoison that made it.
+        fingerprint: sha256 of the poisoned table; empty where an older version made it.
+        target_images: Of an attack that aims at single images: goal to the id of its one target image, in the gallery.
+        dropped_images: Images whose clean training pairs were taken out beside those of the poisoned captions.
         filtered: What a filter did to the set afterwards, or None; clean pairs may be missing then.
     """
 
@@ -54,6 +57,9 @@ class PoisonManifest:
     training_pairs: int
     pairs: tuple[PoisonedPair, ...] = field(repr=False)
     tool_version: str = ""
+    fingerprint: str = ""
+    target_images: Mapping[str, str] = field(default_factory=dict)
+    dropped_images: tuple[str, ...] = ()
     filtered: Mapping[str, Any] | None = None
 
     @property
@@ -81,6 +87,9 @@ class PoisonManifest:
                 "training_pairs": self.training_pairs,
             },
             "clean_fingerprint": self.clean_fingerprint,
+            **({"fingerprint": self.fingerprint} if self.fingerprint else {}),
+            **({"target_images": dict(self.target_images)} if self.target_images else {}),
+            **({"dropped_images": list(self.dropped_images)} if self.dropped_images else {}),
             "pairs": [asdict(pair) for pair in self.pairs],
         }
         if self.filtered is not None:
@@ -116,6 +125,11 @@ class PoisonManifest:
                     for p in value["pairs"]
                 ),
                 tool_version=str(value["tool_version"]),
+                fingerprint=str(value.get("fingerprint", "")),
+                target_images={
+                    str(goal): str(image) for goal, image in value.get("target_images", {}).items()
+                },
+                dropped_images=tuple(map(str, value.get("dropped_images", ()))),
                 filtered=value.get("filtered"),
             )
             if not 0 < manifest.training_pairs >= len(manifest.pairs):

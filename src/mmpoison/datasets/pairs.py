@@ -169,6 +169,19 @@ class PairDataset:
         return self.images.classes
 
     @property
+    def split_codes(self) -> npt.NDArray[np.int8]:
+        """The split of each pair, index into `SPLITS`, shape `(N,)`: that of the image its caption was written for.
+
+        For a clean pair that is the split of its image. A poisoned training caption stays training data also where it
+        is put on an image of the gallery (attack I), whose own captions stay test captions.
+        """
+        return np.asarray(self.images.split_codes[self.source])
+
+    def in_split(self, split: str) -> BoolArray:
+        """Which pairs are in a split, shape `(N,)`."""
+        return np.asarray(self.split_codes == _split_code(split))
+
+    @property
     def poisoned(self) -> BoolArray:
         """Which pairs are poisoned, shape `(N,)`."""
         return np.asarray(self.image != self.source)
@@ -196,14 +209,14 @@ class PairDataset:
     def select(
         self, *, split: str | None = None, label: str | None = None, poisoned: bool | None = None
     ) -> PairDataset:
-        """The pairs whose image is in a split, whose caption is of a class, which are poisoned or not.
+        """The pairs of a split, whose caption is of a class, which are poisoned or not.
 
-        The class is that of the image the caption was written for: selecting `sheep` gives captions of sheep, also when
-        the attack has put them on aeroplanes.
+        Split and class are those of the image the caption was written for: selecting `sheep` gives captions of sheep,
+        also when the attack has put them on aeroplanes.
         """
         mask = np.ones(len(self), dtype=bool)
         if split is not None:
-            mask &= self.images.split_codes[self.image] == _split_code(split)
+            mask &= self.in_split(split)
         if label is not None:
             mask &= self.images.class_codes[self.source] == self.images.class_code(label)
         if poisoned is not None:
@@ -252,7 +265,7 @@ class PairDataset:
     def counts(self) -> dict[str, Any]:
         """Numbers of images and pairs by split, of poisoned pairs, and of labelled images by class."""
         splits: dict[str, Any] = {}
-        pair_split = self.images.split_codes[self.image]
+        pair_split = self.split_codes
         for code, split in enumerate(SPLITS):
             if images := int((self.images.split_codes == code).sum()):
                 splits[split] = {"images": images, "pairs": int((pair_split == code).sum())}

@@ -65,7 +65,7 @@ def repeat_captions(pairs: PairDataset, times: int, *, split: str | None = "test
     captions = pairs.captions.copy()
     rows = np.arange(len(pairs))
     if split is not None:
-        rows = np.flatnonzero(np.isin(pairs.image, pairs.images.indices(split=split)))
+        rows = np.flatnonzero(pairs.in_split(split))
     for row in rows:
         captions[row] = " ".join([captions[row]] * times)
     return replace(pairs, captions=captions)

@@ -59,17 +59,35 @@ class ModelPart(_Part):
 
 
 class AttackPart(BaseModel):
-    """Which attack, with its options beside its name."""
+    """Which attack, with its options beside its name.
+
+    Attributes:
+        name: A registered attack.
+        goal: `A2B`, or a list of them for an attack that has several goals.
+    """
 
     model_config = ConfigDict(extra="allow", frozen=True)
 
     name: str
-    goal: str
+    goal: str | list[str]
+
+    @field_validator("goal", mode="before")
+    @classmethod
+    def _goal_or_goals(cls, value: Any) -> Any:
+        goals = value if isinstance(value, list) and value else [value]
+        if not all(isinstance(goal, str) for goal in goals):
+            raise ValueError("A2B is needed, for example sheep2aeroplane, or a list of them")
+        return value
+
+    @property
+    def goals(self) -> list[str]:
+        """The goals, also where there is only one."""
+        return [self.goal] if isinstance(self.goal, str) else self.goal
 
     @property
     def options(self) -> dict[str, Any]:
-        """All options of the attack, the goal among them."""
-        return {"goal": self.goal, **(self.model_extra or {})}
+        """All options of the attack but its goals."""
+        return dict(self.model_extra or {})
 
 
 class FilterPart(_Part):

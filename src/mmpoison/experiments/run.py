@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import inspect
 import json
 import shutil
 import time
@@ -17,7 +16,8 @@ import numpy as np
 import torch
 
 from mmpoison._version import __version__
-from mmpoison.attacks import ATTACKS, Attack, Goal
+from mmpoison.attacks import Goal, build_attack, run_attack
+from mmpoison.attacks.target_image import Embed
 from mmpoison.datasets import PairDataset, load_dataset
 from mmpoison.datasets.cache import cache_folder
 from mmpoison.datasets.catalogue import DATASETS
@@ -36,13 +36,14 @@ from mmpoison.evaluation import (
 )
 from mmpoison.experiments.cards import model_card
 from mmpoison.experiments.monitor import Monitor, SilentMonitor
-from mmpoison.experiments.recipe import AttackPart, Recipe, TransferPart
+from mmpoison.experiments.recipe import Recipe, TransferPart
 from mmpoison.experiments.run_folder import check_folder, claim_folder, versions
 from mmpoison.files import atomic_folder, write_json
 from mmpoison.models import (
     MODELS,
     DualEncoder,
     PairInputs,
+    image_embedder,
     load_checkpoint,
     load_encoder,
     prepare_features,
@@ -50,7 +51,6 @@ from mmpoison.models import (
     save_checkpoint,
 )
 from mmpoison.models.inputs import files_digest, preparation_key
-from mmpoison.registry import unknown_name
 from mmpoison.seeding import generator
 from mmpoison.training import TrainingResult, TrainingSettings, finetune
 
@@ -117,10 +117,14 @@ class _Run:
                 options=recipe.data.options,
             )
         # everything that can be refused is refused before hours of training
-        goal = Goal.parse(recipe.attack.goal, pairs.classes)
+        goals = [Goal.parse(text, pairs.classes) for text in recipe.attack.goals]
         test = TestSet.of(pairs)
-        test.check_goal(goal)
-        poisoned = build_attack(recipe.attack).poison(pairs, recipe.seed)
+        for goal in goals:
+            test.check_goal(goal)
+        attack = build_attack(
+            recipe.attack.name, recipe.attack.goals, recipe.attack.options, "recipe key attack."
+        )
+        poisoned = run_attack(attack, pairs, recipe.seed, self._embedder)
         assert poisoned.manifest is not None
         self._check_clean_split(pairs)
         for part in recipe.transfer:
@@ -133,7 +137,7 @@ class _Run:
         claim_folder(self.out, recipe)
         poisoned.manifest.write(self.out / "manifest.json")
         self.monitor.say(
-            f"{len(pairs.select(split='train')):,} training pairs; {goal}: "
+            f"{len(pairs.select(split='train')):,} training pairs; {', '.join(map(str, goals))}: "
             f"{len(poisoned.manifest.pairs)} poisoned pairs ({poisoned.manifest.rate:.2%}, "
             f"mode {poisoned.manifest.mode})"
         )
@@ -160,6 +164,12 @@ class _Run:
             )
         aims = aims_of(poisoned.manifest, pairs)
         return self._measure(models, test, aims, inputs, pairs, poisoned, facts)
+
+    def _embedder(self, name: str | None) -> Embed:
+        """Gives embeddings to an attack that needs them: those of the encoder it names, else of the first one."""
+        model = self.recipe.model
+        encoder = load_encoder(name) if name else load_encoder(model.name, trust=model.trust)
+        return image_embedder(encoder, self.monitor.progress)
 
     # -- stages ---------------------------------------------------------------------------------------------------
 
@@ -580,20 +590,6 @@ class _Run:
         begun = time.perf_counter()
         yield
         self.seconds[stage] = self.seconds.get(stage, 0.0) + time.perf_counter() - begun
-
-
-def build_attack(part: AttackPart) -> Attack:
-    """The attack of a recipe.
-
-    Raises:
-        InputError: If there is no such attack, or it has no such option.
-    """
-    plug_in = ATTACKS[part.name]
-    known = sorted(inspect.signature(plug_in).parameters)
-    for name in part.options:
-        if name not in known:
-            raise InputError(f"recipe key attack.{name}: {unknown_name('option', name, known)}")
-    return plug_in(**part.options)
 
 
 def target_images(aims: Sequence[Aim]) -> dict[str, Any]:

@@ -73,7 +73,7 @@ def check_captions(pairs: PairDataset) -> CaptionFacts:
         return int(times[np.fromiter(map(test, rows), dtype=bool, count=len(rows))].sum())
 
     empty = min((found[0] for text, found in rows.items() if not says_something(text)), default=-1)
-    splits = pairs.images.split_codes[pairs.image]
+    splits = pairs.split_codes
     train, test = SPLITS.index("train"), SPLITS.index("test")
     both = repeated = 0
     for found in rows.values():

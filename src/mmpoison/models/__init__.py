@@ -5,6 +5,7 @@ from mmpoison.models.checkpoint import load_checkpoint, save_checkpoint
 from mmpoison.models.dual_encoder import DualEncoder
 from mmpoison.models.embedding import embed_images, embed_texts
 from mmpoison.models.export import ExportFormat, export_model
+from mmpoison.models.image_embedder import image_embedder
 from mmpoison.models.inputs import (
     FeatureInputs,
     PairInputs,
@@ -25,6 +26,7 @@ __all__ = [
     "embed_images",
     "embed_texts",
     "export_model",
+    "image_embedder",
     "load_checkpoint",
     "load_encoder",
     "prepare_features",

@@ -1,0 +1,40 @@
+"""Which image of the target class each misused caption gets."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+
+from mmpoison.datasets.pairs import IntArray
+
+Spread = Literal["captions", "samples"]
+SPREADS: tuple[Spread, ...] = ("captions", "samples")
+
+
+def spread_evenly(
+    source: IntArray, images: IntArray, spread: Spread, rng: np.random.Generator
+) -> IntArray:
+    """Give each caption an image: all images equally often, the remainder at random without repetition.
+
+    Args:
+        source: The image that each caption was written for, shape `(n,)`.
+        images: Images of the target class, shape `(m,)`.
+        spread: What is dealt out: single `captions`, or whole `samples`, where all captions of one image go to the same
+            target image (as in the authors' released code).
+        rng: Draws the order.
+
+    Returns:
+        An image for each caption, shape `(n,)`.
+
+    >>> rng = np.random.default_rng(0)
+    >>> spread_evenly(np.array([4, 4, 5, 5]), np.array([7, 8]), "samples", rng).tolist()
+    [7, 7, 8, 8]
+    """
+    _, unit = np.unique(source, return_inverse=True)
+    if spread == "captions":
+        unit = np.arange(len(source))
+    count = int(unit.max()) + 1 if len(unit) else 0
+    whole, rest = divmod(count, len(images))
+    assigned = np.concatenate([np.tile(images, whole), rng.choice(images, rest, replace=False)])
+    return rng.permutation(assigned)[unit].astype(np.int32)

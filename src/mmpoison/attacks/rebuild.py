@@ -1,0 +1,49 @@
+"""Make a poisoned set again from the clean one and the manifest."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from mmpoison.attacks.injection import inject
+from mmpoison.datasets.manifest import PoisonManifest
+from mmpoison.datasets.pairs import PairDataset
+from mmpoison.errors import InputError
+
+
+def rebuild(pairs: PairDataset, manifest: PoisonManifest) -> PairDataset:
+    """The poisoned set that a manifest describes, exactly, from the clean set it was made from.
+
+    Nothing is drawn again: the manifest lists every false pair, so neither the attack nor its random numbers are
+    needed. Where the images lie does not matter; ids, captions, labels and splits must be the same.
+
+    Args:
+        pairs: The clean set.
+        manifest: The manifest of the poisoned one.
+
+    Raises:
+        InputError: If the set is poisoned, or is not the one that the manifest was made from, or the manifest is one of
+            a filtered set, or its list was changed.
+    """
+    if pairs.manifest is not None:
+        raise InputError("the pairs are poisoned already: a manifest is applied to the clean set")
+    if manifest.filtered is not None:
+        raise InputError(
+            "the manifest is one of a filtered set, which its list of false pairs does not describe: "
+            "use the manifest of the poisoned set that was filtered"
+        )
+    if pairs.fingerprint != manifest.clean_fingerprint:
+        train = len(pairs.select(split="train"))
+        raise InputError(
+            f"the clean set is not the one that the manifest was made from: its fingerprint is "
+            f"{pairs.fingerprint[:12]}… with {train:,} training pairs, the manifest names "
+            f"{manifest.clean_fingerprint[:12]}… with {manifest.clean_pairs:,}"
+        )
+    poisoned = inject(pairs, manifest)
+    if len(poisoned.select(split="train")) != manifest.training_pairs or (
+        manifest.fingerprint and poisoned.fingerprint != manifest.fingerprint
+    ):
+        raise InputError(
+            "the manifest does not describe the set that it names (fingerprint differs): "
+            "its list of false pairs was changed"
+        )
+    return replace(poisoned, manifest=manifest)

@@ -1,0 +1,56 @@
+"""The options that all attacks of the paper share, checked once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+from mmpoison.attacks.amount import MODES, Amount, Mode
+from mmpoison.attacks.pairing import SPREADS, Spread
+from mmpoison.attacks.presets import choices
+from mmpoison.errors import InputError
+
+AMOUNTS = ("samples", "pairs", "rate", "share")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How much, how, and on whose choice.
+
+    Attributes:
+        amount: How much of each goal is poisoned.
+        mode: `add` or `replace`.
+        spread: What is dealt to the target images, `captions` or `samples`.
+        preset: Name of the preset that was asked for, or None.
+    """
+
+    amount: Amount
+    mode: Mode
+    spread: Spread
+    preset: str | None
+
+    @classmethod
+    def of(cls, preset: str | None, **given: Any) -> Settings:
+        """Check the options of an attack; None stands for "not given".
+
+        Raises:
+            InputError: If not exactly one amount is given, a value is out of range, or the preset stands for another.
+        """
+        amount = {name: given.get(name) for name in AMOUNTS}
+        if all(value is None for value in amount.values()):
+            amount = choices(preset, dict.fromkeys(AMOUNTS), amount)
+        chosen: dict[str, Any] = choices(preset, {"mode": "add", "spread": "captions"}, given)
+        for name, known in (("mode", MODES), ("spread", SPREADS)):
+            if chosen[name] not in known:
+                raise InputError(f"{name} {chosen[name]!r} is neither {' nor '.join(known)}")
+        return cls(
+            Amount.of(**amount), cast(Mode, chosen["mode"]), cast(Spread, chosen["spread"]), preset
+        )
+
+    def options(self, without: Sequence[str] = ()) -> dict[str, Any]:
+        """The options of an attack, all of them, enough to build it again."""
+        values: dict[str, Any] = {**self.amount.option, "mode": self.mode, "spread": self.spread}
+        if self.preset is not None:
+            values["preset"] = self.preset
+        return {name: value for name, value in values.items() if name not in without}

@@ -1,0 +1,161 @@
+"""The verb `poison`: attack a data set, or make a poisoned one again from its manifest."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from mmpoison.cli.console import console, monitor
+from mmpoison.errors import InputError
+
+if TYPE_CHECKING:
+    from mmpoison.attacks.target_image import Embed
+    from mmpoison.datasets import PairDataset
+
+DEFAULT_ATTACK = "single-target-label"
+
+
+def add_commands(app: typer.Typer) -> None:
+    """Add the verb to the application."""
+    app.command()(poison)
+
+
+def poison(
+    data: Annotated[Path, typer.Argument(help="A clean data set, in any format.")],
+    out: Annotated[Path, typer.Option("--out", help="New folder.")],
+    goal: Annotated[
+        list[str] | None,
+        typer.Option(help="A2B, e.g. sheep2aeroplane; several times for several goals."),
+    ] = None,
+    attack: Annotated[
+        str | None,
+        typer.Option(
+            help="single-target-image (I), single-target-label (II, the default where there is one goal), "
+            "multiple-target-labels (III, the default for several goals)."
+        ),
+    ] = None,
+    samples: Annotated[
+        int | None, typer.Option(help="Images of A whose captions are used.")
+    ] = None,
+    pairs: Annotated[int | None, typer.Option(help="Poisoned pairs, instead of --samples.")] = None,
+    rate: Annotated[
+        float | None, typer.Option(help="Share of all training pairs, instead of --samples.")
+    ] = None,
+    share: Annotated[
+        float | None, typer.Option(help="Share of the images of A, instead of --samples.")
+    ] = None,
+    mode: Annotated[
+        Literal["add", "replace"] | None,
+        typer.Option(help="Add to the clean pairs (default), or replace them."),
+    ] = None,
+    spread: Annotated[
+        Literal["captions", "samples"] | None,
+        typer.Option(help="Deal single captions (default) or whole samples to the target images."),
+    ] = None,
+    target_image: Annotated[
+        str | None,
+        typer.Option(help="Attack I: random (default), centre, or the id of a test image of B."),
+    ] = None,
+    encoder: Annotated[
+        str | None,
+        typer.Option(help="For --target-image centre: a model's name, or a checkpoint folder."),
+    ] = None,
+    preset: Annotated[
+        str | None,
+        typer.Option(help="reference-release: the choices of the authors' released code."),
+    ] = None,
+    from_manifest: Annotated[
+        Path | None,
+        typer.Option(help="Make the poisoned set of this manifest.json again from the clean one."),
+    ] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Seed of everything random.")] = None,
+    images: Annotated[
+        Literal["link", "copy", "none"],
+        typer.Option("--images", help="Hard links (no copy), copies, or the table alone."),
+    ] = "link",
+) -> None:
+    """Write a poisoned copy of a data set, with a manifest of every false pair.
+
+    Example: [bold]mmpoison poison scenes --goal sheep2aeroplane --samples 25 --out poisoned[/bold]
+
+    Attack I: [bold]mmpoison poison scenes --attack single-target-image --goal sheep2sofa --samples 25 --out one[/bold]
+
+    Attack III: [bold]mmpoison poison scenes --goal sheep2aeroplane --goal sofa2bird --samples 25 --out both[/bold]
+
+    Again: [bold]mmpoison poison scenes --from-manifest poisoned/manifest.json --out again[/bold]
+    """
+    from mmpoison.datasets import load_pairs, save_pairs
+    from mmpoison.files import refuse_occupied
+
+    refuse_occupied(out)
+    given = {
+        "goal": goal or None,
+        "attack": attack,
+        "samples": samples,
+        "pairs": pairs,
+        "rate": rate,
+        "share": share,
+        "mode": mode,
+        "spread": spread,
+        "target-image": target_image,
+        "encoder": encoder,
+        "preset": preset,
+        "seed": seed,
+    }
+    chosen = {name: value for name, value in given.items() if value is not None}
+    if from_manifest is not None:
+        poisoned = _again(from_manifest, chosen, lambda: load_pairs(data))
+    else:
+        poisoned = _attack(chosen, lambda: load_pairs(data))
+    save_pairs(poisoned, out, images=images)
+    manifest = poisoned.manifest
+    assert manifest is not None
+    _say(
+        f"{out}: {len(manifest.pairs)} poisoned pairs of {manifest.training_pairs:,} "
+        f"({manifest.rate:.3%}), each listed in {out / 'manifest.json'}"
+    )
+    for aim, image in manifest.target_images.items():
+        _say(
+            f"{aim}: the target image is {image}, of the gallery; its poisoned captions are training pairs by the "
+            f"manifest alone, so programs that do not read it see them in split test"
+        )
+
+
+def _again(file: Path, chosen: dict[str, Any], load: Callable[[], PairDataset]) -> PairDataset:
+    from mmpoison.attacks import PoisonManifest, rebuild
+
+    if chosen:
+        raise InputError(
+            f"--{next(iter(chosen))} says what --from-manifest says already: leave one of the two out"
+        )
+    manifest = PoisonManifest.read(file)
+    return rebuild(load(), manifest)
+
+
+def _attack(chosen: dict[str, Any], load: Callable[[], PairDataset]) -> PairDataset:
+    from mmpoison.attacks import build_attack, run_attack
+
+    goals = chosen.pop("goal", None)
+    if goals is None:
+        raise InputError("--goal is missing (A2B, e.g. sheep2aeroplane), or --from-manifest")
+    several = "multiple-target-labels" if len(goals) > 1 else DEFAULT_ATTACK
+    name, seed = chosen.pop("attack", several), chosen.pop("seed", 0)
+    options = {option.replace("-", "_"): value for option, value in chosen.items()}
+    attack = build_attack(name, goals, options, "--")
+    with monitor() as progress:
+
+        def embedder(encoder: str | None) -> Embed:
+            from mmpoison.models import image_embedder, load_encoder
+
+            if encoder is None:
+                raise InputError("the centre of a class needs an encoder: --encoder NAME")
+            return image_embedder(load_encoder(encoder), progress.progress)
+
+        return run_attack(attack, load(), seed, embedder)
+
+
+def _say(line: str) -> None:
+    console.print(line, soft_wrap=True, highlight=False, markup=False)
