@@ -25,7 +25,7 @@ from hypothesis import strategies as st
 from mmpoison.attacks import SingleTargetLabel
 from mmpoison.datasets import ImageTable, PairDataset, load_pairs, save_pairs, stream_pairs
 from mmpoison.datasets.convert import convert
-from mmpoison.datasets.image_bytes import read_image_bytes
+from mmpoison.datasets.image_bytes import NameClash, read_image_bytes
 from mmpoison.datasets.pairs_folder import restore_clean
 from mmpoison.errors import InputError, MmpoisonWarning
 from mmpoison.images.verify import verify_pairs
@@ -384,12 +384,55 @@ def mixed(tmp_path: Path) -> Path:
 @pytest.mark.parametrize("workers", [1, 4])
 def test_two_images_with_one_name_are_refused(mixed: Path, tmp_path: Path, workers: int) -> None:
     source = mixed / "pairs.csv"
-    with pytest.raises(InputError, match=r"'a/1.jpg'"):
-        convert(source, tmp_path / "out", to="pairs-folder", images_per_shard=1, workers=workers)
-    with pytest.raises(InputError, match=r"another image is called 'a/1.jpg'"):
+    for _ in range(2):  # also when it goes on
+        with pytest.raises(NameClash, match=r"called 'a/1.jpg'"):
+            convert(
+                source, tmp_path / "out", to="pairs-folder", images_per_shard=1, workers=workers
+            )
+    assert not (tmp_path / "out").exists()
+    with pytest.raises(NameClash, match=r"another image is called 'a/1.jpg'"):
         save_pairs(load_pairs(source), tmp_path / "saved")
     # a link to it was never written into
     assert (mixed / "a" / "1.jpg").read_bytes() == b"a precious file"
+
+
+def test_two_images_with_one_name_are_refused_when_they_race(
+    mixed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The other thread writes its image between this one's clearing of the place and its writing."""
+    unlink = Path.unlink
+
+    def raced(self: Path, missing_ok: bool = False) -> None:
+        unlink(self, missing_ok=missing_ok)
+        if self.name == "2.jpg":
+            self.write_bytes(b"of the other thread")
+
+    monkeypatch.setattr(Path, "unlink", raced)
+    with pytest.raises(NameClash, match=r"a\.tar/2\.jpg: another image .* called 'a/2\.jpg' too"):
+        convert(mixed / "pairs.csv", tmp_path / "out", to="pairs-folder")
+
+
+def test_names_that_differ_in_case_alone_where_files_do_not(tmp_path: Path) -> None:
+    """The disk of most Macs: `A.jpg` and `a.jpg` are one file there."""
+    with tarfile.open(tmp_path / "00000.tar", "w") as archive:
+        for name in ("A.jpg", "A.txt", "a.jpg", "a.txt"):
+            member = tarfile.TarInfo(name)
+            member.size = 5
+            archive.addfile(member, io.BytesIO(b"a tar"))
+    convert(tmp_path / "00000.tar", tmp_path / "apart", to="pairs-folder")
+    (tmp_path / ".out.convert" / "DATA").mkdir(parents=True)
+    with pytest.raises(NameClash, match=r"called '00000/a\.jpg'"):
+        convert(tmp_path / "00000.tar", tmp_path / "out", to="pairs-folder")
+
+
+def test_an_image_called_as_a_folder_of_another(tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "00000.tar", "w") as archive:
+        for name in ("a.jpg", "a.txt", "a.jpg/1.jpg", "a.jpg/1.txt"):
+            member = tarfile.TarInfo(name)
+            member.size = 5
+            archive.addfile(member, io.BytesIO(b"a tar"))
+    with pytest.raises(NameClash, match=r"a\.jpg"):
+        convert(tmp_path / "00000.tar", tmp_path / "out", to="pairs-folder")
 
 
 def test_files_and_members_in_one_set(mixed: Path, tmp_path: Path) -> None:

@@ -24,6 +24,7 @@ from typing import Any, NoReturn, get_args
 from mmpoison._version import __version__
 from mmpoison.datasets.catalogue import DATASETS, load_dataset, recognise, stream_pairs
 from mmpoison.datasets.hugging_face import HUB_PREFIX, load_by_name
+from mmpoison.datasets.image_bytes import NameClash
 from mmpoison.datasets.labels import label_by_keyword, labels_from_csv, parse_keywords
 from mmpoison.datasets.manifest_beside import is_poisoned
 from mmpoison.datasets.pairs import PairDataset
@@ -120,6 +121,7 @@ def convert(
     Raises:
         InputError: If the source cannot be read, `out` holds something, another conversion works on it or was begun
             with other settings, or an image of a poisoned set cannot be read.
+        NameClash: If two images would get one name in a pairs folder, which only images inside containers can.
     """
     target = Path(out)
     _check_settings(to, images, images_per_shard)
@@ -380,6 +382,8 @@ class _Job:
 
     def _join_lines(self) -> None:
         seen: set[str] = set()
+        # where "A.jpg" and "a.jpg" are one file
+        folds = (self.data.parent / self.data.name.upper()).exists()
         with (
             atomic_file(self.data / CAPTIONS_FILE) as temporary,
             temporary.open("w", encoding="utf-8") as out,
@@ -387,12 +391,13 @@ class _Job:
             for number in range(self.shards):
                 with part_file(self.data, number).open(encoding="utf-8") as stream:
                     for line in stream:
-                        name = json.loads(line)["image"]
-                        if name in seen:
-                            raise InputError(
-                                f"{name!r}: two images of the source would have this name"
+                        name = str(json.loads(line)["image"])
+                        key = name.casefold() if folds else name
+                        if key in seen:
+                            raise NameClash(
+                                f"two images of the source would be called {name!r}: rename one of them"
                             )
-                        seen.add(name)
+                        seen.add(key)
                         out.write(line)
 
 

@@ -24,6 +24,10 @@ _SIGNATURES = (
 )
 
 
+class NameClash(InputError):
+    """Two images of a set would become one file; neither is ever put in the other's place."""
+
+
 def image_path(root: Path, image_id: str) -> Path:
     """The path of an image; inside a container file it goes on with the name in it.
 

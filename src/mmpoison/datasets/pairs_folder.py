@@ -15,7 +15,7 @@ import numpy as np
 
 from mmpoison.datasets.builder import PairsBuilder, check_relative
 from mmpoison.datasets.containers import split_container
-from mmpoison.datasets.image_bytes import file_name, read_image_bytes
+from mmpoison.datasets.image_bytes import NameClash, file_name, read_image_bytes
 from mmpoison.datasets.manifest import PoisonManifest
 from mmpoison.datasets.pairs import SPLITS, PairDataset
 from mmpoison.errors import InputError
@@ -293,7 +293,7 @@ def _extract_images(pairs: PairDataset, folder: Path) -> tuple[PairDataset, Sequ
         data = read_image_bytes(pairs.root, image_id)
         name = file_name(*inner, data)
         if name in taken:
-            raise InputError(f"{pairs.root / image_id}: another image is called {name!r} already")
+            raise NameClash(f"{pairs.root / image_id}: another image is called {name!r} already")
         taken.add(name)
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(data)

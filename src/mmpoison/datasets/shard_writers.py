@@ -15,6 +15,7 @@ from typing import Any, Literal
 from mmpoison.datasets.containers import split_container
 from mmpoison.datasets.image_bytes import (
     EXTENSIONS,
+    NameClash,
     file_name,
     image_extension,
     image_path,
@@ -68,6 +69,10 @@ def write_shard(
         root: Folder that their ids start from.
         folder: Where the shard goes; files that are there from an interrupted attempt are replaced.
         images: Whether a pairs folder gets links, copies or no images, and Parquet bytes or paths (`none`).
+
+    Raises:
+        NameClash: If an image would take the place of another. Shards that are written one after the other do not see
+            it: who puts them together compares the names.
     """
     written = Written()
     if to == "parquet":
@@ -242,6 +247,8 @@ def _write_part(
                 name = line["image"]
                 if images != "none":
                     name = _place(root, name, folder, copy=images == "copy")
+            except NameClash:
+                raise
             except InputError as error:
                 written.problems.append(str(error))
                 continue
@@ -259,10 +266,17 @@ def _place(root: Path, image_id: str, folder: Path, *, copy: bool) -> str:
             f"{root / image_id}: an image cannot be called {name!r}, a file of the data set is"
         )
     target = folder / name
-    target.parent.mkdir(parents=True, exist_ok=True)
+    clash = NameClash(f"{root / image_id}: another image of the source is called {name!r} too")
     try:
+        target.parent.mkdir(parents=True, exist_ok=True)
         # never written into: it may be a hard link to an image of the source
         target.unlink(missing_ok=True)
+    except (FileExistsError, NotADirectoryError, IsADirectoryError, PermissionError):
+        # one is called as a folder of another is
+        if target.is_dir() or any(parent.is_file() for parent in target.parents):
+            raise clash from None
+        raise
+    try:
         if inner is not None:
             with target.open("xb") as made:
                 made.write(data)
@@ -280,7 +294,8 @@ def _place(root: Path, image_id: str, folder: Path, *, copy: bool) -> str:
         with source.open("rb") as original, target.open("xb") as made:
             shutil.copyfileobj(original, made)
     except FileExistsError:
-        raise InputError(f"{root / image_id}: another image is called {name!r} too") from None
+        # another thread has put it there since
+        raise clash from None
     except (FileNotFoundError, IsADirectoryError):
         raise InputError(f"{root / image_id}: no such image") from None
     return name
