@@ -246,7 +246,7 @@ class TestDataset:
             assert {"out", "progress"} <= set(inspect.signature(source.build).parameters)
 
     def test_refuses_an_option_it_does_not_have(self, name: str, tmp_path: Path) -> None:
-        with pytest.raises(InputError, match=f"data set '{name}' has no option 'colour'"):
+        with pytest.raises(InputError, match=f"'{name}' has no option 'colour'"):
             load_dataset(name, tmp_path, options={"colour": "blue"})
 
     def test_can_be_had(self, name: str) -> None:

@@ -28,14 +28,14 @@ def test_convert(cli: Callable[..., Any], square_folder: Path, tmp_path: Path) -
 def test_options_and_what_is_left_out(
     cli: Callable[..., Any], square_folder: Path, tmp_path: Path
 ) -> None:
-    (tmp_path / "a.csv").write_text("1;2\nsheep/00.png;one\nsheep/99.png;two\n")
+    (tmp_path / "a.csv").write_text("1|2\nsheep/00.png|one\nsheep/99.png|two\n")
     done = cli(
         "data", "convert", tmp_path / "a.csv", "--out", tmp_path / "out", "--to", "parquet",
-        "--option", "image_column=1", "--option", "caption_column=2", "--option", "separator=;",
+        "--option", "image_column=1", "--option", "caption_column=2", "--option", "separator=|",
         "--option", f"images={square_folder}",
     )  # fmt: skip
     assert done.code == 0, done.err
-    assert "1 images, 1 pairs in 1 shards" in done.out
+    assert "1 image, 1 pair in 1 shard" in done.out
     assert f"1 left out: {tmp_path / 'out' / 'problems.txt'}" in done.out
     assert "sheep/99.png: no such image" in (tmp_path / "out" / "problems.txt").read_text()
 

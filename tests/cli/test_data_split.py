@@ -81,10 +81,10 @@ def test_images_that_are_not_the_same(cli: Cli, work: Path) -> None:
     (work / "squares" / "captions.jsonl").write_text("\n".join(lines[1:]) + "\n")
     refused = cli("data", "split", "squares", "--apply", "s.json")
     assert refused.code == 2
-    assert "s.json: 1 images are not in the data, the first: 'aeroplane/00.png'" in refused.err
+    assert "s.json: 1 image is not in the data, the first: 'aeroplane/00.png'" in refused.err
     allowed = cli("data", "split", "squares", "--apply", "s.json", "--partial")
     assert allowed.code == 0
-    assert "1 images are not in the data" in words(allowed.out)
+    assert "1 image is not in the data" in words(allowed.out)
 
 
 BAD: list[tuple[list[str], str]] = [

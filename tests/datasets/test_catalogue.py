@@ -46,7 +46,9 @@ def test_a_format_that_does_not_exist(write_lines: Callable[..., Path]) -> None:
 
 
 def test_an_unknown_option_names_those_there_are(write_lines: Callable[..., Path]) -> None:
-    with pytest.raises(InputError, match="has no option 'imges': it has images, strict"):
+    with pytest.raises(
+        InputError, match="has no option 'imges': did you mean 'images'\\? it has images, strict"
+    ):
         load_pairs(write_lines(LINE), imges="x")
 
 
@@ -54,7 +56,7 @@ def test_what_was_left_out_is_said_once(write_lines: Callable[..., Path]) -> Non
     folder = write_lines(LINE, {"image": "../up.jpg", "captions": ["x"]})
     with pytest.raises(InputError, match="leaves the folder"):
         load_pairs(folder)
-    with pytest.warns(MmpoisonWarning, match=r"1 entries were left out.*\.\./up\.jpg"):
+    with pytest.warns(MmpoisonWarning, match=r"1 entry left out.*\.\./up\.jpg"):
         pairs = load_pairs(folder, strict=False)
     assert len(pairs) == 2
     assert len(pairs.problems) == 1

@@ -137,7 +137,7 @@ def test_all_take_the_same_options() -> None:
 )
 def test_the_real_sample_is_too_small_for_a_test(tmp_path: Path) -> None:
     options = {"year": 2017, "test_per_class": 1}
-    with pytest.raises(InputError, match="has 1 images"):
+    with pytest.raises(InputError, match="has 1 image,"):
         load_dataset("coco-paper", SHARED / "coco_mini", options=options)
 
 

@@ -181,7 +181,7 @@ def test_a_data_set_of_the_hub(
     assert asked == [("org/name", {"config": "small"})]
     assert content(load_pairs(tmp_path / "out")) == content(squares)
     message = refusal("hf:org/name", tmp_path / "b", to="parquet", options={"colour": 1})
-    assert message.startswith("hf:org/name: has no option 'colour': it has config, ")
+    assert message.startswith("hf:org/name has no option 'colour': it has config, ")
 
 
 # -- other readers ---------------------------------------------------------------------------------

@@ -283,7 +283,7 @@ def test_what_cannot_be_had() -> None:
     with pytest.raises(InputError, match=r"'flickr30k' cannot be made here: .*fill in its form"):
         build_dataset("flickr30k", Path("nowhere"))
     with pytest.raises(
-        InputError, match=r"building coco: unknown option 'yaer': did you mean 'year'"
+        InputError, match=r"building coco has no option 'yaer': did you mean 'year'"
     ):
         build_dataset("coco", Path("nowhere"), options={"yaer": 2017})
     with pytest.raises(InputError, match="unknown data set 'cocoa': did you mean 'coco'"):
@@ -296,7 +296,7 @@ def test_what_cannot_be_had() -> None:
     [
         ({"year": 2015}, "year=2015: is none of 2014, 2017"),
         ({"parts": "test"}, "parts='test': is none of train, val, both"),
-        ({"images": "few"}, "images='few': is none of True, False"),
+        ({"images": "few"}, "building coco, option images=few: true or false is needed"),
     ],
 )
 def test_wrong_options_of_coco(options: dict[str, Any], message: str, tmp_path: Path) -> None:

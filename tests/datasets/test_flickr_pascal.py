@@ -125,7 +125,7 @@ def test_images_that_no_one_else_has_are_left_out(tmp_path: Path) -> None:
     write_flickr(tmp_path / "flickr30k")
     extra = {"mine.jpg": {"category": "sheep", "captions": ["my sheep"]}}
     write_pascal(tmp_path / "pascal-sentences", list(PUBLISHED.splits), **extra)
-    with pytest.warns(MmpoisonWarning, match=r"1 images are not in the published split.*mine.jpg"):
+    with pytest.warns(MmpoisonWarning, match=r"1 image is not in the published split.*mine.jpg"):
         pairs = load_dataset("flickr-pascal", tmp_path)
     assert len(pairs.images) == 1006
     # with another seed there is nothing published to keep to
@@ -150,7 +150,7 @@ def test_a_missing_part_is_one_line(root: Path, missing: str) -> None:
 
 
 def test_wrong_options_are_one_line(root: Path) -> None:
-    with pytest.raises(InputError, match="split_seed='x': a whole number"):
+    with pytest.raises(InputError, match="option split_seed=x: a whole number"):
         load_dataset("flickr-pascal-b", root, options={"split_seed": "x"})
     with pytest.raises(InputError, match="no such folder, flickr-pascal needs"):
         load_flickr_pascal(root / "nowhere")

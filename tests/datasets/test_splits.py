@@ -119,7 +119,7 @@ def test_missing_and_other_images_are_named(tmp_path: Path) -> None:
         apply_split(other, file)
     assert str(error.value) == (
         f"{file}: 2 images are not in the data, the first: 'a/2.jpg'; "
-        f"{file}: 2 images of the data are not in the split, the first: 'a/9.jpg'"
+        f"{file}: 2 images are in the data, but not in the split, the first: 'a/9.jpg'"
     )
     part = apply_split(other, file, strict=False)
     assert list(part.images.ids) == ["a/1.jpg", "b/4.jpg"]

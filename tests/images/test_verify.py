@@ -196,10 +196,10 @@ def test_copies_within_a_split_are_a_note(load: Load) -> None:
     assert found.problems == []
     notes = " / ".join(found.notes)
     assert "2 images have the pixels of another, the first: 0.png = 1.png" in notes
-    assert "images with equal pixels carry different labels (1 groups of them)" in notes
+    assert "images with equal pixels carry different labels (1 group of them)" in notes
     found = verify_pairs(load((0, "train", None, "png", "x"), (0, "val", None, "png", "y")))
     assert found.problems == []
-    assert "2 images with equal pixels lie in train and val" in found.notes
+    assert "2 images with equal pixels, in train and val" in found.notes
 
 
 def test_near_images_are_a_note(load: Load) -> None:

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
-import yaml
 
 from mmpoison.cli.console import console, monitor
 from mmpoison.errors import InputError
+from mmpoison.wording import count_of
 
 app = typer.Typer(help="List, build and verify data sets.", no_args_is_help=True)
 
@@ -62,7 +62,9 @@ def build(
         )
     source = DATASETS[name]
     counts = load_dataset(name, out).counts()
-    console.print(f"{out}: {counts['images']:,} images, {counts['pairs']:,} pairs")
+    console.print(
+        f"{out}: {count_of(counts['images'], 'image')}, {count_of(counts['pairs'], 'pair')}"
+    )
     for line in (source.attribution, source.terms and f"terms: {source.terms}"):
         if line:
             console.print(line, highlight=False, soft_wrap=True, markup=False)
@@ -141,14 +143,18 @@ def split(
     frozen = FrozenSplit.of(pairs, Path(data).name, ids)
     counts = frozen.counts()
     parts = ", ".join(f"{counts[part]:,} {part}" for part in ("train", "val", "test"))
-    console.print(f"{parts} images, {counts['classes']} classes", highlight=False)
+    console.print(
+        f"{parts} images, {count_of(counts['classes'], 'class', 'classes')}", highlight=False
+    )
     console.print(f"sha256 {frozen.sha256}", highlight=False, soft_wrap=True)
     if save is not None:
         frozen.write(save)
         console.print(f"{save}: written", markup=False, highlight=False, soft_wrap=True)
     if out is not None:
         save_pairs(pairs, out, images=images)
-        console.print(f"{out}: {len(pairs):,} pairs", markup=False, highlight=False, soft_wrap=True)
+        console.print(
+            f"{out}: {count_of(len(pairs), 'pair')}", markup=False, highlight=False, soft_wrap=True
+        )
 
 
 @app.command()
@@ -207,7 +213,8 @@ def convert(
         )
     again = f", {done.kept_shards} of them from before" if done.kept_shards else ""
     console.print(
-        f"{out}: {done.images:,} images, {done.pairs:,} pairs in {done.shards} shards{again}",
+        f"{out}: {count_of(done.images, 'image')}, {count_of(done.pairs, 'pair')} in "
+        f"{count_of(done.shards, 'shard')}{again}",
         highlight=False,
         soft_wrap=True,
     )
@@ -277,14 +284,13 @@ def verify(
 
 
 def _data_options(assignments: list[str]) -> dict[str, Any]:
-    """The options of a data set as given on the command line, each value read as YAML."""
+    """The options of a data set as given on the command line; which values are numbers the data set knows."""
     options: dict[str, Any] = {}
     for assignment in assignments:
         key, equals, value = assignment.partition("=")
         if not key or not equals:
             raise InputError(f"--option {assignment!r}: KEY=VALUE is needed, e.g. per_class=20")
-        try:
-            options[key] = yaml.safe_load(value)
-        except yaml.YAMLError:
-            raise InputError(f"--option {assignment!r}: the value is not valid YAML") from None
+        if key in options:
+            raise InputError(f"--option {key} is given twice: give it once")
+        options[key] = value
     return options

@@ -15,6 +15,7 @@ from mmpoison.datasets.pairs_folder import CAPTIONS_FILE
 from mmpoison.images.store import stored_pixels
 from mmpoison.images.verification import Verification
 from mmpoison.reporting import safe_text
+from mmpoison.wording import count_of
 
 SHOWN = 10
 """So many lines of each kind of problem are printed; `--json` and `--out` have all."""
@@ -120,7 +121,7 @@ def show_known_data(known: dict[str, Any], console: Console, *, details: bool = 
         console.print("[bold]Decoded images kept for the next run[/bold] (may be deleted)")
         for entry in stored:
             line = (
-                f"  {_size(entry['bytes'])}  {entry['images']:,} images of {entry['size']} pixels of "
+                f"  {_size(entry['bytes'])}  {count_of(entry['images'], 'image')} of {entry['size']} pixels of "
                 f"{entry['images_of']}: {entry['folder']}"
             )
             console.print(safe_text(line), highlight=False, soft_wrap=True)
@@ -159,7 +160,7 @@ def _images_in(place: Path) -> int | None:
 
 def _place(place: dict[str, Any]) -> str:
     count = place["images"]
-    return place["path"] if count is None else f"{place['path']} ({count:,} images)"
+    return place["path"] if count is None else f"{place['path']} ({count_of(count, 'image')})"
 
 
 def _size(count: int) -> str:

@@ -13,6 +13,7 @@ from mmpoison.datasets.builder import PairsBuilder, check_relative
 from mmpoison.datasets.choices import hash_order
 from mmpoison.datasets.pairs import PairDataset
 from mmpoison.errors import InputError
+from mmpoison.wording import count_of
 
 MISSING = ("skip", "keep")
 
@@ -185,8 +186,8 @@ def split_per_class(entries: Sequence[Entry], test_per_class: int | None, seed: 
         tested = len(images) - len(images) // 2 if test_per_class is None else test_per_class
         if test_per_class is not None and tested >= len(images):
             raise InputError(
-                f"data option test_per_class={tested}: class {label!r} has {len(images)} images, which leaves none to "
-                "train"
+                f"data option test_per_class={tested}: class {label!r} has {count_of(len(images), 'image')}, which "
+                "leaves none to train"
             )
         keys = [f"{label}/{entry.image_id.rpartition('/')[2]}" for entry in images]
         for position in hash_order(keys, seed, "split")[:tested]:

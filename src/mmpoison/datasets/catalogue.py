@@ -11,9 +11,11 @@ from typing import Any
 
 import numpy as np
 
+from mmpoison.datasets.options import fit_options
 from mmpoison.datasets.pairs import PairDataset
 from mmpoison.errors import InputError, MmpoisonWarning
 from mmpoison.registry import Registry
+from mmpoison.wording import count_of
 
 Progress = Callable[[int, int], None]
 
@@ -103,7 +105,7 @@ def load_dataset(
         place = Path(name)
         source = recognise(place) if format is None else DATASETS[format]
         if root is not None:
-            options = {**(options or {}), "images": root}
+            options = {**(options or {}), "images": image_folder(source, root)}
     return _load(source, place, seed, dict(options or {}))
 
 
@@ -157,7 +159,7 @@ def stream_pairs(
     """
     place = Path(path)
     source = recognise(place) if format is None else DATASETS[format]
-    _check_options(source, options)
+    options = _fitted(source, options)
     if source.stream is not None:
         yield from source.stream(place, images_at_once, **options)
         return
@@ -191,6 +193,21 @@ def recognise(path: Path) -> DataSource:
     return best[0][1]
 
 
+def image_folder(source: DataSource, folder: str | Path) -> Path:
+    """The folder that relative paths of a format start from.
+
+    Raises:
+        InputError: If it has no such paths, or there is no such folder.
+    """
+    if "images" not in source.options:
+        raise InputError(
+            f"{folder}: {source.name} knows where its images are, no other folder can be named"
+        )
+    if not Path(folder).is_dir():
+        raise InputError(f"{folder}: no such folder of images")
+    return Path(folder)
+
+
 def find_root(source: DataSource) -> Path | None:
     """Where a named data set lies on this machine: `$MMPOISON_DATA/NAME` or its home there, or None."""
     base = os.environ.get(DATA_VARIABLE)
@@ -203,16 +220,16 @@ def find_root(source: DataSource) -> Path | None:
 def _load(
     source: DataSource, place: Path | None, seed: int, options: Mapping[str, Any]
 ) -> PairDataset:
-    _check_options(source, options)
+    fitted = _fitted(source, options)
     if place is not None and not place.exists():
         raise InputError(f"{place}: no such folder, {source.name} needs {source.where_from}")
-    return _warned(source.load(place, seed, **options), place)
+    return _warned(source.load(place, seed, **fitted), place)
 
 
 def _warned(pairs: PairDataset, place: Path | str | None) -> PairDataset:
     if pairs.problems:
         warnings.warn(
-            f"{place}: {len(pairs.problems)} entries were left out, the first: {pairs.problems[0]} "
+            f"{place}: {count_of(len(pairs.problems), 'entry', 'entries')} left out, the first: {pairs.problems[0]} "
             "(mmpoison data verify lists all)",
             MmpoisonWarning,
             stacklevel=4,
@@ -220,9 +237,6 @@ def _warned(pairs: PairDataset, place: Path | str | None) -> PairDataset:
     return pairs
 
 
-def _check_options(source: DataSource, options: Mapping[str, Any]) -> None:
-    if unknown := sorted(set(options) - set(source.options)):
-        raise InputError(
-            f"data set {source.name!r} has no option {unknown[0]!r}: "
-            f"it has {', '.join(source.options) or 'none'}"
-        )
+def _fitted(source: DataSource, options: Mapping[str, Any]) -> dict[str, Any]:
+    what = "format" if source.recognise is not None and not source.terms else "data set"
+    return fit_options(options, source.options, source.load, f"{what} {source.name!r}")

@@ -22,6 +22,7 @@ import numpy as np
 
 from mmpoison.datasets.arrow_schema import arrow_errors, default_image_column
 from mmpoison.errors import InputError
+from mmpoison.wording import count_of
 
 CONTAINERS = (".tar", ".parquet", ".arrow")
 
@@ -101,14 +102,18 @@ def walk_tar(
             try:
                 member = archive.next()
             except (tarfile.TarError, OSError, EOFError, ValueError, OverflowError) as error:
-                problem(f"{path}: broken after {count} members ({error}), what follows is lost")
+                problem(
+                    f"{path}: broken after {count_of(count, 'member')} ({error}), what follows is lost"
+                )
                 return
             if member is None:
                 break
             # else it keeps every header (the attribute has no documentation, and is used so everywhere)
             archive.members.clear()  # type: ignore[attr-defined]
             if member.size < 0 or member.offset < end:
-                problem(f"{path}: leads back to itself after {count} members, what follows is lost")
+                problem(
+                    f"{path}: leads back to itself after {count_of(count, 'member')}, what follows is lost"
+                )
                 return
             count += 1
             end = archive.offset
@@ -129,9 +134,11 @@ def walk_tar(
             raw.seek(end)
             block = raw.read(512)
         if any(block):
-            problem(f"{path}: broken after {count} members (no header), what follows is lost")
+            problem(
+                f"{path}: broken after {count_of(count, 'member')} (no header), what follows is lost"
+            )
         elif len(block) < 512:
-            problem(f"{path}: has no end mark after {count} members, it was cut short")
+            problem(f"{path}: has no end mark after {count_of(count, 'member')}, it was cut short")
 
 
 def _member_name(name: str) -> str | None:

@@ -20,9 +20,10 @@ from mmpoison.datasets.archives import unpack
 from mmpoison.datasets.cache import cache_folder
 from mmpoison.datasets.catalogue import DATASETS, Progress
 from mmpoison.datasets.download import Downloaded, check_space, download
+from mmpoison.datasets.options import fit_options
 from mmpoison.errors import InputError
 from mmpoison.files import atomic_folder, read_json, refuse_occupied, write_json
-from mmpoison.registry import Registry, unknown_name
+from mmpoison.registry import Registry
 
 LEDGER = "download.json"
 """What was fetched, from where, with its checksum; in the cache folder and in the finished data set."""
@@ -108,11 +109,9 @@ def build_dataset(
         build, known = DOWNLOADS[name].build, DOWNLOADS[name].options
     else:
         raise InputError(f"data set {name!r} cannot be made here: {source.where_from}")
-    for option in options or {}:
-        if option not in known:
-            raise InputError(f"building {name}: {unknown_name('option', option, list(known))}")
+    fitted = fit_options(options or {}, known, build, f"building {name}")
     refuse_occupied(out)
-    return build(out, seed=seed, progress=progress, **(options or {}))
+    return build(out, seed=seed, progress=progress, **fitted)
 
 
 def fetch_and_unpack(

@@ -19,6 +19,7 @@ from mmpoison.datasets.pascal_sentences import load_pascal_sentences
 from mmpoison.datasets.reshape import balanced, derived
 from mmpoison.datasets.splits import FrozenSplit, shipped_split
 from mmpoison.errors import InputError
+from mmpoison.wording import are
 
 FLICKR, PASCAL = "flickr30k", "pascal-sentences"
 FOLDERS = {FLICKR: (FLICKR,), PASCAL: (PASCAL, "pascal_sentences")}
@@ -95,7 +96,7 @@ def _as_published(pascal: PairDataset) -> PairDataset:
     problems = list(pascal.problems)
     if extra:
         problems.append(
-            f"{pascal.root}: {len(extra)} images are not in the published split, the first: {extra[0]}"
+            f"{pascal.root}: {are(len(extra), 'image')} not in the published split, the first: {extra[0]}"
         )
     return replace(fixed, problems=tuple(problems))
 

@@ -16,6 +16,7 @@ from mmpoison.datasets.catalogue import DATASETS, DataSource
 from mmpoison.datasets.columns import split_name
 from mmpoison.datasets.containers import arrow_batches
 from mmpoison.datasets.manifest_beside import with_manifest
+from mmpoison.datasets.options import fit_options
 from mmpoison.datasets.pairs import PairDataset
 from mmpoison.errors import InputError
 from mmpoison.files import read_json
@@ -72,9 +73,8 @@ def load_by_name(name: str, options: Mapping[str, Any]) -> PairDataset:
     Raises:
         InputError: If an option is unknown, and as for `load_hub`.
     """
-    if unknown := sorted(set(options) - set(HUB_OPTIONS)):
-        raise InputError(f"{name}: has no option {unknown[0]!r}: it has {', '.join(HUB_OPTIONS)}")
-    return load_hub(name.removeprefix(HUB_PREFIX), **options)
+    fitted = fit_options(options, HUB_OPTIONS, load_hub, name)
+    return load_hub(name.removeprefix(HUB_PREFIX), **fitted)
 
 
 def load_hub(

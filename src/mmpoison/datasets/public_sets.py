@@ -121,7 +121,6 @@ def build_coco(
     """
     one_of("year", year, (*YEARS, *map(str, YEARS)))
     one_of("parts", parts, (*PARTS, "both"))
-    one_of("images", images, (True, False))
     chosen = PARTS if parts == "both" else (parts,)
     files = coco_files(int(year), chosen, images)
     return fetch_and_unpack("coco", files, out, keep_archives=keep_archives, progress=progress)
@@ -193,7 +192,6 @@ def build_visual_genome(
     Raises:
         InputError: If the disk is too small or a file cannot be had.
     """
-    one_of("images", images, (True, False))
     files = VISUAL_GENOME_FILES + (VISUAL_GENOME_IMAGES if images else ())
     return fetch_and_unpack(
         "visual-genome", files, out, keep_archives=keep_archives, progress=progress

@@ -19,6 +19,7 @@ from mmpoison.datasets.choices import hash_order
 from mmpoison.datasets.labels import refuse_poisoned, relabel
 from mmpoison.datasets.pairs import PairDataset
 from mmpoison.errors import InputError
+from mmpoison.wording import count_of
 
 
 def balanced(pairs: PairDataset, seed: int = 0) -> PairDataset:
@@ -117,7 +118,7 @@ def split_per_class(pairs: PairDataset, test: int, seed: int = 0) -> PairDataset
     for label, count in pairs.counts()["classes"].items():
         if count <= test:
             raise InputError(
-                f"class {label!r} has {count} images: {test} for the test leave none to train"
+                f"class {label!r} has {count_of(count, 'image')}: {test} for the test leave none to train"
             )
     splits = ["train"] * len(pairs.images)
     for label in pairs.classes:

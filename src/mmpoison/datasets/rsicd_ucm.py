@@ -16,6 +16,7 @@ from mmpoison.datasets.pairs import BoolArray, ImageTable, PairDataset
 from mmpoison.datasets.pairs_folder import load_pairs_folder
 from mmpoison.errors import InputError
 from mmpoison.seeding import generator
+from mmpoison.wording import count_of
 
 WHERE_FROM = (
     "a folder with `rsicd/` and `ucm/`, each a pairs folder (captions.jsonl and images); RSICD: Lu et al. 2018, "
@@ -85,7 +86,7 @@ def _keep_some(first: BoolArray, unlabelled: int, seed: int) -> BoolArray:
     candidates = np.flatnonzero(first)
     if not 0 <= unlabelled <= len(candidates):
         raise InputError(
-            f"data option unlabelled={unlabelled}: RSICD's training half has {len(candidates)} images"
+            f"data option unlabelled={unlabelled}: RSICD's training half has {count_of(len(candidates), 'image')}"
         )
     chosen = generator(seed, "unlabelled/rsicd").permutation(candidates)[:unlabelled]
     kept = ~first

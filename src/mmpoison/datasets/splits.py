@@ -21,6 +21,7 @@ from mmpoison.datasets.reshape import image_name
 from mmpoison.errors import InputError
 from mmpoison.files import write_json
 from mmpoison.registry import unknown_name
+from mmpoison.wording import are
 
 IdKind = Literal["path", "name"]
 """How a split knows an image: by its path in the data set, or by its file name in whatever folder."""
@@ -164,10 +165,10 @@ class FrozenSplit:
                 f"the data have {keys[0]!r}"
             )
         found = [
-            f"{where}: {len(names)} images {what}, the first: {names[0]!r}"
+            f"{where}: {are(len(names), 'image')} {what}, the first: {names[0]!r}"
             for names, what in (
-                (missing, "are not in the data"),
-                (extra, "of the data are not in the split"),
+                (missing, "not in the data"),
+                (extra, "in the data, but not in the split"),
             )
             if names
         ]

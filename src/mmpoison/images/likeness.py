@@ -11,7 +11,7 @@ import numpy as np
 from mmpoison.datasets.pairs import SPLITS, UNLABELLED, PairDataset
 from mmpoison.images.duplicates import Indices, equal_groups, near_pairs
 from mmpoison.images.scan import ImageScan
-from mmpoison.images.verification import are
+from mmpoison.wording import are, count_of
 
 EXAMPLES = 100
 """So many pairs of nearly equal images are listed; there may be as many as pairs of images."""
@@ -105,10 +105,10 @@ class Likeness:
             )
         for splits, count in sorted(self.across.items()):
             if splits != "train and test":
-                notes.append(f"{count:,} images with equal pixels lie in {splits}")
+                notes.append(f"{count_of(count, 'image')} with equal pixels, in {splits}")
         if self.disagreeing:
             notes.append(
-                f"images with equal pixels carry different labels ({self.disagreeing:,} groups of them)"
+                f"images with equal pixels carry different labels ({count_of(self.disagreeing, 'group')} of them)"
             )
         if self.near["pairs"]:
             first, second, distance = self.near["examples"][0]

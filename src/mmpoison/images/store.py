@@ -31,6 +31,7 @@ from mmpoison.files import write_json
 from mmpoison.images.decode import TRANSFORM, BrokenImage, read_image, try_decode_images
 from mmpoison.images.preparation import Pixels, Preparation
 from mmpoison.images.sources import image_stat
+from mmpoison.wording import count_of
 
 IN_MEMORY = 128 * 2**20
 """Up to so many bytes of pixels are decoded in memory: it takes seconds, and a file for each small set is no help."""
@@ -121,7 +122,7 @@ class PixelStore:
             )
             pixels = _open(folder, len(ids), preparation.image_size)
         if reasons and broken == "raise":
-            count = f"{len(reasons):,} of {len(ids):,} images cannot be read"
+            count = f"{len(reasons):,} of {count_of(len(ids), 'image')} cannot be read"
             raise InputError(
                 f"{count}, the first: {min(reasons.values())} (`mmpoison data verify` names them all; repair them or "
                 "take them out of the data)"

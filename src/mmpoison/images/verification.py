@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from mmpoison.wording import count_of
+
 
 @dataclass(frozen=True)
 class Verification:
@@ -49,7 +51,9 @@ class Verification:
         rows["images"] = f"{counts['images']:,}"
         rows["pairs"] = f"{counts['pairs']:,}"
         for split, numbers in counts["splits"].items():
-            rows[split] = f"{numbers['images']:,} images, {numbers['pairs']:,} pairs"
+            rows[split] = (
+                f"{count_of(numbers['images'], 'image')}, {count_of(numbers['pairs'], 'pair')}"
+            )
         rows["classes"] = _classes(counts["classes"])
         rows["captions"] = _captions(self.captions)
         if self.images is not None:
@@ -62,7 +66,7 @@ class Verification:
         rows["poisoned"] = (
             "no manifest"
             if self.poison is None
-            else f"{self.poison['pairs']:,} pairs ({self.poison['rate']:.2%}), "
+            else f"{count_of(self.poison['pairs'], 'pair')} ({self.poison['rate']:.2%}), "
             f"{', '.join(self.poison['goals'])}, mode {self.poison['mode']}"
         )
         rows["fingerprint"] = self.fingerprint
@@ -86,24 +90,13 @@ class Verification:
         }
 
 
-def are(count: int, what: str) -> str:
-    """How many there are, as the beginning of a sentence.
-
-    >>> are(1, "image"), are(1200, "image")
-    ('1 image is', '1,200 images are')
-    """
-    return f"{count:,} {what} is" if count == 1 else f"{count:,} {what}s are"
-
-
 def _classes(classes: Mapping[str, int]) -> str:
     if not classes:
         return "none"
     fewest, most = min(classes, key=classes.__getitem__), max(classes, key=classes.__getitem__)
     if classes[fewest] == classes[most]:
-        return f"{len(classes)}, {classes[most]:,} images each"
-    return (
-        f"{len(classes)}, from {classes[fewest]:,} images ({fewest}) to {classes[most]:,} ({most})"
-    )
+        return f"{len(classes)}, {count_of(classes[most], 'image')} each"
+    return f"{len(classes)}, from {count_of(classes[fewest], 'image')} ({fewest}) to {classes[most]:,} ({most})"
 
 
 def _captions(captions: Mapping[str, Any]) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from mmpoison import datasets
-from mmpoison.datasets.catalogue import DATASETS, recognise
+from mmpoison.datasets.catalogue import DATASETS, image_folder, recognise
 from mmpoison.datasets.pairs import SPLITS, PairDataset
 from mmpoison.datasets.pairs_folder import MANIFEST_FILE, load_pairs_folder
 from mmpoison.errors import InputError, MmpoisonWarning
@@ -18,7 +18,8 @@ from mmpoison.images.caption_check import CONTEXT, CaptionFacts, check_captions
 from mmpoison.images.likeness import Likeness
 from mmpoison.images.manifest_check import manifest_problems
 from mmpoison.images.scan import ImageScan, can_hash_perceptually, scan_images
-from mmpoison.images.verification import Verification, are
+from mmpoison.images.verification import Verification
+from mmpoison.wording import are, count_of
 
 __all__ = ["Verification", "load_to_verify", "verify_pairs"]
 
@@ -62,7 +63,7 @@ def load_to_verify(
         if "strict" in source.options:
             given.setdefault("strict", False)
         if root is not None:
-            given["images"] = root
+            given["images"] = image_folder(source, root)
         try:
             return datasets.load_pairs(place, format=source.name, **given), source.name, []
         except InputError as error:
@@ -230,7 +231,7 @@ def _class_notes(pairs: PairDataset) -> list[str]:
     sizes = np.bincount(table.class_codes[labelled], minlength=len(table.classes))
     if sizes.max() >= IMBALANCE * max(int(sizes.min()), 1):
         notes.append(
-            f"the classes are uneven: {sizes.max():,} images of {table.classes[sizes.argmax()]}, "
+            f"the classes are uneven: {count_of(int(sizes.max()), 'image')} of {table.classes[sizes.argmax()]}, "
             f"{sizes.min():,} of {table.classes[sizes.argmin()]}"
         )
     tested = labelled & (table.split_codes == SPLITS.index("test"))

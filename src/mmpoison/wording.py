@@ -1,0 +1,21 @@
+"""Numbers in sentences."""
+
+from __future__ import annotations
+
+
+def count_of(count: int, what: str, several: str | None = None) -> str:
+    """A number of things, in the right number.
+
+    >>> count_of(1, "image"), count_of(1200, "image"), count_of(2, "class", "classes")
+    ('1 image', '1,200 images', '2 classes')
+    """
+    return f"{count:,} {what if count == 1 else several or what + 's'}"
+
+
+def are(count: int, what: str) -> str:
+    """How many there are, as the beginning of a sentence.
+
+    >>> are(1, "image"), are(1200, "image")
+    ('1 image is', '1,200 images are')
+    """
+    return f"{count_of(count, what)} {'is' if count == 1 else 'are'}"
