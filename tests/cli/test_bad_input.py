@@ -275,4 +275,8 @@ def test_a_diverged_loss_is_one_line_too(cli: Cli, work: Path, snapshot: Snapsho
     assert result.code == 1
     assert result.err.startswith("mmpoison: the loss is ")
     assert len(result.err.splitlines()) == 1
+    # the log of what happened stays, beside the model that did not come about
+    lines = (work / "out.training" / "steps.jsonl").read_text().splitlines()
+    assert all(json.loads(line)["step"] for line in lines)
+    shutil.rmtree(work / "out.training")
     assert snapshot(work) == before

@@ -239,7 +239,7 @@ def test_the_cache_is_not_used_for_anything_else(
     # heads and temperature do not count, trunks do
     with torch.no_grad():
         encoder.logit_scale.add_(1)
-        next(iter(encoder.head_modules()[0].parameters())).add_(1)
+        encoder.head_parameters()[0].add_(1)
     prepare_features(encoder, pairs, cache=cache)
     assert entries() == 1
     prepare_features(make_heads_encoder(1), pairs, cache=cache)
@@ -289,7 +289,7 @@ def test_training_heads_on_features_equals_training_them_in_the_whole_model(
         )
     for one, other in zip(fast.epochs, whole.epochs, strict=True):
         assert one["loss"] == pytest.approx(other["loss"], abs=1e-4)
-    heads = {id(p) for head in fast.encoder.head_modules() for p in head.parameters()}
+    heads = {id(p) for p in fast.encoder.head_parameters()}
     for (name, after), before in zip(
         fast.encoder.module.named_parameters(), encoder.module.parameters(), strict=True
     ):

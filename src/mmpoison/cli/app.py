@@ -13,6 +13,7 @@ from mmpoison._version import __version__
 from mmpoison.cli import data, poison, run, stages
 from mmpoison.cli.console import stderr
 from mmpoison.errors import InputError, MmpoisonWarning, ResultError
+from mmpoison.processes import end_processes
 
 INTERRUPTED = 130
 
@@ -51,6 +52,7 @@ def main() -> None:
     try:
         # not standalone: typer would draw a box of several lines around its own errors
         code = app(standalone_mode=False)
+        end_processes()
     except TyperException as error:
         if "NoArgs" in type(error).__name__:  # a group without a verb: its help is the message
             typer.echo(error.format_message())

@@ -18,6 +18,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from mmpoison.processes import is_main_process
 from mmpoison.reporting import safe_text
 from mmpoison.reporting._text import visible
 
@@ -28,7 +29,8 @@ if TYPE_CHECKING:
     from mmpoison.models import DualEncoder
     from mmpoison.training import Step
 
-console = Console()
+# of several processes only the first one speaks
+console = Console(quiet=not is_main_process())
 
 
 def stderr(line: str) -> None:

@@ -16,6 +16,9 @@ OutOption = Annotated[Path | None, typer.Option("--out", help="Run folder to mak
 SetOption = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a key of the recipe.")
 ]
+DeviceOption = Annotated[
+    str, typer.Option("--device", help="auto (a GPU where there is one), cpu, cuda or cuda:N.")
+]
 
 
 def add_commands(app: typer.Typer) -> None:
@@ -29,12 +32,15 @@ def demo(
     out: OutOption = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of everything random.")] = 0,
     changes: SetOption = None,
+    device: DeviceOption = "auto",
 ) -> None:
     """Poison, fine-tune, measure, defend and show it, on data and a model that come with the package.
 
     Example: [bold]mmpoison demo[/bold]
     """
-    _run_seeds("openmoji", [seed], out, changes or [], data_root=None, save_models=True)
+    _run_seeds(
+        "openmoji", [seed], out, changes or [], data_root=None, save_models=True, device=device
+    )
 
 
 def run(
@@ -61,6 +67,7 @@ def run(
     save_models: Annotated[
         bool, typer.Option("--models/--no-models", help="Keep the checkpoints.")
     ] = True,
+    device: DeviceOption = "auto",
     show: Annotated[
         bool, typer.Option("--list", help="List the shipped recipes, one a line.")
     ] = False,
@@ -84,7 +91,15 @@ def run(
         given.append(f"attack.goal={goal[0] if len(goal) == 1 else json.dumps(goal)}")
     if mode is not None:
         given.append(f"attack.mode={mode}")
-    _run_seeds(recipe, parse_seeds(seeds), out, given, data_root=data_root, save_models=save_models)
+    _run_seeds(
+        recipe,
+        parse_seeds(seeds),
+        out,
+        given,
+        data_root=data_root,
+        save_models=save_models,
+        device=device,
+    )
 
 
 def report(
@@ -138,10 +153,13 @@ def _run_seeds(
     *,
     data_root: Path | None,
     save_models: bool,
+    device: str,
 ) -> None:
+    from mmpoison.devices import find_device
     from mmpoison.experiments.recipe import load_recipe, parse_changes
     from mmpoison.experiments.run import run_recipe
 
+    where = find_device(device)
     overrides = parse_changes(changes)
     if data_root is not None:
         overrides["data.root"] = str(data_root)
@@ -155,7 +173,7 @@ def _run_seeds(
             f"[bold]{safe_text(recipe.name)}[/bold], seed {recipe.seed}: {safe_text(recipe.description)}"
         )
         with monitor() as progress:
-            run_recipe(recipe, folder, monitor=progress, save_models=save_models)
+            run_recipe(recipe, folder, monitor=progress, save_models=save_models, device=where)
         _show(folder)
         finished.append(folder)
     if len(finished) > 1:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -28,6 +30,19 @@ TrainSetOption = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Change a training setting, e.g. epochs=2."),
 ]
+
+
+DeviceOption = Annotated[
+    str, typer.Option("--device", help="auto (a GPU where there is one), cpu, cuda or cuda:N.")
+]
+TrackOption = Annotated[
+    list[str] | None,
+    typer.Option("--track", help="Log to tensorboard, mlflow or wandb too; may be given again."),
+]
+FreshOption = Annotated[
+    bool,
+    typer.Option("--fresh", help="Start anew where a training that was stopped would go on."),
+]
 ImagesOption = Annotated[
     Literal["link", "copy", "none"],
     typer.Option("--images", help="Hard links (no copy), copies, or the table alone."),
@@ -48,13 +63,20 @@ def train(
     out: OutOption,
     seed: SeedOption = 0,
     changes: TrainSetOption = None,
+    device: DeviceOption = "auto",
+    track: TrackOption = None,
+    fresh: FreshOption = False,
     trust: TrustOption = False,
 ) -> None:
     """Fine-tune a model on the training pairs of a folder; the settings are the paper's unless changed.
 
+    A training that was stopped goes on with the same command, to the same weights as if it had not been.
+
     Example: [bold]mmpoison train --data poisoned --model openmoji-small --out model --set learning_rate=3e-4[/bold]
+
+    On two GPUs: [bold]torchrun --nproc-per-node 2 -m mmpoison train --data poisoned --model ViT-B-32 --out model[/bold]
     """
-    _train(data, model, out, seed, changes, split="train", trust=trust)
+    _train(data, model, out, seed, changes, device, track or (), fresh, split="train", trust=trust)
 
 
 def sterilize(
@@ -64,13 +86,28 @@ def sterilize(
     split: Annotated[str, typer.Option(help="The clean split to train on.")] = "val",
     seed: SeedOption = 0,
     changes: TrainSetOption = None,
+    device: DeviceOption = "auto",
+    track: TrackOption = None,
+    fresh: FreshOption = False,
     trust: TrustOption = False,
 ) -> None:
     """Repair a suspect checkpoint by fine-tuning it on pairs that you know to be clean.
 
     Example: [bold]mmpoison sterilize --data scenes --model model --out repaired --set epochs=1[/bold]
     """
-    _train(data, model, out, seed, changes, split=split, clean=True, trust=trust)
+    _train(
+        data,
+        model,
+        out,
+        seed,
+        changes,
+        device,
+        track or (),
+        fresh,
+        split=split,
+        clean=True,
+        trust=trust,
+    )
 
 
 def evaluate(
@@ -82,6 +119,7 @@ def evaluate(
     ] = None,
     seed: SeedOption = 0,
     out: Annotated[Path | None, typer.Option("--out", help="Write metrics.json here.")] = None,
+    device: DeviceOption = "auto",
     trust: TrustOption = False,
 ) -> None:
     """Measure what captions of A retrieve, and the model's usual quality.
@@ -90,6 +128,7 @@ def evaluate(
     """
     from mmpoison.attacks import Goal
     from mmpoison.datasets import load_pairs
+    from mmpoison.devices import find_device
     from mmpoison.evaluation import (
         TestEmbeddings,
         TestSet,
@@ -105,6 +144,7 @@ def evaluate(
 
     if out is not None:
         refuse_occupied(out)
+    where = find_device(device)
     pairs = load_pairs(data)
     aim = Goal.parse(goal, pairs.classes)
     test = TestSet.of(pairs)
@@ -116,7 +156,7 @@ def evaluate(
     pixels = None
     with monitor() as progress:
         for role, name in names.items():
-            encoder = load_encoder(name, trust=trust)
+            encoder = load_encoder(name, trust=trust).to(where)
             inputs = prepare_pixels(
                 encoder,
                 test.pairs,
@@ -157,6 +197,7 @@ def filter_(
         ),
     ] = None,
     images: ImagesOption = "link",
+    device: DeviceOption = "auto",
     trust: TrustOption = False,
 ) -> None:
     """Drop training pairs whose image and caption do not fit, before training.
@@ -166,16 +207,18 @@ def filter_(
 
     from mmpoison.datasets import load_pairs
     from mmpoison.defenses import RelevanceFilter, save_filtered
+    from mmpoison.devices import find_device
     from mmpoison.files import refuse_occupied
     from mmpoison.models import load_encoder, prepare_pixels
 
     refuse_occupied(out)
+    where = find_device(device)
     judge_filter = RelevanceFilter(threshold, clean_loss)
     pairs = load_pairs(data)
     in_train = pairs.in_split("train")
     judged = pairs.where(in_train)
     trusted = pairs.select(split="val")
-    judge = load_encoder(encoder, trust=trust)
+    judge = load_encoder(encoder, trust=trust).to(where)
     with monitor() as progress:
         inputs = prepare_pixels(judge, pairs, progress=progress.progress)
         result = judge_filter.apply(
@@ -198,6 +241,9 @@ def _train(
     out: Path,
     seed: int,
     changes: list[str] | None,
+    device: str,
+    track: Sequence[str],
+    fresh: bool,
     *,
     split: str,
     clean: bool = False,
@@ -205,29 +251,45 @@ def _train(
 ) -> None:
     from mmpoison.datasets import load_pairs
     from mmpoison.defenses import CleanFinetune
+    from mmpoison.devices import find_device
     from mmpoison.experiments.cards import model_card
     from mmpoison.experiments.recipe import parse_changes, parse_training
     from mmpoison.files import refuse_occupied
-    from mmpoison.models import load_encoder, prepare_features, prepare_pixels, save_checkpoint
-    from mmpoison.training import finetune
+    from mmpoison.models import load_encoder, prepare_pixels, save_checkpoint
+    from mmpoison.processes import is_main_process
+    from mmpoison.training import Checkpoints, LogOptions, finetune
 
     refuse_occupied(out)
+    where = find_device(device)
+    # beside the folder of the model, which appears whole or not at all
+    work = out.with_name(f"{out.name}.training")
+    checkpoints, log = Checkpoints(work), LogOptions(work, tuple(track))
+    log.check()
+    if fresh and is_main_process():
+        shutil.rmtree(work, ignore_errors=True)
     settings = parse_training(parse_changes(changes or []))
     pairs = load_pairs(data)
     part = pairs.select(split=split)
     if not len(part):
         raise InputError(f"{data}: split {split!r} has no pairs to train on")
-    start = load_encoder(model, trust=trust)
+    start = load_encoder(model, trust=trust).to(where)
     with monitor() as progress:
-        prepare: Any = prepare_features if settings.trainable == "heads" else prepare_pixels
-        inputs = prepare(start, part, progress=progress.progress)
-        on_step = progress.training("sterilizing" if clean else "training")
+        inputs = prepare_pixels(start, part, progress=progress.progress)
+        options: dict[str, Any] = {
+            "seed": seed,
+            "on_step": progress.training("sterilizing" if clean else "training"),
+            "checkpoints": checkpoints,
+            "log": log,
+            "progress": progress.progress,
+        }
         if clean:
-            result = CleanFinetune(settings).apply(start, part, inputs, seed=seed, on_step=on_step)
+            result = CleanFinetune(settings).apply(start, part, inputs, **options)
         else:
-            result = finetune(
-                start, part, inputs, settings, seed=seed, name=out.name, on_step=on_step
-            )
+            result = finetune(start, part, inputs, settings, name=out.name, **options)
+    if not is_main_process():
+        return
+    if result.resumed_from:
+        console.print(f"went on after step {result.resumed_from}")
     encoder = result.encoder
     poisoned = bool(part.poisoned.any())
     stage = "sterilized" if clean else "poisoned" if poisoned else "trained"
@@ -240,6 +302,8 @@ def _train(
         card=card,
         metadata={"training": result.summary(), "seed": seed, "poisoned": poisoned},
     )
+    checkpoints.clear()
+    work.rename(out / "logs")
     last = f", last loss {result.epochs[-1]['loss']:.3f}" if result.epochs else ""
     console.print(
         f"{out}: {result.steps} steps, {result.pairs_per_second:,.0f} pairs/s{last}",

@@ -9,8 +9,15 @@ from mmpoison.datasets.pairs import PairDataset
 from mmpoison.defenses.catalogue import DEFENSES, Kind
 from mmpoison.errors import InputError
 from mmpoison.models.dual_encoder import DualEncoder
-from mmpoison.models.inputs import PairInputs
-from mmpoison.training import Step, TrainingResult, TrainingSettings, finetune
+from mmpoison.models.inputs import PairInputs, ProgressFor
+from mmpoison.training import (
+    Checkpoints,
+    LogOptions,
+    Step,
+    TrainingResult,
+    TrainingSettings,
+    finetune,
+)
 
 
 @DEFENSES.register("clean-finetune")
@@ -44,6 +51,9 @@ class CleanFinetune:
         seed: int,
         name: str | None = None,
         on_step: Callable[[Step, DualEncoder], None] | None = None,
+        checkpoints: Checkpoints | None = None,
+        log: LogOptions | None = None,
+        progress: ProgressFor | None = None,
     ) -> TrainingResult:
         """Return a repaired copy of the encoder.
 
@@ -54,6 +64,9 @@ class CleanFinetune:
             seed: Seed of the run.
             name: Name of the repaired encoder.
             on_step: Called after every step.
+            checkpoints: Where to keep the state, as in `finetune`.
+            log: Where to log every step, as in `finetune`.
+            progress: Gives a progress callback, as in `finetune`.
 
         Raises:
             InputError: If a pair is marked as poisoned.
@@ -70,4 +83,7 @@ class CleanFinetune:
             seed=seed,
             name=name or f"{encoder.name}-sterilized",
             on_step=on_step,
+            checkpoints=checkpoints,
+            log=log,
+            progress=progress,
         )

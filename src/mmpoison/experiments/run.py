@@ -52,7 +52,13 @@ from mmpoison.models import (
 )
 from mmpoison.models.inputs import files_digest, preparation_key
 from mmpoison.seeding import generator
-from mmpoison.training import TrainingResult, TrainingSettings, finetune
+from mmpoison.training import (
+    Checkpoints,
+    LogOptions,
+    TrainingResult,
+    TrainingSettings,
+    finetune,
+)
 
 SUSPICIOUS_SHOWN = 12
 
@@ -61,7 +67,12 @@ LEAST_KEPT = 0.75
 
 
 def run_recipe(
-    recipe: Recipe, out: Path, *, monitor: Monitor | None = None, save_models: bool = True
+    recipe: Recipe,
+    out: Path,
+    *,
+    monitor: Monitor | None = None,
+    save_models: bool = True,
+    device: torch.device | str = "cpu",
 ) -> dict[str, Any]:
     """Run a recipe into a run folder; a run that was killed goes on where it was.
 
@@ -69,7 +80,8 @@ def run_recipe(
         recipe: What to do.
         out: The run folder: new, empty, or of an earlier try of the same recipe.
         monitor: Who is told how far it is.
-        save_models: Keep the checkpoints. Without them a killed run starts again.
+        save_models: Keep the checkpoints. Without them a killed run starts its last stages again.
+        device: Where to compute.
 
     Returns:
         The metrics, as written to `metrics.json`.
@@ -77,7 +89,9 @@ def run_recipe(
     Raises:
         InputError: If the recipe cannot be run on the data, or `out` holds something else.
     """
-    return _Run(recipe, out, monitor or SilentMonitor(), save_models).execute()
+    return _Run(
+        recipe, out, monitor or SilentMonitor(), save_models, torch.device(device)
+    ).execute()
 
 
 @dataclass(frozen=True)
@@ -101,6 +115,7 @@ class _Run:
     out: Path
     monitor: Monitor
     save_models: bool
+    device: torch.device
     start_digest: str = ""
     start_preparation: str = ""
     seconds: dict[str, float] = field(default_factory=dict)
@@ -130,7 +145,7 @@ class _Run:
         for part in recipe.transfer:
             self._load_transfer(part, aims_of(poisoned.manifest, pairs))
         with self._timed("inputs"):
-            start = load_encoder(recipe.model.name, trust=recipe.model.trust)
+            start = load_encoder(recipe.model.name, trust=recipe.model.trust).to(self.device)
             self._check_models(start)
             inputs = self._prepare(start, pairs, recipe.training)
         # nothing is written before all of it has been accepted
@@ -206,6 +221,7 @@ class _Run:
                 seed=self.recipe.seed,
                 name=f"{start.name}-aligned",
                 on_step=self.monitor.training("aligning the towers"),
+                **self._kept("pretrained"),
             )
 
         return self._stage(
@@ -236,6 +252,7 @@ class _Run:
                 seed=self.recipe.seed,
                 name=f"{self.recipe.name}-{name}",
                 on_step=self.monitor.training(f"training {name.replace('_', ' ')}"),
+                **self._kept(name),
             ),
             data=data,
             settings=self.recipe.training,
@@ -251,7 +268,7 @@ class _Run:
             if part.encoder == "pretrained":
                 judge, judge_inputs = pretrained, inputs
             else:
-                judge = load_encoder(part.encoder, trust=part.trust)
+                judge = load_encoder(part.encoder, trust=part.trust).to(self.device)
                 judge_inputs = prepare_pixels(
                     judge,
                     poisoned,
@@ -298,6 +315,7 @@ class _Run:
                 seed=recipe.seed,
                 name=f"{recipe.name}-sterilized",
                 on_step=self.monitor.training("sterilizing"),
+                **self._kept("sterilized"),
             ),
             data=poisoned,
             settings=part.training,
@@ -307,6 +325,14 @@ class _Run:
             "pairs": len(clean),
             "steps": training["steps"],
             "learning_rate": part.training.learning_rate,
+        }
+
+    def _kept(self, name: str) -> dict[str, Any]:
+        """Where a training's state and log are kept, and who is told of what comes before it."""
+        return {
+            "checkpoints": Checkpoints(self.out / "training" / name),
+            "log": LogOptions(self.out / "logs" / name),
+            "progress": self.monitor.progress,
         }
 
     def _stage(
@@ -322,14 +348,14 @@ class _Run:
         own = self.out / "models" / name
         if own.is_dir():
             self.monitor.say(f"{name}: taken from this run's folder")
-            return load_checkpoint(own)
+            return load_checkpoint(own).to(self.device)
         cached = cache_folder() / "models" / self._shared_key(name, data) if shared else None
         if cached is not None and cached.is_dir():
             self.monitor.say(f"{name}: taken from the cache")
             if self.save_models:
                 with atomic_folder(own) as folder:
                     shutil.copytree(cached, folder, dirs_exist_ok=True)
-            return load_checkpoint(cached)
+            return load_checkpoint(cached).to(self.device)
         with self._timed(f"train_{name}"):
             result = train()
         encoder = result.encoder
@@ -357,6 +383,7 @@ class _Run:
                     raise
         if self.save_models:
             save_checkpoint(encoder, own, card=card)
+        Checkpoints(self.out / "training" / name).clear()
         return encoder
 
     def _shared_key(self, name: str, data: PairDataset) -> str:
@@ -366,6 +393,7 @@ class _Run:
             "tool": __version__,
             "torch": torch.__version__,
             "threads": torch.get_num_threads(),
+            "device": self.device.type,
             "seed": self.recipe.seed,
             "data": data.fingerprint,
             "images": files_digest(data, data.used_images()),
@@ -561,7 +589,7 @@ class _Run:
             if settings is None:
                 continue
             if settings.trainable == "heads":
-                start.head_modules()
+                start.head_parameters()
             elif recipe.training.trainable == "heads":
                 raise InputError(
                     f"recipe key {key}.trainable is {settings.trainable!r}, but with training.trainable 'heads' the "

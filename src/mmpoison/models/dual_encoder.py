@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -32,7 +32,8 @@ class DualEncoder:
     """A dual encoder with the preprocessing and tokenizer it was trained with.
 
     Each encoder is a trunk and a head. The head is the projection into the shared space where the model keeps it apart
-    (timm and Hugging Face towers do); elsewhere the trunk is the whole encoder and the head passes through.
+    (CLIP's transformers, timm and Hugging Face towers do); elsewhere the trunk is the whole encoder and the head passes
+    through.
 
     Args:
         module: An open_clip `CLIP` or `CustomTextCLIP`.
@@ -131,7 +132,7 @@ class DualEncoder:
         Returns:
             Shape `(n, 3, size, size)`, float32, channels last in memory, on the encoder's device.
         """
-        tensor = torch.as_tensor(pixels).to(self.device)
+        tensor = torch.as_tensor(pixels).to(self.device, non_blocking=True)
         width = tensor.shape[2]
         # whole rows at a time: three channels are too few for the processor's vectors
         rows = tensor.flatten(2).float()
@@ -154,44 +155,54 @@ class DualEncoder:
     def image_trunk(self, inputs: Tensor) -> Tensor:
         """Features before the image head, shape `(n, f)`."""
         visual: Any = self.module.visual
-        if self.has_heads:
+        if hasattr(visual, "trunk"):
             features: Tensor = visual.trunk(inputs)
             return features
+        if self._image_projection is not None:
+            pooled: Tensor = visual._pool(visual.transformer(visual._embeds(inputs)))[0]
+            return pooled
         encoded = visual(inputs)
         # CoCa's image encoder gives its tokens too
         return torch.as_tensor(encoded[0] if isinstance(encoded, tuple) else encoded)
 
     def image_head(self, features: Tensor) -> Tensor:
         """Unit embeddings of images, shape `(n, d)`, float32."""
-        if self.has_heads:
-            visual: Any = self.module.visual
+        visual: Any = self.module.visual
+        if hasattr(visual, "trunk"):
             features = visual.head(features)
+        elif self._image_projection is not None:
+            features = features @ self._image_projection
         return F.normalize(features.float(), dim=-1)
 
     def text_trunk(self, tokens: Tensor) -> Tensor:
         """Features before the text head, shape `(n, f)`.
 
         The batch is cut at its longest caption where padding never changes the result (masked and causal towers).
+
+        Args:
+            tokens: Token ids, shape `(n, context)`, on any device; on the CPU the cut costs a GPU no wait.
         """
         short = tokens[:, : int(self.token_lengths(tokens).max())]
         module: Any = self.module
         if self._text_is_hugging_face:
-            tokens = short
+            tokens = short.to(self.device, non_blocking=True)
             mask = (tokens != module.text.config.pad_token_id).long()
             hidden = module.text.transformer(input_ids=tokens, attention_mask=mask)
-            pooled: Tensor = module.text.pooler(hidden, mask)
-            return pooled if self.has_heads else torch.as_tensor(module.text.proj(pooled))
+            return torch.as_tensor(module.text.pooler(hidden, mask))
         tower = getattr(module, "text", module)
         if _is_causal(tower):
-            return _causal_text(tower, short)
-        encoded: Tensor = module.encode_text(tokens)
+            return _causal_text(tower, short.to(self.device, non_blocking=True))
+        encoded: Tensor = module.encode_text(tokens.to(self.device, non_blocking=True))
         return encoded
 
     def text_head(self, features: Tensor) -> Tensor:
         """Unit embeddings of captions, shape `(n, d)`, float32."""
-        if self.has_heads:
-            text: Any = self.module.text
-            features = text.proj(features)
+        module: Any = self.module
+        if self._text_is_hugging_face:
+            features = module.text.proj(features)
+        elif (projection := self._text_projection) is not None:
+            linear = isinstance(projection, nn.Linear)
+            features = projection(features) if linear else features @ projection
         return F.normalize(features.float(), dim=-1)
 
     def encode_image(self, inputs: Tensor) -> Tensor:
@@ -205,14 +216,24 @@ class DualEncoder:
     # -- parts ----------------------------------------------------------------------------------------------------
 
     @property
-    def has_heads(self) -> bool:
-        """Whether both encoders keep their projection apart from their trunk."""
-        return hasattr(self.module.visual, "trunk") and self._text_is_hugging_face
-
-    @property
     def _text_is_hugging_face(self) -> bool:
         text = getattr(self.module, "text", None)
         return text is not None and hasattr(text, "pooler")
+
+    @property
+    def _image_projection(self) -> nn.Parameter | None:
+        """The matrix behind CLIP's vision transformer; ResNets project inside their attention pooling."""
+        visual = self.module.visual
+        projection = getattr(visual, "proj", None)
+        apart = isinstance(projection, nn.Parameter) and hasattr(visual, "_pool")
+        return projection if apart else None
+
+    @property
+    def _text_projection(self) -> Any:
+        """The projection behind CLIP's text transformer, a matrix or a linear layer, or None."""
+        tower = getattr(self.module, "text", self.module)
+        projection = getattr(tower, "text_projection", None)
+        return projection if _is_causal(tower) else None
 
     def image_parameters(self) -> list[nn.Parameter]:
         """All parameters of the image encoder."""
@@ -229,20 +250,41 @@ class DualEncoder:
             if id(parameter) not in image and name not in ("logit_scale", "logit_bias")
         ]
 
-    def head_modules(self) -> list[nn.Module]:
-        """The two projections.
+    def image_head_parameters(self) -> list[nn.Parameter]:
+        """The image projection; empty where the model does not keep it apart."""
+        visual: Any = self.module.visual
+        if hasattr(visual, "trunk"):
+            return list(visual.head.parameters())
+        return [] if self._image_projection is None else [self._image_projection]
+
+    def text_head_parameters(self) -> list[nn.Parameter]:
+        """The text projection; empty where the model does not keep it apart."""
+        text: Any = getattr(self.module, "text", None)
+        if self._text_is_hugging_face:
+            return list(text.proj.parameters())
+        projection = self._text_projection
+        if isinstance(projection, nn.Linear):
+            return list(projection.parameters())
+        return [] if projection is None else [projection]
+
+    def head_parameters(
+        self, side: Literal["both", "image", "text"] = "both"
+    ) -> list[nn.Parameter]:
+        """Parameters of the projections.
+
+        Args:
+            side: Of which encoder.
 
         Raises:
-            InputError: If the model does not keep them apart.
+            InputError: If the model does not keep one of them apart.
         """
-        if not self.has_heads:
+        image, text = self.image_head_parameters(), self.text_head_parameters()
+        if (side != "text" and not image) or (side != "image" and not text):
             raise InputError(
                 f"model {self.name!r} does not keep its projections apart, so they cannot be trained alone: "
                 "train both, image or text"
             )
-        visual: Any = self.module.visual
-        text: Any = self.module.text
-        return [visual.head, text.proj]
+        return {"both": image + text, "image": image, "text": text}[side]
 
 
 def _side(size: Any) -> int:
@@ -286,7 +328,7 @@ def _end_of_text(tower: Any, tokens: Tensor) -> Tensor:
 
 
 def _causal_text(module: Any, tokens: Tensor) -> Tensor:
-    """open_clip's text encoder for a batch shorter than the context, which it refuses itself.
+    """open_clip's text encoder before its projection, for a batch shorter than the context, which it refuses itself.
 
     The text tower is causal: a token never sees what follows it, so what is cut off behind the last end of text cannot
     change an output or a gradient.
@@ -296,8 +338,4 @@ def _causal_text(module: Any, tokens: Tensor) -> Tensor:
     mask = module.attn_mask[:length, :length]
     x = module.transformer(x.to(module.transformer.get_cast_dtype()), attn_mask=mask)
     x = module.ln_final(x)
-    x = x[torch.arange(len(x), device=x.device), _end_of_text(module, tokens)]
-    projection = module.text_projection
-    if projection is None:
-        return torch.as_tensor(x)
-    return torch.as_tensor(projection(x) if isinstance(projection, nn.Linear) else x @ projection)
+    return torch.as_tensor(x[torch.arange(len(x), device=x.device), _end_of_text(module, tokens)])

@@ -70,12 +70,28 @@ class PairInputs(ABC):
         return rows
 
     @abstractmethod
-    def encode_images(self, encoder: DualEncoder, rows: Rows) -> Tensor:
-        """Unit embeddings of images by row, shape `(n, d)`; gradients flow where they are enabled."""
+    def load_images(self, rows: Rows) -> Tensor:
+        """What the image encoder needs for these rows, on the CPU; no model runs, so a thread may do it ahead."""
 
     @abstractmethod
+    def load_texts(self, rows: Rows) -> Tensor:
+        """What the text encoder needs for these rows, on the CPU."""
+
+    @abstractmethod
+    def image_trunk(self, encoder: DualEncoder, loaded: Tensor) -> Tensor:
+        """Features before the image head of what `load_images` gave, shape `(n, f)`."""
+
+    @abstractmethod
+    def text_trunk(self, encoder: DualEncoder, loaded: Tensor) -> Tensor:
+        """Features before the text head of what `load_texts` gave, shape `(n, f)`."""
+
+    def encode_images(self, encoder: DualEncoder, rows: Rows) -> Tensor:
+        """Unit embeddings of images by row, shape `(n, d)`; gradients flow where they are enabled."""
+        return encoder.image_head(self.image_trunk(encoder, self.load_images(rows)))
+
     def encode_texts(self, encoder: DualEncoder, rows: Rows) -> Tensor:
         """Unit embeddings of captions by row, shape `(n, d)`; gradients flow where they are enabled."""
+        return encoder.text_head(self.text_trunk(encoder, self.load_texts(rows)))
 
 
 class PixelInputs(PairInputs):
@@ -88,11 +104,17 @@ class PixelInputs(PairInputs):
         self.tokens = tokens
         self.pixels = pixels
 
-    def encode_images(self, encoder: DualEncoder, rows: Rows) -> Tensor:
-        return encoder.encode_image(encoder.image_input(self.pixels.pixels[rows]))
+    def load_images(self, rows: Rows) -> Tensor:
+        return torch.from_numpy(self.pixels.pixels[rows])
 
-    def encode_texts(self, encoder: DualEncoder, rows: Rows) -> Tensor:
-        return encoder.encode_text(self.tokens[torch.as_tensor(rows)].long().to(encoder.device))
+    def load_texts(self, rows: Rows) -> Tensor:
+        return self.tokens[torch.as_tensor(rows)].long()
+
+    def image_trunk(self, encoder: DualEncoder, loaded: Tensor) -> Tensor:
+        return encoder.image_trunk(encoder.image_input(loaded))
+
+    def text_trunk(self, encoder: DualEncoder, loaded: Tensor) -> Tensor:
+        return encoder.text_trunk(loaded)
 
 
 class FeatureInputs(PairInputs):
@@ -110,11 +132,17 @@ class FeatureInputs(PairInputs):
         self.image_features = image_features
         self.text_features = text_features
 
-    def encode_images(self, encoder: DualEncoder, rows: Rows) -> Tensor:
-        return encoder.image_head(self.image_features[torch.as_tensor(rows)].to(encoder.device))
+    def load_images(self, rows: Rows) -> Tensor:
+        return self.image_features[torch.as_tensor(rows)]
 
-    def encode_texts(self, encoder: DualEncoder, rows: Rows) -> Tensor:
-        return encoder.text_head(self.text_features[torch.as_tensor(rows)].to(encoder.device))
+    def load_texts(self, rows: Rows) -> Tensor:
+        return self.text_features[torch.as_tensor(rows)]
+
+    def image_trunk(self, encoder: DualEncoder, loaded: Tensor) -> Tensor:
+        return loaded.to(encoder.device, non_blocking=True)
+
+    def text_trunk(self, encoder: DualEncoder, loaded: Tensor) -> Tensor:
+        return loaded.to(encoder.device, non_blocking=True)
 
 
 def prepare_pixels(
@@ -177,7 +205,7 @@ def prepare_features(
     Raises:
         InputError: If the encoder has no separate heads, or an image is missing or broken.
     """
-    encoder.head_modules()  # refuses a model without heads before any work is done
+    encoder.head_parameters()  # refuses a model without heads before any work is done
     captions = sorted(set(pairs.captions))
     used = _needed(pairs, images)
     position = np.full(len(pairs.images), -1, dtype=np.int32)
@@ -202,9 +230,7 @@ def prepare_features(
     sorted_text = _run_trunk(
         len(captions),
         256,
-        lambda rows: encoder.text_trunk(
-            inputs.tokens[order[torch.as_tensor(rows)]].long().to(encoder.device)
-        ),
+        lambda rows: encoder.text_trunk(inputs.tokens[order[torch.as_tensor(rows)]].long()),
         encoder,
         progress("text features") if progress else None,
     )
@@ -243,7 +269,7 @@ def _features_key(
     encoder: DualEncoder, pairs: PairDataset, captions: Sequence[str], used: IntArray
 ) -> str:
     digest = hashlib.sha256(preparation_key(encoder).encode())
-    heads = {id(p) for head in encoder.head_modules() for p in head.parameters()}
+    heads = {id(p) for p in encoder.head_parameters()}
     for name, parameter in encoder.module.state_dict(keep_vars=True).items():
         if id(parameter) not in heads and name != "logit_scale":
             digest.update(name.encode())

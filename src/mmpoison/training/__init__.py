@@ -1,7 +1,19 @@
 """Fine-tuning a dual encoder on pairs."""
 
+from mmpoison.training.divergence import DivergedError
+from mmpoison.training.log import LogOptions
 from mmpoison.training.loop import Step, TrainingResult, finetune
 from mmpoison.training.loss import contrastive_loss
 from mmpoison.training.settings import TrainingSettings
+from mmpoison.training.states import Checkpoints
 
-__all__ = ["Step", "TrainingResult", "TrainingSettings", "contrastive_loss", "finetune"]
+__all__ = [
+    "Checkpoints",
+    "DivergedError",
+    "LogOptions",
+    "Step",
+    "TrainingResult",
+    "TrainingSettings",
+    "contrastive_loss",
+    "finetune",
+]

@@ -2,25 +2,47 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
+import shutil
 import time
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from mmpoison.datasets.cache import cache_folder
 from mmpoison.datasets.pairs import PairDataset
-from mmpoison.errors import InputError, ResultError
+from mmpoison.errors import InputError, MmpoisonWarning
+from mmpoison.models.checkpoint import save_checkpoint
 from mmpoison.models.dual_encoder import DualEncoder
-from mmpoison.models.inputs import PairInputs
-from mmpoison.seeding import generator, torch_seed
-from mmpoison.training.loss import contrastive_loss
+from mmpoison.models.inputs import PairInputs, ProgressFor
+from mmpoison.seeding import torch_seed
+from mmpoison.training.divergence import DivergedError, LossGuard
+from mmpoison.training.feed import Feed, Loaded, ahead
+from mmpoison.training.grad_cache import cached_backward, normalises_batches, still_statistics
+from mmpoison.training.log import LogOptions, StepLog
+from mmpoison.training.parts import set_trainable
+from mmpoison.training.plan import Plan
 from mmpoison.training.precision import autocast
+from mmpoison.training.processes import Processes, no_sync
 from mmpoison.training.schedule import learning_rate
 from mmpoison.training.settings import TrainingSettings
+from mmpoison.training.states import (
+    Checkpoints,
+    StateFolder,
+    TrainingState,
+    all_finite,
+    collect,
+    restore,
+)
+
+LAST_GOOD = "last-good"
 
 
 @dataclass(frozen=True)
@@ -52,8 +74,10 @@ class TrainingResult:
         encoder: The new encoder; the one given is unchanged.
         epochs: For each epoch its mean loss, last learning rate and seconds.
         steps: Steps done.
-        pairs_per_second: Mean rate.
+        pairs_per_second: Mean rate, of this process's own time if the training was stopped and went on.
         precision: What was computed in.
+        processes: How many shared each batch.
+        resumed_from: Step that it went on from, 0 if it was not stopped.
     """
 
     encoder: DualEncoder
@@ -61,6 +85,8 @@ class TrainingResult:
     steps: int
     pairs_per_second: float
     precision: str = field(default="fp32")
+    processes: int = 1
+    resumed_from: int = 0
 
     def summary(self) -> dict[str, Any]:
         """Plain values for a log or a model card."""
@@ -68,6 +94,7 @@ class TrainingResult:
             "steps": self.steps,
             "pairs_per_second": round(self.pairs_per_second, 1),
             "precision": self.precision,
+            **({"processes": self.processes} if self.processes > 1 else {}),
             "epochs": self.epochs,
         }
 
@@ -81,8 +108,15 @@ def finetune(
     seed: int,
     name: str | None = None,
     on_step: Callable[[Step, DualEncoder], None] | None = None,
+    checkpoints: Checkpoints | None = None,
+    log: LogOptions | None = None,
+    progress: ProgressFor | None = None,
+    cache: Path | None = None,
 ) -> TrainingResult:
     """Fine-tune a copy of an encoder with AdamW and the contrastive loss (section 5.1).
+
+    It trains on the encoder's device; under `torchrun` or `accelerate launch` all processes call it alike, each batch
+    is shared by them, and each gets the same encoder back.
 
     Args:
         encoder: Where to start.
@@ -91,106 +125,284 @@ def finetune(
         settings: Optimiser, schedule, what trains.
         seed: Seed of the run: order of the pairs, dropout.
         name: Name of the new encoder.
-        on_step: Called after every step with the step and the encoder in training; must leave it as it was.
+        on_step: Called after every step, in the first process, with the step and the encoder in training; must leave it
+            as it was.
+        checkpoints: Where to keep the state of the training. If there is one already, it goes on there and gives the
+            same weights to the last bit as if it had never been stopped.
+        log: Where to log every step.
+        progress: Gives a progress callback for what is computed once, the outputs of frozen encoders.
+        cache: Folder for those outputs; `frozen` in the cache folder by default.
 
     Returns:
         The new encoder and a log.
 
     Raises:
-        InputError: If there are fewer than two pairs.
-        ResultError: If the loss stops being a number.
+        InputError: If there are fewer than two pairs, what is to train does not exist in the model, the kept state is
+            of another training, or the disk is full.
+        DivergedError: If the loss stops being a number or explodes; the message names the last good model, kept
+            beside the states.
     """
     if len(pairs) < 2:
         raise InputError(f"{len(pairs)} training pairs: a contrastive batch needs at least 2")
-    student = encoder.copy(name)
-    parameters = _unfreeze(student, settings)
-    optimizer = _optimizer(parameters, student.logit_scale, settings)
-    image_rows = inputs.image_rows(pairs.image)
-    text_rows = inputs.text_rows(pairs.captions)
-    starts = range(0, len(pairs), settings.batch_size)
-    # one pair has nothing to be contrasted with
-    steps_per_epoch = len(starts) - (len(pairs) % settings.batch_size == 1)
-    total = settings.epochs * steps_per_epoch
-    if settings.max_steps is not None:
-        total = min(total, settings.max_steps)
-    context, precision = autocast(student.device, settings.precision)
-
-    epochs: list[dict[str, float]] = []
-    step = 0
-    seen = 0
-    begun = time.perf_counter()
-    with torch.random.fork_rng():
-        torch.manual_seed(torch_seed(seed, "training"))
-        for epoch in range(math.ceil(total / steps_per_epoch) if total else 0):
-            epoch_begun = time.perf_counter()
-            order = generator(seed, f"training/order/{epoch}").permutation(len(pairs))
-            losses: list[float] = []
-            for start in starts[:steps_per_epoch]:
-                if step == total:
-                    break
-                batch = order[start : start + settings.batch_size]
-                rate = learning_rate(settings, step, steps_per_epoch)
-                for group in optimizer.param_groups:
-                    group["lr"] = rate
-                with context():
-                    image = inputs.encode_images(student, image_rows[batch])
-                    text = inputs.encode_texts(student, text_rows[batch])
-                loss = contrastive_loss(text.float(), image.float(), student.logit_scale.exp())
-                optimizer.zero_grad(set_to_none=True)
-                torch.autograd.backward(loss)
-                optimizer.step()
-                with torch.no_grad():
-                    student.logit_scale.clamp_(max=math.log(settings.max_logit_scale))
-                step += 1
-                seen += len(batch)
-                losses.append(loss.item())
-                if not math.isfinite(losses[-1]):
-                    raise ResultError(
-                        f"the loss is {losses[-1]} at step {step}: lower the learning rate "
-                        f"({settings.learning_rate:g})"
-                    )
-                if on_step is not None:
-                    speed = seen / (time.perf_counter() - begun)
-                    on_step(Step(step, total, epoch, losses[-1], rate, speed), student)
-            epochs.append(
-                {
-                    "loss": float(np.mean(losses)),
-                    "learning_rate": rate,
-                    "seconds": round(time.perf_counter() - epoch_begun, 2),
-                }
-            )
+    processes = Processes(encoder.device)
+    if settings.batch_size < 2 * processes.count:
+        raise InputError(
+            f"batch size {settings.batch_size} is too small for {processes.count} processes: each needs 2 pairs"
+        )
+    plan = Plan(len(pairs), settings, seed, processes.count)
+    student = encoder.copy(name).to(processes.device)
+    part = set_trainable(student, settings.trainable)
+    feed = Feed(
+        student, inputs, part, inputs.image_rows(pairs.image), inputs.text_rows(pairs.captions)
+    )
+    training = _Training(
+        plan=plan,
+        student=student,
+        feed=feed,
+        processes=processes,
+        optimizer=_optimizer(list(part.parameters.values()), student.logit_scale, settings),
+        states=_states(checkpoints, encoder, pairs, settings, seed, processes.count),
+        log=log if processes.is_main else None,
+        on_step=on_step if processes.is_main else None,
+    )
+    devices = [processes.device.index or 0] if processes.device.type == "cuda" else []
+    with torch.random.fork_rng(devices):
+        if plan.steps:
+            # the first process computes what is missing in the cache, the others find it there
+            for mine in (True, False):
+                if processes.is_main == mine:
+                    feed.compute_frozen(plan.seen(), cache or cache_folder() / "frozen", progress)
+                processes.wait()
+        training.run()
     student.module.eval()
-    for parameter in student.module.parameters():
-        parameter.requires_grad_(True)
-    speed = seen / max(time.perf_counter() - begun, 1e-9)
-    return TrainingResult(student, epochs, step, speed, precision)
+    student.module.requires_grad_(True)
+    return training.result()
 
 
-def _unfreeze(student: DualEncoder, settings: TrainingSettings) -> list[nn.Parameter]:
-    """Set what trains; frozen parts stay in evaluation mode. Returns the trainable encoder parameters."""
-    module = student.module
-    module.eval()
-    module.requires_grad_(False)
-    visual: Any = module.visual
-    if settings.trainable == "heads":
-        heads = student.head_modules()
-        for head in heads:
-            head.train()
-        trained = [parameter for head in heads for parameter in head.parameters()]
-    elif settings.trainable == "image":
-        visual.train()
-        trained = student.image_parameters()
-    else:
-        module.train()
-        if settings.trainable == "text":
-            visual.eval()
-        trained = student.text_parameters()
-        if settings.trainable == "both":
-            trained = student.image_parameters() + trained
-    for parameter in trained:
-        parameter.requires_grad_(True)
-    student.logit_scale.requires_grad_(True)
-    return trained
+def _states(
+    checkpoints: Checkpoints | None,
+    encoder: DualEncoder,
+    pairs: PairDataset,
+    settings: TrainingSettings,
+    seed: int,
+    processes: int,
+) -> StateFolder | None:
+    if checkpoints is None:
+        return None
+    job = {
+        **settings.model_dump(mode="json"),
+        "seed": seed,
+        "processes": processes,
+        "pairs": pairs.fingerprint,
+        "model": encoder.digest(),
+    }
+    return StateFolder(checkpoints, job)
+
+
+@dataclass
+class _Training:
+    """A training on its way: what `finetune` has prepared, and how far it is."""
+
+    plan: Plan
+    student: DualEncoder
+    feed: Feed
+    processes: Processes
+    optimizer: torch.optim.AdamW
+    states: StateFolder | None
+    log: LogOptions | None
+    on_step: Callable[[Step, DualEncoder], None] | None
+
+    def __post_init__(self) -> None:
+        settings = self.plan.settings
+        self.context, self.precision = autocast(self.processes.device, settings.precision)
+        self.scaler = torch.amp.GradScaler(
+            self.processes.device.type, enabled=self.precision == "fp16"
+        )
+        self.guard = LossGuard(settings.batch_size, settings.divergence)
+        self.model: nn.Module = self.feed
+        self.epochs: list[dict[str, float]] = []
+        self.step = self.resumed_from = 0
+        # of the epoch under way
+        self.loss_sum, self.loss_count, self.seconds_before = 0.0, 0, 0.0
+        self.seen, self.speed = 0, 0.0
+
+    def run(self) -> None:
+        """Do all steps that are left."""
+        settings = self.plan.settings
+        if self.states is not None:
+            self._resume(self.states)
+        with ExitStack() as stack:
+            log: StepLog | None = None
+            if self.log is not None:
+                config = {**settings.model_dump(), "seed": self.plan.seed}
+                log = StepLog(self.log, self.step, config)
+                stack.callback(log.close)
+            if self.step == self.plan.steps:
+                return
+            if settings.chunk_size is not None and normalises_batches(self.student.module):
+                warnings.warn(
+                    f"{self.student.name} has batch normalisation, which sees a chunk of {settings.chunk_size} pairs "
+                    "and not the whole batch: the gradient is not quite that of the whole batch",
+                    MmpoisonWarning,
+                    stacklevel=3,
+                )
+            self.model = self.processes.wrap(self.feed)
+            loaded = ahead(self._forwards(), self.feed.load)
+            stack.callback(loaded.close)  # type: ignore[attr-defined]
+            try:
+                self._steps(loaded, log)
+            except DivergedError as error:
+                raise DivergedError(f"{error}: {self._advice()}") from None
+
+    def _steps(self, loaded: Iterator[Loaded], log: StepLog | None) -> None:
+        settings, plan = self.plan.settings, self.plan
+        begun = epoch_begun = time.perf_counter()
+        while self.step < plan.steps:
+            epoch = self.step // plan.steps_per_epoch
+            rate = learning_rate(settings, self.step, plan.steps_per_epoch)
+            for group in self.optimizer.param_groups:
+                group["lr"] = rate
+            batch = plan.batch(self.step)
+            self.optimizer.zero_grad(set_to_none=True)
+            loss = self._backward(self.step, len(batch), loaded)
+            self.scaler.step(self.optimizer)
+            self.scaler.update()
+            with torch.no_grad():
+                self.student.logit_scale.clamp_(max=math.log(settings.max_logit_scale))
+            self.step += 1
+            self.seen += len(batch)
+            value = self.processes.mean(loss)
+            self.guard.check(value, self.step)
+            self.loss_sum += value
+            self.loss_count += 1
+            now = time.perf_counter()
+            self.speed = self.seen / (now - begun)
+            last = self.step == plan.steps
+            end_of_epoch = last or self.step % plan.steps_per_epoch == 0
+            if end_of_epoch:
+                self.epochs.append(
+                    {
+                        "loss": self.loss_sum / self.loss_count,
+                        "learning_rate": rate,
+                        "seconds": round(self.seconds_before + now - epoch_begun, 2),
+                    }
+                )
+                self.loss_sum, self.loss_count, self.seconds_before = 0.0, 0, 0.0
+                epoch_begun = now
+            told = Step(self.step, plan.steps, epoch, value, rate, self.speed)
+            if log is not None:
+                scale = float(self.student.logit_scale.detach().exp())
+                log.write({**dataclasses.asdict(told), "logit_scale": scale}, last=last)
+            if self.on_step is not None:
+                self.on_step(told, self.student)
+            if (
+                self.states is not None
+                and self.processes.is_main
+                and self.states.due(self.step, end_of_epoch=end_of_epoch)
+            ):
+                self._keep(self.states, self.seconds_before + now - epoch_begun)
+
+    # -- one step -------------------------------------------------------------------------------------------------
+
+    def _chunks(self, step: int) -> list[Any]:
+        batch = self.plan.batch(step)
+        return self.plan.chunks(self.processes.share(batch), self.processes.shares(len(batch)))
+
+    def _forwards(self) -> Iterator[Any]:
+        """The pairs of every forward pass that is to come, in order."""
+        plan = dataclasses.replace(
+            self.plan
+        )  # the feeding thread is ahead by a batch, maybe by an epoch
+        for step in range(self.step, plan.steps):
+            batch = plan.batch(step)
+            chunks = plan.chunks(self.processes.share(batch), self.processes.shares(len(batch)))
+            yield from chunks if len(chunks) == 1 else [*chunks, *chunks]
+
+    def _backward(self, step: int, batch: int, loaded: Iterator[Loaded]) -> Tensor:
+        """Put the gradient of a step's batch into the parameters; returns the loss of this process's share."""
+
+        def embed(chunk: int, module: nn.Module) -> tuple[Tensor, Tensor, Tensor]:
+            # the same dropout whenever and wherever this chunk is embedded
+            stream = f"training/step/{step}/{self.processes.rank}/{chunk}"
+            torch.manual_seed(torch_seed(self.plan.seed, stream))
+            with self.context():
+                image, text, scale = module(*next(loaded))
+            return image, text, scale
+
+        def backward(scalar: Tensor) -> None:
+            torch.autograd.backward(self.scaler.scale(scalar))
+
+        def embed_twice(chunk: int, again: bool) -> tuple[Tensor, Tensor, Tensor]:
+            with nullcontext() if again else still_statistics(self.feed):
+                return embed(chunk, self.model if again else self.feed)
+
+        def loss_of(image: Tensor, text: Tensor, scale: Tensor) -> Tensor:
+            return self.processes.loss(text, image, scale, batch)
+
+        chunks = len(self._chunks(step))
+        if chunks == 1:
+            loss = loss_of(*embed(0, self.model))
+            backward(loss)
+            return loss
+        return cached_backward(embed_twice, chunks, loss_of, backward, no_sync(self.model))
+
+    # -- going on -------------------------------------------------------------------------------------------------
+
+    def _keep(self, states: StateFolder, seconds: float) -> None:
+        tensors = collect(self.student.module, self.optimizer)
+        if not all_finite(tensors):
+            return  # the next loss will say so
+        values = {
+            "epochs": self.epochs,
+            "loss_sum": self.loss_sum,
+            "loss_count": self.loss_count,
+            "seconds": seconds,
+            "guard": {"first": self.guard.first, "last": self.guard.last},
+            "scaler": self.scaler.state_dict(),
+        }
+        states.save(TrainingState(self.step, tensors, values))
+
+    def _resume(self, states: StateFolder) -> None:
+        if self.processes.is_main:
+            states.tidy()
+        state = states.latest()
+        if state is None:
+            return
+        restore(self.student.module, self.optimizer, state.tensors)
+        values = state.values
+        self.epochs = values["epochs"]
+        self.loss_sum, self.loss_count = values["loss_sum"], values["loss_count"]
+        self.seconds_before = values["seconds"]
+        self.guard.first, self.guard.last = values["guard"]["first"], values["guard"]["last"]
+        if values["scaler"]:
+            self.scaler.load_state_dict(values["scaler"])
+        self.step = self.resumed_from = state.step
+
+    def _advice(self) -> str:
+        rate = self.plan.settings.learning_rate
+        advice = f"lower the learning rate ({rate:g})"
+        state = self.states.latest() if self.states is not None else None
+        if self.states is None or state is None:
+            return f"{advice}; no state was kept before"
+        out = self.states.folder / LAST_GOOD
+        if self.processes.is_main:
+            restore(self.student.module, self.optimizer, state.tensors)
+            shutil.rmtree(out, ignore_errors=True)
+            card = f"# {self.student.name}\n\nState of step {state.step} of a training that diverged later.\n"
+            save_checkpoint(self.student, out, card=card)
+        return f"{advice}; the last good model, of step {state.step}, is kept in {out}"
+
+    def result(self) -> TrainingResult:
+        """What came of it."""
+        return TrainingResult(
+            self.student,
+            self.epochs,
+            self.step,
+            self.speed,
+            self.precision,
+            self.processes.count,
+            self.resumed_from,
+        )
 
 
 def _optimizer(

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
+from mmpoison.training.settings import Precision
+
+FORMATS = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
 
 def autocast(
-    device: torch.device, precision: Literal["auto", "bf16", "fp32"]
+    device: torch.device, precision: Precision
 ) -> tuple[Callable[[], AbstractContextManager[Any]], str]:
     """A factory of autocast contexts, and the precision it stands for.
 
@@ -20,7 +24,7 @@ def autocast(
         precision = "bf16" if has_bf16(device) else "fp32"
     if precision == "fp32":
         return nullcontext, "fp32"
-    return lambda: torch.autocast(device.type, torch.bfloat16), "bf16"
+    return lambda: torch.autocast(device.type, FORMATS[precision]), precision
 
 
 def has_bf16(device: torch.device) -> bool:

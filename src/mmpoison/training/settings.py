@@ -6,25 +6,46 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+Trainable = Literal[
+    "both",
+    "image",
+    "text",
+    "heads",
+    "image-head",
+    "text-head",
+    "text-transformer-frozen",
+    "none",
+]
+
+Precision = Literal["auto", "fp32", "bf16", "fp16"]
+
 
 class TrainingSettings(BaseModel):
     """How to fine-tune.
 
     Attributes:
         epochs: Passes over the training pairs.
-        batch_size: Pairs in one contrastive batch (the paper's prose: 128, its released configuration: 256).
+        batch_size: Pairs in one contrastive batch, over all processes together (the paper's prose: 128, its released
+            configuration: 256).
+        chunk_size: Pairs of a process whose activations are in memory at a time. The contrastive batch stays whole and
+            its gradient the same; the encoders run forward twice. All of the batch by default.
         learning_rate: Highest learning rate of AdamW.
         min_learning_rate: What the cosine ends at.
         warmup_epochs: Epochs before the cosine; may be a fraction when `schedule` is `step`.
         warmup_learning_rate: Where the warm-up starts; the learning rate itself by default, as in the paper.
         schedule: The learning rate changes every `epoch` (the paper) or every `step`.
-        weight_decay: Of matrices and convolutions; gains, biases and the temperature are not decayed.
+        weight_decay: Of parameters with two or more dimensions (matrices, convolutions, tables of embeddings); gains,
+            biases, class embedding and temperature are not decayed.
         betas: AdamW's.
         eps: AdamW's.
         max_logit_scale: exp(tau) is clamped here.
-        trainable: `both` encoders, one of them, or only the two projections (`heads`). A frozen encoder is frozen
-            whole, and its normalisation statistics and dropout are still.
-        precision: `bf16` where the processor computes in it, else `fp32`; `auto` chooses.
+        trainable: What trains: `both` encoders, `image`, `text`, the two projections (`heads`) or one of them
+            (`image-head`, `text-head`), nothing (`none`), or everything but the blocks of the text transformer
+            (`text-transformer-frozen`: what the paper's released code did for a frozen text encoder). A frozen encoder
+            is frozen whole, and its normalisation statistics and dropout are still.
+        precision: `bf16` where the processor computes in it, else `fp32`; `auto` chooses. `fp16` scales its gradients.
+        divergence: The training stops when the mean loss of 20 steps is so many times the larger of log(batch size)
+            and the mean of the first 20.
         max_steps: Stop after so many steps, whatever the epochs say.
     """
 
@@ -32,6 +53,7 @@ class TrainingSettings(BaseModel):
 
     epochs: int = Field(10, ge=0)
     batch_size: int = Field(128, ge=2)
+    chunk_size: int | None = Field(None, ge=1)
     learning_rate: float = Field(1e-5, gt=0)
     min_learning_rate: float = Field(1e-6, ge=0)
     warmup_epochs: float = Field(1, ge=0)
@@ -41,8 +63,9 @@ class TrainingSettings(BaseModel):
     betas: tuple[float, float] = (0.9, 0.98)
     eps: float = Field(1e-6, gt=0)
     max_logit_scale: float = Field(100.0, gt=0)
-    trainable: Literal["both", "image", "text", "heads"] = "both"
-    precision: Literal["auto", "bf16", "fp32"] = "auto"
+    trainable: Trainable = "both"
+    precision: Precision = "auto"
+    divergence: float = Field(3.0, gt=1)
     max_steps: int | None = Field(None, ge=1)
 
     @model_validator(mode="after")

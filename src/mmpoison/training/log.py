@@ -1,0 +1,108 @@
+"""What happened in a training, a line a step, and to other people's trackers."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from io import TextIOBase
+from pathlib import Path
+from typing import Any
+
+from mmpoison.errors import InputError
+from mmpoison.files import atomic_file
+
+LINES_FILE = "steps.jsonl"
+TRACKERS = {"tensorboard": ("tensorboard",), "mlflow": ("mlflow",), "wandb": ("wandb",)}
+EVERY = 10
+"""Trackers get every tenth step and the last; some of them take longer for a number than a small model for a step."""
+
+
+@dataclass(frozen=True)
+class LogOptions:
+    """Where a training is logged.
+
+    Attributes:
+        folder: Holds `steps.jsonl`, and the files of trackers that write some.
+        trackers: Of `tensorboard`, `mlflow`, `wandb`, through accelerate.
+    """
+
+    folder: Path
+    trackers: Sequence[str] = ()
+
+    def check(self) -> None:
+        """Refuse trackers that do not exist or are not installed.
+
+        Raises:
+            InputError: If so.
+        """
+        for name in self.trackers:
+            if name not in TRACKERS:
+                raise InputError(f"tracker {name!r} is not known: {', '.join(TRACKERS)}")
+            if any(importlib.util.find_spec(module) is None for module in TRACKERS[name]):
+                raise InputError(f"tracker {name} is not installed: pip install 'mmpoison[{name}]'")
+
+
+class StepLog:
+    """Writes a line of JSON for each step; lines behind the step that a training goes on from are dropped.
+
+    Args:
+        options: Where.
+        after: Step that the training goes on from.
+        config: Settings of the training, for the trackers.
+    """
+
+    def __init__(self, options: LogOptions, after: int, config: Mapping[str, Any]) -> None:
+        options.check()
+        options.folder.mkdir(parents=True, exist_ok=True)
+        path = options.folder / LINES_FILE
+        kept = [line for line in _lines(path) if line["step"] <= after]
+        with atomic_file(path) as temporary:
+            temporary.write_text("".join(json.dumps(line) + "\n" for line in kept), "utf-8")
+        self._file: TextIOBase = path.open("a", encoding="utf-8")
+        self._accelerator: Any = None
+        if options.trackers:
+            from accelerate import Accelerator
+
+            self._accelerator = Accelerator(
+                log_with=list(options.trackers), project_dir=options.folder
+            )
+            self._accelerator.init_trackers(
+                "mmpoison",
+                config={key: _plain(value) for key, value in config.items()},
+                init_kwargs={"tensorboard": {"purge_step": after + 1}},
+            )
+
+    def write(self, line: Mapping[str, float], *, last: bool) -> None:
+        """Log one step."""
+        self._file.write(json.dumps(line) + "\n")
+        self._file.flush()
+        step = int(line["step"])
+        if self._accelerator is not None and (step % EVERY == 0 or step == 1 or last):
+            values = {f"train/{key}": value for key, value in line.items() if key != "step"}
+            self._accelerator.log(values, step=step)
+
+    def close(self) -> None:
+        """Finish the files and runs."""
+        self._file.close()
+        if self._accelerator is not None:
+            for tracker in self._accelerator.trackers:
+                tracker.finish()
+
+
+def _lines(path: Path) -> list[dict[str, Any]]:
+    lines: list[dict[str, Any]] = []
+    if path.is_file():
+        for text in path.read_text(encoding="utf-8", errors="replace").splitlines():
+            try:
+                line = json.loads(text)
+                int(line["step"])
+            except (ValueError, KeyError, TypeError):
+                continue  # the last line of a process that was killed
+            lines.append(line)
+    return lines
+
+
+def _plain(value: Any) -> Any:
+    return value if isinstance(value, int | float | str | bool) else str(value)

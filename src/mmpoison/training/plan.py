@@ -1,0 +1,70 @@
+"""Which pairs each step sees: decided by the seed and the number of the step alone."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from mmpoison.models.inputs import Rows
+from mmpoison.seeding import generator
+from mmpoison.training.settings import TrainingSettings
+
+
+@dataclass
+class Plan:
+    """The steps of a training.
+
+    Args:
+        pairs: How many pairs there are.
+        settings: Batch size and length.
+        seed: Seed of the run.
+        processes: A batch smaller than that is left out, and one pair has nothing to be contrasted with.
+    """
+
+    pairs: int
+    settings: TrainingSettings
+    seed: int
+    processes: int = 1
+    _epoch: int = -1
+    _order: Rows = field(default_factory=lambda: np.empty(0, dtype=np.int64))
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Batches of one pass."""
+        whole, rest = divmod(self.pairs, self.settings.batch_size)
+        return whole + (rest >= max(2, self.processes))
+
+    @property
+    def steps(self) -> int:
+        """Steps in all."""
+        if self.settings.trainable == "none":
+            return 0
+        total = self.settings.epochs * self.steps_per_epoch
+        return total if self.settings.max_steps is None else min(total, self.settings.max_steps)
+
+    def batch(self, step: int) -> Rows:
+        """Pairs of a step (0-based), shape `(n,)`."""
+        epoch, number = divmod(step, self.steps_per_epoch)
+        if epoch != self._epoch:
+            stream = generator(self.seed, f"training/order/{epoch}")
+            self._epoch, self._order = epoch, stream.permutation(self.pairs)
+        start = number * self.settings.batch_size
+        return self._order[start : start + self.settings.batch_size]
+
+    def seen(self) -> Rows:
+        """All pairs that any step sees, sorted."""
+        if self.steps >= self.steps_per_epoch > 0 and not self._leaves_out():
+            return np.arange(self.pairs, dtype=np.int64)
+        batches = [self.batch(step) for step in range(self.steps)]
+        return np.unique(np.concatenate(batches)) if batches else np.empty(0, dtype=np.int64)
+
+    def _leaves_out(self) -> bool:
+        return self.steps_per_epoch * self.settings.batch_size < self.pairs
+
+    def chunks(self, share: Rows, shares: list[int]) -> list[Rows]:
+        """This process's share of a batch in chunks; every process has the same number of them."""
+        size = self.settings.chunk_size or max(shares)
+        count = min(math.ceil(max(shares) / size), min(shares))
+        return list(np.array_split(share, count))

@@ -1,0 +1,220 @@
+"""The state of a training on disk, so that it goes on where it was stopped, to the same last bit.
+
+One safetensors file a state, written under a temporary name and renamed, so that a kill at any moment leaves the one
+before it whole. Random numbers need no saving: they come from the seed and the number of the step.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import shutil
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+
+from mmpoison.errors import InputError
+from mmpoison.files import atomic_file
+
+PREFIX, SUFFIX = "step-", ".safetensors"
+LEAST_SHARE = 20
+"""Saving by the clock takes no more than one part in so many of the time."""
+
+
+@dataclass(frozen=True)
+class Checkpoints:
+    """Where and how often the state of a training is kept.
+
+    Attributes:
+        folder: The states' own folder.
+        keep: How many of the last states.
+        seconds: Time between two states; longer where writing one is slow. One is also kept after every epoch.
+        steps: Keep one after so many steps instead.
+    """
+
+    folder: Path
+    keep: int = 2
+    seconds: float = 60.0
+    steps: int | None = None
+
+    def clear(self) -> None:
+        """Delete the states; their folder too if nothing else is in it."""
+        for path in (*self.folder.glob(f"{PREFIX}*{SUFFIX}"), *self.folder.glob(f".{PREFIX}*")):
+            path.unlink()
+        if self.folder.is_dir() and not any(self.folder.iterdir()):
+            self.folder.rmdir()
+
+
+@dataclass
+class TrainingState:
+    """A training between two steps.
+
+    Attributes:
+        step: Steps done.
+        tensors: Weights that train, statistics, and the optimiser's moments, by name.
+        values: Plain values, as JSON keeps them.
+    """
+
+    step: int
+    tensors: dict[str, Tensor]
+    values: dict[str, Any]
+
+
+@dataclass
+class StateFolder:
+    """Reads and writes the states of one training.
+
+    Args:
+        checkpoints: Where and how often.
+        job: What the training is, as plain values: a state of another one is refused.
+    """
+
+    checkpoints: Checkpoints
+    job: dict[str, Any]
+    _last: float = field(default_factory=time.monotonic)
+    _cost: float = 0.0
+
+    @property
+    def folder(self) -> Path:
+        """Where they lie."""
+        return self.checkpoints.folder
+
+    def paths(self) -> list[Path]:
+        """The states, the newest first."""
+        return sorted(self.folder.glob(f"{PREFIX}*{SUFFIX}"), reverse=True)
+
+    def latest(self) -> TrainingState | None:
+        """The newest whole state, or None.
+
+        Raises:
+            InputError: If it is one of another training.
+        """
+        for path in self.paths():
+            try:
+                with safetensors.safe_open(path, framework="pt") as file:
+                    values = json.loads(file.metadata()["mmpoison"])
+                    tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            except (safetensors.SafetensorError, OSError, ValueError, KeyError, TypeError):
+                continue  # a broken disk, not a kill
+            self._check(values.pop("job"), path)
+            return TrainingState(int(values.pop("step")), tensors, values)
+        return None
+
+    def due(self, step: int, *, end_of_epoch: bool) -> bool:
+        """Whether to keep a state after this step."""
+        if self.checkpoints.steps is not None:
+            return step % self.checkpoints.steps == 0
+        waited = time.monotonic() - self._last
+        soon = waited < LEAST_SHARE * self._cost
+        return not soon and (end_of_epoch or waited >= self.checkpoints.seconds)
+
+    def save(self, state: TrainingState) -> None:
+        """Write a state and drop the oldest.
+
+        Raises:
+            InputError: If the disk is full or may not be written.
+        """
+        begun = time.monotonic()
+        target = self.folder / f"{PREFIX}{state.step:09d}{SUFFIX}"
+        text = json.dumps({**state.values, "step": state.step, "job": self.job})
+        tensors = {
+            name: tensor.detach().cpu().contiguous() for name, tensor in state.tensors.items()
+        }
+        try:
+            with atomic_file(target) as temporary:
+                safetensors.torch.save_file(tensors, temporary, metadata={"mmpoison": text})
+                with temporary.open("rb") as stream:
+                    os.fsync(stream.fileno())
+        except (OSError, safetensors.SafetensorError) as error:
+            raise self._not_kept(error, tensors, state.step) from None
+        for old in self.paths()[self.checkpoints.keep :]:
+            old.unlink(missing_ok=True)
+        self._last = time.monotonic()
+        self._cost = self._last - begun
+
+    def tidy(self) -> None:
+        """Drop what a killed process left half-written."""
+        for path in self.folder.glob(f".{PREFIX}*"):
+            path.unlink(missing_ok=True)
+
+    def _not_kept(self, error: Exception, tensors: dict[str, Tensor], step: int) -> InputError:
+        kept = self.paths()
+        go_on = f"the same command goes on at {kept[0].stem}" if kept else "nothing is kept yet"
+        full = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT)
+        if full or "os error 28" in str(error) or "No space" in str(error):
+            needed = sum(tensor.nbytes for tensor in tensors.values()) / 1e9
+            free = shutil.disk_usage(self.folder).free / 1e9
+            return InputError(
+                f"{self.folder}: the disk is full: the state of step {step} takes {needed:.2f} GB, {free:.2f} GB are "
+                f"free: free some; {go_on}"
+            )
+        return InputError(
+            f"{self.folder}: the state of step {step} cannot be kept ({error}); {go_on}"
+        )
+
+    def _check(self, job: dict[str, Any], path: Path) -> None:
+        here = json.loads(json.dumps(self.job))
+        for key in sorted(here.keys() | job.keys()):
+            if here.get(key) != job.get(key):
+                raise InputError(
+                    f"{path}: is of another training ({key} is {_short(job.get(key))} there and "
+                    f"{_short(here.get(key))} here): give the same again, choose another --out, or delete {self.folder}"
+                )
+
+
+def _short(value: Any) -> str:
+    text = str(value)
+    return text if len(text) <= 40 else f"{text[:12]}..."
+
+
+# -- what a state holds ----------------------------------------------------------------------------
+
+
+def collect(module: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """Everything that a step may change: trained weights, statistics, and the optimiser's moments."""
+    tensors = {f"model/{name}": tensor for name, tensor in _changing(module).items()}
+    for name, parameter in module.named_parameters():
+        for slot, value in optimizer.state.get(parameter, {}).items():
+            tensors[f"optimizer/{slot}/{name}"] = value
+    return tensors
+
+
+def restore(
+    module: nn.Module, optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]
+) -> None:
+    """Put back what `collect` gave."""
+    with torch.no_grad():
+        for name, tensor in _changing(module).items():
+            tensor.copy_(tensors[f"model/{name}"])
+        moments = {name: value for name, value in tensors.items() if name.startswith("optimizer/")}
+        parameters = dict(module.named_parameters())
+        for key, value in moments.items():
+            _, slot, name = key.split("/", 2)
+            parameter = parameters[name]
+            # moments have the layout of their parameter in memory, the count of steps stays where it is kept
+            like = torch.zeros_like(parameter) if value.ndim else torch.zeros_like(value)
+            if not value.ndim and optimizer.defaults.get("fused"):
+                like = like.to(parameter.device)
+            optimizer.state[parameter][slot] = like.copy_(value)
+
+
+def all_finite(tensors: dict[str, Tensor]) -> bool:
+    """Whether every number of a state is one."""
+    return all(bool(t.isfinite().all()) for t in tensors.values() if t.is_floating_point())
+
+
+def _changing(module: nn.Module) -> dict[str, Tensor]:
+    trained = {name for name, parameter in module.named_parameters() if parameter.requires_grad}
+    fixed = {name for name, _ in module.named_parameters()} - trained
+    return {
+        name: tensor
+        for name, tensor in module.state_dict(keep_vars=True).items()
+        if name not in fixed
+    }
