@@ -153,6 +153,7 @@ def test_the_folder_holds_everything(finished: Path, squares: PairDataset) -> No
         "recipe.yaml",
         "manifest.json",
         "models",
+        "logs",
         "metrics.json",
         "rank_lists.json",
         "suspicious_pairs.json",

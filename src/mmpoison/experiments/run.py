@@ -7,7 +7,7 @@ import json
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -384,6 +384,8 @@ class _Run:
         if self.save_models:
             save_checkpoint(encoder, own, card=card)
         Checkpoints(self.out / "training" / name).clear()
+        with suppress(OSError):  # it is empty between two stages
+            (self.out / "training").rmdir()
         return encoder
 
     def _shared_key(self, name: str, data: PairDataset) -> str:
