@@ -88,7 +88,7 @@ def test_images_that_are_not_the_same(cli: Cli, work: Path) -> None:
 
 
 BAD: list[tuple[list[str], str]] = [
-    (["nowhere"], "unknown data set 'nowhere'"),
+    (["nowhere"], "nowhere: no such folder or file, and unknown data set 'nowhere'"),
     (["squares", "--per-class", "99"], "class 'aeroplane' has 12 images: 99 for the test"),
     (
         ["squares", "--per-class", "2", "--apply", "x"],

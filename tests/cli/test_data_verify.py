@@ -86,6 +86,15 @@ def test_a_manifest_that_does_not_fit(cli: Cli, square_folder: Path, tmp_path: P
     result = cli("data", "verify", out)
     assert result.code == 1
     assert "manifest and captions differ" in result.out
+    # and beside shards
+    cli("poison", square_folder, "--goal", "sheep2sofa", "--samples", "3", "--out", tmp_path / "b")
+    shards = tmp_path / "shards"
+    cli("data", "convert", tmp_path / "b", "--out", shards, "--to", "webdataset")
+    assert cli("data", "verify", shards).code == 0
+    (shards / "manifest.json").write_text((out / "manifest.json").read_text())
+    result = cli("data", "verify", shards)
+    assert result.code == 1
+    assert "manifest and captions differ" in result.out
 
 
 def test_without_images(cli: Cli, own_square_folder: Path) -> None:

@@ -16,6 +16,8 @@ from PIL import Image
 
 from mmpoison.attacks import SingleTargetLabel
 from mmpoison.datasets import SPLITS, ImageTable, PairDataset, load_pairs, save_pairs
+from mmpoison.datasets.convert import convert
+from mmpoison.datasets.pairs_folder import ManifestMisfit
 from mmpoison.errors import InputError
 from mmpoison.images.likeness import Likeness
 from mmpoison.images.scan import ImageScan
@@ -345,6 +347,33 @@ def test_a_manifest_that_does_not_fit_is_a_finding(squares: PairDataset, tmp_pat
     (folder / "manifest.json").write_text("{")
     _, _, faults = load_to_verify(folder)
     assert "not valid JSON" in faults[0]
+
+
+@pytest.mark.parametrize("to", ["parquet", "webdataset"])
+@pytest.mark.parametrize("images", ["link", "none"])
+def test_also_beside_shards(squares: PairDataset, tmp_path: Path, to: Any, images: Any) -> None:
+    if (to, images) == ("webdataset", "none"):
+        pytest.skip("shards of webdataset hold their images")
+    poisoned = SingleTargetLabel("sheep2aeroplane", pairs=7).poison(squares)
+    folder = save_pairs(poisoned, tmp_path / "poisoned")
+    convert(folder, tmp_path / "shards", to=to, images=images)
+    pairs, name, faults = load_to_verify(tmp_path / "shards")
+    assert (name, faults) == (to, [])
+    assert not verify_pairs(pairs, images=False).problems
+    file = tmp_path / "shards" / "manifest.json"
+    whole = file.read_text()
+    for broken, said in (
+        (whole.replace("a sheep", "a goat"), "manifest and captions differ"),
+        ("{", "not valid JSON"),
+        ('{"pairs": 1}', "manifest"),
+    ):
+        file.write_text(broken)
+        with pytest.raises(ManifestMisfit):
+            load_pairs(tmp_path / "shards")
+        pairs, name, faults = load_to_verify(tmp_path / "shards")
+        found = verify_pairs(pairs, images=False, manifest_faults=faults, format=name)
+        assert said in found.wrong["manifest"][0]
+        assert len(pairs) == len(poisoned)
 
 
 def test_a_name_is_loaded_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

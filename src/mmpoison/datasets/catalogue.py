@@ -14,7 +14,7 @@ import numpy as np
 from mmpoison.datasets.options import fit_options
 from mmpoison.datasets.pairs import PairDataset
 from mmpoison.errors import InputError, MmpoisonWarning
-from mmpoison.registry import Registry
+from mmpoison.registry import Registry, unknown_name
 from mmpoison.wording import count_of
 
 Progress = Callable[[int, int], None]
@@ -100,7 +100,9 @@ def load_dataset(
     elif format is None and not Path(name).exists():
         if "/" in name or "\\" in name:
             raise InputError(f"{name}: no such folder or file")
-        source, place = DATASETS[name], None  # raises with the nearest name
+        raise InputError(
+            f"{name}: no such folder or file, and {unknown_name('data set', name, list(DATASETS))}"
+        )
     else:
         place = Path(name)
         source = recognise(place) if format is None else DATASETS[format]

@@ -15,9 +15,9 @@ from mmpoison.datasets.builder import PairsBuilder, check_relative
 from mmpoison.datasets.catalogue import DATASETS, DataSource
 from mmpoison.datasets.columns import split_name
 from mmpoison.datasets.containers import arrow_batches
-from mmpoison.datasets.manifest_beside import with_manifest
 from mmpoison.datasets.options import fit_options
 from mmpoison.datasets.pairs import PairDataset
+from mmpoison.datasets.pairs_folder import with_manifest
 from mmpoison.errors import InputError
 from mmpoison.files import read_json
 

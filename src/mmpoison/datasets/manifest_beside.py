@@ -1,23 +1,11 @@
-"""The manifest beside a set that is not a pairs folder: poison stays marked in every format."""
+"""Whether a set is poisoned, for those who read it in pieces."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from mmpoison.datasets.manifest import PoisonManifest
-from mmpoison.datasets.pairs import PairDataset
-from mmpoison.datasets.pairs_folder import MANIFEST_FILE, apply_manifest
+from mmpoison.datasets.pairs_folder import MANIFEST_FILE
 from mmpoison.errors import InputError
-
-
-def with_manifest(pairs: PairDataset, folder: Path) -> PairDataset:
-    """The pairs, marked by the `manifest.json` in their folder where there is one.
-
-    Raises:
-        InputError: If the manifest is broken or does not describe the pairs.
-    """
-    file = folder / MANIFEST_FILE
-    return apply_manifest(pairs, PoisonManifest.read(file)) if file.is_file() else pairs
 
 
 def is_poisoned(folder: Path) -> bool:

@@ -30,12 +30,23 @@ NOTICE_FILES = ("README.md", "attribution.txt", "LICENSE")
 ImagePolicy = Literal["link", "copy", "none"]
 
 
+class ManifestMisfit(InputError):
+    """The manifest beside a set is broken, or is that of another.
+
+    Attributes:
+        pairs: The set, with nothing marked as poisoned.
+    """
+
+    def __init__(self, message: str, pairs: PairDataset) -> None:
+        super().__init__(message)
+        self.pairs = pairs
+
+
 def load_pairs_folder(
     path: str | Path,
     *,
     images: str | Path | None = None,
     strict: bool = True,
-    manifest: bool = True,
 ) -> PairDataset:
     """Load a pairs folder.
 
@@ -43,25 +54,20 @@ def load_pairs_folder(
         path: Folder with `captions.jsonl` (and `manifest.json` where the set is poisoned).
         images: Folder that the relative image paths start from; the pairs folder itself by default.
         strict: Refuse the whole set for one broken line; else leave the line out and name it in `problems`.
-        manifest: Mark the poisoned pairs by the manifest beside them; without, a set can be looked at whose manifest
-            does not fit.
 
     Returns:
         The pairs in file order; poisoned pairs are recognised by the manifest beside them.
 
     Raises:
-        InputError: If the folder or file is missing, the manifest does not describe the pairs, or (strict) a line is
-            broken, a path leaves the folder or an image occurs twice.
+        ManifestMisfit: If the manifest is broken or does not describe the pairs.
+        InputError: If the folder or file is missing, or (strict) a line is broken, a path leaves the folder or an image
+            occurs twice.
     """
     folder = Path(path)
     builder = PairsBuilder(folder if images is None else Path(images), strict=strict)
     for number, raw in _numbered_lines(folder):
         _add_line(builder, raw, f"{folder / CAPTIONS_FILE} line {number}")
-    pairs = builder.build(str(folder / CAPTIONS_FILE))
-    beside = folder / MANIFEST_FILE
-    if manifest and beside.exists():
-        return apply_manifest(pairs, PoisonManifest.read(beside))
-    return pairs
+    return with_manifest(builder.build(str(folder / CAPTIONS_FILE)), folder)
 
 
 def stream_pairs_folder(
@@ -145,6 +151,21 @@ def copy_notices(root: Path, folder: Path) -> None:
     for name in NOTICE_FILES:
         if (root / name).is_file() and not (root / name).is_symlink():
             shutil.copyfile(root / name, folder / name)
+
+
+def with_manifest(pairs: PairDataset, folder: Path) -> PairDataset:
+    """The pairs, marked by the `manifest.json` in their folder where there is one: poison stays marked in every format.
+
+    Raises:
+        ManifestMisfit: If the manifest is broken or does not describe the pairs.
+    """
+    file = folder / MANIFEST_FILE
+    if not file.exists():
+        return pairs
+    try:
+        return apply_manifest(pairs, PoisonManifest.read(file))
+    except InputError as error:
+        raise ManifestMisfit(str(error), pairs) from None
 
 
 def apply_manifest(pairs: PairDataset, manifest: PoisonManifest) -> PairDataset:

@@ -16,8 +16,9 @@ from mmpoison.datasets.arrow_schema import (
 from mmpoison.datasets.builder import PairsBuilder
 from mmpoison.datasets.catalogue import DATASETS, DataSource
 from mmpoison.datasets.columns import split_of_path
-from mmpoison.datasets.manifest_beside import refuse_poisoned, with_manifest
+from mmpoison.datasets.manifest_beside import refuse_poisoned
 from mmpoison.datasets.pairs import PairDataset
+from mmpoison.datasets.pairs_folder import with_manifest
 from mmpoison.errors import InputError
 
 ROWS_AT_ONCE = 4096

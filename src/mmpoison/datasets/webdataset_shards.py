@@ -17,8 +17,9 @@ from mmpoison.datasets.catalogue import DATASETS, DataSource
 from mmpoison.datasets.columns import split_name, split_of_path
 from mmpoison.datasets.containers import walk_tar
 from mmpoison.datasets.image_bytes import EXTENSIONS
-from mmpoison.datasets.manifest_beside import refuse_poisoned, with_manifest
+from mmpoison.datasets.manifest_beside import refuse_poisoned
 from mmpoison.datasets.pairs import PairDataset
+from mmpoison.datasets.pairs_folder import with_manifest
 from mmpoison.datasets.parquet import find_files
 
 MAX_TEXT_BYTES = 2**20

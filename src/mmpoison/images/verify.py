@@ -12,8 +12,8 @@ import numpy as np
 from mmpoison import datasets
 from mmpoison.datasets.catalogue import DATASETS, image_folder, recognise
 from mmpoison.datasets.pairs import SPLITS, PairDataset
-from mmpoison.datasets.pairs_folder import MANIFEST_FILE, load_pairs_folder
-from mmpoison.errors import InputError, MmpoisonWarning
+from mmpoison.datasets.pairs_folder import ManifestMisfit
+from mmpoison.errors import MmpoisonWarning
 from mmpoison.images.caption_check import CONTEXT, CaptionFacts, check_captions
 from mmpoison.images.likeness import Likeness
 from mmpoison.images.manifest_check import manifest_problems
@@ -56,21 +56,25 @@ def load_to_verify(
     with warnings.catch_warnings():
         # what was left out is what the check reports
         warnings.simplefilter("ignore", MmpoisonWarning)
-        if format is None and str(data) in DATASETS:
-            return datasets.load_dataset(str(data), root, options=given), str(data), []
         place = Path(data)
-        source = recognise(place) if format is None else DATASETS[format]
-        if "strict" in source.options:
-            given.setdefault("strict", False)
-        if root is not None:
-            given["images"] = image_folder(source, root)
+        by_name = format is None and (str(data) in DATASETS or not place.exists())
+        if by_name:
+            name = str(data)
+        else:
+            source = recognise(place) if format is None else DATASETS[format]
+            name = source.name
+            if "strict" in source.options:
+                given.setdefault("strict", False)
+            if root is not None:
+                given["images"] = image_folder(source, root)
         try:
-            return datasets.load_pairs(place, format=source.name, **given), source.name, []
-        except InputError as error:
-            if source.name != "pairs-folder" or not (place / MANIFEST_FILE).is_file():
-                raise
-            pairs = load_pairs_folder(place, **given, manifest=False)
-            return pairs, source.name, [str(error)]
+            if by_name:
+                pairs = datasets.load_dataset(name, root, options=given)
+            else:
+                pairs = datasets.load_pairs(place, format=name, **given)
+            return pairs, name, []
+        except ManifestMisfit as error:
+            return error.pairs, name, [str(error)]
 
 
 def verify_pairs(
