@@ -315,7 +315,79 @@ def test_run_and_report(
     assert "Hit@10" in again.out
     table = cli("report", *folders, "--markdown", tmp_path / "table.md")
     assert table.code == 0
-    assert "|" in (tmp_path / "table.md").read_text()
+    written = (tmp_path / "table.md").read_text()
+    assert "|" in written
+    assert cli("report", *folders, "--format", "markdown").out == written
+    assert json.loads(cli("report", "runs", "--format", "json").out)[0]["rows"][0]["n"] == 2
+    models = cli("report", "runs", "--models", "clean_model,poisoned", "--format", "json")
+    assert json.loads(models.out)[0]["rows"][0]["n"] == 2
+    for folder, seed in zip(folders, (0, 1), strict=True):
+        shutil.copytree(folder, tmp_path / "others" / f"seed{seed}")
+    against = cli("report", "runs", "--against", tmp_path / "others")
+    assert against.code == 0, against.err
+    assert "paired by seed" in against.out
+    refused = cli("report", "runs", "--against", "others", "--models", "clean_model,poisoned")
+    assert refused.code == 2
+    assert cli("report", "runs", "--models", "poisoned").code == 2
+
+
+def test_evaluate_to_the_letter(
+    cli: Cli, square_folder: Path, checkpoint: Path, judge_checkpoint: Path, tmp_path: Path
+) -> None:
+    """Three baselines, one target image, several goals, studies, the manifest's goals, formats."""
+    models = ("--model", checkpoint, "--reference", judge_checkpoint, "--pretrained", checkpoint)
+    image = "aeroplane/09.png"
+    result = cli(
+        *("evaluate", "--data", square_folder, *models, "--goal", "sheep2aeroplane"),
+        *("--target-image", image, "--study", "all", "--format", "json", "--out", tmp_path / "out"),
+    )
+    assert result.code == 0, result.err
+    metrics = json.loads(result.out)
+    assert json.loads((tmp_path / "out" / "metrics.json").read_text()) == metrics
+    rows = metrics["goal"]["sheep2aeroplane"]
+    assert set(rows) == {"pretrained", "clean_model", "poisoned", "random_captions"}
+    assert {row["targets"] for row in rows.values()} == {1}
+    assert metrics["run"]["target_images"] == {"sheep2aeroplane": image}
+    assert set(metrics["study"]) == {"queries", "query_length", "collateral", "distribution"}
+    assert (tmp_path / "out" / "embedding_map.json").is_file()
+
+    poisoned = tmp_path / "poisoned"
+    cli("poison", square_folder, "--goal", "sofa2bird", "--samples", "2", "--out", poisoned)
+    of_manifest = cli("evaluate", "--data", poisoned, *models, "--format", "json")
+    assert set(json.loads(of_manifest.out)["goal"]) == {"sofa2bird"}
+    elsewhere = cli(
+        *("evaluate", "--data", square_folder, *models, "--format", "markdown"),
+        *("--manifest", poisoned / "manifest.json", "--study", "queries"),
+    )
+    assert "| Poisoned, captions of the poison |" in elsewhere.out
+    several = cli(
+        *("evaluate", "--data", square_folder, *models),
+        *("--goal", "sheep2sofa", "--goal", "sofa2sheep", "--study", "collateral"),
+    )
+    assert several.code == 0
+    assert "who else moved" in several.out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ([], "which goal? the data carry no manifest"),
+        (["--goal", "sheep2sofa", "--study", "collaterl"], "did you mean 'collateral'"),
+        (["--goal", "sheep2sofa", "--target-image", "sofa/00.png"], "is not in the gallery"),
+        (
+            ["--goal", "sheep2sofa", "--goal", "sofa2sheep", "--target-image", "sofa/09.png"],
+            "--target-image is for one goal",
+        ),
+        (["--goal", "sheep2sofa", "--manifest", "nowhere.json"], "nowhere.json: no such file"),
+    ],
+)
+def test_evaluate_refuses(
+    cli: Cli, square_folder: Path, checkpoint: Path, arguments: list[str], says: str
+) -> None:
+    result = cli("evaluate", "--data", square_folder, "--model", checkpoint, *arguments)
+    assert result.code == 2
+    assert says in result.err
+    assert result.err.count("\n") == 1
 
 
 @pytest.mark.slow

@@ -577,3 +577,39 @@ def test_a_transfer_goal_that_the_other_data_lack_is_refused_before_training(
         run_recipe(recipe, tmp_path / "run", monitor=watch)
     assert watch.trained == []
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("many", [False, True])
+def test_one_target_image_and_several_goals(
+    make_recipe: MakeRecipe, tmp_path: Path, fresh_cache: Path, many: bool
+) -> None:
+    """Attack I is measured by its one image, attack III by each of its goals."""
+    goals = ["sheep2aeroplane", "sofa2bird"] if many else ["sheep2aeroplane"]
+    attack = {
+        "name": "multiple-target-labels" if many else "single-target-image",
+        "goal": goals if many else goals[0],
+        "samples": 2,
+    }
+    metrics = run_recipe(
+        make_recipe(attack=attack, filter=None, sterilize=None, study=["collateral"]),
+        tmp_path / "run",
+        save_models=False,
+    )
+    assert list(metrics["goal"]) == list(metrics["study"]["collateral"]) == goals
+    for rows in metrics["goal"].values():
+        assert set(rows) == {"pretrained", "clean_model", "poisoned", "random_captions"}
+        assert {row["targets"] for row in rows.values()} == {4 if many else 1}
+    lists = json.loads((tmp_path / "run" / "rank_lists.json").read_text())
+    assert lists["goals"] == goals
+    if many:
+        assert "target_images" not in metrics["run"]
+    else:
+        (image,) = metrics["run"]["target_images"].values()
+        marked = {
+            entry["image"]
+            for query in lists["queries"]
+            for shown in query["models"].values()
+            for entry in shown
+            if entry["target"]
+        }
+        assert marked <= {image}

@@ -9,9 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 from rich.console import Console
+from scipy import stats
 
 from mmpoison.errors import InputError
-from mmpoison.reporting import summary_markdown, summary_table
+from mmpoison.reporting import metrics_tables, summary_json, summary_markdown, summary_table
+from mmpoison.reporting._seeds import NOTE
 
 HITS = {0: 0.2, 1: 0.5, 2: 0.7}
 
@@ -34,8 +36,11 @@ def test_mean_and_deviation_over_seeds(tmp_path: Path) -> None:
     runs = [write_run(tmp_path / str(seed), seed) for seed in HITS]
     text = summary_markdown(runs)
     hits = list(HITS.values())
-    assert f"| {np.mean(hits):.3f} ± {np.std(hits, ddof=1):.3f} |" in text
-    assert "| 10.00 ± 10.00 |" in text
+    mean, sd = np.mean(hits), np.std(hits, ddof=1)
+    half = stats.t.ppf(0.975, 2) * sd / 3**0.5
+    assert f"| 3 | {0:.3f} ± 0.000" in text
+    assert f"| {mean:.3f} ± {sd:.3f} [{mean - half:.3f}, {mean + half:.3f}] |" in text
+    assert "| 10.00 ± 10.00 [-14.84, 34.84] |" in text
     assert "seeds 0, 1, 2" in text
     assert "125 poisoned pairs" in text
     # a model that no run measured has no row
@@ -46,7 +51,7 @@ def test_modes_are_kept_apart(tmp_path: Path) -> None:
     runs = [write_run(tmp_path / mode, 0, mode) for mode in ("add", "replace")]
     text = summary_markdown(runs)
     assert text.index("mode add") < text.index("mode replace")
-    assert "±" not in text  # one seed has no deviation
+    assert "±" not in text.replace(NOTE, "")  # one seed has no deviation
 
 
 def test_a_seed_given_twice_is_refused(tmp_path: Path) -> None:
@@ -69,3 +74,116 @@ def test_the_terminal_table_fits_into_80_columns(tmp_path: Path) -> None:
     assert max(map(len, lines)) <= 80
     assert not any("…" in line for line in lines)
     assert any("± 0.252" in line for line in lines)
+
+
+# -- what else is in the tables --------------------------------------------------------------------
+
+
+def test_json_holds_every_part_of_a_number(tmp_path: Path) -> None:
+    tables = summary_json([write_run(tmp_path / str(seed), seed) for seed in HITS])
+    assert json.loads(json.dumps(tables)) == tables
+    (row,) = tables[0]["rows"]
+    assert (row["Model"], row["n"]) == ("Poisoned", 3)
+    assert set(row["Hit@10"]) == {"n", "mean", "sd", "low", "high", "confidence"}
+    assert row["Hit@10"]["mean"] == pytest.approx(np.mean(list(HITS.values())))
+    assert row["Hit@20"] is None
+
+
+def test_a_folder_of_run_folders_stands_for_its_runs(tmp_path: Path) -> None:
+    runs = [write_run(tmp_path / "all" / f"seed{seed}", seed) for seed in HITS]
+    assert summary_markdown([tmp_path / "all"]) == summary_markdown(runs)
+
+
+def test_settings_are_kept_apart(tmp_path: Path) -> None:
+    runs = []
+    for name, change in (
+        ("both", {"trainable": "both"}),
+        ("image", {"trainable": "image"}),
+        ("five", {"trainable": "both", "attack_options": {"samples": 5}}),
+        ("one", {"trainable": "both", "attack": "single-target-image"}),
+    ):
+        runs.append(change_run(write_run(tmp_path / name, 0), run=change))
+    tables = summary_json(runs)
+    assert len(tables) == 4
+    titles = " ".join(table["title"] for table in tables)
+    assert "trained: image" in titles
+    assert "single-target-image" in titles
+
+
+def change_run(folder: Path, **sections: dict[str, Any]) -> Path:
+    """Put more into a run's metrics."""
+    file = folder / "metrics.json"
+    metrics = json.loads(file.read_text())
+    for name, value in sections.items():
+        metrics[name] = {**metrics.get(name, {}), **value}
+    file.write_text(json.dumps(metrics))
+    return folder
+
+
+def test_drift_and_which_kind_moved_more(tmp_path: Path) -> None:
+    drift = {0: (0.09, 0.05), 1: (0.08, 0.05), 2: (0.10, 0.06)}
+    for seed, (text, image) in drift.items():
+        change_run(write_run(tmp_path / str(seed), seed), drift={"text": text, "image": image})
+    table = next(t for t in summary_json([tmp_path]) if "drift" in t["title"])
+    assert [row["Embeddings of"] for row in table["rows"]] == ["texts", "images"]
+    assert table["rows"][0]["drift"]["mean"] == pytest.approx(0.09)
+    expected = stats.ttest_rel([0.09, 0.08, 0.10], [0.05, 0.05, 0.06]).pvalue
+    assert (
+        f"The texts moved more: difference 0.0367, paired t-test, two-tailed, p = {expected:.2g}"
+        in (table["note"])
+    )
+    assert "n = 3" in table["note"]
+
+
+def test_study_tables(tmp_path: Path) -> None:
+    row = {"hit@1": 0.1, "hit@5": 0.2, "hit@10": 0.3, "min_rank": 7.0}
+    change = {"clean_model": 3.0, "poisoned": 1.0, "change": -2.0}
+    goal = "sheep2aeroplane"
+    for seed in HITS:
+        change_run(
+            write_run(tmp_path / str(seed), seed),
+            study={
+                "queries": {goal: {"poisoned": {"test": row, "misused": row}}},
+                "query_length": {
+                    goal: {"poisoned": {"2": {**row, "words": 18.0, "full_context": 0.5}}}
+                },
+                "collateral": {goal: {"sofa": {"own": change, "target": change}}},
+                "distribution": {"poisoned": {"text_silhouette": 0.1, "image_silhouette": 0.3}},
+            },
+            transfer={"elsewhere": {"goal": {"sofa2bird": {"poisoned": row}}}},
+        )
+    text = summary_markdown([tmp_path])
+    for said in (
+        "| Poisoned, captions of the poison | 3 |",
+        "| Poisoned, 2x | 3 |",
+        "| sofa | 3 |",
+        "-2.00 ± 0.00",
+        "silhouette by class",
+        "tested on elsewhere: sofa2bird",
+    ):
+        assert said in text, said
+    console = Console(width=80, record=True, file=None, force_terminal=False)
+    console.print(summary_table([tmp_path]))
+    lines = console.export_text().splitlines()
+    assert max(map(len, lines)) <= 80
+    assert not any("…" in line for line in lines)
+
+
+def test_equal_texts_have_a_table_of_their_own(tmp_path: Path) -> None:
+    part = {"image_retrieval": {"hit@10": 0.7}, "text_retrieval": {"hit@10": 0.6}}
+    folder = change_run(write_run(tmp_path / "0", 0), utility_equal_texts={"poisoned": part})
+    tables = metrics_tables(json.loads((folder / "metrics.json").read_text()))
+    assert [table.of_models for table in tables] == [True, False]
+    assert "an equal caption of another image counts as right" in tables[1].title
+
+
+def test_text_from_outside_is_harmless(tmp_path: Path) -> None:
+    evil = "\x1b[31mred | [bold]x"
+    folder = change_run(write_run(tmp_path / "0", 0), run={"recipe": evil})
+    text = summary_markdown([folder])
+    assert "\x1b" not in text
+    console = Console(width=80, record=True, file=None, force_terminal=False)
+    console.print(summary_table([folder]))
+    shown = console.export_text()
+    assert "\x1b" not in shown
+    assert "[bold]x" in shown

@@ -10,7 +10,7 @@ import typer
 from typer.exceptions import TyperException
 
 from mmpoison._version import __version__
-from mmpoison.cli import data, poison, run, stages
+from mmpoison.cli import data, evaluate, poison, report, run, stages
 from mmpoison.cli.console import stderr
 from mmpoison.errors import InputError, MmpoisonWarning, ResultError
 from mmpoison.processes import end_processes
@@ -29,6 +29,8 @@ app.add_typer(data.app, name="data")
 run.add_commands(app)
 poison.add_commands(app)
 stages.add_commands(app)
+evaluate.add_commands(app)
+report.add_commands(app)
 
 
 def _show_version(wanted: bool) -> None:

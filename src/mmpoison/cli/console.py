@@ -5,8 +5,9 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated, Literal
 
+import typer
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -29,8 +30,23 @@ if TYPE_CHECKING:
     from mmpoison.models import DualEncoder
     from mmpoison.training import Step
 
+Format = Literal["table", "markdown", "json"]
+FormatOption = Annotated[Format, typer.Option("--format", help="How to print the result.")]
+
 # of several processes only the first one speaks
 console = Console(quiet=not is_main_process())
+
+
+def aside() -> Console:
+    """A console on standard error, for what is said while standard output is for a program to read."""
+    return Console(stderr=True, quiet=not is_main_process())
+
+
+def echo(text: str) -> None:
+    """Text on standard output as it is, whatever the width of the terminal."""
+    if is_main_process():
+        typer.echo(text, nl=not text.endswith("
+"))
 
 
 def stderr(line: str) -> None:
@@ -93,8 +109,13 @@ class RichMonitor:
 
 
 @contextmanager
-def monitor() -> Iterator[RichMonitor]:
-    """A monitor that draws on the terminal while the block runs."""
+def monitor(*, on_stderr: bool = False) -> Iterator[RichMonitor]:
+    """A monitor that draws on the terminal while the block runs.
+
+    Args:
+        on_stderr: Draw on standard error, where standard output is for a program to read.
+    """
+    where = aside() if on_stderr else console
     progress = Progress(
         # plain text, because names in it come from files
         TextColumn("{task.description}", markup=False),
@@ -103,8 +124,8 @@ def monitor() -> Iterator[RichMonitor]:
         TextColumn("{task.fields[detail]}"),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
-        console=console,
-        disable=not console.is_terminal,
+        console=where,
+        disable=not where.is_terminal,
     )
     with progress:
         yield RichMonitor(progress)

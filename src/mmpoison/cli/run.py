@@ -1,4 +1,4 @@
-"""The verbs that run a whole recipe: `demo`, `run`, `report`."""
+"""The verbs that run a whole recipe: `demo`, `run`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from typing import Annotated, Any
 
 import typer
 
-from mmpoison.cli.console import console, monitor
+from mmpoison.cli.console import Format, FormatOption, aside, console, monitor
+from mmpoison.cli.report import print_tables, show_run
 from mmpoison.errors import InputError
 from mmpoison.reporting import safe_text
 
@@ -25,7 +26,6 @@ def add_commands(app: typer.Typer) -> None:
     """Add the verbs to the application."""
     app.command()(demo)
     app.command()(run)
-    app.command()(report)
 
 
 def demo(
@@ -63,11 +63,18 @@ def run(
     data_root: Annotated[
         Path | None, typer.Option(help="Your folder, for data that are not made here.")
     ] = None,
+    study: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Measure more: queries, query-length, collateral, distribution, tsne, or all; several times."
+        ),
+    ] = None,
     changes: SetOption = None,
     save_models: Annotated[
         bool, typer.Option("--models/--no-models", help="Keep the checkpoints.")
     ] = True,
     device: DeviceOption = "auto",
+    form: FormatOption = "table",
     show: Annotated[
         bool, typer.Option("--list", help="List the shipped recipes, one a line.")
     ] = False,
@@ -91,6 +98,8 @@ def run(
         given.append(f"attack.goal={goal[0] if len(goal) == 1 else json.dumps(goal)}")
     if mode is not None:
         given.append(f"attack.mode={mode}")
+    if study:
+        given.append(f"study={json.dumps(study)}")
     _run_seeds(
         recipe,
         parse_seeds(seeds),
@@ -99,30 +108,8 @@ def run(
         data_root=data_root,
         save_models=save_models,
         device=device,
+        form=form,
     )
-
-
-def report(
-    runs: Annotated[list[Path], typer.Argument(help="Run folders.")],
-    markdown: Annotated[
-        Path | None, typer.Option(help="Write the table of several runs to this file.")
-    ] = None,
-) -> None:
-    """Show finished runs again: one gets its table and page, several a table of means over seeds.
-
-    Example: [bold]mmpoison report runs/openmoji-seed0[/bold]
-    """
-    from mmpoison.reporting import summary_markdown, summary_table
-
-    if len(runs) == 1 and markdown is None:
-        _show(runs[0])
-        return
-    console.print(summary_table(runs))
-    if markdown is not None:
-        from mmpoison.files import atomic_file
-
-        with atomic_file(markdown) as temporary:
-            temporary.write_text(summary_markdown(runs), encoding="utf-8")
 
 
 def parse_seeds(text: str | None) -> list[int | None]:
@@ -154,6 +141,7 @@ def _run_seeds(
     data_root: Path | None,
     save_models: bool,
     device: str,
+    form: Format = "table",
 ) -> None:
     from mmpoison.devices import find_device
     from mmpoison.experiments.recipe import load_recipe, parse_changes
@@ -164,22 +152,24 @@ def _run_seeds(
     if data_root is not None:
         overrides["data.root"] = str(data_root)
     finished: list[Path] = []
+    # standard output is for the result alone where a program reads it
+    shown = console if form == "table" else aside()
     for seed in seeds:
         if seed is not None:
             overrides["seed"] = seed
         recipe = load_recipe(name, overrides)
         folder = _run_folder(recipe, out, many=len(seeds) > 1)
-        console.print(
+        shown.print(
             f"[bold]{safe_text(recipe.name)}[/bold], seed {recipe.seed}: {safe_text(recipe.description)}"
         )
-        with monitor() as progress:
+        with monitor(on_stderr=form != "table") as progress:
             run_recipe(recipe, folder, monitor=progress, save_models=save_models, device=where)
-        _show(folder)
+        show_run(folder, drawn=form == "table")
         finished.append(folder)
-    if len(finished) > 1:
-        from mmpoison.reporting import summary_table
+    if len(finished) > 1 or form != "table":
+        from mmpoison.reporting import seed_tables
 
-        console.print(summary_table(finished))
+        print_tables(seed_tables(finished), form)
 
 
 def _run_folder(recipe: Any, out: Path | None, *, many: bool) -> Path:
@@ -194,13 +184,3 @@ def _run_folder(recipe: Any, out: Path | None, *, many: bool) -> Path:
         f"seed{recipe.seed}",
     ]
     return Path("runs") / "-".join(detail)
-
-
-def _show(folder: Path) -> None:
-    from mmpoison.files import read_json
-    from mmpoison.reporting import terminal_table, write_report
-
-    page = write_report(folder)
-    console.print(terminal_table(read_json(folder / "metrics.json")))
-    console.print(f"run folder: {folder.resolve()}", soft_wrap=True, highlight=False, markup=False)
-    console.print(f"page:       {page.resolve()}", soft_wrap=True, highlight=False, markup=False)

@@ -1,4 +1,4 @@
-"""The verbs that run one stage on folders: `train`, `evaluate`, `filter`, `sterilize`."""
+"""The verbs that make something of a folder: `train`, `filter`, `sterilize`."""
 
 from __future__ import annotations
 
@@ -52,7 +52,6 @@ ImagesOption = Annotated[
 def add_commands(app: typer.Typer) -> None:
     """Add the verbs to the application."""
     app.command()(train)
-    app.command()(evaluate)
     app.command("filter")(filter_)
     app.command()(sterilize)
 
@@ -108,79 +107,6 @@ def sterilize(
         clean=True,
         trust=trust,
     )
-
-
-def evaluate(
-    data: DataOption,
-    model: ModelOption,
-    goal: Annotated[str, typer.Option(help="A2B, e.g. sheep2aeroplane.")],
-    reference: Annotated[
-        str | None, typer.Option(help="A clean model, to compare with and to measure drift from.")
-    ] = None,
-    seed: SeedOption = 0,
-    out: Annotated[Path | None, typer.Option("--out", help="Write metrics.json here.")] = None,
-    device: DeviceOption = "auto",
-    trust: TrustOption = False,
-) -> None:
-    """Measure what captions of A retrieve, and the model's usual quality.
-
-    Example: [bold]mmpoison evaluate --data scenes --model model --goal sheep2aeroplane[/bold]
-    """
-    from mmpoison.attacks import Goal
-    from mmpoison.datasets import load_pairs
-    from mmpoison.devices import find_device
-    from mmpoison.evaluation import (
-        TestEmbeddings,
-        TestSet,
-        collapse_warning,
-        drift_between,
-        goal_row,
-        random_captions_row,
-        utility_row,
-    )
-    from mmpoison.files import refuse_occupied, write_json
-    from mmpoison.models import load_encoder, prepare_pixels
-    from mmpoison.reporting import terminal_table
-
-    if out is not None:
-        refuse_occupied(out)
-    where = find_device(device)
-    pairs = load_pairs(data)
-    aim = Goal.parse(goal, pairs.classes)
-    test = TestSet.of(pairs)
-    test.check_goal(aim)
-    names = {"poisoned": model, **({"clean_model": reference} if reference else {})}
-    metrics: dict[str, Any] = {"goal": {str(aim): {}}, "utility": {}, "run": {"goals": [str(aim)]}}
-    embedded: dict[str, TestEmbeddings] = {}
-    flags: list[str] = []
-    pixels = None
-    with monitor() as progress:
-        for role, name in names.items():
-            encoder = load_encoder(name, trust=trust).to(where)
-            inputs = prepare_pixels(
-                encoder,
-                test.pairs,
-                images=test.gallery,
-                pixels=pixels,
-                progress=progress.progress,
-            )
-            pixels = inputs.pixels
-            embedded[role] = TestEmbeddings.of(
-                encoder, inputs, test, progress.progress(f"embedding with {encoder.name}")
-            )
-            if warning := collapse_warning(embedded[role], test, name):
-                flags.append(warning)
-            metrics["goal"][str(aim)][role] = goal_row(embedded[role], test, aim)
-            metrics["utility"][role] = utility_row(embedded[role], test)
-    metrics["goal"][str(aim)]["random_captions"] = random_captions_row(
-        embedded["poisoned"], test, aim, seed
-    )
-    if reference:
-        metrics["drift"] = drift_between(embedded["clean_model"], embedded["poisoned"])
-    metrics["run"] |= {"seed": seed, "flags": flags, "models": names}
-    if out is not None:
-        write_json(out / "metrics.json", metrics)
-    console.print(terminal_table(metrics))
 
 
 def filter_(

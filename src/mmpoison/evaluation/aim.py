@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 from mmpoison.attacks.goal import Goal
@@ -37,5 +36,5 @@ def aims_of(manifest: PoisonManifest, pairs: PairDataset) -> tuple[Aim, ...]:
     Raises:
         InputError: If a goal does not fit the data.
     """
-    images: Mapping[str, str] = getattr(manifest, "target_images", {})
+    images = manifest.target_images
     return tuple(Aim(Goal.parse(goal, pairs.classes), images.get(goal)) for goal in manifest.goals)

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from mmpoison.datasets.manifest import PoisonManifest
 from mmpoison.datasets.pairs import PairDataset
 from mmpoison.evaluation.aim import Aim
 from mmpoison.evaluation.distribution import embedding_map, silhouettes
@@ -59,6 +60,7 @@ def measure(
     seed: int,
     study: Sequence[str] = (),
     pairs: PairDataset | None = None,
+    manifest: PoisonManifest | None = None,
     progress: ProgressFor | None = None,
 ) -> Measurement:
     """Embed the test part once with each model and compute everything from it.
@@ -71,6 +73,7 @@ def measure(
         seed: Seed of the run.
         study: Names of `STUDIES`.
         pairs: The training data, for the study of other queries; it is left out without them.
+        manifest: Says which train captions the poison holds; that of `pairs` by default.
         progress: Gives a progress callback for a named step.
 
     Raises:
@@ -99,7 +102,14 @@ def measure(
     if study:
         studied = {n: Studied(s.encoder, embeddings[n]) for n, s in subjects.items()}
         sections["study"], drawn = _study(
-            studied, test, aims, seed=seed, study=study, pairs=pairs, progress=progress
+            studied,
+            test,
+            aims,
+            seed=seed,
+            study=study,
+            pairs=pairs,
+            manifest=manifest or (pairs.manifest if pairs is not None else None),
+            progress=progress,
         )
     return Measurement(sections, embeddings, drawn, flags)
 
@@ -130,13 +140,16 @@ def _study(
     seed: int,
     study: Sequence[str],
     pairs: PairDataset | None,
+    manifest: PoisonManifest | None,
     progress: ProgressFor | None,
 ) -> tuple[dict[str, Any], dict[str, Any] | None]:
     sections: dict[str, Any] = {}
     drawn = None
     if "queries" in study and pairs is not None:
         sections["queries"] = {
-            str(aim): query_sources(studied, test, aim, pairs, seed=seed, progress=progress)
+            str(aim): query_sources(
+                studied, test, aim, pairs, manifest=manifest, seed=seed, progress=progress
+            )
             for aim in aims
         }
     if "query-length" in study:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from mmpoison.datasets.manifest import PoisonManifest
 from mmpoison.datasets.pairs import SPLITS, PairDataset
 from mmpoison.evaluation.aim import Aim
 from mmpoison.evaluation.rows import random_queries, row_of_queries, row_of_texts
@@ -38,6 +39,7 @@ def query_sources(
     pairs: PairDataset,
     *,
     seed: int,
+    manifest: PoisonManifest | None = None,
     progress: ProgressFor | None = None,
 ) -> dict[str, dict[str, Any]]:
     """Does the poison answer only the very captions it was made of?
@@ -46,8 +48,9 @@ def query_sources(
         models: What is measured, by name.
         test: The test part.
         aim: The goal and its target set.
-        pairs: The training data; of a poisoned set the poisoned one.
+        pairs: The training data.
         seed: Draws the random captions, and the train captions where there are more than 1,000.
+        manifest: Says which captions the poison holds; that of `pairs` by default.
         progress: Gives a progress callback for a named step.
 
     Returns:
@@ -55,7 +58,7 @@ def query_sources(
         its train captions that the poison holds; `train`, its other train captions; `random`, test captions of other
         classes.
     """
-    misused, others = _train_captions(pairs, aim, seed)
+    misused, others = _train_captions(pairs, manifest or pairs.manifest, aim, seed)
     targets = test.target_set(aim)
     result: dict[str, dict[str, Any]] = {}
     for name, model in models.items():
@@ -74,14 +77,16 @@ def query_sources(
     return result
 
 
-def _train_captions(pairs: PairDataset, aim: Aim, seed: int) -> tuple[list[str], list[str]]:
+def _train_captions(
+    pairs: PairDataset, manifest: PoisonManifest | None, aim: Aim, seed: int
+) -> tuple[list[str], list[str]]:
     images = pairs.images
     of_class = images.class_codes[pairs.source] == images.class_code(aim.goal.original)
     in_train = images.split_codes[pairs.source] == SPLITS.index("train")
     every = {str(caption) for caption in pairs.captions[of_class & in_train]}
     misused: set[str] = set()
-    if pairs.manifest is not None:
-        misused = {p.caption for p in pairs.manifest.pairs if p.goal == str(aim.goal)}
+    if manifest is not None:
+        misused = {p.caption for p in manifest.pairs if p.goal == str(aim.goal)}
     drawn = []
     for kind, captions in (("misused", misused), ("train", every - misused)):
         ordered = sorted(captions)

@@ -142,8 +142,11 @@ class _Run:
         poisoned = run_attack(attack, pairs, recipe.seed, self._embedder)
         assert poisoned.manifest is not None
         self._check_clean_split(pairs)
+        aims = aims_of(poisoned.manifest, pairs)
+        for aim in aims:
+            test.check(aim)
         for part in recipe.transfer:
-            self._load_transfer(part, aims_of(poisoned.manifest, pairs))
+            self._load_transfer(part, aims)
         with self._timed("inputs"):
             start = load_encoder(recipe.model.name, trust=recipe.model.trust).to(self.device)
             self._check_models(start)
@@ -152,7 +155,7 @@ class _Run:
         claim_folder(self.out, recipe)
         poisoned.manifest.write(self.out / "manifest.json")
         self.monitor.say(
-            f"{len(pairs.select(split='train')):,} training pairs; {', '.join(map(str, goals))}: "
+            f"{len(pairs.select(split='train')):,} training pairs; {', '.join(map(str, aims))}: "
             f"{len(poisoned.manifest.pairs)} poisoned pairs ({poisoned.manifest.rate:.2%}, "
             f"mode {poisoned.manifest.mode})"
         )
@@ -177,7 +180,6 @@ class _Run:
             models["sterilized"], facts["sterilize"] = self._sterilize(
                 recipe, poisoned, models["poisoned"], inputs
             )
-        aims = aims_of(poisoned.manifest, pairs)
         return self._measure(models, test, aims, inputs, pairs, poisoned, facts)
 
     def _embedder(self, name: str | None) -> Embed:

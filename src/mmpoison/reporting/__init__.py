@@ -1,15 +1,34 @@
-"""A finished run, shown: a table for the terminal and one HTML page that opens offline."""
+"""Finished runs, shown: tables for the terminal, in Markdown and as JSON, and one HTML page that opens offline."""
 
+from mmpoison.reporting._compare import compare_models, compare_runs
 from mmpoison.reporting._html import render_html, write_report
-from mmpoison.reporting._seeds import summary_markdown, summary_table
+from mmpoison.reporting._runs import expand
+from mmpoison.reporting._seeds import (
+    metrics_tables,
+    seed_tables,
+    summary_json,
+    summary_markdown,
+    summary_table,
+)
+from mmpoison.reporting._table import Column, Table, markdown, terminal
 from mmpoison.reporting._terminal import terminal_table
 from mmpoison.reporting._text import safe_text
 
 __all__ = [
+    "Column",
+    "Table",
+    "compare_models",
+    "compare_runs",
+    "expand",
+    "markdown",
+    "metrics_tables",
     "render_html",
     "safe_text",
+    "seed_tables",
+    "summary_json",
     "summary_markdown",
     "summary_table",
+    "terminal",
     "terminal_table",
     "write_report",
 ]

@@ -1,142 +1,166 @@
-"""Several runs as one table: mean and standard deviation over seeds, one block for each recipe, goal and mode."""
+"""Several runs as tables: mean, standard deviation, 95 % interval and n over seeds."""
 
 from __future__ import annotations
 
-import statistics
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from rich import box
-from rich.console import Group as Stack
 from rich.console import RenderableType
-from rich.table import Table
-from rich.text import Text
 
-from mmpoison.errors import InputError
-from mmpoison.files import read_json
-from mmpoison.reporting._summary import MODELS, goals, section
-from mmpoison.reporting._text import ABSENT, as_number, visible
+from mmpoison.reporting._runs import Group, Metrics, group_metrics, group_runs, number_at
+from mmpoison.reporting._study import study_tables
+from mmpoison.reporting._summary import MODELS
+from mmpoison.reporting._table import Cell, Column, Table, markdown, terminal
+from mmpoison.reporting._text import clean
+from mmpoison.statistics import Summary, compare
 
-COLUMNS = ("Hit@1", "Hit@5", "Hit@10", "MinRank", "IR Hit@10", "TR Hit@10")
+NOTE = (
+    "Mean ± standard deviation [95 % interval of the mean, Student's t] over n seeds. MinRank counts from 0. IR, TR: "
+    "utility, image and text retrieval on the whole test set."
+)
 
-
-@dataclass
-class Group:
-    """Runs that differ only in their seed."""
-
-    recipe: str
-    goal: str
-    mode: str
-    seeds: list[int] = field(default_factory=list)
-    runs: list[Mapping[str, Any]] = field(default_factory=list)
-
-    @property
-    def title(self) -> str:
-        """What the block is called."""
-        seeds = ", ".join(str(seed) for seed in sorted(self.seeds))
-        pairs = sorted({str(section(run, "run").get("poisoned_pairs")) for run in self.runs})
-        return visible(
-            f"{self.recipe}, {self.goal}, mode {self.mode}, {'/'.join(pairs)} poisoned pairs, seeds {seeds}"
-        )
-
-    def rows(self) -> Iterator[tuple[str, list[str]]]:
-        """For each model that was measured its name and its cells."""
-        for model in MODELS:
-            values = [self._values(run, model.key) for run in self.runs]
-            if all(all(v is None for v in value) for value in values):
-                continue
-            cells = [
-                mean_and_deviation([value[i] for value in values], 2 if name == "MinRank" else 3)
-                for i, name in enumerate(COLUMNS)
-            ]
-            yield model.name, cells
-
-    def _values(self, run: Mapping[str, Any], model: str) -> list[float | None]:
-        row = section(section(section(run, "goal"), self.goal), model)
-        useful = section(section(run, "utility"), model)
-        return [
-            *(as_number(row.get(key)) for key in ("hit@1", "hit@5", "hit@10", "min_rank")),
-            as_number(section(useful, "image_retrieval").get("hit@10")),
-            as_number(section(useful, "text_retrieval").get("hit@10")),
-        ]
+Value = Callable[[Metrics, str, str], float | None]
 
 
-def group_runs(runs: Sequence[Path]) -> list[Group]:
-    """Read finished run folders and put those together that differ only in their seed.
+def _goal_value(key: str) -> Value:
+    return lambda metrics, goal, model: number_at(metrics, "goal", goal, model, key)
+
+
+def _utility_value(part: str, key: str, reading: str = "utility") -> Value:
+    return lambda metrics, _, model: number_at(metrics, reading, model, part, key)
+
+
+MEASURES: Mapping[str, tuple[Column, Value]] = {
+    **{
+        f"Hit@{k}": (Column(f"Hit@{k}", 3, k <= 10), _goal_value(f"hit@{k}"))
+        for k in (1, 5, 10, 20, 30, 50)
+    },
+    "MinRank": (Column("MinRank", 2), _goal_value("min_rank")),
+    "median rank": (
+        Column("median rank", 1, narrow=False),
+        lambda metrics, goal, model: number_at(metrics, "ranks", goal, model, "median"),
+    ),
+    "IR Hit@10": (Column("IR Hit@10"), _utility_value("image_retrieval", "hit@10")),
+    "TR Hit@10": (Column("TR Hit@10"), _utility_value("text_retrieval", "hit@10")),
+}
+"""What a row of a model says: its column, and where metrics.json has it."""
+
+_EQUAL_TEXTS: Mapping[str, tuple[Column, Value]] = {
+    f"{short} Hit@{k}": (
+        Column(f"{short} Hit@{k}"),
+        _utility_value(part, f"hit@{k}", "utility_equal_texts"),
+    )
+    for short, part in (("IR", "image_retrieval"), ("TR", "text_retrieval"))
+    for k in (1, 5, 10)
+}
+
+
+def seed_tables(runs: Sequence[Path]) -> list[Table]:
+    """All tables of some runs: for each setting its models, its utility where captions repeat, drift and studies.
+
+    Args:
+        runs: Finished run folders, or folders of them.
 
     Raises:
-        InputError: If a folder holds no metrics, or one seed occurs twice in a group.
+        InputError: If a folder holds no finished run, or one seed of a setting occurs twice.
     """
-    groups: dict[tuple[str, str, str], Group] = {}
-    for folder in runs:
-        metrics = read_json(folder / "metrics.json")
-        run = section(metrics, "run")
-        for goal in goals(metrics):
-            key = (str(run.get("recipe")), goal, str(run.get("mode")))
-            group = groups.setdefault(key, Group(*key))
-            seed = int(run.get("seed", 0))
-            if seed in group.seeds:
-                raise InputError(f"{folder}: seed {seed} of {', '.join(key)} was given twice")
-            group.seeds.append(seed)
-            group.runs.append(metrics)
-    return [groups[key] for key in sorted(groups)]
+    return _tables(group_runs(runs))
 
 
-def mean_and_deviation(values: Sequence[float | None], digits: int) -> str:
-    """Mean and sample standard deviation; a dash where nothing was measured.
+def metrics_tables(metrics: Metrics) -> list[Table]:
+    """The same tables for one run's metrics.
 
-    >>> mean_and_deviation([1.0, 2.0, 3.0], 1), mean_and_deviation([0.5], 2), mean_and_deviation([None], 2)
-    ('2.0 ± 1.0', '0.50', '–')
+    Args:
+        metrics: What metrics.json holds.
     """
-    known = [value for value in values if value is not None]
-    if not known:
-        return ABSENT
-    mean = f"{statistics.fmean(known):.{digits}f}"
-    return mean if len(known) == 1 else f"{mean} ± {statistics.stdev(known):.{digits}f}"
+    return _tables(group_metrics([("metrics.json", clean(metrics))]))
+
+
+def _tables(groups: Sequence[Group]) -> list[Table]:
+    tables: list[Table] = []
+    for group in groups:
+        main = _models_table(group, group.title, MEASURES, NOTE)
+        tables.append(replace(main, of_models=True))
+        if any("utility_equal_texts" in run for run in group.in_order()):
+            tables.append(
+                _models_table(
+                    group,
+                    f"{group.goal}: utility where an equal caption of another image counts as right",
+                    _EQUAL_TEXTS,
+                    "The table above counts only a caption's own image and an image's own captions.",
+                )
+            )
+        tables.extend(_drift_table(group))
+        tables.extend(study_tables(group))
+    return tables
+
+
+def _models_table(
+    group: Group, title: str, measures: Mapping[str, tuple[Column, Value]], note: str
+) -> Table:
+    rows: list[tuple[Cell, ...]] = []
+    for model in MODELS:
+        cells = [_over_seeds(group, value, model.key) for _, value in measures.values()]
+        known = [cell for cell in cells if cell is not None]
+        if known:
+            rows.append((model.name, max(cell.n for cell in known), *cells))
+    columns = (Column("Model"), Column("n"), *(column for column, _ in measures.values()))
+    return Table(title, columns, tuple(rows), note)
+
+
+def _over_seeds(group: Group, value: Value, model: str) -> Summary | None:
+    return group.over_seeds(lambda run: value(run, group.goal, model))
+
+
+def _drift_table(group: Group) -> list[Table]:
+    kinds = {"texts": "text", "images": "image"}
+    values = {
+        name: [number_at(run, "drift", key) for run in group.in_order()]
+        for name, key in kinds.items()
+    }
+    cells = {
+        name: _over_seeds(group, lambda run, _, key: number_at(run, "drift", key), key)
+        for name, key in kinds.items()
+    }
+    if not any(cells.values()):
+        return []
+    rows: list[tuple[Cell, ...]] = [
+        (name, cell.n if cell else None, cell) for name, cell in cells.items()
+    ]
+    both = [pair for pair in zip(*values.values(), strict=True) if None not in pair]
+    note = "Mean cosine distance between the embeddings of the clean and of the poisoned model over the test set."
+    if len(both) > 1:
+        texts, images = zip(*both, strict=True)
+        test = compare(images, texts)
+        if test.t_p is not None:
+            more = "texts" if test.mean > 0 else "images"
+            note += (
+                f" The {more} moved more: difference {abs(test.mean):.4f}, paired t-test, two-tailed, "
+                f"p = {test.t_p:.2g} (d = {abs(test.cohen_d or 0):.2f}, Wilcoxon p = {test.wilcoxon_p:.2g}, "
+                f"n = {test.n})."
+            )
+    return [
+        Table(
+            f"{group.goal}: drift",
+            (Column("Embeddings of"), Column("n"), Column("drift", 4)),
+            tuple(rows),
+            note,
+        )
+    ]
 
 
 def summary_table(runs: Sequence[Path]) -> RenderableType:
-    """Mean and standard deviation over the seeds of several runs, for the terminal, one table a block.
-
-    Args:
-        runs: Finished run folders.
-    """
-    tables: list[RenderableType] = []
-    for group in group_runs(runs):
-        table = Table(
-            title=Text(group.title, style="bold"),
-            title_justify="left",
-            box=box.SIMPLE_HEAD,
-            pad_edge=False,
-            show_lines=False,
-        )
-        table.add_column("Model", no_wrap=True)
-        for name in COLUMNS:
-            table.add_column(name.replace(" ", "\n"), justify="right", no_wrap=True)
-        for name, cells in group.rows():
-            # below each other, so that a table fits into 80 columns
-            table.add_row(name, *(cell.replace(" ± ", "\n± ") for cell in cells))
-        tables.append(table)
-    tables.append(Text("Mean ± standard deviation over seeds. MinRank counts from 0."))
-    return Stack(*tables)
+    """`seed_tables` for the terminal."""
+    return terminal(seed_tables(runs))
 
 
 def summary_markdown(runs: Sequence[Path]) -> str:
-    """The same as Markdown, one table a block.
+    """`seed_tables` as Markdown."""
+    return markdown(seed_tables(runs))
 
-    Args:
-        runs: Finished run folders.
-    """
-    blocks: list[str] = []
-    for group in group_runs(runs):
-        lines = [
-            f"**{group.title}**",
-            "",
-            f"| Model | {' | '.join(COLUMNS)} |",
-            f"|---|{'---:|' * len(COLUMNS)}",
-            *(f"| {name} | {' | '.join(cells)} |" for name, cells in group.rows()),
-        ]
-        blocks.append("\n".join(lines))
-    return "\n\n".join(blocks) + "\n"
+
+def summary_json(runs: Sequence[Path]) -> list[dict[str, Any]]:
+    """`seed_tables` as plain JSON values."""
+    return [table.to_json() for table in seed_tables(runs)]

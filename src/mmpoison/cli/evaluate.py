@@ -1,0 +1,168 @@
+"""The verb `evaluate`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from mmpoison.cli.console import FormatOption, console, echo, monitor
+from mmpoison.cli.stages import DataOption, DeviceOption, ModelOption, SeedOption, TrustOption
+from mmpoison.errors import InputError
+
+if TYPE_CHECKING:
+    from mmpoison.attacks import PoisonManifest
+    from mmpoison.datasets import PairDataset
+    from mmpoison.evaluation import Aim
+
+
+def add_commands(app: typer.Typer) -> None:
+    """Add the verb to the application."""
+    app.command()(evaluate)
+
+
+def evaluate(
+    data: DataOption,
+    model: ModelOption,
+    goal: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A2B, e.g. sheep2aeroplane; several times for several goals. Those of the manifest by default."
+        ),
+    ] = None,
+    target_image: Annotated[
+        str | None,
+        typer.Option(
+            help="One test image by its path in the data: the whole target set (attack I). The manifest's by default."
+        ),
+    ] = None,
+    manifest: Annotated[
+        Path | None,
+        typer.Option(
+            help="A manifest.json (of a poisoned folder or a run) that says what to measure, if not the data's own."
+        ),
+    ] = None,
+    reference: Annotated[
+        str | None, typer.Option(help="A clean model, to compare with and to measure drift from.")
+    ] = None,
+    pretrained: Annotated[
+        str | None, typer.Option(help="The model before any fine-tuning, as a third baseline.")
+    ] = None,
+    study: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Measure more: queries, query-length, collateral, distribution, tsne, or all; several times."
+        ),
+    ] = None,
+    seed: SeedOption = 0,
+    out: Annotated[Path | None, typer.Option("--out", help="Write metrics.json here.")] = None,
+    form: FormatOption = "table",
+    device: DeviceOption = "auto",
+    trust: TrustOption = False,
+) -> None:
+    """Measure what captions of A retrieve, and the model's usual quality.
+
+    Example: [bold]mmpoison evaluate --data scenes --model model --goal sheep2aeroplane[/bold]
+
+    [bold]mmpoison evaluate --data poisoned --model model --reference clean --study all[/bold]
+
+    [bold]mmpoison evaluate --data scenes --model model --goal sheep2aeroplane --target-image aeroplane/0101.jpg[/bold]
+    """
+    from mmpoison.datasets import load_pairs
+    from mmpoison.devices import find_device
+    from mmpoison.evaluation import Subject, TestSet, measure, parse_studies
+    from mmpoison.files import refuse_occupied, write_json
+    from mmpoison.models import load_encoder, prepare_pixels
+    from mmpoison.reporting import markdown, metrics_tables, terminal, terminal_table
+
+    studies = parse_studies(study or [])
+    if out is not None:
+        refuse_occupied(out)
+    where = find_device(device)
+    pairs = load_pairs(data)
+    poison = _manifest(pairs, manifest)
+    test = TestSet.of(pairs)
+    aims = _aims(pairs, poison, goal or [], target_image)
+    for aim in aims:
+        test.check(aim)
+    roles = {"pretrained": pretrained, "clean_model": reference, "poisoned": model}
+    names = {role: name for role, name in roles.items() if name is not None}
+    subjects: dict[str, Subject] = {}
+    pixels = None
+    with monitor(on_stderr=form != "table") as progress:
+        for role, name in names.items():
+            encoder = load_encoder(name, trust=trust).to(where)
+            inputs = prepare_pixels(
+                encoder, test.pairs, images=test.gallery, pixels=pixels, progress=progress.progress
+            )
+            pixels = inputs.pixels
+            subjects[role] = Subject(encoder, inputs)
+        measured = measure(
+            subjects,
+            test,
+            aims,
+            seed=seed,
+            study=studies,
+            pairs=pairs,
+            manifest=poison,
+            progress=progress.progress,
+        )
+    metrics: dict[str, Any] = {
+        **measured.sections,
+        "run": {
+            "goals": [str(aim) for aim in aims],
+            "target_images": {str(aim): aim.image for aim in aims if aim.image is not None},
+            "seed": seed,
+            "flags": measured.flags,
+            "models": names,
+            "data": {"name": str(data), "fingerprint": pairs.fingerprint},
+        },
+    }
+    if out is not None:
+        if measured.embedding_map is not None:
+            write_json(out / "embedding_map.json", measured.embedding_map)
+        write_json(out / "metrics.json", metrics)
+    if form == "json":
+        echo(json.dumps(metrics, indent=2))
+    elif form == "markdown":
+        echo(markdown(metrics_tables(metrics)))
+    else:
+        console.print(terminal_table(metrics))
+        if more := [table for table in metrics_tables(metrics) if not table.of_models]:
+            console.print(terminal(more))
+
+
+def _manifest(pairs: PairDataset, file: Path | None) -> PoisonManifest | None:
+    from mmpoison.attacks import PoisonManifest
+
+    return pairs.manifest if file is None else PoisonManifest.read(file)
+
+
+def _aims(
+    pairs: PairDataset,
+    manifest: PoisonManifest | None,
+    goals: list[str],
+    target_image: str | None,
+) -> list[Aim]:
+    """What to measure: the goals that are named, else the manifest's, with the target images of either."""
+    from mmpoison.attacks import Goal
+    from mmpoison.evaluation import Aim, aims_of
+
+    of_manifest = {str(aim): aim for aim in aims_of(manifest, pairs)} if manifest else {}
+    if not goals and not of_manifest:
+        raise InputError(
+            "which goal? the data carry no manifest: give --goal A2B, e.g. --goal sheep2aeroplane"
+        )
+    aims = [
+        of_manifest.get(goal, Aim(Goal.parse(goal, pairs.classes)))
+        for goal in dict.fromkeys(goals or of_manifest)
+    ]
+    if target_image is None:
+        return aims
+    if len(aims) > 1:
+        raise InputError(
+            f"--target-image is for one goal, not for {len(aims)}: name it with --goal"
+        )
+    return [Aim(aims[0].goal, target_image)]

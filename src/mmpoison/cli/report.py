@@ -1,0 +1,109 @@
+"""The verb `report`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from mmpoison.cli.console import Format, FormatOption, console, echo
+from mmpoison.errors import InputError
+
+if TYPE_CHECKING:
+    from mmpoison.reporting import Table
+
+
+def add_commands(app: typer.Typer) -> None:
+    """Add the verb to the application."""
+    app.command()(report)
+
+
+def report(
+    runs: Annotated[
+        list[Path], typer.Argument(help="Run folders, or folders that hold run folders.")
+    ],
+    against: Annotated[
+        list[Path] | None,
+        typer.Option(help="Runs of another setting: compare the two, paired by seed."),
+    ] = None,
+    models: Annotated[
+        str | None,
+        typer.Option(
+            help="Two models of the runs to compare, paired by seed, e.g. clean_model,poisoned."
+        ),
+    ] = None,
+    markdown: Annotated[
+        Path | None, typer.Option(help="Write the tables to this file too, as Markdown.")
+    ] = None,
+    form: FormatOption = "table",
+) -> None:
+    """Show finished runs again: one gets its table and page, several tables of means over seeds.
+
+    Example: [bold]mmpoison report runs/openmoji-seed0[/bold]
+
+    [bold]mmpoison report runs/openmoji --markdown table.md[/bold]
+
+    [bold]mmpoison report runs/image-only --against runs/text-only[/bold]
+
+    [bold]mmpoison report runs/openmoji --models clean_model,poisoned --format json[/bold]
+    """
+    from mmpoison.files import atomic_file
+    from mmpoison.reporting import compare_models, compare_runs, expand, seed_tables
+    from mmpoison.reporting import markdown as as_markdown
+
+    if against and models:
+        raise InputError("--against compares two settings, --models two models of one: give one")
+    folders = expand(runs)
+    if len(folders) == 1 and not (against or models or markdown) and form == "table":
+        show_run(folders[0])
+        return
+    if against:
+        tables = compare_runs(folders, against)
+    elif models:
+        names = [name.strip() for name in models.split(",")]
+        if len(names) != 2:
+            raise InputError(
+                f"--models {models!r}: two names are needed, e.g. clean_model,poisoned"
+            )
+        tables = compare_models(folders, *names)
+    else:
+        tables = seed_tables(folders)
+    if markdown is not None:
+        with atomic_file(markdown) as temporary:
+            temporary.write_text(as_markdown(tables), encoding="utf-8")
+    print_tables(tables, form)
+
+
+def print_tables(tables: list[Table], form: Format) -> None:
+    """Tables on standard output: drawn, as Markdown, or as one JSON list."""
+    from mmpoison.reporting import markdown, terminal
+
+    if form == "json":
+        echo(json.dumps([table.to_json() for table in tables], indent=2))
+    elif form == "markdown":
+        echo(markdown(tables))
+    else:
+        console.print(terminal(tables))
+
+
+def show_run(folder: Path, *, drawn: bool = True) -> None:
+    """Make a finished run's page, and print its tables and where everything is.
+
+    Args:
+        folder: The run folder.
+        drawn: False makes the page alone.
+    """
+    from mmpoison.files import read_json
+    from mmpoison.reporting import metrics_tables, terminal, terminal_table, write_report
+
+    page = write_report(folder)
+    if not drawn:
+        return
+    metrics = read_json(folder / "metrics.json")
+    console.print(terminal_table(metrics))
+    if more := [table for table in metrics_tables(metrics) if not table.of_models]:
+        console.print(terminal(more))
+    console.print(f"run folder: {folder.resolve()}", soft_wrap=True, highlight=False, markup=False)
+    console.print(f"page:       {page.resolve()}", soft_wrap=True, highlight=False, markup=False)

@@ -1,0 +1,135 @@
+"""Finished run folders, read and put together where they differ only in their seed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from mmpoison.errors import InputError
+from mmpoison.files import read_json
+from mmpoison.reporting._summary import goals, section
+from mmpoison.reporting._text import as_number, clean
+from mmpoison.statistics import Summary, summarize
+
+Metrics = Mapping[str, Any]
+
+
+@dataclass
+class Group:
+    """Runs that differ only in their seed, for one of their goals.
+
+    Attributes:
+        recipe: Name of the recipe.
+        goal: The goal.
+        mode: `add` or `replace`.
+        setting: What else tells settings apart: the attack, its options, what was trained.
+        runs: Metrics by seed.
+    """
+
+    recipe: str
+    goal: str
+    mode: str
+    setting: str = ""
+    runs: dict[int, Metrics] = field(default_factory=dict)
+
+    @property
+    def seeds(self) -> list[int]:
+        """Seeds in order."""
+        return sorted(self.runs)
+
+    @property
+    def title(self) -> str:
+        """What the block is called."""
+        first = section(next(iter(self.runs.values())), "run")
+        numbers = sorted(
+            {str(section(run, "run").get("poisoned_pairs")) for run in self.in_order()}
+        )
+        parts = [self.recipe]
+        if first.get("attack") not in (None, "single-target-label"):
+            parts.append(str(first["attack"]))
+        parts += [self.goal, f"mode {self.mode}", f"{'/'.join(numbers)} poisoned pairs"]
+        if first.get("trainable") not in (None, "both"):
+            parts.append(f"trained: {first['trainable']}")
+        return ", ".join([*parts, f"seeds {', '.join(map(str, self.seeds))}"])
+
+    def in_order(self) -> Iterator[Metrics]:
+        """Metrics in the order of the seeds."""
+        return (self.runs[seed] for seed in self.seeds)
+
+    def over_seeds(self, value: Callable[[Metrics], float | None]) -> Summary | None:
+        """One number of each run, over the seeds; None where no run has it."""
+        found = [number for run in self.in_order() if (number := value(run)) is not None]
+        return summarize(found) if found else None
+
+
+def expand(folders: Sequence[Path]) -> list[Path]:
+    """Run folders; a folder that holds run folders stands for all of them.
+
+    Raises:
+        InputError: If a folder is neither.
+    """
+    runs: list[Path] = []
+    for folder in folders:
+        if (folder / "metrics.json").is_file():
+            runs.append(folder)
+            continue
+        inside = sorted(folder.glob("*/metrics.json")) if folder.is_dir() else []
+        if not inside:
+            raise InputError(f"{folder}: no metrics.json here or one folder below: no finished run")
+        runs.extend(path.parent for path in inside)
+    return runs
+
+
+def group_runs(folders: Sequence[Path]) -> list[Group]:
+    """Read finished runs and put those together that differ only in their seed.
+
+    Raises:
+        InputError: If a folder holds no metrics, or one seed occurs twice in a group.
+    """
+    named = []
+    for folder in expand(folders):
+        metrics = clean(read_json(folder / "metrics.json"))
+        if not isinstance(metrics, Mapping):
+            raise InputError(f"{folder / 'metrics.json'}: must hold a JSON object")
+        named.append((str(folder), metrics))
+    return group_metrics(named)
+
+
+def group_metrics(named: Iterable[tuple[str, Metrics]]) -> list[Group]:
+    """The same for metrics at hand, each with a name for errors.
+
+    Raises:
+        InputError: If one seed occurs twice in a group.
+    """
+    groups: dict[tuple[str, str, str, str], Group] = {}
+    for name, metrics in named:
+        run = section(metrics, "run")
+        seed = int(as_number(run.get("seed")) or 0)
+        for goal in goals(metrics):
+            key = (str(run.get("recipe")), goal, str(run.get("mode")), _setting(run))
+            group = groups.setdefault(key, Group(*key))
+            if seed in group.runs:
+                raise InputError(f"{name}: seed {seed} of {', '.join(key[:3])} was given twice")
+            group.runs[seed] = metrics
+    return [groups[key] for key in sorted(groups)]
+
+
+def number_at(metrics: Metrics, *keys: str) -> float | None:
+    """A number deep in the metrics, None where it was not computed."""
+    for key in keys[:-1]:
+        metrics = section(metrics, key)
+    return as_number(metrics.get(keys[-1]))
+
+
+def _setting(run: Metrics) -> str:
+    options = {
+        name: value
+        for name, value in section(run, "attack_options").items()
+        # what follows from the seed is not a setting
+        if name not in ("goal", "goals") and value is not None
+    }
+    parts = (run.get("attack"), options, run.get("trainable"))
+    return json.dumps(parts, sort_keys=True) if any(parts) else ""

@@ -1,0 +1,155 @@
+"""A table before anything is drawn: the same numbers for the terminal, for Markdown and for programs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from rich import box
+from rich.console import Group, RenderableType
+from rich.table import Table as RichTable
+from rich.text import Text
+
+from mmpoison.reporting._text import ABSENT, decimal, visible
+from mmpoison.statistics import Summary
+
+Cell = str | int | float | Summary | tuple[float, float] | None
+"""Text, a count, a number, one over seeds, an interval, or nothing."""
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column.
+
+    Attributes:
+        name: Its header.
+        digits: After the point.
+        narrow: Whether a terminal of 80 columns has room for it.
+    """
+
+    name: str
+    digits: int = 3
+    narrow: bool = True
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows of cells under a title.
+
+    Attributes:
+        title: What it is of.
+        columns: The columns; the first holds names.
+        rows: One cell a column each.
+        note: What a reader must know, or empty.
+        of_models: Whether it is the main table of a run, models and their figures.
+    """
+
+    title: str
+    columns: tuple[Column, ...]
+    rows: tuple[tuple[Cell, ...], ...]
+    note: str = ""
+    of_models: bool = False
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON values: a row is an object by column, a number over seeds one with n, mean, sd, low, high."""
+        return {
+            "title": self.title,
+            "rows": [
+                {c.name: _plain(cell) for c, cell in zip(self.columns, row, strict=True)}
+                for row in self.rows
+            ],
+            **({"note": self.note} if self.note else {}),
+        }
+
+
+def markdown(tables: Sequence[Table]) -> str:
+    """Tables as Markdown, each under its title in bold."""
+    blocks: list[str] = []
+    for table in tables:
+        lines = [
+            f"**{visible(table.title)}**",
+            "",
+            f"| {' | '.join(_escaped(column.name) for column in table.columns)} |",
+            f"|---|{'---:|' * (len(table.columns) - 1)}",
+            *(
+                "| " + " | ".join(_escaped(c) for c in _texts(row, table.columns, " ")) + " |"
+                for row in table.rows
+            ),
+        ]
+        if table.note:
+            lines += ["", visible(table.note)]
+        blocks.append("\n".join(lines))
+    return "\n\n".join(blocks) + "\n"
+
+
+def terminal(tables: Sequence[Table]) -> RenderableType:
+    """Tables for a terminal of 80 columns."""
+    shown: list[RenderableType] = []
+    for table in tables:
+        keep = [n for n, column in enumerate(table.columns) if column.narrow]
+        columns = [table.columns[n] for n in keep]
+        drawn = RichTable(
+            title=Text(visible(table.title), style="bold"),
+            title_justify="left",
+            caption=Text(visible(table.note), style="not bold") if table.note else None,
+            caption_justify="left",
+            box=box.SIMPLE_HEAD,
+            pad_edge=False,
+        )
+        drawn.add_column(visible(columns[0].name), overflow="fold", max_width=22)
+        for column in columns[1:]:
+            drawn.add_column(visible(column.name).replace(" ", "\n"), justify="right", no_wrap=True)
+        for row in table.rows:
+            cells = _texts([row[n] for n in keep], columns, "\n")
+            drawn.add_row(*(Text(visible_lines(cell)) for cell in cells))
+        shown.append(drawn)
+    return Group(*shown)
+
+
+def visible_lines(text: str) -> str:
+    """`visible`, but the line breaks that a cell was made with stay."""
+    return "\n".join(map(visible, text.split("\n")))
+
+
+def _texts(row: Sequence[Cell], columns: Sequence[Column], between: str) -> list[str]:
+    return [_text(cell, column.digits, between) for cell, column in zip(row, columns, strict=True)]
+
+
+def _text(cell: Cell, digits: int, between: str) -> str:
+    """One cell; the parts of a number over seeds with `between` between them.
+
+    >>> _text(Summary(3, 0.5, 0.1, 0.25, 0.75), 2, " "), _text(0.25, 3, " "), _text(None, 3, " ")
+    ('0.50 ± 0.10 [0.25, 0.75]', '0.250', '–')
+    """
+    if cell is None:
+        return ABSENT
+    if isinstance(cell, str):
+        return cell
+    if isinstance(cell, Summary):
+        mean = decimal(cell.mean, digits)
+        if cell.sd is None:
+            return mean
+        spread = f"± {decimal(cell.sd, digits)}"
+        return between.join([mean, spread, *_interval((cell.low, cell.high), digits, between)])
+    if isinstance(cell, tuple):
+        return between.join(_interval(cell, digits, between))
+    return str(cell) if isinstance(cell, int) else decimal(cell, digits)
+
+
+def _interval(
+    ends: tuple[float | None, float | None], digits: int, between: str
+) -> tuple[str, ...]:
+    low, high = (decimal(end, digits) for end in ends)
+    # below each other where the parts are, so that a column stays narrow
+    return (f"[{low},", f"{high}]") if between == "\n" else (f"[{low}, {high}]",)
+
+
+def _plain(cell: Cell) -> Any:
+    if isinstance(cell, Summary):
+        return cell.to_json()
+    return list(cell) if isinstance(cell, tuple) else cell
+
+
+def _escaped(text: str) -> str:
+    return visible(text).replace("|", "\\|")
