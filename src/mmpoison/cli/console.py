@@ -45,8 +45,7 @@ def aside() -> Console:
 def echo(text: str) -> None:
     """Text on standard output as it is, whatever the width of the terminal."""
     if is_main_process():
-        typer.echo(text, nl=not text.endswith("
-"))
+        typer.echo(text, nl=not text.endswith("\n"))
 
 
 def stderr(line: str) -> None:
