@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -71,15 +72,38 @@ def write_json(target: Path, value: Any) -> None:
         )
 
 
+def refuse_special(path: Path) -> None:
+    """Refuse what is there but has no end: reading from a named pipe that nobody writes into waits for ever.
+
+    Raises:
+        InputError: If it is a named pipe, a socket or a device. What is missing passes: whoever opens it says so.
+    """
+    try:
+        mode = path.stat().st_mode
+    except (OSError, ValueError):
+        return
+    for is_one, name in (
+        (stat.S_ISFIFO, "a named pipe"),
+        (stat.S_ISSOCK, "a socket"),
+        (stat.S_ISCHR, "a device"),
+        (stat.S_ISBLK, "a device"),
+    ):
+        if is_one(mode):
+            raise InputError(f"{path}: is {name} and not a file, it is refused")
+
+
 def read_json(path: Path) -> Any:
     """Read JSON; a missing or broken file is one line.
 
     Raises:
-        InputError: If the file is missing, not UTF-8 or not JSON.
+        InputError: If the file is missing, no regular file, not UTF-8 or not JSON.
     """
+    refuse_special(path)
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise InputError(f"{path}: no such file") from None
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror or error})") from None
     except (ValueError, RecursionError) as error:
         raise InputError(f"{path}: not valid JSON ({error})") from None

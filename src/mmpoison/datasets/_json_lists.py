@@ -13,6 +13,7 @@ from typing import Annotated, Any, TypeVar
 import msgspec
 
 from mmpoison.errors import InputError
+from mmpoison.files import refuse_special
 
 T = TypeVar("T")
 
@@ -30,6 +31,7 @@ def map_file(path: Path) -> memoryview:
     Raises:
         InputError: If there is no such file, or it is empty or cannot be read.
     """
+    refuse_special(path)
     try:
         with path.open("rb") as stream:
             data = memoryview(mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ))

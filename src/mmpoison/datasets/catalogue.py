@@ -14,6 +14,7 @@ import numpy as np
 from mmpoison.datasets.options import fit_options
 from mmpoison.datasets.pairs import PairDataset
 from mmpoison.errors import InputError, MmpoisonWarning
+from mmpoison.files import refuse_special
 from mmpoison.registry import Registry, unknown_name
 from mmpoison.wording import count_of
 
@@ -178,6 +179,7 @@ def recognise(path: Path) -> DataSource:
     """
     if not path.exists():
         raise InputError(f"{path}: no such folder or file")
+    refuse_special(path)
     found: list[tuple[int, DataSource, str]] = []
     for source in DATASETS.values():
         evidence = source.recognise(path) if source.recognise is not None else None

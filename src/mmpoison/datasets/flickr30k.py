@@ -11,6 +11,7 @@ from mmpoison.datasets._published import Entry, build_table, image_folder, image
 from mmpoison.datasets.catalogue import DATASETS, DataSource
 from mmpoison.datasets.pairs import PairDataset
 from mmpoison.errors import InputError
+from mmpoison.files import refuse_special
 
 TOKEN_FILES = ("results_20130124.token", "results.token")
 CSV_FILES = ("results.csv", "flickr30k_images/results.csv")
@@ -120,6 +121,7 @@ def _gather(
 
 
 def _text_lines(file: Path, problem: Callable[[str], None]) -> Iterator[tuple[int, str]]:
+    refuse_special(file)
     try:
         with file.open("rb") as stream:
             for number, raw in enumerate(stream, start=1):

@@ -8,6 +8,7 @@ from pathlib import Path, PurePosixPath
 
 from mmpoison.datasets.containers import MAX_IMAGE_BYTES, read_inside, split_container
 from mmpoison.errors import InputError
+from mmpoison.files import refuse_special
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm")
 """Endings of files that are images, of the formats that are decoded."""
@@ -32,7 +33,7 @@ def image_path(root: Path, image_id: str) -> Path:
     """The path of an image; inside a container file it goes on with the name in it.
 
     Raises:
-        InputError: If it leads out of the root.
+        InputError: If it leads out of the root, or is a named pipe, a socket or a device.
     """
     path = root / image_id
     try:
@@ -41,6 +42,7 @@ def image_path(root: Path, image_id: str) -> Path:
         raise InputError(f"{path}: not a path of a file (a link to itself?)") from None
     if not inside:
         raise InputError(f"{path}: leads out of {root}, it is refused")
+    refuse_special(path)
     return path
 
 

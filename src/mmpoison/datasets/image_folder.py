@@ -12,6 +12,7 @@ from mmpoison.datasets.columns import split_name
 from mmpoison.datasets.image_bytes import EXTENSIONS, image_extension
 from mmpoison.datasets.pairs import SPLITS, PairDataset
 from mmpoison.errors import InputError
+from mmpoison.files import refuse_special
 
 TEMPLATES = (
     "a photo of a {}.",
@@ -137,9 +138,10 @@ def _is_known(name: str) -> bool:
 def _is_image(file: Path) -> bool:
     """By content, for a file whose name does not say it."""
     try:
+        refuse_special(file)
         with file.open("rb") as stream:
             return image_extension(stream.read(16)) is not None
-    except OSError:
+    except (OSError, InputError):
         return False
 
 

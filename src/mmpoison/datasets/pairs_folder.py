@@ -19,7 +19,7 @@ from mmpoison.datasets.image_bytes import NameClash, file_name, read_image_bytes
 from mmpoison.datasets.manifest import PoisonManifest
 from mmpoison.datasets.pairs import SPLITS, PairDataset
 from mmpoison.errors import InputError
-from mmpoison.files import atomic_folder
+from mmpoison.files import atomic_folder, refuse_special
 
 CAPTIONS_FILE = "captions.jsonl"
 MANIFEST_FILE = "manifest.json"
@@ -341,6 +341,7 @@ def place_images(root: Path, ids: Sequence[str], folder: Path, *, copy: bool) ->
             raise InputError(f"{root / image_id}: a link to itself, nothing was written") from None
         if not source.is_relative_to(inside):
             raise InputError(f"{root / image_id}: leads out of {root}, it is refused")
+        refuse_special(source)
         if target.parent not in made:
             target.parent.mkdir(parents=True, exist_ok=True)
             made.add(target.parent)

@@ -20,6 +20,7 @@ from mmpoison.datasets.builder import is_text
 from mmpoison.datasets.catalogue import DATASETS, DataSource
 from mmpoison.datasets.pairs import PairDataset
 from mmpoison.errors import InputError
+from mmpoison.files import refuse_special
 
 JSON_FILE = "pascal_sentences.json"
 PAGE_FILES = ("index.html", "pascal-sentences.html")
@@ -131,6 +132,7 @@ def _json_pairs(file: Path) -> list[tuple[str, Any]]:
         outermost = pairs  # called from the innermost outwards
         return dict(pairs)
 
+    refuse_special(file)
     try:
         value = json.loads(file.read_text(encoding="utf-8-sig"), object_pairs_hook=keep)
     except FileNotFoundError:
@@ -159,6 +161,7 @@ def _read_folders(
             problem(f"{where!r:.200}: a name that is not UTF-8")
             continue
         try:
+            refuse_special(file)
             lines = file.read_text(encoding="utf-8-sig").splitlines()
         except (OSError, ValueError):
             problem(f"{where}: cannot be read as UTF-8")
