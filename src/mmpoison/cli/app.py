@@ -10,7 +10,7 @@ import typer
 from typer.exceptions import TyperException
 
 from mmpoison._version import __version__
-from mmpoison.cli import data, evaluate, poison, report, run, stages
+from mmpoison.cli import data, evaluate, models, poison, report, run, stages
 from mmpoison.cli.console import stderr
 from mmpoison.errors import InputError, MmpoisonWarning, ResultError
 from mmpoison.processes import end_processes
@@ -26,6 +26,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.add_typer(data.app, name="data")
+app.add_typer(models.app, name="models")
 run.add_commands(app)
 poison.add_commands(app)
 stages.add_commands(app)

@@ -22,7 +22,7 @@ CONFIG_FILE = "open_clip_config.json"
 WEIGHTS_FILE = "open_clip_model.safetensors"
 CARD_FILE = "README.md"
 
-_WEIGHTS_FILES = (
+WEIGHTS_FILES = (
     WEIGHTS_FILE,
     "open_clip_pytorch_model.safetensors",
     "open_clip_pytorch_model.bin",
@@ -105,7 +105,7 @@ def load_checkpoint(folder: Path, name: str | None = None, *, fetch: bool = Fals
             f"{folder}: has no {CONFIG_FILE}, so it is not a checkpoint of a dual encoder"
         )
     config = read_json(folder / CONFIG_FILE)
-    weights = next((folder / file for file in _WEIGHTS_FILES if (folder / file).is_file()), None)
+    weights = next((folder / file for file in WEIGHTS_FILES if (folder / file).is_file()), None)
     if weights is None:
         raise InputError(f"{folder}: has no {WEIGHTS_FILE}")
     tensors = read_weights(weights).tensors

@@ -19,7 +19,7 @@ def load_openai_clip(name: str, architecture: str) -> DualEncoder:
 
 def is_here(repository: str) -> bool:
     """Whether the weights are in the Hugging Face cache."""
-    from mmpoison.models.folders import hub_files_here
+    from mmpoison.models.hub import hub_files_here
 
     return hub_files_here(repository, "open_clip_model.safetensors", "open_clip_pytorch_model.bin")
 

