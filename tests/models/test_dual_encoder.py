@@ -13,6 +13,7 @@ from torch import Tensor
 
 from mmpoison.errors import InputError
 from mmpoison.models import DualEncoder
+from mmpoison.models.open_clip_build import build_module, build_tokenizer
 
 CAPTIONS = [
     "a sheep",
@@ -212,3 +213,88 @@ def test_trunk_and_head_are_the_encoder(make_heads_encoder: Callable[..., DualEn
         )
     heads = {id(p) for p in encoder.head_parameters()}
     assert heads <= {id(p) for p in encoder.image_parameters() + encoder.text_parameters()}
+
+
+# -- other text encoders of open_clip --------------------------------------------------------------
+
+
+def variant(quick: DualEncoder, text: dict[str, Any], **more: Any) -> DualEncoder:
+    """The tiny CLIP with another text encoder, random weights."""
+    cfg = {**quick.config["model_cfg"], **more}
+    cfg["text_cfg"] = {**cfg["text_cfg"], **text}
+    config = {**quick.config, "model_cfg": cfg}
+    return DualEncoder(build_module(cfg, seed=5), build_tokenizer(cfg), config, "variant")
+
+
+END_OF_TEXT = 49407
+
+
+@pytest.mark.parametrize("custom_text", [False, True])
+@pytest.mark.parametrize(
+    ("text", "cut"),
+    [
+        ({}, True),
+        ({"pool_type": "eos", "eos_id": END_OF_TEXT}, True),
+        # "sheep" as the end: in captions without it the first token is read
+        ({"pool_type": "eos", "eos_id": 15673}, True),
+        ({"proj_bias": True}, True),
+        ({"pool_type": "last"}, False),
+        ({"pool_type": "first"}, False),
+        ({"no_causal_mask": True}, False),
+        ({"no_causal_mask": True, "pool_type": "last"}, False),
+    ],
+)
+def test_text_is_cut_only_where_that_is_exact(
+    quick: DualEncoder, text: dict[str, Any], cut: bool, custom_text: bool
+) -> None:
+    encoder = variant(quick, text, custom_text=custom_text)
+    tokens = encoder.tokens(["a sheep", "an aeroplane, a sheep and a sofa", "!"])
+    module: Any = encoder.module
+    with torch.no_grad():
+        expected = module.encode_text(tokens, normalize=True)
+        seen: list[int] = []
+        tower = getattr(module, "text", module)
+        tower.transformer.register_forward_pre_hook(lambda _, args: seen.append(args[0].shape[1]))
+        got = encoder.encode_text(tokens)
+    torch.testing.assert_close(got, expected, atol=1e-6, rtol=0)
+    assert (seen[0] < 77) == cut
+
+
+def test_coca(quick: DualEncoder) -> None:
+    """A model with a decoder: both encoders give tokens too, and the text encoder appends a token of its own."""
+    vision = {**quick.config["model_cfg"]["vision_cfg"], "output_tokens": True}
+    decoder = {"context_length": 76, "vocab_size": 49408, "width": 64, "heads": 1, "layers": 1}
+    encoder = variant(
+        quick,
+        {"context_length": 76, "embed_cls": True, "output_tokens": True},
+        vision_cfg=vision | {"attentional_pool": True, "attn_pooler_heads": 2},
+        multimodal_cfg=decoder | {"attn_pooler_heads": 1},
+        custom_text=True,
+    )
+    assert type(encoder.module).__name__ == "CoCa"
+    module: Any = encoder.module
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3), dtype=np.uint8)
+    tokens = encoder.tokens(CAPTIONS)
+    with torch.no_grad():
+        inputs = encoder.image_input(pixels)
+        torch.testing.assert_close(encoder.encode_image(inputs), module.encode_image(inputs))
+        torch.testing.assert_close(encoder.encode_text(tokens), module.encode_text(tokens))
+
+
+@pytest.mark.parametrize("pooler", ["mean_pooler", "cls_pooler", "cls_last_hidden_state_pooler"])
+def test_masked_text_towers_are_cut_exactly(heads_config: dict[str, Any], pooler: str) -> None:
+    cfg = {**heads_config["model_cfg"]}
+    cfg["text_cfg"] = {**cfg["text_cfg"], "hf_pooler_type": pooler}
+    config = {**heads_config, "model_cfg": cfg}
+    encoder = DualEncoder(build_module(cfg, seed=1), build_tokenizer(cfg), config, "heads")
+    tokens = encoder.tokens(["a sheep", "a sofa in a room , picture 3 word 1"])
+    module: Any = encoder.module
+    seen: list[int] = []
+    module.text.transformer.register_forward_pre_hook(
+        lambda _, __, given: seen.append(given["input_ids"].shape[1]), with_kwargs=True
+    )
+    with torch.no_grad():
+        got = encoder.encode_text(tokens)
+        expected = module.encode_text(tokens, normalize=True)
+    torch.testing.assert_close(got, expected, atol=1e-6, rtol=0)
+    assert seen[0] < seen[1] == 20

@@ -202,11 +202,11 @@ def test_poison_is_said_wherever_a_model_goes(quick: DualEncoder, tmp_path: Path
     poisoned = quick.copy()
     poisoned.config["mmpoison"]["poisoned"] = True
     for format in ("open-clip", "transformers", "safetensors"):
-        out = export_model(poisoned, tmp_path / format, format)  # type: ignore[arg-type]
+        out = export_model(poisoned, tmp_path / format, format)
         assert "POISONED ON PURPOSE" in (out / "README.md").read_text()
         again = load_encoder(out / "model.safetensors" if format == "safetensors" else out)
         assert again.config["mmpoison"]["poisoned"] is True
-        clean = export_model(quick, tmp_path / f"clean-{format}", format)  # type: ignore[arg-type]
+        clean = export_model(quick, tmp_path / f"clean-{format}", format)
         assert "POISONED" not in (clean / "README.md").read_text()
 
 
