@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mmpoison.attacks import SingleTargetLabel
+from mmpoison.attacks import SingleTargetImage, SingleTargetLabel
 from mmpoison.datasets import PairDataset, load_pairs, save_pairs
 from mmpoison.datasets.convert import convert
 from mmpoison.defenses.pair_pieces import PairPieces, whole_piece
@@ -76,3 +76,17 @@ def test_a_manifest_that_does_not_fit(folder: Path, own_square_folder: Path) -> 
         list(PairPieces(own_square_folder))
     with pytest.raises(InputError, match="no such folder"):
         PairPieces("no/where")
+
+
+def test_a_poisoned_pair_on_a_test_image_is_training_data(
+    squares: PairDataset, tmp_path: Path
+) -> None:
+    bad = SingleTargetImage("sheep2aeroplane", samples=2).poison(squares, seed=1)
+    target = bad.images.split_codes[bad.image[bad.poisoned]]
+    assert (target == 2).all()  # else this tests nothing
+    folder = save_pairs(bad, tmp_path / "bad", images="none")
+    for source in (bad, folder):
+        parts = list(PairPieces(source, images_at_once=9))
+        for split in ("train", "val", "test"):
+            found = np.concatenate([part.in_split(split) for part in parts])
+            assert found.tolist() == bad.in_split(split).tolist()

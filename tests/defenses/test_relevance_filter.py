@@ -244,8 +244,11 @@ def test_there_is_a_verdict_for_every_pair(poisoned: PairDataset, tmp_path: Path
     verdicts = [json.loads(line) for line in (out / "verdicts.jsonl").read_text().splitlines()]
     judged = poisoned.select(split="train")
     assert len(verdicts) == len(judged) == 153
+    assert len({verdict["pair"] for verdict in verdicts}) == 153
     for row, verdict in enumerate(verdicts):
+        number = verdict["pair"].rpartition("#")[2]
         assert verdict == {
+            "pair": f"{judged.images.ids[judged.image[row]]}#{number}",
             "image": judged.images.ids[judged.image[row]],
             "caption": judged.captions[row],
             "distance": pytest.approx(result.distances[row], abs=1e-6),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from mmpoison.cli.console import console, monitor
+from mmpoison.cli.filtering import filter_
 from mmpoison.errors import InputError
 
 DataOption = Annotated[Path, typer.Option("--data", help="A pairs folder.")]
@@ -107,58 +107,6 @@ def sterilize(
         clean=True,
         trust=trust,
     )
-
-
-def filter_(
-    data: DataOption,
-    out: OutOption,
-    encoder: Annotated[str, typer.Option(help="The judge: a model other than the one to train.")],
-    threshold: Annotated[
-        float | None, typer.Option(help="Drop pairs with a larger cosine distance.")
-    ] = None,
-    clean_loss: Annotated[
-        float | None,
-        typer.Option(
-            help="Instead: the share of clean pairs you are ready to lose, measured on split val where there is one."
-        ),
-    ] = None,
-    images: ImagesOption = "link",
-    device: DeviceOption = "auto",
-    trust: TrustOption = False,
-) -> None:
-    """Drop training pairs whose image and caption do not fit, before training.
-
-    Example: [bold]mmpoison filter --data poisoned --encoder openmoji-mini --clean-loss 0.02 --out kept[/bold]
-    """
-
-    from mmpoison.datasets import load_pairs
-    from mmpoison.defenses import RelevanceFilter, save_filtered
-    from mmpoison.devices import find_device
-    from mmpoison.files import refuse_occupied
-    from mmpoison.models import load_encoder, prepare_pixels
-
-    refuse_occupied(out)
-    where = find_device(device)
-    judge_filter = RelevanceFilter(threshold, clean_loss)
-    pairs = load_pairs(data)
-    in_train = pairs.in_split("train")
-    judged = pairs.where(in_train)
-    trusted = pairs.select(split="val")
-    judge = load_encoder(encoder, trust=trust).to(where)
-    with monitor() as progress:
-        inputs = prepare_pixels(judge, pairs, progress=progress.progress)
-        result = judge_filter.apply(
-            judged, judge, inputs, trusted=trusted, progress=progress.progress
-        )
-    save_filtered(pairs, in_train, result, out, images=images)
-    console.print(
-        f"{out}: kept {len(result.kept):,} of {len(judged):,} training pairs, "
-        f"dropped those farther apart than {result.threshold:.4f}; verdicts in {out / 'verdicts.jsonl'}",
-        soft_wrap=True,
-        highlight=False,
-        markup=False,
-    )
-    console.print_json(json.dumps(result.facts(judged)))
 
 
 def _train(

@@ -9,7 +9,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TextIO
 
 import numpy as np
 
@@ -128,22 +128,44 @@ def save_pairs(
     """
     target = Path(out)
     with atomic_folder(target) as folder:
-        left: Sequence[int] = range(len(pairs.images))
         root = pairs.root
-        if images != "none":
-            pairs, left = _extract_images(pairs, folder)
         with (folder / CAPTIONS_FILE).open("w", encoding="utf-8") as stream:
-            for line in pairs.lines():
-                stream.write(json.dumps(line, ensure_ascii=True) + "\n")
+            pairs = append_pairs(pairs, folder, stream, images)
         if pairs.manifest is not None:
             pairs.manifest.write(folder / MANIFEST_FILE)
         for name, text in (extra or {}).items():
             (folder / name).write_text(text, encoding="utf-8")
         copy_notices(root, folder)
-        if images != "none":
-            ids = [str(pairs.images.ids[index]) for index in left]
-            place_images(root, ids, folder, copy=images == "copy")
     return target
+
+
+def append_pairs(
+    pairs: PairDataset, folder: Path, stream: TextIO, images: ImagePolicy
+) -> PairDataset:
+    """Write the lines and images of a set, or of a piece of one, into a folder in the making.
+
+    Args:
+        pairs: The set, with all images of its table.
+        folder: Where the images go.
+        stream: `captions.jsonl`, open for writing.
+        images: As in `save_pairs`.
+
+    Returns:
+        The pairs with the ids under which their images were written.
+
+    Raises:
+        InputError: If an image is missing, or its name is taken.
+    """
+    root = pairs.root
+    left: Sequence[int] = range(len(pairs.images))
+    if images != "none":
+        pairs, left = _extract_images(pairs, folder)
+    for line in pairs.lines():
+        stream.write(json.dumps(line, ensure_ascii=True) + "\n")
+    if images != "none":
+        ids = [str(pairs.images.ids[index]) for index in left]
+        place_images(root, ids, folder, copy=images == "copy")
+    return pairs
 
 
 def copy_notices(root: Path, folder: Path) -> None:

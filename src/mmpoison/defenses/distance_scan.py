@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mmpoison.datasets.cache import cache_folder
-from mmpoison.datasets.pairs import PairDataset
+from mmpoison.datasets.pairs import BoolArray, IntArray, PairDataset
 from mmpoison.defenses.pair_pieces import PairPieces
 from mmpoison.errors import InputError
 from mmpoison.files import atomic_file
@@ -36,13 +36,18 @@ class PairScan:
     """What a judge said of the pairs of one split.
 
     Attributes:
-        distances: Cosine distance of each pair in the order of the stream, in [0, 2], shape `(N,)`, 4 bytes a pair.
+        distances: Cosine distance of each pair in the order of the stream, in [0, 2], shape `(N,)`; 9 bytes a
+            pair, with image and poisoned, are all that grows.
+        image: Number of the image of each pair, counted through the stream, shape `(N,)`.
         mismatched: Distances of captions to random other images of the same set, in [0, 2], shape `(M,)`.
+        poisoned: Which pairs the manifest calls poisoned, shape `(N,)`; None where there is no manifest.
         new_pairs: Of the pairs, how many were embedded now and not taken from an earlier scan.
     """
 
     distances: Floats
+    image: IntArray
     mismatched: Floats
+    poisoned: BoolArray | None
     new_pairs: int
 
 
@@ -85,10 +90,13 @@ def scan_pairs(
     folder = (cache_folder() / "distances" if work is None else work) / key
     report = progress(f"judging {split} pairs") if progress is not None else None
     distances: list[Floats] = []
+    image: list[IntArray] = []
+    poisoned: list[BoolArray] = []
     sample = _Sample()
     done = new = 0
     for piece in pieces:
-        part = piece.pairs.where(piece.in_split(split))
+        judged = piece.in_split(split)
+        part = piece.pairs.where(judged)
         if len(part):
             file = folder / f"{_digest(part)}.npz"
             found = _read(file, len(part))
@@ -97,6 +105,8 @@ def scan_pairs(
                 _write(file, found)
                 new += len(part)
             distances.append(found[0])
+            image.append(part.image + done)
+            poisoned.append(piece.poisoned[judged])
             sample.add(found[1], found[2])
         done += len(piece.pairs.images)
         if report is not None:
@@ -105,7 +115,13 @@ def scan_pairs(
         report(done, done)
     if not distances:
         raise InputError(f"split {split!r} has no pair to judge")
-    return PairScan(np.concatenate(distances), sample.mismatched(), new)
+    return PairScan(
+        np.concatenate(distances),
+        np.concatenate(image),
+        sample.mismatched(),
+        np.concatenate(poisoned) if pieces.manifest is not None else None,
+        new,
+    )
 
 
 def embed_pairs(

@@ -3,16 +3,26 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, TextIO
 
 import numpy as np
+import numpy.typing as npt
 
-from mmpoison.datasets.manifest import PoisonedPair
+from mmpoison.datasets.manifest import PoisonManifest
 from mmpoison.datasets.pairs import BoolArray, PairDataset
-from mmpoison.datasets.pairs_folder import ImagePolicy, save_pairs
+from mmpoison.datasets.pairs_folder import (
+    CAPTIONS_FILE,
+    MANIFEST_FILE,
+    ImagePolicy,
+    append_pairs,
+    copy_notices,
+)
+from mmpoison.defenses.pair_pieces import PairPieces, Piece, whole_piece
 from mmpoison.defenses.relevance_filter import FilterResult
+from mmpoison.files import atomic_folder
 
 VERDICTS_FILE = "verdicts.jsonl"
 
@@ -39,46 +49,118 @@ def save_filtered(
     Raises:
         InputError: If `out` holds something already.
     """
-    keep = ~judged
-    keep[np.flatnonzero(judged)[result.keep]] = True
-    kept = pairs.where(keep)
-    if pairs.manifest is not None:
-        left = Counter(
-            (
-                kept.captions[row],
-                kept.images.ids[kept.source[row]],
-                kept.images.ids[kept.image[row]],
+    facts = result.facts(pairs.where(judged))
+    pieces = [(whole_piece(pairs), judged)]
+    return _write(pieces, pairs.manifest, result.keep, result.distances, facts, out, images)
+
+
+def write_filtered(
+    pieces: PairPieces,
+    split: str,
+    keep: BoolArray,
+    distances: npt.NDArray[np.floating[Any]],
+    facts: Mapping[str, Any],
+    out: Path,
+    *,
+    images: ImagePolicy = "link",
+    also: Callable[[Path], None] | None = None,
+) -> Path:
+    """Write what is left of a set of any size, as `save_filtered` does, piece by piece.
+
+    Args:
+        pieces: The set.
+        split: Which pairs were judged.
+        keep: Verdict for each of them in the order of the stream, shape `(N,)`.
+        distances: Their distances, shape `(N,)`.
+        facts: What a manifest will say of the filter.
+        out: New folder.
+        images: As in `save_pairs`.
+        also: Writes more files into the folder, before it gets its name.
+
+    Raises:
+        InputError: If `out` holds something already.
+    """
+    judged = ((piece, piece.in_split(split)) for piece in pieces)
+    return _write(judged, pieces.manifest, keep, distances, facts, out, images, also)
+
+
+def _write(
+    pieces: Iterable[tuple[Piece, BoolArray]],
+    manifest: PoisonManifest | None,
+    keep: BoolArray,
+    distances: npt.NDArray[np.floating[Any]],
+    facts: Mapping[str, Any],
+    out: Path,
+    images: ImagePolicy,
+    also: Callable[[Path], None] | None = None,
+) -> Path:
+    listed = manifest.pairs if manifest is not None else ()
+    named = {name for pair in listed for name in (pair.clean_image, pair.poisoned_image)}
+    names: dict[str, str] = {}
+    left: set[int] = set()
+    start = train = 0
+    with atomic_folder(out) as folder:
+        with (
+            (folder / CAPTIONS_FILE).open("w", encoding="utf-8") as captions,
+            (folder / VERDICTS_FILE).open("w", encoding="utf-8") as verdicts,
+        ):
+            for piece, judged in pieces:
+                part = slice(start, start + int(judged.sum()))
+                start = part.stop
+                _write_verdicts(verdicts, piece, judged, keep[part], distances[part])
+                stays = ~judged
+                stays[judged] = keep[part]
+                left.update(piece.entry[stays & piece.poisoned].tolist())
+                train += int((piece.in_split("train") & stays).sum())
+                written = append_pairs(piece.pairs.where(stays), folder, captions, images)
+                for old, new in zip(piece.pairs.images.ids, written.images.ids, strict=True):
+                    if old in named:
+                        names[old] = new
+                root = piece.pairs.root
+        if manifest is not None:
+            kept = tuple(
+                replace(
+                    pair,
+                    clean_image=names.get(pair.clean_image, pair.clean_image),
+                    poisoned_image=names.get(pair.poisoned_image, pair.poisoned_image),
+                )
+                for number, pair in enumerate(listed)
+                if number in left
             )
-            for row in np.flatnonzero(kept.poisoned)
-        )
-        entries: list[PoisonedPair] = []
-        for entry in pairs.manifest.pairs:
-            key = (entry.caption, entry.clean_image, entry.poisoned_image)
-            if left[key] > 0:
-                left[key] -= 1
-                entries.append(entry)
-        manifest = replace(
-            pairs.manifest,
-            pairs=tuple(entries),
-            training_pairs=len(kept.select(split="train")),
-            filtered=result.facts(pairs.where(judged)),
-        )
-        kept = replace(kept, manifest=manifest)
-    return save_pairs(
-        kept, out, images=images, extra={VERDICTS_FILE: _verdicts(pairs.where(judged), result)}
-    )
+            replace(manifest, pairs=kept, training_pairs=train, filtered=facts).write(
+                folder / MANIFEST_FILE
+            )
+        copy_notices(root, folder)
+        if also is not None:
+            also(folder)
+    return out
 
 
-def _verdicts(judged: PairDataset, result: FilterResult) -> str:
-    lines = (
-        json.dumps(
-            {
-                "image": judged.images.ids[judged.image[row]],
-                "caption": judged.captions[row],
-                "distance": round(float(result.distances[row]), 6),
-                "keep": bool(result.keep[row]),
-            }
-        )
-        for row in range(len(judged))
-    )
-    return "\n".join(lines) + "\n"
+def _write_verdicts(
+    stream: TextIO,
+    piece: Piece,
+    judged: BoolArray,
+    keep: BoolArray,
+    distances: npt.NDArray[np.floating[Any]],
+) -> None:
+    names = piece.pair_ids()
+    pairs = piece.pairs
+    for place, row in enumerate(np.flatnonzero(judged)):
+        line = {
+            "pair": names[row],
+            "image": pairs.images.ids[pairs.image[row]],
+            "caption": pairs.captions[row],
+            "distance": round(float(distances[place]), 6),
+            "keep": bool(keep[place]),
+        }
+        stream.write(json.dumps(line) + "\n")
+
+
+def judged_rows(pieces: PairPieces, split: str) -> Iterator[tuple[int, Piece, int, str]]:
+    """Every judged pair: its place in the order of the stream, its piece, its row there, its name."""
+    place = 0
+    for piece in pieces:
+        names = piece.pair_ids()
+        for row in np.flatnonzero(piece.in_split(split)):
+            yield place, piece, int(row), names[row]
+            place += 1

@@ -190,19 +190,23 @@ def automatic_threshold(distances: Values, mismatched: Values) -> Threshold:
 
 
 def has_distant_group(distances: Values, *, alarm: float = 1e-3) -> bool:
-    """Whether the most distant tenth of the pairs holds a group of its own: a hump, or a shoulder.
+    """Whether the upper tail of the distances holds a group of its own: a hump, or a shoulder.
 
     The distances of pairs of one kind thin out the faster the nearer they are: the density of their upper tail is
     convex, as that of a normal, a lognormal or an exponential distribution, or a mixture of such with one centre. So of
     three windows of one width at equal spacing the middle one holds at most the mean of the two others. A count far
-    above it, by a binomial test over all such windows (Bonferroni), is a group.
+    above it, by a binomial test over all such windows (Bonferroni), is a group. The tail begins with the most distant
+    tenth, or two widths of the lower half above the median where that is nearer, which leaves room for a large group.
+    Clean data of two kinds that the judge finds differently distant are two groups as well, and are taken for one.
 
     Args:
         distances: Shape `(N,)`.
         alarm: Chance to see a group where there is none, if the pairs are independent. Captions of one image are not
             quite, hence the small default.
     """
-    start, stop = np.quantile(distances, 0.9), np.max(distances)
+    # the lower half is clean, whatever the upper one is: its width says where the tail begins
+    low, middle, high = np.quantile(distances, [0.16, 0.5, 0.9])
+    start, stop = min(high, middle + 2 * (middle - low)), np.max(distances)
     if not stop > start:
         return False
     counts, _ = np.histogram(distances, bins=64, range=(float(start), float(stop)))
@@ -211,8 +215,8 @@ def has_distant_group(distances: Values, *, alarm: float = 1e-3) -> bool:
     for width in (4, 8, 12, 16, 20):
         inside = total[width:] - total[:-width]
         for gap in range(width, (len(inside) - 1) // 2 + 1):
-            near, middle, far = inside[: -2 * gap], inside[gap:-gap], inside[2 * gap :]
-            chances.append(binom.sf(middle - 1, near + middle + far, 1 / 3))
+            near, between, far = inside[: -2 * gap], inside[gap:-gap], inside[2 * gap :]
+            chances.append(binom.sf(between - 1, near + between + far, 1 / 3))
     tests = np.concatenate(chances)
     return bool(tests.min() * len(tests) < alarm)
 

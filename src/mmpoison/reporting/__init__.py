@@ -1,6 +1,11 @@
 """Finished runs, shown: tables for the terminal, in Markdown and as JSON, and one HTML page that opens offline."""
 
 from mmpoison.reporting._compare import compare_models, compare_runs
+from mmpoison.reporting._filter import (
+    write_curve_figure,
+    write_distance_figure,
+    write_filter_page,
+)
 from mmpoison.reporting._html import render_html, write_report
 from mmpoison.reporting._runs import expand
 from mmpoison.reporting._seeds import (
@@ -30,5 +35,8 @@ __all__ = [
     "summary_table",
     "terminal",
     "terminal_table",
+    "write_curve_figure",
+    "write_distance_figure",
+    "write_filter_page",
     "write_report",
 ]

@@ -1,0 +1,156 @@
+"""The verb `filter`: drop pairs whose image and caption do not fit, before training."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from mmpoison.cli.console import console, monitor
+from mmpoison.errors import InputError
+from mmpoison.reporting._text import percent
+
+if TYPE_CHECKING:
+    from mmpoison.defenses.thresholds import Threshold
+
+
+def filter_(
+    data: Annotated[str, typer.Option("--data", help="Pairs in any format, or a data set's name.")],
+    out: Annotated[Path, typer.Option("--out", help="New folder.")],
+    encoder: Annotated[str, typer.Option(help="The judge: a model other than the one to train.")],
+    victim: Annotated[
+        str | None,
+        typer.Option(help="The model you will train; a judge with the same weights is refused."),
+    ] = None,
+    threshold: Annotated[
+        float | None, typer.Option(help="Drop pairs with a larger cosine distance.")
+    ] = None,
+    lose: Annotated[
+        float | None,
+        typer.Option(
+            "--lose",
+            "--clean-loss",
+            help="Instead: the share of clean pairs you are ready to lose, measured on split val where there is one; "
+            "with --labels, the largest share.",
+        ),
+    ] = None,
+    auto: Annotated[
+        bool,
+        typer.Option(
+            "--auto", help="Instead: by the distances alone; drops 1 % where all is well."
+        ),
+    ] = False,
+    labels: Annotated[
+        Path | None,
+        typer.Option(help="Instead: by a CSV with the columns pair and verdict (keep or drop)."),
+    ] = None,
+    label: Annotated[
+        bool,
+        typer.Option("--label", help="Show a random few pairs here and take keys, into --labels."),
+    ] = False,
+    label_pairs: Annotated[int, typer.Option(min=4, help="How many pairs --label shows.")] = 120,
+    trusted: Annotated[
+        Literal["val", "none"],
+        typer.Option(help="What --lose is measured on; none: the judged pairs themselves."),
+    ] = "val",
+    images: Annotated[
+        Literal["link", "copy", "none"],
+        typer.Option("--images", help="Hard links (no copy), copies, or the table alone."),
+    ] = "link",
+    format: Annotated[
+        str | None, typer.Option("--format", help="Format of --data, if it is not recognised.")
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Which pairs --label shows.")] = 0,
+    device: Annotated[
+        str, typer.Option("--device", help="auto (a GPU where there is one), cpu, cuda or cuda:N.")
+    ] = "auto",
+    trust: Annotated[
+        bool,
+        typer.Option(
+            "--trust", help="Open TorchScript archives (OpenAI's format): they can run code."
+        ),
+    ] = False,
+) -> None:
+    """Drop training pairs whose image and caption do not fit, before training.
+
+    A filter that was killed goes on where it was, and another threshold needs no second look at the images.
+
+    Example: [bold]mmpoison filter --data poisoned --encoder openmoji-mini --lose 0.02 --out kept[/bold]
+
+    Example: [bold]mmpoison filter --data pairs --encoder JUDGE --label --labels labels.csv --out kept[/bold]
+    """
+    from mmpoison.cli.labelling import check_terminal
+    from mmpoison.cli.labelling import label_pairs as ask_for_labels
+    from mmpoison.devices import find_device
+    from mmpoison.experiments.filter_set import REPORT_FOLDER, FilterRule, filter_set
+    from mmpoison.files import refuse_occupied
+    from mmpoison.models import load_encoder
+
+    refuse_occupied(out)
+    if label and labels is None:
+        raise InputError("--label needs --labels FILE, where the answers are kept")
+    rule = FilterRule(threshold, lose, labels, auto, trusted, label_pairs)
+    if label:
+        check_terminal()
+    where = find_device(device)
+    judge = load_encoder(encoder, trust=trust).to(where)
+    if victim is not None and load_encoder(victim, trust=trust).digest() == judge.digest():
+        raise InputError(
+            f"--encoder {encoder} is the model to be trained: what deceives it would deceive the filter, "
+            "choose another judge"
+        )
+    with monitor() as progress:
+        done = filter_set(
+            data,
+            judge,
+            out,
+            rule,
+            format=format,
+            images=images,
+            seed=seed,
+            ask=partial(ask_for_labels, console=console) if label else None,
+            progress=progress.progress,
+        )
+    kept = done.facts["pairs"] - done.facts["dropped_pairs"]
+    lines = [
+        f"{out}: kept {kept:,} of {done.facts['pairs']:,} training pairs, "
+        f"dropped those farther apart than {done.cut.value:.4f}; verdicts in {out / 'verdicts.jsonl'}",
+        *_cost(done.cut),
+        *_known(done.facts),
+        *done.notes,
+        f"look at the most distant pairs: {out / REPORT_FOLDER / 'suspicious.html'}",
+    ]
+    for line in lines:
+        console.print(line, soft_wrap=True, highlight=False, markup=False)
+
+
+def _cost(cut: Threshold) -> list[str]:
+    lines = []
+    if cut.note:
+        lines.append(cut.note)
+    if cut.interval is not None:
+        low, high = cut.interval
+        lines.append(f"threshold {cut.value:.4f}, 95 % confidence {low:.4f} to {high:.4f}")
+    if cut.loss is not None:
+        line = f"expected to drop {percent(cut.loss)} of the clean pairs"
+        if cut.loss_interval is not None:
+            line += " ({} to {})".format(*map(percent, cut.loss_interval))
+        if cut.caught is not None:
+            line += f" and {percent(cut.caught)} of the bad ones"
+        lines.append(line)
+    return lines
+
+
+def _known(facts: object) -> list[str]:
+    assert isinstance(facts, dict)
+    if "poisoned_total" not in facts:
+        return []
+    line = (
+        f"by the manifest: {facts['poisoned_caught']} of {facts['poisoned_total']} poisoned pairs dropped, "
+        f"{facts['clean_dropped']} clean ones lost"
+    )
+    if "auroc" in facts:
+        line += f", AUROC {facts['auroc']:.3f}, average precision {facts['average_precision']:.3f}"
+    return [line]

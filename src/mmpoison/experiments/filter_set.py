@@ -1,0 +1,253 @@
+"""The pre-training filter on a set of any size: scan, choose where to cut, write what is left and show why."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from mmpoison.datasets.pairs import BoolArray, PairDataset
+from mmpoison.datasets.pairs_folder import ImagePolicy
+from mmpoison.defenses.distance_scan import PairScan, images_at_once, scan_pairs
+from mmpoison.defenses.filtered_folder import write_filtered
+from mmpoison.defenses.pair_labels import (
+    ShownPair,
+    labelled_places,
+    pairs_to_label,
+    read_labels,
+    shown_pairs,
+)
+from mmpoison.defenses.pair_pieces import PairPieces
+from mmpoison.defenses.relevance_filter import verdict_facts, verdicts
+from mmpoison.defenses.thresholds import (
+    Threshold,
+    automatic_threshold,
+    check_loss,
+    given_threshold,
+    label_threshold,
+    loss_threshold,
+)
+from mmpoison.errors import InputError
+from mmpoison.evaluation import thumbnail_address
+from mmpoison.files import refuse_occupied, write_json
+from mmpoison.images import BrokenImage
+from mmpoison.models.dual_encoder import DualEncoder
+from mmpoison.models.inputs import ProgressFor
+from mmpoison.reporting import write_curve_figure, write_distance_figure, write_filter_page
+
+REPORT_FOLDER = "filter-report"
+SHOWN = 48
+
+Ask = Callable[[Sequence[ShownPair], Path], None]
+
+
+@dataclass(frozen=True)
+class FilterRule:
+    """Where to cut.
+
+    Attributes:
+        threshold: A cosine distance.
+        lose: A share of the clean pairs.
+        labels: A file of labels; with `lose`, no more than that share is lost.
+        automatic: By the distances alone.
+        trusted: What `lose` is measured on: the clean split `val` where there is one, or `none` but the judged pairs.
+        label_pairs: How many pairs are asked for.
+
+    Raises:
+        InputError: If not exactly one rule is given.
+    """
+
+    threshold: float | None = None
+    lose: float | None = None
+    labels: Path | None = None
+    automatic: bool = False
+    trusted: Literal["val", "none"] = "val"
+    label_pairs: int = 120
+
+    def __post_init__(self) -> None:
+        given = [self.threshold is not None, self.labels is not None, self.automatic]
+        if sum(given) + (self.lose is not None and self.labels is None) != 1:
+            raise InputError(
+                "exactly one of --threshold, --lose, --labels and --auto says where to cut "
+                "(--lose may stand beside --labels)"
+            )
+        if self.threshold is not None:
+            given_threshold(self.threshold)
+        if self.lose is not None:
+            check_loss(self.lose)
+
+
+@dataclass(frozen=True)
+class FilteredSet:
+    """What a filter did with a set.
+
+    Attributes:
+        out: The new pairs folder.
+        cut: The threshold and what it costs.
+        facts: Counts.
+        new_pairs: Pairs that were judged now; the others were known from an earlier scan.
+        notes: What a user should know besides.
+    """
+
+    out: Path
+    cut: Threshold
+    facts: Mapping[str, Any]
+    new_pairs: int
+    notes: tuple[str, ...] = ()
+
+
+def filter_set(
+    source: str | Path | PairDataset,
+    judge: DualEncoder,
+    out: str | Path,
+    rule: FilterRule,
+    *,
+    format: str | None = None,
+    options: Mapping[str, Any] | None = None,
+    images: ImagePolicy = "link",
+    seed: int = 0,
+    ask: Ask | None = None,
+    progress: ProgressFor | None = None,
+) -> FilteredSet:
+    """Judge the training pairs of a set, drop the distant ones, and write the others as a pairs folder.
+
+    The set is read in pieces, and the distances of a piece are kept in the cache folder: a filter that was killed goes
+    on where it was, and another threshold needs no second look at the images.
+
+    Args:
+        source: A path of any format, the name of a data set, or a set in memory.
+        judge: The encoder; another one than the model that will be trained.
+        out: New folder: `captions.jsonl`, images, `verdicts.jsonl`, and in `filter-report/` the threshold with its
+            figures and a page of the most distant pairs.
+        rule: Where to cut.
+        format: Registered name of the format, where it cannot be recognised.
+        options: Options of the format.
+        images: As in `save_pairs`.
+        seed: Which pairs are chosen for labelling.
+        ask: Shows pairs to somebody and writes the answers into the file of labels.
+        progress: Gives a progress callback for a named step.
+
+    Raises:
+        InputError: If the set, an image or a label cannot be read, nothing would be left, or `out` holds something.
+    """
+    target = Path(out)
+    refuse_occupied(target)
+    pieces = PairPieces(
+        source,
+        images_at_once=images_at_once(judge.image_size),
+        format=format,
+        options=options,
+    )
+    scan = scan_pairs(pieces, judge, progress=progress)
+    if ask is not None:
+        assert rule.labels is not None
+        places = pairs_to_label(scan.distances, rule.label_pairs, seed=seed)
+        ask(shown_pairs(pieces, "train", places, scan.distances), rule.labels)
+    cut = _cut(rule, pieces, scan, judge, progress)
+    keep = verdicts(scan.distances, cut.value)
+    facts = {
+        "data": source.root.name if isinstance(source, PairDataset) else str(source),
+        "encoder": judge.name,
+        **verdict_facts(keep, scan.distances, cut.value, scan.poisoned),
+    }
+    notes: list[str] = []
+    worst = np.argsort(-scan.distances, kind="stable")[:SHOWN]
+    shown = [
+        (pair, bool(keep[place]))
+        for pair, place in zip(
+            shown_pairs(pieces, "train", worst, scan.distances), worst, strict=True
+        )
+    ]
+    write_filtered(
+        pieces,
+        "train",
+        keep,
+        scan.distances,
+        facts,
+        target,
+        images=images,
+        also=lambda folder: notes.extend(
+            _write_report(folder / REPORT_FOLDER, scan, cut, facts, shown)
+        ),
+    )
+    return FilteredSet(target, cut, facts, scan.new_pairs, tuple(notes))
+
+
+def _cut(
+    rule: FilterRule,
+    pieces: PairPieces,
+    scan: PairScan,
+    judge: DualEncoder,
+    progress: ProgressFor | None,
+) -> Threshold:
+    if rule.threshold is not None:
+        return given_threshold(rule.threshold)
+    if rule.labels is not None:
+        places, bad = labelled_places(pieces, "train", read_labels(rule.labels), rule.labels)
+        return label_threshold(scan.distances, scan.distances[places], bad, rule.lose)
+    if rule.lose is not None:
+        if rule.trusted == "val" and _has_split(pieces, "val"):
+            known = scan_pairs(pieces, judge, split="val", progress=progress)
+            return loss_threshold(
+                scan.distances, rule.lose, trusted=known.distances, groups=known.image
+            )
+        return loss_threshold(scan.distances, rule.lose)
+    return automatic_threshold(scan.distances, scan.mismatched)
+
+
+def _has_split(pieces: PairPieces, split: str) -> bool:
+    return any(piece.in_split(split).any() for piece in pieces)
+
+
+def _write_report(
+    folder: Path,
+    scan: PairScan,
+    cut: Threshold,
+    facts: Mapping[str, Any],
+    shown: Sequence[tuple[ShownPair, bool]],
+) -> list[str]:
+    folder.mkdir()
+    write_json(folder / "filter.json", {**facts, "cut": cut.facts()})
+    figures: list[tuple[str, Path]] = []
+    notes: list[str] = []
+    bad: BoolArray | None = scan.poisoned
+    try:
+        file = folder / "distances.png"
+        write_distance_figure(
+            file, scan.distances, cut.value, poisoned=bad, mismatched=scan.mismatched
+        )
+        figures.append(("Distances", file))
+        if bad is not None and bad.any() and not bad.all():
+            file = folder / "curves.png"
+            write_curve_figure(file, scan.distances, bad, cut.value)
+            figures.append(("ROC and precision-recall", file))
+    except InputError as error:
+        notes.append(f"no figures: {error}")
+    write_filter_page(
+        folder / "suspicious.html",
+        facts=facts,
+        cut=cut.facts(),
+        pairs=[
+            {
+                "pair": pair.pair,
+                "caption": pair.caption,
+                "distance": pair.distance,
+                "poisoned": pair.poisoned,
+                "keep": keep,
+                "thumbnail": _thumbnail(pair),
+            }
+            for pair, keep in shown
+        ],
+        figures=figures,
+    )
+    return notes
+
+
+def _thumbnail(pair: ShownPair) -> str | None:
+    try:
+        return thumbnail_address(pair.root, pair.image, 160)
+    except BrokenImage:
+        return None
