@@ -56,14 +56,14 @@ def test_every_image_is_embedded_once(
     judge: DualEncoder, squares: PairDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     count = 0
-    encode = DualEncoder.encode_image
+    trunk = DualEncoder.image_trunk
 
     def counting(self: DualEncoder, inputs):  # type: ignore[no-untyped-def]
         nonlocal count
         count += len(inputs)
-        return encode(self, inputs)
+        return trunk(self, inputs)
 
-    monkeypatch.setattr(DualEncoder, "encode_image", counting)
+    monkeypatch.setattr(DualEncoder, "image_trunk", counting)
     scan_pairs(PairPieces(squares, images_at_once=5), judge, work=tmp_path)
     assert count == len(squares.select(split="train").used_images())
 
