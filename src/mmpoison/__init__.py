@@ -8,13 +8,15 @@ from typing import TYPE_CHECKING, Any
 from mmpoison._version import __version__
 
 if TYPE_CHECKING:
-    from mmpoison.attacks import SingleTargetLabel
+    from mmpoison.attacks import MultipleTargetLabels, SingleTargetImage, SingleTargetLabel
     from mmpoison.datasets import PairDataset, load_pairs, save_pairs
     from mmpoison.models import DualEncoder, load_encoder
 
 __all__ = [
     "DualEncoder",
+    "MultipleTargetLabels",
     "PairDataset",
+    "SingleTargetImage",
     "SingleTargetLabel",
     "__version__",
     "load_encoder",
@@ -26,6 +28,8 @@ __all__ = [
 _HOMES = {
     "DualEncoder": "mmpoison.models",
     "PairDataset": "mmpoison.datasets",
+    "MultipleTargetLabels": "mmpoison.attacks",
+    "SingleTargetImage": "mmpoison.attacks",
     "SingleTargetLabel": "mmpoison.attacks",
     "load_encoder": "mmpoison.models",
     "load_pairs": "mmpoison.datasets",

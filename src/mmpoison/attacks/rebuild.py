@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from mmpoison.attacks.injection import inject
+from mmpoison.datasets.injection import inject
 from mmpoison.datasets.manifest import PoisonManifest
 from mmpoison.datasets.pairs import PairDataset
 from mmpoison.errors import InputError

@@ -215,9 +215,18 @@ def apply_manifest(pairs: PairDataset, manifest: PoisonManifest) -> PairDataset:
 
 
 def restore_clean(pairs: PairDataset) -> PairDataset:
-    """Undo the poison of a set with a manifest; exact for `add`, and for `replace` up to the order of captions."""
+    """Undo the poison of a set with a manifest; exact for `add`, and for `replace` up to the order of captions.
+
+    Raises:
+        InputError: If the set has no manifest, or the attack took out pairs that it did not misuse, which are lost.
+    """
     if pairs.manifest is None:
         raise InputError("the set has no manifest, there is nothing to undo")
+    if pairs.manifest.dropped_images:
+        raise InputError(
+            f"clean pairs of {len(pairs.manifest.dropped_images)} images were dropped by the attack: "
+            "the set alone does not say what they were"
+        )
     if pairs.manifest.mode == "add":
         kept = pairs.where(~pairs.poisoned)
         return PairDataset.build(kept.images, kept.captions, kept.image)
@@ -233,8 +242,9 @@ def rename_images(pairs: PairDataset, ids: Sequence[str], root: Path) -> PairDat
         root: The folder that they start from.
 
     Returns:
-        The set with the new ids. Its manifest names them too, and the fingerprint of the clean set under the new names;
-        of a set that a filter went through, whose clean set cannot be told, it keeps the old fingerprint.
+        The set with the new ids. Its manifest names them too, and the fingerprints of both sets under the new names;
+        of a set that clean pairs are missing from (a filter went through, or the attack dropped them), whose clean set
+        cannot be told, it keeps the old fingerprint of that.
     """
     table = pairs.images
     new = np.empty(len(table), dtype=object)
@@ -245,8 +255,10 @@ def rename_images(pairs: PairDataset, ids: Sequence[str], root: Path) -> PairDat
         return renamed
     names = dict(zip(table.ids, ids, strict=True))
     fingerprint = manifest.clean_fingerprint
-    if manifest.filtered is None and (
-        manifest.mode == "replace" or restore_clean(pairs).fingerprint == fingerprint
+    if (
+        manifest.filtered is None
+        and not manifest.dropped_images
+        and (manifest.mode == "replace" or restore_clean(pairs).fingerprint == fingerprint)
     ):
         fingerprint = restore_clean(renamed).fingerprint
     entries = tuple(
@@ -257,8 +269,17 @@ def rename_images(pairs: PairDataset, ids: Sequence[str], root: Path) -> PairDat
         )
         for entry in manifest.pairs
     )
+    own = manifest.fingerprint
     return replace(
-        renamed, manifest=replace(manifest, pairs=entries, clean_fingerprint=fingerprint)
+        renamed,
+        manifest=replace(
+            manifest,
+            pairs=entries,
+            clean_fingerprint=fingerprint,
+            fingerprint=renamed.fingerprint if own == pairs.fingerprint else own,
+            target_images={goal: names[image] for goal, image in manifest.target_images.items()},
+            dropped_images=tuple(names[image] for image in manifest.dropped_images),
+        ),
     )
 
 

@@ -66,8 +66,8 @@ class Likeness:
             if len(in_train) and len(in_test):
                 leaked = leaked or (str(table.ids[in_test[0]]), str(table.ids[in_train[0]]))
                 same_images += len(in_test)
-                known = set(_captions(pairs, in_train))
-                same_pairs += sum(caption in known for caption in _captions(pairs, in_test))
+                known = set(_captions(pairs, in_train, "train"))
+                same_pairs += sum(c in known for c in _captions(pairs, in_test, "test"))
             labels = table.class_codes[group]
             disagreeing += len(np.unique(labels[labels != UNLABELLED])) > 1
             same_bytes += sum(map(len, equal_groups(scan.file_hash[group])))
@@ -136,14 +136,17 @@ class Likeness:
         }
 
 
-def _captions(pairs: PairDataset, images: Indices) -> list[str]:
+def _captions(pairs: PairDataset, images: Indices, split: str) -> list[str]:
+    """Captions of images; poison on a test image (attack I) is not of split test."""
     # pairs stand in the order of their images
     starts = np.searchsorted(pairs.image, images, side="left")
     stops = np.searchsorted(pairs.image, images, side="right")
+    code = SPLITS.index(split)
     return [
-        str(caption)
+        str(pairs.captions[row])
         for start, stop in zip(starts, stops, strict=True)
-        for caption in pairs.captions[start:stop]
+        for row in range(start, stop)
+        if pairs.images.split_codes[pairs.source[row]] == code
     ]
 
 

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from mmpoison.datasets.pairs import PairDataset
+from mmpoison.datasets.injection import inject
+from mmpoison.datasets.manifest import PoisonManifest
+from mmpoison.datasets.pairs import SPLITS, PairDataset
 from mmpoison.datasets.pairs_folder import restore_clean
+from mmpoison.errors import InputError
 
 
 def manifest_problems(pairs: PairDataset, clean: PairDataset | None) -> list[str]:
@@ -13,15 +16,44 @@ def manifest_problems(pairs: PairDataset, clean: PairDataset | None) -> list[str
 
     Args:
         pairs: The poisoned set, with its manifest.
-        clean: The set it was made from, if at hand: its fingerprint is compared, and the poison is taken out of the
-            poisoned set and must leave it.
+        clean: The set it was made from, if at hand: its fingerprint is compared, and with the poison of the manifest it
+            must give the poisoned set.
     """
     manifest = pairs.manifest
     assert manifest is not None
+    problems = _count_problems(pairs, manifest)
+    if manifest.filtered is not None:
+        return problems  # clean pairs were dropped too, so the set cannot be undone
+    if manifest.fingerprint and pairs.fingerprint != manifest.fingerprint:
+        problems.append("the set is not the one that the manifest describes (fingerprint differs)")
+    if clean is not None:
+        if clean.fingerprint != manifest.clean_fingerprint:
+            problems.append(
+                "the clean set is not the one that the manifest names (fingerprint differs)"
+            )
+        elif not _gives(clean, manifest, pairs):
+            problems.append("without its poison the set is not the clean set")
+    elif (
+        manifest.mode == "add"
+        and not manifest.dropped_images
+        and restore_clean(pairs).fingerprint != manifest.clean_fingerprint
+    ):
+        problems.append("without its poison the set is not the one the manifest was made from")
+    return problems
+
+
+def poisoned_gallery(pairs: PairDataset) -> list[str]:
+    """Ids of test images that poisoned captions are trained on (attack I), in table order."""
+    on_test = pairs.images.split_codes[pairs.image] == SPLITS.index("test")
+    return [str(pairs.images.ids[i]) for i in np.unique(pairs.image[pairs.poisoned & on_test])]
+
+
+def _count_problems(pairs: PairDataset, manifest: PoisonManifest) -> list[str]:
     problems: list[str] = []
     train = pairs.select(split="train")
     added = len(manifest.pairs) if manifest.mode == "add" else 0
-    if manifest.filtered is None and manifest.clean_pairs + added != manifest.training_pairs:
+    complete = manifest.filtered is None and not manifest.dropped_images
+    if complete and manifest.clean_pairs + added != manifest.training_pairs:
         problems.append(
             f"manifest says {manifest.clean_pairs} training pairs before the attack, there were "
             f"{manifest.training_pairs - added}"
@@ -34,20 +66,11 @@ def manifest_problems(pairs: PairDataset, clean: PairDataset | None) -> list[str
         problems.append(
             f"manifest lists {len(manifest.pairs)} poisoned pairs, {int(train.poisoned.sum())} are in the train split"
         )
-    if manifest.filtered is not None:
-        return problems  # clean pairs were dropped too, so the set cannot be undone
-    if clean is not None:
-        if clean.fingerprint != manifest.clean_fingerprint:
-            problems.append(
-                "the clean set is not the one that the manifest names (fingerprint differs)"
-            )
-        elif _multiset(restore_clean(pairs)) != _multiset(clean):
-            problems.append("without its poison the set is not the clean set")
-    elif manifest.mode == "add" and restore_clean(pairs).fingerprint != manifest.clean_fingerprint:
-        problems.append("without its poison the set is not the one the manifest was made from")
     return problems
 
 
-def _multiset(pairs: PairDataset) -> list[tuple[str, str]]:
-    order = np.lexsort((pairs.captions.astype(str), pairs.image))
-    return [(pairs.images.ids[pairs.image[i]], pairs.captions[i]) for i in order]
+def _gives(clean: PairDataset, manifest: PoisonManifest, pairs: PairDataset) -> bool:
+    try:
+        return inject(clean, manifest).fingerprint == pairs.fingerprint
+    except InputError:
+        return False

@@ -149,6 +149,7 @@ def _leakage(leakage: Mapping[str, Any]) -> str:
             ("same_images", "test images with the pixels of a train image"),
             ("same_pairs", "test pairs with caption and image of a train pair"),
             ("near_images", "test images near a train image"),
+            ("poisoned_images", "test images with poisoned train captions, by the manifest"),
             ("same_captions", "texts in both"),
         )
         if leakage.get(name)

@@ -16,7 +16,7 @@ from mmpoison.datasets.pairs_folder import ManifestMisfit
 from mmpoison.errors import MmpoisonWarning
 from mmpoison.images.caption_check import CONTEXT, CaptionFacts, check_captions
 from mmpoison.images.likeness import Likeness
-from mmpoison.images.manifest_check import manifest_problems
+from mmpoison.images.manifest_check import manifest_problems, poisoned_gallery
 from mmpoison.images.scan import ImageScan, can_hash_perceptually, scan_images
 from mmpoison.images.verification import Verification
 from mmpoison.wording import are, count_of
@@ -136,7 +136,10 @@ def verify_pairs(
             "rate": manifest.rate,
             "goals": list(manifest.goals),
             "mode": manifest.mode,
+            "attack": manifest.attack,
         }
+        leakage["poisoned_images"], note = _poisoned_gallery(pairs)
+        notes += note
         wrong["manifest"] += manifest_problems(pairs, clean)
     elif clean is not None and clean.fingerprint != pairs.fingerprint and not manifest_faults:
         wrong["manifest"].append(
@@ -224,6 +227,17 @@ def _caption_notes(captions: CaptionFacts) -> list[str]:
             f"{are(captions.in_train_and_test, 'text')} in train and in test, on whatever image"
         )
     return notes
+
+
+def _poisoned_gallery(pairs: PairDataset) -> tuple[int, list[str]]:
+    """Number of test images that poison is trained on, and what to say of them."""
+    images = poisoned_gallery(pairs)
+    if not images:
+        return 0, []
+    return len(images), [
+        f"{are(len(images), 'test image')} trained on, with the poisoned captions that the manifest lists and no "
+        f"others: {images[0]}; programs that do not read the manifest see these captions in split test"
+    ]
 
 
 def _class_notes(pairs: PairDataset) -> list[str]:
