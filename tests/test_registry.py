@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import json
 from pathlib import Path
 from typing import Any, get_args
 
@@ -10,7 +11,8 @@ import numpy as np
 import pytest
 import torch
 
-from mmpoison.attacks import ATTACKS, Attack
+from mmpoison.attacks import ATTACKS, Attack, rebuild
+from mmpoison.attacks.catalogue import Kind as AttackKind
 from mmpoison.datasets import DATASETS, PairDataset, load_dataset
 from mmpoison.datasets.pairs import ImageTable
 from mmpoison.defenses import DEFENSES
@@ -124,15 +126,27 @@ class TestAttack:
     def test_says_what_it_is(self, name: str) -> None:
         attack = ATTACKS[name]
         assert attack.name == name
+        assert attack.kind in get_args(AttackKind)
         assert one_line(attack.source)
+        assert one_line(attack.section)
         assert one_line(attack.summary)
         assert inspect.getdoc(attack)
+        # recipes and the command line give goals by one of these names
+        assert len({"goal", "goals"} & set(inspect.signature(attack).parameters)) == 1
 
     def test_is_built_again_from_its_options(self, name: str) -> None:
         attack: Any = build_attack(name)
         assert attack.options
         again: Any = ATTACKS[name](**attack.options)
         assert again.options == attack.options
+        # they go through a manifest
+        assert json.loads(json.dumps(attack.options)) == attack.options
+
+    def test_is_rebuilt_from_its_manifest(self, name: str) -> None:
+        poisoned = build_attack(name).poison(small_pairs(), seed=2)
+        assert poisoned.manifest is not None
+        assert poisoned.manifest.fingerprint == poisoned.fingerprint
+        assert rebuild(small_pairs(), poisoned.manifest).fingerprint == poisoned.fingerprint
 
     def test_returns_a_new_table_that_carries_its_manifest(self, name: str) -> None:
         clean = small_pairs()

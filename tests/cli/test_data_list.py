@@ -67,7 +67,9 @@ def test_what_is_here(
     here = {entry["name"]: entry["here"] for entry in known["data_sets"]}
     assert here["rsicd-ucm"] == [{"path": str(tmp_path / "data" / "rsicd-ucm"), "images": 56}]
     assert here["openmoji"] == [{"path": str(fresh_cache / "openmoji" / "v1-seed0"), "images": 56}]
-    assert sum(map(len, here.values())) == 2
+    # and what is made from them when it is loaded
+    assert here["rsicd-ucm-b"] == here["rsicd-ucm"]
+    assert sum(map(len, here.values())) == 3
     assert "(56 images)" in " ".join(cli("data", "list").out.split())
 
 

@@ -22,7 +22,7 @@ from filelock import FileLock
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from mmpoison.attacks import SingleTargetLabel
+from mmpoison.attacks import SingleTargetImage, SingleTargetLabel
 from mmpoison.datasets import ImageTable, PairDataset, load_pairs, save_pairs, stream_pairs
 from mmpoison.datasets.convert import convert
 from mmpoison.datasets.image_bytes import NameClash, read_image_bytes
@@ -257,6 +257,31 @@ def test_poison_stays_marked(
         assert restore_clean(again).fingerprint == clean.fingerprint
         assert again.manifest.clean_fingerprint == clean.fingerprint
         assert verify_pairs(again, clean=clean).problems == []
+
+
+@pytest.mark.parametrize("to", FORMATS)
+@pytest.mark.parametrize("mode", ["add", "replace"])
+def test_poison_on_a_test_image_stays_training_data(
+    squares: PairDataset, tmp_path: Path, to: Any, mode: Any
+) -> None:
+    """Attack I: one image has pairs in two splits, in every format."""
+    poisoned = SingleTargetImage("sheep2aeroplane", pairs=13, mode=mode).poison(squares, seed=4)
+    save_pairs(poisoned, tmp_path / "poisoned")
+    convert(tmp_path / "poisoned", tmp_path / "out", to=to, images_per_shard=20)
+    convert(tmp_path / "out", tmp_path / "back", to="pairs-folder")
+    for folder in ("poisoned", "out", "back"):
+        again = load_pairs(tmp_path / folder)
+        assert again.counts() == poisoned.counts()
+        assert again.select(split="train", poisoned=True).counts()["poisoned"] == 13
+        assert not again.select(split="test").poisoned.any()
+        assert again.poisoning_rate == poisoned.poisoning_rate
+        manifest = again.manifest
+        assert manifest is not None
+        assert manifest.fingerprint == again.fingerprint
+        (target,) = manifest.target_images.values()
+        assert {pair.poisoned_image for pair in manifest.pairs} == {target}
+        assert target in again.images.ids
+        assert verify_pairs(again).problems == []
 
 
 @pytest.mark.parametrize("to", ["parquet", "webdataset"])

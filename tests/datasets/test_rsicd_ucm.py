@@ -43,6 +43,20 @@ def small_root(write_lines: Callable[..., Path], tmp_path: Path) -> Path:
     return tmp_path / "root"
 
 
+def test_balanced_is_one_of_the_captions_of_each_photo(small_root: Path) -> None:
+    whole = load_rsicd_ucm(small_root, seed=1)
+    pairs = load_dataset("rsicd-ucm-b", small_root, seed=1)
+    assert list(pairs.images.ids) == list(whole.images.ids)
+    assert pairs.image.tolist() == list(range(len(whole.images)))
+    said = set(zip(whole.image.tolist(), whole.captions, strict=True))
+    assert set(zip(pairs.image.tolist(), pairs.captions, strict=True)) <= said
+    drawn = {
+        load_dataset("rsicd-ucm-b", small_root, options={"caption_seed": n}).fingerprint
+        for n in range(5)
+    }
+    assert len(drawn) > 1
+
+
 def test_halves(small_root: Path) -> None:
     pairs = load_rsicd_ucm(small_root)
     assert pairs.root == small_root

@@ -25,6 +25,8 @@ MODELS = ["pretrained", "clean_model", "poisoned", "filtered", "sterilized"]
 M_KEYS = [*(f"hit@{k}" for k in (1, 5, 10, 20, 30, 50))]
 M_KEYS += ["min_rank", "queries", "gallery", "targets", "ties"]
 
+BRIEF = {"epochs": 1, "batch_size": 32, "precision": "fp32", "max_steps": 2}
+
 MakeRecipe = Callable[..., Recipe]
 
 
@@ -207,6 +209,41 @@ def test_rows_that_were_not_computed_are_absent(
     assert "filter" not in metrics["run"]
     assert not (tmp_path / "run" / "models").exists()
     assert not (tmp_path / "run" / "suspicious_pairs.json").exists()
+
+
+@pytest.mark.parametrize("target", ["random", "centre"])
+def test_attack_i_is_measured_by_its_one_image(
+    make_recipe: MakeRecipe, tmp_path: Path, fresh_cache: Path, target: str
+) -> None:
+    recipe = make_recipe(
+        attack={"name": "single-target-image", "goal": GOAL, "samples": 2, "target_image": target},
+        training=BRIEF,
+        filter=None,
+        sterilize=None,
+    )
+    metrics = run_recipe(recipe, tmp_path / "run", save_models=False)
+    rows = metrics["goal"][GOAL]
+    assert {row["targets"] for row in rows.values()} == {1}
+    manifest = json.loads((tmp_path / "run" / "manifest.json").read_text())
+    assert metrics["run"]["target_images"] == manifest["target_images"]
+    assert metrics["run"]["attack_options"] == manifest["options"]
+    assert metrics["run"]["training_pairs"] == 150
+
+
+def test_attack_iii_measures_each_goal(
+    make_recipe: MakeRecipe, tmp_path: Path, fresh_cache: Path
+) -> None:
+    goals = [GOAL, "sofa2bird"]
+    recipe = make_recipe(
+        attack={"name": "multiple-target-labels", "goal": goals, "pairs": 4},
+        training=BRIEF,
+        filter=None,
+        sterilize=None,
+    )
+    metrics = run_recipe(recipe, tmp_path / "run", save_models=False)
+    assert list(metrics["goal"]) == metrics["run"]["goals"] == goals
+    assert metrics["run"]["poisoned_pairs"] == 8
+    assert load_recipe(tmp_path / "run" / "recipe.yaml") == recipe
 
 
 # -- again -----------------------------------------------------------------------------------------

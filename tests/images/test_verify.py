@@ -14,10 +14,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from mmpoison.attacks import SingleTargetLabel
+from mmpoison.attacks import MultipleTargetLabels, SingleTargetImage, SingleTargetLabel
 from mmpoison.datasets import SPLITS, ImageTable, PairDataset, load_pairs, save_pairs
 from mmpoison.datasets.convert import convert
-from mmpoison.datasets.pairs_folder import ManifestMisfit
+from mmpoison.datasets.pairs_folder import ManifestMisfit, restore_clean
 from mmpoison.errors import InputError
 from mmpoison.images.likeness import Likeness
 from mmpoison.images.scan import ImageScan
@@ -43,6 +43,39 @@ def test_a_poisoned_set_is_right(squares: PairDataset, mode: Any) -> None:
         assert found.poison is not None
         assert found.poison["pairs"] == 7
         assert found.poison["goals"] == ["sheep2aeroplane"]
+
+
+@pytest.mark.parametrize("mode", ["add", "replace"])
+def test_poison_on_a_test_image_is_named_and_no_leak(squares: PairDataset, mode: Any) -> None:
+    """Attack I trains on an image of the gallery; the manifest says so, and nothing else is in both splits."""
+    attack = SingleTargetImage("sheep2aeroplane", pairs=7, mode=mode)
+    poisoned = attack.poison(squares)
+    assert poisoned.manifest is not None
+    (image,) = poisoned.manifest.target_images.values()
+    for clean in (None, squares):
+        found = verify_pairs(poisoned, clean=clean)
+        assert found.problems == []
+        assert found.leakage["poisoned_images"] == 1
+        assert found.leakage["same_captions"] == found.leakage["same_pairs"] == 0
+        assert sum(image in note and "that the manifest lists" in note for note in found.notes) == 1
+        assert "by the manifest" in found.facts()["train and test"]
+    assert "poisoned_images" not in verify_pairs(squares).leakage
+
+
+def test_dropped_pairs_need_the_clean_set(squares: PairDataset) -> None:
+    attack = MultipleTargetLabels(
+        ["sheep2aeroplane", "sofa2bird"], samples=2, drop_last_targets=True
+    )
+    poisoned = attack.poison(squares)
+    assert verify_pairs(poisoned).problems == []
+    assert verify_pairs(poisoned, clean=squares).problems == []
+    with pytest.raises(InputError, match="were dropped by the attack"):
+        restore_clean(poisoned)
+    # a pair more that is missing shows
+    kept = np.ones(len(poisoned), dtype=bool)
+    kept[3] = False
+    assert verify_pairs(poisoned.where(kept)).problems
+    assert verify_pairs(poisoned.where(kept), clean=squares).problems
 
 
 def test_every_broken_image_is_named(own_square_folder: Path, cut_jpeg: bytes) -> None:

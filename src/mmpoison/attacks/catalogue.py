@@ -64,7 +64,11 @@ def build_attack(
     known = inspect.signature(plug_in).parameters
     if unknown := [option for option in options if option not in known]:
         names = sorted(set(known) - {"goal", "goals"})
-        raise InputError(f"{where}{unknown[0]}: {unknown_name('option', unknown[0], names)}")
+        # on the command line as it was typed
+        shown = unknown[0].replace("_", "-") if where == "--" else unknown[0]
+        raise InputError(
+            f"{where}{shown}: attack {name!r}: {unknown_name('option', unknown[0], names)}"
+        )
     if "goals" in known:
         return plug_in(goals=list(goals), **options)
     if len(goals) != 1:

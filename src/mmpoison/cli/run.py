@@ -60,6 +60,10 @@ def run(
         typer.Option(help="A2B, e.g. sheep2aeroplane; several times for several goals."),
     ] = None,
     mode: Annotated[str | None, typer.Option(help="add or replace.")] = None,
+    preset: Annotated[
+        str | None,
+        typer.Option(help="reference-release: the choices of the authors' released code."),
+    ] = None,
     data_root: Annotated[
         Path | None, typer.Option(help="Your folder, for data that are not made here.")
     ] = None,
@@ -82,6 +86,10 @@ def run(
     """Run a recipe: the same job as the demo, on other data, models and goals.
 
     Example: [bold]mmpoison run rsicd-ucm --data-root photos --goal airplane2beach --seeds 0-2[/bold]
+
+    Attack I: [bold]mmpoison run openmoji --attack single-target-image[/bold]
+
+    Attack III: [bold]mmpoison run openmoji --goal sheep2aeroplane --goal sofa2bird[/bold]
     """
     from mmpoison.experiments.recipe import shipped_recipes
 
@@ -98,6 +106,8 @@ def run(
         given.append(f"attack.goal={goal[0] if len(goal) == 1 else json.dumps(goal)}")
     if mode is not None:
         given.append(f"attack.mode={mode}")
+    if preset is not None:
+        given.append(f"preset={preset}")
     if study:
         given.append(f"study={json.dumps(study)}")
     _run_seeds(

@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+from mmpoison.datasets._published import whole_number
 from mmpoison.datasets.cache import cache_folder
 from mmpoison.datasets.catalogue import DATASETS, DataSource
 from mmpoison.datasets.openmoji import ATTRIBUTION, OPENMOJI_SCENES_VERSION, build_openmoji
 from mmpoison.datasets.pairs import PairDataset
-from mmpoison.datasets.pairs_folder import load_pairs_folder
+from mmpoison.datasets.pairs_folder import load_pairs_folder, save_pairs
+from mmpoison.datasets.reshape import balanced
 from mmpoison.errors import InputError
+from mmpoison.files import refuse_occupied
 
 
 def load_openmoji(
@@ -56,6 +59,70 @@ def load_openmoji(
     return load_pairs_folder(folder)
 
 
+def load_balanced_openmoji(
+    root: Path | None,
+    seed: int = 0,
+    *,
+    unlabelled: int = 4500,
+    per_class: int = 50,
+    held_out: int = 1000,
+    size: int = 64,
+    caption_seed: int = 0,
+    progress: Callable[[int, int], None] | None = None,
+) -> PairDataset:
+    """The scenes with one random caption for each image (the paper's balanced sets, "-b").
+
+    Args:
+        root: As for `load_openmoji`, like all others but `caption_seed`.
+        seed: Seed of the scenes.
+        unlabelled: Images of the unlabelled training part.
+        per_class: Labelled images of each class.
+        held_out: Images of the split `val`.
+        size: Side of the images in pixels.
+        caption_seed: Seed of the choice of captions.
+        progress: Called with (done, total) while scenes are drawn.
+    """
+    chosen = whole_number("caption_seed", caption_seed)
+    scenes = load_openmoji(
+        root,
+        seed,
+        unlabelled=unlabelled,
+        per_class=per_class,
+        held_out=held_out,
+        size=size,
+        progress=progress,
+    )
+    return balanced(scenes, chosen)
+
+
+def build_balanced_openmoji(
+    out: Path,
+    *,
+    seed: int = 0,
+    unlabelled: int = 4500,
+    per_class: int = 50,
+    held_out: int = 1000,
+    size: int = 64,
+    caption_seed: int = 0,
+    progress: Callable[[int, int], None] | None = None,
+) -> Path:
+    """Write the balanced scenes as a folder that stands by itself; arguments as for `load_balanced_openmoji`."""
+    refuse_occupied(out)
+    pairs = load_balanced_openmoji(
+        None,
+        seed,
+        unlabelled=unlabelled,
+        per_class=per_class,
+        held_out=held_out,
+        size=size,
+        caption_seed=caption_seed,
+        progress=progress,
+    )
+    return save_pairs(pairs, out, images="copy")
+
+
+OPTIONS = ("unlabelled", "per_class", "held_out", "size")
+
 DATASETS.register("openmoji")(
     DataSource(
         name="openmoji",
@@ -65,6 +132,19 @@ DATASETS.register("openmoji")(
         build=build_openmoji,
         needs_root=False,
         attribution=ATTRIBUTION,
-        options=("unlabelled", "per_class", "held_out", "size"),
+        options=OPTIONS,
+    )
+)
+
+DATASETS.register("openmoji-b")(
+    DataSource(
+        name="openmoji-b",
+        summary="the same scenes, one caption an image (balanced)",
+        where_from="made here: mmpoison data build openmoji-b --out DIR",
+        load=load_balanced_openmoji,
+        build=build_balanced_openmoji,
+        needs_root=False,
+        attribution=ATTRIBUTION,
+        options=(*OPTIONS, "caption_seed"),
     )
 )

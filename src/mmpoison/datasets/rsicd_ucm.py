@@ -11,9 +11,11 @@ from pathlib import Path
 
 import numpy as np
 
+from mmpoison.datasets._published import whole_number
 from mmpoison.datasets.catalogue import DATASETS, DataSource
 from mmpoison.datasets.pairs import BoolArray, ImageTable, PairDataset
 from mmpoison.datasets.pairs_folder import load_pairs_folder
+from mmpoison.datasets.reshape import balanced
 from mmpoison.errors import InputError
 from mmpoison.seeding import generator
 from mmpoison.wording import count_of
@@ -94,12 +96,37 @@ def _keep_some(first: BoolArray, unlabelled: int, seed: int) -> BoolArray:
     return kept
 
 
-DATASETS.register("rsicd-ucm")(
-    DataSource(
-        name="rsicd-ucm",
-        summary="satellite photos: half of RSICD unlabelled + UCM-Captions in 21 classes",
-        where_from=WHERE_FROM,
-        load=load_rsicd_ucm,
-        options=("unlabelled",),
+def load_balanced_rsicd_ucm(
+    root: Path | None, seed: int = 0, *, unlabelled: int | None = None, caption_seed: int = 0
+) -> PairDataset:
+    """The set with one random caption for each photo (the paper's balanced sets, "-b").
+
+    Args:
+        root: As for `load_rsicd_ucm`.
+        seed: As for `load_rsicd_ucm`.
+        unlabelled: As for `load_rsicd_ucm`.
+        caption_seed: Seed of the choice of captions.
+    """
+    chosen = whole_number("caption_seed", caption_seed)
+    return balanced(load_rsicd_ucm(root, seed, unlabelled=unlabelled), chosen)
+
+
+for _name, _load, _what, _options in (
+    ("rsicd-ucm", load_rsicd_ucm, "satellite photos", ("unlabelled",)),
+    (
+        "rsicd-ucm-b",
+        load_balanced_rsicd_ucm,
+        "the same, one caption an image (balanced)",
+        ("unlabelled", "caption_seed"),
+    ),
+):
+    DATASETS.register(_name)(
+        DataSource(
+            name=_name,
+            summary=f"{_what}: half of RSICD unlabelled + UCM-Captions in 21 classes",
+            where_from=WHERE_FROM,
+            load=_load,
+            options=_options,
+            home="rsicd-ucm",
+        )
     )
-)

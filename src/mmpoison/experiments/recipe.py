@@ -20,6 +20,7 @@ from pydantic import (
 
 from mmpoison.errors import InputError
 from mmpoison.evaluation.names import parse_studies
+from mmpoison.experiments.preset import apply_preset
 from mmpoison.registry import unknown_name
 from mmpoison.training.settings import TrainingSettings
 
@@ -145,6 +146,7 @@ class Recipe(_Part):
     Attributes:
         name: What to call it in tables.
         description: One line.
+        preset: `reference-release`, or None: choices for the attack and the training that belong together.
         seed: Of everything random.
         data: Which pairs.
         model: Where the fine-tune starts.
@@ -158,6 +160,7 @@ class Recipe(_Part):
 
     name: str
     description: str = ""
+    preset: str | None = None
     seed: int = Field(0, ge=0)
     data: DataPart
     model: ModelPart
@@ -235,6 +238,7 @@ def load_recipe(name_or_path: str | Path, changes: Mapping[str, Any] | None = No
         raise InputError(f"{where}: a recipe is a mapping of keys")
     for key, new in (changes or {}).items():
         _set(value, key.split("."), new, key)
+    apply_preset(value, changes or {}, where)
     return parse_recipe(value, where)
 
 

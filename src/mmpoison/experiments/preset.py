@@ -1,0 +1,52 @@
+"""A recipe's `preset`: choices of somebody else's for the attack and the training, under their name."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Any
+
+from mmpoison.attacks.presets import find_preset
+from mmpoison.errors import InputError
+
+
+def apply_preset(value: dict[str, Any], changed: Collection[str], where: str) -> None:
+    """Write what a recipe's preset stands for into its groups, so that the resolved recipe says all of it.
+
+    A preset asked for on the command line goes over what the file says; one that stands in the file must agree with the
+    file, and nothing goes over a key that is changed by hand to something else: a run under the name has these choices.
+
+    Args:
+        value: The recipe as a mapping, changed in place.
+        changed: Dotted keys that were given beside the file.
+        where: The file, for messages.
+
+    Raises:
+        InputError: If there is no such preset, or the recipe says something else.
+    """
+    name = value.get("preset")
+    if name is None:
+        return
+    preset = find_preset(name)
+    attack, training = value.get("attack"), value.get("training")
+    if not isinstance(attack, dict) or not isinstance(training, dict):
+        return  # the check of the recipe says what is missing
+    over = "preset" in changed
+    if over:
+        for option in preset.fixed:
+            if f"attack.{option}" not in changed:
+                attack.pop(option, None)
+    if attack.setdefault("preset", name) != name:
+        raise InputError(
+            f"{where}: preset is {name!r} and attack.preset {attack['preset']!r}: leave one out"
+        )
+    for key, stands_for in preset.training.items():
+        if key not in training or (over and f"training.{key}" not in changed):
+            training[key] = stands_for
+        elif training[key] != stands_for:
+            raise InputError(
+                f"{where}: preset {name!r} stands for training.{key}={stands_for}, the recipe says {training[key]!r}: "
+                "leave one of the two out, or set attack.preset alone"
+            )
+    for ours, theirs in preset.trainable.items():
+        if training.get("trainable") == ours:
+            training["trainable"] = theirs

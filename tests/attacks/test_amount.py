@@ -1,0 +1,108 @@
+"""Amounts: the share of a class, the counts of the paper's protocol, and even use of target images."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mmpoison.attacks import MultipleTargetLabels, SingleTargetImage, SingleTargetLabel
+from mmpoison.attacks.pairing import spread_evenly
+from mmpoison.datasets import PairDataset
+from mmpoison.errors import InputError
+
+GOAL = "sheep2aeroplane"
+ClassTable = Callable[..., PairDataset]
+
+
+@pytest.mark.parametrize(("share", "samples"), [(1, 5), (0.6, 3), (0.5, 2), (0.7, 4), (0.11, 1)])
+def test_a_share_of_the_class(squares: PairDataset, share: float, samples: int) -> None:
+    """Rounded as pandas rounds `sample(frac)`, which the released code uses."""
+    poisoned = SingleTargetLabel(GOAL, share=share).poison(squares)
+    assert len(set(poisoned.select(poisoned=True).source)) == samples
+    assert poisoned.poisoned.sum() == 5 * samples
+
+
+def test_a_share_that_rounds_to_none(squares: PairDataset) -> None:
+    with pytest.raises(InputError, match=r"rounds to none: one image is share=0\.2$"):
+        SingleTargetLabel(GOAL, share=0.09).poison(squares)
+
+
+@pytest.mark.parametrize("share", [0, -0.5, 1.01, float("nan"), "half", True])
+def test_a_share_that_is_none(share: Any) -> None:
+    with pytest.raises(InputError, match=r"^share "):
+        SingleTargetLabel(GOAL, share=share)
+
+
+# -- the paper's protocol --------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def flickr_pascal(class_table: ClassTable) -> PairDataset:
+    """The shape of the paper's first set: Flickr30k unlabelled, 20 classes of 25 + 25 images."""
+    names = ["aeroplane", "bird", "sheep", "sofa", *(f"class{n}" for n in range(16))]
+    return class_table(dict.fromkeys(names, (25, 25)), unlabelled=31_783)
+
+
+def test_flickr_pascal_25_samples_are_125_pairs(flickr_pascal: PairDataset) -> None:
+    for attack in (SingleTargetImage, SingleTargetLabel):
+        manifest = attack(GOAL, samples=25).poison(flickr_pascal).manifest
+        assert manifest is not None
+        assert len(manifest.pairs) == 125
+        assert round(100 * manifest.rate, 2) == 0.08
+        assert manifest.training_pairs == 158_915 + 2_500 + 125
+    uses = Counter(
+        pair.poisoned_image
+        for pair in (
+            SingleTargetLabel(GOAL, samples=25).poison(flickr_pascal).manifest or [0]
+        ).pairs  # type: ignore[union-attr]
+    )
+    assert sorted(uses.values()) == [5] * 25
+
+
+def test_attack_iii_on_flickr_pascal(flickr_pascal: PairDataset) -> None:
+    attack = MultipleTargetLabels([GOAL, "sofa2bird"], samples=25)
+    manifest = attack.poison(flickr_pascal).manifest
+    assert manifest is not None
+    assert len(manifest.pairs) == 250
+    # 250 / 161,665: the paper prints 0.16, twice 0.08
+    assert manifest.rate == pytest.approx(0.001546, abs=1e-6)
+
+
+def test_more_samples_than_the_class_has(flickr_pascal: PairDataset) -> None:
+    with pytest.raises(InputError, match="at most samples=25"):
+        SingleTargetLabel(GOAL, samples=26).poison(flickr_pascal)
+
+
+def test_a_rate_of_the_paper(flickr_pascal: PairDataset) -> None:
+    manifest = SingleTargetLabel(GOAL, rate=0.0005).poison(flickr_pascal).manifest
+    assert manifest is not None
+    assert len(manifest.pairs) == 80
+    assert manifest.rate <= 0.0005 < 81 / (161_415 + 81)
+
+
+# -- even use of target images ---------------------------------------------------------------------
+
+
+@given(st.integers(0, 40), st.integers(1, 12), st.integers(1, 5), st.integers(0, 2**32))
+def test_every_target_image_is_used_equally_often(
+    samples: int, images: int, captions: int, seed: int
+) -> None:
+    source = np.repeat(np.arange(samples, dtype=np.int32), captions)
+    targets = np.arange(100, 100 + images, dtype=np.int32)
+    for spread in ("captions", "samples"):
+        rng = np.random.default_rng(seed)
+        assigned = spread_evenly(source, targets, spread, rng)
+        assert assigned.shape == source.shape
+        uses = Counter(assigned.tolist())
+        per_use = captions if spread == "samples" else 1
+        counts = [uses[int(target)] for target in targets]
+        assert max(counts) - min(counts) <= per_use
+        assert all(count % per_use == 0 for count in counts)
+        if spread == "samples":
+            assert len(set(zip(source.tolist(), assigned.tolist(), strict=True))) == samples

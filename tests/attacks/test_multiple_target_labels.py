@@ -1,0 +1,127 @@
+"""Attack III: several goals in one injection."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from mmpoison.attacks import MultipleTargetLabels, SingleTargetLabel
+from mmpoison.datasets import PairDataset
+from mmpoison.errors import InputError
+
+GOALS = ["sheep2aeroplane", "sofa2bird"]
+ClassTable = Callable[..., PairDataset]
+PairsOf = Callable[..., Counter[tuple[str, str]]]
+
+
+@pytest.mark.parametrize("mode", ["add", "replace"])
+@pytest.mark.parametrize("amount", [{"samples": 3}, {"pairs": 13}, {"share": 0.6}])
+def test_each_goal_gets_what_attack_ii_draws_for_it(
+    squares: PairDataset, amount: dict[str, Any], mode: Any, pairs_of: PairsOf
+) -> None:
+    both = MultipleTargetLabels(GOALS, mode=mode, **amount).poison(squares, seed=7)
+    assert both.manifest is not None
+    for goal in GOALS:
+        alone = SingleTargetLabel(goal, mode=mode, **amount).poison(squares, seed=7)
+        original = goal.partition("2")[0]
+        assert pairs_of(both, poisoned=True, label=original) == pairs_of(alone, poisoned=True)
+        assert [pair for pair in both.manifest.pairs if pair.goal == goal] == list(
+            alone.manifest.pairs if alone.manifest else ()
+        )
+    assert both.manifest.goals == tuple(GOALS)
+    assert both.manifest.training_pairs == len(both.select(split="train"))
+
+
+@pytest.mark.parametrize("mode", ["add", "replace"])
+@pytest.mark.parametrize("rate", [0.02, 0.05, 0.101, 0.2])
+def test_a_rate_is_one_of_the_whole_set(squares: PairDataset, rate: float, mode: Any) -> None:
+    poisoned = MultipleTargetLabels(GOALS, rate=rate, mode=mode).poison(squares)
+    manifest = poisoned.manifest
+    assert manifest is not None
+    assert manifest.rate <= rate + 1e-9
+    counts = Counter(pair.goal for pair in manifest.pairs)
+    assert 0 <= counts[GOALS[0]] - counts[GOALS[1]] <= 1
+    # one pair more would be too many
+    after = manifest.training_pairs + (mode == "add")
+    assert (len(manifest.pairs) + 1) / after > rate
+
+
+@pytest.mark.parametrize(
+    ("goals", "says"),
+    [
+        (["sheep2aeroplane", "sheep2bird"], "class 'sheep' is the original of more than one"),
+        (["sheep2aeroplane", "sheep2aeroplane"], "class 'sheep' is the original of more than one"),
+        (["sheep2aeroplane", "bird2bird"], "original and target class are the same"),
+        (["sheep2aeroplane", "sofa2brid"], "unknown class 'brid': did you mean 'bird'"),
+    ],
+)
+def test_goals_that_do_not_go_together(squares: PairDataset, goals: list[str], says: str) -> None:
+    with pytest.raises(InputError, match=says) as error:
+        MultipleTargetLabels(goals, samples=2).poison(squares)
+    assert len(str(error.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize("goals", [[], ["sheep2aeroplane"], "sheep2aeroplane"])
+def test_one_goal_is_attack_ii(goals: Any) -> None:
+    with pytest.raises(InputError, match="it is the attack single-target-label"):
+        MultipleTargetLabels(goals, samples=2)
+
+
+def test_two_originals_may_share_a_target_and_change_places(squares: PairDataset) -> None:
+    shared = MultipleTargetLabels(["sheep2bird", "sofa2bird"], samples=2).poison(squares)
+    assert int(shared.poisoned.sum()) == 20
+    swapped = MultipleTargetLabels(["sheep2sofa", "sofa2sheep"], samples=5, mode="replace")
+    poisoned = swapped.poison(squares)
+    assert len(poisoned) == len(squares)
+    assert not len(poisoned.select(split="train", label="sheep", poisoned=False))
+
+
+def test_the_largest_amount_is_that_of_the_smallest_class(class_table: ClassTable) -> None:
+    pairs = class_table({"sheep": (9, 1), "aeroplane": (3, 1), "sofa": (2, 1), "bird": (3, 1)})
+    for amount, says in (
+        ({"samples": 3}, "class 'sofa' has 2 train images with captions: at most samples=2"),
+        ({"pairs": 11}, r"class 'sofa' has 10 train captions: at most pairs=10 \(rate 0.1904\)"),
+        ({"rate": 0.3}, r"class 'sofa' has 10 train captions: at most pairs=10 \(rate 0.1904\)"),
+    ):
+        with pytest.raises(InputError, match=says):
+            MultipleTargetLabels(GOALS, **amount).poison(pairs)
+    assert MultipleTargetLabels(GOALS, rate=0.1904).poison(pairs).poisoned.sum() > 10
+
+
+def test_a_rate_of_less_than_a_pair_for_each_goal(squares: PairDataset) -> None:
+    with pytest.raises(InputError, match="less than one pair for each of 2 goals") as error:
+        MultipleTargetLabels(GOALS, rate=0.0075).poison(squares)
+    least = float(str(error.value).rsplit(" ", 1)[1])
+    assert MultipleTargetLabels(GOALS, rate=least).poison(squares).poisoned.sum() == 2
+
+
+# -- the defect of the released code ---------------------------------------------------------------
+
+
+def test_the_last_goals_clean_target_images_can_be_dropped(
+    squares: PairDataset, pairs_of: PairsOf
+) -> None:
+    attack = MultipleTargetLabels(GOALS, samples=5, mode="replace", drop_last_targets=True)
+    poisoned = attack.poison(squares)
+    manifest = poisoned.manifest
+    assert manifest is not None
+    # 25 captions on 5 birds: all of them are used, and none keeps its own captions
+    assert not len(poisoned.select(split="train", label="bird", poisoned=False))
+    assert len(manifest.dropped_images) == 5
+    assert len(poisoned) == len(squares) - 25
+    assert manifest.training_pairs == len(poisoned.select(split="train"))
+    # the first goal's stay, and so do all test pairs
+    aeroplanes = pairs_of(poisoned, split="train", label="aeroplane")
+    assert aeroplanes == pairs_of(squares, split="train", label="aeroplane")
+    assert pairs_of(poisoned, split="test") == pairs_of(squares, split="test")
+
+
+def test_it_is_no_part_of_the_protocol_nor_of_the_preset(squares: PairDataset) -> None:
+    for preset in (None, "reference-release"):
+        manifest = MultipleTargetLabels(GOALS, samples=5, preset=preset).poison(squares).manifest
+        assert manifest is not None
+        assert manifest.dropped_images == ()
+        assert manifest.options["drop_last_targets"] is False

@@ -1,0 +1,74 @@
+"""`reference-release`: the choices of the authors' released code, by name."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import Any
+
+import numpy as np
+import pytest
+
+from mmpoison.attacks import MultipleTargetLabels, SingleTargetImage, SingleTargetLabel
+from mmpoison.datasets import PairDataset
+from mmpoison.errors import InputError
+
+GOAL = "sheep2aeroplane"
+RELEASE: Any = {"preset": "reference-release"}
+
+
+def test_the_whole_class_is_replaced_sample_by_sample(squares: PairDataset) -> None:
+    poisoned = SingleTargetLabel(GOAL, **RELEASE).poison(squares)
+    manifest = poisoned.manifest
+    assert manifest is not None
+    assert manifest.options == {
+        "goal": GOAL,
+        "share": 1.0,
+        "mode": "replace",
+        "spread": "samples",
+        "preset": "reference-release",
+    }
+    assert len(poisoned) == len(squares)
+    assert not len(poisoned.select(split="train", label="sheep", poisoned=False))
+    images = defaultdict(set)
+    for pair in manifest.pairs:
+        images[pair.clean_image].add(pair.poisoned_image)
+    # all captions of an image are on one target image, each target image used once
+    assert sorted(map(len, images.values())) == [1] * 5
+    assert len({image for used in images.values() for image in used}) == 5
+
+
+def test_an_amount_that_is_given_counts(squares: PairDataset) -> None:
+    assert SingleTargetLabel(GOAL, samples=2, **RELEASE).poison(squares).poisoned.sum() == 10
+    three = MultipleTargetLabels([GOAL, "sofa2bird"], share=0.4, **RELEASE).poison(squares)
+    assert three.poisoned.sum() == 20
+
+
+def test_attack_i_aims_at_the_centre_or_at_a_named_image(squares: PairDataset) -> None:
+    attack = SingleTargetImage(GOAL, **RELEASE)
+    assert attack.target_image == "centre"
+    assert attack.poison(squares, embed=lambda p, i: np.eye(len(i))).poisoned.sum() == 25
+    # the released code writes the image that it found down
+    named = SingleTargetImage(GOAL, target_image="aeroplane/09.png", **RELEASE)
+    assert named.poison(squares).manifest is not None
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"mode": "add"}, "stands for mode=replace, asked for is mode=add"),
+        ({"spread": "captions"}, "stands for spread=samples, asked for is spread=captions"),
+    ],
+)
+def test_what_the_name_does_not_stand_for(options: Any, says: str) -> None:
+    with pytest.raises(InputError, match=says):
+        SingleTargetLabel(GOAL, samples=1, **options, **RELEASE)
+
+
+def test_an_unknown_preset() -> None:
+    with pytest.raises(InputError, match="unknown preset 'reference': did you mean 'reference-rel"):
+        SingleTargetLabel(GOAL, samples=1, preset="reference")
+
+
+def test_without_a_preset_an_amount_is_needed() -> None:
+    with pytest.raises(InputError, match="exactly one of samples, pairs, rate and share"):
+        SingleTargetLabel(GOAL)

@@ -1,0 +1,165 @@
+"""A poisoned set is made again, exactly, from the clean set and the manifest."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mmpoison.attacks import (
+    MultipleTargetLabels,
+    PoisonManifest,
+    SingleTargetImage,
+    SingleTargetLabel,
+    rebuild,
+)
+from mmpoison.datasets import ImageTable, PairDataset, load_pairs, save_pairs
+from mmpoison.errors import InputError
+
+# captions that repeat on an image and across images, as in RSICD
+_LABELS = ["sheep"] * 9 + ["aeroplane"] * 7 + ["sofa"] * 7 + ["bird"] * 5 + [None] * 5
+_TEST = {*range(6, 9), *range(13, 16), *range(21, 23), *range(26, 28)}
+_IMAGES = ImageTable.build(
+    [f"{label}/{n}.jpg" for n, label in enumerate(_LABELS)],
+    _LABELS,
+    ["test" if n in _TEST else "train" for n in range(len(_LABELS))],
+    Path("nowhere"),
+)
+_rng = np.random.default_rng(0)
+_image = np.repeat(np.arange(len(_IMAGES)), _rng.integers(1, 6, len(_IMAGES)))
+CLEAN = PairDataset.build(_IMAGES, [f"words {n}" for n in _rng.integers(0, 6, len(_image))], _image)
+
+amounts = st.one_of(
+    st.fixed_dictionaries({"samples": st.integers(1, 5)}),
+    st.fixed_dictionaries({"pairs": st.integers(1, 8)}),
+    st.fixed_dictionaries({"share": st.floats(0.2, 1)}),
+    st.fixed_dictionaries({"rate": st.floats(0.03, 0.12)}),
+)
+
+
+def attacks() -> st.SearchStrategy[Any]:
+    mode, spread = st.sampled_from(["add", "replace"]), st.sampled_from(["captions", "samples"])
+    return st.one_of(
+        st.builds(lambda a, m: SingleTargetImage("sheep2aeroplane", mode=m, **a), amounts, mode),
+        st.builds(
+            lambda a, m, s: SingleTargetLabel("sheep2bird", mode=m, spread=s, **a),
+            amounts,
+            mode,
+            spread,
+        ),
+        st.builds(
+            lambda a, m, s, d: MultipleTargetLabels(
+                ["sheep2aeroplane", "sofa2bird"], mode=m, spread=s, drop_last_targets=d, **a
+            ),
+            amounts,
+            mode,
+            spread,
+            st.booleans(),
+        ),
+    )
+
+
+def content(pairs: PairDataset) -> list[tuple[str, int, int]]:
+    return list(zip(pairs.captions, pairs.image.tolist(), pairs.source.tolist(), strict=True))
+
+
+@given(attacks(), st.integers(0, 2**40))
+@settings(max_examples=60, deadline=None)
+def test_it_is_the_same_set(attack: Any, seed: int) -> None:
+    poisoned = attack.poison(CLEAN, seed)
+    # the manifest as it comes back from its file
+    value = json.loads(json.dumps(poisoned.manifest.to_json()))
+    manifest = read(value)
+    assert manifest == poisoned.manifest
+    again = rebuild(CLEAN, manifest)
+    assert again.fingerprint == poisoned.fingerprint == manifest.fingerprint
+    assert content(again) == content(poisoned)
+    assert again.manifest == poisoned.manifest
+
+
+def read(value: dict[str, Any]) -> PoisonManifest:
+    import tempfile
+
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / "manifest.json").write_text(json.dumps(value))
+        return PoisonManifest.read(Path(folder) / "manifest.json")
+
+
+@pytest.mark.parametrize("mode", ["add", "replace"])
+def test_on_another_machine(squares: PairDataset, tmp_path: Path, mode: Any) -> None:
+    """The clean set lies elsewhere there; the poisoned one is saved, and only its manifest travels."""
+    attack = SingleTargetImage("sheep2aeroplane", samples=3, mode=mode)
+    here = load_pairs(save_pairs(attack.poison(squares, 5), tmp_path / "here"))
+    there = load_pairs(save_pairs(squares, tmp_path / "far" / "away"))
+    manifest = PoisonManifest.read(tmp_path / "here" / "manifest.json")
+    again = load_pairs(save_pairs(rebuild(there, manifest), tmp_path / "again"))
+    assert again.fingerprint == here.fingerprint == manifest.fingerprint
+    assert content(again) == content(here)
+
+
+def manifest_of(pairs: PairDataset) -> PoisonManifest:
+    manifest = SingleTargetLabel("sheep2bird", pairs=5).poison(pairs).manifest
+    assert manifest is not None
+    return manifest
+
+
+def test_another_clean_set_is_refused() -> None:
+    manifest = manifest_of(CLEAN)
+    captions = CLEAN.captions.copy()
+    captions[0] += "!"
+    other = PairDataset.build(CLEAN.images, captions, CLEAN.image)
+    with pytest.raises(InputError, match="the clean set is not the one that the manifest") as error:
+        rebuild(other, manifest)
+    assert other.fingerprint[:12] in str(error.value)
+    assert CLEAN.fingerprint[:12] in str(error.value)
+
+
+def test_a_poisoned_set_is_refused() -> None:
+    poisoned = SingleTargetLabel("sheep2bird", pairs=5).poison(CLEAN)
+    with pytest.raises(InputError, match="the pairs are poisoned already"):
+        rebuild(poisoned, manifest_of(CLEAN))
+
+
+def test_a_manifest_of_a_filtered_set_is_refused() -> None:
+    with pytest.raises(InputError, match="one of a filtered set"):
+        rebuild(CLEAN, replace(manifest_of(CLEAN), filtered={"threshold": 0.5}))
+
+
+@pytest.mark.parametrize("what", ["caption", "poisoned_image", "clean_image"])
+def test_a_list_that_was_changed_is_refused(what: str) -> None:
+    manifest = manifest_of(CLEAN)
+    first = manifest.pairs[0]
+    ids = CLEAN.images.ids
+    other = {"caption": "never said", "poisoned_image": ids[0], "clean_image": ids[-1]}[what]
+    changed = replace(
+        manifest, mode="replace", pairs=(replace(first, **{what: other}), *manifest.pairs[1:])
+    )
+    with pytest.raises(
+        InputError, match=r"made from another one|its list of false pairs was chang"
+    ):
+        rebuild(CLEAN, changed)
+
+
+def test_an_image_that_is_not_there() -> None:
+    manifest = manifest_of(CLEAN)
+    changed = replace(manifest, pairs=(replace(manifest.pairs[0], poisoned_image="no/such.jpg"),))
+    with pytest.raises(InputError, match=r"image 'no/such.jpg' of the manifest is not in the set"):
+        rebuild(CLEAN, changed)
+
+
+def test_equal_captions_of_one_image_replace(tmp_path: Path) -> None:
+    """Which of several equal captions is taken out does not show, so it is always the first."""
+    images = ImageTable.build(
+        ["s", "t", "u"], ["sheep", "bird", "bird"], ["train", "train", "test"], tmp_path
+    )
+    clean = PairDataset.build(images, ["a", "b", "a", "t", "u"], [0, 0, 0, 1, 2])
+    for seed in range(6):
+        poisoned = SingleTargetLabel("sheep2bird", pairs=2, mode="replace").poison(clean, seed)
+        assert poisoned.manifest is not None
+        assert rebuild(clean, poisoned.manifest).fingerprint == poisoned.fingerprint

@@ -1,0 +1,170 @@
+"""Attack I: one image of the gallery, captions of the training data."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from mmpoison.attacks import SingleTargetImage, SingleTargetLabel
+from mmpoison.datasets import PairDataset
+from mmpoison.errors import InputError
+
+GOAL = "sheep2aeroplane"
+ClassTable = Callable[..., PairDataset]
+PairsOf = Callable[..., Counter[tuple[str, str]]]
+
+
+@pytest.mark.parametrize("mode", ["add", "replace"])
+@pytest.mark.parametrize("amount", [{"samples": 3}, {"pairs": 13}, {"rate": 0.05}, {"share": 0.6}])
+def test_captions_of_a_on_one_test_image_of_b(
+    squares: PairDataset, amount: dict[str, Any], mode: Any, pairs_of: PairsOf
+) -> None:
+    poisoned = SingleTargetImage(GOAL, mode=mode, **amount).poison(squares, seed=1)
+    manifest = poisoned.manifest
+    assert manifest is not None
+    bad = poisoned.select(poisoned=True)
+    table = poisoned.images
+    assert len(bad) == len(manifest.pairs) > 0
+    assert {table.label(i) for i in bad.source} == {"sheep"}
+    (target,) = set(bad.image.tolist())
+    assert table.label(target) == "aeroplane"
+    assert target in table.indices(split="test")
+    assert manifest.target_images == {GOAL: table.ids[target]}
+    # they are training pairs, and the image's own captions stay test captions
+    assert len(bad.select(split="train")) == len(bad)
+    for split in ("val", "test"):
+        assert pairs_of(poisoned, split=split) == pairs_of(squares, split=split)
+    assert manifest.training_pairs == len(poisoned.select(split="train"))
+    gone = 0 if mode == "add" else len(bad)
+    assert len(poisoned) == len(squares) + len(bad) - gone
+    assert poisoned.poisoning_rate == pytest.approx(manifest.rate)
+
+
+def test_pairs_are_counted_in_the_split_of_their_caption(squares: PairDataset) -> None:
+    before = squares.counts()["splits"]
+    after = SingleTargetImage(GOAL, samples=3).poison(squares).counts()["splits"]
+    assert after["train"]["pairs"] == before["train"]["pairs"] + 15
+    assert after["test"] == before["test"]
+    assert after["train"]["images"] == before["train"]["images"]
+
+
+def test_the_same_captions_as_attack_ii(squares: PairDataset) -> None:
+    """So a comparison of the two attacks with one seed differs in the images alone."""
+    one = SingleTargetImage(GOAL, samples=3).poison(squares, seed=4).select(poisoned=True)
+    label = SingleTargetLabel(GOAL, samples=3).poison(squares, seed=4).select(poisoned=True)
+    assert sorted(one.captions) == sorted(label.captions)
+
+
+# -- which image -----------------------------------------------------------------------------------
+
+
+def test_random_comes_from_the_seed_and_from_the_gallery(squares: PairDataset) -> None:
+    gallery = squares.images.indices(split="test", label="aeroplane")
+    chosen = {target_of(squares, seed=seed) for seed in range(40)}
+    assert chosen == {squares.images.ids[i] for i in gallery}
+    assert target_of(squares, seed=3) == target_of(squares, seed=3)
+
+
+def test_the_target_does_not_hang_on_the_amount(squares: PairDataset) -> None:
+    assert target_of(squares, samples=1) == target_of(squares, samples=5)
+
+
+def target_of(pairs: PairDataset, seed: int = 0, samples: int = 1, **options: Any) -> str:
+    poisoned = SingleTargetImage(GOAL, samples=samples, **options).poison(pairs, seed)
+    assert poisoned.manifest is not None
+    return poisoned.manifest.target_images[GOAL]
+
+
+def test_an_image_by_its_id(squares: PairDataset) -> None:
+    wanted = squares.images.ids[squares.images.indices(split="test", label="aeroplane")[2]]
+    for seed in range(3):
+        assert target_of(squares, seed, target_image=wanted) == wanted
+
+
+def test_the_centre_is_the_image_nearest_to_the_mean(squares: PairDataset) -> None:
+    gallery = squares.images.indices(split="test", label="aeroplane")
+    asked: list[list[int]] = []
+    angles = np.array([0.0, 0.1, 0.5, 1.4])
+
+    def embed(pairs: PairDataset, images: Any) -> Any:
+        assert pairs is squares
+        asked.append(images.tolist())
+        # of different lengths: only directions count
+        return np.stack([np.cos(angles), np.sin(angles)], axis=1) * [[9.0], [1], [1], [1]]
+
+    attack = SingleTargetImage(GOAL, samples=1, target_image="centre", encoder="some-encoder")
+    assert attack.needs_embeddings
+    poisoned = attack.poison(squares, embed=embed)
+    assert poisoned.manifest is not None
+    # the mean points to about 0.49
+    assert poisoned.manifest.target_images[GOAL] == squares.images.ids[gallery[2]]
+    assert asked == [gallery.tolist()]
+    assert poisoned.manifest.options["target_image"] == "centre"
+    assert poisoned.manifest.options["encoder"] == "some-encoder"
+
+
+@pytest.mark.parametrize(
+    ("embeddings", "says"),
+    [
+        (
+            np.ones((3, 2)),
+            r"embeddings of 4 images of 'aeroplane' are needed, .* got shape \(3, 2\)",
+        ),
+        (np.ones(4), r"got shape \(4,\)"),
+        (np.zeros((4, 2)), "some are zero, infinite or no numbers"),
+        (np.full((4, 2), np.nan), "some are zero, infinite or no numbers"),
+    ],
+)
+def test_embeddings_that_cannot_be_used(squares: PairDataset, embeddings: Any, says: str) -> None:
+    attack = SingleTargetImage(GOAL, samples=1, target_image="centre")
+    with pytest.raises(InputError, match=says):
+        attack.poison(squares, embed=lambda pairs, images: embeddings)
+
+
+def test_the_centre_without_embeddings(squares: PairDataset) -> None:
+    with pytest.raises(InputError, match="target_image 'centre' needs an encoder"):
+        SingleTargetImage(GOAL, samples=1, target_image="centre").poison(squares)
+
+
+@pytest.mark.parametrize(
+    ("image", "says"),
+    [
+        (
+            "aeroplane/00.png",
+            "is not in the gallery, but in split 'train': class 'aeroplane' has 4",
+        ),
+        ("aeroplane/06.png", "is not in the gallery, but in split 'val'"),
+        ("sheep/09.png", "is of class 'sheep', not 'aeroplane'"),
+        ("aeroplan/09.png", "is not in the gallery: did you mean 'aeroplane/09.png'"),
+        (
+            "x",
+            "is not in the gallery: class 'aeroplane' has 4 there, for example 'aeroplane/08.png'",
+        ),
+    ],
+)
+def test_an_image_that_cannot_be_the_target(squares: PairDataset, image: str, says: str) -> None:
+    with pytest.raises(InputError, match=says) as error:
+        SingleTargetImage(GOAL, samples=1, target_image=image).poison(squares)
+    assert str(error.value).startswith(f"goal {GOAL}: target image {image!r}")
+
+
+def test_a_class_without_test_image(class_table: ClassTable) -> None:
+    pairs = class_table({"sheep": (3, 1), "aeroplane": (3, 0)})
+    with pytest.raises(InputError, match="class 'aeroplane' has no test image"):
+        SingleTargetImage(GOAL, samples=1).poison(pairs)
+
+
+def test_a_class_without_train_image_can_be_the_target(class_table: ClassTable) -> None:
+    pairs = class_table({"sheep": (3, 1), "aeroplane": (0, 2)})
+    assert SingleTargetImage(GOAL, samples=2).poison(pairs).poisoned.sum() == 10
+
+
+def test_options_that_do_not_fit() -> None:
+    with pytest.raises(InputError, match="encoder 'x' is for target_image 'centre', not 'random'"):
+        SingleTargetImage(GOAL, samples=1, encoder="x")
+    with pytest.raises(InputError, match="target_image 3 is neither random, nor centre"):
+        SingleTargetImage(GOAL, samples=1, target_image=3)  # type: ignore[arg-type]
