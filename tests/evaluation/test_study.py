@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -244,6 +245,37 @@ def test_every_model_embeds_once(
     assert got.embedding_map is not None
     assert got.embedding_map["method"] == "pca"
     assert got.flags == []
+
+
+def test_what_does_not_hang_on_the_attack_embeds_once_for_all_runs(
+    subjects: dict[str, Subject],
+    make_encoder: Callable[..., DualEncoder],
+    test_set: TestSet,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    first = measure(subjects, test_set, [AIM], seed=0, cache=tmp_path)
+    calls: list[DualEncoder] = []
+    embed = TestEmbeddings.of.__func__  # type: ignore[attr-defined]
+
+    def counted(cls: Any, encoder: DualEncoder, *rest: Any) -> Any:
+        calls.append(encoder)
+        return embed(cls, encoder, *rest)
+
+    monkeypatch.setattr(TestEmbeddings, "of", classmethod(counted))
+    again = measure(subjects, test_set, [AIM], seed=0, cache=tmp_path)
+    assert again.sections == first.sections
+    assert calls == [subjects["poisoned"].encoder]
+    # other weights, another activation, other captions
+    inputs = subjects["poisoned"].inputs
+    other = make_encoder(11)
+    odd = make_encoder(0)
+    odd.config["model_cfg"]["quick_gelu"] = True
+    measure({"clean_model": Subject(other, inputs)}, test_set, [AIM], seed=0, cache=tmp_path)
+    measure({"clean_model": Subject(odd, inputs)}, test_set, [AIM], seed=0, cache=tmp_path)
+    few = TestSet(test_set.pairs.where(np.arange(80) < 79), test_set.gallery)
+    measure({"clean_model": subjects["clean_model"]}, few, [AIM], seed=0, cache=tmp_path)
+    assert calls[1:] == [other, odd, subjects["clean_model"].encoder]
 
 
 def test_one_model_alone_has_no_drift(subjects: dict[str, Subject], test_set: TestSet) -> None:

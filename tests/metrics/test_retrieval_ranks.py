@@ -179,3 +179,42 @@ ONES = np.ones((2, 3))
 def test_bad_input(function: Any, images: Any, texts: Any, owner: Any, message: str) -> None:
     with pytest.raises(InputError, match=message):
         function(images, texts, owner)
+
+
+# -- equal captions --------------------------------------------------------------------------------
+
+
+@given(cases(), st.randoms(use_true_random=False))
+@settings(deadline=None)
+def test_equal_words_count_as_right_at_every_chunk_size(case: Case, random: Any) -> None:
+    images, texts, owner = case
+    wording = np.array([random.randint(0, 3) for _ in owner], dtype=np.int64)
+    scores = cosines(images, texts)
+    carries = [
+        {int(w) for w, o in zip(wording, owner, strict=True) if o == i} for i in range(len(images))
+    ]
+    match = np.array([[int(w) in carried for w in wording] for carried in carries])
+    match = match.reshape(len(images), len(texts))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_retrieval, "_QUERY_ROWS", 3)
+        patch.setattr(_retrieval, "_GALLERY_ROWS", 2)
+        assert image_retrieval_ranks(images, texts, owner, wording).tolist() == slow_ranks(
+            scores.T, match.T
+        )
+        if set(owner.tolist()) == set(range(len(images))):
+            assert text_retrieval_ranks(images, texts, owner, wording).tolist() == slow_ranks(
+                scores, match
+            )
+
+
+def test_all_different_words_are_the_strict_reading(random_case: Case) -> None:
+    images, texts, owner = random_case
+    words = np.random.default_rng(3).permutation(len(texts))
+    for ranks in (image_retrieval_ranks, text_retrieval_ranks):
+        assert ranks(images, texts, owner, words).tolist() == ranks(images, texts, owner).tolist()
+
+
+@pytest.mark.parametrize("wording", [[0], [0.5, 1.0], ["a", "b"]])
+def test_wording_that_does_not_fit(wording: Any) -> None:
+    with pytest.raises(InputError, match=r"wording must be integers of shape \(2,\)"):
+        image_retrieval_ranks(np.eye(2), np.eye(2), [0, 1], wording)

@@ -2,6 +2,7 @@
 
 from mmpoison.evaluation.aim import Aim, aims_of
 from mmpoison.evaluation.distribution import embedding_map, silhouettes
+from mmpoison.evaluation.gallery_index import GalleryIndex
 from mmpoison.evaluation.lists import rank_lists, thumbnail_address
 from mmpoison.evaluation.measure import Measurement, Subject, measure
 from mmpoison.evaluation.names import STUDIES, parse_studies
@@ -24,6 +25,7 @@ from mmpoison.evaluation.test_set import TestEmbeddings, TestSet, drift_between
 __all__ = [
     "STUDIES",
     "Aim",
+    "GalleryIndex",
     "Measurement",
     "Studied",
     "Subject",

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from mmpoison.datasets.manifest import PoisonManifest
 from mmpoison.datasets.pairs import PairDataset
 from mmpoison.evaluation.aim import Aim
+from mmpoison.evaluation.cache import cached_embeddings
 from mmpoison.evaluation.distribution import embedding_map, silhouettes
 from mmpoison.evaluation.rows import (
     collapse_warning,
@@ -24,6 +26,7 @@ from mmpoison.models.dual_encoder import DualEncoder
 from mmpoison.models.inputs import PairInputs, ProgressFor
 
 CLEAN, POISONED = "clean_model", "poisoned"
+UNPOISONED = ("pretrained", CLEAN)
 
 
 @dataclass(frozen=True)
@@ -61,6 +64,7 @@ def measure(
     study: Sequence[str] = (),
     pairs: PairDataset | None = None,
     manifest: PoisonManifest | None = None,
+    cache: Path | None = None,
     progress: ProgressFor | None = None,
 ) -> Measurement:
     """Embed the test part once with each model and compute everything from it.
@@ -74,6 +78,8 @@ def measure(
         study: Names of `STUDIES`.
         pairs: The training data, for the study of other queries; it is left out without them.
         manifest: Says which train captions the poison holds; that of `pairs` by default.
+        cache: Where the embeddings of `pretrained` and `clean_model` are kept, which do not hang on the attack: the
+            next run with the same weights and test data takes them from there.
         progress: Gives a progress callback for a named step.
 
     Raises:
@@ -85,7 +91,11 @@ def measure(
     flags: list[str] = []
     for name, subject in subjects.items():
         shown = progress(f"embedding with {name}") if progress else None
-        embeddings[name] = TestEmbeddings.of(subject.encoder, subject.inputs, test, shown)
+        if cache is not None and name in UNPOISONED:
+            embedded = cached_embeddings(subject.encoder, subject.inputs, test, cache, shown)
+        else:
+            embedded = TestEmbeddings.of(subject.encoder, subject.inputs, test, shown)
+        embeddings[name] = embedded
         if warning := collapse_warning(embeddings[name], test, name):
             flags.append(warning)
     sections: dict[str, Any] = {"goal": {}, "ranks": {}}

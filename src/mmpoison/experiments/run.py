@@ -431,6 +431,7 @@ class _Run:
                 seed=recipe.seed,
                 study=recipe.study,
                 pairs=poisoned,
+                cache=cache_folder() / "embeddings",
                 progress=self.monitor.progress,
             )
             lists = rank_lists(
@@ -551,6 +552,7 @@ class _Run:
             other.test,
             other.aims,
             seed=self.recipe.seed,
+            cache=cache_folder() / "embeddings",
             progress=self.monitor.progress,
         )
         self.flags.extend(f"{part.data.name}: {flag}" for flag in measured.flags)

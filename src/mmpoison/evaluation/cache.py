@@ -1,0 +1,61 @@
+"""Embeddings that do not hang on the attack, kept for the next run with the same model and data."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from mmpoison._version import __version__
+from mmpoison.evaluation.test_set import TestEmbeddings, TestSet
+from mmpoison.files import atomic_file
+from mmpoison.models.dual_encoder import DualEncoder
+from mmpoison.models.inputs import PairInputs, Progress, files_digest
+
+
+def cached_embeddings(
+    encoder: DualEncoder,
+    inputs: PairInputs,
+    test: TestSet,
+    folder: Path,
+    progress: Progress | None = None,
+) -> TestEmbeddings:
+    """`TestEmbeddings.of`, or what it gave before for the same weights, captions and image files.
+
+    Args:
+        encoder: The model.
+        inputs: The data's inputs prepared for it.
+        test: The test part.
+        folder: Where embeddings are kept.
+        progress: Called with (done, total) if the model has to run.
+    """
+    stored = folder / f"test-embeddings-{_key(encoder, inputs, test)}.npz"
+    if stored.is_file():
+        with np.load(stored, allow_pickle=False) as arrays:
+            return TestEmbeddings(arrays["images"], arrays["texts"])
+    embeddings = TestEmbeddings.of(encoder, inputs, test, progress)
+    with atomic_file(stored) as temporary, temporary.open("wb") as stream:
+        np.savez(stream, images=embeddings.images, texts=embeddings.texts)
+    return embeddings
+
+
+def _key(encoder: DualEncoder, inputs: PairInputs, test: TestSet) -> str:
+    """Everything that the embeddings are made from."""
+    parts = {
+        "tool": __version__,
+        "torch": torch.__version__,
+        "device": encoder.device.type,
+        "inputs": type(inputs).__name__,
+        "weights": encoder.digest(),
+        # what weights alone do not say: activation, pooling, context
+        "model": encoder.config.get("model_cfg"),
+        "preparation": str(encoder.preparation),
+        "images": files_digest(test.pairs, test.gallery),
+    }
+    digest = hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode())
+    for caption in test.pairs.captions:
+        digest.update(str(caption).encode() + b"\0")
+    return digest.hexdigest()[:32]
