@@ -51,6 +51,42 @@ def test_one_with_details(cli: Cli, fresh_cache: Path) -> None:
     assert "coco" not in text
 
 
+def test_how_to_get_each(cli: Cli, fresh_cache: Path) -> None:
+    known = json.loads(cli("data", "list", "--json").out)
+    get = {entry["name"]: entry["get"] for entry in known["data_sets"]}
+    (coco,) = get["coco"]
+    assert (coco["how"], coco["command"]) == ("download", "mmpoison data build coco --out DIR")
+    (flickr,) = get["flickr30k"]
+    assert (flickr["how"], flickr["command"]) == ("by hand", None)
+    assert flickr["address"] == "https://shannon.cs.illinois.edu/DenotationGraph/"
+    assert [way["name"] for way in get["flickr-pascal"]] == ["flickr30k", "pascal-sentences"]
+    assert get["openmoji"][0]["how"] == "made"
+    for name, ways in get.items():
+        for way in ways:
+            # whatever is not made here says where a person finds it
+            assert way["how"] == "made" or way["address"].startswith("http"), name
+            assert way["how"] == "by hand" or way["command"].startswith("mmpoison data build ")
+    for entry in known["data_sets"]:
+        assert entry["terms"] or entry["name"] == "openmoji"
+
+
+def test_what_must_be_fetched_by_hand_says_from_where_and_on_what_terms(
+    cli: Cli, fresh_cache: Path
+) -> None:
+    out = cli("data", "list").out
+    _, _, by_hand = out.partition("Data sets to fetch by hand")
+    text = "".join(by_hand.split())
+    for name in ("flickr30k", "rsicd", "ucm-captions"):
+        assert name in by_hand
+        assert "".join(DATASETS[name].terms.split()) in text
+    assert "https://shannon.cs.illinois.edu/DenotationGraph/" in text
+    assert "mmpoison data build coco --out DIR" in " ".join(out.partition("by hand")[0].split())
+    details = " ".join(cli("data", "list", "flickr-pascal").out.split())
+    assert "get flickr30k: by hand, https://shannon.cs.illinois.edu/DenotationGraph/" in details
+    assert "get pascal-sentences: mmpoison data build pascal-sentences --out DIR" in details
+    assert "options of data build: year, parts" in " ".join(cli("data", "list", "coco").out.split())
+
+
 def test_an_unknown_name(cli: Cli) -> None:
     result = cli("data", "list", "openmojis")
     assert result.code == 2

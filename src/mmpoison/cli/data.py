@@ -21,9 +21,9 @@ def list_(
     long: Annotated[bool, typer.Option("--long", help="All details of all.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Show the data sets known by name, the formats that are read, and what is on this machine.
+    """Show the data sets known by name and how to get each, the formats that are read, and what is on this machine.
 
-    Example: [bold]mmpoison data list[/bold]
+    Example: [bold]mmpoison data list coco[/bold]
     """
     from mmpoison.cli.data_shown import known_data, show_known_data
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from rich.table import Table
 
 from mmpoison.datasets.cache import cache_folder
 from mmpoison.datasets.catalogue import DATASETS, DataSource, find_root
+from mmpoison.datasets.downloads import DOWNLOADS, ways_to_get
 from mmpoison.datasets.pairs_folder import CAPTIONS_FILE
 from mmpoison.images.store import stored_pixels
 from mmpoison.images.verification import Verification
@@ -67,7 +69,9 @@ def known_data(asked: str | None = None) -> dict[str, Any]:
         if is_format(source):
             formats.append(entry)
         else:
-            sets.append({**entry, "here": _here(source)})
+            build = DOWNLOADS[name].options if name in DOWNLOADS else ()
+            ways = [asdict(way) for way in ways_to_get(name)]
+            sets.append({**entry, "get": ways, "build_options": list(build), "here": _here(source)})
     return {
         "data_sets": sets,
         "formats": formats,
@@ -89,6 +93,16 @@ def is_format(source: DataSource) -> bool:
     return source.recognise is not None and not source.terms
 
 
+GROUPS = (
+    ("made", "Data sets that are made on this machine"),
+    ("download", "Data sets that one command downloads"),
+    (
+        "by hand",
+        "Data sets to fetch by hand; then --data-root DIR, or DIR as $MMPOISON_DATA/NAME",
+    ),
+)
+
+
 def show_known_data(known: dict[str, Any], console: Console, *, details: bool = False) -> None:
     """Print what is known, so that nothing is cut at 80 columns.
 
@@ -97,25 +111,11 @@ def show_known_data(known: dict[str, Any], console: Console, *, details: bool = 
         console: Where to.
         details: Say of each where it is from, on what terms, and what options it takes.
     """
-    for title, key in (("Data sets", "data_sets"), ("Formats of your own data", "formats")):
-        if not known[key]:
-            continue
-        console.print(f"[bold]{title}[/bold]")
-        table = Table.grid(padding=(0, 2))
-        table.add_column(no_wrap=True)
-        table.add_column(overflow="fold")
-        for entry in known[key]:
-            lines = [entry["what"]]
-            if details:
-                lines.append(f"from: {entry['where_from']}")
-                if entry["terms"]:
-                    lines.append(f"terms: {entry['terms']}")
-                if entry["options"]:
-                    lines.append(f"options: {', '.join(entry['options'])}")
-            lines += [f"here: {_place(place)}" for place in entry.get("here", ())]
-            table.add_row(f"  {entry['name']}", "\n".join(map(safe_text, lines)))
-        console.print(table, highlight=False)
-        console.print()
+    for how, title in GROUPS:
+        # one part that has to be fetched by hand is what a user must know
+        of_kind = [entry for entry in known["data_sets"] if _hardest(entry) == how]
+        _show_entries(title, of_kind, console, details)
+    _show_entries("Formats of your own data", known["formats"], console, details)
     stored = known["stored_pixels"]
     if stored:
         console.print("[bold]Decoded images kept for the next run[/bold] (may be deleted)")
@@ -128,10 +128,54 @@ def show_known_data(known: dict[str, Any], console: Console, *, details: bool = 
         console.print()
     if not details:
         console.print(
-            "`mmpoison data list NAME` says where a data set is from, on what terms, and its options "
+            "`mmpoison data list NAME` says what the folder has to hold, and the options "
             "(--long: of all); each name may follow --format too",
             highlight=False,
         )
+
+
+def _hardest(entry: dict[str, Any]) -> str:
+    hows = [way["how"] for way in entry["get"]]
+    return next(how for how in ("by hand", "download", "made") if how in hows)
+
+
+def _show_entries(
+    title: str, entries: list[dict[str, Any]], console: Console, details: bool
+) -> None:
+    if not entries:
+        return
+    console.print(f"[bold]{title}[/bold]", highlight=False)
+    table = Table.grid(padding=(0, 2))
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
+    for entry in entries:
+        lines = [entry["what"], *_ways(entry, details)]
+        derived = any(way["name"] != entry["name"] for way in entry.get("get", ()))
+        if details:
+            lines.append(f"from: {entry['where_from']}")
+        if entry["terms"] and (details or not derived):
+            lines.append(f"terms: {entry['terms']}")
+        for what, key in (("options", "options"), ("options of data build", "build_options")):
+            if details and entry.get(key):
+                lines.append(f"{what}: {', '.join(entry[key])}")
+        lines += [f"here: {_place(place)}" for place in entry.get("here", ())]
+        table.add_row(f"  {entry['name']}", "\n".join(map(safe_text, lines)))
+    console.print(table, highlight=False)
+    console.print()
+
+
+def _ways(entry: dict[str, Any], details: bool) -> list[str]:
+    """How to get a data set, or those that it is made of."""
+    ways = entry.get("get", ())
+    parts = [way["name"] for way in ways if way["name"] != entry["name"]]
+    lines = [f"made from {' and '.join(parts)}"] if parts else []
+    for way in ways if details or not parts else ():
+        if way["how"] == "by hand":
+            how = f"by hand, {way['address'] or way['about']}"
+        else:
+            how = way["command"] + (f" ({way['about']})" if way["about"] else "")
+        lines.append(f"get {way['name']}: {how}" if parts else f"get: {how}")
+    return lines
 
 
 def _here(source: DataSource) -> list[dict[str, Any]]:

@@ -40,6 +40,7 @@ class DataSource:
         priority: Of several that recognise a folder the highest wins, and equal ones are ambiguous: 2 for a format with
             a file of its own, 1 for a single table that could be anyone's, 0 for bare images.
         home: Where below `$MMPOISON_DATA` it lies, if not under its own name (`coco` for sets derived from it).
+        parts: Names of the data sets that it is made of, where it is none of its own.
         stream: `stream(root, images, **options)` gives tables of about so many images, one after the other, with flat
             memory; None where the whole table is read first.
     """
@@ -56,6 +57,7 @@ class DataSource:
     recognise: Callable[[Path], str | None] | None = None
     priority: int = 2
     home: str = ""
+    parts: tuple[str, ...] = ()
     stream: Callable[..., Iterator[PairDataset]] | None = None
 
 

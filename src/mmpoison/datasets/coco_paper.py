@@ -87,5 +87,6 @@ for _name, _load, _what in (
             load=_load,
             options=OPTIONS,
             home="coco",
+            parts=("coco",),
         )
     )

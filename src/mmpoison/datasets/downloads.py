@@ -7,12 +7,13 @@ the cache folder until they are unpacked, so an interrupted build goes on with t
 from __future__ import annotations
 
 import inspect
+import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import filelock
 
@@ -78,6 +79,47 @@ class Download:
 
 
 DOWNLOADS: Registry[Download] = Registry("download", "mmpoison.datasets")
+
+
+@dataclass(frozen=True)
+class Way:
+    """How a data set gets onto this machine.
+
+    Attributes:
+        name: The data set; a derived one has a way for each that it is made of.
+        how: `made` here, `download` by one command, or `by hand`.
+        command: The command, or None.
+        address: Where a person finds it, or None where it is made here.
+        about: What the command fetches, or what the folder has to hold.
+    """
+
+    name: str
+    how: Literal["made", "download", "by hand"]
+    command: str | None
+    address: str | None
+    about: str
+
+
+def ways_to_get(name: str) -> list[Way]:
+    """How a data set, or each that it is made of, gets onto this machine.
+
+    Raises:
+        InputError: If there is no such data set.
+    """
+    source = DATASETS[name]
+    ways = []
+    for part in source.parts or (name,):
+        where = DATASETS[part].where_from
+        found = re.search(r"https?://[^\s:,;)]+", where)
+        address = found.group() if found else None
+        command = f"mmpoison data build {part} --out DIR"
+        if DATASETS[part].build is not None:
+            ways.append(Way(part, "made", command, None, ""))
+        elif part in DOWNLOADS:
+            ways.append(Way(part, "download", command, address, DOWNLOADS[part].summary))
+        else:
+            ways.append(Way(part, "by hand", None, address, where))
+    return ways
 
 
 def build_dataset(

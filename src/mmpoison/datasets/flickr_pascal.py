@@ -118,5 +118,6 @@ for _name, _load, _what in (
             load=_load,
             options=OPTIONS,
             home="flickr-pascal",
+            parts=("flickr30k", PASCAL),
         )
     )

@@ -125,8 +125,10 @@ for _name, _load, _what, _options in (
             name=_name,
             summary=f"{_what}: half of RSICD unlabelled + UCM-Captions in 21 classes",
             where_from=WHERE_FROM,
+            terms="those of rsicd and ucm-captions: for research, not to be passed on",
             load=_load,
             options=_options,
             home="rsicd-ucm",
+            parts=("rsicd", "ucm-captions"),
         )
     )

@@ -85,5 +85,6 @@ for _name, _load, _what in (
             load=_load,
             options=OPTIONS,
             home="visual-genome",
+            parts=("visual-genome",),
         )
     )
