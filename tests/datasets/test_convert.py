@@ -24,7 +24,7 @@ from hypothesis import strategies as st
 
 from mmpoison.attacks import SingleTargetImage, SingleTargetLabel
 from mmpoison.datasets import ImageTable, PairDataset, load_pairs, save_pairs, stream_pairs
-from mmpoison.datasets.convert import convert
+from mmpoison.datasets.convert import convert_pairs as convert
 from mmpoison.datasets.image_bytes import NameClash, read_image_bytes
 from mmpoison.datasets.pairs_folder import restore_clean
 from mmpoison.errors import InputError, MmpoisonWarning
@@ -553,7 +553,7 @@ def slow(to, number, *rest):
     time.sleep(0.15)
     return done
 module.write_shard = slow
-module.convert(sys.argv[1], sys.argv[2], to=sys.argv[3], images_per_shard=5, workers=1)
+module.convert_pairs(sys.argv[1], sys.argv[2], to=sys.argv[3], images_per_shard=5, workers=1)
 """
 
 

@@ -17,7 +17,7 @@ import pytest
 
 from mmpoison.attacks import SingleTargetLabel
 from mmpoison.datasets import ImageTable, PairDataset, load_pairs, save_pairs
-from mmpoison.datasets.convert import convert
+from mmpoison.datasets.convert import convert_pairs
 from mmpoison.datasets.pairs_folder import ImagePolicy
 from mmpoison.datasets.shard_writers import Target
 from mmpoison.errors import InputError
@@ -141,7 +141,7 @@ def test_for_an_image(
     targets: tuple[Target, ...] = ("pairs-folder", "parquet", "webdataset")
     for to in targets:
         out = tmp_path / to
-        within_seconds(partial(convert, own_square_folder, out, to=to), image)
+        within_seconds(partial(convert_pairs, own_square_folder, out, to=to), image)
         assert len(load_pairs(out).images) == len(pairs.images) - 1
         assert said in (out / "problems.txt").read_text()
 
@@ -181,7 +181,7 @@ def test_shards(square_folder: Path, tmp_path: Path) -> None:
     )
     for to, name in shards:
         out = tmp_path / to
-        convert(square_folder, out, to=to, images_per_shard=28)
+        convert_pairs(square_folder, out, to=to, images_per_shard=28)
         whole = load_pairs(out)
         kept = [image for image in whole.images.ids if name not in image]
         (out / name).unlink()

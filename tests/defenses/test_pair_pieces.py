@@ -9,7 +9,7 @@ import pytest
 
 from mmpoison.attacks import SingleTargetImage, SingleTargetLabel
 from mmpoison.datasets import PairDataset, load_pairs, save_pairs
-from mmpoison.datasets.convert import convert
+from mmpoison.datasets.convert import convert_pairs
 from mmpoison.defenses.pair_pieces import PairPieces, whole_piece
 from mmpoison.errors import InputError
 
@@ -49,8 +49,8 @@ def test_a_poisoned_folder_in_pieces(folder: Path, poisoned: PairDataset, at_onc
 def test_a_set_in_memory_and_other_formats(
     poisoned: PairDataset, squares: PairDataset, square_folder: Path, folder: Path, tmp_path: Path
 ) -> None:
-    convert(square_folder, tmp_path / "clean", to="parquet", images_per_shard=20)
-    convert(folder, tmp_path / "bad", to="parquet", images_per_shard=20)
+    convert_pairs(square_folder, tmp_path / "clean", to="parquet", images_per_shard=20)
+    convert_pairs(folder, tmp_path / "bad", to="parquet", images_per_shard=20)
     for source, pairs in (
         (poisoned, poisoned),
         (tmp_path / "clean", squares),

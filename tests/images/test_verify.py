@@ -16,7 +16,7 @@ from PIL import Image
 
 from mmpoison.attacks import MultipleTargetLabels, SingleTargetImage, SingleTargetLabel
 from mmpoison.datasets import SPLITS, ImageTable, PairDataset, load_pairs, save_pairs
-from mmpoison.datasets.convert import convert
+from mmpoison.datasets.convert import convert_pairs
 from mmpoison.datasets.pairs_folder import ManifestMisfit, restore_clean
 from mmpoison.errors import InputError
 from mmpoison.images.likeness import Likeness
@@ -389,7 +389,7 @@ def test_also_beside_shards(squares: PairDataset, tmp_path: Path, to: Any, image
         pytest.skip("shards of webdataset hold their images")
     poisoned = SingleTargetLabel("sheep2aeroplane", pairs=7).poison(squares)
     folder = save_pairs(poisoned, tmp_path / "poisoned")
-    convert(folder, tmp_path / "shards", to=to, images=images)
+    convert_pairs(folder, tmp_path / "shards", to=to, images=images)
     pairs, name, faults = load_to_verify(tmp_path / "shards")
     assert (name, faults) == (to, [])
     assert not verify_pairs(pairs, images=False).problems

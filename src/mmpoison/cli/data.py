@@ -195,7 +195,7 @@ def convert(
 
     Example: [bold]mmpoison data convert photos.csv --out shards --to webdataset[/bold]
     """
-    from mmpoison.datasets.convert import convert as convert_pairs
+    from mmpoison.datasets.convert import convert_pairs
 
     with monitor() as progress:
         done = convert_pairs(

@@ -84,7 +84,7 @@ class _Piece:
     problems: Sequence[str]
 
 
-def convert(
+def convert_pairs(
     source: str | Path,
     out: str | Path,
     *,

@@ -3,5 +3,16 @@
 from mmpoison.images.decode import BrokenImage, decode_images, read_image
 from mmpoison.images.preparation import Preparation
 from mmpoison.images.store import PixelStore
+from mmpoison.images.verification import Verification
+from mmpoison.images.verify import load_to_verify, verify_pairs
 
-__all__ = ["BrokenImage", "PixelStore", "Preparation", "decode_images", "read_image"]
+__all__ = [
+    "BrokenImage",
+    "PixelStore",
+    "Preparation",
+    "Verification",
+    "decode_images",
+    "load_to_verify",
+    "read_image",
+    "verify_pairs",
+]
