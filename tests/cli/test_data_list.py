@@ -67,7 +67,7 @@ def test_how_to_get_each(cli: Cli, fresh_cache: Path) -> None:
             assert way["how"] == "made" or way["address"].startswith("http"), name
             assert way["how"] == "by hand" or way["command"].startswith("mmpoison data build ")
     for entry in known["data_sets"]:
-        assert entry["terms"] or entry["name"] == "openmoji"
+        assert entry["terms"] or DATASETS[entry["name"]].attribution
 
 
 def test_what_must_be_fetched_by_hand_says_from_where_and_on_what_terms(

@@ -13,7 +13,7 @@ from rich.console import Console
 from mmpoison.attacks import SingleTargetLabel
 from mmpoison.cli.labelling import label_pairs, picture
 from mmpoison.datasets import PairDataset, load_pairs, save_pairs
-from mmpoison.datasets.convert import convert
+from mmpoison.datasets.convert import convert_pairs
 from mmpoison.defenses import RelevanceFilter
 from mmpoison.defenses.pair_labels import ShownPair, read_labels
 from mmpoison.errors import InputError
@@ -70,8 +70,8 @@ def test_a_folder_becomes_what_the_filter_in_memory_says(
 def test_shards_with_images_inside(
     folder: Path, squares: PairDataset, square_folder: Path, judge: DualEncoder, tmp_path: Path
 ) -> None:
-    convert(square_folder, tmp_path / "clean", to="parquet", images_per_shard=20)
-    convert(folder, tmp_path / "bad", to="parquet", images_per_shard=20)
+    convert_pairs(square_folder, tmp_path / "clean", to="parquet", images_per_shard=20)
+    convert_pairs(folder, tmp_path / "bad", to="parquet", images_per_shard=20)
     rule = FilterRule(lose=0.2, trusted="none")
     clean = filter_set(tmp_path / "clean", judge, tmp_path / "kept-clean", rule)
     assert clean.facts["pairs"] == 140

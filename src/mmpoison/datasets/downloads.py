@@ -113,7 +113,7 @@ def ways_to_get(name: str) -> list[Way]:
         found = re.search(r"https?://[^\s:,;)]+", where)
         address = found.group() if found else None
         command = f"mmpoison data build {part} --out DIR"
-        if DATASETS[part].build is not None:
+        if not DATASETS[part].needs_root:
             ways.append(Way(part, "made", command, None, ""))
         elif part in DOWNLOADS:
             ways.append(Way(part, "download", command, address, DOWNLOADS[part].summary))
