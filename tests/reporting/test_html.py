@@ -262,3 +262,78 @@ def test_contrast_is_aa_in_light_and_dark(write_run: WriteRun) -> None:
         ):
             light, dark = sorted((luminance(theme[text]), luminance(theme[ground])), reverse=True)
             assert (light + 0.05) / (dark + 0.05) >= 4.5, (text, ground, theme)
+
+
+# -- a closer look ---------------------------------------------------------------------------------
+
+
+def studied(metrics: dict[str, Any]) -> dict[str, Any]:
+    goal = "sheep2aeroplane"
+    change = {"clean_model": 30.0, "poisoned": 12.5, "change": -17.5, "interval": [-20.0, -15.0]}
+    metrics["ranks"] = {
+        goal: {
+            "poisoned": {
+                "median": 1.0,
+                "interval": {"hit@10": [0.861, 0.964], "min_rank": [1.2, 2.75]},
+            }
+        }
+    }
+    metrics["study"] = {
+        "queries": {goal: {"poisoned": {"misused": metrics["goal"][goal]["poisoned"]}}},
+        "collateral": {goal: {"<b>sofa</b>": {"own": change, "target": change}}},
+    }
+    return metrics
+
+
+def test_studies_are_on_the_page(write_run: WriteRun, metrics: dict[str, Any]) -> None:
+    page = Page(render_html(write_run(metrics=studied(metrics))))
+    text = words(page)
+    assert "Poisoned, captions of the poison" in text
+    assert "<b>sofa</b>" in text  # as text
+    assert "-17.50" in text
+    assert "0.861–0.964" in text
+    assert "1.2–2.8" in text
+    assert "A closer look" not in Page(render_html(write_run())).text
+
+
+def test_the_map_is_drawn(write_run: WriteRun, metrics: dict[str, Any]) -> None:
+    points = [[0.0, 0.0, 0], [1.0, 0.5, 1], [0.5, 1.0, 2]]
+    classes = ["aeroplane", "bird", "sheep"]
+    shown = {
+        "method": "pca",
+        "classes": classes,
+        "models": {
+            name: {"texts": points, "images": points} for name in ("clean_model", "poisoned")
+        },
+    }
+    page = Page(render_html(write_run(embedding_map=shown)))
+    assert [svg["aria-label"] for svg in page.all("svg")] == [
+        "Clean: texts",
+        "Poisoned: texts",
+        "Clean: images",
+        "Poisoned: images",
+    ]
+    assert len(page.all("circle")) == 8
+    assert len(page.all("rect")) == 4
+    for circle in page.all("circle"):
+        assert 0 <= float(circle["cx"] or "x") <= 100
+        assert 0 <= float(circle["cy"] or "x") <= 100
+
+
+@pytest.mark.parametrize(
+    "points",
+    [
+        None,
+        "x",
+        [],
+        [[1]],
+        [[1, "2", 0]],
+        [[float("nan"), 1, 0]],
+        [[1e300, 1, 0]],
+        [[0, 0, 99]],
+        [[0, 0, 0], [0, 0, 0]],
+    ],
+)
+def test_a_broken_map_breaks_nothing(write_run: WriteRun, points: Any) -> None:
+    shown = {"method": "tsne", "classes": ["a"], "models": {"poisoned": {"texts": points}}}
+    Page(render_html(write_run(embedding_map=shown)))

@@ -12,7 +12,8 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from mmpoison.errors import InputError
 from mmpoison.files import atomic_file, read_json
-from mmpoison.reporting import _text
+from mmpoison.reporting import _map, _text
+from mmpoison.reporting._seeds import metrics_tables
 from mmpoison.reporting._summary import (
     MODELS,
     RANK_LIST_MODELS,
@@ -23,6 +24,7 @@ from mmpoison.reporting._summary import (
     headline,
     section,
 )
+from mmpoison.reporting._table import cell_texts
 
 _THUMBNAIL = re.compile(r"data:image/(?:jpeg|png|webp|gif);base64,[A-Za-z0-9+/]+={0,2}")
 _MODES = {
@@ -39,12 +41,20 @@ class Row:
     goal: Mapping[str, Any]
     image_retrieval: Mapping[str, Any]
     text_retrieval: Mapping[str, Any]
+    ranks: Mapping[str, Any]
 
     @property
     def bar(self) -> float | None:
         """Hit@10 as a length between 0 and 1, where there is one."""
         value = _text.as_number(self.goal.get("hit@10"))
         return None if value is None or not 0 <= value <= 1 else round(value, 4)
+
+    def interval(self, key: str, digits: int) -> str:
+        """The 95 % interval of a figure, clustered by image, where there is one."""
+        ends = section(self.ranks, "interval").get(key)
+        if not isinstance(ends, list) or len(ends) != 2:
+            return _text.ABSENT
+        return "\N{EN DASH}".join(_text.decimal(end, digits) for end in ends)
 
 
 def render_html(run: Path) -> str:
@@ -82,6 +92,10 @@ def render_html(run: Path) -> str:
         rank_goals=_rank_goals(ranked),
         queries=[_query(query, thumbnails) for query in _list(ranked.get("queries"))],
         drift=section(metrics, "drift"),
+        studies=_studies(metrics),
+        maps=_maps(run / "embedding_map.json", names),
+        map_goal=names[0] if names else "",
+        side=_map.SIDE,
         filter=section(about, "filter"),
         sterilize=section(about, "sterilize"),
         suspicious=_suspicious(run / "suspicious_pairs.json", thumbnails),
@@ -126,9 +140,38 @@ def _rows(metrics: Mapping[str, Any], goal: str) -> list[Row]:
             section(measured, model.key),
             section(section(utility, model.key), "image_retrieval"),
             section(section(utility, model.key), "text_retrieval"),
+            section(section(section(metrics, "ranks"), goal), model.key),
         )
         for model in MODELS
     ]
+
+
+def _studies(metrics: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """What is measured beyond the main table and the drift, as text."""
+    return [
+        {
+            "title": table.title,
+            "note": table.note,
+            # one run: no n
+            "columns": [column.name for column in table.columns if column.name != "n"],
+            "rows": [
+                [
+                    text
+                    for text, column in zip(
+                        cell_texts(row, table.columns), table.columns, strict=True
+                    )
+                    if column.name != "n"
+                ]
+                for row in table.rows
+            ],
+        }
+        for table in metrics_tables(metrics)
+        if not table.of_models and not table.of_drift
+    ]
+
+
+def _maps(path: Path, names: list[str]) -> list[_map.Drawing]:
+    return _map.drawings(_object(path), names[0] if names else "") if path.exists() else []
 
 
 def _thumbnails(value: Any) -> dict[str, str]:

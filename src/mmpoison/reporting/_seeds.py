@@ -147,6 +147,7 @@ def _drift_table(group: Group) -> list[Table]:
             (Column("Embeddings of"), Column("n"), Column("drift", 4)),
             tuple(rows),
             note,
+            of_drift=True,
         )
     ]
 

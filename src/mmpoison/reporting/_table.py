@@ -43,6 +43,7 @@ class Table:
         rows: One cell a column each.
         note: What a reader must know, or empty.
         of_models: Whether it is the main table of a run, models and their figures.
+        of_drift: Whether it is the table of drift.
     """
 
     title: str
@@ -50,6 +51,7 @@ class Table:
     rows: tuple[tuple[Cell, ...], ...]
     note: str = ""
     of_models: bool = False
+    of_drift: bool = False
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values: a row is an object by column, a number over seeds one with n, mean, sd, low, high."""
@@ -105,6 +107,11 @@ def terminal(tables: Sequence[Table]) -> RenderableType:
             drawn.add_row(*(Text(visible_lines(cell)) for cell in cells))
         shown.append(drawn)
     return Group(*shown)
+
+
+def cell_texts(row: Sequence[Cell], columns: Sequence[Column]) -> list[str]:
+    """The cells of a row as text, each on one line."""
+    return [visible(text) for text in _texts(row, columns, " ")]
 
 
 def visible_lines(text: str) -> str:
