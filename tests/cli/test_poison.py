@@ -135,6 +135,19 @@ def test_refused(
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("to", ["parquet", "pairs-folder"])
+def test_conversion_says_what_other_programs_do_not_see(
+    cli: Cli, poison: Callable[..., dict[str, Any]], tmp_path: Path, to: str
+) -> None:
+    for attack, says in (("single-target-image", True), ("single-target-label", False)):
+        poison("--attack", attack, *GOAL, "--samples", "3", out=attack)
+        made = cli(
+            "data", "convert", tmp_path / attack, "--out", tmp_path / f"{attack}-c", "--to", to
+        )
+        assert made.code == 0
+        assert ("see them in split test" in made.out) == says
+
+
 def test_another_clean_set(
     cli: Cli, poison: Callable[..., dict[str, Any]], own_square_folder: Path, tmp_path: Path
 ) -> None:

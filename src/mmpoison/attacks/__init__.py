@@ -1,6 +1,12 @@
 """Attacks edit the table of pairs and say what they did in a manifest."""
 
-from mmpoison.attacks.catalogue import ATTACKS, Attack, build_attack, run_attack
+from mmpoison.attacks.catalogue import (
+    ATTACKS,
+    Attack,
+    build_attack,
+    run_attack,
+    takes_several_goals,
+)
 from mmpoison.attacks.goal import Goal
 from mmpoison.attacks.multiple_target_labels import MultipleTargetLabels
 from mmpoison.attacks.presets import PRESETS, Preset
@@ -23,4 +29,5 @@ __all__ = [
     "build_attack",
     "rebuild",
     "run_attack",
+    "takes_several_goals",
 ]

@@ -69,15 +69,24 @@ def build_attack(
         raise InputError(
             f"{where}{shown}: attack {name!r}: {unknown_name('option', unknown[0], names)}"
         )
-    if "goals" in known:
+    if takes_several_goals(name):
         return plug_in(goals=list(goals), **options)
     if len(goals) != 1:
-        several = sorted(n for n in ATTACKS if "goals" in inspect.signature(ATTACKS[n]).parameters)
+        several = filter(takes_several_goals, ATTACKS)
         raise InputError(
             f"attack {name!r} has one goal, got {', '.join(goals) or 'none'}: "
             f"several goals at once are for {', '.join(several)}"
         )
     return plug_in(goal=goals[0], **options)
+
+
+def takes_several_goals(name: str) -> bool:
+    """Whether an attack takes a list of goals.
+
+    Raises:
+        InputError: If there is no such attack.
+    """
+    return "goals" in inspect.signature(ATTACKS[name]).parameters
 
 
 def run_attack(

@@ -195,7 +195,10 @@ def convert(
 
     Example: [bold]mmpoison data convert photos.csv --out shards --to webdataset[/bold]
     """
+    from mmpoison.cli.poison import gallery_notes
     from mmpoison.datasets.convert import convert_pairs
+    from mmpoison.datasets.manifest import PoisonManifest
+    from mmpoison.datasets.pairs_folder import MANIFEST_FILE
 
     with monitor() as progress:
         done = convert_pairs(
@@ -218,6 +221,9 @@ def convert(
         highlight=False,
         soft_wrap=True,
     )
+    manifest = out / MANIFEST_FILE
+    for line in gallery_notes(PoisonManifest.read(manifest)) if manifest.is_file() else ():
+        console.print(line, highlight=False, soft_wrap=True, markup=False)
     if done.left_out:
         console.print(f"{done.left_out:,} left out: {out / 'problems.txt'}", soft_wrap=True)
 

@@ -14,8 +14,10 @@ from mmpoison.errors import InputError
 if TYPE_CHECKING:
     from mmpoison.attacks.target_image import Embed
     from mmpoison.datasets import PairDataset
+    from mmpoison.datasets.manifest import PoisonManifest
 
-DEFAULT_ATTACK = "single-target-label"
+ONE_GOAL, SEVERAL_GOALS = "single-target-label", "multiple-target-labels"
+"""The attacks that are meant where none is named."""
 
 
 def add_commands(app: typer.Typer) -> None:
@@ -117,11 +119,17 @@ def poison(
         f"{out}: {len(manifest.pairs)} poisoned pairs of {manifest.training_pairs:,} "
         f"({manifest.rate:.3%}), each listed in {out / 'manifest.json'}"
     )
-    for aim, image in manifest.target_images.items():
-        _say(
-            f"{aim}: the target image is {image}, of the gallery; its poisoned captions are training pairs by the "
-            f"manifest alone, so programs that do not read it see them in split test"
-        )
+    for line in gallery_notes(manifest):
+        _say(line)
+
+
+def gallery_notes(manifest: PoisonManifest) -> list[str]:
+    """What a reader must know of a set whose poison is on images of the gallery (attack I), a line each."""
+    return [
+        f"{goal}: the target image is {image}, of the gallery; its poisoned captions are training pairs by the "
+        "manifest alone, so programs that do not read it see them in split test"
+        for goal, image in manifest.target_images.items()
+    ]
 
 
 def _again(file: Path, chosen: dict[str, Any], load: Callable[[], PairDataset]) -> PairDataset:
@@ -141,8 +149,8 @@ def _attack(chosen: dict[str, Any], load: Callable[[], PairDataset]) -> PairData
     goals = chosen.pop("goal", None)
     if goals is None:
         raise InputError("--goal is missing (A2B, e.g. sheep2aeroplane), or --from-manifest")
-    several = "multiple-target-labels" if len(goals) > 1 else DEFAULT_ATTACK
-    name, seed = chosen.pop("attack", several), chosen.pop("seed", 0)
+    usual = SEVERAL_GOALS if len(goals) > 1 else ONE_GOAL
+    name, seed = chosen.pop("attack", usual), chosen.pop("seed", 0)
     options = {option.replace("-", "_"): value for option, value in chosen.items()}
     attack = build_attack(name, goals, options, "--")
     with monitor() as progress:

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from mmpoison.cli.console import Format, FormatOption, aside, console, monitor
+from mmpoison.cli.poison import SEVERAL_GOALS
 from mmpoison.cli.report import print_tables, show_run
 from mmpoison.errors import InputError
 from mmpoison.reporting import safe_text
@@ -91,7 +92,8 @@ def run(
 
     Attack III: [bold]mmpoison run openmoji --goal sheep2aeroplane --goal sofa2bird[/bold]
     """
-    from mmpoison.experiments.recipe import shipped_recipes
+    from mmpoison.attacks import takes_several_goals
+    from mmpoison.experiments.recipe import load_recipe, shipped_recipes
 
     if show:
         for name in shipped_recipes():
@@ -100,6 +102,9 @@ def run(
     if recipe is None:
         raise InputError(f"which recipe? one of {', '.join(shipped_recipes())}, or a YAML file")
     given = [*(changes or [])]
+    if attack is None and goal and len(goal) > 1:
+        own = load_recipe(recipe).attack.name
+        attack = own if takes_several_goals(own) else SEVERAL_GOALS
     if attack is not None:
         given.append(f"attack.name={attack}")
     if goal:
@@ -170,7 +175,8 @@ def _run_seeds(
         recipe = load_recipe(name, overrides)
         folder = _run_folder(recipe, out, many=len(seeds) > 1)
         shown.print(
-            f"[bold]{safe_text(recipe.name)}[/bold], seed {recipe.seed}: {safe_text(recipe.description)}"
+            f"[bold]{safe_text(recipe.name)}[/bold], seed {recipe.seed}: {safe_text(recipe.description)}; "
+            f"{safe_text(recipe.attack.name)}, {safe_text(', '.join(recipe.attack.goals))}"
         )
         with monitor(on_stderr=form != "table") as progress:
             run_recipe(recipe, folder, monitor=progress, save_models=save_models, device=where)
