@@ -1,0 +1,141 @@
+"""A batch in chunks has the gradient of the batch in one piece."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from mmpoison.datasets import PairDataset
+from mmpoison.errors import MmpoisonWarning
+from mmpoison.models import DualEncoder, PixelInputs, prepare_pixels
+from mmpoison.seeding import torch_seed
+from mmpoison.training import Step, TrainingSettings, contrastive_loss, finetune
+from mmpoison.training.grad_cache import still_statistics
+from mmpoison.training.plan import Plan
+
+Make = Callable[..., DualEncoder]
+
+ONE_STEP = TrainingSettings(
+    epochs=1, max_steps=1, batch_size=48, learning_rate=1e-3, precision="fp32"
+)
+
+
+@pytest.fixture(scope="module")
+def train(squares: PairDataset) -> PairDataset:
+    return squares.select(split="train")
+
+
+@pytest.fixture(scope="module")
+def inputs(make_encoder: Make, squares: PairDataset) -> PixelInputs:
+    return prepare_pixels(make_encoder(), squares)
+
+
+def step_of(
+    encoder: DualEncoder, train: PairDataset, inputs: PixelInputs, **changes: Any
+) -> tuple[float, dict[str, Tensor]]:
+    """Loss and gradients of the first step."""
+    found: list[tuple[float, dict[str, Tensor]]] = []
+
+    def look(step: Step, student: DualEncoder) -> None:
+        gradients = {
+            name: parameter.grad.clone()
+            for name, parameter in student.module.named_parameters()
+            if parameter.grad is not None
+        }
+        found.append((step.loss, gradients))
+
+    settings = ONE_STEP.model_copy(update=changes)
+    finetune(encoder, train, inputs, settings, seed=0, on_step=look)
+    return found[0]
+
+
+def assert_equal_gradients(one: dict[str, Tensor], other: dict[str, Tensor]) -> None:
+    assert one.keys() == other.keys()
+    for name, gradient in one.items():
+        error = (gradient - other[name]).norm() / gradient.norm().clamp_min(1e-12)
+        assert error < 1e-5, (name, float(error))
+
+
+@pytest.mark.parametrize("chunk", [1, 7, 16, 47, 48, 1000])
+def test_the_gradient_is_that_of_the_whole_batch(
+    make_encoder: Make,
+    vit_config: dict[str, Any],
+    train: PairDataset,
+    inputs: PixelInputs,
+    chunk: int,
+) -> None:
+    encoder = make_encoder(0, vit_config)
+    loss, gradients = step_of(encoder, train, inputs)
+    chunked_loss, chunked = step_of(encoder, train, inputs, chunk_size=chunk)
+    assert chunked_loss == pytest.approx(loss, rel=1e-6)
+    assert "logit_scale" in gradients
+    assert_equal_gradients(gradients, chunked)
+
+
+@pytest.mark.parametrize("trainable", ["image", "text", "heads", "text-head"])
+def test_parts_in_chunks(
+    make_encoder: Make,
+    vit_config: dict[str, Any],
+    train: PairDataset,
+    inputs: PixelInputs,
+    trainable: str,
+) -> None:
+    encoder = make_encoder(0, vit_config)
+    _, gradients = step_of(encoder, train, inputs, trainable=trainable)
+    _, chunked = step_of(encoder, train, inputs, trainable=trainable, chunk_size=10)
+    assert_equal_gradients(gradients, chunked)
+
+
+def test_dropout_draws_the_same_numbers_in_both_passes(
+    make_encoder: Make, vit_config: dict[str, Any], train: PairDataset, inputs: PixelInputs
+) -> None:
+    """Against one graph over all chunks, each with the numbers of its own seed."""
+    encoder = make_encoder(0, vit_config)
+    visual: Any = encoder.module.visual
+    visual.ln_post = nn.Sequential(visual.ln_post, nn.Dropout(0.4))
+    loss, gradients = step_of(encoder, train, inputs, chunk_size=16)
+
+    by_hand = encoder.copy()
+    by_hand.module.train()
+    plan = Plan(len(train), ONE_STEP, seed=0)
+    images, texts = [], []
+    for number, chunk in enumerate(plan.batch(0).reshape(3, 16)):
+        torch.manual_seed(torch_seed(0, f"training/step/0/0/{number}"))
+        images.append(
+            by_hand.encode_image(
+                by_hand.image_input(inputs.pixels.pixels[inputs.image_rows(train.image[chunk])])
+            )
+        )
+        texts.append(inputs.encode_texts(by_hand, inputs.text_rows(train.captions[chunk])))
+    expected = contrastive_loss(torch.cat(texts), torch.cat(images), by_hand.logit_scale.exp())
+    torch.autograd.backward(expected)
+    assert loss == pytest.approx(expected.item(), rel=1e-6)
+    wanted = {n: p.grad for n, p in by_hand.module.named_parameters() if p.grad is not None}
+    assert_equal_gradients(wanted, gradients)
+    # and the numbers do matter
+    _, other = step_of(encoder, train, inputs, chunk_size=24)
+    assert not torch.allclose(other["visual.conv1.weight"], gradients["visual.conv1.weight"])
+
+
+def test_statistics_are_counted_once_and_the_difference_is_said(
+    make_encoder: Make, train: PairDataset, inputs: PixelInputs
+) -> None:
+    settings = ONE_STEP.model_copy(update={"chunk_size": 16})
+    with pytest.warns(MmpoisonWarning, match="batch normalisation, which sees a chunk of 16 pairs"):
+        result = finetune(make_encoder(), train, inputs, settings, seed=0)
+    seen = result.encoder.module.state_dict()["visual.bn1.num_batches_tracked"]
+    before = make_encoder().module.state_dict()["visual.bn1.num_batches_tracked"]
+    assert int(seen - before) == 3
+
+
+def test_still_statistics_are_given_back() -> None:
+    norm = nn.BatchNorm1d(2)
+    with still_statistics(norm):
+        norm(torch.randn(5, 2))
+        assert not norm.running_mean.any()  # type: ignore[union-attr]
+    norm(torch.randn(5, 2))
+    assert norm.running_mean.any()  # type: ignore[union-attr]

@@ -1,0 +1,221 @@
+"""Each way to train a part trains that part and nothing else; what is frozen is computed once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from mmpoison.datasets import PairDataset
+from mmpoison.errors import InputError
+from mmpoison.models import DualEncoder, PixelInputs, prepare_features, prepare_pixels
+from mmpoison.training import TrainingSettings, finetune
+from mmpoison.training import frozen as frozen_module
+from mmpoison.training.frozen import frozen_outputs, tower_digest
+
+Make = Callable[..., DualEncoder]
+
+QUICK = TrainingSettings(epochs=1, batch_size=32, learning_rate=1e-3, precision="fp32")
+
+
+@pytest.fixture(scope="module")
+def train(squares: PairDataset) -> PairDataset:
+    return squares.select(split="train")
+
+
+@pytest.fixture(scope="module")
+def inputs(make_encoder: Make, squares: PairDataset) -> PixelInputs:
+    return prepare_pixels(make_encoder(), squares)
+
+
+def moved(before: DualEncoder, after: DualEncoder) -> set[str]:
+    other = after.module.state_dict()
+    return {n for n, v in before.module.state_dict().items() if not torch.equal(v, other[n])}
+
+
+@pytest.mark.parametrize(
+    ("trainable", "expected"),
+    [
+        ("heads", {"visual.proj", "text.text_projection", "logit_scale"}),
+        ("image-head", {"visual.proj", "logit_scale"}),
+        ("text-head", {"text.text_projection", "logit_scale"}),
+        ("none", set()),
+    ],
+)
+def test_heads_of_clip(
+    make_encoder: Make,
+    vit_config: dict[str, Any],
+    train: PairDataset,
+    inputs: PixelInputs,
+    trainable: Any,
+    expected: set[str],
+) -> None:
+    encoder = make_encoder(0, vit_config)
+    settings = QUICK.model_copy(update={"trainable": trainable})
+    result = finetune(encoder, train, inputs, settings, seed=0)
+    assert moved(encoder, result.encoder) == expected
+    assert result.steps == (0 if trainable == "none" else 5)
+
+
+@pytest.mark.parametrize("trainable", ["heads", "image-head", "text-head"])
+def test_heads_of_towers(
+    make_heads_encoder: Make, squares: PairDataset, train: PairDataset, trainable: Any
+) -> None:
+    encoder = make_heads_encoder()
+    settings = QUICK.model_copy(update={"trainable": trainable})
+    result = finetune(encoder, train, prepare_pixels(encoder, squares), settings, seed=0)
+    sides = {"heads": ("visual.head.", "text.proj."), "image-head": ("visual.head.",)}
+    allowed = sides.get(trainable, ("text.proj.",))
+    changed = moved(encoder, result.encoder) - {"logit_scale"}
+    assert changed
+    assert all(name.startswith(allowed) for name in changed)
+
+
+def test_the_released_codes_frozen_text_encoder(
+    make_encoder: Make, train: PairDataset, inputs: PixelInputs
+) -> None:
+    """Only the blocks stay; embeddings, final norm and projection train, which the paper would not call frozen."""
+    encoder = make_encoder()
+    settings = QUICK.model_copy(update={"trainable": "text-transformer-frozen"})
+    changed = moved(encoder, finetune(encoder, train, inputs, settings, seed=0).encoder)
+    assert not any(name.startswith("transformer.") for name in changed)
+    assert {"token_embedding.weight", "positional_embedding", "text_projection"} <= changed
+    assert {"ln_final.weight", "visual.conv1.weight"} <= changed
+
+
+def test_an_image_projection_that_is_not_apart(
+    make_encoder: Make, train: PairDataset, inputs: PixelInputs
+) -> None:
+    """CLIP's ResNets project inside their pooling; their text projection is apart."""
+    for trainable, fails in (("image-head", True), ("heads", True), ("text-head", False)):
+        settings = QUICK.model_copy(update={"trainable": trainable, "max_steps": 1})
+        if fails:
+            with pytest.raises(InputError, match="does not keep its projections apart"):
+                finetune(make_encoder(), train, inputs, settings, seed=0)
+        else:
+            finetune(make_encoder(), train, inputs, settings, seed=0)
+
+
+# -- computed once ---------------------------------------------------------------------------------
+
+
+def run_every_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let frozen encoders run in every step, as if nothing were kept."""
+    from mmpoison.training.feed import _FeedSide
+
+    def no_table(*_: Any) -> None: ...
+
+    def encode(side: Any, loaded: Tensor) -> Tensor:
+        trunk, head = (
+            (side.inputs.image_trunk, side.student.image_head)
+            if side.side == "image"
+            else (side.inputs.text_trunk, side.student.text_head)
+        )
+        return torch.as_tensor(head(trunk(side.student, loaded)))
+
+    monkeypatch.setattr(_FeedSide, "compute_table", no_table)
+    monkeypatch.setattr(_FeedSide, "encode", encode)
+
+
+@pytest.mark.parametrize("trainable", ["image", "text", "heads", "text-head"])
+@pytest.mark.parametrize("kind", ["clip", "towers"])
+def test_the_same_numbers_as_running_it_in_every_step(
+    make_encoder: Make,
+    make_heads_encoder: Make,
+    vit_config: dict[str, Any],
+    squares: PairDataset,
+    train: PairDataset,
+    trainable: Any,
+    kind: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    encoder = make_encoder(0, vit_config) if kind == "clip" else make_heads_encoder()
+    inputs = prepare_pixels(encoder, squares)
+    # a plain step, whose size follows the gradient: AdamW would blow up the rounding of tiny ones
+    settings = QUICK.model_copy(update={"trainable": trainable, "max_steps": 4, "eps": 1e-2})
+    once = finetune(encoder, train, inputs, settings, seed=0)
+    run_every_step(monkeypatch)
+    every = finetune(encoder, train, inputs, settings, seed=0)
+    for name, value in once.encoder.module.state_dict().items():
+        torch.testing.assert_close(
+            value, every.encoder.module.state_dict()[name], atol=2e-6, rtol=1e-5, msg=name
+        )
+    assert once.epochs[0]["loss"] == pytest.approx(every.epochs[0]["loss"], rel=1e-6)
+
+
+def test_features_and_pixels_give_the_same_heads(
+    make_heads_encoder: Make, squares: PairDataset, train: PairDataset
+) -> None:
+    encoder = make_heads_encoder()
+    settings = QUICK.model_copy(update={"trainable": "heads", "eps": 1e-2})
+    one, other = (
+        finetune(encoder, train, prepare(encoder, squares), settings, seed=0)
+        for prepare in (prepare_pixels, prepare_features)
+    )
+    for name, value in one.encoder.module.state_dict().items():
+        torch.testing.assert_close(
+            value, other.encoder.module.state_dict()[name], atol=2e-6, rtol=1e-5
+        )
+
+
+def test_outputs_are_found_again_and_only_the_rest_is_computed(
+    make_encoder: Make,
+    vit_config: dict[str, Any],
+    inputs: PixelInputs,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    encoder = make_encoder(0, vit_config)
+    computed: list[int] = []
+    compute = frozen_module._compute
+
+    def watched(*arguments: Any) -> Tensor:
+        computed.append(len(arguments[2]))
+        return compute(*arguments)
+
+    monkeypatch.setattr(frozen_module, "_compute", watched)
+
+    def outputs(model: DualEncoder, rows: Any, side: Any = "image", head: bool = True) -> Tensor:
+        return frozen_outputs(model, inputs, np.asarray(rows), side, head=head, cache=tmp_path)
+
+    first = outputs(encoder, range(10))
+    again = outputs(encoder, range(9, -1, -1))
+    assert computed == [10]
+    assert torch.equal(again, first.flip(0))
+    more = outputs(encoder, range(5, 15))
+    assert computed == [10, 5]
+    assert torch.equal(more[:5], first[5:])
+    torch.testing.assert_close(more, outputs(encoder, range(15))[5:])
+    assert computed == [10, 5]
+    # a copy is the same encoder; other weights, the other side, and features before the head are not
+    outputs(encoder.copy("copy"), range(10))
+    assert computed == [10, 5]
+    outputs(make_encoder(1, vit_config), range(10))
+    outputs(encoder, range(10), "text")
+    outputs(encoder, range(10), head=False)
+    assert computed == [10, 5, 10, 10, 10]
+    with torch.no_grad():
+        encoder.image_head_parameters()[0].add_(0.1)
+    outputs(encoder, range(10), head=False)
+    assert computed == [10, 5, 10, 10, 10]
+    outputs(encoder, range(10))
+    assert computed == [10, 5, 10, 10, 10, 10]
+    # what is broken in the cache is computed again
+    for path in tmp_path.rglob("*.npz"):
+        path.write_bytes(b"broken")
+    outputs(encoder, range(10))
+    assert computed[-1] == 10
+
+
+def test_the_temperature_is_no_part_of_a_tower(make_encoder: Make) -> None:
+    encoder = make_encoder()
+    before = [tower_digest(encoder, side, head=True) for side in ("image", "text")]
+    with torch.no_grad():
+        encoder.logit_scale.add_(1)
+    assert before == [tower_digest(encoder, side, head=True) for side in ("image", "text")]
+    assert before[0] != before[1]

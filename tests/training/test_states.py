@@ -1,0 +1,269 @@
+"""A training that was stopped goes on to the same last bit; its state is whole or not there."""
+
+from __future__ import annotations
+
+import errno
+import multiprocessing
+import os
+import random
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+
+from mmpoison.datasets import PairDataset
+from mmpoison.errors import InputError
+from mmpoison.models import DualEncoder, PixelInputs, prepare_pixels
+from mmpoison.training import Checkpoints, Step, TrainingSettings, finetune
+
+Make = Callable[..., DualEncoder]
+
+# batches of 32 from 140 pairs: five steps an epoch, the last one short
+QUICK = TrainingSettings(epochs=2, batch_size=32, learning_rate=1e-3, precision="fp32")
+
+
+class Stop(Exception):
+    pass
+
+
+@pytest.fixture(scope="module")
+def train(squares: PairDataset) -> PairDataset:
+    return squares.select(split="train")
+
+
+@pytest.fixture(scope="module")
+def inputs(make_encoder: Make, squares: PairDataset) -> PixelInputs:
+    return prepare_pixels(make_encoder(), squares)
+
+
+@pytest.fixture(scope="module")
+def make_dropout_encoder(make_encoder: Make, vit_config: dict[str, Any]) -> Make:
+    """An encoder that draws random numbers in every step, and one with running statistics."""
+
+    def make(seed: int = 0) -> DualEncoder:
+        encoder = make_encoder(seed, vit_config)
+        visual: Any = encoder.module.visual
+        visual.ln_post = nn.Sequential(visual.ln_post, nn.Dropout(0.3))
+        return encoder
+
+    return make
+
+
+def state(encoder: DualEncoder) -> dict[str, Tensor]:
+    return {name: value.clone() for name, value in encoder.module.state_dict().items()}
+
+
+def same(first: DualEncoder, second: DualEncoder) -> bool:
+    other = second.module.state_dict()
+    return all(torch.equal(value, other[name]) for name, value in first.module.state_dict().items())
+
+
+def stop_after(count: int) -> Callable[[Step, DualEncoder], None]:
+    def stop(step: Step, _: DualEncoder) -> None:
+        if step.step == count:
+            raise Stop
+
+    return stop
+
+
+@pytest.mark.parametrize("kind", ["statistics", "dropout", "chunks"])
+def test_stopped_anywhere_the_weights_are_the_same_bits(
+    make_encoder: Make,
+    make_dropout_encoder: Make,
+    train: PairDataset,
+    inputs: PixelInputs,
+    tmp_path: Path,
+    kind: str,
+) -> None:
+    encoder = make_encoder() if kind == "statistics" else make_dropout_encoder()
+    settings = QUICK.model_copy(update={"chunk_size": 11 if kind == "chunks" else None})
+    whole = finetune(encoder, train, inputs, settings, seed=0)
+    checkpoints = Checkpoints(tmp_path / "states", steps=2)
+    resumed = []
+    for stop in (3, 6, 9, None):
+        try:
+            result = finetune(
+                encoder,
+                train,
+                inputs,
+                settings,
+                seed=0,
+                checkpoints=checkpoints,
+                on_step=stop_after(stop) if stop else None,
+            )
+        except Stop:
+            continue
+        resumed.append(result.resumed_from)
+        assert same(result.encoder, whole.encoder)
+        assert result.steps == whole.steps == 10
+        for one, other in zip(result.epochs, whole.epochs, strict=True):
+            assert (one["loss"], one["learning_rate"]) == (other["loss"], other["learning_rate"])
+    assert resumed == [8]
+    # a finished training is not done again
+    steps: list[Step] = []
+    again = finetune(
+        encoder,
+        train,
+        inputs,
+        settings,
+        seed=0,
+        checkpoints=checkpoints,
+        on_step=lambda s, _: steps.append(s),
+    )
+    assert not steps
+    assert same(again.encoder, whole.encoder)
+
+
+@pytest.mark.parametrize("trainable", ["text", "text-head", "text-transformer-frozen"])
+def test_a_part_goes_on_too(
+    make_encoder: Make,
+    vit_config: dict[str, Any],
+    train: PairDataset,
+    inputs: PixelInputs,
+    tmp_path: Path,
+    trainable: Any,
+) -> None:
+    encoder = make_encoder(0, vit_config)
+    settings = QUICK.model_copy(update={"trainable": trainable, "max_steps": 5})
+    whole = finetune(encoder, train, inputs, settings, seed=0)
+    keep: dict[str, Any] = {"seed": 0, "checkpoints": Checkpoints(tmp_path / "states", steps=2)}
+    with pytest.raises(Stop):
+        finetune(encoder, train, inputs, settings, on_step=stop_after(3), **keep)
+    result = finetune(encoder, train, inputs, settings, **keep)
+    assert result.resumed_from == 2
+    assert same(result.encoder, whole.encoder)
+
+
+def test_killed_at_random_moments(
+    make_encoder: Make, train: PairDataset, inputs: PixelInputs, tmp_path: Path
+) -> None:
+    """SIGKILL, which no program can prepare for, again and again until the training is through."""
+    encoder = make_encoder()
+    whole = finetune(encoder, train, inputs, QUICK, seed=0)
+    checkpoints = Checkpoints(tmp_path / "states", steps=1)
+    done = tmp_path / "done.safetensors"
+
+    def work() -> None:
+        result = finetune(encoder, train, inputs, QUICK, seed=0, checkpoints=checkpoints)
+        safetensors.torch.save_file(state(result.encoder), done)
+        os._exit(0)
+
+    context = multiprocessing.get_context("fork")
+    moments = random.Random(0)
+    kills = 0
+    while not done.is_file():
+        process = context.Process(target=work)
+        process.start()
+        before = len(list(checkpoints.folder.glob("step-*")))
+        if kills < 6:
+            # somewhere between the first news of it and a few steps later
+            deadline = time.monotonic() + 60
+            while time.monotonic() < deadline and process.is_alive():
+                if len(list(checkpoints.folder.glob("*"))) > before or before:
+                    break
+                time.sleep(0.001)
+            time.sleep(moments.uniform(0, 0.3))
+            assert process.pid is not None
+            os.kill(process.pid, signal.SIGKILL)
+            kills += 1
+        process.join(120)
+        assert process.exitcode in (0, -signal.SIGKILL)
+    final = safetensors.torch.load_file(done)
+    assert all(torch.equal(value, final[name]) for name, value in state(whole.encoder).items())
+
+
+# -- what is on the disk ---------------------------------------------------------------------------
+
+
+def begun(
+    encoder: DualEncoder, train: PairDataset, inputs: PixelInputs, checkpoints: Checkpoints
+) -> None:
+    with pytest.raises(Stop):
+        finetune(
+            encoder,
+            train,
+            inputs,
+            QUICK,
+            seed=0,
+            checkpoints=checkpoints,
+            on_step=stop_after(6),
+        )
+
+
+def test_the_last_states_are_kept(
+    make_encoder: Make, train: PairDataset, inputs: PixelInputs, tmp_path: Path
+) -> None:
+    checkpoints = Checkpoints(tmp_path / "states", steps=1, keep=3)
+    begun(make_encoder(), train, inputs, checkpoints)
+    names = sorted(path.name for path in checkpoints.folder.iterdir())
+    assert names == [f"step-00000000{n}.safetensors" for n in (3, 4, 5)]
+    checkpoints.clear()
+    assert not checkpoints.folder.exists()
+
+
+def test_one_is_kept_after_every_epoch(
+    make_encoder: Make, train: PairDataset, inputs: PixelInputs, tmp_path: Path
+) -> None:
+    checkpoints = Checkpoints(tmp_path / "states", seconds=3600)
+    begun(make_encoder(), train, inputs, checkpoints)
+    assert [path.name for path in checkpoints.folder.iterdir()] == ["step-000000005.safetensors"]
+
+
+def test_a_broken_state_is_passed_over(
+    make_encoder: Make, train: PairDataset, inputs: PixelInputs, tmp_path: Path
+) -> None:
+    checkpoints = Checkpoints(tmp_path / "states", steps=1)
+    begun(make_encoder(), train, inputs, checkpoints)
+    newest = max(checkpoints.folder.iterdir())
+    newest.write_bytes(newest.read_bytes()[:1000])
+    (checkpoints.folder / ".step-000000007.safetensors.half").write_bytes(b"half")
+    result = finetune(make_encoder(), train, inputs, QUICK, seed=0, checkpoints=checkpoints)
+    assert result.resumed_from == 4
+    assert same(result.encoder, finetune(make_encoder(), train, inputs, QUICK, seed=0).encoder)
+    assert not list(checkpoints.folder.glob(".*"))
+
+
+@pytest.mark.parametrize("other", ["learning_rate", "seed", "model", "pairs"])
+def test_the_state_of_another_training_is_refused(
+    make_encoder: Make, train: PairDataset, inputs: PixelInputs, tmp_path: Path, other: str
+) -> None:
+    checkpoints = Checkpoints(tmp_path / "states", steps=1)
+    begun(make_encoder(), train, inputs, checkpoints)
+    settings = (
+        QUICK.model_copy(update={"learning_rate": 2e-3}) if other == "learning_rate" else QUICK
+    )
+    pairs = train.where(train.image > 0) if other == "pairs" else train
+    encoder = make_encoder(1 if other == "model" else 0)
+    seed = 1 if other == "seed" else 0
+    with pytest.raises(InputError, match=rf"is of another training \({other} is .* choose another"):
+        finetune(encoder, pairs, inputs, settings, seed=seed, checkpoints=checkpoints)
+
+
+def test_a_full_disk_is_said_and_the_state_before_stays(
+    make_encoder: Make,
+    train: PairDataset,
+    inputs: PixelInputs,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    checkpoints = Checkpoints(tmp_path / "states", steps=1)
+    save = safetensors.torch.save_file
+
+    def full(tensors: dict[str, Tensor], path: Path, **more: Any) -> None:
+        if "step-000000003" in path.name:
+            path.write_bytes(b"half")
+            raise OSError(errno.ENOSPC, "No space left on device", str(path))
+        save(tensors, path, **more)
+
+    monkeypatch.setattr(safetensors.torch, "save_file", full)
+    with pytest.raises(
+        InputError, match=r"the disk is full: the state of step 3 takes .*goes on at step-000000002"
+    ):
+        finetune(make_encoder(), train, inputs, QUICK, seed=0, checkpoints=checkpoints)
+    assert len(list(checkpoints.folder.iterdir())) == 2
