@@ -13,7 +13,6 @@ from mmpoison.datasets import PairDataset
 from mmpoison.errors import InputError
 from mmpoison.models import DualEncoder, prepare_pixels
 from mmpoison.training import Checkpoints, LogOptions, Step, TrainingSettings, finetune
-from mmpoison.training import log as log_module
 
 Make = Callable[..., DualEncoder]
 
@@ -81,6 +80,6 @@ def test_tensorboard(make_encoder: Make, squares: PairDataset, tmp_path: Path) -
 def test_trackers_that_are_not_there(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="tracker 'notebook' is not known: tensorboard, mlflow"):
         LogOptions(tmp_path, ["notebook"]).check()
-    monkeypatch.setattr(log_module.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(InputError, match=r"pip install 'mmpoison\[wandb\]'"):
         LogOptions(tmp_path, ["wandb"]).check()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import safetensors.torch
 import torch
@@ -13,7 +14,7 @@ from mmpoison.models import DualEncoder, load_checkpoint, prepare_pixels
 from mmpoison.processes import end_processes, is_main_process
 from mmpoison.training import Checkpoints, Step, TrainingSettings, finetune
 
-VARIANTS = {
+VARIANTS: dict[str, dict[str, Any]] = {
     # batches of 31 pairs, which two cannot share evenly, and a short last one
     "plain": {"batch_size": 31},
     "chunks": {"batch_size": 31, "chunk_size": 5},
