@@ -507,6 +507,26 @@ def test_it_goes_on_where_it_was(
     assert snapshot(tmp_path / "out") == snapshot(tmp_path / "once")
 
 
+def test_what_is_refused_is_not_in_the_way_of_the_next_try(
+    square_folder: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "x.csv").write_text("image,caption\nnowhere.jpg,a\n")
+    for source, options in (
+        (square_folder, {"options": {"strict": "perhaps"}}),
+        (tmp_path / "x.csv", {"options": {"caption_column": "text"}}),
+        (tmp_path / "x.csv", {}),
+    ):
+        refusal(source, tmp_path / "out", to="webdataset", **options)
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["x.csv"]
+    # one that was killed before its first shard was done has nothing to go on from
+    work = tmp_path / ".out.convert"
+    (work / "data").mkdir(parents=True)
+    (work / "data" / "old").write_text("x")
+    (work / "job.json").write_text("{}")
+    convert(square_folder, tmp_path / "out", to="webdataset")
+    assert not (tmp_path / "out" / "old").exists()
+
+
 def test_other_settings_do_not_go_on(
     rich_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -144,7 +144,7 @@ def test_a_broken_row_is_left_out_and_named(write: Write, name: str) -> None:
     row, problem = ROWS[name]
     raw = row if isinstance(row, bytes) else row.encode()
     file = write(b"image,caption\n0.jpg,before\n" + raw + b"\n2.jpg,after\n")
-    with pytest.warns(MmpoisonWarning, match="1 entry left out"):
+    with pytest.warns(MmpoisonWarning, match="left out: "):
         pairs = load_pairs(file)
     assert table(pairs) == {"0.jpg": ["before"], "2.jpg": ["after"]}
     assert len(pairs.problems) == 1

@@ -49,6 +49,14 @@ PAIRS = table(
 )
 
 
+def test_a_folder_may_have_the_name_of_a_shipped_split(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "pascal-sentences").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert find_split("pascal-sentences") == shipped_split("pascal-sentences")
+
+
 def test_a_saved_split_gives_the_same_set_back(tmp_path: Path) -> None:
     file = tmp_path / "split.json"
     saved = save_split(PAIRS, file, name="pets")

@@ -225,7 +225,13 @@ def convert(
     for line in gallery_notes(PoisonManifest.read(manifest)) if manifest.is_file() else ():
         console.print(line, highlight=False, soft_wrap=True, markup=False)
     if done.left_out:
-        console.print(f"{done.left_out:,} left out: {out / 'problems.txt'}", soft_wrap=True)
+        reasons = count_of(done.left_out, "reason")
+        console.print(
+            f"some were left out, {reasons}: {out / 'problems.txt'}",
+            markup=False,
+            highlight=False,
+            soft_wrap=True,
+        )
 
 
 @app.command()

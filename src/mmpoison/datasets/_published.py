@@ -197,7 +197,9 @@ def split_per_class(entries: Sequence[Entry], test_per_class: int | None, seed: 
 def one_of(name: str, value: object, allowed: Sequence[object]) -> None:
     """Refuse a value of an option that is none of those allowed."""
     if value not in allowed:
-        raise InputError(f"data option {name}={value!r}: is none of {', '.join(map(str, allowed))}")
+        # 2017 may be given as a number or as text
+        known = ", ".join(dict.fromkeys(map(str, allowed)))
+        raise InputError(f"data option {name}={value!r}: is none of {known}")
 
 
 def whole_number(name: str, value: Any, *, least: int = 0) -> int:

@@ -16,7 +16,6 @@ from mmpoison.datasets.pairs import PairDataset
 from mmpoison.errors import InputError, MmpoisonWarning
 from mmpoison.files import refuse_special
 from mmpoison.registry import Registry, unknown_name
-from mmpoison.wording import count_of
 
 Progress = Callable[[int, int], None]
 
@@ -234,9 +233,11 @@ def _load(
 
 def _warned(pairs: PairDataset, place: Path | str | None) -> PairDataset:
     if pairs.problems:
+        several = (
+            "" if len(pairs.problems) == 1 else f" for {len(pairs.problems):,} reasons, the first"
+        )
         warnings.warn(
-            f"{place}: {count_of(len(pairs.problems), 'entry', 'entries')} left out, the first: {pairs.problems[0]} "
-            "(mmpoison data verify lists all)",
+            f"{place}: left out{several}: {pairs.problems[0]} (mmpoison data verify lists all)",
             MmpoisonWarning,
             stacklevel=4,
         )

@@ -66,7 +66,7 @@ class Conversion:
         pairs: Pairs in it.
         shards: Shards it was written in.
         kept_shards: Of these, the ones that an earlier, interrupted conversion had finished.
-        left_out: Entries and images that could not be used; `problems.txt` names them.
+        left_out: Number of reasons why entries and images could not be used; `problems.txt` names them.
     """
 
     out: Path
@@ -178,12 +178,15 @@ def _work_folder(target: Path, settings: dict[str, Any]) -> Iterator[Path]:
         lock.acquire(timeout=0)
     except Timeout:
         raise InputError(f"{target}: another conversion writes it at this moment") from None
+    refused = False
     try:
         file = work / "job.json"
         if file.exists() and read_json(file) != settings:
-            raise InputError(
-                f"{work}: an unfinished conversion with other settings: repeat it, or remove that folder"
-            )
+            if _finished_shards(work):
+                raise InputError(
+                    f"{work}: an unfinished conversion with other settings: repeat it, or remove that folder"
+                )
+            shutil.rmtree(work / "data", ignore_errors=True)
         write_json(file, settings)
         for name in ("data", "done"):
             (work / name).mkdir(exist_ok=True)
@@ -191,8 +194,18 @@ def _work_folder(target: Path, settings: dict[str, Any]) -> Iterator[Path]:
             if TEMPORARY.match(leftover.name):
                 leftover.unlink()
         yield work
+    except InputError:
+        # what is refused at once leaves nothing that would be in the way of the next try
+        refused = not _finished_shards(work)
+        raise
     finally:
         lock.release()
+        if refused:
+            shutil.rmtree(work, ignore_errors=True)
+
+
+def _finished_shards(work: Path) -> int:
+    return len(list((work / "done").glob("*.json")))
 
 
 def _read(
@@ -303,9 +316,10 @@ class _Job:
             except BaseException:
                 pool.shutdown(wait=True, cancel_futures=True)
                 raise
-        if len(list((self.work / "done").glob("*.json"))) > self.shards:
+        if _finished_shards(self.work) > self.shards:
             self._refuse_changed()
         if not self.images:
+            shutil.rmtree(self.work / "done")  # empty shards are not worth going on from
             raise InputError(f"nothing was converted: {self._first_problem()}")
         if self.progress is not None and self._total is None:
             self.progress(self._read, self._read)

@@ -244,7 +244,10 @@ def find_split(name: str | Path) -> FrozenSplit:
         InputError: If there is neither, or the file is broken.
     """
     path = Path(name)
-    return FrozenSplit.read(path) if path.exists() or path.suffix else shipped_split(str(name))
+    # a folder of the data may have the name of a shipped split
+    if not path.is_dir() and (path.exists() or path.suffix):
+        return FrozenSplit.read(path)
+    return shipped_split(str(name))
 
 
 class _File(msgspec.Struct):
