@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from mmpoison._version import __version__
 from mmpoison.datasets import PairDataset
 from mmpoison.models import DualEncoder
+from mmpoison.models.activation import activation_name
 from mmpoison.training import TrainingResult, TrainingSettings
 
 WHAT = {
@@ -48,6 +49,7 @@ def model_card(
         "",
         f"- made by: mmpoison {__version__}",
         f"- started from: `{started_from}`",
+        f"- activation: {activation_name(encoder.config['model_cfg'])}",
         f"- data fingerprint: `{data.fingerprint}`",
         *(f"- {fact}" for fact in facts),
     ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -73,5 +74,8 @@ def not_fetched(what: str, error: Exception, *, fetch: bool = True) -> InputErro
     """One line for something that is not in the cache."""
     if not fetch:
         return InputError(f"{what!r} is not on this machine, and a checkpoint fetches nothing")
+    from huggingface_hub import constants
+
     first = (str(error).strip().splitlines() or [repr(error)])[0]
-    return InputError(f"{what!r} is not on this machine and cannot be fetched ({first[:160]})")
+    why = "HF_HUB_OFFLINE is set" if constants.HF_HUB_OFFLINE else textwrap.shorten(first, 160)
+    return InputError(f"{what!r} is not on this machine and cannot be fetched ({why})")
