@@ -137,8 +137,6 @@ def _cost(cut: Threshold) -> list[str]:
         line = f"expected to drop {percent(cut.loss)} of the clean pairs"
         if cut.loss_interval is not None:
             line += " ({} to {})".format(*map(percent, cut.loss_interval))
-        if cut.caught is not None:
-            line += f" and {percent(cut.caught)} of the bad ones"
         lines.append(line)
     return lines
 

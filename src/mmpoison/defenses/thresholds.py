@@ -24,6 +24,9 @@ Interval = tuple[float, float]
 AUTOMATIC_LOSS = 0.01
 """What the automatic rule drops where it sees no separate group of distant pairs: at most this share."""
 
+GOOD_JUDGE = 0.9
+"""A judge that finds fewer random images too distant for a caption gets no more than `AUTOMATIC_LOSS`."""
+
 REPEATS = 400
 
 IN_BOOTSTRAP = 20_000
@@ -40,7 +43,6 @@ class Threshold:
         interval: 95 % confidence interval of the distance, where data chose it.
         loss: Share of the clean pairs that it is expected to drop, where that can be told.
         loss_interval: 95 % confidence interval of that share.
-        caught: Share of the bad pairs that it is expected to drop, from labels alone.
         note: What a user must know of it, or empty.
     """
 
@@ -49,7 +51,6 @@ class Threshold:
     interval: Interval | None = None
     loss: float | None = None
     loss_interval: Interval | None = None
-    caught: float | None = None
     note: str = ""
 
     def facts(self) -> dict[str, Any]:
@@ -114,7 +115,8 @@ def label_threshold(
     The chance that a pair is bad is taken to grow with its distance, and is fitted to the labels without any other
     assumption (isotonic regression). It may be labelled more pairs of some distances than of others, as
     `pairs_to_label` does, but among pairs of about the same distance they must be chosen at random. Of all thresholds
-    the one is taken with the largest difference between the share of bad and the share of good pairs dropped.
+    the one is taken with the largest difference between the share of bad and the share of good pairs dropped. How many
+    bad pairs lie below it a few labels cannot say: of the many close pairs hardly any is labelled.
 
     Args:
         distances: Of all judged pairs, shape `(N,)`.
@@ -132,7 +134,7 @@ def label_threshold(
             f"{len(labelled)} labels, {int(bad.sum())} of them drop: some pairs to keep are needed to tell them apart"
         )
     ordered = np.sort(np.asarray(distances, dtype=np.float64))
-    value, lost, caught = _best_cut(ordered, labelled, bad, loss)
+    value, lost = _best_cut(ordered, labelled, bad, loss)
     few = ordered[np.linspace(0, len(ordered) - 1, min(len(ordered), IN_BOOTSTRAP)).astype(int)]
     cuts, losses = [], []
     for rows in _resampled(len(labelled)):
@@ -145,15 +147,7 @@ def label_threshold(
             "no labelled pair is to be dropped, so nothing says where bad pairs lie: "
             f"the most distant {AUTOMATIC_LOSS if loss is None else loss:.2%} go"
         )
-    return Threshold(
-        value,
-        "labels",
-        _interval(cuts),
-        lost,
-        _interval(losses),
-        caught if bad.any() else None,
-        note,
-    )
+    return Threshold(value, "labels", _interval(cuts), lost, _interval(losses), note)
 
 
 def automatic_threshold(distances: Values, mismatched: Values) -> Threshold:
@@ -161,8 +155,9 @@ def automatic_threshold(distances: Values, mismatched: Values) -> Threshold:
 
     It drops the most distant `AUTOMATIC_LOSS` of the pairs and no more, with two exceptions. Where the distant pairs
     form a group of their own (`has_distant_group`) there is something to drop, and it cuts where the judge best tells
-    captions of an image from captions of random other images. And it drops nothing that lies closer than that, so that
-    a sound set loses even less.
+    captions of an image from captions of random other images; but only a judge that recognises `GOOD_JUDGE` of the
+    random ones, for another would drop much that is sound. And it drops nothing that lies closer than that, so that a
+    sound set loses even less.
 
     What it cannot do: a few poisoned pairs, less than about one in fifty, are no group that could be seen among the odd
     pairs that every set has; they are caught as far as they are among the most distant hundredth. Poison that lies as
@@ -177,7 +172,8 @@ def automatic_threshold(distances: Values, mismatched: Values) -> Threshold:
     note = f"no separate group of distant pairs is seen: the most distant {AUTOMATIC_LOSS:.0%} go"
     if len(mismatched):
         apart = separating_distance(distances, mismatched)
-        if has_distant_group(distances):
+        judges = float((mismatched > apart).mean()) >= GOOD_JUDGE
+        if judges and has_distant_group(distances):
             value = min(apart, value)
             note = (
                 "the distant pairs form a group of their own: all go that are as far apart as captions are from random "
@@ -243,22 +239,21 @@ def check_loss(loss: float) -> None:
 
 def _best_cut(
     ordered: Values, labelled: Values, bad: npt.NDArray[np.bool_], loss: float | None
-) -> tuple[float, float, float]:
-    """Cut, share of good pairs lost, share of bad pairs caught."""
+) -> tuple[float, float]:
+    """Cut, and share of good pairs lost."""
     chance = _chances(ordered, labelled, bad)
     good_beyond = _beyond(1 - chance)
     if chance.any():
-        bad_beyond = _beyond(chance)
-        gain: Values = bad_beyond - good_beyond
+        gain: Values = _beyond(chance) - good_beyond
     else:
         loss = AUTOMATIC_LOSS if loss is None else loss
-        bad_beyond = gain = good_beyond
+        gain = good_beyond
     if loss is not None:
         gain = np.where(good_beyond <= loss, gain, -1.0)
     # of equal ones the most distant, which drops least
     best = len(gain) - 1 - int(np.argmax(gain[::-1]))
     upper = ordered[best + 1] if best + 1 < len(ordered) else ordered[best]
-    return float((ordered[best] + upper) / 2), float(good_beyond[best]), float(bad_beyond[best])
+    return float((ordered[best] + upper) / 2), float(good_beyond[best])
 
 
 def _lost(ordered: Values, labelled: Values, bad: npt.NDArray[np.bool_], cut: float) -> float:
