@@ -17,8 +17,15 @@ FIT_ON = 20_000
 """Vectors that k-means is fitted on, at most; all are then assigned."""
 
 AFFINITY_BINS = 12
-TRIMMED = 0.002
-"""Share of the cells that are left out where the spread of the counts is estimated: they may be poison."""
+FITTING_STEPS = 30
+LEAST_EXPECTED = 1e-3
+ROUNDS = 5
+LEFT_OUT = 0.5
+"""Cells with a p-value of at most this have no say in what is usual."""
+
+CELLS_FOR_ONE_TRIMMED = 250
+MOST_TRIMMED = 10
+"""One cell in 250, at most ten, is left out where the spread of the counts is estimated: it may be poison."""
 
 
 SAME_TOPIC = 0.7
@@ -60,7 +67,7 @@ class Cell:
         rows: Its conflicting pairs.
         count: Distinct images among them; for a single image distinct captions.
         expected: What the clean part of the data makes expect.
-        p_value: Chance that a clean data set has such a cell in this clustering, corrected for all its cells, in [0, 1].
+        p_value: Chance that a clean set has such a cell in this clustering, corrected for all its cells, in [0, 1].
     """
 
     rows: Index
@@ -135,13 +142,10 @@ class _Table:
         )
         observed = self._count(self.caption[rows[once]], self.image[rows[once]])
         near = np.maximum(self.text_affinity, self.image_affinity)
-        expected = _without_own_cell(observed, _expected(observed, near))
-        tested = (near < affinity) & (expected > 0)
-        cells = int(tested.sum())
-        if not cells:
+        tested = near < affinity
+        if not tested.any():
             return []
-        p_value = np.full(self.shape, np.inf)
-        p_value[tested] = cells * _tail(observed[tested], expected[tested])
+        expected, p_value = improbable(observed, near, tested)
         found = np.argwhere((p_value <= report) & (observed > 1))
         cells_found = [
             Cell(
@@ -161,9 +165,7 @@ class _Table:
         if not len(rows) or not many.any():
             return []
         # equal captions count once
-        key = np.stack(
-            [self.views.image_of[rows], self.caption[rows], self.views.caption_of[rows]]
-        )
+        key = np.stack([self.views.image_of[rows], self.caption[rows], self.views.caption_of[rows]])
         pairs, counts = np.unique(np.unique(key, axis=1)[:2], axis=1, return_counts=True)
         usual = counts[~many[pairs[0]]]
         mean = max(float(usual.mean()) if len(usual) else 1.0, 1.01)
@@ -197,22 +199,54 @@ class _Table:
         return bool(alike[nearest].mean() >= SAME_TOPIC and home @ place < affinity + SLACK)
 
 
-def _expected(observed: Table, near: Table) -> Table:
-    """Expected counts: the table's margins, times a factor that grows with affinity.
+def improbable(observed: Table, near: Table, tested: Flags) -> tuple[Table, Table]:
+    """Expected counts of a table, and how improbable each count is.
 
-    Confusion is not spread evenly in clean data: captions stray to images that resemble their own. So the cells are
-    put in bins by affinity, and bins, rows and columns are fitted in turn (iterative proportional fitting).
+    Poison would spoil the very model that it is measured with. So the model is fitted, improbable cells are left out,
+    and it is fitted again, until nothing changes.
+
+    Args:
+        observed: Counts, shape `(C, I)`.
+        near: Affinity of each cell's captions and images, shape `(C, I)`.
+        tested: Cells that are tested, at least one, shape `(C, I)`.
+
+    Returns:
+        Expected counts, and p-values corrected for the number of tested cells (inf where not tested; above 1 for sure).
     """
     bins = np.digitize(near, np.quantile(near, np.linspace(0, 1, AFFINITY_BINS + 1)[1:-1]))
-    expected = np.outer(observed.sum(axis=1), observed.sum(axis=0)) / max(observed.sum(), 1.0)
-    seen = np.bincount(bins.ravel(), observed.ravel(), AFFINITY_BINS)
-    for _ in range(30):
-        fitted = np.bincount(bins.ravel(), expected.ravel(), AFFINITY_BINS)
-        expected *= (seen / np.maximum(fitted, 1e-9))[bins]
-        expected *= observed.sum(axis=1, keepdims=True) / np.maximum(
-            expected.sum(axis=1, keepdims=True), 1e-9
+    used = np.ones(observed.shape, dtype=bool)
+    for _ in range(ROUNDS):
+        expected = _fitted(observed, bins, used)
+        expected = np.where(used, _without_own_cell(observed, expected), expected)
+        p_value = np.full(observed.shape, np.inf)
+        usual = used[tested]
+        p_value[tested] = tested.sum() * _tail(observed[tested], expected[tested], usual)
+        probable = p_value > LEFT_OUT
+        if (probable == used).all():
+            break
+        used = probable
+    return expected, p_value
+
+
+def _fitted(observed: Table, bins: npt.NDArray[np.intp], used: Flags) -> Table:
+    """Expected counts: a factor for the row, one for the column, and one for the bin of affinity.
+
+    Confusion is not spread evenly in clean data: captions stray to images that resemble their own. Bins, rows and
+    columns are fitted in turn (iterative proportional fitting) to the cells that are used.
+    """
+    seen = np.where(used, observed, 0.0)
+    row, column = np.ones(len(seen)), np.ones(seen.shape[1])
+    factor = np.ones(AFFINITY_BINS)
+    per_bin = np.bincount(bins.ravel(), seen.ravel(), AFFINITY_BINS)
+    for _ in range(FITTING_STEPS):
+        row = seen.sum(axis=1) / np.maximum((used * column * factor[bins]).sum(axis=1), 1e-9)
+        column = seen.sum(axis=0) / np.maximum(
+            (used * factor[bins] * row[:, None]).sum(axis=0), 1e-9
         )
-        expected *= observed.sum(axis=0) / np.maximum(expected.sum(axis=0), 1e-9)
+        outer = used * np.outer(row, column)
+        factor = per_bin / np.maximum(np.bincount(bins.ravel(), outer.ravel(), AFFINITY_BINS), 1e-9)
+    # no cell is impossible for want of data
+    expected: Table = np.maximum(np.outer(row, column) * factor[bins], LEAST_EXPECTED)
     return expected
 
 
@@ -227,29 +261,30 @@ def _without_own_cell(observed: Table, expected: Table) -> Table:
         * ((column - observed + 1) / (column + 1))
         * (total / (total - row - column + observed + 1))
     )
-    return less
+    return np.maximum(less, LEAST_EXPECTED)
 
 
-def _tail(observed: Table, expected: Table) -> Table:
+def _tail(observed: Table, expected: Table, usual: Flags) -> Table:
     """Chance of a count as large or larger in one cell, shape as given.
 
     Counts vary more than a Poisson's, because topics have favourites. So they are negative binomial, with one
-    dispersion for the table that is estimated from all but the most extreme cells.
+    dispersion for the table that is estimated from the usual cells without the most extreme of them.
     """
     from scipy.optimize import minimize_scalar
     from scipy.stats import nbinom
 
-    extreme = np.argsort(-observed / (expected + 0.5))[: max(3, int(TRIMMED * len(observed)))]
-    usual = np.delete(np.arange(len(observed)), extreme)
+    rows = np.flatnonzero(usual)
+    trimmed = min(max(1, len(rows) // CELLS_FOR_ONE_TRIMMED), MOST_TRIMMED)
+    excess = observed[rows] / (expected[rows] + 0.5)
+    rows = rows[np.argsort(-excess, kind="stable")[trimmed:]]
 
     def loss(log_dispersion: float) -> float:
-        size = np.exp(-log_dispersion)
-        rate = size / (size + expected[usual])
-        return -float(nbinom.logpmf(observed[usual], size, rate).sum())
+        size = float(np.exp(-log_dispersion))
+        rate = size / (size + expected[rows])
+        return -float(nbinom.logpmf(observed[rows], size, rate).sum())
 
-    size = np.exp(-minimize_scalar(loss, bounds=(-4, 3), method="bounded").x)
-    tail: Table = nbinom.sf(observed - 1, size, size / (size + expected))
-    return tail
+    size = float(np.exp(-minimize_scalar(loss, bounds=(-4, 3), method="bounded").x))
+    return np.asarray(nbinom.sf(observed - 1, size, size / (size + expected)), dtype=np.float64)
 
 
 def _k_means(vectors: Vectors, size: int, seed: int) -> tuple[Index, int]:

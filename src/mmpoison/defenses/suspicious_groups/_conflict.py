@@ -7,7 +7,7 @@ import numpy.typing as npt
 
 from mmpoison.defenses.suspicious_groups._views import Vectors, Views, group_sums, unit
 
-LIKE_IMAGES = 1.0
+LIKE_IMAGES = 2.0
 """Weight of what alike images are captioned with, in captions of the image's own."""
 
 FOLDS = 5
@@ -17,7 +17,7 @@ FEWEST_IMAGES = 20
 def conflict_of(views: Views, seed: int = 0) -> npt.NDArray[np.float32]:
     """One minus the cosine between each caption and what its image should be captioned with, in [0, 2], shape `(N,)`.
 
-    What an image should be captioned with is the sum of its other captions and of one more that a ridge regression from
+    What an image should be captioned with is the sum of its other captions and of two more that a ridge regression from
     images to captions predicts, fitted on other images. No aligned encoder is needed: the data set itself says which
     captions go with which images. An image with far more captions than the rest has nobody to vouch for it but alike
     images: all of its captions may be poison (attack I).
