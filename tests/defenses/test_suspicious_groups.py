@@ -26,9 +26,12 @@ from mmpoison.defenses.suspicious_groups._words import Vocabulary
 from mmpoison.errors import InputError
 from mmpoison.models import DualEncoder, prepare_features, prepare_pixels
 
-TOPICS = ("sheep", "plane", "river", "bus", "cat", "sofa", "bird", "boat")
-PER_TOPIC = 60
-CAPTIONS = 4
+TOPICS = (
+    *("sheep", "plane", "river", "bus", "cat", "sofa", "bird", "boat", "dog", "tree"),
+    *("lamp", "road", "ship", "bike", "horse", "cow", "train", "chair", "table", "lake"),
+)
+PER_TOPIC = 40
+CAPTIONS = 3
 
 
 @dataclass
@@ -92,7 +95,7 @@ def images_of(topic: str) -> npt.NDArray[np.intp]:
 
 @pytest.fixture(scope="module")
 def one_goal(clean: Made) -> Made:
-    """Sixty captions about sheep on the images of planes, one each."""
+    """Forty captions about sheep on the images of planes, one each."""
     return clean.poisoned(captions_on(clean, "sheep", PER_TOPIC), images_of("plane"))
 
 

@@ -20,9 +20,11 @@ AFFINITY_BINS = 12
 FITTING_STEPS = 30
 LEAST_EXPECTED = 1e-3
 ROUNDS = 5
-LEFT_OUT = 0.5
+LEFT_OUT = 0.05
 """Cells with a p-value of at most this have no say in what is usual."""
 
+CELLS_FOR_ONE_SUSPECT = 100
+MOST_SUSPECTS = 20
 CELLS_FOR_ONE_TRIMMED = 250
 MOST_TRIMMED = 10
 """One cell in 250, at most ten, is left out where the spread of the counts is estimated: it may be poison."""
@@ -214,7 +216,7 @@ def improbable(observed: Table, near: Table, tested: Flags) -> tuple[Table, Tabl
         Expected counts, and p-values corrected for the number of tested cells (inf where not tested; above 1 for sure).
     """
     bins = np.digitize(near, np.quantile(near, np.linspace(0, 1, AFFINITY_BINS + 1)[1:-1]))
-    used = np.ones(observed.shape, dtype=bool)
+    used = _without_suspects(observed, bins, tested)
     for _ in range(ROUNDS):
         expected = _fitted(observed, bins, used)
         expected = np.where(used, _without_own_cell(observed, expected), expected)
@@ -226,6 +228,18 @@ def improbable(observed: Table, near: Table, tested: Flags) -> tuple[Table, Tabl
             break
         used = probable
     return expected, p_value
+
+
+def _without_suspects(observed: Table, bins: npt.NDArray[np.intp], tested: Flags) -> Flags:
+    """All cells but the tested ones that stand out most from a first fit, shape as given; they may come back later."""
+    used = np.ones(observed.shape, dtype=bool)
+    expected = _without_own_cell(observed, _fitted(observed, bins, used))
+    excess = np.where(observed > expected, observed, expected)
+    likelihood = np.where(tested, excess * np.log(excess / expected) - (excess - expected), 0.0)
+    suspects = np.argsort(-likelihood, axis=None, kind="stable")
+    number = min(max(1, int(tested.sum()) // CELLS_FOR_ONE_SUSPECT), MOST_SUSPECTS)
+    used.ravel()[suspects[:number]] = False
+    return used
 
 
 def _fitted(observed: Table, bins: npt.NDArray[np.intp], used: Flags) -> Table:
