@@ -4,5 +4,15 @@ from mmpoison.defenses.catalogue import DEFENSES
 from mmpoison.defenses.clean_finetune import CleanFinetune
 from mmpoison.defenses.filtered_folder import save_filtered
 from mmpoison.defenses.relevance_filter import FilterResult, RelevanceFilter
+from mmpoison.defenses.suspicious_groups import GroupResult, SuspectedGoal, SuspiciousGroups
 
-__all__ = ["DEFENSES", "CleanFinetune", "FilterResult", "RelevanceFilter", "save_filtered"]
+__all__ = [
+    "DEFENSES",
+    "CleanFinetune",
+    "FilterResult",
+    "GroupResult",
+    "RelevanceFilter",
+    "SuspectedGoal",
+    "SuspiciousGroups",
+    "save_filtered",
+]
