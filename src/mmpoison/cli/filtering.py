@@ -10,16 +10,30 @@ import typer
 
 from mmpoison.cli.console import console, monitor
 from mmpoison.errors import InputError
+from mmpoison.reporting import safe_text
 from mmpoison.reporting._text import percent
 
 if TYPE_CHECKING:
     from mmpoison.defenses.thresholds import Threshold
+    from mmpoison.models import DualEncoder
 
 
 def filter_(
     data: Annotated[str, typer.Option("--data", help="Pairs in any format, or a data set's name.")],
     out: Annotated[Path, typer.Option("--out", help="New folder.")],
     encoder: Annotated[str, typer.Option(help="The judge: a model other than the one to train.")],
+    method: Annotated[
+        Literal["relevance-filter", "suspicious-groups"],
+        typer.Option(
+            help="suspicious-groups: find the goals that the data push, name them and drop their pairs."
+        ),
+    ] = "relevance-filter",
+    false_alarms: Annotated[
+        float | None,
+        typer.Option(
+            help="suspicious-groups: how often clean data may raise an alarm, 0.01 unless given."
+        ),
+    ] = None,
     victim: Annotated[
         str | None,
         typer.Option(help="The model you will train; a judge with the same weights is refused."),
@@ -62,7 +76,7 @@ def filter_(
     format: Annotated[
         str | None, typer.Option("--format", help="Format of --data, if it is not recognised.")
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Which pairs --label shows.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Which pairs --label shows; clusterings.")] = 0,
     device: Annotated[
         str, typer.Option("--device", help="auto (a GPU where there is one), cpu, cuda or cuda:N.")
     ] = "auto",
@@ -80,6 +94,8 @@ def filter_(
     Example: [bold]mmpoison filter --data poisoned --encoder openmoji-mini --lose 0.02 --out kept[/bold]
 
     Example: [bold]mmpoison filter --data pairs --encoder JUDGE --label --labels labels.csv --out kept[/bold]
+
+    Example: [bold]mmpoison filter --data pairs --encoder MODEL --method suspicious-groups --out kept[/bold]
     """
     from mmpoison.cli.labelling import check_terminal
     from mmpoison.cli.labelling import label_pairs as ask_for_labels
@@ -89,6 +105,29 @@ def filter_(
     from mmpoison.models import load_encoder
 
     refuse_occupied(out)
+    cuts = [
+        name
+        for name, given in (
+            ("--threshold", threshold is not None),
+            ("--lose", lose is not None),
+            ("--auto", auto),
+            ("--labels", labels is not None or label),
+        )
+        if given
+    ]
+    if method == "suspicious-groups":
+        if cuts:
+            raise InputError(
+                f"--method suspicious-groups has no use for {cuts[0]}: it takes --false-alarms"
+            )
+        where = find_device(device)
+        chosen = load_encoder(encoder, trust=trust).to(where)
+        _scan_goals(
+            data, chosen, out, 0.01 if false_alarms is None else false_alarms, format, images, seed
+        )
+        return
+    if false_alarms is not None:
+        raise InputError("--false-alarms belongs to --method suspicious-groups")
     if label and labels is None:
         raise InputError("--label needs --labels FILE, where the answers are kept")
     rule = FilterRule(threshold, lose, labels, auto, trusted, label_pairs)
@@ -124,6 +163,39 @@ def filter_(
     ]
     for line in lines:
         console.print(line, soft_wrap=True, highlight=False, markup=False)
+
+
+def _scan_goals(
+    data: str,
+    encoder: DualEncoder,
+    out: Path,
+    false_alarms: float,
+    format: str | None,
+    images: Literal["link", "copy", "none"],
+    seed: int,
+) -> None:
+    from mmpoison.defenses.suspicious_groups import SuspiciousGroups
+    from mmpoison.experiments.goal_scan import GOALS_FILE, scan_goals
+
+    defense = SuspiciousGroups(false_alarms)
+    with monitor() as progress:
+        result = scan_goals(
+            data,
+            encoder,
+            out,
+            defense,
+            format=format,
+            images=images,
+            seed=seed,
+            progress=progress.progress,
+        )
+    lines = [str(goal) for goal in result.goals] or ["no goal suspected"]
+    lines.append(
+        f"{out}: kept {len(result.kept):,} of {len(result.keep):,} training pairs; "
+        f"the evidence is in {out / GOALS_FILE}"
+    )
+    for line in lines:
+        console.print(safe_text(line), soft_wrap=True, highlight=False)
 
 
 def _cost(cut: Threshold) -> list[str]:

@@ -34,6 +34,7 @@ def save_filtered(
     out: Path,
     *,
     images: ImagePolicy = "link",
+    also: Callable[[Path], None] | None = None,
 ) -> Path:
     """Write the kept pairs, the pairs that were not judged, and `verdicts.jsonl`.
 
@@ -45,13 +46,14 @@ def save_filtered(
         result: What it decided, in the order of the judged pairs.
         out: New folder.
         images: As in `save_pairs`.
+        also: Writes more files into the folder, before it gets its name.
 
     Raises:
         InputError: If `out` holds something already.
     """
     facts = result.facts(pairs.where(judged))
     pieces = [(whole_piece(pairs), judged)]
-    return _write(pieces, pairs.manifest, result.keep, result.distances, facts, out, images)
+    return _write(pieces, pairs.manifest, result.keep, result.distances, facts, out, images, also)
 
 
 def write_filtered(

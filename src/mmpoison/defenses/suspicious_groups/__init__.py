@@ -9,7 +9,16 @@ from mmpoison.defenses.suspicious_groups._defense import (
     GroupResult,
     SuspectedGoal,
     SuspiciousGroups,
+    views_of,
 )
+from mmpoison.defenses.suspicious_groups._scan import clusterings
 from mmpoison.defenses.suspicious_groups._views import Views
 
-__all__ = ["GroupResult", "SuspectedGoal", "SuspiciousGroups", "Views"]
+__all__ = [
+    "GroupResult",
+    "SuspectedGoal",
+    "SuspiciousGroups",
+    "Views",
+    "clusterings",
+    "views_of",
+]

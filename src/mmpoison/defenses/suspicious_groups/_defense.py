@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -12,6 +12,7 @@ import numpy as np
 from mmpoison.datasets.pairs import BoolArray, PairDataset
 from mmpoison.defenses.catalogue import DEFENSES, Kind
 from mmpoison.defenses.relevance_filter import FilterResult
+from mmpoison.defenses.suspicious_groups._cells import Clustering
 from mmpoison.defenses.suspicious_groups._features import caption_features, image_features
 from mmpoison.defenses.suspicious_groups._goals import Group
 from mmpoison.defenses.suspicious_groups._scan import scan
@@ -172,25 +173,31 @@ class SuspiciousGroups:
         """
         if not len(pairs):
             raise InputError("there is no pair to scan")
-        captions, caption_of = np.unique(pairs.captions.astype(str), return_inverse=True)
-        images, image_of = np.unique(pairs.image, return_inverse=True)
-        views = Views.of(
-            caption_features(encoder, inputs, captions.astype(object), progress),
-            image_features(encoder, inputs, images.astype(np.int32), progress),
-            caption_of,
-            image_of,
-        )
-        return self.judge(pairs, views, seed=seed)
+        return self.judge(pairs, views_of(pairs, encoder, inputs, progress), seed=seed)
 
-    def judge(self, pairs: PairDataset, views: Views, *, seed: int = 0) -> GroupResult:
+    def judge(
+        self,
+        pairs: PairDataset,
+        views: Views,
+        *,
+        seed: int = 0,
+        prepared: Sequence[Clustering] | None = None,
+    ) -> GroupResult:
         """Judge pairs by vectors that are there already, as `apply` does.
 
         Args:
             pairs: The pairs.
             views: Vectors of their captions and images.
             seed: Seed of the clusterings.
+            prepared: Clusterings of the same vectors, made before.
         """
-        found = scan(views, conflicting=self.conflicting, affinity=self.affinity, seed=seed)
+        found = scan(
+            views,
+            conflicting=self.conflicting,
+            affinity=self.affinity,
+            seed=seed,
+            prepared=prepared,
+        )
         describe = _Describer(pairs, views)
         goals, unproven = [], []
         keep: BoolArray = np.ones(len(pairs), dtype=bool)
@@ -209,6 +216,23 @@ class SuspiciousGroups:
             goals=tuple(goals),
             unproven=tuple(unproven),
         )
+
+
+def views_of(
+    pairs: PairDataset,
+    encoder: DualEncoder,
+    inputs: PairInputs,
+    progress: ProgressFor | None = None,
+) -> Views:
+    """Vectors of the captions and images of pairs; both in sorted order, each once."""
+    captions, caption_of = np.unique(pairs.captions.astype(str), return_inverse=True)
+    images, image_of = np.unique(pairs.image, return_inverse=True)
+    return Views.of(
+        caption_features(encoder, inputs, captions.astype(object), progress),
+        image_features(encoder, inputs, images.astype(np.int32), progress),
+        caption_of,
+        image_of,
+    )
 
 
 class _Describer:
