@@ -47,6 +47,19 @@ def test_an_unknown_name_is_one_line_with_the_nearest(registry: Registry[str]) -
     assert str(error.value) == "unknown fruit 'aple': did you mean 'apple'? known: apple, pear"
 
 
+def test_many_names_are_left_to_the_command_that_lists_them() -> None:
+    many: Registry[str] = Registry("fruit", "mmpoison.metrics", listed_by="grocer list")
+    for name in ("apple", "apples", "pear"):
+        many.register(name)(name)
+    with pytest.raises(InputError) as error:
+        many["appl"]
+    assert str(error.value) == (
+        "unknown fruit 'appl': did you mean 'apple' or 'apples'? `grocer list` shows all"
+    )
+    with pytest.raises(InputError, match=r"^unknown fruit 'xyz': `grocer list` shows all$"):
+        many["xyz"]
+
+
 def test_a_name_near_to_none_gets_no_guess(registry: Registry[str]) -> None:
     with pytest.raises(InputError, match=r"^unknown fruit 'xyz': known: apple, pear$"):
         registry["xyz"]

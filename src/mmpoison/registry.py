@@ -23,10 +23,12 @@ class Registry(Mapping[str, T], Generic[T]):
     Args:
         kind: What the plug-ins are, for messages ("attack").
         package: Dotted name of the package whose modules register themselves.
+        listed_by: The command that lists the names, where they are too many for a message.
     """
 
-    def __init__(self, kind: str, package: str) -> None:
+    def __init__(self, kind: str, package: str, listed_by: str = "") -> None:
         self.kind = kind
+        self.listed_by = listed_by
         self._package = package
         self._items: dict[str, T] = {}
         self._discovered = False
@@ -60,7 +62,7 @@ class Registry(Mapping[str, T], Generic[T]):
         try:
             return self._items[name]
         except KeyError:
-            raise InputError(unknown_name(self.kind, name, self._items)) from None
+            raise InputError(unknown_name(self.kind, name, self._items, self.listed_by)) from None
 
     def __contains__(self, name: object) -> bool:
         self._discover()
@@ -75,13 +77,24 @@ class Registry(Mapping[str, T], Generic[T]):
         return len(self._items)
 
 
-def unknown_name(kind: str, name: str, known: Mapping[str, object] | list[str]) -> str:
-    """One line for a name that does not exist, with the nearest one that does.
+def unknown_name(
+    kind: str, name: str, known: Mapping[str, object] | list[str], listed_by: str = ""
+) -> str:
+    """One line for a name that does not exist, with the nearest ones that do.
+
+    Args:
+        kind: What it is the name of.
+        name: As it was given.
+        known: The names that exist.
+        listed_by: A command that lists them, where they are too many for one line.
 
     >>> unknown_name("class", "shep", ["sheep", "cow"])
     "unknown class 'shep': did you mean 'sheep'? known: cow, sheep"
+    >>> unknown_name("data set", "coko", ["coco", "csv"], "mmpoison data list")
+    "unknown data set 'coko': did you mean 'coco'? `mmpoison data list` shows all"
     """
     names = sorted(known)
-    near = difflib.get_close_matches(name, names, n=1)
-    hint = f"did you mean {near[0]!r}? " if near else ""
-    return f"unknown {kind} {name!r}: {hint}known: {', '.join(names)}"
+    near = difflib.get_close_matches(name, names, n=3 if listed_by else 1)
+    hint = f"did you mean {' or '.join(map(repr, near))}? " if near else ""
+    rest = f"`{listed_by}` shows all" if listed_by else f"known: {', '.join(names)}"
+    return f"unknown {kind} {name!r}: {hint}{rest}"

@@ -90,7 +90,7 @@ def test_what_must_be_fetched_by_hand_says_from_where_and_on_what_terms(
 def test_an_unknown_name(cli: Cli) -> None:
     result = cli("data", "list", "openmojis")
     assert result.code == 2
-    assert "did you mean 'openmoji'?" in result.err
+    assert "did you mean 'openmoji'" in result.err
 
 
 def test_what_is_here(

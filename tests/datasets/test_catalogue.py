@@ -40,6 +40,21 @@ def test_a_folder_of_two_formats_says_so(write_lines: Callable[..., Path]) -> No
     assert len(load_pairs(folder, format="pairs-folder")) == 2
 
 
+def test_data_sets_side_by_side_are_no_classes(
+    write_lines: Callable[..., Path], tmp_path: Path
+) -> None:
+    folder = write_lines(LINE)
+    outer = folder.parent
+    (folder / "a.jpg").write_bytes(b"")
+    with pytest.raises(InputError) as error:
+        load_pairs(outer)
+    assert f"{outer}: is no data set itself, but holds {folder.name} (pairs-folder): name one" in (
+        str(error.value)
+    )
+    (folder / "captions.jsonl").unlink()
+    assert recognise(outer).name == "image-folder"
+
+
 def test_a_format_that_does_not_exist(write_lines: Callable[..., Path]) -> None:
     with pytest.raises(InputError, match="did you mean 'parquet'"):
         load_pairs(write_lines(LINE), format="parket")

@@ -352,7 +352,7 @@ def _set(kind: int, key: str, index: int, value: Any) -> Callable[..., None]:
         ),
         (
             _set(0, "annotations", 1, {"image_id": 77, "caption": "lost"}),
-            "1 captions are of image ids that the file does not list, the first 77",
+            "1 caption is of image ids that the file does not list, the first 77",
             2,
             3,
         ),
@@ -383,7 +383,7 @@ def _set(kind: int, key: str, index: int, value: Any) -> Callable[..., None]:
         (_set(0, "images", 1, {"id": 10}), "images[1]: not as it should be (Object missing", 1, 2),
         (
             _set(1, "annotations", 0, {"id": 1, "image_id": 9, "category_id": 500}),
-            "instances_train2017.json: 1 objects are of category ids that the file does not list",
+            "instances_train2017.json: 1 object is of category ids that the file does not list",
             2,
             4,
         ),

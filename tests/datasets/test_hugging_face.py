@@ -261,6 +261,27 @@ def test_what_the_hub_cannot_give(
     assert len(str(error.value).splitlines()) == 1
 
 
+@pytest.mark.parametrize("hub", ["", "a/b/c", "../a", "/a/b", "a//b", "a b", "https://x/y"])
+def test_what_is_no_name_of_the_hub(monkeypatch: pytest.MonkeyPatch, hub: str) -> None:
+    library = _Hub({})
+    monkeypatch.setitem(sys.modules, "datasets", library)
+    with pytest.raises(InputError, match="a name of the hub is needed, as hf:org/name"):
+        load_hub(hub)
+    assert library.called == []
+
+
+def test_a_folder_here_is_not_taken_for_the_hub(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    library = _Hub({})
+    monkeypatch.setitem(sys.modules, "datasets", library)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "org" / "name").mkdir(parents=True)
+    with pytest.raises(InputError, match="hf:org/name: there is a folder org/name here"):
+        load_hub("org/name")
+    assert library.called == []
+
+
 def test_the_hub_needs_the_library(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "datasets", None)
     with pytest.raises(InputError, match=r"pip install 'mmpoison\[data\]'"):

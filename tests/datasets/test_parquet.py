@@ -272,3 +272,23 @@ def test_a_manifest_that_does_not_fit_is_refused(write: Write, tmp_path: Path) -
     assert "not a poison manifest" in refusal(tmp_path)
     with pytest.raises(InputError, match="is a poisoned set"):
         next(stream_pairs(tmp_path))
+
+
+def test_a_link_out_of_the_folder_is_refused(write: Write, tmp_path: Path) -> None:
+    outside = write("elsewhere/b.parquet", image=["b.jpg"], caption=["not for this set"])
+    folder = write("set/a.parquet", image=["a.jpg"], caption=["a sheep"]).parent
+    (folder / "b.parquet").symlink_to(outside)
+    (folder / "c.parquet").symlink_to(folder / "a.parquet")
+    with pytest.warns(MmpoisonWarning):
+        pairs = load_pairs(folder)
+    assert set(pairs.captions) == {"a sheep"}
+    assert f"{folder}/b.parquet: leads out of {folder}, it is refused" in pairs.problems
+    (piece,) = stream_pairs(folder)
+    assert set(piece.captions) == {"a sheep"}
+    assert any("leads out of" in line for line in piece.problems)
+    # but what the user names is what the user wants
+    (tmp_path / "mine.parquet").symlink_to(outside)
+    assert list(load_pairs(tmp_path / "mine.parquet").captions) == ["not for this set"]
+    (folder / "a.parquet").unlink()
+    (folder / "c.parquet").unlink()
+    assert "holds no image" in refusal(folder)

@@ -141,7 +141,8 @@ def test_missing_images_are_one_line_and_leave_the_halves(root: Path) -> None:
     assert len(some.problems) == 1
     assert "4 of 12 images are not under" in some.problems[0]
     assert some.problems[0].endswith(
-        ": images/2008_100000.jpg, images/2008_100002.jpg, images/2008_100003.jpg, ..."
+        ": images/2008_100000.jpg, images/2008_100002.jpg, images/2008_100003.jpg, ... "
+        "(the option missing=keep keeps them, and data verify then names each)"
     )
     assert len(some.images) == 8
     assert all(whole[name] == line for name, line in _by_name(some).items())
@@ -180,7 +181,7 @@ def test_the_halves_do_not_hang_on_the_order_of_the_file(root: Path) -> None:
         ({"category": "\ud800", "captions": ["x"]}, "half a surrogate pair"),
         ({"category": "sheep", "captions": [float("nan")]}, "is not text: nan"),
         ({"category": "sheep", "captions": [["x"]]}, "is not text: ['x']"),
-        ({"category": "sheep", "captions": ["\ud800"]}, "is not text: '\\ud800'"),
+        ({"category": "sheep", "captions": ["\ud800"]}, "is not text in UTF-8: '\\ud800'"),
         ({"category": "sheep", "captions": ["  "]}, "a caption of 'images/bad.jpg' is empty"),
     ],
 )

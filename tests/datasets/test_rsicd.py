@@ -76,7 +76,7 @@ def test_without_the_lists_of_classes_names_are_taken(root: Path) -> None:
     labels = [pairs.images.label(index) for index in range(3)]
     assert labels == ["airport", None, "baseballfield"]
     assert len(pairs.problems) == 1
-    assert "the class of 1 images is not known, they have no label" in pairs.problems[0]
+    assert "the class of 1 image is not known, no label is given" in pairs.problems[0]
     assert pairs.problems[0].endswith("00064.jpg")
 
 

@@ -293,3 +293,14 @@ def test_an_archive_of_images_beside_a_table_is_no_shard(write: Write, tmp_path:
     (tmp_path / "photos.tar").unlink()
     write(*sample("0"), name="train-0.tar")
     assert len(load_pairs(tmp_path)) == 1
+
+
+def test_a_link_out_of_the_folder_is_refused(write: Write, tmp_path: Path) -> None:
+    outside = write(*sample("1", "not for this set"), name="elsewhere/00001.tar")
+    folder = write(*sample("0"), name="set/00000.tar").parent
+    (folder / "00001.tar").symlink_to(outside)
+    pairs = with_problems(folder)
+    assert list(pairs.captions) == ["a sheep"]
+    assert list(pairs.problems) == [f"{folder}/00001.tar: leads out of {folder}, it is refused"]
+    (piece,) = stream_pairs(folder)
+    assert list(piece.captions) == ["a sheep"]

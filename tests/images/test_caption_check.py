@@ -32,10 +32,10 @@ def facts(*of_images: list[str], splits: str = "") -> CaptionFacts:
 def test_empty_captions() -> None:
     found = facts(["a sheep"], [".", " \n", "", "...!"], ["羊", "🐑", "7", "."])
     assert found.empty == 5
-    assert found.empty_example == "1.png"
+    assert found.examples == {"empty": "1.png"}
     assert found.captions == 9
     assert found.distinct == 8
-    assert facts(["a sheep"]).empty_example is None
+    assert facts(["a sheep"]).examples == {}
 
 
 def test_markup_and_control_characters() -> None:
@@ -45,6 +45,7 @@ def test_markup_and_control_characters() -> None:
     )
     assert found.html == 4
     assert found.control == 4
+    assert found.examples == {"html": "0.png", "control": "1.png"}
 
 
 def test_repeated_and_shared_captions() -> None:
@@ -52,6 +53,7 @@ def test_repeated_and_shared_captions() -> None:
     assert found.repeated == 2
     assert found.in_train_and_test == 1
     assert found.images_without == 1
+    assert found.examples == {"repeated": "0.png", "images_without": "3.png"}
 
 
 def test_words() -> None:

@@ -70,8 +70,13 @@ def build_table(
     if absent:
         first = [entry.image_id for entry in entries if entry.image_id in absent]
         names = some_names(first)
+        hint = (
+            " (the option missing=keep keeps them, and data verify then names each)"
+            if len(first) > 3
+            else ""
+        )
         builder.problem(
-            f"{what}: {len(first):,} of {len(entries):,} images are not under {root}: {names}"
+            f"{what}: {len(first):,} of {len(entries):,} images are not under {root}: {names}{hint}"
         )
     for entry in entries:
         if entry.image_id not in absent:

@@ -86,7 +86,8 @@ class PairsBuilder:
                 self._captions.append(caption)
                 self._image.append(row)
             else:
-                self.problem(f"{where}: a caption of {image_id!r} is not text: {caption!r:.60}")
+                what = "text in UTF-8" if isinstance(caption, str) else "text"
+                self.problem(f"{where}: a caption of {image_id!r} is not {what}: {caption!r:.60}")
         self._ids.append(image_id)
         self._labels.append(label)
         self._splits.append(split)

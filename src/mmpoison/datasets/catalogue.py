@@ -19,6 +19,9 @@ from mmpoison.registry import Registry, unknown_name
 
 Progress = Callable[[int, int], None]
 
+LOOKED_INTO = 100
+"""So many folders are looked into for data sets that lie side by side."""
+
 
 @dataclass(frozen=True)
 class DataSource:
@@ -60,7 +63,9 @@ class DataSource:
     stream: Callable[..., Iterator[PairDataset]] | None = None
 
 
-DATASETS: Registry[DataSource] = Registry("data set", "mmpoison.datasets")
+DATASETS: Registry[DataSource] = Registry(
+    "data set", "mmpoison.datasets", listed_by="mmpoison data list"
+)
 
 DATA_VARIABLE = "MMPOISON_DATA"
 """The environment variable that names a folder in which data sets lie under their registered names."""
@@ -103,7 +108,8 @@ def load_dataset(
         if "/" in name or "\\" in name:
             raise InputError(f"{name}: no such folder or file")
         raise InputError(
-            f"{name}: no such folder or file, and {unknown_name('data set', name, list(DATASETS))}"
+            f"{name}: no such folder or file, and "
+            f"{unknown_name('data set', name, list(DATASETS), DATASETS.listed_by)}"
         )
     else:
         place = Path(name)
@@ -187,6 +193,8 @@ def recognise(path: Path) -> DataSource:
         if evidence is not None:
             found.append((source.priority, source, evidence))
     best = [entry for entry in found if entry[0] == max(f[0] for f in found)]
+    if not best or best[0][0] == 0:
+        _refuse_several(path)
     if not best:
         known = ", ".join(name for name in DATASETS if DATASETS[name].recognise is not None)
         raise InputError(
@@ -196,6 +204,26 @@ def recognise(path: Path) -> DataSource:
         kinds = " or ".join(f"{source.name} ({evidence})" for _, source, evidence in best)
         raise InputError(f"{path}: could be {kinds}: say which with --format")
     return best[0][1]
+
+
+def _refuse_several(path: Path) -> None:
+    """Refuse a folder in which data sets lie side by side: bare images below it are no classes of one set."""
+    if not path.is_dir():
+        return
+    inside = sorted(f for f in path.iterdir() if f.is_dir() and not f.name.startswith("."))
+    sure = [s for s in DATASETS.values() if s.recognise is not None and s.priority > 1]
+    held = [
+        f"{folder.name} ({source.name})"
+        for folder in inside[:LOOKED_INTO]
+        for source in sure
+        if source.recognise is not None and source.recognise(folder) is not None
+    ]
+    if held:
+        more = ", ..." if len(held) > 3 else ""
+        raise InputError(
+            f"{path}: is no data set itself, but holds {', '.join(held[:3])}{more}: name one of them, or the whole's "
+            "format with --format"
+        )
 
 
 def image_folder(source: DataSource, folder: str | Path) -> Path:

@@ -26,6 +26,7 @@ from mmpoison.datasets.catalogue import DATASETS, DataSource
 from mmpoison.datasets.choices import hash_pick
 from mmpoison.datasets.pairs import PairDataset
 from mmpoison.errors import InputError
+from mmpoison.wording import are
 
 YEARS = (2014, 2017)
 PARTS = ("train", "val")
@@ -234,7 +235,7 @@ def _read_part(
         else:
             strangers.append(caption.image_id)
     del lists
-    _name_strangers(file, "captions", strangers, problem)
+    _name_strangers(file, "caption", strangers, problem)
     first = names[0][2] if names else None
     prefix = image_folder(place, (part.folder, f"images/{part.folder}"), first)
     split = "train" if part.name == "train" else "test"
@@ -267,7 +268,7 @@ def _read_objects(
         else:
             strangers.append(thing.category_id)
     del lists
-    _name_strangers(file, "objects", strangers, problem, of="category")
+    _name_strangers(file, "object", strangers, problem, of="category")
     shared: dict[tuple[str, ...], tuple[str, ...]] = {}
     found: dict[int, tuple[str, tuple[str, ...]]] = {}
     for image_id, things in of_image.items():
@@ -290,7 +291,7 @@ def _name_strangers(
 ) -> None:
     if strangers:
         problem(
-            f"{file.name}: {len(strangers):,} {what} are of {of} ids that the file does not list, "
+            f"{file.name}: {are(len(strangers), what)} of {of} ids that the file does not list, "
             f"the first {strangers[0]}"
         )
 

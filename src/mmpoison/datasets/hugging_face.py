@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import inspect
+import logging
 import os
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import chain
 from pathlib import Path
@@ -20,6 +22,8 @@ from mmpoison.datasets.pairs import PairDataset
 from mmpoison.datasets.pairs_folder import with_manifest
 from mmpoison.errors import InputError
 from mmpoison.files import read_json
+
+_HUB_NAME = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?")
 
 Part = tuple[str, str | None]
 """An Arrow file relative to the root, and the split that it belongs to."""
@@ -169,10 +173,21 @@ def _download(hub: str, config: str | None) -> tuple[Path, list[Part]]:
         raise InputError(
             "data sets of the hub need the datasets library: pip install 'mmpoison[data]'"
         ) from None
+    if not _HUB_NAME.fullmatch(hub):
+        raise InputError(f"hf:{hub}: a name of the hub is needed, as hf:org/name")
+    if Path(hub).exists():
+        # the library would take it for the data set
+        raise InputError(
+            f"hf:{hub}: there is a folder {hub} here: give it without hf: if you mean it"
+        )
     options: dict[str, Any] = {"token": False}
     if "trust_remote_code" in inspect.signature(datasets.load_dataset).parameters:
         # releases before 4 could run code of the data set, some of them unless told not to
         options["trust_remote_code"] = False
+    # it logs each of its own tries to reach the hub; what came of them is said below
+    log = logging.getLogger("huggingface_hub")
+    level = log.level
+    log.setLevel(logging.ERROR)
     try:
         loaded = datasets.load_dataset(hub, config, **options)
     except Exception as error:
@@ -181,6 +196,8 @@ def _download(hub: str, config: str | None) -> tuple[Path, list[Part]]:
         raise InputError(
             f"hf:{hub}: cannot be loaded from the hub ({type(error).__name__}: {line})"
         ) from None
+    finally:
+        log.setLevel(level)
     found: list[tuple[Path, str]] = []
     for split, part in loaded.items():
         if part._indices is not None:

@@ -63,6 +63,9 @@ def load_image_folder(
             if split not in SPLITS:
                 builder.problem(f"{folder}: no split, the others are: left out")
                 continue
+            if _leads_out(folder, root):
+                builder.problem(f"{folder}: leads out of {root}, it is refused")
+                continue
             _add_classes(builder, root, folder, str(split), made)
     else:
         _add_classes(builder, root, root, "train", made)
@@ -104,9 +107,15 @@ def _add_classes(
         if file.is_file() and not _is_known(file.name):
             builder.problem(f"{file}: lies in no class folder")
     for place in _folders(folder):
+        if _leads_out(place, root):
+            builder.problem(f"{place}: leads out of {root}, it is refused")
+            continue
         captions = [caption_of(template, place.name) for template in templates]
         for file in _files(place):
             if _is_known(file.name):
+                continue
+            if file.is_dir():
+                builder.problem(f"{file}: a link to a folder, it is not followed")
                 continue
             if file.suffix.lower() not in EXTENSIONS and not _is_image(file):
                 builder.problem(f"{file}: not an image")
@@ -125,10 +134,16 @@ def _folders(folder: Path) -> list[Path]:
 
 
 def _files(folder: Path) -> Iterator[Path]:
+    """Files of a folder and of those below; a link to a folder is given, not followed."""
     for base, folders, names in os.walk(folder):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in sorted(names):
+        links = [name for name in folders if (Path(base) / name).is_symlink()]
+        for name in sorted([*names, *links]):
             yield Path(base) / name
+
+
+def _leads_out(folder: Path, root: Path) -> bool:
+    return not folder.resolve().is_relative_to(root.resolve())
 
 
 def _is_known(name: str) -> bool:
@@ -151,7 +166,7 @@ def _recognise(path: Path) -> str | None:
     for top in _folders(path):
         places = _folders(top) if split_name(top.name) in SPLITS else [top]
         for place in places:
-            for file in _files(place):
+            for file in () if _leads_out(place, path) else _files(place):
                 if file.suffix.lower() in EXTENSIONS:
                     return file.relative_to(path).as_posix()
     return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -52,10 +53,10 @@ def load_parquet(
         InputError: If there is no such file or nothing in it can be used.
     """
     columns = column_options(image_column, caption_column, label_column, split_column)
-    folder, files = find_files(root)
+    folder, files, refused = find_files(root)
     first = _first_columns(folder, files, columns)
     builder = PairsBuilder(_image_root(folder, images, first))
-    add_entries(_entries(folder, files, builder.root, columns), builder)
+    add_entries(chain(refused, _entries(folder, files, builder.root, columns)), builder)
     return with_manifest(builder.build(str(root)), folder)
 
 
@@ -84,21 +85,26 @@ def stream_parquet(
         InputError: As for `load_parquet`; also for a poisoned set, which is known only as a whole.
     """
     columns = column_options(image_column, caption_column, label_column, split_column)
-    folder, files = find_files(root)
+    folder, files, refused = find_files(root)
     refuse_poisoned(folder)
     first = _first_columns(folder, files, columns)
     base = _image_root(folder, images, first)
-    yield from pieces(_entries(folder, files, base, columns), base, images_at_once)
+    entries = chain(refused, _entries(folder, files, base, columns))
+    yield from pieces(entries, base, images_at_once)
 
 
-def find_files(path: Path, pattern: str = "*.parquet") -> tuple[Path, list[Path]]:
-    """The folder that ids start from, and the files of a kind in it or below, hidden ones left out.
+def find_files(path: Path, pattern: str = "*.parquet") -> tuple[Path, list[Path], list[str]]:
+    """The folder that ids start from, the files of a kind in it or below, and a line for each that is refused.
+
+    Hidden files are left out; a link that leads out of the folder is refused.
 
     Raises:
         InputError: If there are none.
     """
     if path.is_file():
-        return path.parent, [path]
+        # a link that the user names is no surprise; what it leads to is taken where it lies
+        path = path.resolve() if path.is_symlink() else path
+        return path.parent, [path], []
     files = sorted(
         file
         for file in path.rglob(pattern)
@@ -106,7 +112,14 @@ def find_files(path: Path, pattern: str = "*.parquet") -> tuple[Path, list[Path]
     )
     if not files:
         raise InputError(f"{path}: has no {pattern}")
-    return path, files
+    whole = path.resolve()
+    inside, refused = [], []
+    for file in files:
+        if file.resolve().is_relative_to(whole):
+            inside.append(file)
+        else:
+            refused.append(f"{file}: leads out of {path}, it is refused")
+    return path, inside, refused
 
 
 def _image_root(folder: Path, images: str | Path | None, first: TableColumns | None) -> Path:

@@ -12,6 +12,7 @@ from mmpoison.datasets.catalogue import DATASETS, DataSource
 from mmpoison.datasets.pairs import PairDataset
 from mmpoison.errors import InputError
 from mmpoison.files import refuse_special
+from mmpoison.wording import count_of
 
 CAPTIONS_FILE = "dataset_rsicd.json"
 CLASS_FOLDERS = ("txtclasses_rsicd", "txtclasses")
@@ -68,7 +69,7 @@ def load_rsicd(
         entry.image_id = prefix + entry.image_id
     if unknown:
         problems.append(
-            f"{file.name}: the class of {len(unknown):,} images is not known, they have no label (unpack "
+            f"{file.name}: the class of {count_of(len(unknown), 'image')} is not known, no label is given (unpack "
             f"{CLASS_FOLDERS[0]}/): {some_names(unknown)}"
         )
     in_hand = images is not None

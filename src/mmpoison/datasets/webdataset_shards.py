@@ -7,7 +7,7 @@ import re
 import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -51,9 +51,10 @@ def load_webdataset(
     Raises:
         InputError: If there are no shards, or nothing in them can be used.
     """
-    folder, shards = find_files(root, "*.tar")
+    folder, shards, refused = find_files(root, "*.tar")
     builder = PairsBuilder(folder)
-    add_entries(_entries(folder, shards, _Keys(caption_key, label_key, split_key)), builder)
+    keys = _Keys(caption_key, label_key, split_key)
+    add_entries(chain(refused, _entries(folder, shards, keys)), builder)
     return with_manifest(builder.build(str(root)), folder)
 
 
@@ -77,10 +78,10 @@ def stream_webdataset(
     Raises:
         InputError: As for `load_webdataset`; also for a poisoned set, which is known only as a whole.
     """
-    folder, shards = find_files(root, "*.tar")
+    folder, shards, refused = find_files(root, "*.tar")
     refuse_poisoned(folder)
     keys = _Keys(caption_key, label_key, split_key)
-    yield from pieces(_entries(folder, shards, keys), folder, images_at_once)
+    yield from pieces(chain(refused, _entries(folder, shards, keys)), folder, images_at_once)
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import re
 import unicodedata
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -34,7 +35,6 @@ class CaptionFacts:
         distinct: Different texts.
         words: Fewest, median and most words of a caption.
         empty: Captions without a letter, a digit or a symbol, such as "" and ".".
-        empty_example: Image of the first of them, or None.
         too_long: Captions that are longer than CLIP's context for sure: a lower bound, by pieces of text, since one
             piece takes one token or more.
         html: Captions with HTML tags or entities.
@@ -42,19 +42,21 @@ class CaptionFacts:
         repeated: Captions that their image has already.
         images_without: Images that no caption is with.
         in_train_and_test: Different texts that are in both splits, on whatever image.
+        examples: Image of the first caption of each kind that was found: `empty`, `too_long`, `html`, `control`,
+            `repeated`; and the first of `images_without`.
     """
 
     captions: int
     distinct: int
     words: tuple[int, int, int]
     empty: int
-    empty_example: str | None
     too_long: int
     html: int
     control: int
     repeated: int
     images_without: int
     in_train_and_test: int
+    examples: dict[str, str]
 
     def to_json(self) -> dict[str, Any]:
         """Plain values."""
@@ -69,10 +71,14 @@ def check_captions(pairs: PairDataset) -> CaptionFacts:
     times = np.array([len(found) for found in rows.values()], dtype=np.int64)
     words = np.array([len(text.split()) for text in rows], dtype=np.int64)
 
-    def count(test: Any) -> int:
-        return int(times[np.fromiter(map(test, rows), dtype=bool, count=len(rows))].sum())
+    firsts: dict[str, int] = {}
 
-    empty = min((found[0] for text, found in rows.items() if not says_something(text)), default=-1)
+    def count(kind: str, test: Callable[[str], object]) -> int:
+        hits = [found for text, found in rows.items() if test(text)]
+        if hits:
+            firsts[kind] = min(found[0] for found in hits)
+        return sum(map(len, hits))
+
     splits = pairs.split_codes
     train, test = SPLITS.index("train"), SPLITS.index("test")
     both = repeated = 0
@@ -80,22 +86,35 @@ def check_captions(pairs: PairDataset) -> CaptionFacts:
         if len(found) > 1:
             in_splits = splits[found]
             both += bool((in_splits == train).any() and (in_splits == test).any())
-            repeated += len(found) - len(np.unique(pairs.image[found]))
+            seen: set[int] = set()
+            for row in found:
+                image = int(pairs.image[row])
+                if image in seen:
+                    repeated += 1
+                    firsts["repeated"] = min(row, firsts.get("repeated", row))
+                seen.add(image)
     every_word = np.repeat(words, times)
+    without = np.setdiff1d(np.arange(len(pairs.images)), pairs.used_images())
+    counts = {
+        "empty": count("empty", lambda text: not says_something(text)),
+        "too_long": count("too_long", is_too_long),
+        "html": count("html", _HTML.search),
+        "control": count("control", _CONTROL.search),
+    }
+    examples = {kind: str(pairs.images.ids[pairs.image[row]]) for kind, row in firsts.items()}
+    if len(without):
+        examples["images_without"] = str(pairs.images.ids[without[0]])
     return CaptionFacts(
         captions=len(pairs),
         distinct=len(rows),
         words=(
             (int(words.min()), int(np.median(every_word)), int(words.max())) if rows else (0, 0, 0)
         ),
-        empty=count(lambda text: not says_something(text)),
-        empty_example=None if empty < 0 else str(pairs.images.ids[pairs.image[empty]]),
-        too_long=count(is_too_long),
-        html=count(lambda text: _HTML.search(text) is not None),
-        control=count(lambda text: _CONTROL.search(text) is not None),
+        **counts,
         repeated=repeated,
-        images_without=len(pairs.images) - len(pairs.used_images()),
+        images_without=len(without),
         in_train_and_test=both,
+        examples=examples,
     )
 
 

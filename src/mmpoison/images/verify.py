@@ -202,26 +202,35 @@ def _caption_problems(captions: CaptionFacts) -> list[str]:
         return []
     return [
         f"{are(captions.empty, 'caption')} empty (nothing but marks and spaces), "
-        f"the first is with {captions.empty_example}"
+        f"the first is with {captions.examples['empty']}"
     ]
 
 
 def _caption_notes(captions: CaptionFacts) -> list[str]:
     notes = []
-    for count, what in (
+    first = captions.examples.get
+    for kind, count, what in (
         (
+            "too_long",
             captions.too_long,
             f"longer than the {CONTEXT} tokens that CLIP reads, and cut (at least so many: pieces of text were "
             "counted, not tokens)",
         ),
-        (captions.html, "with HTML in them"),
-        (captions.control, "with control characters, or characters that hide or reverse text"),
-        (captions.repeated, "repeated on the same image"),
+        ("html", captions.html, "with HTML in them"),
+        (
+            "control",
+            captions.control,
+            "with control characters, or characters that hide or reverse text",
+        ),
+        ("repeated", captions.repeated, "repeated on the same image"),
     ):
         if count:
-            notes.append(f"{are(count, 'caption')} {what}")
+            notes.append(f"{are(count, 'caption')} {what}, the first: {first(kind)}")
     if captions.images_without:
-        notes.append(f"{are(captions.images_without, 'image')} without a caption")
+        notes.append(
+            f"{are(captions.images_without, 'image')} without a caption, the first: "
+            f"{first('images_without')}"
+        )
     if captions.in_train_and_test:
         notes.append(
             f"{are(captions.in_train_and_test, 'text')} in train and in test, on whatever image"
