@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from mmpoison.errors import InputError
 from mmpoison.images.preparation import Preparation
+from mmpoison.models.clip_blocks import run_blocks, runs_blocks
 
 CLIP_PREPROCESSING: dict[str, Any] = {
     "mean": (0.48145466, 0.4578275, 0.40821073),
@@ -159,7 +160,14 @@ class DualEncoder:
             features: Tensor = visual.trunk(inputs)
             return features
         if self._image_projection is not None:
-            pooled: Tensor = visual._pool(visual.transformer(visual._embeds(inputs)))[0]
+            tokens = visual._embeds(inputs)
+            if not runs_blocks(visual.transformer):
+                pooled: Tensor = visual._pool(visual.transformer(tokens))[0]
+            elif _reads_class_token(visual):
+                first = torch.zeros(len(tokens), dtype=torch.int64, device=tokens.device)
+                pooled = visual.ln_post(run_blocks(visual.transformer, tokens, read=first))
+            else:
+                pooled = visual._pool(run_blocks(visual.transformer, tokens))[0]
             return pooled
         encoded = visual(inputs)
         # CoCa's image encoder gives its tokens too
@@ -305,6 +313,12 @@ def _channels(value: Any) -> Tensor:
     return numbers.expand(3) if numbers.ndim == 0 else numbers.view(3)
 
 
+def _reads_class_token(visual: Any) -> bool:
+    """Whether an image transformer is read off at its first token alone."""
+    whole = visual.attn_pool is not None or visual.final_ln_after_pool
+    return visual.pool_type == "tok" and not whole
+
+
 def _is_causal(tower: Any) -> bool:
     """Whether a text tower is CLIP's: causal, and read off at the end of text."""
     special = getattr(tower, "use_pad_mask", False) or getattr(tower, "cls_emb", None) is not None
@@ -336,6 +350,9 @@ def _causal_text(module: Any, tokens: Tensor) -> Tensor:
     length = tokens.shape[1]
     x = module.token_embedding(tokens) + module.positional_embedding[:length]
     mask = module.attn_mask[:length, :length]
-    x = module.transformer(x.to(module.transformer.get_cast_dtype()), attn_mask=mask)
-    x = module.ln_final(x)
-    return torch.as_tensor(x[torch.arange(len(x), device=x.device), _end_of_text(module, tokens)])
+    x = x.to(module.transformer.get_cast_dtype())
+    end = _end_of_text(module, tokens)
+    if runs_blocks(module.transformer):
+        return torch.as_tensor(module.ln_final(run_blocks(module.transformer, x, mask, end)))
+    x = module.ln_final(module.transformer(x, attn_mask=mask))
+    return torch.as_tensor(x[torch.arange(len(x), device=x.device), end])
