@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -38,7 +39,7 @@ def atomic_folder(target: Path) -> Iterator[Path]:
     """Yield a temporary folder beside `target`; when the block ends well it becomes `target`.
 
     Raises:
-        InputError: If `target` exists and holds something.
+        InputError: If `target` exists and holds something, or the disk is full.
     """
     refuse_occupied(target)
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -51,8 +52,19 @@ def atomic_folder(target: Path) -> Iterator[Path]:
         if target.exists():
             target.rmdir()
         temporary.rename(target)
+    except OSError as error:
+        if disk_is_full(error):
+            raise InputError(
+                f"{error.filename or target}: the disk is full: make room, or choose another disk; nothing was written"
+            ) from None
+        raise
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def disk_is_full(error: OSError) -> bool:
+    """Whether the system refused to write because there is no room, or none left for this user."""
+    return error.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
 def refuse_occupied(target: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import errno
 import io
 import json
 import shutil
@@ -24,6 +25,7 @@ from hypothesis import strategies as st
 
 from mmpoison.attacks import SingleTargetImage, SingleTargetLabel
 from mmpoison.datasets import ImageTable, PairDataset, load_pairs, save_pairs, stream_pairs
+from mmpoison.datasets import convert as module
 from mmpoison.datasets.convert import convert_pairs as convert
 from mmpoison.datasets.image_bytes import NameClash, read_image_bytes
 from mmpoison.datasets.pairs_folder import restore_clean
@@ -477,7 +479,6 @@ def test_files_and_members_in_one_set(mixed: Path, tmp_path: Path) -> None:
 
 def stop_after(shards: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the conversion break when it begins the shard with this number."""
-    from mmpoison.datasets import convert as module
 
     write = module.write_shard  # type: ignore[attr-defined]
 
@@ -505,6 +506,27 @@ def test_it_goes_on_where_it_was(
     assert (done.shards, done.kept_shards, done.images, done.pairs) == (6, 3, 56, 275)
     convert(rich_folder, tmp_path / "once", **options)
     assert snapshot(tmp_path / "out") == snapshot(tmp_path / "once")
+
+
+@pytest.mark.parametrize("finished", [0, 3])
+def test_a_disk_that_fills_up(
+    rich_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, finished: int
+) -> None:
+    options: Any = {"to": "webdataset", "images_per_shard": 10, "workers": 1}
+    write = module.write_shard  # type: ignore[attr-defined]
+
+    def full(to: Any, number: int, *rest: Any) -> Any:
+        if number >= finished:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return write(to, number, *rest)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "write_shard", full)
+        with pytest.raises(InputError, match="out: the disk is full: make room and repeat"):
+            convert(rich_folder, tmp_path / "out", **options)
+    assert not (tmp_path / "out").exists()
+    assert (tmp_path / ".out.convert").exists() == (finished > 0)
+    assert convert(rich_folder, tmp_path / "out", **options).kept_shards == finished
 
 
 def test_what_is_refused_is_not_in_the_way_of_the_next_try(

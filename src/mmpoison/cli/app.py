@@ -13,6 +13,7 @@ from mmpoison._version import __version__
 from mmpoison.cli import data, evaluate, models, poison, report, run, stages
 from mmpoison.cli.console import stderr
 from mmpoison.errors import InputError, MmpoisonWarning, ResultError
+from mmpoison.files import disk_is_full
 from mmpoison.processes import end_processes
 
 INTERRUPTED = 130
@@ -60,7 +61,9 @@ def main() -> None:
         if "NoArgs" in type(error).__name__:  # a group without a verb: its help is the message
             typer.echo(error.format_message())
         else:
-            stderr(f"mmpoison: {error.format_message()} (--help says more)")
+            # typer puts this before the reasons of its own types
+            said = error.format_message().replace("Value error, ", "")
+            stderr(f"mmpoison: {said} (--help says more)")
         sys.exit(2)
     except InputError as error:
         stderr(f"mmpoison: {error}")
@@ -70,7 +73,8 @@ def main() -> None:
         sys.exit(1)
     except OSError as error:
         # a full disk, a folder that may not be written: the system's own words say which
-        stderr(f"mmpoison: {error.strerror or error}: {error.filename or ''}".rstrip(": "))
+        what = "the disk is full: make room" if disk_is_full(error) else error.strerror or error
+        stderr(f"mmpoison: {what}: {error.filename or ''}".rstrip(": "))
         sys.exit(2)
     if code == INTERRUPTED:
         stderr("mmpoison: stopped; the same command goes on where it was")

@@ -45,7 +45,7 @@ from mmpoison.datasets.shard_writers import (
     write_shard,
 )
 from mmpoison.errors import InputError, MmpoisonWarning
-from mmpoison.files import atomic_file, read_json, refuse_occupied, write_json
+from mmpoison.files import atomic_file, disk_is_full, read_json, refuse_occupied, write_json
 
 MAX_IMAGES_IN_SHARD = 10_000
 """img2dataset's keys have four digits for the place in a shard."""
@@ -120,7 +120,7 @@ def convert_pairs(
 
     Raises:
         InputError: If the source cannot be read, `out` holds something, another conversion works on it or was begun
-            with other settings, or an image of a poisoned set cannot be read.
+            with other settings, the disk is full, or an image of a poisoned set cannot be read.
         NameClash: If two images would get one name in a pairs folder, which only images inside containers can.
     """
     target = Path(out)
@@ -144,8 +144,15 @@ def convert_pairs(
         whole, pieces, total = _read(
             source, format, dict(options or {}), labels, keywords, images_per_shard
         )
-        job.run(pieces, total, strict=whole is not None and whole.manifest is not None)
-        job.finish(whole)
+        try:
+            job.run(pieces, total, strict=whole is not None and whole.manifest is not None)
+            job.finish(whole)
+        except OSError as error:
+            if disk_is_full(error):
+                raise InputError(
+                    f"{target}: the disk is full: make room and repeat the command; finished shards are kept"
+                ) from None
+            raise
         if target.exists():
             target.rmdir()
         (work / "data").rename(target)

@@ -6,7 +6,6 @@ a file is never out of date: other images, or a changed one, have another name.
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
 import os
@@ -27,7 +26,7 @@ from mmpoison.datasets.cache import cache_folder
 from mmpoison.datasets.containers import split_container
 from mmpoison.datasets.pairs import IntArray, PairDataset
 from mmpoison.errors import InputError
-from mmpoison.files import write_json
+from mmpoison.files import disk_is_full, write_json
 from mmpoison.images.decode import TRANSFORM, BrokenImage, read_image, try_decode_images
 from mmpoison.images.preparation import Pixels, Preparation
 from mmpoison.images.sources import image_stat
@@ -253,7 +252,7 @@ def _make(
             states = _states(folder, len(ids), size)
             assert states is not None
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        if disk_is_full(error):
             raise InputError(
                 f"{folder.parent}: the disk is full ({_gigabytes(len(ids) * _row_bytes(size))} are needed for the "
                 "decoded images): free some, or set MMPOISON_CACHE to a folder on another disk; what is decoded is kept"
