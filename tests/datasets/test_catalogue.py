@@ -40,6 +40,19 @@ def test_a_folder_of_two_formats_says_so(write_lines: Callable[..., Path]) -> No
     assert len(load_pairs(folder, format="pairs-folder")) == 2
 
 
+def test_a_folder_with_the_name_of_a_set(
+    write_lines: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = write_lines(LINE, name="coco")
+    monkeypatch.chdir(folder.parent)
+    monkeypatch.delenv("MMPOISON_DATA", raising=False)
+    with pytest.raises(
+        InputError, match=r"'coco' needs the folder .*; the folder here is \./coco:"
+    ):
+        load_dataset("coco")
+    assert len(load_dataset("./coco")) == 2
+
+
 def test_data_sets_side_by_side_are_no_classes(
     write_lines: Callable[..., Path], tmp_path: Path
 ) -> None:
@@ -87,6 +100,26 @@ def test_a_named_set_is_found_under_the_data_folder(
     (tmp_path / "coco").mkdir()
     assert find_root(DATASETS["coco"]) == find_root(DATASETS["coco-m"]) == tmp_path / "coco"
     assert find_root(DATASETS["openmoji"]) is None
+
+
+def test_a_named_set_may_be_a_pairs_folder(
+    write_lines: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = write_lines(LINE, name="pascal_sentences")
+    assert list(load_dataset("pascal-sentences", folder).captions) == LINE["captions"]
+    monkeypatch.setenv("MMPOISON_DATA", str(folder.parent))
+    assert find_root(DATASETS["pascal-sentences"]) == folder
+    assert len(load_dataset("pascal-sentences")) == 2
+    with pytest.raises(InputError, match="'pairs-folder' has no option 'missing'"):
+        load_dataset("pascal-sentences", options={"missing": "keep"})
+    # derived sets are made from the annotations
+    with pytest.raises(InputError, match="coco"):
+        load_dataset("coco-paper", folder)
+    # the authors' own files come first
+    (folder / "pascal_sentences.json").write_text(
+        '{"b.jpg": {"category": "cow", "captions": ["x"]}}'
+    )
+    assert list(load_dataset("pascal-sentences").captions) == ["x"]
 
 
 @pytest.mark.parametrize("at_once", [1, 7, 1000])

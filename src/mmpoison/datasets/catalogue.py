@@ -84,7 +84,7 @@ def load_dataset(
     Args:
         name: A registered name, a path whose format is recognised, or `hf:ORG/NAME` of Hugging Face's hub.
         root: Folder of the user's that holds the data, where the data set needs one (`$MMPOISON_DATA/NAME` where that
-            exists); for a pairs folder the folder of its images.
+            exists): as its authors publish it, or converted to a pairs folder. For a path the folder of its images.
         seed: Seed of the run, for data that are made or split by it.
         options: Options of the data set.
         format: The format of a path, instead of recognising it.
@@ -96,10 +96,13 @@ def load_dataset(
         source = DATASETS[name]
         place = find_root(source) if root is None else Path(root)
         if source.needs_root and place is None:
+            here = f"; the folder here is ./{name}" if Path(name).exists() else ""
             raise InputError(
-                f"data set {name!r} needs the folder that holds it (--data-root DIR, or ${DATA_VARIABLE}/{name}): "
-                f"{source.where_from}"
+                f"data set {name!r} needs the folder that holds it (--data-root DIR, or ${DATA_VARIABLE}/{name})"
+                f"{here}: {source.where_from}"
             )
+        if place is not None and _is_converted(source, place):
+            source = DATASETS["pairs-folder"]
     elif format is None and name.startswith("hf:"):
         from mmpoison.datasets.hugging_face import load_by_name
 
@@ -242,12 +245,24 @@ def image_folder(source: DataSource, folder: str | Path) -> Path:
 
 
 def find_root(source: DataSource) -> Path | None:
-    """Where a named data set lies on this machine: `$MMPOISON_DATA/NAME` or its home there, or None."""
+    """Where a named data set lies on this machine: `$MMPOISON_DATA/NAME` or its home there, or None.
+
+    `pascal_sentences` will do for `pascal-sentences`.
+    """
     base = os.environ.get(DATA_VARIABLE)
     if not base or not source.needs_root:
         return None
-    place = Path(base) / (source.home or source.name)
-    return place if place.exists() else None
+    name = source.home or source.name
+    places = [Path(base) / spelled for spelled in (name, name.replace("-", "_"))]
+    return next((place for place in places if place.exists()), None)
+
+
+def _is_converted(source: DataSource, place: Path) -> bool:
+    """Whether a published set lies there as the pairs folder that `data convert` makes of it."""
+    own = DATASETS["pairs-folder"].recognise
+    if source.recognise is None or not source.terms or own is None:
+        return False
+    return own(place) is not None and source.recognise(place) is None
 
 
 def _load(
