@@ -134,6 +134,15 @@ def test_pieces_of_any_size_are_the_whole(
     assert labels == [squares.images.label(i) for i in range(len(squares.images))]
 
 
+def test_what_was_left_out_is_in_one_piece(tmp_path: Path) -> None:
+    rows = "".join(f"{number}.jpg,a sheep\n" for number in range(5))
+    (tmp_path / "pairs.csv").write_text(f"image,caption\n{rows}../up.jpg,x\n")
+    with pytest.warns(MmpoisonWarning, match="left out: "):
+        pieces = list(stream_pairs(tmp_path, images_at_once=2))
+    assert [len(piece.images) for piece in pieces] == [2, 2, 1]
+    assert [len(piece.problems) for piece in pieces] == [1, 0, 0]
+
+
 def test_a_piece_keeps_split_label_and_poison(squares: PairDataset) -> None:
     poisoned = SingleTargetLabel("sheep2aeroplane", samples=2).poison(squares)
     code = {poisoned.images.class_code(name) for name in ("sheep", "aeroplane")}

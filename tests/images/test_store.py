@@ -259,6 +259,12 @@ def test_or_are_dropped_by_name(broken: Path, cache: Path, in_memory: int) -> No
         np.testing.assert_array_equal(row, read_image(broken, f"{number:02d}.png", SIZE))
 
 
+def test_what_to_do_with_broken_images_is_spelled_right(broken: Path, cache: Path) -> None:
+    wrong: Any = "rais"
+    with pytest.raises(InputError, match="broken='rais': is none of raise, drop"):
+        PixelStore.decode(table(broken), SIZE, broken=wrong, cache=cache)
+
+
 def test_what_is_broken_is_remembered(broken: Path, cache: Path, decoded: list[str]) -> None:
     first = keep(broken, cache, broken="drop")
     decoded.clear()

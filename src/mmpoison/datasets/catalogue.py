@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -178,7 +178,9 @@ def stream_pairs(
         return
     pairs = _load(source, place, 0, options)
     for start in range(0, len(pairs.images), images_at_once):
-        yield pairs.piece(np.arange(start, min(start + images_at_once, len(pairs.images))))
+        piece = pairs.piece(np.arange(start, min(start + images_at_once, len(pairs.images))))
+        # what was left out of the whole is told once
+        yield piece if start == 0 else replace(piece, problems=())
 
 
 def recognise(path: Path) -> DataSource:

@@ -102,6 +102,8 @@ class PixelStore:
         Raises:
             InputError: If images cannot be read (their number, and the first by name), or the disk is too small.
         """
+        if broken not in ("raise", "drop"):
+            raise InputError(f"broken={broken!r}: is none of raise, drop")
         preparation = Preparation.of(preparation)
         wanted = np.arange(len(pairs.images), dtype=np.int32) if indices is None else indices
         position = np.full(len(pairs.images), -1, dtype=np.int32)
