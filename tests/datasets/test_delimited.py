@@ -268,3 +268,22 @@ def test_any_bytes_are_read_or_refused_in_one_line(tmp_path: Path, raw: bytes) -
     pairs = load_delimited(file)
     assert pairs.images.ids[0] == "1.jpg"
     "".join([*pairs.captions, *pairs.images.ids]).encode()
+
+
+def test_several_tables_beside_images_are_no_image_folder(tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images" / "1.jpg").write_bytes(b"x")
+    for name in ("train.csv", "val.csv"):
+        (tmp_path / name).write_text("image,caption\nimages/1.jpg,a sheep\n")
+    with pytest.raises(
+        InputError, match=r"it has train\.csv, val\.csv: name the file, or another --format"
+    ):
+        load_pairs(tmp_path)
+    assert list(load_pairs(tmp_path / "val.csv").captions) == ["a sheep"]
+
+
+def test_a_packed_table_that_is_cut_at_once(tmp_path: Path) -> None:
+    packed = gzip.compress(b"image,caption\n1.jpg,a sheep\n")
+    (tmp_path / "x.csv.gz").write_bytes(packed[:20])
+    with pytest.raises(InputError, match=r"x\.csv\.gz: broken after line 0"):
+        load_pairs(tmp_path / "x.csv.gz")

@@ -76,7 +76,9 @@ def _find(path: Path) -> Path:
     files = _tables(path)
     if len(files) != 1:
         names = ", ".join(file.name for file in files[:5]) or "none"
-        raise InputError(f"{path}: one .csv or .tsv file is needed, it has {names}: name the file")
+        raise InputError(
+            f"{path}: one .csv or .tsv file is needed, it has {names}: name the file, or another --format"
+        )
     return files[0]
 
 
@@ -192,7 +194,7 @@ def _entries(
     try:
         head = next(lines)
     except StopIteration:
-        raise InputError(f"{file}: is empty") from None
+        raise InputError(problems[-1] if problems else f"{file}: is empty") from None
     if not is_text(head) or "\x00" in head:
         raise InputError(f"{file}: its first line is not text in UTF-8")
     separator = _separator(head, file, wanted) if separator is None else _unescape(separator)
@@ -287,7 +289,8 @@ def _recognise(path: Path) -> str | None:
     if path.is_file():
         return path.name if path.name.lower().endswith(ENDINGS) else None
     files = _tables(path)
-    return files[0].name if len(files) == 1 else None
+    # several are recognised too: loading says that one of them is needed
+    return files[0].name if files else None
 
 
 DATASETS.register("csv")(
