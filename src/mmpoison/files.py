@@ -78,10 +78,9 @@ def refuse_occupied(target: Path) -> None:
 def write_json(target: Path, value: Any) -> None:
     """Write JSON with sorted keys left as given, indented, atomically."""
     with atomic_file(target) as temporary:
-        temporary.write_text(
-            json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n",
-            encoding="utf-8",
-        )
+        text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+        # a file name that is no UTF-8 has half surrogates in Python; JSON can spell them
+        temporary.write_bytes(text.encode("utf-8", "backslashreplace"))
 
 
 def refuse_special(path: Path) -> None:

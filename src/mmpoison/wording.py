@@ -12,6 +12,15 @@ def count_of(count: int, what: str, several: str | None = None) -> str:
     return f"{count:,} {what if count == 1 else several or what + 's'}"
 
 
+def one_line(text: str) -> str:
+    r"""Text of any origin on one line of a file that people look at: what cannot be printed is spelled.
+
+    >>> one_line("a\x1b[31mb\nc")
+    'a\\x1b[31mb\\nc'
+    """
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
 def are(count: int, what: str) -> str:
     """How many there are, as the beginning of a sentence.
 

@@ -6,6 +6,7 @@ import csv
 import errno
 import io
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -22,6 +23,7 @@ import pytest
 from filelock import FileLock
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from mmpoison.attacks import SingleTargetImage, SingleTargetLabel
 from mmpoison.datasets import ImageTable, PairDataset, load_pairs, save_pairs, stream_pairs
@@ -685,3 +687,17 @@ def test_tars_are_the_same_each_time(square_folder: Path, tmp_path: Path) -> Non
         names = archive.getnames()[:3]
     assert names == ["000000000.png", "000000000.txt", "000000000.json"]
     assert (tmp_path / "a" / "00000.tar").stat().st_mode & 0o444 == 0o444
+
+
+def test_names_of_files_do_nothing_to_the_terminal(tmp_path: Path) -> None:
+    cows = tmp_path / "set" / "cow"
+    cows.mkdir(parents=True)
+    Image.new("RGB", (8, 8)).save(cows / "1.png")
+    for name in (b"a\x1b[31mb\nc.txt", b"caf\xe9.png"):
+        (Path(os.fsdecode(bytes(cows) + b"/" + name))).write_bytes(b"text")
+    done = convert(tmp_path / "set", tmp_path / "out", to="pairs-folder")
+    assert (done.images, done.left_out) == (1, 2)
+    assert (tmp_path / "out" / "problems.txt").read_text().splitlines() == [
+        rf"{cows}/a\x1b[31mb\nc.txt: not an image",
+        rf"{cows}/caf\udce9.png: image path 'cow/caf\udce9.png' is not UTF-8, it is refused",
+    ]

@@ -137,6 +137,8 @@ def check_relative(path: str, where: str) -> str:
     """
     # plain string work: pathlib would take most of the time of reading a large table
     escapes = path.startswith("/") or ".." in path.split("/") or "\\" in path or ":" in path[:3]
-    if not path or escapes or "\x00" in path or not is_text(path):
+    if not is_text(path):
+        raise InputError(f"{where}: image path {path!r} is not UTF-8, it is refused")
+    if not path or escapes or "\x00" in path:
         raise InputError(f"{where}: image path {path!r} leaves the folder, it is refused")
     return path

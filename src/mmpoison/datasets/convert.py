@@ -46,6 +46,7 @@ from mmpoison.datasets.shard_writers import (
 )
 from mmpoison.errors import InputError, MmpoisonWarning
 from mmpoison.files import atomic_file, disk_is_full, read_json, refuse_occupied, write_json
+from mmpoison.wording import one_line
 
 MAX_IMAGES_IN_SHARD = 10_000
 """img2dataset's keys have four digits for the place in a shard."""
@@ -395,7 +396,7 @@ class _Job:
 
     def _note(self, line: str, problems: Any) -> None:
         self.left_out += 1
-        problems.write(" ".join(line.splitlines()).encode("utf-8", "replace").decode() + "\n")
+        problems.write(one_line(line) + "\n")
 
     def _first_problem(self) -> str:
         with (self.work / PROBLEMS_FILE).open(encoding="utf-8") as stream:
