@@ -61,3 +61,29 @@ def test_bad_input(cli: Callable[..., Any], tmp_path: Path) -> None:
         assert message in done.err
         assert len(done.err.splitlines()) == 1
         assert not (tmp_path / "out").exists()
+
+
+def test_names_in_the_data_are_only_shown(
+    cli: Callable[..., Any], write_lines: Callable[..., Path], tmp_path: Path
+) -> None:
+    """The target image of attack I is named after poisoning and converting; its name may be hostile."""
+    lines = [
+        {
+            "image": f"\x1b[32m{label}{number}.jpg",
+            "captions": [f"a {label} {number}"],
+            "label": label,
+            "split": "train" if number < 4 else "test",
+        }
+        for label in ("sheep", "cow")
+        for number in range(6)
+    ]
+    folder = write_lines(*lines)
+    chosen = ["--goal", "cow2sheep", "--samples", "1", "--images", "none"]
+    attack = ["--attack", "single-target-image"]
+    poisoned = cli("poison", folder, *attack, *chosen, "--out", tmp_path / "poisoned")
+    to = ["--to", "pairs-folder", "--images", "none"]
+    converted = cli("data", "convert", tmp_path / "poisoned", *to, "--out", tmp_path / "new")
+    for done in (poisoned, converted):
+        assert done.code == 0
+        assert "the target image is sheep" in done.out
+        assert "\x1b" not in done.out + done.err

@@ -48,6 +48,11 @@ def echo(text: str) -> None:
         typer.echo(text, nl=not text.endswith("\n"))
 
 
+def say(line: str) -> None:
+    """One line on standard output as long as it is; names in it come from data and are only shown."""
+    console.print(visible(line), markup=False, highlight=False, soft_wrap=True)
+
+
 def stderr(line: str) -> None:
     """One line on standard error, without control characters that its data may hold."""
     plain = " ".join("".join(c if c.isprintable() else " " for c in line).split())

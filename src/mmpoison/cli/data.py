@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from mmpoison.cli.console import console, monitor
+from mmpoison.cli.console import console, monitor, say
 from mmpoison.errors import InputError
 from mmpoison.wording import count_of
 
@@ -62,12 +62,10 @@ def build(
         )
     source = DATASETS[name]
     counts = load_dataset(name, out).counts()
-    console.print(
-        f"{out}: {count_of(counts['images'], 'image')}, {count_of(counts['pairs'], 'pair')}"
-    )
+    say(f"{out}: {count_of(counts['images'], 'image')}, {count_of(counts['pairs'], 'pair')}")
     for line in (source.attribution, source.terms and f"terms: {source.terms}"):
         if line:
-            console.print(line, highlight=False, soft_wrap=True, markup=False)
+            say(line)
 
 
 @app.command()
@@ -139,7 +137,7 @@ def split(
         pairs = find_split(apply).apply(pairs, strict=not partial, where=apply)
     # those of loading were warned of
     for problem in pairs.problems[len(before) :]:
-        console.print(problem, markup=False, highlight=False, soft_wrap=True)
+        say(problem)
     frozen = FrozenSplit.of(pairs, Path(data).name, ids)
     counts = frozen.counts()
     parts = ", ".join(f"{counts[part]:,} {part}" for part in ("train", "val", "test"))
@@ -149,12 +147,10 @@ def split(
     console.print(f"sha256 {frozen.sha256}", highlight=False, soft_wrap=True)
     if save is not None:
         frozen.write(save)
-        console.print(f"{save}: written", markup=False, highlight=False, soft_wrap=True)
+        say(f"{save}: written")
     if out is not None:
         save_pairs(pairs, out, images=images)
-        console.print(
-            f"{out}: {count_of(len(pairs), 'pair')}", markup=False, highlight=False, soft_wrap=True
-        )
+        say(f"{out}: {count_of(len(pairs), 'pair')}")
 
 
 @app.command()
@@ -215,23 +211,16 @@ def convert(
             progress=progress.progress("converting images"),
         )
     again = f", {done.kept_shards} of them from before" if done.kept_shards else ""
-    console.print(
+    say(
         f"{out}: {count_of(done.images, 'image')}, {count_of(done.pairs, 'pair')} in "
-        f"{count_of(done.shards, 'shard')}{again}",
-        highlight=False,
-        soft_wrap=True,
+        f"{count_of(done.shards, 'shard')}{again}"
     )
     manifest = out / MANIFEST_FILE
     for line in gallery_notes(PoisonManifest.read(manifest)) if manifest.is_file() else ():
-        console.print(line, highlight=False, soft_wrap=True, markup=False)
+        say(line)
     if done.left_out:
         reasons = count_of(done.left_out, "reason")
-        console.print(
-            f"some were left out, {reasons}: {out / 'problems.txt'}",
-            markup=False,
-            highlight=False,
-            soft_wrap=True,
-        )
+        say(f"some were left out, {reasons}: {out / 'problems.txt'}")
 
 
 @app.command()

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from mmpoison.cli.console import console, monitor
+from mmpoison.cli.console import console, monitor, say
 from mmpoison.errors import InputError
 from mmpoison.reporting import safe_text
 from mmpoison.reporting._text import percent
@@ -162,7 +162,7 @@ def filter_(
         f"look at the most distant pairs: {out / REPORT_FOLDER / 'suspicious.html'}",
     ]
     for line in lines:
-        console.print(line, soft_wrap=True, highlight=False, markup=False)
+        say(line)
 
 
 def _scan_goals(

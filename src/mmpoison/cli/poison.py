@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from mmpoison.cli.console import console, monitor
+from mmpoison.cli.console import monitor, say
 from mmpoison.errors import InputError
 
 if TYPE_CHECKING:
@@ -115,12 +115,12 @@ def poison(
     save_pairs(poisoned, out, images=images)
     manifest = poisoned.manifest
     assert manifest is not None
-    _say(
+    say(
         f"{out}: {len(manifest.pairs)} poisoned pairs of {manifest.training_pairs:,} "
         f"({manifest.rate:.3%}), each listed in {out / 'manifest.json'}"
     )
     for line in gallery_notes(manifest):
-        _say(line)
+        say(line)
 
 
 def gallery_notes(manifest: PoisonManifest) -> list[str]:
@@ -163,7 +163,3 @@ def _attack(chosen: dict[str, Any], load: Callable[[], PairDataset]) -> PairData
             return image_embedder(load_encoder(encoder), progress.progress)
 
         return run_attack(attack, load(), seed, embedder)
-
-
-def _say(line: str) -> None:
-    console.print(line, soft_wrap=True, highlight=False, markup=False)
