@@ -55,7 +55,7 @@ def main() -> None:
         # so that decoding is part of what is measured, every time
         os.environ["MMPOISON_CACHE"] = str(Path(name) / "cache")
         pairs = (
-            _photos(Path(name) / "photos", options)
+            made_up_photos(Path(name) / "photos", options.images)
             if options.data is None
             else _first_images(load_pairs(options.data), options.images)
         )
@@ -108,12 +108,12 @@ def _options() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _photos(folder: Path, options: argparse.Namespace) -> PairDataset:
+def made_up_photos(folder: Path, images: int) -> PairDataset:
     """Blurred noise as JPEGs of 640 x 480, five captions of 8 to 20 words each."""
     folder.mkdir()
     generator = np.random.default_rng(0)
     names, captions = [], []
-    for index in range(options.images):
+    for index in range(images):
         small = generator.integers(0, 256, (48, 64, 3), dtype=np.uint8)
         photo = Image.fromarray(small).resize((640, 480)).filter(ImageFilter.GaussianBlur(2))
         names.append(f"{index:06}.jpg")

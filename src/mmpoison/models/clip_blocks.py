@@ -63,7 +63,6 @@ def run_blocks(
         Tokens, shape `(n, l, w)`, or those that are read, shape `(n, w)`.
     """
     blocks: Any = transformer.resblocks
-    mask = None if mask is None else mask.to(_compute_type(x))
     if read is None:
         for block in blocks:
             x = _mlp(block, x + block.ls_1(_attention(block.attn, block.ln_1(x), mask)))
@@ -81,7 +80,8 @@ def _attention(attention: Any, x: Tensor, mask: Tensor | None) -> Tensor:
     heads = attention.num_heads
     packed = F.linear(x, attention.in_proj_weight, attention.in_proj_bias)
     q, k, v = packed.view(n, length, 3, heads, width // heads).permute(2, 0, 3, 1, 4).unbind(0)
-    attended = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+    seen = None if mask is None else mask.to(q.dtype)
+    attended = F.scaled_dot_product_attention(q, k, v, attn_mask=seen)
     return _project(attention, attended.transpose(1, 2).reshape(n, length, width))
 
 
@@ -96,7 +96,7 @@ def _attention_of_one(
     q = F.linear(x[rows, read], weight_q, bias_q).view(n, 1, heads, size).transpose(1, 2)
     packed = F.linear(x, weight_kv, bias_kv)
     k, v = packed.view(n, length, 2, heads, size).permute(2, 0, 3, 1, 4).unbind(0)
-    seen = None if mask is None else mask[read][:, None, None]
+    seen = None if mask is None else mask[read][:, None, None].to(q.dtype)
     attended = F.scaled_dot_product_attention(q, k, v, attn_mask=seen)
     return _project(attention, attended.reshape(n, width))
 
@@ -113,12 +113,6 @@ def _mlp(block: Any, x: Tensor) -> Tensor:
     quick = type(mlp.gelu) is QuickGELU
     hidden = _QuickGelu.apply(hidden) if quick else mlp.gelu(hidden)  # type: ignore[no-untyped-call]
     return torch.as_tensor(x + block.ls_2(mlp.c_proj(hidden)))
-
-
-def _compute_type(x: Tensor) -> torch.dtype:
-    """What linear layers give in this context."""
-    device = x.device.type
-    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
 
 
 def _plain(block: Any) -> bool:
