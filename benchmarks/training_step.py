@@ -17,7 +17,8 @@ and the same number format, the median over the rounds. FLOPs are those of the m
 of forward and backward pass, two for each multiply-add, counted by `torch.utils.flop_counter` on the operations that
 our step really runs: nothing else of it counts, neither elementwise work nor the optimiser. `data_overhead` is the
 share of time by which the step is longer with the image store than with the same tensors at hand in memory.
-`ratio_vs_open_clip_blocks` is what `clip_blocks` gains.
+`ratio_vs_open_clip_blocks` is what `clip_blocks` gains. Each `cpu_` figure is the same of processor time over all
+threads, which others on the machine do not blur as much: with `OMP_NUM_THREADS=1` no thread waits for another.
 
 `--memory` measures the peak memory of a large batch in chunks and of a batch as large as a chunk, each in its own
 process. `--reference-repo` and `--open-clip` take checkouts of the released code and of open_clip and run the training
@@ -32,12 +33,12 @@ import os
 import platform
 import tempfile
 import time
-from collections.abc import Callable
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from embedding import made_up_photos
@@ -54,6 +55,9 @@ from mmpoison.training.plan import Plan
 from mmpoison.training.precision import FORMATS, autocast
 
 SEED = 0
+
+Seconds = npt.NDArray[np.float64]
+"""Wall time and processor time of all threads, shape `(2,)`."""
 
 
 def main() -> None:
@@ -123,54 +127,51 @@ def _measure(pairs: PairDataset, options: argparse.Namespace) -> dict[str, Any]:
     flops = [count_flops(encoder, inputs, *batch) for batch in batches]
     at_hand = _AtHand(inputs, batches)
     reference = _Reference(encoder, inputs, batches)
-    rates: list[float] = []
-    times: dict[str, list[float]] = {
-        "ours": [],
-        "at_hand": [],
-        "open_clip_blocks": [],
-        "reference": [],
+    times: dict[str, list[Seconds]] = {
+        key: [] for key in ("ours", "at_hand", "open_clip_blocks", "reference", "matmul")
     }
-    fractions: list[float] = []
 
-    def ours(what: PixelInputs, blocks: bool = True) -> list[float]:
+    def ours(what: PixelInputs, blocks: bool = True) -> Seconds:
         with contextlib.nullcontext() if blocks else _open_clip_blocks(encoder):
             return _step_seconds(encoder, pairs, what, settings)
 
     reference.step()  # the first step makes the moments
-    for _ in range(options.rounds):
-        before = _matmul_rate(options.matmul, precision, encoder.device)
-        seconds = ours(inputs)
-        after = _matmul_rate(options.matmul, precision, encoder.device)
-        rates.append(max(before, after))
-        fractions.append(sum(flops[1:]) / sum(seconds) / rates[-1])
-        times["ours"].append(sum(seconds) / len(seconds))
-        times["at_hand"].append(_mean(ours(at_hand)))
-        times["open_clip_blocks"].append(_mean(ours(inputs, blocks=False)))
+    for number in range(options.rounds):
+        before = _matmul_seconds(options.matmul, precision, encoder.device)
+        times["ours"].append(ours(inputs))
+        after = _matmul_seconds(options.matmul, precision, encoder.device)
+        times["matmul"].append(np.minimum(before, after))
+        times["at_hand"].append(ours(at_hand))
+        times["open_clip_blocks"].append(ours(inputs, blocks=False))
         times["reference"].append(reference.step())
-
-    def ratio(over: str) -> list[float]:
-        return [a / b for a, b in zip(times[over], times["ours"], strict=True)]
-
-    overhead = [1 / value - 1 for value in ratio("at_hand")]
-    return {
+        told = {key: [round(float(x), 3) for x in values[-1]] for key, values in times.items()}
+        print(f"round {number + 1}: wall and processor seconds {told}", flush=True)
+    seconds = {key: np.array(values) for key, values in times.items()}
+    step_flops, matmul_flops = float(np.mean(flops[1:])), 2 * options.matmul**3
+    found: dict[str, Any] = {
         "model": options.model,
         "device": str(encoder.device),
         "precision": precision,
         "batch": options.batch,
         "tokens": [_tokens(inputs, texts) for _, texts in batches[1:]],
-        "gflop": round(_mean(flops[1:]) / 1e9, 1),
-        "matmul_gflop_per_second": round(median(rates) / 1e9, 1),
-        **{f"seconds_{key}": round(median(value), 3) for key, value in times.items()},
-        "pairs_per_second": round(options.batch / median(times["ours"]), 2),
-        "ratio_vs_reference_step": round(median(ratio("reference")), 3),
-        "ratio_vs_open_clip_blocks": round(median(ratio("open_clip_blocks")), 3),
-        "fraction_of_matmul_rate": round(median(fractions), 3),
-        "data_overhead": round(median(overhead), 4),
-        "rounds": {
-            **{key: [round(value, 3) for value in values] for key, values in times.items()},
-            "fraction": [round(value, 3) for value in fractions],
-        },
+        "gflop": round(step_flops / 1e9, 1),
     }
+    for column, prefix in enumerate(("", "cpu_")):
+        of = {key: values[:, column] for key, values in seconds.items()}
+        rate = matmul_flops / of["matmul"]
+        found |= {
+            f"{prefix}seconds": round(median(of["ours"]), 3),
+            f"{prefix}seconds_reference": round(median(of["reference"]), 3),
+            f"{prefix}matmul_gflop_per_second": round(median(rate) / 1e9, 1),
+            f"{prefix}ratio_vs_reference_step": round(median(of["reference"] / of["ours"]), 3),
+            f"{prefix}ratio_vs_open_clip_blocks": round(
+                median(of["open_clip_blocks"] / of["ours"]), 3
+            ),
+            f"{prefix}fraction_of_matmul_rate": round(median(step_flops / of["ours"] / rate), 3),
+            f"{prefix}data_overhead": round(median(of["ours"] / of["at_hand"] - 1), 4),
+        }
+    rounds = {key: values.round(3).tolist() for key, values in seconds.items()}
+    return {**found, "rounds_wall_and_cpu": rounds}
 
 
 # -- ours --------------------------------------------------------------------------------------------------------------
@@ -178,17 +179,18 @@ def _measure(pairs: PairDataset, options: argparse.Namespace) -> dict[str, Any]:
 
 def _step_seconds(
     encoder: DualEncoder, pairs: PairDataset, inputs: PixelInputs, settings: TrainingSettings
-) -> list[float]:
-    """Seconds of each step of a fine-tune but the first, which makes the moments."""
-    ends: list[float] = []
-
-    def on_step(*_: Any) -> None:
-        if encoder.device.type == "cuda":
-            torch.cuda.synchronize()
-        ends.append(time.perf_counter())
-
-    finetune(encoder, pairs, inputs, settings, seed=SEED, on_step=on_step)
-    return [float(seconds) for seconds in np.diff(ends)]
+) -> Seconds:
+    """Mean seconds of the steps of a fine-tune but the first, which makes the moments."""
+    ends: list[Seconds] = []
+    finetune(
+        encoder,
+        pairs,
+        inputs,
+        settings,
+        seed=SEED,
+        on_step=lambda *_: ends.append(_now(encoder.device)),
+    )
+    return np.asarray(np.diff(ends, axis=0).mean(axis=0))
 
 
 class _AtHand(PixelInputs):
@@ -266,9 +268,9 @@ class _Reference:
             eps=1e-6,
         )
 
-    def step(self) -> float:
+    def step(self) -> Seconds:
         """Seconds of one step."""
-        begun = time.perf_counter()
+        begun = _now(self.images.device)
         self.optimizer.zero_grad()
         image = F.normalize(self.module.encode_image(self.images), dim=-1)
         text = F.normalize(self.module.encode_text(self.tokens), dim=-1)
@@ -280,30 +282,26 @@ class _Reference:
         torch.autograd.backward(loss)
         self.optimizer.step()
         float(loss.detach())
-        if image.device.type == "cuda":
-            torch.cuda.synchronize()
-        return time.perf_counter() - begun
+        return _now(self.images.device) - begun
 
 
-def _matmul_rate(side: int, precision: str, device: torch.device) -> float:
-    """FLOPs a second of multiplying two large square matrices, the best of three."""
+def _matmul_seconds(side: int, precision: str, device: torch.device) -> Seconds:
+    """Seconds of multiplying two large square matrices, the best of three."""
     kind = FORMATS.get(precision, torch.float32)
     a, b = (torch.randn(side, side, device=device).to(kind) for _ in range(2))
-    return 2 * side**3 / min(_seconds(lambda: a @ b, device) for _ in range(3))
+    taken = []
+    for _ in range(3):
+        begun = _now(device)
+        a @ b
+        taken.append(_now(device) - begun)
+    return np.asarray(np.min(taken, axis=0))
 
 
-def _seconds(run: Callable[[], Any], device: torch.device) -> float:
+def _now(device: torch.device) -> Seconds:
+    """Wall and processor time, when all is done that was asked of the device."""
     if device.type == "cuda":
         torch.cuda.synchronize()
-    begun = time.perf_counter()
-    run()
-    if device.type == "cuda":
-        torch.cuda.synchronize()
-    return time.perf_counter() - begun
-
-
-def _mean(values: Any) -> float:
-    return float(np.mean(values))
+    return np.array([time.perf_counter(), time.process_time()])
 
 
 if __name__ == "__main__":

@@ -272,3 +272,50 @@ def test_bf16_learns_too(make_encoder: Make, train: PairDataset, inputs: PixelIn
     assert result.precision == "bf16"
     assert {p.dtype for p in result.encoder.module.parameters()} == {torch.float32}
     assert math.isfinite(result.epochs[0]["loss"])
+
+
+def first_scale(monkeypatch: pytest.MonkeyPatch, scale: float) -> None:
+    scaler = torch.amp.GradScaler
+
+    def made(device: str, enabled: bool) -> torch.amp.GradScaler:
+        return scaler(device, init_scale=scale, enabled=enabled)
+
+    monkeypatch.setattr(torch.amp, "GradScaler", made)
+
+
+def test_fp16_takes_the_steps_that_32_bit_takes(
+    make_encoder: Make,
+    train: PairDataset,
+    inputs: PixelInputs,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Gradients are scaled, and scaled back before the step."""
+    first_scale(monkeypatch, 2.0**8)  # at the usual one this model's first steps overflow
+    settings = QUICK.model_copy(update={"max_steps": 3, "eps": 1e-2})
+    exact = finetune(make_encoder(), train, inputs, settings, seed=0)
+    half = settings.model_copy(update={"precision": "fp16"})
+    rough = finetune(make_encoder(), train, inputs, half, seed=0)
+    assert rough.precision == "fp16"
+    assert {p.dtype for p in rough.encoder.module.parameters()} == {torch.float32}
+    assert rough.epochs[0]["loss"] == pytest.approx(exact.epochs[0]["loss"], rel=1e-2)
+    before = state(make_encoder())
+    for name, value in state(exact.encoder).items():
+        if value.is_floating_point() and "running" not in name:
+            moved = (value - before[name]).norm()
+            assert (value - state(rough.encoder)[name]).norm() <= 0.3 * moved + 1e-7, name
+
+
+def test_a_gradient_too_large_for_fp16_is_passed_over(
+    make_encoder: Make,
+    train: PairDataset,
+    inputs: PixelInputs,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A step that overflows changes nothing."""
+    first_scale(monkeypatch, 2.0**40)
+    encoder = make_encoder()
+    settings = QUICK.model_copy(update={"precision": "fp16", "max_steps": 1})
+    result = finetune(encoder, train, inputs, settings, seed=0)
+    parameters = dict(result.encoder.module.named_parameters())
+    for name, parameter in encoder.module.named_parameters():
+        assert torch.equal(parameter, parameters[name]), name

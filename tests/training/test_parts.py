@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -14,9 +15,11 @@ from torch import Tensor
 from mmpoison.datasets import PairDataset
 from mmpoison.errors import InputError
 from mmpoison.models import DualEncoder, PixelInputs, prepare_features, prepare_pixels
-from mmpoison.training import TrainingSettings, finetune
+from mmpoison.training import Checkpoints, Step, TrainingSettings, finetune
 from mmpoison.training import frozen as frozen_module
 from mmpoison.training.frozen import frozen_outputs, tower_digest
+from mmpoison.training.parts import ROLES
+from mmpoison.training.settings import Trainable
 
 Make = Callable[..., DualEncoder]
 
@@ -99,6 +102,43 @@ def test_an_image_projection_that_is_not_apart(
                 finetune(make_encoder(), train, inputs, settings, seed=0)
         else:
             finetune(make_encoder(), train, inputs, settings, seed=0)
+
+
+@pytest.mark.parametrize("trainable", get_args(Trainable))
+def test_every_option_in_chunks_and_after_a_stop(
+    make_encoder: Make,
+    vit_config: dict[str, Any],
+    train: PairDataset,
+    inputs: PixelInputs,
+    tmp_path: Path,
+    trainable: Any,
+) -> None:
+    """Whatever trains, chunks change nothing, a stop changes no bit, and what is frozen stays as it was."""
+    encoder = make_encoder(0, vit_config)
+    settings = QUICK.model_copy(update={"trainable": trainable, "max_steps": 3, "eps": 1e-2})
+    whole = finetune(encoder, train, inputs, settings, seed=0).encoder
+    assert bool(moved(encoder, whole)) == (trainable != "none")
+    image, text = ROLES[trainable]
+    for name in moved(encoder, whole) - {"logit_scale"}:
+        assert (image if name.startswith("visual.") else text) != "frozen", name
+    chunked = settings.model_copy(update={"chunk_size": 9})
+    for name, value in (
+        finetune(encoder, train, inputs, chunked, seed=0).encoder.module.state_dict().items()
+    ):
+        torch.testing.assert_close(
+            value, whole.module.state_dict()[name], atol=2e-6, rtol=1e-5, msg=name
+        )
+
+    def stop(step: Step, _: DualEncoder) -> None:
+        if step.step == 2:
+            raise KeyboardInterrupt
+
+    checkpoints = Checkpoints(tmp_path / "states", steps=1)
+    with pytest.raises(KeyboardInterrupt) if trainable != "none" else nullcontext():
+        finetune(encoder, train, inputs, settings, seed=0, checkpoints=checkpoints, on_step=stop)
+    resumed = finetune(encoder, train, inputs, settings, seed=0, checkpoints=checkpoints)
+    assert resumed.resumed_from == (0 if trainable == "none" else 1)
+    assert not moved(whole, resumed.encoder)
 
 
 # -- computed once ---------------------------------------------------------------------------------

@@ -32,6 +32,9 @@ if TYPE_CHECKING:
 
 Format = Literal["table", "markdown", "json"]
 FormatOption = Annotated[Format, typer.Option("--format", help="How to print the result.")]
+DeviceOption = Annotated[
+    str, typer.Option("--device", help="auto (a GPU where there is one), cpu, cuda or cuda:N.")
+]
 
 # of several processes only the first one speaks
 console = Console(quiet=not is_main_process())

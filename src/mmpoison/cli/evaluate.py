@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mmpoison.cli.console import FormatOption, console, echo, monitor
-from mmpoison.cli.stages import DataOption, DeviceOption, ModelOption, SeedOption, TrustOption
+from mmpoison.cli.console import DeviceOption, FormatOption, console, echo, monitor
+from mmpoison.cli.stages import DataOption, ModelOption, SeedOption, TrustOption
 from mmpoison.errors import InputError
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from mmpoison.cli.console import console, monitor, say
+from mmpoison.cli.console import DeviceOption, console, monitor, say
 from mmpoison.errors import InputError
 from mmpoison.reporting import safe_text
 from mmpoison.reporting._text import percent
@@ -77,9 +77,7 @@ def filter_(
         str | None, typer.Option("--format", help="Format of --data, if it is not recognised.")
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Which pairs --label shows; clusterings.")] = 0,
-    device: Annotated[
-        str, typer.Option("--device", help="auto (a GPU where there is one), cpu, cuda or cuda:N.")
-    ] = "auto",
+    device: DeviceOption = "auto",
     trust: Annotated[
         bool,
         typer.Option(

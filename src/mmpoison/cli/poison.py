@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from mmpoison.cli.console import monitor, say
+from mmpoison.cli.console import DeviceOption, monitor, say
 from mmpoison.errors import InputError
 
 if TYPE_CHECKING:
@@ -78,6 +78,7 @@ def poison(
         Literal["link", "copy", "none"],
         typer.Option("--images", help="Hard links (no copy), copies, or the table alone."),
     ] = "link",
+    device: DeviceOption = "auto",
 ) -> None:
     """Write a poisoned copy of a data set, with a manifest of every false pair.
 
@@ -111,7 +112,7 @@ def poison(
     if from_manifest is not None:
         poisoned = _again(from_manifest, chosen, lambda: load_pairs(data))
     else:
-        poisoned = _attack(chosen, lambda: load_pairs(data))
+        poisoned = _attack(chosen, lambda: load_pairs(data), device)
     save_pairs(poisoned, out, images=images)
     manifest = poisoned.manifest
     assert manifest is not None
@@ -143,7 +144,7 @@ def _again(file: Path, chosen: dict[str, Any], load: Callable[[], PairDataset]) 
     return rebuild(load(), manifest)
 
 
-def _attack(chosen: dict[str, Any], load: Callable[[], PairDataset]) -> PairDataset:
+def _attack(chosen: dict[str, Any], load: Callable[[], PairDataset], device: str) -> PairDataset:
     from mmpoison.attacks import build_attack, run_attack
 
     goals = chosen.pop("goal", None)
@@ -156,10 +157,11 @@ def _attack(chosen: dict[str, Any], load: Callable[[], PairDataset]) -> PairData
     with monitor() as progress:
 
         def embedder(encoder: str | None) -> Embed:
+            from mmpoison.devices import find_device
             from mmpoison.models import image_embedder, load_encoder
 
             if encoder is None:
                 raise InputError("the centre of a class needs an encoder: --encoder NAME")
-            return image_embedder(load_encoder(encoder), progress.progress)
+            return image_embedder(load_encoder(encoder).to(find_device(device)), progress.progress)
 
         return run_attack(attack, load(), seed, embedder)

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from mmpoison.cli.console import Format, FormatOption, aside, console, monitor
+from mmpoison.cli.console import DeviceOption, Format, FormatOption, aside, console, monitor
 from mmpoison.cli.poison import SEVERAL_GOALS
 from mmpoison.cli.report import print_tables, show_run
 from mmpoison.errors import InputError
@@ -17,9 +17,6 @@ from mmpoison.reporting import safe_text
 OutOption = Annotated[Path | None, typer.Option("--out", help="Run folder to make.")]
 SetOption = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a key of the recipe.")
-]
-DeviceOption = Annotated[
-    str, typer.Option("--device", help="auto (a GPU where there is one), cpu, cuda or cuda:N.")
 ]
 
 

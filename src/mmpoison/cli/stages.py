@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from mmpoison.cli.console import console, monitor
+from mmpoison.cli.console import DeviceOption, console, monitor
 from mmpoison.cli.filtering import filter_
 from mmpoison.errors import InputError
 
@@ -31,10 +31,6 @@ TrainSetOption = Annotated[
     typer.Option("--set", metavar="KEY=VALUE", help="Change a training setting, e.g. epochs=2."),
 ]
 
-
-DeviceOption = Annotated[
-    str, typer.Option("--device", help="auto (a GPU where there is one), cpu, cuda or cuda:N.")
-]
 TrackOption = Annotated[
     list[str] | None,
     typer.Option("--track", help="Log to tensorboard, mlflow or wandb too; may be given again."),
