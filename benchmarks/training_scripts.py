@@ -173,8 +173,9 @@ def _released(job: dict[str, Any]) -> list[float]:
         return open_clip.tokenize(texts, context_length)
 
     clip.tokenize = tokenize
-    yaml: Any = types.ModuleType("ruamel_yaml")  # read only by its command line
-    sys.modules |= {"clip": clip, "ruamel_yaml": yaml}
+    sys.modules["clip"] = clip
+    # of its command line, and of augmentations that its CLIP does not use
+    sys.modules |= {name: types.ModuleType(name) for name in ("ruamel_yaml", "cv2")}
     sys.path.insert(0, job["repo"])
     os.chdir(job["repo"])
     import retrieval_by_CLIP as script  # type: ignore[import-not-found]
@@ -200,6 +201,8 @@ def _released(job: dict[str, Any]) -> list[float]:
             "image_root": str(pairs.root),
             "train_file": [str(listed)],
             "eval_json": [False],
+            "val_file": None,
+            "test_file": None,
         }
         import dataset.caption_dataset as released_data  # type: ignore[import-not-found]
 
