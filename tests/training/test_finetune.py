@@ -298,11 +298,12 @@ def test_fp16_takes_the_steps_that_32_bit_takes(
     assert rough.precision == "fp16"
     assert {p.dtype for p in rough.encoder.module.parameters()} == {torch.float32}
     assert rough.epochs[0]["loss"] == pytest.approx(exact.epochs[0]["loss"], rel=1e-2)
-    before = state(make_encoder())
-    for name, value in state(exact.encoder).items():
-        if value.is_floating_point() and "running" not in name:
-            moved = (value - before[name]).norm()
-            assert (value - state(rough.encoder)[name]).norm() <= 0.3 * moved + 1e-7, name
+    start, ours, theirs = (
+        torch.cat([p.detach().flatten() for p in encoder.module.parameters()])
+        for encoder in (make_encoder(), rough.encoder, exact.encoder)
+    )
+    # gradients that were not scaled back would be another movement altogether
+    assert (ours - theirs).norm() < 0.25 * (theirs - start).norm()
 
 
 def test_a_gradient_too_large_for_fp16_is_passed_over(
