@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from mmpoison.datasets import PairDataset
-from mmpoison.errors import InputError
+from mmpoison.errors import InputError, MmpoisonWarning
 from mmpoison.models import DualEncoder, load_checkpoint, prepare_pixels, save_checkpoint
 from mmpoison.training import TrainingSettings, finetune
 from mmpoison.training.plan import Plan
@@ -156,3 +156,25 @@ def test_a_batch_too_small_to_share(
     settings = TrainingSettings(batch_size=12)
     with pytest.raises(InputError, match="batch size 12 is too small for 8 processes"):
         finetune(encoder, train, prepare_pixels(encoder, train), settings, seed=0)
+
+
+def test_batch_normalisation_sees_a_share(
+    make_encoder: Make, squares: PairDataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoder = make_encoder()
+    train = squares.select(split="train")
+
+    def two(self: Processes, device: torch.device) -> None:
+        self.rank, self.count, self.device, self.accelerator = 0, 2, device, None
+
+    def stop(self: Processes, module: object) -> None:
+        raise InterruptedError
+
+    monkeypatch.setattr(Processes, "__init__", two)
+    monkeypatch.setattr(Processes, "wrap", stop)
+    inputs = prepare_pixels(encoder, train)
+    with (
+        pytest.warns(MmpoisonWarning, match="which sees the share of one of 2 processes"),
+        pytest.raises(InterruptedError),
+    ):
+        finetune(encoder, train, inputs, TrainingSettings(batch_size=12), seed=0)

@@ -239,10 +239,10 @@ class _Training:
                 stack.callback(log.close)
             if self.step == self.plan.steps:
                 return
-            if settings.chunk_size is not None and normalises_batches(self.student.module):
+            if (part := self._part_of_a_batch()) and normalises_batches(self.student.module):
                 warnings.warn(
-                    f"{self.student.name} has batch normalisation, which sees a chunk of {settings.chunk_size} pairs "
-                    "and not the whole batch: the gradient is not quite that of the whole batch",
+                    f"{self.student.name} has batch normalisation, which sees {part} and not the whole batch: "
+                    "the gradient is not quite that of the whole batch",
                     MmpoisonWarning,
                     stacklevel=3,
                 )
@@ -253,6 +253,13 @@ class _Training:
                 self._steps(loaded, log)
             except DivergedError as error:
                 raise DivergedError(f"{error}: {self._advice()}") from None
+
+    def _part_of_a_batch(self) -> str | None:
+        """What a forward pass sees, where that is less than a batch."""
+        chunk, count = self.plan.settings.chunk_size, self.processes.count
+        if chunk is not None:
+            return f"a chunk of {chunk} pairs"
+        return f"the share of one of {count} processes" if count > 1 else None
 
     def _steps(self, loaded: Iterator[Loaded], log: StepLog | None) -> None:
         settings, plan = self.plan.settings, self.plan
