@@ -221,6 +221,27 @@ def test_max_steps(
     assert len(result.epochs) == epochs
 
 
+@pytest.mark.parametrize("stop", [2, 5, 7])
+def test_a_callback_ends_it(
+    make_encoder: Make, train: PairDataset, inputs: PixelInputs, stop: int
+) -> None:
+    settings = QUICK.model_copy(update={"epochs": 2})
+    result = finetune(
+        make_encoder(), train, inputs, settings, seed=0, on_step=lambda step, _: step.step == stop
+    )
+    assert result.steps == stop
+    assert len(result.epochs) == (1 if stop <= 5 else 2)
+    cut = finetune(
+        make_encoder(),
+        train,
+        inputs,
+        settings.model_copy(update={"max_steps": stop}),
+        seed=0,
+    )
+    assert equal(result.encoder, cut.encoder)
+    assert result.epochs[-1]["loss"] == cut.epochs[-1]["loss"]
+
+
 def test_no_epoch_gives_a_copy(make_encoder: Make, train: PairDataset, inputs: PixelInputs) -> None:
     settings = QUICK.model_copy(update={"epochs": 0})
     result = finetune(make_encoder(), train, inputs, settings, seed=0)

@@ -1,11 +1,10 @@
-"""The verbs that make something of a folder: `train`, `filter`, `sterilize`."""
+"""The verbs that make something of a folder: `train`, `filter`."""
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import typer
 
@@ -49,7 +48,6 @@ def add_commands(app: typer.Typer) -> None:
     """Add the verbs to the application."""
     app.command()(train)
     app.command("filter")(filter_)
-    app.command()(sterilize)
 
 
 def train(
@@ -71,56 +69,7 @@ def train(
 
     On two GPUs: [bold]torchrun --nproc-per-node 2 -m mmpoison train --data poisoned --model ViT-B-32 --out model[/bold]
     """
-    _train(data, model, out, seed, changes, device, track or (), fresh, split="train", trust=trust)
-
-
-def sterilize(
-    data: DataOption,
-    model: ModelOption,
-    out: OutOption,
-    split: Annotated[str, typer.Option(help="The clean split to train on.")] = "val",
-    seed: SeedOption = 0,
-    changes: TrainSetOption = None,
-    device: DeviceOption = "auto",
-    track: TrackOption = None,
-    fresh: FreshOption = False,
-    trust: TrustOption = False,
-) -> None:
-    """Repair a suspect checkpoint by fine-tuning it on pairs that you know to be clean.
-
-    Example: [bold]mmpoison sterilize --data scenes --model model --out repaired --set epochs=1[/bold]
-    """
-    _train(
-        data,
-        model,
-        out,
-        seed,
-        changes,
-        device,
-        track or (),
-        fresh,
-        split=split,
-        clean=True,
-        trust=trust,
-    )
-
-
-def _train(
-    data: Path,
-    model: str,
-    out: Path,
-    seed: int,
-    changes: list[str] | None,
-    device: str,
-    track: Sequence[str],
-    fresh: bool,
-    *,
-    split: str,
-    clean: bool = False,
-    trust: bool = False,
-) -> None:
     from mmpoison.datasets import load_pairs
-    from mmpoison.defenses import CleanFinetune
     from mmpoison.devices import find_device
     from mmpoison.experiments.cards import model_card
     from mmpoison.experiments.recipe import parse_changes, parse_training
@@ -133,36 +82,37 @@ def _train(
     where = find_device(device)
     # beside the folder of the model, which appears whole or not at all
     work = out.with_name(f"{out.name}.training")
-    checkpoints, log = Checkpoints(work), LogOptions(work, tuple(track))
+    checkpoints, log = Checkpoints(work), LogOptions(work, tuple(track or ()))
     log.check()
     if fresh and is_main_process():
         shutil.rmtree(work, ignore_errors=True)
     settings = parse_training(parse_changes(changes or []))
     pairs = load_pairs(data)
-    part = pairs.select(split=split)
+    part = pairs.select(split="train")
     if not len(part):
-        raise InputError(f"{data}: split {split!r} has no pairs to train on")
+        raise InputError(f"{data}: split 'train' has no pairs to train on")
     start = load_encoder(model, trust=trust).to(where)
     with monitor() as progress:
         inputs = prepare_pixels(start, part, progress=progress.progress)
-        options: dict[str, Any] = {
-            "seed": seed,
-            "on_step": progress.training("sterilizing" if clean else "training"),
-            "checkpoints": checkpoints,
-            "log": log,
-            "progress": progress.progress,
-        }
-        if clean:
-            result = CleanFinetune(settings).apply(start, part, inputs, **options)
-        else:
-            result = finetune(start, part, inputs, settings, name=out.name, **options)
+        result = finetune(
+            start,
+            part,
+            inputs,
+            settings,
+            seed=seed,
+            name=out.name,
+            on_step=progress.training("training"),
+            checkpoints=checkpoints,
+            log=log,
+            progress=progress.progress,
+        )
     if not is_main_process():
         return
     if result.resumed_from:
         console.print(f"went on after step {result.resumed_from}")
     encoder = result.encoder
     poisoned = bool(part.poisoned.any())
-    stage = "sterilized" if clean else "poisoned" if poisoned else "trained"
+    stage = "poisoned" if poisoned else "trained"
     card = model_card(
         encoder, stage, started_from=start.name, data=part, settings=settings, result=result
     )

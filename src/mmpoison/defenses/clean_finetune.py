@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import ClassVar
 
 from mmpoison.datasets.pairs import PairDataset
@@ -13,7 +13,7 @@ from mmpoison.models.inputs import PairInputs, ProgressFor
 from mmpoison.training import (
     Checkpoints,
     LogOptions,
-    Step,
+    OnStep,
     TrainingResult,
     TrainingSettings,
     finetune,
@@ -50,7 +50,7 @@ class CleanFinetune:
         *,
         seed: int,
         name: str | None = None,
-        on_step: Callable[[Step, DualEncoder], None] | None = None,
+        on_step: OnStep | None = None,
         checkpoints: Checkpoints | None = None,
         log: LogOptions | None = None,
         progress: ProgressFor | None = None,
@@ -63,7 +63,7 @@ class CleanFinetune:
             inputs: Prepared inputs that hold them.
             seed: Seed of the run.
             name: Name of the repaired encoder.
-            on_step: Called after every step.
+            on_step: Called after every step; ends the training by returning True.
             checkpoints: Where to keep the state, as in `finetune`.
             log: Where to log every step, as in `finetune`.
             progress: Gives a progress callback, as in `finetune`.
@@ -71,10 +71,7 @@ class CleanFinetune:
         Raises:
             InputError: If a pair is marked as poisoned.
         """
-        if clean_pairs.poisoned.any():
-            raise InputError(
-                f"{int(clean_pairs.poisoned.sum())} of the pairs given as clean are poisoned, says their manifest"
-            )
+        refuse_poisoned(clean_pairs)
         return finetune(
             encoder,
             clean_pairs,
@@ -86,4 +83,16 @@ class CleanFinetune:
             checkpoints=checkpoints,
             log=log,
             progress=progress,
+        )
+
+
+def refuse_poisoned(clean_pairs: PairDataset) -> None:
+    """Refuse pairs given as clean that a manifest marks as poisoned.
+
+    Raises:
+        InputError: If there are any.
+    """
+    if clean_pairs.poisoned.any():
+        raise InputError(
+            f"{int(clean_pairs.poisoned.sum())} of the pairs given as clean are poisoned, says their manifest"
         )

@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
-from mmpoison.models.dual_encoder import DualEncoder
-from mmpoison.training import Step
+from mmpoison.training import OnStep as OnStep
 
 Progress = Callable[[int, int], None]
-OnStep = Callable[[Step, DualEncoder], None]
 
 
 class Monitor(Protocol):

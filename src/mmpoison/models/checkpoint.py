@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +38,7 @@ def save_checkpoint(
     card: str,
     metadata: Mapping[str, Any] | None = None,
     half: bool = False,
+    also: Callable[[Path], object] | None = None,
 ) -> Path:
     """Write a checkpoint folder, whole or not at all.
 
@@ -47,6 +48,7 @@ def save_checkpoint(
         card: The model card (Markdown): how the model was made and on what data.
         metadata: Facts that programs read back (seed, whether the data were poisoned), kept in the config.
         half: Save weights as 16-bit floats (statistics of normalisation stay 32-bit); half the size.
+        also: Writes more into the folder, before it appears.
 
     Raises:
         InputError: If `out` holds something already.
@@ -69,6 +71,8 @@ def save_checkpoint(
         shutil.copymode(folder / CONFIG_FILE, folder / WEIGHTS_FILE)
         (folder / CARD_FILE).write_text(card, encoding="utf-8")
         save_text_files(encoder.module, encoder.tokenizer, folder)
+        if also is not None:
+            also(folder)
     return out
 
 

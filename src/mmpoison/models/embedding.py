@@ -128,7 +128,8 @@ def _in_batches(
     progress: Progress | None,
 ) -> Embeddings:
     """Embeddings of rows, in their order, shape `(len(rows), d)`."""
-    was_training = encoder.module.training
+    # one by one: an encoder in training may be partly frozen
+    modes = [(module, module.training) for module in encoder.module.modules()]
     encoder.module.eval()
     embeddings = np.empty((0, 0), dtype=np.float32)
     mixed = torch.autocast(encoder.device.type, torch.bfloat16, enabled=precision == "bf16")
@@ -143,5 +144,6 @@ def _in_batches(
                 if progress is not None:
                     progress(start + len(part), len(rows))
     finally:
-        encoder.module.train(was_training)
+        for module, training in modes:
+            module.training = training
     return embeddings

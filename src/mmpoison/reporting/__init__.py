@@ -7,6 +7,7 @@ from mmpoison.reporting._filter import (
     write_filter_page,
 )
 from mmpoison.reporting._html import render_html, write_report
+from mmpoison.reporting._repair import repair_table, write_repair_figures
 from mmpoison.reporting._runs import expand
 from mmpoison.reporting._seeds import (
     metrics_tables,
@@ -28,6 +29,7 @@ __all__ = [
     "markdown",
     "metrics_tables",
     "render_html",
+    "repair_table",
     "safe_text",
     "seed_tables",
     "summary_json",
@@ -38,5 +40,6 @@ __all__ = [
     "write_curve_figure",
     "write_distance_figure",
     "write_filter_page",
+    "write_repair_figures",
     "write_report",
 ]

@@ -227,6 +227,10 @@ def _canvas(panels: int) -> tuple[Any, list[Any]]:
 
 
 def _save(figure: Any, target: Path) -> Path:
-    with atomic_file(target) as temporary:
-        figure.savefig(temporary, format=target.suffix[1:], dpi=150, metadata={"Software": None})
+    from matplotlib import rc_context
+
+    # the same figure is the same file: no date, no version, no random names
+    metadata: dict[str, Any] = {"Date" if target.suffix == ".svg" else "Software": None}
+    with atomic_file(target) as temporary, rc_context({"svg.hashsalt": "mmpoison"}):
+        figure.savefig(temporary, format=target.suffix[1:], dpi=150, metadata=metadata)
     return target

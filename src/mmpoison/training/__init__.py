@@ -2,7 +2,7 @@
 
 from mmpoison.training.divergence import DivergedError
 from mmpoison.training.log import LogOptions
-from mmpoison.training.loop import Step, TrainingResult, finetune
+from mmpoison.training.loop import OnStep, Step, TrainingResult, finetune
 from mmpoison.training.loss import contrastive_loss
 from mmpoison.training.settings import TrainingSettings
 from mmpoison.training.states import Checkpoints
@@ -11,6 +11,7 @@ __all__ = [
     "Checkpoints",
     "DivergedError",
     "LogOptions",
+    "OnStep",
     "Step",
     "TrainingResult",
     "TrainingSettings",

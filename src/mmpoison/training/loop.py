@@ -44,6 +44,9 @@ from mmpoison.training.states import (
 
 LAST_GOOD = "last-good"
 
+OnStep = Callable[["Step", DualEncoder], bool | None]
+"""Called after a step; if it returns True, the training ends there."""
+
 
 @dataclass(frozen=True)
 class Step:
@@ -107,7 +110,7 @@ def finetune(
     *,
     seed: int,
     name: str | None = None,
-    on_step: Callable[[Step, DualEncoder], None] | None = None,
+    on_step: OnStep | None = None,
     checkpoints: Checkpoints | None = None,
     log: LogOptions | None = None,
     progress: ProgressFor | None = None,
@@ -126,7 +129,7 @@ def finetune(
         seed: Seed of the run: order of the pairs, dropout.
         name: Name of the new encoder.
         on_step: Called after every step, in the first process, with the step and the encoder in training; must leave it
-            as it was.
+            as it was. If it returns True, the training ends with that step.
         checkpoints: Where to keep the state of the training. If there is one already, it goes on there and gives the
             same weights to the last bit as if it had never been stopped.
         log: Where to log every step.
@@ -210,7 +213,7 @@ class _Training:
     optimizer: torch.optim.AdamW
     states: StateFolder | None
     log: LogOptions | None
-    on_step: Callable[[Step, DualEncoder], None] | None
+    on_step: OnStep | None
 
     def __post_init__(self) -> None:
         settings = self.plan.settings
@@ -287,27 +290,33 @@ class _Training:
             last = self.step == plan.steps
             end_of_epoch = last or self.step % plan.steps_per_epoch == 0
             if end_of_epoch:
-                self.epochs.append(
-                    {
-                        "loss": self.loss_sum / self.loss_count,
-                        "learning_rate": rate,
-                        "seconds": round(self.seconds_before + now - epoch_begun, 2),
-                    }
-                )
-                self.loss_sum, self.loss_count, self.seconds_before = 0.0, 0, 0.0
+                self._end_epoch(rate, now - epoch_begun)
                 epoch_begun = now
             told = Step(self.step, plan.steps, epoch, value, rate, self.speed)
             if log is not None:
                 scale = float(self.student.logit_scale.detach().exp())
                 log.write({**dataclasses.asdict(told), "logit_scale": scale}, last=last)
-            if self.on_step is not None:
-                self.on_step(told, self.student)
+            enough = self.on_step is not None and self.on_step(told, self.student) is True
+            if self.processes.agree(enough):
+                if not end_of_epoch:
+                    self._end_epoch(rate, now - epoch_begun)
+                break
             if (
                 self.states is not None
                 and self.processes.is_main
                 and self.states.due(self.step, end_of_epoch=end_of_epoch)
             ):
                 self._keep(self.states, self.seconds_before + now - epoch_begun)
+
+    def _end_epoch(self, rate: float, seconds: float) -> None:
+        self.epochs.append(
+            {
+                "loss": self.loss_sum / self.loss_count,
+                "learning_rate": rate,
+                "seconds": round(self.seconds_before + seconds, 2),
+            }
+        )
+        self.loss_sum, self.loss_count, self.seconds_before = 0.0, 0, 0.0
 
     # -- one step -------------------------------------------------------------------------------------------------
 

@@ -1,0 +1,136 @@
+"""The verb `sterilize`: repair a suspect checkpoint, and hand it over if it is still of use."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from mmpoison.cli.console import DeviceOption, console, monitor, say
+from mmpoison.cli.stages import (
+    DataOption,
+    FreshOption,
+    ModelOption,
+    OutOption,
+    SeedOption,
+    TrackOption,
+    TrainSetOption,
+    TrustOption,
+)
+from mmpoison.errors import InputError
+
+
+def add_commands(app: typer.Typer) -> None:
+    """Add the verb to the application."""
+    app.command()(sterilize)
+
+
+def sterilize(
+    data: DataOption,
+    model: ModelOption,
+    out: OutOption,
+    split: Annotated[str, typer.Option(help="The clean split to train on.")] = "val",
+    seed: SeedOption = 0,
+    changes: TrainSetOption = None,
+    learning_rate: Annotated[
+        list[float] | None,
+        typer.Option(help="Several times: try each, and hand over the best by the stated rule."),
+    ] = None,
+    held_out: Annotated[
+        float,
+        typer.Option(
+            help="Share of the clean images to judge by, never trained on; 0: train on all, judge nothing."
+        ),
+    ] = 0.2,
+    max_utility_loss: Annotated[
+        float | None,
+        typer.Option(
+            help="Hand over no model that lost more Hit@K on the held-out images; 0.02 unless given."
+        ),
+    ] = None,
+    canary_goal: Annotated[
+        list[str] | None,
+        typer.Option(help="A2B that is known to be in the suspect: stop when it is gone."),
+    ] = None,
+    stop: Annotated[
+        bool, typer.Option("--stop/--no-stop", help="Stop when the canary is quiet.")
+    ] = True,
+    evaluate_every: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="Look after so many steps too, not only at 1, 2, 5, 10, ... and each epoch."
+        ),
+    ] = None,
+    goal: Annotated[
+        list[str] | None,
+        typer.Option(help="A2B to show on the test part; those of the manifest by default."),
+    ] = None,
+    device: DeviceOption = "auto",
+    track: TrackOption = None,
+    fresh: FreshOption = False,
+    trust: TrustOption = False,
+) -> None:
+    """Repair a suspect checkpoint by fine-tuning it on pairs that you know to be clean.
+
+    Example: [bold]mmpoison sterilize --data scenes --model model --out repaired --set epochs=1[/bold]
+
+    Learning rates side by side: [bold]mmpoison sterilize --data scenes --model model --out repaired
+    --learning-rate 1e-6 --learning-rate 1e-5 --learning-rate 1e-4[/bold]
+
+    What no longer finds what, and the utility, are in OUT/sterilize-curve.json. No model is handed over (exit code 1)
+    if all of them lost more than --max-utility-loss.
+    """
+    from mmpoison.attacks import Goal
+    from mmpoison.datasets import load_pairs
+    from mmpoison.defenses.repair import branch_settings
+    from mmpoison.defenses.repair_watch import RepairRule
+    from mmpoison.devices import find_device
+    from mmpoison.evaluation import Aim, aims_of
+    from mmpoison.experiments.recipe import parse_changes, parse_training
+    from mmpoison.experiments.sterilize_model import sterilize_model
+    from mmpoison.files import refuse_occupied
+    from mmpoison.models import load_encoder
+    from mmpoison.reporting import repair_table, terminal
+
+    refuse_occupied(out)
+    where = find_device(device)
+    changed = parse_changes(changes or [])
+    if learning_rate and "learning_rate" in changed:
+        raise InputError("--learning-rate and --set learning_rate are two ways to say one thing")
+    settings = branch_settings(parse_training(changed), learning_rate or [])
+    pairs = load_pairs(data)
+    rule = None
+    if max_utility_loss is not None or canary_goal or evaluate_every is not None or not stop:
+        rule = RepairRule(
+            0.02 if max_utility_loss is None else max_utility_loss,
+            stop,
+            tuple(Goal.parse(text, pairs.classes) for text in canary_goal or ()),
+            evaluate_every,
+        )
+    known = aims_of(pairs.manifest, pairs) if pairs.manifest is not None and held_out else ()
+    aims = [Aim(Goal.parse(text, pairs.classes)) for text in dict.fromkeys(goal or ())] or known
+    suspect = load_encoder(model, trust=trust).to(where)
+    with monitor() as progress:
+        done = sterilize_model(
+            pairs,
+            suspect,
+            out,
+            settings,
+            monitor=progress,
+            split=split,
+            seed=seed,
+            held_out=held_out,
+            rule=rule,
+            aims=aims,
+            trackers=track or (),
+            fresh=fresh,
+        )
+    if done is None:
+        return
+    if done.curve is not None:
+        console.print(terminal([repair_table(done.curve)]))
+    for branch in done.branches:
+        if len(done.branches) > 1 or branch.ended != "all steps done":
+            say(f"learning rate {branch.learning_rate:g}: {branch.ended}")
+    for line in (*done.let_go(), *done.notes, f"{out}: {done.summary()}"):
+        say(line)

@@ -1,0 +1,108 @@
+"""`mmpoison sterilize` from end to end: looks, rates, the guard, and what is left when nothing is handed over."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.conftest import write_square_pairs
+
+from mmpoison.models import load_checkpoint
+
+Cli = Callable[..., Any]
+SETTINGS = [
+    *("--set", "epochs=2", "--set", "batch_size=64"),
+    *("--set", "learning_rate=1e-3", "--set", "precision=fp32"),
+]
+
+
+@pytest.fixture(scope="module")
+def many_squares(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Squares with enough clean images to hold some out: 25 val images a class."""
+    folder = write_square_pairs(
+        tmp_path_factory.mktemp("many") / "squares", per_class=32, unlabelled=2
+    )
+    lines = [json.loads(line) for line in (folder / "captions.jsonl").read_text().splitlines()]
+    for line in lines:
+        number = int(Path(line["image"]).stem)
+        if line["label"]:
+            line["split"] = "train" if number < 2 else "val" if number < 27 else "test"
+        line["captions"] = line["captions"][:2]
+    (folder / "captions.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return folder
+
+
+def test_rates_side_by_side(cli: Cli, many_squares: Path, checkpoint: Path, tmp_path: Path) -> None:
+    out = tmp_path / "repaired"
+    command = [
+        *("sterilize", "--data", many_squares, "--model", checkpoint, "--out", out),
+        *("--goal", "sheep2aeroplane", *SETTINGS[:4], *SETTINGS[6:]),
+        *("--learning-rate", "1e-5", "--learning-rate", "1e-3"),
+    ]
+    # it is not of use to those who may lose nothing
+    refused = cli(*command, "--max-utility-loss", "0")
+    if refused.code:
+        assert refused.code == 1
+        assert refused.err.startswith("mmpoison: no model is handed over: all lost more than 0 of")
+        assert not out.exists()
+        work = out.with_name("repaired.training")
+        curve = json.loads((work / "sterilize-curve.json").read_text())
+        assert not any(branch["chosen"] for branch in curve["branches"])
+        done = cli(*command, "--max-utility-loss", "1")
+        assert not work.exists()
+    else:
+        done = refused
+    assert done.code == 0, done.err
+    assert done.err == ""
+    curve = json.loads((out / "sterilize-curve.json").read_text())
+    assert curve["held_out"] == {"images": 20, "pairs": 40, "hit_at": 1}
+    assert curve["kinds"] == "classes"
+    assert [branch["learning_rate"] for branch in curve["branches"]] == [1e-5, 1e-3]
+    assert sum(branch["chosen"] for branch in curve["branches"]) == 1
+    for branch in curve["branches"]:
+        # 80 images to train on, 160 pairs
+        assert [look["step"] for look in branch["looks"]] == [0, 1, 2, 3, 6]
+        assert set(branch["looks"][0]["test"]["goal"]) == {"sheep2aeroplane"}
+    assert "chosen" in done.out
+    assert "sheep2aeroplane" in done.out
+    assert (out / "logs" / "learning-rate-0.001" / "steps.jsonl").is_file()
+    assert not list(out.rglob("step-*")) + list(out.rglob("looks.jsonl"))
+    assert load_checkpoint(out).config["mmpoison"]["poisoned"] is False
+    assert "utility lost on 20 held-out images" in (out / "README.md").read_text()
+    pytest.importorskip("matplotlib")
+    assert (out / "sterilize-curve.png").read_bytes().startswith(b"\x89PNG")
+    assert "<svg" in (out / "sterilize-curve.svg").read_text()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--max-utility-loss", "2"], "max_utility_loss 2.0 is not between 0 and 1"),
+        (["--held-out", "1"], "held-out share 1.0 is not between 0 and 1"),
+        (["--held-out", "0", "--canary-goal", "sheep2sofa"], "without held-out pairs nothing"),
+        (["--held-out", "0.01", "--no-stop"], "1 to judge by, 20 are needed"),
+        (["--canary-goal", "sheep2soda"], "unknown class 'soda'"),
+        (["--goal", "sheep"], "goal 'sheep' is not of the form A2B"),
+        (["--learning-rate", "1e-3"], "--learning-rate and --set learning_rate are two ways"),
+    ],
+)
+def test_what_cannot_be(
+    cli: Cli,
+    many_squares: Path,
+    checkpoint: Path,
+    tmp_path: Path,
+    options: list[str],
+    message: str,
+) -> None:
+    out = tmp_path / "out"
+    result = cli(
+        *("sterilize", "--data", many_squares, "--model", checkpoint, "--out", out),
+        *(*SETTINGS, *options),
+    )
+    assert result.code == 2
+    assert message in result.err
+    assert len(result.err.splitlines()) == 1
+    assert list(tmp_path.iterdir()) == []
