@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from mmpoison.datasets.pairs import PairDataset
 from mmpoison.defenses.clean_finetune import CleanFinetune
 from mmpoison.defenses.repair_watch import Look, RepairMeter, RepairWatch
@@ -79,8 +81,8 @@ def branch_settings(settings: TrainingSettings, rates: Sequence[float]) -> list[
             TrainingSettings.model_validate({**settings.model_dump(), "learning_rate": rate})
             for rate in rates
         ] or [settings]
-    except ValueError as error:
-        said = str(error).splitlines()[2].strip().removeprefix("Value error, ").split(" [")[0]
+    except ValidationError as error:
+        said = error.errors()[0]["msg"].removeprefix("Value error, ")
         raise InputError(f"--learning-rate: {said}") from None
 
 
