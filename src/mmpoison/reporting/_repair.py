@@ -29,7 +29,8 @@ def write_repair_figures(target: Path, curve: Mapping[str, Any]) -> list[Path]:
     """
     figure, axes = _canvas(2)
     k = curve["held_out"]["hit_at"]
-    for number, branch in enumerate(curve["branches"]):
+    branches = [branch for branch in curve["branches"] if branch["looks"]]
+    for number, branch in enumerate(branches):
         looks = branch["looks"]
         steps = [look["step"] for look in looks]
         rate = f"{branch['learning_rate']:g}" + (" (chosen)" if branch["chosen"] else "")
@@ -45,7 +46,7 @@ def write_repair_figures(target: Path, curve: Mapping[str, Any]) -> list[Path]:
                 values,
                 label=f"{name}, {rate}",
                 linestyle=LINES[place % len(LINES)],
-                color=_grey(number, len(curve["branches"])),
+                color=_grey(number, len(branches)),
                 **style,
             )
         axes[0].set(ylabel=label)
@@ -55,16 +56,17 @@ def write_repair_figures(target: Path, curve: Mapping[str, Any]) -> list[Path]:
                 [look["utility"][f"{way}_retrieval"][f"hit@{k}"] for look in looks],
                 label=f"{way} retrieval, {rate}",
                 linestyle=LINES[place],
-                color=_grey(number, len(curve["branches"])),
+                color=_grey(number, len(branches)),
                 **style,
             )
     for axis in axes:
         axis.set_xscale("symlog", linthresh=1)
-        axis.set(xlabel="steps")
-        axis.set_xlim(0, None)
+        axis.set(xlabel="steps", xlim=(0, None), ylim=(0, None))
+        axis.xaxis.set_major_formatter("{x:g}")
         if axis.get_legend_handles_labels()[0]:
-            axis.legend(frameon=False, fontsize=7)
-    axes[1].set(ylabel=f"held-out Hit@{k}")
+            # above, where it hides no line
+            axis.legend(frameon=False, fontsize=7, loc="lower left", bbox_to_anchor=(0, 1))
+    axes[1].set(ylabel=f"held-out Hit@{k}", ylim=(0, 1.02))
     return [_save(figure, target.with_suffix(ending)) for ending in (".png", ".svg")]
 
 

@@ -1,0 +1,71 @@
+"""A repair as a table and as figures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mmpoison.reporting import markdown, repair_table, write_repair_figures
+
+
+def look(step: int, hit: float, lost: float) -> dict[str, Any]:
+    utility = {way: {"hit@10": 0.9 - lost} for way in ("image_retrieval", "text_retrieval")}
+    return {
+        "step": step,
+        "utility": utility,
+        "utility_loss": lost,
+        "drift": {"text": 0.1, "image": 0.2},
+        "largest_z": 3.0,
+        "test": {"goal": {"sheep2aeroplane": {"hit@10": hit, "min_rank": 7.5}}},
+    }
+
+
+CURVE: dict[str, Any] = {
+    "rule": {"choice": "the highest that keeps it"},
+    "held_out": {"images": 200, "pairs": 1000, "hit_at": 10},
+    "branches": [
+        {
+            "learning_rate": 1e-5,
+            "keeps_utility": True,
+            "chosen": True,
+            "looks": [look(0, 1, 0), look(5, 0.5, 0.01)],
+        },
+        {
+            "learning_rate": 1e-3,
+            "keeps_utility": False,
+            "chosen": False,
+            "looks": [look(0, 1, 0), look(5, 0.0, 0.4)],
+        },
+        {"learning_rate": 1.0, "keeps_utility": False, "chosen": False, "looks": []},
+    ],
+}
+
+
+def test_the_table_says_what_was_chosen_and_what_was_refused() -> None:
+    table = repair_table(CURVE)
+    assert [row[:3] for row in table.rows] == [
+        ("before", 0, 1),
+        ("1e-05 (chosen)", 5, 0.5),
+        ("0.001 (refused)", 5, 0.0),
+        ("1 (refused)", None, None),
+    ]
+    assert "| 1e-05 (chosen) | 5 | 0.500 | 7.5 |" in markdown([table])
+    assert "the highest that keeps it" in table.note
+
+
+@pytest.mark.parametrize("goals", [True, False])
+def test_figures_are_the_same_file_twice(tmp_path: Path, goals: bool) -> None:
+    pytest.importorskip("matplotlib")
+    curve = CURVE
+    if not goals:
+        branch = CURVE["branches"][0]
+        looks = [{k: v for k, v in one.items() if k != "test"} for one in branch["looks"]]
+        curve = {**CURVE, "branches": [{**branch, "looks": looks}]}
+    first = write_repair_figures(tmp_path / "one", curve)
+    second = write_repair_figures(tmp_path / "two", curve)
+    assert [path.name for path in first] == ["one.png", "one.svg"]
+    assert [path.read_bytes() for path in first] == [path.read_bytes() for path in second]
+    label = "Hit@10 of the goal" if goals else "what was let go of"
+    assert f"<!-- {label}" in first[1].read_text()
