@@ -521,15 +521,16 @@ def heads_start(make_heads_encoder: Callable[..., DualEncoder], tmp_path: Path) 
     return str(save_checkpoint(make_heads_encoder(), tmp_path / "heads", card=""))
 
 
+@pytest.mark.parametrize("trainable", ["heads", "image-head", "text-head"])
 def test_heads_are_aligned_and_trained_on_features(
-    make_recipe: MakeRecipe, heads_start: str, tmp_path: Path, fresh_cache: Path
+    make_recipe: MakeRecipe, heads_start: str, tmp_path: Path, fresh_cache: Path, trainable: str
 ) -> None:
     heads = {"epochs": 2, "batch_size": 32, "learning_rate": 1e-3, "trainable": "heads"}
     watch = Watch()
     metrics = run_recipe(
         make_recipe(
             model={"name": heads_start, "align": heads},
-            training=heads,
+            training={**heads, "trainable": trainable},
             filter={"encoder": "pretrained", "clean_loss": 0.1},
             sterilize={"training": heads},
         ),

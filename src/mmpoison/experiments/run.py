@@ -59,6 +59,7 @@ from mmpoison.training import (
     TrainingSettings,
     finetune,
 )
+from mmpoison.training.parts import ON_FEATURES
 
 SUSPICIOUS_SHOWN = 12
 
@@ -195,7 +196,7 @@ class _Run:
     ) -> PairInputs:
         # also those that nobody described: they are in the gallery, and an attack may use them
         everything = np.arange(len(pairs.images), dtype=np.int32)
-        if settings.trainable == "heads":
+        if settings.trainable in ON_FEATURES:
             return prepare_features(
                 encoder,
                 pairs,
@@ -214,7 +215,10 @@ class _Run:
 
         def align() -> TrainingResult:
             # the trunks are still the original ones, so their features serve even if they will be trained later
-            features_serve = settings.trainable == "heads" != self.recipe.training.trainable
+            features_serve = (
+                settings.trainable in ON_FEATURES
+                and self.recipe.training.trainable not in ON_FEATURES
+            )
             return finetune(
                 start,
                 pairs.select(split="val"),
@@ -532,7 +536,7 @@ class _Run:
         """The models on data that they were not trained on, trained or poisoned with other pictures."""
         other = self._load_transfer(part, aims)
         encoder = models["pretrained"]
-        if self.recipe.training.trainable == "heads":
+        if self.recipe.training.trainable in ON_FEATURES:
             inputs: PairInputs = prepare_features(
                 encoder,
                 other.test.pairs,
@@ -594,12 +598,12 @@ class _Run:
         ):
             if settings is None:
                 continue
-            if settings.trainable == "heads":
+            if settings.trainable in ON_FEATURES:
                 start.head_parameters()
-            elif recipe.training.trainable == "heads":
+            elif recipe.training.trainable in ON_FEATURES:
                 raise InputError(
-                    f"recipe key {key}.trainable is {settings.trainable!r}, but with training.trainable 'heads' the "
-                    "trunks run only once, so only heads can be trained"
+                    f"recipe key {key}.trainable is {settings.trainable!r}, but with training.trainable "
+                    f"{recipe.training.trainable!r} the trunks run only once, so only heads can be trained"
                 )
         self.start_digest = start.digest()
         self.start_preparation = preparation_key(start)

@@ -25,6 +25,15 @@ ROLES: dict[Trainable, tuple[Role, Role]] = {
 }
 """Roles of the image and the text encoder."""
 
+ON_FEATURES = frozenset(
+    trainable for trainable, roles in ROLES.items() if "head" in roles and "trained" not in roles
+)
+"""Settings that train nothing but projections: features of the trunks, computed once, serve for all of it.
+
+>>> sorted(ON_FEATURES)
+['heads', 'image-head', 'text-head']
+"""
+
 
 @dataclass(frozen=True)
 class TrainedPart:
