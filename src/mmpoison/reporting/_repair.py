@@ -84,11 +84,13 @@ def repair_table(curve: Mapping[str, Any]) -> Table:
         list(start.get("test", {}).get("goal", {})),
         list(start.get("canary_goals", {})),
     )
+    # one goal stands in the title: its name would make two wide columns
+    one = len(goals) == 1
     columns = [
         Column("learning rate"),
         Column("steps"),
-        *(Column(f"{goal} Hit@10") for goal in goals),
-        *(Column(f"{goal} MinRank", 1, narrow=len(goals) == 1) for goal in goals),
+        *(Column("Hit@10" if one else f"{goal} Hit@10") for goal in goals),
+        *(Column("MinRank" if one else f"{goal} MinRank", 1, narrow=one) for goal in goals),
         *(Column(f"canary {goal} Hit@{k}", narrow=len(goals) == 0) for goal in canaries),
         Column(f"IR Hit@{k}"),
         Column(f"TR Hit@{k}"),
@@ -110,7 +112,8 @@ def repair_table(curve: Mapping[str, Any]) -> Table:
         look = branch["looks"][-1]
         rows.append((name, look["step"], *_figures(look, goals, canaries, k)))
     return Table(
-        f"Repair, judged on {curve['held_out']['images']} held-out images",
+        f"Repair, judged on {curve['held_out']['images']} held-out images"
+        + (f"; {goals[0]} on the test part" if one else ""),
         tuple(columns),
         tuple(rows),
         note=f"Chosen: {curve['rule']['choice']}.",
