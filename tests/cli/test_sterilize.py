@@ -106,3 +106,20 @@ def test_what_cannot_be(
     assert message in result.err
     assert len(result.err.splitlines()) == 1
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_manifest_asks_for_no_test_part(
+    cli: Cli, square_folder: Path, checkpoint: Path, tmp_path: Path
+) -> None:
+    poisoned = tmp_path / "poisoned"
+    cli("poison", square_folder, "--goal", "sheep2sofa", "--samples", "2", "--out", poisoned)
+    lines = [json.loads(line) for line in (poisoned / "captions.jsonl").read_text().splitlines()]
+    kept = [line for line in lines if line["split"] != "test"]
+    (poisoned / "captions.jsonl").write_text("".join(json.dumps(line) + "\n" for line in kept))
+    result = cli(
+        *("sterilize", "--data", poisoned, "--model", checkpoint, "--out", tmp_path / "out"),
+        *(*SETTINGS, "--set", "max_steps=1"),
+    )
+    assert result.code == 0, result.err
+    # 12 clean images: all are trained on, and it says so
+    assert "no utility guard and no curve: 0.2 of 12 clean images are 2" in result.out

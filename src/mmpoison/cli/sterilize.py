@@ -107,7 +107,9 @@ def sterilize(
             tuple(Goal.parse(text, pairs.classes) for text in canary_goal or ()),
             evaluate_every,
         )
-    known = aims_of(pairs.manifest, pairs) if pairs.manifest is not None and held_out else ()
+    known: list[Aim] = []
+    if pairs.manifest is not None and held_out and pairs.select(split="test", poisoned=False):
+        known = list(aims_of(pairs.manifest, pairs))
     aims = [Aim(Goal.parse(text, pairs.classes)) for text in dict.fromkeys(goal or ())] or known
     suspect = load_encoder(model, trust=trust).to(where)
     with monitor() as progress:
