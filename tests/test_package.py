@@ -134,8 +134,10 @@ MAY_IMPORT: dict[str, set[str]] = {
     "attacks": _BASE | {"datasets"},
     "models": _BASE | {"datasets", "images"},
     "training": _BASE | {"datasets", "models", "processes"},
-    "defenses": _BASE | {"datasets", "metrics", "models", "training"},
     "evaluation": _BASE | {"attacks", "datasets", "images", "metrics", "models", "statistics"},
+    # a repair is watched while it goes on: by the same rows as any model, with the goals that its owner names
+    "defenses": _BASE
+    | {"attacks", "datasets", "evaluation", "metrics", "models", "processes", "training"},
     # reads a finished run's files, so it needs nothing of how they were made
     "reporting": _BASE | {"metrics", "statistics"},
     "experiments": _BASE
@@ -147,6 +149,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "images",
         "metrics",
         "models",
+        "processes",
         "reporting",
         "training",
     },

@@ -136,7 +136,7 @@ def test_a_failed_save_leaves_nothing(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(safetensors.torch, "save_file", full)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(InputError, match="the disk is full"):
         save_checkpoint(encoder, tmp_path / "out", card="")
     assert list(tmp_path.iterdir()) == []
 
