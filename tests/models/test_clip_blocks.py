@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from copy import deepcopy
 from typing import Any
 
 import pytest
@@ -143,9 +144,10 @@ def test_sequence_first_gives_the_same() -> None:
 def test_an_image_encoder(
     make_encoder: Callable[..., DualEncoder], vit_config: dict[str, Any], pool: str, after: bool
 ) -> None:
-    vision = vit_config["model_cfg"]["vision_cfg"]
+    config = deepcopy(vit_config)
+    vision = config["model_cfg"]["vision_cfg"]
     vision |= {"layers": 2, "pool_type": pool, "final_ln_after_pool": after}
-    encoder = make_encoder(0, vit_config)
+    encoder = make_encoder(0, config)
     module: Any = encoder.module
     assert runs_blocks(module.visual.transformer)
     pixels = torch.randn(3, 3, 32, 32, generator=torch.Generator().manual_seed(0))
