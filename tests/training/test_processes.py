@@ -49,7 +49,7 @@ def in_processes(count: int, command: list[str], folder: Path) -> None:
                 )
             )
     try:
-        codes = [process.wait(300) for process in running]
+        codes = [process.wait(900) for process in running]
     finally:
         for process in running:
             process.kill()
