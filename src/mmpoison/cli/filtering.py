@@ -10,7 +10,6 @@ import typer
 
 from mmpoison.cli.console import DeviceOption, console, monitor, say
 from mmpoison.errors import InputError
-from mmpoison.reporting import safe_text
 from mmpoison.reporting._text import percent
 
 if TYPE_CHECKING:
@@ -193,7 +192,7 @@ def _scan_goals(
         f"the evidence is in {out / GOALS_FILE}"
     )
     for line in lines:
-        console.print(safe_text(line), soft_wrap=True, highlight=False)
+        say(line)
 
 
 def _cost(cut: Threshold) -> list[str]:

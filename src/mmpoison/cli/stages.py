@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from mmpoison.cli.console import DeviceOption, console, monitor
+from mmpoison.cli.console import DeviceOption, console, monitor, say
 from mmpoison.cli.filtering import filter_
 from mmpoison.errors import InputError
 
@@ -124,10 +124,4 @@ def train(
     )
     checkpoints.clear()
     work.rename(out / "logs")
-    last = f", last loss {result.epochs[-1]['loss']:.3f}" if result.epochs else ""
-    console.print(
-        f"{out}: {result.steps} steps, {result.pairs_per_second:,.0f} pairs/s{last}",
-        soft_wrap=True,
-        highlight=False,
-        markup=False,
-    )
+    say(f"{out}: {result.headline()}")

@@ -65,9 +65,8 @@ class Sterilized:
     def summary(self) -> str:
         """One line: how many steps, and how fast."""
         result = self.result
-        last = f", last loss {result.epochs[-1]['loss']:.3f}" if result.epochs else ""
         gone_on = f", went on after step {result.resumed_from}" if result.resumed_from else ""
-        return f"{result.steps} steps, {result.pairs_per_second:,.0f} pairs/s{last}{gone_on}"
+        return f"{result.headline()}{gone_on}"
 
 
 def sterilize_model(

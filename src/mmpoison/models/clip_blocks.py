@@ -63,12 +63,10 @@ def run_blocks(
         Tokens, shape `(n, l, w)`, or those that are read, shape `(n, w)`.
     """
     blocks: Any = transformer.resblocks
-    if read is None:
-        for block in blocks:
-            x = _mlp(block, x + block.ls_1(_attention(block.attn, block.ln_1(x), mask)))
-        return x
-    for block in blocks[:-1]:
+    for block in blocks if read is None else blocks[:-1]:
         x = _mlp(block, x + block.ls_1(_attention(block.attn, block.ln_1(x), mask)))
+    if read is None:
+        return x
     last = blocks[-1]
     rows = torch.arange(len(x), device=x.device)
     attended = _attention_of_one(last.attn, last.ln_1(x), mask, rows, read)

@@ -14,6 +14,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from mmpoison.errors import InputError
 from mmpoison.files import atomic_file
 from mmpoison.reporting import _text
+from mmpoison.reporting._figure import canvas, save
 from mmpoison.reporting._html import _thumbnails
 
 Values = npt.NDArray[np.floating[Any]]
@@ -44,7 +45,7 @@ def write_distance_figure(
     Raises:
         InputError: If the extra `figures` is missing.
     """
-    figure, axes = _canvas(1)
+    figure, axes = canvas(1)
     axis = axes[0]
     known = poisoned is not None and poisoned.any() and not poisoned.all()
     assert poisoned is not None or not known
@@ -80,7 +81,7 @@ def write_distance_figure(
     )
     axis.set(xlabel="cosine distance of image and caption", ylabel="density", ylim=(0, None))
     axis.legend(frameon=False, loc="upper left" if threshold > np.mean(span) else "upper right")
-    return _save(figure, target)
+    return save(figure, target)
 
 
 def write_curve_figure(
@@ -99,7 +100,7 @@ def write_curve_figure(
     """
     if poisoned.all() or not poisoned.any():
         raise InputError("a curve needs poisoned and clean pairs")
-    figure, axes = _canvas(2)
+    figure, axes = canvas(2)
     (lost, caught), (recall, precision) = (
         roc(distances, poisoned),
         precision_recall(distances, poisoned),
@@ -118,7 +119,7 @@ def write_curve_figure(
     )
     for axis in axes:
         axis.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
-    return _save(figure, target)
+    return save(figure, target)
 
 
 def write_filter_page(
@@ -209,28 +210,3 @@ def _counts(distances: Values, poisoned: npt.NDArray[np.bool_]) -> Curve:
         np.concatenate([[0], hits]).astype(np.float64),
         np.concatenate([[0], alarms]).astype(np.float64),
     )
-
-
-def _canvas(panels: int) -> tuple[Any, list[Any]]:
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise InputError("figures need matplotlib: pip install 'mmpoison[figures]'") from None
-    # no pyplot: it has state of the whole process, and looks for a screen
-    figure = Figure(figsize=(7.2, 3.6), layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = [figure.add_subplot(1, panels, number + 1) for number in range(panels)]
-    for axis in axes:
-        axis.spines[["top", "right"]].set_visible(False)
-    return figure, axes
-
-
-def _save(figure: Any, target: Path) -> Path:
-    from matplotlib import rc_context
-
-    # the same figure is the same file: no date, no version, no random names
-    metadata: dict[str, Any] = {"Date" if target.suffix == ".svg" else "Software": None}
-    with atomic_file(target) as temporary, rc_context({"svg.hashsalt": "mmpoison"}):
-        figure.savefig(temporary, format=target.suffix[1:], dpi=150, metadata=metadata)
-    return target

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mmpoison.reporting._filter import _canvas, _save
+from mmpoison.reporting._figure import canvas, save
 from mmpoison.reporting._table import Cell, Column, Table
 
 LINES = ("-", "--", ":", "-.")
@@ -27,7 +27,7 @@ def write_repair_figures(target: Path, curve: Mapping[str, Any]) -> list[Path]:
     Raises:
         InputError: If the extra `figures` is missing.
     """
-    figure, axes = _canvas(2)
+    figure, axes = canvas(2)
     k = curve["held_out"]["hit_at"]
     branches = [branch for branch in curve["branches"] if branch["looks"]]
     for number, branch in enumerate(branches):
@@ -67,7 +67,7 @@ def write_repair_figures(target: Path, curve: Mapping[str, Any]) -> list[Path]:
             # above, where it hides no line
             axis.legend(frameon=False, fontsize=7, loc="lower left", bbox_to_anchor=(0, 1))
     axes[1].set(ylabel=f"held-out Hit@{k}", ylim=(0, 1.02))
-    return [_save(figure, target.with_suffix(ending)) for ending in (".png", ".svg")]
+    return [save(figure, target.with_suffix(ending)) for ending in (".png", ".svg")]
 
 
 def repair_table(curve: Mapping[str, Any]) -> Table:

@@ -101,6 +101,11 @@ class TrainingResult:
             "epochs": self.epochs,
         }
 
+    def headline(self) -> str:
+        """Steps, speed and the last loss, for a person."""
+        last = f", last loss {self.epochs[-1]['loss']:.3f}" if self.epochs else ""
+        return f"{self.steps} steps, {self.pairs_per_second:,.0f} pairs/s{last}"
+
 
 def finetune(
     encoder: DualEncoder,

@@ -6,7 +6,6 @@ before it whole. Random numbers need no saving: they come from the seed and the 
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import shutil
@@ -21,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from mmpoison.errors import InputError
-from mmpoison.files import atomic_file
+from mmpoison.files import atomic_file, disk_is_full
 
 PREFIX, SUFFIX = "step-", ".safetensors"
 LEAST_SHARE = 20
@@ -147,7 +146,7 @@ class StateFolder:
     def _not_kept(self, error: Exception, tensors: dict[str, Tensor], step: int) -> InputError:
         kept = self.paths()
         go_on = f"the same command goes on at {kept[0].stem}" if kept else "nothing is kept yet"
-        full = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT)
+        full = isinstance(error, OSError) and disk_is_full(error)
         if full or "os error 28" in str(error) or "No space" in str(error):
             needed = sum(tensor.nbytes for tensor in tensors.values()) / 1e9
             free = shutil.disk_usage(self.folder).free / 1e9
