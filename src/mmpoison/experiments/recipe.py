@@ -6,7 +6,7 @@ import difflib
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
 from pydantic import (
@@ -140,6 +140,36 @@ class TransferPart(_Part):
         return [self.goal] if isinstance(self.goal, str) else self.goal or []
 
 
+class SweepPart(_Part):
+    """Many runs of one recipe: every variant with every point of the grid, every goal and every seed.
+
+    A key that is given beside the file (`--set`) holds for all runs: the grid and the variants lose it.
+
+    ```yaml
+    sweep:
+      seeds: [0, 1]                        # by default the recipe's own
+      goals: all                           # every A2B of the data's classes; or a list; by default attack.goal
+      grid: {attack.samples: [5, 10, 25]}  # dotted keys, each with a list of values
+      variants:                            # names, each with dotted keys and their values
+        frozen-text: {training.trainable: image}
+        no-filter: {filter: null}
+    ```
+
+    Attributes:
+        seeds: Seeds.
+        goals: `all`, or a list of `A2B`; an entry that is a list itself is one run with several goals.
+        grid: Dotted keys to lists of values.
+        variants: Names to dotted keys and values; null (or nothing) changes nothing.
+        models: Keep the checkpoints in the run folders.
+    """
+
+    seeds: list[Annotated[int, Field(ge=0)]] = Field(default_factory=list)
+    goals: Literal["all"] | list[str | list[str]] | None = None
+    grid: dict[str, Annotated[list[Any], Field(min_length=1)]] = Field(default_factory=dict)
+    variants: dict[str, dict[str, Any] | None] = Field(default_factory=dict)
+    models: bool = False
+
+
 class Recipe(_Part):
     """A whole run.
 
@@ -156,6 +186,7 @@ class Recipe(_Part):
         sterilize: The clean fine-tune after it; without it there is no sterilized model.
         study: Names of `mmpoison.evaluation.STUDIES`, or `all`: what is measured beyond the rows of every run.
         transfer: Other data sets to measure on too.
+        sweep: Where the file is about many runs: in what they differ. None in a run of its own.
     """
 
     name: str
@@ -170,6 +201,7 @@ class Recipe(_Part):
     sterilize: SterilizePart | None = None
     study: tuple[str, ...] = ()
     transfer: tuple[TransferPart, ...] = ()
+    sweep: SweepPart | None = None
 
     @field_validator("study", mode="before")
     @classmethod
@@ -193,7 +225,8 @@ class Recipe(_Part):
 
     def to_yaml(self) -> str:
         """The resolved recipe as YAML."""
-        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+        value = self.model_dump(mode="json", exclude={"sweep"} if self.sweep is None else None)
+        return yaml.safe_dump(value, sort_keys=False, allow_unicode=True)
 
 
 def shipped_recipes() -> list[str]:
@@ -216,6 +249,16 @@ def load_recipe(name_or_path: str | Path, changes: Mapping[str, Any] | None = No
     Raises:
         InputError: If there is no such recipe, it is not YAML, or a key is unknown or has a wrong value.
     """
+    value, where = read_recipe(name_or_path)
+    return resolve_recipe(value, changes or {}, where)
+
+
+def read_recipe(name_or_path: str | Path) -> tuple[dict[str, Any], str]:
+    """Read a recipe without checking its keys: its content, and what to call it in messages.
+
+    Raises:
+        InputError: If there is no such recipe, or it is not a YAML mapping.
+    """
     text = str(name_or_path)
     if text.endswith((".yaml", ".yml")):
         path = Path(text)
@@ -236,9 +279,18 @@ def load_recipe(name_or_path: str | Path, changes: Mapping[str, Any] | None = No
         raise InputError(f"{where}: not valid YAML ({' '.join(str(error).split())})") from None
     if not isinstance(value, dict):
         raise InputError(f"{where}: a recipe is a mapping of keys")
-    for key, new in (changes or {}).items():
-        _set(value, key.split("."), new, key)
-    apply_preset(value, changes or {}, where)
+    return value, where
+
+
+def resolve_recipe(value: dict[str, Any], changes: Mapping[str, Any], where: str) -> Recipe:
+    """Change keys of what `read_recipe` gave, in place, and check the whole.
+
+    Raises:
+        InputError: If a key is unknown or has a wrong value.
+    """
+    for key, new in changes.items():
+        set_key(value, key, new)
+    apply_preset(value, changes, where)
     return parse_recipe(value, where)
 
 
@@ -290,7 +342,13 @@ def parse_changes(assignments: Sequence[str]) -> dict[str, Any]:
     return changes
 
 
-def _set(value: dict[str, Any], parts: list[str], new: Any, key: str) -> None:
+def set_key(value: dict[str, Any], key: str, new: Any) -> None:
+    """Set a dotted key in nested mappings, in place.
+
+    Raises:
+        InputError: If something on the way is no mapping.
+    """
+    parts = key.split(".")
     for part in parts[:-1]:
         child = value.get(part)
         if child is None:

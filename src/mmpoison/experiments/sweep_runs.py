@@ -1,0 +1,213 @@
+"""A sweep as the list of its runs: each a whole recipe with a name and the knobs that set it apart."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import itertools
+import json
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mmpoison.errors import InputError
+from mmpoison.experiments.recipe import (
+    Recipe,
+    SweepPart,
+    parse_recipe,
+    read_recipe,
+    resolve_recipe,
+    set_key,
+)
+
+GOAL, SEED = "attack.goal", "seed"
+LONGEST_ID = 120
+
+Classes = Callable[[Recipe], Sequence[str]]
+"""The classes between which a recipe's data allow goals."""
+
+
+@dataclass(frozen=True)
+class SweepRun:
+    """One run of a sweep.
+
+    Attributes:
+        id: Its name, and that of its run folder: letters, digits and `-_.=+`.
+        recipe: Its whole recipe.
+        knobs: In what it differs from the others: `variant`, dotted keys of the grid, `attack.goal`, `seed`.
+    """
+
+    id: str
+    recipe: Recipe
+    knobs: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """All runs of a sweep.
+
+    Attributes:
+        base: The recipe without what the runs differ in.
+        part: Its section `sweep`.
+        runs: In the order variant, grid, goal, seed; the seed moves fastest.
+    """
+
+    base: Recipe
+    part: SweepPart
+    runs: tuple[SweepRun, ...]
+
+
+def load_sweep(
+    name_or_path: str | Path,
+    changes: Mapping[str, Any] | None = None,
+    *,
+    grid: Mapping[str, Sequence[Any]] | None = None,
+    seeds: Sequence[int] | None = None,
+    goals: Any = None,
+    classes: Classes,
+) -> Sweep:
+    """Load a recipe and make the list of its runs; one without a section `sweep` is a sweep of one run.
+
+    Args:
+        name_or_path: As for `load_recipe`.
+        changes: Dotted keys to values, for all runs: they go over the grid and the variants.
+        grid: More of the section's `grid`; a key that is there already is replaced.
+        seeds: In the place of the section's.
+        goals: In the place of the section's.
+        classes: Called where the goals are `all`.
+
+    Raises:
+        InputError: As `load_recipe`; for a key of the grid or of a variant too.
+    """
+    changes = dict(changes or {})
+    value, where = read_recipe(name_or_path)
+    for key in [key for key in changes if key == "sweep" or key.startswith("sweep.")]:
+        set_key(value, key, changes.pop(key))
+    section = value.get("sweep") or {}
+    if isinstance(section, dict):
+        section = dict(section)
+        for name, given in (("seeds", seeds), ("goals", goals)):
+            if given is not None:
+                section[name] = given
+        if grid:
+            section["grid"] = {**(section.get("grid") or {}), **grid}
+        value["sweep"] = section
+    parse_recipe({**value, "preset": None}, where)  # its own mistakes, before those of the runs
+    part = _without(SweepPart.model_validate(value.pop("sweep")), {*changes} - {*(grid or ())})
+    base = resolve_recipe(copy.deepcopy(value), changes, where)
+    runs = list(_runs(value, changes, part, base, where, classes))
+    labels = _labels(part.grid)
+    names = [_id(run.knobs, labels) for run in runs]
+    several = Counter(names)
+    unique = [
+        name if several[name] == 1 else f"{name}-{_short_digest(run.knobs)}"
+        for name, run in zip(names, runs, strict=True)
+    ]
+    named = tuple(
+        SweepRun(name, run.recipe, run.knobs) for name, run in zip(unique, runs, strict=True)
+    )
+    return Sweep(base, part, named)
+
+
+def _without(part: SweepPart, keys: set[str]) -> SweepPart:
+    """What is left of the grid and the variants when some keys are given for all runs."""
+
+    def given(key: str) -> bool:
+        return any(key == k or key.startswith(f"{k}.") for k in keys)
+
+    return part.model_copy(
+        update={
+            "seeds": [] if SEED in keys else part.seeds,
+            "goals": None if GOAL in keys else part.goals,
+            "grid": {key: values for key, values in part.grid.items() if not given(key)},
+            "variants": {
+                name: {key: new for key, new in (own or {}).items() if not given(key)}
+                for name, own in part.variants.items()
+            },
+        }
+    )
+
+
+def _runs(
+    value: dict[str, Any],
+    changes: Mapping[str, Any],
+    part: SweepPart,
+    base: Recipe,
+    where: str,
+    classes: Classes,
+) -> Iterator[SweepRun]:
+    for name, own in part.variants.items() or [(None, None)]:
+        for point in itertools.product(*part.grid.values()):
+            knobs: dict[str, Any] = {} if name is None else {"variant": name}
+            knobs |= dict(zip(part.grid, point, strict=True))
+            said = f"{where}: sweep" + ("" if name is None else f".variants.{name}")
+            changed = {**changes, **(own or {}), **dict(zip(part.grid, point, strict=True))}
+            here = resolve_recipe(copy.deepcopy(value), changed, said)
+            for goal in _goals(part, here, classes):
+                for seed in part.seeds or [here.seed]:
+                    last = {**({} if goal is None else {GOAL: goal}), SEED: seed}
+                    recipe = resolve_recipe(copy.deepcopy(value), {**changed, **last}, said)
+                    yield SweepRun("", recipe, {**knobs, **last})
+
+
+def _goals(part: SweepPart, recipe: Recipe, classes: Classes) -> list[Any]:
+    if part.goals != "all":
+        return list(part.goals) if part.goals is not None else [None]
+    names = classes(recipe)
+    goals = [f"{a}2{b}" for a in names for b in names if a != b]
+    if not goals:
+        raise InputError(f"sweep.goals is all, and data {recipe.data.name!r} have no two classes")
+    return goals
+
+
+# -- names -------------------------------------------------------------------------------------------------------
+
+
+def _id(knobs: Mapping[str, Any], labels: Mapping[str, str]) -> str:
+    parts = []
+    for key, value in knobs.items():
+        if key == SEED:
+            parts.append(f"seed{value}")
+        elif key in ("variant", GOAL):
+            parts.append(_slug(value))
+        else:
+            parts.append(f"{labels[key]}={_slug(value)}")
+    name = "-".join(parts)
+    if len(name) <= LONGEST_ID:
+        return name
+    return f"{name[: LONGEST_ID - 9]}-{_short_digest(knobs)}"
+
+
+def _labels(keys: Mapping[str, Any]) -> dict[str, str]:
+    """The end of each dotted key, as long as it takes to tell them apart.
+
+    >>> _labels({"training.epochs": 0, "sterilize.training.epochs": 0, "attack.samples": 0})
+    {'training.epochs': 'training.epochs', 'sterilize.training.epochs': 'sterilize.training.epochs', \
+'attack.samples': 'samples'}
+    """
+    ends = Counter(key.rsplit(".", 1)[-1] for key in keys)
+    return {key: end if ends[end := key.rsplit(".", 1)[-1]] == 1 else key for key in keys}
+
+
+def _slug(value: Any) -> str:
+    """A value as part of a file's name.
+
+    >>> _slug(["sheep2aeroplane", "sofa2bird"]), _slug(1e-4), _slug(None), _slug("a b/c")
+    ('sheep2aeroplane+sofa2bird', '0.0001', 'none', 'a_b_c')
+    """
+    if value is None:
+        return "none"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, list | tuple):
+        return "+".join(map(_slug, value))
+    if isinstance(value, dict):
+        return "+".join(f"{key}={_slug(each)}" for key, each in value.items())
+    return re.sub(r"[^A-Za-z0-9.=+_-]", "_", str(value)).lstrip(".") or "_"
+
+
+def _short_digest(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()[:8]
