@@ -3,6 +3,7 @@
 from mmpoison.images.decode import BrokenImage, decode_images, read_image
 from mmpoison.images.preparation import Preparation
 from mmpoison.images.store import PixelStore
+from mmpoison.images.thumbnails import thumbnail
 from mmpoison.images.verification import Verification
 from mmpoison.images.verify import load_to_verify, verify_pairs
 
@@ -14,5 +15,6 @@ __all__ = [
     "decode_images",
     "load_to_verify",
     "read_image",
+    "thumbnail",
     "verify_pairs",
 ]
