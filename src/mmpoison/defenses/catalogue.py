@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
-from typing import ClassVar, Literal, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, cast
 
-from mmpoison.registry import Registry
+from mmpoison.errors import InputError
+from mmpoison.registry import Registry, unknown_name
+
+if TYPE_CHECKING:
+    from mmpoison.datasets.pairs import PairDataset
+    from mmpoison.defenses.relevance_filter import FilterResult
+    from mmpoison.models.dual_encoder import DualEncoder
+    from mmpoison.models.inputs import PairInputs, ProgressFor
 
 Kind = Literal["pre-training", "in-training", "post-training"]
 
@@ -13,7 +21,7 @@ Kind = Literal["pre-training", "in-training", "post-training"]
 class Defense(Protocol):
     """What every defence says of itself; what it does depends on its kind.
 
-    A pre-training defence has `apply(pairs, encoder, inputs) -> FilterResult`; a post-training defence has
+    A pre-training defence is a `PairFilter`; a post-training defence has
     `apply(encoder, clean_pairs, inputs, *, seed) -> TrainingResult`.
 
     Attributes:
@@ -34,3 +42,58 @@ class Defense(Protocol):
 
 
 DEFENSES: Registry[type[Defense]] = Registry("defence", "mmpoison.defenses")
+
+
+class PairFilter(Defense, Protocol):
+    """A pre-training defence: judges pairs before anything is trained on them."""
+
+    def apply(
+        self,
+        pairs: PairDataset,
+        encoder: DualEncoder,
+        inputs: PairInputs,
+        *,
+        trusted: PairDataset | None = None,
+        seed: int = 0,
+        progress: ProgressFor | None = None,
+    ) -> FilterResult:
+        """Judge every pair.
+
+        Args:
+            pairs: The pairs to judge; usually the training pairs.
+            encoder: The judge.
+            inputs: Prepared inputs for the judge, holding all pairs and the trusted ones.
+            trusted: Pairs known to be clean, for a defence that can use them.
+            seed: Seed of everything random.
+            progress: Gives a progress callback for a named step.
+
+        Raises:
+            InputError: If there is no pair, or nothing would be left.
+        """
+        ...
+
+
+def build_filter(name: str, options: Mapping[str, Any], where: str = "") -> PairFilter:
+    """Build a pre-training defence by name.
+
+    Args:
+        name: Registered name.
+        options: Of its constructor.
+        where: Prefix of an option's name in messages, for example `recipe key filter.`.
+
+    Raises:
+        InputError: If there is no such defence, it acts at another time, or it has no such option.
+    """
+    plug_in = DEFENSES[name]
+    if plug_in.kind != "pre-training":
+        others = [other for other in DEFENSES if DEFENSES[other].kind == "pre-training"]
+        raise InputError(
+            f"defence {name!r} is a {plug_in.kind} one, a filter acts before: {', '.join(others)}"
+        )
+    known = inspect.signature(plug_in).parameters
+    if unknown := [option for option in options if option not in known]:
+        raise InputError(
+            f"{where}{unknown[0]}: defence {name!r}: "
+            f"{unknown_name('option', unknown[0], sorted(known))}"
+        )
+    return cast(PairFilter, plug_in(**options))

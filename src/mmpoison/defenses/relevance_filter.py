@@ -138,6 +138,7 @@ class RelevanceFilter:
         inputs: PairInputs,
         *,
         trusted: PairDataset | None = None,
+        seed: int = 0,
         progress: ProgressFor | None = None,
     ) -> FilterResult:
         """Judge every pair of a set in memory; `filter_pairs` does it for a set of any size.
@@ -149,6 +150,7 @@ class RelevanceFilter:
             trusted: Pairs known to be clean, to set the threshold for `clean_loss`. They must be of the kind of the
                 judged pairs, and the judge must not have been trained on them: its own training pairs lie closer
                 together than any others, and the threshold would drop nearly everything.
+            seed: Nothing here is random.
             progress: Gives a progress callback for a named step.
 
         Raises:

@@ -91,23 +91,34 @@ class AttackPart(BaseModel):
         return dict(self.model_extra or {})
 
 
-class FilterPart(_Part):
-    """The pre-training filter.
+class FilterPart(BaseModel):
+    """A pre-training defence, with its options beside its name.
 
     Attributes:
-        encoder: A model as `model.name` takes it, or `pretrained`: the model the run starts from.
-        threshold: Distance above which a pair is dropped; or
-        clean_loss: share of clean pairs that may be lost.
-        trusted: What sets the threshold for `clean_loss`: the clean split `val`, or `none` but the judged pairs
-            themselves, where `val` is of another kind or the judge was trained on it.
+        method: A registered pre-training defence, for example `relevance-filter` (which takes `threshold`,
+            `clean_loss` or `automatic`) or `suspicious-groups` (`false_alarms`).
+        encoder: The judge: a model as `model.name` takes it, or `pretrained`: the model the run starts from.
+        trusted: Which pairs are known to be clean, for a defence that can use them (`clean_loss`): the clean split
+            `val`, or `none`, where `val` is of another kind or the judge was trained on it.
         trust: As `model.trust`.
     """
 
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    method: str = "relevance-filter"
     encoder: str
-    trust: bool = False
-    threshold: float | None = None
-    clean_loss: float | None = None
     trusted: Literal["val", "none"] = "val"
+    trust: bool = False
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The options of the defence."""
+        return {k: v for k, v in (self.model_extra or {}).items() if v is not None}
+
+    @property
+    def uses_trusted(self) -> bool:
+        """Whether clean pairs set something."""
+        return self.trusted == "val" and "clean_loss" in self.options
 
 
 class SterilizePart(_Part):

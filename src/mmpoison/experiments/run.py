@@ -21,7 +21,7 @@ from mmpoison.attacks.target_image import Embed
 from mmpoison.datasets import PairDataset, load_dataset
 from mmpoison.datasets.cache import cache_folder
 from mmpoison.datasets.catalogue import DATASETS
-from mmpoison.defenses import CleanFinetune, FilterResult, RelevanceFilter
+from mmpoison.defenses import CleanFinetune, FilterResult, build_filter
 from mmpoison.errors import InputError
 from mmpoison.evaluation import (
     Aim,
@@ -282,22 +282,23 @@ class _Run:
                     progress=self.monitor.progress,
                 )
             train = poisoned.select(split="train")
-            result = RelevanceFilter(part.threshold, part.clean_loss).apply(
+            defence = build_filter(part.method, part.options)
+            result = defence.apply(
                 train,
                 judge,
                 judge_inputs,
                 trusted=poisoned.select(split="val") if part.trusted == "val" else None,
+                seed=recipe.seed,
                 progress=self.monitor.progress,
             )
-        facts = {"encoder": judge.name, **result.facts(train)}
+        facts = {"method": part.method, "encoder": judge.name, **result.facts(train)}
         if len(result.kept) < LEAST_KEPT * len(train):
             self.flags.append(
                 f"the filter dropped {1 - len(result.kept) / len(train):.0%} of the training pairs: its threshold is "
                 "not one for these data, and the filtered model says nothing about the defence"
             )
         self.monitor.say(
-            f"filter by {judge.name}: {facts['dropped_pairs']} of {len(train):,} pairs are farther apart "
-            f"than {result.threshold:.3f} and dropped"
+            f"{part.method} by {judge.name}: {facts['dropped_pairs']} of {len(train):,} pairs dropped"
         )
         return result, facts
 
@@ -564,7 +565,8 @@ class _Run:
 
     def _write_suspicious(self, poisoned: PairDataset, result: FilterResult) -> None:
         train = poisoned.select(split="train")
-        worst = np.argsort(-result.distances, kind="stable")[:SUSPICIOUS_SHOWN]
+        # what was dropped first: a defence that judges groups does not drop the most distant pairs
+        worst = np.lexsort((-result.distances, result.keep))[:SUSPICIOUS_SHOWN]
         ids = train.images.ids
         write_json(
             self.out / "suspicious_pairs.json",
@@ -589,7 +591,7 @@ class _Run:
                 f"model {model.name!r} was trained as two towers: recipe key model.align must say how to align them"
             )
         if judge is not None:
-            RelevanceFilter(judge.threshold, judge.clean_loss)
+            build_filter(judge.method, judge.options, "recipe key filter.")
             if judge.encoder != "pretrained":
                 load_encoder(judge.encoder, trust=judge.trust)
         for key, settings in (
@@ -612,9 +614,7 @@ class _Run:
         part = self.recipe.filter
         uses = {
             "model.align": self.recipe.model.align is not None,
-            "filter.clean_loss": part is not None
-            and part.clean_loss is not None
-            and part.trusted == "val",
+            "filter.clean_loss": part is not None and part.uses_trusted,
             "sterilize": self.recipe.sterilize is not None,
         }
         needed = [name for name, used in uses.items() if used]

@@ -156,6 +156,7 @@ class SuspiciousGroups:
         encoder: DualEncoder,
         inputs: PairInputs,
         *,
+        trusted: PairDataset | None = None,
         seed: int = 0,
         progress: ProgressFor | None = None,
     ) -> GroupResult:
@@ -165,6 +166,7 @@ class SuspiciousGroups:
             pairs: The pairs to judge; usually the training pairs.
             encoder: Embeds captions and images; any model that tells topics apart, aligned or not.
             inputs: Prepared inputs for it, holding all pairs.
+            trusted: Not used: the pairs vouch for each other.
             seed: Seed of the clusterings.
             progress: Gives a progress callback for a named step.
 
