@@ -204,3 +204,99 @@ def write_run(tmp_path: Path) -> Callable[..., Path]:
         return run
 
     return write
+
+
+def synthetic_run(
+    folder: Path,
+    *,
+    seed: int = 0,
+    data: str = "openmoji",
+    attack: str = "single-target-label",
+    goals: tuple[str, ...] = ("sheep2aeroplane",),
+    hit: float = 0.9,
+    knobs: dict[str, Any] | None = None,
+    metrics: dict[str, Any] | None = None,
+    run: dict[str, Any] | None = None,
+) -> Path:
+    """A finished run of made-up numbers; `hit` is Hit@10 of the poisoned model.
+
+    Args:
+        folder: New run folder.
+        seed: Of the run; moves the numbers a little.
+        data: Name of the data set.
+        attack: Name of the attack.
+        goals: The goals.
+        hit: What the poison does.
+        knobs: Groups of the recipe that replace those here.
+        metrics: Sections of metrics.json that replace those here.
+        run: Facts of the run that replace those here.
+    """
+    nudge = seed / 1000
+    poisoned = goal_row(round(hit / 3, 4), round(hit * 0.8, 4), hit - nudge, 20 * (1 - hit) + seed)
+    models = {
+        "pretrained": goal_row(0.0, 0.01, 0.03, 60.0 + seed),
+        "clean_model": goal_row(0.0, 0.02, 0.05, 50.0 + seed),
+        "poisoned": poisoned,
+        "random_captions": goal_row(0.02, 0.04, 0.1, 40.0),
+    }
+    recipe = {
+        "name": "synthetic",
+        "seed": seed,
+        "data": {"name": data, "options": {}},
+        "model": {"name": "openmoji-small"},
+        "attack": {
+            "name": attack,
+            "goal": goals[0] if len(goals) == 1 else list(goals),
+            "samples": 25,
+            "mode": "add",
+        },
+        "training": {"epochs": 1, "batch_size": 32, "trainable": "both", "betas": [0.9, 0.98]},
+        **(knobs or {}),
+    }
+    content = {
+        "goal": dict.fromkeys(goals, models),
+        "ranks": {
+            goal: {"poisoned": {"median": 2.0, "interval": {"hit@10": [0.8, 0.95]}}}
+            for goal in goals
+        },
+        "utility": {
+            "pretrained": utility_row(0.8, 0.85),
+            "clean_model": utility_row(0.87, 0.91),
+            "poisoned": utility_row(0.86, 0.9),
+        },
+        "drift": {"text": 0.06 + nudge, "image": 0.05 + nudge},
+        **(metrics or {}),
+        "run": {
+            "recipe": "synthetic",
+            "seed": seed,
+            "tool_version": "0.1.0",
+            "goals": list(goals),
+            "attack": attack,
+            "mode": "add",
+            "poisoned_pairs": 125,
+            "training_pairs": 25125,
+            "poisoning_rate": 125 / 25125,
+            "trainable": "both",
+            "flags": [],
+            **(run or {}),
+        },
+    }
+    folder.mkdir(parents=True)
+    for name, value in (("metrics", content), ("manifest", {"seed": seed, "goals": list(goals)})):
+        (folder / f"{name}.json").write_text(json.dumps(value), encoding="utf-8")
+    # JSON is YAML
+    (folder / "recipe.yaml").write_text(json.dumps(recipe), encoding="utf-8")
+    return folder
+
+
+MakeRun = Callable[..., Path]
+
+
+@pytest.fixture
+def make_run(tmp_path: Path) -> MakeRun:
+    """`synthetic_run` under a name in the test's own folder."""
+
+    def make(name: str, **settings: Any) -> Path:
+        return synthetic_run(tmp_path / name, **settings)
+
+    return make

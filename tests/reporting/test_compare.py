@@ -91,7 +91,7 @@ def test_several_goals_are_matched(tmp_path: Path) -> None:
         ("seeds", "have no seed in common"),
         ("settings", "hold several settings of one goal"),
         ("goals", "have no goal in common"),
-        ("nothing", "no metrics.json here or one folder below"),
+        ("nothing", "no metrics.json here or below"),
     ],
 )
 def test_what_cannot_be_compared(tmp_path: Path, name: str, says: str) -> None:

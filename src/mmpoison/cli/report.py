@@ -37,6 +37,12 @@ def report(
     markdown: Annotated[
         Path | None, typer.Option(help="Write the tables to this file too, as Markdown.")
     ] = None,
+    parquet: Annotated[
+        Path | None,
+        typer.Option(
+            help="Write every number and knob to this Parquet file, a row a run, goal and model."
+        ),
+    ] = None,
     form: FormatOption = "table",
 ) -> None:
     """Show finished runs again: one gets its table and page, several tables of means over seeds.
@@ -48,6 +54,8 @@ def report(
     [bold]mmpoison report runs/image-only --against runs/text-only[/bold]
 
     [bold]mmpoison report runs/openmoji --models clean_model,poisoned --format json[/bold]
+
+    [bold]mmpoison report runs --parquet results.parquet[/bold]
     """
     from mmpoison.files import atomic_file
     from mmpoison.reporting import compare_models, compare_runs, expand, seed_tables
@@ -56,6 +64,17 @@ def report(
     if against and models:
         raise InputError("--against compares two settings, --models two models of one: give one")
     folders = expand(runs)
+    if parquet is not None:
+        from mmpoison.reporting import write_results
+
+        table = write_results(folders, parquet)
+        console.print(
+            f"{table.num_rows:,} rows, {table.num_columns} columns: {parquet}",
+            soft_wrap=True,
+            highlight=False,
+            markup=False,
+        )
+        return
     if len(folders) == 1 and not (against or models or markdown) and form == "table":
         show_run(folders[0])
         return

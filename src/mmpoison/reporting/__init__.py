@@ -19,6 +19,7 @@ from mmpoison.reporting._seeds import (
 from mmpoison.reporting._table import Column, Table, markdown, terminal
 from mmpoison.reporting._terminal import terminal_table
 from mmpoison.reporting._text import safe_text
+from mmpoison.reporting._tidy import results_table, write_results
 
 __all__ = [
     "Column",
@@ -30,6 +31,7 @@ __all__ = [
     "metrics_tables",
     "render_html",
     "repair_table",
+    "results_table",
     "safe_text",
     "seed_tables",
     "summary_json",
@@ -42,4 +44,5 @@ __all__ = [
     "write_filter_page",
     "write_repair_figures",
     "write_report",
+    "write_results",
 ]

@@ -16,6 +16,9 @@ from mmpoison.statistics import Summary, summarize
 
 Metrics = Mapping[str, Any]
 
+DEPTH = 3
+"""So many folders below the one that is given runs are looked for: a folder of sweeps, a sweep, its `runs`."""
+
 
 @dataclass
 class Group:
@@ -76,11 +79,24 @@ def expand(folders: Sequence[Path]) -> list[Path]:
         if (folder / "metrics.json").is_file():
             runs.append(folder)
             continue
-        inside = sorted(folder.glob("*/metrics.json")) if folder.is_dir() else []
+        inside = _inside(folder, DEPTH) if folder.is_dir() else []
         if not inside:
-            raise InputError(f"{folder}: no metrics.json here or one folder below: no finished run")
-        runs.extend(path.parent for path in inside)
+            raise InputError(f"{folder}: no metrics.json here or below: no finished run")
+        runs.extend(inside)
     return runs
+
+
+def _inside(folder: Path, depth: int) -> list[Path]:
+    """Run folders below a folder, in order; nothing within a run folder is looked at."""
+    found: list[Path] = []
+    for path in sorted(folder.iterdir()):
+        if path.name.startswith(".") or path.is_symlink() or not path.is_dir():
+            continue
+        if (path / "metrics.json").is_file():
+            found.append(path)
+        elif depth > 1:
+            found.extend(_inside(path, depth - 1))
+    return found
 
 
 def group_runs(folders: Sequence[Path]) -> list[Group]:
