@@ -1,6 +1,6 @@
 """The one place that reads image files."""
 
-from mmpoison.images.decode import BrokenImage, decode_images, read_image
+from mmpoison.images.decode import BrokenImage, decode_images, read_image, read_image_bytes
 from mmpoison.images.preparation import Preparation
 from mmpoison.images.store import PixelStore
 from mmpoison.images.thumbnails import thumbnail
@@ -15,6 +15,7 @@ __all__ = [
     "decode_images",
     "load_to_verify",
     "read_image",
+    "read_image_bytes",
     "thumbnail",
     "verify_pairs",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -67,25 +68,29 @@ def picture(root: Path, image_id: str) -> Iterator[tuple[BinaryIO, Image.Image]]
         stream = open_image(root, image_id)
     except InputError as error:
         raise BrokenImage(str(error), _fault_of_opening(error)) from None
-    with stream:
-        try:
-            with Image.open(stream, formats=FORMATS) as image:
-                if image.width * image.height > MAX_PIXELS:
-                    raise BrokenImage(
-                        f"{path}: {image.width} x {image.height} pixels is over the limit of {MAX_PIXELS:,}",
-                        "too-large",
-                    )
-                yield stream, image
-        except Image.DecompressionBombError:
-            raise BrokenImage(
-                f"{path}: too many pixels (a decompression bomb?)", "too-large"
-            ) from None
-        except UnidentifiedImageError:
-            raise BrokenImage(f"{path}: not an image of a known format", "no-image") from None
-        except (OSError, SyntaxError, ValueError) as error:
-            if isinstance(error, InputError):
-                raise
-            raise BrokenImage(f"{path}: broken image ({error})", _fault(error, stream)) from None
+    with stream, _opened(stream, str(path), MAX_PIXELS) as image:
+        yield stream, image
+
+
+@contextmanager
+def _opened(stream: BinaryIO, name: str, max_pixels: int) -> Iterator[Image.Image]:
+    """Open the picture in a stream of bytes; whatever goes wrong with it while the block runs is one line."""
+    try:
+        with Image.open(stream, formats=FORMATS) as image:
+            if image.width * image.height > max_pixels:
+                raise BrokenImage(
+                    f"{name}: {image.width} x {image.height} pixels is over the limit of {max_pixels:,}",
+                    "too-large",
+                )
+            yield image
+    except Image.DecompressionBombError:
+        raise BrokenImage(f"{name}: too many pixels (a decompression bomb?)", "too-large") from None
+    except UnidentifiedImageError:
+        raise BrokenImage(f"{name}: not an image of a known format", "no-image") from None
+    except (OSError, SyntaxError, ValueError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise BrokenImage(f"{name}: broken image ({error})", _fault(error, stream)) from None
 
 
 def read_image(root: Path, image_id: str, preparation: Preparation | int) -> Pixels:
@@ -106,6 +111,31 @@ def read_image(root: Path, image_id: str, preparation: Preparation | int) -> Pix
         BrokenImage: If the file is missing, outside the root, too large, truncated or not an image.
     """
     with picture(root, image_id) as (_, image):
+        return Preparation.of(preparation).apply(image)
+
+
+def read_image_bytes(
+    data: bytes,
+    preparation: Preparation | int,
+    *,
+    name: str = "the picture",
+    max_pixels: int = MAX_PIXELS,
+) -> Pixels:
+    """Read a picture that is no file of a data set as a model sees it; otherwise like `read_image`.
+
+    Args:
+        data: The bytes of the file.
+        preparation: As for `read_image`.
+        name: What to call it in messages.
+        max_pixels: A picture with more pixels is refused before it is decoded.
+
+    Returns:
+        RGB, shape `(size, size, 3)`.
+
+    Raises:
+        BrokenImage: If it is too large, truncated or not an image.
+    """
+    with _opened(io.BytesIO(data), name, max_pixels) as image:
         return Preparation.of(preparation).apply(image)
 
 

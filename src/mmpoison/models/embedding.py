@@ -14,6 +14,7 @@ import numpy.typing as npt
 import torch
 
 from mmpoison.datasets.pairs import IntArray
+from mmpoison.images.preparation import Pixels
 from mmpoison.models.dual_encoder import DualEncoder
 from mmpoison.models.inputs import PairInputs, Progress, Rows
 
@@ -117,6 +118,24 @@ def embed_captions(
         progress,
     )
     return embeddings[np.argsort(by_length, kind="stable")[inverse]]
+
+
+def embed_pixels(encoder: DualEncoder, pixels: Pixels, *, batch_size: int = 128) -> Embeddings:
+    """Unit embeddings of pictures that are no images of a prepared data set, shape `(n, d)`.
+
+    Args:
+        encoder: The model.
+        pixels: RGB as `encoder.preparation` makes it, shape `(n, size, size, 3)`.
+        batch_size: Pictures at a time.
+    """
+    return _in_batches(
+        np.arange(len(pixels)),
+        batch_size,
+        lambda rows: encoder.encode_image(encoder.image_input(pixels[rows])),
+        encoder,
+        "fp32",
+        None,
+    )
 
 
 def _in_batches(
