@@ -99,6 +99,7 @@ class TestRecipe:
         "mmpoison.attacks",
         "mmpoison.images",
         "mmpoison.reporting",
+        "mmpoison.search",
     ],
 )
 def test_imports_without_torch(module: str) -> None:
@@ -138,6 +139,9 @@ MAY_IMPORT: dict[str, set[str]] = {
     # a repair is watched while it goes on: by the same rows as any model, with the goals that its owner names
     "defenses": _BASE
     | {"attacks", "datasets", "evaluation", "metrics", "models", "processes", "training"},
+    # shows models beside each other; embeds a query and ranks, and measures nothing
+    "search": _BASE
+    | {"attacks", "datasets", "devices", "evaluation", "images", "metrics", "models", "reporting"},
     # reads a finished run's files, so it needs nothing of how they were made
     "reporting": _BASE | {"metrics", "statistics"},
     # what local pages are served with: any page may use it, it knows none
