@@ -141,7 +141,17 @@ MAY_IMPORT: dict[str, set[str]] = {
     | {"attacks", "datasets", "evaluation", "metrics", "models", "processes", "training"},
     # shows models beside each other; embeds a query and ranks, and measures nothing
     "search": _BASE
-    | {"attacks", "datasets", "devices", "evaluation", "images", "metrics", "models", "reporting"},
+    | {
+        "attacks",
+        "datasets",
+        "devices",
+        "evaluation",
+        "images",
+        "metrics",
+        "models",
+        "reporting",
+        "web",
+    },
     # reads a finished run's files, so it needs nothing of how they were made
     "reporting": _BASE | {"metrics", "statistics"},
     # what local pages are served with: any page may use it, it knows none
