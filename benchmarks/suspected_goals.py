@@ -22,6 +22,7 @@ from mmpoison.attacks import ATTACKS
 from mmpoison.datasets import load_dataset
 from mmpoison.datasets.cache import cache_folder
 from mmpoison.datasets.pairs import PairDataset
+from mmpoison.defenses.relevance_filter import auroc
 from mmpoison.defenses.suspicious_groups import (
     GroupResult,
     SuspiciousGroups,
@@ -29,8 +30,9 @@ from mmpoison.defenses.suspicious_groups import (
     clusterings,
     views_of,
 )
+from mmpoison.errors import InputError
 from mmpoison.files import write_json
-from mmpoison.models import load_encoder, prepare_features
+from mmpoison.models import PairInputs, load_encoder, prepare_features, prepare_pixels
 from mmpoison.seeding import generator
 
 ATTACKS_RUN = (
@@ -47,15 +49,19 @@ class Prepared:
 
     def __init__(self, pairs: PairDataset, encoder_name: str) -> None:
         self.pairs = pairs
-        train = pairs.select(split="train")
+        # images of the gallery too: attack I puts captions on one of them
+        known = pairs.where(pairs.in_split("train") | pairs.in_split("test"))
         encoder = load_encoder(encoder_name)
-        inputs = prepare_features(encoder, train, cache=cache_folder())
-        self.views = views_of(train, encoder, inputs)
+        try:
+            inputs: PairInputs = prepare_features(encoder, known, cache=cache_folder() / "features")
+        except InputError:  # no projections apart from the trunks
+            inputs = prepare_pixels(encoder, known)
+        self.views = views_of(known, encoder, inputs)
         self.clusterings = clusterings(self.views, seed=0)
-        self.caption = {text: row for row, text in enumerate(np.unique(train.captions.astype(str)))}
-        self.image = {int(image): row for row, image in enumerate(np.unique(train.image))}
+        self.caption = {text: row for row, text in enumerate(np.unique(known.captions.astype(str)))}
+        self.image = {int(image): row for row, image in enumerate(np.unique(known.image))}
 
-    def judge(self, train: PairDataset) -> GroupResult:
+    def judge(self, train: PairDataset, lose: float | None = None) -> GroupResult:
         """Scan a poisoned version of the set."""
         views = Views(
             self.views.text,
@@ -63,7 +69,7 @@ class Prepared:
             np.array([self.caption[caption] for caption in train.captions]),
             np.array([self.image[int(image)] for image in train.image]),
         )
-        return SuspiciousGroups().judge(train, views, prepared=self.clusterings)
+        return SuspiciousGroups(clean_loss=self.lose).judge(train, views, prepared=self.clusterings)
 
     def judge_some(self, train: PairDataset, share: float, seed: int) -> GroupResult:
         """Scan the pairs of a random share of the images, with vectors and clusterings of their own."""
@@ -82,7 +88,7 @@ class Prepared:
 
 
 def measure_goal(
-    clean: Prepared, attack: str, mode: str, goal: str, samples: int, seed: int
+    clean: Prepared, attack: str, mode: str, goal: str, samples: int, seed: int, lose: float
 ) -> dict[str, Any]:
     """Poison, scan, and compare with the truth."""
     plug_in: Any = ATTACKS[attack]
@@ -90,8 +96,10 @@ def measure_goal(
     train = poisoned.select(split="train")
     start = time.perf_counter()
     # the scan gets the pairs as a stranger would
-    result = clean.judge(replace(train, source=train.image, manifest=None))
+    stranger = replace(train, source=train.image, manifest=None)
+    result = clean.judge(stranger)
     seconds = time.perf_counter() - start
+    keep = clean.judge(stranger, lose).keep
     bad = train.poisoned
     groups = [*result.goals, *result.unproven]
     true = [bool(bad[group.rows].mean() > 0.5) for group in groups]
@@ -103,9 +111,12 @@ def measure_goal(
         "found": any(true[: len(result.goals)]),
         "false_goals": sum(not one for one in true[: len(result.goals)]),
         "p_value": groups[0].p_value if groups else 1.0,
+        "auroc": auroc(result.distances[bad], result.distances[~bad]),
         "poisoned": int(bad.sum()),
         "caught": int((~result.keep & bad).sum()),
         "clean_lost": int((~result.keep & ~bad).sum()),
+        "caught_with_loss": int((~keep & bad).sum()),
+        "clean_lost_with_loss": int((~keep & ~bad).sum()),
         "clean": int((~bad).sum()),
         "sentence": str(groups[0]) if groups else "",
         "seconds": round(seconds, 2),
@@ -120,8 +131,15 @@ def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
         "first": float(np.mean([row["first"] for row in rows])),
         "found": float(np.mean([row["found"] for row in rows])),
         "sets_with_false_goals": sum(row["false_goals"] > 0 for row in rows),
+        "auroc_mean": float(np.mean([row["auroc"] for row in rows])),
         "caught_mean": float(caught.mean()),
         "caught_median": float(np.median(caught)),
+        "caught_with_loss_mean": float(
+            np.mean([row["caught_with_loss"] / row["poisoned"] for row in rows])
+        ),
+        "clean_lost_with_loss_mean": float(
+            np.mean([row["clean_lost_with_loss"] / row["clean"] for row in rows])
+        ),
         "clean_lost_mean": float(np.mean([row["clean_lost"] / row["clean"] for row in rows])),
         "clean_lost_max": float(np.max([row["clean_lost"] / row["clean"] for row in rows])),
         "seconds_median": float(np.median([row["seconds"] for row in rows])),
@@ -144,6 +162,7 @@ def main() -> None:
     parser.add_argument("--root", type=Path, help="The folder of the data, where it needs one.")
     parser.add_argument("--encoder", default="efficientnet-minilm")
     parser.add_argument("--goals", type=int, default=24)
+    parser.add_argument("--lose", type=float, default=0.02, help="clean_loss of a second scan.")
     parser.add_argument("--samples", type=int, default=25)
     parser.add_argument("--seed", type=int, default=1, help="Of the data, goals and attacks.")
     parser.add_argument("--leave-out", default="", help="Goals that are not drawn, with commas.")
@@ -185,10 +204,13 @@ def main() -> None:
     for attack, mode in ATTACKS_RUN:
         rows = []
         for goal in goals:
-            row = measure_goal(clean, attack, mode, goal, options.samples, options.seed)
+            row = measure_goal(
+                clean, attack, mode, goal, options.samples, options.seed, options.lose
+            )
             rows.append(row)
             print(
                 f"{attack} {mode} {goal}: first {row['first']}, caught {row['caught']}/{row['poisoned']}, "
+                f"with {options.lose:.0%} lost {row['caught_with_loss']}, AUROC {row['auroc']:.4f}, "
                 f"lost {row['clean_lost']}, {row['sentence']}",
                 flush=True,
             )

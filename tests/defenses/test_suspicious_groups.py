@@ -21,7 +21,17 @@ from mmpoison.datasets.pairs import ImageTable
 from mmpoison.defenses.suspicious_groups import GroupResult, SuspiciousGroups, Views
 from mmpoison.defenses.suspicious_groups._cells import Cell
 from mmpoison.defenses.suspicious_groups._conflict import conflict_of, crowded
-from mmpoison.defenses.suspicious_groups._goals import join_cells
+from mmpoison.defenses.suspicious_groups._evidence import (
+    CAPTION_NEARNESS,
+    CONFLICT_WEIGHT,
+    CONFLICTING,
+    EXPECTED_AT_LEAST,
+    FEW,
+    NEARNESS,
+    Heap,
+    evidence_of,
+)
+from mmpoison.defenses.suspicious_groups._goals import Group, join_cells, with_heaps
 from mmpoison.defenses.suspicious_groups._words import Vocabulary
 from mmpoison.errors import InputError
 from mmpoison.models import DualEncoder, prepare_features, prepare_pixels
@@ -292,3 +302,99 @@ def test_scans_with_any_encoder(
     np.testing.assert_allclose(from_pixels.distances, from_features.distances, atol=1e-4)
     with pytest.raises(InputError, match="no pair to scan"):
         defense.apply(train.where(np.zeros(len(train), bool)), heads, prepare_pixels(heads, train))
+
+
+def views(data: Made) -> Views:
+    captions, caption_of = np.unique(data.pairs.captions.astype(str), return_inverse=True)
+    rows = [int(caption.rsplit(" ", 1)[1]) for caption in captions]
+    return Views.of(data.text[rows], data.image, caption_of, data.pairs.image.astype(np.intp))
+
+
+def test_evidence_as_a_slow_loop_over_pairs_has_it(one_goal: Made) -> None:
+    seen = views(one_goal)
+    conflict = conflict_of(seen)
+    score = evidence_of(seen, conflict).score
+    border = np.quantile(conflict, 1 - CONFLICTING)
+    odd = np.flatnonzero(conflict > border)
+    text = seen.text[seen.caption_of].astype(np.float64)
+    image = seen.image[seen.image_of].astype(np.float64)
+    spread = 1.4826 * np.median(np.abs(conflict - np.median(conflict)))
+    for row in odd[:: len(odd) // 7]:
+        both = captions = images = 0.0
+        for other in odd:
+            if seen.image_of[other] != seen.image_of[row]:
+                near = np.exp(NEARNESS * (text[row] @ text[other] - 1))
+                seen_near = np.exp(NEARNESS * (image[row] @ image[other] - 1))
+                both += near * seen_near
+                captions += near / len(odd)
+                images += seen_near
+        near_captions = np.exp(CAPTION_NEARNESS * (text @ text[row] - 1))
+        right = near_captions[conflict <= border].sum()
+        vouched = (right + FEW) / (right + near_captions[odd].sum() + FEW)
+        expected = (
+            np.log((both + FEW) / (EXPECTED_AT_LEAST + captions * images))
+            + np.log(vouched)
+            + CONFLICT_WEIGHT * (conflict[row] - np.median(conflict)) / spread
+        )
+        assert score[row] == pytest.approx(expected, rel=1e-3, abs=1e-3)
+    assert score[conflict <= border].max() < score[odd].min()
+
+
+def test_the_heap_is_the_goal_and_clean_data_heap_less(clean: Made, one_goal: Made) -> None:
+    heaps = {}
+    for name, data in (("clean", clean), ("poisoned", one_goal)):
+        seen = views(data)
+        heaps[name] = evidence_of(seen, conflict_of(seen)).heaps
+    strongest = heaps["poisoned"][0]
+    assert one_goal.pairs.poisoned[strongest.rows].mean() > 0.9
+    assert strongest.strength > 3 * heaps["clean"][0].strength
+    strengths = [heap.strength for heap in heaps["poisoned"]]
+    assert strengths == sorted(strengths, reverse=True)
+
+
+def test_one_crowded_image_is_a_heap(clean: Made) -> None:
+    data = clean.poisoned(captions_on(clean, "sheep", 50), np.full(50, images_of("plane")[7]))
+    seen = views(data)
+    found = evidence_of(seen, conflict_of(seen))
+    assert data.pairs.poisoned[found.heaps[0].rows].mean() > 0.9
+
+
+def test_a_goal_too_weak_for_a_p_value_is_named_first_and_goes_with_clean_loss(clean: Made) -> None:
+    data = clean.poisoned(captions_on(clean, "sheep", 9), images_of("plane")[:9])
+    result = data.judge(clean_loss=0.02)
+    bad = data.pairs.poisoned
+    first = [*result.goals, *result.unproven][0]
+    assert (first.captions_about[0], first.images_about[0]) == ("sheep", "plane")
+    assert bad[first.rows].mean() > 0.5
+    assert (~result.keep).sum() == round(0.02 * len(bad))
+    assert (~result.keep & bad).sum() >= 0.7 * bad.sum()
+    assert (result.distances[~result.keep] >= result.threshold).all()
+
+
+def test_heaps_join_the_groups_that_they_are_part_of() -> None:
+    def group(rows: list[int], p_value: float) -> Group:
+        cell = Cell(np.array(rows), len(rows), 0.1, p_value)
+        return Group(np.array(rows), np.full(len(rows), 3), p_value, 1.0, cell)
+
+    groups = [group([1, 2, 3, 4], 1e-4), group([20, 21, 22], 0.3), group([40, 41], 0.2)]
+    heaps = [
+        Heap(np.array([60, 61]), 9.0),
+        Heap(np.array([3, 4, 5]), 5.0),
+        Heap(np.array([20, 21]), 2.0),
+    ]
+    found = with_heaps(groups, heaps, false_alarms=0.01)
+    assert [one.rows.tolist() for one in found] == [
+        [1, 2, 3, 4, 5],
+        [60, 61],
+        [20, 21, 22],
+        [40, 41],
+    ]
+    assert found[0].votes.tolist() == [3, 3, 5, 5, 2]
+    assert [one.p_value for one in found] == [1e-4, 1.0, 0.3, 0.2]
+    assert found[1].cell is None
+
+
+@pytest.mark.parametrize("share", [0.0, 1.0, -0.1])
+def test_clean_loss_out_of_range(share: float) -> None:
+    with pytest.raises(InputError):
+        SuspiciousGroups(clean_loss=share)

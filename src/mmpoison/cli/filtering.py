@@ -46,7 +46,7 @@ def filter_(
             "--lose",
             "--clean-loss",
             help="Instead: the share of clean pairs you are ready to lose, measured on split val where there is one; "
-            "with --labels, the largest share.",
+            "with --labels, the largest share; with suspicious-groups, the share of all pairs, beside the goals' own.",
         ),
     ] = None,
     auto: Annotated[
@@ -106,7 +106,6 @@ def filter_(
         name
         for name, given in (
             ("--threshold", threshold is not None),
-            ("--lose", lose is not None),
             ("--auto", auto),
             ("--labels", labels is not None or label),
         )
@@ -115,13 +114,12 @@ def filter_(
     if method == "suspicious-groups":
         if cuts:
             raise InputError(
-                f"--method suspicious-groups has no use for {cuts[0]}: it takes --false-alarms"
+                f"--method suspicious-groups has no use for {cuts[0]}: it takes --false-alarms and --lose"
             )
         where = find_device(device)
         chosen = load_encoder(encoder, trust=trust).to(where)
-        _scan_goals(
-            data, chosen, out, 0.01 if false_alarms is None else false_alarms, format, images, seed
-        )
+        alarms = 0.01 if false_alarms is None else false_alarms
+        _scan_goals(data, chosen, out, alarms, lose, format, images, seed)
         return
     if false_alarms is not None:
         raise InputError("--false-alarms belongs to --method suspicious-groups")
@@ -167,6 +165,7 @@ def _scan_goals(
     encoder: DualEncoder,
     out: Path,
     false_alarms: float,
+    lose: float | None,
     format: str | None,
     images: Literal["link", "copy", "none"],
     seed: int,
@@ -174,7 +173,7 @@ def _scan_goals(
     from mmpoison.defenses.suspicious_groups import SuspiciousGroups
     from mmpoison.experiments.goal_scan import GOALS_FILE, scan_goals
 
-    defense = SuspiciousGroups(false_alarms)
+    defense = SuspiciousGroups(false_alarms, lose)
     with monitor() as progress:
         result = scan_goals(
             data,
@@ -187,6 +186,8 @@ def _scan_goals(
             progress=progress.progress,
         )
     lines = [str(goal) for goal in result.goals] or ["no goal suspected"]
+    if not result.goals and result.unproven:
+        lines.append(f"look at the strongest of what may be chance: {result.unproven[0]}")
     lines.append(
         f"{out}: kept {len(result.kept):,} of {len(result.keep):,} training pairs; "
         f"the evidence is in {out / GOALS_FILE}"

@@ -14,17 +14,16 @@ from mmpoison.defenses.catalogue import DEFENSES, Kind
 from mmpoison.defenses.relevance_filter import FilterResult
 from mmpoison.defenses.suspicious_groups._cells import Clustering
 from mmpoison.defenses.suspicious_groups._features import caption_features, image_features
-from mmpoison.defenses.suspicious_groups._goals import Group
+from mmpoison.defenses.suspicious_groups._goals import MIN_VOTES, Group, with_heaps
 from mmpoison.defenses.suspicious_groups._scan import scan
 from mmpoison.defenses.suspicious_groups._views import Index, Views, require_sklearn
 from mmpoison.defenses.suspicious_groups._words import Vocabulary
+from mmpoison.defenses.thresholds import check_loss
 from mmpoison.errors import InputError
 from mmpoison.models.dual_encoder import DualEncoder
 from mmpoison.models.inputs import PairInputs, ProgressFor
 
 EXAMPLES = 5
-MIN_VOTES = 2
-"""A pair is dropped with its group if at least two clusterings put it there."""
 
 
 @dataclass(frozen=True)
@@ -36,10 +35,11 @@ class SuspectedGoal:
         images_about: Words that set the other captions of its images apart.
         rows: Its pairs, as rows of the judged set.
         images: How many images they are on.
-        expected: How many images clean data like these would have in the most telling cell.
+        expected: How many images clean data like these would have in the most telling cell; None where no cell tells.
         found: How many it has.
-        p_value: Chance that a clean data set shows any such group, in [0, 1].
-        evidence: Sum of -log10 p over the clusterings; ranks goals.
+        p_value: Chance that a clean data set shows any such group, in [0, 1]; 1 where nothing is known of it.
+        evidence: Sum of -log10 p over the clusterings.
+        strength: Evidence that heaps up in it; ranks what is not significant.
         example_captions: Its most frequent captions.
         example_images: Ids of images that they are on.
     """
@@ -48,10 +48,11 @@ class SuspectedGoal:
     images_about: tuple[str, ...]
     rows: Index
     images: int
-    expected: float
-    found: int
+    expected: float | None
+    found: int | None
     p_value: float
     evidence: float
+    strength: float
     example_captions: tuple[str, ...]
     example_images: tuple[str, ...]
 
@@ -74,7 +75,10 @@ class SuspectedGoal:
             "images": self.images,
             "p_value": self.p_value,
             "evidence": round(self.evidence, 2),
-            "cell": {"found": self.found, "expected": round(self.expected, 2)},
+            "strength": round(self.strength, 2),
+            "cell": None
+            if self.expected is None
+            else {"found": self.found, "expected": round(self.expected, 2)},
             "example_captions": list(self.example_captions),
             "example_images": list(self.example_images),
         }
@@ -82,11 +86,14 @@ class SuspectedGoal:
 
 @dataclass(frozen=True)
 class GroupResult(FilterResult):
-    """What the scan decided; `distances` are conflicts, and a pair is dropped for its group, not for its conflict.
+    """What the scan decided; `distances` are the evidence against each pair, larger for more.
+
+    A pair is dropped for its goal, or because `clean_loss` gives it up; `threshold` is the evidence from which on the
+    latter happens, the largest of all without `clean_loss`.
 
     Attributes:
         goals: Suspected goals, the most significant first.
-        unproven: Groups that are not significant, for somebody who wants to look further; nothing of them is dropped.
+        unproven: Groups that are not significant, the strongest first, for somebody who wants to look further.
     """
 
     goals: tuple[SuspectedGoal, ...] = ()
@@ -105,7 +112,8 @@ class SuspiciousGroups:
     one topic, on images of one kind, where the other captions of these images and the other images of this topic have
     nothing to do with each other. Captions and images are clustered several times; in every table of caption clusters
     against image clusters the conflicting pairs are counted, and a cell is suspicious that holds more of them than a
-    negative binomial model of the clean part allows. Groups that several clusterings agree on become goals.
+    negative binomial model of the clean part allows. Groups that several clusterings agree on become goals. Beside
+    that, each conflicting pair is scored by how many others are alike on both sides, which needs no clusters.
 
     Nothing is trained and no label, manifest or trusted pair is needed; the encoder need not be aligned. Goals between
     kinds that resemble each other (two kinds of houses) look like the mistakes of clean data and are not found.
@@ -113,6 +121,8 @@ class SuspiciousGroups:
     Args:
         false_alarms: A goal is reported, and its pairs dropped, if clean data would show such a group at most this
             often, in (0, 1).
+        clean_loss: Also drop the pairs with the most evidence against them, until this share of all pairs is gone, in
+            (0, 1); it catches goals that are not significant, and costs that share of clean pairs where there is none.
         conflicting: Share of the pairs that count as conflicting with their image, in (0, 1).
         affinity: Cosine between two kinds, from which their confusion counts as natural, in (-1, 1).
 
@@ -128,6 +138,7 @@ class SuspiciousGroups:
     )
     knobs: ClassVar[Mapping[str, str]] = {
         "false_alarms": "how often clean data may raise an alarm: a larger share finds weaker goals",
+        "clean_loss": "the share of pairs one is ready to lose: more catches weaker goals",
         "conflicting": "how many pairs count as conflicting: more find poison that fits better, among more noise",
         "affinity": "how alike two kinds may be: a larger one finds goals between similar kinds, and more mistakes",
     }
@@ -136,8 +147,14 @@ class SuspiciousGroups:
     )
 
     def __init__(
-        self, false_alarms: float = 0.01, conflicting: float = 0.2, affinity: float = 0.3
+        self,
+        false_alarms: float = 0.01,
+        clean_loss: float | None = None,
+        conflicting: float = 0.2,
+        affinity: float = 0.3,
     ) -> None:
+        if clean_loss is not None:
+            check_loss(clean_loss)
         for what, value, low in (
             ("false_alarms", false_alarms, 0),
             ("conflicting", conflicting, 0),
@@ -147,6 +164,7 @@ class SuspiciousGroups:
                 raise InputError(f"{what} {value} is not between {low} and 1")
         require_sklearn()
         self.false_alarms = false_alarms
+        self.clean_loss = clean_loss
         self.conflicting = conflicting
         self.affinity = affinity
 
@@ -203,18 +221,25 @@ class SuspiciousGroups:
         describe = _Describer(pairs, views)
         goals, unproven = [], []
         keep: BoolArray = np.ones(len(pairs), dtype=bool)
-        for group in found.groups:
+        score = found.evidence.score
+        for group in with_heaps(found.groups, found.evidence.heaps, self.false_alarms):
             goal = describe(group)
             if group.p_value <= self.false_alarms:
                 goals.append(goal)
                 keep[goal.rows] = False
             else:
                 unproven.append(goal)
+        threshold = float(score.max())
+        if self.clean_loss is not None:
+            order = np.lexsort((-score, keep))
+            drop = order[: round(self.clean_loss * len(pairs))]
+            threshold = float(score[drop].min()) if len(drop) else threshold
+            keep[drop] = False
         return GroupResult(
             pairs.where(keep),
             keep,
-            found.conflict.astype(np.float64),
-            found.threshold,
+            score,
+            threshold,
             goals=tuple(goals),
             unproven=tuple(unproven),
         )
@@ -264,10 +289,11 @@ class _Describer:
             images_about=self._terms(np.flatnonzero(beside)),
             rows=rows,
             images=len(images),
-            expected=group.cell.expected,
-            found=group.cell.count,
+            expected=group.cell.expected if group.cell else None,
+            found=group.cell.count if group.cell else None,
             p_value=group.p_value,
             evidence=group.evidence,
+            strength=group.strength,
             example_captions=tuple(text for text, _ in frequent.most_common(EXAMPLES)),
             example_images=tuple(name for name, _ in ids.most_common(EXAMPLES)),
         )

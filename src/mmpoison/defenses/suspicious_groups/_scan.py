@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from mmpoison.defenses.suspicious_groups._cells import Clustering, suspicious_cells
 from mmpoison.defenses.suspicious_groups._conflict import conflict_of
+from mmpoison.defenses.suspicious_groups._evidence import Evidence, evidence_of
 from mmpoison.defenses.suspicious_groups._goals import Group, join_cells
 from mmpoison.defenses.suspicious_groups._views import Views
 
@@ -30,11 +31,13 @@ class Scan:
         conflict: Conflict of each pair, in [0, 2], shape `(N,)`.
         threshold: Pairs above it count as conflicting.
         groups: Groups of conflicting pairs, the most significant first; most of them mean nothing.
+        evidence: What speaks against each pair, and where that heaps up.
     """
 
     conflict: npt.NDArray[np.float32]
     threshold: float
     groups: tuple[Group, ...]
+    evidence: Evidence
 
 
 def clusterings(views: Views, seed: int) -> list[Clustering]:
@@ -73,4 +76,4 @@ def scan(
         for one in (prepared if prepared is not None else clusterings(views, seed))
     ]
     threshold = float(np.quantile(conflict, 1 - conflicting))
-    return Scan(conflict, threshold, tuple(join_cells(cells)))
+    return Scan(conflict, threshold, tuple(join_cells(cells)), evidence_of(views, conflict))
