@@ -156,6 +156,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "reporting": _BASE | {"metrics", "statistics"},
     # what local pages are served with: any page may use it, it knows none
     "web": _BASE | {"images"},
+    "review": _BASE | {"datasets", "defenses", "models", "web"},
     "experiments": _BASE
     | {
         "attacks",
@@ -182,6 +183,7 @@ WITHOUT_TORCH = set(MAY_IMPORT) - {
     "training",
     "defenses",
     "evaluation",
+    "review",
     "experiments",
     "cli",
 }

@@ -17,8 +17,13 @@ from mmpoison.errors import InputError
 
 
 @contextmanager
-def atomic_file(target: Path) -> Iterator[Path]:
-    """Yield a temporary path beside `target`; when the block ends well it becomes `target`."""
+def atomic_file(target: Path, *, durable: bool = False) -> Iterator[Path]:
+    """Yield a temporary path beside `target`; when the block ends well it becomes `target`.
+
+    Args:
+        target: The file.
+        durable: Come back only when it is on the disk, so that it outlives a loss of power too.
+    """
     target.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
     os.close(handle)
@@ -29,9 +34,21 @@ def atomic_file(target: Path) -> Iterator[Path]:
         umask = os.umask(0)
         os.umask(umask)
         temporary.chmod(0o666 & ~umask)
+        if durable:
+            _sync(temporary)
         temporary.replace(target)
+        if durable:
+            _sync(target.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 @contextmanager

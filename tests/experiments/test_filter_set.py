@@ -172,7 +172,7 @@ def test_keys(squares: PairDataset, tmp_path: Path) -> None:
     shown = (tmp_path / "terminal").read_text()
     assert "[red]c0" in shown
     assert "0.5" not in shown
-    assert "2 keep, 1 drop, 1 open" in shown
+    assert "2 keep, 1 drop, 0 unsure, 1 open" in shown
     assert picture(pairs[0]).plain.count("▀") == 48 * 24
     gone = ShownPair("x#0", "no/where.png", "x", squares.root, 0.5)
     assert "no such image" in picture(gone).plain

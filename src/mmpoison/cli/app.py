@@ -10,7 +10,7 @@ import typer
 from typer.exceptions import TyperException
 
 from mmpoison._version import __version__
-from mmpoison.cli import data, evaluate, models, poison, report, run, stages, sterilize
+from mmpoison.cli import data, evaluate, models, poison, report, review, run, stages, sterilize
 from mmpoison.cli.console import stderr
 from mmpoison.errors import InputError, MmpoisonWarning, ResultError
 from mmpoison.files import disk_is_full
@@ -31,6 +31,7 @@ app.add_typer(models.app, name="models")
 run.add_commands(app)
 poison.add_commands(app)
 stages.add_commands(app)
+review.add_commands(app)
 sterilize.add_commands(app)
 evaluate.add_commands(app)
 report.add_commands(app)

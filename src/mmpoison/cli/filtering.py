@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from mmpoison.cli.console import DeviceOption, console, monitor, say
+from mmpoison.cli.serving import DEFAULT_PORT, PortOption
 from mmpoison.errors import InputError
 from mmpoison.reporting._text import percent
 
 if TYPE_CHECKING:
     from mmpoison.defenses.thresholds import Threshold
+    from mmpoison.experiments.filter_set import Ask
     from mmpoison.models import DualEncoder
 
 
@@ -63,6 +65,11 @@ def filter_(
         bool,
         typer.Option("--label", help="Show a random few pairs here and take keys, into --labels."),
     ] = False,
+    page: Annotated[
+        bool,
+        typer.Option("--page", help="With --label: ask on a page in your browser, not here."),
+    ] = False,
+    port: PortOption = DEFAULT_PORT,
     label_pairs: Annotated[int, typer.Option(min=4, help="How many pairs --label shows.")] = 120,
     trusted: Annotated[
         Literal["val", "none"],
@@ -90,12 +97,13 @@ def filter_(
 
     Example: [bold]mmpoison filter --data poisoned --encoder openmoji-mini --lose 0.02 --out kept[/bold]
 
-    Example: [bold]mmpoison filter --data pairs --encoder JUDGE --label --labels labels.csv --out kept[/bold]
+    Example: [bold]mmpoison filter --data pairs --encoder JUDGE --label --page --labels labels.csv --out kept[/bold]
 
     Example: [bold]mmpoison filter --data pairs --encoder MODEL --method suspicious-groups --out kept[/bold]
     """
     from mmpoison.cli.labelling import check_terminal
     from mmpoison.cli.labelling import label_pairs as ask_for_labels
+    from mmpoison.cli.review import ask_on_page, check_pages
     from mmpoison.devices import find_device
     from mmpoison.experiments.filter_set import REPORT_FOLDER, FilterRule, filter_set
     from mmpoison.files import refuse_occupied
@@ -125,9 +133,16 @@ def filter_(
         raise InputError("--false-alarms belongs to --method suspicious-groups")
     if label and labels is None:
         raise InputError("--label needs --labels FILE, where the answers are kept")
+    if page and not label:
+        raise InputError("--page says where --label asks: give --label too")
     rule = FilterRule(threshold, lose, labels, auto, trusted, label_pairs)
-    if label:
+    ask: Ask | None = None
+    if page:
+        check_pages()
+        ask = partial(ask_on_page, title=f"Labels for {data}", port=port)
+    elif label:
         check_terminal()
+        ask = partial(ask_for_labels, console=console)
     where = find_device(device)
     judge = load_encoder(encoder, trust=trust).to(where)
     if victim is not None and load_encoder(victim, trust=trust).digest() == judge.digest():
@@ -144,7 +159,7 @@ def filter_(
             format=format,
             images=images,
             seed=seed,
-            ask=partial(ask_for_labels, console=console) if label else None,
+            ask=ask,
             progress=progress.progress,
         )
     kept = done.facts["pairs"] - done.facts["dropped_pairs"]

@@ -14,9 +14,9 @@ from mmpoison.errors import InputError
 from mmpoison.reporting._text import visible
 
 if TYPE_CHECKING:
-    from mmpoison.defenses.pair_labels import ShownPair, Verdict
+    from mmpoison.defenses.pair_labels import LabelFile, ShownPair, Verdict
 
-KEYS = "k keep · d drop · s skip · b back · q stop"
+KEYS = "k keep · d drop · u unsure · s skip · b back · q stop"
 WIDTH = 48
 
 
@@ -28,7 +28,7 @@ def check_terminal() -> None:
     """
     if not sys.stdin.isatty():
         raise InputError(
-            "--label needs a terminal; elsewhere write the file of --labels yourself, "
+            "--label needs a terminal (or --page, a browser); elsewhere write the file of --labels yourself, "
             "with the columns pair and verdict (keep or drop)"
         )
 
@@ -50,17 +50,28 @@ def label_pairs(
         console: Where.
         read_key: Gives the next key; the keyboard by default.
     """
-    from mmpoison.defenses.pair_labels import read_labels, write_labels
+    from mmpoison.defenses.pair_labels import LabelFile
 
     if read_key is None:
         from click import getchar
 
         read_key = getchar
-    labels = read_labels(file) if file.exists() else {}
-    for pair in pairs:
-        labels.setdefault(pair.pair, "")
-    write_labels(file, labels)
-    answers: dict[str, Verdict] = {"k": "keep", "d": "drop", "s": ""}
+    with LabelFile(file, (pair.pair for pair in pairs)) as labels:
+        _ask(pairs, labels, console, read_key)
+        given = list(labels.labels().values())
+    console.print(
+        f"{file}: {given.count('keep')} keep, {given.count('drop')} drop, "
+        f"{given.count('unsure')} unsure, {given.count('')} open",
+        markup=False,
+        highlight=False,
+        soft_wrap=True,
+    )
+
+
+def _ask(
+    pairs: Sequence[ShownPair], labels: LabelFile, console: Console, read_key: Callable[[], str]
+) -> None:
+    answers: dict[str, Verdict] = {"k": "keep", "d": "drop", "u": "unsure", "s": ""}
     place = 0
     back = False
     while place < len(pairs):
@@ -78,16 +89,8 @@ def label_pairs(
         if back:
             place = max(place - 1, 0)
         elif key in answers:
-            labels[pair.pair] = answers[key]
-            write_labels(file, labels)
+            labels.set(pair.pair, answers[key])
             place += 1
-    given = list(labels.values())
-    console.print(
-        f"{file}: {given.count('keep')} keep, {given.count('drop')} drop, {given.count('')} open",
-        markup=False,
-        highlight=False,
-        soft_wrap=True,
-    )
 
 
 def picture(pair: ShownPair, width: int = WIDTH) -> Text:

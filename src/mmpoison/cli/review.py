@@ -1,0 +1,155 @@
+"""The verb `review`, and the page that `filter --label --page` asks on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from mmpoison.cli.console import DeviceOption, monitor, say
+from mmpoison.cli.serving import DEFAULT_PORT, HostOption, OpenOption, PortOption, announce
+from mmpoison.errors import InputError
+
+if TYPE_CHECKING:
+    from mmpoison.defenses.pair_labels import LabelFile, ShownPair
+
+
+def add_commands(app: typer.Typer) -> None:
+    """Add the verb to the application."""
+    app.command()(review)
+
+
+def review(
+    filtered: Annotated[Path, typer.Argument(help="A folder that `mmpoison filter` wrote.")],
+    labels: Annotated[
+        Path,
+        typer.Option(help="CSV that takes your verdicts; one that is there is gone on with."),
+    ],
+    data: Annotated[
+        str | None,
+        typer.Option(
+            "--data", help="The set that was filtered, if it is not where the filter found it."
+        ),
+    ] = None,
+    count: Annotated[
+        int, typer.Option(min=1, help="How many pairs, the most distant first.")
+    ] = 200,
+    encoder: Annotated[
+        str | None,
+        typer.Option(help="Show also which pairs resemble each, under this model: looks at all."),
+    ] = None,
+    format: Annotated[
+        str | None, typer.Option("--format", help="Format of --data, if it is not recognised.")
+    ] = None,
+    device: DeviceOption = "auto",
+    trust: Annotated[
+        bool,
+        typer.Option(
+            "--trust", help="Open TorchScript archives (OpenAI's format): they can run code."
+        ),
+    ] = False,
+    host: HostOption = "127.0.0.1",
+    port: PortOption = DEFAULT_PORT,
+    open_it: OpenOption = True,
+) -> None:
+    """Look at the most suspicious pairs of a filter's result on a local page: keep, drop or unsure, by key.
+
+    Each verdict is in the CSV before the page goes on; stopped or killed, the same command goes on where it was.
+    `mmpoison filter --labels` takes the CSV.
+
+    Example: [bold]mmpoison review kept --labels labels.csv[/bold]
+
+    Example: [bold]mmpoison review kept --labels labels.csv --encoder openmoji-mini --count 50[/bold]
+    """
+    check_pages()
+    from mmpoison.defenses.pair_labels import LabelFile
+    from mmpoison.defenses.pair_pieces import PairPieces
+    from mmpoison.review import add_neighbours, filtered_pairs, review_app
+    from mmpoison.web import serve
+
+    source = data if data is not None else _filtered_data(filtered)
+    pieces = PairPieces(source, format=format)
+    pairs = filtered_pairs(filtered, pieces, count)
+    if encoder is not None:
+        from mmpoison.devices import find_device
+        from mmpoison.models import load_encoder
+
+        model = load_encoder(encoder, trust=trust).to(find_device(device))
+        with monitor() as progress:
+            pairs = add_neighbours(pairs, pieces, model, progress=progress.progress)
+    with LabelFile(labels, (pair.name for pair in pairs)) as file:
+        app = review_app(pairs, file, title=f"Suspicious pairs of {source}", host=host)
+        serve(app, host=host, port=port, ready=partial(announce, open_it=open_it))
+        _summary(file)
+
+
+def ask_on_page(
+    pairs: Sequence[ShownPair], file: Path, *, title: str, port: int, open_it: bool = True
+) -> None:
+    """Ask for a verdict on each pair on a local page, until its reader says that it is enough.
+
+    The distance is not shown, for it would be the answer.
+
+    Args:
+        pairs: What to show, in order.
+        file: The CSV of labels.
+        title: What is labelled.
+        port: Port of the page.
+        open_it: Whether to open it.
+
+    Raises:
+        KeyboardInterrupt: If it is stopped by Ctrl-C; what was labelled is kept.
+    """
+    from mmpoison.defenses.pair_labels import LabelFile
+    from mmpoison.review import from_shown, review_app
+    from mmpoison.web import serve
+
+    with LabelFile(file, (pair.pair for pair in pairs)) as labels:
+        app = review_app(
+            [from_shown(pair) for pair in pairs],
+            labels,
+            title=title,
+            then="Enough: go on with the filter",
+        )
+        ready = partial(
+            announce, open_it=open_it, what="the filter goes on when the page says so; Ctrl-C stops"
+        )
+        finished = serve(app, port=port, ready=ready)
+        _summary(labels)
+    if not finished:
+        raise KeyboardInterrupt
+
+
+def check_pages() -> None:
+    """Refuse before any work where the libraries of local pages are missing.
+
+    Raises:
+        InputError: If they are.
+    """
+    import mmpoison.web  # noqa: F401
+
+
+def _filtered_data(filtered: Path) -> str:
+    """What the filter says it has read."""
+    from mmpoison.files import read_json
+
+    missing = f"{filtered}: does not say which set was filtered: name it with --data"
+    try:
+        facts = read_json(filtered / "filter-report" / "filter.json")
+    except InputError:
+        raise InputError(missing) from None
+    name = facts.get("data") if isinstance(facts, dict) else None
+    if not isinstance(name, str):
+        raise InputError(missing)
+    return name
+
+
+def _summary(labels: LabelFile) -> None:
+    given = list(labels.labels().values())
+    say(
+        f"{labels.file}: {given.count('keep')} keep, {given.count('drop')} drop, "
+        f"{given.count('unsure')} unsure, {given.count('')} open"
+    )

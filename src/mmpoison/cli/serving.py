@@ -1,0 +1,42 @@
+"""Options and words of every verb that serves a local page."""
+
+from __future__ import annotations
+
+import os
+import sys
+import webbrowser
+from typing import Annotated
+
+import typer
+
+from mmpoison.cli.console import say
+
+DEFAULT_PORT = 8747
+PortOption = Annotated[
+    int,
+    typer.Option("--port", min=0, max=65535, help="Port of the page; 0 takes a free one."),
+]
+HostOption = Annotated[
+    str,
+    typer.Option("--host", help="Address to listen on; anybody who reaches it can open the page."),
+]
+OpenOption = Annotated[
+    bool, typer.Option("--open/--no-open", help="Open the page in your browser.")
+]
+
+
+def announce(address: str, *, open_it: bool, what: str = "Ctrl-C ends it") -> None:
+    """Say where the page is, and open it where there is a browser."""
+    say(f"{address}   ({what})")
+    if open_it and _has_screen():
+        try:
+            webbrowser.open(address)
+        except (webbrowser.Error, OSError):
+            return
+
+
+def _has_screen() -> bool:
+    """Without one, a browser for the terminal would be started and take the terminal."""
+    if not sys.platform.startswith("linux"):
+        return True
+    return bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))

@@ -1,0 +1,290 @@
+// One pair at a time; a verdict counts when the server has answered that it is on the disk.
+
+const $ = (id) => document.getElementById(id);
+const VERDICTS = ["keep", "drop", "unsure"];
+const SAYS = { keep: "keep", drop: "drop", unsure: "unsure", "": "open" };
+
+let verdicts = [];
+let place = 0;
+let busy = false;
+let ended = false;
+const done = []; // what undo takes back: {place, was, verdict}
+const known = new Map(); // pairs that were fetched
+
+async function ask(path, body) {
+  const options = body === undefined ? {} : {
+    method: "POST",
+    headers: { "content-type": "application/json" },
+    body: JSON.stringify(body),
+  };
+  const answer = await fetch(path, options);
+  return { status: answer.status, value: await answer.json().catch(() => ({})) };
+}
+
+function say(text) {
+  $("said").textContent = text;
+}
+
+function trouble(text) {
+  $("trouble").textContent = text;
+  $("trouble").hidden = text === "";
+}
+
+const LOST = "The server does not answer, so nothing more is saved. Start it again with the same command: what was saved is safe, and this page goes on.";
+
+function pairOf(number) {
+  if (!known.has(number)) {
+    const asked = ask(`/api/pairs/${number}`).then(({ status, value }) => {
+      if (status !== 200) throw new Error("no pair");
+      new Image().src = `/images/${value.image}/large`;
+      return value;
+    });
+    asked.catch(() => known.delete(number));
+    known.set(number, asked);
+  }
+  return known.get(number);
+}
+
+function showCounts() {
+  const count = (what) => verdicts.filter((verdict) => verdict === what).length;
+  const open = count("");
+  $("bar").max = Math.max(verdicts.length, 1);
+  $("bar").value = verdicts.length - open;
+  $("counts").textContent = `${verdicts.length - open} of ${verdicts.length} decided: ${count("keep")} keep, ${count("drop")} drop, ${count("unsure")} unsure`;
+  const verdict = verdicts[place] ?? "";
+  $("verdict").textContent = verdict === "" ? "" : `Your verdict: ${SAYS[verdict]}`;
+  for (const name of VERDICTS) $(name).setAttribute("aria-pressed", String(name === verdict));
+  $("undo").disabled = done.length === 0;
+  $("previous").disabled = place === 0;
+  $("next").disabled = place >= verdicts.length - 1;
+  $("open").disabled = open === 0;
+}
+
+function list(id, rows) {
+  $(id).replaceChildren(...rows);
+  $(`${id}-part`).hidden = rows.length === 0;
+}
+
+function picture(image, caption, number, size) {
+  image.hidden = false;
+  image.alt = caption;
+  image.src = `/images/${number}/${size}`;
+}
+
+function neighbour(pair) {
+  const row = document.createElement("li");
+  const image = document.createElement("img");
+  image.loading = "lazy";
+  image.addEventListener("error", () => {
+    const missing = document.createElement("p");
+    missing.className = "missing";
+    missing.textContent = "cannot be shown";
+    image.replaceWith(missing);
+  });
+  picture(image, "", pair.image, "small");
+  const words = document.createElement("p");
+  words.dir = "auto";
+  words.textContent = pair.caption;
+  const distance = document.createElement("p");
+  distance.className = "soft";
+  distance.textContent = `distance ${pair.distance.toFixed(3)}`;
+  row.append(image, words, distance);
+  return row;
+}
+
+async function show(number, said = "") {
+  place = Math.min(Math.max(number, 0), verdicts.length - 1);
+  const wanted = place;
+  showCounts();
+  let pair;
+  try {
+    pair = await pairOf(wanted);
+  } catch {
+    if (!ended) trouble(LOST);
+    return;
+  }
+  if (wanted !== place) return; // somebody went on meanwhile
+  $("pair").hidden = false;
+  $("place").textContent = `Pair ${place + 1} of ${verdicts.length}`;
+  $("caption").textContent = pair.caption;
+  $("name").textContent = pair.name;
+  const facts = [];
+  if (pair.distance !== null) facts.push(`Distance ${pair.distance.toFixed(3)}`);
+  if (pair.kept !== null) facts.push(pair.kept ? "the filter keeps it" : "the filter drops it");
+  $("facts").textContent = facts.join(", ");
+  $("no-image").hidden = true;
+  picture($("image"), `Image of pair ${place + 1}`, pair.image, "large");
+  list("others", pair.others.map((caption) => {
+    const row = document.createElement("li");
+    row.dir = "auto";
+    row.textContent = caption;
+    return row;
+  }));
+  list("by-image", pair.by_image.map(neighbour));
+  list("by-caption", pair.by_caption.map(neighbour));
+  showCounts();
+  const verdict = verdicts[place];
+  say(`${said}Pair ${place + 1} of ${verdicts.length}: ${pair.caption}.${verdict ? ` Your verdict: ${SAYS[verdict]}.` : ""}`);
+  window.scrollTo(0, 0);
+  if (place + 1 < verdicts.length) pairOf(place + 1).catch(() => {});
+}
+
+function nextOpen(from) {
+  for (let step = 1; step <= verdicts.length; step += 1) {
+    const number = (from + step) % verdicts.length;
+    if (verdicts[number] === "") return number;
+  }
+  return -1;
+}
+
+// Puts a verdict on the disk. Answers whether it is there.
+async function save(number, verdict, was) {
+  if (busy || ended) return false;
+  busy = true;
+  try {
+    const { name } = await pairOf(number);
+    const { status, value } = await ask(`/api/pairs/${number}/verdict`, { pair: name, verdict, was });
+    if (status === 410) {
+      location.reload();
+      return false;
+    }
+    if (value.verdicts) verdicts = value.verdicts;
+    if (status === 409) {
+      trouble(`Pair ${number + 1} has meanwhile been set to ${SAYS[verdicts[number]]} in another tab or by hand; nothing was changed. Press the key again to change it.`);
+      showCounts();
+      return false;
+    }
+    if (status !== 200) {
+      trouble(`Not saved: ${value.error ?? "the server refused it"}`);
+      return false;
+    }
+    trouble("");
+    return true;
+  } catch {
+    trouble(LOST);
+    return false;
+  } finally {
+    busy = false;
+  }
+}
+
+async function decide(verdict) {
+  const number = place;
+  const was = verdicts[number];
+  if (!(await save(number, verdict, was))) return;
+  done.push({ place: number, was, verdict });
+  const said = `Pair ${number + 1}: ${SAYS[verdict]}, saved. `;
+  if (verdicts.every((one) => one !== "")) {
+    await show(Math.min(number + 1, verdicts.length - 1), `${said}All pairs are decided. `);
+  } else {
+    await show(verdicts[number + 1] === "" ? number + 1 : nextOpen(number), said);
+  }
+}
+
+async function undo() {
+  const last = done.at(-1);
+  if (last === undefined) return;
+  if (await save(last.place, last.was, last.verdict)) {
+    done.pop();
+    await show(last.place, `Taken back. `);
+  } else if (verdicts[last.place] !== last.verdict) {
+    done.pop(); // somebody else has decided since: there is nothing of ours to take back
+    await show(last.place);
+  }
+}
+
+async function finish() {
+  try {
+    const { status } = await ask("/api/finish", {});
+    if (status !== 200) return;
+  } catch {
+    return;
+  }
+  ended = true;
+  $("pair").hidden = true;
+  document.querySelector("footer").hidden = true;
+  trouble("");
+  $("title").textContent = "Done: your verdicts are saved. The command goes on in the terminal; this page can be closed.";
+  say($("title").textContent);
+}
+
+async function refresh() {
+  if (busy || ended) return;
+  try {
+    const { status, value } = await ask("/api/review");
+    if (busy) return;
+    if (status !== 200) {
+      trouble(value.error ?? "The server refuses to answer.");
+      return;
+    }
+    if (value.verdicts.length !== verdicts.length) {
+      location.reload(); // another review is served here now
+      return;
+    }
+    verdicts = value.verdicts;
+    if ($("trouble").textContent === LOST) {
+      trouble("");
+      say("The server is back.");
+      show(place);
+    } else {
+      showCounts();
+    }
+  } catch {
+    trouble(LOST);
+  }
+}
+
+const ACTIONS = {
+  k: () => decide("keep"),
+  d: () => decide("drop"),
+  u: () => decide("unsure"),
+  z: undo,
+  o: () => { const number = nextOpen(place); if (number >= 0) show(number); },
+  ArrowLeft: () => { if (place > 0) show(place - 1); },
+  ArrowRight: () => { if (place < verdicts.length - 1) show(place + 1); },
+};
+
+document.addEventListener("keydown", (event) => {
+  if (event.ctrlKey || event.metaKey || event.altKey || event.repeat || ended) return;
+  const action = ACTIONS[event.key.length === 1 ? event.key.toLowerCase() : event.key];
+  if (action === undefined || verdicts.length === 0) return;
+  event.preventDefault();
+  action();
+});
+
+for (const [id, key] of [["keep", "k"], ["drop", "d"], ["unsure", "u"], ["undo", "z"], ["open", "o"], ["previous", "ArrowLeft"], ["next", "ArrowRight"]]) {
+  $(id).addEventListener("click", () => ACTIONS[key]());
+}
+$("finish").addEventListener("click", finish);
+$("image").addEventListener("error", () => {
+  $("image").hidden = true;
+  $("no-image").hidden = false;
+  $("no-image").textContent = "The image cannot be shown: it is missing or broken.";
+});
+
+async function start() {
+  let review;
+  try {
+    review = (await ask("/api/review")).value;
+  } catch {
+    trouble(LOST);
+    return;
+  }
+  if (!Array.isArray(review.verdicts)) {
+    trouble(review.error ?? "The server refuses to answer.");
+    return;
+  }
+  verdicts = review.verdicts;
+  $("title").textContent = review.title;
+  document.title = `${review.title} · mmpoison`;
+  if (review.then !== null) {
+    $("finish").textContent = review.then;
+    $("finish").hidden = false;
+  }
+  const first = verdicts.indexOf("");
+  await show(first < 0 ? 0 : first);
+  setInterval(refresh, 3000);
+  document.addEventListener("visibilitychange", () => { if (!document.hidden) refresh(); });
+}
+
+start();

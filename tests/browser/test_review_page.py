@@ -1,0 +1,240 @@
+"""The review of suspicious pairs, in a real browser."""
+
+from __future__ import annotations
+
+import json
+import socket
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from tests.conftest import write_jsonl, write_square_pairs
+
+from mmpoison.defenses.pair_labels import LabelFile, read_labels
+from mmpoison.defenses.pair_pieces import PairPieces
+from mmpoison.review import filtered_pairs, review_app
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
+    from playwright.sync_api import Page
+
+SCRIPT = "<script>alert('caption')</script><img src=x onerror=alert(1)> sheep"
+ESCAPES = "a \x1b[31mred\x1b]0;title\x07 \u202eplane"
+
+
+@pytest.fixture
+def filtered(tmp_path: Path) -> Path:
+    """A filter's result whose first pairs have a script, escapes and a broken image."""
+    data = write_square_pairs(tmp_path / "data", per_class=3, unlabelled=2)
+    lines = [json.loads(line) for line in (data / "captions.jsonl").read_text().splitlines()]
+    lines[0]["captions"][:2] = [SCRIPT, ESCAPES]
+    write_jsonl(data, lines)
+    (data / lines[1]["image"]).write_bytes(b"no image")
+    out = tmp_path / "kept"
+    (out / "filter-report").mkdir(parents=True)
+    (out / "filter-report" / "filter.json").write_text(json.dumps({"data": str(data)}))
+    place = 0
+    with (out / "verdicts.jsonl").open("w") as stream:
+        for line in lines:
+            for number, caption in enumerate(line["captions"]):
+                verdict = {
+                    "pair": f"{line['image']}#{number}",
+                    "image": line["image"],
+                    "caption": caption,
+                    "distance": 1 - place / 100,
+                    "keep": place > 5,
+                }
+                stream.write(json.dumps(verdict) + "\n")
+                place += 1
+    return out
+
+
+@pytest.fixture
+def command(filtered: Path, tmp_path: Path) -> list[str | Path]:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    labels = tmp_path / "labels.csv"
+    return [
+        *("review", filtered, "--labels", labels, "--count", "12"),
+        *("--no-open", "--port", str(port)),
+    ]
+
+
+@pytest.fixture
+def address(filtered: Path, tmp_path: Path, serve_here: Callable[[FastAPI], str]) -> Iterator[str]:
+    """The page, served by this process."""
+    pairs = filtered_pairs(filtered, PairPieces(tmp_path / "data"), 12)
+    with LabelFile(tmp_path / "labels.csv", [pair.name for pair in pairs]) as labels:
+        yield serve_here(review_app(pairs, labels, title="Suspicious pairs"))
+
+
+def verdicts(tmp_path: Path) -> list[str]:
+    return list(read_labels(tmp_path / "labels.csv").values())
+
+
+def at(page: Page, number: int) -> None:
+    """Wait until a pair is shown."""
+    page.wait_for_function(
+        "number => document.querySelector('#place').textContent === `Pair ${number} of 12`",
+        arg=number,
+    )
+
+
+def test_by_keyboard_alone(pages: Any, address: str, tmp_path: Path) -> None:
+    page = pages.open()
+    page.goto(address)
+    at(page, 1)
+    # captions are text: a script is words, an escape is spelled
+    assert page.locator("#caption").inner_text() == SCRIPT
+    assert page.locator("#caption *").count() == 0
+    assert page.locator("#facts").inner_text() == "Distance 1.000, the filter drops it"
+    page.keyboard.press("d")
+    at(page, 2)
+    assert verdicts(tmp_path)[:2] == ["drop", ""]
+    assert page.locator("#caption").inner_text() == r"a \x1b[31mred\x1b]0;title\x07 \u202eplane"
+    assert "1 of 12 decided" in page.locator("#counts").inner_text()
+    assert "drop, saved" in page.locator("#said").inner_text()
+    page.keyboard.press("k")
+    at(page, 3)
+    page.keyboard.press("u")
+    at(page, 4)
+    assert verdicts(tmp_path)[:4] == ["drop", "keep", "unsure", ""]
+    page.keyboard.press("z")
+    at(page, 3)
+    page.keyboard.press("z")
+    at(page, 2)
+    assert verdicts(tmp_path)[:4] == ["drop", "", "", ""]
+    page.keyboard.press("ArrowRight")
+    at(page, 3)
+    page.keyboard.press("ArrowLeft")
+    at(page, 2)
+    page.keyboard.press("ArrowLeft")
+    at(page, 1)
+    assert page.locator("#drop").get_attribute("aria-pressed") == "true"
+    page.keyboard.press("o")
+    at(page, 2)
+    # buttons are reached with Tab and pressed with Enter
+    page.locator("#keep").focus()
+    page.keyboard.press("Tab")
+    page.keyboard.press("Enter")
+    at(page, 3)
+    assert verdicts(tmp_path)[:3] == ["drop", "drop", ""]
+    for _ in range(10):
+        page.keyboard.press("k")
+        page.wait_for_timeout(150)
+    page.wait_for_function("document.querySelector('#counts').textContent.startsWith('12 of 12')")
+    assert verdicts(tmp_path) == ["drop", "drop", *["keep"] * 10]
+    pages.forgive("404")  # one of the images is broken
+
+
+def test_a_broken_image_is_said(pages: Any, address: str) -> None:
+    page = pages.open()
+    page.goto(address)
+    at(page, 1)
+    assert page.evaluate("document.querySelector('#image').decode().then(() => true)")
+    assert page.locator("#no-image").is_hidden()
+    for number in range(2, 7):
+        page.keyboard.press("ArrowRight")
+        at(page, number)
+    page.locator("#no-image").wait_for()
+    assert page.locator("#no-image").inner_text() == (
+        "The image cannot be shown: it is missing or broken."
+    )
+    assert page.locator("#image").is_hidden()
+    page.keyboard.press("ArrowLeft")
+    page.locator("#image").wait_for()
+    # the browser itself notes a 404
+    pages.forgive("404")
+
+
+@pytest.mark.slow
+def test_killed_and_started_again(
+    pages: Any, serve: Callable[..., Any], command: list[str | Path], tmp_path: Path
+) -> None:
+    served = serve(*command)
+    page = pages.open()
+    page.goto(served.address)
+    at(page, 1)
+    page.keyboard.press("d")
+    at(page, 2)
+    served.kill()
+    assert verdicts(tmp_path)[:2] == ["drop", ""]
+    page.keyboard.press("k")
+    page.locator("#trouble").wait_for()
+    assert "nothing more is saved" in page.locator("#trouble").inner_text()
+    # nothing is claimed that is not so
+    assert "1 of 12 decided" in page.locator("#counts").inner_text()
+    assert verdicts(tmp_path)[:2] == ["drop", ""]
+    served.start()
+    page.locator("#trouble").wait_for(state="hidden")
+    page.keyboard.press("k")
+    at(page, 3)
+    assert verdicts(tmp_path)[:3] == ["drop", "keep", ""]
+    # a page that is opened now begins with what is open
+    again = pages.open()
+    again.goto(served.address)
+    at(again, 3)
+    pages.forgive("net::ERR_")
+
+
+def test_two_tabs(pages: Any, address: str, tmp_path: Path) -> None:
+    one, two = pages.open(), pages.open()
+    for page in (one, two):
+        page.goto(address)
+        at(page, 1)
+    # the second has not heard of it when it answers
+    two.route("**/api/review", lambda route: route.abort())
+    one.keyboard.press("d")
+    at(one, 2)
+    two.keyboard.press("k")
+    two.locator("#trouble").wait_for()
+    assert "set to drop in another tab" in two.locator("#trouble").inner_text()
+    assert verdicts(tmp_path)[0] == "drop"
+    two.keyboard.press("k")
+    at(two, 2)
+    assert verdicts(tmp_path)[0] == "keep"
+    # the first must not take back what the second has decided
+    one.keyboard.press("z")
+    one.locator("#trouble").wait_for()
+    assert verdicts(tmp_path)[0] == "keep"
+    pages.forgive("409", "ERR_FAILED")
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_narrow_and_accessible(
+    pages: Any,
+    address: str,
+    serious: Callable[[Page], list[str]],
+    too_wide: Callable[[Page], int],
+    scheme: str,
+) -> None:
+    page = pages.open(viewport={"width": 320, "height": 640}, color_scheme=scheme)
+    page.goto(address)
+    at(page, 1)
+    page.keyboard.press("d")
+    at(page, 2)
+    assert too_wide(page) == 0
+    assert page.locator("#keep").bounding_box()["height"] >= 44
+    assert serious(page) == []
+    page.set_viewport_size({"width": 1280, "height": 800})
+    assert serious(page) == []
+    dark = page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(20, 23, 26)"
+    assert dark == (scheme == "dark")
+
+
+def test_nothing_from_elsewhere(pages: Any, address: str) -> None:
+    page = pages.open()
+    page.goto(address)
+    at(page, 1)
+    page.wait_for_load_state("networkidle")
+    assert {url for url in pages.requests if not url.startswith(address)} == set()
+    # the policy stops a script that would get into the page by mistake
+    page.evaluate(
+        "document.querySelector('#caption').innerHTML = '<img src=x onerror=\"alert(1)\">'"
+    )
+    page.wait_for_timeout(200)
+    assert any("Content Security Policy" in line for line in pages.complaints)
+    assert not any(line.startswith("dialog") for line in pages.complaints)
+    pages.complaints.clear()

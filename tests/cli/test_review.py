@@ -1,0 +1,81 @@
+"""The verb `review`, and `filter --label --page`."""
+
+from __future__ import annotations
+
+import json
+import threading
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mmpoison.defenses.pair_labels import read_labels, shown_pairs
+from mmpoison.defenses.pair_pieces import PairPieces
+
+
+def test_help_has_an_example(cli: Callable[..., Any]) -> None:
+    assert "mmpoison review kept --labels labels.csv" in " ".join(
+        cli("review", "--help").out.split()
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("review", "no-folder", "--labels", "x.csv"), "does not say which set was filtered"),
+        (("review", "no-folder"), "Missing option '--labels'"),
+        (
+            ("filter", "--data", "x", "--encoder", "y", "--out", "z", "--auto", "--page"),
+            "--page says where --label asks",
+        ),
+    ],
+)
+def test_bad_input(cli: Callable[..., Any], arguments: tuple[str, ...], says: str) -> None:
+    done = cli(*arguments)
+    assert done.code == 2
+    assert says in done.err
+    assert len(done.err.splitlines()) == 1
+
+
+def test_labels_from_a_page(
+    square_folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    import numpy as np
+
+    import mmpoison.cli.review as module
+
+    pairs = shown_pairs(PairPieces(square_folder), "train", [3, 0], np.zeros(200))
+    file = tmp_path / "labels.csv"
+    seen: list[Any] = []
+
+    def post(address: str, path: str, body: dict[str, str]) -> None:
+        request = urllib.request.Request(
+            address + path, json.dumps(body).encode(), {"content-type": "application/json"}
+        )
+        urllib.request.urlopen(request, timeout=20).close()
+
+    def person(address: str) -> None:
+        with urllib.request.urlopen(f"{address}api/pairs/0", timeout=20) as answer:
+            seen.append(json.load(answer))
+        post(
+            address,
+            "api/pairs/0/verdict",
+            {"pair": seen[0]["name"], "verdict": "drop", "was": ""},
+        )
+        post(address, "api/finish", {})
+
+    def announce(address: str, **_: Any) -> None:
+        threading.Thread(target=person, args=(address,)).start()
+
+    monkeypatch.setattr(module, "announce", announce)
+    module.ask_on_page(pairs, file, title="t", port=0)
+    assert read_labels(file) == {pairs[0].pair: "drop", pairs[1].pair: ""}
+    # the distance would be the answer
+    assert seen[0]["distance"] is seen[0]["kept"] is None
+    assert len(seen[0]["others"]) == 4
+    assert "0 keep, 1 drop, 0 unsure, 1 open" in capsys.readouterr().out
