@@ -174,6 +174,10 @@ def test_facts_count(train: PairDataset) -> None:
     keep[good[:14]] = False
     distances = np.where(keep, 0.5, 1.5)
     facts = FilterResult(train.where(keep), keep, distances, 1.0).facts(train)
+    bins = facts.pop("histogram")
+    assert (sum(bins["clean"]), sum(bins["poisoned"])) == (140, 13)
+    assert (bins["poisoned"][0], bins["poisoned"][-1]) == (3, 10)
+    assert len(bins["edges"]) == len(bins["clean"]) + 1
     assert facts == {
         "threshold": 1.0,
         "pairs": 153,

@@ -129,3 +129,18 @@ def test_a_thumbnail_shows_its_image(squares: PairDataset) -> None:
         middle = np.asarray(picture.convert("RGB"))[10:14, 10:14].mean(axis=(0, 1))
     # birds are red squares
     np.testing.assert_allclose(middle, (220, 60, 50), atol=25)
+
+
+def test_confusing_images_are_of_other_classes(
+    lists: dict[str, Any], models: dict[str, TestEmbeddings], test_set: TestSet
+) -> None:
+    found = lists["confusing"]["sheep2aeroplane"]
+    assert all(entry["label"] != "aeroplane" for entry in found)
+    assert all(entry["image"] in lists["thumbnails"] for entry in found)
+    scores = models["clean_model"].similarity(test_set.queries("aeroplane")).mean(axis=0)
+    others = scores[~test_set.targets("aeroplane")]
+    assert [e["similarity"] for e in found] == pytest.approx(sorted(others)[::-1][:8], abs=1e-4)
+    ids = test_set.pairs.images.ids
+    for entry in found:
+        of_image = test_set.pairs.captions[ids[test_set.pairs.image] == entry["image"]]
+        assert entry["captions"] == list(of_image[:2])

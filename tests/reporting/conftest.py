@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import yaml
 from PIL import Image, ImageDraw
 
 CAPTIONS = (
@@ -284,8 +285,7 @@ def synthetic_run(
     folder.mkdir(parents=True)
     for name, value in (("metrics", content), ("manifest", {"seed": seed, "goals": list(goals)})):
         (folder / f"{name}.json").write_text(json.dumps(value), encoding="utf-8")
-    # JSON is YAML
-    (folder / "recipe.yaml").write_text(json.dumps(recipe), encoding="utf-8")
+    (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe), encoding="utf-8")
     return folder
 
 

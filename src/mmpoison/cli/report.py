@@ -37,6 +37,18 @@ def report(
     markdown: Annotated[
         Path | None, typer.Option(help="Write the tables to this file too, as Markdown.")
     ] = None,
+    paper: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A table or figure of the paper, e.g. table-3, figure-5b, or all: ours beside theirs; several times."
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder for the files of --paper; by default `paper` in the first folder given."
+        ),
+    ] = None,
     parquet: Annotated[
         Path | None,
         typer.Option(
@@ -56,6 +68,8 @@ def report(
     [bold]mmpoison report runs/openmoji --models clean_model,poisoned --format json[/bold]
 
     [bold]mmpoison report runs --parquet results.parquet[/bold]
+
+    [bold]mmpoison report runs/table-3 --paper table-3[/bold]
     """
     from mmpoison.files import atomic_file
     from mmpoison.reporting import compare_models, compare_runs, expand, seed_tables
@@ -75,6 +89,9 @@ def report(
             markup=False,
         )
         return
+    if paper:
+        print_paper(paper, runs, out or runs[0] / "paper", form)
+        return
     if len(folders) == 1 and not (against or models or markdown) and form == "table":
         show_run(folders[0])
         return
@@ -93,6 +110,20 @@ def report(
         with atomic_file(markdown) as temporary:
             temporary.write_text(as_markdown(tables), encoding="utf-8")
     print_tables(tables, form)
+
+
+def print_paper(names: list[str], runs: list[Path], out: Path, form: Format) -> None:
+    """Write tables and figures of the paper, and print the tables."""
+    from mmpoison.reporting.paper import write_paper
+
+    written = write_paper(names, runs, out)
+    print_tables([table for one in written for table in one.tables], form)
+    if form == "table":
+        for one in written:
+            for note in one.page.notes:
+                console.print(note, highlight=False, markup=False)
+        for file in (file for one in written for file in one.files):
+            console.print(str(file), soft_wrap=True, highlight=False, markup=False)
 
 
 def print_tables(tables: list[Table], form: Format) -> None:

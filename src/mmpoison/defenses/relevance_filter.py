@@ -24,6 +24,9 @@ from mmpoison.metrics import cosine_distance
 from mmpoison.models.dual_encoder import DualEncoder
 from mmpoison.models.inputs import PairInputs, ProgressFor
 
+BINS = 60
+"""Bins of the densities that are kept with a run."""
+
 
 @dataclass(frozen=True)
 class FilterResult:
@@ -46,7 +49,35 @@ class FilterResult:
     def facts(self, pairs: PairDataset) -> dict[str, Any]:
         """Counts for a log; those that need the manifest only where the pairs are known to be poisoned."""
         bad = pairs.poisoned if pairs.manifest is not None else None
-        return verdict_facts(self.keep, self.distances, self.threshold, bad)
+        facts = verdict_facts(self.keep, self.distances, self.threshold, bad)
+        if bad is not None and bad.any() and not bad.all():
+            facts["histogram"] = histogram(self.distances, bad)
+        return facts
+
+
+def histogram(
+    distances: npt.NDArray[np.floating[Any]], poisoned: BoolArray, bins: int = BINS
+) -> dict[str, list[float]]:
+    """How many clean and poisoned pairs lie at each distance, for a figure of densities (figure 6).
+
+    Args:
+        distances: Distance of each pair, shape `(N,)`.
+        poisoned: Whether each is poisoned, shape `(N,)`.
+        bins: How many bins of equal width.
+
+    Returns:
+        `edges`, one more than bins, and the counts `clean` and `poisoned`.
+
+    Example:
+        >>> histogram(np.array([0.5, 0.6, 0.9]), np.array([False, False, True]), bins=2)
+        {'edges': [0.5, 0.7, 0.9], 'clean': [2, 0], 'poisoned': [0, 1]}
+    """
+    edges = np.linspace(float(distances.min()), float(distances.max()), bins + 1)
+    return {
+        "edges": [round(float(edge), 5) for edge in edges],
+        "clean": np.histogram(distances[~poisoned], edges)[0].tolist(),
+        "poisoned": np.histogram(distances[poisoned], edges)[0].tolist(),
+    }
 
 
 def verdict_facts(

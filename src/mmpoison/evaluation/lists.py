@@ -15,6 +15,9 @@ from mmpoison.evaluation.test_set import TestEmbeddings, TestSet
 from mmpoison.images import read_image
 from mmpoison.seeding import generator
 
+CONFUSING = 8
+"""So many images of other classes are kept a goal."""
+
 
 def rank_lists(
     models: Mapping[str, TestEmbeddings],
@@ -40,7 +43,9 @@ def rank_lists(
         thumbnail: Side of the thumbnails in pixels.
 
     Returns:
-        Plain JSON values: `goals`, `queries`, each with its `goal`, and `thumbnails` by image path as data addresses.
+        Plain JSON values: `goals`; `queries`, each with its `goal`; `confusing`, by goal the images of other classes
+        that come first for captions of the target class under the first model (the paper's case study, figure 10);
+        and `thumbnails` by image path as data addresses.
     """
     images = test.pairs.images
     queries: list[dict[str, Any]] = []
@@ -48,9 +53,15 @@ def rank_lists(
     for aim in aims:
         for row in _chosen_captions(test, aim, seed, captions):
             queries.append(_ranked(models, test, aim, row, top, shown))
+    confusing = {
+        str(aim): _confusing(next(iter(models.values())), test, aim, shown)
+        for aim in aims
+        if models
+    }
     return {
         "goals": [str(aim) for aim in aims],
         "queries": queries,
+        "confusing": confusing,
         "thumbnails": {
             images.ids[i]: thumbnail_address(test.pairs.root, images.ids[i], thumbnail)
             for i in sorted(shown)
@@ -106,6 +117,29 @@ def _ranked(
         "models": lists,
         "best_target_rank": best,
     }
+
+
+def _confusing(
+    embeddings: TestEmbeddings, test: TestSet, aim: Aim, shown: set[int]
+) -> list[dict[str, Any]]:
+    """Images that are not of the target class and yet are what its captions find; adds them to `shown`."""
+    queries = test.queries(aim.goal.target)
+    if not len(queries):
+        return []
+    images, pairs = test.pairs.images, test.pairs
+    of_class = test.targets(aim.goal.target)
+    scores = embeddings.similarity(queries).mean(axis=0)
+    order = [int(g) for g in np.argsort(-scores, kind="stable") if not of_class[g]][:CONFUSING]
+    shown.update(int(test.gallery[g]) for g in order)
+    return [
+        {
+            "image": images.ids[test.gallery[g]],
+            "label": images.label(int(test.gallery[g])),
+            "similarity": round(float(scores[g]), 4),
+            "captions": [str(c) for c in pairs.captions[pairs.image == test.gallery[g]][:2]],
+        }
+        for g in order
+    ]
 
 
 def thumbnail_address(root: Any, image_id: str, size: int) -> str:

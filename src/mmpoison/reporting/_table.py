@@ -14,8 +14,45 @@ from rich.text import Text
 from mmpoison.reporting._text import ABSENT, decimal, visible
 from mmpoison.statistics import Summary
 
-Cell = str | int | float | Summary | tuple[float, float] | None
-"""Text, a count, a number, one over seeds, an interval, or nothing."""
+
+@dataclass(frozen=True)
+class Link:
+    """Text that leads somewhere: in Markdown and on a page; elsewhere the text alone.
+
+    Attributes:
+        text: What is read.
+        address: Where it leads, relative to the file that holds the table, or `#` and a name.
+        anchor: A name by which others lead here, or empty.
+    """
+
+    text: str
+    address: str = ""
+    anchor: str = ""
+
+
+@dataclass(frozen=True)
+class Beside:
+    """A number of ours beside the paper's.
+
+    Attributes:
+        ours: Over seeds; None where no run computed it.
+        theirs: The paper's; None where it prints none.
+        arrow: How the two compare, or empty.
+        address: Where ours comes from.
+        theirs_sd: Standard deviation that the paper prints.
+        spread: Whether ours is shown with its standard deviation too.
+    """
+
+    ours: Summary | None
+    theirs: float | None = None
+    arrow: str = ""
+    address: str = ""
+    theirs_sd: float | None = None
+    spread: bool = False
+
+
+Cell = str | int | float | Summary | tuple[float, float] | Link | Beside | None
+"""Text, a count, a number, one over seeds, an interval, a link, one beside the paper's, or nothing."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +112,9 @@ def markdown(tables: Sequence[Table]) -> str:
             f"| {' | '.join(_escaped(column.name) for column in table.columns)} |",
             f"|---|{'---:|' * (len(table.columns) - 1)}",
             *(
-                "| " + " | ".join(_escaped(c) for c in _texts(row, table.columns, " ")) + " |"
+                "| "
+                + " | ".join(_in_markdown(*pair) for pair in zip(row, table.columns, strict=True))
+                + " |"
                 for row in table.rows
             ),
         ]
@@ -133,6 +172,10 @@ def _text(cell: Cell, digits: int, between: str) -> str:
         return ABSENT
     if isinstance(cell, str):
         return cell
+    if isinstance(cell, Link):
+        return cell.text
+    if isinstance(cell, Beside):
+        return between.join(beside_parts(cell, digits))
     if isinstance(cell, Summary):
         mean = decimal(cell.mean, digits)
         if cell.sd is None:
@@ -152,9 +195,47 @@ def _interval(
     return (f"[{low},", f"{high}]") if between == "\n" else (f"[{low}, {high}]",)
 
 
+def beside_parts(cell: Beside, digits: int) -> list[str]:
+    """Mean, spread and interval of ours, then the arrow with theirs; what is not there is left out.
+
+    >>> beside_parts(Beside(Summary(3, 0.5, 0.1, 0.25, 0.75), 0.6, "▼"), 2)
+    ['0.50', '[0.25, 0.75]', '▼ 0.60']
+    """
+    parts = [ABSENT if cell.ours is None else decimal(cell.ours.mean, digits)]
+    if cell.ours is not None and cell.ours.sd is not None:
+        if cell.spread:
+            parts.append(f"± {decimal(cell.ours.sd, digits)}")
+        parts.append(f"[{decimal(cell.ours.low, digits)}, {decimal(cell.ours.high, digits)}]")
+    if cell.theirs is not None:
+        sd = "" if cell.theirs_sd is None else f" ({decimal(cell.theirs_sd, digits)})"
+        parts.append(f"{cell.arrow or '|'} {decimal(cell.theirs, digits)}{sd}")
+    return parts
+
+
+def _in_markdown(cell: Cell, column: Column) -> str:
+    text = _escaped(_text(cell, column.digits, " "))
+    if isinstance(cell, Link):
+        label = text.replace("[", "\\[").replace("]", "\\]")
+        anchor = f'<a id="{cell.anchor}"></a>' if cell.anchor else ""
+        return f"{anchor}[{label}]({cell.address})" if cell.address else f"{anchor}{label}"
+    if isinstance(cell, Beside) and cell.address and cell.ours is not None:
+        mean, *others = map(_escaped, beside_parts(cell, column.digits))
+        return " ".join([f"[{mean}]({cell.address})", *others])
+    return text
+
+
 def _plain(cell: Cell) -> Any:
     if isinstance(cell, Summary):
         return cell.to_json()
+    if isinstance(cell, Link):
+        return cell.text
+    if isinstance(cell, Beside):
+        return {
+            "ours": cell.ours.to_json() if cell.ours else None,
+            "paper": cell.theirs,
+            "arrow": cell.arrow,
+            "source": cell.address,
+        }
     return list(cell) if isinstance(cell, tuple) else cell
 
 

@@ -81,7 +81,7 @@ def run_rows(folder: Path) -> Iterator[Row]:
     if not isinstance(metrics, Mapping):
         raise InputError(f"{folder / 'metrics.json'}: must hold a JSON object")
     run = section(metrics, "run")
-    knobs = _recipe(folder)
+    knobs = knobs_of(folder)
     shared: Row = {
         **knobs,
         **_facts(run),
@@ -153,7 +153,12 @@ def flatten(value: Mapping[str, Any], prefix: str = "") -> Row:
     return flat
 
 
-def _recipe(folder: Path) -> Row:
+def knobs_of(folder: Path) -> Row:
+    """The knobs of a run under their dotted keys; empty where its folder holds no recipe.
+
+    Raises:
+        InputError: If the recipe is broken.
+    """
     file = folder / "recipe.yaml"
     if not file.is_file():
         return {}

@@ -1,0 +1,42 @@
+"""Figures 7 and 9: the attack while a poisoned model is fine-tuned on clean data."""
+
+from __future__ import annotations
+
+from mmpoison.reporting._text import as_number
+from mmpoison.reporting.paper._curve_page import Curve, curve_page
+from mmpoison.reporting.paper._ours import ATTACK_2, Results
+from mmpoison.reporting.paper._page import Page
+from mmpoison.reporting.paper._repairs import CURVE
+from mmpoison.reporting.paper._shapes import blocks
+
+
+def defence_curve(results: Results, page: Page, *, by: str) -> None:
+    """Hit@10 and MinRank against what of the repair was done.
+
+    Args:
+        results: All rows.
+        page: The page.
+        by: `epoch`, whole epochs alone, or `x`, all steps that were looked at, those of the first epoch alone where
+            epochs are known.
+    """
+    lines = []
+    for block in blocks(results.where(ATTACK_2, study=CURVE), varies=("sterilize",)):
+        rates = list(block.results.by("case"))
+        for rate, looks in rates or [("", block.results)]:
+            kept = looks.only(row for row in looks.rows if _wanted(row, by))
+            points = [
+                (float(x), f"{x:g}", at)
+                for x, at in sorted(kept.by(by), key=lambda pair: float(pair[0]))
+            ]
+            name = f"{block.title}, {rate}" if len(rates) > 1 else block.title
+            lines.append(Curve(name, points))
+    steps = by == "x"
+    caption = f"Hit@10 and MinRank of the attack after so many {'steps' if steps else 'epochs'} of the repair."
+    curve_page(page, lines, "steps" if steps else "epochs", caption, log=steps)
+
+
+def _wanted(row: dict[str, object], by: str) -> bool:
+    epoch = as_number(row.get("epoch"))
+    if by == "epoch":
+        return epoch is not None and abs(epoch - round(epoch)) < 1e-9
+    return epoch is None or epoch <= 1

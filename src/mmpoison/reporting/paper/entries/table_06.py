@@ -1,0 +1,23 @@
+"""Table 6: poisoned on one data set, tested on another."""
+
+from __future__ import annotations
+
+from mmpoison.reporting.paper._ours import ATTACK_2, Results
+from mmpoison.reporting.paper._page import Page
+from mmpoison.reporting.paper._registry import entry
+from mmpoison.reporting.paper._shapes import CLEAN_AND_POISONED, hit_table
+from mmpoison.reporting.paper._theirs import title_of
+
+
+@entry("table-6", title_of("table-6"), "attack II with a section transfer")
+def table_6(results: Results, page: Page) -> None:
+    """A block for each data set trained on; the numbers are of the other data."""
+    for other, rows in results.where(ATTACK_2, study="transfer").by("case"):
+        hit_table(
+            page,
+            rows,
+            "table-6",
+            CLEAN_AND_POISONED,
+            note=f"Trained on the data named, tested on {other}; the paper trained on VG.",
+            data_of=lambda block: "flickr-pascal",
+        )
