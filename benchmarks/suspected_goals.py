@@ -52,8 +52,11 @@ class Prepared:
         # images of the gallery too: attack I puts captions on one of them
         known = pairs.where(pairs.in_split("train") | pairs.in_split("test"))
         encoder = load_encoder(encoder_name)
+        everything = np.arange(len(pairs.images), dtype=np.int32)  # as runs of recipes do
         try:
-            inputs: PairInputs = prepare_features(encoder, known, cache=cache_folder() / "features")
+            inputs: PairInputs = prepare_features(
+                encoder, pairs, images=everything, cache=cache_folder() / "features"
+            )
         except InputError:  # no projections apart from the trunks
             inputs = prepare_pixels(encoder, known)
         self.views = views_of(known, encoder, inputs)

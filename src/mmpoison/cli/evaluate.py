@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from mmpoison.cli.console import DeviceOption, FormatOption, console, echo, monitor
-from mmpoison.cli.stages import DataOption, ModelOption, SeedOption, TrustOption
+from mmpoison.cli.scanning import scan
+from mmpoison.cli.stages import DataOption, SeedOption, TrainSetOption, TrustOption
 from mmpoison.errors import InputError
 
 if TYPE_CHECKING:
@@ -25,7 +26,12 @@ def add_commands(app: typer.Typer) -> None:
 
 def evaluate(
     data: DataOption,
-    model: ModelOption,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            "--model", help="A model's name, folder or file (`mmpoison models list` shows how)."
+        ),
+    ] = None,
     goal: Annotated[
         list[str] | None,
         typer.Option(
@@ -56,8 +62,35 @@ def evaluate(
             help="Measure more: queries, query-length, collateral, distribution, tsne, or all; several times."
         ),
     ] = None,
+    suspect: Annotated[
+        str | None,
+        typer.Option(
+            help="Instead of --model: is this model poisoned, towards a goal that nobody knows? Needs --reference, the "
+            "model it was made from."
+        ),
+    ] = None,
+    clean: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="With --suspect: a clean fine-tune of the reference; several times, two at least."
+        ),
+    ] = None,
+    clean_runs: Annotated[
+        int,
+        typer.Option(
+            min=0, help="With --suspect: make so many clean fine-tunes here, on split val."
+        ),
+    ] = 0,
+    changes: TrainSetOption = None,
+    false_alarms: Annotated[
+        float,
+        typer.Option(help="With --suspect: how often a clean fine-tune may be flagged."),
+    ] = 0.01,
     seed: SeedOption = 0,
-    out: Annotated[Path | None, typer.Option("--out", help="Write metrics.json here.")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", help="Write metrics.json (--suspect: model-scan.json) here."),
+    ] = None,
     form: FormatOption = "table",
     device: DeviceOption = "auto",
     trust: TrustOption = False,
@@ -69,7 +102,38 @@ def evaluate(
     [bold]mmpoison evaluate --data poisoned --model model --reference clean --study all[/bold]
 
     [bold]mmpoison evaluate --data scenes --model model --goal sheep2aeroplane --target-image aeroplane/0101.jpg[/bold]
+
+    Is it poisoned? [bold]mmpoison evaluate --data scenes --suspect model --reference start --clean-runs 5
+    --out scan[/bold]
     """
+    if suspect is not None:
+        given: dict[str, object] = {
+            "--model": model,
+            "--goal": goal,
+            "--target-image": target_image,
+        }
+        given |= {"--study": study, "--manifest": manifest, "--pretrained": pretrained}
+        if unused := [name for name, value in given.items() if value]:
+            raise InputError(f"--suspect has no use for {unused[0]}: it looks for goals itself")
+        scan(
+            data,
+            suspect,
+            reference,
+            clean or [],
+            clean_runs,
+            changes or [],
+            false_alarms,
+            seed=seed,
+            out=out,
+            form=form,
+            device=device,
+            trust=trust,
+        )
+        return
+    if clean or clean_runs or changes:
+        raise InputError("--clean, --clean-runs and --set belong to --suspect")
+    if model is None:
+        raise InputError("which model? --model measures one, --suspect asks whether it is poisoned")
     from mmpoison.datasets import load_pairs
     from mmpoison.devices import find_device
     from mmpoison.evaluation import Subject, TestSet, measure, parse_studies
