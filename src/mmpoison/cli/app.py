@@ -10,7 +10,18 @@ import typer
 from typer.exceptions import TyperException
 
 from mmpoison._version import __version__
-from mmpoison.cli import data, evaluate, models, poison, report, review, run, stages, sterilize
+from mmpoison.cli import (
+    data,
+    evaluate,
+    models,
+    poison,
+    report,
+    review,
+    run,
+    search,
+    stages,
+    sterilize,
+)
 from mmpoison.cli.console import stderr
 from mmpoison.errors import InputError, MmpoisonWarning, ResultError
 from mmpoison.files import disk_is_full
@@ -35,6 +46,7 @@ review.add_commands(app)
 sterilize.add_commands(app)
 evaluate.add_commands(app)
 report.add_commands(app)
+search.add_commands(app)
 
 
 def _show_version(wanted: bool) -> None:

@@ -87,14 +87,12 @@ class Engine:
             raise InputError(
                 f"a query of {len(query):,} characters: at most {QUERY_LENGTH:,} are read"
             )
-        from mmpoison.models.embedding import embed_captions
-
         targets = collection.targets(target)
         found, waiting = self._ready(collection, part, "images")
         rankings: dict[str, Ranking] = {}
         for name, index in found.items():
             with self._cores:
-                rankings[name] = index.search(embed_captions(self.library.encoders[name], [query]))
+                rankings[name] = index.search(_embed_texts(self.library.encoders[name], [query]))
         first = self.library.model_names[0]
         return Answer(side_by_side(rankings, targets, _shown(shown), first), waiting)
 
@@ -147,8 +145,6 @@ class Engine:
         Raises:
             InputError: If there is no such image.
         """
-        from mmpoison.models.embedding import embed_captions
-
         captions = collection.captions(collection.index(image))
         distances: dict[str, list[float]] = {}
         fault = ""
@@ -161,7 +157,7 @@ class Engine:
             if not captions:
                 break
             with self._cores:
-                texts = embed_captions(encoder, [caption.text for caption in captions])
+                texts = _embed_texts(encoder, [caption.text for caption in captions])
                 distances[name] = (1 - texts @ _embed(encoder, pixels)[0]).tolist()
         facts = [
             PairFacts(caption, {name: round(values[row], 4) for name, values in distances.items()})
@@ -204,6 +200,13 @@ def _read(collection: Collection, picture: int | bytes, preparation: Preparation
         )[None]
     image_id = collection.pairs.images.ids[collection.index(picture)]
     return read_image(collection.pairs.root, image_id, preparation)[None]
+
+
+def _embed_texts(encoder: DualEncoder, texts: list[str]) -> Embeddings:
+    # not before there is an encoder: importing torch takes seconds
+    from mmpoison.models.embedding import embed_captions
+
+    return embed_captions(encoder, texts)
 
 
 def _embed(encoder: DualEncoder, pixels: Pixels) -> Embeddings:

@@ -1,0 +1,163 @@
+"""The verb `search`."""
+
+from __future__ import annotations
+
+import time
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from mmpoison.cli.console import DeviceOption, say
+from mmpoison.cli.stages import TrustOption
+from mmpoison.errors import InputError
+
+if TYPE_CHECKING:
+    from mmpoison.search import Collection, Source
+
+RUNS = Path("runs")
+
+
+def add_commands(app: typer.Typer) -> None:
+    """Add the verb to the application."""
+    app.command()(search)
+
+
+def search(
+    models: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--models",
+            metavar="MODEL...",
+            help="Up to four models: folders, files or names; NAME=MODEL to call one otherwise. The first is what the "
+            "others are compared with.",
+        ),
+    ] = None,
+    more: Annotated[
+        list[str] | None, typer.Argument(metavar="[MODEL...]", show_default=False)
+    ] = None,
+    data: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--data", help="Pairs in any format, or a data set's name; several times to switch."
+        ),
+    ] = None,
+    demo: Annotated[
+        bool, typer.Option("--demo", help="The models and data of the last demo run in runs/.")
+    ] = False,
+    run: Annotated[
+        Path | None, typer.Option("--run", help="The models and data of a run folder.")
+    ] = None,
+    manifest: Annotated[
+        Path | None,
+        typer.Option(help="A manifest.json for the first --data, if it carries none of its own."),
+    ] = None,
+    host: Annotated[
+        str, typer.Option(help="Address to listen on; the default is this machine alone.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0: any free one.")] = 7860,
+    device: DeviceOption = "auto",
+    trust: TrustOption = False,
+) -> None:
+    """Search a gallery in the browser, under up to four models side by side.
+
+    Example: [bold]mmpoison search --models clean poisoned filtered --data scenes --port 7860[/bold]
+
+    After a demo: [bold]mmpoison search --demo[/bold]
+    """
+    begun = time.perf_counter()
+    from mmpoison.search import Engine, Library
+    from mmpoison.search.web import search_app
+    from mmpoison.web import serve
+
+    named = [_model(text, trust) for text in [*(models or []), *(more or [])]]
+    sets = [_data(text, manifest if place == 0 else None) for place, text in enumerate(data or [])]
+    if demo or run is not None:
+        found = _of_run(run) if run is not None else _of_demo()
+        named, sets = [*found[0], *named], [found[1], *sets]
+    elif manifest is not None and not sets:
+        raise InputError("--manifest is for --data, and there is none")
+    if not named or not sets:
+        raise InputError("--models and --data are needed, or --demo, or --run DIR")
+    library = Library(named, sets, device=device, say=say, on_failure=lambda: app.state.stop())
+    app = search_app(Engine(library), host=host)
+
+    def ready(address: str) -> None:
+        say(f"{address}  (Ctrl-C ends it)")
+        if host not in ("127.0.0.1", "localhost", "::1"):
+            say("anybody who can reach this machine can see the pictures and captions")
+        library.start()
+
+    try:
+        serve(app, host=host, port=port, ready=ready)
+    finally:
+        library.stop()
+    if library.failure is not None:
+        raise library.failure
+    say(f"stopped after {time.perf_counter() - begun:,.0f} s")
+
+
+def _model(text: str, trust: bool) -> Source:
+    from mmpoison.search import Source
+
+    name, equals, rest = text.partition("=")
+    if not equals or not name or "/" in name or Path(text).exists():
+        name, rest = "", text
+    # other names are looked up while the page is already there
+    if "/" in rest and not any(sign in rest for sign in ":@") and not Path(rest).exists():
+        raise InputError(f"{rest}: no such checkpoint folder or file")
+
+    def load() -> object:
+        from mmpoison.models import load_encoder
+
+        return load_encoder(rest, trust=trust)
+
+    return Source(name or Path(rest).resolve().name, load)
+
+
+def _data(text: str, manifest: Path | None) -> Source:
+    from mmpoison.search import Source
+
+    if "/" in text and not text.startswith("hf:") and not Path(text).exists():
+        raise InputError(f"{text}: no such folder or file")
+    if manifest is not None and not manifest.is_file():
+        raise InputError(f"{manifest}: no such file")
+    name = Path(text).resolve().name if Path(text).exists() else text
+
+    def load() -> Collection:
+        from mmpoison.datasets import PoisonManifest, load_dataset
+        from mmpoison.search import Collection
+
+        pairs = load_dataset(text)
+        given = pairs.manifest if manifest is None else PoisonManifest.read(manifest)
+        if pairs.manifest is not None and manifest is not None:
+            raise InputError(f"{text}: carries a manifest of its own: leave out --manifest")
+        return Collection(name, pairs, given)
+
+    return Source(name, load)
+
+
+def _of_demo() -> tuple[list[Source], Source]:
+    from mmpoison.experiments.finished_run import last_demo
+
+    return _of_run(last_demo(RUNS))
+
+
+def _of_run(run: Path) -> tuple[list[Source], Source]:
+    from mmpoison.experiments.finished_run import run_checkpoints, run_data
+    from mmpoison.search import Collection, Source
+
+    def load_model(folder: Path) -> object:
+        from mmpoison.models import load_encoder
+
+        return load_encoder(folder)
+
+    def load_data() -> Collection:
+        pairs, manifest = run_data(run)
+        return Collection(run.resolve().name, pairs, manifest)
+
+    models = [
+        Source(name, partial(load_model, folder)) for name, folder in run_checkpoints(run).items()
+    ]
+    return models, Source(run.resolve().name, load_data)

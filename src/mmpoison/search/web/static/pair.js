@@ -1,0 +1,85 @@
+// One image: its captions, how far each is from it under each model, and what the manifest marks.
+
+import { ask, Refused, Unreachable } from "./api.js";
+import { alternative, byId, h, picture } from "./dom.js";
+
+const wish = new URLSearchParams(location.search);
+const data = wish.get("data") ?? "";
+const image = wish.get("image") ?? "";
+
+const pairAddress = (other) => `/pair?${new URLSearchParams({ data, image: other })}`;
+
+function link(told, other) {
+  return h("a", { href: pairAddress(other) }, alternative(told.images[other]));
+}
+
+function marks(told, caption) {
+  if (caption.poisoned) {
+    return [h("span", { class: "badge poison" }, "poison"), ` put here for ${caption.goal}; written for `, link(told, caption.source)];
+  }
+  if (caption.misused_on.length) {
+    const on = caption.misused_on.flatMap((other, place) => (place ? [", ", link(told, other)] : [link(told, other)]));
+    return [h("span", { class: "badge poison" }, "misused"), ` for ${caption.goal}, on `, ...on];
+  }
+  return [];
+}
+
+function table(told) {
+  const ready = told.models.filter((model) => told.captions.some((caption) => model.name in caption.distance));
+  return h(
+    "table",
+    {},
+    h("thead", {}, h("tr", {}, h("th", { scope: "col" }, "Caption"), ...ready.map((m) => h("th", { scope: "col", class: "figure" }, m.name)))),
+    h(
+      "tbody",
+      {},
+      ...told.captions.map((caption) =>
+        h(
+          "tr",
+          { class: caption.poisoned ? "poisoned" : null },
+          h("th", { scope: "row" }, caption.text || "(an empty caption)", h("span", { class: "marks" }, ...marks(told, caption))),
+          ...ready.map((m) => h("td", { class: "figure" }, m.name in caption.distance ? caption.distance[m.name].toFixed(3) : "–")),
+        ),
+      ),
+    ),
+  );
+}
+
+function draw(told) {
+  document.title = `${told.id} - mmpoison search`;
+  byId("title").textContent = told.id;
+  const search = `/?${new URLSearchParams({ data, image })}`;
+  const kind = [told.data, told.label ?? "no label", `split ${told.split}`, ...(told.categories.length ? [`shows ${told.categories.join(", ")}`] : [])];
+  byId("picture").replaceChildren(
+    h("figure", {}, picture(data, image, told, "large"), h("figcaption", { class: "soft" }, kind.join(" · "))),
+    told.fault ? h("p", { class: "notice" }, `${told.fault}, so there are no distances.`) : h("p", {}, h("a", { href: search }, "Captions for this image under each model")),
+  );
+  byId("facts").hidden = false;
+  byId("captions").replaceChildren(
+    told.captions.length ? h("div", { class: "scroll", role: "region", "aria-label": "Captions", tabindex: "0" }, table(told)) : h("p", {}, "This image has no caption."),
+  );
+  byId("marks").textContent = told.has_manifest
+    ? "The manifest says which pairs are poisoned."
+    : "No manifest comes with these data: nothing says which pairs are poisoned.";
+  const waiting = told.models.filter((model) => model.state !== "ready");
+  byId("status").textContent = waiting.length ? `Still loading: ${waiting.map((model) => model.name).join(", ")}.` : "";
+  if (waiting.length) setTimeout(load, 1000);
+}
+
+async function load() {
+  try {
+    draw(await ask("/api/pair", { data, image }));
+    byId("alarm").hidden = true;
+  } catch (error) {
+    byId("alarm").hidden = false;
+    byId("status").textContent = "";
+    if (error instanceof Refused) byId("alarm").textContent = error.message;
+    else if (error instanceof Unreachable) {
+      byId("alarm").textContent = "The server does not answer. Is it still running? Trying again …";
+      setTimeout(load, 1000);
+    } else throw error;
+  }
+}
+
+if (document.referrer.startsWith(`${location.origin}/?`)) byId("back").href = document.referrer;
+load();
