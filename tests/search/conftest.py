@@ -29,41 +29,57 @@ def poisoned(poisoned_folder: Path) -> Collection:
     return Collection("poisoned", pairs, pairs.manifest)
 
 
+def start(models: Sources, collections: Sources, cache: Path) -> Library:
+    library = Library(
+        [Source(name, load) for name, load in models.items()],
+        [Source(name, load) for name, load in collections.items()],
+        device="cpu",
+        cache=cache,
+    )
+    library.start()
+    return library
+
+
 @pytest.fixture
-def make_library(tmp_path: Path) -> Iterator[Callable[..., Library]]:
+def make_library(tmp_path: Path) -> Iterator[Callable[[Sources, Sources], Library]]:
     """A function that starts a library of sources by name; it is stopped after the test."""
     made: list[Library] = []
 
-    def make(models: Sources, collections: Sources, *, cache: Path | None = None) -> Library:
-        library = Library(
-            [Source(name, load) for name, load in models.items()],
-            [Source(name, load) for name, load in collections.items()],
-            device="cpu",
-            cache=cache or tmp_path / "embeddings",
-        )
-        made.append(library)
-        library.start()
-        return library
+    def make(models: Sources, collections: Sources) -> Library:
+        made.append(start(models, collections, tmp_path / "embeddings"))
+        return made[-1]
 
     yield make
     for library in made:
         library.stop()
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
+def two_models(checkpoint: Path, judge_checkpoint: Path) -> Sources:
+    """Two random encoders."""
+    return {
+        "tiny": lambda: load_encoder(checkpoint),
+        "judge": lambda: load_encoder(judge_checkpoint),
+    }
+
+
+@pytest.fixture(scope="module")
 def engine(
-    make_library: Callable[..., Library],
-    poisoned: Collection,
-    checkpoint: Path,
-    judge_checkpoint: Path,
+    poisoned: Collection, two_models: Sources, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Engine]:
+    """Two models over the poisoned squares, ready; shared by the tests of a file."""
+    cache = tmp_path_factory.mktemp("embeddings")
+    library = start(two_models, {"poisoned": lambda: poisoned}, cache)
+    library.wait()
+    yield Engine(library)
+    library.stop()
+
+
+@pytest.fixture
+def fresh_engine(
+    make_library: Callable[[Sources, Sources], Library], poisoned: Collection, two_models: Sources
 ) -> Engine:
-    """Two random models over the poisoned squares; ready."""
-    library = make_library(
-        {
-            "tiny": lambda: load_encoder(checkpoint),
-            "judge": lambda: load_encoder(judge_checkpoint),
-        },
-        {"poisoned": lambda: poisoned},
-    )
+    """The same, of which nobody has asked anything."""
+    library = make_library(two_models, {"poisoned": lambda: poisoned})
     library.wait()
     return Engine(library)

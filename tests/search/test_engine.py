@@ -50,14 +50,14 @@ def test_images_for_a_text(
 
 
 def test_captions_for_an_image_of_the_set_and_for_the_same_as_a_file(
-    engine: Engine, poisoned: Collection, checkpoint: Path
+    fresh_engine: Engine, poisoned: Collection, checkpoint: Path
 ) -> None:
     image = int(poisoned.gallery("test")[3])
-    first = engine.captions_for(poisoned, "test", image, shown=5, original="sheep")
+    first = fresh_engine.captions_for(poisoned, "test", image, shown=5, original="sheep")
     assert isinstance(first.waiting["tiny"], Job)
-    engine.library.wait()
-    answer = engine.captions_for(poisoned, "test", image, shown=5, original="sheep")
-    captions = engine.library.captions(poisoned, "test")
+    fresh_engine.library.wait()
+    answer = fresh_engine.captions_for(poisoned, "test", image, shown=5, original="sheep")
+    captions = fresh_engine.library.captions(poisoned, "test")
     encoder = load_encoder(checkpoint)
     inputs = prepare_pixels(encoder, poisoned.pairs)
     scores = (
@@ -69,7 +69,7 @@ def test_captions_for_an_image_of_the_set_and_for_the_same_as_a_file(
     sheep = poisoned.pairs.images.class_code("sheep")
     assert [hit.target for hit in hits] == [captions.class_codes[h.item] == sheep for h in hits]
     data = (poisoned.pairs.root / poisoned.pairs.images.ids[image]).read_bytes()
-    assert engine.captions_for(poisoned, "test", data, shown=5, original="sheep") == answer
+    assert fresh_engine.captions_for(poisoned, "test", data, shown=5, original="sheep") == answer
 
 
 def test_distances_of_a_pair(engine: Engine, poisoned: Collection, checkpoint: Path) -> None:
@@ -106,30 +106,30 @@ def test_queries_that_are_refused(
 
 
 def test_pictures_that_are_refused(
-    engine: Engine, poisoned: Collection, cut_jpeg: bytes, huge_png: bytes
+    fresh_engine: Engine, poisoned: Collection, cut_jpeg: bytes, huge_png: bytes
 ) -> None:
     # at once, also while the captions are still being embedded
     for data in (cut_jpeg, huge_png, b"", bytes(11 * 2**20)):
         with pytest.raises(InputError, match="picture"):
-            engine.captions_for(poisoned, "test", data, shown=5)
-    engine.library.wait()
+            fresh_engine.captions_for(poisoned, "test", data, shown=5)
+    fresh_engine.library.wait()
     for data in (cut_jpeg, huge_png, b"", bytes(11 * 2**20)):
         with pytest.raises(InputError, match="picture"):
-            engine.captions_for(poisoned, "test", data, shown=5)
+            fresh_engine.captions_for(poisoned, "test", data, shown=5)
     with pytest.raises(InputError, match="image 56"):
-        engine.captions_for(poisoned, "test", 56, shown=5)
+        fresh_engine.captions_for(poisoned, "test", 56, shown=5)
 
 
 # -- the library -----------------------------------------------------------------------------------
 
 
 def test_another_gallery_is_made_ready_when_it_is_asked_for(
-    engine: Engine, poisoned: Collection
+    fresh_engine: Engine, poisoned: Collection
 ) -> None:
-    answer = engine.images_for(poisoned, "all", QUERY, shown=5)
+    answer = fresh_engine.images_for(poisoned, "all", QUERY, shown=5)
     assert set(answer.waiting) == {"tiny", "judge"}
-    engine.library.wait()
-    assert engine.images_for(poisoned, "all", QUERY, shown=5).columns["tiny"].size == 56
+    fresh_engine.library.wait()
+    assert fresh_engine.images_for(poisoned, "all", QUERY, shown=5).columns["tiny"].size == 56
 
 
 def test_the_first_model_answers_before_the_second_is_there(

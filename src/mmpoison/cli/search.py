@@ -71,13 +71,13 @@ def search(
     from mmpoison.search.web import search_app
     from mmpoison.web import serve
 
+    if manifest is not None and not data:
+        raise InputError("--manifest is for --data, and there is none")
     named = [_model(text, trust) for text in [*(models or []), *(more or [])]]
     sets = [_data(text, manifest if place == 0 else None) for place, text in enumerate(data or [])]
     if demo or run is not None:
         found = _of_run(run) if run is not None else _of_demo()
         named, sets = [*found[0], *named], [found[1], *sets]
-    elif manifest is not None and not sets:
-        raise InputError("--manifest is for --data, and there is none")
     if not named or not sets:
         raise InputError("--models and --data are needed, or --demo, or --run DIR")
     library = Library(named, sets, device=device, say=say, on_failure=lambda: app.state.stop())

@@ -119,6 +119,8 @@ class Engine:
         """
         if original:
             collection.pairs.images.class_code(original)
+        if isinstance(picture, int):
+            collection.index(picture)
         found, waiting = self._ready(collection, part, "captions")
         if not found:
             if isinstance(picture, bytes):  # a bad one is said at once

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -274,6 +274,7 @@ class Library:
         def load(_: Job) -> None:
             collection = source.load()
             assert isinstance(collection, Collection)
+            collection = replace(collection, name=source.name)
             for other in self.collections.values():
                 if other.key == collection.key:
                     raise InputError(

@@ -81,5 +81,5 @@ async function load() {
   }
 }
 
-if (document.referrer.startsWith(`${location.origin}/?`)) byId("back").href = document.referrer;
+byId("back").href = sessionStorage.getItem("search") ?? "/";
 load();

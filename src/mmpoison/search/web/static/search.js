@@ -242,7 +242,10 @@ function remember(common) {
   const keep = { ...common, original: byId("original").value, target: byId("target").value };
   if (asked.text !== undefined) keep.q = asked.text;
   if (asked.image !== undefined) keep.image = asked.image;
-  history.replaceState(null, "", `/?${new URLSearchParams(keep)}`);
+  const address = `/?${new URLSearchParams(keep)}`;
+  history.replaceState(null, "", address);
+  // for the way back from an image's page
+  sessionStorage.setItem("search", address);
 }
 
 // -- what the user does -----------------------------------------------------------------------------
@@ -250,6 +253,8 @@ function remember(common) {
 byId("text-form").addEventListener("submit", (event) => {
   event.preventDefault();
   searchText(byId("q").value);
+  // on a phone the results lie below the controls
+  if (matchMedia("(max-width: 44rem)").matches) byId("results").scrollIntoView();
 });
 byId("picture").addEventListener("change", () => {
   const [file] = byId("picture").files;
