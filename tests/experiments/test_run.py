@@ -651,3 +651,45 @@ def test_one_target_image_and_several_goals(
             if entry["target"]
         }
         assert marked <= {image}
+
+
+def test_epochs_and_the_curve_of_the_repair(
+    make_recipe: MakeRecipe, tmp_path: Path, fresh_cache: Path
+) -> None:
+    training = {"epochs": 2, "batch_size": 32, "learning_rate": 1e-3}
+    recipe = make_recipe(
+        filter=None,
+        study=["epochs"],
+        training=training,
+        sterilize={"training": {**training, "epochs": 2}, "curve": True, "every": 1},
+    )
+    metrics = run_recipe(recipe, tmp_path / "run")
+    epochs = metrics["study"]["epochs"]["sheep2aeroplane"]
+    assert set(epochs) == {"clean_model", "poisoned"}
+    assert set(epochs["poisoned"]) == {"0", "1", "2"}
+    # before the first step stands the start, after the last the model of the table
+    rows = metrics["goal"]["sheep2aeroplane"]
+    assert epochs["poisoned"]["0"] == epochs["clean_model"]["0"] == rows["pretrained"]
+    assert epochs["poisoned"]["2"] == rows["poisoned"]
+    assert epochs["clean_model"]["2"] == rows["clean_model"]
+    curve = json.loads((tmp_path / "run" / "sterilize-curve.json").read_text())
+    looks = curve["branches"][0]["looks"]
+    assert looks[0]["test"]["goal"]["sheep2aeroplane"] == rows["poisoned"]
+    assert looks[-1]["test"]["goal"]["sheep2aeroplane"] == rows["sterilized"]
+    assert looks[-1]["utility"] == metrics["utility"]["sterilized"]
+    steps = [look["step"] for look in looks]
+    assert steps == [0, 1, 2, 4]
+    # a training that nobody looked at gives the same model
+    plain = run_recipe(
+        make_recipe(
+            filter=None, training=training, sterilize={"training": {**training, "epochs": 2}}
+        ),
+        tmp_path / "plain",
+    )
+    assert plain["goal"] == metrics["goal"]
+    assert plain["utility"] == metrics["utility"]
+    # and a run that goes on has the same curve
+    (tmp_path / "run" / "metrics.json").unlink()
+    (tmp_path / "run" / "sterilize-curve.json").unlink()
+    assert run_recipe(recipe, tmp_path / "run")["study"] == metrics["study"]
+    assert json.loads((tmp_path / "run" / "sterilize-curve.json").read_text()) == curve

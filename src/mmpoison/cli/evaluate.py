@@ -142,6 +142,10 @@ def evaluate(
     from mmpoison.reporting import markdown, metrics_tables, terminal, terminal_table
 
     studies = parse_studies(study or [])
+    if "epochs" in studies:
+        raise InputError(
+            "--study epochs looks at a training as it goes: only `mmpoison run` has it"
+        )
     if out is not None:
         refuse_occupied(out)
     where = find_device(device)

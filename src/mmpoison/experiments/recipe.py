@@ -127,10 +127,15 @@ class SterilizePart(_Part):
     Attributes:
         training: How to fine-tune.
         pairs: How many clean pairs are at hand; all by default.
+        curve: Measure on the way, in `sterilize-curve.json`: after 1, 2, 5, 10, ... steps of the first epoch and after
+            each epoch (figures 7 and 9).
+        every: With `curve`: in the first epoch after so many steps too.
     """
 
     training: TrainingSettings
     pairs: int | None = Field(None, ge=2)
+    curve: bool = False
+    every: int | None = Field(None, ge=1)
 
 
 class TransferPart(_Part):

@@ -35,6 +35,7 @@ from mmpoison.evaluation import (
     thumbnail_address,
 )
 from mmpoison.experiments.cards import model_card
+from mmpoison.experiments.looks import Looks, both, curve_of_repair, epochs_of
 from mmpoison.experiments.monitor import Monitor, SilentMonitor
 from mmpoison.experiments.recipe import Recipe, TransferPart
 from mmpoison.experiments.run_folder import check_folder, claim_folder, versions
@@ -60,6 +61,7 @@ from mmpoison.training import (
     finetune,
 )
 from mmpoison.training.parts import ON_FEATURES
+from mmpoison.training.plan import Plan
 
 SUSPICIOUS_SHOWN = 12
 
@@ -164,11 +166,23 @@ class _Run:
         pretrained = self._pretrained(start, pairs, inputs)
 
         models: dict[str, DualEncoder] = {"pretrained": pretrained}
+        watched = (test, aims) if "epochs" in recipe.study else None
         models["clean_model"] = self._train(
-            "clean_model", pretrained, pairs.select(split="train"), inputs, shared=True, data=pairs
+            "clean_model",
+            pretrained,
+            pairs.select(split="train"),
+            inputs,
+            shared=True,
+            data=pairs,
+            watched=watched,
         )
         models["poisoned"] = self._train(
-            "poisoned", pretrained, poisoned.select(split="train"), inputs, data=poisoned
+            "poisoned",
+            pretrained,
+            poisoned.select(split="train"),
+            inputs,
+            data=poisoned,
+            watched=watched,
         )
         facts: dict[str, Any] = {}
         if recipe.filter is not None:
@@ -179,7 +193,7 @@ class _Run:
             )
         if recipe.sterilize is not None:
             models["sterilized"], facts["sterilize"] = self._sterilize(
-                recipe, poisoned, models["poisoned"], inputs
+                recipe, poisoned, models["poisoned"], inputs, test, aims
             )
         return self._measure(models, test, aims, inputs, pairs, poisoned, facts)
 
@@ -213,7 +227,7 @@ class _Run:
         if settings is None:
             return start
 
-        def align() -> TrainingResult:
+        def align(_: Looks | None) -> TrainingResult:
             # the trunks are still the original ones, so their features serve even if they will be trained later
             features_serve = (
                 settings.trainable in ON_FEATURES
@@ -247,23 +261,49 @@ class _Run:
         *,
         data: PairDataset,
         shared: bool = False,
+        watched: tuple[TestSet, Sequence[Aim]] | None = None,
     ) -> DualEncoder:
+        settings = self.recipe.training
+
+        def look() -> Looks | None:
+            return watched and self._looks(name, start, len(train), inputs, settings, *watched)
+
         return self._stage(
             name,
-            lambda: finetune(
+            lambda looks: finetune(
                 start,
                 train,
                 inputs,
-                self.recipe.training,
+                settings,
                 seed=self.recipe.seed,
                 name=f"{self.recipe.name}-{name}",
-                on_step=self.monitor.training(f"training {name.replace('_', ' ')}"),
+                on_step=both(self.monitor.training(f"training {name.replace('_', ' ')}"), looks),
                 **self._kept(name),
             ),
             data=data,
-            settings=self.recipe.training,
+            settings=settings,
             shared=shared,
+            look=look,
+            # what is seen hangs on the goals
+            seen=None if watched is None else [str(aim) for aim in watched[1]],
         )
+
+    def _looks(
+        self,
+        name: str,
+        start: DualEncoder,
+        pairs: int,
+        inputs: PairInputs,
+        settings: TrainingSettings,
+        test: TestSet,
+        aims: Sequence[Aim],
+        *,
+        within: bool = False,
+        every: int | None = None,
+    ) -> Looks:
+        steps = Plan(pairs, settings, self.recipe.seed).steps_per_epoch
+        file = self.out / "logs" / name / "looks.json"
+        return Looks(test, aims, inputs, steps, file, start=start, within=within, every=every)
 
     def _filter(
         self, recipe: Recipe, poisoned: PairDataset, pretrained: DualEncoder, inputs: PairInputs
@@ -303,7 +343,13 @@ class _Run:
         return result, facts
 
     def _sterilize(
-        self, recipe: Recipe, poisoned: PairDataset, suspect: DualEncoder, inputs: PairInputs
+        self,
+        recipe: Recipe,
+        poisoned: PairDataset,
+        suspect: DualEncoder,
+        inputs: PairInputs,
+        test: TestSet,
+        aims: Sequence[Aim],
     ) -> tuple[DualEncoder, dict[str, Any]]:
         part = recipe.sterilize
         assert part is not None
@@ -313,20 +359,34 @@ class _Run:
             mask = np.zeros(len(clean), dtype=bool)
             mask[chosen] = True
             clean = clean.where(mask)
+
+        def look() -> Looks | None:
+            if not part.curve:
+                return None
+            return self._looks(
+                *("sterilized", suspect, len(clean), inputs, part.training, test, aims),
+                within=True,
+                every=part.every,
+            )
+
         encoder = self._stage(
             "sterilized",
-            lambda: CleanFinetune(part.training).apply(
+            lambda looks: CleanFinetune(part.training).apply(
                 suspect,
                 clean,
                 inputs,
                 seed=recipe.seed,
                 name=f"{recipe.name}-sterilized",
-                on_step=self.monitor.training("sterilizing"),
+                on_step=both(self.monitor.training("sterilizing"), looks),
                 **self._kept("sterilized"),
             ),
             data=poisoned,
             settings=part.training,
+            look=look,
         )
+        if part.curve:
+            curve = curve_of_repair(encoder, part.training.learning_rate)
+            write_json(self.out / "sterilize-curve.json", curve)
         training = encoder.config["mmpoison"]["training"]
         return encoder, {
             "pairs": len(clean),
@@ -345,18 +405,20 @@ class _Run:
     def _stage(
         self,
         name: str,
-        train: Callable[[], TrainingResult],
+        train: Callable[[Looks | None], TrainingResult],
         *,
         data: PairDataset,
         settings: TrainingSettings,
         shared: bool = False,
+        look: Callable[[], Looks | None] = lambda: None,
+        seen: list[str] | None = None,
     ) -> DualEncoder:
         """Train a model, or take it from this run or, where it does not hang on the attack, from the cache."""
         own = self.out / "models" / name
         if own.is_dir():
             self.monitor.say(f"{name}: taken from this run's folder")
             return load_checkpoint(own).to(self.device)
-        cached = cache_folder() / "models" / self._shared_key(name, data) if shared else None
+        cached = cache_folder() / "models" / self._shared_key(name, data, seen) if shared else None
         if cached is not None and cached.is_dir():
             self.monitor.say(f"{name}: taken from the cache")
             if self.save_models:
@@ -364,13 +426,15 @@ class _Run:
                     shutil.copytree(cached, folder, dirs_exist_ok=True)
             return load_checkpoint(cached).to(self.device)
         with self._timed(f"train_{name}"):
-            result = train()
+            looks = look()
+            result = train(looks)
         encoder = result.encoder
         encoder.config["mmpoison"] = {
             **encoder.config.get("mmpoison", {}),
             "training": result.summary(),
             "seed": self.recipe.seed,
             "poisoned": name in ("poisoned", "filtered", "sterilized"),
+            **({"looks": looks.records} if looks else {}),
         }
         card = model_card(
             encoder,
@@ -395,7 +459,7 @@ class _Run:
             (self.out / "training").rmdir()
         return encoder
 
-    def _shared_key(self, name: str, data: PairDataset) -> str:
+    def _shared_key(self, name: str, data: PairDataset, seen: list[str] | None) -> str:
         """Everything that a model which does not hang on the attack is made from."""
         parts = {
             "stage": name,
@@ -412,6 +476,7 @@ class _Run:
             "training": None
             if name == "pretrained"
             else self.recipe.training.model_dump(mode="json"),
+            **({"looks": seen} if seen is not None else {}),
         }
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
 
@@ -447,6 +512,9 @@ class _Run:
             )
         self.flags.extend(measured.flags)
         sections = dict(measured.sections)
+        if "epochs" in recipe.study:
+            trained = {name: models[name] for name in ("clean_model", "poisoned")}
+            sections["study"] = {**sections.get("study", {}), "epochs": epochs_of(trained)}
         if recipe.transfer:
             with self._timed("transfer"):
                 sections["transfer"] = {
