@@ -19,7 +19,7 @@ from mmpoison.datasets import containers
 from mmpoison.datasets.containers import _Cache, split_container
 from mmpoison.datasets.image_bytes import file_name, image_extension, read_image_bytes
 from mmpoison.errors import InputError
-from mmpoison.images.sources import image_path, image_stat, open_image
+from mmpoison.images.sources import image_path, image_stat, image_stats, open_image
 
 IMAGES = [bytes([n]) * (n + 1) for n in range(100)]
 
@@ -308,3 +308,20 @@ def test_endings_by_content(kind: str) -> None:
     ending = image_extension(stream.getvalue())
     assert ending is not None
     assert Image.registered_extensions()[ending] == kind
+
+
+def test_stats_of_many_are_those_of_each(tmp_path: Path) -> None:
+    root = tmp_path / "set"
+    (root / "a").mkdir(parents=True)
+    (root / "a" / "1.png").write_bytes(b"one")
+    (root / "2.png").write_bytes(b"three")
+    (root / "link.png").symlink_to(root / "a" / "1.png")
+    (root / "b").symlink_to(root / "a")
+    ids = ["a/1.png", "2.png", "link.png", "b/1.png", "a/../2.png", "./2.png"]
+    assert list(image_stats(root, ids)) == [image_stat(root, each) for each in ids]
+    with pytest.raises(InputError, match="no such image"):
+        list(image_stats(root, ["a/1.png", "a/none.png"]))
+    (tmp_path / "out.png").write_bytes(b"x")
+    for outside in ("../out.png", "a/../../out.png"):
+        with pytest.raises(InputError, match="leads out of"):
+            list(image_stats(root, [outside]))

@@ -22,7 +22,7 @@ from mmpoison.errors import InputError
 from mmpoison.files import atomic_file
 from mmpoison.images import PixelStore
 from mmpoison.images.decode import TRANSFORM
-from mmpoison.images.sources import image_stat
+from mmpoison.images.sources import image_stats
 from mmpoison.models.dual_encoder import DualEncoder
 
 Progress = Callable[[int, int], None]
@@ -292,7 +292,7 @@ def files_digest(pairs: PairDataset, images: IntArray) -> str:
         InputError: If an image is missing.
     """
     digest = hashlib.sha256()
-    for index in images:
-        path, size, changed = image_stat(pairs.root, pairs.images.ids[index])
+    ids = pairs.images.ids
+    for path, size, changed in image_stats(pairs.root, (ids[index] for index in images)):
         digest.update(f"{path} {size} {changed}\n".encode())
     return digest.hexdigest()

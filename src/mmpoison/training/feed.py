@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
@@ -127,6 +127,15 @@ class Feed(nn.Module):
     def load(self, pairs: Rows) -> Loaded:
         """What the encoders need for some pairs; runs in the feeding thread."""
         return self._image.load(self._image_rows[pairs]), self._text.load(self._text_rows[pairs])
+
+    def loaded(self, steps: Iterable[Rows]) -> Generator[Loaded, None, None]:
+        """What `load` gives for each of some lists of pairs, in order, each ahead of its use where that takes time."""
+        looked_up = self._image.table is not None and self._text.table is not None
+        if looked_up and self.student.device.type == "cpu":
+            # to look rows up is faster than to hand them from thread to thread
+            yield from map(self.load, steps)
+        else:
+            yield from ahead(steps, self.load)
 
     def forward(self, images: Tensor, texts: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Unit embeddings of images and captions, shape `(n, d)`, and exp(tau)."""

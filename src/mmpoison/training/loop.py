@@ -24,7 +24,7 @@ from mmpoison.models.dual_encoder import DualEncoder
 from mmpoison.models.inputs import PairInputs, ProgressFor
 from mmpoison.seeding import torch_seed
 from mmpoison.training.divergence import DivergedError, LossGuard
-from mmpoison.training.feed import Feed, Loaded, ahead
+from mmpoison.training.feed import Feed, Loaded
 from mmpoison.training.grad_cache import cached_backward, normalises_batches, still_statistics
 from mmpoison.training.log import LogOptions, StepLog
 from mmpoison.training.parts import set_trainable
@@ -255,8 +255,8 @@ class _Training:
                     stacklevel=3,
                 )
             self.model = self.processes.wrap(self.feed)
-            loaded = ahead(self._forwards(), self.feed.load)
-            stack.callback(loaded.close)  # type: ignore[attr-defined]
+            loaded = self.feed.loaded(self._forwards())
+            stack.callback(loaded.close)
             try:
                 self._steps(loaded, log)
             except DivergedError as error:
@@ -345,7 +345,7 @@ class _Training:
         def embed(chunk: int, module: nn.Module) -> tuple[Tensor, Tensor, Tensor]:
             # the same dropout whenever and wherever this chunk is embedded
             stream = f"training/step/{step}/{self.processes.rank}/{chunk}"
-            torch.manual_seed(torch_seed(self.plan.seed, stream))
+            _seed_torch(self.processes.device, torch_seed(self.plan.seed, stream))
             with self.context():
                 image, text, scale = module(*next(loaded))
             return image, text, scale
@@ -441,3 +441,15 @@ def _optimizer(
         eps=settings.eps,
         fused=True,
     )
+
+
+def _seed_torch(device: torch.device, seed: int) -> None:
+    """`torch.manual_seed` for what runs on one device.
+
+    The original also files a stack trace for each kind of device that is not in use yet, which takes longer than a
+    small model's step.
+    """
+    if device.type == "cpu":
+        torch.default_generator.manual_seed(seed)
+    else:
+        torch.manual_seed(seed)
