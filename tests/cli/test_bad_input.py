@@ -157,7 +157,7 @@ CASES: list[tuple[str, list[str], Callable[[Path], None] | None, str]] = [
     ("occupied", ["demo", "--out", "full"], None, "full: holds something that is not a run"),
     ("file as out", change(POISON, "--out", "full/thesis.txt"), None, "is a file"),
     ("recipe", ["run", "openmojis"], None, "unknown recipe 'openmojis': did you mean 'openmoji'"),
-    ("recipe", ["run"], None, "which recipe? one of openmoji"),
+    ("recipe", ["run"], None, "which recipe? `mmpoison run --list` shows all"),
     ("recipe", ["run", "nowhere.yaml"], None, "nowhere.yaml: no such recipe file"),
     ("recipe", ["run", "recipe.yaml"], recipe_file("a: ["), "recipe.yaml: not valid YAML"),
     (

@@ -97,7 +97,9 @@ def run(
             typer.echo(name)
         return
     if recipe is None:
-        raise InputError(f"which recipe? one of {', '.join(shipped_recipes())}, or a YAML file")
+        raise InputError(
+            "which recipe? `mmpoison run --list` shows all; or the path of a YAML file"
+        )
     given = [*(changes or [])]
     if attack is None and goal and len(goal) > 1:
         own = load_recipe(recipe).attack.name

@@ -52,10 +52,24 @@ def load_flickr_pascal(
     if root is None or not root.is_dir():
         raise InputError(f"{root}: no such folder, flickr-pascal needs {WHERE_FROM}")
     flickr = load_flickr30k(_folder(root, FLICKR), split="all-train", missing=missing)
+    return join(root, (flickr, _pascal(root, split_seed, missing)))
+
+
+def load_pascal_test(root: Path, *, missing: str = "skip") -> PairDataset:
+    """The test half of PASCAL Sentences, as `flickr-pascal` has it.
+
+    Args:
+        root: Folder that holds `pascal-sentences/`.
+        missing: As for `load_flickr_pascal`.
+    """
+    pascal = _pascal(root, 0, missing)
+    # the images of the other half would be images of the target class
+    return pascal.piece(pascal.images.indices(split="test"))
+
+
+def _pascal(root: Path, split_seed: int, missing: str) -> PairDataset:
     pascal = load_pascal_sentences(_folder(root, PASCAL), split_seed=split_seed, missing=missing)
-    if split_seed == 0:
-        pascal = _as_published(pascal)
-    return join(root, (flickr, pascal))
+    return _as_published(pascal) if split_seed == 0 else pascal
 
 
 def join(root: Path, parts: Sequence[PairDataset]) -> PairDataset:

@@ -24,6 +24,7 @@ def load_openmoji(
     per_class: int = 50,
     held_out: int = 1000,
     size: int = 64,
+    scene_seed: int | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> PairDataset:
     """Load the scenes of a seed; draw them first where they are not in the cache folder yet.
@@ -35,10 +36,13 @@ def load_openmoji(
         per_class: Labelled images of each class, half train and half test.
         held_out: Images of the clean part that the defences trust (split `val`).
         size: Side of the images in pixels.
+        scene_seed: In the place of `seed`: the same scenes for every seed of a run, or others than those of its seed.
         progress: Called with (done, total) while scenes are drawn.
     """
     if root is not None:
         return load_pairs_folder(root)
+    if scene_seed is not None:
+        seed = whole_number("scene_seed", scene_seed)
     name = f"v{OPENMOJI_SCENES_VERSION}-seed{seed}-{unlabelled}-{per_class}-{held_out}-{size}px"
     folder = cache_folder() / "openmoji" / name
     if not folder.is_dir():
@@ -67,6 +71,7 @@ def load_balanced_openmoji(
     per_class: int = 50,
     held_out: int = 1000,
     size: int = 64,
+    scene_seed: int | None = None,
     caption_seed: int = 0,
     progress: Callable[[int, int], None] | None = None,
 ) -> PairDataset:
@@ -79,6 +84,7 @@ def load_balanced_openmoji(
         per_class: Labelled images of each class.
         held_out: Images of the split `val`.
         size: Side of the images in pixels.
+        scene_seed: As for `load_openmoji`.
         caption_seed: Seed of the choice of captions.
         progress: Called with (done, total) while scenes are drawn.
     """
@@ -90,6 +96,7 @@ def load_balanced_openmoji(
         per_class=per_class,
         held_out=held_out,
         size=size,
+        scene_seed=scene_seed,
         progress=progress,
     )
     return balanced(scenes, chosen)
@@ -132,7 +139,7 @@ DATASETS.register("openmoji")(
         build=build_openmoji,
         needs_root=False,
         attribution=ATTRIBUTION,
-        options=OPTIONS,
+        options=(*OPTIONS, "scene_seed"),
     )
 )
 
@@ -145,6 +152,6 @@ DATASETS.register("openmoji-b")(
         build=build_balanced_openmoji,
         needs_root=False,
         attribution=ATTRIBUTION,
-        options=(*OPTIONS, "caption_seed"),
+        options=(*OPTIONS, "scene_seed", "caption_seed"),
     )
 )

@@ -20,6 +20,7 @@ from pydantic import (
 
 from mmpoison.errors import InputError
 from mmpoison.evaluation.names import parse_studies
+from mmpoison.experiments.extends import extended
 from mmpoison.experiments.preset import apply_preset
 from mmpoison.registry import unknown_name
 from mmpoison.training.settings import TrainingSettings
@@ -270,12 +271,22 @@ def load_recipe(name_or_path: str | Path, changes: Mapping[str, Any] | None = No
 
 
 def read_recipe(name_or_path: str | Path) -> tuple[dict[str, Any], str]:
-    """Read a recipe without checking its keys: its content, and what to call it in messages.
+    """Read a recipe without checking its keys: its content with that of the recipes it extends, and what to call it.
 
     Raises:
         InputError: If there is no such recipe, or it is not a YAML mapping.
     """
-    text = str(name_or_path)
+    value, where = _read_one(str(name_or_path))
+
+    def read(name: str) -> tuple[dict[str, Any], str]:
+        # a path is meant from the file that names it
+        is_file = name.endswith((".yaml", ".yml"))
+        return _read_one(str(Path(where).parent / name) if is_file else name)
+
+    return extended(value, where, read), where
+
+
+def _read_one(text: str) -> tuple[dict[str, Any], str]:
     if text.endswith((".yaml", ".yml")):
         path = Path(text)
         if not path.is_file():
@@ -286,7 +297,7 @@ def read_recipe(name_or_path: str | Path) -> tuple[dict[str, Any], str]:
             raise InputError(f"{path}: not UTF-8") from None
     else:
         if text not in shipped_recipes():
-            raise InputError(unknown_name("recipe", text, shipped_recipes()))
+            raise InputError(unknown_name("recipe", text, shipped_recipes(), "mmpoison run --list"))
         where = f"recipe {text}"
         content = (files("mmpoison.experiments") / "recipes" / f"{text}.yaml").read_text("utf-8")
     try:

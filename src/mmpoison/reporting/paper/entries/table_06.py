@@ -12,6 +12,16 @@ from mmpoison.reporting.paper._theirs import title_of
 @entry("table-6", title_of("table-6"), "attack II with a section transfer")
 def table_6(results: Results, page: Page) -> None:
     """A block for each data set trained on; the numbers are of the other data."""
+    composed = results.where(ATTACK_2).where(lambda row: row.get("data.name") == "vg-pascal")
+    if composed:
+        hit_table(
+            page,
+            composed,
+            "table-6",
+            CLEAN_AND_POISONED,
+            note="Trained on VG, tested on the test half of PASCAL.",
+            data_of=lambda block: "flickr-pascal",
+        )
     for other, rows in results.where(ATTACK_2, study="transfer").by("case"):
         hit_table(
             page,
