@@ -28,11 +28,11 @@ def looks() -> list[dict[str, Any]]:
     return [
         {
             "step": step,
-            "epoch": step / 50,
+            "epoch": step // 50,
             "utility": utility,
             "test": {"goal": {"sheep2aeroplane": {**HIT, "hit@10": 0.6 / (1 + step)}}},
         }
-        for step in (0, 1, 10, 50, 100)
+        for step in (0, 1, 10, 50, 100, 150)
     ]
 
 

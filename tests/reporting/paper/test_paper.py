@@ -176,3 +176,14 @@ def test_a_page_keeps_its_sources_apart() -> None:
     assert (one, two) == ("#table-3-source-1", "#table-3-source-2")
     assert page.source(Measured(summarize([2.0]), (rows[0],))) == one
     assert page.source(Measured(None, ())) == ""
+
+
+def test_the_defence_by_epoch_and_by_step(every_run: Path) -> None:
+    results = Results.read([every_run / "defended"])
+    (by_epoch,) = render_paper("figure-7", results).tables
+    (by_step,) = render_paper("figure-9", results).tables
+    assert [row[1] for row in by_epoch.rows] == ["0", "1", "2", "3"] * 2
+    assert [row[1] for row in by_step.rows] == ["0", "1", "10", "50"] * 2
+    (first, *_) = (cell for cell in by_step.rows[0] if isinstance(cell, Beside))
+    assert first.ours is not None
+    assert first.ours.mean == pytest.approx(0.6)

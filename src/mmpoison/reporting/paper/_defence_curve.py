@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from mmpoison.reporting._text import as_number
+from mmpoison.reporting._tidy import Row
 from mmpoison.reporting.paper._curve_page import Curve, curve_page
 from mmpoison.reporting.paper._ours import ATTACK_2, Results
 from mmpoison.reporting.paper._page import Page
@@ -23,7 +24,7 @@ def defence_curve(results: Results, page: Page, *, by: str) -> None:
     for block in blocks(results.where(ATTACK_2, study=CURVE), varies=("sterilize",)):
         rates = list(block.results.by("case"))
         for rate, looks in rates or [("", block.results)]:
-            kept = looks.only(row for row in looks.rows if _wanted(row, by))
+            kept = looks.only(_wanted(looks, by))
             points = [
                 (float(x), f"{x:g}", at)
                 for x, at in sorted(kept.by(by), key=lambda pair: float(pair[0]))
@@ -35,8 +36,17 @@ def defence_curve(results: Results, page: Page, *, by: str) -> None:
     curve_page(page, lines, "steps" if steps else "epochs", caption, log=steps)
 
 
-def _wanted(row: dict[str, object], by: str) -> bool:
-    epoch = as_number(row.get("epoch"))
+def _wanted(looks: Results, by: str) -> list[Row]:
+    """The looks at the end of an epoch and before the first, or those up to the end of the first epoch."""
+    first: dict[tuple[str, float], float] = {}
+    for row in looks.rows:
+        if (epoch := as_number(row.get("epoch"))) is not None:
+            place = (str(row["run"]), epoch)
+            # looks within an epoch say how many whole ones are done
+            first[place] = min(first.get(place, float("inf")), row["x"])
     if by == "epoch":
-        return epoch is not None and abs(epoch - round(epoch)) < 1e-9
-    return epoch is None or epoch <= 1
+        return [
+            r for r in looks.rows if r["x"] == first.get((str(r["run"]), r.get("epoch") or 0.0))
+        ]
+    ends = {run: step for (run, epoch), step in first.items() if epoch == 1}
+    return [row for row in looks.rows if row["x"] <= ends.get(str(row["run"]), float("inf"))]
