@@ -219,7 +219,7 @@ class TestAttack:
 
 APPLY = {
     "pre-training": ["pairs", "encoder", "inputs"],
-    "in-training": [],
+    "in-training": ["encoder", "pairs", "inputs", "settings", "seed"],
     "post-training": ["encoder", "clean_pairs", "inputs", "seed"],
 }
 

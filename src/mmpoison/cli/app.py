@@ -12,6 +12,7 @@ from typer.exceptions import TyperException
 from mmpoison._version import __version__
 from mmpoison.cli import (
     data,
+    defenses,
     evaluate,
     models,
     poison,
@@ -42,6 +43,7 @@ app.add_typer(models.app, name="models")
 run.add_commands(app)
 poison.add_commands(app)
 stages.add_commands(app)
+defenses.add_commands(app)
 review.add_commands(app)
 sterilize.add_commands(app)
 evaluate.add_commands(app)

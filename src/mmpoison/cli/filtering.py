@@ -24,11 +24,16 @@ def filter_(
     out: Annotated[Path, typer.Option("--out", help="New folder.")],
     encoder: Annotated[str, typer.Option(help="The judge: a model other than the one to train.")],
     method: Annotated[
-        Literal["relevance-filter", "suspicious-groups"],
+        str,
         typer.Option(
-            help="suspicious-groups: find the goals that the data push, name them and drop their pairs."
+            help="suspicious-groups: find the goals that the data push, name them and drop their pairs; or any other "
+            "defence before training (`mmpoison defenses` shows them)."
         ),
     ] = "relevance-filter",
+    knobs: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="A knob of that other defence, e.g. k=32."),
+    ] = None,
     false_alarms: Annotated[
         float | None,
         typer.Option(
@@ -100,6 +105,8 @@ def filter_(
     Example: [bold]mmpoison filter --data pairs --encoder JUDGE --label --page --labels labels.csv --out kept[/bold]
 
     Example: [bold]mmpoison filter --data pairs --encoder MODEL --method suspicious-groups --out kept[/bold]
+
+    Example: [bold]mmpoison filter --data pairs --encoder MODEL --method neighbour-outliers --set k=32 --out kept[/bold]
     """
     from mmpoison.cli.labelling import check_terminal
     from mmpoison.cli.labelling import label_pairs as ask_for_labels
@@ -129,6 +136,15 @@ def filter_(
         alarms = 0.01 if false_alarms is None else false_alarms
         _scan_goals(data, chosen, out, alarms, lose, format, images, seed)
         return
+    if method != "relevance-filter":
+        if cuts or false_alarms is not None:
+            raise InputError(
+                f"--method {method} has no use for {[*cuts, '--false-alarms'][0]}: it takes --set and --lose"
+            )
+        _filter_whole(data, encoder, out, method, knobs, lose, format, images, seed, device, trust)
+        return
+    if knobs:
+        raise InputError("--set belongs to another --method: relevance-filter has its own options")
     if false_alarms is not None:
         raise InputError("--false-alarms belongs to --method suspicious-groups")
     if label and labels is None:
@@ -208,6 +224,50 @@ def _scan_goals(
         f"the evidence is in {out / GOALS_FILE}"
     )
     for line in lines:
+        say(line)
+
+
+def _filter_whole(
+    data: str,
+    encoder: str,
+    out: Path,
+    method: str,
+    knobs: list[str] | None,
+    lose: float | None,
+    format: str | None,
+    images: Literal["link", "copy", "none"],
+    seed: int,
+    device: str,
+    trust: bool,
+) -> None:
+    from mmpoison.defenses import build_filter
+    from mmpoison.devices import find_device
+    from mmpoison.experiments.goal_scan import filter_whole
+    from mmpoison.experiments.recipe import parse_changes
+    from mmpoison.files import read_json
+    from mmpoison.models import load_encoder
+
+    options = parse_changes(knobs or [])
+    if lose is not None:
+        options["clean_loss"] = lose
+    defense = build_filter(method, options)
+    judge = load_encoder(encoder, trust=trust).to(find_device(device))
+    with monitor() as progress:
+        result = filter_whole(
+            data,
+            judge,
+            out,
+            defense,
+            format=format,
+            images=images,
+            seed=seed,
+            progress=progress.progress,
+        )
+    say(
+        f"{out}: kept {len(result.kept):,} of {len(result.keep):,} training pairs; verdicts in "
+        f"{out / 'verdicts.jsonl'}"
+    )
+    for line in _known(read_json(out / "filter-report" / "filter.json")):
         say(line)
 
 

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from mmpoison.defenses.relevance_filter import FilterResult
     from mmpoison.models.dual_encoder import DualEncoder
     from mmpoison.models.inputs import PairInputs, ProgressFor
+    from mmpoison.training import TrainingResult, TrainingSettings
 
 Kind = Literal["pre-training", "in-training", "post-training"]
 
@@ -21,8 +22,8 @@ Kind = Literal["pre-training", "in-training", "post-training"]
 class Defense(Protocol):
     """What every defence says of itself; what it does depends on its kind.
 
-    A pre-training defence is a `PairFilter`; a post-training defence has
-    `apply(encoder, clean_pairs, inputs, *, seed) -> TrainingResult`.
+    A pre-training defence is a `PairFilter`, an in-training one a `RobustTraining`, a post-training one a
+    `ModelRepair`.
 
     Attributes:
         name: Registered name.
@@ -69,6 +70,53 @@ class PairFilter(Defense, Protocol):
 
         Raises:
             InputError: If there is no pair, or nothing would be left.
+        """
+        ...
+
+
+class RobustTraining(Defense, Protocol):
+    """An in-training defence: trains on pairs of which some may be poisoned, in a way that resists them."""
+
+    def apply(
+        self,
+        encoder: DualEncoder,
+        pairs: PairDataset,
+        inputs: PairInputs,
+        settings: TrainingSettings,
+        *,
+        seed: int,
+    ) -> TrainingResult:
+        """Train a copy of an encoder, in the place of `mmpoison.training.finetune`.
+
+        Args:
+            encoder: Where to start.
+            pairs: The training pairs, nobody knows which are good.
+            inputs: Prepared inputs that hold them.
+            settings: How a training without the defence would go.
+            seed: Seed of everything random.
+
+        Raises:
+            InputError: If it cannot be trained on these pairs.
+        """
+        ...
+
+
+class ModelRepair(Defense, Protocol):
+    """A post-training defence: makes a repaired copy of a suspect model from pairs that are known to be clean."""
+
+    def apply(
+        self, encoder: DualEncoder, clean_pairs: PairDataset, inputs: PairInputs, *, seed: int
+    ) -> TrainingResult:
+        """Repair a copy of an encoder.
+
+        Args:
+            encoder: The suspect.
+            clean_pairs: Pairs known to be clean.
+            inputs: Prepared inputs that hold them.
+            seed: Seed of everything random.
+
+        Raises:
+            InputError: If a pair is marked as poisoned.
         """
         ...
 

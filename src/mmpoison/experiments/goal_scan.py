@@ -1,17 +1,19 @@
-"""The scan for suspected goals on a data set: judge, write what is left, and say what was found."""
+"""A pre-training defence that needs the whole set at once: judge, write what is left, and say what was found."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
 from mmpoison.datasets.catalogue import load_dataset
 from mmpoison.datasets.pairs_folder import ImagePolicy
+from mmpoison.defenses.catalogue import PairFilter
 from mmpoison.defenses.filtered_folder import save_filtered
+from mmpoison.defenses.relevance_filter import FilterResult
 from mmpoison.defenses.suspicious_groups import GroupResult, SuspiciousGroups
 from mmpoison.errors import InputError
+from mmpoison.experiments.filter_set import REPORT_FOLDER
 from mmpoison.files import refuse_occupied, write_json
 from mmpoison.models.dual_encoder import DualEncoder
 from mmpoison.models.inputs import ProgressFor, prepare_pixels
@@ -46,6 +48,40 @@ def scan_goals(
     Raises:
         InputError: If the data cannot be read or have no training pair, or `out` holds something already.
     """
+    result = filter_whole(
+        data, encoder, out, defense, format=format, images=images, seed=seed, progress=progress
+    )
+    assert isinstance(result, GroupResult)
+    return result
+
+
+def filter_whole(
+    data: str | Path,
+    encoder: DualEncoder,
+    out: Path,
+    defense: PairFilter,
+    *,
+    format: str | None = None,
+    images: ImagePolicy = "link",
+    seed: int = 0,
+    progress: ProgressFor | None = None,
+) -> FilterResult:
+    """Judge the training pairs of a set that fits into memory by any pre-training defence, and write what stays.
+
+    Args:
+        data: A data set's name, or pairs in any format.
+        encoder: The judge.
+        out: New folder: a pairs folder with `verdicts.jsonl`, `filter-report/filter.json`, and `suspected-goals.json`
+            where the defence names goals.
+        defense: The defence with its settings.
+        format: Format of the data, where it is not recognised.
+        images: As in `save_pairs`.
+        seed: Seed of whatever is random in it.
+        progress: Gives a progress callback for a named step.
+
+    Raises:
+        InputError: If the data cannot be read or have no training pair, or `out` holds something already.
+    """
     refuse_occupied(out)
     pairs = load_dataset(str(data), format=format)
     judged = np.asarray(pairs.images.split_codes[pairs.image] == 0)
@@ -54,14 +90,27 @@ def scan_goals(
         raise InputError(f"{data}: split 'train' has no pairs to scan")
     inputs = prepare_pixels(encoder, train, progress=progress)
     result = defense.apply(train, encoder, inputs, seed=seed, progress=progress)
-    save_filtered(pairs, judged, result, out, images=images, also=_write_goals(result, defense))
+    facts = {
+        "data": str(data),
+        "method": defense.name,
+        "encoder": encoder.name,
+        **result.facts(train),
+    }
+
+    def report(folder: Path) -> None:
+        write_json(folder / REPORT_FOLDER / "filter.json", facts)
+        if isinstance(result, GroupResult):
+            assert isinstance(defense, SuspiciousGroups)
+            _write_goals(folder, result, defense)
+
+    save_filtered(pairs, judged, result, out, images=images, also=report)
     return result
 
 
-def _write_goals(result: GroupResult, defense: SuspiciousGroups) -> Callable[[Path], None]:
+def _write_goals(folder: Path, result: GroupResult, defense: SuspiciousGroups) -> None:
     value = {
         "false_alarms": defense.false_alarms,
         "goals": [goal.to_json() for goal in result.goals],
         "not_significant": [goal.to_json() for goal in result.unproven[:UNPROVEN]],
     }
-    return lambda folder: write_json(folder / GOALS_FILE, value)
+    write_json(folder / GOALS_FILE, value)

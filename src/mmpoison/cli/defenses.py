@@ -1,0 +1,57 @@
+"""The verb `defenses`."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated
+
+import typer
+
+from mmpoison.cli.console import console
+
+
+def add_commands(app: typer.Typer) -> None:
+    """Add the verb to the application."""
+    app.command()(defenses)
+
+
+def defenses(
+    name: Annotated[str | None, typer.Argument(help="One of them.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Show the defences: when each acts, where it was published, what can be set, what it costs.
+
+    Those that act before training are for `mmpoison filter --method` and a recipe's `filter.method`.
+
+    Example: [bold]mmpoison defenses neighbour-outliers[/bold]
+    """
+    from rich.text import Text
+
+    from mmpoison.defenses import DEFENSES
+
+    known = [DEFENSES[name]] if name is not None else [DEFENSES[each] for each in DEFENSES]
+    known.sort(key=lambda defense: (KINDS.index(defense.kind), defense.name))
+    facts = [
+        {
+            "name": defense.name,
+            "kind": defense.kind,
+            "summary": defense.summary,
+            "source": defense.source,
+            "knobs": dict(defense.knobs),
+            "cost": defense.cost,
+        }
+        for defense in known
+    ]
+    if as_json:
+        typer.echo(json.dumps(facts, indent=2))
+        return
+    for defense in known:
+        console.print(Text.assemble((defense.name, "bold"), f"  ({defense.kind})"))
+        console.print(f"  {defense.summary}", markup=False, highlight=False)
+        rows = [("source", defense.source), ("cost", defense.cost)]
+        rows += [(f"knob {knob}", what) for knob, what in defense.knobs.items()]
+        for what, text in rows:
+            console.print(Text.assemble((f"  {what}: ", "dim"), text), highlight=False)
+
+
+KINDS = ("pre-training", "in-training", "post-training")

@@ -1,0 +1,77 @@
+"""The verb `defenses`, and `filter --method` with any of those before training."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mmpoison.attacks import SingleTargetLabel
+from mmpoison.datasets import PairDataset, load_pairs, save_pairs
+from mmpoison.defenses import DEFENSES
+from mmpoison.models import DualEncoder, save_checkpoint
+
+
+def test_all_are_listed(cli: Callable[..., Any]) -> None:
+    known = json.loads(cli("defenses", "--json").out)
+    assert {defense["name"] for defense in known} == set(DEFENSES)
+    assert all(defense["source"] and defense["cost"] for defense in known)
+    shown = " ".join(cli("defenses").out.split())
+    assert "neighbour-outliers (pre-training)" in shown
+    assert "Huang et al., ICLR 2025" in shown
+    assert "knob k: a larger one" in shown
+    one = cli("defenses", "clean-finetune").out
+    assert "post-training" in one
+    assert "pre-training" not in one
+    unknown = cli("defenses", "neighbor-outliers")
+    assert unknown.code == 2
+    assert "did you mean 'neighbour-outliers'" in unknown.err
+
+
+@pytest.fixture
+def poisoned(squares: PairDataset, tmp_path: Path) -> Path:
+    attack = SingleTargetLabel("sheep2aeroplane", pairs=13)
+    return save_pairs(attack.poison(squares), tmp_path / "poisoned")
+
+
+@pytest.fixture
+def judge(make_encoder: Callable[..., DualEncoder], tmp_path: Path) -> Path:
+    return save_checkpoint(make_encoder(7), tmp_path / "judge", card="judge")
+
+
+def test_a_filter_by_another_method(
+    cli: Callable[..., Any], poisoned: Path, judge: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "kept"
+    done = cli(
+        *("filter", "--data", poisoned, "--encoder", judge, "--out", out),
+        *("--method", "neighbour-outliers", "--set", "k=3", "--lose", "0.1"),
+    )
+    assert done.code == 0, done.err
+    facts = json.loads((out / "filter-report" / "filter.json").read_text())
+    assert facts["method"] == "neighbour-outliers"
+    assert facts["data"] == str(poisoned)
+    assert len(load_pairs(out).select(split="train")) == facts["pairs"] - facts["dropped_pairs"]
+    assert f"{facts['poisoned_caught']} of 13 poisoned pairs dropped" in done.out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("--method", "neighbor-outliers"), "did you mean 'neighbour-outliers'"),
+        (("--method", "clean-finetune"), "is a post-training one"),
+        (("--method", "neighbour-outliers", "--auto"), "has no use for --auto"),
+        (("--method", "neighbour-outliers", "--set", "q=3"), "unknown option 'q'"),
+        (("--auto", "--set", "k=3"), "--set belongs to another --method"),
+    ],
+)
+def test_bad_input(
+    cli: Callable[..., Any], tmp_path: Path, arguments: tuple[str, ...], says: str
+) -> None:
+    done = cli("filter", "--data", "x", "--encoder", "y", "--out", tmp_path / "o", *arguments)
+    assert done.code == 2
+    assert says in done.err
+    assert len(done.err.splitlines()) == 1
