@@ -49,6 +49,12 @@ def report(
             help="Folder for the files of --paper; by default `paper` in the first folder given."
         ),
     ] = None,
+    claims: Annotated[
+        bool,
+        typer.Option(
+            "--claims", help="Claim by claim of the paper: holds, does not hold, cannot be tested."
+        ),
+    ] = False,
     parquet: Annotated[
         Path | None,
         typer.Option(
@@ -70,6 +76,8 @@ def report(
     [bold]mmpoison report runs --parquet results.parquet[/bold]
 
     [bold]mmpoison report runs/table-3 --paper table-3[/bold]
+
+    [bold]mmpoison report runs --claims --out results[/bold]
     """
     from mmpoison.files import atomic_file
     from mmpoison.reporting import compare_models, compare_runs, expand, seed_tables
@@ -89,8 +97,8 @@ def report(
             markup=False,
         )
         return
-    if paper:
-        print_paper(paper, runs, out or runs[0] / "paper", form)
+    if paper or claims:
+        print_paper(paper or [], runs, out or runs[0] / "paper", form, claims=claims)
         return
     if len(folders) == 1 and not (against or models or markdown) and form == "table":
         show_run(folders[0])
@@ -112,11 +120,15 @@ def report(
     print_tables(tables, form)
 
 
-def print_paper(names: list[str], runs: list[Path], out: Path, form: Format) -> None:
-    """Write tables and figures of the paper, and print the tables."""
-    from mmpoison.reporting.paper import write_paper
+def print_paper(
+    names: list[str], runs: list[Path], out: Path, form: Format, *, claims: bool = False
+) -> None:
+    """Write tables and figures of the paper, or its claims, and print the tables."""
+    from mmpoison.reporting.paper import write_claims, write_paper
 
-    written = write_paper(names, runs, out)
+    written = write_paper(names, runs, out) if names else []
+    if claims:
+        written.append(write_claims(runs, out))
     print_tables([table for one in written for table in one.tables], form)
     if form == "table":
         for one in written:

@@ -1,0 +1,94 @@
+"""Claim by claim: holds, does not hold, or cannot be tested with these runs."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from mmpoison.reporting._table import Cell, Column, Link
+from mmpoison.reporting.paper._claim import CLAIMS
+from mmpoison.reporting.paper._ours import Results
+from mmpoison.reporting.paper._page import Page
+from mmpoison.reporting.paper._theirs import paper
+from mmpoison.reporting.paper._write import Written, write_page
+
+HOLDS, FAILS, UNTESTED = "holds", "does not hold", "cannot be tested here"
+SETTING = "a setting or a fact of the paper's data, not a result"
+
+
+def claims_page(results: Results) -> Page:
+    """Every claim of the paper, on each data set that the runs hold.
+
+    Args:
+        results: Of the runs; balanced data count to the data they are made of.
+    """
+    families: dict[str, list[Any]] = {}
+    for row in results.rows:
+        name = str(row.get("data.name", "")).removesuffix("-b")
+        families.setdefault(name, []).append(row)
+    page = Page("claims", "What the paper claims, and what these runs say")
+    rows: list[tuple[Cell, ...]] = []
+    verdicts: Counter[str] = Counter()
+    for one in paper()["claims"]:
+        said = f"{one['claim']} ({_values(one['values'])})"
+        name = str(one["id"])
+        if name not in CLAIMS:
+            rows.append((one["where"], said, "–", UNTESTED, SETTING))
+            verdicts[UNTESTED] += 1
+            continue
+        tested = CLAIMS[name]
+        found = False
+        for data, own in families.items():
+            finding = tested.test(results.only(own))
+            if finding is None:
+                continue
+            found = True
+            verdict = HOLDS if finding.holds else FAILS
+            verdicts[verdict] += 1
+            number = Link(finding.number, page.source_of(finding.rows))
+            rows.append((one["where"], said, data, verdict, number, tested.rule))
+        if not found:
+            verdicts[UNTESTED] += 1
+            rows.append((one["where"], said, "–", UNTESTED, f"needs {tested.needs}", tested.rule))
+    header = (
+        Column("where"),
+        Column("claim (the paper's values)", narrow=False),
+        Column("ours on"),
+        Column("verdict"),
+        Column("ours"),
+        Column("rule", narrow=False),
+    )
+    whole = [row if len(row) == len(header) else (*row, None) for row in rows]
+    note = (
+        "The rule says when a claim counts as holding on data that are not the paper's: where it is about a number, "
+        "the order of size and the direction are tested, not the digits. Means over seeds [95 % interval]."
+    )
+    page.table(page.title, header, whole, note)
+    page.notes.append(
+        "; ".join(f"{verdict}: {verdicts[verdict]}" for verdict in (HOLDS, FAILS, UNTESTED))
+        + " (a claim tested on two data sets counts twice)."
+    )
+    return page
+
+
+def write_claims(runs: list[Path], out: Path) -> Written:
+    """Write the claims as Markdown, HTML and JSON.
+
+    Args:
+        runs: Run folders, or folders that hold some.
+        out: Where the files go.
+
+    Raises:
+        InputError: If a folder holds no finished run.
+    """
+    return write_page(claims_page(Results.read(runs)), out)
+
+
+def _values(values: dict[str, Any]) -> str:
+    return ", ".join(
+        f"{key} {value if isinstance(value, (int, float, str)) else json.dumps(value)}"
+        for key, value in values.items()
+        if value is not None
+    )

@@ -1,0 +1,1 @@
+"""The paper's claims as small predicates over our results, a few in each file."""
