@@ -51,7 +51,7 @@ class Watched:
     def open(self, **options: Any) -> Page:
         """A new tab with its own context; options are Playwright's, e.g. `viewport`, `color_scheme`."""
         context = self._browser.new_context(**options)
-        context.set_default_timeout(10_000)
+        context.set_default_timeout(30_000)
         self._contexts.append(context)
         return self.tab(context)
 

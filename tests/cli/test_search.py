@@ -77,7 +77,7 @@ def test_what_cannot_be_loaded_ends_the_page(
 def test_it_answers_and_ctrl_c_ends_it(square_folder: Path, checkpoint: Path) -> None:
     command = [sys.executable, "-m", "mmpoison", "search", "--models", f"one={checkpoint}"]
     process = subprocess.Popen(
-        [*command, f"two={checkpoint}", "--data", str(square_folder), "--port", "0"],
+        [*command, f"two={checkpoint}", "--data", str(square_folder), "--no-open", "--port", "0"],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

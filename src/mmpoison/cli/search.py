@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mmpoison.cli.console import DeviceOption, say
+from mmpoison.cli.serving import DEFAULT_PORT, HostOption, OpenOption, PortOption, announce
 from mmpoison.cli.stages import TrustOption
 from mmpoison.errors import InputError
 
@@ -53,16 +54,15 @@ def search(
         Path | None,
         typer.Option(help="A manifest.json for the first --data, if it carries none of its own."),
     ] = None,
-    host: Annotated[
-        str, typer.Option(help="Address to listen on; the default is this machine alone.")
-    ] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="0: any free one.")] = 7860,
+    host: HostOption = "127.0.0.1",
+    port: PortOption = DEFAULT_PORT,
+    open_it: OpenOption = True,
     device: DeviceOption = "auto",
     trust: TrustOption = False,
 ) -> None:
     """Search a gallery in the browser, under up to four models side by side.
 
-    Example: [bold]mmpoison search --models clean poisoned filtered --data scenes --port 7860[/bold]
+    Example: [bold]mmpoison search --models clean poisoned filtered --data scenes --port 8747[/bold]
 
     After a demo: [bold]mmpoison search --demo[/bold]
     """
@@ -84,7 +84,7 @@ def search(
     app = search_app(Engine(library), host=host)
 
     def ready(address: str) -> None:
-        say(f"{address}  (Ctrl-C ends it)")
+        announce(address, open_it=open_it)
         if host not in ("127.0.0.1", "localhost", "::1"):
             say("anybody who can reach this machine can see the pictures and captions")
         library.start()

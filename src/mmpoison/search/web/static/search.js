@@ -62,7 +62,7 @@ async function refresh() {
   drawState();
   if (back || chosen()?.key !== known) await suggest();
   if (!asked) begin();
-  else if (back || (incomplete && readiness() !== before)) await run();
+  else if (back || (incomplete && (!state.busy.length || readiness() !== before))) await run();
   if (!lost && (state.busy.length || incomplete)) later(refresh, SOON);
 }
 
