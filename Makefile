@@ -3,6 +3,7 @@
 # Variables: PYTHON  the Python that makes the environment (3.11 or newer; default python3)
 #            VENV    where the environment lies (default .venv)
 #            ARGS    handed on to the command, e.g. make demo ARGS="--seed 3", make test ARGS="-k attack"
+#            DATA    a folder with rsicd/ and ucm/, for `make reproduce`; without it, OpenMoji scenes alone
 #            JOBS    how many processes run the tests (default: one a core, 8 at most)
 
 PYTHON ?= python3
@@ -19,13 +20,16 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --maxprocesses 8
 .DELETE_ON_ERROR:
 # two installs into one environment at a time would break it
 .NOTPARALLEL:
-.PHONY: help demo test test-fast lint format docs wheel clean
+.PHONY: help demo reproduce test test-fast lint format docs wheel clean
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 demo: $(VENV)/.installed ## install, then poison, fine-tune, measure, defend and show it
 	$(BIN)/mmpoison demo $(ARGS)
+
+reproduce: $(VENV)/.installed-dev ## run every twin of the paper's tables and figures (many hours), then docs/results/paper
+	$(BIN)/python benchmarks/reproduce.py $(if $(DATA),--data "$(DATA)") $(ARGS)
 
 test: $(VENV)/.installed-dev ## install with the development tools, then run all tests
 	$(PYTEST) $(ARGS)

@@ -55,6 +55,13 @@ def report(
             "--claims", help="Claim by claim of the paper: holds, does not hold, cannot be tested."
         ),
     ] = False,
+    links: Annotated[
+        bool,
+        typer.Option(
+            "--links/--no-links",
+            help="With --paper and --claims: lead to the files of the runs, or name them alone.",
+        ),
+    ] = True,
     parquet: Annotated[
         Path | None,
         typer.Option(
@@ -98,7 +105,7 @@ def report(
         )
         return
     if paper or claims:
-        print_paper(paper or [], runs, out or runs[0] / "paper", form, claims=claims)
+        print_paper(paper or [], runs, out or runs[0] / "paper", form, claims=claims, links=links)
         return
     if len(folders) == 1 and not (against or models or markdown) and form == "table":
         show_run(folders[0])
@@ -121,14 +128,14 @@ def report(
 
 
 def print_paper(
-    names: list[str], runs: list[Path], out: Path, form: Format, *, claims: bool = False
+    names: list[str], runs: list[Path], out: Path, form: Format, *, claims: bool, links: bool
 ) -> None:
     """Write tables and figures of the paper, or its claims, and print the tables."""
     from mmpoison.reporting.paper import write_claims, write_paper
 
-    written = write_paper(names, runs, out) if names else []
+    written = write_paper(names, runs, out, links=links) if names else []
     if claims:
-        written.append(write_claims(runs, out))
+        written.append(write_claims(runs, out, links=links))
     print_tables([table for one in written for table in one.tables], form)
     if form == "table":
         for one in written:

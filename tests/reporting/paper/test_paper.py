@@ -187,3 +187,11 @@ def test_the_defence_by_epoch_and_by_step(every_run: Path) -> None:
     (first, *_) = (cell for cell in by_step.rows[0] if isinstance(cell, Beside))
     assert first.ours is not None
     assert first.ours.mean == pytest.approx(0.6)
+
+
+def test_a_page_that_is_read_without_the_runs(every_run: Path, tmp_path: Path) -> None:
+    write_paper(["table-3"], [every_run], tmp_path / "out", links=False)
+    text = (tmp_path / "out/table-3.md").read_text()
+    assert "](#table-3-source-1)" in text
+    assert not re.search(r"\]\((?!#)", text)
+    assert "| II/seed0 |" in text

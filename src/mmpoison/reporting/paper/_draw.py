@@ -233,7 +233,9 @@ def densities(
             [centre], [0.015], marker="^v"[number % 2], color="0.0", linestyle="none",
             transform=axis.get_xaxis_transform(), label=f"paper: {name} centre at {centre:g}",
         )  # fmt: skip
-    axis.set(xlabel="cosine distance of image and caption", ylabel="density", ylim=(0, None))
+    highest = max((max(density, default=0.0) for _, _, density in kinds), default=0.0)
+    axis.set(xlabel="cosine distance of image and caption", ylabel="density")
+    axis.set_ylim(0, 1.15 * highest or 1.0)
     _legend(axis)
     return figure
 
@@ -280,19 +282,19 @@ def sheet(
     figure, (only,) = canvas(1)
     only.remove()
     columns = max((len(pictures) for _, pictures in rows), default=1)
-    figure.set_size_inches(max(4.0, 1.05 * columns + 0.4), 1.75 * max(1, len(rows)))
-    grid = figure.add_gridspec(max(1, len(rows)), columns)
-    for r, (title, pictures) in enumerate(rows):
+    figure.set_size_inches(max(4.0, 1.05 * columns + 0.4), 1.6 * max(1, len(rows)))
+    # a part of the figure a row: a long title must not make the first picture's column wide
+    parts = figure.subfigures(max(1, len(rows)), 1, squeeze=False)
+    for (title, pictures), (part,) in zip(rows, parts, strict=False):
+        part.suptitle(plain(title), fontsize=8, x=0.01, ha="left")
         for c, (pixels, text, marked) in enumerate(pictures):
-            axis = figure.add_subplot(grid[r, c])
+            axis = part.add_subplot(1, columns, c + 1)
             if pixels is not None:
                 axis.imshow(pixels)
             axis.set(xticks=[], yticks=[])
-            axis.set_xlabel(plain(text), fontsize=6.5, wrap=True)
+            axis.set_xlabel(plain(shorten(text, 24, placeholder="…")), fontsize=6.5)
             for spine in axis.spines.values():
-                spine.set(linewidth=3.0 if marked else 0.4, linestyle="-")
-            if c == 0:
-                axis.set_title(plain(title), fontsize=7.5, loc="left")
+                spine.set(linewidth=3.0 if marked else 0.4)
     return figure
 
 

@@ -115,12 +115,17 @@ class Page:
         """Add a figure."""
         self.pictures.append(Picture(name, caption, draw))
 
-    def sources(self, relative: Callable[[Path], str]) -> Table | None:
+    def sources(self, relative: Callable[[Path], str] | None) -> Table | None:
         """Every number's runs: folder, seed and manifest.
 
         Args:
-            relative: The address of a file, seen from the file that will hold the table.
+            relative: The address of a file, seen from the file that will hold the table; None names files without a
+                link, for a page that is read where they are not.
         """
+
+        def address(file: Path) -> str:
+            return "" if relative is None else relative(file)
+
         rows: list[tuple[Cell, ...]] = []
         for runs, number in self._sources.items():
             for place, (run, seed, manifest) in enumerate(runs):
@@ -131,12 +136,12 @@ class Page:
                             f"{number}" if place == 0 else "",
                             anchor=f"{self.id}-source-{number}" if place == 0 else "",
                         ),
-                        Link(_short(folder), relative(folder)),
+                        Link(_short(folder), address(folder)),
                         seed,
-                        Link("metrics.json", relative(folder / "metrics.json")),
+                        Link("metrics.json", address(folder / "metrics.json")),
                         None
                         if manifest is None
-                        else Link(manifest[:12], relative(folder / "manifest.json")),
+                        else Link(manifest[:12], address(folder / "manifest.json")),
                     )
                 )
         if not rows:

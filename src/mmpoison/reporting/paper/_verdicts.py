@@ -73,17 +73,18 @@ def claims_page(results: Results) -> Page:
     return page
 
 
-def write_claims(runs: list[Path], out: Path) -> Written:
+def write_claims(runs: list[Path], out: Path, *, links: bool = True) -> Written:
     """Write the claims as Markdown, HTML and JSON.
 
     Args:
         runs: Run folders, or folders that hold some.
         out: Where the files go.
+        links: Lead to the files of the runs.
 
     Raises:
         InputError: If a folder holds no finished run.
     """
-    return write_page(claims_page(Results.read(runs)), out)
+    return write_page(claims_page(Results.read(runs)), out, links=links)
 
 
 def _values(values: dict[str, Any]) -> str:

@@ -58,13 +58,16 @@ def render_paper(name: str, results: Results) -> Page:
     return page
 
 
-def write_paper(names: Sequence[str], runs: Sequence[Path], out: Path) -> list[Written]:
+def write_paper(
+    names: Sequence[str], runs: Sequence[Path], out: Path, *, links: bool = True
+) -> list[Written]:
     """Render tables and figures of the paper with our numbers beside the paper's.
 
     Args:
         names: Their names; `all` stands for all that the runs have a number for.
         runs: Run folders, or folders that hold some.
         out: Where the files go; those of an earlier time are replaced.
+        links: Lead to the files of the runs; False for pages that are published without them.
 
     Raises:
         InputError: If a name is unknown, the runs hold no number for one that was named, or matplotlib is missing.
@@ -80,14 +83,19 @@ def write_paper(names: Sequence[str], runs: Sequence[Path], out: Path) -> list[W
             raise InputError(
                 f"{name}: none of the runs has a number for it: it needs {PAPER[name].needs}"
             )
-        written.append(write_page(page, out))
+        written.append(write_page(page, out, links=links))
     if not written:
         raise InputError("none of the runs has a number for any table or figure of the paper")
     return written
 
 
-def write_page(page: Page, out: Path) -> Written:
+def write_page(page: Page, out: Path, *, links: bool = True) -> Written:
     """Write the files of one page.
+
+    Args:
+        page: The page.
+        out: Where they go.
+        links: Lead to the files of the runs.
 
     Raises:
         InputError: If the extra `figures` is missing.
@@ -111,7 +119,7 @@ def write_page(page: Page, out: Path) -> Written:
     def relative(file: Path) -> str:
         return quote(os.path.relpath(file.resolve(), out.resolve()))
 
-    sources = page.sources(relative)
+    sources = page.sources(relative if links else None)
     tables = [*page.tables, *([sources] if sources else [])]
     text = [f"# {page.id}: {page.title}", ""]
     text += [line for note in page.notes for line in (visible(note), "")]
