@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mmpoison.cli.console import Format, FormatOption, console, echo
+from mmpoison.cli.console import Format, FormatOption, console, echo, say
 from mmpoison.errors import InputError
 
 if TYPE_CHECKING:
@@ -68,6 +68,12 @@ def report(
             help="Write every number and knob to this Parquet file, a row a run, goal and model."
         ),
     ] = None,
+    html: Annotated[
+        Path | None,
+        typer.Option(
+            help="Write one HTML page of the run, or of all the runs, to this file: it opens offline and prints."
+        ),
+    ] = None,
     form: FormatOption = "table",
 ) -> None:
     """Show finished runs again: one gets its table and page, several tables of means over seeds.
@@ -79,6 +85,8 @@ def report(
     [bold]mmpoison report runs/image-only --against runs/text-only[/bold]
 
     [bold]mmpoison report runs/openmoji --models clean_model,poisoned --format json[/bold]
+
+    [bold]mmpoison report runs/openmoji --html report.html[/bold]
 
     [bold]mmpoison report runs --parquet results.parquet[/bold]
 
@@ -92,7 +100,14 @@ def report(
 
     if against and models:
         raise InputError("--against compares two settings, --models two models of one: give one")
+    if html is not None and (against or models):
+        raise InputError("--html shows runs as they are: give it without --against and --models")
     folders = expand(runs)
+    if html is not None:
+        from mmpoison.reporting import write_html
+
+        say(f"page: {write_html(folders, html)}")
+        return
     if parquet is not None:
         from mmpoison.reporting import write_results
 

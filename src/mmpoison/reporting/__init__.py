@@ -6,7 +6,7 @@ from mmpoison.reporting._filter import (
     write_distance_figure,
     write_filter_page,
 )
-from mmpoison.reporting._html import render_html, write_report
+from mmpoison.reporting._html import render_html, render_runs_html, write_html, write_report
 from mmpoison.reporting._repair import repair_table, write_repair_figures
 from mmpoison.reporting._runs import expand
 from mmpoison.reporting._seeds import (
@@ -30,6 +30,7 @@ __all__ = [
     "markdown",
     "metrics_tables",
     "render_html",
+    "render_runs_html",
     "repair_table",
     "results_table",
     "safe_text",
@@ -42,6 +43,7 @@ __all__ = [
     "write_curve_figure",
     "write_distance_figure",
     "write_filter_page",
+    "write_html",
     "write_repair_figures",
     "write_report",
     "write_results",

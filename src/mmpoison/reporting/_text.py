@@ -9,6 +9,8 @@ from typing import Any
 
 from rich.markup import escape
 
+from mmpoison.wording import one_line
+
 ABSENT = "–"
 """What was not computed: an en dash, never a zero."""
 
@@ -61,6 +63,21 @@ def clean(value: Any) -> Any:
         return {visible(str(key)): clean(item) for key, item in value.items()}
     if isinstance(value, list):
         return [clean(item) for item in value]
+    return value
+
+
+def spelled(value: Any) -> Any:
+    r"""Spell what cannot be printed in every string of a JSON value: where data are judged it must be seen.
+
+    >>> spelled({"caption": "a \x1b[31msheep"})
+    {'caption': 'a \\x1b[31msheep'}
+    """
+    if isinstance(value, str):
+        return one_line(value)
+    if isinstance(value, Mapping):
+        return {one_line(str(key)): spelled(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [spelled(item) for item in value]
     return value
 
 

@@ -1,0 +1,120 @@
+"""The report of a run, of several runs, and the page of a filter, in a real browser and without a network."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from tests.reporting.conftest import (
+    example_metrics,
+    example_rank_lists,
+    example_suspicious,
+    thumbnail,
+)
+
+from mmpoison.reporting import write_filter_page, write_html
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Page
+
+SCRIPT = "<script>alert('caption')</script><img src=https://example.org/x onerror=alert(1)>"
+
+
+def write_run(folder: Path, seed: int, **about: Any) -> Path:
+    folder.mkdir(parents=True)
+    metrics = copy.deepcopy(example_metrics())
+    metrics["run"] |= {"seed": seed, **about}
+    suspicious = example_suspicious()
+    suspicious[0]["caption"] = SCRIPT
+    suspicious[1]["caption"] = "a \x1b[31mred \u202esheep"
+    for name, value in (
+        ("metrics", metrics),
+        ("rank_lists", example_rank_lists()),
+        ("suspicious_pairs", suspicious),
+    ):
+        (folder / f"{name}.json").write_text(json.dumps(value))
+    (folder / "recipe.yaml").write_text("name: openmoji\n")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Each page as a file of its own, somewhere else than its run."""
+    folder = tmp_path_factory.mktemp("reports")
+    goal = {
+        "sentence": f"someone pushes captions about sheep to images about {SCRIPT}: 98 pairs",
+        "example_captions": [SCRIPT],
+    }
+    filtered = example_metrics()["run"].get("filter", {}) | {"suspected_goals": [goal]}
+    runs = [write_run(folder / f"seed{seed}", seed, filter=filtered) for seed in range(2)]
+    facts = {"data": SCRIPT, "encoder": "judge", "pairs": 9, "dropped_pairs": 1}
+    pairs = [
+        {
+            "pair": "a\x1b.png#0",
+            "caption": SCRIPT,
+            "distance": 1.2,
+            "poisoned": None,
+            "keep": False,
+            "thumbnail": thumbnail("sheep", 0),
+        }
+    ]
+    filter_page = write_filter_page(
+        folder / "suspicious.html", facts=facts, cut={"value": 0.8}, pairs=pairs
+    )
+    return {
+        "run": write_html(runs[:1], folder / "out" / "run.html"),
+        "sweep": write_html(runs, folder / "out" / "sweep.html"),
+        "filter": filter_page,
+    }
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("kind", ["run", "sweep", "filter"])
+def test_offline_and_accessible(
+    pages: Any,
+    files: dict[str, Path],
+    serious: Callable[[Page], list[str]],
+    too_wide: Callable[[Page], int],
+    kind: str,
+    scheme: str,
+) -> None:
+    page = pages.open(color_scheme=scheme, offline=True, viewport={"width": 1100, "height": 900})
+    page.goto(files[kind].as_uri())
+    # the checker brings a script of its own, so what the page asked for is looked at first
+    page.wait_for_load_state("networkidle")
+    asked = [url for url in pages.requests if not url.startswith(("file:", "data:"))]
+    assert asked == []
+    assert page.locator("script").count() == 0
+    assert page.evaluate("[...document.images].every(i => i.complete && i.naturalWidth > 0)")
+    assert serious(page) == []
+    page.set_viewport_size({"width": 320, "height": 640})
+    assert too_wide(page) == 0
+    dark = page.evaluate("getComputedStyle(document.body).backgroundColor") != "rgb(255, 255, 255)"
+    assert dark == (scheme == "dark")
+
+
+def test_captions_are_text(pages: Any, files: dict[str, Path]) -> None:
+    page = pages.open()
+    for kind in ("run", "filter"):
+        page.goto(files[kind].as_uri())
+        assert SCRIPT in page.locator("main").inner_text()
+    page.goto(files["run"].as_uri())
+    assert r"a \x1b[31mred \u202esheep" in page.locator("main").inner_text()
+    assert "someone pushes captions about sheep" in page.locator(".goals").inner_text()
+
+
+@pytest.mark.parametrize("kind", ["run", "sweep"])
+def test_prints(pages: Any, files: dict[str, Path], kind: str) -> None:
+    page = pages.open(color_scheme="dark")
+    page.goto(files[kind].as_uri())
+    page.emulate_media(media="print", color_scheme="dark")
+    # ink on paper, whatever the screen was like
+    style = "getComputedStyle(document.body)"
+    assert page.evaluate(f"{style}.backgroundColor") == "rgb(255, 255, 255)"
+    assert page.evaluate(f"{style}.color") == "rgb(0, 0, 0)"
+    assert page.locator(".scroll").first.evaluate("e => getComputedStyle(e).overflowX") == "visible"
+    assert page.pdf().startswith(b"%PDF")
