@@ -12,6 +12,8 @@ there are no files, and nothing is asked for pictures. Every query is another on
 - `page_ms`: the first page (HTML) over the same HTTP, on a server that is ready;
 - `start`: a fresh `mmpoison search` over the small gallery of `--scenes`, if given: seconds from the command to the
   first page (while models are still loading) and to the first results;
+- `cpu_ms_a_query`: processor time of the server for one query of `one_user`; unlike the latency it hardly depends on what
+  else the machine does;
 - `peak_rss_mib`: of the server's process.
 """
 
@@ -97,6 +99,15 @@ def peak_rss(process: int) -> float | None:
         return None
     line = next(li for li in status.read_text().splitlines() if li.startswith("VmHWM"))
     return int(line.split()[1]) / 1024
+
+
+def cpu_seconds(process: int) -> float | None:
+    """Processor time of a process so far, where the system says so."""
+    stat = Path(f"/proc/{process}/stat")
+    if not stat.exists():
+        return None
+    user, system = stat.read_text().rpartition(")")[2].split()[11:13]
+    return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
 
 
 # -- who asks --------------------------------------------------------------------------------------
@@ -251,7 +262,11 @@ def main() -> None:
         for number in range(5):  # warm up
             user.get(path_of(key, 1_000_000 + number))
         result["page_ms"] = milliseconds([user.get("/")[0] for _ in range(20)])
+        before = cpu_seconds(process.pid)
         answers = [user.get(path_of(key, number)) for number in range(options.queries)]
+        if before is not None:
+            spent = (cpu_seconds(process.pid) or before) - before
+            result["cpu_ms_a_query"] = 1000 * spent / options.queries
         assert all(status == 200 for _, status, _ in answers)
         result["one_user"] = milliseconds([passed for passed, _, _ in answers])
         result["many_users"] = many_users(address, key, options.users, options.seconds)
