@@ -12,8 +12,8 @@ there are no files, and nothing is asked for pictures. Every query is another on
 - `page_ms`: the first page (HTML) over the same HTTP, on a server that is ready;
 - `start`: a fresh `mmpoison search` over the small gallery of `--scenes`, if given: seconds from the command to the
   first page (while models are still loading) and to the first results;
-- `cpu_ms_a_query`: processor time of the server for one query of `one_user`; unlike the latency it hardly depends on what
-  else the machine does;
+- `cpu_ms_a_query`: processor time of the server for one query of `one_user`; unlike the latency it hardly depends on
+  what else the machine does;
 - `peak_rss_mib`: of the server's process.
 """
 
