@@ -158,6 +158,7 @@ def test_the_folder_holds_everything(finished: Path, squares: PairDataset) -> No
         "logs",
         "metrics.json",
         "rank_lists.json",
+        "stages.json",
         "suspicious_pairs.json",
     }
     assert {path.name for path in (finished / "models").iterdir()} == set(MODELS[1:])
@@ -367,25 +368,33 @@ def test_images_that_changed_are_not_taken_from_the_cache(
     assert "training clean model" in watch.trained
 
 
-def test_another_run_may_have_filled_the_cache_meanwhile(
-    make_recipe: MakeRecipe, metrics: dict[str, Any], tmp_path: Path, fresh_cache: Path
+def test_a_changed_knob_makes_only_what_hangs_on_it(
+    make_recipe: MakeRecipe, tmp_path: Path, fresh_cache: Path
 ) -> None:
-    """Two runs of a sweep train the same clean model at the same time; the second finds it there."""
+    """Everything is in the store after the first run; each change then costs its own stages and no more."""
+
+    def made(number: int, **groups: Any) -> list[str]:
+        out = tmp_path / str(number)
+        run_recipe(make_recipe(**groups), out, save_models=False)
+        stages = json.loads((out / "stages.json").read_text())
+        return [name for name, stage in stages.items() if stage["from"] == "made"]
+
     recipe = make_recipe()
-
-    class Racing(Watch):
-        def training(self, what: str) -> OnStep:
-            step = super().training(what)
-
-            def meanwhile(done: Step, encoder: DualEncoder) -> None:
-                if what == "training clean model" and done.step == done.steps:
-                    run_recipe(recipe, tmp_path / "other")
-                step(done, encoder)
-
-            return meanwhile
-
-    again = run_recipe(recipe, tmp_path / "run", monitor=Racing())
-    assert without_times(again) == without_times(metrics)
+    assert recipe.filter is not None
+    assert recipe.sterilize is not None
+    judge = {"encoder": recipe.filter.encoder}
+    everything = ["clean_model", "poisoned", "filter", "filtered", "sterilized"]
+    assert made(0) == everything
+    assert made(1) == []
+    assert made(2, filter={**judge, "clean_loss": 0.2}) == ["filter", "filtered"]
+    repair = recipe.sterilize.model_dump()
+    assert made(3, sterilize={**repair, "pairs": 40}) == ["sterilized"]
+    attack = {"name": "single-target-label", "goal": GOAL, "samples": 3}
+    assert made(4, attack=attack) == everything[1:]
+    longer = {**recipe.training.model_dump(), "epochs": 3}
+    assert made(5, training=longer, filter=None, sterilize=None) == ["clean_model", "poisoned"]
+    # another name changes nothing that is computed, and the models are called by it
+    assert made(6, name="others") == []
 
 
 # -- folders that are refused ----------------------------------------------------------------------

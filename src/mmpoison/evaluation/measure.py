@@ -23,10 +23,9 @@ from mmpoison.evaluation.rows import (
 from mmpoison.evaluation.study import Studied, collateral, query_lengths, query_sources
 from mmpoison.evaluation.test_set import TestEmbeddings, TestSet, drift_between
 from mmpoison.models.dual_encoder import DualEncoder
-from mmpoison.models.inputs import PairInputs, ProgressFor
+from mmpoison.models.inputs import FeatureInputs, PairInputs, ProgressFor
 
 CLEAN, POISONED = "clean_model", "poisoned"
-UNPOISONED = ("pretrained", CLEAN)
 
 
 @dataclass(frozen=True)
@@ -78,8 +77,8 @@ def measure(
         study: Names of `STUDIES`.
         pairs: The training data, for the study of other queries; it is left out without them.
         manifest: Says which train captions the poison holds; that of `pairs` by default.
-        cache: Where the embeddings of `pretrained` and `clean_model` are kept, which do not hang on the attack: the
-            next run with the same weights and test data takes them from there.
+        cache: Where embeddings are kept: the next run with the same weights and test data takes them from there.
+            Those that heads make of kept features are not: to make them takes no longer than to read them.
         progress: Gives a progress callback for a named step.
 
     Raises:
@@ -91,7 +90,7 @@ def measure(
     flags: list[str] = []
     for name, subject in subjects.items():
         shown = progress(f"embedding with {name}") if progress else None
-        if cache is not None and name in UNPOISONED:
+        if cache is not None and not isinstance(subject.inputs, FeatureInputs):
             embedded = cached_embeddings(subject.encoder, subject.inputs, test, cache, shown)
         else:
             embedded = TestEmbeddings.of(subject.encoder, subject.inputs, test, shown)

@@ -1,0 +1,56 @@
+"""What a filter said of every pair, as the store keeps it."""
+
+from __future__ import annotations
+
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from mmpoison.datasets.pairs import BoolArray
+from mmpoison.defenses import FilterResult
+from mmpoison.errors import InputError
+from mmpoison.files import atomic_file, read_json, write_json
+
+ARRAYS, FACTS = "verdicts.npz", "facts.json"
+
+
+@dataclass(frozen=True)
+class Verdicts:
+    """Verdicts on pairs.
+
+    Attributes:
+        keep: Whether each pair stays, shape `(N,)`.
+        distances: Cosine distance of each, shape `(N,)`.
+        facts: For `metrics.json`.
+    """
+
+    keep: BoolArray
+    distances: npt.NDArray[np.float64]
+    facts: dict[str, Any]
+
+
+def keep_verdicts(folder: Path, result: FilterResult, facts: dict[str, Any]) -> None:
+    """Write verdicts."""
+    with atomic_file(folder / ARRAYS) as temporary, temporary.open("wb") as stream:
+        np.savez(stream, keep=result.keep, distances=result.distances)
+    write_json(folder / FACTS, facts)
+
+
+def read_verdicts(folder: Path, pairs: int) -> Verdicts:
+    """Read verdicts on so many pairs.
+
+    Raises:
+        InputError: If they are broken, or on other pairs.
+    """
+    try:
+        with np.load(folder / ARRAYS, allow_pickle=False) as arrays:
+            verdicts = Verdicts(arrays["keep"], arrays["distances"], read_json(folder / FACTS))
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        raise InputError(f"{folder / ARRAYS}: cannot be read ({error})") from None
+    if not len(verdicts.keep) == len(verdicts.distances) == pairs:
+        raise InputError(f"{folder / ARRAYS}: is on other pairs")
+    return verdicts
