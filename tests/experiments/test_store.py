@@ -75,7 +75,7 @@ def test_a_broken_entry_is_made_anew(tmp_path: Path) -> None:
 
 def test_the_pace_of_stages_like_it(tmp_path: Path) -> None:
     store = StageStore(tmp_path)
-    assert store.pace()(KEY) is None
+    assert store.known()(KEY) is None
 
     def make(folder: Path) -> None:
         time.sleep(0.1)
@@ -83,10 +83,12 @@ def test_the_pace_of_stages_like_it(tmp_path: Path) -> None:
 
     store.obtain(KEY, read, make)
     twice = StageKey("finetune", "poisoned", {"seed": 9}, KEY.like, 20.0)
-    seconds = store.pace()(twice)
-    assert seconds is not None
-    assert 0.2 <= seconds < 2
-    assert store.pace()(StageKey("finetune", "poisoned", {}, {"size": "large"}, 20.0)) is None
+    cost = store.known()(twice)
+    assert cost is not None
+    assert 0.2 <= cost.seconds < 2
+    assert cost.bytes > 0
+    assert cost.memory > 1e6
+    assert store.known()(StageKey("finetune", "poisoned", {}, {"size": "large"}, 20.0)) is None
 
 
 def _make_slowly(folder: Path) -> None:

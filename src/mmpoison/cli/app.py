@@ -11,6 +11,7 @@ from typer.exceptions import TyperException
 
 from mmpoison._version import __version__
 from mmpoison.cli import (
+    cache,
     data,
     defenses,
     evaluate,
@@ -22,6 +23,7 @@ from mmpoison.cli import (
     search,
     stages,
     sterilize,
+    sweep,
 )
 from mmpoison.cli.console import stderr
 from mmpoison.errors import InputError, MmpoisonWarning, ResultError
@@ -40,7 +42,9 @@ app = typer.Typer(
 )
 app.add_typer(data.app, name="data")
 app.add_typer(models.app, name="models")
+app.add_typer(cache.app, name="cache")
 run.add_commands(app)
+sweep.add_commands(app)
 poison.add_commands(app)
 stages.add_commands(app)
 defenses.add_commands(app)

@@ -11,6 +11,15 @@ import typer
 from mmpoison.cli.console import DeviceOption, Format, FormatOption, aside, console, monitor
 from mmpoison.cli.poison import SEVERAL_GOALS
 from mmpoison.cli.report import print_tables, show_run
+from mmpoison.cli.sweep import (
+    DryRunOption,
+    RayOption,
+    RetriesOption,
+    WorkersOption,
+    has_sweep,
+    read_sweep,
+    run_all,
+)
 from mmpoison.errors import InputError
 from mmpoison.reporting import safe_text
 
@@ -73,24 +82,34 @@ def run(
     ] = None,
     changes: SetOption = None,
     save_models: Annotated[
-        bool, typer.Option("--models/--no-models", help="Keep the checkpoints.")
-    ] = True,
+        bool | None,
+        typer.Option(
+            "--models/--no-models",
+            help="Keep the checkpoints; by default where the recipe is about one run.",
+        ),
+    ] = None,
     device: DeviceOption = "auto",
     form: FormatOption = "table",
+    workers: WorkersOption = None,
+    retries: RetriesOption = 1,
+    ray: RayOption = None,
+    dry_run: DryRunOption = False,
     show: Annotated[
         bool, typer.Option("--list", help="List the shipped recipes, one a line.")
     ] = False,
 ) -> None:
-    """Run a recipe: the same job as the demo, on other data, models and goals.
+    """Run a recipe: the same job as the demo, on other data, models and goals; a table of the paper is many runs.
 
     Example: [bold]mmpoison run rsicd-ucm --data-root photos --goal airplane2beach --seeds 0-2[/bold]
 
     Attack I: [bold]mmpoison run openmoji --attack single-target-image[/bold]
 
     Attack III: [bold]mmpoison run openmoji --goal sheep2aeroplane --goal sofa2bird[/bold]
+
+    What it would take: [bold]mmpoison run table-3-openmoji --dry-run[/bold]
     """
     from mmpoison.attacks import takes_several_goals
-    from mmpoison.experiments.recipe import load_recipe, shipped_recipes
+    from mmpoison.experiments.recipe import load_recipe, parse_changes, shipped_recipes
 
     if show:
         for name in shipped_recipes():
@@ -114,13 +133,33 @@ def run(
         given.append(f"preset={preset}")
     if study:
         given.append(f"study={json.dumps(study)}")
+    if dry_run or has_sweep(recipe):
+        changed = parse_changes(given)
+        if data_root is not None:
+            changed["data.root"] = str(data_root)
+        run_all(
+            read_sweep(
+                recipe,
+                changed,
+                seeds=[seed for seed in parse_seeds(seeds) if seed is not None] or None,
+            ),
+            out if out is not None else Path("runs") / Path(recipe).stem,
+            workers=workers,
+            threads=1,
+            retries=retries,
+            ray=ray,
+            save_models=save_models,
+            device=device,
+            dry_run=dry_run,
+        )
+        return
     _run_seeds(
         recipe,
         parse_seeds(seeds),
         out,
         given,
         data_root=data_root,
-        save_models=save_models,
+        save_models=save_models is not False,
         device=device,
         form=form,
     )

@@ -106,6 +106,32 @@ def run_recipe(
     return metrics
 
 
+def make_shared(
+    recipe: Recipe,
+    *,
+    monitor: Monitor,
+    device: torch.device | str = "cpu",
+    material: Material,
+) -> None:
+    """Make the stages of a recipe that do not hang on the attack, for runs that differ in the attack alone.
+
+    Args:
+        recipe: One of them.
+        monitor: Who is told how far it is.
+        device: Where to compute.
+        material: What this process has loaded.
+
+    Raises:
+        InputError: As `run_recipe`.
+    """
+    run = prepare_run(recipe, material, monitor, torch.device(device))
+    # no run folder: nothing of it is looked for or written there
+    stages = RunStages(run, None, StageStore(), material, monitor, save_models=False)
+    pretrained = stages.pretrained()
+    if "epochs" not in recipe.study:  # what is seen on the way hangs on the goal
+        stages.trained("clean_model", pretrained, run.pairs.select(split="train"))
+
+
 def _begin(run: PreparedRun, out: Path, monitor: Monitor) -> None:
     manifest = run.poisoned.manifest
     assert manifest is not None

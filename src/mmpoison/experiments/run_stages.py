@@ -181,7 +181,7 @@ class RunStages:
 
     Attributes:
         run: What they work on.
-        out: The run folder.
+        out: The run folder, or None: the stages are for the store alone.
         store: Where they are kept.
         material: What this process has loaded.
         monitor: Is told how far it is.
@@ -191,7 +191,7 @@ class RunStages:
     """
 
     run: PreparedRun
-    out: Path
+    out: Path | None
     store: StageStore
     material: Material
     monitor: Monitor
@@ -368,8 +368,8 @@ class RunStages:
         called: str,
         look: Callable[[Path], Looks | None] = lambda file: None,
     ) -> DualEncoder:
-        own = self.out / "models" / name
-        if own.is_dir():
+        own = self.out / "models" / name if self.out is not None else None
+        if own is not None and own.is_dir():
             self._tell(name, "run folder")
             return load_checkpoint(own).to(self.run.device)
 
@@ -395,7 +395,8 @@ class RunStages:
             say=self.monitor.say,
         )
         self._tell(name, "store" if found else "made")
-        link_log(self.store.path(self.keys[name]), self.out / "logs" / name)
+        if self.out is not None:
+            link_log(self.store.path(self.keys[name]), self.out / "logs" / name)
         encoder = trained.result.encoder
         encoder.config["mmpoison"] = {
             **encoder.config.get("mmpoison", {}),
@@ -404,7 +405,7 @@ class RunStages:
             "poisoned": name in SUSPECTS,
             **({"looks": trained.looks} if trained.looks else {}),
         }
-        if self.save_models:
+        if self.save_models and own is not None:
             save_checkpoint(encoder, own, card=self._card(name, trained, data, settings))
         return encoder
 

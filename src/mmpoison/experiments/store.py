@@ -13,6 +13,8 @@ import json
 import os
 import shutil
 import socket
+import statistics
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -127,6 +129,7 @@ class StageStore:
             "kind": key.kind,
             "name": key.name,
             "seconds": round(seconds, 3),
+            "memory": peak_memory(),
             "work": key.work,
             "like": _digest(key.like),
             "tool_version": __version__,
@@ -173,20 +176,59 @@ class StageStore:
             if isinstance(entry, dict):
                 yield file.parent, entry
 
-    def pace(self) -> Callable[[StageKey], float | None]:
-        """A function that says how many seconds a stage will take by those like it, or None where none is known."""
-        known: dict[str, list[float]] = {}
-        for _, entry in self.entries():
+    def known(self) -> Callable[[StageKey], Cost | None]:
+        """A function that says what a stage will cost by those like it, or None where none is known."""
+        seen: dict[str, list[Cost]] = {}
+        for folder, entry in self.entries():
             work = entry.get("work") or 1.0
-            known.setdefault(f"{entry.get('kind')}/{entry.get('like')}", []).append(
-                float(entry.get("seconds", 0.0)) / work
+            cost = Cost(
+                float(entry.get("seconds", 0.0)) / work,
+                folder_bytes(folder),
+                float(entry.get("memory", 0.0)),
+            )
+            seen.setdefault(f"{entry.get('kind')}/{entry.get('like')}", []).append(cost)
+
+        def cost_of(key: StageKey) -> Cost | None:
+            costs = seen.get(f"{key.kind}/{_digest(key.like)}")
+            if not costs:
+                return None
+            return Cost(
+                statistics.median(cost.seconds for cost in costs) * (key.work or 1.0),
+                statistics.median(cost.bytes for cost in costs),
+                max(cost.memory for cost in costs),
             )
 
-        def seconds(key: StageKey) -> float | None:
-            paces = sorted(known.get(f"{key.kind}/{_digest(key.like)}", []))
-            return paces[len(paces) // 2] * (key.work or 1.0) if paces else None
+        return cost_of
 
-        return seconds
+
+@dataclass(frozen=True)
+class Cost:
+    """What a stage takes.
+
+    Attributes:
+        seconds: Of time.
+        bytes: In the store.
+        memory: Highest resident memory of the process that made it, in bytes; 0 if unknown.
+    """
+
+    seconds: float
+    bytes: float
+    memory: float
+
+
+def folder_bytes(folder: Path) -> int:
+    """Size of all files in a folder."""
+    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+
+
+def peak_memory() -> int:
+    """Highest resident memory of this process so far, in bytes; 0 where the system does not say."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return 0
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
 
 
 def _digest(value: Mapping[str, Any]) -> str:

@@ -1,0 +1,345 @@
+"""The verb `sweep`, and `run` for a recipe that is about many runs."""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+from collections.abc import Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.live import Live
+from rich.table import Table
+
+from mmpoison.cli.console import DeviceOption, console, monitor, say
+from mmpoison.errors import InputError
+from mmpoison.reporting import safe_text
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from mmpoison.experiments.recipe import Recipe
+    from mmpoison.experiments.sweep import SweepState
+    from mmpoison.experiments.sweep_plan import SweepPlan
+    from mmpoison.experiments.sweep_runs import Sweep
+
+FAILED = 1
+SHOWN_AT_ONCE = 12
+
+WorkersOption = Annotated[
+    int | None,
+    typer.Option(
+        min=1, help="Processes, each with one run at a time; as many as cores by default."
+    ),
+]
+ThreadsOption = Annotated[int, typer.Option(min=1, help="Threads of each worker.")]
+RetriesOption = Annotated[
+    int, typer.Option(min=0, help="Tries more for a run that died or met an error of the machine.")
+]
+RayOption = Annotated[
+    str | None,
+    typer.Option("--ray", help="Address of a Ray cluster (HOST:PORT, auto), or local."),
+]
+DryRunOption = Annotated[
+    bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")
+]
+
+
+def add_commands(app: typer.Typer) -> None:
+    """Add the verb to the application."""
+    app.command()(sweep)
+
+
+def sweep(
+    recipe: Annotated[str, typer.Argument(help="A shipped recipe, or the path of a YAML file.")],
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Folder of the sweep; runs/RECIPE by default.")
+    ] = None,
+    changes: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="KEY=VALUE,...",
+            help="One value changes a key in all runs, several make a grid.",
+        ),
+    ] = None,
+    seeds: Annotated[str | None, typer.Option(help="Seeds, e.g. 3 or 0-4 or 0,2,5.")] = None,
+    goals: Annotated[str | None, typer.Option(help="all, or A2B,C2D: a run for each goal.")] = None,
+    data_root: Annotated[
+        Path | None, typer.Option(help="Your folder, for data that are not made here.")
+    ] = None,
+    workers: WorkersOption = None,
+    threads: ThreadsOption = 1,
+    retries: RetriesOption = 1,
+    ray: RayOption = None,
+    save_models: Annotated[
+        bool | None,
+        typer.Option("--models/--no-models", help="Keep the checkpoints in the run folders."),
+    ] = None,
+    device: DeviceOption = "auto",
+    dry_run: DryRunOption = False,
+) -> None:
+    """Many runs of one recipe: grids over any key, seeds, goals; the same command again does what is missing.
+
+    Example: [bold]mmpoison sweep openmoji-heads --set attack.samples=5,10,25 --seeds 0-2[/bold]
+
+    All goals: [bold]mmpoison sweep openmoji-heads --goals all --set filter=null --workers 2[/bold]
+    """
+    from mmpoison.cli.run import parse_seeds
+    from mmpoison.experiments.recipe import parse_changes
+
+    fixed: list[str] = []
+    grid: dict[str, Any] = {}
+    for assignment in changes or []:
+        key, equals, text = assignment.partition("=")
+        values = split_values(text)
+        if not equals or len(values) == 1:
+            fixed.append(assignment)
+        else:
+            grid[key] = [parse_changes([f"{key}={value}"])[key] for value in values]
+    given = parse_changes(fixed)
+    if data_root is not None:
+        given["data.root"] = str(data_root)
+    run_all(
+        read_sweep(
+            recipe,
+            given,
+            grid=grid,
+            seeds=[seed for seed in parse_seeds(seeds) if seed is not None] or None,
+            goals=None if goals is None else parse_goals(goals),
+        ),
+        out if out is not None else Path("runs") / Path(recipe).stem,
+        workers=workers,
+        threads=threads,
+        retries=retries,
+        ray=ray,
+        save_models=save_models,
+        device=device,
+        dry_run=dry_run,
+    )
+
+
+def split_values(text: str) -> list[str]:
+    """Values between commas, those in brackets or quotes apart.
+
+    >>> split_values("5,[1,2],'a,b'")
+    ['5', '[1,2]', "'a,b'"]
+    """
+    values, depth, quote, current = [], 0, "", ""
+    for letter in text:
+        if quote:
+            quote = "" if letter == quote else quote
+        elif letter in "'\"":
+            quote = letter
+        elif letter in "[{":
+            depth += 1
+        elif letter in "]}":
+            depth -= 1
+        elif letter == "," and depth == 0:
+            values.append(current)
+            current = ""
+            continue
+        current += letter
+    return [*values, current]
+
+
+def parse_goals(text: str) -> str | list[Any]:
+    """`all`, or goals between commas; `+` joins several goals of one run.
+
+    >>> parse_goals("boat2dog,sheep2boat+dog2cat")
+    ['boat2dog', ['sheep2boat', 'dog2cat']]
+    """
+    if text == "all":
+        return text
+    goals = [part.split("+") for part in text.split(",") if part]
+    if not goals:
+        raise InputError(f"--goals {text!r} names no goal")
+    return [goal[0] if len(goal) == 1 else goal for goal in goals]
+
+
+def read_sweep(recipe: str, changes: dict[str, Any], **more: Any) -> Sweep:
+    """The runs of a recipe; its data are loaded only where all their goals are wanted."""
+    from mmpoison.experiments.material import Material
+    from mmpoison.experiments.sweep_runs import load_sweep
+
+    material = Material()
+
+    def classes(one: Recipe) -> Sequence[str]:
+        pairs = material.pairs(one.data, one.seed)
+        return [name for name in pairs.classes if _usable(pairs, name)]
+
+    return load_sweep(recipe, changes, classes=classes, **more)
+
+
+def _usable(pairs: Any, label: str) -> bool:
+    """Whether a class has train and test pairs."""
+    of_class = pairs.images.class_codes[pairs.image] == pairs.images.class_code(label)
+    return all((of_class & pairs.in_split(split)).any() for split in ("train", "test"))
+
+
+def run_all(
+    sweep: Sweep,
+    out: Path,
+    *,
+    workers: int | None,
+    threads: int,
+    retries: int,
+    ray: str | None,
+    save_models: bool | None,
+    device: str,
+    dry_run: bool,
+) -> None:
+    """Run a sweep, or say what it would do; exits with 1 if a run failed."""
+    from mmpoison.devices import find_device
+    from mmpoison.experiments.sweep import run_sweep
+    from mmpoison.experiments.sweep_plan import plan_sweep
+
+    where = str(find_device(device))
+    count = workers or max(1, cores() // threads)
+    if dry_run:
+        with monitor() as progress:
+            looking = progress.progress("looking at runs")
+            plan = plan_sweep(sweep, out, threads=threads, device=where, on_look=looking)
+        print_plan(plan, min(count, plan.runs), out)
+        return
+    console.print(
+        f"[bold]{safe_text(sweep.base.name)}[/bold]: {safe_text(sweep.base.description)}; "
+        f"{len(sweep.runs)} runs, {count} workers, {threads} threads each; {safe_text(str(out))}",
+        highlight=False,
+    )
+    with shown() as on_change:
+        state = run_sweep(
+            sweep,
+            out,
+            workers=count,
+            threads=threads,
+            retries=retries,
+            ray=ray,
+            device=where,
+            save_models=save_models,
+            on_change=on_change,
+        )
+    for failure in state.failed.values():
+        say(f"{failure.run}: failed after {failure.tries} tries: {failure.error}")
+    say(
+        f"{out}: {state.found + len(state.done)} of {state.total} runs are complete"
+        + (f" ({state.found} were before)" if state.found else "")
+        + (f", {len(state.failed)} failed: failures.jsonl" if state.failed else "")
+    )
+    if state.failed:
+        raise typer.Exit(FAILED)
+
+
+def cores() -> int:
+    """Cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+@contextmanager
+def shown() -> Iterator[Any]:
+    """Draw the state of a sweep: a live table on a terminal, elsewhere a line for each run."""
+    if not console.is_terminal:
+        told = 0
+
+        def line(state: SweepState) -> None:
+            nonlocal told
+            for name, seconds in state.done[told:]:
+                number = state.found + state.done.index((name, seconds)) + 1
+                say(f"{number}/{state.total} {name}: {seconds:.0f} s")
+            told = len(state.done)
+
+        yield line
+        return
+    begun = time.monotonic()
+    with Live(console=console, refresh_per_second=4, transient=True) as live:
+        yield lambda state: live.update(_table(state, begun))
+
+
+def _table(state: SweepState, begun: float) -> Table:
+    now = time.monotonic()
+    done = len(state.done)
+    rest = ""
+    if done:
+        rest = f", about {_time((now - begun) / done * state.left)} left"
+    table = Table(
+        title=f"{state.found + done} of {state.total} runs complete, {len(state.failed)} failed{rest}",
+        title_justify="left",
+    )
+    for name in ("run", "at", "for"):
+        table.add_column(name, overflow="fold")
+    for name, at, since in state.at[:SHOWN_AT_ONCE]:
+        table.add_row(safe_text(name), safe_text(at), _time(now - since))
+    if len(state.at) > SHOWN_AT_ONCE:
+        table.add_row(f"and {len(state.at) - SHOWN_AT_ONCE} more", "", "")
+    for failure in list(state.failed.values())[-3:]:
+        table.add_row(
+            safe_text(failure.run), f"failed: {safe_text(failure.error)}", "", style="red"
+        )
+    return table
+
+
+def print_plan(plan: SweepPlan, workers: int, out: Path) -> None:
+    """Print what a sweep would do."""
+    say(f"{out}: {plan.runs} runs, {plan.done} complete")
+    if plan.looked_at < plan.runs - plan.done:
+        say(f"stages reckoned from {plan.looked_at} runs that were looked at")
+    table = Table()
+    for name in ("stage", "all", "in the store", "to make", "time"):
+        table.add_column(name, justify="left" if name == "stage" else "right")
+    for name, stage in plan.stages.items():
+        left = stage.stages - stage.there
+        table.add_row(name, str(stage.stages), str(stage.there), str(left), _known(stage.seconds))
+    console.print(table)
+    seconds = None if plan.seconds is None else plan.seconds / workers
+    say(f"time of the stages with {workers} workers: {_known(seconds)}")
+    say(
+        "memory: "
+        + (
+            "unknown: no stage like these has been made here"
+            if plan.memory is None
+            else f"{plan.memory / 1e9:.1f} GB a worker, {workers * plan.memory / 1e9:.1f} GB in all"
+        )
+    )
+    say(f"disk in the store: {'unknown' if plan.bytes is None else f'{plan.bytes / 1e6:,.0f} MB'}")
+
+
+def _known(seconds: float | None) -> str:
+    return "unknown" if seconds is None else _time(seconds)
+
+
+def _time(seconds: float) -> str:
+    """Hours and minutes, or minutes and seconds.
+
+    >>> _time(59), _time(61), _time(7260)
+    ('59 s', '1 min 01 s', '2 h 01 min')
+    """
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+def has_sweep(recipe: str) -> bool:
+    """Whether a recipe is about many runs."""
+    from mmpoison.experiments.recipe import read_recipe
+
+    return bool(read_recipe(recipe)[0].get("sweep"))
+
+
+def parse_age(text: str) -> float:
+    """Seconds of `30m`, `12h`, `7d`.
+
+    >>> parse_age("2h")
+    7200.0
+    """
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd])", text)
+    if match is None:
+        raise InputError(f"{text!r}: an age is needed, e.g. 30m, 12h or 7d")
+    return float(match[1]) * {"s": 1, "m": 60, "h": 3600, "d": 86400}[match[2]]

@@ -1,0 +1,119 @@
+"""The folder of a sweep: `sweep.yaml`, a run folder for each run in `runs/`, and `failures.jsonl`."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from mmpoison.errors import InputError
+from mmpoison.experiments.run_folder import check_folder
+from mmpoison.experiments.sweep_runs import Sweep, SweepRun
+from mmpoison.files import atomic_file
+
+SWEEP_FILE, RUNS, FAILURES = "sweep.yaml", "runs", "failures.jsonl"
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A run that could not be done.
+
+    Attributes:
+        run: Its id.
+        error: Why, one line.
+        tries: How often it was tried.
+        detail: The stack trace, where the reason is not the user's input.
+    """
+
+    run: str
+    error: str
+    tries: int
+    detail: str = ""
+
+
+class SweepFolder:
+    """Where the runs of a sweep are.
+
+    Args:
+        out: The folder.
+    """
+
+    def __init__(self, out: Path) -> None:
+        self.out = out.absolute()
+
+    def run_folder(self, run_id: str) -> Path:
+        """The folder of one run."""
+        return self.out / RUNS / run_id
+
+    def is_done(self, run_id: str) -> bool:
+        """Whether a run is complete."""
+        return (self.run_folder(run_id) / "metrics.json").is_file()
+
+    def claim(self, sweep: Sweep) -> None:
+        """Write `sweep.yaml`; runs of an earlier, smaller sweep of the same recipe stay listed.
+
+        Raises:
+            InputError: If the folder holds something else, or a run of another recipe under the name of one of these.
+        """
+        self.check(sweep)
+        runs = {**self._listed(), **{run.id: run.knobs for run in sweep.runs}}
+        value = {
+            "name": sweep.base.name,
+            "description": sweep.base.description,
+            "recipe": sweep.base.model_dump(mode="json", exclude={"sweep"}),
+            "runs": runs,
+        }
+        with atomic_file(self.out / SWEEP_FILE) as temporary:
+            temporary.write_text(
+                yaml.safe_dump(value, sort_keys=False, allow_unicode=True), encoding="utf-8"
+            )
+
+    def check(self, sweep: Sweep) -> None:
+        """Refuse a folder that is not this sweep's, as `claim` does, and write nothing."""
+        if self.out.is_file():
+            raise InputError(f"{self.out}: is a file, a folder is needed: choose another --out")
+        is_sweep = (self.out / SWEEP_FILE).is_file()
+        if self.out.is_dir() and any(self.out.iterdir()) and not is_sweep:
+            raise InputError(
+                f"{self.out}: holds something that is not a sweep: choose another --out"
+            )
+        for run in sweep.runs:
+            check_folder(self.run_folder(run.id), run.recipe)
+
+    def missing(self, sweep: Sweep) -> list[SweepRun]:
+        """The runs that are not complete."""
+        return [run for run in sweep.runs if not self.is_done(run.id)]
+
+    def failures(self) -> dict[str, Failure]:
+        """What `failures.jsonl` lists, by run."""
+        file = self.out / FAILURES
+        found: dict[str, Failure] = {}
+        if file.is_file():
+            for line in file.read_text("utf-8").splitlines():
+                failure = Failure(**json.loads(line))
+                found[failure.run] = failure
+        return found
+
+    def write_failures(self, failures: dict[str, Failure]) -> None:
+        """List what has failed and is not done since; no file if there is nothing."""
+        left = [failure for name, failure in failures.items() if not self.is_done(name)]
+        file = self.out / FAILURES
+        if not left:
+            file.unlink(missing_ok=True)
+            return
+        with atomic_file(file) as temporary:
+            text = "".join(json.dumps(asdict(failure)) + "\n" for failure in left)
+            temporary.write_text(text, encoding="utf-8")
+
+    def _listed(self) -> dict[str, Any]:
+        file = self.out / SWEEP_FILE
+        if not file.is_file():
+            return {}
+        try:
+            runs = (yaml.safe_load(file.read_text("utf-8")) or {}).get("runs", {})
+        except (yaml.YAMLError, AttributeError, UnicodeDecodeError):
+            raise InputError(f"{file}: is broken: delete it, the runs beside it are kept") from None
+        return {name: knobs for name, knobs in runs.items() if self.run_folder(name).is_dir()}
