@@ -1,0 +1,222 @@
+"""Sweeps: the same numbers however many workers, failures that stop nothing, and the same command again."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from mmpoison.errors import InputError
+from mmpoison.experiments.material import Material
+from mmpoison.experiments.recipe import Recipe
+from mmpoison.experiments.run import run_recipe
+from mmpoison.experiments.store import StageStore
+from mmpoison.experiments.sweep import SweepState, run_sweep
+from mmpoison.experiments.sweep_local import LocalLane
+from mmpoison.experiments.sweep_plan import plan_sweep
+from mmpoison.experiments.sweep_runs import Sweep, load_sweep
+
+MakeSweep = Callable[..., Sweep]
+
+
+@pytest.fixture
+def make_sweep(square_folder: Path, checkpoint: Path, tmp_path: Path) -> MakeSweep:
+    """A function that makes a small sweep from its section."""
+
+    def make(section: Any, **groups: Any) -> Sweep:
+        value = {
+            "name": "squares",
+            "data": {"name": str(square_folder)},
+            "model": {"name": str(checkpoint)},
+            "attack": {"name": "single-target-label", "goal": "sheep2aeroplane", "samples": 2},
+            "training": {"epochs": 1, "batch_size": 32, "precision": "fp32", "max_steps": 3},
+            "sweep": section,
+            **groups,
+        }
+        file = tmp_path / "recipe.yaml"
+        file.write_text(yaml.safe_dump(value, sort_keys=False))
+        return load_sweep(file, classes=lambda recipe: [])
+
+    return make
+
+
+def numbers(out: Path) -> dict[str, Any]:
+    """All that was measured, by run."""
+    found = {}
+    for file in sorted(out.glob("runs/*/metrics.json")):
+        metrics = json.loads(file.read_text())
+        found[file.parent.name] = {k: metrics[k] for k in ("goal", "ranks", "utility", "drift")}
+    return found
+
+
+def made(out: Path) -> dict[str, list[str]]:
+    return {
+        file.parent.name: [
+            name for name, s in json.loads(file.read_text()).items() if s["from"] == "made"
+        ]
+        for file in sorted(out.glob("runs/*/stages.json"))
+    }
+
+
+@pytest.fixture
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("MMPOISON_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+def test_two_workers_give_what_one_by_one_gives(
+    make_sweep: MakeSweep, tmp_path: Path, own_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sweep = make_sweep({"grid": {"attack.samples": [1, 2]}})
+    state = run_sweep(sweep, tmp_path / "two", workers=2)
+    assert not state.failed
+    assert state.left == 0
+    # the clean model belongs to none of them: it was made before, and once
+    assert made(tmp_path / "two") == {run.id: ["poisoned"] for run in sweep.runs}
+    monkeypatch.setenv("MMPOISON_CACHE", str(tmp_path / "another"))
+    for run in sweep.runs:
+        run_recipe(run.recipe, tmp_path / "one" / "runs" / run.id, save_models=False)
+    assert numbers(tmp_path / "two") == numbers(tmp_path / "one")
+    listed = yaml.safe_load((tmp_path / "two" / "sweep.yaml").read_text())
+    assert listed["runs"] == {run.id: run.knobs for run in sweep.runs}
+    # again: nothing is left to do; one seed more: only that
+    assert run_sweep(sweep, tmp_path / "two").found == 2
+
+
+def test_a_failure_is_listed_and_stops_nothing(
+    make_sweep: MakeSweep, tmp_path: Path, own_cache: Path
+) -> None:
+    sweep = make_sweep({"grid": {"attack.samples": [999, 2]}})
+    states: list[int] = []
+    state = run_sweep(
+        sweep, tmp_path / "out", retries=3, on_change=lambda s: states.append(len(s.done))
+    )
+    assert list(state.failed) == ["samples=999-seed0"]
+    assert state.failed["samples=999-seed0"].tries == 1  # the input is to blame
+    assert [name for name, _ in state.done] == ["samples=2-seed0"]
+    assert states[-1] == 1
+    lines = (tmp_path / "out" / "failures.jsonl").read_text().splitlines()
+    assert [json.loads(line)["run"] for line in lines] == ["samples=999-seed0"]
+    again = run_sweep(sweep, tmp_path / "out")
+    assert again.found == 1
+    assert len(again.failed) == 1
+
+
+def test_a_worker_that_is_killed_is_replaced(
+    make_sweep: MakeSweep, tmp_path: Path, own_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lanes: list[LocalLane] = []
+    original = LocalLane.submit
+
+    def submit(lane: LocalLane, task: Any) -> None:
+        original(lane, task)
+        if task.out is not None and not lanes:
+            lanes.append(lane)
+            pid = lane.pid
+            assert pid is not None
+            threading.Timer(0.2, os.kill, (pid, signal.SIGKILL)).start()
+
+    monkeypatch.setattr(LocalLane, "submit", submit)
+    sweep = make_sweep({"seeds": [0]})
+    state = run_sweep(sweep, tmp_path / "out", retries=1)
+    assert lanes
+    assert not state.failed
+    assert [name for name, _ in state.done] == ["seed0"]
+    monkeypatch.setattr(LocalLane, "submit", original)
+
+
+def test_a_folder_of_something_else(make_sweep: MakeSweep, tmp_path: Path) -> None:
+    sweep = make_sweep({"seeds": [0]})
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "mine.txt").touch()
+    with pytest.raises(InputError, match="holds something that is not a sweep"):
+        run_sweep(sweep, tmp_path / "out")
+    assert not (tmp_path / "out" / "sweep.yaml").exists()
+
+
+def test_the_plan_makes_nothing_and_knows_what_is_there(
+    make_sweep: MakeSweep, tmp_path: Path, own_cache: Path
+) -> None:
+    sweep = make_sweep({"grid": {"attack.samples": [1, 2]}})
+    plan = plan_sweep(sweep, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    assert {name: (s.stages, s.there) for name, s in plan.stages.items()} == {
+        "clean_model": (1, 0),
+        "poisoned": (2, 0),
+    }
+    assert plan.seconds is None
+    run_sweep(sweep, tmp_path / "out")
+    done = plan_sweep(sweep, tmp_path / "out")
+    assert (done.done, done.stages) == (2, {})
+    more = make_sweep({"grid": {"attack.samples": [1, 2, 3]}})
+    plan = plan_sweep(more, tmp_path / "other")
+    assert {name: (s.stages, s.there) for name, s in plan.stages.items()} == {
+        "clean_model": (1, 1),
+        "poisoned": (3, 2),
+    }
+    assert plan.seconds is not None
+    assert plan.seconds > 0
+    assert plan.memory is not None
+
+
+def test_material_is_loaded_once(make_sweep: MakeSweep) -> None:
+    recipe: Recipe = make_sweep(None).base
+    material = Material(keep=1)
+    pairs = material.pairs(recipe.data, 0)
+    assert material.pairs(recipe.data, 0) is pairs
+    assert material.pairs(recipe.data, 1) is not pairs
+    assert material.pairs(recipe.data, 0) is not pairs  # only one is kept
+
+
+@pytest.mark.slow
+def test_ray_gives_the_same_and_survives_kills(
+    make_sweep: MakeSweep, tmp_path: Path, own_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ray = pytest.importorskip("ray")
+    from mmpoison.experiments.sweep_ray import RayLane
+
+    killed: list[int] = []
+    original = RayLane.submit
+
+    def submit(lane: RayLane, task: Any) -> None:
+        original(lane, task)
+        if task.out is not None and not killed:
+            pid = lane.pid()
+            killed.append(pid)
+            os.kill(pid, signal.SIGKILL)
+
+    monkeypatch.setattr(RayLane, "submit", submit)
+    sweep = make_sweep({"grid": {"attack.samples": [1, 2, 3]}})
+    seen: list[SweepState] = []
+
+    def interrupt(state: SweepState) -> None:
+        seen.append(state)
+        if state.done:
+            raise KeyboardInterrupt  # as if the driver was killed
+
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            run_sweep(sweep, tmp_path / "ray", workers=2, ray="local", on_change=interrupt)
+        assert killed
+        before = {key for key, _ in StageStore().entries()}
+        assert before
+        times = {key: (key / "stage.json").stat().st_ctime for key in before}
+        state = run_sweep(sweep, tmp_path / "ray", workers=2, ray="local")
+    finally:
+        ray.shutdown()
+    assert not state.failed
+    assert state.found >= 1
+    assert state.left == 0
+    created = {key: entry["created"] for key, entry in StageStore().entries() if key in before}
+    assert all(created[key] <= times[key] for key in before)  # none was made anew
+    monkeypatch.setenv("MMPOISON_CACHE", str(tmp_path / "another"))
+    local = run_sweep(sweep, tmp_path / "local", workers=1)
+    assert not local.failed
+    assert numbers(tmp_path / "ray") == numbers(tmp_path / "local")
