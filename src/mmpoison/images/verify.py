@@ -213,19 +213,24 @@ def _caption_notes(captions: CaptionFacts) -> list[str]:
         (
             "too_long",
             captions.too_long,
-            f"longer than the {CONTEXT} tokens that CLIP reads, and cut (at least so many: pieces of text were "
-            "counted, not tokens)",
+            f"{are(captions.too_long, 'caption')} longer than the {CONTEXT} tokens that CLIP reads, and cut (at least "
+            "so many: pieces of text were counted, not tokens)",
         ),
-        ("html", captions.html, "with HTML in them"),
+        ("html", captions.html, f"HTML is in {count_of(captions.html, 'caption')}"),
         (
             "control",
             captions.control,
-            "with control characters, or characters that hide or reverse text",
+            "control characters, or characters that hide or reverse text, are in "
+            f"{count_of(captions.control, 'caption')}",
         ),
-        ("repeated", captions.repeated, "repeated on the same image"),
+        (
+            "repeated",
+            captions.repeated,
+            f"{are(captions.repeated, 'caption')} repeated on the same image",
+        ),
     ):
         if count:
-            notes.append(f"{are(count, 'caption')} {what}, the first: {first(kind)}")
+            notes.append(f"{what}, the first: {first(kind)}")
     if captions.images_without:
         notes.append(
             f"{are(captions.images_without, 'image')} without a caption, the first: "
