@@ -17,7 +17,8 @@ from mmpoison.experiments.material import Material
 from mmpoison.experiments.monitor import Monitor
 from mmpoison.experiments.recipe import Recipe, TransferPart
 from mmpoison.models import MODELS, DualEncoder, image_embedder
-from mmpoison.training.parts import ON_FEATURES
+from mmpoison.training.parts import ON_FEATURES, ROLES
+from mmpoison.training.settings import Trainable
 
 
 @dataclass(frozen=True)
@@ -130,21 +131,25 @@ def _check_models(
         build_filter(judge.method, judge.options, "recipe key filter.")
         if judge.encoder != "pretrained":
             material.encoder(judge.encoder, trust=judge.trust, device=device)
-    if recipe.training.trainable in ON_FEATURES:
-        start.head_parameters()
+    _check_heads(start, recipe.training.trainable)
     for key, settings in (
         ("model.align", model.align),
         ("sterilize.training", repair.training if repair else None),
     ):
         if settings is None:
             continue
-        if settings.trainable in ON_FEATURES:
-            start.head_parameters()
-        elif recipe.training.trainable in ON_FEATURES:
+        _check_heads(start, settings.trainable)
+        if settings.trainable not in ON_FEATURES and recipe.training.trainable in ON_FEATURES:
             raise InputError(
                 f"recipe key {key}.trainable is {settings.trainable!r}, but with training.trainable "
                 f"{recipe.training.trainable!r} the trunks run only once, so only heads can be trained"
             )
+
+
+def _check_heads(start: DualEncoder, trainable: Trainable) -> None:
+    if trainable in ON_FEATURES:
+        image, text = (role == "head" for role in ROLES[trainable])
+        start.head_parameters("both" if image and text else "image" if image else "text")
 
 
 def _check_clean_split(recipe: Recipe, pairs: PairDataset) -> None:

@@ -195,7 +195,7 @@ def prepare_features(
     """Run both trunks over a data set once.
 
     Args:
-        encoder: Must keep its projections apart from its trunks.
+        encoder: Must keep a projection apart from its trunk.
         pairs: All pairs that any stage will use.
         images: As for `prepare_pixels`.
         cache: Folder for the features; the key holds the trunks' weights, the captions, and the images' paths, sizes
@@ -205,7 +205,9 @@ def prepare_features(
     Raises:
         InputError: If the encoder has no separate heads, or an image is missing or broken.
     """
-    encoder.head_parameters()  # refuses a model without heads before any work is done
+    # a side without a head of its own is all trunk: its features are its embeddings
+    if not encoder.image_head_parameters() and not encoder.text_head_parameters():
+        encoder.head_parameters()
     captions = sorted(set(pairs.captions))
     used = _needed(pairs, images)
     position = np.full(len(pairs.images), -1, dtype=np.int32)
@@ -269,7 +271,7 @@ def _features_key(
     encoder: DualEncoder, pairs: PairDataset, captions: Sequence[str], used: IntArray
 ) -> str:
     digest = hashlib.sha256(preparation_key(encoder).encode())
-    heads = {id(p) for p in encoder.head_parameters()}
+    heads = {id(p) for p in encoder.image_head_parameters() + encoder.text_head_parameters()}
     for name, parameter in encoder.module.state_dict(keep_vars=True).items():
         if id(parameter) not in heads and name != "logit_scale":
             digest.update(name.encode())
