@@ -4,8 +4,9 @@
 
 A single run starts with a cache that holds nothing but the drawn scenes: it decodes the images, computes the features,
 and trains its clean model. The sweep shares these. Two sweeps, of one goal and of several, give the fixed part and the
-part of each goal; both are taken to all goals. Processor time is counted (user and system, of all processes), since wall
-time hangs on what else the machine does; wall time is printed too. Filter and repair are left out, as in figure 5b.
+part of each goal; both are taken to all goals. Processor time is counted (user and system, of all processes), since
+wall time hangs on what else the machine does; wall time is printed too. Filter and repair are left out, as in figure
+5b.
 """
 
 from __future__ import annotations

@@ -1,0 +1,92 @@
+"""`sweep`, `run` of a recipe with a sweep, and `cache`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+Cli = Callable[..., Any]
+
+
+@pytest.fixture
+def recipe(square_folder: Path, checkpoint: Path, tmp_path: Path) -> Path:
+    value = {
+        "name": "squares",
+        "data": {"name": str(square_folder)},
+        "model": {"name": str(checkpoint)},
+        "attack": {"name": "single-target-label", "goal": "sheep2aeroplane", "samples": 2},
+        "training": {"epochs": 1, "batch_size": 32, "precision": "fp32", "max_steps": 2},
+        "sweep": {"seeds": [0]},
+    }
+    file = tmp_path / "recipe.yaml"
+    file.write_text(yaml.safe_dump(value, sort_keys=False))
+    return file
+
+
+@pytest.fixture
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("MMPOISON_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+def test_plan_run_and_again(cli: Cli, recipe: Path, tmp_path: Path, own_cache: Path) -> None:
+    out = tmp_path / "out"
+    planned = cli("run", recipe, "--out", out, "--dry-run")
+    assert planned.code == 0, planned.err
+    assert "1 runs, 0 complete" in planned.out
+    assert "clean_model" in planned.out
+    assert "unknown" in planned.out
+    assert not out.exists()
+    done = cli("run", recipe, "--out", out)
+    assert done.code == 0, done.err
+    assert "1 of 1 runs are complete" in done.out
+    assert (out / "runs" / "seed0" / "metrics.json").is_file()
+    assert not (out / "runs" / "seed0" / "models").exists()
+    # the grid of `sweep` gives other runs, one of which cannot be
+    arguments = ("--set", "attack.samples=2,999", "--out", tmp_path / "grid", "--workers", "1")
+    swept = cli("sweep", recipe, *arguments)
+    assert swept.code == 1
+    assert "samples=999-seed0: failed after 1 tries: " in swept.out
+    assert "1 of 2 runs are complete, 1 failed: failures.jsonl" in swept.out
+    stages = json.loads((tmp_path / "grid/runs/samples=2-seed0/stages.json").read_text())
+    assert {stage["from"] for stage in stages.values()} == {"store"}
+
+    listed = cli("cache", "list", "--json")
+    kinds = json.loads(listed.out)["kinds"]
+    assert kinds["stages/finetune"]["items"] == 2
+    old = cli("cache", "clear", "--older-than", "1d")
+    assert "0 items" in old.out
+    gone = cli("cache", "clear", "--kind", "stages/finetune")
+    assert "2 items" in gone.out
+    assert not list(own_cache.glob("stages/finetune/*/stage.json"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("--set", "training.epoch=1,2"), "unknown key 'training.epoch': did you mean 'epochs'?"),
+        (("--set", "training.epochs=1,many"), "training.epochs: "),
+        (("--seeds", "a"), "--seeds 'a': numbers are needed"),
+        (("--goals", ","), "--goals ',' names no goal"),
+    ],
+)
+def test_mistakes(cli: Cli, recipe: Path, tmp_path: Path, arguments: Any, says: str) -> None:
+    result = cli("sweep", recipe, *arguments, "--out", tmp_path / "out")
+    assert result.code == 2
+    assert says in result.err
+    assert len(result.err.splitlines()) == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_clear_wants_to_know_what(cli: Cli, own_cache: Path) -> None:
+    result = cli("cache", "clear")
+    assert result.code == 2
+    assert "say what to delete" in result.err
+    wrong = cli("cache", "clear", "--older-than", "soon")
+    assert wrong.code == 2
+    assert "an age is needed" in wrong.err
