@@ -153,7 +153,7 @@ function begin() {
 function searchText(text) {
   byId("q").value = text;
   asked = { text };
-  run();
+  return run();
 }
 
 async function run() {
@@ -250,9 +250,9 @@ function remember(common) {
 
 // -- what the user does -----------------------------------------------------------------------------
 
-byId("text-form").addEventListener("submit", (event) => {
+byId("text-form").addEventListener("submit", async (event) => {
   event.preventDefault();
-  searchText(byId("q").value);
+  await searchText(byId("q").value);
   // on a phone the results lie below the controls
   if (matchMedia("(max-width: 44rem)").matches) byId("results").scrollIntoView();
 });
