@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from mmpoison.errors import InputError
-from mmpoison.reporting import render_html, write_report
+from mmpoison.reporting import render_html, write_html, write_report
 
 VOID = {"meta", "img", "link", "br", "hr", "input"}
 WriteRun = Callable[..., Path]
@@ -337,3 +337,13 @@ def test_the_map_is_drawn(write_run: WriteRun, metrics: dict[str, Any]) -> None:
 def test_a_broken_map_breaks_nothing(write_run: WriteRun, points: Any) -> None:
     shown = {"method": "tsne", "classes": ["a"], "models": {"poisoned": {"texts": points}}}
     Page(render_html(write_run(embedding_map=shown)))
+
+
+def test_one_page_in_a_file_of_its_own(write_run: WriteRun, tmp_path: Path) -> None:
+    run = write_run()
+    assert write_html([run], tmp_path / "new" / "page.html").read_text() == render_html(run)
+    text = words(Page(render_html(run)))
+    assert "What was done" in text
+    assert "mmpoison run recipe.yaml --seeds" in text
+    with pytest.raises(InputError, match="is a folder, a file is needed"):
+        write_html([run], run)
