@@ -35,7 +35,7 @@ class TrainedModel:
 def keep_model(
     folder: Path, start: DualEncoder, result: TrainingResult, looks: list[dict[str, Any]]
 ) -> None:
-    """Write what the training changed: of a model whose trunks are frozen that is one part in thirty."""
+    """Write what the training changed: of a model whose trunks are frozen that is little."""
     before = start.module.state_dict()
     changed = {
         name: tensor.detach().cpu().clone().contiguous()
