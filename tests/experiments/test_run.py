@@ -452,14 +452,6 @@ def refused_early(recipe: Recipe, out: Path) -> str:
             "exactly one of threshold, clean_loss and automatic",
         ),
         ({"filter": {"encoder": "pretrained", "threshold": 3}}, "threshold"),
-        (
-            {"training": {"epochs": 1, "trainable": "heads"}, "sterilize": None},
-            "does not keep its projections apart",
-        ),
-        (
-            {"sterilize": {"training": {"epochs": 1, "trainable": "heads"}}},
-            "does not keep its projections apart",
-        ),
     ],
 )
 def test_refused_before_training(

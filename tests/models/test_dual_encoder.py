@@ -192,8 +192,24 @@ def test_text_parameters_are_the_whole_text_encoder(encoder: DualEncoder) -> Non
 
 
 def test_heads_are_refused_where_there_are_none(encoder: DualEncoder) -> None:
-    with pytest.raises(InputError, match="model 'tiny-0' does not keep its projections apart"):
-        encoder.head_parameters()
+    whole = encoder.copy()
+    visual: Any = whole.module.visual
+    visual.attnpool = torch.nn.Flatten()
+    with pytest.raises(InputError, match="does not keep its projections apart"):
+        whole.head_parameters()
+
+
+def test_features_and_head_of_a_resnet_are_the_encoder(encoder: DualEncoder) -> None:
+    visual: Any = encoder.module.visual
+    pixels = np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3), dtype=np.uint8)
+    inputs = encoder.image_input(pixels)
+    before = visual.attnpool.c_proj
+    with torch.no_grad():
+        features = encoder.image_features(inputs)
+        assert features.shape == (3, before.in_features)
+        torch.testing.assert_close(encoder.image_head(features), encoder.encode_image(inputs))
+    assert visual.attnpool.c_proj is before
+    assert {id(p) for p in encoder.image_head_parameters()} == {id(p) for p in before.parameters()}
 
 
 def test_trunk_and_head_are_the_encoder(make_heads_encoder: Callable[..., DualEncoder]) -> None:

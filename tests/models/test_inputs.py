@@ -265,8 +265,11 @@ def test_the_cache_is_not_used_for_anything_else(
 
 
 def test_features_are_refused_without_heads(encoder: DualEncoder, squares: PairDataset) -> None:
+    whole = encoder.copy()
+    visual: Any = whole.module.visual
+    visual.attnpool = torch.nn.Flatten()
     with pytest.raises(InputError, match="does not keep its projections apart"):
-        prepare_features(encoder, squares)
+        prepare_features(whole, squares)
 
 
 def test_training_heads_on_features_equals_training_them_in_the_whole_model(

@@ -74,8 +74,11 @@ def test_a_frozen_encoder_is_frozen_whole(
 
 def test_heads_need_heads(make_encoder: Make, train: PairDataset, inputs: PixelInputs) -> None:
     settings = QUICK.model_copy(update={"trainable": "heads"})
+    encoder = make_encoder()
+    visual: Any = encoder.module.visual
+    visual.attnpool = torch.nn.Flatten()
     with pytest.raises(InputError, match="does not keep its projections apart"):
-        finetune(make_encoder(), train, inputs, settings, seed=0)
+        finetune(encoder, train, inputs, settings, seed=0)
 
 
 def test_the_encoder_given_is_left_alone(

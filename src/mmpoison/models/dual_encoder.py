@@ -173,6 +173,28 @@ class DualEncoder:
         # CoCa's image encoder gives its tokens too
         return torch.as_tensor(encoded[0] if isinstance(encoded, tuple) else encoded)
 
+    def image_features(self, inputs: Tensor) -> Tensor:
+        """What the image projection works on, shape `(n, f)`, for features that are kept; else `image_trunk`.
+
+        A ResNet projects within its attention pooling: here it pools without. `image_trunk` keeps open_clip's own way,
+        which is faster where nothing is kept.
+        """
+        if self._pool_projection is None:
+            return self.image_trunk(inputs)
+        visual: Any = self.module.visual
+        held = visual.attnpool.c_proj
+        plain = nn.Linear(
+            held.in_features, held.in_features, device=self.device, dtype=held.weight.dtype
+        )
+        with torch.no_grad():
+            plain.weight.copy_(torch.eye(held.in_features))
+            plain.bias.zero_()
+        try:
+            visual.attnpool.c_proj = plain
+            return torch.as_tensor(visual(inputs))
+        finally:
+            visual.attnpool.c_proj = held
+
     def image_head(self, features: Tensor) -> Tensor:
         """Unit embeddings of images, shape `(n, d)`, float32."""
         visual: Any = self.module.visual
@@ -180,6 +202,8 @@ class DualEncoder:
             features = visual.head(features)
         elif self._image_projection is not None:
             features = features @ self._image_projection
+        elif (pool := self._pool_projection) is not None and features.shape[-1] == pool.in_features:
+            features = pool(features)
         return F.normalize(features.float(), dim=-1)
 
     def text_trunk(self, tokens: Tensor) -> Tensor:
@@ -237,6 +261,15 @@ class DualEncoder:
         return projection if apart else None
 
     @property
+    def _pool_projection(self) -> nn.Linear | None:
+        """The linear layer that ends a ResNet's attention pooling; None where its width does not tell it apart."""
+        projection = getattr(getattr(self.module.visual, "attnpool", None), "c_proj", None)
+        apart = (
+            isinstance(projection, nn.Linear) and projection.in_features != projection.out_features
+        )
+        return projection if apart and isinstance(projection, nn.Linear) else None
+
+    @property
     def _text_projection(self) -> Any:
         """The projection behind CLIP's text transformer, a matrix or a linear layer, or None."""
         tower = getattr(self.module, "text", self.module)
@@ -263,6 +296,8 @@ class DualEncoder:
         visual: Any = self.module.visual
         if hasattr(visual, "trunk"):
             return list(visual.head.parameters())
+        if self._pool_projection is not None:
+            return list(self._pool_projection.parameters())
         return [] if self._image_projection is None else [self._image_projection]
 
     def text_head_parameters(self) -> list[nn.Parameter]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
+
 from mmpoison.models.activation import activation_name
 from mmpoison.models.dual_encoder import DualEncoder
 
@@ -40,4 +42,31 @@ def encoder_facts(encoder: DualEncoder) -> dict[str, Any]:
         },
         "temperature": round(float(encoder.logit_scale.detach().exp().max()), 4),
         "digest": encoder.digest(),
+    }
+
+
+def size_facts(encoder: DualEncoder) -> dict[str, float]:
+    """How large a model is (table 10).
+
+    Args:
+        encoder: The model.
+
+    Returns:
+        `parameters_m`, millions of parameters, and `flops_g`, thousand millions of multiply-adds for one image and one
+        caption of full length through both encoders.
+    """
+    from torch.utils.flop_counter import FlopCounterMode
+
+    side = encoder.image_size
+    image = encoder.image_input(torch.zeros((1, side, side, 3), dtype=torch.uint8))
+    # a caption that is cut at the context fills it
+    tokens = encoder.tokens(["a " * 500])
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        encoder.encode_image(image)
+        encoder.encode_text(tokens)
+    parameters = sum(p.numel() for p in encoder.module.parameters())
+    return {
+        "parameters_m": round(parameters / 1e6, 3),
+        # PyTorch counts a multiply-add as two
+        "flops_g": round(counter.get_total_flops() / 2e9, 3),
     }

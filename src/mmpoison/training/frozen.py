@@ -105,9 +105,10 @@ def _compute(
     with torch.no_grad():
         for start in range(0, len(rows), BATCH[side]):
             batch = rows[order[start : start + BATCH[side]]]
-            if side == "image":
-                output = inputs.image_trunk(encoder, inputs.load_images(batch))
-                output = encoder.image_head(output) if head else output
+            if side == "image" and head:
+                output = encoder.image_head(inputs.image_trunk(encoder, inputs.load_images(batch)))
+            elif side == "image":
+                output = inputs.image_features(encoder, inputs.load_images(batch))
             else:
                 output = inputs.text_trunk(encoder, inputs.load_texts(batch))
                 output = encoder.text_head(output) if head else output
