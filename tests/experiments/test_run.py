@@ -140,6 +140,11 @@ def test_the_run_is_described(metrics: dict[str, Any], squares: PairDataset) -> 
     assert (run["poisoned_pairs"], run["training_pairs"]) == (10, 150)
     assert run["poisoning_rate"] == pytest.approx(10 / 150)
     assert run["data"]["fingerprint"] == squares.fingerprint
+    counts = squares.counts()
+    assert (run["data"]["pairs"], run["data"]["images"]) == (counts["pairs"], counts["images"])
+    assert run["data"]["labelled_images"] <= run["data"]["images"]
+    assert run["model"]["flops_g"] >= 0
+    assert run["model"]["parameters_m"] > 0
     assert set(run["training"]) == {"clean_model", "poisoned", "filtered", "sterilized"}
     assert run["training"]["poisoned"]["steps"] == 10
     assert run["filter"]["pairs"] == 150

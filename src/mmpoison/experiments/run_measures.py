@@ -12,6 +12,7 @@ import numpy as np
 from mmpoison._version import __version__
 from mmpoison.datasets.cache import cache_folder
 from mmpoison.datasets.catalogue import DATASETS
+from mmpoison.datasets.pairs import PairDataset
 from mmpoison.evaluation import (
     Aim,
     Measurement,
@@ -30,6 +31,7 @@ from mmpoison.experiments.run_folder import versions
 from mmpoison.experiments.verdicts import Verdicts
 from mmpoison.files import write_json
 from mmpoison.models import DualEncoder, PairInputs, prepare_features, prepare_pixels
+from mmpoison.models.facts import size_facts
 
 SUSPICIOUS_SHOWN = 12
 
@@ -105,9 +107,11 @@ class RunMeasures:
                 "attribution": DATASETS[recipe.data.name].attribution
                 if recipe.data.name in DATASETS
                 else None,
+                **_counts(self.run.pairs),
             },
             "model": {
                 "name": models["pretrained"].name,
+                **size_facts(models["pretrained"]),
                 "class_retrieval": {
                     "original": retrieval.get(goal.original),
                     "target": retrieval.get(goal.target),
@@ -189,3 +193,14 @@ def target_images(aims: Sequence[Aim]) -> dict[str, Any]:
     """The one target image of each goal of attack I, as `{"target_images": ...}`; nothing for other attacks."""
     images = {str(aim): aim.image for aim in aims if aim.image is not None}
     return {"target_images": images} if images else {}
+
+
+def _counts(pairs: PairDataset) -> dict[str, int]:
+    """How large a data set is (table 9)."""
+    counts = pairs.counts()
+    return {
+        "pairs": counts["pairs"],
+        "images": counts["images"],
+        "labelled_images": sum(counts["classes"].values()),
+        "classes": len(counts["classes"]),
+    }
