@@ -205,7 +205,7 @@ def test_features_and_head_of_a_resnet_are_the_encoder(encoder: DualEncoder) -> 
     inputs = encoder.image_input(pixels)
     before = visual.attnpool.c_proj
     with torch.no_grad():
-        features = encoder.image_features(inputs)
+        features = encoder.image_before_head(inputs)
         assert features.shape == (3, before.in_features)
         torch.testing.assert_close(encoder.image_head(features), encoder.encode_image(inputs))
     assert visual.attnpool.c_proj is before

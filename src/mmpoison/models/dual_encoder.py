@@ -173,7 +173,7 @@ class DualEncoder:
         # CoCa's image encoder gives its tokens too
         return torch.as_tensor(encoded[0] if isinstance(encoded, tuple) else encoded)
 
-    def image_features(self, inputs: Tensor) -> Tensor:
+    def image_before_head(self, inputs: Tensor) -> Tensor:
         """What the image projection works on, shape `(n, f)`, for features that are kept; else `image_trunk`.
 
         A ResNet projects within its attention pooling: here it pools without. `image_trunk` keeps open_clip's own way,

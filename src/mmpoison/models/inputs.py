@@ -81,8 +81,8 @@ class PairInputs(ABC):
     def image_trunk(self, encoder: DualEncoder, loaded: Tensor) -> Tensor:
         """Features before the image head of what `load_images` gave, shape `(n, f)`."""
 
-    def image_features(self, encoder: DualEncoder, loaded: Tensor) -> Tensor:
-        """The same for features that are kept while the head trains; see `DualEncoder.image_features`."""
+    def image_before_head(self, encoder: DualEncoder, loaded: Tensor) -> Tensor:
+        """The same for features that are kept while the head trains; see `DualEncoder.image_before_head`."""
         return self.image_trunk(encoder, loaded)
 
     @abstractmethod
@@ -117,8 +117,8 @@ class PixelInputs(PairInputs):
     def image_trunk(self, encoder: DualEncoder, loaded: Tensor) -> Tensor:
         return encoder.image_trunk(encoder.image_input(loaded))
 
-    def image_features(self, encoder: DualEncoder, loaded: Tensor) -> Tensor:
-        return encoder.image_features(encoder.image_input(loaded))
+    def image_before_head(self, encoder: DualEncoder, loaded: Tensor) -> Tensor:
+        return encoder.image_before_head(encoder.image_input(loaded))
 
     def text_trunk(self, encoder: DualEncoder, loaded: Tensor) -> Tensor:
         return encoder.text_trunk(loaded)
@@ -231,7 +231,7 @@ def prepare_features(
     image = _run_trunk(
         len(used),
         64,
-        lambda rows: encoder.image_features(encoder.image_input(inputs.pixels.pixels[rows])),
+        lambda rows: encoder.image_before_head(encoder.image_input(inputs.pixels.pixels[rows])),
         encoder,
         progress("image features") if progress else None,
     )

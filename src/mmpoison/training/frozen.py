@@ -108,7 +108,7 @@ def _compute(
             if side == "image" and head:
                 output = encoder.image_head(inputs.image_trunk(encoder, inputs.load_images(batch)))
             elif side == "image":
-                output = inputs.image_features(encoder, inputs.load_images(batch))
+                output = inputs.image_before_head(encoder, inputs.load_images(batch))
             else:
                 output = inputs.text_trunk(encoder, inputs.load_texts(batch))
                 output = encoder.text_head(output) if head else output
