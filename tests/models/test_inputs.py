@@ -266,8 +266,9 @@ def test_the_cache_is_not_used_for_anything_else(
 
 def test_features_are_refused_without_heads(encoder: DualEncoder, squares: PairDataset) -> None:
     whole = encoder.copy()
-    visual: Any = whole.module.visual
-    visual.attnpool = torch.nn.Flatten()
+    module: Any = whole.module
+    module.visual.attnpool = torch.nn.Flatten()
+    module.text_projection = None
     with pytest.raises(InputError, match="does not keep its projections apart"):
         prepare_features(whole, squares)
 
