@@ -72,7 +72,7 @@ class Prepared:
             np.array([self.caption[caption] for caption in train.captions]),
             np.array([self.image[int(image)] for image in train.image]),
         )
-        return SuspiciousGroups(clean_loss=self.lose).judge(train, views, prepared=self.clusterings)
+        return SuspiciousGroups(clean_loss=lose).judge(train, views, prepared=self.clusterings)
 
     def judge_some(self, train: PairDataset, share: float, seed: int) -> GroupResult:
         """Scan the pairs of a random share of the images, with vectors and clusterings of their own."""
