@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mmpoison.defenses.suspicious_groups._conflict import crowded
-from mmpoison.defenses.suspicious_groups._views import Index, Vectors, Views
+from mmpoison.defenses.suspicious_groups._views import Index, Vectors, Views, unit
 
 CONFLICTING = 0.15
 """Share of the pairs that are looked at; poison is nearly always among them."""
@@ -47,7 +47,8 @@ class Heap:
 
     Attributes:
         rows: The pairs, sorted.
-        strength: Evidence of all pairs alike to the middle one, summed; ranks heaps.
+        strength: Evidence of all pairs alike to the middle one, summed, times one minus the cosine between what they
+            say and what the other captions of their images say; ranks heaps.
     """
 
     rows: Index
@@ -164,6 +165,23 @@ def _heaps(views: Views, rows: Index, score: npt.NDArray[np.float64]) -> list[He
         if strength[middle] <= 0:
             break
         members = (near[middle] >= ALIKE) & (weight > 0)
-        heaps.append(Heap(chosen[members], float(strength[middle])))
+        found = chosen[members]
+        heaps.append(Heap(found, float(strength[middle]) * _unlike(views, found)))
         weight = np.where(members, 0, weight)
-    return heaps
+    return sorted(heaps, key=lambda heap: -heap.strength)
+
+
+def _unlike(views: Views, rows: Index) -> float:
+    """One minus the cosine between captions and the other captions of their images, in [0, 1].
+
+    Captions that are odd in their wording ("a picture that shows a yellow bicycle", where others name a place) heap up
+    too, but speak of the same things.
+    """
+    beside = np.isin(views.image_of, np.unique(views.image_of[rows]))
+    beside[rows] = False
+    if not beside.any():
+        return 1.0
+    said, others = (
+        unit(views.text[views.caption_of[some]].mean(axis=0)) for some in (rows, beside)
+    )
+    return float(np.clip(1 - said @ others, 0, 1))
