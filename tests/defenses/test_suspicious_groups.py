@@ -30,8 +30,10 @@ from mmpoison.defenses.suspicious_groups._evidence import (
     NEARNESS,
     Heap,
     evidence_of,
+    unlike,
 )
 from mmpoison.defenses.suspicious_groups._goals import Group, join_cells, with_heaps
+from mmpoison.defenses.suspicious_groups._scan import SAYS_THE_SAME
 from mmpoison.defenses.suspicious_groups._words import Vocabulary
 from mmpoison.errors import InputError
 from mmpoison.models import DualEncoder, prepare_features, prepare_pixels
@@ -398,3 +400,14 @@ def test_heaps_join_the_groups_that_they_are_part_of() -> None:
 def test_clean_loss_out_of_range(share: float) -> None:
     with pytest.raises(InputError):
         SuspiciousGroups(clean_loss=share)
+
+
+def test_odd_wording_of_the_same_thing_is_not_unlike(one_goal: Made) -> None:
+    seen = views(one_goal)
+    poison = np.flatnonzero(one_goal.pairs.poisoned)
+    ours = np.flatnonzero(~one_goal.pairs.poisoned & (one_goal.pairs.image < PER_TOPIC))
+    assert unlike(seen, poison) > 0.5
+    # the first caption of each image of sheep, beside the other two
+    assert unlike(seen, ours[::CAPTIONS]) < SAYS_THE_SAME
+    # nobody else speaks of these images
+    assert unlike(seen, np.arange(len(one_goal.pairs))) == 1.0

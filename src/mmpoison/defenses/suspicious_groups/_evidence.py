@@ -166,13 +166,13 @@ def _heaps(views: Views, rows: Index, score: npt.NDArray[np.float64]) -> list[He
             break
         members = (near[middle] >= ALIKE) & (weight > 0)
         found = chosen[members]
-        heaps.append(Heap(found, float(strength[middle]) * _unlike(views, found)))
+        heaps.append(Heap(found, float(strength[middle]) * unlike(views, found)))
         weight = np.where(members, 0, weight)
     return sorted(heaps, key=lambda heap: -heap.strength)
 
 
-def _unlike(views: Views, rows: Index) -> float:
-    """One minus the cosine between captions and the other captions of their images, in [0, 1].
+def unlike(views: Views, rows: Index) -> float:
+    """One minus the cosine between what captions say and what the other captions of their images say, in [0, 1].
 
     Captions that are odd in their wording ("a picture that shows a yellow bicycle", where others name a place) heap up
     too, but speak of the same things.

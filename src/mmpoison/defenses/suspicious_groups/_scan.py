@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 
 from mmpoison.defenses.suspicious_groups._cells import Clustering, suspicious_cells
 from mmpoison.defenses.suspicious_groups._conflict import conflict_of
-from mmpoison.defenses.suspicious_groups._evidence import Evidence, evidence_of
+from mmpoison.defenses.suspicious_groups._evidence import Evidence, evidence_of, unlike
 from mmpoison.defenses.suspicious_groups._goals import Group, join_cells
 from mmpoison.defenses.suspicious_groups._views import Views
 
@@ -21,6 +21,10 @@ IMAGES_IN_CLUSTER = 25
 SEEDS = 3
 REPORT = 0.5
 """Cells up to this p-value take part in a group; the group's own p-value decides about it."""
+
+
+SAYS_THE_SAME = 0.15
+"""A group whose captions are less unlike the other captions of its images is odd in its wording, and accuses nobody."""
 
 
 @dataclass(frozen=True)
@@ -76,4 +80,9 @@ def scan(
         for one in (prepared if prepared is not None else clusterings(views, seed))
     ]
     threshold = float(np.quantile(conflict, 1 - conflicting))
-    return Scan(conflict, threshold, tuple(join_cells(cells)), evidence_of(views, conflict))
+    groups = [
+        group if unlike(views, group.rows) >= SAYS_THE_SAME else replace(group, p_value=1.0)
+        for group in join_cells(cells)
+    ]
+    groups.sort(key=lambda group: (group.p_value, -group.evidence))
+    return Scan(conflict, threshold, tuple(groups), evidence_of(views, conflict))
