@@ -102,6 +102,29 @@ def load_balanced_openmoji(
     return balanced(scenes, chosen)
 
 
+def build_scenes(
+    out: Path,
+    *,
+    seed: int = 0,
+    unlabelled: int = 4500,
+    per_class: int = 50,
+    held_out: int = 1000,
+    size: int = 64,
+    scene_seed: int | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Path:
+    """Draw the scenes into a folder; arguments as for `load_openmoji`."""
+    return build_openmoji(
+        out,
+        seed=seed if scene_seed is None else whole_number("scene_seed", scene_seed),
+        unlabelled=unlabelled,
+        per_class=per_class,
+        held_out=held_out,
+        size=size,
+        progress=progress,
+    )
+
+
 def build_balanced_openmoji(
     out: Path,
     *,
@@ -110,6 +133,7 @@ def build_balanced_openmoji(
     per_class: int = 50,
     held_out: int = 1000,
     size: int = 64,
+    scene_seed: int | None = None,
     caption_seed: int = 0,
     progress: Callable[[int, int], None] | None = None,
 ) -> Path:
@@ -122,6 +146,7 @@ def build_balanced_openmoji(
         per_class=per_class,
         held_out=held_out,
         size=size,
+        scene_seed=scene_seed,
         caption_seed=caption_seed,
         progress=progress,
     )
@@ -136,7 +161,7 @@ DATASETS.register("openmoji")(
         summary="scenes of the 20 PASCAL classes, drawn from OpenMoji on this machine",
         where_from="made here: mmpoison data build openmoji --out DIR",
         load=load_openmoji,
-        build=build_openmoji,
+        build=build_scenes,
         needs_root=False,
         attribution=ATTRIBUTION,
         options=(*OPTIONS, "scene_seed"),
