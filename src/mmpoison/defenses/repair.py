@@ -21,9 +21,9 @@ from mmpoison.training import (
     DivergedError,
     LogOptions,
     OnStep,
-    Step,
     TrainingResult,
     TrainingSettings,
+    together,
 )
 from mmpoison.training.plan import Plan
 
@@ -139,7 +139,7 @@ def repair(
                 inputs,
                 seed=seed,
                 name=name,
-                on_step=_both(shown(chosen) if shown else None, watch),
+                on_step=together(shown(chosen) if shown else None, watch),
                 checkpoints=Checkpoints(folder),
                 log=LogOptions(folder, tuple(trackers)),
                 progress=progress,
@@ -197,12 +197,3 @@ def _merit(branch: Branch) -> tuple[float, ...]:
         found = [value for row in goals.values() for key, value in row.items() if "hit@" in key]
         return (-sum(found) / len(found), -branch.looks[-1].loss)
     return (branch.learning_rate,)
-
-
-def _both(shown: OnStep | None, watch: RepairWatch | None) -> OnStep:
-    def on_step(step: Step, encoder: DualEncoder) -> bool:
-        if shown is not None:
-            shown(step, encoder)
-        return watch is not None and watch(step, encoder)
-
-    return on_step

@@ -11,7 +11,7 @@ from mmpoison.defenses.repair_watch import in_series
 from mmpoison.evaluation import Aim, TestEmbeddings, TestSet, goal_row, utility_row
 from mmpoison.files import write_json
 from mmpoison.models import DualEncoder, PairInputs
-from mmpoison.training import OnStep, Step
+from mmpoison.training import Step
 
 
 class Looks:
@@ -102,14 +102,3 @@ def curve_of_repair(encoder: DualEncoder, learning_rate: float) -> dict[str, Any
     """`sterilize-curve.json` of a run: as of `mmpoison sterilize`, with the test part in place of held-out pairs."""
     looks = [{**look, "utility": look["test"]["utility"]} for look in looks_of(encoder)]
     return {"branches": [{"learning_rate": learning_rate, "chosen": True, "looks": looks}]}
-
-
-def both(shown: OnStep, looks: Looks | None) -> OnStep:
-    """One callback for who is told of the steps and who looks at the model."""
-
-    def on_step(step: Step, encoder: DualEncoder) -> None:
-        shown(step, encoder)
-        if looks is not None:
-            looks(step, encoder)
-
-    return on_step

@@ -16,7 +16,7 @@ from mmpoison.datasets import PairDataset
 from mmpoison.defenses import CleanFinetune, build_filter
 from mmpoison.experiments.cards import model_card
 from mmpoison.experiments.code_version import code_version
-from mmpoison.experiments.looks import Looks, both
+from mmpoison.experiments.looks import Looks
 from mmpoison.experiments.material import Material
 from mmpoison.experiments.monitor import Monitor
 from mmpoison.experiments.prepared_run import PreparedRun
@@ -26,7 +26,14 @@ from mmpoison.experiments.trained_models import TrainedModel, keep_model, link_l
 from mmpoison.experiments.verdicts import Verdicts, keep_verdicts, read_verdicts
 from mmpoison.models import DualEncoder, PairInputs, load_checkpoint, save_checkpoint
 from mmpoison.seeding import generator
-from mmpoison.training import Checkpoints, LogOptions, TrainingResult, TrainingSettings, finetune
+from mmpoison.training import (
+    Checkpoints,
+    LogOptions,
+    TrainingResult,
+    TrainingSettings,
+    finetune,
+    together,
+)
 from mmpoison.training.parts import ON_FEATURES
 from mmpoison.training.plan import Plan
 from mmpoison.training.precision import autocast
@@ -269,7 +276,9 @@ class RunStages:
                 settings,
                 seed=run.recipe.seed,
                 name=called,
-                on_step=both(self.monitor.training(f"training {name.replace('_', ' ')}"), looks),
+                on_step=together(
+                    self.monitor.training(f"training {name.replace('_', ' ')}"), looks
+                ),
                 **kept,
             ),
             data=run.pairs if name == "clean_model" else run.poisoned,
@@ -341,7 +350,7 @@ class RunStages:
                 self.inputs,
                 seed=run.recipe.seed,
                 name=called,
-                on_step=both(self.monitor.training("sterilizing"), looks),
+                on_step=together(self.monitor.training("sterilizing"), looks),
                 **kept,
             ),
             data=run.poisoned,

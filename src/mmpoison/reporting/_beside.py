@@ -55,6 +55,7 @@ def beside_the_paper(runs: Sequence[Path]) -> tuple[list[Shown], list[str]]:
         InputError: If a run's files are broken.
     """
     from mmpoison.reporting.paper import PAPER, Results, in_order, render_paper
+    from mmpoison.reporting.paper._write import plain_table
 
     results = Results.read(list(runs))
     shown: list[Shown] = []
@@ -79,15 +80,9 @@ def beside_the_paper(runs: Sequence[Path]) -> tuple[list[Shown], list[str]]:
                     page.id,
                     page.title,
                     page.id in MAIN_TABLES,
-                    tuple(map(_plain, page.tables)),
+                    tuple(map(plain_table, page.tables)),
                     figures,
                     tuple(map(visible, page.notes)),
                 )
             )
     return sorted(shown, key=lambda one: not one.main), list(dict.fromkeys(missing))
-
-
-def _plain(table: Any) -> dict[str, Any]:
-    from mmpoison.reporting.paper._write import _plain as plain_table
-
-    return plain_table(table)

@@ -1,5 +1,6 @@
 """Fine-tuning a dual encoder on pairs."""
 
+from mmpoison.training.callbacks import together
 from mmpoison.training.divergence import DivergedError
 from mmpoison.training.log import LogOptions
 from mmpoison.training.loop import OnStep, Step, TrainingResult, finetune
@@ -17,4 +18,5 @@ __all__ = [
     "TrainingSettings",
     "contrastive_loss",
     "finetune",
+    "together",
 ]

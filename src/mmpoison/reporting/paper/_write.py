@@ -130,7 +130,7 @@ def write_page(page: Page, out: Path, *, links: bool = True) -> Written:
     ]
     with atomic_file(out / f"{page.id}.md") as temporary:
         temporary.write_text("\n".join(text) + "\n" + markdown(tables), encoding="utf-8")
-    html = _template().render(page=page, tables=[_plain(t) for t in tables], pictures=pictures)
+    html = _template().render(page=page, tables=[plain_table(t) for t in tables], pictures=pictures)
     with atomic_file(out / f"{page.id}.html") as temporary:
         temporary.write_text(html, encoding="utf-8")
     content: dict[str, Any] = {
@@ -150,7 +150,7 @@ def _template() -> Any:
     ).get_template("paper.html.j2")
 
 
-def _plain(table: Table) -> dict[str, Any]:
+def plain_table(table: Table) -> dict[str, Any]:
     """A table for the template: each cell as text with its link."""
     rows = []
     for row in table.rows:
