@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +85,17 @@ def test_every_image_is_there_once_and_readable(built: Path) -> None:
     for name in names:
         with Image.open(built / name) as image:
             assert (image.size, image.mode, image.format) == ((32, 32), "RGB", "JPEG")
+
+
+def test_a_process_that_may_have_none_of_its_own_draws_alone(built: Path, tmp_path: Path) -> None:
+    like = {"unlabelled": 40, "per_class": 4, "held_out": 20, "size": 32, "workers": 2}
+    worker = get_context("spawn").Process(
+        target=build_openmoji, args=(tmp_path / "drawn",), kwargs=like, daemon=True
+    )
+    worker.start()
+    worker.join(60)
+    assert worker.exitcode == 0
+    assert contents(tmp_path / "drawn") == contents(built)
 
 
 def test_same_bytes_again_and_with_two_workers(built: Path, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import signal
@@ -130,6 +131,31 @@ def test_a_worker_that_is_killed_is_replaced(
     assert not state.failed
     assert [name for name, _ in state.done] == ["seed0"]
     monkeypatch.setattr(LocalLane, "submit", original)
+
+
+def test_models_that_goals_share_are_measured_once(
+    make_sweep: MakeSweep, tmp_path: Path, own_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measured: list[str] = []
+    # the package's function of the same name hides the module
+    measure = importlib.import_module("mmpoison.evaluation.measure")
+    original = measure._of_one
+
+    def counted(name: str, *more: Any) -> Any:
+        measured.append(name)
+        return original(name, *more)
+
+    sweep = make_sweep({"goals": ["sheep2aeroplane", "aeroplane2sheep"]})
+    monkeypatch.setattr(measure, "_of_one", counted)
+    material = Material()
+    for run in sweep.runs:
+        run_recipe(
+            run.recipe, tmp_path / "one" / "runs" / run.id, material=material, save_models=False
+        )
+    assert measured == ["pretrained", "clean_model", "poisoned", "poisoned"]
+    for run in sweep.runs:
+        run_recipe(run.recipe, tmp_path / "each" / "runs" / run.id, save_models=False)
+    assert numbers(tmp_path / "one") == numbers(tmp_path / "each")
 
 
 def test_a_folder_of_something_else(make_sweep: MakeSweep, tmp_path: Path) -> None:

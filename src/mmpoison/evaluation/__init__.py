@@ -4,7 +4,7 @@ from mmpoison.evaluation.aim import Aim, aims_of
 from mmpoison.evaluation.distribution import embedding_map, silhouettes
 from mmpoison.evaluation.gallery_index import GalleryIndex
 from mmpoison.evaluation.lists import rank_lists, thumbnail_address
-from mmpoison.evaluation.measure import Measurement, Subject, measure
+from mmpoison.evaluation.measure import Known, Measurement, OfOneModel, Subject, measure
 from mmpoison.evaluation.names import STUDIES, parse_studies
 from mmpoison.evaluation.rows import (
     class_retrieval,
@@ -26,7 +26,9 @@ __all__ = [
     "STUDIES",
     "Aim",
     "GalleryIndex",
+    "Known",
     "Measurement",
+    "OfOneModel",
     "Studied",
     "Subject",
     "TestEmbeddings",

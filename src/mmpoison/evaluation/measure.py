@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,27 @@ class Subject:
 
 
 @dataclass(frozen=True)
+class OfOneModel:
+    """What is measured of one model whatever the goals are.
+
+    Attributes:
+        embeddings: Of the test part.
+        utility: Its row of `utility`.
+        equal_texts: Its row of `utility_equal_texts`, or None where no texts are equal.
+        warning: One line if the model has collapsed, or None.
+    """
+
+    embeddings: TestEmbeddings
+    utility: dict[str, Any]
+    equal_texts: dict[str, Any] | None
+    warning: str | None
+
+
+Known = Callable[[str, Callable[[], OfOneModel]], OfOneModel]
+"""Gives what is measured of the model of a name, known from earlier or made by the function."""
+
+
+@dataclass(frozen=True)
 class Measurement:
     """What came out.
 
@@ -65,6 +87,7 @@ def measure(
     manifest: PoisonManifest | None = None,
     cache: Path | None = None,
     progress: ProgressFor | None = None,
+    known: Known = lambda name, make: make(),
 ) -> Measurement:
     """Embed the test part once with each model and compute everything from it.
 
@@ -80,31 +103,24 @@ def measure(
         cache: Where embeddings are kept: the next run with the same weights and test data takes them from there.
             Those that heads make of kept features are not: to make them takes no longer than to read them.
         progress: Gives a progress callback for a named step.
+        known: Keeps what does not hang on the goals, for runs of many goals that share models.
 
     Raises:
         InputError: If an aim cannot be measured on the data, or a library of a study is missing.
     """
     for aim in aims:
         test.check(aim)
-    embeddings: dict[str, TestEmbeddings] = {}
-    flags: list[str] = []
+    measured: dict[str, OfOneModel] = {}
     for name, subject in subjects.items():
-        shown = progress(f"embedding with {name}") if progress else None
-        if cache is not None and not isinstance(subject.inputs, FeatureInputs):
-            embedded = cached_embeddings(subject.encoder, subject.inputs, test, cache, shown)
-        else:
-            embedded = TestEmbeddings.of(subject.encoder, subject.inputs, test, shown)
-        embeddings[name] = embedded
-        if warning := collapse_warning(embeddings[name], test, name):
-            flags.append(warning)
+        measured[name] = known(name, partial(_of_one, name, subject, test, cache, progress))
+    embeddings = {name: model.embeddings for name, model in measured.items()}
+    flags = [model.warning for model in measured.values() if model.warning is not None]
     sections: dict[str, Any] = {"goal": {}, "ranks": {}}
     for aim in aims:
         sections["goal"][str(aim)], sections["ranks"][str(aim)] = _goal(embeddings, test, aim, seed)
-    sections["utility"] = {name: utility_row(e, test) for name, e in embeddings.items()}
+    sections["utility"] = {name: model.utility for name, model in measured.items()}
     if texts_repeat(test):
-        sections["utility_equal_texts"] = {
-            name: utility_row(e, test, equal_texts=True) for name, e in embeddings.items()
-        }
+        sections["utility_equal_texts"] = {n: m.equal_texts for n, m in measured.items()}
     if CLEAN in embeddings and POISONED in embeddings:
         sections["drift"] = drift_between(embeddings[CLEAN], embeddings[POISONED])
     drawn = None
@@ -121,6 +137,22 @@ def measure(
             progress=progress,
         )
     return Measurement(sections, embeddings, drawn, flags)
+
+
+def _of_one(
+    name: str, subject: Subject, test: TestSet, cache: Path | None, progress: ProgressFor | None
+) -> OfOneModel:
+    shown = progress(f"embedding with {name}") if progress else None
+    if cache is not None and not isinstance(subject.inputs, FeatureInputs):
+        embedded = cached_embeddings(subject.encoder, subject.inputs, test, cache, shown)
+    else:
+        embedded = TestEmbeddings.of(subject.encoder, subject.inputs, test, shown)
+    return OfOneModel(
+        embedded,
+        utility_row(embedded, test),
+        utility_row(embedded, test, equal_texts=True) if texts_repeat(test) else None,
+        collapse_warning(embedded, test, name),
+    )
 
 
 def _goal(

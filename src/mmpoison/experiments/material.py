@@ -12,6 +12,7 @@ import torch
 
 from mmpoison.datasets import PairDataset, load_dataset
 from mmpoison.datasets.cache import cache_folder
+from mmpoison.evaluation import OfOneModel
 from mmpoison.experiments.recipe import DataPart
 from mmpoison.models import DualEncoder, PairInputs, load_encoder, prepare_features, prepare_pixels
 from mmpoison.models.inputs import ProgressFor, files_digest, preparation_key
@@ -108,6 +109,20 @@ class Material:
         identity = self.identity(encoder)
         where = [identity, str(encoder.device), on_features, clean, str(pairs.root)]
         return self._get("inputs", where, prepare)
+
+    def measured(
+        self, encoder: DualEncoder, pairs: PairDataset, make: Callable[[], OfOneModel], **how: Any
+    ) -> OfOneModel:
+        """What is measured of a model on the test part of a set, whatever the goal.
+
+        Args:
+            encoder: The model; one of the same weights has the same measures.
+            pairs: The set.
+            make: Measures.
+            how: What else decides the numbers.
+        """
+        key = [encoder.digest(), pairs.fingerprint, self.files(pairs), str(encoder.device), how]
+        return self._get("measured", key, make)
 
     def _get(self, kind: str, key: Any, make: Callable[[], T], holding: Any = None) -> T:
         kept = self._kept.setdefault(kind, OrderedDict())

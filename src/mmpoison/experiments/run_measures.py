@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,9 @@ from mmpoison.datasets.catalogue import DATASETS
 from mmpoison.datasets.pairs import PairDataset
 from mmpoison.evaluation import (
     Aim,
+    Known,
     Measurement,
+    OfOneModel,
     Subject,
     class_retrieval,
     measure,
@@ -28,6 +30,7 @@ from mmpoison.experiments.monitor import Monitor
 from mmpoison.experiments.prepared_run import PreparedRun, load_transfer
 from mmpoison.experiments.recipe import TransferPart
 from mmpoison.experiments.run_folder import versions
+from mmpoison.experiments.run_stages import SUSPECTS
 from mmpoison.experiments.verdicts import Verdicts
 from mmpoison.files import write_json
 from mmpoison.models import DualEncoder, PairInputs, prepare_features, prepare_pixels
@@ -69,6 +72,7 @@ class RunMeasures:
             pairs=run.poisoned,
             cache=cache_folder() / "embeddings",
             progress=self.monitor.progress,
+            known=self._known(models, run.pairs),
         )
         self.flags.extend(measured.flags)
         sections = dict(measured.sections)
@@ -154,9 +158,23 @@ class RunMeasures:
             seed=run.recipe.seed,
             cache=cache_folder() / "embeddings",
             progress=self.monitor.progress,
+            known=self._known(models, other.pairs),
         )
         self.flags.extend(f"{part.data.name}: {flag}" for flag in measured.flags)
         return {**measured.sections, "data": {"fingerprint": other.pairs.fingerprint}}
+
+    def _known(self, models: dict[str, DualEncoder], pairs: PairDataset) -> Known:
+        """Runs of other goals have the same models but those that saw the poison: these alone are measured anew."""
+
+        def known(name: str, make: Callable[[], OfOneModel]) -> OfOneModel:
+            if name in SUSPECTS:
+                return make()
+            on_features = self.run.on_features
+            return self.material.measured(
+                models[name], pairs, make, name=name, on_features=on_features
+            )
+
+        return known
 
     def judged(self, verdicts: Verdicts, out: Path) -> None:
         """Say what the filter did, flag it where it did too much, and show what it suspected most."""

@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from multiprocessing import get_context
+from multiprocessing import current_process, get_context
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -71,9 +71,10 @@ class _ArrayJob:
 def _parallel(
     function: Callable[[_JOB], _RESULT], jobs: Iterable[_JOB], workers: int
 ) -> Iterator[_RESULT]:
-    """``map`` in the jobs' order; in this process with one worker."""
+    """``map`` in the jobs' order; in this process with one worker, or where it may have no processes of its own."""
     load_sprites()  # the cache file exists before several processes look for it
-    if workers <= 1:
+    # a worker of a sweep is a daemon: it may have none, and the other workers keep the cores busy anyway
+    if workers <= 1 or current_process().daemon:
         yield from map(function, jobs)
         return
     # spawn: a fork of a process whose torch threads hold a lock could hang
