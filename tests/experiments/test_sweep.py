@@ -6,7 +6,10 @@ import importlib
 import json
 import os
 import signal
+import subprocess
+import sys
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -199,6 +202,40 @@ def test_material_is_loaded_once(make_sweep: MakeSweep) -> None:
     assert material.pairs(recipe.data, 0) is pairs
     assert material.pairs(recipe.data, 1) is not pairs
     assert material.pairs(recipe.data, 0) is not pairs  # only one is kept
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("where", [[], ["--ray", "local"]], ids=["local", "ray"])
+def test_a_driver_that_is_killed_loses_nothing_that_is_done(
+    make_sweep: MakeSweep, tmp_path: Path, own_cache: Path, where: list[str]
+) -> None:
+    if where:
+        pytest.importorskip("ray")
+    sweep = make_sweep({"grid": {"attack.samples": [1, 2, 3, 4]}}, name="killed")
+    out = tmp_path / "out"
+    recipe = str(tmp_path / "recipe.yaml")
+    command = [sys.executable, "-m", "mmpoison", "sweep", recipe, "--out", str(out), *where]
+    environment = {**os.environ, "MMPOISON_CACHE": str(own_cache)}
+    with (tmp_path / "first.txt").open("w") as log:
+        driver = subprocess.Popen(
+            [*command, "--workers", "2"], env=environment, stdout=log, stderr=log
+        )
+        try:
+            end = time.monotonic() + 240
+            while not list(out.glob("runs/*/metrics.json")) and time.monotonic() < end:
+                assert driver.poll() is None, (tmp_path / "first.txt").read_text()
+                time.sleep(0.05)
+        finally:
+            driver.kill()
+            driver.wait()
+    done = {file: file.stat().st_mtime_ns for file in out.glob("runs/*/metrics.json")}
+    assert done
+    subprocess.run(command, env=environment, check=True, capture_output=True, timeout=300)
+    assert len(numbers(out)) == len(sweep.runs)
+    for file, written in done.items():
+        assert file.stat().st_mtime_ns == written
+    # nor was the model that they share trained again
+    assert all(models == ["poisoned"] for models in made(out).values())
 
 
 @pytest.mark.slow
