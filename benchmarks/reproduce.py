@@ -4,24 +4,53 @@
     python benchmarks/reproduce.py --data photos         # and satellite photos: photos/ holds rsicd/ and ucm/
     python benchmarks/reproduce.py --only table-3        # recipes whose name holds this; several times
     python benchmarks/reproduce.py --dry-run             # the commands alone
+    python benchmarks/reproduce.py --pages               # run nothing, render what is there
 
 It goes on where it was stopped: a recipe takes what it has done from its folder, and trainings that several recipes
-share from the cache. A recipe that fails is named at the end and does not stop the others.
+share from the cache; `times.json` beside the runs says what each took when it was made. A recipe that fails is named at
+the end and does not stop the others.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
+import platform
+import resource
 import shlex
+import shutil
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import torch
+
+from mmpoison import __version__
 from mmpoison.experiments.recipe import shipped_recipes
+from mmpoison.experiments.store import StageStore
+from mmpoison.files import read_json, write_json
 from mmpoison.reporting.paper import PAPER, in_order
+from mmpoison.training.precision import has_bf16
 
 OPENMOJI, PHOTOS = "-openmoji", "-rsicd-ucm"
+TIMES = "times.json"
+
+WITH_IMAGES = ("figure-10", "rank-lists")
+"""Pages that show images: those of photos are not for publishing."""
+
+OVERVIEW = """# The paper's tables and figures, on two small sets
+
+Every table and figure of the paper, run here on OpenMoji scenes and on satellite photos (RSICD and UCM-Captions), ours
+beside the paper's. [Claim by claim](claims.md) says what holds. Neither set is the paper's and no model is CLIP: the
+shape of a result can be compared, not its digits. [How to run them](../../tasks/reproduce.md).
+
+All of it, pages included: `make reproduce DATA=photos`. Measured on {machine}, mmpoison {version}, two workers of one
+thread each. *Trained here*: trainings that the command made; the others were taken from the cache, where an earlier
+line had put them, so a command by itself on a new machine takes as long as its own trainings take in the lines above.
+Features, scenes and embeddings are shared in the same way.
+
+"""
 
 
 def recipes(only: list[str], *, photos: bool) -> list[str]:
@@ -53,40 +82,91 @@ def run_command(name: str, runs: Path, data: Path | None) -> list[str]:
 
 def report_commands(names: list[str], runs: Path, out: Path) -> list[list[str]]:
     """The commands that render what was run: each table and figure from its own recipes, the claims from all."""
-    done = [name for name in names if (runs / name).is_dir()]
+    done = [name for name in names if any((runs / name).rglob("metrics.json"))]
+    shown = ["--out", str(out), "--no-links", "--format", "markdown"]
     commands = []
     for entry in in_order(list(PAPER)):
-        own = [str(runs / name) for name in done if name.rpartition(entry)[2] in (OPENMOJI, PHOTOS)]
+        twins = [OPENMOJI] if entry in WITH_IMAGES else [OPENMOJI, PHOTOS]
+        source = "table-3" if entry == "rank-lists" else entry  # has no recipe of its own
+        own = [str(runs / f"{source}{twin}") for twin in twins if f"{source}{twin}" in done]
         if own:
-            commands.append(
-                [
-                    "report",
-                    *own,
-                    "--paper",
-                    entry,
-                    "--out",
-                    str(out),
-                    "--no-links",
-                    "--format",
-                    "markdown",
-                ]
-            )
+            commands.append(["report", *own, "--paper", entry, *shown])
     if done:
         folders = [str(runs / name) for name in done]
-        commands.append(
-            [
-                "report",
-                *folders,
-                "--claims",
-                "--out",
-                str(out),
-                "--no-links",
-                "--format",
-                "markdown",
-            ]
-        )
+        commands.append(["report", *folders, "--claims", *shown])
         commands.append(["report", *folders, "--parquet", str(runs / "results.parquet")])
     return commands
+
+
+def made_since(begun: float) -> int:
+    """How many models the store has got since a time."""
+    return sum(
+        entry["kind"] == "finetune" and entry["created"] >= begun
+        for _, entry in StageStore().entries()
+    )
+
+
+def run_one(name: str, command: list[str], runs: Path) -> bool:
+    """Run a recipe and note what it took, unless it was complete before; whether it went well."""
+    before = len(list((runs / name).rglob("metrics.json")))
+    begun, clock = time.time(), time.monotonic()
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    code = subprocess.run([sys.executable, "-m", "mmpoison", *command], check=False).returncode
+    minutes = (time.monotonic() - clock) / 60
+    print(f"{name}: {minutes:.1f} minutes", flush=True)
+    now = resource.getrusage(resource.RUSAGE_CHILDREN)
+    processor = (now.ru_utime + now.ru_stime - used.ru_utime - used.ru_stime) / 60
+    done = len(list((runs / name).rglob("metrics.json")))
+    if done > before:
+        file = runs / TIMES
+        times = read_json(file) if file.is_file() else {}
+        earlier = times.get(name, {}) if before else {}
+        new = {"runs": done - before, "trainings": made_since(begun)}
+        new |= {"minutes": minutes, "processor_minutes": processor}
+        times[name] = {key: earlier.get(key, 0) + value for key, value in new.items()}
+        write_json(file, times)
+    return code == 0
+
+
+def machine() -> str:
+    """The machine in words."""
+    facts = Path("/proc/cpuinfo")
+    lines = facts.read_text().splitlines() if facts.is_file() else []
+    model = next((v.partition(":")[2].strip() for v in lines if v.startswith("model name")), "")
+    bf16 = "with" if has_bf16(torch.device("cpu")) else "without"
+    return f"{os.cpu_count()} cores ({model or platform.machine()}, {bf16} bf16), torch {torch.__version__}"
+
+
+def overview(names: list[str], runs: Path, out: Path) -> str:
+    """The page that leads to all others, with the commands and what they took."""
+    file = runs / TIMES
+    times = read_json(file) if file.is_file() else {}
+    lines = [OVERVIEW.format(machine=machine(), version=__version__)]
+    lines += ["| command | page | runs | trained here | minutes | processor minutes |"]
+    lines += ["|---|---|---:|---:|---:|---:|"]
+    total = 0.0
+    for name in names:
+        if name not in times:
+            continue
+        took = times[name]
+        total += took["minutes"]
+        entry = name.removesuffix(OPENMOJI).removesuffix(PHOTOS)
+        page = f"[{PAPER[entry].title}]({entry}.md)" if (out / f"{entry}.md").is_file() else "–"
+        lines.append(
+            f"| `mmpoison run {name}` | {page} | {took['runs']} | {took['trainings']} "
+            f"| {took['minutes']:.1f} | {took['processor_minutes']:.1f} |"
+        )
+    lines += ["", f"In all {total / 60:.1f} hours."]
+    return "\n".join(lines) + "\n"
+
+
+def publish(made: Path, out: Path) -> None:
+    """Put the pages and their vector figures where the documentation has them, in the place of earlier ones."""
+    out.mkdir(parents=True, exist_ok=True)
+    for old in (*out.glob("*.md"), *out.glob("*.svg")):
+        old.unlink()
+    for file in sorted((*made.glob("*.md"), *made.glob("*.svg"))):
+        shutil.copyfile(file, out / file.name)
 
 
 def main() -> int:
@@ -99,25 +179,31 @@ def main() -> int:
     parser.add_argument("--out", type=Path, default=Path("docs/results/paper"))
     parser.add_argument("--only", action="append", default=[], metavar="PART")
     parser.add_argument("--dry-run", action="store_true")
+    parser.add_argument("--pages", action="store_true", help="render what is there")
     given = parser.parse_args()
-    names = recipes(given.only, photos=given.data is not None)
+    names = recipes(given.only, photos=given.data is not None or given.pages)
     failed: list[str] = []
-    for name in names:
+    for name in [] if given.pages else names:
         command = run_command(name, given.runs, given.data)
         print(f"mmpoison {shlex.join(command)}", flush=True)
-        if given.dry_run:
-            continue
-        begun = time.monotonic()
-        if subprocess.run([sys.executable, "-m", "mmpoison", *command], check=False).returncode:
+        if not given.dry_run and not run_one(name, command, given.runs):
             failed.append(name)
-        print(f"{name}: {(time.monotonic() - begun) / 60:.1f} minutes", flush=True)
-    for command in report_commands(names, given.runs, given.out) if not given.dry_run else []:
+    if given.dry_run:
+        return 0
+    made = given.runs / "pages"
+    shutil.rmtree(made, ignore_errors=True)
+    # the pages of one part of the recipes would lack the numbers of the others
+    names = recipes([], photos=True)
+    for command in report_commands(names, given.runs, made):
         print(f"mmpoison {shlex.join(command)}", flush=True)
         shown = subprocess.run(
             [sys.executable, "-m", "mmpoison", *command], stdout=subprocess.DEVNULL, check=False
         )
         if shown.returncode:
             failed.append(shlex.join(command[-7:]))
+    if made.is_dir():
+        (made / "index.md").write_text(overview(names, given.runs, made), encoding="utf-8")
+        publish(made, given.out)
     for name in failed:
         print(f"FAILED: {name}", file=sys.stderr)
     return len(failed)

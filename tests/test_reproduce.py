@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 from pathlib import Path
 from types import ModuleType
 
@@ -44,6 +45,8 @@ def test_the_commands(reproduce: ModuleType, tmp_path: Path) -> None:
     assert "transfer.data.root=photos/rsicd" in command
     for name in ("table-1-openmoji", "table-11-openmoji", "table-1-rsicd-ucm"):
         (tmp_path / name).mkdir()
+        (tmp_path / name / "metrics.json").write_text("{}")
+    (tmp_path / "table-12-openmoji").mkdir()  # begun, and nothing finished
     names = reproduce.recipes(["table-1"], photos=True)
     one, eleven, claims, parquet = reproduce.report_commands(names, tmp_path, tmp_path / "out")
     assert one[1:5] == [
@@ -55,3 +58,36 @@ def test_the_commands(reproduce: ModuleType, tmp_path: Path) -> None:
     assert eleven[1:4] == [str(tmp_path / "table-11-openmoji"), "--paper", "table-11"]
     assert "--claims" in claims
     assert "--parquet" in parquet
+
+
+def test_no_photo_is_published(reproduce: ModuleType, tmp_path: Path) -> None:
+    names = ["figure-10-openmoji", "figure-10-rsicd-ucm", "table-3-openmoji", "table-3-rsicd-ucm"]
+    for name in names:
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "metrics.json").write_text("{}")
+    commands = reproduce.report_commands(names, tmp_path, tmp_path / "out")
+    by_entry = {c[c.index("--paper") + 1]: c for c in commands if "--paper" in c}
+    assert set(by_entry) == {"table-3", "figure-10", "rank-lists"}
+    for entry in ("figure-10", "rank-lists"):
+        assert not any("rsicd" in part for part in by_entry[entry])
+
+
+def test_the_page_says_what_each_command_took(reproduce: ModuleType, tmp_path: Path) -> None:
+    took = {"runs": 5, "trainings": 7, "minutes": 12.345, "processor_minutes": 20.0}
+    (tmp_path / "times.json").write_text(json.dumps({"table-3-openmoji": took}))
+    (tmp_path / "table-3.md").touch()
+    text = reproduce.overview(["table-2-openmoji", "table-3-openmoji"], tmp_path, tmp_path)
+    assert "| `mmpoison run table-3-openmoji` | [" in text
+    assert "(table-3.md) | 5 | 7 | 12.3 | 20.0 |" in text
+    assert "table-2" not in text
+    assert "In all 0.2 hours" in text
+
+
+def test_pages_are_replaced_whole(reproduce: ModuleType, tmp_path: Path) -> None:
+    made, out = tmp_path / "made", tmp_path / "out"
+    made.mkdir()
+    out.mkdir()
+    for file in (made / "table-1.md", made / "table-1.html", out / "table-9.md"):
+        file.write_text("text")
+    reproduce.publish(made, out)
+    assert [file.name for file in out.iterdir()] == ["table-1.md"]

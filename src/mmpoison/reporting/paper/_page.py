@@ -151,13 +151,13 @@ class Page:
 
 
 def _short(folder: Path) -> str:
-    """A run's name, with that of the folder that holds it where its own says little.
+    """A run's name with that of what it belongs to, for a run of a sweep that of the sweep.
 
     >>> _short(Path("out/attack-I/seed0")), _short(Path("out/table-3/runs/seed0"))
-    ('attack-I/seed0', 'seed0')
+    ('attack-I/seed0', 'table-3/seed0')
     """
-    parent = folder.parent.name
-    return folder.name if parent in ("", "runs") else f"{parent}/{folder.name}"
+    parent = folder.parent.parent if folder.parent.name == "runs" else folder.parent
+    return f"{parent.name}/{folder.name}" if parent.name else folder.name
 
 
 def compare(measured: Measured, theirs: float, sense: Sense, digits: int) -> str:
