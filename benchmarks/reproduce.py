@@ -25,6 +25,7 @@ import time
 from pathlib import Path
 
 import torch
+from more_results import MORE, commands, is_complete, page
 
 from mmpoison import __version__
 from mmpoison.experiments.recipe import shipped_recipes
@@ -98,6 +99,21 @@ def report_commands(names: list[str], runs: Path, out: Path) -> list[list[str]]:
     return commands
 
 
+def more_pages(names: list[str], runs: Path, made: Path) -> list[str]:
+    """Write the pages of what goes beyond the paper, of which all commands were run; their lines of the overview."""
+    file = runs / TIMES
+    times = read_json(file) if file.is_file() else {}
+    lines = []
+    for more in MORE:
+        if more.name not in names or not is_complete(more, runs):
+            continue
+        took = times.get(more.name, {})
+        (made / f"{more.name}.md").write_text(page(more, runs, took), encoding="utf-8")
+        minutes = f", {took['minutes']:.1f} minutes" if took else ""
+        lines.append(f"- [{more.title}]({more.name}.md){minutes}")
+    return lines
+
+
 def made_since(begun: float) -> int:
     """How many models the store has got since a time."""
     return sum(
@@ -106,17 +122,25 @@ def made_since(begun: float) -> int:
     )
 
 
+def results(folder: Path) -> int:
+    """How many results a folder holds."""
+    return len([*folder.rglob("metrics.json"), *folder.glob("*.json")])
+
+
 def run_one(name: str, command: list[str], runs: Path) -> bool:
-    """Run a recipe and note what it took, unless it was complete before; whether it went well."""
-    before = len(list((runs / name).rglob("metrics.json")))
+    """Run a command of a recipe or page and note what it took, unless all was there; whether it went well."""
+    before = results(runs / name)
+    if "--json" in command and Path(command[command.index("--json") + 1]).is_file():
+        return True  # a benchmark does not look for what it has done
+    (runs / name).mkdir(parents=True, exist_ok=True)
     begun, clock = time.time(), time.monotonic()
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    code = subprocess.run([sys.executable, "-m", "mmpoison", *command], check=False).returncode
+    code = subprocess.run([sys.executable, *command], check=False).returncode
     minutes = (time.monotonic() - clock) / 60
     print(f"{name}: {minutes:.1f} minutes", flush=True)
     now = resource.getrusage(resource.RUSAGE_CHILDREN)
     processor = (now.ru_utime + now.ru_stime - used.ru_utime - used.ru_stime) / 60
-    done = len(list((runs / name).rglob("metrics.json")))
+    done = results(runs / name)
     if done > before:
         file = runs / TIMES
         times = read_json(file) if file.is_file() else {}
@@ -183,9 +207,18 @@ def main() -> int:
     given = parser.parse_args()
     names = recipes(given.only, photos=given.data is not None or given.pages)
     failed: list[str] = []
-    for name in [] if given.pages else names:
-        command = run_command(name, given.runs, given.data)
-        print(f"mmpoison {shlex.join(command)}", flush=True)
+    todo = [
+        (name, ["-m", "mmpoison", *run_command(name, given.runs, given.data)]) for name in names
+    ]
+    todo += [
+        (more.name, command)
+        for more in MORE
+        if (given.data is not None or not more.photos)
+        and (not given.only or any(part in more.name for part in given.only))
+        for command in commands(more, given.runs, given.data)
+    ]
+    for name, command in [] if given.pages else todo:
+        print(f"python {shlex.join(command)}", flush=True)
         if not given.dry_run and not run_one(name, command, given.runs):
             failed.append(name)
     if given.dry_run:
@@ -202,7 +235,11 @@ def main() -> int:
         if shown.returncode:
             failed.append(shlex.join(command[-7:]))
     if made.is_dir():
-        (made / "index.md").write_text(overview(names, given.runs, made), encoding="utf-8")
+        beyond = more_pages([more.name for more in MORE], given.runs, made)
+        text = overview(names, given.runs, made)
+        if beyond:
+            text += "\n".join(["\n## Beyond the paper\n", *beyond]) + "\n"
+        (made / "index.md").write_text(text, encoding="utf-8")
         publish(made, given.out)
     for name in failed:
         print(f"FAILED: {name}", file=sys.stderr)

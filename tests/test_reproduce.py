@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
+import importlib
 import json
 from pathlib import Path
 from types import ModuleType
@@ -18,12 +18,9 @@ FILE = Path(__file__).parents[1] / "benchmarks/reproduce.py"
 def reproduce() -> ModuleType:
     if not FILE.is_file():
         pytest.skip("the benchmarks are not in a built package")
-    spec = importlib.util.spec_from_file_location("reproduce", FILE)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(FILE.parent))  # as it is for a script
+        return importlib.import_module("reproduce")
 
 
 def test_every_twin_is_run(reproduce: ModuleType) -> None:
@@ -91,3 +88,24 @@ def test_pages_are_replaced_whole(reproduce: ModuleType, tmp_path: Path) -> None
         file.write_text("text")
     reproduce.publish(made, out)
     assert [file.name for file in out.iterdir()] == ["table-1.md"]
+
+
+def test_pages_beyond_the_paper(reproduce: ModuleType, tmp_path: Path) -> None:
+    more = {each.name: each for each in reproduce.MORE}
+    for each in more.values():
+        for command in reproduce.commands(each, tmp_path, Path("photos")):
+            assert ("photos" in command) == each.photos
+            assert command[0] == "-m" or Path(command[0]).is_file()
+    suspected = more["suspected-goals-openmoji"]
+    (tmp_path / suspected.name).mkdir()
+    assert not reproduce.is_complete(suspected, tmp_path)
+    found = {"attacks": {"single-target-label/add": {"goals": 24, "first": 0.5}}}
+    for name in suspected.benchmarks:
+        (tmp_path / suspected.name / f"{name}.json").write_text(json.dumps(found))
+    assert reproduce.more_pages(list(more), tmp_path, tmp_path) == [
+        "- [Suspected goals: OpenMoji scenes](suspected-goals-openmoji.md)"
+    ]
+    text = (tmp_path / "suspected-goals-openmoji.md").read_text()
+    assert "| single-target-label/add | 24 | 0.5000 |" in text
+    assert "python benchmarks/suspected_goals.py openmoji" in text
+    assert str(tmp_path) not in text

@@ -1,0 +1,189 @@
+"""Results beyond the paper's tables: which commands make them, and their pages for the documentation.
+
+Used by `reproduce.py`, which runs the commands and writes the pages.
+"""
+
+from __future__ import annotations
+
+import shlex
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mmpoison.files import read_json
+
+GOALS = "airplane2beach,beach2airplane,tenniscourt2forest,harbor2golfcourse,forest2runway,river2storagetanks"
+LEAN = ("--set", "filter=null", "--set", "sterilize=null")
+ATTACK_1 = ("--attack", "single-target-image")
+GROUPS = ("--set", "filter={method: suspicious-groups, encoder: pretrained, clean_loss: 0.02}")
+FIVE = ("--seeds", "0-4", "--no-models")
+
+HERE = Path(__file__).parent
+
+
+@dataclass(frozen=True)
+class More:
+    """One page.
+
+    Attributes:
+        name: Of the page and of the folder of its runs.
+        title: Its heading.
+        runs: `mmpoison` commands, without `--out`, by the name of their folder.
+        benchmarks: Scripts beside this one with their arguments, without `--json`, by the name of their file.
+        photos: Needs the satellite photos.
+    """
+
+    name: str
+    title: str
+    runs: Mapping[str, Sequence[str]] | None = None
+    benchmarks: Mapping[str, Sequence[str]] | None = None
+    photos: bool = False
+
+
+def _both_attacks(recipe: str, *more: str) -> dict[str, Sequence[str]]:
+    command = ("run", recipe, *FIVE, *more)
+    return {"II": command, "I": (*command, *ATTACK_1)}
+
+
+def _suspected(data: str, encoder: str, seeds: Sequence[int]) -> dict[str, Sequence[str]]:
+    return {
+        f"{data}-{seed}": ("suspected_goals.py", data, "--encoder", encoder, "--seed", str(seed))
+        for seed in seeds
+    }
+
+
+MORE = (
+    More(
+        "studies-openmoji",
+        "Queries, neighbours and classes: OpenMoji scenes",
+        runs=_both_attacks("openmoji", "--study", "all", *LEAN),
+    ),
+    More(
+        "defences-openmoji",
+        "Filter and repair: OpenMoji scenes",
+        runs=_both_attacks("openmoji"),
+    ),
+    More(
+        "suspected-goals-openmoji",
+        "Suspected goals: OpenMoji scenes",
+        benchmarks=_suspected("openmoji", "openmoji-mini", (1, 2)),
+    ),
+    More(
+        "studies-rsicd-ucm",
+        "Queries, neighbours and classes: satellite photos",
+        runs=_both_attacks("rsicd-ucm", "--study", "all", *LEAN),
+        photos=True,
+    ),
+    More(
+        "goals-and-modes-rsicd-ucm",
+        "Six goals, added and replaced: satellite photos",
+        runs={
+            "goals": (
+                *("sweep", "rsicd-ucm", "--seeds", "0-2", "--goals", GOALS),
+                *("--set", "attack.mode=add,replace"),
+            )
+        },
+        photos=True,
+    ),
+    More(
+        "groups-rsicd-ucm",
+        "The filter suspicious-groups: satellite photos",
+        runs={
+            **_both_attacks("rsicd-ucm", *GROUPS, "--set", "sterilize=null"),
+            "III": (
+                *("run", "rsicd-ucm", *FIVE, *GROUPS, "--set", "sterilize=null"),
+                *("--goal", "airplane2beach", "--goal", "tenniscourt2forest"),
+            ),
+        },
+        photos=True,
+    ),
+    More(
+        "suspected-goals-rsicd-ucm",
+        "Suspected goals: satellite photos",
+        benchmarks=_suspected("rsicd-ucm", "efficientnet-minilm", (3, 4)),
+        photos=True,
+    ),
+    More(
+        "model-scan-rsicd-ucm",
+        "Is this model poisoned: satellite photos",
+        benchmarks={"seed-2": ("model_scan.py", "--models", "MODELS", "--seed", "2")},
+        photos=True,
+    ),
+)
+
+
+def commands(more: More, runs: Path, data: Path | None) -> list[list[str]]:
+    """What makes the results of a page.
+
+    Args:
+        more: The page.
+        runs: Its results go into a folder of its name here.
+        data: The folder that holds the photos.
+    """
+    own = runs / more.name
+    made = []
+    for name, arguments in (more.runs or {}).items():
+        root = ["--data-root", str(data)] if more.photos else []
+        made.append(["-m", "mmpoison", *arguments, "--out", str(own / name), *root])
+    for name, (script, *arguments) in (more.benchmarks or {}).items():
+        said = [str(runs / "models") if each == "MODELS" else each for each in arguments]
+        root = ["--root", str(data)] if more.photos else []
+        made.append([str(HERE / script), *said, "--json", str(own / f"{name}.json"), *root])
+    return made
+
+
+def is_complete(more: More, runs: Path) -> bool:
+    """Whether there is something of every command."""
+    own = runs / more.name
+    return all(any((own / name).rglob("metrics.json")) for name in more.runs or {}) and all(
+        (own / f"{name}.json").is_file() for name in more.benchmarks or {}
+    )
+
+
+def page(more: More, runs: Path, took: Mapping[str, float]) -> str:
+    """The page as Markdown.
+
+    Args:
+        more: The page; it is complete.
+        runs: Where its results are.
+        took: `minutes` and `processor_minutes` of its commands.
+    """
+    own = runs / more.name
+    said = [
+        shlex.join(["mmpoison", *c[2:]] if c[0] == "-m" else ["python", f"benchmarks/{Path(c[0]).name}", *c[1:]])
+        for c in commands(more, Path("runs"), Path("photos"))
+    ]  # fmt: skip
+    text = [f"# {more.title}", "", "```sh", *said, "```", ""]
+    if took:
+        text += [f"{took['minutes']:.1f} minutes ({took['processor_minutes']:.1f} of processor).\n"]
+    if more.runs:
+        folders = [str(own / name) for name in more.runs]
+        file = own / "tables.md"
+        report = ["-m", "mmpoison", "report", *folders, "--markdown", str(file)]
+        subprocess.run([sys.executable, *report], check=True, stdout=subprocess.DEVNULL)
+        text.append(file.read_text(encoding="utf-8"))
+    for name in more.benchmarks or {}:
+        text += [f"**{name}**", "", *_table(_summaries(read_json(own / f"{name}.json"))), ""]
+    return "\n".join(text)
+
+
+def _summaries(found: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The summaries of a benchmark: one a line, the rows of single goals left out."""
+    kind, groups = ("attack", found["attacks"]) if "attacks" in found else ("null", found["nulls"])
+    return [
+        {kind: name, **{k: v for k, v in group.items() if k != "rows"}}
+        for name, group in groups.items()
+    ]
+
+
+def _table(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    names = list(rows[0])
+    lines = ["| " + " | ".join(name.replace("_", " ") for name in names) + " |"]
+    lines.append("|" + "---|" * len(names))
+    for row in rows:
+        cells = [f"{v:.4f}" if isinstance(v, float) else str(v) for v in row.values()]
+        lines.append("| " + " | ".join(cells) + " |")
+    return lines
