@@ -48,8 +48,8 @@ shape of a result can be compared, not its digits. [How to run them](../../tasks
 
 All of it, pages included: `make reproduce DATA=photos`. Measured on {machine}, mmpoison {version}, two workers of one
 thread each. *Trained here*: trainings that the command made; the others were taken from the cache, where an earlier
-line had put them, so a command by itself on a new machine takes as long as its own trainings take in the lines above.
-Features, scenes and embeddings are shared in the same way.
+line had put them. *Alone*: with the time of those added, as on a machine where nothing was trained before. Scenes and
+features of frozen trunks are made once for all, too.
 
 """
 
@@ -114,12 +114,27 @@ def more_pages(names: list[str], runs: Path, made: Path) -> list[str]:
     return lines
 
 
-def made_since(begun: float) -> int:
-    """How many models the store has got since a time."""
-    return sum(
-        entry["kind"] == "finetune" and entry["created"] >= begun
+def made_since(begun: float) -> dict[str, float]:
+    """How many models the store has got since a time, and the seconds of their trainings."""
+    seconds = [
+        float(entry["seconds"])
         for _, entry in StageStore().entries()
-    )
+        if entry["kind"] == "finetune" and entry["created"] >= begun
+    ]
+    return {"trainings": len(seconds), "training_s": sum(seconds)}
+
+
+def needed(folder: Path) -> dict[str, float]:
+    """How many trainings the runs of a folder need, whoever made them, and their seconds."""
+    keys = {
+        stage["key"] for file in folder.rglob("stages.json") for stage in read_json(file).values()
+    }
+    seconds = [
+        float(entry["seconds"])
+        for path, entry in StageStore().entries()
+        if entry["kind"] == "finetune" and path.name in keys
+    ]
+    return {"trainings": len(seconds), "training_s": sum(seconds)}
 
 
 def results(folder: Path) -> int:
@@ -145,11 +160,17 @@ def run_one(name: str, command: list[str], runs: Path) -> bool:
         file = runs / TIMES
         times = read_json(file) if file.is_file() else {}
         earlier = times.get(name, {}) if before else {}
-        new = {"runs": done - before, "trainings": made_since(begun)}
+        new = {"runs": done - before, **made_since(begun)}
         new |= {"minutes": minutes, "processor_minutes": processor}
         times[name] = {key: earlier.get(key, 0) + value for key, value in new.items()}
         write_json(file, times)
     return code == 0
+
+
+def alone(took: dict[str, float], every: dict[str, float]) -> float:
+    """Minutes that a command takes where nothing was trained before, from those that it took where something was."""
+    missing = max(0.0, every["training_s"] - took["training_s"])
+    return took["minutes"] + missing / (os.cpu_count() or 1) / 60
 
 
 def machine() -> str:
@@ -166,8 +187,10 @@ def overview(names: list[str], runs: Path, out: Path) -> str:
     file = runs / TIMES
     times = read_json(file) if file.is_file() else {}
     lines = [OVERVIEW.format(machine=machine(), version=__version__)]
-    lines += ["| command | page | runs | trained here | minutes | processor minutes |"]
-    lines += ["|---|---|---:|---:|---:|---:|"]
+    lines += [
+        "| command | page | runs | trained here | minutes | processor minutes | all its trainings | alone, minutes |",
+        "|---|---|---:|---:|---:|---:|---:|---:|",
+    ]
     total = 0.0
     for name in names:
         if name not in times:
@@ -175,10 +198,12 @@ def overview(names: list[str], runs: Path, out: Path) -> str:
         took = times[name]
         total += took["minutes"]
         entry = name.removesuffix(OPENMOJI).removesuffix(PHOTOS)
+        every = needed(runs / name)
         page = f"[{PAPER[entry].title}]({entry}.md)" if (out / f"{entry}.md").is_file() else "–"
         lines.append(
             f"| `mmpoison run {name}` | {page} | {took['runs']} | {took['trainings']} "
-            f"| {took['minutes']:.1f} | {took['processor_minutes']:.1f} |"
+            f"| {took['minutes']:.1f} | {took['processor_minutes']:.1f} "
+            f"| {every['trainings']} | {alone(took, every):.0f} |"
         )
     lines += ["", f"In all {total / 60:.1f} hours."]
     return "\n".join(lines) + "\n"

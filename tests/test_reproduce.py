@@ -70,14 +70,24 @@ def test_no_photo_is_published(reproduce: ModuleType, tmp_path: Path) -> None:
 
 
 def test_the_page_says_what_each_command_took(reproduce: ModuleType, tmp_path: Path) -> None:
-    took = {"runs": 5, "trainings": 7, "minutes": 12.345, "processor_minutes": 20.0}
+    took = {"runs": 5, "trainings": 7, "training_s": 60.0, "minutes": 12.345}
+    took["processor_minutes"] = 20.0
     (tmp_path / "times.json").write_text(json.dumps({"table-3-openmoji": took}))
     (tmp_path / "table-3.md").touch()
     text = reproduce.overview(["table-2-openmoji", "table-3-openmoji"], tmp_path, tmp_path)
     assert "| `mmpoison run table-3-openmoji` | [" in text
-    assert "(table-3.md) | 5 | 7 | 12.3 | 20.0 |" in text
+    assert "(table-3.md) | 5 | 7 | 12.3 | 20.0 | 0 | 12 |" in text
     assert "table-2" not in text
     assert "In all 0.2 hours" in text
+
+
+def test_time_without_what_others_trained(
+    reproduce: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reproduce.os, "cpu_count", lambda: 2)
+    took = {"minutes": 3.0, "training_s": 120.0}
+    assert reproduce.alone(took, {"training_s": 120.0}) == pytest.approx(3.0)
+    assert reproduce.alone(took, {"training_s": 360.0}) == pytest.approx(5.0)
 
 
 def test_pages_are_replaced_whole(reproduce: ModuleType, tmp_path: Path) -> None:
