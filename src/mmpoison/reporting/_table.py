@@ -165,8 +165,12 @@ def _texts(row: Sequence[Cell], columns: Sequence[Column], between: str) -> list
 def _text(cell: Cell, digits: int, between: str) -> str:
     """One cell; the parts of a number over seeds with `between` between them.
 
+    A single number that is too small for the digits is not shown as zero: it may be a p-value.
+
     >>> _text(Summary(3, 0.5, 0.1, 0.25, 0.75), 2, " "), _text(0.25, 3, " "), _text(None, 3, " ")
     ('0.50 ± 0.10 [0.25, 0.75]', '0.250', '–')
+    >>> _text(2e-6, 4, " "), _text(0.0, 4, " ")
+    ('< 0.0001', '0.0000')
     """
     if cell is None:
         return ABSENT
@@ -184,7 +188,10 @@ def _text(cell: Cell, digits: int, between: str) -> str:
         return between.join([mean, spread, *_interval((cell.low, cell.high), digits, between)])
     if isinstance(cell, tuple):
         return between.join(_interval(cell, digits, between))
-    return str(cell) if isinstance(cell, int) else decimal(cell, digits)
+    if isinstance(cell, int):
+        return str(cell)
+    least = 10.0**-digits
+    return f"< {decimal(least, digits)}" if 0 < cell < least / 2 else decimal(cell, digits)
 
 
 def _interval(
