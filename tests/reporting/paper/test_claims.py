@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from mmpoison.cli.app import app
 from mmpoison.reporting._table import Link
-from mmpoison.reporting.paper import CLAIMS, Results, claims_page
+from mmpoison.reporting.paper import CLAIMS, Results, claims_page, render_paper
 from mmpoison.reporting.paper._theirs import paper
 
 MakeRun = Callable[..., Path]
@@ -127,3 +127,59 @@ def test_a_repair_that_leaves_the_poison_fails(make_run: MakeRun) -> None:
     gone, left = repaired("gone", 0.02), repaired("left", 0.5)
     assert (verdict("claim-37", gone), verdict("claim-37", left)) == (True, False)
     assert (verdict("claim-40", gone), verdict("claim-40", left)) == (True, False)
+
+
+def test_a_model_that_was_not_trained_was_not_attacked(make_run: MakeRun) -> None:
+    trained = make_run("trained", knobs={"model": {"name": "small"}})
+    other = make_run("other", knobs={"model": {"name": "mini"}})
+    untouched = {"model": {"name": "mini"}, "training": {"epochs": 0, "trainable": "both"}}
+    assert verdict("claim-25", trained, make_run("untouched", knobs=untouched)) is None
+    assert verdict("claim-25", trained, other) is True
+
+
+def test_goals_count_whatever_was_trained(make_run: MakeRun) -> None:
+    classes = ["bird", "boat", "cat", "cow", "dog", "horse"]
+    goals = [f"{a}2{b}" for a in classes for b in classes if a != b]
+    knobs = {"training": {"epochs": 4, "trainable": "text-head"}}
+    runs = [make_run(f"goals/{goal}", goals=(goal,), knobs=knobs) for goal in goals]
+    assert verdict("claim-27", *runs) is not None
+    page = render_paper("figure-5b", Results.read(runs))
+    assert f"{len(goals)} goals" in page.notes[0]
+
+
+def test_a_direction_comes_with_the_p_of_a_paired_test(make_run: MakeRun) -> None:
+    runs = []
+    for seed, (clean, poisoned) in enumerate([(0.90, 0.93), (0.91, 0.90), (0.92, 0.93)]):
+        rows = {
+            name: {f"{way}_retrieval": {"hit@10": value} for way in ("image", "text")}
+            for name, value in (("clean_model", clean), ("poisoned", poisoned))
+        }
+        runs.append(make_run(f"s{seed}", seed=seed, metrics={"utility": rows}))
+    finding = CLAIMS["claim-11"].test(Results.read(runs))
+    assert finding is not None
+    assert finding.holds
+    # paired differences 0.03, -0.01, 0.01: t = 0.01 / (0.02 / sqrt(3)), two degrees of freedom
+    assert finding.number.endswith(", p = 0.48 (n = 3)")
+    one = CLAIMS["claim-11"].test(Results.read(runs[:1]))
+    assert one is not None
+    assert "p =" not in one.number
+
+
+@pytest.mark.parametrize(
+    ("filtered", "holds"),
+    [((0.0, 0.01, 0.0), True), ((0.02, 0.01, 0.04), True), ((0.3,) * 3, False)],
+)
+def test_the_filtered_model_is_held_against_the_clean_one(
+    make_run: MakeRun, filtered: tuple[float, ...], holds: bool
+) -> None:
+    runs = []
+    for seed, hit in enumerate(filtered):
+        rows = {
+            "clean_model": {"hit@10": 0.01, "min_rank": 50.0},
+            "poisoned": {"hit@10": 0.9, "min_rank": 3.0},
+            "filtered": {"hit@10": hit + seed / 1000, "min_rank": 40.0},
+        }
+        goal = {"goal": {"sheep2aeroplane": rows}}
+        knobs = {"filter": {"encoder": "openmoji-mini"}}
+        runs.append(make_run(f"s{seed}", seed=seed, metrics=goal, knobs=knobs))
+    assert verdict("claim-34", *runs) is holds

@@ -9,6 +9,7 @@ from mmpoison.registry import Registry
 from mmpoison.reporting._text import decimal
 from mmpoison.reporting._tidy import Row
 from mmpoison.reporting.paper._ours import Measured, Results
+from mmpoison.statistics import compare
 
 
 @dataclass(frozen=True)
@@ -107,11 +108,18 @@ def shown(measured: Measured, digits: int = 3) -> str:
 def versus(
     first: Measured, second: Measured, holds: Callable[[float, float], bool], digits: int = 3
 ) -> Finding | None:
-    """A finding about the means of two numbers; None where one is absent."""
+    """A finding about the means of two numbers, with the p of a paired t-test over seeds; None where one is absent.
+
+    The verdict is that of the means: the paper's claims are of one run. The p tells what is left of it by chance.
+    """
     if first.mean is None or second.mean is None:
         return None
-    return Finding(
-        holds(first.mean, second.mean),
-        f"{shown(first, digits)} to {shown(second, digits)}",
-        (*first.rows, *second.rows),
-    )
+    said = f"{shown(first, digits)} to {shown(second, digits)}"
+    common = sorted(set(first.by_seed) & set(second.by_seed))
+    if len(common) > 1:
+        test = compare(
+            [first.by_seed[seed] for seed in common], [second.by_seed[seed] for seed in common]
+        )
+        if test.t_p is not None:
+            said += f", p = {test.t_p:.2g} (n = {test.n})"
+    return Finding(holds(first.mean, second.mean), said, (*first.rows, *second.rows))

@@ -4,14 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from mmpoison.reporting._tidy import Row
 from mmpoison.reporting.paper._ours import Results, trained
 from mmpoison.reporting.paper._shapes import Line
-
-
-def attack_2(row: Row) -> bool:
-    """Runs of attack II, whatever they trained."""
-    return row.get("attack.name") == "single-target-label"
 
 
 def _trained(what: str) -> Callable[[Results], Results]:

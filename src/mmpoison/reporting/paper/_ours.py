@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +24,11 @@ _NO_SETTING = (
 
 @dataclass(frozen=True)
 class Measured:
-    """One number over seeds, and the rows it comes from."""
+    """One number over seeds, the rows it comes from, and the number of each seed where it is known."""
 
     summary: Summary | None
     rows: tuple[Row, ...] = ()
+    by_seed: Mapping[int, float] = field(default_factory=dict)
 
     @property
     def mean(self) -> float | None:
@@ -87,8 +88,8 @@ class Results:
             for row in self.rows
             if isinstance(v := row.get(column), (int, float)) and math.isfinite(v)
         )
-        means = list(self.over_seeds(column).values())
-        return Measured(summarize(means) if means else None, rows)
+        means = self.over_seeds(column)
+        return Measured(summarize(list(means.values())) if means else None, rows, means)
 
     def over_seeds(self, column: str) -> dict[int, float]:
         """The mean of a column for each seed that has it, in the order of the seeds."""
@@ -172,9 +173,18 @@ def is_balanced(row: Row) -> bool:
     return str(row.get("data.name", "")).endswith("-b")
 
 
+def attack_2(row: Row) -> bool:
+    """Runs of attack II, whatever they trained; without training there is no attack."""
+    return row.get("attack.name") == "single-target-label" and row.get("training.epochs") != 0
+
+
 def is_attack(name: str) -> Callable[[Row], bool]:
     """Runs of one attack that trained both encoders."""
-    return lambda row: row.get("attack.name") == name and trained(row) == "both"
+    return lambda row: (
+        row.get("attack.name") == name
+        and trained(row) == "both"
+        and row.get("training.epochs") != 0
+    )
 
 
 ATTACK_1 = is_attack("single-target-image")

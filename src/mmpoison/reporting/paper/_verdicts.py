@@ -63,7 +63,8 @@ def claims_page(results: Results) -> Page:
     whole = [row if len(row) == len(header) else (*row, None) for row in rows]
     note = (
         "The rule says when a claim counts as holding on data that are not the paper's: where it is about a number, "
-        "the order of size and the direction are tested, not the digits. Means over seeds [95 % interval]."
+        "the order of size and the direction are tested, not the digits. Means over seeds [95 % interval]; p: paired, "
+        "two-tailed t-test over the seeds, where it is above 0.05 the direction may be chance."
     )
     page.table(page.title, header, whole, note)
     page.notes.append(

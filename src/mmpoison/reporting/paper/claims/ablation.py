@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from mmpoison.reporting.paper._claim import Finding, claim, main_goal, reference, shown, versus
-from mmpoison.reporting.paper._ours import ATTACK_1, ATTACK_2, Results
+from mmpoison.reporting.paper._ours import ATTACK_1, ATTACK_2, Results, attack_2
 from mmpoison.reporting.paper._shapes import AMOUNTS, difference
 
 RATE = "run.poisoning_rate"
@@ -140,7 +140,7 @@ def size_does_not_matter(results: Results) -> Finding | None:
 
 def _all_goals(results: Results) -> dict[str, tuple[str, float]]:
     """MinRank by goal with its target class, of the setting with the most goals."""
-    rows = results.where(ATTACK_2, model="poisoned").whole_data()
+    rows = results.where(attack_2, model="poisoned").whole_data()
     groups = [g for _, g in rows.settings()]
     best = max(groups, key=lambda g: len(g.values("goal")), default=rows)
     found = {}
@@ -163,7 +163,7 @@ def most_goals_work(results: Results) -> Finding | None:
     ranks = np.array([rank for _, rank in goals.values()])
     share = float((ranks <= 10).mean())
     said = f"{share:.0%} of {len(ranks)} goals at 10 or below, median {np.median(ranks):.1f}"
-    rows = results.where(ATTACK_2, model="poisoned").rows
+    rows = results.where(attack_2, model="poisoned").rows
     return Finding(share > 0.5, said, tuple(r for r in rows if r["goal"] in goals))
 
 
@@ -183,7 +183,7 @@ def person_is_hard(results: Results) -> Finding | None:
     place = sorted(means.values(), reverse=True).index(means["person"]) + 1
     middle = float(np.median(list(means.values())))
     said = f"{means['person']:.1f}, place {place} of {len(means)}; the median class {middle:.1f}"
-    rows = results.where(ATTACK_2, model="poisoned", target="person").rows
+    rows = results.where(attack_2, model="poisoned", target="person").rows
     return Finding(place <= 3, said, rows)
 
 

@@ -37,24 +37,24 @@ def poison_is_farther(results: Results) -> Finding | None:
 
 @claim(
     "claim-34",
-    "mean MinRank rises at least tenfold and Hit@10 is not above the clean model's",
+    "mean MinRank rises at least tenfold and Hit@10 is not above the clean model's: the paired difference is at most "
+    "zero, or zero lies within its interval",
     FILTER,
 )
 def filter_works(results: Results) -> Finding | None:
     """Table 16."""
     rows = _defended(results, "filtered", "filter")
     before, after = (rows.where(model=m).measured("min_rank") for m in ("poisoned", "filtered"))
-    clean, filtered = (rows.where(model=m).measured("hit@10") for m in ("clean_model", "filtered"))
-    if None in (before.mean, after.mean, clean.mean, filtered.mean):
+    clean, filtered = rows.where(model="clean_model"), rows.where(model="filtered")
+    more = difference(clean, filtered, "hit@10").summary
+    if before.mean is None or after.mean is None or more is None:
         return None
-    assert before.mean is not None
-    assert after.mean is not None
-    assert clean.mean is not None
-    assert filtered.mean is not None
-    said = f"MinRank {before.mean:.1f} to {after.mean:.1f}; Hit@10 {shown(filtered)}, clean {shown(clean)}"
-    return Finding(
-        after.mean >= 10 * before.mean and filtered.mean <= clean.mean, said, filtered.rows
+    said = (
+        f"MinRank {before.mean:.1f} to {after.mean:.1f}; "
+        f"Hit@10 {shown(filtered.measured('hit@10'))}, clean {shown(clean.measured('hit@10'))}"
     )
+    not_above = more.mean <= 0 or (more.low is not None and more.low <= 0)
+    return Finding(after.mean >= 10 * before.mean and not_above, said, filtered.rows)
 
 
 def _utility_kept(results: Results, model: str, part: str, most: float) -> Finding | None:

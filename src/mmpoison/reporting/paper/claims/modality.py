@@ -5,8 +5,15 @@ from __future__ import annotations
 import itertools
 
 from mmpoison.reporting.paper._claim import Finding, claim, main_goal, reference, shown, versus
-from mmpoison.reporting.paper._frozen import LINES, attack_2
-from mmpoison.reporting.paper._ours import ATTACK_2, Measured, Results, is_balanced, trained
+from mmpoison.reporting.paper._frozen import LINES
+from mmpoison.reporting.paper._ours import (
+    ATTACK_2,
+    Measured,
+    Results,
+    attack_2,
+    is_balanced,
+    trained,
+)
 from mmpoison.reporting.paper._paired import paired
 from mmpoison.reporting.paper._shapes import DEEP_HITS, HITS
 

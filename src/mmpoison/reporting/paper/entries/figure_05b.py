@@ -6,7 +6,7 @@ import numpy as np
 
 from mmpoison.reporting._table import Cell, Column
 from mmpoison.reporting.paper._draw import heat_map
-from mmpoison.reporting.paper._ours import ATTACK_2, Results
+from mmpoison.reporting.paper._ours import Results, attack_2
 from mmpoison.reporting.paper._page import Page
 from mmpoison.reporting.paper._registry import entry
 from mmpoison.reporting.paper._shapes import Block, blocks
@@ -24,7 +24,7 @@ def figure_5b(results: Results, page: Page) -> None:
     """Mean MinRank of each goal: original classes are rows, target classes columns."""
     several = [
         block
-        for block in blocks(results.where(ATTACK_2, model="poisoned").whole_data())
+        for block in blocks(results.where(attack_2, model="poisoned").whole_data())
         if len(block.results.values("goal")) >= FEW
     ]
     for number, block in enumerate(several):

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from mmpoison.reporting.paper._frozen import LINES, attack_2
-from mmpoison.reporting.paper._ours import Results
+from mmpoison.reporting.paper._frozen import LINES
+from mmpoison.reporting.paper._ours import Results, attack_2
 from mmpoison.reporting.paper._page import Page
 from mmpoison.reporting.paper._registry import entry
 from mmpoison.reporting.paper._shapes import DEEP_HITS, hit_table

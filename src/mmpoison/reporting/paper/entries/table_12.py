@@ -5,8 +5,8 @@ from __future__ import annotations
 import itertools
 
 from mmpoison.reporting._table import Cell, Column
-from mmpoison.reporting.paper._frozen import LINES, attack_2
-from mmpoison.reporting.paper._ours import Results
+from mmpoison.reporting.paper._frozen import LINES
+from mmpoison.reporting.paper._ours import Results, attack_2
 from mmpoison.reporting.paper._page import Page
 from mmpoison.reporting.paper._paired import paired
 from mmpoison.reporting.paper._registry import entry
