@@ -101,6 +101,18 @@ MORE = (
         photos=True,
     ),
     More(
+        "both-encoders-rsicd-ucm",
+        "Both encoders trained: satellite photos",
+        runs={
+            "rate-1e-4": ("run", "rsicd-ucm-full", "--no-models"),
+            "rate-5e-4": (
+                *("run", "rsicd-ucm-full", "--no-models", "--set", "training.learning_rate=5e-4"),
+                *("--set", "sterilize.training.learning_rate=5e-4"),
+            ),
+        },
+        photos=True,
+    ),
+    More(
         "suspected-goals-rsicd-ucm",
         "Suspected goals: satellite photos",
         benchmarks=_suspected("rsicd-ucm", "efficientnet-minilm", (3, 4)),
