@@ -76,7 +76,7 @@ def curves(panels: Sequence[Panel], xlabel: str, *, log: bool = False, ticks: An
             points = sorted(series.points, key=lambda point: point[0])
             xs = [x for x, _ in points]
             means = [s.mean for _, s in points]
-            axis.errorbar(
+            drawn = axis.errorbar(
                 xs,
                 means,
                 yerr=_errors([s for _, s in points]),
@@ -87,9 +87,9 @@ def curves(panels: Sequence[Panel], xlabel: str, *, log: bool = False, ticks: An
                 markersize=5,
                 linewidth=1.4,
                 capsize=3,
-                # a marker on the axis is shown whole
-                clip_on=False,
             )
+            # a marker on the axis is shown whole; an interval that leaves the axes ends there
+            drawn.lines[0].set_clip_on(False)
         if panel.theirs:
             axis.plot(*zip(*panel.theirs, strict=True), label="paper", **THEIRS)
         if log:
