@@ -96,6 +96,8 @@ def curves(panels: Sequence[Panel], xlabel: str, *, log: bool = False, ticks: An
             axis.set_xscale("symlog", linthresh=1)
             axis.xaxis.set_major_formatter("{x:g}")
             axis.set_xlim(left=0)
+        elif ticks is None and all(x == int(x) for s in panel.series for x, _ in s.points):
+            axis.xaxis.get_major_locator().set_params(integer=True)
         if ticks is not None:
             axis.set_xticks(
                 range(len(ticks)), [plain(str(t)) for t in ticks], rotation=20, ha="right"
