@@ -22,7 +22,9 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import torch
 from more_results import MORE, commands, is_complete, page
@@ -46,8 +48,8 @@ Every table and figure of the paper, run here on OpenMoji scenes and on satellit
 beside the paper's. [Claim by claim](claims.md) says what holds. Neither set is the paper's and no model is CLIP: the
 shape of a result can be compared, not its digits. [How to run them](../../tasks/reproduce.md).
 
-All of it, pages included: `make reproduce DATA=photos`. Measured on {machine}, mmpoison {version}, two workers of one
-thread each. *Trained here*: trainings that the command made; the others were taken from the cache, where an earlier
+All of it, pages included: `make reproduce DATA=photos`. Measured on {machine}, mmpoison {version}, one worker of
+one thread a core. *Trained here*: trainings that the command made; the others were taken from the cache, where an earlier
 line had put them. *Alone*: with the time of those added, as on a machine where nothing was trained before. Scenes and
 features of frozen trunks are made once for all, too.
 
@@ -116,12 +118,7 @@ def more_pages(names: list[str], runs: Path, made: Path) -> list[str]:
 
 def made_since(begun: float) -> dict[str, float]:
     """How many models the store has got since a time, and the seconds of their trainings."""
-    seconds = [
-        float(entry["seconds"])
-        for _, entry in StageStore().entries()
-        if entry["kind"] == "finetune" and entry["created"] >= begun
-    ]
-    return {"trainings": len(seconds), "training_s": sum(seconds)}
+    return _sum(entry for _, entry in StageStore().entries() if entry["created"] >= begun)
 
 
 def needed(folder: Path) -> dict[str, float]:
@@ -129,11 +126,12 @@ def needed(folder: Path) -> dict[str, float]:
     keys = {
         stage["key"] for file in folder.rglob("stages.json") for stage in read_json(file).values()
     }
-    seconds = [
-        float(entry["seconds"])
-        for path, entry in StageStore().entries()
-        if entry["kind"] == "finetune" and path.name in keys
-    ]
+    return _sum(entry for path, entry in StageStore().entries() if path.name in keys)
+
+
+def _sum(entries: Iterable[dict[str, Any]]) -> dict[str, float]:
+    # a training of no epochs, for what is measured on models as they are, is none
+    seconds = [e["seconds"] for e in entries if e["kind"] == "finetune" and e["work"] > 1]
     return {"trainings": len(seconds), "training_s": sum(seconds)}
 
 
@@ -186,7 +184,7 @@ def overview(names: list[str], runs: Path, out: Path) -> str:
     """The page that leads to all others, with the commands and what they took."""
     file = runs / TIMES
     times = read_json(file) if file.is_file() else {}
-    lines = [OVERVIEW.format(machine=machine(), version=__version__)]
+    lines = OVERVIEW.format(machine=machine(), version=__version__).splitlines()
     lines += [
         "| command | page | runs | trained here | minutes | processor minutes | all its trainings | alone, minutes |",
         "|---|---|---:|---:|---:|---:|---:|---:|",
