@@ -49,9 +49,9 @@ beside the paper's. [Claim by claim](claims.md) says what holds. Neither set is 
 shape of a result can be compared, not its digits. [How to run them](../../tasks/reproduce.md).
 
 All of it, pages included: `make reproduce DATA=photos`. Measured on {machine}, mmpoison {version}, one worker of
-one thread a core. *Trained here*: trainings that the command made; the others were taken from the cache, where an earlier
-line had put them. *Alone*: with the time of those added, as on a machine where nothing was trained before. Scenes and
-features of frozen trunks are made once for all, too.
+one thread a core. *Trained here*: trainings that the command made; the others were taken from the cache, where an
+earlier line had put them. *Alone*: with the time of those added, as on a machine where nothing was trained before.
+Scenes and features of frozen trunks are made once for all, too.
 
 """
 
