@@ -226,7 +226,9 @@ def main() -> int:
     parser.add_argument("--out", type=Path, default=Path("docs/results/paper"))
     parser.add_argument("--only", action="append", default=[], metavar="PART")
     parser.add_argument("--dry-run", action="store_true")
-    parser.add_argument("--pages", action="store_true", help="render what is there")
+    pages = parser.add_mutually_exclusive_group()
+    pages.add_argument("--pages", action="store_true", help="run nothing, render what is there")
+    pages.add_argument("--no-pages", action="store_true", help="render nothing")
     given = parser.parse_args()
     names = recipes(given.only, photos=given.data is not None or given.pages)
     failed: list[str] = []
@@ -244,8 +246,8 @@ def main() -> int:
         print(f"python {shlex.join(command)}", flush=True)
         if not given.dry_run and not run_one(name, command, given.runs):
             failed.append(name)
-    if given.dry_run:
-        return 0
+    if given.dry_run or given.no_pages:
+        return report_failures(failed)
     made = given.runs / "pages"
     shutil.rmtree(made, ignore_errors=True)
     # the pages of one part of the recipes would lack the numbers of the others
@@ -264,6 +266,11 @@ def main() -> int:
             text += "\n".join(["\n## Beyond the paper\n", *beyond]) + "\n"
         (made / "index.md").write_text(text, encoding="utf-8")
         publish(made, given.out)
+    return report_failures(failed)
+
+
+def report_failures(failed: list[str]) -> int:
+    """Name what failed, and count it."""
     for name in failed:
         print(f"FAILED: {name}", file=sys.stderr)
     return len(failed)
