@@ -42,6 +42,9 @@ TIMES = "times.json"
 WITH_IMAGES = ("figure-10", "rank-lists")
 """Pages that show images: those of photos are not for publishing."""
 
+WIDE = "---\nhide: [toc]\n---\n\n"
+"""Leaves the room for the tables."""
+
 OVERVIEW = """# The paper's tables and figures, on two small sets
 
 Every table and figure of the paper, run here on OpenMoji scenes and on satellite photos (RSICD and UCM-Captions), ours
@@ -186,7 +189,7 @@ def overview(names: list[str], runs: Path, out: Path) -> str:
     times = read_json(file) if file.is_file() else {}
     lines = OVERVIEW.format(machine=machine(), version=__version__).splitlines()
     lines += [
-        "| command | page | runs | trained here | minutes | processor minutes | all its trainings | alone, minutes |",
+        "| `mmpoison run` | page | runs | trained here | minutes | processor minutes | all its trainings | alone, minutes |",
         "|---|---|---:|---:|---:|---:|---:|---:|",
     ]
     total = 0.0
@@ -199,7 +202,7 @@ def overview(names: list[str], runs: Path, out: Path) -> str:
         every = needed(runs / name)
         page = f"[{PAPER[entry].title}]({entry}.md)" if (out / f"{entry}.md").is_file() else "–"
         lines.append(
-            f"| `mmpoison run {name}` | {page} | {took['runs']} | {took['trainings']} "
+            f"| `{name}` | {page} | {took['runs']} | {took['trainings']} "
             f"| {took['minutes']:.1f} | {took['processor_minutes']:.1f} "
             f"| {every['trainings']} | {alone(took, every):.0f} |"
         )
@@ -212,8 +215,11 @@ def publish(made: Path, out: Path) -> None:
     out.mkdir(parents=True, exist_ok=True)
     for old in (*out.glob("*.md"), *out.glob("*.svg")):
         old.unlink()
-    for file in sorted((*made.glob("*.md"), *made.glob("*.svg"))):
+    for file in made.glob("*.svg"):
         shutil.copyfile(file, out / file.name)
+    for file in made.glob("*.md"):
+        text = WIDE + file.read_text(encoding="utf-8")
+        (out / file.name).write_text(text, encoding="utf-8")
 
 
 def main() -> int:

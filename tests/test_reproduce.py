@@ -75,7 +75,7 @@ def test_the_page_says_what_each_command_took(reproduce: ModuleType, tmp_path: P
     (tmp_path / "times.json").write_text(json.dumps({"table-3-openmoji": took}))
     (tmp_path / "table-3.md").touch()
     text = reproduce.overview(["table-2-openmoji", "table-3-openmoji"], tmp_path, tmp_path)
-    assert "| `mmpoison run table-3-openmoji` | [" in text
+    assert "| `table-3-openmoji` | [" in text
     assert "(table-3.md) | 5 | 7 | 12.3 | 20.0 | 0 | 12 |" in text
     assert "table-2" not in text
     assert "In all 0.2 hours" in text
@@ -98,6 +98,7 @@ def test_pages_are_replaced_whole(reproduce: ModuleType, tmp_path: Path) -> None
         file.write_text("text")
     reproduce.publish(made, out)
     assert [file.name for file in out.iterdir()] == ["table-1.md"]
+    assert (out / "table-1.md").read_text().endswith("---\n\ntext")
 
 
 def test_pages_beyond_the_paper(reproduce: ModuleType, tmp_path: Path) -> None:

@@ -90,6 +90,11 @@ class Table:
     of_models: bool = False
     of_drift: bool = False
 
+    def is_text(self, number: int) -> bool:
+        """Whether a column holds words, which begin at the left; the first one always does."""
+        cells = [row[number] for row in self.rows if row[number] is not None]
+        return number == 0 or (bool(cells) and all(isinstance(c, str | Link) for c in cells))
+
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values: a row is an object by column, a number over seeds one with n, mean, sd, low, high."""
         return {
@@ -110,7 +115,7 @@ def markdown(tables: Sequence[Table]) -> str:
             f"**{visible(table.title)}**",
             "",
             f"| {' | '.join(_escaped(column.name) for column in table.columns)} |",
-            f"|---|{'---:|' * (len(table.columns) - 1)}",
+            f"|{'|'.join('---' if table.is_text(n) else '---:' for n in range(len(table.columns)))}|",
             *(
                 "| "
                 + " | ".join(_in_markdown(*pair) for pair in zip(row, table.columns, strict=True))

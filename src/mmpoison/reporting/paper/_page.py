@@ -57,6 +57,17 @@ class Page:
     _sources: dict[tuple[tuple[str, int, str | None], ...], int] = field(default_factory=dict)
 
     @property
+    def heading(self) -> str:
+        """What it is called in the paper, with its title.
+
+        >>> Page("figure-5b", "All goals").heading, Page("claims", "What holds").heading
+        ('Figure 5b: All goals', 'What holds')
+        """
+        kind, _, number = self.id.partition("-")
+        named = kind in ("table", "figure") and number
+        return f"{kind.capitalize()} {number}: {self.title}" if named else self.title
+
+    @property
     def empty(self) -> bool:
         """Whether no number of ours is on it."""
         return not self._sources

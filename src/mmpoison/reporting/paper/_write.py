@@ -121,7 +121,7 @@ def write_page(page: Page, out: Path, *, links: bool = True) -> Written:
 
     sources = page.sources(relative if links else None)
     tables = [*page.tables, *([sources] if sources else [])]
-    text = [f"# {page.id}: {page.title}", ""]
+    text = [f"# {visible(page.heading)}", ""]
     text += [line for note in page.notes for line in (visible(note), "")]
     text += [
         line
@@ -163,7 +163,10 @@ def plain_table(table: Table) -> dict[str, Any]:
         )
     return {
         "title": visible(table.title),
-        "columns": [visible(column.name) for column in table.columns],
+        "columns": [
+            {"name": visible(column.name), "text": table.is_text(number)}
+            for number, column in enumerate(table.columns)
+        ],
         "rows": rows,
         "note": visible(table.note),
     }
