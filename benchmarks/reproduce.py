@@ -189,7 +189,7 @@ def overview(names: list[str], runs: Path, out: Path) -> str:
     times = read_json(file) if file.is_file() else {}
     lines = OVERVIEW.format(machine=machine(), version=__version__).splitlines()
     lines += [
-        "| `mmpoison run` | page | runs | trained here | minutes | processor minutes | all its trainings | alone, minutes |",
+        "| `mmpoison run` | page | runs | trained here | minutes | of processor | all its trainings | alone, minutes |",
         "|---|---|---:|---:|---:|---:|---:|---:|",
     ]
     total = 0.0
