@@ -160,8 +160,9 @@ def heat_map(values: npt.NDArray[np.float64], labels: Sequence[str], title: str)
     from matplotlib import colormaps
 
     figure, (axis,) = canvas(1)
-    side = max(4.5, 0.34 * len(labels) + 1.6)
-    figure.set_size_inches(side + 1, side)
+    # a cell of a third of an inch, and room for the names and what the axis is called
+    side = max(3.0, 0.34 * len(labels)) + 0.8 + 0.07 * max(map(len, labels), default=0)
+    figure.set_size_inches(side + 1.2, side)
     # the logarithm of the rank: most goals lie below ten, a few above a hundred
     shade = np.log10(1 + values)
     colours = colormaps["gray_r"].with_extremes(bad="1.0")
