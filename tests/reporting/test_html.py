@@ -66,7 +66,9 @@ def test_report_is_written_whole_and_parses(write_run: WriteRun) -> None:
 
 def test_the_papers_numbers_stand_after_the_pictures(write_run: WriteRun) -> None:
     run = write_run()
-    knobs = "attack: {name: single-target-label, goal: sheep2aeroplane}\ntraining: {trainable: both}\n"
+    knobs = (
+        "attack: {name: single-target-label, goal: sheep2aeroplane}\ntraining: {trainable: both}\n"
+    )
     (run / "recipe.yaml").write_text(f"seed: 0\ndata: {{name: openmoji}}\n{knobs}")
     text = words(Page(render_html(run)))
     assert text.index("What a search returns") < text.index("Beside the paper")
