@@ -131,6 +131,7 @@ def test_the_one_that_made_it_died(tmp_path: Path) -> None:
     dying = context.Process(target=_die, args=(tmp_path,))
     dying.start()
     while not (tmp_path / "at-work").exists():
+        assert dying.is_alive()
         time.sleep(0.05)
     waiting = context.Process(target=_want, args=(tmp_path,))
     waiting.start()
