@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from mmpoison.files import read_json
+from mmpoison.reporting._table import Column, Table, markdown
 
 GOALS = "airplane2beach,beach2airplane,tenniscourt2forest,harbor2golfcourse,forest2runway,river2storagetanks"
 LEAN = ("--set", "filter=null", "--set", "sterilize=null")
@@ -177,25 +178,18 @@ def page(more: More, runs: Path, took: Mapping[str, float]) -> str:
         report = ["-m", "mmpoison", "report", *folders, "--markdown", str(file)]
         subprocess.run([sys.executable, *report], check=True, stdout=subprocess.DEVNULL)
         text.append(file.read_text(encoding="utf-8"))
-    for name in more.benchmarks or {}:
-        text += [f"**{name}**", "", *_table(_summaries(read_json(own / f"{name}.json"))), ""]
+    tables = [_summaries(name, read_json(own / f"{name}.json")) for name in more.benchmarks or {}]
+    if tables:
+        text.append(markdown(tables))
     return "\n".join(text)
 
 
-def _summaries(found: Mapping[str, Any]) -> list[dict[str, Any]]:
+def _summaries(title: str, found: Mapping[str, Any]) -> Table:
     """The summaries of a benchmark: one a line, the rows of single goals left out."""
     kind, groups = ("attack", found["attacks"]) if "attacks" in found else ("null", found["nulls"])
-    return [
+    lines = [
         {kind: name, **{k: v for k, v in group.items() if k != "rows"}}
         for name, group in groups.items()
     ]
-
-
-def _table(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    names = list(rows[0])
-    lines = ["| " + " | ".join(name.replace("_", " ") for name in names) + " |"]
-    lines.append("|" + "---|" * len(names))
-    for row in rows:
-        cells = [f"{v:.4f}" if isinstance(v, float) else str(v) for v in row.values()]
-        lines.append("| " + " | ".join(cells) + " |")
-    return lines
+    columns = tuple(Column(name.replace("_", " "), 4) for name in lines[0])
+    return Table(title, columns, tuple(tuple(line.values()) for line in lines))

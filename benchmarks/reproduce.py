@@ -104,13 +104,19 @@ def report_commands(names: list[str], runs: Path, out: Path) -> list[list[str]]:
     return commands
 
 
-def more_pages(names: list[str], runs: Path, made: Path) -> list[str]:
-    """Write the pages of what goes beyond the paper, of which all commands were run; their lines of the overview."""
+def read_times(runs: Path) -> dict[str, Any]:
+    """What each command took; empty where none was run."""
     file = runs / TIMES
-    times = read_json(file) if file.is_file() else {}
+    times: dict[str, Any] = read_json(file) if file.is_file() else {}
+    return times
+
+
+def more_pages(runs: Path, made: Path) -> list[str]:
+    """Write the pages of what goes beyond the paper, of which all commands were run; their lines of the overview."""
+    times = read_times(runs)
     lines = []
     for more in MORE:
-        if more.name not in names or not is_complete(more, runs):
+        if not is_complete(more, runs):
             continue
         took = times.get(more.name, {})
         (made / f"{more.name}.md").write_text(page(more, runs, took), encoding="utf-8")
@@ -124,12 +130,17 @@ def made_since(begun: float) -> dict[str, float]:
     return _sum(entry for _, entry in StageStore().entries() if entry["created"] >= begun)
 
 
-def needed(folder: Path) -> dict[str, float]:
-    """How many trainings the runs of a folder need, whoever made them, and their seconds."""
+def needed(folder: Path, store: dict[Path, dict[str, Any]]) -> dict[str, float]:
+    """How many trainings the runs of a folder need, whoever made them, and their seconds.
+
+    Args:
+        folder: Holds the runs.
+        store: The entries of the store.
+    """
     keys = {
         stage["key"] for file in folder.rglob("stages.json") for stage in read_json(file).values()
     }
-    return _sum(entry for path, entry in StageStore().entries() if path.name in keys)
+    return _sum(entry for path, entry in store.items() if path.name in keys)
 
 
 def _sum(entries: Iterable[dict[str, Any]]) -> dict[str, float]:
@@ -158,13 +169,12 @@ def run_one(name: str, command: list[str], runs: Path) -> bool:
     processor = (now.ru_utime + now.ru_stime - used.ru_utime - used.ru_stime) / 60
     done = results(runs / name)
     if done > before:
-        file = runs / TIMES
-        times = read_json(file) if file.is_file() else {}
+        times = read_times(runs)
         earlier = times.get(name, {}) if before else {}
         new = {"runs": done - before, **made_since(begun)}
         new |= {"minutes": minutes, "processor_minutes": processor}
         times[name] = {key: earlier.get(key, 0) + value for key, value in new.items()}
-        write_json(file, times)
+        write_json(runs / TIMES, times)
     return code == 0
 
 
@@ -185,8 +195,7 @@ def machine() -> str:
 
 def overview(names: list[str], runs: Path, out: Path) -> str:
     """The page that leads to all others, with the commands and what they took."""
-    file = runs / TIMES
-    times = read_json(file) if file.is_file() else {}
+    times, store = read_times(runs), dict(StageStore().entries())
     lines = OVERVIEW.format(machine=machine(), version=__version__).splitlines()
     lines += [
         "| `mmpoison run` | page | runs | trained here | minutes | of processor | all its trainings | alone, minutes |",
@@ -199,7 +208,7 @@ def overview(names: list[str], runs: Path, out: Path) -> str:
         took = times[name]
         total += took["minutes"]
         entry = name.removesuffix(OPENMOJI).removesuffix(PHOTOS)
-        every = needed(runs / name)
+        every = needed(runs / name, store)
         page = f"[{PAPER[entry].title}]({entry}.md)" if (out / f"{entry}.md").is_file() else "–"
         lines.append(
             f"| `{name}` | {page} | {took['runs']} | {took['trainings']} "
@@ -266,7 +275,7 @@ def main() -> int:
         if shown.returncode:
             failed.append(shlex.join(command[-7:]))
     if made.is_dir():
-        beyond = more_pages([more.name for more in MORE], given.runs, made)
+        beyond = more_pages(given.runs, made)
         text = overview(names, given.runs, made)
         if beyond:
             text += "\n".join(["\n## Beyond the paper\n", *beyond]) + "\n"

@@ -113,7 +113,7 @@ def test_pages_beyond_the_paper(reproduce: ModuleType, tmp_path: Path) -> None:
     found = {"attacks": {"single-target-label/add": {"goals": 24, "first": 0.5}}}
     for name in suspected.benchmarks:
         (tmp_path / suspected.name / f"{name}.json").write_text(json.dumps(found))
-    assert reproduce.more_pages(list(more), tmp_path, tmp_path) == [
+    assert reproduce.more_pages(tmp_path, tmp_path) == [
         "- [Suspected goals: OpenMoji scenes](suspected-goals-openmoji.md)"
     ]
     text = (tmp_path / "suspected-goals-openmoji.md").read_text()

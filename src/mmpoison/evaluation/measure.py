@@ -110,16 +110,17 @@ def measure(
     """
     for aim in aims:
         test.check(aim)
+    repeat = texts_repeat(test)
     measured: dict[str, OfOneModel] = {}
     for name, subject in subjects.items():
-        measured[name] = known(name, partial(_of_one, name, subject, test, cache, progress))
+        measured[name] = known(name, partial(_of_one, name, subject, test, repeat, cache, progress))
     embeddings = {name: model.embeddings for name, model in measured.items()}
     flags = [model.warning for model in measured.values() if model.warning is not None]
     sections: dict[str, Any] = {"goal": {}, "ranks": {}}
     for aim in aims:
         sections["goal"][str(aim)], sections["ranks"][str(aim)] = _goal(embeddings, test, aim, seed)
     sections["utility"] = {name: model.utility for name, model in measured.items()}
-    if texts_repeat(test):
+    if repeat:
         sections["utility_equal_texts"] = {n: m.equal_texts for n, m in measured.items()}
     if CLEAN in embeddings and POISONED in embeddings:
         sections["drift"] = drift_between(embeddings[CLEAN], embeddings[POISONED])
@@ -140,7 +141,12 @@ def measure(
 
 
 def _of_one(
-    name: str, subject: Subject, test: TestSet, cache: Path | None, progress: ProgressFor | None
+    name: str,
+    subject: Subject,
+    test: TestSet,
+    repeat: bool,
+    cache: Path | None,
+    progress: ProgressFor | None,
 ) -> OfOneModel:
     shown = progress(f"embedding with {name}") if progress else None
     if cache is not None and not isinstance(subject.inputs, FeatureInputs):
@@ -150,7 +156,7 @@ def _of_one(
     return OfOneModel(
         embedded,
         utility_row(embedded, test),
-        utility_row(embedded, test, equal_texts=True) if texts_repeat(test) else None,
+        utility_row(embedded, test, equal_texts=True) if repeat else None,
         collapse_warning(embedded, test, name),
     )
 

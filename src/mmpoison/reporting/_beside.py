@@ -26,16 +26,14 @@ class Shown:
     """A table or figure of the paper, ready for a page.
 
     Attributes:
-        id: `table-3`.
-        title: What it is of.
+        heading: `Table 3: ...`.
         main: Whether it is one of an attack's own.
         tables: Each with its title, columns, rows of cells and note.
         figures: Caption and `data:` address of each.
         notes: What a reader must know besides.
     """
 
-    id: str
-    title: str
+    heading: str
     main: bool
     tables: tuple[dict[str, Any], ...]
     figures: tuple[tuple[str, str], ...]
@@ -77,8 +75,7 @@ def beside_the_paper(runs: Sequence[Path]) -> tuple[list[Shown], list[str]]:
                 figures = ()
             shown.append(
                 Shown(
-                    page.id,
-                    page.title,
+                    page.heading,
                     page.id in MAIN_TABLES,
                     tuple(map(plain_table, page.tables)),
                     figures,

@@ -173,18 +173,19 @@ def is_balanced(row: Row) -> bool:
     return str(row.get("data.name", "")).endswith("-b")
 
 
+def _attacked(row: Row, attack: str) -> bool:
+    """Whether a run trained on an attack's poison; without training there is no attack."""
+    return row.get("attack.name") == attack and row.get("training.epochs") != 0
+
+
 def attack_2(row: Row) -> bool:
-    """Runs of attack II, whatever they trained; without training there is no attack."""
-    return row.get("attack.name") == "single-target-label" and row.get("training.epochs") != 0
+    """Runs of attack II, whatever they trained."""
+    return _attacked(row, "single-target-label")
 
 
 def is_attack(name: str) -> Callable[[Row], bool]:
     """Runs of one attack that trained both encoders."""
-    return lambda row: (
-        row.get("attack.name") == name
-        and trained(row) == "both"
-        and row.get("training.epochs") != 0
-    )
+    return lambda row: _attacked(row, name) and trained(row) == "both"
 
 
 ATTACK_1 = is_attack("single-target-image")
