@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 import errno
+import multiprocessing
+import os
+import signal
 from pathlib import Path
 
 import pytest
 
 from mmpoison.errors import InputError
-from mmpoison.files import atomic_folder, read_json, write_json
+from mmpoison.files import (
+    atomic_file,
+    atomic_folder,
+    half_written,
+    occupied_by_others,
+    read_json,
+    write_json,
+)
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
@@ -36,3 +46,35 @@ def test_a_name_that_is_no_utf_8_is_spelled_in_json(tmp_path: Path) -> None:
     assert b"caf\\udce9.jpg" in raw
     assert "Schäferhund".encode() in raw
     assert read_json(tmp_path / "x.json") == value
+
+
+def _die_while_writing(target: Path) -> None:
+    with atomic_file(target) as temporary:
+        temporary.write_text("half")
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_what_a_killed_writer_leaves_is_known_as_such(tmp_path: Path) -> None:
+    target = tmp_path / "folder" / "owner.yaml"
+    assert half_written(target) == []
+    assert not occupied_by_others(target)
+    process = multiprocessing.get_context("fork").Process(target=_die_while_writing, args=(target,))
+    process.start()
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
+    (left,) = target.parent.iterdir()
+    assert left.read_text() == "half"
+    assert half_written(target) == [left]
+    assert half_written(target.with_name("owner.yam")) == []
+    assert not occupied_by_others(target)
+    # what somebody else wrote is none of it
+    for name in (".owner.yaml", ".owner.yaml.swp", "owner.yaml.abcdefgh", ".other.yaml.abcdefgh"):
+        other = target.with_name(name)
+        other.touch()
+        assert half_written(target) == [left]
+        assert occupied_by_others(target)
+        other.unlink()
+    with atomic_file(target) as temporary:
+        temporary.write_text("whole")
+    target.with_name("mine.txt").touch()
+    assert not occupied_by_others(target)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import shutil
 import stat
 import tempfile
@@ -41,6 +42,34 @@ def atomic_file(target: Path, *, durable: bool = False) -> Iterator[Path]:
             _sync(target.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def half_written(target: Path) -> list[Path]:
+    """What writers of `target` that were killed on the way left beside it: `atomic_file` cannot tidy up after those.
+
+    Args:
+        target: The file, there or not.
+
+    Returns:
+        The temporary files. A writer that still lives may have one of them in hand.
+    """
+    if not target.parent.is_dir():
+        return []
+    temporary = re.compile(rf"\.{re.escape(target.name)}\.[a-z0-9_]{{8}}")
+    return [path for path in target.parent.iterdir() if temporary.fullmatch(path.name)]
+
+
+def occupied_by_others(owner: Path) -> bool:
+    """Whether the folder of `owner` holds something although `owner`, which says whose it is, is not there.
+
+    Args:
+        owner: The file that is written first of all that is in its folder.
+    """
+    if not owner.parent.is_dir():
+        return False
+    # looked at once: a process that is being killed may write it between two looks
+    there = set(owner.parent.iterdir())
+    return owner not in there and bool(there - set(half_written(owner)))
 
 
 def _sync(path: Path) -> None:

@@ -322,6 +322,17 @@ def test_a_killed_run_goes_on(
         assert without_times(again) == without_times(whole)
 
 
+def test_a_run_killed_before_its_recipe_was_written_goes_on(
+    make_recipe: MakeRecipe, metrics: dict[str, Any], tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    out.mkdir()
+    (out / ".recipe.yaml.ab12_xyz").write_text("name: hal")
+    again = run_recipe(make_recipe(), out)
+    assert without_times(again) == without_times(metrics)
+    assert not list(out.rglob(".*"))
+
+
 def test_a_finished_run_is_only_measured_again(
     make_recipe: MakeRecipe, finished: Path, metrics: dict[str, Any], tmp_path: Path
 ) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -171,6 +172,24 @@ def test_a_folder_of_something_else(make_sweep: MakeSweep, tmp_path: Path) -> No
     with pytest.raises(InputError, match="holds something that is not a sweep"):
         run_sweep(sweep, tmp_path / "out")
     assert not (tmp_path / "out" / "sweep.yaml").exists()
+
+
+def test_a_sweep_killed_at_its_very_beginning_goes_on(
+    make_sweep: MakeSweep, tmp_path: Path
+) -> None:
+    sweep = make_sweep({"seeds": [0]})
+    run = tmp_path / "out" / "runs" / sweep.runs[0].id
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / ".sweep.yaml.ab12_xyz").write_text("name: hal")
+    plan_sweep(sweep, tmp_path / "out")  # is not refused either
+    assert run_sweep(sweep, tmp_path / "out", workers=1).left == 0
+    # and so does one of whose runs a worker was killed so early
+    shutil.rmtree(run)
+    run.mkdir()
+    (run / ".recipe.yaml.ab12_xyz").touch()
+    assert run_sweep(sweep, tmp_path / "out", workers=1).left == 0
+    assert (run / "metrics.json").is_file()
+    assert not list(run.rglob(".*"))
 
 
 def test_the_plan_makes_nothing_and_knows_what_is_there(

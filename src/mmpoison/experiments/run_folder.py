@@ -9,7 +9,7 @@ from pathlib import Path
 
 from mmpoison.errors import InputError
 from mmpoison.experiments.recipe import Recipe
-from mmpoison.files import atomic_file
+from mmpoison.files import atomic_file, half_written, occupied_by_others
 
 
 def check_folder(out: Path, recipe: Recipe) -> None:
@@ -21,26 +21,27 @@ def check_folder(out: Path, recipe: Recipe) -> None:
     if out.is_file():
         raise InputError(f"{out}: is a file, a run folder is needed: choose another --out")
     written = out / "recipe.yaml"
-    if out.is_dir() and any(out.iterdir()):
-        if not written.is_file():
-            raise InputError(f"{out}: holds something that is not a run: choose another --out")
-        if written.read_bytes() != recipe.to_yaml().encode():
-            raise InputError(f"{out}: holds a run of another recipe: choose another --out")
+    if occupied_by_others(written):
+        raise InputError(f"{out}: holds something that is not a run: choose another --out")
+    if written.is_file() and written.read_bytes() != recipe.to_yaml().encode():
+        raise InputError(f"{out}: holds a run of another recipe: choose another --out")
 
 
 def claim_folder(out: Path, recipe: Recipe) -> None:
     """Make a run folder, or take up one of the same recipe that was left unfinished."""
     check_folder(out, recipe)
     written = out / "recipe.yaml"
+    for leftover in half_written(written):
+        leftover.unlink()
     if written.is_file():
         # what a killed run left half-written, and nothing else that is hidden
         half = [*out.glob(".*.json.*"), *out.glob(".*.html.*"), *(out / "models").glob(".*.*")]
         for leftover in half:
             shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
         return
-    out.mkdir(parents=True, exist_ok=True)
+    text = recipe.to_yaml()
     with atomic_file(written) as temporary:
-        temporary.write_text(recipe.to_yaml(), encoding="utf-8")
+        temporary.write_text(text, encoding="utf-8")
 
 
 def versions() -> dict[str, str]:

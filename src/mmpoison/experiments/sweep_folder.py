@@ -12,7 +12,7 @@ import yaml
 from mmpoison.errors import InputError
 from mmpoison.experiments.run_folder import check_folder
 from mmpoison.experiments.sweep_runs import Sweep, SweepRun
-from mmpoison.files import atomic_file
+from mmpoison.files import atomic_file, occupied_by_others
 
 SWEEP_FILE, RUNS, FAILURES = "sweep.yaml", "runs", "failures.jsonl"
 
@@ -66,17 +66,15 @@ class SweepFolder:
             "recipe": sweep.base.model_dump(mode="json", exclude={"sweep"}),
             "runs": runs,
         }
+        text = yaml.safe_dump(value, sort_keys=False, allow_unicode=True)
         with atomic_file(self.out / SWEEP_FILE) as temporary:
-            temporary.write_text(
-                yaml.safe_dump(value, sort_keys=False, allow_unicode=True), encoding="utf-8"
-            )
+            temporary.write_text(text, encoding="utf-8")
 
     def check(self, sweep: Sweep) -> None:
         """Refuse a folder that is not this sweep's, as `claim` does, and write nothing."""
         if self.out.is_file():
             raise InputError(f"{self.out}: is a file, a folder is needed: choose another --out")
-        is_sweep = (self.out / SWEEP_FILE).is_file()
-        if self.out.is_dir() and any(self.out.iterdir()) and not is_sweep:
+        if occupied_by_others(self.out / SWEEP_FILE):
             raise InputError(
                 f"{self.out}: holds something that is not a sweep: choose another --out"
             )
