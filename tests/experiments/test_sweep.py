@@ -252,12 +252,16 @@ def test_a_driver_that_is_killed_loses_nothing_that_is_done(
             driver.wait()
     done = {file: file.stat().st_mtime_ns for file in out.glob("runs/*/metrics.json")}
     assert done
+    kept = {key: entry["created"] for key, entry in StageStore().entries()}
+    assert kept
     subprocess.run(command, env=environment, check=True, capture_output=True, timeout=600)
     assert len(numbers(out)) == len(sweep.runs)
     for file, written in done.items():
         assert file.stat().st_mtime_ns == written
-    # nor was the model that they share trained again
-    assert all(models == ["poisoned"] for models in made(out).values())
+    # nor was a model that was there trained again: the one that they share, or one whose run was not yet measured
+    after = {key: entry["created"] for key, entry in StageStore().entries()}
+    assert {key: after[key] for key in kept} == kept
+    assert not any("clean_model" in models for models in made(out).values())
 
 
 @pytest.mark.slow
