@@ -5,8 +5,10 @@ from __future__ import annotations
 import importlib
 import json
 import os
+import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -224,6 +226,29 @@ def test_material_is_loaded_once(make_sweep: MakeSweep) -> None:
     assert material.pairs(recipe.data, 0) is pairs
     assert material.pairs(recipe.data, 1) is not pairs
     assert material.pairs(recipe.data, 0) is not pairs  # only one is kept
+
+
+@pytest.mark.parametrize(
+    ("address", "said"),
+    [
+        ("127.0.0.1:{closed}", "no Ray cluster answers"),
+        ("ray://[::1]:{closed}", "no Ray cluster answers"),
+        ("no-such-host.invalid:6379", "no Ray cluster answers"),
+        ("head-node", "HOST:PORT or ray://HOST:PORT are possible"),
+        ("127.0.0.1:99999", "HOST:PORT or ray://HOST:PORT are possible"),
+        ("http://127.0.0.1:80", "HOST:PORT or ray://HOST:PORT are possible"),
+    ],
+)
+def test_a_cluster_that_is_not_there_is_refused_at_once(
+    make_sweep: MakeSweep, tmp_path: Path, address: str, said: str
+) -> None:
+    pytest.importorskip("ray")
+    with socket.socket() as held:  # bound and not listening: whoever knocks is refused
+        held.bind(("127.0.0.1", 0))
+        address = address.format(closed=held.getsockname()[1])
+        with pytest.raises(InputError, match=f"^--ray {re.escape(address)}: .*{said}"):
+            run_sweep(make_sweep({"seeds": [0]}), tmp_path / "out", ray=address)
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.slow

@@ -139,7 +139,20 @@ def report(
     if markdown is not None:
         with atomic_file(markdown) as temporary:
             temporary.write_text(as_markdown(tables), encoding="utf-8")
-    print_tables(tables, form)
+    shown = in_short(tables, form)
+    print_tables(shown, form)
+    if len(shown) < len(tables) and markdown is None:
+        say("the tables of each setting: --markdown FILE, --html FILE, or --format json")
+
+
+MANY_SETTINGS = 12
+"""Of more than these a terminal shows one table, a row each: nobody scrolls through hundreds."""
+
+
+def in_short(tables: list[Table], form: Format) -> list[Table]:
+    """For a terminal and of many settings, the tables that have them side by side alone."""
+    many = sum(table.of_models for table in tables) > MANY_SETTINGS
+    return [table for table in tables if table.of_all] if many and form == "table" else tables
 
 
 def print_paper(

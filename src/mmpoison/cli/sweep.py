@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import time
 from collections.abc import Sequence
 from contextlib import contextmanager
@@ -229,6 +230,8 @@ def run_all(
         + (f" ({state.found} were before)" if state.found else "")
         + (f", {len(state.failed)} failed: failures.jsonl" if state.failed else "")
     )
+    if state.found or state.done:
+        say(f"results: mmpoison report {shlex.quote(str(out))}")
     if state.failed:
         raise typer.Exit(FAILED)
 

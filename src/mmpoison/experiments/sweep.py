@@ -96,12 +96,15 @@ def run_sweep(
         InputError: If the folder is another sweep's, or there is no such cluster.
     """
     folder = SweepFolder(out)
-    folder.claim(sweep)
+    folder.check(sweep)
     missing = folder.missing(sweep)
     keep = sweep.part.models if save_models is None else save_models
     state = SweepState(len(sweep.runs), found=len(sweep.runs) - len(missing))
     if missing:
+        # a cluster that is not there is refused before anything is written
         lanes, wait = _lanes(min(workers, len(missing)), threads, ray)
+    folder.claim(sweep)
+    if missing:
         try:
             _Dispatch(folder, state, retries, on_change).run(
                 [_task(folder, run, keep, device) for run in missing], lanes, wait

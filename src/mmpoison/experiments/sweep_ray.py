@@ -6,6 +6,8 @@ with the extra `ray` must be installed on each.
 
 from __future__ import annotations
 
+import re
+import socket
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -14,7 +16,9 @@ from mmpoison.errors import InputError
 from mmpoison.experiments.sweep_local import DIED
 from mmpoison.experiments.sweep_tasks import Reply, Task, TaskRunner, environment
 
-LOCAL = "local"
+LOCAL, AUTO = "local", "auto"
+KNOCK_S = 5.0
+"""How long a cluster may take to answer at its address; Ray itself tries for minutes."""
 
 
 def connect(address: str, workers: int, threads: int) -> None:
@@ -32,6 +36,8 @@ def connect(address: str, workers: int, threads: int) -> None:
         import ray
     except ImportError:
         raise InputError("--ray needs Ray: pip install 'mmpoison[ray]'") from None
+    if address not in (LOCAL, AUTO):
+        _knock(address)
     if ray.is_initialized():
         return
     options: dict[str, Any] = {
@@ -46,6 +52,21 @@ def connect(address: str, workers: int, threads: int) -> None:
             ray.init(address=address, **options)
     except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
         reason = " ".join(str(error).split())[:200]
+        raise InputError(f"--ray {address}: no Ray cluster answers ({reason})") from None
+
+
+def _knock(address: str) -> None:
+    """Refuse an address where nobody listens."""
+    parts = re.fullmatch(
+        r"(?:ray://)?(?:\[(?P<six>[^\]]+)\]|(?P<host>[^:/\s]+)):(?P<port>\d+)", address
+    )
+    if parts is None or not 0 < int(parts["port"]) < 1 << 16:
+        raise InputError(f"--ray {address}: local, auto, HOST:PORT or ray://HOST:PORT are possible")
+    try:
+        with socket.create_connection((parts["six"] or parts["host"], int(parts["port"])), KNOCK_S):
+            pass
+    except (OSError, UnicodeError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
         raise InputError(f"--ray {address}: no Ray cluster answers ({reason})") from None
 
 

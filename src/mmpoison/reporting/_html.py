@@ -15,7 +15,8 @@ from mmpoison.errors import InputError
 from mmpoison.files import atomic_file, read_json
 from mmpoison.reporting import _map, _text
 from mmpoison.reporting._beside import Shown, beside_the_paper
-from mmpoison.reporting._runs import group_metrics
+from mmpoison.reporting._knobs import knobs_of
+from mmpoison.reporting._runs import RunRead, group_metrics
 from mmpoison.reporting._seeds import metrics_tables, seed_tables
 from mmpoison.reporting._summary import (
     MODELS,
@@ -127,7 +128,7 @@ def render_runs_html(runs: Sequence[Path]) -> str:
     beside, beside_missing = _beside(runs)
     ranked = _ranked(runs[0])
     thumbnails = _thumbnails(ranked.get("thumbnails"))
-    groups = group_metrics([(str(run), metrics) for run, metrics in known])
+    groups = group_metrics([RunRead(str(run), metrics, knobs_of(run)) for run, metrics in known])
     recipes = dict.fromkeys(str(about.get("recipe")) for about in abouts)
     return (
         _environment()

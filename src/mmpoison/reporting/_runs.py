@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from mmpoison.errors import InputError
 from mmpoison.files import read_json
+from mmpoison.reporting._knobs import Row, knobs_of, telling_apart
 from mmpoison.reporting._summary import goals, section
 from mmpoison.reporting._text import as_number, clean
 from mmpoison.statistics import Summary, summarize
@@ -18,6 +19,26 @@ Metrics = Mapping[str, Any]
 
 DEPTH = 3
 """So many folders below the one that is given runs are looked for: a folder of sweeps, a sweep, its `runs`."""
+
+ELSEWHERE = (
+    "name", "description", "preset", "attack.name", "attack.goal", "attack.goals", "attack.mode", "training.trainable",
+    "data.root", "study", "transfer", "sweep",
+)  # fmt: skip
+"""Knobs that a title says in other words, or that do not change what the models are."""
+
+
+class RunRead(NamedTuple):
+    """One finished run.
+
+    Attributes:
+        name: For errors.
+        metrics: What metrics.json holds.
+        knobs: Of its recipe by dotted key; empty where they are not known.
+    """
+
+    name: str
+    metrics: Metrics
+    knobs: Row = {}  # noqa: RUF012 - never written to
 
 
 @dataclass
@@ -29,6 +50,7 @@ class Group:
         goal: The goal.
         mode: `add` or `replace`.
         setting: What else tells settings apart: the attack, its options, what was trained.
+        knobs: Those of the recipe that tell it apart from other groups, as text.
         runs: Metrics by seed.
     """
 
@@ -36,6 +58,7 @@ class Group:
     goal: str
     mode: str
     setting: str = ""
+    knobs: tuple[str, ...] = ()
     runs: dict[int, Metrics] = field(default_factory=dict)
 
     @property
@@ -46,6 +69,11 @@ class Group:
     @property
     def title(self) -> str:
         """What the block is called."""
+        return ", ".join([*self.parts, f"seeds {', '.join(map(str, self.seeds))}"])
+
+    @property
+    def parts(self) -> list[str]:
+        """What its runs have in common, in words."""
         first = section(next(iter(self.runs.values())), "run")
         numbers = sorted(
             {str(section(run, "run").get("poisoned_pairs")) for run in self.in_order()}
@@ -56,7 +84,7 @@ class Group:
         parts += [self.goal, f"mode {self.mode}", f"{'/'.join(numbers)} poisoned pairs"]
         if first.get("trainable") not in (None, "both"):
             parts.append(f"trained: {first['trainable']}")
-        return ", ".join([*parts, f"seeds {', '.join(map(str, self.seeds))}"])
+        return [*parts, *self.knobs]
 
     def in_order(self) -> Iterator[Metrics]:
         """Metrics in the order of the seeds."""
@@ -105,32 +133,70 @@ def group_runs(folders: Sequence[Path]) -> list[Group]:
     Raises:
         InputError: If a folder holds no metrics, or one seed occurs twice in a group.
     """
-    named = []
-    for folder in expand(folders):
-        metrics = clean(read_json(folder / "metrics.json"))
-        if not isinstance(metrics, Mapping):
-            raise InputError(f"{folder / 'metrics.json'}: must hold a JSON object")
-        named.append((str(folder), metrics))
-    return group_metrics(named)
+    return group_metrics([_read(folder) for folder in expand(folders)])
 
 
-def group_metrics(named: Iterable[tuple[str, Metrics]]) -> list[Group]:
-    """The same for metrics at hand, each with a name for errors.
+def _read(folder: Path) -> RunRead:
+    metrics = clean(read_json(folder / "metrics.json"))
+    if not isinstance(metrics, Mapping):
+        raise InputError(f"{folder / 'metrics.json'}: must hold a JSON object")
+    return RunRead(str(folder), metrics, knobs_of(folder))
+
+
+def group_metrics(runs: Sequence[RunRead]) -> list[Group]:
+    """The same for runs at hand.
 
     Raises:
         InputError: If one seed occurs twice in a group.
     """
-    groups: dict[tuple[str, str, str, str], Group] = {}
-    for name, metrics in named:
+    groups: dict[tuple[str, str, str, str, tuple[str, ...]], Group] = {}
+    order: dict[tuple[str, str, str, str, tuple[str, ...]], Any] = {}
+    for name, metrics, knobs in _differing(runs):
         run = section(metrics, "run")
         seed = int(as_number(run.get("seed")) or 0)
         for goal in goals(metrics):
-            key = (str(run.get("recipe")), goal, str(run.get("mode")), _setting(run))
+            said = tuple(f"{key} {_said(value)}" for key, value in knobs.items())
+            key = (str(run.get("recipe")), goal, str(run.get("mode")), _setting(run), said)
             group = groups.setdefault(key, Group(*key))
+            order[key] = (*key[:3], [_in_order(value) for value in knobs.values()], key)
             if seed in group.runs:
                 raise InputError(f"{name}: seed {seed} of {', '.join(key[:3])} was given twice")
             group.runs[seed] = metrics
-    return [groups[key] for key in sorted(groups)]
+    return [groups[key] for key in sorted(groups, key=order.__getitem__)]
+
+
+def _differing(runs: Sequence[RunRead]) -> list[RunRead]:
+    """The runs with those knobs alone in which the runs of one recipe differ."""
+    kept: dict[str, list[Row]] = {}
+    for run in runs:
+        recipe = str(section(run.metrics, "run").get("recipe"))
+        kept.setdefault(recipe, []).append(
+            {k: v for k, v in run.knobs.items() if not _is_elsewhere(k)}
+        )
+    telling = {recipe: telling_apart(rows) for recipe, rows in kept.items()}
+    return [
+        run._replace(
+            knobs={
+                key: run.knobs.get(key)
+                for key in telling[str(section(run.metrics, "run").get("recipe"))]
+            }
+        )
+        for run in runs
+    ]
+
+
+def _is_elsewhere(key: str) -> bool:
+    return any(key == known or key.startswith(f"{known}.") for known in ELSEWHERE)
+
+
+def _in_order(value: Any) -> tuple[float, str]:
+    """Numbers by size, then words."""
+    number = as_number(value)
+    return (float("inf"), _said(value)) if number is None else (number, "")
+
+
+def _said(value: Any) -> str:
+    return "none" if value is None else value if isinstance(value, str) else json.dumps(value)
 
 
 def number_at(metrics: Metrics, *keys: str) -> float | None:

@@ -9,7 +9,15 @@ from typing import Any
 
 from rich.console import RenderableType
 
-from mmpoison.reporting._runs import Group, Metrics, group_metrics, group_runs, number_at
+from mmpoison.reporting._overview import overview_tables
+from mmpoison.reporting._runs import (
+    Group,
+    Metrics,
+    RunRead,
+    group_metrics,
+    group_runs,
+    number_at,
+)
 from mmpoison.reporting._study import study_tables
 from mmpoison.reporting._summary import MODELS
 from mmpoison.reporting._table import Cell, Column, Table, markdown, terminal
@@ -60,6 +68,8 @@ _EQUAL_TEXTS: Mapping[str, tuple[Column, Value]] = {
 def seed_tables(runs: Sequence[Path]) -> list[Table]:
     """All tables of some runs: for each setting its models, its utility where captions repeat, drift and studies.
 
+    Several settings stand side by side first.
+
     Args:
         runs: Finished run folders, or folders of them.
 
@@ -75,11 +85,11 @@ def metrics_tables(metrics: Metrics) -> list[Table]:
     Args:
         metrics: What metrics.json holds.
     """
-    return _tables(group_metrics([("metrics.json", clean(metrics))]))
+    return _tables(group_metrics([RunRead("metrics.json", clean(metrics))]))
 
 
 def _tables(groups: Sequence[Group]) -> list[Table]:
-    tables: list[Table] = []
+    tables = overview_tables(groups)
     for group in groups:
         main = _models_table(group, group.title, MEASURES, NOTE)
         tables.append(replace(main, of_models=True))

@@ -63,11 +63,13 @@ class Column:
         name: Its header.
         digits: After the point.
         narrow: Whether a terminal of 80 columns has room for it.
+        interval: Whether a number over seeds is shown with its interval.
     """
 
     name: str
     digits: int = 3
     narrow: bool = True
+    interval: bool = True
 
 
 @dataclass(frozen=True)
@@ -81,6 +83,7 @@ class Table:
         note: What a reader must know, or empty.
         of_models: Whether it is the main table of a run, models and their figures.
         of_drift: Whether it is the table of drift.
+        of_all: Whether it has all settings side by side, of which other tables say more.
     """
 
     title: str
@@ -89,6 +92,7 @@ class Table:
     note: str = ""
     of_models: bool = False
     of_drift: bool = False
+    of_all: bool = False
 
     def is_text(self, number: int) -> bool:
         """Whether a column holds words, which begin at the left; the first one always does."""
@@ -164,19 +168,21 @@ def visible_lines(text: str) -> str:
 
 
 def _texts(row: Sequence[Cell], columns: Sequence[Column], between: str) -> list[str]:
-    return [_text(cell, column.digits, between) for cell, column in zip(row, columns, strict=True)]
+    return [_text(*pair, between) for pair in zip(row, columns, strict=True)]
 
 
-def _text(cell: Cell, digits: int, between: str) -> str:
+def _text(cell: Cell, column: Column, between: str) -> str:
     """One cell; the parts of a number over seeds with `between` between them.
 
     A single number that is too small for the digits is not shown as zero: it may be a p-value.
 
-    >>> _text(Summary(3, 0.5, 0.1, 0.25, 0.75), 2, " "), _text(0.25, 3, " "), _text(None, 3, " ")
-    ('0.50 ± 0.10 [0.25, 0.75]', '0.250', '–')
-    >>> _text(2e-6, 4, " "), _text(0.0, 4, " ")
+    >>> plain, fine = Column("Hit@10"), Column("p", 4)
+    >>> _text(Summary(3, 0.5, 0.1, 0.25, 0.75), plain, " "), _text(0.25, plain, " "), _text(None, plain, " ")
+    ('0.500 ± 0.100 [0.250, 0.750]', '0.250', '–')
+    >>> _text(2e-6, fine, " "), _text(0.0, fine, " ")
     ('< 0.0001', '0.0000')
     """
+    digits = column.digits
     if cell is None:
         return ABSENT
     if isinstance(cell, str):
@@ -190,7 +196,8 @@ def _text(cell: Cell, digits: int, between: str) -> str:
         if cell.sd is None:
             return mean
         spread = f"± {decimal(cell.sd, digits)}"
-        return between.join([mean, spread, *_interval((cell.low, cell.high), digits, between)])
+        interval = _interval((cell.low, cell.high), digits, between) if column.interval else ()
+        return between.join([mean, spread, *interval])
     if isinstance(cell, tuple):
         return between.join(_interval(cell, digits, between))
     if isinstance(cell, int):
@@ -225,7 +232,7 @@ def beside_parts(cell: Beside, digits: int) -> list[str]:
 
 
 def _in_markdown(cell: Cell, column: Column) -> str:
-    text = _escaped(_text(cell, column.digits, " "))
+    text = _escaped(_text(cell, column, " "))
     if isinstance(cell, Link):
         label = text.replace("[", "\\[").replace("]", "\\]")
         anchor = f'<a id="{cell.anchor}"></a>' if cell.anchor else ""

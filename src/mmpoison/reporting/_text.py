@@ -91,11 +91,12 @@ def as_number(value: Any) -> float | None:
 def decimal(value: Any, digits: int = 3) -> str:
     """A number with fixed digits.
 
-    >>> decimal(0.9281), decimal(51, 2), decimal(None)
-    ('0.928', '51.00', '–')
+    >>> decimal(0.9281), decimal(51, 2), decimal(-0.0001), decimal(None)
+    ('0.928', '51.00', '0.000', '–')
     """
     number = as_number(value)
-    return ABSENT if number is None else f"{number:.{digits}f}"
+    # z: a rounded nothing has no sign
+    return ABSENT if number is None else f"{number:z.{digits}f}"
 
 
 def short(value: Any) -> str:

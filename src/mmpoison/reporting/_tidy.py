@@ -10,16 +10,14 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-import yaml
 
 from mmpoison.errors import InputError
 from mmpoison.files import atomic_file, read_json
+from mmpoison.reporting._knobs import Row, flatten, knobs_of
 from mmpoison.reporting._runs import expand
 from mmpoison.reporting._summary import classes, flags, section
 from mmpoison.reporting._text import as_number, clean
 from mmpoison.reporting._tidy_study import study_rows
-
-Row = dict[str, Any]
 
 MAIN = "main"
 """`study` of the rows that every run has."""
@@ -135,42 +133,6 @@ def _column(values: list[Any]) -> pa.Array:
     return pa.array(
         [v if v is None or isinstance(v, str) else json.dumps(v) for v in values], pa.string()
     )
-
-
-def flatten(value: Mapping[str, Any], prefix: str = "") -> Row:
-    """Nested mappings as dotted keys; an empty one is left out.
-
-    >>> flatten({"training": {"epochs": 2}, "filter": None})
-    {'training.epochs': 2, 'filter': None}
-    """
-    flat: Row = {}
-    for key, item in value.items():
-        name = f"{prefix}{key}"
-        if isinstance(item, Mapping):
-            flat.update(flatten(item, f"{name}."))
-        else:
-            flat[name] = item
-    return flat
-
-
-def knobs_of(folder: Path) -> Row:
-    """The knobs of a run under their dotted keys; empty where its folder holds no recipe.
-
-    Raises:
-        InputError: If the recipe is broken.
-    """
-    file = folder / "recipe.yaml"
-    if not file.is_file():
-        return {}
-    try:
-        value = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
-        raise InputError(f"{file}: not valid YAML ({' '.join(str(error).split())})") from None
-    if not isinstance(value, Mapping):
-        raise InputError(f"{file}: a recipe is a mapping of keys")
-    flat = flatten(clean(value))
-    # what a group that is left out would be called is no knob
-    return {k: v for k, v in flat.items() if v is not None and k not in ("seed", "goal", "run")}
 
 
 def _facts(run: Mapping[str, Any]) -> Row:

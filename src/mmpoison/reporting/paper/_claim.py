@@ -6,8 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from mmpoison.registry import Registry
+from mmpoison.reporting._knobs import Row
 from mmpoison.reporting._text import decimal
-from mmpoison.reporting._tidy import Row
 from mmpoison.reporting.paper._ours import Measured, Results
 from mmpoison.statistics import compare
 

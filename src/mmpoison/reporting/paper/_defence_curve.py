@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from mmpoison.reporting._knobs import Row
 from mmpoison.reporting._text import as_number
-from mmpoison.reporting._tidy import Row
 from mmpoison.reporting.paper._curve_page import Curve, curve_page
 from mmpoison.reporting.paper._ours import ATTACK_2, Results
 from mmpoison.reporting.paper._page import Page

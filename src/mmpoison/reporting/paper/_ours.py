@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from mmpoison.files import read_json
+from mmpoison.reporting._knobs import Row, knobs_of
 from mmpoison.reporting._runs import expand
 from mmpoison.reporting._text import clean
-from mmpoison.reporting._tidy import MAIN, Row, knobs_of, run_rows
+from mmpoison.reporting._tidy import MAIN, run_rows
 from mmpoison.statistics import Summary, summarize
 
 _NO_SETTING = (

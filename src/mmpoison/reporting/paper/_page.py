@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from mmpoison.reporting._knobs import Row
 from mmpoison.reporting._table import Beside, Cell, Column, Link, Table
 from mmpoison.reporting._text import decimal
-from mmpoison.reporting._tidy import Row
 from mmpoison.reporting.paper._ours import Measured
 
 Sense = Literal["up", "down"] | None

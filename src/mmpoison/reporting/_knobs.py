@@ -1,0 +1,68 @@
+"""The knobs of a run: the keys of its resolved recipe, and those in which some runs differ."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from mmpoison.errors import InputError
+from mmpoison.reporting._text import clean
+
+Row = dict[str, Any]
+
+
+def flatten(value: Mapping[str, Any], prefix: str = "") -> Row:
+    """Nested mappings as dotted keys; an empty one is left out.
+
+    >>> flatten({"training": {"epochs": 2}, "filter": None})
+    {'training.epochs': 2, 'filter': None}
+    """
+    flat: Row = {}
+    for key, item in value.items():
+        name = f"{prefix}{key}"
+        if isinstance(item, Mapping):
+            flat.update(flatten(item, f"{name}."))
+        else:
+            flat[name] = item
+    return flat
+
+
+def knobs_of(folder: Path) -> Row:
+    """The knobs of a run under their dotted keys; empty where its folder holds no recipe.
+
+    Raises:
+        InputError: If the recipe is broken.
+    """
+    file = folder / "recipe.yaml"
+    if not file.is_file():
+        return {}
+    try:
+        value = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+        raise InputError(f"{file}: not valid YAML ({' '.join(str(error).split())})") from None
+    if not isinstance(value, Mapping):
+        raise InputError(f"{file}: a recipe is a mapping of keys")
+    flat = flatten(clean(value))
+    # what a group that is left out would be called is no knob
+    return {k: v for k, v in flat.items() if v is not None and k not in ("seed", "goal", "run")}
+
+
+def telling_apart(rows: Sequence[Row]) -> list[str]:
+    """The first keys, in the order of the rows, that tell apart all rows that differ.
+
+    Of keys that change together one is enough.
+
+    >>> telling_apart([{"a": 1, "b": 1, "c": 2}, {"a": 1, "b": 3, "c": 4}, {"a": 1, "b": 3, "c": 4, "d": 0}])
+    ['b', 'd']
+    """
+    keys: list[str] = []
+    seen = 1
+    for key in dict.fromkeys(key for row in rows for key in row):
+        # repr: a list is no key of a set
+        found = len({tuple(repr(row.get(k)) for k in (*keys, key)) for row in rows})
+        if found > seen:
+            keys, seen = [*keys, key], found
+    return keys
