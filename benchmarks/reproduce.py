@@ -245,6 +245,8 @@ def main() -> int:
     pages.add_argument("--pages", action="store_true", help="run nothing, render what is there")
     pages.add_argument("--no-pages", action="store_true", help="render nothing")
     given = parser.parse_args()
+    # the last bits of a result hang on the threads of a worker, so a machine with more cores must not have more of them
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
     names = recipes(given.only, photos=given.data is not None or given.pages)
     failed: list[str] = []
     todo = [
