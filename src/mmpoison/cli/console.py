@@ -136,3 +136,14 @@ def monitor(*, on_stderr: bool = False) -> Iterator[RichMonitor]:
     )
     with progress:
         yield RichMonitor(progress)
+
+
+@contextmanager
+def busy(what: str) -> Iterator[None]:
+    """Show that something goes on whose length is not known; nothing where nobody watches standard error."""
+    where = aside()
+    if not where.is_terminal:
+        yield
+        return
+    with where.status(visible(what)):
+        yield

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mmpoison.cli.console import Format, FormatOption, console, echo, say
+from mmpoison.cli.console import Format, FormatOption, busy, console, echo, say
 from mmpoison.errors import InputError
 
 if TYPE_CHECKING:
@@ -103,15 +103,19 @@ def report(
     if html is not None and (against or models):
         raise InputError("--html shows runs as they are: give it without --against and --models")
     folders = expand(runs)
+    reading = f"reading {len(folders):,} run{'' if len(folders) == 1 else 's'}"
     if html is not None:
         from mmpoison.reporting import write_html
 
-        say(f"page: {write_html(folders, html)}")
+        with busy(reading):
+            page = write_html(folders, html)
+        say(f"page: {page}")
         return
     if parquet is not None:
         from mmpoison.reporting import write_results
 
-        table = write_results(folders, parquet)
+        with busy(reading):
+            table = write_results(folders, parquet)
         console.print(
             f"{table.num_rows:,} rows, {table.num_columns} columns: {parquet}",
             soft_wrap=True,
@@ -135,7 +139,8 @@ def report(
             )
         tables = compare_models(folders, *names)
     else:
-        tables = seed_tables(folders)
+        with busy(reading):
+            tables = seed_tables(folders)
     if markdown is not None:
         with atomic_file(markdown) as temporary:
             temporary.write_text(as_markdown(tables), encoding="utf-8")
@@ -161,9 +166,10 @@ def print_paper(
     """Write tables and figures of the paper, or its claims, and print the tables."""
     from mmpoison.reporting.paper import write_claims, write_paper
 
-    written = write_paper(names, runs, out, links=links) if names else []
-    if claims:
-        written.append(write_claims(runs, out, links=links))
+    with busy("reading runs and writing pages"):
+        written = write_paper(names, runs, out, links=links) if names else []
+        if claims:
+            written.append(write_claims(runs, out, links=links))
     print_tables([table for one in written for table in one.tables], form)
     if form == "table":
         for one in written:

@@ -17,7 +17,7 @@ from mmpoison.reporting import _map, _text
 from mmpoison.reporting._beside import Shown, beside_the_paper
 from mmpoison.reporting._knobs import knobs_of
 from mmpoison.reporting._runs import RunRead, group_metrics
-from mmpoison.reporting._seeds import metrics_tables, seed_tables
+from mmpoison.reporting._seeds import group_tables, metrics_tables
 from mmpoison.reporting._summary import (
     MODELS,
     RANK_LIST_MODELS,
@@ -138,7 +138,7 @@ def render_runs_html(runs: Sequence[Path]) -> str:
             title=", ".join(recipes),
             settings=[group.title for group in groups],
             flags=[f"{_name(run)}: {flag}" for run, metrics in known for flag in flags(metrics)],
-            tables=[_plain_table(table) for table in seed_tables(list(runs))],
+            tables=[_plain_table(table) for table in group_tables(groups)],
             beside=beside,
             beside_missing=beside_missing,
             single=False,

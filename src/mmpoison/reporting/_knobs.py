@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,11 @@ from mmpoison.errors import InputError
 from mmpoison.reporting._text import clean
 
 Row = dict[str, Any]
+
+NO_SETTING = (
+    "name", "description", "preset", "seed", "study", "transfer", "sweep", "data.root", "model.trust",
+)  # fmt: skip
+"""Knobs, or groups of them, that do not change what a run's numbers are of."""
 
 
 def flatten(value: Mapping[str, Any], prefix: str = "") -> Row:
@@ -39,6 +45,13 @@ def knobs_of(folder: Path) -> Row:
     file = folder / "recipe.yaml"
     if not file.is_file():
         return {}
+    found = file.stat()
+    return dict(_read(file, found.st_mtime_ns, found.st_size))
+
+
+@lru_cache(maxsize=4096)
+def _read(file: Path, changed: int, size: int) -> Row:
+    """The knobs of a recipe file; a page reads them several times, and YAML is slow."""
     try:
         value = yaml.safe_load(file.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
@@ -48,6 +61,21 @@ def knobs_of(folder: Path) -> Row:
     flat = flatten(clean(value))
     # what a group that is left out would be called is no knob
     return {k: v for k, v in flat.items() if v is not None and k not in ("seed", "goal", "run")}
+
+
+def leave_out(knobs: Row, names: Sequence[str]) -> Row:
+    """Knobs without some of them.
+
+    >>> leave_out({"data.name": "coco", "data.root": "x", "seed": 1}, ("data.root", "seed"))
+    {'data.name': 'coco'}
+    >>> leave_out({"filter.method": "x", "filters": 1}, ("filter",))
+    {'filters': 1}
+    """
+    return {
+        key: value
+        for key, value in knobs.items()
+        if not any(key == name or key.startswith(f"{name}.") for name in names)
+    }
 
 
 def telling_apart(rows: Sequence[Row]) -> list[str]:

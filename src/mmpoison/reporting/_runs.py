@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from mmpoison.errors import InputError
 from mmpoison.files import read_json
-from mmpoison.reporting._knobs import Row, knobs_of, telling_apart
+from mmpoison.reporting._knobs import NO_SETTING, Row, knobs_of, leave_out, telling_apart
 from mmpoison.reporting._summary import goals, section
 from mmpoison.reporting._text import as_number, clean
 from mmpoison.statistics import Summary, summarize
@@ -21,10 +21,14 @@ DEPTH = 3
 """So many folders below the one that is given runs are looked for: a folder of sweeps, a sweep, its `runs`."""
 
 ELSEWHERE = (
-    "name", "description", "preset", "attack.name", "attack.goal", "attack.goals", "attack.mode", "training.trainable",
-    "data.root", "study", "transfer", "sweep",
-)  # fmt: skip
-"""Knobs that a title says in other words, or that do not change what the models are."""
+    *NO_SETTING,
+    "attack.name",
+    "attack.goal",
+    "attack.goals",
+    "attack.mode",
+    "training.trainable",
+)
+"""Knobs that do not tell settings apart, or that a title says in other words."""
 
 
 class RunRead(NamedTuple):
@@ -170,9 +174,7 @@ def _differing(runs: Sequence[RunRead]) -> list[RunRead]:
     kept: dict[str, list[Row]] = {}
     for run in runs:
         recipe = str(section(run.metrics, "run").get("recipe"))
-        kept.setdefault(recipe, []).append(
-            {k: v for k, v in run.knobs.items() if not _is_elsewhere(k)}
-        )
+        kept.setdefault(recipe, []).append(leave_out(run.knobs, ELSEWHERE))
     telling = {recipe: telling_apart(rows) for recipe, rows in kept.items()}
     return [
         run._replace(
@@ -183,10 +185,6 @@ def _differing(runs: Sequence[RunRead]) -> list[RunRead]:
         )
         for run in runs
     ]
-
-
-def _is_elsewhere(key: str) -> bool:
-    return any(key == known or key.startswith(f"{known}.") for known in ELSEWHERE)
 
 
 def _in_order(value: Any) -> tuple[float, str]:

@@ -76,7 +76,7 @@ def seed_tables(runs: Sequence[Path]) -> list[Table]:
     Raises:
         InputError: If a folder holds no finished run, or one seed of a setting occurs twice.
     """
-    return _tables(group_runs(runs))
+    return group_tables(group_runs(runs))
 
 
 def metrics_tables(metrics: Metrics) -> list[Table]:
@@ -85,10 +85,15 @@ def metrics_tables(metrics: Metrics) -> list[Table]:
     Args:
         metrics: What metrics.json holds.
     """
-    return _tables(group_metrics([RunRead("metrics.json", clean(metrics))]))
+    return group_tables(group_metrics([RunRead("metrics.json", clean(metrics))]))
 
 
-def _tables(groups: Sequence[Group]) -> list[Table]:
+def group_tables(groups: Sequence[Group]) -> list[Table]:
+    """The same tables for settings at hand.
+
+    Args:
+        groups: The settings.
+    """
     tables = overview_tables(groups)
     for group in groups:
         main = _models_table(group, group.title, MEASURES, NOTE)

@@ -10,16 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from mmpoison.files import read_json
-from mmpoison.reporting._knobs import Row, knobs_of
+from mmpoison.reporting._knobs import NO_SETTING, Row, knobs_of, leave_out
 from mmpoison.reporting._runs import expand
 from mmpoison.reporting._text import clean
 from mmpoison.reporting._tidy import MAIN, run_rows
 from mmpoison.statistics import Summary, summarize
 
-_NO_SETTING = (
-    "name", "description", "preset", "seed", "study", "transfer", "sweep", "data.root", "model.trust",
-    "attack.goal", "filter", "sterilize",
-)  # fmt: skip
+_SHOWN_OTHERWISE = ("attack.goal", "filter", "sterilize")
 """Knobs that do not set the numbers of the clean and the poisoned model apart, or that have columns of their own."""
 
 
@@ -115,14 +112,14 @@ class Results:
             varies: Knobs, or groups of them, in which runs may differ.
             keep: Of the knobs that never matter by themselves, those that matter here.
         """
-        ignored = [name for name in (*_NO_SETTING, *varies) if name not in keep]
+        ignored = [name for name in (*NO_SETTING, *_SHOWN_OTHERWISE, *varies) if name not in keep]
+        of_run: dict[str, Row] = {}
         found: dict[str, tuple[Row, list[Row]]] = {}
         for row in self.rows:
-            knobs = {
-                k: v
-                for k, v in self.knobs.get(str(row["run"]), {}).items()
-                if not any(k == name or k.startswith(f"{name}.") for name in ignored)
-            }
+            run = str(row["run"])
+            if run not in of_run:
+                of_run[run] = leave_out(self.knobs.get(run, {}), ignored)
+            knobs = of_run[run]
             found.setdefault(json.dumps(knobs, sort_keys=True), (knobs, []))[1].append(row)
         every = [knobs for knobs, _ in found.values()]
         differ = [
