@@ -205,6 +205,7 @@ def test_the_plan_makes_nothing_and_knows_what_is_there(
         "poisoned": (2, 0),
     }
     assert plan.seconds is None
+    assert plan.measuring is None
     run_sweep(sweep, tmp_path / "out")
     done = plan_sweep(sweep, tmp_path / "out")
     assert (done.done, done.stages) == (2, {})
@@ -215,7 +216,14 @@ def test_the_plan_makes_nothing_and_knows_what_is_there(
         "poisoned": (3, 2),
     }
     assert plan.seconds is not None
-    assert plan.seconds > 0
+    assert plan.measuring is not None
+    assert plan.seconds > plan.measuring > 0
+    # of three runs as long as the last one that was measured, give or take its rounding
+    took = [
+        json.loads(file.read_text())["run"]["seconds"]["evaluate"]
+        for file in (tmp_path / "out").glob("runs/*/metrics.json")
+    ]
+    assert min(abs(plan.measuring - 3 * seconds) for seconds in took) <= 3 * 0.051
     assert plan.memory is not None
 
 

@@ -297,9 +297,11 @@ def print_plan(plan: SweepPlan, workers: int, out: Path) -> None:
     for name, stage in plan.stages.items():
         left = stage.stages - stage.there
         table.add_row(name, str(stage.stages), str(stage.there), str(left), _known(stage.seconds))
+    left = plan.runs - plan.done
+    table.add_row("measuring", str(left), "", str(left), _known(plan.measuring))
     console.print(table)
     seconds = None if plan.seconds is None else plan.seconds / workers
-    say(f"time of the stages with {workers} workers: {_known(seconds)}")
+    say(f"time with {workers} workers, data and features not counted: {_known(seconds)}")
     say(
         "memory: "
         + (

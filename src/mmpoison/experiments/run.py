@@ -12,6 +12,7 @@ import torch
 
 from mmpoison.experiments.looks import curve_of_repair
 from mmpoison.experiments.material import Material
+from mmpoison.experiments.measuring_cost import keep_measuring_time
 from mmpoison.experiments.monitor import Monitor, SilentMonitor
 from mmpoison.experiments.prepared_run import PreparedRun, prepare_run
 from mmpoison.experiments.recipe import Recipe
@@ -88,6 +89,7 @@ def run_recipe(
             sections["transfer"] = {
                 part.data.name: measures.transfer(models, part) for part in recipe.transfer
             }
+    keep_measuring_time(run, material, seconds["evaluate"] + seconds.get("transfer", 0.0))
     metrics = {
         **sections,
         "run": {

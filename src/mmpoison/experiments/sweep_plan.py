@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 
 from mmpoison.experiments.material import Material
+from mmpoison.experiments.measuring_cost import expected_measuring_time
 from mmpoison.experiments.monitor import SilentMonitor
 from mmpoison.experiments.prepared_run import prepare_run
 from mmpoison.experiments.run_stages import stage_keys
@@ -46,6 +47,7 @@ class SweepPlan:
         done: Complete already.
         looked_at: Runs whose stages were looked at.
         stages: By name, in order, of all missing runs.
+        measuring: Seconds that measuring the models of all missing runs will take; None if not known.
         memory: Bytes that one worker will need at most, as far as is known.
     """
 
@@ -53,12 +55,13 @@ class SweepPlan:
     done: int
     looked_at: int
     stages: dict[str, StagePlan] = field(default_factory=dict)
+    measuring: float | None = 0.0
     memory: float | None = None
 
     @property
     def seconds(self) -> float | None:
-        """Of all stages, one after the other; None if one is not known."""
-        known = [plan.seconds for plan in self.stages.values()]
+        """Of all stages and of measuring, one after the other; None if one is not known."""
+        known = [*(plan.seconds for plan in self.stages.values()), self.measuring]
         return None if None in known else sum(value for value in known if value is not None)
 
     @property
@@ -104,7 +107,7 @@ def plan_sweep(
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
-        keys = _keys(looked, device, on_look)
+        keys, measuring = _keys(looked, device, on_look)
     finally:
         torch.set_num_threads(before)
     known = store.known()
@@ -122,6 +125,10 @@ def plan_sweep(
         else:
             entry.seconds = grow * sum(cost.seconds for cost in costs if cost is not None)
             entry.bytes = grow * sum(cost.bytes for cost in costs if cost is not None)
+    known_times = [seconds for seconds in measuring if seconds is not None]
+    plan.measuring = (
+        len(missing) / len(looked) * sum(known_times) if len(known_times) == len(looked) else None
+    )
     memory = [
         cost.memory
         for distinct in keys.values()
@@ -134,12 +141,15 @@ def plan_sweep(
 
 def _keys(
     runs: list[SweepRun], device: str, on_look: Callable[[int, int], None]
-) -> dict[str, dict[str, StageKey]]:
+) -> tuple[dict[str, dict[str, StageKey]], list[float | None]]:
+    """The keys of all stages by name, and what measuring each run will take."""
     material = Material()
     found: dict[str, dict[str, StageKey]] = {}
+    measuring: list[float | None] = []
     for number, run in enumerate(runs):
         prepared = prepare_run(run.recipe, material, SilentMonitor(), torch.device(device))
         for name, key in stage_keys(prepared, material).items():
             found.setdefault(name, {})[key.digest] = key
+        measuring.append(expected_measuring_time(prepared, material))
         on_look(number + 1, len(runs))
-    return found
+    return found, measuring
