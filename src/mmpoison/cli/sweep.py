@@ -301,7 +301,8 @@ def print_plan(plan: SweepPlan, workers: int, out: Path) -> None:
     table.add_row("measuring", str(left), "", str(left), _known(plan.measuring))
     console.print(table)
     seconds = None if plan.seconds is None else plan.seconds / workers
-    say(f"time with {workers} workers, data and features not counted: {_known(seconds)}")
+    without = "data and features" + (" and measuring" if plan.measuring is None else "")
+    say(f"time with {workers} workers, {without} not counted: {_known(seconds)}")
     say(
         "memory: "
         + (

@@ -60,8 +60,8 @@ class SweepPlan:
 
     @property
     def seconds(self) -> float | None:
-        """Of all stages and of measuring, one after the other; None if one is not known."""
-        known = [*(plan.seconds for plan in self.stages.values()), self.measuring]
+        """Of all stages, and of measuring as far as is known, one after the other; None if a stage is not known."""
+        known = [*(plan.seconds for plan in self.stages.values()), self.measuring or 0.0]
         return None if None in known else sum(value for value in known if value is not None)
 
     @property
