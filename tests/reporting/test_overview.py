@@ -169,6 +169,24 @@ def test_a_mean_is_of_what_differs_in_the_goal_alone(tmp_path: Path) -> None:
     ]
 
 
+def test_the_usual_attack_is_said_where_another_stands_beside_it(tmp_path: Path) -> None:
+    for name, change in (
+        ("usual", {}),
+        ("image", {"attack": "single-target-image"}),
+        ("text", {"trainable": "text"}),
+    ):
+        metrics = write_run(tmp_path / name, 0)
+        metrics["run"].update(change)
+        (tmp_path / name / "metrics.json").write_text(json.dumps(metrics))
+    tables = seed_tables([tmp_path])
+    assert {row[0] for row in overview(tables)[0].rows} == {
+        "single-target-label, trained: both",
+        "single-target-image, trained: both",
+        "single-target-label, trained: text",
+    }
+    assert not any("single-target-label" in table.title for table in tables if table.of_models)
+
+
 def test_it_is_in_markdown_without_intervals_and_on_the_page(tmp_path: Path) -> None:
     runs = [tmp_path / f"{number}" for number in range(3)]
     for number, goal in enumerate(GOALS):

@@ -119,15 +119,15 @@ def _table(
 ) -> Table:
     cells = [[_over_seeds(group, measure.value) for measure in measures] for group in groups]
     kept = [n for n in range(len(measures)) if any(row[n] is not None for row in cells)]
-    common = set.intersection(*(set(group.parts) for group in groups))
+    common = set.intersection(*(set(group.every_part) for group in groups))
     rows: list[tuple[Cell, ...]] = [
-        (_label(group.parts, common) or group.title, len(group.runs), *(row[n] for n in kept))
+        (_label(group.every_part, common) or group.title, len(group.runs), *(row[n] for n in kept))
         for group, row in zip(groups, cells, strict=True)
     ]
     for alike in _alike(groups):
         means = [_over_settings([cells[number][n] for number in alike]) for n in kept]
-        parts = [part for part in groups[alike[0]].parts if part != groups[alike[0]].goal]
-        shared = set.intersection(*(set(groups[number].parts) for number in alike))
+        parts = [part for part in groups[alike[0]].every_part if part != groups[alike[0]].goal]
+        shared = set.intersection(*(set(groups[number].every_part) for number in alike))
         label = _label([part for part in parts if part in shared], common)
         rows.append((", ".join(filter(None, ["mean of goals", label])), len(alike), *means))
     return Table(

@@ -30,6 +30,8 @@ ELSEWHERE = (
 )
 """Knobs that do not tell settings apart, or that a title says in other words."""
 
+USUAL_ATTACK, USUAL_TRAINING = "single-target-label", "trained: both"
+
 
 class RunRead(NamedTuple):
     """One finished run.
@@ -77,18 +79,25 @@ class Group:
 
     @property
     def parts(self) -> list[str]:
-        """What its runs have in common, in words."""
+        """What its runs have in common, in words; the usual attack and training are not said."""
+        return [part for part in self.every_part if part not in (USUAL_ATTACK, USUAL_TRAINING)]
+
+    @property
+    def every_part(self) -> list[str]:
+        """All that its runs have in common, in words."""
         first = section(next(iter(self.runs.values())), "run")
         numbers = sorted(
             {str(section(run, "run").get("poisoned_pairs")) for run in self.in_order()}
         )
-        parts = [self.recipe]
-        if first.get("attack") not in (None, "single-target-label"):
-            parts.append(str(first["attack"]))
-        parts += [self.goal, f"mode {self.mode}", f"{'/'.join(numbers)} poisoned pairs"]
-        if first.get("trainable") not in (None, "both"):
-            parts.append(f"trained: {first['trainable']}")
-        return [*parts, *self.knobs]
+        return [
+            self.recipe,
+            str(first.get("attack") or USUAL_ATTACK),
+            self.goal,
+            f"mode {self.mode}",
+            f"{'/'.join(numbers)} poisoned pairs",
+            f"trained: {first['trainable']}" if first.get("trainable") else USUAL_TRAINING,
+            *self.knobs,
+        ]
 
     def in_order(self) -> Iterator[Metrics]:
         """Metrics in the order of the seeds."""

@@ -91,12 +91,11 @@ def as_number(value: Any) -> float | None:
 def decimal(value: Any, digits: int = 3) -> str:
     """A number with fixed digits.
 
-    >>> decimal(0.9281), decimal(51, 2), decimal(-0.0001), decimal(None)
-    ('0.928', '51.00', '0.000', '–')
+    >>> decimal(0.9281), decimal(51, 2), decimal(None)
+    ('0.928', '51.00', '–')
     """
     number = as_number(value)
-    # z: a rounded nothing has no sign
-    return ABSENT if number is None else f"{number:z.{digits}f}"
+    return ABSENT if number is None else f"{number:.{digits}f}"
 
 
 def short(value: Any) -> str:
