@@ -7,9 +7,9 @@ import json
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from mmpoison._version import __version__
+from mmpoison.devices import arithmetic
 from mmpoison.evaluation.test_set import TestEmbeddings, TestSet
 from mmpoison.files import atomic_file
 from mmpoison.models.dual_encoder import DualEncoder
@@ -46,8 +46,7 @@ def _key(encoder: DualEncoder, inputs: PairInputs, test: TestSet) -> str:
     """Everything that the embeddings are made from."""
     parts = {
         "tool": __version__,
-        "torch": torch.__version__,
-        "device": encoder.device.type,
+        "computed": arithmetic(encoder.device),
         "inputs": type(inputs).__name__,
         "weights": encoder.digest(),
         # what weights alone do not say: activation, pooling, context

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from mmpoison.datasets.pairs import IntArray, PairDataset
+from mmpoison.devices import arithmetic
 from mmpoison.errors import InputError
 from mmpoison.files import atomic_file
 from mmpoison.images import PixelStore
@@ -205,8 +206,8 @@ def prepare_features(
         encoder: Must keep a projection apart from its trunk.
         pairs: All pairs that any stage will use.
         images: As for `prepare_pixels`.
-        cache: Folder for the features; the key holds the trunks' weights, the captions, and the images' paths, sizes
-            and times of change, so that nothing stale is ever used.
+        cache: Folder for the features; the key holds the trunks' weights, the captions, the images' paths, sizes and
+            times of change, and where it is computed, so that nothing stale is ever used.
         progress: Gives a progress callback for a named step.
 
     Raises:
@@ -278,6 +279,7 @@ def _features_key(
     encoder: DualEncoder, pairs: PairDataset, captions: Sequence[str], used: IntArray
 ) -> str:
     digest = hashlib.sha256(preparation_key(encoder).encode())
+    digest.update(arithmetic(encoder.device).encode())
     heads = {id(p) for p in encoder.image_head_parameters() + encoder.text_head_parameters()}
     for name, parameter in encoder.module.state_dict(keep_vars=True).items():
         if id(parameter) not in heads and name != "logit_scale":

@@ -1,29 +1,28 @@
 """Outputs of frozen encoders: computed once, kept by content, shared by runs.
 
-The output of an encoder that does not train is the same in every step. Each is kept in the cache under a digest of the
-encoder's weights and one of what it was given, so nothing stale is ever found, and a run that shares most of its
-images or captions with another computes the rest alone.
+The output of an encoder that does not train is the same in every step. Those of a whole set are kept in the cache under
+a digest of the encoder's weights and of all that it was given, so nothing stale is ever found. They are not kept one by
+one: the last bits of an output hang on what else is in its batch, so a run that found a part of them and computed the
+rest would get other numbers than one that found none.
 """
 
 from __future__ import annotations
 
 import hashlib
-import uuid
 import zipfile
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from mmpoison.devices import arithmetic
 from mmpoison.files import atomic_file
 from mmpoison.models.dual_encoder import DualEncoder
 from mmpoison.models.inputs import FeatureInputs, PairInputs, Progress, Rows
 
 Side = Literal["image", "text"]
-Keys = npt.NDArray[np.void]
 
 BATCH = {"image": 64, "text": 256}
 HASHED_AT_ONCE = 1024
@@ -52,22 +51,25 @@ def frozen_outputs(
     """
     if cache is None or isinstance(inputs, FeatureInputs):
         return _compute(encoder, inputs, rows, side, head, progress)
-    folder = cache / tower_digest(encoder, side, head=head)[:32]
-    keys = _row_keys(inputs, rows, side)
-    known, values = _read(folder)
-    place = {bytes(key): number for number, key in enumerate(known)}
-    found = np.fromiter((place.get(bytes(key), -1) for key in keys), np.int64, len(keys))
-    missing = np.flatnonzero(found < 0)
-    if not len(missing):
-        return values[torch.from_numpy(found)]
-    new = _compute(encoder, inputs, rows[missing], side, head, progress)
-    _write(folder, keys[missing], new)
-    result = torch.empty((len(rows), new.shape[1]))
-    result[torch.from_numpy(missing)] = new
-    old = np.flatnonzero(found >= 0)
-    if len(old):
-        result[torch.from_numpy(old)] = values[torch.from_numpy(found[old])]
-    return result
+    file = cache / f"{_key(encoder, inputs, rows, side, head)[:32]}.npz"
+    found = _read(file)
+    if found is not None and len(found) == len(rows):
+        return found
+    outputs = _compute(encoder, inputs, rows, side, head, progress)
+    _write(file, outputs)
+    return outputs
+
+
+def _key(encoder: DualEncoder, inputs: PairInputs, rows: Rows, side: Side, head: bool) -> str:
+    """sha256 of all that the outputs are made from, row by row."""
+    digest = hashlib.sha256(tower_digest(encoder, side, head=head).encode())
+    digest.update(arithmetic(encoder.device).encode())
+    load = inputs.load_images if side == "image" else inputs.load_texts
+    for start in range(0, len(rows), HASHED_AT_ONCE):
+        part = load(rows[start : start + HASHED_AT_ONCE]).numpy()
+        digest.update(repr(part.shape).encode())
+        digest.update(part.tobytes())
+    return digest.hexdigest()
 
 
 def tower_digest(encoder: DualEncoder, side: Side, *, head: bool) -> str:
@@ -121,40 +123,19 @@ def _compute(
     return result
 
 
-def _row_keys(inputs: PairInputs, rows: Rows, side: Side) -> Keys:
-    load = inputs.load_images if side == "image" else inputs.load_texts
-    keys: list[bytes] = []
-    for start in range(0, len(rows), HASHED_AT_ONCE):
-        part = load(rows[start : start + HASHED_AT_ONCE]).numpy()
-        shape = repr(part.shape[1:]).encode()
-        keys.extend(hashlib.blake2b(row.tobytes() + shape, digest_size=16).digest() for row in part)
-    return np.frombuffer(b"".join(keys), dtype="V16")
-
-
-def _read(folder: Path) -> tuple[Keys, Tensor]:
-    keys: list[Keys] = []
-    values: list[npt.NDArray[np.float32]] = []
-    for path in sorted(folder.glob("*.npz")):
-        try:
-            with np.load(path, allow_pickle=False) as arrays:
-                some, outputs = arrays["keys"], arrays["values"]
-        except (OSError, ValueError, KeyError, zipfile.BadZipFile):
-            continue
-        if len(some) == len(outputs):
-            keys.append(np.frombuffer(some.tobytes(), dtype="V16"))
-            values.append(outputs)
-    if not keys:
-        return np.empty(0, dtype="V16"), torch.empty((0, 0))
-    return np.concatenate(keys), torch.from_numpy(np.concatenate(values))
-
-
-def _write(folder: Path, keys: Keys, values: Tensor) -> None:
+def _read(file: Path) -> Tensor | None:
+    if not file.is_file():
+        return None
     try:
-        with (
-            atomic_file(folder / f"{uuid.uuid4().hex}.npz") as temporary,
-            temporary.open("wb") as stream,
-        ):
-            plain = np.frombuffer(keys.tobytes(), dtype=np.uint8).reshape(-1, 16)
-            np.savez(stream, keys=plain, values=values.numpy())
+        with np.load(file, allow_pickle=False) as arrays:
+            return torch.from_numpy(arrays["outputs"])
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile):
+        return None
+
+
+def _write(file: Path, outputs: Tensor) -> None:
+    try:
+        with atomic_file(file) as temporary, temporary.open("wb") as stream:
+            np.savez(stream, outputs=outputs.numpy())
     except OSError:
         pass  # the cache is a help and no need: a full disk stops a training when its own files are written

@@ -54,14 +54,14 @@ class Plan:
         return self._order[start : start + self.settings.batch_size]
 
     def seen(self) -> Rows:
-        """All pairs that any step sees, sorted."""
-        if self.steps >= self.steps_per_epoch > 0 and not self._leaves_out():
+        """All pairs that any step sees, sorted; of a whole epoch also those that a last batch leaves out.
+
+        Which pairs those are differs from run to run, and runs on the same pairs shall share what frozen encoders say.
+        """
+        if self.steps >= self.steps_per_epoch > 0:
             return np.arange(self.pairs, dtype=np.int64)
         batches = [self.batch(step) for step in range(self.steps)]
         return np.unique(np.concatenate(batches)) if batches else np.empty(0, dtype=np.int64)
-
-    def _leaves_out(self) -> bool:
-        return self.steps_per_epoch * self.settings.batch_size < self.pairs
 
     def chunks(self, share: Rows, shares: list[int]) -> list[Rows]:
         """This process's share of a batch in chunks; every process has the same number of them."""
