@@ -41,18 +41,3 @@ def find_device(name: str = "auto") -> torch.device:
     if number >= count:
         raise InputError(f"--device {name}: there are {count} GPUs here, counted from 0")
     return torch.device("cuda", number)
-
-
-def arithmetic(device: torch.device) -> str:
-    """What the last bits of a computation hang on beside its input; a part of the key of outputs that are kept.
-
-    Training makes a difference of the last bit large. Numbers must therefore never hang on which of two runs, of one
-    and of two threads, came first and filled the cache.
-
-    Args:
-        device: Where it is computed.
-    """
-    import torch
-
-    threads = f", {torch.get_num_threads()} threads" if device.type == "cpu" else ""
-    return f"torch {torch.__version__}, {device.type}{threads}"

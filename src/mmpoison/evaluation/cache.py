@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 
 from mmpoison._version import __version__
-from mmpoison.devices import arithmetic
 from mmpoison.evaluation.test_set import TestEmbeddings, TestSet
 from mmpoison.files import atomic_file
+from mmpoison.models.arithmetic import arithmetic
 from mmpoison.models.dual_encoder import DualEncoder
 from mmpoison.models.inputs import PairInputs, Progress, files_digest
 

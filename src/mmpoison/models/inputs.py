@@ -18,12 +18,12 @@ import torch
 from torch import Tensor
 
 from mmpoison.datasets.pairs import IntArray, PairDataset
-from mmpoison.devices import arithmetic
 from mmpoison.errors import InputError
 from mmpoison.files import atomic_file
 from mmpoison.images import PixelStore
 from mmpoison.images.decode import TRANSFORM
 from mmpoison.images.sources import image_stats
+from mmpoison.models.arithmetic import arithmetic
 from mmpoison.models.dual_encoder import DualEncoder
 
 Progress = Callable[[int, int], None]

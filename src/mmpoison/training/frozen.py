@@ -17,8 +17,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mmpoison.devices import arithmetic
 from mmpoison.files import atomic_file
+from mmpoison.models.arithmetic import arithmetic
 from mmpoison.models.dual_encoder import DualEncoder
 from mmpoison.models.inputs import FeatureInputs, PairInputs, Progress, Rows
 
