@@ -162,7 +162,9 @@ def run_one(name: str, command: list[str], runs: Path) -> bool:
     (runs / name).mkdir(parents=True, exist_ok=True)
     begun, clock = time.time(), time.monotonic()
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    code = subprocess.run([sys.executable, *command], check=False).returncode
+    # the last bits of a result hang on the threads of a worker, so a machine with more cores must not have more of them
+    environment = {"OMP_NUM_THREADS": "1", **os.environ}
+    code = subprocess.run([sys.executable, *command], check=False, env=environment).returncode
     minutes = (time.monotonic() - clock) / 60
     print(f"{name}: {minutes:.1f} minutes", flush=True)
     now = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -245,8 +247,6 @@ def main() -> int:
     pages.add_argument("--pages", action="store_true", help="run nothing, render what is there")
     pages.add_argument("--no-pages", action="store_true", help="render nothing")
     given = parser.parse_args()
-    # the last bits of a result hang on the threads of a worker, so a machine with more cores must not have more of them
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
     names = recipes(given.only, photos=given.data is not None or given.pages)
     failed: list[str] = []
     todo = [

@@ -78,3 +78,21 @@ def test_what_a_killed_writer_leaves_is_known_as_such(tmp_path: Path) -> None:
         temporary.write_text("whole")
     target.with_name("mine.txt").touch()
     assert not occupied_by_others(target)
+
+
+def test_a_writer_that_finishes_meanwhile_is_no_stranger(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = tmp_path / "owner.yaml"
+    half = tmp_path / ".owner.yaml.ab12_xyz"
+    half.touch()
+    look = Path.iterdir
+
+    def look_and_finish(folder: Path) -> list[Path]:
+        seen = list(look(folder))
+        if half.exists():
+            half.replace(target)
+        return seen
+
+    monkeypatch.setattr(Path, "iterdir", look_and_finish)
+    assert not occupied_by_others(target)

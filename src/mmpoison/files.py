@@ -53,10 +53,7 @@ def half_written(target: Path) -> list[Path]:
     Returns:
         The temporary files. A writer that still lives may have one of them in hand.
     """
-    if not target.parent.is_dir():
-        return []
-    temporary = re.compile(rf"\.{re.escape(target.name)}\.[a-z0-9_]{{8}}")
-    return [path for path in target.parent.iterdir() if temporary.fullmatch(path.name)]
+    return [path for path in _beside(target) if _is_half(path, target)]
 
 
 def occupied_by_others(owner: Path) -> bool:
@@ -65,11 +62,17 @@ def occupied_by_others(owner: Path) -> bool:
     Args:
         owner: The file that is written first of all that is in its folder.
     """
-    if not owner.parent.is_dir():
-        return False
     # looked at once: a process that is being killed may write it between two looks
-    there = set(owner.parent.iterdir())
-    return owner not in there and bool(there - set(half_written(owner)))
+    there = _beside(owner)
+    return owner not in there and not all(_is_half(path, owner) for path in there)
+
+
+def _beside(target: Path) -> list[Path]:
+    return list(target.parent.iterdir()) if target.parent.is_dir() else []
+
+
+def _is_half(path: Path, target: Path) -> bool:
+    return bool(re.fullmatch(rf"\.{re.escape(target.name)}\.[a-z0-9_]{{8}}", path.name))
 
 
 def _sync(path: Path) -> None:

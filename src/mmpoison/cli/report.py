@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from mmpoison.reporting import Table
 
 
+MANY_SETTINGS = 12
+"""Of more than these a terminal shows one table, a row each: nobody scrolls through hundreds."""
+
+
 def add_commands(app: typer.Typer) -> None:
     """Add the verb to the application."""
     app.command()(report)
@@ -148,10 +152,6 @@ def report(
     print_tables(shown, form)
     if len(shown) < len(tables) and markdown is None:
         say("the tables of each setting: --markdown FILE, --html FILE, or --format json")
-
-
-MANY_SETTINGS = 12
-"""Of more than these a terminal shows one table, a row each: nobody scrolls through hundreds."""
 
 
 def in_short(tables: list[Table], form: Format) -> list[Table]:

@@ -10,7 +10,7 @@ import typer
 
 from mmpoison.cli.console import DeviceOption, Format, FormatOption, aside, console, monitor
 from mmpoison.cli.poison import SEVERAL_GOALS
-from mmpoison.cli.report import in_short, print_tables, show_run
+from mmpoison.cli.report import print_tables, show_run
 from mmpoison.cli.sweep import (
     DryRunOption,
     RayOption,
@@ -223,7 +223,7 @@ def _run_seeds(
     if len(finished) > 1 or form != "table":
         from mmpoison.reporting import seed_tables
 
-        print_tables(in_short(seed_tables(finished), form), form)
+        print_tables(seed_tables(finished), form)
 
 
 def _run_folder(recipe: Any, out: Path | None, *, many: bool) -> Path:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -14,6 +12,7 @@ from mmpoison.datasets.cache import cache_folder
 from mmpoison.errors import InputError
 from mmpoison.experiments.material import Material
 from mmpoison.experiments.prepared_run import PreparedRun
+from mmpoison.experiments.store import digest_of
 from mmpoison.files import read_json, write_json
 
 
@@ -54,5 +53,4 @@ def _file(run: PreparedRun, material: Material) -> Path:
         "device": run.device.type,
         "threads": torch.get_num_threads(),
     }
-    digest = hashlib.sha256(json.dumps(kind, sort_keys=True).encode()).hexdigest()[:32]
-    return cache_folder() / "measuring" / f"{digest}.json"
+    return cache_folder() / "measuring" / f"{digest_of(kind)}.json"

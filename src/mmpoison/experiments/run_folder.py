@@ -31,13 +31,11 @@ def claim_folder(out: Path, recipe: Recipe) -> None:
     """Make a run folder, or take up one of the same recipe that was left unfinished."""
     check_folder(out, recipe)
     written = out / "recipe.yaml"
-    for leftover in half_written(written):
-        leftover.unlink()
+    # what a killed run left half-written, and nothing else that is hidden
+    half = [*out.glob(".*.json.*"), *out.glob(".*.html.*"), *(out / "models").glob(".*.*")]
+    for leftover in (*half_written(written), *half):
+        shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
     if written.is_file():
-        # what a killed run left half-written, and nothing else that is hidden
-        half = [*out.glob(".*.json.*"), *out.glob(".*.html.*"), *(out / "models").glob(".*.*")]
-        for leftover in half:
-            shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
         return
     text = recipe.to_yaml()
     with atomic_file(written) as temporary:

@@ -57,7 +57,7 @@ class StageKey:
     @cached_property
     def digest(self) -> str:
         """32 hexadecimal digits."""
-        return _digest({"kind": self.kind, **self.parts})
+        return digest_of({"kind": self.kind, **self.parts})
 
 
 class StageStore:
@@ -131,7 +131,7 @@ class StageStore:
             "seconds": round(seconds, 3),
             "memory": peak_memory(),
             "work": key.work,
-            "like": _digest(key.like),
+            "like": digest_of(key.like),
             "tool_version": __version__,
             "created": time.time(),
             "parts": dict(key.parts),
@@ -189,7 +189,7 @@ class StageStore:
             seen.setdefault(f"{entry.get('kind')}/{entry.get('like')}", []).append(cost)
 
         def cost_of(key: StageKey) -> Cost | None:
-            costs = seen.get(f"{key.kind}/{_digest(key.like)}")
+            costs = seen.get(f"{key.kind}/{digest_of(key.like)}")
             if not costs:
                 return None
             return Cost(
@@ -231,5 +231,6 @@ def peak_memory() -> int:
     return peak if sys.platform == "darwin" else peak * 1024
 
 
-def _digest(value: Mapping[str, Any]) -> str:
+def digest_of(value: Mapping[str, Any]) -> str:
+    """32 hexadecimal digits of JSON values, whatever their order."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:32]

@@ -55,10 +55,11 @@ class SweepFolder:
     def claim(self, sweep: Sweep) -> None:
         """Write `sweep.yaml`; runs of an earlier, smaller sweep of the same recipe stay listed.
 
+        The folder has been checked.
+
         Raises:
-            InputError: If the folder holds something else, or a run of another recipe under the name of one of these.
+            InputError: If the `sweep.yaml` that is there is broken.
         """
-        self.check(sweep)
         runs = {**self._listed(), **{run.id: run.knobs for run in sweep.runs}}
         value = {
             "name": sweep.base.name,
@@ -71,7 +72,11 @@ class SweepFolder:
             temporary.write_text(text, encoding="utf-8")
 
     def check(self, sweep: Sweep) -> None:
-        """Refuse a folder that is not this sweep's, as `claim` does, and write nothing."""
+        """Refuse a folder that is not this sweep's.
+
+        Raises:
+            InputError: If it holds something else, or a run of another recipe under the name of one of these.
+        """
         if self.out.is_file():
             raise InputError(f"{self.out}: is a file, a folder is needed: choose another --out")
         if occupied_by_others(self.out / SWEEP_FILE):

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from mmpoison.errors import InputError
 from mmpoison.registry import unknown_name
+from mmpoison.reporting._measures import MEASURES
 from mmpoison.reporting._runs import Group, Metrics, group_runs, number_at
-from mmpoison.reporting._seeds import MEASURES
 from mmpoison.reporting._summary import MODELS
 from mmpoison.reporting._table import Cell, Column, Table
 from mmpoison.statistics import compare, summarize

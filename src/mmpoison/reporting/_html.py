@@ -15,8 +15,7 @@ from mmpoison.errors import InputError
 from mmpoison.files import atomic_file, read_json
 from mmpoison.reporting import _map, _text
 from mmpoison.reporting._beside import Shown, beside_the_paper
-from mmpoison.reporting._knobs import knobs_of
-from mmpoison.reporting._runs import RunRead, group_metrics
+from mmpoison.reporting._runs import group_metrics, read_run
 from mmpoison.reporting._seeds import group_tables, metrics_tables
 from mmpoison.reporting._summary import (
     MODELS,
@@ -122,13 +121,14 @@ def render_runs_html(runs: Sequence[Path]) -> str:
     Raises:
         InputError: If one of their files is broken, or one seed of a setting occurs twice.
     """
-    known = [(run, _object(run / "metrics.json")) for run in runs]
+    read = [read_run(run) for run in runs]
+    known = [(run, one.metrics) for run, one in zip(runs, read, strict=True)]
     abouts = [section(metrics, "run") for _, metrics in known]
     datas = [section(about, "data") for about in abouts]
     beside, beside_missing = _beside(runs)
     ranked = _ranked(runs[0])
     thumbnails = _thumbnails(ranked.get("thumbnails"))
-    groups = group_metrics([RunRead(str(run), metrics, knobs_of(run)) for run, metrics in known])
+    groups = group_metrics(read)
     recipes = dict.fromkeys(str(about.get("recipe")) for about in abouts)
     return (
         _environment()

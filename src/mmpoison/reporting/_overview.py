@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from mmpoison.reporting._runs import Group, Metrics, number_at
+from mmpoison.reporting._measures import (
+    MEASURES,
+    UTILITY,
+    Value,
+    drift_value,
+    filter_value,
+    over_seeds,
+    utility_value,
+)
+from mmpoison.reporting._runs import Group, Metrics
 from mmpoison.reporting._summary import MODELS
 from mmpoison.reporting._table import Cell, Column, Table
 from mmpoison.statistics import Summary, summarize
 
 COMPARED = ("clean_model", "poisoned", "filtered", "sterilized")
-CHANGED = COMPARED[1:]
-UTILITY = {"IR": "image_retrieval", "TR": "text_retrieval"}
+NAMES = {model.key: model.name for model in MODELS}
 UTILITY_NOTE = (
     "IR, TR: Hit@10 of image and text retrieval less that of the clean model of the same seed."
 )
@@ -21,14 +29,13 @@ DRIFT_NOTE = (
     "Drift: mean cosine distance between the embeddings of the clean and of the poisoned model."
 )
 
-Value = Callable[[Metrics, str], float | None]
-
 
 @dataclass(frozen=True)
 class _Measure:
     column: Column
     value: Value
-    note: str = ""
+    model: str
+    note: str
 
 
 def overview_tables(groups: Sequence[Group]) -> list[Table]:
@@ -54,62 +61,57 @@ def overview_tables(groups: Sequence[Group]) -> list[Table]:
 
 
 def _found() -> list[_Measure]:
-    names = {model.key: model.name for model in MODELS}
     return [
-        _Measure(
-            Column(f"{names[model]} {label}", digits, narrow, interval=False),
-            lambda run, goal, model=model, key=key: number_at(run, "goal", goal, model, key),  # type: ignore[misc]
-        )
-        for label, key, digits, narrow in (("Hit@10", "hit@10", 3, True), ("MinRank", "min_rank", 1, False))
+        _measure(f"{NAMES[model]} {name}", MEASURES[name][1], model, digits=digits, narrow=narrow)
+        for name, digits, narrow in (("Hit@10", 3, True), ("MinRank", 1, False))
         for model in COMPARED
-    ]  # fmt: skip
+    ]
 
 
 def _costs() -> list[_Measure]:
-    names = {model.key: model.name for model in MODELS}
-    measures = [
-        _Measure(
-            Column(f"{names[model]} {short}", 3, narrow=short == "IR", interval=False),
-            lambda run, _, model=model, part=part: _change(run, model, part),  # type: ignore[misc]
-            UTILITY_NOTE,
-        )
-        for model in CHANGED
-        for short, part in UTILITY.items()
-    ]
     return [
-        *measures,
-        _Measure(
-            Column("AUROC", 3, narrow=False, interval=False),
-            lambda run, _: number_at(run, "run", "filter", "auroc"),
-            FILTER_NOTE,
-        ),
-        _Measure(Column("caught", 3, narrow=False, interval=False), _caught, FILTER_NOTE),
-        _Measure(
-            Column("lost", 4, narrow=False, interval=False),
-            lambda run, _: number_at(run, "run", "filter", "clean_dropped_share"),
-            FILTER_NOTE,
-        ),
         *(
-            _Measure(
-                Column(f"drift of {kind}s", 3, narrow=False, interval=False),
-                lambda run, _, kind=kind: number_at(run, "drift", kind),  # type: ignore[misc]
-                DRIFT_NOTE,
+            _measure(
+                f"{NAMES[model]} {short}", _change(part), model, UTILITY_NOTE, narrow=short == "IR"
             )
+            for model in COMPARED[1:]
+            for short, part in UTILITY.items()
+        ),
+        _measure("AUROC", filter_value("auroc"), note=FILTER_NOTE),
+        _measure("caught", _caught, note=FILTER_NOTE),
+        _measure("lost", filter_value("clean_dropped_share"), note=FILTER_NOTE, digits=4),
+        *(
+            _measure(f"drift of {kind}s", drift_value(kind), note=DRIFT_NOTE)
             for kind in ("text", "image")
         ),
     ]
 
 
-def _change(run: Metrics, model: str, part: str) -> float | None:
-    before, after = (
-        number_at(run, "utility", which, part, "hit@10") for which in ("clean_model", model)
-    )
-    return None if before is None or after is None else after - before
+def _measure(
+    name: str,
+    value: Value,
+    model: str = "poisoned",
+    note: str = "",
+    *,
+    digits: int = 3,
+    narrow: bool = False,
+) -> _Measure:
+    return _Measure(Column(name, digits, narrow, interval=False), value, model, note)
 
 
-def _caught(run: Metrics, _: str) -> float | None:
+def _change(part: str) -> Value:
+    value = utility_value(part, "hit@10")
+
+    def change(run: Metrics, goal: str, model: str) -> float | None:
+        before, after = value(run, goal, "clean_model"), value(run, goal, model)
+        return None if before is None or after is None else after - before
+
+    return change
+
+
+def _caught(run: Metrics, goal: str, model: str) -> float | None:
     caught, total = (
-        number_at(run, "run", "filter", key) for key in ("poisoned_caught", "poisoned_total")
+        filter_value(key)(run, goal, model) for key in ("poisoned_caught", "poisoned_total")
     )
     return caught / total if caught is not None and total else None
 
@@ -117,7 +119,7 @@ def _caught(run: Metrics, _: str) -> float | None:
 def _table(
     groups: Sequence[Group], title: str, measures: Sequence[_Measure], note: str = ""
 ) -> Table:
-    cells = [[_over_seeds(group, measure.value) for measure in measures] for group in groups]
+    cells = [[over_seeds(group, one.value, one.model) for one in measures] for group in groups]
     kept = [n for n in range(len(measures)) if any(row[n] is not None for row in cells)]
     common = set.intersection(*(set(group.every_part) for group in groups))
     rows: list[tuple[Cell, ...]] = [
@@ -147,13 +149,9 @@ def _alike(groups: Sequence[Group]) -> list[list[int]]:
     """Numbers of the groups that differ in their goal alone, where there are several."""
     found: dict[tuple[object, ...], list[int]] = {}
     for number, group in enumerate(groups):
-        key = (group.recipe, group.mode, group.setting, group.knobs)
+        key = (group.recipe, group.mode, group.setting, repr(group.knobs))
         found.setdefault(key, []).append(number)
     return [numbers for numbers in found.values() if len(numbers) > 1]
-
-
-def _over_seeds(group: Group, value: Value) -> Summary | None:
-    return group.over_seeds(lambda run: value(run, group.goal))
 
 
 def _over_settings(cells: Sequence[Summary | None]) -> Summary | None:

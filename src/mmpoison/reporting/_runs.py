@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -56,7 +57,7 @@ class Group:
         goal: The goal.
         mode: `add` or `replace`.
         setting: What else tells settings apart: the attack, its options, what was trained.
-        knobs: Those of the recipe that tell it apart from other groups, as text.
+        knobs: Those of the recipe that tell it apart from other groups.
         runs: Metrics by seed.
     """
 
@@ -64,7 +65,7 @@ class Group:
     goal: str
     mode: str
     setting: str = ""
-    knobs: tuple[str, ...] = ()
+    knobs: Row = field(default_factory=dict)
     runs: dict[int, Metrics] = field(default_factory=dict)
 
     @property
@@ -96,7 +97,7 @@ class Group:
             f"mode {self.mode}",
             f"{'/'.join(numbers)} poisoned pairs",
             f"trained: {first['trainable']}" if first.get("trainable") else USUAL_TRAINING,
-            *self.knobs,
+            *(f"{key} {_said(value)}" for key, value in self.knobs.items()),
         ]
 
     def in_order(self) -> Iterator[Metrics]:
@@ -146,13 +147,19 @@ def group_runs(folders: Sequence[Path]) -> list[Group]:
     Raises:
         InputError: If a folder holds no metrics, or one seed occurs twice in a group.
     """
-    return group_metrics([_read(folder) for folder in expand(folders)])
+    return group_metrics([read_run(folder) for folder in expand(folders)])
 
 
-def _read(folder: Path) -> RunRead:
-    metrics = clean(read_json(folder / "metrics.json"))
+def read_run(folder: Path) -> RunRead:
+    """Read one finished run.
+
+    Raises:
+        InputError: If it holds no metrics, or a file is broken.
+    """
+    file = folder / "metrics.json"
+    metrics = clean(read_json(file))
     if not isinstance(metrics, Mapping):
-        raise InputError(f"{folder / 'metrics.json'}: must hold a JSON object")
+        raise InputError(f"{file}: must hold a JSON object, not a {type(metrics).__name__}")
     return RunRead(str(folder), metrics, knobs_of(folder))
 
 
@@ -162,48 +169,48 @@ def group_metrics(runs: Sequence[RunRead]) -> list[Group]:
     Raises:
         InputError: If one seed occurs twice in a group.
     """
-    groups: dict[tuple[str, str, str, str, tuple[str, ...]], Group] = {}
-    order: dict[tuple[str, str, str, str, tuple[str, ...]], Any] = {}
-    for name, metrics, knobs in _differing(runs):
+    telling = _telling(runs)
+    groups: dict[tuple[str, str, str, str, str], Group] = {}
+    for name, metrics, knobs in runs:
         run = section(metrics, "run")
+        recipe, mode, setting = str(run.get("recipe")), str(run.get("mode")), _setting(run)
+        own = {key: knobs.get(key) for key in telling[recipe]}
         seed = int(as_number(run.get("seed")) or 0)
         for goal in goals(metrics):
-            said = tuple(f"{key} {_said(value)}" for key, value in knobs.items())
-            key = (str(run.get("recipe")), goal, str(run.get("mode")), _setting(run), said)
-            group = groups.setdefault(key, Group(*key))
-            order[key] = (*key[:3], [_in_order(value) for value in knobs.values()], key)
+            group = groups.setdefault(
+                (recipe, goal, mode, setting, json.dumps(own, default=str)),
+                Group(recipe, goal, mode, setting, own),
+            )
             if seed in group.runs:
-                raise InputError(f"{name}: seed {seed} of {', '.join(key[:3])} was given twice")
+                raise InputError(f"{name}: seed {seed} of {recipe}, {goal}, {mode} was given twice")
             group.runs[seed] = metrics
-    return [groups[key] for key in sorted(groups, key=order.__getitem__)]
+    return sorted(groups.values(), key=_in_order)
 
 
-def _differing(runs: Sequence[RunRead]) -> list[RunRead]:
-    """The runs with those knobs alone in which the runs of one recipe differ."""
+def _telling(runs: Sequence[RunRead]) -> dict[str, list[str]]:
+    """The knobs in which the runs of each recipe differ."""
     kept: dict[str, list[Row]] = {}
     for run in runs:
         recipe = str(section(run.metrics, "run").get("recipe"))
         kept.setdefault(recipe, []).append(leave_out(run.knobs, ELSEWHERE))
-    telling = {recipe: telling_apart(rows) for recipe, rows in kept.items()}
-    return [
-        run._replace(
-            knobs={
-                key: run.knobs.get(key)
-                for key in telling[str(section(run.metrics, "run").get("recipe"))]
-            }
-        )
-        for run in runs
-    ]
+    return {recipe: telling_apart(rows) for recipe, rows in kept.items()}
 
 
-def _in_order(value: Any) -> tuple[float, str]:
-    """Numbers by size, then words."""
-    number = as_number(value)
-    return (float("inf"), _said(value)) if number is None else (number, "")
+def _in_order(group: Group) -> tuple[Any, ...]:
+    """By name, then by the knobs, numbers by size before words."""
+    numbers = [(as_number(value), _said(value)) for value in group.knobs.values()]
+    knobs = [(math.inf, word) if number is None else (number, "") for number, word in numbers]
+    return group.recipe, group.goal, group.mode, knobs, group.setting
 
 
 def _said(value: Any) -> str:
-    return "none" if value is None else value if isinstance(value, str) else json.dumps(value)
+    return (
+        "none"
+        if value is None
+        else value
+        if isinstance(value, str)
+        else json.dumps(value, default=str)
+    )
 
 
 def number_at(metrics: Metrics, *keys: str) -> float | None:

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from rich.console import RenderableType
 
+from mmpoison.reporting._measures import (
+    MEASURES,
+    UTILITY,
+    Value,
+    drift_value,
+    over_seeds,
+    utility_value,
+)
 from mmpoison.reporting._overview import overview_tables
 from mmpoison.reporting._runs import (
     Group,
@@ -22,45 +30,19 @@ from mmpoison.reporting._study import study_tables
 from mmpoison.reporting._summary import MODELS
 from mmpoison.reporting._table import Cell, Column, Table, markdown, terminal
 from mmpoison.reporting._text import clean
-from mmpoison.statistics import Summary, compare
+from mmpoison.statistics import compare
 
 NOTE = (
     "Mean ± standard deviation [95 % interval of the mean, Student's t] over n seeds. MinRank counts from 0. IR, TR: "
     "utility, image and text retrieval on the whole test set."
 )
 
-Value = Callable[[Metrics, str, str], float | None]
-
-
-def _goal_value(key: str) -> Value:
-    return lambda metrics, goal, model: number_at(metrics, "goal", goal, model, key)
-
-
-def _utility_value(part: str, key: str, reading: str = "utility") -> Value:
-    return lambda metrics, _, model: number_at(metrics, reading, model, part, key)
-
-
-MEASURES: Mapping[str, tuple[Column, Value]] = {
-    **{
-        f"Hit@{k}": (Column(f"Hit@{k}", 3, k <= 10), _goal_value(f"hit@{k}"))
-        for k in (1, 5, 10, 20, 30, 50)
-    },
-    "MinRank": (Column("MinRank", 2), _goal_value("min_rank")),
-    "median rank": (
-        Column("median rank", 1, narrow=False),
-        lambda metrics, goal, model: number_at(metrics, "ranks", goal, model, "median"),
-    ),
-    "IR Hit@10": (Column("IR Hit@10"), _utility_value("image_retrieval", "hit@10")),
-    "TR Hit@10": (Column("TR Hit@10"), _utility_value("text_retrieval", "hit@10")),
-}
-"""What a row of a model says: its column, and where metrics.json has it."""
-
 _EQUAL_TEXTS: Mapping[str, tuple[Column, Value]] = {
     f"{short} Hit@{k}": (
         Column(f"{short} Hit@{k}"),
-        _utility_value(part, f"hit@{k}", "utility_equal_texts"),
+        utility_value(part, f"hit@{k}", "utility_equal_texts"),
     )
-    for short, part in (("IR", "image_retrieval"), ("TR", "text_retrieval"))
+    for short, part in UTILITY.items()
     for k in (1, 5, 10)
 }
 
@@ -117,16 +99,12 @@ def _models_table(
 ) -> Table:
     rows: list[tuple[Cell, ...]] = []
     for model in MODELS:
-        cells = [_over_seeds(group, value, model.key) for _, value in measures.values()]
+        cells = [over_seeds(group, value, model.key) for _, value in measures.values()]
         known = [cell for cell in cells if cell is not None]
         if known:
             rows.append((model.name, max(cell.n for cell in known), *cells))
     columns = (Column("Model"), Column("n"), *(column for column, _ in measures.values()))
     return Table(title, columns, tuple(rows), note)
-
-
-def _over_seeds(group: Group, value: Value, model: str) -> Summary | None:
-    return group.over_seeds(lambda run: value(run, group.goal, model))
 
 
 def _drift_table(group: Group) -> list[Table]:
@@ -135,10 +113,7 @@ def _drift_table(group: Group) -> list[Table]:
         name: [number_at(run, "drift", key) for run in group.in_order()]
         for name, key in kinds.items()
     }
-    cells = {
-        name: _over_seeds(group, lambda run, _, key: number_at(run, "drift", key), key)
-        for name, key in kinds.items()
-    }
+    cells = {name: over_seeds(group, drift_value(key), "poisoned") for name, key in kinds.items()}
     if not any(cells.values()):
         return []
     rows: list[tuple[Cell, ...]] = [

@@ -11,12 +11,11 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from mmpoison.errors import InputError
-from mmpoison.files import atomic_file, read_json
-from mmpoison.reporting._knobs import Row, flatten, knobs_of
-from mmpoison.reporting._runs import expand
+from mmpoison.files import atomic_file
+from mmpoison.reporting._knobs import Row, flatten
+from mmpoison.reporting._runs import expand, read_run
 from mmpoison.reporting._summary import classes, flags, section
-from mmpoison.reporting._text import as_number, clean
+from mmpoison.reporting._text import as_number
 from mmpoison.reporting._tidy_study import study_rows
 
 MAIN = "main"
@@ -75,11 +74,8 @@ def run_rows(folder: Path) -> Iterator[Row]:
     Raises:
         InputError: If a file of it is broken.
     """
-    metrics = clean(read_json(folder / "metrics.json"))
-    if not isinstance(metrics, Mapping):
-        raise InputError(f"{folder / 'metrics.json'}: must hold a JSON object")
+    _, metrics, knobs = read_run(folder)
     run = section(metrics, "run")
-    knobs = knobs_of(folder)
     shared: Row = {
         **knobs,
         **_facts(run),
