@@ -11,14 +11,8 @@ from pathlib import Path
 import pytest
 
 from mmpoison.errors import InputError
-from mmpoison.files import (
-    atomic_file,
-    atomic_folder,
-    half_written,
-    occupied_by_others,
-    read_json,
-    write_json,
-)
+from mmpoison.files import atomic_file, atomic_folder, half_written, occupied_by_others, write_json
+from mmpoison.untrusted import read_json
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])

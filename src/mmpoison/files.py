@@ -150,20 +150,3 @@ def refuse_special(path: Path) -> None:
     ):
         if is_one(mode):
             raise InputError(f"{path}: is {name} and not a file, it is refused")
-
-
-def read_json(path: Path) -> Any:
-    """Read JSON; a missing or broken file is one line.
-
-    Raises:
-        InputError: If the file is missing, no regular file, not UTF-8 or not JSON.
-    """
-    refuse_special(path)
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file") from None
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror or error})") from None
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{path}: not valid JSON ({error})") from None

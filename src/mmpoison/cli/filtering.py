@@ -244,8 +244,8 @@ def _filter_whole(
     from mmpoison.devices import find_device
     from mmpoison.experiments.goal_scan import filter_whole
     from mmpoison.experiments.recipe import parse_changes
-    from mmpoison.files import read_json
     from mmpoison.models import load_encoder
+    from mmpoison.untrusted import read_json
 
     options = parse_changes(knobs or [])
     if lose is not None:

@@ -198,8 +198,8 @@ def show_run(folder: Path, *, drawn: bool = True) -> None:
         folder: The run folder.
         drawn: False makes the page alone.
     """
-    from mmpoison.files import read_json
     from mmpoison.reporting import metrics_tables, terminal, terminal_table, write_report
+    from mmpoison.untrusted import read_json
 
     page = write_report(folder)
     if not drawn:

@@ -134,7 +134,7 @@ def check_pages() -> None:
 
 def _filtered_data(filtered: Path) -> str:
     """What the filter says it has read."""
-    from mmpoison.files import read_json
+    from mmpoison.untrusted import read_json
 
     missing = f"{filtered}: does not say which set was filtered: name it with --data"
     try:

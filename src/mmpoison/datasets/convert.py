@@ -45,7 +45,8 @@ from mmpoison.datasets.shard_writers import (
     write_shard,
 )
 from mmpoison.errors import InputError, MmpoisonWarning
-from mmpoison.files import atomic_file, disk_is_full, read_json, refuse_occupied, write_json
+from mmpoison.files import atomic_file, disk_is_full, refuse_occupied, write_json
+from mmpoison.untrusted import read_json
 from mmpoison.wording import one_line
 
 MAX_IMAGES_IN_SHARD = 10_000

@@ -23,8 +23,9 @@ from mmpoison.datasets.catalogue import DATASETS, Progress
 from mmpoison.datasets.download import Downloaded, check_space, download
 from mmpoison.datasets.options import fit_options
 from mmpoison.errors import InputError
-from mmpoison.files import atomic_folder, read_json, refuse_occupied, write_json
+from mmpoison.files import atomic_folder, refuse_occupied, write_json
 from mmpoison.registry import Registry
+from mmpoison.untrusted import read_json
 
 LEDGER = "download.json"
 """What was fetched, from where, with its checksum; in the cache folder and in the finished data set."""

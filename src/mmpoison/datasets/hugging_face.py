@@ -21,7 +21,7 @@ from mmpoison.datasets.options import fit_options
 from mmpoison.datasets.pairs import PairDataset
 from mmpoison.datasets.pairs_folder import with_manifest
 from mmpoison.errors import InputError
-from mmpoison.files import read_json
+from mmpoison.untrusted import read_json
 
 _HUB_NAME = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?")
 

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from mmpoison.errors import InputError
-from mmpoison.files import read_json, write_json
+from mmpoison.files import write_json
+from mmpoison.untrusted import read_json
 
 NOTICE = (
     "This set was poisoned on purpose, for research on defences. The pairs listed here are false. "

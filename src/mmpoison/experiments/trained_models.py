@@ -12,9 +12,10 @@ import safetensors.torch
 import torch
 
 from mmpoison.errors import InputError
-from mmpoison.files import atomic_file, read_json, write_json
+from mmpoison.files import atomic_file, write_json
 from mmpoison.models import DualEncoder
 from mmpoison.training import TrainingResult
+from mmpoison.untrusted import read_json
 
 WEIGHTS, FACTS = "changed.safetensors", "training.json"
 

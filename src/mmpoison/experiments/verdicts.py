@@ -13,7 +13,8 @@ import numpy.typing as npt
 from mmpoison.datasets.pairs import BoolArray
 from mmpoison.defenses import FilterResult
 from mmpoison.errors import InputError
-from mmpoison.files import atomic_file, read_json, write_json
+from mmpoison.files import atomic_file, write_json
+from mmpoison.untrusted import read_json
 
 ARRAYS, FACTS = "verdicts.npz", "facts.json"
 

@@ -11,12 +11,13 @@ import safetensors.torch
 from torch import Tensor
 
 from mmpoison.errors import InputError
-from mmpoison.files import atomic_folder, read_json, write_json
+from mmpoison.files import atomic_folder, write_json
 from mmpoison.models.activation import activation_name
 from mmpoison.models.dual_encoder import DualEncoder
 from mmpoison.models.fit import fit_weights
 from mmpoison.models.open_clip_build import build_module, build_tokenizer, save_text_files
 from mmpoison.models.weights_file import read_weights
+from mmpoison.untrusted import read_json
 
 CONFIG_FILE = "open_clip_config.json"
 WEIGHTS_FILE = "open_clip_model.safetensors"

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 from mmpoison.errors import InputError
-from mmpoison.files import read_json
 from mmpoison.models import hugging_face
 from mmpoison.models.activation import activation_name
 from mmpoison.models.checkpoint import CONFIG_FILE, WEIGHTS_FILES, load_checkpoint
@@ -20,6 +19,7 @@ from mmpoison.models.open_clip_build import (
     small_tokenizer,
 )
 from mmpoison.models.weights_file import read_weights
+from mmpoison.untrusted import read_json
 
 _SMALL_FILES = (
     CONFIG_FILE,

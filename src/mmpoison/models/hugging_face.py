@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from mmpoison.errors import InputError
-from mmpoison.files import read_json
 from mmpoison.models.architectures import without_text_prefix
 from mmpoison.models.dual_encoder import CLIP_PREPROCESSING
+from mmpoison.untrusted import read_json
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILES = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin")

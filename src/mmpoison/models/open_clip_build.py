@@ -16,9 +16,9 @@ import torch
 from torch import nn
 
 from mmpoison.errors import InputError
-from mmpoison.files import read_json
 from mmpoison.models.dual_encoder import Tokenizer
 from mmpoison.models.hub import hub_folder
+from mmpoison.untrusted import read_json
 
 BPE_FILE = "bpe_merges.txt.gz"
 TEXT_TOWER_FOLDER = "text_tower"

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from mmpoison.errors import InputError
-from mmpoison.files import read_json
+from mmpoison.untrusted import read_json
 
 METADATA_KEY = "mmpoison"
 """Under this key the header of a safetensors file of ours holds its config, as JSON."""

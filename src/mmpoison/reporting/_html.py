@@ -12,7 +12,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from mmpoison.errors import InputError
-from mmpoison.files import atomic_file, read_json
+from mmpoison.files import atomic_file
 from mmpoison.reporting import _map, _text
 from mmpoison.reporting._beside import Shown, beside_the_paper
 from mmpoison.reporting._runs import group_metrics, read_run
@@ -28,6 +28,7 @@ from mmpoison.reporting._summary import (
     section,
 )
 from mmpoison.reporting._table import Table, cell_texts
+from mmpoison.untrusted import read_json
 
 _THUMBNAIL = re.compile(r"data:image/(?:jpeg|png|webp|gif);base64,[A-Za-z0-9+/]+={0,2}")
 _MODES = {

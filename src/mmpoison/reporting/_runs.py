@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from mmpoison.errors import InputError
-from mmpoison.files import read_json
 from mmpoison.reporting._knobs import NO_SETTING, Row, knobs_of, leave_out, telling_apart
 from mmpoison.reporting._summary import goals, section
 from mmpoison.reporting._text import as_number, clean
 from mmpoison.statistics import Summary, summarize
+from mmpoison.untrusted import read_json
 
 Metrics = Mapping[str, Any]
 

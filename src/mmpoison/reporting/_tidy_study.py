@@ -7,9 +7,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mmpoison.files import read_json
 from mmpoison.reporting._summary import section
 from mmpoison.reporting._text import as_number, clean
+from mmpoison.untrusted import read_json
 
 CURVE_FILES = ("sterilize_curve.json", "sterilize-curve.json")
 

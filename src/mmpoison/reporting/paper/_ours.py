@@ -9,12 +9,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mmpoison.files import read_json
 from mmpoison.reporting._knobs import NO_SETTING, Row, knobs_of, leave_out
 from mmpoison.reporting._runs import expand
 from mmpoison.reporting._text import clean
 from mmpoison.reporting._tidy import MAIN, run_rows
 from mmpoison.statistics import Summary, summarize
+from mmpoison.untrusted import read_json
 
 _SHOWN_OTHERWISE = ("attack.goal", "filter", "sterilize")
 """Knobs that do not set the numbers of the clean and the poisoned model apart, or that have columns of their own."""

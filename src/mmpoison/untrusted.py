@@ -1,0 +1,155 @@
+"""Reads text and JSON that a stranger may have written: bounded in size, nesting and numbers.
+
+A small file can cost gigabytes once it is parsed, stop the parser (nesting), or hold numbers that break whatever
+computes with them later (400 digits, `1e999`, NaN). Such files are read here and in `untrusted_yaml` and nowhere else,
+so that each bound stands in one place.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, BinaryIO, NoReturn
+
+from mmpoison.errors import InputError
+from mmpoison.files import refuse_special
+
+MAX_JSON_BYTES = 64 << 20
+"""Larger than any config, manifest, tokenizer or table of results; a list of pairs is read line by line."""
+MAX_LINE_BYTES = 4 << 20
+"""One line of JSON lines: an image with all its captions and columns."""
+MAX_DEPTH = 64
+"""Nesting; what computes with a value later recurses, and Python allows about a thousand calls."""
+MAX_INTEGER = 2**63
+"""Integers below it fit 64 bits, in NumPy and Arrow too."""
+
+
+# -- text ------------------------------------------------------------------------------------------
+
+
+def read_bytes(path: Path, limit: int = MAX_JSON_BYTES) -> bytes:
+    """Read a whole file of bounded size.
+
+    Raises:
+        InputError: If it is missing, no regular file, cannot be read, or holds more than `limit` bytes.
+    """
+    refuse_special(path)
+    try:
+        with path.open("rb") as stream:
+            content = stream.read(limit + 1)
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file") from None
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise InputError(f"{path}: cannot be read ({reason})") from None
+    if len(content) > limit:
+        raise InputError(f"{path}: larger than {_size(limit)}, it is refused")
+    return content
+
+
+def read_text(path: Path, limit: int = MAX_JSON_BYTES) -> str:
+    """Read a whole UTF-8 file of bounded size; a byte order mark is dropped.
+
+    Raises:
+        InputError: As `read_bytes`, and if it is not UTF-8.
+    """
+    try:
+        return read_bytes(path, limit).decode("utf-8-sig")
+    except UnicodeDecodeError:
+        raise InputError(f"{path}: not UTF-8") from None
+
+
+def bounded_lines(
+    stream: BinaryIO, where: str | Path, limit: int = MAX_LINE_BYTES
+) -> Iterator[bytes]:
+    """Yield the lines of a binary stream with their ends; none is held in memory beyond `limit` bytes.
+
+    Raises:
+        InputError: If a line is longer.
+    """
+    number = 0
+    while line := stream.readline(limit + 1):
+        number += 1
+        if len(line) > limit:
+            raise InputError(f"{where}, line {number}: longer than {_size(limit)}, it is refused")
+        yield line
+
+
+def _size(limit: int) -> str:
+    return f"{limit >> 20:,} MiB" if limit >= 1 << 20 else f"{limit:,} bytes"
+
+
+# -- JSON ------------------------------------------------------------------------------------------
+
+
+def read_json(path: Path, limit: int = MAX_JSON_BYTES) -> Any:
+    """Read a JSON file.
+
+    Raises:
+        InputError: As `read_text` and `parse_json`.
+    """
+    return parse_json(read_text(path, limit), path)
+
+
+def parse_json(text: str | bytes, where: str | Path) -> Any:
+    """Parse JSON into values that can be computed with: finite numbers of 64 bits, bounded nesting.
+
+    Args:
+        text: One JSON value.
+        where: What it is called in messages.
+
+    Raises:
+        InputError: If it is not JSON, nests deeper than `MAX_DEPTH`, or holds a number that is not finite or needs
+            more than 64 bits.
+
+    Example:
+        >>> parse_json('{"rank": 3}', "metrics.json")
+        {'rank': 3}
+    """
+    try:
+        value = json.loads(
+            text, parse_int=_integer, parse_float=_number, parse_constant=_refuse_constant
+        )
+    except RecursionError:
+        raise InputError(f"{where}: not valid JSON (nested too deep)") from None
+    except (ValueError, OverflowError) as error:
+        raise InputError(f"{where}: not valid JSON ({str(error)[:200]})") from None
+    if _deeper_than(value, MAX_DEPTH):
+        raise InputError(f"{where}: not valid JSON (nested deeper than {MAX_DEPTH})")
+    return value
+
+
+def _integer(digits: str) -> int:
+    # Python takes quadratic time for many digits
+    value = int(digits) if len(digits) < 21 else MAX_INTEGER
+    if not -MAX_INTEGER <= value < MAX_INTEGER:
+        raise ValueError(f"the integer {digits[:20]}... needs more than 64 bits")
+    return value
+
+
+def _number(digits: str) -> float:
+    value = float(digits)
+    if not math.isfinite(value):
+        raise ValueError(f"the number {digits[:20]} is not finite")
+    return value
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not a number")
+
+
+def _deeper_than(value: Any, limit: int) -> bool:
+    level = [value]
+    for _ in range(limit):
+        level = [
+            child
+            for one in level
+            if isinstance(one, (dict, list))
+            for child in (one.values() if isinstance(one, dict) else one)
+            if isinstance(child, (dict, list))
+        ]
+        if not level:
+            return False
+    return True
