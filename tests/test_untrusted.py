@@ -15,7 +15,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mmpoison.errors import InputError
-from mmpoison.untrusted import bounded_lines, parse_json, read_bytes, read_json, read_text
+from mmpoison.untrusted import (
+    bounded_lines,
+    parse_json,
+    plain_file,
+    read_bytes,
+    read_json,
+    read_text,
+)
 from mmpoison.untrusted_yaml import parse_yaml, read_yaml
 
 PLAIN = st.recursive(
@@ -117,6 +124,36 @@ def test_files_are_bounded(tmp_path: Path) -> None:
         read_text(tmp_path / "none")
     with pytest.raises(InputError, match="cannot be read"):
         read_text(tmp_path)
+
+
+def test_a_large_integer_of_json_is_a_float() -> None:
+    large = parse_json("[9223372036854775807, 9223372036854775808, -1000000000000000000000]", "x")
+    assert large == [2**63 - 1, 2.0**63, -1e21]
+    assert [type(number) for number in large] == [int, float, float]
+
+
+def test_links_out_of_a_folder_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "secret").write_text("{}")
+    folder = tmp_path / "checkpoint"
+    folder.mkdir()
+    (folder / "inner.json").write_text("{}")
+    (folder / "link.json").symlink_to("inner.json")
+    (folder / "out.json").symlink_to(tmp_path / "secret")
+    (folder / "loop").symlink_to("loop")
+    assert plain_file(folder, "link.json") == folder / "link.json"
+    for name in ("out.json", "../secret", "loop"):
+        with pytest.raises(InputError, match="leads"):
+            plain_file(folder, name)
+
+
+def test_the_links_of_the_hugging_face_cache_are_followed(tmp_path: Path) -> None:
+    repository = tmp_path / "models--owner--name"
+    snapshot = repository / "snapshots" / "0123"
+    snapshot.mkdir(parents=True)
+    (repository / "blobs").mkdir()
+    (repository / "blobs" / "abc").write_text("{}")
+    (snapshot / "config.json").symlink_to("../../blobs/abc")
+    assert read_json(plain_file(snapshot, "config.json")) == {}
 
 
 def test_a_pipe_is_refused_at_once(tmp_path: Path) -> None:

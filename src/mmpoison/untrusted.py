@@ -61,6 +61,31 @@ def read_text(path: Path, limit: int = MAX_JSON_BYTES) -> str:
         raise InputError(f"{path}: not UTF-8") from None
 
 
+def plain_file(folder: Path, name: str) -> Path:
+    """The path of a file of a folder that a stranger packed: no link that leads out of it.
+
+    A link could pass a file of this machine off as part of the folder, and what is saved from it would carry the file
+    on. The Hugging Face cache consists of links into its own repository, which are followed.
+
+    Args:
+        folder: The folder.
+        name: A file in it.
+
+    Raises:
+        InputError: If the name or a link leads out of the folder.
+    """
+    path = folder / name
+    home = folder.absolute()
+    repository = next((p for p in (home, *home.parents) if p.name.startswith("models--")), home)
+    try:
+        target = path.resolve()
+    except (OSError, RuntimeError):
+        raise InputError(f"{path}: a link that leads nowhere") from None
+    if not (target.is_relative_to(home.resolve()) or target.is_relative_to(repository.resolve())):
+        raise InputError(f"{path}: leads out of its folder, put the file itself there")
+    return path
+
+
 def bounded_lines(
     stream: BinaryIO, where: str | Path, limit: int = MAX_LINE_BYTES
 ) -> Iterator[bytes]:
@@ -94,15 +119,16 @@ def read_json(path: Path, limit: int = MAX_JSON_BYTES) -> Any:
 
 
 def parse_json(text: str | bytes, where: str | Path) -> Any:
-    """Parse JSON into values that can be computed with: finite numbers of 64 bits, bounded nesting.
+    """Parse JSON into values that can be computed with: finite numbers, bounded nesting.
+
+    An integer of more than 64 bits becomes a float, as in other languages.
 
     Args:
         text: One JSON value.
         where: What it is called in messages.
 
     Raises:
-        InputError: If it is not JSON, nests deeper than `MAX_DEPTH`, or holds a number that is not finite or needs
-            more than 64 bits.
+        InputError: If it is not JSON, nests deeper than `MAX_DEPTH`, or holds a number that is not finite.
 
     Example:
         >>> parse_json('{"rank": 3}', "metrics.json")
@@ -121,12 +147,11 @@ def parse_json(text: str | bytes, where: str | Path) -> Any:
     return value
 
 
-def _integer(digits: str) -> int:
+def _integer(digits: str) -> int | float:
     # Python takes quadratic time for many digits
-    value = int(digits) if len(digits) < 21 else MAX_INTEGER
-    if not -MAX_INTEGER <= value < MAX_INTEGER:
-        raise ValueError(f"the integer {digits[:20]}... needs more than 64 bits")
-    return value
+    if len(digits) <= 20 and -MAX_INTEGER <= (value := int(digits)) < MAX_INTEGER:
+        return value
+    return _number(digits)
 
 
 def _number(digits: str) -> float:

@@ -125,7 +125,7 @@ def test_text_models_in_the_cache(cache: Callable[[str, Path], Path], tmp_path: 
     (tmp_path / "bert" / "config.json").write_text('{"model_type": "bert"}')
     folder = cache("owner/bert", tmp_path / "bert")
     for fetch in (True, False):
-        assert resolve_text_model("owner/bert", fetch=fetch) == str(folder)
+        assert resolve_text_model("owner/bert", fetch=fetch) == folder
     with pytest.raises(InputError, match="cannot be fetched"):
         resolve_text_model("owner/none", fetch=True)
     with pytest.raises(InputError, match="a checkpoint fetches nothing"):

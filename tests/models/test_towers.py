@@ -88,7 +88,7 @@ def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_other_text_models_are_taken_where_they_are(tmp_path: Path) -> None:
-    assert resolve_text_model(str(tmp_path)) == str(tmp_path)
+    assert resolve_text_model(str(tmp_path)) == tmp_path
     with pytest.raises(InputError, match="'/some/where' is not on this machine"):
         resolve_text_model("/some/where")
     with pytest.raises(InputError, match="'owner/name' is not on this machine"):

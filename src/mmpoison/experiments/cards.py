@@ -9,6 +9,7 @@ from mmpoison._version import __version__
 from mmpoison.datasets import PairDataset
 from mmpoison.models import DualEncoder
 from mmpoison.models.activation import activation_name
+from mmpoison.models.open_clip_build import has_own_merges
 from mmpoison.training import TrainingResult, TrainingSettings
 
 WHAT = {
@@ -59,7 +60,7 @@ def model_card(
             f"({data.manifest.rate:.2%}), mode {data.manifest.mode}"
         )
     log = {"settings": settings.model_dump(mode="json"), "log": result.summary()}
-    small_tokenizer = hasattr(encoder.tokenizer, "bpe_path")
+    small_tokenizer = has_own_merges(encoder.tokenizer)
     return "\n".join(
         [
             *lines,

@@ -14,10 +14,11 @@ from mmpoison.errors import InputError
 from mmpoison.files import atomic_folder, write_json
 from mmpoison.models.activation import activation_name
 from mmpoison.models.dual_encoder import DualEncoder
-from mmpoison.models.fit import fit_weights
-from mmpoison.models.open_clip_build import build_module, build_tokenizer, save_text_files
+from mmpoison.models.fit import build_with_weights
+from mmpoison.models.open_clip_build import build_tokenizer, save_text_files
+from mmpoison.models.text_files import refuse_code
 from mmpoison.models.weights_file import read_weights
-from mmpoison.untrusted import read_json
+from mmpoison.untrusted import plain_file, read_json
 
 CONFIG_FILE = "open_clip_config.json"
 WEIGHTS_FILE = "open_clip_model.safetensors"
@@ -109,7 +110,7 @@ def load_checkpoint(folder: Path, name: str | None = None, *, fetch: bool = Fals
         raise InputError(
             f"{folder}: has no {CONFIG_FILE}, so it is not a checkpoint of a dual encoder"
         )
-    config = read_json(folder / CONFIG_FILE)
+    config = read_json(plain_file(folder, CONFIG_FILE))
     weights = next((folder / file for file in WEIGHTS_FILES if (folder / file).is_file()), None)
     if weights is None:
         raise InputError(f"{folder}: has no {WEIGHTS_FILE}")
@@ -148,17 +149,21 @@ def encoder_from_config(
             raise InputError(
                 f"the model was saved with {recorded} and the config now says {activation_name(config['model_cfg'])}"
             )
-        module = build_module(config["model_cfg"], folder=folder, fetch=fetch)
+        if where.name == CONFIG_FILE:
+            refuse_code(folder)
+        module = build_with_weights(
+            config["model_cfg"], tensors, str(weights), folder=folder, fetch=fetch
+        )
         tokenizer = build_tokenizer(config["model_cfg"], folder, fetch=fetch)
         given = config.get("mmpoison", {}).get("name", folder.name)
-        encoder = DualEncoder(module, tokenizer, config, name or str(given))
+        encoder = DualEncoder(module, tokenizer, config, name or str(given)[:200])
     except InputError as error:
-        raise InputError(f"{where}: {error}") from None
+        named = str(error).startswith((str(folder), str(weights)))
+        raise InputError(str(error) if named else f"{where}: {error}") from None
     except (
         # whatever open_clip and torch make of numbers and names that build no model
         *(LookupError, TypeError, ValueError, AttributeError, RuntimeError),
         *(AssertionError, ArithmeticError, OSError),
     ) as error:
         raise InputError(f"{where}: not a model config ({repr(error)[:200]})") from None
-    fit_weights(module, tensors, str(weights))
     return encoder

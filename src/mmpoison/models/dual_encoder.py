@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from mmpoison.errors import InputError
 from mmpoison.images.preparation import Preparation
 from mmpoison.models.clip_blocks import run_blocks, runs_blocks
+from mmpoison.models.model_config import check_preprocess_cfg
 
 CLIP_PREPROCESSING: dict[str, Any] = {
     "mean": (0.48145466, 0.4578275, 0.40821073),
@@ -73,6 +74,7 @@ class DualEncoder:
             "bicubic" if interpolation == "random" else interpolation,
             preprocess["fill_color"],
         )
+        check_preprocess_cfg(self.config.get("preprocess_cfg", {}))
         self._mean = _channels(preprocess["mean"])
         self._std = _channels(preprocess["std"])
 

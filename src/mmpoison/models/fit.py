@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -13,22 +15,50 @@ from mmpoison.models.architectures import (
     outline_of_weights,
     without_text_prefix,
 )
+from mmpoison.models.open_clip_build import build_module
 
 _SHOWN = 3
 
 
-def fit_weights(
-    module: nn.Module, tensors: Mapping[str, Tensor], where: str, what: str = "the config"
-) -> None:
-    """Load weights, all of them and nothing else.
+def build_with_weights(
+    model_cfg: Mapping[str, Any],
+    tensors: Mapping[str, Tensor],
+    where: str,
+    what: str = "the config",
+    *,
+    folder: Path | None = None,
+    fetch: bool = False,
+) -> nn.Module:
+    """Build a model from a config and load its weights, all of them and nothing else.
 
-    open_clip would resize position embeddings of another image size or context without a word; here they are refused.
+    The weights are compared with the config before memory is taken for it: a config of a few lines can describe a model
+    of terabytes, and weights of a file take no more room than the file.
 
     Args:
-        module: An open_clip model.
+        model_cfg: open_clip's model config, not checked yet.
         tensors: open_clip's names to weights; the text encoder may stand under `text.` or not.
-        where: The file, for messages.
-        what: What the module was built from, for messages.
+        where: The file of the weights, for messages.
+        what: What the module is built from, for messages.
+        folder: As for `build_module`.
+        fetch: As for `build_module`.
+
+    Raises:
+        InputError: If the config makes no model, or a weight is missing, unknown or of another shape.
+    """
+    outline = build_module(model_cfg, folder=folder, fetch=fetch, weightless=True)
+    given = _fitting(outline, tensors, where, what)
+    module = build_module(model_cfg, folder=folder, fetch=fetch)
+    with torch.no_grad():
+        module.load_state_dict(given, strict=True)
+    return module
+
+
+def _fitting(
+    module: nn.Module, tensors: Mapping[str, Tensor], where: str, what: str
+) -> dict[str, Tensor]:
+    """Weights under the names and in the shapes of a module.
+
+    open_clip would resize position embeddings of another image size or context without a word; here they are refused.
 
     Raises:
         InputError: If a weight is missing, unknown or of another shape.
@@ -55,8 +85,7 @@ def fit_weights(
         raise InputError(
             f"{where}: weights do not fit {what}: {'; '.join(parts)}{likely(tensors, what)}"
         )
-    with torch.no_grad():
-        module.load_state_dict(given, strict=True)
+    return given
 
 
 def likely(tensors: Mapping[str, Tensor], not_this: str = "") -> str:

@@ -10,16 +10,17 @@ from mmpoison.models import hugging_face
 from mmpoison.models.activation import activation_name
 from mmpoison.models.checkpoint import CONFIG_FILE, WEIGHTS_FILES, load_checkpoint
 from mmpoison.models.dual_encoder import DualEncoder, Tokenizer
-from mmpoison.models.fit import fit_weights
+from mmpoison.models.fit import build_with_weights
 from mmpoison.models.hub import hub_file, hub_folder
 from mmpoison.models.open_clip_build import (
     BPE_FILE,
     TEXT_TOWER_FOLDER,
-    build_module,
+    hugging_face_tokenizer,
     small_tokenizer,
 )
+from mmpoison.models.text_files import refuse_code
 from mmpoison.models.weights_file import read_weights
-from mmpoison.untrusted import read_json
+from mmpoison.untrusted import plain_file, read_json
 
 _SMALL_FILES = (
     CONFIG_FILE,
@@ -53,7 +54,8 @@ def load_transformers_folder(folder: Path, name: str | None = None) -> DualEncod
     Raises:
         InputError: If the folder is no CLIP, is broken, or cannot be computed exactly.
     """
-    where = folder / hugging_face.CONFIG_FILE
+    where = plain_file(folder, hugging_face.CONFIG_FILE)
+    refuse_code(folder)
     config = read_json(where)
     if not isinstance(config, dict):
         raise InputError(f"{where}: not a mapping")
@@ -62,12 +64,16 @@ def load_transformers_folder(folder: Path, name: str | None = None) -> DualEncod
     if not files:
         raise InputError(f"{folder}: has no {hugging_face.WEIGHTS_FILES[0]}")
     tensors = read_weights(files[0]).tensors
+    converted = hugging_face.weights_from_transformers(tensors)
     try:
-        module = build_module(cfg)
+        module = build_with_weights(
+            cfg, converted, str(files[0]), f"{where.name} (as open_clip names them)"
+        )
+    except InputError as error:
+        named = str(error).startswith(str(folder))
+        raise InputError(str(error) if named else f"{where}: {error}") from None
     except (TypeError, ValueError, RuntimeError, AssertionError, ArithmeticError) as error:
         raise InputError(f"{where}: not a model config ({repr(error)[:200]})") from None
-    converted = hugging_face.weights_from_transformers(tensors)
-    fit_weights(module, converted, str(files[0]), f"{where.name} (as open_clip names them)")
     tokenizer = _tokenizer(folder, cfg)
     ours = config.get("mmpoison") if isinstance(config.get("mmpoison"), dict) else {}
     full = {
@@ -77,7 +83,11 @@ def load_transformers_folder(folder: Path, name: str | None = None) -> DualEncod
         ),
         "mmpoison": {"source": folder.name, **(ours or {}), "activation": activation_name(cfg)},
     }
-    return DualEncoder(module, tokenizer, full, name or str((ours or {}).get("name", folder.name)))
+    known_as = name or str((ours or {}).get("name", folder.name))[:200]
+    try:
+        return DualEncoder(module, tokenizer, full, known_as)
+    except InputError as error:
+        raise InputError(f"{folder / hugging_face.PREPROCESSOR_FILE}: {error}") from None
 
 
 def _tokenizer(folder: Path, cfg: dict[str, Any]) -> Tokenizer:
@@ -85,7 +95,7 @@ def _tokenizer(folder: Path, cfg: dict[str, Any]) -> Tokenizer:
     from open_clip.tokenizer import SimpleTokenizer
 
     context = cfg["text_cfg"]["context_length"]
-    if (folder / BPE_FILE).is_file():
+    if (folder / BPE_FILE).exists():
         return small_tokenizer(folder / BPE_FILE, context)
     vocabulary = _vocabulary(folder)
     clip = SimpleTokenizer(context_length=context)
@@ -98,21 +108,18 @@ def _tokenizer(folder: Path, cfg: dict[str, Any]) -> Tokenizer:
     elif {t: i for t, i in vocabulary.items() if i < clip.vocab_size - 2} != {
         t: i for t, i in clip.encoder.items() if i < clip.vocab_size - 2
     }:
-        from open_clip.tokenizer import HFTokenizer
-
         # so that a checkpoint takes the tokenizer along
         cfg["text_cfg"]["hf_tokenizer_name"] = folder.name
-        own: Tokenizer = HFTokenizer(str(folder), context_length=context)
-        return own
+        return hugging_face_tokenizer(folder, context)
     result: Tokenizer = clip
     return result
 
 
 def _vocabulary(folder: Path) -> dict[str, int] | None:
     if (folder / "vocab.json").is_file():
-        content = read_json(folder / "vocab.json")
+        content = read_json(plain_file(folder, "vocab.json"))
     elif (folder / "tokenizer.json").is_file():
-        content = read_json(folder / "tokenizer.json")
+        content = read_json(plain_file(folder, "tokenizer.json"))
         content = content.get("model", {}).get("vocab") if isinstance(content, dict) else None
     else:
         return None

@@ -3,10 +3,27 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from mmpoison.errors import InputError
+
+
+@contextmanager
+def no_downloads() -> Iterator[None]:
+    """Keep huggingface_hub, and so transformers and timm, off the network while a model is built.
+
+    What a user asked to be downloaded is on this machine before a model is built from it.
+    """
+    from huggingface_hub import constants
+
+    before = constants.HF_HUB_OFFLINE
+    constants.HF_HUB_OFFLINE = True
+    try:
+        yield
+    finally:
+        constants.HF_HUB_OFFLINE = before
 
 
 def hub_folder(

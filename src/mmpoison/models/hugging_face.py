@@ -14,7 +14,7 @@ from torch import Tensor
 from mmpoison.errors import InputError
 from mmpoison.models.architectures import without_text_prefix
 from mmpoison.models.dual_encoder import CLIP_PREPROCESSING
-from mmpoison.untrusted import read_json
+from mmpoison.untrusted import plain_file, read_json
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILES = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin")
@@ -192,14 +192,15 @@ def _part(config: Mapping[str, Any], key: str, where: Path) -> dict[str, Any]:
 
 def preprocess_cfg_from_transformers(folder: Path, image_size: int) -> dict[str, Any]:
     """How images are prepared, from `preprocessor_config.json`; CLIP's way where there is none."""
-    file = folder / PREPROCESSOR_FILE
+    file = plain_file(folder, PREPROCESSOR_FILE)
     given = read_json(file) if file.is_file() else {}
     if not isinstance(given, dict):
         raise InputError(f"{file}: not a mapping")
     numbers = {number: name for name, number in RESAMPLING.items()}
-    interpolation = numbers.get(given.get("resample", 3))
+    resample = given.get("resample", 3)
+    interpolation = numbers.get(resample) if isinstance(resample, int) else None
     if interpolation not in ("bilinear", "bicubic"):
-        raise InputError(f"{file}: resample {given.get('resample')!r} is not 2 or 3")
+        raise InputError(f"{file}: resample {repr(resample)[:40]} is not 2 or 3")
     size = given.get("size")
     squash = (
         isinstance(size, dict)
@@ -209,8 +210,8 @@ def preprocess_cfg_from_transformers(folder: Path, image_size: int) -> dict[str,
     return {
         "size": image_size,
         "mode": "RGB",
-        "mean": list(given.get("image_mean", CLIP_PREPROCESSING["mean"])),
-        "std": list(given.get("image_std", CLIP_PREPROCESSING["std"])),
+        "mean": given.get("image_mean", list(CLIP_PREPROCESSING["mean"])),
+        "std": given.get("image_std", list(CLIP_PREPROCESSING["std"])),
         "interpolation": interpolation,
         "resize_mode": "squash" if squash else "shortest",
         "fill_color": 0,

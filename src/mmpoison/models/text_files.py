@@ -1,0 +1,351 @@
+"""Makes a vetted copy of the text files of a checkpoint: the config of a text tower, and a tokenizer.
+
+transformers runs code, opens files and contacts servers when a config or a tokenizer tells it to. So it never sees the
+files of a checkpoint. It is given a temporary folder, which holds a config written anew from a list of known keys, and
+those tokenizer files that are data alone.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import tempfile
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from mmpoison.errors import InputError
+from mmpoison.models.model_config import MAX_LAYERS
+from mmpoison.untrusted import MAX_JSON_BYTES, parse_json, plain_file, read_bytes, read_json
+
+CONFIG_FILE = "config.json"
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.txt")
+"""One of these makes a folder one with a tokenizer."""
+MAX_MERGES_BYTES = 16 << 20
+"""Unpacked; CLIP's own table of merges has 3 MB."""
+
+_JSON_FILES = ("tokenizer.json", "vocab.json", "special_tokens_map.json", "added_tokens.json")
+_TEXT_FILES = ("vocab.txt", "merges.txt")
+_TOKENIZER_CONFIG = "tokenizer_config.json"
+_MAX_JSON_FILES = 500
+
+_TOKENIZERS = frozenset(
+    f"{name}{fast}"
+    for name in (
+        *("Bert", "DistilBert", "MPNet", "Roberta", "XLMRoberta", "Albert", "GPT2", "CLIP"),
+        *("T5", "MT5", "Nllb", "M2M100", "Siglip", "Siglip2", "Gemma"),
+    )
+    for fast in ("Tokenizer", "TokenizerFast")
+) | {"PreTrainedTokenizer", "PreTrainedTokenizerFast", "TokenizersBackend"}
+_TOKENIZER_TYPES = frozenset(
+    {
+        *("bert", "distilbert", "mpnet", "roberta", "xlm-roberta", "albert", "gpt2", "clip"),
+        *("t5", "mt5", "m2m_100", "siglip", "siglip2", "gemma"),
+    }
+)
+
+_Size = Annotated[int, Field(ge=1, le=4_000_000)]
+_Token = Annotated[int, Field(ge=-1, le=4_000_000)]
+_Layers = Annotated[int, Field(ge=1, le=MAX_LAYERS)]
+_Width = Annotated[int, Field(ge=1, le=65_536)]
+_Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
+_Scale = Annotated[float, Field(ge=0, le=1e3, allow_inf_nan=False)]
+_Epsilon = Annotated[float, Field(gt=0, lt=1, allow_inf_nan=False)]
+_Activation = Literal["gelu", "gelu_new", "gelu_fast", "gelu_pytorch_tanh", "relu", "silu", "swish"]
+
+
+class _Known(BaseModel):
+    """What transformers computes a text tower from; keys that are not listed are not passed on."""
+
+    model_config = ConfigDict(extra="ignore", strict=True)
+
+    vocab_size: _Size | None = None
+    pad_token_id: _Token | None = None
+    bos_token_id: _Token | None = None
+    eos_token_id: _Token | None = None
+    # what would compute something else than the towers known here
+    position_embedding_type: Literal["absolute"] | None = None
+    is_decoder: Literal[False] | None = None
+    add_cross_attention: Literal[False] | None = None
+
+
+class _Bert(_Known):
+    model_type: Literal["bert", "roberta", "xlm-roberta"]
+    hidden_size: _Width | None = None
+    num_hidden_layers: _Layers | None = None
+    num_attention_heads: _Width | None = None
+    intermediate_size: _Width | None = None
+    hidden_act: _Activation | None = None
+    hidden_dropout_prob: _Share | None = None
+    attention_probs_dropout_prob: _Share | None = None
+    max_position_embeddings: _Width | None = None
+    type_vocab_size: _Width | None = None
+    initializer_range: _Scale | None = None
+    layer_norm_eps: _Epsilon | None = None
+
+
+class _Mt5(_Known):
+    model_type: Literal["mt5"]
+    d_model: _Width | None = None
+    d_kv: _Width | None = None
+    d_ff: _Width | None = None
+    num_layers: _Layers | None = None
+    num_decoder_layers: _Layers | None = None
+    num_heads: _Width | None = None
+    relative_attention_num_buckets: _Width | None = None
+    relative_attention_max_distance: _Width | None = None
+    dropout_rate: _Share | None = None
+    layer_norm_epsilon: _Epsilon | None = None
+    initializer_factor: _Scale | None = None
+    feed_forward_proj: (
+        Literal["relu", "gelu", "gelu_new", "gated-gelu", "gated-silu", "gated-relu"] | None
+    ) = None
+    decoder_start_token_id: _Token | None = None
+    is_encoder_decoder: bool | None = None
+
+
+class _M2m(_Known):
+    model_type: Literal["m2m_100"]
+    d_model: _Width | None = None
+    encoder_layers: _Layers | None = None
+    encoder_attention_heads: _Width | None = None
+    encoder_ffn_dim: _Width | None = None
+    decoder_layers: _Layers | None = None
+    decoder_attention_heads: _Width | None = None
+    decoder_ffn_dim: _Width | None = None
+    encoder_layerdrop: _Share | None = None
+    decoder_layerdrop: _Share | None = None
+    activation_function: _Activation | None = None
+    dropout: _Share | None = None
+    attention_dropout: _Share | None = None
+    activation_dropout: _Share | None = None
+    max_position_embeddings: _Width | None = None
+    init_std: _Scale | None = None
+    scale_embedding: bool | None = None
+    decoder_start_token_id: _Token | None = None
+    is_encoder_decoder: bool | None = None
+
+
+_TOWERS: dict[str, type[_Known]] = {
+    **dict.fromkeys(("bert", "roberta", "xlm-roberta"), _Bert),
+    "mt5": _Mt5,
+    "m2m_100": _M2m,
+}
+
+
+class _AddedToken(BaseModel):
+    model_config = ConfigDict(extra="ignore", strict=True)
+
+    content: str
+    lstrip: bool = False
+    rstrip: bool = False
+    normalized: bool = False
+    single_word: bool = False
+    special: bool = False
+
+
+_OneToken = str | _AddedToken | None
+
+
+class _TokenizerConfig(BaseModel):
+    """What a tokenizer is built from beside its tables; keys that are not listed are not passed on."""
+
+    model_config = ConfigDict(extra="ignore", strict=True)
+
+    tokenizer_class: str | None = None
+    model_max_length: Annotated[float, Field(ge=1, allow_inf_nan=False)] | None = None
+    do_lower_case: bool | None = None
+    do_basic_tokenize: bool | None = None
+    strip_accents: bool | None = None
+    tokenize_chinese_chars: bool | None = None
+    clean_up_tokenization_spaces: bool | None = None
+    add_prefix_space: bool | None = None
+    add_bos_token: bool | None = None
+    add_eos_token: bool | None = None
+    legacy: bool | None = None
+    trim_offsets: bool | None = None
+    keep_accents: bool | None = None
+    remove_space: bool | None = None
+    errors: Literal["strict", "replace", "ignore"] | None = None
+    padding_side: Literal["left", "right"] | None = None
+    truncation_side: Literal["left", "right"] | None = None
+    extra_ids: Annotated[int, Field(ge=0, le=10_000)] | None = None
+    src_lang: Annotated[str, Field(pattern=r"^[A-Za-z_]{2,16}$")] | None = None
+    tgt_lang: Annotated[str, Field(pattern=r"^[A-Za-z_]{2,16}$")] | None = None
+    bos_token: _OneToken = None
+    eos_token: _OneToken = None
+    unk_token: _OneToken = None
+    sep_token: _OneToken = None
+    pad_token: _OneToken = None
+    cls_token: _OneToken = None
+    mask_token: _OneToken = None
+    additional_special_tokens: list[str | _AddedToken] | None = None
+    extra_special_tokens: list[str | _AddedToken] | dict[str, str] | None = None
+    added_tokens_decoder: dict[str, _AddedToken] | None = None
+
+
+# -- copies ----------------------------------------------------------------------------------------
+
+
+@contextmanager
+def vetted_text_tower(source: Path) -> Iterator[Path]:
+    """Yield a temporary folder that holds nothing but the checked config of a text tower.
+
+    Args:
+        source: A folder with the tower's `config.json`.
+
+    Raises:
+        InputError: If it is no tower that open_clip knows, names code, or holds a value out of range.
+    """
+    where = plain_file(source, CONFIG_FILE)
+    config = _mapping(where)
+    model_type = config.get("model_type")
+    known = _TOWERS.get(model_type) if isinstance(model_type, str) else None
+    if known is None:
+        raise InputError(
+            f"{where}: the text tower {str(model_type)[:40]!r} is none of {', '.join(_TOWERS)}"
+        )
+    with tempfile.TemporaryDirectory(prefix="mmpoison-text-") as name:
+        folder = Path(name)
+        _write(folder / CONFIG_FILE, _passed(known, config, where))
+        yield folder
+
+
+@contextmanager
+def vetted_tokenizer(source: Path) -> Iterator[Path]:
+    """Yield a temporary folder that holds the data of a Hugging Face tokenizer and a checked config of it.
+
+    Args:
+        source: A folder with `tokenizer.json`, `vocab.txt` or a `*.model`.
+
+    Raises:
+        InputError: If a file is no data, too large, leads out of the folder, or names code.
+    """
+    with tempfile.TemporaryDirectory(prefix="mmpoison-text-") as name:
+        folder = Path(name)
+        for file in _JSON_FILES:
+            if (source / file).exists():
+                path = plain_file(source, file)
+                content = read_bytes(path)
+                _refuse_code_in(parse_json(content, path), path)
+                (folder / file).write_bytes(content)
+        tables = [source / file for file in _TEXT_FILES]
+        tables += sorted(source.glob("*.model"))[:4]
+        for table in tables:
+            if table.exists():
+                content = read_bytes(plain_file(source, table.name), MAX_JSON_BYTES)
+                (folder / table.name).write_bytes(content)
+        if (source / _TOKENIZER_CONFIG).exists():
+            where = plain_file(source, _TOKENIZER_CONFIG)
+            _write(folder / _TOKENIZER_CONFIG, _tokenizer_config(where))
+        if (source / CONFIG_FILE).exists():
+            where = plain_file(source, CONFIG_FILE)
+            model_type = _mapping(where).get("model_type")
+            if isinstance(model_type, str) and model_type in _TOKENIZER_TYPES:
+                # it tells which tokenizer, where nothing else does
+                _write(folder / CONFIG_FILE, {"model_type": model_type})
+        yield folder
+
+
+def read_merges(file: Path) -> bytes:
+    """Read a packed table of byte-pair merges, whole and of bounded size.
+
+    Args:
+        file: `bpe_merges.txt.gz`: a line of header, then two symbols a line.
+
+    Returns:
+        The file's own bytes, checked to unpack to at most `MAX_MERGES_BYTES` of UTF-8.
+
+    Raises:
+        InputError: If it is missing, leads out of its folder, is not gzip, cut off, too large or no table of merges.
+    """
+    packed = read_bytes(plain_file(file.parent, file.name), MAX_MERGES_BYTES)
+    unpacked = zlib.decompressobj(16 + zlib.MAX_WBITS)
+    try:
+        text = unpacked.decompress(packed, MAX_MERGES_BYTES + 1)
+        if len(text) > MAX_MERGES_BYTES:
+            raise InputError(f"{file}: unpacks to more than {MAX_MERGES_BYTES >> 20} MiB")
+        if not unpacked.eof or unpacked.unused_data:
+            raise ValueError("cut off, or more than one part")
+        lines = text.decode("utf-8").split("\n")
+    except (zlib.error, ValueError) as error:
+        raise InputError(f"{file}: broken table of merges ({str(error)[:120]})") from None
+    bad = next((n for n, line in enumerate(lines[1:], 2) if line and len(line.split()) != 2), None)
+    if bad is not None:
+        raise InputError(f"{file}, line {bad}: not a table of merges, two symbols are needed")
+    return packed
+
+
+# -- checks ----------------------------------------------------------------------------------------
+
+
+def refuse_code(folder: Path) -> None:
+    """Refuse a folder in which any JSON file names Python code of its own (`auto_map`).
+
+    No code of a checkpoint is ever run; a checkpoint that needs it would not compute what it is meant to.
+
+    Raises:
+        InputError: If one does.
+    """
+    for number, file in enumerate(sorted(folder.rglob("*.json"))):
+        if number == _MAX_JSON_FILES:
+            return
+        try:
+            content = read_json(file)
+        except InputError:
+            continue  # what is read from it is refused where it is read
+        _refuse_code_in(content, file)
+
+
+def _refuse_code_in(content: Any, where: Path) -> None:
+    values = [content]
+    while values:
+        value = values.pop()
+        if isinstance(value, dict):
+            if value.get("auto_map"):
+                raise InputError(f"{where}: names code to run (auto_map), and none is run here")
+            values += value.values()
+        elif isinstance(value, list):
+            values += value
+
+
+def _mapping(where: Path) -> dict[str, Any]:
+    value = read_json(where)
+    if not isinstance(value, dict):
+        raise InputError(f"{where}: not a mapping")
+    _refuse_code_in(value, where)
+    return value
+
+
+def _tokenizer_config(where: Path) -> dict[str, Any]:
+    config = _passed(_TokenizerConfig, _mapping(where), where)
+    name = config.get("tokenizer_class")
+    if name is not None and name not in _TOKENIZERS:
+        raise InputError(f"{where}: the tokenizer {name[:60]!r} is not one that is read here")
+    longest = config.pop("model_max_length", None)
+    if longest is not None and longest < 1e9:  # a larger one stands for "none"
+        config["model_max_length"] = int(longest)
+    if any(not re.fullmatch(r"\d{1,9}", key) for key in config.get("added_tokens_decoder", {})):
+        raise InputError(f"{where}: added_tokens_decoder: token numbers are needed")
+    return config
+
+
+def _passed(known: type[BaseModel], config: dict[str, Any], where: Path) -> dict[str, Any]:
+    """The listed keys of a config, with checked values."""
+    try:
+        checked = known.model_validate(config)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"][:2])
+        raise InputError(
+            f"{where}: {key}: {first['msg']} (got {repr(first['input'])[:80]})"
+        ) from None
+    return checked.model_dump(mode="json", exclude_none=True)
+
+
+def _write(file: Path, value: dict[str, Any]) -> None:
+    file.write_text(json.dumps(value), encoding="utf-8")
