@@ -196,6 +196,8 @@ def test_preprocessing_is_read(own: Path) -> None:
     assert preprocess["resize_mode"] == "squash"
     file.write_text(json.dumps({**given, "resample": 5}))
     assert "resample 5 is not 2 or 3" in refusal(own)
+    file.write_text(json.dumps({**given, "image_std": [0.2, 0.0, 0.2]}))
+    assert "std" in refusal(own)
 
 
 def test_poison_is_said_wherever_a_model_goes(quick: DualEncoder, tmp_path: Path) -> None:

@@ -145,9 +145,10 @@ def encoder_from_config(
     folder = where.parent
     try:
         recorded = config.get("mmpoison", {}).get("activation")
-        if recorded not in (None, activation_name(config["model_cfg"])):
+        activation = activation_name(config["model_cfg"])
+        if recorded not in (None, activation):
             raise InputError(
-                f"the model was saved with {recorded} and the config now says {activation_name(config['model_cfg'])}"
+                f"the model was saved with {str(recorded)[:40]} and the config now says {activation}"
             )
         if where.name == CONFIG_FILE:
             refuse_code(folder)

@@ -340,7 +340,7 @@ def _side(size: Any) -> int:
     """
     sides = [size] if isinstance(size, int) else list(size)
     if len(set(sides)) != 1:
-        raise InputError(f"image size {size!r}: only square images are supported")
+        raise InputError(f"image size {repr(size)[:40]}: only square images are supported")
     return int(sides[0])
 
 
