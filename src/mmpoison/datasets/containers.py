@@ -155,7 +155,7 @@ def _read_member(path: Path, name: str, key: FileKey) -> bytes:
         offset, size = index[name]
     except KeyError:
         raise InputError(f"{path / name}: no such image in the shard") from None
-    _check_size(path / name, size)
+    check_bytes(path / name, size)
     with path.open("rb") as stream:
         # a position of its own, so threads do not move each other's
         stream.seek(offset)
@@ -230,7 +230,7 @@ def _read_row(path: Path, name: str, key: FileKey) -> bytes:
         raise InputError(f"{path / name}: broken file ({_short(error)})") from None
     if not isinstance(value, bytes):
         raise InputError(f"{path / name}: the row holds no image")
-    _check_size(path / name, len(value))
+    check_bytes(path / name, len(value))
     return value
 
 
@@ -288,7 +288,12 @@ def _arrow_cell(path: Path, column: str, row: int, key: FileKey) -> tuple[Any, i
     return arrays[part], index
 
 
-def _check_size(path: Path, size: int) -> None:
+def check_bytes(path: Path, size: int) -> None:
+    """Refuse an image with more than `MAX_IMAGE_BYTES` bytes.
+
+    Raises:
+        InputError: If it has.
+    """
     if size > MAX_IMAGE_BYTES:
         raise InputError(f"{path}: {size:,} bytes are over the limit of {MAX_IMAGE_BYTES:,}")
 

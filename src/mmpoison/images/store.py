@@ -41,7 +41,7 @@ CHUNK = 32 * 2**20
 TODO, DONE, BROKEN = 0, 1, 2
 
 # what may be otherwise the next time although the file is the same is not remembered
-PASSING = ("missing", "no-access")
+PASSING = ("missing", "no-access", "no-memory")
 
 Progress = Callable[[int, int], None]
 

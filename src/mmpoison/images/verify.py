@@ -165,7 +165,9 @@ def _image_facts(scan: ImageScan, ids: list[str]) -> dict[str, Any]:
         "broken": {
             "missing": len(scan.of_fault("missing")),
             "truncated": len(scan.of_fault("truncated")),
-            "unreadable": len(scan.of_fault("no-access", "broken", "no-image", "too-large")),
+            "unreadable": len(
+                scan.of_fault("no-access", "broken", "no-image", "too-large", "no-memory")
+            ),
         },
         "formats": dict(scan.formats.most_common()),
         "smallest": scan.smallest,
