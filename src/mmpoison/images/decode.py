@@ -115,7 +115,7 @@ def _opened(
     stream: BinaryIO,
     name: str,
     max_pixels: int,
-    formats: Sequence[str] = FORMATS,
+    formats: tuple[str, ...] = FORMATS,
     max_side: int = MAX_SIDE,
 ) -> Iterator[Image.Image]:
     """Open the picture in a stream of bytes; whatever goes wrong with it while the block runs is one line."""

@@ -41,7 +41,7 @@ def thumbnail(root: Path, image_id: str, side: int) -> bytes:
         small = image if image.mode == kind else image.convert(kind)
         # made small first, since all that follows makes copies
         small.thumbnail((side, side))
-        turned = _TURNS.get(orientation(image))
+        turned = _TURNS.get(orientation(image) or 1)
         small = small if turned is None else small.transpose(turned)
         if transparent:
             # transparency is white, as on a page
