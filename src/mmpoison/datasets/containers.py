@@ -21,6 +21,7 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 
 from mmpoison.datasets.arrow_schema import arrow_errors, default_image_column
+from mmpoison.datasets.tar_reading import TAR_ERRORS, BoundedReader, open_tar
 from mmpoison.errors import InputError
 from mmpoison.wording import count_of
 
@@ -90,18 +91,27 @@ def walk_tar(
     Yields:
         Name (relative, without `./`) and header of each regular member whose data are whole.
     """
+    if stream is None:
+        try:
+            with path.open("rb") as own:
+                yield from walk_tar(path, problem, own)
+        except OSError as error:
+            problem(f"{path}: cannot be read ({error.strerror or error})")
+        return
+    reader = BoundedReader(stream)
     try:
-        archive = tarfile.open(path, "r:", fileobj=stream)  # noqa: SIM115
-    except (tarfile.TarError, OSError, EOFError, ValueError) as error:
+        archive = open_tar(reader)
+    except (*TAR_ERRORS, OSError) as error:
         problem(f"{path}: not an uncompressed tar file ({error})")
         return
     size = path.stat().st_size
     count = end = 0
     with archive:
         while True:
+            reader.next_header()
             try:
                 member = archive.next()
-            except (tarfile.TarError, OSError, EOFError, ValueError, OverflowError) as error:
+            except (*TAR_ERRORS, OSError) as error:
                 problem(
                     f"{path}: broken after {count_of(count, 'member')} ({error}), what follows is lost"
                 )
