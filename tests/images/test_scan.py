@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from mmpoison.images import decode
 from mmpoison.images import scan as scanning
 from mmpoison.images.scan import ImageScan, scan_images
 
@@ -156,9 +157,9 @@ def test_without_the_library(tmp_path: Path, write: Write, monkeypatch: pytest.M
 
 def test_animations_and_turned_photos(tmp_path: Path, write: Write) -> None:
     exif = Image.Exif()
-    exif[scanning.ORIENTATION] = 6
+    exif[decode.ORIENTATION] = 6
     upright = Image.Exif()
-    upright[scanning.ORIENTATION] = 1
+    upright[decode.ORIENTATION] = 1
     ids = [
         write(picture(), "a.gif", save_all=True, append_images=[picture(1), picture(2)]),
         write(picture(), "b.gif"),

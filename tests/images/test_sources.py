@@ -185,8 +185,7 @@ def test_rows_without_an_image(root: Path) -> None:
 
 
 def test_sizes_are_bounded(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in ("containers", "image_bytes"):
-        monkeypatch.setattr(f"mmpoison.datasets.{module}.MAX_IMAGE_BYTES", 50)
+    monkeypatch.setattr(containers, "MAX_IMAGE_BYTES", 50)
     for name in IDS.values():
         assert open_image(root, name.format(49)).read() == IMAGES[49]
         assert "51 bytes are over the limit of 50" in refusal(root, name.format(50))

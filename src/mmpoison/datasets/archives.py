@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import lzma
+import errno
 import stat
 import tarfile
 import zipfile
-import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -14,7 +13,9 @@ from typing import IO
 
 from mmpoison.datasets.builder import check_relative
 from mmpoison.datasets.download import check_space
+from mmpoison.datasets.tar_reading import TAR_ERRORS, BoundedReader, open_tar, unpacked
 from mmpoison.errors import InputError
+from mmpoison.wording import one_line
 
 CHUNK = 1 << 20
 MOST_FILES = 1_000_000
@@ -54,28 +55,36 @@ def unpack(
         InputError: If it is not an archive, is broken or encrypted, a member would leave the folder, is a link or a
             device, comes twice, or it is larger than it may be or than the disk is.
     """
-    broken: tuple[type[Exception], ...] = (
-        zipfile.BadZipFile,
-        tarfile.TarError,
-        zlib.error,
-        lzma.LZMAError,
-        EOFError,
-        NotImplementedError,
-    )
+    broken = (*TAR_ERRORS, zipfile.BadZipFile, NotImplementedError, MemoryError)
     try:
         if zipfile.is_zipfile(archive):
             with zipfile.ZipFile(archive) as opened:
                 members = _bounded(_zip_members(opened, archive), archive, most_bytes)
                 return _write(members, archive, folder, wanted, rename, progress)
-        if tarfile.is_tarfile(archive):
-            with tarfile.open(archive) as tar:
-                members = _bounded(_tar_members(tar, archive), archive, most_bytes)
+        with unpacked(archive) as stream:
+            reader = BoundedReader(stream)
+            try:
+                tar = open_tar(reader)
+            except tarfile.ReadError as error:
+                # what tarfile says of any file that does not begin with a header
+                if "header of more" in str(error):
+                    raise
+                raise InputError(f"{archive}: not a zip or tar file") from None
+            with tar:
+                members = _bounded(_tar_members(tar, reader, archive), archive, most_bytes)
+                reader.no_more_headers()
                 return _write(members, archive, folder, wanted, rename, progress)
     except FileNotFoundError:
         raise InputError(f"{archive}: no such file") from None
+    except InputError:
+        raise
     except broken as error:
-        raise InputError(f"{archive}: broken archive ({error})") from None
-    raise InputError(f"{archive}: not a zip or tar file")
+        raise InputError(f"{archive}: broken archive ({one_line(str(error))})") from None
+    except OSError as error:
+        # the unpackers' own have no number, a place before the start has this one
+        if error.errno in (None, errno.EINVAL):
+            raise InputError(f"{archive}: broken archive ({error})") from None
+        raise
 
 
 def _zip_members(opened: zipfile.ZipFile, archive: Path) -> Iterator[_Member]:
@@ -92,11 +101,12 @@ def _zip_members(opened: zipfile.ZipFile, archive: Path) -> Iterator[_Member]:
         yield _Member(info.filename, info.file_size, lambda info=info: opened.open(info))  # type: ignore[misc]
 
 
-def _tar_members(tar: tarfile.TarFile, archive: Path) -> Iterator[_Member]:
+def _tar_members(tar: tarfile.TarFile, reader: BoundedReader, archive: Path) -> Iterator[_Member]:
     for info in tar:
+        reader.next_header()
         if info.isdir():
             continue
-        if not info.isreg():
+        if not info.isreg() or info.issparse():
             raise InputError(
                 f"{archive}: member {info.name!r} is a link or a device, it is refused"
             )

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from mmpoison.datasets.file_states import TableStates
 from mmpoison.datasets.options import fit_options
 from mmpoison.datasets.pairs import PairDataset
 from mmpoison.errors import InputError, MmpoisonWarning
@@ -174,7 +175,10 @@ def stream_pairs(
     source = recognise(place) if format is None else DATASETS[format]
     options = _fitted(source, options)
     if source.stream is not None:
-        yield from source.stream(place, images_at_once, **options)
+        tables = TableStates.of(place)
+        for piece in source.stream(place, images_at_once, **options):
+            yield replace(piece, tables=tables)
+        tables.check()
         return
     pairs = _load(source, place, 0, options)
     for start in range(0, len(pairs.images), images_at_once):
@@ -273,7 +277,11 @@ def _load(
     fitted = _fitted(source, options)
     if place is not None and not place.exists():
         raise InputError(f"{place}: no such folder, {source.name} needs {source.where_from}")
-    return _warned(source.load(place, seed, **fitted), place)
+    tables = None if place is None else TableStates.of(place)
+    pairs = source.load(place, seed, **fitted)
+    if tables is not None:
+        tables.check()
+    return _warned(replace(pairs, tables=tables), place)
 
 
 def _warned(pairs: PairDataset, place: Path | str | None) -> PairDataset:

@@ -21,6 +21,7 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 
 from mmpoison.datasets.arrow_schema import arrow_errors, default_image_column
+from mmpoison.datasets.tar_reading import TAR_ERRORS, BoundedReader, open_tar
 from mmpoison.errors import InputError
 from mmpoison.wording import count_of
 
@@ -90,18 +91,27 @@ def walk_tar(
     Yields:
         Name (relative, without `./`) and header of each regular member whose data are whole.
     """
+    if stream is None:
+        try:
+            with path.open("rb") as own:
+                yield from walk_tar(path, problem, own)
+        except OSError as error:
+            problem(f"{path}: cannot be read ({error.strerror or error})")
+        return
+    reader = BoundedReader(stream)
     try:
-        archive = tarfile.open(path, "r:", fileobj=stream)  # noqa: SIM115
-    except (tarfile.TarError, OSError, EOFError, ValueError) as error:
+        archive = open_tar(reader)
+    except (*TAR_ERRORS, OSError) as error:
         problem(f"{path}: not an uncompressed tar file ({error})")
         return
     size = path.stat().st_size
     count = end = 0
     with archive:
         while True:
+            reader.next_header()
             try:
                 member = archive.next()
-            except (tarfile.TarError, OSError, EOFError, ValueError, OverflowError) as error:
+            except (*TAR_ERRORS, OSError) as error:
                 problem(
                     f"{path}: broken after {count_of(count, 'member')} ({error}), what follows is lost"
                 )
@@ -155,7 +165,7 @@ def _read_member(path: Path, name: str, key: FileKey) -> bytes:
         offset, size = index[name]
     except KeyError:
         raise InputError(f"{path / name}: no such image in the shard") from None
-    _check_size(path / name, size)
+    check_bytes(path / name, size)
     with path.open("rb") as stream:
         # a position of its own, so threads do not move each other's
         stream.seek(offset)
@@ -230,7 +240,7 @@ def _read_row(path: Path, name: str, key: FileKey) -> bytes:
         raise InputError(f"{path / name}: broken file ({_short(error)})") from None
     if not isinstance(value, bytes):
         raise InputError(f"{path / name}: the row holds no image")
-    _check_size(path / name, len(value))
+    check_bytes(path / name, len(value))
     return value
 
 
@@ -288,7 +298,12 @@ def _arrow_cell(path: Path, column: str, row: int, key: FileKey) -> tuple[Any, i
     return arrays[part], index
 
 
-def _check_size(path: Path, size: int) -> None:
+def check_bytes(path: Path, size: int) -> None:
+    """Refuse an image with more than `MAX_IMAGE_BYTES` bytes.
+
+    Raises:
+        InputError: If it has.
+    """
     if size > MAX_IMAGE_BYTES:
         raise InputError(f"{path}: {size:,} bytes are over the limit of {MAX_IMAGE_BYTES:,}")
 

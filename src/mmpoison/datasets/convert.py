@@ -16,7 +16,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import Any, NoReturn, get_args
@@ -25,6 +25,7 @@ from mmpoison._version import __version__
 from mmpoison.datasets.catalogue import DATASETS, load_dataset, recognise, stream_pairs
 from mmpoison.datasets.hugging_face import HUB_PREFIX, load_by_name
 from mmpoison.datasets.image_bytes import NameClash
+from mmpoison.datasets.image_states import States, file_states, refuse_changed
 from mmpoison.datasets.labels import label_by_keyword, labels_from_csv, parse_keywords
 from mmpoison.datasets.manifest_beside import is_poisoned
 from mmpoison.datasets.pairs import PairDataset
@@ -84,6 +85,15 @@ class _Piece:
     lines: list[Line]
     root: Path
     problems: Sequence[str]
+    states: States = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.states = file_states(self.root, self.ids)
+
+    @property
+    def ids(self) -> list[str]:
+        """Ids of its images."""
+        return [line["image"] for line in self.lines]
 
 
 def convert_pairs(
@@ -148,6 +158,8 @@ def convert_pairs(
         )
         try:
             job.run(pieces, total, strict=whole is not None and whole.manifest is not None)
+            if whole is not None and whole.tables is not None:
+                whole.tables.check()
             job.finish(whole)
         except OSError as error:
             if disk_is_full(error):
@@ -307,7 +319,9 @@ class _Job:
                     for line in piece.problems:
                         self._note(line, problems)
                     if self.to == "pairs-folder":
-                        piece.lines = self._once(piece.lines, problems)
+                        kept = self._once(piece.lines, problems)
+                        if len(kept) < len(piece.lines):
+                            piece = _Piece(kept, piece.root, piece.problems)
                     digest = _digest(piece)
                     finished = self._finished(number, digest)
                     if finished is not None:
@@ -349,6 +363,7 @@ class _Job:
 
     def _write(self, number: int, piece: _Piece, digest: str) -> Written:
         written = write_shard(self.to, number, piece.lines, piece.root, self.data, self.policy)
+        refuse_changed(piece.root, piece.ids, piece.states)
         # behind the shard itself: it says that the shard is whole
         write_json(self.work / "done" / f"{number:05d}.json", {"digest": digest, **asdict(written)})
         return written
@@ -428,4 +443,5 @@ def _digest(piece: _Piece) -> str:
     digest = hashlib.sha256(str(piece.root.absolute()).encode())
     for line in piece.lines:
         digest.update(json.dumps(line).encode() + b"\n")
+    digest.update(piece.states.tobytes())
     return digest.hexdigest()

@@ -6,7 +6,7 @@ import hashlib
 import re
 from pathlib import Path, PurePosixPath
 
-from mmpoison.datasets.containers import MAX_IMAGE_BYTES, read_inside, split_container
+from mmpoison.datasets.containers import check_bytes, read_inside, split_container
 from mmpoison.errors import InputError
 from mmpoison.files import refuse_special
 
@@ -61,8 +61,7 @@ def read_image_bytes(root: Path, image_id: str) -> bytes:
     if inner is not None:
         return read_inside(root / inner[0], inner[1])
     try:
-        if (size := path.stat().st_size) > MAX_IMAGE_BYTES:
-            raise InputError(f"{path}: {size:,} bytes are over the limit of {MAX_IMAGE_BYTES:,}")
+        check_bytes(path, path.stat().st_size)
         return path.read_bytes()
     except (FileNotFoundError, NotADirectoryError):
         raise InputError(f"{path}: no such image") from None

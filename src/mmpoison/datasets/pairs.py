@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from mmpoison.datasets.file_states import TableStates
 from mmpoison.errors import InputError
 from mmpoison.registry import unknown_name
 
@@ -119,6 +120,7 @@ class PairDataset:
         source: Image each caption was written for, shape `(N,)`.
         manifest: The poison that this set carries, or None for a clean set.
         problems: What was left out when the set was loaded, one line each with its place; empty for sound data.
+        tables: The states of the files that the table was read from, or None where it was not loaded.
     """
 
     images: ImageTable
@@ -127,6 +129,7 @@ class PairDataset:
     source: IntArray
     manifest: PoisonManifest | None = None
     problems: tuple[str, ...] = ()
+    tables: TableStates | None = None
 
     def __post_init__(self) -> None:
         for array in (self.captions, self.image, self.source):

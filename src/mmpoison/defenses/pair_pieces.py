@@ -12,6 +12,8 @@ import numpy as np
 
 from mmpoison.datasets import DATASETS, load_dataset, stream_pairs
 from mmpoison.datasets.catalogue import recognise
+from mmpoison.datasets.file_states import TableStates
+from mmpoison.datasets.image_states import Names, States, file_states, refuse_changed
 from mmpoison.datasets.manifest import PoisonManifest
 from mmpoison.datasets.manifest_beside import is_poisoned
 from mmpoison.datasets.pairs import BoolArray, IntArray, PairDataset
@@ -82,6 +84,8 @@ class PairPieces:
         self._path: Path | None = None
         self._format = format
         self._options = dict(options or {})
+        self._tables: TableStates | None = None
+        self._states: list[States] = []
         if isinstance(source, PairDataset):
             self.name = f"memory:{source.root.absolute()}:{source.fingerprint}"
             self._keep(source)
@@ -89,6 +93,7 @@ class PairPieces:
         path = Path(source)
         self.name = str(path.resolve()) if path.exists() else str(source)
         if path.exists():
+            self._tables = TableStates.of(path)
             found = recognise(path) if format is None else DATASETS[format]
             folder = path if path.is_dir() else path.parent
             if found.name == "pairs-folder":
@@ -106,8 +111,28 @@ class PairPieces:
         """The pieces in order, from the first on.
 
         Raises:
-            InputError: If the data are broken, or the manifest does not describe them.
+            InputError: If the data are broken, the manifest does not describe them, or a file is another than it was
+                the first time: what was judged must be what is written.
         """
+        for number, piece in enumerate(self._pieces()):
+            root, ids = piece.pairs.root, piece.pairs.images.ids
+            if number == len(self._states):
+                self._states.append(file_states(root, ids))
+            # the images of a piece are looked at again when whoever asked for it has used it
+            self._check(root, ids, self._states[number])
+            yield piece
+            self._check(root, ids, self._states[number])
+        if self._tables is not None:
+            self._tables.check()
+
+    def _check(self, root: Path, ids: Names, before: States) -> None:
+        if len(ids) != len(before):
+            if self._tables is not None:
+                self._tables.check()
+            raise InputError(f"{self.name}: gave other images the second time that it was read")
+        refuse_changed(root, ids, before)
+
+    def _pieces(self) -> Iterator[Piece]:
         if self._whole is not None:
             yield from self._slices(self._whole)
         elif self._format == "pairs-folder":

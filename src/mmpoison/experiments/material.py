@@ -12,6 +12,7 @@ import torch
 
 from mmpoison.datasets import PairDataset, load_dataset
 from mmpoison.datasets.cache import cache_folder
+from mmpoison.datasets.image_states import States, file_states, refuse_changed
 from mmpoison.evaluation import OfOneModel
 from mmpoison.experiments.recipe import DataPart
 from mmpoison.models import DualEncoder, PairInputs, load_encoder, prepare_features, prepare_pixels
@@ -44,6 +45,24 @@ class Material:
         return self._get(
             "files", [pairs.fingerprint, str(pairs.root)], lambda: _files_digest(pairs)
         )
+
+    def watch(self, pairs: PairDataset) -> States:
+        """The states of a set's image files when this was first asked for; see `refuse_changed`."""
+        return self._get(
+            "watch",
+            [pairs.fingerprint, str(pairs.root)],
+            lambda: file_states(pairs.root, pairs.images.ids),
+        )
+
+    def refuse_changed(self, pairs: PairDataset) -> None:
+        """Refuse a set whose files have changed since it was loaded or its images were first watched.
+
+        Raises:
+            InputError: If one has.
+        """
+        if pairs.tables is not None:
+            pairs.tables.check()
+        refuse_changed(pairs.root, pairs.images.ids, self.watch(pairs))
 
     def encoder(self, name: str, *, trust: bool, device: torch.device) -> DualEncoder:
         """A model to start from or to judge with; nobody changes it."""

@@ -73,6 +73,7 @@ def prepare_run(
         InputError: If the recipe cannot be run on the data.
     """
     pairs = material.pairs(recipe.data, recipe.seed)
+    material.watch(pairs)
     goals = [Goal.parse(text, pairs.classes) for text in recipe.attack.goals]
     test = TestSet.of(pairs)
     for goal in goals:

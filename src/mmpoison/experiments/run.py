@@ -99,6 +99,8 @@ def run_recipe(
             "seconds": {name: round(value, 1) for name, value in seconds.items()},
         },
     }
+    # numbers of a set that was another one in the middle would be of no set
+    material.refuse_changed(run.pairs)
     write_json(out / "stages.json", stages.made)
     write_json(out / "rank_lists.json", lists)
     if measured.embedding_map is not None:

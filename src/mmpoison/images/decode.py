@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import io
 import os
+import re
+import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import BinaryIO, Literal
 
@@ -17,9 +19,24 @@ from PIL import Image, UnidentifiedImageError
 from mmpoison.errors import InputError
 from mmpoison.images.preparation import Pixels, Preparation
 from mmpoison.images.sources import open_image
+from mmpoison.wording import one_line
 
 MAX_PIXELS = 100_000_000
 """A picture with more pixels than this is refused before it is decoded (a decompression bomb)."""
+
+MAX_SIDE = 65_535
+"""A picture with a longer side is refused before it is decoded: JPEG and GIF can hold no longer one. A strip of one row
+costs as much memory as its pixels many times over, in the tables of every resizing."""
+
+MAX_PIXELS_IN_PYTHON = 4_000_000
+"""A picture with more pixels in one of the few formats that Pillow decodes in Python (packed BMP, PPM as text) is
+refused: 7 kB of packed BMP may hold 100 million pixels, which take half a minute."""
+
+MAX_SCANS = 100
+"""A progressive JPEG with more scans is refused: each takes a few bytes, and a pass over all pixels. Ten are usual."""
+
+LARGE = 1 << 24
+"""Pictures with more pixels are decoded one at a time: each may take over a gigabyte, and threads are many."""
 
 TRANSFORM = "open_clip's evaluation transform; 2"
 """Names what `read_image` does; whoever changes its pixels changes this too, and stored pixels are made anew."""
@@ -32,9 +49,30 @@ warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 # half-broken metadata, which do not concern the pixels
 warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
 
-ImageFault = Literal["missing", "no-access", "broken", "truncated", "no-image", "too-large"]
+ImageFault = Literal[
+    "missing", "no-access", "broken", "truncated", "no-image", "too-large", "no-memory"
+]
 """Why an image cannot be used: there is no such file; it cannot be opened or read; what is in it is broken; it ends too
-early; it is of no known format; it has too many pixels."""
+early; it is of no known format; it has too many pixels or bytes; there was no memory for it, which another day may be
+otherwise."""
+
+ORIENTATION = 0x0112
+"""EXIF's tag of how a camera was held."""
+
+HEADER = 1 << 16
+_PPM_HEADER = re.compile(rb"P[0-9yFf](?:\s|#[^\n]*\n)+\S{1,20}(?:(?:\s|#[^\n]*\n)+\S{1,20}){1,2}\s")
+
+_one_large = threading.Lock()
+
+
+def _renew_lock() -> None:
+    global _one_large
+    _one_large = threading.Lock()
+
+
+# a lock that another thread held during a fork would stay locked in the child
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_renew_lock)
 
 
 class BrokenImage(InputError):
@@ -73,24 +111,79 @@ def picture(root: Path, image_id: str) -> Iterator[tuple[BinaryIO, Image.Image]]
 
 
 @contextmanager
-def _opened(stream: BinaryIO, name: str, max_pixels: int) -> Iterator[Image.Image]:
+def _opened(
+    stream: BinaryIO,
+    name: str,
+    max_pixels: int,
+    formats: tuple[str, ...] = FORMATS,
+    max_side: int = MAX_SIDE,
+) -> Iterator[Image.Image]:
     """Open the picture in a stream of bytes; whatever goes wrong with it while the block runs is one line."""
     try:
-        with Image.open(stream, formats=FORMATS) as image:
-            if image.width * image.height > max_pixels:
-                raise BrokenImage(
-                    f"{name}: {image.width} x {image.height} pixels is over the limit of {max_pixels:,}",
-                    "too-large",
-                )
-            yield image
+        _check_header(stream, name)
+        with Image.open(stream, formats=formats) as image:
+            pixels = image.width * image.height
+            _check_size(image, name, max_pixels, max_side)
+            _check_scans(image, stream, name)
+            with _one_large if pixels > LARGE else nullcontext():
+                yield image
+    except InputError:
+        raise
     except Image.DecompressionBombError:
         raise BrokenImage(f"{name}: too many pixels (a decompression bomb?)", "too-large") from None
     except UnidentifiedImageError:
         raise BrokenImage(f"{name}: not an image of a known format", "no-image") from None
+    except MemoryError:
+        raise BrokenImage(f"{name}: there is not enough memory to decode it", "no-memory") from None
     except (OSError, SyntaxError, ValueError) as error:
-        if isinstance(error, InputError):
-            raise
-        raise BrokenImage(f"{name}: broken image ({error})", _fault(error, stream)) from None
+        raise BrokenImage(
+            f"{name}: broken image ({one_line(str(error))})", _fault(error, stream)
+        ) from None
+    except Exception as error:  # a library's parser of a stranger's bytes may stop with anything
+        raise BrokenImage(
+            f"{name}: broken image ({type(error).__name__}: {one_line(str(error))})", "broken"
+        ) from None
+
+
+def _check_header(stream: BinaryIO, name: str) -> None:
+    """Refuse a PPM file whose header is long: Pillow reads it byte by byte."""
+    head = stream.read(HEADER)
+    stream.seek(0)
+    if re.match(rb"P[0-9yFf]", head) and not _PPM_HEADER.match(head):
+        raise BrokenImage(f"{name}: broken image (a PPM header without end)", "broken")
+
+
+def _check_size(image: Image.Image, name: str, max_pixels: int, max_side: int) -> None:
+    size = f"{name}: {image.width} x {image.height} pixels"
+    if image.width * image.height > max_pixels:
+        raise BrokenImage(f"{size} is over the limit of {max_pixels:,}", "too-large")
+    if max(image.size) > max_side:
+        raise BrokenImage(f"{size}: a side is over the limit of {max_side:,}", "too-large")
+    # Pillow's table of the decoders that are written in Python
+    slow = any(tile[0] in Image.DECODERS for tile in getattr(image, "tile", ())[:1])
+    if slow and image.width * image.height > MAX_PIXELS_IN_PYTHON:
+        raise BrokenImage(
+            f"{size} is over the limit of {MAX_PIXELS_IN_PYTHON:,} for a packed or text {image.format}: "
+            "save it as PNG",
+            "too-large",
+        )
+
+
+def _check_scans(image: Image.Image, stream: BinaryIO, name: str) -> None:
+    if not image.info.get("progressive"):
+        return
+    place = stream.tell()
+    stream.seek(0)
+    scans, last = 0, b""
+    while scans <= MAX_SCANS and (block := stream.read(1 << 20)):
+        # within pixels the byte FF is never followed by another than 0 or a restart
+        scans += (last + block).count(b"\xff\xda")
+        last = block[-1:]
+    stream.seek(place)
+    if scans > MAX_SCANS:
+        raise BrokenImage(
+            f"{name}: a progressive JPEG of more than {MAX_SCANS} scans (a bomb?)", "too-large"
+        )
 
 
 def read_image(root: Path, image_id: str, preparation: Preparation | int) -> Pixels:
@@ -137,6 +230,37 @@ def read_image_bytes(
     """
     with _opened(io.BytesIO(data), name, max_pixels) as image:
         return Preparation.of(preparation).apply(image)
+
+
+def orientation(image: Image.Image) -> int | None:
+    """How the camera was held by the EXIF data, from 1 (upright) to 8; None where they do not say it.
+
+    Args:
+        image: A picture whose pixels are decoded; what else is in the data is not looked at.
+    """
+    try:
+        value = image.getexif().get(ORIENTATION)
+    except Exception:  # metadata from outside, which no pixel depends on, may break in any way
+        return None
+    return value if isinstance(value, int) else None
+
+
+def read_small_jpeg(data: bytes, side: int, *, name: str = "the picture") -> Pixels:
+    """Read a JPEG that is small or nothing, such as a thumbnail in a file from outside.
+
+    Args:
+        data: The bytes of the file.
+        side: A picture with a longer side is refused before it is decoded.
+        name: What to call it in messages.
+
+    Returns:
+        RGB, shape `(height, width, 3)`.
+
+    Raises:
+        BrokenImage: If it is no JPEG, too large, or broken.
+    """
+    with _opened(io.BytesIO(data), name, side * side, ("JPEG",), side) as image:
+        return np.array(image.convert("RGB"))
 
 
 def decode_images(
@@ -203,6 +327,8 @@ def try_decode_images(
 def _fault_of_opening(error: InputError) -> ImageFault:
     if "cut short" in str(error):
         return "truncated"  # inside a shard
+    if "over the limit" in str(error):
+        return "too-large"
     missing = isinstance(error.__context__, (FileNotFoundError, KeyError))
     return "missing" if missing or "no such" in str(error) else "no-access"
 

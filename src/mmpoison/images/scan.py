@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mmpoison.errors import InputError
-from mmpoison.images.decode import BrokenImage, ImageFault, picture
+from mmpoison.images.decode import BrokenImage, ImageFault, orientation, picture
 
 Hashes = npt.NDArray[np.uint64]
 
@@ -34,8 +34,8 @@ SUFFIXES = {
 }
 _ALL_SUFFIXES = frozenset().union(*SUFFIXES.values())
 
-ORIENTATION = 0x0112
-"""EXIF's tag of how a camera was held."""
+HASHED_AT_ONCE = 1 << 20
+"""Pixels that are put into bytes at a time."""
 
 
 @dataclass
@@ -143,19 +143,23 @@ class _Look:
 
 def _look(root: Path, image_id: str, hash_perceptually: bool) -> _Look:
     with picture(root, image_id) as (stream, image):
-        rgb = image.convert("RGB")
+        image.load()
+        # the same picture, not a copy, since it may be large
+        rgb = image if image.mode == "RGB" else image.convert("RGB")
         width, height = rgb.size
         if not width or not height:
             raise ValueError("an empty image")
         pixels = hashlib.sha256(f"{width} {height} ".encode())
-        pixels.update(rgb.tobytes())
+        rows = max(1, HASHED_AT_ONCE // width)
+        for top in range(0, height, rows):
+            pixels.update(rgb.crop((0, top, width, min(top + rows, height))).tobytes())
         look = _Look(
             format=str(image.format),
             width=width,
             height=height,
             pixel_hash=_first_bytes(pixels.digest()),
             perceptual=_perceptual(rgb) if hash_perceptually else 0,
-            rotated=_orientation(image) not in (None, 1),
+            rotated=orientation(image) not in (None, 1),
             animated=bool(getattr(image, "is_animated", False)),
             file_hash=0,
         )
@@ -174,14 +178,6 @@ def _perceptual(rgb: Any) -> int:
 
     bits = imagehash.phash(rgb).hash
     return int.from_bytes(np.packbits(bits).tobytes(), "big")
-
-
-def _orientation(image: Any) -> int | None:
-    try:
-        value = image.getexif().get(ORIENTATION)
-    except Exception:  # metadata from outside, which no pixel hangs on, may break in any way
-        return None
-    return value if isinstance(value, int) else None
 
 
 def _note(scan: ImageScan, index: int, image_id: str, found: _Look | BrokenImage) -> None:

@@ -14,7 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 
-from mmpoison.datasets.containers import read_inside, split_container
+from mmpoison.datasets.containers import check_bytes, read_inside, split_container
 from mmpoison.datasets.image_bytes import image_path
 from mmpoison.errors import InputError
 
@@ -29,14 +29,16 @@ def open_image(root: Path, image_id: str) -> BinaryIO:
         image_id: Relative path of a file, or of a container and on inside it.
 
     Raises:
-        InputError: If there is no such image, or it lies outside the root.
+        InputError: If there is no such image, it lies outside the root, or has over 200 MiB.
     """
     path = image_path(root, image_id)
     inner = split_container(root, image_id)
     if inner is not None:
         return io.BytesIO(read_inside(root / inner[0], inner[1]))
     try:
-        return path.open("rb")
+        stream = path.open("rb")
+        check_bytes(path, os.fstat(stream.fileno()).st_size)
+        return stream
     except (FileNotFoundError, NotADirectoryError):
         raise InputError(f"{path}: no such image") from None
     except OSError as error:

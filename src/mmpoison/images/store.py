@@ -24,6 +24,7 @@ from filelock import FileLock, Timeout
 
 from mmpoison.datasets.cache import cache_folder
 from mmpoison.datasets.containers import split_container
+from mmpoison.datasets.image_states import States, file_states, refuse_changed
 from mmpoison.datasets.pairs import IntArray, PairDataset
 from mmpoison.errors import InputError
 from mmpoison.files import disk_is_full, write_json
@@ -41,7 +42,7 @@ CHUNK = 32 * 2**20
 TODO, DONE, BROKEN = 0, 1, 2
 
 # what may be otherwise the next time although the file is the same is not remembered
-PASSING = ("missing", "no-access")
+PASSING = ("missing", "no-access", "no-memory")
 
 Progress = Callable[[int, int], None]
 
@@ -100,7 +101,8 @@ class PixelStore:
             in_memory: Up to so many bytes of pixels nothing is written.
 
         Raises:
-            InputError: If images cannot be read (their number, and the first by name), or the disk is too small.
+            InputError: If images cannot be read (their number, and the first by name) or change meanwhile, or the disk
+                is too small.
         """
         if broken not in ("raise", "drop"):
             raise InputError(f"broken={broken!r}: is none of raise, drop")
@@ -110,16 +112,25 @@ class PixelStore:
         position[wanted] = np.arange(len(wanted), dtype=np.int32)
         ids = [str(image_id) for image_id in pairs.images.ids[wanted]]
         folder: Path | None = None
+        before = file_states(pairs.root, ids)
         if len(ids) * _row_bytes(preparation.image_size) <= in_memory:
             pixels, faults = try_decode_images(
                 pairs.root, ids, preparation, workers=workers, progress=progress
             )
+            refuse_changed(pairs.root, ids, before)
             reasons = {row: str(error) for row, error in faults.items()}
         else:
             base = cache_folder() / "images" if cache is None else cache
             folder = base / _key(pairs.root, ids, preparation)
             reasons = _make(
-                folder, pairs.root, ids, preparation, workers=workers, progress=progress, say=say
+                folder,
+                pairs.root,
+                ids,
+                before,
+                preparation,
+                workers=workers,
+                progress=progress,
+                say=say,
             )
             pixels = _open(folder, len(ids), preparation.image_size)
         if reasons and broken == "raise":
@@ -233,6 +244,7 @@ def _make(
     folder: Path,
     root: Path,
     ids: Sequence[str],
+    before: States,
     preparation: Preparation,
     *,
     workers: int | None,
@@ -250,7 +262,7 @@ def _make(
             states = _states(folder, len(ids), size)
             if states is None:
                 states = _lay_out(folder, root, len(ids), preparation)
-            passing = _fill(folder, root, ids, preparation, states, workers, progress)
+            passing = _fill(folder, root, ids, before, preparation, states, workers, progress)
             states = _states(folder, len(ids), size)
             assert states is not None
     except OSError as error:
@@ -355,6 +367,7 @@ def _fill(
     folder: Path,
     root: Path,
     ids: Sequence[str],
+    before: States,
     preparation: Preparation,
     states: npt.NDArray[np.uint8],
     workers: int | None,
@@ -405,6 +418,8 @@ def _fill(
                     done += 1
                     if progress is not None and (done % 64 == 0 or done == len(ids)):
                         progress(done, len(ids))
+                # the name of the folder stands for the images as they were
+                refuse_changed(root, [ids[row] for row in rows], before[rows])
                 # marked as done only when it is: also after a loss of power
                 reasons.flush()
                 os.fsync(reasons.fileno())

@@ -11,6 +11,8 @@ import numpy as np
 
 from mmpoison import datasets
 from mmpoison.datasets.catalogue import DATASETS, image_folder, recognise
+from mmpoison.datasets.file_states import changed_line
+from mmpoison.datasets.image_states import changed_files, file_states
 from mmpoison.datasets.pairs import SPLITS, PairDataset
 from mmpoison.datasets.pairs_folder import ManifestMisfit
 from mmpoison.errors import MmpoisonWarning
@@ -112,8 +114,11 @@ def verify_pairs(
     leakage = {"same_captions": captions.in_train_and_test}
     if images:
         ids = [str(image_id) for image_id in pairs.images.ids]
+        before = file_states(pairs.root, ids)
         scan = scan_images(pairs.root, ids, progress=progress)
         wrong["images"] = sorted(map(str, scan.faults.values()))
+        if changed := changed_files(pairs.root, ids, before):
+            wrong["images"].append(changed_line([pairs.root / image_id for image_id in changed]))
         found_images = _image_facts(scan, ids)
         notes += _image_notes(scan, ids)
         likeness = Likeness.of(pairs, scan, near)
@@ -145,6 +150,8 @@ def verify_pairs(
         wrong["manifest"].append(
             "the set is not the clean set, and no manifest says how they differ"
         )
+    if pairs.tables is not None and (tables := pairs.tables.changed()):
+        wrong["entries"].append(changed_line(tables))
     return Verification(
         counts=pairs.counts(),
         fingerprint=pairs.fingerprint,
@@ -165,7 +172,9 @@ def _image_facts(scan: ImageScan, ids: list[str]) -> dict[str, Any]:
         "broken": {
             "missing": len(scan.of_fault("missing")),
             "truncated": len(scan.of_fault("truncated")),
-            "unreadable": len(scan.of_fault("no-access", "broken", "no-image", "too-large")),
+            "unreadable": len(
+                scan.of_fault("no-access", "broken", "no-image", "too-large", "no-memory")
+            ),
         },
         "formats": dict(scan.formats.most_common()),
         "smallest": scan.smallest,

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import base64
 import binascii
-import io
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
+
+from mmpoison.images.decode import BrokenImage, read_small_jpeg
 
 PREFIX = "data:image/jpeg;base64,"
 LARGEST = 200_000
@@ -23,12 +23,7 @@ def pixels(thumbnails: Mapping[str, Any], image: Any) -> npt.NDArray[np.uint8] |
     if not isinstance(address, str) or not address.startswith(PREFIX) or len(address) > LARGEST:
         return None
     try:
-        picture = Image.open(
-            io.BytesIO(base64.b64decode(address.removeprefix(PREFIX), validate=True)),
-            formats=["JPEG"],
-        )
-        if max(picture.size) > SIDE:
-            return None
-        return np.asarray(picture.convert("RGB"), dtype=np.uint8)
-    except (OSError, ValueError, binascii.Error):
+        data = base64.b64decode(address.removeprefix(PREFIX), validate=True)
+        return read_small_jpeg(data, SIDE)
+    except (BrokenImage, binascii.Error):
         return None
