@@ -119,6 +119,7 @@ _BASE = {
     "seeding",
     "wording",
     "untrusted",
+    "untrusted_csv",
     "untrusted_yaml",
 }
 
@@ -132,6 +133,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "files": {"errors"},
     # bounds for what strangers wrote
     "untrusted": {"errors", "files"},
+    "untrusted_csv": {"errors", "untrusted"},
     "untrusted_yaml": {"errors", "untrusted"},
     "seeding": {"errors"},
     # where and in how many processes: asked by the command line and the trainer

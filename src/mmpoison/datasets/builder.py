@@ -8,6 +8,11 @@ from pathlib import Path
 from mmpoison.datasets.pairs import SPLITS, ImageTable, PairDataset
 from mmpoison.errors import InputError
 
+MAX_PATH = 4096
+"""Characters of a path; systems allow no more."""
+MAX_CAPTION = 131_072
+"""Characters of a caption: a book's chapter, of which an encoder reads the first 77 tokens."""
+
 
 class PairsBuilder:
     """Collects images with their captions, refuses what cannot be trusted, and says what it refused.
@@ -82,7 +87,11 @@ class PairsBuilder:
         self._seen.add(spelled)
         row = len(self._ids)
         for caption in captions:
-            if isinstance(caption, str) and is_text(caption):
+            if isinstance(caption, str) and len(caption) > MAX_CAPTION:
+                self.problem(
+                    f"{where}: a caption of {image_id!r} has {len(caption):,} characters, over {MAX_CAPTION:,}"
+                )
+            elif isinstance(caption, str) and is_text(caption):
                 self._captions.append(caption)
                 self._image.append(row)
             else:
@@ -139,6 +148,8 @@ def check_relative(path: str, where: str) -> str:
     escapes = path.startswith("/") or ".." in path.split("/") or "\\" in path or ":" in path[:3]
     if not is_text(path):
         raise InputError(f"{where}: image path {path!r} is not UTF-8, it is refused")
+    if len(path) > MAX_PATH:
+        raise InputError(f"{where}: image path {path[:60]!r}... has over {MAX_PATH:,} characters")
     if not path or escapes or "\x00" in path:
         raise InputError(f"{where}: image path {path!r} leaves the folder, it is refused")
     return path

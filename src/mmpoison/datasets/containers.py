@@ -22,6 +22,8 @@ import numpy as np
 
 from mmpoison.datasets.arrow_schema import arrow_errors, default_image_column
 from mmpoison.errors import InputError
+from mmpoison.files import refuse_special
+from mmpoison.untrusted import open_bytes
 from mmpoison.wording import count_of
 
 CONTAINERS = (".tar", ".parquet", ".arrow")
@@ -91,7 +93,11 @@ def walk_tar(
         Name (relative, without `./`) and header of each regular member whose data are whole.
     """
     try:
+        refuse_special(path)
         archive = tarfile.open(path, "r:", fileobj=stream)  # noqa: SIM115
+    except InputError as error:
+        problem(str(error))
+        return
     except (tarfile.TarError, OSError, EOFError, ValueError) as error:
         problem(f"{path}: not an uncompressed tar file ({error})")
         return
@@ -185,7 +191,7 @@ def arrow_batches(path: Path, problem: Problem) -> Iterator[Any]:
     import pyarrow as pa
 
     try:
-        with path.open("rb") as raw:
+        with open_bytes(path) as raw:
             is_file = raw.read(6) == b"ARROW1"
         source = pa.memory_map(str(path))
         if is_file:
@@ -193,6 +199,9 @@ def arrow_batches(path: Path, problem: Problem) -> Iterator[Any]:
             batches = (reader.get_batch(n) for n in range(reader.num_record_batches))
         else:
             batches = iter(pa.ipc.open_stream(source))
+    except InputError as error:
+        problem(str(error))
+        return
     except arrow_errors() as error:
         problem(f"{path}: not an Arrow file ({_short(error)})")
         return

@@ -21,7 +21,11 @@ from mmpoison.datasets.reshape import image_name
 from mmpoison.errors import InputError
 from mmpoison.files import write_json
 from mmpoison.registry import unknown_name
+from mmpoison.untrusted import read_bytes
 from mmpoison.wording import are
+
+MAX_BYTES = 256 << 20
+"""A split of some million images."""
 
 IdKind = Literal["path", "name"]
 """How a split knows an image: by its path in the data set, or by its file name in whatever folder."""
@@ -74,9 +78,7 @@ class FrozenSplit:
         """
         file = Path(path)
         try:
-            raw = msgspec.json.decode(file.read_bytes(), type=_File)
-        except FileNotFoundError:
-            raise InputError(f"{file}: no such file") from None
+            raw = msgspec.json.decode(read_bytes(file, MAX_BYTES), type=_File)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise InputError(f"{file}: not a split ({error})") from None
         splits: dict[str, str] = {}
