@@ -86,6 +86,8 @@ def test_json_that_would_break_later_is_refused(text: str) -> None:
         ("a: !!set {a}", "constructor"),
         ("? [a]\n: b", "unhashable"),
         ("a: \x00", "special characters"),
+        ('a: "\\ud800"', "surrogates not allowed"),
+        ('"\\ud800": 1', "surrogates not allowed"),
     ],
 )
 def test_yaml_that_would_break_later_is_refused(text: str, why: str) -> None:

@@ -137,7 +137,7 @@ def labels_from_csv(pairs: PairDataset, file: str | Path) -> PairDataset:
             others += 1
             continue
         if image in seen:
-            raise InputError(f"{where}: image {row['image']!r} occurs twice")
+            raise InputError(f"{where}: image {row['image']!r:.200} occurs twice")
         seen.add(image)
         labels[image] = row["label"].strip() or None
         if split := (row.get("split") or "").strip():
@@ -147,7 +147,7 @@ def labels_from_csv(pairs: PairDataset, file: str | Path) -> PairDataset:
     if unknown:
         raise InputError(
             f"{unknown} is no image of the set ({others} such rows): image must be an id "
-            f"like {pairs.images.ids[0]!r}"
+            f"like {pairs.images.ids[0]!r:.200}"
         )
     if not seen:
         raise InputError(f"{path}: has no row under its header")

@@ -223,7 +223,7 @@ def apply_manifest(pairs: PairDataset, manifest: PoisonManifest) -> PairDataset:
         if not rows or entry.clean_image not in index:
             raise InputError(
                 f"{MANIFEST_FILE}: the poisoned pair {entry.caption[:60]!r} with "
-                f"{entry.poisoned_image!r} is not in the pairs: manifest and captions differ"
+                f"{entry.poisoned_image!r:.200} is not in the pairs: manifest and captions differ"
             )
         # poison is put behind an image's own captions, so the last equal one is the poisoned one
         source[rows.pop()] = index[entry.clean_image]
@@ -343,7 +343,7 @@ def _parse_line(raw: bytes, where: str) -> dict[str, Any]:
     if not isinstance(categories, list) or not all(isinstance(c, str) for c in categories):
         raise InputError(f"{where}: 'categories' must be a list of strings")
     if line.get("split", "train") not in SPLITS:
-        raise InputError(f"{where}: split {line['split']!r} is none of {', '.join(SPLITS)}")
+        raise InputError(f"{where}: split {line['split']!r:.80} is none of {', '.join(SPLITS)}")
     if b"\\ud" in raw.lower():
         try:
             "".join([line["image"], *captions, line.get("label") or "", *categories]).encode()
