@@ -9,7 +9,7 @@ from pathlib import Path
 
 from mmpoison.errors import InputError
 from mmpoison.experiments.recipe import Recipe
-from mmpoison.files import atomic_file, half_written, occupied_by_others
+from mmpoison.files import atomic_file, half_written, occupied_by_others, refuse_special
 from mmpoison.untrusted import read_bytes
 
 
@@ -19,6 +19,7 @@ def check_folder(out: Path, recipe: Recipe) -> None:
     Raises:
         InputError: If the folder holds something else.
     """
+    refuse_special(out)
     if out.is_file():
         raise InputError(f"{out}: is a file, a run folder is needed: choose another --out")
     written = out / "recipe.yaml"

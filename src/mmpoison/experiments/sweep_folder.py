@@ -13,7 +13,7 @@ import yaml
 from mmpoison.errors import InputError
 from mmpoison.experiments.run_folder import check_folder
 from mmpoison.experiments.sweep_runs import Sweep, SweepRun
-from mmpoison.files import atomic_file, occupied_by_others
+from mmpoison.files import atomic_file, occupied_by_others, refuse_special
 from mmpoison.untrusted import parse_json, read_lines
 from mmpoison.untrusted_yaml import read_yaml
 
@@ -82,6 +82,7 @@ class SweepFolder:
         Raises:
             InputError: If it holds something else, or a run of another recipe under the name of one of these.
         """
+        refuse_special(self.out)
         if self.out.is_file():
             raise InputError(f"{self.out}: is a file, a folder is needed: choose another --out")
         if occupied_by_others(self.out / SWEEP_FILE):
@@ -99,7 +100,7 @@ class SweepFolder:
         """What `failures.jsonl` lists, by run."""
         file = self.out / FAILURES
         found: dict[str, Failure] = {}
-        if file.is_file():
+        if file.exists():
             for number, text in enumerate(read_lines(file), start=1):
                 failure = _failure(parse_json(text, where := f"{file} line {number}"), where)
                 found[failure.run] = failure
@@ -118,7 +119,7 @@ class SweepFolder:
 
     def _listed(self) -> dict[str, Any]:
         file = self.out / SWEEP_FILE
-        if not file.is_file():
+        if not file.exists():
             return {}
         value = read_yaml(file, MAX_SWEEP_BYTES) or {}
         runs = value.get("runs", {}) if isinstance(value, dict) else None

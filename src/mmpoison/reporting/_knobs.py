@@ -42,7 +42,7 @@ def knobs_of(folder: Path) -> Row:
         InputError: If the recipe is broken.
     """
     file = folder / "recipe.yaml"
-    if not file.is_file():
+    if not file.exists():
         return {}
     found = file.stat()
     return dict(_read(file, found.st_mtime_ns, found.st_size))
