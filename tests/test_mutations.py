@@ -83,7 +83,11 @@ METRICS: dict[str, Any] = {
         "poisoned_pairs": 10,
         "poisoning_rate": 0.1,
         "data": {"name": "openmoji", "fingerprint": "ab"},
-        "filter": {"threshold": 0.8, "dropped_pairs": 4, "suspected_goals": [{"sentence": "x", "example_captions": ["a"]}]},
+        "filter": {
+            "threshold": 0.8,
+            "dropped_pairs": 4,
+            "suspected_goals": [{"sentence": "x", "example_captions": ["a"]}],
+        },
         "flags": [],
         "versions": {"torch": "2.6.0"},
     },
@@ -92,7 +96,7 @@ METRICS: dict[str, Any] = {
 
 def survives(*uses: Callable[[], object]) -> int:
     """How many uses of a spoilt file gave a result; the others were refused in one short line."""
-    done = 0
+    done, refused = 0, list[str]()
     for use in uses:
         try:
             with warnings.catch_warnings():
@@ -100,8 +104,10 @@ def survives(*uses: Callable[[], object]) -> int:
                 use()
             done += 1
         except (InputError, ResultError) as error:
-            assert len(str(error).splitlines()) == 1, str(error)
-            assert len(str(error)) < 2000, str(error)
+            refused.append(str(error))
+    for line in refused:
+        assert len(line.splitlines()) == 1, line
+        assert len(line) < 2000, line
     return done
 
 

@@ -132,7 +132,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "wording": set(),
     "registry": {"errors"},
     "files": {"errors"},
-    "array_files": {"errors", "files"},
+    "array_files": {"files"},
     # bounds for what strangers wrote
     "untrusted": {"errors", "files"},
     "untrusted_csv": {"errors", "untrusted"},
