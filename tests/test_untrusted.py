@@ -93,6 +93,8 @@ def test_json_that_would_break_later_is_refused(text: str) -> None:
         ("a: !!set {a}", "constructor"),
         ("? [a]\n: b", "unhashable"),
         ("a: \x00", "special characters"),
+        ('a: "\\ud800"', "surrogates not allowed"),
+        ('"\\ud800": 1', "surrogates not allowed"),
     ],
 )
 def test_yaml_that_would_break_later_is_refused(text: str, why: str) -> None:
@@ -166,5 +168,5 @@ def test_lines_are_bounded() -> None:
     stream = io.BytesIO(b"short\n" + b"x" * 100 + b"\nnever seen\n")
     lines = bounded_lines(stream, "captions.jsonl", 50)
     assert next(lines) == b"short\n"
-    with pytest.raises(InputError, match=r"captions.jsonl, line 2: longer than 50 bytes"):
+    with pytest.raises(InputError, match=r"captions.jsonl line 2: longer than 50 bytes"):
         next(lines)

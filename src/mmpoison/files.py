@@ -25,6 +25,7 @@ def atomic_file(target: Path, *, durable: bool = False) -> Iterator[Path]:
         target: The file.
         durable: Come back only when it is on the disk, so that it outlives a loss of power too.
     """
+    refuse_special(target)  # the file would take its place
     target.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
     os.close(handle)
@@ -118,6 +119,7 @@ def disk_is_full(error: OSError) -> bool:
 
 def refuse_occupied(target: Path) -> None:
     """Refuse an output folder that already holds something, so that nothing is ever overwritten."""
+    refuse_special(target)
     if target.is_file():
         raise InputError(f"{target}: is a file, an output folder is needed: choose another --out")
     if target.is_dir() and any(target.iterdir()):

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from io import BufferedReader
 from pathlib import Path
 from typing import Any, BinaryIO, NoReturn
 
@@ -35,15 +36,11 @@ def read_bytes(path: Path, limit: int = MAX_JSON_BYTES) -> bytes:
     Raises:
         InputError: If it is missing, no regular file, cannot be read, or holds more than `limit` bytes.
     """
-    refuse_special(path)
-    try:
-        with path.open("rb") as stream:
+    with open_bytes(path) as stream:
+        try:
             content = stream.read(limit + 1)
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file") from None
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise InputError(f"{path}: cannot be read ({reason})") from None
+        except OSError as error:
+            raise InputError(f"{path}: cannot be read ({_reason(error)})") from None
     if len(content) > limit:
         raise InputError(f"{path}: larger than {_size(limit)}, it is refused")
     return content
@@ -86,6 +83,48 @@ def plain_file(folder: Path, name: str) -> Path:
     return path
 
 
+def open_bytes(path: Path) -> BufferedReader:
+    """Open a regular file for reading, as `read_bytes` does for files that are read line by line.
+
+    Raises:
+        InputError: If it is missing, no regular file, or cannot be opened.
+    """
+    refuse_special(path)
+    try:
+        return path.open("rb")
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file") from None
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: cannot be read ({_reason(error)})") from None
+
+
+def read_lines(path: Path, limit: int = MAX_LINE_BYTES) -> Iterator[str]:
+    """Yield the lines of a UTF-8 file with their ends; a byte order mark is dropped.
+
+    Raises:
+        InputError: If it is missing, no regular file, cannot be read, is not UTF-8, or has a line of more than `limit`
+            bytes.
+    """
+    with open_bytes(path) as stream:
+        try:
+            for number, raw in enumerate(bounded_lines(stream, path, limit), start=1):
+                yield decode_line(raw, f"{path} line {number}", first=number == 1)
+        except OSError as error:
+            raise InputError(f"{path}: cannot be read ({_reason(error)})") from None
+
+
+def decode_line(raw: bytes, where: str, *, first: bool = False) -> str:
+    """The text of one line; the byte order mark of a first line is dropped.
+
+    Raises:
+        InputError: If it is not UTF-8.
+    """
+    try:
+        return raw.decode("utf-8-sig" if first else "utf-8")
+    except UnicodeDecodeError:
+        raise InputError(f"{where}: not UTF-8") from None
+
+
 def bounded_lines(
     stream: BinaryIO, where: str | Path, limit: int = MAX_LINE_BYTES
 ) -> Iterator[bytes]:
@@ -98,8 +137,12 @@ def bounded_lines(
     while line := stream.readline(limit + 1):
         number += 1
         if len(line) > limit:
-            raise InputError(f"{where}, line {number}: longer than {_size(limit)}, it is refused")
+            raise InputError(f"{where} line {number}: longer than {_size(limit)}, it is refused")
         yield line
+
+
+def _reason(error: Exception) -> str:
+    return str(getattr(error, "strerror", None) or error)
 
 
 def _size(limit: int) -> str:
@@ -134,10 +177,43 @@ def parse_json(text: str | bytes, where: str | Path) -> Any:
         >>> parse_json('{"rank": 3}', "metrics.json")
         {'rank': 3}
     """
+    return _parse(_DECODER, text, where)
+
+
+def parse_json_pairs(text: str | bytes, where: str | Path) -> list[tuple[str, Any]]:
+    """Parse a JSON object into its names and values in order, also where a name occurs twice.
+
+    Args:
+        text: One JSON object.
+        where: What it is called in messages.
+
+    Raises:
+        InputError: As `parse_json`, and if it is no object.
+
+    Example:
+        >>> parse_json_pairs('{"a.jpg": 1, "a.jpg": 2}', "captions.json")
+        [('a.jpg', 1), ('a.jpg', 2)]
+    """
+    outermost: list[tuple[str, Any]] = []
+
+    def keep(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        nonlocal outermost
+        outermost = pairs  # called from the innermost outwards
+        return dict(pairs)
+
+    value = _parse(_decoder(keep), text, where)
+    if not isinstance(value, dict):
+        raise InputError(f"{where}: a JSON object is needed")
+    if _deeper_than([item for _, item in outermost], MAX_DEPTH):
+        raise InputError(f"{where}: not valid JSON (nested deeper than {MAX_DEPTH})")
+    return outermost
+
+
+def _parse(decoder: json.JSONDecoder, text: str | bytes, where: str | Path) -> Any:
     try:
-        value = json.loads(
-            text, parse_int=_integer, parse_float=_number, parse_constant=_refuse_constant
-        )
+        value = decoder.decode(text if isinstance(text, str) else text.decode("utf-8"))
+    except UnicodeDecodeError:
+        raise InputError(f"{where}: not UTF-8") from None
     except RecursionError:
         raise InputError(f"{where}: not valid JSON (nested too deep)") from None
     except (ValueError, OverflowError) as error:
@@ -163,6 +239,19 @@ def _number(digits: str) -> float:
 
 def _refuse_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not a number")
+
+
+def _decoder(pairs: Callable[[list[tuple[str, Any]]], Any] | None = None) -> json.JSONDecoder:
+    return json.JSONDecoder(
+        object_pairs_hook=pairs,
+        parse_int=_integer,
+        parse_float=_number,
+        parse_constant=_refuse_constant,
+    )
+
+
+# made once: one for each line of a file would take as long as the parsing
+_DECODER = _decoder()
 
 
 def _deeper_than(value: Any, limit: int) -> bool:

@@ -80,6 +80,11 @@ class _PlainLoader(yaml.SafeLoader):
             None, None, f"nested deeper than {MAX_DEPTH}", self.get_mark()
         )
 
+    def construct_scalar(self, node: Any) -> str:
+        text: str = super().construct_scalar(node)
+        text.encode()  # half a surrogate pair is no text: it could not be written
+        return text
+
     def construct_yaml_int(self, node: Any) -> int:
         if len(node.value) > 100:
             raise ValueError(f"the integer {node.value[:20]}... needs more than 64 bits")

@@ -287,3 +287,23 @@ def test_a_packed_table_that_is_cut_at_once(tmp_path: Path) -> None:
     (tmp_path / "x.csv.gz").write_bytes(packed[:20])
     with pytest.raises(InputError, match=r"x\.csv\.gz: broken after line 0"):
         load_pairs(tmp_path / "x.csv.gz")
+
+
+# -- what has no end -------------------------------------------------------------------------------
+
+
+def test_a_line_of_5_mib(write: Write) -> None:
+    said = refusal(write("image,caption\n1.jpg,a\n2.jpg," + "x" * (5 << 20)))
+    assert "line 3: longer than 4 MiB, it is refused" in said
+
+
+def test_a_record_of_many_short_lines(write: Write) -> None:
+    # each field is short and each line too, so neither bound is reached
+    file = write("image,caption\n1.jpg,a\n2.jpg," + '"x\ny",' * 1_000_000)
+    with pytest.warns(MmpoisonWarning, match="a record of over 4,194,304 characters"):
+        assert table(load_pairs(file)) == {"1.jpg": ["a"]}
+
+
+def test_a_packed_table_that_unpacks_to_a_thousand_times_its_size(write: Write) -> None:
+    packed = gzip.compress(b"image,caption\n1.jpg,a\n" + b"\n" * (80 << 20), 1)
+    assert "unpacks to more than 200 times its size" in refusal(write(packed, "pairs.csv.gz"))

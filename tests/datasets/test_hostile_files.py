@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import io
+import json
+import os
 import random
 import tarfile
 import warnings
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from mmpoison.datasets import load_pairs
+from mmpoison.datasets.containers import arrow_batches, walk_tar
 from mmpoison.datasets.image_bytes import read_image_bytes
 from mmpoison.errors import InputError
 
@@ -99,3 +103,45 @@ def test_any_damage_is_read_or_refused(tmp_path: Path, format: str, write: objec
                     said.append(str(error))
     assert all(len(message.splitlines()) == 1 for message in said)
     assert min(outcomes.values()) > 10
+
+
+LONG = "x" * (5 << 20)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "options"),
+    [
+        ("captions.jsonl", '{"image": "a.jpg", "captions": ["' + LONG + '"]}\n', {}),
+        ("results_20130124.token", "a.jpg#0\t" + LONG, {"missing": "keep"}),
+        (
+            "results.csv",
+            "image_name| comment_number| comment\na.jpg| 0| " + LONG,
+            {"missing": "keep"},
+        ),
+    ],
+)
+def test_a_line_of_5_mib_is_refused(
+    tmp_path: Path, name: str, text: str, options: dict[str, Any]
+) -> None:
+    (tmp_path / name).write_text(text)
+    with pytest.raises(InputError, match=r"line [12]: longer than 4 MiB, it is refused"):
+        load_pairs(tmp_path, **options)
+
+
+def test_a_caption_of_a_million_characters_is_left_out(tmp_path: Path) -> None:
+    captions = json.dumps({"a.jpg": {"category": "sheep", "captions": ["a", LONG]}})
+    (tmp_path / "pascal_sentences.json").write_text(captions)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        pairs = load_pairs(tmp_path, format="pascal-sentences", missing="keep")
+    assert list(pairs.captions) == ["a"]
+    assert "has 5,242,880 characters, over 131,072" in pairs.problems[0]
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+def test_a_pipe_in_the_place_of_a_container(tmp_path: Path) -> None:
+    problems: list[str] = []
+    for name, read in (("a.arrow", arrow_batches), ("a.tar", walk_tar)):
+        os.mkfifo(tmp_path / name)
+        assert list(read(tmp_path / name, problems.append)) == []
+        assert f"{name}: is a named pipe and not a file" in problems[-1]

@@ -85,7 +85,7 @@ def test_broken_lists_of_classes(root: Path) -> None:
     (root / "txtclasses_rsicd" / "Zoo.txt").write_text("00064.jpg")
     pairs = load_rsicd(root)
     assert pairs.problems == (
-        "Beach.txt: cannot be read as UTF-8, its class is not used",
+        "Beach.txt: not UTF-8, its class is not used",
         "Zoo.txt: 00064.jpg is in class 'playfields' already",
     )
     assert len(pairs.images) == 3

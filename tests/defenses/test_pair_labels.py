@@ -44,8 +44,8 @@ def test_what_a_spreadsheet_writes(tmp_path: Path) -> None:
         ("pair,verdict\na#0,bad\n", "line 2: verdict 'bad' is none of keep, drop, unsure"),
         ("pair,verdict\n,keep\n", "line 2: names no pair"),
         ("pair,verdict\na#0,keep\na#0,drop\n", "line 3: pair 'a#0' has two verdicts"),
-        ('pair,verdict\n"a#0,keep\n', "not a CSV file"),
-        ("pair,verdict\n\xff\n", "not a CSV file in UTF-8"),
+        ('pair,verdict\n"a#0,keep\n', "line 2: broken CSV"),
+        ("pair,verdict\n\xff\n", "line 2: not UTF-8"),
     ],
 )
 def test_broken_files(tmp_path: Path, text: str, says: str) -> None:

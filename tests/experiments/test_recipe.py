@@ -250,3 +250,60 @@ def test_stages_are_switched_off_from_outside() -> None:
     assert recipe.filter is None
     assert recipe.sterilize is None
     assert len(recipe.study) == 4
+
+
+# -- values that no run can have -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("seed", -1),
+        ("training.epochs", 10**12),
+        ("training.batch_size", 10**12),
+        ("training.chunk_size", 10**12),
+        ("training.warmup_epochs", 1e300),
+        ("training.max_steps", 10**15),
+    ],
+)
+def test_numbers_out_of_range(tmp_path: Path, key: str, value: Any) -> None:
+    assert key in refusal(with_key(key, value), tmp_path)
+
+
+def test_a_seed_beyond_64_bits() -> None:
+    with pytest.raises(InputError, match="seed"):
+        parse_recipe({**SMALL, "seed": 2**70}, "a recipe")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "seed: " + "9" * 5000,
+        "[" * 2000,
+        "a: &a [*a]",
+        "a: !!timestamp x",
+        'a: !!int ""',
+        'name: "\\ud800"',
+    ],
+)
+def test_yaml_that_broke_the_first_version(tmp_path: Path, text: str) -> None:
+    assert "not valid YAML" in refusal(text, tmp_path)
+
+
+def test_a_date_that_is_none_stays_text(tmp_path: Path) -> None:
+    (tmp_path / "x.yaml").write_text(yaml.safe_dump(SMALL) + "description: 2001-99-99\n")
+    assert load_recipe(tmp_path / "x.yaml").description == "2001-99-99"
+
+
+def test_an_unknown_key_within_a_list(tmp_path: Path) -> None:
+    said = refusal(
+        {**SMALL, "transfer": [{"dta": {"name": "coco"}, "data": {"name": "x"}}]}, tmp_path
+    )
+    assert "unknown key 'transfer.0.dta': did you mean 'data'" in said
+
+
+@pytest.mark.parametrize("value", ["1e999", "-1e999", "9" * 5000, "[" * 2000, "&a [*a]", ".nan"])
+def test_a_value_on_the_command_line_that_is_none(value: str) -> None:
+    with pytest.raises(InputError, match=r"^--set 'seed=") as caught:
+        parse_changes([f"seed={value}"])
+    assert len(str(caught.value)) < 500

@@ -135,3 +135,14 @@ def test_mistakes_are_one_line(tmp_path: Path, section: Any, says: str) -> None:
     assert len(str(error.value).splitlines()) == 1
     assert says in str(error.value)
     assert str(tmp_path / "recipe.yaml") in str(error.value)
+
+
+def test_a_list_of_runs_without_end_is_refused_before_it_is_made(tmp_path: Path) -> None:
+    grid = {f"attack.option{n}": list(range(100)) for n in range(6)}
+    with pytest.raises(InputError, match=r"1,000,000,000,000 runs are over the limit of 20,000"):
+        sweep(tmp_path, {"grid": grid})
+
+
+def test_a_grid_on_the_command_line_over_one_that_is_none(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"sweep\.grid"):
+        sweep(tmp_path, {"grid": [1]}, grid={"attack.samples": [1]})

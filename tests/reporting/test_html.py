@@ -341,7 +341,6 @@ def test_the_map_is_drawn(write_run: WriteRun, metrics: dict[str, Any]) -> None:
         [],
         [[1]],
         [[1, "2", 0]],
-        [[float("nan"), 1, 0]],
         [[1e300, 1, 0]],
         [[0, 0, 99]],
         [[0, 0, 0], [0, 0, 0]],
@@ -350,6 +349,13 @@ def test_the_map_is_drawn(write_run: WriteRun, metrics: dict[str, Any]) -> None:
 def test_a_broken_map_breaks_nothing(write_run: WriteRun, points: Any) -> None:
     shown = {"method": "tsne", "classes": ["a"], "models": {"poisoned": {"texts": points}}}
     Page(render_html(write_run(embedding_map=shown)))
+
+
+def test_a_map_with_a_number_that_is_none_is_refused(write_run: WriteRun) -> None:
+    points = [[float("nan"), 1, 0]]
+    shown = {"method": "tsne", "classes": ["a"], "models": {"poisoned": {"texts": points}}}
+    with pytest.raises(InputError, match=r"embedding_map\.json: not valid JSON \(NaN"):
+        render_html(write_run(embedding_map=shown))
 
 
 def test_one_page_in_a_file_of_its_own(write_run: WriteRun, tmp_path: Path) -> None:

@@ -60,9 +60,9 @@ def test_another_set_is_refused(kept: Path, own_square_folder: Path) -> None:
     [
         (None, "no such file; `mmpoison filter --out"),
         ("", "no verdict in it"),
-        ("{", "not JSON in UTF-8"),
+        ("{", "line 1: not valid JSON"),
         ('{"pair": "a#0"}\n', "line 1: is no verdict"),
-        ("[" * 100_000, "not JSON in UTF-8"),
+        ("[" * 100_000, "line 1: not valid JSON"),
     ],
 )
 def test_broken_verdicts(tmp_path: Path, square_folder: Path, text: str | None, says: str) -> None:

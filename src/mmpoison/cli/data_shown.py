@@ -14,9 +14,11 @@ from mmpoison.datasets.cache import cache_folder
 from mmpoison.datasets.catalogue import DATASETS, DataSource, find_root
 from mmpoison.datasets.downloads import DOWNLOADS, ways_to_get
 from mmpoison.datasets.pairs_folder import CAPTIONS_FILE
+from mmpoison.errors import InputError
 from mmpoison.images.store import stored_pixels
 from mmpoison.images.verification import Verification
 from mmpoison.reporting import safe_text
+from mmpoison.untrusted import open_bytes
 from mmpoison.wording import count_of
 
 SHOWN = 10
@@ -196,9 +198,9 @@ def _images_in(place: Path) -> int | None:
     try:
         if file.stat().st_size > COUNTED:
             return None
-        with file.open("rb") as stream:
+        with open_bytes(file) as stream:
             return sum(1 for line in stream if line.strip())
-    except OSError:
+    except (OSError, InputError):
         return None
 
 

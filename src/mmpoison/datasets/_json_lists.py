@@ -13,7 +13,7 @@ from typing import Annotated, Any, TypeVar
 import msgspec
 
 from mmpoison.errors import InputError
-from mmpoison.files import refuse_special
+from mmpoison.untrusted import open_bytes
 
 T = TypeVar("T")
 
@@ -31,16 +31,13 @@ def map_file(path: Path) -> memoryview:
     Raises:
         InputError: If there is no such file, or it is empty or cannot be read.
     """
-    refuse_special(path)
-    try:
-        with path.open("rb") as stream:
+    with open_bytes(path) as stream:
+        try:
             data = memoryview(mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ))
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file") from None
-    except ValueError:
-        raise InputError(f"{path}: is empty, JSON is needed") from None
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror or error})") from None
+        except ValueError:
+            raise InputError(f"{path}: is empty, JSON is needed") from None
+        except OSError as error:
+            raise InputError(f"{path}: cannot be read ({error.strerror or error})") from None
     return data[len(_BOM) :] if data[: len(_BOM)] == _BOM else data
 
 

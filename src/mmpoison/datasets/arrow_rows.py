@@ -139,8 +139,8 @@ def join(first: Entry, other: Entry) -> None:
     for name in ("label", "split"):
         if getattr(other, name) not in (None, getattr(first, name)):
             first.problems.append(
-                f"{other.where}: {name} {getattr(other, name)!r} of {first.image_id!r:.80} is "
-                f"{getattr(first, name)!r} in {first.where}, which counts"
+                f"{other.where}: {name} {getattr(other, name)!r:.80} of {first.image_id!r:.80} is "
+                f"{getattr(first, name)!r:.80} in {first.where}, which counts"
             )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +16,7 @@ from mmpoison.datasets.columns import (
     need_column,
 )
 from mmpoison.errors import InputError
+from mmpoison.untrusted import parse_json
 
 
 @dataclass(frozen=True)
@@ -180,8 +180,8 @@ def _class_names(schema: Any, label: str | None) -> tuple[str, ...]:
     if raw is None or label is None:
         return ()
     try:
-        names = json.loads(raw)["info"]["features"][label]["names"]
-    except (ValueError, KeyError, TypeError, RecursionError):
+        names = parse_json(raw, "huggingface")["info"]["features"][label]["names"]
+    except (InputError, KeyError, TypeError):
         return ()
     whole = isinstance(names, list) and all(isinstance(name, str) for name in names)
     return tuple(names) if whole else ()

@@ -8,6 +8,11 @@ from pathlib import Path
 from mmpoison.datasets.pairs import SPLITS, ImageTable, PairDataset
 from mmpoison.errors import InputError
 
+MAX_PATH = 4096
+"""Characters of a path; systems allow no more."""
+MAX_CAPTION = 131_072
+"""Characters of a caption: a book's chapter, of which an encoder reads the first 77 tokens."""
+
 
 class PairsBuilder:
     """Collects images with their captions, refuses what cannot be trusted, and says what it refused.
@@ -74,20 +79,26 @@ class PairsBuilder:
         # `./a.jpg` and `a.jpg` are one image
         spelled = "/".join(part for part in image_id.split("/") if part not in ("", "."))
         if spelled in self._seen:
-            self.problem(f"{where}: image {image_id!r} occurs twice")
+            self.problem(f"{where}: image {image_id!r:.200} occurs twice")
             return False
         if split not in SPLITS:
-            self.problem(f"{where}: split {split!r} is none of {', '.join(SPLITS)}")
+            self.problem(f"{where}: split {split!r:.80} is none of {', '.join(SPLITS)}")
             return False
         self._seen.add(spelled)
         row = len(self._ids)
         for caption in captions:
-            if isinstance(caption, str) and is_text(caption):
+            if isinstance(caption, str) and len(caption) > MAX_CAPTION:
+                self.problem(
+                    f"{where}: a caption of {image_id!r:.200} has {len(caption):,} characters, over {MAX_CAPTION:,}"
+                )
+            elif isinstance(caption, str) and is_text(caption):
                 self._captions.append(caption)
                 self._image.append(row)
             else:
                 what = "text in UTF-8" if isinstance(caption, str) else "text"
-                self.problem(f"{where}: a caption of {image_id!r} is not {what}: {caption!r:.60}")
+                self.problem(
+                    f"{where}: a caption of {image_id!r:.200} is not {what}: {caption!r:.60}"
+                )
         self._ids.append(image_id)
         self._labels.append(label)
         self._splits.append(split)
@@ -138,7 +149,9 @@ def check_relative(path: str, where: str) -> str:
     # plain string work: pathlib would take most of the time of reading a large table
     escapes = path.startswith("/") or ".." in path.split("/") or "\\" in path or ":" in path[:3]
     if not is_text(path):
-        raise InputError(f"{where}: image path {path!r} is not UTF-8, it is refused")
+        raise InputError(f"{where}: image path {path!r:.200} is not UTF-8, it is refused")
+    if len(path) > MAX_PATH:
+        raise InputError(f"{where}: image path {path[:60]!r}... has over {MAX_PATH:,} characters")
     if not path or escapes or "\x00" in path:
-        raise InputError(f"{where}: image path {path!r} leaves the folder, it is refused")
+        raise InputError(f"{where}: image path {path!r:.200} leaves the folder, it is refused")
     return path

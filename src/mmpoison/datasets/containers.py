@@ -23,6 +23,7 @@ import numpy as np
 from mmpoison.datasets.arrow_schema import arrow_errors, default_image_column
 from mmpoison.datasets.tar_reading import TAR_ERRORS, BoundedReader, open_tar
 from mmpoison.errors import InputError
+from mmpoison.untrusted import open_bytes
 from mmpoison.wording import count_of
 
 CONTAINERS = (".tar", ".parquet", ".arrow")
@@ -93,8 +94,10 @@ def walk_tar(
     """
     if stream is None:
         try:
-            with path.open("rb") as own:
+            with open_bytes(path) as own:
                 yield from walk_tar(path, problem, own)
+        except InputError as error:
+            problem(str(error))
         except OSError as error:
             problem(f"{path}: cannot be read ({error.strerror or error})")
         return
@@ -195,7 +198,7 @@ def arrow_batches(path: Path, problem: Problem) -> Iterator[Any]:
     import pyarrow as pa
 
     try:
-        with path.open("rb") as raw:
+        with open_bytes(path) as raw:
             is_file = raw.read(6) == b"ARROW1"
         source = pa.memory_map(str(path))
         if is_file:
@@ -203,6 +206,9 @@ def arrow_batches(path: Path, problem: Problem) -> Iterator[Any]:
             batches = (reader.get_batch(n) for n in range(reader.num_record_batches))
         else:
             batches = iter(pa.ipc.open_stream(source))
+    except InputError as error:
+        problem(str(error))
+        return
     except arrow_errors() as error:
         problem(f"{path}: not an Arrow file ({_short(error)})")
         return

@@ -47,7 +47,7 @@ from mmpoison.datasets.shard_writers import (
 )
 from mmpoison.errors import InputError, MmpoisonWarning
 from mmpoison.files import atomic_file, disk_is_full, refuse_occupied, write_json
-from mmpoison.untrusted import read_json
+from mmpoison.untrusted import parse_json, read_json, read_lines
 from mmpoison.wording import one_line
 
 MAX_IMAGES_IN_SHARD = 10_000
@@ -373,9 +373,12 @@ class _Job:
         if not file.exists():
             return None
         record = read_json(file)
-        if record.pop("digest", None) != digest:
+        if not isinstance(record, dict) or record.pop("digest", None) != digest:
             self._refuse_changed()
-        return Written(**record)
+        try:
+            return Written(**record)
+        except TypeError:
+            self._refuse_changed()
 
     def _refuse_changed(self) -> NoReturn:
         raise InputError(
@@ -415,8 +418,8 @@ class _Job:
         problems.write(one_line(line) + "\n")
 
     def _first_problem(self) -> str:
-        with (self.work / PROBLEMS_FILE).open(encoding="utf-8") as stream:
-            return stream.readline().strip() or "it holds no image"
+        lines = read_lines(self.work / PROBLEMS_FILE)
+        return next(lines, "").strip() or "it holds no image"
 
     def _join_lines(self) -> None:
         seen: set[str] = set()
@@ -427,16 +430,19 @@ class _Job:
             temporary.open("w", encoding="utf-8") as out,
         ):
             for number in range(self.shards):
-                with part_file(self.data, number).open(encoding="utf-8") as stream:
-                    for line in stream:
-                        name = str(json.loads(line)["image"])
-                        key = name.casefold() if folds else name
-                        if key in seen:
-                            raise NameClash(
-                                f"two images of the source would be called {name!r}: rename one of them"
-                            )
-                        seen.add(key)
-                        out.write(line)
+                part = part_file(self.data, number)
+                for text in read_lines(part):
+                    line = parse_json(text, part)
+                    if not isinstance(line, dict) or not isinstance(line.get("image"), str):
+                        self._refuse_changed()
+                    name = line["image"]
+                    key = name.casefold() if folds else name
+                    if key in seen:
+                        raise NameClash(
+                            f"two images of the source would be called {name!r}: rename one of them"
+                        )
+                    seen.add(key)
+                    out.write(text)
 
 
 def _digest(piece: _Piece) -> str:

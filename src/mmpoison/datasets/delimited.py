@@ -8,7 +8,7 @@ import io
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import Any, BinaryIO
 
 from mmpoison.datasets.arrow_rows import Entry, add_entries
 from mmpoison.datasets.arrow_schema import column_options
@@ -26,9 +26,16 @@ from mmpoison.datasets.columns import (
 )
 from mmpoison.datasets.pairs import PairDataset
 from mmpoison.errors import InputError
+from mmpoison.untrusted import MAX_LINE_BYTES, open_bytes
+from mmpoison.untrusted_csv import MAX_RECORD
 
 ENDINGS = (".csv", ".tsv", ".csv.gz", ".tsv.gz")
 SEPARATORS = ("\t", ",", ";", "|")
+
+MAX_RATIO = 200
+"""Text is packed to a tenth of its size, the same caption again and again to a hundredth."""
+LEAST_UNPACKED = 64 << 20
+"""Bytes that a file of any ratio may unpack to."""
 
 MAX_REREADS = 100
 """How often a file is read again behind a quote that is never closed."""
@@ -91,19 +98,48 @@ def _tables(folder: Path) -> list[Path]:
 
 
 def _open(file: Path) -> BinaryIO:
-    with file.open("rb") as raw:
+    with open_bytes(file) as raw:
         start = raw.read(4)
     if start[:2] in (b"\xff\xfe", b"\xfe\xff"):
         raise InputError(f"{file}: is UTF-16, save it as UTF-8")
     if start[:2] == b"\x1f\x8b":
-        return cast(BinaryIO, gzip.open(file))
+        return io.BufferedReader(_Unpacked(file))
     return file.open("rb")
+
+
+class _Unpacked(io.RawIOBase):
+    """The content of a gzip file, as long as it is of a size that text can have."""
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+        self._stream = gzip.open(file)  # noqa: SIM115
+        self._most = max(LEAST_UNPACKED, MAX_RATIO * file.stat().st_size)
+        self._given = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        # what stands before a break is given
+        data = self._stream.read1(len(buffer))
+        buffer[: len(data)] = data
+        self._given += len(data)
+        if self._given > self._most:
+            raise InputError(
+                f"{self._file}: unpacks to more than {MAX_RATIO} times its size, it is refused"
+            )
+        return len(data)
+
+    def close(self) -> None:
+        self._stream.close()
+        super().close()
 
 
 class _Lines:
     """The lines of a file, with those of the record being read, so that a reader can go back to them."""
 
     def __init__(self, stream: BinaryIO, problems: list[str], file: Path) -> None:
+        self._held = 0
         # bytes that are no UTF-8 become half surrogates, which no text has
         self._text = io.TextIOWrapper(
             stream, encoding="utf-8-sig", errors="surrogateescape", newline=""
@@ -123,7 +159,7 @@ class _Lines:
             line = self._ahead.pop()
         else:
             try:
-                line = self._text.readline()
+                line = self._text.readline(MAX_LINE_BYTES + 1)
             except (EOFError, OSError, zlib.error) as error:
                 self._problems.append(
                     f"{self._file}: broken after line {self.number} ({error}), what follows is lost"
@@ -133,15 +169,30 @@ class _Lines:
             self.ended = True
             raise StopIteration
         self.number += 1
+        if len(line) > MAX_LINE_BYTES:
+            raise InputError(
+                f"{self._file} line {self.number}: longer than {MAX_LINE_BYTES >> 20} MiB, it is refused"
+            )
         self.record.append(line)
+        self._held += len(line)
+        if self._held > MAX_RECORD:
+            raise csv.Error(
+                f"a record of over {MAX_RECORD:,} characters, a quote that is never closed?"
+            )
         return line
+
+    def begin(self) -> int:
+        """Forget the last record; gives the number of the first line of the next."""
+        self.record = []
+        self._held = 0
+        return self.number + 1
 
     def reread(self) -> None:
         """Put back all lines of the record but its first."""
         back = self.record[1:]
         self._ahead.extend(reversed(back))
         self.number -= len(back)
-        self.record = []
+        self.begin()
         self.ended = False
 
 
@@ -151,16 +202,14 @@ def _records(
     """Number of its first line and the fields of each record."""
     rereads = 0
     while True:
-        lines.record = []
-        first = lines.number + 1
+        first = lines.begin()
         # a new reader each time it fails; one reader else, since it holds no line back
         try:
             for fields in csv.reader(lines, delimiter=separator):
                 if lines.ended and _is_open(lines.record, separator):
                     raise csv.Error("a quote is opened and never closed")
                 yield first, fields
-                lines.record = []
-                first = lines.number + 1
+                first = lines.begin()
             return
         except csv.Error as error:
             what = str(error)
@@ -199,7 +248,7 @@ def _entries(
         raise InputError(f"{file}: its first line is not text in UTF-8")
     separator = _separator(head, file, wanted) if separator is None else _unescape(separator)
     lines.number = 0
-    lines.record = []
+    lines.begin()
     lines._ahead.append(head)
     records = _records(lines, separator, problems, file)
     _, header = next(records)

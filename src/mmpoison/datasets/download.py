@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import http.client
-import json
 import shutil
 import time
 import urllib.error
@@ -20,6 +19,7 @@ from urllib.parse import urlsplit
 from mmpoison._version import __version__
 from mmpoison.errors import InputError
 from mmpoison.files import write_json
+from mmpoison.untrusted import read_json
 
 CHUNK = 1 << 20
 TIMEOUT = 60.0
@@ -200,8 +200,8 @@ class _Wanted:
     def seen(self) -> _Seen | None:
         """What was noted about the part that is here, None if it cannot be gone on with."""
         try:
-            seen = _Seen(**json.loads(self.state.read_text(encoding="utf-8")))
-        except (OSError, ValueError, TypeError):
+            seen = _Seen(**read_json(self.state))
+        except (InputError, TypeError):
             return None
         # without a word on which version it is a part of, only a checksum can tell
         known = seen.validator is not None or self.sha256 or self.md5

@@ -11,7 +11,7 @@ from mmpoison.datasets._published import Entry, build_table, image_folder, image
 from mmpoison.datasets.catalogue import DATASETS, DataSource
 from mmpoison.datasets.pairs import PairDataset
 from mmpoison.errors import InputError
-from mmpoison.files import refuse_special
+from mmpoison.untrusted import bounded_lines, decode_line, open_bytes
 
 TOKEN_FILES = ("results_20130124.token", "results.token")
 CSV_FILES = ("results.csv", "flickr30k_images/results.csv")
@@ -121,19 +121,15 @@ def _gather(
 
 
 def _text_lines(file: Path, problem: Callable[[str], None]) -> Iterator[tuple[int, str]]:
-    refuse_special(file)
-    try:
-        with file.open("rb") as stream:
-            for number, raw in enumerate(stream, start=1):
-                try:
-                    line = raw.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\r\n")
-                except UnicodeDecodeError:
-                    problem(f"{file.name} line {number}: not UTF-8")
-                    continue
-                if line.strip():
-                    yield number, line
-    except OSError as error:
-        raise InputError(f"{file}: cannot be read ({error.strerror or error})") from None
+    with open_bytes(file) as stream:
+        for number, raw in enumerate(bounded_lines(stream, file), start=1):
+            try:
+                line = decode_line(raw, f"{file.name} line {number}", first=number == 1)
+            except InputError as error:
+                problem(str(error))
+                continue
+            if line.strip():
+                yield number, line.rstrip("\r\n")
 
 
 def _token_lines(file: Path, problem: Callable[[str], None]) -> Iterator[tuple[int, str, str, str]]:

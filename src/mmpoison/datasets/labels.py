@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -10,6 +9,7 @@ from pathlib import Path, PurePosixPath
 
 from mmpoison.datasets.pairs import SPLITS, ImageTable, PairDataset
 from mmpoison.errors import InputError
+from mmpoison.untrusted_csv import BoundedRows
 
 Keywords = Mapping[str, Sequence[str]]
 """The keywords of each label."""
@@ -119,46 +119,35 @@ def labels_from_csv(pairs: PairDataset, file: str | Path) -> PairDataset:
     index = {str(PurePosixPath(image_id)): i for i, image_id in enumerate(pairs.images.ids)}
     labels, splits = labels_of(pairs), splits_of(pairs)
     seen: set[int] = set()
-    unknown: list[str] = []
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as stream:
-            reader = csv.DictReader(stream, strict=True)
-            columns = [(name or "").strip() for name in reader.fieldnames or ()]
-            reader.fieldnames = columns
-            for needed in ("image", "label"):
-                if needed not in columns:
-                    raise InputError(
-                        f"{path}: has no column {needed!r}: the first line must be image,label or "
-                        "image,label,split"
-                    )
-            for row in reader:
-                where = f"{path} line {reader.line_num}"
-                if None in row or row["image"] is None or row["label"] is None:
-                    raise InputError(f"{where}: has not as many values as the header has columns")
-                image = index.get(str(PurePosixPath(row["image"].strip())))
-                if image is None:
-                    unknown.append(f"{where}: {row['image']!r}")
-                    continue
-                if image in seen:
-                    raise InputError(f"{where}: image {row['image']!r} occurs twice")
-                seen.add(image)
-                labels[image] = row["label"].strip() or None
-                if split := (row.get("split") or "").strip():
-                    if split not in SPLITS:
-                        raise InputError(f"{where}: split {split!r} is none of {', '.join(SPLITS)}")
-                    splits[image] = split
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file") from None
-    except UnicodeDecodeError:
-        raise InputError(f"{path}: not UTF-8: save the table as CSV in UTF-8") from None
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror or error})") from None
-    except csv.Error as error:
-        raise InputError(f"{path} line {reader.line_num}: broken CSV ({error})") from None
+    unknown, others = "", 0
+    rows = BoundedRows(path)
+    for needed in ("image", "label"):
+        if needed not in rows.columns:
+            raise InputError(
+                f"{path}: has no column {needed!r}: the first line must be image,label or "
+                "image,label,split"
+            )
+    for row in rows:
+        where = f"{path} line {rows.line}"
+        if None in row or row["image"] is None or row["label"] is None:
+            raise InputError(f"{where}: has not as many values as the header has columns")
+        image = index.get(str(PurePosixPath(row["image"].strip())))
+        if image is None:
+            unknown = unknown or f"{where}: {row['image']!r:.200}"
+            others += 1
+            continue
+        if image in seen:
+            raise InputError(f"{where}: image {row['image']!r:.200} occurs twice")
+        seen.add(image)
+        labels[image] = row["label"].strip() or None
+        if split := (row.get("split") or "").strip():
+            if split not in SPLITS:
+                raise InputError(f"{where}: split {split!r:.80} is none of {', '.join(SPLITS)}")
+            splits[image] = split
     if unknown:
         raise InputError(
-            f"{unknown[0]} is no image of the set ({len(unknown)} such rows): image must be an id "
-            f"like {pairs.images.ids[0]!r}"
+            f"{unknown} is no image of the set ({others} such rows): image must be an id "
+            f"like {pairs.images.ids[0]!r:.200}"
         )
     if not seen:
         raise InputError(f"{path}: has no row under its header")

@@ -110,29 +110,33 @@ class PoisonManifest:
         """
         value = read_json(path)
         try:
+            counts = _table(value["counts"])
             manifest = cls(
-                attack=str(value["attack"]),
-                options=dict(value["options"]),
-                goals=tuple(str(goal) for goal in value["goals"]),
-                mode=str(value["mode"]),
-                seed=int(value["seed"]),
-                clean_fingerprint=str(value["clean_fingerprint"]),
-                clean_pairs=int(value["counts"]["clean_training_pairs"]),
-                training_pairs=int(value["counts"]["training_pairs"]),
+                attack=_text(value["attack"]),
+                options=_table(value["options"]),
+                goals=tuple(map(_text, _list(value["goals"]))),
+                mode=_text(value["mode"]),
+                seed=_whole(value["seed"]),
+                clean_fingerprint=_text(value["clean_fingerprint"]),
+                clean_pairs=_whole(counts["clean_training_pairs"]),
+                training_pairs=_whole(counts["training_pairs"]),
                 pairs=tuple(
                     PoisonedPair(
-                        *(str(p[k]) for k in ("caption", "clean_image", "poisoned_image", "goal"))
+                        *(_text(p[k]) for k in ("caption", "clean_image", "poisoned_image", "goal"))
                     )
-                    for p in value["pairs"]
+                    for p in _list(value["pairs"])
                 ),
-                tool_version=str(value["tool_version"]),
-                fingerprint=str(value.get("fingerprint", "")),
+                tool_version=_text(value["tool_version"]),
+                fingerprint=_text(value.get("fingerprint", "")),
                 target_images={
-                    str(goal): str(image) for goal, image in value.get("target_images", {}).items()
+                    _text(goal): _text(image)
+                    for goal, image in _table(value.get("target_images", {})).items()
                 },
-                dropped_images=tuple(map(str, value.get("dropped_images", ()))),
-                filtered=value.get("filtered"),
+                dropped_images=tuple(map(_text, _list(value.get("dropped_images", [])))),
+                filtered=None if value.get("filtered") is None else _table(value["filtered"]),
             )
+            if manifest.mode not in ("add", "replace"):
+                raise ValueError(f"mode {manifest.mode!r:.40} is none of add, replace")
             if not 0 < manifest.training_pairs >= len(manifest.pairs):
                 raise ValueError(f"{manifest.training_pairs} training pairs")
             figures = manifest.to_json()
@@ -142,4 +146,30 @@ class PoisonManifest:
                     raise ValueError(f"it says {name} {said}, its pairs make {figure}")
             return manifest
         except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise InputError(f"{path}: not a poison manifest ({error!r})") from None
+            said = f"{type(error).__name__}: {error}"
+            raise InputError(f"{path}: not a poison manifest ({said[:300]})") from None
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"a text is needed, not {value!r:.60}")
+    value.encode()  # half a surrogate pair is a ValueError
+    return value
+
+
+def _whole(value: Any) -> int:
+    if type(value) is not int or value < 0:
+        raise TypeError(f"a whole number from 0 is needed, not {value!r:.60}")
+    return value
+
+
+def _list(value: Any) -> list[Any]:
+    if not isinstance(value, list):
+        raise TypeError(f"a list is needed, not {value!r:.60}")
+    return value
+
+
+def _table(value: Any) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise TypeError(f"an object is needed, not {value!r:.60}")
+    return value

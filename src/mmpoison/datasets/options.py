@@ -9,9 +9,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from mmpoison.errors import InputError
+from mmpoison.untrusted_yaml import parse_yaml
 
 _YES_NO = {
     **dict.fromkeys(("true", "yes", "on"), True),
@@ -101,8 +100,8 @@ def _read(text: str, kinds: set[str], where: str) -> Any:
             pass
     if "Sequence" in kinds and text.startswith("["):
         try:
-            listed = yaml.safe_load(text)
-        except yaml.YAMLError:
+            listed = parse_yaml(text, where)
+        except InputError:
             listed = None
         if isinstance(listed, list):
             return listed

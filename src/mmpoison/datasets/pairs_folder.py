@@ -20,6 +20,7 @@ from mmpoison.datasets.manifest import PoisonManifest
 from mmpoison.datasets.pairs import SPLITS, PairDataset
 from mmpoison.errors import InputError
 from mmpoison.files import atomic_folder, refuse_special
+from mmpoison.untrusted import MAX_LINE_BYTES, bounded_lines, open_bytes, parse_json
 
 CAPTIONS_FILE = "captions.jsonl"
 MANIFEST_FILE = "manifest.json"
@@ -161,11 +162,26 @@ def append_pairs(
     if images != "none":
         pairs, left = _extract_images(pairs, folder)
     for line in pairs.lines():
-        stream.write(json.dumps(line, ensure_ascii=True) + "\n")
+        stream.write(line_text(line))
     if images != "none":
         ids = [str(pairs.images.ids[index]) for index in left]
         place_images(root, ids, folder, copy=images == "copy")
     return pairs
+
+
+def line_text(line: Mapping[str, Any]) -> str:
+    """One line of `captions.jsonl`.
+
+    Raises:
+        InputError: If it is longer than a line may be that is read.
+    """
+    text = json.dumps(line, ensure_ascii=True) + "\n"
+    if len(text) > MAX_LINE_BYTES:
+        raise InputError(
+            f"image {line['image']!r:.200}: its captions take {len(text):,} bytes on a line of {CAPTIONS_FILE}, "
+            f"{MAX_LINE_BYTES:,} are allowed: leave some out"
+        )
+    return text
 
 
 def copy_notices(root: Path, folder: Path) -> None:
@@ -207,7 +223,7 @@ def apply_manifest(pairs: PairDataset, manifest: PoisonManifest) -> PairDataset:
         if not rows or entry.clean_image not in index:
             raise InputError(
                 f"{MANIFEST_FILE}: the poisoned pair {entry.caption[:60]!r} with "
-                f"{entry.poisoned_image!r} is not in the pairs: manifest and captions differ"
+                f"{entry.poisoned_image!r:.200} is not in the pairs: manifest and captions differ"
             )
         # poison is put behind an image's own captions, so the last equal one is the poisoned one
         source[rows.pop()] = index[entry.clean_image]
@@ -289,8 +305,8 @@ def _numbered_lines(folder: Path) -> Iterator[tuple[int, bytes]]:
     file = folder / CAPTIONS_FILE
     if not file.is_file():
         raise InputError(f"{folder}: has no {CAPTIONS_FILE}, so it is not a pairs folder")
-    with file.open("rb") as stream:
-        for number, raw in enumerate(stream, start=1):
+    with open_bytes(file) as stream:
+        for number, raw in enumerate(bounded_lines(stream, file), start=1):
             if raw.strip():
                 yield number, raw
 
@@ -312,15 +328,7 @@ def _add_line(builder: PairsBuilder, raw: bytes, where: str) -> None:
 
 
 def _parse_line(raw: bytes, where: str) -> dict[str, Any]:
-    try:
-        line = json.loads(raw.decode("utf-8"))
-    except UnicodeDecodeError:
-        raise InputError(f"{where}: not UTF-8") from None
-    except json.JSONDecodeError as error:
-        raise InputError(f"{where}: not valid JSON ({error.msg} at column {error.colno})") from None
-    except (ValueError, RecursionError):
-        # a number of thousands of digits, or brackets without end
-        raise InputError(f"{where}: not valid JSON") from None
+    line = parse_json(raw, where)
     if not isinstance(line, dict):
         raise InputError(f"{where}: an object with image and captions is needed")
     if not isinstance(line.get("image"), str):
@@ -335,7 +343,7 @@ def _parse_line(raw: bytes, where: str) -> dict[str, Any]:
     if not isinstance(categories, list) or not all(isinstance(c, str) for c in categories):
         raise InputError(f"{where}: 'categories' must be a list of strings")
     if line.get("split", "train") not in SPLITS:
-        raise InputError(f"{where}: split {line['split']!r} is none of {', '.join(SPLITS)}")
+        raise InputError(f"{where}: split {line['split']!r:.80} is none of {', '.join(SPLITS)}")
     if b"\\ud" in raw.lower():
         try:
             "".join([line["image"], *captions, line.get("label") or "", *categories]).encode()

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 from mmpoison.datasets._published import (
     Entry,
@@ -20,7 +18,7 @@ from mmpoison.datasets.builder import is_text
 from mmpoison.datasets.catalogue import DATASETS, DataSource
 from mmpoison.datasets.pairs import PairDataset
 from mmpoison.errors import InputError
-from mmpoison.files import refuse_special
+from mmpoison.untrusted import MAX_LINE_BYTES, parse_json_pairs, read_text
 
 JSON_FILE = "pascal_sentences.json"
 PAGE_FILES = ("index.html", "pascal-sentences.html")
@@ -110,7 +108,9 @@ def load_pascal_sentences(
 def _read_json(file: Path, problem: Callable[[str], None]) -> list[Entry]:
     """`{"2008_000716.jpg": {"category": "aeroplane", "captions": [...]}}`."""
     entries: list[Entry] = []
-    for name, value in _json_pairs(file):
+    if not file.exists():
+        raise InputError(f"{file}: no such file, pascal-sentences needs {WHERE_FROM}")
+    for name, value in parse_json_pairs(read_text(file), file):
         where = f"{file.name} {name!r:.80}"
         category = value.get("category") if isinstance(value, dict) else None
         captions = value.get("captions") if isinstance(value, dict) else None
@@ -121,29 +121,6 @@ def _read_json(file: Path, problem: Callable[[str], None]) -> list[Entry]:
         else:
             entries.append(Entry(name, captions, where, label=category))
     return entries
-
-
-def _json_pairs(file: Path) -> list[tuple[str, Any]]:
-    """Names and values of the outermost object, also where a name occurs twice."""
-    outermost: list[tuple[str, Any]] = []
-
-    def keep(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        nonlocal outermost
-        outermost = pairs  # called from the innermost outwards
-        return dict(pairs)
-
-    refuse_special(file)
-    try:
-        value = json.loads(file.read_text(encoding="utf-8-sig"), object_pairs_hook=keep)
-    except FileNotFoundError:
-        raise InputError(f"{file}: no such file, pascal-sentences needs {WHERE_FROM}") from None
-    except OSError as error:
-        raise InputError(f"{file}: cannot be read ({error.strerror or error})") from None
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{file}: not valid JSON ({error})") from None
-    if not isinstance(value, dict):
-        raise InputError(f"{file}: an object of file names is needed, each with category, captions")
-    return outermost
 
 
 def _read_folders(
@@ -161,10 +138,9 @@ def _read_folders(
             problem(f"{where!r:.200}: a name that is not UTF-8")
             continue
         try:
-            refuse_special(file)
-            lines = file.read_text(encoding="utf-8-sig").splitlines()
-        except (OSError, ValueError):
-            problem(f"{where}: cannot be read as UTF-8")
+            lines = read_text(file, MAX_LINE_BYTES).splitlines()
+        except InputError as error:
+            problem(f"{where}: {str(error).removeprefix(f'{file}: ')}")
             continue
         captions = [line for line in lines if line.strip()]
         if not captions:
@@ -184,7 +160,7 @@ class _Page(HTMLParser):
     def __init__(self) -> None:
         super().__init__()
         self.found: list[tuple[str, list[str]]] = []
-        self._text: str | None = None
+        self._text: list[str] | None = None
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         if tag in _CELL_ENDS:
@@ -192,7 +168,7 @@ class _Page(HTMLParser):
         if tag == "img":
             self.found.append((dict(attrs).get("src") or "", []))
         elif tag == "td":
-            self._text = ""
+            self._text = []
 
     def handle_endtag(self, tag: str) -> None:
         if tag in _CELL_ENDS:
@@ -200,20 +176,18 @@ class _Page(HTMLParser):
 
     def handle_data(self, data: str) -> None:
         if self._text is not None:
-            self._text += data
+            self._text.append(data)
 
     def _end_cell(self) -> None:
-        if self._text and self._text.strip() and self.found:
-            self.found[-1][1].append(" ".join(self._text.split()))
+        words = "".join(self._text or ()).split()
+        if words and self.found:
+            self.found[-1][1].append(" ".join(words))
         self._text = None
 
 
 def _read_page(file: Path, problem: Callable[[str], None]) -> list[Entry]:
     page = _Page()
-    try:
-        page.feed(file.read_text(encoding="utf-8-sig"))
-    except (OSError, ValueError):
-        raise InputError(f"{file}: cannot be read as UTF-8") from None
+    page.feed(read_text(file))
     entries: list[Entry] = []
     for source, captions in page.found:
         parts = PurePosixPath(source).parts

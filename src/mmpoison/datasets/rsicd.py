@@ -11,7 +11,7 @@ from mmpoison.datasets._published import build_table, image_folder, images_root,
 from mmpoison.datasets.catalogue import DATASETS, DataSource
 from mmpoison.datasets.pairs import PairDataset
 from mmpoison.errors import InputError
-from mmpoison.files import refuse_special
+from mmpoison.untrusted import read_text
 from mmpoison.wording import count_of
 
 CAPTIONS_FILE = "dataset_rsicd.json"
@@ -82,10 +82,9 @@ def _read_classes(folder: Path, problem: Callable[[str], None]) -> dict[str, str
     place = next((folder / name for name in CLASS_FOLDERS if (folder / name).is_dir()), None)
     for file in sorted(place.glob("*.txt")) if place else []:
         try:
-            refuse_special(file)
-            names = file.read_text(encoding="utf-8").split()
-        except (OSError, ValueError):
-            problem(f"{file.name}: cannot be read as UTF-8, its class is not used")
+            names = read_text(file).split()
+        except InputError as error:
+            problem(f"{file.name}: {str(error).removeprefix(f'{file}: ')}, its class is not used")
             continue
         label = file.stem.lower()
         for name in names:

@@ -21,7 +21,13 @@ from mmpoison.datasets.image_bytes import (
     image_path,
     read_image_bytes,
 )
-from mmpoison.datasets.pairs_folder import CAPTIONS_FILE, MANIFEST_FILE, NOTICE_FILES, ImagePolicy
+from mmpoison.datasets.pairs_folder import (
+    CAPTIONS_FILE,
+    MANIFEST_FILE,
+    NOTICE_FILES,
+    ImagePolicy,
+    line_text,
+)
 from mmpoison.errors import InputError
 from mmpoison.files import atomic_file, write_json
 
@@ -252,7 +258,7 @@ def _write_part(
             except InputError as error:
                 written.problems.append(str(error))
                 continue
-            stream.write(json.dumps({**line, "image": name}) + "\n")
+            stream.write(line_text({**line, "image": name}))
             written.add(name, line)
 
 

@@ -21,7 +21,11 @@ from mmpoison.datasets.reshape import image_name
 from mmpoison.errors import InputError
 from mmpoison.files import write_json
 from mmpoison.registry import unknown_name
+from mmpoison.untrusted import read_bytes
 from mmpoison.wording import are
+
+MAX_BYTES = 256 << 20
+"""A split of some million images."""
 
 IdKind = Literal["path", "name"]
 """How a split knows an image: by its path in the data set, or by its file name in whatever folder."""
@@ -56,7 +60,7 @@ class FrozenSplit:
         if len(set(keys)) != len(keys):
             twice = Counter(keys).most_common(1)[0][0]
             raise InputError(
-                f"two images are called {twice!r}: they are known by path, not by name"
+                f"two images are called {twice!r:.200}: they are known by path, not by name"
             )
         return cls(
             name,
@@ -74,19 +78,17 @@ class FrozenSplit:
         """
         file = Path(path)
         try:
-            raw = msgspec.json.decode(file.read_bytes(), type=_File)
-        except FileNotFoundError:
-            raise InputError(f"{file}: no such file") from None
+            raw = msgspec.json.decode(read_bytes(file, MAX_BYTES), type=_File)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise InputError(f"{file}: not a split ({error})") from None
         splits: dict[str, str] = {}
         for split, members in (("train", raw.train), ("val", raw.val), ("test", raw.test)):
             for member in members:
                 if member in splits:
-                    raise InputError(f"{file}: image {member!r} is in two places")
+                    raise InputError(f"{file}: image {member!r:.200} is in two places")
                 splits[member] = split
         if unknown := set(raw.labels) - set(splits):
-            raise InputError(f"{file}: a label for {min(unknown)!r}, which is in no part")
+            raise InputError(f"{file}: a label for {min(unknown)!r:.200}, which is in no part")
         found = cls(
             raw.name,
             splits,
@@ -154,18 +156,18 @@ class FrozenSplit:
                 (strict) the images are not the same.
         """
         refuse_poisoned(pairs, "split")
-        where = where or f"split {self.name!r}"
+        where = where or f"split {self.name!r:.80}"
         keys = [_key(image_id, self.ids) for image_id in pairs.images.ids]
         here = set(keys)
         missing = [member for member in self.splits if member not in here]
         extra = [key for key in keys if key not in self.splits]
         if len(extra) == len(keys):
             raise InputError(
-                f"{where}: none of its images is in the data: it knows {next(iter(self.splits), '')!r}, "
-                f"the data have {keys[0]!r}"
+                f"{where}: none of its images is in the data: it knows {next(iter(self.splits), '')!r:.200}, "
+                f"the data have {keys[0]!r:.200}"
             )
         found = [
-            f"{where}: {are(len(names), 'image')} {what}, the first: {names[0]!r}"
+            f"{where}: {are(len(names), 'image')} {what}, the first: {names[0]!r:.200}"
             for names, what in (
                 (missing, "not in the data"),
                 (extra, "in the data, but not in the split"),
@@ -264,7 +266,9 @@ class _File(msgspec.Struct):
 def _refuse_twins(keys: Sequence[str]) -> None:
     if len(set(keys)) != len(keys):
         twice = Counter(keys).most_common(1)[0][0]
-        raise InputError(f"two images are called {twice!r}: they are known by path, not by name")
+        raise InputError(
+            f"two images are called {twice!r:.200}: they are known by path, not by name"
+        )
 
 
 def _key(image_id: str, ids: IdKind) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import tarfile
 from collections.abc import Iterator
@@ -21,6 +20,8 @@ from mmpoison.datasets.manifest_beside import refuse_poisoned
 from mmpoison.datasets.pairs import PairDataset
 from mmpoison.datasets.pairs_folder import with_manifest
 from mmpoison.datasets.parquet import find_files
+from mmpoison.errors import InputError
+from mmpoison.untrusted import open_bytes, parse_json
 
 MAX_TEXT_BYTES = 2**20
 """A caption or JSON member with more bytes than this is left out."""
@@ -111,7 +112,7 @@ def _entries(folder: Path, shards: list[Path], keys: _Keys) -> Iterator[Entry | 
 
 def _read_shard(path: Path, problems: list[str]) -> dict[str, _Sample]:
     samples: dict[str, _Sample] = {}
-    with path.open("rb") as stream:
+    with open_bytes(path) as stream:
         for name, member in walk_tar(path, problems.append, stream):
             folder, slash, base = name.rpartition("/")
             # as webdataset: the key ends at the first dot of the name
@@ -182,12 +183,13 @@ def _json(raw: bytes | None, where: str, problems: list[str]) -> dict[str, Any]:
     if raw is None:
         return {}
     try:
-        value = json.loads(raw)
-        if isinstance(value, dict):
-            return value
-        problems.append(f"{where}: .json is no object")
-    except (ValueError, RecursionError) as error:
-        problems.append(f"{where}: .json is broken ({' '.join(str(error).split())[:100]})")
+        value = parse_json(raw, f"{where}: .json")
+    except InputError as error:
+        problems.append(str(error))
+        return {}
+    if isinstance(value, dict):
+        return value
+    problems.append(f"{where}: .json is no object")
     return {}
 
 

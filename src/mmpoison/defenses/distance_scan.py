@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
+from mmpoison.array_files import read_arrays
 from mmpoison.datasets.cache import cache_folder
 from mmpoison.datasets.pairs import BoolArray, IntArray, PairDataset
 from mmpoison.defenses.pair_pieces import PairPieces
@@ -208,9 +208,8 @@ def _write(file: Path, arrays: tuple[Floats, Floats, Floats]) -> None:
 
 def _read(file: Path, pairs: int) -> tuple[Floats, Floats, Floats] | None:
     """A finished piece, or None where there is none that can be used."""
-    try:
-        with np.load(file, allow_pickle=False) as arrays:
-            found = arrays["distances"], arrays["text"], arrays["image"]
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+    found = read_arrays(file, "distances", "text", "image")
+    if found is None or found[0].shape != (pairs,):
         return None
-    return found if found[0].shape == (pairs,) else None
+    distances, text, image = found
+    return distances, text, image

@@ -25,6 +25,7 @@ from mmpoison.defenses.pair_pieces import PairPieces
 from mmpoison.errors import InputError
 from mmpoison.files import atomic_file
 from mmpoison.seeding import generator
+from mmpoison.untrusted_csv import BoundedRows
 
 Verdict = Literal["keep", "drop", "unsure", ""]
 VERDICTS: tuple[Verdict, ...] = ("keep", "drop", "unsure", "")
@@ -154,36 +155,36 @@ def read_labels(file: Path) -> dict[str, Verdict]:
         InputError: If it is missing or broken, a verdict is none, or a pair has two.
     """
     labels: dict[str, Verdict] = {}
+    rows = _rows_of(file)
+    for row in rows:
+        where = f"{file} line {rows.line}"
+        name, verdict = row["pair"], (row["verdict"] or "").strip().lower()
+        if not name or not is_text(name):
+            raise InputError(f"{where}: names no pair")
+        if verdict not in VERDICTS:
+            raise InputError(f"{where}: verdict {verdict!r:.40} is none of keep, drop, unsure")
+        if labels.get(name) and verdict and labels[name] != verdict:
+            raise InputError(f"{where}: pair {name!r:.80} has two verdicts")
+        labels[name] = verdict or labels.get(name, "")
+    return labels
+
+
+def _rows_of(file: Path) -> BoundedRows:
     try:
-        if file.stat().st_size > MAX_BYTES:
-            raise InputError(f"{file}: larger than {MAX_BYTES >> 20} MB, that is no list of labels")
-        with file.open(encoding="utf-8-sig", newline="") as stream:
-            rows = csv.DictReader(stream, strict=True)
-            names = rows.fieldnames or []
-            if not set(COLUMNS) <= set(names):
-                raise InputError(
-                    f"{file} line 1: the columns {' and '.join(COLUMNS)} are needed, "
-                    f"it has {', '.join(names) or 'none'}"
-                )
-            for row in rows:
-                where = f"{file} line {rows.line_num}"
-                name, verdict = row["pair"], (row["verdict"] or "").strip().lower()
-                if not name or not is_text(name):
-                    raise InputError(f"{where}: names no pair")
-                if verdict not in VERDICTS:
-                    raise InputError(
-                        f"{where}: verdict {verdict!r:.40} is none of keep, drop, unsure"
-                    )
-                if labels.get(name) and verdict and labels[name] != verdict:
-                    raise InputError(f"{where}: pair {name!r:.80} has two verdicts")
-                labels[name] = verdict or labels.get(name, "")
+        size = file.stat().st_size
     except FileNotFoundError:
         raise InputError(f"{file}: no such file; `--label` asks for labels and writes it") from None
-    except OSError as error:
-        raise InputError(f"{file}: cannot be read ({error.strerror or error})") from None
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"{file}: not a CSV file in UTF-8 ({error})") from None
-    return labels
+    except (OSError, ValueError) as error:
+        raise InputError(f"{file}: cannot be read ({error})") from None
+    if size > MAX_BYTES:
+        raise InputError(f"{file}: larger than {MAX_BYTES >> 20} MB, that is no list of labels")
+    rows = BoundedRows(file)
+    if not set(COLUMNS) <= set(rows.columns):
+        raise InputError(
+            f"{file} line 1: the columns {' and '.join(COLUMNS)} are needed, "
+            f"it has {', '.join(rows.columns)[:200] or 'none'}"
+        )
+    return rows
 
 
 class StaleVerdict(Exception):
@@ -290,14 +291,13 @@ class LabelFile:
             self._seen = None
             return
         read_labels(self.file)
-        with self.file.open(encoding="utf-8-sig", newline="") as stream:
-            rows = csv.DictReader(stream, strict=True)
-            self._columns = list(rows.fieldnames or COLUMNS)
-            found: dict[str, dict[str, str]] = {}
-            for row in rows:
-                cells = {key: value or "" for key, value in row.items() if isinstance(key, str)}
-                if not (known := found.get(row["pair"])) or not known.get("verdict"):
-                    found[row["pair"]] = cells
+        rows = _rows_of(self.file)
+        self._columns = list(rows.columns)
+        found: dict[str, dict[str, str]] = {}
+        for row in rows:
+            cells = {key: value or "" for key, value in row.items() if isinstance(key, str)}
+            if not (known := found.get(row["pair"])) or not known.get("verdict"):
+                found[row["pair"]] = cells
         # what was in it and is not now stays: a pair that is shown must have its line
         self._rows = {**{pair: {"pair": pair} for pair in self._rows}, **found}
         self._seen = state

@@ -20,6 +20,7 @@ from mmpoison.models.dual_encoder import DualEncoder
 from mmpoison.models.inputs import PairInputs
 from mmpoison.seeding import generator
 from mmpoison.training import DivergedError, Step
+from mmpoison.untrusted import MAX_JSON_BYTES, parse_json, read_lines
 
 MOST_HELD_OUT = 1000
 FEWEST_HELD_OUT = 20
@@ -327,8 +328,30 @@ def _write(file: Path, looks: Sequence[Look]) -> None:
 def _read(file: Path) -> list[Look]:
     looks = []
     if file.is_file():
-        for line in file.read_text(encoding="utf-8").splitlines():
-            value = json.loads(line)
-            ranks = None if value["ranks"] is None else np.array(value["ranks"])
-            looks.append(Look(value["record"], ranks, value["loss"], value["goals_left"]))
+        for number, line in enumerate(read_lines(file, MAX_JSON_BYTES), start=1):
+            looks.append(_look(parse_json(line, where := f"{file} line {number}"), where))
     return looks
+
+
+def _look(value: Any, where: str) -> Look:
+    """A line of the file as it was written.
+
+    Raises:
+        InputError: If it is not one.
+    """
+    try:
+        ranks = None if value["ranks"] is None else np.array(value["ranks"], dtype=np.float64)
+        record, loss, goals_left = value["record"], value["loss"], value["goals_left"]
+        whole = (
+            type(record["step"]) is int
+            and type(loss) in (int, float)
+            and type(goals_left) is int
+            and (ranks is None or ranks.ndim == 2)
+        )
+    except (KeyError, TypeError, ValueError):
+        whole = False
+    if not whole:
+        raise InputError(
+            f"{where}: not what was seen in a repair: delete the file and repair again"
+        )
+    return Look(record, ranks, float(loss), goals_left)

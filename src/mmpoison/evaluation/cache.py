@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from mmpoison._version import __version__
+from mmpoison.array_files import read_arrays
 from mmpoison.evaluation.test_set import TestEmbeddings, TestSet
 from mmpoison.files import atomic_file
 from mmpoison.models.arithmetic import arithmetic
@@ -33,9 +34,9 @@ def cached_embeddings(
         progress: Called with (done, total) if the model has to run.
     """
     stored = folder / f"test-embeddings-{_key(encoder, inputs, test)}.npz"
-    if stored.is_file():
-        with np.load(stored, allow_pickle=False) as arrays:
-            return TestEmbeddings(arrays["images"], arrays["texts"])
+    kept = read_arrays(stored, "images", "texts")
+    if kept is not None:
+        return TestEmbeddings(*kept)
     embeddings = TestEmbeddings.of(encoder, inputs, test, progress)
     with atomic_file(stored) as temporary, temporary.open("wb") as stream:
         np.savez(stream, images=embeddings.images, texts=embeddings.texts)

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import yaml
-
 from mmpoison.datasets import PairDataset, PoisonManifest, load_dataset
 from mmpoison.errors import InputError
+from mmpoison.untrusted_yaml import read_yaml
 
 MODELS = ("clean_model", "poisoned", "filtered", "sterilized")
 """Checkpoints of a run, in the order in which they are compared."""
@@ -69,8 +68,8 @@ def last_demo(runs: Path) -> Path:
 
 def _recipe_name(file: Path) -> str | None:
     try:
-        value = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError):
+        value = read_yaml(file)
+    except InputError:
         return None
     name = value.get("name") if isinstance(value, dict) else None
     return name if isinstance(name, str) else None

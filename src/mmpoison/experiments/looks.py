@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from mmpoison.defenses.repair_watch import in_series
+from mmpoison.errors import InputError
 from mmpoison.evaluation import Aim, TestEmbeddings, TestSet, goal_row, utility_row
 from mmpoison.files import write_json
 from mmpoison.models import DualEncoder, PairInputs
 from mmpoison.training import Step
+from mmpoison.untrusted import read_json
 
 
 class Looks:
@@ -45,7 +46,7 @@ class Looks:
         self._within, self._every = within, every
         self._seen: dict[int, dict[str, Any]] = {}
         if file.is_file():
-            self._seen = {look["step"]: look for look in json.loads(file.read_text("utf-8"))}
+            self._seen = _read(file)
         if 0 not in self._seen:
             self._look(start, {"step": 0, "epoch": 0})
 
@@ -82,10 +83,35 @@ class Looks:
         write_json(self._file, self.records)
 
 
+def _read(file: Path) -> dict[int, dict[str, Any]]:
+    """The looks of a file by step.
+
+    Raises:
+        InputError: If it is broken.
+    """
+    looks = read_json(file)
+    if not isinstance(looks, list) or not all(map(_is_look, looks)):
+        raise InputError(f"{file}: not what was seen in a training: delete it and train again")
+    return {look["step"]: look for look in looks}
+
+
+def _is_look(look: Any) -> bool:
+    if not isinstance(look, dict):
+        return False
+    test = look.get("test")
+    return (
+        type(look.get("step")) is int
+        and type(look.get("epoch")) in (int, bool)
+        and isinstance(test, dict)
+        and isinstance(test.get("goal"), dict)
+        and isinstance(test.get("utility"), dict)
+    )
+
+
 def looks_of(encoder: DualEncoder) -> list[dict[str, Any]]:
     """What was seen while a model was trained, as it is kept with its checkpoint; empty if nobody looked."""
     seen = encoder.config.get("mmpoison", {}).get("looks", [])
-    return list(seen) if isinstance(seen, list) else []
+    return [look for look in seen if _is_look(look)] if isinstance(seen, list) else []
 
 
 def epochs_of(models: Mapping[str, DualEncoder]) -> dict[str, dict[str, dict[str, Any]]]:

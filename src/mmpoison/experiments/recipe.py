@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
@@ -24,8 +25,12 @@ from mmpoison.experiments.extends import extended
 from mmpoison.experiments.preset import apply_preset
 from mmpoison.registry import unknown_name
 from mmpoison.training.settings import TrainingSettings
+from mmpoison.untrusted import MAX_INTEGER, parse_json
+from mmpoison.untrusted_yaml import parse_yaml, read_yaml
 
 M = TypeVar("M", bound=BaseModel)
+
+_EXPONENT = re.compile(r"-?\d+(\.\d+)?[eE][-+]?\d+")
 
 
 class _Part(BaseModel):
@@ -180,7 +185,7 @@ class SweepPart(_Part):
         models: Keep the checkpoints in the run folders.
     """
 
-    seeds: list[Annotated[int, Field(ge=0)]] = Field(default_factory=list)
+    seeds: list[Annotated[int, Field(ge=0, lt=MAX_INTEGER)]] = Field(default_factory=list)
     goals: Literal["all"] | list[str | list[str]] | None = None
     grid: dict[str, Annotated[list[Any], Field(min_length=1)]] = Field(default_factory=dict)
     variants: dict[str, dict[str, Any] | None] = Field(default_factory=dict)
@@ -209,7 +214,7 @@ class Recipe(_Part):
     name: str
     description: str = ""
     preset: str | None = None
-    seed: int = Field(0, ge=0)
+    seed: int = Field(0, ge=0, lt=MAX_INTEGER)
     data: DataPart
     model: ModelPart
     attack: AttackPart
@@ -289,21 +294,15 @@ def read_recipe(name_or_path: str | Path) -> tuple[dict[str, Any], str]:
 def _read_one(text: str) -> tuple[dict[str, Any], str]:
     if text.endswith((".yaml", ".yml")):
         path = Path(text)
-        if not path.is_file():
+        if not path.exists():
             raise InputError(f"{path}: no such recipe file")
-        try:
-            where, content = text, path.read_text(encoding="utf-8")
-        except UnicodeDecodeError:
-            raise InputError(f"{path}: not UTF-8") from None
+        where, value = text, read_yaml(path)
     else:
         if text not in shipped_recipes():
             raise InputError(unknown_name("recipe", text, shipped_recipes(), "mmpoison run --list"))
         where = f"recipe {text}"
         content = (files("mmpoison.experiments") / "recipes" / f"{text}.yaml").read_text("utf-8")
-    try:
-        value = yaml.safe_load(content)
-    except yaml.YAMLError as error:
-        raise InputError(f"{where}: not valid YAML ({' '.join(str(error).split())})") from None
+        value = parse_yaml(content, where)
     if not isinstance(value, dict):
         raise InputError(f"{where}: a recipe is a mapping of keys")
     return value, where
@@ -358,15 +357,20 @@ def parse_changes(assignments: Sequence[str]) -> dict[str, Any]:
         key, equals, value = assignment.partition("=")
         if not equals or not key:
             raise InputError(f"--set {assignment!r}: KEY=VALUE is needed, e.g. training.epochs=2")
-        # YAML 1.1 reads 1e-3 as text
-        try:
-            try:
-                changes[key] = float(value) if "e" in value.lower() else yaml.safe_load(value)
-            except ValueError:
-                changes[key] = yaml.safe_load(value)
-        except yaml.YAMLError:
-            raise InputError(f"--set {assignment!r}: the value is not valid YAML") from None
+        changes[key] = _value(value, f"--set {assignment!r:.200}")
     return changes
+
+
+def _value(text: str, where: str) -> Any:
+    # YAML 1.1 reads 1e-3 as text
+    if _EXPONENT.fullmatch(text.strip()):
+        return parse_json(text.strip(), where)
+    try:
+        return parse_yaml(text, where)
+    except InputError:
+        raise InputError(
+            f"{where}: the value is not valid YAML: give a number, a text, true, false, null or [a, b]"
+        ) from None
 
 
 def set_key(value: dict[str, Any], key: str, new: Any) -> None:
@@ -387,8 +391,16 @@ def set_key(value: dict[str, Any], key: str, new: Any) -> None:
 
 
 def _known_keys(model: Any, location: Sequence[int | str]) -> list[str]:
+    """The keys of the group at a location; a place in a list, or a name that a user chose, is no key of a group."""
     for part in location:
-        annotation = model.model_fields[part].annotation
-        options = [annotation, *getattr(annotation, "__args__", ())]
-        model = next(o for o in options if isinstance(o, type) and issubclass(o, BaseModel))
+        field = model.model_fields.get(part)
+        if field is not None:
+            model = next(_models_in(field.annotation), model)
     return sorted(model.model_fields)
+
+
+def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for inner in getattr(annotation, "__args__", ()):
+        yield from _models_in(inner)

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from mmpoison.errors import InputError
 from mmpoison.experiments.recipe import Recipe
-from mmpoison.files import atomic_file, half_written, occupied_by_others
+from mmpoison.files import atomic_file, half_written, occupied_by_others, refuse_special
+from mmpoison.untrusted import read_bytes
 
 
 def check_folder(out: Path, recipe: Recipe) -> None:
@@ -18,12 +19,13 @@ def check_folder(out: Path, recipe: Recipe) -> None:
     Raises:
         InputError: If the folder holds something else.
     """
+    refuse_special(out)
     if out.is_file():
         raise InputError(f"{out}: is a file, a run folder is needed: choose another --out")
     written = out / "recipe.yaml"
     if occupied_by_others(written):
         raise InputError(f"{out}: holds something that is not a run: choose another --out")
-    if written.is_file() and written.read_bytes() != recipe.to_yaml().encode():
+    if written.is_file() and read_bytes(written) != recipe.to_yaml().encode():
         raise InputError(f"{out}: holds a run of another recipe: choose another --out")
 
 

@@ -29,6 +29,7 @@ from mmpoison._version import __version__
 from mmpoison.datasets.cache import cache_folder
 from mmpoison.errors import InputError
 from mmpoison.files import write_json
+from mmpoison.untrusted import read_json, read_text
 
 T = TypeVar("T")
 
@@ -151,8 +152,8 @@ class StageStore:
             lock.acquire(timeout=0)
         except Timeout:
             who = "another process"
-            with suppress(OSError):
-                who = owner.read_text("utf-8").strip() or who
+            with suppress(InputError):
+                who = read_text(owner, 1000).strip() or who
             say(f"{key.name}: waiting for {who}, which makes it")
             lock.acquire(poll_interval=POLL)
         try:
@@ -170,8 +171,8 @@ class StageStore:
         """Folder and `stage.json` of every stage."""
         for file in sorted(self.folder.glob(f"*/*/{ENTRY_FILE}")):
             try:
-                entry = json.loads(file.read_text("utf-8"))
-            except (OSError, ValueError):
+                entry = read_json(file)
+            except InputError:
                 continue
             if isinstance(entry, dict):
                 yield file.parent, entry
@@ -180,11 +181,9 @@ class StageStore:
         """A function that says what a stage will cost by those like it, or None where none is known."""
         seen: dict[str, list[Cost]] = {}
         for folder, entry in self.entries():
-            work = entry.get("work") or 1.0
+            work = _amount(entry, "work") or 1.0
             cost = Cost(
-                float(entry.get("seconds", 0.0)) / work,
-                folder_bytes(folder),
-                float(entry.get("memory", 0.0)),
+                _amount(entry, "seconds") / work, folder_bytes(folder), _amount(entry, "memory")
             )
             seen.setdefault(f"{entry.get('kind')}/{entry.get('like')}", []).append(cost)
 
@@ -199,6 +198,12 @@ class StageStore:
             )
 
         return cost_of
+
+
+def _amount(entry: Mapping[str, Any], name: str) -> float:
+    """A number of an entry; 0 where it is none that can be."""
+    value: Any = entry.get(name)
+    return float(value) if type(value) in (int, float) and value >= 0 else 0.0
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -12,9 +13,13 @@ import yaml
 from mmpoison.errors import InputError
 from mmpoison.experiments.run_folder import check_folder
 from mmpoison.experiments.sweep_runs import Sweep, SweepRun
-from mmpoison.files import atomic_file, occupied_by_others
+from mmpoison.files import atomic_file, occupied_by_others, refuse_special
+from mmpoison.untrusted import parse_json, read_lines
+from mmpoison.untrusted_yaml import read_yaml
 
 SWEEP_FILE, RUNS, FAILURES = "sweep.yaml", "runs", "failures.jsonl"
+MAX_SWEEP_BYTES = 16 << 20
+"""A list of some ten thousand runs."""
 
 
 @dataclass(frozen=True)
@@ -77,6 +82,7 @@ class SweepFolder:
         Raises:
             InputError: If it holds something else, or a run of another recipe under the name of one of these.
         """
+        refuse_special(self.out)
         if self.out.is_file():
             raise InputError(f"{self.out}: is a file, a folder is needed: choose another --out")
         if occupied_by_others(self.out / SWEEP_FILE):
@@ -94,9 +100,9 @@ class SweepFolder:
         """What `failures.jsonl` lists, by run."""
         file = self.out / FAILURES
         found: dict[str, Failure] = {}
-        if file.is_file():
-            for line in file.read_text("utf-8").splitlines():
-                failure = Failure(**json.loads(line))
+        if file.exists():
+            for number, text in enumerate(read_lines(file), start=1):
+                failure = _failure(parse_json(text, where := f"{file} line {number}"), where)
                 found[failure.run] = failure
         return found
 
@@ -113,10 +119,29 @@ class SweepFolder:
 
     def _listed(self) -> dict[str, Any]:
         file = self.out / SWEEP_FILE
-        if not file.is_file():
+        if not file.exists():
             return {}
-        try:
-            runs = (yaml.safe_load(file.read_text("utf-8")) or {}).get("runs", {})
-        except (yaml.YAMLError, AttributeError, UnicodeDecodeError):
-            raise InputError(f"{file}: is broken: delete it, the runs beside it are kept") from None
+        value = read_yaml(file, MAX_SWEEP_BYTES) or {}
+        runs = value.get("runs", {}) if isinstance(value, dict) else None
+        if not isinstance(runs, dict) or not all(map(_is_run_id, runs)):
+            raise InputError(f"{file}: is broken: delete it, the runs beside it are kept")
         return {name: knobs for name, knobs in runs.items() if self.run_folder(name).is_dir()}
+
+
+def _is_run_id(name: Any) -> bool:
+    """Whether a name is one folder: it becomes part of a path."""
+    return isinstance(name, str) and name not in ("", ".", "..") and not re.search(r"[/\\\0]", name)
+
+
+def _failure(value: Any, where: str) -> Failure:
+    fields = {"run": str, "error": str, "tries": int, "detail": str}
+    if (
+        not isinstance(value, dict)
+        or not {"run", "error", "tries"} <= set(value) <= set(fields)
+        or any(type(item) is not fields[key] for key, item in value.items())
+        or not _is_run_id(value["run"])
+    ):
+        raise InputError(
+            f"{where}: not a failed run (run, error, tries): delete the file, the runs are kept"
+        )
+    return Failure(**value)

@@ -6,6 +6,7 @@ import copy
 import hashlib
 import itertools
 import json
+import math
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -24,6 +25,7 @@ from mmpoison.experiments.recipe import (
 )
 
 GOAL, SEED = "attack.goal", "seed"
+MOST_RUNS = 20_000
 LONGEST_ID = 120
 
 Classes = Callable[[Recipe], Sequence[str]]
@@ -92,11 +94,13 @@ def load_sweep(
         for name, given in (("seeds", seeds), ("goals", goals)):
             if given is not None:
                 section[name] = given
-        if grid:
-            section["grid"] = {**(section.get("grid") or {}), **grid}
+        listed = section.get("grid") or {}
+        if grid and isinstance(listed, dict):
+            section["grid"] = {**listed, **grid}
         value["sweep"] = section
     parse_recipe({**value, "preset": None}, where)  # its own mistakes, before those of the runs
     part = _without(SweepPart.model_validate(value.pop("sweep")), {*changes} - {*(grid or ())})
+    _refuse_too_many(part, where)
     base = resolve_recipe(copy.deepcopy(value), changes, where)
     runs = list(_runs(value, changes, part, base, where, classes))
     labels = _labels(part.grid)
@@ -110,6 +114,21 @@ def load_sweep(
         SweepRun(name, run.recipe, run.knobs) for name, run in zip(unique, runs, strict=True)
     )
     return Sweep(base, part, named)
+
+
+def _refuse_too_many(part: SweepPart, where: str) -> None:
+    """Refuse a list of runs that nobody could do, before it is made.
+
+    Raises:
+        InputError: If there are more than `MOST_RUNS`.
+    """
+    goals = part.goals if isinstance(part.goals, list) else [None]
+    lists = [part.variants, goals, part.seeds, *part.grid.values()]
+    count = math.prod(max(1, len(listed)) for listed in lists)
+    if count > MOST_RUNS:
+        raise InputError(
+            f"{where}: sweep: {count:,} runs are over the limit of {MOST_RUNS:,}: leave values, goals or seeds out"
+        )
 
 
 def _without(part: SweepPart, keys: set[str]) -> SweepPart:
@@ -158,6 +177,10 @@ def _goals(part: SweepPart, recipe: Recipe, classes: Classes) -> list[Any]:
         return list(part.goals) if part.goals is not None else [None]
     names = classes(recipe)
     goals = [f"{a}2{b}" for a in names for b in names if a != b]
+    if len(goals) > MOST_RUNS:
+        raise InputError(
+            f"sweep.goals is all, and data {recipe.data.name!r} have {len(names):,} classes: list the goals"
+        )
     if not goals:
         raise InputError(f"sweep.goals is all, and data {recipe.data.name!r} have no two classes")
     return goals

@@ -60,6 +60,8 @@ def read_model(folder: Path, start: DualEncoder, name: str) -> TrainedModel:
         InputError: If it is broken, or is not of this start.
     """
     facts = read_json(folder / FACTS)
+    if not isinstance(facts, dict) or not isinstance(facts.get("looks"), list):
+        raise InputError(f"{folder / FACTS}: not what a training left")
     try:
         changed = safetensors.torch.load_file(folder / WEIGHTS)
     except (safetensors.SafetensorError, OSError) as error:
@@ -71,7 +73,11 @@ def read_model(folder: Path, start: DualEncoder, name: str) -> TrainedModel:
             if key not in state or state[key].shape != tensor.shape:
                 raise InputError(f"{folder / WEIGHTS}: {key} is not of this model")
             state[key].copy_(tensor)
-    return TrainedModel(TrainingResult(encoder=encoder, **facts["result"]), facts["looks"])
+    try:
+        result = TrainingResult(encoder=encoder, **facts["result"])
+    except (KeyError, TypeError) as error:
+        raise InputError(f"{folder / FACTS}: not what a training left ({error!r:.200})") from None
+    return TrainedModel(result, facts["looks"])
 
 
 def link_log(folder: Path, out: Path) -> None:

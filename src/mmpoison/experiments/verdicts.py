@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from mmpoison.array_files import read_arrays
 from mmpoison.datasets.pairs import BoolArray
 from mmpoison.defenses import FilterResult
 from mmpoison.errors import InputError
@@ -47,11 +47,11 @@ def read_verdicts(folder: Path, pairs: int) -> Verdicts:
     Raises:
         InputError: If they are broken, or on other pairs.
     """
-    try:
-        with np.load(folder / ARRAYS, allow_pickle=False) as arrays:
-            verdicts = Verdicts(arrays["keep"], arrays["distances"], read_json(folder / FACTS))
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
-        raise InputError(f"{folder / ARRAYS}: cannot be read ({error})") from None
+    found = read_arrays(folder / ARRAYS, "keep", "distances")
+    facts = read_json(folder / FACTS)
+    if found is None or not isinstance(facts, dict):
+        raise InputError(f"{folder / ARRAYS}: missing or damaged")
+    verdicts = Verdicts(found[0], found[1], facts)
     if not len(verdicts.keep) == len(verdicts.distances) == pairs:
         raise InputError(f"{folder / ARRAYS}: is on other pairs")
     return verdicts

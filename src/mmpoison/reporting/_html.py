@@ -28,7 +28,8 @@ from mmpoison.reporting._summary import (
     section,
 )
 from mmpoison.reporting._table import Table, cell_texts
-from mmpoison.untrusted import read_json
+from mmpoison.untrusted import read_json, read_text
+from mmpoison.untrusted_yaml import MAX_YAML_BYTES
 
 _THUMBNAIL = re.compile(r"data:image/(?:jpeg|png|webp|gif);base64,[A-Za-z0-9+/]+={0,2}")
 _MODES = {
@@ -407,7 +408,7 @@ def _suspicious(path: Path, thumbnails: Mapping[str, str]) -> list[dict[str, Any
 
 def _recipe(path: Path) -> str:
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError):
+        lines = read_text(path, MAX_YAML_BYTES).splitlines()
+    except InputError:
         return ""
     return "\n".join(map(_text.visible, lines))

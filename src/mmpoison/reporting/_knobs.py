@@ -7,10 +7,9 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from mmpoison.errors import InputError
 from mmpoison.reporting._text import clean
+from mmpoison.untrusted_yaml import read_yaml
 
 Row = dict[str, Any]
 
@@ -43,7 +42,7 @@ def knobs_of(folder: Path) -> Row:
         InputError: If the recipe is broken.
     """
     file = folder / "recipe.yaml"
-    if not file.is_file():
+    if not file.exists():
         return {}
     found = file.stat()
     return dict(_read(file, found.st_mtime_ns, found.st_size))
@@ -52,10 +51,7 @@ def knobs_of(folder: Path) -> Row:
 @lru_cache(maxsize=4096)
 def _read(file: Path, changed: int, size: int) -> Row:
     """The knobs of a recipe file; a page reads them several times, and YAML is slow."""
-    try:
-        value = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
-        raise InputError(f"{file}: not valid YAML ({' '.join(str(error).split())})") from None
+    value = read_yaml(file)
     if not isinstance(value, Mapping):
         raise InputError(f"{file}: a recipe is a mapping of keys")
     flat = flatten(clean(value))

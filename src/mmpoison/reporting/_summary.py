@@ -39,6 +39,8 @@ def section(parent: Mapping[str, Any], key: str, file: str = "metrics.json") -> 
     Raises:
         InputError: If something else than a mapping is there.
     """
+    if not isinstance(parent, Mapping):
+        raise InputError(f"{file}: must hold a JSON object, not {type(parent).__name__}")
     value = parent.get(key)
     if value is None:
         return {}

@@ -17,6 +17,7 @@ from mmpoison.reporting._runs import expand, read_run
 from mmpoison.reporting._summary import classes, flags, section
 from mmpoison.reporting._text import as_number
 from mmpoison.reporting._tidy_study import study_rows
+from mmpoison.untrusted import open_bytes
 
 MAIN = "main"
 """`study` of the rows that every run has."""
@@ -176,4 +177,7 @@ def _whole(value: Any) -> int:
 
 
 def _digest(file: Path) -> str | None:
-    return hashlib.sha256(file.read_bytes()).hexdigest() if file.is_file() else None
+    if not file.is_file():
+        return None
+    with open_bytes(file) as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

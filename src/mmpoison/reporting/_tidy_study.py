@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from mmpoison.errors import InputError
 from mmpoison.reporting._summary import section
 from mmpoison.reporting._text import as_number, clean
-from mmpoison.untrusted import read_json
+from mmpoison.untrusted import parse_json, read_json
 
 CURVE_FILES = ("sterilize_curve.json", "sterilize-curve.json")
 
@@ -109,6 +109,6 @@ def _objects(value: Any) -> Iterator[tuple[str, Mapping[str, Any]]]:
 
 def _number(text: str) -> float | None:
     try:
-        return as_number(json.loads(text))
-    except ValueError:
+        return as_number(parse_json(text, "metrics.json"))
+    except InputError:
         return None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import heapq
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from mmpoison.defenses.pair_labels import shown_pairs
 from mmpoison.defenses.pair_pieces import PairPieces
 from mmpoison.errors import InputError
 from mmpoison.review.shown import ReviewPair
+from mmpoison.untrusted import parse_json, read_lines
 
 
 def filtered_pairs(filtered: Path, pieces: PairPieces, count: int) -> list[ReviewPair]:
@@ -59,24 +59,17 @@ def filtered_pairs(filtered: Path, pieces: PairPieces, count: int) -> list[Revie
 
 def _verdicts(file: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     """Each line of a file of verdicts with its place, from 0."""
-    try:
-        with file.open(encoding="utf-8") as lines:
-            for place, text in enumerate(lines):
-                line = json.loads(text)
-                if not (
-                    isinstance(line, dict)
-                    and isinstance(line.get("pair"), str)
-                    and isinstance(line.get("caption"), str)
-                    and isinstance(line.get("keep"), bool)
-                    and isinstance(line.get("distance"), (int, float))
-                ):
-                    raise InputError(f"{file} line {place + 1}: is no verdict")
-                yield place, line
-    except FileNotFoundError:
-        raise InputError(
-            f"{file}: no such file; `mmpoison filter --out {file.parent}` writes it"
-        ) from None
-    except OSError as error:
-        raise InputError(f"{file}: cannot be read ({error.strerror or error})") from None
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{file}: not JSON in UTF-8, one verdict a line ({error})") from None
+    if not file.exists():
+        raise InputError(f"{file}: no such file; `mmpoison filter --out {file.parent}` writes it")
+    for place, text in enumerate(read_lines(file)):
+        where = f"{file} line {place + 1}"
+        line = parse_json(text, where)
+        if not (
+            isinstance(line, dict)
+            and isinstance(line.get("pair"), str)
+            and isinstance(line.get("caption"), str)
+            and isinstance(line.get("keep"), bool)
+            and type(line.get("distance")) in (int, float)
+        ):
+            raise InputError(f"{where}: is no verdict")
+        yield place, line

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mmpoison._version import __version__
+from mmpoison.array_files import read_arrays
 from mmpoison.datasets import PairDataset
 from mmpoison.datasets.pairs import IntArray
 from mmpoison.errors import InputError
@@ -112,9 +113,9 @@ def embed_gallery(
     from mmpoison.models import embed_images, prepare_pixels
 
     stored = cache / f"gallery-{_key(encoder, _files(pairs, gallery))}.npz"
-    if stored.is_file():
-        with np.load(stored, allow_pickle=False) as arrays:
-            images, embeddings = arrays["images"], arrays["embeddings"]
+    kept = read_arrays(stored, "images", "embeddings")
+    if kept is not None:
+        images, embeddings = kept
         return EmbeddedImages(images, embeddings, len(gallery) - len(images))
     pixels = decode()
     images = gallery[pixels.position[gallery] >= 0]
@@ -140,10 +141,9 @@ def embed_captions_kept(
     for caption in captions:
         digest.update(caption.encode("utf-8", "surrogateescape") + b"\0")
     stored = cache / f"captions-{_key(encoder, digest.hexdigest())}.npz"
-    if stored.is_file():
-        with np.load(stored, allow_pickle=False) as arrays:
-            kept: Embeddings = arrays["embeddings"]
-        return kept
+    kept = read_arrays(stored, "embeddings")
+    if kept is not None:
+        return kept[0]
     embeddings = embed_captions(encoder, captions, progress=progress)
     with atomic_file(stored) as temporary, temporary.open("wb") as stream:
         np.savez(stream, embeddings=embeddings)

@@ -9,7 +9,6 @@ rest would get other numbers than one that found none.
 from __future__ import annotations
 
 import hashlib
-import zipfile
 from pathlib import Path
 from typing import Literal
 
@@ -17,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mmpoison.array_files import read_arrays
 from mmpoison.files import atomic_file
 from mmpoison.models.arithmetic import arithmetic
 from mmpoison.models.dual_encoder import DualEncoder
@@ -124,13 +124,8 @@ def _compute(
 
 
 def _read(file: Path) -> Tensor | None:
-    if not file.is_file():
-        return None
-    try:
-        with np.load(file, allow_pickle=False) as arrays:
-            return torch.from_numpy(arrays["outputs"])
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile):
-        return None
+    found = read_arrays(file, "outputs")
+    return None if found is None else torch.from_numpy(found[0])
 
 
 def _write(file: Path, outputs: Tensor) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 
 from mmpoison.errors import InputError
 from mmpoison.files import atomic_file
+from mmpoison.untrusted import bounded_lines, open_bytes, parse_json
 
 LINES_FILE = "steps.jsonl"
 TRACKERS = {"tensorboard": ("tensorboard",), "mlflow": ("mlflow",), "wandb": ("wandb",)}
@@ -94,13 +95,14 @@ class StepLog:
 def _lines(path: Path) -> list[dict[str, Any]]:
     lines: list[dict[str, Any]] = []
     if path.is_file():
-        for text in path.read_text(encoding="utf-8", errors="replace").splitlines():
-            try:
-                line = json.loads(text)
-                int(line["step"])
-            except (ValueError, KeyError, TypeError):
-                continue  # the last line of a process that was killed
-            lines.append(line)
+        with open_bytes(path) as stream:
+            for raw in bounded_lines(stream, path):
+                try:
+                    line = parse_json(raw, path)
+                except InputError:
+                    continue  # the last line of a process that was killed
+                if isinstance(line, dict) and type(line.get("step")) in (int, float):
+                    lines.append(line)
     return lines
 
 

@@ -17,6 +17,11 @@ Trainable = Literal[
     "none",
 ]
 
+MOST_EPOCHS = 100_000
+MOST_PAIRS = 1 << 24
+"""In one batch; the pairs of the largest published batch fit 512 times."""
+MOST_STEPS = 10**9
+
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 
 
@@ -51,12 +56,12 @@ class TrainingSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
-    epochs: int = Field(10, ge=0)
-    batch_size: int = Field(128, ge=2)
-    chunk_size: int | None = Field(None, ge=1)
+    epochs: int = Field(10, ge=0, le=MOST_EPOCHS)
+    batch_size: int = Field(128, ge=2, le=MOST_PAIRS)
+    chunk_size: int | None = Field(None, ge=1, le=MOST_PAIRS)
     learning_rate: float = Field(1e-5, gt=0)
     min_learning_rate: float = Field(1e-6, ge=0)
-    warmup_epochs: float = Field(1, ge=0)
+    warmup_epochs: float = Field(1, ge=0, le=MOST_EPOCHS)
     warmup_learning_rate: float | None = Field(None, ge=0)
     schedule: Literal["epoch", "step"] = "epoch"
     weight_decay: float = Field(0.2, ge=0)
@@ -66,7 +71,7 @@ class TrainingSettings(BaseModel):
     trainable: Trainable = "both"
     precision: Precision = "auto"
     divergence: float = Field(3.0, gt=1)
-    max_steps: int | None = Field(None, ge=1)
+    max_steps: int | None = Field(None, ge=1, le=MOST_STEPS)
 
     @model_validator(mode="after")
     def _consistent(self) -> TrainingSettings:

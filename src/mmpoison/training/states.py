@@ -10,6 +10,7 @@ import json
 import os
 import shutil
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from torch import Tensor, nn
 
 from mmpoison.errors import InputError
 from mmpoison.files import atomic_file, disk_is_full
+from mmpoison.untrusted import parse_json
 
 PREFIX, SUFFIX = "step-", ".safetensors"
 LEAST_SHARE = 20
@@ -98,12 +100,12 @@ class StateFolder:
         for path in self.paths():
             try:
                 with safetensors.safe_open(path, framework="pt") as file:
-                    values = json.loads(file.metadata()["mmpoison"])
+                    values = _header(file.metadata(), path)
                     tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            except (safetensors.SafetensorError, OSError, ValueError, KeyError, TypeError):
+            except (safetensors.SafetensorError, OSError, InputError):
                 continue  # a broken disk, not a kill
             self._check(values.pop("job"), path)
-            return TrainingState(int(values.pop("step")), tensors, values)
+            return TrainingState(values.pop("step"), tensors, values)
         return None
 
     def due(self, step: int, *, end_of_epoch: bool) -> bool:
@@ -159,13 +161,29 @@ class StateFolder:
         )
 
     def _check(self, job: dict[str, Any], path: Path) -> None:
-        here = json.loads(json.dumps(self.job))
+        here = parse_json(json.dumps(self.job), "this training")
         for key in sorted(here.keys() | job.keys()):
             if here.get(key) != job.get(key):
                 raise InputError(
                     f"{path}: is of another training ({key} is {_short(job.get(key))} there and "
                     f"{_short(here.get(key))} here): give the same again, choose another --out, or delete {self.folder}"
                 )
+
+
+def _header(metadata: Mapping[str, str] | None, path: Path) -> dict[str, Any]:
+    """The plain values of a state.
+
+    Raises:
+        InputError: If they are not those of one.
+    """
+    values = parse_json((metadata or {}).get("mmpoison", "null"), path)
+    if (
+        not isinstance(values, dict)
+        or not isinstance(values.get("job"), dict)
+        or type(values.get("step")) is not int
+    ):
+        raise InputError(f"{path}: not a state of a training")
+    return values
 
 
 def _short(value: Any) -> str:

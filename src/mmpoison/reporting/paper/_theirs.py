@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from functools import cache
 from importlib.resources import files
 from typing import Any
+
+from mmpoison.untrusted import parse_json
 
 TITLES = {
     "flickr-pascal": "Flickr-PASCAL",
@@ -41,7 +42,7 @@ _SAME = {
 def paper() -> Mapping[str, Any]:
     """Tables by id (`table-3`), and `claims`."""
     file = files("mmpoison.reporting.paper") / "paper_tables.json"
-    value: Mapping[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    value: Mapping[str, Any] = parse_json(file.read_text(encoding="utf-8"), str(file))
     return value
 
 

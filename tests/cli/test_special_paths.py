@@ -1,0 +1,227 @@
+"""A named pipe for every path that the command line takes: refused in one line, never waited for."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import threading
+import typing
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+
+from mmpoison.cli.app import app
+
+pytestmark = pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+
+Cli = Callable[..., Any]
+
+TEXT_PATHS = {"data", "model", "encoder", "recipe", "reference", "pretrained", "source"}
+"""Parameters that take a name or a path."""
+
+POISON = ["poison", "squares", "--goal", "sheep2aeroplane", "--samples", "2", "--out", "out"]
+TRAIN = ["--data", "squares", "--model", "model", "--out", "out", "--set", "epochs=1"]
+FILTER = ["filter", "--data", "squares", "--encoder", "model", "--out", "out"]
+EVALUATE = ["evaluate", "--data", "squares", "--model", "model", "--goal", "sheep2aeroplane"]
+
+COMMANDS: dict[tuple[str, str], list[str]] = {
+    ("demo", "out"): ["demo", "--out", "pipe"],
+    ("run", "recipe"): ["run", "pipe.yaml", "--out", "out"],
+    ("run", "out"): ["run", "recipe.yaml", "--out", "pipe"],
+    ("run", "data_root"): ["run", "rsicd-ucm", "--data-root", "pipe", "--out", "out"],
+    ("sweep", "recipe"): ["sweep", "pipe.yaml", "--out", "out"],
+    ("sweep", "out"): ["sweep", "recipe.yaml", "--out", "pipe"],
+    ("sweep", "data_root"): ["sweep", "rsicd-ucm", "--data-root", "pipe", "--out", "out"],
+    ("poison", "data"): ["poison", "pipe", *POISON[2:]],
+    ("poison", "out"): [*POISON[:-1], "pipe"],
+    ("poison", "encoder"): [*[*POISON, "--attack", "single-target-image", "--encoder", "./pipe"]],
+    ("poison", "from_manifest"): ["poison", "squares", "--from-manifest", "pipe", "--out", "out"],
+    ("train", "data"): ["train", "--data", "pipe", *TRAIN[2:]],
+    ("train", "model"): ["train", *TRAIN, "--model", "./pipe"],
+    ("train", "out"): ["train", *TRAIN, "--out", "pipe"],
+    ("filter", "data"): [*FILTER, "--data", "pipe", "--threshold", "1"],
+    ("filter", "out"): [*FILTER, "--out", "pipe", "--threshold", "1"],
+    ("filter", "encoder"): [*FILTER, "--encoder", "./pipe", "--threshold", "1"],
+    ("filter", "labels"): [*FILTER, "--labels", "pipe"],
+    ("review", "filtered"): ["review", "pipe", "--labels", "l.csv", "--data", "squares"],
+    ("review", "labels"): ["review", "filtered", "--labels", "pipe", "--data", "squares"],
+    ("review", "data"): ["review", "filtered", "--labels", "l.csv", "--data", "pipe"],
+    ("review", "encoder"): [
+        *["review", "filtered", "--labels", "l.csv", "--data", "squares", "--encoder", "./pipe"]
+    ],
+    ("sterilize", "data"): ["sterilize", "--data", "pipe", *TRAIN[2:]],
+    ("sterilize", "model"): ["sterilize", *TRAIN, "--model", "./pipe"],
+    ("sterilize", "out"): ["sterilize", *TRAIN, "--out", "pipe"],
+    ("evaluate", "data"): [*EVALUATE, "--data", "pipe"],
+    ("evaluate", "model"): [*EVALUATE, "--model", "./pipe"],
+    ("evaluate", "manifest"): [*EVALUATE[:-2], "--manifest", "pipe"],
+    ("evaluate", "reference"): [*EVALUATE, "--reference", "./pipe"],
+    ("evaluate", "pretrained"): [*EVALUATE, "--pretrained", "./pipe"],
+    ("evaluate", "out"): [*EVALUATE, "--out", "pipe"],
+    ("report", "runs"): ["report", "pipe"],
+    ("report", "against"): ["report", "run", "--against", "pipe"],
+    ("report", "markdown"): ["report", "run", "--markdown", "pipe"],
+    ("report", "out"): ["report", "run", "--claims", "--out", "pipe"],
+    ("report", "parquet"): ["report", "run", "--parquet", "pipe"],
+    ("report", "html"): ["report", "run", "--html", "pipe"],
+    ("search", "data"): ["search", "--data", "pipe", "--models", "model"],
+    ("search", "run"): ["search", "--run", "pipe"],
+    ("search", "manifest"): [
+        *["search", "--data", "squares", "--models", "model", "--manifest", "pipe"]
+    ],
+    ("data build", "out"): ["data", "build", "openmoji", "--out", "pipe"],
+    ("data split", "data"): ["data", "split", "pipe", "--save", "s.json"],
+    ("data split", "labels"): ["data", "split", "squares", "--labels", "pipe", "--out", "out"],
+    ("data split", "save"): ["data", "split", "squares", "--save", "pipe"],
+    ("data split", "out"): ["data", "split", "squares", "--out", "pipe"],
+    ("data split", "data_root"): [
+        *["data", "split", "squares", "--data-root", "pipe", "--save", "s.json"]
+    ],
+    ("data convert", "source"): ["data", "convert", "pipe", "--to", "parquet", "--out", "out"],
+    ("data convert", "out"): ["data", "convert", "squares", "--to", "parquet", "--out", "pipe"],
+    ("data convert", "labels"): [
+        *["data", "convert", "squares", "--to", "parquet", "--out", "out", "--labels", "pipe"]
+    ],
+    ("data verify", "data"): ["data", "verify", "pipe"],
+    ("data verify", "clean"): ["data", "verify", "squares", "--clean", "pipe"],
+    ("data verify", "data_root"): ["data", "verify", "squares", "--data-root", "pipe"],
+    ("data verify", "out"): ["data", "verify", "squares", "--out", "pipe"],
+    ("models show", "model"): ["models", "show", "./pipe"],
+    ("models fetch", "model"): ["models", "fetch", "./pipe"],
+    ("models export", "model"): ["models", "export", "./pipe", "--out", "out"],
+    ("models export", "out"): ["models", "export", "model", "--out", "pipe"],
+}
+
+VERDICT = (
+    '{"pair": "aeroplane/00.png#0", "caption": "a aeroplane on a hill, picture 0 word 0", '
+    '"keep": true, "distance": 0.5}\n'
+)
+
+FAILS_LATER = {("sweep", "data_root"), "a manifest"}
+"""Exit code 1: a sweep goes on with its other runs, `data verify` lists the fault among others."""
+
+INSIDE: dict[str, tuple[str, list[str]]] = {
+    "a recipe that is extended": ("base.yaml", ["run", "child.yaml", "--out", "out"]),
+    "a manifest": ("squares/manifest.json", ["data", "verify", "squares"]),
+    "verdicts": (
+        "filtered/verdicts.jsonl",
+        ["review", "filtered", "--labels", "l.csv", "--data", "squares"],
+    ),
+    "what a filter said": (
+        "filtered/filter-report/filter.json",
+        ["review", "filtered", "--labels", "l.csv"],
+    ),
+    "metrics of a run": ("run/metrics.json", ["report", "run"]),
+    "the recipe of a run": ("run/recipe.yaml", ["report", "run", "--parquet", "x.parquet"]),
+    "a split": ("split.json", ["data", "split", "squares", "--apply", "split.json"]),
+    "the list of a sweep": ("sweep/sweep.yaml", ["sweep", "recipe.yaml", "--out", "sweep"]),
+}
+
+
+def parameters() -> Iterator[tuple[str, str]]:
+    """Every verb with every parameter that is, or may be, a path."""
+
+    def walk(group: typer.Typer, name: str) -> Iterator[tuple[str, str]]:
+        for command in group.registered_commands:
+            assert command.callback is not None
+            verb = f"{name} {command.name or command.callback.__name__}".strip()
+            hints = typing.get_type_hints(command.callback, include_extras=True)
+            for parameter, kind in hints.items():
+                if "Path" in str(kind) or parameter in TEXT_PATHS:
+                    yield verb, parameter
+        for inner in group.registered_groups:
+            assert inner.typer_instance is not None
+            yield from walk(inner.typer_instance, f"{name} {inner.name}")
+
+    return walk(app, "")
+
+
+def test_every_path_of_the_command_line_is_tried() -> None:
+    assert sorted(parameters()) == sorted(COMMANDS)
+
+
+@pytest.fixture
+def work(
+    tmp_path: Path, own_square_folder: Path, checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> Path:
+    """A folder with `squares`, `model`, a run, what a filter left, a recipe and a named pipe."""
+    assert own_square_folder == tmp_path / "squares"
+    shutil.copytree(checkpoint, tmp_path / "model")
+    for name in ("pipe", "pipe.yaml"):
+        os.mkfifo(tmp_path / name)
+    for file, text in {
+        "recipe.yaml": "name: x\ndata: {name: squares}\nmodel: {name: model}\n"
+        "attack: {name: single-target-label, goal: sheep2aeroplane, samples: 2}\ntraining: {epochs: 1}\n",
+        "base.yaml": "name: x\n",
+        "child.yaml": "extends: base.yaml\n",
+        "run/metrics.json": '{"goal": {}, "run": {"recipe": "x", "seed": 0}}',
+        "run/recipe.yaml": "name: x\n",
+        "filtered/verdicts.jsonl": VERDICT,
+        "sweep/sweep.yaml": "runs: {}\n",
+        "filtered/filter-report/filter.json": '{"data": "squares"}',
+    }.items():
+        (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / file).write_text(text)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MMPOISON_CACHE", str(tmp_path / "cache"))
+    return tmp_path
+
+
+def outcome_within(seconds: float, work: Callable[[], Any], pipe: Path) -> Any:
+    """What a call gives; one that waits for the pipe is let go, and fails."""
+    found: list[Any] = []
+
+    def run() -> None:
+        try:
+            found.append(work())
+        except BaseException as error:
+            found.append(error)
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    thread.join(seconds)
+    if thread.is_alive():
+        with suppress(OSError):
+            os.close(os.open(pipe, os.O_WRONLY | os.O_NONBLOCK))
+        with suppress(OSError):
+            os.close(os.open(pipe, os.O_RDONLY | os.O_NONBLOCK))
+        thread.join(5)
+        pytest.fail(f"waits for {pipe.name}")
+    if isinstance(found[0], BaseException):
+        raise found[0]
+    return found[0]
+
+
+def refused(cli: Cli, command: list[str], pipe: Path, *, later: bool = False) -> str:
+    done = outcome_within(60, lambda: cli(*command), pipe)
+    assert pipe.is_fifo(), "it was replaced"
+    assert done.code == (1 if later else 2), done
+    if later:
+        return str(done.out)
+    lines = [line for line in done.err.splitlines() if "warning" not in line]
+    assert len(lines) == 1, done.err
+    return str(lines[0])
+
+
+@pytest.mark.parametrize("place", COMMANDS, ids="-".join)
+def test_a_pipe_for_a_path(cli: Cli, work: Path, place: tuple[str, str]) -> None:
+    command = COMMANDS[place]
+    name = "pipe.yaml" if "pipe.yaml" in command else "pipe"
+    said = refused(cli, command, work / name, later=place in FAILS_LATER)
+    assert "pipe" in said or place in FAILS_LATER
+
+
+@pytest.mark.parametrize("what", INSIDE)
+def test_a_pipe_within_what_a_path_names(cli: Cli, work: Path, what: str) -> None:
+    name, command = INSIDE[what]
+    pipe = work / name
+    pipe.unlink(missing_ok=True)
+    pipe.parent.mkdir(exist_ok=True)
+    os.mkfifo(pipe)
+    said = refused(cli, command, pipe, later=what in FAILS_LATER)
+    # what a filter said is only one of two ways to name the data
+    assert pipe.name in said or "name it with --data" in said
