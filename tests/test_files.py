@@ -62,7 +62,13 @@ def test_what_a_killed_writer_leaves_is_known_as_such(tmp_path: Path) -> None:
     assert half_written(target.with_name("owner.yam")) == []
     assert not occupied_by_others(target)
     # what somebody else wrote is none of it
-    for name in (".owner.yaml", ".owner.yaml.swp", "owner.yaml.abcdefgh", ".other.yaml.abcdefgh"):
+    for name in (
+        ".owner.yaml",
+        ".owner.yaml.swp",
+        "owner.yaml.abcdefgh",
+        ".other.yaml.abcdefgh",
+        ".owner.yaml.abcdefgh",
+    ):
         other = target.with_name(name)
         other.touch()
         assert half_written(target) == [left]
@@ -78,7 +84,7 @@ def test_a_writer_that_finishes_meanwhile_is_no_stranger(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     target = tmp_path / "owner.yaml"
-    half = tmp_path / ".owner.yaml.ab12_xyz"
+    half = tmp_path / ".owner.yaml.mmpoison-ab12_xyz"
     half.touch()
     look = Path.iterdir
 

