@@ -115,6 +115,7 @@ _BASE = {
     "errors",
     "_version",
     "extras",
+    "temporaries",
     "registry",
     "files",
     "seeding",

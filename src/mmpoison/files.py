@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from mmpoison.errors import InputError
-from mmpoison.temporaries import is_temporary, owned_temporary, remove_dead, temporaries_of
+from mmpoison.temporaries import is_temporary, owned_temporary, remove_dead
 
 RECORD_FILE = ".mmpoison.json"
 """In an output folder: says which command made it (see `outputs`)."""
@@ -48,15 +48,6 @@ def atomic_file(target: Path, *, durable: bool = False) -> Iterator[Path]:
             temporary.replace(target)
             if durable:
                 _sync(target.parent)
-
-
-def half_written(target: Path) -> list[Path]:
-    """What writers of `target` have beside it, or have left there when they were killed.
-
-    Args:
-        target: The file, there or not.
-    """
-    return temporaries_of(target)
 
 
 def occupied_by_others(owner: Path) -> bool:

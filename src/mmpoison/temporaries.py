@@ -26,6 +26,7 @@ else:
 State = Literal["dead", "alive", "unknown"]
 
 _TRIES = 100
+_ANY = re.compile(r"\..+\.mmpoison-[a-z0-9_]{8}")
 _NO_LINK, _NO_WAIT = getattr(os, "O_NOFOLLOW", 0), getattr(os, "O_NONBLOCK", 0)
 
 
@@ -79,6 +80,17 @@ def remove_dead(target: Path) -> list[Path]:
             elif state == "dead":
                 _remove(path)
     return alive
+
+
+def remove_all_dead(folder: Path) -> None:
+    """Remove what dead writers of any target have left in a folder and in the folders in it."""
+    for place, folders, names in os.walk(folder):
+        for name in [*folders, *names]:
+            if _ANY.fullmatch(name):
+                with _looked_at(Path(place, name)) as state:
+                    if state == "dead":
+                        _remove(Path(place, name))
+        folders[:] = [name for name in folders if not _ANY.fullmatch(name)]
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from mmpoison.cli.console import console, monitor, say
+from mmpoison.cli.console import SEEDS, WORKERS, console, monitor, say
 from mmpoison.cli.output import hold_output
 from mmpoison.errors import InputError
 from mmpoison.wording import count_of
@@ -40,7 +40,7 @@ def build(
     context: typer.Context,
     name: Annotated[str, typer.Argument(help="A data set that can be made here or downloaded.")],
     out: Annotated[Path, typer.Option(help="New folder.")],
-    seed: Annotated[int, typer.Option(min=0, help="Seed of data that are made.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=SEEDS, help="Seed of data that are made.")] = 0,
     option: Annotated[
         list[str] | None,
         typer.Option("--option", metavar="KEY=VALUE", help="What to make, e.g. year=2017."),
@@ -83,9 +83,12 @@ def split(
         typer.Option(metavar="LABEL=WORD|WORD", help="Label images by words in their captions."),
     ] = None,
     per_class: Annotated[
-        int | None, typer.Option(min=1, help="Make a split: so many test images of each class.")
+        int | None,
+        typer.Option(
+            min=1, max=10_000_000, help="Make a split: so many test images of each class."
+        ),
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of --per-class.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=SEEDS, help="Seed of --per-class.")] = 0,
     apply: Annotated[
         str | None, typer.Option(help="Take the split of a file, or one that is shipped.")
     ] = None,
@@ -179,7 +182,9 @@ def convert(
             help="Of a pairs folder: hard links, copies or no images; of Parquet: none writes paths, not bytes."
         ),
     ] = "link",
-    workers: Annotated[int | None, typer.Option(min=1, help="Shards written at once.")] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, max=WORKERS, help="Shards written at once.")
+    ] = None,
     images_per_shard: Annotated[
         int, typer.Option(min=1, max=10_000, help="Images in each shard.")
     ] = 10_000,

@@ -80,7 +80,9 @@ def evaluate(
     clean_runs: Annotated[
         int,
         typer.Option(
-            min=0, help="With --suspect: make so many clean fine-tunes here, on split val."
+            min=0,
+            max=1000,
+            help="With --suspect: make so many clean fine-tunes here, on split val.",
         ),
     ] = 0,
     changes: TrainSetOption = None,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from mmpoison.cli.console import DeviceOption, console, monitor, say
+from mmpoison.cli.console import SEEDS, DeviceOption, console, monitor, say
 from mmpoison.cli.output import hold_output
 from mmpoison.cli.serving import DEFAULT_PORT, PortOption, check_pages
 from mmpoison.errors import InputError
@@ -77,7 +77,9 @@ def filter_(
         typer.Option("--page", help="With --label: ask on a page in your browser, not here."),
     ] = False,
     port: PortOption = DEFAULT_PORT,
-    label_pairs: Annotated[int, typer.Option(min=4, help="How many pairs --label shows.")] = 120,
+    label_pairs: Annotated[
+        int, typer.Option(min=4, max=100_000, help="How many pairs --label shows.")
+    ] = 120,
     trusted: Annotated[
         Literal["val", "none"],
         typer.Option(help="What --lose is measured on; none: the judged pairs themselves."),
@@ -89,7 +91,9 @@ def filter_(
     format: Annotated[
         str | None, typer.Option("--format", help="Format of --data, if it is not recognised.")
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Which pairs --label shows; clusterings.")] = 0,
+    seed: Annotated[
+        int, typer.Option(min=0, max=SEEDS, help="Which pairs --label shows; clusterings.")
+    ] = 0,
     device: DeviceOption = "auto",
     trust: Annotated[
         bool,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from mmpoison.cli.console import DeviceOption, monitor, say
+from mmpoison.cli.console import SEEDS, DeviceOption, monitor, say
 from mmpoison.cli.output import hold_output
 from mmpoison.errors import InputError
 
@@ -75,7 +75,9 @@ def poison(
         Path | None,
         typer.Option(help="Make the poisoned set of this manifest.json again from the clean one."),
     ] = None,
-    seed: Annotated[int | None, typer.Option(min=0, help="Seed of everything random.")] = None,
+    seed: Annotated[
+        int | None, typer.Option(min=0, max=SEEDS, help="Seed of everything random.")
+    ] = None,
     images: Annotated[
         Literal["link", "copy", "none"],
         typer.Option("--images", help="Hard links (no copy), copies, or the table alone."),

@@ -42,7 +42,7 @@ def review(
         ),
     ] = None,
     count: Annotated[
-        int, typer.Option(min=1, help="How many pairs, the most distant first.")
+        int, typer.Option(min=1, max=100_000, help="How many pairs, the most distant first.")
     ] = 200,
     encoder: Annotated[
         str | None,

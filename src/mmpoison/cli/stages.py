@@ -8,14 +8,14 @@ from typing import Annotated, Literal
 
 import typer
 
-from mmpoison.cli.console import DeviceOption, console, monitor, say
+from mmpoison.cli.console import SEEDS, DeviceOption, console, monitor, say
 from mmpoison.cli.filtering import filter_
 from mmpoison.cli.output import hold_output
 from mmpoison.errors import InputError
 
 DataOption = Annotated[Path, typer.Option("--data", help="A pairs folder.")]
 OutOption = Annotated[Path, typer.Option("--out", help="New folder.")]
-SeedOption = Annotated[int, typer.Option(min=0, help="Seed of everything random.")]
+SeedOption = Annotated[int, typer.Option(min=0, max=SEEDS, help="Seed of everything random.")]
 ModelOption = Annotated[
     str,
     typer.Option(

@@ -60,7 +60,9 @@ def sterilize(
     evaluate_every: Annotated[
         int | None,
         typer.Option(
-            min=1, help="Look after so many steps too, not only at 1, 2, 5, 10, ... and each epoch."
+            min=1,
+            max=10**9,
+            help="Look after so many steps too, not only at 1, 2, 5, 10, ... and each epoch.",
         ),
     ] = None,
     goal: Annotated[

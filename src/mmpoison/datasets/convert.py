@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import re
 import shutil
 import warnings
 from collections import deque
@@ -53,16 +52,12 @@ from mmpoison.files import (
     refuse_occupied,
     write_json,
 )
+from mmpoison.temporaries import remove_all_dead
 from mmpoison.untrusted import read_json
 from mmpoison.wording import one_line
 
 MAX_IMAGES_IN_SHARD = 10_000
 """img2dataset's keys have four digits for the place in a shard."""
-
-TEMPORARY = re.compile(
-    r"\.(part-\d+\.parquet|\d+\.tar|\d+_stats\.json|captions\.jsonl|manifest\.json)\."
-)
-"""Names of files that a killed conversion was writing."""
 
 
 @dataclass(frozen=True)
@@ -209,9 +204,7 @@ def _work_folder(target: Path, settings: dict[str, Any]) -> Iterator[Path]:
         write_json(file, settings)
         for name in ("data", "done"):
             (work / name).mkdir(exist_ok=True)
-        for leftover in (work / "data").iterdir():
-            if TEMPORARY.match(leftover.name):
-                leftover.unlink()
+        remove_all_dead(work)
         yield work
     except InputError:
         # what is refused at once leaves nothing that would be in the way of the next try

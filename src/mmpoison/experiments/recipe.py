@@ -134,9 +134,9 @@ class SterilizePart(_Part):
     """
 
     training: TrainingSettings
-    pairs: int | None = Field(None, ge=2)
+    pairs: int | None = Field(None, ge=2, le=10**12)
     curve: bool = False
-    every: int | None = Field(None, ge=1)
+    every: int | None = Field(None, ge=1, le=10**9)
 
 
 class TransferPart(_Part):
@@ -180,7 +180,7 @@ class SweepPart(_Part):
         models: Keep the checkpoints in the run folders.
     """
 
-    seeds: list[Annotated[int, Field(ge=0)]] = Field(default_factory=list)
+    seeds: list[Annotated[int, Field(ge=0, le=2**63 - 1)]] = Field(default_factory=list)
     goals: Literal["all"] | list[str | list[str]] | None = None
     grid: dict[str, Annotated[list[Any], Field(min_length=1)]] = Field(default_factory=dict)
     variants: dict[str, dict[str, Any] | None] = Field(default_factory=dict)
@@ -209,7 +209,7 @@ class Recipe(_Part):
     name: str
     description: str = ""
     preset: str | None = None
-    seed: int = Field(0, ge=0)
+    seed: int = Field(0, ge=0, le=2**63 - 1)
     data: DataPart
     model: ModelPart
     attack: AttackPart
