@@ -19,7 +19,7 @@ from typing import Any
 from mmpoison._version import __version__
 from mmpoison.errors import AlreadyDone
 from mmpoison.files import RECORD_FILE, held_records, refuse_live_writers, refuse_occupied
-from mmpoison.temporaries import one_at_a_time, owned_temporary
+from mmpoison.temporaries import one_at_a_time, owned_temporary, remove_dead
 
 
 @contextmanager
@@ -74,6 +74,8 @@ def check_output(target: Path, record: str, *, work: Path | None = None) -> None
     made = target / RECORD_FILE
     with suppress(OSError):
         if made.is_file() and made.read_bytes() == record.encode():
+            # what is left of a process that was killed after the folder had its name
+            remove_dead(target)
             if work is not None:
                 shutil.rmtree(work, ignore_errors=True)
             raise AlreadyDone(f"{target}: was made by the same command before: nothing to do")

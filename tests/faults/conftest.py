@@ -7,6 +7,7 @@ import json
 import os
 import random
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -41,14 +42,16 @@ class Nursery:
 
     process: subprocess.Popen[str]
 
-    def __call__(
-        self, arguments: list[str], cwd: Path, *, cache: Path | None = None, **more: Any
-    ) -> Result:
+    def __call__(self, arguments: list[str], cwd: Path, **more: Any) -> Result:
         """Run a command."""
+        return self.several(arguments, cwd, **more)[0]
+
+    def several(self, arguments: list[str], cwd: Path, **more: Any) -> list[Result]:
+        """Run a command, with `copies` several of it at once."""
         request = {
             "arguments": arguments,
             "cwd": str(cwd),
-            "environment": {"MMPOISON_CACHE": str(cache or cwd / "cache"), "COLUMNS": "200"},
+            "environment": {"MMPOISON_CACHE": str(cwd / "cache"), "COLUMNS": "200"},
             **more,
         }
         assert self.process.stdin is not None
@@ -57,7 +60,7 @@ class Nursery:
         self.process.stdin.flush()
         line = self.process.stdout.readline()
         assert line, "the nursery has died"
-        return Result(**json.loads(line))
+        return [Result(**one) for one in json.loads(line)]
 
 
 @pytest.fixture(scope="session")
@@ -169,7 +172,7 @@ def bench(
 # -- what is compared ------------------------------------------------------------------------------
 
 TIMES = {"seconds", "pairs_per_second", "resumed_from", "from", "time", "created", "speed"}
-SHOWN = (".html", ".md", ".png", ".svg")
+SHOWN = (".html", ".md")
 """Files for people: they show how long it took."""
 
 
@@ -211,6 +214,37 @@ def strays(place: Path, *, cache: bool = True) -> list[str]:
         and (cache or "cache" not in path.relative_to(place).parts)
     ]
     return found + [path.name for path in place.iterdir() if path.name not in ("out", "cache")]
+
+
+def one_line(result: Result) -> str:
+    """The one line that a command that failed leaves on standard error."""
+    lines = [line for line in result.err.splitlines() if not line.startswith("mmpoison: warning:")]
+    assert len(lines) == 1, result
+    assert lines[0].startswith("mmpoison: "), result
+    assert "Traceback" not in result.out
+    return lines[0]
+
+
+@pytest.fixture
+def mount(tmp_path: Path) -> Iterator[Callable[..., Path]]:
+    """A function that mounts something on a new folder (options of `mount`); skips where this user may not."""
+    mounted: list[Path] = []
+
+    def do(name: str, *options: str) -> Path:
+        place = tmp_path / name
+        place.mkdir(exist_ok=True)
+        what = [str(place) if word == "." else word for word in options]
+        done = subprocess.run(["mount", *what, str(place)], capture_output=True, text=True)
+        if done.returncode:
+            pytest.skip(f"this user may not mount: {done.stderr.strip()}")
+        mounted.append(place)
+        return place
+
+    if shutil.which("mount") is None:
+        pytest.skip("there is no `mount` here")
+    yield do
+    for place in reversed(mounted):
+        subprocess.run(["umount", str(place)], check=True)
 
 
 @pytest.fixture

@@ -3,8 +3,9 @@
 Started as a program: reads one request a line on standard input, answers one line on standard output.
 
 A request: `{"arguments": [...], "cwd": "...", "environment": {...}, "signal": 9, "after": 0.8}`. With a signal, the
-command gets it after so many seconds; with SIGKILL its whole group does not: helpers have to find out. The answer:
-`{"code": 0, "seconds": 1.2, "out": "...", "err": "..."}`; the code of a killed process is minus the signal.
+command gets it after so many seconds; with SIGKILL its whole group does not: helpers have to find out. With
+`"copies": 2` two of it run at once, with `"file_bytes"` no file may become larger. The answer is a list, an entry for
+each copy: `{"code": 0, "seconds": 1.2, "out": "...", "err": "..."}`; the code of a killed process is minus the signal.
 """
 
 from __future__ import annotations
@@ -35,29 +36,41 @@ MODULES = (
 )
 
 
-def answer(request: dict[str, Any]) -> dict[str, Any]:
-    """Run one command in a fork."""
-    with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
-        begun = time.perf_counter()
-        child = os.fork()
-        if not child:
-            _become(request, out.fileno(), err.fileno())
-        number = request.get("signal")
-        if number is not None:
-            end = begun + request["after"]
-            while time.perf_counter() < end and not _has_ended(child):
-                time.sleep(min(0.002, max(0.0, end - time.perf_counter())))
-            if not _has_ended(child):
-                os.kill(child, number)
-        _, status = os.waitpid(child, 0)
-        seconds = time.perf_counter() - begun
-        _wait_for_group(child)
+def answer(request: dict[str, Any]) -> list[dict[str, Any]]:
+    """Run one command in a fork, or the same in several at once."""
+    copies = [_Child(request) for _ in range(request.get("copies", 1))]
+    if (number := request.get("signal")) is not None:
+        copies[0].disturb(number, request["after"])
+    return [child.answer() for child in copies]
+
+
+class _Child:
+    def __init__(self, request: dict[str, Any]) -> None:
+        self.out, self.err = tempfile.TemporaryFile(), tempfile.TemporaryFile()  # noqa: SIM115 - `answer` closes them
+        self.begun = time.perf_counter()
+        self.id = os.fork()
+        if not self.id:
+            _become(request, self.out.fileno(), self.err.fileno())
+
+    def disturb(self, number: int, after: float) -> None:
+        end = self.begun + after
+        while time.perf_counter() < end and not _has_ended(self.id):
+            time.sleep(min(0.002, max(0.0, end - time.perf_counter())))
+        if not _has_ended(self.id):
+            # a terminal sends Ctrl-C to all processes of a command, `kill` goes to one
+            (os.killpg if number == signal.SIGINT else os.kill)(self.id, number)
+
+    def answer(self) -> dict[str, Any]:
+        _, status = os.waitpid(self.id, 0)
+        seconds = time.perf_counter() - self.begun
+        _wait_for_group(self.id)
         texts = []
-        for stream in (out, err):
+        for stream in (self.out, self.err):
             stream.seek(0)
             texts.append(stream.read().decode(errors="replace"))
-    code = os.waitstatus_to_exitcode(status)
-    return {"code": code, "seconds": seconds, "out": texts[0], "err": texts[1]}
+            stream.close()
+        code = os.waitstatus_to_exitcode(status)
+        return {"code": code, "seconds": seconds, "out": texts[0], "err": texts[1]}
 
 
 def _has_ended(child: int) -> bool:
@@ -78,9 +91,9 @@ def _wait_for_group(group: int) -> None:
 
 
 def _become(request: dict[str, Any], out: int, err: int) -> None:
-    os.setpgid(0, 0)
     code = 70
     try:
+        os.setpgid(0, 0)
         os.dup2(out, 1)
         os.dup2(err, 2)
         os.chdir(request["cwd"])
