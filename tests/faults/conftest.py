@@ -151,9 +151,8 @@ class Bench:
 
     def shares(self, verb: str, usual: int) -> list[float]:
         """At which parts of a verb's time it is disturbed."""
-        return sorted(
-            random.Random(f"{verb} faults").uniform(0.02, 1.02) for _ in range(POINTS or usual)
-        )
+        draw = random.Random(f"{verb} faults")
+        return sorted(draw.uniform(0.02, 1.02) for _ in range(POINTS or usual))
 
 
 @pytest.fixture(scope="session")
