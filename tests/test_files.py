@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from mmpoison.errors import InputError
-from mmpoison.files import atomic_file, atomic_folder, half_written, occupied_by_others, write_json
+from mmpoison.files import atomic_file, atomic_folder, occupied_by_others, write_json
+from mmpoison.temporaries import temporaries_of
 from mmpoison.untrusted import read_json
 
 
@@ -50,7 +51,7 @@ def _die_while_writing(target: Path) -> None:
 
 def test_what_a_killed_writer_leaves_is_known_as_such(tmp_path: Path) -> None:
     target = tmp_path / "folder" / "owner.yaml"
-    assert half_written(target) == []
+    assert temporaries_of(target) == []
     assert not occupied_by_others(target)
     process = multiprocessing.get_context("fork").Process(target=_die_while_writing, args=(target,))
     process.start()
@@ -58,14 +59,20 @@ def test_what_a_killed_writer_leaves_is_known_as_such(tmp_path: Path) -> None:
     assert process.exitcode == -signal.SIGKILL
     (left,) = target.parent.iterdir()
     assert left.read_text() == "half"
-    assert half_written(target) == [left]
-    assert half_written(target.with_name("owner.yam")) == []
+    assert temporaries_of(target) == [left]
+    assert temporaries_of(target.with_name("owner.yam")) == []
     assert not occupied_by_others(target)
     # what somebody else wrote is none of it
-    for name in (".owner.yaml", ".owner.yaml.swp", "owner.yaml.abcdefgh", ".other.yaml.abcdefgh"):
+    for name in (
+        ".owner.yaml",
+        ".owner.yaml.swp",
+        "owner.yaml.abcdefgh",
+        ".other.yaml.abcdefgh",
+        ".owner.yaml.abcdefgh",
+    ):
         other = target.with_name(name)
         other.touch()
-        assert half_written(target) == [left]
+        assert temporaries_of(target) == [left]
         assert occupied_by_others(target)
         other.unlink()
     with atomic_file(target) as temporary:
@@ -78,7 +85,7 @@ def test_a_writer_that_finishes_meanwhile_is_no_stranger(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     target = tmp_path / "owner.yaml"
-    half = tmp_path / ".owner.yaml.ab12_xyz"
+    half = tmp_path / ".owner.yaml.mmpoison-ab12_xyz"
     half.touch()
     look = Path.iterdir
 

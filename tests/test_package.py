@@ -115,6 +115,8 @@ _BASE = {
     "array_files",
     "errors",
     "_version",
+    "extras",
+    "temporaries",
     "registry",
     "files",
     "seeding",
@@ -131,8 +133,13 @@ MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
     "wording": set(),
     "registry": {"errors"},
-    "files": {"errors"},
+    # what is being written, and by whom
+    "temporaries": {"errors"},
+    "files": {"errors", "temporaries"},
     "array_files": {"files"},
+    "outputs": {"errors", "_version", "files", "temporaries"},
+    # optional packages
+    "extras": {"errors"},
     # bounds for what strangers wrote
     "untrusted": {"errors", "files"},
     "untrusted_csv": {"errors", "untrusted"},
@@ -145,7 +152,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "metrics": {"errors"},
     "statistics": {"errors"},
     # the table of pairs; no pixels, no models
-    "datasets": _BASE,
+    "datasets": _BASE | {"processes"},
     "images": _BASE | {"datasets"},
     # an attack edits the table: it knows no pixels, no models, no training
     "attacks": _BASE | {"datasets"},

@@ -15,3 +15,11 @@ class ResultError(RuntimeError):
 
 class MmpoisonWarning(UserWarning):
     """Something a reader of the result must know but that does not stop the work."""
+
+
+class AlreadyDone(Exception):
+    """The same command has made this output before, from the same inputs: the command line says so and exits with 0.
+
+    Args:
+        message: Which output.
+    """

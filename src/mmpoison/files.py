@@ -1,20 +1,28 @@
-"""Files are written whole or not at all: to a temporary name beside the target, then renamed."""
+"""Files and folders are written whole or not at all: under a temporary name beside the target, then renamed."""
 
 from __future__ import annotations
 
 import errno
 import json
 import os
-import re
-import shutil
 import stat
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from mmpoison.errors import InputError
+from mmpoison.temporaries import is_temporary, owned_temporary, remove_dead
+
+RECORD_FILE = ".mmpoison.json"
+"""In an output folder: says which command made it (see `outputs`)."""
+
+held_records: dict[Path, str] = {}
+"""Outputs that a command of this process holds, and what goes into their `RECORD_FILE` when they get their names."""
+
+
+class DiskFull(InputError):
+    """There is no room for a file: the disk is full, a quota is used up, or a limit of the system is reached."""
 
 
 @contextmanager
@@ -24,37 +32,23 @@ def atomic_file(target: Path, *, durable: bool = False) -> Iterator[Path]:
     Args:
         target: The file.
         durable: Come back only when it is on the disk, so that it outlives a loss of power too.
+
+    Raises:
+        DiskFull: If there is no room, whatever library was writing.
     """
     refuse_special(target)  # the file would take its place
-    target.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
-    os.close(handle)
-    temporary = Path(name)
-    try:
-        yield temporary
-        # mkstemp makes private files; results are as readable as the user's other files
-        umask = os.umask(0)
-        os.umask(umask)
-        temporary.chmod(0o666 & ~umask)
-        if durable:
-            _sync(temporary)
-        temporary.replace(target)
-        if durable:
-            _sync(target.parent)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def half_written(target: Path) -> list[Path]:
-    """What writers of `target` that were killed on the way left beside it: `atomic_file` cannot tidy up after those.
-
-    Args:
-        target: The file, there or not.
-
-    Returns:
-        The temporary files. A writer that still lives may have one of them in hand.
-    """
-    return [path for path in _beside(target) if _is_half(path, target)]
+    with refused_without_room(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        remove_dead(target)
+        with owned_temporary(target, folder=False) as temporary:
+            yield temporary
+            # temporaries are private; results are as readable as the user's other files
+            temporary.chmod(0o666 & ~_umask())
+            if durable:
+                _sync(temporary)
+            temporary.replace(target)
+            if durable:
+                _sync(target.parent)
 
 
 def occupied_by_others(owner: Path) -> bool:
@@ -64,16 +58,14 @@ def occupied_by_others(owner: Path) -> bool:
         owner: The file that is written first of all that is in its folder.
     """
     # looked at once: a process that is being killed may write it between two looks
-    there = _beside(owner)
-    return owner not in there and not all(_is_half(path, owner) for path in there)
+    there = list(owner.parent.iterdir()) if owner.parent.is_dir() else []
+    return owner not in there and not all(is_temporary(path.name, owner) for path in there)
 
 
-def _beside(target: Path) -> list[Path]:
-    return list(target.parent.iterdir()) if target.parent.is_dir() else []
-
-
-def _is_half(path: Path, target: Path) -> bool:
-    return bool(re.fullmatch(rf"\.{re.escape(target.name)}\.[a-z0-9_]{{8}}", path.name))
+def _umask() -> int:
+    umask = os.umask(0)
+    os.umask(umask)
+    return umask
 
 
 def _sync(path: Path) -> None:
@@ -88,33 +80,109 @@ def _sync(path: Path) -> None:
 def atomic_folder(target: Path) -> Iterator[Path]:
     """Yield a temporary folder beside `target`; when the block ends well it becomes `target`.
 
+    What killed writers of the same target have left is removed.
+
     Raises:
-        InputError: If `target` exists and holds something, or the disk is full.
+        InputError: If `target` exists and holds something, or another process writes it.
+        DiskFull: If there is no room, whatever library was writing.
     """
     refuse_occupied(target)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+    with refused_without_room(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        refuse_live_writers(target)
+        with owned_temporary(target, folder=True) as temporary:
+            yield temporary
+            temporary.chmod(0o777 & ~_umask())
+            publish_folder(temporary, target)
+
+
+def refuse_live_writers(target: Path) -> None:
+    """Remove what dead writers of a folder have left, and refuse if one lives in another process.
+
+    Raises:
+        InputError: If so.
+    """
+    if remove_dead(target) and target.absolute() not in held_records:
+        raise InputError(
+            f"{target}: another process writes it at this moment: wait for it, or choose another --out"
+        )
+
+
+def publish_folder(folder: Path, target: Path) -> None:
+    """Give a finished folder its name.
+
+    Raises:
+        InputError: If another process has written the target meanwhile: that one stays.
+    """
+    if (record := held_records.get(target.absolute())) is not None:
+        (folder / RECORD_FILE).write_text(record, encoding="utf-8")
     try:
-        yield temporary
-        umask = os.umask(0)
-        os.umask(umask)
-        temporary.chmod(0o777 & ~umask)
-        if target.exists():
+        if (
+            os.name == "nt" and target.exists()
+        ):  # pragma: no cover - elsewhere an empty folder is replaced
             target.rmdir()
-        temporary.rename(target)
+        folder.rename(target)
     except OSError as error:
-        if disk_is_full(error):
+        if error.errno in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
             raise InputError(
-                f"{error.filename or target}: the disk is full: make room, or choose another disk; nothing was written"
+                f"{target}: another process has written it meanwhile: its result stays and is whole, this one was "
+                "dropped: choose another --out to make it again"
             ) from None
         raise
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
-def disk_is_full(error: OSError) -> bool:
-    """Whether the system refused to write because there is no room, or none left for this user."""
-    return error.errno in (errno.ENOSPC, errno.EDQUOT)
+@contextmanager
+def refused_without_room(target: Path) -> Iterator[None]:
+    """Turn "no room" of any library in the block into one line.
+
+    Raises:
+        DiskFull: If there is no room.
+    """
+    try:
+        yield
+    except DiskFull:
+        raise
+    except Exception as error:
+        if (why := no_room(error)) is None:
+            raise
+        where = getattr(error, "filename", None) or target
+        raise DiskFull(f"{where}: {why}; nothing was written to {target}") from None
+
+
+_FULL = "the disk is full: make room, or choose another disk"
+_REASONS = {
+    errno.ENOSPC: _FULL,
+    errno.EDQUOT: "the disk is full: make room (your quota of it is used up), or choose another disk",
+    errno.EFBIG: "a file would be larger than the system allows (ulimit -f): raise the limit",
+}
+_NAMED = {
+    "os error 28": errno.ENOSPC,
+    "no space left on device": errno.ENOSPC,
+    "disk quota exceeded": errno.EDQUOT,
+    f"os error {errno.EDQUOT})": errno.EDQUOT,
+    f"os error {errno.EFBIG})": errno.EFBIG,
+    "file too large": errno.EFBIG,
+}
+
+
+def no_room(error: BaseException) -> str | None:
+    """Why there was no room for a file, and what to do; None if the error is about something else.
+
+    Libraries raise it as they like: safetensors as an error of its own, NumPy as an `OSError` without a number, torch
+    as a `RuntimeError`.
+    """
+    if isinstance(error, InputError):
+        return None
+    if isinstance(error, OSError) and error.errno is not None:
+        return _REASONS.get(error.errno)
+    text = str(error).lower()
+    for name, number in _NAMED.items():
+        if name in text:
+            return _REASONS[number]
+    # numpy.tofile: "4096 requested and 0 written"; torch: "PytorchStreamWriter failed writing file"
+    if ("requested and" in text and text.endswith("written")) or "failed writing file" in text:
+        return _FULL
+    return None
 
 
 def refuse_occupied(target: Path) -> None:

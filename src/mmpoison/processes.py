@@ -6,7 +6,10 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
+import threading
+import time
 
 
 def process_count() -> int:
@@ -17,6 +20,22 @@ def process_count() -> int:
 def is_main_process() -> bool:
     """Whether this process is the one that writes results."""
     return int(os.environ.get("RANK", "0")) == 0
+
+
+def begin_worker(parent: int) -> None:
+    """Make a worker process quiet and tidy: Ctrl-C is for its parent, and it ends when its parent has died.
+
+    Args:
+        parent: The parent's process id.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+
+
+def _end_with(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(1)
+    os._exit(1)
 
 
 def end_processes() -> None:

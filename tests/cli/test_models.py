@@ -60,7 +60,11 @@ def test_export(cli: Callable[..., Any], checkpoint: Path, tmp_path: Path, forma
     assert (result.code, result.err) == (0, "")
     name = out / "model.safetensors" if format == "safetensors" else out
     assert load_encoder(name).digest() == load_encoder(checkpoint).digest()
-    again = cli("models", "export", checkpoint, "--format", format, "--out", out)
+    same = cli("models", "export", checkpoint, "--format", format, "--out", out)
+    assert (same.code, same.err) == (0, "")
+    assert "was made by the same command before" in " ".join(same.out.split())
+    other = "safetensors" if format == "open-clip" else "open-clip"
+    again = cli("models", "export", checkpoint, "--format", other, "--out", out)
     assert again.code == 2
     assert "already holds something" in again.err
 

@@ -16,6 +16,8 @@ from mmpoison.errors import InputError
 
 Mode = Literal["add", "replace"]
 MODES: tuple[Mode, ...] = ("add", "replace")
+MOST = 10**12
+"""The largest number of samples or pairs; the data say a smaller one."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +65,8 @@ class Amount:
             )
         if whole and value < 1:
             raise InputError(f"{kind} {value}: at least 1 is needed, nothing would be poisoned")
+        if whole and value > MOST:
+            raise InputError(f"{kind} is more than {MOST:,}: give 1 to that")
         return cls(kind, int(value) if whole else float(value))
 
     @property

@@ -1,5 +1,18 @@
 """The command line: a thin skin over the Python API, one verb a stage."""
 
-from mmpoison.cli.app import main
-
 __all__ = ["main"]
+
+
+def main() -> None:
+    """Run the command line; bad input is one line on standard error and exit code 2.
+
+    Nothing heavy is imported before signals and errors are taken care of.
+    """
+    from mmpoison.cli.last_resort import guarded
+
+    def run() -> int:
+        from mmpoison.cli.app import run_command
+
+        return run_command()
+
+    guarded(run)

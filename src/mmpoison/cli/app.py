@@ -25,12 +25,9 @@ from mmpoison.cli import (
     sterilize,
     sweep,
 )
-from mmpoison.cli.console import stderr
-from mmpoison.errors import InputError, MmpoisonWarning, ResultError
-from mmpoison.files import disk_is_full
+from mmpoison.cli.console import say, stderr
+from mmpoison.errors import AlreadyDone, MmpoisonWarning
 from mmpoison.processes import end_processes
-
-INTERRUPTED = 130
 
 app = typer.Typer(
     name="mmpoison",
@@ -39,6 +36,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="Exit codes: 0 done, 1 no usable result or a failure, 2 bad input or a full disk, 130 Ctrl-C, 143 SIGTERM. "
+    "The stack trace of a bug goes to a file in the cache folder; MMPOISON_TRACEBACK=1 shows it.",
 )
 app.add_typer(data.app, name="data")
 app.add_typer(models.app, name="models")
@@ -70,12 +69,20 @@ def _root(
     pass
 
 
-def main() -> None:
-    """Run the command line; bad input is one line on standard error and exit code 2."""
+def run_command() -> int:
+    """Run the command line once; what is not understood is one line.
+
+    Returns:
+        The exit code.
+    """
     warnings.showwarning = _show_warning
+    code: object = 0
     try:
         # not standalone: typer would draw a box of several lines around its own errors
         code = app(standalone_mode=False)
+        end_processes()
+    except AlreadyDone as done:
+        say(str(done))
         end_processes()
     except TyperException as error:
         if "NoArgs" in type(error).__name__:  # a group without a verb: its help is the message
@@ -84,21 +91,8 @@ def main() -> None:
             # typer puts this before the reasons of its own types
             said = error.format_message().replace("Value error, ", "")
             stderr(f"mmpoison: {said} (--help says more)")
-        sys.exit(2)
-    except InputError as error:
-        stderr(f"mmpoison: {error}")
-        sys.exit(2)
-    except ResultError as error:
-        stderr(f"mmpoison: {error}")
-        sys.exit(1)
-    except OSError as error:
-        # a full disk, a folder that may not be written: the system's own words say which
-        what = "the disk is full: make room" if disk_is_full(error) else error.strerror or error
-        stderr(f"mmpoison: {what}: {error.filename or ''}".rstrip(": "))
-        sys.exit(2)
-    if code == INTERRUPTED:
-        stderr("mmpoison: stopped; the same command goes on where it was")
-    sys.exit(code if isinstance(code, int) else 0)
+        return 2
+    return code if isinstance(code, int) else 0
 
 
 def _show_warning(

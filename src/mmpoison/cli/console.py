@@ -30,6 +30,11 @@ if TYPE_CHECKING:
     from mmpoison.models import DualEncoder
     from mmpoison.training import Step
 
+SEEDS = 2**63 - 1
+"""The largest seed."""
+WORKERS = 4096
+"""The most processes or threads of one command."""
+
 Format = Literal["table", "markdown", "json"]
 FormatOption = Annotated[Format, typer.Option("--format", help="How to print the result.")]
 DeviceOption = Annotated[

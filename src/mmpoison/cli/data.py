@@ -8,7 +8,8 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from mmpoison.cli.console import console, monitor, say
+from mmpoison.cli.console import SEEDS, WORKERS, console, monitor, say
+from mmpoison.cli.output import hold_output
 from mmpoison.errors import InputError
 from mmpoison.wording import count_of
 
@@ -36,9 +37,10 @@ def list_(
 
 @app.command()
 def build(
+    context: typer.Context,
     name: Annotated[str, typer.Argument(help="A data set that can be made here or downloaded.")],
     out: Annotated[Path, typer.Option(help="New folder.")],
-    seed: Annotated[int, typer.Option(min=0, help="Seed of data that are made.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=SEEDS, help="Seed of data that are made.")] = 0,
     option: Annotated[
         list[str] | None,
         typer.Option("--option", metavar="KEY=VALUE", help="What to make, e.g. year=2017."),
@@ -52,6 +54,7 @@ def build(
     from mmpoison.datasets.downloads import build_dataset
 
     options = _data_options(option or [])
+    hold_output(context, out)
     with monitor() as progress:
         build_dataset(
             name,
@@ -70,6 +73,7 @@ def build(
 
 @app.command()
 def split(
+    context: typer.Context,
     data: Annotated[str, typer.Argument(help="A folder or file of pairs, or a data set's name.")],
     labels: Annotated[
         Path | None, typer.Option(help="CSV of labels: image,label or image,label,split.")
@@ -79,9 +83,12 @@ def split(
         typer.Option(metavar="LABEL=WORD|WORD", help="Label images by words in their captions."),
     ] = None,
     per_class: Annotated[
-        int | None, typer.Option(min=1, help="Make a split: so many test images of each class.")
+        int | None,
+        typer.Option(
+            min=1, max=10_000_000, help="Make a split: so many test images of each class."
+        ),
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of --per-class.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=SEEDS, help="Seed of --per-class.")] = 0,
     apply: Annotated[
         str | None, typer.Option(help="Take the split of a file, or one that is shipped.")
     ] = None,
@@ -117,14 +124,13 @@ def split(
     from mmpoison.datasets.labels import label_by_keyword, labels_from_csv, parse_keywords
     from mmpoison.datasets.reshape import split_per_class
     from mmpoison.datasets.splits import FrozenSplit, find_split
-    from mmpoison.files import refuse_occupied
 
     if per_class is not None and apply is not None:
         raise InputError("--per-class makes a split and --apply takes one: give one of them")
     if save is not None and save.exists():
         raise InputError(f"{save}: is there already: choose another --save")
     if out is not None:
-        refuse_occupied(out)
+        hold_output(context, out)
     pairs = load_dataset(data, data_root, options=_data_options(option or []), format=format)
     if labels is not None:
         pairs = labels_from_csv(pairs, labels)
@@ -155,6 +161,7 @@ def split(
 
 @app.command()
 def convert(
+    context: typer.Context,
     source: Annotated[
         str, typer.Argument(metavar="SRC", help="Folder or file of pairs, or hf:org/name.")
     ],
@@ -175,7 +182,9 @@ def convert(
             help="Of a pairs folder: hard links, copies or no images; of Parquet: none writes paths, not bytes."
         ),
     ] = "link",
-    workers: Annotated[int | None, typer.Option(min=1, help="Shards written at once.")] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, max=WORKERS, help="Shards written at once.")
+    ] = None,
     images_per_shard: Annotated[
         int, typer.Option(min=1, max=10_000, help="Images in each shard.")
     ] = 10_000,
@@ -192,10 +201,11 @@ def convert(
     Example: [bold]mmpoison data convert photos.csv --out shards --to webdataset[/bold]
     """
     from mmpoison.cli.poison import gallery_notes
-    from mmpoison.datasets.convert import convert_pairs
+    from mmpoison.datasets.convert import convert_pairs, work_folder
     from mmpoison.datasets.manifest import PoisonManifest
     from mmpoison.datasets.pairs_folder import MANIFEST_FILE
 
+    hold_output(context, out, work=work_folder(out))
     with monitor() as progress:
         done = convert_pairs(
             source,

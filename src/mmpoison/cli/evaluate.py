@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from mmpoison.cli.console import DeviceOption, FormatOption, console, echo, monitor
+from mmpoison.cli.output import hold_output
 from mmpoison.cli.scanning import scan
 from mmpoison.cli.stages import DataOption, SeedOption, TrainSetOption, TrustOption
 from mmpoison.errors import InputError
@@ -25,6 +26,7 @@ def add_commands(app: typer.Typer) -> None:
 
 
 def evaluate(
+    context: typer.Context,
     data: DataOption,
     model: Annotated[
         str | None,
@@ -78,7 +80,9 @@ def evaluate(
     clean_runs: Annotated[
         int,
         typer.Option(
-            min=0, help="With --suspect: make so many clean fine-tunes here, on split val."
+            min=0,
+            max=1000,
+            help="With --suspect: make so many clean fine-tunes here, on split val.",
         ),
     ] = 0,
     changes: TrainSetOption = None,
@@ -137,7 +141,7 @@ def evaluate(
     from mmpoison.datasets import load_pairs
     from mmpoison.devices import find_device
     from mmpoison.evaluation import Subject, TestSet, measure, parse_studies
-    from mmpoison.files import refuse_occupied, write_json
+    from mmpoison.files import atomic_folder, write_json
     from mmpoison.models import load_encoder, prepare_pixels
     from mmpoison.reporting import markdown, metrics_tables, terminal, terminal_table
 
@@ -147,7 +151,7 @@ def evaluate(
             "--study epochs looks at a training as it goes: only `mmpoison run` has it"
         )
     if out is not None:
-        refuse_occupied(out)
+        hold_output(context, out)
     where = find_device(device)
     pairs = load_pairs(data)
     poison = _manifest(pairs, manifest)
@@ -189,9 +193,10 @@ def evaluate(
         },
     }
     if out is not None:
-        if measured.embedding_map is not None:
-            write_json(out / "embedding_map.json", measured.embedding_map)
-        write_json(out / "metrics.json", metrics)
+        with atomic_folder(out) as folder:
+            if measured.embedding_map is not None:
+                write_json(folder / "embedding_map.json", measured.embedding_map)
+            write_json(folder / "metrics.json", metrics)
     if form == "json":
         echo(json.dumps(metrics, indent=2))
     elif form == "markdown":

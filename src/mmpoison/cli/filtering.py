@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from mmpoison.cli.console import DeviceOption, console, monitor, say
-from mmpoison.cli.serving import DEFAULT_PORT, PortOption
+from mmpoison.cli.console import SEEDS, DeviceOption, console, monitor, say
+from mmpoison.cli.output import hold_output
+from mmpoison.cli.serving import DEFAULT_PORT, PortOption, check_pages
 from mmpoison.errors import InputError
 from mmpoison.reporting._text import percent
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 
 def filter_(
+    context: typer.Context,
     data: Annotated[str, typer.Option("--data", help="Pairs in any format, or a data set's name.")],
     out: Annotated[Path, typer.Option("--out", help="New folder.")],
     encoder: Annotated[str, typer.Option(help="The judge: a model other than the one to train.")],
@@ -75,7 +77,9 @@ def filter_(
         typer.Option("--page", help="With --label: ask on a page in your browser, not here."),
     ] = False,
     port: PortOption = DEFAULT_PORT,
-    label_pairs: Annotated[int, typer.Option(min=4, help="How many pairs --label shows.")] = 120,
+    label_pairs: Annotated[
+        int, typer.Option(min=4, max=100_000, help="How many pairs --label shows.")
+    ] = 120,
     trusted: Annotated[
         Literal["val", "none"],
         typer.Option(help="What --lose is measured on; none: the judged pairs themselves."),
@@ -87,7 +91,9 @@ def filter_(
     format: Annotated[
         str | None, typer.Option("--format", help="Format of --data, if it is not recognised.")
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Which pairs --label shows; clusterings.")] = 0,
+    seed: Annotated[
+        int, typer.Option(min=0, max=SEEDS, help="Which pairs --label shows; clusterings.")
+    ] = 0,
     device: DeviceOption = "auto",
     trust: Annotated[
         bool,
@@ -110,13 +116,12 @@ def filter_(
     """
     from mmpoison.cli.labelling import check_terminal
     from mmpoison.cli.labelling import label_pairs as ask_for_labels
-    from mmpoison.cli.review import ask_on_page, check_pages
+    from mmpoison.cli.review import ask_on_page
     from mmpoison.devices import find_device
     from mmpoison.experiments.filter_set import REPORT_FOLDER, FilterRule, filter_set
-    from mmpoison.files import refuse_occupied
     from mmpoison.models import load_encoder
 
-    refuse_occupied(out)
+    hold_output(context, out)
     cuts = [
         name
         for name, given in (
@@ -154,7 +159,7 @@ def filter_(
     rule = FilterRule(threshold, lose, labels, auto, trusted, label_pairs)
     ask: Ask | None = None
     if page:
-        check_pages()
+        check_pages("filter --page")
         ask = partial(ask_on_page, title=f"Labels for {data}", port=port)
     elif label:
         check_terminal()

@@ -10,6 +10,7 @@ import typer
 from rich.table import Table
 
 from mmpoison.cli.console import console
+from mmpoison.cli.output import hold_output
 from mmpoison.cli.stages import TrustOption
 
 app = typer.Typer(help="List, look at, fetch and export models.", no_args_is_help=True)
@@ -98,6 +99,7 @@ def fetch(model: ModelArgument) -> None:
 
 @app.command()
 def export(
+    context: typer.Context,
     model: ModelArgument,
     out: Annotated[Path, typer.Option("--out", help="New folder.")],
     format: Annotated[
@@ -112,10 +114,9 @@ def export(
 
     Example: [bold]mmpoison models export repaired --format transformers --out repaired-hf[/bold]
     """
-    from mmpoison.files import refuse_occupied
     from mmpoison.models import export_model, load_encoder
 
-    refuse_occupied(out)
+    hold_output(context, out)
     chosen: Any = format
     folder = export_model(load_encoder(model, trust=trust), out, chosen)
     console.print(

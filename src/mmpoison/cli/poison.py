@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from mmpoison.cli.console import DeviceOption, monitor, say
+from mmpoison.cli.console import SEEDS, DeviceOption, monitor, say
+from mmpoison.cli.output import hold_output
 from mmpoison.errors import InputError
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ def add_commands(app: typer.Typer) -> None:
 
 
 def poison(
+    context: typer.Context,
     data: Annotated[Path, typer.Argument(help="A clean data set, in any format.")],
     out: Annotated[Path, typer.Option("--out", help="New folder.")],
     goal: Annotated[
@@ -73,7 +75,9 @@ def poison(
         Path | None,
         typer.Option(help="Make the poisoned set of this manifest.json again from the clean one."),
     ] = None,
-    seed: Annotated[int | None, typer.Option(min=0, help="Seed of everything random.")] = None,
+    seed: Annotated[
+        int | None, typer.Option(min=0, max=SEEDS, help="Seed of everything random.")
+    ] = None,
     images: Annotated[
         Literal["link", "copy", "none"],
         typer.Option("--images", help="Hard links (no copy), copies, or the table alone."),
@@ -91,9 +95,8 @@ def poison(
     Again: [bold]mmpoison poison scenes --from-manifest poisoned/manifest.json --out again[/bold]
     """
     from mmpoison.datasets import load_pairs, save_pairs
-    from mmpoison.files import refuse_occupied
 
-    refuse_occupied(out)
+    hold_output(context, out)
     given = {
         "goal": goal or None,
         "attack": attack,

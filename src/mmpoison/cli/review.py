@@ -10,7 +10,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mmpoison.cli.console import DeviceOption, monitor, say
-from mmpoison.cli.serving import DEFAULT_PORT, HostOption, OpenOption, PortOption, announce
+from mmpoison.cli.serving import (
+    DEFAULT_PORT,
+    HostOption,
+    OpenOption,
+    PortOption,
+    announce,
+    check_pages,
+)
 from mmpoison.errors import InputError
 
 if TYPE_CHECKING:
@@ -35,7 +42,7 @@ def review(
         ),
     ] = None,
     count: Annotated[
-        int, typer.Option(min=1, help="How many pairs, the most distant first.")
+        int, typer.Option(min=1, max=100_000, help="How many pairs, the most distant first.")
     ] = 200,
     encoder: Annotated[
         str | None,
@@ -64,7 +71,7 @@ def review(
 
     Example: [bold]mmpoison review kept --labels labels.csv --encoder openmoji-mini --count 50[/bold]
     """
-    check_pages()
+    check_pages("review")
     from mmpoison.defenses.pair_labels import LabelFile
     from mmpoison.defenses.pair_pieces import PairPieces
     from mmpoison.review import add_neighbours, filtered_pairs, review_app
@@ -121,15 +128,6 @@ def ask_on_page(
         _summary(labels)
     if not finished:
         raise KeyboardInterrupt
-
-
-def check_pages() -> None:
-    """Refuse before any work where the libraries of local pages are missing.
-
-    Raises:
-        InputError: If they are.
-    """
-    import mmpoison.web  # noqa: F401
 
 
 def _filtered_data(filtered: Path) -> str:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from mmpoison.cli.console import DeviceOption, Format, FormatOption, aside, console, monitor
+from mmpoison.cli.console import SEEDS, DeviceOption, Format, FormatOption, aside, console, monitor
 from mmpoison.cli.poison import SEVERAL_GOALS
 from mmpoison.cli.report import print_tables, show_run
 from mmpoison.cli.sweep import (
@@ -22,6 +23,9 @@ from mmpoison.cli.sweep import (
 )
 from mmpoison.errors import InputError
 from mmpoison.reporting import safe_text
+
+MOST_SEEDS = 10_000
+"""So many runs one command may ask for."""
 
 OutOption = Annotated[Path | None, typer.Option("--out", help="Run folder to make.")]
 SetOption = Annotated[
@@ -37,7 +41,7 @@ def add_commands(app: typer.Typer) -> None:
 
 def demo(
     out: OutOption = None,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of everything random.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=SEEDS, help="Seed of everything random.")] = 0,
     changes: SetOption = None,
     device: DeviceOption = "auto",
 ) -> None:
@@ -175,11 +179,13 @@ def parse_seeds(text: str | None) -> list[int | None]:
         return [None]
     seeds: list[int | None] = []
     for part in text.split(","):
-        first, dash, last = part.partition("-")
-        try:
-            seeds.extend(range(int(first), int(last) + 1) if dash else [int(first)])
-        except ValueError:
-            raise InputError(f"--seeds {text!r}: numbers are needed, e.g. 0-4 or 0,2,5") from None
+        match = re.fullmatch(r"\s*(\d{1,18})(?:-(\d{1,18}))?\s*", part)
+        if match is None:
+            raise InputError(f"--seeds {text!r}: numbers are needed, e.g. 0-4 or 0,2,5")
+        more = range(int(match[1]), int(match[2] or match[1]) + 1)
+        if len(seeds) + len(more) > MOST_SEEDS:
+            raise InputError(f"--seeds {text!r}: more than {MOST_SEEDS:,} seeds")
+        seeds.extend(more)
     if not seeds:
         raise InputError(f"--seeds {text!r} names no seed")
     return seeds

@@ -10,7 +10,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mmpoison.cli.console import DeviceOption, say
-from mmpoison.cli.serving import DEFAULT_PORT, HostOption, OpenOption, PortOption, announce
+from mmpoison.cli.serving import (
+    DEFAULT_PORT,
+    HostOption,
+    OpenOption,
+    PortOption,
+    announce,
+    check_pages,
+)
 from mmpoison.cli.stages import TrustOption
 from mmpoison.errors import InputError
 
@@ -67,6 +74,7 @@ def search(
     After a demo: [bold]mmpoison search --demo[/bold]
     """
     begun = time.perf_counter()
+    check_pages("search")
     from mmpoison.search import Engine, Library
     from mmpoison.search.web import search_app
     from mmpoison.web import serve

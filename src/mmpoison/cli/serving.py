@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from mmpoison.cli.console import say
+from mmpoison.extras import require
 
 DEFAULT_PORT = 8747
 PortOption = Annotated[
@@ -23,6 +24,16 @@ HostOption = Annotated[
 OpenOption = Annotated[
     bool, typer.Option("--open/--no-open", help="Open the page in your browser.")
 ]
+
+
+def check_pages(verb: str) -> None:
+    """Refuse before any work where the packages of local pages are missing.
+
+    Raises:
+        InputError: If they are.
+    """
+    for package in ("fastapi", "uvicorn"):
+        require(package, f"mmpoison {verb} needs the extra 'search' ({package})")
 
 
 def announce(address: str, *, open_it: bool, what: str = "Ctrl-C ends it") -> None:

@@ -8,13 +8,14 @@ from typing import Annotated, Literal
 
 import typer
 
-from mmpoison.cli.console import DeviceOption, console, monitor, say
+from mmpoison.cli.console import SEEDS, DeviceOption, console, monitor, say
 from mmpoison.cli.filtering import filter_
+from mmpoison.cli.output import hold_output
 from mmpoison.errors import InputError
 
 DataOption = Annotated[Path, typer.Option("--data", help="A pairs folder.")]
 OutOption = Annotated[Path, typer.Option("--out", help="New folder.")]
-SeedOption = Annotated[int, typer.Option(min=0, help="Seed of everything random.")]
+SeedOption = Annotated[int, typer.Option(min=0, max=SEEDS, help="Seed of everything random.")]
 ModelOption = Annotated[
     str,
     typer.Option(
@@ -51,6 +52,7 @@ def add_commands(app: typer.Typer) -> None:
 
 
 def train(
+    context: typer.Context,
     data: DataOption,
     model: ModelOption,
     out: OutOption,
@@ -73,15 +75,14 @@ def train(
     from mmpoison.devices import find_device
     from mmpoison.experiments.cards import model_card
     from mmpoison.experiments.recipe import parse_changes, parse_training
-    from mmpoison.files import refuse_occupied
     from mmpoison.models import load_encoder, prepare_pixels, save_checkpoint
     from mmpoison.processes import is_main_process
-    from mmpoison.training import Checkpoints, LogOptions, finetune
+    from mmpoison.training import Checkpoints, LogOptions, copy_logs, finetune
 
-    refuse_occupied(out)
-    where = find_device(device)
     # beside the folder of the model, which appears whole or not at all
     work = out.with_name(f"{out.name}.training")
+    hold_output(context, out, work=work)
+    where = find_device(device)
     checkpoints, log = Checkpoints(work), LogOptions(work, tuple(track or ()))
     log.check()
     if fresh and is_main_process():
@@ -121,7 +122,8 @@ def train(
         out,
         card=card,
         metadata={"training": result.summary(), "seed": seed, "poisoned": poisoned},
+        # behind the rename a kill would part them from their model
+        also=lambda folder: copy_logs(work, folder / "logs"),
     )
-    checkpoints.clear()
-    work.rename(out / "logs")
+    shutil.rmtree(work, ignore_errors=True)
     say(f"{out}: {result.headline()}")

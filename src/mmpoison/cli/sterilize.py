@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from mmpoison.cli.console import DeviceOption, console, monitor, say
+from mmpoison.cli.output import hold_output
 from mmpoison.cli.stages import (
     DataOption,
     FreshOption,
@@ -26,6 +27,7 @@ def add_commands(app: typer.Typer) -> None:
 
 
 def sterilize(
+    context: typer.Context,
     data: DataOption,
     model: ModelOption,
     out: OutOption,
@@ -58,7 +60,9 @@ def sterilize(
     evaluate_every: Annotated[
         int | None,
         typer.Option(
-            min=1, help="Look after so many steps too, not only at 1, 2, 5, 10, ... and each epoch."
+            min=1,
+            max=10**9,
+            help="Look after so many steps too, not only at 1, 2, 5, 10, ... and each epoch.",
         ),
     ] = None,
     goal: Annotated[
@@ -87,12 +91,11 @@ def sterilize(
     from mmpoison.devices import find_device
     from mmpoison.evaluation import Aim, aims_of
     from mmpoison.experiments.recipe import parse_changes, parse_training
-    from mmpoison.experiments.sterilize_model import sterilize_model
-    from mmpoison.files import refuse_occupied
+    from mmpoison.experiments.sterilize_model import sterilize_model, work_folder
     from mmpoison.models import load_encoder
     from mmpoison.reporting import repair_table, terminal
 
-    refuse_occupied(out)
+    hold_output(context, out, work=work_folder(out))
     where = find_device(device)
     changed = parse_changes(changes or [])
     if learning_rate and "learning_rate" in changed:

@@ -15,7 +15,7 @@ import typer
 from rich.live import Live
 from rich.table import Table
 
-from mmpoison.cli.console import DeviceOption, console, monitor, say
+from mmpoison.cli.console import WORKERS, DeviceOption, console, monitor, say
 from mmpoison.errors import InputError
 from mmpoison.reporting import safe_text
 
@@ -33,12 +33,17 @@ SHOWN_AT_ONCE = 12
 WorkersOption = Annotated[
     int | None,
     typer.Option(
-        min=1, help="Processes, each with one run at a time; as many as cores by default."
+        min=1,
+        max=WORKERS,
+        help="Processes, each with one run at a time; as many as cores by default.",
     ),
 ]
-ThreadsOption = Annotated[int, typer.Option(min=1, help="Threads of each worker.")]
+ThreadsOption = Annotated[int, typer.Option(min=1, max=WORKERS, help="Threads of each worker.")]
 RetriesOption = Annotated[
-    int, typer.Option(min=0, help="Tries more for a run that died or met an error of the machine.")
+    int,
+    typer.Option(
+        min=0, max=1000, help="Tries more for a run that died or met an error of the machine."
+    ),
 ]
 RayOption = Annotated[
     str | None,

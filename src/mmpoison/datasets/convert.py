@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import re
 import shutil
 import warnings
 from collections import deque
@@ -46,17 +45,20 @@ from mmpoison.datasets.shard_writers import (
     write_shard,
 )
 from mmpoison.errors import InputError, MmpoisonWarning
-from mmpoison.files import atomic_file, disk_is_full, refuse_occupied, write_json
+from mmpoison.files import (
+    DiskFull,
+    atomic_file,
+    no_room,
+    publish_folder,
+    refuse_occupied,
+    write_json,
+)
+from mmpoison.temporaries import remove_all_dead
 from mmpoison.untrusted import parse_json, read_json, read_lines
 from mmpoison.wording import one_line
 
 MAX_IMAGES_IN_SHARD = 10_000
 """img2dataset's keys have four digits for the place in a shard."""
-
-TEMPORARY = re.compile(
-    r"\.(part-\d+\.parquet|\d+\.tar|\d+_stats\.json|captions\.jsonl|manifest\.json)\."
-)
-"""Names of files that a killed conversion was writing."""
 
 
 @dataclass(frozen=True)
@@ -161,15 +163,13 @@ def convert_pairs(
             if whole is not None and whole.tables is not None:
                 whole.tables.check()
             job.finish(whole)
-        except OSError as error:
-            if disk_is_full(error):
-                raise InputError(
+        except Exception as error:
+            if isinstance(error, DiskFull) or no_room(error) is not None:
+                raise DiskFull(
                     f"{target}: the disk is full: make room and repeat the command; finished shards are kept"
                 ) from None
             raise
-        if target.exists():
-            target.rmdir()
-        (work / "data").rename(target)
+        publish_folder(work / "data", target)
     shutil.rmtree(work, ignore_errors=True)
     return Conversion(target, job.images, job.pairs, job.shards, job.kept, job.left_out)
 
@@ -187,12 +187,17 @@ def _check_settings(to: str, images: str, images_per_shard: int) -> None:
         )
 
 
+def work_folder(target: Path) -> Path:
+    """Where a conversion is until it is whole."""
+    return target.parent / f".{target.name}.convert"
+
+
 @contextmanager
 def _work_folder(target: Path, settings: dict[str, Any]) -> Iterator[Path]:
     """The hidden folder of a conversion, held by this process alone."""
     from filelock import FileLock, Timeout
 
-    work = target.parent / f".{target.name}.convert"
+    work = work_folder(target)
     work.mkdir(parents=True, exist_ok=True)
     lock = FileLock(work / "lock")
     try:
@@ -211,9 +216,7 @@ def _work_folder(target: Path, settings: dict[str, Any]) -> Iterator[Path]:
         write_json(file, settings)
         for name in ("data", "done"):
             (work / name).mkdir(exist_ok=True)
-        for leftover in (work / "data").iterdir():
-            if TEMPORARY.match(leftover.name):
-                leftover.unlink()
+        remove_all_dead(work)
         yield work
     except InputError:
         # what is refused at once leaves nothing that would be in the way of the next try

@@ -21,6 +21,7 @@ from mmpoison.datasets.options import fit_options
 from mmpoison.datasets.pairs import PairDataset
 from mmpoison.datasets.pairs_folder import with_manifest
 from mmpoison.errors import InputError
+from mmpoison.extras import require
 from mmpoison.untrusted import read_json
 
 _HUB_NAME = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?")
@@ -167,12 +168,7 @@ def _object(file: Path) -> dict[str, Any]:
 
 
 def _download(hub: str, config: str | None) -> tuple[Path, list[Part]]:
-    try:
-        import datasets
-    except ImportError:
-        raise InputError(
-            "data sets of the hub need the datasets library: pip install 'mmpoison[data]'"
-        ) from None
+    datasets = require("datasets", "data sets of the hub need the datasets library")
     if not _HUB_NAME.fullmatch(hub):
         raise InputError(f"hf:{hub}: a name of the hub is needed, as hf:org/name")
     if Path(hub).exists():

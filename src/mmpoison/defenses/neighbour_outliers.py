@@ -23,6 +23,10 @@ Space = Literal["pair", "image"]
 AT_ONCE = 512
 
 
+MOST = 1_000_000
+"""The farthest neighbour; the data say a nearer one."""
+
+
 @DEFENSES.register("neighbour-outliers")
 class NeighbourOutliers:
     """Drop the pairs whose k-th nearest other pair is farthest away.
@@ -58,8 +62,8 @@ class NeighbourOutliers:
 
     def __init__(self, clean_loss: float = 0.02, k: int = 16, space: Space = "pair") -> None:
         check_loss(clean_loss)
-        if isinstance(k, bool) or not isinstance(k, int) or k < 1:
-            raise InputError(f"k {k!r:.40} is no number of a neighbour: 1 or more is needed")
+        if isinstance(k, bool) or not isinstance(k, int) or not 1 <= k <= MOST:
+            raise InputError(f"k {k!r:.40} is no number of a neighbour: 1 to {MOST:,} is needed")
         if space not in get_args(Space):
             raise InputError(f"space {space!r:.40} is neither pair nor image")
         self.clean_loss = clean_loss

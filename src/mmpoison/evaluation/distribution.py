@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from mmpoison.datasets.pairs import UNLABELLED, IntArray
-from mmpoison.errors import InputError
 from mmpoison.evaluation.test_set import TestEmbeddings, TestSet
+from mmpoison.extras import require
 from mmpoison.models.embedding import Embeddings
 from mmpoison.seeding import generator, torch_seed
 
@@ -121,11 +121,4 @@ def _drawn(count: int, wanted: int, seed: int, stream: str) -> npt.NDArray[np.in
 
 
 def _sklearn(module: str) -> Any:
-    import importlib
-
-    try:
-        return importlib.import_module(f"sklearn.{module}")
-    except ImportError:
-        raise InputError(
-            "the study `distribution` needs scikit-learn: pip install 'mmpoison[analysis]'"
-        ) from None
+    return require(f"sklearn.{module}", "the study `distribution` needs scikit-learn")

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mmpoison.errors import InputError
+from mmpoison.extras import require
 from mmpoison.models.embedding import Embeddings
 
 EXACT_IMAGES = 200_000
@@ -148,10 +149,4 @@ def _recall(found: npt.NDArray[np.int64], true: npt.NDArray[np.int64]) -> float:
 
 
 def _faiss() -> Any:
-    try:
-        import faiss
-    except ImportError:
-        raise InputError(
-            "an index of a gallery needs faiss: pip install 'mmpoison[faiss]'"
-        ) from None
-    return faiss
+    return require("faiss", "an index of a gallery needs faiss")

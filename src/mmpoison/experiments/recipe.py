@@ -139,9 +139,9 @@ class SterilizePart(_Part):
     """
 
     training: TrainingSettings
-    pairs: int | None = Field(None, ge=2)
+    pairs: int | None = Field(None, ge=2, le=10**12)
     curve: bool = False
-    every: int | None = Field(None, ge=1)
+    every: int | None = Field(None, ge=1, le=10**9)
 
 
 class TransferPart(_Part):

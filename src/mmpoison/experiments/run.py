@@ -16,7 +16,7 @@ from mmpoison.experiments.measuring_cost import keep_measuring_time
 from mmpoison.experiments.monitor import Monitor, SilentMonitor
 from mmpoison.experiments.prepared_run import PreparedRun, prepare_run
 from mmpoison.experiments.recipe import Recipe
-from mmpoison.experiments.run_folder import check_folder, claim_folder
+from mmpoison.experiments.run_folder import check_folder, held_folder
 from mmpoison.experiments.run_measures import RunMeasures
 from mmpoison.experiments.run_stages import RunStages
 from mmpoison.experiments.store import StageStore
@@ -60,7 +60,20 @@ def run_recipe(
     stages = RunStages(run, out, StageStore(), material, monitor, save_models, seconds)
     stages.inputs  # noqa: B018 - an image that cannot be read is refused now too
     # nothing is written before all of it has been accepted
-    claim_folder(out, recipe)
+    with held_folder(out, recipe):
+        return _make_run(run, stages, out, monitor, material, seconds)
+
+
+def _make_run(
+    run: PreparedRun,
+    stages: RunStages,
+    out: Path,
+    monitor: Monitor,
+    material: Material,
+    seconds: dict[str, float],
+) -> dict[str, Any]:
+    """Make the stages of a run and measure its models; `metrics.json` is written last."""
+    recipe = run.recipe
     _begin(run, out, monitor)
 
     measures = RunMeasures(run, material, monitor)

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import platform
-import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
 
 from mmpoison.errors import InputError
 from mmpoison.experiments.recipe import Recipe
-from mmpoison.files import atomic_file, half_written, occupied_by_others, refuse_special
+from mmpoison.files import atomic_file, occupied_by_others, refuse_special
+from mmpoison.temporaries import lock, one_at_a_time, remove_all_dead
 from mmpoison.untrusted import read_bytes
 
 
@@ -29,19 +32,31 @@ def check_folder(out: Path, recipe: Recipe) -> None:
         raise InputError(f"{out}: holds a run of another recipe: choose another --out")
 
 
-def claim_folder(out: Path, recipe: Recipe) -> None:
-    """Make a run folder, or take up one of the same recipe that was left unfinished."""
-    check_folder(out, recipe)
+@contextmanager
+def held_folder(out: Path, recipe: Recipe) -> Iterator[None]:
+    """Hold a run folder while a run writes it: a new one, or one of the same recipe that was left unfinished.
+
+    Raises:
+        InputError: If it holds anything else, or another process runs in it.
+    """
+    out.parent.mkdir(parents=True, exist_ok=True)
     written = out / "recipe.yaml"
-    # what a killed run left half-written, and nothing else that is hidden
-    half = [*out.glob(".*.json.*"), *out.glob(".*.html.*"), *(out / "models").glob(".*.*")]
-    for leftover in (*half_written(written), *half):
-        shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
-    if written.is_file():
-        return
-    text = recipe.to_yaml()
-    with atomic_file(written) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+    with one_at_a_time(out.parent):
+        check_folder(out, recipe)
+        if not written.is_file():
+            text = recipe.to_yaml()
+            with atomic_file(written) as temporary:
+                temporary.write_text(text, encoding="utf-8")
+        handle = os.open(written, os.O_RDONLY)
+    try:
+        if lock(handle) == "alive":
+            raise InputError(
+                f"{out}: another process runs in it at this moment: wait for it, or choose another --out"
+            )
+        remove_all_dead(out)
+        yield
+    finally:
+        os.close(handle)
 
 
 def versions() -> dict[str, str]:

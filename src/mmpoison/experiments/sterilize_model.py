@@ -16,7 +16,6 @@ from mmpoison.defenses.repair import (
     CHOSEN_BY_RATE,
     LOOKS_FILE,
     Branch,
-    branch_folder,
     refusal,
     repair,
 )
@@ -31,7 +30,7 @@ from mmpoison.models.dual_encoder import DualEncoder
 from mmpoison.models.inputs import prepare_pixels
 from mmpoison.processes import is_main_process
 from mmpoison.reporting import write_repair_figures
-from mmpoison.training import Checkpoints, LogOptions, TrainingResult, TrainingSettings
+from mmpoison.training import LogOptions, TrainingResult, TrainingSettings, copy_logs
 
 CURVE = "sterilize-curve"
 SHOWN = 3
@@ -110,8 +109,7 @@ def sterilize_model(
         ResultError: If every branch lost too much utility, or diverged; nothing is written then.
     """
     refuse_occupied(out)
-    # beside the folder of the model, which appears whole or not at all
-    work = out.with_name(f"{out.name}.training")
+    work = work_folder(out)
     LogOptions(work, tuple(trackers)).check()
     if fresh and is_main_process():
         shutil.rmtree(work, ignore_errors=True)
@@ -189,11 +187,15 @@ def sterilize_model(
         out,
         card=card,
         metadata={"training": result.summary(), "seed": seed, "poisoned": False},
-        also=None if curve is None else lambda folder: _write_curve(folder, curve),
+        also=lambda folder: _write_more(folder, work, curve),
     )
-    _clear(work, settings)
-    work.rename(out / "logs")
+    shutil.rmtree(work, ignore_errors=True)
     return Sterilized(out, branches, curve, tuple(notes), result)
+
+
+def work_folder(out: Path) -> Path:
+    """Where states and logs are until the model is there: beside its folder, which appears whole or not at all."""
+    return out.with_name(f"{out.name}.training")
 
 
 def _either(pairs: PairDataset, split: str) -> Any:
@@ -238,11 +240,8 @@ def _facts(chosen: Branch, meter: RepairMeter | None) -> tuple[str, ...]:
     )
 
 
-def _clear(work: Path, settings: Sequence[TrainingSettings]) -> None:
-    """Keep the logs, drop what a repair would go on from."""
-    for one in settings:
-        folder = branch_folder(work, one, settings)
-        (folder / LOOKS_FILE).unlink(missing_ok=True)
-        Checkpoints(folder).clear()
-    for path in work.glob(f"{CURVE}.*"):
-        path.unlink()
+def _write_more(folder: Path, work: Path, curve: dict[str, Any] | None) -> None:
+    """Put the curve and the logs into the folder of the model before it appears."""
+    if curve is not None:
+        _write_curve(folder, curve)
+    copy_logs(work, folder / "logs", without=(LOOKS_FILE, f"{CURVE}.*"))

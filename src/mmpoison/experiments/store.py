@@ -29,6 +29,7 @@ from mmpoison._version import __version__
 from mmpoison.datasets.cache import cache_folder
 from mmpoison.errors import InputError
 from mmpoison.files import write_json
+from mmpoison.temporaries import remove_all_dead
 from mmpoison.untrusted import read_json, read_text
 
 T = TypeVar("T")
@@ -107,6 +108,7 @@ class StageStore:
                 return found[0], True
             work = self.path(key).with_name(f"{key.digest}.work")
             work.mkdir(parents=True, exist_ok=True)
+            remove_all_dead(work)
             begun = time.perf_counter()
             make(work)
             self._enter(key, work, time.perf_counter() - begun)

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import signal
-import threading
-import time
 from collections.abc import Sequence
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
 from mmpoison.experiments.sweep_tasks import Reply, Task, TaskRunner, environment
+from mmpoison.processes import begin_worker
 
 DIED = "the process that ran it died (was it killed, or out of memory?)"
 
@@ -92,9 +90,7 @@ def wait_local(lanes: Sequence[LocalLane], seconds: float) -> None:
 
 
 def _work(pipe: Connection, threads: int, parent: int) -> None:
-    # an interrupt is for the parent, which ends its workers itself
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+    begin_worker(parent)
     runner = TaskRunner(threads)
     while True:
         try:
@@ -102,9 +98,3 @@ def _work(pipe: Connection, threads: int, parent: int) -> None:
         except (EOFError, OSError):
             return
         pipe.send(runner(task, pipe.send))
-
-
-def _end_with(parent: int) -> None:
-    while os.getppid() == parent:
-        time.sleep(1)
-    os._exit(1)

@@ -15,6 +15,7 @@ from typing import Any
 from mmpoison.errors import InputError
 from mmpoison.experiments.sweep_local import DIED
 from mmpoison.experiments.sweep_tasks import Reply, Task, TaskRunner, environment
+from mmpoison.extras import require
 
 LOCAL, AUTO = "local", "auto"
 KNOCK_S = 5.0
@@ -32,10 +33,7 @@ def connect(address: str, workers: int, threads: int) -> None:
     Raises:
         InputError: If Ray is not installed, or there is no cluster.
     """
-    try:
-        import ray
-    except ImportError:
-        raise InputError("--ray needs Ray: pip install 'mmpoison[ray]'") from None
+    ray = require("ray", "--ray needs Ray")
     if address not in (LOCAL, AUTO):
         _knock(address)
     if ray.is_initialized():

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import io
 import os
 from collections import Counter, deque
@@ -18,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mmpoison.errors import InputError
+from mmpoison.extras import is_installed
 from mmpoison.images.decode import BrokenImage, ImageFault, orientation, picture
 
 Hashes = npt.NDArray[np.uint64]
@@ -75,7 +75,7 @@ class ImageScan:
 
 def can_hash_perceptually() -> bool:
     """Whether the library of perceptual hashes (extra `data`) is installed."""
-    return importlib.util.find_spec("imagehash") is not None
+    return is_installed("imagehash")
 
 
 def scan_images(

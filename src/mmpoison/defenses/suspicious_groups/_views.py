@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from mmpoison.errors import InputError
+from mmpoison.extras import require
 
 Vectors = npt.NDArray[np.float32]
 Index = npt.NDArray[np.intp]
@@ -83,9 +83,4 @@ def require_sklearn() -> None:
     Raises:
         InputError: If it is not installed.
     """
-    try:
-        import sklearn  # noqa: F401
-    except ImportError:
-        raise InputError(
-            "suspicious-groups needs scikit-learn: pip install 'mmpoison[analysis]'"
-        ) from None
+    require("sklearn", "suspicious-groups needs scikit-learn")

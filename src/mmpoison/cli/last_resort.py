@@ -1,0 +1,233 @@
+"""Turns whatever ends a command into one line and an exit code, from its first import to its end.
+
+| what ends it | exit code |
+|---|---|
+| done | 0 |
+| bad input, a full disk, a folder that may not be written | 2 |
+| a result that would mislead, no memory, a package that is missing, a bug | 1 |
+| Ctrl-C (SIGINT) | 130 |
+| SIGTERM | 143 |
+| the reader of the output has gone (`mmpoison ... | head`) | 141, and silence |
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from types import FrameType
+from typing import Any, NoReturn
+
+TRACEBACK = "MMPOISON_TRACEBACK"
+"""Environment variable: 1 shows the stack trace of a bug instead of writing it to a file."""
+
+INTERRUPTED = 128 + 2
+BROKEN_PIPE = 128 + 13
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM: unwinds as Ctrl-C does, so that it leaves things as clean."""
+
+
+class _Signals:
+    """Turns SIGINT and SIGTERM into exceptions of the main thread, and remembers which came."""
+
+    def __init__(self) -> None:
+        self.came: int | None = None
+        self._owner = os.getpid()
+        self._before: dict[int, Any] = {}
+
+    def install(self) -> None:
+        if threading.current_thread() is not threading.main_thread():
+            return  # only the main thread may
+        for number in (signal.SIGINT, signal.SIGTERM):
+            # a shell starts what runs behind `&` with SIGINT ignored, and nohup is somebody's wish
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                self._before[number] = signal.signal(number, self._raise)
+
+    def restore(self) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+        self._before.clear()
+
+    def _raise(self, number: int, _: FrameType | None) -> None:
+        if os.getpid() != self._owner:
+            # a forked helper just dies, its parent tidies up
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+            return
+        self.came = number
+        raise Terminated if number == signal.SIGTERM else KeyboardInterrupt
+
+    def swallowed(self, unraisable: Any) -> bool:
+        """Whether an exception that Python could not raise was ours; it comes again in a moment."""
+        if self.came is None or not issubclass(unraisable.exc_type, KeyboardInterrupt):
+            return False
+        again = threading.Timer(0.05, os.kill, (self._owner, self.came))
+        again.daemon = True
+        again.start()
+        return True
+
+
+def guarded(run: Callable[[], int]) -> NoReturn:
+    """Run a command and leave the process with its exit code.
+
+    Args:
+        run: The command; returns an exit code.
+    """
+    signals = _Signals()
+    signals.install()
+    unraisable = sys.unraisablehook
+
+    def hook(value: Any, /) -> None:
+        if not signals.swallowed(value):
+            unraisable(value)
+
+    sys.unraisablehook = hook
+    try:
+        code = _code_of(run, signals)
+    except KeyboardInterrupt:  # again, while the first was seen to
+        code = _stopped(signals)
+    finally:
+        sys.unraisablehook = unraisable
+        signals.restore()
+    sys.exit(code)
+
+
+def _code_of(run: Callable[[], int], signals: _Signals) -> int:
+    try:
+        code = run()
+        sys.stdout.flush()
+        # typer makes 130 of Ctrl-C; a local page that Ctrl-C has ended is done
+        ended = signals.came == signal.SIGTERM or (signals.came is not None and code)
+        return _stopped(signals) if ended or code == INTERRUPTED else code
+    except SystemExit as stop:
+        # typer and rich leave this way where the reader of the output has gone
+        return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
+    except BaseException as error:
+        # a signal in the middle of an import or of a library may come out as any exception
+        if signals.came is not None or isinstance(error, KeyboardInterrupt):
+            return _stopped(signals)
+        if isinstance(error, BrokenPipeError) and error.filename is None:
+            _silence()
+            return BROKEN_PIPE
+        line, code = explain(error)
+        _say(line)
+        return code
+
+
+def _stopped(signals: _Signals) -> int:
+    terminated = signals.came == signal.SIGTERM
+    _say(f"{'terminated' if terminated else 'stopped'}; the same command goes on where it was")
+    return 128 + (signal.SIGTERM if terminated else signal.SIGINT)
+
+
+def explain(error: BaseException) -> tuple[str, int]:
+    """One line that says what ended a command and what to do, and the exit code.
+
+    Args:
+        error: Any exception but those of a signal.
+    """
+    from mmpoison.errors import InputError, ResultError
+    from mmpoison.files import no_room
+
+    if isinstance(error, InputError):
+        return str(error), 2
+    if isinstance(error, ResultError):
+        return str(error), 1
+    if (full := no_room(error)) is not None:
+        where = getattr(error, "filename", None)
+        return f"{where or 'writing'}: {full}", 2
+    if isinstance(error, MemoryError) or _is_out_of_memory(error):
+        return (
+            "out of memory: give a smaller batch_size or chunk_size, fewer --workers, or a machine with more memory"
+            f" ({_short(error)})"
+        ), 1
+    if isinstance(error, RecursionError):
+        return f"something is nested too deeply, the input most likely{_kept(error)}", 1
+    if isinstance(error, ImportError) and (line := _missing(error)) is not None:
+        return line, 1
+    if isinstance(error, OSError) and error.errno is not None:
+        # a folder that may not be written, a disk that fails: the system's own words say which
+        return f"{error.strerror or error}: {error.filename or ''}".rstrip(": "), 2
+    return (
+        f"this is a bug in mmpoison ({_short(error)}), please report it with the command{_kept(error)}",
+        1,
+    )
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    text = str(error).lower()
+    return type(error).__name__ == "OutOfMemoryError" or (
+        isinstance(error, (RuntimeError, OSError))
+        and (
+            "can't allocate memory" in text
+            or "out of memory" in text
+            or getattr(error, "errno", None) == errno.ENOMEM
+        )
+    )
+
+
+def _missing(error: ImportError) -> str | None:
+    from mmpoison.extras import EXTRAS, missing
+
+    package = (error.name or "").partition(".")[0]
+    if package in EXTRAS:
+        verb = " ".join(["mmpoison", *sys.argv[1:2]])
+        return str(missing(error, package, f"{verb} needs the extra {EXTRAS[package]!r}"))
+    if package and package != "mmpoison":
+        return f"the package {package} is missing or broken ({_short(error)}): pip install --force-reinstall mmpoison"
+    return None
+
+
+def _short(error: BaseException) -> str:
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}: {text}"[:200].rstrip(": ")
+
+
+def _kept(error: BaseException) -> str:
+    """Keep the stack trace, and say where; on the terminal where the user wants it or no file can be had."""
+    import time
+    import traceback
+
+    text = "".join(traceback.format_exception(error))
+    if os.environ.get(TRACEBACK, "") not in ("", "0"):
+        sys.stderr.write(text)
+        return ""
+    try:
+        from mmpoison.datasets.cache import cache_folder
+
+        folder = cache_folder() / "crashes"
+        folder.mkdir(parents=True, exist_ok=True)
+        file = folder / f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}.txt"
+        file.write_text(f"{sys.argv}\n\n{text}", encoding="utf-8", errors="backslashreplace")
+    except Exception:  # the report of one failure must not become another
+        return f"; {TRACEBACK}=1 shows the stack trace"
+    return f"; the stack trace is in {file}"
+
+
+def _say(line: str) -> None:
+    """One line on standard error, without control characters that its data may hold."""
+    plain = " ".join("".join(c if c.isprintable() else " " for c in line).split())
+    try:
+        sys.stdout.flush()
+    except (OSError, ValueError):
+        _silence()
+    try:
+        sys.stderr.write(f"mmpoison: {plain}\n")
+        sys.stderr.flush()
+    except (OSError, ValueError):
+        return  # nobody listens any more
+
+
+def _silence() -> None:
+    """Send what is still in the buffer nowhere: the interpreter would complain at its end."""
+    try:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
+    except (OSError, ValueError):
+        return

