@@ -61,7 +61,7 @@ REST: dict[tuple[str, ...], list[str]] = {
     ("data", "convert"): ["squares", "--out", "out", "--to", "parquet"],
     ("data", "verify"): ["squares"],
 }
-MORE = {
+MORE: dict[str, dict[tuple[str, ...], list[str]]] = {
     "--false-alarms": {("filter",): ["--method", "suspicious-groups"]},
 }
 
