@@ -5,11 +5,13 @@
 #            ARGS    handed on to the command, e.g. make demo ARGS="--seed 3", make test ARGS="-k attack"
 #            DATA    a folder with rsicd/ and ucm/, for `make reproduce`; without it, OpenMoji scenes alone
 #            JOBS    how many processes run the tests (default: one a core, 8 at most)
+#            POINTS  at how many moments `make faults` kills each verb (default 30)
 
 PYTHON ?= python3
 VENV ?= .venv
 ARGS ?=
 JOBS ?= auto
+POINTS ?= 30
 
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip
@@ -20,7 +22,7 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --maxprocesses 8
 .DELETE_ON_ERROR:
 # two installs into one environment at a time would break it
 .NOTPARALLEL:
-.PHONY: help demo reproduce test test-fast lint format docs wheel clean
+.PHONY: help demo reproduce test test-fast faults lint format docs wheel clean
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -36,6 +38,9 @@ test: $(VENV)/.installed-dev ## install with the development tools, then run all
 
 test-fast: $(VENV)/.installed-dev ## the tests without the slow ones
 	$(PYTEST) -m "not slow" $(ARGS)
+
+faults: $(VENV)/.installed-dev ## kill, starve and stop every verb: POINTS=30 moments each (an hour)
+	MMPOISON_FAULT_POINTS=$(POINTS) $(PYTEST) tests/faults $(ARGS)
 
 lint: $(VENV)/.installed-dev ## ruff (rules and format) and mypy
 	$(BIN)/ruff check

@@ -26,12 +26,14 @@ class DiskFull(InputError):
 
 
 @contextmanager
-def atomic_file(target: Path, *, durable: bool = False) -> Iterator[Path]:
+def atomic_file(target: Path, *, durable: bool = False, renames: bool = False) -> Iterator[Path]:
     """Yield a temporary path beside `target`; when the block ends well it becomes `target`.
 
     Args:
         target: The file.
         durable: Come back only when it is on the disk, so that it outlives a loss of power too.
+        renames: The path is written by a library that makes a temporary of its own beside it (safetensors): it gets a
+            folder of its own, so that nothing of a killed process stays.
 
     Raises:
         DiskFull: If there is no room, whatever library was writing.
@@ -40,7 +42,8 @@ def atomic_file(target: Path, *, durable: bool = False) -> Iterator[Path]:
     with refused_without_room(target):
         target.parent.mkdir(parents=True, exist_ok=True)
         remove_dead(target)
-        with owned_temporary(target, folder=False) as temporary:
+        with owned_temporary(target, folder=renames) as owned:
+            temporary = owned / target.name if renames else owned
             yield temporary
             # temporaries are private; results are as readable as the user's other files
             temporary.chmod(0o666 & ~_umask())
@@ -179,8 +182,8 @@ def no_room(error: BaseException) -> str | None:
     for name, number in _NAMED.items():
         if name in text:
             return _REASONS[number]
-    # numpy.tofile: "4096 requested and 0 written"; torch: "PytorchStreamWriter failed writing file"
-    if ("requested and" in text and text.endswith("written")) or "failed writing file" in text:
+    # numpy.tofile: "4096 requested and 0 written"; torch: "[enforce fail at inline_container.cc"
+    if ("requested and" in text and text.endswith("written")) or "inline_container.cc" in text:
         return _FULL
     return None
 

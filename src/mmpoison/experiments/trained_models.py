@@ -43,7 +43,7 @@ def keep_model(
         for name, tensor in result.encoder.module.state_dict().items()
         if not torch.equal(tensor, before[name])
     }
-    with atomic_file(folder / WEIGHTS) as temporary:
+    with atomic_file(folder / WEIGHTS, renames=True) as temporary:
         safetensors.torch.save_file(changed, temporary)
     facts = {
         key: value

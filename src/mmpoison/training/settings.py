@@ -56,7 +56,7 @@ class TrainingSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
-    epochs: int = Field(10, ge=1, le=MOST_EPOCHS)
+    epochs: int = Field(10, ge=0, le=MOST_EPOCHS)
     batch_size: int = Field(128, ge=2, le=MOST_PAIRS)
     chunk_size: int | None = Field(None, ge=1, le=MOST_PAIRS)
     learning_rate: float = Field(1e-5, gt=0, le=1e30)

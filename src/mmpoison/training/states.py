@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from mmpoison.errors import InputError
 from mmpoison.files import DiskFull, atomic_file
+from mmpoison.temporaries import remove_all_dead
 from mmpoison.untrusted import parse_json
 
 PREFIX, SUFFIX = "step-", ".safetensors"
@@ -45,9 +46,17 @@ class Checkpoints:
     seconds: float = 60.0
     steps: int | None = None
 
+    def tidy(self) -> None:
+        """Drop what a killed process left half-written, also one of an earlier release."""
+        remove_all_dead(self.folder)
+        for path in self.folder.glob(f".{PREFIX}*"):
+            if path.is_file():
+                path.unlink(missing_ok=True)
+
     def clear(self) -> None:
         """Delete the states; their folder too if nothing else is in it."""
-        for path in (*self.folder.glob(f"{PREFIX}*{SUFFIX}"), *self.folder.glob(f".{PREFIX}*")):
+        self.tidy()
+        for path in self.folder.glob(f"{PREFIX}*{SUFFIX}"):
             path.unlink()
         if self.folder.is_dir() and not any(self.folder.iterdir()):
             self.folder.rmdir()
@@ -141,7 +150,7 @@ class StateFolder:
             name: tensor.detach().cpu().contiguous() for name, tensor in state.tensors.items()
         }
         try:
-            with atomic_file(target) as temporary:
+            with atomic_file(target, renames=True) as temporary:
                 safetensors.torch.save_file(tensors, temporary, metadata={"mmpoison": text})
                 with temporary.open("rb") as stream:
                     os.fsync(stream.fileno())
@@ -154,8 +163,7 @@ class StateFolder:
 
     def tidy(self) -> None:
         """Drop what a killed process left half-written."""
-        for path in self.folder.glob(f".{PREFIX}*"):
-            path.unlink(missing_ok=True)
+        self.checkpoints.tidy()
 
     def _not_kept(self, error: Exception, tensors: dict[str, Tensor], step: int) -> InputError:
         kept = self.paths()
