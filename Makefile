@@ -4,12 +4,15 @@
 #            VENV    where the environment lies (default .venv)
 #            ARGS    handed on to the command, e.g. make demo ARGS="--seed 3", make test ARGS="-k attack"
 #            DATA    a folder with rsicd/ and ucm/, for `make reproduce`; without it, OpenMoji scenes alone
+#            SECONDS_EACH, TARGET  for `make fuzz`: seconds for each target (default 60), one target (default all)
 #            JOBS    how many processes run the tests (default: one a core, 8 at most)
 
 PYTHON ?= python3
 VENV ?= .venv
 ARGS ?=
 JOBS ?= auto
+SECONDS_EACH ?= 60
+TARGET ?=
 
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip
@@ -20,7 +23,7 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --maxprocesses 8
 .DELETE_ON_ERROR:
 # two installs into one environment at a time would break it
 .NOTPARALLEL:
-.PHONY: help demo reproduce test test-fast lint format docs wheel clean
+.PHONY: help demo reproduce test test-fast fuzz lint format docs wheel clean
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -36,6 +39,9 @@ test: $(VENV)/.installed-dev ## install with the development tools, then run all
 
 test-fast: $(VENV)/.installed-dev ## the tests without the slow ones
 	$(PYTEST) -m "not slow" $(ARGS)
+
+fuzz: $(VENV)/.installed-dev ## try changed examples on every parser: SECONDS_EACH=600 TARGET=recipe; findings in runs/fuzz
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.fuzz --seconds $(SECONDS_EACH) $(if $(TARGET),--target $(TARGET)) $(ARGS)
 
 lint: $(VENV)/.installed-dev ## ruff (rules and format) and mypy
 	$(BIN)/ruff check

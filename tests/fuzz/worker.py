@@ -26,7 +26,8 @@ CORPUS = 500
 TRACED = 0.15
 """Of so many inputs the lines that they reach are noted, which takes five times as long."""
 TRIES = 120
-"""How often a finding is run again to make it small."""
+SECONDS_SMALLER = 5.0
+"""How often, and how long at most, a finding is run again to make it small."""
 GROWN = 1 << 30
 """With so many bytes more than at the start the process ends and another goes on: memory is not given back."""
 
@@ -96,10 +97,11 @@ class Session:
         if "more than" in outcome.signature:
             return case, told
         left = TRIES
+        until = time.monotonic() + SECONDS_SMALLER
 
         def same(smaller: Case) -> bool:
             nonlocal left, told
-            if left <= 0:
+            if left <= 0 or time.monotonic() > until:
                 return False
             left -= 1
             again = self._runner.attempt(smaller)
