@@ -433,14 +433,14 @@ def targets() -> list[Target]:
         Target(
             "parquet",
             _parquet,
-            {"a.parquet": "bytes"},
+            {"a.parquet": "parquet"},
             _load_with_bytes,
             examples=_parquet_examples,
         ),
         Target(
             "arrow",
             _arrow,
-            {"a.arrow": "bytes", "state.json": "json", "dataset_info.json": "json"},
+            {"a.arrow": "arrow", "state.json": "json", "dataset_info.json": "json"},
             lambda folder: _load_with_bytes(folder, "hugging-face"),
             {"filename": ("../canary/secret.png", "a.arrow", ""), "names": ([], "x", [1])},
         ),

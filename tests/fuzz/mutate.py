@@ -36,7 +36,7 @@ def mutate(raw: bytes, kind: str, keys: Keys, others: Sequence[bytes], rng: rand
     """
     for _ in range(rng.choice((1, 1, 1, 2, 3, 6))):
         structural = _STRUCTURE.get(kind)
-        if structural is not None and rng.random() < 0.7:
+        if structural is not None and rng.random() < _SHARES.get(kind, 0.7):
             try:
                 raw = structural(raw, keys, rng)
                 continue
@@ -46,10 +46,14 @@ def mutate(raw: bytes, kind: str, keys: Keys, others: Sequence[bytes], rng: rand
     return raw[:MAX_BYTES]
 
 
+_SHARES = {"parquet": 0.3, "arrow": 0.3}
+"""How often the structure is changed; lower where that makes a new file, so that the examples are changed too."""
+
 # what reading a broken file of its format may raise; it is then changed byte by byte
 _NOT_STRUCTURED = (
     *(ValueError, LookupError, RecursionError, EOFError, OSError),
     *(struct.error, tarfile.TarError, zlib.error, OverflowError, TypeError, AttributeError),
+    NotImplementedError,
 )
 
 
@@ -447,6 +451,91 @@ def _safetensors(raw: bytes, keys: Keys, rng: random.Random) -> bytes:
     return len(header).to_bytes(8, "little") + header + data
 
 
+# -- Parquet and Arrow -----------------------------------------------------------------------------
+
+_COLUMNS = ("image", "caption", "captions", "label", "split", "categories", "text", "url", "jpg")
+
+
+def _table(rng: random.Random) -> Any:
+    """A table of usual names and unusual types; made from nothing, since a broken file is not to be read here."""
+    import pyarrow as pa
+
+    rows = rng.choice((0, 1, 3, 8))
+    names = rng.sample(_COLUMNS, rng.randint(1, 5))
+    if rng.random() < 0.2:
+        names.append(rng.choice((names[0], rng.choice(tokens.TEXTS))))
+    arrays = []
+    for name in names:
+        usual = {"image": 4, "split": 0, "label": 1}.get(name, 0)
+        kind = usual if rng.random() < 0.6 else rng.randrange(9)
+        arrays.append(_column(kind, rows, rng))
+    fields = [
+        pa.field(name.encode("utf-8", "replace"), array.type)
+        for name, array in zip(names, arrays, strict=True)
+    ]
+    metadata = None
+    if rng.random() < 0.3:
+        features = {
+            "info": {"features": {"label": {"names": ["cat", "dog"], "_type": "ClassLabel"}}}
+        }
+        metadata = {"huggingface": _json(json.dumps(features).encode(), {}, rng)}
+    return pa.table(arrays, schema=pa.schema(fields, metadata))
+
+
+def _column(kind: int, rows: int, rng: random.Random) -> Any:
+    import pyarrow as pa
+
+    def text() -> str | None:
+        usual = ("train", "test", "cat", "a.png", "a cat on a hill")
+        value = rng.choice(tokens.TEXTS if rng.random() < 0.3 else (*usual, None))
+        return value if value is None else value.encode("utf-8", "replace").decode()
+
+    def several(make: Callable[[], Any]) -> list[Any]:
+        return [make() for _ in range(rows)]
+
+    if kind == 0:
+        return pa.array(several(text), rng.choice((pa.string(), pa.large_string())))
+    if kind == 1:
+        return pa.array(several(text), pa.string()).dictionary_encode()
+    if kind == 2:
+        return pa.array(several(lambda: [text()] * rng.randrange(3)), pa.list_(pa.string()))
+    if kind == 3:
+        return pa.array(several(lambda: rng.randbytes(9)), rng.choice((pa.binary(), pa.binary(9))))
+    if kind == 4:
+        inner = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+        return pa.array(several(lambda: {"bytes": rng.randbytes(9), "path": text()}), inner)
+    if kind == 5:
+        return pa.array(several(lambda: rng.choice((0, 1, -1, 2**62))), pa.int64())
+    if kind == 6:
+        return pa.array(several(lambda: rng.choice((0.5, float("nan"), float("inf")))))
+    if kind == 7:
+        return pa.nulls(rows)
+    return pa.array(several(lambda: rng.choice((0, -(2**62), 2**62))), pa.timestamp("s"))
+
+
+def _parquet(raw: bytes, keys: Keys, rng: random.Random) -> bytes:
+    import pyarrow.parquet as pq
+
+    stream = io.BytesIO()
+    options = {
+        "row_group_size": rng.choice((1, 3, 100)),
+        "compression": rng.choice(("none", "zstd")),
+    }
+    pq.write_table(_table(rng), stream, use_dictionary=rng.random() < 0.5, **options)
+    return stream.getvalue()
+
+
+def _arrow(raw: bytes, keys: Keys, rng: random.Random) -> bytes:
+    import pyarrow as pa
+
+    table = _table(rng)
+    stream = io.BytesIO()
+    new = pa.ipc.new_stream if rng.random() < 0.7 else pa.ipc.new_file
+    with new(stream, table.schema) as writer:
+        writer.write_table(table, max_chunksize=rng.choice((1, 100)))
+    return stream.getvalue()
+
+
 _STRUCTURE: dict[str, Callable[[bytes, Keys, random.Random], bytes]] = {
     "json": _json,
     "jsonl": _json_lines,
@@ -454,6 +543,8 @@ _STRUCTURE: dict[str, Callable[[bytes, Keys, random.Random], bytes]] = {
     "csv": _csv,
     "csv.gz": _gzip_of(_csv),
     "merges.gz": _gzip_of(_merges),
+    "parquet": _parquet,
+    "arrow": _arrow,
     "tar": _tar,
     "picture": _picture,
     "safetensors": _safetensors,

@@ -44,7 +44,7 @@ def test_no_changed_data_get_through(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_no_changed_model_gets_through(tmp_path: Path) -> None:
     names = [name for name, target in all_targets().items() if target.models]
-    _check(fuzz(names, tmp_path, inputs=25), 25)
+    _check(fuzz(names, tmp_path, inputs=15), 15)
 
 
 # -- the harness -----------------------------------------------------------------------------------
