@@ -14,7 +14,7 @@ from typing import Any
 from tests.fuzz import tokens
 from tests.fuzz.data_targets import picture_bytes
 from tests.fuzz.target import Case, Target
-from tests.fuzz.watch import MEMORY, SECONDS, SOURCE, TooSlow, Watch, our_frame
+from tests.fuzz.watch import MEMORY, SOURCE, TooSlow, Watch, our_frame
 
 from mmpoison.errors import InputError, ResultError
 
@@ -50,6 +50,7 @@ class Runner:
     def __init__(self, target: Target, place: Path, watch: Watch) -> None:
         self.target = target
         self.folder = place / "case"
+        self._place = place.parents[1].resolve()
         self.folder.mkdir(parents=True)
         self._watch = watch
         target.build(self.folder)
@@ -85,12 +86,17 @@ class Runner:
     def _judge(self, error: BaseException | None, lines: frozenset[Line]) -> Outcome:
         told = "" if error is None else "".join(traceback.format_exception(error))
         where = _raised(error)
-        if self._watch.seen:
-            said, frame = self._watch.seen[0]
+        if worst := self._watch.worst:
+            said, frame = worst
+            # the names of temporary folders differ each time
+            said = said.replace(str(self._place), "PLACE")
             return Outcome("finding", f"{said} @ {frame}", told, lines)
         if isinstance(error, TooSlow):
             return Outcome(
-                "finding", f"more than {SECONDS:g} s of processor time @ {where}", told, lines
+                "finding",
+                f"more than {self._watch.seconds:g} s of processor time @ {where}",
+                told,
+                lines,
             )
         if ran_out(error):
             return Outcome(

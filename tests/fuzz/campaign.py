@@ -73,6 +73,7 @@ def fuzz(
     seconds: float | None = None,
     inputs: int | None = None,
     seed: int = 0,
+    limit: float = SECONDS,
     registry: str = "tests.fuzz.registry:all_targets",
 ) -> list[Figures]:
     """Fuzz targets one after the other in one worker, as long as it lives.
@@ -83,6 +84,7 @@ def fuzz(
         seconds: For each target.
         inputs: For each target.
         seed: Of everything random; with `inputs` the same inputs are tried each time.
+        limit: Processor seconds that one input may take.
         registry: `MODULE:FUNCTION` that gives the targets.
 
     Returns:
@@ -102,7 +104,7 @@ def fuzz(
             continue
         # what is left of the first is its own; the others begin
         run = waiting if first.inputs == 0 and first.restarts == 0 else waiting[:1]
-        options = [f"--registry={registry}", f"--seed={seed}+{first.restarts}"]
+        options = [f"--registry={registry}", f"--limit={limit}", f"--seed={seed}+{first.restarts}"]
         options += [] if left_seconds is None else [f"--seconds={left_seconds}"]
         options += [] if left_inputs is None else [f"--inputs={left_inputs}"]
         for name in _one_worker([*run, *options], figures, out):

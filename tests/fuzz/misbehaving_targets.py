@@ -87,11 +87,15 @@ def _run_a_file(folder: Path) -> None:
 
 class _Code:
     def __reduce__(self) -> Any:
-        return exec, (CANARY_CODE,)
+        return print, ("code of the input",)
 
 
 def _unpickle(folder: Path) -> None:
     pickle.loads(pickle.dumps(_Code()))
+
+
+def _run_the_canary(folder: Path) -> None:
+    exec(CANARY_CODE, {"__name__": "tok"})
 
 
 def _die(folder: Path) -> None:
@@ -103,13 +107,14 @@ EXPECTED: dict[str, str | None] = {
     "crashes": "KeyError @ misbehaving_targets.py",
     "memory": "more than 512 MiB of memory",
     "memory-refused": "more than 512 MiB of memory",
-    "spins": "more than 5 s of processor time",
+    "spins": "more than 1 s of processor time",
     "connects": "network: socket.",
     "starts": "program: subprocess.Popen",
     "writes": "write outside: open",
     "reads": "read outside",
     "runs": "code: a file of the input",
-    "unpickles": "unpickled: builtins.exec",
+    "canary": "code: a Python file of the input was run",
+    "unpickles": "unpickled: builtins.print",
     "dies": "the process died (3)",
 }
 """What is found with each target."""
@@ -125,6 +130,7 @@ _ACTS: dict[str, Callable[[Path], Any]] = {
     "writes": _write_outside,
     "reads": _read_outside,
     "runs": _run_a_file,
+    "canary": _run_the_canary,
     "unpickles": _unpickle,
     "dies": _die,
 }

@@ -73,17 +73,11 @@ def _hugging_face(folder: Path) -> None:
     sizes |= {"intermediate_size": 16, "max_position_embeddings": 16, "pad_token_id": 0}
     tower = {"model_type": "bert", "architectures": ["BertModel"], "vocab_size": 16, **sizes}
     (bert / "config.json").write_text(json.dumps(tower))
-    text = {
-        "hf_model_name": str(bert),
-        "hf_tokenizer_name": str(bert),
-        "hf_pooler_type": "mean_pooler",
-        "hf_proj_type": "mlp",
-        "context_length": CONTEXT,
-    }
-    _save(folder / "input", _config(text), None)
+    named = {"hf_model_name": str(bert), "hf_tokenizer_name": str(bert)}
+    _save(folder / "input", _config({**_TEXT, **named}), None)
     shutil.rmtree(bert)
     config = json.loads((folder / "input" / CONFIG).read_text())
-    config["model_cfg"]["text_cfg"] |= {"hf_model_name": "bert", "hf_tokenizer_name": "bert"}
+    config["model_cfg"]["text_cfg"] = _TEXT
     (folder / "input" / CONFIG).write_text(json.dumps(config))
     _code(folder / "input")
 
@@ -104,7 +98,7 @@ def _code(folder: Path) -> None:
 
 
 def _config_examples() -> list[Case]:
-    """Configs of other kinds of models; the weights are not theirs, so they are built and then refused."""
+    """Configs of other kinds of models, which do not fit the weights, and configs that ask for what is not theirs."""
     timm = {"timm_model_name": "test_resnet", "timm_model_pretrained": False, "image_size": 32}
     timm |= {"timm_pool": "avg", "timm_proj": "linear"}
     resnet = {"image_size": 32, "layers": [1, 1, 1, 1], "width": 8, "head_width": 4}
@@ -112,7 +106,30 @@ def _config_examples() -> list[Case]:
     configs[1]["model_cfg"]["vision_cfg"] = timm
     configs[2]["model_cfg"]["vision_cfg"] = resnet
     configs[3]["model_cfg"]["custom_text"] = True
+    for part, key in _FETCHING:
+        for value in tokens.CONFIG_KEYS[key]:
+            config = _config(dict(_TEXT))
+            (config["model_cfg"][part] if part else config)[key] = value
+            configs.append(config)
     return [{f"input/{CONFIG}": json.dumps(config).encode()} for config in configs]
+
+
+_TEXT = {
+    "hf_model_name": "bert",
+    "hf_tokenizer_name": "bert",
+    "hf_pooler_type": "mean_pooler",
+    "hf_proj_type": "mlp",
+    "context_length": CONTEXT,
+}
+_FETCHING = (
+    ("", "auto_map"),
+    ("text_cfg", "tokenizer_kwargs"),
+    ("text_cfg", "hf_tokenizer_name"),
+    ("text_cfg", "hf_model_name"),
+    ("vision_cfg", "timm_model_name"),
+    ("vision_cfg", "timm_model_pretrained"),
+)
+"""Where configs ask for code or for files from elsewhere; each is tried in its place."""
 
 
 def _load(place: Path) -> None:

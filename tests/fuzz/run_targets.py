@@ -57,7 +57,7 @@ def _recipe_examples() -> list[Case]:
 def _read_recipe(folder: Path) -> None:
     """As `run`, `sweep` and `--set` read it."""
     from mmpoison.errors import InputError
-    from mmpoison.experiments.recipe import load_recipe, parse_changes, read_recipe
+    from mmpoison.experiments.recipe import parse_changes
     from mmpoison.experiments.sweep_runs import load_sweep
 
     file = folder / "recipe.yaml"
@@ -66,12 +66,9 @@ def _read_recipe(folder: Path) -> None:
         parse_changes([line.replace(":", "=", 1) for line in lines[:5]])
     except InputError:
         pass
-    bool(read_recipe(str(file))[0].get("sweep"))
     sweep = load_sweep(file, {}, classes=lambda recipe: ["sheep", "sofa"])
-    for run in sweep.runs[:3]:
-        json.dumps([run.id, run.knobs], default=str)
-        run.recipe.to_yaml()
-    load_recipe(file, {"training.epochs": 2}).to_yaml()
+    json.dumps([[run.id, run.knobs] for run in sweep.runs[:100]], default=str)
+    sweep.runs[0].recipe.to_yaml()
 
 
 def _run(folder: Path) -> None:
@@ -99,20 +96,37 @@ def _run(folder: Path) -> None:
     (folder / "run" / "recipe.yaml").write_text("# mmpoison run openmoji\n" + RECIPE)
 
 
-def _read_run(folder: Path) -> None:
-    """As `report` shows it: tables, Markdown, JSON, the page of one run and of several, Parquet."""
+def _read_metrics(folder: Path) -> None:
+    """As `report` counts: tables as Markdown and JSON, comparisons, the table of results."""
     from mmpoison.reporting import (
-        _html,
         compare_models,
         expand,
         markdown,
         metrics_tables,
+        results_table,
+        seed_tables,
+    )
+    from mmpoison.untrusted import read_json
+
+    runs = expand([folder / "run"])
+    tables = seed_tables(runs)
+    markdown(tables)
+    tables += metrics_tables(read_json(folder / "run" / "metrics.json"))
+    results_table(runs)
+    tables += compare_models(runs, "clean_model", "poisoned")
+    json.dumps([table.to_json() for table in tables], allow_nan=False)
+
+
+def _read_run(folder: Path) -> None:
+    """As `report` shows it: on the terminal, the page of one run and of several."""
+    from mmpoison.reporting import (
+        _html,
+        expand,
         render_runs_html,
         seed_tables,
         terminal,
         terminal_table,
         write_report,
-        write_results,
     )
     from mmpoison.untrusted import read_json
 
@@ -120,18 +134,10 @@ def _read_run(folder: Path) -> None:
     if not hasattr(_html._environment, "cache_info"):
         _html._environment = functools.cache(_html._environment)
     run = folder / "run"
-    runs = expand([run])
-    tables = seed_tables(runs)
-    markdown(tables)
-    json.dumps([table.to_json() for table in tables], allow_nan=False)
-    _drawn(terminal(tables))
-    render_runs_html(runs)
     write_report(run)
-    metrics = read_json(run / "metrics.json")
-    _drawn(terminal_table(metrics))
-    metrics_tables(metrics)
-    write_results(runs, folder / "results.parquet")
-    compare_models(runs, "clean_model", "poisoned")
+    _drawn(terminal_table(read_json(run / "metrics.json")))
+    render_runs_html(expand([run]))
+    _drawn(terminal(seed_tables([run])))
 
 
 def _drawn(shown: object) -> None:
@@ -162,7 +168,14 @@ def targets() -> list[Target]:
             examples=_recipe_examples,
         ),
         Target(
-            "run-folder",
+            "metrics",
+            _run,
+            {"run/metrics.json": "json", "run/recipe.yaml": "yaml"},
+            _read_metrics,
+            tokens.METRICS_KEYS,
+        ),
+        Target(
+            "run-page",
             _run,
             {
                 "run/metrics.json": "json",

@@ -52,13 +52,13 @@ def test_no_changed_model_gets_through(tmp_path: Path) -> None:
 
 def test_the_harness_sees_what_no_parser_may_do(tmp_path: Path) -> None:
     expected = misbehaving_targets.EXPECTED
-    done = fuzz(list(expected), tmp_path, inputs=3, registry=MISBEHAVING)
+    done = fuzz(list(expected), tmp_path, inputs=2, limit=1, registry=MISBEHAVING)
     assert [one.target for one in done] == list(expected)
     for one in done:
         said = expected[one.target]
         assert one.accepted >= 1, one
         if said is None:
-            assert one.refused == 2, one
+            assert one.refused == 1, one
             assert not one.findings
             continue
         assert len(one.findings) == 1, one
@@ -100,6 +100,6 @@ def test_changes_of_structure_are_mostly_well_formed(
         try:
             valid(mutate(raw, kind, {}, [], rng))
             whole += 1
-        except ValueError:
+        except (ValueError, RecursionError):
             pass
     assert whole > 60

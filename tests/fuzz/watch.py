@@ -40,14 +40,15 @@ _CHANGES = (
 
 
 _FORBIDDEN = ("/etc", "/dev/zero")
-_REFUSED = ("network", "program", "write outside")
-"""What is not only seen but stopped: an input must not do harm to the machine that it is tried on."""
+_REFUSED = ("network", "program")
+"""What is not only seen but stopped, as is a change outside of the worker's folder: no input harms the machine."""
+_WORST_FIRST = ("code", "unpickled", "program", "network", "read", "write")
 
 SOURCE = str(Path(__file__).resolve().parents[2] / "src" / "mmpoison") + os.sep
 
 
 class TooSlow(BaseException):
-    """An input took more than `SECONDS` of processor time."""
+    """An input took more than its processor time."""
 
 
 class Watch:
@@ -56,9 +57,11 @@ class Watch:
     Args:
         inside: The only folder that may be written into; its code must not be run.
         canary: A folder that no input may have read; `canary` resolved.
+        seconds: Processor time that one input may take.
     """
 
-    def __init__(self, inside: Path, canary: Path) -> None:
+    def __init__(self, inside: Path, canary: Path, seconds: float = SECONDS) -> None:
+        self.seconds = seconds
         self._inside = str(inside.resolve()) + os.sep
         self.canary = canary.resolve()
         self._canary = str(self.canary)
@@ -74,7 +77,7 @@ class Watch:
         limit = resource.getrlimit(resource.RLIMIT_AS)
         resource.setrlimit(resource.RLIMIT_AS, (_virtual_bytes() + MEMORY, limit[1]))
         before = signal.signal(signal.SIGPROF, _too_slow)
-        signal.setitimer(signal.ITIMER_PROF, SECONDS)
+        signal.setitimer(signal.ITIMER_PROF, self.seconds)
         self._on = True
         try:
             yield
@@ -93,8 +96,20 @@ class Watch:
         frame = our_frame(sys._getframe(1))
         if (said, frame) not in self.seen:
             self.seen.append((said, frame))
-        if said.startswith(_REFUSED):
+        if said.startswith(_REFUSED) or (said.startswith("write") and self._leaves(arguments)):
             raise PermissionError(errno.EPERM, f"refused while fuzzing: {said}")
+
+    @property
+    def worst(self) -> tuple[str, str] | None:
+        """The worst of what was seen, or None."""
+        order = {word: place for place, word in enumerate(_WORST_FIRST)}
+        return min(self.seen, key=lambda one: order[one[0].split()[0].rstrip(":")], default=None)
+
+    def _leaves(self, arguments: tuple[Any, ...]) -> bool:
+        """Whether a path lies outside of the worker's folder; its home and cache lie in that."""
+        whole = os.path.dirname(self._inside.rstrip(os.sep)) + os.sep  # noqa: PTH120
+        paths = [path for path in map(_text, arguments[:2]) if path]
+        return any(not os.path.realpath(path).startswith(whole) for path in paths)
 
     def _judge(self, event: str, arguments: tuple[Any, ...]) -> str | None:
         if event == "open":

@@ -19,7 +19,7 @@ from typing import Any
 from tests.fuzz.attempt import Line, Outcome, Runner, write_canary
 from tests.fuzz.mutate import mutate
 from tests.fuzz.target import Case, Target
-from tests.fuzz.watch import Watch
+from tests.fuzz.watch import SECONDS, Watch
 
 CORPUS = 500
 """Inputs that are kept to be changed further: the examples, and those that reached a line that none had reached."""
@@ -49,6 +49,7 @@ class Session:
         self._say = say
         self._examples = [runner.base, *({**runner.base, **e} for e in runner.target.examples())]
         self._corpus = list(self._examples)
+        self._untried = self._examples[:0:-1]
         self._lines: set[Line] = set()
         self._known: set[str] = set()
         self.counts = {"inputs": 0, "accepted": 0, "refused": 0, "finding": 0}
@@ -56,8 +57,13 @@ class Session:
     def step(self) -> None:
         """Make one input and try it."""
         number = self.counts["inputs"]
-        case = self._examples[number] if number < len(self._examples) else self._changed()
-        traced = number < len(self._examples) or self._rng.random() < TRACED
+        if number == 0:
+            case = self._runner.base
+        elif self._untried and self._rng.random() < 0.5:
+            case = self._untried.pop()
+        else:
+            case = self._changed()
+        traced = number == 0 or self._rng.random() < TRACED
         outcome = self._runner.attempt(case, traced=traced)
         if traced and "processor time" in outcome.signature:
             # tracing takes time of its own
@@ -163,6 +169,7 @@ def main() -> None:
     parser.add_argument("--place", type=Path, required=True)
     parser.add_argument("--seconds", type=float, default=float("inf"))
     parser.add_argument("--inputs", type=float, default=float("inf"))
+    parser.add_argument("--limit", type=float, default=SECONDS)
     parser.add_argument("--seed", default="0")
     parser.add_argument("--replay", type=Path)
     given = parser.parse_args()
@@ -178,7 +185,7 @@ def main() -> None:
     registry: dict[str, Target] = getattr(importlib.import_module(module), name)()
     work = given.place / "work"
     write_canary(given.place / "canary")
-    watch = Watch(work, given.place / "canary")
+    watch = Watch(work, given.place / "canary", given.limit)
     for name in given.targets:
         say(event="building", target=name)
         runner = Runner(registry[name], work / name, watch)
