@@ -4,6 +4,7 @@
 #            VENV    where the environment lies (default .venv)
 #            ARGS    handed on to the command, e.g. make demo ARGS="--seed 3", make test ARGS="-k attack"
 #            DATA    a folder with rsicd/ and ucm/, for `make reproduce`; without it, OpenMoji scenes alone
+#            SECONDS_EACH, TARGET  for `make fuzz`: seconds for each target (default 60), one target (default all)
 #            JOBS    how many processes run the tests (default: one a core, 8 at most)
 #            POINTS  at how many moments `make faults` kills each verb (default 30)
 
@@ -12,6 +13,8 @@ VENV ?= .venv
 ARGS ?=
 JOBS ?= auto
 POINTS ?= 30
+SECONDS_EACH ?= 60
+TARGET ?=
 
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip
@@ -22,7 +25,7 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --maxprocesses 8
 .DELETE_ON_ERROR:
 # two installs into one environment at a time would break it
 .NOTPARALLEL:
-.PHONY: help demo reproduce test test-fast faults lint format docs wheel clean
+.PHONY: help demo reproduce test test-fast faults fuzz lint format docs wheel clean
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -41,6 +44,9 @@ test-fast: $(VENV)/.installed-dev ## the tests without the slow ones
 
 faults: $(VENV)/.installed-dev ## kill, starve and stop every verb: POINTS=30 moments each (an hour)
 	MMPOISON_FAULT_POINTS=$(POINTS) $(PYTEST) tests/faults $(ARGS)
+
+fuzz: $(VENV)/.installed-dev ## try changed examples on every parser: SECONDS_EACH=600 TARGET=recipe; findings in runs/fuzz
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.fuzz --seconds $(SECONDS_EACH) $(if $(TARGET),--target $(TARGET)) $(ARGS)
 
 lint: $(VENV)/.installed-dev ## ruff (rules and format) and mypy
 	$(BIN)/ruff check
