@@ -27,7 +27,8 @@ def test_the_commands_compute_what_version_0_1_0_computed(tmp_path: Path) -> Non
     assert done.returncode == 0, done.stderr
     found = {file.name: _read(file) for file in tmp_path.glob("*.json")}
     expected = {file.name: _read(file) for file in EXPECTED.glob("*.json")}
-    assert _differences(expected, found) == []
+    if differences := _differences(expected, found):
+        pytest.fail("\n".join(differences))  # an assertion would show the first of them only
 
 
 def _python(*arguments: str) -> subprocess.CompletedProcess[str]:
