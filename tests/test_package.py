@@ -120,6 +120,7 @@ _BASE = {
     "wording",
     "untrusted",
     "untrusted_yaml",
+    "code_version",
 }
 
 # What each part of the house may import: the arrows of its picture, which point down only. A new
@@ -134,6 +135,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "untrusted": {"errors", "files"},
     "untrusted_yaml": {"errors", "untrusted"},
     "seeding": {"errors"},
+    # which code a cached result depends on
+    "code_version": {"_version", "files"},
     # where and in how many processes: asked by the command line and the trainer
     "devices": {"errors"},
     "processes": {"errors"},
