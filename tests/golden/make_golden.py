@@ -320,7 +320,11 @@ def environment() -> dict[str, Any]:
 
 
 def _settings(**more: str) -> dict[str, str]:
-    return {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", **more}
+    # the commands run in another folder
+    places = filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))
+    path = os.pathsep.join(str(Path(place).absolute()) for place in places)
+    threads = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+    return {**os.environ, "PYTHONPATH": path, **threads, **more}
 
 
 def make_golden(out: Path, work: Path, on_step: Callable[[str], None] = print) -> None:
