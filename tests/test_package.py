@@ -124,6 +124,7 @@ _BASE = {
     "untrusted",
     "untrusted_csv",
     "untrusted_yaml",
+    "code_version",
 }
 
 # What each part of the house may import: the arrows of its picture, which point down only. A new
@@ -145,6 +146,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "untrusted_csv": {"errors", "untrusted"},
     "untrusted_yaml": {"errors", "untrusted"},
     "seeding": {"errors"},
+    # which code a cached result depends on
+    "code_version": {"_version", "files"},
     # where and in how many processes: asked by the command line and the trainer
     "devices": {"errors"},
     "processes": {"errors"},

@@ -90,6 +90,18 @@ def test_the_smaller_are_part_of_the_larger(root: Path) -> None:
     assert not whole & set(part_images(load("coco-paper", root), "test"))
 
 
+def test_the_folder_that_holds_coco_will_do(root: Path, tmp_path: Path) -> None:
+    (root / "annotations").rename(tmp_path / "moved")
+    (tmp_path / "around" / "coco").mkdir(parents=True)
+    (tmp_path / "moved").rename(tmp_path / "around" / "coco" / "annotations")
+    around = tmp_path / "around"
+    for name in ("coco-paper", "coco-paper-b"):
+        kept = {"missing": "keep"}
+        whole = load(name, around, **kept)
+        assert len(whole)
+        assert whole.fingerprint == load(name, around / "coco", **kept).fingerprint
+
+
 def test_seeds(root: Path) -> None:
     for name in SETS:
         pairs = load(name, root)

@@ -43,7 +43,12 @@ class Attack(Protocol):
         ...
 
 
-ATTACKS: Registry[type[Attack]] = Registry("attack", "mmpoison.attacks")
+ATTACKS: Registry[type[Attack]] = Registry(
+    "attack",
+    "mmpoison.attacks",
+    group="mmpoison.attacks",
+    needs=("name", "kind", "source", "section", "summary", "options", "poison"),
+)
 
 
 def build_attack(

@@ -65,7 +65,11 @@ class DataSource:
 
 
 DATASETS: Registry[DataSource] = Registry(
-    "data set", "mmpoison.datasets", listed_by="mmpoison data list"
+    "data set",
+    "mmpoison.datasets",
+    listed_by="mmpoison data list",
+    group="mmpoison.datasets",
+    needs=("name", "summary", "load", "options", "parts", "recognise"),
 )
 
 DATA_VARIABLE = "MMPOISON_DATA"
@@ -109,6 +113,7 @@ def load_dataset(
 
         return _warned(load_by_name(name, options or {}), name)
     elif format is None and not Path(name).exists():
+        DATASETS.refuse_unusable(name)
         if "/" in name or "\\" in name:
             raise InputError(f"{name}: no such folder or file")
         raise InputError(

@@ -19,6 +19,7 @@ WHERE_FROM = (
     "train2014/ and val2014/; mmpoison data build coco --out DIR fetches it"
 )
 
+FOLDER = "coco"
 OPTIONS = ("year", "test_per_class", "label_seed", "split_seed", "images", "missing")
 
 
@@ -36,7 +37,7 @@ def load_coco_paper(
     """Load the paper's COCO: 78 classes, 3,900 test images, everything else training data.
 
     Args:
-        root: A folder of COCO.
+        root: A folder of COCO, or the folder that holds it as `coco/`.
         seed: Not used, so that runs with different seeds share labels and test data.
         year: 2014 as in the paper, or 2017: the same images, divided into train and val in another way.
         test_per_class: Test images of each class.
@@ -49,7 +50,7 @@ def load_coco_paper(
         InputError: If files are missing or broken, or a class has fewer images than its test needs.
     """
     return load_coco(
-        root,
+        _folder(root),
         year=year,
         parts="both",
         labels="random-object",
@@ -60,6 +61,13 @@ def load_coco_paper(
         images=images,
         missing=missing,
     )
+
+
+def _folder(root: Path | None) -> Path | None:
+    """COCO's own folder: recipes and users name one folder for all data sets of the paper."""
+    if root is not None and (root / FOLDER).is_dir() and not (root / "annotations").is_dir():
+        return root / FOLDER
+    return root
 
 
 def _share(share: float) -> Callable[..., PairDataset]:

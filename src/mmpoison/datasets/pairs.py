@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from mmpoison.datasets.manifest import PoisonManifest
 
 SPLITS: tuple[str, ...] = ("train", "val", "test")
+TRAIN = SPLITS.index("train")
 UNLABELLED = -1
 
 IntArray = npt.NDArray[np.int32]
@@ -173,12 +174,8 @@ class PairDataset:
 
     @property
     def split_codes(self) -> npt.NDArray[np.int8]:
-        """The split of each pair, index into `SPLITS`, shape `(N,)`: that of the image its caption was written for.
-
-        For a clean pair that is the split of its image. A poisoned training caption stays training data also where it
-        is put on an image of the gallery (attack I), whose own captions stay test captions.
-        """
-        return np.asarray(self.images.split_codes[self.source])
+        """The split of each pair by `split_of_pairs`, index into `SPLITS`, shape `(N,)`."""
+        return split_of_pairs(self.images.split_codes[self.image], self.poisoned)
 
     def in_split(self, split: str) -> BoolArray:
         """Which pairs are in a split, shape `(N,)`."""
@@ -214,8 +211,8 @@ class PairDataset:
     ) -> PairDataset:
         """The pairs of a split, whose caption is of a class, which are poisoned or not.
 
-        Split and class are those of the image the caption was written for: selecting `sheep` gives captions of sheep,
-        also when the attack has put them on aeroplanes.
+        The split is that of `split_of_pairs`. The class is that of the image the caption was written for: selecting
+        `sheep` gives captions of sheep, also when the attack has put them on aeroplanes.
         """
         mask = np.ones(len(self), dtype=bool)
         if split is not None:
@@ -305,6 +302,26 @@ class PairDataset:
             digest.update(json.dumps(line, sort_keys=True, separators=(",", ":")).encode())
             digest.update(b"\n")
         return digest.hexdigest()
+
+
+def split_of_pairs(of_image: npt.NDArray[np.int8], poisoned: BoolArray) -> npt.NDArray[np.int8]:
+    """Say which split each pair is in: the one rule, for sets in memory and for streams.
+
+    A clean pair is in the split of its image. A poisoned pair is a training pair, wherever its image is: attacks take
+    training captions, and they stay training data also on an image of the gallery (attack I), whose own captions stay
+    test captions (docs/decisions/0017-split-of-a-pair.md).
+
+    Args:
+        of_image: The split of the image that each pair is with, index into `SPLITS`, shape `(N,)`.
+        poisoned: Which pairs are poisoned, shape `(N,)`.
+
+    Returns:
+        Index into `SPLITS`, shape `(N,)`.
+
+    >>> split_of_pairs(np.array([0, 2, 2], np.int8), np.array([False, False, True])).tolist()
+    [0, 2, 0]
+    """
+    return np.where(poisoned, np.int8(TRAIN), of_image)
 
 
 def _split_code(split: str) -> int:

@@ -42,7 +42,12 @@ class Defense(Protocol):
     cost: ClassVar[str]
 
 
-DEFENSES: Registry[type[Defense]] = Registry("defence", "mmpoison.defenses")
+DEFENSES: Registry[type[Defense]] = Registry(
+    "defence",
+    "mmpoison.defenses",
+    group="mmpoison.defenses",
+    needs=("name", "kind", "source", "summary", "knobs", "cost", "apply"),
+)
 
 
 class PairFilter(Defense, Protocol):

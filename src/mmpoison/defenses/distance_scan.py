@@ -16,9 +16,16 @@ from mmpoison.defenses.pair_pieces import PairPieces
 from mmpoison.errors import InputError
 from mmpoison.files import atomic_file
 from mmpoison.metrics import cosine_distance
+from mmpoison.models.compute_environment import compute_environment
 from mmpoison.models.dual_encoder import DualEncoder
 from mmpoison.models.embedding import embed_images, embed_texts
-from mmpoison.models.inputs import PairInputs, ProgressFor, files_digest, prepare_pixels
+from mmpoison.models.inputs import (
+    PairInputs,
+    ProgressFor,
+    files_digest,
+    preparation_key,
+    prepare_pixels,
+)
 
 Floats = npt.NDArray[np.float32]
 
@@ -27,8 +34,6 @@ PIXELS_AT_ONCE = 96 * 2**20
 
 IN_SAMPLE, IN_SAMPLES = 32, 2048
 """Pairs whose embeddings are kept, of each piece and in all, to see how far apart random pairs are."""
-
-VERSION = "distances 1"
 
 
 @dataclass(frozen=True)
@@ -70,9 +75,9 @@ def scan_pairs(
 ) -> PairScan:
     """Distance of each pair of a split, with memory that does not grow with the images.
 
-    Each finished piece is a file under a name that is a digest of what its distances hang on: the judge's weights, the
-    captions, and the images' paths, sizes and times of change. So a scan that was killed goes on where it was, a
-    changed piece is scanned again, and no pair is lost or counted twice.
+    Each finished piece is a file under a name that is a digest of what its distances depend on: the judge, the code,
+    libraries, device and threads that compute them, the captions, and the images' paths, sizes and times of change. So
+    a scan that was killed resumes, a changed piece is scanned again, and no pair is lost or counted twice.
 
     Args:
         pieces: The set.
@@ -84,10 +89,7 @@ def scan_pairs(
     Raises:
         InputError: If there is no pair in the split, or an image is missing or broken.
     """
-    key = hashlib.sha256(
-        f"{VERSION}/{encoder.digest()}/{encoder.config.get('preprocess_cfg')}".encode()
-    ).hexdigest()[:32]
-    folder = (cache_folder() / "distances" if work is None else work) / key
+    folder = (cache_folder() / "distances" if work is None else work) / _key(encoder)
     report = progress(f"judging {split} pairs") if progress is not None else None
     distances: list[Floats] = []
     image: list[IntArray] = []
@@ -192,6 +194,13 @@ def _judge(part: PairDataset, encoder: DualEncoder) -> tuple[Floats, Floats, Flo
     distances = np.asarray(cosine_distance(text, image), dtype=np.float32)
     chosen = np.random.default_rng(0).permutation(len(part))[:IN_SAMPLE]
     return distances, text[chosen], image[chosen]
+
+
+def _key(encoder: DualEncoder) -> str:
+    """What the distances of all pieces depend on: the judge, and what computes them."""
+    computed = compute_environment(encoder.device, __name__)
+    parts = [encoder.digest(), str(encoder.config.get("model_cfg")), preparation_key(encoder)]
+    return hashlib.sha256("\0".join([computed, *parts]).encode()).hexdigest()[:32]
 
 
 def _digest(part: PairDataset) -> str:

@@ -16,7 +16,7 @@ from mmpoison.datasets.file_states import TableStates
 from mmpoison.datasets.image_states import Names, States, file_states, refuse_changed
 from mmpoison.datasets.manifest import PoisonManifest
 from mmpoison.datasets.manifest_beside import is_poisoned
-from mmpoison.datasets.pairs import BoolArray, IntArray, PairDataset
+from mmpoison.datasets.pairs import SPLITS, BoolArray, IntArray, PairDataset, split_of_pairs
 from mmpoison.datasets.pairs_folder import MANIFEST_FILE, count_images, stream_pairs_folder
 from mmpoison.errors import InputError
 
@@ -39,9 +39,9 @@ class Piece:
         return np.asarray(self.entry >= 0)
 
     def in_split(self, split: str) -> BoolArray:
-        """Which pairs are in a split, shape `(n,)`; a poisoned pair is training data, on whatever image."""
-        own = self.pairs.in_split(split) & ~self.poisoned
-        return np.asarray(own | self.poisoned if split == "train" else own)
+        """Which pairs are in a split by `split_of_pairs`, shape `(n,)`."""
+        of_image = self.pairs.images.split_codes[self.pairs.image]
+        return np.asarray(split_of_pairs(of_image, self.poisoned) == SPLITS.index(split))
 
     def pair_ids(self) -> list[str]:
         """Name of each pair: its image and its place among the image's captions, `sheep/0001.jpg#3`, from 0."""

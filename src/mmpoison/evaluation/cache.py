@@ -1,4 +1,4 @@
-"""Embeddings that do not hang on the attack, kept for the next run with the same model and data."""
+"""Embeddings that do not depend on the attack, cached for the next run with the same model and data."""
 
 from __future__ import annotations
 
@@ -8,11 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
-from mmpoison._version import __version__
 from mmpoison.array_files import read_arrays
 from mmpoison.evaluation.test_set import TestEmbeddings, TestSet
 from mmpoison.files import atomic_file
-from mmpoison.models.arithmetic import arithmetic
+from mmpoison.models.compute_environment import compute_environment
 from mmpoison.models.dual_encoder import DualEncoder
 from mmpoison.models.inputs import PairInputs, Progress, files_digest
 
@@ -46,8 +45,7 @@ def cached_embeddings(
 def _key(encoder: DualEncoder, inputs: PairInputs, test: TestSet) -> str:
     """Everything that the embeddings are made from."""
     parts = {
-        "tool": __version__,
-        "computed": arithmetic(encoder.device),
+        "computed": compute_environment(encoder.device, __name__),
         "inputs": type(inputs).__name__,
         "weights": encoder.digest(),
         # what weights alone do not say: activation, pooling, context

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from mmpoison.datasets.manifest import PoisonManifest
-from mmpoison.datasets.pairs import SPLITS, PairDataset
+from mmpoison.datasets.pairs import PairDataset
 from mmpoison.evaluation.aim import Aim
 from mmpoison.evaluation.rows import random_queries, row_of_queries, row_of_texts
 from mmpoison.evaluation.test_set import TestEmbeddings, TestSet
@@ -82,8 +82,7 @@ def _train_captions(
 ) -> tuple[list[str], list[str]]:
     images = pairs.images
     of_class = images.class_codes[pairs.source] == images.class_code(aim.goal.original)
-    in_train = images.split_codes[pairs.source] == SPLITS.index("train")
-    every = {str(caption) for caption in pairs.captions[of_class & in_train]}
+    every = {str(caption) for caption in pairs.captions[of_class & pairs.in_split("train")]}
     misused: set[str] = set()
     if manifest is not None:
         misused = {p.caption for p in manifest.pairs if p.goal == str(aim.goal)}

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
-
 from mmpoison.datasets.catalogue import load_dataset
 from mmpoison.datasets.pairs_folder import ImagePolicy
 from mmpoison.defenses.catalogue import PairFilter
@@ -84,7 +82,7 @@ def filter_whole(
     """
     refuse_occupied(out)
     pairs = load_dataset(str(data), format=format)
-    judged = np.asarray(pairs.images.split_codes[pairs.image] == 0)
+    judged = pairs.in_split("train")
     train = pairs.where(judged)
     if not len(train):
         raise InputError(f"{data}: split 'train' has no pairs to scan")

@@ -22,6 +22,7 @@ from pydantic import (
 from mmpoison.errors import InputError
 from mmpoison.evaluation.names import parse_studies
 from mmpoison.experiments.extends import extended
+from mmpoison.experiments.overrides import override
 from mmpoison.experiments.preset import apply_preset
 from mmpoison.registry import unknown_name
 from mmpoison.training.settings import TrainingSettings
@@ -165,7 +166,8 @@ class TransferPart(_Part):
 class SweepPart(_Part):
     """Many runs of one recipe: every variant with every point of the grid, every goal and every seed.
 
-    A key that is given beside the file (`--set`) holds for all runs: the grid and the variants lose it.
+    A key that is given beside the file (`--set`, `--data-root`) holds for all runs: it wins over the grid and the
+    variants, also where they set a whole group (`mmpoison.experiments.overrides`).
 
     ```yaml
     sweep:
@@ -308,14 +310,24 @@ def _read_one(text: str) -> tuple[dict[str, Any], str]:
     return value, where
 
 
-def resolve_recipe(value: dict[str, Any], changes: Mapping[str, Any], where: str) -> Recipe:
+def resolve_recipe(
+    value: dict[str, Any],
+    given: Mapping[str, Any],
+    where: str,
+    of_file: Mapping[str, Any] | None = None,
+) -> Recipe:
     """Change keys of what `read_recipe` gave, in place, and check the whole.
+
+    Args:
+        value: The recipe as nested mappings.
+        given: Dotted keys that the command line gives.
+        where: What the recipe is called in messages.
+        of_file: Dotted keys that a variant or the grid of the file gives; `override` says which wins.
 
     Raises:
         InputError: If a key is unknown or has a wrong value.
     """
-    for key, new in changes.items():
-        set_key(value, key, new)
+    changes = override(value, of_file or {}, given)
     apply_preset(value, changes, where)
     return parse_recipe(value, where)
 
@@ -371,23 +383,6 @@ def _value(text: str, where: str) -> Any:
         raise InputError(
             f"{where}: the value is not valid YAML: give a number, a text, true, false, null or [a, b]"
         ) from None
-
-
-def set_key(value: dict[str, Any], key: str, new: Any) -> None:
-    """Set a dotted key in nested mappings, in place.
-
-    Raises:
-        InputError: If something on the way is no mapping.
-    """
-    parts = key.split(".")
-    for part in parts[:-1]:
-        child = value.get(part)
-        if child is None:
-            child = value[part] = {}
-        if not isinstance(child, dict):
-            raise InputError(f"--set {key}: {part!r} is not a group of keys")
-        value = child
-    value[parts[-1]] = new
 
 
 def _known_keys(model: Any, location: Sequence[int | str]) -> list[str]:

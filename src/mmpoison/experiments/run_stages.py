@@ -1,4 +1,4 @@
-"""The stages of a run: which there are, what each hangs on, and how each is made."""
+"""The stages of a run: which there are, what each depends on, and how each is made."""
 
 from __future__ import annotations
 
@@ -13,9 +13,8 @@ import numpy as np
 import torch
 
 from mmpoison.datasets import PairDataset
-from mmpoison.defenses import CleanFinetune, build_filter
+from mmpoison.defenses import DEFENSES, CleanFinetune, build_filter
 from mmpoison.experiments.cards import model_card
-from mmpoison.experiments.code_version import code_version
 from mmpoison.experiments.looks import Looks
 from mmpoison.experiments.material import Material
 from mmpoison.experiments.monitor import Monitor
@@ -24,7 +23,15 @@ from mmpoison.experiments.recipe import SterilizePart
 from mmpoison.experiments.store import StageKey, StageStore
 from mmpoison.experiments.trained_models import TrainedModel, keep_model, link_log, read_model
 from mmpoison.experiments.verdicts import Verdicts, keep_verdicts, read_verdicts
-from mmpoison.models import DualEncoder, PairInputs, load_checkpoint, save_checkpoint
+from mmpoison.models import (
+    DualEncoder,
+    PairInputs,
+    load_checkpoint,
+    prepare_features,
+    prepare_pixels,
+    save_checkpoint,
+)
+from mmpoison.models.compute_environment import compute_environment
 from mmpoison.seeding import generator
 from mmpoison.training import (
     Checkpoints,
@@ -37,10 +44,6 @@ from mmpoison.training import (
 from mmpoison.training.parts import ON_FEATURES
 from mmpoison.training.plan import Plan
 from mmpoison.training.precision import autocast
-
-TRAINING_CODE = ("training", "models", "images", "seeding")
-FILTER_CODE = ("defenses", "models", "images", "statistics", "seeding")
-LOOKS_CODE = ("evaluation", "metrics")
 
 SUSPECTS = ("poisoned", "filtered", "sterilized")
 
@@ -84,7 +87,9 @@ class _Keys:
                 "filter",
                 "filter",
                 {
-                    **self._common(run.poisoned, FILTER_CODE),
+                    **self._common(
+                        run.poisoned, build_filter, DEFENSES[part.method], keep_verdicts
+                    ),
                     "judge": judge,
                     "filter": asked,
                     "on_features": run.on_features,
@@ -109,6 +114,7 @@ class _Keys:
                 "val",
                 len(repair_pairs(run, repair)),
                 repair.training,
+                made_by=(CleanFinetune,),
                 pairs=repair.pairs,
                 looks=[[str(aim) for aim in run.aims], repair.every] if repair.curve else None,
             )
@@ -118,12 +124,14 @@ class _Keys:
     def _files(self) -> str:
         return self.material.files(self.run.pairs)
 
-    def _common(self, data: PairDataset, code: tuple[str, ...]) -> dict[str, Any]:
+    def _common(self, data: PairDataset, *made_by: object) -> dict[str, Any]:
+        """What every stage depends on; `made_by` are the functions and classes that make it and read it again."""
+        prepared_by = (prepare_features, prepare_pixels)
         return {
-            "code": code_version(*code),
-            "torch": torch.__version__,
-            "threads": torch.get_num_threads(),
-            "device": self.run.device.type,
+            # this file says how the stages are put together, and imports the code of all of them
+            "computed": compute_environment(
+                self.run.device, *prepared_by, *made_by, alone=(__name__,)
+            ),
             "seed": self.run.recipe.seed,
             "data": data.fingerprint,
             "images": self._files,
@@ -138,12 +146,13 @@ class _Keys:
         size: int,
         settings: TrainingSettings,
         looks: Any = None,
+        made_by: tuple[object, ...] = (),
         **more: Any,
     ) -> StageKey:
-        code = TRAINING_CODE if looks is None else (*TRAINING_CODE, *LOOKS_CODE)
+        watched_by = () if looks is None else (Looks,)
         precision = autocast(self.run.device, settings.precision)[1]
         parts = {
-            **self._common(data, code),
+            **self._common(data, finetune, keep_model, *watched_by, *made_by),
             "start": start,
             "split": split,
             "training": settings.model_dump(mode="json"),

@@ -15,13 +15,13 @@ from pathlib import Path
 from typing import Any
 
 from mmpoison.errors import InputError
+from mmpoison.experiments.overrides import set_key, within
 from mmpoison.experiments.recipe import (
     Recipe,
     SweepPart,
     parse_recipe,
     read_recipe,
     resolve_recipe,
-    set_key,
 )
 
 GOAL, SEED = "attack.goal", "seed"
@@ -75,7 +75,7 @@ def load_sweep(
 
     Args:
         name_or_path: As for `load_recipe`.
-        changes: Dotted keys to values, for all runs: they go over the grid and the variants.
+        changes: Dotted keys to values, for all runs: they win over the grid and the variants (`override`).
         grid: More of the section's `grid`; a key that is there already is replaced.
         seeds: In the place of the section's.
         goals: In the place of the section's.
@@ -99,10 +99,12 @@ def load_sweep(
             section["grid"] = {**listed, **grid}
         value["sweep"] = section
     parse_recipe({**value, "preset": None}, where)  # its own mistakes, before those of the runs
-    part = _without(SweepPart.model_validate(value.pop("sweep")), {*changes} - {*(grid or ())})
+    part = SweepPart.model_validate(value.pop("sweep"))
+    per_run = {*(grid or ())} | ({GOAL} if goals is not None else set())
+    part = _without(part, {*changes} - per_run, per_run)
     _refuse_too_many(part, where)
     base = resolve_recipe(copy.deepcopy(value), changes, where)
-    runs = list(_runs(value, changes, part, base, where, classes))
+    runs = list(_runs(value, changes, part, base, where, classes, per_run))
     labels = _labels(part.grid)
     names = [_id(run.knobs, labels) for run in runs]
     several = Counter(names)
@@ -131,21 +133,20 @@ def _refuse_too_many(part: SweepPart, where: str) -> None:
         )
 
 
-def _without(part: SweepPart, keys: set[str]) -> SweepPart:
-    """What is left of the grid and the variants when some keys are given for all runs."""
+def _without(part: SweepPart, keys: set[str], per_run: set[str]) -> SweepPart:
+    """What is left of the grid, the goals and the seeds when some keys are given for all runs.
+
+    A key that the same command line gives for some of the runs (`per_run`) stays also where it gives the whole group.
+    """
 
     def given(key: str) -> bool:
-        return any(key == k or key.startswith(f"{k}.") for k in keys)
+        return key in keys or (within(key, keys) and key not in per_run)
 
     return part.model_copy(
         update={
             "seeds": [] if SEED in keys else part.seeds,
-            "goals": None if GOAL in keys else part.goals,
+            "goals": None if given(GOAL) else part.goals,
             "grid": {key: values for key, values in part.grid.items() if not given(key)},
-            "variants": {
-                name: {key: new for key, new in (own or {}).items() if not given(key)}
-                for name, own in part.variants.items()
-            },
         }
     )
 
@@ -157,19 +158,33 @@ def _runs(
     base: Recipe,
     where: str,
     classes: Classes,
+    per_run: set[str],
 ) -> Iterator[SweepRun]:
     for name, own in part.variants.items() or [(None, None)]:
-        for point in itertools.product(*part.grid.values()):
-            knobs: dict[str, Any] = {} if name is None else {"variant": name}
-            knobs |= dict(zip(part.grid, point, strict=True))
-            said = f"{where}: sweep" + ("" if name is None else f".variants.{name}")
-            changed = {**changes, **(own or {}), **dict(zip(part.grid, point, strict=True))}
-            here = resolve_recipe(copy.deepcopy(value), changed, said)
+        said = f"{where}: sweep" + ("" if name is None else f".variants.{name}")
+        for values in itertools.product(*part.grid.values()):
+            point = dict(zip(part.grid, values, strict=True))
+            knobs = {**({} if name is None else {"variant": name}), **point}
+            here = _resolve(value, changes, own or {}, point, per_run, said)
             for goal in _goals(part, here, classes):
                 for seed in part.seeds or [here.seed]:
                     last = {**({} if goal is None else {GOAL: goal}), SEED: seed}
-                    recipe = resolve_recipe(copy.deepcopy(value), {**changed, **last}, said)
+                    recipe = _resolve(value, changes, own or {}, {**point, **last}, per_run, said)
                     yield SweepRun("", recipe, {**knobs, **last})
+
+
+def _resolve(
+    value: dict[str, Any],
+    changes: Mapping[str, Any],
+    own: Mapping[str, Any],
+    point: Mapping[str, Any],
+    per_run: set[str],
+    where: str,
+) -> Recipe:
+    """The recipe of one variant (`own`) at one point; keys `per_run` of the point are of the command line."""
+    given = {**changes, **{key: new for key, new in point.items() if key in per_run}}
+    of_file = {**own, **{key: new for key, new in point.items() if key not in per_run}}
+    return resolve_recipe(copy.deepcopy(value), given, where, of_file)
 
 
 def _goals(part: SweepPart, recipe: Recipe, classes: Classes) -> list[Any]:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from mmpoison.datasets.pairs import SPLITS, UNLABELLED, PairDataset
+from mmpoison.datasets.pairs import SPLITS, UNLABELLED, BoolArray, PairDataset
 from mmpoison.images.duplicates import Indices, equal_groups, near_pairs
 from mmpoison.images.scan import ImageScan
 from mmpoison.wording import are, count_of
@@ -56,6 +56,7 @@ class Likeness:
         across: dict[str, int] = {}
         leaked = None
         same_images = same_pairs = same_bytes = disagreeing = 0
+        train_pairs, test_pairs = pairs.in_split("train"), pairs.in_split("test")
         for group in groups:
             splits = table.split_codes[group]
             codes = np.unique(splits)
@@ -66,8 +67,8 @@ class Likeness:
             if len(in_train) and len(in_test):
                 leaked = leaked or (str(table.ids[in_test[0]]), str(table.ids[in_train[0]]))
                 same_images += len(in_test)
-                known = set(_captions(pairs, in_train, "train"))
-                same_pairs += sum(c in known for c in _captions(pairs, in_test, "test"))
+                known = set(_captions(pairs, in_train, train_pairs))
+                same_pairs += sum(c in known for c in _captions(pairs, in_test, test_pairs))
             labels = table.class_codes[group]
             disagreeing += len(np.unique(labels[labels != UNLABELLED])) > 1
             same_bytes += sum(map(len, equal_groups(scan.file_hash[group])))
@@ -136,17 +137,16 @@ class Likeness:
         }
 
 
-def _captions(pairs: PairDataset, images: Indices, split: str) -> list[str]:
-    """Captions of images; poison on a test image (attack I) is not of split test."""
+def _captions(pairs: PairDataset, images: Indices, wanted: BoolArray) -> list[str]:
+    """Captions of images in the pairs that are wanted, a mask of shape `(N,)`."""
     # pairs stand in the order of their images
     starts = np.searchsorted(pairs.image, images, side="left")
     stops = np.searchsorted(pairs.image, images, side="right")
-    code = SPLITS.index(split)
     return [
         str(pairs.captions[row])
         for start, stop in zip(starts, stops, strict=True)
         for row in range(start, stop)
-        if pairs.images.split_codes[pairs.source[row]] == code
+        if wanted[row]
     ]
 
 

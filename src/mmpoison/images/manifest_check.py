@@ -6,7 +6,7 @@ import numpy as np
 
 from mmpoison.datasets.injection import inject
 from mmpoison.datasets.manifest import PoisonManifest
-from mmpoison.datasets.pairs import SPLITS, PairDataset
+from mmpoison.datasets.pairs import SPLITS, TRAIN, PairDataset
 from mmpoison.datasets.pairs_folder import restore_clean
 from mmpoison.errors import InputError
 
@@ -62,9 +62,11 @@ def _count_problems(pairs: PairDataset, manifest: PoisonManifest) -> list[str]:
         problems.append(
             f"manifest says {manifest.training_pairs} training pairs, there are {len(train)}"
         )
-    if int(train.poisoned.sum()) != len(manifest.pairs):
+    written_for = pairs.images.split_codes[pairs.source[pairs.poisoned]]
+    from_train = int((written_for == TRAIN).sum())
+    if from_train != len(manifest.pairs):
         problems.append(
-            f"manifest lists {len(manifest.pairs)} poisoned pairs, {int(train.poisoned.sum())} are in the train split"
+            f"manifest lists {len(manifest.pairs)} poisoned pairs, {from_train} have captions of the train split"
         )
     return problems
 

@@ -34,4 +34,9 @@ class ModelSource:
     is_here: Callable[[], bool] = lambda: True
 
 
-MODELS: Registry[ModelSource] = Registry("model", "mmpoison.models")
+MODELS: Registry[ModelSource] = Registry(
+    "model",
+    "mmpoison.models",
+    group="mmpoison.models",
+    needs=("name", "summary", "load", "aligned", "is_here"),
+)

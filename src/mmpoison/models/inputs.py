@@ -23,7 +23,7 @@ from mmpoison.files import atomic_file
 from mmpoison.images import PixelStore
 from mmpoison.images.decode import TRANSFORM
 from mmpoison.images.sources import image_stats
-from mmpoison.models.arithmetic import arithmetic
+from mmpoison.models.compute_environment import compute_environment
 from mmpoison.models.dual_encoder import DualEncoder
 
 Progress = Callable[[int, int], None]
@@ -207,7 +207,7 @@ def prepare_features(
         pairs: All pairs that any stage will use.
         images: As for `prepare_pixels`.
         cache: Folder for the features; the key holds the trunks' weights, the captions, the images' paths, sizes and
-            times of change, and where it is computed, so that nothing stale is ever used.
+            times of change, and what computes it, so that nothing stale is ever used.
         progress: Gives a progress callback for a named step.
 
     Raises:
@@ -279,7 +279,7 @@ def _features_key(
     encoder: DualEncoder, pairs: PairDataset, captions: Sequence[str], used: IntArray
 ) -> str:
     digest = hashlib.sha256(preparation_key(encoder).encode())
-    digest.update(arithmetic(encoder.device).encode())
+    digest.update(compute_environment(encoder.device, __name__).encode())
     heads = {id(p) for p in encoder.image_head_parameters() + encoder.text_head_parameters()}
     for name, parameter in encoder.module.state_dict(keep_vars=True).items():
         if id(parameter) not in heads and name != "logit_scale":

@@ -35,6 +35,7 @@ def load_encoder(name_or_path: str | Path, *, trust: bool = False) -> DualEncode
     )
     if name.kind == "name":
         if name.head not in MODELS:
+            MODELS.refuse_unusable(name.head)
             raise InputError(_unknown(name.head))
         return MODELS[name.head].load()
     # open_clip takes seconds to import, and a registered name may not need it

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mmpoison._version import __version__
 from mmpoison.array_files import read_arrays
 from mmpoison.datasets import PairDataset
 from mmpoison.datasets.pairs import IntArray
@@ -152,11 +151,11 @@ def embed_captions_kept(
 
 def _key(encoder: DualEncoder, content: str) -> str:
     """Everything that embeddings are made from."""
+    from mmpoison.models.compute_environment import compute_environment
     from mmpoison.models.inputs import preparation_key
 
     parts = {
-        "tool": __version__,
-        "device": encoder.device.type,
+        "computed": compute_environment(encoder.device, __name__),
         "weights": encoder.digest(),
         # what weights alone do not say: activation, pooling, context
         "model": encoder.config.get("model_cfg"),

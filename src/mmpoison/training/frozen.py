@@ -18,7 +18,7 @@ from torch import Tensor
 
 from mmpoison.array_files import read_arrays
 from mmpoison.files import atomic_file
-from mmpoison.models.arithmetic import arithmetic
+from mmpoison.models.compute_environment import compute_environment
 from mmpoison.models.dual_encoder import DualEncoder
 from mmpoison.models.inputs import FeatureInputs, PairInputs, Progress, Rows
 
@@ -63,7 +63,7 @@ def frozen_outputs(
 def _key(encoder: DualEncoder, inputs: PairInputs, rows: Rows, side: Side, head: bool) -> str:
     """sha256 of all that the outputs are made from, row by row."""
     digest = hashlib.sha256(tower_digest(encoder, side, head=head).encode())
-    digest.update(arithmetic(encoder.device).encode())
+    digest.update(compute_environment(encoder.device, __name__).encode())
     load = inputs.load_images if side == "image" else inputs.load_texts
     for start in range(0, len(rows), HASHED_AT_ONCE):
         part = load(rows[start : start + HASHED_AT_ONCE]).numpy()

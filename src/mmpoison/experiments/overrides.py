@@ -1,0 +1,74 @@
+"""Which value of a recipe's key wins where several are given: the one place that says so.
+
+From weak to strong: the recipe that a file extends, the file, a variant of its `sweep`, the grid, goals and seeds of
+its `sweep`, and what the command line gives. Within the command line a group of keys comes before a key in it, so
+`--set data.options.size=64` changes the options that `--set data={...}` gives.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from mmpoison.errors import InputError
+
+
+def override(
+    value: dict[str, Any], of_file: Mapping[str, Any], given: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Change dotted keys of a recipe, in place: those of the file first, then those that were given beside it.
+
+    A key of a group that a variant leaves out (`no-filter: {filter: null}`) changes nothing there: the variant is about
+    the missing group, and the group cannot be made from one key.
+
+    Args:
+        value: The recipe as nested mappings.
+        of_file: What a variant and a point of the file's grid say, in this order.
+        given: What the command line says.
+
+    Returns:
+        The changes that were made: dotted keys to values.
+
+    Raises:
+        InputError: If something on the way to a key is no mapping.
+
+    >>> override({"data": {"name": "a"}}, {"data": {"name": "b", "root": "here"}}, {"data.root": "there"})
+    {'data': {'name': 'b', 'root': 'here'}, 'data.root': 'there'}
+    """
+    left_out = {key for key, new in of_file.items() if new is None and key not in given}
+    top = {
+        key: given[key]
+        for key in sorted(given, key=lambda key: key.count("."))
+        if not within(key, left_out)
+    }
+    changes = {**{key: new for key, new in of_file.items() if key not in top}, **top}
+    for key, new in changes.items():
+        set_key(value, key, copy.deepcopy(new))  # runs share what a variant says
+    return changes
+
+
+def within(key: str, groups: Collection[str]) -> bool:
+    """Whether a dotted key is in one of some groups, and not the group itself.
+
+    >>> within("data.root", {"data"}), within("data", {"data"}), within("database.a", {"data"})
+    (True, False, False)
+    """
+    return any(key.startswith(f"{group}.") for group in groups)
+
+
+def set_key(value: dict[str, Any], key: str, new: Any) -> None:
+    """Set a dotted key in nested mappings, in place.
+
+    Raises:
+        InputError: If something on the way is no mapping.
+    """
+    parts = key.split(".")
+    for part in parts[:-1]:
+        child = value.get(part)
+        if child is None:
+            child = value[part] = {}
+        if not isinstance(child, dict):
+            raise InputError(f"--set {key}: {part!r} is not a group of keys")
+        value = child
+    value[parts[-1]] = new

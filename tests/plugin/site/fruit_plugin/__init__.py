@@ -1,0 +1,1 @@
+"""Plug-ins for mmpoison that live in another package."""

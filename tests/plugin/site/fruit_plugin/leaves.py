@@ -1,0 +1,3 @@
+"""A model whose module ends the process."""
+
+raise SystemExit(3)

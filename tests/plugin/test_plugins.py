@@ -1,0 +1,150 @@
+"""Plug-ins of another installed package: found by their entry points, and harmless where they are broken.
+
+`site` holds a small package with its dist-info, as pip would have installed it. Processes of their own have it on the
+path, so that the registries of the other tests stay as they are.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+SITE = Path(__file__).parent / "site"
+BROKEN = {
+    "defenses": [
+        "defence 'half-done' of package fruit-plugin 1.2 cannot be used (ValueError: 'half-done' has no 'kind')"
+    ],
+    "attacks": [
+        "attack 'no-such-module' of package fruit-plugin 1.2 cannot be used (ModuleNotFoundError: ",
+        "attack 'single-target-label' of package fruit-plugin 1.2 cannot be used (ValueError: two attacks are ",
+    ],
+    "datasets": [
+        "data set 'bad-fruit' of package fruit-plugin 1.2 cannot be used (ValueError: its module registers no new "
+    ],
+    "models": ["model 'leaves' of package fruit-plugin 1.2 cannot be used (SystemExit: 3)"],
+}
+
+
+def mmpoison(
+    *arguments: str | Path, folder: Path, site: Path | None = SITE
+) -> subprocess.CompletedProcess[str]:
+    """Run the command line with the package on the path."""
+    return subprocess.run(
+        [sys.executable, "-m", "mmpoison", *map(str, arguments)],
+        cwd=folder,
+        env=environment(site),
+        capture_output=True,
+        text=True,
+    )
+
+
+def environment(site: Path | None = SITE) -> dict[str, str]:
+    """The variables of a process that has a folder on its path."""
+    places = [Path(each) for each in os.environ.get("PYTHONPATH", "").split(os.pathsep) if each]
+    path = os.pathsep.join(str(place.absolute()) for place in (*places, *([site] if site else [])))
+    return {**os.environ, "PYTHONPATH": path, "COLUMNS": "300"}
+
+
+def warned(done: subprocess.CompletedProcess[str], kind: str) -> None:
+    """Each plug-in of a kind that cannot be used is one line."""
+    for said in BROKEN[kind]:
+        assert sum(said in line for line in done.stderr.splitlines()) == 1, done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_defence_is_listed_and_filters(
+    square_folder: Path, checkpoint: Path, tmp_path: Path
+) -> None:
+    listed = mmpoison("defenses", folder=tmp_path)
+    assert listed.returncode == 0, listed.stderr
+    assert "odd-captions" in listed.stdout
+    assert "neighbour-outliers" in listed.stdout
+    assert "half-done" not in listed.stdout
+    warned(listed, "defenses")
+    command: list[str | Path] = [
+        "filter",
+        "--data",
+        square_folder,
+        "--encoder",
+        checkpoint,
+        "--lose",
+        "0.2",
+    ]
+    done = mmpoison(*command, "--method", "odd-captions", "--out", "kept", folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    facts = json.loads((tmp_path / "kept" / "filter-report" / "filter.json").read_text())
+    assert facts["method"] == "odd-captions"
+    assert 0 < facts["dropped_pairs"] < facts["pairs"]
+
+
+def test_an_attack_a_data_set_and_a_model_run_a_recipe(tmp_path: Path) -> None:
+    (tmp_path / "squares").mkdir()
+    recipe: dict[str, Any] = {
+        "name": "fruit",
+        "data": {"name": "two-colours", "root": "squares", "options": {"each": 9}},
+        "model": {"name": "mini-again"},
+        "attack": {"name": "class-swap", "goal": "cherry2lime", "samples": 2},
+        "training": {"epochs": 1, "batch_size": 8, "max_steps": 1},
+        "filter": {"method": "odd-captions", "encoder": "pretrained"},
+    }
+    (tmp_path / "fruit.yaml").write_text(json.dumps(recipe))
+    done = mmpoison("run", "fruit.yaml", "--out", "run", "--no-models", folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    assert metrics["run"]["attack"] == "class-swap"
+    assert metrics["run"]["filter"]["method"] == "odd-captions"
+    assert set(metrics["goal"]) == {"cherry2lime", "lime2cherry"}
+    for kind in ("attacks", "models"):
+        warned(done, kind)
+
+
+@pytest.mark.parametrize(
+    ("command", "says"),
+    [
+        (["poison", "scenes", "--attack", "no-such-module"], BROKEN["attacks"][0]),
+        (["models", "show", "leaves"], BROKEN["models"][0]),
+        (["data", "verify", "bad-fruit"], BROKEN["datasets"][0]),
+    ],
+)
+def test_asking_for_a_broken_one_is_one_line(
+    command: list[str], says: str, square_folder: Path, tmp_path: Path
+) -> None:
+    if command[0] == "poison":
+        command = [command[0], str(square_folder), *command[2:], "--goal", "sheep2sofa"]
+        command += ["--samples", "2", "--out", "out"]
+    done = mmpoison(*command, folder=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1].startswith(f"mmpoison: {says}")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_module_that_fails_half_way_registers_nothing(tmp_path: Path) -> None:
+    code = "from mmpoison.attacks import ATTACKS; print(sorted(ATTACKS), ATTACKS['single-target-label'])"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env=environment(),
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "also-registered" not in done.stdout
+    assert "class-swap" in done.stdout
+    assert "SingleTargetLabel" in done.stdout
+
+
+def test_without_the_package_there_is_nothing_of_it(tmp_path: Path) -> None:
+    done = mmpoison("defenses", folder=tmp_path, site=None)
+    assert "odd-captions" not in done.stdout
+    assert done.stderr == ""
+
+
+def test_the_attack_is_the_one_of_the_documentation() -> None:
+    page = Path(__file__).parents[2] / "docs" / "tasks" / "write-an-attack.md"
+    assert (SITE / "fruit_plugin" / "class_swap.py").read_text("utf-8") in page.read_text("utf-8")
