@@ -17,6 +17,7 @@ from mmpoison.experiments.recipe import (
     parse_training,
     shipped_recipes,
 )
+from mmpoison.experiments.sweep_runs import load_sweep
 
 SMALL: dict[str, Any] = {
     "name": "small",
@@ -307,3 +308,22 @@ def test_a_value_on_the_command_line_that_is_none(value: str) -> None:
     with pytest.raises(InputError, match=r"^--set 'seed=") as caught:
         parse_changes([f"seed={value}"])
     assert len(str(caught.value)) < 500
+
+
+@pytest.mark.parametrize("part", ["model", "filter"])
+def test_a_file_cannot_say_that_a_program_is_safe(tmp_path: Path, part: str) -> None:
+    file = tmp_path / "recipe.yaml"
+    file.write_text(f"extends: openmoji\nname: mine\n{part}: {{trust: true}}\n")
+    with pytest.raises(InputError, match=rf"say --set {part}\.trust=true"):
+        load_recipe(file)
+    assert getattr(load_recipe(file, {f"{part}.trust": True}), part).trust
+    assert not getattr(load_recipe(file, {f"{part}.trust": False}), part).trust
+
+
+def test_a_variant_cannot_either(tmp_path: Path) -> None:
+    file = tmp_path / "recipe.yaml"
+    file.write_text(
+        "extends: openmoji\nname: mine\nsweep: {variants: {a: {model.trust: true}, b: }}\n"
+    )
+    with pytest.raises(InputError, match=r"say --set model\.trust=true"):
+        load_sweep(file, classes=lambda _: [])

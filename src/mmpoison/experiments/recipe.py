@@ -58,7 +58,7 @@ class ModelPart(_Part):
     Attributes:
         name: A registered model, `ARCHITECTURE:TAG`, `ARCHITECTURE@FILE`, `hf-hub:owner/name`, a folder or a file.
         align: For towers that were trained apart: how to train them together on the clean split `val` first.
-        trust: Open a TorchScript archive, which can run code of whoever made it.
+        trust: Open a TorchScript archive, which can run code of whoever made it. Only the command line can set it.
     """
 
     name: str
@@ -325,11 +325,26 @@ def resolve_recipe(
         of_file: Dotted keys that a variant or the grid of the file gives; `override` says which wins.
 
     Raises:
-        InputError: If a key is unknown or has a wrong value.
+        InputError: If a key is unknown or has a wrong value, or a file wants a program to be opened.
     """
     changes = override(value, of_file or {}, given)
     apply_preset(value, changes, where)
-    return parse_recipe(value, where)
+    recipe = parse_recipe(value, where)
+    _refuse_trust_of_a_file(recipe, given, where)
+    return recipe
+
+
+def _refuse_trust_of_a_file(recipe: Recipe, given: Mapping[str, Any], where: str) -> None:
+    """Refuse `trust` that only a file asks for: a recipe may come from anybody, and what it trusts runs code."""
+    parts = {"model": recipe.model.trust, "filter": bool(recipe.filter and recipe.filter.trust)}
+    for part, trusted in parts.items():
+        group = given.get(part)
+        said = f"{part}.trust" in given or (isinstance(group, dict) and "trust" in group)
+        if trusted and not said:
+            raise InputError(
+                f"{where}: {part}.trust opens an archive that can run code, and no recipe can say that it is safe: if "
+                f"you trust who made it, say --set {part}.trust=true"
+            )
 
 
 def parse_recipe(value: Mapping[str, Any], where: str) -> Recipe:
