@@ -132,6 +132,30 @@ _FETCHING = (
 """Where configs ask for code or for files from elsewhere; each is tried in its place."""
 
 
+def _tower_examples() -> list[Case]:
+    """Towers whose config asks for weights of another, for code, or for more than fits into memory."""
+    other = {"use_pretrained_backbone": True, "use_timm_backbone": True}
+    towers: list[dict[str, Any]] = [
+        {"model_type": "dpt", "backbone": "hf-hub:timm/resnet18", **other},
+        {"model_type": "dpt", "use_pretrained_backbone": True},
+        {"model_type": "timm_backbone", "backbone": "hf-hub:timm/resnet18", **other},
+        {"model_type": "evil", "auto_map": {"AutoConfig": "tok.Config", "AutoModel": "tok.Tok"}},
+        {"model_type": "bert", "num_hidden_layers": 1_000_000, "hidden_size": 16},
+        {"model_type": "bert", "vocab_size": 10**9, "hidden_size": 16},
+    ]
+    return [{"input/text_tower/config.json": json.dumps(tower).encode()} for tower in towers]
+
+
+def _tokenizer_examples() -> list[Case]:
+    """Tokenizers that name code, or a file that is not theirs."""
+    named: list[dict[str, Any]] = [
+        {"auto_map": {"AutoTokenizer": ["tok.Tok", None]}, "tokenizer_class": "Tok"},
+        {"tokenizer_class": "PreTrainedTokenizerFast", "tokenizer_file": "../canary/secret.json"},
+        {"tokenizer_class": "BertTokenizer", "vocab_file": "/etc/passwd"},
+    ]
+    return [{"input/tokenizer_config.json": json.dumps(one).encode()} for one in named]
+
+
 def _load(place: Path) -> None:
     """As `models show` and `evaluate` load it, and two captions and an image through it."""
     import numpy as np
@@ -227,8 +251,17 @@ def targets() -> list[Target]:
             _read_folder,
             keys,
             models=True,
+            examples=_tower_examples,
         ),
-        Target("tokenizer-files", _hugging_face, tokenizer, _read_folder, keys, models=True),
+        Target(
+            "tokenizer-files",
+            _hugging_face,
+            tokenizer,
+            _read_folder,
+            keys,
+            models=True,
+            examples=_tokenizer_examples,
+        ),
         Target(
             "bpe-merges",
             _clip,

@@ -38,7 +38,7 @@ def _check(done: list[Figures], inputs: int) -> None:
 
 def test_no_changed_data_get_through(tmp_path: Path) -> None:
     names = [name for name, target in all_targets().items() if not target.models]
-    _check(fuzz(names, tmp_path, inputs=40), 40)
+    _check(fuzz(names, tmp_path, inputs=25), 25)
 
 
 @pytest.mark.slow
