@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import struct
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -42,6 +44,16 @@ def missing_image(work: Path) -> None:
 def cut_image(work: Path) -> None:
     path = work / "squares" / "sheep" / "03.png"
     path.write_bytes(path.read_bytes()[:300])
+
+
+def strip_image(work: Path) -> None:
+    """A header alone: 99,000,000 pixels wide and one high."""
+    header = struct.pack(">IIBBBBB", 99_000_000, 1, 8, 0, 0, 0, 0)
+    content = b"\x89PNG\r\n\x1a\n"
+    for kind, data in ((b"IHDR", header), (b"IDAT", b""), (b"IEND", b"")):
+        content += struct.pack(">I", len(data)) + kind + data
+        content += struct.pack(">I", zlib.crc32(kind + data))
+    (work / "squares" / "sheep" / "03.png").write_bytes(content)
 
 
 def no_config(work: Path) -> None:
@@ -184,6 +196,13 @@ CASES: list[tuple[str, list[str], Callable[[Path], None] | None, str]] = [
     ("missing image", TRAIN, missing_image, "sheep/03.png: no such image"),
     ("cut image", TRAIN, cut_image, "sheep/03.png: broken image"),
     ("cut image", change(FILTER, "--threshold", "1"), cut_image, "sheep/03.png: broken image"),
+    ("strip image", TRAIN, strip_image, "a side is over the limit of 65,535"),
+    (
+        "strip image",
+        change(FILTER, "--threshold", "1"),
+        strip_image,
+        "1 of 28 images cannot be read, the first: squares",
+    ),
     (
         "cut image",
         ["run", "recipe.yaml", "--out", "out"],

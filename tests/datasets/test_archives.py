@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import gzip
 import io
+import random
+import shutil
 import stat
 import tarfile
+import tracemalloc
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +17,7 @@ import pytest
 
 from mmpoison.datasets import archives
 from mmpoison.datasets.archives import unpack
+from mmpoison.datasets.containers import walk_tar
 from mmpoison.errors import InputError
 
 MOST = 1_000_000
@@ -220,3 +225,98 @@ def test_a_small_disk(tmp_path: Path, out: Path, monkeypatch: pytest.MonkeyPatch
     with pytest.raises(InputError, match=r"unpacking x.zip needs 3005"):
         unpack(make_zip(tmp_path / "x.zip", GOOD), out, most_bytes=MOST)
     assert list(out.iterdir()) == []
+
+
+# -- headers that claim or hold too much -----------------------------------------------------------
+
+
+def header(name: str, size: int, kind: bytes) -> bytes:
+    info = tarfile.TarInfo(name)
+    info.size, info.type = size, kind
+    return info.tobuf(tarfile.GNU_FORMAT)
+
+
+def sparse_chain(blocks: int) -> bytes:
+    """A file of holes whose map goes on through so many blocks."""
+    first = bytearray(header("s", 0, b"S"))
+    first[482], first[483:495] = 1, b"00000001000\0"
+    first[148:156] = b" " * 8
+    first[148:156] = b"%06o\0 " % sum(first)
+    return bytes(first) + ((b"00000000000\0" * 42)[:504] + b"\1" + bytes(7)) * blocks
+
+
+HEADERS = {
+    "pax, claimed": header("x", 8 << 30, b"x"),
+    "pax, out of reach": header("x", 2**62, b"x"),
+    "long name, claimed": header("x", 8 << 30, b"L"),
+    "pax, packed": header("x", 64 << 20, b"x") + bytes(64 << 20),
+    "long name, packed": header("x", 64 << 20, b"L") + bytes(64 << 20),
+    "map of holes": sparse_chain(100_000),
+}
+
+
+@pytest.mark.parametrize("packed", [True, False])
+@pytest.mark.parametrize("name", HEADERS)
+def test_a_header_is_bounded(tmp_path: Path, out: Path, name: str, packed: bool) -> None:
+    content = HEADERS[name] + bytes(1024)
+    path = tmp_path / "x.tar"
+    path.write_bytes(gzip.compress(content, 1) if packed else content)
+    del content
+    tracemalloc.start()
+    with pytest.raises(InputError, match="a header of more than 1 MiB"):
+        unpack(path, out, most_bytes=MOST)
+    assert tracemalloc.get_traced_memory()[1] < 30 << 20
+    tracemalloc.stop()
+    if not packed:
+        problems: list[str] = []
+        assert list(walk_tar(path, problems.append)) == []
+        assert len(problems) == 1
+        assert "a header of more than 1 MiB" in problems[0]
+
+
+def test_a_second_header_is_bounded_too(tmp_path: Path, out: Path) -> None:
+    path = make_tar(tmp_path / "x.tar", {"a.jpg": b"one"})
+    content = path.read_bytes()[:1024] + header("x", 8 << 30, b"x") + bytes(1024)
+    path.write_bytes(content)
+    with pytest.raises(InputError, match="a header of more than 1 MiB"):
+        unpack(path, out, most_bytes=MOST)
+    problems: list[str] = []
+    assert [name for name, _ in walk_tar(path, problems.append)] == ["a.jpg"]
+    assert "broken after 1 member (a header of more than 1 MiB)" in problems[0]
+
+
+def test_a_file_of_holes_is_refused(tmp_path: Path, out: Path) -> None:
+    path = tmp_path / "x.tar"
+    path.write_bytes(sparse_chain(0)[:482] + b"\0" + sparse_chain(0)[483:] + bytes(1024))
+    content = bytearray(path.read_bytes())
+    content[148:156] = b" " * 8
+    content[148:156] = b"%06o\0 " % sum(content[:512])
+    path.write_bytes(bytes(content))
+    with pytest.raises(InputError, match="is a link or a device"):
+        unpack(path, out, most_bytes=MOST)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_broken_archive_is_one_line(tmp_path: Path, out: Path, seed: int) -> None:
+    """Bytes of good archives changed: bad gzip and bzip2 ended with tracebacks, and so did names."""
+    rng = random.Random(seed)
+    names = {"é" * 60: b"one" * 100, "b.txt": rng.randbytes(700)}
+    good = [make_zip(tmp_path / "good.zip", names).read_bytes()]
+    good += [
+        make_tar(tmp_path / "good.tar", names, mode).read_bytes()
+        for mode in ("w", "w:gz", "w:bz2", "w:xz")
+    ]
+    path = tmp_path / "x"
+    for _ in range(300):
+        content = bytearray(rng.choice(good))
+        for _ in range(rng.randint(1, 5)):
+            content[rng.randrange(len(content))] = rng.randrange(256)
+        path.write_bytes(content if rng.random() < 0.8 else content[: rng.randrange(len(content))])
+        shutil.rmtree(out)
+        out.mkdir()
+        message = "one line"
+        try:
+            unpack(path, out, most_bytes=10 * MOST)
+        except InputError as error:
+            message = str(error)
+        assert len(message.splitlines()) == 1

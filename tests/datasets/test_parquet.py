@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import gc
 import json
+import subprocess
+import sys
 import tracemalloc
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -292,3 +295,78 @@ def test_a_link_out_of_the_folder_is_refused(write: Write, tmp_path: Path) -> No
     (folder / "a.parquet").unlink()
     (folder / "c.parquet").unlink()
     assert "holds no image" in refusal(folder)
+
+
+# -- bombs: one value, said again and again --------------------------------------------------------
+
+
+def peak_of(code: str, *arguments: object) -> tuple[str, int]:
+    """What a process says, and how many MiB it took beyond its libraries."""
+    script = (
+        "import resource, sys, warnings, pyarrow.parquet\n"
+        "from mmpoison.datasets import load_pairs\n"
+        "from mmpoison.datasets.image_bytes import read_image_bytes\n"
+        "from pathlib import Path\n"
+        "warnings.simplefilter('ignore')\n"
+        "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
+        f"{code}\n"
+        "print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) >> 10)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    said, _, most = done.stdout.strip().rpartition("\n")
+    return said, int(most)
+
+
+def repeated(value: str | bytes, times: int) -> pa.DictionaryArray:
+    return pa.DictionaryArray.from_arrays(pa.array([0] * times, pa.int32()), pa.array([value]))
+
+
+@pytest.mark.parametrize("nested", [False, True])
+def test_a_caption_said_again_and_again(tmp_path: Path, nested: bool) -> None:
+    """220 kB that would be 100 GB of text."""
+    rows = 100_000
+    captions: Any = repeated("a" * (1 << 20), rows)
+    if nested:
+        captions = pa.ListArray.from_arrays(pa.array(range(rows + 1), pa.int32()), captions)
+    made = pa.table({"image": [f"{n}.png" for n in range(rows)], "caption": captions})
+    file = tmp_path / "x.parquet"
+    pq.write_table(made, file, compression="zstd", dictionary_pagesize_limit=1 << 30)
+    assert file.stat().st_size < 1_000_000
+    said, most = peak_of(
+        "pairs = load_pairs(sys.argv[1]); print(len(pairs), *pairs.problems)", file
+    )
+    count, _, problem = said.partition(" ")
+    assert 100 < int(count) < 500
+    assert "bytes of text (a bomb?), what follows is lost" in problem
+    assert most < 700
+
+
+def test_an_image_said_again_and_again(tmp_path: Path) -> None:
+    """3 kB that would be 32 GB of images."""
+    made = pa.table({"image": repeated(bytes(32 << 20), 1000), "caption": ["a"] * 1000})
+    file = tmp_path / "x.parquet"
+    pq.write_table(made, file, compression="zstd", dictionary_pagesize_limit=1 << 30)
+    assert file.stat().st_size < 100_000
+    said, most = peak_of(
+        "print(len(read_image_bytes(Path(sys.argv[1]).parent, 'x.parquet/image/999')))", file
+    )
+    assert said == str(32 << 20)
+    assert most < 700
+
+
+def test_captions_that_repeat_are_all_read(tmp_path: Path) -> None:
+    captions = [f"a picture of number {n % 7}" for n in range(5000)]
+    lists = [[c, None, "x"] if n % 3 else None for n, c in enumerate(captions)]
+    for name, column in (("plain", captions), ("lists", lists)):
+        file = tmp_path / f"{name}.parquet"
+        made = pa.table({"image": [f"{n}.png" for n in range(5000)], "caption": column})
+        pq.write_table(made, file, row_group_size=900)
+        with pytest.warns(MmpoisonWarning) if name == "lists" else nullcontext():
+            pairs = load_pairs(file)
+        wanted = [[c] for c in captions] if name == "plain" else [[c[0], "x"] for c in lists if c]
+        assert list(table(pairs).values()) == wanted

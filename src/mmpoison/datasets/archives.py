@@ -55,7 +55,12 @@ def unpack(
         InputError: If it is not an archive, is broken or encrypted, a member would leave the folder, is a link or a
             device, comes twice, or it is larger than it may be or than the disk is.
     """
-    broken = (*TAR_ERRORS, zipfile.BadZipFile, NotImplementedError, MemoryError)
+    broken: tuple[type[Exception], ...] = (
+        *TAR_ERRORS,
+        zipfile.BadZipFile,
+        NotImplementedError,
+        MemoryError,
+    )
     try:
         if zipfile.is_zipfile(archive):
             with zipfile.ZipFile(archive) as opened:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,12 @@ from mmpoison.datasets.builder import PairsBuilder, is_text
 from mmpoison.datasets.columns import path_in_root, split_name
 from mmpoison.datasets.pairs import PairDataset
 from mmpoison.errors import InputError
+
+ROWS_MEASURED = 64
+
+MOST_TEXT = 256 << 20
+TEXT_PER_BYTE = 100
+"""A file may hold `MOST_TEXT` bytes of text, and so many for each of its own bytes."""
 
 
 @dataclass
@@ -170,8 +177,62 @@ def _label(value: Any, names: tuple[str, ...]) -> str | None:
     return str(value)
 
 
+def bounded_batches(
+    batches: Iterable[tuple[int, Any]], path: Path, name: str, problems: list[str]
+) -> Iterator[tuple[int, Any]]:
+    """The batches of a file, up to so many bytes of text in all; one may say a text thousands of times.
+
+    Args:
+        batches: Each with the number of its first row.
+        path: The file.
+        name: What it is called in problems.
+        problems: Gets a line where it is too much.
+    """
+    limit = MOST_TEXT + TEXT_PER_BYTE * path.stat().st_size
+    total = 0
+    for first, batch in batches:
+        for start in range(0, batch.num_rows, ROWS_MEASURED):
+            piece = batch.slice(start, ROWS_MEASURED)
+            total += sum(text_bytes(column) for column in piece.columns)
+            if total > limit:
+                problems.append(
+                    f"{name} row {first + start}: unpacks to more than {limit:,} bytes of text (a bomb?), "
+                    "what follows is lost"
+                )
+                return
+            yield first + start, piece
+
+
+def text_bytes(column: Any) -> int:
+    """Bytes of the text in an Arrow array, each value as often as it occurs."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    kind = column.type
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
+        return text_bytes(column.flatten())
+    if not pa.types.is_dictionary(kind):
+        return int(column.nbytes)
+    lengths = pc.fill_null(pc.binary_length(column.dictionary), 0).to_numpy(zero_copy_only=False)
+    places = column.indices.drop_null().to_numpy(zero_copy_only=False)
+    return int(lengths[places].sum()) if len(places) else 0
+
+
 def _values(column: Any) -> list[Any]:
     """Python values of an Arrow array; text that is no UTF-8 comes out as text that cannot be written."""
+    import pyarrow as pa
+
+    kind = column.type
+    if pa.types.is_dictionary(kind):
+        # each value is one object, however often it occurs
+        values = _values(column.dictionary)
+        return [None if place is None else values[place] for place in column.indices.to_pylist()]
+    if (pa.types.is_list(kind) or pa.types.is_large_list(kind)) and pa.types.is_dictionary(
+        kind.value_type
+    ):
+        flat = iter(_values(column.flatten()))
+        lengths = column.value_lengths().to_pylist()
+        return [None if n is None else list(islice(flat, n)) for n in lengths]
     try:
         return list(column.to_pylist())
     except UnicodeDecodeError:

@@ -20,7 +20,7 @@ from typing import Any, Generic, TypeVar
 
 import numpy as np
 
-from mmpoison.datasets.arrow_schema import arrow_errors, default_image_column
+from mmpoison.datasets.arrow_schema import arrow_errors, default_image_column, text_leaves
 from mmpoison.datasets.tar_reading import TAR_ERRORS, BoundedReader, open_tar
 from mmpoison.errors import InputError
 from mmpoison.untrusted import open_bytes
@@ -101,10 +101,11 @@ def walk_tar(
         except OSError as error:
             problem(f"{path}: cannot be read ({error.strerror or error})")
         return
+    broken: tuple[type[Exception], ...] = (*TAR_ERRORS, OSError)
     reader = BoundedReader(stream)
     try:
         archive = open_tar(reader)
-    except (*TAR_ERRORS, OSError) as error:
+    except broken as error:
         problem(f"{path}: not an uncompressed tar file ({error})")
         return
     size = path.stat().st_size
@@ -114,7 +115,7 @@ def walk_tar(
             reader.next_header()
             try:
                 member = archive.next()
-            except (*TAR_ERRORS, OSError) as error:
+            except broken as error:
                 problem(
                     f"{path}: broken after {count_of(count, 'member')} ({error}), what follows is lost"
                 )
@@ -253,14 +254,15 @@ def _read_row(path: Path, name: str, key: FileKey) -> bytes:
 def _parquet_cell(path: Path, column: str, row: int, key: FileKey) -> tuple[Any, int]:
     import pyarrow.parquet as pq
 
-    def open_metadata() -> tuple[tuple[Any, str, np.ndarray[Any, Any]], int]:
+    def open_metadata() -> tuple[tuple[Any, str, np.ndarray[Any, Any], list[str]], int]:
         with pq.ParquetFile(path) as file:
             metadata = file.metadata
             chosen = column or default_image_column(file.schema_arrow) or ""
             if chosen not in file.schema_arrow.names:
                 raise InputError(f"{path}: has no column {chosen or 'of images'}")
+            leaves = text_leaves(file, [chosen])
         rows = [metadata.row_group(n).num_rows for n in range(metadata.num_row_groups)]
-        return (metadata, chosen, np.cumsum([0, *rows])), 1
+        return (metadata, chosen, np.cumsum([0, *rows]), leaves), 1
 
     def read_group() -> tuple[Any, int]:
         # of all columns: pyarrow ends the process where it is asked for one column of a broken description
@@ -271,11 +273,11 @@ def _parquet_cell(path: Path, column: str, row: int, key: FileKey) -> tuple[Any,
                 "write it again with smaller row groups"
             )
         # a handle for each reading: they cannot be shared between threads
-        with pq.ParquetFile(path, metadata=metadata) as file:
+        with pq.ParquetFile(path, metadata=metadata, read_dictionary=leaves) as file:
             array = file.read_row_group(group, columns=[chosen], use_threads=False)[chosen]
         return array, int(array.nbytes)
 
-    metadata, chosen, bounds = _caches.tables.get((*key, column), open_metadata)
+    metadata, chosen, bounds, leaves = _caches.tables.get((*key, column), open_metadata)
     if not 0 <= row < bounds[-1]:
         raise InputError(f"{path}: has no row {row}, it has {bounds[-1]}")
     group = int(np.searchsorted(bounds, row, side="right")) - 1

@@ -11,7 +11,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from mmpoison.datasets.arrow_rows import Entry, add_entries, entries_of
+from mmpoison.datasets.arrow_rows import Entry, add_entries, bounded_batches, entries_of
 from mmpoison.datasets.arrow_schema import arrow_errors, choose_columns, column_options
 from mmpoison.datasets.builder import PairsBuilder, check_relative
 from mmpoison.datasets.catalogue import DATASETS, DataSource
@@ -229,7 +229,8 @@ def _entries(
                 continue
             try:
                 checked = _checked(chain([first], batches), columns.needed)
-                yield from entries_of(checked, columns, name, root, split)
+                bounded = bounded_batches(checked, path, name, problems)
+                yield from entries_of(bounded, columns, name, root, split)
             except InputError as error:
                 yield f"{path}: {error}, what follows in it is lost"
         yield from problems

@@ -7,12 +7,13 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from mmpoison.datasets.arrow_rows import Entry, add_entries, entries_of, pieces
+from mmpoison.datasets.arrow_rows import Entry, add_entries, bounded_batches, entries_of, pieces
 from mmpoison.datasets.arrow_schema import (
     TableColumns,
     arrow_errors,
     choose_columns,
     column_options,
+    text_leaves,
 )
 from mmpoison.datasets.builder import PairsBuilder
 from mmpoison.datasets.catalogue import DATASETS, DataSource
@@ -160,8 +161,11 @@ def _entries(
                     yield f"{name}: holds {kind} of images, the first file does not"
                     continue
                 inside = columns.inside
+                leaves = text_leaves(file, columns.needed)
+            with pq.ParquetFile(path, read_dictionary=leaves) as file:
                 batches = _batches(file, columns.needed, name, problems)
-                yield from entries_of(batches, columns, name, root, split_of_path(name))
+                bounded = bounded_batches(batches, path, name, problems)
+                yield from entries_of(bounded, columns, name, root, split_of_path(name))
         except InputError as error:
             yield str(error)
         except arrow_errors() as error:
