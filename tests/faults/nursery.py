@@ -10,6 +10,7 @@ each copy: `{"code": 0, "seconds": 1.2, "out": "...", "err": "..."}`; the code o
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import json
 import os
@@ -51,6 +52,8 @@ class _Child:
         self.id = os.fork()
         if not self.id:
             _become(request, self.out.fileno(), self.err.fileno())
+        with contextlib.suppress(OSError):  # whichever of the two comes first
+            os.setpgid(self.id, self.id)
 
     def disturb(self, number: int, after: float) -> None:
         end = self.begun + after
@@ -118,6 +121,8 @@ def _become(request: dict[str, Any], out: int, err: int) -> None:
 
 def main() -> None:
     """Answer until the input ends."""
+    # a signal that comes before a command has begun ends it without a word, as in a fresh interpreter
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
     for module in MODULES:
         importlib.import_module(module)
     print(json.dumps({"ready": True}), flush=True)
