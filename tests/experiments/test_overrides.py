@@ -10,7 +10,12 @@ import yaml
 
 from mmpoison.errors import InputError
 from mmpoison.experiments.overrides import override
-from mmpoison.experiments.recipe import read_recipe, shipped_recipes
+from mmpoison.experiments.recipe import (
+    load_recipe,
+    parse_changes,
+    read_recipe,
+    shipped_recipes,
+)
 from mmpoison.experiments.sweep_runs import load_sweep
 
 HERE = "/somewhere/else"
@@ -65,11 +70,17 @@ def test_an_option_of_the_data_holds_for_every_run_of_a_shipped_recipe(name: str
             {"z": 4},
             None,
         ),
-        # the order on the command line says nothing: a group goes before a key in it
+        # of the command line the later one wins
         (
             {"variants": {"a": None}},
-            {"data.options.x": 3, "data": {"name": "coco", "options": {"x": 1, "z": 4}}},
+            {"data": {"name": "coco", "options": {"x": 1, "z": 4}}, "data.options.x": 3},
             {"x": 3, "z": 4},
+            None,
+        ),
+        (
+            {"variants": {"a": None}},
+            {"data.options.x": 3, "data": {"name": "coco", "options": {"z": 4}}},
+            {"z": 4},
             None,
         ),
     ],
@@ -122,6 +133,14 @@ def test_what_a_variant_says_is_not_changed_by_what_is_given() -> None:
     own: dict[str, Any] = {"data": {"name": "b"}}
     override({}, own, {"data.root": "r"})
     assert own == {"data": {"name": "b"}}
+
+
+@pytest.mark.parametrize("again", [[], ["sterilize.training.epochs=9"]])
+def test_a_group_is_left_out_after_one_of_its_keys_was_given(again: list[str]) -> None:
+    given = parse_changes([*again, "sterilize.training.epochs=1", "sterilize=null"])
+    assert load_recipe("openmoji", given).sterilize is None
+    repeated = parse_changes(["seed=1", "data=null", "seed=2"])
+    assert list(repeated.items()) == [("data", None), ("seed", 2)]
 
 
 def test_a_key_below_a_value_is_one_line() -> None:

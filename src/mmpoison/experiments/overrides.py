@@ -1,8 +1,8 @@
 """Which value of a recipe's key wins where several are given: the one place that says so.
 
 From weak to strong: the recipe that a file extends, the file, a variant of its `sweep`, the grid, goals and seeds of
-its `sweep`, and what the command line gives. Within the command line a group of keys comes before a key in it, so
-`--set data.options.size=64` changes the options that `--set data={...}` gives.
+its `sweep`, and what the command line gives. Within the command line the later one wins: `--set data={...}` replaces
+the whole group, and a `--set data.options.size=64` after it changes one key of that.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def override(
     Args:
         value: The recipe as nested mappings.
         of_file: What a variant and a point of the file's grid say, in this order.
-        given: What the command line says.
+        given: What the command line says, in its order.
 
     Returns:
         The changes that were made: dotted keys to values.
@@ -37,11 +37,7 @@ def override(
     {'data': {'name': 'b', 'root': 'here'}, 'data.root': 'there'}
     """
     left_out = {key for key, new in of_file.items() if new is None and key not in given}
-    top = {
-        key: given[key]
-        for key in sorted(given, key=lambda key: key.count("."))
-        if not within(key, left_out)
-    }
+    top = {key: new for key, new in given.items() if not within(key, left_out)}
     changes = {**{key: new for key, new in of_file.items() if key not in top}, **top}
     for key, new in changes.items():
         set_key(value, key, copy.deepcopy(new))  # runs share what a variant says
