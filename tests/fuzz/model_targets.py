@@ -88,6 +88,8 @@ def _code(folder: Path) -> None:
         "auto_map": {"AutoTokenizer": ["tok.Tok", None], "AutoConfig": "tok.Config"},
         "tokenizer_class": "Tok",
         "model_type": "evil",
+        # a folder is refused where we read that it names code; transformers reads this number, we do not
+        "unread": float("nan"),
     }
     (folder / "evil").mkdir()
     for place in (folder, folder / "evil"):

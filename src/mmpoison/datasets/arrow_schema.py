@@ -126,6 +126,8 @@ def choose_columns(schema: Any, options: Mapping[str, str | None], where: str) -
         InputError: If a column is missing or of a type that cannot be used.
     """
     names = list(schema.names)
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise InputError(f"{where}: several columns are called {twice[0]!r}, which one is meant?")
     default = default_image_column(schema)
     wanted = options.get("image_column")
     if wanted is not None:

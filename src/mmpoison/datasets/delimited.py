@@ -291,7 +291,10 @@ def _separator(head: str, file: Path, wanted: dict[str, str | None]) -> str:
     """The separator under which the first line names an image and a caption."""
     order = sorted(SEPARATORS, key=lambda s: s != "\t") if ".tsv" in file.name else SEPARATORS
     for separator in order:
-        header = next(csv.reader([head], delimiter=separator), [])
+        try:
+            header = next(csv.reader([head], delimiter=separator), [])
+        except csv.Error as error:
+            raise InputError(f"{file}: the first line cannot be read ({error})") from None
         try:
             _columns(header, file, wanted)
             return separator

@@ -14,7 +14,7 @@ from mmpoison.errors import InputError
 from mmpoison.files import atomic_folder, write_json
 from mmpoison.models.activation import activation_name
 from mmpoison.models.dual_encoder import DualEncoder
-from mmpoison.models.fit import build_with_weights
+from mmpoison.models.fit import build_with_weights, check_usable
 from mmpoison.models.open_clip_build import build_tokenizer, save_text_files
 from mmpoison.models.text_files import refuse_code
 from mmpoison.models.weights_file import read_weights
@@ -157,7 +157,7 @@ def encoder_from_config(
         )
         tokenizer = build_tokenizer(config["model_cfg"], folder, fetch=fetch)
         given = config.get("mmpoison", {}).get("name", folder.name)
-        encoder = DualEncoder(module, tokenizer, config, name or str(given)[:200])
+        encoder = check_usable(DualEncoder(module, tokenizer, config, name or str(given)[:200]))
     except InputError as error:
         named = str(error).startswith((str(folder), str(weights)))
         raise InputError(str(error) if named else f"{where}: {error}") from None

@@ -143,8 +143,31 @@ class DualEncoder:
         return rows.div_(255).sub_(mean).div_(std).view(tensor.shape).permute(0, 3, 1, 2)
 
     def tokens(self, captions: Sequence[str]) -> Tensor:
-        """Token ids, padded to the model's context, shape `(n, context)`, int64 on the CPU."""
-        return torch.as_tensor(self.tokenizer(list(captions)))
+        """Token ids, padded to the model's context, shape `(n, context)`, int64 on the CPU.
+
+        Raises:
+            InputError: If the tokenizer fails, or knows tokens that the text encoder does not.
+        """
+        try:
+            tokens = torch.as_tensor(self.tokenizer(list(captions)))
+        except Exception as error:  # tokenizers raises plain exceptions
+            raise InputError(
+                f"{self.name}: its tokenizer fails on a caption ({repr(error)[:200]})"
+            ) from None
+        known = self.vocabulary
+        if len(tokens) and not 0 <= int(tokens.min()) <= int(tokens.max()) < known:
+            raise InputError(
+                f"{self.name}: its tokenizer gives token {int(tokens.max())}, its text encoder knows {known:,}"
+            )
+        return tokens
+
+    @property
+    def vocabulary(self) -> int:
+        """Number of tokens that the text encoder knows."""
+        text: Any = getattr(self.module, "text", self.module)
+        if self._text_is_hugging_face:
+            return int(text.transformer.get_input_embeddings().num_embeddings)
+        return int(text.token_embedding.num_embeddings)
 
     def token_lengths(self, tokens: Tensor) -> Tensor:
         """Number of tokens that matter in each row, end of text included, shape `(n,)`."""

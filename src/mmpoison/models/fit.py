@@ -15,6 +15,7 @@ from mmpoison.models.architectures import (
     outline_of_weights,
     without_text_prefix,
 )
+from mmpoison.models.dual_encoder import DualEncoder
 from mmpoison.models.open_clip_build import build_module
 
 _SHOWN = 3
@@ -51,6 +52,26 @@ def build_with_weights(
     with torch.no_grad():
         module.load_state_dict(given, strict=True)
     return module
+
+
+def check_usable(encoder: DualEncoder) -> DualEncoder:
+    """Refuse a model that loads and cannot embed a caption: a tokenizer of another model, a scale that is no number.
+
+    Returns:
+        The encoder.
+
+    Raises:
+        InputError: If a caption that fills the context cannot be embedded, or the temperature is not a finite number.
+    """
+    if not torch.isfinite(encoder.logit_scale.detach().exp()).all():
+        raise InputError("logit_scale is out of range, the temperature would not be a number")
+    tokens = encoder.tokens(["a " * 500])
+    try:
+        with torch.no_grad():
+            encoder.encode_text(tokens)
+    except (RuntimeError, LookupError, ValueError, TypeError, AssertionError) as error:
+        raise InputError(f"its text encoder fails on a caption ({repr(error)[:200]})") from None
+    return encoder
 
 
 def _fitting(

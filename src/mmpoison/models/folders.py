@@ -10,7 +10,7 @@ from mmpoison.models import hugging_face
 from mmpoison.models.activation import activation_name
 from mmpoison.models.checkpoint import CONFIG_FILE, WEIGHTS_FILES, load_checkpoint
 from mmpoison.models.dual_encoder import DualEncoder, Tokenizer
-from mmpoison.models.fit import build_with_weights
+from mmpoison.models.fit import build_with_weights, check_usable
 from mmpoison.models.hub import hub_file, hub_folder
 from mmpoison.models.open_clip_build import (
     BPE_FILE,
@@ -85,9 +85,9 @@ def load_transformers_folder(folder: Path, name: str | None = None) -> DualEncod
     }
     known_as = name or str((ours or {}).get("name", folder.name))[:200]
     try:
-        return DualEncoder(module, tokenizer, full, known_as)
+        return check_usable(DualEncoder(module, tokenizer, full, known_as))
     except InputError as error:
-        raise InputError(f"{folder / hugging_face.PREPROCESSOR_FILE}: {error}") from None
+        raise InputError(f"{folder}: {error}") from None
 
 
 def _tokenizer(folder: Path, cfg: dict[str, Any]) -> Tokenizer:

@@ -24,7 +24,7 @@ from mmpoison.models.architectures import (
 )
 from mmpoison.models.checkpoint import CONFIG_FILE, encoder_from_config
 from mmpoison.models.dual_encoder import CLIP_PREPROCESSING, DualEncoder
-from mmpoison.models.fit import build_with_weights
+from mmpoison.models.fit import build_with_weights, check_usable
 from mmpoison.models.hub import not_fetched
 from mmpoison.models.hugging_face import is_transformers_naming
 from mmpoison.models.open_clip_build import build_module, build_tokenizer
@@ -173,7 +173,11 @@ def _build(
     what = architecture or "OpenAI's form"
     module = build_with_weights(cfg, weights.tensors, where, what, fetch=fetch)
     tokenizer = build_tokenizer(cfg, fetch=fetch)
-    return DualEncoder(module, tokenizer, _config(architecture, cfg, name, preprocess), name)
+    encoder = DualEncoder(module, tokenizer, _config(architecture, cfg, name, preprocess), name)
+    try:
+        return check_usable(encoder)
+    except InputError as error:
+        raise InputError(f"{where}: {error}") from None
 
 
 def _config(
