@@ -1,6 +1,8 @@
 """Record what the command line computes in small OpenMoji runs, one JSON file a command.
 
 `expected/` holds what version 0.1.0 computed. `test_golden.py` runs the same commands and compares to the last digit.
+Not of 0.1.0 are `filtered-I-suspicious-groups` and `filtered-I-neighbour-outliers`: that version never judged the
+poison of attack I by these two methods (1,500 of 1,525 training pairs).
 
     python tests/golden/make_golden.py tests/golden/expected
 
