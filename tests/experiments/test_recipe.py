@@ -307,3 +307,7 @@ def test_a_value_on_the_command_line_that_is_none(value: str) -> None:
     with pytest.raises(InputError, match=r"^--set 'seed=") as caught:
         parse_changes([f"seed={value}"])
     assert len(str(caught.value)) < 500
+
+
+def test_a_name_of_5000_letters_makes_no_long_message(tmp_path: Path) -> None:
+    assert len(refusal({**SMALL, "study": ["x" * 5000]}, tmp_path)) < 1000
