@@ -327,3 +327,7 @@ def test_a_variant_cannot_either(tmp_path: Path) -> None:
     )
     with pytest.raises(InputError, match=r"say --set model\.trust=true"):
         load_sweep(file, classes=lambda _: [])
+
+
+def test_a_name_of_5000_letters_makes_no_long_message(tmp_path: Path) -> None:
+    assert len(refusal({**SMALL, "study": ["x" * 5000]}, tmp_path)) < 1000

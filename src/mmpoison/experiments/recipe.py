@@ -369,7 +369,7 @@ def _validate(model: type[M], value: Mapping[str, Any], where: str) -> M:
             hint = f": did you mean {near[0]!r}?" if near else f": known here: {', '.join(known)}"
             raise InputError(f"{where}: unknown key {key!r}{hint}") from None
         raise InputError(
-            f"{where}: {key or 'recipe'}: {first['msg']} (got {str(first['input'])[:80]!r})"
+            f"{where}: {key or 'recipe'}: {first['msg'][:300]} (got {str(first['input'])[:80]!r})"
         ) from None
 
 

@@ -6,14 +6,26 @@ import re
 from collections.abc import Mapping
 from dataclasses import MISSING, fields
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from mmpoison.errors import InputError
 from mmpoison.models.architectures import without_text_prefix
 from mmpoison.models.dual_encoder import CLIP_PREPROCESSING
+from mmpoison.models.model_config import (
+    Context,
+    Epsilon,
+    Heads,
+    Layers,
+    Side,
+    Token,
+    Vocabulary,
+    Width,
+    known_part,
+)
 from mmpoison.untrusted import plain_file, read_json
 
 CONFIG_FILE = "config.json"
@@ -125,7 +137,7 @@ def model_cfg_from_transformers(config: Mapping[str, Any], where: Path) -> dict[
     """
     if config.get("model_type") != "clip":
         raise InputError(
-            f"{where}: model type {config.get('model_type')!r} is not CLIP; of transformers only CLIPModel is read"
+            f"{where}: model type {repr(config.get('model_type'))[:40]} is not CLIP; of transformers only CLIPModel is read"
         )
     text = {**_defaults_of_transformers(512, 8, 2048), **_part(config, "text_config", where)}
     vision = {**_defaults_of_transformers(768, 12, 3072), **_part(config, "vision_config", where)}
@@ -168,6 +180,24 @@ def model_cfg_from_transformers(config: Mapping[str, Any], where: Path) -> dict[
     }
 
 
+class _Tower(BaseModel):
+    """What is read of an encoder's config; `None` in a file stands for the default."""
+
+    model_config = ConfigDict(extra="ignore", strict=True)
+
+    hidden_size: Width | None = None
+    num_attention_heads: Heads | None = None
+    num_hidden_layers: Layers | None = None
+    intermediate_size: Annotated[int, Field(ge=1, le=1 << 20)] | None = None
+    hidden_act: Annotated[str, Field(max_length=40)] | None = None
+    layer_norm_eps: Epsilon | None = None
+    max_position_embeddings: Context | None = None
+    vocab_size: Vocabulary | None = None
+    eos_token_id: Token | None = None
+    image_size: Side | None = None
+    patch_size: Side | None = None
+
+
 def _defaults_of_transformers(width: int, heads: int, hidden: int) -> dict[str, Any]:
     return {
         "hidden_size": width,
@@ -187,7 +217,7 @@ def _part(config: Mapping[str, Any], key: str, where: Path) -> dict[str, Any]:
         if not isinstance(part, dict):
             raise InputError(f"{where}: {name} is not a mapping")
         result |= part
-    return result
+    return known_part(_Tower, result, f"{where}: {key}")
 
 
 def preprocess_cfg_from_transformers(folder: Path, image_size: int) -> dict[str, Any]:

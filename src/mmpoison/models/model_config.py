@@ -8,6 +8,7 @@ not listed here with its type and range.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -193,6 +194,25 @@ def check_preprocess_cfg(preprocess_cfg: Any) -> None:
         InputError: As `check_model_cfg`.
     """
     _check(PreprocessConfig, preprocess_cfg, "preprocess_cfg")
+
+
+def known_part(
+    kind: type[BaseModel], config: Mapping[str, Any], where: str | Path
+) -> dict[str, Any]:
+    """The keys of a config of another library that are listed in a model, with checked values.
+
+    Raises:
+        InputError: If a listed value is of another type or out of range.
+    """
+    try:
+        checked = kind.model_validate(dict(config))
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"][:2])
+        raise InputError(
+            f"{where}: {key}: {first['msg']} (got {repr(first['input'])[:80]})"
+        ) from None
+    return checked.model_dump(mode="json", exclude_none=True)
 
 
 def _check(kind: type[BaseModel], value: Any, name: str) -> None:

@@ -16,10 +16,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from mmpoison.errors import InputError
-from mmpoison.models.model_config import MAX_LAYERS
+from mmpoison.models.model_config import MAX_LAYERS, known_part
 from mmpoison.untrusted import MAX_JSON_BYTES, parse_json, plain_file, read_bytes, read_json
 
 CONFIG_FILE = "config.json"
@@ -211,7 +211,7 @@ def vetted_text_tower(source: Path) -> Iterator[Path]:
         )
     with tempfile.TemporaryDirectory(prefix="mmpoison-text-") as name:
         folder = Path(name)
-        _write(folder / CONFIG_FILE, _passed(known, config, where))
+        _write(folder / CONFIG_FILE, known_part(known, config, where))
         yield folder
 
 
@@ -322,7 +322,7 @@ def _mapping(where: Path) -> dict[str, Any]:
 
 
 def _tokenizer_config(where: Path) -> dict[str, Any]:
-    config = _passed(_TokenizerConfig, _mapping(where), where)
+    config = known_part(_TokenizerConfig, _mapping(where), where)
     name = config.get("tokenizer_class")
     if name is not None and name not in _TOKENIZERS:
         raise InputError(f"{where}: the tokenizer {name[:60]!r} is not one that is read here")
@@ -332,19 +332,6 @@ def _tokenizer_config(where: Path) -> dict[str, Any]:
     if any(not re.fullmatch(r"\d{1,9}", key) for key in config.get("added_tokens_decoder", {})):
         raise InputError(f"{where}: added_tokens_decoder: token numbers are needed")
     return config
-
-
-def _passed(known: type[BaseModel], config: dict[str, Any], where: Path) -> dict[str, Any]:
-    """The listed keys of a config, with checked values."""
-    try:
-        checked = known.model_validate(config)
-    except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"][:2])
-        raise InputError(
-            f"{where}: {key}: {first['msg']} (got {repr(first['input'])[:80]})"
-        ) from None
-    return checked.model_dump(mode="json", exclude_none=True)
 
 
 def _write(file: Path, value: dict[str, Any]) -> None:
