@@ -137,7 +137,8 @@ def model_cfg_from_transformers(config: Mapping[str, Any], where: Path) -> dict[
     """
     if config.get("model_type") != "clip":
         raise InputError(
-            f"{where}: model type {repr(config.get('model_type'))[:40]} is not CLIP; of transformers only CLIPModel is read"
+            f"{where}: model type {repr(config.get('model_type'))[:40]} is not CLIP; of transformers only "
+            "CLIPModel is read"
         )
     text = {**_defaults_of_transformers(512, 8, 2048), **_part(config, "text_config", where)}
     vision = {**_defaults_of_transformers(768, 12, 3072), **_part(config, "vision_config", where)}

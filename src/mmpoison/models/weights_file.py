@@ -142,8 +142,8 @@ def _read_torch(path: Path, trust: bool) -> Weights:
         # what torch wraps in a page of advice; other bytes than a pickle are an error of this kind too
         if refused := re.search(r"(?:GLOBAL|class|callable) ([\w.]+)", str(error)):
             raise InputError(
-                f"{path}: holds more than weights ({refused[1][:80]}), and nothing is unpickled here: save its state_dict "
-                "as safetensors where you trust it"
+                f"{path}: holds more than weights ({refused[1][:80]}), and nothing is unpickled here: save its "
+                "state_dict as safetensors where you trust it"
             ) from None
         raise InputError(f"{path}: broken weights{_what_it_is_instead(path)}") from None
     except Exception as error:  # its reader of pickles meets broken bytes with errors of every kind
