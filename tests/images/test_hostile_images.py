@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+import warnings
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -308,3 +309,13 @@ def test_a_small_jpeg_is_small_and_a_jpeg() -> None:
         read_small_jpeg(content, 29)
     with pytest.raises(BrokenImage, match="not an image of a known format"):
         read_small_jpeg(saved(Image.new("RGB", (8, 8)), "PNG"), 30)
+
+
+def test_nothing_but_our_line_is_said(folder: Path) -> None:
+    """Also where the filters of warnings are put back by somebody: Pillow warned on the terminal."""
+    with warnings.catch_warnings(record=True) as said:
+        warnings.resetwarnings()
+        for name in ("wide.bmp", "over.gif", "text.png"):
+            with pytest.raises(BrokenImage):
+                read_image(folder, name, 8)
+    assert said == []

@@ -44,10 +44,19 @@ TRANSFORM = "open_clip's evaluation transform; 2"
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
 """Formats that are opened; others (PDF, EPS, ...) run far more code than a photo needs."""
 
-# our own limit names the file; once for the process, since the filter of warnings is not safe between threads
-warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
-# half-broken metadata, which do not concern the pixels
-warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
+
+def _quieten() -> None:
+    """Silence Pillow's warnings, again where a caller's `catch_warnings` has put back the filters from before.
+
+    For the process, since `catch_warnings` around one image is not safe between threads.
+    """
+    known = {entry[2] for entry in warnings.filters if entry[0] == "ignore"}
+    if Image.DecompressionBombWarning not in known:
+        # our own limit names the file
+        warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+        # half-broken metadata, which do not concern the pixels
+        warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
+
 
 ImageFault = Literal[
     "missing", "no-access", "broken", "truncated", "no-image", "too-large", "no-memory"
@@ -119,6 +128,7 @@ def _opened(
     max_side: int = MAX_SIDE,
 ) -> Iterator[Image.Image]:
     """Open the picture in a stream of bytes; whatever goes wrong with it while the block runs is one line."""
+    _quieten()
     try:
         _check_header(stream, name)
         with Image.open(stream, formats=formats) as image:
