@@ -503,7 +503,9 @@ def test_it_goes_on_where_it_was(
             convert(rich_folder, tmp_path / "out", **options)
     assert not (tmp_path / "out").exists()
     # what a killed process was writing lies around
-    (tmp_path / ".out.convert" / "data" / ".part-00003.parquet.abc").write_text("half")
+    (tmp_path / ".out.convert" / "data" / ".part-00003.parquet.mmpoison-abcdefgh").write_text(
+        "half"
+    )
     done = convert(rich_folder, tmp_path / "out", **options)
     assert (done.shards, done.kept_shards, done.images, done.pairs) == (6, 3, 56, 275)
     convert(rich_folder, tmp_path / "once", **options)

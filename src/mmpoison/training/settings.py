@@ -24,7 +24,7 @@ class TrainingSettings(BaseModel):
     """How to fine-tune.
 
     Attributes:
-        epochs: Passes over the training pairs.
+        epochs: Passes over the training pairs; 0, in a recipe, trains nothing.
         batch_size: Pairs in one contrastive batch, over all processes together (the paper's prose: 128, its released
             configuration: 256).
         chunk_size: Pairs of a process whose activations are in memory at a time. The contrastive batch stays whole and
@@ -51,7 +51,7 @@ class TrainingSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
-    epochs: int = Field(10, ge=1, le=100_000)
+    epochs: int = Field(10, ge=0, le=100_000)
     batch_size: int = Field(128, ge=2, le=2**20)
     chunk_size: int | None = Field(None, ge=1, le=2**20)
     learning_rate: float = Field(1e-5, gt=0, le=1e30)
