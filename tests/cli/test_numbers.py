@@ -152,6 +152,14 @@ def test_every_number_of_an_attack(value: Any) -> None:
     assert tried >= 12
 
 
+@pytest.mark.parametrize("verb", [("train",), ("sterilize",)])
+def test_a_training_of_no_epochs(cli: Cli, work: Path, verb: tuple[str, ...]) -> None:
+    result = cli(*verb, *REST[verb], "--set", "epochs=0")
+    assert result.code == 2
+    assert result.err == "mmpoison: --set: epochs: 0 epochs train nothing: give 1 to 100,000\n"
+    assert not (work / "out").exists()
+
+
 def test_seeds_are_bounded(cli: Cli) -> None:
     for seeds in ("0-99999999", "1-99999999999999999999999", "-3", "1e3", "0-"):
         result = cli("run", "openmoji", f"--seeds={seeds}")

@@ -304,9 +304,11 @@ def test_a_killed_run_goes_on(
         run_recipe(recipe, out, monitor=Watch(stop))
     assert not (out / "metrics.json").exists()
     # as if killed while it wrote
-    (out / "models" / ".poisoned.xyz").mkdir()
-    (out / "models" / ".poisoned.xyz" / "open_clip_model.safetensors").write_bytes(b"half")
-    (out / ".metrics.json.abc").write_text("{")
+    (out / "models" / ".poisoned.mmpoison-xyzxyzxy").mkdir()
+    (out / "models" / ".poisoned.mmpoison-xyzxyzxy" / "open_clip_model.safetensors").write_bytes(
+        b"half"
+    )
+    (out / ".metrics.json.mmpoison-abcdefgh").write_text("{")
     if not keep_cache:
         shutil.rmtree(fresh_cache)
     watch = Watch()
@@ -327,7 +329,7 @@ def test_a_run_killed_before_its_recipe_was_written_goes_on(
 ) -> None:
     out = tmp_path / "run"
     out.mkdir()
-    (out / ".recipe.yaml.ab12_xyz").write_text("name: hal")
+    (out / ".recipe.yaml.mmpoison-ab12_xyz").write_text("name: hal")
     again = run_recipe(make_recipe(), out)
     assert without_times(again) == without_times(metrics)
     assert not list(out.rglob(".*"))

@@ -182,7 +182,7 @@ def test_a_sweep_killed_at_its_very_beginning_goes_on(
     sweep = make_sweep({"seeds": [0]})
     run = tmp_path / "out" / "runs" / sweep.runs[0].id
     (tmp_path / "out").mkdir()
-    (tmp_path / "out" / ".sweep.yaml.ab12_xyz").write_text("name: hal")
+    (tmp_path / "out" / ".sweep.yaml.mmpoison-ab12_xyz").write_text("name: hal")
     plan_sweep(sweep, tmp_path / "out")  # is not refused either
     assert run_sweep(sweep, tmp_path / "out", workers=1).left == 0
     # and so does one of whose runs a worker was killed so early

@@ -353,8 +353,15 @@ def parse_recipe(value: Mapping[str, Any], where: str) -> Recipe:
 
 
 def parse_training(value: Mapping[str, Any]) -> TrainingSettings:
-    """Check training settings given on the command line."""
-    return _validate(TrainingSettings, value, "--set")
+    """Check training settings given on the command line.
+
+    Raises:
+        InputError: If one is unknown or out of range; 0 epochs are a recipe's way to train nothing, and no training.
+    """
+    settings = _validate(TrainingSettings, value, "--set")
+    if settings.epochs == 0:
+        raise InputError("--set: epochs: 0 epochs train nothing: give 1 to 100,000")
+    return settings
 
 
 def _validate(model: type[M], value: Mapping[str, Any], where: str) -> M:

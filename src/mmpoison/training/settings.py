@@ -29,7 +29,7 @@ class TrainingSettings(BaseModel):
     """How to fine-tune.
 
     Attributes:
-        epochs: Passes over the training pairs.
+        epochs: Passes over the training pairs; 0, in a recipe, trains nothing.
         batch_size: Pairs in one contrastive batch, over all processes together (the paper's prose: 128, its released
             configuration: 256).
         chunk_size: Pairs of a process whose activations are in memory at a time. The contrastive batch stays whole and
