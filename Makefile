@@ -7,6 +7,7 @@
 #            SECONDS_EACH, TARGET  for `make fuzz`: seconds for each target (default 60), one target (default all)
 #            JOBS    how many processes run the tests (default: one a core, 8 at most)
 #            POINTS  at how many moments `make faults` kills each verb (default 30)
+#            CONSTRAINTS  a file of versions that the install keeps to, e.g. requirements/lowest.txt; with a VENV of its own
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -15,9 +16,14 @@ JOBS ?= auto
 POINTS ?= 30
 SECONDS_EACH ?= 60
 TARGET ?=
+CONSTRAINTS ?=
+# what `make test-matrix` tests with
+OLDEST ?= python3.11
+NEWEST ?= python3.13
 
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip
+INSTALL := $(PIP) install $(if $(CONSTRAINTS),-c $(CONSTRAINTS))
 # one thread a process: torch's threads of several processes on the same cores slow each other many times
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --maxprocesses 8
 
@@ -25,10 +31,10 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --maxprocesses 8
 .DELETE_ON_ERROR:
 # two installs into one environment at a time would break it
 .NOTPARALLEL:
-.PHONY: help demo reproduce test test-fast faults fuzz lint format docs wheel clean
+.PHONY: help demo reproduce test test-fast test-matrix faults fuzz lowest lint format docs wheel clean
 
 help: ## print this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 demo: $(VENV)/.installed ## install, then poison, fine-tune, measure, defend and show it
 	$(BIN)/mmpoison demo $(ARGS)
@@ -48,6 +54,15 @@ faults: $(VENV)/.installed-dev ## kill, starve and stop every verb: POINTS=30 mo
 fuzz: $(VENV)/.installed-dev ## try changed examples on every parser: SECONDS_EACH=600 TARGET=recipe; findings in runs/fuzz
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.fuzz --seconds $(SECONDS_EACH) $(if $(TARGET),--target $(TARGET)) $(ARGS)
 
+test-matrix: ## the fast tests three times: lowest dependencies, newest, newest on a newer Python
+	$(MAKE) test-fast VENV=.venv-lowest PYTHON=$(OLDEST) CONSTRAINTS=requirements/lowest.txt
+	$(MAKE) test-fast VENV=.venv-oldest PYTHON=$(OLDEST)
+	$(MAKE) test-fast VENV=.venv-newest PYTHON=$(NEWEST)
+
+lowest: ## write requirements/lowest.txt: the lowest releases that pyproject.toml allows (needs uv)
+	UV_CUSTOM_COMPILE_COMMAND="make lowest" uv pip compile pyproject.toml --extra dev --resolution lowest-direct \
+	  --python-version 3.11 --no-annotate --quiet --output-file requirements/lowest.txt
+
 lint: $(VENV)/.installed-dev ## ruff (rules and format) and mypy
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
@@ -64,7 +79,7 @@ wheel: $(VENV)/.installed-dev ## build the wheel into dist/
 	$(BIN)/python -m build --wheel $(ARGS)
 
 clean: ## remove the environment and everything that was built; runs/ stays
-	rm -rf $(VENV) .venv-ci site dist build .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .venv-ci .venv-lowest .venv-oldest .venv-newest site dist build .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
 # -- the environment: a stamp file says that a step is done; a change of pyproject.toml installs again ----------------
 
@@ -76,9 +91,9 @@ $(VENV)/.made:
 	@touch $@
 
 $(VENV)/.installed: $(VENV)/.made pyproject.toml
-	$(PIP) install -e .
+	$(INSTALL) -e .
 	@touch $@
 
 $(VENV)/.installed-%: $(VENV)/.made pyproject.toml
-	$(PIP) install -e '.[$*]'
+	$(INSTALL) -e '.[$*]'
 	@touch $@
