@@ -376,12 +376,13 @@ def test_merges_that_unpack_to_gigabytes_are_refused(tmp_path: Path) -> None:
     [
         b"",
         b"no gzip",
-        gzip.compress(b"header\na b\n" * 100)[:-12],
-        gzip.compress(b"header\na b\n")[:-4] + b"\x00\x00\x00\x00",
-        gzip.compress(b"header\n\xff\xff b\n"),
-        gzip.compress(b"header\na b c\n"),
-        gzip.compress(b"header\na b\n") + gzip.compress(b"c d\n"),
+        gzip.compress(b"header\na b\n" * 100, mtime=0)[:-12],
+        gzip.compress(b"header\na b\n", mtime=0)[:-4] + b"\x00\x00\x00\x00",
+        gzip.compress(b"header\n\xff\xff b\n", mtime=0),
+        gzip.compress(b"header\na b c\n", mtime=0),
+        gzip.compress(b"header\na b\n", mtime=0) + gzip.compress(b"c d\n", mtime=0),
     ],
+    ids=["empty", "no-gzip", "cut", "bad-length", "no-utf8", "three-symbols", "two-parts"],
 )
 def test_broken_merges_are_one_line(
     make_encoder: Callable[..., DualEncoder], tmp_path: Path, content: bytes
