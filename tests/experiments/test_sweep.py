@@ -188,7 +188,7 @@ def test_a_sweep_killed_at_its_very_beginning_goes_on(
     # and so does one of whose runs a worker was killed so early
     shutil.rmtree(run)
     run.mkdir()
-    (run / ".recipe.yaml.ab12_xyz").touch()
+    (run / ".recipe.yaml.mmpoison-ab12_xyz").touch()
     assert run_sweep(sweep, tmp_path / "out", workers=1).left == 0
     assert (run / "metrics.json").is_file()
     assert not list(run.rglob(".*"))
