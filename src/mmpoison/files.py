@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -203,6 +204,23 @@ def write_json(target: Path, value: Any) -> None:
         text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
         # a file name that is no UTF-8 has half surrogates in Python; JSON can spell them
         temporary.write_bytes(text.encode("utf-8", "backslashreplace"))
+
+
+def plain_name(value: Any) -> str:
+    """A value as part of a file's name.
+
+    >>> plain_name(["sheep2aeroplane", "sofa2bird"]), plain_name(1e-4), plain_name(None), plain_name("a b/c")
+    ('sheep2aeroplane+sofa2bird', '0.0001', 'none', 'a_b_c')
+    """
+    if value is None:
+        return "none"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, list | tuple):
+        return "+".join(map(plain_name, value))
+    if isinstance(value, dict):
+        return "+".join(f"{key}={plain_name(each)}" for key, each in value.items())
+    return re.sub(r"[^A-Za-z0-9.=+_-]", "_", str(value)).lstrip(".") or "_"
 
 
 def refuse_special(path: Path) -> None:

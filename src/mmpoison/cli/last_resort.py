@@ -86,6 +86,14 @@ def guarded(run: Callable[[], int]) -> NoReturn:
         if not signals.swallowed(value):
             unraisable(value)
 
+    in_thread = threading.excepthook
+
+    def thread_hook(value: threading.ExceptHookArgs, /) -> None:
+        # a pool whose work was cancelled ends with an error of its own, also after this function
+        if signals.came is None:
+            in_thread(value)
+
+    threading.excepthook = thread_hook
     sys.unraisablehook = hook
     try:
         code = _code_of(run, signals)

@@ -22,6 +22,7 @@ from mmpoison.cli.sweep import (
     run_all,
 )
 from mmpoison.errors import InputError
+from mmpoison.files import plain_name
 from mmpoison.reporting import safe_text
 
 MOST_SEEDS = 10_000
@@ -243,4 +244,5 @@ def _run_folder(recipe: Any, out: Path | None, *, many: bool) -> Path:
         str(attack.options.get("mode", "add")),
         f"seed{recipe.seed}",
     ]
-    return Path("runs") / "-".join(detail)
+    # the names come from a recipe: no separator of folders among them
+    return Path("runs") / plain_name("-".join(detail))

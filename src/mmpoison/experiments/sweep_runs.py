@@ -7,7 +7,6 @@ import hashlib
 import itertools
 import json
 import math
-import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from mmpoison.experiments.recipe import (
     read_recipe,
     resolve_recipe,
 )
+from mmpoison.files import plain_name
 
 GOAL, SEED = "attack.goal", "seed"
 MOST_RUNS = 20_000
@@ -210,9 +210,9 @@ def _id(knobs: Mapping[str, Any], labels: Mapping[str, str]) -> str:
         if key == SEED:
             parts.append(f"seed{value}")
         elif key in ("variant", GOAL):
-            parts.append(_slug(value))
+            parts.append(plain_name(value))
         else:
-            parts.append(f"{labels[key]}={_slug(value)}")
+            parts.append(f"{labels[key]}={plain_name(value)}")
     name = "-".join(parts)
     if len(name) <= LONGEST_ID:
         return name
@@ -228,23 +228,6 @@ def _labels(keys: Mapping[str, Any]) -> dict[str, str]:
     """
     ends = Counter(key.rsplit(".", 1)[-1] for key in keys)
     return {key: end if ends[end := key.rsplit(".", 1)[-1]] == 1 else key for key in keys}
-
-
-def _slug(value: Any) -> str:
-    """A value as part of a file's name.
-
-    >>> _slug(["sheep2aeroplane", "sofa2bird"]), _slug(1e-4), _slug(None), _slug("a b/c")
-    ('sheep2aeroplane+sofa2bird', '0.0001', 'none', 'a_b_c')
-    """
-    if value is None:
-        return "none"
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, list | tuple):
-        return "+".join(map(_slug, value))
-    if isinstance(value, dict):
-        return "+".join(f"{key}={_slug(each)}" for key, each in value.items())
-    return re.sub(r"[^A-Za-z0-9.=+_-]", "_", str(value)).lstrip(".") or "_"
 
 
 def _short_digest(value: Any) -> str:
