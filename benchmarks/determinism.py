@@ -91,6 +91,8 @@ def _run(folder: Path, threads: int, max_steps: int, precision: str) -> dict[str
     environment = {
         **os.environ,
         "OMP_NUM_THREADS": str(threads),
+        # a thread that waits sleeps: the same numbers, and much sooner where others compute too
+        "OMP_WAIT_POLICY": "PASSIVE",
         "MMPOISON_CACHE": str(folder / "cache"),
     }
     changes = [f"data.options.{key}={value}" for key, value in SCENES.items()]

