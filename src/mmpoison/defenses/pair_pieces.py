@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -64,6 +64,7 @@ class PairPieces:
         name: What it is called in messages and keys.
         manifest: The poison that the set is known to carry, or None.
         images: How many images it has, None where a stream does not know.
+        left_out: Images whose pairs are left out of every piece, and why: see `leave_out`.
 
     Raises:
         InputError: If there is nothing to read.
@@ -80,6 +81,7 @@ class PairPieces:
         self.images_at_once = images_at_once
         self.manifest: PoisonManifest | None = None
         self.images: int | None = None
+        self.left_out: dict[str, str] = {}
         self._whole: Piece | None = None
         self._path: Path | None = None
         self._format = format
@@ -120,10 +122,18 @@ class PairPieces:
                 self._states.append(file_states(root, ids))
             # the images of a piece are looked at again when whoever asked for it has used it
             self._check(root, ids, self._states[number])
-            yield piece
+            yield without_images(piece, self.left_out) if self.left_out else piece
             self._check(root, ids, self._states[number])
         if self._tables is not None:
             self._tables.check()
+
+    def leave_out(self, images: Mapping[str, str]) -> None:
+        """Leave the pairs of some images out of every piece from now on; the tables keep these images.
+
+        Args:
+            images: Ids of images, and why each is left out.
+        """
+        self.left_out.update(images)
 
     def _check(self, root: Path, ids: Names, before: States) -> None:
         if len(ids) != len(before):
@@ -179,6 +189,20 @@ def whole_piece(pairs: PairDataset) -> Piece:
                 raise InputError(f"the poisoned pair {key[0][:60]!r} is not in its manifest")
             entry[row] = waiting[key].pop(0)
     return Piece(replace(pairs, source=pairs.image, manifest=None), entry)
+
+
+def pairs_without(pairs: PairDataset, images: Container[str]) -> BoolArray:
+    """Which pairs are with none of some images, shape `(N,)`."""
+    wanted = np.fromiter(
+        (image_id not in images for image_id in pairs.images.ids), bool, len(pairs.images)
+    )
+    return np.asarray(wanted[pairs.image])
+
+
+def without_images(piece: Piece, images: Container[str]) -> Piece:
+    """A piece without the pairs of some images; its table keeps them."""
+    rows = pairs_without(piece.pairs, images)
+    return piece if rows.all() else Piece(piece.pairs.where(rows), piece.entry[rows])
 
 
 class _Marks:
