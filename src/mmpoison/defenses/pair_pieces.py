@@ -13,7 +13,13 @@ import numpy as np
 from mmpoison.datasets import DATASETS, load_dataset, stream_pairs
 from mmpoison.datasets.catalogue import recognise
 from mmpoison.datasets.file_states import TableStates
-from mmpoison.datasets.image_states import Names, States, file_states, refuse_changed
+from mmpoison.datasets.image_states import (
+    Names,
+    States,
+    absent_images,
+    file_states,
+    refuse_changed,
+)
 from mmpoison.datasets.manifest import PoisonManifest
 from mmpoison.datasets.manifest_beside import is_poisoned
 from mmpoison.datasets.pairs import SPLITS, BoolArray, IntArray, PairDataset, split_of_pairs
@@ -64,6 +70,7 @@ class PairPieces:
         name: What it is called in messages and keys.
         manifest: The poison that the set is known to carry, or None.
         images: How many images it has, None where a stream does not know.
+        absent: Images of which there is no file, as far as the set has been read.
         left_out: Images whose pairs are left out of every piece, and why: see `leave_out`.
 
     Raises:
@@ -81,6 +88,7 @@ class PairPieces:
         self.images_at_once = images_at_once
         self.manifest: PoisonManifest | None = None
         self.images: int | None = None
+        self.absent: list[str] = []
         self.left_out: dict[str, str] = {}
         self._whole: Piece | None = None
         self._path: Path | None = None
@@ -120,6 +128,7 @@ class PairPieces:
             root, ids = piece.pairs.root, piece.pairs.images.ids
             if number == len(self._states):
                 self._states.append(file_states(root, ids))
+                self.absent += absent_images(root, ids, self._states[number])
             # the images of a piece are looked at again when whoever asked for it has used it
             self._check(root, ids, self._states[number])
             yield without_images(piece, self.left_out) if self.left_out else piece

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -78,6 +78,17 @@ class Unreadable:
             f"no image of {what} can be read ({self}, the first: {image}: {reason}): "
             "`mmpoison data verify` names them all; repair them, or check the folder of the images"
         )
+
+
+def absent(images: Iterable[str], known: Unreadable) -> Unreadable:
+    """Images of which there is no file, of splits that were not read.
+
+    Args:
+        images: Ids of all images of a set of which there is no file.
+        known: What was found already.
+    """
+    reasons = {image: "no such image" for image in images if image not in known.reasons}
+    return Unreadable(len(reasons), reasons)
 
 
 def short_reasons(root: Path, broken: Mapping[str, str]) -> dict[str, str]:

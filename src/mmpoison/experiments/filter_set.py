@@ -30,7 +30,7 @@ from mmpoison.defenses.thresholds import (
     label_threshold,
     loss_threshold,
 )
-from mmpoison.defenses.unreadable import AllUnreadable, Unreadable
+from mmpoison.defenses.unreadable import AllUnreadable, Unreadable, absent
 from mmpoison.errors import InputError
 from mmpoison.evaluation import thumbnail_address
 from mmpoison.files import refuse_occupied, write_json
@@ -121,7 +121,8 @@ def filter_set(
     on where it was, and another threshold needs no second look at the images.
 
     An image that cannot be read is left out with its pairs, named in `unreadable.jsonl`, and the others are judged.
-    Images of other splits are not read, but for those of `val` that `lose` is measured on.
+    Images of other splits are not read, but for those of `val` that `lose` is measured on; where files of images are
+    written, they are left out too if they have none.
 
     Args:
         source: A path of any format, the name of a data set, or a set in memory.
@@ -159,6 +160,10 @@ def filter_set(
     if trusted is not None:
         pieces.leave_out(trusted.unreadable.reasons)
         unreadable = unreadable.plus(trusted.unreadable)
+    if images != "none":
+        gone = absent(pieces.absent, unreadable)
+        pieces.leave_out(gone.reasons)
+        unreadable = unreadable.plus(gone)
     cut = _cut(rule, pieces, scan, trusted)
     keep = verdicts(scan.distances, cut.value)
     facts = {

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from mmpoison.datasets.catalogue import load_dataset
+from mmpoison.datasets.image_states import absent_images
 from mmpoison.datasets.pairs import PairDataset
 from mmpoison.datasets.pairs_folder import ImagePolicy
 from mmpoison.defenses.catalogue import PairFilter
@@ -12,7 +13,7 @@ from mmpoison.defenses.filtered_folder import save_filtered
 from mmpoison.defenses.pair_pieces import pairs_without
 from mmpoison.defenses.relevance_filter import FilterResult
 from mmpoison.defenses.suspicious_groups import GroupResult, SuspiciousGroups
-from mmpoison.defenses.unreadable import Unreadable, short_reasons
+from mmpoison.defenses.unreadable import Unreadable, absent, short_reasons
 from mmpoison.errors import InputError
 from mmpoison.experiments.filter_set import REPORT_FOLDER
 from mmpoison.files import refuse_occupied, write_json
@@ -97,6 +98,9 @@ def filter_whole(
     train = train.where(pairs_without(train, unreadable.reasons))
     if not len(train):
         raise unreadable.none_left("split 'train'")
+    if images != "none":
+        gone = absent_images(pairs.root, pairs.images.ids)
+        unreadable = unreadable.plus(absent(gone, unreadable))
     result = defense.apply(train, encoder, inputs, seed=seed, progress=progress)
     facts = {
         "data": str(data),
