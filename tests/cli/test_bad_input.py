@@ -46,6 +46,11 @@ def cut_image(work: Path) -> None:
     path.write_bytes(path.read_bytes()[:300])
 
 
+def cut_images(work: Path) -> None:
+    for path in (work / "squares").rglob("*.png"):
+        path.write_bytes(path.read_bytes()[:300])
+
+
 def strip_image(work: Path) -> None:
     """A header alone: 99,000,000 pixels wide and one high."""
     header = struct.pack(">IIBBBBB", 99_000_000, 1, 8, 0, 0, 0, 0)
@@ -195,13 +200,12 @@ CASES: list[tuple[str, list[str], Callable[[Path], None] | None, str]] = [
     ("missing image", POISON, missing_image, "sheep/03.png: no such image"),
     ("missing image", TRAIN, missing_image, "sheep/03.png: no such image"),
     ("cut image", TRAIN, cut_image, "sheep/03.png: broken image"),
-    ("cut image", change(FILTER, "--threshold", "1"), cut_image, "sheep/03.png: broken image"),
     ("strip image", TRAIN, strip_image, "a side is over the limit of 65,535"),
     (
-        "strip image",
+        "all images cut",
         change(FILTER, "--threshold", "1"),
-        strip_image,
-        "1 of 28 images cannot be read, the first: squares",
+        cut_images,
+        "no image of split 'train' can be read (28 of 28 images cannot be read, the first: ",
     ),
     (
         "cut image",
@@ -263,8 +267,7 @@ def test_refused(
 
 def test_a_huge_image(cli: Cli, work: Path, snapshot: Snapshot, huge_png: bytes) -> None:
     (work / "squares" / "sheep" / "03.png").write_bytes(huge_png)
-    for command in (TRAIN, change(FILTER, "--threshold", "1")):
-        refused(cli, work, snapshot, command, "sheep/03.png: too many pixels")
+    refused(cli, work, snapshot, TRAIN, "sheep/03.png: too many pixels")
 
 
 def test_sterilizing_on_poisoned_pairs(cli: Cli, work: Path, snapshot: Snapshot) -> None:

@@ -111,6 +111,10 @@ INSIDE: dict[str, tuple[str, list[str]]] = {
         "filtered/verdicts.jsonl",
         ["review", "filtered", "--labels", "l.csv", "--data", "squares"],
     ),
+    "what a filter could not read": (
+        "filtered/unreadable.jsonl",
+        ["review", "filtered", "--labels", "l.csv", "--data", "squares"],
+    ),
     "what a filter said": (
         "filtered/filter-report/filter.json",
         ["review", "filtered", "--labels", "l.csv"],

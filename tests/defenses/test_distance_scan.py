@@ -15,10 +15,16 @@ import pytest
 
 from mmpoison.datasets import PairDataset
 from mmpoison.defenses import distance_scan
-from mmpoison.defenses.distance_scan import images_at_once, mismatched_distances, scan_pairs
+from mmpoison.defenses.distance_scan import (
+    PairScan,
+    images_at_once,
+    mismatched_distances,
+    scan_pairs,
+)
 from mmpoison.defenses.pair_pieces import PairPieces
 from mmpoison.defenses.relevance_filter import pair_distances
 from mmpoison.errors import InputError
+from mmpoison.images import BrokenImage, decode
 from mmpoison.models import DualEncoder, prepare_pixels
 
 Make = Callable[..., DualEncoder]
@@ -147,6 +153,85 @@ def test_what_has_changed_is_judged_again(
     assert 0 < scan() <= 20
     assert scan() == 0
     assert scan(make_encoder(8)) == 140
+
+
+def test_unreadable_images_are_known_from_an_earlier_scan(
+    judge: DualEncoder, own_square_folder: Path, tmp_path: Path
+) -> None:
+    def scan() -> PairScan:
+        return scan_pairs(PairPieces(own_square_folder, images_at_once=4), judge, work=tmp_path)
+
+    whole = scan()
+    cut = own_square_folder / "sofa" / "00.png"
+    sound = cut.read_bytes()
+    cut.write_bytes(sound[:300])
+    missing = own_square_folder / "bird" / "01.png"
+    kept = missing.read_bytes()
+    missing.unlink()
+    first, second = scan(), scan()
+    assert first.new_pairs > 0
+    assert second.new_pairs == 0
+    for found in (first, second):
+        assert found.unreadable.images == 28
+        assert found.unreadable.pairs == 10
+        assert found.unreadable.poisoned is None
+        assert found.unreadable.reasons["bird/01.png"] == "no such image"
+        assert found.unreadable.reasons["sofa/00.png"].startswith("broken image (")
+        left = np.isin(whole.image, np.unique(found.image))
+        assert np.array_equal(whole.image[left], found.image)
+        np.testing.assert_allclose(found.distances, whole.distances[left], atol=1e-6)
+    # what was repaired is judged: the file of its piece names the images that were missing
+    missing.write_bytes(kept)
+    assert list(scan().unreadable.reasons) == ["sofa/00.png"]
+    cut.write_bytes(sound)
+    assert not scan().unreadable
+
+
+def test_a_scan_with_an_unreadable_image_goes_on_where_it_stopped(
+    judge: DualEncoder, own_square_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("aeroplane/01.png", "sofa/00.png"):
+        (own_square_folder / name).write_bytes(b"no image")
+    whole = scan_pairs(
+        PairPieces(own_square_folder, images_at_once=4), judge, work=tmp_path / "whole"
+    )
+    work = distance_scan._judge
+    calls = 0
+
+    def failing(part, encoder):  # type: ignore[no-untyped-def]
+        nonlocal calls
+        calls += 1
+        if calls == 4:
+            raise KeyboardInterrupt
+        return work(part, encoder)
+
+    monkeypatch.setattr(distance_scan, "_judge", failing)
+    pieces = PairPieces(own_square_folder, images_at_once=4)
+    with pytest.raises(KeyboardInterrupt):
+        scan_pairs(pieces, judge, work=tmp_path / "work")
+    again = scan_pairs(pieces, judge, work=tmp_path / "work")
+    assert 0 < again.new_pairs < len(whole.distances) == 130
+    assert np.array_equal(again.distances, whole.distances)
+    assert np.array_equal(again.mismatched, whole.mismatched)
+    assert again.unreadable == whole.unreadable
+
+
+def test_what_there_was_no_memory_for_is_tried_again(
+    judge: DualEncoder, own_square_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = decode.read_image
+
+    def short_of_memory(root, image_id, preparation):  # type: ignore[no-untyped-def]
+        if image_id == "sofa/00.png":
+            raise BrokenImage(f"{root / image_id}: there is not enough memory", "no-memory")
+        return read(root, image_id, preparation)
+
+    pieces = PairPieces(own_square_folder, images_at_once=4)
+    with monkeypatch.context() as patch:
+        patch.setattr(decode, "read_image", short_of_memory)
+        found = scan_pairs(pieces, judge, work=tmp_path)
+        assert found.unreadable.reasons == {"sofa/00.png": "there is not enough memory"}
+    assert not scan_pairs(pieces, judge, work=tmp_path).unreadable
 
 
 def test_a_split_without_pairs(judge: DualEncoder, squares: PairDataset, tmp_path: Path) -> None:

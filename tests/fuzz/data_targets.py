@@ -176,6 +176,8 @@ def _with_verdicts(folder: Path) -> None:
         for place, caption in enumerate(_line(name, n)["captions"])
     ]
     (folder / "verdicts.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    bad = {"image": "gone/0.png", "reason": "no such image"}
+    (folder / "unreadable.jsonl").write_text(json.dumps(bad) + "\n")
     (folder / "filter-report").mkdir()
     report = {"data": str(folder / "pairs"), "threshold": 0.4}
     (folder / "filter-report" / "filter.json").write_text(json.dumps(report))
@@ -486,7 +488,11 @@ def targets() -> list[Target]:
         Target(
             "verdicts",
             _with_verdicts,
-            {"verdicts.jsonl": "jsonl", "filter-report/filter.json": "json"},
+            {
+                "verdicts.jsonl": "jsonl",
+                "unreadable.jsonl": "jsonl",
+                "filter-report/filter.json": "json",
+            },
             _read_verdicts,
             {"distance": (-1, 2, 1e308, True, None), "keep": (True, 0), "pair": ("x#0", "")},
         ),

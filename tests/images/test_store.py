@@ -251,6 +251,8 @@ def test_or_are_dropped_by_name(broken: Path, cache: Path, in_memory: int) -> No
     assert "truncated" in kept.broken["03.png"]
     assert "not an image" in kept.broken["08.png"]
     assert "no such image" in kept.broken["21.png"]
+    # the others stay broken until their files change
+    assert kept.passing == pickle.loads(pickle.dumps(kept)).passing == {"21.png"}
     assert np.flatnonzero(kept.position < 0).tolist() == [3, 8, 21]
     with pytest.raises(InputError, match="image 8 was not decoded"):
         kept.take(np.array([8], dtype=np.int32))

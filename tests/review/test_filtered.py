@@ -73,6 +73,24 @@ def test_broken_verdicts(tmp_path: Path, square_folder: Path, text: str | None, 
     assert says in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("{", "unreadable.jsonl line 1: not valid JSON"),
+        ('{"image": 3}\n', "unreadable.jsonl line 1: an object with image and reason is needed"),
+    ],
+)
+def test_a_broken_list_of_unreadable_images(
+    kept: Path, tmp_path: Path, square_folder: Path, text: str, says: str
+) -> None:
+    (tmp_path / "verdicts.jsonl").write_bytes((kept / "verdicts.jsonl").read_bytes())
+    assert filtered_pairs(tmp_path, PairPieces(square_folder), 5)
+    (tmp_path / "unreadable.jsonl").write_text(text)
+    with pytest.raises(InputError) as error:
+        filtered_pairs(tmp_path, PairPieces(square_folder), 5)
+    assert says in str(error.value)
+
+
 def test_neighbours_are_the_nearest_on_other_images(
     kept: Path, square_folder: Path, squares: PairDataset, judge: DualEncoder
 ) -> None:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from mmpoison.cli.console import SEEDS, DeviceOption, console, monitor, say
+from mmpoison.cli.console import SEEDS, DeviceOption, console, monitor, say, stderr
 from mmpoison.cli.output import hold_output
 from mmpoison.cli.serving import DEFAULT_PORT, PortOption, check_pages
 from mmpoison.errors import InputError
 from mmpoison.reporting._text import percent
+from mmpoison.wording import count_of
 
 if TYPE_CHECKING:
     from mmpoison.defenses.thresholds import Threshold
@@ -104,7 +106,8 @@ def filter_(
 ) -> None:
     """Drop training pairs whose image and caption do not fit, before training.
 
-    A filter that was killed goes on where it was, and another threshold needs no second look at the images.
+    A filter that was killed goes on where it was, and another threshold needs no second look at the images. Images that
+    cannot be read are left out and named in unreadable.jsonl.
 
     Example: [bold]mmpoison filter --data poisoned --encoder openmoji-mini --lose 0.02 --out kept[/bold]
 
@@ -185,7 +188,7 @@ def filter_(
         )
     kept = done.facts["pairs"] - done.facts["dropped_pairs"]
     lines = [
-        f"{out}: kept {kept:,} of {done.facts['pairs']:,} training pairs, "
+        f"{out}: kept {kept:,} of {done.facts['pairs']:,} training pairs{_left_out(done.facts, out)}, "
         f"dropped those farther apart than {done.cut.value:.4f}; verdicts in {out / 'verdicts.jsonl'}",
         *_cost(done.cut),
         *_known(done.facts),
@@ -207,7 +210,9 @@ def _scan_goals(
     seed: int,
 ) -> None:
     from mmpoison.defenses.suspicious_groups import SuspiciousGroups
+    from mmpoison.experiments.filter_set import REPORT_FOLDER
     from mmpoison.experiments.goal_scan import GOALS_FILE, scan_goals
+    from mmpoison.untrusted import read_json
 
     defense = SuspiciousGroups(false_alarms, lose)
     with monitor() as progress:
@@ -221,11 +226,12 @@ def _scan_goals(
             seed=seed,
             progress=progress.progress,
         )
+    facts = read_json(out / REPORT_FOLDER / "filter.json")
     lines = [str(goal) for goal in result.goals] or ["no goal suspected"]
     if not result.goals and result.unproven:
         lines.append(f"look at the strongest of what may be chance: {result.unproven[0]}")
     lines.append(
-        f"{out}: kept {len(result.kept):,} of {len(result.keep):,} training pairs; "
+        f"{out}: kept {len(result.kept):,} of {len(result.keep):,} training pairs{_left_out(facts, out)}; "
         f"the evidence is in {out / GOALS_FILE}"
     )
     for line in lines:
@@ -247,6 +253,7 @@ def _filter_whole(
 ) -> None:
     from mmpoison.defenses import build_filter
     from mmpoison.devices import find_device
+    from mmpoison.experiments.filter_set import REPORT_FOLDER
     from mmpoison.experiments.goal_scan import filter_whole
     from mmpoison.experiments.recipe import parse_changes
     from mmpoison.models import load_encoder
@@ -268,12 +275,27 @@ def _filter_whole(
             seed=seed,
             progress=progress.progress,
         )
+    facts = read_json(out / REPORT_FOLDER / "filter.json")
     say(
-        f"{out}: kept {len(result.kept):,} of {len(result.keep):,} training pairs; verdicts in "
-        f"{out / 'verdicts.jsonl'}"
+        f"{out}: kept {len(result.kept):,} of {len(result.keep):,} training pairs{_left_out(facts, out)}; "
+        f"verdicts in {out / 'verdicts.jsonl'}"
     )
-    for line in _known(read_json(out / "filter-report" / "filter.json")):
+    for line in _known(facts):
         say(line)
+
+
+def _left_out(facts: Mapping[str, Any], out: Path) -> str:
+    """How many more pairs there were, whose images cannot be read; says on standard error where these are named."""
+    from mmpoison.defenses.unreadable import UNREADABLE_FILE
+
+    if "unreadable_images" not in facts:
+        return ""
+    bad, images, pairs = (
+        facts[name] for name in ("unreadable_images", "images", "unreadable_pairs")
+    )
+    counted = f"{bad:,} of {count_of(images, 'image')} cannot be read"
+    stderr(f"mmpoison: warning: {counted}: left out, listed in {out / UNREADABLE_FILE}")
+    return f" ({pairs:,} more left out: {counted})"
 
 
 def _cost(cut: Threshold) -> list[str]:

@@ -39,6 +39,18 @@ def file_states(root: Path, ids: Names) -> States:
     return np.fromiter((of(str(image_id)) for image_id in ids), dtype=np.int64, count=len(ids))
 
 
+def absent_images(root: Path, ids: Names, states: States | None = None) -> list[str]:
+    """Ids of the images of which there is no regular file, in order.
+
+    Args:
+        root: As for `file_states`.
+        ids: As for `file_states`.
+        states: What `file_states` gave for them; asked for by default.
+    """
+    states = file_states(root, ids) if states is None else states
+    return [str(ids[int(index)]) for index in np.flatnonzero(states == MISSING)]
+
+
 def changed_files(root: Path, ids: Names, before: States) -> list[str]:
     """Ids of the images whose state is another than before, in order."""
     differ = np.flatnonzero(file_states(root, ids) != before)

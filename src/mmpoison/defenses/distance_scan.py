@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +14,8 @@ import numpy.typing as npt
 from mmpoison.array_files import read_arrays
 from mmpoison.datasets.cache import cache_folder
 from mmpoison.datasets.pairs import BoolArray, IntArray, PairDataset
-from mmpoison.defenses.pair_pieces import PairPieces
+from mmpoison.defenses.pair_pieces import PairPieces, pairs_without
+from mmpoison.defenses.unreadable import Unreadable, short_reasons
 from mmpoison.errors import InputError
 from mmpoison.files import atomic_file
 from mmpoison.metrics import cosine_distance
@@ -22,10 +25,11 @@ from mmpoison.models.embedding import embed_images, embed_texts
 from mmpoison.models.inputs import (
     PairInputs,
     ProgressFor,
-    files_digest,
     preparation_key,
     prepare_pixels,
+    present_files_digest,
 )
+from mmpoison.untrusted import parse_json
 
 Floats = npt.NDArray[np.float32]
 
@@ -47,6 +51,7 @@ class PairScan:
         mismatched: Distances of captions to random other images of the same set, in [0, 2], shape `(M,)`.
         poisoned: Which pairs the manifest calls poisoned, shape `(N,)`; None where there is no manifest.
         new_pairs: Of the pairs, how many were embedded now and not taken from an earlier scan.
+        unreadable: Images that could not be read; their pairs are in none of the above.
     """
 
     distances: Floats
@@ -54,6 +59,7 @@ class PairScan:
     mismatched: Floats
     poisoned: BoolArray | None
     new_pairs: int
+    unreadable: Unreadable
 
 
 def images_at_once(image_size: int) -> int:
@@ -79,6 +85,9 @@ def scan_pairs(
     libraries, device and threads that compute them, the captions, and the images' paths, sizes and times of change. So
     a scan that was killed resumes, a changed piece is scanned again, and no pair is lost or counted twice.
 
+    Pairs of images that cannot be read are left out, and the images named in the result: `PairPieces.leave_out` leaves
+    their pairs out of the pieces too, whose order then is that of the scan.
+
     Args:
         pieces: The set.
         encoder: The judge.
@@ -87,29 +96,38 @@ def scan_pairs(
         progress: Gives a progress callback for a named step; it counts images.
 
     Raises:
-        InputError: If there is no pair in the split, or an image is missing or broken.
+        InputError: If there is no pair in the split, or none of its images can be read.
     """
     folder = (cache_folder() / "distances" if work is None else work) / _key(encoder)
     report = progress(f"judging {split} pairs") if progress is not None else None
     distances: list[Floats] = []
     image: list[IntArray] = []
     poisoned: list[BoolArray] = []
+    reasons: dict[str, str] = {}
     sample = _Sample()
-    done = new = 0
+    done = new = images = pairs = unread_poisoned = 0
     for piece in pieces:
         judged = piece.in_split(split)
         part = piece.pairs.where(judged)
         if len(part):
-            file = folder / f"{_digest(part)}.npz"
-            found = _read(file, len(part))
-            if found is None:
-                found = _judge(part, encoder)
-                _write(file, found)
-                new += len(part)
-            distances.append(found[0])
-            image.append(part.image + done)
-            poisoned.append(piece.poisoned[judged])
-            sample.add(found[1], found[2])
+            digest, missing = _digest(part)
+            file = folder / f"{digest}.npz"
+            known = _read(file, part)
+            found = _judge(part, encoder) if known is None else known
+            readable = pairs_without(part, found.reasons)
+            if known is None:
+                # the name of the file says which images are missing, and not what there was no memory for
+                if found.passing <= missing:
+                    _write(file, found)
+                new += int(readable.sum())
+            distances.append(found.distances[readable])
+            image.append(part.image[readable] + done)
+            poisoned.append(piece.poisoned[judged][readable])
+            sample.add(found.text, found.image)
+            images += len(part.used_images())
+            reasons.update(found.reasons)
+            pairs += int((~readable).sum())
+            unread_poisoned += int((piece.poisoned[judged] & ~readable).sum())
         done += len(piece.pairs.images)
         if report is not None:
             report(done, pieces.images if pieces.images is not None else done + 1)
@@ -117,12 +135,17 @@ def scan_pairs(
         report(done, done)
     if not distances:
         raise InputError(f"split {split!r} has no pair to judge")
+    has_manifest = pieces.manifest is not None
+    unreadable = Unreadable(images, reasons, pairs, unread_poisoned if has_manifest else None)
+    if not any(map(len, distances)):
+        raise unreadable.none_left(f"split {split!r}")
     return PairScan(
         np.concatenate(distances),
         np.concatenate(image),
         sample.mismatched(),
-        np.concatenate(poisoned) if pieces.manifest is not None else None,
+        np.concatenate(poisoned) if has_manifest else None,
         new,
+        unreadable,
     )
 
 
@@ -189,11 +212,38 @@ class _Sample:
         return mismatched_distances(text, image)
 
 
-def _judge(part: PairDataset, encoder: DualEncoder) -> tuple[Floats, Floats, Floats]:
-    text, image = embed_pairs(encoder, prepare_pixels(encoder, part), part)
-    distances = np.asarray(cosine_distance(text, image), dtype=np.float32)
-    chosen = np.random.default_rng(0).permutation(len(part))[:IN_SAMPLE]
-    return distances, text[chosen], image[chosen]
+@dataclass(frozen=True)
+class _Judged:
+    """A judged piece.
+
+    Attributes:
+        distances: Distance of each pair, shape `(n,)`; NaN where its image cannot be read.
+        text: Embeddings of a few captions, shape `(m, d)`.
+        image: Embeddings of their images, shape `(m, d)`.
+        reasons: What is wrong with images that cannot be read, by id.
+        passing: Of these, the ids of images that may be readable another time.
+    """
+
+    distances: Floats
+    text: Floats
+    image: Floats
+    reasons: Mapping[str, str]
+    passing: frozenset[str] = frozenset()
+
+
+def _judge(part: PairDataset, encoder: DualEncoder) -> _Judged:
+    inputs = prepare_pixels(encoder, part, broken="drop")
+    broken = inputs.pixels.broken
+    readable = pairs_without(part, broken)
+    rows = np.flatnonzero(readable)
+    distances = np.full(len(part), np.nan, dtype=np.float32)
+    text = image = np.empty((0, 0), dtype=np.float32)
+    if len(rows):
+        text, image = embed_pairs(encoder, inputs, part.where(readable))
+        distances[rows] = cosine_distance(text, image)
+    chosen = np.random.default_rng(0).permutation(len(rows))[:IN_SAMPLE]
+    reasons = short_reasons(part.root, broken)
+    return _Judged(distances, text[chosen], image[chosen], reasons, inputs.pixels.passing)
 
 
 def _key(encoder: DualEncoder) -> str:
@@ -203,22 +253,35 @@ def _key(encoder: DualEncoder) -> str:
     return hashlib.sha256("\0".join([computed, *parts]).encode()).hexdigest()[:32]
 
 
-def _digest(part: PairDataset) -> str:
-    digest = hashlib.sha256(files_digest(part, part.used_images()).encode())
+def _digest(part: PairDataset) -> tuple[str, frozenset[str]]:
+    """What tells a piece from others, and the ids of its images that are missing."""
+    files, missing = present_files_digest(part, part.used_images())
+    digest = hashlib.sha256(files.encode())
     for caption, image in zip(part.captions, part.images.ids[part.image], strict=True):
         digest.update(f"{image}\0{caption}\0".encode())
-    return digest.hexdigest()[:32]
+    return digest.hexdigest()[:32], missing
 
 
-def _write(file: Path, arrays: tuple[Floats, Floats, Floats]) -> None:
+def _write(file: Path, judged: _Judged) -> None:
+    reasons = np.frombuffer(json.dumps(dict(judged.reasons)).encode(), dtype=np.uint8)
     with atomic_file(file) as temporary, temporary.open("wb") as stream:
-        np.savez(stream, distances=arrays[0], text=arrays[1], image=arrays[2])
+        np.savez(
+            stream,
+            distances=judged.distances,
+            text=judged.text,
+            image=judged.image,
+            unreadable=reasons,
+        )
 
 
-def _read(file: Path, pairs: int) -> tuple[Floats, Floats, Floats] | None:
+def _read(file: Path, part: PairDataset) -> _Judged | None:
     """A finished piece, or None where there is none that can be used."""
-    found = read_arrays(file, "distances", "text", "image")
-    if found is None or found[0].shape != (pairs,):
+    found = read_arrays(file, "distances", "text", "image", "unreadable")
+    if found is None or found[0].shape != (len(part),):
         return None
-    distances, text, image = found
-    return distances, text, image
+    distances, text, image, unreadable = found
+    try:
+        reasons = parse_json(unreadable.tobytes(), file)
+    except InputError:
+        return None
+    return _Judged(distances, text, image, reasons) if isinstance(reasons, dict) else None

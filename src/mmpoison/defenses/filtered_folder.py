@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TextIO
@@ -20,8 +20,15 @@ from mmpoison.datasets.pairs_folder import (
     append_pairs,
     copy_notices,
 )
-from mmpoison.defenses.pair_pieces import PairPieces, Piece, whole_piece
+from mmpoison.defenses.pair_pieces import (
+    PairPieces,
+    Piece,
+    pairs_without,
+    whole_piece,
+    without_images,
+)
 from mmpoison.defenses.relevance_filter import FilterResult
+from mmpoison.defenses.unreadable import Unreadable, write_unreadable
 from mmpoison.files import atomic_folder
 
 VERDICTS_FILE = "verdicts.jsonl"
@@ -33,27 +40,44 @@ def save_filtered(
     result: FilterResult,
     out: Path,
     *,
+    unreadable: Unreadable | None = None,
     images: ImagePolicy = "link",
     also: Callable[[Path], None] | None = None,
 ) -> Path:
     """Write the kept pairs, the pairs that were not judged, and `verdicts.jsonl`.
 
     Where the poison is known the manifest goes along, cut down to the poisoned pairs that the filter let through.
+    Images that could not be read are left out with all their pairs and named in `unreadable.jsonl`.
 
     Args:
         pairs: The whole set.
         judged: Which pairs the filter judged, shape `(N,)`.
-        result: What it decided, in the order of the judged pairs.
+        result: What it decided, in the order of the judged pairs whose images can be read.
         out: New folder.
+        unreadable: Images that could not be read, where there are any.
         images: As in `save_pairs`.
         also: Writes more files into the folder, before it gets its name.
 
     Raises:
         InputError: If `out` holds something already.
     """
-    facts = result.facts(pairs.where(judged))
-    pieces = [(whole_piece(pairs), judged)]
-    return _write(pieces, pairs.manifest, result.keep, result.distances, facts, out, images, also)
+    left_out = {} if unreadable is None else unreadable.reasons
+    readable = pairs_without(pairs, left_out)
+    facts = result.facts(pairs.where(judged & readable))
+    if unreadable is not None:
+        facts |= unreadable.facts()
+    pieces = [(without_images(whole_piece(pairs), left_out), judged[readable])]
+    return _write(
+        pieces,
+        pairs.manifest,
+        result.keep,
+        result.distances,
+        facts,
+        out,
+        images,
+        left_out,
+        also,
+    )
 
 
 def write_filtered(
@@ -70,7 +94,7 @@ def write_filtered(
     """Write what is left of a set of any size, as `save_filtered` does, piece by piece.
 
     Args:
-        pieces: The set.
+        pieces: The set; what it leaves out is left out, and named in `unreadable.jsonl`.
         split: Which pairs were judged.
         keep: Verdict for each of them in the order of the stream, shape `(N,)`.
         distances: Their distances, shape `(N,)`.
@@ -83,7 +107,9 @@ def write_filtered(
         InputError: If `out` holds something already.
     """
     judged = ((piece, piece.in_split(split)) for piece in pieces)
-    return _write(judged, pieces.manifest, keep, distances, facts, out, images, also)
+    return _write(
+        judged, pieces.manifest, keep, distances, facts, out, images, pieces.left_out, also
+    )
 
 
 def _write(
@@ -94,12 +120,14 @@ def _write(
     facts: Mapping[str, Any],
     out: Path,
     images: ImagePolicy,
+    left_out: Mapping[str, str],
     also: Callable[[Path], None] | None = None,
 ) -> Path:
     listed = manifest.pairs if manifest is not None else ()
     named = {name for pair in listed for name in (pair.clean_image, pair.poisoned_image)}
     names: dict[str, str] = {}
     left: set[int] = set()
+    unreadable: list[PairDataset] = []
     start = train = 0
     with atomic_folder(out) as folder:
         with (
@@ -114,11 +142,24 @@ def _write(
                 stays[judged] = keep[part]
                 left.update(piece.entry[stays & piece.poisoned].tolist())
                 train += int((piece.in_split("train") & stays).sum())
-                written = append_pairs(piece.pairs.where(stays), folder, captions, images)
-                for old, new in zip(piece.pairs.images.ids, written.images.ids, strict=True):
+                rest = piece.pairs.where(stays)
+                if left_out:
+                    rest, without = _parted(rest, left_out)
+                    unreadable.append(without)
+                written = append_pairs(rest, folder, captions, images)
+                for old, new in zip(rest.images.ids, written.images.ids, strict=True):
                     if old in named:
                         names[old] = new
                 root = piece.pairs.root
+            if manifest is not None:
+                # an image that the manifest still names keeps its line: no caption, no file
+                needed = {
+                    *(listed[number].clean_image for number in left),
+                    *manifest.target_images.values(),
+                    *manifest.dropped_images,
+                }
+                for without in unreadable:
+                    append_pairs(_parted(without, needed)[1], folder, captions, "none")
         if manifest is not None:
             kept = tuple(
                 replace(
@@ -133,9 +174,16 @@ def _write(
                 folder / MANIFEST_FILE
             )
         copy_notices(root, folder)
+        write_unreadable(folder, left_out)
         if also is not None:
             also(folder)
     return out
+
+
+def _parted(pairs: PairDataset, images: Container[str]) -> tuple[PairDataset, PairDataset]:
+    """The images of a table that are not among some images, and those that are, each with its pairs."""
+    found = np.fromiter((i in images for i in pairs.images.ids), bool, len(pairs.images))
+    return pairs.piece(np.flatnonzero(~found)), pairs.piece(np.flatnonzero(found))
 
 
 def _write_verdicts(

@@ -128,11 +128,15 @@ def labelled_places(
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
     """Places of the labelled pairs in the order of the stream, and which of them are to be dropped, shape `(n,)`.
 
+    Labels of pairs that are left out because their image cannot be read count for nothing.
+
     Raises:
         InputError: If a labelled pair is not among the judged ones.
     """
     waiting = {
-        name: verdict == "drop" for name, verdict in labels.items() if verdict in ("keep", "drop")
+        name: verdict == "drop"
+        for name, verdict in labels.items()
+        if verdict in ("keep", "drop") and name.rpartition("#")[0] not in pieces.left_out
     }
     places: list[int] = []
     bad: list[bool] = []

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,13 @@ import numpy as np
 from mmpoison.datasets import DATASETS, load_dataset, stream_pairs
 from mmpoison.datasets.catalogue import recognise
 from mmpoison.datasets.file_states import TableStates
-from mmpoison.datasets.image_states import Names, States, file_states, refuse_changed
+from mmpoison.datasets.image_states import (
+    Names,
+    States,
+    absent_images,
+    file_states,
+    refuse_changed,
+)
 from mmpoison.datasets.manifest import PoisonManifest
 from mmpoison.datasets.manifest_beside import is_poisoned
 from mmpoison.datasets.pairs import SPLITS, BoolArray, IntArray, PairDataset, split_of_pairs
@@ -64,6 +70,8 @@ class PairPieces:
         name: What it is called in messages and keys.
         manifest: The poison that the set is known to carry, or None.
         images: How many images it has, None where a stream does not know.
+        absent: Images of which there is no file, as far as the set has been read.
+        left_out: Images whose pairs are left out of every piece, and why: see `leave_out`.
 
     Raises:
         InputError: If there is nothing to read.
@@ -80,6 +88,8 @@ class PairPieces:
         self.images_at_once = images_at_once
         self.manifest: PoisonManifest | None = None
         self.images: int | None = None
+        self.absent: list[str] = []
+        self.left_out: dict[str, str] = {}
         self._whole: Piece | None = None
         self._path: Path | None = None
         self._format = format
@@ -118,12 +128,21 @@ class PairPieces:
             root, ids = piece.pairs.root, piece.pairs.images.ids
             if number == len(self._states):
                 self._states.append(file_states(root, ids))
+                self.absent += absent_images(root, ids, self._states[number])
             # the images of a piece are looked at again when whoever asked for it has used it
             self._check(root, ids, self._states[number])
-            yield piece
+            yield without_images(piece, self.left_out) if self.left_out else piece
             self._check(root, ids, self._states[number])
         if self._tables is not None:
             self._tables.check()
+
+    def leave_out(self, images: Mapping[str, str]) -> None:
+        """Leave the pairs of some images out of every piece from now on; the tables keep these images.
+
+        Args:
+            images: Ids of images, and why each is left out.
+        """
+        self.left_out.update(images)
 
     def _check(self, root: Path, ids: Names, before: States) -> None:
         if len(ids) != len(before):
@@ -179,6 +198,20 @@ def whole_piece(pairs: PairDataset) -> Piece:
                 raise InputError(f"the poisoned pair {key[0][:60]!r} is not in its manifest")
             entry[row] = waiting[key].pop(0)
     return Piece(replace(pairs, source=pairs.image, manifest=None), entry)
+
+
+def pairs_without(pairs: PairDataset, images: Container[str]) -> BoolArray:
+    """Which pairs are with none of some images, shape `(N,)`."""
+    wanted = np.fromiter(
+        (image_id not in images for image_id in pairs.images.ids), bool, len(pairs.images)
+    )
+    return np.asarray(wanted[pairs.image])
+
+
+def without_images(piece: Piece, images: Container[str]) -> Piece:
+    """A piece without the pairs of some images; its table keeps them."""
+    rows = pairs_without(piece.pairs, images)
+    return piece if rows.all() else Piece(piece.pairs.where(rows), piece.entry[rows])
 
 
 class _Marks:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -30,6 +30,7 @@ from mmpoison.defenses.thresholds import (
     label_threshold,
     loss_threshold,
 )
+from mmpoison.defenses.unreadable import AllUnreadable, Unreadable, absent
 from mmpoison.errors import InputError
 from mmpoison.evaluation import thumbnail_address
 from mmpoison.files import refuse_occupied, write_json
@@ -90,6 +91,7 @@ class FilteredSet:
         facts: Counts.
         new_pairs: Pairs that were judged now; the others were known from an earlier scan.
         notes: What a user should know besides.
+        unreadable: Images that could not be read; they are left out, and named in `unreadable.jsonl`.
     """
 
     out: Path
@@ -97,6 +99,7 @@ class FilteredSet:
     facts: Mapping[str, Any]
     new_pairs: int
     notes: tuple[str, ...] = ()
+    unreadable: Unreadable = field(default_factory=lambda: Unreadable(0))
 
 
 def filter_set(
@@ -117,6 +120,10 @@ def filter_set(
     The set is read in pieces, and the distances of a piece are kept in the cache folder: a filter that was killed goes
     on where it was, and another threshold needs no second look at the images.
 
+    An image that cannot be read is left out with its pairs, named in `unreadable.jsonl`, and the others are judged.
+    Images of other splits are not read, but for those of `val` that `lose` is measured on; where files of images are
+    written, they are left out too if they have none.
+
     Args:
         source: A path of any format, the name of a data set, or a set in memory.
         judge: The encoder; another one than the model that will be trained.
@@ -131,7 +138,8 @@ def filter_set(
         progress: Gives a progress callback for a named step.
 
     Raises:
-        InputError: If the set, an image or a label cannot be read, nothing would be left, or `out` holds something.
+        InputError: If the set or a label cannot be read, no image of a needed split can be read, nothing would be left,
+            or `out` holds something.
     """
     target = Path(out)
     refuse_occupied(target)
@@ -142,16 +150,27 @@ def filter_set(
         options=options,
     )
     scan = scan_pairs(pieces, judge, progress=progress)
+    pieces.leave_out(scan.unreadable.reasons)
     if ask is not None:
         assert rule.labels is not None
         places = pairs_to_label(scan.distances, rule.label_pairs, seed=seed)
         ask(shown_pairs(pieces, "train", places, scan.distances), rule.labels)
-    cut = _cut(rule, pieces, scan, judge, progress)
+    trusted = _trusted(rule, pieces, judge, progress)
+    unreadable = scan.unreadable
+    if trusted is not None:
+        pieces.leave_out(trusted.unreadable.reasons)
+        unreadable = unreadable.plus(trusted.unreadable)
+    if images != "none":
+        gone = absent(pieces.absent, unreadable)
+        pieces.leave_out(gone.reasons)
+        unreadable = unreadable.plus(gone)
+    cut = _cut(rule, pieces, scan, trusted)
     keep = verdicts(scan.distances, cut.value)
     facts = {
         "data": source.root.name if isinstance(source, PairDataset) else str(source),
         "encoder": judge.name,
         **verdict_facts(keep, scan.distances, cut.value, scan.poisoned),
+        **unreadable.facts(),
     }
     notes: list[str] = []
     worst = np.argsort(-scan.distances, kind="stable")[:SHOWN]
@@ -173,15 +192,24 @@ def filter_set(
             _write_report(folder / REPORT_FOLDER, scan, cut, facts, shown)
         ),
     )
-    return FilteredSet(target, cut, facts, scan.new_pairs, tuple(notes))
+    return FilteredSet(target, cut, facts, scan.new_pairs, tuple(notes), unreadable)
+
+
+def _trusted(
+    rule: FilterRule, pieces: PairPieces, judge: DualEncoder, progress: ProgressFor | None
+) -> PairScan | None:
+    """Distances of the trusted pairs that `lose` is measured on, or None where the rule needs none."""
+    measured = rule.lose is not None and rule.labels is None and rule.trusted == "val"
+    if not (measured and _has_split(pieces, "val")):
+        return None
+    try:
+        return scan_pairs(pieces, judge, split="val", progress=progress)
+    except AllUnreadable as error:
+        raise InputError(f"{error} (or `--trusted none` measures on the judged pairs)") from None
 
 
 def _cut(
-    rule: FilterRule,
-    pieces: PairPieces,
-    scan: PairScan,
-    judge: DualEncoder,
-    progress: ProgressFor | None,
+    rule: FilterRule, pieces: PairPieces, scan: PairScan, trusted: PairScan | None
 ) -> Threshold:
     if rule.threshold is not None:
         return given_threshold(rule.threshold)
@@ -189,10 +217,9 @@ def _cut(
         places, bad = labelled_places(pieces, "train", read_labels(rule.labels), rule.labels)
         return label_threshold(scan.distances, scan.distances[places], bad, rule.lose)
     if rule.lose is not None:
-        if rule.trusted == "val" and _has_split(pieces, "val"):
-            known = scan_pairs(pieces, judge, split="val", progress=progress)
+        if trusted is not None:
             return loss_threshold(
-                scan.distances, rule.lose, trusted=known.distances, groups=known.image
+                scan.distances, rule.lose, trusted=trusted.distances, groups=trusted.image
             )
         return loss_threshold(scan.distances, rule.lose)
     return automatic_threshold(scan.distances, scan.mismatched)

@@ -5,16 +5,20 @@ from __future__ import annotations
 from pathlib import Path
 
 from mmpoison.datasets.catalogue import load_dataset
+from mmpoison.datasets.image_states import absent_images
+from mmpoison.datasets.pairs import PairDataset
 from mmpoison.datasets.pairs_folder import ImagePolicy
 from mmpoison.defenses.catalogue import PairFilter
 from mmpoison.defenses.filtered_folder import save_filtered
+from mmpoison.defenses.pair_pieces import pairs_without
 from mmpoison.defenses.relevance_filter import FilterResult
 from mmpoison.defenses.suspicious_groups import GroupResult, SuspiciousGroups
+from mmpoison.defenses.unreadable import Unreadable, absent, short_reasons
 from mmpoison.errors import InputError
 from mmpoison.experiments.filter_set import REPORT_FOLDER
 from mmpoison.files import refuse_occupied, write_json
 from mmpoison.models.dual_encoder import DualEncoder
-from mmpoison.models.inputs import ProgressFor, prepare_pixels
+from mmpoison.models.inputs import PixelInputs, ProgressFor, prepare_pixels
 
 GOALS_FILE = "suspected-goals.json"
 UNPROVEN = 5
@@ -66,6 +70,8 @@ def filter_whole(
 ) -> FilterResult:
     """Judge the training pairs of a set that fits into memory by any pre-training defence, and write what stays.
 
+    An image that cannot be read is left out with its pairs, named in `unreadable.jsonl`, and the others are judged.
+
     Args:
         data: A data set's name, or pairs in any format.
         encoder: The judge.
@@ -78,7 +84,8 @@ def filter_whole(
         progress: Gives a progress callback for a named step.
 
     Raises:
-        InputError: If the data cannot be read or have no training pair, or `out` holds something already.
+        InputError: If the data cannot be read or have no training pair, no image of these can be read, or `out` holds
+            something already.
     """
     refuse_occupied(out)
     pairs = load_dataset(str(data), format=format)
@@ -86,13 +93,21 @@ def filter_whole(
     train = pairs.where(judged)
     if not len(train):
         raise InputError(f"{data}: split 'train' has no pairs to scan")
-    inputs = prepare_pixels(encoder, train, progress=progress)
+    inputs = prepare_pixels(encoder, train, broken="drop", progress=progress)
+    unreadable = _unreadable(train, inputs)
+    train = train.where(pairs_without(train, unreadable.reasons))
+    if not len(train):
+        raise unreadable.none_left("split 'train'")
+    if images != "none":
+        gone = absent_images(pairs.root, pairs.images.ids)
+        unreadable = unreadable.plus(absent(gone, unreadable))
     result = defense.apply(train, encoder, inputs, seed=seed, progress=progress)
     facts = {
         "data": str(data),
         "method": defense.name,
         "encoder": encoder.name,
         **result.facts(train),
+        **unreadable.facts(),
     }
 
     def report(folder: Path) -> None:
@@ -101,8 +116,19 @@ def filter_whole(
             assert isinstance(defense, SuspiciousGroups)
             _write_goals(folder, result, defense)
 
-    save_filtered(pairs, judged, result, out, images=images, also=report)
+    save_filtered(pairs, judged, result, out, unreadable=unreadable, images=images, also=report)
     return result
+
+
+def _unreadable(train: PairDataset, inputs: PixelInputs) -> Unreadable:
+    reasons = short_reasons(train.root, inputs.pixels.broken)
+    lost = ~pairs_without(train, reasons)
+    return Unreadable(
+        len(train.used_images()),
+        reasons,
+        int(lost.sum()),
+        int((lost & train.poisoned).sum()) if train.manifest is not None else None,
+    )
 
 
 def _write_goals(folder: Path, result: GroupResult, defense: SuspiciousGroups) -> None:

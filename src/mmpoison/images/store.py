@@ -59,6 +59,7 @@ class PixelStore:
         preparation: How they were resized and cropped.
         broken: What is wrong with each image that could not be read, by its id; empty unless they were to be dropped.
         folder: Where the pixels lie on disk, or None.
+        passing: Of the broken images, the ids of those that may be readable another time although no file changes.
     """
 
     pixels: Pixels
@@ -66,6 +67,7 @@ class PixelStore:
     preparation: Preparation
     broken: Mapping[str, str] = field(default_factory=dict)
     folder: Path | None = None
+    passing: frozenset[str] = frozenset()
 
     @property
     def size(self) -> int:
@@ -119,10 +121,11 @@ class PixelStore:
             )
             refuse_changed(pairs.root, ids, before)
             reasons = {row: str(error) for row, error in faults.items()}
+            passing = {row for row, error in faults.items() if error.fault in PASSING}
         else:
             base = cache_folder() / "images" if cache is None else cache
             folder = base / _key(pairs.root, ids, preparation)
-            reasons = _make(
+            reasons, passing = _make(
                 folder,
                 pairs.root,
                 ids,
@@ -141,7 +144,9 @@ class PixelStore:
             )
         position[wanted[list(reasons)]] = -1
         named = {ids[row]: reason for row, reason in reasons.items()}
-        return cls(pixels, position, preparation, named, folder)
+        return cls(
+            pixels, position, preparation, named, folder, frozenset(ids[row] for row in passing)
+        )
 
     def take(self, indices: IntArray) -> Pixels:
         """Pixels of the images at `indices`, a copy of shape `(n, size, size, 3)`.
@@ -156,13 +161,21 @@ class PixelStore:
 
     def __reduce__(self) -> tuple[Any, ...]:
         if self.folder is None:
-            return PixelStore, (self.pixels, self.position, self.preparation, dict(self.broken))
+            return PixelStore, (
+                self.pixels,
+                self.position,
+                self.preparation,
+                dict(self.broken),
+                None,
+                self.passing,
+            )
         return _reopen, (
             self.folder,
             len(self.pixels),
             self.position,
             self.preparation,
             dict(self.broken),
+            self.passing,
         )
 
 
@@ -250,12 +263,12 @@ def _make(
     workers: int | None,
     progress: Progress | None,
     say: Callable[[str], None] | None,
-) -> dict[int, str]:
-    """Decode what is not decoded yet; returns what is wrong with broken images, by row."""
+) -> tuple[dict[int, str], set[int]]:
+    """Decode what is not decoded yet; returns what is wrong with broken images, by row, and which may be read later."""
     size = preparation.image_size
     states = _states(folder, len(ids), size)
     if states is not None and states.all():
-        return _reasons(folder, states)
+        return _reasons(folder, states), set()
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with _locked(folder, len(ids), size, progress, say):
@@ -275,7 +288,7 @@ def _make(
             f"{error.filename or folder}: decoded images cannot be kept there ({error.strerror or error}): "
             "set MMPOISON_CACHE to a folder that may be written"
         ) from None
-    return dict(sorted({**_reasons(folder, states), **passing}.items()))
+    return dict(sorted({**_reasons(folder, states), **passing}.items())), set(passing)
 
 
 @contextmanager
@@ -452,9 +465,10 @@ def _reopen(
     position: IntArray,
     preparation: Preparation,
     broken: Mapping[str, str],
+    passing: frozenset[str],
 ) -> PixelStore:
     pixels = _open(folder, count, preparation.image_size)
-    return PixelStore(pixels, position, preparation, broken, folder)
+    return PixelStore(pixels, position, preparation, broken, folder, passing)
 
 
 def _gigabytes(count: int) -> str:

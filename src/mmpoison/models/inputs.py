@@ -10,7 +10,7 @@ import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -159,6 +159,7 @@ def prepare_pixels(
     *,
     images: IntArray | None = None,
     pixels: PixelStore | None = None,
+    broken: Literal["raise", "drop"] = "raise",
     progress: ProgressFor | None = None,
 ) -> PixelInputs:
     """Decode the images and tokenise the captions of a data set for an encoder.
@@ -168,10 +169,12 @@ def prepare_pixels(
         pairs: All pairs that any stage will use; unused images are not decoded.
         images: Images that are needed although no pair is with them (a gallery may hold some that nobody described).
         pixels: Images decoded already, used again if they were prepared as the encoder wants them.
+        broken: As for `PixelStore.decode`: with `drop`, images that cannot be read are named in `pixels.broken`, and
+            their pairs are the caller's to drop.
         progress: Gives a progress callback for a named step.
 
     Raises:
-        InputError: If an image is missing or broken.
+        InputError: If an image is missing or broken and is not to be dropped.
     """
     used = _needed(pairs, images)
     if (
@@ -184,6 +187,7 @@ def prepare_pixels(
             pairs,
             encoder.preparation,
             indices=used,
+            broken=broken,
             progress=progress("decoding images") if progress else None,
         )
     captions = sorted(set(pairs.captions))
@@ -307,3 +311,24 @@ def files_digest(pairs: PairDataset, images: IntArray) -> str:
     for path, size, changed in image_stats(pairs.root, (ids[index] for index in images)):
         digest.update(f"{path} {size} {changed}\n".encode())
     return digest.hexdigest()
+
+
+def present_files_digest(pairs: PairDataset, images: IntArray) -> tuple[str, frozenset[str]]:
+    """`files_digest` of a set some of whose images may be missing, and the ids of the missing ones.
+
+    Which images are missing, and why, is part of the digest; where none is it equals `files_digest`.
+    """
+    try:
+        return files_digest(pairs, images), frozenset()
+    except (InputError, OSError):
+        pass
+    digest = hashlib.sha256()
+    missing: set[str] = set()
+    for image_id in map(str, pairs.images.ids[images]):
+        try:
+            for path, size, changed in image_stats(pairs.root, [image_id]):
+                digest.update(f"{path} {size} {changed}\n".encode())
+        except (InputError, OSError) as error:
+            missing.add(image_id)
+            digest.update(f"missing: {image_id!r} {error}\n".encode(errors="surrogateescape"))
+    return digest.hexdigest(), frozenset(missing)

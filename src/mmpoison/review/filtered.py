@@ -12,6 +12,7 @@ import numpy as np
 from mmpoison.defenses.filtered_folder import VERDICTS_FILE
 from mmpoison.defenses.pair_labels import shown_pairs
 from mmpoison.defenses.pair_pieces import PairPieces
+from mmpoison.defenses.unreadable import read_unreadable
 from mmpoison.errors import InputError
 from mmpoison.review.shown import ReviewPair
 from mmpoison.untrusted import parse_json, read_lines
@@ -36,6 +37,8 @@ def filtered_pairs(filtered: Path, pieces: PairPieces, count: int) -> list[Revie
     for place, line in worst:
         distances[place] = line["distance"]
     places = [place for place, _ in worst]
+    # pairs of images that the filter could not read have no verdict
+    pieces.leave_out(read_unreadable(filtered))
     shown = shown_pairs(pieces, "train", places, distances)
     for (_, line), pair in zip(worst, [*shown, *[None] * len(worst)], strict=False):
         if pair is None or (pair.pair, pair.caption) != (line["pair"], line["caption"]):
