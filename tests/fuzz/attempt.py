@@ -14,7 +14,7 @@ from typing import Any
 from tests.fuzz import tokens
 from tests.fuzz.data_targets import picture_bytes
 from tests.fuzz.target import Case, Target
-from tests.fuzz.watch import MEMORY, SOURCE, TooSlow, Watch, our_frame
+from tests.fuzz.watch import SOURCE, TooSlow, Watch, our_frame
 
 from mmpoison.errors import InputError, ResultError
 
@@ -70,7 +70,7 @@ class Runner:
             (self.folder / name).write_bytes(content)
         reached: set[Line] = set()
         error: BaseException | None = None
-        with self._watch.watching():
+        with self._watch.watching(self.target.memory):
             if traced:
                 sys.settrace(_tracer(reached))
             try:
@@ -100,7 +100,10 @@ class Runner:
             )
         if ran_out(error):
             return Outcome(
-                "finding", f"more than {MEMORY >> 20} MiB of memory @ {where}", told, lines
+                "finding",
+                f"more than {self.target.memory >> 20} MiB of memory @ {where}",
+                told,
+                lines,
             )
         if error is None:
             return Outcome("accepted", lines=lines)

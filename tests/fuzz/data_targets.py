@@ -498,7 +498,13 @@ def targets() -> list[Target]:
         ),
         Target("split", _with_split, {"split.json": "json"}, _read_split, {"ids": ("name", "x")}),
         Target(
-            "image", _one_image, {"image.png": "picture"}, _read_image, examples=_image_examples
+            "image",
+            _one_image,
+            {"image.png": "picture"},
+            _read_image,
+            examples=_image_examples,
+            # a picture of as many pixels as are allowed
+            memory=2 << 30,
         ),
     ]
 

@@ -7,6 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+MEMORY = 512 << 20
+"""Bytes that one input may take."""
+
 Case = dict[str, bytes]
 """An input: the bytes of each file that is changed, by its name in the folder."""
 
@@ -23,6 +26,7 @@ class Target:
         keys: Keys of this format with values worth trying.
         models: Whether models are built, which takes longer.
         examples: More valid contents of files, each a part of a case.
+        memory: Bytes that one input may take beyond what the process has.
     """
 
     name: str
@@ -32,3 +36,4 @@ class Target:
     keys: Mapping[str, Sequence[Any]] = field(default_factory=dict)
     models: bool = False
     examples: Callable[[], list[Case]] = list
+    memory: int = MEMORY

@@ -14,10 +14,9 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from tests.fuzz.target import MEMORY
 from tests.fuzz.tokens import CANARY_EVENT
 
-MEMORY = 512 << 20
-"""Bytes of memory that one input may take."""
 SECONDS = 5.0
 """Processor time that one input may take."""
 
@@ -71,11 +70,11 @@ class Watch:
         sys.addaudithook(self._hook)
 
     @contextmanager
-    def watching(self) -> Iterator[None]:
-        """Collect what happens in `seen` while the block runs, within the limits of time and memory."""
+    def watching(self, memory: int = MEMORY) -> Iterator[None]:
+        """Collect what happens in `seen` while the block runs, within the limits of time and memory (bytes)."""
         self.seen.clear()
         limit = resource.getrlimit(resource.RLIMIT_AS)
-        resource.setrlimit(resource.RLIMIT_AS, (_virtual_bytes() + MEMORY, limit[1]))
+        resource.setrlimit(resource.RLIMIT_AS, (_virtual_bytes() + memory, limit[1]))
         before = signal.signal(signal.SIGPROF, _too_slow)
         signal.setitimer(signal.ITIMER_PROF, self.seconds)
         self._on = True
