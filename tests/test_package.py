@@ -147,7 +147,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "untrusted_yaml": {"errors", "untrusted"},
     "seeding": {"errors"},
     # which code a cached result depends on
-    "code_version": {"_version", "files"},
+    "code_version": {"_version", "errors", "files", "untrusted"},
     # where and in how many processes: asked by the command line and the trainer
     "devices": {"errors"},
     "processes": {"errors"},

@@ -20,7 +20,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from mmpoison._version import __version__
+from mmpoison.errors import InputError
 from mmpoison.files import atomic_file
+from mmpoison.untrusted import read_json
 
 OWN = "mmpoison"
 FORMAT = "code 1"
@@ -95,8 +97,8 @@ class CodeIndex:
 
     def __enter__(self) -> CodeIndex:
         if self._file is not None:
-            with suppress(OSError, ValueError):
-                known = json.loads(self._file.read_text("utf-8"))
+            with suppress(InputError):
+                known = read_json(self._file)
                 self._known = known if isinstance(known, dict) else {}
         return self
 

@@ -146,7 +146,7 @@ def test_a_file_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.Monke
 
         with monkeypatch.context() as patch:
             patch.setattr("mmpoison.files.os.fsync", full)
-            with pytest.raises(InputError, match="cannot be written"):
+            with pytest.raises(InputError, match="the disk is full"):
                 labels.set("a#0", "drop")
         assert labels["a#0"] == ""
         assert file.read_bytes() == before

@@ -244,7 +244,7 @@ def test_run(
         },
         "test",
     )
-    once(monkeypatch, running, "claim_folder", lambda: change(own_square_folder))
+    once(monkeypatch, running, "held_folder", lambda: change(own_square_folder))
     with pytest.raises(InputError) as error:
         run_recipe(recipe, tmp_path / "out")
     check(error, own_square_folder, change)

@@ -168,9 +168,6 @@ def hugging_face_tokenizer(source: Path, context: int, **options: Any) -> Tokeni
                 local_files_only=True,
                 **options,
             )
-        except ImportError as error:
-            first = str(error).strip().splitlines()[0]
-            raise InputError(f"{source}: its tokenizer needs a package: {first[:200]}") from None
         except Exception as error:  # tokenizers raises plain exceptions
             said = " ".join(repr(error).replace(str(folder), str(source)).split())
             raise InputError(f"{source}: broken tokenizer ({said[:200]})") from None
