@@ -72,6 +72,9 @@ def test_in_the_first_half_second(tmp_path: Path, number: signal.Signals) -> Non
         if process.returncode == 0:
             continue  # it was done
         stopped += 1
+        if process.returncode == -number and wait < 0.2:
+            assert err == ""  # a busy machine had not come to our handler yet
+            continue
         assert process.returncode == 128 + number, err
         assert err == f"mmpoison: {NAMES[number]}; the same command goes on where it was\n"
     assert stopped >= 2
