@@ -7,7 +7,9 @@ interpreter watches for what must never happen.
 from __future__ import annotations
 
 import gzip
+import io
 import json
+import pickle
 import shutil
 import sys
 import time
@@ -416,6 +418,34 @@ def test_tensors_that_are_not_stored_are_refused(hostile: Path) -> None:
         said = str(loads_or_is_refused(hostile))
         assert name in said
         assert "not stored whole" in said or "not read here" in said
+
+
+def _names_of_100000_letters() -> list[bytes]:
+    """Pickles that name something long, in the form before zip archives and in an archive."""
+    long = b"GLOBAL " * 15_000
+    header = pickle.dumps(0x1950A86A20F9469CFC6C, 2) + pickle.dumps(1001, 2)
+    header += pickle.dumps({"little_endian": True}, 2)
+    named = [b"\x80\x02c" + b"a" * 100_000 + b"\nb\n.", b"\x80\x02c" + long + b"\n" + long + b"\n."]
+    files = [header + content for content in named]
+    for content in named:
+        stream = io.BytesIO()
+        with zipfile.ZipFile(stream, "w") as archive:
+            archive.writestr("archive/data.pkl", content)
+            archive.writestr("archive/version", "3\n")
+            archive.writestr("archive/byteorder", "little")
+        files.append(stream.getvalue())
+    return files
+
+
+@pytest.mark.parametrize(
+    "content", _names_of_100000_letters(), ids=["old", "old-2", "zip", "zip-2"]
+)
+def test_a_long_name_in_a_pickle_takes_no_time(hostile: Path, content: bytes) -> None:
+    (hostile / WEIGHTS).unlink()
+    (hostile / "open_clip_pytorch_model.bin").write_bytes(content)
+    begun = time.process_time()
+    assert "open_clip_pytorch_model.bin" in str(loads_or_is_refused(hostile))
+    assert time.process_time() - begun < 3
 
 
 def test_packed_archives_are_refused(hostile: Path) -> None:

@@ -193,7 +193,13 @@ def bounded_batches(
     for first, batch in batches:
         for start in range(0, batch.num_rows, ROWS_MEASURED):
             piece = batch.slice(start, ROWS_MEASURED)
-            total += sum(text_bytes(column) for column in piece.columns)
+            try:
+                total += sum(text_bytes(column) for column in piece.columns)
+            except IndexError:
+                problems.append(
+                    f"{name} row {first + start}: broken (names a value that is not there), what follows is lost"
+                )
+                return
             if total > limit:
                 problems.append(
                     f"{name} row {first + start}: unpacks to more than {limit:,} bytes of text (a bomb?), "
@@ -204,7 +210,11 @@ def bounded_batches(
 
 
 def text_bytes(column: Any) -> int:
-    """Bytes of the text in an Arrow array, each value as often as it occurs."""
+    """Bytes of the text in an Arrow array, each value as often as it occurs.
+
+    Raises:
+        IndexError: If it names a value that its dictionary does not have.
+    """
     import pyarrow as pa
     import pyarrow.compute as pc
 
@@ -215,7 +225,11 @@ def text_bytes(column: Any) -> int:
         return int(column.nbytes)
     lengths = pc.fill_null(pc.binary_length(column.dictionary), 0).to_numpy(zero_copy_only=False)
     places = column.indices.drop_null().to_numpy(zero_copy_only=False)
-    return int(lengths[places].sum()) if len(places) else 0
+    if not len(places):
+        return 0
+    if places.min() < 0:
+        raise IndexError("a place before the first")
+    return int(lengths[places].sum())
 
 
 def _values(column: Any) -> list[Any]:

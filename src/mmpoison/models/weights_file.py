@@ -12,7 +12,8 @@ import pickle
 import re
 import warnings
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -136,7 +137,7 @@ def _read_torch(path: Path, trust: bool) -> Weights:
         return _read_torchscript(path)
     _refuse_packed(path)
     try:
-        with _Clipped(path) as stream:
+        with _Clipped(path) as stream, _short_messages():
             content = torch.load(stream, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         # what torch wraps in a page of advice; other bytes than a pickle are an error of this kind too
@@ -178,6 +179,27 @@ def _refuse_packed(path: Path) -> None:
 
 def _is_torchscript(path: Path) -> bool:
     return any(info.filename.endswith("/constants.pkl") for info in _zip_members(path))
+
+
+@contextmanager
+def _short_messages() -> Iterator[None]:
+    """Keep torch from searching a refused pickle's message for advice.
+
+    Its pattern takes minutes on a name of 100,000 letters, which is the pickle's own.
+    """
+    advice = getattr(torch.serialization, "_get_wo_message", None)
+    if advice is None:
+        yield
+        return
+    torch.serialization._get_wo_message = _cut  # type: ignore[attr-defined]
+    try:
+        yield
+    finally:
+        torch.serialization._get_wo_message = advice  # type: ignore[attr-defined]
+
+
+def _cut(message: str) -> str:
+    return message[:500]
 
 
 class _Clipped(io.BufferedReader):
