@@ -40,7 +40,7 @@ def hub_folder(
     Raises:
         InputError: If it is not here and cannot be fetched.
     """
-    from huggingface_hub import snapshot_download
+    from huggingface_hub import constants, snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
     try:
@@ -49,7 +49,8 @@ def hub_folder(
                 repository,
                 revision=revision or None,
                 allow_patterns=list(patterns),
-                local_files_only=not fetch,
+                # huggingface_hub 1.33 asks for a commit's list of files even where HF_HUB_OFFLINE is set
+                local_files_only=not fetch or constants.HF_HUB_OFFLINE,
             )
         )
     except (HfHubHTTPError, HFValidationError, OSError) as error:

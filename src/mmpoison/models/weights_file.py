@@ -181,25 +181,26 @@ def _is_torchscript(path: Path) -> bool:
     return any(info.filename.endswith("/constants.pkl") for info in _zip_members(path))
 
 
+class _ShortError(pickle.UnpicklingError):
+    """Why a pickle was refused, cut: the names in it are the pickle's own."""
+
+    def __init__(self, message: object = "") -> None:
+        super().__init__(str(message)[:500])
+
+
 @contextmanager
 def _short_messages() -> Iterator[None]:
-    """Keep torch from searching a refused pickle's message for advice.
+    """Make torch cut what it says of a refused pickle.
 
-    Its pattern takes minutes on a name of 100,000 letters, which is the pickle's own.
+    torch searches its message for advice to give, with a pattern that takes minutes on a name of 100,000 letters.
     """
-    advice = getattr(torch.serialization, "_get_wo_message", None)
-    if advice is None:
-        yield
-        return
-    torch.serialization._get_wo_message = _cut  # type: ignore[attr-defined]
+    reader: Any = torch._weights_only_unpickler
+    before = reader.UnpicklingError
+    reader.UnpicklingError = _ShortError
     try:
         yield
     finally:
-        torch.serialization._get_wo_message = advice  # type: ignore[attr-defined]
-
-
-def _cut(message: str) -> str:
-    return message[:500]
+        reader.UnpicklingError = before
 
 
 class _Clipped(io.BufferedReader):

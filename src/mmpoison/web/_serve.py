@@ -42,6 +42,8 @@ def serve(
             access_log=False,
             server_header=False,
             timeout_graceful_shutdown=2,
+            # nothing is done at its start or end, and a server stopped at once would print a traceback for it
+            lifespan="off",
         )
         server = uvicorn.Server(config)
         asked = False
