@@ -301,9 +301,6 @@ PARSERS = {
     "datasets/visual_genome.py": "typed records from a mapped file, entry by entry",
     "datasets/splits.py": "one typed record, of bounded bytes",
     "datasets/openmoji/_sprites.py": "pictures that this machine has drawn itself",
-    "models/inputs.py": "what this machine has prepared itself",
-    "models/weights_file.py": "the header of a checkpoint",
-    "images/store.py": "what this machine has decoded itself",
 }
 LOADERS = {
     "json": {"load", "loads", "JSONDecoder"},

@@ -31,6 +31,7 @@ from mmpoison.files import DiskFull, no_room, write_json
 from mmpoison.images.decode import TRANSFORM, BrokenImage, read_image, try_decode_images
 from mmpoison.images.preparation import Pixels, Preparation
 from mmpoison.images.sources import image_stat
+from mmpoison.untrusted import parse_json, read_json
 from mmpoison.wording import count_of
 
 IN_MEMORY = 128 * 2**20
@@ -204,7 +205,7 @@ def stored_pixels(cache: Path | None = None) -> list[StoredPixels]:
     found = []
     for about in sorted(base.glob("*/store.json")):
         try:
-            value = json.loads(about.read_text(encoding="utf-8"))
+            value = read_json(about)
             disk = sum(file.stat().st_blocks * 512 for file in about.parent.iterdir())
             found.append(
                 StoredPixels(
@@ -337,7 +338,7 @@ def _reasons(folder: Path, states: npt.NDArray[np.uint8]) -> dict[int, str]:
         with (folder / "broken.jsonl").open(encoding="utf-8") as lines:
             for line in lines:
                 try:
-                    row, reason = json.loads(line)
+                    row, reason = parse_json(line, "broken.jsonl")
                 except ValueError:
                     continue  # the last line of a run that was killed
                 if row in reasons:

@@ -14,7 +14,7 @@ from mmpoison.errors import InputError
 from mmpoison.files import atomic_folder, write_json
 from mmpoison.models.activation import activation_name
 from mmpoison.models.dual_encoder import DualEncoder
-from mmpoison.models.fit import build_with_weights, check_usable
+from mmpoison.models.fit import build_with_weights, check_usable, with_place
 from mmpoison.models.open_clip_build import build_tokenizer, save_text_files
 from mmpoison.models.text_files import refuse_code
 from mmpoison.models.weights_file import read_weights
@@ -159,8 +159,7 @@ def encoder_from_config(
         given = config.get("mmpoison", {}).get("name", folder.name)
         encoder = check_usable(DualEncoder(module, tokenizer, config, name or str(given)[:200]))
     except InputError as error:
-        named = str(error).startswith((str(folder), str(weights)))
-        raise InputError(str(error) if named else f"{where}: {error}") from None
+        raise with_place(error, where, folder, weights) from None
     except (
         # whatever open_clip and torch make of numbers and names that build no model
         *(LookupError, TypeError, ValueError, AttributeError, RuntimeError),

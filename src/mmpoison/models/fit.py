@@ -54,6 +54,18 @@ def build_with_weights(
     return module
 
 
+def with_place(error: InputError, where: Path, *named: Path) -> InputError:
+    """An error of building a model, with the file of its config before it unless it begins with a file itself.
+
+    Args:
+        error: What building raised.
+        where: The file of the config.
+        named: Files and folders that errors begin with.
+    """
+    begins = str(error).startswith(tuple(map(str, named)))
+    return InputError(str(error) if begins else f"{where}: {error}")
+
+
 def check_usable(encoder: DualEncoder) -> DualEncoder:
     """Refuse a model that loads and cannot embed a caption: a tokenizer of another model, a scale that is no number.
 

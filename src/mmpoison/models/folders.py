@@ -10,7 +10,7 @@ from mmpoison.models import hugging_face
 from mmpoison.models.activation import activation_name
 from mmpoison.models.checkpoint import CONFIG_FILE, WEIGHTS_FILES, load_checkpoint
 from mmpoison.models.dual_encoder import DualEncoder, Tokenizer
-from mmpoison.models.fit import build_with_weights, check_usable
+from mmpoison.models.fit import build_with_weights, check_usable, with_place
 from mmpoison.models.hub import hub_file, hub_folder
 from mmpoison.models.open_clip_build import (
     BPE_FILE,
@@ -70,8 +70,7 @@ def load_transformers_folder(folder: Path, name: str | None = None) -> DualEncod
             cfg, converted, str(files[0]), f"{where.name} (as open_clip names them)"
         )
     except InputError as error:
-        named = str(error).startswith(str(folder))
-        raise InputError(str(error) if named else f"{where}: {error}") from None
+        raise with_place(error, where, folder) from None
     except (TypeError, ValueError, RuntimeError, AssertionError, ArithmeticError) as error:
         raise InputError(f"{where}: not a model config ({repr(error)[:200]})") from None
     tokenizer = _tokenizer(folder, cfg)

@@ -17,6 +17,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from mmpoison.array_files import read_arrays
 from mmpoison.datasets.pairs import IntArray, PairDataset
 from mmpoison.errors import InputError
 from mmpoison.files import atomic_file
@@ -226,11 +227,9 @@ def prepare_features(
     position[used] = np.arange(len(used), dtype=np.int32)
     key = _features_key(encoder, pairs, captions, used) if cache else ""
     stored = cache / f"trunk-features-{key[:32]}.npz" if cache else None
-    if stored is not None and stored.is_file():
-        with np.load(stored, allow_pickle=False) as arrays:
-            image, text, lengths = (
-                torch.from_numpy(arrays[name]) for name in ("image", "text", "lengths")
-            )
+    found = read_arrays(stored, "image", "text", "lengths") if stored is not None else None
+    if found is not None:
+        image, text, lengths = map(torch.from_numpy, found)
         return FeatureInputs(captions, lengths, image, text, position)
     inputs = prepare_pixels(encoder, pairs, images=used, progress=progress)
     image = _run_trunk(
