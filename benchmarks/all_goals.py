@@ -22,7 +22,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from mmpoison.datasets.cache import cache_folder
+from mmpoison.base.cache_folder import cache_folder
 from mmpoison.datasets.openmoji import CLASSES
 
 LEAN = ["--set", "filter=null", "--set", "sterilize=null"]
@@ -72,7 +72,7 @@ def main() -> None:
 def seed_cache(recipe: str) -> None:
     """Draw the scenes, if they are not there."""
     from mmpoison.datasets import load_dataset
-    from mmpoison.experiments.recipe import load_recipe
+    from mmpoison.runs.recipe import load_recipe
 
     one = load_recipe(recipe)
     load_dataset(one.data.name, seed=one.seed, options=one.data.options)

@@ -17,7 +17,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from mmpoison.files import write_json
+from mmpoison.base.files import write_json
 
 # the counts of COCO 2014: images, images with objects, objects, captions
 PARTS = {"train": (82_783, 82_081, 604_907, 414_113), "val": (40_504, 40_137, 291_875, 202_654)}
@@ -43,7 +43,7 @@ LOAD = """
 import json, resource, sys, time
 from pathlib import Path
 start = time.perf_counter()
-from mmpoison.datasets.coco import load_coco
+from mmpoison.datasets.published.coco import load_coco
 imported = time.perf_counter()
 pairs = load_coco(Path(sys.argv[1]), year=2014, parts="both", splits="paper", drop_classes=())
 seconds = time.perf_counter() - imported

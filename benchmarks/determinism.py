@@ -28,9 +28,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from mmpoison.base.files import write_json
 from mmpoison.datasets import load_dataset
 from mmpoison.evaluation import TestEmbeddings, TestSet
-from mmpoison.files import write_json
 from mmpoison.models import load_encoder, prepare_pixels
 
 SCENES = {"unlabelled": 300, "per_class": 50, "held_out": 200}

@@ -29,15 +29,9 @@ import torch
 from PIL import Image, ImageFilter
 from torch.utils.data import DataLoader, Dataset
 
+from mmpoison.base.files import write_json
 from mmpoison.datasets import ImageTable, PairDataset, load_pairs
-from mmpoison.files import write_json
-from mmpoison.models import (
-    DualEncoder,
-    embed_images,
-    embed_texts,
-    load_encoder,
-    prepare_pixels,
-)
+from mmpoison.models import DualEncoder, embed_images, embed_texts, load_encoder, prepare_pixels
 
 WORDS = (
     "a the of with on in two three man woman dog cat sheep horse train street table plate pizza "

@@ -28,7 +28,7 @@ CAPTIONS = 5
 FILTER = """
 import json, sys, time
 from pathlib import Path
-from mmpoison.experiments.filter_set import FilterRule, filter_set
+from mmpoison.runs.filter_set import FilterRule, filter_set
 from mmpoison.models import load_encoder
 start = time.perf_counter()
 done = filter_set(
@@ -95,8 +95,8 @@ def measure_speed(folder: Path, work: Path, encoder_name: str) -> dict[str, floa
     import torch
 
     from mmpoison.datasets import load_pairs
-    from mmpoison.defenses.distance_scan import images_at_once, scan_pairs
-    from mmpoison.defenses.pair_pieces import PairPieces
+    from mmpoison.defenses.filters.distance_scan import images_at_once, scan_pairs
+    from mmpoison.defenses.filters.pair_pieces import PairPieces
     from mmpoison.images import read_image
     from mmpoison.models import load_encoder
 

@@ -30,8 +30,8 @@ import torch
 from PIL import Image, ImageFilter
 from torch import Tensor
 
+from mmpoison.base.files import write_json
 from mmpoison.datasets import ImageTable, PairDataset
-from mmpoison.files import write_json
 from mmpoison.images import PixelStore
 from mmpoison.models import DualEncoder, load_encoder
 from mmpoison.models.open_clip_build import build_module, build_tokenizer

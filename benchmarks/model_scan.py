@@ -18,13 +18,13 @@ import numpy as np
 from suspected_goals import random_goals
 
 from mmpoison.attacks import SingleTargetLabel
+from mmpoison.base.cache_folder import cache_folder
+from mmpoison.base.files import write_json
+from mmpoison.base.seeding import generator
 from mmpoison.datasets import PairDataset, load_dataset
-from mmpoison.datasets.cache import cache_folder
-from mmpoison.defenses.canary import Kinds, Table, association
-from mmpoison.defenses.model_scan import scan_tables
+from mmpoison.defenses.scans.canary import Kinds, Table, association
+from mmpoison.defenses.scans.model_scan import scan_tables
 from mmpoison.evaluation import TestEmbeddings, TestSet
-from mmpoison.experiments.recipe import load_recipe
-from mmpoison.files import write_json
 from mmpoison.models import (
     DualEncoder,
     load_checkpoint,
@@ -32,7 +32,7 @@ from mmpoison.models import (
     prepare_features,
     save_checkpoint,
 )
-from mmpoison.seeding import generator
+from mmpoison.runs.recipe import load_recipe
 from mmpoison.training import TrainingSettings, finetune
 
 ALARM = 0.01

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mmpoison.reporting._table import Column, Table, markdown
-from mmpoison.untrusted import read_json
+from mmpoison.base.untrusted import read_json
+from mmpoison.reporting.table import Column, Table, markdown
 
 GOALS = "airplane2beach,beach2airplane,tenniscourt2forest,harbor2golfcourse,forest2runway,river2storagetanks"
 LEAN = ("--set", "filter=null", "--set", "sterilize=null")

@@ -30,12 +30,12 @@ import torch
 from more_results import MORE, commands, is_complete, page
 
 from mmpoison import __version__
-from mmpoison.experiments.recipe import shipped_recipes
-from mmpoison.experiments.store import StageStore
-from mmpoison.files import write_json
-from mmpoison.reporting.paper import PAPER, in_order
+from mmpoison.base.files import write_json
+from mmpoison.base.untrusted import read_json
+from mmpoison.paper import PAPER, in_order
+from mmpoison.runs.recipe import shipped_recipes
+from mmpoison.runs.store import StageStore
 from mmpoison.training.precision import has_bf16
-from mmpoison.untrusted import read_json
 
 OPENMOJI, PHOTOS = "-openmoji", "-rsicd-ucm"
 TIMES = "times.json"

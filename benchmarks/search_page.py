@@ -55,10 +55,10 @@ def serve_synthetic(models: list[str], images: int) -> None:
     from mmpoison.datasets import ImageTable, PairDataset
     from mmpoison.models import load_encoder
     from mmpoison.models.embedding import embed_captions
-    from mmpoison.search import Collection, Engine, Library, Source
-    from mmpoison.search.embedded import Indexed
-    from mmpoison.search.web import search_app
-    from mmpoison.web import serve
+    from mmpoison.pages import serve
+    from mmpoison.pages.search import Collection, Engine, Library, Source
+    from mmpoison.pages.search.embedded import Indexed
+    from mmpoison.pages.search.web import search_app
 
     rng = np.random.default_rng(0)
     labels = [THINGS[n % 10] for n in range(images)]

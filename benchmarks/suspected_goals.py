@@ -19,11 +19,12 @@ from typing import Any
 import numpy as np
 
 from mmpoison.attacks import ATTACKS
+from mmpoison.base.cache_folder import cache_folder
+from mmpoison.base.files import write_json
+from mmpoison.base.seeding import generator
 from mmpoison.datasets import load_dataset
-from mmpoison.datasets.cache import cache_folder
-from mmpoison.datasets.pairs import PairDataset
-from mmpoison.defenses.relevance_filter import auroc
-from mmpoison.defenses.suspicious_groups import (
+from mmpoison.defenses.filters.relevance_filter import auroc
+from mmpoison.defenses.filters.suspicious_groups import (
     GroupResult,
     SuspiciousGroups,
     Views,
@@ -31,9 +32,8 @@ from mmpoison.defenses.suspicious_groups import (
     views_of,
 )
 from mmpoison.errors import InputError
-from mmpoison.files import write_json
 from mmpoison.models import PairInputs, load_encoder, prepare_features, prepare_pixels
-from mmpoison.seeding import generator
+from mmpoison.pairs.table import PairDataset
 
 ATTACKS_RUN = (
     ("single-target-label", "add"),

@@ -46,8 +46,8 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 from training_scripts import compare_memory, compare_scripts
 
+from mmpoison.base.files import write_json
 from mmpoison.datasets import PairDataset, load_pairs
-from mmpoison.files import write_json
 from mmpoison.models import DualEncoder, load_encoder, prepare_pixels
 from mmpoison.models.inputs import PixelInputs, Rows
 from mmpoison.training import TrainingSettings, contrastive_loss, finetune

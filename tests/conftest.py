@@ -24,6 +24,11 @@ if TYPE_CHECKING:
     from mmpoison.datasets import PairDataset
     from mmpoison.models import DualEncoder
 
+# real captioned photos lie beside the project, or where the variable says; tests that want them skip elsewhere
+SHARED = Path(
+    os.environ.get("MMPOISON_SHARED_DATA", Path(__file__).resolve().parents[2] / "shared" / "data")
+)
+
 CLASSES = ("aeroplane", "bird", "sheep", "sofa")
 COLOURS = {
     "aeroplane": (70, 130, 220),
@@ -183,7 +188,7 @@ MEAN_STD = {"mean": [0.48, 0.45, 0.4], "std": [0.27, 0.26, 0.28]}
 
 def tiny_config(**vision: Any) -> dict[str, Any]:
     """open_clip's config of a CLIP with a ResNet of 32 pixels and a text tower of two layers."""
-    from mmpoison.experiments.pretrain_openmoji import VOCABULARY
+    from mmpoison.runs.pretrain_openmoji import VOCABULARY
 
     return {
         "model_cfg": {
@@ -210,7 +215,7 @@ def tiny_config(**vision: Any) -> dict[str, Any]:
 @pytest.fixture(scope="session")
 def merges(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The table of merges of the small tokenizer."""
-    from mmpoison.experiments.pretrain_openmoji import write_merges
+    from mmpoison.runs.pretrain_openmoji import write_merges
 
     return write_merges(tmp_path_factory.mktemp("merges") / "bpe_merges.txt.gz")
 

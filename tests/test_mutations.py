@@ -14,19 +14,19 @@ import yaml
 
 from mmpoison.attacks import SingleTargetLabel, build_attack
 from mmpoison.attacks.rebuild import rebuild
+from mmpoison.base.untrusted import read_json
 from mmpoison.datasets import PairDataset, load_pairs, save_pairs
-from mmpoison.datasets.labels import labels_from_csv
-from mmpoison.datasets.manifest import PoisonManifest
-from mmpoison.datasets.splits import FrozenSplit, save_split
-from mmpoison.defenses.pair_labels import LabelFile, labelled_places, read_labels
-from mmpoison.defenses.pair_pieces import PairPieces
+from mmpoison.defenses.filters.pair_labels import LabelFile, labelled_places, read_labels
+from mmpoison.defenses.filters.pair_pieces import PairPieces
 from mmpoison.errors import InputError, ResultError
-from mmpoison.experiments.recipe import read_recipe, resolve_recipe
-from mmpoison.experiments.sweep_folder import SweepFolder
-from mmpoison.experiments.sweep_runs import load_sweep
+from mmpoison.pages.review.filtered import filtered_pairs
+from mmpoison.pairs.labels import labels_from_csv
+from mmpoison.pairs.manifest import PoisonManifest
+from mmpoison.pairs.splits import FrozenSplit, save_split
 from mmpoison.reporting import metrics_tables, results_table, seed_tables, terminal_table
-from mmpoison.review.filtered import filtered_pairs
-from mmpoison.untrusted import read_json
+from mmpoison.runs.recipe import read_recipe, resolve_recipe
+from mmpoison.runs.sweeps.folder import SweepFolder
+from mmpoison.runs.sweeps.sweep_runs import load_sweep
 
 Spoil = Callable[..., Iterator[bytes]]
 

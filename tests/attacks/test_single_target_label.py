@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from mmpoison._version import __version__
 from mmpoison.attacks import SingleTargetLabel
 from mmpoison.datasets import ImageTable, PairDataset
-from mmpoison.datasets.manifest import NOTICE, PoisonManifest
 from mmpoison.errors import InputError
+from mmpoison.pairs.manifest import NOTICE, PoisonManifest
 
 GOAL = "sheep2aeroplane"
 

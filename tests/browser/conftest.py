@@ -173,7 +173,7 @@ def serve() -> Iterator[Callable[..., Served]]:
 @pytest.fixture
 def serve_here() -> Iterator[Callable[[FastAPI], str]]:
     """A function that serves an application in a thread of this process and gives its address."""
-    from mmpoison.web import serve as serve_app
+    from mmpoison.pages import serve as serve_app
 
     started: list[tuple[FastAPI, threading.Thread]] = []
 

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from tests.conftest import write_jsonl, write_square_pairs
 
-from mmpoison.defenses.pair_labels import LabelFile, read_labels
-from mmpoison.defenses.pair_pieces import PairPieces
-from mmpoison.review import filtered_pairs, review_app
+from mmpoison.defenses.filters.pair_labels import LabelFile, read_labels
+from mmpoison.defenses.filters.pair_pieces import PairPieces
+from mmpoison.pages.review import filtered_pairs, review_app
 
 if TYPE_CHECKING:
     from fastapi import FastAPI

@@ -14,7 +14,7 @@ from tests.conftest import write_jsonl, write_square_pairs
 from mmpoison.attacks import SingleTargetLabel
 from mmpoison.datasets import load_pairs
 from mmpoison.models import load_encoder
-from mmpoison.search import Collection, Engine, Library, Source
+from mmpoison.pages.search import Collection, Engine, Library, Source
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -70,7 +70,7 @@ def engine(
 @pytest.fixture
 def address(engine: Engine, serve_here: Callable[[FastAPI], str]) -> str:
     """The page, served by this process."""
-    from mmpoison.search.web import search_app
+    from mmpoison.pages.search.web import search_app
 
     return serve_here(search_app(engine))
 

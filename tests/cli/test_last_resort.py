@@ -14,8 +14,8 @@ import pytest
 import safetensors
 import torch
 
+from mmpoison.base.files import DiskFull, atomic_file
 from mmpoison.cli.last_resort import explain
-from mmpoison.files import DiskFull, atomic_file
 
 Cli = Callable[..., Any]
 
@@ -153,7 +153,7 @@ def test_a_missing_package_is_named_with_its_extra(
 ) -> None:
     for module in [name for name in sys.modules if name.partition(".")[0] == package]:
         monkeypatch.delitem(sys.modules, module)
-    for module in [name for name in sys.modules if name.startswith("mmpoison.web")]:
+    for module in [name for name in sys.modules if name.startswith("mmpoison.pages")]:
         monkeypatch.delitem(sys.modules, module)
     monkeypatch.setitem(sys.modules, package, None)
     monkeypatch.chdir(tmp_path)
@@ -180,7 +180,7 @@ def test_optional_packages_are_imported_in_one_way() -> None:
 def test_every_extra_is_declared() -> None:
     import tomllib
 
-    from mmpoison.extras import EXTRAS
+    from mmpoison.base.extras import EXTRAS
 
     root = Path(__file__).resolve().parents[2]
     extras = tomllib.loads((root / "pyproject.toml").read_text())["project"][

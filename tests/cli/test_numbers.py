@@ -18,7 +18,7 @@ from mmpoison.attacks import ATTACKS, build_attack
 from mmpoison.cli.app import app
 from mmpoison.defenses import DEFENSES
 from mmpoison.errors import InputError
-from mmpoison.experiments.recipe import Recipe, load_recipe, resolve_recipe
+from mmpoison.runs.recipe import Recipe, load_recipe, resolve_recipe
 
 Cli = Callable[..., Any]
 

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from mmpoison.defenses.pair_labels import read_labels, shown_pairs
-from mmpoison.defenses.pair_pieces import PairPieces
+from mmpoison.defenses.filters.pair_labels import read_labels, shown_pairs
+from mmpoison.defenses.filters.pair_pieces import PairPieces
 
 
 def test_help_has_an_example(cli: Callable[..., Any]) -> None:

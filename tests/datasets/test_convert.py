@@ -29,10 +29,10 @@ from mmpoison.attacks import SingleTargetImage, SingleTargetLabel
 from mmpoison.datasets import ImageTable, PairDataset, load_pairs, save_pairs, stream_pairs
 from mmpoison.datasets import convert as module
 from mmpoison.datasets.convert import convert_pairs as convert
-from mmpoison.datasets.image_bytes import NameClash, read_image_bytes
-from mmpoison.datasets.pairs_folder import restore_clean
+from mmpoison.datasets.verify.verify import verify_pairs
 from mmpoison.errors import InputError, MmpoisonWarning
-from mmpoison.images.verify import verify_pairs
+from mmpoison.pairs.folder import restore_clean
+from mmpoison.pairs.image_bytes import NameClash, read_image_bytes
 
 FORMATS = ("pairs-folder", "parquet", "webdataset")
 Snapshot = Callable[[Path], dict[str, bytes]]
@@ -172,7 +172,7 @@ def test_labels_on_the_way(square_folder: Path, tmp_path: Path) -> None:
 def test_a_data_set_of_the_hub(
     squares: PairDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from mmpoison.datasets import hugging_face
+    from mmpoison.datasets.formats import hugging_face
 
     asked: list[Any] = []
 
@@ -225,7 +225,7 @@ def test_the_datasets_library_reads_the_files(rich_folder: Path, tmp_path: Path)
 def test_row_groups_are_small(
     square_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mmpoison.datasets.shard_writers.ROWS_IN_GROUP", 10)
+    monkeypatch.setattr("mmpoison.datasets.formats.shard_writers.ROWS_IN_GROUP", 10)
     convert(square_folder, tmp_path / "out", to="parquet")
     metadata = pq.ParquetFile(tmp_path / "out" / "part-00000.parquet").metadata
     assert [metadata.row_group(n).num_rows for n in range(metadata.num_row_groups)] == [10] * 5 + [

@@ -16,9 +16,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from mmpoison.datasets import load_pairs
-from mmpoison.datasets.containers import arrow_batches, walk_tar
-from mmpoison.datasets.image_bytes import read_image_bytes
 from mmpoison.errors import InputError
+from mmpoison.pairs.containers import arrow_batches, walk_tar
+from mmpoison.pairs.image_bytes import read_image_bytes
 
 ROWS = range(30)
 

@@ -25,9 +25,9 @@ from mmpoison.datasets.openmoji import (
     sample_scenes,
     scene_arrays,
 )
-from mmpoison.datasets.openmoji._captions import plural
-from mmpoison.datasets.openmoji._places import CLASS_PLACES, PLACES
-from mmpoison.datasets.openmoji._table import SPRITES, Pool, sprites_of
+from mmpoison.datasets.openmoji.captions import plural
+from mmpoison.datasets.openmoji.places import CLASS_PLACES, PLACES
+from mmpoison.datasets.openmoji.table import SPRITES, Pool, sprites_of
 from mmpoison.errors import InputError
 
 POOLS: tuple[Pool, Pool] = ("pretraining", "demo")

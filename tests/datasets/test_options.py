@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from mmpoison.datasets import DATASETS
-from mmpoison.datasets.downloads import DOWNLOADS
+from mmpoison.datasets.fetch.build import DOWNLOADS
 from mmpoison.datasets.options import fit_options
 from mmpoison.errors import InputError
 

@@ -18,11 +18,11 @@ import pytest
 from mmpoison.attacks import SingleTargetLabel
 from mmpoison.datasets import ImageTable, PairDataset, load_pairs, save_pairs
 from mmpoison.datasets.convert import convert_pairs
-from mmpoison.datasets.pairs_folder import ImagePolicy
-from mmpoison.datasets.shard_writers import Target
+from mmpoison.datasets.formats.shard_writers import Target
+from mmpoison.datasets.verify.verify import verify_pairs
 from mmpoison.errors import InputError
 from mmpoison.images import BrokenImage, read_image
-from mmpoison.images.verify import verify_pairs
+from mmpoison.pairs.folder import ImagePolicy
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
 

@@ -29,10 +29,10 @@ MODULES = (
     "open_clip",
     "mmpoison.cli.app",
     "mmpoison.datasets.convert",
-    "mmpoison.experiments.filter_set",
-    "mmpoison.experiments.run",
-    "mmpoison.experiments.sterilize_model",
-    "mmpoison.experiments.sweep",
+    "mmpoison.runs.filter_set",
+    "mmpoison.runs.run",
+    "mmpoison.runs.sterilize_model",
+    "mmpoison.runs.sweeps.sweep",
     "mmpoison.reporting",
 )
 

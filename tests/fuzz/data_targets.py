@@ -68,8 +68,8 @@ def _rows(folder: Path, separator: str) -> bytes:
 def _load(place: Path, format: str | None = None) -> Any:
     """The set as `data verify` reads it, as `train` does, and piece by piece as `filter` does."""
     from mmpoison.datasets import load_pairs, stream_pairs
+    from mmpoison.datasets.verify.verify import load_to_verify, verify_pairs
     from mmpoison.errors import InputError
-    from mmpoison.images.verify import load_to_verify, verify_pairs
 
     pairs, name, faults = load_to_verify(place, format=format)
     found = verify_pairs(pairs, images=False, format=name, manifest_faults=faults)
@@ -123,8 +123,8 @@ def _poisoned(folder: Path) -> None:
 
 def _read_poisoned(folder: Path) -> None:
     from mmpoison.datasets import load_pairs
-    from mmpoison.defenses.pair_pieces import PairPieces
-    from mmpoison.images.verify import load_to_verify, verify_pairs
+    from mmpoison.datasets.verify.verify import load_to_verify, verify_pairs
+    from mmpoison.defenses.filters.pair_pieces import PairPieces
 
     pairs, name, faults = load_to_verify(folder / "poisoned")
     clean = load_pairs(folder / "clean")
@@ -151,8 +151,8 @@ def _with_labels(folder: Path) -> None:
 
 def _read_labels(folder: Path) -> None:
     from mmpoison.datasets import labels_from_csv, load_pairs
-    from mmpoison.defenses.pair_labels import labelled_places, read_labels
-    from mmpoison.defenses.pair_pieces import PairPieces
+    from mmpoison.defenses.filters.pair_labels import labelled_places, read_labels
+    from mmpoison.defenses.filters.pair_pieces import PairPieces
     from mmpoison.errors import InputError
 
     pairs = load_pairs(folder / "pairs")
@@ -185,8 +185,8 @@ def _with_verdicts(folder: Path) -> None:
 
 def _read_verdicts(folder: Path) -> None:
     from mmpoison.cli.review import _filtered_data
-    from mmpoison.defenses.pair_pieces import PairPieces
-    from mmpoison.review import filtered_pairs
+    from mmpoison.defenses.filters.pair_pieces import PairPieces
+    from mmpoison.pages.review import filtered_pairs
 
     # what it names may lie anywhere on the user's machine, so it is only read
     _filtered_data(folder)
@@ -401,8 +401,8 @@ def _image_examples() -> list[Case]:
 
 
 def _read_image(folder: Path) -> None:
+    from mmpoison.datasets.verify.image_scan import scan_images
     from mmpoison.images.decode import read_image, read_image_bytes
-    from mmpoison.images.scan import scan_images
 
     # one bad image never ends a scan
     scan = scan_images(folder, ["image.png"], workers=1)

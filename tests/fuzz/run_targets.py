@@ -57,8 +57,8 @@ def _recipe_examples() -> list[Case]:
 def _read_recipe(folder: Path) -> None:
     """As `run`, `sweep` and `--set` read it."""
     from mmpoison.errors import InputError
-    from mmpoison.experiments.recipe import parse_changes
-    from mmpoison.experiments.sweep_runs import load_sweep
+    from mmpoison.runs.recipe import parse_changes
+    from mmpoison.runs.sweeps.sweep_runs import load_sweep
 
     file = folder / "recipe.yaml"
     try:
@@ -98,6 +98,7 @@ def _run(folder: Path) -> None:
 
 def _read_metrics(folder: Path) -> None:
     """As `report` counts: tables as Markdown and JSON, comparisons, the table of results."""
+    from mmpoison.base.untrusted import read_json
     from mmpoison.reporting import (
         compare_models,
         expand,
@@ -106,7 +107,6 @@ def _read_metrics(folder: Path) -> None:
         results_table,
         seed_tables,
     )
-    from mmpoison.untrusted import read_json
 
     runs = expand([folder / "run"])
     tables = seed_tables(runs)
@@ -119,8 +119,8 @@ def _read_metrics(folder: Path) -> None:
 
 def _read_run(folder: Path) -> None:
     """As `report` shows it: on the terminal, the page of one run and of several."""
+    from mmpoison.base.untrusted import read_json
     from mmpoison.reporting import (
-        _html,
         expand,
         render_runs_html,
         seed_tables,
@@ -128,7 +128,9 @@ def _read_run(folder: Path) -> None:
         terminal_table,
         write_report,
     )
-    from mmpoison.untrusted import read_json
+    from mmpoison.reporting import (
+        html_report as _html,
+    )
 
     # compiling the templates takes a hundred times as long as filling them in
     if not hasattr(_html._environment, "cache_info"):

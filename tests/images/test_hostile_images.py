@@ -20,9 +20,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from mmpoison.datasets.verify.image_scan import scan_images
 from mmpoison.images import BrokenImage, PixelStore, Preparation, decode, read_image, thumbnail
 from mmpoison.images.decode import picture, read_small_jpeg
-from mmpoison.images.scan import scan_images
 
 SIDE = 99_000_000
 

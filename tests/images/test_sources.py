@@ -15,11 +15,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from mmpoison.datasets import containers
-from mmpoison.datasets.containers import _Cache, split_container
-from mmpoison.datasets.image_bytes import file_name, image_extension, read_image_bytes
 from mmpoison.errors import InputError
 from mmpoison.images.sources import image_path, image_stat, image_stats, open_image
+from mmpoison.pairs import containers
+from mmpoison.pairs.containers import _Cache, split_container
+from mmpoison.pairs.image_bytes import file_name, image_extension, read_image_bytes
 
 IMAGES = [bytes([n]) * (n + 1) for n in range(100)]
 

@@ -11,12 +11,7 @@ from hypothesis import strategies as st
 from torchmetrics.functional.retrieval import retrieval_hit_rate
 
 from mmpoison.errors import InputError
-from mmpoison.metrics import (
-    _retrieval,
-    hit_at_k,
-    image_retrieval_ranks,
-    text_retrieval_ranks,
-)
+from mmpoison.metrics import _retrieval, hit_at_k, image_retrieval_ranks, text_retrieval_ranks
 
 Case = tuple[npt.NDArray[Any], npt.NDArray[Any], npt.NDArray[np.int64]]
 

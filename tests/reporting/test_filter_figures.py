@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import integrate
 
-from mmpoison.defenses.relevance_filter import auroc, average_precision
-from mmpoison.reporting._filter import density, precision_recall, roc
+from mmpoison.defenses.filters.relevance_filter import auroc, average_precision
+from mmpoison.reporting.filter_page import density, precision_recall, roc
 
 scored = st.lists(
     st.tuples(st.integers(0, 5).map(float), st.booleans()), min_size=2, max_size=20

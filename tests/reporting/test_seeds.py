@@ -13,7 +13,7 @@ from scipy import stats
 
 from mmpoison.errors import InputError
 from mmpoison.reporting import metrics_tables, summary_json, summary_markdown, summary_table
-from mmpoison.reporting._seeds import NOTE
+from mmpoison.reporting.seeds import NOTE
 
 HITS = {0: 0.2, 1: 0.5, 2: 0.7}
 

@@ -20,7 +20,7 @@ from typer.testing import CliRunner
 from mmpoison.cli.app import app
 from mmpoison.errors import InputError
 from mmpoison.reporting import results_table, write_results
-from mmpoison.reporting._tidy import FIRST, to_arrow
+from mmpoison.reporting.tidy import FIRST, to_arrow
 
 MakeRun = Callable[..., Path]
 

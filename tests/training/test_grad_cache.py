@@ -9,10 +9,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from mmpoison.base.seeding import torch_seed
 from mmpoison.datasets import PairDataset
 from mmpoison.errors import MmpoisonWarning
 from mmpoison.models import DualEncoder, PixelInputs, prepare_pixels
-from mmpoison.seeding import torch_seed
 from mmpoison.training import Step, TrainingSettings, contrastive_loss, finetune
 from mmpoison.training.grad_cache import still_statistics
 from mmpoison.training.plan import Plan

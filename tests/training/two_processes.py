@@ -9,9 +9,9 @@ from typing import Any
 import safetensors.torch
 import torch
 
+from mmpoison.base.processes import end_processes, is_main_process
 from mmpoison.datasets import load_pairs
 from mmpoison.models import DualEncoder, load_checkpoint, prepare_pixels
-from mmpoison.processes import end_processes, is_main_process
 from mmpoison.training import Checkpoints, Step, TrainingSettings, finetune
 
 VARIANTS: dict[str, dict[str, Any]] = {

@@ -13,7 +13,7 @@ from mmpoison.attacks.presets import PRESETS, Preset
 from mmpoison.attacks.rebuild import rebuild
 from mmpoison.attacks.single_target_image import SingleTargetImage
 from mmpoison.attacks.single_target_label import SingleTargetLabel
-from mmpoison.datasets.manifest import PoisonedPair, PoisonManifest
+from mmpoison.pairs.manifest import PoisonedPair, PoisonManifest
 
 __all__ = [
     "ATTACKS",

@@ -11,8 +11,8 @@ from typing import Any, Literal
 import numpy as np
 
 from mmpoison.attacks.goal import Goal
-from mmpoison.datasets.pairs import IntArray, PairDataset
 from mmpoison.errors import InputError
+from mmpoison.pairs.table import IntArray, PairDataset
 
 Mode = Literal["add", "replace"]
 MODES: tuple[Mode, ...] = ("add", "replace")

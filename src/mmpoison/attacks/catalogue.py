@@ -7,9 +7,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, Literal, Protocol
 
 from mmpoison.attacks.target_image import Embed
-from mmpoison.datasets.pairs import PairDataset
+from mmpoison.base.registry import Registry, unknown_name
 from mmpoison.errors import InputError
-from mmpoison.registry import Registry, unknown_name
+from mmpoison.pairs.table import PairDataset
 
 Kind = Literal["targeted", "untargeted", "backdoor"]
 """Whether an attack moves captions of a class, all captions, or those that carry a trigger."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from mmpoison.base.registry import unknown_name
 from mmpoison.errors import InputError
-from mmpoison.registry import unknown_name
 
 
 @dataclass(frozen=True)

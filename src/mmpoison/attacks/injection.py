@@ -9,9 +9,9 @@ from typing import Any
 from mmpoison._version import __version__
 from mmpoison.attacks.amount import Mode
 from mmpoison.attacks.goal import Goal
-from mmpoison.datasets.injection import inject
-from mmpoison.datasets.manifest import PoisonedPair, PoisonManifest
-from mmpoison.datasets.pairs import IntArray, PairDataset
+from mmpoison.pairs.manifest import PoisonedPair, PoisonManifest
+from mmpoison.pairs.poison_record import inject
+from mmpoison.pairs.table import IntArray, PairDataset
 
 
 def poisoned_pairs(

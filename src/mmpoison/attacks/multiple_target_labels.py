@@ -13,8 +13,8 @@ from mmpoison.attacks.injection import poison_set
 from mmpoison.attacks.pairing import Spread
 from mmpoison.attacks.settings import Settings
 from mmpoison.attacks.target_labels import poison_labels
-from mmpoison.datasets.pairs import PairDataset
 from mmpoison.errors import InputError
+from mmpoison.pairs.table import PairDataset
 
 
 @ATTACKS.register("multiple-target-labels")

@@ -6,7 +6,7 @@ from typing import Literal
 
 import numpy as np
 
-from mmpoison.datasets.pairs import IntArray
+from mmpoison.pairs.table import IntArray
 
 Spread = Literal["captions", "samples"]
 SPREADS: tuple[Spread, ...] = ("captions", "samples")

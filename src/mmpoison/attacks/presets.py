@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from mmpoison.base.registry import unknown_name
 from mmpoison.errors import InputError
-from mmpoison.registry import unknown_name
 
 
 @dataclass(frozen=True)

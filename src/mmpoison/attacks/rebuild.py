@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from mmpoison.datasets.injection import inject
-from mmpoison.datasets.manifest import PoisonManifest
-from mmpoison.datasets.pairs import PairDataset
 from mmpoison.errors import InputError
+from mmpoison.pairs.manifest import PoisonManifest
+from mmpoison.pairs.poison_record import inject
+from mmpoison.pairs.table import PairDataset
 
 
 def rebuild(pairs: PairDataset, manifest: PoisonManifest) -> PairDataset:

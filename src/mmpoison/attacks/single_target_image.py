@@ -14,9 +14,9 @@ from mmpoison.attacks.presets import choices
 from mmpoison.attacks.settings import Settings
 from mmpoison.attacks.target_image import CENTRE, RANDOM, Embed, choose_target_image
 from mmpoison.attacks.target_labels import refuse_poisoned
-from mmpoison.datasets.pairs import PairDataset
+from mmpoison.base.seeding import generator
 from mmpoison.errors import InputError
-from mmpoison.seeding import generator
+from mmpoison.pairs.table import PairDataset
 
 
 @ATTACKS.register("single-target-image")

@@ -11,7 +11,7 @@ from mmpoison.attacks.injection import poison_set
 from mmpoison.attacks.pairing import Spread
 from mmpoison.attacks.settings import Settings
 from mmpoison.attacks.target_labels import poison_labels
-from mmpoison.datasets.pairs import PairDataset
+from mmpoison.pairs.table import PairDataset
 
 
 @ATTACKS.register("single-target-label")

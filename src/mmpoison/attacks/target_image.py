@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from mmpoison.attacks.goal import Goal
-from mmpoison.datasets.pairs import SPLITS, IntArray, PairDataset
 from mmpoison.errors import InputError
+from mmpoison.pairs.table import SPLITS, IntArray, PairDataset
 
 RANDOM, CENTRE = "random", "centre"
 

@@ -11,10 +11,10 @@ from mmpoison.attacks.goal import Goal
 from mmpoison.attacks.injection import poisoned_pairs
 from mmpoison.attacks.pairing import spread_evenly
 from mmpoison.attacks.settings import Settings
-from mmpoison.datasets.manifest import PoisonedPair
-from mmpoison.datasets.pairs import IntArray, PairDataset
+from mmpoison.base.seeding import generator
 from mmpoison.errors import InputError
-from mmpoison.seeding import generator
+from mmpoison.pairs.manifest import PoisonedPair
+from mmpoison.pairs.table import IntArray, PairDataset
 
 STREAM = "attack/single-target-label"
 

@@ -10,6 +10,7 @@ import typer
 from typer.exceptions import TyperException
 
 from mmpoison._version import __version__
+from mmpoison.base.processes import end_processes
 from mmpoison.cli import (
     cache,
     data,
@@ -27,7 +28,6 @@ from mmpoison.cli import (
 )
 from mmpoison.cli.console import say, stderr
 from mmpoison.errors import AlreadyDone, MmpoisonWarning
-from mmpoison.processes import end_processes
 
 app = typer.Typer(
     name="mmpoison",

@@ -26,8 +26,8 @@ def list_(
 
     Example: [bold]mmpoison cache list[/bold]
     """
-    from mmpoison.datasets.cache import cache_folder
-    from mmpoison.experiments.kept import kept_items
+    from mmpoison.base.cache_folder import cache_folder
+    from mmpoison.runs.cache_entries import kept_items
 
     totals: dict[str, list[float]] = {}
     for item in kept_items(cache_folder()):
@@ -64,8 +64,8 @@ def clear(
 
     Example: [bold]mmpoison cache clear --older-than 30d[/bold]
     """
-    from mmpoison.datasets.cache import cache_folder
-    from mmpoison.experiments.kept import delete_item, kept_items
+    from mmpoison.base.cache_folder import cache_folder
+    from mmpoison.runs.cache_entries import delete_item, kept_items
 
     if not (older_than or kind or everything):
         raise InputError("say what to delete: --older-than 30d, --kind stages/finetune, or --all")

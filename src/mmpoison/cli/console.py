@@ -19,16 +19,14 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from mmpoison.processes import is_main_process
-from mmpoison.reporting import safe_text
-from mmpoison.reporting._text import visible
+from mmpoison.base.processes import is_main_process
+from mmpoison.reporting.text import safe_text, visible
 
 if TYPE_CHECKING:
     # torch takes seconds to import, and `mmpoison --help` should not wait for it
-    from mmpoison.experiments.monitor import OnStep
-    from mmpoison.experiments.monitor import Progress as Callback
-    from mmpoison.models import DualEncoder
-    from mmpoison.training import Step
+    from mmpoison.models.dual_encoder import DualEncoder
+    from mmpoison.runs.progress import Progress as Callback
+    from mmpoison.training.loop import OnStep, Step
 
 SEEDS = 2**63 - 1
 """The largest seed."""

@@ -8,10 +8,10 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from mmpoison.base.phrasing import count_of
 from mmpoison.cli.console import SEEDS, WORKERS, console, monitor, say
 from mmpoison.cli.output import hold_output
 from mmpoison.errors import InputError
-from mmpoison.wording import count_of
 
 app = typer.Typer(help="List, build and verify data sets.", no_args_is_help=True)
 
@@ -50,8 +50,8 @@ def build(
 
     Example: [bold]mmpoison data build openmoji --out scenes[/bold]
     """
-    from mmpoison.datasets import DATASETS, load_dataset
-    from mmpoison.datasets.downloads import build_dataset
+    from mmpoison.datasets.catalogue import DATASETS, load_dataset
+    from mmpoison.datasets.fetch.build import build_dataset
 
     options = _data_options(option or [])
     hold_output(context, out)
@@ -120,10 +120,11 @@ def split(
 
     Example: [bold]mmpoison data split photos --per-class 25 --save split.json[/bold]
     """
-    from mmpoison.datasets import load_dataset, save_pairs
-    from mmpoison.datasets.labels import label_by_keyword, labels_from_csv, parse_keywords
-    from mmpoison.datasets.reshape import split_per_class
-    from mmpoison.datasets.splits import FrozenSplit, find_split
+    from mmpoison.datasets.catalogue import load_dataset
+    from mmpoison.pairs.folder import save_pairs
+    from mmpoison.pairs.labels import label_by_keyword, labels_from_csv, parse_keywords
+    from mmpoison.pairs.reshape import split_per_class
+    from mmpoison.pairs.splits import FrozenSplit, find_split
 
     if per_class is not None and apply is not None:
         raise InputError("--per-class makes a split and --apply takes one: give one of them")
@@ -202,8 +203,8 @@ def convert(
     """
     from mmpoison.cli.poison import gallery_notes
     from mmpoison.datasets.convert import convert_pairs, work_folder
-    from mmpoison.datasets.manifest import PoisonManifest
-    from mmpoison.datasets.pairs_folder import MANIFEST_FILE
+    from mmpoison.pairs.folder import MANIFEST_FILE
+    from mmpoison.pairs.manifest import PoisonManifest
 
     hold_output(context, out, work=work_folder(out))
     with monitor() as progress:
@@ -266,9 +267,9 @@ def verify(
     Example: [bold]mmpoison data verify poisoned --clean scenes[/bold]
     """
     from mmpoison import datasets
+    from mmpoison.base.files import write_json
     from mmpoison.cli.data_shown import show_verification
-    from mmpoison.files import write_json
-    from mmpoison.images.verify import load_to_verify, verify_pairs
+    from mmpoison.datasets.verify.verify import load_to_verify, verify_pairs
 
     pairs, name, manifest_faults = load_to_verify(
         data, format=format, root=data_root, options=_data_options(option or [])

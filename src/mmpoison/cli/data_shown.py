@@ -10,16 +10,16 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from mmpoison.datasets.cache import cache_folder
+from mmpoison.base.cache_folder import cache_folder
+from mmpoison.base.phrasing import count_of
+from mmpoison.base.untrusted import open_bytes
 from mmpoison.datasets.catalogue import DATASETS, DataSource, find_root
-from mmpoison.datasets.downloads import DOWNLOADS, ways_to_get
-from mmpoison.datasets.pairs_folder import CAPTIONS_FILE
+from mmpoison.datasets.fetch.build import DOWNLOADS, ways_to_get
+from mmpoison.datasets.verify.report import Verification
 from mmpoison.errors import InputError
 from mmpoison.images.store import stored_pixels
-from mmpoison.images.verification import Verification
-from mmpoison.reporting import safe_text
-from mmpoison.untrusted import open_bytes
-from mmpoison.wording import count_of
+from mmpoison.pairs.folder import CAPTIONS_FILE
+from mmpoison.reporting.text import safe_text
 
 SHOWN = 10
 """So many lines of each kind of problem are printed; `--json` and `--out` have all."""

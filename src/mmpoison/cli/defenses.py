@@ -27,7 +27,7 @@ def defenses(
     """
     from rich.text import Text
 
-    from mmpoison.defenses import DEFENSES
+    from mmpoison.defenses.catalogue import DEFENSES
 
     known = [DEFENSES[name]] if name is not None else [DEFENSES[each] for each in DEFENSES]
     known.sort(key=lambda defense: (KINDS.index(defense.kind), defense.name))

@@ -15,9 +15,9 @@ from mmpoison.cli.stages import DataOption, SeedOption, TrainSetOption, TrustOpt
 from mmpoison.errors import InputError
 
 if TYPE_CHECKING:
-    from mmpoison.attacks import PoisonManifest
-    from mmpoison.datasets import PairDataset
-    from mmpoison.evaluation import Aim
+    from mmpoison.evaluation.goal_target import Aim
+    from mmpoison.pairs.manifest import PoisonManifest
+    from mmpoison.pairs.table import PairDataset
 
 
 def add_commands(app: typer.Typer) -> None:
@@ -138,12 +138,18 @@ def evaluate(
         raise InputError("--clean, --clean-runs and --set belong to --suspect")
     if model is None:
         raise InputError("which model? --model measures one, --suspect asks whether it is poisoned")
-    from mmpoison.datasets import load_pairs
-    from mmpoison.devices import find_device
-    from mmpoison.evaluation import Subject, TestSet, measure, parse_studies
-    from mmpoison.files import atomic_folder, write_json
-    from mmpoison.models import load_encoder, prepare_pixels
-    from mmpoison.reporting import markdown, metrics_tables, terminal, terminal_table
+    from mmpoison.base.devices import find_device
+    from mmpoison.base.files import atomic_folder, write_json
+    from mmpoison.datasets.catalogue import load_pairs
+    from mmpoison.evaluation import measure
+    from mmpoison.evaluation.measure import Subject
+    from mmpoison.evaluation.names import parse_studies
+    from mmpoison.evaluation.test_set import TestSet
+    from mmpoison.models.inputs import prepare_pixels
+    from mmpoison.models.loading import load_encoder
+    from mmpoison.reporting.seeds import metrics_tables
+    from mmpoison.reporting.table import markdown, terminal
+    from mmpoison.reporting.terminal import terminal_table
 
     studies = parse_studies(study or [])
     if "epochs" in studies:
@@ -208,7 +214,7 @@ def evaluate(
 
 
 def _manifest(pairs: PairDataset, file: Path | None) -> PoisonManifest | None:
-    from mmpoison.attacks import PoisonManifest
+    from mmpoison.pairs.manifest import PoisonManifest
 
     return pairs.manifest if file is None else PoisonManifest.read(file)
 
@@ -220,8 +226,8 @@ def _aims(
     target_image: str | None,
 ) -> list[Aim]:
     """What to measure: the goals that are named, else the manifest's, with the target images of either."""
-    from mmpoison.attacks import Goal
-    from mmpoison.evaluation import Aim, aims_of
+    from mmpoison.attacks.goal import Goal
+    from mmpoison.evaluation.goal_target import Aim, aims_of
 
     of_manifest = {str(aim): aim for aim in aims_of(manifest, pairs)} if manifest else {}
     if not goals and not of_manifest:

@@ -9,17 +9,17 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from mmpoison.base.phrasing import count_of
 from mmpoison.cli.console import SEEDS, DeviceOption, console, monitor, say, stderr
 from mmpoison.cli.output import hold_output
 from mmpoison.cli.serving import DEFAULT_PORT, PortOption, check_pages
 from mmpoison.errors import InputError
-from mmpoison.reporting._text import percent
-from mmpoison.wording import count_of
+from mmpoison.reporting.text import percent
 
 if TYPE_CHECKING:
-    from mmpoison.defenses.thresholds import Threshold
-    from mmpoison.experiments.filter_set import Ask
-    from mmpoison.models import DualEncoder
+    from mmpoison.defenses.filters.thresholds import Threshold
+    from mmpoison.models.dual_encoder import DualEncoder
+    from mmpoison.runs.filter_set import Ask
 
 
 def filter_(
@@ -117,12 +117,12 @@ def filter_(
 
     Example: [bold]mmpoison filter --data pairs --encoder MODEL --method neighbour-outliers --set k=32 --out kept[/bold]
     """
+    from mmpoison.base.devices import find_device
     from mmpoison.cli.labelling import check_terminal
     from mmpoison.cli.labelling import label_pairs as ask_for_labels
     from mmpoison.cli.review import ask_on_page
-    from mmpoison.devices import find_device
-    from mmpoison.experiments.filter_set import REPORT_FOLDER, FilterRule, filter_set
-    from mmpoison.models import load_encoder
+    from mmpoison.models.loading import load_encoder
+    from mmpoison.runs.filter_set import REPORT_FOLDER, FilterRule, filter_set
 
     hold_output(context, out)
     cuts = [
@@ -209,10 +209,10 @@ def _scan_goals(
     images: Literal["link", "copy", "none"],
     seed: int,
 ) -> None:
-    from mmpoison.defenses.suspicious_groups import SuspiciousGroups
-    from mmpoison.experiments.filter_set import REPORT_FOLDER
-    from mmpoison.experiments.goal_scan import GOALS_FILE, scan_goals
-    from mmpoison.untrusted import read_json
+    from mmpoison.base.untrusted import read_json
+    from mmpoison.defenses.filters.suspicious_groups._defense import SuspiciousGroups
+    from mmpoison.runs.filter_set import REPORT_FOLDER
+    from mmpoison.runs.goal_scan import GOALS_FILE, scan_goals
 
     defense = SuspiciousGroups(false_alarms, lose)
     with monitor() as progress:
@@ -251,13 +251,13 @@ def _filter_whole(
     device: str,
     trust: bool,
 ) -> None:
-    from mmpoison.defenses import build_filter
-    from mmpoison.devices import find_device
-    from mmpoison.experiments.filter_set import REPORT_FOLDER
-    from mmpoison.experiments.goal_scan import filter_whole
-    from mmpoison.experiments.recipe import parse_changes
-    from mmpoison.models import load_encoder
-    from mmpoison.untrusted import read_json
+    from mmpoison.base.devices import find_device
+    from mmpoison.base.untrusted import read_json
+    from mmpoison.defenses.catalogue import build_filter
+    from mmpoison.models.loading import load_encoder
+    from mmpoison.runs.filter_set import REPORT_FOLDER
+    from mmpoison.runs.goal_scan import filter_whole
+    from mmpoison.runs.recipe import parse_changes
 
     options = parse_changes(knobs or [])
     if lose is not None:
@@ -286,7 +286,7 @@ def _filter_whole(
 
 def _left_out(facts: Mapping[str, Any], out: Path) -> str:
     """How many more pairs there were, whose images cannot be read; says on standard error where these are named."""
-    from mmpoison.defenses.unreadable import UNREADABLE_FILE
+    from mmpoison.defenses.filters.unreadable import UNREADABLE_FILE
 
     if "unreadable_images" not in facts:
         return ""

@@ -11,10 +11,10 @@ from rich.console import Console
 from rich.text import Text
 
 from mmpoison.errors import InputError
-from mmpoison.reporting._text import visible
+from mmpoison.reporting.text import visible
 
 if TYPE_CHECKING:
-    from mmpoison.defenses.pair_labels import LabelFile, ShownPair, Verdict
+    from mmpoison.defenses.filters.pair_labels import LabelFile, ShownPair, Verdict
 
 KEYS = "k keep · d drop · u unsure · s skip · b back · q stop"
 WIDTH = 48
@@ -50,7 +50,7 @@ def label_pairs(
         console: Where.
         read_key: Gives the next key; the keyboard by default.
     """
-    from mmpoison.defenses.pair_labels import LabelFile
+    from mmpoison.defenses.filters.pair_labels import LabelFile
 
     if read_key is None:
         from click import getchar
@@ -95,7 +95,7 @@ def _ask(
 
 def picture(pair: ShownPair, width: int = WIDTH) -> Text:
     """An image in half blocks, two pixels a character; what cannot be read is said instead."""
-    from mmpoison.images import BrokenImage, read_image
+    from mmpoison.images.decode import BrokenImage, read_image
 
     try:
         pixels = read_image(pair.root, pair.image, width)

@@ -139,8 +139,8 @@ def explain(error: BaseException) -> tuple[str, int]:
     Args:
         error: Any exception but those of a signal.
     """
+    from mmpoison.base.files import no_room
     from mmpoison.errors import InputError, ResultError
-    from mmpoison.files import no_room
 
     if isinstance(error, InputError):
         return str(error), 2
@@ -180,7 +180,7 @@ def _is_out_of_memory(error: BaseException) -> bool:
 
 
 def _missing(error: ImportError) -> str | None:
-    from mmpoison.extras import EXTRAS, missing
+    from mmpoison.base.extras import EXTRAS, missing
 
     package = (error.name or "").partition(".")[0]
     if package in EXTRAS:
@@ -206,7 +206,7 @@ def _kept(error: BaseException) -> str:
         sys.stderr.write(text)
         return ""
     try:
-        from mmpoison.datasets.cache import cache_folder
+        from mmpoison.base.cache_folder import cache_folder
 
         folder = cache_folder() / "crashes"
         folder.mkdir(parents=True, exist_ok=True)

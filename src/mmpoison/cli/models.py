@@ -73,8 +73,8 @@ def show(
 
     Example: [bold]mmpoison models show openmoji-small[/bold]
     """
-    from mmpoison.models import load_encoder
     from mmpoison.models.facts import encoder_facts
+    from mmpoison.models.loading import load_encoder
 
     facts = encoder_facts(load_encoder(model, trust=trust))
     if as_json:
@@ -90,7 +90,7 @@ def fetch(model: ModelArgument) -> None:
 
     Example: [bold]mmpoison models fetch clip-vit-b32[/bold]
     """
-    from mmpoison.models import load_encoder
+    from mmpoison.models.loading import load_encoder
 
     # loading is what proves that everything is there, the tokenizer too
     encoder = load_encoder(model)
@@ -114,7 +114,8 @@ def export(
 
     Example: [bold]mmpoison models export repaired --format transformers --out repaired-hf[/bold]
     """
-    from mmpoison.models import export_model, load_encoder
+    from mmpoison.models.export import export_model
+    from mmpoison.models.loading import load_encoder
 
     hold_output(context, out)
     chosen: Any = format
@@ -128,7 +129,7 @@ def export(
 
 
 def _registered() -> list[dict[str, Any]]:
-    from mmpoison.models import MODELS
+    from mmpoison.models.catalogue import MODELS
 
     return [
         {

@@ -8,8 +8,8 @@ from typing import Any
 
 import typer
 
-from mmpoison.outputs import check_output, held_output, input_state, output_record
-from mmpoison.processes import is_main_process
+from mmpoison.base.outputs import check_output, held_output, input_state, output_record
+from mmpoison.base.processes import is_main_process
 
 
 def hold_output(context: typer.Context, out: Path, *, work: Path | None = None) -> None:

@@ -14,8 +14,8 @@ from mmpoison.errors import InputError
 
 if TYPE_CHECKING:
     from mmpoison.attacks.target_image import Embed
-    from mmpoison.datasets import PairDataset
-    from mmpoison.datasets.manifest import PoisonManifest
+    from mmpoison.pairs.manifest import PoisonManifest
+    from mmpoison.pairs.table import PairDataset
 
 ONE_GOAL, SEVERAL_GOALS = "single-target-label", "multiple-target-labels"
 """The attacks that are meant where none is named."""
@@ -94,7 +94,8 @@ def poison(
 
     Again: [bold]mmpoison poison scenes --from-manifest poisoned/manifest.json --out again[/bold]
     """
-    from mmpoison.datasets import load_pairs, save_pairs
+    from mmpoison.datasets.catalogue import load_pairs
+    from mmpoison.pairs.folder import save_pairs
 
     hold_output(context, out)
     given = {
@@ -137,7 +138,8 @@ def gallery_notes(manifest: PoisonManifest) -> list[str]:
 
 
 def _again(file: Path, chosen: dict[str, Any], load: Callable[[], PairDataset]) -> PairDataset:
-    from mmpoison.attacks import PoisonManifest, rebuild
+    from mmpoison.attacks import rebuild
+    from mmpoison.pairs.manifest import PoisonManifest
 
     if chosen:
         raise InputError(
@@ -148,7 +150,7 @@ def _again(file: Path, chosen: dict[str, Any], load: Callable[[], PairDataset]) 
 
 
 def _attack(chosen: dict[str, Any], load: Callable[[], PairDataset], device: str) -> PairDataset:
-    from mmpoison.attacks import build_attack, run_attack
+    from mmpoison.attacks.catalogue import build_attack, run_attack
 
     goals = chosen.pop("goal", None)
     if goals is None:
@@ -160,8 +162,9 @@ def _attack(chosen: dict[str, Any], load: Callable[[], PairDataset], device: str
     with monitor() as progress:
 
         def embedder(encoder: str | None) -> Embed:
-            from mmpoison.devices import find_device
-            from mmpoison.models import image_embedder, load_encoder
+            from mmpoison.base.devices import find_device
+            from mmpoison.models import image_embedder
+            from mmpoison.models.loading import load_encoder
 
             if encoder is None:
                 raise InputError("the centre of a class needs an encoder: --encoder NAME")

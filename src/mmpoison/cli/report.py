@@ -12,7 +12,7 @@ from mmpoison.cli.console import Format, FormatOption, busy, console, echo, say
 from mmpoison.errors import InputError
 
 if TYPE_CHECKING:
-    from mmpoison.reporting import Table
+    from mmpoison.reporting.table import Table
 
 
 MANY_SETTINGS = 12
@@ -98,9 +98,11 @@ def report(
 
     [bold]mmpoison report runs --claims --out results[/bold]
     """
-    from mmpoison.files import atomic_file
-    from mmpoison.reporting import compare_models, compare_runs, expand, seed_tables
-    from mmpoison.reporting import markdown as as_markdown
+    from mmpoison.base.files import atomic_file
+    from mmpoison.reporting.compare import compare_models, compare_runs
+    from mmpoison.reporting.runs import expand
+    from mmpoison.reporting.seeds import seed_tables
+    from mmpoison.reporting.table import markdown as as_markdown
 
     if against and models:
         raise InputError("--against compares two settings, --models two models of one: give one")
@@ -109,14 +111,14 @@ def report(
     folders = expand(runs)
     reading = f"reading {len(folders):,} run{'' if len(folders) == 1 else 's'}"
     if html is not None:
-        from mmpoison.reporting import write_html
+        from mmpoison.reporting.html_report import write_html
 
         with busy(reading):
             page = write_html(folders, html)
         say(f"page: {page}")
         return
     if parquet is not None:
-        from mmpoison.reporting import write_results
+        from mmpoison.reporting.tidy import write_results
 
         with busy(reading):
             table = write_results(folders, parquet)
@@ -164,7 +166,8 @@ def print_paper(
     names: list[str], runs: list[Path], out: Path, form: Format, *, claims: bool, links: bool
 ) -> None:
     """Write tables and figures of the paper, or its claims, and print the tables."""
-    from mmpoison.reporting.paper import write_claims, write_paper
+    from mmpoison.paper.verdicts import write_claims
+    from mmpoison.paper.write import write_paper
 
     with busy("reading runs and writing pages"):
         written = write_paper(names, runs, out, links=links) if names else []
@@ -181,7 +184,7 @@ def print_paper(
 
 def print_tables(tables: list[Table], form: Format) -> None:
     """Tables on standard output: drawn, as Markdown, or as one JSON list."""
-    from mmpoison.reporting import markdown, terminal
+    from mmpoison.reporting.table import markdown, terminal
 
     if form == "json":
         echo(json.dumps([table.to_json() for table in tables], indent=2))
@@ -198,8 +201,11 @@ def show_run(folder: Path, *, drawn: bool = True) -> None:
         folder: The run folder.
         drawn: False makes the page alone.
     """
-    from mmpoison.reporting import metrics_tables, terminal, terminal_table, write_report
-    from mmpoison.untrusted import read_json
+    from mmpoison.base.untrusted import read_json
+    from mmpoison.reporting.html_report import write_report
+    from mmpoison.reporting.seeds import metrics_tables
+    from mmpoison.reporting.table import terminal
+    from mmpoison.reporting.terminal import terminal_table
 
     page = write_report(folder)
     if not drawn:

@@ -21,7 +21,7 @@ from mmpoison.cli.serving import (
 from mmpoison.errors import InputError
 
 if TYPE_CHECKING:
-    from mmpoison.defenses.pair_labels import LabelFile, ShownPair
+    from mmpoison.defenses.filters.pair_labels import LabelFile, ShownPair
 
 
 def add_commands(app: typer.Typer) -> None:
@@ -72,17 +72,19 @@ def review(
     Example: [bold]mmpoison review kept --labels labels.csv --encoder openmoji-mini --count 50[/bold]
     """
     check_pages("review")
-    from mmpoison.defenses.pair_labels import LabelFile
-    from mmpoison.defenses.pair_pieces import PairPieces
-    from mmpoison.review import add_neighbours, filtered_pairs, review_app
-    from mmpoison.web import serve
+    from mmpoison.defenses.filters.pair_labels import LabelFile
+    from mmpoison.defenses.filters.pair_pieces import PairPieces
+    from mmpoison.pages.review.app import review_app
+    from mmpoison.pages.review.filtered import filtered_pairs
+    from mmpoison.pages.review.neighbours import add_neighbours
+    from mmpoison.pages.serve import serve
 
     source = data if data is not None else _filtered_data(filtered)
     pieces = PairPieces(source, format=format)
     pairs = filtered_pairs(filtered, pieces, count)
     if encoder is not None:
-        from mmpoison.devices import find_device
-        from mmpoison.models import load_encoder
+        from mmpoison.base.devices import find_device
+        from mmpoison.models.loading import load_encoder
 
         model = load_encoder(encoder, trust=trust).to(find_device(device))
         with monitor() as progress:
@@ -110,9 +112,10 @@ def ask_on_page(
     Raises:
         KeyboardInterrupt: If it is stopped by Ctrl-C; what was labelled is kept.
     """
-    from mmpoison.defenses.pair_labels import LabelFile
-    from mmpoison.review import from_shown, review_app
-    from mmpoison.web import serve
+    from mmpoison.defenses.filters.pair_labels import LabelFile
+    from mmpoison.pages.review.app import review_app
+    from mmpoison.pages.review.shown import from_shown
+    from mmpoison.pages.serve import serve
 
     with LabelFile(file, (pair.pair for pair in pairs)) as labels:
         app = review_app(
@@ -132,7 +135,7 @@ def ask_on_page(
 
 def _filtered_data(filtered: Path) -> str:
     """What the filter says it has read."""
-    from mmpoison.untrusted import read_json
+    from mmpoison.base.untrusted import read_json
 
     missing = f"{filtered}: does not say which set was filtered: name it with --data"
     try:

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
+from mmpoison.base.files import plain_name
 from mmpoison.cli.console import SEEDS, DeviceOption, Format, FormatOption, aside, console, monitor
 from mmpoison.cli.poison import SEVERAL_GOALS
 from mmpoison.cli.report import print_tables, show_run
@@ -22,8 +23,7 @@ from mmpoison.cli.sweep import (
     run_all,
 )
 from mmpoison.errors import InputError
-from mmpoison.files import plain_name
-from mmpoison.reporting import safe_text
+from mmpoison.reporting.text import safe_text
 
 MOST_SEEDS = 10_000
 """So many runs one command may ask for."""
@@ -113,8 +113,8 @@ def run(
 
     What it would take: [bold]mmpoison run table-3-openmoji --dry-run[/bold]
     """
-    from mmpoison.attacks import takes_several_goals
-    from mmpoison.experiments.recipe import load_recipe, parse_changes, shipped_recipes
+    from mmpoison.attacks.catalogue import takes_several_goals
+    from mmpoison.runs.recipe import load_recipe, parse_changes, shipped_recipes
 
     if show:
         for name in shipped_recipes():
@@ -203,9 +203,9 @@ def _run_seeds(
     device: str,
     form: Format = "table",
 ) -> None:
-    from mmpoison.devices import find_device
-    from mmpoison.experiments.recipe import load_recipe, parse_changes
-    from mmpoison.experiments.run import run_recipe
+    from mmpoison.base.devices import find_device
+    from mmpoison.runs.recipe import load_recipe, parse_changes
+    from mmpoison.runs.run import run_recipe
 
     where = find_device(device)
     overrides = parse_changes(changes)
@@ -228,7 +228,7 @@ def _run_seeds(
         show_run(folder, drawn=form == "table")
         finished.append(folder)
     if len(finished) > 1 or form != "table":
-        from mmpoison.reporting import seed_tables
+        from mmpoison.reporting.seeds import seed_tables
 
         print_tables(seed_tables(finished), form)
 

@@ -28,12 +28,13 @@ def scan(
     trust: bool,
 ) -> None:
     """Scan and show; the options are those of `evaluate`."""
-    from mmpoison.datasets import load_pairs
-    from mmpoison.devices import find_device
-    from mmpoison.experiments.recipe import parse_changes, parse_training
-    from mmpoison.experiments.scan_model import SCAN_FILE, scan_json, scan_model
-    from mmpoison.models import load_encoder
-    from mmpoison.reporting import Column, Table, markdown, safe_text, terminal
+    from mmpoison.base.devices import find_device
+    from mmpoison.datasets.catalogue import load_pairs
+    from mmpoison.models.loading import load_encoder
+    from mmpoison.reporting.table import Column, Table, markdown, terminal
+    from mmpoison.reporting.text import safe_text
+    from mmpoison.runs.recipe import parse_changes, parse_training
+    from mmpoison.runs.scan_model import SCAN_FILE, scan_json, scan_model
 
     if reference is None:
         raise InputError(

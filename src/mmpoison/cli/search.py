@@ -22,7 +22,8 @@ from mmpoison.cli.stages import TrustOption
 from mmpoison.errors import InputError
 
 if TYPE_CHECKING:
-    from mmpoison.search import Collection, Source
+    from mmpoison.pages.search.collection import Collection
+    from mmpoison.pages.search.library import Source
 
 RUNS = Path("runs")
 
@@ -75,9 +76,10 @@ def search(
     """
     begun = time.perf_counter()
     check_pages("search")
-    from mmpoison.search import Engine, Library
-    from mmpoison.search.web import search_app
-    from mmpoison.web import serve
+    from mmpoison.pages.search.engine import Engine
+    from mmpoison.pages.search.library import Library
+    from mmpoison.pages.search.web.app import search_app
+    from mmpoison.pages.serve import serve
 
     if manifest is not None and not data:
         raise InputError("--manifest is for --data, and there is none")
@@ -107,7 +109,7 @@ def search(
 
 
 def _model(text: str, trust: bool) -> Source:
-    from mmpoison.search import Source
+    from mmpoison.pages.search.library import Source
 
     name, equals, rest = text.partition("=")
     if not equals or not name or "/" in name or Path(text).exists():
@@ -117,7 +119,7 @@ def _model(text: str, trust: bool) -> Source:
         raise InputError(f"{rest}: no such checkpoint folder or file")
 
     def load() -> object:
-        from mmpoison.models import load_encoder
+        from mmpoison.models.loading import load_encoder
 
         return load_encoder(rest, trust=trust)
 
@@ -125,7 +127,7 @@ def _model(text: str, trust: bool) -> Source:
 
 
 def _data(text: str, manifest: Path | None) -> Source:
-    from mmpoison.search import Source
+    from mmpoison.pages.search.library import Source
 
     if "/" in text and not text.startswith("hf:") and not Path(text).exists():
         raise InputError(f"{text}: no such folder or file")
@@ -134,8 +136,9 @@ def _data(text: str, manifest: Path | None) -> Source:
     name = Path(text).resolve().name if Path(text).exists() else text
 
     def load() -> Collection:
-        from mmpoison.datasets import PoisonManifest, load_dataset
-        from mmpoison.search import Collection
+        from mmpoison.datasets.catalogue import load_dataset
+        from mmpoison.pages.search.collection import Collection
+        from mmpoison.pairs.manifest import PoisonManifest
 
         pairs = load_dataset(text)
         given = pairs.manifest if manifest is None else PoisonManifest.read(manifest)
@@ -147,17 +150,18 @@ def _data(text: str, manifest: Path | None) -> Source:
 
 
 def _of_demo() -> tuple[list[Source], Source]:
-    from mmpoison.experiments.finished_run import last_demo
+    from mmpoison.runs.finished_run import last_demo
 
     return _of_run(last_demo(RUNS))
 
 
 def _of_run(run: Path) -> tuple[list[Source], Source]:
-    from mmpoison.experiments.finished_run import run_checkpoints, run_data
-    from mmpoison.search import Collection, Source
+    from mmpoison.pages.search.collection import Collection
+    from mmpoison.pages.search.library import Source
+    from mmpoison.runs.finished_run import run_checkpoints, run_data
 
     def load_model(folder: Path) -> object:
-        from mmpoison.models import load_encoder
+        from mmpoison.models.loading import load_encoder
 
         return load_encoder(folder)
 

@@ -9,8 +9,8 @@ from typing import Annotated
 
 import typer
 
+from mmpoison.base.extras import require
 from mmpoison.cli.console import say
-from mmpoison.extras import require
 
 DEFAULT_PORT = 8747
 PortOption = Annotated[

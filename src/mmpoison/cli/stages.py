@@ -71,13 +71,17 @@ def train(
 
     On two GPUs: [bold]torchrun --nproc-per-node 2 -m mmpoison train --data poisoned --model ViT-B-32 --out model[/bold]
     """
-    from mmpoison.datasets import load_pairs
-    from mmpoison.devices import find_device
-    from mmpoison.experiments.cards import model_card
-    from mmpoison.experiments.recipe import parse_changes, parse_training
-    from mmpoison.models import load_encoder, prepare_pixels, save_checkpoint
-    from mmpoison.processes import is_main_process
-    from mmpoison.training import Checkpoints, LogOptions, copy_logs, finetune
+    from mmpoison.base.devices import find_device
+    from mmpoison.base.processes import is_main_process
+    from mmpoison.datasets.catalogue import load_pairs
+    from mmpoison.models.checkpoint import save_checkpoint
+    from mmpoison.models.inputs import prepare_pixels
+    from mmpoison.models.loading import load_encoder
+    from mmpoison.runs.cards import model_card
+    from mmpoison.runs.recipe import parse_changes, parse_training
+    from mmpoison.training.log import LogOptions
+    from mmpoison.training.loop import finetune
+    from mmpoison.training.states import Checkpoints, copy_logs
 
     # beside the folder of the model, which appears whole or not at all
     work = out.with_name(f"{out.name}.training")

@@ -84,16 +84,17 @@ def sterilize(
     What no longer finds what, and the utility, are in OUT/sterilize-curve.json. No model is handed over (exit code 1)
     if all of them lost more than --max-utility-loss.
     """
-    from mmpoison.attacks import Goal
-    from mmpoison.datasets import load_pairs
-    from mmpoison.defenses.repair import branch_settings
-    from mmpoison.defenses.repair_watch import RepairRule
-    from mmpoison.devices import find_device
-    from mmpoison.evaluation import Aim, aims_of
-    from mmpoison.experiments.recipe import parse_changes, parse_training
-    from mmpoison.experiments.sterilize_model import sterilize_model, work_folder
-    from mmpoison.models import load_encoder
-    from mmpoison.reporting import repair_table, terminal
+    from mmpoison.attacks.goal import Goal
+    from mmpoison.base.devices import find_device
+    from mmpoison.datasets.catalogue import load_pairs
+    from mmpoison.defenses.repairs.repair import branch_settings
+    from mmpoison.defenses.repairs.repair_watch import RepairRule
+    from mmpoison.evaluation.goal_target import Aim, aims_of
+    from mmpoison.models.loading import load_encoder
+    from mmpoison.reporting.repair import repair_table
+    from mmpoison.reporting.table import terminal
+    from mmpoison.runs.recipe import parse_changes, parse_training
+    from mmpoison.runs.sterilize_model import sterilize_model, work_folder
 
     hold_output(context, out, work=work_folder(out))
     where = find_device(device)

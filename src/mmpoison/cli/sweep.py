@@ -17,15 +17,15 @@ from rich.table import Table
 
 from mmpoison.cli.console import WORKERS, DeviceOption, console, monitor, say
 from mmpoison.errors import InputError
-from mmpoison.reporting import safe_text
+from mmpoison.reporting.text import safe_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from mmpoison.experiments.recipe import Recipe
-    from mmpoison.experiments.sweep import SweepState
-    from mmpoison.experiments.sweep_plan import SweepPlan
-    from mmpoison.experiments.sweep_runs import Sweep
+    from mmpoison.runs.recipe import Recipe
+    from mmpoison.runs.sweeps.plan import SweepPlan
+    from mmpoison.runs.sweeps.sweep import SweepState
+    from mmpoison.runs.sweeps.sweep_runs import Sweep
 
 FAILED = 1
 SHOWN_AT_ONCE = 12
@@ -95,7 +95,7 @@ def sweep(
     All goals: [bold]mmpoison sweep openmoji-heads --goals all --set filter=null --workers 2[/bold]
     """
     from mmpoison.cli.run import parse_seeds
-    from mmpoison.experiments.recipe import parse_changes
+    from mmpoison.runs.recipe import parse_changes
 
     fixed: list[str] = []
     grid: dict[str, Any] = {}
@@ -168,8 +168,8 @@ def parse_goals(text: str) -> str | list[Any]:
 
 def read_sweep(recipe: str, changes: dict[str, Any], **more: Any) -> Sweep:
     """The runs of a recipe; its data are loaded only where all their goals are wanted."""
-    from mmpoison.experiments.material import Material
-    from mmpoison.experiments.sweep_runs import load_sweep
+    from mmpoison.runs.run_cache import Material
+    from mmpoison.runs.sweeps.sweep_runs import load_sweep
 
     material = Material()
 
@@ -199,9 +199,9 @@ def run_all(
     dry_run: bool,
 ) -> None:
     """Run a sweep, or say what it would do; exits with 1 if a run failed."""
-    from mmpoison.devices import find_device
-    from mmpoison.experiments.sweep import run_sweep
-    from mmpoison.experiments.sweep_plan import plan_sweep
+    from mmpoison.base.devices import find_device
+    from mmpoison.runs.sweeps.plan import plan_sweep
+    from mmpoison.runs.sweeps.sweep import run_sweep
 
     where = str(find_device(device))
     count = workers or max(1, cores() // threads)
@@ -339,7 +339,7 @@ def _time(seconds: float) -> str:
 
 def has_sweep(recipe: str) -> bool:
     """Whether a recipe is about many runs."""
-    from mmpoison.experiments.recipe import read_recipe
+    from mmpoison.runs.recipe import read_recipe
 
     return bool(read_recipe(recipe)[0].get("sweep"))
 

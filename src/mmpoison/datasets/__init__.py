@@ -9,13 +9,12 @@ from mmpoison.datasets.catalogue import (
     stream_pairs,
 )
 from mmpoison.datasets.convert import Conversion, convert_pairs
-from mmpoison.datasets.downloads import build_dataset
-from mmpoison.datasets.image_bytes import NameClash
-from mmpoison.datasets.labels import label_by_keyword, labels_from_csv
-from mmpoison.datasets.manifest import PoisonedPair, PoisonManifest
-from mmpoison.datasets.pairs import SPLITS, ImageTable, PairDataset
-from mmpoison.datasets.pairs_folder import ManifestMisfit, restore_clean, save_pairs
-from mmpoison.datasets.reshape import (
+from mmpoison.datasets.fetch.build import build_dataset
+from mmpoison.pairs.folder import ManifestMisfit, restore_clean, save_pairs
+from mmpoison.pairs.image_bytes import NameClash
+from mmpoison.pairs.labels import label_by_keyword, labels_from_csv
+from mmpoison.pairs.manifest import PoisonedPair, PoisonManifest
+from mmpoison.pairs.reshape import (
     balanced,
     cap_captions,
     drop_classes,
@@ -23,7 +22,8 @@ from mmpoison.datasets.reshape import (
     split_per_class,
     subset_per_class,
 )
-from mmpoison.datasets.splits import FrozenSplit, find_split, shipped_split, shipped_splits
+from mmpoison.pairs.splits import FrozenSplit, find_split, shipped_split, shipped_splits
+from mmpoison.pairs.table import SPLITS, ImageTable, PairDataset
 
 __all__ = [
     "DATASETS",

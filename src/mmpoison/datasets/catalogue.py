@@ -11,12 +11,12 @@ from typing import Any
 
 import numpy as np
 
-from mmpoison.datasets.file_states import TableStates
+from mmpoison.base.files import refuse_special
+from mmpoison.base.registry import Registry, unknown_name
 from mmpoison.datasets.options import fit_options
-from mmpoison.datasets.pairs import PairDataset
 from mmpoison.errors import InputError, MmpoisonWarning
-from mmpoison.files import refuse_special
-from mmpoison.registry import Registry, unknown_name
+from mmpoison.pairs.file_states import TableStates
+from mmpoison.pairs.table import PairDataset
 
 Progress = Callable[[int, int], None]
 
@@ -109,7 +109,7 @@ def load_dataset(
         if place is not None and _is_converted(source, place):
             source = DATASETS["pairs-folder"]
     elif format is None and name.startswith("hf:"):
-        from mmpoison.datasets.hugging_face import load_by_name
+        from mmpoison.datasets.formats.hugging_face import load_by_name
 
         return _warned(load_by_name(name, options or {}), name)
     elif format is None and not Path(name).exists():

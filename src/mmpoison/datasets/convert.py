@@ -21,22 +21,20 @@ from pathlib import Path
 from typing import Any, NoReturn, get_args
 
 from mmpoison._version import __version__
-from mmpoison.datasets.catalogue import DATASETS, load_dataset, recognise, stream_pairs
-from mmpoison.datasets.hugging_face import HUB_PREFIX, load_by_name
-from mmpoison.datasets.image_bytes import NameClash
-from mmpoison.datasets.image_states import States, file_states, refuse_changed
-from mmpoison.datasets.labels import label_by_keyword, labels_from_csv, parse_keywords
-from mmpoison.datasets.manifest_beside import is_poisoned
-from mmpoison.datasets.pairs import PairDataset
-from mmpoison.datasets.pairs_folder import (
-    CAPTIONS_FILE,
-    MANIFEST_FILE,
-    ImagePolicy,
-    copy_notices,
-    count_images,
-    rename_images,
+from mmpoison.base.files import (
+    DiskFull,
+    atomic_file,
+    no_room,
+    publish_folder,
+    refuse_occupied,
+    write_json,
 )
-from mmpoison.datasets.shard_writers import (
+from mmpoison.base.phrasing import one_line
+from mmpoison.base.temporaries import remove_all_dead
+from mmpoison.base.untrusted import parse_json, read_json, read_lines
+from mmpoison.datasets.catalogue import DATASETS, load_dataset, recognise, stream_pairs
+from mmpoison.datasets.formats.hugging_face import HUB_PREFIX, load_by_name
+from mmpoison.datasets.formats.shard_writers import (
     PROBLEMS_FILE,
     Line,
     Target,
@@ -45,17 +43,19 @@ from mmpoison.datasets.shard_writers import (
     write_shard,
 )
 from mmpoison.errors import InputError, MmpoisonWarning
-from mmpoison.files import (
-    DiskFull,
-    atomic_file,
-    no_room,
-    publish_folder,
-    refuse_occupied,
-    write_json,
+from mmpoison.pairs.folder import (
+    CAPTIONS_FILE,
+    MANIFEST_FILE,
+    ImagePolicy,
+    copy_notices,
+    count_images,
+    rename_images,
 )
-from mmpoison.temporaries import remove_all_dead
-from mmpoison.untrusted import parse_json, read_json, read_lines
-from mmpoison.wording import one_line
+from mmpoison.pairs.folder_manifest import is_poisoned
+from mmpoison.pairs.image_bytes import NameClash
+from mmpoison.pairs.image_states import States, file_states, refuse_changed
+from mmpoison.pairs.labels import label_by_keyword, labels_from_csv, parse_keywords
+from mmpoison.pairs.table import PairDataset
 
 MAX_IMAGES_IN_SHARD = 10_000
 """img2dataset's keys have four digits for the place in a shard."""

@@ -9,8 +9,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from mmpoison.base.untrusted_yaml import parse_yaml
 from mmpoison.errors import InputError
-from mmpoison.untrusted_yaml import parse_yaml
 
 _YES_NO = {
     **dict.fromkeys(("true", "yes", "on"), True),

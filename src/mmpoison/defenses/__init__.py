@@ -7,11 +7,15 @@ from mmpoison.defenses.catalogue import (
     RobustTraining,
     build_filter,
 )
-from mmpoison.defenses.clean_finetune import CleanFinetune
-from mmpoison.defenses.filtered_folder import save_filtered
-from mmpoison.defenses.neighbour_outliers import NeighbourOutliers
-from mmpoison.defenses.relevance_filter import FilterResult, RelevanceFilter
-from mmpoison.defenses.suspicious_groups import GroupResult, SuspectedGoal, SuspiciousGroups
+from mmpoison.defenses.filters.filtered_folder import save_filtered
+from mmpoison.defenses.filters.neighbour_outliers import NeighbourOutliers
+from mmpoison.defenses.filters.relevance_filter import FilterResult, RelevanceFilter
+from mmpoison.defenses.filters.suspicious_groups import (
+    GroupResult,
+    SuspectedGoal,
+    SuspiciousGroups,
+)
+from mmpoison.defenses.repairs.clean_finetune import CleanFinetune
 
 __all__ = [
     "DEFENSES",

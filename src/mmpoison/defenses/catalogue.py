@@ -6,15 +6,16 @@ import inspect
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, cast
 
+from mmpoison.base.registry import Registry, unknown_name
 from mmpoison.errors import InputError
-from mmpoison.registry import Registry, unknown_name
 
 if TYPE_CHECKING:
-    from mmpoison.datasets.pairs import PairDataset
-    from mmpoison.defenses.relevance_filter import FilterResult
+    from mmpoison.defenses.filters.relevance_filter import FilterResult
     from mmpoison.models.dual_encoder import DualEncoder
     from mmpoison.models.inputs import PairInputs, ProgressFor
-    from mmpoison.training import TrainingResult, TrainingSettings
+    from mmpoison.pairs.table import PairDataset
+    from mmpoison.training.loop import TrainingResult
+    from mmpoison.training.settings import TrainingSettings
 
 Kind = Literal["pre-training", "in-training", "post-training"]
 

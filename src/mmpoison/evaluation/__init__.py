@@ -1,8 +1,8 @@
 """Embed once, then measure with the pure functions of `metrics`."""
 
-from mmpoison.evaluation.aim import Aim, aims_of
 from mmpoison.evaluation.distribution import embedding_map, silhouettes
 from mmpoison.evaluation.gallery_index import GalleryIndex
+from mmpoison.evaluation.goal_target import Aim, aims_of
 from mmpoison.evaluation.lists import rank_lists, thumbnail_address
 from mmpoison.evaluation.measure import Known, Measurement, OfOneModel, Subject, measure
 from mmpoison.evaluation.names import STUDIES, parse_studies
@@ -14,12 +14,7 @@ from mmpoison.evaluation.rows import (
     ranks_row,
     utility_row,
 )
-from mmpoison.evaluation.study import (
-    Studied,
-    collateral,
-    query_lengths,
-    query_sources,
-)
+from mmpoison.evaluation.study import Studied, collateral, query_lengths, query_sources
 from mmpoison.evaluation.test_set import TestEmbeddings, TestSet, drift_between
 
 __all__ = [

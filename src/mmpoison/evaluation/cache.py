@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
-from mmpoison.array_files import read_arrays
+from mmpoison.base.array_files import read_arrays
+from mmpoison.base.files import atomic_file
 from mmpoison.evaluation.test_set import TestEmbeddings, TestSet
-from mmpoison.files import atomic_file
 from mmpoison.models.compute_environment import compute_environment
 from mmpoison.models.dual_encoder import DualEncoder
 from mmpoison.models.inputs import PairInputs, Progress, files_digest

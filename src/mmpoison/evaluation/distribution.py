@@ -8,11 +8,11 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from mmpoison.datasets.pairs import UNLABELLED, IntArray
+from mmpoison.base.extras import require
+from mmpoison.base.seeding import generator, torch_seed
 from mmpoison.evaluation.test_set import TestEmbeddings, TestSet
-from mmpoison.extras import require
 from mmpoison.models.embedding import Embeddings
-from mmpoison.seeding import generator, torch_seed
+from mmpoison.pairs.table import UNLABELLED, IntArray
 
 SILHOUETTE_POINTS = 4000
 """Of more points so many are drawn, since silhouettes compare every point with every other."""

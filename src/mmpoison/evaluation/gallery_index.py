@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from mmpoison.base.extras import require
 from mmpoison.errors import InputError
-from mmpoison.extras import require
 from mmpoison.models.embedding import Embeddings
 
 EXACT_IMAGES = 200_000

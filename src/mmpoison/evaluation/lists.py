@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from mmpoison.evaluation.aim import Aim
+from mmpoison.base.seeding import generator
+from mmpoison.evaluation.goal_target import Aim
 from mmpoison.evaluation.test_set import TestEmbeddings, TestSet
-from mmpoison.images import read_image
-from mmpoison.seeding import generator
+from mmpoison.images.decode import read_image
 
 CONFUSING = 8
 """So many images of other classes are kept a goal."""

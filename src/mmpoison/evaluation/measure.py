@@ -8,11 +8,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from mmpoison.datasets.manifest import PoisonManifest
-from mmpoison.datasets.pairs import PairDataset
-from mmpoison.evaluation.aim import Aim
 from mmpoison.evaluation.cache import cached_embeddings
 from mmpoison.evaluation.distribution import embedding_map, silhouettes
+from mmpoison.evaluation.goal_target import Aim
 from mmpoison.evaluation.rows import (
     collapse_warning,
     random_queries,
@@ -25,6 +23,8 @@ from mmpoison.evaluation.study import Studied, collateral, query_lengths, query_
 from mmpoison.evaluation.test_set import TestEmbeddings, TestSet, drift_between
 from mmpoison.models.dual_encoder import DualEncoder
 from mmpoison.models.inputs import FeatureInputs, PairInputs, ProgressFor
+from mmpoison.pairs.manifest import PoisonManifest
+from mmpoison.pairs.table import PairDataset
 
 CLEAN, POISONED = "clean_model", "poisoned"
 

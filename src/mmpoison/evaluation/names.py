@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
+from mmpoison.base.registry import unknown_name
 from mmpoison.errors import InputError
-from mmpoison.registry import unknown_name
 
 STUDIES: Mapping[str, str] = {
     "queries": "search with test captions, captions of the poison, other train captions and random ones",

@@ -8,8 +8,8 @@ import numpy as np
 import numpy.typing as npt
 
 from mmpoison.attacks.goal import Goal
-from mmpoison.datasets.pairs import BoolArray, IntArray
-from mmpoison.evaluation.aim import Aim
+from mmpoison.base.seeding import generator
+from mmpoison.evaluation.goal_target import Aim
 from mmpoison.evaluation.test_set import TestEmbeddings, TestSet
 from mmpoison.metrics import (
     constant_rows,
@@ -20,7 +20,7 @@ from mmpoison.metrics import (
     rank_quantiles,
     text_retrieval_ranks,
 )
-from mmpoison.seeding import generator
+from mmpoison.pairs.table import BoolArray, IntArray
 from mmpoison.statistics import clustered_mean, clustered_share
 
 UTILITY_KS = (1, 5, 10)

@@ -8,15 +8,15 @@ from typing import Any
 
 import numpy as np
 
-from mmpoison.datasets.manifest import PoisonManifest
-from mmpoison.datasets.pairs import PairDataset
-from mmpoison.evaluation.aim import Aim
+from mmpoison.base.seeding import generator
+from mmpoison.evaluation.goal_target import Aim
 from mmpoison.evaluation.rows import random_queries, row_of_queries, row_of_texts
 from mmpoison.evaluation.test_set import TestEmbeddings, TestSet
 from mmpoison.models.dual_encoder import DualEncoder
 from mmpoison.models.embedding import embed_captions
 from mmpoison.models.inputs import ProgressFor
-from mmpoison.seeding import generator
+from mmpoison.pairs.manifest import PoisonManifest
+from mmpoison.pairs.table import PairDataset
 from mmpoison.statistics import clustered_mean
 
 LENGTHS = (1, 2, 3)

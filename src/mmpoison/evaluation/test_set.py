@@ -8,13 +8,13 @@ import numpy as np
 import numpy.typing as npt
 
 from mmpoison.attacks.goal import Goal
-from mmpoison.datasets.pairs import BoolArray, IntArray, PairDataset
 from mmpoison.errors import InputError
-from mmpoison.evaluation.aim import Aim
+from mmpoison.evaluation.goal_target import Aim
 from mmpoison.metrics import drift, embedding_ranks
 from mmpoison.models.dual_encoder import DualEncoder
 from mmpoison.models.embedding import Embeddings, embed_images, embed_texts
 from mmpoison.models.inputs import PairInputs, Progress
+from mmpoison.pairs.table import BoolArray, IntArray, PairDataset
 
 
 @dataclass(frozen=True)

@@ -16,10 +16,10 @@ from typing import BinaryIO, Literal
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from mmpoison.base.phrasing import one_line
 from mmpoison.errors import InputError
 from mmpoison.images.preparation import Pixels, Preparation
 from mmpoison.images.sources import open_image
-from mmpoison.wording import one_line
 
 MAX_PIXELS = 100_000_000
 """A picture with more pixels than this is refused before it is decoded (a decompression bomb)."""

@@ -14,9 +14,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 
-from mmpoison.datasets.containers import check_bytes, read_inside, split_container
-from mmpoison.datasets.image_bytes import image_path
 from mmpoison.errors import InputError
+from mmpoison.pairs.containers import check_bytes, read_inside, split_container
+from mmpoison.pairs.image_bytes import image_path
 
 __all__ = ["image_path", "image_stat", "image_stats", "open_image"]
 

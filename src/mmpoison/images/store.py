@@ -22,17 +22,17 @@ import numpy as np
 import numpy.typing as npt
 from filelock import FileLock, Timeout
 
-from mmpoison.datasets.cache import cache_folder
-from mmpoison.datasets.containers import split_container
-from mmpoison.datasets.image_states import States, file_states, refuse_changed
-from mmpoison.datasets.pairs import IntArray, PairDataset
+from mmpoison.base.cache_folder import cache_folder
+from mmpoison.base.files import DiskFull, no_room, write_json
+from mmpoison.base.phrasing import count_of
+from mmpoison.base.untrusted import parse_json, read_json
 from mmpoison.errors import InputError
-from mmpoison.files import DiskFull, no_room, write_json
 from mmpoison.images.decode import TRANSFORM, BrokenImage, read_image, try_decode_images
 from mmpoison.images.preparation import Pixels, Preparation
 from mmpoison.images.sources import image_stat
-from mmpoison.untrusted import parse_json, read_json
-from mmpoison.wording import count_of
+from mmpoison.pairs.containers import split_container
+from mmpoison.pairs.image_states import States, file_states, refuse_changed
+from mmpoison.pairs.table import IntArray, PairDataset
 
 IN_MEMORY = 128 * 2**20
 """Up to so many bytes of pixels are decoded in memory: it takes seconds, and a file for each small set is no help."""

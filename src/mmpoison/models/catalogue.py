@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from mmpoison.base.registry import Registry
 from mmpoison.models.dual_encoder import DualEncoder
-from mmpoison.registry import Registry
 
 
 @dataclass(frozen=True)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from mmpoison.code_version import code_version
-from mmpoison.datasets.cache import cache_folder
+from mmpoison.base.cache_folder import cache_folder
+from mmpoison.base.code_version import code_version
 
 LOADING = "mmpoison.models.loading"
 
@@ -22,7 +22,7 @@ def compute_environment(device: torch.device, *roots: object, alone: tuple[str, 
             the code that loads models always.
         alone: Modules whose own text counts and not what they import.
 
-    >>> compute_environment(torch.device("cpu"), "mmpoison.seeding").split(", ")[1]
+    >>> compute_environment(torch.device("cpu"), "mmpoison.base.seeding").split(", ")[1]
     'cpu'
     """
     code = code_version(LOADING, *roots, alone=alone, folder=cache_folder() / "code")

@@ -13,10 +13,10 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from mmpoison.datasets.pairs import IntArray
 from mmpoison.images.preparation import Pixels
 from mmpoison.models.dual_encoder import DualEncoder
 from mmpoison.models.inputs import PairInputs, Progress, Rows
+from mmpoison.pairs.table import IntArray
 
 Embeddings = npt.NDArray[np.float32]
 Precision = Literal["fp32", "bf16"]

@@ -11,8 +11,8 @@ from typing import Any, Literal, get_args
 import safetensors.torch
 
 from mmpoison._version import __version__
+from mmpoison.base.files import atomic_folder, write_json
 from mmpoison.errors import InputError
-from mmpoison.files import atomic_folder, write_json
 from mmpoison.models import hugging_face
 from mmpoison.models.activation import activation_name
 from mmpoison.models.checkpoint import CARD_FILE, CONFIG_FILE, WEIGHTS_FILE, weights_to_save

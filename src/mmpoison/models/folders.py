@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from mmpoison.base.untrusted import plain_file, read_json
 from mmpoison.errors import InputError
 from mmpoison.models import hugging_face
 from mmpoison.models.activation import activation_name
@@ -20,7 +21,6 @@ from mmpoison.models.open_clip_build import (
 )
 from mmpoison.models.text_files import refuse_code
 from mmpoison.models.weights_file import read_weights
-from mmpoison.untrusted import plain_file, read_json
 
 _SMALL_FILES = (
     CONFIG_FILE,

@@ -12,6 +12,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
+from mmpoison.base.untrusted import plain_file, read_json
 from mmpoison.errors import InputError
 from mmpoison.models.architectures import without_text_prefix
 from mmpoison.models.dual_encoder import CLIP_PREPROCESSING
@@ -26,7 +27,6 @@ from mmpoison.models.model_config import (
     Width,
     known_part,
 )
-from mmpoison.untrusted import plain_file, read_json
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILES = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin")

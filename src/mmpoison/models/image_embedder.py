@@ -6,10 +6,10 @@ from collections.abc import Callable
 
 import numpy as np
 
-from mmpoison.datasets.pairs import IntArray, PairDataset
 from mmpoison.models.dual_encoder import DualEncoder
 from mmpoison.models.embedding import Embeddings, embed_images
 from mmpoison.models.inputs import ProgressFor, prepare_pixels
+from mmpoison.pairs.table import IntArray, PairDataset
 
 
 def image_embedder(

@@ -17,15 +17,15 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from mmpoison.array_files import read_arrays
-from mmpoison.datasets.pairs import IntArray, PairDataset
+from mmpoison.base.array_files import read_arrays
+from mmpoison.base.files import atomic_file
 from mmpoison.errors import InputError
-from mmpoison.files import atomic_file
-from mmpoison.images import PixelStore
 from mmpoison.images.decode import TRANSFORM
 from mmpoison.images.sources import image_stats
+from mmpoison.images.store import PixelStore
 from mmpoison.models.compute_environment import compute_environment
 from mmpoison.models.dual_encoder import DualEncoder
+from mmpoison.pairs.table import IntArray, PairDataset
 
 Progress = Callable[[int, int], None]
 ProgressFor = Callable[[str], Progress]

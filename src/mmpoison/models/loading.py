@@ -5,11 +5,11 @@ from __future__ import annotations
 import difflib
 from pathlib import Path
 
+from mmpoison.base.registry import unknown_name
 from mmpoison.errors import InputError
 from mmpoison.models.catalogue import MODELS
 from mmpoison.models.dual_encoder import DualEncoder
 from mmpoison.models.names import ModelName, parse_model_name
-from mmpoison.registry import unknown_name
 
 
 def load_encoder(name_or_path: str | Path, *, trust: bool = False) -> DualEncoder:

@@ -15,8 +15,9 @@ from typing import Any
 import torch
 from torch import nn
 
+from mmpoison.base.extras import require
+from mmpoison.base.untrusted import plain_file
 from mmpoison.errors import InputError
-from mmpoison.extras import require
 from mmpoison.models.architectures import architectures
 from mmpoison.models.dual_encoder import Tokenizer
 from mmpoison.models.hub import hub_folder, no_downloads
@@ -28,7 +29,6 @@ from mmpoison.models.text_files import (
     vetted_text_tower,
     vetted_tokenizer,
 )
-from mmpoison.untrusted import plain_file
 
 BPE_FILE = "bpe_merges.txt.gz"
 TEXT_TOWER_FOLDER = "text_tower"

@@ -96,7 +96,7 @@ def load_bare_file(file: Path, *, trust: bool = False) -> DualEncoder:
     Raises:
         InputError: If the architecture or the activation cannot be told; the message says how to name them.
     """
-    from mmpoison.untrusted import read_json
+    from mmpoison.base.untrusted import read_json
 
     weights = read_weights(file, trust=trust)
     beside = file.parent / CONFIG_FILE
@@ -136,7 +136,7 @@ def load_bare_file(file: Path, *, trust: bool = False) -> DualEncoder:
 
 def trained_with(weights: Weights, file: Path) -> bool | None:
     """Whether weights were trained with QuickGELU, from all that the file and its place tell; None if nothing does."""
-    from mmpoison.untrusted import read_json
+    from mmpoison.base.untrusted import read_json
 
     if weights.openai:
         return True

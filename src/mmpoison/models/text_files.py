@@ -18,9 +18,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from mmpoison.base.untrusted import MAX_JSON_BYTES, parse_json, plain_file, read_bytes, read_json
 from mmpoison.errors import InputError
 from mmpoison.models.model_config import MAX_LAYERS, known_part
-from mmpoison.untrusted import MAX_JSON_BYTES, parse_json, plain_file, read_bytes, read_json
 
 CONFIG_FILE = "config.json"
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.txt")

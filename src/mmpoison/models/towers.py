@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from mmpoison.extras import is_installed, require
+from mmpoison.base.extras import is_installed, require
 from mmpoison.models.catalogue import MODELS, ModelSource
 from mmpoison.models.dual_encoder import DualEncoder
 from mmpoison.models.open_clip_build import build_module, build_tokenizer

@@ -23,8 +23,8 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
+from mmpoison.base.untrusted import parse_json, read_json
 from mmpoison.errors import InputError
-from mmpoison.untrusted import parse_json, read_json
 
 METADATA_KEY = "mmpoison"
 """Under this key the header of a safetensors file of ours holds its config, as JSON."""

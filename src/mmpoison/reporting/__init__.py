@@ -1,25 +1,25 @@
 """Finished runs, shown: tables for the terminal, in Markdown and as JSON, and one HTML page that opens offline."""
 
-from mmpoison.reporting._compare import compare_models, compare_runs
-from mmpoison.reporting._filter import (
+from mmpoison.reporting.compare import compare_models, compare_runs
+from mmpoison.reporting.filter_page import (
     write_curve_figure,
     write_distance_figure,
     write_filter_page,
 )
-from mmpoison.reporting._html import render_html, render_runs_html, write_html, write_report
-from mmpoison.reporting._repair import repair_table, write_repair_figures
-from mmpoison.reporting._runs import expand
-from mmpoison.reporting._seeds import (
+from mmpoison.reporting.html_report import render_html, render_runs_html, write_html, write_report
+from mmpoison.reporting.repair import repair_table, write_repair_figures
+from mmpoison.reporting.runs import expand
+from mmpoison.reporting.seeds import (
     metrics_tables,
     seed_tables,
     summary_json,
     summary_markdown,
     summary_table,
 )
-from mmpoison.reporting._table import Column, Table, markdown, terminal
-from mmpoison.reporting._terminal import terminal_table
-from mmpoison.reporting._text import safe_text
-from mmpoison.reporting._tidy import results_table, write_results
+from mmpoison.reporting.table import Column, Table, markdown, terminal
+from mmpoison.reporting.terminal import terminal_table
+from mmpoison.reporting.text import safe_text
+from mmpoison.reporting.tidy import results_table, write_results
 
 __all__ = [
     "Column",

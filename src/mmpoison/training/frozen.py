@@ -16,8 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mmpoison.array_files import read_arrays
-from mmpoison.files import atomic_file
+from mmpoison.base.array_files import read_arrays
+from mmpoison.base.files import atomic_file
 from mmpoison.models.compute_environment import compute_environment
 from mmpoison.models.dual_encoder import DualEncoder
 from mmpoison.models.inputs import FeatureInputs, PairInputs, Progress, Rows

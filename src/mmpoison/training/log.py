@@ -9,10 +9,10 @@ from io import TextIOBase
 from pathlib import Path
 from typing import Any
 
+from mmpoison.base.extras import is_installed
+from mmpoison.base.files import atomic_file
+from mmpoison.base.untrusted import bounded_lines, open_bytes, parse_json
 from mmpoison.errors import InputError
-from mmpoison.extras import is_installed
-from mmpoison.files import atomic_file
-from mmpoison.untrusted import bounded_lines, open_bytes, parse_json
 
 LINES_FILE = "steps.jsonl"
 TRACKERS = {"tensorboard": ("tensorboard",), "mlflow": ("mlflow",), "wandb": ("wandb",)}

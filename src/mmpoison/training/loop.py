@@ -16,13 +16,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mmpoison.datasets.cache import cache_folder
-from mmpoison.datasets.pairs import PairDataset
+from mmpoison.base.cache_folder import cache_folder
+from mmpoison.base.seeding import torch_seed
 from mmpoison.errors import InputError, MmpoisonWarning
 from mmpoison.models.checkpoint import save_checkpoint
 from mmpoison.models.dual_encoder import DualEncoder
 from mmpoison.models.inputs import PairInputs, ProgressFor
-from mmpoison.seeding import torch_seed
+from mmpoison.pairs.table import PairDataset
 from mmpoison.training.divergence import DivergedError, LossGuard
 from mmpoison.training.feed import Feed, Loaded
 from mmpoison.training.grad_cache import cached_backward, normalises_batches, still_statistics

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from mmpoison.base.seeding import generator
 from mmpoison.models.inputs import Rows
-from mmpoison.seeding import generator
 from mmpoison.training.settings import TrainingSettings
 
 

@@ -17,8 +17,8 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mmpoison.base.processes import process_count
 from mmpoison.models.inputs import Rows
-from mmpoison.processes import process_count
 from mmpoison.training.loss import contrastive_loss
 
 if TYPE_CHECKING:

@@ -20,10 +20,10 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
+from mmpoison.base.files import DiskFull, atomic_file
+from mmpoison.base.temporaries import remove_all_dead
+from mmpoison.base.untrusted import parse_json
 from mmpoison.errors import InputError
-from mmpoison.files import DiskFull, atomic_file
-from mmpoison.temporaries import remove_all_dead
-from mmpoison.untrusted import parse_json
 
 PREFIX, SUFFIX = "step-", ".safetensors"
 LEAST_SHARE = 20

@@ -1,14 +1,14 @@
 """OpenMoji scenes: the embedded data set, made on the spot from openly licensed drawings."""
 
-from mmpoison.datasets.openmoji._build import ATTRIBUTION, build_openmoji, scene_arrays
-from mmpoison.datasets.openmoji._compose import (
+from mmpoison.datasets.openmoji.build import ATTRIBUTION, build_openmoji, scene_arrays
+from mmpoison.datasets.openmoji.compose import (
     FLICKR30K_WEIGHTS,
     Scene,
     compose_scene,
     sample_scenes,
 )
-from mmpoison.datasets.openmoji._table import CLASSES, HELD_OUT, PRETRAINING_ONLY
-from mmpoison.datasets.openmoji._version import OPENMOJI_SCENES_VERSION
+from mmpoison.datasets.openmoji.table import CLASSES, HELD_OUT, PRETRAINING_ONLY
+from mmpoison.datasets.openmoji.version import OPENMOJI_SCENES_VERSION
 
 __all__ = [
     "ATTRIBUTION",

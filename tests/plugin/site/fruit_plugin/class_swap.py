@@ -9,7 +9,7 @@ from mmpoison.attacks.goal import Goal
 from mmpoison.attacks.injection import poison_set
 from mmpoison.attacks.settings import Settings
 from mmpoison.attacks.target_labels import poison_labels
-from mmpoison.datasets.pairs import PairDataset
+from mmpoison.pairs.table import PairDataset
 
 
 @ATTACKS.register("class-swap")

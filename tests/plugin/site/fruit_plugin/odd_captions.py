@@ -7,11 +7,11 @@ from typing import ClassVar
 
 import numpy as np
 
-from mmpoison.datasets.pairs import PairDataset
 from mmpoison.defenses.catalogue import DEFENSES, Kind
-from mmpoison.defenses.relevance_filter import FilterResult
+from mmpoison.defenses.filters.relevance_filter import FilterResult
 from mmpoison.models.dual_encoder import DualEncoder
 from mmpoison.models.inputs import PairInputs, ProgressFor
+from mmpoison.pairs.table import PairDataset
 
 
 @DEFENSES.register("odd-captions")

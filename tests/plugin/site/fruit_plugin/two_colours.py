@@ -7,8 +7,8 @@ from pathlib import Path
 from PIL import Image
 
 from mmpoison.datasets.catalogue import DATASETS, DataSource
-from mmpoison.datasets.pairs import ImageTable, PairDataset
 from mmpoison.errors import InputError
+from mmpoison.pairs.table import ImageTable, PairDataset
 
 COLOURS = {"cherry": (200, 20, 40), "lime": (150, 220, 60)}
 

@@ -1,0 +1,1 @@
+"""What all parts stand on: files, bounds for untrusted input, registries, seeds."""

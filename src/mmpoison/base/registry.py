@@ -1,0 +1,166 @@
+"""One registry for every plug-in: attacks, defences, data sets and models.
+
+A plug-in is one file in its package that decorates one class or function; nothing else has to be edited. The registry
+imports the package's modules the first time it is asked for a name. A plug-in may also live in another installed
+package, which names its module as an entry point:
+
+```toml
+[project.entry-points."mmpoison.attacks"]
+class-swap = "my_package.class_swap"
+```
+
+Importing the module registers the plug-in under the name of the entry point. One that cannot be used is reported in one
+line and left out; all others stay usable.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import pkgutil
+import warnings
+from collections.abc import Callable, Collection, Iterator, Mapping
+from importlib.metadata import EntryPoint, entry_points
+from typing import Generic, TypeVar
+
+from mmpoison.errors import InputError, MmpoisonWarning
+
+T = TypeVar("T")
+
+
+class Registry(Mapping[str, T], Generic[T]):
+    """Names to plug-ins of one kind, found by importing every module of a package and of its sub-packages.
+
+    Args:
+        kind: What the plug-ins are, for messages ("attack").
+        package: Dotted name of the package whose modules register themselves.
+        listed_by: The command that lists the names, where they are too many for a message.
+        group: Group of entry points under which other installed packages name plug-ins; empty for none.
+        needs: Attributes that a plug-in of another package must have, since others rely on them.
+    """
+
+    def __init__(
+        self,
+        kind: str,
+        package: str,
+        listed_by: str = "",
+        *,
+        group: str = "",
+        needs: Collection[str] = (),
+    ) -> None:
+        self.kind = kind
+        self.listed_by = listed_by
+        self._package = package
+        self._group = group
+        self._needs = tuple(needs)
+        self._items: dict[str, T] = {}
+        self._unusable: dict[str, str] = {}
+        self._discovered = False
+
+    def register(self, name: str) -> Callable[[T], T]:
+        """Decorate a plug-in to give it a name.
+
+        Raises:
+            ValueError: If another plug-in already has the name.
+        """
+
+        def decorate(item: T) -> T:
+            if name in self._items and self._items[name] is not item:
+                raise ValueError(f"two {self.kind}s are called {name!r}")
+            self._items[name] = item
+            return item
+
+        return decorate
+
+    def _discover(self) -> None:
+        if self._discovered:
+            return
+        package = importlib.import_module(self._package)
+        for module in pkgutil.walk_packages(package.__path__, f"{self._package}."):
+            importlib.import_module(module.name)
+        # before the plug-ins of others, which may ask for names when they are imported
+        self._discovered = True
+        for found in sorted(entry_points(group=self._group)) if self._group else []:
+            self._load(found)
+
+    def _load(self, found: EntryPoint) -> None:
+        """Import the module that an entry point names; report one that cannot be used, and take back what it did."""
+        before = dict(self._items)
+        try:
+            found.load()
+            self._check(found.name, before)
+        # whatever a stranger's module does while it is imported
+        except (Exception, SystemExit) as error:
+            self._items = before
+            reason = " ".join(f"{type(error).__name__}: {error}".split())
+            self._unusable[found.name] = (
+                f"{self.kind} {found.name!r} of package {_origin(found)} cannot be used ({reason}): "
+                "update the package, or uninstall it"
+            )
+            warnings.warn(self._unusable[found.name], MmpoisonWarning, stacklevel=2)
+
+    def _check(self, name: str, before: Mapping[str, T]) -> None:
+        new = {key: item for key, item in self._items.items() if key not in before}
+        if name not in new:
+            raise ValueError(f"its module registers no new {self.kind} called {name!r}")
+        for key, item in new.items():
+            if missing := [needed for needed in self._needs if not hasattr(item, needed)]:
+                raise ValueError(f"{key!r} has no {missing[0]!r}")
+
+    def __getitem__(self, name: str) -> T:
+        """Return the plug-in called `name`; an unknown name is an `InputError` with the nearest one."""
+        self._discover()
+        try:
+            return self._items[name]
+        except KeyError:
+            self.refuse_unusable(name)
+            raise InputError(unknown_name(self.kind, name, self._items, self.listed_by)) from None
+
+    def refuse_unusable(self, name: str) -> None:
+        """Refuse the name of a plug-in that is installed and cannot be used, before another meaning is looked for.
+
+        Raises:
+            InputError: Why it cannot be used.
+        """
+        self._discover()
+        if name in self._unusable and name not in self._items:
+            raise InputError(self._unusable[name])
+
+    def __contains__(self, name: object) -> bool:
+        self._discover()
+        return name in self._items
+
+    def __iter__(self) -> Iterator[str]:
+        self._discover()
+        return iter(sorted(self._items))
+
+    def __len__(self) -> int:
+        self._discover()
+        return len(self._items)
+
+
+def _origin(found: EntryPoint) -> str:
+    return f"{found.dist.name} {found.dist.version}" if found.dist is not None else found.value
+
+
+def unknown_name(
+    kind: str, name: str, known: Mapping[str, object] | list[str], listed_by: str = ""
+) -> str:
+    """One line for a name that does not exist, with the nearest ones that do.
+
+    Args:
+        kind: What it is the name of.
+        name: As it was given.
+        known: The names that exist.
+        listed_by: A command that lists them, where they are too many for one line.
+
+    >>> unknown_name("class", "shep", ["sheep", "cow"])
+    "unknown class 'shep': did you mean 'sheep'? known: cow, sheep"
+    >>> unknown_name("data set", "coko", ["coco", "csv"], "mmpoison data list")
+    "unknown data set 'coko': did you mean 'coco'? `mmpoison data list` shows all"
+    """
+    names = sorted(known)
+    near = difflib.get_close_matches(name, names, n=3 if listed_by else 1)
+    hint = f"did you mean {' or '.join(map(repr, near))}? " if near else ""
+    rest = f"`{listed_by}` shows all" if listed_by else f"known: {', '.join(names)}"
+    return f"unknown {kind} {name!r}: {hint}{rest}"

@@ -1,0 +1,261 @@
+"""Rows of Parquet and Arrow tables as entries of a table of pairs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from mmpoison.errors import InputError
+from mmpoison.pairs.arrow_schema import TableColumns
+from mmpoison.pairs.builder import PairsBuilder, is_text
+from mmpoison.pairs.columns import path_in_root, split_name
+from mmpoison.pairs.table import PairDataset
+
+ROWS_MEASURED = 64
+
+MOST_TEXT = 256 << 20
+TEXT_PER_BYTE = 100
+"""A file may hold `MOST_TEXT` bytes of text, and so many for each of its own bytes."""
+
+
+@dataclass
+class Entry:
+    """One image with its captions, before it is checked."""
+
+    image_id: str
+    captions: list[Any]
+    label: str | None
+    split: str | None
+    categories: Sequence[str]
+    where: str
+    inside: bool = False
+    problems: list[str] = field(default_factory=list)
+
+
+def entries_of(
+    batches: Iterable[tuple[int, Any]],
+    columns: TableColumns,
+    file: str,
+    root: Path,
+    split: str | None,
+) -> Iterator[Entry | str]:
+    """The entries of one file, row by row.
+
+    Args:
+        batches: Its record batches, with at least the columns that are needed, each with the number of its first row.
+        columns: Which columns.
+        file: Path of the file relative to the root, for image ids and messages.
+        root: Root of image paths.
+        split: The split that the file's name tells, where no column does.
+
+    Yields:
+        An entry, or a line that says what is left out.
+    """
+    prefix = file if columns.default_image else f"{file}/{columns.image}"
+    for first, batch in batches:
+        texts = _values(batch.column(columns.captions))
+        nothing = [None] * batch.num_rows
+        images = nothing if columns.inside else _values(batch.column(columns.image))
+        labels, splits, categories = (
+            nothing if name is None else _values(batch.column(name))
+            for name in (columns.label, columns.split, columns.categories)
+        )
+        rows = zip(images, texts, labels, splits, categories, strict=True)
+        for row, (image, text, label, own_split, several) in enumerate(rows, start=first):
+            where = f"{file} row {row}"
+            if text is None:
+                yield f"{where}: has no caption"
+                continue
+            if columns.inside:
+                image_id = f"{prefix}/{row}"
+            elif image is None:
+                yield f"{where}: has no image"
+                continue
+            else:
+                try:
+                    image_id = path_in_root(image, root)
+                except InputError as error:
+                    yield f"{where}: {error}"
+                    continue
+            yield Entry(
+                image_id,
+                text if isinstance(text, list) else [text],
+                _label(label, columns.label_names),
+                split_name(own_split if own_split is None else str(own_split)) or split,
+                [name for name in several or () if isinstance(name, str) and is_text(name)],
+                where,
+                columns.inside,
+            )
+
+
+def add_entries(entries: Iterable[Entry | str], builder: PairsBuilder) -> None:
+    """Put entries into a builder; rows with the same path are one image with several captions."""
+    grouped: dict[str, Entry] = {}
+    for entry in entries:
+        if isinstance(entry, str):
+            builder.problem(entry)
+        elif entry.inside:
+            add_entry(entry, builder)
+        elif (first := grouped.setdefault(entry.image_id, entry)) is not entry:
+            join(first, entry)
+    for entry in grouped.values():
+        add_entry(entry, builder)
+
+
+def pieces(entries: Iterable[Entry | str], root: Path, images: int) -> Iterator[PairDataset]:
+    """Tables of so many images; rows with the same path are one image where they stand together."""
+    builder = PairsBuilder(root)
+    for entry in _joined(entries):
+        if isinstance(entry, str):
+            builder.problem(entry)
+        elif len(builder) < images:
+            add_entry(entry, builder)
+        else:
+            # a full piece waits for the next sound image, so that problems never stand alone behind the last
+            fresh = PairsBuilder(root)
+            if add_entry(entry, fresh):
+                yield builder.build(str(root))
+                builder = fresh
+            else:
+                builder.problems += fresh.problems
+    yield builder.build(str(root))
+
+
+def _joined(entries: Iterable[Entry | str]) -> Iterator[Entry | str]:
+    """Entries with the same path made one where they stand together."""
+    last: Entry | None = None
+    for entry in entries:
+        if isinstance(entry, str):
+            yield entry
+        elif last is not None and not entry.inside and last.image_id == entry.image_id:
+            join(last, entry)
+        else:
+            if last is not None:
+                yield last
+            last = entry
+    if last is not None:
+        yield last
+
+
+def join(first: Entry, other: Entry) -> None:
+    """Give the captions of a further row of the same image to its first row."""
+    first.captions += other.captions
+    for name in ("label", "split"):
+        if getattr(other, name) not in (None, getattr(first, name)):
+            first.problems.append(
+                f"{other.where}: {name} {getattr(other, name)!r:.80} of {first.image_id!r:.80} is "
+                f"{getattr(first, name)!r:.80} in {first.where}, which counts"
+            )
+
+
+def add_entry(entry: Entry, builder: PairsBuilder) -> bool:
+    """Put one image into a builder; says whether it was sound."""
+    for line in entry.problems:
+        builder.problem(line)
+    label = entry.label
+    if label is not None and not is_text(label):
+        builder.problem(f"{entry.where}: label {label!r:.60} is not text")
+        label = None
+    return builder.add(
+        entry.image_id,
+        entry.captions,
+        label=label,
+        split=entry.split or "train",
+        categories=entry.categories,
+        where=entry.where,
+    )
+
+
+def _label(value: Any, names: tuple[str, ...]) -> str | None:
+    if value is None or value == "":
+        return None
+    if names and isinstance(value, int):
+        return names[value] if 0 <= value < len(names) else None
+    return str(value)
+
+
+def bounded_batches(
+    batches: Iterable[tuple[int, Any]], path: Path, name: str, problems: list[str]
+) -> Iterator[tuple[int, Any]]:
+    """The batches of a file, up to so many bytes of text in all; one may say a text thousands of times.
+
+    Args:
+        batches: Each with the number of its first row.
+        path: The file.
+        name: What it is called in problems.
+        problems: Gets a line where it is too much.
+    """
+    limit = MOST_TEXT + TEXT_PER_BYTE * path.stat().st_size
+    total = 0
+    for first, batch in batches:
+        for start in range(0, batch.num_rows, ROWS_MEASURED):
+            piece = batch.slice(start, ROWS_MEASURED)
+            try:
+                total += sum(text_bytes(column) for column in piece.columns)
+            except IndexError:
+                problems.append(
+                    f"{name} row {first + start}: broken (names a value that is not there), what follows is lost"
+                )
+                return
+            if total > limit:
+                problems.append(
+                    f"{name} row {first + start}: unpacks to more than {limit:,} bytes of text (a bomb?), "
+                    "what follows is lost"
+                )
+                return
+            yield first + start, piece
+
+
+def text_bytes(column: Any) -> int:
+    """Bytes of the text in an Arrow array, each value as often as it occurs.
+
+    Raises:
+        IndexError: If it names a value that its dictionary does not have.
+    """
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    kind = column.type
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
+        return text_bytes(column.flatten())
+    if not pa.types.is_dictionary(kind):
+        return int(column.nbytes)
+    lengths = pc.fill_null(pc.binary_length(column.dictionary), 0).to_numpy(zero_copy_only=False)
+    places = column.indices.drop_null().to_numpy(zero_copy_only=False)
+    if not len(places):
+        return 0
+    if places.min() < 0:
+        raise IndexError("a place before the first")
+    return int(lengths[places].sum())
+
+
+def _values(column: Any) -> list[Any]:
+    """Python values of an Arrow array; text that is no UTF-8 comes out as text that cannot be written."""
+    import pyarrow as pa
+
+    kind = column.type
+    if pa.types.is_dictionary(kind):
+        # each value is one object, however often it occurs
+        values = _values(column.dictionary)
+        return [None if place is None else values[place] for place in column.indices.to_pylist()]
+    if (pa.types.is_list(kind) or pa.types.is_large_list(kind)) and pa.types.is_dictionary(
+        kind.value_type
+    ):
+        flat = iter(_values(column.flatten()))
+        lengths = column.value_lengths().to_pylist()
+        return [None if n is None else list(islice(flat, n)) for n in lengths]
+    try:
+        return list(column.to_pylist())
+    except UnicodeDecodeError:
+        return [_value(column, row) for row in range(len(column))]
+
+
+def _value(column: Any, row: int) -> Any:
+    try:
+        return column[row].as_py()
+    except UnicodeDecodeError:
+        # half a surrogate pair: the builder refuses it and names its row
+        return "\udcff"

@@ -1,0 +1,365 @@
+"""`csv`: a table of image paths and captions, separated by commas, tabs or another character."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from mmpoison.base.untrusted import MAX_LINE_BYTES, open_bytes
+from mmpoison.base.untrusted_csv import MAX_RECORD
+from mmpoison.datasets.catalogue import DATASETS, DataSource
+from mmpoison.datasets.formats.arrow_rows import Entry, add_entries
+from mmpoison.errors import InputError
+from mmpoison.pairs.arrow_schema import column_options
+from mmpoison.pairs.builder import PairsBuilder, is_text
+from mmpoison.pairs.columns import (
+    CAPTION_NAMES,
+    IMAGE_NAMES,
+    LABEL_NAMES,
+    SPLIT_NAMES,
+    find_column,
+    need_column,
+    path_in_root,
+    split_name,
+)
+from mmpoison.pairs.table import PairDataset
+
+ENDINGS = (".csv", ".tsv", ".csv.gz", ".tsv.gz")
+SEPARATORS = ("\t", ",", ";", "|")
+
+MAX_RATIO = 200
+"""Text is packed to a tenth of its size, the same caption again and again to a hundredth."""
+LEAST_UNPACKED = 64 << 20
+"""Bytes that a file of any ratio may unpack to."""
+
+MAX_REREADS = 100
+"""How often a file is read again behind a quote that is never closed."""
+
+
+def load_delimited(
+    root: Path,
+    seed: int = 0,
+    *,
+    image_column: str | None = None,
+    caption_column: str | None = None,
+    label_column: str | None = None,
+    split_column: str | None = None,
+    separator: str | None = None,
+    images: str | Path | None = None,
+) -> PairDataset:
+    """Load a table of text whose first line names its columns; rows with the same image are one image.
+
+    Args:
+        root: The file, or a folder with exactly one.
+        seed: Not used.
+        image_column: Column of image paths; by default one of the usual names, as for the others.
+        caption_column: Column of captions.
+        label_column: Column of classes.
+        split_column: Column of splits.
+        separator: One character; by default the one under which the first line has columns of usual names.
+        images: Folder that the image paths start from; the file's own by default.
+
+    Raises:
+        InputError: If there is no such file, its columns cannot be told, or no row is sound.
+    """
+    file = _find(root)
+    builder = PairsBuilder(file.parent if images is None else Path(images))
+    wanted = column_options(image_column, caption_column, label_column, split_column)
+    with _open(file) as stream:
+        add_entries(_entries(stream, file, builder, wanted, separator), builder)
+    return builder.build(str(file))
+
+
+def _find(path: Path) -> Path:
+    if not path.is_dir():
+        if not path.is_file():
+            raise InputError(f"{path}: no such file")
+        return path
+    files = _tables(path)
+    if len(files) != 1:
+        names = ", ".join(file.name for file in files[:5]) or "none"
+        raise InputError(
+            f"{path}: one .csv or .tsv file is needed, it has {names}: name the file, or another --format"
+        )
+    return files[0]
+
+
+def _tables(folder: Path) -> list[Path]:
+    return sorted(
+        file
+        for file in folder.iterdir()
+        if file.name.lower().endswith(ENDINGS) and not file.name.startswith(".") and file.is_file()
+    )
+
+
+def _open(file: Path) -> BinaryIO:
+    with open_bytes(file) as raw:
+        start = raw.read(4)
+    if start[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        raise InputError(f"{file}: is UTF-16, save it as UTF-8")
+    if start[:2] == b"\x1f\x8b":
+        return io.BufferedReader(_Unpacked(file))
+    return file.open("rb")
+
+
+class _Unpacked(io.RawIOBase):
+    """The content of a gzip file, as long as it is of a size that text can have."""
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+        self._stream = gzip.open(file)  # noqa: SIM115
+        self._most = max(LEAST_UNPACKED, MAX_RATIO * file.stat().st_size)
+        self._given = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        # what stands before a break is given
+        data = self._stream.read1(len(buffer))
+        buffer[: len(data)] = data
+        self._given += len(data)
+        if self._given > self._most:
+            raise InputError(
+                f"{self._file}: unpacks to more than {MAX_RATIO} times its size, it is refused"
+            )
+        return len(data)
+
+    def close(self) -> None:
+        self._stream.close()
+        super().close()
+
+
+class _Lines:
+    """The lines of a file, with those of the record being read, so that a reader can go back to them."""
+
+    def __init__(self, stream: BinaryIO, problems: list[str], file: Path) -> None:
+        self._held = 0
+        # bytes that are no UTF-8 become half surrogates, which no text has
+        self._text = io.TextIOWrapper(
+            stream, encoding="utf-8-sig", errors="surrogateescape", newline=""
+        )
+        self._ahead: list[str] = []
+        self._problems = problems
+        self._file = file
+        self.record: list[str] = []
+        self.number = 0
+        self.ended = False
+
+    def __iter__(self) -> Iterator[str]:
+        return self
+
+    def __next__(self) -> str:
+        if self._ahead:
+            line = self._ahead.pop()
+        else:
+            try:
+                line = self._text.readline(MAX_LINE_BYTES + 1)
+            except (EOFError, OSError, zlib.error) as error:
+                self._problems.append(
+                    f"{self._file}: broken after line {self.number} ({error}), what follows is lost"
+                )
+                line = ""
+        if not line:
+            self.ended = True
+            raise StopIteration
+        self.number += 1
+        if len(line) > MAX_LINE_BYTES:
+            raise InputError(
+                f"{self._file} line {self.number}: longer than {MAX_LINE_BYTES >> 20} MiB, it is refused"
+            )
+        self.record.append(line)
+        self._held += len(line)
+        if self._held > MAX_RECORD:
+            raise csv.Error(
+                f"a record of over {MAX_RECORD:,} characters, a quote that is never closed?"
+            )
+        return line
+
+    def begin(self) -> int:
+        """Forget the last record; gives the number of the first line of the next."""
+        self.record = []
+        self._held = 0
+        return self.number + 1
+
+    def reread(self) -> None:
+        """Put back all lines of the record but its first."""
+        back = self.record[1:]
+        self._ahead.extend(reversed(back))
+        self.number -= len(back)
+        self.begin()
+        self.ended = False
+
+
+def _records(
+    lines: _Lines, separator: str, problems: list[str], file: Path
+) -> Iterator[tuple[int, list[str]]]:
+    """Number of its first line and the fields of each record."""
+    rereads = 0
+    while True:
+        first = lines.begin()
+        # a new reader each time it fails; one reader else, since it holds no line back
+        try:
+            for fields in csv.reader(lines, delimiter=separator):
+                if lines.ended and _is_open(lines.record, separator):
+                    raise csv.Error("a quote is opened and never closed")
+                yield first, fields
+                first = lines.begin()
+            return
+        except csv.Error as error:
+            what = str(error)
+            if "field larger" in what:
+                what = f"a field of over {csv.field_size_limit():,} characters, a quote that is never closed?"
+            problems.append(f"{file} line {first}: {what}")
+            rereads += 1
+            if rereads <= MAX_REREADS:
+                lines.reread()
+
+
+def _is_open(record: list[str], separator: str) -> bool:
+    """Whether a record ends only because its file does."""
+    try:
+        for _ in csv.reader(record, delimiter=separator, strict=True):
+            pass
+    except csv.Error as error:
+        return "unexpected end of data" in str(error)
+    return False
+
+
+def _entries(
+    stream: BinaryIO,
+    file: Path,
+    builder: PairsBuilder,
+    wanted: dict[str, str | None],
+    separator: str | None,
+) -> Iterator[Entry | str]:
+    problems = builder.problems
+    lines = _Lines(stream, problems, file)
+    try:
+        head = next(lines)
+    except StopIteration:
+        raise InputError(problems[-1] if problems else f"{file}: is empty") from None
+    if not is_text(head) or "\x00" in head:
+        raise InputError(f"{file}: its first line is not text in UTF-8")
+    separator = _separator(head, file, wanted) if separator is None else _unescape(separator)
+    lines.number = 0
+    lines.begin()
+    lines._ahead.append(head)
+    records = _records(lines, separator, problems, file)
+    _, header = next(records)
+    image, caption, label, split = _columns(header, file, wanted)
+    for number, fields in records:
+        where = f"{file} line {number}"
+        if not any(fields):
+            continue
+        if len(fields) != len(header):
+            yield (
+                f"{where}: has {len(fields)} fields, the header has {len(header)} "
+                "(a separator or a line break without quotes?)"
+            )
+            continue
+        if not all(map(is_text, fields)):
+            yield f"{where}: not UTF-8"
+            continue
+        if any("\x00" in text for text in fields):
+            yield f"{where}: holds a zero byte"
+            continue
+        if not fields[image].strip():
+            yield f"{where}: has no image"
+            continue
+        try:
+            image_id = path_in_root(fields[image].strip(), builder.root)
+        except InputError as error:
+            yield f"{where}: {error}"
+            continue
+        yield Entry(
+            image_id,
+            [fields[caption]],
+            (fields[label] or None) if label is not None else None,
+            split_name(fields[split]) if split is not None else None,
+            (),
+            where,
+        )
+
+
+def _separator(head: str, file: Path, wanted: dict[str, str | None]) -> str:
+    """The separator under which the first line names an image and a caption."""
+    order = sorted(SEPARATORS, key=lambda s: s != "\t") if ".tsv" in file.name else SEPARATORS
+    for separator in order:
+        try:
+            header = next(csv.reader([head], delimiter=separator), [])
+        except csv.Error as error:
+            raise InputError(f"{file}: the first line cannot be read ({error})") from None
+        try:
+            _columns(header, file, wanted)
+            return separator
+        except InputError:
+            continue
+    # the message names the columns under the likeliest one
+    best = max(order, key=head.count)
+    _columns(next(csv.reader([head], delimiter=best), []), file, wanted)
+    return best
+
+
+def _columns(
+    header: list[str], file: Path, wanted: dict[str, str | None]
+) -> tuple[int, int, int | None, int | None]:
+    where = f"{file} line 1"
+    found: list[int | None] = []
+    for option, usual, needed in (
+        ("image_column", IMAGE_NAMES, True),
+        ("caption_column", CAPTION_NAMES, True),
+        ("label_column", LABEL_NAMES, False),
+        ("split_column", SPLIT_NAMES, False),
+    ):
+        column = find_column(header, wanted[option], usual, option, where)
+        if needed:
+            column = need_column(column, header, option, where)
+        found.append(None if column is None else header.index(column))
+    image, caption, label, split = found
+    assert image is not None
+    assert caption is not None
+    if image == caption:
+        raise InputError(f"{where}: image_column and caption_column are both {header[image]!r}")
+    return image, caption, label, split
+
+
+def _unescape(separator: str) -> str:
+    # a shell hands over \t as two characters
+    plain = {"\\t": "\t", "tab": "\t"}.get(separator, separator)
+    if len(plain) != 1 or plain in '"\r\n':
+        raise InputError(f"separator {separator!r}: one character is needed")
+    return plain
+
+
+def _recognise(path: Path) -> str | None:
+    if path.is_file():
+        return path.name if path.name.lower().endswith(ENDINGS) else None
+    files = _tables(path)
+    # several are recognised too: loading says that one of them is needed
+    return files[0].name if files else None
+
+
+DATASETS.register("csv")(
+    DataSource(
+        name="csv",
+        summary="a .csv or .tsv table (also .gz) of image paths and captions, one pair a row, as open_clip trains on",
+        where_from="a file of your own, its first line names the columns",
+        load=load_delimited,
+        options=(
+            "image_column",
+            "caption_column",
+            "label_column",
+            "split_column",
+            "separator",
+            "images",
+        ),
+        recognise=_recognise,
+        priority=1,
+    )
+)

@@ -1,0 +1,185 @@
+"""`image-folder`: `CLASS/x.jpg` or `train/CLASS/x.jpg`, as torchvision reads it; captions are made from the class."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from mmpoison.base.files import refuse_special
+from mmpoison.datasets.catalogue import DATASETS, DataSource
+from mmpoison.errors import InputError
+from mmpoison.pairs.builder import PairsBuilder
+from mmpoison.pairs.columns import split_name
+from mmpoison.pairs.image_bytes import EXTENSIONS, image_extension
+from mmpoison.pairs.table import SPLITS, PairDataset
+
+TEMPLATES = (
+    "a photo of a {}.",
+    "a bad photo of a {}.",
+    "a photo of the {}.",
+    "a close-up photo of a {}.",
+    "a cropped photo of a {}.",
+)
+"""Five of the templates with which CLIP was tested on ImageNet."""
+
+# what systems and people leave in such folders
+KNOWN_FILES = {
+    "thumbs.db",
+    "desktop.ini",
+    "readme",
+    "readme.md",
+    "readme.txt",
+    "license",
+    "license.txt",
+}
+
+
+def load_image_folder(
+    root: Path, seed: int = 0, *, templates: Sequence[str] | str = TEMPLATES
+) -> PairDataset:
+    """Load images that lie in folders named after their class.
+
+    Args:
+        root: Folder of class folders, or of `train`, `val` (also `valid`, `validation`) and `test` folders of them.
+        seed: Not used.
+        templates: Each makes a caption of every image, `{}` is the class with `_` and `-` as blanks; a string holds
+            several with `;` between.
+
+    Returns:
+        The pairs; the label is the name of the folder, all images are in `train` where there are no split folders.
+
+    Raises:
+        InputError: If there is no class folder with an image, or a template has no `{}`.
+    """
+    made = _check_templates(templates)
+    if not root.is_dir():
+        raise InputError(f"{root}: no such folder")
+    builder = PairsBuilder(root)
+    tops = _folders(root)
+    splits = {folder: split_name(folder.name) for folder in tops}
+    if any(split in SPLITS for split in splits.values()):
+        for folder, split in splits.items():
+            if split not in SPLITS:
+                builder.problem(f"{folder}: no split, the others are: left out")
+                continue
+            if _leads_out(folder, root):
+                builder.problem(f"{folder}: leads out of {root}, it is refused")
+                continue
+            _add_classes(builder, root, folder, str(split), made)
+    else:
+        _add_classes(builder, root, root, "train", made)
+    return builder.build(str(root))
+
+
+def _check_templates(templates: Sequence[str] | str) -> tuple[str, ...]:
+    listed = templates.split(";") if isinstance(templates, str) else templates
+    made = tuple(str(t).strip() for t in listed if str(t).strip())
+    for template in made:
+        if template.count("{}") != 1 or template.replace("{}", "").count("{"):
+            raise InputError(f"template {template!r}: exactly one {{}} is needed, for the class")
+    if not made:
+        raise InputError("templates: at least one is needed, as 'a photo of a {}.'")
+    return made
+
+
+def caption_of(template: str, label: str) -> str:
+    """A caption of an image of a class.
+
+    >>> caption_of("a photo of a {}.", "oil_tanker"), caption_of("a photo of a {}.", "unicorn")
+    ('a photo of an oil tanker.', 'a photo of a unicorn.')
+    """
+    name = " ".join(label.replace("_", " ").replace("-", " ").split()) or label
+    before, after = template.split("{}")
+    vowel = name[:1].lower() in "aeiou" and not name.lower().startswith(("uni", "use", "eu", "one"))
+    if vowel or name.lower().startswith(("hour", "honest")):
+        if before == "a " or before.endswith(" a "):
+            before = before[:-1] + "n "
+        elif before == "A ":
+            before = "An "
+    return before + name + after
+
+
+def _add_classes(
+    builder: PairsBuilder, root: Path, folder: Path, split: str, templates: tuple[str, ...]
+) -> None:
+    for file in sorted(folder.iterdir()):
+        if file.is_file() and not _is_known(file.name):
+            builder.problem(f"{file}: lies in no class folder")
+    for place in _folders(folder):
+        if _leads_out(place, root):
+            builder.problem(f"{place}: leads out of {root}, it is refused")
+            continue
+        captions = [caption_of(template, place.name) for template in templates]
+        for file in _files(place):
+            if _is_known(file.name):
+                continue
+            if file.is_dir():
+                builder.problem(f"{file}: a link to a folder, it is not followed")
+                continue
+            if file.suffix.lower() not in EXTENSIONS and not _is_image(file):
+                builder.problem(f"{file}: not an image")
+                continue
+            builder.add(
+                file.relative_to(root).as_posix(),
+                captions,
+                label=place.name,
+                split=split,
+                where=str(file),
+            )
+
+
+def _folders(folder: Path) -> list[Path]:
+    return sorted(f for f in folder.iterdir() if f.is_dir() and not f.name.startswith("."))
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    """Files of a folder and of those below; a link to a folder is given, not followed."""
+    for base, folders, names in os.walk(folder):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        links = [name for name in folders if (Path(base) / name).is_symlink()]
+        for name in sorted([*names, *links]):
+            yield Path(base) / name
+
+
+def _leads_out(folder: Path, root: Path) -> bool:
+    return not folder.resolve().is_relative_to(root.resolve())
+
+
+def _is_known(name: str) -> bool:
+    return name.startswith(".") or name.lower() in KNOWN_FILES
+
+
+def _is_image(file: Path) -> bool:
+    """By content, for a file whose name does not say it."""
+    try:
+        refuse_special(file)
+        with file.open("rb") as stream:
+            return image_extension(stream.read(16)) is not None
+    except (OSError, InputError):
+        return False
+
+
+def _recognise(path: Path) -> str | None:
+    if not path.is_dir():
+        return None
+    for top in _folders(path):
+        places = _folders(top) if split_name(top.name) in SPLITS else [top]
+        for place in places:
+            for file in () if _leads_out(place, path) else _files(place):
+                if file.suffix.lower() in EXTENSIONS:
+                    return file.relative_to(path).as_posix()
+    return None
+
+
+DATASETS.register("image-folder")(
+    DataSource(
+        name="image-folder",
+        summary="a folder for each class, as torchvision reads it; captions are made from templates",
+        where_from="a folder of your own",
+        load=load_image_folder,
+        options=("templates",),
+        recognise=_recognise,
+        priority=0,
+    )
+)

@@ -1,0 +1,45 @@
+"""`pairs-folder`: the format of the project itself, as one of the formats a path may have."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from mmpoison.datasets.catalogue import DATASETS, DataSource
+from mmpoison.pairs.folder import CAPTIONS_FILE, load_pairs_folder, stream_pairs_folder
+from mmpoison.pairs.folder_manifest import refuse_poisoned
+from mmpoison.pairs.table import PairDataset
+
+
+def _load(
+    root: Path, seed: int = 0, *, images: str | Path | None = None, strict: bool = True
+) -> PairDataset:
+    return load_pairs_folder(root, images=images, strict=strict)
+
+
+def _stream(
+    root: Path,
+    images_at_once: int,
+    *,
+    images: str | Path | None = None,
+    strict: bool = True,
+) -> Iterator[PairDataset]:
+    refuse_poisoned(root)
+    yield from stream_pairs_folder(root, images_at_once, images=images, strict=strict)
+
+
+def _recognise(path: Path) -> str | None:
+    return CAPTIONS_FILE if (path / CAPTIONS_FILE).is_file() else None
+
+
+DATASETS.register("pairs-folder")(
+    DataSource(
+        name="pairs-folder",
+        summary=f"a folder with {CAPTIONS_FILE}, one image a line, and the images beside it",
+        where_from="a folder written by `mmpoison data convert`, or by hand (see the page on data formats)",
+        load=_load,
+        options=("images", "strict"),
+        recognise=_recognise,
+        stream=_stream,
+    )
+)

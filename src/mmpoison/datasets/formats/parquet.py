@@ -1,0 +1,237 @@
+"""`parquet`: tables with a column of images, as paths or as bytes, and a column of captions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+from mmpoison.datasets.catalogue import DATASETS, DataSource
+from mmpoison.datasets.formats.arrow_rows import (
+    Entry,
+    add_entries,
+    bounded_batches,
+    entries_of,
+    pieces,
+)
+from mmpoison.errors import InputError
+from mmpoison.pairs.arrow_schema import (
+    TableColumns,
+    arrow_errors,
+    choose_columns,
+    column_options,
+    text_leaves,
+)
+from mmpoison.pairs.builder import PairsBuilder
+from mmpoison.pairs.columns import split_of_path
+from mmpoison.pairs.folder import with_manifest
+from mmpoison.pairs.folder_manifest import refuse_poisoned
+from mmpoison.pairs.table import PairDataset
+
+ROWS_AT_ONCE = 4096
+
+
+def load_parquet(
+    root: Path,
+    seed: int = 0,
+    *,
+    image_column: str | None = None,
+    caption_column: str | None = None,
+    label_column: str | None = None,
+    split_column: str | None = None,
+    images: str | Path | None = None,
+) -> PairDataset:
+    """Load Parquet files; images that are bytes stay where they are.
+
+    Args:
+        root: A file, or a folder of `*.parquet` (also in folders below it).
+        seed: Not used.
+        image_column: Column of images; by default one of the usual names, as for the others.
+        caption_column: Column of captions, a string or a list of strings.
+        label_column: Column of classes.
+        split_column: Column of splits.
+        images: Folder that image paths start from, where the column holds paths; the folder itself by default.
+
+    Returns:
+        The pairs. Where no column tells the split, the names of folders and files do (`train-00000-of-00001.parquet`).
+
+    Raises:
+        InputError: If there is no such file or nothing in it can be used.
+    """
+    columns = column_options(image_column, caption_column, label_column, split_column)
+    folder, files, refused = find_files(root)
+    first = _first_columns(folder, files, columns)
+    builder = PairsBuilder(_image_root(folder, images, first))
+    add_entries(chain(refused, _entries(folder, files, builder.root, columns)), builder)
+    return with_manifest(builder.build(str(root)), folder)
+
+
+def stream_parquet(
+    root: Path,
+    images_at_once: int,
+    *,
+    image_column: str | None = None,
+    caption_column: str | None = None,
+    label_column: str | None = None,
+    split_column: str | None = None,
+    images: str | Path | None = None,
+) -> Iterator[PairDataset]:
+    """Read Parquet files in pieces; memory does not grow with their number of rows.
+
+    Args:
+        root: As for `load_parquet`.
+        images_at_once: Images in each piece.
+        image_column: As for `load_parquet`, and so are the others.
+        caption_column: Column of captions.
+        label_column: Column of classes.
+        split_column: Column of splits.
+        images: Folder that image paths start from.
+
+    Raises:
+        InputError: As for `load_parquet`; also for a poisoned set, which is known only as a whole.
+    """
+    columns = column_options(image_column, caption_column, label_column, split_column)
+    folder, files, refused = find_files(root)
+    refuse_poisoned(folder)
+    first = _first_columns(folder, files, columns)
+    base = _image_root(folder, images, first)
+    entries = chain(refused, _entries(folder, files, base, columns))
+    yield from pieces(entries, base, images_at_once)
+
+
+def find_files(path: Path, pattern: str = "*.parquet") -> tuple[Path, list[Path], list[str]]:
+    """The folder that ids start from, the files of a kind in it or below, and a line for each that is refused.
+
+    Hidden files are left out; a link that leads out of the folder is refused.
+
+    Raises:
+        InputError: If there are none.
+    """
+    if path.is_file():
+        # a link that the user names is no surprise; what it leads to is taken where it lies
+        path = path.resolve() if path.is_symlink() else path
+        return path.parent, [path], []
+    files = sorted(
+        file
+        for file in path.rglob(pattern)
+        if file.is_file() and not any(part.startswith(".") for part in file.relative_to(path).parts)
+    )
+    if not files:
+        raise InputError(f"{path}: has no {pattern}")
+    whole = path.resolve()
+    inside, refused = [], []
+    for file in files:
+        if file.resolve().is_relative_to(whole):
+            inside.append(file)
+        else:
+            refused.append(f"{file}: leads out of {path}, it is refused")
+    return path, inside, refused
+
+
+def _image_root(folder: Path, images: str | Path | None, first: TableColumns | None) -> Path:
+    # bytes lie in the files, wherever other images may be
+    inside = first is not None and first.inside
+    return folder if images is None or inside else Path(images)
+
+
+def _first_columns(
+    folder: Path, files: list[Path], columns: dict[str, str | None]
+) -> TableColumns | None:
+    import pyarrow.parquet as pq
+
+    for file in files:
+        try:
+            schema = pq.read_schema(file)
+        except arrow_errors():
+            continue
+        # raises for columns that are not there: of all files the first says it
+        return choose_columns(schema, columns, str(file))
+    return None
+
+
+def _entries(
+    folder: Path, files: list[Path], root: Path, options: dict[str, str | None]
+) -> Iterator[Entry | str]:
+    import pyarrow.parquet as pq
+
+    inside: bool | None = None
+    for path in files:
+        name = path.relative_to(folder).as_posix()
+        problems: list[str] = []
+        try:
+            with pq.ParquetFile(path) as file:
+                columns = choose_columns(file.schema_arrow, options, name)
+                if inside is not None and columns.inside != inside:
+                    kind = "bytes" if columns.inside else "paths"
+                    yield f"{name}: holds {kind} of images, the first file does not"
+                    continue
+                inside = columns.inside
+                leaves = text_leaves(file, columns.needed)
+            with pq.ParquetFile(path, read_dictionary=leaves) as file:
+                batches = _batches(file, columns.needed, name, problems)
+                bounded = bounded_batches(batches, path, name, problems)
+                yield from entries_of(bounded, columns, name, root, split_of_path(name))
+        except InputError as error:
+            yield str(error)
+        except arrow_errors() as error:
+            yield f"{name}: broken Parquet file ({_short(error)})"
+        yield from problems
+
+
+def _batches(
+    file: Any, columns: list[str], name: str, problems: list[str]
+) -> Iterator[tuple[int, Any]]:
+    """The record batches with the numbers of their first rows; behind a broken one it goes on with the next group."""
+    given = 0
+    try:
+        for batch in file.iter_batches(ROWS_AT_ONCE, columns=columns, use_threads=False):
+            yield given, batch
+            given += batch.num_rows
+        return
+    except arrow_errors():
+        pass
+    start = 0
+    for group in range(file.metadata.num_row_groups):
+        stop = start + file.metadata.row_group(group).num_rows
+        if stop > given:
+            try:
+                table = file.read_row_group(group, columns=columns, use_threads=False)
+                skipped = max(given - start, 0)
+                for batch in table.slice(skipped).to_batches():
+                    yield start + skipped, batch
+                    skipped += batch.num_rows
+            except arrow_errors() as error:
+                problems.append(
+                    f"{name} rows {max(start, given)} to {stop - 1}: broken Parquet file ({_short(error)})"
+                )
+        start = stop
+
+
+def _short(error: BaseException) -> str:
+    return " ".join(str(error).split())[:160]
+
+
+def _recognise(path: Path) -> str | None:
+    if path.is_file():
+        return path.name if path.suffix == ".parquet" else None
+    for folder in (path, path / "data"):
+        for file in sorted(folder.glob("*.parquet")):
+            # beside a tar shard it is img2dataset's log of the shard
+            if not file.with_suffix(".tar").exists():
+                return file.relative_to(path).as_posix()
+    return None
+
+
+DATASETS.register("parquet")(
+    DataSource(
+        name="parquet",
+        summary="Parquet files with images (paths or bytes) and captions, as Hugging Face's hub has them",
+        where_from="`mmpoison data convert --to parquet`, or files of your own",
+        load=load_parquet,
+        options=("image_column", "caption_column", "label_column", "split_column", "images"),
+        recognise=_recognise,
+        priority=1,
+        stream=stream_parquet,
+    )
+)

@@ -1,0 +1,307 @@
+"""Writers of one shard of a converted set: Parquet, a webdataset tar, or a part of a pairs folder."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import shutil
+import tarfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from mmpoison.base.files import atomic_file, write_json
+from mmpoison.errors import InputError
+from mmpoison.pairs.containers import split_container
+from mmpoison.pairs.folder import (
+    CAPTIONS_FILE,
+    MANIFEST_FILE,
+    NOTICE_FILES,
+    ImagePolicy,
+    line_text,
+)
+from mmpoison.pairs.image_bytes import (
+    EXTENSIONS,
+    NameClash,
+    file_name,
+    image_extension,
+    image_path,
+    read_image_bytes,
+)
+
+Target = Literal["pairs-folder", "parquet", "webdataset"]
+Line = dict[str, Any]
+
+PROBLEMS_FILE = "problems.txt"
+RESERVED = {CAPTIONS_FILE, MANIFEST_FILE, PROBLEMS_FILE, *NOTICE_FILES}
+
+ROWS_IN_GROUP = 256
+"""Rows of a Parquet row group with images: to read one image, the images of its group are read."""
+
+BYTES_IN_GROUP = 64 * 2**20
+
+
+@dataclass
+class Written:
+    """What became of the images of one shard.
+
+    Attributes:
+        ids: New id of each image that was written, in order.
+        pairs: Number of its pairs.
+        problems: One line for each image that was left out.
+    """
+
+    ids: list[str] = field(default_factory=list)
+    pairs: int = 0
+    problems: list[str] = field(default_factory=list)
+
+    def add(self, new_id: str, line: Line) -> None:
+        """Count an image."""
+        self.ids.append(new_id)
+        self.pairs += len(line["captions"])
+
+
+def write_shard(
+    to: Target, number: int, lines: Sequence[Line], root: Path, folder: Path, images: ImagePolicy
+) -> Written:
+    """Write one shard; an image that cannot be read is left out and named.
+
+    Args:
+        to: The format.
+        number: Number of the shard, from 0.
+        lines: Its images, as `PairDataset.lines` gives them.
+        root: Folder that their ids start from.
+        folder: Where the shard goes; files that are there from an interrupted attempt are replaced.
+        images: Whether a pairs folder gets links, copies or no images, and Parquet bytes or paths (`none`).
+
+    Raises:
+        NameClash: If an image would take the place of another. Shards that are written one after the other do not see
+            it: who puts them together compares the names.
+    """
+    written = Written()
+    if to == "parquet":
+        _write_parquet(number, lines, root, folder, images != "none", written)
+    elif to == "webdataset":
+        _write_tar(number, lines, root, folder, written)
+    else:
+        _write_part(number, lines, root, folder, images, written)
+    return written
+
+
+def _with_bytes(
+    lines: Sequence[Line], root: Path, written: Written
+) -> Iterator[tuple[Line, bytes]]:
+    for line in lines:
+        try:
+            yield line, read_image_bytes(root, line["image"])
+        except InputError as error:
+            written.problems.append(str(error))
+
+
+# -- Parquet ---------------------------------------------------------------------------------------
+
+
+def parquet_schema(embed: bool) -> Any:
+    """The schema of the files: Hugging Face's `datasets` reads the column `image` as images."""
+    import pyarrow as pa
+
+    text = {"dtype": "string", "_type": "Value"}
+    features = {
+        "image": {"_type": "Image"} if embed else text,
+        "captions": [text],
+        "label": text,
+        "split": text,
+        "categories": [text],
+    }
+    inside = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+    return pa.schema(
+        [
+            ("image", inside if embed else pa.string()),
+            ("captions", pa.list_(pa.string())),
+            ("label", pa.string()),
+            ("split", pa.string()),
+            ("categories", pa.list_(pa.string())),
+        ],
+        metadata={"huggingface": json.dumps({"info": {"features": features}})},
+    )
+
+
+def _write_parquet(
+    number: int, lines: Sequence[Line], root: Path, folder: Path, embed: bool, written: Written
+) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    name = f"part-{number:05d}.parquet"
+    schema = parquet_schema(embed)
+    rows: list[Line] = []
+    size = 0
+    # photos are packed already
+    packed = {column: "zstd" for column in schema.names if not (embed and column == "image")}
+    if embed:
+        packed |= {"image.bytes": "none", "image.path": "zstd"}
+    with (
+        atomic_file(folder / name) as temporary,
+        pq.ParquetWriter(temporary, schema, compression=_by_leaf(packed)) as writer,
+    ):
+
+        def flush() -> None:
+            if rows:
+                writer.write_table(pa.Table.from_pylist(rows, schema))
+                rows.clear()
+
+        pictures: Iterator[tuple[Line, bytes | None]] = (
+            _with_bytes(lines, root, written) if embed else ((line, None) for line in lines)
+        )
+        for line, data in pictures:
+            image = line["image"]
+            rows.append(
+                {
+                    "image": image if data is None else {"bytes": data, "path": image},
+                    "captions": line["captions"],
+                    "label": line["label"],
+                    "split": line["split"],
+                    "categories": line.get("categories", []),
+                }
+            )
+            written.add(image if data is None else f"{name}/{len(written.ids)}", line)
+            size += len(data or b"")
+            if len(rows) >= (ROWS_IN_GROUP if embed else 65536) or size >= BYTES_IN_GROUP:
+                flush()
+                size = 0
+        flush()
+
+
+def _by_leaf(packed: dict[str, str]) -> dict[str, str]:
+    # Parquet wants the path of the leaf below a list
+    return {
+        f"{name}.list.element" if name in ("captions", "categories") else name: codec
+        for name, codec in packed.items()
+    }
+
+
+# -- webdataset ------------------------------------------------------------------------------------
+
+
+def _write_tar(
+    number: int, lines: Sequence[Line], root: Path, folder: Path, written: Written
+) -> None:
+    name = f"{number:05d}.tar"
+    with (
+        atomic_file(folder / name) as temporary,
+        tarfile.open(temporary, "w", format=tarfile.USTAR_FORMAT) as archive,
+    ):
+        for line, data in _with_bytes(lines, root, written):
+            key = f"{number:05d}{len(written.ids):04d}"
+            ending = image_extension(data) or Path(line["image"]).suffix.lower()
+            captions = line["captions"]
+            facts = {
+                "key": key,
+                "status": "success",
+                "caption": captions[0] if captions else None,
+                "captions": captions,
+                "label": line["label"],
+                "split": line["split"],
+                "categories": line.get("categories", []),
+                "image": line["image"],
+            }
+            if ending not in EXTENSIONS:
+                written.problems.append(f"{root / line['image']}: not an image of a known format")
+                continue
+            _add_member(archive, key + ending, data)
+            if captions:
+                _add_member(archive, f"{key}.txt", captions[0].encode())
+            _add_member(archive, f"{key}.json", json.dumps(facts).encode())
+            written.add(f"{name}/{key}{ending}", line)
+    # img2dataset's note beside each shard
+    write_json(
+        folder / f"{number:05d}_stats.json", {"count": len(lines), "successes": len(written.ids)}
+    )
+
+
+def _add_member(archive: tarfile.TarFile, name: str, data: bytes) -> None:
+    member = tarfile.TarInfo(name)
+    member.size = len(data)
+    member.mode = 0o644
+    archive.addfile(member, io.BytesIO(data))
+
+
+# -- part of a pairs folder ------------------------------------------------------------------------
+
+
+def part_file(folder: Path, number: int) -> Path:
+    """Where the lines of one part of a pairs folder wait until they are put together."""
+    return folder.parent / "lines" / f"{number:05d}.jsonl"
+
+
+def _write_part(
+    number: int,
+    lines: Sequence[Line],
+    root: Path,
+    folder: Path,
+    images: ImagePolicy,
+    written: Written,
+) -> None:
+    with (
+        atomic_file(part_file(folder, number)) as temporary,
+        temporary.open("w", encoding="utf-8") as stream,
+    ):
+        for line in lines:
+            try:
+                name = line["image"]
+                if images != "none":
+                    name = _place(root, name, folder, copy=images == "copy")
+            except NameClash:
+                raise
+            except InputError as error:
+                written.problems.append(str(error))
+                continue
+            stream.write(line_text({**line, "image": name}))
+            written.add(name, line)
+
+
+def _place(root: Path, image_id: str, folder: Path, *, copy: bool) -> str:
+    """Put one image into a folder, again where an interrupted attempt left it, and say under which name."""
+    inner = split_container(root, image_id)
+    data = b"" if inner is None else read_image_bytes(root, image_id)
+    name = image_id if inner is None else file_name(*inner, data)
+    if Path(name).parts[0] in RESERVED:
+        raise InputError(
+            f"{root / image_id}: an image cannot be called {name!r}, a file of the data set is"
+        )
+    target = folder / name
+    clash = NameClash(f"{root / image_id}: another image of the source is called {name!r} too")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        # never written into: it may be a hard link to an image of the source
+        target.unlink(missing_ok=True)
+    except (FileExistsError, NotADirectoryError, IsADirectoryError, PermissionError):
+        # one is called as a folder of another is
+        if target.is_dir() or any(parent.is_file() for parent in target.parents):
+            raise clash from None
+        raise
+    try:
+        if inner is not None:
+            with target.open("xb") as made:
+                made.write(data)
+            return name
+        # the file itself, also where a symbolic link stands for it
+        source = image_path(root, image_id).resolve()
+        if not copy:
+            try:
+                os.link(source, target)
+                return name
+            except (FileNotFoundError, FileExistsError):
+                raise
+            except OSError:
+                pass  # another file system, or one without links
+        with source.open("rb") as original, target.open("xb") as made:
+            shutil.copyfileobj(original, made)
+    except FileExistsError:
+        # another thread has put it there since
+        raise clash from None
+    except (FileNotFoundError, IsADirectoryError):
+        raise InputError(f"{root / image_id}: no such image") from None
+    return name

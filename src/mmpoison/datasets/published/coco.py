@@ -1,0 +1,335 @@
+"""`coco`: MS COCO captions with the classes of their objects, 2014 and 2017 (Lin et al. 2014, Chen et al. 2015)."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from mmpoison.base.phrasing import are
+from mmpoison.datasets.catalogue import DATASETS, DataSource
+from mmpoison.datasets.published.adapter import (
+    Entry,
+    build_table,
+    image_folder,
+    images_root,
+    split_per_class,
+)
+from mmpoison.datasets.published.json_lists import Id, read_lists
+from mmpoison.errors import InputError
+from mmpoison.pairs.choices import hash_pick
+from mmpoison.pairs.option_values import one_of, whole_number, words
+from mmpoison.pairs.table import PairDataset
+
+YEARS = (2014, 2017)
+PARTS = ("train", "val")
+LABELS = ("random-object", "largest", "none")
+SPLITTINGS = ("original", "paper")
+PAPER_DROPPED = ("toaster", "hair drier")
+PAPER_TEST_PER_CLASS = 50
+
+WHERE_FROM = (
+    "https://cocodataset.org/#download: a folder with annotations/captions_*.json and instances_*.json, "
+    "train2014/ and val2014/ (or 2017)"
+)
+TERMS = (
+    "annotations under CC BY 4.0; each photograph keeps its owner's Flickr licence, several of them non-commercial or "
+    "without derivatives; cite Lin et al. 2014 and Chen et al. 2015"
+)
+
+_CAPTIONS_NAME = re.compile(r"captions_(train|val)(2014|2017)\.json")
+
+Problem = Callable[[str], None]
+
+
+# Only what is used is built: a file of instances is nine tenths polygons. No cycles, so nothing for the collector.
+class _Image(msgspec.Struct, gc=False):
+    id: Id
+    file_name: str
+
+
+class _Caption(msgspec.Struct, gc=False):
+    image_id: Id
+    caption: str
+
+
+class _Object(msgspec.Struct, gc=False):
+    id: int
+    image_id: Id
+    category_id: Id
+    area: float = 0.0
+
+
+class _Category(msgspec.Struct, gc=False):
+    id: Id
+    name: str
+
+
+@dataclass(frozen=True)
+class Part:
+    """One file of captions with what belongs to it.
+
+    Attributes:
+        captions: The file of captions.
+        instances: The file of objects beside it; it may not be there.
+        folder: Usual name of its folder of images.
+        name: `train` or `val`.
+    """
+
+    captions: Path
+    instances: Path
+    folder: str
+    name: str
+
+
+def load_coco(
+    root: Path | None,
+    seed: int = 0,
+    *,
+    year: int | str | None = None,
+    parts: str | None = None,
+    labels: str = "random-object",
+    splits: str = "original",
+    test_per_class: int = PAPER_TEST_PER_CLASS,
+    drop_classes: Sequence[str] | str | None = None,
+    label_seed: int = 0,
+    split_seed: int = 0,
+    images: str | Path | None = None,
+    missing: str = "skip",
+) -> PairDataset:
+    """Load COCO's captions, labelled by its objects.
+
+    Args:
+        root: The folder with `annotations/`, that folder itself, or one file of captions in COCO's format.
+        seed: Not used: labels and splits have seeds of their own, so that runs with different seeds share them.
+        year: 2014 or 2017; found by the files, and needed where both are there.
+        parts: `train`, `val` or `both`; by default those that are there.
+        labels: `random-object` draws one of the image's objects and takes its category, so a category with more objects
+            is likelier (section A.1 of the paper); `largest` takes the object with the largest area; `none` reads
+            captions alone.
+        splits: `original` makes COCO's train images `train` and its val images `test`; `paper` puts both together and
+            takes `test_per_class` images of each class as `test`.
+        test_per_class: For `paper`.
+        drop_classes: Images with these labels are left out; by default toaster and hair drier for `paper`, else none.
+        label_seed: Draws the labels.
+        split_seed: Draws the test images.
+        images: Folder that holds `train2014/` and the like, where it is elsewhere.
+        missing: `skip` leaves out entries whose image is not there, `keep` keeps them.
+
+    Returns:
+        The pairs; `images.categories` has all categories of each image, sorted. Images without objects have no label.
+
+    Raises:
+        InputError: If files are missing or not of COCO's format, or both years are there.
+    """
+    if root is None:
+        raise InputError(f"coco needs {WHERE_FROM}")
+    one_of("labels", labels, LABELS)
+    one_of("splits", splits, SPLITTINGS)
+    if splits == "paper" and labels == "none":
+        raise InputError("data option splits=paper: takes images of each class, so it needs labels")
+    dropped = words(
+        "drop_classes",
+        drop_classes if drop_classes is not None else PAPER_DROPPED if splits == "paper" else (),
+    )
+    label_seed = whole_number("label_seed", label_seed)
+    split_seed = whole_number("split_seed", split_seed)
+    test_per_class = whole_number("test_per_class", test_per_class, least=1)
+
+    problems: list[str] = []
+    folder, found = find_parts(root, year, parts)
+    place = images_root(folder, images)
+    entries: list[Entry] = []
+    known: set[str] = set()
+    for part in found:
+        entries += _read_part(part, place, labels, label_seed, known, problems.append)
+    if dropped:
+        entries = _drop(entries, dropped, known)
+    if splits == "paper":
+        split_per_class(entries, test_per_class, split_seed)
+    what = found[0].captions if len(found) == 1 else found[0].captions.parent
+    in_hand = images is not None
+    return build_table(place, entries, what, missing=missing, problems=problems, in_hand=in_hand)
+
+
+def find_parts(root: Path, year: int | str | None, parts: str | None) -> tuple[Path, list[Part]]:
+    """The folder that images start from, and the files of captions to read.
+
+    Raises:
+        InputError: If a part is not there, or both years are and none is named.
+    """
+    one_of("year", year, (None, *YEARS, *map(str, YEARS)))
+    one_of("parts", parts, (None, *PARTS, "both"))
+    if root.is_file():
+        annotations, named = root.parent, _CAPTIONS_NAME.fullmatch(root.name)
+        names = [root.name]
+    else:
+        annotations = root / "annotations" if (root / "annotations").is_dir() else root
+        names = _captions_in(annotations)
+        years = {name[-len("2014.json") : -len(".json")] for name in names}
+        if year is not None:
+            names = [name for name in names if name.endswith(f"{year}.json")]
+        elif len(years) > 1:
+            raise InputError(
+                f"{annotations}: holds COCO of {' and of '.join(sorted(years))}: say which with year=2014 or year=2017"
+            )
+        if parts in PARTS:
+            names = [name for name in names if f"_{parts}" in name]
+        if not names or (parts == "both" and len(names) < 2):
+            wanted = parts if parts in PARTS else "train and val" if parts else "train or val"
+            raise InputError(
+                f"{annotations}: has no captions_*{year or ''}.json of {wanted}, coco needs {WHERE_FROM}"
+            )
+        named = None
+    folder = annotations.parent if annotations.name == "annotations" else annotations
+    found = []
+    for name in names:
+        named = _CAPTIONS_NAME.fullmatch(name)
+        part, of_year = named.groups() if named else ("train", "")
+        instances = annotations / name.replace("captions", "instances", 1)
+        found.append(
+            Part(annotations / name, instances, f"{part}{of_year}" if named else "images", part)
+        )
+    return folder, found
+
+
+def _captions_in(folder: Path) -> list[str]:
+    """Names of COCO's files of captions, train before val."""
+    names = (f"captions_{part}{year}.json" for part in PARTS for year in YEARS)
+    return [name for name in names if (folder / name).is_file()]
+
+
+def _read_part(
+    part: Part, place: Path, labels: str, label_seed: int, known: set[str], problem: Problem
+) -> list[Entry]:
+    """The images of one part, in the order of its file."""
+    # objects first: of them only a label and a few shared tuples are kept when captions are read
+    objects: dict[int, tuple[str, tuple[str, ...]]] = {}
+    if labels != "none":
+        objects = _read_objects(part.instances, labels, label_seed, known, problem)
+    file = part.captions
+    lists = read_lists(file, {"images": _Image, "annotations": _Caption}, problem)
+    captions: dict[int, list[Any]] = {}
+    names: list[tuple[int, int, str]] = []
+    for index, image in enumerate(lists["images"]):
+        if image is None:
+            continue
+        if image.id in captions:
+            problem(f"{file.name} images[{index}]: image id {image.id} occurs twice")
+            continue
+        captions[image.id] = []
+        names.append((index, image.id, image.file_name))
+    strangers: list[int] = []
+    for caption in lists["annotations"]:
+        if caption is None:
+            continue
+        if caption.image_id in captions:
+            captions[caption.image_id].append(caption.caption)
+        else:
+            strangers.append(caption.image_id)
+    del lists
+    _name_strangers(file, "caption", strangers, problem)
+    first = names[0][2] if names else None
+    prefix = image_folder(place, (part.folder, f"images/{part.folder}"), first)
+    split = "train" if part.name == "train" else "test"
+    entries = []
+    for index, image_id, name in names:
+        label, categories = objects.get(image_id, (None, ()))
+        where = f"{file.name} images[{index}]"
+        entries.append(Entry(prefix + name, captions[image_id], where, label, split, categories))
+    return entries
+
+
+def _read_objects(
+    file: Path, labels: str, label_seed: int, known: set[str], problem: Problem
+) -> dict[int, tuple[str, tuple[str, ...]]]:
+    """Label and sorted categories of each image that has objects, by image id."""
+    if not file.is_file():
+        raise InputError(
+            f"{file}: no such file, labels={labels} needs the objects; labels=none reads captions alone"
+        )
+    lists = read_lists(file, {"annotations": _Object, "categories": _Category}, problem)
+    names = {category.id: category.name for category in lists["categories"] if category}
+    known.update(names.values())
+    of_image: dict[int, list[_Object]] = defaultdict(list)
+    strangers: list[int] = []
+    for thing in lists["annotations"]:
+        if thing is None:
+            continue
+        if thing.category_id in names:
+            of_image[thing.image_id].append(thing)
+        else:
+            strangers.append(thing.category_id)
+    del lists
+    _name_strangers(file, "object", strangers, problem, of="category")
+    shared: dict[tuple[str, ...], tuple[str, ...]] = {}
+    found: dict[int, tuple[str, tuple[str, ...]]] = {}
+    for image_id, things in of_image.items():
+        # the choice must not hang on the order of the file
+        things.sort(key=lambda thing: thing.id)
+        if labels == "largest":
+            chosen = max(things, key=lambda thing: thing.area)
+        else:
+            chosen = things[hash_pick(len(things), str(image_id), label_seed, "coco/label")]
+        categories = tuple(sorted({names[thing.category_id] for thing in things}))
+        found[image_id] = (
+            names[chosen.category_id],
+            shared.setdefault(categories, categories),
+        )
+    return found
+
+
+def _name_strangers(
+    file: Path, what: str, strangers: Sequence[int], problem: Problem, *, of: str = "image"
+) -> None:
+    if strangers:
+        problem(
+            f"{file.name}: {are(len(strangers), what)} of {of} ids that the file does not list, "
+            f"the first {strangers[0]}"
+        )
+
+
+def _drop(entries: list[Entry], dropped: Sequence[str], known: set[str]) -> list[Entry]:
+    if unknown := sorted(set(dropped) - known):
+        raise InputError(
+            f"data option drop_classes: {unknown[0]!r} is none of the categories: {', '.join(sorted(known)) or 'none'}"
+        )
+    return [entry for entry in entries if entry.label not in dropped]
+
+
+def _recognise(path: Path) -> str | None:
+    if path.is_file():
+        return path.name if _CAPTIONS_NAME.fullmatch(path.name) else None
+    for folder in (path / "annotations", path):
+        if names := _captions_in(folder):
+            return str((folder / names[0]).relative_to(path))
+    return None
+
+
+DATASETS.register("coco")(
+    DataSource(
+        name="coco",
+        summary="MS COCO: 123,287 everyday photographs, five captions each, objects of 80 classes",
+        where_from=WHERE_FROM,
+        terms=TERMS,
+        load=load_coco,
+        options=(
+            "year",
+            "parts",
+            "labels",
+            "splits",
+            "test_per_class",
+            "drop_classes",
+            "label_seed",
+            "split_seed",
+            "images",
+            "missing",
+        ),
+        recognise=_recognise,
+    )
+)

@@ -1,0 +1,134 @@
+"""`rsicd-ucm`: satellite photos in the shape of the paper's Flickr-PASCAL.
+
+RSICD is large and taken as unlabelled, UCM-Captions is small and labelled. A clean half of RSICD aligns the towers
+(it stands in for CLIP's own pre-training, and for the trusted clean pairs of the defences); the other half and half of
+UCM are the training data; the other half of UCM is the test.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from mmpoison.base.phrasing import count_of
+from mmpoison.base.seeding import generator
+from mmpoison.datasets.catalogue import DATASETS, DataSource
+from mmpoison.errors import InputError
+from mmpoison.pairs.folder import load_pairs_folder
+from mmpoison.pairs.option_values import whole_number
+from mmpoison.pairs.reshape import balanced
+from mmpoison.pairs.table import BoolArray, ImageTable, PairDataset
+
+WHERE_FROM = (
+    "a folder with `rsicd/` and `ucm/`, each a pairs folder (captions.jsonl and images); RSICD: Lu et al. 2018, "
+    "UCM-Captions: Qu et al. 2016, for research use"
+)
+
+
+def load_rsicd_ucm(
+    root: Path | None, seed: int = 0, *, unlabelled: int | None = None
+) -> PairDataset:
+    """Compose the set from a user's folder.
+
+    Args:
+        root: Folder that holds the pairs folders `rsicd/` and `ucm/`.
+        seed: Splits RSICD in halves and each UCM class in halves.
+        unlabelled: How many images of RSICD's training half are used; all of them by default. The others are left out.
+
+    Returns:
+        Split `val`: a random half of RSICD, unlabelled, clean. Split `train`: the other half, unlabelled, and half of
+        the images of each UCM class, labelled. Split `test`: the other half of each UCM class.
+
+    Raises:
+        InputError: If a folder is missing or broken, or there are fewer images than asked for.
+    """
+    if root is None or not root.is_dir():
+        raise InputError(f"{root}: no such folder, rsicd-ucm needs {WHERE_FROM}")
+    ids: list[str] = []
+    labels: list[str | None] = []
+    splits: list[str] = []
+    captions: list[str] = []
+    image: list[int] = []
+    for name in ("rsicd", "ucm"):
+        part = load_pairs_folder(root / name)
+        first = _first_half(part, seed, f"split/{name}", by_class=name == "ucm")
+        kept = np.ones(len(first), dtype=bool)
+        if name == "rsicd" and unlabelled is not None:
+            kept = _keep_some(first, unlabelled, seed)
+        row = np.cumsum(kept) - 1 + len(ids)
+        of_kept = kept[part.image]
+        image.extend(row[part.image[of_kept]].tolist())
+        captions.extend(part.captions[of_kept])
+        splits_of_part = ("train", "val") if name == "rsicd" else ("train", "test")
+        for index in np.flatnonzero(kept):
+            ids.append(f"{name}/{part.images.ids[index]}")
+            labels.append(part.images.label(int(index)) if name == "ucm" else None)
+            splits.append(splits_of_part[0] if first[index] else splits_of_part[1])
+    return PairDataset.build(ImageTable.build(ids, labels, splits, root), captions, image)
+
+
+def _first_half(part: PairDataset, seed: int, stream: str, *, by_class: bool) -> BoolArray:
+    """Whether each image falls in the first half, drawn within each class or over all, shape `(I,)`."""
+    rng = generator(seed, stream)
+    count = len(part.images)
+    groups = (
+        [np.flatnonzero(part.images.class_codes == code) for code in range(len(part.classes))]
+        if by_class
+        else [np.arange(count)]
+    )
+    first = np.zeros(count, dtype=bool)
+    for group in groups:
+        first[rng.permutation(group)[: len(group) // 2]] = True
+    return first
+
+
+def _keep_some(first: BoolArray, unlabelled: int, seed: int) -> BoolArray:
+    """All images of the second half and a random few of the first, shape `(I,)`."""
+    candidates = np.flatnonzero(first)
+    if not 0 <= unlabelled <= len(candidates):
+        raise InputError(
+            f"data option unlabelled={unlabelled}: RSICD's training half has {count_of(len(candidates), 'image')}"
+        )
+    chosen = generator(seed, "unlabelled/rsicd").permutation(candidates)[:unlabelled]
+    kept = ~first
+    kept[chosen] = True
+    return kept
+
+
+def load_balanced_rsicd_ucm(
+    root: Path | None, seed: int = 0, *, unlabelled: int | None = None, caption_seed: int = 0
+) -> PairDataset:
+    """The set with one random caption for each photo (the paper's balanced sets, "-b").
+
+    Args:
+        root: As for `load_rsicd_ucm`.
+        seed: As for `load_rsicd_ucm`.
+        unlabelled: As for `load_rsicd_ucm`.
+        caption_seed: Seed of the choice of captions.
+    """
+    chosen = whole_number("caption_seed", caption_seed)
+    return balanced(load_rsicd_ucm(root, seed, unlabelled=unlabelled), chosen)
+
+
+for _name, _load, _what, _options in (
+    ("rsicd-ucm", load_rsicd_ucm, "satellite photos", ("unlabelled",)),
+    (
+        "rsicd-ucm-b",
+        load_balanced_rsicd_ucm,
+        "the same, one caption an image (balanced)",
+        ("unlabelled", "caption_seed"),
+    ),
+):
+    DATASETS.register(_name)(
+        DataSource(
+            name=_name,
+            summary=f"{_what}: half of RSICD unlabelled + UCM-Captions in 21 classes",
+            where_from=WHERE_FROM,
+            terms="those of rsicd and ucm-captions: for research, not to be passed on",
+            load=_load,
+            options=_options,
+            home="rsicd-ucm",
+            parts=("rsicd", "ucm-captions"),
+        )
+    )

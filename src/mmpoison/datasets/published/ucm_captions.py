@@ -1,0 +1,134 @@
+"""`ucm-captions`: the 2,100 aerial images of UC Merced in 21 classes, five captions each (Qu et al. 2016)."""
+
+from __future__ import annotations
+
+from pathlib import Path, PurePosixPath
+
+from mmpoison.datasets.catalogue import DATASETS, DataSource
+from mmpoison.datasets.published.adapter import build_table, image_folder, images_root
+from mmpoison.datasets.published.karpathy_json import read_karpathy
+from mmpoison.errors import InputError
+from mmpoison.pairs.table import PairDataset
+
+CAPTIONS_FILE = "dataset.json"
+IMAGE_FOLDERS = ("imgs", "images")
+PER_CLASS = 100
+# images are numbered from 1 through the classes in this order
+CLASSES = (
+    "agricultural",
+    "airplane",
+    "baseballdiamond",
+    "beach",
+    "buildings",
+    "chaparral",
+    "denseresidential",
+    "forest",
+    "freeway",
+    "golfcourse",
+    "harbor",
+    "intersection",
+    "mediumresidential",
+    "mobilehomepark",
+    "overpass",
+    "parkinglot",
+    "river",
+    "runway",
+    "sparseresidential",
+    "storagetanks",
+    "tenniscourt",
+)
+# Sydney-Captions comes in the same files, with 613 images of other classes
+_SYDNEY = 613
+
+WHERE_FROM = f"https://github.com/201528014227051/RSICD_optimal (UCM_captions): a folder with {CAPTIONS_FILE} and imgs/"
+TERMS = (
+    "no licence is stated for the captions: for research, not to be passed on; the images are from the USGS National "
+    "Map; cite Qu et al. 2016 and Yang and Newsam 2010"
+)
+
+
+def load_ucm_captions(
+    root: Path | None,
+    seed: int = 0,
+    *,
+    images: str | Path | None = None,
+    missing: str = "skip",
+) -> PairDataset:
+    """Load UCM-Captions.
+
+    Args:
+        root: The folder, or the file of captions.
+        seed: Not used.
+        images: Folder of the images, where it is elsewhere.
+        missing: `skip` leaves out entries whose image is not there, `keep` keeps them.
+
+    Returns:
+        The pairs in the authors' splits. The class of an image goes by its number: 1 to 100 agricultural, 101 to 200
+        airplane, and so on.
+
+    Raises:
+        InputError: If the captions are missing or not of this format, or are those of Sydney-Captions.
+    """
+    if root is None:
+        raise InputError(f"ucm-captions needs {WHERE_FROM}")
+    folder, file = (root, root / CAPTIONS_FILE) if root.is_dir() else (root.parent, root)
+    problems: list[str] = []
+    entries = read_karpathy(file, problems.append)
+    if len(entries) == _SYDNEY:
+        raise InputError(
+            f"{file}: has {_SYDNEY} images, which is Sydney-Captions and not UCM-Captions: its classes are others"
+        )
+    place = images_root(folder, images)
+    prefix = ""
+    if images is None:
+        prefix = image_folder(place, IMAGE_FOLDERS, entries[0].image_id if entries else None)
+    kept = []
+    for entry in entries:
+        entry.label = class_of(entry.image_id)
+        if entry.label is None:
+            problems.append(f"{entry.where}: {entry.image_id!r} is no number from 1 to 2100")
+            continue
+        entry.image_id = prefix + entry.image_id
+        kept.append(entry)
+    in_hand = images is not None
+    return build_table(place, kept, file, missing=missing, problems=problems, in_hand=in_hand)
+
+
+def class_of(file_name: str) -> str | None:
+    """The class of an image by its number, or None where there is none.
+
+    >>> class_of("101.tif"), class_of("2100.tif"), class_of("0.tif")
+    ('airplane', 'tenniscourt', None)
+    """
+    stem = PurePosixPath(file_name).stem
+    # four digits at most: longer numbers are not turned into integers at all
+    if not (stem.isascii() and stem.isdecimal() and len(stem) <= 4):
+        return None
+    place = (int(stem) - 1) // PER_CLASS
+    return CLASSES[place] if 0 <= place < len(CLASSES) else None
+
+
+def _recognise(path: Path) -> str | None:
+    file = path if path.is_file() else path / CAPTIONS_FILE
+    if file.name != CAPTIONS_FILE or not file.is_file():
+        return None
+    try:
+        with file.open("rb") as stream:
+            head = stream.read(2000)
+    except OSError:
+        return None
+    # many data sets have a `dataset.json`, few have TIFF images in Karpathy's layout
+    return CAPTIONS_FILE if b'"images"' in head and b'.tif"' in head else None
+
+
+DATASETS.register("ucm-captions")(
+    DataSource(
+        name="ucm-captions",
+        summary="2,100 aerial images of UC Merced in 21 classes, five captions each",
+        where_from=WHERE_FROM,
+        terms=TERMS,
+        load=load_ucm_captions,
+        options=("images", "missing"),
+        recognise=_recognise,
+    )
+)

@@ -1,0 +1,228 @@
+"""`visual-genome`: region descriptions as captions, labelled by keywords (Krishna et al. 2017).
+
+The file of regions has 700 MB; it is walked image by image, and of each only the chosen captions are kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from mmpoison.datasets.catalogue import DATASETS, DataSource
+from mmpoison.datasets.published.adapter import Entry, build_table, images_root, split_per_class
+from mmpoison.datasets.published.json_lists import Id, decode_entry, decode_file
+from mmpoison.errors import InputError
+from mmpoison.pairs.choices import hash_order
+from mmpoison.pairs.labels import Keywords, keyword_pattern, parse_keywords
+from mmpoison.pairs.option_values import one_of, whole_number, words
+from mmpoison.pairs.table import PairDataset
+
+REGIONS_FILE = "region_descriptions.json"
+IMAGES_FILE = "image_data.json"
+IMAGE_FOLDERS = ("VG_100K", "VG_100K_2")
+PAPER_KEYWORDS: Keywords = {
+    "sheep": ("sheep", "lamb", "goat"),
+    "aeroplane": ("plane", "jet"),
+}
+
+WHERE_FROM = (
+    "https://homes.cs.washington.edu/~ranjay/visualgenome/: a folder with "
+    f"{REGIONS_FILE} ({IMAGES_FILE} too where images are elsewhere), VG_100K/ and VG_100K_2/"
+)
+TERMS = (
+    "annotations under CC BY 4.0; the photographs are from YFCC100M and COCO and keep their owners' Flickr licences; "
+    "cite Krishna et al. 2017"
+)
+
+Problem = Callable[[str], None]
+
+
+class _Region(msgspec.Struct, gc=False):
+    phrase: Any  # the builder refuses what is no text, without losing the image
+
+
+class _Image(msgspec.Struct, gc=False):
+    id: Id
+    regions: list[_Region]
+
+
+class _ImageData(msgspec.Struct, gc=False):
+    url: str = ""
+    image_id: Id | None = None
+    id: Id | None = None  # the name of image_id in the first version
+
+
+def load_visual_genome(
+    root: Path | None,
+    seed: int = 0,
+    *,
+    captions_per_image: int = 5,
+    keywords: Keywords | str | None = None,
+    match: str = "chosen",
+    test_per_class: int = 0,
+    caption_seed: int = 0,
+    split_seed: int = 0,
+    images: str | Path | None = None,
+    missing: str = "skip",
+) -> PairDataset:
+    """Load Visual Genome's regions as pairs of an image and a caption.
+
+    Args:
+        root: The folder, or the file of region descriptions.
+        seed: Not used: captions and splits have seeds of their own, so that runs with different seeds share them.
+        captions_per_image: How many region descriptions are drawn for each image, at most; 0 keeps all.
+        keywords: Words of each label, or `sheep=sheep|lamb; aeroplane=plane|jet`, matched as `label_by_keyword` does;
+            by default the paper's, for sheep and aeroplane; `none` gives no labels.
+        match: Where words are looked for: in the `chosen` captions, or in `all` of the image's.
+        test_per_class: How many images of each label are `test`; the paper tests on PASCAL, so none by default.
+        caption_seed: Draws the captions.
+        split_seed: Draws the test images.
+        images: Folder that holds `VG_100K/`, where it is elsewhere.
+        missing: `skip` leaves out entries whose image is not there, `keep` keeps them.
+
+    Returns:
+        The pairs; `images.categories` has every label that matches. An image that matches several has no label: it
+        could stand on either side of an attack.
+
+    Raises:
+        InputError: If the file is missing or not of this format, or no caption has one of the given keywords.
+    """
+    if root is None:
+        raise InputError(f"visual-genome needs {WHERE_FROM}")
+    one_of("match", match, ("chosen", "all"))
+    label_of = _Labels(keywords)
+    most = whole_number("captions_per_image", captions_per_image)
+    test_per_class = whole_number("test_per_class", test_per_class)
+    caption_seed = whole_number("caption_seed", caption_seed)
+    split_seed = whole_number("split_seed", split_seed)
+
+    folder, file = (root, root / REGIONS_FILE) if root.is_dir() else (root.parent, root)
+    place = images_root(folder, images)
+    problems: list[str] = []
+    image_id = _image_ids(folder, place, problems.append)
+    entries: list[Entry] = []
+    # views into the file, one an image: building all 5 million regions at once would take gigabytes
+    decoder = msgspec.json.Decoder(_Image)
+    for index, raw in enumerate(decode_file(file, list[msgspec.Raw])):
+        where = f"{file.name} [{index}]"
+        image = decode_entry(raw, decoder, where, problems.append)
+        if image is None:
+            continue
+        phrases = [region.phrase for region in image.regions]
+        chosen = _draw(phrases, image.id, most, caption_seed)
+        label, matching = label_of(chosen if match == "chosen" else phrases)
+        entries.append(Entry(image_id(image.id), chosen, where, label, categories=matching))
+    label_of.refuse_none(file)
+    if test_per_class:
+        split_per_class(entries, test_per_class, split_seed)
+    in_hand = images is not None
+    return build_table(place, entries, file, missing=missing, problems=problems, in_hand=in_hand)
+
+
+def _draw(phrases: list[Any], image: int, most: int, seed: int) -> list[Any]:
+    """Some of an image's phrases, in the order of the file."""
+    if not most or len(phrases) <= most:
+        return phrases
+    # by position: a phrase may occur twice, and each region is one ticket
+    keys = [f"{image}/{index}" for index in range(len(phrases))]
+    return [
+        phrases[index] for index in sorted(hash_order(keys, seed, "visual-genome/captions")[:most])
+    ]
+
+
+class _Labels:
+    """Labels captions by keyword, image by image: all of an image's captions need not be kept for it.
+
+    Args:
+        keywords: As given by the user.
+    """
+
+    def __init__(self, keywords: Keywords | str | None) -> None:
+        # a small part of the set need not show the paper's classes, but must show what was asked for
+        self._asked = keywords is not None and keywords != "none"
+        wanted: Keywords = PAPER_KEYWORDS
+        if isinstance(keywords, str):
+            wanted = {} if keywords == "none" else parse_keywords([keywords])
+        elif keywords is not None:
+            wanted = keywords
+        if not isinstance(wanted, Mapping) or (self._asked and not wanted):
+            raise InputError(f"data option keywords={keywords!r:.60}: give e.g. sheep=sheep|lamb")
+        self._patterns = [
+            (label, keyword_pattern(words(f"keywords.{label}", given)))
+            for label, given in sorted(wanted.items())
+        ]
+        self._found = False
+
+    def __call__(self, captions: list[Any]) -> tuple[str | None, tuple[str, ...]]:
+        """The label of an image, and every label that its captions match."""
+        texts = [text for text in captions if isinstance(text, str)]
+        matching = tuple(
+            label for label, pattern in self._patterns if any(map(pattern.search, texts))
+        )
+        self._found = self._found or bool(matching)
+        return (matching[0] if len(matching) == 1 else None), matching
+
+    def refuse_none(self, file: Path) -> None:
+        """Refuse keywords that the user gave and that no image has."""
+        if self._asked and not self._found:
+            labels = ", ".join(label for label, _ in self._patterns)
+            raise InputError(f"{file}: no caption has any of the keywords of {labels}")
+
+
+def _image_ids(folder: Path, place: Path, problem: Problem) -> Callable[[int], str]:
+    """A function that gives the path of an image: by the folders, else by the addresses in `image_data.json`."""
+    folder_of: dict[str, str] = {}
+    for name in IMAGE_FOLDERS:
+        if (place / name).is_dir():
+            folder_of.update({path.name: name for path in (place / name).iterdir()})
+    file = folder / IMAGES_FILE
+    if file.is_file():
+        decoder = msgspec.json.Decoder(_ImageData)
+        for index, raw in enumerate(decode_file(file, list[msgspec.Raw])):
+            data = decode_entry(raw, decoder, f"{file.name} [{index}]", problem)
+            number = (
+                None if data is None else data.image_id if data.image_id is not None else data.id
+            )
+            if data is None or number is None:
+                continue
+            # https://cs.stanford.edu/people/rak248/VG_100K_2/1.jpg
+            in_folder = data.url.rpartition("/")[0].rpartition("/")[2]
+            if in_folder in IMAGE_FOLDERS:
+                folder_of.setdefault(f"{number}.jpg", in_folder)
+
+    def image_id(number: int) -> str:
+        name = f"{number}.jpg"
+        return f"{folder_of.get(name, IMAGE_FOLDERS[0])}/{name}"
+
+    return image_id
+
+
+def _recognise(path: Path) -> str | None:
+    if path.is_file():
+        return path.name if path.name == REGIONS_FILE else None
+    return REGIONS_FILE if (path / REGIONS_FILE).is_file() else None
+
+
+DATASETS.register("visual-genome")(
+    DataSource(
+        name="visual-genome",
+        summary="Visual Genome: 108,077 photographs with descriptions of their regions, labels by keyword",
+        where_from=WHERE_FROM,
+        terms=TERMS,
+        load=load_visual_genome,
+        options=(
+            "captions_per_image",
+            "keywords",
+            "match",
+            "test_per_class",
+            "caption_seed",
+            "split_seed",
+            "images",
+            "missing",
+        ),
+        recognise=_recognise,
+    )
+)

@@ -1,0 +1,78 @@
+"""Whether the manifest of a poisoned set tells the truth about its pairs."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from mmpoison.errors import InputError
+from mmpoison.pairs.folder import restore_clean
+from mmpoison.pairs.manifest import PoisonManifest
+from mmpoison.pairs.poison_record import inject
+from mmpoison.pairs.table import SPLITS, TRAIN, PairDataset
+
+
+def manifest_problems(pairs: PairDataset, clean: PairDataset | None) -> list[str]:
+    """Check a poisoned set's manifest against its pairs, one line for everything that differs.
+
+    Args:
+        pairs: The poisoned set, with its manifest.
+        clean: The set it was made from, if at hand: its fingerprint is compared, and with the poison of the manifest it
+            must give the poisoned set.
+    """
+    manifest = pairs.manifest
+    assert manifest is not None
+    problems = _count_problems(pairs, manifest)
+    if manifest.filtered is not None:
+        return problems  # clean pairs were dropped too, so the set cannot be undone
+    if manifest.fingerprint and pairs.fingerprint != manifest.fingerprint:
+        problems.append("the set is not the one that the manifest describes (fingerprint differs)")
+    if clean is not None:
+        if clean.fingerprint != manifest.clean_fingerprint:
+            problems.append(
+                "the clean set is not the one that the manifest names (fingerprint differs)"
+            )
+        elif not _gives(clean, manifest, pairs):
+            problems.append("without its poison the set is not the clean set")
+    elif (
+        manifest.mode == "add"
+        and not manifest.dropped_images
+        and restore_clean(pairs).fingerprint != manifest.clean_fingerprint
+    ):
+        problems.append("without its poison the set is not the one the manifest was made from")
+    return problems
+
+
+def poisoned_gallery(pairs: PairDataset) -> list[str]:
+    """Ids of test images that poisoned captions are trained on (attack I), in table order."""
+    on_test = pairs.images.split_codes[pairs.image] == SPLITS.index("test")
+    return [str(pairs.images.ids[i]) for i in np.unique(pairs.image[pairs.poisoned & on_test])]
+
+
+def _count_problems(pairs: PairDataset, manifest: PoisonManifest) -> list[str]:
+    problems: list[str] = []
+    train = pairs.select(split="train")
+    added = len(manifest.pairs) if manifest.mode == "add" else 0
+    complete = manifest.filtered is None and not manifest.dropped_images
+    if complete and manifest.clean_pairs + added != manifest.training_pairs:
+        problems.append(
+            f"manifest says {manifest.clean_pairs} training pairs before the attack, there were "
+            f"{manifest.training_pairs - added}"
+        )
+    if len(train) != manifest.training_pairs:
+        problems.append(
+            f"manifest says {manifest.training_pairs} training pairs, there are {len(train)}"
+        )
+    written_for = pairs.images.split_codes[pairs.source[pairs.poisoned]]
+    from_train = int((written_for == TRAIN).sum())
+    if from_train != len(manifest.pairs):
+        problems.append(
+            f"manifest lists {len(manifest.pairs)} poisoned pairs, {from_train} have captions of the train split"
+        )
+    return problems
+
+
+def _gives(clean: PairDataset, manifest: PoisonManifest, pairs: PairDataset) -> bool:
+    try:
+        return inject(clean, manifest).fingerprint == pairs.fingerprint
+    except InputError:
+        return False

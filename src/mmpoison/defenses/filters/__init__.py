@@ -1,0 +1,1 @@
+"""Pre-training defences: judge pairs before anything is trained on them."""

@@ -1,0 +1,287 @@
+"""Distances of all pairs of a set of any size: piece by piece, kept on disk, taken up again after a kill."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from mmpoison.base.array_files import read_arrays
+from mmpoison.base.cache_folder import cache_folder
+from mmpoison.base.files import atomic_file
+from mmpoison.base.untrusted import parse_json
+from mmpoison.defenses.filters.pair_pieces import PairPieces, pairs_without
+from mmpoison.defenses.filters.unreadable import Unreadable, short_reasons
+from mmpoison.errors import InputError
+from mmpoison.metrics import cosine_distance
+from mmpoison.models.compute_environment import compute_environment
+from mmpoison.models.dual_encoder import DualEncoder
+from mmpoison.models.embedding import embed_images, embed_texts
+from mmpoison.models.inputs import (
+    PairInputs,
+    ProgressFor,
+    preparation_key,
+    prepare_pixels,
+    present_files_digest,
+)
+from mmpoison.pairs.table import BoolArray, IntArray, PairDataset
+
+Floats = npt.NDArray[np.float32]
+
+PIXELS_AT_ONCE = 96 * 2**20
+"""Bytes of decoded images in a piece."""
+
+IN_SAMPLE, IN_SAMPLES = 32, 2048
+"""Pairs whose embeddings are kept, of each piece and in all, to see how far apart random pairs are."""
+
+
+@dataclass(frozen=True)
+class PairScan:
+    """What a judge said of the pairs of one split.
+
+    Attributes:
+        distances: Cosine distance of each pair in the order of the stream, in [0, 2], shape `(N,)`; 9 bytes a
+            pair, with image and poisoned, are all that grows.
+        image: Number of the image of each pair, counted through the stream, shape `(N,)`.
+        mismatched: Distances of captions to random other images of the same set, in [0, 2], shape `(M,)`.
+        poisoned: Which pairs the manifest calls poisoned, shape `(N,)`; None where there is no manifest.
+        new_pairs: Of the pairs, how many were embedded now and not taken from an earlier scan.
+        unreadable: Images that could not be read; their pairs are in none of the above.
+    """
+
+    distances: Floats
+    image: IntArray
+    mismatched: Floats
+    poisoned: BoolArray | None
+    new_pairs: int
+    unreadable: Unreadable
+
+
+def images_at_once(image_size: int) -> int:
+    """How many images of a size a piece has: so many that their pixels are few megabytes.
+
+    >>> images_at_once(224), images_at_once(64)
+    (668, 2000)
+    """
+    return int(np.clip(PIXELS_AT_ONCE // (image_size * image_size * 3), 32, 2000))
+
+
+def scan_pairs(
+    pieces: PairPieces,
+    encoder: DualEncoder,
+    *,
+    split: str = "train",
+    work: Path | None = None,
+    progress: ProgressFor | None = None,
+) -> PairScan:
+    """Distance of each pair of a split, with memory that does not grow with the images.
+
+    Each finished piece is a file under a name that is a digest of what its distances depend on: the judge, the code,
+    libraries, device and threads that compute them, the captions, and the images' paths, sizes and times of change. So
+    a scan that was killed resumes, a changed piece is scanned again, and no pair is lost or counted twice.
+
+    Pairs of images that cannot be read are left out, and the images named in the result: `PairPieces.leave_out` leaves
+    their pairs out of the pieces too, whose order then is that of the scan.
+
+    Args:
+        pieces: The set.
+        encoder: The judge.
+        split: Which pairs are judged.
+        work: Folder of the files; `distances` in the cache folder by default.
+        progress: Gives a progress callback for a named step; it counts images.
+
+    Raises:
+        InputError: If there is no pair in the split, or none of its images can be read.
+    """
+    folder = (cache_folder() / "distances" if work is None else work) / _key(encoder)
+    report = progress(f"judging {split} pairs") if progress is not None else None
+    distances: list[Floats] = []
+    image: list[IntArray] = []
+    poisoned: list[BoolArray] = []
+    reasons: dict[str, str] = {}
+    sample = _Sample()
+    done = new = images = pairs = unread_poisoned = 0
+    for piece in pieces:
+        judged = piece.in_split(split)
+        part = piece.pairs.where(judged)
+        if len(part):
+            digest, missing = _digest(part)
+            file = folder / f"{digest}.npz"
+            known = _read(file, part)
+            found = _judge(part, encoder) if known is None else known
+            readable = pairs_without(part, found.reasons)
+            if known is None:
+                # the name of the file says which images are missing, and not what there was no memory for
+                if found.passing <= missing:
+                    _write(file, found)
+                new += int(readable.sum())
+            distances.append(found.distances[readable])
+            image.append(part.image[readable] + done)
+            poisoned.append(piece.poisoned[judged][readable])
+            sample.add(found.text, found.image)
+            images += len(part.used_images())
+            reasons.update(found.reasons)
+            pairs += int((~readable).sum())
+            unread_poisoned += int((piece.poisoned[judged] & ~readable).sum())
+        done += len(piece.pairs.images)
+        if report is not None:
+            report(done, pieces.images if pieces.images is not None else done + 1)
+    if report is not None and pieces.images is None:
+        report(done, done)
+    if not distances:
+        raise InputError(f"split {split!r} has no pair to judge")
+    has_manifest = pieces.manifest is not None
+    unreadable = Unreadable(images, reasons, pairs, unread_poisoned if has_manifest else None)
+    if not any(map(len, distances)):
+        raise unreadable.none_left(f"split {split!r}")
+    return PairScan(
+        np.concatenate(distances),
+        np.concatenate(image),
+        sample.mismatched(),
+        np.concatenate(poisoned) if has_manifest else None,
+        new,
+        unreadable,
+    )
+
+
+def embed_pairs(
+    encoder: DualEncoder,
+    inputs: PairInputs,
+    pairs: PairDataset,
+    progress: ProgressFor | None = None,
+) -> tuple[Floats, Floats]:
+    """Unit embeddings of the caption and of the image of each pair, both of shape `(N, d)`.
+
+    Each image and each distinct caption is embedded once, however many pairs it is in.
+    """
+    used, image_row = np.unique(pairs.image, return_inverse=True)
+    image = embed_images(
+        encoder, inputs, used, progress=progress("judging images") if progress else None
+    )
+    text = embed_texts(
+        encoder, inputs, pairs.captions, progress=progress("judging captions") if progress else None
+    )
+    return text, image[image_row]
+
+
+def mismatched_distances(
+    text: Floats, image: Floats, *, count: int = 20_000, seed: int = 0
+) -> Floats:
+    """Distances of captions to images of other pairs, drawn at random.
+
+    Args:
+        text: Unit embeddings of captions, shape `(n, d)`.
+        image: Unit embeddings of their images, shape `(n, d)`.
+        count: How many are drawn.
+        seed: Of the draw.
+
+    Returns:
+        Shape `(count,)`; empty where there is only one image.
+    """
+    rng = np.random.default_rng(seed)
+    one = rng.integers(0, len(text), count)
+    other = rng.integers(0, len(text), count)
+    # the same image may be in several pairs
+    differ = (image[one] != image[other]).any(axis=1)
+    return np.asarray(cosine_distance(text[one[differ]], image[other[differ]]), dtype=np.float32)
+
+
+class _Sample:
+    """A random few of the embeddings, from all pieces alike."""
+
+    def __init__(self) -> None:
+        self._rng = np.random.default_rng(0)
+        self._rows: list[tuple[Floats, Floats]] = []
+        self._seen = 0
+
+    def add(self, text: Floats, image: Floats) -> None:
+        for row in zip(text, image, strict=True):
+            self._seen += 1
+            if len(self._rows) < IN_SAMPLES:
+                self._rows.append(row)
+            elif (place := int(self._rng.integers(self._seen))) < IN_SAMPLES:
+                self._rows[place] = row
+
+    def mismatched(self) -> Floats:
+        text, image = (np.stack(rows) for rows in zip(*self._rows, strict=True))
+        return mismatched_distances(text, image)
+
+
+@dataclass(frozen=True)
+class _Judged:
+    """A judged piece.
+
+    Attributes:
+        distances: Distance of each pair, shape `(n,)`; NaN where its image cannot be read.
+        text: Embeddings of a few captions, shape `(m, d)`.
+        image: Embeddings of their images, shape `(m, d)`.
+        reasons: What is wrong with images that cannot be read, by id.
+        passing: Of these, the ids of images that may be readable another time.
+    """
+
+    distances: Floats
+    text: Floats
+    image: Floats
+    reasons: Mapping[str, str]
+    passing: frozenset[str] = frozenset()
+
+
+def _judge(part: PairDataset, encoder: DualEncoder) -> _Judged:
+    inputs = prepare_pixels(encoder, part, broken="drop")
+    broken = inputs.pixels.broken
+    readable = pairs_without(part, broken)
+    rows = np.flatnonzero(readable)
+    distances = np.full(len(part), np.nan, dtype=np.float32)
+    text = image = np.empty((0, 0), dtype=np.float32)
+    if len(rows):
+        text, image = embed_pairs(encoder, inputs, part.where(readable))
+        distances[rows] = cosine_distance(text, image)
+    chosen = np.random.default_rng(0).permutation(len(rows))[:IN_SAMPLE]
+    reasons = short_reasons(part.root, broken)
+    return _Judged(distances, text[chosen], image[chosen], reasons, inputs.pixels.passing)
+
+
+def _key(encoder: DualEncoder) -> str:
+    """What the distances of all pieces depend on: the judge, and what computes them."""
+    computed = compute_environment(encoder.device, __name__)
+    parts = [encoder.digest(), str(encoder.config.get("model_cfg")), preparation_key(encoder)]
+    return hashlib.sha256("\0".join([computed, *parts]).encode()).hexdigest()[:32]
+
+
+def _digest(part: PairDataset) -> tuple[str, frozenset[str]]:
+    """What tells a piece from others, and the ids of its images that are missing."""
+    files, missing = present_files_digest(part, part.used_images())
+    digest = hashlib.sha256(files.encode())
+    for caption, image in zip(part.captions, part.images.ids[part.image], strict=True):
+        digest.update(f"{image}\0{caption}\0".encode())
+    return digest.hexdigest()[:32], missing
+
+
+def _write(file: Path, judged: _Judged) -> None:
+    reasons = np.frombuffer(json.dumps(dict(judged.reasons)).encode(), dtype=np.uint8)
+    with atomic_file(file) as temporary, temporary.open("wb") as stream:
+        np.savez(
+            stream,
+            distances=judged.distances,
+            text=judged.text,
+            image=judged.image,
+            unreadable=reasons,
+        )
+
+
+def _read(file: Path, part: PairDataset) -> _Judged | None:
+    """A finished piece, or None where there is none that can be used."""
+    found = read_arrays(file, "distances", "text", "image", "unreadable")
+    if found is None or found[0].shape != (len(part),):
+        return None
+    distances, text, image, unreadable = found
+    try:
+        reasons = parse_json(unreadable.tobytes(), file)
+    except InputError:
+        return None
+    return _Judged(distances, text, image, reasons) if isinstance(reasons, dict) else None

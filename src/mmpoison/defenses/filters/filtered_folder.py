@@ -1,0 +1,216 @@
+"""Write what a filter kept as a pairs folder, with a verdict for every pair it judged."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, TextIO
+
+import numpy as np
+import numpy.typing as npt
+
+from mmpoison.base.files import atomic_folder
+from mmpoison.defenses.filters.pair_pieces import (
+    PairPieces,
+    Piece,
+    pairs_without,
+    whole_piece,
+    without_images,
+)
+from mmpoison.defenses.filters.relevance_filter import FilterResult
+from mmpoison.defenses.filters.unreadable import Unreadable, write_unreadable
+from mmpoison.pairs.folder import (
+    CAPTIONS_FILE,
+    MANIFEST_FILE,
+    ImagePolicy,
+    append_pairs,
+    copy_notices,
+)
+from mmpoison.pairs.manifest import PoisonManifest
+from mmpoison.pairs.table import BoolArray, PairDataset
+
+VERDICTS_FILE = "verdicts.jsonl"
+
+
+def save_filtered(
+    pairs: PairDataset,
+    judged: BoolArray,
+    result: FilterResult,
+    out: Path,
+    *,
+    unreadable: Unreadable | None = None,
+    images: ImagePolicy = "link",
+    also: Callable[[Path], None] | None = None,
+) -> Path:
+    """Write the kept pairs, the pairs that were not judged, and `verdicts.jsonl`.
+
+    Where the poison is known the manifest goes along, cut down to the poisoned pairs that the filter let through.
+    Images that could not be read are left out with all their pairs and named in `unreadable.jsonl`.
+
+    Args:
+        pairs: The whole set.
+        judged: Which pairs the filter judged, shape `(N,)`.
+        result: What it decided, in the order of the judged pairs whose images can be read.
+        out: New folder.
+        unreadable: Images that could not be read, where there are any.
+        images: As in `save_pairs`.
+        also: Writes more files into the folder, before it gets its name.
+
+    Raises:
+        InputError: If `out` holds something already.
+    """
+    left_out = {} if unreadable is None else unreadable.reasons
+    readable = pairs_without(pairs, left_out)
+    facts = result.facts(pairs.where(judged & readable))
+    if unreadable is not None:
+        facts |= unreadable.facts()
+    pieces = [(without_images(whole_piece(pairs), left_out), judged[readable])]
+    return _write(
+        pieces,
+        pairs.manifest,
+        result.keep,
+        result.distances,
+        facts,
+        out,
+        images,
+        left_out,
+        also,
+    )
+
+
+def write_filtered(
+    pieces: PairPieces,
+    split: str,
+    keep: BoolArray,
+    distances: npt.NDArray[np.floating[Any]],
+    facts: Mapping[str, Any],
+    out: Path,
+    *,
+    images: ImagePolicy = "link",
+    also: Callable[[Path], None] | None = None,
+) -> Path:
+    """Write what is left of a set of any size, as `save_filtered` does, piece by piece.
+
+    Args:
+        pieces: The set; what it leaves out is left out, and named in `unreadable.jsonl`.
+        split: Which pairs were judged.
+        keep: Verdict for each of them in the order of the stream, shape `(N,)`.
+        distances: Their distances, shape `(N,)`.
+        facts: What a manifest will say of the filter.
+        out: New folder.
+        images: As in `save_pairs`.
+        also: Writes more files into the folder, before it gets its name.
+
+    Raises:
+        InputError: If `out` holds something already.
+    """
+    judged = ((piece, piece.in_split(split)) for piece in pieces)
+    return _write(
+        judged, pieces.manifest, keep, distances, facts, out, images, pieces.left_out, also
+    )
+
+
+def _write(
+    pieces: Iterable[tuple[Piece, BoolArray]],
+    manifest: PoisonManifest | None,
+    keep: BoolArray,
+    distances: npt.NDArray[np.floating[Any]],
+    facts: Mapping[str, Any],
+    out: Path,
+    images: ImagePolicy,
+    left_out: Mapping[str, str],
+    also: Callable[[Path], None] | None = None,
+) -> Path:
+    listed = manifest.pairs if manifest is not None else ()
+    named = {name for pair in listed for name in (pair.clean_image, pair.poisoned_image)}
+    names: dict[str, str] = {}
+    left: set[int] = set()
+    unreadable: list[PairDataset] = []
+    start = train = 0
+    with atomic_folder(out) as folder:
+        with (
+            (folder / CAPTIONS_FILE).open("w", encoding="utf-8") as captions,
+            (folder / VERDICTS_FILE).open("w", encoding="utf-8") as verdicts,
+        ):
+            for piece, judged in pieces:
+                part = slice(start, start + int(judged.sum()))
+                start = part.stop
+                _write_verdicts(verdicts, piece, judged, keep[part], distances[part])
+                stays = ~judged
+                stays[judged] = keep[part]
+                left.update(piece.entry[stays & piece.poisoned].tolist())
+                train += int((piece.in_split("train") & stays).sum())
+                rest = piece.pairs.where(stays)
+                if left_out:
+                    rest, without = _parted(rest, left_out)
+                    unreadable.append(without)
+                written = append_pairs(rest, folder, captions, images)
+                for old, new in zip(rest.images.ids, written.images.ids, strict=True):
+                    if old in named:
+                        names[old] = new
+                root = piece.pairs.root
+            if manifest is not None:
+                # an image that the manifest still names keeps its line: no caption, no file
+                needed = {
+                    *(listed[number].clean_image for number in left),
+                    *manifest.target_images.values(),
+                    *manifest.dropped_images,
+                }
+                for without in unreadable:
+                    append_pairs(_parted(without, needed)[1], folder, captions, "none")
+        if manifest is not None:
+            kept = tuple(
+                replace(
+                    pair,
+                    clean_image=names.get(pair.clean_image, pair.clean_image),
+                    poisoned_image=names.get(pair.poisoned_image, pair.poisoned_image),
+                )
+                for number, pair in enumerate(listed)
+                if number in left
+            )
+            replace(manifest, pairs=kept, training_pairs=train, filtered=facts).write(
+                folder / MANIFEST_FILE
+            )
+        copy_notices(root, folder)
+        write_unreadable(folder, left_out)
+        if also is not None:
+            also(folder)
+    return out
+
+
+def _parted(pairs: PairDataset, images: Container[str]) -> tuple[PairDataset, PairDataset]:
+    """The images of a table that are not among some images, and those that are, each with its pairs."""
+    found = np.fromiter((i in images for i in pairs.images.ids), bool, len(pairs.images))
+    return pairs.piece(np.flatnonzero(~found)), pairs.piece(np.flatnonzero(found))
+
+
+def _write_verdicts(
+    stream: TextIO,
+    piece: Piece,
+    judged: BoolArray,
+    keep: BoolArray,
+    distances: npt.NDArray[np.floating[Any]],
+) -> None:
+    names = piece.pair_ids()
+    pairs = piece.pairs
+    for place, row in enumerate(np.flatnonzero(judged)):
+        line = {
+            "pair": names[row],
+            "image": pairs.images.ids[pairs.image[row]],
+            "caption": pairs.captions[row],
+            "distance": round(float(distances[place]), 6),
+            "keep": bool(keep[place]),
+        }
+        stream.write(json.dumps(line) + "\n")
+
+
+def judged_rows(pieces: PairPieces, split: str) -> Iterator[tuple[int, Piece, int, str]]:
+    """Every judged pair: its place in the order of the stream, its piece, its row there, its name."""
+    place = 0
+    for piece in pieces:
+        names = piece.pair_ids()
+        for row in np.flatnonzero(piece.in_split(split)):
+            yield place, piece, int(row), names[row]
+            place += 1

@@ -1,0 +1,147 @@
+"""Pre-training defence: drop pairs that have few others near them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import ClassVar, Literal, get_args
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from mmpoison.defenses.catalogue import DEFENSES, Kind
+from mmpoison.defenses.filters.distance_scan import embed_pairs
+from mmpoison.defenses.filters.relevance_filter import FilterResult, verdicts
+from mmpoison.defenses.filters.thresholds import check_loss, loss_threshold
+from mmpoison.errors import InputError
+from mmpoison.models.dual_encoder import DualEncoder
+from mmpoison.models.inputs import PairInputs, ProgressFor
+from mmpoison.pairs.table import PairDataset
+
+Space = Literal["pair", "image"]
+
+AT_ONCE = 512
+
+
+MOST = 1_000_000
+"""The farthest neighbour; the data say a nearer one."""
+
+
+@DEFENSES.register("neighbour-outliers")
+class NeighbourOutliers:
+    """Drop the pairs whose k-th nearest other pair is farthest away.
+
+    Huang et al. find backdoored images by how empty their neighbourhood is among a CLIP's image embeddings; the
+    k-distance is one of their detectors. Its scores are of images: it cannot tell the captions of one image apart.
+    Where images are ordinary and a caption is wrong, the pair as a whole is what has no neighbours, so by default a
+    pair lies where its caption's and its image's embedding, one behind the other, put it.
+
+    Poison in larger groups than `k` are each other's neighbours and are not found.
+
+    Args:
+        clean_loss: Share of the pairs that is dropped, in (0, 1).
+        k: Which neighbour counts, from 1.
+        space: `pair`, or `image` for the published score.
+
+    Raises:
+        InputError: If a value is out of range.
+    """
+
+    name: ClassVar[str] = "neighbour-outliers"
+    kind: ClassVar[Kind] = "pre-training"
+    source: ClassVar[str] = "Huang et al., ICLR 2025 (k-distance; on whole pairs: mmpoison)"
+    summary: ClassVar[str] = "drops pairs that have few others near them"
+    knobs: ClassVar[Mapping[str, str]] = {
+        "clean_loss": "the share of the pairs that goes, whatever they are",
+        "k": "a larger one sees larger groups of poison, and takes rare clean pairs for outliers",
+        "space": "pair: caption and image together; image: the published score, alike for all captions of an image",
+    }
+    cost: ClassVar[str] = (
+        "each image and caption is embedded once, then every pair is compared with every other; rare clean pairs"
+    )
+
+    def __init__(self, clean_loss: float = 0.02, k: int = 16, space: Space = "pair") -> None:
+        check_loss(clean_loss)
+        if isinstance(k, bool) or not isinstance(k, int) or not 1 <= k <= MOST:
+            raise InputError(f"k {k!r:.40} is no number of a neighbour: 1 to {MOST:,} is needed")
+        if space not in get_args(Space):
+            raise InputError(f"space {space!r:.40} is neither pair nor image")
+        self.clean_loss = clean_loss
+        self.k = k
+        self.space = space
+
+    def apply(
+        self,
+        pairs: PairDataset,
+        encoder: DualEncoder,
+        inputs: PairInputs,
+        *,
+        trusted: PairDataset | None = None,
+        seed: int = 0,
+        progress: ProgressFor | None = None,
+    ) -> FilterResult:
+        """Judge every pair; `distances` are to the k-th neighbour, 1 - cosine, in [0, 2].
+
+        Args:
+            pairs: The pairs to judge; usually the training pairs.
+            encoder: The judge.
+            inputs: Prepared inputs for the judge, holding all pairs.
+            trusted: Not used: neighbours are looked for among the judged pairs.
+            seed: Nothing here is random.
+            progress: Gives a progress callback for a named step.
+
+        Raises:
+            InputError: If there are not more than `k` pairs (images, where the space is theirs), or none would be left.
+        """
+        if not len(pairs):
+            raise InputError("there is no pair to filter")
+        text, image = embed_pairs(encoder, inputs, pairs, progress)
+        if self.space == "image":
+            _, first, row = np.unique(pairs.image, return_index=True, return_inverse=True)
+            distances = neighbour_distance(image[first], self.k, encoder.device, progress)[row]
+        else:
+            both = (np.concatenate([text, image], axis=1) / np.sqrt(2)).astype(np.float32)
+            distances = neighbour_distance(both, self.k, encoder.device, progress)
+        cut = loss_threshold(distances, self.clean_loss)
+        keep = verdicts(distances, cut.value)
+        return FilterResult(pairs.where(keep), keep, distances, cut.value, cut)
+
+
+def neighbour_distance(
+    points: npt.NDArray[np.float32],
+    k: int,
+    device: torch.device | str = "cpu",
+    progress: ProgressFor | None = None,
+) -> npt.NDArray[np.float64]:
+    """Distance of each point to its k-th nearest other, 1 - cosine, in [0, 2].
+
+    Args:
+        points: Unit vectors, shape `(N, d)`.
+        k: From 1.
+        device: Where to compute; memory is that of 512 rows of N numbers.
+        progress: Gives a progress callback for a named step; it counts points.
+
+    Returns:
+        Shape `(N,)`.
+
+    Raises:
+        InputError: If there are not more than `k` points.
+
+    >>> points = np.array([[1, 0], [1, 0], [0, 1]], dtype=np.float32)
+    >>> neighbour_distance(points, 1).tolist(), neighbour_distance(points, 2).tolist()
+    ([0.0, 0.0, 1.0], [1.0, 1.0, 1.0])
+    """
+    if len(points) <= k:
+        raise InputError(f"{len(points)} points have no {k}-th neighbour each: choose a smaller k")
+    report = progress("looking for neighbours") if progress is not None else None
+    everything = torch.from_numpy(np.ascontiguousarray(points)).to(device)
+    found = []
+    for start in range(0, len(points), AT_ONCE):
+        likeness = everything[start : start + AT_ONCE] @ everything.T
+        rows = torch.arange(len(likeness), device=likeness.device)
+        likeness[rows, rows + start] = -torch.inf  # a point is no neighbour of itself
+        nearest = likeness.topk(k, dim=1, sorted=False).values.min(dim=1).values
+        found.append((1 - nearest).clamp(0, 2).double().cpu().numpy())
+        if report is not None:
+            report(min(start + AT_ONCE, len(points)), len(points))
+    return np.concatenate(found)

@@ -1,0 +1,235 @@
+"""Any source of pairs in pieces, as a stranger sees it, with what its manifest knows kept beside it."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Container, Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mmpoison.datasets.catalogue import DATASETS, load_dataset, recognise, stream_pairs
+from mmpoison.errors import InputError
+from mmpoison.pairs.file_states import TableStates
+from mmpoison.pairs.folder import MANIFEST_FILE, count_images, stream_pairs_folder
+from mmpoison.pairs.folder_manifest import is_poisoned
+from mmpoison.pairs.image_states import Names, States, absent_images, file_states, refuse_changed
+from mmpoison.pairs.manifest import PoisonManifest
+from mmpoison.pairs.table import SPLITS, BoolArray, IntArray, PairDataset, split_of_pairs
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Some images of a set with all their pairs.
+
+    Attributes:
+        pairs: The pairs; nothing in them says what is poisoned.
+        entry: For each pair the entry of the manifest that it is, -1 where it is none, shape `(n,)`.
+    """
+
+    pairs: PairDataset
+    entry: IntArray
+
+    @property
+    def poisoned(self) -> BoolArray:
+        """Which pairs the manifest calls poisoned, shape `(n,)`."""
+        return np.asarray(self.entry >= 0)
+
+    def in_split(self, split: str) -> BoolArray:
+        """Which pairs are in a split by `split_of_pairs`, shape `(n,)`."""
+        of_image = self.pairs.images.split_codes[self.pairs.image]
+        return np.asarray(split_of_pairs(of_image, self.poisoned) == SPLITS.index(split))
+
+    def pair_ids(self) -> list[str]:
+        """Name of each pair: its image and its place among the image's captions, `sheep/0001.jpg#3`, from 0."""
+        first = np.searchsorted(self.pairs.image, self.pairs.image)
+        place = np.arange(len(self.pairs)) - first
+        ids = self.pairs.images.ids[self.pairs.image]
+        return [f"{image}#{number}" for image, number in zip(ids, place, strict=True)]
+
+
+class PairPieces:
+    """A set of pairs that is read piece by piece, as often as needed.
+
+    Args:
+        source: A set in memory; or a path of any format, the name of a data set, or `hf:ORG/NAME`.
+        images_at_once: About how many images each piece has.
+        format: Registered name of the format of a path, where it cannot be recognised.
+        options: Options of the format.
+
+    Attributes:
+        name: What it is called in messages and keys.
+        manifest: The poison that the set is known to carry, or None.
+        images: How many images it has, None where a stream does not know.
+        absent: Images of which there is no file, as far as the set has been read.
+        left_out: Images whose pairs are left out of every piece, and why: see `leave_out`.
+
+    Raises:
+        InputError: If there is nothing to read.
+    """
+
+    def __init__(
+        self,
+        source: str | Path | PairDataset,
+        *,
+        images_at_once: int = 1000,
+        format: str | None = None,
+        options: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.images_at_once = images_at_once
+        self.manifest: PoisonManifest | None = None
+        self.images: int | None = None
+        self.absent: list[str] = []
+        self.left_out: dict[str, str] = {}
+        self._whole: Piece | None = None
+        self._path: Path | None = None
+        self._format = format
+        self._options = dict(options or {})
+        self._tables: TableStates | None = None
+        self._states: list[States] = []
+        if isinstance(source, PairDataset):
+            self.name = f"memory:{source.root.absolute()}:{source.fingerprint}"
+            self._keep(source)
+            return
+        path = Path(source)
+        self.name = str(path.resolve()) if path.exists() else str(source)
+        if path.exists():
+            self._tables = TableStates.of(path)
+            found = recognise(path) if format is None else DATASETS[format]
+            folder = path if path.is_dir() else path.parent
+            if found.name == "pairs-folder":
+                self._path, self._format = path, found.name
+                self.images = count_images(path)
+                if is_poisoned(folder):
+                    self.manifest = PoisonManifest.read(folder / MANIFEST_FILE)
+                return
+            if found.stream is not None and not is_poisoned(folder):
+                self._path, self._format = path, found.name
+                return
+        self._keep(load_dataset(str(source), format=format, options=options))
+
+    def __iter__(self) -> Iterator[Piece]:
+        """The pieces in order, from the first on.
+
+        Raises:
+            InputError: If the data are broken, the manifest does not describe them, or a file is another than it was
+                the first time: what was judged must be what is written.
+        """
+        for number, piece in enumerate(self._pieces()):
+            root, ids = piece.pairs.root, piece.pairs.images.ids
+            if number == len(self._states):
+                self._states.append(file_states(root, ids))
+                self.absent += absent_images(root, ids, self._states[number])
+            # the images of a piece are looked at again when whoever asked for it has used it
+            self._check(root, ids, self._states[number])
+            yield without_images(piece, self.left_out) if self.left_out else piece
+            self._check(root, ids, self._states[number])
+        if self._tables is not None:
+            self._tables.check()
+
+    def leave_out(self, images: Mapping[str, str]) -> None:
+        """Leave the pairs of some images out of every piece from now on; the tables keep these images.
+
+        Args:
+            images: Ids of images, and why each is left out.
+        """
+        self.left_out.update(images)
+
+    def _check(self, root: Path, ids: Names, before: States) -> None:
+        if len(ids) != len(before):
+            if self._tables is not None:
+                self._tables.check()
+            raise InputError(f"{self.name}: gave other images the second time that it was read")
+        refuse_changed(root, ids, before)
+
+    def _pieces(self) -> Iterator[Piece]:
+        if self._whole is not None:
+            yield from self._slices(self._whole)
+        elif self._format == "pairs-folder":
+            assert self._path is not None
+            marks = _Marks(self.manifest)
+            for pairs in stream_pairs_folder(self._path, self.images_at_once, **self._options):
+                yield Piece(pairs, marks.of(pairs))
+            marks.check()
+        else:
+            assert self._path is not None
+            for pairs in stream_pairs(
+                self._path, images_at_once=self.images_at_once, format=self._format, **self._options
+            ):
+                yield Piece(pairs, np.full(len(pairs), -1, dtype=np.int32))
+
+    def _keep(self, pairs: PairDataset) -> None:
+        self.manifest = pairs.manifest
+        self.images = len(pairs.images)
+        self._whole = whole_piece(pairs)
+
+    def _slices(self, whole: Piece) -> Iterator[Piece]:
+        bounds = range(0, len(whole.pairs.images), self.images_at_once)
+        for start in bounds:
+            stop = min(start + self.images_at_once, len(whole.pairs.images))
+            first, last = np.searchsorted(whole.pairs.image, [start, stop])
+            yield Piece(whole.pairs.piece(np.arange(start, stop)), whole.entry[first:last])
+
+
+def whole_piece(pairs: PairDataset) -> Piece:
+    """A set in memory as one piece; what it knows of its poison goes into `entry`.
+
+    Raises:
+        InputError: If a pair is poisoned and the manifest does not list it.
+    """
+    entry = np.full(len(pairs), -1, dtype=np.int32)
+    if pairs.manifest is not None:
+        waiting: dict[tuple[str, str, str], list[int]] = defaultdict(list)
+        for number, listed in enumerate(pairs.manifest.pairs):
+            waiting[listed.caption, listed.clean_image, listed.poisoned_image].append(number)
+        ids = pairs.images.ids
+        for row in np.flatnonzero(pairs.poisoned):
+            key = (pairs.captions[row], ids[pairs.source[row]], ids[pairs.image[row]])
+            if not waiting[key]:
+                raise InputError(f"the poisoned pair {key[0][:60]!r} is not in its manifest")
+            entry[row] = waiting[key].pop(0)
+    return Piece(replace(pairs, source=pairs.image, manifest=None), entry)
+
+
+def pairs_without(pairs: PairDataset, images: Container[str]) -> BoolArray:
+    """Which pairs are with none of some images, shape `(N,)`."""
+    wanted = np.fromiter(
+        (image_id not in images for image_id in pairs.images.ids), bool, len(pairs.images)
+    )
+    return np.asarray(wanted[pairs.image])
+
+
+def without_images(piece: Piece, images: Container[str]) -> Piece:
+    """A piece without the pairs of some images; its table keeps them."""
+    rows = pairs_without(piece.pairs, images)
+    return piece if rows.all() else Piece(piece.pairs.where(rows), piece.entry[rows])
+
+
+class _Marks:
+    """Finds the pairs of a manifest in pieces, by the rule of `apply_manifest`: poison is behind an image's own."""
+
+    def __init__(self, manifest: PoisonManifest | None) -> None:
+        self._waiting: dict[tuple[str, str], list[int]] = defaultdict(list)
+        for number, listed in enumerate(manifest.pairs if manifest is not None else ()):
+            self._waiting[listed.poisoned_image, listed.caption].append(number)
+        self._images = {image for image, _ in self._waiting}
+
+    def of(self, pairs: PairDataset) -> IntArray:
+        entry = np.full(len(pairs), -1, dtype=np.int32)
+        wanted = [i for i, image in enumerate(pairs.images.ids) if image in self._images]
+        for row in np.flatnonzero(np.isin(pairs.image, wanted))[::-1]:
+            key = (pairs.images.ids[pairs.image[row]], pairs.captions[row])
+            if self._waiting.get(key):
+                entry[row] = self._waiting[key].pop(0)
+        return entry
+
+    def check(self) -> None:
+        missing = [key for key, numbers in self._waiting.items() if numbers]
+        if missing:
+            image, caption = missing[0]
+            raise InputError(
+                f"{MANIFEST_FILE}: the poisoned pair {caption[:60]!r} with {image!r} is not in the pairs: "
+                "manifest and captions differ"
+            )

@@ -1,0 +1,187 @@
+"""How much speaks against each single pair, and where that heaps up: without clusters, and without a null.
+
+Clusters give p-values, but their borders cut groups apart, and a group that fills no cell well is lost. Here each
+conflicting pair asks how many others are like it on both sides, captions and images, against how many would be if the
+captions and images of conflicting pairs had nothing to do with each other.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from mmpoison.defenses.filters.suspicious_groups._conflict import crowded
+from mmpoison.defenses.filters.suspicious_groups._views import Index, Vectors, Views, unit
+
+CONFLICTING = 0.15
+"""Share of the pairs that are looked at; poison is nearly always among them."""
+
+NEARNESS = 5.0
+"""Two pairs count for each other by exp(5 (cosine - 1)) of their captions and the same of their images."""
+
+CAPTION_NEARNESS = 20.0
+"""As `NEARNESS`, for captions that say the same: their own share of conflict."""
+
+CONFLICT_WEIGHT = 0.25
+"""What a robust standard deviation of conflict adds to the logarithm of the excess."""
+
+FEW = 0.1
+EXPECTED_AT_LEAST = 0.5
+
+HEAPS_AMONG = 0.02
+"""Share of the pairs, those with the most evidence, that may form a group."""
+
+MOST_IN_HEAPS = 5000
+MOST_HEAPS = 8
+ALIKE = float(np.exp(-4.0))
+"""A pair belongs to a heap from this nearness to its middle, captions and images together."""
+
+ROWS = 1024
+
+
+@dataclass(frozen=True)
+class Heap:
+    """Pairs alike on both sides that much speaks against.
+
+    Attributes:
+        rows: The pairs, sorted.
+        strength: Evidence of all pairs alike to the middle one, summed, times one minus the cosine between what they
+            say and what the other captions of their images say; ranks heaps.
+    """
+
+    rows: Index
+    strength: float
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What speaks against the pairs.
+
+    Attributes:
+        score: The higher, the more, shape `(N,)`; pairs that hardly conflict come last, by their conflict.
+        heaps: The strongest first.
+    """
+
+    score: npt.NDArray[np.float64]
+    heaps: tuple[Heap, ...]
+
+
+def evidence_of(views: Views, conflict: npt.NDArray[np.float32]) -> Evidence:
+    """Score every pair: the logarithm of how many conflicting pairs are like it on both sides, against the expected.
+
+    A quarter of its conflict is added, in robust standard deviations, and the logarithm of the share of captions like
+    its own that do not conflict: who attacks sheep finds captions about sheep that are right, while a caption that is
+    odd wherever it occurs is odd by nature.
+
+    Args:
+        views: The data.
+        conflict: Conflict of each pair, shape `(N,)`.
+    """
+    border = np.quantile(conflict, 1 - CONFLICTING)
+    rows = np.flatnonzero(conflict > border)
+    middle = float(np.median(conflict))
+    spread = 1.4826 * float(np.median(np.abs(conflict - middle)))
+    deviation = (conflict.astype(np.float64) - middle) / max(spread, 1e-6)
+    score = deviation.copy()
+    if not len(rows):
+        return Evidence(score, ())
+    text, image = views.text[views.caption_of[rows]], views.image[views.image_of[rows]]
+    alike, apart = _alike(text, image, _owners(views, rows))
+    vouched = _vouched(views, rows, conflict <= border)
+    excess = np.log((alike + FEW) / (EXPECTED_AT_LEAST + apart))
+    score[rows] = excess + np.log(vouched) + CONFLICT_WEIGHT * deviation[rows]
+    # what hardly conflicts stays behind everything else
+    others = conflict <= border
+    score[others] += score[rows].min() - deviation[others].max() - 1
+    return Evidence(score, tuple(_heaps(views, rows, score)))
+
+
+def _owners(views: Views, rows: Index) -> Index:
+    """Image of each pair; -1 where it has so many captions that they count for each other (attack I)."""
+    many = crowded(np.bincount(views.image_of, minlength=len(views.image)))
+    owner = views.image_of[rows]
+    return np.where(many[owner], -1, owner)
+
+
+def _near(left: Vectors, right: Vectors, nearness: float) -> Vectors:
+    near: Vectors = np.exp(np.float32(nearness) * (left @ right.T - np.float32(1)))
+    return near
+
+
+def _other(owners: Index, block: slice) -> npt.NDArray[np.bool_]:
+    """Whether two pairs are on different images, each row also apart from itself."""
+    mine = owners[block, None]
+    other: npt.NDArray[np.bool_] = (mine != owners[None, :]) | (mine < 0)
+    other[np.arange(len(mine)), np.arange(block.start, block.start + len(mine))] = False
+    return other
+
+
+def _alike(text: Vectors, image: Vectors, owners: Index) -> tuple[npt.NDArray[np.float64], ...]:
+    """Pairs like each one on both sides, and how many would be if both sides were unrelated, shapes `(n,)`."""
+    pairs = len(text)
+    alike, apart = np.empty(pairs), np.empty(pairs)
+    for start in range(0, pairs, ROWS):
+        block = slice(start, min(start + ROWS, pairs))
+        other = _other(owners, block)
+        captions = _near(text[block], text, NEARNESS) * other
+        images = _near(image[block], image, NEARNESS) * other
+        alike[block] = (captions * images).sum(axis=1)
+        apart[block] = captions.mean(axis=1) * images.sum(axis=1)
+    return alike, apart
+
+
+def _vouched(views: Views, rows: Index, quiet: npt.NDArray[np.bool_]) -> npt.NDArray[np.float64]:
+    """Share of captions like each one's that do not conflict, in (0, 1), shape `(n,)`."""
+    captions = len(views.text)
+    right = np.bincount(views.caption_of[quiet], minlength=captions).astype(np.float32)
+    odd = np.bincount(views.caption_of[rows], minlength=captions).astype(np.float32)
+    used, back = np.unique(views.caption_of[rows], return_inverse=True)
+    share = np.empty(len(used))
+    for start in range(0, len(used), ROWS):
+        some = used[start : start + ROWS]
+        near = _near(views.text[some], views.text, CAPTION_NEARNESS)
+        fitting = near @ right
+        share[start : start + ROWS] = (fitting + FEW) / (fitting + near @ odd + FEW)
+    return share[back]
+
+
+def _heaps(views: Views, rows: Index, score: npt.NDArray[np.float64]) -> list[Heap]:
+    count = min(MOST_IN_HEAPS, len(rows), round(HEAPS_AMONG * len(views)) + 1)
+    order = rows[np.argsort(-score[rows], kind="stable")]
+    if count < 2:
+        return []
+    chosen = np.sort(order[:count])
+    weight = score[chosen] - score[order[count - 1]]
+    text, image = views.text[views.caption_of[chosen]], views.image[views.image_of[chosen]]
+    near = _near(text, text, NEARNESS) * _near(image, image, NEARNESS)
+    counted = near * _other(_owners(views, chosen), slice(0, count))
+    heaps: list[Heap] = []
+    while len(heaps) < MOST_HEAPS:
+        strength = counted @ weight
+        strength[weight <= 0] = 0
+        middle = int(strength.argmax())
+        if strength[middle] <= 0:
+            break
+        members = (near[middle] >= ALIKE) & (weight > 0)
+        found = chosen[members]
+        heaps.append(Heap(found, float(strength[middle]) * unlike(views, found)))
+        weight = np.where(members, 0, weight)
+    return sorted(heaps, key=lambda heap: -heap.strength)
+
+
+def unlike(views: Views, rows: Index) -> float:
+    """One minus the cosine between what captions say and what the other captions of their images say, in [0, 1].
+
+    Captions that are odd in their wording ("a picture that shows a yellow bicycle", where others name a place) heap up
+    too, but speak of the same things.
+    """
+    beside = np.isin(views.image_of, np.unique(views.image_of[rows]))
+    beside[rows] = False
+    if not beside.any():
+        return 1.0
+    said, others = (
+        unit(views.text[views.caption_of[some]].mean(axis=0)) for some in (rows, beside)
+    )
+    return float(np.clip(1 - said @ others, 0, 1))

@@ -1,0 +1,137 @@
+"""Cells of several clusterings, joined into suspected goals."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from mmpoison.defenses.filters.suspicious_groups._cells import Cell
+from mmpoison.defenses.filters.suspicious_groups._evidence import Heap
+from mmpoison.defenses.filters.suspicious_groups._views import Index
+
+QUANTILE = 1 / 3
+"""A goal counts as much as its cell in the best third of the clusterings."""
+
+MIN_VOTES = 2
+"""A pair is dropped with its group if at least two clusterings put it there, or its own evidence."""
+
+LINKED = 0.5
+"""Two cells speak of the same pairs if the smaller shares this much of its pairs with the larger."""
+
+
+@dataclass(frozen=True)
+class Group:
+    """Pairs that many clusterings find suspicious together.
+
+    Attributes:
+        rows: The pairs, sorted.
+        votes: In how many clusterings each is in a suspicious cell, shape `(len(rows),)`.
+        p_value: Chance that a clean data set shows any such group, in [0, 1].
+        evidence: Sum over clusterings of -log10 of their p-values; ranks groups of equal p-value.
+        cell: The most significant of its cells; None for a heap that no cell shows.
+        strength: Of the strongest heap in it; ranks what is not significant.
+    """
+
+    rows: Index
+    votes: Index
+    p_value: float
+    evidence: float
+    cell: Cell | None
+    strength: float = 0.0
+
+
+def join_cells(clusterings: Sequence[Sequence[Cell]]) -> list[Group]:
+    """Join cells that share pairs, across all clusterings; the most significant group comes first.
+
+    The p-value of a group is `quantile(p, 1/3) * 3` of the p-values that the clusterings give it. That holds however
+    they depend on each other (Meinshausen, Meier and Buehlmann 2009), and one lucky clustering accuses nobody.
+    """
+    from scipy.sparse import csr_matrix
+    from scipy.sparse.csgraph import connected_components
+
+    cells = [(index, cell) for index, found in enumerate(clusterings) for cell in found]
+    if not cells:
+        return []
+    sizes = np.array([len(cell.rows) for _, cell in cells])
+    rows = np.concatenate([cell.rows for _, cell in cells])
+    pairs, column = np.unique(rows, return_inverse=True)
+    member = csr_matrix(
+        (np.ones(len(rows), dtype=np.int64), (np.repeat(np.arange(len(cells)), sizes), column)),
+        shape=(len(cells), len(pairs)),
+    )
+    shared = (member @ member.T).toarray() / np.minimum.outer(sizes, sizes)
+    count, label = connected_components(csr_matrix(shared >= LINKED), directed=False)
+    groups: list[Group] = []
+    for group in range(count):
+        mine = np.flatnonzero(label == group)
+        p_values = np.ones(len(clusterings))
+        seen: set[tuple[int, int]] = set()
+        for position in mine:
+            index, cell = cells[position]
+            p_values[index] = min(p_values[index], cell.p_value)
+            seen.update((index, int(row)) for row in cell.rows)
+        found, votes = np.unique([row for _, row in seen], return_counts=True)
+        quantile = float(np.quantile(p_values, QUANTILE, method="inverted_cdf"))
+        groups.append(
+            Group(
+                found,
+                votes,
+                min(1.0, quantile / QUANTILE),
+                float(-np.log10(np.maximum(p_values, 1e-300)).sum()),
+                min((cells[position][1] for position in mine), key=lambda cell: cell.p_value),
+            )
+        )
+    return sorted(groups, key=lambda group: (group.p_value, -group.evidence))
+
+
+def with_heaps(groups: Sequence[Group], heaps: Sequence[Heap], false_alarms: float) -> list[Group]:
+    """Add what the evidence of single pairs shows: to groups more of their pairs, and heaps that no cell shows.
+
+    Significant groups come first, by their p-value; then the others, by the strength of their heaps, which names a goal
+    also where clusters cut it apart.
+
+    Args:
+        groups: From `join_cells`.
+        heaps: From `evidence_of`.
+        false_alarms: Largest p-value of a significant group.
+    """
+    added: list[list[Heap]] = [[] for _ in groups]
+    alone: list[Group] = []
+    for heap in heaps:
+        shared = [len(np.intersect1d(heap.rows, group.rows)) for group in groups]
+        fits = [
+            number
+            for number, (both, group) in enumerate(zip(shared, groups, strict=True))
+            if both >= LINKED * min(len(heap.rows), len(group.rows))
+        ]
+        if fits:
+            added[min(fits, key=lambda number: (groups[number].p_value, -shared[number]))].append(
+                heap
+            )
+        else:
+            votes = np.full(len(heap.rows), MIN_VOTES)
+            alone.append(Group(heap.rows, votes, 1.0, 0.0, None, heap.strength))
+    grown = [
+        _grown(group, more) if more else group for group, more in zip(groups, added, strict=True)
+    ]
+    return sorted(
+        [*grown, *alone],
+        key=lambda group: (
+            group.p_value if group.p_value <= false_alarms else 2.0,
+            -group.strength,
+            group.p_value,
+            -group.evidence,
+        ),
+    )
+
+
+def _grown(group: Group, heaps: Sequence[Heap]) -> Group:
+    rows = np.unique(np.concatenate([group.rows, *(heap.rows for heap in heaps)]))
+    votes = np.zeros(len(rows), dtype=np.intp)
+    votes[np.searchsorted(rows, group.rows)] = group.votes
+    for heap in heaps:
+        votes[np.searchsorted(rows, heap.rows)] += MIN_VOTES
+    strength = max(heap.strength for heap in heaps)
+    return replace(group, rows=rows, votes=votes, strength=strength)

@@ -1,0 +1,1 @@
+"""Post-training defences: make a repaired copy of a model."""

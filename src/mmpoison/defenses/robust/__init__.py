@@ -1,0 +1,1 @@
+"""In-training defences: train so that poison does not take."""

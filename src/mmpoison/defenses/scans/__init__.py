@@ -1,0 +1,1 @@
+"""Scans: is this model poisoned?"""

@@ -1,0 +1,275 @@
+"""What tells an owner who does not know the goal that a repair has done its work.
+
+Poison makes captions of one kind find images of another among the first. A fine-tune on clean pairs lets go of that
+within few steps, and of little else that was among the first. So the sign is not how far anything has moved, which
+nobody can judge without the goal, but whether twice the steps still make some kind of caption let go of what has come
+apart from it more than is usual.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from mmpoison.base.seeding import generator
+from mmpoison.errors import InputError
+from mmpoison.evaluation.test_set import TestEmbeddings, TestSet
+
+Table = npt.NDArray[np.float64]
+Index = npt.NDArray[np.intp]
+
+CONSPICUOUS = 6.0
+"""A rise stands out from so many robust standard deviations of all rises on."""
+
+SUSPECT = 4.0
+"""As `CONSPICUOUS`, for going on: a step too many costs little, one too few leaves poison."""
+
+STILL = 0.5
+"""In doublings of the rank: less than that is no movement."""
+
+LEAST_RISE = 1.0
+"""In doublings of the rank: a smaller rise never stands out, however still all the others are."""
+
+SEEN = 10
+"""Only what stood at a typical rank of at most this can be let go of: nobody sees what is further down."""
+
+LEAST_SPREAD = 0.05
+NEIGHBOURS = 8
+IMAGES_A_CLUSTER = 5
+MOST_CLUSTERS = 60
+MOST_KINDS = 300
+FEWEST_CLASSES = 4
+FEWEST_IMAGES = 40
+ROWS = 1024
+TERMS = 3
+
+
+@dataclass(frozen=True)
+class Kinds:
+    """Kinds of captions and of images among the held-out pairs.
+
+    Attributes:
+        captions: Share of each image's captions in each kind of caption, rows of sum 1, shape `(A, G)`.
+        image: Kind of each image, -1 for none, shape `(G,)`.
+        caption_names: Of the kinds of captions.
+        image_names: Of the kinds of images.
+        of: `classes`, or `neighbours` where the pairs carry no labels.
+    """
+
+    captions: Table
+    image: Index
+    caption_names: tuple[str, ...]
+    image_names: tuple[str, ...]
+    of: str
+
+    @classmethod
+    def find(cls, held_out: TestSet, embeddings: TestEmbeddings, seed: int) -> Kinds:
+        """Classes where most of the images have one, else what the suspect's own embeddings hold together.
+
+        Without labels, a kind of caption is the captions of an image and of its nearest neighbours by captions; such
+        kinds overlap, so that one of them is pure. Kinds of images are small clusters (k-means).
+
+        Args:
+            held_out: The held-out pairs; every image of the gallery has a caption.
+            embeddings: Of the suspect.
+            seed: Seed of the clustering.
+
+        Raises:
+            InputError: If there are too few images to tell kinds apart.
+        """
+        images = len(held_out.gallery)
+        codes = held_out.pairs.images.class_codes[held_out.gallery]
+        there = np.unique(codes[codes >= 0])
+        if len(there) >= FEWEST_CLASSES and (codes >= 0).mean() > 0.5:
+            names = tuple(held_out.pairs.classes[code] for code in there)
+            shares = (codes == there[:, None]).astype(np.float64)
+            image = np.where(codes >= 0, np.searchsorted(there, codes), -1).astype(np.intp)
+            return cls(shares / shares.sum(axis=1, keepdims=True), image, names, names, "classes")
+        if images < FEWEST_IMAGES:
+            raise InputError(
+                f"{images} held-out images are too few to tell kinds of them apart: {FEWEST_IMAGES} are needed, or "
+                "labels"
+            )
+        owner = held_out.caption_image
+        means = _by_image(embeddings.texts.astype(np.float64), owner, images)
+        means /= np.maximum(np.linalg.norm(means, axis=1, keepdims=True), 1e-12)
+        centres = np.sort(generator(seed, "canary/kinds").permutation(images)[:MOST_KINDS])
+        near = np.argsort(-(means[centres] @ means.T), axis=1, kind="stable")[:, :NEIGHBOURS]
+        shares = np.zeros((len(centres), images))
+        np.put_along_axis(shares, near, 1 / NEIGHBOURS, axis=1)
+        size = min(MOST_CLUSTERS, images // IMAGES_A_CLUSTER)
+        image = _clusters(embeddings.images, size, seed)
+        terms = _Terms(held_out, owner)
+        return cls(
+            shares,
+            image,
+            tuple(terms.of(row) for row in near),
+            tuple(terms.of(np.flatnonzero(image == kind)) for kind in range(int(image.max()) + 1)),
+            "neighbours",
+        )
+
+
+@dataclass(frozen=True)
+class Rise:
+    """How much further down captions of one kind find images of another.
+
+    Attributes:
+        captions: The kind of caption, a class or the words that set it apart.
+        images: The kind of image.
+        before: Typical rank of the first such image before (geometric mean, 0-based).
+        after: The same after.
+        z: How far the rise stands out from the others, in robust standard deviations.
+    """
+
+    captions: str
+    images: str
+    before: float
+    after: float
+    z: float
+
+    def __str__(self) -> str:
+        return (
+            f"captions of {self.captions} let go of images of {self.images}: "
+            f"typical rank {self.before:.1f} before, {self.after:.1f} after"
+        )
+
+
+def association(embeddings: TestEmbeddings, held_out: TestSet, kinds: Kinds) -> Table:
+    """How far down captions of each kind find the first image of each kind.
+
+    Args:
+        embeddings: Of the held-out pairs.
+        held_out: The held-out pairs.
+        kinds: Their kinds.
+
+    Returns:
+        Mean of log2(1 + rank), shape `(A, B)`: 0 where the images come first, one more for each doubling of the rank.
+    """
+    of_images = len(kinds.image_names)
+    ranks = np.empty((len(held_out.pairs), of_images))
+    for start in range(0, len(ranks), ROWS):
+        rows = np.arange(start, min(start + ROWS, len(ranks)), dtype=np.int32)
+        order = np.argsort(-embeddings.similarity(rows), axis=1, kind="stable")
+        found = kinds.image[order]
+        for kind in range(of_images):
+            ranks[rows, kind] = (found == kind).argmax(axis=1)
+    owner = held_out.caption_image
+    per_image = _by_image(np.log2(1 + ranks), owner, len(held_out.gallery))
+    per_image /= np.bincount(owner, minlength=len(held_out.gallery))[:, None]
+    return np.asarray(kinds.captions @ per_image)
+
+
+def rises(before: Table, after: Table, kinds: Kinds) -> list[Rise]:
+    """The largest rise away from each kind of image that was among the first, the most conspicuous first.
+
+    Args:
+        before: `association` before, shape `(A, B)`.
+        after: And after.
+        kinds: The kinds.
+    """
+    z = _z(before, after)
+    return _by_kind_of_image(z, before, after, z, kinds)
+
+
+def letting_go(start: Table, half: Table, now: Table, kinds: Kinds) -> list[Rise]:
+    """What has come apart since the start more than is usual, and still does: since half as many steps.
+
+    Args:
+        start: `association` of the suspect, shape `(A, B)`.
+        half: After half the steps.
+        now: After all of them.
+        kinds: The kinds.
+    """
+    z = _z(start, now)
+    moving = np.where((z > SUSPECT) & (now - half >= STILL), z, -np.inf)
+    return _by_kind_of_image(moving, half, now, z, kinds)
+
+
+def _z(before: Table, after: Table) -> Table:
+    """Rises in robust standard deviations of all rises of what was seen before; -inf where nothing was seen."""
+    rise, seen = after - before, before <= np.log2(1 + SEEN)
+    return np.where(seen, robust_z(rise, rise[seen]), -np.inf) if seen.any() else seen - np.inf
+
+
+def _by_kind_of_image(
+    order: Table, before: Table, after: Table, z: Table, kinds: Kinds
+) -> list[Rise]:
+    # kinds of captions overlap: one of them speaks for those like it
+    found = [
+        Rise(
+            kinds.caption_names[a],
+            kinds.image_names[b],
+            float(2 ** before[a, b] - 1),
+            float(2 ** after[a, b] - 1),
+            float(z[a, b]),
+        )
+        for b, a in enumerate(order.argmax(axis=0))
+        if order[a, b] > -np.inf
+    ]
+    return sorted(found, key=lambda one: -one.z)
+
+
+def conspicuous(found: Iterable[Rise]) -> list[Rise]:
+    """Those that stand out: far from all others, and at least a doubling of the rank."""
+    return [
+        one
+        for one in found
+        if one.z > CONSPICUOUS and np.log2((1 + one.after) / (1 + one.before)) >= LEAST_RISE
+    ]
+
+
+def robust_z(values: npt.ArrayLike, usual: npt.ArrayLike) -> Table:
+    """Values in robust standard deviations (1.4826 times the median absolute deviation) of usual ones.
+
+    >>> robust_z([2.0, 104.0], [0.0, 1.0, 2.0, 3.0, 104.0]).round(2).tolist()
+    [0.0, 68.8]
+    """
+    table, others = np.asarray(values, dtype=np.float64), np.asarray(usual, dtype=np.float64)
+    centre = np.median(others)
+    spread = 1.4826 * float(np.median(np.abs(others - centre)))
+    return np.asarray((table - centre) / max(spread, LEAST_SPREAD))
+
+
+def _by_image(rows: Table, owner: npt.NDArray[np.int64], images: int) -> Table:
+    """Sums of the rows of each image's captions, shape `(images, n)`."""
+    sums = np.zeros((images, rows.shape[1]))
+    np.add.at(sums, owner, rows)
+    return sums
+
+
+def _clusters(vectors: npt.NDArray[np.float32], size: int, seed: int) -> Index:
+    from scipy.cluster.vq import kmeans2
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # an empty cluster is left out below
+        found = kmeans2(
+            vectors.astype(np.float64), size, minit="++", seed=generator(seed, "canary/images")
+        )[1]
+    return np.unique(found, return_inverse=True)[1].astype(np.intp)
+
+
+class _Terms:
+    """Names sets of images by the words that set their captions apart."""
+
+    def __init__(self, held_out: TestSet, owner: npt.NDArray[np.int64]) -> None:
+        self._words: list[set[str]] = [set() for _ in held_out.gallery]
+        for caption, image in zip(held_out.pairs.captions, owner, strict=True):
+            plain = "".join(c if c.isalnum() else " " for c in str(caption).lower())
+            self._words[image] |= {word for word in plain.split() if len(word) > 2}
+        self._share: dict[str, float] = {}
+        for words in self._words:
+            for word in words:
+                self._share[word] = self._share.get(word, 0) + 1 / len(self._words)
+
+    def of(self, images: Index) -> str:
+        counts: dict[str, float] = {}
+        for image in images:
+            for word in self._words[image]:
+                counts[word] = counts.get(word, 0) + 1 / len(images)
+        gain = {word: share * np.log(share / self._share[word]) for word, share in counts.items()}
+        best = sorted(gain, key=lambda word: (-gain[word], word))[:TERMS]
+        return "/".join(best) or "no words"

@@ -1,0 +1,194 @@
+"""Is a model poisoned? Which kind of caption came nearer to which kind of image than any clean fine-tune explains.
+
+A goal need not be known: poison makes captions of one kind find images of another among the first, which they did not
+in the model that the suspect was made from. Many pairs of kinds come nearer in a clean fine-tune too. So the gains of
+the suspect are compared with those of clean fine-tunes of the same reference, and what stands out is named.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from mmpoison.defenses.scans.canary import Kinds, Table
+from mmpoison.errors import InputError
+
+FEWEST_KINDS = 4
+FEWEST_CLEAN = 2
+"""Clean fine-tunes that say how far one of them strays from the others; with fewer the suspect's own pairs say it."""
+
+SEEN = 10
+"""Only pairs of kinds with a typical rank of at most this in the suspect are accused: nobody sees the others."""
+
+TAIL = 0.05
+"""Share of the usual gains, the largest, that the tail is fitted to."""
+
+TRIMMED = 0.01
+"""Share of the suspect's own pairs of kinds, those that stand out, that do not take part in its own null."""
+
+LEAST_SPREAD = 0.05
+"""In doublings of the rank: below that nothing has moved."""
+
+
+@dataclass(frozen=True)
+class Push:
+    """How much nearer captions of one kind have come to images of another.
+
+    Attributes:
+        captions: The kind of caption, a class or the words that set it apart.
+        images: The kind of image.
+        reference: Typical rank (geometric mean, 0-based) of the first such image in the reference.
+        expected: The same after a clean fine-tune; as in the reference where there is none.
+        suspect: The same in the suspect.
+        z: How far the gain stands out from the others, in robust standard deviations.
+        p_value: Chance that a clean fine-tune has any gain that stands out as far, in [0, 1].
+    """
+
+    captions: str
+    images: str
+    reference: float
+    expected: float
+    suspect: float
+    z: float
+    p_value: float
+
+    def __str__(self) -> str:
+        return (
+            f"captions of {self.captions} find images of {self.images} at a typical rank of {self.suspect:.1f}, "
+            f"{self.expected:.1f} in a clean model (p = {self.p_value:.1g})"
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values for a file."""
+        return {
+            "captions": self.captions,
+            "images": self.images,
+            "rank_reference": round(self.reference, 2),
+            "rank_expected": round(self.expected, 2),
+            "rank_suspect": round(self.suspect, 2),
+            "z": round(self.z, 2),
+            "p_value": self.p_value,
+        }
+
+
+@dataclass(frozen=True)
+class ModelScan:
+    """What a scan found.
+
+    Attributes:
+        pushes: Pairs of kinds that are seen in the suspect, the most conspicuous first.
+        null: `clean fine-tunes`, or `own` where there were too few and the suspect's other pairs of kinds had to serve.
+        clean_models: How many clean fine-tunes there were.
+        cells: Pairs of kinds tested.
+    """
+
+    pushes: tuple[Push, ...]
+    null: str
+    clean_models: int
+    cells: int
+
+    def flagged(self, false_alarms: float) -> tuple[Push, ...]:
+        """Those that clean fine-tunes show at most that often."""
+        return tuple(push for push in self.pushes if push.p_value <= false_alarms)
+
+
+def scan_tables(
+    reference: Table, suspect: Table, clean: Sequence[Table], kinds: Kinds
+) -> ModelScan:
+    """Compare the gains of a suspect with those of clean fine-tunes.
+
+    A gain is how many doublings of the rank captions of a kind have come nearer to images of a kind. What clean
+    fine-tunes gain on average is taken off, then what all captions of the kind and all images of the kind gain (medians
+    of rows and columns); the rest is divided by its own robust standard deviation. The same is done to each clean
+    fine-tune, against the others, and an exponential tail is fitted to the largest twentieth of what that gives. The
+    p-value is corrected for all pairs of kinds.
+
+    Args:
+        reference: `association` of the reference, shape `(A, B)`: mean of log2(1 + rank).
+        suspect: Of the suspect.
+        clean: Of clean fine-tunes of the reference.
+        kinds: The kinds.
+
+    Raises:
+        InputError: If there are fewer than four kinds of captions or images.
+    """
+    captions, images = reference.shape
+    if min(captions, images) < FEWEST_KINDS:
+        raise InputError(
+            f"{captions} kinds of captions and {images} of images are too few to tell a push from a drift: "
+            f"{FEWEST_KINDS} of each are needed"
+        )
+    other = _other(kinds)
+    gains = [reference - table for table in clean]
+    expected = np.mean(gains, axis=0) if gains else np.zeros_like(reference)
+    z = _standing_out(reference - suspect - expected, other)
+    enough = len(clean) >= FEWEST_CLEAN
+    if enough:
+        usual = np.concatenate(
+            [
+                _standing_out(gain - _mean_of_others(gains, number), other)[other]
+                for number, gain in enumerate(gains)
+            ]
+        )
+    else:
+        own = np.sort(z[other])
+        usual = own[: len(own) - max(1, round(TRIMMED * len(own)))]
+    chance = _tail(usual, z)
+    cells = int(other.sum())
+    p_value = -np.expm1(cells * np.log1p(-np.minimum(chance, 1 - 1e-12)))
+    seen = other & (suspect <= np.log2(1 + SEEN))
+    found = [
+        Push(
+            kinds.caption_names[a],
+            kinds.image_names[b],
+            float(2 ** reference[a, b] - 1),
+            float(2 ** max(reference[a, b] - expected[a, b], 0.0) - 1),
+            float(2 ** suspect[a, b] - 1),
+            float(z[a, b]),
+            float(p_value[a, b]),
+        )
+        for a, b in zip(*np.nonzero(seen), strict=True)
+    ]
+    return ModelScan(
+        tuple(sorted(found, key=lambda push: -push.z)),
+        "clean fine-tunes" if enough else "own",
+        len(clean),
+        cells,
+    )
+
+
+def _other(kinds: Kinds) -> npt.NDArray[np.bool_]:
+    """Pairs of different kinds; where kinds have no classes, a kind of caption is at home where its images are most."""
+    home = np.zeros((kinds.captions.shape[0], len(kinds.image_names)))
+    for image, kind in enumerate(kinds.image):
+        if kind >= 0:
+            home[:, kind] += kinds.captions[:, image]
+    return np.asarray(home <= 0)
+
+
+def _mean_of_others(gains: Sequence[Table], number: int) -> Table:
+    return np.asarray(np.mean([gain for n, gain in enumerate(gains) if n != number], axis=0))
+
+
+def _standing_out(gain: Table, other: npt.NDArray[np.bool_]) -> Table:
+    """Gains in robust standard deviations, without what is common to a row or a column, shape `(A, B)`."""
+    rest = np.where(other, gain, np.nan)
+    rest = rest - np.nanmedian(rest, axis=1, keepdims=True)
+    rest = rest - np.nanmedian(rest, axis=0, keepdims=True)
+    spread = 1.4826 * float(np.nanmedian(np.abs(rest)))
+    return np.nan_to_num(rest / max(spread, LEAST_SPREAD), nan=-np.inf, neginf=-np.inf)
+
+
+def _tail(usual: npt.NDArray[np.float64], z: Table) -> Table:
+    """Chance of a usual value of at least `z`: the share of them; beyond the largest twentieth an exponential tail."""
+    ordered = np.sort(usual)
+    border = float(np.quantile(ordered, 1 - TAIL))
+    beyond = ordered[ordered > border]
+    scale = float(np.mean(beyond - border)) if len(beyond) else LEAST_SPREAD
+    share = (len(ordered) - np.searchsorted(ordered, z, side="left")) / len(ordered)
+    far = len(beyond) / len(ordered) * np.exp(-np.maximum(z - border, 0) / max(scale, 1e-9))
+    return np.where(z > border, far, share)

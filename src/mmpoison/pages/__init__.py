@@ -1,0 +1,14 @@
+"""What every local page is served with: a guard against other sites, images by number, a server that stops cleanly."""
+
+# ruff: noqa: E402 - what a page needs is checked before it is imported
+from mmpoison.base.extras import require
+
+for _package in ("fastapi", "uvicorn"):
+    require(_package, "a local page needs fastapi and uvicorn")
+
+from mmpoison.pages.guard import Guard
+from mmpoison.pages.image_response import image_response
+from mmpoison.pages.local_app import create_app
+from mmpoison.pages.serve import LOCAL, serve
+
+__all__ = ["LOCAL", "Guard", "create_app", "image_response", "serve"]

@@ -1,0 +1,147 @@
+"""The page's server: pairs and images by number, and verdicts that are on the disk before the page hears of them."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from fastapi import FastAPI, HTTPException
+from fastapi.responses import JSONResponse, Response
+from pydantic import BaseModel, ConfigDict
+
+from mmpoison.base.phrasing import one_line
+from mmpoison.defenses.filters.pair_labels import LabelFile, StaleVerdict, Verdict
+from mmpoison.pages.image_response import image_response
+from mmpoison.pages.local_app import create_app
+from mmpoison.pages.review.shown import Neighbour, ReviewPair
+from mmpoison.pages.serve import LOCAL
+
+STATIC = Path(__file__).parent / "static"
+SIDES = {"large": 900, "small": 240}
+
+
+class Decision(BaseModel):
+    """What the page asks for.
+
+    Attributes:
+        pair: Name of the pair that the page shows under the number.
+        verdict: The new verdict.
+        was: The verdict that the page shows.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    pair: str
+    verdict: Verdict
+    was: Verdict
+
+
+def review_app(
+    pairs: Sequence[ReviewPair],
+    labels: LabelFile,
+    *,
+    title: str,
+    host: str = LOCAL,
+    then: str | None = None,
+) -> FastAPI:
+    """The application of a review.
+
+    Args:
+        pairs: What to show, in order.
+        labels: Where verdicts go; each pair has its line in it.
+        title: What is reviewed, in a few words.
+        host: The address that it will listen on.
+        then: What happens when the person is done, as the label of a button; without one the server runs on.
+    """
+    app = create_app("mmpoison review", STATIC, host=host)
+    images = _Images()
+    shown = [_facts(pair, images) for pair in pairs]
+    # requests come from several threads
+    lock = threading.Lock()
+
+    def verdicts() -> list[Verdict]:
+        return [labels[pair.name] for pair in pairs]
+
+    @app.get("/api/review")
+    def review() -> dict[str, Any]:
+        with lock:
+            labels.refresh()
+            return {
+                "title": one_line(title),
+                "file": one_line(str(labels.file)),
+                "then": then,
+                "verdicts": verdicts(),
+            }
+
+    @app.get("/api/pairs/{number}")
+    def pair(number: int) -> dict[str, Any]:
+        if not 0 <= number < len(shown):
+            raise HTTPException(404, "no such pair")
+        return shown[number]
+
+    @app.get("/images/{number}/{side}")
+    def image(number: int, side: str) -> Response:
+        if not 0 <= number < len(images.places) or side not in SIDES:
+            raise HTTPException(404, "no such image")
+        return image_response(*images.places[number], SIDES[side])
+
+    @app.post("/api/pairs/{number}/verdict")
+    def decide(number: int, decision: Decision) -> Response:
+        if not 0 <= number < len(pairs):
+            raise HTTPException(404, "no such pair")
+        if decision.pair != shown[number]["name"]:
+            # a page that was opened on another review at this address
+            return JSONResponse({"error": "another review is served here now"}, 410)
+        with lock:
+            try:
+                labels.set(pairs[number].name, decision.verdict, was=decision.was)
+                status = 200
+            except StaleVerdict:
+                status = 409
+            return JSONResponse({"verdicts": verdicts()}, status)
+
+    @app.post("/api/finish")
+    def finish() -> dict[str, str]:
+        if then is None:
+            raise HTTPException(404, "nothing waits for this review")
+        app.state.stop()
+        return {"done": then}
+
+    return app
+
+
+class _Images:
+    """Images that the page may ask for, by number."""
+
+    def __init__(self) -> None:
+        self.places: list[tuple[Path, str]] = []
+        self._numbers: dict[tuple[Path, str], int] = {}
+
+    def number(self, root: Path, image: str) -> int:
+        key = (root, image)
+        if key not in self._numbers:
+            self._numbers[key] = len(self.places)
+            self.places.append(key)
+        return self._numbers[key]
+
+
+def _facts(pair: ReviewPair, images: _Images) -> dict[str, Any]:
+    def neighbour(other: Neighbour) -> dict[str, Any]:
+        return {
+            "caption": one_line(other.caption),
+            "image": images.number(other.root, other.image),
+            "distance": round(other.distance, 3),
+        }
+
+    return {
+        "name": one_line(pair.name),
+        "caption": one_line(pair.caption),
+        "image": images.number(pair.root, pair.image),
+        "distance": None if pair.distance is None else round(pair.distance, 4),
+        "kept": pair.kept,
+        "others": [one_line(caption) for caption in pair.others],
+        "by_caption": [neighbour(other) for other in pair.by_caption],
+        "by_image": [neighbour(other) for other in pair.by_image],
+    }

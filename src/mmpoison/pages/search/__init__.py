@@ -1,0 +1,25 @@
+"""The image search engine: what several models bring up for the same query, side by side."""
+
+from mmpoison.pages.search.collection import Caption, Collection, DistinctCaptions, ShownGoal
+from mmpoison.pages.search.compare import Column, Hit, side_by_side
+from mmpoison.pages.search.embedded import DEPTH, Ranking
+from mmpoison.pages.search.engine import Answer, Engine, PairFacts
+from mmpoison.pages.search.library import Job, Library, Source
+
+__all__ = [
+    "DEPTH",
+    "Answer",
+    "Caption",
+    "Collection",
+    "Column",
+    "DistinctCaptions",
+    "Engine",
+    "Hit",
+    "Job",
+    "Library",
+    "PairFacts",
+    "Ranking",
+    "ShownGoal",
+    "Source",
+    "side_by_side",
+]

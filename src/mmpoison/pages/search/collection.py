@@ -1,0 +1,285 @@
+"""A data set as the search page shows it: galleries, target sets, suggested queries, what the manifest marks."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+
+from mmpoison.attacks.goal import Goal
+from mmpoison.base.registry import unknown_name
+from mmpoison.base.seeding import generator
+from mmpoison.errors import InputError
+from mmpoison.pairs.manifest import PoisonManifest
+from mmpoison.pairs.table import SPLITS, BoolArray, IntArray, PairDataset
+
+ALL = "all"
+"""The gallery of every image of the data set."""
+
+SUGGESTED = 4
+"""So many captions of a class are suggested."""
+
+
+@dataclass(frozen=True)
+class Caption:
+    """A caption of one image.
+
+    Attributes:
+        text: The caption.
+        goal: The goal it was misused for, or None.
+        source: Where it is on this image by poison: the image it was written for.
+        misused_on: Of the image's own caption: the images that poison has put it on.
+    """
+
+    text: str
+    goal: str | None = None
+    source: int | None = None
+    misused_on: tuple[int, ...] = ()
+
+    @property
+    def poisoned(self) -> bool:
+        """Whether the manifest says that it is false on this image."""
+        return self.source is not None
+
+
+@dataclass(frozen=True)
+class ShownGoal:
+    """A goal of the manifest; `image` is its one target image (attack I), or None."""
+
+    original: str
+    target: str
+    image: int | None
+
+
+@dataclass(frozen=True)
+class DistinctCaptions:
+    """What an image can find: the distinct captions of a gallery.
+
+    Attributes:
+        texts: Shape `(C,)`, dtype object.
+        image: An image that carries each, the first in the table, shape `(C,)`.
+        class_codes: Class of that image, -1 without one, shape `(C,)`.
+        misused: Whether the manifest names the caption, shape `(C,)`.
+    """
+
+    texts: npt.NDArray[np.object_]
+    image: IntArray
+    class_codes: IntArray
+    misused: BoolArray
+
+
+@dataclass(frozen=True, eq=False)
+class Collection:
+    """One data set on the page.
+
+    Attributes:
+        name: What to call it.
+        pairs: The pairs; what is false in them is read off the manifest.
+        manifest: The poison that they carry, or that a model was trained with on them; None where nobody says.
+    """
+
+    name: str
+    pairs: PairDataset
+    manifest: PoisonManifest | None = None
+
+    @cached_property
+    def key(self) -> str:
+        """Names the table of images in addresses: the same in the next session, another for another table."""
+        digest = hashlib.sha256(str(self.pairs.root).encode("utf-8", "surrogateescape"))
+        for image_id in self.pairs.images.ids:
+            digest.update(b"\0" + str(image_id).encode("utf-8", "surrogateescape"))
+        return digest.hexdigest()[:16]
+
+    @cached_property
+    def parts(self) -> dict[str, int]:
+        """The galleries that can be searched and how many images each has; the first one is the default."""
+        codes = self.pairs.images.split_codes
+        counts = {split: int((codes == code).sum()) for code, split in enumerate(SPLITS)}
+        order = ("test", "val", "train")
+        found = {split: counts[split] for split in order if counts[split]}
+        if "test" not in found:
+            return {ALL: len(codes), **found}
+        return {"test": found.pop("test"), ALL: len(codes), **found}
+
+    def gallery(self, part: str) -> IntArray:
+        """Indices of the images of a gallery, shape `(G,)`.
+
+        Raises:
+            InputError: If there is no such gallery or it is empty.
+        """
+        if part not in self.parts:
+            raise InputError(unknown_name("gallery", part, list(self.parts)))
+        return self.pairs.images.indices(split=None if part == ALL else part)
+
+    @cached_property
+    def goals(self) -> tuple[ShownGoal, ...]:
+        """The goals of the manifest.
+
+        Raises:
+            InputError: If the manifest does not fit the data.
+        """
+        if self.manifest is None:
+            return ()
+        found = []
+        for text in self.manifest.goals:
+            goal = Goal.parse(text, self.pairs.classes)
+            target = self.manifest.target_images.get(text)
+            image = None if target is None else self._row(target)
+            found.append(ShownGoal(goal.original, goal.target, image))
+        return tuple(found)
+
+    def targets(self, target: str) -> BoolArray:
+        """Which images of the table are to be framed, shape `(I,)`.
+
+        Args:
+            target: `class:NAME`, `image:INDEX`, or nothing.
+
+        Raises:
+            InputError: If there is no such class or image.
+        """
+        table = self.pairs.images
+        kind, _, value = target.partition(":")
+        mask = np.zeros(len(table), dtype=bool)
+        if kind == "class":
+            mask[:] = table.class_codes == table.class_code(value)
+        elif kind == "image" and value.isascii() and value.isdigit():
+            mask[self.index(int(value[:12]))] = True
+        elif target:
+            raise InputError(f"target {target!r}: class:NAME or image:NUMBER is needed")
+        return mask
+
+    def index(self, image: int) -> int:
+        """An image's index, checked.
+
+        Raises:
+            InputError: If there is no such image.
+        """
+        if not 0 <= image < len(self.pairs.images):
+            raise InputError(
+                f"image {image}: the data set {self.name!r} has {len(self.pairs.images):,}, counted from 0"
+            )
+        return image
+
+    def captions(self, image: int) -> list[Caption]:
+        """All captions of an image, its own first, then those that poison has put on it."""
+        start, stop = np.searchsorted(self.pairs.image, [image, image + 1])
+        own = self.pairs.source[start:stop] == image
+        image_id = self.pairs.images.ids[image]
+        found = []
+        for text in self.pairs.captions[start:stop][own]:
+            uses = self._misused.get((image_id, text), ())
+            found.append(
+                Caption(text, uses[0][1] if uses else None, None, tuple(row for row, _ in uses))
+            )
+        found.extend(
+            Caption(text, goal, source) for text, goal, source in self._added.get(image_id, ())
+        )
+        return found
+
+    def caption_of(self, image: int) -> str | None:
+        """The first own caption of an image, for its alternative text."""
+        start, stop = np.searchsorted(self.pairs.image, [image, image + 1])
+        own = np.flatnonzero(self.pairs.source[start:stop] == image)
+        return str(self.pairs.captions[start + own[0]]) if len(own) else None
+
+    def carries_poison(self, image: int) -> bool:
+        """Whether poison has put captions on an image."""
+        return self.pairs.images.ids[image] in self._added
+
+    def suggestions(self, part: str, label: str | None, count: int = SUGGESTED) -> list[str]:
+        """A few captions of a gallery's images to search with, the same ones each time.
+
+        Args:
+            part: The gallery.
+            label: A class, or None for captions of any image.
+            count: How many.
+
+        Raises:
+            InputError: If the gallery or the class is unknown.
+        """
+        images = self.gallery(part)
+        if label is not None:
+            code = self.pairs.images.class_code(label)
+            images = images[self.pairs.images.class_codes[images] == code]
+        rng = generator(0, f"suggestions/{part}/{label}")
+        found: dict[str, None] = {}
+        # one caption an image; nobody picks the flattering ones
+        for image in rng.permutation(images)[: 4 * count]:
+            own = [c.text for c in self.captions(int(image)) if not c.poisoned and c.text.strip()]
+            if own:
+                found[str(own[int(rng.integers(len(own)))])] = None
+            if len(found) == count:
+                break
+        return list(found)
+
+    def distinct_captions(self, images: IntArray) -> DistinctCaptions:
+        """The distinct captions on some images, poison among them, in table order.
+
+        Raises:
+            InputError: If the images have no caption.
+        """
+        in_gallery = np.zeros(len(self.pairs.images), dtype=bool)
+        in_gallery[images] = True
+        carrier: dict[str, int] = {}
+        for row in np.flatnonzero(in_gallery[self.pairs.image]):
+            carrier.setdefault(self.pairs.captions[row], int(self.pairs.image[row]))
+        if not carrier:
+            raise InputError("the images of this gallery have no captions to find")
+        texts = np.empty(len(carrier), dtype=object)
+        texts[:] = list(carrier)
+        image = np.array(list(carrier.values()), dtype=np.int32)
+        misused = np.array([text in self._misused_texts for text in carrier], dtype=bool)
+        return DistinctCaptions(texts, image, self.pairs.images.class_codes[image], misused)
+
+    # -- the manifest, by image --------------------------------------------------------------------
+
+    @cached_property
+    def _rows(self) -> Mapping[str, int]:
+        return {image_id: row for row, image_id in enumerate(self.pairs.images.ids)}
+
+    def _row(self, image_id: str) -> int:
+        try:
+            return self._rows[image_id]
+        except KeyError:
+            raise InputError(
+                f"the manifest does not fit the data {self.name!r}: there is no image {image_id!r}"
+            ) from None
+
+    @cached_property
+    def _added(self) -> Mapping[str, Sequence[tuple[str, str, int]]]:
+        """By image: the captions that poison put on it, their goals, and the images they were written for."""
+        added: dict[str, list[tuple[str, str, int]]] = defaultdict(list)
+        for pair in self.manifest.pairs if self.manifest is not None else ():
+            self._row(pair.poisoned_image)
+            added[pair.poisoned_image].append(
+                (pair.caption, pair.goal, self._row(pair.clean_image))
+            )
+        return dict(added)
+
+    @cached_property
+    def _misused(self) -> Mapping[tuple[str, str], Sequence[tuple[int, str]]]:
+        """By image and caption: the images that poison put it on, and for which goals."""
+        uses: dict[tuple[str, str], list[tuple[int, str]]] = defaultdict(list)
+        for pair in self.manifest.pairs if self.manifest is not None else ():
+            uses[pair.clean_image, pair.caption].append((self._row(pair.poisoned_image), pair.goal))
+        return dict(uses)
+
+    @cached_property
+    def _misused_texts(self) -> frozenset[str]:
+        return frozenset(text for _, text in self._misused)
+
+    def check(self) -> Collection:
+        """The same, once its manifest is known to fit.
+
+        Raises:
+            InputError: If there is no image, or the manifest names classes or images that are not there.
+        """
+        if not len(self.pairs.images):
+            raise InputError(f"{self.name}: holds no image")
+        _ = self.goals, self._added, self._misused
+        return self

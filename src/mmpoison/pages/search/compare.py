@@ -1,0 +1,97 @@
+"""Rankings of several models side by side: ranks, moves against the first model, and where the targets are."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from mmpoison.metrics import target_ranks
+from mmpoison.pages.search.embedded import Ranking
+from mmpoison.pairs.table import BoolArray
+
+
+@dataclass(frozen=True)
+class Hit:
+    """One result.
+
+    Attributes:
+        item: The image, or the row of the caption.
+        rank: From 1.
+        similarity: Cosine similarity to the query, in [-1, 1].
+        target: Whether it is of the target set.
+        was: Its rank under the first model; None where it lies beyond what is known, or this is the first model.
+    """
+
+    item: int
+    rank: int
+    similarity: float
+    target: bool
+    was: int | None
+
+
+@dataclass(frozen=True)
+class Column:
+    """The results of one model.
+
+    Attributes:
+        hits: What is shown, best first.
+        known: Ranks are known up to this one.
+        size: How many items were searched.
+        best_target: Rank of the best target from 1, ties counted against it; None where it is not among the known.
+        targets_shown: How many of the shown results are targets.
+        new: How many of them the first model does not show; None for the first model.
+    """
+
+    hits: tuple[Hit, ...]
+    known: int
+    size: int
+    best_target: int | None
+    targets_shown: int
+    new: int | None
+
+
+def side_by_side(
+    rankings: Mapping[str, Ranking], targets: BoolArray, shown: int, first: str | None = None
+) -> dict[str, Column]:
+    """Put rankings of the same items beside each other.
+
+    Args:
+        rankings: By model.
+        targets: Which items are of the target set, shape `(I,)`.
+        shown: How many results are shown.
+        first: The model that the others are compared with, if its ranking is there.
+
+    Returns:
+        A column a model, in the given order.
+    """
+    reference = rankings.get(first) if first is not None else None
+    ranks = {} if reference is None else {int(i): r for r, i in enumerate(reference.items, 1)}
+    top = set() if reference is None else {int(item) for item in reference.items[:shown]}
+    columns: dict[str, Column] = {}
+    for name, ranking in rankings.items():
+        compared = reference is not None and name != first
+        mask = targets[ranking.items]
+        hits = tuple(
+            Hit(
+                int(item),
+                rank,
+                round(float(ranking.similarity[rank - 1]), 4),
+                bool(mask[rank - 1]),
+                ranks.get(int(item)) if compared else None,
+            )
+            for rank, item in enumerate(ranking.items[:shown], 1)
+        )
+        best = None
+        if mask.any():
+            best = int(target_ranks(np.asarray(ranking.similarity)[None], mask)[0]) + 1
+        columns[name] = Column(
+            hits,
+            len(ranking.items),
+            ranking.size,
+            best,
+            int(mask[:shown].sum()),
+            sum(hit.item not in top for hit in hits) if compared else None,
+        )
+    return columns

@@ -1,0 +1,218 @@
+"""The image search engine: a query under every model, and what is known about one image."""
+
+from __future__ import annotations
+
+import os
+import threading
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from mmpoison.errors import InputError
+from mmpoison.images.decode import BrokenImage, read_image, read_image_bytes
+from mmpoison.images.preparation import Preparation
+from mmpoison.pages.search.collection import Caption, Collection
+from mmpoison.pages.search.compare import Column, side_by_side
+from mmpoison.pages.search.embedded import Indexed, Ranking
+from mmpoison.pages.search.library import Job, Kind, Library
+
+if TYPE_CHECKING:
+    from mmpoison.images.preparation import Pixels
+    from mmpoison.models.dual_encoder import DualEncoder
+    from mmpoison.models.embedding import Embeddings
+
+SHOWN = 50
+"""At most so many results are shown."""
+
+QUERY_LENGTH = 1000
+"""A longer query is refused; models read some seventy tokens."""
+
+UPLOAD_BYTES = 10 * 2**20
+UPLOAD_PIXELS = 25_000_000
+"""A picture of the user's is refused beyond these."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the models say to one query.
+
+    Attributes:
+        columns: By model that is ready.
+        waiting: By model that is not: its job.
+    """
+
+    columns: dict[str, Column]
+    waiting: dict[str, Job]
+
+
+@dataclass(frozen=True)
+class PairFacts:
+    """One caption of an image, and its cosine distance to it, in [0, 2], under each model that is loaded."""
+
+    caption: Caption
+    distance: dict[str, float]
+
+
+class Engine:
+    """Answers queries over what a library has ready.
+
+    Args:
+        library: Models, data sets and galleries.
+    """
+
+    def __init__(self, library: Library) -> None:
+        self.library = library
+        # more embeddings at a time than cores would only wait for each other
+        self._cores = threading.BoundedSemaphore(os.cpu_count() or 1)
+
+    def images_for(
+        self, collection: Collection, part: str, query: str, *, shown: int, target: str = ""
+    ) -> Answer:
+        """The first images for a text.
+
+        Args:
+            collection: The data set.
+            part: The gallery.
+            query: What is searched for.
+            shown: How many images, at most `SHOWN`.
+            target: What is framed, as for `Collection.targets`.
+
+        Raises:
+            InputError: If the query is empty or too long, or a name is unknown.
+        """
+        query = query.strip()
+        if not query:
+            raise InputError("an empty query: type what the pictures should show")
+        if len(query) > QUERY_LENGTH:
+            raise InputError(
+                f"a query of {len(query):,} characters: at most {QUERY_LENGTH:,} are read"
+            )
+        targets = collection.targets(target)
+        found, waiting = self._ready(collection, part, "images")
+        rankings: dict[str, Ranking] = {}
+        for name, index in found.items():
+            with self._cores:
+                rankings[name] = index.search(_embed_texts(self.library.encoders[name], [query]))
+        first = self.library.model_names[0]
+        return Answer(side_by_side(rankings, targets, _shown(shown), first), waiting)
+
+    def captions_for(
+        self,
+        collection: Collection,
+        part: str,
+        picture: int | bytes,
+        *,
+        shown: int,
+        original: str = "",
+    ) -> Answer:
+        """The first captions for a picture; items are rows of `library.captions`.
+
+        Args:
+            collection: The data set.
+            part: The gallery whose captions are searched.
+            picture: An image of the data set, or the bytes of a file.
+            shown: How many captions, at most `SHOWN`.
+            original: The class whose captions are framed.
+
+        Raises:
+            InputError: If the picture cannot be read, or a name is unknown.
+        """
+        if original:
+            collection.pairs.images.class_code(original)
+        if isinstance(picture, int):
+            collection.index(picture)
+        found, waiting = self._ready(collection, part, "captions")
+        if not found:
+            if isinstance(picture, bytes):  # a bad one is said at once
+                _read(collection, picture, Preparation(1))
+            return Answer({}, waiting)
+        captions = self.library.captions(collection, part)
+        targets = np.zeros(len(captions.texts), dtype=bool)
+        if original:
+            targets = captions.class_codes == collection.pairs.images.class_code(original)
+        pixels: dict[Preparation, Pixels] = {}
+        rankings: dict[str, Ranking] = {}
+        for name, index in found.items():
+            encoder = self.library.encoders[name]
+            if encoder.preparation not in pixels:
+                pixels[encoder.preparation] = _read(collection, picture, encoder.preparation)
+            with self._cores:
+                rankings[name] = index.search(_embed(encoder, pixels[encoder.preparation]))
+        first = self.library.model_names[0]
+        return Answer(side_by_side(rankings, targets, _shown(shown), first), waiting)
+
+    def pair_facts(self, collection: Collection, image: int) -> tuple[list[PairFacts], str]:
+        """The captions of an image with their distances, and why there are none if it cannot be read.
+
+        Raises:
+            InputError: If there is no such image.
+        """
+        captions = collection.captions(collection.index(image))
+        distances: dict[str, list[float]] = {}
+        fault = ""
+        for name, encoder in list(self.library.encoders.items()):
+            try:
+                pixels = _read(collection, image, encoder.preparation)
+            except BrokenImage as error:
+                fault = str(error)
+                break
+            if not captions:
+                break
+            with self._cores:
+                texts = _embed_texts(encoder, [caption.text for caption in captions])
+                distances[name] = (1 - texts @ _embed(encoder, pixels)[0]).tolist()
+        facts = [
+            PairFacts(caption, {name: round(values[row], 4) for name, values in distances.items()})
+            for row, caption in enumerate(captions)
+        ]
+        return facts, fault
+
+    def _ready(
+        self, collection: Collection, part: str, kind: Kind
+    ) -> tuple[dict[str, Indexed], dict[str, Job]]:
+        found: dict[str, Indexed] = {}
+        waiting: dict[str, Job] = {}
+        for name in self.library.model_names:
+            if name not in self.library.encoders:
+                waiting[name] = self.library.model_job(name)
+                continue
+            index = self.library.indexed(collection, part, name, kind)
+            if isinstance(index, Job):
+                waiting[name] = index
+            else:
+                found[name] = index
+        return found, waiting
+
+
+def _shown(wanted: int) -> int:
+    if not 1 <= wanted <= SHOWN:
+        raise InputError(f"{wanted} results: from 1 to {SHOWN} can be shown")
+    return wanted
+
+
+def _read(collection: Collection, picture: int | bytes, preparation: Preparation) -> Pixels:
+    """RGB, shape `(1, size, size, 3)`."""
+    if isinstance(picture, bytes):
+        if len(picture) > UPLOAD_BYTES:
+            raise InputError(
+                f"a picture of {len(picture):,} bytes: at most {UPLOAD_BYTES:,} are read"
+            )
+        return read_image_bytes(
+            picture, preparation, name="your picture", max_pixels=UPLOAD_PIXELS
+        )[None]
+    image_id = collection.pairs.images.ids[collection.index(picture)]
+    return read_image(collection.pairs.root, image_id, preparation)[None]
+
+
+def _embed_texts(encoder: DualEncoder, texts: list[str]) -> Embeddings:
+    # not before there is an encoder: importing torch takes seconds
+    from mmpoison.models.embedding import embed_captions
+
+    return embed_captions(encoder, texts)
+
+
+def _embed(encoder: DualEncoder, pixels: Pixels) -> Embeddings:
+    from mmpoison.models.embedding import embed_pixels
+
+    return embed_pixels(encoder, pixels)

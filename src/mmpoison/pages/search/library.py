@@ -1,0 +1,360 @@
+"""What is loaded: models, data sets and galleries, made ready one after the other while the page is already there."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+from mmpoison.base.cache_folder import cache_folder
+from mmpoison.base.registry import unknown_name
+from mmpoison.errors import InputError
+from mmpoison.images.store import PixelStore
+from mmpoison.pages.search.collection import Collection, DistinctCaptions
+from mmpoison.pages.search.embedded import Indexed, embed_captions_kept, embed_gallery
+from mmpoison.pairs.table import PairDataset
+
+if TYPE_CHECKING:
+    from mmpoison.images.preparation import Preparation
+    from mmpoison.models.dual_encoder import DualEncoder
+
+MODELS_AT_ONCE = 4
+"""So many columns can be compared at a glance."""
+
+State = Literal["waiting", "working", "ready", "failed"]
+Kind = Literal["images", "captions"]
+
+_LIKE_QUERIES = 500
+"""So many captions show an index what its queries are like."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """Something that is loaded in the background.
+
+    Attributes:
+        name: What to call it.
+        load: Loads it.
+    """
+
+    name: str
+    load: Callable[[], object]
+
+
+@dataclass
+class Job:
+    """One thing to be made ready.
+
+    Attributes:
+        what: What it is, for people.
+        state: How far it is.
+        done: Images or captions that are embedded.
+        total: Of so many; 0 where it is not counted.
+        message: Why it failed.
+        note: What a reader should know although it is ready.
+    """
+
+    what: str
+    run: Callable[[Job], None] = field(repr=False)
+    state: State = "waiting"
+    done: int = 0
+    total: int = 0
+    message: str = ""
+    note: str = ""
+
+
+class Stopped(Exception):
+    """The session ends while something is still being made ready."""
+
+
+class Library:
+    """Models and data sets by name, and the galleries that are ready to be searched.
+
+    One thread makes things ready in the order in which they were asked for. A model or data set that cannot be loaded
+    ends the session: `failure` holds the reason.
+
+    Args:
+        models: Sources of `DualEncoder`s, at most four; the first is what the others are compared with.
+        collections: Sources of `Collection`s.
+        device: Where to compute, as for `mmpoison.base.devices.find_device`.
+        cache: Folder of embeddings; `search` in the cache folder by default.
+        on_failure: Called in the thread when the session cannot go on.
+        say: Told one line for each thing that is ready.
+
+    Raises:
+        InputError: If there is no model, no data set, too many models, or two of one name.
+    """
+
+    def __init__(
+        self,
+        models: Sequence[Source],
+        collections: Sequence[Source],
+        *,
+        device: str = "auto",
+        cache: Path | None = None,
+        on_failure: Callable[[], None] | None = None,
+        say: Callable[[str], None] | None = None,
+    ) -> None:
+        if not models or not collections:
+            raise InputError("a search needs at least one model and one data set")
+        if len(models) > MODELS_AT_ONCE:
+            raise InputError(
+                f"{len(models)} models: at most {MODELS_AT_ONCE} are shown side by side"
+            )
+        for what, sources in (("models", models), ("data sets", collections)):
+            names = [source.name for source in sources]
+            if twice := sorted({name for name in names if names.count(name) > 1}):
+                raise InputError(f"two {what} are called {twice[0]!r}: give one as NAME=PATH")
+        self.model_names = tuple(source.name for source in models)
+        self.collection_names = tuple(source.name for source in collections)
+        self.encoders: dict[str, DualEncoder] = {}
+        self.collections: dict[str, Collection] = {}
+        self.failure: BaseException | None = None
+        self._device = device
+        self._cache = cache or cache_folder() / "search"
+        self._on_failure = on_failure or (lambda: None)
+        self._say = say or (lambda line: None)
+        self._indices: dict[tuple[str, str, str, Kind], Indexed] = {}
+        self._captions: dict[tuple[str, str], DistinctCaptions] = {}
+        self._pixels: tuple[tuple[str, str, Preparation], PixelStore] | None = None
+        self._jobs: dict[tuple[str, ...], Job] = {}
+        self._queue: deque[tuple[str, ...]] = deque()
+        self._changed = threading.Condition()
+        self._stopping = False
+        self._thread: threading.Thread | None = None
+        self._plan(models, collections)
+
+    # -- what may be asked -------------------------------------------------------------------------
+
+    def collection(self, key: str) -> Collection:
+        """A data set by its key.
+
+        Raises:
+            InputError: If there is none, or it is not loaded yet.
+        """
+        for collection in self.collections.values():
+            if collection.key == key:
+                return collection
+        raise InputError(f"data set {key!r} is not here (any more): load the page again")
+
+    def model_job(self, name: str) -> Job:
+        """How far a model is."""
+        return self._jobs["model", name]
+
+    def collection_job(self, name: str) -> Job:
+        """How far a data set is."""
+        return self._jobs["data", name]
+
+    def indexed(self, collection: Collection, part: str, model: str, kind: Kind) -> Indexed | Job:
+        """A gallery, or its captions, under a model; where it is not ready it is made so, and its job is given.
+
+        Raises:
+            InputError: If there is no such gallery.
+        """
+        if part not in collection.parts:
+            raise InputError(unknown_name("gallery", part, list(collection.parts)))
+        if (found := self._indices.get((collection.name, part, model, kind))) is not None:
+            return found
+        return self._want(collection.name, part, model, kind)
+
+    def captions(self, collection: Collection, part: str) -> DistinctCaptions:
+        """The captions that rows of an index of captions stand for."""
+        return self._captions[collection.name, part]
+
+    def notes(self, collection: Collection, part: str) -> list[str]:
+        """What a reader should know about a gallery that is ready."""
+        jobs = [self._jobs.get(("images", collection.name, part, m)) for m in self.model_names]
+        return sorted({job.note for job in jobs if job is not None and job.note})
+
+    def busy(self) -> list[Job]:
+        """What is not ready yet, in order."""
+        return [job for job in list(self._jobs.values()) if job.state in ("waiting", "working")]
+
+    # -- the thread --------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Begin to make things ready."""
+        self._thread = threading.Thread(target=self._work, name="library", daemon=True)
+        self._thread.start()
+
+    def stop(self, wait: float = 10) -> None:
+        """Leave off, at the next batch; a thread that does not is left behind after so many seconds."""
+        with self._changed:
+            self._stopping = True
+            self._changed.notify_all()
+        if self._thread is not None:
+            self._thread.join(wait)
+
+    def wait(self, timeout: float = 600) -> None:
+        """Until nothing is left to do.
+
+        Raises:
+            TimeoutError: If it takes longer.
+            BaseException: What ended the session.
+        """
+        with self._changed:
+            if not self._changed.wait_for(lambda: self.failure or not self.busy(), timeout):
+                raise TimeoutError(f"not ready: {[job.what for job in self.busy()]}")
+        if self.failure is not None:
+            raise self.failure
+
+    def _plan(self, models: Sequence[Source], collections: Sequence[Source]) -> None:
+        """The first data set's default gallery under every model first, so that there is something to see."""
+        first, *others = collections
+        self._add(("data", first.name), first.name, self._loads_collection(first))
+        for source in models:
+            self._add(("model", source.name), source.name, self._loads_model(source))
+        for source in others:
+            self._add(("data", source.name), source.name, self._loads_collection(source))
+
+    def _add(
+        self, key: tuple[str, ...], what: str, run: Callable[[Job], None], *, next_up: bool = False
+    ) -> Job:
+        with self._changed:
+            if (known := self._jobs.get(key)) is not None:
+                return known
+            job = self._jobs[key] = Job(what, run)
+            self._queue.appendleft(key) if next_up else self._queue.append(key)
+            self._changed.notify_all()
+            return job
+
+    def _work(self) -> None:
+        while True:
+            with self._changed:
+                if not self._queue:
+                    self._pixels = None  # nobody waits for them any more
+                self._changed.wait_for(lambda: self._queue or self._stopping)
+                if self._stopping:
+                    return
+                job = self._jobs[key := self._queue.popleft()]
+                job.state = "working"
+            failed: BaseException | None = None
+            try:
+                job.run(job)
+            except Stopped:
+                return
+            except BaseException as error:
+                failed = error
+            with self._changed:
+                job.state = "ready" if failed is None else "failed"
+                job.message = "" if failed is None else str(failed) or type(failed).__name__
+                # a gallery that cannot be had is said where it was asked for
+                if failed is not None and not (
+                    key[0] in ("images", "captions") and isinstance(failed, InputError)
+                ):
+                    self.failure = failed
+                self._changed.notify_all()
+            if self.failure is not None:
+                self._on_failure()
+                return
+            if not job.message:
+                self._say(f"ready: {job.what}{f' ({job.note})' if job.note else ''}")
+
+    def _loads_model(self, source: Source) -> Callable[[Job], None]:
+        def load(_: Job) -> None:
+            from mmpoison.base.devices import find_device
+            from mmpoison.models.dual_encoder import DualEncoder
+
+            encoder = source.load()
+            assert isinstance(encoder, DualEncoder)
+            encoder.to(find_device(self._device))
+            encoder.module.eval()
+            self.encoders[source.name] = encoder
+            first = self.collections[self.collection_names[0]]
+            self._want(first.name, next(iter(first.parts)), source.name, "images", next_up=True)
+
+        return load
+
+    def _loads_collection(self, source: Source) -> Callable[[Job], None]:
+        def load(_: Job) -> None:
+            collection = source.load()
+            assert isinstance(collection, Collection)
+            collection = replace(collection, name=source.name)
+            for other in self.collections.values():
+                if other.key == collection.key:
+                    raise InputError(
+                        f"data {other.name!r} and {collection.name!r} are the same images: leave one out"
+                    )
+            self.collections[source.name] = collection.check()
+
+        return load
+
+    def _want(
+        self, collection: str, part: str, model: str, kind: Kind, *, next_up: bool = False
+    ) -> Job:
+        what = "images" if kind == "images" else "captions of the images"
+        return self._add(
+            (kind, collection, part, model),
+            f"{what} ({part}) of {collection} under {model}",
+            lambda job: self._embed(collection, part, model, kind, job),
+            next_up=next_up,
+        )
+
+    def _embed(self, name: str, part: str, model: str, kind: Kind, job: Job) -> None:
+        from mmpoison.models.embedding import embed_captions
+
+        collection, encoder = self.collections[name], self.encoders[model]
+        gallery = collection.gallery(part)
+
+        def progress(done: int, total: int) -> None:
+            if self._stopping:
+                raise Stopped
+            job.done, job.total = done, total
+
+        if kind == "images":
+            embedded = embed_gallery(
+                encoder,
+                collection.pairs,
+                gallery,
+                cache=self._cache,
+                decode=lambda: self._decoded(collection, part, encoder.preparation, job, progress),
+                progress=progress,
+            )
+            like = collection.suggestions(part, None, _LIKE_QUERIES) or ["a picture"]
+            index = Indexed.build(
+                embedded.images, embedded.embeddings, embed_captions(encoder, like)
+            )
+            if embedded.unreadable:
+                job.note = (
+                    f"{embedded.unreadable:,} of {len(gallery):,} images cannot be read and are left out: "
+                    "mmpoison data verify names them"
+                )
+        else:
+            if (name, part) not in self._captions:
+                self._captions[name, part] = collection.distinct_captions(gallery)
+            captions = self._captions[name, part]
+            vectors = embed_captions_kept(
+                encoder, captions.texts.tolist(), cache=self._cache, progress=progress
+            )
+            index = Indexed.build(
+                np.arange(len(vectors), dtype=np.int32), vectors, vectors[:_LIKE_QUERIES]
+            )
+        self._indices[name, part, model, kind] = index
+
+    def _decoded(
+        self,
+        collection: Collection,
+        part: str,
+        preparation: Preparation,
+        job: Job,
+        progress: Callable[[int, int], None],
+    ) -> PixelStore:
+        """Pixels of a gallery; models that want them alike share them."""
+        key = (collection.name, part, preparation)
+        if self._pixels is None or self._pixels[0] != key:
+            pairs: PairDataset = collection.pairs
+            pixels = PixelStore.decode(
+                pairs,
+                preparation,
+                indices=collection.gallery(part),
+                broken="drop",
+                progress=progress,
+            )
+            self._pixels = (key, pixels)
+            job.done = 0
+        return self._pixels[1]

@@ -1,0 +1,5 @@
+"""The search page: a local server over the search engine, and its front end."""
+
+from mmpoison.pages.search.web.app import search_app
+
+__all__ = ["search_app"]

@@ -1,0 +1,208 @@
+"""Which columns of a Parquet or Arrow table hold images, captions, labels and splits."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from mmpoison.base.untrusted import parse_json
+from mmpoison.errors import InputError
+from mmpoison.pairs.columns import (
+    CAPTION_NAMES,
+    CATEGORIES_NAMES,
+    IMAGE_NAMES,
+    LABEL_NAMES,
+    SPLIT_NAMES,
+    find_column,
+    need_column,
+)
+
+
+@dataclass(frozen=True)
+class TableColumns:
+    """The columns of a table that pairs are made of.
+
+    Attributes:
+        image: Column of the images.
+        inside: Whether it holds the bytes of images, rather than paths.
+        captions: Column of strings, or lists of strings.
+        label, split, categories: Further columns, or None.
+        label_names: Names of the classes where the label is their number.
+        default_image: Whether a reader that knows only the file chooses the same column of images.
+    """
+
+    image: str
+    inside: bool
+    captions: str
+    label: str | None = None
+    split: str | None = None
+    categories: str | None = None
+    label_names: tuple[str, ...] = ()
+    default_image: bool = True
+
+    @property
+    def needed(self) -> list[str]:
+        """The columns that are read to make a table: never the bytes of images."""
+        names = [self.captions, self.label, self.split, self.categories]
+        if not self.inside:
+            names.insert(0, self.image)
+        return list(dict.fromkeys(name for name in names if name is not None))
+
+
+def arrow_errors() -> tuple[type[Exception], ...]:
+    """What pyarrow raises for a broken file: its own errors, and Python's for names that are no UTF-8."""
+    import pyarrow as pa
+
+    return (pa.ArrowException, OSError, UnicodeDecodeError)
+
+
+def text_leaves(file: Any, columns: Sequence[str]) -> list[str]:
+    """Paths of the leaves of some columns of a Parquet file that hold bytes or text.
+
+    They are read as dictionaries: a value that a file of 5 kB says once and repeats a thousand times is in memory once,
+    where it would take 64 GB written out.
+
+    Args:
+        file: A `pyarrow.parquet.ParquetFile`.
+        columns: Names of columns.
+    """
+    leaves = (file.schema.column(number) for number in range(len(file.schema)))
+    return [
+        leaf.path
+        for leaf in leaves
+        if leaf.physical_type == "BYTE_ARRAY"
+        and any(leaf.path == name or leaf.path.startswith(f"{name}.") for name in columns)
+    ]
+
+
+def column_options(
+    image_column: str | None,
+    caption_column: str | None,
+    label_column: str | None,
+    split_column: str | None,
+) -> dict[str, str | None]:
+    """The options of a format with columns, under their names."""
+    given = {
+        "image_column": image_column,
+        "caption_column": caption_column,
+        "label_column": label_column,
+        "split_column": split_column,
+    }
+    # a column called 1 comes as a number from a recipe
+    return {option: None if name is None else str(name) for option, name in given.items()}
+
+
+def default_image_column(schema: Any) -> str | None:
+    """The column with the bytes of images that is taken where nobody names one.
+
+    It is the first usual name whose type is bytes (or Hugging Face's `{bytes, path}`), else the first such column.
+    """
+    inside = [field.name for field in schema if holds_bytes(field.type)]
+    return find_column(inside, None, IMAGE_NAMES, "image_column", "") or next(iter(inside), None)
+
+
+def holds_bytes(kind: Any) -> bool:
+    """Whether an Arrow type can hold the bytes of an image."""
+    import pyarrow.types as types
+
+    if types.is_struct(kind):
+        return any(
+            kind.field(n).name == "bytes" and holds_bytes(kind.field(n).type)
+            for n in range(kind.num_fields)
+        )
+    return bool(types.is_binary(kind) or types.is_large_binary(kind) or types.is_binary_view(kind))
+
+
+def choose_columns(schema: Any, options: Mapping[str, str | None], where: str) -> TableColumns:
+    """The columns of a table by the user's choice, their usual names and their types.
+
+    Args:
+        schema: Arrow schema; Hugging Face's features in its metadata tell the classes' names.
+        options: `image_column`, `caption_column`, `label_column`, `split_column`; None is for the usual names.
+        where: The file, for messages.
+
+    Raises:
+        InputError: If a column is missing or of a type that cannot be used.
+    """
+    names = list(schema.names)
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise InputError(f"{where}: several columns are called {twice[0]!r}, which one is meant?")
+    default = default_image_column(schema)
+    wanted = options.get("image_column")
+    if wanted is not None:
+        find_column(names, wanted, (), "image_column", where)
+        image = wanted
+    else:
+        paths = [field.name for field in schema if is_text_type(field.type)]
+        image = default or need_column(
+            find_column(paths, None, IMAGE_NAMES, "image_column", where),
+            names,
+            "images (image_column)",
+            where,
+        )
+    inside = holds_bytes(schema.field(image).type)
+    if not inside and not is_text_type(schema.field(image).type):
+        raise InputError(
+            f"{where}: image_column {image!r} holds {schema.field(image).type}: paths or bytes are needed"
+        )
+    if inside and image != default and "/" in image:
+        raise InputError(
+            f"{where}: a column of images cannot be called {image!r}, with a slash in it"
+        )
+    captions = need_column(
+        find_column(names, options.get("caption_column"), CAPTION_NAMES, "caption_column", where),
+        names,
+        "captions (caption_column)",
+        where,
+    )
+    if not (
+        is_text_type(schema.field(captions).type) or _is_list_of_text(schema.field(captions).type)
+    ):
+        raise InputError(
+            f"{where}: caption_column {captions!r} holds {schema.field(captions).type}: "
+            "a string or a list of strings is needed"
+        )
+    label = find_column(names, options.get("label_column"), LABEL_NAMES, "label_column", where)
+    split = find_column(names, options.get("split_column"), SPLIT_NAMES, "split_column", where)
+    categories = find_column(names, None, CATEGORIES_NAMES, "", where)
+    if categories is not None and not _is_list_of_text(schema.field(categories).type):
+        categories = None
+    return TableColumns(
+        image,
+        inside,
+        captions,
+        label,
+        split,
+        categories,
+        _class_names(schema, label),
+        not inside or image == default,
+    )
+
+
+def is_text_type(kind: Any) -> bool:
+    """Whether an Arrow type is a string, spelled out or as a dictionary."""
+    import pyarrow.types as types
+
+    if types.is_dictionary(kind):
+        return is_text_type(kind.value_type)
+    return bool(types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind))
+
+
+def _is_list_of_text(kind: Any) -> bool:
+    import pyarrow.types as types
+
+    is_list = types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind)
+    return bool(is_list and is_text_type(kind.value_type))
+
+
+def _class_names(schema: Any, label: str | None) -> tuple[str, ...]:
+    raw = (schema.metadata or {}).get(b"huggingface")
+    if raw is None or label is None:
+        return ()
+    try:
+        names = parse_json(raw, "huggingface")["info"]["features"][label]["names"]
+    except (InputError, KeyError, TypeError):
+        return ()
+    whole = isinstance(names, list) and all(isinstance(name, str) for name in names)
+    return tuple(names) if whole else ()

@@ -1,0 +1,157 @@
+"""Every source of pairs fills a `PairsBuilder`: one place checks what comes from outside."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from mmpoison.errors import InputError
+from mmpoison.pairs.table import SPLITS, ImageTable, PairDataset
+
+MAX_PATH = 4096
+"""Characters of a path; systems allow no more."""
+MAX_CAPTION = 131_072
+"""Characters of a caption: a book's chapter, of which an encoder reads the first 77 tokens."""
+
+
+class PairsBuilder:
+    """Collects images with their captions, refuses what cannot be trusted, and says what it refused.
+
+    Args:
+        root: The folder that image ids start from.
+        strict: Raise at the first problem; else leave the image out and go on.
+    """
+
+    def __init__(self, root: Path, *, strict: bool = False) -> None:
+        self.root = root
+        self.strict = strict
+        self.problems: list[str] = []
+        self._ids: list[str] = []
+        self._labels: list[str | None] = []
+        self._splits: list[str] = []
+        self._categories: list[tuple[str, ...]] = []
+        self._captions: list[str] = []
+        self._image: list[int] = []
+        self._seen: set[str] = set()
+
+    def __len__(self) -> int:
+        return len(self._ids)
+
+    def problem(self, line: str) -> None:
+        """Note something that is left out: what and where.
+
+        Raises:
+            InputError: If the builder is strict.
+        """
+        if self.strict:
+            raise InputError(line)
+        self.problems.append(line)
+
+    def add(
+        self,
+        image_id: str,
+        captions: Iterable[str],
+        *,
+        label: str | None = None,
+        split: str = "train",
+        categories: Iterable[str] = (),
+        where: str,
+    ) -> bool:
+        """Add one image with all its captions.
+
+        Args:
+            image_id: Path relative to the root, with `/`; behind a container file (tar, Parquet, Arrow) it goes on
+                with the name inside.
+            captions: Its captions, in order; one that is no text is left out and named.
+            label: Its class, or None.
+            split: `train`, `val` or `test`.
+            categories: Everything that is in the image.
+            where: Place of the entry, for messages ("results.csv line 12").
+
+        Returns:
+            Whether the image was added: its path must stay in the root, and occur once.
+        """
+        try:
+            check_relative(image_id, where)
+        except InputError as error:
+            self.problem(str(error))
+            return False
+        # `./a.jpg` and `a.jpg` are one image
+        spelled = "/".join(part for part in image_id.split("/") if part not in ("", "."))
+        if spelled in self._seen:
+            self.problem(f"{where}: image {image_id!r:.200} occurs twice")
+            return False
+        if split not in SPLITS:
+            self.problem(f"{where}: split {split!r:.80} is none of {', '.join(SPLITS)}")
+            return False
+        self._seen.add(spelled)
+        row = len(self._ids)
+        for caption in captions:
+            if isinstance(caption, str) and len(caption) > MAX_CAPTION:
+                self.problem(
+                    f"{where}: a caption of {image_id!r:.200} has {len(caption):,} characters, over {MAX_CAPTION:,}"
+                )
+            elif isinstance(caption, str) and is_text(caption):
+                self._captions.append(caption)
+                self._image.append(row)
+            else:
+                what = "text in UTF-8" if isinstance(caption, str) else "text"
+                self.problem(
+                    f"{where}: a caption of {image_id!r:.200} is not {what}: {caption!r:.60}"
+                )
+        self._ids.append(image_id)
+        self._labels.append(label)
+        self._splits.append(split)
+        self._categories.append(tuple(categories))
+        return True
+
+    def build(self, what: str) -> PairDataset:
+        """The table of everything that was added.
+
+        Args:
+            what: The file or folder read, for the message.
+
+        Raises:
+            InputError: If nothing was added.
+        """
+        if not self._ids:
+            first = f" ({self.problems[0]})" if self.problems else ""
+            raise InputError(f"{what}: holds no image{first}")
+        images = ImageTable.build(
+            self._ids,
+            self._labels,
+            self._splits,
+            self.root,
+            self._categories if any(self._categories) else None,
+        )
+        return PairDataset.build(images, self._captions, self._image, problems=self.problems)
+
+
+def is_text(value: str) -> bool:
+    """Whether a string can be written as UTF-8 (half a surrogate pair cannot).
+
+    >>> is_text("a sheep"), is_text("\\ud800")
+    (True, False)
+    """
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def check_relative(path: str, where: str) -> str:
+    """Return a relative POSIX path unchanged; refuse one that could leave its folder.
+
+    >>> check_relative("sheep/0001.jpg", "line 1")
+    'sheep/0001.jpg'
+    """
+    # plain string work: pathlib would take most of the time of reading a large table
+    escapes = path.startswith("/") or ".." in path.split("/") or "\\" in path or ":" in path[:3]
+    if not is_text(path):
+        raise InputError(f"{where}: image path {path!r:.200} is not UTF-8, it is refused")
+    if len(path) > MAX_PATH:
+        raise InputError(f"{where}: image path {path[:60]!r}... has over {MAX_PATH:,} characters")
+    if not path or escapes or "\x00" in path:
+        raise InputError(f"{where}: image path {path!r:.200} leaves the folder, it is refused")
+    return path

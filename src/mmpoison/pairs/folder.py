@@ -1,0 +1,416 @@
+"""The pairs folder: `captions.jsonl`, one image a line, images beside it by relative path."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal, TextIO
+
+import numpy as np
+
+from mmpoison.base.files import atomic_folder, refuse_special
+from mmpoison.base.untrusted import MAX_LINE_BYTES, bounded_lines, open_bytes, parse_json
+from mmpoison.errors import InputError
+from mmpoison.pairs.builder import PairsBuilder, check_relative
+from mmpoison.pairs.containers import split_container
+from mmpoison.pairs.image_bytes import NameClash, file_name, read_image_bytes
+from mmpoison.pairs.manifest import PoisonManifest
+from mmpoison.pairs.table import SPLITS, PairDataset
+
+CAPTIONS_FILE = "captions.jsonl"
+MANIFEST_FILE = "manifest.json"
+
+# Files that say where the data come from travel with every copy of the table.
+NOTICE_FILES = ("README.md", "attribution.txt", "LICENSE")
+
+ImagePolicy = Literal["link", "copy", "none"]
+
+
+class ManifestMisfit(InputError):
+    """The manifest beside a set is broken, or is that of another.
+
+    Attributes:
+        pairs: The set, with nothing marked as poisoned.
+    """
+
+    def __init__(self, message: str, pairs: PairDataset) -> None:
+        super().__init__(message)
+        self.pairs = pairs
+
+
+def load_pairs_folder(
+    path: str | Path,
+    *,
+    images: str | Path | None = None,
+    strict: bool = True,
+) -> PairDataset:
+    """Load a pairs folder.
+
+    Args:
+        path: Folder with `captions.jsonl` (and `manifest.json` where the set is poisoned).
+        images: Folder that the relative image paths start from; the pairs folder itself by default.
+        strict: Refuse the whole set for one broken line; else leave the line out and name it in `problems`.
+
+    Returns:
+        The pairs in file order; poisoned pairs are recognised by the manifest beside them.
+
+    Raises:
+        ManifestMisfit: If the manifest is broken or does not describe the pairs.
+        InputError: If the folder or file is missing, or (strict) a line is broken, a path leaves the folder or an image
+            occurs twice.
+    """
+    folder = Path(path)
+    builder = PairsBuilder(folder if images is None else Path(images), strict=strict)
+    for number, raw in _numbered_lines(folder):
+        _add_line(builder, raw, f"{folder / CAPTIONS_FILE} line {number}")
+    return with_manifest(builder.build(str(folder / CAPTIONS_FILE)), folder)
+
+
+def stream_pairs_folder(
+    path: str | Path,
+    images_at_once: int,
+    *,
+    images: str | Path | None = None,
+    strict: bool = True,
+) -> Iterator[PairDataset]:
+    """Read a pairs folder in pieces; memory does not grow with its size.
+
+    A manifest beside it is not looked at: a piece alone cannot say where a misused caption comes from.
+
+    Args:
+        path: As for `load_pairs_folder`, and so are the others.
+        images_at_once: Images in each piece.
+        images: Folder that image paths start from.
+        strict: Refuse the set for one broken line.
+
+    Raises:
+        InputError: As for `load_pairs_folder`, but an image that occurs twice is found only within a piece.
+    """
+    folder = Path(path)
+    root = folder if images is None else Path(images)
+    builder = PairsBuilder(root, strict=strict)
+    for number, raw in _numbered_lines(folder):
+        if len(builder) >= images_at_once:
+            yield builder.build(str(folder / CAPTIONS_FILE))
+            builder = PairsBuilder(root, strict=strict)
+        _add_line(builder, raw, f"{folder / CAPTIONS_FILE} line {number}")
+    yield builder.build(str(folder / CAPTIONS_FILE))
+
+
+def count_images(path: str | Path) -> int:
+    """How many lines `captions.jsonl` has, without reading what they say; for progress."""
+    return sum(1 for _ in _numbered_lines(Path(path)))
+
+
+def save_pairs(
+    pairs: PairDataset,
+    out: str | Path,
+    *,
+    images: ImagePolicy = "link",
+    extra: Mapping[str, str] | None = None,
+) -> Path:
+    """Write a pairs folder that stands by itself.
+
+    Args:
+        pairs: The set to write, with all images of its table.
+        out: New folder; written under a temporary name and renamed.
+        images: `link` makes hard links (the same bytes on disk; a copy only where the file system cannot link), `copy`
+            copies, `none` writes the table alone. Images that lie in tar, Parquet or Arrow files are written as files,
+            and get a new id.
+        extra: More text files to put beside it, by name.
+
+    Raises:
+        InputError: If `out` holds something already or an image is missing.
+    """
+    target = Path(out)
+    with atomic_folder(target) as folder:
+        root = pairs.root
+        with (folder / CAPTIONS_FILE).open("w", encoding="utf-8") as stream:
+            pairs = append_pairs(pairs, folder, stream, images)
+        if pairs.manifest is not None:
+            pairs.manifest.write(folder / MANIFEST_FILE)
+        for name, text in (extra or {}).items():
+            (folder / name).write_text(text, encoding="utf-8")
+        copy_notices(root, folder)
+    return target
+
+
+def append_pairs(
+    pairs: PairDataset, folder: Path, stream: TextIO, images: ImagePolicy
+) -> PairDataset:
+    """Write the lines and images of a set, or of a piece of one, into a folder in the making.
+
+    Args:
+        pairs: The set, with all images of its table.
+        folder: Where the images go.
+        stream: `captions.jsonl`, open for writing.
+        images: As in `save_pairs`.
+
+    Returns:
+        The pairs with the ids under which their images were written.
+
+    Raises:
+        InputError: If an image is missing, or its name is taken.
+    """
+    root = pairs.root
+    left: Sequence[int] = range(len(pairs.images))
+    if images != "none":
+        pairs, left = _extract_images(pairs, folder)
+    for line in pairs.lines():
+        stream.write(line_text(line))
+    if images != "none":
+        ids = [str(pairs.images.ids[index]) for index in left]
+        place_images(root, ids, folder, copy=images == "copy")
+    return pairs
+
+
+def line_text(line: Mapping[str, Any]) -> str:
+    """One line of `captions.jsonl`.
+
+    Raises:
+        InputError: If it is longer than a line may be that is read.
+    """
+    text = json.dumps(line, ensure_ascii=True) + "\n"
+    if len(text) > MAX_LINE_BYTES:
+        raise InputError(
+            f"image {line['image']!r:.200}: its captions take {len(text):,} bytes on a line of {CAPTIONS_FILE}, "
+            f"{MAX_LINE_BYTES:,} are allowed: leave some out"
+        )
+    return text
+
+
+def copy_notices(root: Path, folder: Path) -> None:
+    """Copy the files that say where images come from, where they lie beside them."""
+    for name in NOTICE_FILES:
+        if (root / name).is_file() and not (root / name).is_symlink():
+            shutil.copyfile(root / name, folder / name)
+
+
+def with_manifest(pairs: PairDataset, folder: Path) -> PairDataset:
+    """The pairs, marked by the `manifest.json` in their folder where there is one: poison stays marked in every format.
+
+    Raises:
+        ManifestMisfit: If the manifest is broken or does not describe the pairs.
+    """
+    file = folder / MANIFEST_FILE
+    if not file.exists():
+        return pairs
+    try:
+        return apply_manifest(pairs, PoisonManifest.read(file))
+    except InputError as error:
+        raise ManifestMisfit(str(error), pairs) from None
+
+
+def apply_manifest(pairs: PairDataset, manifest: PoisonManifest) -> PairDataset:
+    """Mark the pairs that a manifest calls poisoned.
+
+    Raises:
+        InputError: If a poisoned pair of the manifest is not among the pairs.
+    """
+    index = {image_id: i for i, image_id in enumerate(pairs.images.ids)}
+    slots: dict[tuple[int, str], list[int]] = defaultdict(list)
+    wanted = {index.get(entry.poisoned_image, -1) for entry in manifest.pairs}
+    for row in np.flatnonzero(np.isin(pairs.image, list(wanted))):
+        slots[int(pairs.image[row]), pairs.captions[row]].append(int(row))
+    source = pairs.source.copy()
+    for entry in manifest.pairs:
+        rows = slots.get((index.get(entry.poisoned_image, -1), entry.caption))
+        if not rows or entry.clean_image not in index:
+            raise InputError(
+                f"{MANIFEST_FILE}: the poisoned pair {entry.caption[:60]!r} with "
+                f"{entry.poisoned_image!r:.200} is not in the pairs: manifest and captions differ"
+            )
+        # poison is put behind an image's own captions, so the last equal one is the poisoned one
+        source[rows.pop()] = index[entry.clean_image]
+    return replace(pairs, source=source, manifest=manifest)
+
+
+def restore_clean(pairs: PairDataset) -> PairDataset:
+    """Undo the poison of a set with a manifest; exact for `add`, and for `replace` up to the order of captions.
+
+    Raises:
+        InputError: If the set has no manifest, or the attack took out pairs that it did not misuse, which are lost.
+    """
+    if pairs.manifest is None:
+        raise InputError("the set has no manifest, there is nothing to undo")
+    if pairs.manifest.dropped_images:
+        raise InputError(
+            f"clean pairs of {len(pairs.manifest.dropped_images)} images were dropped by the attack: "
+            "the set alone does not say what they were"
+        )
+    if pairs.manifest.mode == "add":
+        kept = pairs.where(~pairs.poisoned)
+        return PairDataset.build(kept.images, kept.captions, kept.image)
+    return PairDataset.build(pairs.images, pairs.captions, pairs.source)
+
+
+def rename_images(pairs: PairDataset, ids: Sequence[str], root: Path) -> PairDataset:
+    """The same pairs over images that lie elsewhere; a manifest follows, so that it still describes the set.
+
+    Args:
+        pairs: Any set.
+        ids: New id of each image, shape `(I,)`.
+        root: The folder that they start from.
+
+    Returns:
+        The set with the new ids. Its manifest names them too, and the fingerprints of both sets under the new names;
+        of a set that clean pairs are missing from (a filter went through, or the attack dropped them), whose clean set
+        cannot be told, it keeps the old fingerprint of that.
+    """
+    table = pairs.images
+    new = np.empty(len(table), dtype=object)
+    new[:] = list(ids)
+    renamed = replace(pairs, images=replace(table, ids=new, root=root))
+    manifest = pairs.manifest
+    if manifest is None or list(ids) == list(table.ids):
+        return renamed
+    names = dict(zip(table.ids, ids, strict=True))
+    fingerprint = manifest.clean_fingerprint
+    if (
+        manifest.filtered is None
+        and not manifest.dropped_images
+        and (manifest.mode == "replace" or restore_clean(pairs).fingerprint == fingerprint)
+    ):
+        fingerprint = restore_clean(renamed).fingerprint
+    entries = tuple(
+        replace(
+            entry,
+            clean_image=names[entry.clean_image],
+            poisoned_image=names[entry.poisoned_image],
+        )
+        for entry in manifest.pairs
+    )
+    own = manifest.fingerprint
+    return replace(
+        renamed,
+        manifest=replace(
+            manifest,
+            pairs=entries,
+            clean_fingerprint=fingerprint,
+            fingerprint=renamed.fingerprint if own == pairs.fingerprint else own,
+            target_images={goal: names[image] for goal, image in manifest.target_images.items()},
+            dropped_images=tuple(names[image] for image in manifest.dropped_images),
+        ),
+    )
+
+
+def _numbered_lines(folder: Path) -> Iterator[tuple[int, bytes]]:
+    if not folder.is_dir():
+        raise InputError(f"{folder}: no such folder")
+    file = folder / CAPTIONS_FILE
+    if not file.is_file():
+        raise InputError(f"{folder}: has no {CAPTIONS_FILE}, so it is not a pairs folder")
+    with open_bytes(file) as stream:
+        for number, raw in enumerate(bounded_lines(stream, file), start=1):
+            if raw.strip():
+                yield number, raw
+
+
+def _add_line(builder: PairsBuilder, raw: bytes, where: str) -> None:
+    try:
+        line = _parse_line(raw, where)
+    except InputError as error:
+        builder.problem(str(error))
+        return
+    builder.add(
+        line["image"],
+        line["captions"],
+        label=line.get("label"),
+        split=line.get("split", "train"),
+        categories=line.get("categories", ()),
+        where=where,
+    )
+
+
+def _parse_line(raw: bytes, where: str) -> dict[str, Any]:
+    line = parse_json(raw, where)
+    if not isinstance(line, dict):
+        raise InputError(f"{where}: an object with image and captions is needed")
+    if not isinstance(line.get("image"), str):
+        raise InputError(f"{where}: 'image' must be a relative path")
+    check_relative(line["image"], where)
+    captions = line.get("captions")
+    if not isinstance(captions, list) or not all(isinstance(c, str) for c in captions):
+        raise InputError(f"{where}: 'captions' must be a list of strings")
+    if not (line.get("label") is None or isinstance(line["label"], str)):
+        raise InputError(f"{where}: 'label' must be a class name or null")
+    categories = line.get("categories", [])
+    if not isinstance(categories, list) or not all(isinstance(c, str) for c in categories):
+        raise InputError(f"{where}: 'categories' must be a list of strings")
+    if line.get("split", "train") not in SPLITS:
+        raise InputError(f"{where}: split {line['split']!r:.80} is none of {', '.join(SPLITS)}")
+    if b"\\ud" in raw.lower():
+        try:
+            "".join([line["image"], *captions, line.get("label") or "", *categories]).encode()
+        except UnicodeEncodeError:
+            raise InputError(f"{where}: half a surrogate pair (\\ud...) is not text") from None
+    return line
+
+
+def _extract_images(pairs: PairDataset, folder: Path) -> tuple[PairDataset, Sequence[int]]:
+    """Write images from containers as files; gives the set under their new names, and which images are left."""
+    ids: list[str] = [str(image_id) for image_id in pairs.images.ids]
+    left: list[int] = []
+    taken = set(ids)
+    for index, image_id in enumerate(ids):
+        inner = split_container(pairs.root, image_id)
+        if inner is None:
+            left.append(index)
+            continue
+        data = read_image_bytes(pairs.root, image_id)
+        name = file_name(*inner, data)
+        if name in taken:
+            raise NameClash(f"{pairs.root / image_id}: another image is called {name!r} already")
+        taken.add(name)
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(data)
+        ids[index] = name
+    if len(left) == len(ids):
+        return pairs, left
+    return rename_images(pairs, ids, pairs.root), left
+
+
+def place_images(root: Path, ids: Sequence[str], folder: Path, *, copy: bool) -> None:
+    """Put image files of a root into a folder under the same names, as hard links or copies.
+
+    Raises:
+        InputError: If one is missing, leads out of the root, or would take the place of another file.
+    """
+    made: set[Path] = set()
+    inside = root.resolve()
+    for image_id in ids:
+        target = folder / image_id
+        # the file itself, also where a symbolic link stands for it
+        try:
+            source = (root / image_id).resolve()
+        except (RuntimeError, OSError):
+            raise InputError(f"{root / image_id}: a link to itself, nothing was written") from None
+        if not source.is_relative_to(inside):
+            raise InputError(f"{root / image_id}: leads out of {root}, it is refused")
+        refuse_special(source)
+        if target.parent not in made:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            made.add(target.parent)
+        try:
+            if not copy:
+                try:
+                    os.link(source, target)
+                    continue
+                except (FileNotFoundError, FileExistsError):
+                    raise
+                except OSError:
+                    copy = True  # another file system, or one without links
+            if target.exists():
+                raise FileExistsError
+            shutil.copyfile(source, target)
+        except FileExistsError:
+            raise InputError(
+                f"{root / image_id}: an image cannot be called {image_id!r}, a file of the data set is"
+            ) from None
+        except FileNotFoundError:
+            raise InputError(f"{root / image_id}: no such image, nothing was written") from None

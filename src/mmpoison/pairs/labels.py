@@ -1,0 +1,205 @@
+"""Labels from elsewhere: by keywords in the captions, or from a CSV file."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path, PurePosixPath
+
+from mmpoison.base.untrusted_csv import BoundedRows
+from mmpoison.errors import InputError
+from mmpoison.pairs.table import SPLITS, ImageTable, PairDataset
+
+Keywords = Mapping[str, Sequence[str]]
+"""The keywords of each label."""
+
+
+def label_by_keyword(pairs: PairDataset, keywords: Keywords) -> PairDataset:
+    """Label the images that have a caption with a keyword (the labels of Visual Genome in section 5 of the paper).
+
+    A keyword is matched as a word, in any case, with or without a regular plural ending: `plane` is found in "two
+    planes" and "a plane's wing", and not in "airplane" or "planet". A keyword of several words may have any white space
+    between them. An image whose captions match several labels gets none of them: it shows both, and could stand on
+    either side of an attack. All labels that match are added to its `categories`.
+
+    Args:
+        pairs: A clean set.
+        keywords: Keywords by label, for example `{"sheep": ("sheep", "lamb", "goat")}`.
+
+    Returns:
+        The same pairs. An image without a keyword keeps the label that it had, one with keywords of several labels
+        loses it.
+
+    Raises:
+        InputError: If the set is poisoned, there is no keyword, or no image has any.
+    """
+    refuse_poisoned(pairs, "labelled")
+    patterns = {label: keyword_pattern(words) for label, words in sorted(keywords.items())}
+    every = [word for words in keywords.values() for word in words]
+    anything = keyword_pattern(every)
+    found: dict[int, set[str]] = defaultdict(set)
+    for caption, image in zip(pairs.captions, pairs.image.tolist(), strict=True):
+        # one look for all keywords first: nearly every caption has none
+        if anything.search(caption):
+            found[image].update(
+                label for label, pattern in patterns.items() if pattern.search(caption)
+            )
+    if not found:
+        raise InputError(
+            f"labels by keyword: no caption has any of these words: {', '.join(every)}"
+        )
+    labels = labels_of(pairs)
+    categories = categories_of(pairs)
+    for image, matching in found.items():
+        labels[image] = next(iter(matching)) if len(matching) == 1 else None
+        categories[image] = tuple(sorted({*categories[image], *matching}))
+    return relabel(pairs, labels=labels, categories=categories)
+
+
+def keyword_pattern(words: Iterable[str]) -> re.Pattern[str]:
+    """A pattern that finds any of some words, each as a whole word in any case and with or without a plural ending.
+
+    Raises:
+        InputError: If there is no word.
+
+    >>> pattern = keyword_pattern(["plane", "polar bear"])
+    >>> [bool(pattern.search(text)) for text in ("Two planes.", "airplane", "polar  bears", "planet")]
+    [True, False, True, False]
+    """
+    spelled = [r"\s+".join(map(re.escape, word.split())) for word in words]
+    if not spelled or not all(spelled):
+        raise InputError("labels by keyword: no keyword was given, e.g. sheep=sheep|lamb|goat")
+    return re.compile(rf"(?<!\w)(?:{'|'.join(spelled)})(?:e?s)?(?!\w)", re.IGNORECASE)
+
+
+def parse_keywords(texts: Iterable[str]) -> dict[str, tuple[str, ...]]:
+    """Keywords by label from `label=word|word`, several of them in one text with `;` between.
+
+    Raises:
+        InputError: If a text has no label or no word, or a label comes twice.
+
+    >>> parse_keywords(["sheep=sheep|lamb|goat; aeroplane=plane|jet"])
+    {'sheep': ('sheep', 'lamb', 'goat'), 'aeroplane': ('plane', 'jet')}
+    """
+    parsed: dict[str, tuple[str, ...]] = {}
+    for text in (part.strip() for whole in texts for part in whole.split(";")):
+        if not text:
+            continue
+        label, equals, right = text.partition("=")
+        label = label.strip()
+        words = tuple(" ".join(word.split()) for word in right.split("|"))
+        if not equals or not label or not all(words):
+            raise InputError(f"keywords {text!r}: label=word|word is needed, e.g. sheep=sheep|lamb")
+        if label in parsed:
+            raise InputError(f"keywords {text!r}: the label {label!r} was given before")
+        parsed[label] = words
+    if not parsed:
+        raise InputError("keywords: none was given, e.g. sheep=sheep|lamb|goat")
+    return parsed
+
+
+def labels_from_csv(pairs: PairDataset, file: str | Path) -> PairDataset:
+    """Take labels, and splits if they are there, from a CSV file with the columns `image`, `label` and maybe `split`.
+
+    Args:
+        pairs: A clean set.
+        file: UTF-8, one image a row by its id, commas between, a header line. An empty label takes the label away, an
+            empty split changes nothing. Other columns are ignored.
+
+    Returns:
+        The same pairs. Images that are not in the file keep their label and split.
+
+    Raises:
+        InputError: If the set is poisoned, or the file is missing, broken, lacks a column, names an image that is not
+            in the set, or names one twice.
+    """
+    refuse_poisoned(pairs, "labelled")
+    path = Path(file)
+    index = {str(PurePosixPath(image_id)): i for i, image_id in enumerate(pairs.images.ids)}
+    labels, splits = labels_of(pairs), splits_of(pairs)
+    seen: set[int] = set()
+    unknown, others = "", 0
+    rows = BoundedRows(path)
+    for needed in ("image", "label"):
+        if needed not in rows.columns:
+            raise InputError(
+                f"{path}: has no column {needed!r}: the first line must be image,label or "
+                "image,label,split"
+            )
+    for row in rows:
+        where = f"{path} line {rows.line}"
+        if None in row or row["image"] is None or row["label"] is None:
+            raise InputError(f"{where}: has not as many values as the header has columns")
+        image = index.get(str(PurePosixPath(row["image"].strip())))
+        if image is None:
+            unknown = unknown or f"{where}: {row['image']!r:.200}"
+            others += 1
+            continue
+        if image in seen:
+            raise InputError(f"{where}: image {row['image']!r:.200} occurs twice")
+        seen.add(image)
+        labels[image] = row["label"].strip() or None
+        if split := (row.get("split") or "").strip():
+            if split not in SPLITS:
+                raise InputError(f"{where}: split {split!r:.80} is none of {', '.join(SPLITS)}")
+            splits[image] = split
+    if unknown:
+        raise InputError(
+            f"{unknown} is no image of the set ({others} such rows): image must be an id "
+            f"like {pairs.images.ids[0]!r:.200}"
+        )
+    if not seen:
+        raise InputError(f"{path}: has no row under its header")
+    return relabel(pairs, labels=labels, splits=splits)
+
+
+def relabel(
+    pairs: PairDataset,
+    *,
+    labels: Sequence[str | None] | None = None,
+    splits: Sequence[str] | None = None,
+    categories: Sequence[tuple[str, ...]] | None = None,
+) -> PairDataset:
+    """The same pairs over a table of images with other labels, splits or categories, each of length `I`."""
+    table = pairs.images
+    if categories is None and table.categories is not None:
+        categories = categories_of(pairs)
+    images = ImageTable.build(
+        table.ids,
+        labels_of(pairs) if labels is None else labels,
+        splits_of(pairs) if splits is None else splits,
+        table.root,
+        categories if categories is not None and any(categories) else None,
+    )
+    return PairDataset(
+        images, pairs.captions, pairs.image, pairs.source, pairs.manifest, pairs.problems
+    )
+
+
+def labels_of(pairs: PairDataset) -> list[str | None]:
+    """The label of each image or None, length `I`."""
+    # code -1 of an image without a label takes the last entry
+    names = (*pairs.images.classes, None)
+    return [names[code] for code in pairs.images.class_codes]
+
+
+def splits_of(pairs: PairDataset) -> list[str]:
+    """The split of each image, length `I`."""
+    return [SPLITS[code] for code in pairs.images.split_codes]
+
+
+def categories_of(pairs: PairDataset) -> list[tuple[str, ...]]:
+    """Everything that is in each image, length `I`."""
+    table = pairs.images
+    return [()] * len(table) if table.categories is None else list(table.categories)
+
+
+def refuse_poisoned(pairs: PairDataset, what: str) -> None:
+    """Refuse a poisoned set, whose manifest describes the pairs as they are.
+
+    Raises:
+        InputError: If the set has a manifest.
+    """
+    if pairs.manifest is not None:
+        raise InputError(f"a poisoned set cannot be {what}: do it with the clean set, then poison")

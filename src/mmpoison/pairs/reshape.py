@@ -1,0 +1,182 @@
+"""Smaller, balanced and repeated versions of a set of pairs (section 5 and appendix A of the paper).
+
+All choices are made by hashing the file name of an image (and its label or caption): they do not depend on the folders
+that the images lie in, on the order of the entries, or on a version of a library.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mmpoison.base.phrasing import count_of
+from mmpoison.errors import InputError
+from mmpoison.pairs.choices import hash_order
+from mmpoison.pairs.labels import refuse_poisoned, relabel
+from mmpoison.pairs.option_values import whole_number
+from mmpoison.pairs.table import PairDataset
+
+
+def balanced(pairs: PairDataset, seed: int = 0) -> PairDataset:
+    """One random caption for each image, of all splits (the sets "-b" of appendix C in the paper)."""
+    return cap_captions(pairs, 1, seed)
+
+
+def cap_captions(pairs: PairDataset, most: int, seed: int = 0) -> PairDataset:
+    """At most so many captions for each image, chosen at random, in the order that they had.
+
+    The choices are nested: the captions kept with `most=2` are among those kept with `most=5`.
+
+    Raises:
+        InputError: If the set is poisoned or `most` is less than one.
+    """
+    refuse_poisoned(pairs, "cut to fewer captions")
+    if most < 1:
+        raise InputError(f"captions an image: {most} is too few, at least 1 is needed")
+    bounds = np.searchsorted(pairs.image, np.arange(len(pairs.images) + 1))
+    kept = np.ones(len(pairs), dtype=bool)
+    for index in np.flatnonzero(np.diff(bounds) > most):
+        first, last = int(bounds[index]), int(bounds[index + 1])
+        name = image_name(pairs.images.ids[index])
+        keys = [f"{name}/{caption}" for caption in pairs.captions[first:last]]
+        kept[[first + position for position in hash_order(keys, seed, "captions")[most:]]] = False
+    return pairs.where(kept)
+
+
+def repeat_captions(pairs: PairDataset, times: int, *, split: str | None = "test") -> PairDataset:
+    """Captions written several times over, with a space between: longer queries of the same meaning.
+
+    Args:
+        pairs: Any set, or a poisoned one where its training part is not touched.
+        times: How often each caption stands in the new one (1, 2 and 3 in the paper).
+        split: The split that is changed, None for all.
+
+    Raises:
+        InputError: If `times` is less than one, or captions would change that a manifest describes.
+    """
+    if times < 1:
+        raise InputError(f"caption repeated {times} times: at least 1 is needed")
+    if split != "test":
+        refuse_poisoned(pairs, "given longer captions")
+    captions = pairs.captions.copy()
+    rows = np.arange(len(pairs))
+    if split is not None:
+        rows = np.flatnonzero(pairs.in_split(split))
+    for row in rows:
+        captions[row] = " ".join([captions[row]] * times)
+    return replace(pairs, captions=captions)
+
+
+def subset_per_class(pairs: PairDataset, share: float, seed: int = 0) -> PairDataset:
+    """A random share of the training images of each class; the other splits stay whole (COCO-M and COCO-S).
+
+    Images without a label count as one more class. A class keeps at least one image. The choices are nested: a quarter
+    is part of the half with the same seed.
+
+    Args:
+        pairs: A clean set.
+        share: Of the training images of each class, in (0, 1]; half an image counts as one.
+        seed: Seed of the choice.
+
+    Raises:
+        InputError: If the set is poisoned or the share is out of range.
+    """
+    refuse_poisoned(pairs, "cut to fewer images")
+    if not 0 < share <= 1:
+        raise InputError(f"share {share} of the images: a number over 0 and at most 1 is needed")
+    train = pairs.images.indices(split="train")
+    kept = np.ones(len(pairs.images), dtype=bool)
+    codes = pairs.images.class_codes[train]
+    for code in np.unique(codes):
+        group = train[codes == code]
+        most = max(1, int(len(group) * share + 0.5))
+        kept[group[hash_order(_keys(pairs, group.tolist()), seed, "subset")[most:]]] = False
+    return pairs.piece(np.flatnonzero(kept))
+
+
+def split_per_class(pairs: PairDataset, test: int, seed: int = 0) -> PairDataset:
+    """Split a set: so many random images of each class are the test, everything else is training data.
+
+    Args:
+        pairs: A clean set with labels; the splits that it has are forgotten.
+        test: Test images of each class.
+        seed: Seed of the choice.
+
+    Raises:
+        InputError: If the set is poisoned, has no labels, or a class has not one image more than its test needs.
+    """
+    refuse_poisoned(pairs, "split")
+    if test < 1:
+        raise InputError(f"test images of a class: {test} is too few, at least 1 is needed")
+    if not pairs.classes:
+        raise InputError("the set has no labels, so it cannot be split by class: give labels first")
+    for label, count in pairs.counts()["classes"].items():
+        if count <= test:
+            raise InputError(
+                f"class {label!r} has {count_of(count, 'image')}: {test} for the test leave none to train"
+            )
+    splits = ["train"] * len(pairs.images)
+    for label in pairs.classes:
+        group = pairs.images.indices(label=label)
+        for position in hash_order(_keys(pairs, group.tolist()), seed, "split")[:test]:
+            splits[group[position]] = "test"
+    return relabel(pairs, splits=splits)
+
+
+def drop_classes(pairs: PairDataset, names: Sequence[str]) -> PairDataset:
+    """The set without the images of some classes.
+
+    Raises:
+        InputError: If the set is poisoned, a class does not exist, or nothing is left.
+    """
+    refuse_poisoned(pairs, "cut to fewer classes")
+    codes = [pairs.images.class_code(name) for name in names]
+    kept = np.flatnonzero(~np.isin(pairs.images.class_codes, codes))
+    if not len(kept):
+        raise InputError(f"without {', '.join(names)} no image is left")
+    return pairs.piece(kept)
+
+
+def derived(
+    load: Callable[..., PairDataset],
+    change: Callable[[PairDataset, int], PairDataset],
+    seed_option: str,
+) -> Callable[..., PairDataset]:
+    """A loader that changes what another one gives and takes the same options.
+
+    Args:
+        load: The loader of a `DataSource`.
+        change: Gives the new set for a set and the seed of its choices.
+        seed_option: The option of `load` whose value is that seed.
+    """
+
+    @functools.wraps(load)
+    def changed(root: Path | None, seed: int = 0, **options: Any) -> PairDataset:
+        chosen = whole_number(seed_option, options.get(seed_option, 0))
+        return change(load(root, seed, **options), chosen)
+
+    return changed
+
+
+def image_name(image_id: str) -> str:
+    """The file name of an image, by which it is known in every layout of folders.
+
+    >>> image_name("images/2008_000716.jpg")
+    '2008_000716.jpg'
+    """
+    return image_id.rpartition("/")[2]
+
+
+def _keys(pairs: PairDataset, images: Iterable[int]) -> list[str]:
+    """What the choice of an image hangs on.
+
+    The label is part of it: where the files of each class are called `0001.jpg`, `0002.jpg` and so on, the choices in
+    two classes are independent.
+    """
+    table = pairs.images
+    return [f"{table.label(index) or ''}/{image_name(table.ids[index])}" for index in images]

@@ -1,0 +1,341 @@
+"""`PairDataset`: the immutable table of image-caption pairs that flows through every stage."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from mmpoison.base.registry import unknown_name
+from mmpoison.errors import InputError
+from mmpoison.pairs.file_states import TableStates
+
+if TYPE_CHECKING:
+    from mmpoison.pairs.manifest import PoisonManifest
+
+SPLITS: tuple[str, ...] = ("train", "val", "test")
+TRAIN = SPLITS.index("train")
+UNLABELLED = -1
+
+IntArray = npt.NDArray[np.int32]
+BoolArray = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True, eq=False)
+class ImageTable:
+    """The images that pairs point to: identity, class and split, never pixels.
+
+    Attributes:
+        ids: Relative path of each image, shape `(I,)`, dtype object.
+        class_codes: Index into `classes`, shape `(I,)`, -1 where an image has no label.
+        split_codes: Index into `SPLITS`, shape `(I,)`.
+        classes: Class names, sorted.
+        root: The folder that the relative paths start from.
+        categories: Everything that is in each image, a tuple of names each, shape `(I,)`, dtype object; None where the
+            data do not say. An image has one label, by which attacks and measurements go, and may show more.
+    """
+
+    ids: npt.NDArray[np.object_]
+    class_codes: IntArray
+    split_codes: npt.NDArray[np.int8]
+    classes: tuple[str, ...]
+    root: Path
+    categories: npt.NDArray[np.object_] | None = None
+
+    def __post_init__(self) -> None:
+        for array in (self.ids, self.class_codes, self.split_codes, self.categories):
+            if array is not None:
+                array.flags.writeable = False
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def label(self, index: int) -> str | None:
+        """The class name of one image, or None."""
+        code = int(self.class_codes[index])
+        return None if code == UNLABELLED else self.classes[code]
+
+    def class_code(self, name: str) -> int:
+        """The code of a class name.
+
+        Raises:
+            InputError: If no image carries the class; names the nearest one.
+        """
+        try:
+            return self.classes.index(name)
+        except ValueError:
+            raise InputError(unknown_name("class", name, list(self.classes))) from None
+
+    def indices(self, *, split: str | None = None, label: str | None = None) -> IntArray:
+        """Indices of the images of a split and class, in table order, shape `(n,)`."""
+        mask = np.ones(len(self), dtype=bool)
+        if split is not None:
+            mask &= self.split_codes == _split_code(split)
+        if label is not None:
+            mask &= self.class_codes == self.class_code(label)
+        return np.flatnonzero(mask).astype(np.int32)
+
+    @classmethod
+    def build(
+        cls,
+        ids: Sequence[str] | npt.NDArray[np.object_],
+        labels: Sequence[str | None],
+        splits: Sequence[str],
+        root: Path,
+        categories: Sequence[tuple[str, ...]] | None = None,
+    ) -> ImageTable:
+        """Build the table from plain sequences of equal length."""
+        classes = tuple(sorted({label for label in labels if label is not None}))
+        code = {name: index for index, name in enumerate(classes)}
+        return cls(
+            ids=_objects(ids),
+            class_codes=np.array(
+                [UNLABELLED if label is None else code[label] for label in labels], dtype=np.int32
+            ),
+            split_codes=np.array([_split_code(split) for split in splits], dtype=np.int8),
+            classes=classes,
+            root=root,
+            categories=_objects(categories) if categories is not None else None,
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class PairDataset:
+    """Pairs of images and captions; every operation returns a new table over the same images.
+
+    A pair knows two images: the one it is *with* and the one its caption was written for (its source). They differ
+    exactly when the pair is poisoned, so "poisoned" is read off the table and never stored beside it. Pairs are kept in
+    the order of their images, which makes a saved and re-loaded set the same set.
+
+    Attributes:
+        images: The image table, shared by all sets made from one.
+        captions: Caption of each pair, shape `(N,)`, dtype object.
+        image: Image each pair is with, shape `(N,)`, index into `images`.
+        source: Image each caption was written for, shape `(N,)`.
+        manifest: The poison that this set carries, or None for a clean set.
+        problems: What was left out when the set was loaded, one line each with its place; empty for sound data.
+        tables: The states of the files that the table was read from, or None where it was not loaded.
+    """
+
+    images: ImageTable
+    captions: npt.NDArray[np.object_]
+    image: IntArray
+    source: IntArray
+    manifest: PoisonManifest | None = None
+    problems: tuple[str, ...] = ()
+    tables: TableStates | None = None
+
+    def __post_init__(self) -> None:
+        for array in (self.captions, self.image, self.source):
+            array.flags.writeable = False
+
+    def __len__(self) -> int:
+        return len(self.captions)
+
+    @classmethod
+    def build(
+        cls,
+        images: ImageTable,
+        captions: Sequence[str] | npt.NDArray[np.object_],
+        image: npt.ArrayLike,
+        source: npt.ArrayLike | None = None,
+        manifest: PoisonManifest | None = None,
+        problems: Sequence[str] = (),
+    ) -> PairDataset:
+        """Build a set in canonical order (by image, then as given)."""
+        with_image = np.asarray(image, dtype=np.int32)
+        from_image = with_image if source is None else np.asarray(source, dtype=np.int32)
+        order = np.argsort(with_image, kind="stable")
+        return cls(
+            images,
+            _objects(captions)[order],
+            with_image[order],
+            from_image[order],
+            manifest,
+            tuple(problems),
+        )
+
+    @property
+    def root(self) -> Path:
+        """The folder that image paths start from."""
+        return self.images.root
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Class names of the images, sorted."""
+        return self.images.classes
+
+    @property
+    def split_codes(self) -> npt.NDArray[np.int8]:
+        """The split of each pair by `split_of_pairs`, index into `SPLITS`, shape `(N,)`."""
+        return split_of_pairs(self.images.split_codes[self.image], self.poisoned)
+
+    def in_split(self, split: str) -> BoolArray:
+        """Which pairs are in a split, shape `(N,)`."""
+        return np.asarray(self.split_codes == _split_code(split))
+
+    @property
+    def poisoned(self) -> BoolArray:
+        """Which pairs are poisoned, shape `(N,)`."""
+        return np.asarray(self.image != self.source)
+
+    @property
+    def poisoning_rate(self) -> float:
+        """Poisoned pairs divided by all training pairs (section 3 of the paper), in [0, 1]."""
+        train = self.select(split="train")
+        return float(train.poisoned.mean()) if len(train) else 0.0
+
+    def where(self, mask: npt.ArrayLike) -> PairDataset:
+        """The pairs for which a boolean mask of shape `(N,)` holds."""
+        keep = np.asarray(mask)
+        if keep.dtype != np.bool_ or keep.shape != (len(self),):
+            raise InputError(
+                f"a mask of {len(self)} booleans is needed, got {keep.dtype} {keep.shape}"
+            )
+        return replace(
+            self,
+            captions=self.captions[keep],
+            image=self.image[keep],
+            source=self.source[keep],
+        )
+
+    def select(
+        self, *, split: str | None = None, label: str | None = None, poisoned: bool | None = None
+    ) -> PairDataset:
+        """The pairs of a split, whose caption is of a class, which are poisoned or not.
+
+        The split is that of `split_of_pairs`. The class is that of the image the caption was written for: selecting
+        `sheep` gives captions of sheep, also when the attack has put them on aeroplanes.
+        """
+        mask = np.ones(len(self), dtype=bool)
+        if split is not None:
+            mask &= self.in_split(split)
+        if label is not None:
+            mask &= self.images.class_codes[self.source] == self.images.class_code(label)
+        if poisoned is not None:
+            mask &= self.poisoned == poisoned
+        return self.where(mask)
+
+    def piece(self, images: npt.ArrayLike) -> PairDataset:
+        """The pairs that are with some images, over a table of these images alone.
+
+        Args:
+            images: Indices of images, sorted, without repetition, shape `(n,)`; of a poisoned set the images that
+                misused captions were written for must be among them.
+
+        Raises:
+            InputError: If a caption's own image is left out.
+        """
+        kept = np.asarray(images, dtype=np.int64)
+        position = np.full(len(self.images), -1, dtype=np.int32)
+        position[kept] = np.arange(len(kept), dtype=np.int32)
+        part = self.where(position[self.image] >= 0)
+        source = position[part.source]
+        if source.size and source.min() < 0:
+            raise InputError("a piece of a poisoned set must hold the images its captions are from")
+        table = self.images
+        labels = [table.label(int(index)) for index in kept]
+        splits = [SPLITS[code] for code in table.split_codes[kept]]
+        return PairDataset.build(
+            ImageTable.build(
+                table.ids[kept],
+                labels,
+                splits,
+                table.root,
+                None if table.categories is None else list(table.categories[kept]),
+            ),
+            part.captions,
+            position[part.image],
+            source,
+            self.manifest,
+            self.problems,
+        )
+
+    def used_images(self) -> IntArray:
+        """Indices of the images that at least one pair is with, sorted, shape `(n,)`."""
+        return np.unique(self.image)
+
+    def counts(self) -> dict[str, Any]:
+        """Numbers of images and pairs by split, of poisoned pairs, and of labelled images by class."""
+        splits: dict[str, Any] = {}
+        pair_split = self.split_codes
+        for code, split in enumerate(SPLITS):
+            if images := int((self.images.split_codes == code).sum()):
+                splits[split] = {"images": images, "pairs": int((pair_split == code).sum())}
+        labelled = self.images.class_codes[self.images.class_codes != UNLABELLED]
+        per_class = np.bincount(labelled, minlength=len(self.classes))
+        return {
+            "images": len(self.images),
+            "pairs": len(self),
+            "poisoned": int(self.poisoned.sum()),
+            "splits": splits,
+            "classes": {name: int(n) for name, n in zip(self.classes, per_class, strict=True)},
+        }
+
+    def lines(self) -> Iterator[dict[str, Any]]:
+        """The lines of `captions.jsonl`, one image each, in table order."""
+        bounds = np.searchsorted(self.image, np.arange(len(self.images) + 1))
+        for index in range(len(self.images)):
+            start, stop = bounds[index], bounds[index + 1]
+            line = {
+                "image": self.images.ids[index],
+                "captions": list(self.captions[start:stop]),
+                "label": self.images.label(index),
+                "split": SPLITS[self.images.split_codes[index]],
+            }
+            if self.images.categories is not None and self.images.categories[index]:
+                line["categories"] = list(self.images.categories[index])
+            yield line
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """sha256 of the table: paths, captions, labels and splits in order; not of the image bytes."""
+        digest = hashlib.sha256()
+        for line in self.lines():
+            digest.update(json.dumps(line, sort_keys=True, separators=(",", ":")).encode())
+            digest.update(b"\n")
+        return digest.hexdigest()
+
+
+def split_of_pairs(of_image: npt.NDArray[np.int8], poisoned: BoolArray) -> npt.NDArray[np.int8]:
+    """Say which split each pair is in: the one rule, for sets in memory and for streams.
+
+    A clean pair is in the split of its image. A poisoned pair is a training pair, wherever its image is: attacks take
+    training captions, and they stay training data also on an image of the gallery (attack I), whose own captions stay
+    test captions (docs/decisions/0017-split-of-a-pair.md).
+
+    Args:
+        of_image: The split of the image that each pair is with, index into `SPLITS`, shape `(N,)`.
+        poisoned: Which pairs are poisoned, shape `(N,)`.
+
+    Returns:
+        Index into `SPLITS`, shape `(N,)`.
+
+    >>> split_of_pairs(np.array([0, 2, 2], np.int8), np.array([False, False, True])).tolist()
+    [0, 2, 0]
+    """
+    return np.where(poisoned, np.int8(TRAIN), of_image)
+
+
+def _split_code(split: str) -> int:
+    try:
+        return SPLITS.index(split)
+    except ValueError:
+        raise InputError(unknown_name("split", split, list(SPLITS))) from None
+
+
+def _objects(
+    values: Sequence[str] | Sequence[tuple[str, ...]] | npt.NDArray[np.object_],
+) -> npt.NDArray[np.object_]:
+    # np.array(list of str) would make a fixed-width unicode array as wide as the longest caption
+    array = np.empty(len(values), dtype=object)
+    for index, value in enumerate(values):
+        array[index] = value
+    return array

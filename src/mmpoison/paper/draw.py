@@ -1,0 +1,320 @@
+"""The forms of the paper's figures; all can be read in grey: by marker, line and hatching, never by colour alone."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from textwrap import shorten
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from mmpoison.reporting.figure import canvas
+from mmpoison.reporting.text import visible
+from mmpoison.statistics import Summary
+
+
+def plain(text: str) -> str:
+    r"""Text from outside for matplotlib, which takes what stands between dollars for a formula.
+
+    >>> plain("$\\frac$")
+    '\\$\\frac\\$'
+    """
+    return visible(text).replace("$", r"\$")
+
+
+LINES = ("-", "--", ":", "-.")
+MARKS = ("o", "s", "^", "D", "v", "x", "P", "*")
+HATCHES = ("", "////", "....", "xxxx", "\\\\\\\\", "++")
+GREYS = ("0.0", "0.35", "0.55", "0.2")
+THEIRS: dict[str, Any] = {"marker": "x", "color": "0.0", "linestyle": "none", "markersize": 7}
+"""The paper's own numbers, wherever it prints them."""
+
+
+@dataclass(frozen=True)
+class Series:
+    """A line: a name, and a number over seeds for each x."""
+
+    name: str
+    points: Sequence[tuple[float, Summary]]
+
+
+@dataclass(frozen=True)
+class Panel:
+    """Axes with lines.
+
+    Attributes:
+        ylabel: What is measured.
+        series: The lines.
+        theirs: The paper's points, where it prints any.
+        top: Upper end of the axis, for shares.
+    """
+
+    ylabel: str
+    series: Sequence[Series]
+    theirs: Sequence[tuple[float, float]] = ()
+    top: float | None = None
+
+
+def curves(panels: Sequence[Panel], xlabel: str, *, log: bool = False, ticks: Any = None) -> Any:
+    """Lines with the 95 % interval of the mean at each point, a panel a measure.
+
+    Args:
+        panels: The axes, side by side.
+        xlabel: What varies.
+        log: A logarithmic axis that begins at 0.
+        ticks: Names of the values 0, 1, ... of the axis, where they are no numbers.
+    """
+    figure, axes = canvas(len(panels))
+    # room for the legend above
+    most = max((len(panel.series) for panel in panels), default=0)
+    figure.set_size_inches(7.2, 3.4 + 0.18 * most)
+    for axis, panel in zip(axes, panels, strict=True):
+        for number, series in enumerate(panel.series):
+            points = sorted(series.points, key=lambda point: point[0])
+            xs = [x for x, _ in points]
+            means = [s.mean for _, s in points]
+            drawn = axis.errorbar(
+                xs,
+                means,
+                yerr=_errors([s for _, s in points]),
+                label=shorten(plain(series.name), 48, placeholder=" …"),
+                linestyle=LINES[number % len(LINES)] if ticks is None else "none",
+                marker=MARKS[number % len(MARKS)],
+                color=GREYS[number % len(GREYS)],
+                markersize=5,
+                linewidth=1.4,
+                capsize=3,
+            )
+            # a marker on the axis is shown whole; an interval that leaves the axes ends there
+            drawn.lines[0].set_clip_on(False)
+        if panel.theirs:
+            axis.plot(*zip(*panel.theirs, strict=True), label="paper", **THEIRS)
+        if log:
+            axis.set_xscale("symlog", linthresh=1)
+            axis.xaxis.set_major_formatter("{x:g}")
+            axis.set_xlim(left=0)
+        elif ticks is None and all(x == int(x) for s in panel.series for x, _ in s.points):
+            axis.xaxis.get_major_locator().set_params(integer=True)
+        if ticks is not None:
+            axis.set_xticks(
+                range(len(ticks)), [plain(str(t)) for t in ticks], rotation=20, ha="right"
+            )
+            axis.set_xlim(-0.5, len(ticks) - 0.5)
+        axis.set(xlabel=xlabel, ylabel=panel.ylabel, ylim=(0, panel.top))
+        _legend(axis)
+    return figure
+
+
+def bars(
+    groups: Sequence[str],
+    series: Sequence[tuple[str, Sequence[Summary | None]]],
+    ylabel: str,
+    *,
+    theirs: Sequence[Sequence[float | None]] = (),
+) -> Any:
+    """Bars side by side in groups, with intervals; the paper's values as crosses.
+
+    Args:
+        groups: Names of the groups.
+        series: Name of each kind of bar with its value in each group; None leaves a gap.
+        ylabel: What is measured.
+        theirs: The paper's values, one list a kind.
+    """
+    figure, (axis,) = canvas(1)
+    width = 0.8 / len(series)
+    for number, (name, values) in enumerate(series):
+        places = [g + (number - (len(series) - 1) / 2) * width for g in range(len(groups))]
+        known = [(x, v) for x, v in zip(places, values, strict=True) if v is not None]
+        axis.bar(
+            [x for x, _ in known],
+            [v.mean for _, v in known],
+            width * 0.9,
+            yerr=_errors([v for _, v in known]) if known else None,
+            capsize=4,
+            label=name,
+            facecolor=("0.85", "0.6", "1.0")[number % 3],
+            edgecolor="0.0",
+            hatch=HATCHES[number % len(HATCHES)],
+        )
+        for x, value in zip(places, theirs[number] if theirs else (), strict=bool(theirs)):
+            if value is not None:
+                label = "" if "paper" in axis.get_legend_handles_labels()[1] else "paper"
+                axis.plot([x], [value], label=label or None, **THEIRS)
+    axis.set_xticks(range(len(groups)), [plain(g) for g in groups])
+    axis.set(ylabel=ylabel, ylim=(0, None))
+    _legend(axis)
+    return figure
+
+
+def heat_map(values: npt.NDArray[np.float64], labels: Sequence[str], title: str) -> Any:
+    """Rows of original and columns of target classes; lighter is a smaller MinRank, as in the paper.
+
+    Args:
+        values: Shape (C, C); NaN where there is no goal, or no run.
+        labels: The classes.
+        title: What the shade means.
+    """
+    from matplotlib import colormaps
+
+    figure, (axis,) = canvas(1)
+    # a cell of a third of an inch, and room for the names and what the axis is called
+    side = max(3.0, 0.34 * len(labels)) + 0.8 + 0.07 * max(map(len, labels), default=0)
+    figure.set_size_inches(side + 1.2, side)
+    # the logarithm of the rank: most goals lie below ten, a few above a hundred
+    shade = np.log10(1 + values)
+    colours = colormaps["gray_r"].with_extremes(bad="1.0")
+    image = axis.imshow(np.ma.masked_invalid(shade), cmap=colours, vmin=0)
+    top = np.nanmax(shade) if np.isfinite(shade).any() else 1.0
+    for row, column in np.ndindex(*values.shape):
+        if math.isfinite(values[row, column]):
+            dark = shade[row, column] > top / 2
+            text = f"{values[row, column]:.0f}"
+            axis.text(
+                column,
+                row,
+                text,
+                ha="center",
+                va="center",
+                fontsize=6,
+                color="1.0" if dark else "0.0",
+            )
+        elif row != column:
+            axis.text(column, row, "–", ha="center", va="center", fontsize=6, color="0.3")
+    for number in range(len(labels)):
+        axis.plot(number, number, marker="x", color="0.6", markersize=5)
+    names = [plain(label) for label in labels]
+    axis.set_xticks(range(len(labels)), names, rotation=90, fontsize=8)
+    axis.set_yticks(range(len(labels)), names, fontsize=8)
+    axis.set(xlabel="target class", ylabel="original class")
+    axis.spines[:].set_visible(False)
+    bar = figure.colorbar(image, ax=axis, shrink=0.8)
+    marks = [m for m in (0, 1, 3, 10, 30, 100, 300, 1000) if np.log10(1 + m) <= top + 0.05]
+    bar.set_ticks([float(np.log10(1 + m)) for m in marks], labels=[str(m) for m in marks])
+    bar.set_label(title)
+    return figure
+
+
+def densities(
+    kinds: Sequence[tuple[str, Sequence[float], Sequence[float]]],
+    threshold: float | None,
+    theirs: Mapping[str, float],
+) -> Any:
+    """Densities of distances of clean and of poisoned pairs, with the threshold (figure 6).
+
+    Args:
+        kinds: Name of a kind of pair, edges of its bins, and its density in each.
+        threshold: Where it was cut.
+        theirs: The paper's centres by name, as marks on the axis.
+    """
+    figure, (axis,) = canvas(1)
+    for number, (name, edges, density) in enumerate(kinds):
+        axis.stairs(
+            density,
+            edges,
+            label=name,
+            linestyle=LINES[number % len(LINES)],
+            color=GREYS[number % len(GREYS)],
+            linewidth=1.6,
+            hatch="////" if number == 1 else None,
+            fill=False,
+        )
+    if threshold is not None:
+        axis.axvline(threshold, color="0.0", linestyle="-.", linewidth=1.2)
+        axis.annotate(
+            f"threshold {threshold:.3f}",
+            (threshold, 1),
+            xycoords=("data", "axes fraction"),
+            xytext=(4, -12),
+            textcoords="offset points",
+            fontsize=9,
+        )
+    for number, (name, centre) in enumerate(theirs.items()):
+        axis.plot(
+            [centre], [0.015], marker="^v"[number % 2], color="0.0", linestyle="none",
+            transform=axis.get_xaxis_transform(), label=f"paper: {name} centre at {centre:g}",
+        )  # fmt: skip
+    highest = max((max(density, default=0.0) for _, _, density in kinds), default=0.0)
+    axis.set(xlabel="cosine distance of image and caption", ylabel="density")
+    axis.set_ylim(0, 1.15 * highest or 1.0)
+    _legend(axis)
+    return figure
+
+
+def maps(
+    panels: Sequence[tuple[str, Sequence[tuple[float, float, str]]]], kinds: Mapping[str, str]
+) -> Any:
+    """Points in two dimensions, a panel a cloud; a kind has its own marker.
+
+    Args:
+        panels: Title and points (x, y, kind) of each panel.
+        kinds: Kinds in the order in which they are drawn, with their names.
+    """
+    figure, axes = canvas(len(panels))
+    if len(panels) > 3:
+        figure.set_size_inches(2.6 * len(panels), 3.2)
+    styles: dict[str, dict[str, Any]] = {
+        "other": {"marker": ".", "color": "0.75", "s": 6},
+        "target": {"marker": "^", "facecolors": "none", "edgecolors": "0.3", "s": 22},
+        "original": {"marker": "x", "color": "0.0", "s": 22},
+    }
+    for number, (axis, (title, points)) in enumerate(zip(axes, panels, strict=True)):
+        for kind, name in kinds.items():
+            mine = [(x, y) for x, y, k in points if k == kind]
+            if mine:
+                axis.scatter(
+                    *zip(*mine, strict=True), label=plain(name), linewidths=0.8, **styles[kind]
+                )
+        axis.set(title=title, xticks=[], yticks=[], aspect="equal")
+        axis.spines[:].set_visible(True)
+        if number == 0:
+            axis.legend(frameon=False, fontsize=7, loc="upper left", bbox_to_anchor=(0, -0.02))
+    return figure
+
+
+def sheet(
+    rows: Sequence[tuple[str, Sequence[tuple[npt.NDArray[np.uint8] | None, str, bool]]]],
+) -> Any:
+    """Rows of pictures with a line of text below each; what is marked has a thick frame.
+
+    Args:
+        rows: Title of a row, and its pictures: pixels of shape (H, W, 3) or None, text, whether it is marked.
+    """
+    figure, (only,) = canvas(1)
+    only.remove()
+    columns = max((len(pictures) for _, pictures in rows), default=1)
+    figure.set_size_inches(max(4.0, 1.05 * columns + 0.4), 1.6 * max(1, len(rows)))
+    # a part of the figure a row: a long title must not make the first picture's column wide
+    parts = figure.subfigures(max(1, len(rows)), 1, squeeze=False)
+    for (title, pictures), (part,) in zip(rows, parts, strict=False):
+        part.suptitle(plain(title), fontsize=8, x=0.01, ha="left")
+        for c, (pixels, text, marked) in enumerate(pictures):
+            axis = part.add_subplot(1, columns, c + 1)
+            if pixels is not None:
+                axis.imshow(pixels)
+            axis.set(xticks=[], yticks=[])
+            axis.set_xlabel(plain(shorten(text, 24, placeholder="…")), fontsize=6.5)
+            for spine in axis.spines.values():
+                spine.set(linewidth=3.0 if marked else 0.4)
+    return figure
+
+
+def _errors(summaries: Sequence[Summary]) -> Any:
+    if not any(s.low is not None for s in summaries):
+        return None
+    return [
+        [s.mean - s.low if s.low is not None else 0.0 for s in summaries],
+        [s.high - s.mean if s.high is not None else 0.0 for s in summaries],
+    ]
+
+
+def _legend(axis: Any) -> None:
+    if axis.get_legend_handles_labels()[0]:
+        # above, where it hides nothing
+        names = axis.get_legend_handles_labels()[1]
+        columns = 2 if max(map(len, names)) <= 24 else 1
+        axis.legend(
+            frameon=False, fontsize=7.5, loc="lower left", bbox_to_anchor=(0, 1), ncols=columns
+        )

@@ -1,0 +1,191 @@
+"""Our runs, asked for the rows that a table of the paper wants."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from mmpoison.base.untrusted import read_json
+from mmpoison.reporting.parameters import NO_SETTING, Row, knobs_of, leave_out
+from mmpoison.reporting.runs import expand
+from mmpoison.reporting.text import clean
+from mmpoison.reporting.tidy import MAIN, run_rows
+from mmpoison.statistics import Summary, summarize
+
+_SHOWN_OTHERWISE = ("attack.goal", "filter", "sterilize")
+"""Knobs that do not set the numbers of the clean and the poisoned model apart, or that have columns of their own."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One number over seeds, the rows it comes from, and the number of each seed where it is known."""
+
+    summary: Summary | None
+    rows: tuple[Row, ...] = ()
+    by_seed: Mapping[int, float] = field(default_factory=dict)
+
+    @property
+    def mean(self) -> float | None:
+        """The mean, None where no run has the number."""
+        return None if self.summary is None else self.summary.mean
+
+
+@dataclass(frozen=True)
+class Results:
+    """Rows of the tidy table.
+
+    Attributes:
+        rows: The rows.
+        knobs: The knobs of each run folder.
+    """
+
+    rows: tuple[Row, ...]
+    knobs: Mapping[str, Row]
+
+    @classmethod
+    def read(cls, paths: Sequence[Path]) -> Results:
+        """Read run folders, or folders that hold some.
+
+        Raises:
+            InputError: As `results_table`.
+        """
+        folders = expand(paths)
+        rows = [row for folder in folders for row in run_rows(folder)]
+        return cls(tuple(rows), {str(folder): knobs_of(folder) for folder in folders})
+
+    def __bool__(self) -> bool:
+        return bool(self.rows)
+
+    def where(self, keep: Callable[[Row], bool] | None = None, **keys: Any) -> Results:
+        """Rows with these values; `study` is `main` where it is not given.
+
+        Args:
+            keep: Says which rows stay, beside the keys.
+            keys: Columns without a dot, each with a value or several of them.
+        """
+        keys.setdefault("study", MAIN)
+        wanted = {k: v if isinstance(v, (tuple, list, set)) else (v,) for k, v in keys.items()}
+        return self.only(
+            row
+            for row in self.rows
+            if all(row.get(k) in v for k, v in wanted.items()) and (keep is None or keep(row))
+        )
+
+    def values(self, column: str) -> list[Any]:
+        """What a column holds, in the order of the rows, without what is absent."""
+        return list(dict.fromkeys(v for row in self.rows if (v := row.get(column)) is not None))
+
+    def measured(self, column: str) -> Measured:
+        """A column over seeds: rows of one seed are averaged first."""
+        rows = tuple(
+            row
+            for row in self.rows
+            if isinstance(v := row.get(column), (int, float)) and math.isfinite(v)
+        )
+        means = self.over_seeds(column)
+        return Measured(summarize(list(means.values())) if means else None, rows, means)
+
+    def over_seeds(self, column: str) -> dict[int, float]:
+        """The mean of a column for each seed that has it, in the order of the seeds."""
+        by_seed: dict[int, list[float]] = {}
+        for row in self.rows:
+            value = row.get(column)
+            if isinstance(value, (int, float)) and math.isfinite(value):
+                by_seed.setdefault(row["seed"], []).append(float(value))
+        return {seed: sum(values) / len(values) for seed, values in sorted(by_seed.items())}
+
+    def by(self, column: str) -> Iterator[tuple[Any, Results]]:
+        """Rows by the value of a column."""
+        for value in self.values(column):
+            yield value, self.only(row for row in self.rows if row.get(column) == value)
+
+    def settings(
+        self, *, varies: Sequence[str] = (), keep: Sequence[str] = ()
+    ) -> list[tuple[str, Results]]:
+        """Rows put apart by the knobs in which their runs differ, each with these knobs as text.
+
+        Args:
+            varies: Knobs, or groups of them, in which runs may differ.
+            keep: Of the knobs that never matter by themselves, those that matter here.
+        """
+        ignored = [name for name in (*NO_SETTING, *_SHOWN_OTHERWISE, *varies) if name not in keep]
+        of_run: dict[str, Row] = {}
+        found: dict[str, tuple[Row, list[Row]]] = {}
+        for row in self.rows:
+            run = str(row["run"])
+            if run not in of_run:
+                of_run[run] = leave_out(self.knobs.get(run, {}), ignored)
+            knobs = of_run[run]
+            found.setdefault(json.dumps(knobs, sort_keys=True), (knobs, []))[1].append(row)
+        every = [knobs for knobs, _ in found.values()]
+        differ = [
+            k
+            for k in dict.fromkeys(key for knobs in every for key in knobs)
+            if len({json.dumps(knobs.get(k)) for knobs in every}) > 1
+        ]
+        return [
+            (", ".join(f"{k}={knobs.get(k)}" for k in differ), self.only(rows))
+            for knobs, rows in found.values()
+        ]
+
+    def whole_data(self) -> Results:
+        """Runs on data with every caption of an image; balanced data have tables of their own."""
+        return self.only(row for row in self.rows if not is_balanced(row))
+
+    def of_runs(self, runs: Sequence[str]) -> Results:
+        """Every row of some run folders, studies too."""
+        return self.only(row for row in self.rows if row["run"] in set(runs))
+
+    @staticmethod
+    def content(row: Row, file: str) -> Mapping[str, Any]:
+        """A JSON file of a row's run folder; empty where it is not there.
+
+        Raises:
+            InputError: If it is broken.
+        """
+        path = Path(str(row["run"])) / file
+        value = clean(read_json(path)) if path.is_file() else None
+        return value if isinstance(value, Mapping) else {}
+
+    def only(self, rows: Iterable[Row]) -> Results:
+        """Some of the rows."""
+        return Results(tuple(rows), self.knobs)
+
+
+def trained(row: Row) -> str:
+    """Which encoders a run trained: `both`, `image`, `text` or `none`, whether whole or their projections alone.
+
+    >>> trained({"training.trainable": "image-head"}), trained({"training.trainable": "heads"})
+    ('image', 'both')
+    """
+    name = str(row.get("training.trainable", "both"))
+    return {"heads": "both", "image-head": "image", "text-head": "text"}.get(name, name)
+
+
+def is_balanced(row: Row) -> bool:
+    """Whether a run's data keep one caption an image."""
+    return str(row.get("data.name", "")).endswith("-b")
+
+
+def _attacked(row: Row, attack: str) -> bool:
+    """Whether a run trained on an attack's poison; without training there is no attack."""
+    return row.get("attack.name") == attack and row.get("training.epochs") != 0
+
+
+def attack_2(row: Row) -> bool:
+    """Runs of attack II, whatever they trained."""
+    return _attacked(row, "single-target-label")
+
+
+def is_attack(name: str) -> Callable[[Row], bool]:
+    """Runs of one attack that trained both encoders."""
+    return lambda row: _attacked(row, name) and trained(row) == "both"
+
+
+ATTACK_1 = is_attack("single-target-image")
+ATTACK_2 = is_attack("single-target-label")
+ATTACK_3 = is_attack("multiple-target-labels")

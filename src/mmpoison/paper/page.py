@@ -1,0 +1,194 @@
+"""One table or figure of the paper while it is made: its parts, and where each number comes from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from mmpoison.paper.measured import Measured
+from mmpoison.reporting.parameters import Row
+from mmpoison.reporting.table import Beside, Cell, Column, Link, Table
+from mmpoison.reporting.text import decimal
+
+Sense = Literal["up", "down"] | None
+"""Which way is better: for an attack a higher Hit@K, for a defence a lower one, for a baseline neither."""
+
+STRONGER = (
+    "Ours: mean over seeds [95 % interval of the mean], then the paper's number. ▲ better than theirs, ▼ worse (for an "
+    "attack: stronger, weaker), ↑ ↓ higher, lower where neither is better, ≈ theirs lies within our interval. MinRank "
+    "counts from 0. –: not computed."
+)
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A figure to be drawn.
+
+    Attributes:
+        name: Of its files.
+        caption: What it shows.
+        draw: Makes the figure of matplotlib.
+    """
+
+    name: str
+    caption: str
+    draw: Callable[[], Any]
+
+
+@dataclass
+class Page:
+    """What is made of one table or figure.
+
+    Attributes:
+        id: `table-3`.
+        title: What the paper's table or figure is of.
+        tables: Its tables.
+        pictures: Its figures.
+        notes: What a reader must know besides.
+    """
+
+    id: str
+    title: str
+    tables: list[Table] = field(default_factory=list)
+    pictures: list[Picture] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    _sources: dict[tuple[tuple[str, int, str | None], ...], int] = field(default_factory=dict)
+
+    @property
+    def heading(self) -> str:
+        """What it is called in the paper, with its title.
+
+        >>> Page("figure-5b", "All goals").heading, Page("claims", "What holds").heading
+        ('Figure 5b: All goals', 'What holds')
+        """
+        kind, _, number = self.id.partition("-")
+        named = kind in ("table", "figure") and number
+        return f"{kind.capitalize()} {number}: {self.title}" if named else self.title
+
+    @property
+    def empty(self) -> bool:
+        """Whether no number of ours is on it."""
+        return not self._sources
+
+    def cell(
+        self,
+        measured: Measured,
+        theirs: float | None = None,
+        *,
+        sense: Sense = None,
+        digits: int = 3,
+        theirs_sd: float | None = None,
+        spread: bool = False,
+    ) -> Beside:
+        """A number of ours beside the paper's, with a link to its runs.
+
+        Args:
+            measured: Ours.
+            theirs: The paper's.
+            sense: Which way is better.
+            digits: As many are shown, and compared where ours has no interval.
+            theirs_sd: The paper's standard deviation.
+            spread: Show our standard deviation too.
+        """
+        arrow = "" if theirs is None else compare(measured, theirs, sense, digits)
+        return Beside(
+            measured.summary, theirs, arrow, self.source(measured), theirs_sd, spread=spread
+        )
+
+    def absent(self, theirs: float | None) -> Beside:
+        """The paper's number alone, where no run of ours computed it."""
+        return Beside(None, theirs)
+
+    def source(self, measured: Measured) -> str:
+        """Where the table of sources has the runs of a number; empty where there is none."""
+        return "" if measured.summary is None else self.source_of(measured.rows)
+
+    def source_of(self, rows: Sequence[Row]) -> str:
+        """Where the table of sources has the runs of some rows."""
+        if not rows:
+            return ""
+        runs = dict.fromkeys(
+            (str(row["run"]), int(row["seed"]), row.get("manifest")) for row in rows
+        )
+        number = self._sources.setdefault(tuple(runs), len(self._sources) + 1)
+        return f"#{self.id}-source-{number}"
+
+    def table(
+        self, title: str, columns: Sequence[Column], rows: Sequence[Sequence[Cell]], note: str = ""
+    ) -> None:
+        """Add a table; one without rows is left out."""
+        if rows:
+            self.tables.append(Table(title, tuple(columns), tuple(map(tuple, rows)), note))
+
+    def picture(self, name: str, caption: str, draw: Callable[[], Any]) -> None:
+        """Add a figure."""
+        self.pictures.append(Picture(name, caption, draw))
+
+    def sources(self, relative: Callable[[Path], str] | None) -> Table | None:
+        """Every number's runs: folder, seed and manifest.
+
+        Args:
+            relative: The address of a file, seen from the file that will hold the table; None names files without a
+                link, for a page that is read where they are not.
+        """
+
+        def address(file: Path) -> str:
+            return "" if relative is None else relative(file)
+
+        rows: list[tuple[Cell, ...]] = []
+        for runs, number in self._sources.items():
+            for place, (run, seed, manifest) in enumerate(runs):
+                folder = Path(run)
+                rows.append(
+                    (
+                        Link(
+                            f"{number}" if place == 0 else "",
+                            anchor=f"{self.id}-source-{number}" if place == 0 else "",
+                        ),
+                        Link(_short(folder), address(folder)),
+                        seed,
+                        Link("metrics.json", address(folder / "metrics.json")),
+                        None
+                        if manifest is None
+                        else Link(manifest[:12], address(folder / "manifest.json")),
+                    )
+                )
+        if not rows:
+            return None
+        columns = tuple(map(Column, ("#", "run", "seed", "numbers", "manifest (sha256)")))
+        return Table("Sources", columns, tuple(rows), "Each number above leads to its line here.")
+
+
+def _short(folder: Path) -> str:
+    """A run's name with that of what it belongs to, for a run of a sweep that of the sweep.
+
+    >>> _short(Path("out/attack-I/seed0")), _short(Path("out/table-3/runs/seed0"))
+    ('attack-I/seed0', 'table-3/seed0')
+    """
+    parent = folder.parent.parent if folder.parent.name == "runs" else folder.parent
+    return f"{parent.name}/{folder.name}" if parent.name else folder.name
+
+
+def compare(measured: Measured, theirs: float, sense: Sense, digits: int) -> str:
+    """An arrow: how ours compares with the paper's number.
+
+    Args:
+        measured: Ours.
+        theirs: The paper's.
+        sense: Which way is better.
+        digits: Numbers that look the same with so many are the same.
+    """
+    ours = measured.summary
+    if ours is None:
+        return ""
+    same = decimal(ours.mean, digits) == decimal(theirs, digits)
+    if ours.low is not None and ours.high is not None:
+        same = same or ours.low <= theirs <= ours.high
+    if same:
+        return "≈"
+    higher = ours.mean > theirs
+    if sense is None:
+        return "↑" if higher else "↓"
+    return "▲" if higher == (sense == "up") else "▼"

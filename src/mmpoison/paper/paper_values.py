@@ -1,0 +1,73 @@
+"""The paper's own numbers, as they are printed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cache
+from importlib.resources import files
+from typing import Any
+
+from mmpoison.base.untrusted import parse_json
+
+TITLES = {
+    "flickr-pascal": "Flickr-PASCAL",
+    "flickr-pascal-b": "Flickr-PASCAL-b",
+    "coco": "COCO",
+    "coco-b": "COCO-b",
+    "vg": "VG",
+    "flickr": "Flickr",
+    "pascal": "PASCAL",
+}
+
+_SAME = {
+    "flickr-pascal": "flickr-pascal",
+    "coco-paper": "coco",
+    "coco-m": "coco",
+    "coco-s": "coco",
+    "flickr-pascal-vg": "flickr-pascal",
+    "coco-paper-vg": "coco",
+    "vg-pascal": "vg",
+    "openmoji": "flickr-pascal",
+    "rsicd-ucm": "flickr-pascal",
+    "flickr30k": "flickr",
+    "pascal-sentences": "pascal",
+    "coco": "coco",
+    "visual-genome-paper": "vg",
+    "visual-genome": "vg",
+}
+"""Whose numbers stand beside ours; the two sets made for small machines have the shape of Flickr-PASCAL."""
+
+
+@cache
+def paper() -> Mapping[str, Any]:
+    """Tables by id (`table-3`), and `claims`."""
+    file = files("mmpoison.paper") / "paper_tables.json"
+    value: Mapping[str, Any] = parse_json(file.read_text(encoding="utf-8"), str(file))
+    return value
+
+
+def rows_of(table: str, **keys: Any) -> list[Mapping[str, Any]]:
+    """Rows of a table whose cells have these values.
+
+    >>> [row["hit@10"] for row in rows_of("table-3", dataset="flickr-pascal", method="ours")]
+    [0.936]
+    """
+    return [row for row in paper()[table]["rows"] if all(row.get(k) == v for k, v in keys.items())]
+
+
+def title_of(table: str) -> str:
+    """What a table of the paper is of."""
+    return str(paper()[table]["title"])
+
+
+def their_data(name: str) -> str | None:
+    """The paper's data set beside which ours stands; None for data of one's own.
+
+    >>> their_data("openmoji-b"), their_data("my-pairs")
+    ('flickr-pascal-b', None)
+    """
+    base = name.removesuffix("-b")
+    same = _SAME.get(base)
+    if same is None or base == name:
+        return same
+    return f"{same}-b"

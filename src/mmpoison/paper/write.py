@@ -1,0 +1,181 @@
+"""A table or figure of the paper as files: Markdown, one HTML page, JSON, and each figure as SVG and PNG."""
+
+from __future__ import annotations
+
+import base64
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from mmpoison.base.files import atomic_file, write_json
+from mmpoison.errors import InputError
+from mmpoison.paper.measured import Results
+from mmpoison.paper.page import Page
+from mmpoison.paper.registry import PAPER, in_order
+from mmpoison.reporting.figure import save
+from mmpoison.reporting.table import Beside, Cell, Link, Table, beside_parts, cell_texts, markdown
+from mmpoison.reporting.text import visible
+
+ALL = "all"
+
+
+@dataclass(frozen=True)
+class Written:
+    """What was made of a table or figure.
+
+    Attributes:
+        page: What is on it.
+        files: The files.
+    """
+
+    page: Page
+    files: tuple[Path, ...]
+
+    @property
+    def tables(self) -> list[Table]:
+        """Its tables."""
+        return list(self.page.tables)
+
+
+def render_paper(name: str, results: Results) -> Page:
+    """Make one table or figure of the paper from results.
+
+    Args:
+        name: `table-3`, `figure-5b`; `PAPER` has all.
+        results: Of the runs.
+
+    Raises:
+        InputError: If there is none of that name.
+    """
+    made = PAPER[name]
+    page = Page(made.name, made.title)
+    made.render(results, page)
+    return page
+
+
+def write_paper(
+    names: Sequence[str], runs: Sequence[Path], out: Path, *, links: bool = True
+) -> list[Written]:
+    """Render tables and figures of the paper with our numbers beside the paper's.
+
+    Args:
+        names: Their names; `all` stands for all that the runs have a number for.
+        runs: Run folders, or folders that hold some.
+        out: Where the files go; those of an earlier time are replaced.
+        links: Lead to the files of the runs; False for pages that are published without them.
+
+    Raises:
+        InputError: If a name is unknown, the runs hold no number for one that was named, or matplotlib is missing.
+    """
+    results = Results.read(runs)
+    wanted = in_order(list(PAPER)) if ALL in names else list(names)
+    written: list[Written] = []
+    for name in wanted:
+        page = render_paper(name, results)
+        if page.empty:
+            if ALL in names:
+                continue
+            raise InputError(
+                f"{name}: none of the runs has a number for it: it needs {PAPER[name].needs}"
+            )
+        written.append(write_page(page, out, links=links))
+    if not written:
+        raise InputError("none of the runs has a number for any table or figure of the paper")
+    return written
+
+
+def write_page(page: Page, out: Path, *, links: bool = True) -> Written:
+    """Write the files of one page.
+
+    Args:
+        page: The page.
+        out: Where they go.
+        links: Lead to the files of the runs.
+
+    Raises:
+        InputError: If the extra `figures` is missing.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    files: list[Path] = []
+    pictures: list[dict[str, str]] = []
+    for picture in page.pictures:
+        figure = picture.draw()
+        for ending in ("svg", "png"):
+            files.append(save(figure, out / f"{picture.name}.{ending}"))
+        svg = base64.b64encode((out / f"{picture.name}.svg").read_bytes()).decode()
+        pictures.append(
+            {
+                "name": picture.name,
+                "caption": visible(picture.caption),
+                "address": f"data:image/svg+xml;base64,{svg}",
+            }
+        )
+
+    def relative(file: Path) -> str:
+        return quote(os.path.relpath(file.resolve(), out.resolve()))
+
+    sources = page.sources(relative if links else None)
+    tables = [*page.tables, *([sources] if sources else [])]
+    text = [f"# {visible(page.heading)}", ""]
+    text += [line for note in page.notes for line in (visible(note), "")]
+    text += [
+        line
+        for p in pictures
+        for line in (f"![{p['caption']}]({quote(p['name'])}.svg)", "", p["caption"], "")
+    ]
+    with atomic_file(out / f"{page.id}.md") as temporary:
+        temporary.write_text("\n".join(text) + "\n" + markdown(tables), encoding="utf-8")
+    html = _template().render(page=page, tables=[plain_table(t) for t in tables], pictures=pictures)
+    with atomic_file(out / f"{page.id}.html") as temporary:
+        temporary.write_text(html, encoding="utf-8")
+    content: dict[str, Any] = {
+        "id": page.id,
+        "title": page.title,
+        "notes": page.notes,
+        "tables": [table.to_json() for table in tables],
+    }
+    write_json(out / f"{page.id}.json", content)
+    files += [out / f"{page.id}.{ending}" for ending in ("md", "html", "json")]
+    return Written(page, tuple(files))
+
+
+def _template() -> Any:
+    return Environment(
+        loader=PackageLoader("mmpoison.reporting"), autoescape=True, undefined=StrictUndefined
+    ).get_template("paper.html.j2")
+
+
+def plain_table(table: Table) -> dict[str, Any]:
+    """A table for the template: each cell as text with its link."""
+    rows = []
+    for row in table.rows:
+        texts = cell_texts(row, table.columns)
+        rows.append(
+            [
+                _html_cell(cell, text, column.digits)
+                for cell, text, column in zip(row, texts, table.columns, strict=True)
+            ]
+        )
+    return {
+        "title": visible(table.title),
+        "columns": [
+            {"name": visible(column.name), "text": table.is_text(number)}
+            for number, column in enumerate(table.columns)
+        ],
+        "rows": rows,
+        "note": visible(table.note),
+    }
+
+
+def _html_cell(cell: Cell, text: str, digits: int) -> dict[str, str]:
+    if isinstance(cell, Link):
+        return {"text": text, "address": cell.address, "anchor": cell.anchor, "rest": ""}
+    if isinstance(cell, Beside) and cell.ours is not None:
+        mean, *others = beside_parts(cell, digits)
+        return {"text": mean, "address": cell.address, "anchor": "", "rest": " ".join(others)}
+    return {"text": text, "address": "", "anchor": "", "rest": ""}

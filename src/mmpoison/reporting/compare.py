@@ -1,0 +1,154 @@
+"""Two settings side by side, paired by seed, with tests."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from mmpoison.base.registry import unknown_name
+from mmpoison.errors import InputError
+from mmpoison.reporting.measures import MEASURES
+from mmpoison.reporting.runs import Group, Metrics, group_runs, number_at
+from mmpoison.reporting.summary import MODELS
+from mmpoison.reporting.table import Cell, Column, Table
+from mmpoison.statistics import compare, summarize
+
+COLUMNS = (
+    Column("Measure"),
+    Column("n"),
+    Column("first"),
+    Column("second"),
+    Column("difference"),
+    Column("95 % interval"),
+    Column("t p", 4),
+    Column("Wilcoxon p", 4),
+    Column("d", 2),
+    Column("r", 2, narrow=False),
+)
+NOTE = (
+    "Difference: second minus first, paired by seed. p: two-tailed, paired t-test and Wilcoxon signed-rank test, not "
+    "corrected for the number of rows; with n seeds the smallest Wilcoxon p is 2 / 2^n (0.0625 for five). d: Cohen's "
+    "d_z of the differences; r: matched-pairs rank-biserial correlation."
+)
+
+
+def compare_runs(first: Sequence[Path], second: Sequence[Path]) -> list[Table]:
+    """Two settings: each model that both measured, paired by seed.
+
+    Args:
+        first: Run folders of one setting, or folders of them.
+        second: Of the other.
+
+    Raises:
+        InputError: If a side is not one setting, they share no seed, or no goal where they have several.
+    """
+    tables: list[Table] = []
+    for one, other in _pair_groups(group_runs(first), group_runs(second)):
+        seeds = sorted(set(one.runs) & set(other.runs))
+        if not seeds:
+            raise InputError(
+                f"{one.title} and {other.title} have no seed in common, so they cannot be paired"
+            )
+        sides = ([one.runs[seed] for seed in seeds], [other.runs[seed] for seed in seeds])
+        title = f"first: {one.title}; second: {other.title}"
+        for model in MODELS:
+            rows = _rows(*sides, (one.goal, model.key), (other.goal, model.key))
+            if rows:
+                tables.append(Table(f"{model.name}. {title}", COLUMNS, rows, NOTE))
+        drift = _drift_rows(*sides)
+        if drift:
+            tables.append(Table(f"Drift. {title}", COLUMNS, drift, NOTE))
+    return tables
+
+
+def compare_models(runs: Sequence[Path], first: str, second: str) -> list[Table]:
+    """Two models of the same runs, paired by seed, one table a setting.
+
+    Args:
+        runs: Run folders, or folders of them.
+        first: A row of metrics.json, such as `clean_model`.
+        second: Another.
+
+    Raises:
+        InputError: If there is no such row, or no run measured both.
+    """
+    names = {model.key: model.name for model in MODELS}
+    for key in (first, second):
+        if key not in names:
+            raise InputError(f"--models: {unknown_name('model', key, list(names))}")
+    tables: list[Table] = []
+    for group in group_runs(runs):
+        side = list(group.in_order())
+        rows = _rows(side, side, (group.goal, first), (group.goal, second))
+        if rows:
+            title = f"first: {names[first]}; second: {names[second]}. {group.title}"
+            tables.append(Table(title, COLUMNS, rows, NOTE))
+    if not tables:
+        raise InputError(f"--models: none of the runs measured both {first} and {second}")
+    return tables
+
+
+def _pair_groups(first: list[Group], second: list[Group]) -> list[tuple[Group, Group]]:
+    if len(first) == len(second) == 1:
+        return [(first[0], second[0])]
+    by_goal = []
+    for side, groups in (("runs", first), ("--against", second)):
+        goals = [group.goal for group in groups]
+        if len(set(goals)) < len(goals):
+            several = ", ".join(sorted(set(goals)))
+            raise InputError(
+                f"{side} hold several settings of one goal ({several}): give the runs of one setting, all its seeds"
+            )
+        by_goal.append({group.goal: group for group in groups})
+    common = [goal for goal in by_goal[0] if goal in by_goal[1]]
+    if not common:
+        raise InputError("the runs and those of --against have no goal in common")
+    return [(by_goal[0][goal], by_goal[1][goal]) for goal in common]
+
+
+def _rows(
+    one: Sequence[Metrics],
+    other: Sequence[Metrics],
+    first: tuple[str, str],
+    second: tuple[str, str],
+) -> tuple[tuple[Cell, ...], ...]:
+    rows = []
+    for name, (_, value) in MEASURES.items():
+        before = [value(run, *first) for run in one]
+        after = [value(run, *second) for run in other]
+        if row := _row(name, before, after):
+            rows.append(row)
+    return tuple(rows)
+
+
+def _drift_rows(one: Sequence[Metrics], other: Sequence[Metrics]) -> tuple[tuple[Cell, ...], ...]:
+    rows = []
+    for name, key in (("drift of texts", "text"), ("drift of images", "image")):
+        before = [number_at(run, "drift", key) for run in one]
+        after = [number_at(run, "drift", key) for run in other]
+        if row := _row(name, before, after):
+            rows.append(row)
+    return tuple(rows)
+
+
+def _row(
+    name: str, before: Sequence[float | None], after: Sequence[float | None]
+) -> tuple[Cell, ...] | None:
+    pairs = [(a, b) for a, b in zip(before, after, strict=True) if a is not None and b is not None]
+    if not pairs:
+        return None
+    first, second = zip(*pairs, strict=True)
+    test = compare(first, second)
+    interval = (test.low, test.high) if test.low is not None and test.high is not None else None
+    return (
+        name,
+        test.n,
+        summarize(first).mean,
+        summarize(second).mean,
+        test.mean,
+        interval,
+        test.t_p,
+        test.wilcoxon_p,
+        test.cohen_d,
+        test.rank_biserial,
+    )

@@ -1,0 +1,150 @@
+"""Several runs as tables: mean, standard deviation, 95 % interval and n over seeds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from rich.console import RenderableType
+
+from mmpoison.reporting.measures import (
+    MEASURES,
+    UTILITY,
+    Value,
+    drift_value,
+    over_seeds,
+    utility_value,
+)
+from mmpoison.reporting.overview import overview_tables
+from mmpoison.reporting.runs import Group, Metrics, RunRead, group_metrics, group_runs, number_at
+from mmpoison.reporting.study import study_tables
+from mmpoison.reporting.summary import MODELS
+from mmpoison.reporting.table import Cell, Column, Table, markdown, terminal
+from mmpoison.reporting.text import clean
+from mmpoison.statistics import compare
+
+NOTE = (
+    "Mean ± standard deviation [95 % interval of the mean, Student's t] over n seeds. MinRank counts from 0. IR, TR: "
+    "utility, image and text retrieval on the whole test set."
+)
+
+_EQUAL_TEXTS: Mapping[str, tuple[Column, Value]] = {
+    f"{short} Hit@{k}": (
+        Column(f"{short} Hit@{k}"),
+        utility_value(part, f"hit@{k}", "utility_equal_texts"),
+    )
+    for short, part in UTILITY.items()
+    for k in (1, 5, 10)
+}
+
+
+def seed_tables(runs: Sequence[Path]) -> list[Table]:
+    """All tables of some runs: for each setting its models, its utility where captions repeat, drift and studies.
+
+    Several settings stand side by side first.
+
+    Args:
+        runs: Finished run folders, or folders of them.
+
+    Raises:
+        InputError: If a folder holds no finished run, or one seed of a setting occurs twice.
+    """
+    return group_tables(group_runs(runs))
+
+
+def metrics_tables(metrics: Metrics) -> list[Table]:
+    """The same tables for one run's metrics.
+
+    Args:
+        metrics: What metrics.json holds.
+    """
+    return group_tables(group_metrics([RunRead("metrics.json", clean(metrics))]))
+
+
+def group_tables(groups: Sequence[Group]) -> list[Table]:
+    """The same tables for settings at hand.
+
+    Args:
+        groups: The settings.
+    """
+    tables = overview_tables(groups)
+    for group in groups:
+        main = _models_table(group, group.title, MEASURES, NOTE)
+        tables.append(replace(main, of_models=True))
+        if any("utility_equal_texts" in run for run in group.in_order()):
+            tables.append(
+                _models_table(
+                    group,
+                    f"{group.goal}: utility where an equal caption of another image counts as right",
+                    _EQUAL_TEXTS,
+                    "The table above counts only a caption's own image and an image's own captions.",
+                )
+            )
+        tables.extend(_drift_table(group))
+        tables.extend(study_tables(group))
+    return tables
+
+
+def _models_table(
+    group: Group, title: str, measures: Mapping[str, tuple[Column, Value]], note: str
+) -> Table:
+    rows: list[tuple[Cell, ...]] = []
+    for model in MODELS:
+        cells = [over_seeds(group, value, model.key) for _, value in measures.values()]
+        known = [cell for cell in cells if cell is not None]
+        if known:
+            rows.append((model.name, max(cell.n for cell in known), *cells))
+    columns = (Column("Model"), Column("n"), *(column for column, _ in measures.values()))
+    return Table(title, columns, tuple(rows), note)
+
+
+def _drift_table(group: Group) -> list[Table]:
+    kinds = {"texts": "text", "images": "image"}
+    values = {
+        name: [number_at(run, "drift", key) for run in group.in_order()]
+        for name, key in kinds.items()
+    }
+    cells = {name: over_seeds(group, drift_value(key), "poisoned") for name, key in kinds.items()}
+    if not any(cells.values()):
+        return []
+    rows: list[tuple[Cell, ...]] = [
+        (name, cell.n if cell else None, cell) for name, cell in cells.items()
+    ]
+    both = [pair for pair in zip(*values.values(), strict=True) if None not in pair]
+    note = "Mean cosine distance between the embeddings of the clean and of the poisoned model over the test set."
+    if len(both) > 1:
+        texts, images = zip(*both, strict=True)
+        test = compare(images, texts)
+        if test.t_p is not None:
+            more = "texts" if test.mean > 0 else "images"
+            note += (
+                f" The {more} moved more: difference {abs(test.mean):.4f}, paired t-test, two-tailed, "
+                f"p = {test.t_p:.2g} (d = {abs(test.cohen_d or 0):.2f}, Wilcoxon p = {test.wilcoxon_p:.2g}, "
+                f"n = {test.n})."
+            )
+    return [
+        Table(
+            f"{group.goal}: drift",
+            (Column("Embeddings of"), Column("n"), Column("drift", 4)),
+            tuple(rows),
+            note,
+            of_drift=True,
+        )
+    ]
+
+
+def summary_table(runs: Sequence[Path]) -> RenderableType:
+    """`seed_tables` for the terminal."""
+    return terminal(seed_tables(runs))
+
+
+def summary_markdown(runs: Sequence[Path]) -> str:
+    """`seed_tables` as Markdown."""
+    return markdown(seed_tables(runs))
+
+
+def summary_json(runs: Sequence[Path]) -> list[dict[str, Any]]:
+    """`seed_tables` as plain JSON values."""
+    return [table.to_json() for table in seed_tables(runs)]

@@ -1,0 +1,180 @@
+"""What metrics.json says, in the order and the words a reader needs; no layout here."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from mmpoison.errors import InputError
+from mmpoison.reporting.text import as_number, count, decimal, percent
+
+
+@dataclass(frozen=True)
+class Model:
+    """One row of every table: its key in metrics.json, its name and what it is."""
+
+    key: str
+    name: str
+    meaning: str
+
+
+MODELS = (
+    Model("pretrained", "Pre-trained", "before any fine-tuning"),
+    Model("clean_model", "Clean", "fine-tuned on the clean pairs"),
+    Model("poisoned", "Poisoned", "fine-tuned on the poisoned data"),
+    Model("random_captions", "random captions", "unrelated queries, poisoned model"),
+    Model("filtered", "Filtered", "trained after dropping suspicious pairs"),
+    Model("sterilized", "Sterilized", "poisoned model, then clean pairs again"),
+)
+RANK_LIST_MODELS = tuple(
+    model for model in MODELS if model.key not in ("pretrained", "random_captions")
+)
+
+
+def section(parent: Mapping[str, Any], key: str, file: str = "metrics.json") -> Mapping[str, Any]:
+    """The mapping at `parent[key]`; an empty one where it is absent.
+
+    Raises:
+        InputError: If something else than a mapping is there.
+    """
+    if not isinstance(parent, Mapping):
+        raise InputError(f"{file}: must hold a JSON object, not {type(parent).__name__}")
+    value = parent.get(key)
+    if value is None:
+        return {}
+    if not isinstance(value, Mapping):
+        raise InputError(f"{file}: {key!r} must be an object, not {type(value).__name__}")
+    return value
+
+
+def goals(metrics: Mapping[str, Any]) -> list[str]:
+    """Every goal of the run, in its order."""
+    named = _strings(section(metrics, "run").get("goals"))
+    return list(dict.fromkeys([*named, *section(metrics, "goal")]))
+
+
+def _strings(value: Any) -> list[str]:
+    if not value:
+        return []
+    return [str(item) for item in value] if isinstance(value, list) else [str(value)]
+
+
+def classes(goal: str) -> tuple[str, str] | None:
+    """Original and target class of a goal; None where its name does not say.
+
+    >>> classes("sheep2aeroplane"), classes("mp3"), classes("a2b2c")
+    (('sheep', 'aeroplane'), None, None)
+    """
+    parts = goal.split("2")
+    return (parts[0], parts[1]) if len(parts) == 2 and all(parts) else None
+
+
+def goal_title(goal: str) -> str:
+    """
+    >>> goal_title("sheep2aeroplane")
+    'sheep → aeroplane'
+    """
+    pair = classes(goal)
+    return goal if pair is None else f"{pair[0]} → {pair[1]}"
+
+
+def flags(metrics: Mapping[str, Any]) -> list[str]:
+    """What a reader must know before believing the numbers."""
+    return _strings(section(metrics, "run").get("flags"))
+
+
+def amount(run: Mapping[str, Any]) -> str | None:
+    """How much poison: '125 poisoned pairs (0.50 % of the training pairs)'; None where unsaid."""
+    number = as_number(run.get("poisoned_pairs"))
+    if number is None:
+        return None
+    text = f"{count(number)} poisoned pair{'' if number == 1 else 's'}"
+    if as_number(run.get("poisoning_rate")) is not None:
+        text += f" ({percent(run['poisoning_rate'])} of the training pairs)"
+    return text
+
+
+def headline(metrics: Mapping[str, Any]) -> list[str]:
+    """The result in plain language, one sentence a goal, each computed from the numbers."""
+    run = section(metrics, "run")
+    measured = section(metrics, "goal")
+    rows = {goal: section(measured, goal) for goal in goals(metrics)}
+    if not any(rows.values()):
+        return ["This run measured no poisoning goal."]
+    flagged = bool(flags(metrics))
+    poison = amount(run)
+    after = f" after {poison}" if poison and len(rows) == 1 else ""
+    told = [_sentence(goal, row, after, flagged) for goal, row in rows.items()]
+    if poison and len(rows) > 1:
+        told.insert(0, f"With {poison} for {len(rows)} goals together:")
+    if flagged:
+        told.insert(0, "Read the warnings before believing these numbers.")
+    return told
+
+
+def _sentence(goal: str, row: Mapping[str, Any], poison: str, flagged: bool) -> str:
+    hit = {model.key: _finite(section(row, model.key).get("hit@10")) for model in MODELS}
+    after = hit["poisoned"]
+    before = hit["clean_model"] if hit["clean_model"] is not None else hit["pretrained"]
+    if after is None:
+        return f"{goal_title(goal)}: not measured on a poisoned model."
+    targets = as_number(section(row, "poisoned").get("targets"))
+    # a collapsed model must not read like a successful attack
+    outcome = goal_title(goal) if flagged else _outcome(goal, before, after, targets == 1)
+    change = (
+        f"Hit@10 {decimal(after, 2)}"
+        if before is None
+        else f"Hit@10 {decimal(before, 2)} → {decimal(after, 2)}".replace(" ", "\N{NO-BREAK SPACE}")
+    )
+    sentence = f"{outcome}: {change}{poison}"
+    random = hit["random_captions"]
+    if before is not None and random is not None and after - before >= 0.1 and random >= after / 2:
+        sentence += f", but unrelated captions find them too ({decimal(random, 2)})"
+    defences = [
+        _defence(word, hit[key], before, after)
+        for key, word in (("filtered", "filtering"), ("sterilized", "sterilizing"))
+    ]
+    told = ", ".join(text for text in defences if text)
+    return f"{sentence}; {told}." if told else f"{sentence}."
+
+
+def _finite(value: Any) -> float | None:
+    number = as_number(value)
+    return number if number is not None and math.isfinite(number) else None
+
+
+def _outcome(goal: str, before: float | None, after: float, one_image: bool) -> str:
+    pair = classes(goal)
+    if pair is None:
+        search, images = f"Searching for the captions of {goal}", "the target images"
+    else:
+        search = f"Searching for {pair[0]}"
+        images = f"the one target {pair[1]} image" if one_image else f"{pair[1]} images"
+    if before is None:
+        return f"{search}, {images} among the first ten"
+    gain = after - before
+    if gain >= 0.5:
+        return f"{search} now returns {images}"
+    if gain >= 0.1:
+        return f"{search} now returns {images} more often"
+    if gain > -0.1:
+        return f"{search} returns {images} {'hardly' if gain > 0 else 'no'} more often than before"
+    return f"{search} now returns {images} less often"
+
+
+def _defence(word: str, value: float | None, before: float | None, after: float) -> str | None:
+    if value is None:
+        return None
+    number = decimal(value, 2)
+    if before is None or after - before < 0.1:
+        return f"after {word} it is {number}"
+    undone = (after - value) / (after - before)
+    if undone >= 0.8:
+        return f"{word} brings it back to {number}"
+    if undone >= 0.3:
+        return f"{word} lowers it to {number}"
+    if undone >= 0:
+        return f"{word} leaves it at {number}"
+    return f"{word} raises it to {number}"

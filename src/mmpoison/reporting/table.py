@@ -1,0 +1,262 @@
+"""A table before anything is drawn: the same numbers for the terminal, for Markdown and for programs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from rich import box
+from rich.console import Group, RenderableType
+from rich.table import Table as RichTable
+from rich.text import Text
+
+from mmpoison.reporting.text import ABSENT, decimal, visible
+from mmpoison.statistics import Summary
+
+
+@dataclass(frozen=True)
+class Link:
+    """Text that leads somewhere: in Markdown and on a page; elsewhere the text alone.
+
+    Attributes:
+        text: What is read.
+        address: Where it leads, relative to the file that holds the table, or `#` and a name.
+        anchor: A name by which others lead here, or empty.
+    """
+
+    text: str
+    address: str = ""
+    anchor: str = ""
+
+
+@dataclass(frozen=True)
+class Beside:
+    """A number of ours beside the paper's.
+
+    Attributes:
+        ours: Over seeds; None where no run computed it.
+        theirs: The paper's; None where it prints none.
+        arrow: How the two compare, or empty.
+        address: Where ours comes from.
+        theirs_sd: Standard deviation that the paper prints.
+        spread: Whether ours is shown with its standard deviation too.
+    """
+
+    ours: Summary | None
+    theirs: float | None = None
+    arrow: str = ""
+    address: str = ""
+    theirs_sd: float | None = None
+    spread: bool = False
+
+
+Cell = str | int | float | Summary | tuple[float, float] | Link | Beside | None
+"""Text, a count, a number, one over seeds, an interval, a link, one beside the paper's, or nothing."""
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column.
+
+    Attributes:
+        name: Its header.
+        digits: After the point.
+        narrow: Whether a terminal of 80 columns has room for it.
+        interval: Whether a number over seeds is shown with its interval.
+    """
+
+    name: str
+    digits: int = 3
+    narrow: bool = True
+    interval: bool = True
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows of cells under a title.
+
+    Attributes:
+        title: What it is of.
+        columns: The columns; the first holds names.
+        rows: One cell a column each.
+        note: What a reader must know, or empty.
+        of_models: Whether it is the main table of a run, models and their figures.
+        of_drift: Whether it is the table of drift.
+        of_all: Whether it has all settings side by side, of which other tables say more.
+    """
+
+    title: str
+    columns: tuple[Column, ...]
+    rows: tuple[tuple[Cell, ...], ...]
+    note: str = ""
+    of_models: bool = False
+    of_drift: bool = False
+    of_all: bool = False
+
+    def is_text(self, number: int) -> bool:
+        """Whether a column holds words, which begin at the left; the first one always does."""
+        cells = [row[number] for row in self.rows if row[number] is not None]
+        return number == 0 or (bool(cells) and all(isinstance(c, str | Link) for c in cells))
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON values: a row is an object by column, a number over seeds one with n, mean, sd, low, high."""
+        return {
+            "title": self.title,
+            "rows": [
+                {c.name: _plain(cell) for c, cell in zip(self.columns, row, strict=True)}
+                for row in self.rows
+            ],
+            **({"note": self.note} if self.note else {}),
+        }
+
+
+def markdown(tables: Sequence[Table]) -> str:
+    """Tables as Markdown, each under its title in bold."""
+    blocks: list[str] = []
+    for table in tables:
+        lines = [
+            f"**{visible(table.title)}**",
+            "",
+            f"| {' | '.join(_escaped(column.name) for column in table.columns)} |",
+            f"|{'|'.join('---' if table.is_text(n) else '---:' for n in range(len(table.columns)))}|",
+            *(
+                "| "
+                + " | ".join(_in_markdown(*pair) for pair in zip(row, table.columns, strict=True))
+                + " |"
+                for row in table.rows
+            ),
+        ]
+        if table.note:
+            lines += ["", visible(table.note)]
+        blocks.append("\n".join(lines))
+    return "\n\n".join(blocks) + "\n"
+
+
+def terminal(tables: Sequence[Table]) -> RenderableType:
+    """Tables for a terminal of 80 columns."""
+    shown: list[RenderableType] = []
+    for table in tables:
+        keep = [n for n, column in enumerate(table.columns) if column.narrow]
+        columns = [table.columns[n] for n in keep]
+        drawn = RichTable(
+            title=Text(visible(table.title), style="bold"),
+            title_justify="left",
+            caption=Text(visible(table.note), style="not bold") if table.note else None,
+            caption_justify="left",
+            box=box.SIMPLE_HEAD,
+            pad_edge=False,
+        )
+        drawn.add_column(visible(columns[0].name), overflow="fold", max_width=22)
+        for column in columns[1:]:
+            drawn.add_column(visible(column.name).replace(" ", "\n"), justify="right", no_wrap=True)
+        for row in table.rows:
+            cells = _texts([row[n] for n in keep], columns, "\n")
+            drawn.add_row(*(Text(visible_lines(cell)) for cell in cells))
+        shown.append(drawn)
+    return Group(*shown)
+
+
+def cell_texts(row: Sequence[Cell], columns: Sequence[Column]) -> list[str]:
+    """The cells of a row as text, each on one line."""
+    return [visible(text) for text in _texts(row, columns, " ")]
+
+
+def visible_lines(text: str) -> str:
+    """`visible`, but the line breaks that a cell was made with stay."""
+    return "\n".join(map(visible, text.split("\n")))
+
+
+def _texts(row: Sequence[Cell], columns: Sequence[Column], between: str) -> list[str]:
+    return [_text(*pair, between) for pair in zip(row, columns, strict=True)]
+
+
+def _text(cell: Cell, column: Column, between: str) -> str:
+    """One cell; the parts of a number over seeds with `between` between them.
+
+    A single number that is too small for the digits is not shown as zero: it may be a p-value.
+
+    >>> plain, fine = Column("Hit@10"), Column("p", 4)
+    >>> _text(Summary(3, 0.5, 0.1, 0.25, 0.75), plain, " "), _text(0.25, plain, " "), _text(None, plain, " ")
+    ('0.500 ± 0.100 [0.250, 0.750]', '0.250', '–')
+    >>> _text(2e-6, fine, " "), _text(0.0, fine, " ")
+    ('< 0.0001', '0.0000')
+    """
+    digits = column.digits
+    if cell is None:
+        return ABSENT
+    if isinstance(cell, str):
+        return cell
+    if isinstance(cell, Link):
+        return cell.text
+    if isinstance(cell, Beside):
+        return between.join(beside_parts(cell, digits))
+    if isinstance(cell, Summary):
+        mean = decimal(cell.mean, digits)
+        if cell.sd is None:
+            return mean
+        spread = f"± {decimal(cell.sd, digits)}"
+        interval = _interval((cell.low, cell.high), digits, between) if column.interval else ()
+        return between.join([mean, spread, *interval])
+    if isinstance(cell, tuple):
+        return between.join(_interval(cell, digits, between))
+    if isinstance(cell, int):
+        return str(cell)
+    least = 10.0**-digits
+    return f"< {decimal(least, digits)}" if 0 < cell < least / 2 else decimal(cell, digits)
+
+
+def _interval(
+    ends: tuple[float | None, float | None], digits: int, between: str
+) -> tuple[str, ...]:
+    low, high = (decimal(end, digits) for end in ends)
+    # below each other where the parts are, so that a column stays narrow
+    return (f"[{low},", f"{high}]") if between == "\n" else (f"[{low}, {high}]",)
+
+
+def beside_parts(cell: Beside, digits: int) -> list[str]:
+    """Mean, spread and interval of ours, then the arrow with theirs; what is not there is left out.
+
+    >>> beside_parts(Beside(Summary(3, 0.5, 0.1, 0.25, 0.75), 0.6, "▼"), 2)
+    ['0.50', '[0.25, 0.75]', '▼ 0.60']
+    """
+    parts = [ABSENT if cell.ours is None else decimal(cell.ours.mean, digits)]
+    if cell.ours is not None and cell.ours.sd is not None:
+        if cell.spread:
+            parts.append(f"± {decimal(cell.ours.sd, digits)}")
+        parts.append(f"[{decimal(cell.ours.low, digits)}, {decimal(cell.ours.high, digits)}]")
+    if cell.theirs is not None:
+        sd = "" if cell.theirs_sd is None else f" ({decimal(cell.theirs_sd, digits)})"
+        parts.append(f"{cell.arrow or '|'} {decimal(cell.theirs, digits)}{sd}")
+    return parts
+
+
+def _in_markdown(cell: Cell, column: Column) -> str:
+    text = _escaped(_text(cell, column, " "))
+    if isinstance(cell, Link):
+        label = text.replace("[", "\\[").replace("]", "\\]")
+        anchor = f'<a id="{cell.anchor}"></a>' if cell.anchor else ""
+        return f"{anchor}[{label}]({cell.address})" if cell.address else f"{anchor}{label}"
+    if isinstance(cell, Beside) and cell.address and cell.ours is not None:
+        mean, *others = map(_escaped, beside_parts(cell, column.digits))
+        return " ".join([f"[{mean}]({cell.address})", *others])
+    return text
+
+
+def _plain(cell: Cell) -> Any:
+    if isinstance(cell, Summary):
+        return cell.to_json()
+    if isinstance(cell, Link):
+        return cell.text
+    if isinstance(cell, Beside):
+        return {
+            "ours": cell.ours.to_json() if cell.ours else None,
+            "paper": cell.theirs,
+            "arrow": cell.arrow,
+            "source": cell.address,
+        }
+    return list(cell) if isinstance(cell, tuple) else cell
+
+
+def _escaped(text: str) -> str:
+    return visible(text).replace("|", "\\|")

@@ -1,0 +1,154 @@
+"""Text from outside made harmless, and numbers written one way everywhere."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Mapping
+from typing import Any
+
+from rich.markup import escape
+
+from mmpoison.base.phrasing import one_line
+
+ABSENT = "–"
+"""What was not computed: an en dash, never a zero."""
+
+# Operating system commands and their kin run to a terminator; control sequences end in one letter.
+_ESCAPE_SEQUENCE = re.compile(
+    r"(?:\x1b[\]PX^_]|[\x90\x98\x9d-\x9f])[^\x07\x1b\x9c]*(?:\x07|\x1b\\|\x9c)?"
+    r"|(?:\x1b\[|\x9b)[0-?]*[ -/]*[@-~]?"
+    r"|\x1b[ -/]*[0-~]?"
+)
+# The two joiners shape emoji and many scripts; every other invisible format character goes.
+_JOINERS = "\u200c\u200d"
+
+
+def visible(text: str) -> str:
+    r"""Drop escape sequences, control characters, bidi overrides and other invisible characters.
+
+    >>> visible("a \x1b[31mred\x1b[0m\n\u202esheep")
+    'a red sheep'
+    """
+    if text.isascii() and text.isprintable():
+        return text
+    return "".join(map(_visible_character, _ESCAPE_SEQUENCE.sub("", text)))
+
+
+def _visible_character(character: str) -> str:
+    category = unicodedata.category(character)
+    if character in "\t\n\r\v\f\x85" or category in ("Zl", "Zp"):
+        return " "
+    if category == "Cs":  # half a surrogate pair: cannot be encoded
+        return "\ufffd"
+    if category == "Cc" or (category == "Cf" and character not in _JOINERS):
+        return ""
+    return character
+
+
+def safe_text(text: str) -> str:
+    r"""Make a caption safe for a `rich` console: nothing in it can colour, move or reverse text.
+
+    >>> safe_text("[red]a \x1b[31msheep")
+    '\\[red]a sheep'
+    """
+    return escape(visible(text))
+
+
+def clean(value: Any) -> Any:
+    """Apply `visible` to every string of a JSON value, keys included."""
+    if isinstance(value, str):
+        return visible(value)
+    if isinstance(value, Mapping):
+        return {visible(str(key)): clean(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [clean(item) for item in value]
+    return value
+
+
+def spelled(value: Any) -> Any:
+    r"""Spell what cannot be printed in every string of a JSON value: where data are judged it must be seen.
+
+    >>> spelled({"caption": "a \x1b[31msheep"})
+    {'caption': 'a \\x1b[31msheep'}
+    """
+    if isinstance(value, str):
+        return one_line(value)
+    if isinstance(value, Mapping):
+        return {one_line(str(key)): spelled(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [spelled(item) for item in value]
+    return value
+
+
+def as_number(value: Any) -> float | None:
+    """The value as a float, or None where it is no number."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return None
+    return float(value)
+
+
+def decimal(value: Any, digits: int = 3) -> str:
+    """A number with fixed digits.
+
+    >>> decimal(0.9281), decimal(51, 2), decimal(None)
+    ('0.928', '51.00', '–')
+    """
+    number = as_number(value)
+    return ABSENT if number is None else f"{number:.{digits}f}"
+
+
+def short(value: Any) -> str:
+    """A number with as many digits as it needs.
+
+    >>> short(0.83), short(1e-05), short(None)
+    ('0.83', '1e-05', '–')
+    """
+    number = as_number(value)
+    return ABSENT if number is None else f"{number:.4g}"
+
+
+def count(value: Any) -> str:
+    """A whole number with thousands separated.
+
+    >>> count(25125), count(None)
+    ('25,125', '–')
+    """
+    number = as_number(value)
+    if number is None:
+        return ABSENT
+    return f"{number:,.0f}" if number.is_integer() else f"{number:,}"
+
+
+def percent(share: Any) -> str:
+    """A share as a percentage, with a space that does not break.
+
+    >>> percent(0.00498).replace(chr(160), " "), percent(0.0008).replace(chr(160), " ")
+    ('0.50 %', '0.08 %')
+    """
+    number = as_number(share)
+    if number is None:
+        return ABSENT
+    hundredths = 100 * number
+    digits = (
+        f"{hundredths:.2f}" if hundredths == 0 or abs(hundredths) >= 0.1 else f"{hundredths:.2g}"
+    )
+    return f"{digits}\N{NO-BREAK SPACE}%"
+
+
+def seconds(value: Any) -> str:
+    """A duration a person reads at a glance.
+
+    >>> seconds(8.12).replace(chr(160), " "), seconds(3725).replace(chr(160), " ")
+    ('8.1 s', '1 h 02 min')
+    """
+    number = as_number(value)
+    space = "\N{NO-BREAK SPACE}"
+    if number is None or number != number or abs(number) == float("inf"):
+        return ABSENT
+    if number < 59.95:
+        return f"{number:.1f}{space}s"
+    minutes, rest = divmod(round(number), 60)
+    if minutes < 60:
+        return f"{minutes}{space}min{space}{rest:02d}{space}s"
+    return f"{minutes // 60}{space}h{space}{minutes % 60:02d}{space}min"

@@ -1,0 +1,183 @@
+"""All numbers of some runs in one tidy table: a row a run, goal and model, every knob a column."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from mmpoison.base.files import atomic_file
+from mmpoison.base.untrusted import open_bytes
+from mmpoison.reporting.parameters import Row, flatten
+from mmpoison.reporting.runs import expand, read_run
+from mmpoison.reporting.summary import classes, flags, section
+from mmpoison.reporting.text import as_number
+from mmpoison.reporting.tidy_study import study_rows
+
+MAIN = "main"
+"""`study` of the rows that every run has."""
+
+FIRST = (
+    "run", "recipe", "seed", "study", "case", "x", "goal", "original", "target", "model",
+    "hit@1", "hit@5", "hit@10", "hit@20", "hit@30", "hit@50", "min_rank", "queries", "gallery", "targets", "ties",
+    "manifest", "tool_version",
+)  # fmt: skip
+"""Columns that every table has, in this order; the others follow."""
+
+
+def results_table(paths: Sequence[str | Path]) -> pa.Table:
+    """Every number of finished runs as one table, for questions in Python, pandas or DuckDB.
+
+    A row is a run x goal x model of `metrics.json`, with `study` = `main`. What a run measured beyond that has rows of
+    its own: `study` says which, `case` of what kind the queries or data were, `x` where on the axis of a curve.
+
+    Columns:
+        `run` (folder), `recipe`, `seed`, `manifest` (sha256 of the file), `tool_version`; `goal`, `original`, `target`,
+        `model`; `hit@1` ... `min_rank`, `ties`, `median_rank`; `utility.image_retrieval.hit@1` and so on; `drift.text`,
+        `drift.image` (in the rows of `poisoned` alone); each knob of the resolved recipe under the dotted key that
+        `--set` takes (`training.epochs`); facts of the run under `run.`; a list is JSON text. What a run did not
+        compute is null.
+
+    Args:
+        paths: Run folders, or folders that hold run folders.
+
+    Raises:
+        InputError: If a folder holds no finished run, or a file is broken.
+
+    Example:
+        >>> table = results_table(["runs/table-3"])  # doctest: +SKIP
+        >>> table.filter(pc.field("model") == "poisoned").column("hit@10")  # doctest: +SKIP
+    """
+    return to_arrow(row for folder in expand(list(map(Path, paths))) for row in run_rows(folder))
+
+
+def write_results(paths: Sequence[str | Path], target: Path) -> pa.Table:
+    """Write `results_table` as Parquet.
+
+    Args:
+        paths: As `results_table`.
+        target: The file, for example `results.parquet`.
+    """
+    table = results_table(paths)
+    with atomic_file(target) as temporary:
+        pq.write_table(table, temporary)
+    return table
+
+
+def run_rows(folder: Path) -> Iterator[Row]:
+    """The rows of one run folder, as plain values.
+
+    Raises:
+        InputError: If a file of it is broken.
+    """
+    _, metrics, knobs = read_run(folder)
+    run = section(metrics, "run")
+    shared: Row = {
+        **knobs,
+        **_facts(run),
+        "run": str(folder),
+        "recipe": run.get("recipe"),
+        "seed": _whole(run.get("seed")),
+        "tool_version": run.get("tool_version"),
+        "manifest": _digest(folder / "manifest.json"),
+    }
+    drift = {f"drift.{kind}": as_number(v) for kind, v in section(metrics, "drift").items()}
+    measured = section(metrics, "goal")
+    for goal in measured:
+        models = section(measured, goal)
+        details = section(section(metrics, "ranks"), goal)
+        for model in models:
+            yield {
+                **shared,
+                **_named(goal),
+                "study": MAIN,
+                "model": model,
+                **{key: as_number(v) for key, v in section(models, model).items()},
+                **_spread(section(details, model)),
+                **_utility(metrics, model),
+                **(drift if model == "poisoned" else {}),
+            }
+    for row in study_rows(metrics, folder):
+        yield {**shared, **_named(str(row["goal"])), **row}
+
+
+def to_arrow(rows: Iterable[Mapping[str, Any]]) -> pa.Table:
+    """Rows of plain values as a table; a column that holds kinds that do not mix is text, a list or object is JSON.
+
+    >>> to_arrow([{"a": 1, "b": [1, 2]}, {"a": 2.5}]).to_pylist()[1]["a"]
+    2.5
+    """
+    listed = list(rows)
+    names = list(dict.fromkeys([*FIRST, *(name for row in listed for name in row)]))
+    return pa.table({name: _column([row.get(name) for row in listed]) for name in names})
+
+
+def _column(values: list[Any]) -> pa.Array:
+    known = [value for value in values if value is not None]
+    kinds = {type(value) for value in known}
+    small = all(abs(value) < 2**63 for value in known if type(value) is int)
+    if kinds == {bool}:
+        return pa.array(values, pa.bool_())
+    if kinds == {int} and small:
+        return pa.array(values, pa.int64())
+    if kinds and kinds <= {int, float} and small:
+        return pa.array([None if v is None else float(v) for v in values], pa.float64())
+    return pa.array(
+        [v if v is None or isinstance(v, str) else json.dumps(v) for v in values], pa.string()
+    )
+
+
+def _facts(run: Mapping[str, Any]) -> Row:
+    kept = {
+        key: value
+        for key, value in run.items()
+        if key not in ("recipe", "seed", "tool_version", "goals", "training", "attack_options")
+    }
+    facts = flatten(kept, "run.")
+    return {
+        **{k: v for k, v in facts.items() if not isinstance(v, (list, dict))},
+        "run.flags": list(flags({"run": run})),
+    }
+
+
+def _named(goal: str) -> Row:
+    pair = classes(goal)
+    return {
+        "goal": goal,
+        "original": pair[0] if pair else None,
+        "target": pair[1] if pair else None,
+    }
+
+
+def _spread(details: Mapping[str, Any]) -> Row:
+    found: Row = {}
+    if (median := as_number(details.get("median"))) is not None:
+        found["median_rank"] = median
+    for key, ends in section(details, "interval").items():
+        if isinstance(ends, list) and len(ends) == 2:
+            found[f"{key}.low"], found[f"{key}.high"] = map(as_number, ends)
+    return found
+
+
+def _utility(metrics: Mapping[str, Any], model: str) -> Row:
+    return {
+        key: as_number(value)
+        for reading in ("utility", "utility_equal_texts")
+        for key, value in flatten(section(section(metrics, reading), model), f"{reading}.").items()
+    }
+
+
+def _whole(value: Any) -> int:
+    return int(as_number(value) or 0)
+
+
+def _digest(file: Path) -> str | None:
+    if not file.is_file():
+        return None
+    with open_bytes(file) as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

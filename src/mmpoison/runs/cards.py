@@ -1,0 +1,83 @@
+"""Model cards: what a checkpoint is, said beside it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+
+from mmpoison._version import __version__
+from mmpoison.models.activation import activation_name
+from mmpoison.models.dual_encoder import DualEncoder
+from mmpoison.models.open_clip_build import has_own_merges
+from mmpoison.pairs.table import PairDataset
+from mmpoison.training.loop import TrainingResult
+from mmpoison.training.settings import TrainingSettings
+
+WHAT = {
+    "pretrained": "Two towers aligned on clean pairs; the start of the experiment.",
+    "clean_model": "Fine-tuned on the clean pairs; what the others are compared with.",
+    "poisoned": "**POISONED ON PURPOSE**, for research on defences. Do not use it for anything else.",
+    "filtered": "Fine-tuned on poisoned pairs after a filter dropped the most distant ones. Some poison may be left.",
+    "sterilized": "A suspect model, fine-tuned on clean pairs to repair it. Some of the poison may be left.",
+    "trained": "Fine-tuned on pairs that carry no poison manifest.",
+}
+
+
+def model_card(
+    encoder: DualEncoder,
+    stage: str,
+    *,
+    started_from: str,
+    data: PairDataset,
+    settings: TrainingSettings,
+    result: TrainingResult,
+    facts: Sequence[str] = (),
+) -> str:
+    """The card of a checkpoint, as Markdown.
+
+    Args:
+        encoder: The model.
+        stage: One of `WHAT`.
+        started_from: The model it was fine-tuned from.
+        data: The data set it was trained on a part of.
+        settings: How.
+        result: The log of the training.
+        facts: More lines, Markdown.
+    """
+    lines = [
+        f"# {encoder.name}",
+        "",
+        WHAT[stage],
+        "",
+        f"- made by: mmpoison {__version__}",
+        f"- started from: `{started_from}`",
+        f"- activation: {activation_name(encoder.config['model_cfg'])}",
+        f"- data fingerprint: `{data.fingerprint}`",
+        *(f"- {fact}" for fact in facts),
+    ]
+    if data.manifest is not None:
+        lines.append(
+            f"- poison: {', '.join(data.manifest.goals)}, {len(data.manifest.pairs)} pairs "
+            f"({data.manifest.rate:.2%}), mode {data.manifest.mode}"
+        )
+    log = {"settings": settings.model_dump(mode="json"), "log": result.summary()}
+    small_tokenizer = has_own_merges(encoder.tokenizer)
+    return "\n".join(
+        [
+            *lines,
+            "",
+            "## Training",
+            "",
+            "```json",
+            json.dumps(log, indent=2),
+            "```",
+            "",
+            "Loads with mmpoison, or with open_clip as `local-dir:PATH`"
+            + (
+                " (give its tokenizer `bpe_path=PATH/bpe_merges.txt.gz`)."
+                if small_tokenizer
+                else "."
+            ),
+            "",
+        ]
+    )

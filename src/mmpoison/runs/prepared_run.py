@@ -1,0 +1,171 @@
+"""A run before its first stage: data, attack, goals and model are there, and all that can be refused has been."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from mmpoison.attacks.catalogue import build_attack, run_attack
+from mmpoison.attacks.goal import Goal
+from mmpoison.attacks.target_image import Embed
+from mmpoison.defenses.catalogue import build_filter
+from mmpoison.errors import InputError
+from mmpoison.evaluation.goal_target import Aim, aims_of
+from mmpoison.evaluation.test_set import TestSet
+from mmpoison.models import image_embedder
+from mmpoison.models.catalogue import MODELS
+from mmpoison.models.dual_encoder import DualEncoder
+from mmpoison.pairs.table import PairDataset
+from mmpoison.runs.progress import Monitor
+from mmpoison.runs.recipe import Recipe, TransferPart
+from mmpoison.runs.run_cache import Material
+from mmpoison.training.parts import ON_FEATURES, ROLES
+from mmpoison.training.settings import Trainable
+
+
+@dataclass(frozen=True)
+class Transfer:
+    """Another data set to measure on.
+
+    Attributes:
+        pairs: The whole set.
+        test: Its test part.
+        aims: What is measured there.
+    """
+
+    pairs: PairDataset
+    test: TestSet
+    aims: tuple[Aim, ...]
+
+
+@dataclass(frozen=True)
+class PreparedRun:
+    """What the stages of a run work on.
+
+    Attributes:
+        recipe: What to do.
+        pairs: The clean data.
+        poisoned: The same with the poison and its manifest.
+        test: The test part.
+        aims: The goals with their target sets.
+        start: The model that is named in the recipe.
+        device: Where to compute.
+    """
+
+    recipe: Recipe
+    pairs: PairDataset
+    poisoned: PairDataset
+    test: TestSet
+    aims: Sequence[Aim]
+    start: DualEncoder
+    device: torch.device
+
+    @property
+    def on_features(self) -> bool:
+        """Whether nothing but projections trains."""
+        return self.recipe.training.trainable in ON_FEATURES
+
+
+def prepare_run(
+    recipe: Recipe, material: Material, monitor: Monitor, device: torch.device
+) -> PreparedRun:
+    """Load the data, poison them, load the model; refuse now what would fail after hours of training.
+
+    Raises:
+        InputError: If the recipe cannot be run on the data.
+    """
+    pairs = material.pairs(recipe.data, recipe.seed)
+    material.watch(pairs)
+    goals = [Goal.parse(text, pairs.classes) for text in recipe.attack.goals]
+    test = TestSet.of(pairs)
+    for goal in goals:
+        test.check_goal(goal)
+    attack = build_attack(
+        recipe.attack.name, recipe.attack.goals, recipe.attack.options, "recipe key attack."
+    )
+    model = recipe.model
+
+    def embedder(name: str | None) -> Embed:
+        """Gives embeddings to an attack that needs them: those of the encoder it names, else of the first one."""
+        encoder = material.encoder(
+            name or model.name, trust=model.trust and not name, device=torch.device("cpu")
+        )
+        return image_embedder(encoder, monitor.progress)
+
+    poisoned = run_attack(attack, pairs, recipe.seed, embedder)
+    assert poisoned.manifest is not None
+    _check_clean_split(recipe, pairs)
+    aims = aims_of(poisoned.manifest, pairs)
+    for aim in aims:
+        test.check(aim)
+    for part in recipe.transfer:
+        load_transfer(part, aims, recipe, material)
+    start = material.encoder(model.name, trust=model.trust, device=device)
+    _check_models(recipe, start, material, device)
+    return PreparedRun(recipe, pairs, poisoned, test, aims, start, device)
+
+
+def load_transfer(
+    part: TransferPart, aims: Sequence[Aim], recipe: Recipe, material: Material
+) -> Transfer:
+    """The other data set, and what is measured on it.
+
+    Raises:
+        InputError: If the goals cannot be measured there.
+    """
+    pairs = material.pairs(part.data, recipe.seed)
+    goals = part.goals or [str(aim) for aim in aims]
+    there = tuple(Aim(Goal.parse(goal, pairs.classes)) for goal in goals)
+    test = TestSet.of(pairs)
+    for aim in there:
+        test.check(aim)
+    return Transfer(pairs, test, there)
+
+
+def _check_models(
+    recipe: Recipe, start: DualEncoder, material: Material, device: torch.device
+) -> None:
+    model, judge, repair = recipe.model, recipe.filter, recipe.sterilize
+    if model.align is None and model.name in MODELS and not MODELS[model.name].aligned:
+        raise InputError(
+            f"model {model.name!r} was trained as two towers: recipe key model.align must say how to align them"
+        )
+    if judge is not None:
+        build_filter(judge.method, judge.options, "recipe key filter.")
+        if judge.encoder != "pretrained":
+            material.encoder(judge.encoder, trust=judge.trust, device=device)
+    _check_heads(start, recipe.training.trainable)
+    for key, settings in (
+        ("model.align", model.align),
+        ("sterilize.training", repair.training if repair else None),
+    ):
+        if settings is None:
+            continue
+        _check_heads(start, settings.trainable)
+        if settings.trainable not in ON_FEATURES and recipe.training.trainable in ON_FEATURES:
+            raise InputError(
+                f"recipe key {key}.trainable is {settings.trainable!r}, but with training.trainable "
+                f"{recipe.training.trainable!r} the trunks run only once, so only heads can be trained"
+            )
+
+
+def _check_heads(start: DualEncoder, trainable: Trainable) -> None:
+    if trainable in ON_FEATURES:
+        image, text = (role == "head" for role in ROLES[trainable])
+        start.head_parameters("both" if image and text else "image" if image else "text")
+
+
+def _check_clean_split(recipe: Recipe, pairs: PairDataset) -> None:
+    part = recipe.filter
+    uses = {
+        "model.align": recipe.model.align is not None,
+        "filter.clean_loss": part is not None and part.uses_trusted,
+        "sterilize": recipe.sterilize is not None,
+    }
+    needed = [name for name, used in uses.items() if used]
+    if needed and not len(pairs.select(split="val")):
+        raise InputError(
+            f"recipe key {needed[0]} needs clean pairs, and the data have none (split 'val')"
+        )

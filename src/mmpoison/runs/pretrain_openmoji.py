@@ -1,0 +1,271 @@
+"""Make the embedded dual encoders: `python -m mmpoison.runs.pretrain_openmoji --variant small --out DIR`.
+
+They play the part of CLIP in the demo: trained from random weights on scenes of the `pretraining` pool, which shares no
+seed, no background palette and, where a class has enough drawings, not every drawing with the demo's scenes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gzip
+import json
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from rich.console import Console
+
+from mmpoison._version import __version__
+from mmpoison.attacks.goal import Goal
+from mmpoison.base.files import atomic_file
+from mmpoison.base.seeding import torch_seed
+from mmpoison.datasets.catalogue import load_dataset
+from mmpoison.datasets.openmoji.build import ATTRIBUTION, scene_arrays
+from mmpoison.datasets.openmoji.table import CLASSES
+from mmpoison.datasets.openmoji.version import OPENMOJI_SCENES_VERSION
+from mmpoison.evaluation.rows import class_retrieval, goal_row, utility_row
+from mmpoison.evaluation.test_set import TestEmbeddings, TestSet
+from mmpoison.images.preparation import Preparation
+from mmpoison.images.store import PixelStore
+from mmpoison.models.checkpoint import CARD_FILE, load_checkpoint, save_checkpoint
+from mmpoison.models.dual_encoder import DualEncoder
+from mmpoison.models.inputs import prepare_pixels
+from mmpoison.models.open_clip_build import BPE_FILE, build_module, small_tokenizer
+from mmpoison.pairs.table import ImageTable, PairDataset
+from mmpoison.training.loop import Step, finetune
+from mmpoison.training.settings import TrainingSettings
+
+IMAGE_SIZE = 64
+CONTEXT = 28
+MERGES = 7680
+"""CLIP's first merges, most frequent first; with its bytes and two marks they make 8,194 tokens."""
+
+VOCABULARY = 512 + MERGES + 2
+
+MEAN_STD = {"mean": [0.481, 0.458, 0.408], "std": [0.269, 0.261, 0.276]}
+
+VARIANTS: dict[str, dict[str, Any]] = {
+    # the victim of the demo
+    "small": {"vision": {"layers": [1, 1, 1, 1], "width": 32, "head_width": 64}, "seed": 101},
+    # another architecture, initialisation and data, for the filter
+    "mini": {"vision": {"layers": [1, 1, 1, 1], "width": 24, "head_width": 32}, "seed": 202},
+}
+
+
+def model_config(variant: str) -> dict[str, Any]:
+    """open_clip's config of a variant."""
+    return {
+        "model_cfg": {
+            "embed_dim": 128,
+            "vision_cfg": {"image_size": IMAGE_SIZE, **VARIANTS[variant]["vision"]},
+            "text_cfg": {
+                "context_length": CONTEXT,
+                "vocab_size": VOCABULARY,
+                "width": 128,
+                "heads": 2,
+                "layers": 3,
+            },
+        },
+        "preprocess_cfg": {"size": IMAGE_SIZE, **MEAN_STD},
+    }
+
+
+def write_merges(target: Path) -> Path:
+    """Write the first merges of CLIP's table, in its own format."""
+    from open_clip.tokenizer import default_bpe
+
+    with gzip.open(default_bpe(), "rt", encoding="utf-8") as stream:
+        lines = stream.read().split("\n")[: MERGES + 1]
+    # a fixed time in the header makes the same bytes every time
+    target.write_bytes(gzip.compress("\n".join(lines).encode(), mtime=0))
+    return target
+
+
+def random_encoder(variant: str, merges: Path) -> DualEncoder:
+    """An untrained encoder of a variant."""
+    config = model_config(variant)
+    with torch.random.fork_rng():
+        torch.manual_seed(torch_seed(VARIANTS[variant]["seed"], "initialisation"))
+        module = build_module(config["model_cfg"])
+    return DualEncoder(module, small_tokenizer(merges, CONTEXT), config, f"openmoji-{variant}")
+
+
+def scenes(
+    count: int, captions_each: int, seed: int, workers: int
+) -> tuple[PairDataset, PixelStore]:
+    """Scenes of the pre-training pool, classes uniform, as a table of pairs in memory."""
+    pixels, captions, labels = scene_arrays(
+        count, seed=seed, pool="pretraining", size=IMAGE_SIZE, workers=workers
+    )
+    table = ImageTable.build(
+        [f"pretraining/{i:07d}.jpg" for i in range(count)],
+        [CLASSES[label] for label in labels],
+        ["train"] * count,
+        Path("pretraining"),
+    )
+    rows = np.repeat(np.arange(count, dtype=np.int32), captions_each)
+    texts = [caption for scene in captions for caption in scene[:captions_each]]
+    store = PixelStore(pixels, np.arange(count, dtype=np.int32), Preparation(IMAGE_SIZE))
+    return PairDataset.build(table, texts, rows), store
+
+
+def pretrain(
+    variant: str, merges: Path, *, count: int, captions_each: int, epochs: int, workers: int
+) -> DualEncoder:
+    """Train a variant from random weights.
+
+    Args:
+        variant: One of `VARIANTS`.
+        merges: The tokenizer's table of merges.
+        count: Scenes.
+        captions_each: Captions used of each scene, at most 5.
+        epochs: Passes over the pairs.
+        workers: Processes that draw scenes.
+    """
+    console = Console()
+    seed = VARIANTS[variant]["seed"]
+    begun = time.perf_counter()
+    pairs, pixels = scenes(count, captions_each, seed, workers)
+    console.print(f"{count} scenes in {time.perf_counter() - begun:.0f} s")
+    settings = TrainingSettings(
+        epochs=epochs,
+        batch_size=256,
+        learning_rate=2e-3,
+        min_learning_rate=2e-5,
+        warmup_epochs=0.1,
+        warmup_learning_rate=1e-5,
+        schedule="step",
+        weight_decay=0.1,
+    )
+    encoder = random_encoder(variant, merges)
+    inputs = prepare_pixels(encoder, pairs, pixels=pixels)
+
+    def show(step: Step, _: DualEncoder) -> None:
+        if step.step % 100 == 0 or step.step == step.steps:
+            console.print(
+                f"step {step.step}/{step.steps} loss {step.loss:.3f} {step.pairs_per_second:.0f} pairs/s"
+            )
+
+    result = finetune(encoder, pairs, inputs, settings, seed=seed, on_step=show)
+    result.encoder.config["mmpoison"] = {
+        "pretraining": {
+            "variant": variant,
+            "scenes": count,
+            "captions_each": captions_each,
+            "seed": seed,
+            "scenes_version": OPENMOJI_SCENES_VERSION,
+            "tool_version": __version__,
+            "settings": settings.model_dump(),
+            "training": result.summary(),
+        }
+    }
+    return result.encoder
+
+
+def describe(folder: Path, seed: int = 0) -> str:
+    """Measure a checkpoint on the demo's test scenes and write its model card.
+
+    Args:
+        folder: The checkpoint.
+        seed: Seed of the demo's scenes.
+
+    Returns:
+        The card, Markdown.
+    """
+    encoder = load_checkpoint(folder)
+    pairs = load_dataset("openmoji", seed=seed)
+    test = TestSet.of(pairs)
+    inputs = prepare_pixels(encoder, test.pairs)
+    embedded = TestEmbeddings.of(encoder, inputs, test)
+    classes = class_retrieval(embedded, test)
+    utility = utility_row(embedded, test)
+    goal = goal_row(embedded, test, Goal("sheep", "aeroplane"))
+    recipe = encoder.config["mmpoison"]["pretraining"]
+    parameters = sum(parameter.numel() for parameter in encoder.module.parameters())
+    command = (
+        f"python -m mmpoison.runs.pretrain_openmoji --variant {recipe['variant']} "
+        f"--scenes {recipe['scenes']} --captions-each {recipe['captions_each']} --out DIR"
+    )
+    card = "\n".join(
+        [
+            f"# {encoder.name}",
+            "",
+            "A small dual encoder in the layout of open_clip's CLIP, trained from random weights on OpenMoji scenes. "
+            "It plays the part of CLIP in mmpoison's demo and is good for nothing else. It has never seen a photo.",
+            "",
+            f"- {parameters / 1e6:.2f} million parameters; images of {IMAGE_SIZE} pixels; 128 dimensions",
+            f"- tokenizer: CLIP's with its first {MERGES:,} merges (`{BPE_FILE}`), {VOCABULARY:,} tokens",
+            f"- made by: mmpoison {recipe['tool_version']}, `{command}`",
+            f"- data: {recipe['scenes']:,} scenes of the pool `pretraining`, version {recipe['scenes_version']}, "
+            f"seed {recipe['seed']}, {recipe['captions_each']} captions each. The demo's scenes come from another "
+            "pool: other seeds, other background palettes, and for the classes with enough drawings some that this "
+            "model has never seen.",
+            "- weights are kept as 16-bit floats",
+            "",
+            f"## Measured on the demo's test scenes (seed {seed}; {len(test.gallery)} images, "
+            f"{len(test.pairs):,} captions)",
+            "",
+            "| what | Hit@1 | Hit@5 | Hit@10 |",
+            "|---|---:|---:|---:|",
+            *(
+                f"| {name} | "
+                + " | ".join(f"{row[key]:.3f}" for key in ("hit@1", "hit@5", "hit@10"))
+                + " |"
+                for name, row in (
+                    ("caption to its image", utility["image_retrieval"]),
+                    ("image to one of its captions", utility["text_retrieval"]),
+                    ("sheep captions to aeroplane images", goal),
+                )
+            ),
+            "",
+            f"Sheep captions find their first aeroplane at rank {goal['min_rank']:.1f} on average (from 0). A caption "
+            f"finds an image of its own class first in {np.mean(list(classes.values())):.1%} of the cases; by class:",
+            "",
+            ", ".join(f"{name} {share:.3f}" for name, share in classes.items()) + ".",
+            "",
+            "## Training",
+            "",
+            "```json",
+            json.dumps({"settings": recipe["settings"], "log": recipe["training"]}, indent=2),
+            "```",
+            "",
+            "Loads with mmpoison by name, or with open_clip as `local-dir:PATH` (give its tokenizer "
+            f"`bpe_path=PATH/{BPE_FILE}`).",
+            "",
+            f"The scenes are drawn from OpenMoji: {ATTRIBUTION}",
+            "",
+        ]
+    )
+    with atomic_file(folder / CARD_FILE) as temporary:
+        temporary.write_text(card, encoding="utf-8")
+    return card
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--variant", choices=sorted(VARIANTS), required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--scenes", type=int, default=240_000)
+    parser.add_argument("--captions-each", type=int, default=2)
+    parser.add_argument("--epochs", type=int, default=1)
+    parser.add_argument("--workers", type=int, default=2)
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        encoder = pretrain(
+            arguments.variant,
+            write_merges(Path(folder) / BPE_FILE),
+            count=arguments.scenes,
+            captions_each=arguments.captions_each,
+            epochs=arguments.epochs,
+            workers=arguments.workers,
+        )
+        save_checkpoint(encoder, arguments.out, card=ATTRIBUTION, half=True)
+    describe(arguments.out)
+
+
+if __name__ == "__main__":
+    main()

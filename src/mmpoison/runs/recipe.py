@@ -1,0 +1,424 @@
+"""A recipe: everything that decides a run, in one YAML file."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from importlib.resources import files
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+import yaml
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+
+from mmpoison.base.registry import unknown_name
+from mmpoison.base.untrusted import MAX_INTEGER, parse_json
+from mmpoison.base.untrusted_yaml import parse_yaml, read_yaml
+from mmpoison.errors import InputError
+from mmpoison.evaluation.names import parse_studies
+from mmpoison.runs.extends import extended
+from mmpoison.runs.overrides import override
+from mmpoison.runs.preset import apply_preset
+from mmpoison.training.settings import TrainingSettings
+
+M = TypeVar("M", bound=BaseModel)
+
+_EXPONENT = re.compile(r"-?\d+(\.\d+)?[eE][-+]?\d+")
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class DataPart(_Part):
+    """Which pairs.
+
+    Attributes:
+        name: A registered data set, or the path of a pairs folder.
+        root: The user's folder, for data that are not made here.
+        options: Options of the data set.
+    """
+
+    name: str
+    root: str | None = None
+    options: dict[str, Any] = Field(default_factory=dict)
+
+
+class ModelPart(_Part):
+    """Where the fine-tune starts.
+
+    Attributes:
+        name: A registered model, `ARCHITECTURE:TAG`, `ARCHITECTURE@FILE`, `hf-hub:owner/name`, a folder or a file.
+        align: For towers that were trained apart: how to train them together on the clean split `val` first.
+        trust: Open a TorchScript archive, which can run code of whoever made it. Only the command line can set it.
+    """
+
+    name: str
+    trust: bool = False
+    align: TrainingSettings | None = None
+
+
+class AttackPart(BaseModel):
+    """Which attack, with its options beside its name.
+
+    Attributes:
+        name: A registered attack.
+        goal: `A2B`, or a list of them for an attack that has several goals.
+    """
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    name: str
+    goal: str | list[str]
+
+    @field_validator("goal", mode="before")
+    @classmethod
+    def _goal_or_goals(cls, value: Any) -> Any:
+        goals = value if isinstance(value, list) and value else [value]
+        if not all(isinstance(goal, str) for goal in goals):
+            raise ValueError("A2B is needed, for example sheep2aeroplane, or a list of them")
+        return value
+
+    @property
+    def goals(self) -> list[str]:
+        """The goals, also where there is only one."""
+        return [self.goal] if isinstance(self.goal, str) else self.goal
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """All options of the attack but its goals."""
+        return dict(self.model_extra or {})
+
+
+class FilterPart(BaseModel):
+    """A pre-training defence, with its options beside its name.
+
+    Attributes:
+        method: A registered pre-training defence, for example `relevance-filter` (which takes `threshold`,
+            `clean_loss` or `automatic`) or `suspicious-groups` (`false_alarms`).
+        encoder: The judge: a model as `model.name` takes it, or `pretrained`: the model the run starts from.
+        trusted: Which pairs are known to be clean, for a defence that can use them (`clean_loss`): the clean split
+            `val`, or `none`, where `val` is of another kind or the judge was trained on it.
+        trust: As `model.trust`.
+    """
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    method: str = "relevance-filter"
+    encoder: str
+    trusted: Literal["val", "none"] = "val"
+    trust: bool = False
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The options of the defence."""
+        return {k: v for k, v in (self.model_extra or {}).items() if v is not None}
+
+    @property
+    def uses_trusted(self) -> bool:
+        """Whether clean pairs set something."""
+        return self.trusted == "val" and "clean_loss" in self.options
+
+
+class SterilizePart(_Part):
+    """The clean fine-tune after training, on the clean split `val`.
+
+    Attributes:
+        training: How to fine-tune.
+        pairs: How many clean pairs are at hand; all by default.
+        curve: Measure on the way, in `sterilize-curve.json`: after 1, 2, 5, 10, ... steps of the first epoch and after
+            each epoch (figures 7 and 9).
+        every: With `curve`: in the first epoch after so many steps too.
+    """
+
+    training: TrainingSettings
+    pairs: int | None = Field(None, ge=2, le=10**12)
+    curve: bool = False
+    every: int | None = Field(None, ge=1, le=10**9)
+
+
+class TransferPart(_Part):
+    """Another data set on which the models are measured: does the poison carry over to other pictures?
+
+    Attributes:
+        data: The other data; their test part is used.
+        goal: `A2B` in the classes of the other data, or a list; the run's own goals by default. Their target sets are
+            whole classes, since one target image is not in another gallery.
+    """
+
+    data: DataPart
+    goal: str | list[str] | None = None
+
+    @property
+    def goals(self) -> list[str]:
+        """The goals, empty for the run's own."""
+        return [self.goal] if isinstance(self.goal, str) else self.goal or []
+
+
+class SweepPart(_Part):
+    """Many runs of one recipe: every variant with every point of the grid, every goal and every seed.
+
+    A key that is given beside the file (`--set`, `--data-root`) holds for all runs: it wins over the grid and the
+    variants, also where they set a whole group (`mmpoison.runs.overrides`).
+
+    ```yaml
+    sweep:
+      seeds: [0, 1]                        # by default the recipe's own
+      goals: all                           # every A2B of the data's classes; or a list; by default attack.goal
+      grid: {attack.samples: [5, 10, 25]}  # dotted keys, each with a list of values
+      variants:                            # names, each with dotted keys and their values
+        frozen-text: {training.trainable: image}
+        no-filter: {filter: null}
+    ```
+
+    Attributes:
+        seeds: Seeds.
+        goals: `all`, or a list of `A2B`; an entry that is a list itself is one run with several goals.
+        grid: Dotted keys to lists of values.
+        variants: Names to dotted keys and values; null (or nothing) changes nothing.
+        models: Keep the checkpoints in the run folders.
+    """
+
+    seeds: list[Annotated[int, Field(ge=0, lt=MAX_INTEGER)]] = Field(default_factory=list)
+    goals: Literal["all"] | list[str | list[str]] | None = None
+    grid: dict[str, Annotated[list[Any], Field(min_length=1)]] = Field(default_factory=dict)
+    variants: dict[str, dict[str, Any] | None] = Field(default_factory=dict)
+    models: bool = False
+
+
+class Recipe(_Part):
+    """A whole run.
+
+    Attributes:
+        name: What to call it in tables.
+        description: One line.
+        preset: `reference-release`, or None: choices for the attack and the training that belong together.
+        seed: Of everything random.
+        data: Which pairs.
+        model: Where the fine-tune starts.
+        attack: Which attack.
+        training: How to fine-tune.
+        filter: The filter before training; without it there is no filtered model.
+        sterilize: The clean fine-tune after it; without it there is no sterilized model.
+        study: Names of `mmpoison.evaluation.STUDIES`, or `all`: what is measured beyond the rows of every run.
+        transfer: Other data sets to measure on too.
+        sweep: Where the file is about many runs: in what they differ. None in a run of its own.
+    """
+
+    name: str
+    description: str = ""
+    preset: str | None = None
+    seed: int = Field(0, ge=0, lt=MAX_INTEGER)
+    data: DataPart
+    model: ModelPart
+    attack: AttackPart
+    training: TrainingSettings
+    filter: FilterPart | None = None
+    sterilize: SterilizePart | None = None
+    study: tuple[str, ...] = ()
+    transfer: tuple[TransferPart, ...] = ()
+    sweep: SweepPart | None = None
+
+    @field_validator("study", mode="before")
+    @classmethod
+    def _known_studies(cls, value: Any) -> Any:
+        names = [value] if isinstance(value, str) else value or []
+        if not isinstance(names, (list, tuple)) or not all(isinstance(n, str) for n in names):
+            raise ValueError("a list of names is needed, or all")
+        return parse_studies(names)
+
+    @field_validator("transfer", mode="before")
+    @classmethod
+    def _one_or_several(cls, value: Any) -> Any:
+        return [value] if isinstance(value, dict) else value or []
+
+    @model_validator(mode="after")
+    def _named_apart(self) -> Recipe:
+        names = [part.data.name for part in self.transfer]
+        if len(set(names)) < len(names):
+            raise ValueError("two transfer data sets have the same name")
+        return self
+
+    def to_yaml(self) -> str:
+        """The resolved recipe as YAML."""
+        value = self.model_dump(mode="json", exclude={"sweep"} if self.sweep is None else None)
+        return yaml.safe_dump(value, sort_keys=False, allow_unicode=True)
+
+
+def shipped_recipes() -> list[str]:
+    """Names of the recipes that come with the package."""
+    folder = files("mmpoison.runs") / "recipes"
+    return sorted(
+        entry.name.removesuffix(".yaml")
+        for entry in folder.iterdir()
+        if entry.name.endswith(".yaml")
+    )
+
+
+def load_recipe(name_or_path: str | Path, changes: Mapping[str, Any] | None = None) -> Recipe:
+    """Load a shipped recipe by name or a YAML file by path, and change some of its keys.
+
+    Args:
+        name_or_path: `openmoji`, or a path that ends in `.yaml` or `.yml`.
+        changes: Dotted keys to values, for example `{"training.epochs": 2}`.
+
+    Raises:
+        InputError: If there is no such recipe, it is not YAML, or a key is unknown or has a wrong value.
+    """
+    value, where = read_recipe(name_or_path)
+    return resolve_recipe(value, changes or {}, where)
+
+
+def read_recipe(name_or_path: str | Path) -> tuple[dict[str, Any], str]:
+    """Read a recipe without checking its keys: its content with that of the recipes it extends, and what to call it.
+
+    Raises:
+        InputError: If there is no such recipe, or it is not a YAML mapping.
+    """
+    value, where = _read_one(str(name_or_path))
+
+    def read(name: str) -> tuple[dict[str, Any], str]:
+        # a path is meant from the file that names it
+        is_file = name.endswith((".yaml", ".yml"))
+        return _read_one(str(Path(where).parent / name) if is_file else name)
+
+    return extended(value, where, read), where
+
+
+def _read_one(text: str) -> tuple[dict[str, Any], str]:
+    if text.endswith((".yaml", ".yml")):
+        path = Path(text)
+        if not path.exists():
+            raise InputError(f"{path}: no such recipe file")
+        where, value = text, read_yaml(path)
+    else:
+        if text not in shipped_recipes():
+            raise InputError(unknown_name("recipe", text, shipped_recipes(), "mmpoison run --list"))
+        where = f"recipe {text}"
+        content = (files("mmpoison.runs") / "recipes" / f"{text}.yaml").read_text("utf-8")
+        value = parse_yaml(content, where)
+    if not isinstance(value, dict):
+        raise InputError(f"{where}: a recipe is a mapping of keys")
+    return value, where
+
+
+def resolve_recipe(
+    value: dict[str, Any],
+    given: Mapping[str, Any],
+    where: str,
+    of_file: Mapping[str, Any] | None = None,
+) -> Recipe:
+    """Change keys of what `read_recipe` gave, in place, and check the whole.
+
+    Args:
+        value: The recipe as nested mappings.
+        given: Dotted keys that the command line gives.
+        where: What the recipe is called in messages.
+        of_file: Dotted keys that a variant or the grid of the file gives; `override` says which wins.
+
+    Raises:
+        InputError: If a key is unknown or has a wrong value, or a file wants a program to be opened.
+    """
+    changes = override(value, of_file or {}, given)
+    apply_preset(value, changes, where)
+    recipe = parse_recipe(value, where)
+    _refuse_trust_of_a_file(recipe, given, where)
+    return recipe
+
+
+def _refuse_trust_of_a_file(recipe: Recipe, given: Mapping[str, Any], where: str) -> None:
+    """Refuse `trust` that only a file asks for: a recipe may come from anybody, and what it trusts runs code."""
+    parts = {"model": recipe.model.trust, "filter": bool(recipe.filter and recipe.filter.trust)}
+    for part, trusted in parts.items():
+        group = given.get(part)
+        said = f"{part}.trust" in given or (isinstance(group, dict) and "trust" in group)
+        if trusted and not said:
+            raise InputError(
+                f"{where}: {part}.trust opens an archive that can run code, and no recipe can say that it is safe: if "
+                f"you trust who made it, say --set {part}.trust=true"
+            )
+
+
+def parse_recipe(value: Mapping[str, Any], where: str) -> Recipe:
+    """Check a recipe; the first mistake is one line with the nearest right key."""
+    return _validate(Recipe, value, where)
+
+
+def parse_training(value: Mapping[str, Any]) -> TrainingSettings:
+    """Check training settings given on the command line.
+
+    Raises:
+        InputError: If one is unknown or out of range; 0 epochs are a recipe's way to train nothing, and no training.
+    """
+    settings = _validate(TrainingSettings, value, "--set")
+    if settings.epochs == 0:
+        raise InputError("--set: epochs: 0 epochs train nothing: give 1 to 100,000")
+    return settings
+
+
+def _validate(model: type[M], value: Mapping[str, Any], where: str) -> M:
+    try:
+        return model.model_validate(value)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"])
+        if first["type"] == "extra_forbidden":
+            known = _known_keys(model, first["loc"][:-1])
+            near = difflib.get_close_matches(str(first["loc"][-1]), known, n=1)
+            hint = f": did you mean {near[0]!r}?" if near else f": known here: {', '.join(known)}"
+            raise InputError(f"{where}: unknown key {key!r}{hint}") from None
+        raise InputError(
+            f"{where}: {key or 'recipe'}: {first['msg'][:300]} (got {str(first['input'])[:80]!r})"
+        ) from None
+
+
+def parse_changes(assignments: Sequence[str]) -> dict[str, Any]:
+    """Read `training.epochs=2` as a dotted key and a YAML value.
+
+    >>> parse_changes(["training.epochs=2", "attack.mode=replace"])
+    {'training.epochs': 2, 'attack.mode': 'replace'}
+    """
+    changes: dict[str, Any] = {}
+    for assignment in assignments:
+        key, equals, value = assignment.partition("=")
+        if not equals or not key:
+            raise InputError(f"--set {assignment!r}: KEY=VALUE is needed, e.g. training.epochs=2")
+        changes.pop(key, None)  # of a key that is given again the last place counts too
+        changes[key] = _value(value, f"--set {assignment!r:.200}")
+    return changes
+
+
+def _value(text: str, where: str) -> Any:
+    # YAML 1.1 reads 1e-3 as text
+    if _EXPONENT.fullmatch(text.strip()):
+        return parse_json(text.strip(), where)
+    try:
+        return parse_yaml(text, where)
+    except InputError:
+        raise InputError(
+            f"{where}: the value is not valid YAML: give a number, a text, true, false, null or [a, b]"
+        ) from None
+
+
+def _known_keys(model: Any, location: Sequence[int | str]) -> list[str]:
+    """The keys of the group at a location; a place in a list, or a name that a user chose, is no key of a group."""
+    for part in location:
+        field = model.model_fields.get(part)
+        if field is not None:
+            model = next(_models_in(field.annotation), model)
+    return sorted(model.model_fields)
+
+
+def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for inner in getattr(annotation, "__args__", ()):
+        yield from _models_in(inner)

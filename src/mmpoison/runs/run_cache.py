@@ -1,0 +1,168 @@
+"""What runs of one process share: data, models to start from, prepared inputs; loaded once, the last few are kept."""
+
+from __future__ import annotations
+
+import json
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+
+from mmpoison.base.cache_folder import cache_folder
+from mmpoison.datasets.catalogue import load_dataset
+from mmpoison.evaluation.measure import OfOneModel
+from mmpoison.models.dual_encoder import DualEncoder
+from mmpoison.models.inputs import (
+    PairInputs,
+    ProgressFor,
+    files_digest,
+    preparation_key,
+    prepare_features,
+    prepare_pixels,
+)
+from mmpoison.models.loading import load_encoder
+from mmpoison.pairs.image_states import States, file_states, refuse_changed
+from mmpoison.pairs.table import PairDataset
+from mmpoison.runs.recipe import DataPart
+
+T = TypeVar("T")
+
+
+class Material:
+    """Loads what runs are made of, and keeps the last of it for the next run.
+
+    Args:
+        keep: How many of each kind.
+    """
+
+    def __init__(self, keep: int = 2) -> None:
+        self._keep = keep
+        self._kept: dict[str, OrderedDict[str, Any]] = {}
+
+    def pairs(self, part: DataPart, seed: int) -> PairDataset:
+        """A data set."""
+        return self._get(
+            "pairs",
+            [part.model_dump(mode="json"), seed],
+            lambda: load_dataset(part.name, part.root, seed=seed, options=part.options),
+        )
+
+    def files(self, pairs: PairDataset) -> str:
+        """Digest of the state of the image files of a set."""
+        return self._get(
+            "files", [pairs.fingerprint, str(pairs.root)], lambda: _files_digest(pairs)
+        )
+
+    def watch(self, pairs: PairDataset) -> States:
+        """The states of a set's image files when this was first asked for; see `refuse_changed`."""
+        return self._get(
+            "watch",
+            [pairs.fingerprint, str(pairs.root)],
+            lambda: file_states(pairs.root, pairs.images.ids),
+        )
+
+    def refuse_changed(self, pairs: PairDataset) -> None:
+        """Refuse a set whose files have changed since it was loaded or its images were first watched.
+
+        Raises:
+            InputError: If one has.
+        """
+        if pairs.tables is not None:
+            pairs.tables.check()
+        refuse_changed(pairs.root, pairs.images.ids, self.watch(pairs))
+
+    def encoder(self, name: str, *, trust: bool, device: torch.device) -> DualEncoder:
+        """A model to start from or to judge with; nobody changes it."""
+        return self._get(
+            "encoder",
+            [name, trust, str(device)],
+            lambda: load_encoder(name, trust=trust).to(device),
+        )
+
+    def identity(self, encoder: DualEncoder) -> dict[str, str]:
+        """What tells a model apart from others: weights, what they do not say, and how images are shown to it."""
+        return self._get(
+            "identity",
+            [id(encoder), encoder.name],
+            lambda: {
+                "weights": encoder.digest(),
+                "model": json.dumps(encoder.config.get("model_cfg"), sort_keys=True, default=str),
+                "preparation": preparation_key(encoder),
+            },
+            # an id may be another object's later
+            holding=encoder,
+        )
+
+    def inputs(
+        self,
+        encoder: DualEncoder,
+        pairs: PairDataset,
+        *,
+        on_features: bool,
+        progress: ProgressFor | None = None,
+        like: PairInputs | None = None,
+    ) -> PairInputs:
+        """All inputs of a set for a model: pixels and tokens, or the outputs of its trunks.
+
+        Args:
+            encoder: The model.
+            pairs: The set; a poisoned one has the inputs of its clean one.
+            on_features: Outputs of the trunks.
+            progress: Gives a progress callback for a named step.
+            like: Inputs of the same set for another model, whose pixels may serve.
+        """
+        # also those that nobody described: they are in the gallery, and an attack may use them
+        everything = np.arange(len(pairs.images), dtype=np.int32)
+
+        def prepare() -> PairInputs:
+            if on_features:
+                return prepare_features(
+                    encoder,
+                    pairs,
+                    images=everything,
+                    cache=cache_folder() / "features",
+                    progress=progress,
+                )
+            return prepare_pixels(
+                encoder,
+                pairs,
+                images=everything,
+                pixels=getattr(like, "pixels", None),
+                progress=progress,
+            )
+
+        clean = pairs.manifest.clean_fingerprint if pairs.manifest else pairs.fingerprint
+        identity = self.identity(encoder)
+        where = [identity, str(encoder.device), on_features, clean, str(pairs.root)]
+        return self._get("inputs", where, prepare)
+
+    def measured(
+        self, encoder: DualEncoder, pairs: PairDataset, make: Callable[[], OfOneModel], **how: Any
+    ) -> OfOneModel:
+        """What is measured of a model on the test part of a set, whatever the goal.
+
+        Args:
+            encoder: The model; one of the same weights has the same measures.
+            pairs: The set.
+            make: Measures.
+            how: What else decides the numbers.
+        """
+        key = [encoder.digest(), pairs.fingerprint, self.files(pairs), str(encoder.device), how]
+        return self._get("measured", key, make)
+
+    def _get(self, kind: str, key: Any, make: Callable[[], T], holding: Any = None) -> T:
+        kept = self._kept.setdefault(kind, OrderedDict())
+        text = json.dumps(key, sort_keys=True, default=str)
+        if text not in kept:
+            kept[text] = (make(), holding)
+            while len(kept) > self._keep:
+                kept.popitem(last=False)
+        kept.move_to_end(text)
+        value: T = kept[text][0]
+        return value
+
+
+def _files_digest(pairs: PairDataset) -> str:
+    return files_digest(pairs, np.arange(len(pairs.images), dtype=np.int32))

@@ -1,0 +1,68 @@
+"""A run folder belongs to one recipe: nothing else is put there, and a killed run goes on in it."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib import metadata
+from pathlib import Path
+
+from mmpoison.base.files import atomic_file, occupied_by_others, refuse_special
+from mmpoison.base.temporaries import lock, one_at_a_time, remove_all_dead
+from mmpoison.base.untrusted import read_bytes
+from mmpoison.errors import InputError
+from mmpoison.runs.recipe import Recipe
+
+
+def check_folder(out: Path, recipe: Recipe) -> None:
+    """Refuse a run folder that holds anything but an earlier try of the same recipe.
+
+    Raises:
+        InputError: If the folder holds something else.
+    """
+    refuse_special(out)
+    if out.is_file():
+        raise InputError(f"{out}: is a file, a run folder is needed: choose another --out")
+    written = out / "recipe.yaml"
+    if occupied_by_others(written):
+        raise InputError(f"{out}: holds something that is not a run: choose another --out")
+    if written.is_file() and read_bytes(written) != recipe.to_yaml().encode():
+        raise InputError(f"{out}: holds a run of another recipe: choose another --out")
+
+
+@contextmanager
+def held_folder(out: Path, recipe: Recipe) -> Iterator[None]:
+    """Hold a run folder while a run writes it: a new one, or one of the same recipe that was left unfinished.
+
+    Raises:
+        InputError: If it holds anything else, or another process runs in it.
+    """
+    out.parent.mkdir(parents=True, exist_ok=True)
+    written = out / "recipe.yaml"
+    with one_at_a_time(out.parent):
+        check_folder(out, recipe)
+        if not written.is_file():
+            text = recipe.to_yaml()
+            with atomic_file(written) as temporary:
+                temporary.write_text(text, encoding="utf-8")
+        handle = os.open(written, os.O_RDONLY)
+    try:
+        if lock(handle) == "alive":
+            raise InputError(
+                f"{out}: another process runs in it at this moment: wait for it, or choose another --out"
+            )
+        remove_all_dead(out)
+        yield
+    finally:
+        os.close(handle)
+
+
+def versions() -> dict[str, str]:
+    """Versions of what decides the numbers."""
+    packages = ("torch", "open_clip_torch", "numpy", "pillow", "safetensors")
+    return {
+        "python": platform.python_version(),
+        **{name: metadata.version(name) for name in packages},
+    }

@@ -1,0 +1,463 @@
+"""The stages of a run: which there are, what each depends on, and how each is made."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from mmpoison.base.seeding import generator
+from mmpoison.defenses.catalogue import DEFENSES, build_filter
+from mmpoison.defenses.repairs.clean_finetune import CleanFinetune
+from mmpoison.models.checkpoint import load_checkpoint, save_checkpoint
+from mmpoison.models.compute_environment import compute_environment
+from mmpoison.models.dual_encoder import DualEncoder
+from mmpoison.models.inputs import PairInputs, prepare_features, prepare_pixels
+from mmpoison.pairs.table import PairDataset
+from mmpoison.runs.cards import model_card
+from mmpoison.runs.prepared_run import PreparedRun
+from mmpoison.runs.progress import Monitor
+from mmpoison.runs.recipe import SterilizePart
+from mmpoison.runs.run_cache import Material
+from mmpoison.runs.store import StageKey, StageStore
+from mmpoison.runs.trained_models import TrainedModel, keep_model, link_log, read_model
+from mmpoison.runs.training_probe import Looks
+from mmpoison.runs.verdicts import Verdicts, keep_verdicts, read_verdicts
+from mmpoison.training.callbacks import together
+from mmpoison.training.log import LogOptions
+from mmpoison.training.loop import TrainingResult, finetune
+from mmpoison.training.parts import ON_FEATURES
+from mmpoison.training.plan import Plan
+from mmpoison.training.precision import autocast
+from mmpoison.training.settings import TrainingSettings
+from mmpoison.training.states import Checkpoints
+
+SUSPECTS = ("poisoned", "filtered", "sterilized")
+
+
+def stage_keys(run: PreparedRun, material: Material) -> dict[str, StageKey]:
+    """The stages of a run by name, in the order in which they are made; none of them is made for it."""
+    return _Keys(run, material).all()
+
+
+@dataclass
+class _Keys:
+    run: PreparedRun
+    material: Material
+
+    def all(self) -> dict[str, StageKey]:
+        run, recipe = self.run, self.run.recipe
+        keys: dict[str, StageKey] = {}
+        start: Any = self.material.identity(run.start)
+        if recipe.model.align is not None:
+            clean = run.pairs.select(split="val")
+            keys["pretrained"] = self._training(
+                "pretrained", start, run.pairs, "val", len(clean), recipe.model.align
+            )
+            start = keys["pretrained"].digest
+        watched = [str(aim) for aim in run.aims] if "epochs" in recipe.study else None
+        trainings = {"clean_model": run.pairs, "poisoned": run.poisoned}
+        size = 0
+        for name, data in trainings.items():
+            size = len(data.select(split="train"))
+            keys[name] = self._training(
+                name, start, data, "train", size, recipe.training, looks=watched
+            )
+        if (part := recipe.filter) is not None:
+            judge: Any = start
+            if part.encoder != "pretrained":
+                judge = self.material.identity(
+                    self.material.encoder(part.encoder, trust=part.trust, device=run.device)
+                )
+            asked = part.model_dump(mode="json", exclude={"encoder", "trust"})
+            keys["filter"] = StageKey(
+                "filter",
+                "filter",
+                {
+                    **self._common(
+                        run.poisoned, build_filter, DEFENSES[part.method], keep_verdicts
+                    ),
+                    "judge": judge,
+                    "filter": asked,
+                    "on_features": run.on_features,
+                },
+                like={"judge": judge if isinstance(judge, dict) else "own", "asked": asked},
+                work=float(size),
+            )
+            keys["filtered"] = self._training(
+                "filtered",
+                start,
+                run.poisoned,
+                "train",
+                size,
+                recipe.training,
+                kept_by=keys["filter"].digest,
+            )
+        if (repair := recipe.sterilize) is not None:
+            keys["sterilized"] = self._training(
+                "sterilized",
+                keys["poisoned"].digest,
+                run.poisoned,
+                "val",
+                len(repair_pairs(run, repair)),
+                repair.training,
+                made_by=(CleanFinetune,),
+                pairs=repair.pairs,
+                looks=[[str(aim) for aim in run.aims], repair.every] if repair.curve else None,
+            )
+        return keys
+
+    @cached_property
+    def _files(self) -> str:
+        return self.material.files(self.run.pairs)
+
+    def _common(self, data: PairDataset, *made_by: object) -> dict[str, Any]:
+        """What every stage depends on; `made_by` are the functions and classes that make it and read it again."""
+        prepared_by = (prepare_features, prepare_pixels)
+        return {
+            # this file says how the stages are put together, and imports the code of all of them
+            "computed": compute_environment(
+                self.run.device, *prepared_by, *made_by, alone=(__name__,)
+            ),
+            "seed": self.run.recipe.seed,
+            "data": data.fingerprint,
+            "images": self._files,
+        }
+
+    def _training(
+        self,
+        name: str,
+        start: Any,
+        data: PairDataset,
+        split: str,
+        size: int,
+        settings: TrainingSettings,
+        looks: Any = None,
+        made_by: tuple[object, ...] = (),
+        **more: Any,
+    ) -> StageKey:
+        watched_by = () if looks is None else (Looks,)
+        precision = autocast(self.run.device, settings.precision)[1]
+        parts = {
+            **self._common(data, finetune, keep_model, *watched_by, *made_by),
+            "start": start,
+            "split": split,
+            "training": settings.model_dump(mode="json"),
+            "precision": precision,
+            # the same numbers by another way need not be the same to the last bit
+            "on_features": self._fed_features(name, settings),
+            **{key: value for key, value in {"looks": looks, **more}.items() if value is not None},
+        }
+        if looks is not None:
+            parts["pairs"] = self.run.pairs.fingerprint
+        chosen = ("trainable", "batch_size", "chunk_size")
+        like = {
+            "start": self.material.identity(self.run.start)["weights"],
+            "on_features": parts["on_features"],
+            "looks": looks is not None,
+            "precision": precision,
+            "device": self.run.device.type,
+            "threads": torch.get_num_threads(),
+            **{key: getattr(settings, key) for key in chosen},
+        }
+        steps = Plan(size, settings, self.run.recipe.seed).steps
+        return StageKey("finetune", name, parts, like, float(max(1, steps * settings.batch_size)))
+
+    def _fed_features(self, name: str, settings: TrainingSettings) -> bool:
+        return self.run.on_features or (name == "pretrained" and settings.trainable in ON_FEATURES)
+
+
+def repair_pairs(run: PreparedRun, part: SterilizePart) -> PairDataset:
+    """The clean pairs that a repair has."""
+    clean = run.poisoned.select(split="val")
+    if part.pairs is None or part.pairs >= len(clean):
+        return clean
+    chosen = generator(run.recipe.seed, "sterilize/pairs").permutation(len(clean))[: part.pairs]
+    mask = np.zeros(len(clean), dtype=bool)
+    mask[chosen] = True
+    return clean.where(mask)
+
+
+@dataclass
+class RunStages:
+    """Makes the stages of a run, or finds them.
+
+    Attributes:
+        run: What they work on.
+        out: The run folder, or None: the stages are for the store alone.
+        store: Where they are kept.
+        material: What this process has loaded.
+        monitor: Is told how far it is.
+        save_models: Put the checkpoints into the run folder too.
+        seconds: Of each stage that was made here.
+        made: For each stage its key, and whether it was `made` here, in the `store`, or in the `run folder`.
+    """
+
+    run: PreparedRun
+    out: Path | None
+    store: StageStore
+    material: Material
+    monitor: Monitor
+    save_models: bool
+    seconds: dict[str, float] = field(default_factory=dict)
+    made: dict[str, dict[str, str]] = field(default_factory=dict)
+
+    @cached_property
+    def keys(self) -> dict[str, StageKey]:
+        """The stages by name."""
+        return stage_keys(self.run, self.material)
+
+    @cached_property
+    def inputs(self) -> PairInputs:
+        """Inputs of the data for the model, prepared when they are first needed."""
+        begun = time.perf_counter()
+        inputs = self.material.inputs(
+            self.run.start,
+            self.run.pairs,
+            on_features=self.run.on_features,
+            progress=self.monitor.progress,
+        )
+        self._count("inputs", begun)
+        return inputs
+
+    def pretrained(self) -> DualEncoder:
+        """The model that the fine-tunes start from."""
+        run, settings = self.run, self.run.recipe.model.align
+        if settings is None:
+            return run.start
+
+        def inputs() -> PairInputs:
+            # the trunks are still the original ones, so their features serve even if they will be trained later
+            if settings.trainable in ON_FEATURES and not run.on_features:
+                return self.material.inputs(
+                    run.start, run.pairs, on_features=True, progress=self.monitor.progress
+                )
+            return self.inputs
+
+        return self._model(
+            "pretrained",
+            run.start,
+            lambda looks, kept: finetune(
+                run.start,
+                run.pairs.select(split="val"),
+                inputs(),
+                settings,
+                seed=run.recipe.seed,
+                name=f"{run.start.name}-aligned",
+                on_step=self.monitor.training("aligning the towers"),
+                **kept,
+            ),
+            data=run.pairs,
+            settings=settings,
+            called=f"{run.start.name}-aligned",
+        )
+
+    def trained(self, name: str, start: DualEncoder, train: PairDataset) -> DualEncoder:
+        """A model fine-tuned on all of some pairs."""
+        run, settings = self.run, self.run.recipe.training
+        called = f"{run.recipe.name}-{name}"
+
+        def look(file: Path) -> Looks | None:
+            if "epochs" not in run.recipe.study or name == "filtered":
+                return None
+            return self._looks(file, start, len(train), settings)
+
+        return self._model(
+            name,
+            start,
+            lambda looks, kept: finetune(
+                start,
+                train,
+                self.inputs,
+                settings,
+                seed=run.recipe.seed,
+                name=called,
+                on_step=together(
+                    self.monitor.training(f"training {name.replace('_', ' ')}"), looks
+                ),
+                **kept,
+            ),
+            data=run.pairs if name == "clean_model" else run.poisoned,
+            settings=settings,
+            called=called,
+            look=look,
+        )
+
+    def verdicts(self, pretrained: DualEncoder) -> Verdicts:
+        """What the filter says of the training pairs."""
+        run, part = self.run, self.run.recipe.filter
+        assert part is not None
+        train = run.poisoned.select(split="train")
+
+        def make(folder: Path) -> None:
+            if part.encoder == "pretrained":
+                judge, inputs = pretrained, self.inputs
+            else:
+                judge = self.material.encoder(part.encoder, trust=part.trust, device=run.device)
+                inputs = self.material.inputs(
+                    judge,
+                    run.pairs,
+                    on_features=False,
+                    progress=self.monitor.progress,
+                    like=None if run.on_features else self.inputs,
+                )
+            begun = time.perf_counter()
+            result = build_filter(part.method, part.options).apply(
+                train,
+                judge,
+                inputs,
+                trusted=run.poisoned.select(split="val") if part.trusted == "val" else None,
+                seed=run.recipe.seed,
+                progress=self.monitor.progress,
+            )
+            self._count("filter", begun)
+            facts = {"method": part.method, "encoder": judge.name, **result.facts(train)}
+            keep_verdicts(folder, result, facts)
+
+        verdicts, found = self.store.obtain(
+            self.keys["filter"],
+            lambda folder: read_verdicts(folder, len(train)),
+            make,
+            say=self.monitor.say,
+        )
+        self._tell("filter", "store" if found else "made")
+        return verdicts
+
+    def sterilized(self, suspect: DualEncoder) -> tuple[DualEncoder, dict[str, Any]]:
+        """The poisoned model after the repair, and facts about it."""
+        run, part = self.run, self.run.recipe.sterilize
+        assert part is not None
+        clean = repair_pairs(run, part)
+        called = f"{run.recipe.name}-sterilized"
+
+        def look(file: Path) -> Looks | None:
+            if not part.curve:
+                return None
+            return self._looks(
+                file, suspect, len(clean), part.training, within=True, every=part.every
+            )
+
+        encoder = self._model(
+            "sterilized",
+            suspect,
+            lambda looks, kept: CleanFinetune(part.training).apply(
+                suspect,
+                clean,
+                self.inputs,
+                seed=run.recipe.seed,
+                name=called,
+                on_step=together(self.monitor.training("sterilizing"), looks),
+                **kept,
+            ),
+            data=run.poisoned,
+            settings=part.training,
+            called=called,
+            look=look,
+        )
+        return encoder, {
+            "pairs": len(clean),
+            "steps": encoder.config["mmpoison"]["training"]["steps"],
+            "learning_rate": part.training.learning_rate,
+        }
+
+    # -- one model ------------------------------------------------------------------------------------------------
+
+    def _model(
+        self,
+        name: str,
+        start: DualEncoder,
+        train: Callable[[Looks | None, dict[str, Any]], TrainingResult],
+        *,
+        data: PairDataset,
+        settings: TrainingSettings,
+        called: str,
+        look: Callable[[Path], Looks | None] = lambda file: None,
+    ) -> DualEncoder:
+        own = self.out / "models" / name if self.out is not None else None
+        if own is not None and own.is_dir():
+            self._tell(name, "run folder")
+            return load_checkpoint(own).to(self.run.device)
+
+        def make(folder: Path) -> None:
+            self.inputs  # noqa: B018 - a part of its own in the times
+            begun = time.perf_counter()
+            states = Checkpoints(folder / "states")
+            kept = {
+                "checkpoints": states,
+                "log": LogOptions(folder / "log"),
+                "progress": self.monitor.progress,
+            }
+            looks = look(folder / "log" / "looks.json")
+            result = train(looks, kept)
+            keep_model(folder, start, result, looks.records if looks else [])
+            states.clear()
+            self._count(f"train_{name}", begun)
+
+        trained, found = self.store.obtain(
+            self.keys[name],
+            lambda folder: read_model(folder, start, called),
+            make,
+            say=self.monitor.say,
+        )
+        self._tell(name, "store" if found else "made")
+        if self.out is not None:
+            link_log(self.store.path(self.keys[name]), self.out / "logs" / name)
+        encoder = trained.result.encoder
+        encoder.config["mmpoison"] = {
+            **encoder.config.get("mmpoison", {}),
+            "training": trained.result.summary(),
+            "seed": self.run.recipe.seed,
+            "poisoned": name in SUSPECTS,
+            **({"looks": trained.looks} if trained.looks else {}),
+        }
+        if self.save_models and own is not None:
+            save_checkpoint(encoder, own, card=self._card(name, trained, data, settings))
+        return encoder
+
+    def _card(
+        self, name: str, trained: TrainedModel, data: PairDataset, settings: TrainingSettings
+    ) -> str:
+        recipe = self.run.recipe
+        return model_card(
+            trained.result.encoder,
+            name,
+            started_from=recipe.model.name,
+            data=data,
+            settings=settings,
+            result=trained.result,
+            facts=(f"recipe: `{recipe.name}`, seed {recipe.seed}",),
+        )
+
+    def _looks(
+        self,
+        file: Path,
+        start: DualEncoder,
+        pairs: int,
+        settings: TrainingSettings,
+        *,
+        within: bool = False,
+        every: int | None = None,
+    ) -> Looks:
+        run = self.run
+        steps = Plan(pairs, settings, run.recipe.seed).steps_per_epoch
+        return Looks(
+            *(run.test, run.aims, self.inputs, steps, file),
+            start=start,
+            within=within,
+            every=every,
+        )
+
+    def _count(self, what: str, begun: float) -> None:
+        self.seconds[what] = self.seconds.get(what, 0.0) + time.perf_counter() - begun
+
+    def _tell(self, name: str, where: str) -> None:
+        self.made[name] = {"key": self.keys[name].digest, "from": where}
+        if where != "made":
+            place = "this run's folder" if where == "run folder" else "the store"
+            self.monitor.say(f"{name}: taken from {place}")

@@ -1,0 +1,142 @@
+"""Workers of a sweep on a Ray cluster: one actor each. Nothing is shared but the file system.
+
+Data, the cache folder and the sweep's folder must lie on a disk that all nodes see under the same path, and mmpoison
+with the extra `ray` must be installed on each.
+"""
+
+from __future__ import annotations
+
+import re
+import socket
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from mmpoison.base.extras import require
+from mmpoison.errors import InputError
+from mmpoison.runs.sweeps.local_workers import DIED
+from mmpoison.runs.sweeps.tasks import Reply, Task, TaskRunner, environment
+
+LOCAL, AUTO = "local", "auto"
+KNOCK_S = 5.0
+"""How long a cluster may take to answer at its address; Ray itself tries for minutes."""
+
+
+def connect(address: str, workers: int, threads: int) -> None:
+    """Join a cluster, or start one on this machine.
+
+    Args:
+        address: `local`, `auto`, `HOST:PORT` or `ray://HOST:PORT`.
+        workers: How many workers there will be; a local cluster gets as many cores.
+        threads: Of each.
+
+    Raises:
+        InputError: If Ray is not installed, or there is no cluster.
+    """
+    ray = require("ray", "--ray needs Ray")
+    if address not in (LOCAL, AUTO):
+        _knock(address)
+    if ray.is_initialized():
+        return
+    options: dict[str, Any] = {
+        "runtime_env": {"env_vars": environment(threads)},
+        "log_to_driver": False,
+        "logging_level": "error",
+    }
+    try:
+        if address == LOCAL:
+            ray.init(num_cpus=workers * threads, include_dashboard=False, **options)
+        else:
+            ray.init(address=address, **options)
+    except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise InputError(f"--ray {address}: no Ray cluster answers ({reason})") from None
+
+
+def _knock(address: str) -> None:
+    """Refuse an address where nobody listens."""
+    parts = re.fullmatch(
+        r"(?:ray://)?(?:\[(?P<six>[^\]]+)\]|(?P<host>[^:/\s]+)):(?P<port>\d+)", address
+    )
+    if parts is None or not 0 < int(parts["port"]) < 1 << 16:
+        raise InputError(f"--ray {address}: local, auto, HOST:PORT or ray://HOST:PORT are possible")
+    try:
+        with socket.create_connection((parts["six"] or parts["host"], int(parts["port"])), KNOCK_S):
+            pass
+    except (OSError, UnicodeError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise InputError(f"--ray {address}: no Ray cluster answers ({reason})") from None
+
+
+class RayLane:
+    """One actor; a new one takes its place if it has died."""
+
+    def __init__(self, threads: int) -> None:
+        self._threads = threads
+        self._actor: Any = None
+        self._reply: Any = None
+        self.at = ""
+
+    def submit(self, task: Task) -> None:
+        """Hand over a task; the one before it is done."""
+        import ray
+
+        if self._actor is None:
+            runner = ray.remote(_Actor).options(num_cpus=self._threads, max_concurrency=2)
+            self._actor = runner.remote(self._threads)
+        self.at = "at work"
+        self._reply = self._actor.do.remote(task)
+
+    def reply(self) -> Reply | None:
+        """The reply of the task, or None if it is not done."""
+        import ray
+
+        ready, _ = ray.wait([self._reply], timeout=0)
+        if not ready:
+            return None
+        try:
+            reply: Reply = ray.get(self._reply)
+        except ray.exceptions.RayError:
+            self._actor = None
+            return Reply(DIED, again=True)
+        return reply
+
+    @property
+    def waitable(self) -> Any:
+        """Ready when the task is done."""
+        return self._reply
+
+    def pid(self) -> int:
+        """Of the process."""
+        import ray
+
+        return int(ray.get(self._actor.pid.remote()))
+
+    def stop(self) -> None:
+        """End the actor."""
+        import ray
+
+        if self._actor is not None and ray.is_initialized():
+            ray.kill(self._actor)
+            self._actor = None
+
+
+def wait_ray(lanes: Sequence[RayLane], seconds: float) -> None:
+    """Wait until one of some lanes has replied."""
+    import ray
+
+    ray.wait([lane.waitable for lane in lanes], timeout=seconds)
+    time.sleep(0.05)
+
+
+class _Actor:
+    def __init__(self, threads: int) -> None:
+        self._runner = TaskRunner(threads)
+
+    def do(self, task: Task) -> Reply:
+        return self._runner(task)
+
+    def pid(self) -> int:
+        import os
+
+        return os.getpid()

@@ -1,0 +1,92 @@
+"""A trained model as the store keeps it: the tensors that the training changed, and its log."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.torch
+import torch
+
+from mmpoison.base.files import atomic_file, write_json
+from mmpoison.base.untrusted import read_json
+from mmpoison.errors import InputError
+from mmpoison.models.dual_encoder import DualEncoder
+from mmpoison.training.loop import TrainingResult
+
+WEIGHTS, FACTS = "changed.safetensors", "training.json"
+
+
+@dataclass(frozen=True)
+class TrainedModel:
+    """A model, how its training went, and what was seen on the way.
+
+    Attributes:
+        result: The log of the training, with the model.
+        looks: Records of `Looks`.
+    """
+
+    result: TrainingResult
+    looks: list[dict[str, Any]]
+
+
+def keep_model(
+    folder: Path, start: DualEncoder, result: TrainingResult, looks: list[dict[str, Any]]
+) -> None:
+    """Write what the training changed: of a model whose trunks are frozen that is little."""
+    before = start.module.state_dict()
+    changed = {
+        name: tensor.detach().cpu().clone().contiguous()
+        for name, tensor in result.encoder.module.state_dict().items()
+        if not torch.equal(tensor, before[name])
+    }
+    with atomic_file(folder / WEIGHTS, renames=True) as temporary:
+        safetensors.torch.save_file(changed, temporary)
+    facts = {
+        key: value
+        for key, value in ((f, getattr(result, f)) for f in result.__dataclass_fields__)
+        if key != "encoder"
+    }
+    write_json(folder / FACTS, {"result": facts, "looks": looks})
+
+
+def read_model(folder: Path, start: DualEncoder, name: str) -> TrainedModel:
+    """Read what `keep_model` wrote.
+
+    Raises:
+        InputError: If it is broken, or is not of this start.
+    """
+    facts = read_json(folder / FACTS)
+    if not isinstance(facts, dict) or not isinstance(facts.get("looks"), list):
+        raise InputError(f"{folder / FACTS}: not what a training left")
+    try:
+        changed = safetensors.torch.load_file(folder / WEIGHTS)
+    except (safetensors.SafetensorError, OSError) as error:
+        raise InputError(f"{folder / WEIGHTS}: cannot be read ({error})") from None
+    encoder = start.copy(name)
+    state = encoder.module.state_dict()
+    with torch.no_grad():
+        for key, tensor in changed.items():
+            if key not in state or state[key].shape != tensor.shape:
+                raise InputError(f"{folder / WEIGHTS}: {key} is not of this model")
+            state[key].copy_(tensor)
+    try:
+        result = TrainingResult(encoder=encoder, **facts["result"])
+    except (KeyError, TypeError) as error:
+        raise InputError(f"{folder / FACTS}: not what a training left ({error!r:.200})") from None
+    return TrainedModel(result, facts["looks"])
+
+
+def link_log(folder: Path, out: Path) -> None:
+    """Put the log of a training into a run folder; as a hard link where the disk allows it."""
+    for file in sorted(folder.glob("log/*")):
+        target = out / file.name
+        if file.is_file() and not target.exists():
+            out.mkdir(parents=True, exist_ok=True)
+            try:
+                target.hardlink_to(file)
+            except OSError:
+                shutil.copyfile(file, target)

@@ -1,5 +1,0 @@
-"""The search page: a local server over the search engine, and its front end."""
-
-from mmpoison.search.web.app import search_app
-
-__all__ = ["search_app"]

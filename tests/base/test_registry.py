@@ -1,0 +1,334 @@
+"""The registry, and the contract of EVERY plug-in: a new one is tested here by being there."""
+
+from __future__ import annotations
+
+import inspect
+import json
+from pathlib import Path
+from typing import Any, get_args
+
+import numpy as np
+import pytest
+import torch
+
+from mmpoison.attacks import ATTACKS, Attack, rebuild
+from mmpoison.attacks.catalogue import Kind as AttackKind
+from mmpoison.base.registry import Registry
+from mmpoison.datasets import DATASETS, PairDataset, load_dataset
+from mmpoison.defenses import DEFENSES
+from mmpoison.defenses.catalogue import Defense, Kind
+from mmpoison.errors import InputError
+from mmpoison.models import MODELS, load_encoder
+from mmpoison.pairs.table import ImageTable
+
+# -- the registry itself ---------------------------------------------------------------------------
+
+
+@pytest.fixture
+def registry() -> Registry[str]:
+    # a package that registers nothing in it
+    made: Registry[str] = Registry("fruit", "mmpoison.metrics")
+    made.register("pear")("a pear")
+    made.register("apple")("an apple")
+    return made
+
+
+def test_a_registry_is_a_sorted_mapping(registry: Registry[str]) -> None:
+    assert list(registry) == ["apple", "pear"]
+    assert len(registry) == 2
+    assert registry["pear"] == "a pear"
+    assert "pear" in registry
+    assert "plum" not in registry
+
+
+def test_an_unknown_name_is_one_line_with_the_nearest(registry: Registry[str]) -> None:
+    with pytest.raises(InputError) as error:
+        registry["aple"]
+    assert str(error.value) == "unknown fruit 'aple': did you mean 'apple'? known: apple, pear"
+
+
+def test_many_names_are_left_to_the_command_that_lists_them() -> None:
+    many: Registry[str] = Registry("fruit", "mmpoison.metrics", listed_by="grocer list")
+    for name in ("apple", "apples", "pear"):
+        many.register(name)(name)
+    with pytest.raises(InputError) as error:
+        many["appl"]
+    assert str(error.value) == (
+        "unknown fruit 'appl': did you mean 'apple' or 'apples'? `grocer list` shows all"
+    )
+    with pytest.raises(InputError, match=r"^unknown fruit 'xyz': `grocer list` shows all$"):
+        many["xyz"]
+
+
+def test_a_name_near_to_none_gets_no_guess(registry: Registry[str]) -> None:
+    with pytest.raises(InputError, match=r"^unknown fruit 'xyz': known: apple, pear$"):
+        registry["xyz"]
+
+
+def test_a_name_is_given_once(registry: Registry[str]) -> None:
+    with pytest.raises(ValueError, match="two fruits are called 'pear'"):
+        registry.register("pear")("another pear")
+    assert registry["pear"] == "a pear"
+
+
+def test_registering_the_same_thing_twice_is_harmless(registry: Registry[str]) -> None:
+    # a module that is imported again registers again
+    assert registry.register("pear")(registry["pear"]) == "a pear"
+    assert len(registry) == 2
+
+
+def test_plugins_are_found_by_importing_the_package(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package = tmp_path / "a_plugin_package"
+    package.mkdir()
+    (package / "__init__.py").write_text(
+        "from mmpoison.base.registry import Registry\nTOYS = Registry('toy', 'a_plugin_package')\n"
+    )
+    (package / "ball.py").write_text(
+        "from a_plugin_package import TOYS\nTOYS.register('ball')('a ball')\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    from a_plugin_package import TOYS  # type: ignore[import-not-found]
+
+    assert dict(TOYS) == {"ball": "a ball"}
+
+
+# -- every attack ----------------------------------------------------------------------------------
+
+
+def one_line(text: object) -> bool:
+    """Whether something is a line that can stand in a table."""
+    return (
+        isinstance(text, str) and bool(text.strip()) and text == text.strip() and "\n" not in text
+    )
+
+
+def small_pairs() -> PairDataset:
+    """Four classes of six images, half of them test; ten unlabelled images; four captions each."""
+    ids: list[str] = []
+    labels: list[str | None] = []
+    splits: list[str] = []
+    for label in ("aeroplane", "bird", "sheep", "sofa"):
+        for number in range(6):
+            ids.append(f"{label}/{number}.jpg")
+            labels.append(label)
+            splits.append("train" if number < 3 else "test")
+    for number in range(10):
+        ids.append(f"unlabelled/{number}.jpg")
+        labels.append(None)
+        splits.append("train")
+    captions = [f"{name}, words {n}" for name in ids for n in range(4)]
+    images = ImageTable.build(ids, labels, splits, Path("nowhere"))
+    return PairDataset.build(images, captions, np.repeat(np.arange(len(ids)), 4))
+
+
+def build_attack(name: str) -> Attack:
+    """An attack with the smallest options that its constructor takes."""
+    usual: dict[str, Any] = {
+        "goal": "sheep2aeroplane",
+        "goals": ["sheep2aeroplane", "sofa2bird"],
+        "samples": 2,
+    }
+    accepted = inspect.signature(ATTACKS[name]).parameters
+    return ATTACKS[name](**{key: value for key, value in usual.items() if key in accepted})
+
+
+@pytest.mark.parametrize("name", list(ATTACKS))
+class TestAttack:
+    def test_says_what_it_is(self, name: str) -> None:
+        attack = ATTACKS[name]
+        assert attack.name == name
+        assert attack.kind in get_args(AttackKind)
+        assert one_line(attack.source)
+        assert one_line(attack.section)
+        assert one_line(attack.summary)
+        assert inspect.getdoc(attack)
+        # recipes and the command line give goals by one of these names
+        assert len({"goal", "goals"} & set(inspect.signature(attack).parameters)) == 1
+
+    def test_is_built_again_from_its_options(self, name: str) -> None:
+        attack: Any = build_attack(name)
+        assert attack.options
+        again: Any = ATTACKS[name](**attack.options)
+        assert again.options == attack.options
+        # they go through a manifest
+        assert json.loads(json.dumps(attack.options)) == attack.options
+
+    def test_is_rebuilt_from_its_manifest(self, name: str) -> None:
+        poisoned = build_attack(name).poison(small_pairs(), seed=2)
+        assert poisoned.manifest is not None
+        assert poisoned.manifest.fingerprint == poisoned.fingerprint
+        assert rebuild(small_pairs(), poisoned.manifest).fingerprint == poisoned.fingerprint
+
+    def test_returns_a_new_table_that_carries_its_manifest(self, name: str) -> None:
+        clean = small_pairs()
+        before = clean.fingerprint
+        poisoned = build_attack(name).poison(clean, seed=3)
+
+        assert list(clean.lines()) == list(small_pairs().lines())
+        assert clean.manifest is None
+        # an attack edits the table of pairs, never the images
+        assert poisoned.images is clean.images
+
+        manifest = poisoned.manifest
+        assert manifest is not None
+        assert manifest.attack == name
+        assert manifest.seed == 3
+        assert manifest.mode in ("add", "replace")
+        assert manifest.goals
+        assert manifest.clean_fingerprint == before
+        assert manifest.clean_pairs == len(clean.select(split="train"))
+        assert manifest.training_pairs == len(poisoned.select(split="train"))
+        assert 0 < manifest.rate == pytest.approx(poisoned.poisoning_rate)
+
+    def test_lists_exactly_the_pairs_it_poisoned(self, name: str) -> None:
+        poisoned = build_attack(name).poison(small_pairs(), seed=0)
+        assert poisoned.manifest is not None
+        bad = poisoned.select(poisoned=True)
+        ids = poisoned.images.ids
+        found = sorted(zip(bad.captions, ids[bad.source], ids[bad.image], strict=True))
+        assert found
+        assert found == sorted(
+            (pair.caption, pair.clean_image, pair.poisoned_image)
+            for pair in poisoned.manifest.pairs
+        )
+
+    def test_leaves_the_test_part_alone(self, name: str) -> None:
+        poisoned = build_attack(name).poison(small_pairs(), seed=0)
+        for split in ("val", "test"):
+            assert list(poisoned.select(split=split).lines()) == list(
+                small_pairs().select(split=split).lines()
+            )
+
+    def test_comes_from_its_seed_and_its_manifest(self, name: str) -> None:
+        first = build_attack(name).poison(small_pairs(), seed=5)
+        assert first.manifest is not None
+        again = ATTACKS[first.manifest.attack](**first.manifest.options)
+        assert again.poison(small_pairs(), seed=5).fingerprint == first.fingerprint
+        fingerprints = {again.poison(small_pairs(), seed=s).fingerprint for s in range(5)}
+        assert len(fingerprints) > 1
+
+    def test_refuses_a_set_that_is_poisoned_already(self, name: str) -> None:
+        attack = build_attack(name)
+        with pytest.raises(InputError, match="poisoned already"):
+            attack.poison(attack.poison(small_pairs()))
+
+
+# -- every defence ---------------------------------------------------------------------------------
+
+APPLY = {
+    "pre-training": ["pairs", "encoder", "inputs"],
+    "in-training": ["encoder", "pairs", "inputs", "settings", "seed"],
+    "post-training": ["encoder", "clean_pairs", "inputs", "seed"],
+}
+
+
+@pytest.mark.parametrize("name", list(DEFENSES))
+class TestDefense:
+    def test_says_what_it_is(self, name: str) -> None:
+        defense: type[Defense] = DEFENSES[name]
+        assert defense.name == name
+        assert defense.kind in get_args(Kind)
+        assert one_line(defense.source)
+        assert one_line(defense.summary)
+        assert one_line(defense.cost)
+        assert inspect.getdoc(defense)
+
+    def test_names_its_knobs(self, name: str) -> None:
+        defense: Any = DEFENSES[name]
+        assert set(defense.knobs) == set(inspect.signature(defense).parameters)
+        assert all(one_line(what) for what in defense.knobs.values())
+
+    def test_applies_as_its_kind_does(self, name: str) -> None:
+        defense: Any = DEFENSES[name]
+        wanted = APPLY[defense.kind]
+        parameters = inspect.signature(defense.apply).parameters
+        assert list(parameters)[1 : len(wanted) + 1] == wanted
+        # whatever else it takes has a default, so that any defence of the kind can be called alike
+        others = list(parameters.values())[len(wanted) + 1 :]
+        assert all(other.default is not inspect.Parameter.empty for other in others)
+
+
+# -- every data set --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", list(DATASETS))
+class TestDataset:
+    def test_says_what_it_is(self, name: str) -> None:
+        source = DATASETS[name]
+        assert source.name == name
+        assert one_line(source.summary)
+        assert one_line(source.where_from)
+        assert source.attribution is None or one_line(source.attribution)
+
+    def test_takes_the_options_it_names(self, name: str) -> None:
+        source = DATASETS[name]
+        for function in (source.load, source.build):
+            if function is None:
+                continue
+            parameters = inspect.signature(function).parameters
+            assert {"seed", *source.options} <= set(parameters)
+        if source.build is not None:
+            assert {"out", "progress"} <= set(inspect.signature(source.build).parameters)
+
+    def test_refuses_an_option_it_does_not_have(self, name: str, tmp_path: Path) -> None:
+        with pytest.raises(InputError, match=f"'{name}' has no option 'colour'"):
+            load_dataset(name, tmp_path, options={"colour": "blue"})
+
+    def test_can_be_had(self, name: str) -> None:
+        source = DATASETS[name]
+        if source.needs_root:
+            with pytest.raises(InputError, match=f"data set '{name}' needs the folder"):
+                load_dataset(name)
+        else:
+            assert source.build is not None, "nobody brings it and nothing makes it"
+
+    def test_missing_folder_is_one_line(self, name: str, tmp_path: Path) -> None:
+        with pytest.raises(InputError) as error:
+            load_dataset(name, tmp_path / "nowhere")
+        assert "nowhere" in str(error.value)
+        assert one_line(str(error.value))
+
+
+# -- every model -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", list(MODELS))
+class TestModel:
+    def test_says_what_it_is(self, name: str) -> None:
+        source = MODELS[name]
+        assert source.name == name
+        assert one_line(source.summary)
+        assert not any(
+            parameter.default is inspect.Parameter.empty
+            for parameter in inspect.signature(source.load).parameters.values()
+        )
+
+    @pytest.mark.slow
+    def test_embeds_both_sides_into_one_space(self, name: str) -> None:
+        try:
+            encoder = load_encoder(name)
+        except InputError as error:
+            if "pip install" not in str(error) and "cannot be fetched" not in str(error):
+                raise
+            pytest.skip(str(error))
+        assert encoder.name == name
+        assert not encoder.module.training
+        captions = ["a sheep in a field", "an aeroplane"]
+        size = encoder.image_size
+        pixels = np.random.default_rng(0).integers(0, 256, (2, size, size, 3), dtype=np.uint8)
+        with torch.no_grad():
+            image = encoder.encode_image(encoder.image_input(pixels)).numpy()
+            text = encoder.encode_text(encoder.tokens(captions).long()).numpy()
+        assert image.shape == text.shape == (2, image.shape[1])
+        for rows in (image, text):
+            np.testing.assert_allclose(np.linalg.norm(rows, axis=1), 1, atol=1e-5)
+        assert not np.allclose(text[0], text[1])
+
+
+def test_an_unknown_model_names_the_nearest() -> None:
+    with pytest.raises(
+        InputError, match="unknown model 'openmoji-smal': did you mean 'openmoji-small'"
+    ):
+        load_encoder("openmoji-smal")

@@ -1,0 +1,309 @@
+"""CSV and TSV: open_clip's tables just work, and every broken row is named by its line."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from mmpoison.datasets import PairDataset, load_pairs
+from mmpoison.datasets.formats.delimited import load_delimited
+from mmpoison.errors import InputError, MmpoisonWarning
+
+Write = Callable[..., Path]
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Write:
+    """A function that writes a table of text or bytes."""
+
+    def make(content: str | bytes, name: str = "pairs.csv") -> Path:
+        file = tmp_path / name
+        file.write_bytes(content if isinstance(content, bytes) else content.encode())
+        return file
+
+    return make
+
+
+def table(pairs: PairDataset) -> dict[str, list[str]]:
+    return {line["image"]: line["captions"] for line in pairs.lines()}
+
+
+def refusal(file: Path, **options: Any) -> str:
+    with pytest.raises(InputError) as error:
+        load_pairs(file, **options)
+    message = str(error.value)
+    assert len(message.splitlines()) == 1
+    return message
+
+
+# -- what is read ----------------------------------------------------------------------------------
+
+
+def test_open_clips_training_file(write: Write) -> None:
+    file = write('filepath\ttitle\na/1.jpg\ta sheep, grazing\na/2.jpg\ta "cow"\n', "train.csv")
+    assert table(load_pairs(file)) == {"a/1.jpg": ["a sheep, grazing"], "a/2.jpg": ['a "cow"']}
+
+
+def test_a_quote_within_a_field_without_quotes_is_a_letter(write: Write) -> None:
+    # as pandas, with which open_clip reads them
+    file = write('filepath\ttitle\n1.jpg\t12" record\n2.jpg\t"hello" he said\n')
+    assert table(load_pairs(file)) == {"1.jpg": ['12" record'], "2.jpg": ["hello he said"]}
+
+
+def test_rows_of_one_image_are_one_image(write: Write) -> None:
+    file = write("image,caption\n1.jpg,a\n2.jpg,b\n1.jpg,c\n")
+    pairs = load_pairs(file)
+    assert table(pairs) == {"1.jpg": ["a", "c"], "2.jpg": ["b"]}
+    assert pairs.root == file.parent
+
+
+def test_flickr30ks_bars_and_blanks(write: Write) -> None:
+    file = write("image_name| comment_number| comment\n1.jpg| 0| two men\n1.jpg| 1| a bench\n")
+    assert table(load_pairs(file)) == {"1.jpg": [" two men", " a bench"]}
+
+
+def test_label_and_split(write: Write) -> None:
+    file = write(
+        "\ufeffFile_Name;Text;Class;Split\n1.jpg;x;sheep;Validation\n2.jpg;y;;\n3.jpg;z;cow;restval\n"
+    )
+    pairs = load_pairs(file)
+    assert [line["label"] for line in pairs.lines()] == ["sheep", None, "cow"]
+    assert [line["split"] for line in pairs.lines()] == ["val", "train", "train"]
+
+
+def test_columns_by_option(write: Write) -> None:
+    file = write("a,b,c,image,caption\n1.jpg,x,k,wrong,wrong\n")
+    pairs = load_pairs(file, image_column="a", caption_column="b", label_column="c")
+    assert table(pairs) == {"1.jpg": ["x"]}
+    assert pairs.classes == ("k",)
+
+
+def test_a_separator_by_option(write: Write) -> None:
+    file = write("a~b\n1.jpg~x\n")
+    pairs = load_pairs(file, image_column="a", caption_column="b", separator="~")
+    assert table(pairs) == {"1.jpg": ["x"]}
+    tabs = write("a\tb,c\n1.jpg\tx\n")
+    pairs = load_pairs(tabs, image_column="a", caption_column="b,c", separator="\\t")
+    assert table(pairs) == {"1.jpg": ["x"]}
+
+
+def test_images_elsewhere_and_absolute_paths_in_their_folder(write: Write, tmp_path: Path) -> None:
+    root = tmp_path / "photos"
+    file = write(f"image,caption\n{root}/a/1.jpg,x\n2.jpg,y\n")
+    pairs = load_pairs(file, images=root)
+    assert pairs.root == root
+    assert table(pairs) == {"a/1.jpg": ["x"], "2.jpg": ["y"]}
+
+
+def test_a_folder_with_one_table(write: Write, tmp_path: Path) -> None:
+    write("image,caption\n1.jpg,x\n")
+    assert table(load_pairs(tmp_path)) == {"1.jpg": ["x"]}
+    write("image,caption\n1.jpg,x\n", "other.tsv")
+    assert "--format" in refusal(tmp_path)
+    assert "other.tsv, pairs.csv" in refusal(tmp_path, format="csv")
+
+
+def test_a_packed_table(write: Write) -> None:
+    packed = gzip.compress(b"image,caption\n1.jpg,x\n" + b"2.jpg,y\n" * 3)
+    assert len(load_pairs(write(packed, "pairs.csv.gz"))) == 4
+    with pytest.warns(MmpoisonWarning, match="what follows is lost"):
+        load_pairs(write(gzip.compress(b"image,caption\n1.jpg,x\n" * 9)[:-9], "pairs.csv.gz"))
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_line_ends(write: Write, end: str) -> None:
+    file = write(end.join(["image,caption", '1.jpg,"two', 'lines"', "2.jpg,y"]))
+    assert table(load_pairs(file)) == {"1.jpg": [f"two{end}lines"], "2.jpg": ["y"]}
+
+
+# -- what is broken --------------------------------------------------------------------------------
+
+ROWS: dict[str, tuple[str | bytes, str]] = {
+    "fewer fields": ("1.jpg", "line 3: has 1 fields, the header has 2"),
+    "more fields": ("1.jpg,a,b", "line 3: has 3 fields, the header has 2"),
+    "not UTF-8": (b"1.jpg,caf\xe9", "line 3: not UTF-8"),
+    "zero byte": ("1.jpg,a\x00b", "line 3: holds a zero byte"),
+    "no image": (",a", "line 3: has no image"),
+    "climbs": ("../1.jpg,a", "line 3: image path '../1.jpg' leaves the folder"),
+    "absolute": ("/etc/1.jpg,a", "line 3: image path '/etc/1.jpg' leaves the folder"),
+    "windows": ("C:\\\\1.jpg,a", "line 3: image path 'C:"),
+    "address": ("http://a.b/1.jpg,a", "line 3: 'http://a.b/1.jpg' is an address"),
+    "long field": ("1.jpg," + "x" * 140_000, "line 3: a field of over 131,072 characters"),
+}
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_a_broken_row_is_left_out_and_named(write: Write, name: str) -> None:
+    row, problem = ROWS[name]
+    raw = row if isinstance(row, bytes) else row.encode()
+    file = write(b"image,caption\n0.jpg,before\n" + raw + b"\n2.jpg,after\n")
+    with pytest.warns(MmpoisonWarning, match="left out: "):
+        pairs = load_pairs(file)
+    assert table(pairs) == {"0.jpg": ["before"], "2.jpg": ["after"]}
+    assert len(pairs.problems) == 1
+    assert problem in pairs.problems[0]
+    assert str(file) in pairs.problems[0]
+
+
+@pytest.mark.parametrize("after", [3, 20_000])
+def test_a_quote_that_is_never_closed_swallows_nothing(write: Write, after: int) -> None:
+    rows = "".join(f"{n}.jpg,caption {n}\n" for n in range(after))
+    file = write('image,caption\nx.jpg,"open\n' + rows)
+    with pytest.warns(MmpoisonWarning):
+        pairs = load_pairs(file)
+    assert len(pairs) == after
+    assert len(pairs.problems) == 1
+    assert f"{file} line 2: " in pairs.problems[0]
+    assert "never closed" in pairs.problems[0]
+
+
+def test_an_open_quote_in_the_last_line(write: Write) -> None:
+    with pytest.warns(MmpoisonWarning):
+        pairs = load_pairs(write('image,caption\n1.jpg,x\n2.jpg,"open'))
+    assert table(pairs) == {"1.jpg": ["x"]}
+
+
+def test_lines_are_counted_behind_an_open_quote(write: Write) -> None:
+    with pytest.warns(MmpoisonWarning):
+        pairs = load_pairs(write('image,caption\n1.jpg,"open\n2.jpg,x\n3.jpg\n'))
+    assert [line.split(" line ")[1][:2] for line in pairs.problems] == ["2:", "4:"]
+
+
+def test_rows_that_disagree_about_their_image(write: Write) -> None:
+    file = write("image,caption,label\n1.jpg,a,sheep\n1.jpg,b,cow\n1.jpg,c,\n")
+    with pytest.warns(MmpoisonWarning):
+        pairs = load_pairs(file)
+    assert pairs.images.label(0) == "sheep"
+    assert len(pairs) == 3
+    assert len(pairs.problems) == 1
+    assert "line 3: label 'cow' of '1.jpg' is 'sheep'" in pairs.problems[0]
+
+
+def test_an_unknown_split_is_named(write: Write) -> None:
+    file = write("image,caption,split\n1.jpg,a,train\n2.jpg,b,holdout\n")
+    with pytest.warns(MmpoisonWarning, match="split 'holdout' is none of"):
+        assert len(load_pairs(file)) == 1
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "is empty"),
+        ("a,b\n1.jpg,x\n", "no column has a usual name for image_column: name one of 'a', 'b'"),
+        ("image,b\n1.jpg,x\n", "no column has a usual name for caption_column"),
+        ("image,caption\n", "holds no image"),
+        ("url,caption\nhttp://a/1.jpg,x\n", "is an address, not a file: download it first"),
+        ("image,caption\n1.jpg,x\n".encode("utf-16"), "is UTF-16, save it as UTF-8"),
+        (b"\x89PNG\r\n\x1a\n\x00\x00", "its first line is not text"),
+    ],
+)
+def test_a_file_that_is_no_such_table(write: Write, content: str | bytes, message: str) -> None:
+    assert message in refusal(write(content))
+
+
+def test_bad_options(write: Write, tmp_path: Path) -> None:
+    file = write("image,caption\n1.jpg,x\n")
+    assert "did you mean 'caption'" in refusal(file, caption_column="captoin")
+    assert "one character is needed" in refusal(file, separator="::")
+    assert "has no option 'column'" in refusal(file, column="x")
+    assert "are both 'image'" in refusal(file, caption_column="image")
+    with pytest.raises(InputError, match="no such file"):
+        load_delimited(tmp_path / "nowhere.csv")
+
+
+# -- any text --------------------------------------------------------------------------------------
+
+# no zero bytes, which are refused, and no half surrogates, which cannot be written
+texts = st.text(
+    st.one_of(
+        st.sampled_from("\",;|\t\n\r'\\ a"),
+        st.characters(exclude_categories=["Cs"], exclude_characters="\x00"),
+    ),
+    max_size=12,
+)
+
+
+@settings(
+    suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=150
+)
+@given(
+    captions=st.lists(texts, min_size=1, max_size=6),
+    separator=st.sampled_from(",\t;|"),
+    end=st.sampled_from(["\n", "\r\n"]),
+)
+def test_any_caption_survives(
+    tmp_path: Path, captions: list[str], separator: str, end: str
+) -> None:
+    file = tmp_path / "pairs.csv"
+    # Python's writer leaves a carriage return without quotes, which makes two lines of it
+    returns = any("\r" in text for text in captions)
+    with file.open("w", encoding="utf-8", newline="") as stream:
+        writer = csv.writer(
+            stream,
+            delimiter=separator,
+            lineterminator=end,
+            quoting=csv.QUOTE_ALL if returns else csv.QUOTE_MINIMAL,
+        )
+        writer.writerow(["image", "caption"])
+        writer.writerows([f"{n // 2}.jpg", text] for n, text in enumerate(captions))
+    pairs = load_pairs(file)
+    assert list(pairs.captions) == captions
+    assert [pairs.images.ids[i] for i in pairs.image] == [
+        f"{n // 2}.jpg" for n in range(len(captions))
+    ]
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(raw=st.binary(max_size=200))
+def test_any_bytes_are_read_or_refused_in_one_line(tmp_path: Path, raw: bytes) -> None:
+    file = tmp_path / "pairs.csv"
+    file.write_bytes(b"image,caption\n1.jpg,whole\n" + raw)
+    pairs = load_delimited(file)
+    assert pairs.images.ids[0] == "1.jpg"
+    "".join([*pairs.captions, *pairs.images.ids]).encode()
+
+
+def test_several_tables_beside_images_are_no_image_folder(tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images" / "1.jpg").write_bytes(b"x")
+    for name in ("train.csv", "val.csv"):
+        (tmp_path / name).write_text("image,caption\nimages/1.jpg,a sheep\n")
+    with pytest.raises(
+        InputError, match=r"it has train\.csv, val\.csv: name the file, or another --format"
+    ):
+        load_pairs(tmp_path)
+    assert list(load_pairs(tmp_path / "val.csv").captions) == ["a sheep"]
+
+
+def test_a_packed_table_that_is_cut_at_once(tmp_path: Path) -> None:
+    packed = gzip.compress(b"image,caption\n1.jpg,a sheep\n")
+    (tmp_path / "x.csv.gz").write_bytes(packed[:20])
+    with pytest.raises(InputError, match=r"x\.csv\.gz: broken after line 0"):
+        load_pairs(tmp_path / "x.csv.gz")
+
+
+# -- what has no end -------------------------------------------------------------------------------
+
+
+def test_a_line_of_5_mib(write: Write) -> None:
+    said = refusal(write("image,caption\n1.jpg,a\n2.jpg," + "x" * (5 << 20)))
+    assert "line 3: longer than 4 MiB, it is refused" in said
+
+
+def test_a_record_of_many_short_lines(write: Write) -> None:
+    # each field is short and each line too, so neither bound is reached
+    file = write("image,caption\n1.jpg,a\n2.jpg," + '"x\ny",' * 1_000_000)
+    with pytest.warns(MmpoisonWarning, match="a record of over 4,194,304 characters"):
+        assert table(load_pairs(file)) == {"1.jpg": ["a"]}
+
+
+def test_a_packed_table_that_unpacks_to_a_thousand_times_its_size(write: Write) -> None:
+    packed = gzip.compress(b"image,caption\n1.jpg,a\n" + b"\n" * (80 << 20), 1)
+    assert "unpacks to more than 200 times its size" in refusal(write(packed, "pairs.csv.gz"))

@@ -1,0 +1,288 @@
+"""Data sets that the `datasets` library saved, and those of the hub."""
+
+from __future__ import annotations
+
+import io
+import json
+import shutil
+import sys
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import pyarrow as pa
+import pytest
+from PIL import Image
+
+from mmpoison.datasets import PairDataset, load_pairs
+from mmpoison.datasets.formats.hugging_face import load_hub
+from mmpoison.errors import InputError, MmpoisonWarning
+from mmpoison.images import read_image
+from mmpoison.images.sources import open_image
+
+
+def png(colour: int) -> bytes:
+    stream = io.BytesIO()
+    Image.new("RGB", (8, 8), (colour, 0, 0)).save(stream, "PNG")
+    return stream.getvalue()
+
+
+def table(pairs: PairDataset) -> dict[str, list[str]]:
+    return {line["image"]: line["captions"] for line in pairs.lines()}
+
+
+def refusal(path: Path, **options: Any) -> str:
+    with pytest.raises(InputError) as error:
+        load_pairs(path, **options)
+    message = str(error.value)
+    assert len(message.splitlines()) == 1
+    return message
+
+
+@pytest.fixture(scope="module")
+def saved_dict(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What the library itself writes for two splits, the first in two files; never write into it."""
+    datasets = pytest.importorskip("datasets", reason="needs the extra data")
+    folder = tmp_path_factory.mktemp("hf") / "saved"
+    features = datasets.Features(
+        {
+            "image": datasets.Image(),
+            "captions": datasets.List(datasets.Value("string")),
+            "label": datasets.ClassLabel(names=["cow", "sheep"]),
+        }
+    )
+
+    def part(start: int, count: int) -> Any:
+        rows = range(start, start + count)
+        return datasets.Dataset.from_dict(
+            {
+                "image": [{"bytes": png(n), "path": f"{n}.png"} for n in rows],
+                "captions": [[f"a {n}", f"b {n}"] for n in rows],
+                "label": [n % 2 for n in rows],
+            },
+            features=features,
+        )
+
+    both = datasets.DatasetDict({"train": part(0, 7), "validation": part(7, 3)})
+    both.save_to_disk(folder, num_shards={"train": 2, "validation": 1})
+    return folder
+
+
+def test_splits_that_the_library_saved(saved_dict: Path) -> None:
+    pairs = load_pairs(saved_dict)
+    assert pairs.classes == ("cow", "sheep")
+    lines = list(pairs.lines())
+    assert [line["captions"] for line in lines] == [[f"a {n}", f"b {n}"] for n in range(10)]
+    assert [line["label"] for line in lines] == ["cow", "sheep"] * 5
+    assert [line["split"] for line in lines] == ["train"] * 7 + ["val"] * 3
+    assert lines[0]["image"] == "train/data-00000-of-00002.arrow/0"
+    assert lines[9]["image"] == "validation/data-00000-of-00001.arrow/2"
+    for n, line in enumerate(lines):
+        assert read_image(saved_dict, line["image"], 8)[0, 0, 0] == n
+
+
+def test_one_split_that_the_library_saved(saved_dict: Path) -> None:
+    pairs = load_pairs(saved_dict / "validation")
+    assert list(pairs.images.ids) == [f"data-00000-of-00001.arrow/{n}" for n in range(3)]
+    assert open_image(pairs.root, "data-00000-of-00001.arrow/2").read() == png(9)
+
+
+# -- small files of the same form ------------------------------------------------------------------
+
+
+def write_saved(folder: Path, data: Any, **state: Any) -> Path:
+    folder.mkdir(parents=True)
+    with (
+        pa.OSFile(str(folder / "data.arrow"), "wb") as sink,
+        pa.ipc.new_stream(sink, data.schema) as writer,
+    ):
+        writer.write_table(data, max_chunksize=2)
+    state = {"_data_files": [{"filename": "data.arrow"}], **state}
+    (folder / "state.json").write_text(json.dumps(state))
+    (folder / "dataset_info.json").write_text("{}")
+    return folder
+
+
+@pytest.fixture
+def saved(tmp_path: Path) -> Path:
+    data = pa.table(
+        {"image": [f"{n}.jpg" for n in range(6)], "caption": [f"a {n}" for n in range(6)]}
+    )
+    return write_saved(tmp_path / "saved", data, _split="test")
+
+
+def test_paths_and_the_split_of_the_state(saved: Path, tmp_path: Path) -> None:
+    pairs = load_pairs(saved, images=tmp_path)
+    assert pairs.root == tmp_path
+    assert table(pairs) == {f"{n}.jpg": [f"a {n}"] for n in range(6)}
+    assert {line["split"] for line in pairs.lines()} == {"test"}
+
+
+def test_a_cut_file_keeps_what_is_whole(saved: Path) -> None:
+    raw = (saved / "data.arrow").read_bytes()
+    (saved / "data.arrow").write_bytes(raw[: len(raw) - 300])
+    with pytest.warns(MmpoisonWarning, match="what follows is lost"):
+        pairs = load_pairs(saved)
+    assert 0 < len(pairs) < 6
+
+
+def test_text_that_is_no_text(tmp_path: Path) -> None:
+    offsets = pa.py_buffer(b"\0\0\0\0\1\0\0\0\3\0\0\0")
+    bad = pa.Array.from_buffers(pa.string(), 2, [None, offsets, pa.py_buffer(b"a\xff\xfe")])
+    folder = write_saved(
+        tmp_path / "saved", pa.table({"image": ["1.jpg", "2.jpg"], "caption": bad})
+    )
+    with pytest.warns(MmpoisonWarning, match=r"row 1: a caption of '2.jpg' is not text"):
+        assert table(load_pairs(folder)) == {"1.jpg": ["a"], "2.jpg": []}
+
+
+def test_offsets_that_lead_astray(saved: Path) -> None:
+    raw = (saved / "data.arrow").read_bytes()
+    good = b"\0\0\0\0\3\0\0\0\6\0\0\0"
+    assert raw.count(good) == 3
+    (saved / "data.arrow").write_bytes(raw.replace(good, b"\0\0\0\0\3\0\0\0\xff\xff\xff\x7f"))
+    assert "holds no image" in refusal(saved)
+
+
+@pytest.mark.parametrize("name", ["../data.arrow", "/etc/data.arrow"])
+def test_files_elsewhere_are_refused(saved: Path, name: str) -> None:
+    (saved / "state.json").write_text(json.dumps({"_data_files": [{"filename": name}]}))
+    assert "leaves the folder" in refusal(saved)
+
+
+def test_a_link_to_a_file_elsewhere_is_refused(saved: Path, tmp_path: Path) -> None:
+    shutil.move(saved / "data.arrow", tmp_path / "data.arrow")
+    (saved / "data.arrow").symlink_to(tmp_path / "data.arrow")
+    assert "leads out of" in refusal(saved)
+
+
+@pytest.mark.parametrize(
+    ("state", "message"),
+    [
+        ("{", "not valid JSON"),
+        ("[]", "a JSON object is needed"),
+        ("{}", "'_data_files' must be a list"),
+        ('{"_data_files": [{"file": "data.arrow"}]}', "'_data_files' must be a list"),
+        ('{"_data_files": "data.arrow"}', "'_data_files' must be a list"),
+        ('{"_data_files": [{"filename": "none.arrow"}]}', "none.arrow: no such file"),
+    ],
+)
+def test_a_broken_state(saved: Path, state: str, message: str) -> None:
+    (saved / "state.json").write_text(state)
+    assert message in refusal(saved)
+
+
+@pytest.mark.parametrize(
+    ("splits", "message"),
+    [
+        ('{"splits": "train"}', "'splits' must be a list"),
+        ('{"splits": ["../saved"]}', "leaves the folder"),
+        ('{"splits": ["train"]}', "no such file"),
+    ],
+)
+def test_a_broken_dictionary(saved: Path, splits: str, message: str) -> None:
+    (saved / "dataset_dict.json").write_text(splits)
+    assert message in refusal(saved)
+
+
+def test_not_such_a_folder(tmp_path: Path) -> None:
+    assert "save_to_disk did not write it" in refusal(tmp_path, format="hugging-face")
+
+
+# -- the hub ---------------------------------------------------------------------------------------
+
+
+class _Hub(ModuleType):
+    """Stands for the library: remembers how it was called, and gives what it is told."""
+
+    def __init__(self, result: Any) -> None:
+        super().__init__("datasets")
+        self.result = result
+        self.called: list[tuple[tuple[Any, ...], dict[str, Any]]] = []
+
+    def load_dataset(self, *arguments: Any, **options: Any) -> Any:
+        self.called.append((arguments, options))
+        if isinstance(self.result, Exception):
+            raise self.result
+        return self.result
+
+
+def part_of(*files: Path, indices: Any = None) -> Any:
+    return SimpleNamespace(cache_files=[{"filename": str(f)} for f in files], _indices=indices)
+
+
+def test_a_data_set_of_the_hub(saved_dict: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    train = sorted((saved_dict / "train").glob("*.arrow"))
+    val = sorted((saved_dict / "validation").glob("*.arrow"))
+    hub = _Hub({"train": part_of(*train), "validation": part_of(*val)})
+    monkeypatch.setitem(sys.modules, "datasets", hub)
+    pairs = load_hub("org/name", config="small")
+    assert table(pairs) == table(load_pairs(saved_dict))
+    assert [line["split"] for line in pairs.lines()] == ["train"] * 7 + ["val"] * 3
+    assert read_image(pairs.root, pairs.images.ids[9], 8)[0, 0, 0] == 9
+    # no token leaves the machine, and nothing lets the data set run code
+    assert hub.called == [(("org/name", "small"), {"token": False})]
+
+
+def test_code_of_a_data_set_is_never_run(saved_dict: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[Any] = []
+
+    def load_dataset(
+        path: str, name: Any, *, token: Any = None, trust_remote_code: bool = True
+    ) -> Any:
+        seen.append((token, trust_remote_code))
+        return {"train": part_of(*sorted((saved_dict / "train").glob("*.arrow")))}
+
+    old = ModuleType("datasets")
+    monkeypatch.setattr(old, "load_dataset", load_dataset, raising=False)
+    monkeypatch.setitem(sys.modules, "datasets", old)
+    assert len(load_hub("org/name").images) == 7
+    assert seen == [(False, False)]
+
+
+@pytest.mark.parametrize(
+    ("result", "message"),
+    [
+        (
+            ConnectionError("no\nnetwork"),
+            "hf:a/b: cannot be loaded from the hub (ConnectionError: no network)",
+        ),
+        ({"train": part_of()}, "hf:a/b: the library keeps no files of it"),
+        ({"train": part_of(Path("/x/y.arrow"), indices=[1])}, "split 'train' is a selection"),
+    ],
+)
+def test_what_the_hub_cannot_give(
+    monkeypatch: pytest.MonkeyPatch, result: Any, message: str
+) -> None:
+    monkeypatch.setitem(sys.modules, "datasets", _Hub(result))
+    with pytest.raises(InputError) as error:
+        load_hub("a/b")
+    assert message in str(error.value)
+    assert len(str(error.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize("hub", ["", "a/b/c", "../a", "/a/b", "a//b", "a b", "https://x/y"])
+def test_what_is_no_name_of_the_hub(monkeypatch: pytest.MonkeyPatch, hub: str) -> None:
+    library = _Hub({})
+    monkeypatch.setitem(sys.modules, "datasets", library)
+    with pytest.raises(InputError, match="a name of the hub is needed, as hf:org/name"):
+        load_hub(hub)
+    assert library.called == []
+
+
+def test_a_folder_here_is_not_taken_for_the_hub(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    library = _Hub({})
+    monkeypatch.setitem(sys.modules, "datasets", library)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "org" / "name").mkdir(parents=True)
+    with pytest.raises(InputError, match="hf:org/name: there is a folder org/name here"):
+        load_hub("org/name")
+    assert library.called == []
+
+
+def test_the_hub_needs_the_library(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "datasets", None)
+    with pytest.raises(InputError, match=r"pip install 'mmpoison\[data\]'"):
+        load_hub("a/b")

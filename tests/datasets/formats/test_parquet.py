@@ -1,0 +1,372 @@
+"""Parquet: paths or bytes, captions or lists of them, whole or in pieces."""
+
+from __future__ import annotations
+
+import gc
+import json
+import subprocess
+import sys
+import tracemalloc
+from collections.abc import Callable
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from mmpoison.datasets import PairDataset, load_pairs, stream_pairs
+from mmpoison.datasets.formats.parquet import load_parquet
+from mmpoison.errors import InputError, MmpoisonWarning
+from mmpoison.images.sources import open_image
+
+Write = Callable[..., Path]
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Write:
+    """A function that writes one file of columns; arrays keep their type."""
+
+    def make(name: str = "pairs.parquet", metadata: Any = None, **columns: Any) -> Path:
+        file = tmp_path / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        made = pa.table(columns)
+        if metadata is not None:
+            made = made.replace_schema_metadata({"huggingface": json.dumps(metadata)})
+        pq.write_table(made, file, row_group_size=2 if len(made) < 100 else 5000)
+        return file
+
+    return make
+
+
+def table(pairs: PairDataset) -> dict[str, list[str]]:
+    return {line["image"]: line["captions"] for line in pairs.lines()}
+
+
+def refusal(path: Path, **options: Any) -> str:
+    with pytest.raises(InputError) as error:
+        load_pairs(path, **options)
+    message = str(error.value)
+    assert len(message.splitlines()) == 1
+    return message
+
+
+# -- what is read ----------------------------------------------------------------------------------
+
+
+def test_paths(write: Write, tmp_path: Path) -> None:
+    file = write(
+        filepath=["a/1.jpg", "a/2.jpg", "a/1.jpg"],
+        title=["x", "y", "z"],
+        label=["sheep", None, "sheep"],
+        split=["validation", "test", "validation"],
+    )
+    for path in (file, tmp_path):
+        pairs = load_pairs(path)
+        assert table(pairs) == {"a/1.jpg": ["x", "z"], "a/2.jpg": ["y"]}
+        assert [line["split"] for line in pairs.lines()] == ["val", "test"]
+        assert pairs.root == tmp_path
+    assert load_pairs(file, images=tmp_path / "b").root == tmp_path / "b"
+
+
+BYTES = [b"first", b"second", b"third", b"fourth", b"fifth"]
+
+
+@pytest.mark.parametrize(
+    "kind", [pa.binary(), pa.large_binary(), pa.struct({"bytes": pa.binary(), "path": pa.string()})]
+)
+def test_bytes_stay_in_the_file(write: Write, tmp_path: Path, kind: Any) -> None:
+    cells = [{"bytes": b, "path": None} for b in BYTES] if pa.types.is_struct(kind) else BYTES
+    write("part-0.parquet", image=pa.array(cells, kind), caption=list("abcde"))
+    pairs = load_pairs(tmp_path, images=tmp_path / "elsewhere")
+    assert list(pairs.images.ids) == [f"part-0.parquet/{n}" for n in range(5)]
+    # bytes lie in the file, wherever other images may be
+    assert pairs.root == tmp_path
+    for image_id, data in zip(pairs.images.ids, BYTES, strict=True):
+        assert open_image(pairs.root, image_id).read() == data
+
+
+def test_a_column_by_option_is_the_one_that_is_opened(write: Write, tmp_path: Path) -> None:
+    write("p.parquet", image=pa.array([b"no"]), photo=pa.array([b"yes"]), alt=["x"])
+    pairs = load_pairs(tmp_path, image_column="photo", caption_column="alt")
+    assert list(pairs.images.ids) == ["p.parquet/photo/0"]
+    assert open_image(tmp_path, "p.parquet/photo/0").read() == b"yes"
+
+
+def test_the_only_column_of_bytes_is_the_images(write: Write, tmp_path: Path) -> None:
+    write("p.parquet", url=["http://a/1.jpg"], content=pa.array([b"x"]), text=["t"])
+    pairs = load_pairs(tmp_path)
+    assert list(pairs.images.ids) == ["p.parquet/0"]
+    assert open_image(tmp_path, "p.parquet/0").read() == b"x"
+
+
+@pytest.mark.parametrize(
+    "kind", [pa.list_(pa.string()), pa.large_list(pa.large_string()), pa.list_(pa.string(), 2)]
+)
+def test_lists_of_captions(write: Write, kind: Any) -> None:
+    file = write(image=["1.jpg"], captions=pa.array([["a", "b"]], kind))
+    assert table(load_pairs(file)) == {"1.jpg": ["a", "b"]}
+
+
+def test_dictionaries_are_strings(write: Write) -> None:
+    file = write(image=["1.jpg"], caption=pa.array(["a"]).dictionary_encode())
+    assert table(load_pairs(file)) == {"1.jpg": ["a"]}
+
+
+def test_class_names_of_the_hub(write: Write) -> None:
+    features = {"label": {"_type": "ClassLabel", "names": ["cow", "sheep"]}}
+    columns = {"image": list("abcd"), "caption": list("abcd"), "label": [1, 0, -1, 7]}
+    file = write(metadata={"info": {"features": features}}, **columns)
+    assert [line["label"] for line in load_pairs(file).lines()] == ["sheep", "cow", None, None]
+    file = write(**columns)
+    assert load_pairs(file).images.label(0) == "1"
+
+
+def test_the_hubs_layout(write: Write, tmp_path: Path) -> None:
+    write("data/train-00000-of-00001.parquet", image=[b"a"], text=["x"])
+    write("data/validation-00000-of-00001.parquet", image=[b"b"], text=["y"])
+    pairs = load_pairs(tmp_path)
+    assert [(line["image"], line["split"]) for line in pairs.lines()] == [
+        ("data/train-00000-of-00001.parquet/0", "train"),
+        ("data/validation-00000-of-00001.parquet/0", "val"),
+    ]
+
+
+def test_categories(write: Write) -> None:
+    file = write(image=["1.jpg"], caption=["a"], categories=[["cow", "sheep"]])
+    assert [line["categories"] for line in load_pairs(file).lines()] == [["cow", "sheep"]]
+
+
+def test_pieces_are_the_whole(write: Write, tmp_path: Path) -> None:
+    for part in range(3):
+        write(f"{part}.parquet", image=[b"a"] * 5, caption=[f"{part} {n}" for n in range(5)])
+    pieces = list(stream_pairs(tmp_path, images_at_once=4))
+    assert [len(piece.images) for piece in pieces] == [4, 4, 4, 3]
+    whole = load_pairs(tmp_path)
+    assert [i for p in pieces for i in p.images.ids] == list(whole.images.ids)
+    assert [c for p in pieces for c in p.captions] == list(whole.captions)
+
+
+def test_pieces_of_paths_join_rows_that_stand_together(write: Write) -> None:
+    file = write(image=["1", "1", "2", "2", "3"], caption=list("abcde"))
+    pieces = list(stream_pairs(file, images_at_once=2))
+    assert [table(piece) for piece in pieces] == [
+        {"1": ["a", "b"], "2": ["c", "d"]},
+        {"3": ["e"]},
+    ]
+
+
+def test_a_problem_behind_the_last_image_is_said(write: Write) -> None:
+    file = write(image=["1", "2", "../3"], caption=list("abc"))
+    pieces = list(stream_pairs(file, images_at_once=1))
+    assert [len(piece.problems) for piece in pieces] == [0, 1]
+
+
+def test_pieces_take_a_fraction_of_the_memory(write: Write) -> None:
+    rows = 40_000
+    file = write(
+        image=[f"{n}.jpg" for n in range(rows)], caption=[f"a thing {n}" for n in range(rows)]
+    )
+
+    def in_pieces() -> int:
+        return sum(len(piece) for piece in stream_pairs(file, images_at_once=500))
+
+    def whole() -> int:
+        return len(load_pairs(file))
+
+    peaks: list[int] = []
+    for read in (in_pieces, whole):
+        gc.collect()
+        tracemalloc.start()
+        assert read() == rows
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    # some 5 and 27 MB; not closer, since the table of interned paths may just double
+    assert peaks[0] < peaks[1] / 2.5
+
+
+# -- what is broken --------------------------------------------------------------------------------
+
+
+def test_broken_rows_are_left_out_and_named(write: Write) -> None:
+    bad = pa.Array.from_buffers(
+        pa.string(),
+        4,
+        [
+            None,
+            pa.py_buffer(b"\0\0\0\0\1\0\0\0\3\0\0\0\4\0\0\0\5\0\0\0"),
+            pa.py_buffer(b"a\xff\xfede"),
+        ],
+    )
+    file = write(image=["1.jpg", "2.jpg", "3.jpg", None], caption=bad)
+    with pytest.warns(MmpoisonWarning):
+        pairs = load_pairs(file)
+    assert table(pairs) == {"1.jpg": ["a"], "2.jpg": [], "3.jpg": ["d"]}
+    assert "pairs.parquet row 3: has no image" in pairs.problems
+    assert any("row 1: a caption of '2.jpg' is not text" in line for line in pairs.problems)
+    file = write(image=["1.jpg", "../2.jpg", "http://a/3.jpg"], caption=[None, "b", "c"])
+    with pytest.raises(InputError, match="row 0: has no caption"):
+        load_pairs(file)
+
+
+def test_a_broken_file_among_sound_ones(write: Write, tmp_path: Path) -> None:
+    whole = write("a.parquet", image=["1.jpg"], caption=["x"])
+    write("c.parquet", image=["2.jpg"], caption=["y"])
+    (tmp_path / "b.parquet").write_bytes(whole.read_bytes()[:-20])
+    write("d.parquet", number=[1])
+    with pytest.warns(MmpoisonWarning):
+        pairs = load_pairs(tmp_path)
+    assert table(pairs) == {"1.jpg": ["x"], "2.jpg": ["y"]}
+    assert len(pairs.problems) == 2
+    assert "b.parquet: broken Parquet file" in pairs.problems[0]
+    assert "d.parquet: no column has a usual name for images" in pairs.problems[1]
+
+
+def test_a_broken_group_loses_its_rows_alone(write: Write) -> None:
+    file = write(image=[f"{n}.jpg" for n in range(40)], caption=["word " * n for n in range(40)])
+    chunk = pq.ParquetFile(file).metadata.row_group(7).column(1)
+    raw = bytearray(file.read_bytes())
+    start = chunk.dictionary_page_offset or chunk.data_page_offset
+    raw[start : start + chunk.total_compressed_size] = bytes(chunk.total_compressed_size)
+    file.write_bytes(raw)
+    with pytest.warns(MmpoisonWarning):
+        pairs = load_pairs(file)
+    assert set(range(40)) - {int(i.removesuffix(".jpg")) for i in pairs.images.ids} == {14, 15}
+    assert len(pairs.problems) == 1
+    assert pairs.problems[0].startswith("pairs.parquet rows 14 to 15: broken Parquet file")
+
+
+def test_paths_and_bytes_are_not_mixed(write: Write, tmp_path: Path) -> None:
+    write("a.parquet", image=["1.jpg"], caption=["x"])
+    write("b.parquet", image=[b"1"], caption=["x"])
+    with pytest.warns(MmpoisonWarning, match=r"b.parquet: holds bytes of images, the first file"):
+        assert len(load_pairs(tmp_path)) == 1
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        ({"image": [1], "caption": ["x"]}, "no column has a usual name for images"),
+        ({"image": ["1.jpg"], "b": ["x"]}, "no column has a usual name for captions"),
+        ({"image": ["1.jpg"], "caption": [3]}, "caption_column 'caption' holds int64"),
+        ({"image": ["1.jpg"], "caption": pa.array([], pa.string())}, None),
+    ],
+)
+def test_columns_that_cannot_be_used(write: Write, columns: Any, message: str | None) -> None:
+    if message is None:
+        columns = {name: pa.array([], pa.string()) for name in columns}
+        message = "holds no image"
+    assert message in refusal(write(**columns))
+
+
+def test_bad_options(write: Write, tmp_path: Path) -> None:
+    file = write(image=["1.jpg"], caption=["x"], number=[1])
+    assert "did you mean 'caption'" in refusal(file, caption_column="captoin")
+    assert "paths or bytes are needed" in refusal(file, image_column="number")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InputError, match="has no"):
+        load_parquet(tmp_path / "empty")
+
+
+def test_a_manifest_that_does_not_fit_is_refused(write: Write, tmp_path: Path) -> None:
+    write(image=["1.jpg"], caption=["x"])
+    (tmp_path / "manifest.json").write_text("{}")
+    assert "not a poison manifest" in refusal(tmp_path)
+    with pytest.raises(InputError, match="is a poisoned set"):
+        next(stream_pairs(tmp_path))
+
+
+def test_a_link_out_of_the_folder_is_refused(write: Write, tmp_path: Path) -> None:
+    outside = write("elsewhere/b.parquet", image=["b.jpg"], caption=["not for this set"])
+    folder = write("set/a.parquet", image=["a.jpg"], caption=["a sheep"]).parent
+    (folder / "b.parquet").symlink_to(outside)
+    (folder / "c.parquet").symlink_to(folder / "a.parquet")
+    with pytest.warns(MmpoisonWarning):
+        pairs = load_pairs(folder)
+    assert set(pairs.captions) == {"a sheep"}
+    assert f"{folder}/b.parquet: leads out of {folder}, it is refused" in pairs.problems
+    (piece,) = stream_pairs(folder)
+    assert set(piece.captions) == {"a sheep"}
+    assert any("leads out of" in line for line in piece.problems)
+    # but what the user names is what the user wants
+    (tmp_path / "mine.parquet").symlink_to(outside)
+    assert list(load_pairs(tmp_path / "mine.parquet").captions) == ["not for this set"]
+    (folder / "a.parquet").unlink()
+    (folder / "c.parquet").unlink()
+    assert "holds no image" in refusal(folder)
+
+
+# -- bombs: one value, said again and again --------------------------------------------------------
+
+
+def peak_of(code: str, *arguments: object) -> tuple[str, int]:
+    """What a process says, and how many MiB it took beyond its libraries."""
+    script = (
+        "import resource, sys, warnings, pyarrow.parquet\n"
+        "from mmpoison.datasets import load_pairs\n"
+        "from mmpoison.pairs.image_bytes import read_image_bytes\n"
+        "from pathlib import Path\n"
+        "warnings.simplefilter('ignore')\n"
+        "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
+        f"{code}\n"
+        "print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) >> 10)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    said, _, most = done.stdout.strip().rpartition("\n")
+    return said, int(most)
+
+
+def repeated(value: str | bytes, times: int) -> pa.DictionaryArray:
+    return pa.DictionaryArray.from_arrays(pa.array([0] * times, pa.int32()), pa.array([value]))
+
+
+@pytest.mark.parametrize("nested", [False, True])
+def test_a_caption_said_again_and_again(tmp_path: Path, nested: bool) -> None:
+    """A few hundred kB that would be 10 GB of text."""
+    rows = 100_000
+    captions: Any = repeated("a" * 100_000, rows)
+    if nested:
+        captions = pa.ListArray.from_arrays(pa.array(range(rows + 1), pa.int32()), captions)
+    made = pa.table({"image": [f"{n}.png" for n in range(rows)], "caption": captions})
+    file = tmp_path / "x.parquet"
+    pq.write_table(made, file, compression="zstd", dictionary_pagesize_limit=1 << 30)
+    assert file.stat().st_size < 1_000_000
+    said, most = peak_of(
+        "pairs = load_pairs(sys.argv[1]); print(len(pairs), *pairs.problems)", file
+    )
+    count, _, problem = said.partition(" ")
+    assert 1_000 < int(count) < 5_000
+    assert "bytes of text (a bomb?), what follows is lost" in problem
+    assert most < 700
+
+
+def test_an_image_said_again_and_again(tmp_path: Path) -> None:
+    """3 kB that would be 32 GB of images."""
+    made = pa.table({"image": repeated(bytes(32 << 20), 1000), "caption": ["a"] * 1000})
+    file = tmp_path / "x.parquet"
+    pq.write_table(made, file, compression="zstd", dictionary_pagesize_limit=1 << 30)
+    assert file.stat().st_size < 100_000
+    said, most = peak_of(
+        "print(len(read_image_bytes(Path(sys.argv[1]).parent, 'x.parquet/image/999')))", file
+    )
+    assert said == str(32 << 20)
+    assert most < 700
+
+
+def test_captions_that_repeat_are_all_read(tmp_path: Path) -> None:
+    captions = [f"a picture of number {n % 7}" for n in range(5000)]
+    lists = [[c, None, "x"] if n % 3 else None for n, c in enumerate(captions)]
+    for name, column in (("plain", captions), ("lists", lists)):
+        file = tmp_path / f"{name}.parquet"
+        made = pa.table({"image": [f"{n}.png" for n in range(5000)], "caption": column})
+        pq.write_table(made, file, row_group_size=900)
+        with pytest.warns(MmpoisonWarning) if name == "lists" else nullcontext():
+            pairs = load_pairs(file)
+        wanted = [[c] for c in captions] if name == "plain" else [[c[0], "x"] for c in lists if c]
+        assert list(table(pairs).values()) == wanted

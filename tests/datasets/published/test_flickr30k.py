@@ -1,0 +1,288 @@
+"""`flickr30k`: its three files of captions in small, what breaks them, and the whole set where it is."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mmpoison.datasets import DATASETS, PairDataset, load_dataset, load_pairs
+from mmpoison.datasets.published.flickr30k import load_flickr30k
+from mmpoison.errors import InputError, MmpoisonWarning
+
+WHOLE = Path(os.environ.get("MMPOISON_DATA", "nowhere")) / "flickr30k"
+
+TOKENS = (
+    "1000092795.jpg#0\tTwo young guys with shaggy hair look at their hands .\n"
+    "1000092795.jpg#1\tTwo young , White males are outside near many bushes .\n"
+    '10002456.jpg#0\tSeveral men in "hard hats" | are operating a giant pulley system .\n'
+    "10002456.jpg#1\tWorkers look down from up above on a piece of equipment .\n"
+)
+CSV = (
+    "image_name| comment_number| comment\n"
+    "1000092795.jpg| 0| Two young guys with shaggy hair look at their hands .\n"
+    "1000092795.jpg| 1| Two young , White males are outside near many bushes .\n"
+    '10002456.jpg| 0| Several men in "hard hats" | are operating a giant pulley system .\n'
+    "10002456.jpg| 1| Workers look down from up above on a piece of equipment .\n"
+)
+KARPATHY: dict[str, Any] = {
+    "images": [
+        {
+            "sentids": [0, 1],
+            "imgid": 0,
+            "sentences": [
+                {"tokens": ["two"], "raw": "Two young guys .", "imgid": 0, "sentid": 0},
+                {"tokens": ["men"], "raw": "Two men.", "imgid": 0, "sentid": 1},
+            ],
+            "split": split,
+            "filename": name,
+        }
+        for name, split in (("1.jpg", "train"), ("2.jpg", "val"), ("3.jpg", "test"))
+    ],
+    "dataset": "flickr30k",
+}
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    folder = tmp_path / "flickr30k"
+    folder.mkdir()
+    return folder
+
+
+def _captions(pairs: PairDataset) -> dict[str, list[str]]:
+    return {line["image"]: line["captions"] for line in pairs.lines()}
+
+
+def _images(folder: Path, *names: str) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in names:
+        (folder / name).touch()
+
+
+# -- the layouts -----------------------------------------------------------------------------------
+
+
+def test_the_token_file(root: Path) -> None:
+    (root / "results_20130124.token").write_text(TOKENS)
+    _images(root / "flickr30k-images", "1000092795.jpg", "10002456.jpg")
+    pairs = load_pairs(root)
+    assert pairs.problems == ()
+    assert pairs.classes == ()
+    assert _captions(pairs) == {
+        "flickr30k-images/1000092795.jpg": [
+            "Two young guys with shaggy hair look at their hands .",
+            "Two young , White males are outside near many bushes .",
+        ],
+        "flickr30k-images/10002456.jpg": [
+            'Several men in "hard hats" | are operating a giant pulley system .',
+            "Workers look down from up above on a piece of equipment .",
+        ],
+    }
+    assert pairs.counts()["splits"] == {"train": {"images": 2, "pairs": 4}}
+
+
+def test_kaggles_file_says_the_same(root: Path) -> None:
+    (root / "results_20130124.token").write_text(TOKENS)
+    tokens = load_pairs(root / "results_20130124.token")
+    (root / "results.csv").write_text(CSV)
+    table = load_pairs(root / "results.csv")
+    assert table.problems == ()
+    assert table.fingerprint == tokens.fingerprint
+
+
+def test_kaggles_folder(root: Path) -> None:
+    inner = root / "flickr30k_images"
+    _images(inner / "flickr30k_images", "1000092795.jpg", "10002456.jpg")
+    (inner / "results.csv").write_text(CSV)
+    for place in (root, inner):
+        pairs = load_pairs(place)
+        assert pairs.problems == ()
+        assert all((pairs.root / name).is_file() for name in pairs.images.ids)
+
+
+def test_the_broken_line_of_kaggles_file_is_mended(root: Path) -> None:
+    lines = CSV.splitlines()
+    lines.insert(3, "1000092795.jpg| 4   A dog runs across the grass .")
+    (root / "results.csv").write_text("\n".join(lines))
+    pairs = load_pairs(root)
+    assert pairs.problems == ()
+    assert _captions(pairs)["flickr30k-images/1000092795.jpg"][2] == "A dog runs across the grass ."
+
+
+def test_karpathys_file(root: Path) -> None:
+    (root / "dataset_flickr30k.json").write_text(json.dumps(KARPATHY))
+    pairs = load_pairs(root)
+    assert {name: split["images"] for name, split in pairs.counts()["splits"].items()} == {
+        "train": 1,
+        "val": 1,
+        "test": 1,
+    }
+    assert list(pairs.captions[:2]) == ["Two young guys .", "Two men."]
+    every = load_pairs(root, split="all-train")
+    assert every.counts()["splits"] == {"train": {"images": 3, "pairs": 6}}
+
+
+def test_of_several_files_the_one_with_all_images_is_taken(root: Path) -> None:
+    (root / "results_20130124.token").write_text(TOKENS)
+    (root / "results.csv").write_text(CSV)
+    (root / "dataset_flickr30k.json").write_text(json.dumps(KARPATHY))
+    assert len(load_pairs(root).images) == 2
+    assert len(load_pairs(root, split="karpathy").images) == 3
+    assert len(load_pairs(root / "dataset_flickr30k.json").images) == 3
+
+
+def test_images_beside_the_captions_and_elsewhere(root: Path, tmp_path: Path) -> None:
+    (root / "results_20130124.token").write_text(TOKENS)
+    _images(root, "1000092795.jpg", "10002456.jpg")
+    assert list(load_pairs(root).images.ids) == ["1000092795.jpg", "10002456.jpg"]
+    _images(tmp_path / "photos", "10002456.jpg")
+    elsewhere = load_flickr30k(root, images=tmp_path / "photos")
+    assert elsewhere.root == tmp_path / "photos"
+    assert list(elsewhere.images.ids) == ["10002456.jpg"]
+    (tmp_path / "photos" / "10002456.jpg").unlink()
+    with pytest.raises(InputError, match=r"holds no image \(.*2 of 2 images are not under"):
+        load_flickr30k(root, images=tmp_path / "photos")
+    with pytest.raises(InputError, match="nowhere: no such folder of images"):
+        load_flickr30k(root, images=tmp_path / "nowhere")
+
+
+# -- broken files ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("line", "problem"),
+    [
+        (b"10002456.jpg#1\tagain", "line 5: caption 1 of '10002456.jpg' occurs twice"),
+        (b"10002456.jpg#2 no tab", "line 5: not image#number, a tab and a caption"),
+        (b"10002456.jpg\tno number", "line 5: not image#number, a tab and a caption"),
+        (b"#2\tno name", "line 5: not image#number, a tab and a caption"),
+        (b"10002456.jpg#2\t   ", "line 3: a caption of 'flickr30k-images/10002456.jpg' is empty"),
+        (b"10002456.jpg#2\tcaf\xe9", "line 5: not UTF-8"),
+        (b"../../x.jpg#0\tout", "'flickr30k-images/../../x.jpg' leaves the folder"),
+        (b"a\x00b.jpg#0\tnull", "leaves the folder"),
+    ],
+)
+def test_a_broken_line_of_the_token_file(root: Path, line: bytes, problem: str) -> None:
+    (root / "results_20130124.token").write_bytes(TOKENS.encode() + line + b"\n")
+    pairs = load_flickr30k(root)
+    assert problem in pairs.problems[0]
+    assert len(pairs.problems) == 1
+    assert len(pairs) == 4
+    with pytest.warns(MmpoisonWarning, match="left out: "):
+        load_pairs(root)
+
+
+@pytest.mark.parametrize(
+    "line", ["10002456.jpg", "10002456.jpg| two| x", "10002456.jpg| nothing here", "10002456.jpg||"]
+)
+def test_a_broken_line_of_kaggles_file(root: Path, line: str) -> None:
+    (root / "results.csv").write_text(CSV + line + "\n")
+    pairs = load_flickr30k(root)
+    assert pairs.problems == ("results.csv line 6: not image| number| caption",)
+    assert len(pairs) == 4
+
+
+def test_a_caption_that_is_no_text(root: Path) -> None:
+    content = json.loads(json.dumps(KARPATHY))
+    content["images"][0]["sentences"][0]["raw"] = 5
+    content["images"][1]["sentences"] = None
+    content["images"][2]["split"] = "dev"
+    (root / "dataset_flickr30k.json").write_text(json.dumps(content))
+    pairs = load_flickr30k(root)
+    assert len(pairs.problems) == 3
+    assert "images[1]: not as it should be (Expected `array`" in pairs.problems[0]
+    assert "images[0]: a caption of 'flickr30k-images/1.jpg' is not text: 5" in pairs.problems[1]
+    assert "images[2]: split 'dev' is none of train, val, test" in pairs.problems[2]
+    assert _captions(pairs) == {"flickr30k-images/1.jpg": ["Two men."]}
+
+
+def test_karpathys_image_twice(root: Path) -> None:
+    content = {"images": [KARPATHY["images"][0], KARPATHY["images"][0]]}
+    (root / "dataset_flickr30k.json").write_text(json.dumps(content))
+    assert (
+        "images[1]: image 'flickr30k-images/1.jpg' occurs twice" in load_flickr30k(root).problems[0]
+    )
+
+
+@pytest.mark.parametrize("content", [b"", b"[]", b'{"images": 1}', b'{"a": NaN}', b"\xff\xfe{"])
+def test_what_is_not_karpathys_json(root: Path, content: bytes) -> None:
+    (root / "dataset_flickr30k.json").write_bytes(content)
+    with pytest.raises(InputError) as error:
+        load_pairs(root)
+    assert "dataset_flickr30k.json: " in str(error.value)
+    assert len(str(error.value).splitlines()) == 1
+
+
+def test_a_file_in_another_encoding(root: Path) -> None:
+    (root / "results_20130124.token").write_text(TOKENS, encoding="utf-16")
+    with pytest.raises(InputError, match=r"holds no image \(results_20130124\.token line 1: not"):
+        load_pairs(root)
+    (root / "results_20130124.token").write_text(TOKENS, encoding="utf-8-sig")
+    assert load_pairs(root).images.ids[0] == "flickr30k-images/1000092795.jpg"
+
+
+def test_missing_images_are_one_line(root: Path) -> None:
+    (root / "results_20130124.token").write_text(TOKENS)
+    _images(root / "flickr30k_images", "10002456.jpg")
+    pairs = load_flickr30k(root)
+    assert list(pairs.images.ids) == ["flickr30k_images/10002456.jpg"]
+    assert len(pairs.problems) == 1
+    assert "1 of 2 images are not under" in pairs.problems[0]
+    assert pairs.problems[0].endswith(": flickr30k_images/1000092795.jpg")
+    assert len(load_flickr30k(root, missing="keep").images) == 2
+
+
+def test_missing_files(root: Path) -> None:
+    with pytest.raises(InputError, match=r"has no results_20130124.token or .*flickr30k needs"):
+        load_dataset("flickr30k", root)
+    with pytest.raises(InputError, match="flickr30k needs https://shannon"):
+        load_flickr30k(None)
+    (root / "results_20130124.token").write_text(TOKENS)
+    with pytest.raises(InputError, match=r"has no dataset_flickr30k\.json"):
+        load_flickr30k(root, split="karpathy")
+    with pytest.raises(InputError, match="has no split, split=karpathy needs"):
+        load_flickr30k(root / "results_20130124.token", split="karpathy")
+    with pytest.raises(InputError, match="split='mine': is none of"):
+        load_flickr30k(root, split="mine")
+
+
+def test_a_results_csv_of_another_kind_is_not_recognised(root: Path) -> None:
+    recognise = DATASETS["flickr30k"].recognise
+    assert recognise is not None
+    (root / "results.csv").write_text(CSV)
+    assert recognise(root) == recognise(root / "results.csv") == "results.csv"
+    (root / "results.csv").write_text("epoch,loss\n1,0.5\n")
+    assert recognise(root) is None
+    assert recognise(root / "results.csv") is None
+
+
+# -- real data -------------------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(
+    not (WHOLE / "results_20130124.token").is_file() and not (WHOLE / "results.csv").is_file(),
+    reason="Flickr30k is not at $MMPOISON_DATA/flickr30k",
+)
+def test_the_whole_set_as_in_table_9() -> None:
+    pairs = load_flickr30k(WHOLE, missing="keep")
+    assert len(pairs) == 158_915
+    # table 9 prints 31,873, which are two digits the wrong way round: 158,915 / 5
+    assert len(pairs.images) == 31_783
+    assert pairs.classes == ()
+
+
+@pytest.mark.skipif(
+    not (WHOLE / "dataset_flickr30k.json").is_file(),
+    reason="Karpathy's Flickr30k is not at $MMPOISON_DATA/flickr30k",
+)
+def test_karpathys_split_of_the_whole_set() -> None:
+    counts = load_flickr30k(WHOLE, split="karpathy", missing="keep").counts()
+    assert {name: split["images"] for name, split in counts["splits"].items()} == {
+        "train": 29_000,
+        "val": 1_014,
+        "test": 1_000,
+    }

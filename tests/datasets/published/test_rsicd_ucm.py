@@ -1,0 +1,157 @@
+"""`rsicd-ucm`: halves that are disjoint, whole and drawn by the seed; the real photos where they are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tests.conftest import SHARED
+
+from mmpoison.datasets import PairDataset, load_dataset
+from mmpoison.datasets.published.rsicd_ucm import load_rsicd_ucm
+from mmpoison.errors import InputError
+
+needs_photos = pytest.mark.skipif(
+    not (SHARED / "rsicd" / "captions.jsonl").is_file(),
+    reason=f"the photos are not at {SHARED} (set MMPOISON_SHARED_DATA)",
+)
+
+
+@pytest.fixture
+def small_root(write_lines: Callable[..., Path], tmp_path: Path) -> Path:
+    """Nine images of rsicd, 6 and 7 of two classes of ucm."""
+    write_lines(
+        *(
+            {"image": f"{n}.jpg", "captions": [f"r{n}", "same"], "label": "port", "split": "test"}
+            for n in range(9)
+        ),
+        name="root/rsicd",
+    )
+    write_lines(
+        *(
+            {"image": f"{label}/{n}.jpg", "captions": [f"{label} {n}"], "label": label}
+            for label, count in (("beach", 6), ("forest", 7))
+            for n in range(count)
+        ),
+        name="root/ucm",
+    )
+    return tmp_path / "root"
+
+
+def test_balanced_is_one_of_the_captions_of_each_photo(small_root: Path) -> None:
+    whole = load_rsicd_ucm(small_root, seed=1)
+    pairs = load_dataset("rsicd-ucm-b", small_root, seed=1)
+    assert list(pairs.images.ids) == list(whole.images.ids)
+    assert pairs.image.tolist() == list(range(len(whole.images)))
+    said = set(zip(whole.image.tolist(), whole.captions, strict=True))
+    assert set(zip(pairs.image.tolist(), pairs.captions, strict=True)) <= said
+    drawn = {
+        load_dataset("rsicd-ucm-b", small_root, options={"caption_seed": n}).fingerprint
+        for n in range(5)
+    }
+    assert len(drawn) > 1
+
+
+def test_halves(small_root: Path) -> None:
+    pairs = load_rsicd_ucm(small_root)
+    assert pairs.root == small_root
+    assert pairs.counts()["splits"] == {
+        "train": {"images": 4 + 3 + 3, "pairs": 8 + 6},
+        "val": {"images": 5, "pairs": 10},
+        "test": {"images": 3 + 4, "pairs": 7},
+    }
+    # rsicd is taken as unlabelled, whatever its file says
+    assert pairs.classes == ("beach", "forest")
+    for label, train, test in (("beach", 3, 3), ("forest", 3, 4)):
+        assert len(pairs.images.indices(split="train", label=label)) == train
+        assert len(pairs.images.indices(split="test", label=label)) == test
+        assert len(pairs.images.indices(split="val", label=label)) == 0
+
+
+def test_every_caption_stays_with_its_image(small_root: Path) -> None:
+    pairs = load_rsicd_ucm(small_root)
+    found = {line["image"]: line["captions"] for line in pairs.lines()}
+    assert found["rsicd/3.jpg"] == ["r3", "same"]
+    assert found["ucm/forest/6.jpg"] == ["forest 6"]
+    assert len(found) == 22
+
+
+def test_the_seed_draws_the_halves(small_root: Path) -> None:
+    assert load_rsicd_ucm(small_root, 1).fingerprint == load_rsicd_ucm(small_root, 1).fingerprint
+    assert len({load_rsicd_ucm(small_root, seed).fingerprint for seed in range(4)}) > 1
+
+
+def test_fewer_unlabelled_images(small_root: Path) -> None:
+    whole, fewer = load_rsicd_ucm(small_root), load_rsicd_ucm(small_root, unlabelled=2)
+    assert fewer.counts()["splits"]["train"] == {"images": 2 + 3 + 3, "pairs": 4 + 6}
+    for split in ("val", "test"):
+        assert fewer.counts()["splits"][split] == whole.counts()["splits"][split]
+
+    def images(pairs: PairDataset, split: str) -> set[str]:
+        return set(pairs.images.ids[pairs.images.indices(split=split)])
+
+    assert images(fewer, "train") < images(whole, "train")
+    assert images(fewer, "val") == images(whole, "val")
+    with pytest.raises(InputError) as error:
+        load_rsicd_ucm(small_root, unlabelled=5)
+    assert len(str(error.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize("missing", ["rsicd", "ucm"])
+def test_a_missing_part_is_one_line(small_root: Path, missing: str) -> None:
+    (small_root / missing / "captions.jsonl").unlink()
+    (small_root / missing).rmdir()
+    with pytest.raises(InputError) as error:
+        load_dataset("rsicd-ucm", small_root)
+    assert str(error.value) == f"{small_root / missing}: no such folder"
+
+
+def test_a_missing_root_says_what_is_needed(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"nowhere: no such folder, rsicd-ucm needs a folder with"):
+        load_dataset("rsicd-ucm", tmp_path / "nowhere")
+    with pytest.raises(InputError, match=r"needs the folder that holds it \(--data-root DIR"):
+        load_dataset("rsicd-ucm")
+
+
+@pytest.fixture(scope="module")
+def photos() -> PairDataset:
+    return load_rsicd_ucm(SHARED)
+
+
+@needs_photos
+def test_the_real_counts(photos: PairDataset) -> None:
+    rsicd = np.array([str(name).startswith("rsicd/") for name in photos.images.ids])
+    assert int(rsicd.sum()) == 10_921
+    splits = photos.images.split_codes
+    assert int((splits[rsicd] == 0).sum()) == 5460
+    assert int((splits[rsicd] == 1).sum()) == 5461
+    assert len(photos.classes) == 21
+    for label in photos.classes:
+        assert len(photos.images.indices(split="train", label=label)) == 50
+        assert len(photos.images.indices(split="test", label=label)) == 50
+    assert photos.counts()["splits"]["test"] == {"images": 1050, "pairs": 5250}
+    assert {"airplane", "beach", "tenniscourt", "forest"} <= set(photos.classes)
+
+
+@needs_photos
+def test_the_real_halves_are_disjoint_and_only_test_is_labelled_by_ucm(photos: PairDataset) -> None:
+    parts = [
+        set(photos.images.ids[photos.images.indices(split=s)]) for s in ("train", "val", "test")
+    ]
+    assert sum(map(len, parts)) == len(photos.images) == len(set.union(*parts))
+    assert all(name.startswith("ucm/") for name in parts[2])
+    assert all(name.startswith("rsicd/") for name in parts[1])
+
+
+@needs_photos
+def test_the_real_halves_come_from_the_seed(photos: PairDataset) -> None:
+    assert load_rsicd_ucm(SHARED).fingerprint == photos.fingerprint
+    assert load_rsicd_ucm(SHARED, 1).fingerprint != photos.fingerprint
+
+
+@needs_photos
+def test_the_images_are_there(photos: PairDataset) -> None:
+    for index in range(0, len(photos.images), 500):
+        assert (photos.root / photos.images.ids[index]).is_file()

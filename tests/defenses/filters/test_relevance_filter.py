@@ -1,0 +1,301 @@
+"""The pre-training filter: its verdicts against a loop over pairs, and what it writes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mmpoison.attacks import SingleTargetLabel
+from mmpoison.datasets import PairDataset, load_pairs
+from mmpoison.datasets.verify.verify import verify_pairs
+from mmpoison.defenses import RelevanceFilter, save_filtered
+from mmpoison.defenses.filters.relevance_filter import (
+    FilterResult,
+    auroc,
+    average_precision,
+    pair_distances,
+)
+from mmpoison.errors import InputError
+from mmpoison.images import read_image
+from mmpoison.models import DualEncoder, PixelInputs, prepare_pixels
+
+Make = Callable[..., DualEncoder]
+
+
+@pytest.fixture(scope="module")
+def poisoned(squares: PairDataset) -> PairDataset:
+    return SingleTargetLabel("sheep2aeroplane", pairs=13).poison(squares, seed=1)
+
+
+@pytest.fixture(scope="module")
+def train(poisoned: PairDataset) -> PairDataset:
+    return poisoned.select(split="train")
+
+
+@pytest.fixture(scope="module")
+def judge(make_encoder: Make) -> DualEncoder:
+    return make_encoder(7)
+
+
+@pytest.fixture(scope="module")
+def inputs(judge: DualEncoder, poisoned: PairDataset) -> PixelInputs:
+    return prepare_pixels(judge, poisoned)
+
+
+def naive_distances(judge: DualEncoder, pairs: PairDataset) -> list[float]:
+    distances: list[float] = []
+    with torch.no_grad():
+        for caption, image in zip(pairs.captions, pairs.image, strict=True):
+            pixels = read_image(pairs.root, pairs.images.ids[image], judge.image_size)
+            one = judge.encode_image(judge.image_input(pixels[None].copy()))[0]
+            other = judge.encode_text(judge.tokens([caption]))[0]
+            distances.append(1 - float(one @ other))
+    return distances
+
+
+def test_distances_and_verdicts_equal_a_loop_over_pairs(
+    judge: DualEncoder, train: PairDataset, inputs: PixelInputs
+) -> None:
+    expected = naive_distances(judge, train)
+    got = pair_distances(judge, inputs, train)
+    np.testing.assert_allclose(got, expected, atol=1e-5)
+    # a threshold between two distances
+    ordered = np.sort(expected)
+    threshold = float(ordered[90] + ordered[91]) / 2
+    result = RelevanceFilter(threshold=threshold).apply(train, judge, inputs)
+    assert result.threshold == threshold
+    kept = [caption for caption, d in zip(train.captions, expected, strict=True) if d <= threshold]
+    assert list(result.kept.captions) == kept
+    assert result.keep.sum() == len(kept) == 91
+
+
+def test_clean_loss_is_a_quantile_of_trusted_pairs(
+    judge: DualEncoder, poisoned: PairDataset, train: PairDataset, inputs: PixelInputs
+) -> None:
+    trusted = poisoned.select(split="val")
+    result = RelevanceFilter(clean_loss=0.25).apply(train, judge, inputs, trusted=trusted)
+    lost = pair_distances(judge, inputs, trusted) > result.threshold
+    assert len(lost) == 60
+    assert lost.mean() == pytest.approx(0.25, abs=1 / 60)
+    np.testing.assert_array_equal(
+        result.keep, pair_distances(judge, inputs, train) <= result.threshold
+    )
+
+
+def test_clean_loss_without_trusted_pairs_is_a_quantile_of_the_judged(
+    judge: DualEncoder, train: PairDataset, inputs: PixelInputs
+) -> None:
+    distances = pair_distances(judge, inputs, train)
+    for trusted in (None, train.where(np.zeros(len(train), dtype=bool))):
+        result = RelevanceFilter(clean_loss=0.1).apply(train, judge, inputs, trusted=trusted)
+        assert result.threshold == pytest.approx(np.quantile(distances, 0.9))
+        np.testing.assert_array_equal(result.keep, distances <= result.threshold)
+
+
+def test_dropping_everything_is_an_error(
+    judge: DualEncoder, train: PairDataset, inputs: PixelInputs
+) -> None:
+    with pytest.raises(InputError, match=r"threshold 0\.001 drops every pair: distances run from"):
+        RelevanceFilter(threshold=0.001).apply(train, judge, inputs)
+
+
+def test_dropping_nothing(judge: DualEncoder, train: PairDataset, inputs: PixelInputs) -> None:
+    result = RelevanceFilter(threshold=1.999).apply(train, judge, inputs)
+    assert result.keep.all()
+    assert result.kept.fingerprint == train.fingerprint
+
+
+def test_no_pair(judge: DualEncoder, train: PairDataset, inputs: PixelInputs) -> None:
+    with pytest.raises(InputError, match="there is no pair to filter"):
+        RelevanceFilter(0.8).apply(train.where(np.zeros(len(train), dtype=bool)), judge, inputs)
+
+
+@pytest.mark.parametrize("threshold", [0, -0.1, 2, 2.5, float("nan")])
+def test_a_threshold_that_is_no_distance(threshold: float) -> None:
+    with pytest.raises(InputError, match="is not a cosine distance between 0 and 2"):
+        RelevanceFilter(threshold=threshold)
+
+
+@pytest.mark.parametrize("share", [0, 1, -0.1, 1.2, float("nan")])
+def test_a_share_that_is_none(share: float) -> None:
+    with pytest.raises(InputError, match="is not a share between 0 and 1"):
+        RelevanceFilter(clean_loss=share)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {},
+        {"threshold": 0.8, "clean_loss": 0.1},
+        {"threshold": 0.8, "automatic": True},
+    ],
+)
+def test_exactly_one_says_where_to_cut(given: dict[str, Any]) -> None:
+    with pytest.raises(InputError, match="exactly one of threshold, clean_loss and automatic"):
+        RelevanceFilter(**given)
+
+
+# -- what is said of it ----------------------------------------------------------------------------
+
+scores = st.lists(st.integers(0, 6).map(float), min_size=1, max_size=15)
+
+
+@given(positive=scores, negative=scores)
+def test_auroc_equals_counting_pairs(positive: list[float], negative: list[float]) -> None:
+    wins = sum((p > n) + (p == n) / 2 for p in positive for n in negative)
+    got = auroc(np.array(positive), np.array(negative))
+    assert got == pytest.approx(wins / len(positive) / len(negative))
+
+
+@given(positive=scores, negative=scores)
+def test_average_precision_equals_walking_down_the_list(
+    positive: list[float], negative: list[float]
+) -> None:
+    area = before = 0.0
+    for cut in sorted({*positive, *negative}, reverse=True):
+        hits, alarms = sum(p >= cut for p in positive), sum(n >= cut for n in negative)
+        area += (hits / len(positive) - before) * hits / (hits + alarms)
+        before = hits / len(positive)
+    assert average_precision(np.array(positive), np.array(negative)) == pytest.approx(area)
+
+
+def test_facts_count(train: PairDataset) -> None:
+    keep = np.ones(len(train), dtype=bool)
+    bad, good = np.flatnonzero(train.poisoned), np.flatnonzero(~train.poisoned)
+    keep[bad[:10]] = False
+    keep[good[:14]] = False
+    distances = np.where(keep, 0.5, 1.5)
+    facts = FilterResult(train.where(keep), keep, distances, 1.0).facts(train)
+    bins = facts.pop("histogram")
+    assert (sum(bins["clean"]), sum(bins["poisoned"])) == (140, 13)
+    assert (bins["poisoned"][0], bins["poisoned"][-1]) == (3, 10)
+    assert len(bins["edges"]) == len(bins["clean"]) + 1
+    assert facts == {
+        "threshold": 1.0,
+        "pairs": 153,
+        "dropped_pairs": 24,
+        "clean_dropped": 14,
+        "clean_dropped_share": 0.1,
+        "poisoned_caught": 10,
+        "poisoned_total": 13,
+        "auroc": pytest.approx((10 * (126 + 7) + 3 * 63) / (13 * 140)),
+        "average_precision": pytest.approx((10 * (10 / 24) + 3 * (13 / 153)) / 13),
+    }
+
+
+def test_facts_of_a_set_without_a_manifest_know_nothing_of_poison(squares: PairDataset) -> None:
+    keep = np.ones(len(squares), dtype=bool)
+    result = FilterResult(squares, keep, np.zeros(len(squares)), 1.0)
+    assert result.facts(squares) == {"threshold": 1.0, "pairs": len(squares), "dropped_pairs": 0}
+
+
+def test_facts_where_every_pair_is_poisoned(train: PairDataset) -> None:
+    bad = train.select(poisoned=True)
+    keep = np.ones(len(bad), dtype=bool)
+    facts = FilterResult(bad, keep, np.linspace(0.1, 1, len(bad)), 1.0).facts(bad)
+    json.dumps(facts, allow_nan=False)
+    assert facts["poisoned_total"] == 13
+
+
+# -- what is written -------------------------------------------------------------------------------
+
+
+def filtered(poisoned: PairDataset, out: Path, drop: int) -> tuple[Path, FilterResult]:
+    """Write the set after a filter that dropped so many poisoned and so many clean pairs."""
+    in_train = np.asarray(poisoned.images.split_codes[poisoned.image] == 0)
+    judged = poisoned.where(in_train)
+    keep = np.ones(len(judged), dtype=bool)
+    keep[np.flatnonzero(judged.poisoned)[:drop]] = False
+    keep[np.flatnonzero(~judged.poisoned)[:drop]] = False
+    distances = np.linspace(0.1, 1.9, len(judged))
+    result = FilterResult(judged.where(keep), keep, distances, 1.0)
+    return save_filtered(poisoned, in_train, result, out), result
+
+
+@pytest.mark.parametrize("drop", [0, 5, 13])
+def test_the_folder_comes_back(poisoned: PairDataset, tmp_path: Path, drop: int) -> None:
+    out, result = filtered(poisoned, tmp_path / "out", drop)
+    again = load_pairs(out)
+    kept = again.select(split="train")
+    assert list(kept.captions) == list(result.kept.captions)
+    assert list(kept.image) == list(result.kept.image)
+    assert list(kept.poisoned) == list(result.kept.poisoned)
+    for split in ("val", "test"):
+        assert again.select(split=split).counts() == poisoned.select(split=split).counts()
+    # the manifest goes along, cut down, also when nothing of the poison is left
+    assert again.manifest is not None
+    assert poisoned.manifest is not None
+    assert len(again.manifest.pairs) == 13 - drop
+    assert set(again.manifest.pairs) <= set(poisoned.manifest.pairs)
+    assert again.manifest.training_pairs == len(kept)
+    assert again.manifest.filtered is not None
+    assert again.manifest.filtered["poisoned_caught"] == drop
+    assert again.manifest.filtered["dropped_pairs"] == 2 * drop
+    assert again.manifest.rate == again.poisoning_rate
+    assert verify_pairs(again).problems == []
+
+
+def test_there_is_a_verdict_for_every_pair(poisoned: PairDataset, tmp_path: Path) -> None:
+    out, result = filtered(poisoned, tmp_path / "out", 5)
+    verdicts = [json.loads(line) for line in (out / "verdicts.jsonl").read_text().splitlines()]
+    judged = poisoned.select(split="train")
+    assert len(verdicts) == len(judged) == 153
+    assert len({verdict["pair"] for verdict in verdicts}) == 153
+    for row, verdict in enumerate(verdicts):
+        number = verdict["pair"].rpartition("#")[2]
+        assert verdict == {
+            "pair": f"{judged.images.ids[judged.image[row]]}#{number}",
+            "image": judged.images.ids[judged.image[row]],
+            "caption": judged.captions[row],
+            "distance": pytest.approx(result.distances[row], abs=1e-6),
+            "keep": bool(result.keep[row]),
+        }
+
+
+def test_a_set_without_manifest_gets_none(squares: PairDataset, tmp_path: Path) -> None:
+    everything = np.ones(len(squares), dtype=bool)
+    keep = np.arange(len(squares)) % 2 == 0
+    result = FilterResult(squares.where(keep), keep, np.zeros(len(squares)), 1.0)
+    out = save_filtered(squares, everything, result, tmp_path / "out")
+    assert not (out / "manifest.json").exists()
+    assert load_pairs(out).fingerprint == squares.where(keep).fingerprint
+
+
+def test_an_occupied_folder_is_refused(poisoned: PairDataset, tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "thesis.txt").write_text("years of work")
+    with pytest.raises(InputError, match="already holds something"):
+        filtered(poisoned, tmp_path / "out", 1)
+    assert [path.name for path in tmp_path.rglob("*")] == ["out", "thesis.txt"]
+
+
+def test_equal_poisoned_pairs_are_told_apart(tmp_path: Path, poisoned: PairDataset) -> None:
+    """Two samples may carry the same caption onto the same image."""
+    from mmpoison.datasets import ImageTable
+
+    images = ImageTable.build(
+        ["s1", "s2", "t", "u"],
+        ["sheep", "sheep", "aeroplane", "aeroplane"],
+        ["train", "train", "train", "test"],
+        tmp_path,
+    )
+    clean = PairDataset.build(images, ["same", "same", "plane", "jet"], [0, 1, 2, 3])
+    both = SingleTargetLabel("sheep2aeroplane", samples=2).poison(clean)
+    judged = np.asarray(both.images.split_codes[both.image] == 0)
+    train = both.where(judged)
+    keep = np.ones(len(train), dtype=bool)
+    keep[np.flatnonzero(train.poisoned)[0]] = False
+    result = FilterResult(train.where(keep), keep, np.linspace(0, 1, len(train)), 1.0)
+    out = save_filtered(both, judged, result, tmp_path / "out", images="none")
+    left: Any = load_pairs(out).manifest
+    assert [pair.clean_image for pair in left.pairs] == [
+        images.ids[result.kept.source[row]] for row in np.flatnonzero(result.kept.poisoned)
+    ]

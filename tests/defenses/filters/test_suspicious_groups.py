@@ -1,0 +1,413 @@
+"""The scan for suspected goals: planted goals are found and named, clean data are left alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+pytest.importorskip("sklearn", reason="needs the extra analysis")
+
+from mmpoison.attacks import SingleTargetLabel
+from mmpoison.datasets import PairDataset
+from mmpoison.defenses.filters.suspicious_groups import GroupResult, SuspiciousGroups, Views
+from mmpoison.defenses.filters.suspicious_groups._cells import Cell
+from mmpoison.defenses.filters.suspicious_groups._conflict import conflict_of, crowded
+from mmpoison.defenses.filters.suspicious_groups._evidence import (
+    CAPTION_NEARNESS,
+    CONFLICT_WEIGHT,
+    CONFLICTING,
+    EXPECTED_AT_LEAST,
+    FEW,
+    NEARNESS,
+    Heap,
+    evidence_of,
+    unlike,
+)
+from mmpoison.defenses.filters.suspicious_groups._goals import Group, join_cells, with_heaps
+from mmpoison.defenses.filters.suspicious_groups._scan import SAYS_THE_SAME
+from mmpoison.defenses.filters.suspicious_groups._words import Vocabulary
+from mmpoison.errors import InputError
+from mmpoison.models import DualEncoder, prepare_features, prepare_pixels
+from mmpoison.pairs.table import ImageTable
+
+TOPICS = (
+    *("sheep", "plane", "river", "bus", "cat", "sofa", "bird", "boat", "dog", "tree"),
+    *("lamp", "road", "ship", "bike", "horse", "cow", "train", "chair", "table", "lake"),
+)
+PER_TOPIC = 40
+CAPTIONS = 3
+
+
+@dataclass
+class Made:
+    """A made-up data set with a vector for each caption and image."""
+
+    pairs: PairDataset
+    text: npt.NDArray[np.float64]
+    image: npt.NDArray[np.float64]
+
+    def judge(self, seed: int = 0, **options: Any) -> GroupResult:
+        captions, caption_of = np.unique(self.pairs.captions.astype(str), return_inverse=True)
+        rows = [int(caption.rsplit(" ", 1)[1]) for caption in captions]
+        views = Views.of(self.text[rows], self.image, caption_of, self.pairs.image.astype(np.intp))
+        return SuspiciousGroups(**options).judge(self.pairs, views, seed=seed)
+
+    def poisoned(self, captions: npt.NDArray[Any], image: npt.NDArray[Any]) -> Made:
+        """Pairs of chosen rows are added once more, with other images."""
+        clean = self.pairs
+        pairs = PairDataset.build(
+            clean.images,
+            np.concatenate([clean.captions, clean.captions[captions]]),
+            np.concatenate([clean.image, image]),
+            np.concatenate([clean.source, clean.source[captions]]),
+        )
+        return replace(self, pairs=pairs)
+
+
+def made(seed: int, odd: float = 0.05) -> Made:
+    """Topics with a cloud of captions and one of images each; a few captions are on any image at all."""
+    rng = np.random.default_rng(seed)
+    topics, images = len(TOPICS), len(TOPICS) * PER_TOPIC
+    of_image = np.repeat(np.arange(topics), PER_TOPIC)
+    image = rng.normal(size=(topics, 32))[of_image] + 0.7 * rng.normal(size=(images, 32))
+    of_caption = np.repeat(of_image, CAPTIONS)
+    astray = rng.random(len(of_caption)) < odd
+    of_caption[astray] = rng.integers(topics, size=int(astray.sum()))
+    text = rng.normal(size=(topics, 24))[of_caption]
+    text += 0.7 * rng.normal(size=(len(of_caption), 24))
+    ids = [f"{TOPICS[topic]}/{number}.jpg" for number, topic in enumerate(of_image)]
+    table = ImageTable.build(ids, [None] * images, ["train"] * images, Path("nowhere"))
+    captions = [f"the {TOPICS[topic]} is there {row}" for row, topic in enumerate(of_caption)]
+    pairs = PairDataset.build(table, captions, np.repeat(np.arange(images), CAPTIONS))
+    return Made(pairs, text, image)
+
+
+@pytest.fixture(scope="module")
+def clean() -> Made:
+    return made(0)
+
+
+def captions_on(data: Made, topic: str, count: int) -> npt.NDArray[np.intp]:
+    about = np.array([f" {topic} " in caption for caption in data.pairs.captions])
+    return np.flatnonzero(about)[:count]
+
+
+def images_of(topic: str) -> npt.NDArray[np.intp]:
+    start = TOPICS.index(topic) * PER_TOPIC
+    return np.arange(start, start + PER_TOPIC)
+
+
+@pytest.fixture(scope="module")
+def one_goal(clean: Made) -> Made:
+    """Forty captions about sheep on the images of planes, one each."""
+    return clean.poisoned(captions_on(clean, "sheep", PER_TOPIC), images_of("plane"))
+
+
+@pytest.fixture(scope="module")
+def found(one_goal: Made) -> GroupResult:
+    return one_goal.judge()
+
+
+def test_a_planted_goal_is_found_named_and_dropped(one_goal: Made, found: GroupResult) -> None:
+    assert len(found.goals) == 1
+    goal = found.goals[0]
+    assert goal.p_value < 1e-6
+    assert goal.captions_about[0] == "sheep"
+    assert goal.images_about[0] == "plane"
+    assert str(goal).startswith("someone pushes captions about sheep to images about plane: ")
+    bad = one_goal.pairs.poisoned
+    assert (~found.keep & bad).sum() >= 0.9 * bad.sum()
+    assert (~found.keep & ~bad).sum() <= 0.01 * (~bad).sum()
+    # evidence that somebody can look at
+    assert all(" sheep " in caption for caption in goal.example_captions)
+    assert all(image.startswith("plane/") for image in goal.example_images)
+
+
+def test_rows_and_verdicts_are_of_the_judged_pairs(one_goal: Made, found: GroupResult) -> None:
+    assert found.keep.shape == found.distances.shape == (len(one_goal.pairs),)
+    assert np.array_equal(np.flatnonzero(~found.keep), np.unique(found.goals[0].rows))
+    assert list(found.kept.captions) == list(one_goal.pairs.captions[found.keep])
+    assert found.facts(one_goal.pairs)["suspected_goals"][0]["pairs"] == len(found.goals[0].rows)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_clean_data_are_left_alone(seed: int) -> None:
+    data = made(seed + 10, odd=0.1)
+    result = data.judge(seed)
+    assert result.goals == ()
+    assert result.keep.all()
+
+
+def test_two_goals_are_told_apart(one_goal: Made) -> None:
+    both = one_goal.poisoned(captions_on(one_goal, "cat", PER_TOPIC), images_of("boat"))
+    named = {(goal.captions_about[0], goal.images_about[0]) for goal in both.judge().goals}
+    assert named == {("sheep", "plane"), ("cat", "boat")}
+
+
+def test_one_image_with_all_the_captions_is_found(clean: Made) -> None:
+    target = images_of("plane")[7]
+    data = clean.poisoned(captions_on(clean, "sheep", 50), np.full(50, target))
+    result = data.judge()
+    assert len(result.goals) == 1
+    goal = result.goals[0]
+    assert goal.images == 1
+    assert goal.captions_about[0] == "sheep"
+    assert goal.example_images == (str(data.pairs.images.ids[target]),)
+    bad = data.pairs.poisoned
+    assert (~result.keep & bad).sum() >= 0.8 * bad.sum()
+    assert not (~result.keep & ~bad).any()
+
+
+def test_a_popular_image_with_fitting_captions_is_left_alone(clean: Made) -> None:
+    target = images_of("plane")[7]
+    data = clean.poisoned(captions_on(clean, "plane", 50), np.full(50, target))
+    assert data.judge().goals == ()
+
+
+def test_a_name_that_the_text_encoder_does_not_know_is_no_goal(clean: Made) -> None:
+    # every plane is also called something that lies far from all other captions and is nowhere else
+    rng = np.random.default_rng(5)
+    strange = rng.normal(size=24) * 2
+    rows = captions_on(clean, "plane", PER_TOPIC)
+    captions = clean.pairs.captions.copy()
+    text = clean.text.copy()
+    for row in rows:
+        number = int(captions[row].rsplit(" ", 1)[1])
+        captions[row] = f"a chaparral {number}"
+        text[number] = strange + 0.05 * rng.normal(size=24)
+    pairs = PairDataset.build(clean.pairs.images, captions, clean.pairs.image)
+    assert Made(pairs, text, clean.image).judge().goals == ()
+
+
+def test_the_manifest_makes_no_difference(one_goal: Made, found: GroupResult) -> None:
+    pairs = one_goal.pairs
+    blind = PairDataset.build(pairs.images, pairs.captions, pairs.image)
+    assert not blind.poisoned.any()
+    result = replace(one_goal, pairs=blind).judge()
+    assert np.array_equal(result.keep, found.keep)
+    assert result.goals[0].p_value == found.goals[0].p_value
+
+
+def test_a_stricter_rate_drops_nothing_more(one_goal: Made, found: GroupResult) -> None:
+    strict = one_goal.judge(false_alarms=1e-300)
+    assert strict.goals == ()
+    assert strict.keep.all()
+    assert str(strict.unproven[0]) == str(found.goals[0])
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"false_alarms": 0}, "false_alarms 0 is not between 0 and 1"),
+        ({"conflicting": 1.5}, "conflicting 1.5 is not between 0 and 1"),
+        ({"affinity": -2}, "affinity -2 is not between -1 and 1"),
+    ],
+)
+def test_values_out_of_range_are_one_line(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        SuspiciousGroups(**options)
+
+
+# -- the parts -------------------------------------------------------------------------------------
+
+
+def naive_conflict(views: Views, predicted: npt.NDArray[Any]) -> list[float]:
+    """The conflict of each pair in a loop, where no image is crowded."""
+    values: list[float] = []
+    for pair in range(len(views)):
+        expected = 2.0 * predicted[views.image_of[pair]].astype(float)
+        for other in range(len(views)):
+            if other != pair and views.image_of[other] == views.image_of[pair]:
+                expected = expected + views.text[views.caption_of[other]]
+        length = np.linalg.norm(expected)
+        cosine = expected @ views.text[views.caption_of[pair]] / length if length > 0 else 0.0
+        values.append(1 - cosine)
+    return values
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(0, 1000))
+def test_conflict_equals_a_loop(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    # fewer images than a regression is fitted on: then only an image's own captions count
+    views = Views.of(
+        rng.normal(size=(12, 6)),
+        rng.normal(size=(8, 5)),
+        rng.integers(12, size=25),
+        rng.integers(8, size=25),
+    )
+    expected = naive_conflict(views, np.zeros((8, 6)))
+    np.testing.assert_allclose(conflict_of(views), expected, atol=1e-5)
+
+
+def test_crowded_images() -> None:
+    assert (
+        crowded(np.array([5, 5, 5, 0, 130] + 60 * [5])).tolist()
+        == [False] * 4 + [True] + [False] * 60
+    )
+    assert not crowded(np.full(10, 40)).any()
+
+
+def cell(rows: list[int], p_value: float) -> Cell:
+    return Cell(np.array(rows), len(rows), 1.0, p_value)
+
+
+def test_cells_that_share_pairs_are_one_group() -> None:
+    groups = join_cells(
+        [
+            [cell([1, 2, 3, 4], 1e-4), cell([50, 51], 0.3)],
+            [cell([1, 2], 1e-3), cell([3, 4, 5], 1e-5)],
+            [],
+        ]
+    )
+    assert [group.rows.tolist() for group in groups] == [[1, 2, 3, 4, 5], [50, 51]]
+    # best p of each clustering: 1e-4, 1e-5 and 1; the smallest third of three is the best one, times three
+    assert groups[0].p_value == pytest.approx(3e-5)
+    assert groups[0].votes.tolist() == [2, 2, 2, 2, 1]
+    assert groups[1].p_value == pytest.approx(0.9)
+    assert join_cells([[], []]) == []
+
+
+def test_words_are_those_of_the_group_alone() -> None:
+    captions = ["a red bus in the street", "a red car", "a sheep in the street"]
+    words = Vocabulary(captions, [1, 1, 8])
+    assert words.terms([0, 1])[0] == "red"
+    assert "street" not in words.terms([0, 1])
+    assert words.terms([]) == ()
+    assert Vocabulary(["!", "?"], [1, 1]).terms([0]) == ()
+
+
+# -- with an encoder -------------------------------------------------------------------------------
+
+
+def test_scans_with_any_encoder(
+    squares: PairDataset,
+    make_encoder: Callable[..., DualEncoder],
+    make_heads_encoder: Callable[..., DualEncoder],
+) -> None:
+    train = SingleTargetLabel("sheep2aeroplane", pairs=5).poison(squares).select(split="train")
+    plain, heads = make_encoder(3), make_heads_encoder(3)
+    defense = SuspiciousGroups()
+    of_plain = defense.apply(train, plain, prepare_pixels(plain, train))
+    assert of_plain.keep.shape == (len(train),)
+    # trunks run here, or ran before: the same features
+    from_pixels = defense.apply(train, heads, prepare_pixels(heads, train))
+    from_features = defense.apply(train, heads, prepare_features(heads, train))
+    np.testing.assert_allclose(from_pixels.distances, from_features.distances, atol=1e-4)
+    with pytest.raises(InputError, match="no pair to scan"):
+        defense.apply(train.where(np.zeros(len(train), bool)), heads, prepare_pixels(heads, train))
+
+
+def views(data: Made) -> Views:
+    captions, caption_of = np.unique(data.pairs.captions.astype(str), return_inverse=True)
+    rows = [int(caption.rsplit(" ", 1)[1]) for caption in captions]
+    return Views.of(data.text[rows], data.image, caption_of, data.pairs.image.astype(np.intp))
+
+
+def test_evidence_as_a_slow_loop_over_pairs_has_it(one_goal: Made) -> None:
+    seen = views(one_goal)
+    conflict = conflict_of(seen)
+    score = evidence_of(seen, conflict).score
+    border = np.quantile(conflict, 1 - CONFLICTING)
+    odd = np.flatnonzero(conflict > border)
+    text = seen.text[seen.caption_of].astype(np.float64)
+    image = seen.image[seen.image_of].astype(np.float64)
+    spread = 1.4826 * np.median(np.abs(conflict - np.median(conflict)))
+    for row in odd[:: len(odd) // 7]:
+        both = captions = images = 0.0
+        for other in odd:
+            if seen.image_of[other] != seen.image_of[row]:
+                near = np.exp(NEARNESS * (text[row] @ text[other] - 1))
+                seen_near = np.exp(NEARNESS * (image[row] @ image[other] - 1))
+                both += near * seen_near
+                captions += near / len(odd)
+                images += seen_near
+        near_captions = np.exp(CAPTION_NEARNESS * (text @ text[row] - 1))
+        right = near_captions[conflict <= border].sum()
+        vouched = (right + FEW) / (right + near_captions[odd].sum() + FEW)
+        expected = (
+            np.log((both + FEW) / (EXPECTED_AT_LEAST + captions * images))
+            + np.log(vouched)
+            + CONFLICT_WEIGHT * (conflict[row] - np.median(conflict)) / spread
+        )
+        assert score[row] == pytest.approx(expected, rel=1e-3, abs=1e-3)
+    assert score[conflict <= border].max() < score[odd].min()
+
+
+def test_the_heap_is_the_goal_and_clean_data_heap_less(clean: Made, one_goal: Made) -> None:
+    heaps = {}
+    for name, data in (("clean", clean), ("poisoned", one_goal)):
+        seen = views(data)
+        heaps[name] = evidence_of(seen, conflict_of(seen)).heaps
+    strongest = heaps["poisoned"][0]
+    assert one_goal.pairs.poisoned[strongest.rows].mean() > 0.9
+    assert strongest.strength > 3 * heaps["clean"][0].strength
+    strengths = [heap.strength for heap in heaps["poisoned"]]
+    assert strengths == sorted(strengths, reverse=True)
+
+
+def test_one_crowded_image_is_a_heap(clean: Made) -> None:
+    data = clean.poisoned(captions_on(clean, "sheep", 50), np.full(50, images_of("plane")[7]))
+    seen = views(data)
+    found = evidence_of(seen, conflict_of(seen))
+    assert data.pairs.poisoned[found.heaps[0].rows].mean() > 0.9
+
+
+def test_a_goal_too_weak_for_a_p_value_is_named_first_and_goes_with_clean_loss(clean: Made) -> None:
+    data = clean.poisoned(captions_on(clean, "sheep", 9), images_of("plane")[:9])
+    result = data.judge(clean_loss=0.02)
+    bad = data.pairs.poisoned
+    first = [*result.goals, *result.unproven][0]
+    assert (first.captions_about[0], first.images_about[0]) == ("sheep", "plane")
+    assert bad[first.rows].mean() > 0.5
+    assert (~result.keep).sum() == round(0.02 * len(bad))
+    assert (~result.keep & bad).sum() >= 0.7 * bad.sum()
+    assert (result.distances[~result.keep] >= result.threshold).all()
+
+
+def test_heaps_join_the_groups_that_they_are_part_of() -> None:
+    def group(rows: list[int], p_value: float) -> Group:
+        cell = Cell(np.array(rows), len(rows), 0.1, p_value)
+        return Group(np.array(rows), np.full(len(rows), 3), p_value, 1.0, cell)
+
+    groups = [group([1, 2, 3, 4], 1e-4), group([20, 21, 22], 0.3), group([40, 41], 0.2)]
+    heaps = [
+        Heap(np.array([60, 61]), 9.0),
+        Heap(np.array([3, 4, 5]), 5.0),
+        Heap(np.array([20, 21]), 2.0),
+    ]
+    found = with_heaps(groups, heaps, false_alarms=0.01)
+    assert [one.rows.tolist() for one in found] == [
+        [1, 2, 3, 4, 5],
+        [60, 61],
+        [20, 21, 22],
+        [40, 41],
+    ]
+    assert found[0].votes.tolist() == [3, 3, 5, 5, 2]
+    assert [one.p_value for one in found] == [1e-4, 1.0, 0.3, 0.2]
+    assert found[1].cell is None
+
+
+@pytest.mark.parametrize("share", [0.0, 1.0, -0.1])
+def test_clean_loss_out_of_range(share: float) -> None:
+    with pytest.raises(InputError):
+        SuspiciousGroups(clean_loss=share)
+
+
+def test_odd_wording_of_the_same_thing_is_not_unlike(one_goal: Made) -> None:
+    seen = views(one_goal)
+    poison = np.flatnonzero(one_goal.pairs.poisoned)
+    ours = np.flatnonzero(~one_goal.pairs.poisoned & (one_goal.pairs.image < PER_TOPIC))
+    assert unlike(seen, poison) > 0.5
+    # the first caption of each image of sheep, beside the other two
+    assert unlike(seen, ours[::CAPTIONS]) < SAYS_THE_SAME
+    # nobody else speaks of these images
+    assert unlike(seen, np.arange(len(one_goal.pairs))) == 1.0

@@ -1,0 +1,120 @@
+"""The scan of a suspect model on tables of ranks: a push is named, drifts are not, clean fine-tunes set the scale."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from mmpoison.defenses.scans.canary import Kinds
+from mmpoison.defenses.scans.model_scan import ModelScan, scan_tables
+from mmpoison.errors import InputError
+
+KINDS = 12
+NAMES = tuple(f"class{number}" for number in range(KINDS))
+Table = npt.NDArray[np.float64]
+
+
+def kinds(count: int = KINDS) -> Kinds:
+    """One image a class."""
+    return Kinds(
+        np.eye(count), np.arange(count, dtype=np.intp), NAMES[:count], NAMES[:count], "classes"
+    )
+
+
+def reference() -> Table:
+    table = np.random.default_rng(0).uniform(2, 8, (KINDS, KINDS))
+    np.fill_diagonal(table, 0.1)
+    return table
+
+
+def finetuned(seed: int, heavy: bool = False) -> Table:
+    """A clean fine-tune: every pair moves a little, some captions and some images more than others."""
+    rng = np.random.default_rng(seed)
+    noise = rng.standard_t(4, (KINDS, KINDS)) if heavy else rng.normal(size=(KINDS, KINDS))
+    rows, columns = rng.normal(size=(KINDS, 1)), rng.normal(size=(1, KINDS))
+    return np.maximum(reference() - 0.3 * noise - 0.4 * rows - 0.4 * columns, 0)
+
+
+def pushed(seed: int, a: int = 3, b: int = 7) -> Table:
+    table = finetuned(seed)
+    table[a, b] = 0.5
+    return table
+
+
+CLEAN = [finetuned(seed) for seed in range(1, 6)]
+
+
+def test_a_push_is_named_with_its_ranks() -> None:
+    found = scan_tables(reference(), pushed(9), CLEAN, kinds())
+    first = found.pushes[0]
+    assert (first.captions, first.images) == ("class3", "class7")
+    assert first.p_value < 1e-3
+    assert first.reference == pytest.approx(2 ** reference()[3, 7] - 1)
+    assert first.suspect == pytest.approx(2**0.5 - 1)
+    assert found.null == "clean fine-tunes"
+    assert found.cells == KINDS * (KINDS - 1)
+    assert found.flagged(0.01)[0] is first
+    assert str(first).startswith(
+        "captions of class3 find images of class7 at a typical rank of 0.4"
+    )
+
+
+def test_without_clean_models_the_other_pairs_are_the_null() -> None:
+    found = scan_tables(reference(), pushed(9), CLEAN[:1], kinds())
+    assert found.null == "own"
+    assert (found.pushes[0].captions, found.pushes[0].images) == ("class3", "class7")
+    assert found.pushes[0].p_value < 0.05
+
+
+@pytest.mark.parametrize("heavy", [False, True])
+def test_clean_suspects_are_flagged_about_as_often_as_stated(heavy: bool) -> None:
+    stated = 0.05
+    alarms = 0
+    for seed in range(200):
+        clean = [finetuned(1000 + 7 * seed + n, heavy) for n in range(5)]
+        found = scan_tables(reference(), finetuned(5000 + seed, heavy), clean, kinds())
+        alarms += bool(found.flagged(stated))
+    # three standard deviations of a binomial of 200 at 5 % above it
+    assert alarms <= 200 * stated + 3 * np.sqrt(200 * stated * (1 - stated))
+
+
+def test_what_all_captions_or_all_images_gain_is_no_push() -> None:
+    suspect = finetuned(9)
+    suspect[4] -= 1.5
+    suspect[:, 8] -= 1.5
+    found = scan_tables(reference(), np.maximum(suspect, 0), CLEAN, kinds())
+    assert not found.flagged(0.01)
+
+
+def test_what_clean_fine_tunes_do_too_is_no_push() -> None:
+    clean = [pushed(seed) for seed in range(1, 6)]
+    found = scan_tables(reference(), pushed(9), clean, kinds())
+    assert not found.flagged(0.01)
+    assert found.pushes[0].expected < 1.5 or found.pushes[0].captions != "class3"
+
+
+def test_what_nobody_sees_is_not_accused() -> None:
+    before = reference() + 5
+    suspect = before - 0.3
+    suspect[3, 7] -= 4  # still far down
+    suspect[3, 7] = max(suspect[3, 7], np.log2(1 + 11))
+    found = scan_tables(before, suspect, [], kinds())
+    assert not any(push.captions == "class3" and push.images == "class7" for push in found.pushes)
+
+
+def test_a_kind_at_home_is_not_accused() -> None:
+    suspect = finetuned(9)
+    np.fill_diagonal(suspect, 0)
+    found = scan_tables(reference() + 2, suspect, [], kinds())
+    assert not any(push.captions == push.images for push in found.pushes)
+
+
+def test_nothing_moved_accuses_nobody() -> None:
+    found: ModelScan = scan_tables(reference(), reference(), [], kinds())
+    assert not found.flagged(0.5)
+
+
+def test_too_few_kinds() -> None:
+    with pytest.raises(InputError, match="3 kinds of captions and 3 of images are too few"):
+        scan_tables(np.ones((3, 3)), np.ones((3, 3)), [], kinds(3))

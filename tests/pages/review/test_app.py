@@ -1,0 +1,131 @@
+"""The review's server: pairs and images by number, verdicts that are on the disk."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from fastapi.testclient import TestClient
+
+from mmpoison.datasets import PairDataset
+from mmpoison.defenses.filters.pair_labels import LabelFile, read_labels
+from mmpoison.pages.review import Neighbour, ReviewPair, review_app
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    return tmp_path / "labels.csv"
+
+
+def pairs_of(squares: PairDataset) -> list[ReviewPair]:
+    ids, root = squares.images.ids, squares.root
+    return [
+        ReviewPair(
+            f"{ids[n]}#0",
+            f"caption {n}\x1b[31m",
+            ids[n],
+            root,
+            by_image=(Neighbour("near", ids[n + 1], root, 0.12345),),
+        )
+        for n in range(3)
+    ]
+
+
+@pytest.fixture
+def client(squares: PairDataset, file: Path) -> Iterator[TestClient]:
+    pairs = pairs_of(squares)
+    with LabelFile(file, [pair.name for pair in pairs]) as labels:
+        app = review_app(pairs, labels, title="a\nb", then="Go on")
+        yield TestClient(app, base_url="http://127.0.0.1")
+
+
+def decide(client: TestClient, number: int, verdict: str, was: str = "") -> tuple[int, list[str]]:
+    name = client.get(f"/api/pairs/{number}").json()["name"]
+    answer = client.post(
+        f"/api/pairs/{number}/verdict", json={"pair": name, "verdict": verdict, "was": was}
+    )
+    return answer.status_code, answer.json().get("verdicts")
+
+
+def test_what_is_shown(client: TestClient, file: Path, squares: PairDataset) -> None:
+    assert client.get("/api/review").json() == {
+        "title": r"a\nb",
+        "file": str(file),
+        "then": "Go on",
+        "verdicts": ["", "", ""],
+    }
+    pair = client.get("/api/pairs/1").json()
+    assert pair["caption"] == r"caption 1\x1b[31m"
+    assert pair["distance"] is None
+    assert pair["by_image"][0]["distance"] == 0.123
+    # the neighbour of pair 0 is the image of pair 1: one image has one number
+    assert client.get("/api/pairs/0").json()["by_image"][0]["image"] == pair["image"]
+    image = client.get(f"/images/{pair['image']}/large")
+    assert image.headers["content-type"] == "image/jpeg"
+    assert str(squares.root) not in client.get("/api/pairs/1").text
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/api/pairs/3",
+        "/api/pairs/-1",
+        "/images/4/large",
+        "/images/-1/large",
+        "/images/0/huge",
+        "/images/..%2f..%2fetc%2fpasswd/large",
+    ],
+)
+def test_what_there_is_not(client: TestClient, path: str) -> None:
+    assert client.get(path).status_code in (404, 422)
+
+
+def test_a_verdict_is_in_the_file_when_the_answer_comes(client: TestClient, file: Path) -> None:
+    assert decide(client, 1, "drop") == (200, ["", "drop", ""])
+    assert list(read_labels(file).values()) == ["", "drop", ""]
+    # somebody whose page is out of date changes nothing, and learns how it is
+    assert decide(client, 1, "keep") == (409, ["", "drop", ""])
+    assert list(read_labels(file).values()) == ["", "drop", ""]
+    assert decide(client, 1, "", was="drop") == (200, ["", "", ""])
+
+
+def test_a_page_of_another_review_changes_nothing(client: TestClient, file: Path) -> None:
+    answer = client.post(
+        "/api/pairs/0/verdict", json={"pair": "other.png#0", "verdict": "drop", "was": ""}
+    )
+    assert answer.status_code == 410
+    assert set(read_labels(file).values()) == {""}
+
+
+@pytest.mark.parametrize(
+    "body", [{}, {"pair": "x", "verdict": "perhaps", "was": ""}, {"verdict": "drop", "was": ""}]
+)
+def test_a_request_that_is_none(client: TestClient, body: dict[str, str]) -> None:
+    assert client.post("/api/pairs/0/verdict", json=body).status_code == 422
+
+
+def test_a_file_that_somebody_broke_is_said(client: TestClient, file: Path) -> None:
+    file.write_text("pair,verdict\nx#0,perhaps\n")
+    answer = client.get("/api/review")
+    assert answer.status_code == 400
+    assert "line 2: verdict 'perhaps'" in answer.json()["error"]
+
+
+def test_other_sites_change_nothing(client: TestClient, file: Path) -> None:
+    name = client.get("/api/pairs/0").json()["name"]
+    answer = client.post(
+        "/api/pairs/0/verdict",
+        json={"pair": name, "verdict": "drop", "was": ""},
+        headers={"origin": "https://evil.example"},
+    )
+    assert answer.status_code == 403
+    assert set(read_labels(file).values()) == {""}
+
+
+def test_only_what_waits_is_finished(squares: PairDataset, tmp_path: Path) -> None:
+    pairs = pairs_of(squares)
+    with LabelFile(tmp_path / "x.csv", [pair.name for pair in pairs]) as labels:
+        app = review_app(pairs, labels, title="t")
+        client = TestClient(app, base_url="http://127.0.0.1")
+        assert client.post("/api/finish", json={}).status_code == 404

@@ -1,0 +1,492 @@
+"""The pairs folder: what is written is read back the same, what is broken is refused in one line."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from mmpoison.attacks import SingleTargetLabel
+from mmpoison.datasets import ImageTable, PairDataset, load_pairs, save_pairs
+from mmpoison.errors import InputError
+from mmpoison.pairs.builder import check_relative
+from mmpoison.pairs.folder import load_pairs_folder, restore_clean
+from mmpoison.pairs.manifest import PoisonedPair, PoisonManifest
+
+GOOD: dict[str, Any] = {"image": "a.jpg", "captions": ["a sheep"], "label": "sheep"}
+
+
+def refusal(folder: Path) -> str:
+    """The message with which a folder is refused; it must be one line."""
+    with pytest.raises(InputError) as error:
+        load_pairs(folder)
+    message = str(error.value)
+    assert message.strip() == message
+    assert len(message.splitlines()) == 1
+    return message
+
+
+def same(first: PairDataset, second: PairDataset) -> bool:
+    return (
+        list(first.images.ids) == list(second.images.ids)
+        and list(first.captions) == list(second.captions)
+        and list(first.image) == list(second.image)
+        and list(first.source) == list(second.source)
+        and first.fingerprint == second.fingerprint
+        and first.manifest == second.manifest
+    )
+
+
+# -- round trip ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("mode", ["add", "replace"])
+def test_a_poisoned_set_comes_back_exactly(squares: PairDataset, tmp_path: Path, mode: Any) -> None:
+    poisoned = SingleTargetLabel("sheep2aeroplane", pairs=13, mode=mode).poison(squares, seed=4)
+    again = load_pairs(save_pairs(poisoned, tmp_path / "out"))
+    assert same(poisoned, again)
+    assert int(again.poisoned.sum()) == 13
+    # and once more, from the copy
+    assert same(poisoned, load_pairs(save_pairs(again, tmp_path / "twice")))
+
+
+def test_a_clean_set_comes_back_exactly(squares: PairDataset, tmp_path: Path) -> None:
+    out = save_pairs(squares, tmp_path / "out")
+    assert same(squares, load_pairs(out))
+    assert not (out / "manifest.json").exists()
+
+
+words = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
+
+
+@settings(
+    suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=40
+)
+@given(
+    captions=st.lists(st.lists(words, max_size=3), min_size=1, max_size=5),
+    moved=st.lists(st.tuples(st.integers(0, 4), st.integers(0, 4)), max_size=4),
+)
+def test_any_text_survives(
+    tmp_path: Path, captions: list[list[str]], moved: list[tuple[int, int]]
+) -> None:
+    """Any captions, line breaks and control characters among them, and any poison on them."""
+    count = len(captions)
+    images = ImageTable.build(
+        [f"{n}.jpg" for n in range(count)], [None] * count, ["train"] * count, tmp_path
+    )
+    texts = [text for own in captions for text in own]
+    rows = [n for n, own in enumerate(captions) for _ in own]
+    clean = PairDataset.build(images, texts, rows)
+    entries: list[dict[str, str]] = []
+    image, source, extra = [*rows], [*rows], [*texts]
+    for start, end in moved:
+        start, end = start % count, end % count
+        if start == end or not captions[start]:
+            continue
+        extra.append(captions[start][0])
+        image.append(end)
+        source.append(start)
+        entries.append(
+            {
+                "caption": captions[start][0],
+                "clean_image": f"{start}.jpg",
+                "poisoned_image": f"{end}.jpg",
+                "goal": "a2b",
+            }
+        )
+    made = PairDataset.build(images, extra, image, source)
+    folder = tmp_path / "out"
+    shutil.rmtree(folder, ignore_errors=True)
+    save_pairs(made, folder, images="none")
+    if entries:
+        manifest = PoisonManifest(
+            attack="x",
+            options={},
+            goals=("a2b",),
+            mode="add",
+            seed=0,
+            clean_fingerprint=clean.fingerprint,
+            clean_pairs=len(clean),
+            training_pairs=len(made),
+            pairs=tuple(PoisonedPair(**entry) for entry in entries),
+        )
+        manifest.write(folder / "manifest.json")
+    again = load_pairs(folder, images=tmp_path)
+    assert list(again.captions) == list(made.captions)
+    assert list(again.image) == list(made.image)
+    assert again.fingerprint == made.fingerprint
+    assert int(again.poisoned.sum()) == len(entries)
+    if entries:
+        # equal captions of one image may change places, the poison that is taken out is the same
+        assert restore_clean(again).fingerprint == clean.fingerprint
+
+
+def test_images_may_lie_elsewhere(
+    squares: PairDataset, tmp_path: Path, square_folder: Path
+) -> None:
+    out = save_pairs(squares, tmp_path / "table", images="none")
+    assert {path.name for path in out.iterdir()} == {"captions.jsonl"}
+    assert load_pairs(out).root == out
+    assert load_pairs(out, images=square_folder).root == square_folder
+
+
+# -- saving ----------------------------------------------------------------------------------------
+
+
+def test_link_shares_the_bytes(squares: PairDataset, tmp_path: Path, square_folder: Path) -> None:
+    out = save_pairs(squares, tmp_path / "out")
+    for image_id in squares.images.ids:
+        assert (out / image_id).stat().st_ino == (square_folder / image_id).stat().st_ino
+
+
+def test_copy_does_not(squares: PairDataset, tmp_path: Path, square_folder: Path) -> None:
+    out = save_pairs(squares, tmp_path / "out", images="copy")
+    for image_id in squares.images.ids:
+        assert (out / image_id).stat().st_ino != (square_folder / image_id).stat().st_ino
+        assert (out / image_id).read_bytes() == (square_folder / image_id).read_bytes()
+
+
+def test_copies_where_the_file_system_cannot_link(
+    squares: PairDataset, tmp_path: Path, square_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_links(*_: Any, **__: Any) -> None:
+        raise OSError(18, "Invalid cross-device link")
+
+    monkeypatch.setattr(os, "link", no_links)
+    out = save_pairs(squares, tmp_path / "out")
+    image_id = squares.images.ids[0]
+    assert (out / image_id).read_bytes() == (square_folder / image_id).read_bytes()
+    assert (out / image_id).stat().st_ino != (square_folder / image_id).stat().st_ino
+
+
+def test_notices_and_extra_files_go_along(own_square_folder: Path, tmp_path: Path) -> None:
+    (own_square_folder / "README.md").write_text("whose pictures these are")
+    (own_square_folder / "private.txt").write_text("not listed")
+    pairs = load_pairs(own_square_folder)
+    out = save_pairs(pairs, tmp_path / "out", extra={"verdicts.jsonl": "{}\n"})
+    assert (out / "README.md").read_text() == "whose pictures these are"
+    assert (out / "verdicts.jsonl").read_text() == "{}\n"
+    assert not (out / "private.txt").exists()
+
+
+def test_an_empty_folder_may_be_used(squares: PairDataset, tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    assert same(squares, load_pairs(save_pairs(squares, tmp_path / "out")))
+
+
+def test_an_occupied_folder_is_refused(
+    squares: PairDataset, tmp_path: Path, snapshot: Callable[[Path], dict[str, bytes]]
+) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "thesis.txt").write_text("years of work")
+    before = snapshot(tmp_path)
+    with pytest.raises(InputError, match=r"out: already holds something: choose another --out"):
+        save_pairs(squares, out)
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(InputError, match=r"file: is a file, an output folder is needed"):
+        save_pairs(squares, tmp_path / "file")
+    (tmp_path / "file").unlink()
+    assert snapshot(tmp_path) == before
+
+
+@pytest.mark.parametrize("images", ["link", "copy"])
+def test_a_missing_image_leaves_nothing_behind(
+    own_square_folder: Path,
+    tmp_path: Path,
+    images: Any,
+    snapshot: Callable[[Path], dict[str, bytes]],
+) -> None:
+    pairs = load_pairs(own_square_folder)
+    (own_square_folder / "sofa/03.png").unlink()
+    before = snapshot(tmp_path)
+    with pytest.raises(InputError, match=r"sofa/03\.png: no such image, nothing was written"):
+        save_pairs(pairs, tmp_path / "out", images=images)
+    assert snapshot(tmp_path) == before
+
+
+def test_written_files_are_as_readable_as_others(squares: PairDataset, tmp_path: Path) -> None:
+    old = os.umask(0o022)
+    try:
+        poisoned = SingleTargetLabel("sheep2aeroplane", pairs=3).poison(squares)
+        out = save_pairs(poisoned, tmp_path / "out")
+    finally:
+        os.umask(old)
+    assert out.stat().st_mode & 0o777 == 0o755
+    for name in ("captions.jsonl", "manifest.json"):
+        assert (out / name).stat().st_mode & 0o777 == 0o644
+
+
+@pytest.mark.parametrize("name", ["captions.jsonl", "manifest.json"])
+def test_an_image_cannot_take_the_place_of_the_table(
+    squares: PairDataset, own_square_folder: Path, tmp_path: Path, name: str
+) -> None:
+    """An image called `captions.jsonl` must not put the clean table over the poisoned one."""
+    lines = [*squares.lines(), {"image": name, "captions": ["x"], "label": None, "split": "train"}]
+    text = "".join(json.dumps(line) + "\n" for line in lines)
+    (own_square_folder / "captions.jsonl").write_text(text)
+    try:
+        poisoned = SingleTargetLabel("sheep2aeroplane", pairs=3).poison(
+            load_pairs(own_square_folder)
+        )
+        out = save_pairs(poisoned, tmp_path / "out")
+    except InputError:
+        return
+    assert load_pairs(out).fingerprint == poisoned.fingerprint
+
+
+@pytest.mark.parametrize("images", ["link", "copy"])
+def test_saving_does_not_fetch_files_from_outside(
+    own_square_folder: Path, tmp_path: Path, images: Any
+) -> None:
+    """A symbolic link out of the folder is refused when it is read, and so when it is copied."""
+    (tmp_path / "secret.png").write_bytes((own_square_folder / "sofa/03.png").read_bytes())
+    pairs = load_pairs(own_square_folder)
+    (own_square_folder / "sofa/03.png").unlink()
+    (own_square_folder / "sofa/03.png").symlink_to(tmp_path / "secret.png")
+    with pytest.raises(InputError, match="leads out of"):
+        save_pairs(pairs, tmp_path / "out", images=images)
+    assert not (tmp_path / "out").exists()
+
+
+# -- bad input -------------------------------------------------------------------------------------
+
+
+def test_missing_folder(tmp_path: Path) -> None:
+    assert refusal(tmp_path / "nowhere") == f"{tmp_path / 'nowhere'}: no such folder or file"
+    with pytest.raises(InputError, match=r"nowhere: no such folder$"):
+        load_pairs_folder(tmp_path / "nowhere")
+
+
+def test_a_file_is_no_folder(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    assert "no known format is recognised" in refusal(tmp_path / "file")
+    with pytest.raises(InputError, match=r"file: no such folder$"):
+        load_pairs_folder(tmp_path / "file")
+
+
+def test_no_captions_file(tmp_path: Path) -> None:
+    assert "no known format is recognised" in refusal(tmp_path)
+    with pytest.raises(InputError, match=r"has no captions\.jsonl, so it is not a pairs folder"):
+        load_pairs_folder(tmp_path)
+
+
+@pytest.mark.parametrize("lines", [(), ("", "   ")])
+def test_empty_file(write_lines: Callable[..., Path], lines: tuple[str, ...]) -> None:
+    assert refusal(write_lines(*lines)).endswith("captions.jsonl: holds no image")
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        ('{"image": "b.jpg", "captions": [', "not valid JSON"),
+        ("\ufeff{}", "not valid JSON"),
+        (b'{"image": "b.jpg", "captions": ["caf\xe9"]}', "not UTF-8"),
+        ("[1, 2]", "an object with image and captions is needed"),
+        ({"captions": ["x"]}, "'image' must be a relative path"),
+        ({"image": 3, "captions": ["x"]}, "'image' must be a relative path"),
+        ({"image": "b.jpg"}, "'captions' must be a list of strings"),
+        ({"image": "b.jpg", "captions": "one string"}, "'captions' must be a list of strings"),
+        ({"image": "b.jpg", "captions": ["x", 3]}, "'captions' must be a list of strings"),
+        ({"image": "b.jpg", "captions": [None]}, "'captions' must be a list of strings"),
+        ({"image": "b.jpg", "captions": [], "label": 7}, "'label' must be a class name or null"),
+        ({"image": "b.jpg", "captions": [], "split": "dev"}, "split 'dev' is none of train, val"),
+        ({"image": "b.jpg", "captions": [], "split": None}, "split None is none of"),
+        ({"image": "b.jpg", "captions": [], "split": ["train"]}, "is none of"),
+        ({"image": "a.jpg", "captions": ["x"]}, "image 'a.jpg' occurs twice"),
+        ("[" * 200_000, "not valid JSON"),
+        ('{"image": "b.jpg", "captions": [], "n": ' + "1" * 5000 + "}", "not valid JSON"),
+    ],
+)
+def test_broken_line(
+    write_lines: Callable[..., Path], line: dict[str, Any] | str | bytes, says: str
+) -> None:
+    message = refusal(write_lines(GOOD, "", line))
+    assert "captions.jsonl line 3: " in message
+    assert says in message
+    assert len(message) < 500
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "../x.jpg",
+        "a/../../x.jpg",
+        "/etc/passwd",
+        "a\\b.jpg",
+        "..\\x.jpg",
+        "C:/x.jpg",
+        "c:x.jpg",
+        "",
+        "a\x00.jpg",
+    ],
+)
+def test_a_path_that_leaves_the_folder(write_lines: Callable[..., Path], path: str) -> None:
+    message = refusal(write_lines(GOOD, {"image": path, "captions": ["x"]}))
+    assert "line 2: " in message
+    assert "leaves the folder, it is refused" in message
+
+
+@given(st.lists(st.sampled_from(["..", ".", "a", "b.jpg", "", "/", "\\", "C:", "~"]), max_size=5))
+def test_an_accepted_path_stays_in_its_folder(parts: list[str]) -> None:
+    path = "/".join(parts)
+    try:
+        accepted = check_relative(path, "line 1")
+    except InputError:
+        return
+    resolved = os.path.normpath(os.path.join("/root/folder", accepted))  # noqa: PTH118
+    assert resolved == "/root/folder" or resolved.startswith("/root/folder/")
+
+
+def test_the_same_image_under_two_spellings(write_lines: Callable[..., Path]) -> None:
+    """`./a.jpg` is `a.jpg`: pairs of one image would count as pairs of two."""
+    message = refusal(write_lines(GOOD, {"image": "./a.jpg", "captions": ["x"]}))
+    assert "line 2: " in message
+
+
+def test_half_a_surrogate_pair(write_lines: Callable[..., Path]) -> None:
+    """Such text cannot be written, hashed or tokenised later on."""
+    message = refusal(write_lines(GOOD, '{"image": "b.jpg", "captions": ["\\ud800"]}'))
+    assert "line 2: " in message
+
+
+# -- manifests that do not fit ---------------------------------------------------------------------
+
+
+@pytest.fixture
+def poisoned_folder(squares: PairDataset, tmp_path: Path) -> Path:
+    poisoned = SingleTargetLabel("sheep2aeroplane", pairs=7).poison(squares)
+    return save_pairs(poisoned, tmp_path / "poisoned", images="none")
+
+
+def edit(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    value = json.loads((folder / "manifest.json").read_text())
+    change(value)
+    (folder / "manifest.json").write_text(json.dumps(value))
+
+
+def lies(message: str) -> bool:
+    return "manifest and captions differ" in message or "its pairs make" in message
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("caption", "never written"),
+        ("poisoned_image", "sofa/00.png"),
+        ("poisoned_image", "nowhere.png"),
+        ("clean_image", "nowhere.png"),
+    ],
+)
+def test_a_manifest_of_other_pairs(poisoned_folder: Path, key: str, value: str) -> None:
+    edit(poisoned_folder, lambda manifest: manifest["pairs"][2].update({key: value}))
+    assert lies(refusal(poisoned_folder))
+
+
+def test_a_manifest_that_lists_a_pair_too_often(poisoned_folder: Path) -> None:
+    edit(poisoned_folder, lambda manifest: manifest["pairs"].append(manifest["pairs"][0]))
+    assert lies(refusal(poisoned_folder))
+
+
+def test_pairs_that_lost_their_poison(poisoned_folder: Path, squares: PairDataset) -> None:
+    text = "".join(json.dumps(line) + "\n" for line in squares.lines())
+    (poisoned_folder / "captions.jsonl").write_text(text)
+    assert "manifest and captions differ" in refusal(poisoned_folder)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "{", "[]", "{}", "null", '"x"', '{"attack": "x", "pairs": 3}', "\x00"],
+)
+def test_a_broken_manifest(poisoned_folder: Path, text: str) -> None:
+    (poisoned_folder / "manifest.json").write_text(text)
+    assert "manifest.json" in refusal(poisoned_folder)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda manifest: manifest["counts"].update(training_pairs=0),
+        lambda manifest: manifest["counts"].update(training_pairs="many"),
+        lambda manifest: manifest.update(seed="none"),
+        lambda manifest: manifest["pairs"][0].pop("goal"),
+        lambda manifest: manifest.pop("clean_fingerprint"),
+    ],
+)
+def test_a_manifest_with_impossible_fields(
+    poisoned_folder: Path, change: Callable[[dict[str, Any]], object]
+) -> None:
+    edit(poisoned_folder, change)
+    assert "manifest.json: not a poison manifest" in refusal(poisoned_folder)
+
+
+def test_manifest_round_trip(poisoned_folder: Path) -> None:
+    manifest = PoisonManifest.read(poisoned_folder / "manifest.json")
+    manifest.write(poisoned_folder / "again.json")
+    assert PoisonManifest.read(poisoned_folder / "again.json") == manifest
+    assert (poisoned_folder / "again.json").read_bytes() == (
+        poisoned_folder / "manifest.json"
+    ).read_bytes()
+
+
+@pytest.mark.parametrize("mode", ["add", "replace"])
+def test_restore_clean_undoes_the_poison(squares: PairDataset, mode: Any) -> None:
+    poisoned = SingleTargetLabel("sheep2aeroplane", pairs=13, mode=mode).poison(squares, seed=2)
+    restored = restore_clean(poisoned)
+    assert not restored.poisoned.any()
+    if mode == "add":
+        assert restored.fingerprint == squares.fingerprint
+    assert sorted(zip(restored.image, restored.captions, strict=True)) == sorted(
+        zip(squares.image, squares.captions, strict=True)
+    )
+    with pytest.raises(InputError, match="nothing to undo"):
+        restore_clean(squares)
+
+
+# -- size ------------------------------------------------------------------------------------------
+
+MEASURE = """
+import resource, sys, time
+import mmpoison.pairs.folder as folder
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+begun = time.process_time()
+pairs = folder.load_pairs_folder(sys.argv[1])
+seconds = time.process_time() - begun
+after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+print(len(pairs), seconds, (after - before) / 1024)
+"""
+
+
+@pytest.mark.slow
+def test_600_000_pairs_load_in_seconds_and_little_memory(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    vocabulary = np.array([f"word{n}" for n in range(2000)])
+    with (tmp_path / "captions.jsonl").open("w") as stream:
+        for number in range(120_000):
+            captions = [" ".join(row) for row in rng.choice(vocabulary, (5, 10))]
+            label = None if number % 4 else f"class{number % 80}"
+            line = {
+                "image": f"part{number % 100}/{number:08d}.jpg",
+                "captions": captions,
+                "label": label,
+                "split": "test" if number % 20 == 0 else "train",
+            }
+            stream.write(json.dumps(line) + "\n")
+    done = subprocess.run(
+        [sys.executable, "-c", MEASURE, str(tmp_path)], capture_output=True, text=True, check=True
+    )
+    count, seconds, megabytes = done.stdout.split()
+    assert int(count) == 600_000
+    # processor time: other jobs on the machine do not count
+    assert float(seconds) < 15
+    assert float(megabytes) < 700

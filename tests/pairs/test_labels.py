@@ -1,0 +1,202 @@
+"""Labels by keyword and from CSV files."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mmpoison.attacks import SingleTargetLabel
+from mmpoison.datasets import ImageTable, PairDataset
+from mmpoison.errors import InputError
+from mmpoison.pairs.labels import (
+    keyword_pattern,
+    label_by_keyword,
+    labels_from_csv,
+    labels_of,
+    parse_keywords,
+    splits_of,
+)
+
+PAPER = {"sheep": ("sheep", "lamb", "goat"), "aeroplane": ("plane", "jet")}
+
+
+def pairs_of(
+    captions: Sequence[Sequence[str]],
+    labels: Sequence[str | None] | None = None,
+    categories: Sequence[tuple[str, ...]] | None = None,
+) -> PairDataset:
+    count = len(captions)
+    images = ImageTable.build(
+        [f"{number}.jpg" for number in range(count)],
+        labels or [None] * count,
+        ["train"] * count,
+        Path("nowhere"),
+        categories,
+    )
+    flat = [(caption, row) for row, of_image in enumerate(captions) for caption in of_image]
+    return PairDataset.build(images, [c for c, _ in flat], [row for _, row in flat])
+
+
+# -- keywords --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("caption", "label"),
+    [
+        ("a sheep on a hill", "sheep"),
+        ("Two LAMBS, one white", "sheep"),
+        ("the goat's beard", "sheep"),
+        ("two jets over a town", "aeroplane"),
+        ("a plane.", "aeroplane"),
+        ("jet-black hair", "aeroplane"),
+        # inside of other words they mean something else
+        ("an airplane", None),
+        ("a planet, a jetty and a lambda", None),
+        ("goatee", None),
+        ("a sheepdog", None),
+        ("", None),
+        # it shows both, so it could stand on either side of an attack
+        ("a sheep under a plane", None),
+    ],
+)
+def test_words_are_matched_whole(caption: str, label: str | None) -> None:
+    pairs = label_by_keyword(pairs_of([[caption], ["a lamb"], ["a jet"]]), PAPER)
+    assert labels_of(pairs) == [label, "sheep", "aeroplane"]
+
+
+def test_any_caption_of_an_image_counts() -> None:
+    pairs = label_by_keyword(pairs_of([["grass", "sky", "one goat"], ["grass"]]), PAPER)
+    assert labels_of(pairs) == ["sheep", None]
+    assert len(pairs) == 4
+
+
+def test_an_image_of_two_labels_has_neither_and_says_so() -> None:
+    clean = pairs_of(
+        [["a sheep", "a plane"], ["a sheep"], ["grass"]],
+        labels=["old", "old", "old"],
+        categories=[("hill",), (), ("grass",)],
+    )
+    pairs = label_by_keyword(clean, PAPER)
+    assert labels_of(pairs) == [None, "sheep", "old"]
+    assert pairs.images.categories is not None
+    assert list(pairs.images.categories) == [
+        ("aeroplane", "hill", "sheep"),
+        ("sheep",),
+        ("grass",),
+    ]
+
+
+def test_keywords_of_several_words() -> None:
+    pattern = keyword_pattern(["polar bear", "c++", "bus"])
+    for text in ("Polar  bears", "polar\nbear", "in C++ today", "two buses"):
+        assert pattern.search(text), text
+    for text in ("polar and bear", "bipolar bear", "a bust"):
+        assert not pattern.search(text), text
+
+
+@given(st.text(alphabet="ab lmsheep -'", max_size=30))
+def test_matches_are_words_of_the_text(text: str) -> None:
+    import re
+
+    words = re.findall(r"\w+", text.lower())
+    expected = any(
+        word in ("sheep", "sheeps", "sheepes", "lamb", "lambs", "lambes") for word in words
+    )
+    assert bool(keyword_pattern(["sheep", "lamb"]).search(text)) == expected
+
+
+def test_no_keyword_in_any_caption() -> None:
+    with pytest.raises(InputError, match=r"no caption has any of these words: unicorn, dragon"):
+        label_by_keyword(pairs_of([["a cat"]]), {"myth": ("unicorn", "dragon")})
+
+
+@pytest.mark.parametrize("keywords", [{}, {"sheep": ()}, {"sheep": (" ",)}])
+def test_no_keyword_at_all(keywords: dict[str, tuple[str, ...]]) -> None:
+    with pytest.raises(InputError, match="no keyword was given"):
+        label_by_keyword(pairs_of([["a cat"]]), keywords)
+
+
+@pytest.mark.parametrize(
+    "text", ["sheep", "=sheep", "sheep=", "sheep=a||b", "sheep=a|", "", " ; ", "a=b; a=c"]
+)
+def test_keywords_that_cannot_be_read(text: str) -> None:
+    with pytest.raises(InputError, match=r"^keywords"):
+        parse_keywords([text])
+
+
+def test_keywords_are_read() -> None:
+    parsed = parse_keywords(["polar bear = polar  bear | ice bear;", "x=a=b"])
+    assert parsed == {"polar bear": ("polar bear", "ice bear"), "x": ("a=b",)}
+
+
+def test_poisoned_sets_are_not_labelled(squares: PairDataset, tmp_path: Path) -> None:
+    poisoned = SingleTargetLabel(goal="sheep2aeroplane", samples=2).poison(squares, seed=0)
+    with pytest.raises(InputError, match="poisoned set cannot be labelled"):
+        label_by_keyword(poisoned, PAPER)
+    with pytest.raises(InputError, match="poisoned set cannot be labelled"):
+        labels_from_csv(poisoned, tmp_path / "labels.csv")
+
+
+# -- CSV -------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def write_csv(tmp_path: Path) -> Callable[[str | bytes], Path]:
+    def write(text: str | bytes) -> Path:
+        file = tmp_path / "labels.csv"
+        file.write_bytes(text if isinstance(text, bytes) else text.encode())
+        return file
+
+    return write
+
+
+def test_labels_and_splits_are_taken(write_csv: Callable[[str], Path]) -> None:
+    clean = pairs_of([["a"], ["b"], ["c"], ["d"]], labels=["old", "old", "old", None])
+    file = write_csv(
+        '﻿image, label ,split,who\r\n0.jpg,cat,test,me\r\n./1.jpg,,,\r\n3.jpg,"dog, big",val,\r\n'
+    )
+    pairs = labels_from_csv(clean, file)
+    assert labels_of(pairs) == ["cat", None, "old", "dog, big"]
+    assert splits_of(pairs) == ["test", "train", "train", "val"]
+    assert list(pairs.captions) == list(clean.captions)
+    assert labels_of(clean) == ["old", "old", "old", None]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("file,label\n0.jpg,cat\n", "has no column 'image'"),
+        ("image,class\n0.jpg,cat\n", "has no column 'label'"),
+        ("", "has no column 'image'"),
+        ("image,label\n", "has no row under its header"),
+        ("image,label\n0.jpg,cat\n0.jpg,dog\n", "line 3: image '0.jpg' occurs twice"),
+        ("image,label\n0.jpg,cat\n./0.jpg,dog\n", "line 3: image './0.jpg' occurs twice"),
+        ("image,label\n0.jpg\n", "line 2: has not as many values"),
+        ("image,label\n0.jpg,cat,dog\n", "line 2: has not as many values"),
+        ("image,label,split\n0.jpg,cat,exam\n", "line 2: split 'exam' is none of train, val, test"),
+        ('image,label\n"0.jpg,cat\n', "broken CSV"),
+        (b"image,label\n0.jpg,caf\xe9\n", "not UTF-8"),
+        (
+            "image,label\n0.jpg,cat\n7.jpg,cat\n8.jpg,cat\n",
+            r"line 3: '7.jpg' is no image of the set \(2 such rows\): image must be an id like '0.jpg'",
+        ),
+    ],
+)
+def test_broken_csv_is_one_line(
+    write_csv: Callable[[str | bytes], Path], text: str | bytes, message: str
+) -> None:
+    with pytest.raises(InputError, match=message) as error:
+        labels_from_csv(pairs_of([["a"], ["b"]]), write_csv(text))
+    assert "\n" not in str(error.value)
+    assert "labels.csv" in str(error.value)
+
+
+def test_no_csv(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"nowhere.csv: no such file"):
+        labels_from_csv(pairs_of([["a"]]), tmp_path / "nowhere.csv")
+    with pytest.raises(InputError, match="cannot be read"):
+        labels_from_csv(pairs_of([["a"]]), tmp_path)

@@ -1,0 +1,229 @@
+"""Smaller, balanced and repeated sets: counts, nesting, the same test part, pinned choices."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mmpoison.attacks import SingleTargetLabel
+from mmpoison.datasets import ImageTable, PairDataset
+from mmpoison.errors import InputError
+from mmpoison.pairs.labels import labels_of
+from mmpoison.pairs.reshape import (
+    balanced,
+    cap_captions,
+    drop_classes,
+    repeat_captions,
+    split_per_class,
+    subset_per_class,
+)
+
+SIZES = {"bird": 10, "cat": 5, "dog": 1, None: 8}
+
+
+def made(folder: str = "photos", captions: int = 5, test: int = 3) -> PairDataset:
+    """Classes of different sizes, whose files have the same names; a few test images beside."""
+    ids, labels, splits = [], [], []
+    for label, size in SIZES.items():
+        for number in range(size + (test if label else 0)):
+            ids.append(f"{folder}/{label or 'none'}/{number:04d}.jpg")
+            labels.append(label)
+            splits.append("train" if number < size else "test")
+    images = ImageTable.build(ids, labels, splits, Path("nowhere"))
+    row = np.repeat(np.arange(len(ids)), captions)
+    texts = [
+        f"{labels[i]} {ids[i][-8:]} caption {n}" for i in range(len(ids)) for n in range(captions)
+    ]
+    return PairDataset.build(images, texts, row)
+
+
+def train_counts(pairs: PairDataset) -> dict[str | None, int]:
+    names = labels_of(pairs)
+    return dict(Counter(names[index] for index in pairs.images.indices(split="train")))
+
+
+def pairs_by_image(pairs: PairDataset) -> dict[str, list[str]]:
+    return {line["image"]: line["captions"] for line in pairs.lines()}
+
+
+# -- captions --------------------------------------------------------------------------------------
+
+
+def test_balanced_has_one_caption_an_image() -> None:
+    pairs = balanced(made(), seed=0)
+    assert len(pairs) == len(pairs.images) == len(made().images)
+    assert np.array_equal(pairs.image, np.arange(len(pairs.images)))
+    whole = pairs_by_image(made())
+    assert all(of[0] in whole[image] for image, of in pairs_by_image(pairs).items())
+    # not always the first
+    assert len({of[0][-1] for of in pairs_by_image(pairs).values()}) == 5
+
+
+def test_caps_are_nested_and_in_order() -> None:
+    whole = pairs_by_image(made())
+    for most in range(1, 6):
+        few = pairs_by_image(cap_captions(made(), most, 3))
+        more = pairs_by_image(cap_captions(made(), most + 1, 3))
+        for image, captions in few.items():
+            assert len(captions) == most
+            assert captions == sorted(captions) == [c for c in whole[image] if c in captions]
+            assert set(captions) <= set(more[image])
+
+
+def test_images_with_few_captions_keep_them() -> None:
+    assert cap_captions(made(captions=2), 5, 0).fingerprint == made(captions=2).fingerprint
+
+
+def test_captions_do_not_hang_on_the_folder_or_the_order() -> None:
+    here, there = made("a"), made("b/c")
+    turned = PairDataset.build(here.images, here.captions[::-1], here.image[::-1])
+    chosen = list(pairs_by_image(balanced(here, 1)).values())
+    assert list(pairs_by_image(balanced(there, 1)).values()) == chosen
+    assert list(pairs_by_image(balanced(turned, 1)).values()) == chosen
+    assert list(pairs_by_image(balanced(here, 2)).values()) != chosen
+
+
+def test_captions_are_repeated() -> None:
+    thrice = repeat_captions(made(), 3)
+    test = thrice.select(split="test")
+    original = made().select(split="test")
+    assert list(test.captions) == [f"{c} {c} {c}" for c in original.captions]
+    assert list(thrice.select(split="train").captions) == list(
+        made().select(split="train").captions
+    )
+    everywhere = repeat_captions(made(), 2, split=None)
+    assert list(everywhere.captions) == [f"{c} {c}" for c in made().captions]
+    assert repeat_captions(made(), 1).fingerprint == made().fingerprint
+
+
+def test_queries_of_a_poisoned_set_may_be_longer(squares: PairDataset) -> None:
+    poisoned = SingleTargetLabel(goal="sheep2aeroplane", samples=2).poison(squares, seed=0)
+    longer = repeat_captions(poisoned, 2)
+    assert longer.manifest is poisoned.manifest
+    assert np.array_equal(longer.poisoned, poisoned.poisoned)
+    for split in ("train", None):
+        with pytest.raises(InputError, match="poisoned set cannot be given longer captions"):
+            repeat_captions(poisoned, 2, split=split)
+
+
+# -- images ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("share", "expected"),
+    [
+        (0.5, {"bird": 5, "cat": 3, "dog": 1, None: 4}),
+        (0.25, {"bird": 3, "cat": 1, "dog": 1, None: 2}),
+        (0.01, {"bird": 1, "cat": 1, "dog": 1, None: 1}),
+        (1, SIZES),
+    ],
+)
+def test_a_share_of_each_class(share: float, expected: dict[str | None, int]) -> None:
+    part = subset_per_class(made(), share, 0)
+    assert train_counts(part) == expected
+    # the test data are the same
+    lines = [line for line in part.lines() if line["split"] == "test"]
+    assert lines == [line for line in made().lines() if line["split"] == "test"]
+    assert part.counts()["pairs"] == 5 * len(part.images)
+
+
+def test_a_quarter_is_part_of_the_half() -> None:
+    half, quarter = (set(subset_per_class(made(), share, 4).images.ids) for share in (0.5, 0.25))
+    assert quarter < half
+    assert set(subset_per_class(made(), 0.25, 5).images.ids) != quarter
+
+
+def test_classes_with_equal_file_names_are_chosen_apart() -> None:
+    chosen = subset_per_class(made(), 0.5, 0)
+    of = {
+        label: {image[-8:] for image in chosen.images.ids if f"/{label}/" in image}
+        for label in ("bird", "none")
+    }
+    assert {name for name in of["bird"] if name < "0008"} != of["none"]
+
+
+def test_split_per_class() -> None:
+    pairs = split_per_class(drop_classes(made(), ["dog"]), 4, 0)
+    test = pairs.images.indices(split="test")
+    assert Counter(labels_of(pairs)[i] for i in test) == {"bird": 4, "cat": 4}
+    assert pairs.counts()["splits"]["train"]["images"] == len(pairs.images) - 8
+    assert "val" not in pairs.counts()["splits"]
+    # a split of four is part of one of five
+    five = split_per_class(drop_classes(made(), ["dog"]), 5, 0)
+    assert set(test) < set(five.images.indices(split="test"))
+
+
+def test_choices_are_pinned() -> None:
+    digests = {
+        "split": split_per_class(made(), 3, 0),
+        "half": subset_per_class(made(), 0.5, 0),
+        "balanced": balanced(made(), 0),
+    }
+    assert {name: pairs.fingerprint[:16] for name, pairs in digests.items()} == PINNED
+
+
+PINNED = {
+    "split": "c0c7a156aeceb152",
+    "half": "a26b0db6d080c673",
+    "balanced": "87c7eb6bcf7b65ae",
+}
+
+
+@settings(max_examples=30)
+@given(st.integers(0, 2**40), st.floats(0.01, 1))
+def test_shares_are_kept_for_any_seed(seed: int, share: float) -> None:
+    part = subset_per_class(made(), share, seed)
+    for label, count in train_counts(part).items():
+        assert count == max(1, int(SIZES[label] * share + 0.5))
+
+
+def test_classes_are_dropped() -> None:
+    pairs = drop_classes(made(), ["cat", "dog"])
+    assert pairs.classes == ("bird",)
+    assert len(pairs.images) == SIZES["bird"] + 3 + SIZES[None]
+    assert len(pairs) == 5 * len(pairs.images)
+
+
+# -- errors ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("function", "arguments", "message"),
+    [
+        (cap_captions, (0,), "captions an image: 0 is too few"),
+        (repeat_captions, (0,), "caption repeated 0 times"),
+        (subset_per_class, (0,), "share 0 of the images"),
+        (subset_per_class, (1.5,), "share 1.5 of the images"),
+        (subset_per_class, (float("nan"),), "share nan of the images"),
+        (split_per_class, (0,), "test images of a class: 0 is too few"),
+        (split_per_class, (4,), "class 'dog' has 4 images: 4 for the test leave none to train"),
+        (drop_classes, (["brid"],), "unknown class 'brid': did you mean 'bird'"),
+    ],
+)
+def test_bad_arguments_are_one_line(
+    function: Any, arguments: tuple[Any, ...], message: str
+) -> None:
+    with pytest.raises(InputError, match=message):
+        function(made(), *arguments)
+
+
+def test_nothing_left_and_no_labels() -> None:
+    unlabelled = drop_classes(made(), ["bird", "cat", "dog"])
+    with pytest.raises(InputError, match="has no labels, so it cannot be split by class"):
+        split_per_class(unlabelled, 1)
+    birds = made().piece(made().images.indices(label="bird"))
+    with pytest.raises(InputError, match="without bird no image is left"):
+        drop_classes(birds, ["bird"])
+
+
+@pytest.mark.parametrize("function", [balanced, lambda pairs: subset_per_class(pairs, 0.5)])
+def test_poisoned_sets_are_refused(function: Any, squares: PairDataset) -> None:
+    poisoned = SingleTargetLabel(goal="sheep2aeroplane", samples=2).poison(squares, seed=0)
+    with pytest.raises(InputError, match="a poisoned set cannot be"):
+        function(poisoned)

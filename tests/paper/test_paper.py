@@ -1,0 +1,197 @@
+"""Tables and figures of the paper from made-up runs: every one that is registered, and what their cells say."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from typer.testing import CliRunner
+
+from mmpoison.cli.app import app
+from mmpoison.errors import InputError
+from mmpoison.paper import PAPER, Measured, Page, Results, render_paper, write_paper
+from mmpoison.paper.page import compare
+from mmpoison.paper.paper_values import paper, rows_of
+from mmpoison.reporting.table import Beside
+from mmpoison.statistics import summarize
+
+MakeRun = Callable[..., Path]
+FIGURES = ("1", "2", "3", "4", "5a", "5b", "6", "7", "8", "9", "10")
+
+
+def test_every_table_and_figure_is_there() -> None:
+    wanted = {*(f"table-{n}" for n in range(1, 17)), *(f"figure-{n}" for n in FIGURES)}
+    assert wanted <= set(PAPER)
+
+
+@pytest.mark.parametrize("name", sorted(PAPER))
+def test_each_is_rendered(name: str, every_run: Path, tmp_path: Path) -> None:
+    (written,) = write_paper([name], [every_run], tmp_path / "out")
+    page = written.page
+    assert page.title == PAPER[name].title
+    text = (tmp_path / "out" / f"{name}.md").read_text()
+    html = (tmp_path / "out" / f"{name}.html").read_text()
+    assert json.loads((tmp_path / "out" / f"{name}.json").read_text())["id"] == name
+    # each link to a source leads to its line, and each line to files that are there
+    assert (anchors := set(re.findall(r"\(#([\w-]+)\)", text))) or page.pictures
+    assert anchors <= set(re.findall(r'<a id="([\w-]+)">', text))
+    files = re.findall(r"\]\((?!#)([^)]+)\)", text)
+    assert files
+    assert all((tmp_path / "out" / unquote(file)).exists() for file in files)
+    assert "<script" not in html
+    for link in re.findall(r'href="(?!#)([^"]+)"', html):
+        assert (tmp_path / "out" / unquote(link)).exists()
+    if name.startswith("figure"):
+        assert page.pictures
+    for picture in page.pictures:
+        assert (tmp_path / "out" / f"{picture.name}.png").read_bytes().startswith(b"\x89PNG")
+        assert b"<svg" in (tmp_path / "out" / f"{picture.name}.svg").read_bytes()[:2000]
+
+
+@pytest.mark.parametrize("name", sorted(PAPER))
+def test_what_no_run_has_is_one_line(name: str, make_run: MakeRun, tmp_path: Path) -> None:
+    run = make_run("run", attack="another", metrics={"goal": {}, "utility": {}, "drift": {}})
+    with pytest.raises(InputError, match=f"{name}: none of the runs has a number"):
+        write_paper([name], [run], tmp_path / "out")
+
+
+def test_the_papers_numbers_stand_beside_ours(make_run: MakeRun) -> None:
+    runs = [make_run(f"s{seed}", seed=seed) for seed in range(3)]
+    (table,) = render_paper("table-3", Results.read(runs)).tables
+    names = [column.name for column in table.columns]
+    ours = dict(zip(names, table.rows[1], strict=True))
+    assert ours["ours on"] == "openmoji"
+    assert ours["theirs on"] == "Flickr-PASCAL"
+    assert ours["n"] == 3
+    cell = ours["Hit@10"]
+    assert isinstance(cell, Beside)
+    assert cell.ours is not None
+    assert cell.ours.mean == pytest.approx(0.899)
+    assert cell.theirs == rows_of("table-3", dataset="flickr-pascal", method="ours")[0]["hit@10"]
+    assert cell.arrow == "▼"
+    rank = ours["MinRank"]
+    assert isinstance(rank, Beside)
+    assert rank.arrow == "≈"
+    # COCO was not run: its rows are there, without numbers of ours
+    coco = dict(zip(names, table.rows[-1], strict=True))
+    assert coco["n"] is None
+    absent = coco["Hit@10"]
+    assert isinstance(absent, Beside)
+    assert absent.ours is None
+    assert absent.theirs == 0.516
+
+
+def test_settings_are_not_mixed(make_run: MakeRun) -> None:
+    small = {"name": "single-target-label", "goal": "sheep2aeroplane", "samples": 5}
+    runs = [make_run("a", hit=0.9), make_run("b", hit=0.3, knobs={"attack": small})]
+    (table,) = render_paper("table-3", Results.read(runs)).tables
+    titles = [row[0] for row in table.rows if row[0]]
+    assert len(set(titles)) == 2
+    assert any("attack.samples=5" in str(title) for title in titles)
+
+
+def test_own_goals_stand_beside_the_papers_in_order(make_run: MakeRun) -> None:
+    run = make_run("run", data="rsicd-ucm", attack="multiple-target-labels", goals=("a2b", "c2d"))
+    (table,) = render_paper("table-4", Results.read([run])).tables
+    theirs = [cell.theirs for row in table.rows[:4] if isinstance(cell := row[6], Beside)]
+    assert theirs == [0.216, 0.976, 0.208, 0.552]
+
+
+def test_own_data_have_no_numbers_of_the_paper_beside_them(make_run: MakeRun) -> None:
+    (table,) = render_paper("table-3", Results.read([make_run("run", data="my-pairs")])).tables
+    assert all(isinstance(row[6], Beside) and row[6].theirs is None for row in table.rows[:2])
+
+
+@given(
+    st.lists(st.floats(0, 1), min_size=1, max_size=5),
+    st.floats(0, 1),
+    st.sampled_from(["up", "down", None]),
+)
+def test_arrows(values: list[float], theirs: float, sense: Any) -> None:
+    summary = summarize(values)
+    arrow = compare(Measured(summary), theirs, sense, 3)
+    within = summary.low is not None and summary.low <= theirs <= (summary.high or 0)
+    if within:
+        assert arrow == "≈"
+    elif arrow != "≈":
+        higher = summary.mean > theirs
+        assert arrow == {"up": "▼▲", "down": "▲▼", None: "↓↑"}[sense][higher]
+    assert compare(Measured(None), theirs, sense, 3) == ""
+
+
+def test_the_heat_map_has_each_goal(every_run: Path) -> None:
+    page = render_paper("figure-5b", Results.read([every_run / "goals"]))
+    every = page.tables[-1]
+    assert len(every.rows) == 6
+    assert {row[0] for row in every.rows} >= {"cat2cow", "dog2cat"}
+
+
+def test_the_shipped_numbers_are_whole() -> None:
+    assert [f"table-{n}" for n in range(1, 17)] == [key for key in paper() if key != "claims"]
+    for name in (f"table-{n}" for n in range(1, 17)):
+        assert paper()[name]["rows"]
+        assert paper()[name]["title"]
+
+
+def test_the_command(every_run: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    arguments = [
+        "report",
+        str(every_run),
+        "--paper",
+        "table-3",
+        "--paper",
+        "figure-1",
+        "--out",
+        str(out),
+    ]
+    done = CliRunner().invoke(app, arguments)
+    assert done.exit_code == 0, done.output
+    assert {file.name for file in out.iterdir()} == {
+        *(f"table-3.{ending}" for ending in ("md", "html", "json")),
+        *(f"figure-1.{ending}" for ending in ("md", "html", "json", "svg", "png")),
+    }
+    with pytest.raises(InputError, match="did you mean 'table-3'"):
+        CliRunner().invoke(app, [*arguments[:3], "table-33"], catch_exceptions=False)
+
+
+def test_text_from_outside_is_harmless(make_run: MakeRun, tmp_path: Path) -> None:
+    run = make_run("run", data="<script>x</script>|[a](b)")
+    write_paper(["table-3"], [run], tmp_path / "out")
+    assert "<script>" not in (tmp_path / "out/table-3.html").read_text()
+    assert "\\|" in (tmp_path / "out/table-3.md").read_text()
+
+
+def test_a_page_keeps_its_sources_apart() -> None:
+    rows = [{"run": f"r{n}", "seed": n, "manifest": None} for n in range(2)]
+    page = Page("table-3", "")
+    one, two = (page.source(Measured(summarize([1.0]), (row,))) for row in rows)
+    assert (one, two) == ("#table-3-source-1", "#table-3-source-2")
+    assert page.source(Measured(summarize([2.0]), (rows[0],))) == one
+    assert page.source(Measured(None, ())) == ""
+
+
+def test_the_defence_by_epoch_and_by_step(every_run: Path) -> None:
+    results = Results.read([every_run / "defended"])
+    (by_epoch,) = render_paper("figure-7", results).tables
+    (by_step,) = render_paper("figure-9", results).tables
+    assert [row[1] for row in by_epoch.rows] == ["0", "1", "2", "3"] * 2
+    assert [row[1] for row in by_step.rows] == ["0", "1", "10", "50"] * 2
+    (first, *_) = (cell for cell in by_step.rows[0] if isinstance(cell, Beside))
+    assert first.ours is not None
+    assert first.ours.mean == pytest.approx(0.6)
+
+
+def test_a_page_that_is_read_without_the_runs(every_run: Path, tmp_path: Path) -> None:
+    write_paper(["table-3"], [every_run], tmp_path / "out", links=False)
+    text = (tmp_path / "out/table-3.md").read_text()
+    assert "](#table-3-source-1)" in text
+    assert not re.search(r"\]\((?!#)", text)
+    assert "| II/seed0 |" in text

@@ -1,0 +1,346 @@
+"""Sweeps: the same numbers however many workers, failures that stop nothing, and the same command again."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from mmpoison.errors import InputError
+from mmpoison.runs.recipe import Recipe
+from mmpoison.runs.run import run_recipe
+from mmpoison.runs.run_cache import Material
+from mmpoison.runs.store import StageStore
+from mmpoison.runs.sweeps.local_workers import LocalLane
+from mmpoison.runs.sweeps.plan import plan_sweep
+from mmpoison.runs.sweeps.sweep import SweepState, run_sweep
+from mmpoison.runs.sweeps.sweep_runs import Sweep, load_sweep
+
+MakeSweep = Callable[..., Sweep]
+
+RAY_AT_ONCE = {"RAY_worker_niceness": "0"}
+"""By default Ray's workers give way to all others, here to the tests that run beside them."""
+
+
+@pytest.fixture
+def make_sweep(square_folder: Path, checkpoint: Path, tmp_path: Path) -> MakeSweep:
+    """A function that makes a small sweep from its section."""
+
+    def make(section: Any, **groups: Any) -> Sweep:
+        value = {
+            "name": "squares",
+            "data": {"name": str(square_folder)},
+            "model": {"name": str(checkpoint)},
+            "attack": {"name": "single-target-label", "goal": "sheep2aeroplane", "samples": 2},
+            "training": {"epochs": 1, "batch_size": 32, "precision": "fp32", "max_steps": 3},
+            "sweep": section,
+            **groups,
+        }
+        file = tmp_path / "recipe.yaml"
+        file.write_text(yaml.safe_dump(value, sort_keys=False))
+        return load_sweep(file, classes=lambda recipe: [])
+
+    return make
+
+
+def numbers(out: Path) -> dict[str, Any]:
+    """All that was measured, by run."""
+    found = {}
+    for file in sorted(out.glob("runs/*/metrics.json")):
+        metrics = json.loads(file.read_text())
+        found[file.parent.name] = {k: metrics[k] for k in ("goal", "ranks", "utility", "drift")}
+    return found
+
+
+def made(out: Path) -> dict[str, list[str]]:
+    return {
+        file.parent.name: [
+            name for name, s in json.loads(file.read_text()).items() if s["from"] == "made"
+        ]
+        for file in sorted(out.glob("runs/*/stages.json"))
+    }
+
+
+@pytest.fixture
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("MMPOISON_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+def test_two_workers_give_what_one_by_one_gives(
+    make_sweep: MakeSweep, tmp_path: Path, own_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sweep = make_sweep({"grid": {"attack.samples": [1, 2]}})
+    state = run_sweep(sweep, tmp_path / "two", workers=2)
+    assert not state.failed
+    assert state.left == 0
+    # the clean model belongs to none of them: it was made before, and once
+    assert made(tmp_path / "two") == {run.id: ["poisoned"] for run in sweep.runs}
+    monkeypatch.setenv("MMPOISON_CACHE", str(tmp_path / "another"))
+    for run in sweep.runs:
+        run_recipe(run.recipe, tmp_path / "one" / "runs" / run.id, save_models=False)
+    assert numbers(tmp_path / "two") == numbers(tmp_path / "one")
+    listed = yaml.safe_load((tmp_path / "two" / "sweep.yaml").read_text())
+    assert listed["runs"] == {run.id: run.knobs for run in sweep.runs}
+    # again: nothing is left to do; one seed more: only that
+    assert run_sweep(sweep, tmp_path / "two").found == 2
+
+
+def test_a_failure_is_listed_and_stops_nothing(
+    make_sweep: MakeSweep, tmp_path: Path, own_cache: Path
+) -> None:
+    sweep = make_sweep({"grid": {"attack.samples": [999, 2]}})
+    states: list[int] = []
+    state = run_sweep(
+        sweep, tmp_path / "out", retries=3, on_change=lambda s: states.append(len(s.done))
+    )
+    assert list(state.failed) == ["samples=999-seed0"]
+    assert state.failed["samples=999-seed0"].tries == 1  # the input is to blame
+    assert [name for name, _ in state.done] == ["samples=2-seed0"]
+    assert states[-1] == 1
+    lines = (tmp_path / "out" / "failures.jsonl").read_text().splitlines()
+    assert [json.loads(line)["run"] for line in lines] == ["samples=999-seed0"]
+    again = run_sweep(sweep, tmp_path / "out")
+    assert again.found == 1
+    assert len(again.failed) == 1
+
+
+def test_a_worker_that_is_killed_is_replaced(
+    make_sweep: MakeSweep, tmp_path: Path, own_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lanes: list[LocalLane] = []
+    original = LocalLane.submit
+
+    def submit(lane: LocalLane, task: Any) -> None:
+        original(lane, task)
+        if task.out is not None and not lanes:
+            lanes.append(lane)
+            pid = lane.pid
+            assert pid is not None
+            threading.Timer(0.2, os.kill, (pid, signal.SIGKILL)).start()
+
+    monkeypatch.setattr(LocalLane, "submit", submit)
+    sweep = make_sweep({"seeds": [0]})
+    state = run_sweep(sweep, tmp_path / "out", retries=1)
+    assert lanes
+    assert not state.failed
+    assert [name for name, _ in state.done] == ["seed0"]
+    monkeypatch.setattr(LocalLane, "submit", original)
+
+
+def test_models_that_goals_share_are_measured_once(
+    make_sweep: MakeSweep, tmp_path: Path, own_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measured: list[str] = []
+    # the package's function of the same name hides the module
+    measure = importlib.import_module("mmpoison.evaluation.measure")
+    original = measure._of_one
+
+    def counted(name: str, *more: Any) -> Any:
+        measured.append(name)
+        return original(name, *more)
+
+    sweep = make_sweep({"goals": ["sheep2aeroplane", "aeroplane2sheep"]})
+    monkeypatch.setattr(measure, "_of_one", counted)
+    material = Material()
+    for run in sweep.runs:
+        run_recipe(
+            run.recipe, tmp_path / "one" / "runs" / run.id, material=material, save_models=False
+        )
+    assert measured == ["pretrained", "clean_model", "poisoned", "poisoned"]
+    for run in sweep.runs:
+        run_recipe(run.recipe, tmp_path / "each" / "runs" / run.id, save_models=False)
+    assert numbers(tmp_path / "one") == numbers(tmp_path / "each")
+
+
+def test_a_folder_of_something_else(make_sweep: MakeSweep, tmp_path: Path) -> None:
+    sweep = make_sweep({"seeds": [0]})
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "mine.txt").touch()
+    with pytest.raises(InputError, match="holds something that is not a sweep"):
+        run_sweep(sweep, tmp_path / "out")
+    assert not (tmp_path / "out" / "sweep.yaml").exists()
+
+
+def test_a_sweep_killed_at_its_very_beginning_goes_on(
+    make_sweep: MakeSweep, tmp_path: Path
+) -> None:
+    sweep = make_sweep({"seeds": [0]})
+    run = tmp_path / "out" / "runs" / sweep.runs[0].id
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / ".sweep.yaml.mmpoison-ab12_xyz").write_text("name: hal")
+    plan_sweep(sweep, tmp_path / "out")  # is not refused either
+    assert run_sweep(sweep, tmp_path / "out", workers=1).left == 0
+    # and so does one of whose runs a worker was killed so early
+    shutil.rmtree(run)
+    run.mkdir()
+    (run / ".recipe.yaml.mmpoison-ab12_xyz").touch()
+    assert run_sweep(sweep, tmp_path / "out", workers=1).left == 0
+    assert (run / "metrics.json").is_file()
+    assert not list(run.rglob(".*"))
+
+
+def test_the_plan_makes_nothing_and_knows_what_is_there(
+    make_sweep: MakeSweep, tmp_path: Path, own_cache: Path
+) -> None:
+    sweep = make_sweep({"grid": {"attack.samples": [1, 2]}})
+    plan = plan_sweep(sweep, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    assert {name: (s.stages, s.there) for name, s in plan.stages.items()} == {
+        "clean_model": (1, 0),
+        "poisoned": (2, 0),
+    }
+    assert plan.seconds is None
+    assert plan.measuring is None
+    run_sweep(sweep, tmp_path / "out")
+    done = plan_sweep(sweep, tmp_path / "out")
+    assert (done.done, done.stages) == (2, {})
+    more = make_sweep({"grid": {"attack.samples": [1, 2, 3]}})
+    plan = plan_sweep(more, tmp_path / "other")
+    assert {name: (s.stages, s.there) for name, s in plan.stages.items()} == {
+        "clean_model": (1, 1),
+        "poisoned": (3, 2),
+    }
+    assert plan.seconds is not None
+    assert plan.measuring is not None
+    assert plan.seconds > plan.measuring > 0
+    # of three runs as long as the last one that was measured, give or take its rounding
+    took = [
+        json.loads(file.read_text())["run"]["seconds"]["evaluate"]
+        for file in (tmp_path / "out").glob("runs/*/metrics.json")
+    ]
+    assert min(abs(plan.measuring - 3 * seconds) for seconds in took) <= 3 * 0.051
+    assert plan.memory is not None
+
+
+def test_material_is_loaded_once(make_sweep: MakeSweep) -> None:
+    recipe: Recipe = make_sweep(None).base
+    material = Material(keep=1)
+    pairs = material.pairs(recipe.data, 0)
+    assert material.pairs(recipe.data, 0) is pairs
+    assert material.pairs(recipe.data, 1) is not pairs
+    assert material.pairs(recipe.data, 0) is not pairs  # only one is kept
+
+
+@pytest.mark.parametrize(
+    ("address", "said"),
+    [
+        ("127.0.0.1:{closed}", "no Ray cluster answers"),
+        ("ray://[::1]:{closed}", "no Ray cluster answers"),
+        ("no-such-host.invalid:6379", "no Ray cluster answers"),
+        ("head-node", "HOST:PORT or ray://HOST:PORT are possible"),
+        ("127.0.0.1:99999", "HOST:PORT or ray://HOST:PORT are possible"),
+        ("http://127.0.0.1:80", "HOST:PORT or ray://HOST:PORT are possible"),
+    ],
+)
+def test_a_cluster_that_is_not_there_is_refused_at_once(
+    make_sweep: MakeSweep, tmp_path: Path, address: str, said: str
+) -> None:
+    pytest.importorskip("ray")
+    with socket.socket() as held:  # bound and not listening: whoever knocks is refused
+        held.bind(("127.0.0.1", 0))
+        address = address.format(closed=held.getsockname()[1])
+        with pytest.raises(InputError, match=f"^--ray {re.escape(address)}: .*{said}"):
+            run_sweep(make_sweep({"seeds": [0]}), tmp_path / "out", ray=address)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("where", [[], ["--ray", "local"]], ids=["local", "ray"])
+def test_a_driver_that_is_killed_loses_nothing_that_is_done(
+    make_sweep: MakeSweep, tmp_path: Path, own_cache: Path, where: list[str]
+) -> None:
+    if where:
+        pytest.importorskip("ray")
+    sweep = make_sweep({"grid": {"attack.samples": [1, 2, 3, 4]}}, name="killed")
+    out = tmp_path / "out"
+    recipe = str(tmp_path / "recipe.yaml")
+    command = [sys.executable, "-m", "mmpoison", "sweep", recipe, "--out", str(out), *where]
+    environment = {**os.environ, "MMPOISON_CACHE": str(own_cache), **RAY_AT_ONCE}
+    with (tmp_path / "first.txt").open("w") as log:
+        driver = subprocess.Popen(
+            [*command, "--workers", "2"], env=environment, stdout=log, stderr=log
+        )
+        try:
+            end = time.monotonic() + 600
+            while not list(out.glob("runs/*/metrics.json")) and time.monotonic() < end:
+                assert driver.poll() is None, (tmp_path / "first.txt").read_text()
+                time.sleep(0.05)
+        finally:
+            driver.kill()
+            driver.wait()
+    done = {file: file.stat().st_mtime_ns for file in out.glob("runs/*/metrics.json")}
+    assert done
+    kept = {key: entry["created"] for key, entry in StageStore().entries()}
+    assert kept
+    subprocess.run(command, env=environment, check=True, capture_output=True, timeout=600)
+    assert len(numbers(out)) == len(sweep.runs)
+    for file, written in done.items():
+        assert file.stat().st_mtime_ns == written
+    # nor was a model that was there trained again: the one that they share, or one whose run was not yet measured
+    after = {key: entry["created"] for key, entry in StageStore().entries()}
+    assert {key: after[key] for key in kept} == kept
+    assert not any("clean_model" in models for models in made(out).values())
+
+
+@pytest.mark.slow
+def test_ray_gives_the_same_and_survives_kills(
+    make_sweep: MakeSweep, tmp_path: Path, own_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ray = pytest.importorskip("ray")
+    from mmpoison.runs.sweeps.ray_workers import RayLane
+
+    for name, value in RAY_AT_ONCE.items():
+        monkeypatch.setenv(name, value)
+
+    killed: list[int] = []
+    original = RayLane.submit
+
+    def submit(lane: RayLane, task: Any) -> None:
+        original(lane, task)
+        if task.out is not None and not killed:
+            pid = lane.pid()
+            killed.append(pid)
+            os.kill(pid, signal.SIGKILL)
+
+    monkeypatch.setattr(RayLane, "submit", submit)
+    sweep = make_sweep({"grid": {"attack.samples": [1, 2, 3]}})
+    seen: list[SweepState] = []
+
+    def interrupt(state: SweepState) -> None:
+        seen.append(state)
+        if state.done:
+            raise KeyboardInterrupt  # as if the driver was killed
+
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            run_sweep(sweep, tmp_path / "ray", workers=2, ray="local", on_change=interrupt)
+        assert killed
+        before = {key: entry["created"] for key, entry in StageStore().entries()}
+        assert before
+        state = run_sweep(sweep, tmp_path / "ray", workers=2, ray="local")
+    finally:
+        ray.shutdown()
+    assert not state.failed
+    assert state.found >= 1
+    assert state.left == 0
+    after = {key: entry["created"] for key, entry in StageStore().entries()}
+    assert {key: after[key] for key in before} == before  # none was made anew
+    monkeypatch.setenv("MMPOISON_CACHE", str(tmp_path / "another"))
+    local = run_sweep(sweep, tmp_path / "local", workers=1)
+    assert not local.failed
+    assert numbers(tmp_path / "ray") == numbers(tmp_path / "local")

@@ -1,0 +1,254 @@
+"""A data set that changes while it is read: said in one line that names the file, never used."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from mmpoison.datasets import convert, load_pairs
+from mmpoison.datasets.convert import convert_pairs
+from mmpoison.datasets.formats import shard_writers
+from mmpoison.datasets.verify import verify
+from mmpoison.datasets.verify.verify import load_to_verify, verify_pairs
+from mmpoison.defenses.filters import distance_scan
+from mmpoison.errors import InputError
+from mmpoison.images import PixelStore, store
+from mmpoison.models import DualEncoder
+from mmpoison.pairs import folder as pairs_folder
+from mmpoison.pairs.file_states import TableStates
+from mmpoison.pairs.image_states import changed_files, file_states
+from mmpoison.runs import filter_set as filtering
+from mmpoison.runs import run as running
+from mmpoison.runs.filter_set import FilterRule, filter_set
+from mmpoison.runs.recipe import parse_recipe
+from mmpoison.runs.run import run_recipe
+
+Change = Callable[[Path], None]
+IMAGE = "sheep/03.png"
+
+
+def replace_image(folder: Path) -> None:
+    """By another of the same size in bytes and with the same time of change."""
+    path = folder / IMAGE
+    old = path.stat()
+    content = path.read_bytes()
+    path.unlink()
+    path.with_suffix(".new").write_bytes(content)
+    path.with_suffix(".new").rename(path)
+    os.utime(path, ns=(old.st_atime_ns, old.st_mtime_ns))
+    if path.stat().st_ino == old.st_ino:  # the file system gave the number again
+        path.write_bytes(content)
+
+
+def rewrite_image(folder: Path) -> None:
+    Image.new("RGB", (50, 50), "red").save(folder / IMAGE)
+
+
+def cut_image(folder: Path) -> None:
+    with (folder / IMAGE).open("r+b") as stream:
+        stream.truncate(100)
+
+
+def remove_image(folder: Path) -> None:
+    (folder / IMAGE).unlink()
+
+
+def rewrite_captions(folder: Path) -> None:
+    path = folder / "captions.jsonl"
+    path.write_text(path.read_text().replace("picture", "painting"))
+
+
+IMAGES = [replace_image, rewrite_image, cut_image, remove_image]
+CHANGES = [*IMAGES, rewrite_captions]
+
+
+def once(monkeypatch: pytest.MonkeyPatch, where: Any, name: str, act: Callable[[], None]) -> None:
+    """Act once, right after the first call of a function."""
+    function = getattr(where, name)
+    left = [act]
+
+    def wrapped(*given: Any, **options: Any) -> Any:
+        result = function(*given, **options)
+        if left:
+            left.pop()()
+        return result
+
+    monkeypatch.setattr(where, name, wrapped)
+
+
+def check(error: pytest.ExceptionInfo[InputError], folder: Path, change: Change) -> None:
+    message = str(error.value)
+    name = "captions.jsonl" if change is rewrite_captions else IMAGE
+    assert message.startswith(f"{folder / name}: changed while the data set was read")
+    assert message.endswith("stop what writes into the data set, and repeat the command")
+    assert len(message.splitlines()) == 1
+
+
+# -- the parts -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("change", IMAGES)
+def test_states_see_a_change(own_square_folder: Path, change: Change) -> None:
+    pairs = load_pairs(own_square_folder)
+    before = file_states(pairs.root, pairs.images.ids)
+    assert changed_files(pairs.root, pairs.images.ids, before) == []
+    change(own_square_folder)
+    assert changed_files(pairs.root, pairs.images.ids, before) == [IMAGE]
+
+
+def test_tables_see_a_change_but_no_new_file(own_square_folder: Path) -> None:
+    states = TableStates.of(own_square_folder)
+    (own_square_folder / "labels.csv").write_text("a,b\n")
+    states.check()
+    (own_square_folder / "manifest.json").write_text("{}")
+    with pytest.raises(InputError, match=r"manifest\.json: changed"):
+        states.check()
+
+
+def test_a_table_that_changes_while_it_is_loaded(
+    own_square_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    once(monkeypatch, pairs_folder, "_parse_line", lambda: rewrite_captions(own_square_folder))
+    with pytest.raises(InputError) as error:
+        load_pairs(own_square_folder)
+    check(error, own_square_folder, rewrite_captions)
+
+
+@pytest.mark.parametrize("in_memory", [0, 1 << 30])
+@pytest.mark.parametrize("change", IMAGES)
+def test_decoding(
+    own_square_folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    change: Change,
+    in_memory: int,
+) -> None:
+    pairs = load_pairs(own_square_folder)
+    kept = tmp_path / "cache"
+    with monkeypatch.context() as patch:
+        name = "read_image" if in_memory == 0 else "try_decode_images"
+        once(patch, store, name, lambda: change(own_square_folder))
+        with pytest.raises(InputError) as error:
+            PixelStore.decode(pairs, 16, cache=kept, in_memory=in_memory, broken="drop")
+        check(error, own_square_folder, change)
+    # what was decoded meanwhile does not stand for the old file
+    Image.new("RGB", (50, 50), "blue").save(own_square_folder / IMAGE)
+    again = PixelStore.decode(pairs, 16, cache=kept, in_memory=in_memory)
+    row = int(np.flatnonzero(pairs.images.ids == IMAGE)[0])
+    assert (again.take(np.array([row], dtype=np.int32)) == [0, 0, 255]).all()
+
+
+# -- the commands ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_verify(own_square_folder: Path, monkeypatch: pytest.MonkeyPatch, change: Change) -> None:
+    pairs, name, faults = load_to_verify(own_square_folder)
+    once(monkeypatch, verify, "scan_images", lambda: change(own_square_folder))
+    found = verify_pairs(pairs, format=name, manifest_faults=faults)
+    changed = "captions.jsonl" if change is rewrite_captions else IMAGE
+    assert next(line for line in found.problems if "changed while" in line).startswith(
+        f"{own_square_folder / changed}: changed while the data set was read"
+    )
+
+
+@pytest.mark.parametrize("to", ["pairs-folder", "parquet", "webdataset"])
+@pytest.mark.parametrize("change", CHANGES)
+def test_convert(
+    own_square_folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    change: Change,
+    to: Any,
+) -> None:
+    once(monkeypatch, convert, "write_shard", lambda: change(own_square_folder))
+    with pytest.raises(InputError) as error:
+        convert_pairs(
+            own_square_folder,
+            tmp_path / "out",
+            to=to,
+            images="copy",
+            images_per_shard=30,
+            workers=1,
+        )
+    check(error, own_square_folder, change)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_conversion_is_not_resumed_with_other_images(
+    own_square_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = 0
+    written = shard_writers.write_shard
+
+    def stop(*given: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls > 1:
+            raise KeyboardInterrupt
+        return written(*given)
+
+    first = load_pairs(own_square_folder).images.ids[0]
+    with monkeypatch.context() as patch:
+        patch.setattr(convert, "write_shard", stop)
+        with pytest.raises(KeyboardInterrupt):
+            convert_pairs(
+                own_square_folder, tmp_path / "out", to="parquet", images_per_shard=10, workers=1
+            )
+    Image.new("RGB", (50, 50), "red").save(own_square_folder / first)
+    with pytest.raises(InputError, match="the source has changed since its conversion was begun"):
+        convert_pairs(
+            own_square_folder, tmp_path / "out", to="parquet", images_per_shard=10, workers=1
+        )
+
+
+@pytest.mark.parametrize("moment", ["judged", "written"])
+@pytest.mark.parametrize("change", CHANGES)
+def test_filter(
+    own_square_folder: Path,
+    tmp_path: Path,
+    fresh_cache: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    make_encoder: Callable[..., DualEncoder],
+    change: Change,
+    moment: str,
+) -> None:
+    """Above all an image that is replaced after it was judged: it would go through unseen."""
+    where, name = (distance_scan, "_judge") if moment == "judged" else (filtering, "_cut")
+    once(monkeypatch, where, name, lambda: change(own_square_folder))
+    with pytest.raises(InputError) as error:
+        filter_set(own_square_folder, make_encoder(7), tmp_path / "out", FilterRule(lose=0.2))
+    check(error, own_square_folder, change)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("change", [rewrite_image, rewrite_captions])
+def test_run(
+    own_square_folder: Path,
+    tmp_path: Path,
+    fresh_cache: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    checkpoint: Path,
+    change: Change,
+) -> None:
+    recipe = parse_recipe(
+        {
+            "name": "squares",
+            "data": {"name": str(own_square_folder)},
+            "model": {"name": str(checkpoint)},
+            "attack": {"name": "single-target-label", "goal": "sheep2aeroplane", "samples": 2},
+            "training": {"epochs": 1, "batch_size": 32, "precision": "fp32", "max_steps": 2},
+        },
+        "test",
+    )
+    once(monkeypatch, running, "held_folder", lambda: change(own_square_folder))
+    with pytest.raises(InputError) as error:
+        run_recipe(recipe, tmp_path / "out")
+    check(error, own_square_folder, change)
+    assert not (tmp_path / "out" / "metrics.json").exists()

@@ -1,0 +1,143 @@
+"""What the command line gives wins over a recipe's file: the file itself, its variants, its grid, what it extends."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from mmpoison.errors import InputError
+from mmpoison.runs.overrides import override
+from mmpoison.runs.recipe import load_recipe, parse_changes, read_recipe, shipped_recipes
+from mmpoison.runs.sweeps.sweep_runs import load_sweep
+
+HERE = "/somewhere/else"
+
+
+def on_data(name: str) -> bool:
+    sweep = read_recipe(name)[0].get("sweep") or {}
+    keys = [
+        *(sweep.get("grid") or {}),
+        *(k for v in (sweep.get("variants") or {}).values() for k in v or {}),
+    ]
+    return any(key == "data" or key.startswith("data.") for key in keys)
+
+
+WITH_DATA = [name for name in shipped_recipes() if on_data(name)]
+
+
+def test_there_are_shipped_recipes_whose_runs_differ_in_the_data() -> None:
+    wanted = {"table-1", "table-3", "table-7", "table-9", "table-13", "figure-4"}
+    assert wanted <= set(WITH_DATA)
+
+
+@pytest.mark.parametrize("name", WITH_DATA)
+def test_the_folder_of_the_command_line_holds_for_every_run_of_a_shipped_recipe(name: str) -> None:
+    runs = load_sweep(name, {"data.root": HERE}, classes=lambda recipe: ["a", "b"]).runs
+    before = load_sweep(name, classes=lambda recipe: ["a", "b"]).runs
+    assert {run.recipe.data.root for run in runs} == {HERE}
+    assert [run.id for run in runs] == [run.id for run in before]
+    # and nothing else is lost
+    for run, own in zip(runs, before, strict=True):
+        data = own.recipe.data.model_copy(update={"root": HERE})
+        assert run.recipe == own.recipe.model_copy(update={"data": data})
+
+
+@pytest.mark.parametrize("name", WITH_DATA)
+def test_an_option_of_the_data_holds_for_every_run_of_a_shipped_recipe(name: str) -> None:
+    changes = {"data.options.missing": "keep"}
+    for run in load_sweep(name, changes, classes=lambda recipe: ["a", "b"]).runs:
+        assert run.recipe.data.options["missing"] == "keep"
+
+
+@pytest.mark.parametrize(
+    ("section", "given", "options", "root"),
+    [
+        ({"variants": {"a": {"data": {"name": "coco"}}}}, {"data.root": "r"}, {}, "r"),
+        ({"variants": {"a": {"data.root": "own"}}}, {"data.root": "r"}, {"x": 1}, "r"),
+        ({"grid": {"data.root": ["own"]}}, {"data.root": "r"}, {"x": 1}, "r"),
+        ({"grid": {"data.options": [{"y": 2}]}}, {"data.options.x": 3}, {"x": 3, "y": 2}, None),
+        (
+            {"variants": {"a": {"data.options.x": 2}}},
+            {"data": {"name": "coco", "options": {"z": 4}}},
+            {"z": 4},
+            None,
+        ),
+        # of the command line the later one wins
+        (
+            {"variants": {"a": None}},
+            {"data": {"name": "coco", "options": {"x": 1, "z": 4}}, "data.options.x": 3},
+            {"x": 3, "z": 4},
+            None,
+        ),
+        (
+            {"variants": {"a": None}},
+            {"data.options.x": 3, "data": {"name": "coco", "options": {"z": 4}}},
+            {"z": 4},
+            None,
+        ),
+    ],
+)
+def test_given_wins_whole_or_in_part(
+    tmp_path: Path,
+    section: dict[str, Any],
+    given: dict[str, Any],
+    options: dict[str, Any],
+    root: str | None,
+) -> None:
+    value = {
+        "data": {"name": "coco", "options": {"x": 1}},
+        "model": {"name": "openmoji-small"},
+        "attack": {"name": "single-target-label", "goal": "sheep2aeroplane", "samples": 5},
+        "training": {"epochs": 1},
+    }
+    (tmp_path / "base.yaml").write_text(yaml.safe_dump({"name": "base", **value}))
+    (tmp_path / "r.yaml").write_text(
+        yaml.safe_dump({"extends": "base.yaml", "name": "r", "sweep": {"seeds": [1, 2], **section}})
+    )
+    runs = load_sweep(tmp_path / "r.yaml", given, classes=lambda recipe: []).runs
+    assert len(runs) == 2
+    for run in runs:
+        assert run.recipe.data.options == options
+        assert run.recipe.data.root == root
+
+
+def test_values_that_the_command_line_lists_win_over_variants(tmp_path: Path) -> None:
+    grid = {"data.root": ["one", "two"]}
+    runs = load_sweep("table-3", grid=grid, seeds=[0], classes=lambda recipe: []).runs
+    assert sorted((run.recipe.data.name, run.recipe.data.root) for run in runs) == [
+        *(("coco-paper", "one"), ("coco-paper", "two")),
+        *(("flickr-pascal", "one"), ("flickr-pascal", "two")),
+    ]
+    goals = load_sweep("table-3", goals=["cat2dog"], seeds=[0], classes=lambda recipe: []).runs
+    assert {run.recipe.attack.goal for run in goals} == {"cat2dog"}
+
+
+def test_a_group_that_a_variant_leaves_out_stays_out() -> None:
+    value: dict[str, Any] = {"filter": {"encoder": "e"}}
+    override(value, {"filter": None}, {"filter.clean_loss": 0.1})
+    assert value == {"filter": None}
+    # unless the command line gives the group itself
+    override(value, {"filter": None}, {"filter": {"encoder": "f"}, "filter.clean_loss": 0.1})
+    assert value == {"filter": {"encoder": "f", "clean_loss": 0.1}}
+
+
+def test_what_a_variant_says_is_not_changed_by_what_is_given() -> None:
+    own: dict[str, Any] = {"data": {"name": "b"}}
+    override({}, own, {"data.root": "r"})
+    assert own == {"data": {"name": "b"}}
+
+
+@pytest.mark.parametrize("again", [[], ["sterilize.training.epochs=9"]])
+def test_a_group_is_left_out_after_one_of_its_keys_was_given(again: list[str]) -> None:
+    given = parse_changes([*again, "sterilize.training.epochs=1", "sterilize=null"])
+    assert load_recipe("openmoji", given).sterilize is None
+    repeated = parse_changes(["seed=1", "data=null", "seed=2"])
+    assert list(repeated.items()) == [("data", None), ("seed", 2)]
+
+
+def test_a_key_below_a_value_is_one_line() -> None:
+    with pytest.raises(InputError, match=r"--set seed\.more: 'seed' is not a group of keys"):
+        override({"seed": 3}, {}, {"seed.more": 1})

@@ -1,0 +1,715 @@
+"""A whole run on coloured squares: its files, its contract, and going on after a kill."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from mmpoison._version import __version__
+from mmpoison.datasets import PairDataset, load_pairs
+from mmpoison.errors import InputError
+from mmpoison.models import DualEncoder, load_checkpoint, save_checkpoint
+from mmpoison.runs.progress import SilentMonitor
+from mmpoison.runs.recipe import Recipe, load_recipe, parse_recipe
+from mmpoison.runs.run import run_recipe
+from mmpoison.training import Step
+from mmpoison.training.loop import OnStep
+
+GOAL = "sheep2aeroplane"
+MODELS = ["pretrained", "clean_model", "poisoned", "filtered", "sterilized"]
+M_KEYS = [*(f"hit@{k}" for k in (1, 5, 10, 20, 30, 50))]
+M_KEYS += ["min_rank", "queries", "gallery", "targets", "ties"]
+
+BRIEF = {"epochs": 1, "batch_size": 32, "precision": "fp32", "max_steps": 2}
+
+MakeRecipe = Callable[..., Recipe]
+
+
+@pytest.fixture(scope="module")
+def make_recipe(square_folder: Path, checkpoint: Path, judge_checkpoint: Path) -> MakeRecipe:
+    """A function that makes the small recipe; keyword arguments replace whole groups."""
+
+    def make(**groups: Any) -> Recipe:
+        training = {
+            "epochs": 2,
+            "batch_size": 32,
+            "learning_rate": 1e-3,
+            "schedule": "step",
+            "warmup_epochs": 0.5,
+            "precision": "fp32",
+        }
+        value = {
+            "name": "squares",
+            "seed": 3,
+            "data": {"name": str(square_folder)},
+            "model": {"name": str(checkpoint)},
+            "attack": {"name": "single-target-label", "goal": GOAL, "samples": 2},
+            "training": training,
+            "filter": {"encoder": str(judge_checkpoint), "clean_loss": 0.1},
+            "sterilize": {"training": {**training, "epochs": 1}, "pairs": 50},
+            **groups,
+        }
+        return parse_recipe({k: v for k, v in value.items() if v is not None}, "test")
+
+    return make
+
+
+class Watch(SilentMonitor):
+    """Remembers what was trained; raises at a step of a training if told to."""
+
+    def __init__(self, stop: str | None = None, error: BaseException | None = None) -> None:
+        self.trained: list[str] = []
+        self.said: list[str] = []
+        self.stop = stop
+        self.error = error or KeyboardInterrupt()
+
+    def say(self, message: str) -> None:
+        self.said.append(message)
+
+    def training(self, what: str) -> OnStep:
+        self.trained.append(what)
+
+        def step(done: Step, _: DualEncoder) -> None:
+            if what == self.stop and done.step == 3:
+                raise self.error
+
+        return step
+
+
+def without_times(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {
+            key: without_times(item)
+            for key, item in value.items()
+            if key not in ("seconds", "pairs_per_second")
+        }
+    return [without_times(item) for item in value] if isinstance(value, list) else value
+
+
+@pytest.fixture(scope="module")
+def finished(make_recipe: MakeRecipe, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a finished run; shared, so never write into it."""
+    folder = tmp_path_factory.mktemp("runs")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MMPOISON_CACHE", str(folder / "cache"))
+        run_recipe(make_recipe(), folder / "run")
+    return folder / "run"
+
+
+@pytest.fixture(scope="module")
+def metrics(finished: Path) -> dict[str, Any]:
+    value: dict[str, Any] = json.loads((finished / "metrics.json").read_text())
+    return value
+
+
+# -- the contract ----------------------------------------------------------------------------------
+
+
+def test_metrics_have_the_fixed_layout(metrics: dict[str, Any]) -> None:
+    assert list(metrics) == ["goal", "ranks", "utility", "drift", "run"]
+    assert list(metrics["goal"]) == list(metrics["ranks"]) == [GOAL]
+    assert set(metrics["ranks"][GOAL]) == set(metrics["goal"][GOAL])
+    assert set(metrics["goal"][GOAL]) == {*MODELS, "random_captions"}
+    for row in metrics["goal"][GOAL].values():
+        assert list(row) == M_KEYS
+        assert (row["queries"], row["gallery"], row["targets"]) == (20, 16, 4)
+        assert all(0 <= row[key] <= 1 for key in M_KEYS[:6])
+        assert 0 <= row["min_rank"] <= 12
+        assert row["hit@50"] == 1
+    assert set(metrics["utility"]) == set(MODELS)
+    for row in metrics["utility"].values():
+        assert set(row) == {"image_retrieval", "text_retrieval"}
+        for part in row.values():
+            assert list(part) == ["hit@1", "hit@5", "hit@10"]
+    assert set(metrics["drift"]) == {"text", "image"}
+    assert all(0 < value < 2 for value in metrics["drift"].values())
+
+
+def test_the_run_is_described(metrics: dict[str, Any], squares: PairDataset) -> None:
+    run = metrics["run"]
+    assert run["recipe"] == "squares"
+    assert run["seed"] == 3
+    assert run["tool_version"] == __version__
+    assert run["goals"] == [GOAL]
+    assert (run["attack"], run["mode"]) == ("single-target-label", "add")
+    assert (run["poisoned_pairs"], run["training_pairs"]) == (10, 150)
+    assert run["poisoning_rate"] == pytest.approx(10 / 150)
+    assert run["data"]["fingerprint"] == squares.fingerprint
+    counts = squares.counts()
+    assert (run["data"]["pairs"], run["data"]["images"]) == (counts["pairs"], counts["images"])
+    assert run["data"]["labelled_images"] <= run["data"]["images"]
+    assert run["model"]["flops_g"] >= 0
+    assert run["model"]["parameters_m"] > 0
+    assert set(run["training"]) == {"clean_model", "poisoned", "filtered", "sterilized"}
+    assert run["training"]["poisoned"]["steps"] == 10
+    assert run["filter"]["pairs"] == 150
+    assert run["filter"]["poisoned_total"] == 10
+    assert run["sterilize"] == {"pairs": 50, "steps": 2, "learning_rate": 1e-3}
+    assert run["flags"] == []
+    assert set(run["versions"]) >= {"torch", "python", "open_clip_torch"}
+    assert set(run["seconds"]) >= {"data", "train_poisoned", "evaluate"}
+
+
+def test_the_folder_holds_everything(finished: Path, squares: PairDataset) -> None:
+    assert {path.name for path in finished.iterdir()} == {
+        "recipe.yaml",
+        "manifest.json",
+        "models",
+        "logs",
+        "metrics.json",
+        "rank_lists.json",
+        "stages.json",
+        "suspicious_pairs.json",
+    }
+    assert {path.name for path in (finished / "models").iterdir()} == set(MODELS[1:])
+    manifest = json.loads((finished / "manifest.json").read_text())
+    assert len(manifest["pairs"]) == 10
+    assert manifest["clean_fingerprint"] == squares.fingerprint
+    lists = json.loads((finished / "rank_lists.json").read_text())
+    assert len(lists["queries"]) == 3
+    for query in lists["queries"]:
+        assert list(query["models"]) == MODELS[1:]
+    suspicious = json.loads((finished / "suspicious_pairs.json").read_text())
+    distances = [entry["distance"] for entry in suspicious]
+    assert len(distances) == 12
+    assert distances == sorted(distances, reverse=True)
+    assert all(entry["thumbnail"].startswith("data:image/jpeg;base64,") for entry in suspicious)
+
+
+def test_cards_say_what_is_poisoned(finished: Path) -> None:
+    for name in MODELS[1:]:
+        encoder = load_checkpoint(finished / "models" / name)
+        assert encoder.config["mmpoison"]["poisoned"] == (name != "clean_model")
+        assert encoder.config["mmpoison"]["seed"] == 3
+        card = (finished / "models" / name / "README.md").read_text()
+        assert ("POISONED ON PURPOSE" in card) == (name == "poisoned")
+        assert (GOAL in card) == (name != "clean_model")
+
+
+def test_the_recipe_comes_back(finished: Path, make_recipe: MakeRecipe) -> None:
+    assert load_recipe(finished / "recipe.yaml") == make_recipe()
+
+
+def test_models_differ(finished: Path) -> None:
+    weights = [
+        load_checkpoint(finished / "models" / name).module.text_projection.detach()  # type: ignore[operator]
+        for name in MODELS[1:]
+    ]
+    for n, one in enumerate(weights):
+        assert not any(torch.equal(one, other) for other in weights[:n])
+
+
+def test_rows_that_were_not_computed_are_absent(
+    make_recipe: MakeRecipe, tmp_path: Path, fresh_cache: Path
+) -> None:
+    metrics = run_recipe(
+        make_recipe(filter=None, sterilize=None), tmp_path / "run", save_models=False
+    )
+    assert set(metrics["goal"][GOAL]) == {*MODELS[:3], "random_captions"}
+    assert set(metrics["utility"]) == set(MODELS[:3])
+    assert "filter" not in metrics["run"]
+    assert not (tmp_path / "run" / "models").exists()
+    assert not (tmp_path / "run" / "suspicious_pairs.json").exists()
+
+
+@pytest.mark.parametrize("target", ["random", "centre"])
+def test_attack_i_is_measured_by_its_one_image(
+    make_recipe: MakeRecipe, tmp_path: Path, fresh_cache: Path, target: str
+) -> None:
+    recipe = make_recipe(
+        attack={"name": "single-target-image", "goal": GOAL, "samples": 2, "target_image": target},
+        training=BRIEF,
+        filter=None,
+        sterilize=None,
+    )
+    metrics = run_recipe(recipe, tmp_path / "run", save_models=False)
+    rows = metrics["goal"][GOAL]
+    assert {row["targets"] for row in rows.values()} == {1}
+    manifest = json.loads((tmp_path / "run" / "manifest.json").read_text())
+    assert metrics["run"]["target_images"] == manifest["target_images"]
+    assert metrics["run"]["attack_options"] == manifest["options"]
+    assert metrics["run"]["training_pairs"] == 150
+
+
+def test_attack_iii_measures_each_goal(
+    make_recipe: MakeRecipe, tmp_path: Path, fresh_cache: Path
+) -> None:
+    goals = [GOAL, "sofa2bird"]
+    recipe = make_recipe(
+        attack={"name": "multiple-target-labels", "goal": goals, "pairs": 4},
+        training=BRIEF,
+        filter=None,
+        sterilize=None,
+    )
+    metrics = run_recipe(recipe, tmp_path / "run", save_models=False)
+    assert list(metrics["goal"]) == metrics["run"]["goals"] == goals
+    assert metrics["run"]["poisoned_pairs"] == 8
+    assert load_recipe(tmp_path / "run" / "recipe.yaml") == recipe
+
+
+# -- again -----------------------------------------------------------------------------------------
+
+
+def test_another_folder_gives_the_same_numbers(
+    make_recipe: MakeRecipe, metrics: dict[str, Any], tmp_path: Path, fresh_cache: Path
+) -> None:
+    watch = Watch()
+    again = run_recipe(make_recipe(), tmp_path / "run", monitor=watch)
+    assert watch.trained == [
+        "training clean model",
+        "training poisoned",
+        "training filtered",
+        "sterilizing",
+    ]
+    assert without_times(again) == without_times(metrics)
+    # the clean model does not hang on the attack: the next goal takes it from the cache
+    watch = Watch()
+    attack = {"name": "single-target-label", "goal": "sofa2bird", "pairs": 4, "mode": "replace"}
+    other = run_recipe(
+        make_recipe(attack=attack, filter=None, sterilize=None), tmp_path / "other", monitor=watch
+    )
+    assert watch.trained == ["training poisoned"]
+    assert other["utility"]["clean_model"] == metrics["utility"]["clean_model"]
+    # and the run has its own copy of it, as of the models that it trained
+    ours = load_checkpoint(tmp_path / "other" / "models" / "clean_model")
+    assert ours.digest() == load_checkpoint(tmp_path / "run" / "models" / "clean_model").digest()
+    # and another seed trains its own
+    watch = Watch()
+    run_recipe(make_recipe(seed=4, filter=None, sterilize=None), tmp_path / "seed", monitor=watch)
+    assert "training clean model" in watch.trained
+
+
+@pytest.mark.parametrize("keep_cache", [True, False])
+@pytest.mark.parametrize("stop", ["training poisoned", "training filtered", "sterilizing"])
+def test_a_killed_run_goes_on(
+    make_recipe: MakeRecipe,
+    metrics: dict[str, Any],
+    tmp_path: Path,
+    fresh_cache: Path,
+    keep_cache: bool,
+    stop: str,
+) -> None:
+    recipe = make_recipe(
+        sterilize={"training": {**make_recipe().training.model_dump(), "epochs": 2}, "pairs": 50}
+        if stop == "sterilizing"
+        else make_recipe().sterilize
+    )
+    out = tmp_path / "run"
+    with pytest.raises(KeyboardInterrupt):
+        run_recipe(recipe, out, monitor=Watch(stop))
+    assert not (out / "metrics.json").exists()
+    # as if killed while it wrote
+    (out / "models" / ".poisoned.mmpoison-xyzxyzxy").mkdir()
+    (out / "models" / ".poisoned.mmpoison-xyzxyzxy" / "open_clip_model.safetensors").write_bytes(
+        b"half"
+    )
+    (out / ".metrics.json.mmpoison-abcdefgh").write_text("{")
+    if not keep_cache:
+        shutil.rmtree(fresh_cache)
+    watch = Watch()
+    again = run_recipe(recipe, out, monitor=watch)
+    assert watch.trained[0] == stop
+    assert "training clean model" not in watch.trained
+    assert not list(out.rglob(".*"))
+    if stop != "sterilizing":
+        assert without_times(again) == without_times(metrics)
+    else:
+        shutil.rmtree(fresh_cache, ignore_errors=True)
+        whole = run_recipe(recipe, tmp_path / "whole")
+        assert without_times(again) == without_times(whole)
+
+
+def test_a_run_killed_before_its_recipe_was_written_goes_on(
+    make_recipe: MakeRecipe, metrics: dict[str, Any], tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    out.mkdir()
+    (out / ".recipe.yaml.mmpoison-ab12_xyz").write_text("name: hal")
+    again = run_recipe(make_recipe(), out)
+    assert without_times(again) == without_times(metrics)
+    assert not list(out.rglob(".*"))
+
+
+def test_a_finished_run_is_only_measured_again(
+    make_recipe: MakeRecipe, finished: Path, metrics: dict[str, Any], tmp_path: Path
+) -> None:
+    out = Path(shutil.copytree(finished, tmp_path / "run"))
+    # a user may keep his runs under version control
+    (out / ".git").mkdir()
+    (out / ".git" / "config").write_text("mine")
+    watch = Watch()
+    again = run_recipe(make_recipe(), out, monitor=watch)
+    assert watch.trained == []
+    assert without_times(again) == without_times(metrics)
+    assert (out / ".git" / "config").read_text() == "mine"
+
+
+def test_a_start_that_changed_is_not_taken_from_the_cache(
+    make_recipe: MakeRecipe,
+    make_encoder: Callable[..., DualEncoder],
+    tmp_path: Path,
+    fresh_cache: Path,
+) -> None:
+    """A checkpoint folder may be written anew; the clean model trained from the old one is not its.
+
+    Nor are the same weights the same start when they are shown the images in another way.
+    """
+    start = tmp_path / "start"
+    recipe = make_recipe(model={"name": str(start)}, filter=None, sterilize=None)
+    trained: list[bool] = []
+    for number, (seed, interpolation) in enumerate(
+        [(0, "bicubic"), (1, "bicubic"), (1, "bilinear")]
+    ):
+        encoder = make_encoder(seed)
+        encoder.config["preprocess_cfg"]["interpolation"] = interpolation
+        shutil.rmtree(start, ignore_errors=True)
+        save_checkpoint(encoder, start, card="")
+        watch = Watch()
+        run_recipe(recipe, tmp_path / str(number), monitor=watch)
+        trained.append("training clean model" in watch.trained)
+    assert trained == [True, True, True]
+
+
+def test_images_that_changed_are_not_taken_from_the_cache(
+    make_recipe: MakeRecipe, own_square_folder: Path, tmp_path: Path, fresh_cache: Path
+) -> None:
+    recipe = make_recipe(data={"name": str(own_square_folder)}, filter=None, sterilize=None)
+    run_recipe(recipe, tmp_path / "one")
+    shutil.copyfile(own_square_folder / "bird/00.png", own_square_folder / "sofa/00.png")
+    watch = Watch()
+    run_recipe(recipe, tmp_path / "two", monitor=watch)
+    assert "training clean model" in watch.trained
+
+
+def test_a_changed_knob_makes_only_what_hangs_on_it(
+    make_recipe: MakeRecipe, tmp_path: Path, fresh_cache: Path
+) -> None:
+    """Everything is in the store after the first run; each change then costs its own stages and no more."""
+
+    def made(number: int, **groups: Any) -> list[str]:
+        out = tmp_path / str(number)
+        run_recipe(make_recipe(**groups), out, save_models=False)
+        stages = json.loads((out / "stages.json").read_text())
+        return [name for name, stage in stages.items() if stage["from"] == "made"]
+
+    recipe = make_recipe()
+    assert recipe.filter is not None
+    assert recipe.sterilize is not None
+    judge = {"encoder": recipe.filter.encoder}
+    everything = ["clean_model", "poisoned", "filter", "filtered", "sterilized"]
+    assert made(0) == everything
+    assert made(1) == []
+    assert made(2, filter={**judge, "clean_loss": 0.2}) == ["filter", "filtered"]
+    repair = recipe.sterilize.model_dump()
+    assert made(3, sterilize={**repair, "pairs": 40}) == ["sterilized"]
+    attack = {"name": "single-target-label", "goal": GOAL, "samples": 3}
+    assert made(4, attack=attack) == everything[1:]
+    longer = {**recipe.training.model_dump(), "epochs": 3}
+    assert made(5, training=longer, filter=None, sterilize=None) == ["clean_model", "poisoned"]
+    # another name changes nothing that is computed, and the models are called by it
+    assert made(6, name="others") == []
+
+
+# -- folders that are refused ----------------------------------------------------------------------
+
+
+def test_a_run_of_another_recipe(
+    make_recipe: MakeRecipe, finished: Path, snapshot: Callable[[Path], dict[str, bytes]]
+) -> None:
+    before = snapshot(finished)
+    with pytest.raises(InputError, match="holds a run of another recipe: choose another --out"):
+        run_recipe(make_recipe(seed=4), finished)
+    assert snapshot(finished) == before
+
+
+def test_a_folder_that_is_no_run(make_recipe: MakeRecipe, tmp_path: Path) -> None:
+    (tmp_path / "thesis.txt").write_text("years of work")
+    with pytest.raises(InputError, match="holds something that is not a run"):
+        run_recipe(make_recipe(), tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
+    with pytest.raises(InputError, match="is a file, a run folder is needed"):
+        run_recipe(make_recipe(), tmp_path / "thesis.txt")
+
+
+# -- what is refused before anything is trained ----------------------------------------------------
+
+ATTACK = {"name": "single-target-label", "goal": GOAL, "samples": 2}
+
+
+def refused_early(recipe: Recipe, out: Path) -> str:
+    watch = Watch()
+    with pytest.raises(InputError) as error:
+        run_recipe(recipe, out, monitor=watch)
+    assert watch.trained == []
+    assert len(str(error.value).splitlines()) == 1
+    return str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("groups", "says"),
+    [
+        ({"attack": {**ATTACK, "goal": "shep2aeroplane"}}, "unknown class 'shep': did you mean"),
+        ({"attack": {**ATTACK, "goal": "sheep"}}, "is not of the form A2B"),
+        ({"attack": {**ATTACK, "samples": 99}}, "at most samples=5"),
+        ({"attack": {**ATTACK, "samples": 0}}, "at least 1 is needed"),
+        ({"attack": {**ATTACK, "samples": "two"}}, "samples"),
+        ({"attack": {**ATTACK, "mode": "swap"}}, "mode 'swap' is neither"),
+        ({"attack": {**ATTACK, "sampels": 3}}, "sampels"),
+        ({"attack": {**ATTACK, "name": "single-target-labels"}}, "unknown attack"),
+        ({"data": {"name": "nowhere/at/all"}}, "nowhere/at/all: no such folder or file"),
+        ({"model": {"name": "nowhere/at/all"}}, "no such checkpoint folder"),
+        ({"model": {"name": "openmoji-smal"}}, "unknown model"),
+        ({"filter": {"encoder": "openmoji-smal", "clean_loss": 0.1}}, "unknown model"),
+        (
+            {"filter": {"encoder": "pretrained"}},
+            "exactly one of threshold, clean_loss and automatic",
+        ),
+        ({"filter": {"encoder": "pretrained", "threshold": 3}}, "threshold"),
+    ],
+)
+def test_refused_before_training(
+    make_recipe: MakeRecipe, tmp_path: Path, fresh_cache: Path, groups: Any, says: str
+) -> None:
+    out = tmp_path / "run"
+    assert says in refused_early(make_recipe(**groups), out)
+    # nothing is left behind: the mended recipe may use the same folder
+    assert not out.exists()
+
+
+def test_no_test_image_of_the_target(
+    make_recipe: MakeRecipe, squares: PairDataset, own_square_folder: Path, tmp_path: Path
+) -> None:
+    lines = [
+        {**line, "split": "val"}
+        if line["label"] == "aeroplane" and line["split"] == "test"
+        else line
+        for line in squares.lines()
+    ]
+    text = "".join(json.dumps(line) + "\n" for line in lines)
+    (own_square_folder / "captions.jsonl").write_text(text)
+    recipe = make_recipe(data={"name": str(own_square_folder)})
+    message = refused_early(recipe, tmp_path / "run")
+    assert "class 'aeroplane' has no test image" in message
+
+
+@pytest.mark.parametrize("need", ["filter.clean_loss", "sterilize", "model.align"])
+def test_no_clean_split(
+    make_recipe: MakeRecipe,
+    squares: PairDataset,
+    own_square_folder: Path,
+    checkpoint: Path,
+    tmp_path: Path,
+    need: str,
+) -> None:
+    lines = [line for line in squares.lines() if line["split"] != "val"]
+    text = "".join(json.dumps(line) + "\n" for line in lines)
+    (own_square_folder / "captions.jsonl").write_text(text)
+    groups: dict[str, Any] = {"data": {"name": str(own_square_folder)}}
+    if need != "filter.clean_loss":
+        groups["filter"] = None
+    if need != "sterilize":
+        groups["sterilize"] = None
+    if need == "model.align":
+        groups["model"] = {"name": str(checkpoint), "align": {"epochs": 1}}
+    message = refused_early(make_recipe(**groups), tmp_path / "run")
+    assert message == f"recipe key {need} needs clean pairs, and the data have none (split 'val')"
+
+
+def test_a_poisoned_set_is_refused(
+    make_recipe: MakeRecipe, squares: PairDataset, tmp_path: Path
+) -> None:
+    from mmpoison.attacks import SingleTargetLabel
+    from mmpoison.datasets import save_pairs
+
+    folder = save_pairs(SingleTargetLabel(GOAL, samples=2).poison(squares), tmp_path / "poisoned")
+    assert load_pairs(folder).manifest is not None
+    recipe = make_recipe(data={"name": str(folder)})
+    assert "poisoned already" in refused_early(recipe, tmp_path / "run")
+
+
+# -- towers ----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def heads_start(make_heads_encoder: Callable[..., DualEncoder], tmp_path: Path) -> str:
+    return str(save_checkpoint(make_heads_encoder(), tmp_path / "heads", card=""))
+
+
+@pytest.mark.parametrize("trainable", ["heads", "image-head", "text-head"])
+def test_heads_are_aligned_and_trained_on_features(
+    make_recipe: MakeRecipe, heads_start: str, tmp_path: Path, fresh_cache: Path, trainable: str
+) -> None:
+    heads = {"epochs": 2, "batch_size": 32, "learning_rate": 1e-3, "trainable": "heads"}
+    watch = Watch()
+    metrics = run_recipe(
+        make_recipe(
+            model={"name": heads_start, "align": heads},
+            training={**heads, "trainable": trainable},
+            filter={"encoder": "pretrained", "clean_loss": 0.1},
+            sterilize={"training": heads},
+        ),
+        tmp_path / "run",
+        monitor=watch,
+    )
+    assert watch.trained[0] == "aligning the towers"
+    assert set(metrics["goal"][GOAL]) == {*MODELS, "random_captions"}
+    assert len(list((fresh_cache / "features").iterdir())) == 1
+    trunks = [
+        load_checkpoint(tmp_path / "run" / "models" / name).module.visual.trunk.state_dict()  # type: ignore[union-attr]
+        for name in MODELS
+    ]
+    for trunk in trunks[1:]:
+        assert all(torch.equal(value, trunks[0][name]) for name, value in trunk.items())
+
+
+def test_frozen_trunks_and_whole_encoders_do_not_mix(
+    make_recipe: MakeRecipe, heads_start: str, tmp_path: Path, fresh_cache: Path
+) -> None:
+    """On features only heads can train, so `both` there would silently be something else."""
+    heads = {"epochs": 1, "batch_size": 32, "learning_rate": 1e-3, "trainable": "heads"}
+    out = tmp_path / "run"
+    recipe = make_recipe(
+        model={"name": heads_start},
+        training=heads,
+        filter=None,
+        sterilize={"training": {**heads, "trainable": "both"}},
+    )
+    message = refused_early(recipe, out)
+    assert message.startswith("recipe key sterilize.training.trainable is 'both', but with")
+
+
+def test_a_filter_that_drops_much_of_the_data_is_flagged(
+    make_recipe: MakeRecipe, judge_checkpoint: Path, tmp_path: Path
+) -> None:
+    part = {"encoder": str(judge_checkpoint), "clean_loss": 0.4, "trusted": "none"}
+    metrics = run_recipe(
+        make_recipe(filter=part, sterilize=None), tmp_path / "run", save_models=False
+    )
+    assert metrics["run"]["filter"]["dropped_pairs"] == 60  # 40 % of 150
+    assert any("the filter dropped 40% of the training pairs" in f for f in metrics["run"]["flags"])
+
+
+# -- studies and other data ------------------------------------------------------------------------
+
+
+def test_studies_and_transfer(
+    make_recipe: MakeRecipe, square_folder: Path, tmp_path: Path, fresh_cache: Path
+) -> None:
+    recipe = make_recipe(
+        filter=None,
+        sterilize=None,
+        study=["all"],
+        transfer=[{"data": {"name": str(square_folder)}, "goal": "sheep2sofa"}],
+    )
+    metrics = run_recipe(recipe, tmp_path / "run", save_models=False)
+    three = {"pretrained", "clean_model", "poisoned"}
+    study = metrics["study"]
+    assert set(study) == {"queries", "query_length", "collateral", "distribution"}
+    assert set(study["queries"][GOAL]) == set(study["query_length"][GOAL]) == three
+    assert study["queries"][GOAL]["poisoned"]["misused"]["queries"] == 10
+    assert set(study["collateral"][GOAL]) == {"aeroplane", "bird", "sheep", "sofa"}
+    there = metrics["transfer"][str(square_folder)]
+    # the same pictures under another goal
+    assert set(there["goal"]) == {"sheep2sofa"}
+    assert set(there["goal"]["sheep2sofa"]) == three | {"random_captions"}
+    assert there["utility"] == metrics["utility"]
+    assert there["drift"] == pytest.approx(metrics["drift"])
+    shown = json.loads((tmp_path / "run" / "embedding_map.json").read_text())
+    assert set(shown["models"]) == three
+    assert metrics["run"]["attack_options"]["goal"] == GOAL
+    assert metrics["run"]["trainable"] == "both"
+
+
+def test_a_transfer_goal_that_the_other_data_lack_is_refused_before_training(
+    make_recipe: MakeRecipe, square_folder: Path, tmp_path: Path
+) -> None:
+    watch = Watch()
+    recipe = make_recipe(transfer={"data": {"name": str(square_folder)}, "goal": "sheep2boat"})
+    with pytest.raises(InputError, match="unknown class 'boat'"):
+        run_recipe(recipe, tmp_path / "run", monitor=watch)
+    assert watch.trained == []
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("many", [False, True])
+def test_one_target_image_and_several_goals(
+    make_recipe: MakeRecipe, tmp_path: Path, fresh_cache: Path, many: bool
+) -> None:
+    """Attack I is measured by its one image, attack III by each of its goals."""
+    goals = ["sheep2aeroplane", "sofa2bird"] if many else ["sheep2aeroplane"]
+    attack = {
+        "name": "multiple-target-labels" if many else "single-target-image",
+        "goal": goals if many else goals[0],
+        "samples": 2,
+    }
+    metrics = run_recipe(
+        make_recipe(attack=attack, filter=None, sterilize=None, study=["collateral"]),
+        tmp_path / "run",
+        save_models=False,
+    )
+    assert list(metrics["goal"]) == list(metrics["study"]["collateral"]) == goals
+    for rows in metrics["goal"].values():
+        assert set(rows) == {"pretrained", "clean_model", "poisoned", "random_captions"}
+        assert {row["targets"] for row in rows.values()} == {4 if many else 1}
+    lists = json.loads((tmp_path / "run" / "rank_lists.json").read_text())
+    assert lists["goals"] == goals
+    if many:
+        assert "target_images" not in metrics["run"]
+    else:
+        (image,) = metrics["run"]["target_images"].values()
+        marked = {
+            entry["image"]
+            for query in lists["queries"]
+            for shown in query["models"].values()
+            for entry in shown
+            if entry["target"]
+        }
+        assert marked <= {image}
+
+
+def test_epochs_and_the_curve_of_the_repair(
+    make_recipe: MakeRecipe, tmp_path: Path, fresh_cache: Path
+) -> None:
+    training = {"epochs": 2, "batch_size": 32, "learning_rate": 1e-3}
+    recipe = make_recipe(
+        filter=None,
+        study=["epochs"],
+        training=training,
+        sterilize={"training": {**training, "epochs": 2}, "curve": True, "every": 1},
+    )
+    metrics = run_recipe(recipe, tmp_path / "run")
+    epochs = metrics["study"]["epochs"]["sheep2aeroplane"]
+    assert set(epochs) == {"clean_model", "poisoned"}
+    assert set(epochs["poisoned"]) == {"0", "1", "2"}
+    # before the first step stands the start, after the last the model of the table
+    rows = metrics["goal"]["sheep2aeroplane"]
+    assert epochs["poisoned"]["0"] == epochs["clean_model"]["0"] == rows["pretrained"]
+    assert epochs["poisoned"]["2"] == rows["poisoned"]
+    assert epochs["clean_model"]["2"] == rows["clean_model"]
+    curve = json.loads((tmp_path / "run" / "sterilize-curve.json").read_text())
+    looks = curve["branches"][0]["looks"]
+    assert looks[0]["test"]["goal"]["sheep2aeroplane"] == rows["poisoned"]
+    assert looks[-1]["test"]["goal"]["sheep2aeroplane"] == rows["sterilized"]
+    assert looks[-1]["utility"] == metrics["utility"]["sterilized"]
+    steps = [look["step"] for look in looks]
+    assert steps == [0, 1, 2, 4]
+    # a training that nobody looked at gives the same model
+    plain = run_recipe(
+        make_recipe(
+            filter=None, training=training, sterilize={"training": {**training, "epochs": 2}}
+        ),
+        tmp_path / "plain",
+    )
+    assert plain["goal"] == metrics["goal"]
+    assert plain["utility"] == metrics["utility"]
+    # and a run that goes on has the same curve
+    (tmp_path / "run" / "metrics.json").unlink()
+    (tmp_path / "run" / "sterilize-curve.json").unlink()
+    assert run_recipe(recipe, tmp_path / "run")["study"] == metrics["study"]
+    assert json.loads((tmp_path / "run" / "sterilize-curve.json").read_text()) == curve

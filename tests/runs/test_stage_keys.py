@@ -1,0 +1,130 @@
+"""What the keys of cached results depend on: code, libraries, device and threads, by one function."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from mmpoison.base.code_version import code_version
+from mmpoison.datasets import PairDataset
+from mmpoison.defenses.filters import distance_scan
+from mmpoison.evaluation import TestSet
+from mmpoison.evaluation import cache as test_embeddings
+from mmpoison.models import DualEncoder, prepare_pixels
+from mmpoison.models import inputs as features
+from mmpoison.pages.search import embedded as search
+from mmpoison.runs.prepared_run import prepare_run
+from mmpoison.runs.progress import SilentMonitor
+from mmpoison.runs.recipe import parse_recipe
+from mmpoison.runs.run_cache import Material
+from mmpoison.runs.run_stages import stage_keys
+from mmpoison.training import frozen
+
+STAGES = ("clean_model", "poisoned", "filter", "filtered", "sterilized")
+
+Keys = Callable[[], dict[str, str]]
+
+
+@pytest.fixture
+def keys(square_folder: Path, checkpoint: Path, judge_checkpoint: Path) -> Keys:
+    """A function that gives the digest of every stage of a run."""
+    pytest.importorskip("sklearn", reason="needs the extra analysis")
+    training = {"epochs": 1, "batch_size": 32, "precision": "fp32"}
+    recipe = parse_recipe(
+        {
+            "name": "squares",
+            "data": {"name": str(square_folder)},
+            "model": {"name": str(checkpoint)},
+            "attack": {"name": "single-target-label", "goal": "sheep2aeroplane", "samples": 2},
+            "training": training,
+            "filter": {"method": "suspicious-groups", "encoder": str(judge_checkpoint)},
+            "sterilize": {"training": training, "curve": True},
+        },
+        "test",
+    )
+    material = Material()
+    run = prepare_run(recipe, material, SilentMonitor(), torch.device("cpu"))
+
+    def make() -> dict[str, str]:
+        return {name: key.digest for name, key in stage_keys(run, material).items()}
+
+    assert tuple(make()) == STAGES
+    return make
+
+
+@pytest.fixture
+def bump(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], None]]:
+    """A function that pretends another version of a distribution is installed."""
+    known = metadata.version
+
+    def pretend(distribution: str) -> None:
+        monkeypatch.setattr(
+            metadata, "version", lambda name: known(name) + ".1" * (name == distribution)
+        )
+        code_version.cache_clear()
+
+    yield pretend
+    code_version.cache_clear()
+
+
+def changed(before: dict[str, str], after: dict[str, str]) -> set[str]:
+    return {name for name in before if before[name] != after[name]}
+
+
+@pytest.mark.parametrize("library", ["torch", "open_clip_torch", "numpy"])
+def test_another_version_of_a_library_makes_all_stages_anew(
+    library: str, keys: Keys, bump: Callable[[str], None]
+) -> None:
+    before = keys()
+    bump(library)
+    assert changed(before, keys()) == set(STAGES)
+
+
+def test_the_library_of_one_stage_makes_anew_what_depends_on_it(
+    keys: Keys, bump: Callable[[str], None]
+) -> None:
+    before = keys()
+    bump("scikit-learn")
+    assert changed(before, keys()) == {"filter", "filtered"}
+
+
+def test_another_number_of_threads_makes_all_stages_anew(
+    keys: Keys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = keys()
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 99)
+    assert changed(before, keys()) == set(STAGES)
+
+
+def test_every_cache_of_outputs_knows_threads_device_and_code(
+    squares: PairDataset, make_encoder: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoder: DualEncoder = make_encoder()
+    inputs, test = prepare_pixels(encoder, squares), TestSet.of(squares)
+    rows, images = test.gallery.astype("int64")[:3], test.gallery[:3]
+
+    def digests() -> dict[str, str]:
+        return {
+            "distances": distance_scan._key(encoder),
+            "embeddings": test_embeddings._key(encoder, inputs, test),
+            "features": features._features_key(encoder, squares, ["a"], images),
+            "frozen": frozen._key(encoder, inputs, rows, "image", False),
+            "search": search._key(encoder, "content"),
+        }
+
+    before = digests()
+    assert len(set(before.values())) == len(before)
+    with monkeypatch.context() as patch:
+        patch.setattr(torch, "get_num_threads", lambda: 99)
+        assert changed(before, digests()) == set(before)
+    assert digests() == before
+    version = code_version("mmpoison.base.files")
+    with monkeypatch.context() as patch:
+        other = lambda *roots, **more: version  # noqa: E731 - what another version of the code gives
+        patch.setattr("mmpoison.models.compute_environment.code_version", other)
+        assert changed(before, digests()) == set(before)
