@@ -78,6 +78,11 @@ class DualEncoder:
         self._mean = _channels(preprocess["mean"])
         self._std = _channels(preprocess["std"])
 
+    def __repr__(self) -> str:
+        count = sum(parameter.numel() for parameter in self.module.parameters())
+        size = f"{count / 1e6:,.1f} million parameters, images of {self.image_size} pixels"
+        return f"DualEncoder({self.name!r}, {size}, {self.device})"
+
     @property
     def image_size(self) -> int:
         """Side of its images in pixels."""

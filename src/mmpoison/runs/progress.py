@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from mmpoison.training.loop import OnStep
+if TYPE_CHECKING:
+    # torch takes seconds to import
+    from mmpoison.training.loop import OnStep
 
 Progress = Callable[[int, int], None]
 

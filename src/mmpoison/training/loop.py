@@ -91,6 +91,9 @@ class TrainingResult:
     processes: int = 1
     resumed_from: int = 0
 
+    def __repr__(self) -> str:
+        return f"TrainingResult({self.encoder.name!r}, {self.headline()})"
+
     def summary(self) -> dict[str, Any]:
         """Plain values for a log or a model card."""
         return {

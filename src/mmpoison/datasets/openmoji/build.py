@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from mmpoison.base.files import atomic_folder
-from mmpoison.base.processes import begin_worker
+from mmpoison.base.processes import begin_worker, without_main_script
 from mmpoison.datasets.openmoji.compose import (
     FLICKR30K_WEIGHTS,
     Scene,
@@ -84,7 +84,9 @@ def _parallel(
     with ProcessPoolExecutor(
         workers, get_context("spawn"), initializer=begin_worker, initargs=(os.getpid(),)
     ) as executor:
-        yield from executor.map(function, jobs)
+        with without_main_script():
+            results = executor.map(function, jobs)
+        yield from results
 
 
 def build_openmoji(

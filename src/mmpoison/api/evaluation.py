@@ -1,0 +1,175 @@
+"""`evaluate`: measures what the captions of a goal retrieve, and the usual quality of models."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mmpoison.api.inputs import Pairs, as_encoder, as_list, as_pairs
+from mmpoison.api.progress import shown
+from mmpoison.api.tables import html_tables
+from mmpoison.attacks.goal import Goal
+from mmpoison.base.files import atomic_folder, write_json
+from mmpoison.errors import InputError
+from mmpoison.evaluation.goal_target import Aim, aims_of
+from mmpoison.evaluation.measure import Subject, measure
+from mmpoison.evaluation.names import parse_studies
+from mmpoison.evaluation.test_set import TestSet
+from mmpoison.models.dual_encoder import DualEncoder
+from mmpoison.models.inputs import prepare_pixels
+from mmpoison.pairs.manifest import PoisonManifest
+from mmpoison.pairs.table import PairDataset
+from mmpoison.reporting.seeds import metrics_tables
+from mmpoison.runs.progress import Monitor
+
+
+@dataclass(frozen=True, repr=False)
+class Evaluation:
+    """What was measured of one to three models.
+
+    Attributes:
+        metrics: The content of `metrics.json`.
+        embedding_map: The map of the study `distribution` or `tsne`, or None.
+    """
+
+    metrics: dict[str, Any]
+    embedding_map: dict[str, Any] | None = None
+
+    def __repr__(self) -> str:
+        parts = [
+            f"{goal} {model}: Hit@10 {row['hit@10']:.3f}, MinRank {row['min_rank']:.1f}"
+            for goal, rows in self.metrics["goal"].items()
+            for model, row in rows.items()
+            if model != "random_captions"
+        ]
+        return f"Evaluation({'; '.join(parts)})"
+
+    def _repr_html_(self) -> str:
+        return html_tables(metrics_tables(self.metrics))
+
+
+def evaluate(
+    model: DualEncoder | str | Path,
+    pairs: Pairs,
+    *,
+    goal: str | Sequence[str] | None = None,
+    target_image: str | None = None,
+    manifest: PoisonManifest | str | Path | None = None,
+    reference: DualEncoder | str | Path | None = None,
+    pretrained: DualEncoder | str | Path | None = None,
+    study: str | Sequence[str] = (),
+    seed: int = 0,
+    out: str | Path | None = None,
+    device: str = "auto",
+    trust: bool = False,
+    progress: bool | Monitor = True,
+) -> Evaluation:
+    """Measure what captions of class A retrieve with a model, and how well the model does otherwise.
+
+    Args:
+        model: The model in question: an encoder, or what `load_encoder` takes.
+        pairs: The data set, or its name or path; its test part is measured on.
+        goal: `A2B`, or several; those of the manifest by default.
+        target_image: The id of one test image that is the whole target set (attack I); the manifest's by default.
+        manifest: What to measure, if not by the data's own manifest.
+        reference: A clean model: a second row, and the drift from it.
+        pretrained: The model before any fine-tuning: a third row.
+        study: Measure more: names of `mmpoison.evaluation.STUDIES`, or `all`.
+        seed: Seed of what is drawn at random.
+        out: New folder for `metrics.json`.
+        device: `auto` (a GPU where there is one), `cpu`, `cuda` or `cuda:N`.
+        trust: As for `load_encoder`.
+        progress: False shows no progress; by default bars are shown on a terminal and in a notebook.
+
+    Returns:
+        The metrics; a notebook shows them as tables.
+
+    Raises:
+        InputError: If there is no goal, or a goal or model does not fit the data.
+
+    Example:
+        ```python
+        measured = mmpoison.evaluate(encoder, poisoned, reference=clean_encoder)
+        measured.metrics["goal"]["sheep2aeroplane"]["poisoned"]["hit@10"]
+        ```
+    """
+    studies = parse_studies(as_list(study))
+    if "epochs" in studies:
+        raise InputError("study epochs measures during a training: only `mmpoison run` has it")
+    data = as_pairs(pairs)
+    poison = data.manifest
+    if manifest is not None:
+        known = isinstance(manifest, PoisonManifest)
+        poison = manifest if known else PoisonManifest.read(Path(manifest))
+    test = TestSet.of(data)
+    aims = _goal_targets(data, poison, as_list(goal), target_image)
+    for aim in aims:
+        test.check(aim)
+    models = {"pretrained": pretrained, "clean_model": reference, "poisoned": model}
+    subjects: dict[str, Subject] = {}
+    names: dict[str, str] = {}
+    pixels = None
+    with shown(progress) as monitor:
+        for role, one in models.items():
+            if one is None:
+                continue
+            encoder = as_encoder(one, device=device, trust=trust)
+            names[role] = str(one) if isinstance(one, str | Path) else one.name
+            inputs = prepare_pixels(
+                encoder, test.pairs, images=test.gallery, pixels=pixels, progress=monitor.progress
+            )
+            pixels = inputs.pixels
+            subjects[role] = Subject(encoder, inputs)
+        measured = measure(
+            subjects,
+            test,
+            aims,
+            seed=seed,
+            study=studies,
+            pairs=data,
+            manifest=poison,
+            progress=monitor.progress,
+        )
+    shown_name = str(pairs) if isinstance(pairs, str | Path) else data.root.name
+    metrics: dict[str, Any] = {
+        **measured.sections,
+        "run": {
+            "goals": [str(aim) for aim in aims],
+            "target_images": {str(aim): aim.image for aim in aims if aim.image is not None},
+            "seed": seed,
+            "flags": measured.flags,
+            "models": names,
+            "data": {"name": shown_name, "fingerprint": data.fingerprint},
+        },
+    }
+    if out is not None:
+        with atomic_folder(Path(out)) as folder:
+            if measured.embedding_map is not None:
+                write_json(folder / "embedding_map.json", measured.embedding_map)
+            write_json(folder / "metrics.json", metrics)
+    return Evaluation(metrics, measured.embedding_map)
+
+
+def _goal_targets(
+    pairs: PairDataset,
+    manifest: PoisonManifest | None,
+    goals: Sequence[str],
+    target_image: str | None,
+) -> list[Aim]:
+    """What to measure: the goals that are named, else the manifest's, with the target images of either."""
+    of_manifest = {str(aim): aim for aim in aims_of(manifest, pairs)} if manifest else {}
+    if not goals and not of_manifest:
+        raise InputError(
+            "which goal? the data carry no manifest: name one, A2B, for example sheep2aeroplane"
+        )
+    aims = [
+        of_manifest.get(goal, Aim(Goal.parse(goal, pairs.classes)))
+        for goal in goals or list(of_manifest)
+    ]
+    if target_image is None:
+        return aims
+    if len(aims) > 1:
+        raise InputError(f"a target image is for one goal, not for {len(aims)}: name the goal")
+    return [Aim(aims[0].goal, target_image)]
