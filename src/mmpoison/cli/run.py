@@ -9,9 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from mmpoison.base.files import plain_name
 from mmpoison.cli.console import SEEDS, DeviceOption, Format, FormatOption, aside, console, monitor
-from mmpoison.cli.poison import SEVERAL_GOALS
 from mmpoison.cli.report import print_tables, show_run
 from mmpoison.cli.sweep import (
     DryRunOption,
@@ -113,6 +111,7 @@ def run(
 
     What it would take: [bold]mmpoison run table-3-openmoji --dry-run[/bold]
     """
+    from mmpoison.api.data import SEVERAL_GOALS
     from mmpoison.attacks.catalogue import takes_several_goals
     from mmpoison.runs.recipe import load_recipe, parse_changes, shipped_recipes
 
@@ -234,15 +233,8 @@ def _run_seeds(
 
 
 def _run_folder(recipe: Any, out: Path | None, *, many: bool) -> Path:
-    if out is not None:
-        return out / f"seed{recipe.seed}" if many else out
-    attack = recipe.attack
-    detail = [
-        recipe.name,
-        *([attack.name] if attack.name != "single-target-label" else []),
-        "+".join(attack.goals),
-        str(attack.options.get("mode", "add")),
-        f"seed{recipe.seed}",
-    ]
-    # the names come from a recipe: no separator of folders among them
-    return Path("runs") / plain_name("-".join(detail))
+    from mmpoison.api.running import run_folder
+
+    if out is None:
+        return run_folder(recipe)
+    return out / f"seed{recipe.seed}" if many else out

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -11,7 +10,6 @@ import typer
 from mmpoison.cli.console import SEEDS, DeviceOption, console, monitor, say
 from mmpoison.cli.filtering import filter_
 from mmpoison.cli.output import hold_output
-from mmpoison.errors import InputError
 
 DataOption = Annotated[Path, typer.Option("--data", help="A pairs folder.")]
 OutOption = Annotated[Path, typer.Option("--out", help="New folder.")]
@@ -71,63 +69,28 @@ def train(
 
     On two GPUs: [bold]torchrun --nproc-per-node 2 -m mmpoison train --data poisoned --model ViT-B-32 --out model[/bold]
     """
-    from mmpoison.base.devices import find_device
+    from mmpoison.api.training import finetune
     from mmpoison.base.processes import is_main_process
-    from mmpoison.datasets.catalogue import load_pairs
-    from mmpoison.models.checkpoint import save_checkpoint
-    from mmpoison.models.inputs import prepare_pixels
-    from mmpoison.models.loading import load_encoder
-    from mmpoison.runs.cards import model_card
     from mmpoison.runs.recipe import parse_changes, parse_training
-    from mmpoison.training.log import LogOptions
-    from mmpoison.training.loop import finetune
-    from mmpoison.training.states import Checkpoints, copy_logs
 
-    # beside the folder of the model, which appears whole or not at all
-    work = out.with_name(f"{out.name}.training")
-    hold_output(context, out, work=work)
-    where = find_device(device)
-    checkpoints, log = Checkpoints(work), LogOptions(work, tuple(track or ()))
-    log.check()
-    if fresh and is_main_process():
-        shutil.rmtree(work, ignore_errors=True)
+    # next to the folder of the model, which appears whole or not at all
+    hold_output(context, out, work=out.with_name(f"{out.name}.training"))
     settings = parse_training(parse_changes(changes or []))
-    pairs = load_pairs(data)
-    part = pairs.select(split="train")
-    if not len(part):
-        raise InputError(f"{data}: split 'train' has no pairs to train on")
-    start = load_encoder(model, trust=trust).to(where)
     with monitor() as progress:
-        inputs = prepare_pixels(start, part, progress=progress.progress)
         result = finetune(
-            start,
-            part,
-            inputs,
-            settings,
+            model,
+            data,
+            out=out,
             seed=seed,
-            name=out.name,
-            on_step=progress.training("training"),
-            checkpoints=checkpoints,
-            log=log,
-            progress=progress.progress,
+            settings=settings,
+            track=track or (),
+            fresh=fresh,
+            device=device,
+            trust=trust,
+            progress=progress,
         )
     if not is_main_process():
         return
     if result.resumed_from:
         console.print(f"went on after step {result.resumed_from}")
-    encoder = result.encoder
-    poisoned = bool(part.poisoned.any())
-    stage = "poisoned" if poisoned else "trained"
-    card = model_card(
-        encoder, stage, started_from=start.name, data=part, settings=settings, result=result
-    )
-    save_checkpoint(
-        encoder,
-        out,
-        card=card,
-        metadata={"training": result.summary(), "seed": seed, "poisoned": poisoned},
-        # behind the rename a kill would part them from their model
-        also=lambda folder: copy_logs(work, folder / "logs"),
-    )
-    shutil.rmtree(work, ignore_errors=True)
     say(f"{out}: {result.headline()}")
