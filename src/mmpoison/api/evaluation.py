@@ -100,9 +100,10 @@ def evaluate(
         raise InputError("study epochs measures during a training: only `mmpoison run` has it")
     data = as_pairs(pairs)
     poison = data.manifest
-    if manifest is not None:
-        known = isinstance(manifest, PoisonManifest)
-        poison = manifest if known else PoisonManifest.read(Path(manifest))
+    if isinstance(manifest, PoisonManifest):
+        poison = manifest
+    elif manifest is not None:
+        poison = PoisonManifest.read(Path(manifest))
     test = TestSet.of(data)
     aims = _goal_targets(data, poison, as_list(goal), target_image)
     for aim in aims:
