@@ -72,7 +72,8 @@ def classes(goal: str) -> tuple[str, str] | None:
 
 
 def goal_title(goal: str) -> str:
-    """
+    """Write a goal as a person reads it.
+
     >>> goal_title("sheep2aeroplane")
     'sheep → aeroplane'
     """
