@@ -1,4 +1,4 @@
-"""The package as a whole: what it ships, that it starts quickly, where it parses text. `make lint` checks the layers."""
+"""The package as a whole: what it ships, that it starts quickly, where it parses text; `make lint` checks layers."""
 
 from __future__ import annotations
 
