@@ -136,7 +136,7 @@ def evaluate(
     from mmpoison.api import evaluation as api
     from mmpoison.reporting.seeds import metrics_tables
     from mmpoison.reporting.table import markdown, terminal
-    from mmpoison.reporting.terminal import terminal_table
+    from mmpoison.reporting.terminal_view import terminal_table
 
     if out is not None:
         hold_output(context, out)
