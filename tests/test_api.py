@@ -116,6 +116,7 @@ def test_finetune_evaluate_filter(
     assert {"clean_model", "poisoned"} <= set(rows)
     assert json.loads((tmp_path / "measured" / "metrics.json").read_text()) == measured.metrics
     assert f"{GOAL} poisoned: Hit@10" in repr(measured)
+    assert "<caption>sheep → aeroplane</caption>" in measured._repr_html_()
     assert measured._repr_html_().count("<table") == measured._repr_html_().count("</table>") > 0
 
     result = mmpoison.filter(poisoned, judge_checkpoint, clean_loss=0.2, out=tmp_path / "kept")
@@ -234,8 +235,10 @@ def test_a_notebook_shows_one_element(notebook: list[str]) -> None:
     with shown(True) as monitor:
         assert isinstance(monitor, LiveProgress)
         _two_steps(monitor)
+        monitor.progress("stops early")(1, 3)
     assert '<progress value="1" max="2">' in notebook[1]
-    assert notebook[-1] == "<small>embedding: 2</small>"
+    assert "<small>embedding: 2</small>" in notebook
+    assert notebook[-1] == "<small>stops early</small>"
 
 
 # -- scripts ---------------------------------------------------------------------------------------

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from mmpoison.models.inputs import prepare_pixels
 from mmpoison.pairs.manifest import PoisonManifest
 from mmpoison.pairs.table import PairDataset
 from mmpoison.reporting.seeds import metrics_tables
+from mmpoison.reporting.summary import goal_title
 from mmpoison.runs.progress import Monitor
 
 
@@ -47,7 +48,9 @@ class Evaluation:
         return f"Evaluation({'; '.join(parts)})"
 
     def _repr_html_(self) -> str:
-        return html_tables(metrics_tables(self.metrics))
+        title = ", ".join(map(goal_title, self.metrics["goal"]))
+        tables = metrics_tables(self.metrics)
+        return html_tables([replace(t, title=title) if t.of_models else t for t in tables])
 
 
 def evaluate(

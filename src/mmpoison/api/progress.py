@@ -127,6 +127,7 @@ class _NotebookBar:
 
         self._html: Any = display.HTML
         self._what = visible(what)
+        self.ended = False
         self._shown = time.monotonic()
         self._handle: Any = display.display(self._html(self._text(0, total, "")), display_id=True)
 
@@ -135,7 +136,9 @@ class _NotebookBar:
             self._shown = time.monotonic()
             self._handle.update(self._html(self._text(done, total, detail)))
 
-    def end(self, line: str) -> None:
+    def end(self, line: str = "") -> None:
+        self.ended = True
+        line = line or self._what
         self._handle.update(self._html(f"<small>{escape(visible(line))}</small>"))
 
     def _text(self, done: int, total: int, detail: str) -> str:
@@ -160,9 +163,18 @@ def shown(progress: bool | Monitor) -> Iterator[Monitor]:
     if not progress or not is_main_process():
         yield SilentMonitor()
     elif console.is_jupyter:
-        yield LiveProgress(_NotebookBar, lambda line: print(visible(line)))
+        bars: list[_NotebookBar] = []
+
+        def open_bar(what: str, total: int) -> Bar:
+            bars.append(_NotebookBar(what, total))
+            return bars[-1]
+
+        yield LiveProgress(open_bar, lambda line: print(visible(line)))
+        for bar in bars:
+            if not bar.ended:
+                bar.end()
     elif console.is_terminal:
-        with console_progress(console) as bars:
-            yield bars
+        with console_progress(console) as progress_of_console:
+            yield progress_of_console
     else:
         yield SilentMonitor()
