@@ -20,6 +20,7 @@ from mmpoison.base.cache_folder import cache_folder
 from mmpoison.base.seeding import torch_seed
 from mmpoison.errors import InputError, MmpoisonWarning
 from mmpoison.models.checkpoint import save_checkpoint
+from mmpoison.models.checkpoint_record import TrainingRecord
 from mmpoison.models.dual_encoder import DualEncoder
 from mmpoison.models.inputs import PairInputs, ProgressFor
 from mmpoison.pairs.table import PairDataset
@@ -91,15 +92,17 @@ class TrainingResult:
     processes: int = 1
     resumed_from: int = 0
 
-    def summary(self) -> dict[str, Any]:
-        """Plain values for a log or a model card."""
-        return {
-            "steps": self.steps,
-            "pairs_per_second": round(self.pairs_per_second, 1),
-            "precision": self.precision,
-            **({"processes": self.processes} if self.processes > 1 else {}),
-            "epochs": self.epochs,
-        }
+    def summary(self) -> TrainingRecord:
+        """What a checkpoint, a model card and `metrics.json` say of the training."""
+        return TrainingRecord.of(
+            {
+                "steps": self.steps,
+                "pairs_per_second": round(self.pairs_per_second, 1),
+                "precision": self.precision,
+                **({"processes": self.processes} if self.processes > 1 else {}),
+                "epochs": self.epochs,
+            }
+        )
 
     def headline(self) -> str:
         """Steps, speed and the last loss, for a person."""
