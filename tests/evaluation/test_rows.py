@@ -350,4 +350,6 @@ def test_drift_equals_a_loop(test_set: TestSet, embeddings: TestEmbeddings) -> N
     ):
         expected = np.mean([1 - float(a @ b) for a, b in zip(before, after, strict=True)])
         assert got[name] == pytest.approx(expected, abs=1e-6)
-    assert drift_between(embeddings, embeddings).to_json() == pytest.approx({"text": 0, "image": 0}, abs=1e-6)
+    assert drift_between(embeddings, embeddings).to_json() == pytest.approx(
+        {"text": 0, "image": 0}, abs=1e-6
+    )

@@ -12,6 +12,7 @@ import pytest
 
 from mmpoison.errors import InputError
 from mmpoison.reporting import render_html, write_html, write_report
+from mmpoison.reporting.paper_comparison import paper_section
 
 VOID = {"meta", "img", "link", "br", "hr", "input"}
 WriteRun = Callable[..., Path]
@@ -70,7 +71,7 @@ def test_the_papers_numbers_stand_after_the_pictures(write_run: WriteRun) -> Non
         "attack: {name: single-target-label, goal: sheep2aeroplane}\ntraining: {trainable: both}\n"
     )
     (run / "recipe.yaml").write_text(f"seed: 0\ndata: {{name: openmoji}}\n{knobs}")
-    text = words(Page(render_html(run)))
+    text = words(Page(render_html(run, [paper_section])))
     assert text.index("What a search returns") < text.index("Beside the paper")
     # headers are words, not what the tables are made of
     assert "ours on" in text
@@ -333,28 +334,25 @@ def test_the_map_is_drawn(write_run: WriteRun, metrics: dict[str, Any]) -> None:
         assert 0 <= float(circle["cy"] or "x") <= 100
 
 
-@pytest.mark.parametrize(
-    "points",
-    [
-        None,
-        "x",
-        [],
-        [[1]],
-        [[1, "2", 0]],
-        [[1e300, 1, 0]],
-        [[0, 0, 99]],
-        [[0, 0, 0], [0, 0, 0]],
-    ],
-)
-def test_a_broken_map_breaks_nothing(write_run: WriteRun, points: Any) -> None:
+@pytest.mark.parametrize("points", [[], [[1e300, 1, 0]], [[0, 0, 99]], [[0, 0, 0], [0, 0, 0]]])
+def test_an_odd_map_breaks_nothing(write_run: WriteRun, points: Any) -> None:
     shown = {"method": "tsne", "classes": ["a"], "models": {"poisoned": {"texts": points}}}
     Page(render_html(write_run(embedding_map=shown)))
 
 
-def test_a_map_with_a_number_that_is_none_is_refused(write_run: WriteRun) -> None:
-    points = [[float("nan"), 1, 0]]
+@pytest.mark.parametrize(
+    ("points", "says"),
+    [
+        (None, "must be a list, not null"),
+        ("x", "must be a list, not text"),
+        ([[1]], "texts.0 does not fit"),
+        ([[1, "2", 0]], "texts.0.1 must be a number, not text"),
+        ([[float("nan"), 1, 0]], r"not valid JSON \(NaN"),
+    ],
+)
+def test_a_broken_map_is_one_line(write_run: WriteRun, points: Any, says: str) -> None:
     shown = {"method": "tsne", "classes": ["a"], "models": {"poisoned": {"texts": points}}}
-    with pytest.raises(InputError, match=r"embedding_map\.json: not valid JSON \(NaN"):
+    with pytest.raises(InputError, match=rf"embedding_map\.json: .*{says}"):
         render_html(write_run(embedding_map=shown))
 
 

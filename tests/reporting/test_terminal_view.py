@@ -84,7 +84,7 @@ def test_a_goal_name_is_no_markup(metrics: dict[str, Any]) -> None:
 
 
 def test_broken_metrics_are_refused() -> None:
-    with pytest.raises(InputError, match="'utility' must be an object, not list"):
+    with pytest.raises(InputError, match=r"metrics\.json: utility must be an object, not a list"):
         terminal_table({"utility": []})
 
 

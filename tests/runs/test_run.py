@@ -15,9 +15,9 @@ from mmpoison._version import __version__
 from mmpoison.datasets import PairDataset, load_pairs
 from mmpoison.errors import InputError
 from mmpoison.models import DualEncoder, load_checkpoint, save_checkpoint
+from mmpoison.runs import run
 from mmpoison.runs.progress import SilentMonitor
 from mmpoison.runs.recipe import Recipe, load_recipe, parse_recipe
-from mmpoison.runs import run
 from mmpoison.training import Step
 from mmpoison.training.loop import OnStep
 

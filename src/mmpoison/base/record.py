@@ -77,7 +77,7 @@ class Record(BaseModel):
         return {key: found[key] for key in self._keys}
 
     def __repr_args__(self) -> Iterator[tuple[str, object]]:
-        yield from ((key, value) for key, value in super().__repr_args__() if value is not None)
+        yield from ((key, self[key]) for key in self._keys)
 
     def to_json(self) -> dict[str, Any]:
         """The record as plain JSON values."""

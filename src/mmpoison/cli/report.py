@@ -112,9 +112,10 @@ def report(
     reading = f"reading {len(folders):,} run{'' if len(folders) == 1 else 's'}"
     if html is not None:
         from mmpoison.reporting.html_report import write_html
+        from mmpoison.reporting.paper_comparison import paper_section
 
         with busy(reading):
-            page = write_html(folders, html)
+            page = write_html(folders, html, [paper_section])
         say(f"page: {page}")
         return
     if parquet is not None:
@@ -201,16 +202,17 @@ def show_run(folder: Path, *, drawn: bool = True) -> None:
         folder: The run folder.
         drawn: False makes the page alone.
     """
-    from mmpoison.base.untrusted import read_json
+    from mmpoison.evaluation.record import Metrics
     from mmpoison.reporting.html_report import write_report
+    from mmpoison.reporting.paper_comparison import paper_section
     from mmpoison.reporting.seeds import metrics_tables
     from mmpoison.reporting.table import terminal
     from mmpoison.reporting.terminal_view import terminal_table
 
-    page = write_report(folder)
+    page = write_report(folder, [paper_section])
     if not drawn:
         return
-    metrics = read_json(folder / "metrics.json")
+    metrics = Metrics.read(folder / "metrics.json")
     console.print(terminal_table(metrics))
     if more := [table for table in metrics_tables(metrics) if not table.of_models]:
         console.print(terminal(more))

@@ -168,6 +168,50 @@ class Study(Record):
     epochs: OrEmpty[dict[str, dict[str, dict[str, GoalRow]]]] = {}
 
 
+# -- during a training ---------------------------------------------------------------------------------------------
+
+
+class ProbedTest(Record):
+    """The test part under a model in training: rows by goal, and its utility."""
+
+    goal: OrEmpty[dict[str, GoalRow]] = {}
+    utility: OrEmpty[Utility] = Utility()
+
+
+class ProbeRecord(Record):
+    """What was measured at one step of a training.
+
+    Attributes:
+        step: Steps done.
+        epoch: Whole epochs done.
+        learning_rate: Of the step; absent before the first.
+        training_loss: Loss of its batch.
+        test: The test part.
+        utility: Of what the curve judges by: the test part, or held-out pairs.
+    """
+
+    step: int
+    epoch: int | None = None
+    learning_rate: Number | None = None
+    training_loss: Number | None = None
+    test: OrEmpty[ProbedTest] = ProbedTest()
+    utility: OrEmpty[Utility] = Utility()
+
+
+class RepairBranch(Record):
+    """A repair with one learning rate."""
+
+    learning_rate: Number | None = None
+    chosen: bool | None = None
+    looks: list[ProbeRecord] = []
+
+
+class RepairCurve(Record):
+    """`sterilize-curve.json`: a repair over its steps."""
+
+    branches: list[RepairBranch] = []
+
+
 # -- what was run on what ------------------------------------------------------------------------------------------
 
 
@@ -229,9 +273,16 @@ class FilterFacts(Record):
         return self.poisoned_caught / self.poisoned_total
 
 
-class SterilizeFacts(Record):
-    """What the repair of a run did."""
+class RobustTrainingFacts(Record):
+    """The robust training of a run: its method, and its options."""
 
+    method: str | None = None
+
+
+class SterilizeFacts(Record):
+    """What the repair of a run did; `method` is absent for a clean fine-tune."""
+
+    method: str | None = None
     pairs: int | None = None
     steps: int | None = None
     learning_rate: Number | None = None
@@ -267,6 +318,7 @@ class RunFacts(Record):
     device: str | None = None
     versions: OrEmpty[dict[str, str]] = {}
     filter: FilterFacts | None = None
+    robust_training: RobustTrainingFacts | None = None
     sterilize: SterilizeFacts | None = None
     flags: Texts = []
     seconds: OrEmpty[dict[str, Number]] = {}
@@ -284,55 +336,13 @@ class Metrics(Measures):
     study: OrEmpty[Study] = Study()
     transfer: OrEmpty[dict[str, TransferMeasures]] = {}
     run: OrEmpty[RunFacts] = RunFacts()
+    sterilize_curve: RepairCurve | None = None
+    """Where versions before `sterilize-curve.json` wrote the curve."""
 
     @property
     def goals(self) -> list[str]:
         """Every goal, in the order of the run."""
         return list(dict.fromkeys([*self.run.goals, *self.goal]))
-
-
-# -- during a training ---------------------------------------------------------------------------------------------
-
-
-class ProbedTest(Record):
-    """The test part under a model in training: rows by goal, and its utility."""
-
-    goal: OrEmpty[dict[str, GoalRow]] = {}
-    utility: OrEmpty[Utility] = Utility()
-
-
-class ProbeRecord(Record):
-    """What was measured at one step of a training.
-
-    Attributes:
-        step: Steps done.
-        epoch: Whole epochs done.
-        learning_rate: Of the step; absent before the first.
-        training_loss: Loss of its batch.
-        test: The test part.
-        utility: Of what the curve judges by: the test part, or held-out pairs.
-    """
-
-    step: int
-    epoch: int | None = None
-    learning_rate: Number | None = None
-    training_loss: Number | None = None
-    test: OrEmpty[ProbedTest] = ProbedTest()
-    utility: OrEmpty[Utility] = Utility()
-
-
-class RepairBranch(Record):
-    """A repair with one learning rate."""
-
-    learning_rate: Number | None = None
-    chosen: bool | None = None
-    looks: list[ProbeRecord] = []
-
-
-class RepairCurve(Record):
-    """`sterilize-curve.json`: a repair over its steps."""
-
-    branches: list[RepairBranch] = []
 
 
 # -- what a run shows ----------------------------------------------------------------------------------------------

@@ -114,7 +114,6 @@ class RunMeasures:
         goal_targets = self.run.goal_targets
         images = {str(target): target.image for target in goal_targets if target.image is not None}
         start = models["pretrained"].encoder
-        data = DATASETS.get(recipe.data.name)
         facts = {
             "recipe": recipe.name,
             "seed": recipe.seed,
@@ -131,7 +130,9 @@ class RunMeasures:
             "data": {
                 "name": recipe.data.name,
                 "fingerprint": pairs.fingerprint,
-                "attribution": data.attribution if data is not None else None,
+                "attribution": DATASETS[recipe.data.name].attribution
+                if recipe.data.name in DATASETS
+                else None,
                 **_counts(pairs),
             },
             "model": {
