@@ -24,7 +24,9 @@ def encoder_facts(encoder: DualEncoder) -> dict[str, Any]:
     cfg = encoder.config["model_cfg"]
     record = encoder.record.to_json()
     preprocess = encoder.config.get("preprocess_cfg", {})
-    known = {key: record[key] for key in ("architecture", "source", "poisoned") if key in record}
+    known: dict[str, Any] = {
+        key: record[key] for key in ("architecture", "source", "poisoned") if key in record
+    }
     return {
         "name": encoder.name,
         **known,

@@ -100,8 +100,8 @@ def run_rows(folder: Path) -> Iterator[Row]:
                 **utility_numbers(metrics.utility_equal_texts.get(model), "utility_equal_texts."),
                 **(drift if model == "poisoned" else {}),
             }
-    for row in study_rows(metrics, folder):
-        yield {**shared, **_named(str(row["goal"])), **row}
+    for found in study_rows(metrics, folder):
+        yield {**shared, **_named(str(found["goal"])), **found}
 
 
 def to_arrow(rows: Iterable[Mapping[str, Any]]) -> pa.Table:
