@@ -83,7 +83,7 @@ def test_headline_is_computed_from_the_numbers(
 ) -> None:
     assert (
         "Searching for sheep now returns aeroplane images: Hit@10 0.04 → 0.93 after 125 poisoned "
-        "pairs (0.50 % of the training pairs); filtering brings it back to 0.05, sterilizing "
+        "pairs (0.50% of the training pairs); filtering brings it back to 0.05, sterilizing "
         "lowers it to 0.25."
     ) in words(Page(render_html(write_run())))
     rows = metrics["goal"]["sheep2aeroplane"]
@@ -199,7 +199,7 @@ def test_two_goals_get_a_sentence_and_a_table_each(
     page = Page(render_html(write_run(metrics=metrics)))
     assert len(page.of_class("main")) == 2
     text = words(page)
-    assert "With 125 poisoned pairs (0.50 % of the training pairs) for 2 goals together:" in text
+    assert "With 125 poisoned pairs (0.50% of the training pairs) for 2 goals together:" in text
     assert "Searching for sheep now returns aeroplane images" in text
     assert "Searching for sofa now returns bird images" in text
     assert text.count("Ties. Poisoned: 4 of 125 queries") == 1
@@ -208,7 +208,7 @@ def test_two_goals_get_a_sentence_and_a_table_each(
 def test_facts_and_provenance_are_there(write_run: WriteRun, metrics: dict[str, Any]) -> None:
     text = words(Page(render_html(write_run())))
     for fact in (
-        "120 of 125 poisoned pairs (96.00 %), and lost 300 clean pairs",
+        "120 of 125 poisoned pairs (96.00%), and lost 300 clean pairs",
         metrics["run"]["data"]["fingerprint"],
         metrics["run"]["data"]["attribution"],
         "train clean1 min 10 s",

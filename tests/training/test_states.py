@@ -263,7 +263,7 @@ def test_a_full_disk_is_said_and_the_state_before_stays(
 
     monkeypatch.setattr(safetensors.torch, "save_file", full)
     with pytest.raises(
-        InputError, match=r"the disk is full: the state of step 3 takes .*goes on at step-000000002"
+        InputError, match=r"the disk is full: the state of step 3 takes .*resumes at step-000000002"
     ):
         finetune(make_encoder(), train, inputs, QUICK, seed=0, checkpoints=checkpoints)
     assert len(list(checkpoints.folder.iterdir())) == 2

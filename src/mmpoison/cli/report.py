@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 MANY_SETTINGS = 12
-"""Of more than these a terminal shows one table, a row each: nobody scrolls through hundreds."""
+"""Of more than these a terminal shows one table, a row each: hundreds are too many to scroll through."""
 
 
 def add_commands(app: typer.Typer) -> None:
@@ -44,7 +44,7 @@ def report(
     paper: Annotated[
         list[str] | None,
         typer.Option(
-            help="A table or figure of the paper, e.g. table-3, figure-5b, or all: ours beside theirs; several times."
+            help="A table or figure of the paper, e.g. table-3, figure-5b, or all: our numbers next to the paper's; several times."
         ),
     ] = None,
     out: Annotated[
@@ -69,7 +69,7 @@ def report(
     parquet: Annotated[
         Path | None,
         typer.Option(
-            help="Write every number and knob to this Parquet file, a row a run, goal and model."
+            help="Write every number and parameter to this Parquet file, a row a run, goal and model."
         ),
     ] = None,
     html: Annotated[

@@ -32,7 +32,7 @@ def rank_lists(
 ) -> RankLists:
     """List the top of the gallery for a few captions of each original class, under each model, with thumbnails.
 
-    The captions are drawn by the seed, one an image, so that nobody picks the flattering ones.
+    The captions are drawn by the seed, one an image, so that they are not chosen to flatter.
 
     Args:
         models: Embeddings of the test part by model name.

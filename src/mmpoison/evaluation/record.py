@@ -1,7 +1,6 @@
 """The JSON files of a run folder: `metrics.json`, rank lists, suspicious pairs, the map, and the curve of a repair.
 
-Whoever writes one of them makes a record of it first, and whoever shows one reads it into the same record. `Record`
-says what happens to absent and unknown keys.
+One record writes a file and reads it again. `Record` says what happens to absent and unknown keys.
 """
 
 from __future__ import annotations

@@ -135,7 +135,7 @@ def encoder_from_config(
     Args:
         config: `{"model_cfg": ..., "preprocess_cfg": ..., "mmpoison": ...}`, not checked yet.
         tensors: open_clip's names to weights.
-        where: The file of the config, for messages; text files of the model are looked for beside it.
+        where: The file of the config, for messages; text files of the model are searched next to it.
         weights: The file of the weights, for messages.
         name: What to call it; by default what the config says, or the folder's name.
         fetch: As for `load_checkpoint`.

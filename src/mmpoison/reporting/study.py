@@ -39,8 +39,8 @@ def study_tables(group: Group) -> Iterator[Table]:
     yield from _rows_table(
         goal,
         [study.query_length.get(goal, {}) for study in studies],
-        "each caption said once or several times",
-        "Said",
+        "each caption once or several times in a row",
+        "Repeats",
         lambda key: f"{key}x",
         (("words", "words", 1), ("context full", "full_context", 2)),
     )
