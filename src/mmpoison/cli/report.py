@@ -44,7 +44,7 @@ def report(
     paper: Annotated[
         list[str] | None,
         typer.Option(
-            help="A table or figure of the paper, e.g. table-3, figure-5b, or all: our numbers next to the paper's; several times."
+            help="A table or figure of the paper, e.g. table-3, figure-5b, or all, next to our numbers; several times."
         ),
     ] = None,
     out: Annotated[
