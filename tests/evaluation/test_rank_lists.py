@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from tests.evaluation.conftest import random_embeddings
 
 from mmpoison.attacks import Goal
 from mmpoison.datasets import PairDataset
@@ -19,21 +20,10 @@ TARGET = GoalTarget(Goal("sheep", "aeroplane"))
 
 
 @pytest.fixture(scope="module")
-def test_set(squares: PairDataset) -> TestSet:
-    return TestSet.of(squares)
-
-
-@pytest.fixture(scope="module")
 def models(test_set: TestSet) -> dict[str, TestEmbeddings]:
-    rng = np.random.default_rng(0)
-
-    def unit(n: int) -> Any:
-        values = rng.normal(size=(n, 6)).astype(np.float32)
-        return values / np.linalg.norm(values, axis=1, keepdims=True)
-
     return {
-        name: TestEmbeddings(unit(len(test_set.gallery)), unit(len(test_set.pairs)))
-        for name in ("clean_model", "poisoned")
+        name: random_embeddings(test_set, seed)
+        for seed, name in enumerate(("clean_model", "poisoned"))
     }
 
 

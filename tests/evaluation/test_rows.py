@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tests.evaluation.conftest import random_embeddings
 
 from mmpoison.attacks import Goal, SingleTargetLabel
 from mmpoison.datasets import ImageTable, PairDataset, load_pairs
@@ -28,21 +29,6 @@ from mmpoison.models import DualEncoder, embed_images, embed_texts, prepare_pixe
 
 GOAL = Goal("sheep", "aeroplane")
 M_KEYS = ["hit@1", "hit@5", "hit@10", "hit@20", "hit@30", "hit@50"]
-
-
-@pytest.fixture(scope="module")
-def test_set(squares: PairDataset) -> TestSet:
-    return TestSet.of(squares)
-
-
-def random_embeddings(test: TestSet, seed: int = 0, d: int = 6) -> TestEmbeddings:
-    rng = np.random.default_rng(seed)
-
-    def unit(n: int) -> Any:
-        values = rng.normal(size=(n, d)).astype(np.float32)
-        return values / np.linalg.norm(values, axis=1, keepdims=True)
-
-    return TestEmbeddings(unit(len(test.gallery)), unit(len(test.pairs)))
 
 
 @pytest.fixture(scope="module")

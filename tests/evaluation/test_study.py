@@ -38,11 +38,6 @@ TARGET = GoalTarget(Goal("sheep", "aeroplane"))
 
 
 @pytest.fixture(scope="module")
-def test_set(squares: PairDataset) -> TestSet:
-    return TestSet.of(squares)
-
-
-@pytest.fixture(scope="module")
 def poisoned(squares: PairDataset) -> PairDataset:
     return SingleTargetLabel("sheep2aeroplane", samples=3, mode="replace").poison(squares)
 
@@ -220,12 +215,8 @@ def test_without_scikit_learn_the_extra_is_named(
 # -- all together ----------------------------------------------------------------------------------
 
 
-def test_every_model_embeds_once(
-    subjects: dict[str, Subject],
-    test_set: TestSet,
-    poisoned: PairDataset,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def count_embeddings(monkeypatch: pytest.MonkeyPatch) -> list[DualEncoder]:
+    """The encoders that embed from now on."""
     calls: list[DualEncoder] = []
     embed = TestEmbeddings.of.__func__  # type: ignore[attr-defined]
 
@@ -234,6 +225,16 @@ def test_every_model_embeds_once(
         return embed(cls, encoder, *rest)
 
     monkeypatch.setattr(TestEmbeddings, "of", classmethod(counted))
+    return calls
+
+
+def test_every_model_embeds_once(
+    subjects: dict[str, Subject],
+    test_set: TestSet,
+    poisoned: PairDataset,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    calls = count_embeddings(monkeypatch)
     goal_targets = [TARGET, GoalTarget(Goal("sofa", "bird"), "bird/08.png")]
     got = measure(
         subjects, test_set, goal_targets, seed=0, study=parse_studies(["all"]), pairs=poisoned
@@ -264,14 +265,7 @@ def test_the_same_model_and_data_embed_once_for_all_runs(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     first = measure(subjects, test_set, [TARGET], seed=0, cache=tmp_path)
-    calls: list[DualEncoder] = []
-    embed = TestEmbeddings.of.__func__  # type: ignore[attr-defined]
-
-    def counted(cls: Any, encoder: DualEncoder, *rest: Any) -> Any:
-        calls.append(encoder)
-        return embed(cls, encoder, *rest)
-
-    monkeypatch.setattr(TestEmbeddings, "of", classmethod(counted))
+    calls = count_embeddings(monkeypatch)
     again = measure(subjects, test_set, [TARGET], seed=0, cache=tmp_path)
     assert again.metrics == first.metrics
     assert calls == []

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from mmpoison.datasets import PairDataset
 from mmpoison.errors import InputError
-from mmpoison.models import DualEncoder, PixelInputs, prepare_pixels
+from mmpoison.models import DualEncoder, PixelInputs
 from mmpoison.training import Checkpoints, Step, TrainingSettings, finetune
 
 Make = Callable[..., DualEncoder]
@@ -30,16 +30,6 @@ QUICK = TrainingSettings(epochs=2, batch_size=32, learning_rate=1e-3, precision=
 
 class Stop(Exception):
     pass
-
-
-@pytest.fixture(scope="module")
-def train(squares: PairDataset) -> PairDataset:
-    return squares.select(split="train")
-
-
-@pytest.fixture(scope="module")
-def inputs(make_encoder: Make, squares: PairDataset) -> PixelInputs:
-    return prepare_pixels(make_encoder(), squares)
 
 
 @pytest.fixture(scope="module")
