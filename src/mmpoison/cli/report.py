@@ -115,7 +115,7 @@ def report(
         from mmpoison.reporting.paper_comparison import paper_section
 
         with busy(reading):
-            page = write_html(folders, html, [paper_section])
+            page = write_html(folders, html, paper_section(folders))
         say(f"page: {page}")
         return
     if parquet is not None:
@@ -209,7 +209,7 @@ def show_run(folder: Path, *, drawn: bool = True) -> None:
     from mmpoison.reporting.table import terminal
     from mmpoison.reporting.terminal_view import terminal_table
 
-    page = write_report(folder, [paper_section])
+    page = write_report(folder, paper_section([folder]))
     if not drawn:
         return
     metrics = Metrics.read(folder / "metrics.json")

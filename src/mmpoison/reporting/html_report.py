@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypedDict
@@ -43,10 +43,6 @@ _MODES = {
 }
 
 
-ExtraSection = Callable[[Sequence[Path]], str]
-"""Makes one more section of a page: from finished run folders to HTML whose strings are escaped."""
-
-
 @dataclass(frozen=True)
 class Row:
     """One model's numbers for one goal."""
@@ -70,12 +66,12 @@ class Row:
         return "\N{EN DASH}".join(_text.decimal(end, digits) for end in ends)
 
 
-def render_html(run: Path, extra: Sequence[ExtraSection] = ()) -> str:
+def render_html(run: Path, more: str = "") -> str:
     """Make the page of a finished run.
 
     Args:
         run: The run folder; of its files only metrics.json must exist.
-        extra: More sections, shown after the pictures.
+        more: One more section, as HTML that is escaped already.
 
     Raises:
         InputError: If one of its files is broken, or metrics.json is missing.
@@ -89,7 +85,7 @@ def render_html(run: Path, extra: Sequence[ExtraSection] = ()) -> str:
         .render(
             **pictures,
             absent=_text.ABSENT,
-            extra=[Markup(section([run])) for section in extra],
+            more=Markup(more),
             commands=commands(run, metrics),
             title=", ".join(goal_title(goal) for goal in names) or "no goal",
             headline=headline(metrics),
@@ -107,12 +103,12 @@ def render_html(run: Path, extra: Sequence[ExtraSection] = ()) -> str:
     )
 
 
-def render_runs_html(runs: Sequence[Path], extra: Sequence[ExtraSection] = ()) -> str:
+def render_runs_html(runs: Sequence[Path], more: str = "") -> str:
     """Make the page of several finished runs: means over seeds, and where they come from.
 
     Args:
         runs: Run folders, at least one.
-        extra: More sections, shown after the tables.
+        more: One more section, as HTML that is escaped already.
 
     Raises:
         InputError: If one of their files is broken, or one seed of a setting occurs twice.
@@ -131,7 +127,7 @@ def render_runs_html(runs: Sequence[Path], extra: Sequence[ExtraSection] = ()) -
             settings=[group.title for group in groups],
             flags=[f"{name}: {flag}" for name, about in named for flag in about.flags],
             tables=[_plain_table(table) for table in group_tables(groups)],
-            extra=[Markup(section(runs)) for section in extra],
+            more=Markup(more),
             runs=named,
             attributions=list(dict.fromkeys(attributions)),
             versions=_versions([about for _, about in named]),
@@ -144,20 +140,20 @@ def render_runs_html(runs: Sequence[Path], extra: Sequence[ExtraSection] = ()) -
     )
 
 
-def write_html(runs: Sequence[Path], target: Path, extra: Sequence[ExtraSection] = ()) -> Path:
+def write_html(runs: Sequence[Path], target: Path, more: str = "") -> Path:
     """Write one self-contained page of one run, or of several, and return its path.
 
     Args:
         runs: Finished run folders.
         target: The file; an existing one is replaced.
-        extra: More sections.
+        more: One more section, as HTML that is escaped already.
 
     Raises:
         InputError: If one of the runs' files is broken, or `target` is a folder.
     """
     if target.is_dir():
         raise InputError(f"{target}: is a folder, a file is needed, e.g. {target / 'report.html'}")
-    page = render_html(runs[0], extra) if len(runs) == 1 else render_runs_html(runs, extra)
+    page = render_html(runs[0], more) if len(runs) == 1 else render_runs_html(runs, more)
     with atomic_file(target) as temporary:
         temporary.write_text(page, encoding="utf-8")
     return target
@@ -174,17 +170,17 @@ def commands(run: Path, metrics: Metrics) -> list[str]:
     ]
 
 
-def write_report(run: Path, extra: Sequence[ExtraSection] = ()) -> Path:
+def write_report(run: Path, more: str = "") -> Path:
     """Write `report.html` into the run folder and return its path.
 
     Args:
         run: The run folder.
-        extra: More sections.
+        more: One more section, as HTML that is escaped already.
 
     Raises:
         InputError: If one of the run's files is broken, or metrics.json is missing.
     """
-    return write_html([run], run / "report.html", extra)
+    return write_html([run], run / "report.html", more)
 
 
 def _environment() -> Environment:
