@@ -112,9 +112,9 @@ def test_finetune_evaluate_filter(
     measured = mmpoison.evaluate(
         trained.encoder, poisoned, reference=checkpoint, out=tmp_path / "measured"
     )
-    rows = measured.metrics["goal"][GOAL]
-    assert {"clean_model", "poisoned"} <= set(rows)
-    assert json.loads((tmp_path / "measured" / "metrics.json").read_text()) == measured.metrics
+    assert {"clean_model", "poisoned"} <= set(measured.metrics.goal[GOAL])
+    written = json.loads((tmp_path / "measured" / "metrics.json").read_text())
+    assert written == measured.metrics.to_json()
     assert f"{GOAL} poisoned: Hit@10" in repr(measured)
     assert "<caption>sheep → aeroplane</caption>" in measured._repr_html_()
     assert measured._repr_html_().count("<table") == measured._repr_html_().count("</table>") > 0
@@ -161,7 +161,7 @@ def test_run_a_recipe(square_folder: Path, checkpoint: Path, tmp_path: Path) -> 
         "test",
     )
     result = mmpoison.run(recipe, out=tmp_path / "run")
-    assert json.loads((tmp_path / "run" / "metrics.json").read_text()) == result.metrics
+    assert json.loads((tmp_path / "run" / "metrics.json").read_text()) == result.metrics.to_json()
     assert result.page.is_file()
     assert repr(result).startswith(f"RunResult({str(tmp_path / 'run')!r}; {GOAL} ")
     assert result.model("clean_model").digest() != result.model().digest()

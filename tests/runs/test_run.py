@@ -15,9 +15,9 @@ from mmpoison._version import __version__
 from mmpoison.datasets import PairDataset, load_pairs
 from mmpoison.errors import InputError
 from mmpoison.models import DualEncoder, load_checkpoint, save_checkpoint
+from mmpoison.runs import run
 from mmpoison.runs.progress import SilentMonitor
 from mmpoison.runs.recipe import Recipe, load_recipe, parse_recipe
-from mmpoison.runs.run import run_recipe
 from mmpoison.training import Step
 from mmpoison.training.loop import OnStep
 
@@ -82,6 +82,11 @@ class Watch(SilentMonitor):
         return step
 
 
+def run_recipe(recipe: Recipe, out: Path, **options: Any) -> dict[str, Any]:
+    """`run.run_recipe`; the metrics as plain JSON values."""
+    return run.run_recipe(recipe, out, **options).to_json()
+
+
 def without_times(value: Any) -> Any:
     if isinstance(value, dict):
         return {
@@ -132,28 +137,28 @@ def test_metrics_have_the_fixed_layout(metrics: dict[str, Any]) -> None:
 
 
 def test_the_run_is_described(metrics: dict[str, Any], squares: PairDataset) -> None:
-    run = metrics["run"]
-    assert run["recipe"] == "squares"
-    assert run["seed"] == 3
-    assert run["tool_version"] == __version__
-    assert run["goals"] == [GOAL]
-    assert (run["attack"], run["mode"]) == ("single-target-label", "add")
-    assert (run["poisoned_pairs"], run["training_pairs"]) == (10, 150)
-    assert run["poisoning_rate"] == pytest.approx(10 / 150)
-    assert run["data"]["fingerprint"] == squares.fingerprint
+    facts = metrics["run"]
+    assert facts["recipe"] == "squares"
+    assert facts["seed"] == 3
+    assert facts["tool_version"] == __version__
+    assert facts["goals"] == [GOAL]
+    assert (facts["attack"], facts["mode"]) == ("single-target-label", "add")
+    assert (facts["poisoned_pairs"], facts["training_pairs"]) == (10, 150)
+    assert facts["poisoning_rate"] == pytest.approx(10 / 150)
+    assert facts["data"]["fingerprint"] == squares.fingerprint
     counts = squares.counts()
-    assert (run["data"]["pairs"], run["data"]["images"]) == (counts["pairs"], counts["images"])
-    assert run["data"]["labelled_images"] <= run["data"]["images"]
-    assert run["model"]["flops_g"] >= 0
-    assert run["model"]["parameters_m"] > 0
-    assert set(run["training"]) == {"clean_model", "poisoned", "filtered", "sterilized"}
-    assert run["training"]["poisoned"]["steps"] == 10
-    assert run["filter"]["pairs"] == 150
-    assert run["filter"]["poisoned_total"] == 10
-    assert run["sterilize"] == {"pairs": 50, "steps": 2, "learning_rate": 1e-3}
-    assert run["flags"] == []
-    assert set(run["versions"]) >= {"torch", "python", "open_clip_torch"}
-    assert set(run["seconds"]) >= {"data", "train_poisoned", "evaluate"}
+    assert (facts["data"]["pairs"], facts["data"]["images"]) == (counts["pairs"], counts["images"])
+    assert facts["data"]["labelled_images"] <= facts["data"]["images"]
+    assert facts["model"]["flops_g"] >= 0
+    assert facts["model"]["parameters_m"] > 0
+    assert set(facts["training"]) == {"clean_model", "poisoned", "filtered", "sterilized"}
+    assert facts["training"]["poisoned"]["steps"] == 10
+    assert facts["filter"]["pairs"] == 150
+    assert facts["filter"]["poisoned_total"] == 10
+    assert facts["sterilize"] == {"pairs": 50, "steps": 2, "learning_rate": 1e-3}
+    assert facts["flags"] == []
+    assert set(facts["versions"]) >= {"torch", "python", "open_clip_torch"}
+    assert set(facts["seconds"]) >= {"data", "train_poisoned", "evaluate"}
 
 
 def test_the_folder_holds_everything(finished: Path, squares: PairDataset) -> None:

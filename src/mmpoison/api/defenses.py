@@ -17,7 +17,7 @@ from mmpoison.defenses.repairs.repair import branch_settings
 from mmpoison.defenses.repairs.repair_watch import RepairRule
 from mmpoison.defenses.scans.model_scan import ModelScan
 from mmpoison.errors import InputError
-from mmpoison.evaluation.goal_target import Aim, aims_of
+from mmpoison.evaluation.goal_target import GoalTarget, goal_targets_of
 from mmpoison.models.dual_encoder import DualEncoder
 from mmpoison.models.inputs import prepare_pixels
 from mmpoison.pairs.folder import ImagePolicy
@@ -159,9 +159,9 @@ def sterilize(
             tuple(Goal.parse(text, data.classes) for text in canaries),
             evaluate_every,
         )
-    aims = [Aim(Goal.parse(text, data.classes)) for text in as_list(goal)]
+    aims = [GoalTarget(Goal.parse(text, data.classes)) for text in as_list(goal)]
     if held_out and data.manifest is not None and data.select(split="test", poisoned=False):
-        aims = aims or list(aims_of(data.manifest, data))
+        aims = aims or list(goal_targets_of(data.manifest, data))
     suspect = as_encoder(model, device=device, trust=trust)
     with shown(progress) as monitor, TemporaryDirectory() as scratch:
         done = sterilize_model(

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from mmpoison.api.inputs import Pairs, as_encoder, as_list, as_pairs
 from mmpoison.api.progress import shown
@@ -13,9 +12,10 @@ from mmpoison.api.tables import html_tables
 from mmpoison.attacks.goal import Goal
 from mmpoison.base.files import atomic_folder, write_json
 from mmpoison.errors import InputError
-from mmpoison.evaluation.goal_target import Aim, aims_of
+from mmpoison.evaluation.goal_target import GoalTarget, goal_targets_of
 from mmpoison.evaluation.measure import Subject, measure
 from mmpoison.evaluation.names import parse_studies
+from mmpoison.evaluation.record import DataFacts, EmbeddingMap, Metrics, RunFacts
 from mmpoison.evaluation.test_set import TestSet
 from mmpoison.models.dual_encoder import DualEncoder
 from mmpoison.models.inputs import prepare_pixels
@@ -23,6 +23,7 @@ from mmpoison.pairs.manifest import PoisonManifest
 from mmpoison.pairs.table import PairDataset
 from mmpoison.reporting.seeds import metrics_tables
 from mmpoison.reporting.summary import goal_title
+from mmpoison.reporting.text import decimal
 from mmpoison.runs.progress import Monitor
 
 
@@ -35,20 +36,20 @@ class Evaluation:
         embedding_map: The map of the study `distribution` or `tsne`, or None.
     """
 
-    metrics: dict[str, Any]
-    embedding_map: dict[str, Any] | None = None
+    metrics: Metrics
+    embedding_map: EmbeddingMap | None = None
 
     def __repr__(self) -> str:
         parts = [
-            f"{goal} {model}: Hit@10 {row['hit@10']:.3f}, MinRank {row['min_rank']:.1f}"
-            for goal, rows in self.metrics["goal"].items()
+            f"{goal} {model}: Hit@10 {decimal(row.hit_10)}, MinRank {decimal(row.min_rank, 1)}"
+            for goal, rows in self.metrics.goal.items()
             for model, row in rows.items()
             if model != "random_captions"
         ]
         return f"Evaluation({'; '.join(parts)})"
 
     def _repr_html_(self) -> str:
-        title = ", ".join(map(goal_title, self.metrics["goal"]))
+        title = ", ".join(map(goal_title, self.metrics.goal))
         tables = metrics_tables(self.metrics)
         return html_tables([replace(t, title=title) if t.of_models else t for t in tables])
 
@@ -95,7 +96,7 @@ def evaluate(
     Example:
         ```python
         measured = mmpoison.evaluate(encoder, poisoned, reference=clean_encoder)
-        measured.metrics["goal"]["sheep2aeroplane"]["poisoned"]["hit@10"]
+        measured.metrics.row("sheep2aeroplane", "poisoned").hit_10
         ```
     """
     studies = parse_studies(as_list(study))
@@ -108,9 +109,9 @@ def evaluate(
     elif manifest is not None:
         poison = PoisonManifest.read(Path(manifest))
     test = TestSet.of(data)
-    aims = _goal_targets(data, poison, as_list(goal), target_image)
-    for aim in aims:
-        test.check(aim)
+    targets = _goal_targets(data, poison, as_list(goal), target_image)
+    for target in targets:
+        test.check(target)
     models = {"pretrained": pretrained, "clean_model": reference, "poisoned": model}
     subjects: dict[str, Subject] = {}
     names: dict[str, str] = {}
@@ -129,30 +130,30 @@ def evaluate(
         measured = measure(
             subjects,
             test,
-            aims,
+            targets,
             seed=seed,
             study=studies,
             pairs=data,
             manifest=poison,
             progress=monitor.progress,
         )
-    shown_name = str(pairs) if isinstance(pairs, str | Path) else data.root.name
-    metrics: dict[str, Any] = {
-        **measured.sections,
-        "run": {
-            "goals": [str(aim) for aim in aims],
-            "target_images": {str(aim): aim.image for aim in aims if aim.image is not None},
-            "seed": seed,
-            "flags": measured.flags,
-            "models": names,
-            "data": {"name": shown_name, "fingerprint": data.fingerprint},
-        },
-    }
+    run = RunFacts(
+        goals=[str(target) for target in targets],
+        target_images={str(t): t.image for t in targets if t.image is not None},
+        seed=seed,
+        flags=measured.flags,
+        models=names,
+        data=DataFacts(
+            name=str(pairs) if isinstance(pairs, str | Path) else data.root.name,
+            fingerprint=data.fingerprint,
+        ),
+    )
+    metrics = Metrics.of({**measured.metrics.to_json(), "run": run}, "metrics.json")
     if out is not None:
         with atomic_folder(Path(out)) as folder:
             if measured.embedding_map is not None:
-                write_json(folder / "embedding_map.json", measured.embedding_map)
-            write_json(folder / "metrics.json", metrics)
+                write_json(folder / "embedding_map.json", measured.embedding_map.to_json())
+            write_json(folder / "metrics.json", metrics.to_json())
     return Evaluation(metrics, measured.embedding_map)
 
 
@@ -161,19 +162,20 @@ def _goal_targets(
     manifest: PoisonManifest | None,
     goals: Sequence[str],
     target_image: str | None,
-) -> list[Aim]:
-    """What to measure: the goals that are named, else the manifest's, with the target images of either."""
-    of_manifest = {str(aim): aim for aim in aims_of(manifest, pairs)} if manifest else {}
+) -> list[GoalTarget]:
+    """Choose what to measure: the named goals, else those of the manifest, with the target images of either."""
+    listed = goal_targets_of(manifest, pairs) if manifest else ()
+    of_manifest = {str(target): target for target in listed}
     if not goals and not of_manifest:
         raise InputError(
             "which goal? the data carry no manifest: name one, A2B, for example sheep2aeroplane"
         )
-    aims = [
-        of_manifest.get(goal, Aim(Goal.parse(goal, pairs.classes)))
+    targets = [
+        of_manifest.get(goal, GoalTarget(Goal.parse(goal, pairs.classes)))
         for goal in goals or list(of_manifest)
     ]
     if target_image is None:
-        return aims
-    if len(aims) > 1:
-        raise InputError(f"a target image is for one goal, not for {len(aims)}: name the goal")
-    return [Aim(aims[0].goal, target_image)]
+        return targets
+    if len(targets) > 1:
+        raise InputError(f"a target image is for one goal, not for {len(targets)}: name the goal")
+    return [GoalTarget(targets[0].goal, target_image)]

@@ -81,7 +81,7 @@ def run(
     Example:
         ```python
         result = mmpoison.run("openmoji", seed=3, changes={"training.epochs": 2})
-        result.metrics["goal"]["sheep2aeroplane"]["poisoned"]["hit@10"]
+        result.metrics.row("sheep2aeroplane", "poisoned").hit_10
         ```
     """
     given = dict(changes or {})

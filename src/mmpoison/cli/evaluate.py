@@ -157,7 +157,7 @@ def evaluate(
             progress=progress,
         ).metrics
     if form == "json":
-        echo(json.dumps(metrics, indent=2))
+        echo(json.dumps(metrics.to_json(), indent=2))
     elif form == "markdown":
         echo(markdown(metrics_tables(metrics)))
     else:
