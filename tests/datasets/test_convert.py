@@ -31,8 +31,8 @@ from mmpoison.datasets import convert as module
 from mmpoison.datasets.convert import convert_pairs as convert
 from mmpoison.datasets.verify.verify import verify_pairs
 from mmpoison.errors import InputError, MmpoisonWarning
+from mmpoison.images.image_bytes import NameClash, read_image_bytes
 from mmpoison.pairs.folder import restore_clean
-from mmpoison.pairs.image_bytes import NameClash, read_image_bytes
 
 FORMATS = ("pairs-folder", "parquet", "webdataset")
 Snapshot = Callable[[Path], dict[str, bytes]]

@@ -17,8 +17,8 @@ import pytest
 
 from mmpoison.datasets import load_pairs
 from mmpoison.errors import InputError
-from mmpoison.pairs.containers import arrow_batches, walk_tar
-from mmpoison.pairs.image_bytes import read_image_bytes
+from mmpoison.images.containers import arrow_batches, walk_tar
+from mmpoison.images.image_bytes import read_image_bytes
 
 ROWS = range(30)
 

@@ -16,10 +16,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from mmpoison.errors import InputError
+from mmpoison.images import containers
+from mmpoison.images.containers import _Cache, split_container
+from mmpoison.images.image_bytes import file_name, image_extension, read_image_bytes
 from mmpoison.images.sources import image_path, image_stat, image_stats, open_image
-from mmpoison.pairs import containers
-from mmpoison.pairs.containers import _Cache, split_container
-from mmpoison.pairs.image_bytes import file_name, image_extension, read_image_bytes
 
 IMAGES = [bytes([n]) * (n + 1) for n in range(100)]
 

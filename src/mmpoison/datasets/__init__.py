@@ -10,8 +10,8 @@ from mmpoison.datasets.catalogue import (
 )
 from mmpoison.datasets.convert import Conversion, convert_pairs
 from mmpoison.datasets.fetch.build import build_dataset
+from mmpoison.images.image_bytes import NameClash
 from mmpoison.pairs.folder import ManifestMisfit, restore_clean, save_pairs
-from mmpoison.pairs.image_bytes import NameClash
 from mmpoison.pairs.labels import label_by_keyword, labels_from_csv
 from mmpoison.pairs.manifest import PoisonedPair, PoisonManifest
 from mmpoison.pairs.reshape import (

@@ -43,6 +43,8 @@ from mmpoison.datasets.formats.shard_writers import (
     write_shard,
 )
 from mmpoison.errors import InputError, MmpoisonWarning
+from mmpoison.images.file_states import States, file_states, refuse_changed
+from mmpoison.images.image_bytes import NameClash
 from mmpoison.pairs.folder import (
     CAPTIONS_FILE,
     MANIFEST_FILE,
@@ -52,8 +54,6 @@ from mmpoison.pairs.folder import (
     rename_images,
 )
 from mmpoison.pairs.folder_manifest import is_poisoned
-from mmpoison.pairs.image_bytes import NameClash
-from mmpoison.pairs.image_states import States, file_states, refuse_changed
 from mmpoison.pairs.labels import label_by_keyword, labels_from_csv, parse_keywords
 from mmpoison.pairs.table import PairDataset
 

@@ -12,13 +12,52 @@ import stat
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Protocol
+
+import numpy as np
+import numpy.typing as npt
 
 from mmpoison.errors import InputError
-from mmpoison.pairs.containers import check_bytes, read_inside, split_container
-from mmpoison.pairs.image_bytes import image_path
+from mmpoison.images.containers import check_bytes, read_inside, split_container
+from mmpoison.images.image_bytes import image_path
 
-__all__ = ["image_path", "image_stat", "image_stats", "open_image"]
+__all__ = [
+    "ImageList",
+    "ImageSet",
+    "IntArray",
+    "image_path",
+    "image_stat",
+    "image_stats",
+    "open_image",
+]
+
+IntArray = npt.NDArray[np.int32]
+
+
+class ImageList(Protocol):
+    """The images of a data set: their ids, and the folder that these start from."""
+
+    @property
+    def ids(self) -> npt.NDArray[np.object_]:
+        """Relative paths, shape `(I,)`."""
+
+    @property
+    def root(self) -> Path:
+        """The folder."""
+
+    def __len__(self) -> int: ...
+
+
+class ImageSet(Protocol):
+    """A data set as far as its images are concerned, such as a `PairDataset`."""
+
+    @property
+    def images(self) -> ImageList:
+        """Its images."""
+
+    @property
+    def root(self) -> Path:
+        """The folder that their ids start from."""
 
 
 def open_image(root: Path, image_id: str) -> BinaryIO:

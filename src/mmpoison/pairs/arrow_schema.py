@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from mmpoison.base.untrusted import parse_json
 from mmpoison.errors import InputError
+from mmpoison.images.arrow_images import IMAGE_NAMES, default_image_column, holds_bytes
 from mmpoison.pairs.columns import (
     CAPTION_NAMES,
     CATEGORIES_NAMES,
-    IMAGE_NAMES,
     LABEL_NAMES,
     SPLIT_NAMES,
     find_column,
@@ -50,32 +50,6 @@ class TableColumns:
         return list(dict.fromkeys(name for name in names if name is not None))
 
 
-def arrow_errors() -> tuple[type[Exception], ...]:
-    """What pyarrow raises for a broken file: its own errors, and Python's for names that are no UTF-8."""
-    import pyarrow as pa
-
-    return (pa.ArrowException, OSError, UnicodeDecodeError)
-
-
-def text_leaves(file: Any, columns: Sequence[str]) -> list[str]:
-    """Paths of the leaves of some columns of a Parquet file that hold bytes or text.
-
-    They are read as dictionaries: a value that a file of 5 kB says once and repeats a thousand times is in memory once,
-    where it would take 64 GB written out.
-
-    Args:
-        file: A `pyarrow.parquet.ParquetFile`.
-        columns: Names of columns.
-    """
-    leaves = (file.schema.column(number) for number in range(len(file.schema)))
-    return [
-        leaf.path
-        for leaf in leaves
-        if leaf.physical_type == "BYTE_ARRAY"
-        and any(leaf.path == name or leaf.path.startswith(f"{name}.") for name in columns)
-    ]
-
-
 def column_options(
     image_column: str | None,
     caption_column: str | None,
@@ -91,27 +65,6 @@ def column_options(
     }
     # a column called 1 comes as a number from a recipe
     return {option: None if name is None else str(name) for option, name in given.items()}
-
-
-def default_image_column(schema: Any) -> str | None:
-    """The column with the bytes of images that is taken where nobody names one.
-
-    It is the first usual name whose type is bytes (or Hugging Face's `{bytes, path}`), else the first such column.
-    """
-    inside = [field.name for field in schema if holds_bytes(field.type)]
-    return find_column(inside, None, IMAGE_NAMES, "image_column", "") or next(iter(inside), None)
-
-
-def holds_bytes(kind: Any) -> bool:
-    """Whether an Arrow type can hold the bytes of an image."""
-    import pyarrow.types as types
-
-    if types.is_struct(kind):
-        return any(
-            kind.field(n).name == "bytes" and holds_bytes(kind.field(n).type)
-            for n in range(kind.num_fields)
-        )
-    return bool(types.is_binary(kind) or types.is_large_binary(kind) or types.is_binary_view(kind))
 
 
 def choose_columns(schema: Any, options: Mapping[str, str | None], where: str) -> TableColumns:

@@ -8,21 +8,9 @@ from pathlib import Path, PurePosixPath
 
 from mmpoison.base.registry import unknown_name
 from mmpoison.errors import InputError
+from mmpoison.images.arrow_images import usual_column
 from mmpoison.pairs.table import SPLITS
 
-IMAGE_NAMES = (
-    "image",
-    "filepath",
-    "file_name",
-    "filename",
-    "image_path",
-    "image_name",
-    "path",
-    "img",
-    "jpg",
-    "png",
-    "url",
-)
 CAPTION_NAMES = (
     "captions",
     "caption",
@@ -71,8 +59,7 @@ def find_column(
         if wanted in names:
             return wanted
         raise InputError(f"{where}: {what}: {unknown_name('column', wanted, list(names))}")
-    plain = {name.strip().lower(): name for name in reversed(names)}
-    return next((plain[name] for name in usual if name in plain), None)
+    return usual_column(names, usual)
 
 
 def need_column(column: str | None, names: Sequence[str], what: str, where: str) -> str:

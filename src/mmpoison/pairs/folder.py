@@ -16,9 +16,9 @@ import numpy as np
 from mmpoison.base.files import atomic_folder, refuse_special
 from mmpoison.base.untrusted import MAX_LINE_BYTES, bounded_lines, open_bytes, parse_json
 from mmpoison.errors import InputError
+from mmpoison.images.containers import split_container
+from mmpoison.images.image_bytes import NameClash, file_name, read_image_bytes
 from mmpoison.pairs.builder import PairsBuilder, check_relative
-from mmpoison.pairs.containers import split_container
-from mmpoison.pairs.image_bytes import NameClash, file_name, read_image_bytes
 from mmpoison.pairs.manifest import PoisonManifest
 from mmpoison.pairs.table import SPLITS, PairDataset
 

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from mmpoison.base.registry import unknown_name
 from mmpoison.errors import InputError
-from mmpoison.pairs.file_states import TableStates
+from mmpoison.pairs.table_states import TableStates
 
 if TYPE_CHECKING:
     from mmpoison.pairs.manifest import PoisonManifest

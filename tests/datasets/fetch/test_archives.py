@@ -18,7 +18,7 @@ import pytest
 from mmpoison.datasets.fetch import archives
 from mmpoison.datasets.fetch.archives import unpack
 from mmpoison.errors import InputError
-from mmpoison.pairs.containers import walk_tar
+from mmpoison.images.containers import walk_tar
 
 MOST = 1_000_000
 Make = Callable[..., Path]

@@ -305,7 +305,7 @@ def peak_of(code: str, *arguments: object) -> tuple[str, int]:
     script = (
         "import resource, sys, warnings, pyarrow.parquet\n"
         "from mmpoison.datasets import load_pairs\n"
-        "from mmpoison.pairs.image_bytes import read_image_bytes\n"
+        "from mmpoison.images.image_bytes import read_image_bytes\n"
         "from pathlib import Path\n"
         "warnings.simplefilter('ignore')\n"
         "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"

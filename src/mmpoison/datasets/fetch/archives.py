@@ -14,8 +14,8 @@ from typing import IO
 from mmpoison.base.phrasing import one_line
 from mmpoison.datasets.fetch.download import check_space
 from mmpoison.errors import InputError
+from mmpoison.images.tar_reading import TAR_ERRORS, BoundedReader, open_tar, unpacked
 from mmpoison.pairs.builder import check_relative
-from mmpoison.pairs.tar_reading import TAR_ERRORS, BoundedReader, open_tar, unpacked
 
 CHUNK = 1 << 20
 MOST_FILES = 1_000_000

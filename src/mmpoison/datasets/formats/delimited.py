@@ -15,11 +15,11 @@ from mmpoison.base.untrusted_csv import MAX_RECORD
 from mmpoison.datasets.catalogue import DATASETS, DataSource
 from mmpoison.datasets.formats.arrow_rows import Entry, add_entries
 from mmpoison.errors import InputError
+from mmpoison.images.arrow_images import IMAGE_NAMES
 from mmpoison.pairs.arrow_schema import column_options
 from mmpoison.pairs.builder import PairsBuilder, is_text
 from mmpoison.pairs.columns import (
     CAPTION_NAMES,
-    IMAGE_NAMES,
     LABEL_NAMES,
     SPLIT_NAMES,
     find_column,

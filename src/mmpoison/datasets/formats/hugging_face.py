@@ -17,10 +17,11 @@ from mmpoison.datasets.catalogue import DATASETS, DataSource
 from mmpoison.datasets.formats.arrow_rows import Entry, add_entries, bounded_batches, entries_of
 from mmpoison.datasets.options import fit_options
 from mmpoison.errors import InputError
-from mmpoison.pairs.arrow_schema import arrow_errors, choose_columns, column_options
+from mmpoison.images.arrow_images import arrow_errors
+from mmpoison.images.containers import arrow_batches
+from mmpoison.pairs.arrow_schema import choose_columns, column_options
 from mmpoison.pairs.builder import PairsBuilder, check_relative
 from mmpoison.pairs.columns import split_name
-from mmpoison.pairs.containers import arrow_batches
 from mmpoison.pairs.folder import with_manifest
 from mmpoison.pairs.table import PairDataset
 

@@ -9,9 +9,9 @@ from pathlib import Path
 from mmpoison.base.files import refuse_special
 from mmpoison.datasets.catalogue import DATASETS, DataSource
 from mmpoison.errors import InputError
+from mmpoison.images.image_bytes import EXTENSIONS, image_extension
 from mmpoison.pairs.builder import PairsBuilder
 from mmpoison.pairs.columns import split_name
-from mmpoison.pairs.image_bytes import EXTENSIONS, image_extension
 from mmpoison.pairs.table import SPLITS, PairDataset
 
 TEMPLATES = (

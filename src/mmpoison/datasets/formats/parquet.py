@@ -16,12 +16,11 @@ from mmpoison.datasets.formats.arrow_rows import (
     pieces,
 )
 from mmpoison.errors import InputError
+from mmpoison.images.arrow_images import arrow_errors, text_leaves
 from mmpoison.pairs.arrow_schema import (
     TableColumns,
-    arrow_errors,
     choose_columns,
     column_options,
-    text_leaves,
 )
 from mmpoison.pairs.builder import PairsBuilder
 from mmpoison.pairs.columns import split_of_path

@@ -14,21 +14,21 @@ from typing import Any, Literal
 
 from mmpoison.base.files import atomic_file, write_json
 from mmpoison.errors import InputError
-from mmpoison.pairs.containers import split_container
-from mmpoison.pairs.folder import (
-    CAPTIONS_FILE,
-    MANIFEST_FILE,
-    NOTICE_FILES,
-    ImagePolicy,
-    line_text,
-)
-from mmpoison.pairs.image_bytes import (
+from mmpoison.images.containers import split_container
+from mmpoison.images.image_bytes import (
     EXTENSIONS,
     NameClash,
     file_name,
     image_extension,
     image_path,
     read_image_bytes,
+)
+from mmpoison.pairs.folder import (
+    CAPTIONS_FILE,
+    MANIFEST_FILE,
+    NOTICE_FILES,
+    ImagePolicy,
+    line_text,
 )
 
 Target = Literal["pairs-folder", "parquet", "webdataset"]

@@ -15,12 +15,12 @@ from mmpoison.datasets.catalogue import DATASETS, DataSource
 from mmpoison.datasets.formats.arrow_rows import Entry, add_entries, pieces
 from mmpoison.datasets.formats.parquet import find_files
 from mmpoison.errors import InputError
+from mmpoison.images.containers import walk_tar
+from mmpoison.images.image_bytes import EXTENSIONS
 from mmpoison.pairs.builder import PairsBuilder
 from mmpoison.pairs.columns import split_name, split_of_path
-from mmpoison.pairs.containers import walk_tar
 from mmpoison.pairs.folder import with_manifest
 from mmpoison.pairs.folder_manifest import refuse_poisoned
-from mmpoison.pairs.image_bytes import EXTENSIONS
 from mmpoison.pairs.table import PairDataset
 
 MAX_TEXT_BYTES = 2**20

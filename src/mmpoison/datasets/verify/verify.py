@@ -18,9 +18,8 @@ from mmpoison.datasets.verify.likeness import Likeness
 from mmpoison.datasets.verify.manifest_check import manifest_problems, poisoned_gallery
 from mmpoison.datasets.verify.report import Verification
 from mmpoison.errors import MmpoisonWarning
-from mmpoison.pairs.file_states import changed_line
+from mmpoison.images.file_states import changed_files, changed_line, file_states
 from mmpoison.pairs.folder import ManifestMisfit
-from mmpoison.pairs.image_states import changed_files, file_states
 from mmpoison.pairs.table import SPLITS, PairDataset
 
 __all__ = ["Verification", "load_to_verify", "verify_pairs"]

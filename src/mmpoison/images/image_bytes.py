@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath
 
 from mmpoison.base.files import refuse_special
 from mmpoison.errors import InputError
-from mmpoison.pairs.containers import check_bytes, read_inside, split_container
+from mmpoison.images.containers import check_bytes, read_inside, split_container
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm")
 """Endings of files that are images, of the formats that are decoded."""

@@ -23,8 +23,8 @@ import numpy as np
 from mmpoison.base.phrasing import count_of
 from mmpoison.base.untrusted import open_bytes
 from mmpoison.errors import InputError
-from mmpoison.pairs.arrow_schema import arrow_errors, default_image_column, text_leaves
-from mmpoison.pairs.tar_reading import TAR_ERRORS, BoundedReader, open_tar
+from mmpoison.images.arrow_images import arrow_errors, default_image_column, text_leaves
+from mmpoison.images.tar_reading import TAR_ERRORS, BoundedReader, open_tar
 
 CONTAINERS = (".tar", ".parquet", ".arrow")
 
