@@ -23,7 +23,7 @@ from mmpoison.pairs.reshape import (
     subset_per_class,
 )
 from mmpoison.pairs.splits import FrozenSplit, find_split, shipped_split, shipped_splits
-from mmpoison.pairs.table import SPLITS, ImageTable, PairDataset
+from mmpoison.pairs.table import SPLITS, ImageTable, Pair, PairDataset
 
 __all__ = [
     "DATASETS",
@@ -34,6 +34,7 @@ __all__ = [
     "ImageTable",
     "ManifestMisfit",
     "NameClash",
+    "Pair",
     "PairDataset",
     "PoisonManifest",
     "PoisonedPair",
