@@ -32,8 +32,13 @@ from mmpoison.base.files import (
 from mmpoison.base.phrasing import one_line
 from mmpoison.base.temporaries import remove_all_dead
 from mmpoison.base.untrusted import parse_json, read_json, read_lines
-from mmpoison.datasets.catalogue import DATASETS, load_dataset, recognise, stream_pairs
-from mmpoison.datasets.formats.hugging_face import HUB_PREFIX, load_by_name
+from mmpoison.datasets.catalogue import (
+    DATASETS,
+    load_dataset,
+    recognise,
+    source_of_address,
+    stream_pairs,
+)
 from mmpoison.datasets.formats.shard_writers import (
     PROBLEMS_FILE,
     Line,
@@ -51,9 +56,9 @@ from mmpoison.pairs.folder import (
     ImagePolicy,
     copy_notices,
     count_images,
+    is_poisoned,
     rename_images,
 )
-from mmpoison.pairs.folder_manifest import is_poisoned
 from mmpoison.pairs.labels import label_by_keyword, labels_from_csv, parse_keywords
 from mmpoison.pairs.table import PairDataset
 
@@ -142,9 +147,7 @@ def convert_pairs(
     refuse_occupied(target)
     settings = {
         "tool_version": __version__,
-        "source": str(source)
-        if str(source).startswith(HUB_PREFIX)
-        else str(Path(source).absolute()),
+        "source": str(Path(source).absolute() if source_of_address(str(source)) is None else source),
         "to": to,
         "format": format,
         "options": {key: str(value) for key, value in sorted((options or {}).items())},
@@ -254,18 +257,12 @@ def _read(
     with warnings.catch_warnings():
         # what is left out is written to a file here
         warnings.simplefilter("ignore", MmpoisonWarning)
-        pairs = _load(str(source), format, options)
+        pairs = load_dataset(str(source), options=options, format=format)
     if labels is not None:
         pairs = labels_from_csv(pairs, labels)
     if keywords:
         pairs = label_by_keyword(pairs, parse_keywords(keywords))
     return pairs, _pieces(pairs, images_per_shard), len(pairs.images)
-
-
-def _load(source: str, format: str | None, options: dict[str, Any]) -> PairDataset:
-    if source.startswith(HUB_PREFIX):
-        return load_by_name(source, options)
-    return load_dataset(source, options=options, format=format)
 
 
 def _pieces(pairs: PairDataset, images_per_shard: int) -> Iterator[_Piece]:

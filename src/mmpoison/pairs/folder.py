@@ -191,6 +191,23 @@ def copy_notices(root: Path, folder: Path) -> None:
             shutil.copyfile(root / name, folder / name)
 
 
+def is_poisoned(folder: Path) -> bool:
+    """Whether a manifest lies in a folder."""
+    return (folder / MANIFEST_FILE).is_file()
+
+
+def refuse_poisoned_stream(folder: Path) -> None:
+    """Refuse to read a poisoned set piece by piece, since a piece could not say what in it is poisoned.
+
+    Raises:
+        InputError: If a manifest lies in the folder.
+    """
+    if is_poisoned(folder):
+        raise InputError(
+            f"{folder}: is a poisoned set ({MANIFEST_FILE}), which can only be read as a whole (load_pairs)"
+        )
+
+
 def with_manifest(pairs: PairDataset, folder: Path) -> PairDataset:
     """The pairs, marked by the `manifest.json` in their folder where there is one: poison stays marked in every format.
 

@@ -6,11 +6,8 @@ that the images lie in, on the order of the entries, or on a version of a librar
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -18,7 +15,6 @@ from mmpoison.base.phrasing import count_of
 from mmpoison.errors import InputError
 from mmpoison.pairs.choices import hash_order
 from mmpoison.pairs.labels import refuse_poisoned, relabel
-from mmpoison.pairs.option_values import whole_number
 from mmpoison.pairs.table import PairDataset
 
 
@@ -140,27 +136,6 @@ def drop_classes(pairs: PairDataset, names: Sequence[str]) -> PairDataset:
     if not len(kept):
         raise InputError(f"without {', '.join(names)} no image is left")
     return pairs.piece(kept)
-
-
-def derived(
-    load: Callable[..., PairDataset],
-    change: Callable[[PairDataset, int], PairDataset],
-    seed_option: str,
-) -> Callable[..., PairDataset]:
-    """A loader that changes what another one gives and takes the same options.
-
-    Args:
-        load: The loader of a `DataSource`.
-        change: Gives the new set for a set and the seed of its choices.
-        seed_option: The option of `load` whose value is that seed.
-    """
-
-    @functools.wraps(load)
-    def changed(root: Path | None, seed: int = 0, **options: Any) -> PairDataset:
-        chosen = whole_number(seed_option, options.get(seed_option, 0))
-        return change(load(root, seed, **options), chosen)
-
-    return changed
 
 
 def image_name(image_id: str) -> str:

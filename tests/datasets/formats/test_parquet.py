@@ -220,7 +220,7 @@ def test_a_broken_file_among_sound_ones(write: Write, tmp_path: Path) -> None:
     assert table(pairs) == {"1.jpg": ["x"], "2.jpg": ["y"]}
     assert len(pairs.problems) == 2
     assert "b.parquet: broken Parquet file" in pairs.problems[0]
-    assert "d.parquet: no column has a usual name for images" in pairs.problems[1]
+    assert "d.parquet: no column has a usual name for image_column" in pairs.problems[1]
 
 
 def test_a_broken_group_loses_its_rows_alone(write: Write) -> None:
@@ -247,8 +247,8 @@ def test_paths_and_bytes_are_not_mixed(write: Write, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("columns", "message"),
     [
-        ({"image": [1], "caption": ["x"]}, "no column has a usual name for images"),
-        ({"image": ["1.jpg"], "b": ["x"]}, "no column has a usual name for captions"),
+        ({"image": [1], "caption": ["x"]}, "no column has a usual name for image_column"),
+        ({"image": ["1.jpg"], "b": ["x"]}, "no column has a usual name for caption_column"),
         ({"image": ["1.jpg"], "caption": [3]}, "caption_column 'caption' holds int64"),
         ({"image": ["1.jpg"], "caption": pa.array([], pa.string())}, None),
     ],

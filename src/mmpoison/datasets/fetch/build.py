@@ -6,7 +6,6 @@ the cache folder until they are unpacked, so an interrupted build goes on with t
 
 from __future__ import annotations
 
-import inspect
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -24,7 +23,7 @@ from mmpoison.base.untrusted import read_json
 from mmpoison.datasets.catalogue import DATASETS, Progress
 from mmpoison.datasets.fetch.archives import unpack
 from mmpoison.datasets.fetch.download import Downloaded, check_space, download
-from mmpoison.datasets.options import fit_options
+from mmpoison.datasets.options import fit_options, option_kinds
 from mmpoison.errors import InputError
 
 LEDGER = "download.json"
@@ -75,8 +74,7 @@ class Download:
     @property
     def options(self) -> tuple[str, ...]:
         """What `build` can be asked for."""
-        usual = {"out", "seed", "progress"}
-        return tuple(name for name in inspect.signature(self.build).parameters if name not in usual)
+        return tuple(option_kinds(self.build))
 
 
 DOWNLOADS: Registry[Download] = Registry("download", "mmpoison.datasets")
@@ -145,14 +143,12 @@ def build_dataset(
             fails.
     """
     source = DATASETS[name]
-    known: tuple[str, ...]
-    if source.build is not None:
-        build, known = source.build, source.options
-    elif name in DOWNLOADS:
-        build, known = DOWNLOADS[name].build, DOWNLOADS[name].options
-    else:
+    build = source.build or (DOWNLOADS[name].build if name in DOWNLOADS else None)
+    if build is None:
         raise InputError(f"data set {name!r} cannot be made here: {source.where_from}")
-    fitted = fit_options(options or {}, known, build, f"building {name}")
+    fitted = fit_options(
+        options or {}, build, f"building {name}", source.options if source.build else ()
+    )
     refuse_occupied(out)
     return build(out, seed=seed, progress=progress, **fitted)
 

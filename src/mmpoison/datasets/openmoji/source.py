@@ -7,12 +7,12 @@ from pathlib import Path
 
 from mmpoison.base.cache_folder import cache_folder
 from mmpoison.base.files import refuse_occupied
-from mmpoison.datasets.catalogue import DATASETS, DataSource
+from mmpoison.datasets.catalogue import DataSource, register
 from mmpoison.datasets.openmoji.build import ATTRIBUTION, build_openmoji
 from mmpoison.datasets.openmoji.version import OPENMOJI_SCENES_VERSION
+from mmpoison.datasets.options import whole_number
 from mmpoison.errors import InputError
 from mmpoison.pairs.folder import load_pairs_folder, save_pairs
-from mmpoison.pairs.option_values import whole_number
 from mmpoison.pairs.reshape import balanced
 from mmpoison.pairs.table import PairDataset
 
@@ -154,9 +154,7 @@ def build_balanced_openmoji(
     return save_pairs(pairs, out, images="copy")
 
 
-OPTIONS = ("unlabelled", "per_class", "held_out", "size")
-
-DATASETS.register("openmoji")(
+register(
     DataSource(
         name="openmoji",
         summary="scenes of the 20 PASCAL classes, drawn from OpenMoji on this machine",
@@ -165,11 +163,10 @@ DATASETS.register("openmoji")(
         build=build_scenes,
         needs_root=False,
         attribution=ATTRIBUTION,
-        options=(*OPTIONS, "scene_seed"),
     )
 )
 
-DATASETS.register("openmoji-b")(
+register(
     DataSource(
         name="openmoji-b",
         summary="the same scenes, one caption an image (balanced)",
@@ -178,6 +175,5 @@ DATASETS.register("openmoji-b")(
         build=build_balanced_openmoji,
         needs_root=False,
         attribution=ATTRIBUTION,
-        options=(*OPTIONS, "scene_seed", "caption_seed"),
     )
 )

@@ -10,10 +10,10 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from mmpoison.base.phrasing import count_of
+from mmpoison.datasets.options import one_of
 from mmpoison.errors import InputError
 from mmpoison.pairs.builder import PairsBuilder, check_relative
 from mmpoison.pairs.choices import hash_order
-from mmpoison.pairs.option_values import one_of
 from mmpoison.pairs.table import PairDataset
 
 MISSING = ("skip", "keep")

@@ -12,7 +12,8 @@ from typing import Any
 import msgspec
 
 from mmpoison.base.phrasing import are
-from mmpoison.datasets.catalogue import DATASETS, DataSource
+from mmpoison.datasets.catalogue import DataSource, register
+from mmpoison.datasets.options import one_of, whole_number, words
 from mmpoison.datasets.published.adapter import (
     Entry,
     build_table,
@@ -23,7 +24,6 @@ from mmpoison.datasets.published.adapter import (
 from mmpoison.datasets.published.json_lists import Id, read_lists
 from mmpoison.errors import InputError
 from mmpoison.pairs.choices import hash_pick
-from mmpoison.pairs.option_values import one_of, whole_number, words
 from mmpoison.pairs.table import PairDataset
 
 YEARS = (2014, 2017)
@@ -311,25 +311,13 @@ def _recognise(path: Path) -> str | None:
     return None
 
 
-DATASETS.register("coco")(
+register(
     DataSource(
         name="coco",
         summary="MS COCO: 123,287 everyday photographs, five captions each, objects of 80 classes",
         where_from=WHERE_FROM,
         terms=TERMS,
         load=load_coco,
-        options=(
-            "year",
-            "parts",
-            "labels",
-            "splits",
-            "test_per_class",
-            "drop_classes",
-            "label_seed",
-            "split_seed",
-            "images",
-            "missing",
-        ),
         recognise=_recognise,
     )
 )

@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from mmpoison.datasets.catalogue import DATASETS, DataSource
+from mmpoison.datasets.catalogue import DataSource, derived, register
 from mmpoison.datasets.published.coco import PAPER_TEST_PER_CLASS, TERMS, load_coco
-from mmpoison.pairs.reshape import balanced, derived, subset_per_class
+from mmpoison.pairs.reshape import balanced, subset_per_class
 from mmpoison.pairs.table import PairDataset
 
 WHERE_FROM = (
@@ -20,7 +20,6 @@ WHERE_FROM = (
 )
 
 FOLDER = "coco"
-OPTIONS = ("year", "test_per_class", "label_seed", "split_seed", "images", "missing")
 
 
 def load_coco_paper(
@@ -86,14 +85,13 @@ for _name, _load, _what in (
         "coco-paper with one caption an image",
     ),
 ):
-    DATASETS.register(_name)(
+    register(
         DataSource(
             name=_name,
             summary=_what,
             where_from=WHERE_FROM,
             terms=TERMS,
             load=_load,
-            options=OPTIONS,
             home="coco",
             parts=("coco",),
         )

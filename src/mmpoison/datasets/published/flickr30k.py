@@ -7,11 +7,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from mmpoison.base.untrusted import bounded_lines, decode_line, open_bytes
-from mmpoison.datasets.catalogue import DATASETS, DataSource
+from mmpoison.datasets.catalogue import DataSource, register
+from mmpoison.datasets.options import one_of
 from mmpoison.datasets.published.adapter import Entry, build_table, image_folder, images_root
 from mmpoison.datasets.published.karpathy_json import read_karpathy
 from mmpoison.errors import InputError
-from mmpoison.pairs.option_values import one_of
 from mmpoison.pairs.table import PairDataset
 
 TOKEN_FILES = ("results_20130124.token", "results.token")
@@ -181,14 +181,13 @@ def _is_csv(path: Path) -> bool:
     return text.startswith(_CSV_HEADER.encode())
 
 
-DATASETS.register("flickr30k")(
+register(
     DataSource(
         name="flickr30k",
         summary="31,783 everyday photographs, five captions each, no labels",
         where_from=WHERE_FROM,
         terms=TERMS,
         load=load_flickr30k,
-        options=("split", "images", "missing"),
         recognise=_recognise,
     )
 )

@@ -11,13 +11,13 @@ from dataclasses import replace
 from pathlib import Path
 
 from mmpoison.base.phrasing import are
-from mmpoison.datasets.catalogue import DATASETS, DataSource
+from mmpoison.datasets.catalogue import DataSource, derived, register
+from mmpoison.datasets.options import whole_number
 from mmpoison.datasets.published.flickr30k import load_flickr30k
 from mmpoison.datasets.published.pascal_sentences import load_pascal_sentences
 from mmpoison.errors import InputError
 from mmpoison.pairs.labels import categories_of, labels_of, splits_of
-from mmpoison.pairs.option_values import whole_number
-from mmpoison.pairs.reshape import balanced, derived
+from mmpoison.pairs.reshape import balanced
 from mmpoison.pairs.splits import FrozenSplit, shipped_split
 from mmpoison.pairs.table import ImageTable, PairDataset
 
@@ -26,8 +26,6 @@ FOLDERS = {FLICKR: (FLICKR,), PASCAL: (PASCAL, "pascal_sentences")}
 
 WHERE_FROM = f"a folder with `{FLICKR}/` and `{PASCAL}/`, each as its own data set needs it"
 TERMS = "those of flickr30k and pascal-sentences: research use, no passing on"
-
-OPTIONS = ("split_seed", "missing")
 
 
 def load_flickr_pascal(
@@ -123,14 +121,13 @@ for _name, _load, _what in (
         "the same, one caption an image",
     ),
 ):
-    DATASETS.register(_name)(
+    register(
         DataSource(
             name=_name,
             summary=f"{_what}: Flickr30k unlabelled + PASCAL Sentences in 20 classes, half of them test",
             where_from=WHERE_FROM,
             terms=TERMS,
             load=_load,
-            options=OPTIONS,
             home="flickr-pascal",
             parts=("flickr30k", PASCAL),
         )

@@ -7,7 +7,8 @@ from html.parser import HTMLParser
 from pathlib import Path, PurePosixPath
 
 from mmpoison.base.untrusted import MAX_LINE_BYTES, parse_json_pairs, read_text
-from mmpoison.datasets.catalogue import DATASETS, DataSource
+from mmpoison.datasets.catalogue import DataSource, register
+from mmpoison.datasets.options import whole_number
 from mmpoison.datasets.published.adapter import (
     Entry,
     build_table,
@@ -17,7 +18,6 @@ from mmpoison.datasets.published.adapter import (
 )
 from mmpoison.errors import InputError
 from mmpoison.pairs.builder import is_text
-from mmpoison.pairs.option_values import whole_number
 from mmpoison.pairs.table import PairDataset
 
 JSON_FILE = "pascal_sentences.json"
@@ -214,14 +214,13 @@ def _recognise(path: Path) -> str | None:
     return None
 
 
-DATASETS.register("pascal-sentences")(
+register(
     DataSource(
         name="pascal-sentences",
         summary="1,000 everyday photographs in 20 classes, about five captions each",
         where_from=WHERE_FROM,
         terms=TERMS,
         load=load_pascal_sentences,
-        options=("split_seed", "images", "missing"),
         recognise=_recognise,
     )
 )

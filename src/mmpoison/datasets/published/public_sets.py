@@ -24,10 +24,10 @@ from mmpoison.datasets.fetch.build import (
     open_cache,
 )
 from mmpoison.datasets.fetch.download import read_page
+from mmpoison.datasets.options import one_of
 from mmpoison.datasets.published.coco import PARTS, YEARS
 from mmpoison.datasets.published.pascal_sentences import PAGE_FILES, load_pascal_sentences
 from mmpoison.errors import InputError, MmpoisonWarning
-from mmpoison.pairs.option_values import one_of
 from mmpoison.pairs.reshape import image_name
 from mmpoison.pairs.splits import FrozenSplit, shipped_split
 from mmpoison.pairs.table import PairDataset

@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath
 
 from mmpoison.base.phrasing import count_of
 from mmpoison.base.untrusted import read_text
-from mmpoison.datasets.catalogue import DATASETS, DataSource
+from mmpoison.datasets.catalogue import DataSource, register
 from mmpoison.datasets.published.adapter import build_table, image_folder, images_root, some_names
 from mmpoison.datasets.published.karpathy_json import read_karpathy
 from mmpoison.errors import InputError
@@ -99,14 +99,13 @@ def _recognise(path: Path) -> str | None:
     return CAPTIONS_FILE if (path / CAPTIONS_FILE).is_file() else None
 
 
-DATASETS.register("rsicd")(
+register(
     DataSource(
         name="rsicd",
         summary="10,921 satellite images in 31 classes, five captions each",
         where_from=WHERE_FROM,
         terms=TERMS,
         load=load_rsicd,
-        options=("images", "missing"),
         recognise=_recognise,
     )
 )

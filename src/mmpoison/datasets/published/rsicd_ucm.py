@@ -13,10 +13,10 @@ import numpy as np
 
 from mmpoison.base.phrasing import count_of
 from mmpoison.base.seeding import generator
-from mmpoison.datasets.catalogue import DATASETS, DataSource
+from mmpoison.datasets.catalogue import DataSource, register
+from mmpoison.datasets.options import whole_number
 from mmpoison.errors import InputError
 from mmpoison.pairs.folder import load_pairs_folder
-from mmpoison.pairs.option_values import whole_number
 from mmpoison.pairs.reshape import balanced
 from mmpoison.pairs.table import BoolArray, ImageTable, PairDataset
 
@@ -111,23 +111,21 @@ def load_balanced_rsicd_ucm(
     return balanced(load_rsicd_ucm(root, seed, unlabelled=unlabelled), chosen)
 
 
-for _name, _load, _what, _options in (
-    ("rsicd-ucm", load_rsicd_ucm, "satellite photos", ("unlabelled",)),
+for _name, _load, _what in (
+    ("rsicd-ucm", load_rsicd_ucm, "satellite photos"),
     (
         "rsicd-ucm-b",
         load_balanced_rsicd_ucm,
         "the same, one caption an image (balanced)",
-        ("unlabelled", "caption_seed"),
     ),
 ):
-    DATASETS.register(_name)(
+    register(
         DataSource(
             name=_name,
             summary=f"{_what}: half of RSICD unlabelled + UCM-Captions in 21 classes",
             where_from=WHERE_FROM,
             terms="those of rsicd and ucm-captions: for research, not to be passed on",
             load=_load,
-            options=_options,
             home="rsicd-ucm",
             parts=("rsicd", "ucm-captions"),
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path, PurePosixPath
 
-from mmpoison.datasets.catalogue import DATASETS, DataSource
+from mmpoison.datasets.catalogue import DataSource, register
 from mmpoison.datasets.published.adapter import build_table, image_folder, images_root
 from mmpoison.datasets.published.karpathy_json import read_karpathy
 from mmpoison.errors import InputError
@@ -121,14 +121,13 @@ def _recognise(path: Path) -> str | None:
     return CAPTIONS_FILE if b'"images"' in head and b'.tif"' in head else None
 
 
-DATASETS.register("ucm-captions")(
+register(
     DataSource(
         name="ucm-captions",
         summary="2,100 aerial images of UC Merced in 21 classes, five captions each",
         where_from=WHERE_FROM,
         terms=TERMS,
         load=load_ucm_captions,
-        options=("images", "missing"),
         recognise=_recognise,
     )
 )

@@ -11,13 +11,13 @@ from typing import Any
 
 import msgspec
 
-from mmpoison.datasets.catalogue import DATASETS, DataSource
+from mmpoison.datasets.catalogue import DataSource, register
+from mmpoison.datasets.options import one_of, whole_number, words
 from mmpoison.datasets.published.adapter import Entry, build_table, images_root, split_per_class
 from mmpoison.datasets.published.json_lists import Id, decode_entry, decode_file
 from mmpoison.errors import InputError
 from mmpoison.pairs.choices import hash_order
 from mmpoison.pairs.labels import Keywords, keyword_pattern, parse_keywords
-from mmpoison.pairs.option_values import one_of, whole_number, words
 from mmpoison.pairs.table import PairDataset
 
 REGIONS_FILE = "region_descriptions.json"
@@ -206,23 +206,13 @@ def _recognise(path: Path) -> str | None:
     return REGIONS_FILE if (path / REGIONS_FILE).is_file() else None
 
 
-DATASETS.register("visual-genome")(
+register(
     DataSource(
         name="visual-genome",
         summary="Visual Genome: 108,077 photographs with descriptions of their regions, labels by keyword",
         where_from=WHERE_FROM,
         terms=TERMS,
         load=load_visual_genome,
-        options=(
-            "captions_per_image",
-            "keywords",
-            "match",
-            "test_per_class",
-            "caption_seed",
-            "split_seed",
-            "images",
-            "missing",
-        ),
         recognise=_recognise,
     )
 )

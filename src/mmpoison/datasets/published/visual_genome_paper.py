@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from mmpoison.datasets.catalogue import DATASETS, DataSource
+from mmpoison.datasets.catalogue import DataSource, derived, register
+from mmpoison.datasets.options import one_of
 from mmpoison.datasets.published.visual_genome import (
     PAPER_KEYWORDS,
     TERMS,
@@ -12,12 +13,10 @@ from mmpoison.datasets.published.visual_genome import (
     load_visual_genome,
 )
 from mmpoison.pairs.labels import categories_of, labels_of, relabel
-from mmpoison.pairs.option_values import one_of
-from mmpoison.pairs.reshape import balanced, derived
+from mmpoison.pairs.reshape import balanced
 from mmpoison.pairs.table import PairDataset
 
 CAPTIONS = 5
-OPTIONS = ("match", "caption_seed", "images", "missing")
 
 
 def load_visual_genome_paper(
@@ -76,14 +75,13 @@ for _name, _load, _what in (
         "one caption an image",
     ),
 ):
-    DATASETS.register(_name)(
+    register(
         DataSource(
             name=_name,
             summary=f"the paper's Visual Genome: {_what}, sheep and aeroplane by keyword, all training data",
             where_from=f"{WHERE_FROM}; mmpoison data build visual-genome --out DIR fetches it",
             terms=TERMS,
             load=_load,
-            options=OPTIONS,
             home="visual-genome",
             parts=("visual-genome",),
         )

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mmpoison.datasets.catalogue import DATASETS, DataSource
+from mmpoison.datasets.catalogue import DataSource, register
 from mmpoison.datasets.published.coco_paper import load_coco_paper
 from mmpoison.datasets.published.flickr_pascal import join, load_flickr_pascal, load_pascal_test
 from mmpoison.datasets.published.visual_genome_paper import load_visual_genome_paper
@@ -20,7 +20,6 @@ from mmpoison.errors import InputError
 from mmpoison.pairs.table import SPLITS, PairDataset
 
 FOLDER = "visual-genome"
-OPTIONS = ("missing",)
 
 
 def load_flickr_pascal_vg(
@@ -109,14 +108,13 @@ _LOADS: dict[str, tuple[Callable[..., PairDataset], str, tuple[str, ...]]] = {
 }
 
 for _name, (_load, _what, _parts) in _LOADS.items():
-    DATASETS.register(_name)(
+    register(
         DataSource(
             name=_name,
             summary=_what,
             where_from=_NEEDS[_name],
             terms=f"those of {', '.join(_parts)}",
             load=_load,
-            options=OPTIONS,
             home=_name,
             parts=_parts,
         )
