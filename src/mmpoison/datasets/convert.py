@@ -147,7 +147,9 @@ def convert_pairs(
     refuse_occupied(target)
     settings = {
         "tool_version": __version__,
-        "source": str(Path(source).absolute() if source_of_address(str(source)) is None else source),
+        "source": str(
+            Path(source).absolute() if source_of_address(str(source)) is None else source
+        ),
         "to": to,
         "format": format,
         "options": {key: str(value) for key, value in sorted((options or {}).items())},

@@ -12,7 +12,7 @@ from typing import Any, Unpack, get_args, get_origin, get_type_hints
 from mmpoison.base.untrusted_yaml import parse_yaml
 from mmpoison.errors import InputError
 
-NO_OPTIONS = ("seed", "progress")
+NO_OPTIONS = ("seed", "progress", "workers")
 """Keywords that the caller of a loader gives, not the user."""
 
 _YES_NO = {
