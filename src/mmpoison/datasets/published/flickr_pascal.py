@@ -13,6 +13,7 @@ from pathlib import Path
 from mmpoison.base.phrasing import are
 from mmpoison.datasets.catalogue import DataSource, derived, register
 from mmpoison.datasets.options import whole_number
+from mmpoison.datasets.published.adapter import composed_folder
 from mmpoison.datasets.published.flickr30k import load_flickr30k
 from mmpoison.datasets.published.pascal_sentences import load_pascal_sentences
 from mmpoison.errors import InputError
@@ -47,10 +48,9 @@ def load_flickr_pascal(
         InputError: If a folder is missing, or holds neither of the data sets.
     """
     split_seed = whole_number("split_seed", split_seed)
-    if root is None or not root.is_dir():
-        raise InputError(f"{root}: no such folder, flickr-pascal needs {WHERE_FROM}")
-    flickr = load_flickr30k(_folder(root, FLICKR), split="all-train", missing=missing)
-    return join(root, (flickr, _pascal(root, split_seed, missing)))
+    folder = composed_folder(root, "flickr-pascal", WHERE_FROM)
+    flickr = load_flickr30k(_folder(folder, FLICKR), split="all-train", missing=missing)
+    return join(folder, (flickr, _pascal(folder, split_seed, missing)))
 
 
 def load_pascal_test(root: Path, *, missing: str = "skip") -> PairDataset:

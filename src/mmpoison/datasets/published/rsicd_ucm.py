@@ -15,6 +15,7 @@ from mmpoison.base.phrasing import count_of
 from mmpoison.base.seeding import generator
 from mmpoison.datasets.catalogue import DataSource, register
 from mmpoison.datasets.options import whole_number
+from mmpoison.datasets.published.adapter import composed_folder
 from mmpoison.errors import InputError
 from mmpoison.pairs.folder import load_pairs_folder
 from mmpoison.pairs.reshape import balanced
@@ -43,8 +44,7 @@ def load_rsicd_ucm(
     Raises:
         InputError: If a folder is missing or broken, or there are fewer images than asked for.
     """
-    if root is None or not root.is_dir():
-        raise InputError(f"{root}: no such folder, rsicd-ucm needs {WHERE_FROM}")
+    root = composed_folder(root, "rsicd-ucm", WHERE_FROM)
     ids: list[str] = []
     labels: list[str | None] = []
     splits: list[str] = []

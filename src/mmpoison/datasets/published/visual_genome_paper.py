@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Unpack
 
 from mmpoison.datasets.catalogue import DataSource, derived, register
 from mmpoison.datasets.options import one_of
+from mmpoison.datasets.published.adapter import ImageOptions
 from mmpoison.datasets.published.visual_genome import (
     PAPER_KEYWORDS,
     TERMS,
@@ -25,8 +27,7 @@ def load_visual_genome_paper(
     *,
     match: str = "chosen",
     caption_seed: int = 0,
-    images: str | Path | None = None,
-    missing: str = "skip",
+    **options: Unpack[ImageOptions],
 ) -> PairDataset:
     """Load the paper's Visual Genome, all of it training data.
 
@@ -36,8 +37,7 @@ def load_visual_genome_paper(
         match: Keywords are looked for in the `chosen` captions, or in `all` that an image has (which needs memory for 5
             million captions): the paper can be read either way.
         caption_seed: Draws the captions.
-        images: Folder that holds `VG_100K/`, where it is elsewhere.
-        missing: `skip` leaves out entries whose image is not there, `keep` keeps them.
+        **options: Which images are used, see `ImageOptions`.
 
     Returns:
         At most five captions an image; images with sheep, lamb or goat are `sheep`, with plane or jet `aeroplane`, with
@@ -54,8 +54,7 @@ def load_visual_genome_paper(
             captions_per_image=captions,
             keywords=PAPER_KEYWORDS,
             caption_seed=caption_seed,
-            images=images,
-            missing=missing,
+            **options,
         )
 
     chosen = load(CAPTIONS)
