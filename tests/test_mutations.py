@@ -22,7 +22,7 @@ from mmpoison.errors import InputError, ResultError
 from mmpoison.pages.review.filtered import filtered_pairs
 from mmpoison.pairs.labels import labels_from_csv
 from mmpoison.pairs.manifest import PoisonManifest
-from mmpoison.pairs.splits import FrozenSplit, save_split
+from mmpoison.pairs.splits import FrozenSplit
 from mmpoison.reporting import metrics_tables, results_table, seed_tables, terminal_table
 from mmpoison.runs.recipe import read_recipe, resolve_recipe
 from mmpoison.runs.sweeps.folder import SweepFolder
@@ -214,7 +214,7 @@ def test_verdicts(mutations: Spoil, squares: PairDataset, tmp_path: Path) -> Non
 
 def test_splits(mutations: Spoil, squares: PairDataset, tmp_path: Path) -> None:
     file = tmp_path / "split.json"
-    save_split(squares, file)
+    FrozenSplit.of(squares, "split").write(file)
     valid = json.loads(file.read_text())
     for raw in mutations(valid, json.dumps, 100):
         file.write_bytes(raw)

@@ -29,9 +29,9 @@ from mmpoison.attacks import SingleTargetImage, SingleTargetLabel
 from mmpoison.datasets import ImageTable, PairDataset, load_pairs, save_pairs, stream_pairs
 from mmpoison.datasets import convert as module
 from mmpoison.datasets.convert import convert_pairs as convert
-from mmpoison.datasets.verify.verify import verify_pairs
+from mmpoison.datasets.verify.verify_pairs import verify_pairs
 from mmpoison.errors import InputError, MmpoisonWarning
-from mmpoison.images.image_bytes import NameClash, read_image_bytes
+from mmpoison.images.sources import NameClash, image_bytes
 from mmpoison.pairs.folder import restore_clean
 
 FORMATS = ("pairs-folder", "parquet", "webdataset")
@@ -40,9 +40,7 @@ Snapshot = Callable[[Path], dict[str, bytes]]
 
 def content(pairs: PairDataset) -> list[dict[str, Any]]:
     """Everything but the paths, in order, with the bytes of the images."""
-    return [
-        {**line, "image": read_image_bytes(pairs.root, line["image"])} for line in pairs.lines()
-    ]
+    return [{**line, "image": image_bytes(pairs.root, line["image"])} for line in pairs.lines()]
 
 
 def poison_of(pairs: PairDataset) -> list[tuple[int, int, str]]:

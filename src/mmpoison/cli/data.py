@@ -51,7 +51,7 @@ def build(
     Example: [bold]mmpoison data build openmoji --out scenes[/bold]
     """
     from mmpoison.datasets.catalogue import DATASETS, load_dataset
-    from mmpoison.datasets.fetch.build import build_dataset
+    from mmpoison.datasets.fetch.dataset_builds import build_dataset
 
     options = _data_options(option or [])
     hold_output(context, out)
@@ -269,7 +269,7 @@ def verify(
     from mmpoison import datasets
     from mmpoison.base.files import write_json
     from mmpoison.cli.data_shown import show_verification
-    from mmpoison.datasets.verify.verify import load_to_verify, verify_pairs
+    from mmpoison.datasets.verify.verify_pairs import load_to_verify, verify_pairs
 
     pairs, name, manifest_faults = load_to_verify(
         data, format=format, root=data_root, options=_data_options(option or [])

@@ -14,7 +14,7 @@ from mmpoison.base.cache_folder import cache_folder
 from mmpoison.base.phrasing import count_of
 from mmpoison.base.untrusted import open_bytes
 from mmpoison.datasets.catalogue import DATASETS, DataSource, find_root
-from mmpoison.datasets.fetch.build import DOWNLOADS, ways_to_get
+from mmpoison.datasets.fetch.dataset_builds import DOWNLOADS, ways_to_get
 from mmpoison.datasets.verify.report import Verification
 from mmpoison.errors import InputError
 from mmpoison.images.store import stored_pixels

@@ -49,7 +49,7 @@ from mmpoison.datasets.formats.shard_writers import (
 )
 from mmpoison.errors import InputError, MmpoisonWarning
 from mmpoison.images.file_states import States, file_states, refuse_changed
-from mmpoison.images.image_bytes import NameClash
+from mmpoison.images.sources import NameClash
 from mmpoison.pairs.folder import (
     CAPTIONS_FILE,
     MANIFEST_FILE,

@@ -17,7 +17,7 @@ from mmpoison.base.files import atomic_folder, refuse_special
 from mmpoison.base.untrusted import MAX_LINE_BYTES, bounded_lines, open_bytes, parse_json
 from mmpoison.errors import InputError
 from mmpoison.images.containers import split_container
-from mmpoison.images.image_bytes import NameClash, file_name, read_image_bytes
+from mmpoison.images.sources import NameClash, file_name, image_bytes
 from mmpoison.pairs.builder import PairsBuilder, check_relative
 from mmpoison.pairs.manifest import PoisonManifest
 from mmpoison.pairs.table import SPLITS, PairDataset
@@ -379,7 +379,7 @@ def _extract_images(pairs: PairDataset, folder: Path) -> tuple[PairDataset, Sequ
         if inner is None:
             left.append(index)
             continue
-        data = read_image_bytes(pairs.root, image_id)
+        data = image_bytes(pairs.root, image_id)
         name = file_name(*inner, data)
         if name in taken:
             raise NameClash(f"{pairs.root / image_id}: another image is called {name!r} already")

@@ -305,7 +305,7 @@ def peak_of(code: str, *arguments: object) -> tuple[str, int]:
     script = (
         "import resource, sys, warnings, pyarrow.parquet\n"
         "from mmpoison.datasets import load_pairs\n"
-        "from mmpoison.images.image_bytes import read_image_bytes\n"
+        "from mmpoison.images.sources import image_bytes\n"
         "from pathlib import Path\n"
         "warnings.simplefilter('ignore')\n"
         "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
@@ -353,7 +353,7 @@ def test_an_image_said_again_and_again(tmp_path: Path) -> None:
     pq.write_table(made, file, compression="zstd", dictionary_pagesize_limit=1 << 30)
     assert file.stat().st_size < 100_000
     said, most = peak_of(
-        "print(len(read_image_bytes(Path(sys.argv[1]).parent, 'x.parquet/image/999')))", file
+        "print(len(image_bytes(Path(sys.argv[1]).parent, 'x.parquet/image/999')))", file
     )
     assert said == str(32 << 20)
     assert most < 700

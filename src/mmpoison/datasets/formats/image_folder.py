@@ -10,7 +10,7 @@ from mmpoison.base.files import refuse_special
 from mmpoison.datasets.catalogue import DataSource, register
 from mmpoison.datasets.formats.columns import split_name
 from mmpoison.errors import InputError
-from mmpoison.images.image_bytes import EXTENSIONS, image_extension
+from mmpoison.images.sources import EXTENSIONS, image_extension
 from mmpoison.pairs.builder import PairsBuilder
 from mmpoison.pairs.table import SPLITS, PairDataset
 

@@ -15,13 +15,13 @@ from typing import Any, Literal
 from mmpoison.base.files import atomic_file, write_json
 from mmpoison.errors import InputError
 from mmpoison.images.containers import split_container
-from mmpoison.images.image_bytes import (
+from mmpoison.images.sources import (
     EXTENSIONS,
     NameClash,
     file_name,
+    image_bytes,
     image_extension,
     image_path,
-    read_image_bytes,
 )
 from mmpoison.pairs.folder import (
     CAPTIONS_FILE,
@@ -95,7 +95,7 @@ def _with_bytes(
 ) -> Iterator[tuple[Line, bytes]]:
     for line in lines:
         try:
-            yield line, read_image_bytes(root, line["image"])
+            yield line, image_bytes(root, line["image"])
         except InputError as error:
             written.problems.append(str(error))
 
@@ -265,7 +265,7 @@ def _write_part(
 def _place(root: Path, image_id: str, folder: Path, *, copy: bool) -> str:
     """Put one image into a folder, again where an interrupted attempt left it, and say under which name."""
     inner = split_container(root, image_id)
-    data = b"" if inner is None else read_image_bytes(root, image_id)
+    data = b"" if inner is None else image_bytes(root, image_id)
     name = image_id if inner is None else file_name(*inner, data)
     if Path(name).parts[0] in RESERVED:
         raise InputError(

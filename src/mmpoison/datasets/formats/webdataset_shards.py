@@ -17,7 +17,7 @@ from mmpoison.datasets.formats.columns import split_name, split_of_path
 from mmpoison.datasets.formats.parquet import find_files
 from mmpoison.errors import InputError
 from mmpoison.images.containers import walk_tar
-from mmpoison.images.image_bytes import EXTENSIONS
+from mmpoison.images.sources import EXTENSIONS
 from mmpoison.pairs.builder import PairsBuilder
 from mmpoison.pairs.folder import refuse_poisoned_stream, with_manifest
 from mmpoison.pairs.table import PairDataset

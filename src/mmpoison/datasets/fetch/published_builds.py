@@ -16,14 +16,14 @@ from urllib.parse import quote, urljoin
 
 from mmpoison.base.files import atomic_folder, refuse_occupied
 from mmpoison.datasets.catalogue import Progress
-from mmpoison.datasets.fetch.build import (
+from mmpoison.datasets.fetch.dataset_builds import (
     DOWNLOADS,
     Download,
     PublicFile,
     fetch_and_unpack,
     open_cache,
 )
-from mmpoison.datasets.fetch.download import read_page
+from mmpoison.datasets.fetch.transfer import read_page
 from mmpoison.datasets.options import one_of
 from mmpoison.datasets.published.coco import PARTS, YEARS
 from mmpoison.datasets.published.pascal_sentences import PAGE_FILES, load_pascal_sentences

@@ -22,7 +22,7 @@ from mmpoison.base.registry import Registry
 from mmpoison.base.untrusted import read_json
 from mmpoison.datasets.catalogue import DATASETS, Progress
 from mmpoison.datasets.fetch.archives import unpack
-from mmpoison.datasets.fetch.download import Downloaded, check_space, download
+from mmpoison.datasets.fetch.transfer import Downloaded, check_space, download
 from mmpoison.datasets.options import fit_options, option_kinds
 from mmpoison.errors import InputError
 
@@ -43,7 +43,6 @@ class PublicFile:
         size: Its size where it is published together with a checksum.
         sha256: Its published checksum; without one the first download is trusted and later ones must equal it.
         wanted: Which members are unpacked, by name; all by default.
-        rename: Path in the data set for the name of a member; the same by default.
         grows: How many times larger it may get when it is unpacked.
     """
 
@@ -53,7 +52,6 @@ class PublicFile:
     size: int | None = None
     sha256: str | None = None
     wanted: Callable[[str], bool] | None = None
-    rename: Callable[[str], str] | None = None
     grows: int = 20
 
 
@@ -189,7 +187,6 @@ def fetch_and_unpack(
                         folder,
                         most_bytes=file.grows * got.size + MEGABYTE,
                         wanted=file.wanted,
-                        rename=file.rename,
                         progress=step.of(file.about),
                     )
                 except InputError:
