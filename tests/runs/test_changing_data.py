@@ -15,7 +15,7 @@ from mmpoison.datasets import convert, load_pairs
 from mmpoison.datasets.convert import convert_pairs
 from mmpoison.datasets.formats import shard_writers
 from mmpoison.datasets.verify import verify
-from mmpoison.datasets.verify.verify_pairs import load_to_verify, verify_pairs
+from mmpoison.datasets.verify.pairs_check import load_to_verify, verify_pairs
 from mmpoison.defenses.filters import distance_scan
 from mmpoison.errors import InputError
 from mmpoison.images import PixelStore, store

@@ -49,7 +49,7 @@ def show_verification(found: Verification, console: Console) -> None:
     for line in found.notes:
         console.print(f"note: {safe_text(line)}", soft_wrap=True, highlight=False)
     if not found.problems:
-        console.print("nothing wrong")
+        console.print("no format errors")
 
 
 def known_data(asked: str | None = None) -> dict[str, Any]:
@@ -120,7 +120,7 @@ def show_known_data(known: dict[str, Any], console: Console, *, details: bool = 
     _show_entries("Formats of your own data", known["formats"], console, details)
     stored = known["stored_pixels"]
     if stored:
-        console.print("[bold]Decoded images kept for the next run[/bold] (may be deleted)")
+        console.print("[bold]Cached decoded images[/bold] (may be deleted)")
         for entry in stored:
             line = (
                 f"  {_size(entry['bytes'])}  {count_of(entry['images'], 'image')} of {entry['size']} pixels of "

@@ -40,7 +40,6 @@ from mmpoison.datasets.catalogue import (
     stream_pairs,
 )
 from mmpoison.datasets.formats.shard_writers import (
-    PROBLEMS_FILE,
     Line,
     Target,
     Written,
@@ -53,6 +52,7 @@ from mmpoison.images.sources import NameClash
 from mmpoison.pairs.folder import (
     CAPTIONS_FILE,
     MANIFEST_FILE,
+    PROBLEMS_FILE,
     ImagePolicy,
     copy_notices,
     count_images,
