@@ -143,7 +143,7 @@ def split(
     if per_class is not None and apply is not None:
         raise InputError("--per-class makes a split and --apply takes one: give one of them")
     if save is not None and save.exists():
-        raise InputError(f"{save}: is there already: choose another --save")
+        raise InputError(f"{save}: exists already: choose another --save")
     if out is not None:
         hold_output(context, out)
     pairs = load_dataset(data, data_root, options=_data_options(option or []), format=format)

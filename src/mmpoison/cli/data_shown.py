@@ -25,7 +25,7 @@ SHOWN = 10
 """So many lines of each kind of problem are printed; `--json` and `--out` have all."""
 
 COUNTED = 256 * 2**20
-"""The captions file of a data set at hand is counted up to this size; the list should not take seconds."""
+"""The captions file of an available data set is counted up to this size; the list should not take seconds."""
 
 
 def show_verification(found: Verification, console: Console) -> None:

@@ -22,7 +22,7 @@ from mmpoison.pairs.table_states import TableStates
 Progress = Callable[[int, int], None]
 
 LOOKED_INTO = 100
-"""So many folders are looked into for data sets that lie side by side."""
+"""At most so many folders are examined for data sets that lie next to each other."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class DataSource:
             here.
         build: `build(out, seed, progress, **options)` makes or downloads it, or None where the user must bring it.
         needs_root: Whether the user must bring a folder.
-        attribution: What must be shown beside its pictures, or None.
+        attribution: What must be shown with its pictures, or None.
         options: Names of the options of `load`; by default those that its signature has (`option_kinds`).
         recognise: Gives the evidence (the name of a file) that a folder or file is of this kind, or None.
         priority: Of several that recognise a folder the highest wins, and equal ones are ambiguous: 2 for a format with
@@ -181,7 +181,7 @@ def stream_pairs(
         **options: Options of the format.
 
     Yields:
-        Tables with their own images. Formats that can only be read whole are read whole and handed out in pieces.
+        Tables with their own images. Formats that can only be read whole are read whole and given in pieces.
 
     Raises:
         InputError: As for `load_pairs`.
@@ -198,7 +198,7 @@ def stream_pairs(
     pairs = _load(source, place, 0, options)
     for start in range(0, len(pairs.images), images_at_once):
         piece = pairs.piece(np.arange(start, min(start + images_at_once, len(pairs.images))))
-        # what was left out of the whole is told once
+        # what was left out of the whole is reported once
         yield piece if start == 0 else replace(piece, problems=())
 
 

@@ -1,6 +1,6 @@
 """Convert a set of pairs from any format to a pairs folder, Parquet or webdataset shards.
 
-The work goes shard by shard. Everything is written into a hidden folder beside the output (`.NAME.convert`), which
+The work goes shard by shard. Everything is written into a hidden folder next to the output (`.NAME.convert`), which
 knows which shards are finished; the output appears under its name when it is whole.
 """
 
@@ -117,7 +117,7 @@ def convert_pairs(
     keywords: Sequence[str] = (),
     progress: Callable[[int, int], None] | None = None,
 ) -> Conversion:
-    """Convert a set of pairs; a killed conversion goes on where it was when it is called again.
+    """Convert a set of pairs; a killed conversion resumes when it is called again.
 
     Args:
         source: Path of the set, the name of a data set that is known (with `$MMPOISON_DATA`), or `hf:org/name`.
@@ -135,7 +135,7 @@ def convert_pairs(
 
     Returns:
         Counts. A source that can be read in pieces is never held in memory as a whole, unless it is poisoned or gets
-        new labels. A poisoned set stays marked: its manifest is written beside the shards, with the new ids.
+        new labels. A poisoned set stays marked: its manifest is written next to the shards, with the new ids.
 
     Raises:
         InputError: If the source cannot be read, `out` holds something, another conversion works on it or was begun
@@ -350,7 +350,7 @@ class _Job:
             self.progress(self._read, self._read)
 
     def finish(self, whole: PairDataset | None) -> None:
-        """Put what is beside the shards to them."""
+        """Add what belongs to a set in addition to its shards: lines, manifest, notices, problems."""
         if self.to == "pairs-folder":
             self._join_lines()
         if whole is not None and whole.manifest is not None:

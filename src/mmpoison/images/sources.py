@@ -71,7 +71,7 @@ class ImageSet(Protocol):
 
 
 def image_path(root: Path, image_id: str) -> Path:
-    """The path of an image; inside a container file it goes on with the name in it.
+    """The path of an image; inside a container file the name in it follows.
 
     Raises:
         InputError: If it leads out of the root, or is a named pipe, a socket or a device.

@@ -1,4 +1,4 @@
-"""The pairs folder: `captions.jsonl`, one image a line, images beside it by relative path."""
+"""The pairs folder: `captions.jsonl`, one image a line, and images by relative path."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ ImagePolicy = Literal["link", "copy", "none"]
 
 
 class ManifestMisfit(InputError):
-    """The manifest beside a set is broken, or is that of another.
+    """The manifest of a set is broken, or belongs to another set.
 
     Attributes:
         pairs: The set, with nothing marked as poisoned.
@@ -63,7 +63,7 @@ def load_pairs_folder(
         strict: Refuse the whole set for one broken line; else leave the line out and name it in `problems`.
 
     Returns:
-        The pairs in file order; poisoned pairs are recognised by the manifest beside them.
+        The pairs in file order; poisoned pairs are recognised by the manifest in the folder.
 
     Raises:
         ManifestMisfit: If the manifest is broken or does not describe the pairs.
@@ -86,7 +86,7 @@ def stream_pairs_folder(
 ) -> Iterator[PairDataset]:
     """Read a pairs folder in pieces; memory does not grow with its size.
 
-    A manifest beside it is not looked at: a piece alone cannot say where a misused caption comes from.
+    A manifest in the folder is not read: a piece alone cannot say where a misused caption comes from.
 
     Args:
         path: As for `load_pairs_folder`, and so are the others.
@@ -128,7 +128,7 @@ def save_pairs(
         images: `link` makes hard links (the same bytes on disk; a copy only where the file system cannot link), `copy`
             copies, `none` writes the table alone. Images that lie in tar, Parquet or Arrow files are written as files,
             and get a new id.
-        extra: More text files to put beside it, by name.
+        extra: More text files for the folder, by name.
 
     Raises:
         InputError: If `out` holds something already or an image is missing.
@@ -254,7 +254,7 @@ def line_text(line: Mapping[str, Any]) -> str:
 
 
 def copy_notices(root: Path, folder: Path) -> None:
-    """Copy the files that say where images come from, where they lie beside them."""
+    """Copy the files that say where images come from, where the folder has them."""
     for name in NOTICE_FILES:
         if (root / name).is_file() and not (root / name).is_symlink():
             shutil.copyfile(root / name, folder / name)
@@ -346,7 +346,7 @@ def rename_images(pairs: PairDataset, ids: Sequence[str], root: Path) -> PairDat
     Returns:
         The set with the new ids. Its manifest names them too, and the fingerprints of both sets under the new names;
         of a set that clean pairs are missing from (a filter went through, or the attack dropped them), whose clean set
-        cannot be told, it keeps the old fingerprint of that.
+        is not known, it keeps the old fingerprint of that.
     """
     table = pairs.images
     new = np.empty(len(table), dtype=object)

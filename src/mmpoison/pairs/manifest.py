@@ -1,4 +1,4 @@
-"""The manifest: what was poisoned, how, and from which clean set; it lies beside every poisoned set."""
+"""The manifest: what was poisoned, how, and from which clean set; every poisoned set has one."""
 
 from __future__ import annotations
 
@@ -43,8 +43,8 @@ class PoisonManifest:
         pairs: The poisoned pairs.
         tool_version: Version of mmpoison that made it.
         fingerprint: sha256 of the poisoned table; empty where an older version made it.
-        target_images: Of an attack that aims at single images: goal to the id of its one target image, in the gallery.
-        dropped_images: Images whose clean training pairs were taken out beside those of the poisoned captions.
+        target_images: Of an attack on single target images: goal to the id of its one target image, in the gallery.
+        dropped_images: Images whose clean training pairs were taken out in addition to those of the poisoned captions.
         filtered: What a filter did to the set afterwards, or None; clean pairs may be missing then.
     """
 

@@ -148,7 +148,7 @@ def image_name(image_id: str) -> str:
 
 
 def _keys(pairs: PairDataset, images: Iterable[int]) -> list[str]:
-    """What the choice of an image hangs on.
+    """What the choice of an image depends on.
 
     The label is part of it: where the files of each class are called `0001.jpg`, `0002.jpg` and so on, the choices in
     two classes are independent.

@@ -142,8 +142,8 @@ class PairDataset:
     """Pairs of images and captions; every operation returns a new table over the same images.
 
     A pair knows two images: the one it is *with* and the one its caption was written for (its source). They differ
-    exactly when the pair is poisoned, so "poisoned" is read off the table and never stored beside it. Pairs are kept in
-    the order of their images, which makes a saved and re-loaded set the same set.
+    exactly when the pair is poisoned, so "poisoned" is read off the table and not stored. Pairs are in the order of
+    their images, which makes a saved and re-loaded set the same set.
 
     `len(pairs)` is the number of pairs, iterating gives each as a `Pair`. `pairs[3]` is one `Pair`; `pairs[10:20]`, a
     boolean mask (`pairs[pairs.poisoned]`) and increasing positions give a smaller set. A notebook shows a few pictures.

@@ -40,7 +40,7 @@ def unpack(
     """Unpack a zip or tar file (plain or packed with gzip, bzip2 or xz).
 
     Args:
-        archive: The file; its kind is told by its content.
+        archive: The file; its kind is recognised by its content.
         folder: Where the members go; it must exist.
         most_bytes: What all members together may have. A member that claims less than it holds is refused too.
         wanted: Which members are unpacked, by name; all of them by default.
@@ -143,7 +143,7 @@ def _write(
     wanted: Callable[[str], bool] | None,
     progress: Callable[[int, int], None] | None,
 ) -> list[str]:
-    # all names are looked at before the first byte is written
+    # all names are checked before the first byte is written
     for member in members:
         check_relative(member.name, str(archive))
     chosen = [member for member in members if wanted is None or wanted(member.name)]

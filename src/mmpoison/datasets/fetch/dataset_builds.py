@@ -1,7 +1,7 @@
 """Which data sets are downloaded, and how archives become the folder of a data set.
 
 A data set that can be fetched has one `Download` in `DOWNLOADS`; `mmpoison data build` looks there. The archives lie in
-the cache folder until they are unpacked, so an interrupted build goes on with the same command.
+the cache folder until they are unpacked, so the same command resumes an interrupted build.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Fetches one public file: goes on where it stopped, checks what came, and leaves nothing half-made behind."""
+"""Downloads one public file: resumes, checks what came, and leaves nothing half-made."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def download(
 
     Args:
         url: The address. Redirections are followed to http and https alone, and never from https to http.
-        target: Where the file goes; one that is there and is right is kept.
+        target: Where the file goes; a correct one that exists is not fetched again.
         sha256: What its checksum must be.
         size: How many bytes it must have.
         most: Bytes that are taken at most.
@@ -195,7 +195,7 @@ class _Wanted:
             return 0
 
     def seen(self) -> _Seen | None:
-        """What was noted about the part that is here, None if it cannot be gone on with."""
+        """What was noted about the part that is here, None if it cannot be resumed."""
         try:
             seen = _Seen(**read_json(self.state))
         except (InputError, TypeError):
@@ -308,7 +308,7 @@ def _refused(wanted: _Wanted, error: urllib.error.HTTPError, seen: _Seen | None)
 
 
 def _start(wanted: _Wanted, answer: _Answer, seen: _Seen | None) -> int:
-    """How many bytes of the part file are gone on from."""
+    """How many bytes of the part file are resumed from."""
     if answer.headers.get("Content-Encoding", "identity") != "identity":
         raise InputError(f"{wanted.url}: the server sends it packed, though it was asked not to")
     if answer.status != 206 or seen is None:

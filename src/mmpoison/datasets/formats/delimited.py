@@ -55,7 +55,7 @@ def load_delimited(
         **columns: Which columns are read, see `ColumnNames`.
 
     Raises:
-        InputError: If there is no such file, its columns cannot be told, or no row is sound.
+        InputError: If there is no such file, its columns are not found, or no row can be used.
     """
     file = _find(root)
     builder = PairsBuilder(file.parent if images is None else Path(images))

@@ -144,7 +144,7 @@ def _download(hub: str, config: str | None) -> tuple[Path, list[Part]]:
         )
     options: dict[str, Any] = {"token": False}
     if "trust_remote_code" in inspect.signature(datasets.load_dataset).parameters:
-        # releases before 4 could run code of the data set, some of them unless told not to
+        # releases before 4 could run code of the data set, some of them by default
         options["trust_remote_code"] = False
     # it logs each of its own tries to reach the hub; what came of them is said below
     log = logging.getLogger("huggingface_hub")

@@ -39,7 +39,7 @@ def _recognise(path: Path) -> str | None:
 register(
     DataSource(
         name="pairs-folder",
-        summary=f"a folder with {CAPTIONS_FILE}, one image a line, and the images beside it",
+        summary=f"a folder with {CAPTIONS_FILE}, one image a line, and the images",
         where_from="a folder written by `mmpoison data convert`, or by hand (see the page on data formats)",
         load=_load,
         recognise=_recognise,

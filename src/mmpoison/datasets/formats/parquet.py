@@ -155,7 +155,7 @@ def _entries(
 def _batches(
     file: Any, columns: list[str], name: str, problems: list[str]
 ) -> Iterator[tuple[int, Any]]:
-    """The record batches with the numbers of their first rows; behind a broken one it goes on with the next group."""
+    """The record batches with the numbers of their first rows; after a broken one it continues with the next group."""
     given = 0
     try:
         for batch in file.iter_batches(ROWS_AT_ONCE, columns=columns, use_threads=False):
@@ -186,7 +186,7 @@ def _recognise(path: Path) -> str | None:
         return path.name if path.suffix == ".parquet" else None
     for folder in (path, path / "data"):
         for file in sorted(folder.glob("*.parquet")):
-            # beside a tar shard it is img2dataset's log of the shard
+            # next to a tar shard it is img2dataset's log of the shard
             if not file.with_suffix(".tar").exists():
                 return file.relative_to(path).as_posix()
     return None

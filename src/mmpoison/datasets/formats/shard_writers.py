@@ -201,7 +201,7 @@ def _write_tar(
                 _add_member(archive, f"{key}.txt", captions[0].encode())
             _add_member(archive, f"{key}.json", json.dumps(facts).encode())
             written.add(f"{name}/{key}{ending}", line)
-    # img2dataset's note beside each shard
+    # img2dataset writes such a note for each shard
     write_json(
         folder / f"{number:05d}_stats.json", {"count": len(lines), "successes": len(written.ids)}
     )

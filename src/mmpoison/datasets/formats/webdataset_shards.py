@@ -201,7 +201,7 @@ def _recognise(path: Path) -> str | None:
 
 
 def _is_shard(file: Path) -> bool:
-    """Whether a tar file holds texts beside its first images, so that it is no archive of something else."""
+    """Whether a tar file holds texts for its first images, so that it is no archive of something else."""
     if re.fullmatch(r"\d{4,}\.tar", file.name):
         return True
     members = islice(walk_tar(file, lambda _: None), 20)
@@ -211,7 +211,7 @@ def _is_shard(file: Path) -> bool:
 register(
     DataSource(
         name="webdataset",
-        summary="tar shards of images with captions beside them, as img2dataset and webdataset have them",
+        summary="tar shards of images and captions, as img2dataset and webdataset have them",
         where_from="`mmpoison data convert --to webdataset`, or img2dataset with output_format=webdataset",
         load=load_webdataset,
         recognise=_recognise,

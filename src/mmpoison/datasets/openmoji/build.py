@@ -56,7 +56,7 @@ class _Item:
     part: str
     index: int
     split: str
-    label: str | None  # None: the class is drawn, and not told
+    label: str | None  # None: the class is drawn at random and not written
 
 
 @dataclass(frozen=True)

@@ -43,7 +43,7 @@ class PublishedFolder:
     Attributes:
         folder: The data set's own folder.
         place: Folder that image ids start from: its own, or the one that the user names.
-        named: Whether the user names it: then images are looked for in any case.
+        named: Whether the user names it: then missing images are reported in any case.
         problems: What was left out, a line each.
 
     Raises:
@@ -163,7 +163,7 @@ def image_folder(root: Path, candidates: Sequence[str], name: str | None) -> str
     Args:
         root: Folder of the data set.
         candidates: Names of folders under it, likeliest first.
-        name: File name of one image, to tell whether images lie beside the captions.
+        name: File name of one image, to see whether images lie in the same folder as the captions.
     """
     for folder in candidates:
         if (root / folder).is_dir():

@@ -76,7 +76,7 @@ class Part:
 
     Attributes:
         captions: The file of captions.
-        instances: The file of objects beside it; it may not be there.
+        instances: The file of its objects; it may be missing.
         folder: Usual name of its folder of images.
         name: `train` or `val`.
     """
@@ -220,16 +220,16 @@ def _read_part(
             continue
         captions[image.id] = []
         names.append((index, image.id, image.file_name))
-    strangers: list[int] = []
+    unlisted: list[int] = []
     for caption in lists["annotations"]:
         if caption is None:
             continue
         if caption.image_id in captions:
             captions[caption.image_id].append(caption.caption)
         else:
-            strangers.append(caption.image_id)
+            unlisted.append(caption.image_id)
     del lists
-    _name_strangers(file, "caption", strangers, problem)
+    _report_unlisted(file, "caption", unlisted, problem)
     first = names[0][2] if names else None
     prefix = image_folder(place, (part.folder, f"images/{part.folder}"), first)
     split = "train" if part.name == "train" else "test"
@@ -255,20 +255,20 @@ def _read_objects(
     names = {category.id: category.name for category in lists["categories"] if category}
     known.update(names.values())
     of_image: dict[int, list[_Object]] = defaultdict(list)
-    strangers: list[int] = []
+    unlisted: list[int] = []
     for thing in lists["annotations"]:
         if thing is None:
             continue
         if thing.category_id in names:
             of_image[thing.image_id].append(thing)
         else:
-            strangers.append(thing.category_id)
+            unlisted.append(thing.category_id)
     del lists
-    _name_strangers(file, "object", strangers, problem, of="category")
+    _report_unlisted(file, "object", unlisted, problem, of="category")
     shared: dict[tuple[str, ...], tuple[str, ...]] = {}
     found: dict[int, tuple[str, tuple[str, ...]]] = {}
     for image_id, things in of_image.items():
-        # the choice must not hang on the order of the file
+        # the choice must not depend on the order of the file
         things.sort(key=lambda thing: thing.id)
         if labels == "largest":
             chosen = max(things, key=lambda thing: thing.area)
@@ -282,13 +282,13 @@ def _read_objects(
     return found
 
 
-def _name_strangers(
-    file: Path, what: str, strangers: Sequence[int], problem: Problem, *, of: str = "image"
+def _report_unlisted(
+    file: Path, what: str, unlisted: Sequence[int], problem: Problem, *, of: str = "image"
 ) -> None:
-    if strangers:
+    if unlisted:
         problem(
-            f"{file.name}: {are(len(strangers), what)} of {of} ids that the file does not list, "
-            f"the first {strangers[0]}"
+            f"{file.name}: {are(len(unlisted), what)} of {of} ids that the file does not list, "
+            f"the first {unlisted[0]}"
         )
 
 

@@ -63,10 +63,10 @@ def load_pascal_sentences(
     """Load PASCAL Sentences.
 
     Args:
-        root: The folder, or the JSON file alone: then every entry is kept and no image is looked for.
+        root: The folder, or the JSON file alone: then every entry is kept and no image is searched.
         seed: Not used.
-        split_seed: Splits the images of each class in halves. The halves hang on it and the file names alone, and are
-            taken over all images of a class whether they are in hand or not, so two people have the same.
+        split_seed: Splits the images of each class in halves. The halves depend on it and the file names alone, and are
+            taken over all images of a class whether they are there or not, so two people have the same.
         **options: Which images are used, see `ImageOptions`.
 
     Returns:

@@ -78,7 +78,7 @@ def verify_pairs(
     manifest_faults: list[str] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Verification:
-    """Read every image once, look at every caption, and check a poisoned set's manifest against its pairs.
+    """Read every image and every caption once, and check a poisoned set's manifest against its pairs.
 
     Args:
         pairs: The set, loaded.
