@@ -14,7 +14,8 @@ from mmpoison.datasets.options import one_of
 from mmpoison.errors import InputError
 from mmpoison.pairs.builder import PairsBuilder, check_relative
 from mmpoison.pairs.choices import hash_order
-from mmpoison.pairs.table import PairDataset
+from mmpoison.pairs.labels import categories_of, labels_of, splits_of
+from mmpoison.pairs.table import ImageTable, PairDataset
 
 MISSING = ("skip", "keep")
 
@@ -215,6 +216,28 @@ def composed_folder(root: Path | None, name: str, where_from: str) -> Path:
     if root is None or not root.is_dir():
         raise InputError(f"{root}: no such folder, {name} needs {where_from}")
     return root
+
+
+def join(root: Path, parts: Sequence[PairDataset]) -> PairDataset:
+    """Several sets in folders under one root as one set; ids begin with the folder of each."""
+    ids: list[str] = []
+    labels: list[str | None] = []
+    splits: list[str] = []
+    categories: list[tuple[str, ...]] = []
+    captions: list[str] = []
+    image: list[int] = []
+    problems: list[str] = []
+    for part in parts:
+        prefix = part.root.relative_to(root).as_posix()
+        image.extend((part.image + len(ids)).tolist())
+        captions.extend(part.captions)
+        ids.extend(f"{prefix}/{image_id}" for image_id in part.images.ids)
+        labels.extend(labels_of(part))
+        splits.extend(splits_of(part))
+        categories.extend(categories_of(part))
+        problems.extend(part.problems)
+    table = ImageTable.build(ids, labels, splits, root, categories if any(categories) else None)
+    return PairDataset.build(table, captions, image, problems=problems)
 
 
 def recognise_file(*names: str) -> Callable[[Path], str | None]:

@@ -6,21 +6,19 @@ the other 25 of each class, 500 images.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from mmpoison.base.phrasing import are
 from mmpoison.datasets.catalogue import DataSource, derived, register
 from mmpoison.datasets.options import whole_number
-from mmpoison.datasets.published.adapter import composed_folder
+from mmpoison.datasets.published.adapter import composed_folder, join
 from mmpoison.datasets.published.flickr30k import load_flickr30k
 from mmpoison.datasets.published.pascal_sentences import load_pascal_sentences
 from mmpoison.errors import InputError
-from mmpoison.pairs.labels import categories_of, labels_of, splits_of
 from mmpoison.pairs.reshape import balanced
 from mmpoison.pairs.splits import FrozenSplit, shipped_split
-from mmpoison.pairs.table import ImageTable, PairDataset
+from mmpoison.pairs.table import PairDataset
 
 FLICKR, PASCAL = "flickr30k", "pascal-sentences"
 FOLDERS = {FLICKR: (FLICKR,), PASCAL: (PASCAL, "pascal_sentences")}
@@ -68,28 +66,6 @@ def load_pascal_test(root: Path, *, missing: str = "skip") -> PairDataset:
 def _pascal(root: Path, split_seed: int, missing: str) -> PairDataset:
     pascal = load_pascal_sentences(_folder(root, PASCAL), split_seed=split_seed, missing=missing)
     return _as_published(pascal) if split_seed == 0 else pascal
-
-
-def join(root: Path, parts: Sequence[PairDataset]) -> PairDataset:
-    """Several sets in folders under one root as one set; ids begin with the folder of each."""
-    ids: list[str] = []
-    labels: list[str | None] = []
-    splits: list[str] = []
-    categories: list[tuple[str, ...]] = []
-    captions: list[str] = []
-    image: list[int] = []
-    problems: list[str] = []
-    for part in parts:
-        prefix = part.root.relative_to(root).as_posix()
-        image.extend((part.image + len(ids)).tolist())
-        captions.extend(part.captions)
-        ids.extend(f"{prefix}/{image_id}" for image_id in part.images.ids)
-        labels.extend(labels_of(part))
-        splits.extend(splits_of(part))
-        categories.extend(categories_of(part))
-        problems.extend(part.problems)
-    table = ImageTable.build(ids, labels, splits, root, categories if any(categories) else None)
-    return PairDataset.build(table, captions, image, problems=problems)
 
 
 def _folder(root: Path, name: str) -> Path:

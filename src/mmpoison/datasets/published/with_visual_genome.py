@@ -13,9 +13,9 @@ from pathlib import Path
 import numpy as np
 
 from mmpoison.datasets.catalogue import DataSource, register
-from mmpoison.datasets.published.adapter import composed_folder
+from mmpoison.datasets.published.adapter import composed_folder, join
 from mmpoison.datasets.published.coco_paper import load_coco_paper
-from mmpoison.datasets.published.flickr_pascal import join, load_flickr_pascal, load_pascal_test
+from mmpoison.datasets.published.flickr_pascal import load_flickr_pascal, load_pascal_test
 from mmpoison.datasets.published.visual_genome_paper import load_visual_genome_paper
 from mmpoison.pairs.table import SPLITS, PairDataset
 
