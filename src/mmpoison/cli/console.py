@@ -1,4 +1,4 @@
-"""How the command line shows where a long job is."""
+"""Output of the command line: consoles, single lines, progress bars."""
 
 from __future__ import annotations
 
@@ -36,37 +36,37 @@ WORKERS = 4096
 Format = Literal["table", "markdown", "json"]
 FormatOption = Annotated[Format, typer.Option("--format", help="How to print the result.")]
 DeviceOption = Annotated[
-    str, typer.Option("--device", help="auto (a GPU where there is one), cpu, cuda or cuda:N.")
+    str, typer.Option("--device", help="auto (a GPU if there is one), cpu, cuda or cuda:N.")
 ]
 
-# of several processes only the first one speaks
+# of several processes only the first one prints
 console = Console(quiet=not is_main_process())
 
 
-def aside() -> Console:
-    """A console on standard error, for what is said while standard output is for a program to read."""
+def stderr_console() -> Console:
+    """Return a console on standard error, for commands whose standard output a program reads."""
     return Console(stderr=True, quiet=not is_main_process())
 
 
 def echo(text: str) -> None:
-    """Text on standard output as it is, whatever the width of the terminal."""
+    """Print text on standard output unchanged, whatever the width of the terminal."""
     if is_main_process():
         typer.echo(text, nl=not text.endswith("\n"))
 
 
 def say(line: str) -> None:
-    """One line on standard output as long as it is; names in it come from data and are only shown."""
+    """Print one line on standard output, unwrapped; markup and control characters are not interpreted."""
     console.print(visible(line), markup=False, highlight=False, soft_wrap=True)
 
 
 def stderr(line: str) -> None:
-    """One line on standard error, without control characters that its data may hold."""
+    """Print one line on standard error, without control characters."""
     plain = " ".join("".join(c if c.isprintable() else " " for c in line).split())
     sys.stderr.write(plain + "\n")
 
 
 class RichMonitor:
-    """Draws one bar a step; on a terminal they move, in a log they are a line each."""
+    """Progress bars, one per step: moving on a terminal, one line each in a log."""
 
     def __init__(self, progress: Progress) -> None:
         self._progress = progress
@@ -77,7 +77,7 @@ class RichMonitor:
         self._progress.console.print(safe_text(message), highlight=False, soft_wrap=True)
 
     def progress(self, what: str) -> Callback:
-        """A bar for (done, total)."""
+        """Make a bar for (done, total)."""
         task: TaskID | None = None
 
         def update(done: int, total: int) -> None:
@@ -91,7 +91,7 @@ class RichMonitor:
         return update
 
     def training(self, what: str) -> OnStep:
-        """A bar for the steps of a fine-tune, with loss and rate."""
+        """Make a bar for the steps of a fine-tune, with loss and rate."""
         task: TaskID | None = None
 
         def update(step: Step, _: DualEncoder) -> None:
@@ -120,12 +120,12 @@ class RichMonitor:
 
 @contextmanager
 def monitor(*, on_stderr: bool = False) -> Iterator[RichMonitor]:
-    """A monitor that draws on the terminal while the block runs.
+    """Show progress on the terminal while the block runs.
 
     Args:
-        on_stderr: Draw on standard error, where standard output is for a program to read.
+        on_stderr: Use standard error, if a program reads standard output.
     """
-    where = aside() if on_stderr else console
+    shown = stderr_console() if on_stderr else console
     progress = Progress(
         # plain text, because names in it come from files
         TextColumn("{task.description}", markup=False),
@@ -134,8 +134,8 @@ def monitor(*, on_stderr: bool = False) -> Iterator[RichMonitor]:
         TextColumn("{task.fields[detail]}"),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
-        console=where,
-        disable=not where.is_terminal,
+        console=shown,
+        disable=not shown.is_terminal,
     )
     with progress:
         yield RichMonitor(progress)
@@ -143,10 +143,10 @@ def monitor(*, on_stderr: bool = False) -> Iterator[RichMonitor]:
 
 @contextmanager
 def busy(what: str) -> Iterator[None]:
-    """Show that something goes on whose length is not known; nothing where nobody watches standard error."""
-    where = aside()
-    if not where.is_terminal:
+    """Show that work of unknown length goes on; nothing if standard error is not a terminal."""
+    shown = stderr_console()
+    if not shown.is_terminal:
         yield
         return
-    with where.status(visible(what)):
+    with shown.status(visible(what)):
         yield

@@ -91,7 +91,7 @@ def test_distances_of_a_pair(engine: Engine, poisoned: Collection, checkpoint: P
 @pytest.mark.parametrize(
     ("query", "shown", "target", "message"),
     [
-        ("  ", 5, "", "empty query"),
+        ("  ", 5, "", "query is empty"),
         ("a" * 1001, 5, "", "1,001 characters"),
         ("a", 0, "", "0 results"),
         ("a", 51, "", "51 results"),
