@@ -66,7 +66,7 @@ def test_a_name_near_to_none_gets_no_guess(registry: Registry[str]) -> None:
 
 
 def test_a_name_is_given_once(registry: Registry[str]) -> None:
-    with pytest.raises(ValueError, match="two fruits are called 'pear'"):
+    with pytest.raises(ValueError, match="two fruits have the name 'pear'"):
         registry.register("pear")("another pear")
     assert registry["pear"] == "a pear"
 

@@ -119,9 +119,9 @@ def test_made_again_from_its_manifest(
             "--target-image centre needs an encoder: give --encoder NAME",
         ),
         (["--from-manifest", "nowhere.json"], "nowhere.json: no such file"),
-        (["--from-manifest", "nowhere.json", *GOAL], "--goal says what --from-manifest says alre"),
+        (["--from-manifest", "nowhere.json", *GOAL], "--goal and --from-manifest both say"),
         ([*GOAL, "--preset", "release"], "unknown preset 'release'"),
-        ([*GOAL, "--preset", "reference-release", "--mode", "add"], "stands for mode=replace"),
+        ([*GOAL, "--preset", "reference-release", "--mode", "add"], "sets mode=replace"),
         ([*GOAL, "--attack", "single-target-lable", "--samples", "2"], "did you mean"),
     ],
 )

@@ -36,7 +36,7 @@ def test_what_is_refused_before_a_page_is_there(
         ([*data, "--models", tmp_path / "none"], "none: no such checkpoint"),
         ([*model, "--data", tmp_path / "none"], "none: no such folder"),
         ([*model, *data, "--manifest", tmp_path / "none.json"], "none.json: no such file"),
-        ([*model, checkpoint, *data], "two models are called 'tiny'"),
+        ([*model, checkpoint, *data], "two models have the name 'tiny'"),
         ([*model, "a=x", "b=x", "c=x", "d=x", *data], "at most 4"),
         (["--run", tmp_path], "no run folder"),
         (["--demo", "--manifest", "m.json"], "--manifest needs --data"),

@@ -252,8 +252,8 @@ def test_what_a_library_refuses(make_library: Callable[..., Library], squares: P
         ([], [source], "at least one model"),
         ([source], [], "at least one model"),
         ([Source(str(n), lambda: None) for n in range(5)], [source], "5 models"),
-        ([source, source], [source], "two models are called 'a'"),
-        ([source], [source, source], "two data sets are called 'a'"),
+        ([source, source], [source], "two models have the name 'a'"),
+        ([source], [source, source], "two data sets have the name 'a'"),
     ):
         with pytest.raises(InputError, match=message):
             Library(models, data)
