@@ -200,7 +200,7 @@ def test_activations_differ(state: State, quick: DualEncoder, embed: Embed, tmp_
 
 def test_an_archive_of_openai_is_quick_gelu(archive: Path) -> None:
     message = refusal(f"{TINY}@{archive}", trust=True)
-    assert "trained with QuickGELU, and tiny-clip computes with GELU" in message
+    assert "trained with QuickGELU, but tiny-clip uses GELU" in message
     assert message.endswith(f"use {QUICK}")
 
 
@@ -416,12 +416,12 @@ def test_a_missing_file(tmp_path: Path) -> None:
     ("name", "says"),
     [
         ("ViT-B-33:openai", "open_clip has no architecture 'ViT-B-33': did you mean ViT-B-32"),
-        ("ViT-B-32", "'ViT-B-32' is an architecture, and a model is an architecture with weights"),
+        ("ViT-B-32", "'ViT-B-32' is an architecture without weights"),
         ("ViT-B-32:", "write ARCHITECTURE:TAG"),
         ("@weights.pt", "write ARCHITECTURE@FILE"),
         ("hf-hub:", "hf-hub: needs a repository"),
         ("hf-hub:a/b/c", "hf-hub: needs a repository"),
-        ("openai/clip", "a repository on the hub is hf-hub:openai/clip"),
+        ("openai/clip", "for a repository on the hub write hf-hub:openai/clip"),
         ("clip-vit-b23", "did you mean 'clip-vit-b32'"),
     ],
 )

@@ -134,7 +134,7 @@ def test_arguments_of_the_tokenizer_run_nothing(hostile: Path) -> None:
     assert "names code to run" in str(loads_or_is_refused(hostile))
     edit(hostile / "evil", "tokenizer_config.json", lambda c: c.pop("auto_map"))
     said = str(loads_or_is_refused(hostile))
-    assert "model_cfg.text_cfg.tokenizer_kwargs.trust_remote_code: no key that is known" in said
+    assert "model_cfg.text_cfg.tokenizer_kwargs.trust_remote_code: unknown key" in said
 
 
 def test_the_same_from_the_header_of_a_bare_file(hostile: Path) -> None:

@@ -74,7 +74,7 @@ def test_published_weights_without_a_network(cache: Callable[[str, Path], Path])
     assert "'ViT-B-32-quickgelu:openai' is not on this machine and cannot be downloaded" in str(
         error.value
     )
-    assert str(error.value).endswith("say ViT-B-32-quickgelu@FILE")
+    assert str(error.value).endswith("write ViT-B-32-quickgelu@FILE")
     assert len(str(error.value).splitlines()) == 1
 
 

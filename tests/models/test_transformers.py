@@ -218,7 +218,7 @@ def test_poison_is_said_wherever_a_model_goes(quick: DualEncoder, tmp_path: Path
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        (lambda c: c.update(model_type="siglip"), "model type 'siglip' is not CLIP"),
+        (lambda c: c.update(model_type="siglip"), "model type 'siglip' is not supported"),
         (
             lambda c: c["text_config"].update(hidden_act="gelu"),
             "hidden_act is gelu and quick_gelu: only",

@@ -167,7 +167,7 @@ def test_embeddings_are_kept_for_the_next_session(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    import mmpoison.models as models
+    import mmpoison.models.embedding as models
 
     calls = []
     real = models.embed_images
