@@ -24,7 +24,7 @@ INSTEAD = {
     r"strangers?": "untrusted; unlabeled input",
     r"mak(e|es|ing) ready|made ready": "prepare(s), prepared",
     r"heaps?": "suspicious cluster(s)",
-    r"push(es|ed)? captions|whom the data push|goals that the data push": "possible poisoning: captions about ... paired",
+    r"push(es|ed)? captions|(whom|goals that) the data push": "possible poisoning: captions about A with images of B",
     r"come(s)? apart|came nearer": "associations weakened; unusual rank changes",
     r"stand(s)? here for": "shown for",
     r"others rely on": "file formats; that every ... must have",
