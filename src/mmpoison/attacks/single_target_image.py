@@ -21,7 +21,7 @@ from mmpoison.pairs.table import PairDataset
 
 @ATTACKS.register("single-target-image")
 class SingleTargetImage:
-    """Pair captions of the original class with one image of the target class (the paper's Attack I).
+    """Pairs captions of the original class with one image of the target class (the paper's Attack I).
 
     The target image is one of the gallery (split `test`), because the captions are to retrieve it. The poisoned pairs
     are training pairs nevertheless; the image's own captions stay test captions.

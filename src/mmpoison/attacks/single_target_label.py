@@ -16,7 +16,7 @@ from mmpoison.pairs.table import PairDataset
 
 @ATTACKS.register("single-target-label")
 class SingleTargetLabel:
-    """Pair captions of the original class with training images of the target class, evenly (the paper's Attack II).
+    """Pairs captions of the original class with training images of the target class, evenly (the paper's Attack II).
 
     Exactly one of `samples`, `pairs`, `rate` and `share` sets the amount.
 

@@ -21,6 +21,15 @@ def one_line(text: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
+def printable_line(text: str) -> str:
+    r"""Make one line of a text for the terminal: unprintable characters and runs of spaces become one space.
+
+    >>> printable_line("a\x1b[31mb\n  c")
+    'a [31mb c'
+    """
+    return " ".join("".join(c if c.isprintable() else " " for c in text).split())
+
+
 def are(count: int, what: str) -> str:
     """Write how many there are, as the beginning of a sentence.
 

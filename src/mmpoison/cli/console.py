@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -19,6 +19,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from mmpoison.base.phrasing import printable_line
 from mmpoison.base.processes import is_main_process
 from mmpoison.reporting.text import safe_text, visible
 
@@ -61,8 +62,7 @@ def say(line: str) -> None:
 
 def stderr(line: str) -> None:
     """Print one line on standard error, without control characters."""
-    plain = " ".join("".join(c if c.isprintable() else " " for c in line).split())
-    sys.stderr.write(plain + "\n")
+    sys.stderr.write(printable_line(line) + "\n")
 
 
 class RichMonitor:
@@ -78,44 +78,34 @@ class RichMonitor:
 
     def progress(self, what: str) -> Callback:
         """Make a bar for (done, total)."""
-        task: TaskID | None = None
-
-        def update(done: int, total: int) -> None:
-            nonlocal task
-            if task is None:
-                task = self._progress.add_task(visible(what), total=total, detail="")
-            self._progress.update(task, completed=done, total=total)
-            if done >= total:
-                self._finish(task, f"{what}: {total:,}")
-
-        return update
+        update = self._bar(what)
+        return lambda done, total: update(done, total, f"{total:,}", "")
 
     def training(self, what: str) -> OnStep:
         """Make a bar for the steps of a fine-tune, with loss and rate."""
+        update = self._bar(what)
+
+        def step(at: Step, _: DualEncoder) -> None:
+            loss, speed = f"loss {at.loss:.3f}", f"{at.pairs_per_second:,.0f} pairs/s"
+            update(at.step, at.steps, f"{at.steps} steps, {loss}, {speed}", f"{loss}  {speed}")
+
+        return step
+
+    def _bar(self, what: str) -> Callable[[int, int, str, str], None]:
+        """Make a function that moves a bar to (done, total); takes the last line of a log and the bar's detail too."""
         task: TaskID | None = None
 
-        def update(step: Step, _: DualEncoder) -> None:
+        def update(done: int, total: int, last: str, detail: str) -> None:
             nonlocal task
             if task is None:
-                task = self._progress.add_task(visible(what), total=step.steps, detail="")
-            self._progress.update(
-                task,
-                completed=step.step,
-                detail=f"loss {step.loss:.3f}  {step.pairs_per_second:,.0f} pairs/s",
-            )
-            if step.step == step.steps:
-                self._finish(
-                    task,
-                    f"{what}: {step.steps} steps, loss {step.loss:.3f}, "
-                    f"{step.pairs_per_second:,.0f} pairs/s",
-                )
+                task = self._progress.add_task(visible(what), total=total, detail="")
+            self._progress.update(task, completed=done, total=total, detail=detail)
+            if done >= total:
+                if not self._moving:
+                    self.say(f"{what}: {last}")
+                self._progress.stop_task(task)
 
         return update
-
-    def _finish(self, task: TaskID, line: str) -> None:
-        if not self._moving:
-            self.say(line)
-        self._progress.stop_task(task)
 
 
 @contextmanager

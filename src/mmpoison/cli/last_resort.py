@@ -219,7 +219,9 @@ def _save_trace(error: BaseException) -> str:
 
 def _say(line: str) -> None:
     """Print one line on standard error, without control characters."""
-    plain = " ".join("".join(c if c.isprintable() else " " for c in line).split())
+    from mmpoison.base.phrasing import printable_line
+
+    plain = printable_line(line)
     try:
         sys.stdout.flush()
     except (OSError, ValueError):
