@@ -1,11 +1,11 @@
-"""Bytes of images that lie inside other files: members of tar shards, rows of Parquet and Arrow files.
+"""Reads images inside other files: members of tar shards, rows of Parquet and Arrow files.
 
-An image id goes on behind the container's name: `00000.tar/000000012.jpg`, `part-0.parquet/17` (the row, from 0), or
-`part-0.parquet/photo/17` where the images are not in the column that would be chosen anyway. Whatever is read comes
-from strangers: only regular members are read, sizes are bounded, names never leave the container.
+An image id continues after the container's name: `00000.tar/000000012.jpg`, `part-0.parquet/17` (the row, from 0), or
+`part-0.parquet/photo/17` if the images are not in the default column. Containers are untrusted: only regular members
+are read, sizes are bounded, and names never leave the container.
 
-Reading is safe between threads and after a fork; what makes it fast (a shard's index, a row group) is kept in caches of
-bounded size, one set for each process.
+Reading is safe between threads and after a fork. Indices of shards and row groups are cached with bounded size, one set
+of caches per process.
 """
 
 from __future__ import annotations
@@ -239,7 +239,7 @@ def _read_row(path: Path, name: str, key: FileKey) -> bytes:
             raise InputError(f"{path}: broken, it has fewer rows than it says")
         cell = array[index]
         if isinstance(cell, pa.StructScalar):
-            # the path beside the bytes is not looked at
+            # the path next to the bytes is ignored
             value = cell["bytes"].as_py() if cell.is_valid else None
         else:
             value = cell.as_py()

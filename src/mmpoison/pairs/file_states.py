@@ -78,7 +78,7 @@ def _tables(place: Path) -> list[str]:
     if not place.is_dir():
         return [""]
     if (place / "captions.jsonl").is_file():
-        # our own format: labels and results may lie beside these
+        # our own format: labels and results may be in the same folder
         return ["captions.jsonl", "manifest.json"]
     found: list[str] = []
     try:

@@ -1,4 +1,4 @@
-"""Fetches one public file: goes on where it stopped, checks what came, and leaves nothing half-made behind."""
+"""Downloads one public file: resumes after a stop, verifies the file, and leaves no partial result."""
 
 from __future__ import annotations
 
@@ -198,12 +198,12 @@ class _Wanted:
             return 0
 
     def seen(self) -> _Seen | None:
-        """What was noted about the part that is here, None if it cannot be gone on with."""
+        """Return the record of the partial file, or None if the download cannot resume from it."""
         try:
             seen = _Seen(**read_json(self.state))
         except (InputError, TypeError):
             return None
-        # without a word on which version it is a part of, only a checksum can tell
+        # without a validator of its version, only a checksum can verify the part
         known = seen.validator is not None or self.sha256 or self.md5
         return seen if seen.url == self.url and known and self.have else None
 

@@ -1,7 +1,7 @@
-"""The addresses and checksums of the data sets that anyone may fetch.
+"""Addresses and checksums of the data sets that anyone may download.
 
-Sizes and checksums are those that others published after fetching the same addresses; where each is from stands beside
-it. A file without a published checksum is trusted at its first download and must be the same at every later one.
+Sizes and checksums were published by others for the same addresses; each has a comment with its source. A file without
+a published checksum is trusted at its first download and must be the same at every later one.
 """
 
 from __future__ import annotations
@@ -248,7 +248,7 @@ def build_pascal_sentences(
             if progress is not None:
                 progress(done, len(names))
         cache.save()
-        # only now, so that a build that was stopped goes on where it was
+        # at the end, so that a stopped build can resume
         for name in names:
             shutil.move(cache.folder / name, folder / name)
         cache.write(folder, names)
