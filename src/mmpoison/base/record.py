@@ -19,7 +19,6 @@ from pydantic import (
     model_serializer,
     model_validator,
 )
-from pydantic_core import PydanticCustomError
 
 from mmpoison.base.phrasing import one_line
 from mmpoison.base.untrusted import read_json
@@ -33,7 +32,7 @@ _NEEDED = {
     "list_type": "a list",
     "string_type": "text",
     "int_type": "a whole number",
-    "number_type": "a number",
+    "value_error": "a number",
     "bool_type": "true or false",
 }
 _KINDS = {dict: "an object", list: "a list", str: "text", type(None): "null", bool: "a truth value"}
@@ -41,7 +40,7 @@ _KINDS = {dict: "an object", list: "a list", str: "text", type(None): "null", bo
 
 def _number(value: object) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise PydanticCustomError("number_type", "not a number")
+        raise ValueError("not a number")
     return value
 
 

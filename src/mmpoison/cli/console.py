@@ -1,4 +1,4 @@
-"""How the command line shows where a long job is."""
+"""Output of the command line: consoles, single lines, progress bars."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import typer
 from rich.console import Console
 
 from mmpoison.api.progress import LiveProgress, console_progress
+from mmpoison.base.phrasing import printable_line
 from mmpoison.base.processes import is_main_process
 from mmpoison.reporting.text import visible
 
@@ -22,52 +23,51 @@ WORKERS = 4096
 Format = Literal["table", "markdown", "json"]
 FormatOption = Annotated[Format, typer.Option("--format", help="How to print the result.")]
 DeviceOption = Annotated[
-    str, typer.Option("--device", help="auto (a GPU where there is one), cpu, cuda or cuda:N.")
+    str, typer.Option("--device", help="auto (a GPU if there is one), cpu, cuda or cuda:N.")
 ]
 
-# of several processes only the first one speaks
+# of several processes only the first one prints
 console = Console(quiet=not is_main_process())
 
 
-def aside() -> Console:
-    """A console on standard error, for what is said while standard output is for a program to read."""
+def stderr_console() -> Console:
+    """Return a console on standard error, for commands whose standard output a program reads."""
     return Console(stderr=True, quiet=not is_main_process())
 
 
 def echo(text: str) -> None:
-    """Text on standard output as it is, whatever the width of the terminal."""
+    """Print text on standard output unchanged, whatever the width of the terminal."""
     if is_main_process():
         typer.echo(text, nl=not text.endswith("\n"))
 
 
 def say(line: str) -> None:
-    """One line on standard output as long as it is; names in it come from data and are only shown."""
+    """Print one line on standard output, unwrapped; markup and control characters are not interpreted."""
     console.print(visible(line), markup=False, highlight=False, soft_wrap=True)
 
 
 def stderr(line: str) -> None:
-    """One line on standard error, without control characters that its data may hold."""
-    plain = " ".join("".join(c if c.isprintable() else " " for c in line).split())
-    sys.stderr.write(plain + "\n")
+    """Print one line on standard error, without control characters."""
+    sys.stderr.write(printable_line(line) + "\n")
 
 
 @contextmanager
 def monitor(*, on_stderr: bool = False) -> Iterator[LiveProgress]:
-    """A monitor that draws on the terminal while the block runs.
+    """Show progress on the terminal while the block runs.
 
     Args:
-        on_stderr: Draw on standard error, where standard output is for a program to read.
+        on_stderr: Use standard error, if a program reads standard output.
     """
-    with console_progress(aside() if on_stderr else console) as progress:
+    with console_progress(stderr_console() if on_stderr else console) as progress:
         yield progress
 
 
 @contextmanager
 def busy(what: str) -> Iterator[None]:
-    """Show that something goes on whose length is not known; nothing where nobody watches standard error."""
-    where = aside()
-    if not where.is_terminal:
+    """Show that work of unknown length goes on; nothing if standard error is not a terminal."""
+    shown = stderr_console()
+    if not shown.is_terminal:
         yield
         return
-    with where.status(visible(what)):
+    with shown.status(visible(what)):
         yield

@@ -7,13 +7,12 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from annotated_types import Len
 from pydantic import BeforeValidator, Field
 
 from mmpoison.base.record import Number, OrEmpty, Record
 from mmpoison.models.checkpoint_record import TrainingRecord
 
-Interval = Annotated[list[Number], Len(2, 2)]
+Interval = Annotated[list[Number], Field(min_length=2, max_length=2)]
 """Low and high end of a 95 % interval."""
 
 
@@ -403,7 +402,7 @@ class SuspiciousPair(Record):
     thumbnail: str | None = None
 
 
-MapPoint = Annotated[list[Number], Len(3, 3)]
+MapPoint = Annotated[list[Number], Field(min_length=3, max_length=3)]
 """x, y and class code."""
 
 
