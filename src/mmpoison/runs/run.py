@@ -10,7 +10,8 @@ from pathlib import Path
 import torch
 
 from mmpoison.base.files import write_json
-from mmpoison.evaluation.record import FilterFacts, Metrics, SterilizeFacts
+from mmpoison.base.record import Record
+from mmpoison.evaluation.record import Metrics
 from mmpoison.runs.measuring_cost import keep_measuring_time
 from mmpoison.runs.prepared_run import PreparedRun, prepare_run
 from mmpoison.runs.progress import Monitor, SilentMonitor
@@ -76,7 +77,7 @@ def _make_run(
     _begin(run, out, monitor)
 
     measures = RunMeasures(run, material, monitor)
-    defences: dict[str, FilterFacts | SterilizeFacts] = {}
+    defences: dict[str, Record] = {}
     pretrained = stages.pretrained()
     models = {"pretrained": pretrained}
     for name, data in (("clean_model", run.pairs), ("poisoned", run.poisoned)):
