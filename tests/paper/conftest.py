@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from PIL import Image
+from tests.reporting.conftest import synthetic_run
 
 MakeRun = Callable[..., Path]
 
@@ -34,6 +35,12 @@ def looks() -> list[dict[str, Any]]:
         }
         for step in (0, 1, 10, 50, 100, 150)
     ]
+
+
+@pytest.fixture
+def make_run(tmp_path: Path) -> MakeRun:
+    """`synthetic_run` under a name in the test's own folder."""
+    return lambda name, **settings: synthetic_run(tmp_path / name, **settings)
 
 
 @pytest.fixture
