@@ -43,11 +43,12 @@ def extended(value: dict[str, Any], where: str, read: Read) -> dict[str, Any]:
     for layer in reversed(layers):
         for key, new in layer.items():
             old = whole.get(key)
-            whole[key] = new if key in WHOLE else _over(old, new)
+            whole[key] = new if key in WHOLE else merged(old, new)
     return whole
 
 
-def _over(old: Any, new: Any) -> Any:
+def merged(old: Any, new: Any) -> Any:
+    """Keys of `new` over those of `old`, group by group; what is no group is replaced."""
     if not isinstance(old, dict) or not isinstance(new, dict):
         return new
-    return {**old, **{key: _over(old.get(key), item) for key, item in new.items()}}
+    return {**old, **{key: merged(old.get(key), item) for key, item in new.items()}}
