@@ -33,7 +33,7 @@ from mmpoison import __version__
 from mmpoison.base.files import write_json
 from mmpoison.base.untrusted import read_json
 from mmpoison.paper import PAPER, in_order
-from mmpoison.runs.recipe import shipped_recipes
+from mmpoison.runs.recipe_files import shipped_recipes
 from mmpoison.runs.store import StageStore
 from mmpoison.training.precision import has_bf16
 

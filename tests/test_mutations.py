@@ -24,7 +24,8 @@ from mmpoison.pairs.labels import labels_from_csv
 from mmpoison.pairs.manifest import PoisonManifest
 from mmpoison.pairs.splits import FrozenSplit, save_split
 from mmpoison.reporting import metrics_tables, results_table, seed_tables, terminal_table
-from mmpoison.runs.recipe import read_recipe, resolve_recipe
+from mmpoison.runs.recipe import resolve_recipe
+from mmpoison.runs.recipe_files import read_recipe
 from mmpoison.runs.sweeps.folder import SweepFolder
 from mmpoison.runs.sweeps.sweep_runs import load_sweep
 

@@ -9,7 +9,7 @@ from types import ModuleType
 
 import pytest
 
-from mmpoison.runs.recipe import shipped_recipes
+from mmpoison.runs.recipe_files import shipped_recipes
 
 FILE = Path(__file__).parents[1] / "benchmarks/reproduce.py"
 

@@ -12,7 +12,7 @@ from typer.main import get_command
 
 from mmpoison import __version__
 from mmpoison.cli.app import app
-from mmpoison.runs.recipe import list_recipes
+from mmpoison.runs.recipe_files import list_recipes
 
 
 def verbs(command: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:

@@ -15,13 +15,8 @@ from mmpoison.datasets.catalogue import DATASETS
 from mmpoison.datasets.openmoji import CLASSES
 from mmpoison.models import MODELS
 from mmpoison.paper import PAPER
-from mmpoison.runs.recipe import (
-    Recipe,
-    list_recipes,
-    load_recipe,
-    recipe_files,
-    shipped_recipes,
-)
+from mmpoison.runs.recipe import Recipe, load_recipe
+from mmpoison.runs.recipe_files import list_recipes, recipe_files, shipped_recipes
 from mmpoison.runs.sweeps.sweep_runs import Sweep, load_sweep
 
 PASCAL: tuple[str, ...] = tuple(CLASSES)

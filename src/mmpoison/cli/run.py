@@ -120,7 +120,8 @@ def run(
     A table of the paper: [bold]mmpoison run table-3 --on openmoji[/bold]; what it would take: --dry-run
     """
     from mmpoison.attacks.catalogue import takes_several_goals
-    from mmpoison.runs.recipe import list_recipes, load_recipe, parse_changes, recipe_on
+    from mmpoison.runs.recipe import load_recipe, parse_changes
+    from mmpoison.runs.recipe_files import list_recipes, recipe_on
 
     if show:
         for line in list_recipes():

@@ -9,7 +9,8 @@ import pytest
 import yaml
 
 from mmpoison.errors import InputError
-from mmpoison.runs.recipe import load_recipe, read_recipe, recipe_on
+from mmpoison.runs.recipe import load_recipe
+from mmpoison.runs.recipe_files import read_recipe, recipe_on
 
 
 def write(folder: Path, name: str, value: Any) -> Path:
