@@ -111,10 +111,11 @@ def report(
     folders = expand(runs)
     reading = f"reading {len(folders):,} run{'' if len(folders) == 1 else 's'}"
     if html is not None:
+        from mmpoison.paper.report_section import paper_section
         from mmpoison.reporting.html_report import write_html
 
         with busy(reading):
-            page = write_html(folders, html)
+            page = write_html(folders, html, paper_section(folders))
         say(f"page: {page}")
         return
     if parquet is not None:
@@ -202,12 +203,13 @@ def show_run(folder: Path, *, drawn: bool = True) -> None:
         drawn: False makes the page alone.
     """
     from mmpoison.base.untrusted import read_json
+    from mmpoison.paper.report_section import paper_section
     from mmpoison.reporting.html_report import write_report
     from mmpoison.reporting.seeds import metrics_tables
     from mmpoison.reporting.table import terminal
     from mmpoison.reporting.terminal import terminal_table
 
-    page = write_report(folder)
+    page = write_report(folder, paper_section([folder]))
     if not drawn:
         return
     metrics = read_json(folder / "metrics.json")

@@ -14,7 +14,13 @@ from mmpoison.reporting.parameters import NO_SETTING, Row, knobs_of, leave_out
 from mmpoison.reporting.runs import expand
 from mmpoison.reporting.text import clean
 from mmpoison.reporting.tidy import MAIN, run_rows
-from mmpoison.statistics import Summary, summarize
+from mmpoison.statistics import Comparison, Summary, compare, summarize
+
+AMOUNTS = ("attack.samples", "attack.pairs", "attack.rate", "attack.share")
+"""The knobs that say how much poison."""
+
+CURVE = "sterilize-curve"
+"""The study with the looks at a repair on its way."""
 
 _SHOWN_OTHERWISE = ("attack.goal", "filter", "sterilize")
 """Knobs that do not set the numbers of the clean and the poisoned model apart, or that have columns of their own."""
@@ -189,3 +195,76 @@ def is_attack(name: str) -> Callable[[Row], bool]:
 ATTACK_1 = is_attack("single-target-image")
 ATTACK_2 = is_attack("single-target-label")
 ATTACK_3 = is_attack("multiple-target-labels")
+
+
+@dataclass(frozen=True)
+class Block:
+    """Runs that differ only in their seed, on one data set."""
+
+    data: str
+    setting: str
+    results: Results
+
+    @property
+    def title(self) -> str:
+        """Data set, and what sets the runs apart from others of it."""
+        return f"{self.data} ({self.setting})" if self.setting else self.data
+
+
+def blocks(
+    results: Results, *, varies: Sequence[str] = (), keep: Sequence[str] = ()
+) -> Iterator[Block]:
+    """Runs by data set, and by the knobs in which they differ beyond what the table is about."""
+    for data, on_data in results.by("data.name"):
+        for setting, group in on_data.settings(varies=varies, keep=keep):
+            yield Block(str(data), setting, group)
+
+
+def with_model(results: Results, model: str) -> Results:
+    """Rows of the runs that have a model."""
+    runs = {row["run"] for row in results.rows if row["model"] == model}
+    return results.where(lambda row: row["run"] in runs)
+
+
+def by_amount(results: Results) -> list[Results]:
+    """Rows by the amount of poison that was asked for: seeds draw data whose counts differ a little."""
+    amounts: dict[tuple[object, ...], list[Row]] = {}
+    for row in results.rows:
+        amounts.setdefault(tuple(row.get(name) for name in AMOUNTS), []).append(row)
+    return [results.only(rows) for rows in amounts.values()]
+
+
+def ends_of_curves(results: Results) -> list[tuple[str, Results]]:
+    """The last look of each learning rate of each run, by learning rate, high to low."""
+    found: list[tuple[str, Results]] = []
+    for rate, looks in results.where(study=CURVE).by("case"):
+        last: dict[str, float] = {}
+        for row in looks.rows:
+            last[row["run"]] = max(last.get(row["run"], 0.0), row["x"] or 0.0)
+        found.append((str(rate), looks.only(r for r in looks.rows if r["x"] == last[r["run"]])))
+    return sorted(found, key=lambda pair: -float(pair[0]))
+
+
+def difference(first: Results, second: Results, column: str) -> Measured:
+    """The second less the first, paired by seed."""
+    one, two = first.over_seeds(column), second.over_seeds(column)
+    common = sorted(set(one) & set(two))
+    if not common:
+        return Measured(None)
+    return Measured(summarize([two[seed] - one[seed] for seed in common]), second.rows)
+
+
+def paired(first: Results, second: Results, column: str, other: str = "") -> Comparison | None:
+    """Compare a column of two kinds of rows over the seeds that both have; None where they share fewer than two.
+
+    Args:
+        first: Rows of one kind.
+        second: Of the other.
+        column: The column.
+        other: Another column for the second kind, for two columns of the same rows.
+    """
+    one, two = first.over_seeds(column), second.over_seeds(other or column)
+    common = sorted(set(one) & set(two))
+    if len(common) < 2:
+        return None
+    return compare([one[seed] for seed in common], [two[seed] for seed in common])

@@ -97,10 +97,6 @@ class Page:
             measured.summary, theirs, arrow, self.source(measured), theirs_sd, spread=spread
         )
 
-    def absent(self, theirs: float | None) -> Beside:
-        """The paper's number alone, where no run of ours computed it."""
-        return Beside(None, theirs)
-
     def source(self, measured: Measured) -> str:
         """Where the table of sources has the runs of a number; empty where there is none."""
         return "" if measured.summary is None else self.source_of(measured.rows)
@@ -125,6 +121,10 @@ class Page:
     def picture(self, name: str, caption: str, draw: Callable[[], Any]) -> None:
         """Add a figure."""
         self.pictures.append(Picture(name, caption, draw))
+
+    def next_picture(self) -> str:
+        """A name for one more figure: `figure-6`, `figure-6-2`, ..."""
+        return self.id if not self.pictures else f"{self.id}-{len(self.pictures) + 1}"
 
     def sources(self, relative: Callable[[Path], str] | None) -> Table | None:
         """Every number's runs: folder, seed and manifest.

@@ -41,7 +41,7 @@ _SAME = {
 @cache
 def paper() -> Mapping[str, Any]:
     """Tables by id (`table-3`), and `claims`."""
-    file = files("mmpoison.paper") / "paper_tables.json"
+    file = files("mmpoison.paper") / "paper_values.json"
     value: Mapping[str, Any] = parse_json(file.read_text(encoding="utf-8"), str(file))
     return value
 

@@ -7,7 +7,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from mmpoison.paper.claim import CLAIMS
+from mmpoison.paper.claims import CLAIMS
 from mmpoison.paper.measured import Results
 from mmpoison.paper.page import Page
 from mmpoison.paper.paper_values import paper

@@ -14,9 +14,9 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from mmpoison.base.files import atomic_file, write_json
 from mmpoison.errors import InputError
+from mmpoison.paper.entries import PAPER, find_entry
 from mmpoison.paper.measured import Results
 from mmpoison.paper.page import Page
-from mmpoison.paper.registry import PAPER, in_order
 from mmpoison.reporting.figure import save
 from mmpoison.reporting.table import Beside, Cell, Link, Table, beside_parts, cell_texts, markdown
 from mmpoison.reporting.text import visible
@@ -52,7 +52,7 @@ def render_paper(name: str, results: Results) -> Page:
     Raises:
         InputError: If there is none of that name.
     """
-    made = PAPER[name]
+    made = find_entry(name)
     page = Page(made.name, made.title)
     made.render(results, page)
     return page
@@ -73,7 +73,7 @@ def write_paper(
         InputError: If a name is unknown, the runs hold no number for one that was named, or matplotlib is missing.
     """
     results = Results.read(runs)
-    wanted = in_order(list(PAPER)) if ALL in names else list(names)
+    wanted = list(PAPER) if ALL in names else list(names)
     written: list[Written] = []
     for name in wanted:
         page = render_paper(name, results)
@@ -130,7 +130,9 @@ def write_page(page: Page, out: Path, *, links: bool = True) -> Written:
     ]
     with atomic_file(out / f"{page.id}.md") as temporary:
         temporary.write_text("\n".join(text) + "\n" + markdown(tables), encoding="utf-8")
-    html = _template().render(page=page, tables=[plain_table(t) for t in tables], pictures=pictures)
+    html = template("page").render(
+        page=page, tables=[plain_table(t) for t in tables], pictures=pictures
+    )
     with atomic_file(out / f"{page.id}.html") as temporary:
         temporary.write_text(html, encoding="utf-8")
     content: dict[str, Any] = {
@@ -144,10 +146,15 @@ def write_page(page: Page, out: Path, *, links: bool = True) -> Written:
     return Written(page, tuple(files))
 
 
-def _template() -> Any:
+def template(name: str) -> Any:
+    """A template of this package; every string that it shows is escaped."""
     return Environment(
-        loader=PackageLoader("mmpoison.reporting"), autoescape=True, undefined=StrictUndefined
-    ).get_template("paper.html.j2")
+        loader=PackageLoader("mmpoison.paper"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    ).get_template(f"{name}.html.j2")
 
 
 def plain_table(table: Table) -> dict[str, Any]:

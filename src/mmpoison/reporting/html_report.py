@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
 
 from mmpoison.base.files import atomic_file
 from mmpoison.base.untrusted import read_json, read_text
@@ -17,7 +18,6 @@ from mmpoison.base.untrusted_yaml import MAX_YAML_BYTES
 from mmpoison.errors import InputError
 from mmpoison.reporting import map as _map
 from mmpoison.reporting import text as _text
-from mmpoison.reporting.paper_comparison import Shown, beside_the_paper
 from mmpoison.reporting.runs import group_metrics, read_run
 from mmpoison.reporting.seeds import group_tables, metrics_tables
 from mmpoison.reporting.summary import (
@@ -63,11 +63,12 @@ class Row:
         return "\N{EN DASH}".join(_text.decimal(end, digits) for end in ends)
 
 
-def render_html(run: Path) -> str:
+def render_html(run: Path, more: str = "") -> str:
     """The page of a finished run.
 
     Args:
         run: The run folder; of its files only metrics.json must exist.
+        more: One more section, as HTML that is escaped already.
 
     Raises:
         InputError: If one of its files is broken, or metrics.json is missing.
@@ -77,7 +78,6 @@ def render_html(run: Path) -> str:
     ranked = _ranked(run)
     thumbnails = _thumbnails(ranked.get("thumbnails"))
     names = goals(metrics)
-    beside, beside_missing = _beside([run])
     return (
         _environment()
         .get_template("report.html.j2")
@@ -85,10 +85,7 @@ def render_html(run: Path) -> str:
             attack=about.get("attack"),
             victim=section(about, "model").get("name"),
             suspected=_suspected(section(about, "filter")),
-            beside=beside,
-            beside_missing=beside_missing,
-            single=True,
-            stand_in=_stands_in(section(about, "data")),
+            more=Markup(more),
             commands=commands(run, metrics),
             absent=_text.ABSENT,
             title=", ".join(goal_title(goal) for goal in names) or "no goal",
@@ -115,11 +112,12 @@ def render_html(run: Path) -> str:
     )
 
 
-def render_runs_html(runs: Sequence[Path]) -> str:
-    """The page of several finished runs: means over seeds, the paper's numbers beside them, where they come from.
+def render_runs_html(runs: Sequence[Path], more: str = "") -> str:
+    """The page of several finished runs: means over seeds, and where they come from.
 
     Args:
         runs: Run folders, at least one.
+        more: One more section, as HTML that is escaped already.
 
     Raises:
         InputError: If one of their files is broken, or one seed of a setting occurs twice.
@@ -128,7 +126,6 @@ def render_runs_html(runs: Sequence[Path]) -> str:
     known = [(run, one.metrics) for run, one in zip(runs, read, strict=True)]
     abouts = [section(metrics, "run") for _, metrics in known]
     datas = [section(about, "data") for about in abouts]
-    beside, beside_missing = _beside(runs)
     ranked = _ranked(runs[0])
     thumbnails = _thumbnails(ranked.get("thumbnails"))
     groups = group_metrics(read)
@@ -142,10 +139,7 @@ def render_runs_html(runs: Sequence[Path]) -> str:
             settings=[group.title for group in groups],
             flags=[f"{_name(run)}: {flag}" for run, metrics in known for flag in flags(metrics)],
             tables=[_plain_table(table) for table in group_tables(groups)],
-            beside=beside,
-            beside_missing=beside_missing,
-            single=False,
-            stand_in=any(map(_stands_in, datas)),
+            more=Markup(more),
             rank_goals=_rank_goals(ranked),
             queries=[_query(query, thumbnails) for query in _list(ranked.get("queries"))],
             runs=[
@@ -171,19 +165,20 @@ def render_runs_html(runs: Sequence[Path]) -> str:
     )
 
 
-def write_html(runs: Sequence[Path], target: Path) -> Path:
+def write_html(runs: Sequence[Path], target: Path, more: str = "") -> Path:
     """Write one self-contained page of one run, or of several, and return its path.
 
     Args:
         runs: Finished run folders.
         target: The file; one that is there is replaced.
+        more: One more section, as HTML that is escaped already.
 
     Raises:
         InputError: If one of the runs' files is broken, or `target` is a folder.
     """
     if target.is_dir():
         raise InputError(f"{target}: is a folder, a file is needed, e.g. {target / 'report.html'}")
-    page = render_html(runs[0]) if len(runs) == 1 else render_runs_html(runs)
+    page = render_html(runs[0], more) if len(runs) == 1 else render_runs_html(runs, more)
     with atomic_file(target) as temporary:
         temporary.write_text(page, encoding="utf-8")
     return target
@@ -202,13 +197,17 @@ def commands(run: Path, metrics: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def write_report(run: Path) -> Path:
+def write_report(run: Path, more: str = "") -> Path:
     """Write `report.html` into the run folder and return its path.
+
+    Args:
+        run: The run folder.
+        more: One more section, as HTML that is escaped already.
 
     Raises:
         InputError: If one of the run's files is broken, or metrics.json is missing.
     """
-    page = render_html(run)
+    page = render_html(run, more)
     target = run / "report.html"
     with atomic_file(target) as temporary:
         temporary.write_text(page, encoding="utf-8")
@@ -230,22 +229,10 @@ def _environment() -> Environment:
     return environment
 
 
-def _beside(runs: Sequence[Path]) -> tuple[list[Shown], list[str]]:
-    """What is beside the paper; a run that does not fit it is still shown."""
-    try:
-        return beside_the_paper(runs)
-    except InputError as error:
-        return [], [str(error)]
-
-
 def _ranked(run: Path) -> Mapping[str, Any]:
     # captions are what is judged here: what cannot be printed in them is spelled, not left out
     file = run / "rank_lists.json"
     return _object(file, _text.spelled) if file.exists() else {}
-
-
-def _stands_in(data: Mapping[str, Any]) -> bool:
-    return str(data.get("name")).startswith(("openmoji", "rsicd-ucm"))
 
 
 def _name(run: Path) -> str:
