@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from PIL import Image
-from tests.reporting.conftest import synthetic_run
+from tests.reporting import conftest as reporting
 
 MakeRun = Callable[..., Path]
 
@@ -37,10 +37,8 @@ def looks() -> list[dict[str, Any]]:
     ]
 
 
-@pytest.fixture
-def make_run(tmp_path: Path) -> MakeRun:
-    """`synthetic_run` under a name in the test's own folder."""
-    return lambda name, **settings: synthetic_run(tmp_path / name, **settings)
+# the fixture of the reports, which are made of run folders too
+make_run = reporting.make_run
 
 
 @pytest.fixture
