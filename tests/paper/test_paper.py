@@ -191,9 +191,22 @@ def test_the_defence_by_epoch_and_by_step(every_run: Path) -> None:
     assert first.ours.mean == pytest.approx(0.6)
 
 
-def test_a_page_that_is_read_without_the_runs(every_run: Path, tmp_path: Path) -> None:
+def test_a_page_that_is_published_without_the_runs(every_run: Path, tmp_path: Path) -> None:
     write_paper(["table-3"], [every_run], tmp_path / "out", links=False)
     text = (tmp_path / "out/table-3.md").read_text()
-    assert "](#table-3-source-1)" in text
-    assert not re.search(r"\]\((?!#)", text)
-    assert "| II/seed0 |" in text
+    assert "](" not in text
+    assert "Sources" not in text
+    assert "| ours (poisoned model) | 3 |" in text
+
+
+def test_a_long_table_is_not_published(make_run: MakeRun, tmp_path: Path) -> None:
+    names = "abcdefghij"
+    goals = tuple(f"{a}2{b}" for a in names for b in names if a != b)
+    run = make_run("run", goals=goals)
+    write_paper(["figure-5b"], [run], tmp_path / "out", links=False)
+    text = (tmp_path / "out/figure-5b.md").read_text()
+    assert "openmoji: every goal: 90 lines, in `runs.parquet` alone." in text
+    assert "| a2b |" not in text
+    assert "mean MinRank by target class" in text
+    write_paper(["figure-5b"], [run], tmp_path / "linked")
+    assert "| a2b |" in (tmp_path / "linked/figure-5b.md").read_text()

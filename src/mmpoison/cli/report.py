@@ -63,7 +63,7 @@ def report(
         bool,
         typer.Option(
             "--links/--no-links",
-            help="With --paper and --claims: lead to the files of the runs, or name them alone.",
+            help="With --paper and --claims: lead to the runs of each number, or short pages without them.",
         ),
     ] = True,
     parquet: Annotated[

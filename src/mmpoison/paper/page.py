@@ -126,33 +126,25 @@ class Page:
         """A name for one more figure: `figure-6`, `figure-6-2`, ..."""
         return self.id if not self.pictures else f"{self.id}-{len(self.pictures) + 1}"
 
-    def sources(self, relative: Callable[[Path], str] | None) -> Table | None:
+    def sources(self, relative: Callable[[Path], str]) -> Table | None:
         """Every number's runs: folder, seed and manifest.
 
         Args:
-            relative: The address of a file, seen from the file that will hold the table; None names files without a
-                link, for a page that is read where they are not.
+            relative: The address of a file, seen from the file that will hold the table.
         """
-
-        def address(file: Path) -> str:
-            return "" if relative is None else relative(file)
-
         rows: list[tuple[Cell, ...]] = []
         for runs, number in self._sources.items():
             for place, (run, seed, manifest) in enumerate(runs):
                 folder = Path(run)
+                anchor = f"{self.id}-source-{number}"
+                digest = manifest and Link(manifest[:12], relative(folder / "manifest.json"))
                 rows.append(
                     (
-                        Link(
-                            f"{number}" if place == 0 else "",
-                            anchor=f"{self.id}-source-{number}" if place == 0 else "",
-                        ),
-                        Link(_short(folder), address(folder)),
+                        Link("", "") if place else Link(str(number), anchor=anchor),
+                        Link(_short(folder), relative(folder)),
                         seed,
-                        Link("metrics.json", address(folder / "metrics.json")),
-                        None
-                        if manifest is None
-                        else Link(manifest[:12], address(folder / "manifest.json")),
+                        Link("metrics.json", relative(folder / "metrics.json")),
+                        digest,
                     )
                 )
         if not rows:

@@ -72,7 +72,7 @@ def write_claims(runs: list[Path], out: Path, *, links: bool = True) -> Written:
     Args:
         runs: Run folders, or folders that hold some.
         out: Where the files go.
-        links: Lead to the files of the runs.
+        links: As for `write_paper`.
 
     Raises:
         InputError: If a folder holds no finished run.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -22,6 +22,12 @@ from mmpoison.reporting.table import Beside, Cell, Link, Table, beside_parts, ce
 from mmpoison.reporting.text import visible
 
 ALL = "all"
+
+LONGEST = 80
+"""A table of more rows is left out of a page that is published without its runs."""
+
+RUNS_FILE = "runs.parquet"
+"""Where all numbers of published runs are: a row a run, goal and model, with seed, settings and digest."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +73,7 @@ def write_paper(
         names: Their names; `all` stands for all that the runs have a number for.
         runs: Run folders, or folders that hold some.
         out: Where the files go; those of an earlier time are replaced.
-        links: Lead to the files of the runs; False for pages that are published without them.
+        links: Lead to the runs of each number; False for short pages that are published without the runs.
 
     Raises:
         InputError: If a name is unknown, the runs hold no number for one that was named, or matplotlib is missing.
@@ -95,7 +101,7 @@ def write_page(page: Page, out: Path, *, links: bool = True) -> Written:
     Args:
         page: The page.
         out: Where they go.
-        links: Lead to the files of the runs.
+        links: As for `write_paper`.
 
     Raises:
         InputError: If the extra `figures` is missing.
@@ -119,10 +125,19 @@ def write_page(page: Page, out: Path, *, links: bool = True) -> Written:
     def relative(file: Path) -> str:
         return quote(os.path.relpath(file.resolve(), out.resolve()))
 
-    sources = page.sources(relative if links else None)
-    tables = [*page.tables, *([sources] if sources else [])]
+    notes = list(page.notes)
+    if links:
+        sources = page.sources(relative)
+        tables = [*page.tables, *([sources] if sources else [])]
+    else:
+        tables = [_alone(table) for table in page.tables if len(table.rows) <= LONGEST]
+        notes += [
+            f"{table.title}: {len(table.rows):,} lines, in `{RUNS_FILE}` alone."
+            for table in page.tables
+            if len(table.rows) > LONGEST
+        ]
     text = [f"# {visible(page.heading)}", ""]
-    text += [line for note in page.notes for line in (visible(note), "")]
+    text += [line for note in notes for line in (visible(note), "")]
     text += [
         line
         for p in pictures
@@ -131,7 +146,7 @@ def write_page(page: Page, out: Path, *, links: bool = True) -> Written:
     with atomic_file(out / f"{page.id}.md") as temporary:
         temporary.write_text("\n".join(text) + "\n" + markdown(tables), encoding="utf-8")
     html = template("page").render(
-        page=page, tables=[plain_table(t) for t in tables], pictures=pictures
+        page=page, notes=notes, tables=list(map(plain_table, tables)), pictures=pictures
     )
     with atomic_file(out / f"{page.id}.html") as temporary:
         temporary.write_text(html, encoding="utf-8")
@@ -177,6 +192,17 @@ def plain_table(table: Table) -> dict[str, Any]:
         "rows": rows,
         "note": visible(table.note),
     }
+
+
+def _alone(table: Table) -> Table:
+    """A table whose cells lead nowhere."""
+    rows = tuple(
+        tuple(
+            replace(cell, address="") if isinstance(cell, (Link, Beside)) else cell for cell in row
+        )
+        for row in table.rows
+    )
+    return replace(table, rows=rows)
 
 
 def _html_cell(cell: Cell, text: str, digits: int) -> dict[str, str]:
