@@ -41,7 +41,7 @@ class Finding:
 
     Attributes:
         holds: Whether it holds.
-        number: Ours, in words and digits.
+        number: What was measured, in words and digits.
         rows: Where it comes from.
     """
 
@@ -50,7 +50,8 @@ class Finding:
     rows: tuple[Row, ...]
 
 
-Test = Callable[[Results], Finding | None]
+class Absent(Exception):
+    """The rows do not hold what a predicate takes."""
 
 
 @dataclass(frozen=True)
@@ -65,22 +66,44 @@ class Claim:
 
     rule: str
     needs: str
-    test: Test
+    test: Callable[[Results], Finding | None]
 
 
 CLAIMS: dict[str, Claim] = {}
 """The predicates by the id that a claim has in the paper's numbers: `claim-12`."""
 
 
+Test = Callable[[Results], Finding]
+
+
 def claim(number: int) -> Callable[[Test], Test]:
-    """Add the predicate of a claim to `CLAIMS`."""
+    """Add the predicate of a claim to `CLAIMS`; one that raises `Absent` has no finding."""
 
     def decorate(test: Test) -> Test:
+        def find(results: Results) -> Finding | None:
+            try:
+                return test(results)
+            except Absent:
+                return None
+
         (said,) = (one for one in paper()["claims"] if one["id"] == f"claim-{number:02}")
-        CLAIMS[said["id"]] = Claim(said["rule"], said["needs"], test)
+        CLAIMS[said["id"]] = Claim(said["rule"], said["needs"], find)
         return test
 
     return decorate
+
+
+def need(given: bool) -> None:
+    """Give up where the rows do not hold enough."""
+    if not given:
+        raise Absent
+
+
+def mean(measured: Measured) -> float:
+    """The mean of a number, which some run must have."""
+    if measured.mean is None:
+        raise Absent
+    return measured.mean
 
 
 def reference(
@@ -91,7 +114,7 @@ def reference(
     Args:
         results: Rows of one data set.
         varies: Parameters in which the rows may differ.
-        keep: Parameters of defences that tell settings apart.
+        keep: Parameters of defences that distinguish settings.
     """
     groups = [group for _, group in results.settings(varies=varies, keep=keep)]
     return max(groups, key=lambda group: len(group.values("seed")), default=results)
@@ -121,13 +144,12 @@ def shown(measured: Measured, digits: int = 3) -> str:
 
 def versus(
     first: Measured, second: Measured, holds: Callable[[float, float], bool], digits: int = 3
-) -> Finding | None:
-    """A finding about the means of two numbers, with the p of a paired t-test over seeds; None where one is absent.
+) -> Finding:
+    """A finding about the means of two numbers, with the p of a paired t-test over seeds.
 
-    The verdict is that of the means: the paper's claims are of one run. The p tells what is left of it by chance.
+    The verdict is that of the means: the paper's claims are of one run. The p says whether it may be chance.
     """
-    if first.mean is None or second.mean is None:
-        return None
+    holding = holds(mean(first), mean(second))
     said = f"{shown(first, digits)} to {shown(second, digits)}"
     common = sorted(set(first.by_seed) & set(second.by_seed))
     if len(common) > 1:
@@ -136,7 +158,7 @@ def versus(
         )
         if test.t_p is not None:
             said += f", p = {test.t_p:.2g} (n = {test.n})"
-    return Finding(holds(first.mean, second.mean), said, (*first.rows, *second.rows))
+    return Finding(holding, said, (*first.rows, *second.rows))
 
 
 def above(first: float, second: float) -> bool:
@@ -166,32 +188,28 @@ CLOSE = 0.1
 
 
 @claim(1)
-def _hit_5_of_attack_1(results: Results) -> Finding | None:
+def _hit_5_of_attack_1(results: Results) -> Finding:
     found = one_goal(results, ATTACK_1).where(model="poisoned").measured("hit@5")
-    if found.mean is None:
-        return None
-    return Finding(found.mean >= 0.918 - CLOSE, shown(found), found.rows)
+    return Finding(mean(found) >= 0.918 - CLOSE, shown(found), found.rows)
 
 
 @claim(11)
-def _utility_rises(results: Results) -> Finding | None:
+def _utility_rises(results: Results) -> Finding:
     rows = one_goal(results, ATTACK_2)
     return versus(*both_models(rows, "utility.image_retrieval.hit@10"), above)
 
 
 @claim(12)
-def _rank_of_attack_1(results: Results) -> Finding | None:
+def _rank_of_attack_1(results: Results) -> Finding:
     ranks = both_models(one_goal(results, ATTACK_1), "min_rank")
     return versus(*ranks, lambda before, after: after <= before / 10, 1)
 
 
 @claim(13)
-def _hit_1_falls(results: Results) -> Finding | None:
+def _hit_1_falls(results: Results) -> Finding:
     rows = one_goal(results, ATTACK_2)
     measured = [both_models(rows, column) for column in HITS]
-    means = [(a.mean, b.mean) for a, b in measured if a.mean is not None and b.mean is not None]
-    if len(means) < len(HITS):
-        return None
+    means = [(mean(clean), mean(poisoned)) for clean, poisoned in measured]
     (clean_1, poisoned_1), *hits, (clean_rank, poisoned_rank) = means
     holds = (
         poisoned_1 <= clean_1
@@ -206,26 +224,23 @@ def _hit_1_falls(results: Results) -> Finding | None:
 
 
 @claim(14)
-def _both_goals(results: Results) -> Finding | None:
+def _both_goals(results: Results) -> Finding:
     rows = reference(results.where(ATTACK_3).whole_data())
     said, holds, used = [], True, []
     for goal, at in rows.by("goal"):
         clean, poisoned = both_models(at, "min_rank")
-        if clean.mean is None or poisoned.mean is None:
-            return None
-        holds = holds and poisoned.mean < clean.mean
+        holds = holds and mean(poisoned) < mean(clean)
         said.append(f"{goal} {clean.mean:.1f} to {poisoned.mean:.1f}")
         used += [*clean.rows, *poisoned.rows]
-    return Finding(holds, "; ".join(said), tuple(used)) if len(said) > 1 else None
+    need(len(said) > 1)
+    return Finding(holds, "; ".join(said), tuple(used))
 
 
 @claim(52)
-def _balanced_gain(results: Results) -> Finding | None:
+def _balanced_gain(results: Results) -> Finding:
     rows = main_goal(reference(results.where(ATTACK_2).where(is_balanced)))
     gain = difference(rows.where(model="clean_model"), rows.where(model="poisoned"), "hit@10")
-    return (
-        None if gain.mean is None else Finding(gain.mean >= 0.5, f"gain {shown(gain)}", gain.rows)
-    )
+    return Finding(mean(gain) >= 0.5, f"gain {shown(gain)}", gain.rows)
 
 
 # -- which encoder moves, and which matters: sections 4.2.2, 7 and A.5 -----------------------------
@@ -241,60 +256,58 @@ def _drifts(rows: Results) -> tuple[Measured, Measured]:
 
 
 @claim(9)
-def _range_of_distances(results: Results) -> Finding | None:
+def _range_of_distances(results: Results) -> Finding:
     rows = results.where(model="poisoned")
     columns = ("drift.text", "drift.image")
     values = [row[column] for column in columns for row in rows.rows if column in row]
-    if not values:
-        return None
+    need(bool(values))
     said = f"{min(values):.3f} to {max(values):.3f}"
     return Finding(min(values) >= 0 and max(values) <= 2, said, rows.measured(columns[0]).rows)
 
 
 @claim(15)
-def _images_move_more(results: Results) -> Finding | None:
+def _images_move_more(results: Results) -> Finding:
     return versus(*_drifts(one_goal(results, ATTACK_2, model="poisoned")), above, 4)
 
 
 @claim(50)
-def _texts_move_more(results: Results) -> Finding | None:
+def _texts_move_more(results: Results) -> Finding:
     """Table 11; the paper contradicts its figure 1 here."""
     rows = one_goal(results, ATTACK_2, model="poisoned")
     text, image = _drifts(rows)
     test = paired(rows, rows, "drift.image", "drift.text")
     if test is None or test.t_p is None:
-        return None
+        raise Absent
     said = f"texts {shown(text, 4)}, images {shown(image, 4)}, p = {test.t_p:.2g} (n = {test.n})"
     return Finding(test.mean > 0 and test.t_p < 0.05, said, text.rows)
 
 
 @claim(53)
-def _images_move_more_balanced(results: Results) -> Finding | None:
+def _images_move_more_balanced(results: Results) -> Finding:
     rows = main_goal(reference(results.where(ATTACK_2, model="poisoned").where(is_balanced)))
     return versus(*_drifts(rows), above, 4)
 
 
 @claim(17)
-def _rank_image_below_text(results: Results) -> Finding | None:
+def _rank_image_below_text(results: Results) -> Finding:
     image, text = (_frozen(results, what).measured("min_rank") for what in ("image", "text"))
     return versus(image, text, above, 2)
 
 
 @claim(18)
-def _hit_1_text_above_image(results: Results) -> Finding | None:
+def _hit_1_text_above_image(results: Results) -> Finding:
     text, image = (_frozen(results, what).measured("hit@1") for what in ("text", "image"))
     return versus(text, image, below)
 
 
 @claim(19)
-def _both_is_best(results: Results) -> Finding | None:
+def _both_is_best(results: Results) -> Finding:
     kinds = {what: _frozen(results, what) for what in ("both", "image", "text")}
     best, used = [], []
     for column in HITS:
         measured = {what: rows.measured(column) for what, rows in kinds.items()}
         means = {what: m.mean for what, m in measured.items() if m.mean is not None}
-        if len(means) < len(kinds):
-            return None
+        need(len(means) >= len(kinds))
         pick = min if column == "min_rank" else max
         if means["both"] == pick(means.values()):
             best.append(column)
@@ -304,16 +317,14 @@ def _both_is_best(results: Results) -> Finding | None:
 
 
 @claim(44)
-def _what_each_modality_does(results: Results) -> Finding | None:
+def _what_each_modality_does(results: Results) -> Finding:
     rank, hit = _rank_image_below_text(results), _hit_1_text_above_image(results)
-    if rank is None or hit is None:
-        return None
     said = f"MinRank image, text: {rank.number}; Hit@1 text, image: {hit.number}"
     return Finding(rank.holds and hit.holds, said, rank.rows)
 
 
 @claim(51)
-def _tests_of_table_12(results: Results) -> Finding | None:
+def _tests_of_table_12(results: Results) -> Finding:
     rows = results.where(attack_2).whole_data()
     picks = [main_goal(reference(line.pick(rows))) for line in FROZEN]
     p: dict[tuple[str, str, str], float] = {}
@@ -324,7 +335,7 @@ def _tests_of_table_12(results: Results) -> Finding | None:
                 p[one.name, other.name, column] = test.t_p
     special = p.pop(("both trained", "text encoder", "hit@1"), None)
     if special is None or not p:
-        return None
+        raise Absent
     significant = sum(value < 0.05 for value in p.values())
     said = f"Hit@1 both to text p = {special:.2g}; {significant} of {len(p)} others below 0.05"
     return Finding(special >= 0.05 and significant == len(p), said, picks[0].rows)
@@ -351,48 +362,39 @@ def _rates(results: Results) -> list[tuple[float, Results]]:
 
 
 @claim(22)
-def _rank_at_a_low_rate(results: Results) -> Finding | None:
+def _rank_at_a_low_rate(results: Results) -> Finding:
     rates = _rates(results)
-    if len(rates) < 2 or rates[0][0] > 0.001:
-        return None
+    need(len(rates) >= 2 and rates[0][0] <= 0.001)
     rate, at = rates[0]
     rank = at.measured("min_rank")
-    if rank.mean is None:
-        return None
-    return Finding(rank.mean <= 6, f"at {rate:.3%}: {shown(rank, 1)}", rank.rows)
+    return Finding(mean(rank) <= 6, f"at {rate:.3%}: {shown(rank, 1)}", rank.rows)
 
 
 @claim(23)
-def _more_poison_more_attack(results: Results) -> Finding | None:
+def _more_poison_more_attack(results: Results) -> Finding:
     rates = _rates(results)
-    if len(rates) < 3:
-        return None
+    need(len(rates) >= 3)
     hit, rank = (
-        _spearman([at.measured(column).mean for _, at in rates])
+        _spearman([mean(at.measured(column)) for _, at in rates])
         for column in ("hit@10", "min_rank")
     )
-    if hit is None or rank is None:
-        return None
     rows = tuple(row for _, at in rates for row in at.rows)
     said = f"over {len(rates)} rates: Hit@10 {hit:+.2f}, MinRank {rank:+.2f}"
     return Finding(hit >= 0.8 and rank <= -0.8, said, rows)
 
 
-def _spearman(values: list[float | None]) -> float | None:
+def _spearman(values: list[float]) -> float:
     from scipy import stats  # takes half a second to import
 
-    known = [v for v in values if v is not None]
-    if len(known) < len(values) or len(set(known)) < 2:
-        return None
-    return float(stats.spearmanr(range(len(known)), known).statistic)
+    need(len(set(values)) > 1)
+    return float(stats.spearmanr(range(len(values)), values).statistic)
 
 
 @claim(24)
-def _early_and_lasting(results: Results) -> Finding | None:
+def _early_and_lasting(results: Results) -> Finding:
     rows = results.where(ATTACK_2, study="epochs", model="poisoned").whole_data()
     means = _means_by(rows, "x", "hit@10")
-    if len(means) < 3 or 2.0 not in means:
-        return None
+    need(len(means) >= 3 and 2.0 in means)
     half = max(means.values()) / 2
     said = ", ".join(f"{epoch:g}: {value:.2f}" for epoch, value in sorted(means.items()))
     holds = all(value >= half for epoch, value in means.items() if epoch >= 2)
@@ -406,21 +408,20 @@ def _means_by(rows: Results, by: str, column: str) -> Mapping[float, float]:
 
 
 @claim(25)
-def _encoders_alike(results: Results) -> Finding | None:
+def _encoders_alike(results: Results) -> Finding:
     rows = results.where(ATTACK_2, model="poisoned").whole_data()
     groups = [g for _, g in rows.settings(varies=("model", "training"))]
     best = max(groups, key=lambda g: len(g.values("model.name")), default=rows)
     ranks = {str(name): at.measured("min_rank") for name, at in main_goal(best).by("model.name")}
     means = {name: m.mean for name, m in ranks.items() if m.mean is not None}
-    if len(means) < 2:
-        return None
+    need(len(means) >= 2)
     said = ", ".join(f"{name} {value:.1f}" for name, value in means.items())
     used = tuple(row for m in ranks.values() for row in m.rows)
     return Finding(max(means.values()) <= 2 * max(min(means.values()), 1e-9), said, used)
 
 
 @claim(26)
-def _size_does_not_matter(results: Results) -> Finding | None:
+def _size_does_not_matter(results: Results) -> Finding:
     sized = []
     rows = results.where(ATTACK_2, model="poisoned").whole_data()
     rows = rows.where(lambda row: row.get("attack.rate") is not None)
@@ -430,8 +431,7 @@ def _size_does_not_matter(results: Results) -> Finding | None:
             if size.mean is not None and hit.mean is not None:
                 sized.append((size.mean, hit.mean, on_data))
     sized.sort(key=lambda one: one[0])
-    if len(sized) < 3:
-        return None
+    need(len(sized) >= 3)
     hits = [hit for _, hit, _ in sized]
     steps = np.diff(hits)
     monotone = bool((steps > 0).all() or (steps < 0).all())
@@ -454,10 +454,9 @@ def _all_goals(results: Results) -> dict[str, tuple[str, float]]:
 
 
 @claim(27)
-def _most_goals_work(results: Results) -> Finding | None:
+def _most_goals_work(results: Results) -> Finding:
     goals = _all_goals(results)
-    if len(goals) < 20:
-        return None
+    need(len(goals) >= 20)
     ranks = np.array([rank for _, rank in goals.values()])
     share = float((ranks <= 10).mean())
     said = f"{share:.0%} of {len(ranks)} goals at 10 or below, median {np.median(ranks):.1f}"
@@ -466,12 +465,11 @@ def _most_goals_work(results: Results) -> Finding | None:
 
 
 @claim(28)
-def _person_is_hard(results: Results) -> Finding | None:
+def _person_is_hard(results: Results) -> Finding:
     columns: dict[str, list[float]] = {}
     for target, rank in _all_goals(results).values():
         columns.setdefault(target, []).append(rank)
-    if "person" not in columns or len(columns) < 10:
-        return None
+    need("person" in columns and len(columns) >= 10)
     means = {target: sum(ranks) / len(ranks) for target, ranks in columns.items()}
     place = sorted(means.values(), reverse=True).index(means["person"]) + 1
     middle = float(np.median(list(means.values())))
@@ -481,27 +479,24 @@ def _person_is_hard(results: Results) -> Finding | None:
 
 
 @claim(31)
-def _transfer_gain(results: Results) -> Finding | None:
+def _transfer_gain(results: Results) -> Finding:
     rows = results.where(ATTACK_2, study="transfer")
     clean, poisoned = (rows.where(model=m, study="transfer") for m in ("clean_model", "poisoned"))
     gain = difference(clean, poisoned, "hit@5")
-    if gain.mean is None:
-        return None
     hit = poisoned.measured("hit@5")
-    return Finding(gain.mean >= 0.35, f"Hit@5 {shown(hit)}, gain {shown(gain)}", hit.rows)
+    return Finding(mean(gain) >= 0.35, f"Hit@5 {shown(hit)}, gain {shown(gain)}", hit.rows)
 
 
 @claim(49)
-def _order_of_sizes(results: Results) -> Finding | None:
+def _order_of_sizes(results: Results) -> Finding:
     names = ("clip-vit-b32", "clip-vit-b16", "clip-vit-l14")
     rows = results.where()
     sizes = []
     for name in names:
         of_model = rows.only(row for row in rows.rows if row.get("model.name") == name)
-        flops = of_model.measured("run.model.flops_g").mean
-        parameters = of_model.measured("run.model.parameters_m").mean
-        if flops is None or parameters is None:
-            return None
+        flops, parameters = (
+            mean(of_model.measured(f"run.model.{key}")) for key in ("flops_g", "parameters_m")
+        )
         sizes.append((flops, parameters))
     (f32, p32), (f16, p16), (f14, p14) = sizes
     said = ", ".join(f"{n}: {f:.1f} G, {p:.1f} M" for n, (f, p) in zip(names, sizes, strict=True))
@@ -509,10 +504,11 @@ def _order_of_sizes(results: Results) -> Finding | None:
 
 
 @claim(55)
-def _longer_is_worse(results: Results) -> Finding | None:
+def _longer_is_worse(results: Results) -> Finding:
     rows = one_goal(results, ATTACK_1, study="query-length", model="poisoned")
     said = {float(x): at.measured("hit@5") for x, at in rows.by("x")}
-    return versus(said[1.0], said[3.0], below) if {1.0, 3.0} <= said.keys() else None
+    need({1.0, 3.0} <= said.keys())
+    return versus(said[1.0], said[3.0], below)
 
 
 # -- the two defences: section 5 -------------------------------------------------------------------
@@ -526,75 +522,71 @@ def _defended(results: Results, model: str, part: str) -> Results:
 
 
 @claim(32)
-def _poison_is_farther(results: Results) -> Finding | None:
+def _poison_is_farther(results: Results) -> Finding:
     """Figure 6; the paper's centres are those of another encoder."""
     area = results.where(ATTACK_2, model="filtered").whole_data().measured("run.filter.auroc")
-    if area.mean is None:
-        return None
     # an area above a half says that the poisoned pair of a random couple is the farther one
-    return Finding(area.mean >= 0.9, f"AUROC {shown(area)}", area.rows)
+    return Finding(mean(area) >= 0.9, f"AUROC {shown(area)}", area.rows)
 
 
 @claim(34)
-def _filter_works(results: Results) -> Finding | None:
+def _filter_works(results: Results) -> Finding:
     rows = _defended(results, "filtered", "filter")
     before, after = (rows.where(model=m).measured("min_rank") for m in ("poisoned", "filtered"))
     clean, filtered = rows.where(model="clean_model"), rows.where(model="filtered")
     more = difference(clean, filtered, "hit@10").summary
-    if before.mean is None or after.mean is None or more is None:
-        return None
+    if more is None:
+        raise Absent
+    rises = mean(after) >= 10 * mean(before)
     said = (
         f"MinRank {before.mean:.1f} to {after.mean:.1f}; "
         f"Hit@10 {shown(filtered.measured('hit@10'))}, clean {shown(clean.measured('hit@10'))}"
     )
     not_above = more.mean <= 0 or (more.low is not None and more.low <= 0)
-    return Finding(after.mean >= 10 * before.mean and not_above, said, filtered.rows)
+    return Finding(rises and not_above, said, filtered.rows)
 
 
-def _utility_stays(results: Results, model: str, part: str, most: float) -> Finding | None:
+def _utility_stays(results: Results, model: str, part: str, most: float) -> Finding:
     rows = _defended(results, model, part)
     clean, after = rows.where(model="clean_model"), rows.where(model=model)
     columns = [f"utility.{way}_retrieval.hit@10" for way in ("text", "image")]
     changes = [difference(clean, after, column) for column in columns]
-    means = [change.mean for change in changes if change.mean is not None]
-    if len(means) < len(changes):
-        return None
     said = ", ".join(f"{n} {shown(c)}" for n, c in zip(("TR", "IR"), changes, strict=True))
-    return Finding(all(mean >= -most for mean in means), f"change of {said}", changes[0].rows)
+    means = [mean(change) for change in changes]
+    return Finding(min(means) >= -most, f"change of {said}", changes[0].rows)
 
 
 @claim(35)
-def _filter_keeps_utility(results: Results) -> Finding | None:
+def _filter_keeps_utility(results: Results) -> Finding:
     return _utility_stays(results, "filtered", "filter", 0.01)
 
 
 @claim(38)
-def _repair_keeps_utility(results: Results) -> Finding | None:
+def _repair_keeps_utility(results: Results) -> Finding:
     return _utility_stays(results, "sterilized", "sterilize", 0.0)
 
 
 def _repair_curve(results: Results) -> Results:
-    """The looks at the repair that was measured for the most steps."""
+    """The rows of the repair that was measured for the most steps."""
     rows = results.where(ATTACK_2, study=CURVE).whole_data()
     groups = [g for _, g in rows.settings(keep=("sterilize",))]
     return max(groups, key=lambda g: max((r["x"] or 0.0) for r in g.rows), default=rows)
 
 
 @claim(37)
-def _one_epoch_is_enough(results: Results) -> Finding | None:
+def _one_epoch_is_enough(results: Results) -> Finding:
     rows = _repair_curve(results)
     later = rows.only(r for r in rows.rows if (as_number(r.get("epoch")) or 0.0) >= 1)
     start = rows.only(r for r in rows.rows if r["x"] == 0).measured("hit@10")
     means = _means_by(later, "x", "hit@10")
-    if not means or start.mean is None:
-        return None
+    need(bool(means) and start.mean is not None)
     first, worst = means[min(means)], max(means.values())
     said = f"from {shown(start)} to {first:.3f} after one epoch, {worst:.3f} at most from then on"
     return Finding(worst <= GONE, said, later.rows)
 
 
 @claim(40)
-def _fifty_steps(results: Results) -> Finding | None:
+def _fifty_steps(results: Results) -> Finding:
     rows = _repair_curve(results)
     start, after = (rows.only(r for r in rows.rows if r["x"] == step) for step in (0, 50))
     return versus(start.measured("hit@10"), after.measured("hit@10"), lambda _, now: now <= GONE)
@@ -608,23 +600,20 @@ def _by_repair_rate(results: Results) -> list[tuple[float, Results]]:
 
 
 @claim(42)
-def _best_rate(results: Results) -> Finding | None:
+def _best_rate(results: Results) -> Finding:
     rates = _by_repair_rate(results)
-    if not rates:
-        return None
+    need(bool(rates))
     rate, at = min(rates, key=lambda pair: pair[1].measured("hit@10").mean or 0.0)
     five, ten = (at.measured(f"hit@{k}") for k in (5, 10))
-    if five.mean is None or ten.mean is None:
-        return None
+    holds = mean(five) <= 0.02 and mean(ten) <= 0.05
     said = f"at {rate:g}: Hit@5 {shown(five)}, Hit@10 {shown(ten)}"
-    return Finding(five.mean <= 0.02 and ten.mean <= 0.05, said, ten.rows)
+    return Finding(holds, said, ten.rows)
 
 
 @claim(43)
-def _worst_rate(results: Results) -> Finding | None:
+def _worst_rate(results: Results) -> Finding:
     rates = _by_repair_rate(results)
-    if not rates:
-        return None
+    need(bool(rates))
     _, worst = max(rates, key=lambda pair: pair[1].measured("hit@5").mean or 0.0)
     runs = {row["run"] for row in worst.rows}
     poisoned = results.where(lambda row: row["run"] in runs, model="poisoned")

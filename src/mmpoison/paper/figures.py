@@ -22,7 +22,7 @@ from mmpoison.paper.measured import (
     by_amount,
 )
 from mmpoison.paper.page import Page
-from mmpoison.paper.paper_values import their_data
+from mmpoison.paper.paper_values import paper_data
 from mmpoison.paper.tables import DIGITS, NAMES
 from mmpoison.reporting.map import drawings
 from mmpoison.reporting.parameters import Row
@@ -43,7 +43,7 @@ class Curve:
     """One line of a figure.
 
     Attributes:
-        name: Data set, or what else tells lines apart.
+        name: Data set, or what else distinguishes lines.
         points: A value of x, how it is called, and our rows there; in order.
     """
 
@@ -123,7 +123,7 @@ def by_rate(results: Results, page: Page) -> list[Curve]:
 
 
 def by_epoch(results: Results, page: Page) -> list[Curve]:
-    """Figure 3: one training looked at after each epoch; epoch 0 is the pre-trained model."""
+    """Figure 3: one training measured after each epoch; epoch 0 is the pre-trained model."""
     runs = results.where(ATTACK_2, study="epochs", model="poisoned").whole_data()
     return [Curve(block.title, _by_x(block.results, "x")) for block in blocks(runs)]
 
@@ -177,32 +177,32 @@ def by_repair(results: Results, page: Page, *, column: str) -> list[Curve]:
     Args:
         results: All rows.
         page: The page.
-        column: `epoch`, whole epochs alone, or `x`, all steps that were looked at, those of the first epoch alone where
-            epochs are known.
+        column: `epoch`, whole epochs alone, or `x`, all measured steps, those of the first epoch alone where epochs
+            are known.
     """
     lines = []
     for block in blocks(results.where(ATTACK_2, study=CURVE), varies=("sterilize",)):
         rates = list(block.results.by("case"))
-        for rate, looks in rates or [("", block.results)]:
+        for rate, at_rate in rates or [("", block.results)]:
             name = f"{block.title}, {rate}" if len(rates) > 1 else block.title
-            lines.append(Curve(name, _by_x(looks.only(_wanted(looks, column)), column)))
+            lines.append(Curve(name, _by_x(at_rate.only(_wanted(at_rate, column)), column)))
     return lines
 
 
-def _wanted(looks: Results, column: str) -> list[Row]:
-    """The looks at the end of an epoch and before the first, or those up to the end of the first epoch."""
+def _wanted(results: Results, column: str) -> list[Row]:
+    """The rows at the end of an epoch and before the first, or those up to the end of the first epoch."""
     first: dict[tuple[str, float], float] = {}
-    for row in looks.rows:
+    for row in results.rows:
         if (epoch := as_number(row.get("epoch"))) is not None:
             place = (str(row["run"]), epoch)
-            # looks within an epoch say how many whole ones are done
+            # rows within an epoch say how many whole ones are done
             first[place] = min(first.get(place, float("inf")), row["x"])
     if column == "epoch":
         return [
-            r for r in looks.rows if r["x"] == first.get((str(r["run"]), r.get("epoch") or 0.0))
+            r for r in results.rows if r["x"] == first.get((str(r["run"]), r.get("epoch") or 0.0))
         ]
     ends = {run: step for (run, epoch), step in first.items() if epoch == 1}
-    return [row for row in looks.rows if row["x"] <= ends.get(str(row["run"]), float("inf"))]
+    return [row for row in results.rows if row["x"] <= ends.get(str(row["run"]), float("inf"))]
 
 
 def drift_bars(results: Results, page: Page) -> None:
@@ -298,17 +298,17 @@ def distances(results: Results, page: Page) -> None:
             if not found:
                 continue
             used = tuple(row for row, _ in found)
-            theirs = dict(CENTRES) if their_data(str(data)) == "flickr-pascal" else {}
+            printed = dict(CENTRES) if paper_data(str(data)) == "flickr-pascal" else {}
             for kind in ("clean", "poisoned"):
                 values = [_centre(h, kind) for _, h in found]
-                cell = page.cell(Measured(summarize(values), used), theirs.get(f"{kind} pairs"))
+                cell = page.cell(Measured(summarize(values), used), printed.get(f"{kind} pairs"))
                 rows.append((str(data), str(encoder), f"{kind} pairs", len(values), cell))
             first, histogram = min(found, key=lambda pair: int(pair[0]["seed"]))
             threshold = as_number(first.get("run.filter.threshold"))
             page.picture(
                 page.next_picture(),
                 f"{data}: densities of the distances under {encoder}, seed {first['seed']}.",
-                partial(densities, _densities(histogram), threshold, theirs),
+                partial(densities, _densities(histogram), threshold, printed),
             )
     columns = tuple(map(Column, ("ours on", "encoder", "pairs", "n", "median distance")))
     note = (
@@ -377,7 +377,7 @@ def embedding_maps(results: Results, page: Page) -> None:
                     by_seed[row["seed"]] = (value, row)
             summary = summarize([v for v, _ in by_seed.values()]) if by_seed else None
             cells.append(page.cell(Measured(summary, tuple(row for _, row in by_seed.values()))))
-        if any(cell.ours for cell in cells):
+        if any(cell.measured for cell in cells):
             rows.append((str(data), *cells))
     page.table(
         "Silhouette by class of the pre-trained model",

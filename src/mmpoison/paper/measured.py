@@ -17,13 +17,13 @@ from mmpoison.reporting.tidy import MAIN, run_rows
 from mmpoison.statistics import Comparison, Summary, compare, summarize
 
 AMOUNTS = ("attack.samples", "attack.pairs", "attack.rate", "attack.share")
-"""The knobs that say how much poison."""
+"""The parameters that say how much poison."""
 
 CURVE = "sterilize-curve"
-"""The study with the looks at a repair on its way."""
+"""The study that measures a repair on its way."""
 
 _SHOWN_OTHERWISE = ("attack.goal", "filter", "sterilize")
-"""Knobs that do not set the numbers of the clean and the poisoned model apart, or that have columns of their own."""
+"""Parameters that do not change the numbers of the clean and the poisoned model, or that have columns of their own."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Results:
 
     Attributes:
         rows: The rows.
-        knobs: The knobs of each run folder.
+        knobs: The parameters of each run folder.
     """
 
     rows: tuple[Row, ...]
@@ -70,7 +70,7 @@ class Results:
         """Rows with these values; `study` is `main` where it is not given.
 
         Args:
-            keep: Says which rows stay, beside the keys.
+            keep: Says which rows stay, of those with these values.
             keys: Columns without a dot, each with a value or several of them.
         """
         keys.setdefault("study", MAIN)
@@ -112,11 +112,11 @@ class Results:
     def settings(
         self, *, varies: Sequence[str] = (), keep: Sequence[str] = ()
     ) -> list[tuple[str, Results]]:
-        """Rows put apart by the knobs in which their runs differ, each with these knobs as text.
+        """Rows grouped by the parameters in which their runs differ, each with these parameters as text.
 
         Args:
-            varies: Knobs, or groups of them, in which runs may differ.
-            keep: Of the knobs that never matter by themselves, those that matter here.
+            varies: Parameters, or groups of them, in which runs may differ.
+            keep: Of the parameters that never matter by themselves, those that matter here.
         """
         ignored = [name for name in (*NO_SETTING, *_SHOWN_OTHERWISE, *varies) if name not in keep]
         of_run: dict[str, Row] = {}
@@ -214,7 +214,7 @@ class Block:
 def blocks(
     results: Results, *, varies: Sequence[str] = (), keep: Sequence[str] = ()
 ) -> Iterator[Block]:
-    """Runs by data set, and by the knobs in which they differ beyond what the table is about."""
+    """Runs by data set, and by the parameters in which they differ beyond what the table is about."""
     for data, on_data in results.by("data.name"):
         for setting, group in on_data.settings(varies=varies, keep=keep):
             yield Block(str(data), setting, group)
@@ -235,13 +235,14 @@ def by_amount(results: Results) -> list[Results]:
 
 
 def ends_of_curves(results: Results) -> list[tuple[str, Results]]:
-    """The last look of each learning rate of each run, by learning rate, high to low."""
+    """The last measurement of each learning rate of each run, by learning rate, high to low."""
     found: list[tuple[str, Results]] = []
-    for rate, looks in results.where(study=CURVE).by("case"):
+    for rate, at_rate in results.where(study=CURVE).by("case"):
         last: dict[str, float] = {}
-        for row in looks.rows:
+        for row in at_rate.rows:
             last[row["run"]] = max(last.get(row["run"], 0.0), row["x"] or 0.0)
-        found.append((str(rate), looks.only(r for r in looks.rows if r["x"] == last[r["run"]])))
+        ends = at_rate.only(row for row in at_rate.rows if row["x"] == last[row["run"]])
+        found.append((str(rate), ends))
     return sorted(found, key=lambda pair: -float(pair[0]))
 
 

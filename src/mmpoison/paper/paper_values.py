@@ -35,7 +35,7 @@ _SAME = {
     "visual-genome-paper": "vg",
     "visual-genome": "vg",
 }
-"""Whose numbers stand beside ours; the two sets made for small machines have the shape of Flickr-PASCAL."""
+"""Which data set of the paper one is compared with; the two for small machines have the shape of Flickr-PASCAL."""
 
 
 @cache
@@ -60,8 +60,8 @@ def title_of(table: str) -> str:
     return str(paper()[table]["title"])
 
 
-def their_data(name: str) -> str | None:
-    """The paper's data set beside which ours stands; None for data of one's own.
+def paper_data(name: str) -> str | None:
+    """The paper's data set that ours is compared with; None for data of one's own.
 
     >>> their_data("openmoji-b"), their_data("my-pairs")
     ('flickr-pascal-b', None)

@@ -22,7 +22,7 @@ from mmpoison.paper.measured import (
     with_model,
 )
 from mmpoison.paper.page import STRONGER, Page, Sense
-from mmpoison.paper.paper_values import TITLES, rows_of, their_data, title_of
+from mmpoison.paper.paper_values import TITLES, paper_data, rows_of, title_of
 from mmpoison.reporting.table import Cell, Column
 
 HITS = ("hit@1", "hit@5", "hit@10", "min_rank")
@@ -67,21 +67,21 @@ def attack_sense(column: str) -> Sense:
 
 
 @dataclass(frozen=True)
-class Ours:
-    """A line of ours.
+class Measurements:
+    """A line of measured numbers.
 
     Attributes:
         names: Its first cells: what it is of.
         numbers: Its numbers, one a column.
-        data: The paper's data set, or what else the paper's rows are told apart by.
-        theirs: The paper's row next to it, empty where there is none.
+        data: The paper's data set, or what else distinguishes the paper's rows.
+        printed: The paper's row next to it, empty where there is none.
         sense: Which way is better for a column.
     """
 
     names: tuple[Cell, ...]
     numbers: Sequence[Measured]
     data: str | None
-    theirs: Mapping[str, Any] = field(default_factory=dict)
+    printed: Mapping[str, Any] = field(default_factory=dict)
     sense: Callable[[str], Sense] = lambda key: None
 
 
@@ -90,7 +90,7 @@ def compared_table(
     table: str,
     names: Sequence[str],
     numbers: Sequence[Number],
-    ours: Iterable[Ours],
+    lines: Iterable[Measurements],
     *,
     note: str = STRONGER,
     key: str = "dataset",
@@ -105,7 +105,7 @@ def compared_table(
         table: The paper's table.
         names: Headers of the first columns; `n`, the number of seeds, is last where it is there.
         numbers: The columns of numbers.
-        ours: Our lines.
+        lines: Our lines.
         note: What a reader must know.
         key: The paper's column that says of which data a row is.
         absent: First cells of a row of the paper that has no line of ours; empty cells by default.
@@ -115,25 +115,25 @@ def compared_table(
     counted = names[-1] == "n"
     rows: list[tuple[Cell, ...]] = []
 
-    def add(first: Sequence[Cell], line: Ours) -> None:
-        theirs = line.theirs
+    def add(first: Sequence[Cell], line: Measurements) -> None:
+        printed = line.printed
         n = max((m.summary.n for m in line.numbers if m.summary), default=None)
         cells = (
             page.cell(
                 measured,
-                theirs.get(number.key),
+                printed.get(number.key),
                 sense=line.sense(number.key),
                 digits=number.digits if number.same is None else number.same,
-                theirs_sd=theirs.get(f"{number.key}_std"),
-                spread=spread or f"{number.key}_std" in theirs,
+                reference_sd=printed.get(f"{number.key}_std"),
+                spread=spread or f"{number.key}_std" in printed,
             )
             for number, measured in zip(numbers, line.numbers, strict=True)
         )
-        last = TITLES.get(str(line.data), line.data) if theirs else None
+        last = TITLES.get(str(line.data), line.data) if printed else None
         rows.append((*first, *([n] if counted else []), *cells, last))
 
     covered = set()
-    for line in ours:
+    for line in lines:
         covered.add(line.data)
         add(line.names, line)
     if not rows:
@@ -142,7 +142,7 @@ def compared_table(
     for row in rest if rest is not None else rows_of(table):
         if rest is not None or row[key] not in covered:
             first = absent(row) if absent else (None,) * (len(names) - counted)
-            add(first, Ours((), nothing, row[key], row))
+            add(first, Measurements((), nothing, row[key], row))
     header = (
         *(Column(name) for name in names),
         *(Column(number.name, number.digits, number.narrow) for number in numbers),
@@ -158,13 +158,13 @@ class Line:
     Attributes:
         name: What the paper calls it.
         pick: Our rows for it.
-        theirs: Cells by which the paper's row is found, with its data set and goal.
+        printed: Cells by which the paper's row is found, with its data set and goal.
         better: `attack` where a higher Hit@K is better, `defence` where a lower one is, None for a baseline.
     """
 
     name: str
     pick: Pick
-    theirs: Mapping[str, Any] = field(default_factory=dict)
+    printed: Mapping[str, Any] = field(default_factory=dict)
     better: str | None = None
 
     def sense(self, column: str) -> Sense:
@@ -217,8 +217,8 @@ class HitTable:
         runs: Our rows that the table is about.
         lines: Its lines.
         columns: Its columns.
-        varies: Knobs in which the lines differ.
-        keep: Knobs of defences that matter here.
+        varies: Parameters in which the lines differ.
+        keep: Parameters of defences that matter here.
         spread: The paper prints standard deviations.
         note: What a reader must know.
         data: The paper's data set for all our runs; by default that of the same kind as ours.
@@ -237,7 +237,7 @@ class HitTable:
         """Put the table on its page."""
 
         def absent(row: Mapping[str, Any]) -> tuple[Cell, ...]:
-            names = [line.name for line in self.lines if line.theirs.items() <= row.items()]
+            names = [line.name for line in self.lines if line.printed.items() <= row.items()]
             return None, row["goal"], names[0] if names else str(row.get("method"))
 
         compared_table(
@@ -245,32 +245,36 @@ class HitTable:
             page.id,
             ("ours on", "goal", "method", "n"),
             hit_numbers(self.columns),
-            self._ours(self.runs(results), page.id),
+            self._measurements(self.runs(results), page.id),
             note=f"{STRONGER} {self.note}".strip(),
             absent=absent,
             spread=self.spread,
         )
 
-    def _ours(self, results: Results, table: str) -> Iterator[Ours]:
+    def _measurements(self, results: Results, table: str) -> Iterator[Measurements]:
         for block in blocks(results, varies=self.varies, keep=self.keep):
-            data = self.data or their_data(block.data)
+            data = self.data or paper_data(block.data)
             here = rows_of(table, dataset=data)
-            their_goals = list(dict.fromkeys(row["goal"] for row in here))
-            for place, (goal, at_goal) in enumerate(goals_of(block.results, their_goals)):
-                their_goal = goal if goal in their_goals else None
-                if their_goal is None and place < len(their_goals):
-                    their_goal = their_goals[place]
+            printed_goals = list(dict.fromkeys(row["goal"] for row in here))
+            for place, (goal, at_goal) in enumerate(goals_of(block.results, printed_goals)):
+                printed_goal = goal if goal in printed_goals else None
+                if printed_goal is None and place < len(printed_goals):
+                    printed_goal = printed_goals[place]
                 for line in self.lines:
                     picked = line.pick(at_goal)
-                    theirs = _first(rows_of(table, dataset=data, goal=their_goal, **line.theirs))
+                    printed = _first(
+                        rows_of(table, dataset=data, goal=printed_goal, **line.printed)
+                    )
                     numbers = [picked.measured(column) for column in self.columns]
-                    yield Ours((block.title, goal, line.name), numbers, data, theirs, line.sense)
+                    yield Measurements(
+                        (block.title, goal, line.name), numbers, data, printed, line.sense
+                    )
 
 
-def goals_of(results: Results, theirs: Sequence[str]) -> list[tuple[str, Results]]:
+def goals_of(results: Results, printed: Sequence[str]) -> list[tuple[str, Results]]:
     """Rows by goal: the paper's goals where they are there, all of them where they are few, else their mean."""
     by_goal = list(results.by("goal"))
-    if named := [(goal, rows) for goal, rows in by_goal if goal in theirs]:
+    if named := [(goal, rows) for goal, rows in by_goal if goal in printed]:
         return named
     if len(by_goal) <= SEVERAL_GOALS:
         return by_goal
@@ -286,17 +290,19 @@ def utility_of_attacks(results: Results, page: Page) -> None:
     kinds = {"attack-i": ATTACK_1, "attack-ii": ATTACK_2, "attack-iii": ATTACK_3}
     runs = results.where(lambda row: any(is_it(row) for is_it in kinds.values())).whole_data()
 
-    def ours() -> Iterator[Ours]:
+    def lines() -> Iterator[Measurements]:
         for block in blocks(runs, varies=("attack",)):
-            data = their_data(block.data)
+            data = paper_data(block.data)
             models = [
                 block.results.where(model="clean_model"),
                 *(block.results.where(is_it, model="poisoned") for is_it in kinds.values()),
             ]
             for task, long in TASKS:
                 numbers = [rows.measured(f"utility.{long}_retrieval.hit@10") for rows in models]
-                theirs = _first(rows_of("table-1", dataset=data, task=task))
-                yield Ours((block.title, task.upper()), numbers, data, theirs, lambda key: "up")
+                printed = _first(rows_of("table-1", dataset=data, task=task))
+                yield Measurements(
+                    (block.title, task.upper()), numbers, data, printed, lambda key: "up"
+                )
 
     headers = ("Clean", "Attack I", "Attack II", "Attack III")
     compared_table(
@@ -304,7 +310,7 @@ def utility_of_attacks(results: Results, page: Page) -> None:
         "table-1",
         ("ours on", "task", "n"),
         [Number(key, name) for key, name in zip(("clean", *kinds), headers, strict=True)],
-        ours(),
+        lines(),
         note=f"Hit@10; TR: text retrieval, IR: image retrieval. {STRONGER}",
         absent=lambda row: (None, row["task"].upper()),
     )
@@ -330,16 +336,16 @@ def utility_after_repair(results: Results, page: Page) -> None:
     """Table 7: Hit@10 of the sterilized model, and its change against the clean model."""
     runs = results.where(ATTACK_2, model=("clean_model", "sterilized")).whole_data()
 
-    def ours() -> Iterator[Ours]:
+    def lines() -> Iterator[Measurements]:
         for block in blocks(with_model(runs, "sterilized"), keep=("sterilize",)):
-            data = their_data(block.data)
+            data = paper_data(block.data)
             before, after = (block.results.where(model=m) for m in ("clean_model", "sterilized"))
             numbers = []
             for _, long in TASKS:
                 column = f"utility.{long}_retrieval.hit@10"
                 numbers += [after.measured(column), difference(before, after, column)]
-            theirs = _first(rows_of("table-7", dataset=data))
-            yield Ours((block.title,), numbers, data, theirs, lambda key: "up")
+            printed = _first(rows_of("table-7", dataset=data))
+            yield Measurements((block.title,), numbers, data, printed, lambda key: "up")
 
     numbers = [
         number
@@ -350,13 +356,13 @@ def utility_after_repair(results: Results, page: Page) -> None:
         )
     ]
     note = f"Change: against the clean model, paired by seed. {STRONGER}"
-    compared_table(page, "table-7", ("ours on", "n"), numbers, ours(), note=note)
+    compared_table(page, "table-7", ("ours on", "n"), numbers, lines(), note=note)
 
 
 def repair_rates(results: Results, page: Page) -> None:
     """Table 8: the poisoned model, then the sterilized one at each learning rate, high to low."""
 
-    def ours() -> Iterator[Ours]:
+    def lines() -> Iterator[Measurements]:
         for block in blocks(results.where(ATTACK_2).whole_data()):
             defended = block.results.where(
                 lambda row: row.get(RATE) is not None, model="sterilized"
@@ -371,8 +377,10 @@ def repair_rates(results: Results, page: Page) -> None:
             named = {"attack II": poisoned, **{f"defence, {n}": r for n, r in lines.items()}}
             for name, rows in named.items():
                 numbers = [rows.measured(column) for column in HITS]
-                theirs = rows_of("table-8", method="attack-ii")[0] if rows is poisoned else {}
-                yield Ours((block.title, name), numbers, "flickr-pascal", theirs, attack_sense)
+                printed = rows_of("table-8", method="attack-ii")[0] if rows is poisoned else {}
+                yield Measurements(
+                    (block.title, name), numbers, "flickr-pascal", printed, attack_sense
+                )
 
     note = "The text of the paper does not print its three learning rates, so no line of ours stands beside them."
     compared_table(
@@ -380,7 +388,7 @@ def repair_rates(results: Results, page: Page) -> None:
         "table-8",
         ("ours on", "method, learning rate", "n"),
         hit_numbers(HITS),
-        ours(),
+        lines(),
         note=f"{note} {STRONGER}",
         absent=lambda row: (None, f"paper's learning rate no. {row['lr_index']}"),
         rest=rows_of("table-8", method="defense"),
@@ -399,8 +407,8 @@ def data_sizes(results: Results, page: Page) -> None:
         "Ours, an arrow (↑ more, ↓ fewer, ≈ as many), theirs. The paper's Flickr is probably 31,783 images "
         "(158,915 / 5)."
     )
-    columns = [Number(theirs, ours.replace("_", " "), 0) for ours, theirs in counts.items()]
-    _facts(results, page, columns, ("data", tuple(counts)), their_data, "dataset", note)
+    columns = [Number(printed, lines.replace("_", " "), 0) for lines, printed in counts.items()]
+    _facts(results, page, columns, ("data", tuple(counts)), paper_data, "dataset", note)
 
 
 def model_sizes(results: Results, page: Page) -> None:
@@ -424,21 +432,23 @@ def _facts(
     page: Page,
     numbers: Sequence[Number],
     facts: tuple[str, Sequence[str]],
-    theirs: Callable[[str], str | None],
+    printed: Callable[[str], str | None],
     key: str,
     note: str,
 ) -> None:
     """A table of what runs say of their data, or of their model; `facts` says of which, and what."""
     of, keys = facts
 
-    def ours() -> Iterator[Ours]:
+    def lines() -> Iterator[Measurements]:
         for name, rows in results.where().by(f"{of}.name"):
             measured = [rows.measured(f"run.{of}.{each}") for each in keys]
             if any(m.summary for m in measured):
-                data = theirs(str(name))
-                yield Ours((str(name),), measured, data, _first(rows_of(page.id, **{key: data})))
+                data = printed(str(name))
+                yield Measurements(
+                    (str(name),), measured, data, _first(rows_of(page.id, **{key: data}))
+                )
 
-    compared_table(page, page.id, ("ours",), numbers, ours(), note=note, key=key)
+    compared_table(page, page.id, ("ours",), numbers, lines(), note=note, key=key)
 
 
 @dataclass(frozen=True)
@@ -459,15 +469,17 @@ class DriftTable:
         """Put the table on its page."""
         runs = self.runs(results)
 
-        def ours() -> Iterator[Ours]:
+        def lines() -> Iterator[Measurements]:
             for block in blocks(runs):
-                data = their_data(block.data)
+                data = paper_data(block.data)
                 numbers = [block.results.measured(f"drift.{kind}") for kind in ("text", "image")]
-                yield Ours((block.title,), numbers, data, _first(rows_of(page.id, dataset=data)))
+                yield Measurements(
+                    (block.title,), numbers, data, _first(rows_of(page.id, dataset=data))
+                )
 
         numbers = [Number("text", "texts", 4, same=3), Number("image", "images", 4, same=3)]
         note = f"{STRONGER} {self.note}".strip()
-        compared_table(page, page.id, ("ours on", "n"), numbers, ours(), note=note)
+        compared_table(page, page.id, ("ours on", "n"), numbers, lines(), note=note)
         for block in blocks(runs) if self.tested else ():
             test = paired(block.results, block.results, "drift.image", "drift.text")
             if test is not None and test.t_p is not None:
@@ -500,16 +512,16 @@ def frozen_over_seeds(results: Results, page: Page) -> None:
 def query_lengths(results: Results, page: Page) -> None:
     """Table 15: a line for how often each caption is said."""
 
-    def ours() -> Iterator[Ours]:
+    def lines() -> Iterator[Measurements]:
         runs = results.where(ATTACK_1, study="query-length", model="poisoned").whole_data()
         for block in blocks(runs):
-            data = their_data(block.data)
-            printed = rows_of("table-15", dataset=data)
+            data = paper_data(block.data)
+            rows = rows_of("table-15", dataset=data)
             for times, said in sorted(block.results.by("x"), key=lambda pair: float(pair[0])):
-                theirs = printed[int(times) - 1] if int(times) <= len(printed) else {}
+                printed = rows[int(times) - 1] if int(times) <= len(rows) else {}
                 numbers = [said.measured(column) for column in ("words", *HITS)]
                 sense = {c: attack_sense(c) for c in HITS}
-                yield Ours((block.title, f"{times:g}x"), numbers, data, theirs, sense.get)
+                yield Measurements((block.title, f"{times:g}x"), numbers, data, printed, sense.get)
 
     columns = [Number("text_length", "words"), *hit_numbers(HITS)]
-    compared_table(page, "table-15", ("ours on", "said", "n"), columns, ours())
+    compared_table(page, "table-15", ("ours on", "said", "n"), columns, lines())

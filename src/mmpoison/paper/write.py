@@ -18,7 +18,15 @@ from mmpoison.paper.entries import PAPER, find_entry
 from mmpoison.paper.measured import Results
 from mmpoison.paper.page import Page
 from mmpoison.reporting.figure import save
-from mmpoison.reporting.table import Beside, Cell, Link, Table, beside_parts, cell_texts, markdown
+from mmpoison.reporting.table import (
+    Cell,
+    Compared,
+    Link,
+    Table,
+    cell_texts,
+    compared_parts,
+    markdown,
+)
 from mmpoison.reporting.text import visible
 
 ALL = "all"
@@ -67,7 +75,7 @@ def render_paper(name: str, results: Results) -> Page:
 def write_paper(
     names: Sequence[str], runs: Sequence[Path], out: Path, *, links: bool = True
 ) -> list[Written]:
-    """Render tables and figures of the paper with our numbers beside the paper's.
+    """Render tables and figures of the paper with our numbers next to the paper's.
 
     Args:
         names: Their names; `all` stands for all that the runs have a number for.
@@ -198,7 +206,8 @@ def _alone(table: Table) -> Table:
     """A table whose cells lead nowhere."""
     rows = tuple(
         tuple(
-            replace(cell, address="") if isinstance(cell, (Link, Beside)) else cell for cell in row
+            replace(cell, address="") if isinstance(cell, (Link, Compared)) else cell
+            for cell in row
         )
         for row in table.rows
     )
@@ -208,7 +217,7 @@ def _alone(table: Table) -> Table:
 def _html_cell(cell: Cell, text: str, digits: int) -> dict[str, str]:
     if isinstance(cell, Link):
         return {"text": text, "address": cell.address, "anchor": cell.anchor, "rest": ""}
-    if isinstance(cell, Beside) and cell.ours is not None:
-        mean, *others = beside_parts(cell, digits)
+    if isinstance(cell, Compared) and cell.measured is not None:
+        mean, *others = compared_parts(cell, digits)
         return {"text": mean, "address": cell.address, "anchor": "", "rest": " ".join(others)}
     return {"text": text, "address": "", "anchor": "", "rest": ""}
