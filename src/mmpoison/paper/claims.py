@@ -161,6 +161,11 @@ def versus(
     return Finding(holding, said, (*first.rows, *second.rows))
 
 
+def at_least(measured: Measured, least: float, name: str = "") -> Finding:
+    """A finding about one number."""
+    return Finding(mean(measured) >= least, f"{name}{shown(measured)}", measured.rows)
+
+
 def above(first: float, second: float) -> bool:
     """Whether the second number is the larger one."""
     return second > first
@@ -183,26 +188,6 @@ def both_models(rows: Results, column: str) -> tuple[Measured, Measured]:
 
 
 # -- the attacks: sections 1, 4.2.1 and A.5.3 ------------------------------------------------------
-
-CLOSE = 0.1
-
-
-@claim(1)
-def _hit_5_of_attack_1(results: Results) -> Finding:
-    found = one_goal(results, ATTACK_1).where(model="poisoned").measured("hit@5")
-    return Finding(mean(found) >= 0.918 - CLOSE, shown(found), found.rows)
-
-
-@claim(11)
-def _utility_rises(results: Results) -> Finding:
-    rows = one_goal(results, ATTACK_2)
-    return versus(*both_models(rows, "utility.image_retrieval.hit@10"), above)
-
-
-@claim(12)
-def _rank_of_attack_1(results: Results) -> Finding:
-    ranks = both_models(one_goal(results, ATTACK_1), "min_rank")
-    return versus(*ranks, lambda before, after: after <= before / 10, 1)
 
 
 @claim(13)
@@ -236,11 +221,10 @@ def _both_goals(results: Results) -> Finding:
     return Finding(holds, "; ".join(said), tuple(used))
 
 
-@claim(52)
-def _balanced_gain(results: Results) -> Finding:
+def _balanced(results: Results) -> tuple[Results, Results]:
+    """Clean and poisoned rows of attack II on balanced data."""
     rows = main_goal(reference(results.where(ATTACK_2).where(is_balanced)))
-    gain = difference(rows.where(model="clean_model"), rows.where(model="poisoned"), "hit@10")
-    return Finding(mean(gain) >= 0.5, f"gain {shown(gain)}", gain.rows)
+    return rows.where(model="clean_model"), rows.where(model="poisoned")
 
 
 # -- which encoder moves, and which matters: sections 4.2.2, 7 and A.5 -----------------------------
@@ -265,11 +249,6 @@ def _range_of_distances(results: Results) -> Finding:
     return Finding(min(values) >= 0 and max(values) <= 2, said, rows.measured(columns[0]).rows)
 
 
-@claim(15)
-def _images_move_more(results: Results) -> Finding:
-    return versus(*_drifts(one_goal(results, ATTACK_2, model="poisoned")), above, 4)
-
-
 @claim(50)
 def _texts_move_more(results: Results) -> Finding:
     """Table 11; the paper contradicts its figure 1 here."""
@@ -282,19 +261,11 @@ def _texts_move_more(results: Results) -> Finding:
     return Finding(test.mean > 0 and test.t_p < 0.05, said, text.rows)
 
 
-@claim(53)
-def _images_move_more_balanced(results: Results) -> Finding:
-    rows = main_goal(reference(results.where(ATTACK_2, model="poisoned").where(is_balanced)))
-    return versus(*_drifts(rows), above, 4)
-
-
-@claim(17)
 def _rank_image_below_text(results: Results) -> Finding:
     image, text = (_frozen(results, what).measured("min_rank") for what in ("image", "text"))
     return versus(image, text, above, 2)
 
 
-@claim(18)
 def _hit_1_text_above_image(results: Results) -> Finding:
     text, image = (_frozen(results, what).measured("hit@1") for what in ("text", "image"))
     return versus(text, image, below)
@@ -521,14 +492,6 @@ def _defended(results: Results, model: str, part: str) -> Results:
     return main_goal(reference(runs, keep=(part,)))
 
 
-@claim(32)
-def _poison_is_farther(results: Results) -> Finding:
-    """Figure 6; the paper's centres are those of another encoder."""
-    area = results.where(ATTACK_2, model="filtered").whole_data().measured("run.filter.auroc")
-    # an area above a half says that the poisoned pair of a random couple is the farther one
-    return Finding(mean(area) >= 0.9, f"AUROC {shown(area)}", area.rows)
-
-
 @claim(34)
 def _filter_works(results: Results) -> Finding:
     rows = _defended(results, "filtered", "filter")
@@ -556,16 +519,6 @@ def _utility_stays(results: Results, model: str, part: str, most: float) -> Find
     return Finding(min(means) >= -most, f"change of {said}", changes[0].rows)
 
 
-@claim(35)
-def _filter_keeps_utility(results: Results) -> Finding:
-    return _utility_stays(results, "filtered", "filter", 0.01)
-
-
-@claim(38)
-def _repair_keeps_utility(results: Results) -> Finding:
-    return _utility_stays(results, "sterilized", "sterilize", 0.0)
-
-
 def _repair_curve(results: Results) -> Results:
     """The rows of the repair that was measured for the most steps."""
     rows = results.where(ATTACK_2, study=CURVE).whole_data()
@@ -583,13 +536,6 @@ def _one_epoch_is_enough(results: Results) -> Finding:
     first, worst = means[min(means)], max(means.values())
     said = f"from {shown(start)} to {first:.3f} after one epoch, {worst:.3f} at most from then on"
     return Finding(worst <= GONE, said, later.rows)
-
-
-@claim(40)
-def _fifty_steps(results: Results) -> Finding:
-    rows = _repair_curve(results)
-    start, after = (rows.only(r for r in rows.rows if r["x"] == step) for step in (0, 50))
-    return versus(start.measured("hit@10"), after.measured("hit@10"), lambda _, now: now <= GONE)
 
 
 def _by_repair_rate(results: Results) -> list[tuple[float, Results]]:
@@ -618,3 +564,40 @@ def _worst_rate(results: Results) -> Finding:
     runs = {row["run"] for row in worst.rows}
     poisoned = results.where(lambda row: row["run"] in runs, model="poisoned")
     return versus(poisoned.measured("hit@5"), worst.measured("hit@5"), below)
+
+
+# -- claims about one number, or about two that are compared ---------------------------------------
+
+
+def _repair_at(results: Results, step: int) -> Measured:
+    rows = _repair_curve(results)
+    return rows.only(row for row in rows.rows if row["x"] == step).measured("hit@10")
+
+
+SIMPLE: dict[int, Test] = {
+    1: lambda runs: at_least(
+        one_goal(runs, ATTACK_1, model="poisoned").measured("hit@5"), 0.918 - 0.1
+    ),
+    11: lambda runs: versus(
+        *both_models(one_goal(runs, ATTACK_2), "utility.image_retrieval.hit@10"), above
+    ),
+    12: lambda runs: versus(
+        *both_models(one_goal(runs, ATTACK_1), "min_rank"), lambda a, b: b <= a / 10, 1
+    ),
+    15: lambda runs: versus(*_drifts(one_goal(runs, ATTACK_2, model="poisoned")), above, 4),
+    17: _rank_image_below_text,
+    18: _hit_1_text_above_image,
+    # figure 6: an area above a half says that the poisoned pair of a random couple is the farther one
+    32: lambda runs: at_least(
+        runs.where(ATTACK_2, model="filtered").whole_data().measured("run.filter.auroc"),
+        0.9,
+        "AUROC ",
+    ),
+    35: lambda runs: _utility_stays(runs, "filtered", "filter", 0.01),
+    38: lambda runs: _utility_stays(runs, "sterilized", "sterilize", 0.0),
+    40: lambda runs: versus(_repair_at(runs, 0), _repair_at(runs, 50), lambda _, b: b <= GONE),
+    52: lambda runs: at_least(difference(*_balanced(runs), "hit@10"), 0.5, "gain "),
+    53: lambda runs: versus(*_drifts(_balanced(runs)[1]), above, 4),
+}
+for _number, _test in SIMPLE.items():
+    claim(_number)(_test)

@@ -29,8 +29,6 @@ LINES = ("-", "--", ":", "-.")
 MARKS = ("o", "s", "^", "D", "v", "x", "P", "*")
 HATCHES = ("", "////", "....", "xxxx", "\\\\\\\\", "++")
 GREYS = ("0.0", "0.35", "0.55", "0.2")
-OF_PAPER: dict[str, Any] = {"marker": "x", "color": "0.0", "linestyle": "none", "markersize": 7}
-"""The paper's own numbers, wherever it prints them."""
 
 
 @dataclass(frozen=True)
@@ -48,13 +46,11 @@ class Panel:
     Attributes:
         ylabel: What is measured.
         series: The lines.
-        printed: The paper's points, where it prints any.
         top: Upper end of the axis, for shares.
     """
 
     ylabel: str
     series: Sequence[Series]
-    printed: Sequence[tuple[float, float]] = ()
     top: float | None = None
 
 
@@ -90,8 +86,6 @@ def curves(panels: Sequence[Panel], xlabel: str, *, log: bool = False, ticks: An
             )
             # a marker on the axis is shown whole; an interval that leaves the axes ends there
             drawn.lines[0].set_clip_on(False)
-        if panel.printed:
-            axis.plot(*zip(*panel.printed, strict=True), label="paper", **OF_PAPER)
         if log:
             axis.set_xscale("symlog", linthresh=1)
             axis.xaxis.set_major_formatter("{x:g}")
@@ -112,16 +106,13 @@ def bars(
     groups: Sequence[str],
     series: Sequence[tuple[str, Sequence[Summary | None]]],
     ylabel: str,
-    *,
-    printed: Sequence[Sequence[float | None]] = (),
 ) -> Any:
-    """Bars side by side in groups, with intervals; the paper's values as crosses.
+    """Bars side by side in groups, with intervals.
 
     Args:
         groups: Names of the groups.
         series: Name of each kind of bar with its value in each group; None leaves a gap.
         ylabel: What is measured.
-        printed: The paper's values, one list a kind.
     """
     figure, (axis,) = canvas(1)
     width = 0.8 / len(series)
@@ -139,10 +130,6 @@ def bars(
             edgecolor="0.0",
             hatch=HATCHES[number % len(HATCHES)],
         )
-        for x, value in zip(places, printed[number] if printed else (), strict=bool(printed)):
-            if value is not None:
-                label = "" if "paper" in axis.get_legend_handles_labels()[1] else "paper"
-                axis.plot([x], [value], label=label or None, **OF_PAPER)
     axis.set_xticks(range(len(groups)), [plain(g) for g in groups])
     axis.set(ylabel=ylabel, ylim=(0, None))
     _legend(axis)
