@@ -132,7 +132,7 @@ MORE = (
 
 
 def commands(more: More, runs: Path, data: Path | None) -> list[list[str]]:
-    """What makes the results of a page.
+    """Return what makes the results of a page.
 
     Args:
         more: The page.
@@ -160,7 +160,7 @@ def is_complete(more: More, runs: Path) -> bool:
 
 
 def page(more: More, runs: Path, took: Mapping[str, float]) -> str:
-    """The page as Markdown.
+    """Write the page as Markdown.
 
     Args:
         more: The page; it is complete.
@@ -184,7 +184,7 @@ def page(more: More, runs: Path, took: Mapping[str, float]) -> str:
 
 
 def short_tables(folders: Sequence[Path]) -> list[Table]:
-    """The tables of some runs; of several settings those alone that have them side by side, and the studies."""
+    """Return the tables of some runs; of several settings those alone that have them side by side, and the studies."""
     tables = seed_tables(expand(folders))
     if not any(table.of_all for table in tables):
         return tables
@@ -200,7 +200,7 @@ def short_tables(folders: Sequence[Path]) -> list[Table]:
 
 
 def _summaries(title: str, found: Mapping[str, Any]) -> Table:
-    """The summaries of a benchmark: one a line, the rows of single goals left out."""
+    """Make a table of the summaries of a benchmark: one a line, the rows of single goals left out."""
     kind, groups = ("attack", found["attacks"]) if "attacks" in found else ("null", found["nulls"])
     lines = [
         {kind: name, **{k: v for k, v in group.items() if k != "rows"}}

@@ -93,12 +93,12 @@ def recipes(only: list[str], *, photos: bool) -> list[str]:
 
 
 def parts(name: str) -> tuple[str, str]:
-    """A table or figure, and what stands for the data after it."""
+    """Return a table or figure, and what stands for the data after it."""
     return next((name.removesuffix(data), data) for data in DATA if name.endswith(data))
 
 
 def run_command(name: str, runs: Path, root: Path | None) -> list[str]:
-    """The command that runs one recipe."""
+    """Return the command that runs one recipe."""
     table, data = parts(name)
     command = ["run", table, "--on", DATA[data], "--out", str(runs / name), "--no-models"]
     if data == PHOTOS and root is not None:
@@ -109,7 +109,7 @@ def run_command(name: str, runs: Path, root: Path | None) -> list[str]:
 
 
 def report_commands(names: list[str], runs: Path, out: Path) -> list[list[str]]:
-    """The commands that render what was run: each table and figure from its own recipes, the claims from all."""
+    """Return the commands that render what was run: each table and figure from its own recipes, the claims from all."""
     done = [name for name in names if any((runs / name).rglob("metrics.json"))]
     shown = ["--out", str(out), "--no-links", "--format", "markdown"]
     commands = []
@@ -138,7 +138,7 @@ def write_runs(names: list[str], runs: Path) -> None:
 
 
 def read_times(runs: Path) -> dict[str, Any]:
-    """What each command took; empty where none was run."""
+    """Return what each command took; empty where none was run."""
     file = runs / TIMES
     times: dict[str, Any] = read_json(file) if file.is_file() else {}
     return times
@@ -220,7 +220,7 @@ def alone(took: dict[str, float], every: dict[str, float]) -> float:
 
 
 def machine() -> str:
-    """The machine in words."""
+    """Describe the machine."""
     facts = Path("/proc/cpuinfo")
     lines = facts.read_text().splitlines() if facts.is_file() else []
     model = next((v.partition(":")[2].strip() for v in lines if v.startswith("model name")), "")
@@ -229,7 +229,7 @@ def machine() -> str:
 
 
 def overview(names: list[str], runs: Path, out: Path) -> str:
-    """The page that leads to all others, with the commands and what they took."""
+    """Write the page that leads to all others, with the commands and what they took."""
     times, store = read_times(runs), dict(StageStore().entries())
     where = f"[`{RUNS_FILE}`]({RUNS_FILE})" if is_small(runs) else f"`{RUNS_FILE}` of the release"
     lines = OVERVIEW.format(machine=machine(), version=__version__, runs=where).splitlines()
@@ -278,7 +278,7 @@ def publish(made: Path, runs: Path, out: Path) -> None:
 
 
 def shorter(svg: str) -> str:
-    """A figure in half the bytes: hundredths of a point are enough, and pictures in it are JPEG."""
+    """Write a figure in half the bytes: hundredths of a point are enough, and pictures in it are JPEG."""
     pieces = re.split(r"data:image/png;base64,([A-Za-z0-9+/=\s]+)", svg)
     pieces[::2] = [_rounded(text) for text in pieces[::2]]
     pieces[1::2] = [_jpeg(picture) for picture in pieces[1::2]]

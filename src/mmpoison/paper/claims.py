@@ -100,7 +100,7 @@ def need(given: bool) -> None:
 
 
 def mean(measured: Measured) -> float:
-    """The mean of a number, which some run must have."""
+    """Return the mean of a number, which some run must have."""
     if measured.mean is None:
         raise Absent
     return measured.mean
@@ -109,7 +109,7 @@ def mean(measured: Measured) -> float:
 def reference(
     results: Results, *, varies: tuple[str, ...] = (), keep: tuple[str, ...] = ()
 ) -> Results:
-    """The setting with the most seeds among several, so that a sweep over a parameter does not blur its default.
+    """Return the setting with the most seeds among several, so that a sweep over a parameter does not blur its default.
 
     Args:
         results: Rows of one data set.
@@ -121,7 +121,7 @@ def reference(
 
 
 def main_goal(results: Results) -> Results:
-    """The rows of the goal with the most seeds; of the first of several."""
+    """Return the rows of the goal with the most seeds; of the first of several."""
     goals = [rows for _, rows in results.by("goal")]
     return max(goals, key=lambda rows: len(rows.values("seed")), default=results)
 
@@ -145,7 +145,7 @@ def shown(measured: Measured, digits: int = 3) -> str:
 def versus(
     first: Measured, second: Measured, holds: Callable[[float, float], bool], digits: int = 3
 ) -> Finding:
-    """A finding about the means of two numbers, with the p of a paired t-test over seeds.
+    """Make a finding about the means of two numbers, with the p of a paired t-test over seeds.
 
     The verdict is that of the means: the paper's claims are of one run. The p says whether it may be chance.
     """
@@ -162,7 +162,7 @@ def versus(
 
 
 def at_least(measured: Measured, least: float, name: str = "") -> Finding:
-    """A finding about one number."""
+    """Make a finding about one number."""
     return Finding(mean(measured) >= least, f"{name}{shown(measured)}", measured.rows)
 
 
@@ -182,7 +182,7 @@ def one_goal(results: Results, attack: Callable[[Row], bool], **keys: str) -> Re
 
 
 def both_models(rows: Results, column: str) -> tuple[Measured, Measured]:
-    """A column of the clean and of the poisoned model."""
+    """Return a column of the clean and of the poisoned model."""
     clean, poisoned = (rows.where(model=m).measured(column) for m in ("clean_model", "poisoned"))
     return clean, poisoned
 
@@ -373,7 +373,7 @@ def _early_and_lasting(results: Results) -> Finding:
 
 
 def _means_by(rows: Results, by: str, column: str) -> Mapping[float, float]:
-    """The mean of a column at each value of another; those without one are left out."""
+    """Return the mean of a column at each value of another; those without one are left out."""
     found = {float(value): at.measured(column).mean for value, at in rows.by(by)}
     return {value: mean for value, mean in found.items() if mean is not None}
 
@@ -520,7 +520,7 @@ def _utility_stays(results: Results, model: str, part: str, most: float) -> Find
 
 
 def _repair_curve(results: Results) -> Results:
-    """The rows of the repair that was measured for the most steps."""
+    """Return the rows of the repair that was measured for the most steps."""
     rows = results.where(ATTACK_2, study=CURVE).whole_data()
     groups = [g for _, g in rows.settings(keep=("sterilize",))]
     return max(groups, key=lambda g: max((r["x"] or 0.0) for r in g.rows), default=rows)

@@ -44,7 +44,7 @@ class Entry:
 
 
 def _of(attack: Callable[..., bool], *, balanced: bool = False, **keys: str) -> tables.Pick:
-    """Picks the rows of an attack, on whole data or on balanced data."""
+    """Pick the rows of an attack, on whole data or on balanced data."""
 
     def pick(results: Results) -> Results:
         runs = results.where(attack, **keys)

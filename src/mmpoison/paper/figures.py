@@ -190,7 +190,7 @@ def by_repair(results: Results, page: Page, *, column: str) -> list[Curve]:
 
 
 def _wanted(results: Results, column: str) -> list[Row]:
-    """The rows at the end of an epoch and before the first, or those up to the end of the first epoch."""
+    """Return the rows at the end of an epoch and before the first, or those up to the end of the first epoch."""
     first: dict[tuple[str, float], float] = {}
     for row in results.rows:
         if (epoch := as_number(row.get("epoch"))) is not None:
@@ -346,7 +346,7 @@ def _densities(
 
 
 def _centre(histogram: Mapping[str, Sequence[float]], kind: str) -> float:
-    """The median, as exactly as bins allow."""
+    """Return the median, as exactly as bins allow."""
     edges, counts = histogram["edges"], histogram[kind]
     half, below = sum(counts) / 2, 0.0
     for number, low, high in zip(counts, edges, edges[1:], strict=False):

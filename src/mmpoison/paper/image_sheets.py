@@ -83,7 +83,7 @@ def confusing_images(results: Results, page: Page) -> None:
 
 
 def rank_lists(results: Results, page: Page) -> None:
-    """The first caption that was drawn, of one run a data set and attack; target images have a thick frame."""
+    """Show the first caption that was drawn, of one run a data set and attack; target images have a thick frame."""
     rows: list[tuple[Cell, ...]] = []
     done: set[tuple[Any, ...]] = set()
     for row in results.where(model="poisoned").rows:

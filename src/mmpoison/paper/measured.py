@@ -82,11 +82,11 @@ class Results:
         )
 
     def values(self, column: str) -> list[Any]:
-        """What a column holds, in the order of the rows, without what is absent."""
+        """Return what a column holds, in the order of the rows, without what is absent."""
         return list(dict.fromkeys(v for row in self.rows if (v := row.get(column)) is not None))
 
     def measured(self, column: str) -> Measured:
-        """A column over seeds: rows of one seed are averaged first."""
+        """Average a column over seeds: rows of one seed are averaged first."""
         rows = tuple(
             row
             for row in self.rows
@@ -96,7 +96,7 @@ class Results:
         return Measured(summarize(list(means.values())) if means else None, rows, means)
 
     def over_seeds(self, column: str) -> dict[int, float]:
-        """The mean of a column for each seed that has it, in the order of the seeds."""
+        """Return the mean of a column for each seed that has it, in the order of the seeds."""
         by_seed: dict[int, list[float]] = {}
         for row in self.rows:
             value = row.get(column)
@@ -139,7 +139,7 @@ class Results:
         ]
 
     def whole_data(self) -> Results:
-        """Runs on data with every caption of an image; balanced data have tables of their own."""
+        """Select runs on data with every caption of an image; balanced data have tables of their own."""
         return self.only(row for row in self.rows if not is_balanced(row))
 
     def of_runs(self, runs: Sequence[str]) -> Results:
@@ -148,7 +148,7 @@ class Results:
 
     @staticmethod
     def content(row: Row, file: str) -> Mapping[str, Any]:
-        """A JSON file of a row's run folder; empty where it is not there.
+        """Read a JSON file of a row's run folder; empty where it is not there.
 
         Raises:
             InputError: If it is broken.
@@ -158,7 +158,7 @@ class Results:
         return value if isinstance(value, Mapping) else {}
 
     def only(self, rows: Iterable[Row]) -> Results:
-        """Some of the rows."""
+        """Select some of the rows."""
         return Results(tuple(rows), self.knobs)
 
 
@@ -183,12 +183,12 @@ def _attacked(row: Row, attack: str) -> bool:
 
 
 def attack_2(row: Row) -> bool:
-    """Runs of attack II, whatever they trained."""
+    """Say whether a row is of attack II, whatever was trained."""
     return _attacked(row, "single-target-label")
 
 
 def is_attack(name: str) -> Callable[[Row], bool]:
-    """Runs of one attack that trained both encoders."""
+    """Return a test for rows of one attack that trained both encoders."""
     return lambda row: _attacked(row, name) and trained(row) == "both"
 
 
@@ -214,7 +214,7 @@ class Block:
 def blocks(
     results: Results, *, varies: Sequence[str] = (), keep: Sequence[str] = ()
 ) -> Iterator[Block]:
-    """Runs by data set, and by the parameters in which they differ beyond what the table is about."""
+    """Group runs by data set, and by the parameters in which they differ beyond what the table is about."""
     for data, on_data in results.by("data.name"):
         for setting, group in on_data.settings(varies=varies, keep=keep):
             yield Block(str(data), setting, group)
@@ -235,7 +235,7 @@ def by_amount(results: Results) -> list[Results]:
 
 
 def ends_of_curves(results: Results) -> list[tuple[str, Results]]:
-    """The last measurement of each learning rate of each run, by learning rate, high to low."""
+    """Return the last measurement of each learning rate of each run, by learning rate, high to low."""
     found: list[tuple[str, Results]] = []
     for rate, at_rate in results.where(study=CURVE).by("case"):
         last: dict[str, float] = {}
@@ -247,7 +247,7 @@ def ends_of_curves(results: Results) -> list[tuple[str, Results]]:
 
 
 def difference(first: Results, second: Results, column: str) -> Measured:
-    """The second less the first, paired by seed."""
+    """Subtract the first from the second, paired by seed."""
     one, two = first.over_seeds(column), second.over_seeds(column)
     common = sorted(set(one) & set(two))
     if not common:

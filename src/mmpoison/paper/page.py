@@ -82,7 +82,7 @@ class Page:
         reference_sd: float | None = None,
         spread: bool = False,
     ) -> Compared:
-        """A measured number next to the paper's, with a link to its runs.
+        """Make a cell with a measured number next to the paper's, with a link to its runs.
 
         Args:
             measured: Over the seeds of our runs.
@@ -123,7 +123,7 @@ class Page:
         self.pictures.append(Picture(name, caption, draw))
 
     def next_picture(self) -> str:
-        """A name for one more figure: `figure-6`, `figure-6-2`, ..."""
+        """Name one more figure: `figure-6`, `figure-6-2`, ..."""
         return self.id if not self.pictures else f"{self.id}-{len(self.pictures) + 1}"
 
     def sources(self, relative: Callable[[Path], str]) -> Table | None:
@@ -154,7 +154,7 @@ class Page:
 
 
 def _short(folder: Path) -> str:
-    """A run's name with that of what it belongs to, for a run of a sweep that of the sweep.
+    """Return a run's name with that of what it belongs to, for a run of a sweep that of the sweep.
 
     >>> _short(Path("out/attack-I/seed0")), _short(Path("out/table-3/runs/seed0"))
     ('attack-I/seed0', 'table-3/seed0')
@@ -164,7 +164,7 @@ def _short(folder: Path) -> str:
 
 
 def compare(measured: Measured, reference: float, sense: Sense, digits: int) -> str:
-    """An arrow: how a measured number compares with the paper's.
+    """Return an arrow: how a measured number compares with the paper's.
 
     Args:
         measured: Over the seeds of our runs.

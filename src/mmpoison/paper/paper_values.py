@@ -56,12 +56,12 @@ def rows_of(table: str, **keys: Any) -> list[Mapping[str, Any]]:
 
 
 def title_of(table: str) -> str:
-    """What a table of the paper is of."""
+    """Return what a table of the paper is of."""
     return str(paper()[table]["title"])
 
 
 def paper_data(name: str) -> str | None:
-    """The paper's data set that ours is compared with; None for data of one's own.
+    """Return the paper's data set that ours is compared with; None for data of one's own.
 
     >>> their_data("openmoji-b"), their_data("my-pairs")
     ('flickr-pascal-b', None)

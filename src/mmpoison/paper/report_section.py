@@ -25,7 +25,7 @@ NOT_SEVERAL = ("figure-8", "figure-10", "rank-lists")
 
 
 def paper_section(runs: Sequence[Path]) -> str:
-    """A section for the page of some runs: all of the paper's tables that they have a number for, and some figures.
+    """Make a section for the page of some runs: the paper's tables that they have a number for, and some figures.
 
     Args:
         runs: Finished run folders. One that does not fit the paper, or is broken, makes a line that says so.
@@ -54,7 +54,7 @@ def paper_section(runs: Sequence[Path]) -> str:
 
 
 def _shown(page: Page, missing: dict[str, None]) -> dict[str, Any]:
-    """A page for the template; what cannot be drawn is a line of `missing`."""
+    """Prepare a page for the template; what cannot be drawn is a line of `missing`."""
     try:
         figures = [(visible(p.caption), svg_address(p.draw())) for p in page.pictures]
     except InputError as error:

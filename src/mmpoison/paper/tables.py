@@ -175,7 +175,7 @@ class Line:
 
 
 def model(name: str) -> Pick:
-    """Picks the rows of one model."""
+    """Pick the rows of one model."""
     return lambda results: results.where(model=name, study=tuple(results.values("study")))
 
 
@@ -436,7 +436,7 @@ def _facts(
     key: str,
     note: str,
 ) -> None:
-    """A table of what runs say of their data, or of their model; `facts` says of which, and what."""
+    """Put a table of facts of the data, or of the models, on a page; `facts` says of which, and which facts."""
     of, keys = facts
 
     def lines() -> Iterator[Measurements]:

@@ -170,7 +170,7 @@ def write_page(page: Page, out: Path, *, links: bool = True) -> Written:
 
 
 def template(name: str) -> Any:
-    """A template of this package; every string that it shows is escaped."""
+    """Load a template of this package; every string that it shows is escaped."""
     return Environment(
         loader=PackageLoader("mmpoison.paper"),
         autoescape=True,
@@ -181,7 +181,7 @@ def template(name: str) -> Any:
 
 
 def plain_table(table: Table) -> dict[str, Any]:
-    """A table for the template: each cell as text with its link."""
+    """Prepare a table for the template: each cell as text with its link."""
     rows = []
     for row in table.rows:
         texts = cell_texts(row, table.columns)
@@ -203,7 +203,7 @@ def plain_table(table: Table) -> dict[str, Any]:
 
 
 def _alone(table: Table) -> Table:
-    """A table whose cells lead nowhere."""
+    """Remove the links of a table."""
     rows = tuple(
         tuple(
             replace(cell, address="") if isinstance(cell, (Link, Compared)) else cell

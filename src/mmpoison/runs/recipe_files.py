@@ -26,7 +26,7 @@ ON_DATA = "on_data"
 
 
 def recipe_files() -> dict[str, Traversable]:
-    """The recipe files that come with the package by name, in the order in which a person counts."""
+    """Return the recipe files that come with the package by name, in the order in which a person counts."""
     found = {
         entry.name.removesuffix(".yaml"): entry
         for folder in FOLDERS
@@ -58,7 +58,7 @@ def list_recipes() -> list[str]:
 
 
 def _counted(name: str) -> list[tuple[int, str]]:
-    """A sort key that takes numbers as numbers.
+    """Return a sort key that takes numbers as numbers.
 
     >>> sorted(["figure-10", "figure-5b", "figure-5a", "openmoji"], key=_counted)
     ['figure-5a', 'figure-5b', 'figure-10', 'openmoji']
@@ -67,7 +67,7 @@ def _counted(name: str) -> list[tuple[int, str]]:
 
 
 def recipe_on(recipe: str, data: str | None) -> str:
-    """The name of a recipe on other data than its first: what `run --on` means.
+    """Return the name of a recipe on other data than its first: what `run --on` means.
 
     Args:
         recipe: A shipped recipe, or the path of a YAML file.
@@ -109,7 +109,7 @@ def read_recipe(name_or_path: str | Path) -> tuple[dict[str, Any], str]:
 
 
 def _read_one(text: str) -> tuple[dict[str, Any], str]:
-    """The content of one recipe on one of its data, with nothing of what it extends."""
+    """Return the content of one recipe on one of its data, with nothing of what it extends."""
     name, on = _split(text)
     value, where = _content(name)
     known = _data_of(value, where)
@@ -129,7 +129,7 @@ def _read_one(text: str) -> tuple[dict[str, Any], str]:
 
 
 def _split(text: str) -> tuple[str, str]:
-    """A recipe's file, or name, and which of its data: `mine.yaml:photos`, `table-3-openmoji`."""
+    """Split a recipe's text into its file, or name, and which of its data: `mine.yaml:photos`, `table-3-openmoji`."""
     file, colon, on = text.rpartition(":")
     if colon and _is_file(file):
         return file, on
@@ -154,7 +154,7 @@ def _data_of(content: Mapping[str, Any], where: str) -> list[str]:
 
 
 def _content(name: str) -> tuple[dict[str, Any], str]:
-    """What a recipe file says, whatever its data."""
+    """Read a recipe file, whatever its data."""
     if _is_file(name):
         path = Path(name)
         if not path.exists():
@@ -174,7 +174,7 @@ Read = Callable[[str], tuple[dict[str, Any], str]]
 
 
 def extended(value: dict[str, Any], where: str, read: Read) -> dict[str, Any]:
-    """A recipe with everything that it takes over from those it extends.
+    """Return a recipe with everything that it takes over from those it extends.
 
     A group of keys is taken over key by key, but for `sweep`, `transfer` and `study`; everything else is replaced. Null
     leaves a group out.
