@@ -63,7 +63,7 @@ def title_of(table: str) -> str:
 def paper_data(name: str) -> str | None:
     """Return the paper's data set that ours is compared with; None for data of one's own.
 
-    >>> their_data("openmoji-b"), their_data("my-pairs")
+    >>> paper_data("openmoji-b"), paper_data("my-pairs")
     ('flickr-pascal-b', None)
     """
     base = name.removesuffix("-b")
