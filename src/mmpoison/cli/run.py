@@ -129,7 +129,7 @@ def run(
     """
     from mmpoison.attacks.catalogue import takes_several_goals
     from mmpoison.runs.recipe import load_recipe, parse_changes
-    from mmpoison.runs.recipe_files import list_recipes, recipe_on
+    from mmpoison.runs.recipe_files import folder_name, list_recipes, recipe_on
 
     if show:
         for line in list_recipes():

@@ -89,6 +89,16 @@ def recipe_on(recipe: str, data: str | None) -> str:
     return f"{recipe}{':' if _is_file(recipe) else '-'}{data}"
 
 
+def folder_name(recipe: str) -> str:
+    """Return the name of the folder for a recipe's runs.
+
+    >>> folder_name("table-3-openmoji"), folder_name("my/own.yaml"), folder_name("own.yaml:photos")
+    ('table-3-openmoji', 'own', 'own-photos')
+    """
+    file, on = _split(recipe)
+    return f"{Path(file).stem}-{on}" if on else Path(file).stem
+
+
 def read_recipe(name_or_path: str | Path) -> tuple[dict[str, Any], str]:
     """Read a recipe without checking its keys: its content with that of the recipes it extends, and what to call it.
 
