@@ -164,7 +164,7 @@ def run(
                 changed,
                 seeds=[seed for seed in parse_seeds(seeds) if seed is not None] or None,
             ),
-            out if out is not None else Path("runs") / Path(re.sub(r"\.ya?ml:", "-", recipe)).stem,
+            out if out is not None else Path("runs") / folder_name(recipe),
             workers=workers,
             threads=1,
             retries=retries,
