@@ -15,12 +15,12 @@ from mmpoison.errors import InputError
 from mmpoison.evaluation.goal_target import GoalTarget, goal_targets_of
 from mmpoison.evaluation.measure import Subject, measure
 from mmpoison.evaluation.names import parse_studies
-from mmpoison.evaluation.record import DataFacts, EmbeddingMap, Metrics, RunFacts
 from mmpoison.evaluation.test_set import TestSet
 from mmpoison.models.dual_encoder import DualEncoder
 from mmpoison.models.inputs import prepare_pixels
 from mmpoison.pairs.manifest import PoisonManifest
 from mmpoison.pairs.table import PairDataset
+from mmpoison.records.run_files import DataFacts, EmbeddingMap, Metrics, RunFacts
 from mmpoison.reporting.seeds import metrics_tables
 from mmpoison.reporting.summary import goal_title
 from mmpoison.reporting.text import decimal

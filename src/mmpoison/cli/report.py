@@ -202,8 +202,8 @@ def show_run(folder: Path, *, drawn: bool = True) -> None:
         folder: The run folder.
         drawn: False makes the page alone.
     """
-    from mmpoison.evaluation.record import Metrics
     from mmpoison.paper.report_section import paper_section
+    from mmpoison.records.run_files import Metrics
     from mmpoison.reporting.html_report import write_report
     from mmpoison.reporting.seeds import metrics_tables
     from mmpoison.reporting.table import terminal

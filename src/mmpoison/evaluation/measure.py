@@ -10,7 +10,6 @@ from pathlib import Path
 from mmpoison.evaluation.cache import cached_embeddings
 from mmpoison.evaluation.distribution import embedding_map, silhouettes
 from mmpoison.evaluation.goal_target import GoalTarget
-from mmpoison.evaluation.record import EmbeddingMap, GoalRow, Metrics, RankSpread, Study, Utility
 from mmpoison.evaluation.rows import (
     collapse_warning,
     random_queries,
@@ -25,6 +24,7 @@ from mmpoison.models.dual_encoder import DualEncoder
 from mmpoison.models.inputs import FeatureInputs, PairInputs, ProgressFor
 from mmpoison.pairs.manifest import PoisonManifest
 from mmpoison.pairs.table import PairDataset
+from mmpoison.records.run_files import EmbeddingMap, GoalRow, Metrics, RankSpread, Study, Utility
 
 CLEAN, POISONED = "clean_model", "poisoned"
 

@@ -15,9 +15,9 @@ from torch import Tensor, nn
 
 from mmpoison.errors import InputError
 from mmpoison.images.preparation import Preparation
-from mmpoison.models.checkpoint_record import CheckpointRecord
 from mmpoison.models.clip_blocks import run_blocks, runs_blocks
 from mmpoison.models.model_config import check_preprocess_cfg
+from mmpoison.records.checkpoint import CheckpointRecord
 
 CLIP_PREPROCESSING: dict[str, Any] = {
     "mean": (0.48145466, 0.4578275, 0.40821073),

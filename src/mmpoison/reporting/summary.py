@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mmpoison.errors import InputError
-from mmpoison.evaluation.record import GoalRow, Metrics, RunFacts
+from mmpoison.records.run_files import GoalRow, Metrics, RunFacts
 from mmpoison.reporting.text import count, decimal, percent
 
 

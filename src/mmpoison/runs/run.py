@@ -11,7 +11,7 @@ import torch
 
 from mmpoison.base.files import write_json
 from mmpoison.base.record import Record
-from mmpoison.evaluation.record import Metrics
+from mmpoison.records.run_files import Metrics
 from mmpoison.runs.measuring_cost import keep_measuring_time
 from mmpoison.runs.prepared_run import PreparedRun, prepare_run
 from mmpoison.runs.progress import Monitor, SilentMonitor

@@ -22,7 +22,11 @@ from mmpoison.evaluation.measure import (
     Subject,
     measure,
 )
-from mmpoison.evaluation.record import (
+from mmpoison.evaluation.rows import class_retrieval
+from mmpoison.models.facts import size_facts
+from mmpoison.models.inputs import PairInputs, prepare_features, prepare_pixels
+from mmpoison.pairs.table import PairDataset
+from mmpoison.records.run_files import (
     ClassRetrieval,
     FilterFacts,
     Metrics,
@@ -31,10 +35,6 @@ from mmpoison.evaluation.record import (
     SuspiciousPair,
     TransferMeasures,
 )
-from mmpoison.evaluation.rows import class_retrieval
-from mmpoison.models.facts import size_facts
-from mmpoison.models.inputs import PairInputs, prepare_features, prepare_pixels
-from mmpoison.pairs.table import PairDataset
 from mmpoison.runs.prepared_run import PreparedRun, load_transfer
 from mmpoison.runs.progress import Monitor
 from mmpoison.runs.recipe import TransferPart

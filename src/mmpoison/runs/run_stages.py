@@ -15,12 +15,12 @@ import torch
 from mmpoison.base.seeding import generator
 from mmpoison.defenses.catalogue import DEFENSES, build_filter
 from mmpoison.defenses.repairs.clean_finetune import CleanFinetune
-from mmpoison.evaluation.record import SterilizeFacts
 from mmpoison.models.checkpoint import load_checkpoint, save_checkpoint
 from mmpoison.models.compute_environment import compute_environment
 from mmpoison.models.dual_encoder import DualEncoder
 from mmpoison.models.inputs import PairInputs, prepare_features, prepare_pixels
 from mmpoison.pairs.table import PairDataset
+from mmpoison.records.run_files import SterilizeFacts
 from mmpoison.runs.cards import model_card
 from mmpoison.runs.prepared_run import PreparedRun
 from mmpoison.runs.progress import Monitor

@@ -20,10 +20,10 @@ from mmpoison.base.cache_folder import cache_folder
 from mmpoison.base.seeding import torch_seed
 from mmpoison.errors import InputError, MmpoisonWarning
 from mmpoison.models.checkpoint import save_checkpoint
-from mmpoison.models.checkpoint_record import TrainingRecord
 from mmpoison.models.dual_encoder import DualEncoder
 from mmpoison.models.inputs import PairInputs, ProgressFor
 from mmpoison.pairs.table import PairDataset
+from mmpoison.records.checkpoint import TrainingRecord
 from mmpoison.training.divergence import DivergedError, LossGuard
 from mmpoison.training.feed import Feed, Loaded
 from mmpoison.training.grad_cache import cached_backward, normalises_batches, still_statistics

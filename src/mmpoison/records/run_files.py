@@ -10,7 +10,7 @@ from typing import Annotated
 from pydantic import BeforeValidator, Field
 
 from mmpoison.base.record import Number, OrEmpty, Record
-from mmpoison.models.checkpoint_record import TrainingRecord
+from mmpoison.records.checkpoint import TrainingRecord
 
 Interval = Annotated[list[Number], Field(min_length=2, max_length=2)]
 """Low and high end of a 95 % interval."""

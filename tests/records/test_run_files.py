@@ -10,7 +10,7 @@ import pytest
 from tests.reporting.conftest import example_metrics, example_rank_lists, example_suspicious
 
 from mmpoison.errors import InputError
-from mmpoison.evaluation.record import (
+from mmpoison.records.run_files import (
     EmbeddingMap,
     GoalRow,
     Metrics,

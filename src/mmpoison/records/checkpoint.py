@@ -61,7 +61,7 @@ class CheckpointRecord(Record):
         seed: Seed of that training.
         poisoned: Whether it was trained on poisoned data.
         pretraining: How it was trained from random weights.
-        looks: What was measured during the training, see `evaluation.record.ProbeRecord`.
+        looks: What was measured during the training, see `run_files.ProbeRecord`.
     """
 
     name: str | None = None
