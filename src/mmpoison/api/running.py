@@ -14,10 +14,12 @@ from mmpoison.base.files import plain_name
 from mmpoison.errors import InputError
 from mmpoison.models.checkpoint import load_checkpoint
 from mmpoison.models.dual_encoder import DualEncoder
+from mmpoison.paper.report_section import paper_section
 from mmpoison.reporting.html_report import write_report
 from mmpoison.runs.finished_run import run_checkpoints
 from mmpoison.runs.progress import Monitor
 from mmpoison.runs.recipe import Recipe, load_recipe
+from mmpoison.runs.recipe_files import recipe_on
 from mmpoison.runs.run import run_recipe
 
 
@@ -52,6 +54,7 @@ class RunResult(Evaluation):
 def run(
     recipe: str | Path | Recipe,
     *,
+    on: str | None = None,
     out: str | Path | None = None,
     seed: int | None = None,
     data_root: str | Path | None = None,
@@ -64,6 +67,7 @@ def run(
 
     Args:
         recipe: The name of a shipped recipe, the path of a YAML file, or a `Recipe`.
+        on: Which data, for a recipe that has several, for example `openmoji`.
         out: The run folder; by default one in `runs/`, named after what is run.
         seed: Seed of everything random; the recipe's own by default.
         data_root: Your folder, for data that are not made here.
@@ -90,8 +94,8 @@ def run(
     if seed is not None:
         given["seed"] = seed
     if not isinstance(recipe, Recipe):
-        chosen = load_recipe(recipe, given)
-    elif given:
+        chosen = load_recipe(recipe_on(str(recipe), on), given)
+    elif given or on:
         raise InputError("a Recipe object is complete: change it with load_recipe(name, changes)")
     else:
         chosen = recipe
@@ -104,7 +108,7 @@ def run(
         metrics = run_recipe(
             chosen, folder, monitor=monitor, save_models=save_models, device=find_device(device)
         )
-    return RunResult(metrics, None, folder, write_report(folder))
+    return RunResult(metrics, None, folder, write_report(folder, paper_section([folder])))
 
 
 def run_folder(recipe: Recipe) -> Path:

@@ -195,11 +195,12 @@ def print_tables(tables: list[Table], form: Format) -> None:
         console.print(terminal(tables))
 
 
-def show_run(folder: Path, *, drawn: bool = True) -> None:
+def show_run(folder: Path, page: Path | None = None, *, drawn: bool = True) -> None:
     """Make a finished run's page, and print its tables and where everything is.
 
     Args:
         folder: The run folder.
+        page: Its page, where it is written already.
         drawn: False makes the page alone.
     """
     from mmpoison.paper.report_section import paper_section
@@ -209,7 +210,7 @@ def show_run(folder: Path, *, drawn: bool = True) -> None:
     from mmpoison.reporting.table import terminal
     from mmpoison.reporting.terminal_view import terminal_table
 
-    page = write_report(folder, paper_section([folder]))
+    page = page or write_report(folder, paper_section([folder]))
     if not drawn:
         return
     metrics = Metrics.read(folder / "metrics.json")

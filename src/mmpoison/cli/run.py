@@ -218,11 +218,9 @@ def _run_seeds(
     device: str,
     form: Format = "table",
 ) -> None:
-    from mmpoison.base.devices import find_device
+    from mmpoison.api import running as api
     from mmpoison.runs.recipe import load_recipe, parse_changes
-    from mmpoison.runs.run import run_recipe
 
-    where = find_device(device)
     overrides = parse_changes(changes)
     if data_root is not None:
         overrides["data.root"] = str(data_root)
@@ -239,8 +237,10 @@ def _run_seeds(
             f"{safe_text(recipe.attack.name)}, {safe_text(', '.join(recipe.attack.goals))}"
         )
         with monitor(on_stderr=form != "table") as progress:
-            run_recipe(recipe, folder, monitor=progress, save_models=save_models, device=where)
-        show_run(folder, drawn=form == "table")
+            done = api.run(
+                recipe, out=folder, save_models=save_models, device=device, progress=progress
+            )
+        show_run(folder, done.page, drawn=form == "table")
         finished.append(folder)
     if len(finished) > 1 or form != "table":
         from mmpoison.reporting.seeds import seed_tables
