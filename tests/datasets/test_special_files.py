@@ -19,7 +19,7 @@ from mmpoison.attacks import SingleTargetLabel
 from mmpoison.datasets import ImageTable, PairDataset, load_pairs, save_pairs
 from mmpoison.datasets.convert import convert_pairs
 from mmpoison.datasets.formats.shard_writers import Target
-from mmpoison.datasets.verify.verify import verify_pairs
+from mmpoison.datasets.verify.pairs_check import verify_pairs
 from mmpoison.errors import InputError
 from mmpoison.images import BrokenImage, read_image
 from mmpoison.pairs.folder import ImagePolicy

@@ -70,7 +70,7 @@ def _rows(folder: Path, separator: str) -> bytes:
 def _load(place: Path, format: str | None = None) -> Any:
     """The set as `data verify` reads it, as `train` does, and piece by piece as `filter` does."""
     from mmpoison.datasets import load_pairs, stream_pairs
-    from mmpoison.datasets.verify.verify import load_to_verify, verify_pairs
+    from mmpoison.datasets.verify.pairs_check import load_to_verify, verify_pairs
     from mmpoison.errors import InputError
 
     pairs, name, faults = load_to_verify(place, format=format)
@@ -136,7 +136,7 @@ def _poisoned(folder: Path) -> None:
 def _read_poisoned(folder: Path) -> None:
     from mmpoison.attacks.rebuild import rebuild
     from mmpoison.datasets import load_pairs
-    from mmpoison.datasets.verify.verify import load_to_verify, verify_pairs
+    from mmpoison.datasets.verify.pairs_check import load_to_verify, verify_pairs
     from mmpoison.defenses.filters.pair_pieces import PairPieces
     from mmpoison.errors import InputError
     from mmpoison.pairs.manifest import PoisonManifest

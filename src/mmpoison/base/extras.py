@@ -17,6 +17,7 @@ EXTRAS = {
     "imagehash": "data",
     "matplotlib": "figures",
     "mlflow": "mlflow",
+    "pandas": "data",
     "ray": "ray",
     "sklearn": "analysis",
     "starlette": "search",

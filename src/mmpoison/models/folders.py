@@ -10,6 +10,7 @@ from mmpoison.errors import InputError
 from mmpoison.models import hugging_face
 from mmpoison.models.activation import activation_name
 from mmpoison.models.checkpoint import CONFIG_FILE, WEIGHTS_FILES, load_checkpoint
+from mmpoison.models.checkpoint_record import CheckpointRecord
 from mmpoison.models.dual_encoder import DualEncoder, Tokenizer
 from mmpoison.models.fit import build_with_weights, check_usable, with_place
 from mmpoison.models.hub import hub_file, hub_folder
@@ -74,15 +75,16 @@ def load_transformers_folder(folder: Path, name: str | None = None) -> DualEncod
     except (TypeError, ValueError, RuntimeError, AssertionError, ArithmeticError) as error:
         raise InputError(f"{where}: not a model config ({repr(error)[:200]})") from None
     tokenizer = _tokenizer(folder, cfg)
-    ours = config.get("mmpoison") if isinstance(config.get("mmpoison"), dict) else {}
+    ours = config.get("mmpoison", {})
+    record = CheckpointRecord.of(ours, f"{where}: mmpoison")
     full = {
         "model_cfg": cfg,
         "preprocess_cfg": hugging_face.preprocess_cfg_from_transformers(
             folder, cfg["vision_cfg"]["image_size"]
         ),
-        "mmpoison": {"source": folder.name, **(ours or {}), "activation": activation_name(cfg)},
+        "mmpoison": {"source": folder.name, **ours, "activation": activation_name(cfg)},
     }
-    known_as = name or str((ours or {}).get("name", folder.name))[:200]
+    known_as = name or (record.name or folder.name)[:200]
     try:
         return check_usable(DualEncoder(module, tokenizer, full, known_as))
     except InputError as error:

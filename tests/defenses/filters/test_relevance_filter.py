@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from mmpoison.attacks import SingleTargetLabel
 from mmpoison.datasets import PairDataset, load_pairs
-from mmpoison.datasets.verify.verify import verify_pairs
+from mmpoison.datasets.verify.pairs_check import verify_pairs
 from mmpoison.defenses import RelevanceFilter, save_filtered
 from mmpoison.defenses.filters.relevance_filter import (
     FilterResult,

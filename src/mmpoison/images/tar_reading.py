@@ -1,7 +1,7 @@
-"""Opens untrusted tar files: bounds what tarfile reads for one header.
+"""Opens tar files that are not trusted: what tarfile reads for one header is bounded.
 
-Before it returns a member, tarfile reads its long names, pax records and sparse maps into memory, with the size that
-they claim to have. A file of 2 kB can claim gigabytes, and a compressed one can contain them.
+Before it gives a member, tarfile reads the long names, pax records and maps of holes that belong to it whole into
+memory, as large as they claim to be. A file of 2 kB can claim gigabytes, and a packed one can hold them.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import IO, Any, cast
 
 MAX_HEADER_BYTES = 1 << 20
-"""The largest header of one member, with everything that extends it."""
+"""Of one member, with all that extends its header."""
 
 TAR_ERRORS: tuple[type[Exception], ...] = (
     tarfile.TarError,
@@ -28,7 +28,7 @@ TAR_ERRORS: tuple[type[Exception], ...] = (
     OverflowError,
     struct.error,
 )
-"""What tarfile and the decompressors raise for broken bytes, besides OSError without a number."""
+"""What tarfile and the unpackers below it raise for broken bytes, in addition to OSError without a number."""
 
 
 class BoundedReader:
@@ -43,7 +43,7 @@ class BoundedReader:
         self._left: int | None = MAX_HEADER_BYTES
 
     def next_header(self) -> None:
-        """Start a new count at this position."""
+        """Count from here anew."""
         self._left = MAX_HEADER_BYTES
 
     def no_more_headers(self) -> None:
@@ -72,7 +72,7 @@ class BoundedReader:
 
 
 def unpacked(path: Path) -> IO[bytes]:
-    """Open a file, decompressed if its first bytes are those of gzip, bzip2 or xz."""
+    """Open a file, unpacked where it is packed with gzip, bzip2 or xz; which its first bytes say."""
     with path.open("rb") as raw:
         head = raw.read(6)
     for start, opener in (
