@@ -17,7 +17,7 @@ Interval = Annotated[list[Number], Field(min_length=2, max_length=2)]
 
 
 def _as_list(value: object) -> object:
-    """A single text as a list of one; nothing as an empty list."""
+    """Turn a single text into a list of one; None into an empty list."""
     return [value] if isinstance(value, str) and value else value or []
 
 
@@ -113,11 +113,11 @@ class Measures(Record):
     drift: OrEmpty[Drift] = Drift()
 
     def row(self, goal: str, model: str) -> GoalRow:
-        """The row of a model; an empty one where it was not computed."""
+        """Return the row of a model; an empty one if it was not computed."""
         return self.goal.get(goal, {}).get(model) or GoalRow()
 
     def spread(self, goal: str, model: str) -> RankSpread:
-        """The ranks of a row; empty where they were not computed."""
+        """Return the ranks of a row; empty if they were not computed."""
         return self.ranks.get(goal, {}).get(model) or RankSpread()
 
 

@@ -39,7 +39,7 @@ def frozen_outputs(
     cache: Path | None,
     progress: Progress | None = None,
 ) -> Tensor:
-    """Outputs of one encoder for rows of the inputs, in 32-bit, shape `(n, d)`, on the CPU.
+    """Compute outputs of one encoder for rows of the inputs, in 32-bit, shape `(n, d)`, on the CPU.
 
     Args:
         encoder: The model, in evaluation mode on this side.

@@ -52,7 +52,7 @@ def load_flickr_pascal(
 
 
 def load_pascal_test(root: Path, *, missing: str = "skip") -> PairDataset:
-    """The test half of PASCAL Sentences, as `flickr-pascal` has it.
+    """Load the test half of PASCAL Sentences, as `flickr-pascal` has it.
 
     Args:
         root: Folder that holds `pascal-sentences/`.

@@ -88,7 +88,7 @@ class Likeness:
         )
 
     def problems(self) -> list[str]:
-        """What is wrong: a test image that was trained on measures memory."""
+        """List what is wrong: a test image in the training data measures memory."""
         if self.leaked is None:
             return []
         return [
@@ -97,7 +97,7 @@ class Likeness:
         ]
 
     def notes(self) -> list[str]:
-        """What a reader should know."""
+        """List what a reader should know."""
         notes = []
         if self.groups:
             images = sum(map(len, self.groups))
@@ -138,7 +138,7 @@ class Likeness:
 
 
 def _captions(pairs: PairDataset, images: Indices, wanted: BoolArray) -> list[str]:
-    """Captions of images in the pairs that are wanted, a mask of shape `(N,)`."""
+    """Mark the captions of some images, a mask of shape `(N,)`."""
     # pairs stand in the order of their images
     starts = np.searchsorted(pairs.image, images, side="left")
     stops = np.searchsorted(pairs.image, images, side="right")
@@ -153,7 +153,7 @@ def _captions(pairs: PairDataset, images: Indices, wanted: BoolArray) -> list[st
 def _near(
     pairs: PairDataset, scan: ImageScan, readable: Indices, distance: int
 ) -> tuple[dict[str, Any], int]:
-    """Images near another one, and the number of test images near a train image."""
+    """Return the images near another one, and the number of test images near a train image."""
     near: dict[str, Any] = {
         "distance": distance,
         "left_out": None,

@@ -242,7 +242,7 @@ def _caption_notes(captions: CaptionFacts) -> list[str]:
 
 
 def _poisoned_gallery(pairs: PairDataset) -> tuple[int, list[str]]:
-    """Number of test images that poison is trained on, and what to say of them."""
+    """Count test images on which poison is trained, and describe them."""
     images = poisoned_gallery(pairs)
     if not images:
         return 0, []
