@@ -40,37 +40,23 @@ INSTEAD = {
 }
 """A phrase that is never right here, as a pattern, and what to write instead."""
 
-PERCENT = r"\d %"
+PERCENT = r"\d %(?!\s*\d)"  # not Python's modulo
 
 NOT_YET: tuple[str, ...] = (
     *(
         "src/mmpoison/cli/",
-        "src/mmpoison/datasets/",
         "src/mmpoison/defenses/",
-        "src/mmpoison/evaluation/",
+        "src/mmpoison/images/store.py",
+        "src/mmpoison/images/decode.py",
     ),
     *(
-        "src/mmpoison/images/",
         "src/mmpoison/pages/review/",
-        "src/mmpoison/pairs/",
         "src/mmpoison/paper/",
+        "src/mmpoison/reporting/",
+        "src/mmpoison/runs/",
     ),
-    *("src/mmpoison/reporting/", "src/mmpoison/runs/", "src/mmpoison/training/"),
-    *(
-        "docs/decisions/",
-        "docs/results/",
-        "docs/reference/",
-        "docs/data-formats.md",
-        "docs/datasets/image-store.md",
-    ),
-    *(
-        "docs/tasks/check",
-        "docs/tasks/compare",
-        "docs/tasks/measure",
-        "docs/tasks/re",
-        "docs/tasks/scan",
-    ),
-    *("docs/tasks/write-a-defence.md", "CONTRIBUTING.md"),
+    *("docs/decisions/", "docs/results/", "docs/datasets/image-store.md", "CONTRIBUTING.md"),
+    *("docs/tasks/check", "docs/tasks/re", "docs/tasks/scan", "docs/tasks/write-a-defence.md"),
 )
 """Beginnings of the paths that are not clean yet; empty once the rebuilding of issue 15 is merged."""
 
@@ -79,7 +65,7 @@ def texts() -> list[Path]:
     """Every text that a reader sees: source, templates, scripts of pages, docs, README."""
     found = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "SECURITY.md"]
     for folder, kinds in (
-        ("src", ("*.py", "*.html", "*.js", "*.yaml", "*.jinja")),
+        ("src", ("*.py", "*.html", "*.js", "*.yaml", "*.j2")),
         ("docs", ("*.md",)),
     ):
         found += [path for kind in kinds for path in sorted((ROOT / folder).rglob(kind))]
