@@ -16,7 +16,7 @@ import numpy as np
 
 from mmpoison._version import __version__
 from mmpoison.base.files import write_json
-from mmpoison.base.phrasing import are
+from mmpoison.base.phrasing import count_phrase
 from mmpoison.base.registry import unknown_name
 from mmpoison.base.untrusted import read_bytes
 from mmpoison.errors import InputError
@@ -167,7 +167,7 @@ class FrozenSplit:
                 f"the data have {keys[0]!r:.200}"
             )
         found = [
-            f"{where}: {are(len(names), 'image')} {what}, the first: {names[0]!r:.200}"
+            f"{where}: {count_phrase(len(names), 'image')} {what}, the first: {names[0]!r:.200}"
             for names, what in (
                 (missing, "not in the data"),
                 (extra, "in the data, but not in the split"),

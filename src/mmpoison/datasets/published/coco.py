@@ -11,7 +11,7 @@ from typing import Any, Unpack
 
 import msgspec
 
-from mmpoison.base.phrasing import are
+from mmpoison.base.phrasing import count_phrase
 from mmpoison.datasets.catalogue import DataSource, register
 from mmpoison.datasets.entries import ImageEntry
 from mmpoison.datasets.options import one_of, whole_number, words
@@ -287,7 +287,7 @@ def _report_unlisted(
 ) -> None:
     if unlisted:
         problem(
-            f"{file.name}: {are(len(unlisted), what)} of {of} ids that the file does not list, "
+            f"{file.name}: {count_phrase(len(unlisted), what)} of {of} ids that the file does not list, "
             f"the first {unlisted[0]}"
         )
 

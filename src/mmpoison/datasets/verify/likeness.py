@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from mmpoison.base.phrasing import are, count_of
+from mmpoison.base.phrasing import count_of, count_phrase
 from mmpoison.datasets.verify.duplicates import Indices, equal_groups, near_pairs
 from mmpoison.datasets.verify.image_scan import ImageScan
 from mmpoison.pairs.table import SPLITS, UNLABELLED, BoolArray, PairDataset
@@ -92,7 +92,7 @@ class Likeness:
         if self.leaked is None:
             return []
         return [
-            f"{are(self.leakage['same_images'], 'test image')} in train too, pixel for pixel, the first: "
+            f"{count_phrase(self.leakage['same_images'], 'test image')} in train too, pixel for pixel, the first: "
             f"{self.leaked[0]} = {self.leaked[1]}"
         ]
 
@@ -119,7 +119,7 @@ class Likeness:
             )
         if self.leakage["near_images"]:
             notes.append(
-                f"{are(self.leakage['near_images'], 'test image')} nearly the same as a train image"
+                f"{count_phrase(self.leakage['near_images'], 'test image')} nearly the same as a train image"
             )
         return notes
 
