@@ -211,8 +211,8 @@ def _caption_notes(captions: CaptionFacts) -> list[str]:
         (
             "too_long",
             captions.too_long,
-            f"{count_phrase(captions.too_long, 'caption')} longer than the {CONTEXT} tokens that CLIP reads, and truncated "
-            "(a lower bound: pieces of text were counted, not tokens)",
+            f"{count_phrase(captions.too_long, 'caption')} longer than the {CONTEXT} tokens that CLIP reads, "
+            "and truncated (a lower bound: pieces of text were counted, not tokens)",
         ),
         ("html", captions.html, f"HTML is in {count_of(captions.html, 'caption')}"),
         (
