@@ -40,7 +40,7 @@ INSTEAD = {
 }
 """A phrase that is never right here, as a pattern, and what to write instead."""
 
-PERCENT = r"\d %(?!\s*\d)"  # not Python's modulo
+PERCENT = r"\d+ %"
 
 NOT_YET: tuple[str, ...] = (
     *(
@@ -78,6 +78,8 @@ def test_no_text_has_a_private_phrase(phrase: str) -> None:
     found = [
         f"{path.relative_to(ROOT)}:{number}: {match[0]!r} -> {INSTEAD.get(phrase, 'no space: 5%')}"
         for path in texts()
+        # in code it is also the modulo
+        if phrase != PERCENT or path.suffix == ".md"
         for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1)
         if (match := pattern.search(line))
     ]

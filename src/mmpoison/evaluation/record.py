@@ -13,7 +13,7 @@ from mmpoison.base.record import Number, OrEmpty, Record
 from mmpoison.models.checkpoint_record import TrainingRecord
 
 Interval = Annotated[list[Number], Field(min_length=2, max_length=2)]
-"""Low and high end of a 95 % interval."""
+"""Low and high end of a 95% interval."""
 
 
 def _as_list(value: object) -> object:
@@ -60,7 +60,7 @@ class RankSpread(Record):
         median: Of the ranks.
         quantiles: By quantile.
         clusters: Number of images that the queries belong to.
-        interval: 95 % interval of figures of the row, clustered by image; absent where all queries are of one image.
+        interval: 95% interval of figures of the row, clustered by image; absent where all queries are of one image.
     """
 
     median: Number | None = None
@@ -132,7 +132,7 @@ class BeforeAfter(Record):
 
 
 class RankChange(BeforeAfter):
-    """Mean ranks under both models, their difference and its 95 % interval, and the same for Hit@10."""
+    """Mean ranks under both models, their difference and its 95% interval, and the same for Hit@10."""
 
     change: Number | None = None
     hit_10: BeforeAfter = Field(BeforeAfter(), alias="hit@10")
