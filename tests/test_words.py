@@ -42,21 +42,14 @@ INSTEAD = {
 
 PERCENT = r"\d+ %"
 
+GENERATED = ("docs/results/paper/",)
+"""Pages that quote captions."""
+
 NOT_YET: tuple[str, ...] = (
-    *(
-        "src/mmpoison/cli/",
-        "src/mmpoison/defenses/",
-        "src/mmpoison/images/store.py",
-        "src/mmpoison/images/decode.py",
-    ),
-    *(
-        "src/mmpoison/pages/review/",
-        "src/mmpoison/paper/",
-        "src/mmpoison/reporting/",
-        "src/mmpoison/runs/",
-    ),
-    *("docs/decisions/", "docs/results/", "docs/datasets/image-store.md", "CONTRIBUTING.md"),
-    *("docs/tasks/check", "docs/tasks/re", "docs/tasks/scan", "docs/tasks/write-a-defence.md"),
+    *("src/mmpoison/cli/", "src/mmpoison/defenses/", "src/mmpoison/images/store.py"),
+    *("src/mmpoison/images/decode.py", "src/mmpoison/pages/review/", "src/mmpoison/reporting/"),
+    *("src/mmpoison/runs/", "docs/decisions/", "docs/datasets/image-store.md", "CONTRIBUTING.md"),
+    *("docs/tasks/check", "docs/tasks/repair", "docs/tasks/scan", "docs/tasks/write-a-defence.md"),
 )
 """Beginnings of the paths that are not clean yet; empty once the rebuilding of issue 15 is merged."""
 
@@ -69,7 +62,9 @@ def texts() -> list[Path]:
         ("docs", ("*.md",)),
     ):
         found += [path for kind in kinds for path in sorted((ROOT / folder).rglob(kind))]
-    return [path for path in found if not str(path.relative_to(ROOT)).startswith(NOT_YET)]
+    return [
+        path for path in found if not str(path.relative_to(ROOT)).startswith(GENERATED + NOT_YET)
+    ]
 
 
 @pytest.mark.parametrize("phrase", [*INSTEAD, PERCENT])
