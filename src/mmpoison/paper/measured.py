@@ -126,7 +126,9 @@ class Results:
             if run not in of_run:
                 of_run[run] = leave_out(self.parameters.get(run, {}), ignored)
             parameters = of_run[run]
-            found.setdefault(json.dumps(parameters, sort_keys=True), (parameters, []))[1].append(row)
+            found.setdefault(json.dumps(parameters, sort_keys=True), (parameters, []))[1].append(
+                row
+            )
         every = [parameters for parameters, _ in found.values()]
         differ = [
             k
