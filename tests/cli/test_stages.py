@@ -275,7 +275,7 @@ def test_a_stopped_command_says_how_to_go_on(
     monkeypatch.setattr(pairs_check, "load_to_verify", stop)
     result = cli("data", "verify", square_folder)
     assert result.code == 130
-    assert result.err.splitlines() == ["mmpoison: stopped; the same command goes on where it was"]
+    assert result.err.splitlines() == ["mmpoison: stopped; run the same command again to resume"]
 
 
 # -- whole runs ------------------------------------------------------------------------------------

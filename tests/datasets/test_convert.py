@@ -663,7 +663,7 @@ def test_bad_settings(square_folder: Path, tmp_path: Path, options: Any, message
 def test_the_output_must_be_new(square_folder: Path, tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     convert(square_folder, tmp_path / "out", to="parquet")
-    assert "already holds something" in refusal(square_folder, tmp_path / "out", to="parquet")
+    assert "is not empty" in refusal(square_folder, tmp_path / "out", to="parquet")
 
 
 def test_a_missing_source(tmp_path: Path) -> None:

@@ -144,4 +144,4 @@ def test_a_pipe_in_the_place_of_a_container(tmp_path: Path) -> None:
     for name, read in (("a.arrow", arrow_batches), ("a.tar", walk_tar)):
         os.mkfifo(tmp_path / name)
         assert list(read(tmp_path / name, problems.append)) == []
-        assert f"{name}: is a named pipe and not a file" in problems[-1]
+        assert f"{name}: is a named pipe and not a regular file" in problems[-1]

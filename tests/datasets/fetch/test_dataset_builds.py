@@ -210,7 +210,7 @@ def test_a_bomb(web: Web, tmp_path: Path) -> None:
 
 def test_an_occupied_folder(files: list[PublicFile], web: Web, tmp_path: Path) -> None:
     (tmp_path / "thesis.txt").write_text("years of work")
-    with pytest.raises(InputError, match="already holds something"):
+    with pytest.raises(InputError, match="is not empty"):
         fetch_and_unpack("set", files, tmp_path)
     assert web.requests == []
 
@@ -381,7 +381,7 @@ def test_the_command(
     assert "coco: 3 images, 3 pairs" in " ".join(shown.split())
     assert "terms: annotations under CC BY 4.0" in shown
     assert run("coco", "--out", out) == 2
-    assert capsys.readouterr().err.startswith(f"mmpoison: {out}: already holds something")
+    assert capsys.readouterr().err.startswith(f"mmpoison: {out}: is not empty")
     assert run("flickr30k", "--out", str(tmp_path / "f")) == 2
     assert "fill in its form" in capsys.readouterr().err
     assert run("coco", "--out", str(tmp_path / "f"), "--option", "year") == 2

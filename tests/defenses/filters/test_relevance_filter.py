@@ -272,7 +272,7 @@ def test_a_set_without_manifest_gets_none(squares: PairDataset, tmp_path: Path) 
 def test_an_occupied_folder_is_refused(poisoned: PairDataset, tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "thesis.txt").write_text("years of work")
-    with pytest.raises(InputError, match="already holds something"):
+    with pytest.raises(InputError, match="is not empty"):
         filtered(poisoned, tmp_path / "out", 1)
     assert [path.name for path in tmp_path.rglob("*")] == ["out", "thesis.txt"]
 

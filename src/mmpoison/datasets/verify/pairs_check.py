@@ -27,7 +27,7 @@ NEAR = 4
 """Bits of 64 in which two perceptual hashes may differ to be called near, by default."""
 
 IMBALANCE = 10
-"""A class with so many times the images of another is worth a note."""
+"""A class with this many times the images of another is noted."""
 
 
 def load_to_verify(
