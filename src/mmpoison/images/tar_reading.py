@@ -43,7 +43,7 @@ class BoundedReader:
         self._left: int | None = MAX_HEADER_BYTES
 
     def next_header(self) -> None:
-        """Count from here anew."""
+        """Start to count again from here."""
         self._left = MAX_HEADER_BYTES
 
     def no_more_headers(self) -> None:

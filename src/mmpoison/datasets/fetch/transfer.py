@@ -200,7 +200,7 @@ class _Wanted:
             seen = _Seen(**read_json(self.state))
         except (InputError, TypeError):
             return None
-        # without a word on which version it is a part of, only a checksum can tell
+        # if nothing says which version it is a part of, only a checksum can tell
         known = seen.validator is not None or self.sha256
         return seen if seen.url == self.url and known and self.have else None
 

@@ -313,7 +313,7 @@ def _columns(
 
 
 def _unescape(separator: str) -> str:
-    # a shell hands over \t as two characters
+    # a shell passes \t as two characters
     plain = {"\\t": "\t", "tab": "\t"}.get(separator, separator)
     if len(plain) != 1 or plain in '"\r\n':
         raise InputError(f"separator {separator!r}: one character is needed")

@@ -244,7 +244,7 @@ def _add_distractors(stage: _Stage, place: Place, *, flies: bool, hidden: bool) 
     chance = stage.rng.random()
     for _ in range(0 if chance < 0.45 else 1 if chance < 0.8 else 2):
         code, name, where = options[int(stage.rng.random() * len(options))]
-        # Beside the middle, where the main object will not hide it.
+        # Off the middle, where the main object will not hide it.
         x = stage.between(0.06, 0.18) if stage.rng.random() < 0.5 else stage.between(0.82, 0.94)
         side = stage.between(0.16, 0.26)
         if flies or where == "up":

@@ -170,10 +170,10 @@ def image_folder(root: Path, candidates: Sequence[str], name: str | None) -> str
         if (root / folder).is_dir():
             return f"{folder}/"
     try:
-        beside = name is not None and (root / name).is_file()
+        bare = name is not None and (root / name).is_file()
     except (OSError, ValueError):
-        beside = False
-    return "" if beside else f"{candidates[0]}/"
+        bare = False
+    return "" if bare else f"{candidates[0]}/"
 
 
 def split_per_class(entries: Sequence[ImageEntry], test_per_class: int | None, seed: int) -> None:
