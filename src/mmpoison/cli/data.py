@@ -72,7 +72,9 @@ def build(
     seed: Annotated[int, typer.Option(min=0, max=SEEDS, help="Seed of data that are made.")] = 0,
     option: Annotated[
         list[str] | None,
-        typer.Option("--option", metavar="KEY=VALUE", help="What to make, e.g. year=2017."),
+        typer.Option(
+            "--option", metavar="KEY=VALUE", help="An option of what is made, e.g. year=2017."
+        ),
     ] = None,
 ) -> None:
     """Make a data set, or download it; the same command resumes an interrupted download.

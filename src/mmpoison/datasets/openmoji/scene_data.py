@@ -6,11 +6,12 @@ them. `scenes.json` has places with their colours, what belongs in them, and the
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib import resources
 from typing import Any, Literal
+
+from mmpoison.base.untrusted import parse_json
 
 OPENMOJI_SCENES_VERSION = "1"
 """The version of the recipe: a change that moves one pixel or one word raises it."""
@@ -147,10 +148,6 @@ class ClassFacts:
     traits: tuple[str, ...] = ()
 
 
-def _read(name: str) -> bytes:
-    return (resources.files(__package__) / name).read_bytes()
-
-
 def _tuples(value: Any) -> Any:
     """Turn JSON's lists into tuples, at any depth."""
     if isinstance(value, dict):
@@ -158,13 +155,18 @@ def _tuples(value: Any) -> Any:
     return tuple(map(_tuples, value)) if isinstance(value, list) else value
 
 
+def _read(name: str) -> dict[str, Any]:
+    data = (resources.files(__package__) / name).read_bytes()
+    return dict(_tuples(parse_json(data, name)))
+
+
 def _sprite(value: dict[str, Any]) -> Sprite:
     layers = tuple(Layer(**layer) for layer in value.pop("layers", ()))
     return Sprite(**value, layers=layers)
 
 
-_SPRITES: dict[str, Any] = _tuples(json.loads(_read("sprites.json")))
-_SCENES: dict[str, Any] = _tuples(json.loads(_read("scenes.json")))
+_SPRITES: dict[str, Any] = _read("sprites.json")
+_SCENES: dict[str, Any] = _read("scenes.json")
 
 SPRITES: Mapping[str, tuple[Sprite, ...]] = {
     label: tuple(map(_sprite, sprites)) for label, sprites in _SPRITES["sprites"].items()
