@@ -63,9 +63,9 @@ def test_a_filter_by_another_method(
     [
         (("--method", "neighbor-outliers"), "did you mean 'neighbour-outliers'"),
         (("--method", "clean-finetune"), "is a post-training one"),
-        (("--method", "neighbour-outliers", "--auto"), "has no use for --auto"),
+        (("--method", "neighbour-outliers", "--false-alarms", "0.1"), "finds no groups"),
         (("--method", "neighbour-outliers", "--set", "q=3"), "unknown option 'q'"),
-        (("--auto", "--set", "k=3"), "--set belongs to another --method"),
+        (("--auto", "--set", "k=3"), "unknown option 'k'"),
     ],
 )
 def test_bad_input(

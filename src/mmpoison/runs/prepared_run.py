@@ -11,6 +11,7 @@ from mmpoison.attacks.catalogue import build_attack, run_attack
 from mmpoison.attacks.goal import Goal
 from mmpoison.attacks.target_image import Embed
 from mmpoison.defenses.catalogue import build_filter
+from mmpoison.defenses.filters.pair_labels import read_labels
 from mmpoison.errors import InputError
 from mmpoison.evaluation.goal_target import Aim, aims_of
 from mmpoison.evaluation.test_set import TestSet
@@ -133,7 +134,9 @@ def _check_models(
             f"model {model.name!r} was trained as two towers: recipe key model.align must say how to align them"
         )
     if judge is not None:
-        build_filter(judge.method, judge.options, "recipe key filter.")
+        labels = build_filter(judge.method, judge.options, "recipe key filter.").cut.labels
+        if labels is not None:
+            read_labels(labels)
         if judge.encoder != "pretrained":
             material.encoder(judge.encoder, trust=judge.trust, device=device)
     _check_heads(start, recipe.training.trainable)

@@ -12,10 +12,10 @@ import pytest
 from mmpoison.datasets import PairDataset, load_pairs
 from mmpoison.defenses.filters.distance_scan import embed_pairs
 from mmpoison.defenses.filters.pair_pieces import PairPieces
+from mmpoison.defenses.filters.pipeline import filter_pairs
 from mmpoison.errors import InputError
 from mmpoison.models import DualEncoder, prepare_pixels
 from mmpoison.pages.review import add_neighbours, filtered_pairs
-from mmpoison.runs.filter_set import FilterRule, filter_set
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +26,7 @@ def judge(make_encoder: Callable[..., DualEncoder]) -> DualEncoder:
 @pytest.fixture(scope="module")
 def kept(square_folder: Path, judge: DualEncoder, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("filtered") / "kept"
-    filter_set(square_folder, judge, out, FilterRule(lose=0.1), images="none")
+    filter_pairs(square_folder, judge, out=out, clean_loss=0.1, images="none")
     return out
 
 

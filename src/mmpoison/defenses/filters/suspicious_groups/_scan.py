@@ -35,7 +35,7 @@ class Scan:
         conflict: Conflict of each pair, in [0, 2], shape `(N,)`.
         threshold: Pairs above it count as conflicting.
         groups: Groups of conflicting pairs, the most significant first; most of them mean nothing.
-        evidence: What speaks against each pair, and where that heaps up.
+        evidence: The evidence against each pair, and clusters of suspicious pairs.
     """
 
     conflict: npt.NDArray[np.float32]
