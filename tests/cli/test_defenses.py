@@ -65,6 +65,7 @@ def test_a_filter_by_another_method(
         (("--method", "clean-finetune"), "is a post-training one"),
         (("--method", "neighbour-outliers", "--false-alarms", "0.1"), "finds no groups"),
         (("--method", "neighbour-outliers", "--set", "q=3"), "unknown option 'q'"),
+        (("--auto", "--encoder", "efficientnet-minilm"), "was trained as two towers"),
         (("--auto", "--set", "k=3"), "unknown option 'k'"),
     ],
 )

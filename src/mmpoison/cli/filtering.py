@@ -115,7 +115,7 @@ def filter_(
     from mmpoison.base.devices import find_device
     from mmpoison.cli.review import ask_on_page
     from mmpoison.defenses.catalogue import build_filter
-    from mmpoison.defenses.filters.pipeline import filter_pairs
+    from mmpoison.defenses.filters.pipeline import check_judge, filter_pairs
     from mmpoison.models.loading import load_encoder
     from mmpoison.runs.recipe import parse_changes
 
@@ -131,6 +131,7 @@ def filter_(
     }
     given = {name: value for name, value in cut.items() if value is not None}
     chosen = build_filter(method, {**parse_changes(parameters or []), **given})
+    check_judge(chosen, encoder)
     if label:
         check_pages("filter --label")
     judge = load_encoder(encoder, trust=trust).to(find_device(device))

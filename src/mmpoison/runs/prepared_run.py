@@ -12,6 +12,7 @@ from mmpoison.attacks.goal import Goal
 from mmpoison.attacks.target_image import Embed
 from mmpoison.defenses.catalogue import build_filter
 from mmpoison.defenses.filters.pair_labels import read_labels
+from mmpoison.defenses.filters.pipeline import check_judge
 from mmpoison.errors import InputError
 from mmpoison.evaluation.goal_target import Aim, aims_of
 from mmpoison.evaluation.test_set import TestSet
@@ -134,9 +135,10 @@ def _check_models(
             f"model {model.name!r} was trained as two towers: recipe key model.align must say how to align them"
         )
     if judge is not None:
-        labels = build_filter(judge.method, judge.options, "recipe key filter.").cut.labels
-        if labels is not None:
-            read_labels(labels)
+        method = build_filter(judge.method, judge.options, "recipe key filter.")
+        check_judge(method, judge.encoder)
+        if method.cut.labels is not None:
+            read_labels(method.cut.labels)
         if judge.encoder != "pretrained":
             material.encoder(judge.encoder, trust=judge.trust, device=device)
     _check_heads(start, recipe.training.trainable)

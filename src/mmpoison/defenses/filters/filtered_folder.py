@@ -141,7 +141,7 @@ def _write_verdicts(
 
 
 def judged_rows(pieces: PairPieces, split: str) -> Iterator[tuple[int, Piece, int, str]]:
-    """Every judged pair: its place in the order of the stream, its piece, its row there, its name."""
+    """Go through the judged pairs: the place in the order of the stream, its piece, its row there, its name."""
     place = 0
     for piece in pieces:
         names = piece.pair_ids()

@@ -32,7 +32,7 @@ class NeighbourOutliers(ScoreFilter):
     """Drop the pairs whose k-th nearest other pair is farthest away.
 
     Huang et al. find backdoored images by how empty their neighbourhood is among a CLIP's image embeddings; the
-    k-distance is one of their detectors. Its scores are of images: it cannot tell the captions of one image apart.
+    k-distance is one of their detectors. Its scores are of images: it is the same for all captions of an image.
     Where images are ordinary and a caption is wrong, the pair as a whole is what has no neighbours, so by default a
     pair lies where its caption's and its image's embedding, one behind the other, put it.
 
@@ -98,7 +98,7 @@ def neighbour_distance(
     device: torch.device | str = "cpu",
     progress: ProgressFor | None = None,
 ) -> npt.NDArray[np.float64]:
-    """Distance of each point to its k-th nearest other, 1 - cosine, in [0, 2].
+    """Compute the distance of each point to its k-th nearest other, 1 - cosine, in [0, 2].
 
     Args:
         points: Unit vectors, shape `(N, d)`.
@@ -118,7 +118,7 @@ def neighbour_distance(
     """
     if len(points) <= k:
         raise InputError(f"{len(points)} points have no {k}-th neighbour each: choose a smaller k")
-    report = progress("looking for neighbours") if progress is not None else None
+    report = progress("comparing pairs") if progress is not None else None
     everything = torch.from_numpy(np.ascontiguousarray(points)).to(device)
     found = []
     for start in range(0, len(points), AT_ONCE):

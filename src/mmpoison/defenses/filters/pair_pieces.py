@@ -125,7 +125,7 @@ class PairPieces:
             if number == len(self._states):
                 self._states.append(file_states(root, ids))
                 self.absent += absent_images(root, ids, self._states[number])
-            # the images of a piece are looked at again when whoever asked for it has used it
+            # the images of a piece are checked again after its use
             self._check(root, ids, self._states[number])
             yield without_images(piece, self.left_out) if self.left_out else piece
             self._check(root, ids, self._states[number])

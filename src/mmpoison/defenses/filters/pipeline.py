@@ -35,6 +35,7 @@ from mmpoison.defenses.unreadable import AllUnreadable, Unreadable, absent, shor
 from mmpoison.errors import InputError
 from mmpoison.evaluation.lists import thumbnail_address
 from mmpoison.images.decode import BrokenImage
+from mmpoison.models.catalogue import MODELS
 from mmpoison.models.dual_encoder import DualEncoder
 from mmpoison.models.inputs import PairInputs, ProgressFor, prepare_pixels
 from mmpoison.pairs.folder import ImagePolicy
@@ -177,6 +178,23 @@ def filter_pairs(
         return result
     name = source.root.name if isinstance(source, PairDataset) else str(source)
     return replace(result, notes=_write(pieces, chosen, result, name, target, images))
+
+
+def check_judge(method: PairFilter, judge: str) -> None:
+    """Refuse a registered model whose towers were trained apart, where a method compares captions with images.
+
+    Args:
+        method: The filter.
+        judge: What the user called the judge.
+
+    Raises:
+        InputError: If scores would mean nothing.
+    """
+    if method.needs_aligned_judge and judge in MODELS and not MODELS[judge].aligned:
+        raise InputError(
+            f"judge {judge!r} was trained as two towers, and {method.name} compares captions with images: take an "
+            "aligned model, or a method that needs none (`mmpoison defenses` says which)"
+        )
 
 
 def _scan_whole(

@@ -1,7 +1,7 @@
-"""Where to cut: thresholds on distances, each with what it is expected to cost.
+"""Computes thresholds on scores, each with what it is expected to cost.
 
-Four rules: a distance that is given; a share of clean pairs one is ready to lose; labels of a random few; and none of
-these, by what the distances themselves show.
+Three rules: a share of clean pairs one is ready to lose; labels of a random few; and, without either, what the scores
+themselves show.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A local page on which a person looks at suspicious pairs, one after the other, and says keep, drop or unsure."""
+"""A local page that shows suspicious pairs, one after the other, and takes keep, drop or unsure."""
 
 from mmpoison.pages.review.app import review_app
 from mmpoison.pages.review.filtered import filtered_pairs

@@ -1,4 +1,4 @@
-"""The page's server: pairs and images by number, and verdicts that are on the disk before the page hears of them."""
+"""Serves the page: pairs and images by number, and verdicts that are on the disk before the page gets an answer."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def review_app(
     host: str = LOCAL,
     then: str | None = None,
 ) -> FastAPI:
-    """The application of a review.
+    """Build the application of a review.
 
     Args:
         pairs: What to show, in order.

@@ -1,4 +1,4 @@
-"""What the page shows of a pair."""
+"""Records of what the page shows of a pair."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ class Neighbour:
 
 @dataclass(frozen=True)
 class ReviewPair:
-    """One pair to be looked at.
+    """One pair to be reviewed.
 
     Attributes:
         name: Its name in the file of labels.
         caption: Its caption.
         image: Id of its image.
         root: Folder that the id starts from.
-        distance: Cosine distance of caption and image; None where it must not be seen, for it would be the answer.
+        distance: Its score; None where it must not be seen, for it would be the answer.
         kept: What a filter decided; None where none has, or it must not be seen.
         others: The other captions of its image.
         by_caption: Pairs whose captions are nearest to its caption, the nearest first.

@@ -16,7 +16,7 @@ from mmpoison.defenses.filters.suspicious_groups._conflict import crowded
 from mmpoison.defenses.filters.suspicious_groups._views import Index, Vectors, Views, unit
 
 CONFLICTING = 0.15
-"""Share of the pairs that are looked at; poison is nearly always among them."""
+"""Share of the pairs that are examined; poison is nearly always among them."""
 
 NEARNESS = 5.0
 """Two pairs count for each other by exp(5 (cosine - 1)) of their captions and the same of their images."""

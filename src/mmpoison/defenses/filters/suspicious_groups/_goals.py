@@ -1,4 +1,4 @@
-"""Cells of several clusterings, joined into suspected goals."""
+"""Joins cells of several clusterings into suspected goals."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ MIN_VOTES = 2
 """A pair is dropped with its group if at least two clusterings put it there, or its own evidence."""
 
 LINKED = 0.5
-"""Two cells speak of the same pairs if the smaller shares this much of its pairs with the larger."""
+"""Two cells are about the same pairs if the smaller shares this much of its pairs with the larger."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""The whole scan, on vectors: which pairs belong to a suspected goal."""
+"""Runs the whole scan on vectors: finds which pairs belong to a suspected goal."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def scan(
     seed: int,
     prepared: Sequence[Clustering] | None = None,
 ) -> Scan:
-    """Look for groups of conflicting pairs.
+    """Find groups of conflicting pairs.
 
     Args:
         views: The data.
