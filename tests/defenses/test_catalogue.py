@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 import torch
 
-from mmpoison.attacks import SingleTargetLabel
 from mmpoison.datasets import PairDataset
 from mmpoison.defenses import DEFENSES, FilterResult
 from mmpoison.errors import InputError
@@ -32,11 +31,6 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
 @pytest.fixture(scope="module")
 def encoder_of(make_encoder: Callable[..., DualEncoder]) -> DualEncoder:
     return make_encoder(3)
-
-
-@pytest.fixture(scope="module")
-def poisoned(squares: PairDataset) -> PairDataset:
-    return SingleTargetLabel("sheep2aeroplane", pairs=13).poison(squares, seed=1)
 
 
 @pytest.fixture(scope="module")

@@ -32,11 +32,6 @@ METHOD = RelevanceFilter(threshold=0.8)
 
 
 @pytest.fixture(scope="module")
-def judge(make_encoder: Make) -> DualEncoder:
-    return make_encoder(7)
-
-
-@pytest.fixture(scope="module")
 def expected(judge: DualEncoder, squares: PairDataset) -> np.ndarray:
     train = squares.select(split="train")
     return pair_distances(judge, prepare_pixels(judge, train), train)

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from mmpoison.attacks import SingleTargetLabel
 from mmpoison.datasets import PairDataset, load_pairs, save_pairs
 from mmpoison.datasets.convert import convert_pairs
 from mmpoison.datasets.verify.verify import verify_pairs
@@ -18,23 +17,6 @@ from mmpoison.defenses import DEFENSES, RelevanceFilter, build_filter, filter_pa
 from mmpoison.defenses.filters.pair_labels import LabelFile, ShownPair
 from mmpoison.errors import InputError
 from mmpoison.models import DualEncoder, prepare_pixels
-
-Make = Callable[..., DualEncoder]
-
-
-@pytest.fixture(scope="module")
-def poisoned(squares: PairDataset) -> PairDataset:
-    return SingleTargetLabel("sheep2aeroplane", pairs=13).poison(squares, seed=1)
-
-
-@pytest.fixture(scope="module")
-def folder(poisoned: PairDataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_pairs(poisoned, tmp_path_factory.mktemp("poisoned") / "pairs")
-
-
-@pytest.fixture(scope="module")
-def judge(make_encoder: Make) -> DualEncoder:
-    return make_encoder(7)
 
 
 def report(out: Path) -> dict[str, Any]:

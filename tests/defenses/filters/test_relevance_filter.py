@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -26,22 +25,10 @@ from mmpoison.errors import InputError
 from mmpoison.images import read_image
 from mmpoison.models import DualEncoder, PixelInputs, prepare_pixels
 
-Make = Callable[..., DualEncoder]
-
-
-@pytest.fixture(scope="module")
-def poisoned(squares: PairDataset) -> PairDataset:
-    return SingleTargetLabel("sheep2aeroplane", pairs=13).poison(squares, seed=1)
-
 
 @pytest.fixture(scope="module")
 def train(poisoned: PairDataset) -> PairDataset:
     return poisoned.select(split="train")
-
-
-@pytest.fixture(scope="module")
-def judge(make_encoder: Make) -> DualEncoder:
-    return make_encoder(7)
 
 
 @pytest.fixture(scope="module")
