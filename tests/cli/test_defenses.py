@@ -22,7 +22,9 @@ def test_all_are_listed(cli: Callable[..., Any]) -> None:
     shown = " ".join(cli("defenses").out.split())
     assert "neighbour-outliers (pre-training)" in shown
     assert "Huang et al., ICLR 2025" in shown
-    assert "knob k: a larger one" in shown
+    assert "parameter k: a larger one" in shown
+    assert "default_cut: clean_loss 0.02" in shown
+    assert "cuts: threshold, clean_loss, automatic, labels, false_alarms" in shown
     one = cli("defenses", "clean-finetune").out
     assert "post-training" in one
     assert "pre-training" not in one

@@ -48,6 +48,8 @@ class Cut:
     false_alarms: float | None = None
 
     def __post_init__(self) -> None:
+        if not isinstance(self.automatic, bool):
+            raise InputError(f"automatic {self.automatic!r:.40} is neither true nor false")
         given = (self.threshold is not None) + (self.labels is not None) + self.automatic
         given += self.clean_loss is not None and self.labels is None
         if given > 1 or (not given and self.false_alarms is None):
@@ -72,8 +74,10 @@ class Cut:
         given: dict[str, Any] = {
             k: v for k, v in options.items() if v is not None and v is not False
         }
-        if "labels" in given:
-            given["labels"] = Path(given["labels"])
+        if not isinstance(labels := given.pop("labels", ""), str | Path):
+            raise InputError(f"labels {labels!r:.40} is not the path of a file")
+        if str(labels):
+            given["labels"] = Path(labels)
         return cls(**given) if given else None
 
 

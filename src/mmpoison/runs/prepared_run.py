@@ -11,6 +11,7 @@ from mmpoison.attacks.catalogue import build_attack, run_attack
 from mmpoison.attacks.goal import Goal
 from mmpoison.attacks.target_image import Embed
 from mmpoison.defenses.catalogue import build_filter
+from mmpoison.defenses.filters.decide import needs_trusted
 from mmpoison.defenses.filters.pair_labels import read_labels
 from mmpoison.defenses.filters.pipeline import check_judge
 from mmpoison.errors import InputError
@@ -166,7 +167,9 @@ def _check_clean_split(recipe: Recipe, pairs: PairDataset) -> None:
     part = recipe.filter
     uses = {
         "model.align": recipe.model.align is not None,
-        "filter.clean_loss": part is not None and part.uses_trusted,
+        "filter.clean_loss": part is not None
+        and part.trusted == "val"
+        and needs_trusted(build_filter(part.method, part.options, "recipe key filter.")),
         "sterilize": recipe.sterilize is not None,
     }
     needed = [name for name, used in uses.items() if used]

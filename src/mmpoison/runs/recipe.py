@@ -131,11 +131,6 @@ class FilterPart(BaseModel):
         labels = self.options.get("labels")
         return None if labels is None else hashlib.sha256(Path(labels).read_bytes()).hexdigest()
 
-    @property
-    def uses_trusted(self) -> bool:
-        """Whether clean pairs set something."""
-        return self.trusted == "val" and "clean_loss" in self.options
-
 
 class SterilizePart(_Part):
     """The clean fine-tune after training, on the clean split `val`.

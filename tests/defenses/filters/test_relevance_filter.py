@@ -129,10 +129,25 @@ def test_a_share_that_is_none(share: float) -> None:
         {"threshold": 0.8, "clean_loss": 0.1},
         {"threshold": 0.8, "automatic": True},
         {"automatic": True, "labels": "x.csv"},
+        {"labels": ""},
     ],
 )
 def test_exactly_one_says_where_to_cut(given: dict[str, Any]) -> None:
     with pytest.raises(InputError, match="exactly one of threshold"):
+        RelevanceFilter(**given)
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ({"threshold": "x"}, "threshold 'x' is not a cosine distance"),
+        ({"clean_loss": [1]}, "is not a share between 0 and 1"),
+        ({"automatic": "yes"}, "neither true nor false"),
+        ({"labels": [1]}, "is not the path of a file"),
+    ],
+)
+def test_a_cut_of_another_type(given: dict[str, Any], says: str) -> None:
+    with pytest.raises(InputError, match=says):
         RelevanceFilter(**given)
 
 

@@ -126,7 +126,7 @@ def _others(pairs: PairDataset, row: int) -> tuple[str, ...]:
 def labelled_places(
     pieces: PairPieces, split: str, labels: Mapping[str, Verdict], file: Path
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
-    """Find the places of the labelled pairs in the order of the stream, and which of them are to be dropped, shape `(n,)`.
+    """Find the labelled pairs: their places in the order of the stream, and which are to be dropped, shapes `(n,)`.
 
     Labels of pairs that are left out because their image cannot be read count for nothing.
 
