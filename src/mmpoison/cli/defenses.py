@@ -51,7 +51,10 @@ def defenses(
         console.print(f"  {defense.summary}", markup=False, highlight=False)
         rows = [("source", defense.source), ("cost", defense.cost)]
         rows += [(f"parameter {name}", what) for name, what in defense.knobs.items()]
-        rows += [(what, _words(value)) for what, value in _filter_facts(defense).items()]
+        rows += [
+            (what.replace("_", " "), _words(value))
+            for what, value in _filter_facts(defense).items()
+        ]
         for what, text in rows:
             console.print(Text.assemble((f"  {what}: ", "dim"), text), highlight=False)
 
