@@ -206,7 +206,7 @@ class StaleVerdict(Exception):
 class LabelFile:
     """A file of labels that takes verdicts one by one; each is on the disk before `set` returns.
 
-    The file is whole at any moment: it is written anew under another name and takes the old one's place. Columns that
+    The file is whole at any moment: it is written again under another name and takes the old one's place. Columns that
     somebody has added stay. While one process has it open no other may; what a person changes in it meanwhile is
     seen before the next verdict is written.
 

@@ -110,7 +110,10 @@ def filter_pairs(
         print(result.cut, result.facts())
         ```
     """
+    if not isinstance(method, str) and parameters:
+        raise TypeError(f"{min(parameters)}: parameters belong to the name of a method")
     chosen = build_filter(method, parameters) if isinstance(method, str) else method
+    streamed = chosen.streams and inputs is None
     target = None if out is None else Path(out)
     if target is not None:
         refuse_occupied(target)
@@ -119,10 +122,8 @@ def filter_pairs(
         images_at_once=images_at_once(judge.image_size),
         format=format,
         options=options,
-        whole=not chosen.streams,
+        whole=not streamed,
     )
-
-    streamed = chosen.streams and inputs is None
     if not streamed and (inputs is None or target is not None):
         for _ in pieces:  # notes the states of all files, so that a change from now on is refused
             pass
@@ -241,7 +242,8 @@ def _scan_whole(
 
 def _trusted(pieces: PairPieces, scan: Callable[[str], PairScan]) -> PairScan | None:
     """Scores of the trusted pairs that `clean_loss` is measured on, or None where there are none."""
-    if not any(piece.in_split("val").any() for piece in pieces):
+    known = [pieces.whole] if pieces.whole is not None else pieces
+    if not any(piece.in_split("val").any() for piece in known):
         return None
     try:
         return scan("val")

@@ -181,7 +181,7 @@ def has_distant_group(distances: Values, *, alarm: float = 1e-3) -> bool:
 
 
 def separating_distance(distances: Values, mismatched: Values) -> float:
-    """The distance that best tells pairs from random pairs: the largest difference of the shares beyond it."""
+    """Find the distance that best separates pairs from random pairs: the largest difference of the shares beyond it."""
     points = np.sort(np.concatenate([distances, mismatched]))
     beyond = [
         1 - np.searchsorted(np.sort(v), points, side="right") / len(v)

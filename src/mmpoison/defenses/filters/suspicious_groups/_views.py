@@ -13,7 +13,7 @@ Vectors = npt.NDArray[np.float32]
 Index = npt.NDArray[np.intp]
 
 DIMENSIONS = 64
-"""Principal components used: clusters are as good as with all of them, at a tenth of the time."""
+"""Principal components used: clusters are no worse than with all of them, at a tenth of the time."""
 
 
 @dataclass(frozen=True)
