@@ -125,15 +125,15 @@ CASES: list[tuple[str, list[str], Callable[[Path], None] | None, str]] = [
     ("no pairs folder", ["data", "verify", "full"], None, "full: no known format is recognised"),
     (
         "method",
-        [*change(FILTER, "--method", "suspicious-groups", "--threshold", "1")],
+        change(FILTER, "--method", "suspicious-groups", "--threshold", "1", "--auto"),
         None,
-        "--method suspicious-groups has no use for --threshold",
+        "exactly one of threshold (--threshold)",
     ),
     (
         "rate",
         change(FILTER, "--threshold", "1", "--false-alarms", "0.1"),
         None,
-        "--false-alarms belongs to --method suspicious-groups",
+        "relevance-filter finds no groups and knows no p-values",
     ),
     (
         "rate",
@@ -220,7 +220,12 @@ CASES: list[tuple[str, list[str], Callable[[Path], None] | None, str]] = [
     ("no model", EVALUATE, cut_weights, "broken weights"),
     ("no model", change(FILTER, "--threshold", "1"), cut_weights, "broken weights"),
     ("threshold", FILTER, None, "exactly one of threshold (--threshold), clean_loss (--lose)"),
-    ("threshold", [*FILTER, "--auto", "--lose", "0.1"], None, "exactly one of --threshold"),
+    (
+        "threshold",
+        [*FILTER, "--auto", "--lose", "0.1"],
+        None,
+        "exactly one of threshold (--threshold)",
+    ),
     ("threshold", change(FILTER, "--lose", "1.5"), None, "1.5 is not a share"),
     ("judge", [*FILTER, "--auto", "--victim", "model"], None, "is the model to be trained"),
     ("labels", change(FILTER, "--labels", "no.csv"), None, "no.csv: no such file; `--label` asks"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from abc import abstractmethod
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, cast
 
@@ -80,6 +81,7 @@ class PairFilter(Defense, Protocol):
     default_cut: ClassVar[Cut | None]
     cut: Cut
 
+    @abstractmethod
     def score(
         self,
         pairs: PairDataset,

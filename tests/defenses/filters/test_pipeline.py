@@ -60,7 +60,9 @@ def test_a_folder_becomes_what_the_filter_in_memory_says(
     facts = report(out)
     assert (facts["data"], facts["method"], facts["encoder"]) == (str(folder), method, judge.name)
     assert facts["dropped_pairs"] == int((~expected.keep).sum())
-    assert facts["cut"] == json.loads(json.dumps(done.cut.facts()))
+    # what a method does by default is not repeated
+    said = None if options.keys() <= {"k"} else json.loads(json.dumps(done.cut.facts()))
+    assert facts.get("cut") == said
     assert kept.manifest is not None
     assert kept.manifest.filtered is not None
     assert kept.manifest.filtered["poisoned_total"] == facts["poisoned_total"] == 13
@@ -70,9 +72,9 @@ def test_a_folder_becomes_what_the_filter_in_memory_says(
     goals = out / "suspected-goals.json"
     assert goals.exists() == ("suspected_goals" in facts) == (expected.goals is not None)
     if expected.goals is not None:
-        said = json.loads(goals.read_text())
-        assert said["false_alarms"] == options.get("false_alarms", 0.01)
-        assert [goal["sentence"] for goal in said["goals"]] == list(map(str, expected.goals))
+        found = json.loads(goals.read_text())
+        assert found["false_alarms"] == options.get("false_alarms", 0.01)
+        assert [goal["sentence"] for goal in found["goals"]] == list(map(str, expected.goals))
 
 
 def test_another_threshold_embeds_nothing_again(folder: Path, judge: DualEncoder) -> None:

@@ -76,7 +76,8 @@ def decide(
     scores, cut = scored.scores, method.cut
     keep: BoolArray = np.ones(len(scores), dtype=bool)
     level = false_alarms(method)
-    goals, unproven = None, ()
+    goals: tuple[SuspectedGoal, ...] | None = None
+    unproven: tuple[SuspectedGoal, ...] = ()
     if scored.goals is not None and level is not None:
         goals, unproven = _significant(scored.goals, level)
         for goal in goals:

@@ -117,6 +117,9 @@ def filter_pairs(
     target = None if out is None else Path(out)
     if target is not None:
         refuse_occupied(target)
+    labels = chosen.cut.labels
+    if labels is not None and ask is None:
+        read_labels(labels)  # refused before the work and not after it
     pieces = PairPieces(
         source,
         images_at_once=images_at_once(judge.image_size),
@@ -136,9 +139,9 @@ def filter_pairs(
     judged = scan("train")
     pieces.leave_out(judged.unreadable.reasons)
     unreadable = judged.unreadable
-    if ask is not None and chosen.cut.labels is not None:
+    if ask is not None and labels is not None:
         places = pairs_to_label(judged.scores, label_pairs, seed=seed)
-        ask(shown_pairs(pieces, "train", places, judged.scores), chosen.cut.labels)
+        ask(shown_pairs(pieces, "train", places, judged.scores), labels)
     known = _trusted(pieces, scan) if trusted == "val" and needs_trusted(chosen) else None
     if known is not None:
         pieces.leave_out(known.unreadable.reasons)
@@ -147,7 +150,6 @@ def filter_pairs(
         gone = absent(pieces.absent, unreadable)
         pieces.leave_out(gone.reasons)
         unreadable = unreadable.plus(gone)
-    labels = chosen.cut.labels
     found = decide(
         chosen,
         PairScores(judged.scores, goals=judged.goals),
@@ -178,7 +180,7 @@ def filter_pairs(
     if target is None:
         return result
     name = source.root.name if isinstance(source, PairDataset) else str(source)
-    return replace(result, notes=_write(pieces, chosen, result, name, target, images))
+    return replace(result, notes=_write(pieces, chosen, result, name, streamed, images))
 
 
 def check_judge(method: PairFilter, judge: str) -> None:
@@ -262,19 +264,23 @@ def _write(
     method: PairFilter,
     result: FilterResult,
     name: str,
-    out: Path,
+    streamed: bool,
     images: ImagePolicy,
 ) -> list[str]:
     """Write the folder of a result; gives what a user should know besides."""
+    assert result.out is not None
     notes: list[str] = []
     facts = {"data": name, **result.facts()}
+    if streamed:  # figures show the densities; a run stores them for its report
+        facts.pop("histogram", None)
+    cut = {} if method.cut == method.default_cut else {"cut": result.cut.facts()}
     worst = result.most_suspicious[:SHOWN]
     shown = shown_pairs(pieces, "train", worst, result.scores)
 
     def report(folder: Path) -> None:
         inside = folder / REPORT_FOLDER
         inside.mkdir()
-        write_json(inside / "filter.json", {**facts, "cut": result.cut.facts()})
+        write_json(inside / "filter.json", {**facts, **cut})
         if result.goals is not None:
             goals = {
                 "false_alarms": false_alarms(method),
@@ -306,7 +312,7 @@ def _write(
             figures=figures,
         )
 
-    save_filtered(pieces, result.keep, result.scores, facts, out, images=images, also=report)
+    save_filtered(pieces, result.keep, result.scores, facts, result.out, images=images, also=report)
     return notes
 
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from abc import ABC, abstractmethod
 from typing import ClassVar, Unpack
 
+from mmpoison.defenses.catalogue import PairFilter
 from mmpoison.defenses.cut import Cut, CutOptions, check_number
-from mmpoison.defenses.filter_result import FilterResult, PairScores
+from mmpoison.defenses.filter_result import FilterResult
 from mmpoison.defenses.filters.decide import decide, needs_trusted
 from mmpoison.defenses.filters.distance_scan import mismatched_distances
 from mmpoison.errors import InputError
@@ -16,10 +16,8 @@ from mmpoison.models.inputs import PairInputs, ProgressFor
 from mmpoison.pairs.table import PairDataset
 
 
-class ScoreFilter(ABC):
-    """Takes the keywords of the cut, and makes verdicts of the scores that a subclass gives.
-
-    What a subclass says of itself is explained in `mmpoison.defenses.catalogue.PairFilter`.
+class ScoreFilter(PairFilter):
+    """Takes the keywords of the cut, and makes verdicts of the scores that a subclass gives by `score`.
 
     Args:
         **cut: Where to cut, as `mmpoison.defenses.cut.Cut` explains; the method's own default without any.
@@ -28,7 +26,6 @@ class ScoreFilter(ABC):
         InputError: If the method cannot cut so, or a value is out of range.
     """
 
-    name: ClassVar[str]
     needs_aligned_judge: ClassVar[bool] = False
     streams: ClassVar[bool] = False
     uses_trusted: ClassVar[bool] = False
@@ -51,17 +48,6 @@ class ScoreFilter(ABC):
             check_number(
                 "threshold", self.cut.threshold, f"a {self.score_name} {within}", low, high
             )
-
-    @abstractmethod
-    def score(
-        self,
-        pairs: PairDataset,
-        encoder: DualEncoder,
-        inputs: PairInputs,
-        *,
-        seed: int = 0,
-        progress: ProgressFor | None = None,
-    ) -> PairScores: ...
 
     def apply(
         self,
