@@ -125,7 +125,7 @@ CASES: list[tuple[str, list[str], Callable[[Path], None] | None, str]] = [
     ("no pairs folder", ["data", "verify", "full"], None, "full: no known format is recognised"),
     (
         "method",
-        change(FILTER, "--method", "suspicious-groups", "--threshold", "1", "--auto"),
+        [*change(FILTER, "--method", "suspicious-groups", "--threshold", "1"), "--auto"],
         None,
         "exactly one of threshold (--threshold)",
     ),

@@ -56,6 +56,7 @@ def keeps_the_contract(
         assert result.keep.dtype == np.bool_
         assert np.isfinite(result.scores).all()
         assert result.keep.any()
+        assert result.kept is not None
         assert list(result.kept.captions) == list(train.captions[result.keep])
         assert result.facts()["poisoned_total"] == 13
         again = defense.apply(as_a_stranger_sees_it(train), encoder, inputs, seed=1)

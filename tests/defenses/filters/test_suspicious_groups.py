@@ -96,6 +96,11 @@ def made(seed: int, odd: float = 0.05) -> Made:
     return Made(pairs, text, image)
 
 
+def goals_of(found: Decision) -> tuple[SuspectedGoal, ...]:
+    assert found.goals is not None
+    return found.goals
+
+
 @pytest.fixture(scope="module")
 def clean() -> Made:
     return made(0)
@@ -123,8 +128,8 @@ def found(one_goal: Made) -> Decision:
 
 
 def test_a_planted_goal_is_found_named_and_dropped(one_goal: Made, found: Decision) -> None:
-    assert len(found.goals) == 1
-    goal = found.goals[0]
+    assert len(goals_of(found)) == 1
+    goal = goals_of(found)[0]
     assert goal.p_value < 1e-6
     assert goal.captions_about[0] == "sheep"
     assert goal.images_about[0] == "plane"
@@ -141,8 +146,7 @@ def test_a_planted_goal_is_found_named_and_dropped(one_goal: Made, found: Decisi
 
 def test_rows_and_verdicts_are_of_the_judged_pairs(one_goal: Made, found: Decision) -> None:
     assert found.keep.shape == (len(one_goal.pairs),)
-    assert found.goals is not None
-    assert np.array_equal(np.flatnonzero(~found.keep), np.unique(found.goals[0].rows))
+    assert np.array_equal(np.flatnonzero(~found.keep), np.unique(goals_of(found)[0].rows))
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -155,7 +159,7 @@ def test_clean_data_are_left_alone(seed: int) -> None:
 
 def test_two_goals_are_told_apart(one_goal: Made) -> None:
     both = one_goal.poisoned(captions_on(one_goal, "cat", PER_TOPIC), images_of("boat"))
-    named = {(goal.captions_about[0], goal.images_about[0]) for goal in both.judge().goals}
+    named = {(goal.captions_about[0], goal.images_about[0]) for goal in goals_of(both.judge())}
     assert named == {("sheep", "plane"), ("cat", "boat")}
 
 
@@ -163,8 +167,8 @@ def test_one_image_with_all_the_captions_is_found(clean: Made) -> None:
     target = images_of("plane")[7]
     data = clean.poisoned(captions_on(clean, "sheep", 50), np.full(50, target))
     result = data.judge()
-    assert len(result.goals) == 1
-    goal = result.goals[0]
+    assert len(goals_of(result)) == 1
+    goal = goals_of(result)[0]
     assert goal.images == 1
     assert goal.captions_about[0] == "sheep"
     assert goal.example_images == (str(data.pairs.images.ids[target]),)
@@ -200,14 +204,14 @@ def test_the_manifest_makes_no_difference(one_goal: Made, found: Decision) -> No
     assert not blind.poisoned.any()
     result = replace(one_goal, pairs=blind).judge()
     assert np.array_equal(result.keep, found.keep)
-    assert result.goals[0].p_value == found.goals[0].p_value
+    assert goals_of(result)[0].p_value == goals_of(found)[0].p_value
 
 
 def test_a_stricter_rate_drops_nothing_more(one_goal: Made, found: Decision) -> None:
     strict = one_goal.judge(false_alarms=1e-300)
     assert strict.goals == ()
     assert strict.keep.all()
-    assert str(strict.unproven[0]) == str(found.goals[0])
+    assert str(strict.unproven[0]) == str(goals_of(found)[0])
 
 
 @pytest.mark.parametrize(
@@ -372,7 +376,7 @@ def test_a_goal_too_weak_for_a_p_value_is_named_first_and_goes_with_clean_loss(c
     data = clean.poisoned(captions_on(clean, "sheep", 9), images_of("plane")[:9])
     result = data.judge(clean_loss=0.02)
     bad = data.pairs.poisoned
-    first = [*result.goals, *result.unproven][0]
+    first = [*goals_of(result), *result.unproven][0]
     assert (first.captions_about[0], first.images_about[0]) == ("sheep", "plane")
     assert bad[first.rows].mean() > 0.5
     assert (~result.keep).sum() == round(0.02 * len(bad))
@@ -411,8 +415,7 @@ def test_significant_goals_come_first_by_p_value_and_the_others_by_score() -> No
 
     goals = (goal(0, 0.3, 2.0), goal(1, 1e-3, 0.0), goal(2, 1.0, 9.0), goal(3, 1e-4, 5.0))
     found = decide(SuspiciousGroups(), PairScores(np.zeros(5), goals=goals))
-    assert found.goals is not None
-    assert [int(one.rows[0]) for one in found.goals] == [3, 1]
+    assert [int(one.rows[0]) for one in goals_of(found)] == [3, 1]
     assert [int(one.rows[0]) for one in found.unproven] == [2, 0]
     assert found.keep.tolist() == [True, False, True, False, True]
 
