@@ -91,7 +91,7 @@ def review(
         model = load_encoder(encoder, trust=trust).to(find_device(device))
         with monitor() as progress:
             pairs = add_neighbours(pairs, pieces, model, progress=progress.progress)
-    with LabelFile(labels, (pair.name for pair in pairs)) as file:
+    with LabelFile(labels, (pair.pair for pair in pairs)) as file:
         app = review_app(pairs, file, title=f"Suspicious pairs of {source}", host=host)
         serve(app, host=host, port=port, ready=partial(announce, open_it=open_it))
         _summary(file)
@@ -116,14 +116,14 @@ def ask_on_page(
     """
     from mmpoison.defenses.filters.pair_labels import LabelFile
     from mmpoison.pages.review.app import review_app
-    from mmpoison.pages.review.shown import from_shown
     from mmpoison.pages.serve import serve
 
     with LabelFile(file, (pair.pair for pair in pairs)) as labels:
         app = review_app(
-            [from_shown(pair) for pair in pairs],
+            pairs,
             labels,
             title=title,
+            blind=True,
             then="Enough: go on with the filter",
         )
         ready = partial(

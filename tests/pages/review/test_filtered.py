@@ -34,7 +34,7 @@ def test_the_most_distant_come_first(kept: Path, square_folder: Path) -> None:
     lines = [json.loads(line) for line in (kept / "verdicts.jsonl").read_text().splitlines()]
     shown = filtered_pairs(kept, PairPieces(square_folder, images_at_once=5), 30)
     worst = sorted(lines, key=lambda line: -line["distance"])[:30]
-    assert [pair.name for pair in shown] == [line["pair"] for line in worst]
+    assert [pair.pair for pair in shown] == [line["pair"] for line in worst]
     assert [pair.distance for pair in shown] == [line["distance"] for line in worst]
     assert [pair.kept for pair in shown] == [line["keep"] for line in worst]
     assert not shown[0].kept

@@ -37,6 +37,23 @@ BANDS = ((0.0, 0.25), (0.9, 0.25), (0.98, 0.5))
 
 
 @dataclass(frozen=True)
+class Neighbour:
+    """Another pair that resembles a shown one.
+
+    Attributes:
+        caption: Its caption.
+        image: Id of its image.
+        root: Folder that the id starts from.
+        distance: Cosine distance of the two captions, or of the two images, in [0, 2].
+    """
+
+    caption: str
+    image: str
+    root: Path
+    distance: float
+
+
+@dataclass(frozen=True)
 class ShownPair:
     """A pair as it is shown to somebody.
 
@@ -48,6 +65,9 @@ class ShownPair:
         distance: Its score.
         poisoned: What the manifest says, None where there is none.
         others: The other captions of its image, in order.
+        kept: What a filter decided; None where none has.
+        by_caption: Pairs whose captions are nearest to its caption, the nearest first.
+        by_image: Pairs whose images are nearest to its image, one for each image, the nearest first.
     """
 
     pair: str
@@ -57,6 +77,9 @@ class ShownPair:
     distance: float
     poisoned: bool | None = None
     others: tuple[str, ...] = ()
+    kept: bool | None = None
+    by_caption: tuple[Neighbour, ...] = ()
+    by_image: tuple[Neighbour, ...] = ()
 
 
 def pairs_to_label(

@@ -3,13 +3,9 @@
 from mmpoison.pages.review.app import review_app
 from mmpoison.pages.review.filtered import filtered_pairs
 from mmpoison.pages.review.neighbours import add_neighbours
-from mmpoison.pages.review.shown import Neighbour, ReviewPair, from_shown
 
 __all__ = [
-    "Neighbour",
-    "ReviewPair",
     "add_neighbours",
     "filtered_pairs",
-    "from_shown",
     "review_app",
 ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +12,13 @@ import numpy as np
 
 from mmpoison.base.untrusted import parse_json, read_lines
 from mmpoison.defenses.filters.filtered_folder import VERDICTS_FILE
-from mmpoison.defenses.filters.pair_labels import shown_pairs
+from mmpoison.defenses.filters.pair_labels import ShownPair, shown_pairs
 from mmpoison.defenses.filters.pair_pieces import PairPieces
 from mmpoison.defenses.unreadable import read_unreadable
 from mmpoison.errors import InputError
-from mmpoison.pages.review.shown import ReviewPair
 
 
-def filtered_pairs(filtered: Path, pieces: PairPieces, count: int) -> list[ReviewPair]:
+def filtered_pairs(filtered: Path, pieces: PairPieces, count: int) -> list[ShownPair]:
     """Find the most suspicious pairs of a folder that `mmpoison filter` wrote: dropped ones first, then by score.
 
     Args:
@@ -50,18 +50,7 @@ def filtered_pairs(filtered: Path, pieces: PairPieces, count: int) -> list[Revie
                 f"{pieces.name}: is not the set that {filtered} was filtered from (pair {line['pair']!r:.80} is "
                 "another one): name it with --data"
             )
-    return [
-        ReviewPair(
-            pair.pair,
-            pair.caption,
-            pair.image,
-            pair.root,
-            pair.distance,
-            line["keep"],
-            pair.others,
-        )
-        for (_, line), pair in zip(worst, shown, strict=True)
-    ]
+    return [replace(pair, kept=line["keep"]) for (_, line), pair in zip(worst, shown, strict=True)]
 
 
 def _verdicts(file: Path) -> Iterator[tuple[int, dict[str, Any]]]:

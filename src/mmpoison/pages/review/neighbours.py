@@ -9,10 +9,10 @@ import numpy as np
 import numpy.typing as npt
 
 from mmpoison.defenses.filters.distance_scan import embed_pairs
+from mmpoison.defenses.filters.pair_labels import Neighbour, ShownPair
 from mmpoison.defenses.filters.pair_pieces import PairPieces
 from mmpoison.models.dual_encoder import DualEncoder
 from mmpoison.models.inputs import ProgressFor, prepare_pixels
-from mmpoison.pages.review.shown import Neighbour, ReviewPair
 
 Floats = npt.NDArray[np.float32]
 
@@ -20,13 +20,13 @@ NEAREST = 4
 
 
 def add_neighbours(
-    shown: Sequence[ReviewPair],
+    shown: Sequence[ShownPair],
     pieces: PairPieces,
     encoder: DualEncoder,
     *,
     nearest: int = NEAREST,
     progress: ProgressFor | None = None,
-) -> list[ReviewPair]:
+) -> list[ShownPair]:
     """Add to the shown pairs the training pairs that are nearest to them, by caption and by image.
 
     A pair on the same image is no neighbour: its captions are shown anyhow. By image there is one pair for each image,
@@ -76,7 +76,7 @@ def add_neighbours(
 
 
 def _own(
-    shown: Sequence[ReviewPair],
+    shown: Sequence[ShownPair],
     pieces: PairPieces,
     encoder: DualEncoder,
     progress: ProgressFor | None,
