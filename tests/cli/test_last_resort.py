@@ -21,12 +21,12 @@ Cli = Callable[..., Any]
 
 
 def failing(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
-    from mmpoison import datasets
+    from mmpoison.datasets import catalogue
 
     def fail(*_: Any, **__: Any) -> None:
         raise error
 
-    monkeypatch.setattr(datasets, "load_pairs", fail)
+    monkeypatch.setattr(catalogue, "load_pairs", fail)
 
 
 @pytest.mark.parametrize(
@@ -43,7 +43,7 @@ def failing(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
         (OSError(errno.ENOSPC, "No space left on device"), 2, "the disk is full: make room"),
         (OSError("4096 requested and 0 written"), 2, "the disk is full"),
         (OSError(errno.EFBIG, "File too large", "f"), 2, "f: a file would be larger than"),
-        (KeyError("x"), 1, "this is a bug in mmpoison (KeyError: 'x'), please report it"),
+        (KeyError("x"), 1, "this is a bug in mmpoison (KeyError: 'x'); please report it"),
         (AssertionError("a\nb\tc\x1b[31m"), 1, "(AssertionError: a b c"),
     ],
 )
@@ -90,7 +90,7 @@ def test_a_trace_that_cannot_be_kept_is_no_second_failure(
     monkeypatch.setenv("MMPOISON_CACHE", str(tmp_path / "file"))
     result = cli("poison", square_folder, "--goal", "a2b", "--samples", "2", "--out", "o")
     assert result.code == 1
-    assert "MMPOISON_TRACEBACK=1 shows the stack trace" in result.err
+    assert "MMPOISON_TRACEBACK=1 prints the stack trace" in result.err
     assert len(result.err.splitlines()) == 1
 
 
@@ -174,7 +174,7 @@ def test_optional_packages_are_imported_in_one_way() -> None:
         if re.search(r"except \(?[^:\n]*(ImportError|ModuleNotFoundError)", path.read_text())
     ]
     # `resource` is of the standard library, and not on Windows
-    assert sorted(found) == ["experiments/store.py", "extras.py"]
+    assert sorted(found) == ["base/extras.py", "runs/store.py"]
 
 
 def test_every_extra_is_declared() -> None:

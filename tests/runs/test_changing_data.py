@@ -15,15 +15,15 @@ from mmpoison.datasets import convert, load_pairs
 from mmpoison.datasets.convert import convert_pairs
 from mmpoison.datasets.formats import shard_writers
 from mmpoison.datasets.verify import verify
-from mmpoison.datasets.verify.verify import load_to_verify, verify_pairs
+from mmpoison.datasets.verify.pairs_check import load_to_verify, verify_pairs
 from mmpoison.defenses.filters import distance_scan, pipeline
 from mmpoison.defenses.filters.pipeline import filter_pairs
 from mmpoison.errors import InputError
 from mmpoison.images import PixelStore, store
+from mmpoison.images.file_states import changed_files, file_states
 from mmpoison.models import DualEncoder
 from mmpoison.pairs import folder as pairs_folder
-from mmpoison.pairs.file_states import TableStates
-from mmpoison.pairs.image_states import changed_files, file_states
+from mmpoison.pairs.table_states import TableStates
 from mmpoison.runs import run as running
 from mmpoison.runs.recipe import parse_recipe
 from mmpoison.runs.run import run_recipe

@@ -12,7 +12,7 @@ import pytest
 
 from mmpoison.datasets import PairDataset, load_pairs, save_pairs
 from mmpoison.datasets.convert import convert_pairs
-from mmpoison.datasets.verify.verify import verify_pairs
+from mmpoison.datasets.verify.pairs_check import verify_pairs
 from mmpoison.defenses import DEFENSES, RelevanceFilter, build_filter, filter_pairs
 from mmpoison.defenses.filters.pair_labels import LabelFile, ShownPair
 from mmpoison.errors import InputError

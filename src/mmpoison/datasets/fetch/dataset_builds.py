@@ -1,0 +1,341 @@
+"""Which data sets are downloaded, and how archives become the folder of a data set.
+
+A data set that can be fetched has one `Download` in `DOWNLOADS`; `mmpoison data build` looks there. The archives lie in
+the cache folder until they are unpacked, so the same command resumes an interrupted build.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import filelock
+
+from mmpoison.base.cache_folder import cache_folder
+from mmpoison.base.files import atomic_folder, refuse_occupied, write_json
+from mmpoison.base.registry import Registry
+from mmpoison.base.untrusted import read_json
+from mmpoison.datasets.catalogue import DATASETS, Progress
+from mmpoison.datasets.fetch.archives import unpack
+from mmpoison.datasets.fetch.transfer import Downloaded, check_space, download
+from mmpoison.datasets.options import fit_options, option_kinds
+from mmpoison.errors import InputError
+
+LEDGER = "download.json"
+"""What was fetched, from where, with its checksum; in the cache folder and in the finished data set."""
+
+MEGABYTE = 1_000_000
+
+
+@dataclass(frozen=True)
+class PublicFile:
+    """One file that anyone may fetch.
+
+    Attributes:
+        name: Its name in the cache folder.
+        urls: Its addresses, tried in this order.
+        about: Its size in bytes as far as known, for the disk and the progress bar.
+        size: Its size where it is published together with a checksum.
+        sha256: Its published checksum; without one the first download is trusted and later ones must equal it.
+        wanted: Which members are unpacked, by name; all by default.
+        grows: How many times larger it may get when it is unpacked.
+    """
+
+    name: str
+    urls: tuple[str, ...]
+    about: int
+    size: int | None = None
+    sha256: str | None = None
+    wanted: Callable[[str], bool] | None = None
+    grows: int = 20
+
+
+@dataclass(frozen=True)
+class Download:
+    """How one data set is fetched.
+
+    Attributes:
+        name: The data set's registered name.
+        build: `build(out, seed, progress, **options)` fetches it into a new folder in a layout that the data set reads.
+        summary: What is fetched, in one line.
+    """
+
+    name: str
+    build: Callable[..., Path]
+    summary: str
+
+    @property
+    def options(self) -> tuple[str, ...]:
+        """What `build` can be asked for."""
+        return tuple(option_kinds(self.build))
+
+
+DOWNLOADS: Registry[Download] = Registry("download", "mmpoison.datasets")
+
+
+@dataclass(frozen=True)
+class Way:
+    """How a data set gets onto this machine.
+
+    Attributes:
+        name: The data set; a derived one has a way for each that it is made of.
+        how: `made` here, `download` by one command, or `by hand`.
+        command: The command, or None.
+        address: Where a person finds it, or None where it is made here.
+        about: What the command fetches, or what the folder has to hold.
+    """
+
+    name: str
+    how: Literal["made", "download", "by hand"]
+    command: str | None
+    address: str | None
+    about: str
+
+
+def ways_to_get(name: str) -> list[Way]:
+    """How a data set, or each that it is made of, gets onto this machine.
+
+    Raises:
+        InputError: If there is no such data set.
+    """
+    source = DATASETS[name]
+    ways = []
+    for part in source.parts or (name,):
+        where = DATASETS[part].where_from
+        found = re.search(r"https?://[^\s:,;)]+", where)
+        address = found.group() if found else None
+        command = f"mmpoison data build {part} --out DIR"
+        if not DATASETS[part].needs_root:
+            ways.append(Way(part, "made", command, None, ""))
+        elif part in DOWNLOADS:
+            ways.append(Way(part, "download", command, address, DOWNLOADS[part].summary))
+        else:
+            ways.append(Way(part, "by hand", None, address, where))
+    return ways
+
+
+def build_dataset(
+    name: str,
+    out: Path,
+    *,
+    seed: int = 0,
+    progress: Progress | None = None,
+    options: Mapping[str, Any] | None = None,
+) -> Path:
+    """Make or download a data set.
+
+    Args:
+        name: A registered data set that is made here or may be downloaded.
+        out: New folder.
+        seed: Seed of data that are made.
+        progress: Called with (done, all); for a download in megabytes.
+        options: What to make or download, by the options of the set.
+
+    Raises:
+        InputError: If it can be neither made nor fetched, an option is unknown, `out` holds something, or a download
+            fails.
+    """
+    source = DATASETS[name]
+    build = source.build or (DOWNLOADS[name].build if name in DOWNLOADS else None)
+    if build is None:
+        raise InputError(f"data set {name!r} cannot be made here: {source.where_from}")
+    fitted = fit_options(
+        options or {}, build, f"building {name}", source.options if source.build else ()
+    )
+    refuse_occupied(out)
+    return build(out, seed=seed, progress=progress, **fitted)
+
+
+def fetch_and_unpack(
+    name: str,
+    files: Sequence[PublicFile],
+    out: Path,
+    *,
+    keep_archives: bool = False,
+    progress: Progress | None = None,
+) -> Path:
+    """Fetch archives into the cache folder, then unpack them into a new folder.
+
+    Args:
+        name: The data set.
+        files: Its archives.
+        out: New folder; it appears only when everything is in it, with what was fetched in `download.json`.
+        keep_archives: Leave the archives in the cache folder.
+        progress: Called with (megabytes, all megabytes); unpacking counts as much as fetching.
+
+    Raises:
+        InputError: If `out` holds something, the disk is too small, or a file cannot be had or is not the one expected.
+    """
+    refuse_occupied(out)
+    with open_cache(name) as cache:
+        todo = [file for file in files if not (cache.folder / file.name).exists()]
+        _check_disk(cache.folder, out, todo, files)
+        step = _Steps(sum(file.about for file in files) * 2, progress)
+        archives: list[tuple[PublicFile, Downloaded]] = []
+        for file in files:
+            archives.append((file, cache.fetch(file, step.of(file.about))))
+        with atomic_folder(out) as folder:
+            for file, got in archives:
+                try:
+                    unpack(
+                        got.path,
+                        folder,
+                        most_bytes=file.grows * got.size + MEGABYTE,
+                        wanted=file.wanted,
+                        progress=step.of(file.about),
+                    )
+                except InputError:
+                    # a page with a form, or half a file: it must not be what later ones are compared with
+                    cache.distrust(file)
+                    raise
+            cache.write(folder, [file.name for file in files])
+        cache.save()
+        if not keep_archives:
+            for _, got in archives:
+                got.path.unlink(missing_ok=True)
+        step.finish()
+    return out
+
+
+@dataclass
+class DownloadCache:
+    """The folder of one data set's downloads, and the list of what was ever fetched into it.
+
+    Attributes:
+        folder: Where files lie while they are fetched and until they are unpacked.
+        ledger: What is known of each file: address, size, sha256 and whether the checksum was published.
+        trusted: Names of the files that were unpacked before with these checksums.
+    """
+
+    folder: Path
+    ledger: dict[str, dict[str, Any]] = field(default_factory=dict)
+    trusted: frozenset[str] = frozenset()
+
+    def fetch(self, file: PublicFile, progress: Progress | None = None, **how: Any) -> Downloaded:
+        """Fetch a file, or find that it is here; its checksum must be the published one, or that of the first time.
+
+        Raises:
+            InputError: If it cannot be had, or is not the file that was expected.
+        """
+        known = self.ledger.get(file.name, {})
+        expected = file.sha256 or known.get("sha256")
+        first_error: InputError | None = None
+        for url in file.urls:
+            try:
+                got = download(
+                    url,
+                    self.folder / file.name,
+                    sha256=expected,
+                    size=file.size,
+                    progress=progress,
+                    **how,
+                )
+            except InputError as error:
+                first_error = first_error or error
+                continue
+            self._note(file, url, got, known)
+            return got
+        assert first_error is not None, "a file without an address"
+        if file.sha256 is None and "sha256 is" in str(first_error):
+            raise InputError(
+                f"{first_error}; the checksum is that of the first download, noted in {self.folder / LEDGER}: "
+                "delete its entry if the file was changed there for good"
+            ) from None
+        raise first_error
+
+    def distrust(self, file: PublicFile) -> None:
+        """Forget a first download that turned out not to be what it should be; one that is vouched for stays."""
+        if file.sha256 is None and file.name not in self.trusted:
+            (self.folder / file.name).unlink(missing_ok=True)
+            self.ledger.pop(file.name, None)
+
+    def save(self) -> None:
+        """Write down what was fetched, when it has proved to be what it should be."""
+        self.trusted = frozenset(self.ledger)
+        write_json(self.folder / LEDGER, {"files": self.ledger})
+
+    def write(self, folder: Path, names: Sequence[str]) -> None:
+        """Write what is known of some files into a folder."""
+        write_json(folder / LEDGER, {"files": {name: self.ledger[name] for name in names}})
+
+    def _note(self, file: PublicFile, url: str, got: Downloaded, known: Mapping[str, Any]) -> None:
+        if known.get("sha256") == got.sha256:
+            return
+        self.ledger[file.name] = {
+            "url": url,
+            "size": got.size,
+            "sha256": got.sha256,
+            "checksum": "published" if file.sha256 else "of the first download, none is published",
+            "fetched": time.strftime("%Y-%m-%d", time.gmtime()),
+        }
+
+
+@contextmanager
+def open_cache(name: str) -> Iterator[DownloadCache]:
+    """The download folder of a data set, for one process at a time.
+
+    Raises:
+        InputError: If another process is fetching the same set, or the list in the folder is broken.
+    """
+    folder = cache_folder() / "downloads" / name
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with filelock.FileLock(folder / ".lock", timeout=0):
+            ledger: Any = {}
+            if (folder / LEDGER).exists():
+                ledger = read_json(folder / LEDGER)
+                ledger = ledger.get("files") if isinstance(ledger, dict) else None
+                if not isinstance(ledger, dict) or not all(
+                    isinstance(entry, dict) for entry in ledger.values()
+                ):
+                    raise InputError(f"{folder / LEDGER}: not a list of downloads: delete it")
+            yield DownloadCache(folder, ledger, frozenset(ledger))
+    except filelock.Timeout:
+        raise InputError(f"{folder}: another process is downloading {name} already") from None
+
+
+def _check_disk(
+    cache: Path, out: Path, todo: Sequence[PublicFile], files: Sequence[PublicFile]
+) -> None:
+    """Before the first byte is fetched: is there room for the archives and for what is in them?"""
+    there = out
+    while not there.exists():
+        there = there.parent
+    fetched, unpacked = sum(file.about for file in todo), sum(file.about for file in files)
+    if there.stat().st_dev == cache.stat().st_dev:
+        check_space(cache, fetched + unpacked, "the download and what it unpacks to")
+    else:
+        check_space(cache, fetched, "the download")
+        check_space(there, unpacked, "what is unpacked")
+
+
+class _Steps:
+    """One progress bar over several jobs of known weight."""
+
+    def __init__(self, total: int, progress: Progress | None) -> None:
+        self._total = max(1, total // MEGABYTE)
+        self._progress = progress
+        self._done = 0.0
+
+    def of(self, weight: int) -> Progress:
+        """The callback of the next job."""
+        before = self._done
+        self._done += weight / MEGABYTE
+
+        def update(done: int, total: int) -> None:
+            if self._progress is not None:
+                share = min(1.0, done / total) if total else 1.0
+                # the last step is taken by `finish` alone, because it ends the bar
+                reached = int(before + share * weight / MEGABYTE)
+                self._progress(min(reached, self._total - 1), self._total)
+
+        return update
+
+    def finish(self) -> None:
+        if self._progress is not None:
+            self._progress(self._total, self._total)

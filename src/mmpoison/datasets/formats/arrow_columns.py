@@ -1,0 +1,124 @@
+"""Which columns of a Parquet or Arrow table hold images, captions, labels and splits."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from mmpoison.base.untrusted import parse_json
+from mmpoison.datasets.formats.columns import ColumnNames, find_column, need_column
+from mmpoison.errors import InputError
+from mmpoison.images.arrow_images import default_image_column, holds_bytes
+
+
+@dataclass(frozen=True)
+class TableColumns:
+    """The columns of a table that pairs are made of.
+
+    Attributes:
+        image: Column of the images.
+        inside: Whether it holds the bytes of images, rather than paths.
+        captions: Column of strings, or lists of strings.
+        label, split, categories: Further columns, or None.
+        label_names: Names of the classes where the label is their number.
+        default_image: Whether a reader that knows only the file chooses the same column of images.
+    """
+
+    image: str
+    inside: bool
+    captions: str
+    label: str | None = None
+    split: str | None = None
+    categories: str | None = None
+    label_names: tuple[str, ...] = ()
+    default_image: bool = True
+
+    @property
+    def needed(self) -> list[str]:
+        """The columns that are read to make a table: never the bytes of images."""
+        names = [self.captions, self.label, self.split, self.categories]
+        if not self.inside:
+            names.insert(0, self.image)
+        return list(dict.fromkeys(name for name in names if name is not None))
+
+
+def choose_columns(schema: Any, chosen: ColumnNames, where: str) -> TableColumns:
+    """The columns of a table by the user's choice, their usual names and their types.
+
+    Args:
+        schema: Arrow schema; Hugging Face's features in its metadata tell the classes' names.
+        chosen: The user's choice of columns.
+        where: The file, for messages.
+
+    Raises:
+        InputError: If a column is missing or of a type that cannot be used.
+    """
+    names = list(schema.names)
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise InputError(f"{where}: several columns are called {twice[0]!r}, which one is meant?")
+    default = default_image_column(schema)
+    if chosen.get("image_column") is not None:
+        image = need_column(names, chosen, "image_column", where)
+    else:
+        texts = [field.name for field in schema if is_text_type(field.type)]
+        image = default or need_column(texts, {}, "image_column", where)
+    inside = holds_bytes(schema.field(image).type)
+    if not inside and not is_text_type(schema.field(image).type):
+        raise InputError(
+            f"{where}: image_column {image!r} holds {schema.field(image).type}: paths or bytes are needed"
+        )
+    if inside and image != default and "/" in image:
+        raise InputError(
+            f"{where}: a column of images cannot be called {image!r}, with a slash in it"
+        )
+    captions = need_column(names, chosen, "caption_column", where)
+    if not (
+        is_text_type(schema.field(captions).type) or _is_list_of_text(schema.field(captions).type)
+    ):
+        raise InputError(
+            f"{where}: caption_column {captions!r} holds {schema.field(captions).type}: "
+            "a string or a list of strings is needed"
+        )
+    label = find_column(names, chosen, "label_column", where)
+    split = find_column(names, chosen, "split_column", where)
+    categories = find_column(names, {}, "categories", where)
+    if categories is not None and not _is_list_of_text(schema.field(categories).type):
+        categories = None
+    return TableColumns(
+        image,
+        inside,
+        captions,
+        label,
+        split,
+        categories,
+        _class_names(schema, label),
+        not inside or image == default,
+    )
+
+
+def is_text_type(kind: Any) -> bool:
+    """Whether an Arrow type is a string, spelled out or as a dictionary."""
+    import pyarrow.types as types
+
+    if types.is_dictionary(kind):
+        return is_text_type(kind.value_type)
+    return bool(types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind))
+
+
+def _is_list_of_text(kind: Any) -> bool:
+    import pyarrow.types as types
+
+    is_list = types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind)
+    return bool(is_list and is_text_type(kind.value_type))
+
+
+def _class_names(schema: Any, label: str | None) -> tuple[str, ...]:
+    raw = (schema.metadata or {}).get(b"huggingface")
+    if raw is None or label is None:
+        return ()
+    try:
+        names = parse_json(raw, "huggingface")["info"]["features"][label]["names"]
+    except (InputError, KeyError, TypeError):
+        return ()
+    whole = isinstance(names, list) and all(isinstance(name, str) for name in names)
+    return tuple(names) if whole else ()

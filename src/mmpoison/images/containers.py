@@ -1,0 +1,383 @@
+"""Bytes of images that lie inside other files: members of tar shards, rows of Parquet and Arrow files.
+
+An image id is the container's path and the name inside: `00000.tar/000000012.jpg`, `part-0.parquet/17` (the row, from
+0), or `part-0.parquet/photo/17` where the images are not in the column that would be chosen anyway. Whatever is read is
+untrusted: only regular members are read, sizes are bounded, names never leave the container.
+
+Reading is safe between threads and after a fork; what makes it fast (a shard's index, a row group) is kept in caches of
+bounded size, one set for each process.
+"""
+
+from __future__ import annotations
+
+import os
+import tarfile
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from pathlib import Path, PurePosixPath
+from typing import Any, Generic, TypeVar
+
+import numpy as np
+
+from mmpoison.base.phrasing import count_of
+from mmpoison.base.untrusted import open_bytes
+from mmpoison.errors import InputError
+from mmpoison.images.arrow_images import arrow_errors, default_image_column, text_leaves
+from mmpoison.images.tar_reading import TAR_ERRORS, BoundedReader, open_tar
+
+CONTAINERS = (".tar", ".parquet", ".arrow")
+
+MAX_IMAGE_BYTES = 200 * 2**20
+"""An image with more bytes than this is refused before it is read."""
+
+MAX_GROUP_BYTES = 4 * 2**30
+"""A Parquet row group whose images take more than this cannot be read: it would have to fit into memory."""
+
+T = TypeVar("T")
+Problem = Callable[[str], None]
+FileKey = tuple[str, int, int]
+
+
+def split_container(root: Path, image_id: str) -> tuple[str, str] | None:
+    """The container file of an image id and the name inside it; None where the id is a plain file's.
+
+    A folder may be called `photos.tar` as well: only a file is a container.
+    """
+    if not any(f"{kind}/" in image_id for kind in CONTAINERS):
+        return None
+    parts = image_id.split("/")
+    for index, part in enumerate(parts[:-1], start=1):
+        if part.endswith(CONTAINERS):
+            name = "/".join(parts[:index])
+            if (root / name).is_file():
+                return name, "/".join(parts[index:])
+    return None
+
+
+def read_inside(container: Path, name: str) -> bytes:
+    """The bytes of one image in a container.
+
+    Args:
+        container: A `.tar`, `.parquet` or `.arrow` file; whether it may be read is checked by the caller.
+        name: Member of the tar file, or row of the table.
+
+    Raises:
+        InputError: If the container is broken, or the image is not there, too large or no regular member.
+    """
+    try:
+        stat = container.stat()
+        key = (str(container), stat.st_size, stat.st_mtime_ns)
+        if container.suffix == ".tar":
+            return _read_member(container, name, key)
+        return _read_row(container, name, key)
+    except OSError as error:
+        raise InputError(f"{container}: cannot be read ({error.strerror or error})") from None
+
+
+# -- tar shards ------------------------------------------------------------------------------------
+
+
+def walk_tar(
+    path: Path, problem: Problem, stream: Any = None
+) -> Iterator[tuple[str, tarfile.TarInfo]]:
+    """The members of a tar file that can be trusted, in order, as far as the file is whole.
+
+    Args:
+        path: An uncompressed tar file.
+        problem: Called with one line for what is left out: a member that is no regular file or would climb out of the
+            shard, and whatever follows a break.
+        stream: The open file, where the caller reads members too.
+
+    Yields:
+        Name (relative, without `./`) and header of each regular member whose data are whole.
+    """
+    if stream is None:
+        try:
+            with open_bytes(path) as own:
+                yield from walk_tar(path, problem, own)
+        except InputError as error:
+            problem(str(error))
+        except OSError as error:
+            problem(f"{path}: cannot be read ({error.strerror or error})")
+        return
+    broken: tuple[type[Exception], ...] = (*TAR_ERRORS, OSError)
+    reader = BoundedReader(stream)
+    try:
+        archive = open_tar(reader)
+    except broken as error:
+        problem(f"{path}: not an uncompressed tar file ({error})")
+        return
+    size = path.stat().st_size
+    count = end = 0
+    with archive:
+        while True:
+            reader.next_header()
+            try:
+                member = archive.next()
+            except broken as error:
+                problem(
+                    f"{path}: broken after {count_of(count, 'member')} ({error}), what follows is lost"
+                )
+                return
+            if member is None:
+                break
+            # else it keeps every header (the attribute has no documentation, and is used so everywhere)
+            archive.members.clear()  # type: ignore[attr-defined]
+            if member.size < 0 or member.offset < end:
+                problem(
+                    f"{path}: leads back to itself after {count_of(count, 'member')}, what follows is lost"
+                )
+                return
+            count += 1
+            end = archive.offset
+            if member.isreg() and member.offset_data + member.size > size:
+                problem(f"{path}: cut short within {member.name!r:.80}, what follows is lost")
+                return
+            if member.isdir():
+                continue
+            name = _member_name(member.name)
+            if name is None:
+                problem(f"{path}: member {member.name!r:.80} leaves the shard, it is refused")
+            elif not member.isreg() or member.issparse():
+                problem(f"{path}: member {member.name!r:.80} is no regular file, it is refused")
+            else:
+                yield name, member
+        # tarfile takes a header that it cannot read for the end of the archive
+        with path.open("rb") as raw:
+            raw.seek(end)
+            block = raw.read(512)
+        if any(block):
+            problem(
+                f"{path}: broken after {count_of(count, 'member')} (no header), what follows is lost"
+            )
+        elif len(block) < 512:
+            problem(f"{path}: has no end mark after {count_of(count, 'member')}, it was cut short")
+
+
+def _member_name(name: str) -> str | None:
+    if name.startswith("./") or "//" in name or "/./" in name:
+        name = str(PurePosixPath(name))
+    if name.startswith("/") or "\x00" in name or "\\" in name or ".." in name.split("/"):
+        return None
+    return name
+
+
+def _read_member(path: Path, name: str, key: FileKey) -> bytes:
+    index = _caches.tar.get(key, lambda: _index_tar(path))
+    try:
+        offset, size = index[name]
+    except KeyError:
+        raise InputError(f"{path / name}: no such image in the shard") from None
+    check_bytes(path / name, size)
+    with path.open("rb") as stream:
+        # a position of its own, so threads do not move each other's
+        stream.seek(offset)
+        data = stream.read(size)
+    if len(data) != size:
+        raise InputError(f"{path / name}: cut short")
+    return data
+
+
+def _index_tar(path: Path) -> tuple[dict[str, tuple[int, int]], int]:
+    index: dict[str, tuple[int, int]] = {}
+    for name, member in walk_tar(path, lambda _: None):
+        index.setdefault(name, (member.offset_data, member.size))
+    return index, len(index) + 1
+
+
+# -- rows of tables --------------------------------------------------------------------------------
+
+
+def arrow_batches(path: Path, problem: Problem) -> Iterator[Any]:
+    """The record batches of an Arrow file (the streaming format of Hugging Face, or the file format), memory-mapped.
+
+    Args:
+        path: The file.
+        problem: Called with one line where the file is broken; what stands before the break is given.
+    """
+    import pyarrow as pa
+
+    try:
+        with open_bytes(path) as raw:
+            is_file = raw.read(6) == b"ARROW1"
+        source = pa.memory_map(str(path))
+        if is_file:
+            reader = pa.ipc.open_file(source)
+            batches = (reader.get_batch(n) for n in range(reader.num_record_batches))
+        else:
+            batches = iter(pa.ipc.open_stream(source))
+    except InputError as error:
+        problem(str(error))
+        return
+    except arrow_errors() as error:
+        problem(f"{path}: not an Arrow file ({_short(error)})")
+        return
+    rows = 0
+    try:
+        for batch in batches:
+            # offsets of a file from outside may point anywhere
+            batch.validate()
+            yield batch
+            rows += batch.num_rows
+    except arrow_errors() as error:
+        problem(f"{path}: broken after row {rows} ({_short(error)}), what follows is lost")
+
+
+def _read_row(path: Path, name: str, key: FileKey) -> bytes:
+    import pyarrow as pa
+
+    column, _, number = name.rpartition("/")
+    if not (number.isascii() and number.isdigit() and len(number) < 16):
+        raise InputError(f"{path / name}: {number!r:.40} is not a row")
+    row = int(number)
+    broken: tuple[type[Exception], ...] = (*arrow_errors(), KeyError)
+    try:
+        find = _parquet_cell if path.suffix == ".parquet" else _arrow_cell
+        array, index = find(path, column, row, key)
+        if index >= len(array):
+            raise InputError(f"{path}: broken, it has fewer rows than it says")
+        cell = array[index]
+        if isinstance(cell, pa.StructScalar):
+            # the path next to the bytes is not used
+            value = cell["bytes"].as_py() if cell.is_valid else None
+        else:
+            value = cell.as_py()
+    except broken as error:
+        raise InputError(f"{path / name}: broken file ({_short(error)})") from None
+    if not isinstance(value, bytes):
+        raise InputError(f"{path / name}: the row holds no image")
+    check_bytes(path / name, len(value))
+    return value
+
+
+def _parquet_cell(path: Path, column: str, row: int, key: FileKey) -> tuple[Any, int]:
+    import pyarrow.parquet as pq
+
+    def open_metadata() -> tuple[tuple[Any, str, np.ndarray[Any, Any], list[str]], int]:
+        with pq.ParquetFile(path) as file:
+            metadata = file.metadata
+            chosen = column or default_image_column(file.schema_arrow) or ""
+            if chosen not in file.schema_arrow.names:
+                raise InputError(f"{path}: has no column {chosen or 'of images'}")
+            leaves = text_leaves(file, [chosen])
+        rows = [metadata.row_group(n).num_rows for n in range(metadata.num_row_groups)]
+        return (metadata, chosen, np.cumsum([0, *rows]), leaves), 1
+
+    def read_group() -> tuple[Any, int]:
+        # of all columns: pyarrow ends the process where it is asked for one column of a broken description
+        declared = metadata.row_group(group).total_byte_size
+        if declared > MAX_GROUP_BYTES:
+            raise InputError(
+                f"{path}: row group {group} holds {declared / 2**30:.1f} GiB, too much to read at once: "
+                "write it again with smaller row groups"
+            )
+        # a handle for each reading: they cannot be shared between threads
+        with pq.ParquetFile(path, metadata=metadata, read_dictionary=leaves) as file:
+            array = file.read_row_group(group, columns=[chosen], use_threads=False)[chosen]
+        return array, int(array.nbytes)
+
+    metadata, chosen, bounds, leaves = _caches.tables.get((*key, column), open_metadata)
+    if not 0 <= row < bounds[-1]:
+        raise InputError(f"{path}: has no row {row}, it has {bounds[-1]}")
+    group = int(np.searchsorted(bounds, row, side="right")) - 1
+    array = _caches.groups.get((*key, chosen, group), read_group)
+    return array, row - int(bounds[group])
+
+
+def _arrow_cell(path: Path, column: str, row: int, key: FileKey) -> tuple[Any, int]:
+
+    def open_columns() -> tuple[tuple[list[Any], np.ndarray[Any, Any]], int]:
+        arrays: list[Any] = []
+        for batch in arrow_batches(path, lambda _: None):
+            chosen = column or default_image_column(batch.schema) or ""
+            if chosen not in batch.schema.names:
+                raise InputError(f"{path}: has no column {chosen or 'of images'}")
+            arrays.append(batch.column(chosen))
+        return (arrays, np.cumsum([0, *map(len, arrays)])), 1
+
+    arrays, bounds = _caches.tables.get((*key, column), open_columns)
+    if not 0 <= row < bounds[-1]:
+        raise InputError(f"{path}: has no row {row}, it has {bounds[-1]}")
+    part = int(np.searchsorted(bounds, row, side="right")) - 1
+    index = row - int(bounds[part])
+    # of the one cell, since a check of all would read the whole file
+    arrays[part].slice(index, 1).validate(full=True)
+    return arrays[part], index
+
+
+def check_bytes(path: Path, size: int) -> None:
+    """Refuse an image with more than `MAX_IMAGE_BYTES` bytes.
+
+    Raises:
+        InputError: If it has.
+    """
+    if size > MAX_IMAGE_BYTES:
+        raise InputError(f"{path}: {size:,} bytes are over the limit of {MAX_IMAGE_BYTES:,}")
+
+
+def _short(error: BaseException) -> str:
+    return " ".join(str(error).split())[:160]
+
+
+# -- caches ----------------------------------------------------------------------------------------
+
+
+class _Cache(Generic[T]):
+    """The things used last, up to a total weight; each is made once, while others may be read."""
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self.weight = 0
+        self._items: OrderedDict[Any, tuple[T, int]] = OrderedDict()
+        self._gates: dict[Any, threading.Lock] = {}
+        self._lock = threading.Lock()
+
+    def get(self, key: Any, make: Callable[[], tuple[T, int]]) -> T:
+        with self._lock:
+            found = self._find(key)
+            if found is not None:
+                return found[0]
+            gate = self._gates.setdefault(key, threading.Lock())
+        with gate:
+            with self._lock:
+                found = self._find(key)
+            if found is not None:
+                return found[0]
+            try:
+                value, weight = make()
+                with self._lock:
+                    self._items[key] = (value, weight)
+                    self.weight += weight
+                    while self.weight > self.limit and len(self._items) > 1:
+                        self.weight -= self._items.popitem(last=False)[1][1]
+            finally:
+                with self._lock:
+                    self._gates.pop(key, None)
+        return value
+
+    def _find(self, key: Any) -> tuple[T, int] | None:
+        if key in self._items:
+            self._items.move_to_end(key)
+        return self._items.get(key)
+
+
+class _Caches:
+    def __init__(self) -> None:
+        # about 150 bytes a member
+        self.tar: _Cache[dict[str, tuple[int, int]]] = _Cache(2_000_000)
+        self.tables: _Cache[Any] = _Cache(128)
+        self.groups: _Cache[Any] = _Cache(256 * 2**20)
+
+
+_caches = _Caches()
+
+
+def _renew_caches() -> None:
+    global _caches
+    _caches = _Caches()
+
+
+# a lock that another thread held during a fork would stay locked in the child
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_renew_caches)

@@ -1,0 +1,562 @@
+"""Whole data sets from a web server: archives, checksums of the first time, folders that the loaders read."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import sys
+import zipfile
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import filelock
+import numpy as np
+import pytest
+from tests.conftest import SHARED
+
+from mmpoison.cli import main
+from mmpoison.datasets import DATASETS, load_dataset, load_pairs
+from mmpoison.datasets.fetch import dataset_builds as module
+from mmpoison.datasets.fetch import published_builds
+from mmpoison.datasets.fetch.dataset_builds import (
+    DOWNLOADS,
+    PublicFile,
+    build_dataset,
+    fetch_and_unpack,
+    open_cache,
+)
+from mmpoison.datasets.fetch.published_builds import captions_digest
+from mmpoison.errors import InputError, MmpoisonWarning
+from mmpoison.pairs.splits import FrozenSplit
+
+Web = Any  # the fixture of conftest.py
+
+
+def zipped(members: dict[str, bytes]) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for name, content in members.items():
+            archive.writestr(name, content)
+    return buffer.getvalue()
+
+
+PARTS = {
+    "captions.zip": zipped({"captions.json": b"{}" * 500, "more/unused.json": b"no"}),
+    "images.zip": zipped({f"images/{n}.jpg": bytes(1000) for n in range(5)}),
+}
+
+
+@pytest.fixture(autouse=True)
+def cache(fresh_cache: Path) -> Path:
+    return fresh_cache / "downloads"
+
+
+@pytest.fixture
+def files(web: Web) -> list[PublicFile]:
+    """Two archives: the first without a published checksum."""
+    urls = {name: web.add(f"/{name}", content) for name, content in PARTS.items()}
+    size, digest = len(PARTS["images.zip"]), hashlib.sha256(PARTS["images.zip"]).hexdigest()
+    return [
+        PublicFile("captions.zip", (urls["captions.zip"],), 1000, wanted="captions.json".__eq__),
+        PublicFile("images.zip", (urls["images.zip"],), size, size, digest),
+    ]
+
+
+def tree(folder: Path) -> list[str]:
+    return sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
+
+
+IMAGES = [f"images/{n}.jpg" for n in range(5)]
+
+
+# -- fetching and unpacking ------------------------------------------------------------------------
+
+
+def test_archives_become_a_folder(files: list[PublicFile], tmp_path: Path, cache: Path) -> None:
+    seen: list[tuple[int, int]] = []
+    out = fetch_and_unpack("set", files, tmp_path / "o", progress=lambda *s: seen.append(s))
+    assert tree(out) == ["captions.json", "download.json", *IMAGES]
+    ledger = json.loads((out / "download.json").read_text())["files"]
+    assert ledger["images.zip"]["checksum"] == "published"
+    assert ledger["captions.zip"]["checksum"] == "of the first download, none is published"
+    for name, content in PARTS.items():
+        assert ledger[name]["sha256"] == hashlib.sha256(content).hexdigest()
+        assert ledger[name]["size"] == len(content)
+        assert ledger[name]["url"].endswith(f"/{name}")
+    # the archives are gone, what they were is remembered
+    assert tree(cache) == ["set/.lock", "set/download.json"]
+    assert json.loads((cache / "set" / "download.json").read_text())["files"] == ledger
+    assert seen == sorted(seen)
+    assert seen[-1][0] == seen[-1][1]
+    assert [done for done, total in seen if done == total] == [seen[-1][1]]
+
+
+def test_archives_may_be_kept(files: list[PublicFile], tmp_path: Path, cache: Path) -> None:
+    fetch_and_unpack("set", files, tmp_path / "a", keep_archives=True)
+    assert {"set/captions.zip", "set/images.zip"} <= set(tree(cache))
+    before = {p: p.stat().st_mtime_ns for p in cache.rglob("*.zip")}
+    fetch_and_unpack("set", files, tmp_path / "b", keep_archives=True)
+    assert {p: p.stat().st_mtime_ns for p in cache.rglob("*.zip")} == before
+    assert tree(tmp_path / "a") == tree(tmp_path / "b")
+
+
+def test_the_same_command_goes_on(
+    files: list[PublicFile], web: Web, tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mmpoison.datasets.fetch.transfer.ATTEMPTS", 1)
+    whole = len(PARTS["captions.zip"])
+    web.cuts = [whole, *[100] * 1, *[0] * 10]
+    monkeypatch.setattr("mmpoison.datasets.fetch.transfer.time.sleep", lambda seconds: None)
+    with pytest.raises(InputError, match="100 bytes are kept, the same command goes on"):
+        fetch_and_unpack("set", files, tmp_path / "o")
+    assert not (tmp_path / "o").exists()
+    web.cuts.clear()
+    asked = len(web.requests)
+    fetch_and_unpack("set", files, tmp_path / "o")
+    # only the rest of the second file is asked for
+    assert [(path, headers.get("Range")) for path, headers in web.requests[asked:]] == [
+        ("/images.zip", "bytes=100-")
+    ]
+
+
+def test_the_first_download_is_trusted_and_later_ones_compared(
+    files: list[PublicFile], web: Web, tmp_path: Path, cache: Path
+) -> None:
+    fetch_and_unpack("set", files, tmp_path / "a")
+    web.files["/captions.zip"] = zipped({"captions.json": b"[]" * 500})
+    with pytest.raises(InputError) as error:
+        fetch_and_unpack("set", files, tmp_path / "b")
+    assert "captions.zip: its sha256 is" in str(error.value)
+    assert f"noted in {cache / 'set' / 'download.json'}: delete its entry" in str(error.value)
+    assert not (tmp_path / "b").exists()
+    # as the message says
+    ledger = json.loads((cache / "set" / "download.json").read_text())
+    del ledger["files"]["captions.zip"]
+    (cache / "set" / "download.json").write_text(json.dumps(ledger))
+    fetch_and_unpack("set", files, tmp_path / "b")
+    assert (tmp_path / "b" / "captions.json").read_bytes() == b"[]" * 500
+
+
+def test_a_published_checksum_is_not_overruled(
+    files: list[PublicFile], web: Web, tmp_path: Path
+) -> None:
+    web.files["/images.zip"] = zipped({f"images/{n}.jpg": b"x" * 1000 for n in range(5)})
+    assert len(web.files["/images.zip"]) == files[1].size
+    with pytest.raises(InputError, match=r"images.zip: its sha256 is .* it was deleted") as error:
+        fetch_and_unpack("set", files, tmp_path / "o")
+    assert "delete its entry" not in str(error.value)
+    assert not (tmp_path / "o").exists()
+
+
+def test_mirrors(files: list[PublicFile], web: Web, tmp_path: Path) -> None:
+    bad = web.add("/bad.zip", b"<html>moved</html>")
+    mirrored = replace(files[1], urls=(f"{web.url}/gone.zip", bad, *files[1].urls))
+    out = fetch_and_unpack("set", [mirrored], tmp_path / "o")
+    ledger = json.loads((out / "download.json").read_text())["files"]
+    assert ledger["images.zip"]["url"] == files[1].urls[0]
+    with pytest.raises(InputError, match=r"gone.zip: the server says 404"):
+        fetch_and_unpack("set", [replace(mirrored, urls=mirrored.urls[:2])], tmp_path / "p")
+
+
+def test_a_page_in_place_of_an_archive(web: Web, tmp_path: Path) -> None:
+    page = PublicFile("x.zip", (web.add("/x.zip", b"<html>please log in</html>"),), 100)
+    with pytest.raises(InputError, match=r"x.zip: not a zip or tar file"):
+        fetch_and_unpack("set", [page], tmp_path / "o")
+    assert not (tmp_path / "o").exists()
+    # it is not what later downloads are compared with
+    web.files["/x.zip"] = PARTS["captions.zip"]
+    fetch_and_unpack("set", [page], tmp_path / "o")
+    assert (tmp_path / "o" / "captions.json").is_file()
+
+
+def test_half_a_file_of_a_process_that_was_killed(
+    files: list[PublicFile], tmp_path: Path, cache: Path
+) -> None:
+    (cache / "set").mkdir(parents=True)
+    (cache / "set" / "captions.zip").write_bytes(PARTS["captions.zip"][:-30])
+    with pytest.raises(InputError, match=r"captions.zip: (broken archive|not a zip)"):
+        fetch_and_unpack("set", files, tmp_path / "o")
+    fetch_and_unpack("set", files, tmp_path / "o")
+    assert (tmp_path / "o" / "captions.json").is_file()
+
+
+def test_what_was_good_once_is_not_forgotten(
+    files: list[PublicFile], tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fetch_and_unpack("set", files, tmp_path / "a")
+    before = (cache / "set" / "download.json").read_text()
+
+    def full(*arguments: Any, **options: Any) -> list[str]:
+        raise InputError("the disk is full")
+
+    monkeypatch.setattr(module, "unpack", full)
+    with pytest.raises(InputError, match="the disk is full"):
+        fetch_and_unpack("set", files, tmp_path / "b")
+    assert (cache / "set" / "download.json").read_text() == before
+    assert (cache / "set" / "captions.zip").is_file()
+
+
+def test_a_bomb(web: Web, tmp_path: Path) -> None:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("zeros", bytes(10_000_000))
+    bomb = PublicFile("x.zip", (web.add("/x.zip", buffer.getvalue()),), 100)
+    with pytest.raises(InputError, match="a bomb"):
+        fetch_and_unpack("set", [bomb], tmp_path / "o")
+
+
+def test_an_occupied_folder(files: list[PublicFile], web: Web, tmp_path: Path) -> None:
+    (tmp_path / "thesis.txt").write_text("years of work")
+    with pytest.raises(InputError, match="is not empty"):
+        fetch_and_unpack("set", files, tmp_path)
+    assert web.requests == []
+
+
+def test_a_small_disk_is_noticed_before_anything_is_fetched(web: Web, tmp_path: Path) -> None:
+    huge = PublicFile("x.zip", (f"{web.url}/x.zip",), 10**18)
+    with pytest.raises(
+        InputError, match=r"the download and what it unpacks to needs 2,000,000,000"
+    ):
+        fetch_and_unpack("set", [huge], tmp_path / "a" / "b" / "o")
+    assert web.requests == []
+
+
+def test_two_at_a_time(files: list[PublicFile], web: Web, tmp_path: Path, cache: Path) -> None:
+    (cache / "set").mkdir(parents=True)
+    with (
+        filelock.FileLock(cache / "set" / ".lock"),
+        pytest.raises(InputError, match="another process is downloading set already"),
+    ):
+        fetch_and_unpack("set", files, tmp_path / "o")
+    assert web.requests == []
+
+
+@pytest.mark.parametrize("text", ["[]", '{"files": []}', '{"files": {"x": 1}}', "{"])
+def test_a_broken_list_of_downloads(cache: Path, text: str) -> None:
+    (cache / "set").mkdir(parents=True)
+    (cache / "set" / "download.json").write_text(text)
+    with pytest.raises(InputError, match=r"download.json: not"), open_cache("set"):
+        pass
+
+
+# -- what is known ---------------------------------------------------------------------------------
+
+
+def test_every_download_is_of_a_data_set() -> None:
+    assert DATASETS
+    assert set(DOWNLOADS) == {"coco", "pascal-sentences", "visual-genome"}
+    for name, entry in DOWNLOADS.items():
+        assert entry.name == name
+        # one way to make a data set, not two
+        assert DATASETS[name].build is None
+
+
+def every_file() -> list[PublicFile]:
+    coco = [
+        file
+        for year in (2014, 2017)
+        for file in published_builds.coco_files(year, ("train", "val"), True)
+    ]
+    return [*coco, *published_builds.VISUAL_GENOME_FILES, *published_builds.VISUAL_GENOME_IMAGES]
+
+
+@pytest.mark.parametrize("file", every_file(), ids=lambda file: file.name)
+def test_addresses_and_checksums_are_well_formed(file: PublicFile) -> None:
+    assert file.urls
+    for url in file.urls:
+        assert url.startswith(("http://", "https://"))
+        assert url.endswith(f"/{file.name}")
+        # what nothing vouches for must at least come over an encrypted line
+        assert file.sha256 or url.startswith("https://")
+    assert file.about > 0
+    if file.sha256 is not None:
+        assert len(bytes.fromhex(file.sha256)) == 32
+        assert file.size == file.about
+
+
+def test_what_cannot_be_had() -> None:
+    with pytest.raises(InputError, match=r"'flickr30k' cannot be made here: .*fill in its form"):
+        build_dataset("flickr30k", Path("nowhere"))
+    with pytest.raises(
+        InputError, match=r"building coco has no option 'yaer': did you mean 'year'"
+    ):
+        build_dataset("coco", Path("nowhere"), options={"yaer": 2017})
+    with pytest.raises(InputError, match="unknown data set 'cocoa': did you mean 'coco'"):
+        build_dataset("cocoa", Path("nowhere"))
+    assert not Path("nowhere").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"year": 2015}, "year=2015: is none of 2014, 2017"),
+        ({"parts": "test"}, "parts='test': is none of train, val, both"),
+        ({"images": "few"}, "building coco, option images=few: true or false is needed"),
+    ],
+)
+def test_wrong_options_of_coco(options: dict[str, Any], message: str, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=message):
+        build_dataset("coco", tmp_path / "o", options=options)
+
+
+# -- COCO and Visual Genome, in small --------------------------------------------------------------
+
+
+def coco_json(part: str, year: int) -> dict[str, bytes]:
+    images = [{"id": n, "file_name": f"{part}-{n}.jpg"} for n in range(3)]
+    captions = [{"id": n, "image_id": n, "caption": f"{part} cat {n}"} for n in range(3)]
+    objects = [{"id": n, "image_id": n, "category_id": 1, "area": 1.0} for n in range(3)]
+    names = [{"id": 1, "name": "cat"}]
+    return {
+        f"annotations/captions_{part}{year}.json": json.dumps(
+            {"images": images, "annotations": captions}
+        ).encode(),
+        f"annotations/instances_{part}{year}.json": json.dumps(
+            {"images": images, "annotations": objects, "categories": names}
+        ).encode(),
+        f"annotations/person_keypoints_{part}{year}.json": b"not wanted",
+    }
+
+
+@pytest.fixture
+def small_coco(web: Web, monkeypatch: pytest.MonkeyPatch) -> None:
+    served = {
+        "annotations/annotations_trainval2017.zip": zipped(
+            coco_json("train", 2017) | coco_json("val", 2017)
+        ),
+        **{
+            f"zips/{part}2017.zip": zipped({f"{part}2017/{part}-{n}.jpg": b"jpg" for n in range(3)})
+            for part in ("train", "val")
+        },
+    }
+    known = {}
+    for name, content in served.items():
+        web.add(f"/{name}", content)
+        known[name] = (len(content), hashlib.sha256(content).hexdigest())
+    monkeypatch.setattr(published_builds, "_COCO", (web.url,))
+    monkeypatch.setattr(published_builds, "_COCO_FILES", known)
+
+
+@pytest.mark.usefixtures("small_coco")
+def test_coco_is_fetched(web: Web, tmp_path: Path) -> None:
+    out = build_dataset("coco", tmp_path / "coco", options={"year": 2017, "parts": "val"})
+    assert tree(out) == [
+        "annotations/captions_val2017.json",
+        "annotations/instances_val2017.json",
+        "download.json",
+        *(f"val2017/val-{n}.jpg" for n in range(3)),
+    ]
+    assert [path for path, _ in web.requests] == [
+        "/annotations/annotations_trainval2017.zip",
+        "/zips/val2017.zip",
+    ]
+    pairs = load_pairs(out)
+    assert pairs.counts()["splits"] == {"test": {"images": 3, "pairs": 3}}
+    assert pairs.problems == ()
+
+
+@pytest.mark.usefixtures("small_coco")
+def test_coco_without_images(web: Web, tmp_path: Path) -> None:
+    out = build_dataset("coco", tmp_path / "coco", options={"year": "2017", "images": False})
+    assert len(load_pairs(out)) == 6
+    assert len(web.requests) == 1
+
+
+@pytest.mark.usefixtures("small_coco")
+def test_the_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def run(*arguments: str) -> int:
+        monkeypatch.setattr(sys, "argv", ["mmpoison", "data", "build", *arguments])
+        with pytest.raises(SystemExit) as stop:
+            main()
+        return int(stop.value.code or 0)
+
+    out = str(tmp_path / "coco")
+    assert run("coco", "--out", out, "--option", "year=2017", "--option", "parts=train") == 0
+    shown = capsys.readouterr().out
+    assert "coco: 3 images, 3 pairs" in " ".join(shown.split())
+    assert "terms: annotations under CC BY 4.0" in shown
+    assert run("coco", "--out", out) == 2
+    assert capsys.readouterr().err.startswith(f"mmpoison: {out}: is not empty")
+    assert run("flickr30k", "--out", str(tmp_path / "f")) == 2
+    assert "fill in its form" in capsys.readouterr().err
+    assert run("coco", "--out", str(tmp_path / "f"), "--option", "year") == 2
+    assert "KEY=VALUE is needed" in capsys.readouterr().err
+
+
+def test_visual_genome_is_fetched(
+    web: Web, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    regions = [
+        {"id": n, "regions": [{"region_id": n * 10 + r, "phrase": f"{what} {r}"} for r in range(7)]}
+        for n, what in ((1, "a sheep"), (2, "a plane"), (3, "grass"))
+    ]
+    served = {
+        "region_descriptions.json.zip": {"region_descriptions.json": json.dumps(regions).encode()},
+        "image_data.json.zip": {
+            "image_data.json": json.dumps(
+                [{"image_id": 2, "url": "https://x/VG_100K_2/2.jpg"}]
+            ).encode()
+        },
+        "images.zip": {"VG_100K/1.jpg": b"jpg", "VG_100K/3.jpg": b"jpg"},
+        "images2.zip": {"VG_100K_2/2.jpg": b"jpg"},
+    }
+
+    def local(files: Sequence[PublicFile]) -> tuple[PublicFile, ...]:
+        found = []
+        for file in files:
+            content = zipped(served[file.name])
+            url = web.add(f"/{file.name}", content)
+            found.append(replace(file, urls=(url,), about=100, size=None, sha256=None))
+        return tuple(found)
+
+    for name in ("VISUAL_GENOME_FILES", "VISUAL_GENOME_IMAGES"):
+        monkeypatch.setattr(published_builds, name, local(getattr(published_builds, name)))
+    out = build_dataset("visual-genome", tmp_path / "vg")
+    assert tree(out) == [
+        "VG_100K/1.jpg",
+        "VG_100K/3.jpg",
+        "VG_100K_2/2.jpg",
+        "download.json",
+        "image_data.json",
+        "region_descriptions.json",
+    ]
+    pairs = load_dataset("visual-genome-paper", out)
+    assert sorted(pairs.images.ids) == ["VG_100K/1.jpg", "VG_100K/3.jpg", "VG_100K_2/2.jpg"]
+    assert pairs.counts()["classes"] == {"aeroplane": 1, "sheep": 1}
+    assert len(pairs) == 15
+    text_alone = build_dataset("visual-genome", tmp_path / "t", options={"images": False})
+    assert load_dataset("visual-genome-paper", text_alone).fingerprint == pairs.fingerprint
+
+
+# -- PASCAL Sentences ------------------------------------------------------------------------------
+
+needs_captions = pytest.mark.skipif(
+    not (SHARED / "pascal_sentences" / "pascal_sentences.json").is_file(),
+    reason=f"the captions are not at {SHARED} (set MMPOISON_SHARED_DATA)",
+)
+
+
+JPEG = b"\xff\xd8"
+
+
+@pytest.fixture
+def serve_pascal(web: Web) -> Callable[[dict[str, Any]], str]:
+    def serve(entries: dict[str, Any]) -> str:
+        rows = []
+        for name, entry in entries.items():
+            source = f"{entry['category']}/{name}"
+            web.files[f"/pascal/{source}"] = JPEG + source.encode()
+            cells = "".join(f"<tr><td> {caption}</td></tr>" for caption in entry["captions"])
+            rows.append(f'<tr><td><img src="{source}"></td><td><table>{cells}</table></td></tr>')
+        page = f"<html><body><table>{''.join(rows)}</table></body></html>"
+        return str(web.add("/pascal/", page.encode()))
+
+    return serve
+
+
+@pytest.fixture
+def entries(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """Forty of the thousand entries, as if these were all."""
+    file = SHARED / "pascal_sentences" / "pascal_sentences.json"
+    whole = load_pairs(file)
+    some = whole.piece(np.arange(0, 1000, 25))
+    split = FrozenSplit.of(some, "pascal-sentences", "name")
+    monkeypatch.setattr(published_builds, "shipped_split", lambda name: split)
+    monkeypatch.setattr(published_builds, "PASCAL_CAPTIONS", captions_digest(some))
+    found: dict[str, Any] = json.loads(file.read_text())
+    return {name: found[name] for name in split.splits}
+
+
+@needs_captions
+def test_the_captions_that_are_known() -> None:
+    whole = load_pairs(SHARED / "pascal_sentences" / "pascal_sentences.json")
+    assert captions_digest(whole) == published_builds.PASCAL_CAPTIONS
+
+
+@needs_captions
+def test_pascal_is_fetched_from_its_page(
+    serve_pascal: Callable[[dict[str, Any]], str], entries: dict[str, Any], tmp_path: Path
+) -> None:
+    page = serve_pascal(entries)
+    out = build_dataset("pascal-sentences", tmp_path / "p", options={"page": page})
+    pairs = load_pairs(out)
+    assert len(pairs.images) == 40
+    assert pairs.counts()["classes"] == dict.fromkeys(pairs.classes, 2)
+    assert pairs.problems == ()
+    for name, entry in entries.items():
+        source = f"{entry['category']}/{name}"
+        assert (out / source).read_bytes() == JPEG + source.encode()
+    assert len(json.loads((out / "download.json").read_text())["files"]) == 40
+
+
+@needs_captions
+def test_another_page_is_refused(
+    serve_pascal: Callable[[dict[str, Any]], str], entries: dict[str, Any], tmp_path: Path, web: Web
+) -> None:
+    del entries[next(iter(entries))]
+    entries[next(iter(entries))]["category"] = "unicorn"
+    page = serve_pascal(entries)
+    with pytest.raises(InputError, match=r"shows 39 images, of which 38 are those of PASCAL"):
+        build_dataset("pascal-sentences", tmp_path / "p", options={"page": page})
+    assert not (tmp_path / "p").exists()
+    assert len(web.requests) == 1
+
+
+@needs_captions
+def test_changed_captions_are_warned_of(
+    serve_pascal: Callable[[dict[str, Any]], str], entries: dict[str, Any], tmp_path: Path
+) -> None:
+    next(iter(entries.values()))["captions"][0] = "A unicorn."
+    page = serve_pascal(entries)
+    with pytest.warns(MmpoisonWarning, match="not quite those of the copy"):
+        build_dataset("pascal-sentences", tmp_path / "p", options={"page": page})
+
+
+@needs_captions
+def test_a_missing_photograph_leaves_nothing_half_made(
+    serve_pascal: Callable[[dict[str, Any]], str], entries: dict[str, Any], tmp_path: Path, web: Web
+) -> None:
+    page = serve_pascal(entries)
+    name, entry = list(entries.items())[30]
+    photo = web.files.pop(f"/pascal/{entry['category']}/{name}")
+    with pytest.raises(InputError, match=rf"{name}: the server says 404"):
+        build_dataset("pascal-sentences", tmp_path / "p", options={"page": page})
+    assert not (tmp_path / "p").exists()
+    # the next run fetches the page and what is missing
+    web.files[f"/pascal/{entry['category']}/{name}"] = photo
+    asked = len(web.requests)
+    build_dataset("pascal-sentences", tmp_path / "p", options={"page": page})
+    assert len(web.requests) - asked == 1 + 10
+
+
+@needs_captions
+def test_a_page_in_place_of_a_photograph(
+    serve_pascal: Callable[[dict[str, Any]], str], entries: dict[str, Any], tmp_path: Path, web: Web
+) -> None:
+    page = serve_pascal(entries)
+    name, entry = list(entries.items())[3]
+    path = f"/pascal/{entry['category']}/{name}"
+    photo, web.files[path] = web.files[path], b"<html>"
+    with pytest.raises(InputError, match=rf"{name}: what comes from there is no photograph"):
+        build_dataset("pascal-sentences", tmp_path / "p", options={"page": page})
+    web.files[path] = photo
+    build_dataset("pascal-sentences", tmp_path / "p", options={"page": page})
+    assert (tmp_path / "p" / entry["category"] / name).read_bytes() == photo
+
+
+def test_the_page_is_not_reached(web: Web, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"/gone/: the server says 404"):
+        build_dataset("pascal-sentences", tmp_path / "p", options={"page": f"{web.url}/gone/"})
+    assert not (tmp_path / "p").exists()
+
+
+def test_openmoji_is_made_as_before(tmp_path: Path) -> None:
+    options = {"unlabelled": 4, "per_class": 2, "held_out": 2, "size": 32}
+    out = build_dataset("openmoji", tmp_path / "o", options=options)
+    assert len(load_dataset("openmoji", out).images) == 4 + 2 * 20 + 2
+    assert "openmoji" not in DOWNLOADS

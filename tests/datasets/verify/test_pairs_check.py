@@ -1,0 +1,439 @@
+"""`verify_pairs`: unreadable images are named, a manifest that lies is caught."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from tests.conftest import SHARED
+
+from mmpoison.attacks import MultipleTargetLabels, SingleTargetImage, SingleTargetLabel
+from mmpoison.datasets import SPLITS, ImageTable, PairDataset, load_pairs, save_pairs
+from mmpoison.datasets.convert import convert_pairs
+from mmpoison.datasets.verify.image_scan import ImageScan
+from mmpoison.datasets.verify.likeness import Likeness
+from mmpoison.datasets.verify.pairs_check import load_to_verify, verify_pairs
+from mmpoison.errors import InputError
+from mmpoison.pairs.folder import ManifestMisfit, restore_clean
+
+
+def test_a_clean_set_is_right(squares: PairDataset) -> None:
+    found = verify_pairs(squares)
+    assert found.problems == []
+    assert found.poison is None
+    assert found.fingerprint == squares.fingerprint
+    assert found.counts == squares.counts()
+    assert found.facts()["poisoned"] == "no manifest"
+    assert json.loads(json.dumps(found.to_json()))["problems"] == []
+
+
+@pytest.mark.parametrize("mode", ["add", "replace"])
+def test_a_poisoned_set_is_right(squares: PairDataset, mode: Any) -> None:
+    poisoned = SingleTargetLabel("sheep2aeroplane", pairs=7, mode=mode).poison(squares)
+    for clean in (None, squares):
+        found = verify_pairs(poisoned, clean=clean)
+        assert found.problems == []
+        assert found.poison is not None
+        assert found.poison["pairs"] == 7
+        assert found.poison["goals"] == ["sheep2aeroplane"]
+
+
+@pytest.mark.parametrize("mode", ["add", "replace"])
+def test_poison_on_a_test_image_is_named_and_no_leak(squares: PairDataset, mode: Any) -> None:
+    """Attack I trains on an image of the gallery; the manifest says so, and nothing else is in both splits."""
+    attack = SingleTargetImage("sheep2aeroplane", pairs=7, mode=mode)
+    poisoned = attack.poison(squares)
+    assert poisoned.manifest is not None
+    (image,) = poisoned.manifest.target_images.values()
+    for clean in (None, squares):
+        found = verify_pairs(poisoned, clean=clean)
+        assert found.problems == []
+        assert found.leakage["poisoned_images"] == 1
+        assert found.leakage["same_captions"] == found.leakage["same_pairs"] == 0
+        assert sum(image in note and "that the manifest lists" in note for note in found.notes) == 1
+        assert "by the manifest" in found.facts()["train and test"]
+    assert "poisoned_images" not in verify_pairs(squares).leakage
+
+
+def test_dropped_pairs_need_the_clean_set(squares: PairDataset) -> None:
+    attack = MultipleTargetLabels(
+        ["sheep2aeroplane", "sofa2bird"], samples=2, drop_last_targets=True
+    )
+    poisoned = attack.poison(squares)
+    assert verify_pairs(poisoned).problems == []
+    assert verify_pairs(poisoned, clean=squares).problems == []
+    with pytest.raises(InputError, match="were dropped by the attack"):
+        restore_clean(poisoned)
+    # a pair more that is missing shows
+    kept = np.ones(len(poisoned), dtype=bool)
+    kept[3] = False
+    assert verify_pairs(poisoned.where(kept)).problems
+    assert verify_pairs(poisoned.where(kept), clean=squares).problems
+
+
+def test_every_broken_image_is_named(own_square_folder: Path, cut_jpeg: bytes) -> None:
+    (own_square_folder / "sofa/03.png").unlink()
+    (own_square_folder / "bird/00.png").write_bytes(cut_jpeg)
+    found = verify_pairs(load_pairs(own_square_folder))
+    assert len(found.problems) == 2
+    assert "bird/00.png: broken image" in found.problems[0]
+    assert "sofa/03.png: no such image" in found.problems[1]
+
+
+def test_empty_captions_are_counted(write_lines: Callable[..., Path], square_folder: Path) -> None:
+    folder = write_lines({"image": "sofa/00.png", "captions": ["", "  ", "a sofa"]})
+    found = verify_pairs(load_pairs(folder, images=square_folder))
+    assert found.problems == [
+        "2 captions are empty (nothing but marks and spaces), the first is with sofa/00.png"
+    ]
+
+
+@pytest.fixture
+def tampered(squares: PairDataset, tmp_path: Path) -> Callable[..., list[str]]:
+    """A function that edits the manifest of a poisoned set and says what the check finds."""
+
+    def check(
+        change: Callable[[dict[str, Any]], object], mode: Any = "add", clean: bool = False
+    ) -> list[str]:
+        poisoned = SingleTargetLabel("sheep2aeroplane", pairs=7, mode=mode).poison(squares)
+        folder = save_pairs(poisoned, tmp_path / "poisoned")
+        value = json.loads((folder / "manifest.json").read_text())
+        change(value)
+        (folder / "manifest.json").write_text(json.dumps(value))
+        try:
+            pairs = load_pairs(folder)
+        except InputError as error:
+            return [str(error)]
+        return verify_pairs(pairs, clean=squares if clean else None).problems
+
+    return check
+
+
+def hide_one(manifest: dict[str, Any]) -> None:
+    """Take a pair out of the list and change the counts to fit."""
+    del manifest["pairs"][0]
+    manifest["counts"]["poisoned_pairs"] -= 1
+
+
+@pytest.mark.parametrize(("mode", "clean"), [("add", False), ("add", True), ("replace", True)])
+def test_a_pair_that_is_not_listed(
+    tampered: Callable[..., list[str]], mode: str, clean: bool
+) -> None:
+    assert tampered(hide_one, mode, clean)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda manifest: manifest["counts"].update(training_pairs=10_000),
+        lambda manifest: manifest.update(clean_fingerprint="0" * 64),
+        lambda manifest: manifest["pairs"][0].update(
+            clean_image=manifest["pairs"][0]["poisoned_image"]
+        ),
+    ],
+)
+def test_a_manifest_that_lies(tampered: Callable[..., list[str]], change: Any) -> None:
+    assert tampered(change)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda manifest: manifest.update(rate=0.0001),
+        lambda manifest: manifest["counts"].update(poisoned_pairs=1),
+        lambda manifest: manifest["counts"].update(poisoned_samples=40),
+        lambda manifest: manifest["counts"].update(clean_training_pairs=3),
+    ],
+)
+@pytest.mark.parametrize("mode", ["add", "replace"])
+def test_its_figures_are_computed_again(
+    tampered: Callable[..., list[str]], change: Any, mode: str
+) -> None:
+    """design.md: `mmpoison data verify` recomputes the manifest, so a wrong figure in it shows."""
+    assert tampered(change, mode)
+
+
+def test_another_clean_set(
+    squares: PairDataset, write_lines: Callable[..., Path], tmp_path: Path
+) -> None:
+    poisoned = SingleTargetLabel("sheep2aeroplane", pairs=7).poison(squares)
+    other = load_pairs(write_lines({"image": "x.png", "captions": ["y"]}))
+    assert "fingerprint differs" in verify_pairs(poisoned, clean=other).problems[0]
+
+
+def test_poison_whose_manifest_was_lost(squares: PairDataset, tmp_path: Path) -> None:
+    """Beside its clean set, a poisoned set without a manifest does not pass for clean."""
+    poisoned = SingleTargetLabel("sheep2aeroplane", pairs=7).poison(squares)
+    folder = save_pairs(poisoned, tmp_path / "poisoned")
+    (folder / "manifest.json").unlink()
+    assert verify_pairs(load_pairs(folder), clean=squares).problems
+
+
+# -- duplicates and leakage ------------------------------------------------------------------------
+
+
+def smooth(seed: int) -> Image.Image:
+    coarse = np.random.default_rng(seed).integers(0, 256, (5, 6, 3), dtype=np.uint8)
+    return Image.fromarray(coarse).resize((80, 60), Image.Resampling.BICUBIC)
+
+
+Load = Callable[..., PairDataset]
+
+
+@pytest.fixture
+def load(write_lines: Callable[..., Path]) -> Load:
+    """A function that makes a set of pictures: for each its number, split, label, suffix and caption."""
+
+    def make(*rows: tuple[int, str, str | None, str, str]) -> PairDataset:
+        lines = []
+        folder = write_lines()
+        for k, (seed, split, label, suffix, caption) in enumerate(rows):
+            name = f"{k}.{suffix}"
+            smooth(seed).save(folder / name, quality=80)
+            lines.append(
+                {"image": name, "captions": [caption, f"{k}"], "label": label, "split": split}
+            )
+        return load_pairs(write_lines(*lines))
+
+    return make
+
+
+def test_a_test_image_that_is_in_train_is_wrong(load: Load) -> None:
+    pairs = load(
+        (0, "train", "a", "png", "x"),
+        (1, "train", "a", "png", "z"),
+        (0, "test", "a", "bmp", "x"),
+        (0, "test", "a", "png", "y"),
+    )
+    found = verify_pairs(pairs)
+    assert found.problems == [
+        "2 test images are in train too, pixel for pixel, the first: 2.bmp = 0.png"
+    ]
+    assert found.leakage["same_images"] == 2
+    assert found.leakage["same_pairs"] == 1
+    assert found.leakage["same_captions"] == 1
+    assert found.duplicates is not None
+    assert found.duplicates["same"]["groups"] == [["0.png", "2.bmp", "3.png"]]
+    assert found.duplicates["same"]["same_bytes"] == 2
+    assert "2 test images with the pixels of a train image" in found.facts()["train and test"]
+
+
+def test_copies_within_a_split_are_a_note(load: Load) -> None:
+    pairs = load((0, "train", "a", "png", "x"), (0, "train", "b", "png", "y"))
+    found = verify_pairs(pairs)
+    assert found.problems == []
+    notes = " / ".join(found.notes)
+    assert "2 images have the pixels of another, the first: 0.png = 1.png" in notes
+    assert "images with equal pixels carry different labels (1 group of them)" in notes
+    found = verify_pairs(load((0, "train", None, "png", "x"), (0, "val", None, "png", "y")))
+    assert found.problems == []
+    assert "2 images with equal pixels, in train and val" in found.notes
+
+
+def test_near_images_are_a_note(load: Load) -> None:
+    pairs = load(
+        (0, "train", "a", "png", "x"),
+        (0, "test", "a", "jpg", "y"),
+        (1, "test", "a", "png", "z"),
+        (0, "val", "a", "webp", "v"),
+    )
+    found = verify_pairs(pairs)
+    assert found.problems == []
+    assert found.duplicates is not None
+    near = found.duplicates["near"]
+    assert (near["pairs"], near["images"], near["distance"]) == (3, 3, 4)
+    for first, second, distance in near["examples"]:
+        assert {first, second} < {"0.png", "1.jpg", "3.webp"}
+        assert 0 <= distance <= 4
+    assert found.leakage["near_images"] == 1
+    assert "1 test image is nearly the same as a train image" in found.notes
+
+
+@settings(
+    deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(
+    images=st.lists(
+        st.tuples(st.integers(0, 3), st.integers(0, 9), st.sampled_from(range(3))), max_size=14
+    ),
+    distance=st.integers(0, 3),
+)
+def test_likeness_is_that_of_brute_force(
+    images: list[tuple[int, int, int]], distance: int, tmp_path: Path
+) -> None:
+    """Each image: its pixels (which settle its hash), more pixels, its split."""
+    count = len(images)
+    perceptual = [[0, 1, 7, 0xFF][look] for look, _, _ in images]
+    pixels = [look * 10 + more for look, more, _ in images]
+    splits = [split for _, _, split in images]
+    scan = ImageScan(
+        readable=np.ones(count, dtype=bool),
+        file_hash=np.arange(count, dtype=np.uint64),
+        pixel_hash=np.array(pixels, dtype=np.uint64),
+        perceptual=np.array(perceptual, dtype=np.uint64),
+    )
+    table = ImageTable.build(
+        [str(n) for n in range(count)],
+        [None] * count,
+        [SPLITS[split] for split in splits],
+        tmp_path,
+    )
+    found = Likeness.of(PairDataset.build(table, [], []), scan, distance)
+
+    def near(i: int, j: int) -> bool:
+        return pixels[i] != pixels[j] and (perceptual[i] ^ perceptual[j]).bit_count() <= distance
+
+    everyone = range(count)
+    assert found.near["images"] == sum(any(near(i, j) for j in everyone) for i in everyone)
+    assert found.near["pairs"] == len(
+        {frozenset((pixels[i], pixels[j])) for i in everyone for j in everyone if near(i, j)}
+    )
+    tests = [i for i in everyone if splits[i] == 2]
+    trains = [i for i in everyone if splits[i] == 0]
+    assert found.leakage["near_images"] == sum(any(near(i, j) for j in trains) for i in tests)
+    assert found.leakage["same_images"] == sum(
+        any(pixels[i] == pixels[j] for j in trains) for i in tests
+    )
+    assert sum(map(len, found.groups)) == sum(pixels.count(pixel) > 1 for pixel in pixels)
+
+
+def test_without_images_only_the_table_is_checked(own_square_folder: Path) -> None:
+    (own_square_folder / "sofa/03.png").unlink()
+    found = verify_pairs(load_pairs(own_square_folder), images=False)
+    assert found.problems == []
+    assert found.images is None
+    assert found.duplicates is None
+    assert "files" not in found.facts()
+
+
+def test_without_the_library_it_says_so_and_goes_on(
+    load: Load, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from mmpoison.datasets.verify import image_scan as scan
+    from mmpoison.datasets.verify import pairs_check
+
+    monkeypatch.setattr(scan, "can_hash_perceptually", lambda: False)
+    monkeypatch.setattr(pairs_check, "can_hash_perceptually", lambda: False)
+    found = verify_pairs(load((0, "train", "a", "png", "x"), (0, "test", "a", "png", "y")))
+    assert len(found.problems) == 1
+    assert any("pip install 'mmpoison[data]'" in note for note in found.notes)
+    assert "imagehash is not installed" in found.facts()["near images"]
+
+
+def test_faults_are_counted_apart(own_square_folder: Path, cut_jpeg: bytes) -> None:
+    (own_square_folder / "sofa/03.png").unlink()
+    (own_square_folder / "bird/00.png").write_bytes(cut_jpeg)
+    (own_square_folder / "bird/01.png").write_text("x")
+    found = verify_pairs(load_pairs(own_square_folder))
+    assert found.facts()["broken images"] == "1 missing, 1 truncated, 1 unreadable"
+    assert found.images is not None
+    assert found.images["broken"] == {"missing": 1, "truncated": 1, "unreadable": 1}
+
+
+def test_notes_on_classes(load: Load) -> None:
+    rows = [(n, "train", "many", "png", "x") for n in range(10)]
+    found = verify_pairs(
+        load(*rows, (20, "train", "few", "png", "x"), (21, "test", "many", "png", "y"))
+    )
+    notes = " / ".join(found.notes)
+    assert "the classes are uneven: 11 images of many, 1 of few" in notes
+    assert "1 of 2 classes have no test image, the first: few" in notes
+
+
+# -- what is loaded to be verified -----------------------------------------------------------------
+
+
+def test_every_broken_line_is_named(write_lines: Callable[..., Path], square_folder: Path) -> None:
+    folder = write_lines(
+        {"image": "sofa/00.png", "captions": ["a sofa"]},
+        "no json",
+        {"image": "../out.png", "captions": ["x"]},
+        {"image": "sofa/00.png", "captions": ["again"]},
+        {"image": "sofa/01.png", "captions": ["a sofa"]},
+    )
+    pairs, name, faults = load_to_verify(folder, root=square_folder)
+    assert (name, faults, len(pairs.images)) == ("pairs-folder", [], 2)
+    found = verify_pairs(pairs)
+    assert [line.partition(":")[0][-6:] for line in found.wrong["entries"]] == [
+        "line 2",
+        "line 3",
+        "line 4",
+    ]
+
+
+def test_a_manifest_that_does_not_fit_is_a_finding(squares: PairDataset, tmp_path: Path) -> None:
+    poisoned = SingleTargetLabel("sheep2aeroplane", pairs=7).poison(squares)
+    folder = save_pairs(poisoned, tmp_path / "poisoned")
+    file = folder / "captions.jsonl"
+    file.write_text(file.read_text().replace("a sheep", "a goat"))
+    with pytest.raises(InputError):
+        load_pairs(folder)
+    pairs, name, faults = load_to_verify(folder)
+    found = verify_pairs(pairs, manifest_faults=faults, format=name)
+    assert "manifest and captions differ" in found.wrong["manifest"][0]
+    (folder / "manifest.json").write_text("{")
+    _, _, faults = load_to_verify(folder)
+    assert "not valid JSON" in faults[0]
+
+
+@pytest.mark.parametrize("to", ["parquet", "webdataset"])
+@pytest.mark.parametrize("images", ["link", "none"])
+def test_also_beside_shards(squares: PairDataset, tmp_path: Path, to: Any, images: Any) -> None:
+    if (to, images) == ("webdataset", "none"):
+        pytest.skip("shards of webdataset hold their images")
+    poisoned = SingleTargetLabel("sheep2aeroplane", pairs=7).poison(squares)
+    folder = save_pairs(poisoned, tmp_path / "poisoned")
+    convert_pairs(folder, tmp_path / "shards", to=to, images=images)
+    pairs, name, faults = load_to_verify(tmp_path / "shards")
+    assert (name, faults) == (to, [])
+    assert not verify_pairs(pairs, images=False).problems
+    file = tmp_path / "shards" / "manifest.json"
+    whole = file.read_text()
+    for broken, said in (
+        (whole.replace("a sheep", "a goat"), "manifest and captions differ"),
+        ("{", "not valid JSON"),
+        ('{"pairs": 1}', "manifest"),
+    ):
+        file.write_text(broken)
+        with pytest.raises(ManifestMisfit):
+            load_pairs(tmp_path / "shards")
+        pairs, name, faults = load_to_verify(tmp_path / "shards")
+        found = verify_pairs(pairs, images=False, manifest_faults=faults, format=name)
+        assert said in found.wrong["manifest"][0]
+        assert len(pairs) == len(poisoned)
+
+
+def test_a_name_is_loaded_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(InputError, match="needs the folder that holds it"):
+        load_to_verify("rsicd-ucm")
+    with pytest.raises(InputError, match="no such folder"):
+        load_to_verify(tmp_path / "nowhere")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not (SHARED / "rsicd").is_dir(), reason=f"no photos at {SHARED}")
+@pytest.mark.parametrize("name", ["rsicd", "ucm"])
+def test_real_photos(name: str) -> None:
+    pairs, _, _ = load_to_verify(SHARED / name)
+    found = verify_pairs(pairs)
+    assert found.images is not None
+    assert found.images["readable"] == len(pairs.images)
+    assert found.duplicates is not None
+    if name == "rsicd":
+        assert found.wrong == {
+            "captions": [
+                "3 captions are empty (nothing but marks and spaces), the first is with bridge/bridge_59.jpg"
+            ]
+        }
+        assert found.duplicates["same"]["groups"] == [
+            ["industrial/industrial_203.jpg", "industrial/industrial_205.jpg"]
+        ]
+    else:
+        assert found.problems == []

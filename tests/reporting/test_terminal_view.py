@@ -1,0 +1,116 @@
+"""The table in the terminal: narrow, plain and safe."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from rich.console import Console
+
+from mmpoison.errors import InputError
+from mmpoison.reporting import safe_text, terminal_table
+
+
+def printed(metrics: dict[str, Any], width: int = 80) -> str:
+    stream = io.StringIO()
+    Console(file=stream, width=width, no_color=True).print(terminal_table(metrics))
+    return stream.getvalue()
+
+
+def cells(text: str, model: str) -> list[str]:
+    (line,) = (line for line in text.splitlines() if line.strip().startswith(model))
+    return line.split()[len(model.split()) :]
+
+
+def test_every_model_is_a_row(metrics: dict[str, Any]) -> None:
+    text = printed(metrics)
+    assert cells(text, "Poisoned") == ["0.544", "0.872", "0.928", "1.98", "0.871", "0.910"]
+    assert cells(text, "Clean") == ["0.000", "0.016", "0.040", "51.00", "0.874", "0.912"]
+    assert cells(text, "random captions") == ["0.040", "0.072", "0.104", "61.30", "–", "–"]
+    for model in ("Pre-trained", "Filtered", "Sterilized"):
+        assert len(cells(text, model)) == 6
+    flat = " ".join(text.split())
+    assert "125 poisoned of 25,125 training pairs (0.50%), mode add." in flat
+    assert "MinRank counts from 0" in flat
+
+
+def test_it_fits_in_80_columns(metrics: dict[str, Any]) -> None:
+    long = "a very long original class of a user2a very long target class of the same user"
+    metrics["goal"][long] = metrics["goal"]["sheep2aeroplane"]
+    metrics["run"]["flags"] = ["the poisoned model is collapsed: " + "all images look alike " * 9]
+    metrics["goal"][long]["poisoned"]["min_rank"] = 123456.5
+    text = printed(metrics)
+    assert max(map(len, text.splitlines())) <= 80
+    assert "…" not in text  # nothing is cut
+    table = terminal_table(metrics)
+    assert Console(width=200).measure(table).minimum <= 80
+
+
+def test_two_goals_share_the_table(metrics: dict[str, Any]) -> None:
+    metrics["goal"]["sofa2bird"] = {"poisoned": {"hit@1": 0.25}}
+    metrics["run"]["goals"].append("sofa2bird")
+    text = printed(metrics)
+    first, second = text.split("sofa → bird")
+    assert "sheep → aeroplane" in first
+    assert cells(second, "Poisoned") == ["0.250", "–", "–", "–", "0.871", "0.910"]
+
+
+def test_absent_is_a_dash(metrics: dict[str, Any]) -> None:
+    del metrics["goal"]["sheep2aeroplane"]["filtered"]
+    del metrics["utility"]["filtered"]
+    metrics["goal"]["sheep2aeroplane"]["poisoned"]["hit@1"] = None
+    text = printed(metrics)
+    assert cells(text, "Filtered") == ["–"] * 6
+    assert cells(text, "Poisoned")[0] == "–"
+    assert cells(printed({}), "Poisoned") == ["–"] * 6
+
+
+def test_flags_are_shown_in_words(metrics: dict[str, Any]) -> None:
+    metrics["run"]["flags"] = ["the poisoned model is [bold]collapsed\x1b[2J"]
+    text = printed(metrics)
+    assert "WARNING: the poisoned model is [bold]collapsed\n" in "\n".join(
+        line.rstrip() for line in text.splitlines()
+    )
+    assert "\x1b" not in text
+
+
+def test_a_goal_name_is_no_markup(metrics: dict[str, Any]) -> None:
+    metrics["goal"] = {"[red]sheep\x1b[31m2bird": {}}
+    metrics["run"]["goals"] = []
+    assert "[red]sheep → bird" in printed(metrics)
+
+
+def test_broken_metrics_are_refused() -> None:
+    with pytest.raises(InputError, match=r"metrics\.json: utility must be an object, not a list"):
+        terminal_table({"utility": []})
+
+
+@pytest.mark.parametrize(
+    ("text", "safe"),
+    [
+        ("a sheep on a hill", "a sheep on a hill"),
+        ("[red]a \x1b[31msheep\x1b[0m", r"\[red]a sheep"),
+        ("\x1b]8;;http://x\x07link\x1b]8;;\x1b\\", "link"),
+        ("\x1b]0;title\x1b\\a", "a"),
+        ("\x9b31mred", "red"),
+        ("\x1bPq#0\x1b\\a", "a"),
+        ("\x1b(0a\x1bc", "a"),
+        ("\u202ebird\u202c \u2066x\u2069\u200f\ufeff", "bird x"),
+        ("one\ntwo\r\x00three\x7f", "one two three"),
+        ("half \ud800", "half \ufffd"),
+        ("ein Schaf auf der Wüste, 羊, 👩\u200d🌾", "ein Schaf auf der Wüste, 羊, 👩\u200d🌾"),
+    ],
+)
+def test_safe_text(text: str, safe: str) -> None:
+    assert safe_text(text) == safe
+
+
+@given(st.text(st.sampled_from("\x1b\x9b\x9d[]/m;0\\\x07 red:a\u202e\n")))
+def test_no_text_gets_through_to_the_terminal(text: str) -> None:
+    stream = io.StringIO()
+    console = Console(file=stream, width=400, force_terminal=True, color_system="truecolor")
+    console.print(safe_text(text), highlight=False, emoji=False, end="")
+    assert all(character.isprintable() for character in stream.getvalue())
