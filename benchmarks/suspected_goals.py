@@ -23,8 +23,8 @@ from mmpoison.base.cache_folder import cache_folder
 from mmpoison.base.files import write_json
 from mmpoison.base.seeding import generator
 from mmpoison.datasets import load_dataset
-from mmpoison.defenses.filter_result import PairScores, auroc
-from mmpoison.defenses.filters.decide import Decision, decide
+from mmpoison.defenses.filter_result import FilterResult, PairScores, auroc
+from mmpoison.defenses.filters.decide import decide
 from mmpoison.defenses.filters.suspicious_groups import (
     SuspiciousGroups,
     Views,
@@ -74,7 +74,7 @@ class Prepared:
         )
         return SuspiciousGroups().score_views(train, views, prepared=self.clusterings)
 
-    def judge_some(self, train: PairDataset, share: float, seed: int) -> Decision:
+    def judge_some(self, train: PairDataset, share: float, seed: int) -> FilterResult:
         """Scan the pairs of a random share of the images, with vectors and clusterings of their own."""
         images = np.unique(train.image)
         chosen = generator(seed, "clean-subset").random(len(images)) < share
@@ -88,7 +88,7 @@ class Prepared:
             image_of,
         )
         method = SuspiciousGroups()
-        return decide(method, method.score_views(part, views, seed=seed))
+        return decide(method, method.score_views(part, views, seed=seed), "benchmark")
 
 
 def measure_goal(
@@ -102,9 +102,9 @@ def measure_goal(
     # the scan gets the pairs as a stranger would
     stranger = replace(train, source=train.image, manifest=None)
     found = clean.score(stranger)
-    result = decide(SuspiciousGroups(), found)
+    result = decide(SuspiciousGroups(), found, "benchmark")
     seconds = time.perf_counter() - start
-    keep = decide(SuspiciousGroups(clean_loss=lose), found).keep
+    keep = decide(SuspiciousGroups(clean_loss=lose), found, "benchmark").keep
     bad, goals = train.poisoned, result.goals or ()
     groups = [*goals, *result.unproven]
     true = [bool(bad[group.rows].mean() > 0.5) for group in groups]
@@ -177,7 +177,7 @@ def main() -> None:
     pairs = load_dataset(options.data, options.root, seed=options.seed)
     clean = Prepared(pairs, options.encoder)
     train = pairs.select(split="train")
-    whole = decide(SuspiciousGroups(), clean.score(train))
+    whole = decide(SuspiciousGroups(), clean.score(train), "benchmark")
     alarms = [
         min((goal.p_value for goal in (*(some.goals or ()), *some.unproven)), default=1.0)
         for some in (

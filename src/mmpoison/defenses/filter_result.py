@@ -106,7 +106,7 @@ class FilterResult:
         poisoned: What the manifest says of each pair, shape `(N,)`; None where there is no manifest.
         goals: Suspected goals, whose pairs were dropped, the most significant first; None by a method that finds none.
         unproven: Suspected goals that are not significant, the strongest first, for somebody who wants to look further.
-        mismatched: Scores of captions with random other images, shape `(M,)`; empty where they are not known.
+        mismatched: Scores of captions with random other images, shape `(M,)`, where they are known.
         unreadable: Images that could not be read; their pairs are left out.
         kept: For a set in memory: all of it without what was dropped and what could not be read.
         out: The folder that was written, if any.
@@ -122,7 +122,7 @@ class FilterResult:
     poisoned: BoolArray | None = None
     goals: tuple[SuspectedGoal, ...] | None = None
     unproven: tuple[SuspectedGoal, ...] = ()
-    mismatched: npt.NDArray[np.float32] = field(default_factory=lambda: np.empty(0, np.float32))
+    mismatched: npt.NDArray[np.floating[Any]] | None = None
     unreadable: Unreadable = field(default_factory=lambda: Unreadable(0))
     kept: PairDataset | None = None
     out: Path | None = None

@@ -17,8 +17,8 @@ pytest.importorskip("sklearn", reason="needs the extra analysis")
 
 from mmpoison.attacks import SingleTargetLabel
 from mmpoison.datasets import PairDataset
-from mmpoison.defenses.filter_result import PairScores, SuspectedGoal
-from mmpoison.defenses.filters.decide import Decision, decide
+from mmpoison.defenses.filter_result import FilterResult, PairScores, SuspectedGoal
+from mmpoison.defenses.filters.decide import decide
 from mmpoison.defenses.filters.suspicious_groups import SuspiciousGroups, Views
 from mmpoison.defenses.filters.suspicious_groups._cells import Cell
 from mmpoison.defenses.filters.suspicious_groups._conflict import conflict_of, crowded
@@ -62,9 +62,9 @@ class Made:
         views = Views.of(self.text[rows], self.image, caption_of, self.pairs.image.astype(np.intp))
         return method.score_views(self.pairs, views, seed=seed)
 
-    def judge(self, seed: int = 0, **options: Any) -> Decision:
+    def judge(self, seed: int = 0, **options: Any) -> FilterResult:
         method = SuspiciousGroups(**options)
-        return decide(method, self.score(method, seed))
+        return decide(method, self.score(method, seed), "e")
 
     def poisoned(self, captions: npt.NDArray[Any], image: npt.NDArray[Any]) -> Made:
         """Pairs of chosen rows are added once more, with other images."""
@@ -96,7 +96,7 @@ def made(seed: int, odd: float = 0.05) -> Made:
     return Made(pairs, text, image)
 
 
-def goals_of(found: Decision) -> tuple[SuspectedGoal, ...]:
+def goals_of(found: FilterResult) -> tuple[SuspectedGoal, ...]:
     assert found.goals is not None
     return found.goals
 
@@ -123,11 +123,11 @@ def one_goal(clean: Made) -> Made:
 
 
 @pytest.fixture(scope="module")
-def found(one_goal: Made) -> Decision:
+def found(one_goal: Made) -> FilterResult:
     return one_goal.judge()
 
 
-def test_a_planted_goal_is_found_named_and_dropped(one_goal: Made, found: Decision) -> None:
+def test_a_planted_goal_is_found_named_and_dropped(one_goal: Made, found: FilterResult) -> None:
     assert len(goals_of(found)) == 1
     goal = goals_of(found)[0]
     assert goal.p_value < 1e-6
@@ -144,7 +144,7 @@ def test_a_planted_goal_is_found_named_and_dropped(one_goal: Made, found: Decisi
     assert all(image.startswith("plane/") for image in goal.example_images)
 
 
-def test_rows_and_verdicts_are_of_the_judged_pairs(one_goal: Made, found: Decision) -> None:
+def test_rows_and_verdicts_are_of_the_judged_pairs(one_goal: Made, found: FilterResult) -> None:
     assert found.keep.shape == (len(one_goal.pairs),)
     assert np.array_equal(np.flatnonzero(~found.keep), np.unique(goals_of(found)[0].rows))
 
@@ -198,7 +198,7 @@ def test_a_name_that_the_text_encoder_does_not_know_is_no_goal(clean: Made) -> N
     assert Made(pairs, text, clean.image).judge().goals == ()
 
 
-def test_the_manifest_makes_no_difference(one_goal: Made, found: Decision) -> None:
+def test_the_manifest_makes_no_difference(one_goal: Made, found: FilterResult) -> None:
     pairs = one_goal.pairs
     blind = PairDataset.build(pairs.images, pairs.captions, pairs.image)
     assert not blind.poisoned.any()
@@ -207,7 +207,7 @@ def test_the_manifest_makes_no_difference(one_goal: Made, found: Decision) -> No
     assert goals_of(result)[0].p_value == goals_of(found)[0].p_value
 
 
-def test_a_stricter_rate_drops_nothing_more(one_goal: Made, found: Decision) -> None:
+def test_a_stricter_rate_drops_nothing_more(one_goal: Made, found: FilterResult) -> None:
     strict = one_goal.judge(false_alarms=1e-300)
     assert strict.goals == ()
     assert strict.keep.all()
@@ -381,8 +381,7 @@ def test_a_goal_too_weak_for_a_p_value_is_named_first_and_goes_with_clean_loss(c
     assert bad[first.rows].mean() > 0.5
     assert (~result.keep).sum() == round(0.02 * len(bad))
     assert (~result.keep & bad).sum() >= 0.7 * bad.sum()
-    scores = data.score(SuspiciousGroups()).scores
-    assert (scores[~result.keep] >= result.cut.value).all()
+    assert (result.scores[~result.keep] >= result.threshold).all()
 
 
 def test_clusters_join_the_groups_that_they_are_part_of() -> None:
@@ -414,7 +413,7 @@ def test_significant_goals_come_first_by_p_value_and_the_others_by_score() -> No
         return SuspectedGoal((), (), np.array([row]), 1, None, None, p_value, 1.0, score, (), ())
 
     goals = (goal(0, 0.3, 2.0), goal(1, 1e-3, 0.0), goal(2, 1.0, 9.0), goal(3, 1e-4, 5.0))
-    found = decide(SuspiciousGroups(), PairScores(np.zeros(5), goals=goals))
+    found = decide(SuspiciousGroups(), PairScores(np.zeros(5), goals=goals), "e")
     assert [int(one.rows[0]) for one in goals_of(found)] == [3, 1]
     assert [int(one.rows[0]) for one in found.unproven] == [2, 0]
     assert found.keep.tolist() == [True, False, True, False, True]

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from mmpoison.defenses.catalogue import PairFilter
 from mmpoison.defenses.cut import Threshold
-from mmpoison.defenses.filter_result import PairScores, SuspectedGoal
+from mmpoison.defenses.filter_result import FilterResult, PairScores, SuspectedGoal
 from mmpoison.defenses.filters.thresholds import (
     Values,
     automatic_threshold,
@@ -19,23 +18,6 @@ from mmpoison.defenses.filters.thresholds import (
 )
 from mmpoison.errors import InputError
 from mmpoison.pairs.table import BoolArray, IntArray
-
-
-@dataclass(frozen=True)
-class Decision:
-    """What a cut makes of scores.
-
-    Attributes:
-        cut: The threshold.
-        keep: Verdict for each pair, shape `(N,)`.
-        goals: Significant goals; None by a method that finds no groups.
-        unproven: Goals that are not significant.
-    """
-
-    cut: Threshold
-    keep: BoolArray
-    goals: tuple[SuspectedGoal, ...] | None
-    unproven: tuple[SuspectedGoal, ...]
 
 
 def needs_trusted(method: PairFilter) -> bool:
@@ -52,12 +34,14 @@ def false_alarms(method: PairFilter) -> float | None:
 def decide(
     method: PairFilter,
     scored: PairScores,
-    mismatched: Values | None = None,
+    encoder: str,
     *,
+    poisoned: BoolArray | None = None,
+    mismatched: Values | None = None,
     trusted: Values | None = None,
     trusted_images: IntArray | None = None,
     labelled: tuple[npt.NDArray[np.int64], BoolArray] | None = None,
-) -> Decision:
+) -> FilterResult:
     """Make verdicts of scores, by the cut of a method.
 
     Pairs of significant goals go by every cut, and the cut says which go besides.
@@ -65,6 +49,8 @@ def decide(
     Args:
         method: The method that gave the scores.
         scored: Of the judged pairs.
+        encoder: Name of the judge.
+        poisoned: What the manifest says of each pair, for counts alone.
         mismatched: Scores of captions with random other images, where they are known, shape `(M,)`.
         trusted: Scores of trusted clean pairs.
         trusted_images: Image of each trusted pair: captions of one image are no independent evidence.
@@ -82,6 +68,7 @@ def decide(
         goals, unproven = _significant(scored.goals, level)
         for goal in goals:
             keep[goal.rows] = False
+    gone: BoolArray | None = None
     if cut.threshold is not None:
         chosen = Threshold(cut.threshold, "given")
     elif cut.labels is not None:
@@ -90,15 +77,28 @@ def decide(
         chosen = label_threshold(scores, scores[places], bad, cut.clean_loss)
     elif cut.clean_loss is not None and goals is not None:
         chosen, gone = _with_goals(scores, keep, cut.clean_loss)
-        return Decision(chosen, _some(keep & ~gone, scores, chosen), goals, unproven)
     elif cut.clean_loss is not None:
         chosen = loss_threshold(scores, cut.clean_loss, trusted=trusted, groups=trusted_images)
     elif cut.automatic and goals is None:
         chosen = automatic_threshold(scores, mismatched)
     else:
         chosen = Threshold(float(scores.max()), "false-alarms")
-    keep = _some(keep & (scores <= chosen.value), scores, chosen)
-    return Decision(chosen, keep, goals, unproven)
+    keep &= ~gone if gone is not None else scores <= chosen.value
+    if not keep.any():
+        raise InputError(
+            f"threshold {chosen.value:g} drops every pair: scores run from {scores.min():.3f} to {scores.max():.3f}"
+        )
+    return FilterResult(
+        keep,
+        scores,
+        chosen,
+        method.name,
+        encoder,
+        poisoned,
+        goals,
+        unproven,
+        mismatched,
+    )
 
 
 def _significant(
@@ -120,11 +120,3 @@ def _with_goals(scores: Values, keep: BoolArray, share: float) -> tuple[Threshol
     value = float(scores[first].min() if len(first) else scores.max())
     note = f"the pairs of suspected goals, and those with the largest scores up to {share:.2%} of all pairs, go"
     return Threshold(value, "loss", note=note), gone
-
-
-def _some(keep: BoolArray, scores: Values, cut: Threshold) -> BoolArray:
-    if not keep.any():
-        raise InputError(
-            f"threshold {cut.value:g} drops every pair: scores run from {scores.min():.3f} to {scores.max():.3f}"
-        )
-    return keep

@@ -39,7 +39,7 @@ from mmpoison.models.catalogue import MODELS
 from mmpoison.models.dual_encoder import DualEncoder
 from mmpoison.models.inputs import PairInputs, ProgressFor, prepare_pixels
 from mmpoison.pairs.folder import ImagePolicy
-from mmpoison.pairs.table import BoolArray, PairDataset
+from mmpoison.pairs.table import PairDataset
 from mmpoison.reporting.filter_page import (
     write_curve_figure,
     write_distance_figure,
@@ -150,32 +150,25 @@ def filter_pairs(
         gone = absent(pieces.absent, unreadable)
         pieces.leave_out(gone.reasons)
         unreadable = unreadable.plus(gone)
-    found = decide(
+    result = decide(
         chosen,
         PairScores(judged.scores, goals=judged.goals),
-        judged.mismatched,
+        judge.name,
+        poisoned=judged.poisoned,
+        mismatched=judged.mismatched,
         trusted=None if known is None else known.scores,
         trusted_images=None if known is None else known.image,
         labelled=None
         if labels is None
         else labelled_places(pieces, "train", read_labels(labels), labels),
     )
-    result = FilterResult(
-        found.keep,
-        judged.scores,
-        found.cut,
-        chosen.name,
-        judge.name,
-        poisoned=judged.poisoned,
-        goals=found.goals,
-        unproven=found.unproven,
-        mismatched=judged.mismatched,
-        unreadable=unreadable,
-        kept=_kept(source, found.keep, pieces.left_out)
-        if isinstance(source, PairDataset)
-        else None,
-        out=target,
-        new_pairs=judged.new_pairs,
+    kept = None
+    if isinstance(source, PairDataset):
+        stays = pairs_without(source, pieces.left_out)
+        stays[np.flatnonzero(stays & source.in_split("train"))] = result.keep
+        kept = source.where(stays)
+    result = replace(
+        result, unreadable=unreadable, kept=kept, out=target, new_pairs=judged.new_pairs
     )
     if target is None:
         return result
@@ -251,12 +244,6 @@ def _trusted(pieces: PairPieces, scan: Callable[[str], PairScan]) -> PairScan | 
         return scan("val")
     except AllUnreadable as error:
         raise InputError(f"{error} (or `--trusted none` measures on the judged pairs)") from None
-
-
-def _kept(pairs: PairDataset, keep: BoolArray, left_out: Mapping[str, str]) -> PairDataset:
-    stays = pairs_without(pairs, left_out)
-    stays[np.flatnonzero(stays & pairs.in_split("train"))] = keep
-    return pairs.where(stays)
 
 
 def _write(

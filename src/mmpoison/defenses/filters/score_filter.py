@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import ClassVar, Unpack
 
 from mmpoison.defenses.catalogue import PairFilter
@@ -83,21 +84,13 @@ class ScoreFilter(PairFilter):
         known = None
         if needs_trusted(self) and trusted is not None and len(trusted):
             known = self.score(trusted, encoder, inputs, seed=seed, progress=progress)
-        found = decide(
+        result = decide(
             self,
             scored,
-            mismatched_distances(*scored.embeddings) if scored.embeddings else None,
+            encoder.name,
+            poisoned=pairs.poisoned if pairs.manifest is not None else None,
+            mismatched=mismatched_distances(*scored.embeddings) if scored.embeddings else None,
             trusted=None if known is None else known.scores,
             trusted_images=None if trusted is None else trusted.image,
         )
-        return FilterResult(
-            found.keep,
-            scored.scores,
-            found.cut,
-            self.name,
-            encoder.name,
-            poisoned=pairs.poisoned if pairs.manifest is not None else None,
-            goals=found.goals,
-            unproven=found.unproven,
-            kept=pairs.where(found.keep),
-        )
+        return replace(result, kept=pairs.where(result.keep))
