@@ -36,8 +36,10 @@ def _check(done: list[Figures], inputs: int) -> None:
 # -- every parser ----------------------------------------------------------------------------------
 
 
-OWN_FILES = ("pairs-folder", "manifest", "labels", "verdicts", "split")
-OWN_FILES += ("recipe", "sweep-folder", "metrics")
+OWN_FILES = (
+    *("pairs-folder", "manifest", "labels", "verdicts"),
+    *("split", "recipe", "sweep-folder", "metrics"),
+)
 """Targets of mmpoison's own small files, which are quick: more inputs."""
 
 

@@ -14,7 +14,7 @@ from PIL import Image
 from mmpoison.datasets import convert, load_pairs
 from mmpoison.datasets.convert import convert_pairs
 from mmpoison.datasets.formats import shard_writers
-from mmpoison.datasets.verify import verify
+from mmpoison.datasets.verify import pairs_check
 from mmpoison.datasets.verify.pairs_check import load_to_verify, verify_pairs
 from mmpoison.defenses.filters import distance_scan, pipeline
 from mmpoison.defenses.filters.pipeline import filter_pairs
@@ -149,7 +149,7 @@ def test_decoding(
 @pytest.mark.parametrize("change", CHANGES)
 def test_verify(own_square_folder: Path, monkeypatch: pytest.MonkeyPatch, change: Change) -> None:
     pairs, name, faults = load_to_verify(own_square_folder)
-    once(monkeypatch, verify, "scan_images", lambda: change(own_square_folder))
+    once(monkeypatch, pairs_check, "scan_images", lambda: change(own_square_folder))
     found = verify_pairs(pairs, format=name, manifest_faults=faults)
     changed = "captions.jsonl" if change is rewrite_captions else IMAGE
     assert next(line for line in found.problems if "changed while" in line).startswith(

@@ -19,8 +19,8 @@ def override(
 ) -> dict[str, Any]:
     """Change dotted keys of a recipe, in place: first those of the file, then those of the command line.
 
-    A key of a group that a variant removes (`no-filter: {filter: null}`) changes nothing there: the variant is about the
-    missing group, and one key cannot make the group.
+    A key of a group that a variant removes (`no-filter: {filter: null}`) changes nothing there: the variant is about
+    the missing group, and one key cannot make the group.
 
     Args:
         value: The recipe as nested mappings.

@@ -12,8 +12,8 @@ from mmpoison.errors import InputError
 def apply_preset(value: dict[str, Any], changed: Collection[str], where: str) -> None:
     """Write the choices of a recipe's preset into its groups, so that the resolved recipe contains all of them.
 
-    A preset on the command line overrides the file. A preset in the file must agree with the file. A key that is changed
-    to another value is refused in both cases, so that every run with the preset's name has its choices.
+    A preset on the command line overrides the file. A preset in the file must agree with the file. A key that is
+    changed to another value is refused in both cases, so that every run with the preset's name has its choices.
 
     Args:
         value: The recipe as a mapping, changed in place.

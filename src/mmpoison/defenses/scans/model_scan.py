@@ -163,7 +163,7 @@ def scan_tables(
 
 
 def _other(kinds: Kinds) -> npt.NDArray[np.bool_]:
-    """Return which pairs of kinds differ; without classes, a kind of caption belongs to the kind of most of its images."""
+    """Return which kinds differ; without classes, a kind of caption belongs to the kind of most of its images."""
     home = np.zeros((kinds.captions.shape[0], len(kinds.image_names)))
     for image, kind in enumerate(kinds.image):
         if kind >= 0:
