@@ -169,6 +169,7 @@ def _check_clean_split(recipe: Recipe, pairs: PairDataset) -> None:
         "model.align": recipe.model.align is not None,
         "filter.clean_loss": part is not None
         and part.trusted == "val"
+        and "clean_loss" in part.options
         and needs_trusted(build_filter(part.method, part.options, "recipe key filter.")),
         "sterilize": recipe.sterilize is not None,
     }
