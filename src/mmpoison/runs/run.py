@@ -10,7 +10,8 @@ from pathlib import Path
 import torch
 
 from mmpoison.base.files import write_json
-from mmpoison.evaluation.record import FilterFacts, Metrics, SterilizeFacts
+from mmpoison.base.record import Record
+from mmpoison.evaluation.record import Metrics
 from mmpoison.runs.measuring_cost import keep_measuring_time
 from mmpoison.runs.prepared_run import PreparedRun, prepare_run
 from mmpoison.runs.progress import Monitor, SilentMonitor
@@ -39,7 +40,7 @@ def run_recipe(
     Args:
         recipe: What to do.
         out: The run folder: new, empty, or of an earlier try of the same recipe.
-        monitor: Is told the progress.
+        monitor: Reports the progress.
         save_models: Keep the checkpoints in the run folder too.
         device: Where to compute.
         material: What earlier runs of this process have loaded.
@@ -76,7 +77,7 @@ def _make_run(
     _begin(run, out, monitor)
 
     measures = RunMeasures(run, material, monitor)
-    defences: dict[str, FilterFacts | SterilizeFacts] = {}
+    defences: dict[str, Record] = {}
     pretrained = stages.pretrained()
     models = {"pretrained": pretrained}
     for name, data in (("clean_model", run.pairs), ("poisoned", run.poisoned)):
@@ -127,7 +128,7 @@ def make_shared(
 
     Args:
         recipe: One of them.
-        monitor: Is told the progress.
+        monitor: Reports the progress.
         device: Where to compute.
         material: What this process has loaded.
 
