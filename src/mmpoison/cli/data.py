@@ -288,7 +288,7 @@ def verify(
 
 
 def _data_options(assignments: list[str]) -> dict[str, Any]:
-    """The options of a data set as given on the command line; which values are numbers the data set knows."""
+    """Read the options of a data set from the command line; the data set knows which values are numbers."""
     options: dict[str, Any] = {}
     for assignment in assignments:
         key, equals, value = assignment.partition("=")

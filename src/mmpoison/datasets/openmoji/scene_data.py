@@ -152,7 +152,7 @@ def _read(name: str) -> bytes:
 
 
 def _tuples(value: Any) -> Any:
-    """JSON's lists as tuples, however deep."""
+    """Turn JSON's lists into tuples, at any depth."""
     if isinstance(value, dict):
         return {key: _tuples(each) for key, each in value.items()}
     return tuple(map(_tuples, value)) if isinstance(value, list) else value
@@ -196,13 +196,13 @@ FLICKR30K_WEIGHTS: dict[str, float] = {label: facts.weight for label, facts in C
 
 
 def sprites_of(label: str, pool: Pool) -> tuple[Sprite, ...]:
-    """The sprites of a class that a pool may show."""
+    """Return the sprites of a class that a pool may show."""
     other = PRETRAINING_ONLY if pool == "demo" else HELD_OUT
     return tuple(s for s in SPRITES[label] if s.code not in other and s.name not in other)
 
 
 def all_sprites() -> dict[str, Sprite]:
-    """Every drawing that a scene may show, by name: those of the classes, then small things in the order of codes."""
+    """Return every drawing of the scenes by name: those of the classes, then small things in the order of codes."""
     sprites = {s.name: s for label in CLASSES for s in SPRITES[label]}
     codes = {code for around in SETTINGS.values() for code, _, _ in around.distractors}
     codes.update(code for around in SETTINGS.values() for code in around.foreground)
