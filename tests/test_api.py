@@ -120,12 +120,15 @@ def test_finetune_evaluate_filter(
     assert measured._repr_html_().count("<table") == measured._repr_html_().count("</table>") > 0
 
     result = mmpoison.filter(poisoned, judge_checkpoint, clean_loss=0.2, out=tmp_path / "kept")
-    assert len(result.kept) == int(result.keep.sum()) < len(result.keep)
-    assert mmpoison.load(tmp_path / "kept").select(split="train")
-    again = mmpoison.filter(
-        poisoned, mmpoison.load_encoder(judge_checkpoint), threshold=float(result.threshold)
-    )
+    assert result.kept is not None
+    dropped = int((~result.keep).sum())
+    assert len(result.kept) == len(poisoned) - dropped < len(poisoned)
+    assert len(mmpoison.load(tmp_path / "kept")) == len(result.kept)
+    judge = mmpoison.load_encoder(judge_checkpoint)
+    again = mmpoison.filter(poisoned, judge, threshold=float(result.cut.value))
     assert again.keep.tolist() == result.keep.tolist()
+    with pytest.raises(InputError, match="is the model to be trained"):
+        mmpoison.filter(poisoned, judge, victim=judge_checkpoint, automatic=True)
 
 
 def test_evaluate_needs_a_goal_for_clean_pairs(squares: PairDataset, checkpoint: Path) -> None:

@@ -88,8 +88,8 @@ PARSERS = {
     "datasets/published/coco.py": "types of those records",
     "datasets/published/karpathy_json.py": "types of those records",
     "datasets/published/visual_genome.py": "typed records from a mapped file, entry by entry",
+    "pairs/manifest.py": "one typed record, of JSON that was read within the bounds",
     "pairs/splits.py": "one typed record, of bounded bytes",
-    "pairs/manifest.py": "types of a file that the bounds have read",
     "datasets/openmoji/scene_data.py": "data that the package itself ships",
     "datasets/openmoji/sprites.py": "pictures that this machine has drawn itself",
 }

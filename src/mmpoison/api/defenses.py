@@ -10,16 +10,15 @@ from typing import Any
 from mmpoison.api.inputs import Pairs, as_encoder, as_list, as_pairs, training_settings
 from mmpoison.api.progress import shown
 from mmpoison.attacks.goal import Goal
-from mmpoison.defenses.catalogue import build_filter
-from mmpoison.defenses.filters.filtered_folder import save_filtered
-from mmpoison.defenses.filters.relevance_filter import FilterResult
+from mmpoison.defenses.catalogue import PairFilter, build_filter
+from mmpoison.defenses.filter_result import FilterResult
+from mmpoison.defenses.filters.pipeline import Ask, Trusted, check_judge, filter_pairs
 from mmpoison.defenses.repairs.repair import branch_settings
 from mmpoison.defenses.repairs.repair_watch import RepairRule
 from mmpoison.defenses.scans.model_scan import ModelScan
 from mmpoison.errors import InputError
 from mmpoison.evaluation.goal_target import GoalTarget, goal_targets_of
 from mmpoison.models.dual_encoder import DualEncoder
-from mmpoison.models.inputs import prepare_pixels
 from mmpoison.pairs.folder import ImagePolicy
 from mmpoison.runs.progress import Monitor
 from mmpoison.runs.scan_model import scan_model
@@ -33,37 +32,48 @@ def filter(
     pairs: Pairs,
     encoder: DualEncoder | str | Path,
     *,
-    method: str = "relevance-filter",
-    trusted: str | None = "val",
+    method: str | PairFilter = "relevance-filter",
+    trusted: Trusted = "val",
+    victim: DualEncoder | str | Path | None = None,
     seed: int = 0,
     out: str | Path | None = None,
     images: ImagePolicy = "link",
+    format: str | None = None,
+    ask: Ask | None = None,
+    label_pairs: int = 120,
     device: str = "auto",
     trust: bool = False,
     progress: bool | Monitor = True,
-    **options: Any,
+    **parameters: Any,
 ) -> FilterResult:
     """Drop suspicious training pairs, before anything is trained on them.
 
     Args:
         pairs: The data set, or its name or path; its training pairs are judged.
         encoder: The judge, another model than the one to train: an encoder, or what `load_encoder` takes.
-        method: A registered defence before training (`mmpoison defenses` shows them).
-        trusted: The split of clean pairs on which `clean_loss` is measured; None: on the judged pairs.
+        method: A registered defence before training (`mmpoison defenses` shows them), or one that is built already.
+        trusted: What `clean_loss` is measured on: the clean split `val` where there is one, or `none`: the judged ones.
+        victim: The model that will be trained; a judge with the same weights is refused.
         seed: Seed of everything random.
-        out: New folder for the pairs that stay, with `verdicts.jsonl`.
+        out: New folder for the pairs that stay, with `verdicts.jsonl` and a page of the most suspicious pairs. A named
+            set of any size is then read in pieces, where the method can.
         images: With `out`: hard links (`link`), copies (`copy`), or the table alone (`none`).
+        format: The format of a path, where it is not recognised.
+        ask: With `labels`: shows pairs to somebody and writes the answers into that file.
+        label_pairs: How many pairs it shows.
         device: `auto` (a GPU where there is one), `cpu`, `cuda` or `cuda:N`.
         trust: As for `load_encoder`.
         progress: False shows no progress; by default bars are shown on a terminal and in a notebook.
-        **options: Options of the method, for example `clean_loss=0.02`, `threshold=0.8` or `automatic=True` of
-            `relevance-filter`, `false_alarms=0.01` of `suspicious-groups`.
+        **parameters: Where to cut (`clean_loss=0.02`, `threshold=0.8`, `automatic=True`, `labels="labels.csv"`,
+            `false_alarms=0.01`), and parameters of the method.
 
     Returns:
-        The training pairs that stay (`kept`), and the verdict on each.
+        The verdict on each training pair, and `kept`, the set without the dropped pairs; None where a named set was
+        written to `out`.
 
     Raises:
-        InputError: If the method has no such option, an image cannot be read, or nothing would be left.
+        InputError: If the method has no such parameter or cannot cut so, the data cannot be read, or nothing would be
+            left.
 
     Example:
         ```python
@@ -71,22 +81,34 @@ def filter(
         cleaned = mmpoison.finetune("openmoji-small", result.kept)
         ```
     """
-    defense = build_filter(method, options)
-    data = as_pairs(pairs)
-    judged = data.in_split("train")
-    clean = None
-    if trusted is not None and "clean_loss" in options and data.in_split(trusted).any():
-        clean = data.select(split=trusted)
-    used = judged if clean is None else judged | data.in_split(str(trusted))
+    chosen = build_filter(method, parameters) if isinstance(method, str) else method
+    if parameters and chosen is method:
+        raise InputError("a method that is given as an object has its parameters already")
+    if isinstance(encoder, str):
+        check_judge(chosen, encoder)
     judge = as_encoder(encoder, device=device, trust=trust)
+    if victim is not None:
+        trained = as_encoder(victim, device=device, trust=trust)
+        if trained.digest() == judge.digest():
+            raise InputError(
+                f"judge {judge.name!r} is the model to be trained: what deceives it would deceive the filter, choose "
+                "another one"
+            )
+    by_name = isinstance(pairs, str | Path)
     with shown(progress) as monitor:
-        inputs = prepare_pixels(judge, data.where(used), progress=monitor.progress)
-        result = defense.apply(
-            data.where(judged), judge, inputs, trusted=clean, seed=seed, progress=monitor.progress
+        return filter_pairs(
+            pairs if by_name and out is not None else as_pairs(pairs, format=format),
+            judge,
+            chosen,
+            out=out,
+            trusted=trusted,
+            format=format if by_name and out is not None else None,
+            images=images,
+            seed=seed,
+            ask=ask,
+            label_pairs=label_pairs,
+            progress=monitor.progress,
         )
-    if out is not None:
-        save_filtered(data, judged, result, Path(out), images=images)
-    return result
 
 
 def sterilize(

@@ -17,15 +17,21 @@ Pairs = PairDataset | str | Path
 """A data set, or its name or path; a `Path` is never taken for a name."""
 
 
-def as_pairs(pairs: Pairs) -> PairDataset:
+def as_pairs(pairs: Pairs, *, format: str | None = None) -> PairDataset:
     """The data set that a user means.
+
+    Args:
+        pairs: The data set, or its name or path.
+        format: The format of a path, where it is not recognised.
 
     Raises:
         InputError: If there is no such data set, or it cannot be read.
     """
     if isinstance(pairs, PairDataset):
         return pairs
-    return load_pairs(pairs) if isinstance(pairs, Path) else load_dataset(pairs)
+    if isinstance(pairs, Path):
+        return load_pairs(pairs, format=format)
+    return load_dataset(pairs, format=format)
 
 
 def as_encoder(
