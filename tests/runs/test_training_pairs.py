@@ -13,6 +13,7 @@ import torch
 pytest.importorskip("sklearn", reason="needs the extra analysis")
 
 from mmpoison.attacks import SingleTargetImage
+from mmpoison.base.content_cache import ContentCache
 from mmpoison.cli import main
 from mmpoison.datasets import PairDataset, load_pairs, save_pairs
 from mmpoison.datasets.convert import convert_pairs
@@ -24,7 +25,6 @@ from mmpoison.runs.progress import SilentMonitor
 from mmpoison.runs.recipe import parse_recipe
 from mmpoison.runs.run_cache import Material
 from mmpoison.runs.run_stages import RunStages
-from mmpoison.runs.store import StageStore
 
 METHODS = sorted(name for name in DEFENSES if DEFENSES[name].kind == "pre-training")
 GOAL, SAMPLES, SEED = "sheep2aeroplane", 3, 1
@@ -102,7 +102,7 @@ def test_a_recipe_judges_the_same_pairs_as_python(
     material, monitor = Material(), SilentMonitor()
     run = prepare_run(recipe, material, monitor, torch.device("cpu"))
     assert run.poisoned.fingerprint == poisoned.fingerprint
-    stages = RunStages(run, None, StageStore(), material, monitor, save_models=False)
+    stages = RunStages(run, None, ContentCache(), material, monitor, save_models=False)
     found = stages.verdicts(run.start)
     captions, bad = _training(poisoned)
     assert (found.facts["pairs"], found.facts["poisoned_total"]) == (len(captions), bad)

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from mmpoison._version import __version__
+from mmpoison.base.cache_folder import cache_folder
 from mmpoison.base.files import atomic_file
 from mmpoison.base.untrusted import read_json
 from mmpoison.errors import InputError
@@ -63,7 +64,8 @@ def code_version(*roots: object, alone: tuple[str, ...] = (), folder: Path | Non
     Args:
         *roots: Functions, classes, or dotted names of modules.
         alone: Dotted names of modules whose own text counts and not what they import.
-        folder: Where digests of source files are cached, so that only changed files are read again.
+        folder: Where digests of source files are cached, so that only changed files are read again; `code` in the cache
+            folder by default.
 
     Returns:
         32 hexadecimal digits.
@@ -71,7 +73,7 @@ def code_version(*roots: object, alone: tuple[str, ...] = (), folder: Path | Non
     >>> code_version("mmpoison.base.seeding") != code_version("mmpoison.base.files")
     True
     """
-    with CodeIndex(folder) as index:
+    with CodeIndex(folder or cache_folder() / "code") as index:
         return index.version([_module_of(root) for root in roots], alone)
 
 
@@ -83,7 +85,7 @@ class CodeIndex:
     """Reads source files, each once, and follows their imports.
 
     Args:
-        folder: Holds digests of source files under the digest of their bytes; None keeps nothing.
+        folder: Holds digests of source files under the digest of their bytes; None caches nothing.
     """
 
     def __init__(self, folder: Path | None = None) -> None:

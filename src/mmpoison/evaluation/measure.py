@@ -100,7 +100,7 @@ def measure(
         study: Names of `STUDIES`.
         pairs: The training data, for the study of other queries; it is left out without them.
         manifest: Says which train captions the poison holds; that of `pairs` by default.
-        cache: Where embeddings are kept: the next run with the same weights and test data takes them from there.
+        cache: Folder of a content cache: the next run with the same weights and test data reads embeddings there.
             Those that heads make of kept features are not: to make them takes no longer than to read them.
         progress: Gives a progress callback for a named step.
         known: Keeps what does not hang on the goals, for runs of many goals that share models.

@@ -10,9 +10,9 @@ from typing import Any
 
 import torch
 
+from mmpoison.base.content_cache import ContentCache
 from mmpoison.base.files import write_json
 from mmpoison.models.dual_encoder import DualEncoder
-from mmpoison.runs.measuring_cost import keep_measuring_time
 from mmpoison.runs.prepared_run import PreparedRun, prepare_run
 from mmpoison.runs.progress import Monitor, SilentMonitor
 from mmpoison.runs.recipe import Recipe
@@ -20,7 +20,6 @@ from mmpoison.runs.run_cache import Material
 from mmpoison.runs.run_folder import check_folder, held_folder
 from mmpoison.runs.run_measures import RunMeasures
 from mmpoison.runs.run_stages import RunStages
-from mmpoison.runs.store import StageStore
 from mmpoison.runs.training_probe import curve_of_repair
 
 
@@ -33,9 +32,9 @@ def run_recipe(
     device: torch.device | str = "cpu",
     material: Material | None = None,
 ) -> dict[str, Any]:
-    """Run a recipe into a run folder; a run that was killed goes on where it was.
+    """Run a recipe into a run folder; a run that was killed resumes.
 
-    What its stages make is kept in the store: none is made twice, by this run or another.
+    The results of its stages are cached: none is made twice, by this run or another.
 
     Args:
         recipe: What to do.
@@ -57,7 +56,7 @@ def run_recipe(
     with _timed(seconds, "data"):
         # everything that can be refused is refused before hours of training
         run = prepare_run(recipe, material, monitor, torch.device(device))
-    stages = RunStages(run, out, StageStore(), material, monitor, save_models, seconds)
+    stages = RunStages(run, out, ContentCache(), material, monitor, save_models, seconds)
     stages.inputs  # noqa: B018 - an image that cannot be read is refused now too
     # nothing is written before all of it has been accepted
     with held_folder(out, recipe):
@@ -102,7 +101,6 @@ def _make_run(
             sections["transfer"] = {
                 part.data.name: measures.transfer(models, part) for part in recipe.transfer
             }
-    keep_measuring_time(run, material, seconds["evaluate"] + seconds.get("transfer", 0.0))
     metrics = {
         **sections,
         "run": {
@@ -143,7 +141,7 @@ def make_shared(
     """
     run = prepare_run(recipe, material, monitor, torch.device(device))
     # no run folder: nothing of it is looked for or written there
-    stages = RunStages(run, None, StageStore(), material, monitor, save_models=False)
+    stages = RunStages(run, None, ContentCache(), material, monitor, save_models=False)
     pretrained = stages.pretrained()
     if "epochs" not in recipe.study:  # what is seen on the way hangs on the goal
         stages.trained("clean_model", pretrained, run.pairs.select(split="train"))

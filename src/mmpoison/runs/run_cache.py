@@ -13,12 +13,12 @@ import torch
 from mmpoison.base.cache_folder import cache_folder
 from mmpoison.datasets.catalogue import load_dataset
 from mmpoison.evaluation.measure import OfOneModel
+from mmpoison.models.compute_environment import encoder_identity
 from mmpoison.models.dual_encoder import DualEncoder
 from mmpoison.models.inputs import (
     PairInputs,
     ProgressFor,
     files_digest,
-    preparation_key,
     prepare_features,
     prepare_pixels,
 )
@@ -81,16 +81,12 @@ class Material:
             lambda: load_encoder(name, trust=trust).to(device),
         )
 
-    def identity(self, encoder: DualEncoder) -> dict[str, str]:
-        """What tells a model apart from others: weights, what they do not say, and how images are shown to it."""
+    def identity(self, encoder: DualEncoder) -> dict[str, Any]:
+        """What distinguishes a model from others: `encoder_identity`."""
         return self._get(
             "identity",
             [id(encoder), encoder.name],
-            lambda: {
-                "weights": encoder.digest(),
-                "model": json.dumps(encoder.config.get("model_cfg"), sort_keys=True, default=str),
-                "preparation": preparation_key(encoder),
-            },
+            lambda: encoder_identity(encoder),
             # an id may be another object's later
             holding=encoder,
         )
@@ -122,7 +118,7 @@ class Material:
                     encoder,
                     pairs,
                     images=everything,
-                    cache=cache_folder() / "features",
+                    cache=cache_folder(),
                     progress=progress,
                 )
             return prepare_pixels(

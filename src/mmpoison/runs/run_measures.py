@@ -65,7 +65,7 @@ class RunMeasures:
             seed=run.recipe.seed,
             study=run.recipe.study,
             pairs=run.poisoned,
-            cache=cache_folder() / "embeddings",
+            cache=cache_folder(),
             progress=self.monitor.progress,
             known=self._known(models, run.pairs),
         )
@@ -136,7 +136,7 @@ class RunMeasures:
                 encoder,
                 other.test.pairs,
                 images=other.test.gallery,
-                cache=cache_folder() / "features",
+                cache=cache_folder(),
                 progress=self.monitor.progress,
             )
         else:
@@ -151,7 +151,7 @@ class RunMeasures:
             other.test,
             other.aims,
             seed=run.recipe.seed,
-            cache=cache_folder() / "embeddings",
+            cache=cache_folder(),
             progress=self.monitor.progress,
             known=self._known(models, other.pairs),
         )

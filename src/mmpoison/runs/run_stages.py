@@ -12,11 +12,12 @@ from typing import Any
 import numpy as np
 import torch
 
+from mmpoison.base.content_cache import CacheKey, ContentCache, digest_of
 from mmpoison.base.seeding import generator
 from mmpoison.defenses.catalogue import DEFENSES, build_filter
 from mmpoison.defenses.repairs.clean_finetune import CleanFinetune
 from mmpoison.models.checkpoint import load_checkpoint, save_checkpoint
-from mmpoison.models.compute_environment import compute_environment
+from mmpoison.models.compute_environment import compute_environment, cpu_kind
 from mmpoison.models.dual_encoder import DualEncoder
 from mmpoison.models.inputs import PairInputs, prepare_features, prepare_pixels
 from mmpoison.pairs.table import PairDataset
@@ -25,7 +26,6 @@ from mmpoison.runs.prepared_run import PreparedRun
 from mmpoison.runs.progress import Monitor
 from mmpoison.runs.recipe import SterilizePart
 from mmpoison.runs.run_cache import Material
-from mmpoison.runs.store import StageKey, StageStore
 from mmpoison.runs.trained_models import TrainedModel, keep_model, link_log, read_model
 from mmpoison.runs.training_probe import Looks
 from mmpoison.runs.verdicts import Verdicts, keep_verdicts, read_verdicts
@@ -41,7 +41,7 @@ from mmpoison.training.states import Checkpoints
 SUSPECTS = ("poisoned", "filtered", "sterilized")
 
 
-def stage_keys(run: PreparedRun, material: Material) -> dict[str, StageKey]:
+def stage_keys(run: PreparedRun, material: Material) -> dict[str, CacheKey]:
     """The stages of a run by name, in the order in which they are made; none of them is made for it."""
     return _Keys(run, material).all()
 
@@ -51,9 +51,9 @@ class _Keys:
     run: PreparedRun
     material: Material
 
-    def all(self) -> dict[str, StageKey]:
+    def all(self) -> dict[str, CacheKey]:
         run, recipe = self.run, self.run.recipe
-        keys: dict[str, StageKey] = {}
+        keys: dict[str, CacheKey] = {}
         start: Any = self.material.identity(run.start)
         if recipe.model.align is not None:
             clean = run.pairs.select(split="val")
@@ -76,9 +76,8 @@ class _Keys:
                     self.material.encoder(part.encoder, trust=part.trust, device=run.device)
                 )
             asked = part.model_dump(mode="json", exclude={"encoder", "trust"})
-            keys["filter"] = StageKey(
-                "filter",
-                "filter",
+            keys["filter"] = CacheKey(
+                "stages/filter",
                 {
                     **self._common(
                         run.poisoned, build_filter, DEFENSES[part.method], keep_verdicts
@@ -87,8 +86,8 @@ class _Keys:
                     "filter": asked,
                     "on_features": run.on_features,
                 },
-                like={"judge": judge if isinstance(judge, dict) else "own", "asked": asked},
-                work=float(size),
+                "filter",
+                stage_note(size, "filter", asked, judge if isinstance(judge, dict) else "own"),
             )
             keys["filtered"] = self._training(
                 "filtered",
@@ -141,7 +140,7 @@ class _Keys:
         looks: Any = None,
         made_by: tuple[object, ...] = (),
         **more: Any,
-    ) -> StageKey:
+    ) -> CacheKey:
         watched_by = () if looks is None else (Looks,)
         precision = autocast(self.run.device, settings.precision)[1]
         parts = {
@@ -156,21 +155,23 @@ class _Keys:
         }
         if looks is not None:
             parts["pairs"] = self.run.pairs.fingerprint
-        chosen = ("trainable", "batch_size", "chunk_size")
-        like = {
-            "start": self.material.identity(self.run.start)["weights"],
-            "on_features": parts["on_features"],
-            "looks": looks is not None,
-            "precision": precision,
-            "device": self.run.device.type,
-            "threads": torch.get_num_threads(),
-            **{key: getattr(settings, key) for key in chosen},
-        }
         steps = Plan(size, settings, self.run.recipe.seed).steps
-        return StageKey("finetune", name, parts, like, float(max(1, steps * settings.batch_size)))
+        kind = [settings.trainable, settings.batch_size, settings.chunk_size, looks is not None]
+        weights = self.material.identity(self.run.start)["weights"]
+        note = stage_note(steps * settings.batch_size, *kind, parts["on_features"], weights)
+        return CacheKey("stages/finetune", parts, name, note)
 
     def _fed_features(self, name: str, settings: TrainingSettings) -> bool:
         return self.run.on_features or (name == "pretrained" and settings.trainable in ON_FEATURES)
+
+
+def stage_note(work: int, *like: Any) -> dict[str, Any]:
+    """What `--dry-run` estimates time and disk of a stage by: its amount of work, and what its pace depends on.
+
+    The pace is that of stages with the same `like` on this machine, with as many threads.
+    """
+    computed = [*like, cpu_kind(), torch.get_num_threads()]
+    return {"work": max(1, work), "like": digest_of(computed)}
 
 
 def repair_pairs(run: PreparedRun, part: SterilizePart) -> PairDataset:
@@ -190,18 +191,18 @@ class RunStages:
 
     Attributes:
         run: What they work on.
-        out: The run folder, or None: the stages are for the store alone.
-        store: Where they are kept.
+        out: The run folder, or None: the stages are for the cache alone.
+        store: The content cache.
         material: What this process has loaded.
         monitor: Is told how far it is.
         save_models: Put the checkpoints into the run folder too.
         seconds: Of each stage that was made here.
-        made: For each stage its key, and whether it was `made` here, in the `store`, or in the `run folder`.
+        made: For each stage its key, and whether it was `made` here, or found in the `cache` or the `run folder`.
     """
 
     run: PreparedRun
     out: Path | None
-    store: StageStore
+    store: ContentCache
     material: Material
     monitor: Monitor
     save_models: bool
@@ -209,7 +210,7 @@ class RunStages:
     made: dict[str, dict[str, str]] = field(default_factory=dict)
 
     @cached_property
-    def keys(self) -> dict[str, StageKey]:
+    def keys(self) -> dict[str, CacheKey]:
         """The stages by name."""
         return stage_keys(self.run, self.material)
 
@@ -326,7 +327,7 @@ class RunStages:
             make,
             say=self.monitor.say,
         )
-        self._tell("filter", "store" if found else "made")
+        self._tell("filter", "cache" if found else "made")
         return verdicts
 
     def sterilized(self, suspect: DualEncoder) -> tuple[DualEncoder, dict[str, Any]]:
@@ -405,7 +406,7 @@ class RunStages:
             make,
             say=self.monitor.say,
         )
-        self._tell(name, "store" if found else "made")
+        self._tell(name, "cache" if found else "made")
         if self.out is not None:
             link_log(self.store.path(self.keys[name]), self.out / "logs" / name)
         encoder = trained.result.encoder
@@ -459,5 +460,5 @@ class RunStages:
     def _tell(self, name: str, where: str) -> None:
         self.made[name] = {"key": self.keys[name].digest, "from": where}
         if where != "made":
-            place = "this run's folder" if where == "run folder" else "the store"
+            place = "this run's folder" if where == "run folder" else "the cache"
             self.monitor.say(f"{name}: taken from {place}")

@@ -111,7 +111,7 @@ def test_killed_and_run_again(
 ) -> None:
     code = (
         "import sys, time\nfrom pathlib import Path\n"
-        "from mmpoison.defenses import distance_scan\n"
+        "from mmpoison.defenses.filters import distance_scan\n"
         "from mmpoison.defenses.filters.pair_pieces import PairPieces\n"
         "from mmpoison.models import load_encoder\n"
         "work = distance_scan._judge\n"

@@ -19,13 +19,13 @@ from typing import Any
 
 import pytest
 import yaml
+from mmpoison.runs.store import StageStore
+from mmpoison.runs.sweeps.local_workers import LocalLane
 
 from mmpoison.errors import InputError
 from mmpoison.runs.recipe import Recipe
 from mmpoison.runs.run import run_recipe
 from mmpoison.runs.run_cache import Material
-from mmpoison.runs.store import StageStore
-from mmpoison.runs.sweeps.local_workers import LocalLane
 from mmpoison.runs.sweeps.plan import plan_sweep
 from mmpoison.runs.sweeps.sweep import SweepState, run_sweep
 from mmpoison.runs.sweeps.sweep_runs import Sweep, load_sweep

@@ -1,20 +1,21 @@
-"""`openmoji`: the embedded data set, drawn on this machine and kept in the cache folder."""
+"""Registers `openmoji`, the embedded data set: scenes drawn on this machine and cached."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
 
-from mmpoison.base.cache_folder import cache_folder
+from mmpoison.base.code_version import code_version
+from mmpoison.base.content_cache import CacheKey, ContentCache
 from mmpoison.base.files import refuse_occupied
 from mmpoison.datasets.catalogue import DATASETS, DataSource
 from mmpoison.datasets.openmoji.build import ATTRIBUTION, build_openmoji
-from mmpoison.datasets.openmoji.version import OPENMOJI_SCENES_VERSION
-from mmpoison.errors import InputError
 from mmpoison.pairs.folder import load_pairs_folder, save_pairs
 from mmpoison.pairs.option_values import whole_number
 from mmpoison.pairs.reshape import balanced
 from mmpoison.pairs.table import PairDataset
+
+KIND, SCENES = "data/openmoji", "scenes"
 
 
 def load_openmoji(
@@ -28,7 +29,7 @@ def load_openmoji(
     scene_seed: int | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> PairDataset:
-    """Load the scenes of a seed; draw them first where they are not in the cache folder yet.
+    """Load the scenes of a seed; draw them first where they are not cached yet.
 
     Args:
         root: A folder built before, or None for the cache folder.
@@ -44,24 +45,22 @@ def load_openmoji(
         return load_pairs_folder(root)
     if scene_seed is not None:
         seed = whole_number("scene_seed", scene_seed)
-    name = f"v{OPENMOJI_SCENES_VERSION}-seed{seed}-{unlabelled}-{per_class}-{held_out}-{size}px"
-    folder = cache_folder() / "openmoji" / name
-    if not folder.is_dir():
-        try:
-            build_openmoji(
-                folder,
-                seed=seed,
-                unlabelled=unlabelled,
-                per_class=per_class,
-                held_out=held_out,
-                size=size,
-                progress=progress,
-            )
-        except (InputError, OSError):
-            # another run of a sweep may have drawn them meanwhile
-            if not folder.is_dir():
-                raise
-    return load_pairs_folder(folder)
+    options = {
+        "seed": seed,
+        "unlabelled": unlabelled,
+        "per_class": per_class,
+        "held_out": held_out,
+        "size": size,
+    }
+    key = CacheKey(
+        KIND, {"computed": code_version(build_openmoji), **options}, "openmoji scenes", options
+    )
+
+    def draw(folder: Path) -> None:
+        if not (folder / SCENES).is_dir():  # else it was killed after the last picture
+            build_openmoji(folder / SCENES, progress=progress, **options)
+
+    return ContentCache().obtain(key, lambda folder: load_pairs_folder(folder / SCENES), draw)[0]
 
 
 def load_balanced_openmoji(
