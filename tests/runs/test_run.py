@@ -336,7 +336,7 @@ def test_a_run_killed_before_its_recipe_was_written_goes_on(
     assert not list(out.rglob(".*"))
 
 
-def test_a_finished_run_is_only_measured_again(
+def test_a_finished_run_is_only_read(
     make_recipe: MakeRecipe, finished: Path, metrics: dict[str, Any], tmp_path: Path
 ) -> None:
     out = Path(shutil.copytree(finished, tmp_path / "run"))
@@ -346,6 +346,17 @@ def test_a_finished_run_is_only_measured_again(
     watch = Watch()
     again = run_recipe(make_recipe(), out, monitor=watch)
     assert watch.trained == []
+    assert watch.said == [
+        f"{out}: is complete, with the same recipe, data, models and code: nothing is computed"
+    ]
+    assert again == metrics
+    # measured anew, and nothing trained, where another code or device measured it, or a file is gone
+    stages = json.loads((out / "stages.json").read_text())
+    stages["metrics"]["key"] = "another"
+    (out / "stages.json").write_text(json.dumps(stages))
+    again = run_recipe(make_recipe(), out, monitor=watch)
+    assert watch.trained == []
+    assert len(watch.said) > 1
     assert without_times(again) == without_times(metrics)
     assert (out / ".git" / "config").read_text() == "mine"
 

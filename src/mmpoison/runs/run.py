@@ -10,8 +10,11 @@ from typing import Any
 
 import torch
 
-from mmpoison.base.content_cache import ContentCache
+from mmpoison.base.content_cache import CacheKey, ContentCache
 from mmpoison.base.files import write_json
+from mmpoison.base.untrusted import read_json
+from mmpoison.errors import InputError
+from mmpoison.models.compute_environment import compute_environment
 from mmpoison.models.dual_encoder import DualEncoder
 from mmpoison.runs.prepared_run import PreparedRun, prepare_run
 from mmpoison.runs.progress import Monitor, SilentMonitor
@@ -21,6 +24,9 @@ from mmpoison.runs.run_folder import check_folder, held_folder
 from mmpoison.runs.run_measures import RunMeasures
 from mmpoison.runs.run_stages import RunStages
 from mmpoison.runs.training_probe import curve_of_repair
+
+MEASURED = "metrics"
+"""In `stages.json`: the key of all that the numbers depend on, in the place of a stage's."""
 
 
 def run_recipe(
@@ -32,7 +38,7 @@ def run_recipe(
     device: torch.device | str = "cpu",
     material: Material | None = None,
 ) -> dict[str, Any]:
-    """Run a recipe into a run folder; a run that was killed resumes.
+    """Run a recipe into a run folder; a run that was killed resumes, and one that is complete is only read.
 
     The results of its stages are cached: none is made twice, by this run or another.
 
@@ -57,10 +63,43 @@ def run_recipe(
         # everything that can be refused is refused before hours of training
         run = prepare_run(recipe, material, monitor, torch.device(device))
     stages = RunStages(run, out, ContentCache(), material, monitor, save_models, seconds)
+    measured = _measured_key(run, stages, material)
+    if (metrics := _complete_run(out, stages, measured)) is not None:
+        monitor.say(
+            f"{out}: is complete, with the same recipe, data, models and code: nothing is computed"
+        )
+        return metrics
     stages.inputs  # noqa: B018 - an image that cannot be read is refused now too
     # nothing is written before all of it has been accepted
     with held_folder(out, recipe):
-        return _make_run(run, stages, out, monitor, material, seconds)
+        return _make_run(run, stages, out, monitor, material, seconds, measured)
+
+
+def _measured_key(run: PreparedRun, stages: RunStages, material: Material) -> CacheKey:
+    """All that the numbers of a run depend on."""
+    others = [material.pairs(part.data, run.recipe.seed) for part in run.recipe.transfer]
+    return CacheKey(
+        MEASURED,
+        {
+            "computed": compute_environment(run.device, RunMeasures),
+            "stages": {name: key.digest for name, key in stages.keys.items()},
+            "transfer": [[pairs.fingerprint, material.files(pairs)] for pairs in others],
+        },
+    )
+
+
+def _complete_run(out: Path, stages: RunStages, measured: CacheKey) -> dict[str, Any] | None:
+    """The metrics of a run folder of the same recipe, if all that they depend on is the same and nothing is missing."""
+    if not (out / "rank_lists.json").is_file() or not (out / "metrics.json").is_file():
+        return None
+    trained = [name for name in stages.keys if name != "filter"]
+    if stages.save_models and not all((out / "models" / name).is_dir() for name in trained):
+        return None
+    try:
+        found, metrics = read_json(out / "stages.json"), read_json(out / "metrics.json")
+        return metrics if found[MEASURED]["key"] == measured.digest else None
+    except (InputError, KeyError, TypeError):
+        return None
 
 
 def _make_run(
@@ -70,6 +109,7 @@ def _make_run(
     monitor: Monitor,
     material: Material,
     seconds: dict[str, float],
+    measured_key: CacheKey,
 ) -> dict[str, Any]:
     """Make the stages of a run and measure its models; `metrics.json` is written last."""
     recipe = run.recipe
@@ -112,7 +152,10 @@ def _make_run(
     }
     # numbers of a set that was another one in the middle would be of no set
     material.refuse_changed(run.pairs)
-    write_json(out / "stages.json", stages.made)
+    write_json(
+        out / "stages.json",
+        {**stages.made, MEASURED: {"key": measured_key.digest, "from": "measured"}},
+    )
     write_json(out / "rank_lists.json", lists)
     if measured.embedding_map is not None:
         write_json(out / "embedding_map.json", measured.embedding_map)
