@@ -63,8 +63,7 @@ def run_recipe(
         # everything that can be refused is refused before hours of training
         run = prepare_run(recipe, material, monitor, torch.device(device))
     stages = RunStages(run, out, ContentCache(), material, monitor, save_models, seconds)
-    measured = _measured_key(run, stages, material)
-    if (metrics := _complete_run(out, stages, measured)) is not None:
+    if (metrics := _complete_run(out, stages, material)) is not None:
         monitor.say(
             f"{out}: is complete, with the same recipe, data, models and code: nothing is computed"
         )
@@ -72,11 +71,12 @@ def run_recipe(
     stages.inputs  # noqa: B018 - an image that cannot be read is refused now too
     # nothing is written before all of it has been accepted
     with held_folder(out, recipe):
-        return _make_run(run, stages, out, monitor, material, seconds, measured)
+        return _make_run(run, stages, out, monitor, material, seconds)
 
 
-def _measured_key(run: PreparedRun, stages: RunStages, material: Material) -> CacheKey:
+def _measured_key(stages: RunStages, material: Material) -> CacheKey:
     """All that the numbers of a run depend on."""
+    run = stages.run
     others = [material.pairs(part.data, run.recipe.seed) for part in run.recipe.transfer]
     return CacheKey(
         MEASURED,
@@ -88,7 +88,7 @@ def _measured_key(run: PreparedRun, stages: RunStages, material: Material) -> Ca
     )
 
 
-def _complete_run(out: Path, stages: RunStages, measured: CacheKey) -> dict[str, Any] | None:
+def _complete_run(out: Path, stages: RunStages, material: Material) -> dict[str, Any] | None:
     """The metrics of a run folder of the same recipe, if all that they depend on is the same and nothing is missing."""
     if not (out / "rank_lists.json").is_file() or not (out / "metrics.json").is_file():
         return None
@@ -97,7 +97,8 @@ def _complete_run(out: Path, stages: RunStages, measured: CacheKey) -> dict[str,
         return None
     try:
         found, metrics = read_json(out / "stages.json"), read_json(out / "metrics.json")
-        return metrics if found[MEASURED]["key"] == measured.digest else None
+        same: bool = found[MEASURED]["key"] == _measured_key(stages, material).digest
+        return metrics if same else None
     except (InputError, KeyError, TypeError):
         return None
 
@@ -109,7 +110,6 @@ def _make_run(
     monitor: Monitor,
     material: Material,
     seconds: dict[str, float],
-    measured_key: CacheKey,
 ) -> dict[str, Any]:
     """Make the stages of a run and measure its models; `metrics.json` is written last."""
     recipe = run.recipe
@@ -152,10 +152,8 @@ def _make_run(
     }
     # numbers of a set that was another one in the middle would be of no set
     material.refuse_changed(run.pairs)
-    write_json(
-        out / "stages.json",
-        {**stages.made, MEASURED: {"key": measured_key.digest, "from": "measured"}},
-    )
+    measured_by = {"key": _measured_key(stages, material).digest, "from": "measured"}
+    write_json(out / "stages.json", {**stages.made, MEASURED: measured_by})
     write_json(out / "rank_lists.json", lists)
     if measured.embedding_map is not None:
         write_json(out / "embedding_map.json", measured.embedding_map)
