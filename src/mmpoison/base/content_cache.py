@@ -204,7 +204,7 @@ class ContentCache:
         def write(work: Path) -> None:
             made.update(make())
             with atomic_file(work / ARRAYS_FILE) as temporary, temporary.open("wb") as stream:
-                np.savez(stream, **made)
+                np.savez(stream, **made)  # type: ignore[arg-type]  # taken for `allow_pickle`
 
         try:
             return self.obtain(key, read, write)[0]
@@ -335,4 +335,4 @@ def disk_bytes(path: Path) -> int:
     """What a file, or all files in a folder, take on the disk."""
     files = path.rglob("*") if path.is_dir() else [path]
     states = [file.stat() for file in files if file.is_file()]
-    return sum(getattr(state, "st_blocks", state.st_size / 512) * 512 for state in states)
+    return sum(int(getattr(state, "st_blocks", state.st_size / 512) * 512) for state in states)
