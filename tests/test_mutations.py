@@ -227,9 +227,6 @@ def test_what_a_sweep_has_left(mutations: Spoil, tmp_path: Path) -> None:
     for raw in mutations(listed, as_yaml, 60):
         (tmp_path / "sweep.yaml").write_bytes(raw)
         survives(folder._listed)
-    for raw in mutations([{"run": "a", "error": "x", "tries": 1, "detail": "y"}], as_lines, 60):
-        (tmp_path / "failures.jsonl").write_bytes(raw)
-        survives(folder.failures)
 
 
 def test_metrics_of_a_foreign_run(mutations: Spoil, tmp_path: Path) -> None:

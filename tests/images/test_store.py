@@ -428,8 +428,9 @@ def test_what_is_stored_is_listed(folder: Path, cache: Path) -> None:
     (cache / "images" / "else").mkdir()
     (cache / "images" / "else" / "entry.json").write_text("not ours")
     (listed,) = stored_pixels(cache)
-    assert (listed.images, listed.size, listed.folder) == (COUNT, SIZE, kept.folder)
-    assert listed.root == str(folder.resolve())
+    assert listed.path == kept.folder
+    note = {"root": str(folder.resolve()), "images": COUNT, "size": SIZE}
+    assert listed.about["note"] == note
     assert listed.bytes >= COUNT * SIZE * SIZE * 3
 
 

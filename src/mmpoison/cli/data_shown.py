@@ -79,10 +79,10 @@ def known_data(asked: str | None = None) -> dict[str, Any]:
         "formats": formats,
         "stored_pixels": [
             {
-                "folder": str(stored.folder),
-                "images_of": stored.root,
-                "images": stored.images,
-                "size": stored.size,
+                "folder": str(stored.path),
+                "images_of": str(stored.about["note"]["root"]),
+                "images": int(stored.about["note"]["images"]),
+                "size": int(stored.about["note"]["size"]),
                 "bytes": stored.bytes,
             }
             for stored in (stored_pixels() if asked is None else ())

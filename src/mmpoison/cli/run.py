@@ -87,7 +87,7 @@ def run(
         bool | None,
         typer.Option(
             "--models/--no-models",
-            help="Keep the checkpoints; by default where the recipe is about one run.",
+            help="Save the checkpoints; by default where the recipe is about one run.",
         ),
     ] = None,
     device: DeviceOption = "auto",
@@ -108,7 +108,7 @@ def run(
 
     Attack III: [bold]mmpoison run openmoji --goal sheep2aeroplane --goal sofa2bird[/bold]
 
-    What it would take: [bold]mmpoison run table-3-openmoji --dry-run[/bold]
+    What would be done: [bold]mmpoison run table-3-openmoji --dry-run[/bold]
     """
     from mmpoison.attacks.catalogue import takes_several_goals
     from mmpoison.runs.recipe import load_recipe, parse_changes, shipped_recipes

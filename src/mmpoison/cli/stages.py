@@ -37,7 +37,7 @@ TrackOption = Annotated[
 ]
 FreshOption = Annotated[
     bool,
-    typer.Option("--fresh", help="Start anew where a training that was stopped would go on."),
+    typer.Option("--fresh", help="Start anew where a training that was stopped would resume."),
 ]
 ImagesOption = Annotated[
     Literal["link", "copy", "none"],
@@ -65,7 +65,7 @@ def train(
 ) -> None:
     """Fine-tune a model on the training pairs of a folder; the settings are the paper's unless changed.
 
-    A training that was stopped goes on with the same command, to the same weights as if it had not been.
+    A training that was stopped resumes with the same command, to the same weights as if it had not been.
 
     Example: [bold]mmpoison train --data poisoned --model openmoji-small --out model --set learning_rate=3e-4[/bold]
 
@@ -83,7 +83,7 @@ def train(
     from mmpoison.training.loop import finetune
     from mmpoison.training.states import Checkpoints, copy_logs
 
-    # beside the folder of the model, which appears whole or not at all
+    # next to the folder of the model, which appears whole or not at all
     work = out.with_name(f"{out.name}.training")
     hold_output(context, out, work=work)
     where = find_device(device)
@@ -114,7 +114,7 @@ def train(
     if not is_main_process():
         return
     if result.resumed_from:
-        console.print(f"went on after step {result.resumed_from}")
+        console.print(f"resumed after step {result.resumed_from}")
     encoder = result.encoder
     poisoned = bool(part.poisoned.any())
     stage = "poisoned" if poisoned else "trained"
@@ -126,7 +126,7 @@ def train(
         out,
         card=card,
         metadata={"training": result.summary(), "seed": seed, "poisoned": poisoned},
-        # behind the rename a kill would part them from their model
+        # after the rename a kill would separate them from their model
         also=lambda folder: copy_logs(work, folder / "logs"),
     )
     shutil.rmtree(work, ignore_errors=True)

@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mmpoison.base.code_version import code_version
-from mmpoison.base.content_cache import CacheKey, ContentCache, touch
+from mmpoison.base.content_cache import CacheEntry, CacheKey, ContentCache, touch
 from mmpoison.base.files import DiskFull, no_room
 from mmpoison.base.phrasing import count_of
 from mmpoison.base.untrusted import parse_json
@@ -169,36 +169,15 @@ class PixelStore:
         )
 
 
-@dataclass(frozen=True)
-class StoredPixels:
-    """What one folder of stored pixels holds.
+def stored_pixels(cache: Path | None = None) -> list[CacheEntry]:
+    """All stored pixels of this machine, the largest first; any of them may be deleted.
 
-    Attributes:
-        folder: Where it lies.
-        root: Folder of the images.
-        images: How many images.
-        size: Side in pixels.
-        bytes: Size on disk.
+    The `note` of each says the `root` of its images, how many `images` there are, and their `size` in pixels.
     """
-
-    folder: Path
-    root: str
-    images: int
-    size: int
-    bytes: int
-
-
-def stored_pixels(cache: Path | None = None) -> list[StoredPixels]:
-    """All stored pixels of this machine, the largest first; any of them may be deleted."""
-    found = []
-    for entry in ContentCache(cache).entries(KIND):
-        try:
-            note = entry.about["note"]
-            root, images, size = str(note["root"]), int(note["images"]), int(note["size"])
-            found.append(StoredPixels(entry.path, root, images, size, entry.bytes))
-        except (ValueError, KeyError, TypeError):
-            continue
-    return sorted(found, key=lambda entry: -entry.bytes)
+    noted = {"root", "images", "size"}
+    found = ContentCache(cache).entries(KIND)
+    sound = (entry for entry in found if noted <= set(entry.about.get("note") or ()))
+    return sorted(sound, key=lambda entry: -entry.bytes)
 
 
 # -- the file --------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""How a long job tells its reader where it is; the command line draws it, the tests keep quiet."""
+"""Reports the progress of a long job: the contract, and a reporter that is silent."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ Progress = Callable[[int, int], None]
 
 
 class Monitor(Protocol):
-    """What a stage reports to."""
+    """A reporter of progress; the command line draws it."""
 
     def say(self, message: str) -> None:
         """Show one line."""
@@ -26,7 +26,7 @@ class Monitor(Protocol):
 
 
 class SilentMonitor:
-    """Says nothing."""
+    """Reports nothing."""
 
     def say(self, message: str) -> None:
         """Drop the line."""

@@ -45,8 +45,8 @@ def run_recipe(
     Args:
         recipe: What to do.
         out: The run folder: new, empty, or of an earlier try of the same recipe.
-        monitor: Who is told how far it is.
-        save_models: Keep the checkpoints in the run folder too.
+        monitor: Reports the progress.
+        save_models: Save the checkpoints in the run folder too.
         device: Where to compute.
         material: What earlier runs of this process have loaded.
 
@@ -169,11 +169,11 @@ def make_shared(
     device: torch.device | str = "cpu",
     material: Material,
 ) -> None:
-    """Make the stages of a recipe that do not hang on the attack, for runs that differ in the attack alone.
+    """Make the stages of a recipe that do not depend on the attack, for runs that differ in the attack alone.
 
     Args:
         recipe: One of them.
-        monitor: Who is told how far it is.
+        monitor: Reports the progress.
         device: Where to compute.
         material: What this process has loaded.
 
@@ -184,7 +184,7 @@ def make_shared(
     # no run folder: nothing of it is looked for or written there
     stages = RunStages(run, None, ContentCache(), material, monitor, save_models=False)
     pretrained = stages.pretrained()
-    if "epochs" not in recipe.study:  # what is seen on the way hangs on the goal
+    if "epochs" not in recipe.study:  # what is measured on the way depends on the goal
         stages.trained("clean_model", pretrained, run.pairs.select(split="train"))
 
 

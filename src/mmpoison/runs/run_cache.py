@@ -1,4 +1,4 @@
-"""What runs of one process share: data, models to start from, prepared inputs; loaded once, the last few are kept."""
+"""Shares what runs of one process have loaded: the last few data sets, models to start from, prepared inputs."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ T = TypeVar("T")
 
 
 class Material:
-    """Loads what runs are made of, and keeps the last of it for the next run.
+    """Loads data, models and inputs, and holds the last of them for the next run.
 
     Args:
         keep: How many of each kind.

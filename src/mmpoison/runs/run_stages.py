@@ -194,8 +194,8 @@ class RunStages:
         out: The run folder, or None: the stages are for the cache alone.
         store: The content cache.
         material: What this process has loaded.
-        monitor: Is told how far it is.
-        save_models: Put the checkpoints into the run folder too.
+        monitor: Reports the progress.
+        save_models: Save the checkpoints in the run folder too.
         seconds: Of each stage that was made here.
         made: For each stage its key, and whether it was `made` here, or found in the `cache` or the `run folder`.
     """

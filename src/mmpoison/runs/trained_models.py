@@ -1,4 +1,4 @@
-"""A trained model as the store keeps it: the tensors that the training changed, and its log."""
+"""Writes and reads a trained model in the cache: the tensors that the training changed, and its log."""
 
 from __future__ import annotations
 

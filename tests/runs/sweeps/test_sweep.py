@@ -101,7 +101,7 @@ def test_two_workers_give_what_one_by_one_gives(
         run_recipe(run.recipe, tmp_path / "one" / "runs" / run.id, save_models=False)
     assert numbers(tmp_path / "two") == numbers(tmp_path / "one")
     listed = yaml.safe_load((tmp_path / "two" / "sweep.yaml").read_text())
-    assert listed["runs"] == {run.id: run.knobs for run in sweep.runs}
+    assert listed["runs"] == {run.id: run.parameters for run in sweep.runs}
     # again: nothing is left to do; one seed more: only that
     assert run_sweep(sweep, tmp_path / "two").found == 2
 

@@ -89,7 +89,7 @@ def embed_gallery(
     pairs: PairDataset,
     gallery: IntArray,
     *,
-    cache: Path,
+    cache: Path | None,
     decode: Callable[[], PixelStore],
     progress: Progress | None = None,
 ) -> EmbeddedImages:
@@ -99,7 +99,7 @@ def embed_gallery(
         encoder: The model.
         pairs: The data set.
         gallery: Images, shape `(G,)`.
-        cache: Folder of a content cache.
+        cache: Folder of a content cache; the usual one by default.
         decode: Gives the pixels, broken images left out, if they are needed.
         progress: Called with (done, total).
 
@@ -131,7 +131,11 @@ def embed_gallery(
 
 
 def cached_captions(
-    encoder: DualEncoder, captions: Sequence[str], *, cache: Path, progress: Progress | None = None
+    encoder: DualEncoder,
+    captions: Sequence[str],
+    *,
+    cache: Path | None,
+    progress: Progress | None = None,
 ) -> Embeddings:
     """Unit embeddings of captions, shape `(n, d)`, or those of an earlier session."""
     from mmpoison.models.embedding import embed_captions

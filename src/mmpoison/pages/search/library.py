@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from mmpoison.base.cache_folder import cache_folder
 from mmpoison.base.registry import unknown_name
 from mmpoison.errors import InputError
 from mmpoison.images.store import PixelStore
@@ -116,7 +115,7 @@ class Library:
         self.collections: dict[str, Collection] = {}
         self.failure: BaseException | None = None
         self._device = device
-        self._cache = cache or cache_folder()
+        self._cache = cache
         self._on_failure = on_failure or (lambda: None)
         self._say = say or (lambda line: None)
         self._indices: dict[tuple[str, str, str, Kind], Indexed] = {}
