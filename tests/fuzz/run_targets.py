@@ -67,7 +67,7 @@ def _read_recipe(folder: Path) -> None:
     except InputError:
         pass
     sweep = load_sweep(file, {}, classes=lambda recipe: ["sheep", "sofa"])
-    json.dumps([[run.id, run.knobs] for run in sweep.runs[:100]], default=str)
+    json.dumps([[run.id, run.parameters] for run in sweep.runs[:100]], default=str)
     sweep.runs[0].recipe.to_yaml()
 
 

@@ -192,13 +192,13 @@ def parse_goals(text: str) -> str | list[Any]:
 
 def read_sweep(recipe: str, changes: dict[str, Any], **more: Any) -> Sweep:
     """The runs of a recipe; its data are loaded only where all their goals are wanted."""
-    from mmpoison.runs.run_cache import Material
+    from mmpoison.runs.run_cache import RunCache
     from mmpoison.runs.sweeps.sweep_runs import load_sweep
 
-    material = Material()
+    run_cache = RunCache()
 
     def classes(one: Recipe) -> Sequence[str]:
-        pairs = material.pairs(one.data, one.seed)
+        pairs = run_cache.pairs(one.data, one.seed)
         return [name for name in pairs.classes if _usable(pairs, name)]
 
     return load_sweep(recipe, changes, classes=classes, **more)

@@ -17,9 +17,9 @@ from mmpoison.errors import InputError
 from mmpoison.models.compute_environment import compute_environment
 from mmpoison.models.dual_encoder import DualEncoder
 from mmpoison.runs.prepared_run import PreparedRun, prepare_run
-from mmpoison.runs.progress import Monitor, SilentMonitor
+from mmpoison.runs.progress import RunProgress, SilentProgress
 from mmpoison.runs.recipe import Recipe
-from mmpoison.runs.run_cache import Material
+from mmpoison.runs.run_cache import RunCache
 from mmpoison.runs.run_folder import check_folder, held_folder
 from mmpoison.runs.run_measures import RunMeasures
 from mmpoison.runs.run_stages import RunStages
@@ -33,10 +33,10 @@ def run_recipe(
     recipe: Recipe,
     out: Path,
     *,
-    monitor: Monitor | None = None,
+    progress: RunProgress | None = None,
     save_models: bool = True,
     device: torch.device | str = "cpu",
-    material: Material | None = None,
+    run_cache: RunCache | None = None,
 ) -> dict[str, Any]:
     """Run a recipe into a run folder; a run that was killed resumes, and one that is complete is only read.
 
@@ -45,10 +45,10 @@ def run_recipe(
     Args:
         recipe: What to do.
         out: The run folder: new, empty, or of an earlier try of the same recipe.
-        monitor: Reports the progress.
+        progress: Reports the progress.
         save_models: Save the checkpoints in the run folder too.
         device: Where to compute.
-        material: What earlier runs of this process have loaded.
+        run_cache: What earlier runs of this process have loaded.
 
     Returns:
         The metrics, as written to `metrics.json`.
@@ -56,39 +56,39 @@ def run_recipe(
     Raises:
         InputError: If the recipe cannot be run on the data, or `out` holds something else.
     """
-    monitor, material = monitor or SilentMonitor(), material or Material()
+    progress, run_cache = progress or SilentProgress(), run_cache or RunCache()
     seconds: dict[str, float] = {}
     check_folder(out, recipe)
     with _timed(seconds, "data"):
         # everything that can be refused is refused before hours of training
-        run = prepare_run(recipe, material, monitor, torch.device(device))
-    stages = RunStages(run, out, ContentCache(), material, monitor, save_models, seconds)
-    if (metrics := _complete_run(out, stages, material)) is not None:
-        monitor.say(
+        run = prepare_run(recipe, run_cache, progress, torch.device(device))
+    stages = RunStages(run, out, ContentCache(), run_cache, progress, save_models, seconds)
+    if (metrics := _complete_run(out, stages, run_cache)) is not None:
+        progress.say(
             f"{out}: is complete, with the same recipe, data, models and code: nothing is computed"
         )
         return metrics
     stages.inputs  # noqa: B018 - an image that cannot be read is refused now too
     # nothing is written before all of it has been accepted
     with held_folder(out, recipe):
-        return _make_run(run, stages, out, monitor, material, seconds)
+        return _make_run(run, stages, out, progress, run_cache, seconds)
 
 
-def _measured_key(stages: RunStages, material: Material) -> CacheKey:
+def _measured_key(stages: RunStages, run_cache: RunCache) -> CacheKey:
     """All that the numbers of a run depend on."""
     run = stages.run
-    others = [material.pairs(part.data, run.recipe.seed) for part in run.recipe.transfer]
+    others = [run_cache.pairs(part.data, run.recipe.seed) for part in run.recipe.transfer]
     return CacheKey(
         MEASURED,
         {
             "computed": compute_environment(run.device, RunMeasures),
             "stages": {name: key.digest for name, key in stages.keys.items()},
-            "transfer": [[pairs.fingerprint, material.files(pairs)] for pairs in others],
+            "transfer": [[pairs.fingerprint, run_cache.files(pairs)] for pairs in others],
         },
     )
 
 
-def _complete_run(out: Path, stages: RunStages, material: Material) -> dict[str, Any] | None:
+def _complete_run(out: Path, stages: RunStages, run_cache: RunCache) -> dict[str, Any] | None:
     """The metrics of a run folder of the same recipe, if all that they depend on is the same and nothing is missing."""
     if not (out / "rank_lists.json").is_file() or not (out / "metrics.json").is_file():
         return None
@@ -97,7 +97,7 @@ def _complete_run(out: Path, stages: RunStages, material: Material) -> dict[str,
         return None
     try:
         found, metrics = read_json(out / "stages.json"), read_json(out / "metrics.json")
-        same: bool = found[MEASURED]["key"] == _measured_key(stages, material).digest
+        same: bool = found[MEASURED]["key"] == _measured_key(stages, run_cache).digest
         return metrics if same else None
     except (InputError, KeyError, TypeError):
         return None
@@ -107,15 +107,15 @@ def _make_run(
     run: PreparedRun,
     stages: RunStages,
     out: Path,
-    monitor: Monitor,
-    material: Material,
+    progress: RunProgress,
+    run_cache: RunCache,
     seconds: dict[str, float],
 ) -> dict[str, Any]:
     """Make the stages of a run and measure its models; `metrics.json` is written last."""
     recipe = run.recipe
-    _begin(run, out, monitor)
+    _begin(run, out, progress)
 
-    measures = RunMeasures(run, material, monitor)
+    measures = RunMeasures(run, run_cache, progress)
     facts: dict[str, Any] = {}
     pretrained = stages.pretrained()
     models: dict[str, DualEncoder] = {"pretrained": pretrained}
@@ -151,8 +151,8 @@ def _make_run(
         },
     }
     # numbers of a set that was another one in the middle would be of no set
-    material.refuse_changed(run.pairs)
-    measured_by = {"key": _measured_key(stages, material).digest, "from": "measured"}
+    run_cache.refuse_changed(run.pairs)
+    measured_by = {"key": _measured_key(stages, run_cache).digest, "from": "measured"}
     write_json(out / "stages.json", {**stages.made, MEASURED: measured_by})
     write_json(out / "rank_lists.json", lists)
     if measured.embedding_map is not None:
@@ -165,34 +165,34 @@ def _make_run(
 def make_shared(
     recipe: Recipe,
     *,
-    monitor: Monitor,
+    progress: RunProgress,
     device: torch.device | str = "cpu",
-    material: Material,
+    run_cache: RunCache,
 ) -> None:
     """Make the stages of a recipe that do not depend on the attack, for runs that differ in the attack alone.
 
     Args:
         recipe: One of them.
-        monitor: Reports the progress.
+        progress: Reports the progress.
         device: Where to compute.
-        material: What this process has loaded.
+        run_cache: What this process has loaded.
 
     Raises:
         InputError: As `run_recipe`.
     """
-    run = prepare_run(recipe, material, monitor, torch.device(device))
+    run = prepare_run(recipe, run_cache, progress, torch.device(device))
     # no run folder: nothing of it is looked for or written there
-    stages = RunStages(run, None, ContentCache(), material, monitor, save_models=False)
+    stages = RunStages(run, None, ContentCache(), run_cache, progress, save_models=False)
     pretrained = stages.pretrained()
     if "epochs" not in recipe.study:  # what is measured on the way depends on the goal
         stages.trained("clean_model", pretrained, run.pairs.select(split="train"))
 
 
-def _begin(run: PreparedRun, out: Path, monitor: Monitor) -> None:
+def _begin(run: PreparedRun, out: Path, progress: RunProgress) -> None:
     manifest = run.poisoned.manifest
     assert manifest is not None
     manifest.write(out / "manifest.json")
-    monitor.say(
+    progress.say(
         f"{len(run.pairs.select(split='train')):,} training pairs; {', '.join(map(str, run.aims))}: "
         f"{len(manifest.pairs)} poisoned pairs ({manifest.rate:.2%}, mode {manifest.mode})"
     )

@@ -30,7 +30,7 @@ from mmpoison.runs.recipe import DataPart
 T = TypeVar("T")
 
 
-class Material:
+class RunCache:
     """Loads data, models and inputs, and holds the last of them for the next run.
 
     Args:

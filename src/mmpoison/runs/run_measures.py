@@ -23,9 +23,9 @@ from mmpoison.models.facts import size_facts
 from mmpoison.models.inputs import PairInputs, prepare_features, prepare_pixels
 from mmpoison.pairs.table import PairDataset
 from mmpoison.runs.prepared_run import PreparedRun, load_transfer
-from mmpoison.runs.progress import Monitor
+from mmpoison.runs.progress import RunProgress
 from mmpoison.runs.recipe import TransferPart
-from mmpoison.runs.run_cache import Material
+from mmpoison.runs.run_cache import RunCache
 from mmpoison.runs.run_folder import versions
 from mmpoison.runs.run_stages import SUSPECTS
 from mmpoison.runs.training_probe import epochs_of
@@ -43,14 +43,14 @@ class RunMeasures:
 
     Attributes:
         run: What they were trained on.
-        material: What this process has loaded.
-        monitor: Is told how far it is.
+        run_cache: What this process has loaded.
+        progress: Reports the progress.
         flags: What a reader must know before believing the numbers.
     """
 
     run: PreparedRun
-    material: Material
-    monitor: Monitor
+    run_cache: RunCache
+    progress: RunProgress
     flags: list[str] = field(default_factory=list)
 
     def sections(
@@ -66,7 +66,7 @@ class RunMeasures:
             study=run.recipe.study,
             pairs=run.poisoned,
             cache=cache_folder(),
-            progress=self.monitor.progress,
+            progress=self.progress.progress,
             known=self._known(models, run.pairs),
         )
         self.flags.extend(measured.flags)
@@ -129,7 +129,7 @@ class RunMeasures:
     def transfer(self, models: dict[str, DualEncoder], part: TransferPart) -> dict[str, Any]:
         """The models on data that they were not trained on, trained or poisoned with other pictures."""
         run = self.run
-        other = load_transfer(part, run.aims, run.recipe, self.material)
+        other = load_transfer(part, run.aims, run.recipe, self.run_cache)
         encoder = models["pretrained"]
         if run.on_features:
             inputs: PairInputs = prepare_features(
@@ -137,14 +137,14 @@ class RunMeasures:
                 other.test.pairs,
                 images=other.test.gallery,
                 cache=cache_folder(),
-                progress=self.monitor.progress,
+                progress=self.progress.progress,
             )
         else:
             inputs = prepare_pixels(
                 encoder,
                 other.test.pairs,
                 images=other.test.gallery,
-                progress=self.monitor.progress,
+                progress=self.progress.progress,
             )
         measured = measure(
             {name: Subject(model, inputs) for name, model in models.items()},
@@ -152,7 +152,7 @@ class RunMeasures:
             other.aims,
             seed=run.recipe.seed,
             cache=cache_folder(),
-            progress=self.monitor.progress,
+            progress=self.progress.progress,
             known=self._known(models, other.pairs),
         )
         self.flags.extend(f"{part.data.name}: {flag}" for flag in measured.flags)
@@ -165,7 +165,7 @@ class RunMeasures:
             if name in SUSPECTS:
                 return make()
             on_features = self.run.on_features
-            return self.material.measured(
+            return self.run_cache.measured(
                 models[name], pairs, make, name=name, on_features=on_features
             )
 
@@ -181,7 +181,7 @@ class RunMeasures:
                 "not one for these data, and the filtered model says nothing about the defence"
             )
         facts = verdicts.facts
-        self.monitor.say(
+        self.progress.say(
             f"{facts['method']} by {facts['encoder']}: {facts['dropped_pairs']} of {len(train):,} pairs dropped"
         )
         # what was dropped first: a defence that judges groups does not drop the most distant pairs

@@ -23,9 +23,9 @@ from mmpoison.models.inputs import PairInputs, prepare_features, prepare_pixels
 from mmpoison.pairs.table import PairDataset
 from mmpoison.runs.cards import model_card
 from mmpoison.runs.prepared_run import PreparedRun
-from mmpoison.runs.progress import Monitor
+from mmpoison.runs.progress import RunProgress
 from mmpoison.runs.recipe import SterilizePart
-from mmpoison.runs.run_cache import Material
+from mmpoison.runs.run_cache import RunCache
 from mmpoison.runs.trained_models import TrainedModel, keep_model, link_log, read_model
 from mmpoison.runs.training_probe import Looks
 from mmpoison.runs.verdicts import Verdicts, keep_verdicts, read_verdicts
@@ -41,20 +41,20 @@ from mmpoison.training.states import Checkpoints
 SUSPECTS = ("poisoned", "filtered", "sterilized")
 
 
-def stage_keys(run: PreparedRun, material: Material) -> dict[str, CacheKey]:
+def stage_keys(run: PreparedRun, run_cache: RunCache) -> dict[str, CacheKey]:
     """The stages of a run by name, in the order in which they are made; none of them is made for it."""
-    return _Keys(run, material).all()
+    return _Keys(run, run_cache).all()
 
 
 @dataclass
 class _Keys:
     run: PreparedRun
-    material: Material
+    run_cache: RunCache
 
     def all(self) -> dict[str, CacheKey]:
         run, recipe = self.run, self.run.recipe
         keys: dict[str, CacheKey] = {}
-        start: Any = self.material.identity(run.start)
+        start: Any = self.run_cache.identity(run.start)
         if recipe.model.align is not None:
             clean = run.pairs.select(split="val")
             keys["pretrained"] = self._training(
@@ -72,8 +72,8 @@ class _Keys:
         if (part := recipe.filter) is not None:
             judge: Any = start
             if part.encoder != "pretrained":
-                judge = self.material.identity(
-                    self.material.encoder(part.encoder, trust=part.trust, device=run.device)
+                judge = self.run_cache.identity(
+                    self.run_cache.encoder(part.encoder, trust=part.trust, device=run.device)
                 )
             asked = part.model_dump(mode="json", exclude={"encoder", "trust"})
             keys["filter"] = CacheKey(
@@ -114,7 +114,7 @@ class _Keys:
 
     @cached_property
     def _files(self) -> str:
-        return self.material.files(self.run.pairs)
+        return self.run_cache.files(self.run.pairs)
 
     def _common(self, data: PairDataset, *made_by: object) -> dict[str, Any]:
         """What every stage depends on; `made_by` are the functions and classes that make it and read it again."""
@@ -157,7 +157,7 @@ class _Keys:
             parts["pairs"] = self.run.pairs.fingerprint
         steps = Plan(size, settings, self.run.recipe.seed).steps
         kind = [settings.trainable, settings.batch_size, settings.chunk_size, looks is not None]
-        weights = self.material.identity(self.run.start)["weights"]
+        weights = self.run_cache.identity(self.run.start)["weights"]
         note = stage_note(steps * settings.batch_size, *kind, parts["on_features"], weights)
         return CacheKey("stages/finetune", parts, name, note)
 
@@ -193,8 +193,8 @@ class RunStages:
         run: What they work on.
         out: The run folder, or None: the stages are for the cache alone.
         store: The content cache.
-        material: What this process has loaded.
-        monitor: Reports the progress.
+        run_cache: What this process has loaded.
+        progress: Reports the progress.
         save_models: Save the checkpoints in the run folder too.
         seconds: Of each stage that was made here.
         made: For each stage its key, and whether it was `made` here, or found in the `cache` or the `run folder`.
@@ -203,8 +203,8 @@ class RunStages:
     run: PreparedRun
     out: Path | None
     store: ContentCache
-    material: Material
-    monitor: Monitor
+    run_cache: RunCache
+    progress: RunProgress
     save_models: bool
     seconds: dict[str, float] = field(default_factory=dict)
     made: dict[str, dict[str, str]] = field(default_factory=dict)
@@ -212,17 +212,17 @@ class RunStages:
     @cached_property
     def keys(self) -> dict[str, CacheKey]:
         """The stages by name."""
-        return stage_keys(self.run, self.material)
+        return stage_keys(self.run, self.run_cache)
 
     @cached_property
     def inputs(self) -> PairInputs:
         """Inputs of the data for the model, prepared when they are first needed."""
         begun = time.perf_counter()
-        inputs = self.material.inputs(
+        inputs = self.run_cache.inputs(
             self.run.start,
             self.run.pairs,
             on_features=self.run.on_features,
-            progress=self.monitor.progress,
+            progress=self.progress.progress,
         )
         self._count("inputs", begun)
         return inputs
@@ -236,8 +236,8 @@ class RunStages:
         def inputs() -> PairInputs:
             # the trunks are still the original ones, so their features serve even if they will be trained later
             if settings.trainable in ON_FEATURES and not run.on_features:
-                return self.material.inputs(
-                    run.start, run.pairs, on_features=True, progress=self.monitor.progress
+                return self.run_cache.inputs(
+                    run.start, run.pairs, on_features=True, progress=self.progress.progress
                 )
             return self.inputs
 
@@ -251,7 +251,7 @@ class RunStages:
                 settings,
                 seed=run.recipe.seed,
                 name=f"{run.start.name}-aligned",
-                on_step=self.monitor.training("aligning the towers"),
+                on_step=self.progress.training("aligning the towers"),
                 **kept,
             ),
             data=run.pairs,
@@ -280,7 +280,7 @@ class RunStages:
                 seed=run.recipe.seed,
                 name=called,
                 on_step=together(
-                    self.monitor.training(f"training {name.replace('_', ' ')}"), looks
+                    self.progress.training(f"training {name.replace('_', ' ')}"), looks
                 ),
                 **kept,
             ),
@@ -300,12 +300,12 @@ class RunStages:
             if part.encoder == "pretrained":
                 judge, inputs = pretrained, self.inputs
             else:
-                judge = self.material.encoder(part.encoder, trust=part.trust, device=run.device)
-                inputs = self.material.inputs(
+                judge = self.run_cache.encoder(part.encoder, trust=part.trust, device=run.device)
+                inputs = self.run_cache.inputs(
                     judge,
                     run.pairs,
                     on_features=False,
-                    progress=self.monitor.progress,
+                    progress=self.progress.progress,
                     like=None if run.on_features else self.inputs,
                 )
             begun = time.perf_counter()
@@ -315,7 +315,7 @@ class RunStages:
                 inputs,
                 trusted=run.poisoned.select(split="val") if part.trusted == "val" else None,
                 seed=run.recipe.seed,
-                progress=self.monitor.progress,
+                progress=self.progress.progress,
             )
             self._count("filter", begun)
             facts = {"method": part.method, "encoder": judge.name, **result.facts(train)}
@@ -325,7 +325,7 @@ class RunStages:
             self.keys["filter"],
             lambda folder: read_verdicts(folder, len(train)),
             make,
-            say=self.monitor.say,
+            say=self.progress.say,
         )
         self._tell("filter", "cache" if found else "made")
         return verdicts
@@ -353,7 +353,7 @@ class RunStages:
                 self.inputs,
                 seed=run.recipe.seed,
                 name=called,
-                on_step=together(self.monitor.training("sterilizing"), looks),
+                on_step=together(self.progress.training("sterilizing"), looks),
                 **kept,
             ),
             data=run.poisoned,
@@ -392,7 +392,7 @@ class RunStages:
             kept = {
                 "checkpoints": states,
                 "log": LogOptions(folder / "log"),
-                "progress": self.monitor.progress,
+                "progress": self.progress.progress,
             }
             looks = look(folder / "log" / "looks.json")
             result = train(looks, kept)
@@ -404,7 +404,7 @@ class RunStages:
             self.keys[name],
             lambda folder: read_model(folder, start, called),
             make,
-            say=self.monitor.say,
+            say=self.progress.say,
         )
         self._tell(name, "cache" if found else "made")
         if self.out is not None:
@@ -461,4 +461,4 @@ class RunStages:
         self.made[name] = {"key": self.keys[name].digest, "from": where}
         if where != "made":
             place = "this run's folder" if where == "run folder" else "the cache"
-            self.monitor.say(f"{name}: taken from {place}")
+            self.progress.say(f"{name}: taken from {place}")

@@ -281,10 +281,11 @@ def _judged(
 
     try:
         names = ("distances", "text", "image", "unreadable")
-        *arrays, unreadable = cache.arrays(key, compute, *names, check=check)
+        distances, text, image, unreadable = cache.arrays(key, compute, *names, check=check)
     except _Passing as error:
         return error.judged, False
-    return judged or _Judged(*arrays, _reasons(unreadable)), judged is None
+    found = judged or _Judged(distances, text, image, _reasons(unreadable))
+    return found, judged is None
 
 
 def _reasons(unreadable: Array) -> dict[str, str]:

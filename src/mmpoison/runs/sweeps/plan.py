@@ -11,8 +11,8 @@ import torch
 
 from mmpoison.base.content_cache import CacheKey, ContentCache
 from mmpoison.runs.prepared_run import prepare_run
-from mmpoison.runs.progress import SilentMonitor
-from mmpoison.runs.run_cache import Material
+from mmpoison.runs.progress import SilentProgress
+from mmpoison.runs.run_cache import RunCache
 from mmpoison.runs.run_stages import stage_keys
 from mmpoison.runs.sweeps.folder import SweepFolder
 from mmpoison.runs.sweeps.sweep_runs import Sweep, SweepRun
@@ -115,11 +115,11 @@ def _keys(
     runs: list[SweepRun], device: str, on_look: Callable[[int, int], None]
 ) -> dict[str, dict[str, CacheKey]]:
     """The keys of all stages, by name and digest."""
-    material = Material()
+    run_cache = RunCache()
     found: dict[str, dict[str, CacheKey]] = {}
     for number, run in enumerate(runs):
-        prepared = prepare_run(run.recipe, material, SilentMonitor(), torch.device(device))
-        for name, key in stage_keys(prepared, material).items():
+        prepared = prepare_run(run.recipe, run_cache, SilentProgress(), torch.device(device))
+        for name, key in stage_keys(prepared, run_cache).items():
             found.setdefault(name, {})[key.digest] = key
         on_look(number + 1, len(runs))
     return found

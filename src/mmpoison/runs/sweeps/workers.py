@@ -80,19 +80,19 @@ class TaskRunner:
     def __init__(self, threads: int) -> None:
         import torch
 
-        from mmpoison.runs.run_cache import Material
+        from mmpoison.runs.run_cache import RunCache
 
         torch.set_num_threads(threads)
-        self._material = Material()
+        self._run_cache = RunCache()
 
     def __call__(self, task: Task, report: Report = lambda text: None) -> Reply:
         """Do a task; nothing is raised but what ends the process."""
         from mmpoison.runs.run import make_shared, run_recipe
 
         shared: dict[str, Any] = {
-            "monitor": TaskProgress(report),
+            "progress": TaskProgress(report),
             "device": task.device,
-            "material": self._material,
+            "run_cache": self._run_cache,
         }
         try:
             if task.out is None:
