@@ -162,32 +162,6 @@ def _make_run(
     return metrics
 
 
-def make_shared(
-    recipe: Recipe,
-    *,
-    progress: RunProgress,
-    device: torch.device | str = "cpu",
-    run_cache: RunCache,
-) -> None:
-    """Make the stages of a recipe that do not depend on the attack, for runs that differ in the attack alone.
-
-    Args:
-        recipe: One of them.
-        progress: Reports the progress.
-        device: Where to compute.
-        run_cache: What this process has loaded.
-
-    Raises:
-        InputError: As `run_recipe`.
-    """
-    run = prepare_run(recipe, run_cache, progress, torch.device(device))
-    # no run folder: nothing of it is looked for or written there
-    stages = RunStages(run, None, ContentCache(), run_cache, progress, save_models=False)
-    pretrained = stages.pretrained()
-    if "epochs" not in recipe.study:  # what is measured on the way depends on the goal
-        stages.trained("clean_model", pretrained, run.pairs.select(split="train"))
-
-
 def _begin(run: PreparedRun, out: Path, progress: RunProgress) -> None:
     manifest = run.poisoned.manifest
     assert manifest is not None

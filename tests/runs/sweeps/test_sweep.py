@@ -11,7 +11,6 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -94,8 +93,10 @@ def test_two_workers_give_what_one_by_one_gives(
     state = run_sweep(sweep, tmp_path / "two", workers=2)
     assert not state.failed
     assert state.left == 0
-    # the clean model belongs to none of them: it was made before, and once
-    assert made(tmp_path / "two") == {run.id: ["poisoned"] for run in sweep.runs}
+    # the clean model belongs to none of them: it was made once, and the other one waited for it
+    models = made(tmp_path / "two")
+    assert set(models) == {run.id for run in sweep.runs}
+    assert sorted(models.values()) == [["clean_model", "poisoned"], ["poisoned"]]
     monkeypatch.setenv("MMPOISON_CACHE", str(tmp_path / "another"))
     for run in sweep.runs:
         run_recipe(run.recipe, tmp_path / "one" / "runs" / run.id, save_models=False)
@@ -129,21 +130,25 @@ def test_a_worker_that_is_killed_is_replaced(
     make_sweep: MakeSweep, tmp_path: Path, own_cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     killed: list[int] = []
+    workers: list[LocalWorker] = []
     original = LocalWorker.submit
 
     def submit(worker: LocalWorker, task: Any) -> None:
         original(worker, task)
-        if task.out is not None and not killed:
-            killed.append(worker.pid())
-            threading.Timer(0.2, os.kill, (killed[0], signal.SIGKILL)).start()
+        workers.append(worker)
+
+    def kill(state: SweepState) -> None:
+        if not killed and state.at and state.at[0][1] != "starting":
+            killed.append(workers[0].pid())
+            os.kill(killed[0], signal.SIGKILL)
 
     monkeypatch.setattr(LocalWorker, "submit", submit)
     sweep = make_sweep({"seeds": [0]})
-    state = run_sweep(sweep, tmp_path / "out", retries=1)
+    state = run_sweep(sweep, tmp_path / "out", retries=1, on_change=kill)
     assert killed
     assert not state.failed
     assert [name for name, _ in state.done] == ["seed0"]
-    monkeypatch.setattr(LocalWorker, "submit", original)
+    assert len(workers) == 2
 
 
 def test_models_that_goals_share_are_measured_once(
@@ -294,10 +299,10 @@ def test_a_driver_that_is_killed_loses_nothing_that_is_done(
     assert len(numbers(out)) == len(sweep.runs)
     for file, written in done.items():
         assert file.stat().st_mtime_ns == written
-    # nor was a model that was there trained again: the one that they share, or one whose run was not yet measured
+    # nor was a model that was there trained again
     after = trainings()
     assert {key: after[key] for key in kept} == kept
-    assert not any("clean_model" in models for models in made(out).values())
+    assert sum("clean_model" in models for models in made(out).values()) <= 1
 
 
 @pytest.mark.slow
@@ -315,7 +320,7 @@ def test_ray_gives_the_same_and_survives_kills(
 
     def submit(worker: RayWorker, task: Any) -> None:
         original(worker, task)
-        if task.out is not None and not killed:
+        if not killed:
             pid = worker.pid()
             killed.append(pid)
             os.kill(pid, signal.SIGKILL)

@@ -1,4 +1,8 @@
-"""Runs a sweep: shared stages first and once, every run in a worker, failures listed and not fatal."""
+"""Runs a sweep: every run in a worker, failures listed and not fatal.
+
+What runs share (the aligned start, the clean model) is made once by the first of them: the content cache lets the
+others wait for it.
+"""
 
 from __future__ import annotations
 
@@ -127,19 +131,18 @@ class _Dispatch:
         self.folder, self.state = folder, state
         self.retries, self.on_change = retries, on_change
         self.waiting: list[Task] = []
-        self.ready: set[str] = set()
         self.tries: dict[str, int] = {}
 
     def run(self, tasks: list[Task], workers: Sequence[Worker]) -> None:
-        """Do the tasks; what a group shares goes before its runs."""
+        """Do the tasks."""
         self.waiting = tasks
         busy: dict[int, tuple[Task, float]] = {}
         last: dict[int, str] = {}
-        starting: set[str] = set()
         shown = 0.0
         while self.waiting or busy:
             for number, worker in enumerate(workers):
-                if number not in busy and (task := self._next(last.get(number), starting)):
+                if number not in busy and self.waiting:
+                    task = self._next(last.get(number), set(last.values()))
                     busy[number] = (task, time.monotonic())
                     last[number] = task.group
                     worker.submit(task)
@@ -149,33 +152,20 @@ class _Dispatch:
                 if reply is None:
                     continue
                 task, begun = busy.pop(number)
-                if task.out is None:
-                    # what failed there will say so in each run
-                    starting.discard(task.group)
-                    self.ready.add(task.group)
-                else:
-                    self._end(task, reply, time.monotonic() - begun)
+                self._end(task, reply, time.monotonic() - begun)
                 shown = 0.0
             if time.monotonic() - shown > SHOW_EVERY:
                 shown = time.monotonic()
                 self._show(workers, busy)
             time.sleep(POLL)
 
-    def _next(self, last: str | None, starting: set[str]) -> Task | None:
-        """A run whose group is ready, best of the group that the worker has loaded; else what a new group shares."""
-        runs = [task for task in self.waiting if task.group in self.ready]
-        if runs:
-            task = next((task for task in runs if task.group == last), runs[0])
-            self.waiting.remove(task)
-            return task
-        for task in self.waiting:
-            if task.group not in starting:
-                starting.add(task.group)
-                return Task(
-                    f"shared by {sum(t.group == task.group for t in self.waiting)} runs",
-                    *(task.recipe, None, False, task.device, task.group),
-                )
-        return None
+    def _next(self, last: str | None, groups: set[str]) -> Task:
+        """A run of the group that the worker has loaded, else of one that no worker has, so that few have to wait."""
+        ranked = sorted(
+            self.waiting, key=lambda task: (task.group != last, task.group in groups)
+        )  # stable: in the order of the runs
+        self.waiting.remove(ranked[0])
+        return ranked[0]
 
     def _end(self, task: Task, reply: Reply, seconds: float) -> None:
         tries = self.tries[task.id] = self.tries.get(task.id, 0) + 1

@@ -24,12 +24,12 @@ Report = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Task:
-    """One piece of a sweep.
+    """One run of a sweep.
 
     Attributes:
-        id: The run's id, or a name for what several runs share.
+        id: The run's id.
         recipe: The whole recipe.
-        out: The run folder; None: only make the stages that do not depend on the attack.
+        out: The run folder.
         save_models: Save the checkpoints in the run folder.
         device: Where to compute.
         group: Tasks of one group share data and a clean model.
@@ -37,7 +37,7 @@ class Task:
 
     id: str
     recipe: Recipe
-    out: Path | None
+    out: Path
     save_models: bool
     device: str
     group: str
@@ -87,20 +87,19 @@ class TaskRunner:
 
     def __call__(self, task: Task, report: Report = lambda text: None) -> Reply:
         """Do a task; nothing is raised but what ends the process."""
-        from mmpoison.runs.run import make_shared, run_recipe
+        from mmpoison.runs.run import run_recipe
 
-        shared: dict[str, Any] = {
-            "progress": TaskProgress(report),
-            "device": task.device,
-            "run_cache": self._run_cache,
-        }
         try:
-            if task.out is None:
-                make_shared(task.recipe, **shared)
-            else:
-                with _folder_lock(task.out):
-                    if not (task.out / "metrics.json").is_file():  # else another sweep has done it
-                        run_recipe(task.recipe, task.out, save_models=task.save_models, **shared)
+            with _folder_lock(task.out):
+                if not (task.out / "metrics.json").is_file():  # else another sweep has done it
+                    run_recipe(
+                        task.recipe,
+                        task.out,
+                        progress=TaskProgress(report),
+                        save_models=task.save_models,
+                        device=task.device,
+                        run_cache=self._run_cache,
+                    )
             return Reply()
         except (InputError, ResultError) as error:
             return Reply(" ".join(str(error).split()))
