@@ -19,9 +19,9 @@ from mmpoison.models import DualEncoder, prepare_pixels
 from mmpoison.models import inputs as features
 from mmpoison.pages.search import embedded as search
 from mmpoison.runs.prepared_run import prepare_run
-from mmpoison.runs.progress import SilentMonitor
+from mmpoison.runs.progress import SilentProgress
 from mmpoison.runs.recipe import parse_recipe
-from mmpoison.runs.run_cache import Material
+from mmpoison.runs.run_cache import RunCache
 from mmpoison.runs.run_stages import stage_keys
 from mmpoison.training import frozen
 
@@ -47,11 +47,11 @@ def keys(square_folder: Path, checkpoint: Path, judge_checkpoint: Path) -> Keys:
         },
         "test",
     )
-    material = Material()
-    run = prepare_run(recipe, material, SilentMonitor(), torch.device("cpu"))
+    run_cache = RunCache()
+    run = prepare_run(recipe, run_cache, SilentProgress(), torch.device("cpu"))
 
     def make() -> dict[str, str]:
-        return {name: key.digest for name, key in stage_keys(run, material).items()}
+        return {name: key.digest for name, key in stage_keys(run, run_cache).items()}
 
     assert tuple(make()) == STAGES
     return make

@@ -20,9 +20,9 @@ from mmpoison.defenses import DEFENSES, build_filter
 from mmpoison.defenses.filters.pair_pieces import PairPieces
 from mmpoison.models import load_checkpoint, prepare_pixels
 from mmpoison.runs.prepared_run import prepare_run
-from mmpoison.runs.progress import SilentMonitor
+from mmpoison.runs.progress import SilentProgress
 from mmpoison.runs.recipe import parse_recipe
-from mmpoison.runs.run_cache import Material
+from mmpoison.runs.run_cache import RunCache
 from mmpoison.runs.run_stages import RunStages
 from mmpoison.runs.store import StageStore
 
@@ -99,10 +99,10 @@ def test_a_recipe_judges_the_same_pairs_as_python(
         },
         "test",
     )
-    material, monitor = Material(), SilentMonitor()
-    run = prepare_run(recipe, material, monitor, torch.device("cpu"))
+    run_cache, progress = RunCache(), SilentProgress()
+    run = prepare_run(recipe, run_cache, progress, torch.device("cpu"))
     assert run.poisoned.fingerprint == poisoned.fingerprint
-    stages = RunStages(run, None, StageStore(), material, monitor, save_models=False)
+    stages = RunStages(run, None, StageStore(), run_cache, progress, save_models=False)
     found = stages.verdicts(run.start)
     captions, bad = _training(poisoned)
     assert (found.facts["pairs"], found.facts["poisoned_total"]) == (len(captions), bad)

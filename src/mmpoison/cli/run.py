@@ -232,7 +232,7 @@ def _run_seeds(
             f"{safe_text(recipe.attack.name)}, {safe_text(', '.join(recipe.attack.goals))}"
         )
         with monitor(on_stderr=form != "table") as progress:
-            run_recipe(recipe, folder, monitor=progress, save_models=save_models, device=where)
+            run_recipe(recipe, folder, progress=progress, save_models=save_models, device=where)
         show_run(folder, drawn=form == "table")
         finished.append(folder)
     if len(finished) > 1 or form != "table":

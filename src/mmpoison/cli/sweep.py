@@ -15,7 +15,7 @@ import typer
 from rich.live import Live
 from rich.table import Table
 
-from mmpoison.cli.console import WORKERS, DeviceOption, console, monitor, say
+from mmpoison.cli.console import WORKERS, DeviceOption, console, progress, say
 from mmpoison.errors import InputError
 from mmpoison.reporting.text import safe_text
 
@@ -168,13 +168,13 @@ def parse_goals(text: str) -> str | list[Any]:
 
 def read_sweep(recipe: str, changes: dict[str, Any], **more: Any) -> Sweep:
     """The runs of a recipe; its data are loaded only where all their goals are wanted."""
-    from mmpoison.runs.run_cache import Material
+    from mmpoison.runs.run_cache import RunCache
     from mmpoison.runs.sweeps.sweep_runs import load_sweep
 
-    material = Material()
+    run_cache = RunCache()
 
     def classes(one: Recipe) -> Sequence[str]:
-        pairs = material.pairs(one.data, one.seed)
+        pairs = run_cache.pairs(one.data, one.seed)
         return [name for name in pairs.classes if _usable(pairs, name)]
 
     return load_sweep(recipe, changes, classes=classes, **more)
@@ -206,7 +206,7 @@ def run_all(
     where = str(find_device(device))
     count = workers or max(1, cores() // threads)
     if dry_run:
-        with monitor() as progress:
+        with progress() as progress:
             looking = progress.progress("looking at runs")
             plan = plan_sweep(sweep, out, threads=threads, device=where, on_look=looking)
         print_plan(plan, min(count, plan.runs), out)

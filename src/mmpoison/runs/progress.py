@@ -10,7 +10,7 @@ from mmpoison.training.loop import OnStep
 Progress = Callable[[int, int], None]
 
 
-class Monitor(Protocol):
+class RunProgress(Protocol):
     """What a stage reports to."""
 
     def say(self, message: str) -> None:
@@ -25,7 +25,7 @@ class Monitor(Protocol):
         ...
 
 
-class SilentMonitor:
+class SilentProgress:
     """Says nothing."""
 
     def say(self, message: str) -> None:

@@ -13,9 +13,9 @@ from mmpoison.base.files import write_json
 from mmpoison.evaluation.record import FilterFacts, Metrics, SterilizeFacts
 from mmpoison.runs.measuring_cost import keep_measuring_time
 from mmpoison.runs.prepared_run import PreparedRun, prepare_run
-from mmpoison.runs.progress import Monitor, SilentMonitor
+from mmpoison.runs.progress import RunProgress, SilentProgress
 from mmpoison.runs.recipe import Recipe
-from mmpoison.runs.run_cache import Material
+from mmpoison.runs.run_cache import RunCache
 from mmpoison.runs.run_folder import check_folder, held_folder
 from mmpoison.runs.run_measures import RunMeasures
 from mmpoison.runs.run_stages import RunStages
@@ -27,10 +27,10 @@ def run_recipe(
     recipe: Recipe,
     out: Path,
     *,
-    monitor: Monitor | None = None,
+    progress: RunProgress | None = None,
     save_models: bool = True,
     device: torch.device | str = "cpu",
-    material: Material | None = None,
+    run_cache: RunCache | None = None,
 ) -> Metrics:
     """Run a recipe into a run folder; a run that was killed resumes.
 
@@ -39,10 +39,10 @@ def run_recipe(
     Args:
         recipe: What to do.
         out: The run folder: new, empty, or of an earlier try of the same recipe.
-        monitor: Is told the progress.
+        progress: Is told the progress.
         save_models: Keep the checkpoints in the run folder too.
         device: Where to compute.
-        material: What earlier runs of this process have loaded.
+        run_cache: What earlier runs of this process have loaded.
 
     Returns:
         The metrics, as written to `metrics.json`.
@@ -50,32 +50,32 @@ def run_recipe(
     Raises:
         InputError: If the recipe cannot be run on the data, or `out` holds something else.
     """
-    monitor, material = monitor or SilentMonitor(), material or Material()
+    progress, run_cache = progress or SilentProgress(), run_cache or RunCache()
     seconds: dict[str, float] = {}
     check_folder(out, recipe)
     with _timed(seconds, "data"):
         # everything that can be refused is refused before hours of training
-        run = prepare_run(recipe, material, monitor, torch.device(device))
-    stages = RunStages(run, out, StageStore(), material, monitor, save_models, seconds)
+        run = prepare_run(recipe, run_cache, progress, torch.device(device))
+    stages = RunStages(run, out, StageStore(), run_cache, progress, save_models, seconds)
     stages.inputs  # noqa: B018 - an image that cannot be read is refused now too
     # nothing is written before all of it has been accepted
     with held_folder(out, recipe):
-        return _make_run(run, stages, out, monitor, material, seconds)
+        return _make_run(run, stages, out, progress, run_cache, seconds)
 
 
 def _make_run(
     run: PreparedRun,
     stages: RunStages,
     out: Path,
-    monitor: Monitor,
-    material: Material,
+    progress: RunProgress,
+    run_cache: RunCache,
     seconds: dict[str, float],
 ) -> Metrics:
     """Make the stages of a run and measure its models; `metrics.json` is written last."""
     recipe = run.recipe
-    _begin(run, out, monitor)
+    _begin(run, out, progress)
 
-    measures = RunMeasures(run, material, monitor)
+    measures = RunMeasures(run, run_cache, progress)
     defences: dict[str, FilterFacts | SterilizeFacts] = {}
     pretrained = stages.pretrained()
     models = {"pretrained": pretrained}
@@ -102,11 +102,11 @@ def _make_run(
             sections["transfer"] = {
                 part.data.name: measures.transfer(models, part) for part in recipe.transfer
             }
-    keep_measuring_time(run, material, seconds["evaluate"] + seconds.get("transfer", 0.0))
+    keep_measuring_time(run, run_cache, seconds["evaluate"] + seconds.get("transfer", 0.0))
     sections["run"] = measures.run_facts(models, measured, seconds=seconds, **defences)
     metrics = Metrics.of(sections, "metrics.json")
     # numbers of a set that was another one in the middle would be of no set
-    material.refuse_changed(run.pairs)
+    run_cache.refuse_changed(run.pairs)
     write_json(out / "stages.json", stages.made)
     write_json(out / "rank_lists.json", lists.to_json())
     if measured.embedding_map is not None:
@@ -119,34 +119,34 @@ def _make_run(
 def make_shared(
     recipe: Recipe,
     *,
-    monitor: Monitor,
+    progress: RunProgress,
     device: torch.device | str = "cpu",
-    material: Material,
+    run_cache: RunCache,
 ) -> None:
     """Make the stages of a recipe that do not depend on the attack, for runs that differ in the attack alone.
 
     Args:
         recipe: One of them.
-        monitor: Is told the progress.
+        progress: Is told the progress.
         device: Where to compute.
-        material: What this process has loaded.
+        run_cache: What this process has loaded.
 
     Raises:
         InputError: As `run_recipe`.
     """
-    run = prepare_run(recipe, material, monitor, torch.device(device))
+    run = prepare_run(recipe, run_cache, progress, torch.device(device))
     # no run folder: nothing of it is looked for or written there
-    stages = RunStages(run, None, StageStore(), material, monitor, save_models=False)
+    stages = RunStages(run, None, StageStore(), run_cache, progress, save_models=False)
     pretrained = stages.pretrained()
     if "epochs" not in recipe.study:  # what is measured on the way depends on the goal
         stages.trained("clean_model", pretrained.encoder, run.pairs.select(split="train"))
 
 
-def _begin(run: PreparedRun, out: Path, monitor: Monitor) -> None:
+def _begin(run: PreparedRun, out: Path, progress: RunProgress) -> None:
     manifest = run.poisoned.manifest
     assert manifest is not None
     manifest.write(out / "manifest.json")
-    monitor.say(
+    progress.say(
         f"{len(run.pairs.select(split='train')):,} training pairs; {', '.join(map(str, run.goal_targets))}: "
         f"{len(manifest.pairs)} poisoned pairs ({manifest.rate:.2%}, mode {manifest.mode})"
     )

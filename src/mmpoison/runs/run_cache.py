@@ -30,7 +30,7 @@ from mmpoison.runs.recipe import DataPart
 T = TypeVar("T")
 
 
-class Material:
+class RunCache:
     """Loads what runs are made of, and keeps the last of it for the next run.
 
     Args:

@@ -23,9 +23,9 @@ from mmpoison.models.inputs import PairInputs, prepare_features, prepare_pixels
 from mmpoison.pairs.table import PairDataset
 from mmpoison.runs.cards import model_card
 from mmpoison.runs.prepared_run import PreparedRun
-from mmpoison.runs.progress import Monitor
+from mmpoison.runs.progress import RunProgress
 from mmpoison.runs.recipe import SterilizePart
-from mmpoison.runs.run_cache import Material
+from mmpoison.runs.run_cache import RunCache
 from mmpoison.runs.store import StageKey, StageStore
 from mmpoison.runs.trained_models import TrainedModel, keep_model, link_log, read_model
 from mmpoison.runs.training_probe import TrainingProbe
@@ -42,20 +42,20 @@ from mmpoison.training.states import Checkpoints
 SUSPECTS = ("poisoned", "filtered", "sterilized")
 
 
-def stage_keys(run: PreparedRun, material: Material) -> dict[str, StageKey]:
+def stage_keys(run: PreparedRun, run_cache: RunCache) -> dict[str, StageKey]:
     """The stages of a run by name, in the order in which they are made; none of them is made for it."""
-    return _Keys(run, material).all()
+    return _Keys(run, run_cache).all()
 
 
 @dataclass
 class _Keys:
     run: PreparedRun
-    material: Material
+    run_cache: RunCache
 
     def all(self) -> dict[str, StageKey]:
         run, recipe = self.run, self.run.recipe
         keys: dict[str, StageKey] = {}
-        start: Any = self.material.identity(run.start)
+        start: Any = self.run_cache.identity(run.start)
         if recipe.model.align is not None:
             clean = run.pairs.select(split="val")
             keys["pretrained"] = self._training(
@@ -77,8 +77,8 @@ class _Keys:
         if (part := recipe.filter) is not None:
             judge: Any = start
             if part.encoder != "pretrained":
-                judge = self.material.identity(
-                    self.material.encoder(part.encoder, trust=part.trust, device=run.device)
+                judge = self.run_cache.identity(
+                    self.run_cache.encoder(part.encoder, trust=part.trust, device=run.device)
                 )
             asked = part.model_dump(mode="json", exclude={"encoder", "trust"})
             keys["filter"] = StageKey(
@@ -122,7 +122,7 @@ class _Keys:
 
     @cached_property
     def _files(self) -> str:
-        return self.material.files(self.run.pairs)
+        return self.run_cache.files(self.run.pairs)
 
     def _common(self, data: PairDataset, *made_by: object) -> dict[str, Any]:
         """What every stage depends on; `made_by` are the functions and classes that make it and read it again."""
@@ -165,7 +165,7 @@ class _Keys:
             parts["pairs"] = self.run.pairs.fingerprint
         chosen = ("trainable", "batch_size", "chunk_size")
         like = {
-            "start": self.material.identity(self.run.start)["weights"],
+            "start": self.run_cache.identity(self.run.start)["weights"],
             "on_features": parts["on_features"],
             "looks": looks is not None,
             "precision": precision,
@@ -199,8 +199,8 @@ class RunStages:
         run: What they work on.
         out: The run folder, or None: the stages are for the store alone.
         store: Where they are kept.
-        material: What this process has loaded.
-        monitor: Is told how far it is.
+        run_cache: What this process has loaded.
+        progress: Is told how far it is.
         save_models: Put the checkpoints into the run folder too.
         seconds: Of each stage that was made here.
         made: For each stage its key, and whether it was `made` here, in the `store`, or in the `run folder`.
@@ -209,8 +209,8 @@ class RunStages:
     run: PreparedRun
     out: Path | None
     store: StageStore
-    material: Material
-    monitor: Monitor
+    run_cache: RunCache
+    progress: RunProgress
     save_models: bool
     seconds: dict[str, float] = field(default_factory=dict)
     made: dict[str, dict[str, str]] = field(default_factory=dict)
@@ -218,17 +218,17 @@ class RunStages:
     @cached_property
     def keys(self) -> dict[str, StageKey]:
         """The stages by name."""
-        return stage_keys(self.run, self.material)
+        return stage_keys(self.run, self.run_cache)
 
     @cached_property
     def inputs(self) -> PairInputs:
         """Inputs of the data for the model, prepared when they are first needed."""
         begun = time.perf_counter()
-        inputs = self.material.inputs(
+        inputs = self.run_cache.inputs(
             self.run.start,
             self.run.pairs,
             on_features=self.run.on_features,
-            progress=self.monitor.progress,
+            progress=self.progress.progress,
         )
         self._count("inputs", begun)
         return inputs
@@ -242,8 +242,8 @@ class RunStages:
         def inputs() -> PairInputs:
             # the trunks are still the original ones, so their features serve even if they will be trained later
             if settings.trainable in ON_FEATURES and not run.on_features:
-                return self.material.inputs(
-                    run.start, run.pairs, on_features=True, progress=self.monitor.progress
+                return self.run_cache.inputs(
+                    run.start, run.pairs, on_features=True, progress=self.progress.progress
                 )
             return self.inputs
 
@@ -257,7 +257,7 @@ class RunStages:
                 settings,
                 seed=run.recipe.seed,
                 name=f"{run.start.name}-aligned",
-                on_step=self.monitor.training("aligning the towers"),
+                on_step=self.progress.training("aligning the towers"),
                 **kept,
             ),
             data=run.pairs,
@@ -286,7 +286,7 @@ class RunStages:
                 seed=run.recipe.seed,
                 name=new_name,
                 on_step=chain_callbacks(
-                    self.monitor.training(f"training {name.replace('_', ' ')}"), probe
+                    self.progress.training(f"training {name.replace('_', ' ')}"), probe
                 ),
                 **kept,
             ),
@@ -306,12 +306,12 @@ class RunStages:
             if part.encoder == "pretrained":
                 judge, inputs = pretrained, self.inputs
             else:
-                judge = self.material.encoder(part.encoder, trust=part.trust, device=run.device)
-                inputs = self.material.inputs(
+                judge = self.run_cache.encoder(part.encoder, trust=part.trust, device=run.device)
+                inputs = self.run_cache.inputs(
                     judge,
                     run.pairs,
                     on_features=False,
-                    progress=self.monitor.progress,
+                    progress=self.progress.progress,
                     like=None if run.on_features else self.inputs,
                 )
             begun = time.perf_counter()
@@ -321,7 +321,7 @@ class RunStages:
                 inputs,
                 trusted=run.poisoned.select(split="val") if part.trusted == "val" else None,
                 seed=run.recipe.seed,
-                progress=self.monitor.progress,
+                progress=self.progress.progress,
             )
             self._count("filter", begun)
             facts = {"method": part.method, "encoder": judge.name, **result.facts(train)}
@@ -331,7 +331,7 @@ class RunStages:
             self.keys["filter"],
             lambda folder: read_verdicts(folder, len(train)),
             make,
-            say=self.monitor.say,
+            say=self.progress.say,
         )
         self._tell("filter", "store" if found else "made")
         return verdicts
@@ -359,7 +359,7 @@ class RunStages:
                 self.inputs,
                 seed=run.recipe.seed,
                 name=new_name,
-                on_step=chain_callbacks(self.monitor.training("sterilizing"), probe),
+                on_step=chain_callbacks(self.progress.training("sterilizing"), probe),
                 **kept,
             ),
             data=run.poisoned,
@@ -398,7 +398,7 @@ class RunStages:
             kept = {
                 "checkpoints": states,
                 "log": LogOptions(folder / "log"),
-                "progress": self.monitor.progress,
+                "progress": self.progress.progress,
             }
             probe = make_probe(folder / "log" / "looks.json")
             result = train(probe, kept)
@@ -410,7 +410,7 @@ class RunStages:
             self.keys[name],
             lambda folder: read_model(folder, start, new_name),
             make,
-            say=self.monitor.say,
+            say=self.progress.say,
         )
         self._tell(name, "store" if found else "made")
         if self.out is not None:
@@ -463,4 +463,4 @@ class RunStages:
         self.made[name] = {"key": self.keys[name].digest, "from": where}
         if where != "made":
             place = "this run's folder" if where == "run folder" else "the store"
-            self.monitor.say(f"{name}: taken from {place}")
+            self.progress.say(f"{name}: taken from {place}")

@@ -23,7 +23,7 @@ import yaml
 from mmpoison.errors import InputError
 from mmpoison.runs.recipe import Recipe
 from mmpoison.runs.run import run_recipe
-from mmpoison.runs.run_cache import Material
+from mmpoison.runs.run_cache import RunCache
 from mmpoison.runs.store import StageStore
 from mmpoison.runs.sweeps.local_workers import LocalLane
 from mmpoison.runs.sweeps.plan import plan_sweep
@@ -156,10 +156,10 @@ def test_models_that_goals_share_are_measured_once(
 
     sweep = make_sweep({"goals": ["sheep2aeroplane", "aeroplane2sheep"]})
     monkeypatch.setattr(measure, "_of_one", counted)
-    material = Material()
+    run_cache = RunCache()
     for run in sweep.runs:
         run_recipe(
-            run.recipe, tmp_path / "one" / "runs" / run.id, material=material, save_models=False
+            run.recipe, tmp_path / "one" / "runs" / run.id, run_cache=run_cache, save_models=False
         )
     assert measured == ["pretrained", "clean_model", "poisoned", "poisoned"]
     for run in sweep.runs:
@@ -229,11 +229,11 @@ def test_the_plan_makes_nothing_and_knows_what_is_there(
 
 def test_material_is_loaded_once(make_sweep: MakeSweep) -> None:
     recipe: Recipe = make_sweep(None).base
-    material = Material(keep=1)
-    pairs = material.pairs(recipe.data, 0)
-    assert material.pairs(recipe.data, 0) is pairs
-    assert material.pairs(recipe.data, 1) is not pairs
-    assert material.pairs(recipe.data, 0) is not pairs  # only one is kept
+    run_cache = RunCache(keep=1)
+    pairs = run_cache.pairs(recipe.data, 0)
+    assert run_cache.pairs(recipe.data, 0) is pairs
+    assert run_cache.pairs(recipe.data, 1) is not pairs
+    assert run_cache.pairs(recipe.data, 0) is not pairs  # only one is kept
 
 
 @pytest.mark.parametrize(

@@ -10,8 +10,8 @@ import torch
 
 from mmpoison.runs.measuring_cost import expected_measuring_time
 from mmpoison.runs.prepared_run import prepare_run
-from mmpoison.runs.progress import SilentMonitor
-from mmpoison.runs.run_cache import Material
+from mmpoison.runs.progress import SilentProgress
+from mmpoison.runs.run_cache import RunCache
 from mmpoison.runs.run_stages import stage_keys
 from mmpoison.runs.store import StageKey, StageStore
 from mmpoison.runs.sweeps.folder import SweepFolder
@@ -143,13 +143,13 @@ def _keys(
     runs: list[SweepRun], device: str, on_look: Callable[[int, int], None]
 ) -> tuple[dict[str, dict[str, StageKey]], list[float | None]]:
     """The keys of all stages by name, and what measuring each run will take."""
-    material = Material()
+    run_cache = RunCache()
     found: dict[str, dict[str, StageKey]] = {}
     measuring: list[float | None] = []
     for number, run in enumerate(runs):
-        prepared = prepare_run(run.recipe, material, SilentMonitor(), torch.device(device))
-        for name, key in stage_keys(prepared, material).items():
+        prepared = prepare_run(run.recipe, run_cache, SilentProgress(), torch.device(device))
+        for name, key in stage_keys(prepared, run_cache).items():
             found.setdefault(name, {})[key.digest] = key
-        measuring.append(expected_measuring_time(prepared, material))
+        measuring.append(expected_measuring_time(prepared, run_cache))
         on_look(number + 1, len(runs))
     return found, measuring

@@ -59,10 +59,10 @@ class TaskRunner:
     def __init__(self, threads: int) -> None:
         import torch
 
-        from mmpoison.runs.run_cache import Material
+        from mmpoison.runs.run_cache import RunCache
 
         torch.set_num_threads(threads)
-        self._material = Material()
+        self._run_cache = RunCache()
 
     def __call__(self, task: Task, told: Told = lambda text: None) -> Reply:
         """Do a task; nothing is raised but what ends the process."""
@@ -71,7 +71,7 @@ class TaskRunner:
         shown = ToldMonitor(told)
         try:
             if task.out is None:
-                make_shared(task.recipe, monitor=shown, device=task.device, material=self._material)
+                make_shared(task.recipe, progress=shown, device=task.device, run_cache=self._run_cache)
             else:
                 with folder_lock(task.out):
                     if (task.out / "metrics.json").is_file():
@@ -79,10 +79,10 @@ class TaskRunner:
                     run_recipe(
                         task.recipe,
                         task.out,
-                        monitor=shown,
+                        progress=shown,
                         save_models=task.save_models,
                         device=task.device,
-                        material=self._material,
+                        run_cache=self._run_cache,
                     )
             return Reply()
         except (InputError, ResultError) as error:
