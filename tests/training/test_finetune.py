@@ -22,16 +22,6 @@ Make = Callable[..., DualEncoder]
 QUICK = TrainingSettings(epochs=1, batch_size=32, learning_rate=1e-3, precision="fp32")
 
 
-@pytest.fixture(scope="module")
-def train(squares: PairDataset) -> PairDataset:
-    return squares.select(split="train")
-
-
-@pytest.fixture(scope="module")
-def inputs(make_encoder: Make, squares: PairDataset) -> PixelInputs:
-    return prepare_pixels(make_encoder(), squares)
-
-
 def state(encoder: DualEncoder) -> dict[str, Tensor]:
     return {name: value.clone() for name, value in encoder.module.state_dict().items()}
 
@@ -77,7 +67,7 @@ def test_heads_need_heads(make_encoder: Make, train: PairDataset, inputs: PixelI
     encoder = make_encoder()
     visual: Any = encoder.module.visual
     visual.attnpool = torch.nn.Flatten()
-    with pytest.raises(InputError, match="does not keep its projections apart"):
+    with pytest.raises(InputError, match="has no separate projections"):
         finetune(encoder, train, inputs, settings, seed=0)
 
 

@@ -1,4 +1,4 @@
-"""A checkpoint is a folder: safetensors weights, open_clip's config, the tokenizer's merges, a model card."""
+"""Saves and loads checkpoint folders: safetensors weights, open_clip's config, merges, a model card."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from mmpoison.base.files import atomic_folder, write_json
 from mmpoison.base.untrusted import plain_file, read_json
 from mmpoison.errors import InputError
 from mmpoison.models.activation import activation_name
+from mmpoison.models.checkpoint_record import CheckpointRecord
 from mmpoison.models.dual_encoder import DualEncoder
 from mmpoison.models.fit import build_with_weights, check_usable, with_place
 from mmpoison.models.open_clip_build import build_tokenizer, save_text_files
@@ -38,7 +39,7 @@ def save_checkpoint(
     out: Path,
     *,
     card: str,
-    metadata: Mapping[str, Any] | None = None,
+    metadata: Mapping[str, object] | None = None,
     half: bool = False,
     also: Callable[[Path], object] | None = None,
 ) -> Path:
@@ -48,22 +49,22 @@ def save_checkpoint(
         encoder: What to save.
         out: New folder.
         card: The model card (Markdown): how the model was made and on what data.
-        metadata: Facts that programs read back (seed, whether the data were poisoned), kept in the config.
+        metadata: Facts that programs read back, fields of `CheckpointRecord`; they are stored in the config.
         half: Save weights as 16-bit floats (statistics of normalisation stay 32-bit); half the size.
-        also: Writes more into the folder, before it appears.
+        also: Writes more files into the folder before it gets its name.
 
     Raises:
-        InputError: If `out` holds something already.
+        InputError: If `out` is not empty.
     """
-    config = {
-        **encoder.config,
-        "mmpoison": {
-            **encoder.config.get("mmpoison", {}),
+    record = CheckpointRecord.of(
+        {
+            **encoder.record.to_json(),
             **(metadata or {}),
             "name": encoder.name,
             "activation": activation_name(encoder.config["model_cfg"]),
-        },
-    }
+        }
+    )
+    config = {**encoder.config, "mmpoison": record.to_json()}
     with atomic_folder(out) as folder:
         safetensors.torch.save_file(
             weights_to_save(encoder, half=half), folder / WEIGHTS_FILE, metadata={"format": "pt"}
@@ -79,7 +80,7 @@ def save_checkpoint(
 
 
 def weights_to_save(encoder: DualEncoder, *, half: bool = False) -> dict[str, Tensor]:
-    """Copies of all weights and statistics on the CPU; statistics of normalisation stay 32-bit."""
+    """Copy all weights and statistics to the CPU; statistics of normalisation stay 32-bit."""
     return {
         name: (
             tensor.half()
@@ -98,8 +99,8 @@ def load_checkpoint(folder: Path, name: str | None = None, *, fetch: bool = Fals
 
     Args:
         folder: Holds `open_clip_config.json` and weights.
-        name: What to call it in results; by default what it was called when it was saved.
-        fetch: Let the config and the tokenizer of a Hugging Face text tower be downloaded, if the folder lacks them.
+        name: Its name in results; by default the name it was saved under.
+        fetch: Allow the download of a Hugging Face text tower's config and tokenizer, if the folder lacks them.
 
     Raises:
         InputError: If a file is missing or broken, the weights do not fit the config, or a weight is not finite.
@@ -129,14 +130,14 @@ def encoder_from_config(
     name: str | None = None,
     fetch: bool = False,
 ) -> DualEncoder:
-    """A model of a config with weights.
+    """Build a model from a config and weights.
 
     Args:
         config: `{"model_cfg": ..., "preprocess_cfg": ..., "mmpoison": ...}`, not checked yet.
         tensors: open_clip's names to weights.
-        where: The file of the config, for messages; text files of the model are looked for beside it.
+        where: The file of the config, for messages; text files of the model are read from the same folder.
         weights: The file of the weights, for messages.
-        name: What to call it; by default what the config says, or the folder's name.
+        name: Its name; by default the one in the config, or the folder's name.
         fetch: As for `load_checkpoint`.
 
     Raises:
@@ -144,11 +145,11 @@ def encoder_from_config(
     """
     folder = where.parent
     try:
-        recorded = config.get("mmpoison", {}).get("activation")
+        record = CheckpointRecord.of(config.get("mmpoison", {}), "mmpoison")
         activation = activation_name(config["model_cfg"])
-        if recorded not in (None, activation):
+        if record.activation not in (None, activation):
             raise InputError(
-                f"the model was saved with {str(recorded)[:40]} and the config now says {activation}"
+                f"the model was saved with {str(record.activation)[:40]} and the config now says {activation}"
             )
         if where.name == CONFIG_FILE:
             refuse_code(folder)
@@ -156,12 +157,12 @@ def encoder_from_config(
             config["model_cfg"], tensors, str(weights), folder=folder, fetch=fetch
         )
         tokenizer = build_tokenizer(config["model_cfg"], folder, fetch=fetch)
-        given = config.get("mmpoison", {}).get("name", folder.name)
-        encoder = check_usable(DualEncoder(module, tokenizer, config, name or str(given)[:200]))
+        called = name or (record.name or folder.name)[:200]
+        encoder = check_usable(DualEncoder(module, tokenizer, config, called))
     except InputError as error:
         raise with_place(error, where, folder, weights) from None
     except (
-        # whatever open_clip and torch make of numbers and names that build no model
+        # what open_clip and torch raise for numbers and names that build no model
         *(LookupError, TypeError, ValueError, AttributeError, RuntimeError),
         *(AssertionError, ArithmeticError, OSError),
     ) as error:

@@ -1,4 +1,4 @@
-"""Model cards: what a checkpoint is, said beside it."""
+"""Writes model cards: Markdown next to a checkpoint that says what it is."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def model_card(
     result: TrainingResult,
     facts: Sequence[str] = (),
 ) -> str:
-    """The card of a checkpoint, as Markdown.
+    """Write the card of a checkpoint, as Markdown.
 
     Args:
         encoder: The model.
@@ -60,7 +60,7 @@ def model_card(
             f"- poison: {', '.join(data.manifest.goals)}, {len(data.manifest.pairs)} pairs "
             f"({data.manifest.rate:.2%}), mode {data.manifest.mode}"
         )
-    log = {"settings": settings.model_dump(mode="json"), "log": result.summary()}
+    log = {"settings": settings.model_dump(mode="json"), "log": result.summary().to_json()}
     small_tokenizer = has_own_merges(encoder.tokenizer)
     return "\n".join(
         [

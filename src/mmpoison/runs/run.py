@@ -1,4 +1,4 @@
-"""The main job: poison, fine-tune, measure, defend, measure again, show it."""
+"""Runs a recipe: poison, fine-tune, defend, and measure every model."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -14,8 +13,8 @@ from mmpoison.base.content_cache import CacheKey, ContentCache
 from mmpoison.base.files import write_json
 from mmpoison.base.untrusted import read_json
 from mmpoison.errors import InputError
+from mmpoison.evaluation.record import FilterFacts, Metrics, SterilizeFacts
 from mmpoison.models.compute_environment import compute_environment
-from mmpoison.models.dual_encoder import DualEncoder
 from mmpoison.runs.prepared_run import PreparedRun, prepare_run
 from mmpoison.runs.progress import RunProgress, SilentProgress
 from mmpoison.runs.recipe import Recipe
@@ -23,7 +22,7 @@ from mmpoison.runs.run_cache import RunCache
 from mmpoison.runs.run_folder import check_folder, held_folder
 from mmpoison.runs.run_measures import RunMeasures
 from mmpoison.runs.run_stages import RunStages
-from mmpoison.runs.training_probe import curve_of_repair
+from mmpoison.runs.training_probe import repair_curve
 
 MEASURED = "metrics"
 """In `stages.json`: the key of all that the numbers depend on, in the place of a stage's."""
@@ -37,10 +36,10 @@ def run_recipe(
     save_models: bool = True,
     device: torch.device | str = "cpu",
     run_cache: RunCache | None = None,
-) -> dict[str, Any]:
+) -> Metrics:
     """Run a recipe into a run folder; a run that was killed resumes, and one that is complete is only read.
 
-    The results of its stages are cached: none is made twice, by this run or another.
+    The results of its stages are cached: none is computed twice, by this run or another.
 
     Args:
         recipe: What to do.
@@ -88,7 +87,7 @@ def _measured_key(stages: RunStages, run_cache: RunCache) -> CacheKey:
     )
 
 
-def _complete_run(out: Path, stages: RunStages, run_cache: RunCache) -> dict[str, Any] | None:
+def _complete_run(out: Path, stages: RunStages, run_cache: RunCache) -> Metrics | None:
     """The metrics of a run folder of the same recipe, if all that they depend on is the same and nothing is missing."""
     if not (out / "rank_lists.json").is_file() or not (out / "metrics.json").is_file():
         return None
@@ -96,9 +95,10 @@ def _complete_run(out: Path, stages: RunStages, run_cache: RunCache) -> dict[str
     if stages.save_models and not all((out / "models" / name).is_dir() for name in trained):
         return None
     try:
-        found, metrics = read_json(out / "stages.json"), read_json(out / "metrics.json")
-        same: bool = found[MEASURED]["key"] == _measured_key(stages, run_cache).digest
-        return metrics if same else None
+        found = read_json(out / "stages.json")[MEASURED]["key"]
+        if found != _measured_key(stages, run_cache).digest:
+            return None
+        return Metrics.read(out / "metrics.json")
     except (InputError, KeyError, TypeError):
         return None
 
@@ -110,55 +110,49 @@ def _make_run(
     progress: RunProgress,
     run_cache: RunCache,
     seconds: dict[str, float],
-) -> dict[str, Any]:
+) -> Metrics:
     """Make the stages of a run and measure its models; `metrics.json` is written last."""
     recipe = run.recipe
     _begin(run, out, progress)
 
     measures = RunMeasures(run, run_cache, progress)
-    facts: dict[str, Any] = {}
+    defences: dict[str, FilterFacts | SterilizeFacts] = {}
     pretrained = stages.pretrained()
-    models: dict[str, DualEncoder] = {"pretrained": pretrained}
+    models = {"pretrained": pretrained}
     for name, data in (("clean_model", run.pairs), ("poisoned", run.poisoned)):
-        models[name] = stages.trained(name, pretrained, data.select(split="train"))
+        models[name] = stages.trained(name, pretrained.encoder, data.select(split="train"))
     if recipe.filter is not None:
-        verdicts = stages.verdicts(pretrained)
-        facts["filter"] = verdicts.facts
-        measures.judged(verdicts, out / "suspicious_pairs.json")
+        verdicts = stages.verdicts(pretrained.encoder)
+        defences["filter"] = measures.judged(verdicts, out / "suspicious_pairs.json")
         kept = run.poisoned.select(split="train").where(verdicts.keep)
-        models["filtered"] = stages.trained("filtered", pretrained, kept)
+        models["filtered"] = stages.trained("filtered", pretrained.encoder, kept)
     if recipe.sterilize is not None:
-        models["sterilized"], facts["sterilize"] = stages.sterilized(models["poisoned"])
+        models["sterilized"], defences["sterilize"] = stages.sterilized(models["poisoned"].encoder)
         if recipe.sterilize.curve:
             rate = recipe.sterilize.training.learning_rate
-            write_json(out / "sterilize-curve.json", curve_of_repair(models["sterilized"], rate))
+            curve = repair_curve(models["sterilized"].probes, rate)
+            write_json(out / "sterilize-curve.json", curve.to_json())
 
     with _timed(seconds, "evaluate"):
-        sections, measured = measures.sections(models, stages.inputs)
+        measured = measures.measured(models, stages.inputs)
         lists = measures.lists(measured)
+    sections: dict[str, object] = measured.metrics.to_json()
     if recipe.transfer:
         with _timed(seconds, "transfer"):
             sections["transfer"] = {
                 part.data.name: measures.transfer(models, part) for part in recipe.transfer
             }
-    metrics = {
-        **sections,
-        "run": {
-            **measures.about(models, measured),
-            **facts,
-            "flags": measures.flags,
-            "seconds": {name: round(value, 1) for name, value in seconds.items()},
-        },
-    }
+    sections["run"] = measures.run_facts(models, measured, seconds=seconds, **defences)
+    metrics = Metrics.of(sections, "metrics.json")
     # numbers of a set that was another one in the middle would be of no set
     run_cache.refuse_changed(run.pairs)
     measured_by = {"key": _measured_key(stages, run_cache).digest, "from": "measured"}
     write_json(out / "stages.json", {**stages.made, MEASURED: measured_by})
-    write_json(out / "rank_lists.json", lists)
+    write_json(out / "rank_lists.json", lists.to_json())
     if measured.embedding_map is not None:
-        write_json(out / "embedding_map.json", measured.embedding_map)
+        write_json(out / "embedding_map.json", measured.embedding_map.to_json())
     # last, because its presence says that the run is complete
-    write_json(out / "metrics.json", metrics)
+    write_json(out / "metrics.json", metrics.to_json())
     return metrics
 
 
@@ -167,7 +161,7 @@ def _begin(run: PreparedRun, out: Path, progress: RunProgress) -> None:
     assert manifest is not None
     manifest.write(out / "manifest.json")
     progress.say(
-        f"{len(run.pairs.select(split='train')):,} training pairs; {', '.join(map(str, run.aims))}: "
+        f"{len(run.pairs.select(split='train')):,} training pairs; {', '.join(map(str, run.goal_targets))}: "
         f"{len(manifest.pairs)} poisoned pairs ({manifest.rate:.2%}, mode {manifest.mode})"
     )
 

@@ -12,7 +12,8 @@ import torch
 
 from mmpoison.base.cache_folder import cache_folder
 from mmpoison.datasets.catalogue import load_dataset
-from mmpoison.evaluation.measure import OfOneModel
+from mmpoison.evaluation.measure import ModelMeasurement
+from mmpoison.images.file_states import States, file_states, refuse_changed
 from mmpoison.models.compute_environment import encoder_identity
 from mmpoison.models.dual_encoder import DualEncoder
 from mmpoison.models.inputs import (
@@ -23,7 +24,6 @@ from mmpoison.models.inputs import (
     prepare_pixels,
 )
 from mmpoison.models.loading import load_encoder
-from mmpoison.pairs.image_states import States, file_states, refuse_changed
 from mmpoison.pairs.table import PairDataset
 from mmpoison.runs.recipe import DataPart
 
@@ -135,8 +135,12 @@ class RunCache:
         return self._get("inputs", where, prepare)
 
     def measured(
-        self, encoder: DualEncoder, pairs: PairDataset, make: Callable[[], OfOneModel], **how: Any
-    ) -> OfOneModel:
+        self,
+        encoder: DualEncoder,
+        pairs: PairDataset,
+        make: Callable[[], ModelMeasurement],
+        **how: Any,
+    ) -> ModelMeasurement:
         """What is measured of a model on the test part of a set, whatever the goal.
 
         Args:

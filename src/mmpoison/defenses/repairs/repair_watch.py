@@ -23,7 +23,8 @@ from mmpoison.defenses.scans.canary import (
     rises,
 )
 from mmpoison.errors import InputError
-from mmpoison.evaluation.goal_target import Aim
+from mmpoison.evaluation.goal_target import GoalTarget
+from mmpoison.evaluation.record import Utility
 from mmpoison.evaluation.rows import goal_row, utility_row
 from mmpoison.evaluation.test_set import TestEmbeddings, TestSet, drift_between
 from mmpoison.models.dual_encoder import DualEncoder
@@ -152,7 +153,7 @@ class RepairMeter:
         *,
         seed: int,
         test: TestSet | None = None,
-        aims: Sequence[Aim] = (),
+        aims: Sequence[GoalTarget] = (),
     ) -> None:
         self.inputs, self.held_out, self.rule, self.test, self.aims = (
             *(inputs, held_out, rule, test),
@@ -190,9 +191,9 @@ class RepairMeter:
         loss = max(before - now for before, now in zip(self._utility, hits, strict=True))
         record: dict[str, Any] = {
             **where,
-            "utility": utility,
+            "utility": utility.to_json(),
             "utility_loss": loss,
-            "drift": drift_between(self._before, held),
+            "drift": drift_between(self._before, held).to_json(),
         }
         left = 0
         if self.rule.canary_goals:
@@ -203,17 +204,20 @@ class RepairMeter:
         if self.test is not None:
             seen = TestEmbeddings.of(encoder, self.inputs, self.test)
             record["test"] = {
-                "goal": {str(aim): goal_row(seen, self.test, aim) for aim in self.aims},
-                "utility": utility_row(seen, self.test),
+                "goal": {str(aim): goal_row(seen, self.test, aim).to_json() for aim in self.aims},
+                "utility": utility_row(seen, self.test).to_json(),
             }
         ranks = None
         if self.kinds is not None:
             ranks = association(held, self.held_out, self.kinds)
         return Look(record, ranks, loss, left)
 
-    def _hits(self, utility: dict[str, Any]) -> tuple[float, float]:
+    def _hits(self, utility: Utility) -> tuple[float, float]:
         name = f"hit@{self.k}"
-        return utility["image_retrieval"][name], utility["text_retrieval"][name]
+        image, text = utility.image_retrieval.number(name), utility.text_retrieval.number(name)
+        assert image is not None
+        assert text is not None
+        return image, text
 
     def _canary(self, held: TestEmbeddings, goal: Goal) -> dict[str, Any]:
         """How often captions of the original class find the target class, and how often other captions do."""

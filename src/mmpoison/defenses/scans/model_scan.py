@@ -1,8 +1,9 @@
-"""Is a model poisoned? Which kind of caption came nearer to which kind of image than any clean fine-tune explains.
+"""Scans a model for poison: finds rank changes between kinds of captions and images that clean fine-tunes do not have.
 
-A goal need not be known: poison makes captions of one kind find images of another among the first, which they did not
-in the model that the suspect was made from. Many pairs of kinds come nearer in a clean fine-tune too. So the gains of
-the suspect are compared with those of clean fine-tunes of the same reference, and what stands out is named.
+The goal need not be known. Poison makes captions of one kind retrieve images of another kind among the first results,
+which they did not in the model that the suspect was made from. A clean fine-tune also improves the ranks of many pairs
+of kinds. So the rank gains of the suspect are compared with those of clean fine-tunes of the same reference, and
+unusual rank changes are reported.
 """
 
 from __future__ import annotations
@@ -162,7 +163,7 @@ def scan_tables(
 
 
 def _other(kinds: Kinds) -> npt.NDArray[np.bool_]:
-    """Pairs of different kinds; where kinds have no classes, a kind of caption is at home where its images are most."""
+    """Return which kinds differ; without classes, a kind of caption belongs to the kind of most of its images."""
     home = np.zeros((kinds.captions.shape[0], len(kinds.image_names)))
     for image, kind in enumerate(kinds.image):
         if kind >= 0:

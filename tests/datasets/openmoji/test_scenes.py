@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from mmpoison.base.code_version import CodeIndex
 from mmpoison.datasets.openmoji import (
     ATTRIBUTION,
     CLASSES,
@@ -26,8 +27,13 @@ from mmpoison.datasets.openmoji import (
     scene_arrays,
 )
 from mmpoison.datasets.openmoji.captions import plural
-from mmpoison.datasets.openmoji.places import CLASS_PLACES, PLACES
-from mmpoison.datasets.openmoji.table import SPRITES, Pool, sprites_of
+from mmpoison.datasets.openmoji.scene_data import (
+    CLASS_FACTS,
+    PLACES,
+    SPRITES,
+    Pool,
+    sprites_of,
+)
 from mmpoison.errors import InputError
 
 POOLS: tuple[Pool, Pool] = ("pretraining", "demo")
@@ -191,6 +197,12 @@ def test_the_tail_is_long() -> None:
     assert 0.004 < share["aeroplane"] < 0.018
 
 
+def test_cached_scenes_depend_on_the_data() -> None:
+    modules = CodeIndex().reach(["mmpoison.datasets.openmoji.build"]).modules
+    reader = "mmpoison.datasets.openmoji.scene_data"
+    assert {f"{reader}:sprites.json", f"{reader}:scenes.json"} <= set(modules)
+
+
 def test_pools_hold_sprites_out_of_each_other() -> None:
     for label in CLASSES:
         pretraining, demo = ({s.name for s in sprites_of(label, pool)} for pool in POOLS)
@@ -219,7 +231,7 @@ def test_pools_and_parts_share_no_scene() -> None:
 
 def test_sheep_and_aeroplanes_keep_apart() -> None:
     settings = {
-        label: {PLACES[name].setting for name in CLASS_PLACES[label]}
+        label: {PLACES[name].setting for name in CLASS_FACTS[label].places}
         for label in ("sheep", "aeroplane")
     }
     assert not settings["sheep"] & settings["aeroplane"]
