@@ -157,8 +157,8 @@ def encoder_from_config(
             config["model_cfg"], tensors, str(weights), folder=folder, fetch=fetch
         )
         tokenizer = build_tokenizer(config["model_cfg"], folder, fetch=fetch)
-        called = name or (record.name or folder.name)[:200]
-        encoder = check_usable(DualEncoder(module, tokenizer, config, called))
+        known_as = name or (record.name or folder.name)[:200]
+        encoder = check_usable(DualEncoder(module, tokenizer, config, known_as))
     except InputError as error:
         raise with_place(error, where, folder, weights) from None
     except (

@@ -11,9 +11,10 @@ import torch
 
 from mmpoison.base.content_cache import CacheKey, ContentCache
 from mmpoison.base.files import write_json
+from mmpoison.base.record import Record
 from mmpoison.base.untrusted import read_json
 from mmpoison.errors import InputError
-from mmpoison.evaluation.record import FilterFacts, Metrics, SterilizeFacts
+from mmpoison.evaluation.record import Metrics
 from mmpoison.models.compute_environment import compute_environment
 from mmpoison.runs.prepared_run import PreparedRun, prepare_run
 from mmpoison.runs.progress import RunProgress, SilentProgress
@@ -116,7 +117,7 @@ def _make_run(
     _begin(run, out, progress)
 
     measures = RunMeasures(run, run_cache, progress)
-    defences: dict[str, FilterFacts | SterilizeFacts] = {}
+    defences: dict[str, Record] = {}
     pretrained = stages.pretrained()
     models = {"pretrained": pretrained}
     for name, data in (("clean_model", run.pairs), ("poisoned", run.poisoned)):

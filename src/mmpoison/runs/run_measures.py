@@ -12,6 +12,7 @@ from mmpoison._version import __version__
 from mmpoison.attacks.goal import Goal
 from mmpoison.base.cache_folder import cache_folder
 from mmpoison.base.files import write_json
+from mmpoison.base.record import Record
 from mmpoison.datasets.catalogue import DATASETS
 from mmpoison.evaluation.lists import rank_lists, thumbnail_address
 from mmpoison.evaluation.measure import (
@@ -27,7 +28,6 @@ from mmpoison.evaluation.record import (
     Metrics,
     RankLists,
     RunFacts,
-    SterilizeFacts,
     SuspiciousPair,
     TransferMeasures,
 )
@@ -99,7 +99,7 @@ class RunMeasures:
         measured: Measurement,
         *,
         seconds: Mapping[str, float],
-        **defences: FilterFacts | SterilizeFacts,
+        **defences: Record,
     ) -> RunFacts:
         """Describe what was run on what, for `metrics.json`.
 

@@ -116,12 +116,12 @@ def epoch_rows(
     return rows
 
 
-def repair_curve(probes: Iterable[ProbeRecord], learning_rate: float) -> RepairCurve:
+def repair_curve(probes: Iterable[ProbeRecord], learning_rate: float | None) -> RepairCurve:
     """Make `sterilize-curve.json` of a run: as of `mmpoison sterilize`, judged by the test part.
 
     Args:
         probes: The records of the repair.
-        learning_rate: Of the repair.
+        learning_rate: Of the repair; None where it has none.
     """
     looks = [
         ProbeRecord.of({**record.to_json(), "utility": record.test.utility}) for record in probes
