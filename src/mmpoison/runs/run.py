@@ -90,7 +90,11 @@ def _measured_key(stages: RunStages, run_cache: RunCache) -> CacheKey:
 
 def _complete_run(out: Path, stages: RunStages, run_cache: RunCache) -> Metrics | None:
     """The metrics of a run folder of the same recipe, if all that they depend on is the same and nothing is missing."""
-    if not (out / "rank_lists.json").is_file() or not (out / "metrics.json").is_file():
+    recipe = stages.run.recipe
+    files = ["metrics.json", "rank_lists.json", "manifest.json"]
+    files += ["suspicious_pairs.json"] * (recipe.filter is not None)
+    files += ["sterilize-curve.json"] * (recipe.sterilize is not None and recipe.sterilize.curve)
+    if not all((out / name).is_file() for name in files):
         return None
     trained = [name for name in stages.keys if name != "filter"]
     if stages.save_models and not all((out / "models" / name).is_dir() for name in trained):
