@@ -14,6 +14,7 @@ from mmpoison.base.code_version import code_version
 from mmpoison.base.content_cache import digest_of
 from mmpoison.datasets import PairDataset
 from mmpoison.defenses.filters import distance_scan
+from mmpoison.defenses.filters.relevance_filter import RelevanceFilter
 from mmpoison.evaluation import TestSet
 from mmpoison.evaluation import cache as test_embeddings
 from mmpoison.models import DualEncoder, compute_environment, prepare_pixels
@@ -111,7 +112,9 @@ def test_every_cache_of_outputs_knows_threads_device_and_code(
 
     def digests() -> dict[str, str]:
         return {
-            "distances": digest_of(distance_scan.judge_parts(encoder)),
+            "distances": digest_of(
+                distance_scan.scan_parts(encoder, RelevanceFilter(threshold=0.8))
+            ),
             "embeddings": test_embeddings.embeddings_key(encoder, inputs, test).digest,
             "features": features._features_key(encoder, squares, ["a"], images).digest,
             "frozen": frozen._key(encoder, inputs, rows, "image", False).digest,

@@ -139,7 +139,7 @@ class PixelStore:
         )
 
     def take(self, indices: IntArray) -> Pixels:
-        """Pixels of the images at `indices`, a copy of shape `(n, size, size, 3)`.
+        """Copy the pixels of the images at `indices`, shape `(n, size, size, 3)`.
 
         Raises:
             InputError: If one of them was not decoded.
@@ -170,7 +170,7 @@ class PixelStore:
 
 
 def stored_pixels(cache: Path | None = None) -> list[CacheEntry]:
-    """All stored pixels of this machine, the largest first; any of them may be deleted.
+    """List all stored pixels of this machine, the largest first; any of them may be deleted.
 
     The `note` of each says the `root` of its images, how many `images` there are, and their `size` in pixels.
     """
@@ -390,7 +390,7 @@ def _write_at(handle: int, content: bytes, offset: int) -> None:
 
 
 def _open(folder: Path, count: int, size: int) -> Pixels:
-    """The pixels as a read-only array over the file, whose pages all processes share."""
+    """Map the pixels as a read-only array whose pages all processes share."""
     return np.asarray(
         np.memmap(folder / "pixels.u8", dtype=np.uint8, mode="r", shape=(count, size, size, 3))
     )

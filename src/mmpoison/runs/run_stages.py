@@ -15,6 +15,7 @@ import torch
 from mmpoison.base.content_cache import CacheKey, ContentCache, digest_of
 from mmpoison.base.seeding import generator
 from mmpoison.defenses.catalogue import DEFENSES, build_filter
+from mmpoison.defenses.filters.pipeline import filter_pairs
 from mmpoison.defenses.repairs.clean_finetune import CleanFinetune
 from mmpoison.evaluation.record import SterilizeFacts
 from mmpoison.models.checkpoint import load_checkpoint, save_checkpoint
@@ -85,10 +86,11 @@ class _Keys:
                 "stages/filter",
                 {
                     **self._common(
-                        run.poisoned, build_filter, DEFENSES[part.method], keep_verdicts
+                        run.poisoned, filter_pairs, DEFENSES[part.method], keep_verdicts
                     ),
                     "judge": judge,
                     "filter": asked,
+                    "labels": part.labels_digest,
                     "on_features": run.on_features,
                 },
                 "filter",
@@ -316,17 +318,17 @@ class RunStages:
                     like=None if run.on_features else self.inputs,
                 )
             begun = time.perf_counter()
-            result = build_filter(part.method, part.options).apply(
-                train,
+            result = filter_pairs(
+                run.poisoned,
                 judge,
-                inputs,
-                trusted=run.poisoned.select(split="val") if part.trusted == "val" else None,
+                build_filter(part.method, part.options),
+                trusted=part.trusted,
+                inputs=inputs,
                 seed=run.recipe.seed,
                 progress=self.progress.progress,
             )
             self._count("filter", begun)
-            facts = {"method": part.method, "encoder": judge.name, **result.facts(train)}
-            keep_verdicts(folder, result, facts)
+            keep_verdicts(folder, result)
 
         verdicts, found = self.store.obtain(
             self.keys["filter"],

