@@ -138,7 +138,7 @@ class ContentCache:
         Args:
             key: The entry.
             read: Reads it from its folder; an `InputError`, `OSError`, `ValueError` or `KeyError` there means that it
-                is broken: it is made anew.
+                is broken: it is made again.
             make: Makes it in the folder given, which may hold what an earlier attempt has left. All that it leaves
                 there is cached.
             say: Called with one line if another process has to be waited for.
