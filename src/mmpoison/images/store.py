@@ -275,7 +275,7 @@ class _PixelEntry:
         return dict(sorted({**_reasons(self.folder, states), **passing}.items())), set(passing)
 
     def _lay_out(self) -> npt.NDArray[np.uint8]:
-        """Make an empty store; `states.u8` comes last, so what was begun and killed is begun anew."""
+        """Make an empty store; `states.u8` comes last, so a killed one is started again."""
         folder, place = self.folder, self.folder.parent
         shutil.rmtree(folder, ignore_errors=True)
         place.mkdir(parents=True, exist_ok=True)
