@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -25,14 +24,12 @@ from mmpoison.cli.sweep import (
     RetriesOption,
     WorkersOption,
     has_sweep,
+    parse_seeds,
     read_sweep,
     run_all,
 )
 from mmpoison.errors import InputError
 from mmpoison.reporting.text import safe_text
-
-MOST_SEEDS = 10_000
-"""So many runs one command may ask for."""
 
 OutOption = Annotated[Path | None, typer.Option("--out", help="Run folder to make.")]
 SetOption = Annotated[
@@ -102,7 +99,7 @@ def run(
         bool | None,
         typer.Option(
             "--models/--no-models",
-            help="Keep the checkpoints; by default where the recipe is about one run.",
+            help="Save the checkpoints; by default where the recipe is about one run.",
         ),
     ] = None,
     device: DeviceOption = "auto",
@@ -123,7 +120,7 @@ def run(
 
     Attack III: [bold]mmpoison run openmoji --goal sheep2aeroplane --goal sofa2bird[/bold]
 
-    A table of the paper: [bold]mmpoison run table-3 --on openmoji[/bold]; what it would take: --dry-run
+    A table of the paper: [bold]mmpoison run table-3 --on openmoji[/bold]; what would be done: --dry-run
     """
     from mmpoison.api.data import SEVERAL_GOALS
     from mmpoison.attacks.catalogue import takes_several_goals
@@ -183,28 +180,6 @@ def run(
         device=device,
         form=form,
     )
-
-
-def parse_seeds(text: str | None) -> list[int | None]:
-    """Read `3`, `0-4` or `0,2,5`; None stands for the recipe's own seed.
-
-    >>> parse_seeds("0-2,7")
-    [0, 1, 2, 7]
-    """
-    if text is None:
-        return [None]
-    seeds: list[int | None] = []
-    for part in text.split(","):
-        match = re.fullmatch(r"\s*(\d{1,18})(?:-(\d{1,18}))?\s*", part)
-        if match is None:
-            raise InputError(f"--seeds {text!r}: numbers are needed, e.g. 0-4 or 0,2,5")
-        more = range(int(match[1]), int(match[2] or match[1]) + 1)
-        if len(seeds) + len(more) > MOST_SEEDS:
-            raise InputError(f"--seeds {text!r}: more than {MOST_SEEDS:,} seeds")
-        seeds.extend(more)
-    if not seeds:
-        raise InputError(f"--seeds {text!r} names no seed")
-    return seeds
 
 
 def _run_seeds(

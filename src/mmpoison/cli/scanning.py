@@ -59,7 +59,7 @@ def scan(
             seed=seed,
             false_alarms=false_alarms,
             trust=trust,
-            monitor=progress,
+            progress=progress,
         )
     if form == "json":
         echo(json.dumps(scan_json(found, suspected, before, pairs, false_alarms), indent=2))

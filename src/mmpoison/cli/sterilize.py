@@ -124,7 +124,7 @@ def sterilize(
             suspect,
             out,
             settings,
-            monitor=progress,
+            progress=progress,
             split=split,
             seed=seed,
             held_out=held_out,

@@ -99,8 +99,8 @@ def measure(
         study: Names of `STUDIES`.
         pairs: The training data, for the study of other queries; it is left out without them.
         manifest: Says which train captions the poison holds; that of `pairs` by default.
-        cache: Folder of cached embeddings, used again for the same weights and test data. Embeddings that heads compute
-            from cached features are not stored: reading them would take as long.
+        cache: Folder of a content cache, whose embeddings are used again for the same weights and test data. Embeddings
+            that heads compute from cached features are not stored: reading them would take as long.
         progress: Gives a progress callback for a named step.
         measurements: Caches what does not depend on the goals, for runs of many goals that share models.
 

@@ -1,4 +1,4 @@
-"""How a long job tells its reader where it is; the command line draws it, the tests keep quiet."""
+"""Reports the progress of a long job: the contract, and a reporter that is silent."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ if TYPE_CHECKING:
 Progress = Callable[[int, int], None]
 
 
-class Monitor(Protocol):
-    """What a stage reports to."""
+class RunProgress(Protocol):
+    """A reporter of progress; the command line draws it."""
 
     def say(self, message: str) -> None:
         """Show one line."""
@@ -27,8 +27,8 @@ class Monitor(Protocol):
         ...
 
 
-class SilentMonitor:
-    """Says nothing."""
+class SilentProgress:
+    """Reports nothing."""
 
     def say(self, message: str) -> None:
         """Drop the line."""

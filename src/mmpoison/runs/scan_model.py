@@ -21,7 +21,7 @@ from mmpoison.models.inputs import PairInputs, prepare_pixels
 from mmpoison.models.loading import load_encoder
 from mmpoison.pairs.table import PairDataset
 from mmpoison.runs.cards import model_card
-from mmpoison.runs.progress import Monitor
+from mmpoison.runs.progress import RunProgress
 from mmpoison.training.loop import finetune
 from mmpoison.training.settings import TrainingSettings
 from mmpoison.training.states import Checkpoints
@@ -44,7 +44,7 @@ def scan_model(
     seed: int = 0,
     false_alarms: float = 0.01,
     trust: bool = False,
-    monitor: Monitor,
+    progress: RunProgress,
 ) -> ModelScan:
     """Compare a suspect with the model that it was made from, on the test part of a clean set.
 
@@ -62,7 +62,7 @@ def scan_model(
         seed: Seed of everything random.
         false_alarms: For the file: which are flagged.
         trust: As for `load_encoder`.
-        monitor: Is told how far it is.
+        progress: Reports the progress.
 
     Raises:
         InputError: If the data have no test part or too few kinds, the models do not fit, or a clean pair is poisoned.
@@ -91,10 +91,10 @@ def scan_model(
         if clean_runs
         else test.pairs
     )
-    inputs = prepare_pixels(reference, known, images=test.gallery, progress=monitor.progress)
+    inputs = prepare_pixels(reference, known, images=test.gallery, progress=progress.progress)
 
     def embed(encoder: DualEncoder, what: str) -> TestEmbeddings:
-        return TestEmbeddings.of(encoder, inputs, test, monitor.progress(f"embedding with {what}"))
+        return TestEmbeddings.of(encoder, inputs, test, progress.progress(f"embedding with {what}"))
 
     before = embed(reference, "the reference")
     kinds = Kinds.find(test, before, seed)
@@ -113,7 +113,7 @@ def scan_model(
             settings or TrainingSettings(),
             seed=seed,
             number=number,
-            monitor=monitor,
+            progress=progress,
         )
         tables.append(association(embed(encoder, f"clean model {number + 1}"), test, kinds))
     scan = scan_tables(association(before, test, kinds), suspected, tables, kinds)
@@ -152,10 +152,10 @@ def _clean_model(
     *,
     seed: int,
     number: int,
-    monitor: Monitor,
+    progress: RunProgress,
 ) -> DualEncoder:
     if folder.is_dir():
-        monitor.say(f"clean model {number + 1}: taken from {folder}")
+        progress.say(f"clean model {number + 1}: taken from {folder}")
         return load_checkpoint(folder).to(reference.device)
     images = clean.used_images()
     order = generator(seed, f"model-scan/{number}").permutation(images)
@@ -168,9 +168,9 @@ def _clean_model(
         settings,
         seed=seed + number,
         name=f"{reference.name}-clean-{number}",
-        on_step=monitor.training(f"clean fine-tune {number + 1}"),
+        on_step=progress.training(f"clean fine-tune {number + 1}"),
         checkpoints=checkpoints,
-        progress=monitor.progress,
+        progress=progress.progress,
     )
     card = model_card(
         result.encoder,

@@ -30,7 +30,7 @@ from mmpoison.models.inputs import prepare_pixels
 from mmpoison.pairs.table import PairDataset
 from mmpoison.reporting.repair import write_repair_figures
 from mmpoison.runs.cards import model_card
-from mmpoison.runs.progress import Monitor
+from mmpoison.runs.progress import RunProgress
 from mmpoison.training.log import LogOptions
 from mmpoison.training.loop import TrainingResult
 from mmpoison.training.settings import TrainingSettings
@@ -78,7 +78,7 @@ def sterilize_model(
     out: Path,
     settings: Sequence[TrainingSettings],
     *,
-    monitor: Monitor,
+    progress: RunProgress,
     split: str = "val",
     seed: int = 0,
     held_out: float = 0.2,
@@ -95,7 +95,7 @@ def sterilize_model(
         out: New folder of the checkpoint. Until it is there, states and logs are in `OUT.training` beside it; where a
             model is refused they stay, so that the same command with another rule does not train again.
         settings: Of each branch.
-        monitor: Is told how far it is.
+        progress: Reports the progress.
         split: The clean split.
         seed: Seed of everything random.
         held_out: Share of the clean images that is not trained on and decides; 0: all are trained on, nothing is
@@ -145,7 +145,7 @@ def sterilize_model(
         suspect,
         everything,
         images=None if test is None else test.gallery,
-        progress=monitor.progress,
+        progress=progress.progress,
     )
     meter = None
     if held is not None and is_main_process():
@@ -162,10 +162,10 @@ def sterilize_model(
         meter=meter,
         work=work,
         trackers=trackers,
-        shown=lambda one: monitor.training(
+        shown=lambda one: progress.training(
             "sterilizing" + (f" at {one.learning_rate:g}" if len(settings) > 1 else "")
         ),
-        progress=monitor.progress,
+        progress=progress.progress,
     )
     if not is_main_process():
         return None

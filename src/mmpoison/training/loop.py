@@ -185,7 +185,7 @@ def finetune(
             # the first process computes what is missing in the cache, the others find it there
             for mine in (True, False):
                 if processes.is_main == mine:
-                    feed.compute_frozen(plan.seen(), cache or cache_folder() / "frozen", progress)
+                    feed.compute_frozen(plan.seen(), cache or cache_folder(), progress)
                 processes.wait()
         training.run()
     student.module.eval()
