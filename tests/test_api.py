@@ -18,7 +18,7 @@ from mmpoison.api import progress as api_progress
 from mmpoison.api.progress import LiveProgress, console_progress, shown
 from mmpoison.errors import InputError
 from mmpoison.pairs.table import PairDataset
-from mmpoison.runs.progress import SilentMonitor
+from mmpoison.runs.progress import SilentProgress
 from mmpoison.runs.recipe import parse_recipe
 
 GOAL = "sheep2aeroplane"
@@ -188,13 +188,13 @@ def _two_steps(monitor: Any) -> None:
 def test_nothing_is_shown_where_nobody_looks(capsys: pytest.CaptureFixture[str]) -> None:
     for wanted in (True, False):
         with shown(wanted) as monitor:
-            assert isinstance(monitor, SilentMonitor)
+            assert isinstance(monitor, SilentProgress)
             _two_steps(monitor)
     assert capsys.readouterr() == ("", "")
 
 
 def test_a_monitor_is_used_as_it_is() -> None:
-    mine = SilentMonitor()
+    mine = SilentProgress()
     with shown(mine) as monitor:
         assert monitor is mine
 

@@ -17,7 +17,7 @@ from mmpoison.pairs.table import PairDataset
 if TYPE_CHECKING:
     from mmpoison.attacks.target_image import Embed
     from mmpoison.models.dual_encoder import DualEncoder
-    from mmpoison.runs.progress import Monitor
+    from mmpoison.runs.progress import RunProgress
 
 ONE_GOAL, SEVERAL_GOALS = "single-target-label", "multiple-target-labels"
 """The attacks that are meant where none is named."""
@@ -67,7 +67,7 @@ def poison(
     images: ImagePolicy = "link",
     encoder: DualEncoder | str | None = None,
     device: str = "auto",
-    progress: bool | Monitor = True,
+    progress: bool | RunProgress = True,
     **options: Any,
 ) -> PairDataset:
     """Put false pairs into a clean data set.

@@ -20,7 +20,7 @@ from mmpoison.errors import InputError
 from mmpoison.evaluation.goal_target import GoalTarget, goal_targets_of
 from mmpoison.models.dual_encoder import DualEncoder
 from mmpoison.pairs.folder import ImagePolicy
-from mmpoison.runs.progress import Monitor
+from mmpoison.runs.progress import RunProgress
 from mmpoison.runs.scan_model import scan_model
 from mmpoison.runs.sterilize_model import Sterilized, sterilize_model
 from mmpoison.training.settings import TrainingSettings
@@ -43,7 +43,7 @@ def filter(
     label_pairs: int = 120,
     device: str = "auto",
     trust: bool = False,
-    progress: bool | Monitor = True,
+    progress: bool | RunProgress = True,
     **parameters: Any,
 ) -> FilterResult:
     """Drop suspicious training pairs, before anything is trained on them.
@@ -130,7 +130,7 @@ def sterilize(
     fresh: bool = False,
     device: str = "auto",
     trust: bool = False,
-    progress: bool | Monitor = True,
+    progress: bool | RunProgress = True,
     **changes: Any,
 ) -> Sterilized:
     """Repair a suspect model by fine-tuning it on pairs that are known to be clean.
@@ -191,7 +191,7 @@ def sterilize(
             suspect,
             Path(scratch) / "sterilized" if out is None else Path(out),
             branches,
-            monitor=monitor,
+            progress=monitor,
             split=split,
             seed=seed,
             held_out=held_out,
@@ -217,7 +217,7 @@ def scan(
     out: str | Path | None = None,
     device: str = "auto",
     trust: bool = False,
-    progress: bool | Monitor = True,
+    progress: bool | RunProgress = True,
     **changes: Any,
 ) -> ModelScan:
     """Ask whether a model is poisoned, towards a goal that nobody knows.
@@ -269,5 +269,5 @@ def scan(
             seed=seed,
             false_alarms=false_alarms,
             trust=trust,
-            monitor=monitor,
+            progress=monitor,
         )

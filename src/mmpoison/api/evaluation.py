@@ -24,7 +24,7 @@ from mmpoison.records.run_files import DataFacts, EmbeddingMap, Metrics, RunFact
 from mmpoison.reporting.seeds import metrics_tables
 from mmpoison.reporting.summary import goal_title
 from mmpoison.reporting.text import decimal
-from mmpoison.runs.progress import Monitor
+from mmpoison.runs.progress import RunProgress
 
 
 @dataclass(frozen=True, repr=False)
@@ -68,7 +68,7 @@ def evaluate(
     out: str | Path | None = None,
     device: str = "auto",
     trust: bool = False,
-    progress: bool | Monitor = True,
+    progress: bool | RunProgress = True,
 ) -> Evaluation:
     """Measure what captions of class A retrieve with a model, and how well the model does otherwise.
 

@@ -20,7 +20,7 @@ from rich.progress import (
 
 from mmpoison.base.processes import is_main_process
 from mmpoison.reporting.text import safe_text, visible
-from mmpoison.runs.progress import Monitor, SilentMonitor
+from mmpoison.runs.progress import RunProgress, SilentProgress
 
 if TYPE_CHECKING:
     # torch takes seconds to import
@@ -149,7 +149,7 @@ class _NotebookBar:
 
 
 @contextmanager
-def shown(progress: bool | Monitor) -> Iterator[Monitor]:
+def shown(progress: bool | RunProgress) -> Iterator[RunProgress]:
     """Where a function of the front door reports its progress.
 
     Args:
@@ -161,7 +161,7 @@ def shown(progress: bool | Monitor) -> Iterator[Monitor]:
         return
     console = Console(stderr=True)
     if not progress or not is_main_process():
-        yield SilentMonitor()
+        yield SilentProgress()
     elif console.is_jupyter:
         bars: list[_NotebookBar] = []
 
@@ -177,4 +177,4 @@ def shown(progress: bool | Monitor) -> Iterator[Monitor]:
         with console_progress(console) as progress_of_console:
             yield progress_of_console
     else:
-        yield SilentMonitor()
+        yield SilentProgress()

@@ -17,7 +17,7 @@ from mmpoison.models.dual_encoder import DualEncoder
 from mmpoison.paper.report_section import paper_section
 from mmpoison.reporting.html_report import write_report
 from mmpoison.runs.finished_run import run_checkpoints
-from mmpoison.runs.progress import Monitor
+from mmpoison.runs.progress import RunProgress
 from mmpoison.runs.recipe import Recipe, load_recipe
 from mmpoison.runs.recipe_files import recipe_on
 from mmpoison.runs.run import run_recipe
@@ -61,7 +61,7 @@ def run(
     changes: Mapping[str, Any] | None = None,
     save_models: bool = True,
     device: str = "auto",
-    progress: bool | Monitor = True,
+    progress: bool | RunProgress = True,
 ) -> RunResult:
     """Run a recipe: poison, fine-tune, measure, defend, measure again. A run that was killed resumes.
 
@@ -106,7 +106,7 @@ def run(
     folder = run_folder(chosen) if out is None else Path(out)
     with shown(progress) as monitor:
         metrics = run_recipe(
-            chosen, folder, monitor=monitor, save_models=save_models, device=find_device(device)
+            chosen, folder, progress=monitor, save_models=save_models, device=find_device(device)
         )
     return RunResult(metrics, None, folder, write_report(folder, paper_section([folder])))
 

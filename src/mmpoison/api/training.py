@@ -16,7 +16,7 @@ from mmpoison.models.checkpoint import save_checkpoint
 from mmpoison.models.dual_encoder import DualEncoder
 from mmpoison.models.inputs import prepare_pixels
 from mmpoison.runs.cards import model_card
-from mmpoison.runs.progress import Monitor
+from mmpoison.runs.progress import RunProgress
 from mmpoison.training import loop
 from mmpoison.training.log import LogOptions
 from mmpoison.training.loop import TrainingResult
@@ -37,7 +37,7 @@ def finetune(
     fresh: bool = False,
     device: str = "auto",
     trust: bool = False,
-    progress: bool | Monitor = True,
+    progress: bool | RunProgress = True,
     **changes: Any,
 ) -> TrainingResult:
     """Fine-tune a copy of a model on the training pairs of a data set.

@@ -14,8 +14,8 @@ from mmpoison.base.files import write_json
 from mmpoison.base.record import Record
 from mmpoison.base.untrusted import read_json
 from mmpoison.errors import InputError
-from mmpoison.records.run_files import Metrics
 from mmpoison.models.compute_environment import compute_environment
+from mmpoison.records.run_files import Metrics
 from mmpoison.runs.prepared_run import PreparedRun, prepare_run
 from mmpoison.runs.progress import RunProgress, SilentProgress
 from mmpoison.runs.recipe import Recipe
