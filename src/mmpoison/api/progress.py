@@ -125,7 +125,7 @@ class _NotebookBar:
     def __init__(self, what: str, total: int) -> None:
         from IPython import display
 
-        self._html: Any = display.HTML
+        self._html: Callable[[str], object] = display.HTML
         self._what = visible(what)
         self.ended = False
         self._shown = time.monotonic()
