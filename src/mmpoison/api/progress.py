@@ -125,7 +125,8 @@ class _NotebookBar:
     def __init__(self, what: str, total: int) -> None:
         from IPython import display
 
-        self._html: Callable[[str], object] = display.HTML
+        html: Any = display.HTML
+        self._html: Callable[[str], object] = html
         self._what = visible(what)
         self.ended = False
         self._shown = time.monotonic()
