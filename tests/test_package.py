@@ -143,8 +143,7 @@ def test_torch_stays_where_models_are() -> None:
     wrong = [
         f"{file.relative_to(ROOT)}:{line}: {module}"
         for file in SOURCE_FILES
-        if part_of(file) in WITHOUT_TORCH
-        and file.relative_to(SOURCE).as_posix() not in TORCH_ASKED
+        if part_of(file) in WITHOUT_TORCH and file.relative_to(SOURCE).as_posix() not in TORCH_ASKED
         for line, module in imports_of(file)
         if module.partition(".")[0] in ("torch", "open_clip", "transformers", "timm")
     ]

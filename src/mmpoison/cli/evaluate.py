@@ -71,6 +71,13 @@ def evaluate(
             "model it was made from."
         ),
     ] = None,
+    method: Annotated[
+        str | None,
+        typer.Option(
+            "--scan",
+            help="With --suspect: a scan by name (`mmpoison defenses`); rank-gain unless given.",
+        ),
+    ] = None,
     clean: Annotated[
         list[str] | None,
         typer.Option(
@@ -118,11 +125,12 @@ def evaluate(
         }
         given |= {"--study": study, "--manifest": manifest, "--pretrained": pretrained}
         if unused := [name for name, value in given.items() if value]:
-            raise InputError(f"--suspect has no use for {unused[0]}: it looks for goals itself")
+            raise InputError(f"--suspect has no use for {unused[0]}: it finds goals itself")
         scan(
             data,
             suspect,
             reference,
+            method,
             clean or [],
             clean_runs,
             changes or [],
@@ -134,8 +142,8 @@ def evaluate(
             trust=trust,
         )
         return
-    if clean or clean_runs or changes:
-        raise InputError("--clean, --clean-runs and --set belong to --suspect")
+    if clean or clean_runs or changes or method:
+        raise InputError("--clean, --clean-runs, --scan and --set belong to --suspect")
     if model is None:
         raise InputError("which model? --model measures one, --suspect asks whether it is poisoned")
     from mmpoison.base.devices import find_device

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from typing import Any
 
 from mmpoison._version import __version__
 from mmpoison.models.activation import activation_name
@@ -29,7 +30,7 @@ def model_card(
     *,
     started_from: str,
     data: PairDataset,
-    settings: TrainingSettings,
+    settings: TrainingSettings | None,
     result: TrainingResult,
     facts: Sequence[str] = (),
 ) -> str:
@@ -40,7 +41,7 @@ def model_card(
         stage: One of `WHAT`.
         started_from: The model it was fine-tuned from.
         data: The data set it was trained on a part of.
-        settings: How.
+        settings: How; None for a repair that takes no settings.
         result: The log of the training.
         facts: More lines, Markdown.
     """
@@ -60,7 +61,9 @@ def model_card(
             f"- poison: {', '.join(data.manifest.goals)}, {len(data.manifest.pairs)} pairs "
             f"({data.manifest.rate:.2%}), mode {data.manifest.mode}"
         )
-    log = {"settings": settings.model_dump(mode="json"), "log": result.summary()}
+    log: dict[str, Any] = {"log": result.summary()}
+    if settings is not None:
+        log = {"settings": settings.model_dump(mode="json"), **log}
     small_tokenizer = has_own_merges(encoder.tokenizer)
     return "\n".join(
         [
