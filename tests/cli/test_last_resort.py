@@ -21,12 +21,12 @@ Cli = Callable[..., Any]
 
 
 def failing(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
-    from mmpoison import datasets
+    from mmpoison.datasets import catalogue
 
     def fail(*_: Any, **__: Any) -> None:
         raise error
 
-    monkeypatch.setattr(datasets, "load_pairs", fail)
+    monkeypatch.setattr(catalogue, "load_pairs", fail)
 
 
 @pytest.mark.parametrize(
@@ -174,7 +174,7 @@ def test_optional_packages_are_imported_in_one_way() -> None:
         if re.search(r"except \(?[^:\n]*(ImportError|ModuleNotFoundError)", path.read_text())
     ]
     # `resource` is of the standard library, and not on Windows
-    assert sorted(found) == ["experiments/store.py", "extras.py"]
+    assert sorted(found) == ["base/extras.py", "runs/store.py"]
 
 
 def test_every_extra_is_declared() -> None:

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from PIL import Image
+from tests.reporting import conftest as reporting
 
 MakeRun = Callable[..., Path]
 
@@ -34,6 +35,10 @@ def looks() -> list[dict[str, Any]]:
         }
         for step in (0, 1, 10, 50, 100, 150)
     ]
+
+
+# the fixture of the reports, which are made of run folders too
+make_run = reporting.make_run
 
 
 @pytest.fixture

@@ -157,7 +157,7 @@ def evaluate(
     from mmpoison.models.loading import load_encoder
     from mmpoison.reporting.seeds import metrics_tables
     from mmpoison.reporting.table import markdown, terminal
-    from mmpoison.reporting.terminal import terminal_table
+    from mmpoison.reporting.terminal_view import terminal_table
 
     studies = parse_studies(study or [])
     if "epochs" in studies:

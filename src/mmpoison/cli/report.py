@@ -205,7 +205,7 @@ def show_run(folder: Path, *, drawn: bool = True) -> None:
     from mmpoison.reporting.html_report import write_report
     from mmpoison.reporting.seeds import metrics_tables
     from mmpoison.reporting.table import terminal
-    from mmpoison.reporting.terminal import terminal_table
+    from mmpoison.reporting.terminal_view import terminal_table
 
     page = write_report(folder)
     if not drawn:

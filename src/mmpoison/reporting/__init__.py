@@ -17,7 +17,7 @@ from mmpoison.reporting.seeds import (
     summary_table,
 )
 from mmpoison.reporting.table import Column, Table, markdown, terminal
-from mmpoison.reporting.terminal import terminal_table
+from mmpoison.reporting.terminal_view import terminal_table
 from mmpoison.reporting.text import safe_text
 from mmpoison.reporting.tidy import results_table, write_results
 

@@ -167,16 +167,16 @@ def test_embeddings_are_kept_for_the_next_session(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    import mmpoison.models as models
+    from mmpoison.models import embedding
 
     calls = []
-    real = models.embed_images
+    real = embedding.embed_images
 
     def counted(*args: object, **options: object) -> object:
         calls.append(1)
         return real(*args, **options)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(models, "embed_images", counted)
+    monkeypatch.setattr(embedding, "embed_images", counted)
 
     def session() -> Engine:
         collection = Collection("squares", load_pairs(own_square_folder))
