@@ -104,6 +104,7 @@ def render_html(run: Path) -> str:
             map_goal=names[0] if names else "",
             side=_map.SIDE,
             filter=section(about, "filter"),
+            robust=section(about, "robust_training"),
             sterilize=section(about, "sterilize"),
             suspicious=_suspicious(run / "suspicious_pairs.json", thumbnails),
             run=about,

@@ -26,6 +26,7 @@ MODELS = (
     Model("poisoned", "Poisoned", "fine-tuned on the poisoned data"),
     Model("random_captions", "random captions", "unrelated queries, poisoned model"),
     Model("filtered", "Filtered", "trained after dropping suspicious pairs"),
+    Model("robust", "Robust", "trained on the poisoned data with a defence"),
     Model("sterilized", "Sterilized", "poisoned model, then clean pairs again"),
 )
 RANK_LIST_MODELS = tuple(
@@ -134,7 +135,11 @@ def _sentence(goal: str, row: Mapping[str, Any], poison: str, flagged: bool) -> 
         sentence += f", but unrelated captions find them too ({decimal(random, 2)})"
     defences = [
         _defence(word, hit[key], before, after)
-        for key, word in (("filtered", "filtering"), ("sterilized", "sterilizing"))
+        for key, word in (
+            ("filtered", "filtering"),
+            ("robust", "robust training"),
+            ("sterilized", "sterilizing"),
+        )
     ]
     told = ", ".join(text for text in defences if text)
     return f"{sentence}; {told}." if told else f"{sentence}."

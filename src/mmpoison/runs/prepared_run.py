@@ -10,7 +10,7 @@ import torch
 from mmpoison.attacks.catalogue import build_attack, run_attack
 from mmpoison.attacks.goal import Goal
 from mmpoison.attacks.target_image import Embed
-from mmpoison.defenses.catalogue import build_filter
+from mmpoison.defenses.catalogue import build_defense, build_filter, services_of
 from mmpoison.errors import InputError
 from mmpoison.evaluation.goal_target import Aim, aims_of
 from mmpoison.evaluation.test_set import TestSet
@@ -76,6 +76,7 @@ def prepare_run(
     Raises:
         InputError: If the recipe cannot be run on the data.
     """
+    _check_defences(recipe)
     pairs = material.pairs(recipe.data, recipe.seed)
     material.watch(pairs)
     goals = [Goal.parse(text, pairs.classes) for text in recipe.attack.goals]
@@ -124,6 +125,23 @@ def load_transfer(
     return Transfer(pairs, test, there)
 
 
+def _check_defences(recipe: Recipe) -> None:
+    """Build each defence, so that an unknown name or option is found before anything is loaded."""
+    if (judge := recipe.filter) is not None:
+        build_filter(judge.method, judge.options, "recipe key filter.")
+    if (robust := recipe.robust_training) is not None:
+        build_defense("in-training", robust.method, robust.options, "recipe key robust_training.")
+    if (repair := recipe.sterilize) is not None:
+        where = "recipe key sterilize."
+        built = build_defense(
+            "post-training", repair.method, repair.options, where, repair.training
+        )
+        if repair.curve and "on_step" not in services_of(built):
+            raise InputError(
+                f"{where}curve: defence {repair.method!r} cannot be measured before it is done"
+            )
+
+
 def _check_models(
     recipe: Recipe, start: DualEncoder, material: Material, device: torch.device
 ) -> None:
@@ -132,10 +150,8 @@ def _check_models(
         raise InputError(
             f"model {model.name!r} was trained as two towers: recipe key model.align must say how to align them"
         )
-    if judge is not None:
-        build_filter(judge.method, judge.options, "recipe key filter.")
-        if judge.encoder != "pretrained":
-            material.encoder(judge.encoder, trust=judge.trust, device=device)
+    if judge is not None and judge.encoder != "pretrained":
+        material.encoder(judge.encoder, trust=judge.trust, device=device)
     _check_heads(start, recipe.training.trainable)
     for key, settings in (
         ("model.align", model.align),

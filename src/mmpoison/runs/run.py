@@ -88,10 +88,14 @@ def _make_run(
         measures.judged(verdicts, out / "suspicious_pairs.json")
         kept = run.poisoned.select(split="train").where(verdicts.keep)
         models["filtered"] = stages.trained("filtered", pretrained, kept)
+    if (robust := recipe.robust_training) is not None:
+        models["robust"] = stages.trained("robust", pretrained, run.poisoned.select(split="train"))
+        facts["robust_training"] = {"method": robust.method, **robust.options}
     if recipe.sterilize is not None:
         models["sterilized"], facts["sterilize"] = stages.sterilized(models["poisoned"])
         if recipe.sterilize.curve:
-            rate = recipe.sterilize.training.learning_rate
+            settings = recipe.sterilize.training
+            rate = None if settings is None else settings.learning_rate
             write_json(out / "sterilize-curve.json", curve_of_repair(models["sterilized"], rate))
 
     with _timed(seconds, "evaluate"):

@@ -13,8 +13,15 @@ import numpy as np
 import torch
 
 from mmpoison.base.seeding import generator
-from mmpoison.defenses.catalogue import DEFENSES, build_filter
-from mmpoison.defenses.repairs.clean_finetune import CleanFinetune
+from mmpoison.defenses.catalogue import (
+    DEFENSES,
+    ModelRepair,
+    RobustTraining,
+    TrainingServices,
+    build_defense,
+    build_filter,
+    train_with,
+)
 from mmpoison.models.checkpoint import load_checkpoint, save_checkpoint
 from mmpoison.models.compute_environment import compute_environment
 from mmpoison.models.dual_encoder import DualEncoder
@@ -23,7 +30,7 @@ from mmpoison.pairs.table import PairDataset
 from mmpoison.runs.cards import model_card
 from mmpoison.runs.prepared_run import PreparedRun
 from mmpoison.runs.progress import Monitor
-from mmpoison.runs.recipe import SterilizePart
+from mmpoison.runs.recipe import CLEAN_FINETUNE, SterilizePart
 from mmpoison.runs.run_cache import Material
 from mmpoison.runs.store import StageKey, StageStore
 from mmpoison.runs.trained_models import TrainedModel, keep_model, link_log, read_model
@@ -38,7 +45,7 @@ from mmpoison.training.precision import autocast
 from mmpoison.training.settings import TrainingSettings
 from mmpoison.training.states import Checkpoints
 
-SUSPECTS = ("poisoned", "filtered", "sterilized")
+SUSPECTS = ("poisoned", "filtered", "robust", "sterilized")
 
 
 def stage_keys(run: PreparedRun, material: Material) -> dict[str, StageKey]:
@@ -99,6 +106,17 @@ class _Keys:
                 recipe.training,
                 kept_by=keys["filter"].digest,
             )
+        if (robust := recipe.robust_training) is not None:
+            keys["robust"] = self._training(
+                "robust",
+                start,
+                run.poisoned,
+                "train",
+                size,
+                recipe.training,
+                made_by=(DEFENSES[robust.method],),
+                defense=[robust.method, robust.options],
+            )
         if (repair := recipe.sterilize) is not None:
             keys["sterilized"] = self._training(
                 "sterilized",
@@ -106,8 +124,10 @@ class _Keys:
                 run.poisoned,
                 "val",
                 len(repair_pairs(run, repair)),
-                repair.training,
-                made_by=(CleanFinetune,),
+                # a repair that takes no settings is forecast as a training like the run's own
+                repair.training or recipe.training,
+                made_by=(DEFENSES[repair.method],),
+                defense=[repair.method, repair.options],
                 pairs=repair.pairs,
                 looks=[[str(aim) for aim in run.aims], repair.every] if repair.curve else None,
             )
@@ -259,30 +279,31 @@ class RunStages:
         )
 
     def trained(self, name: str, start: DualEncoder, train: PairDataset) -> DualEncoder:
-        """A model fine-tuned on all of some pairs."""
+        """A model trained on all of some pairs; `robust` by the in-training defence, the others by `finetune`."""
         run, settings = self.run, self.run.recipe.training
         called = f"{run.recipe.name}-{name}"
+        part = run.recipe.robust_training if name == "robust" else None
 
         def look(file: Path) -> Looks | None:
-            if "epochs" not in run.recipe.study or name == "filtered":
+            if "epochs" not in run.recipe.study or name in ("filtered", "robust"):
                 return None
             return self._looks(file, start, len(train), settings)
+
+        def fit(looks: Looks | None, kept: TrainingServices) -> TrainingResult:
+            on_step = together(self.monitor.training(f"training {name.replace('_', ' ')}"), looks)
+            services: TrainingServices = {"name": called, "on_step": on_step, **kept}
+            if part is None:
+                return finetune(
+                    start, train, self.inputs, settings, seed=run.recipe.seed, **services
+                )
+            defense: RobustTraining = build_defense("in-training", part.method, part.options)
+            given = (start, train, self.inputs, settings)
+            return train_with(defense, *given, seed=run.recipe.seed, services=services)
 
         return self._model(
             name,
             start,
-            lambda looks, kept: finetune(
-                start,
-                train,
-                self.inputs,
-                settings,
-                seed=run.recipe.seed,
-                name=called,
-                on_step=together(
-                    self.monitor.training(f"training {name.replace('_', ' ')}"), looks
-                ),
-                **kept,
-            ),
+            fit,
             data=run.pairs if name == "clean_model" else run.poisoned,
             settings=settings,
             called=called,
@@ -335,35 +356,38 @@ class RunStages:
         assert part is not None
         clean = repair_pairs(run, part)
         called = f"{run.recipe.name}-sterilized"
+        settings = part.training or run.recipe.training
+        repair: ModelRepair = build_defense(
+            "post-training", part.method, part.options, settings=part.training
+        )
 
         def look(file: Path) -> Looks | None:
             if not part.curve:
                 return None
-            return self._looks(
-                file, suspect, len(clean), part.training, within=True, every=part.every
-            )
+            return self._looks(file, suspect, len(clean), settings, within=True, every=part.every)
+
+        def fit(looks: Looks | None, kept: TrainingServices) -> TrainingResult:
+            on_step = together(self.monitor.training("sterilizing"), looks)
+            services: TrainingServices = {"name": called, "on_step": on_step, **kept}
+            given = (suspect, clean, self.inputs)
+            return train_with(repair, *given, seed=run.recipe.seed, services=services)
 
         encoder = self._model(
             "sterilized",
             suspect,
-            lambda looks, kept: CleanFinetune(part.training).apply(
-                suspect,
-                clean,
-                self.inputs,
-                seed=run.recipe.seed,
-                name=called,
-                on_step=together(self.monitor.training("sterilizing"), looks),
-                **kept,
-            ),
+            fit,
             data=run.poisoned,
             settings=part.training,
             called=called,
             look=look,
         )
+        named = {} if part.method == CLEAN_FINETUNE else {"method": part.method, **part.options}
+        rate = {} if part.training is None else {"learning_rate": part.training.learning_rate}
         return encoder, {
+            **named,
             "pairs": len(clean),
             "steps": encoder.config["mmpoison"]["training"]["steps"],
-            "learning_rate": part.training.learning_rate,
+            **rate,
         }
 
     # -- one model ------------------------------------------------------------------------------------------------
@@ -372,10 +396,10 @@ class RunStages:
         self,
         name: str,
         start: DualEncoder,
-        train: Callable[[Looks | None, dict[str, Any]], TrainingResult],
+        train: Callable[[Looks | None, TrainingServices], TrainingResult],
         *,
         data: PairDataset,
-        settings: TrainingSettings,
+        settings: TrainingSettings | None,
         called: str,
         look: Callable[[Path], Looks | None] = lambda file: None,
     ) -> DualEncoder:
@@ -388,7 +412,7 @@ class RunStages:
             self.inputs  # noqa: B018 - a part of its own in the times
             begun = time.perf_counter()
             states = Checkpoints(folder / "states")
-            kept = {
+            kept: TrainingServices = {
                 "checkpoints": states,
                 "log": LogOptions(folder / "log"),
                 "progress": self.monitor.progress,
@@ -421,7 +445,7 @@ class RunStages:
         return encoder
 
     def _card(
-        self, name: str, trained: TrainedModel, data: PairDataset, settings: TrainingSettings
+        self, name: str, trained: TrainedModel, data: PairDataset, settings: TrainingSettings | None
     ) -> str:
         recipe = self.run.recipe
         return model_card(

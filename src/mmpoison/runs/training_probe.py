@@ -127,7 +127,7 @@ def epochs_of(models: Mapping[str, DualEncoder]) -> dict[str, dict[str, dict[str
     return rows
 
 
-def curve_of_repair(encoder: DualEncoder, learning_rate: float) -> dict[str, Any]:
+def curve_of_repair(encoder: DualEncoder, learning_rate: float | None) -> dict[str, Any]:
     """`sterilize-curve.json` of a run: as of `mmpoison sterilize`, with the test part in place of held-out pairs."""
     looks = [{**look, "utility": look["test"]["utility"]} for look in looks_of(encoder)]
     return {"branches": [{"learning_rate": learning_rate, "chosen": True, "looks": looks}]}
