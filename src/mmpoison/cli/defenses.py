@@ -21,7 +21,9 @@ def defenses(
 ) -> None:
     """Show the defences: when each acts, where it was published, what can be set, what it costs.
 
-    Those that act before training are for `mmpoison filter --method` and a recipe's `filter.method`.
+    By kind: pre-training for `filter --method` (in a recipe `filter.method`), in-training for `train --defense`
+    (`robust_training.method`), post-training for `sterilize --method` (`sterilize.method`), scan for
+    `evaluate --suspect MODEL --scan`.
 
     Example: [bold]mmpoison defenses neighbour-outliers[/bold]
     """
@@ -54,4 +56,4 @@ def defenses(
             console.print(Text.assemble((f"  {what}: ", "dim"), text), highlight=False)
 
 
-KINDS = ("pre-training", "in-training", "post-training")
+KINDS = ("pre-training", "in-training", "post-training", "scan")

@@ -11,7 +11,7 @@ import typer
 from mmpoison.cli.console import DeviceOption, FormatOption, console, echo, monitor
 from mmpoison.cli.output import hold_output
 from mmpoison.cli.scanning import scan
-from mmpoison.cli.stages import DataOption, SeedOption, TrainSetOption, TrustOption
+from mmpoison.cli.stages import DataOption, MethodSetOption, SeedOption, TrustOption
 from mmpoison.errors import InputError
 
 if TYPE_CHECKING:
@@ -92,7 +92,7 @@ def evaluate(
             help="With --suspect: make so many clean fine-tunes here, on split val.",
         ),
     ] = 0,
-    changes: TrainSetOption = None,
+    changes: MethodSetOption = None,
     false_alarms: Annotated[
         float,
         typer.Option(help="With --suspect: how often a clean fine-tune may be flagged."),

@@ -26,11 +26,14 @@ TrustOption = Annotated[
     bool,
     typer.Option("--trust", help="Open TorchScript archives (OpenAI's format): they can run code."),
 ]
-TrainSetOption = Annotated[
+MethodSetOption = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="Change a training setting, e.g. epochs=2."),
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="A parameter of the defence, or a training setting, e.g. epochs=2.",
+    ),
 ]
-
 TrackOption = Annotated[
     list[str] | None,
     typer.Option("--track", help="Log to tensorboard, mlflow or wandb too; may be given again."),
@@ -57,7 +60,13 @@ def train(
     model: ModelOption,
     out: OutOption,
     seed: SeedOption = 0,
-    changes: TrainSetOption = None,
+    defense: Annotated[
+        str | None,
+        typer.Option(
+            help="An in-training defence by name (`mmpoison defenses`), in place of the ordinary training."
+        ),
+    ] = None,
+    changes: MethodSetOption = None,
     device: DeviceOption = "auto",
     track: TrackOption = None,
     fresh: FreshOption = False,
@@ -74,6 +83,13 @@ def train(
     from mmpoison.base.devices import find_device
     from mmpoison.base.processes import is_main_process
     from mmpoison.datasets.catalogue import load_pairs
+    from mmpoison.defenses.catalogue import (
+        RobustTraining,
+        TrainingServices,
+        build_defense,
+        split_options,
+        train_with,
+    )
     from mmpoison.models.checkpoint import save_checkpoint
     from mmpoison.models.inputs import prepare_pixels
     from mmpoison.models.loading import load_encoder
@@ -91,7 +107,12 @@ def train(
     log.check()
     if fresh and is_main_process():
         shutil.rmtree(work, ignore_errors=True)
-    settings = parse_training(parse_changes(changes or []))
+    changed, options = parse_changes(changes or []), {}
+    robust: RobustTraining | None = None
+    if defense is not None:
+        options, changed = split_options("in-training", defense, changed)
+        robust = build_defense("in-training", defense, options, "--set ")
+    settings = parse_training(changed)
     pairs = load_pairs(data)
     part = pairs.select(split="train")
     if not len(part):
@@ -99,27 +120,33 @@ def train(
     start = load_encoder(model, trust=trust).to(where)
     with monitor() as progress:
         inputs = prepare_pixels(start, part, progress=progress.progress)
-        result = finetune(
-            start,
-            part,
-            inputs,
-            settings,
-            seed=seed,
-            name=out.name,
-            on_step=progress.training("training"),
-            checkpoints=checkpoints,
-            log=log,
-            progress=progress.progress,
-        )
+        services: TrainingServices = {
+            "name": out.name,
+            "on_step": progress.training("training"),
+            "checkpoints": checkpoints,
+            "log": log,
+            "progress": progress.progress,
+        }
+        if robust is None:
+            result = finetune(start, part, inputs, settings, seed=seed, **services)
+        else:
+            given = (start, part, inputs, settings)
+            result = train_with(robust, *given, seed=seed, services=services)
     if not is_main_process():
         return
     if result.resumed_from:
         console.print(f"went on after step {result.resumed_from}")
     encoder = result.encoder
     poisoned = bool(part.poisoned.any())
-    stage = "poisoned" if poisoned else "trained"
+    stage = "trained" if not poisoned else "robust" if defense else "poisoned"
     card = model_card(
-        encoder, stage, started_from=start.name, data=part, settings=settings, result=result
+        encoder,
+        stage,
+        started_from=start.name,
+        data=part,
+        settings=settings,
+        result=result,
+        facts=[f"defence: {defense} {options or ''}".rstrip()] if defense else [],
     )
     save_checkpoint(
         encoder,

@@ -11,6 +11,7 @@ from mmpoison.cli.output import hold_output
 from mmpoison.cli.stages import (
     DataOption,
     FreshOption,
+    MethodSetOption,
     ModelOption,
     OutOption,
     SeedOption,
@@ -36,14 +37,7 @@ def sterilize(
         str | None,
         typer.Option(help="A repair by name (`mmpoison defenses`); clean-finetune unless given."),
     ] = None,
-    changes: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set",
-            metavar="KEY=VALUE",
-            help="A parameter of the method, or a training setting, e.g. epochs=2.",
-        ),
-    ] = None,
+    changes: MethodSetOption = None,
     learning_rate: Annotated[
         list[float] | None,
         typer.Option(help="Several times: try each, and save the best by the stated rule."),

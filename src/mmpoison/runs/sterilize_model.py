@@ -195,8 +195,7 @@ def sterilize_model(
     def add_curve_and_logs(folder: Path) -> None:
         if curve is not None:
             _write_curve(folder, curve)
-        if work.is_dir():
-            copy_logs(work, folder / "logs", without=(PROBES_FILE, f"{CURVE}.*"))
+        copy_logs(work, folder / "logs", without=(PROBES_FILE, f"{CURVE}.*"))
 
     card = model_card(
         result.encoder,
