@@ -17,7 +17,7 @@ from mmpoison.attacks import SingleTargetLabel
 from mmpoison.datasets import PairDataset
 from mmpoison.defenses import DEFENSES, FilterResult
 from mmpoison.defenses.catalogue import Kind, services_of, train_with
-from mmpoison.defenses.scans.scan_result import ScanResult
+from mmpoison.defenses.scan_result import ScanResult
 from mmpoison.errors import InputError
 from mmpoison.evaluation import TestSet
 from mmpoison.models import DualEncoder, PairInputs, prepare_pixels, save_checkpoint
@@ -78,11 +78,11 @@ def keeps_the_contract(
         with pytest.raises(InputError):
             defense.apply(train.where(np.zeros(len(train), dtype=bool)), encoder, inputs, seed=1)
     elif defense.kind == "scan":
-        clean = [encoder, encoder.copy("other")]
+        usual = [encoder, encoder.copy("other")]
         test = TestSet.of(poisoned)
         runs = [
             defense.apply(
-                suspect, test, inputs, reference=encoder, clean_models=iter(clean), seed=1
+                suspect, test, inputs, reference=encoder, clean_models=iter(usual), seed=1
             )
             for _ in range(2)
         ]

@@ -86,8 +86,17 @@ def test_a_defence_is_listed_and_filters(
 def test_each_kind_of_defence_is_selected_on_the_command_line(
     square_folder: Path, checkpoint: Path, tmp_path: Path
 ) -> None:
-    training = [*("--set", "batch_size=32"), "--set", "max_steps=1"]
-    train = ["train", "--data", square_folder, "--model", checkpoint, "--out", "trained", *training]
+    training = ["--set", "batch_size=32", "--set", "max_steps=1"]
+    train: list[str | Path] = [
+        "train",
+        "--data",
+        square_folder,
+        "--model",
+        checkpoint,
+        "--out",
+        "trained",
+        *training,
+    ]
     done = mmpoison(*train, "--defense", "half-rate", "--set", "share=0.25", folder=tmp_path)
     assert done.returncode == 0, done.stderr
     card = (tmp_path / "trained" / "README.md").read_text()
@@ -95,7 +104,15 @@ def test_each_kind_of_defence_is_selected_on_the_command_line(
     line = json.loads((tmp_path / "trained" / "logs" / "steps.jsonl").read_text().splitlines()[0])
     assert line["learning_rate"] < 1e-6 / 3
 
-    sterilize = ["sterilize", "--data", square_folder, "--model", checkpoint, "--split", "train"]
+    sterilize: list[str | Path] = [
+        "sterilize",
+        "--data",
+        square_folder,
+        "--model",
+        checkpoint,
+        "--split",
+        "train",
+    ]
     repair = [*sterilize, "--method", "jitter", "--out", "repaired"]
     done = mmpoison(*repair, "--set", "scale=1e-6", "--held-out", "0.6", folder=tmp_path)
     assert done.returncode == 0, done.stderr
@@ -107,7 +124,15 @@ def test_each_kind_of_defence_is_selected_on_the_command_line(
         assert done.returncode == 2
         assert says in done.stderr.splitlines()[-1]
 
-    scan = ["evaluate", "--data", square_folder, "--suspect", checkpoint, "--scan", "confusions"]
+    scan: list[str | Path] = [
+        "evaluate",
+        "--data",
+        square_folder,
+        "--suspect",
+        checkpoint,
+        "--scan",
+        "confusions",
+    ]
     done = mmpoison(*scan, "--set", "least=0.01", "--format", "json", folder=tmp_path)
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)

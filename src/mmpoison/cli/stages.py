@@ -107,7 +107,8 @@ def train(
     log.check()
     if fresh and is_main_process():
         shutil.rmtree(work, ignore_errors=True)
-    changed, options = parse_changes(changes or []), {}
+    changed = parse_changes(changes or [])
+    options: dict[str, object] = {}
     robust: RobustTraining | None = None
     if defense is not None:
         options, changed = split_options("in-training", defense, changed)

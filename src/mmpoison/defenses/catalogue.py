@@ -11,7 +11,7 @@ from mmpoison.errors import InputError
 
 if TYPE_CHECKING:
     from mmpoison.defenses.filters.relevance_filter import FilterResult
-    from mmpoison.defenses.scans.scan_result import ScanResult
+    from mmpoison.defenses.scan_result import ScanResult
     from mmpoison.evaluation.test_set import TestSet
     from mmpoison.models.dual_encoder import DualEncoder
     from mmpoison.models.inputs import PairInputs, ProgressFor

@@ -260,19 +260,16 @@ class RunStages:
                 )
             return self.inputs
 
+        def align(_: Looks | None, kept: TrainingServices) -> TrainingResult:
+            kept["name"] = f"{run.start.name}-aligned"
+            kept["on_step"] = self.monitor.training("aligning the towers")
+            clean = run.pairs.select(split="val")
+            return finetune(run.start, clean, inputs(), settings, seed=run.recipe.seed, **kept)
+
         return self._model(
             "pretrained",
             run.start,
-            lambda looks, kept: finetune(
-                run.start,
-                run.pairs.select(split="val"),
-                inputs(),
-                settings,
-                seed=run.recipe.seed,
-                name=f"{run.start.name}-aligned",
-                on_step=self.monitor.training("aligning the towers"),
-                **kept,
-            ),
+            align,
             data=run.pairs,
             settings=settings,
             called=f"{run.start.name}-aligned",

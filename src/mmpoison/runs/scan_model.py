@@ -12,7 +12,7 @@ import numpy as np
 from mmpoison.base.files import write_json
 from mmpoison.base.seeding import generator
 from mmpoison.defenses.catalogue import ModelScanner, build_defense, require_clean
-from mmpoison.defenses.scans.scan_result import Finding, ScanResult
+from mmpoison.defenses.scan_result import Finding, ScanResult
 from mmpoison.errors import InputError
 from mmpoison.evaluation.test_set import TestSet
 from mmpoison.models.checkpoint import load_checkpoint, save_checkpoint

@@ -6,9 +6,9 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+from mmpoison.defenses.scan_result import ScanResult
 from mmpoison.defenses.scans.canary import Kinds
 from mmpoison.defenses.scans.rank_gain import RankChange, scan_tables
-from mmpoison.defenses.scans.scan_result import ScanResult
 from mmpoison.errors import InputError
 
 KINDS = 12

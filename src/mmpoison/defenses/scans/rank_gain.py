@@ -15,8 +15,8 @@ import numpy as np
 import numpy.typing as npt
 
 from mmpoison.defenses.catalogue import DEFENSES, Kind
+from mmpoison.defenses.scan_result import ScanResult
 from mmpoison.defenses.scans.canary import Kinds, Table, association
-from mmpoison.defenses.scans.scan_result import ScanResult
 from mmpoison.errors import InputError
 from mmpoison.evaluation.test_set import TestEmbeddings, TestSet
 from mmpoison.models.dual_encoder import DualEncoder
@@ -179,20 +179,23 @@ def scan_tables(
     cells = int(other.sum())
     p_value = -np.expm1(cells * np.log1p(-np.minimum(chance, 1 - 1e-12)))
     seen = other & (suspect <= np.log2(1 + SEEN))
-    found = [
-        RankChange(
-            kinds.caption_names[a],
-            kinds.image_names[b],
-            float(2 ** reference[a, b] - 1),
-            float(2 ** max(reference[a, b] - expected[a, b], 0.0) - 1),
-            float(2 ** suspect[a, b] - 1),
-            float(z[a, b]),
-            float(p_value[a, b]),
-        )
-        for a, b in zip(*np.nonzero(seen), strict=True)
-    ]
+    found = sorted(
+        (
+            RankChange(
+                kinds.caption_names[a],
+                kinds.image_names[b],
+                float(2 ** reference[a, b] - 1),
+                float(2 ** max(reference[a, b] - expected[a, b], 0.0) - 1),
+                float(2 ** suspect[a, b] - 1),
+                float(z[a, b]),
+                float(p_value[a, b]),
+            )
+            for a, b in zip(*np.nonzero(seen), strict=True)
+        ),
+        key=lambda change: -change.z,
+    )
     return ScanResult(
-        tuple(sorted(found, key=lambda change: -change.z)),
+        tuple(found),
         {
             "null": "clean fine-tunes" if enough else "own",
             "clean_models": len(clean),

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from mmpoison.defenses.catalogue import DEFENSES, Kind
-from mmpoison.defenses.scans.scan_result import ScanResult
+from mmpoison.defenses.scan_result import ScanResult
 from mmpoison.evaluation import TestEmbeddings, TestSet
 from mmpoison.models.dual_encoder import DualEncoder
 from mmpoison.models.inputs import PairInputs, ProgressFor

@@ -41,5 +41,5 @@ class Jitter:
         noise = torch.Generator().manual_seed(seed)
         with torch.no_grad():
             for value in repaired.module.parameters():
-                value += self.scale * torch.randn(value.shape, generator=noise)
+                value.add_(torch.randn(value.shape, generator=noise), alpha=self.scale)
         return TrainingResult(repaired, [], 0, 0.0)
