@@ -1,10 +1,13 @@
-"""Defences, one file each: before training they drop pairs, in training they resist, afterwards they repair."""
+"""Defences, one file each: filters of pairs, robust trainings, repairs and scans of models."""
 
 from mmpoison.defenses.catalogue import (
     DEFENSES,
     ModelRepair,
+    ModelScanner,
     PairFilter,
     RobustTraining,
+    TrainingServices,
+    build_defense,
     build_filter,
 )
 from mmpoison.defenses.filters.filtered_folder import save_filtered
@@ -16,19 +19,27 @@ from mmpoison.defenses.filters.suspicious_groups import (
     SuspiciousGroups,
 )
 from mmpoison.defenses.repairs.clean_finetune import CleanFinetune
+from mmpoison.defenses.scan_result import Finding, ScanResult
+from mmpoison.defenses.scans.rank_gain import RankGain
 
 __all__ = [
     "DEFENSES",
     "CleanFinetune",
     "FilterResult",
+    "Finding",
     "GroupResult",
     "ModelRepair",
+    "ModelScanner",
     "NeighbourOutliers",
     "PairFilter",
+    "RankGain",
     "RelevanceFilter",
     "RobustTraining",
+    "ScanResult",
     "SuspectedGoal",
     "SuspiciousGroups",
+    "TrainingServices",
+    "build_defense",
     "build_filter",
     "save_filtered",
 ]
