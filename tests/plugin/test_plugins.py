@@ -155,6 +155,7 @@ def test_plug_ins_of_every_kind_run_a_recipe(tmp_path: Path) -> None:
         "filter": {"method": "odd-captions", "encoder": "pretrained"},
         "robust_training": {"method": "half-rate", "share": 0.25},
         "sterilize": {"method": "jitter", "scale": 0.1},
+        "scan": {"method": "confusions", "least": 0.01},
     }
     (tmp_path / "fruit.yaml").write_text(json.dumps(recipe))
     done = mmpoison("run", "fruit.yaml", "--out", "run", "--no-models", folder=tmp_path)
@@ -172,6 +173,9 @@ def test_plug_ins_of_every_kind_run_a_recipe(tmp_path: Path) -> None:
     assert set(metrics["goal"]) == {"cherry2lime", "lime2cherry"}
     for rows in metrics["goal"].values():
         assert {"poisoned", "filtered", "robust", "sterilized"} <= set(rows)
+    scans = json.loads((tmp_path / "run" / "model-scan.json").read_text())
+    assert set(scans) == {"clean_model", "poisoned", "filtered", "robust", "sterilized"}
+    assert metrics["run"]["scan"]["method"] == "confusions"
     assert (tmp_path / "run" / "logs" / "robust" / "steps.jsonl").is_file()
     shown = mmpoison("report", "run", "--format", "markdown", folder=tmp_path)
     assert "| Robust |" in shown.stdout

@@ -131,6 +131,8 @@ def _check_defences(recipe: Recipe) -> None:
         build_filter(judge.method, judge.options, "recipe key filter.")
     if (robust := recipe.robust_training) is not None:
         build_defense("in-training", robust.method, robust.options, "recipe key robust_training.")
+    if (scan := recipe.scan) is not None:
+        build_defense("scan", scan.method, scan.options, "recipe key scan.")
     if (repair := recipe.sterilize) is not None:
         where = "recipe key sterilize."
         built = build_defense(

@@ -193,6 +193,18 @@ class SterilizePart(_MethodPart):
         return value
 
 
+class ScanPart(_MethodPart):
+    """A scan of the models of the run for poison, with the model that all start from as reference.
+
+    Attributes:
+        method: A registered scan; its options are further keys.
+        false_alarms: How often a clean model may be flagged.
+    """
+
+    method: str = "rank-gain"
+    false_alarms: float = Field(0.01, gt=0, lt=1)
+
+
 class TransferPart(_Part):
     """Another data set on which the models are measured: does the poison carry over to other pictures?
 
@@ -257,6 +269,7 @@ class Recipe(_Part):
         filter: The filter before training; without it there is no filtered model.
         robust_training: A defence in place of the ordinary training; without it there is no robust model.
         sterilize: The repair of the poisoned model; without it there is no sterilized model.
+        scan: The scan of all models, written to `model-scan.json`; without it none is scanned.
         study: Names of `mmpoison.evaluation.STUDIES`, or `all`: what is measured beyond the rows of every run.
         transfer: Other data sets to measure on too.
         sweep: Where the file is about many runs: in what they differ. None in a run of its own.
@@ -273,6 +286,7 @@ class Recipe(_Part):
     filter: FilterPart | None = None
     robust_training: RobustTrainingPart | None = None
     sterilize: SterilizePart | None = None
+    scan: ScanPart | None = None
     study: tuple[str, ...] = ()
     transfer: tuple[TransferPart, ...] = ()
     sweep: SweepPart | None = None
@@ -300,8 +314,9 @@ class Recipe(_Part):
     @model_serializer(mode="wrap")
     def _without_what_is_not_set(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         value: dict[str, Any] = handler(self)
-        if self.robust_training is None:
-            value.pop("robust_training", None)
+        for key in ("robust_training", "scan"):
+            if getattr(self, key) is None:
+                value.pop(key, None)
         return value
 
     def to_yaml(self) -> str:

@@ -20,6 +20,7 @@ from mmpoison.runs.run_cache import Material
 from mmpoison.runs.run_folder import check_folder, held_folder
 from mmpoison.runs.run_measures import RunMeasures
 from mmpoison.runs.run_stages import RunStages
+from mmpoison.runs.scan_model import SCAN_FILE, scan_models
 from mmpoison.runs.store import StageStore
 from mmpoison.runs.training_probe import curve_of_repair
 
@@ -97,6 +98,16 @@ def _make_run(
             settings = recipe.sterilize.training
             rate = None if settings is None else settings.learning_rate
             write_json(out / "sterilize-curve.json", curve_of_repair(models["sterilized"], rate))
+
+    if (part := recipe.scan) is not None:
+        with _timed(seconds, "scan"):
+            scans = scan_models(models, run.test, stages.inputs, part, recipe.seed, monitor)
+        facts["scan"] = {
+            "method": part.method,
+            **part.options,
+            "flagged": {name: [str(f) for f in scan.flagged] for name, scan in scans.items()},
+        }
+        write_json(out / SCAN_FILE, {name: scan.to_json() for name, scan in scans.items()})
 
     with _timed(seconds, "evaluate"):
         sections, measured = measures.sections(models, stages.inputs)

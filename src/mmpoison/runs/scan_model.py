@@ -22,6 +22,7 @@ from mmpoison.models.loading import load_encoder
 from mmpoison.pairs.table import PairDataset
 from mmpoison.runs.cards import model_card
 from mmpoison.runs.progress import Monitor, SilentMonitor
+from mmpoison.runs.recipe import ScanPart
 from mmpoison.training.loop import finetune
 from mmpoison.training.settings import TrainingSettings
 from mmpoison.training.states import Checkpoints
@@ -166,6 +167,42 @@ def scan_model(
     if out is not None:
         write_json(out / SCAN_FILE, done.to_json())
     return done
+
+
+def scan_models(
+    models: Mapping[str, DualEncoder],
+    test: TestSet,
+    inputs: PairInputs,
+    part: ScanPart,
+    seed: int,
+    monitor: Monitor,
+) -> dict[str, ScannedModel]:
+    """Scan the models of a run, each against the one that all start from; the clean model shows false alarms.
+
+    Args:
+        models: By name; `pretrained` is the reference.
+        test: The test part.
+        inputs: Prepared inputs that hold it.
+        part: Which scan.
+        seed: Seed of the run.
+        monitor: Reports progress.
+    """
+    scanner: ModelScanner = build_defense("scan", part.method, part.options)
+    reference = models["pretrained"]
+    return {
+        name: ScannedModel(
+            scanner.apply(
+                *(model, test, inputs),
+                reference=reference,
+                seed=seed,
+                progress=monitor.progress,
+            ),
+            {"suspect": model.name, "reference": reference.name},
+            part.false_alarms,
+        )
+        for name, model in models.items()
+        if name != "pretrained"
+    }
 
 
 def _clean_model(
