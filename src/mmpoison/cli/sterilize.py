@@ -88,9 +88,12 @@ def sterilize(
     The associations that weakened, and the utility, are in OUT/sterilize-curve.json. No model is saved (exit code 1)
     if all of them lost more than --max-utility-loss.
     """
+    from mmpoison.attacks.goal import Goal
     from mmpoison.base.devices import find_device
     from mmpoison.datasets.catalogue import load_pairs
     from mmpoison.defenses.catalogue import split_options
+    from mmpoison.defenses.repairs.repair_watch import RepairRule
+    from mmpoison.evaluation.goal_target import Aim, aims_of
     from mmpoison.models.loading import load_encoder
     from mmpoison.reporting.repair import repair_table
     from mmpoison.reporting.table import terminal
@@ -105,6 +108,18 @@ def sterilize(
         raise InputError("--learning-rate and --set learning_rate are two ways to say one thing")
     settings = parse_training(changed) if changed else None
     pairs = load_pairs(data)
+    rule = None
+    if max_utility_loss is not None or canary_goal or evaluate_every is not None or not stop:
+        rule = RepairRule(
+            0.02 if max_utility_loss is None else max_utility_loss,
+            stop,
+            tuple(Goal.parse(text, pairs.classes) for text in canary_goal or ()),
+            evaluate_every,
+        )
+    known: list[Aim] = []
+    if pairs.manifest is not None and held_out and pairs.select(split="test", poisoned=False):
+        known = list(aims_of(pairs.manifest, pairs))
+    aims = [Aim(Goal.parse(text, pairs.classes)) for text in dict.fromkeys(goal or ())] or known
     suspect = load_encoder(model, trust=trust).to(where)
     with monitor() as progress:
         done = sterilize_model(
@@ -119,11 +134,8 @@ def sterilize(
             split=split,
             seed=seed,
             held_out=held_out,
-            max_utility_loss=max_utility_loss,
-            canary_goals=canary_goal or (),
-            stop=stop,
-            every=evaluate_every,
-            goals=goal or (),
+            rule=rule,
+            aims=aims,
             trackers=track or (),
             fresh=fresh,
         )

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mmpoison.attacks.goal import Goal
 from mmpoison.base.files import refuse_occupied, write_json
 from mmpoison.base.processes import is_main_process
 from mmpoison.defenses.catalogue import defense_parameters, require_clean
@@ -24,7 +23,7 @@ from mmpoison.defenses.repairs.repair import (
 from mmpoison.defenses.repairs.repair_watch import RepairMeter, RepairRule, hold_out
 from mmpoison.defenses.scans.canary import Rise
 from mmpoison.errors import InputError
-from mmpoison.evaluation.goal_target import Aim, aims_of
+from mmpoison.evaluation.goal_target import Aim
 from mmpoison.evaluation.test_set import TestSet
 from mmpoison.models.checkpoint import save_checkpoint
 from mmpoison.models.dual_encoder import DualEncoder
@@ -89,11 +88,8 @@ def sterilize_model(
     split: str = "val",
     seed: int = 0,
     held_out: float = 0.2,
-    max_utility_loss: float | None = None,
-    canary_goals: Sequence[str] = (),
-    stop: bool = True,
-    every: int | None = None,
-    goals: Sequence[str] = (),
+    rule: RepairRule | None = None,
+    aims: Sequence[Aim] = (),
     trackers: Sequence[str] = (),
     fresh: bool = False,
 ) -> Sterilized | None:
@@ -113,12 +109,8 @@ def sterilize_model(
         seed: Seed of everything random.
         held_out: Share of the clean images that is not trained on and decides; 0: all are trained on, nothing is
             decided.
-        max_utility_loss: A model that lost more Hit@K on the held-out images is not saved; 0.02 by default.
-        canary_goals: `A2B` that are known to be in the suspect: stop when they are gone.
-        stop: Stop when the canary is quiet.
-        every: Probe after so many steps too. With fewer held-out images than are needed nothing is decided, unless one
-            of these four is given: then it is an error.
-        goals: `A2B` to show on the test part; those of the manifest by default.
+        rule: What decides; given by the user, or None for the default where there are images enough.
+        aims: Goals to show on the test part; without any it is not measured.
         trackers: As in `LogOptions`.
         fresh: Delete what an earlier try has left.
 
@@ -133,18 +125,12 @@ def sterilize_model(
     refuse_occupied(out)
     work = work_folder(out)
     LogOptions(work, tuple(trackers)).check()
+    if fresh and is_main_process():
+        shutil.rmtree(work, ignore_errors=True)
     if "settings" in defense_parameters("post-training", method):
         settings = settings or TrainingSettings()
     elif settings is not None:
         raise InputError(f"defence {method!r} takes no training settings")
-    rule: RepairRule | None = None
-    if max_utility_loss is not None or canary_goals or every is not None or not stop:
-        limit = RepairRule.max_utility_loss if max_utility_loss is None else max_utility_loss
-        known = tuple(Goal.parse(text, pairs.classes) for text in canary_goals)
-        rule = RepairRule(limit, stop, known, every)
-    aims: Sequence[Aim] = [Aim(Goal.parse(text, pairs.classes)) for text in dict.fromkeys(goals)]
-    if not aims and held_out and pairs.manifest is not None:
-        aims = aims_of(pairs.manifest, pairs) if pairs.select(split="test", poisoned=False) else ()
     branches = repair_branches(method, options or {}, settings, learning_rates)
     if not 0 <= held_out < 1:
         raise InputError(f"held-out share {held_out} is not between 0 and 1")
@@ -169,8 +155,6 @@ def sterilize_model(
     for aim in aims:
         assert test is not None
         test.check(aim)
-    if fresh and is_main_process():
-        shutil.rmtree(work, ignore_errors=True)
     in_test = pairs.in_split("test") & ~pairs.poisoned
     inputs = prepare_pixels(
         suspect,
