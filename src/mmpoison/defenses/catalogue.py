@@ -88,7 +88,7 @@ class TrainingServices(TypedDict, total=False):
     """What `finetune` takes besides its inputs, and a run offers to each training inside a defence.
 
     A defence whose `apply` has `**services: Unpack[TrainingServices]`, or a parameter of one of these names, is given
-    them and passes them on to its (last) `finetune`. Without `checkpoints` it starts anew after a kill; without
+    them and passes them on to its (last) `finetune`. Without `checkpoints` it starts again after a kill; without
     `on_step` it cannot be measured, or ended, before it is done. One that takes `on_step` returns the model of the last
     step as it is: what changes weights after the last step does without.
 

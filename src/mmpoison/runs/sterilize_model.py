@@ -63,9 +63,9 @@ class Sterilized:
     def weakened(self) -> list[str]:
         """Say which associations of the suspect the chosen model lost, a line each; poison is likely among them."""
         chosen = next(branch for branch in self.branches if branch.chosen)
-        if not chosen.probes or "let_go" not in chosen.probes[-1].record:
+        if not chosen.probes or "weakened" not in chosen.probes[-1].record:
             return []
-        found = [str(Rise(**rise)) for rise in chosen.probes[-1].record["let_go"][:SHOWN]]
+        found = [str(Rise(**rise)) for rise in chosen.probes[-1].record["weakened"][:SHOWN]]
         return found or ["no association weakened unusually much"]
 
     def summary(self) -> str:

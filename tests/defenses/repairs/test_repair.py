@@ -149,7 +149,7 @@ class Played:
 
     def probe(self, at: Step, _: Any) -> Probe:
         loss, left = self._probes[at.step]
-        record = {"step": at.step, "letting_go": [{"z": 9.0}] * left}
+        record = {"step": at.step, "still_weakening": [{"z": 9.0}] * left}
         return Probe(record=record, ranks=None, loss=loss, goals_left=left)
 
 

@@ -306,9 +306,9 @@ class RepairWatch:
         if kinds is not None and now.ranks is not None:
             half = [probe for probe in self.probes if probe.step <= now.step / 2][-1]
             still = still_weakening(start.table, half.table, now.table, kinds)
-            now.record["letting_go"] = [vars(one) for one in still[:SHOWN]]
+            now.record["still_weakening"] = [vars(one) for one in still[:SHOWN]]
             so_far = rises(start.table, now.table, kinds)
-            now.record["let_go"] = [vars(one) for one in conspicuous(so_far)[:SHOWN]]
+            now.record["weakened"] = [vars(one) for one in conspicuous(so_far)[:SHOWN]]
             now.record["largest_z"] = so_far[0].z if so_far else 0.0
         self.probes.append(now)
         if self.file is not None:
@@ -323,7 +323,7 @@ class RepairWatch:
         if rule.canary_goals:
             return "" if now.goals_left else "the canary goals are gone"
         late = [probe for probe in self.probes if probe.step >= LEAST_STEPS][-QUIET_PROBES:]
-        if len(late) < QUIET_PROBES or any(probe.record.get("letting_go", [1]) for probe in late):
+        if len(late) < QUIET_PROBES or any(probe.record.get("still_weakening", [1]) for probe in late):
             return ""
         return "the canary is quiet: twice the steps weaken no association further"
 

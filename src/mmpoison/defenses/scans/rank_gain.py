@@ -1,4 +1,4 @@
-"""Scan by ranks: which kind of caption came nearer to which kind of image than clean fine-tunes explain.
+"""Scan by ranks: captions of one kind that find images of another earlier than in clean fine-tunes.
 
 A goal need not be known: poison makes captions of one kind find images of another among the first, which they did not
 in the model that the suspect was made from. Many pairs of kinds come nearer in a clean fine-tune too. So the gains of
@@ -157,7 +157,7 @@ def scan_tables(
     captions, images = reference.shape
     if min(captions, images) < FEWEST_KINDS:
         raise InputError(
-            f"{captions} kinds of captions and {images} of images are too few to tell poison from drift: "
+            f"{captions} kinds of captions and {images} of images are too few to distinguish poison from drift: "
             f"{FEWEST_KINDS} of each are needed"
         )
     other = _other(kinds)
