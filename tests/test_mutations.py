@@ -39,7 +39,9 @@ RECIPE: dict[str, Any] = {
     "attack": {"name": "single-target-label", "goal": "sheep2sofa", "samples": 2, "mode": "add"},
     "training": {"epochs": 1, "batch_size": 8, "betas": [0.9, 0.98], "learning_rate": 1e-5},
     "filter": {"method": "relevance-filter", "encoder": "pretrained", "threshold": 0.8},
+    "robust_training": {"method": "x", "share": 0.5},
     "sterilize": {"training": {"epochs": 1}, "curve": True, "every": 2},
+    "scan": {"method": "rank-gain", "false_alarms": 0.05},
     "study": ["queries"],
     "transfer": [{"data": {"name": "coco"}, "goal": "sheep2bird"}],
     "sweep": {

@@ -244,14 +244,17 @@ def build_defense(
         name: Registered name.
         options: Of its constructor.
         where: Prefix of an option's name in messages, for example `recipe key sterilize.`.
-        settings: For a constructor that has a parameter `settings`.
+        settings: For a constructor that has a parameter `settings`; None leaves its default.
 
     Raises:
-        InputError: If there is no such defence, it is of another kind, or an option is unknown or missing.
+        InputError: If there is no such defence, it is of another kind, an option is unknown or missing, or it takes
+            no settings and is given some.
     """
     known = defense_parameters(kind, name)
     given = dict(options)
-    if settings is not None and "settings" in known:
+    if settings is not None:
+        if "settings" not in known:
+            raise InputError(f"{where}training: defence {name!r} takes no training settings")
         given["settings"] = settings
     if unknown := [option for option in options if option not in known or option == "settings"]:
         own = sorted(known.keys() - {"settings"})

@@ -160,7 +160,7 @@ class SterilizePart(_MethodPart):
 
     Attributes:
         method: A registered post-training defence; its options are further keys.
-        training: How the repair trains; `clean-finetune` needs it, a repair without training settings ignores it.
+        training: How the repair trains; `clean-finetune` needs it.
         pairs: How many clean pairs are available; all by default.
         curve: Measure on the way, in `sterilize-curve.json`: after 1, 2, 5, 10, ... steps of the first epoch and after
             each epoch (figures 7 and 9).

@@ -129,8 +129,6 @@ def sterilize_model(
         shutil.rmtree(work, ignore_errors=True)
     if "settings" in defense_parameters("post-training", method):
         settings = settings or TrainingSettings()
-    elif settings is not None:
-        raise InputError(f"defence {method!r} takes no training settings")
     branches = repair_branches(method, options or {}, settings, learning_rates)
     if not 0 <= held_out < 1:
         raise InputError(f"held-out share {held_out} is not between 0 and 1")

@@ -110,7 +110,7 @@ def repair_branches(
             said = error.errors()[0]["msg"].removeprefix("Value error, ")
             raise InputError(f"--learning-rate: {said}") from None
     return [
-        Branch(build_defense("post-training", method, options, "--set ", each), each)
+        Branch(build_defense("post-training", method, options, settings=each), each)
         for each in chosen
     ]
 

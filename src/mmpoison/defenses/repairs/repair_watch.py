@@ -323,7 +323,9 @@ class RepairWatch:
         if rule.canary_goals:
             return "" if now.goals_left else "the canary goals are gone"
         late = [probe for probe in self.probes if probe.step >= LEAST_STEPS][-QUIET_PROBES:]
-        if len(late) < QUIET_PROBES or any(probe.record.get("still_weakening", [1]) for probe in late):
+        if len(late) < QUIET_PROBES or any(
+            probe.record.get("still_weakening", [1]) for probe in late
+        ):
             return ""
         return "the canary is quiet: twice the steps weaken no association further"
 
