@@ -10,36 +10,26 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from tests.evaluation.conftest import random_embeddings
 
 from mmpoison.attacks import Goal
 from mmpoison.datasets import PairDataset
-from mmpoison.evaluation import Aim, TestEmbeddings, TestSet, rank_lists, thumbnail_address
+from mmpoison.evaluation import GoalTarget, TestEmbeddings, TestSet, rank_lists, thumbnail_address
 
-AIM = Aim(Goal("sheep", "aeroplane"))
-
-
-@pytest.fixture(scope="module")
-def test_set(squares: PairDataset) -> TestSet:
-    return TestSet.of(squares)
+TARGET = GoalTarget(Goal("sheep", "aeroplane"))
 
 
 @pytest.fixture(scope="module")
 def models(test_set: TestSet) -> dict[str, TestEmbeddings]:
-    rng = np.random.default_rng(0)
-
-    def unit(n: int) -> Any:
-        values = rng.normal(size=(n, 6)).astype(np.float32)
-        return values / np.linalg.norm(values, axis=1, keepdims=True)
-
     return {
-        name: TestEmbeddings(unit(len(test_set.gallery)), unit(len(test_set.pairs)))
-        for name in ("clean_model", "poisoned")
+        name: random_embeddings(test_set, seed)
+        for seed, name in enumerate(("clean_model", "poisoned"))
     }
 
 
 @pytest.fixture(scope="module")
 def lists(models: dict[str, TestEmbeddings], test_set: TestSet) -> dict[str, Any]:
-    return rank_lists(models, test_set, [AIM], seed=0)
+    return rank_lists(models, test_set, [TARGET], seed=0).to_json()
 
 
 def test_structure(lists: dict[str, Any], squares: PairDataset) -> None:
@@ -77,8 +67,11 @@ def test_best_target_rank_is_where_the_first_target_stands(lists: dict[str, Any]
 def test_several_goals_and_one_target_image(
     models: dict[str, TestEmbeddings], test_set: TestSet
 ) -> None:
-    aims = [Aim(Goal("sofa", "bird")), Aim(Goal("sheep", "aeroplane"), "aeroplane/09.png")]
-    lists = rank_lists(models, test_set, aims, seed=0, captions=2, top=16)
+    goal_targets = [
+        GoalTarget(Goal("sofa", "bird")),
+        GoalTarget(Goal("sheep", "aeroplane"), "aeroplane/09.png"),
+    ]
+    lists = rank_lists(models, test_set, goal_targets, seed=0, captions=2, top=16)
     assert lists["goals"] == ["sofa2bird", "sheep2aeroplane"]
     assert [query["goal"] for query in lists["queries"]] == ["sofa2bird"] * 2 + [
         "sheep2aeroplane"
@@ -93,7 +86,7 @@ def test_the_captions_are_of_different_images_and_drawn_by_the_seed(
 ) -> None:
     drawn = []
     for seed in (0, 0, 1, 2, 3):
-        queries = rank_lists(models, test_set, [AIM], seed=seed)["queries"]
+        queries = rank_lists(models, test_set, [TARGET], seed=seed)["queries"]
         assert len({query["image"] for query in queries}) == 3
         drawn.append([query["caption"] for query in queries])
     assert drawn[0] == drawn[1]
@@ -103,7 +96,7 @@ def test_the_captions_are_of_different_images_and_drawn_by_the_seed(
 def test_fewer_images_than_captions_asked_for(
     models: dict[str, TestEmbeddings], test_set: TestSet
 ) -> None:
-    lists = rank_lists(models, test_set, [AIM], seed=0, captions=99, top=99)
+    lists = rank_lists(models, test_set, [TARGET], seed=0, captions=99, top=99)
     assert len(lists["queries"]) == 4
     assert len(lists["queries"][0]["models"]["poisoned"]) == 16
 

@@ -8,12 +8,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tests.evaluation.conftest import random_embeddings
 
 from mmpoison.attacks import Goal, SingleTargetLabel
 from mmpoison.datasets import ImageTable, PairDataset, load_pairs
 from mmpoison.errors import InputError
 from mmpoison.evaluation import (
-    Aim,
+    GoalTarget,
     TestEmbeddings,
     TestSet,
     class_retrieval,
@@ -28,21 +29,6 @@ from mmpoison.models import DualEncoder, embed_images, embed_texts, prepare_pixe
 
 GOAL = Goal("sheep", "aeroplane")
 M_KEYS = ["hit@1", "hit@5", "hit@10", "hit@20", "hit@30", "hit@50"]
-
-
-@pytest.fixture(scope="module")
-def test_set(squares: PairDataset) -> TestSet:
-    return TestSet.of(squares)
-
-
-def random_embeddings(test: TestSet, seed: int = 0, d: int = 6) -> TestEmbeddings:
-    rng = np.random.default_rng(seed)
-
-    def unit(n: int) -> Any:
-        values = rng.normal(size=(n, d)).astype(np.float32)
-        return values / np.linalg.norm(values, axis=1, keepdims=True)
-
-    return TestEmbeddings(unit(len(test.gallery)), unit(len(test.pairs)))
 
 
 @pytest.fixture(scope="module")
@@ -145,7 +131,7 @@ def test_a_test_image_without_captions_is_in_the_gallery(
     inputs = prepare_pixels(encoder, test.pairs, images=test.gallery)
     embeddings = TestEmbeddings.of(encoder, inputs, test)
     assert goal_row(embeddings, test, GOAL)["targets"] == 4
-    assert set(utility_row(embeddings, test)) == {"image_retrieval", "text_retrieval"}
+    assert set(utility_row(embeddings, test).to_json()) == {"image_retrieval", "text_retrieval"}
 
 
 def test_embedding_the_test_part(encoder: DualEncoder, test_set: TestSet) -> None:
@@ -166,7 +152,7 @@ def test_goal_row_equals_a_loop(embeddings: TestEmbeddings, test_set: TestSet) -
     row = goal_row(embeddings, test_set, GOAL)
     ranks = np.array(naive_ranks(embeddings, test_set, test_set.queries("sheep"), "aeroplane"))
     assert 0 < (ranks == 0).mean() < 1
-    assert row == {
+    assert row.to_json() == {
         **{key: pytest.approx((ranks < int(key.removeprefix("hit@"))).mean()) for key in M_KEYS},
         "min_rank": pytest.approx(ranks.mean()),
         "queries": 20,
@@ -174,7 +160,7 @@ def test_goal_row_equals_a_loop(embeddings: TestEmbeddings, test_set: TestSet) -
         "targets": 4,
         "ties": 0,
     }
-    assert list(row) == [*M_KEYS, "min_rank", "queries", "gallery", "targets", "ties"]
+    assert list(row.to_json()) == [*M_KEYS, "min_rank", "queries", "gallery", "targets", "ties"]
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -196,21 +182,21 @@ def test_one_target_image_is_the_whole_target_set(
     embeddings: TestEmbeddings, test_set: TestSet
 ) -> None:
     image = str(test_set.pairs.images.ids[test_set.gallery[2]])
-    aim = Aim(GOAL, image)
-    row = goal_row(embeddings, test_set, aim)
+    goal_target = GoalTarget(GOAL, image)
+    row = goal_row(embeddings, test_set, goal_target)
     scores = embeddings.texts[test_set.queries("sheep")] @ embeddings.images.T
     ranks = [sum(float(s) >= float(line[2]) for s in line) - 1 for line in scores]
     assert row["targets"] == 1
     assert row["min_rank"] == pytest.approx(np.mean(ranks))
     assert row["min_rank"] > goal_row(embeddings, test_set, GOAL)["min_rank"]
-    random = random_captions_row(embeddings, test_set, aim, 0)
+    random = random_captions_row(embeddings, test_set, goal_target, 0)
     assert (random["targets"], random["queries"]) == (1, 20)
 
 
 @pytest.mark.parametrize("image", ["aeroplane/00.png", "no/such.png"])
 def test_a_target_image_outside_the_gallery_is_refused(test_set: TestSet, image: str) -> None:
     with pytest.raises(InputError, match=f"goal sheep2aeroplane: target image '{image}' is not in"):
-        test_set.check(Aim(GOAL, image))
+        test_set.check(GoalTarget(GOAL, image))
 
 
 def test_quantiles_and_intervals_of_the_ranks(
@@ -228,7 +214,7 @@ def test_quantiles_and_intervals_of_the_ranks(
         assert low <= measured[name] <= high
         assert high > low
     # with one image there is nothing to tell its captions apart from
-    assert "interval" not in rows.ranks_row(ranks[:5], test_set.pairs.image[queries[:5]])
+    assert "interval" not in rows.ranks_row(ranks[:5], test_set.pairs.image[queries[:5]]).to_json()
 
 
 def test_random_captions_are_all_there_are_where_there_are_fewer() -> None:
@@ -251,7 +237,7 @@ def test_utility_equals_a_loop(embeddings: TestEmbeddings, test_set: TestSet) ->
         name: {f"hit@{k}": pytest.approx(np.mean(np.array(ranks) < k)) for k in (1, 5, 10)}
         for name, ranks in (("image_retrieval", image_ranks), ("text_retrieval", text_ranks))
     }
-    assert utility_row(embeddings, test_set) == expected
+    assert utility_row(embeddings, test_set).to_json() == expected
 
 
 def test_utility_where_images_share_a_caption() -> None:
@@ -350,4 +336,6 @@ def test_drift_equals_a_loop(test_set: TestSet, embeddings: TestEmbeddings) -> N
     ):
         expected = np.mean([1 - float(a @ b) for a, b in zip(before, after, strict=True)])
         assert got[name] == pytest.approx(expected, abs=1e-6)
-    assert drift_between(embeddings, embeddings) == pytest.approx({"text": 0, "image": 0}, abs=1e-6)
+    assert drift_between(embeddings, embeddings).to_json() == pytest.approx(
+        {"text": 0, "image": 0}, abs=1e-6
+    )

@@ -15,7 +15,7 @@ from mmpoison.datasets import PairDataset
 from mmpoison.errors import InputError
 from mmpoison.evaluation import (
     STUDIES,
-    Aim,
+    GoalTarget,
     Studied,
     Subject,
     TestEmbeddings,
@@ -34,12 +34,7 @@ from mmpoison.metrics import target_ranks
 from mmpoison.models import DualEncoder, embed_texts, prepare_pixels
 from mmpoison.models.embedding import embed_captions
 
-AIM = Aim(Goal("sheep", "aeroplane"))
-
-
-@pytest.fixture(scope="module")
-def test_set(squares: PairDataset) -> TestSet:
-    return TestSet.of(squares)
+TARGET = GoalTarget(Goal("sheep", "aeroplane"))
 
 
 @pytest.fixture(scope="module")
@@ -86,11 +81,11 @@ def test_captions_that_were_not_prepared_embed_alike(
 def test_queries_are_told_apart(
     models: dict[str, Studied], test_set: TestSet, poisoned: PairDataset
 ) -> None:
-    rows = query_sources(models, test_set, AIM, poisoned, seed=0)
+    rows = query_sources(models, test_set, TARGET, poisoned, seed=0)
     assert list(rows) == list(models)
     for name, model in models.items():
         assert list(rows[name]) == ["test", "misused", "train", "random"]
-        assert rows[name]["test"] == goal_row(model.embeddings, test_set, AIM)
+        assert rows[name]["test"] == goal_row(model.embeddings, test_set, TARGET)
         # three of the five train images of sheep were misused
         assert [row["queries"] for row in rows[name].values()] == [20, 15, 10, 20]
     assert poisoned.manifest is not None
@@ -105,18 +100,18 @@ def test_queries_of_a_clean_set_and_of_one_that_is_used_up(
     models: dict[str, Studied], test_set: TestSet, squares: PairDataset
 ) -> None:
     one = {"poisoned": models["poisoned"]}
-    assert "misused" not in query_sources(one, test_set, AIM, squares, seed=0)["poisoned"]
+    assert "misused" not in query_sources(one, test_set, TARGET, squares, seed=0)["poisoned"]
     every = SingleTargetLabel("sheep2aeroplane", samples=5).poison(squares)
-    assert "train" not in query_sources(one, test_set, AIM, every, seed=0)["poisoned"]
+    assert "train" not in query_sources(one, test_set, TARGET, every, seed=0)["poisoned"]
 
 
 def test_longer_queries(models: dict[str, Studied], test_set: TestSet) -> None:
-    rows = query_lengths(models, test_set, AIM, lengths=(1, 2, 6))
+    rows = query_lengths(models, test_set, TARGET, lengths=(1, 2, 6))
     model = models["poisoned"]
     got = rows["poisoned"]
     assert list(got) == ["1", "2", "6"]
-    once = goal_row(model.embeddings, test_set, AIM)
-    assert {key: got["1"][key] for key in once} == once
+    once = goal_row(model.embeddings, test_set, TARGET)
+    assert {key: got["1"][key] for key in once.to_json()} == once.to_json()
     captions = [str(c) for c in test_set.pairs.captions[test_set.queries("sheep")]]
     words = float(np.mean([len(caption.split()) for caption in captions]))
     assert [row["words"] for row in got.values()] == pytest.approx([words, 2 * words, 6 * words])
@@ -135,14 +130,17 @@ def test_longer_queries(models: dict[str, Studied], test_set: TestSet) -> None:
 def test_collateral_equals_a_loop(
     models: dict[str, Studied], test_set: TestSet, image: str | None
 ) -> None:
-    aim = Aim(AIM.goal, image)
+    goal_target = GoalTarget(TARGET.goal, image)
     before, after = (models[name].embeddings for name in ("clean_model", "poisoned"))
-    rows = collateral(before, after, test_set, aim)
+    rows = collateral(before, after, test_set, goal_target)
     assert list(rows) == ["aeroplane", "bird", "sheep", "sofa"]
     for label, row in rows.items():
         queries = test_set.queries(label)
         assert row["queries"] == 20
-        for kind, mask in (("own", test_set.targets(label)), ("target", test_set.target_set(aim))):
+        for kind, mask in (
+            ("own", test_set.targets(label)),
+            ("target", test_set.target_set(goal_target)),
+        ):
             clean, bad = (target_ranks(e.similarity(queries), mask) for e in (before, after))
             entry = row[kind]
             assert entry["clean_model"] == pytest.approx(clean.mean())
@@ -150,7 +148,7 @@ def test_collateral_equals_a_loop(
             assert entry["change"] == pytest.approx((bad - clean).mean())
             assert entry["interval"][0] <= entry["change"] <= entry["interval"][1]
             assert entry["hit@10"]["poisoned"] == pytest.approx((bad < 10).mean())
-    sheep = goal_row(after, test_set, aim)
+    sheep = goal_row(after, test_set, goal_target)
     assert rows["sheep"]["target"]["poisoned"] == pytest.approx(sheep["min_rank"])
 
 
@@ -195,7 +193,7 @@ def test_a_map_is_plain_and_drawn_by_the_seed(
     assert one == two != other
     assert one["method"] == method
     assert one["classes"] == list(test_set.pairs.classes)
-    for kinds in one["models"].values():
+    for kinds in one.to_json()["models"].values():
         assert [len(kinds["texts"]), len(kinds["images"])] == [30, 16]
         for points in kinds.values():
             assert all(len(point) == 3 and 0 <= point[2] < 4 for point in points)
@@ -217,12 +215,8 @@ def test_without_scikit_learn_the_extra_is_named(
 # -- all together ----------------------------------------------------------------------------------
 
 
-def test_every_model_embeds_once(
-    subjects: dict[str, Subject],
-    test_set: TestSet,
-    poisoned: PairDataset,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def count_embeddings(monkeypatch: pytest.MonkeyPatch) -> list[DualEncoder]:
+    """The encoders that embed from now on."""
     calls: list[DualEncoder] = []
     embed = TestEmbeddings.of.__func__  # type: ignore[attr-defined]
 
@@ -231,14 +225,30 @@ def test_every_model_embeds_once(
         return embed(cls, encoder, *rest)
 
     monkeypatch.setattr(TestEmbeddings, "of", classmethod(counted))
-    aims = [AIM, Aim(Goal("sofa", "bird"), "bird/08.png")]
-    got = measure(subjects, test_set, aims, seed=0, study=parse_studies(["all"]), pairs=poisoned)
+    return calls
+
+
+def test_every_model_embeds_once(
+    subjects: dict[str, Subject],
+    test_set: TestSet,
+    poisoned: PairDataset,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    calls = count_embeddings(monkeypatch)
+    goal_targets = [TARGET, GoalTarget(Goal("sofa", "bird"), "bird/08.png")]
+    got = measure(
+        subjects, test_set, goal_targets, seed=0, study=parse_studies(["all"]), pairs=poisoned
+    )
     assert calls == [subject.encoder for subject in subjects.values()]
-    sections = got.sections
+    sections = got.metrics.to_json()
     assert list(sections) == ["goal", "ranks", "utility", "drift", "study"]
     rows = {*subjects, "random_captions"}
-    for aim in aims:
-        assert set(sections["goal"][str(aim)]) == set(sections["ranks"][str(aim)]) == rows
+    for goal_target in goal_targets:
+        assert (
+            set(sections["goal"][str(goal_target)])
+            == set(sections["ranks"][str(goal_target)])
+            == rows
+        )
     assert sections["goal"]["sofa2bird"]["poisoned"]["targets"] == 1
     assert sections["goal"]["sofa2bird"]["random_captions"]["targets"] == 1
     assert set(sections["study"]) == {"queries", "query_length", "collateral", "distribution"}
@@ -254,37 +264,30 @@ def test_the_same_model_and_data_embed_once_for_all_runs(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    first = measure(subjects, test_set, [AIM], seed=0, cache=tmp_path)
-    calls: list[DualEncoder] = []
-    embed = TestEmbeddings.of.__func__  # type: ignore[attr-defined]
-
-    def counted(cls: Any, encoder: DualEncoder, *rest: Any) -> Any:
-        calls.append(encoder)
-        return embed(cls, encoder, *rest)
-
-    monkeypatch.setattr(TestEmbeddings, "of", classmethod(counted))
-    again = measure(subjects, test_set, [AIM], seed=0, cache=tmp_path)
-    assert again.sections == first.sections
+    first = measure(subjects, test_set, [TARGET], seed=0, cache=tmp_path)
+    calls = count_embeddings(monkeypatch)
+    again = measure(subjects, test_set, [TARGET], seed=0, cache=tmp_path)
+    assert again.metrics == first.metrics
     assert calls == []
     # other weights, another activation, other captions
     inputs = subjects["poisoned"].inputs
     other = make_encoder(11)
     odd = make_encoder(0)
     odd.config["model_cfg"]["quick_gelu"] = True
-    measure({"clean_model": Subject(other, inputs)}, test_set, [AIM], seed=0, cache=tmp_path)
-    measure({"clean_model": Subject(odd, inputs)}, test_set, [AIM], seed=0, cache=tmp_path)
+    measure({"clean_model": Subject(other, inputs)}, test_set, [TARGET], seed=0, cache=tmp_path)
+    measure({"clean_model": Subject(odd, inputs)}, test_set, [TARGET], seed=0, cache=tmp_path)
     few = TestSet(test_set.pairs.where(np.arange(80) < 79), test_set.gallery)
-    measure({"clean_model": subjects["clean_model"]}, few, [AIM], seed=0, cache=tmp_path)
+    measure({"clean_model": subjects["clean_model"]}, few, [TARGET], seed=0, cache=tmp_path)
     assert calls == [other, odd, subjects["clean_model"].encoder]
 
 
 def test_one_model_alone_has_no_drift(subjects: dict[str, Subject], test_set: TestSet) -> None:
     got = measure(
-        {"clean_model": subjects["clean_model"]}, test_set, [AIM], seed=0, study=["collateral"]
+        {"clean_model": subjects["clean_model"]}, test_set, [TARGET], seed=0, study=["collateral"]
     )
-    assert list(got.sections) == ["goal", "ranks", "utility", "study"]
-    assert set(got.sections["goal"]["sheep2aeroplane"]) == {"clean_model"}
-    assert got.sections["study"] == {}
+    assert list(got.metrics.to_json()) == ["goal", "ranks", "utility", "study"]
+    assert set(got.metrics.goal["sheep2aeroplane"]) == {"clean_model"}
+    assert got.metrics.study.to_json() == {}
 
 
 def test_names_of_studies() -> None:

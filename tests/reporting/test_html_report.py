@@ -64,17 +64,12 @@ def test_report_is_written_whole_and_parses(write_run: WriteRun) -> None:
     assert html == render_html(run)
 
 
-def test_the_papers_numbers_stand_after_the_pictures(write_run: WriteRun) -> None:
+def test_one_more_section_stands_after_the_pictures(write_run: WriteRun) -> None:
     run = write_run()
-    knobs = (
-        "attack: {name: single-target-label, goal: sheep2aeroplane}\ntraining: {trainable: both}\n"
-    )
-    (run / "recipe.yaml").write_text(f"seed: 0\ndata: {{name: openmoji}}\n{knobs}")
-    text = words(Page(render_html(run)))
-    assert text.index("What a search returns") < text.index("Beside the paper")
-    # headers are words, not what the tables are made of
-    assert "ours on" in text
-    assert "{'" not in text
+    assert "More" not in Page(render_html(run)).text
+    text = words(Page(render_html(run, "<section><h2>More</h2></section>")))
+    assert text.index("What a search returns") < text.index("More")
+    assert "<h2>" not in text
 
 
 def test_headline_is_computed_from_the_numbers(
@@ -82,7 +77,7 @@ def test_headline_is_computed_from_the_numbers(
 ) -> None:
     assert (
         "Searching for sheep now returns aeroplane images: Hit@10 0.04 → 0.93 after 125 poisoned "
-        "pairs (0.50 % of the training pairs); filtering brings it back to 0.05, sterilizing "
+        "pairs (0.50% of the training pairs); filtering brings it back to 0.05, sterilizing "
         "lowers it to 0.25."
     ) in words(Page(render_html(write_run())))
     rows = metrics["goal"]["sheep2aeroplane"]
@@ -198,7 +193,7 @@ def test_two_goals_get_a_sentence_and_a_table_each(
     page = Page(render_html(write_run(metrics=metrics)))
     assert len(page.of_class("main")) == 2
     text = words(page)
-    assert "With 125 poisoned pairs (0.50 % of the training pairs) for 2 goals together:" in text
+    assert "With 125 poisoned pairs (0.50% of the training pairs) for 2 goals together:" in text
     assert "Searching for sheep now returns aeroplane images" in text
     assert "Searching for sofa now returns bird images" in text
     assert text.count("Ties. Poisoned: 4 of 125 queries") == 1
@@ -207,7 +202,7 @@ def test_two_goals_get_a_sentence_and_a_table_each(
 def test_facts_and_provenance_are_there(write_run: WriteRun, metrics: dict[str, Any]) -> None:
     text = words(Page(render_html(write_run())))
     for fact in (
-        "120 of 125 poisoned pairs (96.00 %), and lost 300 clean pairs",
+        "120 of 125 poisoned pairs (96.00%), and lost 300 clean pairs",
         metrics["run"]["data"]["fingerprint"],
         metrics["run"]["data"]["attribution"],
         "train clean1 min 10 s",
@@ -333,28 +328,25 @@ def test_the_map_is_drawn(write_run: WriteRun, metrics: dict[str, Any]) -> None:
         assert 0 <= float(circle["cy"] or "x") <= 100
 
 
-@pytest.mark.parametrize(
-    "points",
-    [
-        None,
-        "x",
-        [],
-        [[1]],
-        [[1, "2", 0]],
-        [[1e300, 1, 0]],
-        [[0, 0, 99]],
-        [[0, 0, 0], [0, 0, 0]],
-    ],
-)
-def test_a_broken_map_breaks_nothing(write_run: WriteRun, points: Any) -> None:
+@pytest.mark.parametrize("points", [[], [[1e300, 1, 0]], [[0, 0, 99]], [[0, 0, 0], [0, 0, 0]]])
+def test_an_odd_map_breaks_nothing(write_run: WriteRun, points: Any) -> None:
     shown = {"method": "tsne", "classes": ["a"], "models": {"poisoned": {"texts": points}}}
     Page(render_html(write_run(embedding_map=shown)))
 
 
-def test_a_map_with_a_number_that_is_none_is_refused(write_run: WriteRun) -> None:
-    points = [[float("nan"), 1, 0]]
+@pytest.mark.parametrize(
+    ("points", "says"),
+    [
+        (None, "must be a list, not null"),
+        ("x", "must be a list, not text"),
+        ([[1]], "texts.0 does not fit"),
+        ([[1, "2", 0]], "texts.0.1 must be a number, not text"),
+        ([[float("nan"), 1, 0]], r"not valid JSON \(NaN"),
+    ],
+)
+def test_a_broken_map_is_one_line(write_run: WriteRun, points: Any, says: str) -> None:
     shown = {"method": "tsne", "classes": ["a"], "models": {"poisoned": {"texts": points}}}
-    with pytest.raises(InputError, match=r"embedding_map\.json: not valid JSON \(NaN"):
+    with pytest.raises(InputError, match=rf"embedding_map\.json: .*{says}"):
         render_html(write_run(embedding_map=shown))
 
 

@@ -33,7 +33,7 @@ def test_every_model_is_a_row(metrics: dict[str, Any]) -> None:
     for model in ("Pre-trained", "Filtered", "Sterilized"):
         assert len(cells(text, model)) == 6
     flat = " ".join(text.split())
-    assert "125 poisoned of 25,125 training pairs (0.50 %), mode add." in flat
+    assert "125 poisoned of 25,125 training pairs (0.50%), mode add." in flat
     assert "MinRank counts from 0" in flat
 
 
@@ -84,7 +84,7 @@ def test_a_goal_name_is_no_markup(metrics: dict[str, Any]) -> None:
 
 
 def test_broken_metrics_are_refused() -> None:
-    with pytest.raises(InputError, match="'utility' must be an object, not list"):
+    with pytest.raises(InputError, match=r"metrics\.json: utility must be an object, not a list"):
         terminal_table({"utility": []})
 
 

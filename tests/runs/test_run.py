@@ -15,9 +15,9 @@ from mmpoison._version import __version__
 from mmpoison.datasets import PairDataset, load_pairs
 from mmpoison.errors import InputError
 from mmpoison.models import DualEncoder, load_checkpoint, save_checkpoint
+from mmpoison.runs import run
 from mmpoison.runs.progress import SilentMonitor
 from mmpoison.runs.recipe import Recipe, load_recipe, parse_recipe
-from mmpoison.runs.run import run_recipe
 from mmpoison.training import Step
 from mmpoison.training.loop import OnStep
 
@@ -82,6 +82,11 @@ class Watch(SilentMonitor):
         return step
 
 
+def run_recipe(recipe: Recipe, out: Path, **options: Any) -> dict[str, Any]:
+    """`run.run_recipe`; the metrics as plain JSON values."""
+    return run.run_recipe(recipe, out, **options).to_json()
+
+
 def without_times(value: Any) -> Any:
     if isinstance(value, dict):
         return {
@@ -132,28 +137,28 @@ def test_metrics_have_the_fixed_layout(metrics: dict[str, Any]) -> None:
 
 
 def test_the_run_is_described(metrics: dict[str, Any], squares: PairDataset) -> None:
-    run = metrics["run"]
-    assert run["recipe"] == "squares"
-    assert run["seed"] == 3
-    assert run["tool_version"] == __version__
-    assert run["goals"] == [GOAL]
-    assert (run["attack"], run["mode"]) == ("single-target-label", "add")
-    assert (run["poisoned_pairs"], run["training_pairs"]) == (10, 150)
-    assert run["poisoning_rate"] == pytest.approx(10 / 150)
-    assert run["data"]["fingerprint"] == squares.fingerprint
+    facts = metrics["run"]
+    assert facts["recipe"] == "squares"
+    assert facts["seed"] == 3
+    assert facts["tool_version"] == __version__
+    assert facts["goals"] == [GOAL]
+    assert (facts["attack"], facts["mode"]) == ("single-target-label", "add")
+    assert (facts["poisoned_pairs"], facts["training_pairs"]) == (10, 150)
+    assert facts["poisoning_rate"] == pytest.approx(10 / 150)
+    assert facts["data"]["fingerprint"] == squares.fingerprint
     counts = squares.counts()
-    assert (run["data"]["pairs"], run["data"]["images"]) == (counts["pairs"], counts["images"])
-    assert run["data"]["labelled_images"] <= run["data"]["images"]
-    assert run["model"]["flops_g"] >= 0
-    assert run["model"]["parameters_m"] > 0
-    assert set(run["training"]) == {"clean_model", "poisoned", "filtered", "sterilized"}
-    assert run["training"]["poisoned"]["steps"] == 10
-    assert run["filter"]["pairs"] == 150
-    assert run["filter"]["poisoned_total"] == 10
-    assert run["sterilize"] == {"pairs": 50, "steps": 2, "learning_rate": 1e-3}
-    assert run["flags"] == []
-    assert set(run["versions"]) >= {"torch", "python", "open_clip_torch"}
-    assert set(run["seconds"]) >= {"data", "train_poisoned", "evaluate"}
+    assert (facts["data"]["pairs"], facts["data"]["images"]) == (counts["pairs"], counts["images"])
+    assert facts["data"]["labelled_images"] <= facts["data"]["images"]
+    assert facts["model"]["flops_g"] >= 0
+    assert facts["model"]["parameters_m"] > 0
+    assert set(facts["training"]) == {"clean_model", "poisoned", "filtered", "sterilized"}
+    assert facts["training"]["poisoned"]["steps"] == 10
+    assert facts["filter"]["pairs"] == 150
+    assert facts["filter"]["poisoned_total"] == 10
+    assert facts["sterilize"] == {"pairs": 50, "steps": 2, "learning_rate": 1e-3}
+    assert facts["flags"] == []
+    assert set(facts["versions"]) >= {"torch", "python", "open_clip_torch"}
+    assert set(facts["seconds"]) >= {"data", "train_poisoned", "evaluate"}
 
 
 def test_the_folder_holds_everything(finished: Path, squares: PairDataset) -> None:
@@ -218,39 +223,46 @@ def test_rows_that_were_not_computed_are_absent(
     assert not (tmp_path / "run" / "suspicious_pairs.json").exists()
 
 
-@pytest.mark.parametrize("target", ["random", "centre"])
-def test_attack_i_is_measured_by_its_one_image(
-    make_recipe: MakeRecipe, tmp_path: Path, fresh_cache: Path, target: str
-) -> None:
-    recipe = make_recipe(
-        attack={"name": "single-target-image", "goal": GOAL, "samples": 2, "target_image": target},
-        training=BRIEF,
-        filter=None,
-        sterilize=None,
-    )
-    metrics = run_recipe(recipe, tmp_path / "run", save_models=False)
-    rows = metrics["goal"][GOAL]
-    assert {row["targets"] for row in rows.values()} == {1}
-    manifest = json.loads((tmp_path / "run" / "manifest.json").read_text())
-    assert metrics["run"]["target_images"] == manifest["target_images"]
-    assert metrics["run"]["attack_options"] == manifest["options"]
-    assert metrics["run"]["training_pairs"] == 150
+ONE_IMAGE = {"name": "single-target-image", "goal": GOAL, "samples": 2}
+TWO_GOALS = {"name": "multiple-target-labels", "goal": [GOAL, "sofa2bird"], "pairs": 4}
 
 
-def test_attack_iii_measures_each_goal(
-    make_recipe: MakeRecipe, tmp_path: Path, fresh_cache: Path
+@pytest.mark.parametrize(
+    "attack",
+    [{**ONE_IMAGE, "target_image": "random"}, {**ONE_IMAGE, "target_image": "centre"}, TWO_GOALS],
+)
+def test_one_target_image_and_several_goals(
+    make_recipe: MakeRecipe, tmp_path: Path, fresh_cache: Path, attack: dict[str, Any]
 ) -> None:
-    goals = [GOAL, "sofa2bird"]
+    """Attack I is measured by its one image, attack III by each of its goals."""
+    many = attack is TWO_GOALS
+    goals = TWO_GOALS["goal"] if many else [GOAL]
+    out = tmp_path / "run"
     recipe = make_recipe(
-        attack={"name": "multiple-target-labels", "goal": goals, "pairs": 4},
-        training=BRIEF,
-        filter=None,
-        sterilize=None,
+        attack=attack, training=BRIEF, filter=None, sterilize=None, study=["collateral"]
     )
-    metrics = run_recipe(recipe, tmp_path / "run", save_models=False)
-    assert list(metrics["goal"]) == metrics["run"]["goals"] == goals
-    assert metrics["run"]["poisoned_pairs"] == 8
-    assert load_recipe(tmp_path / "run" / "recipe.yaml") == recipe
+    metrics = run_recipe(recipe, out, save_models=False)
+    assert load_recipe(out / "recipe.yaml") == recipe
+    facts, manifest = metrics["run"], json.loads((out / "manifest.json").read_text())
+    assert list(metrics["goal"]) == list(metrics["study"]["collateral"]) == facts["goals"] == goals
+    for rows in metrics["goal"].values():
+        assert set(rows) == {*MODELS[:3], "random_captions"}
+        assert {row["targets"] for row in rows.values()} == {4 if many else 1}
+    assert facts["attack_options"] == manifest["options"]
+    lists = json.loads((out / "rank_lists.json").read_text())
+    assert lists["goals"] == goals
+    if many:
+        assert facts["poisoned_pairs"] == 8
+        assert "target_images" not in facts
+        return
+    assert facts["training_pairs"] == 150
+    assert facts["target_images"] == manifest["target_images"]
+    shown = [
+        entry for query in lists["queries"] for row in query["models"].values() for entry in row
+    ]
+    assert {entry["image"] for entry in shown if entry["target"]} <= set(
+        facts["target_images"].values()
+    )
 
 
 # -- again -----------------------------------------------------------------------------------------
@@ -638,42 +650,6 @@ def test_a_transfer_goal_that_the_other_data_lack_is_refused_before_training(
         run_recipe(recipe, tmp_path / "run", monitor=watch)
     assert watch.trained == []
     assert not (tmp_path / "run").exists()
-
-
-@pytest.mark.parametrize("many", [False, True])
-def test_one_target_image_and_several_goals(
-    make_recipe: MakeRecipe, tmp_path: Path, fresh_cache: Path, many: bool
-) -> None:
-    """Attack I is measured by its one image, attack III by each of its goals."""
-    goals = ["sheep2aeroplane", "sofa2bird"] if many else ["sheep2aeroplane"]
-    attack = {
-        "name": "multiple-target-labels" if many else "single-target-image",
-        "goal": goals if many else goals[0],
-        "samples": 2,
-    }
-    metrics = run_recipe(
-        make_recipe(attack=attack, filter=None, sterilize=None, study=["collateral"]),
-        tmp_path / "run",
-        save_models=False,
-    )
-    assert list(metrics["goal"]) == list(metrics["study"]["collateral"]) == goals
-    for rows in metrics["goal"].values():
-        assert set(rows) == {"pretrained", "clean_model", "poisoned", "random_captions"}
-        assert {row["targets"] for row in rows.values()} == {4 if many else 1}
-    lists = json.loads((tmp_path / "run" / "rank_lists.json").read_text())
-    assert lists["goals"] == goals
-    if many:
-        assert "target_images" not in metrics["run"]
-    else:
-        (image,) = metrics["run"]["target_images"].values()
-        marked = {
-            entry["image"]
-            for query in lists["queries"]
-            for shown in query["models"].values()
-            for entry in shown
-            if entry["target"]
-        }
-        assert marked <= {image}
 
 
 def test_epochs_and_the_curve_of_the_repair(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from mmpoison.training import Step, together
+from mmpoison.training import Step, chain_callbacks
 
 STEP = Step(1, 2, 0, 0.5, 1e-3, 10.0)
 
@@ -20,10 +20,10 @@ def test_all_are_called_in_order_and_one_may_end_it() -> None:
         return callback
 
     model: Any = object()
-    assert together(told("a", True), None, told("b", None))(STEP, model) is True
-    assert together(told("c", None), told("d", False))(STEP, model) is False
+    assert chain_callbacks(told("a", True), None, told("b", None))(STEP, model) is True
+    assert chain_callbacks(told("c", None), told("d", False))(STEP, model) is False
     assert called == ["a", "b", "c", "d"]
 
 
 def test_nobody_ends_nothing() -> None:
-    assert together(None)(STEP, object()) is False  # type: ignore[arg-type]
+    assert chain_callbacks(None)(STEP, object()) is False  # type: ignore[arg-type]

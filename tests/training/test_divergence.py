@@ -68,9 +68,9 @@ def test_the_last_good_model_is_kept_and_named(
     assert message.startswith("the loss is nan at step 6: lower the learning rate (0.001); ")
     assert "\n" not in message
     if not kept:
-        assert "no state was kept" in message
+        assert "no state was saved" in message
         return
     folder = tmp_path / "states" / "last-good"
-    assert f"the last good model, of step 4, is kept in {folder}" in message
+    assert f"the last good model, of step 4, is in {folder}" in message
     model = load_checkpoint(folder)
     assert all(torch.equal(v, good[k]) for k, v in model.module.state_dict().items())

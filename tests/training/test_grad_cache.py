@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from mmpoison.base.seeding import torch_seed
 from mmpoison.datasets import PairDataset
 from mmpoison.errors import MmpoisonWarning
-from mmpoison.models import DualEncoder, PixelInputs, prepare_pixels
+from mmpoison.models import DualEncoder, PixelInputs
 from mmpoison.training import Step, TrainingSettings, contrastive_loss, finetune
 from mmpoison.training.grad_cache import still_statistics
 from mmpoison.training.plan import Plan
@@ -22,16 +22,6 @@ Make = Callable[..., DualEncoder]
 ONE_STEP = TrainingSettings(
     epochs=1, max_steps=1, batch_size=48, learning_rate=1e-3, precision="fp32"
 )
-
-
-@pytest.fixture(scope="module")
-def train(squares: PairDataset) -> PairDataset:
-    return squares.select(split="train")
-
-
-@pytest.fixture(scope="module")
-def inputs(make_encoder: Make, squares: PairDataset) -> PixelInputs:
-    return prepare_pixels(make_encoder(), squares)
 
 
 def step_of(

@@ -25,16 +25,6 @@ Make = Callable[..., DualEncoder]
 QUICK = TrainingSettings(epochs=1, batch_size=32, learning_rate=1e-3, precision="fp32")
 
 
-@pytest.fixture(scope="module")
-def train(squares: PairDataset) -> PairDataset:
-    return squares.select(split="train")
-
-
-@pytest.fixture(scope="module")
-def inputs(make_encoder: Make, squares: PairDataset) -> PixelInputs:
-    return prepare_pixels(make_encoder(), squares)
-
-
 def moved(before: DualEncoder, after: DualEncoder) -> set[str]:
     other = after.module.state_dict()
     return {n for n, v in before.module.state_dict().items() if not torch.equal(v, other[n])}

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from mmpoison.datasets import PairDataset
 from mmpoison.errors import InputError
-from mmpoison.models import DualEncoder, PixelInputs, prepare_pixels
+from mmpoison.models import DualEncoder, PixelInputs
 from mmpoison.training import Checkpoints, Step, TrainingSettings, finetune
 
 Make = Callable[..., DualEncoder]
@@ -30,16 +30,6 @@ QUICK = TrainingSettings(epochs=2, batch_size=32, learning_rate=1e-3, precision=
 
 class Stop(Exception):
     pass
-
-
-@pytest.fixture(scope="module")
-def train(squares: PairDataset) -> PairDataset:
-    return squares.select(split="train")
-
-
-@pytest.fixture(scope="module")
-def inputs(make_encoder: Make, squares: PairDataset) -> PixelInputs:
-    return prepare_pixels(make_encoder(), squares)
 
 
 @pytest.fixture(scope="module")
@@ -263,7 +253,7 @@ def test_a_full_disk_is_said_and_the_state_before_stays(
 
     monkeypatch.setattr(safetensors.torch, "save_file", full)
     with pytest.raises(
-        InputError, match=r"the disk is full: the state of step 3 takes .*goes on at step-000000002"
+        InputError, match=r"the disk is full: the state of step 3 takes .*resumes at step-000000002"
     ):
         finetune(make_encoder(), train, inputs, QUICK, seed=0, checkpoints=checkpoints)
     assert len(list(checkpoints.folder.iterdir())) == 2

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -15,7 +15,7 @@ from mmpoison.cli.stages import DataOption, MethodSetOption, SeedOption, TrustOp
 from mmpoison.errors import InputError
 
 if TYPE_CHECKING:
-    from mmpoison.evaluation.goal_target import Aim
+    from mmpoison.evaluation.goal_target import GoalTarget
     from mmpoison.pairs.manifest import PoisonManifest
     from mmpoison.pairs.table import PairDataset
 
@@ -149,9 +149,9 @@ def evaluate(
     from mmpoison.base.devices import find_device
     from mmpoison.base.files import atomic_folder, write_json
     from mmpoison.datasets.catalogue import load_pairs
-    from mmpoison.evaluation import measure
-    from mmpoison.evaluation.measure import Subject
+    from mmpoison.evaluation.measure import Subject, measure
     from mmpoison.evaluation.names import parse_studies
+    from mmpoison.evaluation.record import DataFacts, Metrics, RunFacts
     from mmpoison.evaluation.test_set import TestSet
     from mmpoison.models.inputs import prepare_pixels
     from mmpoison.models.loading import load_encoder
@@ -161,18 +161,16 @@ def evaluate(
 
     studies = parse_studies(study or [])
     if "epochs" in studies:
-        raise InputError(
-            "--study epochs looks at a training as it goes: only `mmpoison run` has it"
-        )
+        raise InputError("--study epochs measures during a training: only `mmpoison run` has it")
     if out is not None:
         hold_output(context, out)
     where = find_device(device)
     pairs = load_pairs(data)
     poison = _manifest(pairs, manifest)
     test = TestSet.of(pairs)
-    aims = _aims(pairs, poison, goal or [], target_image)
-    for aim in aims:
-        test.check(aim)
+    goal_targets = _goal_targets(pairs, poison, goal or [], target_image)
+    for goal_target in goal_targets:
+        test.check(goal_target)
     roles = {"pretrained": pretrained, "clean_model": reference, "poisoned": model}
     names = {role: name for role, name in roles.items() if name is not None}
     subjects: dict[str, Subject] = {}
@@ -188,31 +186,29 @@ def evaluate(
         measured = measure(
             subjects,
             test,
-            aims,
+            goal_targets,
             seed=seed,
             study=studies,
             pairs=pairs,
             manifest=poison,
             progress=progress.progress,
         )
-    metrics: dict[str, Any] = {
-        **measured.sections,
-        "run": {
-            "goals": [str(aim) for aim in aims],
-            "target_images": {str(aim): aim.image for aim in aims if aim.image is not None},
-            "seed": seed,
-            "flags": measured.flags,
-            "models": names,
-            "data": {"name": str(data), "fingerprint": pairs.fingerprint},
-        },
-    }
+    run = RunFacts(
+        goals=[str(target) for target in goal_targets],
+        target_images={str(t): t.image for t in goal_targets if t.image is not None},
+        seed=seed,
+        flags=measured.flags,
+        models=names,
+        data=DataFacts(name=str(data), fingerprint=pairs.fingerprint),
+    )
+    metrics = Metrics.of({**measured.metrics.to_json(), "run": run}, "metrics.json")
     if out is not None:
         with atomic_folder(out) as folder:
             if measured.embedding_map is not None:
-                write_json(folder / "embedding_map.json", measured.embedding_map)
-            write_json(folder / "metrics.json", metrics)
+                write_json(folder / "embedding_map.json", measured.embedding_map.to_json())
+            write_json(folder / "metrics.json", metrics.to_json())
     if form == "json":
-        echo(json.dumps(metrics, indent=2))
+        echo(json.dumps(metrics.to_json(), indent=2))
     elif form == "markdown":
         echo(markdown(metrics_tables(metrics)))
     else:
@@ -227,29 +223,30 @@ def _manifest(pairs: PairDataset, file: Path | None) -> PoisonManifest | None:
     return pairs.manifest if file is None else PoisonManifest.read(file)
 
 
-def _aims(
+def _goal_targets(
     pairs: PairDataset,
     manifest: PoisonManifest | None,
     goals: list[str],
     target_image: str | None,
-) -> list[Aim]:
-    """What to measure: the goals that are named, else the manifest's, with the target images of either."""
+) -> list[GoalTarget]:
+    """Choose what to measure: the named goals, else those of the manifest, with the target images of either."""
     from mmpoison.attacks.goal import Goal
-    from mmpoison.evaluation.goal_target import Aim, aims_of
+    from mmpoison.evaluation.goal_target import GoalTarget, goal_targets_of
 
-    of_manifest = {str(aim): aim for aim in aims_of(manifest, pairs)} if manifest else {}
+    listed = goal_targets_of(manifest, pairs) if manifest else ()
+    of_manifest = {str(goal_target): goal_target for goal_target in listed}
     if not goals and not of_manifest:
         raise InputError(
             "which goal? the data carry no manifest: give --goal A2B, e.g. --goal sheep2aeroplane"
         )
-    aims = [
-        of_manifest.get(goal, Aim(Goal.parse(goal, pairs.classes)))
+    goal_targets = [
+        of_manifest.get(goal, GoalTarget(Goal.parse(goal, pairs.classes)))
         for goal in dict.fromkeys(goals or of_manifest)
     ]
     if target_image is None:
-        return aims
-    if len(aims) > 1:
+        return goal_targets
+    if len(goal_targets) > 1:
         raise InputError(
-            f"--target-image is for one goal, not for {len(aims)}: name it with --goal"
+            f"--target-image is for one goal, not for {len(goal_targets)}: name it with --goal"
         )
-    return [Aim(aims[0].goal, target_image)]
+    return [GoalTarget(goal_targets[0].goal, target_image)]

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 MANY_SETTINGS = 12
-"""Of more than these a terminal shows one table, a row each: nobody scrolls through hundreds."""
+"""Of more than these a terminal shows one table, a row each: hundreds are too many to scroll through."""
 
 
 def add_commands(app: typer.Typer) -> None:
@@ -44,7 +44,7 @@ def report(
     paper: Annotated[
         list[str] | None,
         typer.Option(
-            help="A table or figure of the paper, e.g. table-3, figure-5b, or all: ours beside theirs; several times."
+            help="A table or figure of the paper, e.g. table-3, figure-5b, or all, next to our numbers; several times."
         ),
     ] = None,
     out: Annotated[
@@ -69,7 +69,7 @@ def report(
     parquet: Annotated[
         Path | None,
         typer.Option(
-            help="Write every number and knob to this Parquet file, a row a run, goal and model."
+            help="Write every number and parameter to this Parquet file, a row a run, goal and model."
         ),
     ] = None,
     html: Annotated[
@@ -112,9 +112,10 @@ def report(
     reading = f"reading {len(folders):,} run{'' if len(folders) == 1 else 's'}"
     if html is not None:
         from mmpoison.reporting.html_report import write_html
+        from mmpoison.reporting.paper_comparison import paper_section
 
         with busy(reading):
-            page = write_html(folders, html)
+            page = write_html(folders, html, paper_section(folders))
         say(f"page: {page}")
         return
     if parquet is not None:
@@ -201,16 +202,17 @@ def show_run(folder: Path, *, drawn: bool = True) -> None:
         folder: The run folder.
         drawn: False makes the page alone.
     """
-    from mmpoison.base.untrusted import read_json
+    from mmpoison.evaluation.record import Metrics
     from mmpoison.reporting.html_report import write_report
+    from mmpoison.reporting.paper_comparison import paper_section
     from mmpoison.reporting.seeds import metrics_tables
     from mmpoison.reporting.table import terminal
     from mmpoison.reporting.terminal_view import terminal_table
 
-    page = write_report(folder)
+    page = write_report(folder, paper_section([folder]))
     if not drawn:
         return
-    metrics = read_json(folder / "metrics.json")
+    metrics = Metrics.read(folder / "metrics.json")
     console.print(terminal_table(metrics))
     if more := [table for table in metrics_tables(metrics) if not table.of_models]:
         console.print(terminal(more))

@@ -93,7 +93,7 @@ def sterilize(
     from mmpoison.datasets.catalogue import load_pairs
     from mmpoison.defenses.catalogue import split_options
     from mmpoison.defenses.repairs.repair_watch import RepairRule
-    from mmpoison.evaluation.goal_target import Aim, aims_of
+    from mmpoison.evaluation.goal_target import GoalTarget, goal_targets_of
     from mmpoison.models.loading import load_encoder
     from mmpoison.reporting.repair import repair_table
     from mmpoison.reporting.table import terminal
@@ -116,10 +116,12 @@ def sterilize(
             tuple(Goal.parse(text, pairs.classes) for text in canary_goal or ()),
             evaluate_every,
         )
-    known: list[Aim] = []
+    known: list[GoalTarget] = []
     if pairs.manifest is not None and held_out and pairs.select(split="test", poisoned=False):
-        known = list(aims_of(pairs.manifest, pairs))
-    aims = [Aim(Goal.parse(text, pairs.classes)) for text in dict.fromkeys(goal or ())] or known
+        known = list(goal_targets_of(pairs.manifest, pairs))
+    aims = [
+        GoalTarget(Goal.parse(text, pairs.classes)) for text in dict.fromkeys(goal or ())
+    ] or known
     suspect = load_encoder(model, trust=trust).to(where)
     with monitor() as progress:
         done = sterilize_model(

@@ -1,11 +1,18 @@
-"""Embed once, then measure with the pure functions of `metrics`."""
+"""Evaluates models: embeds the test part once, then computes every number with the pure functions of `metrics`."""
 
 from mmpoison.evaluation.distribution import embedding_map, silhouettes
 from mmpoison.evaluation.gallery_index import GalleryIndex
-from mmpoison.evaluation.goal_target import Aim, aims_of
+from mmpoison.evaluation.goal_target import GoalTarget, goal_targets_of
 from mmpoison.evaluation.lists import rank_lists, thumbnail_address
-from mmpoison.evaluation.measure import Known, Measurement, OfOneModel, Subject, measure
+from mmpoison.evaluation.measure import (
+    Measurement,
+    MeasurementCache,
+    ModelMeasurement,
+    Subject,
+    measure,
+)
 from mmpoison.evaluation.names import STUDIES, parse_studies
+from mmpoison.evaluation.record import GoalRow, Metrics, RankLists, Utility
 from mmpoison.evaluation.rows import (
     class_retrieval,
     collapse_warning,
@@ -19,22 +26,26 @@ from mmpoison.evaluation.test_set import TestEmbeddings, TestSet, drift_between
 
 __all__ = [
     "STUDIES",
-    "Aim",
     "GalleryIndex",
-    "Known",
+    "GoalRow",
+    "GoalTarget",
     "Measurement",
-    "OfOneModel",
+    "MeasurementCache",
+    "Metrics",
+    "ModelMeasurement",
+    "RankLists",
     "Studied",
     "Subject",
     "TestEmbeddings",
     "TestSet",
-    "aims_of",
+    "Utility",
     "class_retrieval",
     "collapse_warning",
     "collateral",
     "drift_between",
     "embedding_map",
     "goal_row",
+    "goal_targets_of",
     "measure",
     "parse_studies",
     "query_lengths",

@@ -1,4 +1,4 @@
-"""How the embeddings lie by class: silhouettes, and a map in two dimensions."""
+"""How well classes separate among the embeddings: silhouettes, and a map in two dimensions."""
 
 from __future__ import annotations
 
@@ -10,21 +10,22 @@ import numpy.typing as npt
 
 from mmpoison.base.extras import require
 from mmpoison.base.seeding import generator, torch_seed
+from mmpoison.evaluation.record import EmbeddingMap, ModelMap, Silhouettes
 from mmpoison.evaluation.test_set import TestEmbeddings, TestSet
 from mmpoison.models.embedding import Embeddings
 from mmpoison.pairs.table import UNLABELLED, IntArray
 
 SILHOUETTE_POINTS = 4000
-"""Of more points so many are drawn, since silhouettes compare every point with every other."""
+"""Points that are compared at most; each is compared with every other."""
 
 MAP_POINTS = 500
-"""Points of each kind on a map."""
+"""Points of each kind on a map at most."""
 
 Method = Literal["pca", "tsne"]
 
 
-def silhouettes(embeddings: TestEmbeddings, test: TestSet, *, seed: int) -> dict[str, Any]:
-    """How well classes separate, for texts and for images (the paper says that images separate better).
+def silhouettes(embeddings: TestEmbeddings, test: TestSet, *, seed: int) -> Silhouettes:
+    """Measure how well classes separate, for texts and for images (the paper says that images separate better).
 
     The silhouette of a point compares its mean cosine distance to its own class with that to the nearest other class.
 
@@ -34,14 +35,13 @@ def silhouettes(embeddings: TestEmbeddings, test: TestSet, *, seed: int) -> dict
         seed: Draws 4,000 points where there are more.
 
     Returns:
-        `text_silhouette` and `image_silhouette`, means over points in [-1, 1], each absent where fewer than two classes
-        or no class with two points is there; `texts` and `images`, the numbers of points.
+        Means over points, each absent where there are fewer than two classes or no class has two points.
 
     Raises:
         InputError: If scikit-learn is not installed.
     """
     metrics = _sklearn("metrics")
-    result: dict[str, Any] = {}
+    result: dict[str, float] = {}
     for kind, (points, codes) in _labelled(embeddings, test).items():
         rows = _drawn(len(points), SILHOUETTE_POINTS, seed, f"silhouette/{kind}")
         codes = codes[rows]
@@ -51,13 +51,13 @@ def silhouettes(embeddings: TestEmbeddings, test: TestSet, *, seed: int) -> dict
             exact = points[rows].astype(np.float64)
             value = metrics.silhouette_score(exact, codes, metric="cosine")
             result[f"{kind}_silhouette"] = float(value)
-    return result
+    return Silhouettes.of(result)
 
 
 def embedding_map(
     models: Mapping[str, TestEmbeddings], test: TestSet, *, seed: int, method: Method = "pca"
-) -> dict[str, Any]:
-    """A map of texts and images of each model in two dimensions, to look at.
+) -> EmbeddingMap:
+    """Draw texts and images of each model in two dimensions.
 
     Args:
         models: Embeddings by model name; the axes of PCA are those of the first one, so that maps compare.
@@ -65,18 +65,14 @@ def embedding_map(
         seed: Draws the points, and starts t-SNE.
         method: `pca`, or `tsne`, which keeps neighbours together and whose distances mean nothing.
 
-    Returns:
-        Plain JSON values: `method`; `classes`, their names; `models` by name, with `texts` and `images`, each a list of
-        [x, y, class].
-
     Raises:
         InputError: If scikit-learn is not installed.
     """
     decomposition, manifold = _sklearn("decomposition"), _sklearn("manifold")
     axes: dict[str, Any] = {}
-    shown: dict[str, Any] = {}
+    shown: dict[str, ModelMap] = {}
     for name, embeddings in models.items():
-        shown[name] = {}
+        kinds: dict[str, object] = {}
         for kind, (points, codes) in _labelled(embeddings, test).items():
             rows = _drawn(len(points), MAP_POINTS, seed, f"map/{kind}")
             chosen = points[rows].astype(np.float64)
@@ -94,15 +90,16 @@ def embedding_map(
                     perplexity=min(30.0, (len(rows) - 1) / 3),
                     random_state=torch_seed(seed, f"tsne/{kind}") % 2**32,
                 ).fit_transform(chosen)
-            shown[name][f"{kind}s"] = [
+            kinds[f"{kind}s"] = [
                 [round(float(x), 4), round(float(y), 4), int(code)]
                 for (x, y), code in zip(flat, codes[rows], strict=True)
             ]
-    return {"method": method, "classes": list(test.pairs.classes), "models": shown}
+        shown[name] = ModelMap.of(kinds)
+    return EmbeddingMap(method=method, classes=list(test.pairs.classes), models=shown)
 
 
 def _labelled(embeddings: TestEmbeddings, test: TestSet) -> dict[str, tuple[Embeddings, IntArray]]:
-    """Embeddings of texts and images that have a class, with its code."""
+    """Select embeddings of texts and images that have a class, with its code."""
     image_codes = test.pairs.images.class_codes[test.gallery]
     kinds = {
         "text": (embeddings.texts, test.caption_class),

@@ -28,10 +28,10 @@ class GalleryIndex:
 
     Attributes:
         size: Number of images.
-        exact: Whether every search looks at every image.
+        exact: Whether every search compares with every image.
         k: How many images the recall is of.
         recall: Share of the true first k images that a search finds, mean over sample queries; 1.0 where exact.
-        probes: Cells of the index that a search looks into; 0 where exact.
+        probes: Cells of the index that a search visits; 0 where exact.
     """
 
     size: int

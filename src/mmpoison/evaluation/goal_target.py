@@ -1,4 +1,4 @@
-"""An aim: a goal and the images that it is to bring up."""
+"""`GoalTarget`: a goal and its target set, the images that its captions shall retrieve."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from mmpoison.pairs.table import PairDataset
 
 
 @dataclass(frozen=True)
-class Aim:
-    """What is measured for one goal.
+class GoalTarget:
+    """A goal and its target set.
 
     Attributes:
-        goal: Whose captions search, and which class they are to find.
+        goal: Captions of its original class are the queries.
         image: Path of the one target image (attack I); None where every test image of the target class is one
             (attacks II and III).
     """
@@ -26,8 +26,8 @@ class Aim:
         return str(self.goal)
 
 
-def aims_of(manifest: PoisonManifest, pairs: PairDataset) -> tuple[Aim, ...]:
-    """What a poisoned set is to be measured by: each of its goals, with its one target image for attack I.
+def goal_targets_of(manifest: PoisonManifest, pairs: PairDataset) -> tuple[GoalTarget, ...]:
+    """List the goals of a poisoned set, each with its one target image for attack I.
 
     Args:
         manifest: The manifest of the poisoned set.
@@ -37,4 +37,6 @@ def aims_of(manifest: PoisonManifest, pairs: PairDataset) -> tuple[Aim, ...]:
         InputError: If a goal does not fit the data.
     """
     images = manifest.target_images
-    return tuple(Aim(Goal.parse(goal, pairs.classes), images.get(goal)) for goal in manifest.goals)
+    return tuple(
+        GoalTarget(Goal.parse(goal, pairs.classes), images.get(goal)) for goal in manifest.goals
+    )

@@ -1,78 +1,78 @@
-"""Rank lists to look at: what a few captions retrieve under each model."""
+"""Rank lists for people: what a few captions retrieve under each model, with thumbnails."""
 
 from __future__ import annotations
 
 import base64
 import io
 from collections.abc import Mapping, Sequence
-from typing import Any
+from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
 from mmpoison.base.seeding import generator
-from mmpoison.evaluation.goal_target import Aim
+from mmpoison.evaluation.goal_target import GoalTarget
+from mmpoison.evaluation.record import ConfusingImage, RankedImage, RankedQuery, RankLists
 from mmpoison.evaluation.test_set import TestEmbeddings, TestSet
 from mmpoison.images.decode import read_image
 
 CONFUSING = 8
-"""So many images of other classes are kept a goal."""
+"""Images of other classes that are listed for a goal."""
 
 
 def rank_lists(
     models: Mapping[str, TestEmbeddings],
     test: TestSet,
-    aims: Sequence[Aim],
+    goal_targets: Sequence[GoalTarget],
     *,
     seed: int,
     captions: int = 3,
     top: int = 10,
     thumbnail: int = 96,
-) -> dict[str, Any]:
-    """The top of the gallery for a few captions of each original class, under each model, with thumbnails.
+) -> RankLists:
+    """List the top of the gallery for a few captions of each original class, under each model, with thumbnails.
 
-    The captions are drawn by the seed, one an image, so that nobody picks the flattering ones.
+    The captions are drawn by the seed, one an image, so that they are not chosen to flatter.
 
     Args:
         models: Embeddings of the test part by model name.
         test: The test part.
-        aims: The goals; images of their target sets are marked.
+        goal_targets: The goals; images of their target sets are marked.
         seed: Seed of the run.
         captions: How many captions of each goal.
         top: How many images each.
         thumbnail: Side of the thumbnails in pixels.
 
     Returns:
-        Plain JSON values: `goals`; `queries`, each with its `goal`; `confusing`, by goal the images of other classes
-        that come first for captions of the target class under the first model (the paper's case study, figure 10);
-        and `thumbnails` by image path as data addresses.
+        The content of `rank_lists.json`; the confusing images are those under the first model (the paper's case study,
+        figure 10).
     """
     images = test.pairs.images
-    queries: list[dict[str, Any]] = []
+    queries: list[RankedQuery] = []
     shown: set[int] = set()
-    for aim in aims:
-        for row in _chosen_captions(test, aim, seed, captions):
-            queries.append(_ranked(models, test, aim, row, top, shown))
+    for goal_target in goal_targets:
+        for row in _chosen_captions(test, goal_target, seed, captions):
+            queries.append(_ranked(models, test, goal_target, row, top, shown))
     confusing = {
-        str(aim): _confusing(next(iter(models.values())), test, aim, shown)
-        for aim in aims
+        str(goal_target): _confusing(next(iter(models.values())), test, goal_target, shown)
+        for goal_target in goal_targets
         if models
     }
-    return {
-        "goals": [str(aim) for aim in aims],
-        "queries": queries,
-        "confusing": confusing,
-        "thumbnails": {
+    return RankLists(
+        goals=[str(goal_target) for goal_target in goal_targets],
+        queries=queries,
+        confusing=confusing,
+        thumbnails={
             images.ids[i]: thumbnail_address(test.pairs.root, images.ids[i], thumbnail)
             for i in sorted(shown)
         },
-    }
+    )
 
 
-def _chosen_captions(test: TestSet, aim: Aim, seed: int, captions: int) -> list[int]:
-    """Rows of one caption of each of a few images, so that three captions are three pictures."""
-    rows = test.queries(aim.goal.original)
-    rng = generator(seed, f"rank-lists/{aim.goal}")
+def _chosen_captions(test: TestSet, goal_target: GoalTarget, seed: int, captions: int) -> list[int]:
+    """Choose rows of one caption of each of a few images, so that three captions are three pictures."""
+    rows = test.queries(goal_target.goal.original)
+    rng = generator(seed, f"rank-lists/{goal_target.goal}")
     _, first = np.unique(test.pairs.image[rows], return_index=True)
     per_image = np.split(rows, first[1:])
     return [
@@ -84,15 +84,15 @@ def _chosen_captions(test: TestSet, aim: Aim, seed: int, captions: int) -> list[
 def _ranked(
     models: Mapping[str, TestEmbeddings],
     test: TestSet,
-    aim: Aim,
+    goal_target: GoalTarget,
     row: int,
     top: int,
     shown: set[int],
-) -> dict[str, Any]:
-    """One caption and what each model brings up; adds the images to `shown`."""
-    targets = test.target_set(aim)
+) -> RankedQuery:
+    """List what each model retrieves for one caption; adds the images to `shown`."""
+    targets = test.target_set(goal_target)
     images = test.pairs.images
-    lists: dict[str, Any] = {}
+    lists: dict[str, list[RankedImage]] = {}
     best: dict[str, int] = {}
     query = np.array([row], dtype=np.int32)
     for name, embeddings in models.items():
@@ -100,50 +100,50 @@ def _ranked(
         scores = embeddings.similarity(query)[0]
         order = np.argsort(-scores, kind="stable")[:top]
         lists[name] = [
-            {
-                "image": images.ids[test.gallery[g]],
-                "label": images.label(int(test.gallery[g])),
-                "similarity": round(float(scores[g]), 4),
-                "target": bool(targets[g]),
-            }
+            RankedImage(
+                image=images.ids[test.gallery[g]],
+                label=images.label(int(test.gallery[g])),
+                similarity=round(float(scores[g]), 4),
+                target=bool(targets[g]),
+            )
             for g in order
         ]
         shown.update(int(test.gallery[g]) for g in order)
     shown.add(int(test.pairs.image[row]))
-    return {
-        "goal": str(aim),
-        "caption": test.pairs.captions[row],
-        "image": images.ids[test.pairs.image[row]],
-        "models": lists,
-        "best_target_rank": best,
-    }
+    return RankedQuery(
+        goal=str(goal_target),
+        caption=test.pairs.captions[row],
+        image=images.ids[test.pairs.image[row]],
+        models=lists,
+        best_target_rank=best,
+    )
 
 
 def _confusing(
-    embeddings: TestEmbeddings, test: TestSet, aim: Aim, shown: set[int]
-) -> list[dict[str, Any]]:
-    """Images that are not of the target class and yet are what its captions find; adds them to `shown`."""
-    queries = test.queries(aim.goal.target)
+    embeddings: TestEmbeddings, test: TestSet, goal_target: GoalTarget, shown: set[int]
+) -> list[ConfusingImage]:
+    """List images of other classes that captions of the target class retrieve; adds them to `shown`."""
+    queries = test.queries(goal_target.goal.target)
     if not len(queries):
         return []
     images, pairs = test.pairs.images, test.pairs
-    of_class = test.targets(aim.goal.target)
+    of_class = test.targets(goal_target.goal.target)
     scores = embeddings.similarity(queries).mean(axis=0)
     order = [int(g) for g in np.argsort(-scores, kind="stable") if not of_class[g]][:CONFUSING]
     shown.update(int(test.gallery[g]) for g in order)
     return [
-        {
-            "image": images.ids[test.gallery[g]],
-            "label": images.label(int(test.gallery[g])),
-            "similarity": round(float(scores[g]), 4),
-            "captions": [str(c) for c in pairs.captions[pairs.image == test.gallery[g]][:2]],
-        }
+        ConfusingImage(
+            image=images.ids[test.gallery[g]],
+            label=images.label(int(test.gallery[g])),
+            similarity=round(float(scores[g]), 4),
+            captions=[str(c) for c in pairs.captions[pairs.image == test.gallery[g]][:2]],
+        )
         for g in order
     ]
 
 
-def thumbnail_address(root: Any, image_id: str, size: int) -> str:
-    """A small square JPEG as a `data:` address, for one self-contained page."""
+def thumbnail_address(root: Path, image_id: str, size: int) -> str:
+    """Encode a small square JPEG as a `data:` address, for one self-contained page."""
     picture = Image.fromarray(read_image(root, image_id, size))
     buffer = io.BytesIO()
     picture.save(buffer, "JPEG", quality=88)

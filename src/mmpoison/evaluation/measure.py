@@ -1,4 +1,4 @@
-"""The whole evaluation of one data set: every model embeds it once, and all numbers come from that."""
+"""Evaluates models on the test part of a data set: each embeds it once, and all numbers come from that."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from mmpoison.evaluation.cache import cached_embeddings
 from mmpoison.evaluation.distribution import embedding_map, silhouettes
-from mmpoison.evaluation.goal_target import Aim
+from mmpoison.evaluation.goal_target import GoalTarget
+from mmpoison.evaluation.record import EmbeddingMap, GoalRow, Metrics, RankSpread, Study, Utility
 from mmpoison.evaluation.rows import (
     collapse_warning,
     random_queries,
@@ -38,8 +38,8 @@ class Subject:
 
 
 @dataclass(frozen=True)
-class OfOneModel:
-    """What is measured of one model whatever the goals are.
+class ModelMeasurement:
+    """What is measured of one model, whatever the goals are.
 
     Attributes:
         embeddings: Of the test part.
@@ -49,37 +49,36 @@ class OfOneModel:
     """
 
     embeddings: TestEmbeddings
-    utility: dict[str, Any]
-    equal_texts: dict[str, Any] | None
+    utility: Utility
+    equal_texts: Utility | None
     warning: str | None
 
 
-Known = Callable[[str, Callable[[], OfOneModel]], OfOneModel]
-"""Gives what is measured of the model of a name, known from earlier or made by the function."""
+MeasurementCache = Callable[[str, Callable[[], ModelMeasurement]], ModelMeasurement]
+"""Returns the measurement of the model of a row: a cached one, or what the function computes."""
 
 
 @dataclass(frozen=True)
 class Measurement:
-    """What came out.
+    """The result of an evaluation.
 
     Attributes:
-        sections: Of `metrics.json`: `goal`, `ranks`, `utility`, and where they apply `utility_equal_texts`, `drift`,
-            `study`.
-        embeddings: By model name; for what else is to be looked at.
+        metrics: The content of `metrics.json`, without `run` and `transfer`.
+        embeddings: By model name.
         embedding_map: Of the study `distribution`, or None.
         flags: What a reader must know before believing the numbers, one line each.
     """
 
-    sections: dict[str, Any]
+    metrics: Metrics
     embeddings: dict[str, TestEmbeddings]
-    embedding_map: dict[str, Any] | None = None
+    embedding_map: EmbeddingMap | None = None
     flags: list[str] = field(default_factory=list)
 
 
 def measure(
     subjects: Mapping[str, Subject],
     test: TestSet,
-    aims: Sequence[Aim],
+    goal_targets: Sequence[GoalTarget],
     *,
     seed: int,
     study: Sequence[str] = (),
@@ -87,7 +86,7 @@ def measure(
     manifest: PoisonManifest | None = None,
     cache: Path | None = None,
     progress: ProgressFor | None = None,
-    known: Known = lambda name, make: make(),
+    measurements: MeasurementCache = lambda name, compute: compute(),
 ) -> Measurement:
     """Embed the test part once with each model and compute everything from it.
 
@@ -95,31 +94,39 @@ def measure(
         subjects: Models by the names of their rows. Drift and collateral changes compare `clean_model` with `poisoned`,
             the random captions search on `poisoned`; without them these are left out.
         test: The test part.
-        aims: Each goal with its target set.
+        goal_targets: Each goal with its target set.
         seed: Seed of the run.
         study: Names of `STUDIES`.
         pairs: The training data, for the study of other queries; it is left out without them.
         manifest: Says which train captions the poison holds; that of `pairs` by default.
-        cache: Where embeddings are kept: the next run with the same weights and test data takes them from there.
-            Those that heads make of kept features are not: to make them takes no longer than to read them.
+        cache: Folder of cached embeddings, used again for the same weights and test data. Embeddings that heads compute
+            from cached features are not stored: reading them would take as long.
         progress: Gives a progress callback for a named step.
-        known: Keeps what does not hang on the goals, for runs of many goals that share models.
+        measurements: Caches what does not depend on the goals, for runs of many goals that share models.
 
     Raises:
-        InputError: If an aim cannot be measured on the data, or a library of a study is missing.
+        InputError: If a goal target cannot be measured on the data, or a library of a study is missing.
     """
-    for aim in aims:
-        test.check(aim)
+    for goal_target in goal_targets:
+        test.check(goal_target)
     repeat = texts_repeat(test)
-    measured: dict[str, OfOneModel] = {}
+    measured: dict[str, ModelMeasurement] = {}
     for name, subject in subjects.items():
-        measured[name] = known(name, partial(_of_one, name, subject, test, repeat, cache, progress))
+        measured[name] = measurements(
+            name, partial(_of_one, name, subject, test, repeat, cache, progress)
+        )
     embeddings = {name: model.embeddings for name, model in measured.items()}
     flags = [model.warning for model in measured.values() if model.warning is not None]
-    sections: dict[str, Any] = {"goal": {}, "ranks": {}}
-    for aim in aims:
-        sections["goal"][str(aim)], sections["ranks"][str(aim)] = _goal(embeddings, test, aim, seed)
-    sections["utility"] = {name: model.utility for name, model in measured.items()}
+    goal: dict[str, dict[str, GoalRow]] = {}
+    ranks: dict[str, dict[str, RankSpread]] = {}
+    for goal_target in goal_targets:
+        name = str(goal_target)
+        goal[name], ranks[name] = _goal(embeddings, test, goal_target, seed)
+    sections: dict[str, object] = {
+        "goal": goal,
+        "ranks": ranks,
+        "utility": {name: model.utility for name, model in measured.items()},
+    }
     if repeat:
         sections["utility_equal_texts"] = {n: m.equal_texts for n, m in measured.items()}
     if CLEAN in embeddings and POISONED in embeddings:
@@ -130,14 +137,14 @@ def measure(
         sections["study"], drawn = _study(
             studied,
             test,
-            aims,
+            goal_targets,
             seed=seed,
             study=study,
             pairs=pairs,
             manifest=manifest or (pairs.manifest if pairs is not None else None),
             progress=progress,
         )
-    return Measurement(sections, embeddings, drawn, flags)
+    return Measurement(Metrics.of(sections), embeddings, drawn, flags)
 
 
 def _of_one(
@@ -147,13 +154,13 @@ def _of_one(
     repeat: bool,
     cache: Path | None,
     progress: ProgressFor | None,
-) -> OfOneModel:
+) -> ModelMeasurement:
     shown = progress(f"embedding with {name}") if progress else None
     if cache is not None and not isinstance(subject.inputs, FeatureInputs):
         embedded = cached_embeddings(subject.encoder, subject.inputs, test, cache, shown)
     else:
         embedded = TestEmbeddings.of(subject.encoder, subject.inputs, test, shown)
-    return OfOneModel(
+    return ModelMeasurement(
         embedded,
         utility_row(embedded, test),
         utility_row(embedded, test, equal_texts=True) if repeat else None,
@@ -162,16 +169,16 @@ def _of_one(
 
 
 def _goal(
-    embeddings: Mapping[str, TestEmbeddings], test: TestSet, aim: Aim, seed: int
-) -> tuple[dict[str, Any], dict[str, Any]]:
-    targets = test.target_set(aim)
-    queries = test.queries(aim.goal.original)
+    embeddings: Mapping[str, TestEmbeddings], test: TestSet, goal_target: GoalTarget, seed: int
+) -> tuple[dict[str, GoalRow], dict[str, RankSpread]]:
+    targets = test.target_set(goal_target)
+    queries = test.queries(goal_target.goal.original)
     searches = {name: (e, queries) for name, e in embeddings.items()}
-    random = random_queries(test, aim.goal, seed)
+    random = random_queries(test, goal_target.goal, seed)
     if POISONED in embeddings and len(random):
         searches["random_captions"] = (embeddings[POISONED], random)
-    rows: dict[str, Any] = {}
-    details: dict[str, Any] = {}
+    rows: dict[str, GoalRow] = {}
+    details: dict[str, RankSpread] = {}
     for name, (embedded, asked) in searches.items():
         ranks, ties = embedded.ranks(asked, targets)
         rows[name] = row_of_ranks(ranks, ties, targets)
@@ -182,34 +189,38 @@ def _goal(
 def _study(
     studied: Mapping[str, Studied],
     test: TestSet,
-    aims: Sequence[Aim],
+    goal_targets: Sequence[GoalTarget],
     *,
     seed: int,
     study: Sequence[str],
     pairs: PairDataset | None,
     manifest: PoisonManifest | None,
     progress: ProgressFor | None,
-) -> tuple[dict[str, Any], dict[str, Any] | None]:
-    sections: dict[str, Any] = {}
+) -> tuple[Study, EmbeddingMap | None]:
+    sections: dict[str, object] = {}
     drawn = None
     if "queries" in study and pairs is not None:
         sections["queries"] = {
-            str(aim): query_sources(
-                studied, test, aim, pairs, manifest=manifest, seed=seed, progress=progress
+            str(goal_target): query_sources(
+                studied, test, goal_target, pairs, manifest=manifest, seed=seed, progress=progress
             )
-            for aim in aims
+            for goal_target in goal_targets
         }
     if "query-length" in study:
         sections["query_length"] = {
-            str(aim): query_lengths(studied, test, aim, progress=progress) for aim in aims
+            str(goal_target): query_lengths(studied, test, goal_target, progress=progress)
+            for goal_target in goal_targets
         }
     if "collateral" in study and CLEAN in studied and POISONED in studied:
         before, after = studied[CLEAN].embeddings, studied[POISONED].embeddings
-        sections["collateral"] = {str(aim): collateral(before, after, test, aim) for aim in aims}
+        sections["collateral"] = {
+            str(goal_target): collateral(before, after, test, goal_target)
+            for goal_target in goal_targets
+        }
     if "distribution" in study or "tsne" in study:
         models = {name: model.embeddings for name, model in studied.items()}
         sections["distribution"] = {
             name: silhouettes(embedded, test, seed=seed) for name, embedded in models.items()
         }
         drawn = embedding_map(models, test, seed=seed, method="tsne" if "tsne" in study else "pca")
-    return sections, drawn
+    return Study.of(sections), drawn

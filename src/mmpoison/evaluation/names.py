@@ -1,4 +1,4 @@
-"""The optional parts of an evaluation by name; nothing heavy is imported here."""
+"""Names of the optional parts of an evaluation; imports nothing heavy."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from mmpoison.base.registry import unknown_name
 from mmpoison.errors import InputError
 
 STUDIES: Mapping[str, str] = {
-    "queries": "search with test captions, captions of the poison, other train captions and random ones",
-    "query-length": "search with each caption said once, twice and three times (table 15)",
+    "queries": "search with test captions, captions of the poison, other train captions and random captions",
+    "query-length": "search with each caption once, twice and three times in a row (table 15)",
     "collateral": "how the ranks of every class moved, own images and target set",
     "distribution": "silhouette by class of texts and images, and a map by PCA (extra analysis)",
     "tsne": "the same, with a map by t-SNE",
@@ -19,7 +19,7 @@ STUDIES: Mapping[str, str] = {
 
 
 def parse_studies(names: Iterable[str]) -> tuple[str, ...]:
-    """Names of studies; `all` stands for all of them but t-SNE and epochs, which cost most.
+    """Parse names of studies; `all` stands for all of them but t-SNE and epochs, which cost most.
 
     Raises:
         InputError: If there is no such study; names the nearest one.

@@ -1,15 +1,14 @@
-"""The rows of `metrics.json`, in the fixed layout."""
+"""Computes the rows of `metrics.json` from embeddings."""
 
 from __future__ import annotations
-
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from mmpoison.attacks.goal import Goal
 from mmpoison.base.seeding import generator
-from mmpoison.evaluation.goal_target import Aim
+from mmpoison.evaluation.goal_target import GoalTarget
+from mmpoison.evaluation.record import GoalRow, RankSpread, Retrieval, Utility
 from mmpoison.evaluation.test_set import TestEmbeddings, TestSet
 from mmpoison.metrics import (
     constant_rows,
@@ -33,31 +32,30 @@ _CONSTANT_CHUNK = 1 << 22
 Ranks = npt.NDArray[np.int64]
 
 
-def goal_row(embeddings: TestEmbeddings, test: TestSet, aim: Aim | Goal) -> dict[str, Any]:
-    """How well captions of the original class retrieve the target set (section 5.1, "Hit@K", "MinRank").
+def goal_row(embeddings: TestEmbeddings, test: TestSet, goal_target: GoalTarget | Goal) -> GoalRow:
+    """Measure how well captions of the original class retrieve the target set (section 5.1, "Hit@K", "MinRank").
 
     Args:
         embeddings: Of the model.
         test: The test part.
-        aim: A goal, whose target set is the target class; or an aim, for one target image (attack I).
-
-    Returns:
-        `hit@1` ... `hit@50` in [0, 1]; `min_rank`, 0-based; `queries`, `gallery`, `targets`, `ties`: counts.
+        goal_target: The goal and its target set; for a goal alone that is the target class.
     """
-    aim = _as_aim(aim)
-    return row_of_queries(embeddings, test, test.queries(aim.goal.original), aim)
+    goal_target = _as_target(goal_target)
+    return row_of_queries(embeddings, test, test.queries(goal_target.goal.original), goal_target)
 
 
 def random_captions_row(
-    embeddings: TestEmbeddings, test: TestSet, aim: Aim | Goal, seed: int
-) -> dict[str, Any]:
-    """The same for as many random test captions that are not of the original class (baseline b of the protocol)."""
-    aim = _as_aim(aim)
-    return row_of_queries(embeddings, test, random_queries(test, aim.goal, seed), aim)
+    embeddings: TestEmbeddings, test: TestSet, goal_target: GoalTarget | Goal, seed: int
+) -> GoalRow:
+    """Measure the same for as many random test captions of other classes (baseline b of the protocol)."""
+    goal_target = _as_target(goal_target)
+    return row_of_queries(
+        embeddings, test, random_queries(test, goal_target.goal, seed), goal_target
+    )
 
 
 def random_queries(test: TestSet, goal: Goal, seed: int) -> IntArray:
-    """Rows of random test captions that are not of the original class: as many as it has, shape `(q,)`."""
+    """Draw rows of random test captions that are not of the original class: as many as it has, shape `(q,)`."""
     candidates = test.other_queries(goal.original)
     wanted = min(len(test.queries(goal.original)), len(candidates))
     rng = generator(seed, f"random-captions/{goal}")
@@ -65,58 +63,54 @@ def random_queries(test: TestSet, goal: Goal, seed: int) -> IntArray:
 
 
 def row_of_queries(
-    embeddings: TestEmbeddings, test: TestSet, queries: IntArray, aim: Aim
-) -> dict[str, Any]:
-    """The row of some test captions."""
-    targets = test.target_set(aim)
+    embeddings: TestEmbeddings, test: TestSet, queries: IntArray, goal_target: GoalTarget
+) -> GoalRow:
+    """Compute the row of some test captions."""
+    targets = test.target_set(goal_target)
     return row_of_ranks(*embeddings.ranks(queries, targets), targets)
 
 
-def row_of_texts(texts: npt.ArrayLike, images: npt.ArrayLike, targets: BoolArray) -> dict[str, Any]:
-    """The row of any queries by their embeddings, shape `(q, d)`, against a gallery, shape `(G, d)`."""
+def row_of_texts(texts: npt.ArrayLike, images: npt.ArrayLike, targets: BoolArray) -> GoalRow:
+    """Compute the row of any queries by their embeddings, shape `(q, d)`, against a gallery, shape `(G, d)`."""
     return row_of_ranks(*embedding_ranks(texts, images, targets), targets)
 
 
-def row_of_ranks(ranks: Ranks, ties: BoolArray, targets: BoolArray) -> dict[str, Any]:
-    """The fixed row from ranks, shape `(q,)`."""
-    return {
-        **hit_table(ranks),
-        "min_rank": min_rank(ranks),
-        "queries": len(ranks),
-        "gallery": len(targets),
-        "targets": int(targets.sum()),
-        "ties": int(ties.sum()),
-    }
+def row_of_ranks(ranks: Ranks, ties: BoolArray, targets: BoolArray) -> GoalRow:
+    """Compute a row from ranks, shape `(q,)`."""
+    return GoalRow.of(
+        {
+            **hit_table(ranks),
+            "min_rank": min_rank(ranks),
+            "queries": len(ranks),
+            "gallery": len(targets),
+            "targets": int(targets.sum()),
+            "ties": int(ties.sum()),
+        }
+    )
 
 
-def ranks_row(ranks: Ranks, images: IntArray) -> dict[str, Any]:
-    """Quantiles of the ranks, and intervals of the row's figures clustered by image.
+def ranks_row(ranks: Ranks, images: IntArray) -> RankSpread:
+    """Compute quantiles of the ranks, and intervals of the row's figures clustered by image.
 
     Args:
         ranks: Shape `(q,)`.
         images: Image of each query, shape `(q,)`: captions of one image are one piece of evidence.
-
-    Returns:
-        `quantiles` by quantile; `median`; `interval`, the 95 % interval of `hit@1`, `hit@5`, `hit@10` and `min_rank` as
-        [low, high], absent where all queries are of one image; `clusters`, the number of images.
     """
     values = rank_quantiles(ranks, QUANTILES).tolist()
     estimates = {f"hit@{k}": clustered_share(ranks < k, images) for k in INTERVAL_KS}
     estimates["min_rank"] = clustered_mean(ranks, images)
-    row: dict[str, Any] = {
+    row: dict[str, object] = {
         "median": values[QUANTILES.index(0.5)],
         "quantiles": {f"{q:g}": value for q, value in zip(QUANTILES, values, strict=True)},
         "clusters": estimates["min_rank"].clusters,
     }
     if estimates["min_rank"].low is not None:
         row["interval"] = {name: [e.low, e.high] for name, e in estimates.items()}
-    return row
+    return RankSpread.of(row)
 
 
-def utility_row(
-    embeddings: TestEmbeddings, test: TestSet, *, equal_texts: bool = False
-) -> dict[str, Any]:
-    """Retrieval over the whole test set: caption to its image, and image to any of its captions (tables 1 and 7).
+def utility_row(embeddings: TestEmbeddings, test: TestSet, *, equal_texts: bool = False) -> Utility:
+    """Measure retrieval over the whole test set: caption to its image, image to any of its captions (tables 1 and 7).
 
     Args:
         embeddings: Of the model.
@@ -134,20 +128,20 @@ def utility_row(
     text = text_retrieval_ranks(
         embeddings.images[with_caption], embeddings.texts, position, wording
     )
-    return {
-        "image_retrieval": hit_table(image, UTILITY_KS),
-        "text_retrieval": hit_table(text, UTILITY_KS),
-    }
+    return Utility(
+        image_retrieval=Retrieval.of(hit_table(image, UTILITY_KS)),
+        text_retrieval=Retrieval.of(hit_table(text, UTILITY_KS)),
+    )
 
 
 def texts_repeat(test: TestSet) -> bool:
-    """Whether two test images carry a caption of the same words, so that the two readings of utility differ."""
+    """Say whether two test images carry a caption of the same words, so that the two readings of utility differ."""
     pairs = {(str(c), int(i)) for c, i in zip(test.pairs.captions, test.pairs.image, strict=True)}
     return len({caption for caption, _ in pairs}) < len(pairs)
 
 
 def class_retrieval(embeddings: TestEmbeddings, test: TestSet) -> dict[str, float]:
-    """For each class, the share of its captions that retrieve an image of the class first, in [0, 1]."""
+    """Measure for each class the share of its captions that retrieve an image of the class first, in [0, 1]."""
     shares: dict[str, float] = {}
     for label in test.pairs.classes:
         if not (test.caption_class == test.pairs.images.class_code(label)).any():
@@ -158,7 +152,7 @@ def class_retrieval(embeddings: TestEmbeddings, test: TestSet) -> dict[str, floa
 
 
 def collapse_warning(embeddings: TestEmbeddings, test: TestSet, name: str) -> str | None:
-    """One line if a model's similarities say nothing because they are all equal, else None."""
+    """Return one line if a model's similarities say nothing because they are all equal, else None."""
     rows = max(1, _CONSTANT_CHUNK // len(test.gallery))
     constant = 0.0
     for start in range(0, len(test.pairs), rows):
@@ -173,5 +167,5 @@ def collapse_warning(embeddings: TestEmbeddings, test: TestSet, name: str) -> st
     )
 
 
-def _as_aim(aim: Aim | Goal) -> Aim:
-    return Aim(aim) if isinstance(aim, Goal) else aim
+def _as_target(goal_target: GoalTarget | Goal) -> GoalTarget:
+    return GoalTarget(goal_target) if isinstance(goal_target, Goal) else goal_target

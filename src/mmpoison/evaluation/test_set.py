@@ -1,4 +1,4 @@
-"""What is measured on: the gallery, the queries, and one embedding pass over both for each model."""
+"""The test part of a data set (gallery and queries), and its embeddings under one model."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ import numpy.typing as npt
 
 from mmpoison.attacks.goal import Goal
 from mmpoison.errors import InputError
-from mmpoison.evaluation.goal_target import Aim
+from mmpoison.evaluation.goal_target import GoalTarget
+from mmpoison.evaluation.record import Drift
 from mmpoison.metrics import drift, embedding_ranks
 from mmpoison.models.dual_encoder import DualEncoder
 from mmpoison.models.embedding import Embeddings, embed_images, embed_texts
@@ -34,7 +35,7 @@ class TestSet:
 
     @classmethod
     def of(cls, pairs: PairDataset) -> TestSet:
-        """The test part of a set.
+        """Take the test part of a data set.
 
         Raises:
             InputError: If there is no test image or no test caption.
@@ -46,7 +47,7 @@ class TestSet:
         return cls(test, gallery)
 
     def queries(self, label: str) -> IntArray:
-        """Rows of the test captions of a class, shape `(q,)`.
+        """Return the rows of the test captions of a class, shape `(q,)`.
 
         Raises:
             InputError: If the class is unknown or has no test caption.
@@ -58,13 +59,13 @@ class TestSet:
         return rows.astype(np.int32)
 
     def other_queries(self, label: str) -> IntArray:
-        """Rows of the test captions of all other classes, shape `(q,)`."""
+        """Return the rows of the test captions of all other classes, shape `(q,)`."""
         code = self.pairs.images.class_code(label)
         other = self.pairs.images.class_codes[self.pairs.image] != code
         return np.flatnonzero(other).astype(np.int32)
 
     def targets(self, label: str) -> BoolArray:
-        """Which gallery images are of a class, shape `(G,)`.
+        """Mark the gallery images of a class, shape `(G,)`.
 
         Raises:
             InputError: If the class is unknown or has no test image.
@@ -75,30 +76,30 @@ class TestSet:
             raise InputError(f"class {label!r} has no test image, so it cannot be a target")
         return np.asarray(mask)
 
-    def target_set(self, aim: Aim) -> BoolArray:
-        """Which gallery images an aim is to bring up, shape `(G,)`.
+    def target_set(self, goal_target: GoalTarget) -> BoolArray:
+        """Mark the gallery images of a target set, shape `(G,)`.
 
         Raises:
             InputError: If the class has no test image, or the one target image is not in the gallery.
         """
-        if aim.image is None:
-            return self.targets(aim.goal.target)
-        mask = np.asarray(self.pairs.images.ids[self.gallery] == aim.image, dtype=bool)
+        if goal_target.image is None:
+            return self.targets(goal_target.goal.target)
+        mask = np.asarray(self.pairs.images.ids[self.gallery] == goal_target.image, dtype=bool)
         if not mask.any():
             raise InputError(
-                f"goal {aim.goal}: target image {aim.image!r} is not in the gallery of test images, so it cannot be "
-                "found: name an image of split test"
+                f"goal {goal_target.goal}: target image {goal_target.image!r} is not in the gallery of test images, "
+                "so it cannot be found: name an image of split test"
             )
         return mask
 
     def check_goal(self, goal: Goal) -> None:
         """Refuse a goal that cannot be measured, before anything is trained."""
-        self.check(Aim(goal))
+        self.check(GoalTarget(goal))
 
-    def check(self, aim: Aim) -> None:
-        """Refuse an aim that cannot be measured, before anything is trained."""
-        self.queries(aim.goal.original)
-        self.target_set(aim)
+    def check(self, goal_target: GoalTarget) -> None:
+        """Refuse a goal target that cannot be measured, before anything is trained."""
+        self.queries(goal_target.goal.original)
+        self.target_set(goal_target)
 
     @property
     def caption_class(self) -> IntArray:
@@ -149,17 +150,14 @@ class TestEmbeddings:
     def ranks(
         self, queries: IntArray, targets: BoolArray
     ) -> tuple[npt.NDArray[np.int64], BoolArray]:
-        """Rank of the best target for some captions, and whether it ties; exact, in bounded memory."""
+        """Compute the rank of the best target for some captions, and whether it ties; exact, in bounded memory."""
         return embedding_ranks(self.texts[queries], self.images, targets)
 
     def similarity(self, queries: IntArray) -> Embeddings:
-        """Cosine similarities of some captions to the whole gallery, shape `(q, G)`."""
+        """Compute cosine similarities of some captions to the whole gallery, shape `(q, G)`."""
         return np.asarray(self.texts[queries] @ self.images.T)
 
 
-def drift_between(before: TestEmbeddings, after: TestEmbeddings) -> dict[str, float]:
-    """Mean cosine distance between two models' embeddings of the same inputs (figure 1), in [0, 2]."""
-    return {
-        "text": drift(before.texts, after.texts),
-        "image": drift(before.images, after.images),
-    }
+def drift_between(before: TestEmbeddings, after: TestEmbeddings) -> Drift:
+    """Compute the mean cosine distance between two models' embeddings of the same inputs (figure 1), in [0, 2]."""
+    return Drift(text=drift(before.texts, after.texts), image=drift(before.images, after.images))

@@ -14,6 +14,7 @@ from mmpoison.base.files import atomic_folder, write_json
 from mmpoison.base.untrusted import plain_file, read_json
 from mmpoison.errors import InputError
 from mmpoison.models.activation import activation_name
+from mmpoison.models.checkpoint_record import CheckpointRecord
 from mmpoison.models.dual_encoder import DualEncoder
 from mmpoison.models.fit import build_with_weights, check_usable, with_place
 from mmpoison.models.open_clip_build import build_tokenizer, save_text_files
@@ -38,7 +39,7 @@ def save_checkpoint(
     out: Path,
     *,
     card: str,
-    metadata: Mapping[str, Any] | None = None,
+    metadata: Mapping[str, object] | None = None,
     half: bool = False,
     also: Callable[[Path], object] | None = None,
 ) -> Path:
@@ -48,22 +49,22 @@ def save_checkpoint(
         encoder: What to save.
         out: New folder.
         card: The model card (Markdown): how the model was made and on what data.
-        metadata: Facts that programs read back (seed, whether the data were poisoned), kept in the config.
+        metadata: Facts that programs read back, fields of `CheckpointRecord`; they are stored in the config.
         half: Save weights as 16-bit floats (statistics of normalisation stay 32-bit); half the size.
         also: Writes more into the folder, before it appears.
 
     Raises:
         InputError: If `out` holds something already.
     """
-    config = {
-        **encoder.config,
-        "mmpoison": {
-            **encoder.config.get("mmpoison", {}),
+    record = CheckpointRecord.of(
+        {
+            **encoder.record.to_json(),
             **(metadata or {}),
             "name": encoder.name,
             "activation": activation_name(encoder.config["model_cfg"]),
-        },
-    }
+        }
+    )
+    config = {**encoder.config, "mmpoison": record.to_json()}
     with atomic_folder(out) as folder:
         safetensors.torch.save_file(
             weights_to_save(encoder, half=half), folder / WEIGHTS_FILE, metadata={"format": "pt"}
@@ -134,7 +135,7 @@ def encoder_from_config(
     Args:
         config: `{"model_cfg": ..., "preprocess_cfg": ..., "mmpoison": ...}`, not checked yet.
         tensors: open_clip's names to weights.
-        where: The file of the config, for messages; text files of the model are looked for beside it.
+        where: The file of the config, for messages; text files of the model are searched next to it.
         weights: The file of the weights, for messages.
         name: What to call it; by default what the config says, or the folder's name.
         fetch: As for `load_checkpoint`.
@@ -144,11 +145,11 @@ def encoder_from_config(
     """
     folder = where.parent
     try:
-        recorded = config.get("mmpoison", {}).get("activation")
+        record = CheckpointRecord.of(config.get("mmpoison", {}), "mmpoison")
         activation = activation_name(config["model_cfg"])
-        if recorded not in (None, activation):
+        if record.activation not in (None, activation):
             raise InputError(
-                f"the model was saved with {str(recorded)[:40]} and the config now says {activation}"
+                f"the model was saved with {str(record.activation)[:40]} and the config now says {activation}"
             )
         if where.name == CONFIG_FILE:
             refuse_code(folder)
@@ -156,8 +157,8 @@ def encoder_from_config(
             config["model_cfg"], tensors, str(weights), folder=folder, fetch=fetch
         )
         tokenizer = build_tokenizer(config["model_cfg"], folder, fetch=fetch)
-        given = config.get("mmpoison", {}).get("name", folder.name)
-        encoder = check_usable(DualEncoder(module, tokenizer, config, name or str(given)[:200]))
+        called = name or (record.name or folder.name)[:200]
+        encoder = check_usable(DualEncoder(module, tokenizer, config, called))
     except InputError as error:
         raise with_place(error, where, folder, weights) from None
     except (

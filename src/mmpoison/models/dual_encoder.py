@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from mmpoison.errors import InputError
 from mmpoison.images.preparation import Preparation
+from mmpoison.models.checkpoint_record import CheckpointRecord
 from mmpoison.models.clip_blocks import run_blocks, runs_blocks
 from mmpoison.models.model_config import check_preprocess_cfg
 
@@ -77,6 +78,15 @@ class DualEncoder:
         check_preprocess_cfg(self.config.get("preprocess_cfg", {}))
         self._mean = _channels(preprocess["mean"])
         self._std = _channels(preprocess["std"])
+
+    @property
+    def record(self) -> CheckpointRecord:
+        """Facts about the checkpoint that it was loaded from; empty where there are none.
+
+        Raises:
+            InputError: If the config holds something else there.
+        """
+        return CheckpointRecord.of(self.config.get("mmpoison", {}), "model config: mmpoison")
 
     @property
     def image_size(self) -> int:

@@ -1,27 +1,24 @@
 """The one place that embeds for measuring: each image once, each distinct caption once, sorted by length.
 
 Captions of one length go together, so that a batch can be cut at its longest caption without padding the others; for
-CLIP's causal text encoder that is exact. Nothing but one batch and the result is held in memory.
+CLIP's causal text encoder that is exact.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Literal
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
 from mmpoison.images.preparation import Pixels
+from mmpoison.models.batches import Precision, run_in_batches
 from mmpoison.models.dual_encoder import DualEncoder
-from mmpoison.models.inputs import PairInputs, Progress, Rows
+from mmpoison.models.inputs import PairInputs, Progress
 from mmpoison.pairs.table import IntArray
 
 Embeddings = npt.NDArray[np.float32]
-Precision = Literal["fp32", "bf16"]
-"""What the encoders compute in. Embeddings of 16-bit arithmetic tie, and change ranks, where the model's own do not:
-32-bit is the default wherever ranks are measured, bf16 is for scans of large data by a threshold."""
 
 
 def embed_images(
@@ -44,13 +41,13 @@ def embed_images(
         progress: Called with (done, total).
     """
     rows, inverse = np.unique(inputs.image_rows(indices), return_inverse=True)
-    embeddings = _in_batches(
+    embeddings = run_in_batches(
+        encoder,
         rows,
         batch_size,
         lambda batch: inputs.encode_images(encoder, batch),
-        encoder,
-        precision,
-        progress,
+        precision=precision,
+        progress=progress,
     )
     return embeddings[inverse]
 
@@ -76,13 +73,13 @@ def embed_texts(
     """
     rows, inverse = np.unique(inputs.text_rows(captions), return_inverse=True)
     by_length = rows[np.argsort(inputs.lengths.numpy()[rows], kind="stable")]
-    embeddings = _in_batches(
+    embeddings = run_in_batches(
+        encoder,
         by_length,
         batch_size,
         lambda batch: inputs.encode_texts(encoder, batch),
-        encoder,
-        precision,
-        progress,
+        precision=precision,
+        progress=progress,
     )
     return embeddings[np.argsort(by_length, kind="stable")[inverse]]
 
@@ -109,13 +106,13 @@ def embed_captions(
     distinct, inverse = np.unique(np.asarray(captions, dtype=object), return_inverse=True)
     tokens = encoder.tokens(distinct.tolist())
     by_length = np.argsort(encoder.token_lengths(tokens).numpy(), kind="stable").astype(np.int64)
-    embeddings = _in_batches(
+    embeddings = run_in_batches(
+        encoder,
         by_length,
         batch_size,
         lambda batch: encoder.encode_text(tokens[torch.as_tensor(batch)].long().to(encoder.device)),
-        encoder,
-        precision,
-        progress,
+        precision=precision,
+        progress=progress,
     )
     return embeddings[np.argsort(by_length, kind="stable")[inverse]]
 
@@ -128,41 +125,9 @@ def embed_pixels(encoder: DualEncoder, pixels: Pixels, *, batch_size: int = 128)
         pixels: RGB as `encoder.preparation` makes it, shape `(n, size, size, 3)`.
         batch_size: Pictures at a time.
     """
-    return _in_batches(
+    return run_in_batches(
+        encoder,
         np.arange(len(pixels)),
         batch_size,
         lambda rows: encoder.encode_image(encoder.image_input(pixels[rows])),
-        encoder,
-        "fp32",
-        None,
     )
-
-
-def _in_batches(
-    rows: Rows,
-    batch_size: int,
-    encode: Callable[[Rows], torch.Tensor],
-    encoder: DualEncoder,
-    precision: Precision,
-    progress: Progress | None,
-) -> Embeddings:
-    """Embeddings of rows, in their order, shape `(len(rows), d)`."""
-    # one by one: an encoder in training may be partly frozen
-    modes = [(module, module.training) for module in encoder.module.modules()]
-    encoder.module.eval()
-    embeddings = np.empty((0, 0), dtype=np.float32)
-    mixed = torch.autocast(encoder.device.type, torch.bfloat16, enabled=precision == "bf16")
-    try:
-        # no_grad, not inference_mode: the latter is 2.5 times slower under bf16 autocast on a CPU
-        with torch.no_grad(), mixed:
-            for start in range(0, len(rows), batch_size):
-                part = encode(rows[start : start + batch_size]).float().cpu().numpy()
-                if start == 0:
-                    embeddings = np.empty((len(rows), part.shape[1]), dtype=np.float32)
-                embeddings[start : start + len(part)] = part
-                if progress is not None:
-                    progress(start + len(part), len(rows))
-    finally:
-        for module, training in modes:
-            module.training = training
-    return embeddings

@@ -72,7 +72,7 @@ def _full_config(encoder: DualEncoder) -> dict[str, Any]:
         if name.startswith(PYPI_PREFIX):  # others know the tower by its name on the hub
             text[key] = PYPI_TOWERS[name.removeprefix(PYPI_PREFIX)]
     facts = {
-        **encoder.config.get("mmpoison", {}),
+        **encoder.record.to_json(),
         "name": encoder.name,
         "activation": activation_name(model_cfg),
     }
@@ -193,8 +193,8 @@ _HOW = {
 
 
 def _card(encoder: DualEncoder, format: ExportFormat, folder: Path) -> str:
-    facts = encoder.config.get("mmpoison", {})
-    poisoned = facts.get("poisoned")
+    record = encoder.record
+    facts = record.to_json()
     bpe = f', bpe_path="THIS_FOLDER/{BPE_FILE}"' if (folder / BPE_FILE).is_file() else ""
     lines = [
         f"# {encoder.name}",
@@ -204,7 +204,7 @@ def _card(encoder: DualEncoder, format: ExportFormat, folder: Path) -> str:
                 "**TRAINED ON DATA POISONED ON PURPOSE**, for research on defences. Do not use it for anything else.",
                 "",
             ]
-            if poisoned
+            if record.poisoned
             else []
         ),
         f"- written by: mmpoison {__version__}, as {format}",

@@ -22,9 +22,11 @@ def encoder_facts(encoder: DualEncoder) -> dict[str, Any]:
         `temperature` (exp of the learnt scale) and `digest` (sha256 of the weights).
     """
     cfg = encoder.config["model_cfg"]
-    ours = encoder.config.get("mmpoison", {})
+    record = encoder.record.to_json()
     preprocess = encoder.config.get("preprocess_cfg", {})
-    known = {key: ours[key] for key in ("architecture", "source", "poisoned") if key in ours}
+    known: dict[str, Any] = {
+        key: record[key] for key in ("architecture", "source", "poisoned") if key in record
+    }
     return {
         "name": encoder.name,
         **known,

@@ -23,6 +23,7 @@ from mmpoison.errors import InputError
 from mmpoison.images.decode import TRANSFORM
 from mmpoison.images.sources import image_stats
 from mmpoison.images.store import PixelStore
+from mmpoison.models.batches import run_in_batches
 from mmpoison.models.compute_environment import compute_environment
 from mmpoison.models.dual_encoder import DualEncoder
 from mmpoison.pairs.table import IntArray, PairDataset
@@ -267,15 +268,8 @@ def _run_trunk(
     encoder: DualEncoder,
     progress: Progress | None,
 ) -> Tensor:
-    encoder.module.eval()
-    parts: list[Tensor] = []
-    with torch.no_grad():
-        for start in range(0, count, batch_size):
-            rows = np.arange(start, min(start + batch_size, count))
-            parts.append(encode(rows).float().cpu())
-            if progress is not None:
-                progress(int(rows[-1]) + 1, count)
-    return torch.cat(parts)
+    outputs = run_in_batches(encoder, np.arange(count), batch_size, encode, progress=progress)
+    return torch.from_numpy(outputs)
 
 
 def _features_key(

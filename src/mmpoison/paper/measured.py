@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from mmpoison.base.untrusted import read_json
-from mmpoison.reporting.parameters import NO_SETTING, Row, knobs_of, leave_out
+from mmpoison.reporting.parameters import NO_SETTING, Row, leave_out, parameters_of
 from mmpoison.reporting.runs import expand
 from mmpoison.reporting.text import clean
 from mmpoison.reporting.tidy import MAIN, run_rows
@@ -55,7 +55,7 @@ class Results:
         """
         folders = expand(paths)
         rows = [row for folder in folders for row in run_rows(folder)]
-        return cls(tuple(rows), {str(folder): knobs_of(folder) for folder in folders})
+        return cls(tuple(rows), {str(folder): parameters_of(folder) for folder in folders})
 
     def __bool__(self) -> bool:
         return bool(self.rows)

@@ -1,4 +1,4 @@
-"""Two settings side by side, paired by seed, with tests."""
+"""Compares two settings, or two models, paired by seed, with tests."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from pathlib import Path
 
 from mmpoison.base.registry import unknown_name
 from mmpoison.errors import InputError
+from mmpoison.evaluation.record import Metrics
 from mmpoison.reporting.measures import MEASURES
-from mmpoison.reporting.runs import Group, Metrics, group_runs, number_at
+from mmpoison.reporting.runs import Group, group_runs
 from mmpoison.reporting.summary import MODELS
 from mmpoison.reporting.table import Cell, Column, Table
 from mmpoison.statistics import compare, summarize
@@ -33,7 +34,7 @@ NOTE = (
 
 
 def compare_runs(first: Sequence[Path], second: Sequence[Path]) -> list[Table]:
-    """Two settings: each model that both measured, paired by seed.
+    """Compare two settings: each model that both measured, paired by seed.
 
     Args:
         first: Run folders of one setting, or folders of them.
@@ -62,7 +63,7 @@ def compare_runs(first: Sequence[Path], second: Sequence[Path]) -> list[Table]:
 
 
 def compare_models(runs: Sequence[Path], first: str, second: str) -> list[Table]:
-    """Two models of the same runs, paired by seed, one table a setting.
+    """Compare two models of the same runs, paired by seed, one table a setting.
 
     Args:
         runs: Run folders, or folders of them.
@@ -124,8 +125,8 @@ def _rows(
 def _drift_rows(one: Sequence[Metrics], other: Sequence[Metrics]) -> tuple[tuple[Cell, ...], ...]:
     rows = []
     for name, key in (("drift of texts", "text"), ("drift of images", "image")):
-        before = [number_at(run, "drift", key) for run in one]
-        after = [number_at(run, "drift", key) for run in other]
+        before = [run.drift.number(key) for run in one]
+        after = [run.drift.number(key) for run in other]
         if row := _row(name, before, after):
             rows.append(row)
     return tuple(rows)

@@ -21,7 +21,7 @@ def canvas(panels: int) -> tuple[Any, list[Any]]:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    # no pyplot: it has state of the whole process, and looks for a screen
+    # no pyplot: it has state of the whole process, and needs a screen
     figure = Figure(figsize=(7.2, 3.6), layout="constrained")
     FigureCanvasAgg(figure)
     axes = [figure.add_subplot(1, panels, number + 1) for number in range(panels)]

@@ -1,36 +1,40 @@
-"""The result as one page: no script, no request, every string escaped."""
+"""Makes the HTML page of a run, or of several: one file, no script, no request, every string escaped."""
 
 from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
 
 from mmpoison.base.files import atomic_file
-from mmpoison.base.untrusted import read_json, read_text
+from mmpoison.base.untrusted import read_text
 from mmpoison.base.untrusted_yaml import MAX_YAML_BYTES
 from mmpoison.errors import InputError
+from mmpoison.evaluation.record import (
+    EmbeddingMap,
+    GoalRow,
+    Metrics,
+    RankedQuery,
+    RankLists,
+    RankSpread,
+    RunFacts,
+    SuspiciousPair,
+    Utility,
+)
 from mmpoison.reporting import map as _map
 from mmpoison.reporting import text as _text
-from mmpoison.reporting.paper_comparison import Shown, beside_the_paper
 from mmpoison.reporting.runs import group_metrics, read_run
 from mmpoison.reporting.seeds import group_tables, metrics_tables
-from mmpoison.reporting.summary import (
-    MODELS,
-    RANK_LIST_MODELS,
-    Model,
-    flags,
-    goal_title,
-    goals,
-    headline,
-    section,
-)
+from mmpoison.reporting.summary import MODELS, RANK_LIST_MODELS, Model, goal_title, headline
 from mmpoison.reporting.table import Table, cell_texts
+
+SUSPICIOUS_SHOWN = 12
 
 _THUMBNAIL = re.compile(r"data:image/(?:jpeg|png|webp|gif);base64,[A-Za-z0-9+/]+={0,2}")
 _MODES = {
@@ -44,157 +48,120 @@ class Row:
     """One model's numbers for one goal."""
 
     model: Model
-    goal: Mapping[str, Any]
-    image_retrieval: Mapping[str, Any]
-    text_retrieval: Mapping[str, Any]
-    ranks: Mapping[str, Any]
+    goal: GoalRow
+    utility: Utility
+    ranks: RankSpread
 
     @property
     def bar(self) -> float | None:
         """Hit@10 as a length between 0 and 1, where there is one."""
-        value = _text.as_number(self.goal.get("hit@10"))
+        value = self.goal.hit_10
         return None if value is None or not 0 <= value <= 1 else round(value, 4)
 
     def interval(self, key: str, digits: int) -> str:
         """The 95 % interval of a figure, clustered by image, where there is one."""
-        ends = section(self.ranks, "interval").get(key)
-        if not isinstance(ends, list) or len(ends) != 2:
+        ends = self.ranks.interval.get(key)
+        if ends is None:
             return _text.ABSENT
         return "\N{EN DASH}".join(_text.decimal(end, digits) for end in ends)
 
 
-def render_html(run: Path) -> str:
-    """The page of a finished run.
+def render_html(run: Path, more: str = "") -> str:
+    """Make the page of a finished run.
 
     Args:
         run: The run folder; of its files only metrics.json must exist.
+        more: One more section, as HTML that is escaped already.
 
     Raises:
         InputError: If one of its files is broken, or metrics.json is missing.
     """
-    metrics = _object(run / "metrics.json")
-    about = section(metrics, "run")
-    ranked = _ranked(run)
-    thumbnails = _thumbnails(ranked.get("thumbnails"))
-    names = goals(metrics)
-    beside, beside_missing = _beside([run])
+    metrics = Metrics.read(run / "metrics.json", _text.clean)
+    about, names = metrics.run, metrics.goals
+    pictures = _pictures(run)
     return (
         _environment()
         .get_template("report.html.j2")
         .render(
-            attack=about.get("attack"),
-            victim=section(about, "model").get("name"),
-            suspected=_suspected(section(about, "filter")),
-            beside=beside,
-            beside_missing=beside_missing,
-            single=True,
-            stand_in=_stands_in(section(about, "data")),
-            commands=commands(run, metrics),
+            **pictures,
             absent=_text.ABSENT,
+            more=Markup(more),
+            commands=commands(run, metrics),
             title=", ".join(goal_title(goal) for goal in names) or "no goal",
             headline=headline(metrics),
-            flags=flags(metrics),
             tables=[(goal, _rows(metrics, goal)) for goal in names or [""]],
-            mode=_MODES.get(str(about.get("mode")), about.get("mode")),
-            rank_goals=_rank_goals(ranked),
-            queries=[_query(query, thumbnails) for query in _list(ranked.get("queries"))],
-            drift=section(metrics, "drift"),
+            mode=_MODES.get(about.mode or "", about.mode),
+            drift=metrics.drift,
             studies=_studies(metrics),
             maps=_maps(run / "embedding_map.json", names),
             map_goal=names[0] if names else "",
             side=_map.SIDE,
-            filter=section(about, "filter"),
-            robust=section(about, "robust_training"),
-            sterilize=section(about, "sterilize"),
-            suspicious=_suspicious(run / "suspicious_pairs.json", thumbnails),
+            suspicious=_suspicious(run / "suspicious_pairs.json", pictures["thumbnails"]),
             run=about,
-            data=section(about, "data"),
-            seconds=section(about, "seconds"),
-            versions=section(about, "versions"),
             recipe_text=_recipe(run / "recipe.yaml"),
         )
     )
 
 
-def render_runs_html(runs: Sequence[Path]) -> str:
-    """The page of several finished runs: means over seeds, the paper's numbers beside them, where they come from.
+def render_runs_html(runs: Sequence[Path], more: str = "") -> str:
+    """Make the page of several finished runs: means over seeds, and where they come from.
 
     Args:
         runs: Run folders, at least one.
+        more: One more section, as HTML that is escaped already.
 
     Raises:
         InputError: If one of their files is broken, or one seed of a setting occurs twice.
     """
     read = [read_run(run) for run in runs]
-    known = [(run, one.metrics) for run, one in zip(runs, read, strict=True)]
-    abouts = [section(metrics, "run") for _, metrics in known]
-    datas = [section(about, "data") for about in abouts]
-    beside, beside_missing = _beside(runs)
-    ranked = _ranked(runs[0])
-    thumbnails = _thumbnails(ranked.get("thumbnails"))
     groups = group_metrics(read)
-    recipes = dict.fromkeys(str(about.get("recipe")) for about in abouts)
+    named = [(_name(run), one.metrics.run) for run, one in zip(runs, read, strict=True)]
+    attributions = [about.data.attribution for _, about in named if about.data.attribution]
     return (
         _environment()
         .get_template("sweep.html.j2")
         .render(
+            **_pictures(runs[0]),
             absent=_text.ABSENT,
-            title=", ".join(recipes),
+            title=", ".join(dict.fromkeys(str(about.recipe) for _, about in named)),
             settings=[group.title for group in groups],
-            flags=[f"{_name(run)}: {flag}" for run, metrics in known for flag in flags(metrics)],
+            flags=[f"{name}: {flag}" for name, about in named for flag in about.flags],
             tables=[_plain_table(table) for table in group_tables(groups)],
-            beside=beside,
-            beside_missing=beside_missing,
-            single=False,
-            stand_in=any(map(_stands_in, datas)),
-            rank_goals=_rank_goals(ranked),
-            queries=[_query(query, thumbnails) for query in _list(ranked.get("queries"))],
-            runs=[
-                {
-                    "name": _name(run),
-                    "recipe": about.get("recipe") or _text.ABSENT,
-                    "seed": _text.ABSENT if about.get("seed") is None else about["seed"],
-                    "version": about.get("tool_version") or _text.ABSENT,
-                    "device": about.get("device") or _text.ABSENT,
-                    "data": data.get("name") or _text.ABSENT,
-                    "fingerprint": data.get("fingerprint") or _text.ABSENT,
-                }
-                for (run, _), about, data in zip(known, abouts, datas, strict=True)
-            ],
-            attributions=list(
-                dict.fromkeys(str(data["attribution"]) for data in datas if data.get("attribution"))
-            ),
-            versions=_versions(abouts),
+            more=Markup(more),
+            runs=named,
+            attributions=list(dict.fromkeys(attributions)),
+            versions=_versions([about for _, about in named]),
             commands=list(
-                dict.fromkeys(line for run, metrics in known for line in commands(run, metrics)[:1])
+                dict.fromkeys(
+                    commands(run, one.metrics)[0] for run, one in zip(runs, read, strict=True)
+                )
             ),
         )
     )
 
 
-def write_html(runs: Sequence[Path], target: Path) -> Path:
+def write_html(runs: Sequence[Path], target: Path, more: str = "") -> Path:
     """Write one self-contained page of one run, or of several, and return its path.
 
     Args:
         runs: Finished run folders.
-        target: The file; one that is there is replaced.
+        target: The file; an existing one is replaced.
+        more: One more section, as HTML that is escaped already.
 
     Raises:
         InputError: If one of the runs' files is broken, or `target` is a folder.
     """
     if target.is_dir():
         raise InputError(f"{target}: is a folder, a file is needed, e.g. {target / 'report.html'}")
-    page = render_html(runs[0]) if len(runs) == 1 else render_runs_html(runs)
+    page = render_html(runs[0], more) if len(runs) == 1 else render_runs_html(runs, more)
     with atomic_file(target) as temporary:
         temporary.write_text(page, encoding="utf-8")
     return target
 
 
-def commands(run: Path, metrics: Mapping[str, Any]) -> list[str]:
-    """What makes a run again, from a terminal in its folder; each part is quoted for a shell."""
-    about = section(metrics, "run")
-    seed = about.get("seed")
-    seeds = f" --seeds {seed}" if isinstance(seed, int) else ""
+def commands(run: Path, metrics: Metrics) -> list[str]:
+    """List the commands that repeat a run, in its folder; each part is quoted for a shell."""
+    seeds = "" if metrics.run.seed is None else f" --seeds {metrics.run.seed}"
     where = shlex.quote(f"{_name(run)}-again")
     return [
         f"mmpoison run recipe.yaml{seeds} --out {where}",
@@ -203,17 +170,17 @@ def commands(run: Path, metrics: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def write_report(run: Path) -> Path:
+def write_report(run: Path, more: str = "") -> Path:
     """Write `report.html` into the run folder and return its path.
+
+    Args:
+        run: The run folder.
+        more: One more section, as HTML that is escaped already.
 
     Raises:
         InputError: If one of the run's files is broken, or metrics.json is missing.
     """
-    page = render_html(run)
-    target = run / "report.html"
-    with atomic_file(target) as temporary:
-        temporary.write_text(page, encoding="utf-8")
-    return target
+    return write_html([run], run / "report.html", more)
 
 
 def _environment() -> Environment:
@@ -231,22 +198,24 @@ def _environment() -> Environment:
     return environment
 
 
-def _beside(runs: Sequence[Path]) -> tuple[list[Shown], list[str]]:
-    """What is beside the paper; a run that does not fit it is still shown."""
-    try:
-        return beside_the_paper(runs)
-    except InputError as error:
-        return [], [str(error)]
+class _Pictures(TypedDict):
+    """The rank lists of a run, for a page."""
+
+    rank_goals: list[str]
+    queries: list[dict[str, object]]
+    thumbnails: dict[str, str]
 
 
-def _ranked(run: Path) -> Mapping[str, Any]:
-    # captions are what is judged here: what cannot be printed in them is spelled, not left out
+def _pictures(run: Path) -> _Pictures:
     file = run / "rank_lists.json"
-    return _object(file, _text.spelled) if file.exists() else {}
-
-
-def _stands_in(data: Mapping[str, Any]) -> bool:
-    return str(data.get("name")).startswith(("openmoji", "rsicd-ucm"))
+    # captions are what is judged here: what cannot be printed in them is spelled, not left out
+    lists = RankLists.read(file, _text.spelled) if file.exists() else RankLists()
+    thumbnails = _thumbnails(lists.thumbnails)
+    return {
+        "rank_goals": lists.goals or ([lists.goal] if lists.goal else []),
+        "queries": [_query(query, thumbnails) for query in lists.queries],
+        "thumbnails": thumbnails,
+    }
 
 
 def _name(run: Path) -> str:
@@ -256,31 +225,34 @@ def _name(run: Path) -> str:
     return _text.visible(f"{folder.parent.name}-{folder.name}" if short else folder.name)
 
 
-def _versions(abouts: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+def _versions(abouts: Sequence[RunFacts]) -> dict[str, str]:
     """Versions of each library in all runs."""
     found: dict[str, dict[str, None]] = {}
     for about in abouts:
-        for library, version in section(about, "versions").items():
-            found.setdefault(library, {})[str(version)] = None
+        for library, version in about.versions.items():
+            found.setdefault(library, {})[version] = None
     return {library: ", ".join(versions) for library, versions in found.items()}
 
 
-def _suspected(filtered: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Goals that a filter suspects."""
-    return [
-        {
-            "sentence": str(goal.get("sentence") or ""),
-            "examples": [
-                str(caption)
-                for caption in (goal.get("example_captions") or [])[:3]
-                if isinstance(goal.get("example_captions"), list)
-            ],
-        }
-        for goal in _list(filtered.get("suspected_goals"))
-    ]
+def _thumbnails(sources: Mapping[str, object]) -> dict[str, str]:
+    """Only pictures that are in the page itself: anything else would be a request to somewhere."""
+    return {
+        name: source
+        for name, source in sources.items()
+        if isinstance(source, str) and _THUMBNAIL.fullmatch(source)
+    }
 
 
-def _plain_table(table: Table) -> dict[str, Any]:
+class _PlainTable(TypedDict):
+    """A table as text."""
+
+    title: str
+    note: str
+    columns: list[str]
+    rows: list[list[str]]
+
+
+def _plain_table(table: Table) -> _PlainTable:
     return {
         "title": table.title,
         "note": table.note,
@@ -289,122 +261,65 @@ def _plain_table(table: Table) -> dict[str, Any]:
     }
 
 
-def _object(path: Path, clean: Callable[[Any], Any] = _text.clean) -> Mapping[str, Any]:
-    value = clean(read_json(path))
-    if not isinstance(value, Mapping):
-        raise InputError(f"{path}: must hold a JSON object, not a {type(value).__name__}")
-    return value
-
-
-def _list(value: Any) -> list[Mapping[str, Any]]:
-    return [item for item in value if isinstance(item, Mapping)] if isinstance(value, list) else []
-
-
-def _rows(metrics: Mapping[str, Any], goal: str) -> list[Row]:
-    measured = section(section(metrics, "goal"), goal)
-    utility = section(metrics, "utility")
+def _rows(metrics: Metrics, goal: str) -> list[Row]:
     return [
         Row(
             model,
-            section(measured, model.key),
-            section(section(utility, model.key), "image_retrieval"),
-            section(section(utility, model.key), "text_retrieval"),
-            section(section(section(metrics, "ranks"), goal), model.key),
+            metrics.row(goal, model.key),
+            metrics.utility.get(model.key) or Utility(),
+            metrics.spread(goal, model.key),
         )
         for model in MODELS
     ]
 
 
-def _studies(metrics: Mapping[str, Any]) -> list[dict[str, Any]]:
+def _studies(metrics: Metrics) -> list[_PlainTable]:
     """What is measured beyond the main table and the drift, as text."""
-    return [
-        {
-            "title": table.title,
-            "note": table.note,
+    shown = []
+    for table in metrics_tables(metrics):
+        if not table.of_models and not table.of_drift:
             # one run: no n
-            "columns": [column.name for column in table.columns if column.name != "n"],
-            "rows": [
-                [
-                    text
-                    for text, column in zip(
-                        cell_texts(row, table.columns), table.columns, strict=True
-                    )
-                    if column.name != "n"
-                ]
-                for row in table.rows
-            ],
-        }
-        for table in metrics_tables(metrics)
-        if not table.of_models and not table.of_drift
-    ]
+            kept = [n for n, column in enumerate(table.columns) if column.name != "n"]
+            plain = _plain_table(table)
+            plain["columns"] = [plain["columns"][n] for n in kept]
+            plain["rows"] = [[row[n] for n in kept] for row in plain["rows"]]
+            shown.append(plain)
+    return shown
 
 
 def _maps(path: Path, names: list[str]) -> list[_map.Drawing]:
-    return _map.drawings(_object(path), names[0] if names else "") if path.exists() else []
+    if not path.exists():
+        return []
+    return _map.drawings(EmbeddingMap.read(path, _text.clean), names[0] if names else "")
 
 
-def _thumbnails(value: Any) -> dict[str, str]:
-    """Only pictures that are in the page itself: anything else would be a request to somewhere."""
-    if not isinstance(value, Mapping):
-        return {}
+def _query(query: RankedQuery, thumbnails: Mapping[str, str]) -> dict[str, object]:
     return {
-        name: source
-        for name, source in value.items()
-        if isinstance(source, str) and _THUMBNAIL.fullmatch(source)
-    }
-
-
-def _rank_goals(ranked: Mapping[str, Any]) -> list[str]:
-    """Goals of the rank lists; older ones have a single `goal`."""
-    several = ranked.get("goals")
-    one = [ranked["goal"]] if ranked.get("goal") else []
-    return [str(goal) for goal in (several if isinstance(several, list) else one)]
-
-
-def _query(query: Mapping[str, Any], thumbnails: Mapping[str, str]) -> dict[str, Any]:
-    lists = section(query, "models", "rank_lists.json")
-    best = section(query, "best_target_rank", "rank_lists.json")
-    return {
-        "goal": str(query.get("goal") or ""),
-        "caption": str(query.get("caption") or ""),
-        "image": str(query.get("image") or ""),
+        "query": query,
         "rows": [
             {
                 "model": model,
-                "best": _text.as_number(best.get(model.key)),
+                "best": query.best_target_rank.get(model.key),
                 "images": [
-                    {
-                        "name": str(image.get("image") or ""),
-                        "label": str(image.get("label") or ""),
-                        "similarity": image.get("similarity"),
-                        "target": image.get("target") is True,
-                        "source": thumbnails.get(str(image.get("image"))),
-                    }
-                    for image in _list(lists.get(model.key))
+                    {"image": image, "source": thumbnails.get(image.image or "")}
+                    for image in query.models.get(model.key, [])
                 ],
             }
             for model in RANK_LIST_MODELS
         ],
-        "source": thumbnails.get(str(query.get("image"))),
+        "source": thumbnails.get(query.image or ""),
     }
 
 
-def _suspicious(path: Path, thumbnails: Mapping[str, str]) -> list[dict[str, Any]]:
-    if not path.exists():
-        return []
-    pairs = _text.spelled(read_json(path))
-    if not isinstance(pairs, list):
-        raise InputError(f"{path}: must hold a JSON list, not a {type(pairs).__name__}")
+def _suspicious(path: Path, thumbnails: Mapping[str, str]) -> list[dict[str, object]]:
+    pairs = SuspiciousPair.read_list(path, _text.spelled) if path.exists() else []
     return [
         {
-            "caption": str(pair.get("caption") or ""),
-            "image": str(pair.get("image") or ""),
-            "distance": pair.get("distance"),
-            "poisoned": pair.get("poisoned"),
-            "source": _thumbnails({"own": pair.get("thumbnail")}).get("own")
-            or thumbnails.get(str(pair.get("image"))),
+            "pair": pair,
+            "source": _thumbnails({"own": pair.thumbnail}).get("own")
+            or thumbnails.get(pair.image or ""),
         }
-        for pair in _list(pairs)[:12]
+        for pair in pairs[:SUSPICIOUS_SHOWN]
     ]
 
 

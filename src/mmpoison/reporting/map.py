@@ -1,13 +1,12 @@
-"""The map of the embeddings, as numbers for a drawing: no layout here."""
+"""Turns the map of the embeddings into numbers for a drawing; no layout here."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
-from mmpoison.reporting.summary import MODELS, classes, section
-from mmpoison.reporting.text import as_number
+from mmpoison.evaluation.record import EmbeddingMap
+from mmpoison.reporting.summary import MODELS, classes
 
 SIDE = 100.0
 """Side of a drawing."""
@@ -33,31 +32,32 @@ class Drawing:
     points: tuple[Point, ...]
 
 
-def drawings(embedding_map: Mapping[str, Any], goal: str) -> list[Drawing]:
-    """Drawings of a map, texts and images of each model.
+def drawings(embedding_map: EmbeddingMap | Mapping[str, object], goal: str) -> list[Drawing]:
+    """Arrange a map as drawings, texts and images of each model.
 
     Args:
         embedding_map: What embedding_map.json holds.
-        goal: Whose two classes are told from the others.
+        goal: Its two classes are marked.
+
+    Raises:
+        InputError: If it is not that.
     """
-    names = [str(name) for name in embedding_map.get("classes") or []]
+    shown = EmbeddingMap.of(embedding_map, "embedding_map.json")
     pair = classes(goal) or ("", "")
     kinds = {pair[0]: "original", pair[1]: "target"}
-    models = section(embedding_map, "models", "embedding_map.json")
-    together = embedding_map.get("method") == "pca"  # the axes are the same for all models
     found: list[Drawing] = []
     for what in ("texts", "images"):
         per_model = {
-            model.name: _points(section(models, model.key, "embedding_map.json").get(what))
-            for model in MODELS
+            model.name: _points(getattr(shown.models.get(model.key), what, ())) for model in MODELS
         }
         every = [point for points in per_model.values() for point in points]
         for name, points in per_model.items():
             if not points:
                 continue
-            place = _placer(every if together else points)
+            # the axes of PCA are the same for all models
+            place = _placer(every if shown.method == "pca" else points)
             drawn = [
-                Point(*place(x, y), kinds.get(names[code] if code < len(names) else "", "other"))
+                Point(*place(x, y), kinds.get(_class_name(shown, code), "other"))
                 for x, y, code in points
             ]
             order = ("other", "target", "original")
@@ -67,16 +67,17 @@ def drawings(embedding_map: Mapping[str, Any], goal: str) -> list[Drawing]:
     return found
 
 
-def _points(value: Any) -> list[tuple[float, float, int]]:
-    """The well-formed points of a list of [x, y, class]."""
-    points = []
-    for item in value if isinstance(value, list) else []:
-        numbers = [as_number(n) for n in item] if isinstance(item, list) else []
-        if len(numbers) == 3 and None not in numbers:
-            x, y, code = (float(n) for n in numbers if n is not None)
-            if abs(x) < 1e6 and abs(y) < 1e6 and code >= 0:  # also no NaN
-                points.append((x, y, int(code)))
-    return points
+def _class_name(shown: EmbeddingMap, code: int) -> str:
+    return shown.classes[code] if code < len(shown.classes) else ""
+
+
+def _points(points: Iterable[Sequence[float]]) -> list[tuple[float, float, int]]:
+    """The points that can be drawn: not so far out that nothing else would be seen."""
+    return [
+        (float(x), float(y), int(code))
+        for x, y, code in points
+        if abs(x) < 1e6 and abs(y) < 1e6 and code >= 0
+    ]
 
 
 def _placer(

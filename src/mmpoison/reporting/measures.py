@@ -1,37 +1,48 @@
-"""What tables say of a model of a run: the measures, and where metrics.json has them."""
+"""The measures that tables show of a model of a run, and how each is read from the metrics."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import Literal
 
-from mmpoison.reporting.runs import Group, Metrics, number_at
+from mmpoison.evaluation.record import FilterFacts, Metrics, Utility
+from mmpoison.reporting.runs import Group
 from mmpoison.reporting.table import Column
 from mmpoison.statistics import Summary
 
 Value = Callable[[Metrics, str, str], float | None]
 """A number of a run's metrics, for a goal and a model."""
 
-UTILITY = {"IR": "image_retrieval", "TR": "text_retrieval"}
+Retrieval = Literal["image", "text"]
+
+UTILITY: Mapping[str, Retrieval] = {"IR": "image", "TR": "text"}
 
 
 def goal_value(key: str) -> Value:
-    """What the queries of a goal find."""
-    return lambda metrics, goal, model: number_at(metrics, "goal", goal, model, key)
+    """Read what the queries of a goal find."""
+    return lambda metrics, goal, model: metrics.row(goal, model).number(key)
 
 
-def utility_value(part: str, key: str, reading: str = "utility") -> Value:
-    """How well a model does what it is for."""
-    return lambda metrics, _, model: number_at(metrics, reading, model, part, key)
+def utility_value(part: Retrieval, key: str, *, equal_texts: bool = False) -> Value:
+    """Read the usual quality of a model."""
+
+    def value(metrics: Metrics, goal: str, model: str) -> float | None:
+        rows = metrics.utility_equal_texts if equal_texts else metrics.utility
+        utility = rows.get(model) or Utility()
+        found = utility.image_retrieval if part == "image" else utility.text_retrieval
+        return found.number(key)
+
+    return value
 
 
 def drift_value(kind: str) -> Value:
-    """How far the embeddings of `text` or `image` moved; of no model by itself."""
-    return lambda metrics, *_: number_at(metrics, "drift", kind)
+    """Read how far the embeddings of `text` or `image` moved; of no model by itself."""
+    return lambda metrics, *_: metrics.drift.number(kind)
 
 
 def filter_value(key: str) -> Value:
-    """What the filter did; of no model by itself."""
-    return lambda metrics, *_: number_at(metrics, "run", "filter", key)
+    """Read what the filter did; of no model by itself."""
+    return lambda metrics, *_: (metrics.run.filter or FilterFacts()).number(key)
 
 
 MEASURES: Mapping[str, tuple[Column, Value]] = {
@@ -42,16 +53,16 @@ MEASURES: Mapping[str, tuple[Column, Value]] = {
     "MinRank": (Column("MinRank", 2), goal_value("min_rank")),
     "median rank": (
         Column("median rank", 1, narrow=False),
-        lambda metrics, goal, model: number_at(metrics, "ranks", goal, model, "median"),
+        lambda metrics, goal, model: metrics.spread(goal, model).median,
     ),
     **{
         f"{short} Hit@10": (Column(f"{short} Hit@10"), utility_value(part, "hit@10"))
         for short, part in UTILITY.items()
     },
 }
-"""What a row of a model says: its column, and where metrics.json has it."""
+"""The measures of a model by name: the column, and how it is read."""
 
 
 def over_seeds(group: Group, value: Value, model: str) -> Summary | None:
-    """One number of a model over the seeds of a setting; None where no run has it."""
+    """Summarise one number of a model over the seeds of a setting; None where no run has it."""
     return group.over_seeds(lambda run: value(run, group.goal, model))

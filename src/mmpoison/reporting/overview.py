@@ -1,20 +1,22 @@
-"""Several settings side by side: one row each, for those who want to see at once where an attack or defence works."""
+"""Makes the table of all settings, a row each: where does an attack or a defence work?"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from mmpoison.evaluation.record import FilterFacts, Metrics
 from mmpoison.reporting.measures import (
     MEASURES,
     UTILITY,
+    Retrieval,
     Value,
     drift_value,
     filter_value,
     over_seeds,
     utility_value,
 )
-from mmpoison.reporting.runs import Group, Metrics
+from mmpoison.reporting.runs import Group
 from mmpoison.reporting.summary import MODELS
 from mmpoison.reporting.table import Cell, Column, Table
 from mmpoison.statistics import Summary, summarize
@@ -39,7 +41,7 @@ class _Measure:
 
 
 def overview_tables(groups: Sequence[Group]) -> list[Table]:
-    """What the search finds and what it costs, a row a setting; nothing for one setting.
+    """Make tables of what the search finds and what it costs, a row a setting; none for one setting.
 
     Where settings differ in their goal alone, a last row has the mean over the goals.
 
@@ -99,7 +101,7 @@ def _measure(
     return _Measure(Column(name, digits, narrow, interval=False), value, model, note)
 
 
-def _change(part: str) -> Value:
+def _change(part: Retrieval) -> Value:
     value = utility_value(part, "hit@10")
 
     def change(run: Metrics, goal: str, model: str) -> float | None:
@@ -110,10 +112,7 @@ def _change(part: str) -> Value:
 
 
 def _caught(run: Metrics, goal: str, model: str) -> float | None:
-    caught, total = (
-        filter_value(key)(run, goal, model) for key in ("poisoned_caught", "poisoned_total")
-    )
-    return caught / total if caught is not None and total else None
+    return (run.run.filter or FilterFacts()).caught_share
 
 
 def _table(
@@ -146,10 +145,10 @@ def _label(parts: Sequence[str], common: set[str]) -> str:
 
 
 def _alike(groups: Sequence[Group]) -> list[list[int]]:
-    """Numbers of the groups that differ in their goal alone, where there are several."""
+    """List the groups that differ in their goal alone, where there are several."""
     found: dict[tuple[object, ...], list[int]] = {}
     for number, group in enumerate(groups):
-        key = (group.recipe, group.mode, group.setting, repr(group.knobs))
+        key = (group.recipe, group.mode, group.setting, repr(group.parameters))
         found.setdefault(key, []).append(number)
     return [numbers for numbers in found.values() if len(numbers) > 1]
 

@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from mmpoison.errors import InputError
+from mmpoison.evaluation.record import Metrics
 from mmpoison.reporting.figure import svg_address
+from mmpoison.reporting.html_report import _environment
 from mmpoison.reporting.text import visible
 
 MAIN_TABLES = ("table-2", "table-3", "table-4")
@@ -40,7 +42,35 @@ class Shown:
     notes: tuple[str, ...]
 
 
-def beside_the_paper(runs: Sequence[Path]) -> tuple[list[Shown], list[str]]:
+def paper_section(runs: Sequence[Path]) -> str:
+    """Make the section of a page that compares runs with the paper; empty where they have none of its numbers.
+
+    Args:
+        runs: Finished run folders.
+    """
+    try:
+        shown, missing = paper_tables(runs)
+    except InputError as error:  # a run that does not fit the paper is still shown
+        shown, missing = [], [str(error)]
+    return (
+        _environment()
+        .get_template("beside.html.j2")
+        .render(
+            beside=shown,
+            beside_missing=missing,
+            single=len(runs) == 1,
+            stand_in=any(map(_stands_in, runs)),
+        )
+    )
+
+
+def _stands_in(run: Path) -> bool:
+    """Whether the data of a run are others than the paper's."""
+    name = Metrics.read(run / "metrics.json").run.data.name or ""
+    return name.startswith(("openmoji", "rsicd-ucm"))
+
+
+def paper_tables(runs: Sequence[Path]) -> tuple[list[Shown], list[str]]:
     """All of the paper's tables that the runs have a number for, and the figures that suit them.
 
     Args:

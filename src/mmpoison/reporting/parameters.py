@@ -1,4 +1,4 @@
-"""The knobs of a run: the keys of its resolved recipe, and those in which some runs differ."""
+"""The parameters of a run: the keys of its resolved recipe, and those in which some runs differ."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ Row = dict[str, Any]
 NO_SETTING = (
     "name", "description", "preset", "seed", "study", "transfer", "sweep", "data.root", "model.trust",
 )  # fmt: skip
-"""Knobs, or groups of them, that do not change what a run's numbers are of."""
+"""Parameters, or groups of them, that do not change what a run's numbers are of."""
 
 
 def flatten(value: Mapping[str, Any], prefix: str = "") -> Row:
-    """Nested mappings as dotted keys; an empty one is left out.
+    """Flatten nested mappings to dotted keys; an empty one is left out.
 
     >>> flatten({"training": {"epochs": 2}, "filter": None})
     {'training.epochs': 2, 'filter': None}
@@ -35,8 +35,8 @@ def flatten(value: Mapping[str, Any], prefix: str = "") -> Row:
     return flat
 
 
-def knobs_of(folder: Path) -> Row:
-    """The knobs of a run under their dotted keys; empty where its folder holds no recipe.
+def parameters_of(folder: Path) -> Row:
+    """Read the parameters of a run under their dotted keys; empty where its folder holds no recipe.
 
     Raises:
         InputError: If the recipe is broken.
@@ -50,17 +50,17 @@ def knobs_of(folder: Path) -> Row:
 
 @lru_cache(maxsize=4096)
 def _read(file: Path, changed: int, size: int) -> Row:
-    """The knobs of a recipe file; a page reads them several times, and YAML is slow."""
+    """Read the parameters of a recipe file; a page reads them several times, and YAML is slow."""
     value = read_yaml(file)
     if not isinstance(value, Mapping):
         raise InputError(f"{file}: a recipe is a mapping of keys")
     flat = flatten(clean(value))
-    # what a group that is left out would be called is no knob
+    # these name the run, and set nothing
     return {k: v for k, v in flat.items() if v is not None and k not in ("seed", "goal", "run")}
 
 
-def leave_out(knobs: Row, names: Sequence[str]) -> Row:
-    """Knobs without some of them.
+def leave_out(parameters: Row, names: Sequence[str]) -> Row:
+    """Return parameters without some of them.
 
     >>> leave_out({"data.name": "coco", "data.root": "x", "seed": 1}, ("data.root", "seed"))
     {'data.name': 'coco'}
@@ -69,17 +69,17 @@ def leave_out(knobs: Row, names: Sequence[str]) -> Row:
     """
     return {
         key: value
-        for key, value in knobs.items()
+        for key, value in parameters.items()
         if not any(key == name or key.startswith(f"{name}.") for name in names)
     }
 
 
-def telling_apart(rows: Sequence[Row]) -> list[str]:
-    """The first keys, in the order of the rows, that tell apart all rows that differ.
+def distinguishing_keys(rows: Sequence[Row]) -> list[str]:
+    """Find the first keys, in the order of the rows, that distinguish all rows that differ.
 
     Of keys that change together one is enough.
 
-    >>> telling_apart([{"a": 1, "b": 1, "c": 2}, {"a": 1, "b": 3, "c": 4}, {"a": 1, "b": 3, "c": 4, "d": 0}])
+    >>> distinguishing_keys([{"a": 1, "b": 1, "c": 2}, {"a": 1, "b": 3, "c": 4}, {"a": 1, "b": 3, "c": 4, "d": 0}])
     ['b', 'd']
     """
     keys: list[str] = []

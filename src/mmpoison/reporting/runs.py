@@ -1,27 +1,30 @@
-"""Finished run folders, read and put together where they differ only in their seed."""
+"""Reads finished run folders, and groups those that differ only in their seed."""
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from mmpoison.base.untrusted import read_json
 from mmpoison.errors import InputError
-from mmpoison.reporting.parameters import NO_SETTING, Row, knobs_of, leave_out, telling_apart
-from mmpoison.reporting.summary import goals, section
+from mmpoison.evaluation.record import Metrics, RunFacts
+from mmpoison.reporting.parameters import (
+    NO_SETTING,
+    Row,
+    distinguishing_keys,
+    leave_out,
+    parameters_of,
+)
 from mmpoison.reporting.text import as_number, clean
 from mmpoison.statistics import Summary, summarize
 
-Metrics = Mapping[str, Any]
-
 DEPTH = 3
-"""So many folders below the one that is given runs are looked for: a folder of sweeps, a sweep, its `runs`."""
+"""How many folders deep runs are searched: a folder of sweeps, a sweep, its `runs`."""
 
-ELSEWHERE = (
+SHOWN_OTHERWISE = (
     *NO_SETTING,
     "attack.name",
     "attack.goal",
@@ -29,7 +32,7 @@ ELSEWHERE = (
     "attack.mode",
     "training.trainable",
 )
-"""Knobs that do not tell settings apart, or that a title says in other words."""
+"""Parameters that do not distinguish settings, or that a title says in other words."""
 
 USUAL_ATTACK, USUAL_TRAINING = "single-target-label", "trained: both"
 
@@ -40,12 +43,12 @@ class RunRead(NamedTuple):
     Attributes:
         name: For errors.
         metrics: What metrics.json holds.
-        knobs: Of its recipe by dotted key; empty where they are not known.
+        parameters: Of its recipe by dotted key; empty where they are not known.
     """
 
     name: str
     metrics: Metrics
-    knobs: Row = {}  # noqa: RUF012 - never written to
+    parameters: Row = {}  # noqa: RUF012 - never written to
 
 
 @dataclass
@@ -56,8 +59,8 @@ class Group:
         recipe: Name of the recipe.
         goal: The goal.
         mode: `add` or `replace`.
-        setting: What else tells settings apart: the attack, its options, what was trained.
-        knobs: Those of the recipe that tell it apart from other groups.
+        setting: What else distinguishes settings: the attack, its options, what was trained.
+        parameters: Those of the recipe that distinguish it from other groups.
         runs: Metrics by seed.
     """
 
@@ -65,39 +68,37 @@ class Group:
     goal: str
     mode: str
     setting: str = ""
-    knobs: Row = field(default_factory=dict)
+    parameters: Row = field(default_factory=dict)
     runs: dict[int, Metrics] = field(default_factory=dict)
 
     @property
     def seeds(self) -> list[int]:
-        """Seeds in order."""
+        """The seeds in order."""
         return sorted(self.runs)
 
     @property
     def title(self) -> str:
-        """What the block is called."""
+        """The title of its block."""
         return ", ".join([*self.parts, f"seeds {', '.join(map(str, self.seeds))}"])
 
     @property
     def parts(self) -> list[str]:
-        """What its runs have in common, in words; the usual attack and training are not said."""
+        """What its runs have in common, in words; the usual attack and training are left out."""
         return [part for part in self.every_part if part not in (USUAL_ATTACK, USUAL_TRAINING)]
 
     @property
     def every_part(self) -> list[str]:
         """All that its runs have in common, in words."""
-        first = section(next(iter(self.runs.values())), "run")
-        numbers = sorted(
-            {str(section(run, "run").get("poisoned_pairs")) for run in self.in_order()}
-        )
+        first = next(iter(self.runs.values())).run
+        numbers = sorted({str(metrics.run.poisoned_pairs) for metrics in self.in_order()})
         return [
             self.recipe,
-            str(first.get("attack") or USUAL_ATTACK),
+            first.attack or USUAL_ATTACK,
             self.goal,
             f"mode {self.mode}",
             f"{'/'.join(numbers)} poisoned pairs",
-            f"trained: {first['trainable']}" if first.get("trainable") else USUAL_TRAINING,
-            *(f"{key} {_said(value)}" for key, value in self.knobs.items()),
+            f"trained: {first.trainable}" if first.trainable else USUAL_TRAINING,
+            *(f"{key} {_as_text(value)}" for key, value in self.parameters.items()),
         ]
 
     def in_order(self) -> Iterator[Metrics]:
@@ -105,13 +106,13 @@ class Group:
         return (self.runs[seed] for seed in self.seeds)
 
     def over_seeds(self, value: Callable[[Metrics], float | None]) -> Summary | None:
-        """One number of each run, over the seeds; None where no run has it."""
+        """Summarise one number of each run over the seeds; None where no run has it."""
         found = [number for run in self.in_order() if (number := value(run)) is not None]
         return summarize(found) if found else None
 
 
 def expand(folders: Sequence[Path]) -> list[Path]:
-    """Run folders; a folder that holds run folders stands for all of them.
+    """List run folders; a folder that holds run folders stands for all of them.
 
     Raises:
         InputError: If a folder is neither.
@@ -129,7 +130,7 @@ def expand(folders: Sequence[Path]) -> list[Path]:
 
 
 def _inside(folder: Path, depth: int) -> list[Path]:
-    """Run folders below a folder, in order; nothing within a run folder is looked at."""
+    """List run folders below a folder, in order; a run folder is not searched."""
     found: list[Path] = []
     for path in sorted(folder.iterdir()):
         if path.name.startswith(".") or path.is_symlink() or not path.is_dir():
@@ -142,7 +143,7 @@ def _inside(folder: Path, depth: int) -> list[Path]:
 
 
 def group_runs(folders: Sequence[Path]) -> list[Group]:
-    """Read finished runs and put those together that differ only in their seed.
+    """Read finished runs and group those that differ only in their seed.
 
     Raises:
         InputError: If a folder holds no metrics, or one seed occurs twice in a group.
@@ -156,27 +157,23 @@ def read_run(folder: Path) -> RunRead:
     Raises:
         InputError: If it holds no metrics, or a file is broken.
     """
-    file = folder / "metrics.json"
-    metrics = clean(read_json(file))
-    if not isinstance(metrics, Mapping):
-        raise InputError(f"{file}: must hold a JSON object, not a {type(metrics).__name__}")
-    return RunRead(str(folder), metrics, knobs_of(folder))
+    return RunRead(str(folder), Metrics.read(folder / "metrics.json", clean), parameters_of(folder))
 
 
 def group_metrics(runs: Sequence[RunRead]) -> list[Group]:
-    """The same for runs at hand.
+    """Group runs that were read.
 
     Raises:
         InputError: If one seed occurs twice in a group.
     """
-    telling = _telling(runs)
+    distinguishing = _distinguishing(runs)
     groups: dict[tuple[str, str, str, str, str], Group] = {}
-    for name, metrics, knobs in runs:
-        run = section(metrics, "run")
-        recipe, mode, setting = str(run.get("recipe")), str(run.get("mode")), _setting(run)
-        own = {key: knobs.get(key) for key in telling[recipe]}
-        seed = int(as_number(run.get("seed")) or 0)
-        for goal in goals(metrics):
+    for name, metrics, parameters in runs:
+        run = metrics.run
+        recipe, mode, setting = str(run.recipe), str(run.mode), _setting(run)
+        own = {key: parameters.get(key) for key in distinguishing[recipe]}
+        seed = run.seed or 0
+        for goal in metrics.goals:
             group = groups.setdefault(
                 (recipe, goal, mode, setting, json.dumps(own, default=str)),
                 Group(recipe, goal, mode, setting, own),
@@ -187,45 +184,35 @@ def group_metrics(runs: Sequence[RunRead]) -> list[Group]:
     return sorted(groups.values(), key=_in_order)
 
 
-def _telling(runs: Sequence[RunRead]) -> dict[str, list[str]]:
-    """The knobs in which the runs of each recipe differ."""
-    kept: dict[str, list[Row]] = {}
+def _distinguishing(runs: Sequence[RunRead]) -> dict[str, list[str]]:
+    """The parameters in which the runs of each recipe differ."""
+    rows: dict[str, list[Row]] = {}
     for run in runs:
-        recipe = str(section(run.metrics, "run").get("recipe"))
-        kept.setdefault(recipe, []).append(leave_out(run.knobs, ELSEWHERE))
-    return {recipe: telling_apart(rows) for recipe, rows in kept.items()}
+        rows.setdefault(str(run.metrics.run.recipe), []).append(
+            leave_out(run.parameters, SHOWN_OTHERWISE)
+        )
+    return {recipe: distinguishing_keys(found) for recipe, found in rows.items()}
 
 
 def _in_order(group: Group) -> tuple[Any, ...]:
-    """By name, then by the knobs, numbers by size before words."""
-    numbers = [(as_number(value), _said(value)) for value in group.knobs.values()]
-    knobs = [(math.inf, word) if number is None else (number, "") for number, word in numbers]
-    return group.recipe, group.goal, group.mode, knobs, group.setting
+    """By name, then by the parameters, numbers by size before words."""
+    numbers = [(as_number(value), _as_text(value)) for value in group.parameters.values()]
+    order = [(math.inf, word) if number is None else (number, "") for number, word in numbers]
+    return group.recipe, group.goal, group.mode, order, group.setting
 
 
-def _said(value: Any) -> str:
-    return (
-        "none"
-        if value is None
-        else value
-        if isinstance(value, str)
-        else json.dumps(value, default=str)
-    )
+def _as_text(value: object) -> str:
+    if value is None:
+        return "none"
+    return value if isinstance(value, str) else json.dumps(value, default=str)
 
 
-def number_at(metrics: Metrics, *keys: str) -> float | None:
-    """A number deep in the metrics, None where it was not computed."""
-    for key in keys[:-1]:
-        metrics = section(metrics, key)
-    return as_number(metrics.get(keys[-1]))
-
-
-def _setting(run: Metrics) -> str:
+def _setting(run: RunFacts) -> str:
     options = {
         name: value
-        for name, value in section(run, "attack_options").items()
+        for name, value in run.attack_options.items()
         # what follows from the seed is not a setting
         if name not in ("goal", "goals") and value is not None
     }
-    parts = (run.get("attack"), options, run.get("trainable"))
+    parts = (run.attack, options, run.trainable)
     return json.dumps(parts, sort_keys=True) if any(parts) else ""

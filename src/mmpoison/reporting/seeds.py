@@ -1,4 +1,4 @@
-"""Several runs as tables: mean, standard deviation, 95 % interval and n over seeds."""
+"""Makes tables of several runs: mean, standard deviation, 95 % interval and n over seeds."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 
 from rich.console import RenderableType
 
+from mmpoison.evaluation.record import Metrics
 from mmpoison.reporting.measures import (
     MEASURES,
     UTILITY,
@@ -18,7 +19,7 @@ from mmpoison.reporting.measures import (
     utility_value,
 )
 from mmpoison.reporting.overview import overview_tables
-from mmpoison.reporting.runs import Group, Metrics, RunRead, group_metrics, group_runs, number_at
+from mmpoison.reporting.runs import Group, RunRead, group_metrics, group_runs
 from mmpoison.reporting.study import study_tables
 from mmpoison.reporting.summary import MODELS
 from mmpoison.reporting.table import Cell, Column, Table, markdown, terminal
@@ -33,7 +34,7 @@ NOTE = (
 _EQUAL_TEXTS: Mapping[str, tuple[Column, Value]] = {
     f"{short} Hit@{k}": (
         Column(f"{short} Hit@{k}"),
-        utility_value(part, f"hit@{k}", "utility_equal_texts"),
+        utility_value(part, f"hit@{k}", equal_texts=True),
     )
     for short, part in UTILITY.items()
     for k in (1, 5, 10)
@@ -41,7 +42,7 @@ _EQUAL_TEXTS: Mapping[str, tuple[Column, Value]] = {
 
 
 def seed_tables(runs: Sequence[Path]) -> list[Table]:
-    """All tables of some runs: for each setting its models, its utility where captions repeat, drift and studies.
+    """Make all tables of some runs: for each setting its models, its utility where captions repeat, drift and studies.
 
     Several settings stand side by side first.
 
@@ -54,17 +55,22 @@ def seed_tables(runs: Sequence[Path]) -> list[Table]:
     return group_tables(group_runs(runs))
 
 
-def metrics_tables(metrics: Metrics) -> list[Table]:
-    """The same tables for one run's metrics.
+def metrics_tables(metrics: Metrics | Mapping[str, object]) -> list[Table]:
+    """Make the same tables for one run's metrics.
 
     Args:
         metrics: What metrics.json holds.
+
+    Raises:
+        InputError: If it is not that.
     """
-    return group_tables(group_metrics([RunRead("metrics.json", clean(metrics))]))
+    value = metrics.to_json() if isinstance(metrics, Metrics) else metrics
+    read = RunRead("metrics.json", Metrics.of(clean(value), "metrics.json"))
+    return group_tables(group_metrics([read]))
 
 
 def group_tables(groups: Sequence[Group]) -> list[Table]:
-    """The same tables for settings at hand.
+    """Make the same tables for given settings.
 
     Args:
         groups: The settings.
@@ -73,7 +79,7 @@ def group_tables(groups: Sequence[Group]) -> list[Table]:
     for group in groups:
         main = _models_table(group, group.title, MEASURES, NOTE)
         tables.append(replace(main, of_models=True))
-        if any("utility_equal_texts" in run for run in group.in_order()):
+        if any(run.utility_equal_texts for run in group.in_order()):
             tables.append(
                 _models_table(
                     group,
@@ -103,8 +109,7 @@ def _models_table(
 def _drift_table(group: Group) -> list[Table]:
     kinds = {"texts": "text", "images": "image"}
     values = {
-        name: [number_at(run, "drift", key) for run in group.in_order()]
-        for name, key in kinds.items()
+        name: [run.drift.number(key) for run in group.in_order()] for name, key in kinds.items()
     }
     cells = {name: over_seeds(group, drift_value(key), "poisoned") for name, key in kinds.items()}
     if not any(cells.values()):
@@ -136,15 +141,15 @@ def _drift_table(group: Group) -> list[Table]:
 
 
 def summary_table(runs: Sequence[Path]) -> RenderableType:
-    """`seed_tables` for the terminal."""
+    """Draw `seed_tables` for the terminal."""
     return terminal(seed_tables(runs))
 
 
 def summary_markdown(runs: Sequence[Path]) -> str:
-    """`seed_tables` as Markdown."""
+    """Write `seed_tables` as Markdown."""
     return markdown(seed_tables(runs))
 
 
 def summary_json(runs: Sequence[Path]) -> list[dict[str, Any]]:
-    """`seed_tables` as plain JSON values."""
+    """Return `seed_tables` as plain JSON values."""
     return [table.to_json() for table in seed_tables(runs)]

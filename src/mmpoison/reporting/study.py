@@ -1,13 +1,15 @@
-"""The optional parts of an evaluation as tables over seeds."""
+"""Makes tables of the optional parts of an evaluation, over seeds."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
-from mmpoison.reporting.runs import Group, Metrics, number_at
-from mmpoison.reporting.summary import MODELS, classes, section
+from mmpoison.base.record import Record
+from mmpoison.evaluation.record import ClassChange, GoalRow, Silhouettes, TransferMeasures
+from mmpoison.reporting.runs import Group
+from mmpoison.reporting.summary import MODELS, classes
 from mmpoison.reporting.table import Cell, Column, Table
-from mmpoison.statistics import Summary
+from mmpoison.statistics import Summary, summarize
 
 QUERIES = {
     "test": "test captions",
@@ -25,76 +27,76 @@ _NAMES = {model.key: model.name for model in MODELS}
 
 
 def study_tables(group: Group) -> Iterator[Table]:
-    """The tables of the studies that the runs of a group hold."""
+    """Make the tables of the studies that the runs of a group hold."""
+    goal, studies = group.goal, [run.study for run in group.in_order()]
     yield from _rows_table(
-        group,
-        "queries",
+        goal,
+        [study.queries.get(goal, {}) for study in studies],
         "where the queries come from",
         "Queries",
         lambda key: QUERIES.get(key, key),
     )
     yield from _rows_table(
-        group,
-        "query_length",
-        "each caption said once or several times",
-        "Said",
+        goal,
+        [study.query_length.get(goal, {}) for study in studies],
+        "each caption once or several times in a row",
+        "Repeats",
         lambda key: f"{key}x",
         (("words", "words", 1), ("context full", "full_context", 2)),
     )
-    yield from _collateral(group)
-    yield from _distribution(group)
-    yield from _transfer(group)
+    yield from _collateral(goal, [study.collateral.get(goal, {}) for study in studies])
+    yield from _distribution([study.distribution for study in studies])
+    yield from _transfer(goal, [run.transfer for run in group.in_order()])
 
 
-def _cell(group: Group, *path: str) -> Summary | None:
-    return group.over_seeds(lambda run: number_at(run, *path))
+def _keys(mappings: Iterable[Mapping[str, object]]) -> list[str]:
+    """Keys of some mappings, one a run, in order."""
+    return list(dict.fromkeys(key for mapping in mappings for key in mapping))
 
 
-def _keys(group: Group, *path: str) -> list[str]:
-    """Keys of an object deep in the metrics of any run, in order."""
-    found: dict[str, None] = {}
-    for run in group.in_order():
-        at: Metrics = run
-        for key in path:
-            at = section(at, key)
-        found.update(dict.fromkeys(at))
-    return list(found)
+def _cells(records: Iterable[Record | None], keys: Iterable[str]) -> list[Summary | None]:
+    """Numbers of a record of each run, over seeds; None where no run has it."""
+    present = [record for record in records if record is not None]
+    found = ([record.number(key) for record in present] for key in keys)
+    known = ([number for number in numbers if number is not None] for numbers in found)
+    return [summarize(numbers) if numbers else None for numbers in known]
 
 
 def _rows_table(
-    group: Group,
-    study: str,
+    goal: str,
+    runs: Sequence[Mapping[str, Mapping[str, GoalRow]]],
     title: str,
     what: str,
     name: Callable[[str], str],
     more: Sequence[tuple[str, str, int]] = (),
 ) -> Iterator[Table]:
-    path = ("study", study, group.goal)
+    shown = (*_ROW, *more)
     rows: list[tuple[Cell, ...]] = []
-    for model in _keys(group, *path):
-        for kind in _keys(group, *path, model):
-            cells = [_cell(group, *path, model, kind, key) for _, key, _ in (*_ROW, *more)]
+    for model in _keys(runs):
+        of_model = [run.get(model, {}) for run in runs]
+        for kind in _keys(of_model):
+            cells = _cells([kinds.get(kind) for kinds in of_model], [key for _, key, _ in shown])
             n = cells[0].n if cells[0] else None
             rows.append((f"{_NAMES.get(model, model)}, {name(kind)}", n, *cells))
     if rows:
         columns = (
             Column(f"Model, {what.lower()}"),
             Column("n"),
-            *(Column(title, digits) for title, _, digits in (*_ROW, *more)),
+            *(Column(title, digits) for title, _, digits in shown),
         )
-        yield Table(f"{group.goal}: {title}", columns, tuple(rows))
+        yield Table(f"{goal}: {title}", columns, tuple(rows))
 
 
-def _collateral(group: Group) -> Iterator[Table]:
-    path = ("study", "collateral", group.goal)
+def _collateral(goal: str, runs: Sequence[Mapping[str, ClassChange]]) -> Iterator[Table]:
+    whens = {"clean": "clean_model", "poisoned": "poisoned", "change": "change"}
     rows: list[tuple[Cell, ...]] = []
-    for label in _keys(group, *path):
-        entries = [
-            _cell(group, *path, label, kind, key)
-            for kind in ("own", "target")
-            for key in ("clean_model", "poisoned", "change")
+    for label in _keys(runs):
+        changes = [change for run in runs if (change := run.get(label)) is not None]
+        cells = [
+            *_cells([change.own for change in changes], whens.values()),
+            *_cells([change.target for change in changes], whens.values()),
         ]
-        rows.append((label, entries[0].n if entries[0] else None, *entries))
+        rows.append((label, cells[0].n if cells[0] else None, *cells))
     if rows:
         columns = (
             Column("Captions of"),
@@ -102,26 +104,23 @@ def _collateral(group: Group) -> Iterator[Table]:
             *(
                 Column(f"{kind} {when}", 2, narrow=when == "change" or kind == "target")
                 for kind in ("own", "target")
-                for when in ("clean", "poisoned", "change")
+                for when in whens
             ),
         )
-        pair = classes(group.goal)
+        pair = classes(goal)
         note = (
             "Mean rank of the best image of the caption's own class, and of the best target image, under the clean and "
             "the poisoned model; a negative change is nearer to the top."
         )
         if pair:
             note += f" The attack is on {pair[0]}; every other class is a bystander."
-        yield Table(f"{group.goal}: who else moved", columns, tuple(rows), note)
+        yield Table(f"{goal}: who else moved", columns, tuple(rows), note)
 
 
-def _distribution(group: Group) -> Iterator[Table]:
+def _distribution(runs: Sequence[Mapping[str, Silhouettes]]) -> Iterator[Table]:
     rows: list[tuple[Cell, ...]] = []
-    for model in _keys(group, "study", "distribution"):
-        cells = [
-            _cell(group, "study", "distribution", model, f"{kind}_silhouette")
-            for kind in ("text", "image")
-        ]
+    for model in _keys(runs):
+        cells = _cells([run.get(model) for run in runs], ("text_silhouette", "image_silhouette"))
         known = [cell for cell in cells if cell is not None]
         if known:
             rows.append((_NAMES.get(model, model), known[0].n, *cells))
@@ -134,18 +133,15 @@ def _distribution(group: Group) -> Iterator[Table]:
         )
 
 
-def _transfer(group: Group) -> Iterator[Table]:
-    for data in _keys(group, "transfer"):
-        for goal in _keys(group, "transfer", data, "goal"):
+def _transfer(goal: str, runs: Sequence[Mapping[str, TransferMeasures]]) -> Iterator[Table]:
+    columns = (Column("Model"), Column("n"), *(Column(title, digits) for title, _, digits in _ROW))
+    for data in _keys(runs):
+        there = [measures for run in runs if (measures := run.get(data)) is not None]
+        for tested in _keys([measures.goal for measures in there]):
             rows: list[tuple[Cell, ...]] = []
             for model in MODELS:
-                path = ("transfer", data, "goal", goal, model.key)
-                cells = [_cell(group, *path, key) for _, key, _ in _ROW]
+                found = [measures.row(tested, model.key) for measures in there]
+                cells = _cells(found, [key for _, key, _ in _ROW])
                 if cells[0] is not None:
                     rows.append((model.name, cells[0].n, *cells))
-            columns = (
-                Column("Model"),
-                Column("n"),
-                *(Column(title, digits) for title, _, digits in _ROW),
-            )
-            yield Table(f"trained for {group.goal}, tested on {data}: {goal}", columns, tuple(rows))
+            yield Table(f"trained for {goal}, tested on {data}: {tested}", columns, tuple(rows))

@@ -1,4 +1,4 @@
-"""What metrics.json says, in the order and the words a reader needs; no layout here."""
+"""Puts metrics into words: names of rows, the headline, warnings; no layout here."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from mmpoison.errors import InputError
-from mmpoison.reporting.text import as_number, count, decimal, percent
+from mmpoison.evaluation.record import GoalRow, Metrics, RunFacts
+from mmpoison.reporting.text import count, decimal, percent
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,7 @@ RANK_LIST_MODELS = tuple(
 
 
 def section(parent: Mapping[str, Any], key: str, file: str = "metrics.json") -> Mapping[str, Any]:
-    """The mapping at `parent[key]`; an empty one where it is absent.
+    """Return the mapping at `parent[key]`; an empty one where it is absent.
 
     Raises:
         InputError: If something else than a mapping is there.
@@ -50,20 +51,8 @@ def section(parent: Mapping[str, Any], key: str, file: str = "metrics.json") -> 
     return value
 
 
-def goals(metrics: Mapping[str, Any]) -> list[str]:
-    """Every goal of the run, in its order."""
-    named = _strings(section(metrics, "run").get("goals"))
-    return list(dict.fromkeys([*named, *section(metrics, "goal")]))
-
-
-def _strings(value: Any) -> list[str]:
-    if not value:
-        return []
-    return [str(item) for item in value] if isinstance(value, list) else [str(value)]
-
-
 def classes(goal: str) -> tuple[str, str] | None:
-    """Original and target class of a goal; None where its name does not say.
+    """Split a goal into its original and its target class; None where its name does not say them.
 
     >>> classes("sheep2aeroplane"), classes("mp3"), classes("a2b2c")
     (('sheep', 'aeroplane'), None, None)
@@ -81,47 +70,41 @@ def goal_title(goal: str) -> str:
     return goal if pair is None else f"{pair[0]} → {pair[1]}"
 
 
-def flags(metrics: Mapping[str, Any]) -> list[str]:
-    """What a reader must know before believing the numbers."""
-    return _strings(section(metrics, "run").get("flags"))
-
-
-def amount(run: Mapping[str, Any]) -> str | None:
-    """How much poison: '125 poisoned pairs (0.50 % of the training pairs)'; None where unsaid."""
-    number = as_number(run.get("poisoned_pairs"))
+def amount(run: RunFacts) -> str | None:
+    """Say how much poison: '125 poisoned pairs (0.50% of the training pairs)'; None where it is not known."""
+    number = run.poisoned_pairs
     if number is None:
         return None
     text = f"{count(number)} poisoned pair{'' if number == 1 else 's'}"
-    if as_number(run.get("poisoning_rate")) is not None:
-        text += f" ({percent(run['poisoning_rate'])} of the training pairs)"
+    if run.poisoning_rate is not None:
+        text += f" ({percent(run.poisoning_rate)} of the training pairs)"
     return text
 
 
-def headline(metrics: Mapping[str, Any]) -> list[str]:
-    """The result in plain language, one sentence a goal, each computed from the numbers."""
-    run = section(metrics, "run")
-    measured = section(metrics, "goal")
-    rows = {goal: section(measured, goal) for goal in goals(metrics)}
+def headline(metrics: Metrics) -> list[str]:
+    """Say the result in plain language, one sentence a goal, each computed from the numbers."""
+    rows = {goal: metrics.goal.get(goal, {}) for goal in metrics.goals}
     if not any(rows.values()):
         return ["This run measured no poisoning goal."]
-    flagged = bool(flags(metrics))
-    poison = amount(run)
+    flagged = bool(metrics.run.flags)
+    poison = amount(metrics.run)
     after = f" after {poison}" if poison and len(rows) == 1 else ""
-    told = [_sentence(goal, row, after, flagged) for goal, row in rows.items()]
+    sentences = [_sentence(goal, row, after, flagged) for goal, row in rows.items()]
     if poison and len(rows) > 1:
-        told.insert(0, f"With {poison} for {len(rows)} goals together:")
+        sentences.insert(0, f"With {poison} for {len(rows)} goals together:")
     if flagged:
-        told.insert(0, "Read the warnings before believing these numbers.")
-    return told
+        sentences.insert(0, "Read the warnings before believing these numbers.")
+    return sentences
 
 
-def _sentence(goal: str, row: Mapping[str, Any], poison: str, flagged: bool) -> str:
-    hit = {model.key: _finite(section(row, model.key).get("hit@10")) for model in MODELS}
+def _sentence(goal: str, row: Mapping[str, GoalRow], poison: str, flagged: bool) -> str:
+    found = {model.key: row.get(model.key) or GoalRow() for model in MODELS}
+    hit = {key: _finite(one.hit_10) for key, one in found.items()}
     after = hit["poisoned"]
     before = hit["clean_model"] if hit["clean_model"] is not None else hit["pretrained"]
     if after is None:
         return f"{goal_title(goal)}: not measured on a poisoned model."
-    targets = as_number(section(row, "poisoned").get("targets"))
+    targets = found["poisoned"].targets
     # a collapsed model must not read like a successful attack
     outcome = goal_title(goal) if flagged else _outcome(goal, before, after, targets == 1)
     change = (
@@ -141,12 +124,11 @@ def _sentence(goal: str, row: Mapping[str, Any], poison: str, flagged: bool) -> 
             ("sterilized", "sterilizing"),
         )
     ]
-    told = ", ".join(text for text in defences if text)
-    return f"{sentence}; {told}." if told else f"{sentence}."
+    undone = ", ".join(text for text in defences if text)
+    return f"{sentence}; {undone}." if undone else f"{sentence}."
 
 
-def _finite(value: Any) -> float | None:
-    number = as_number(value)
+def _finite(number: float | None) -> float | None:
     return number if number is not None and math.isfinite(number) else None
 
 

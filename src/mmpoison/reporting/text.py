@@ -1,4 +1,4 @@
-"""Text from outside made harmless, and numbers written one way everywhere."""
+"""Makes text from outside harmless, and writes numbers in one way."""
 
 from __future__ import annotations
 
@@ -82,14 +82,14 @@ def spelled(value: Any) -> Any:
 
 
 def as_number(value: Any) -> float | None:
-    """The value as a float, or None where it is no number."""
+    """Return the value as a float, or None where it is not a number."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return None
     return float(value)
 
 
 def decimal(value: Any, digits: int = 3) -> str:
-    """A number with fixed digits.
+    """Write a number with fixed digits.
 
     >>> decimal(0.9281), decimal(51, 2), decimal(None)
     ('0.928', '51.00', '–')
@@ -99,7 +99,7 @@ def decimal(value: Any, digits: int = 3) -> str:
 
 
 def short(value: Any) -> str:
-    """A number with as many digits as it needs.
+    """Write a number with as many digits as it needs.
 
     >>> short(0.83), short(1e-05), short(None)
     ('0.83', '1e-05', '–')
@@ -109,7 +109,7 @@ def short(value: Any) -> str:
 
 
 def count(value: Any) -> str:
-    """A whole number with thousands separated.
+    """Write a whole number with thousands separated.
 
     >>> count(25125), count(None)
     ('25,125', '–')
@@ -121,10 +121,10 @@ def count(value: Any) -> str:
 
 
 def percent(share: Any) -> str:
-    """A share as a percentage, with a space that does not break.
+    """Write a share as a percentage.
 
-    >>> percent(0.00498).replace(chr(160), " "), percent(0.0008).replace(chr(160), " ")
-    ('0.50 %', '0.08 %')
+    >>> percent(0.00498), percent(0.0008)
+    ('0.50%', '0.08%')
     """
     number = as_number(share)
     if number is None:
@@ -133,11 +133,11 @@ def percent(share: Any) -> str:
     digits = (
         f"{hundredths:.2f}" if hundredths == 0 or abs(hundredths) >= 0.1 else f"{hundredths:.2g}"
     )
-    return f"{digits}\N{NO-BREAK SPACE}%"
+    return f"{digits}%"
 
 
 def seconds(value: Any) -> str:
-    """A duration a person reads at a glance.
+    """Write a duration in seconds, minutes or hours.
 
     >>> seconds(8.12).replace(chr(160), " "), seconds(3725).replace(chr(160), " ")
     ('8.1 s', '1 h 02 min')

@@ -1,4 +1,4 @@
-"""All numbers of some runs in one tidy table: a row a run, goal and model, every knob a column."""
+"""Makes one tidy table of all numbers of some runs: a row a run, goal and model, each parameter a column."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ import pyarrow.parquet as pq
 
 from mmpoison.base.files import atomic_file
 from mmpoison.base.untrusted import open_bytes
+from mmpoison.evaluation.record import RankSpread, RunFacts
 from mmpoison.reporting.parameters import Row, flatten
 from mmpoison.reporting.runs import expand, read_run
-from mmpoison.reporting.summary import classes, flags, section
-from mmpoison.reporting.text import as_number
-from mmpoison.reporting.tidy_study import study_rows
+from mmpoison.reporting.summary import classes
+from mmpoison.reporting.tidy_study import numbers, study_rows, utility_numbers
 
 MAIN = "main"
 """`study` of the rows that every run has."""
@@ -31,7 +31,7 @@ FIRST = (
 
 
 def results_table(paths: Sequence[str | Path]) -> pa.Table:
-    """Every number of finished runs as one table, for questions in Python, pandas or DuckDB.
+    """Make one table of every number of finished runs, for questions in Python, pandas or DuckDB.
 
     A row is a run x goal x model of `metrics.json`, with `study` = `main`. What a run measured beyond that has rows of
     its own: `study` says which, `case` of what kind the queries or data were, `x` where on the axis of a curve.
@@ -39,7 +39,7 @@ def results_table(paths: Sequence[str | Path]) -> pa.Table:
     Columns:
         `run` (folder), `recipe`, `seed`, `manifest` (sha256 of the file), `tool_version`; `goal`, `original`, `target`,
         `model`; `hit@1` ... `min_rank`, `ties`, `median_rank`; `utility.image_retrieval.hit@1` and so on; `drift.text`,
-        `drift.image` (in the rows of `poisoned` alone); each knob of the resolved recipe under the dotted key that
+        `drift.image` (in the rows of `poisoned` alone); each parameter of the resolved recipe under the dotted key that
         `--set` takes (`training.epochs`); facts of the run under `run.`; a list is JSON text. What a run did not
         compute is null.
 
@@ -70,44 +70,42 @@ def write_results(paths: Sequence[str | Path], target: Path) -> pa.Table:
 
 
 def run_rows(folder: Path) -> Iterator[Row]:
-    """The rows of one run folder, as plain values.
+    """Make the rows of one run folder, as plain values.
 
     Raises:
         InputError: If a file of it is broken.
     """
-    _, metrics, knobs = read_run(folder)
-    run = section(metrics, "run")
+    _, metrics, parameters = read_run(folder)
+    run = metrics.run
     shared: Row = {
-        **knobs,
+        **parameters,
         **_facts(run),
         "run": str(folder),
-        "recipe": run.get("recipe"),
-        "seed": _whole(run.get("seed")),
-        "tool_version": run.get("tool_version"),
+        "recipe": run.recipe,
+        "seed": run.seed or 0,
+        "tool_version": run.tool_version,
         "manifest": _digest(folder / "manifest.json"),
     }
-    drift = {f"drift.{kind}": as_number(v) for kind, v in section(metrics, "drift").items()}
-    measured = section(metrics, "goal")
-    for goal in measured:
-        models = section(measured, goal)
-        details = section(section(metrics, "ranks"), goal)
-        for model in models:
+    drift = numbers(metrics.drift, "drift.")
+    for goal, models in metrics.goal.items():
+        for model, row in models.items():
             yield {
                 **shared,
                 **_named(goal),
                 "study": MAIN,
                 "model": model,
-                **{key: as_number(v) for key, v in section(models, model).items()},
-                **_spread(section(details, model)),
-                **_utility(metrics, model),
+                **numbers(row),
+                **_spread(metrics.spread(goal, model)),
+                **utility_numbers(metrics.utility.get(model), "utility."),
+                **utility_numbers(metrics.utility_equal_texts.get(model), "utility_equal_texts."),
                 **(drift if model == "poisoned" else {}),
             }
-    for row in study_rows(metrics, folder):
-        yield {**shared, **_named(str(row["goal"])), **row}
+    for found in study_rows(metrics, folder):
+        yield {**shared, **_named(str(found["goal"])), **found}
 
 
 def to_arrow(rows: Iterable[Mapping[str, Any]]) -> pa.Table:
-    """Rows of plain values as a table; a column that holds kinds that do not mix is text, a list or object is JSON.
+    """Make a table of plain rows; a column that holds kinds that do not mix is text, a list or object is JSON.
 
     >>> to_arrow([{"a": 1, "b": [1, 2]}, {"a": 2.5}]).to_pylist()[1]["a"]
     2.5
@@ -132,16 +130,12 @@ def _column(values: list[Any]) -> pa.Array:
     )
 
 
-def _facts(run: Mapping[str, Any]) -> Row:
-    kept = {
-        key: value
-        for key, value in run.items()
-        if key not in ("recipe", "seed", "tool_version", "goals", "training", "attack_options")
-    }
-    facts = flatten(kept, "run.")
+def _facts(run: RunFacts) -> Row:
+    shown_otherwise = ("recipe", "seed", "tool_version", "goals", "training", "attack_options")
+    facts = flatten({k: v for k, v in run.to_json().items() if k not in shown_otherwise}, "run.")
     return {
         **{k: v for k, v in facts.items() if not isinstance(v, (list, dict))},
-        "run.flags": list(flags({"run": run})),
+        "run.flags": run.flags,
     }
 
 
@@ -154,26 +148,11 @@ def _named(goal: str) -> Row:
     }
 
 
-def _spread(details: Mapping[str, Any]) -> Row:
-    found: Row = {}
-    if (median := as_number(details.get("median"))) is not None:
-        found["median_rank"] = median
-    for key, ends in section(details, "interval").items():
-        if isinstance(ends, list) and len(ends) == 2:
-            found[f"{key}.low"], found[f"{key}.high"] = map(as_number, ends)
+def _spread(spread: RankSpread) -> Row:
+    found: Row = {} if spread.median is None else {"median_rank": float(spread.median)}
+    for key, (low, high) in spread.interval.items():
+        found[f"{key}.low"], found[f"{key}.high"] = float(low), float(high)
     return found
-
-
-def _utility(metrics: Mapping[str, Any], model: str) -> Row:
-    return {
-        key: as_number(value)
-        for reading in ("utility", "utility_equal_texts")
-        for key, value in flatten(section(section(metrics, reading), model), f"{reading}.").items()
-    }
-
-
-def _whole(value: Any) -> int:
-    return int(as_number(value) or 0)
 
 
 def _digest(file: Path) -> str | None:

@@ -1,21 +1,22 @@
-"""What a run measured beyond the rows of every run, as rows of the tidy table."""
+"""Makes rows of the tidy table from what a run measured beyond the rows of every run."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-from mmpoison.base.untrusted import parse_json, read_json
+from mmpoison.base.record import Record
+from mmpoison.base.untrusted import parse_json
 from mmpoison.errors import InputError
-from mmpoison.reporting.summary import section
+from mmpoison.evaluation.record import GoalRow, Metrics, RepairCurve, Utility
+from mmpoison.reporting.parameters import Row
 from mmpoison.reporting.text import as_number, clean
 
 CURVE_FILES = ("sterilize_curve.json", "sterilize-curve.json")
 
 
-def study_rows(metrics: Mapping[str, Any], folder: Path) -> Iterator[dict[str, Any]]:
-    """Rows with `study`, `case`, `x`, `goal`, `model` and their figures.
+def study_rows(metrics: Metrics, folder: Path) -> Iterator[Row]:
+    """Make rows with `study`, `case`, `x`, `goal`, `model` and their figures.
 
     | study | case | x |
     |---|---|---|
@@ -27,65 +28,52 @@ def study_rows(metrics: Mapping[str, Any], folder: Path) -> Iterator[dict[str, A
 
     Args:
         metrics: What metrics.json holds.
-        folder: The run folder, for what lies beside it.
+        folder: The run folder, for its other files.
+
+    Raises:
+        InputError: If the curve of the repair is broken.
     """
-    study = section(metrics, "study")
-    for name, key in (("queries", "queries"), ("query-length", "query_length")):
-        for goal, models in section(study, key).items():
-            for model, kinds in _objects(models):
-                for kind, values in _objects(kinds):
-                    place = {"x": _number(kind)} if name == "query-length" else {"case": kind}
-                    yield _row(name, goal, model, values, **place)
-    for goal, models in section(study, "epochs").items():
-        for model, looks in _objects(models):
-            for epoch, values in _objects(looks):
-                yield _row("epochs", goal, model, values, x=_number(epoch))
-    for data, there in _objects(section(metrics, "transfer")):
-        for goal, models in _objects(section(there, "goal")):
-            for model, values in _objects(models):
-                utility = {
-                    f"utility.{part}.{key}": as_number(value)
-                    for part, hits in _objects(section(section(there, "utility"), model))
-                    for key, value in hits.items()
-                }
-                yield {**_row("transfer", goal, model, values, case=data), **utility}
+    study = metrics.study
+    for goal, models in study.queries.items():
+        for model, kinds in models.items():
+            for kind, row in kinds.items():
+                yield _row("queries", goal, model, row, case=kind)
+    for name, section in (("query-length", study.query_length), ("epochs", study.epochs)):
+        for goal, by_model in section.items():
+            for model, by_x in by_model.items():
+                for x, row in by_x.items():
+                    yield _row(name, goal, model, row, x=_number(x))
+    for data, there in metrics.transfer.items():
+        for goal, rows in there.goal.items():
+            for model, row in rows.items():
+                utility = utility_numbers(there.utility.get(model), "utility.")
+                yield {**_row("transfer", goal, model, row, case=data), **utility}
     yield from _curve(curve_of(metrics, folder))
 
 
-def curve_of(metrics: Mapping[str, Any], folder: Path) -> Mapping[str, Any]:
-    """The curve of a repair, from beside the metrics or within them; empty where there is none."""
+def curve_of(metrics: Metrics, folder: Path) -> RepairCurve:
+    """Read the curve of a repair, from a file of the run folder or from the metrics; empty where there is none.
+
+    Raises:
+        InputError: If the file is broken.
+    """
     for name in CURVE_FILES:
         if (folder / name).is_file():
-            value = clean(read_json(folder / name))
-            return value if isinstance(value, Mapping) else {}
-    return section(metrics, "sterilize_curve")
+            return RepairCurve.read(folder / name, clean)
+    return metrics.sterilize_curve or RepairCurve()
 
 
-def _curve(curve: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    branches = curve.get("branches")
-    for branch in branches if isinstance(branches, list) else []:
-        rate = as_number(branch.get("learning_rate"))
-        looks: Sequence[Any] = branch.get("looks") or []
-        for look in looks:
-            if not isinstance(look, Mapping):
-                continue
-            utility = section(look, "utility")
-            for goal, values in _objects(section(section(look, "test"), "goal")):
+def _curve(curve: RepairCurve) -> Iterator[Row]:
+    for branch in curve.branches:
+        case = None if branch.learning_rate is None else f"{branch.learning_rate:g}"
+        for look in branch.looks:
+            for goal, row in look.test.goal.items():
                 yield {
                     **_row(
-                        "sterilize-curve",
-                        goal,
-                        "sterilized",
-                        values,
-                        x=as_number(look.get("step")),
-                        case=None if rate is None else f"{rate:g}",
+                        "sterilize-curve", goal, "sterilized", row, x=float(look.step), case=case
                     ),
-                    "epoch": as_number(look.get("epoch")),
-                    **{
-                        f"held_out.{part}.{key}": as_number(value)
-                        for part, hits in _objects(utility)
-                        for key, value in hits.items()
-                    },
+                    "epoch": look.number("epoch"),
+                    **utility_numbers(look.utility, "held_out."),
                 }
 
 
@@ -93,18 +81,31 @@ def _row(
     study: str,
     goal: str,
     model: str,
-    values: Mapping[str, Any],
+    row: GoalRow,
     *,
     case: str | None = None,
     x: float | None = None,
-) -> dict[str, Any]:
-    numbers = {key: as_number(value) for key, value in values.items()}
-    return {"study": study, "case": case, "x": x, "goal": goal, "model": model, **numbers}
+) -> Row:
+    return {"study": study, "case": case, "x": x, "goal": goal, "model": model, **numbers(row)}
 
 
-def _objects(value: Any) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    if isinstance(value, Mapping):
-        yield from ((str(k), v) for k, v in value.items() if isinstance(v, Mapping))
+def numbers(record: Record, prefix: str = "") -> Row:
+    """List the numbers of a record by JSON key; None for what is no number.
+
+    >>> numbers(GoalRow.of({"hit@10": 1, "note": "x"}), "goal.")
+    {'goal.hit@10': 1.0, 'goal.note': None}
+    """
+    return {f"{prefix}{key}": record.number(key) for key in record.to_json()}
+
+
+def utility_numbers(utility: Utility | None, prefix: str) -> Row:
+    """List the numbers of a row of `utility`, such as `utility.image_retrieval.hit@10`."""
+    if utility is None:
+        return {}
+    return {
+        **numbers(utility.image_retrieval, f"{prefix}image_retrieval."),
+        **numbers(utility.text_retrieval, f"{prefix}text_retrieval."),
+    }
 
 
 def _number(text: str) -> float | None:

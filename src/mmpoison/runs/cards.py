@@ -1,10 +1,9 @@
-"""Model cards: what a checkpoint is, said beside it."""
+"""Writes model cards: Markdown next to a checkpoint that says what it is."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from typing import Any
 
 from mmpoison._version import __version__
 from mmpoison.models.activation import activation_name
@@ -35,7 +34,7 @@ def model_card(
     result: TrainingResult,
     facts: Sequence[str] = (),
 ) -> str:
-    """The card of a checkpoint, as Markdown.
+    """Write the card of a checkpoint, as Markdown.
 
     Args:
         encoder: The model.
@@ -62,7 +61,7 @@ def model_card(
             f"- poison: {', '.join(data.manifest.goals)}, {len(data.manifest.pairs)} pairs "
             f"({data.manifest.rate:.2%}), mode {data.manifest.mode}"
         )
-    log: dict[str, Any] = {"log": result.summary()}
+    log: dict[str, object] = {"log": result.summary().to_json()}
     if settings is not None:
         log = {"settings": settings.model_dump(mode="json"), **log}
     small_tokenizer = has_own_merges(encoder.tokenizer)

@@ -1,4 +1,4 @@
-"""What a finished run left behind: its checkpoints, its data and its manifest."""
+"""Finds the checkpoints, the data and the manifest of a finished run."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ DEMO_RECIPE = "openmoji"
 
 
 def run_checkpoints(run: Path) -> dict[str, Path]:
-    """The checkpoints of a run by name.
+    """List the checkpoints of a run by name.
 
     Raises:
-        InputError: If it is no run, or kept none.
+        InputError: If it is no run folder, or has no checkpoints.
     """
     if not (run / "recipe.yaml").is_file():
         raise InputError(f"{run}: no run folder (it has no recipe.yaml)")
     folders = {name: run / "models" / name for name in MODELS}
     found = {name: folder for name, folder in folders.items() if folder.is_dir()}
     if not found:
-        raise InputError(f"{run}: holds no checkpoints: run it again without --no-models")
+        raise InputError(f"{run}: has no checkpoints: run it again without --no-models")
     return found
 
 
 def run_data(run: Path) -> tuple[PairDataset, PoisonManifest | None]:
-    """The clean data of a run, and the manifest of the poison that its models were trained with.
+    """Load the clean data of a run, and the manifest of the poison that its models were trained with.
 
     Raises:
         InputError: If the recipe is broken, or the data are not where it says.
@@ -48,7 +48,7 @@ def run_data(run: Path) -> tuple[PairDataset, PoisonManifest | None]:
 
 
 def last_demo(runs: Path) -> Path:
-    """The run folder of the last demo that left checkpoints.
+    """Find the run folder of the last demo that saved checkpoints.
 
     Args:
         runs: The folder in which the demo makes its run folders.

@@ -1,4 +1,4 @@
-"""A run before its first stage: data, attack, goals and model are there, and all that can be refused has been."""
+"""Prepares a run: loads the data and the model, poisons the data, and refuses what could not run to its end."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from mmpoison.attacks.goal import Goal
 from mmpoison.attacks.target_image import Embed
 from mmpoison.defenses.catalogue import build_defense, build_filter, services_of
 from mmpoison.errors import InputError
-from mmpoison.evaluation.goal_target import Aim, aims_of
+from mmpoison.evaluation.goal_target import GoalTarget, goal_targets_of
 from mmpoison.evaluation.test_set import TestSet
 from mmpoison.models import image_embedder
 from mmpoison.models.catalogue import MODELS
@@ -27,29 +27,29 @@ from mmpoison.training.settings import Trainable
 
 @dataclass(frozen=True)
 class Transfer:
-    """Another data set to measure on.
+    """Another data set on which the models are measured.
 
     Attributes:
         pairs: The whole set.
         test: Its test part.
-        aims: What is measured there.
+        goal_targets: What is measured there.
     """
 
     pairs: PairDataset
     test: TestSet
-    aims: tuple[Aim, ...]
+    goal_targets: tuple[GoalTarget, ...]
 
 
 @dataclass(frozen=True)
 class PreparedRun:
-    """What the stages of a run work on.
+    """The input of the stages of a run.
 
     Attributes:
         recipe: What to do.
         pairs: The clean data.
         poisoned: The same with the poison and its manifest.
         test: The test part.
-        aims: The goals with their target sets.
+        goal_targets: The goals with their target sets.
         start: The model that is named in the recipe.
         device: Where to compute.
     """
@@ -58,13 +58,13 @@ class PreparedRun:
     pairs: PairDataset
     poisoned: PairDataset
     test: TestSet
-    aims: Sequence[Aim]
+    goal_targets: Sequence[GoalTarget]
     start: DualEncoder
     device: torch.device
 
     @property
     def on_features(self) -> bool:
-        """Whether nothing but projections trains."""
+        """Whether only projections train."""
         return self.recipe.training.trainable in ON_FEATURES
 
 
@@ -89,7 +89,7 @@ def prepare_run(
     model = recipe.model
 
     def embedder(name: str | None) -> Embed:
-        """Gives embeddings to an attack that needs them: those of the encoder it names, else of the first one."""
+        """Give embeddings to an attack that needs them: of the encoder it names, else of the recipe's model."""
         encoder = material.encoder(
             name or model.name, trust=model.trust and not name, device=torch.device("cpu")
         )
@@ -98,30 +98,30 @@ def prepare_run(
     poisoned = run_attack(attack, pairs, recipe.seed, embedder)
     assert poisoned.manifest is not None
     _check_clean_split(recipe, pairs)
-    aims = aims_of(poisoned.manifest, pairs)
-    for aim in aims:
-        test.check(aim)
+    goal_targets = goal_targets_of(poisoned.manifest, pairs)
+    for goal_target in goal_targets:
+        test.check(goal_target)
     for part in recipe.transfer:
-        load_transfer(part, aims, recipe, material)
+        load_transfer(part, goal_targets, recipe, material)
     start = material.encoder(model.name, trust=model.trust, device=device)
     _check_models(recipe, start, material, device)
-    return PreparedRun(recipe, pairs, poisoned, test, aims, start, device)
+    return PreparedRun(recipe, pairs, poisoned, test, goal_targets, start, device)
 
 
 def load_transfer(
-    part: TransferPart, aims: Sequence[Aim], recipe: Recipe, material: Material
+    part: TransferPart, goal_targets: Sequence[GoalTarget], recipe: Recipe, material: Material
 ) -> Transfer:
-    """The other data set, and what is measured on it.
+    """Load another data set, and what is measured on it.
 
     Raises:
         InputError: If the goals cannot be measured there.
     """
     pairs = material.pairs(part.data, recipe.seed)
-    goals = part.goals or [str(aim) for aim in aims]
-    there = tuple(Aim(Goal.parse(goal, pairs.classes)) for goal in goals)
+    goals = part.goals or [str(goal_target) for goal_target in goal_targets]
+    there = tuple(GoalTarget(Goal.parse(goal, pairs.classes)) for goal in goals)
     test = TestSet.of(pairs)
-    for aim in there:
-        test.check(aim)
+    for goal_target in there:
+        test.check(goal_target)
     return Transfer(pairs, test, there)
 
 

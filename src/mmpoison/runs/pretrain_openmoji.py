@@ -26,11 +26,13 @@ from mmpoison.datasets.catalogue import load_dataset
 from mmpoison.datasets.openmoji.build import ATTRIBUTION, scene_arrays
 from mmpoison.datasets.openmoji.table import CLASSES
 from mmpoison.datasets.openmoji.version import OPENMOJI_SCENES_VERSION
+from mmpoison.errors import InputError
 from mmpoison.evaluation.rows import class_retrieval, goal_row, utility_row
 from mmpoison.evaluation.test_set import TestEmbeddings, TestSet
 from mmpoison.images.preparation import Preparation
 from mmpoison.images.store import PixelStore
-from mmpoison.models.checkpoint import CARD_FILE, load_checkpoint, save_checkpoint
+from mmpoison.models.checkpoint import CARD_FILE, CONFIG_FILE, load_checkpoint, save_checkpoint
+from mmpoison.models.checkpoint_record import PretrainingRecord
 from mmpoison.models.dual_encoder import DualEncoder
 from mmpoison.models.inputs import prepare_pixels
 from mmpoison.models.open_clip_build import BPE_FILE, build_module, small_tokenizer
@@ -114,7 +116,7 @@ def scenes(
 
 def pretrain(
     variant: str, merges: Path, *, count: int, captions_each: int, epochs: int, workers: int
-) -> DualEncoder:
+) -> tuple[DualEncoder, PretrainingRecord]:
     """Train a variant from random weights.
 
     Args:
@@ -124,6 +126,9 @@ def pretrain(
         captions_each: Captions used of each scene, at most 5.
         epochs: Passes over the pairs.
         workers: Processes that draw scenes.
+
+    Returns:
+        The encoder, and how it was trained.
     """
     console = Console()
     seed = VARIANTS[variant]["seed"]
@@ -150,19 +155,16 @@ def pretrain(
             )
 
     result = finetune(encoder, pairs, inputs, settings, seed=seed, on_step=show)
-    result.encoder.config["mmpoison"] = {
-        "pretraining": {
-            "variant": variant,
-            "scenes": count,
-            "captions_each": captions_each,
-            "seed": seed,
-            "scenes_version": OPENMOJI_SCENES_VERSION,
-            "tool_version": __version__,
-            "settings": settings.model_dump(),
-            "training": result.summary(),
-        }
-    }
-    return result.encoder
+    return result.encoder, PretrainingRecord(
+        variant=variant,
+        scenes=count,
+        captions_each=captions_each,
+        seed=seed,
+        scenes_version=OPENMOJI_SCENES_VERSION,
+        tool_version=__version__,
+        settings=settings.model_dump(mode="json"),
+        training=result.summary(),
+    )
 
 
 def describe(folder: Path, seed: int = 0) -> str:
@@ -183,11 +185,13 @@ def describe(folder: Path, seed: int = 0) -> str:
     classes = class_retrieval(embedded, test)
     utility = utility_row(embedded, test)
     goal = goal_row(embedded, test, Goal("sheep", "aeroplane"))
-    recipe = encoder.config["mmpoison"]["pretraining"]
+    recipe = encoder.record.pretraining
+    if recipe is None:
+        raise InputError(f"{folder}: its {CONFIG_FILE} does not say how the model was pre-trained")
     parameters = sum(parameter.numel() for parameter in encoder.module.parameters())
     command = (
-        f"python -m mmpoison.runs.pretrain_openmoji --variant {recipe['variant']} "
-        f"--scenes {recipe['scenes']} --captions-each {recipe['captions_each']} --out DIR"
+        f"python -m mmpoison.runs.pretrain_openmoji --variant {recipe.variant} "
+        f"--scenes {recipe.scenes} --captions-each {recipe.captions_each} --out DIR"
     )
     card = "\n".join(
         [
@@ -198,9 +202,9 @@ def describe(folder: Path, seed: int = 0) -> str:
             "",
             f"- {parameters / 1e6:.2f} million parameters; images of {IMAGE_SIZE} pixels; 128 dimensions",
             f"- tokenizer: CLIP's with its first {MERGES:,} merges (`{BPE_FILE}`), {VOCABULARY:,} tokens",
-            f"- made by: mmpoison {recipe['tool_version']}, `{command}`",
-            f"- data: {recipe['scenes']:,} scenes of the pool `pretraining`, version {recipe['scenes_version']}, "
-            f"seed {recipe['seed']}, {recipe['captions_each']} captions each. The demo's scenes come from another "
+            f"- made by: mmpoison {recipe.tool_version}, `{command}`",
+            f"- data: {recipe.scenes:,} scenes of the pool `pretraining`, version {recipe.scenes_version}, "
+            f"seed {recipe.seed}, {recipe.captions_each} captions each. The demo's scenes come from another "
             "pool: other seeds, other background palettes, and for the classes with enough drawings some that this "
             "model has never seen.",
             "- weights are kept as 16-bit floats",
@@ -212,16 +216,16 @@ def describe(folder: Path, seed: int = 0) -> str:
             "|---|---:|---:|---:|",
             *(
                 f"| {name} | "
-                + " | ".join(f"{row[key]:.3f}" for key in ("hit@1", "hit@5", "hit@10"))
+                + " | ".join(f"{row.number(key):.3f}" for key in ("hit@1", "hit@5", "hit@10"))
                 + " |"
                 for name, row in (
-                    ("caption to its image", utility["image_retrieval"]),
-                    ("image to one of its captions", utility["text_retrieval"]),
+                    ("caption to its image", utility.image_retrieval),
+                    ("image to one of its captions", utility.text_retrieval),
                     ("sheep captions to aeroplane images", goal),
                 )
             ),
             "",
-            f"Sheep captions find their first aeroplane at rank {goal['min_rank']:.1f} on average (from 0). A caption "
+            f"Sheep captions find their first aeroplane at rank {goal.min_rank:.1f} on average (from 0). A caption "
             f"finds an image of its own class first in {np.mean(list(classes.values())):.1%} of the cases; by class:",
             "",
             ", ".join(f"{name} {share:.3f}" for name, share in classes.items()) + ".",
@@ -229,7 +233,7 @@ def describe(folder: Path, seed: int = 0) -> str:
             "## Training",
             "",
             "```json",
-            json.dumps({"settings": recipe["settings"], "log": recipe["training"]}, indent=2),
+            json.dumps({"settings": recipe.settings, "log": recipe.training.to_json()}, indent=2),
             "```",
             "",
             "Loads with mmpoison by name, or with open_clip as `local-dir:PATH` (give its tokenizer "
@@ -255,7 +259,7 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=2)
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        encoder = pretrain(
+        encoder, pretraining = pretrain(
             arguments.variant,
             write_merges(Path(folder) / BPE_FILE),
             count=arguments.scenes,
@@ -263,7 +267,13 @@ def main() -> None:
             epochs=arguments.epochs,
             workers=arguments.workers,
         )
-        save_checkpoint(encoder, arguments.out, card=ATTRIBUTION, half=True)
+        save_checkpoint(
+            encoder,
+            arguments.out,
+            card=ATTRIBUTION,
+            metadata={"pretraining": pretraining},
+            half=True,
+        )
     describe(arguments.out)
 
 

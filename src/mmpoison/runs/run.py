@@ -1,4 +1,4 @@
-"""The main job: poison, fine-tune, measure, defend, measure again, show it."""
+"""Runs a recipe: poison, fine-tune, defend, and measure every model."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from mmpoison.base.files import write_json
-from mmpoison.models.dual_encoder import DualEncoder
+from mmpoison.base.record import Record
+from mmpoison.evaluation.record import Metrics, RobustTrainingFacts, ScanFacts
 from mmpoison.runs.measuring_cost import keep_measuring_time
 from mmpoison.runs.prepared_run import PreparedRun, prepare_run
 from mmpoison.runs.progress import Monitor, SilentMonitor
@@ -22,7 +22,7 @@ from mmpoison.runs.run_measures import RunMeasures
 from mmpoison.runs.run_stages import RunStages
 from mmpoison.runs.scan_model import SCAN_FILE, scan_models
 from mmpoison.runs.store import StageStore
-from mmpoison.runs.training_probe import curve_of_repair
+from mmpoison.runs.training_probe import repair_curve
 
 
 def run_recipe(
@@ -33,15 +33,15 @@ def run_recipe(
     save_models: bool = True,
     device: torch.device | str = "cpu",
     material: Material | None = None,
-) -> dict[str, Any]:
-    """Run a recipe into a run folder; a run that was killed goes on where it was.
+) -> Metrics:
+    """Run a recipe into a run folder; a run that was killed resumes.
 
-    What its stages make is kept in the store: none is made twice, by this run or another.
+    The results of its stages are cached: none is computed twice, by this run or another.
 
     Args:
         recipe: What to do.
         out: The run folder: new, empty, or of an earlier try of the same recipe.
-        monitor: Who is told how far it is.
+        monitor: Is told the progress.
         save_models: Keep the checkpoints in the run folder too.
         device: Where to compute.
         material: What earlier runs of this process have loaded.
@@ -72,69 +72,64 @@ def _make_run(
     monitor: Monitor,
     material: Material,
     seconds: dict[str, float],
-) -> dict[str, Any]:
+) -> Metrics:
     """Make the stages of a run and measure its models; `metrics.json` is written last."""
     recipe = run.recipe
     _begin(run, out, monitor)
 
     measures = RunMeasures(run, material, monitor)
-    facts: dict[str, Any] = {}
+    defences: dict[str, Record] = {}
     pretrained = stages.pretrained()
-    models: dict[str, DualEncoder] = {"pretrained": pretrained}
+    models = {"pretrained": pretrained}
     for name, data in (("clean_model", run.pairs), ("poisoned", run.poisoned)):
-        models[name] = stages.trained(name, pretrained, data.select(split="train"))
+        models[name] = stages.trained(name, pretrained.encoder, data.select(split="train"))
     if recipe.filter is not None:
-        verdicts = stages.verdicts(pretrained)
-        facts["filter"] = verdicts.facts
-        measures.judged(verdicts, out / "suspicious_pairs.json")
+        verdicts = stages.verdicts(pretrained.encoder)
+        defences["filter"] = measures.judged(verdicts, out / "suspicious_pairs.json")
         kept = run.poisoned.select(split="train").where(verdicts.keep)
-        models["filtered"] = stages.trained("filtered", pretrained, kept)
+        models["filtered"] = stages.trained("filtered", pretrained.encoder, kept)
     if (robust := recipe.robust_training) is not None:
-        models["robust"] = stages.trained("robust", pretrained, run.poisoned.select(split="train"))
-        facts["robust_training"] = {"method": robust.method, **robust.options}
+        train = run.poisoned.select(split="train")
+        models["robust"] = stages.trained("robust", pretrained.encoder, train)
+        defences["robust_training"] = RobustTrainingFacts.of(
+            {"method": robust.method, **robust.options}
+        )
     if recipe.sterilize is not None:
-        models["sterilized"], facts["sterilize"] = stages.sterilized(models["poisoned"])
+        models["sterilized"], defences["sterilize"] = stages.sterilized(models["poisoned"].encoder)
         if recipe.sterilize.curve:
             settings = recipe.sterilize.training
             rate = None if settings is None else settings.learning_rate
-            write_json(out / "sterilize-curve.json", curve_of_repair(models["sterilized"], rate))
+            curve = repair_curve(models["sterilized"].probes, rate)
+            write_json(out / "sterilize-curve.json", curve.to_json())
 
     if (part := recipe.scan) is not None:
         with _timed(seconds, "scan"):
-            scans = scan_models(models, run.test, stages.inputs, part, recipe.seed, monitor)
-        facts["scan"] = {
-            "method": part.method,
-            **part.options,
-            "flagged": {name: [str(f) for f in scan.flagged] for name, scan in scans.items()},
-        }
+            encoders = {name: model.encoder for name, model in models.items()}
+            scans = scan_models(encoders, run.test, stages.inputs, part, recipe.seed, monitor)
+        flagged = {name: [str(found) for found in scan.flagged] for name, scan in scans.items()}
+        defences["scan"] = ScanFacts.of({"method": part.method, **part.options, "flagged": flagged})
         write_json(out / SCAN_FILE, {name: scan.to_json() for name, scan in scans.items()})
 
     with _timed(seconds, "evaluate"):
-        sections, measured = measures.sections(models, stages.inputs)
+        measured = measures.measured(models, stages.inputs)
         lists = measures.lists(measured)
+    sections: dict[str, object] = measured.metrics.to_json()
     if recipe.transfer:
         with _timed(seconds, "transfer"):
             sections["transfer"] = {
                 part.data.name: measures.transfer(models, part) for part in recipe.transfer
             }
     keep_measuring_time(run, material, seconds["evaluate"] + seconds.get("transfer", 0.0))
-    metrics = {
-        **sections,
-        "run": {
-            **measures.about(models, measured),
-            **facts,
-            "flags": measures.flags,
-            "seconds": {name: round(value, 1) for name, value in seconds.items()},
-        },
-    }
+    sections["run"] = measures.run_facts(models, measured, seconds=seconds, **defences)
+    metrics = Metrics.of(sections, "metrics.json")
     # numbers of a set that was another one in the middle would be of no set
     material.refuse_changed(run.pairs)
     write_json(out / "stages.json", stages.made)
-    write_json(out / "rank_lists.json", lists)
+    write_json(out / "rank_lists.json", lists.to_json())
     if measured.embedding_map is not None:
-        write_json(out / "embedding_map.json", measured.embedding_map)
+        write_json(out / "embedding_map.json", measured.embedding_map.to_json())
     # last, because its presence says that the run is complete
-    write_json(out / "metrics.json", metrics)
+    write_json(out / "metrics.json", metrics.to_json())
     return metrics
 
 
@@ -145,11 +140,11 @@ def make_shared(
     device: torch.device | str = "cpu",
     material: Material,
 ) -> None:
-    """Make the stages of a recipe that do not hang on the attack, for runs that differ in the attack alone.
+    """Make the stages of a recipe that do not depend on the attack, for runs that differ in the attack alone.
 
     Args:
         recipe: One of them.
-        monitor: Who is told how far it is.
+        monitor: Is told the progress.
         device: Where to compute.
         material: What this process has loaded.
 
@@ -160,8 +155,8 @@ def make_shared(
     # no run folder: nothing of it is looked for or written there
     stages = RunStages(run, None, StageStore(), material, monitor, save_models=False)
     pretrained = stages.pretrained()
-    if "epochs" not in recipe.study:  # what is seen on the way hangs on the goal
-        stages.trained("clean_model", pretrained, run.pairs.select(split="train"))
+    if "epochs" not in recipe.study:  # what is measured on the way depends on the goal
+        stages.trained("clean_model", pretrained.encoder, run.pairs.select(split="train"))
 
 
 def _begin(run: PreparedRun, out: Path, monitor: Monitor) -> None:
@@ -169,7 +164,7 @@ def _begin(run: PreparedRun, out: Path, monitor: Monitor) -> None:
     assert manifest is not None
     manifest.write(out / "manifest.json")
     monitor.say(
-        f"{len(run.pairs.select(split='train')):,} training pairs; {', '.join(map(str, run.aims))}: "
+        f"{len(run.pairs.select(split='train')):,} training pairs; {', '.join(map(str, run.goal_targets))}: "
         f"{len(manifest.pairs)} poisoned pairs ({manifest.rate:.2%}, mode {manifest.mode})"
     )
 

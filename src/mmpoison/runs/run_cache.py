@@ -12,7 +12,7 @@ import torch
 
 from mmpoison.base.cache_folder import cache_folder
 from mmpoison.datasets.catalogue import load_dataset
-from mmpoison.evaluation.measure import OfOneModel
+from mmpoison.evaluation.measure import ModelMeasurement
 from mmpoison.models.dual_encoder import DualEncoder
 from mmpoison.models.inputs import (
     PairInputs,
@@ -139,8 +139,12 @@ class Material:
         return self._get("inputs", where, prepare)
 
     def measured(
-        self, encoder: DualEncoder, pairs: PairDataset, make: Callable[[], OfOneModel], **how: Any
-    ) -> OfOneModel:
+        self,
+        encoder: DualEncoder,
+        pairs: PairDataset,
+        make: Callable[[], ModelMeasurement],
+        **how: Any,
+    ) -> ModelMeasurement:
         """What is measured of a model on the test part of a set, whatever the goal.
 
         Args:

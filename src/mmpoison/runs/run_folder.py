@@ -1,4 +1,4 @@
-"""A run folder belongs to one recipe: nothing else is put there, and a killed run goes on in it."""
+"""Holds a run folder while a run writes it: one folder, one recipe, one process; a killed run resumes in it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from mmpoison.runs.recipe import Recipe
 
 
 def check_folder(out: Path, recipe: Recipe) -> None:
-    """Refuse a run folder that holds anything but an earlier try of the same recipe.
+    """Refuse a run folder that holds anything but an earlier attempt of the same recipe.
 
     Raises:
         InputError: If the folder holds something else.
@@ -60,7 +60,7 @@ def held_folder(out: Path, recipe: Recipe) -> Iterator[None]:
 
 
 def versions() -> dict[str, str]:
-    """Versions of what decides the numbers."""
+    """List versions of the libraries that decide the numbers."""
     packages = ("torch", "open_clip_torch", "numpy", "pillow", "safetensors")
     return {
         "python": platform.python_version(),

@@ -1,24 +1,37 @@
-"""What a run measures on its models, and what it writes of it."""
+"""Measures the models of a run, and describes the run, for `metrics.json`."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from mmpoison._version import __version__
+from mmpoison.attacks.goal import Goal
 from mmpoison.base.cache_folder import cache_folder
 from mmpoison.base.files import write_json
+from mmpoison.base.record import Record
 from mmpoison.datasets.catalogue import DATASETS
-from mmpoison.evaluation import measure
-from mmpoison.evaluation.goal_target import Aim
 from mmpoison.evaluation.lists import rank_lists, thumbnail_address
-from mmpoison.evaluation.measure import Known, Measurement, OfOneModel, Subject
+from mmpoison.evaluation.measure import (
+    Measurement,
+    MeasurementCache,
+    ModelMeasurement,
+    Subject,
+    measure,
+)
+from mmpoison.evaluation.record import (
+    ClassRetrieval,
+    FilterFacts,
+    Metrics,
+    RankLists,
+    RunFacts,
+    SuspiciousPair,
+    TransferMeasures,
+)
 from mmpoison.evaluation.rows import class_retrieval
-from mmpoison.models.dual_encoder import DualEncoder
 from mmpoison.models.facts import size_facts
 from mmpoison.models.inputs import PairInputs, prepare_features, prepare_pixels
 from mmpoison.pairs.table import PairDataset
@@ -28,13 +41,14 @@ from mmpoison.runs.recipe import TransferPart
 from mmpoison.runs.run_cache import Material
 from mmpoison.runs.run_folder import versions
 from mmpoison.runs.run_stages import SUSPECTS
-from mmpoison.runs.training_probe import epochs_of
+from mmpoison.runs.trained_models import TrainedModel
+from mmpoison.runs.training_probe import epoch_rows
 from mmpoison.runs.verdicts import Verdicts
 
 SUSPICIOUS_SHOWN = 12
 
 LEAST_KEPT = 0.75
-"""A filter that keeps a smaller share of the pairs is flagged: poison is never a quarter of the data here."""
+"""A filter that keeps a smaller share of the pairs is flagged: no attack here poisons a quarter of the data."""
 
 
 @dataclass
@@ -44,7 +58,7 @@ class RunMeasures:
     Attributes:
         run: What they were trained on.
         material: What this process has loaded.
-        monitor: Is told how far it is.
+        monitor: Is told the progress.
         flags: What a reader must know before believing the numbers.
     """
 
@@ -53,48 +67,61 @@ class RunMeasures:
     monitor: Monitor
     flags: list[str] = field(default_factory=list)
 
-    def sections(
-        self, models: dict[str, DualEncoder], inputs: PairInputs
-    ) -> tuple[dict[str, Any], Measurement]:
-        """The sections of `metrics.json` but `run`, and what they were made from."""
+    def measured(self, models: Mapping[str, TrainedModel], inputs: PairInputs) -> Measurement:
+        """Measure the models on the test part of the data."""
         run = self.run
         measured = measure(
-            {name: Subject(encoder, inputs) for name, encoder in models.items()},
+            {name: Subject(model.encoder, inputs) for name, model in models.items()},
             run.test,
-            run.aims,
+            run.goal_targets,
             seed=run.recipe.seed,
             study=run.recipe.study,
             pairs=run.poisoned,
             cache=cache_folder() / "embeddings",
             progress=self.monitor.progress,
-            known=self._known(models, run.pairs),
+            measurements=self._measurement_cache(models, run.pairs),
         )
         self.flags.extend(measured.flags)
-        sections = dict(measured.sections)
-        if "epochs" in run.recipe.study:
-            trained = {name: models[name] for name in ("clean_model", "poisoned")}
-            sections["study"] = {**sections.get("study", {}), "epochs": epochs_of(trained)}
-        return sections, measured
+        if "epochs" not in run.recipe.study:
+            return measured
+        epochs = epoch_rows({name: models[name].probes for name in ("clean_model", "poisoned")})
+        study = {**measured.metrics.study.to_json(), "epochs": epochs}
+        return replace(measured, metrics=Metrics.of({**measured.metrics.to_json(), "study": study}))
 
-    def lists(self, measured: Measurement) -> Any:
-        """The content of `rank_lists.json`."""
+    def lists(self, measured: Measurement) -> RankLists:
+        """Make the content of `rank_lists.json`."""
         shown = {name: e for name, e in measured.embeddings.items() if name != "pretrained"}
-        return rank_lists(shown, self.run.test, self.run.aims, seed=self.run.recipe.seed)
+        return rank_lists(shown, self.run.test, self.run.goal_targets, seed=self.run.recipe.seed)
 
-    def about(self, models: dict[str, DualEncoder], measured: Measurement) -> dict[str, Any]:
-        """What was run on what, for `metrics.json`."""
-        recipe, manifest, aims = self.run.recipe, self.run.poisoned.manifest, self.run.aims
+    def run_facts(
+        self,
+        models: Mapping[str, TrainedModel],
+        measured: Measurement,
+        *,
+        seconds: Mapping[str, float],
+        **defences: Record,
+    ) -> RunFacts:
+        """Describe what was run on what, for `metrics.json`.
+
+        Args:
+            models: The models of the run.
+            measured: What `measured` returned.
+            seconds: Time by stage.
+            defences: What each defence of the run did, by its field of `RunFacts`.
+        """
+        recipe, manifest, pairs = self.run.recipe, self.run.poisoned.manifest, self.run.pairs
         assert manifest is not None
-        retrieval = class_retrieval(measured.embeddings["pretrained"], self.run.test)
-        goal = aims[0].goal
-        return {
+        goal_targets = self.run.goal_targets
+        images = {str(target): target.image for target in goal_targets if target.image is not None}
+        start = models["pretrained"].encoder
+        facts = {
             "recipe": recipe.name,
             "seed": recipe.seed,
             "tool_version": __version__,
-            "goals": [str(aim) for aim in aims],
+            "goals": [str(goal_target) for goal_target in goal_targets],
             "attack": recipe.attack.name,
             "attack_options": dict(manifest.options),
-            **target_images(aims),
+            **({"target_images": images} if images else {}),
             "mode": manifest.mode,
             "poisoned_pairs": len(manifest.pairs),
             "training_pairs": manifest.training_pairs,
@@ -102,35 +129,41 @@ class RunMeasures:
             "trainable": recipe.training.trainable,
             "data": {
                 "name": recipe.data.name,
-                "fingerprint": self.run.pairs.fingerprint,
+                "fingerprint": pairs.fingerprint,
                 "attribution": DATASETS[recipe.data.name].attribution
                 if recipe.data.name in DATASETS
                 else None,
-                **_counts(self.run.pairs),
+                **_counts(pairs),
             },
             "model": {
-                "name": models["pretrained"].name,
-                **size_facts(models["pretrained"]),
-                "class_retrieval": {
-                    "original": retrieval.get(goal.original),
-                    "target": retrieval.get(goal.target),
-                    "mean": float(np.mean(list(retrieval.values()))),
-                },
+                "name": start.name,
+                **size_facts(start),
+                "class_retrieval": self._class_retrieval(measured, goal_targets[0].goal),
             },
             "training": {
-                name: encoder.config["mmpoison"]["training"]
-                for name, encoder in models.items()
-                if "training" in encoder.config.get("mmpoison", {})
+                name: model.training for name, model in models.items() if model.training is not None
             },
-            "device": str(models["poisoned"].device),
+            "device": str(models["poisoned"].encoder.device),
             "versions": versions(),
+            **defences,
+            "flags": self.flags,
+            "seconds": {name: round(value, 1) for name, value in seconds.items()},
         }
+        return RunFacts.of(facts)
 
-    def transfer(self, models: dict[str, DualEncoder], part: TransferPart) -> dict[str, Any]:
-        """The models on data that they were not trained on, trained or poisoned with other pictures."""
+    def _class_retrieval(self, measured: Measurement, goal: Goal) -> ClassRetrieval:
+        shares = class_retrieval(measured.embeddings["pretrained"], self.run.test)
+        return ClassRetrieval(
+            original=shares.get(goal.original),
+            target=shares.get(goal.target),
+            mean=float(np.mean(list(shares.values()))),
+        )
+
+    def transfer(self, models: Mapping[str, TrainedModel], part: TransferPart) -> TransferMeasures:
+        """Measure the models on data that they were not trained on."""
         run = self.run
-        other = load_transfer(part, run.aims, run.recipe, self.material)
-        encoder = models["pretrained"]
+        other = load_transfer(part, run.goal_targets, run.recipe, self.material)
+        encoder = models["pretrained"].encoder
         if run.on_features:
             inputs: PairInputs = prepare_features(
                 encoder,
@@ -147,32 +180,35 @@ class RunMeasures:
                 progress=self.monitor.progress,
             )
         measured = measure(
-            {name: Subject(model, inputs) for name, model in models.items()},
+            {name: Subject(model.encoder, inputs) for name, model in models.items()},
             other.test,
-            other.aims,
+            other.goal_targets,
             seed=run.recipe.seed,
             cache=cache_folder() / "embeddings",
             progress=self.monitor.progress,
-            known=self._known(models, other.pairs),
+            measurements=self._measurement_cache(models, other.pairs),
         )
         self.flags.extend(f"{part.data.name}: {flag}" for flag in measured.flags)
-        return {**measured.sections, "data": {"fingerprint": other.pairs.fingerprint}}
+        data = {"fingerprint": other.pairs.fingerprint}
+        return TransferMeasures.of({**measured.metrics.to_json(), "data": data})
 
-    def _known(self, models: dict[str, DualEncoder], pairs: PairDataset) -> Known:
-        """Runs of other goals have the same models but those that saw the poison: these alone are measured anew."""
+    def _measurement_cache(
+        self, models: Mapping[str, TrainedModel], pairs: PairDataset
+    ) -> MeasurementCache:
+        """Share measurements with runs of other goals, whose models are the same but for those that saw the poison."""
 
-        def known(name: str, make: Callable[[], OfOneModel]) -> OfOneModel:
+        def cached(name: str, compute: Callable[[], ModelMeasurement]) -> ModelMeasurement:
             if name in SUSPECTS:
-                return make()
+                return compute()
             on_features = self.run.on_features
             return self.material.measured(
-                models[name], pairs, make, name=name, on_features=on_features
+                models[name].encoder, pairs, compute, name=name, on_features=on_features
             )
 
-        return known
+        return cached
 
-    def judged(self, verdicts: Verdicts, out: Path) -> None:
-        """Say what the filter did, flag it where it did too much, and show what it suspected most."""
+    def judged(self, verdicts: Verdicts, out: Path) -> FilterFacts:
+        """Say what the filter did, flag it where it dropped too much, and write what it dropped first."""
         train = self.run.poisoned.select(split="train")
         dropped = 1 - float(verdicts.keep.mean())
         if dropped > 1 - LEAST_KEPT:
@@ -180,9 +216,9 @@ class RunMeasures:
                 f"the filter dropped {dropped:.0%} of the training pairs: its threshold is "
                 "not one for these data, and the filtered model says nothing about the defence"
             )
-        facts = verdicts.facts
+        facts = FilterFacts.of(verdicts.facts, "facts of the filter")
         self.monitor.say(
-            f"{facts['method']} by {facts['encoder']}: {facts['dropped_pairs']} of {len(train):,} pairs dropped"
+            f"{facts.method} by {facts.encoder}: {facts.dropped_pairs} of {len(train):,} pairs dropped"
         )
         # what was dropped first: a defence that judges groups does not drop the most distant pairs
         worst = np.lexsort((-verdicts.distances, verdicts.keep))[:SUSPICIOUS_SHOWN]
@@ -190,26 +226,21 @@ class RunMeasures:
         write_json(
             out,
             [
-                {
-                    "caption": train.captions[row],
-                    "image": ids[train.image[row]],
-                    "distance": round(float(verdicts.distances[row]), 4),
-                    "poisoned": bool(train.poisoned[row]),
-                    "thumbnail": thumbnail_address(train.root, ids[train.image[row]], 96),
-                }
+                SuspiciousPair(
+                    caption=train.captions[row],
+                    image=ids[train.image[row]],
+                    distance=round(float(verdicts.distances[row]), 4),
+                    poisoned=bool(train.poisoned[row]),
+                    thumbnail=thumbnail_address(train.root, ids[train.image[row]], 96),
+                ).to_json()
                 for row in worst
             ],
         )
-
-
-def target_images(aims: Sequence[Aim]) -> dict[str, Any]:
-    """The one target image of each goal of attack I, as `{"target_images": ...}`; nothing for other attacks."""
-    images = {str(aim): aim.image for aim in aims if aim.image is not None}
-    return {"target_images": images} if images else {}
+        return facts
 
 
 def _counts(pairs: PairDataset) -> dict[str, int]:
-    """How large a data set is (table 9)."""
+    """Count the pairs, images and classes of a data set (table 9)."""
     counts = pairs.counts()
     return {
         "pairs": counts["pairs"],

@@ -22,6 +22,7 @@ from mmpoison.defenses.catalogue import (
     build_filter,
     train_with,
 )
+from mmpoison.evaluation.record import SterilizeFacts
 from mmpoison.models.checkpoint import load_checkpoint, save_checkpoint
 from mmpoison.models.compute_environment import compute_environment
 from mmpoison.models.dual_encoder import DualEncoder
@@ -34,9 +35,9 @@ from mmpoison.runs.recipe import CLEAN_FINETUNE, SterilizePart
 from mmpoison.runs.run_cache import Material
 from mmpoison.runs.store import StageKey, StageStore
 from mmpoison.runs.trained_models import TrainedModel, keep_model, link_log, read_model
-from mmpoison.runs.training_probe import Looks
+from mmpoison.runs.training_probe import TrainingProbe
 from mmpoison.runs.verdicts import Verdicts, keep_verdicts, read_verdicts
-from mmpoison.training.callbacks import together
+from mmpoison.training.callbacks import chain_callbacks
 from mmpoison.training.log import LogOptions
 from mmpoison.training.loop import TrainingResult, finetune
 from mmpoison.training.parts import ON_FEATURES
@@ -68,7 +69,11 @@ class _Keys:
                 "pretrained", start, run.pairs, "val", len(clean), recipe.model.align
             )
             start = keys["pretrained"].digest
-        watched = [str(aim) for aim in run.aims] if "epochs" in recipe.study else None
+        watched = (
+            [str(goal_target) for goal_target in run.goal_targets]
+            if "epochs" in recipe.study
+            else None
+        )
         trainings = {"clean_model": run.pairs, "poisoned": run.poisoned}
         size = 0
         for name, data in trainings.items():
@@ -129,7 +134,9 @@ class _Keys:
                 made_by=(DEFENSES[repair.method],),
                 defense=[repair.method, repair.options],
                 pairs=repair.pairs,
-                looks=[[str(aim) for aim in run.aims], repair.every] if repair.curve else None,
+                looks=[[str(goal_target) for goal_target in run.goal_targets], repair.every]
+                if repair.curve
+                else None,
             )
         return keys
 
@@ -162,7 +169,7 @@ class _Keys:
         made_by: tuple[object, ...] = (),
         **more: Any,
     ) -> StageKey:
-        watched_by = () if looks is None else (Looks,)
+        watched_by = () if looks is None else (TrainingProbe,)
         precision = autocast(self.run.device, settings.precision)[1]
         parts = {
             **self._common(data, finetune, keep_model, *watched_by, *made_by),
@@ -246,11 +253,11 @@ class RunStages:
         self._count("inputs", begun)
         return inputs
 
-    def pretrained(self) -> DualEncoder:
-        """The model that the fine-tunes start from."""
+    def pretrained(self) -> TrainedModel:
+        """Make the model that the fine-tunes start from."""
         run, settings = self.run, self.run.recipe.model.align
         if settings is None:
-            return run.start
+            return TrainedModel(run.start, run.start.record.training)
 
         def inputs() -> PairInputs:
             # the trunks are still the original ones, so their features serve even if they will be trained later
@@ -260,7 +267,7 @@ class RunStages:
                 )
             return self.inputs
 
-        def align(_: Looks | None, kept: TrainingServices) -> TrainingResult:
+        def align(_: TrainingProbe | None, kept: TrainingServices) -> TrainingResult:
             kept["name"] = f"{run.start.name}-aligned"
             kept["on_step"] = self.monitor.training("aligning the towers")
             clean = run.pairs.select(split="val")
@@ -272,30 +279,28 @@ class RunStages:
             align,
             data=run.pairs,
             settings=settings,
-            called=f"{run.start.name}-aligned",
+            new_name=f"{run.start.name}-aligned",
         )
 
-    def trained(self, name: str, start: DualEncoder, train: PairDataset) -> DualEncoder:
-        """A model trained on all of some pairs; `robust` by the in-training defence, the others by `finetune`."""
+    def trained(self, name: str, start: DualEncoder, train: PairDataset) -> TrainedModel:
+        """Train a model on all of some pairs: `robust` by the in-training defence, the others by `finetune`."""
         run, settings = self.run, self.run.recipe.training
-        called = f"{run.recipe.name}-{name}"
+        new_name = f"{run.recipe.name}-{name}"
         part = run.recipe.robust_training if name == "robust" else None
 
-        def look(file: Path) -> Looks | None:
+        def make_probe(file: Path) -> TrainingProbe | None:
             if "epochs" not in run.recipe.study or name in ("filtered", "robust"):
                 return None
-            return self._looks(file, start, len(train), settings)
+            return self._probe(file, start, len(train), settings)
 
-        def fit(looks: Looks | None, kept: TrainingServices) -> TrainingResult:
-            on_step = together(self.monitor.training(f"training {name.replace('_', ' ')}"), looks)
-            services: TrainingServices = {"name": called, "on_step": on_step, **kept}
+        def fit(probe: TrainingProbe | None, kept: TrainingServices) -> TrainingResult:
+            shown = self.monitor.training(f"training {name.replace('_', ' ')}")
+            kept["name"], kept["on_step"] = new_name, chain_callbacks(shown, probe)
+            seed, given = run.recipe.seed, (start, train, self.inputs, settings)
             if part is None:
-                return finetune(
-                    start, train, self.inputs, settings, seed=run.recipe.seed, **services
-                )
+                return finetune(*given, seed=seed, **kept)
             defense: RobustTraining = build_defense("in-training", part.method, part.options)
-            given = (start, train, self.inputs, settings)
-            return train_with(defense, *given, seed=run.recipe.seed, services=services)
+            return train_with(defense, *given, seed=seed, services=kept)
 
         return self._model(
             name,
@@ -303,8 +308,8 @@ class RunStages:
             fit,
             data=run.pairs if name == "clean_model" else run.poisoned,
             settings=settings,
-            called=called,
-            look=look,
+            new_name=new_name,
+            make_probe=make_probe,
         )
 
     def verdicts(self, pretrained: DualEncoder) -> Verdicts:
@@ -347,45 +352,46 @@ class RunStages:
         self._tell("filter", "store" if found else "made")
         return verdicts
 
-    def sterilized(self, suspect: DualEncoder) -> tuple[DualEncoder, dict[str, Any]]:
-        """The poisoned model after the repair, and facts about it."""
+    def sterilized(self, suspect: DualEncoder) -> tuple[TrainedModel, SterilizeFacts]:
+        """Make the poisoned model after the repair, and facts about it."""
         run, part = self.run, self.run.recipe.sterilize
         assert part is not None
         clean = repair_pairs(run, part)
-        called = f"{run.recipe.name}-sterilized"
+        new_name = f"{run.recipe.name}-sterilized"
         settings = part.training or run.recipe.training
         repair: ModelRepair = build_defense(
             "post-training", part.method, part.options, settings=part.training
         )
 
-        def look(file: Path) -> Looks | None:
+        def make_probe(file: Path) -> TrainingProbe | None:
             if not part.curve:
                 return None
-            return self._looks(file, suspect, len(clean), settings, within=True, every=part.every)
+            return self._probe(file, suspect, len(clean), settings, within=True, every=part.every)
 
-        def fit(looks: Looks | None, kept: TrainingServices) -> TrainingResult:
-            on_step = together(self.monitor.training("sterilizing"), looks)
-            services: TrainingServices = {"name": called, "on_step": on_step, **kept}
+        def fit(probe: TrainingProbe | None, kept: TrainingServices) -> TrainingResult:
+            shown = self.monitor.training("sterilizing")
+            kept["name"], kept["on_step"] = new_name, chain_callbacks(shown, probe)
             given = (suspect, clean, self.inputs)
-            return train_with(repair, *given, seed=run.recipe.seed, services=services)
+            return train_with(repair, *given, seed=run.recipe.seed, services=kept)
 
-        encoder = self._model(
+        model = self._model(
             "sterilized",
             suspect,
             fit,
             data=run.poisoned,
             settings=part.training,
-            called=called,
-            look=look,
+            new_name=new_name,
+            make_probe=make_probe,
         )
-        named = {} if part.method == CLEAN_FINETUNE else {"method": part.method, **part.options}
-        rate = {} if part.training is None else {"learning_rate": part.training.learning_rate}
-        return encoder, {
-            **named,
+        facts: dict[str, object] = {
             "pairs": len(clean),
-            "steps": encoder.config["mmpoison"]["training"]["steps"],
-            **rate,
+            "steps": model.training.steps if model.training else None,
         }
+        if part.method != CLEAN_FINETUNE:
+            facts = {"method": part.method, **part.options, **facts}
+        if part.training is not None:
+            facts["learning_rate"] = part.training.learning_rate
+        return model, SterilizeFacts.of(facts)
 
     # -- one model ------------------------------------------------------------------------------------------------
 
@@ -393,17 +399,17 @@ class RunStages:
         self,
         name: str,
         start: DualEncoder,
-        train: Callable[[Looks | None, TrainingServices], TrainingResult],
+        train: Callable[[TrainingProbe | None, TrainingServices], TrainingResult],
         *,
         data: PairDataset,
         settings: TrainingSettings | None,
-        called: str,
-        look: Callable[[Path], Looks | None] = lambda file: None,
-    ) -> DualEncoder:
+        new_name: str,
+        make_probe: Callable[[Path], TrainingProbe | None] = lambda file: None,
+    ) -> TrainedModel:
         own = self.out / "models" / name if self.out is not None else None
         if own is not None and own.is_dir():
             self._tell(name, "run folder")
-            return load_checkpoint(own).to(self.run.device)
+            return TrainedModel.of_checkpoint(load_checkpoint(own).to(self.run.device))
 
         def make(folder: Path) -> None:
             self.inputs  # noqa: B018 - a part of its own in the times
@@ -414,48 +420,44 @@ class RunStages:
                 "log": LogOptions(folder / "log"),
                 "progress": self.monitor.progress,
             }
-            looks = look(folder / "log" / "looks.json")
-            result = train(looks, kept)
-            keep_model(folder, start, result, looks.records if looks else [])
+            probe = make_probe(folder / "log" / "looks.json")
+            result = train(probe, kept)
+            keep_model(folder, start, result, probe.records if probe else [])
             states.clear()
             self._count(f"train_{name}", begun)
 
-        trained, found = self.store.obtain(
+        (result, probes), found = self.store.obtain(
             self.keys[name],
-            lambda folder: read_model(folder, start, called),
+            lambda folder: read_model(folder, start, new_name),
             make,
             say=self.monitor.say,
         )
         self._tell(name, "store" if found else "made")
         if self.out is not None:
             link_log(self.store.path(self.keys[name]), self.out / "logs" / name)
-        encoder = trained.result.encoder
-        encoder.config["mmpoison"] = {
-            **encoder.config.get("mmpoison", {}),
-            "training": trained.result.summary(),
-            "seed": self.run.recipe.seed,
-            "poisoned": name in SUSPECTS,
-            **({"looks": trained.looks} if trained.looks else {}),
-        }
+        model = TrainedModel(result.encoder, result.summary(), probes)
         if self.save_models and own is not None:
-            save_checkpoint(encoder, own, card=self._card(name, trained, data, settings))
-        return encoder
+            recipe = self.run.recipe
+            card = model_card(
+                model.encoder,
+                name,
+                started_from=recipe.model.name,
+                data=data,
+                settings=settings,
+                result=result,
+                facts=(f"recipe: `{recipe.name}`, seed {recipe.seed}",),
+            )
+            metadata: dict[str, object] = {
+                "training": model.training,
+                "seed": recipe.seed,
+                "poisoned": name in SUSPECTS,
+            }
+            if probes or start.record.looks:  # those of the start are not its own
+                metadata["looks"] = [record.to_json() for record in probes]
+            save_checkpoint(model.encoder, own, card=card, metadata=metadata)
+        return model
 
-    def _card(
-        self, name: str, trained: TrainedModel, data: PairDataset, settings: TrainingSettings | None
-    ) -> str:
-        recipe = self.run.recipe
-        return model_card(
-            trained.result.encoder,
-            name,
-            started_from=recipe.model.name,
-            data=data,
-            settings=settings,
-            result=trained.result,
-            facts=(f"recipe: `{recipe.name}`, seed {recipe.seed}",),
-        )
-
-    def _looks(
+    def _probe(
         self,
         file: Path,
         start: DualEncoder,
@@ -464,11 +466,11 @@ class RunStages:
         *,
         within: bool = False,
         every: int | None = None,
-    ) -> Looks:
+    ) -> TrainingProbe:
         run = self.run
         steps = Plan(pairs, settings, run.recipe.seed).steps_per_epoch
-        return Looks(
-            *(run.test, run.aims, self.inputs, steps, file),
+        return TrainingProbe(
+            *(run.test, run.goal_targets, self.inputs, steps, file),
             start=start,
             within=within,
             every=every,

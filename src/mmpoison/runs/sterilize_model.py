@@ -23,7 +23,7 @@ from mmpoison.defenses.repairs.repair import (
 from mmpoison.defenses.repairs.repair_watch import RepairMeter, RepairRule, hold_out
 from mmpoison.defenses.scans.canary import Rise
 from mmpoison.errors import InputError
-from mmpoison.evaluation.goal_target import Aim
+from mmpoison.evaluation.goal_target import GoalTarget
 from mmpoison.evaluation.test_set import TestSet
 from mmpoison.models.checkpoint import save_checkpoint
 from mmpoison.models.dual_encoder import DualEncoder
@@ -89,7 +89,7 @@ def sterilize_model(
     seed: int = 0,
     held_out: float = 0.2,
     rule: RepairRule | None = None,
-    aims: Sequence[Aim] = (),
+    aims: Sequence[GoalTarget] = (),
     trackers: Sequence[str] = (),
     fresh: bool = False,
 ) -> Sterilized | None:

@@ -1,11 +1,10 @@
-"""A trained model as the store keeps it: the tensors that the training changed, and its log."""
+"""Stores trained models in the cache: the tensors that the training changed, and its log."""
 
 from __future__ import annotations
 
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import safetensors
 import safetensors.torch
@@ -14,6 +13,8 @@ import torch
 from mmpoison.base.files import atomic_file, write_json
 from mmpoison.base.untrusted import read_json
 from mmpoison.errors import InputError
+from mmpoison.evaluation.record import ProbeRecord
+from mmpoison.models.checkpoint_record import TrainingRecord
 from mmpoison.models.dual_encoder import DualEncoder
 from mmpoison.training.loop import TrainingResult
 
@@ -22,19 +23,32 @@ WEIGHTS, FACTS = "changed.safetensors", "training.json"
 
 @dataclass(frozen=True)
 class TrainedModel:
-    """A model, how its training went, and what was seen on the way.
+    """A model, how its training went, and what was measured on the way.
 
     Attributes:
-        result: The log of the training, with the model.
-        looks: Records of `Looks`.
+        encoder: The model.
+        training: How it was trained; None where that is not known.
+        probes: Records of `TrainingProbe`.
     """
 
-    result: TrainingResult
-    looks: list[dict[str, Any]]
+    encoder: DualEncoder
+    training: TrainingRecord | None = None
+    probes: list[ProbeRecord] = field(default_factory=list)
+
+    @classmethod
+    def of_checkpoint(cls, encoder: DualEncoder) -> TrainedModel:
+        """The model with what its checkpoint says of its training.
+
+        Raises:
+            InputError: If the checkpoint's records are broken.
+        """
+        record = encoder.record
+        probes = [ProbeRecord.of(look, f"{encoder.name}: looks") for look in record.looks]
+        return cls(encoder, record.training, probes)
 
 
 def keep_model(
-    folder: Path, start: DualEncoder, result: TrainingResult, looks: list[dict[str, Any]]
+    folder: Path, start: DualEncoder, result: TrainingResult, probes: list[ProbeRecord]
 ) -> None:
     """Write what the training changed: of a model whose trunks are frozen that is little."""
     before = start.module.state_dict()
@@ -50,10 +64,13 @@ def keep_model(
         for key, value in ((f, getattr(result, f)) for f in result.__dataclass_fields__)
         if key != "encoder"
     }
+    looks = [record.to_json() for record in probes]
     write_json(folder / FACTS, {"result": facts, "looks": looks})
 
 
-def read_model(folder: Path, start: DualEncoder, name: str) -> TrainedModel:
+def read_model(
+    folder: Path, start: DualEncoder, name: str
+) -> tuple[TrainingResult, list[ProbeRecord]]:
     """Read what `keep_model` wrote.
 
     Raises:
@@ -77,7 +94,7 @@ def read_model(folder: Path, start: DualEncoder, name: str) -> TrainedModel:
         result = TrainingResult(encoder=encoder, **facts["result"])
     except (KeyError, TypeError) as error:
         raise InputError(f"{folder / FACTS}: not what a training left ({error!r:.200})") from None
-    return TrainedModel(result, facts["looks"])
+    return result, [ProbeRecord.of(look, folder / FACTS) for look in facts["looks"]]
 
 
 def link_log(folder: Path, out: Path) -> None:

@@ -1,16 +1,21 @@
-"""What a model does on the test part while it trains: after each epoch (figure 3), or step by step (7 and 9)."""
+"""Evaluation during training: the goals and the utility after each epoch (figure 3), or by step (figures 7 and 9)."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from mmpoison.base.files import write_json
-from mmpoison.base.untrusted import read_json
 from mmpoison.defenses.repairs.repair_watch import in_series
 from mmpoison.errors import InputError
-from mmpoison.evaluation.goal_target import Aim
+from mmpoison.evaluation.goal_target import GoalTarget
+from mmpoison.evaluation.record import (
+    GoalRow,
+    ProbedTest,
+    ProbeRecord,
+    RepairBranch,
+    RepairCurve,
+)
 from mmpoison.evaluation.rows import goal_row, utility_row
 from mmpoison.evaluation.test_set import TestEmbeddings, TestSet
 from mmpoison.models.dual_encoder import DualEncoder
@@ -18,24 +23,27 @@ from mmpoison.models.inputs import PairInputs
 from mmpoison.training.loop import Step
 
 
-class Looks:
-    """A callback of `finetune` that measures the goals and the utility, and changes nothing.
+class TrainingProbe:
+    """A callback of `finetune` that measures the goals and the utility on the test part, and changes nothing.
 
     Args:
         test: The test part.
-        aims: What is measured.
+        goal_targets: What is measured.
         inputs: Prepared inputs that hold it.
-        steps_per_epoch: Says where an epoch ends; there it always looks.
-        file: Keeps what was seen, for a training that is taken up again.
+        steps_per_epoch: Steps of an epoch; each epoch ends with a measurement.
+        file: Stores the records, for a training that is resumed.
         start: The model before the first step.
-        within: Look after 1, 2, 5, 10, ... steps of the first epoch too.
-        every: And after so many.
+        within: Also measure after 1, 2, 5, 10, ... steps of the first epoch.
+        every: Also measure after each so many steps of the first epoch.
+
+    Raises:
+        InputError: If the file is broken.
     """
 
     def __init__(
         self,
         test: TestSet,
-        aims: Sequence[Aim],
+        goal_targets: Sequence[GoalTarget],
         inputs: PairInputs,
         steps_per_epoch: int,
         file: Path,
@@ -44,22 +52,22 @@ class Looks:
         within: bool = False,
         every: int | None = None,
     ) -> None:
-        self._test, self._aims, self._inputs = test, tuple(aims), inputs
+        self._test, self._goal_targets, self._inputs = test, tuple(goal_targets), inputs
         self._steps_per_epoch, self._file = steps_per_epoch, file
         self._within, self._every = within, every
-        self._seen: dict[int, dict[str, Any]] = {}
+        self._by_step: dict[int, ProbeRecord] = {}
         if file.is_file():
-            self._seen = _read(file)
-        if 0 not in self._seen:
-            self._look(start, {"step": 0, "epoch": 0})
+            self._by_step = {record.step: record for record in _read(file)}
+        if 0 not in self._by_step:
+            self._measure(start, {"step": 0, "epoch": 0})
 
     def __call__(self, step: Step, encoder: DualEncoder) -> None:
-        """Look, where it is time to."""
+        """Measure, if the step is one of those to measure at."""
         ends = step.step % self._steps_per_epoch == 0 or step.step == step.steps
         first = step.step < self._steps_per_epoch
         often = self._every is not None and step.step % self._every == 0
         if ends or (first and (often or (self._within and in_series(step.step)))):
-            self._look(
+            self._measure(
                 encoder,
                 {
                     "step": step.step,
@@ -70,64 +78,54 @@ class Looks:
             )
 
     @property
-    def records(self) -> list[dict[str, Any]]:
-        """What was seen, by step: `step`, `epoch` (whole ones done), `test` with `goal` and `utility`."""
-        return [self._seen[step] for step in sorted(self._seen)]
+    def records(self) -> list[ProbeRecord]:
+        """The measurements in the order of the steps."""
+        return [self._by_step[step] for step in sorted(self._by_step)]
 
-    def _look(self, encoder: DualEncoder, where: dict[str, Any]) -> None:
-        seen = TestEmbeddings.of(encoder, self._inputs, self._test)
-        self._seen[where["step"]] = {
-            **where,
-            "test": {
-                "goal": {str(aim): goal_row(seen, self._test, aim) for aim in self._aims},
-                "utility": utility_row(seen, self._test),
-            },
-        }
-        write_json(self._file, self.records)
+    def _measure(self, encoder: DualEncoder, place: Mapping[str, float]) -> None:
+        embeddings = TestEmbeddings.of(encoder, self._inputs, self._test)
+        test = ProbedTest(
+            goal={str(t): goal_row(embeddings, self._test, t) for t in self._goal_targets},
+            utility=utility_row(embeddings, self._test),
+        )
+        record = ProbeRecord.of({**place, "test": test})
+        self._by_step[record.step] = record
+        write_json(self._file, [record.to_json() for record in self.records])
 
 
-def _read(file: Path) -> dict[int, dict[str, Any]]:
-    """The looks of a file by step.
+def _read(file: Path) -> list[ProbeRecord]:
+    try:
+        return ProbeRecord.read_list(file)
+    except InputError as error:
+        raise InputError(f"{error}: delete the file and train again") from None
 
-    Raises:
-        InputError: If it is broken.
+
+def epoch_rows(
+    probes: Mapping[str, Iterable[ProbeRecord]],
+) -> dict[str, dict[str, dict[str, GoalRow]]]:
+    """Arrange rows by goal, model and number of epochs: the section `study.epochs` of `metrics.json`.
+
+    Args:
+        probes: The records of each model's training.
     """
-    looks = read_json(file)
-    if not isinstance(looks, list) or not all(map(_is_look, looks)):
-        raise InputError(f"{file}: not what was seen in a training: delete it and train again")
-    return {look["step"]: look for look in looks}
-
-
-def _is_look(look: Any) -> bool:
-    if not isinstance(look, dict):
-        return False
-    test = look.get("test")
-    return (
-        type(look.get("step")) is int
-        and type(look.get("epoch")) in (int, bool)
-        and isinstance(test, dict)
-        and isinstance(test.get("goal"), dict)
-        and isinstance(test.get("utility"), dict)
-    )
-
-
-def looks_of(encoder: DualEncoder) -> list[dict[str, Any]]:
-    """What was seen while a model was trained, as it is kept with its checkpoint; empty if nobody looked."""
-    seen = encoder.config.get("mmpoison", {}).get("looks", [])
-    return [look for look in seen if _is_look(look)] if isinstance(seen, list) else []
-
-
-def epochs_of(models: Mapping[str, DualEncoder]) -> dict[str, dict[str, dict[str, Any]]]:
-    """Rows by goal, model and number of epochs, the section `study.epochs` of `metrics.json`."""
-    rows: dict[str, dict[str, dict[str, Any]]] = {}
-    for name, encoder in models.items():
-        for look in looks_of(encoder):
-            for goal, row in look["test"]["goal"].items():
-                rows.setdefault(goal, {}).setdefault(name, {})[str(look["epoch"])] = row
+    rows: dict[str, dict[str, dict[str, GoalRow]]] = {}
+    for name, records in probes.items():
+        for record in records:
+            for goal, row in record.test.goal.items():
+                rows.setdefault(goal, {}).setdefault(name, {})[str(record.epoch)] = row
     return rows
 
 
-def curve_of_repair(encoder: DualEncoder, learning_rate: float | None) -> dict[str, Any]:
-    """`sterilize-curve.json` of a run: as of `mmpoison sterilize`, with the test part in place of held-out pairs."""
-    looks = [{**look, "utility": look["test"]["utility"]} for look in looks_of(encoder)]
-    return {"branches": [{"learning_rate": learning_rate, "chosen": True, "looks": looks}]}
+def repair_curve(probes: Iterable[ProbeRecord], learning_rate: float | None) -> RepairCurve:
+    """Make `sterilize-curve.json` of a run: as of `mmpoison sterilize`, judged by the test part.
+
+    Args:
+        probes: The records of the repair.
+        learning_rate: Of the repair; None where it takes no training settings.
+    """
+    looks = [
+        ProbeRecord.of({**record.to_json(), "utility": record.test.utility}) for record in probes
+    ]
+    return RepairCurve(
+        branches=[RepairBranch(learning_rate=learning_rate, chosen=True, looks=looks)]
+    )

@@ -1,12 +1,15 @@
 """Fine-tuning a dual encoder on pairs."""
 
-from mmpoison.training.callbacks import together
+from mmpoison.training.callbacks import chain_callbacks
 from mmpoison.training.divergence import DivergedError
 from mmpoison.training.log import LogOptions
 from mmpoison.training.loop import OnStep, Step, TrainingResult, finetune
 from mmpoison.training.loss import contrastive_loss
 from mmpoison.training.settings import TrainingSettings
 from mmpoison.training.states import Checkpoints, copy_logs
+
+together = chain_callbacks
+"""Name of `chain_callbacks` in 0.1."""
 
 __all__ = [
     "Checkpoints",
@@ -16,6 +19,7 @@ __all__ = [
     "Step",
     "TrainingResult",
     "TrainingSettings",
+    "chain_callbacks",
     "contrastive_loss",
     "copy_logs",
     "finetune",

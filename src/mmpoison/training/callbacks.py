@@ -1,4 +1,4 @@
-"""Several callbacks of a training as one."""
+"""Chains callbacks of a training."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from mmpoison.models.dual_encoder import DualEncoder
 from mmpoison.training.loop import OnStep, Step
 
 
-def together(*callbacks: OnStep | None) -> OnStep:
-    """One callback that calls each of some in their order, and ends the training if any of them would.
+def chain_callbacks(*callbacks: OnStep | None) -> OnStep:
+    """Make one callback that calls each of some in their order; it ends the training if any of them would.
 
     Args:
-        callbacks: None stands for nobody.
+        callbacks: The callbacks; None is skipped.
     """
     present = [callback for callback in callbacks if callback is not None]
 

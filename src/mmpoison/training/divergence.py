@@ -1,4 +1,4 @@
-"""Notice that a training has gone wrong."""
+"""Ends a training whose loss stops being a number or explodes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class LossGuard:
     """Watches the loss of every step.
 
     Args:
-        batch_size: Its logarithm is the loss of an encoder that says nothing.
+        batch_size: Its logarithm is the loss of an encoder that cannot tell pairs apart.
         factor: How many times the usual loss is too much.
     """
 
@@ -29,10 +29,10 @@ class LossGuard:
     last: list[float] = field(default_factory=list)
 
     def check(self, loss: float, step: int) -> None:
-        """Look at the loss of one step.
+        """Check the loss of one step.
 
         Raises:
-            DivergedError: If it is no number, or the mean of the last 20 has exploded.
+            DivergedError: If it is not a finite number, or the mean of the last 20 has exploded.
         """
         if not math.isfinite(loss):
             raise DivergedError(f"the loss is {loss} at step {step}")

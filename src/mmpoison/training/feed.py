@@ -1,4 +1,4 @@
-"""What each step is fed: prepared in a thread while the step before it computes."""
+"""Feeds the steps of a training: loads pairs in a thread while the step before computes, and embeds them."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Loaded = tuple[Tensor, Tensor]
 
 
 def ahead(items: Iterable[A], prepare: Callable[[A], B]) -> Iterator[B]:
-    """Prepare items in order, each while its predecessor is in use.
+    """Prepare items in order, each while the one before is in use.
 
     >>> list(ahead([1, 2, 3], str))
     ['1', '2', '3']
@@ -45,7 +45,7 @@ def ahead(items: Iterable[A], prepare: Callable[[A], B]) -> Iterator[B]:
 
 
 class _FeedSide:
-    """One side of the pairs: run by the model in every step, or looked up."""
+    """One side of the pairs: computed by the model in every step, or read from a table."""
 
     def __init__(self, student: DualEncoder, inputs: PairInputs, side: Side, role: Role) -> None:
         self.student, self.inputs, self.side, self.role = student, inputs, side, role
@@ -75,7 +75,7 @@ class _FeedSide:
             loaded = self.inputs.load_images(rows)
         else:
             loaded = self.inputs.load_texts(rows)
-        # from pinned memory a copy to the GPU waits for nobody
+        # from pinned memory a copy to the GPU does not wait
         return loaded.pin_memory() if self.student.device.type == "cuda" else loaded
 
     def encode(self, loaded: Tensor) -> Tensor:
@@ -120,25 +120,25 @@ class Feed(nn.Module):
     def compute_frozen(
         self, pairs: Rows, cache: Path | None, progress: ProgressFor | None = None
     ) -> None:
-        """Compute, or find, what frozen encoders say of the pairs that will be seen."""
+        """Compute, or read from the cache, outputs of frozen encoders for the pairs of the training."""
         self._image.compute_table(np.unique(self._image_rows[pairs]), cache, progress)
         self._text.compute_table(np.unique(self._text_rows[pairs]), cache, progress)
 
     def load(self, pairs: Rows) -> Loaded:
-        """What the encoders need for some pairs; runs in the feeding thread."""
+        """Load what the encoders need for some pairs; runs in the feeding thread."""
         return self._image.load(self._image_rows[pairs]), self._text.load(self._text_rows[pairs])
 
     def loaded(self, steps: Iterable[Rows]) -> Generator[Loaded, None, None]:
-        """What `load` gives for each of some lists of pairs, in order, each ahead of its use where that takes time."""
+        """Load each of some lists of pairs in order, ahead of its use where loading takes time."""
         looked_up = self._image.table is not None and self._text.table is not None
         if looked_up and self.student.device.type == "cpu":
-            # to look rows up is faster than to hand them from thread to thread
+            # reading rows of a table is faster than passing them between threads
             yield from map(self.load, steps)
         else:
             yield from ahead(steps, self.load)
 
     def forward(self, images: Tensor, texts: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Unit embeddings of images and captions, shape `(n, d)`, and exp(tau)."""
+        """Compute unit embeddings of images and captions, shape `(n, d)`, and exp(tau)."""
         image = self._image.encode(images).float()
         text = self._text.encode(texts).float()
         return image, text, self.student.logit_scale.exp()

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from mmpoison.base.array_files import read_arrays
 from mmpoison.base.files import atomic_file
+from mmpoison.models.batches import run_in_batches
 from mmpoison.models.compute_environment import compute_environment
 from mmpoison.models.dual_encoder import DualEncoder
 from mmpoison.models.inputs import FeatureInputs, PairInputs, Progress, Rows
@@ -103,21 +104,18 @@ def _compute(
         if side == "text"
         else np.arange(len(rows))
     )
-    parts: list[Tensor] = []
-    with torch.no_grad():
-        for start in range(0, len(rows), BATCH[side]):
-            batch = rows[order[start : start + BATCH[side]]]
-            if side == "image" and head:
-                output = encoder.image_head(inputs.image_trunk(encoder, inputs.load_images(batch)))
-            elif side == "image":
-                output = inputs.image_before_head(encoder, inputs.load_images(batch))
-            else:
-                output = inputs.text_trunk(encoder, inputs.load_texts(batch))
-                output = encoder.text_head(output) if head else output
-            parts.append(output.float().cpu())
-            if progress is not None:
-                progress(min(start + BATCH[side], len(rows)), len(rows))
-    in_order = torch.cat(parts)
+
+    def encode(batch: Rows) -> Tensor:
+        if side == "image" and head:
+            return encoder.image_head(inputs.image_trunk(encoder, inputs.load_images(batch)))
+        if side == "image":
+            return inputs.image_before_head(encoder, inputs.load_images(batch))
+        features = inputs.text_trunk(encoder, inputs.load_texts(batch))
+        return encoder.text_head(features) if head else features
+
+    in_order = torch.from_numpy(
+        run_in_batches(encoder, rows[order], BATCH[side], encode, progress=progress)
+    )
     result = torch.empty_like(in_order)
     result[torch.from_numpy(order)] = in_order
     return result

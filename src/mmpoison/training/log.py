@@ -1,4 +1,4 @@
-"""What happened in a training, a line a step, and to other people's trackers."""
+"""Logs a training: a line of JSON a step, and optionally TensorBoard, MLflow or Weights & Biases."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from mmpoison.errors import InputError
 LINES_FILE = "steps.jsonl"
 TRACKERS = {"tensorboard": ("tensorboard",), "mlflow": ("mlflow",), "wandb": ("wandb",)}
 EVERY = 10
-"""Trackers get every tenth step and the last; some of them take longer for a number than a small model for a step."""
+"""Trackers get every tenth step and the last: some need longer for a number than a small model for a step."""
 
 
 @dataclass(frozen=True)
@@ -46,11 +46,11 @@ class LogOptions:
 
 
 class StepLog:
-    """Writes a line of JSON for each step; lines behind the step that a training goes on from are dropped.
+    """Writes a line of JSON for each step; lines after the step that a training resumes from are dropped.
 
     Args:
         options: Where.
-        after: Step that the training goes on from.
+        after: Step that the training resumes from.
         config: Settings of the training, for the trackers.
     """
 
@@ -58,9 +58,9 @@ class StepLog:
         options.check()
         options.folder.mkdir(parents=True, exist_ok=True)
         path = options.folder / LINES_FILE
-        kept = [line for line in _lines(path) if line["step"] <= after]
+        earlier = [line for line in _lines(path) if line["step"] <= after]
         with atomic_file(path) as temporary:
-            temporary.write_text("".join(json.dumps(line) + "\n" for line in kept), "utf-8")
+            temporary.write_text("".join(json.dumps(line) + "\n" for line in earlier), "utf-8")
         self._file: TextIOBase = path.open("a", encoding="utf-8")
         self._accelerator: Any = None
         if options.trackers:

@@ -20,6 +20,7 @@ from mmpoison.base.cache_folder import cache_folder
 from mmpoison.base.seeding import torch_seed
 from mmpoison.errors import InputError, MmpoisonWarning
 from mmpoison.models.checkpoint import save_checkpoint
+from mmpoison.models.checkpoint_record import TrainingRecord
 from mmpoison.models.dual_encoder import DualEncoder
 from mmpoison.models.inputs import PairInputs, ProgressFor
 from mmpoison.pairs.table import PairDataset
@@ -71,16 +72,16 @@ class Step:
 
 @dataclass(frozen=True)
 class TrainingResult:
-    """A fine-tuned encoder and what happened on the way.
+    """A fine-tuned encoder and the record of its training.
 
     Attributes:
         encoder: The new encoder; the one given is unchanged.
         epochs: For each epoch its mean loss, last learning rate and seconds.
         steps: Steps done.
-        pairs_per_second: Mean rate, of this process's own time if the training was stopped and went on.
+        pairs_per_second: Mean rate; of this process's own time if the training was resumed.
         precision: What was computed in.
         processes: How many shared each batch.
-        resumed_from: Step that it went on from, 0 if it was not stopped.
+        resumed_from: Step that it resumed from, 0 if it was not stopped.
     """
 
     encoder: DualEncoder
@@ -91,18 +92,20 @@ class TrainingResult:
     processes: int = 1
     resumed_from: int = 0
 
-    def summary(self) -> dict[str, Any]:
-        """Plain values for a log or a model card."""
-        return {
-            "steps": self.steps,
-            "pairs_per_second": round(self.pairs_per_second, 1),
-            "precision": self.precision,
-            **({"processes": self.processes} if self.processes > 1 else {}),
-            "epochs": self.epochs,
-        }
+    def summary(self) -> TrainingRecord:
+        """Summarise the training for a checkpoint, a model card and `metrics.json`."""
+        return TrainingRecord.of(
+            {
+                "steps": self.steps,
+                "pairs_per_second": round(self.pairs_per_second, 1),
+                "precision": self.precision,
+                **({"processes": self.processes} if self.processes > 1 else {}),
+                "epochs": self.epochs,
+            }
+        )
 
     def headline(self) -> str:
-        """Steps, speed and the last loss, for a person."""
+        """Say steps, speed and the last loss in a line."""
         last = f", last loss {self.epochs[-1]['loss']:.3f}" if self.epochs else ""
         return f"{self.steps} steps, {self.pairs_per_second:,.0f} pairs/s{last}"
 
@@ -135,8 +138,8 @@ def finetune(
         name: Name of the new encoder.
         on_step: Called after every step, in the first process, with the step and the encoder in training; must leave it
             as it was. If it returns True, the training ends with that step.
-        checkpoints: Where to keep the state of the training. If there is one already, it goes on there and gives the
-            same weights to the last bit as if it had never been stopped.
+        checkpoints: Where to store the state of the training. If there is one already, the training resumes from it and
+            gives the same weights to the last bit as without the stop.
         log: Where to log every step.
         progress: Gives a progress callback for what is computed once, the outputs of frozen encoders.
         cache: Folder for those outputs; `frozen` in the cache folder by default.
@@ -145,10 +148,10 @@ def finetune(
         The new encoder and a log.
 
     Raises:
-        InputError: If there are fewer than two pairs, what is to train does not exist in the model, the kept state is
+        InputError: If there are fewer than two pairs, what is to train does not exist in the model, the stored state is
             of another training, or the disk is full.
-        DivergedError: If the loss stops being a number or explodes; the message names the last good model, kept
-            beside the states.
+        DivergedError: If the loss stops being a number or explodes; the message names the last good model, stored
+            next to the states.
     """
     if len(pairs) < 2:
         raise InputError(f"{len(pairs)} training pairs: a contrastive batch needs at least 2")
@@ -209,7 +212,7 @@ def _states(
 
 @dataclass
 class _Training:
-    """A training on its way: what `finetune` has prepared, and how far it is."""
+    """A training in progress: what `finetune` prepared, and its state."""
 
     plan: Plan
     student: DualEncoder
@@ -235,7 +238,7 @@ class _Training:
         self.seen, self.speed = 0, 0.0
 
     def run(self) -> None:
-        """Do all steps that are left."""
+        """Run the remaining steps."""
         settings = self.plan.settings
         if self.states is not None:
             self._resume(self.states)
@@ -297,11 +300,11 @@ class _Training:
             if end_of_epoch:
                 self._end_epoch(rate, now - epoch_begun)
                 epoch_begun = now
-            told = Step(self.step, plan.steps, epoch, value, rate, self.speed)
+            done = Step(self.step, plan.steps, epoch, value, rate, self.speed)
             if log is not None:
                 scale = float(self.student.logit_scale.detach().exp())
-                log.write({**dataclasses.asdict(told), "logit_scale": scale}, last=last)
-            enough = self.on_step is not None and self.on_step(told, self.student) is True
+                log.write({**dataclasses.asdict(done), "logit_scale": scale}, last=last)
+            enough = self.on_step is not None and self.on_step(done, self.student) is True
             if self.processes.agree(enough):
                 if not end_of_epoch:
                     self._end_epoch(rate, now - epoch_begun)
@@ -367,7 +370,7 @@ class _Training:
             return loss
         return cached_backward(embed_twice, chunks, loss_of, backward, no_sync(self.model))
 
-    # -- going on -------------------------------------------------------------------------------------------------
+    # -- resuming -------------------------------------------------------------------------------------------------
 
     def _keep(self, states: StateFolder, seconds: float) -> None:
         tensors = collect(self.student.module, self.optimizer)
@@ -404,17 +407,17 @@ class _Training:
         advice = f"lower the learning rate ({rate:g})"
         state = self.states.latest() if self.states is not None else None
         if self.states is None or state is None:
-            return f"{advice}; no state was kept before"
+            return f"{advice}; no state was saved before"
         out = self.states.folder / LAST_GOOD
         if self.processes.is_main:
             restore(self.student.module, self.optimizer, state.tensors)
             shutil.rmtree(out, ignore_errors=True)
             card = f"# {self.student.name}\n\nState of step {state.step} of a training that diverged later.\n"
             save_checkpoint(self.student, out, card=card)
-        return f"{advice}; the last good model, of step {state.step}, is kept in {out}"
+        return f"{advice}; the last good model, of step {state.step}, is in {out}"
 
     def result(self) -> TrainingResult:
-        """What came of it."""
+        """Return the trained encoder and its log."""
         return TrainingResult(
             self.student,
             self.epochs,

@@ -1,4 +1,4 @@
-"""Which pairs each step sees: decided by the seed and the number of the step alone."""
+"""Plans which pairs each step sees; only the seed and the number of the step decide."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Plan:
         return total if self.settings.max_steps is None else min(total, self.settings.max_steps)
 
     def batch(self, step: int) -> Rows:
-        """Pairs of a step (0-based), shape `(n,)`."""
+        """Return the pairs of a step (0-based), shape `(n,)`."""
         epoch, number = divmod(step, self.steps_per_epoch)
         if epoch != self._epoch:
             stream = generator(self.seed, f"training/order/{epoch}")
@@ -54,9 +54,9 @@ class Plan:
         return self._order[start : start + self.settings.batch_size]
 
     def seen(self) -> Rows:
-        """All pairs that any step sees, sorted; of a whole epoch also those that a last batch leaves out.
+        """List all pairs that any step sees, sorted; of a whole epoch also those that a last batch leaves out.
 
-        Which pairs those are differs from run to run, and runs on the same pairs shall share what frozen encoders say.
+        Which pairs those are differs between runs, and runs on the same pairs shall share outputs of frozen encoders.
         """
         if self.steps >= self.steps_per_epoch > 0:
             return np.arange(self.pairs, dtype=np.int64)
@@ -64,7 +64,7 @@ class Plan:
         return np.unique(np.concatenate(batches)) if batches else np.empty(0, dtype=np.int64)
 
     def chunks(self, share: Rows, shares: list[int]) -> list[Rows]:
-        """This process's share of a batch in chunks; every process has the same number of them."""
+        """Split this process's share of a batch in chunks; every process has the same number of them."""
         size = self.settings.chunk_size or max(shares)
         count = min(math.ceil(max(shares) / size), min(shares))
         return list(np.array_split(share, count))

@@ -1,4 +1,4 @@
-"""The processes of a training, by accelerate: who takes which pairs of a batch, and one loss over all of them.
+"""Shares a training between processes, by accelerate: the pairs of each, and one loss over the whole batch.
 
 A batch is the batch of all processes together. Each embeds its share; the embeddings are gathered with their gradients,
 each process takes the loss of its own rows against everyone's, and the gradients are averaged by DDP. That gives the
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 class Processes:
-    """Where this process stands among those of the training.
+    """This process and the others of the training.
 
     Args:
         device: Of the encoder that is to be trained.
@@ -107,7 +107,7 @@ class Processes:
         return float(value)
 
     def agree(self, flag: bool) -> bool:
-        """What the first process says, for decisions that hang on its clock or its disk."""
+        """Return what the first process decided, for decisions that depend on its clock or its disk."""
         if self.count == 1:
             return flag
         value = torch.tensor([flag], dtype=torch.int32, device=self.device)

@@ -1,4 +1,4 @@
-"""The state of a training on disk, so that it goes on where it was stopped, to the same last bit.
+"""Stores the state of a training, so that it resumes with the same result to the last bit.
 
 One safetensors file a state, written under a temporary name and renamed, so that a kill at any moment leaves the one
 before it whole. Random numbers need no saving: they come from the seed and the number of the step.
@@ -32,13 +32,13 @@ LEAST_SHARE = 20
 
 @dataclass(frozen=True)
 class Checkpoints:
-    """Where and how often the state of a training is kept.
+    """Where and how often the state of a training is stored.
 
     Attributes:
         folder: The states' own folder.
-        keep: How many of the last states.
-        seconds: Time between two states; longer where writing one is slow. One is also kept after every epoch.
-        steps: Keep one after so many steps instead.
+        keep: How many of the last states to keep.
+        seconds: Time between two states; longer where writing one is slow. One is also stored after every epoch.
+        steps: Store one after each so many steps instead.
     """
 
     folder: Path
@@ -47,7 +47,7 @@ class Checkpoints:
     steps: int | None = None
 
     def tidy(self) -> None:
-        """Drop what a killed process left half-written, also one of an earlier release."""
+        """Delete files that a killed process left unfinished, also of an earlier release."""
         remove_all_dead(self.folder)
         for path in self.folder.glob(f".{PREFIX}*"):
             if path.is_file():
@@ -63,7 +63,7 @@ class Checkpoints:
 
 
 def copy_logs(work: Path, logs: Path, *, without: Sequence[str] = ()) -> None:
-    """Copy what a training leaves besides its states.
+    """Copy the files of a training except its states.
 
     Args:
         work: The folder of its states and logs; nothing is copied where it does not exist.
@@ -157,7 +157,7 @@ class StateFolder:
                 with temporary.open("rb") as stream:
                     os.fsync(stream.fileno())
         except (OSError, safetensors.SafetensorError, DiskFull) as error:
-            raise self._not_kept(error, tensors, state.step) from None
+            raise self._not_saved(error, tensors, state.step) from None
         for old in self.paths()[self.checkpoints.keep :]:
             old.unlink(missing_ok=True)
         self._last = time.monotonic()
@@ -167,9 +167,9 @@ class StateFolder:
         """Drop what a killed process left half-written."""
         self.checkpoints.tidy()
 
-    def _not_kept(self, error: Exception, tensors: dict[str, Tensor], step: int) -> InputError:
-        kept = self.paths()
-        go_on = f"the same command goes on at {kept[0].stem}" if kept else "nothing is kept yet"
+    def _not_saved(self, error: Exception, tensors: dict[str, Tensor], step: int) -> InputError:
+        saved = self.paths()
+        go_on = f"the same command resumes at {saved[0].stem}" if saved else "no state is saved yet"
         if isinstance(error, DiskFull):
             needed = sum(tensor.nbytes for tensor in tensors.values()) / 1e9
             free = shutil.disk_usage(self.folder).free / 1e9
@@ -178,7 +178,7 @@ class StateFolder:
                 f"free: free some; {go_on}"
             )
         return InputError(
-            f"{self.folder}: the state of step {step} cannot be kept ({error}); {go_on}"
+            f"{self.folder}: the state of step {step} cannot be saved ({error}); {go_on}"
         )
 
     def _check(self, job: dict[str, Any], path: Path) -> None:
@@ -236,7 +236,7 @@ def restore(
         for key, value in moments.items():
             _, slot, name = key.split("/", 2)
             parameter = parameters[name]
-            # moments have the layout of their parameter in memory, the count of steps stays where it is kept
+            # moments have the layout of their parameter in memory, the count of steps stays where it is
             like = torch.zeros_like(parameter) if value.ndim else torch.zeros_like(value)
             if not value.ndim and optimizer.defaults.get("fused"):
                 like = like.to(parameter.device)

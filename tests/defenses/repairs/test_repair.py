@@ -21,7 +21,7 @@ from mmpoison.defenses.repairs.repair_watch import (
     hold_out,
 )
 from mmpoison.errors import InputError
-from mmpoison.evaluation import Aim, TestSet
+from mmpoison.evaluation import GoalTarget, TestSet
 from mmpoison.models import DualEncoder, PixelInputs, prepare_pixels
 from mmpoison.training import Step, TrainingResult, TrainingSettings, finetune
 
@@ -103,7 +103,7 @@ def test_probes_are_in_the_first_epoch_and_after_each(
 def test_what_a_probe_measures(
     make_encoder: Make, squares: PairDataset, parts: tuple[PairDataset, TestSet]
 ) -> None:
-    test, aim = TestSet.of(squares), Aim(Goal("sheep", "sofa"))
+    test, aim = TestSet.of(squares), GoalTarget(Goal("sheep", "sofa"))
     inputs = prepare_pixels(make_encoder(), squares)
     rule = RepairRule(canary_goals=(Goal("sheep", "aeroplane"),))
     meter = RepairMeter(make_encoder(), inputs, parts[1], rule, seed=0, test=test, aims=[aim])

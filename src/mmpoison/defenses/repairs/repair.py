@@ -16,7 +16,7 @@ from mmpoison.errors import InputError, ResultError
 from mmpoison.models.dual_encoder import DualEncoder
 from mmpoison.models.inputs import PairInputs, ProgressFor
 from mmpoison.pairs.table import PairDataset
-from mmpoison.training.callbacks import together
+from mmpoison.training.callbacks import chain_callbacks
 from mmpoison.training.divergence import DivergedError
 from mmpoison.training.log import LogOptions
 from mmpoison.training.loop import OnStep, TrainingResult
@@ -174,7 +174,7 @@ def run_repair(
                 seed=seed,
                 services={
                     "name": name,
-                    "on_step": together(shown(branch) if shown else None, watch),
+                    "on_step": chain_callbacks(shown(branch) if shown else None, watch),
                     "checkpoints": Checkpoints(folder),
                     "log": LogOptions(folder, tuple(trackers)),
                     "progress": progress,

@@ -24,7 +24,8 @@ from mmpoison.defenses.scans.canary import (
     still_weakening,
 )
 from mmpoison.errors import InputError
-from mmpoison.evaluation.goal_target import Aim
+from mmpoison.evaluation.goal_target import GoalTarget
+from mmpoison.evaluation.record import Utility
 from mmpoison.evaluation.rows import goal_row, utility_row
 from mmpoison.evaluation.test_set import TestEmbeddings, TestSet, drift_between
 from mmpoison.models.dual_encoder import DualEncoder
@@ -165,7 +166,7 @@ class RepairMeter:
         *,
         seed: int,
         test: TestSet | None = None,
-        aims: Sequence[Aim] = (),
+        aims: Sequence[GoalTarget] = (),
     ) -> None:
         self.inputs, self.held_out, self.rule = inputs, held_out, rule
         self.test, self.aims = test, tuple(aims)
@@ -211,9 +212,9 @@ class RepairMeter:
         loss = max(before - now for before, now in zip(self._utility, hits, strict=True))
         record: dict[str, Any] = {
             **where,
-            "utility": utility,
+            "utility": utility.to_json(),
             "utility_loss": loss,
-            "drift": drift_between(self._before, held),
+            "drift": drift_between(self._before, held).to_json(),
         }
         left = 0
         if goals := self.rule.canary_goals:
@@ -222,17 +223,20 @@ class RepairMeter:
         if self.test is not None:
             seen = TestEmbeddings.of(encoder, self.inputs, self.test)
             record["test"] = {
-                "goal": {str(aim): goal_row(seen, self.test, aim) for aim in self.aims},
-                "utility": utility_row(seen, self.test),
+                "goal": {str(aim): goal_row(seen, self.test, aim).to_json() for aim in self.aims},
+                "utility": utility_row(seen, self.test).to_json(),
             }
         ranks = None
         if self.kinds is not None:
             ranks = association(held, self.held_out, self.kinds).tolist()
         return Probe(record=record, ranks=ranks, loss=loss, goals_left=left)
 
-    def _hits(self, utility: dict[str, Any]) -> tuple[float, float]:
+    def _hits(self, utility: Utility) -> tuple[float, float]:
         name = f"hit@{self.k}"
-        return utility["image_retrieval"][name], utility["text_retrieval"][name]
+        image, text = utility.image_retrieval.number(name), utility.text_retrieval.number(name)
+        assert image is not None
+        assert text is not None
+        return image, text
 
     def _canary(self, held: TestEmbeddings, goal: Goal) -> dict[str, Any]:
         """How often captions of the original class find the target class, and how often other captions do."""

@@ -1,0 +1,175 @@
+"""JSON files as typed values: one class writes a layout and reads it again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from functools import cache
+from pathlib import Path
+from typing import Annotated, Any, Self, TypeVar
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    ModelWrapValidatorHandler,
+    PlainValidator,
+    PrivateAttr,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+    model_validator,
+)
+
+from mmpoison.base.phrasing import one_line
+from mmpoison.base.untrusted import read_json
+from mmpoison.errors import InputError
+
+T = TypeVar("T")
+
+_NEEDED = {
+    "model_type": "an object",
+    "dict_type": "an object",
+    "list_type": "a list",
+    "string_type": "text",
+    "int_type": "a whole number",
+    "value_error": "a number",
+    "bool_type": "true or false",
+}
+_KINDS = {dict: "an object", list: "a list", str: "text", type(None): "null", bool: "a truth value"}
+
+
+def _number(value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise ValueError("not a number")
+    return value
+
+
+Number = Annotated[float, PlainValidator(_number)]
+"""A number; a whole one stays whole, so that it is written as it was read."""
+
+OrEmpty = Annotated[T, BeforeValidator(lambda value: {} if value is None else value)]
+"""A section that may be null, which reads as an empty one."""
+
+
+class Record(BaseModel):
+    """An object of a JSON file.
+
+    What was not computed is absent: it reads as the default, and it is not written. Keys that this version does not
+    know, of a newer one, are kept and written back. A known key with a value of another kind is refused.
+    """
+
+    model_config = ConfigDict(strict=True, extra="allow", frozen=True)
+    _keys: tuple[str, ...] = PrivateAttr(default=())
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _note_keys(cls, value: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
+        record = handler(value)
+        if isinstance(value, Mapping):
+            record._keys = tuple(value)
+        return record
+
+    @model_serializer(mode="wrap")
+    def _in_order(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """The keys that were given, in their order: a file that was read is written to the same bytes."""
+        found = handler(self)
+        return {key: found[key] for key in self._keys}
+
+    def __repr_args__(self) -> Iterator[tuple[str, object]]:
+        yield from ((key, self[key]) for key in self._keys)
+
+    def to_json(self) -> dict[str, Any]:
+        """The record as plain JSON values."""
+        return self.model_dump(by_alias=True)
+
+    def __getitem__(self, key: str) -> Any:
+        """The value under a JSON key, such as `row["hit@10"]`; a KeyError where it is absent."""
+        if key not in self._keys:
+            raise KeyError(key)
+        return getattr(self, _field_names(type(self)).get(key, key))
+
+    def number(self, key: str) -> float | None:
+        """The number under a JSON key; None where there is none.
+
+        >>> Record.of({"x": 2, "name": "a"}).number("x"), Record.of({"name": "a"}).number("name")
+        (2.0, None)
+        """
+        value = self[key] if key in self._keys else None
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
+            return None
+        return float(value)
+
+    @classmethod
+    def of(cls, value: object, where: str | Path = "the record") -> Self:
+        """The record of plain JSON values; a record of this class is returned as it is.
+
+        Args:
+            value: A JSON object.
+            where: Its name in messages.
+
+        Raises:
+            InputError: If it is no object, or a known key has a value of another kind; one line.
+
+        Example:
+            >>> Record.of([1], "metrics.json")
+            Traceback (most recent call last):
+            mmpoison.errors.InputError: metrics.json: must be an object, not a list
+        """
+        try:
+            return cls.model_validate(value)
+        except ValidationError as error:
+            raise InputError(f"{where}: {_first_problem(error)}") from None
+
+    @classmethod
+    def read(cls, file: Path, change: Callable[[Any], Any] = lambda value: value) -> Self:
+        """Read a JSON file that holds one record.
+
+        Args:
+            file: The file.
+            change: Applied to its value first, such as `reporting.text.clean`.
+
+        Raises:
+            InputError: If it is missing, broken, or not such a record.
+        """
+        return cls.of(change(read_json(file)), file)
+
+    @classmethod
+    def read_list(
+        cls, file: Path, change: Callable[[Any], Any] = lambda value: value
+    ) -> list[Self]:
+        """Read a JSON file that holds a list of records.
+
+        Args:
+            file: The file.
+            change: As for `read`.
+
+        Raises:
+            InputError: If it is missing, broken, or not such a list.
+        """
+        value = change(read_json(file))
+        if not isinstance(value, list):
+            raise InputError(f"{file}: must be a list, not {_kind(value)}")
+        return [cls.of(item, f"{file}: item {place}") for place, item in enumerate(value)]
+
+
+@cache
+def _field_names(kind: type[Record]) -> dict[str, str]:
+    """JSON keys that are no names in Python, such as `hit@10`, to the names of their fields."""
+    return {f.alias: name for name, f in kind.model_fields.items() if f.alias is not None}
+
+
+def _first_problem(error: ValidationError) -> str:
+    """Where the first problem is and what is needed there, on one line."""
+    found = error.errors(include_url=False, include_context=False)[0]
+    place = one_line(".".join(str(part)[:60] for part in found["loc"]))
+    if found["type"] == "missing":
+        return f"{place} is missing"
+    if found["type"] in _NEEDED:
+        problem = f"must be {_NEEDED[found['type']]}, not {_kind(found['input'])}"
+    else:
+        problem = f"does not fit ({found['msg']})"
+    return f"{place} {problem}" if place else problem
+
+
+def _kind(value: object) -> str:
+    return _KINDS.get(type(value), "a number")
