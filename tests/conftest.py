@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import copy
 import io
 import json
 import os
-import random
 import struct
 import zlib
 from collections.abc import Callable, Iterator
@@ -351,79 +349,3 @@ def make_heads_encoder(heads_config: dict[str, Any]) -> Callable[..., DualEncode
         return DualEncoder(module, tokenizer, heads_config, f"heads-{seed}")
 
     return make
-
-
-# -- what strangers may write ----------------------------------------------------------------------
-
-STRANGE: tuple[Any, ...] = (
-    None, True, -1, 0, 1.5, 2**62, -(2**63), 2**63, 10**400, 1e308, float("nan"), float("inf"), "", " ", "\ud800",
-    "\x1b[31mx\x07", "\u202e", "a\x00b", "../x", "x" * 5000, "1e999", "[red]", "{{7*7}}", [], {}, [None], ["x"],
-    {"a": 1}, {"": None}, [{}], [{"a": []}], "sheep2aeroplane", "all",
-)  # fmt: skip
-"""Values that are of the wrong type, out of range, or not what they look like."""
-
-
-def _places(value: Any) -> Iterator[tuple[Any, Any]]:
-    """Every container within a value with each of its keys."""
-    keys: Any = (
-        value if isinstance(value, dict) else range(len(value) if isinstance(value, list) else 0)
-    )
-    for key in keys:
-        yield value, key
-        yield from _places(value[key])
-
-
-def _mutated(value: Any, rng: random.Random) -> Any:
-    value = copy.deepcopy(value)
-    for _ in range(rng.choice((1, 1, 2, 3))):
-        places = list(_places(value))
-        if not places:
-            return rng.choice(STRANGE)
-        parent, key = rng.choice(places)
-        change = rng.random()
-        if change < 0.6:
-            parent[key] = copy.deepcopy(rng.choice(STRANGE))
-        elif change < 0.75:
-            del parent[key]
-        elif change < 0.85:
-            # something else that is in it, in this place; at times it grows deep
-            parent[key] = copy.deepcopy(rng.choice(places)[0])
-        elif change < 0.9:
-            for _ in range(80):
-                parent[key] = [parent[key]]
-        elif isinstance(parent, list):
-            parent.insert(0, copy.deepcopy(rng.choice(STRANGE)))
-        else:
-            parent[str(rng.choice(STRANGE))[:50]] = parent.pop(key)
-    return value
-
-
-def _damaged(raw: bytes, rng: random.Random) -> bytes:
-    if rng.random() < 0.75 or not raw:
-        return raw
-    start = rng.randrange(len(raw))
-    stop = start + rng.randrange(1, 40)
-    return rng.choice(
-        (
-            raw[:start],
-            raw[:start] + raw[stop:],
-            raw[:stop] + raw[start:stop] * 200 + raw[stop:],
-            raw[:start] + bytes([rng.randrange(256)]) + raw[start + 1 :],
-            raw[:start] + b"[" * rng.choice((3, 20_000)) + raw[start:],
-        )
-    )
-
-
-@pytest.fixture(scope="session")
-def mutations() -> Callable[..., Iterator[bytes]]:
-    """A function that gives spoilt files: of a valid value, how to write it, and how many; always the same."""
-
-    def spoil(
-        value: Any, write: Callable[[Any], str], count: int, seed: int = 0
-    ) -> Iterator[bytes]:
-        rng = random.Random(seed)
-        for _ in range(count):
-            text = write(_mutated(value, rng))
-            yield _damaged(text.encode("utf-8", "surrogatepass"), rng)
-
-    return spoil

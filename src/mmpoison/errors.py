@@ -1,8 +1,8 @@
-"""What goes wrong, in one line that says what, where and what to do."""
+"""The package's errors and warning; each message is one line that says what, where and what to do."""
 
 
 class InputError(ValueError):
-    """The user's input cannot be used: the message is one clear line, the command line exits with 2.
+    """The user's input cannot be used: the message is one line, and the command line exits with 2.
 
     Args:
         message: What is wrong, where, and what to do about it.
@@ -14,12 +14,12 @@ class ResultError(RuntimeError):
 
 
 class MmpoisonWarning(UserWarning):
-    """Something a reader of the result must know but that does not stop the work."""
+    """Something that a reader of the result must know, but that does not stop the work."""
 
 
 class AlreadyDone(Exception):
-    """The same command has made this output before, from the same inputs: the command line says so and exits with 0.
+    """The same command made this output before, from the same inputs: the command line says so and exits with 0.
 
     Args:
-        message: Which output.
+        message: Names the output.
     """

@@ -52,8 +52,11 @@ def test_a_rate_is_one_of_the_whole_set(squares: PairDataset, rate: float, mode:
 @pytest.mark.parametrize(
     ("goals", "says"),
     [
-        (["sheep2aeroplane", "sheep2bird"], "class 'sheep' is the original of more than one"),
-        (["sheep2aeroplane", "sheep2aeroplane"], "class 'sheep' is the original of more than one"),
+        (["sheep2aeroplane", "sheep2bird"], "class 'sheep' is the original class of more than one"),
+        (
+            ["sheep2aeroplane", "sheep2aeroplane"],
+            "class 'sheep' is the original class of more than one",
+        ),
         (["sheep2aeroplane", "bird2bird"], "original and target class are the same"),
         (["sheep2aeroplane", "sofa2brid"], "unknown class 'brid': did you mean 'bird'"),
     ],

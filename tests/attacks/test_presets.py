@@ -55,8 +55,8 @@ def test_attack_i_aims_at_the_centre_or_at_a_named_image(squares: PairDataset) -
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        ({"mode": "add"}, "stands for mode=replace, asked for is mode=add"),
-        ({"spread": "captions"}, "stands for spread=samples, asked for is spread=captions"),
+        ({"mode": "add"}, "sets mode=replace, but mode=add was given"),
+        ({"spread": "captions"}, "sets spread=samples, but spread=captions was given"),
     ],
 )
 def test_what_the_name_does_not_stand_for(options: Any, says: str) -> None:

@@ -127,7 +127,7 @@ def test_a_poisoned_set_is_refused() -> None:
 
 
 def test_a_manifest_of_a_filtered_set_is_refused() -> None:
-    with pytest.raises(InputError, match="one of a filtered set"):
+    with pytest.raises(InputError, match="belongs to a filtered set"):
         rebuild(CLEAN, replace(manifest_of(CLEAN), filtered={"threshold": 0.5}))
 
 

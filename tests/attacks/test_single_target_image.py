@@ -115,8 +115,8 @@ def test_the_centre_is_the_image_nearest_to_the_mean(squares: PairDataset) -> No
             r"embeddings of 4 images of 'aeroplane' are needed, .* got shape \(3, 2\)",
         ),
         (np.ones(4), r"got shape \(4,\)"),
-        (np.zeros((4, 2)), "some are zero, infinite or no numbers"),
-        (np.full((4, 2), np.nan), "some are zero, infinite or no numbers"),
+        (np.zeros((4, 2)), "some are zero, infinite or NaN"),
+        (np.full((4, 2), np.nan), "some are zero, infinite or NaN"),
     ],
 )
 def test_embeddings_that_cannot_be_used(squares: PairDataset, embeddings: Any, says: str) -> None:

@@ -28,9 +28,9 @@ def test_the_same_command_is_done_and_another_is_refused(tmp_path: Path) -> None
     out = tmp_path / "out"
     make(out, {"seed": 1})
     assert {path.name for path in out.iterdir()} == {"file", RECORD_FILE}
-    with pytest.raises(AlreadyDone, match="made by the same command"):
+    with pytest.raises(AlreadyDone, match="the same command made it"):
         make(out, {"seed": 1}, "y")
-    with pytest.raises(InputError, match="already holds something"):
+    with pytest.raises(InputError, match="is not empty"):
         make(out, {"seed": 2}, "y")
     assert (out / "file").read_text() == "x"
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
@@ -39,7 +39,7 @@ def test_the_same_command_is_done_and_another_is_refused(tmp_path: Path) -> None
 def test_a_folder_without_a_record_is_somebody_elses(tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "thesis").touch()
-    with pytest.raises(InputError, match="already holds something"):
+    with pytest.raises(InputError, match="is not empty"):
         make(tmp_path / "out", {"seed": 1})
 
 
@@ -68,9 +68,9 @@ def test_a_live_writer_is_left_alone_and_a_dead_ones_leftovers_go(tmp_path: Path
     out = tmp_path / "out"
     process = _holder(out, 60)
     for made_by in ({"seed": 1}, {"seed": 2}):
-        with pytest.raises(InputError, match="another process writes it at this moment"):
+        with pytest.raises(InputError, match="another process is writing it"):
             make(out, made_by)
-    with pytest.raises(InputError, match="another process writes it"), atomic_folder(out):
+    with pytest.raises(InputError, match="another process is writing it"), atomic_folder(out):
         pass
     assert len(remove_dead(out)) == 2
     remove_all_dead(tmp_path)
@@ -124,7 +124,7 @@ def test_who_comes_second_by_a_hair_says_that_nothing_is_lost(tmp_path: Path) ->
             out.mkdir()
             (out / "file").write_text("theirs")
 
-    with pytest.raises(InputError, match="another process has written it meanwhile: its result"):
+    with pytest.raises(InputError, match="another process wrote it at the same time: its result"):
         write()
     assert (out / "file").read_text() == "theirs"
     assert [path.name for path in tmp_path.iterdir()] == ["out"]

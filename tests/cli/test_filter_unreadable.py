@@ -128,7 +128,7 @@ def test_the_others_are_judged(work: Path, run: Cli, cli: Cli, method: str, faul
     assert not (work / "out" / BAD).exists()
     dropped = sum(not verdict["keep"] for verdict in verdicts)
     assert len(kept) == len(before) - 5 - dropped
-    assert "nothing wrong" in cli("data", "verify", "out").out
+    assert "no format errors" in cli("data", "verify", "out").out
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -204,7 +204,7 @@ def test_a_missing_image_of_another_split(work: Path, run: Cli, cli: Cli, method
         {"image": "bird/11.png", "reason": "no such image"}
     ]
     assert f"1 of {41 if method == 'lose' else 29} images cannot be read" in done.err
-    assert "nothing wrong" in cli("data", "verify", "out").out
+    assert "no format errors" in cli("data", "verify", "out").out
     # a table alone needs no files
     assert run(*METHODS[method], "--images", "none", out="two").code == 0
     assert "bird/11.png" in set(load_pairs(work / "two").images.ids)
@@ -256,7 +256,7 @@ def test_a_shard_with_broken_images_inside(work: Path, run: Cli, cli: Cli) -> No
     assert done.code == 0, done.err
     assert "1 of 28 images cannot be read" in done.err
     assert len(lines(work / "out" / "unreadable.jsonl")) == 1
-    assert "nothing wrong" in cli("data", "verify", "out").out
+    assert "no format errors" in cli("data", "verify", "out").out
 
 
 def test_labels_of_an_unreadable_image_count_for_nothing(work: Path, run: Cli) -> None:

@@ -43,7 +43,7 @@ def failing(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
         (OSError(errno.ENOSPC, "No space left on device"), 2, "the disk is full: make room"),
         (OSError("4096 requested and 0 written"), 2, "the disk is full"),
         (OSError(errno.EFBIG, "File too large", "f"), 2, "f: a file would be larger than"),
-        (KeyError("x"), 1, "this is a bug in mmpoison (KeyError: 'x'), please report it"),
+        (KeyError("x"), 1, "this is a bug in mmpoison (KeyError: 'x'); please report it"),
         (AssertionError("a\nb\tc\x1b[31m"), 1, "(AssertionError: a b c"),
     ],
 )
@@ -90,7 +90,7 @@ def test_a_trace_that_cannot_be_kept_is_no_second_failure(
     monkeypatch.setenv("MMPOISON_CACHE", str(tmp_path / "file"))
     result = cli("poison", square_folder, "--goal", "a2b", "--samples", "2", "--out", "o")
     assert result.code == 1
-    assert "MMPOISON_TRACEBACK=1 shows the stack trace" in result.err
+    assert "MMPOISON_TRACEBACK=1 prints the stack trace" in result.err
     assert len(result.err.splitlines()) == 1
 
 

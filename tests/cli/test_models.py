@@ -62,18 +62,18 @@ def test_export(cli: Callable[..., Any], checkpoint: Path, tmp_path: Path, forma
     assert load_encoder(name).digest() == load_encoder(checkpoint).digest()
     same = cli("models", "export", checkpoint, "--format", format, "--out", out)
     assert (same.code, same.err) == (0, "")
-    assert "was made by the same command before" in " ".join(same.out.split())
+    assert "the same command made it before" in " ".join(same.out.split())
     other = "safetensors" if format == "open-clip" else "open-clip"
     again = cli("models", "export", checkpoint, "--format", other, "--out", out)
     assert again.code == 2
-    assert "already holds something" in again.err
+    assert "is not empty" in again.err
 
 
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
         (("show", "nothing"), "unknown model 'nothing'"),
-        (("fetch", "hf-hub:"), "stands a repository"),
+        (("fetch", "hf-hub:"), "needs a repository"),
         (("export", "openmoji-mini", "--format", "onnx"), "format 'onnx': one of open-clip"),
         (("export", "openmoji-mini", "--format", "transformers"), "its image encoder is a ResNet"),
     ],

@@ -35,7 +35,7 @@ def test_attack_i(poison: Callable[..., dict[str, Any]]) -> None:
     image = made["target_images"]["sheep2aeroplane"]
     assert {pair["poisoned_image"] for pair in made["pairs"]} == {image}
     # the reader is told what other programs will not see
-    assert f"the target image is {image}" in made["printed"]
+    assert f"the target image {image}" in made["printed"]
 
 
 def test_an_image_by_its_id(poison: Callable[..., dict[str, Any]]) -> None:
@@ -90,7 +90,7 @@ def test_made_again_from_its_manifest(
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        ([], "--goal is missing (A2B, e.g. sheep2aeroplane), or --from-manifest"),
+        ([], "give --goal A2B, e.g. --goal sheep2aeroplane, or --from-manifest FILE"),
         (
             [*GOAL],
             "exactly one of samples, pairs, rate and share says how much to poison, got none",
@@ -104,7 +104,7 @@ def test_made_again_from_its_manifest(
             ["--goal", "sheep2sofa", *GOAL, "--attack", "single-target-label", "--samples", "2"],
             "attack 'single-target-label' has one goal, got sheep2sofa, sheep2aeroplane",
         ),
-        (["--goal", "sheep2sofa", *GOAL, "--samples", "2"], "the original of more than one"),
+        (["--goal", "sheep2sofa", *GOAL, "--samples", "2"], "the original class of more than one"),
         ([*GOAL, "--goal", "sofa2sofa", "--samples", "2"], "original and target class are the sam"),
         (
             [
@@ -116,12 +116,12 @@ def test_made_again_from_its_manifest(
                 "--target-image",
                 "centre",
             ],
-            "the centre of a class needs an encoder: --encoder NAME",
+            "--target-image centre needs an encoder: give --encoder NAME",
         ),
         (["--from-manifest", "nowhere.json"], "nowhere.json: no such file"),
-        (["--from-manifest", "nowhere.json", *GOAL], "--goal says what --from-manifest says alre"),
+        (["--from-manifest", "nowhere.json", *GOAL], "--goal and --from-manifest both say"),
         ([*GOAL, "--preset", "release"], "unknown preset 'release'"),
-        ([*GOAL, "--preset", "reference-release", "--mode", "add"], "stands for mode=replace"),
+        ([*GOAL, "--preset", "reference-release", "--mode", "add"], "sets mode=replace"),
         ([*GOAL, "--attack", "single-target-lable", "--samples", "2"], "did you mean"),
     ],
 )

@@ -30,16 +30,16 @@ def test_what_is_refused_before_a_page_is_there(
 ) -> None:
     data, model = ["--data", square_folder], ["--models", checkpoint]
     for arguments, said in (
-        ([], "--models and --data are needed"),
-        (data, "--models and --data are needed"),
-        (model, "--models and --data are needed"),
+        ([], "give --models and --data"),
+        (data, "give --models and --data"),
+        (model, "give --models and --data"),
         ([*data, "--models", tmp_path / "none"], "none: no such checkpoint"),
         ([*model, "--data", tmp_path / "none"], "none: no such folder"),
         ([*model, *data, "--manifest", tmp_path / "none.json"], "none.json: no such file"),
-        ([*model, checkpoint, *data], "two models are called 'tiny'"),
+        ([*model, checkpoint, *data], "two models have the name 'tiny'"),
         ([*model, "a=x", "b=x", "c=x", "d=x", *data], "at most 4"),
         (["--run", tmp_path], "no run folder"),
-        (["--demo", "--manifest", "m.json"], "--manifest is for --data"),
+        (["--demo", "--manifest", "m.json"], "--manifest needs --data"),
     ):
         assert said in refused(cli("search", *arguments))
 

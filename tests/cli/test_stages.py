@@ -43,7 +43,7 @@ def test_the_chain(
     assert int(load_pairs(poisoned).poisoned.sum()) == 15
 
     out = ok("data", "verify", poisoned, "--clean", square_folder)
-    assert "nothing wrong" in out
+    assert "no format errors" in out
     assert "sheep2aeroplane" in out
     found = json.loads(ok("data", "verify", poisoned, "--json"))
     assert found["problems"] == []
@@ -78,7 +78,7 @@ def test_the_chain(
     assert len(verdicts) == 155
     dropped = sum(not json.loads(line)["keep"] for line in verdicts)
     assert len(load_pairs(kept)) == len(load_pairs(poisoned)) - dropped
-    assert "nothing wrong" in ok("data", "verify", kept)
+    assert "no format errors" in ok("data", "verify", kept)
 
     repaired = tmp_path / "repaired"
     ok("sterilize", "--data", square_folder, "--model", model, "--out", repaired, *SETTINGS)
@@ -134,7 +134,7 @@ def test_verify_finds_a_broken_image(cli: Cli, poisoned: Path, cut_jpeg: bytes) 
     assert result.code == 1
     assert result.out.count("WRONG: ") == 2
     assert "sofa/03.png: broken image" in result.out
-    assert "nothing wrong" not in result.out
+    assert "no format errors" not in result.out
     found = cli("data", "verify", poisoned, "--json")
     assert found.code == 1
     assert len(json.loads(found.out)["problems"]) == 2
@@ -275,7 +275,7 @@ def test_a_stopped_command_says_how_to_go_on(
     monkeypatch.setattr(datasets, "load_pairs", stop)
     result = cli("data", "verify", square_folder)
     assert result.code == 130
-    assert result.err.splitlines() == ["mmpoison: stopped; the same command goes on where it was"]
+    assert result.err.splitlines() == ["mmpoison: stopped; run the same command again to resume"]
 
 
 # -- whole runs ------------------------------------------------------------------------------------

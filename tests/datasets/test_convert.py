@@ -14,6 +14,7 @@ import sys
 import tarfile
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,13 +27,20 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from mmpoison.attacks import SingleTargetImage, SingleTargetLabel
-from mmpoison.datasets import ImageTable, PairDataset, load_pairs, save_pairs, stream_pairs
+from mmpoison.datasets import (
+    DATASETS,
+    ImageTable,
+    PairDataset,
+    load_pairs,
+    save_pairs,
+    stream_pairs,
+)
 from mmpoison.datasets import convert as module
 from mmpoison.datasets.convert import convert_pairs as convert
-from mmpoison.datasets.verify.verify import verify_pairs
+from mmpoison.datasets.verify.pairs_check import verify_pairs
 from mmpoison.errors import InputError, MmpoisonWarning
+from mmpoison.images.sources import NameClash, image_bytes
 from mmpoison.pairs.folder import restore_clean
-from mmpoison.pairs.image_bytes import NameClash, read_image_bytes
 
 FORMATS = ("pairs-folder", "parquet", "webdataset")
 Snapshot = Callable[[Path], dict[str, bytes]]
@@ -40,9 +48,7 @@ Snapshot = Callable[[Path], dict[str, bytes]]
 
 def content(pairs: PairDataset) -> list[dict[str, Any]]:
     """Everything but the paths, in order, with the bytes of the images."""
-    return [
-        {**line, "image": read_image_bytes(pairs.root, line["image"])} for line in pairs.lines()
-    ]
+    return [{**line, "image": image_bytes(pairs.root, line["image"])} for line in pairs.lines()]
 
 
 def poison_of(pairs: PairDataset) -> list[tuple[int, int, str]]:
@@ -172,15 +178,14 @@ def test_labels_on_the_way(square_folder: Path, tmp_path: Path) -> None:
 def test_a_data_set_of_the_hub(
     squares: PairDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from mmpoison.datasets.formats import hugging_face
-
     asked: list[Any] = []
 
-    def load_hub(hub: str, **options: Any) -> PairDataset:
-        asked.append((hub, options))
+    def load_hub(hub: str, *, config: str | None = None, images: str | None = None) -> PairDataset:
+        asked.append((hub, {"config": config}))
         return squares
 
-    monkeypatch.setattr(hugging_face, "load_hub", load_hub)
+    source = replace(DATASETS["hugging-face"], load_address=load_hub)
+    monkeypatch.setitem(DATASETS._items, "hugging-face", source)
     convert("hf:org/name", tmp_path / "out", to="parquet", options={"config": "small"})
     assert asked == [("org/name", {"config": "small"})]
     assert content(load_pairs(tmp_path / "out")) == content(squares)
@@ -419,7 +424,7 @@ def test_two_images_with_one_name_are_refused(mixed: Path, tmp_path: Path, worke
                 source, tmp_path / "out", to="pairs-folder", images_per_shard=1, workers=workers
             )
     assert not (tmp_path / "out").exists()
-    with pytest.raises(NameClash, match=r"another image is called 'a/1.jpg'"):
+    with pytest.raises(NameClash, match=r"another image of the source is called 'a/1.jpg'"):
         save_pairs(load_pairs(source), tmp_path / "saved")
     # a link to it was never written into
     assert (mixed / "a" / "1.jpg").read_bytes() == b"a precious file"
@@ -658,7 +663,7 @@ def test_bad_settings(square_folder: Path, tmp_path: Path, options: Any, message
 def test_the_output_must_be_new(square_folder: Path, tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     convert(square_folder, tmp_path / "out", to="parquet")
-    assert "already holds something" in refusal(square_folder, tmp_path / "out", to="parquet")
+    assert "is not empty" in refusal(square_folder, tmp_path / "out", to="parquet")
 
 
 def test_a_missing_source(tmp_path: Path) -> None:

@@ -17,8 +17,8 @@ import pytest
 
 from mmpoison.datasets import load_pairs
 from mmpoison.errors import InputError
-from mmpoison.pairs.containers import arrow_batches, walk_tar
-from mmpoison.pairs.image_bytes import read_image_bytes
+from mmpoison.images.containers import arrow_batches, walk_tar
+from mmpoison.images.sources import image_bytes
 
 ROWS = range(30)
 
@@ -98,7 +98,7 @@ def test_any_damage_is_read_or_refused(tmp_path: Path, format: str, write: objec
             assert len(pairs.fingerprint) == 64
             for image_id in pairs.images.ids:
                 try:
-                    read_image_bytes(tmp_path, image_id)
+                    image_bytes(tmp_path, image_id)
                 except InputError as error:
                     said.append(str(error))
     assert all(len(message.splitlines()) == 1 for message in said)
@@ -144,4 +144,4 @@ def test_a_pipe_in_the_place_of_a_container(tmp_path: Path) -> None:
     for name, read in (("a.arrow", arrow_batches), ("a.tar", walk_tar)):
         os.mkfifo(tmp_path / name)
         assert list(read(tmp_path / name, problems.append)) == []
-        assert f"{name}: is a named pipe and not a file" in problems[-1]
+        assert f"{name}: is a named pipe and not a regular file" in problems[-1]

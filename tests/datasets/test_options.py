@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 import pytest
 
 from mmpoison.datasets import DATASETS
-from mmpoison.datasets.fetch.build import DOWNLOADS
-from mmpoison.datasets.options import fit_options
+from mmpoison.datasets.fetch.dataset_builds import DOWNLOADS
+from mmpoison.datasets.options import fit_options, option_kinds
 from mmpoison.errors import InputError
 
 
@@ -19,7 +18,7 @@ def load(  # type: ignore[no-untyped-def]
     root: Path,
     *,
     year: int | str | None = None,
-    seed: int = 0,
+    label_seed: int = 0,
     share: float = 0.5,
     images: bool = True,
     column: str | None = None,
@@ -30,11 +29,8 @@ def load(  # type: ignore[no-untyped-def]
     """A data set's function, annotated as they are."""
 
 
-KNOWN = ("year", "seed", "share", "images", "column", "folder", "names", "free")
-
-
 def fit(**given: Any) -> dict[str, Any]:
-    return fit_options(given, KNOWN, load, "it")
+    return fit_options(given, load, "it")
 
 
 @pytest.mark.parametrize(
@@ -50,8 +46,8 @@ def fit(**given: Any) -> dict[str, Any]:
         ("column", "null", None),
         ("column", "'", "'"),
         ("folder", "~/data", "~/data"),
-        ("seed", "7", 7),
-        ("seed", "-7", -7),
+        ("label_seed", "7", 7),
+        ("label_seed", "-7", -7),
         ("year", "2017", 2017),
         ("year", "both", "both"),
         ("share", "0.25", 0.25),
@@ -76,7 +72,7 @@ def test_text_is_what_the_option_wants(option: str, text: str, value: Any) -> No
     [
         ("column", 1, "1"),
         ("column", None, None),
-        ("seed", 3, 3),
+        ("label_seed", 3, 3),
         ("share", 1, 1),
         ("images", False, False),
         ("folder", Path("x"), Path("x")),
@@ -91,12 +87,12 @@ def test_values_of_a_recipe(option: str, value: Any, fits: Any) -> None:
 @pytest.mark.parametrize(
     ("option", "value", "said"),
     [
-        ("seed", "x", "it, option seed=x: a whole number is needed"),
-        ("seed", "1.5", "a whole number is needed"),
-        ("seed", "9" * 30, "a whole number is needed"),
-        ("seed", True, "a whole number is needed"),
-        ("seed", None, "a whole number is needed"),
-        ("seed", 1.5, "a whole number is needed"),
+        ("label_seed", "x", "it, option label_seed=x: a whole number is needed"),
+        ("label_seed", "1.5", "a whole number is needed"),
+        ("label_seed", "9" * 30, "a whole number is needed"),
+        ("label_seed", True, "a whole number is needed"),
+        ("label_seed", None, "a whole number is needed"),
+        ("label_seed", 1.5, "a whole number is needed"),
         ("share", "x", "a number is needed"),
         ("images", "maybe", "true or false is needed"),
         ("images", 1, "true or false is needed"),
@@ -119,21 +115,42 @@ def test_an_unknown_option_names_the_right_ones() -> None:
     ):
         fit(clumn="x")
     with pytest.raises(InputError, match=r"it has no option 'x': it has none$"):
-        fit_options({"x": 1}, (), load, "it")
+        fit_options({"x": 1}, lambda root: root, "it")
 
 
-def functions() -> list[tuple[str, Callable[..., Any], tuple[str, ...]]]:
-    return [
-        *((name, DATASETS[name].load, DATASETS[name].options) for name in DATASETS),
-        *((f"build {name}", DOWNLOADS[name].build, DOWNLOADS[name].options) for name in DOWNLOADS),
-    ]
+def test_options_that_a_loader_shares_with_others() -> None:
+    class Shared(TypedDict, total=False):
+        year: int
+
+    def load_shared(root: Path, *, strict: bool = True, **options: Unpack[Shared]) -> None:
+        """A loader."""
+
+    # as where annotations are not evaluated when they are read
+    load_shared.__annotations__["options"] = Unpack[Shared]
+    assert fit_options({"year": "7", "strict": "no"}, load_shared, "it") == {
+        "year": 7,
+        "strict": False,
+    }
+    with pytest.raises(InputError, match="it has strict, year"):
+        fit_options({"years": 7}, load_shared, "it")
 
 
-@pytest.mark.parametrize("name", [name for name, _, _ in functions()])
-def test_every_option_is_a_keyword_with_a_type(name: str) -> None:
+def test_options_that_a_loader_does_not_name() -> None:
+    def load_any(root: Path, **options: object) -> None:
+        """A loader of somebody else."""
+
+    assert fit_options({"a": "1"}, load_any, "it", ["a"]) == {"a": "1"}
+    with pytest.raises(InputError, match="it has no option 'b'"):
+        fit_options({"b": "1"}, load_any, "it", ["a"])
+
+
+LOADERS = {
+    **{name: DATASETS[name].load for name in DATASETS},
+    **{f"build {name}": DOWNLOADS[name].build for name in DOWNLOADS},
+}
+
+
+@pytest.mark.parametrize("name", LOADERS)
+def test_every_option_has_a_type(name: str) -> None:
     """Without one, `no` would be taken for a text, which is true."""
-    _, function, options = next(entry for entry in functions() if entry[0] == name)
-    parameters = inspect.signature(function).parameters
-    for option in options:
-        assert parameters[option].annotation is not inspect.Parameter.empty
-        assert parameters[option].kind is inspect.Parameter.KEYWORD_ONLY
+    assert all(option_kinds(LOADERS[name]).values())

@@ -19,7 +19,7 @@ from mmpoison.attacks import SingleTargetLabel
 from mmpoison.datasets import ImageTable, PairDataset, load_pairs, save_pairs
 from mmpoison.datasets.convert import convert_pairs
 from mmpoison.datasets.formats.shard_writers import Target
-from mmpoison.datasets.verify.verify import verify_pairs
+from mmpoison.datasets.verify.pairs_check import verify_pairs
 from mmpoison.errors import InputError
 from mmpoison.images import BrokenImage, read_image
 from mmpoison.pairs.folder import ImagePolicy
@@ -129,7 +129,7 @@ def test_for_an_image(
     make(image)
     got = within_seconds(lambda: read_image(own_square_folder, "sofa/03.png", 32), image)
     assert isinstance(got, BrokenImage)
-    assert f"sofa/03.png: is {said} and not a file" in str(got)
+    assert f"sofa/03.png: is {said} and not a regular file" in str(got)
     pairs = load_pairs(own_square_folder)
     found = within_seconds(lambda: verify_pairs(pairs), image)
     assert found.images["broken"]["unreadable"] == 1
@@ -149,7 +149,7 @@ def test_for_an_image(
 def test_a_device_for_an_image() -> None:
     table = ImageTable.build(["null"], [None], ["train"], Path("/dev"))
     assert len(PairDataset.build(table, ["a"], [0]))
-    with pytest.raises(BrokenImage, match="/dev/null: is a device and not a file"):
+    with pytest.raises(BrokenImage, match="/dev/null: is a device and not a regular file"):
         read_image(Path("/dev"), "null", 32)
 
 
@@ -171,7 +171,7 @@ def test_for_the_whole_set(tmp_path: Path, make: Callable[[Path], None], said: s
     make(tmp_path / "x.csv")
     got = within_seconds(lambda: load_pairs(tmp_path / "x.csv"), tmp_path / "x.csv")
     assert isinstance(got, InputError)
-    assert f"x.csv: is {said} and not a file" in str(got)
+    assert f"x.csv: is {said} and not a regular file" in str(got)
 
 
 def test_shards(square_folder: Path, tmp_path: Path) -> None:

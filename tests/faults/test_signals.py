@@ -41,7 +41,7 @@ def test_a_signal(
         elif result.code:
             assert result.code == 128 + number
             assert (
-                result.err == f"mmpoison: {NAMES[number]}; the same command goes on where it was\n"
+                result.err == f"mmpoison: {NAMES[number]}; run the same command again to resume\n"
             )
         same_again(verb, place)
 
@@ -76,5 +76,5 @@ def test_in_the_first_half_second(tmp_path: Path, number: signal.Signals) -> Non
             assert err == ""  # a busy machine had not come to our handler yet
             continue
         assert process.returncode == 128 + number, err
-        assert err == f"mmpoison: {NAMES[number]}; the same command goes on where it was\n"
+        assert err == f"mmpoison: {NAMES[number]}; run the same command again to resume\n"
     assert stopped >= 2

@@ -19,6 +19,8 @@ from tests.fuzz.watch import SOURCE, TooSlow, Watch, our_frame
 from mmpoison.errors import InputError, ResultError
 
 Line = tuple[str, int]
+LONGEST_REFUSAL = 2000
+"""Characters of a message: it must not repeat a large input."""
 
 
 @dataclass(frozen=True)
@@ -108,7 +110,10 @@ class Runner:
         if error is None:
             return Outcome("accepted", lines=lines)
         if isinstance(error, (InputError, ResultError)):
-            return Outcome("refused", where, str(error), lines)
+            said = str(error)
+            if len(said.splitlines()) == 1 and len(said) < LONGEST_REFUSAL:
+                return Outcome("refused", where, said, lines)
+            return Outcome("finding", f"a refusal of more than one line @ {where}", said, lines)
         return Outcome("finding", f"{type(error).__name__} @ {where}", told, lines)
 
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import gzip
 import io
 import json
+import shutil
 import tarfile
 import warnings
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -68,7 +70,7 @@ def _rows(folder: Path, separator: str) -> bytes:
 def _load(place: Path, format: str | None = None) -> Any:
     """The set as `data verify` reads it, as `train` does, and piece by piece as `filter` does."""
     from mmpoison.datasets import load_pairs, stream_pairs
-    from mmpoison.datasets.verify.verify import load_to_verify, verify_pairs
+    from mmpoison.datasets.verify.pairs_check import load_to_verify, verify_pairs
     from mmpoison.errors import InputError
 
     pairs, name, faults = load_to_verify(place, format=format)
@@ -83,6 +85,16 @@ def _load(place: Path, format: str | None = None) -> Any:
     except InputError:
         pass
     return pairs
+
+
+def _copy(folder: Path) -> None:
+    """Read the set, write it again, and read the copy."""
+    from mmpoison.datasets import load_pairs, save_pairs
+
+    _load_with_bytes(folder)
+    shutil.rmtree(folder / "copy", ignore_errors=True)
+    save_pairs(load_pairs(folder), folder / "copy", images="none")
+    load_pairs(folder / "copy")
 
 
 def _load_with_bytes(place: Path, format: str | None = None) -> None:
@@ -122,12 +134,17 @@ def _poisoned(folder: Path) -> None:
 
 
 def _read_poisoned(folder: Path) -> None:
+    from mmpoison.attacks.rebuild import rebuild
     from mmpoison.datasets import load_pairs
-    from mmpoison.datasets.verify.verify import load_to_verify, verify_pairs
+    from mmpoison.datasets.verify.pairs_check import load_to_verify, verify_pairs
     from mmpoison.defenses.filters.pair_pieces import PairPieces
+    from mmpoison.errors import InputError
+    from mmpoison.pairs.manifest import PoisonManifest
 
     pairs, name, faults = load_to_verify(folder / "poisoned")
     clean = load_pairs(folder / "clean")
+    with suppress(InputError):
+        rebuild(clean, PoisonManifest.read(folder / "poisoned" / "manifest.json"))
     found = verify_pairs(pairs, clean=clean, images=False, format=name, manifest_faults=faults)
     json.dumps(found.to_json(), allow_nan=False)
     for piece in PairPieces(folder / "poisoned", images_at_once=3):
@@ -151,7 +168,7 @@ def _with_labels(folder: Path) -> None:
 
 def _read_labels(folder: Path) -> None:
     from mmpoison.datasets import labels_from_csv, load_pairs
-    from mmpoison.defenses.filters.pair_labels import labelled_places, read_labels
+    from mmpoison.defenses.filters.pair_labels import LabelFile, labelled_places, read_labels
     from mmpoison.defenses.filters.pair_pieces import PairPieces
     from mmpoison.errors import InputError
 
@@ -163,6 +180,8 @@ def _read_labels(folder: Path) -> None:
         refused = error
     labels = read_labels(folder / "pairs.csv")
     labelled_places(PairPieces(pairs), "train", labels, folder / "pairs.csv")
+    with LabelFile(folder / "pairs.csv", [f"{NAMES[0]}#0"]) as file:
+        file.set(f"{NAMES[0]}#0", "drop")
     if refused is not None:
         raise refused
 
@@ -417,7 +436,7 @@ def targets() -> list[Target]:
     data = {**tokens.DATA_KEYS}
     warnings.filterwarnings("ignore", category=UserWarning, module="PIL")
     return [
-        Target("pairs-folder", _captions, {"captions.jsonl": "jsonl"}, _load_with_bytes, data),
+        Target("pairs-folder", _captions, {"captions.jsonl": "jsonl"}, _copy, data),
         Target(
             "csv",
             lambda folder: _write(folder, "a.csv", _rows(folder, ",")),

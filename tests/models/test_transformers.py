@@ -218,7 +218,7 @@ def test_poison_is_said_wherever_a_model_goes(quick: DualEncoder, tmp_path: Path
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        (lambda c: c.update(model_type="siglip"), "model type 'siglip' is not CLIP"),
+        (lambda c: c.update(model_type="siglip"), "model type 'siglip' is not supported"),
         (
             lambda c: c["text_config"].update(hidden_act="gelu"),
             "hidden_act is gelu and quick_gelu: only",
@@ -269,7 +269,7 @@ def test_shards_stay_in_their_folder(own: Path, tmp_path: Path) -> None:
     (own / "model.safetensors").rename(tmp_path / "outside.safetensors")
     index = {"weight_map": {"logit_scale": "../outside.safetensors"}}
     (own / "model.safetensors.index.json").write_text(json.dumps(index))
-    with pytest.raises(InputError, match="is not a safetensors file beside it"):
+    with pytest.raises(InputError, match="is not a safetensors file in the same folder"):
         load_encoder(own)
 
 
@@ -285,7 +285,7 @@ def test_an_unknown_vocabulary_needs_its_tokenizer(
 def test_weights_without_their_config(own: Path) -> None:
     (own / "config.json").unlink()
     for name in (str(own / "model.safetensors"), f"{QUICK}@{own / 'model.safetensors'}"):
-        with pytest.raises(InputError, match="name the folder with its config"):
+        with pytest.raises(InputError, match="give the folder with its config"):
             load_encoder(name)
 
 

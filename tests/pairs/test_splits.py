@@ -19,9 +19,8 @@ from mmpoison.pairs.labels import labels_of, relabel, splits_of
 from mmpoison.pairs.reshape import split_per_class
 from mmpoison.pairs.splits import (
     FrozenSplit,
-    apply_split,
+    IdKind,
     find_split,
-    save_split,
     shipped_split,
     shipped_splits,
 )
@@ -44,6 +43,18 @@ PAIRS = table(
     ["cat", None, "dog", "cat"],
     ["test", "train", "val", "train"],
 )
+
+
+def save_split(
+    pairs: PairDataset, file: Path, *, name: str = "split", ids: IdKind = "path"
+) -> FrozenSplit:
+    split = FrozenSplit.of(pairs, name, ids)
+    split.write(file)
+    return split
+
+
+def apply_split(pairs: PairDataset, file: Path, *, strict: bool = True) -> PairDataset:
+    return FrozenSplit.read(file).apply(pairs, strict=strict, where=str(file))
 
 
 def test_a_folder_may_have_the_name_of_a_shipped_split(

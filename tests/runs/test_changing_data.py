@@ -14,15 +14,15 @@ from PIL import Image
 from mmpoison.datasets import convert, load_pairs
 from mmpoison.datasets.convert import convert_pairs
 from mmpoison.datasets.formats import shard_writers
-from mmpoison.datasets.verify import verify
-from mmpoison.datasets.verify.verify import load_to_verify, verify_pairs
+from mmpoison.datasets.verify import pairs_check
+from mmpoison.datasets.verify.pairs_check import load_to_verify, verify_pairs
 from mmpoison.defenses.filters import distance_scan
 from mmpoison.errors import InputError
 from mmpoison.images import PixelStore, store
+from mmpoison.images.file_states import changed_files, file_states
 from mmpoison.models import DualEncoder
 from mmpoison.pairs import folder as pairs_folder
-from mmpoison.pairs.file_states import TableStates
-from mmpoison.pairs.image_states import changed_files, file_states
+from mmpoison.pairs.table_states import TableStates
 from mmpoison.runs import filter_set as filtering
 from mmpoison.runs import run as running
 from mmpoison.runs.filter_set import FilterRule, filter_set
@@ -150,7 +150,7 @@ def test_decoding(
 @pytest.mark.parametrize("change", CHANGES)
 def test_verify(own_square_folder: Path, monkeypatch: pytest.MonkeyPatch, change: Change) -> None:
     pairs, name, faults = load_to_verify(own_square_folder)
-    once(monkeypatch, verify, "scan_images", lambda: change(own_square_folder))
+    once(monkeypatch, pairs_check, "scan_images", lambda: change(own_square_folder))
     found = verify_pairs(pairs, format=name, manifest_faults=faults)
     changed = "captions.jsonl" if change is rewrite_captions else IMAGE
     assert next(line for line in found.problems if "changed while" in line).startswith(

@@ -14,7 +14,7 @@ from mmpoison.attacks import SingleTargetLabel
 from mmpoison.cli.labelling import label_pairs, picture
 from mmpoison.datasets import PairDataset, load_pairs, save_pairs
 from mmpoison.datasets.convert import convert_pairs
-from mmpoison.datasets.verify.verify import verify_pairs
+from mmpoison.datasets.verify.pairs_check import verify_pairs
 from mmpoison.defenses import RelevanceFilter
 from mmpoison.defenses.filters.pair_labels import ShownPair, read_labels
 from mmpoison.errors import InputError

@@ -13,7 +13,7 @@ pytest.importorskip("sklearn", reason="needs the extra analysis")
 
 from mmpoison.attacks import SingleTargetLabel
 from mmpoison.datasets import PairDataset, load_pairs, save_pairs
-from mmpoison.datasets.verify.verify import verify_pairs
+from mmpoison.datasets.verify.pairs_check import verify_pairs
 from mmpoison.defenses.filters.suspicious_groups import SuspiciousGroups
 from mmpoison.errors import InputError
 from mmpoison.models import DualEncoder, prepare_pixels

@@ -67,7 +67,7 @@ def test_heads_need_heads(make_encoder: Make, train: PairDataset, inputs: PixelI
     encoder = make_encoder()
     visual: Any = encoder.module.visual
     visual.attnpool = torch.nn.Flatten()
-    with pytest.raises(InputError, match="does not keep its projections apart"):
+    with pytest.raises(InputError, match="has no separate projections"):
         finetune(encoder, train, inputs, settings, seed=0)
 
 

@@ -1,4 +1,4 @@
-"""Attacks edit the table of pairs and say what they did in a manifest."""
+"""Data poisoning attacks: each edits the table of pairs and records every change in a manifest."""
 
 from mmpoison.attacks.catalogue import (
     ATTACKS,

@@ -1,4 +1,4 @@
-"""How much to poison: by samples, pairs, rate or share of the class; and which captions that takes."""
+"""How much to poison (samples, pairs, rate or share of a class), and the choice of captions for it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from mmpoison.pairs.table import IntArray, PairDataset
 Mode = Literal["add", "replace"]
 MODES: tuple[Mode, ...] = ("add", "replace")
 MOST = 10**12
-"""The largest number of samples or pairs; the data say a smaller one."""
+"""The largest number of samples or pairs that is accepted; the data limit it further."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Amount:
 
     @classmethod
     def of(cls, **given: Any) -> Amount:
-        """The one amount that is not None.
+        """Return the one amount that is not None.
 
         Raises:
             InputError: If none or several are given, or the one is no number in its range.
@@ -84,22 +84,22 @@ def choose_captions(
 ) -> list[IntArray]:
     """Draw the captions of the original classes that are misused.
 
-    A rate is one of the whole set: its pairs are dealt evenly to the goals (rounded down, so that the rate is never
-    above the one asked for). All other amounts are for each goal.
+    A rate refers to the whole set: its pairs are divided evenly among the goals, rounded down, so that the rate is
+    never above the requested one. All other amounts are for each goal.
 
     Args:
         train: The clean training pairs.
         goals: One or several goals, with different original classes.
         amount: How much.
-        mode: Decides how many training pairs there will be, so what a rate means.
+        mode: Decides how many training pairs there will be, and with that what a rate means.
         rngs: A generator for each goal.
 
     Returns:
         Rows of `train` for each goal, sorted, without repetition.
 
     Raises:
-        InputError: If there are fewer images or captions than asked for, or the amount is less than one; says what is
-            possible.
+        InputError: If there are fewer images or captions than requested, or the amount is less than one; the message
+            says what is possible.
     """
     candidates = [_captions_of(train, goal) for goal in goals]
     samples = [
@@ -152,7 +152,7 @@ def _sample_count(amount: Amount, goal: Goal, available: int) -> int:
 def _pair_counts(
     amount: Amount, mode: Mode, train: int, goals: Sequence[Goal], available: Sequence[int]
 ) -> list[int]:
-    """Pairs of each goal, by number or by rate."""
+    """Return the number of poisoned pairs for each goal, from a number of pairs or a rate."""
     if amount.kind == "pairs":
         counts = [int(amount.value)] * len(goals)
     else:
@@ -182,7 +182,7 @@ def _pair_counts(
 
 
 def _first(train: PairDataset, rows: IntArray, samples: IntArray, count: int) -> IntArray:
-    """The captions of the first samples, whole samples first, sorted."""
+    """Choose the captions of the first samples, one whole sample after the other; sorted."""
     position = np.empty(len(train.images), dtype=np.int64)
     position[samples] = np.arange(len(samples))
     order = np.argsort(position[train.source[rows]], kind="stable")
@@ -190,7 +190,7 @@ def _first(train: PairDataset, rows: IntArray, samples: IntArray, count: int) ->
 
 
 def _rounded(value: float, rounding: Callable[[float], int]) -> float:
-    """A rate with four digits, rounded so that the one that is named can be had."""
+    """Round a rate to four digits, in the direction in which the named rate is possible."""
     digits = 3 - math.floor(math.log10(value))
     scale = 10.0**digits
     return rounding(value * scale) / scale

@@ -1,4 +1,4 @@
-"""The contract that every attack keeps, the registry that finds them, and how one is built from its options."""
+"""The interface of attacks, the registry that finds them, and how to build one from its options."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ Kind = Literal["targeted", "untargeted", "backdoor"]
 class Attack(Protocol):
     """An attack turns a clean table into a poisoned one that carries its manifest.
 
-    Class attributes say what it is: `name` (registered), `kind`, `source` (where it was published), `section` (where in
-    there), `summary` (one line). The constructor takes `goal`, or `goals` where there may be several, and more options.
+    Class attributes describe it: `name` (registered), `kind`, `source` (the publication), `section` (the place in it),
+    `summary` (one line). The constructor takes `goal`, or `goals` if several are possible, and more options.
     """
 
     name: ClassVar[str]
@@ -86,7 +86,7 @@ def build_attack(
 
 
 def takes_several_goals(name: str) -> bool:
-    """Whether an attack takes a list of goals.
+    """Return whether an attack takes a list of goals.
 
     Raises:
         InputError: If there is no such attack.

@@ -11,7 +11,7 @@ from mmpoison.errors import InputError
 
 @dataclass(frozen=True)
 class Goal:
-    """What an attack wants (section 4 of the paper).
+    """One goal of an attack (section 4 of the paper).
 
     Attributes:
         original: The class whose captions are misused.
@@ -34,7 +34,7 @@ class Goal:
         >>> Goal.parse("sheep2aeroplane", ["aeroplane", "sheep"])
         Goal(original='sheep', target='aeroplane')
         """
-        # class names may hold a 2 themselves, so every 2 is tried
+        # class names may contain a 2 themselves, so every 2 is tried as the separator
         cuts = [(text[:i], text[i + 1 :]) for i, letter in enumerate(text) if letter == "2"]
         cuts = [(a, b) for a, b in cuts if a and b]
         if not cuts:

@@ -1,4 +1,4 @@
-"""The last steps of every attack: list the poisoned pairs, make the set and its manifest."""
+"""The last steps of every attack: list the poisoned pairs, make the poisoned set and its manifest."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from mmpoison.pairs.table import IntArray, PairDataset
 def poisoned_pairs(
     pairs: PairDataset, rows: IntArray, image: IntArray, goal: Goal
 ) -> list[PoisonedPair]:
-    """The entries of a manifest for captions that are put on other images.
+    """List manifest entries for captions that get other images.
 
     Args:
         pairs: A clean set.
         rows: Which of its captions are misused, shape `(n,)`.
         image: The false image of each, shape `(n,)`.
-        goal: What for.
+        goal: The goal that they serve.
     """
     ids = pairs.images.ids
     return [
@@ -54,10 +54,10 @@ def poison_set(
         attack: Registered name of the attack.
         options: Its options, enough to run it again.
         goals: Its goals.
-        mode: Whether the poison is added to the clean pairs or takes their place.
+        mode: Whether the poison is added to the clean pairs or replaces them.
         seed: Seed of the run.
-        target_images: For an attack that aims at single images, the one of each goal.
-        dropped_images: Images whose clean training pairs are taken out too.
+        target_images: For an attack on single target images, the one of each goal.
+        dropped_images: Images whose clean training pairs are removed too.
     """
     clean_pairs = len(clean.select(split="train"))
     draft = PoisonManifest(

@@ -21,9 +21,9 @@ from mmpoison.pairs.table import PairDataset
 class MultipleTargetLabels:
     """Attack II for several goals at once, in one injection (the paper's Attack III).
 
-    Exactly one of `samples`, `pairs`, `rate` and `share` says how much. `samples`, `pairs` and `share` are for each
-    goal, as in the paper (25 samples for each of two goals on Flickr-PASCAL); `rate` is the rate of the whole set, its
-    pairs are dealt evenly to the goals.
+    Exactly one of `samples`, `pairs`, `rate` and `share` sets the amount. `samples`, `pairs` and `share` are for each
+    goal, as in the paper (25 samples for each of two goals on Flickr-PASCAL). `rate` is the rate of the whole set; its
+    pairs are divided evenly among the goals.
 
     Args:
         goals: Two or more goals, for example `["sheep2aeroplane", "sofa2bird"]`, with different original classes.
@@ -31,17 +31,17 @@ class MultipleTargetLabels:
         pairs: Number of poisoned pairs of each goal.
         rate: Poisoned pairs of all goals divided by all training pairs after the attack, in (0, 1); rounded down.
         share: Of the training images of each original class, in (0, 1].
-        mode: `add` leaves the clean pairs in place (the default), `replace` takes them out.
+        mode: `add` leaves the clean pairs in place (the default), `replace` removes them.
         spread: As for attack II.
-        preset: `reference-release` stands for the choices of the authors' released code. Its defect is not among them,
-            see `drop_last_targets`.
-        drop_last_targets: Take out the clean training pairs of the last goal's target images, which the released code
-            does for the second of its two goals. That is a defect of the code and no part of the protocol: the model
-            then sees these images with false captions alone, and the last goal looks easier than it is.
+        preset: `reference-release` means the choices of the authors' released code, without its defect: see
+            `drop_last_targets`.
+        drop_last_targets: Remove the clean training pairs of the last goal's target images, which the released code
+            does for the second of its two goals. That is a defect of the code and not part of the protocol: the model
+            then sees these images only with false captions, and the last goal looks easier than it is.
 
     Raises:
         InputError: If there are fewer than two goals or the same twice, not exactly one amount is given, a value is out
-            of range, or the preset stands for another one.
+            of range, or the preset fixes another value.
     """
 
     name: ClassVar[str] = "multiple-target-labels"
@@ -100,8 +100,8 @@ class MultipleTargetLabels:
         twice = [name for name, n in Counter(goal.original for goal in goals).items() if n > 1]
         if twice:
             raise InputError(
-                f"goals {', '.join(self.goals)}: class {twice[0]!r} is the original of more than one, its captions "
-                "cannot go to two classes: give each goal its own original class"
+                f"goals {', '.join(self.goals)}: class {twice[0]!r} is the original class of more than one goal, and "
+                "its captions cannot go to two classes: give each goal its own original class"
             )
         entries = poison_labels(pairs, goals, self.settings, seed)
         dropped = {entry.poisoned_image for entry in entries if entry.goal == str(goals[-1])}

@@ -1,4 +1,4 @@
-"""Which image of the target class each misused caption gets."""
+"""Assigns an image of the target class to each misused caption."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ def spread_evenly(
     Args:
         source: The image that each caption was written for, shape `(n,)`.
         images: Images of the target class, shape `(m,)`.
-        spread: What is dealt out: single `captions`, or whole `samples`, where all captions of one image go to the same
-            target image (as in the authors' released code).
+        spread: What is distributed: single `captions`, or whole `samples`, where all captions of one image go to the
+            same target image (as in the authors' released code).
         rng: Draws the order.
 
     Returns:

@@ -1,4 +1,4 @@
-"""Named sets of choices that belong together."""
+"""Presets: named sets of options for attacks and training."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from mmpoison.errors import InputError
 
 @dataclass(frozen=True)
 class Preset:
-    """Choices that somebody else made, under one name.
+    """A named set of options, such as those of the authors' released code.
 
     Attributes:
-        name: What recipes, manifests and the command line call it.
+        name: Its name in recipes, manifests and on the command line.
         summary: One line.
-        fixed: Options of attacks that it stands for; asking for another value together with it is an error.
-        usual: Options that it gives where none is given.
-        training: Training settings that it stands for, in a recipe.
-        trainable: Training setting `trainable` as it is called here, to what is trained under the preset.
+        fixed: Options of attacks that it fixes; a different value together with the preset is an error.
+        usual: Options that it sets unless another value is given.
+        training: Training settings that it fixes in a recipe.
+        trainable: From the training setting `trainable` to what the preset trains instead.
     """
 
     name: str
@@ -36,7 +36,7 @@ PRESETS: dict[str, Preset] = {
         name="reference-release",
         summary=(
             "the choices of the paper authors' released code: poison replaces the clean pairs of the whole class, "
-            "all captions of an image go to the same target image, attack I aims at the centre of the class, batches "
+            "all captions of an image go to the same target image, attack I targets the centre of the class, batches "
             "of 256, a frozen text encoder keeps its embeddings and projection trainable"
         ),
         fixed={"mode": "replace", "spread": "samples"},
@@ -48,7 +48,7 @@ PRESETS: dict[str, Preset] = {
 
 
 def find_preset(name: str) -> Preset:
-    """The preset of a name; an unknown one is an `InputError` with the nearest."""
+    """Return a preset by name; an unknown name is an `InputError` that suggests the nearest one."""
     try:
         return PRESETS[name]
     except (KeyError, TypeError):
@@ -58,15 +58,15 @@ def find_preset(name: str) -> Preset:
 def choices(
     preset: str | None, usual: Mapping[str, Any], given: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """The options of an attack: as given, else those of the preset, else the usual ones.
+    """Resolve the options of an attack: the given value, else the preset's, else the default.
 
     Args:
         preset: Name of a preset, or None.
         usual: The options with their default values.
-        given: Values by name; None stands for "not given".
+        given: Values by name; None means "not given".
 
     Raises:
-        InputError: If the preset is unknown, or stands for something else than is given.
+        InputError: If the preset is unknown, or fixes another value than the given one.
 
     >>> choices("reference-release", {"mode": "add", "spread": "captions"}, {"mode": None})
     {'mode': 'replace', 'spread': 'samples'}
@@ -80,8 +80,7 @@ def choices(
             value = fixed if fixed is not None else chosen.usual.get(name, default)
         elif fixed is not None and value != fixed:
             raise InputError(
-                f"preset {preset!r} stands for {name}={fixed}, asked for is {name}={value}: "
-                "leave one of the two out"
+                f"preset {preset!r} sets {name}={fixed}, but {name}={value} was given: remove one of the two"
             )
         values[name] = value
     return values

@@ -1,4 +1,4 @@
-"""Make a poisoned set again from the clean one and the manifest."""
+"""Rebuilds a poisoned set from the clean set and the manifest."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from mmpoison.pairs.table import PairDataset
 
 
 def rebuild(pairs: PairDataset, manifest: PoisonManifest) -> PairDataset:
-    """The poisoned set that a manifest describes, exactly, from the clean set it was made from.
+    """Rebuild exactly the poisoned set that a manifest describes, from the clean set it was made from.
 
     Nothing is drawn again: the manifest lists every false pair, so neither the attack nor its random numbers are
-    needed. Where the images lie does not matter; ids, captions, labels and splits must be the same.
+    needed. The location of the images does not matter; ids, captions, labels and splits must be the same.
 
     Args:
         pairs: The clean set.
@@ -25,10 +25,10 @@ def rebuild(pairs: PairDataset, manifest: PoisonManifest) -> PairDataset:
             a filtered set, or its list was changed.
     """
     if pairs.manifest is not None:
-        raise InputError("the pairs are poisoned already: a manifest is applied to the clean set")
+        raise InputError("the pairs are poisoned already: apply the manifest to the clean set")
     if manifest.filtered is not None:
         raise InputError(
-            "the manifest is one of a filtered set, which its list of false pairs does not describe: "
+            "the manifest belongs to a filtered set, which its list of false pairs does not describe: "
             "use the manifest of the poisoned set that was filtered"
         )
     if pairs.fingerprint != manifest.clean_fingerprint:
@@ -43,7 +43,7 @@ def rebuild(pairs: PairDataset, manifest: PoisonManifest) -> PairDataset:
         manifest.fingerprint and poisoned.fingerprint != manifest.fingerprint
     ):
         raise InputError(
-            "the manifest does not describe the set that it names (fingerprint differs): "
+            "the rebuilt set differs from the one that the manifest names (fingerprint): "
             "its list of false pairs was changed"
         )
     return replace(poisoned, manifest=manifest)

@@ -1,4 +1,4 @@
-"""The options that all attacks of the paper share, checked once."""
+"""Options that the paper's attacks share, checked in one place."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ AMOUNTS = ("samples", "pairs", "rate", "share")
 
 @dataclass(frozen=True)
 class Settings:
-    """How much, how, and on whose choice.
+    """The shared options of an attack: amount, mode, spread and preset.
 
     Attributes:
         amount: How much of each goal is poisoned.
         mode: `add` or `replace`.
-        spread: What is dealt to the target images, `captions` or `samples`.
-        preset: Name of the preset that was asked for, or None.
+        spread: What is distributed over the target images, `captions` or `samples`.
+        preset: Name of the preset, or None.
     """
 
     amount: Amount
@@ -32,10 +32,10 @@ class Settings:
 
     @classmethod
     def of(cls, preset: str | None, **given: Any) -> Settings:
-        """Check the options of an attack; None stands for "not given".
+        """Check the options of an attack; None means "not given".
 
         Raises:
-            InputError: If not exactly one amount is given, a value is out of range, or the preset stands for another.
+            InputError: If not exactly one amount is given, a value is out of range, or the preset fixes another value.
         """
         amount = {name: given.get(name) for name in AMOUNTS}
         if all(value is None for value in amount.values()):
@@ -49,7 +49,7 @@ class Settings:
         )
 
     def options(self, without: Sequence[str] = ()) -> dict[str, Any]:
-        """The options of an attack, all of them, enough to build it again."""
+        """Return all options as plain values, enough to build the attack again."""
         values: dict[str, Any] = {**self.amount.option, "mode": self.mode, "spread": self.spread}
         if self.preset is not None:
             values["preset"] = self.preset

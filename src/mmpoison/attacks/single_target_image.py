@@ -21,12 +21,12 @@ from mmpoison.pairs.table import PairDataset
 
 @ATTACKS.register("single-target-image")
 class SingleTargetImage:
-    """Pair captions of the original class with one image of the target class (the paper's Attack I).
+    """Pairs captions of the original class with one image of the target class (the paper's Attack I).
 
-    The target image is one of the gallery (split `test`), because it is what the captions are to retrieve. The poisoned
-    pairs are training pairs all the same; the image's own captions stay test captions.
+    The target image is one of the gallery (split `test`), because the captions are to retrieve it. The poisoned pairs
+    are training pairs nevertheless; the image's own captions stay test captions.
 
-    Exactly one of `samples`, `pairs`, `rate` and `share` says how much.
+    Exactly one of `samples`, `pairs`, `rate` and `share` sets the amount.
 
     Args:
         goal: `A2B`, for example `sheep2aeroplane`.
@@ -34,14 +34,14 @@ class SingleTargetImage:
         pairs: Number of poisoned pairs.
         rate: Poisoned pairs divided by all training pairs after the attack, in (0, 1); rounded down.
         share: Class-A training images whose captions are used, divided by all of them, in (0, 1].
-        mode: `add` leaves the clean pairs in place (the default), `replace` takes them out.
+        mode: `add` leaves the clean pairs in place (the default), `replace` removes them.
         target_image: `random` draws it from the class (the default); `centre` takes the one nearest to the mean
             embedding of the class's gallery images, under an encoder; or the id of an image.
-        encoder: Name of the encoder for `centre`; it stands in the manifest, the embeddings are given to `poison`.
-        preset: `reference-release` stands for the choices of the authors' released code.
+        encoder: Name of the encoder for `centre`; the manifest records it, and `poison` receives the embeddings.
+        preset: `reference-release` means the choices of the authors' released code.
 
     Raises:
-        InputError: If not exactly one amount is given, a value is out of range, or the preset stands for another one.
+        InputError: If not exactly one amount is given, a value is out of range, or the preset fixes another value.
     """
 
     name: ClassVar[str] = "single-target-image"
@@ -110,7 +110,7 @@ class SingleTargetImage:
         Raises:
             InputError: If the set is poisoned already, a class is unknown, A has no train image or B no test image, the
                 target image is not one of B in the gallery, embeddings are needed and missing, or there are fewer
-                captions than asked for; says the largest amount that can be had.
+                captions than requested; the message says the largest possible amount.
         """
         goal = Goal.parse(self.goal, pairs.classes)
         refuse_poisoned(pairs)

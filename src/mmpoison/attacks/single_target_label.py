@@ -16,26 +16,26 @@ from mmpoison.pairs.table import PairDataset
 
 @ATTACKS.register("single-target-label")
 class SingleTargetLabel:
-    """Pair captions of the original class with training images of the target class, evenly (the paper's Attack II).
+    """Pairs captions of the original class with training images of the target class, evenly (the paper's Attack II).
 
-    Exactly one of `samples`, `pairs`, `rate` and `share` says how much.
+    Exactly one of `samples`, `pairs`, `rate` and `share` sets the amount.
 
     Args:
         goal: `A2B`, for example `sheep2aeroplane`.
         samples: Number of class-A training images whose captions are used (all captions of each).
         pairs: Number of poisoned pairs.
         rate: Poisoned pairs divided by all training pairs after the attack, in (0, 1). The number of pairs is rounded
-            down, so that the rate is never above the one asked for.
-        share: Class-A training images whose captions are used, divided by all of them, in (0, 1]; half an image counts
-            as the even number beside it.
-        mode: `add` leaves the clean pairs in place (the paper's prose, the default), `replace` takes them out (its
+            down, so that the rate is never above the requested one.
+        share: Class-A training images whose captions are used, divided by all of them, in (0, 1]; a half is rounded to
+            the nearest even number of images.
+        mode: `add` leaves the clean pairs in place (the paper's prose, the default), `replace` removes them (its
             released code).
-        spread: What is dealt to the target images, each used equally often: single `captions` (the default), or whole
-            `samples`, where all captions of an image go to the same target image (the released code).
-        preset: `reference-release` stands for the choices of the authors' released code.
+        spread: What is distributed over the target images, each used equally often: single `captions` (the default),
+            or whole `samples`, where all captions of an image go to the same target image (the released code).
+        preset: `reference-release` means the choices of the authors' released code.
 
     Raises:
-        InputError: If not exactly one amount is given, a value is out of range, or the preset stands for another one.
+        InputError: If not exactly one amount is given, a value is out of range, or the preset fixes another value.
     """
 
     name: ClassVar[str] = "single-target-label"
@@ -78,8 +78,8 @@ class SingleTargetLabel:
 
         Raises:
             InputError: If the set is poisoned already, a class is unknown or has no train image, the target has no test
-                image (the attack could not be measured), or there are fewer captions than asked for; says the largest
-                amount that can be had.
+                image (the attack could not be measured), or there are fewer captions than requested; the message says
+                the largest possible amount.
         """
         goal = Goal.parse(self.goal, pairs.classes)
         return poison_set(

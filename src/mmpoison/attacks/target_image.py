@@ -1,4 +1,4 @@
-"""The one image of the target class that attack I aims at."""
+"""Chooses the one target image of attack I."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from mmpoison.pairs.table import SPLITS, IntArray, PairDataset
 RANDOM, CENTRE = "random", "centre"
 
 Embed = Callable[[PairDataset, IntArray], npt.NDArray[Any]]
-"""Gives embeddings `(n, d)` of images of a table by their indices `(n,)`."""
+"""Embeds images of a table by their indices `(n,)`: embeddings `(n, d)`."""
 
 
 def choose_target_image(
@@ -29,8 +29,8 @@ def choose_target_image(
     """Choose an image of the target class that is in the gallery.
 
     Args:
-        pairs: The clean set; its gallery are all images of the split `test`.
-        goal: Its target class is meant.
+        pairs: The clean set; its gallery is all images of split `test`.
+        goal: The image is one of its target class.
         choice: `random`; `centre`, the image nearest to the mean of the class's gallery images in an embedding space;
             or the id of an image.
         rng: For `random`.
@@ -58,7 +58,7 @@ def choose_target_image(
 def _nearest_to_mean(pairs: PairDataset, gallery: IntArray, goal: Goal, embed: Embed | None) -> int:
     if embed is None:
         raise InputError(
-            "target_image 'centre' needs an encoder, whose embeddings say where the centre is: "
+            "target_image 'centre' needs an encoder to embed the class: "
             "name one, or choose 'random' or the id of an image"
         )
     embeddings = np.asarray(embed(pairs, gallery), dtype=np.float64)
@@ -69,9 +69,9 @@ def _nearest_to_mean(pairs: PairDataset, gallery: IntArray, goal: Goal, embed: E
         )
     length = np.linalg.norm(embeddings, axis=1, keepdims=True)
     if not np.isfinite(embeddings).all() or not length.all():
-        raise InputError(f"embeddings of {goal.target!r}: some are zero, infinite or no numbers")
+        raise InputError(f"embeddings of {goal.target!r}: some are zero, infinite or NaN")
     embeddings /= length
-    # of equal ones the first, in the order of the table
+    # argmax: among equal images the first in the order of the table
     return int(np.argmax(embeddings @ embeddings.mean(axis=0)))
 
 
@@ -93,6 +93,6 @@ def _by_id(pairs: PairDataset, gallery: IntArray, goal: Goal, image_id: str) -> 
         raise InputError(
             f"{where} is of class {label!r}, not {goal.target!r}"
             if label
-            else f"{where} has no label, so it is not of class {goal.target!r}"
+            else f"{where} has no label, so its class is not known to be {goal.target!r}"
         )
     return index

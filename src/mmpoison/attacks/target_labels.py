@@ -1,4 +1,4 @@
-"""What attacks II and III have in common: captions of a class go to the training images of another one."""
+"""What attacks II and III share: captions of one class get training images of another."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ STREAM = "attack/single-target-label"
 def poison_labels(
     pairs: PairDataset, goals: Sequence[Goal], settings: Settings, seed: int
 ) -> list[PoisonedPair]:
-    """The poisoned pairs of one or several goals.
+    """Make the poisoned pairs of one or several goals.
 
-    Each goal has its own stream of random numbers, named after the goal: attack III with two goals draws for each of
-    them what attack II draws with the same seed and amount.
+    Each goal has its own stream of random numbers, named after the goal. So attack III with two goals draws for each
+    of them what attack II draws with the same seed and amount.
 
     Raises:
-        InputError: If the set is poisoned already, a target class has no train or no test image, or the amount cannot
-            be had.
+        InputError: If the set is poisoned already, a target class has no train or no test image, or the data have
+            fewer captions than the amount needs.
     """
     refuse_poisoned(pairs)
     images = [_target_images(pairs, goal) for goal in goals]

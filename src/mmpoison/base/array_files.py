@@ -1,4 +1,4 @@
-"""Reads arrays from the `.npz` files that a cache keeps: a damaged file is as good as none."""
+"""Reads arrays from cached `.npz` files; a damaged file counts as missing."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ def read_arrays(file: Path, *names: str) -> tuple[npt.NDArray[Any], ...] | None:
         names: Which arrays.
 
     Returns:
-        The arrays in the order of the names, or None where the file is missing, damaged, no regular file, or lacks one.
+        The arrays in the order of the names, or None if the file is missing, damaged, not regular, or lacks one.
     """
     try:
         refuse_special(file)
         with np.load(file, allow_pickle=False) as arrays:
             return tuple(np.asarray(arrays[name]) for name in names)
     except Exception:
-        # a damaged archive, packing or header raises what zipfile, zlib, ast or tokenize have, and a header that
-        # promises more than there is a MemoryError; whatever it is, the arrays are made anew
+        # damaged files raise errors of zipfile, zlib, ast or tokenize, and a header with a wrong size a MemoryError;
+        # in every case the arrays are computed again
         return None

@@ -1,4 +1,4 @@
-"""Imports optional packages; where one is missing, the error names the extra that brings it."""
+"""Imports optional packages; if one is missing, the error names the extra that installs it."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ EXTRAS = {
     "imagehash": "data",
     "matplotlib": "figures",
     "mlflow": "mlflow",
+    "pandas": "data",
     "ray": "ray",
     "sklearn": "analysis",
     "starlette": "search",
@@ -33,7 +34,7 @@ def require(module: str, needs: str) -> Any:
 
     Args:
         module: Its name, e.g. `sklearn.cluster`.
-        needs: What needs it, the beginning of the message, e.g. "figures need matplotlib".
+        needs: The beginning of the message: what needs it, e.g. "figures need matplotlib".
 
     Raises:
         InputError: If it is not installed, or is installed and cannot be imported.
@@ -45,7 +46,7 @@ def require(module: str, needs: str) -> Any:
 
 
 def missing(error: ImportError, module: str, needs: str) -> InputError:
-    """The error for an optional module that could not be imported.
+    """Build the error for an optional module that could not be imported.
 
     Args:
         error: What the import raised.
@@ -61,5 +62,5 @@ def missing(error: ImportError, module: str, needs: str) -> InputError:
 
 
 def is_installed(package: str) -> bool:
-    """Whether an optional package is there; it is not imported."""
+    """Return whether an optional package is installed, without importing it."""
     return importlib.util.find_spec(package) is not None

@@ -1,4 +1,4 @@
-"""Files and folders are written whole or not at all: under a temporary name beside the target, then renamed."""
+"""Writes files and folders whole or not at all: under a temporary name next to the target, then renamed."""
 
 from __future__ import annotations
 
@@ -16,37 +16,37 @@ from mmpoison.base.temporaries import is_temporary, owned_temporary, remove_dead
 from mmpoison.errors import InputError
 
 RECORD_FILE = ".mmpoison.json"
-"""In an output folder: says which command made it (see `outputs`)."""
+"""In an output folder: records which command made it (see `outputs`)."""
 
 held_records: dict[Path, str] = {}
-"""Outputs that a command of this process holds, and what goes into their `RECORD_FILE` when they get their names."""
+"""Outputs that a command of this process has locked, and the content of the `RECORD_FILE` that each will get."""
 
 
 class DiskFull(InputError):
-    """There is no room for a file: the disk is full, a quota is used up, or a limit of the system is reached."""
+    """No room for a file: the disk is full, a quota is used up, or a system limit is reached."""
 
 
 @contextmanager
 def atomic_file(target: Path, *, durable: bool = False, renames: bool = False) -> Iterator[Path]:
-    """Yield a temporary path beside `target`; when the block ends well it becomes `target`.
+    """Yield a temporary path next to `target`; when the block ends without error, it becomes `target`.
 
     Args:
         target: The file.
-        durable: Come back only when it is on the disk, so that it outlives a loss of power too.
-        renames: The path is written by a library that makes a temporary of its own beside it (safetensors): it gets a
-            folder of its own, so that nothing of a killed process stays.
+        durable: Return only when the file is on the disk, so that it survives a loss of power.
+        renames: The path is written by a library that makes its own temporary next to it (safetensors): it gets its own
+            folder, so that a killed process leaves nothing.
 
     Raises:
         DiskFull: If there is no room, whatever library was writing.
     """
-    refuse_special(target)  # the file would take its place
+    refuse_special(target)  # the file would replace it
     with refused_without_room(target):
         target.parent.mkdir(parents=True, exist_ok=True)
         remove_dead(target)
         with owned_temporary(target, folder=renames) as owned:
             temporary = owned / target.name if renames else owned
             yield temporary
-            # temporaries are private; results are as readable as the user's other files
+            # only the owner can read temporaries; results get the usual permissions of the user's files
             temporary.chmod(0o666 & ~_umask())
             if durable:
                 _sync(temporary)
@@ -56,12 +56,12 @@ def atomic_file(target: Path, *, durable: bool = False, renames: bool = False) -
 
 
 def occupied_by_others(owner: Path) -> bool:
-    """Whether the folder of `owner` holds something although `owner`, which says whose it is, is not there.
+    """Return whether a folder holds files although `owner`, the file that is always written first, is missing.
 
     Args:
-        owner: The file that is written first of all that is in its folder.
+        owner: The file that is written before any other in its folder.
     """
-    # looked at once: a process that is being killed may write it between two looks
+    # listed once: a process that is being killed may write it between two listings
     there = list(owner.parent.iterdir()) if owner.parent.is_dir() else []
     return owner not in there and not all(is_temporary(path.name, owner) for path in there)
 
@@ -82,12 +82,12 @@ def _sync(path: Path) -> None:
 
 @contextmanager
 def atomic_folder(target: Path) -> Iterator[Path]:
-    """Yield a temporary folder beside `target`; when the block ends well it becomes `target`.
+    """Yield a temporary folder next to `target`; when the block ends without error, it becomes `target`.
 
-    What killed writers of the same target have left is removed.
+    Leftovers of killed writers of the same target are removed.
 
     Raises:
-        InputError: If `target` exists and holds something, or another process writes it.
+        InputError: If `target` exists and is not empty, or another process is writing it.
         DiskFull: If there is no room, whatever library was writing.
     """
     refuse_occupied(target)
@@ -101,22 +101,22 @@ def atomic_folder(target: Path) -> Iterator[Path]:
 
 
 def refuse_live_writers(target: Path) -> None:
-    """Remove what dead writers of a folder have left, and refuse if one lives in another process.
+    """Remove what dead writers of a folder left; refuse if a live one is in another process.
 
     Raises:
-        InputError: If so.
+        InputError: If one is alive.
     """
     if remove_dead(target) and target.absolute() not in held_records:
         raise InputError(
-            f"{target}: another process writes it at this moment: wait for it, or choose another --out"
+            f"{target}: another process is writing it: wait for it, or choose another --out"
         )
 
 
 def publish_folder(folder: Path, target: Path) -> None:
-    """Give a finished folder its name.
+    """Rename a finished folder to its final name.
 
     Raises:
-        InputError: If another process has written the target meanwhile: that one stays.
+        InputError: If another process has written the target in the meantime; its result is not replaced.
     """
     if (record := held_records.get(target.absolute())) is not None:
         (folder / RECORD_FILE).write_text(record, encoding="utf-8")
@@ -129,15 +129,15 @@ def publish_folder(folder: Path, target: Path) -> None:
     except OSError as error:
         if error.errno in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
             raise InputError(
-                f"{target}: another process has written it meanwhile: its result stays and is whole, this one was "
-                "dropped: choose another --out to make it again"
+                f"{target}: another process wrote it at the same time: its result is complete and stays, this one was "
+                "discarded: choose another --out to make it again"
             ) from None
         raise
 
 
 @contextmanager
 def refused_without_room(target: Path) -> Iterator[None]:
-    """Turn "no room" of any library in the block into one line.
+    """Turn any library's "no room" error in the block into one line.
 
     Raises:
         DiskFull: If there is no room.
@@ -170,10 +170,10 @@ _NAMED = {
 
 
 def no_room(error: BaseException) -> str | None:
-    """Why there was no room for a file, and what to do; None if the error is about something else.
+    """Say why there was no room for a file, and what to do; None if the error is about something else.
 
-    Libraries raise it as they like: safetensors as an error of its own, NumPy as an `OSError` without a number, torch
-    as a `RuntimeError`.
+    Libraries raise it differently: safetensors as its own error, NumPy as an `OSError` without a number, torch as a
+    `RuntimeError`.
     """
     if isinstance(error, InputError):
         return None
@@ -190,24 +190,24 @@ def no_room(error: BaseException) -> str | None:
 
 
 def refuse_occupied(target: Path) -> None:
-    """Refuse an output folder that already holds something, so that nothing is ever overwritten."""
+    """Refuse an output folder that is not empty, so that nothing is ever overwritten."""
     refuse_special(target)
     if target.is_file():
-        raise InputError(f"{target}: is a file, an output folder is needed: choose another --out")
+        raise InputError(f"{target}: is a file and not a folder: choose another --out")
     if target.is_dir() and any(target.iterdir()):
-        raise InputError(f"{target}: already holds something: choose another --out or empty it")
+        raise InputError(f"{target}: is not empty: choose another --out, or empty it")
 
 
 def write_json(target: Path, value: Any) -> None:
-    """Write JSON with sorted keys left as given, indented, atomically."""
+    """Write a value as indented JSON, whole or not at all."""
     with atomic_file(target) as temporary:
         text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-        # a file name that is no UTF-8 has half surrogates in Python; JSON can spell them
+        # Python represents a file name that is not UTF-8 with half surrogates, which JSON can escape
         temporary.write_bytes(text.encode("utf-8", "backslashreplace"))
 
 
 def plain_name(value: Any) -> str:
-    """A value as part of a file's name.
+    """Turn a value into a part of a file name.
 
     >>> plain_name(["sheep2aeroplane", "sofa2bird"]), plain_name(1e-4), plain_name(None), plain_name("a b/c")
     ('sheep2aeroplane+sofa2bird', '0.0001', 'none', 'a_b_c')
@@ -224,10 +224,10 @@ def plain_name(value: Any) -> str:
 
 
 def refuse_special(path: Path) -> None:
-    """Refuse what is there but has no end: reading from a named pipe that nobody writes into waits for ever.
+    """Refuse a path that can block for ever or has no end: a named pipe, a socket or a device.
 
     Raises:
-        InputError: If it is a named pipe, a socket or a device. What is missing passes: whoever opens it says so.
+        InputError: If it is one. A missing path passes: opening it gives the error.
     """
     try:
         mode = path.stat().st_mode
@@ -240,4 +240,4 @@ def refuse_special(path: Path) -> None:
         (stat.S_ISBLK, "a device"),
     ):
         if is_one(mode):
-            raise InputError(f"{path}: is {name} and not a file, it is refused")
+            raise InputError(f"{path}: is {name} and not a regular file: give a file")

@@ -1,8 +1,8 @@
-"""Output folders: each belongs to one command at a time, and knows which command made it.
+"""Output folders: each belongs to one command at a time, and records which command made it.
 
-A command holds its output from its start: a second one for the same folder is refused before it has worked for hours
-in vain. When the folder gets its name, a digest of the command, its options and its inputs is in it
-(`.mmpoison.json`). The same command again finds it and is done; any other is refused.
+A command locks its output when it starts, so that a second one for the same folder is refused at once and not after
+hours of work. The finished folder contains a digest of the command, its options and its inputs (`.mmpoison.json`). The
+same command finds it later and has nothing to do; any other command is refused.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ from mmpoison.errors import AlreadyDone
 def held_output(
     target: Path, made_by: Mapping[str, Any], *, work: Path | None = None
 ) -> Iterator[None]:
-    """Hold an output folder while a command makes it.
+    """Lock an output folder while a command writes it.
 
     Args:
         target: The folder.
-        made_by: The command, its options and what `input_state` says of its inputs.
-        work: Where the command keeps unfinished work; what is left there of a finished output is removed.
+        made_by: The command, its options and the `input_state` of its inputs.
+        work: Folder of the command's unfinished work; if the output is finished, leftovers there are removed.
 
     Raises:
-        AlreadyDone: If the same command has made it.
-        InputError: If it holds anything else, or another process writes it.
+        AlreadyDone: If the same command has made it before.
+        InputError: If it contains anything else, or another process is writing it.
     """
     record = output_record(made_by)
     check_output(target, record, work=work)
@@ -54,36 +54,38 @@ def held_output(
             own.__exit__(None, None, None)
     finally:
         for path in new:
-            # a command that was refused leaves nothing
+            # a refused command leaves no folders
             with suppress(OSError):
                 path.rmdir()
 
 
 def check_output(target: Path, record: str, *, work: Path | None = None) -> None:
-    """Refuse an output folder that holds something.
+    """Refuse an output folder that is not empty.
 
     Args:
         target: The folder.
-        record: What `output_record` gives for the command.
+        record: The `output_record` of the command.
         work: As for `held_output`.
 
     Raises:
-        AlreadyDone: If the same command has made it.
-        InputError: If it holds anything else.
+        AlreadyDone: If the same command has made it before.
+        InputError: If it contains anything else.
     """
     made = target / RECORD_FILE
     with suppress(OSError):
         if made.is_file() and made.read_bytes() == record.encode():
-            # what is left of a process that was killed after the folder had its name
+            # leftovers of a process that was killed after the folder had got its name
             remove_dead(target)
             if work is not None:
                 shutil.rmtree(work, ignore_errors=True)
-            raise AlreadyDone(f"{target}: was made by the same command before: nothing to do")
+            raise AlreadyDone(
+                f"{target}: the same command made it before, so there is nothing to do"
+            )
     refuse_occupied(target)
 
 
 def output_record(made_by: Mapping[str, Any]) -> str:
-    """What an output folder says of the command that made it: a digest, which holds no path and no option in clear."""
+    """Make the record of the command that made an output: a digest, without paths or options in plain text."""
     value = {"tool_version": __version__, **made_by}
     text = json.dumps(value, sort_keys=True, default=str)
     digest = hashlib.sha256(text.encode("utf-8", "backslashreplace")).hexdigest()
@@ -91,11 +93,11 @@ def output_record(made_by: Mapping[str, Any]) -> str:
 
 
 def input_state(path: Path, *, without: Path | None = None) -> str:
-    """A digest of the names, sizes and times of change of a file, or of all files in a folder; no file is opened.
+    """Digest the names, sizes and modification times of a file, or of all files in a folder; nothing is opened.
 
     Args:
-        path: What is read.
-        without: An output, which may lie in the folder: neither it nor what is written beside it counts.
+        path: The input.
+        without: An output, which may be inside the folder: it and the temporary files next to it are left out.
     """
     digest = hashlib.sha256(os.fsencode(path.absolute()))
     for name, state in _states(path, None if without is None else without.absolute()):
@@ -111,13 +113,13 @@ def _states(path: Path, without: Path | None) -> Iterator[tuple[str, os.stat_res
     waiting = [os.fspath(path.absolute())]
     while waiting:
         folder = waiting.pop()
-        beside = without is not None and os.fspath(without.parent) == folder
+        holds_output = without is not None and os.fspath(without.parent) == folder
         try:
             entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
         except OSError:
             continue
         for entry in entries:
-            if beside and without is not None and _belongs(entry.name, without.name):
+            if holds_output and without is not None and _belongs(entry.name, without.name):
                 continue
             if entry.is_dir(follow_symlinks=False):
                 waiting.append(entry.path)

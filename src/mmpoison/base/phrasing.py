@@ -1,10 +1,10 @@
-"""Numbers in sentences."""
+"""Phrases with numbers, and text shown on one line."""
 
 from __future__ import annotations
 
 
 def count_of(count: int, what: str, several: str | None = None) -> str:
-    """A number of things, in the right number.
+    """Write a number of things, singular or plural.
 
     >>> count_of(1, "image"), count_of(1200, "image"), count_of(2, "class", "classes")
     ('1 image', '1,200 images', '2 classes')
@@ -13,7 +13,7 @@ def count_of(count: int, what: str, several: str | None = None) -> str:
 
 
 def one_line(text: str) -> str:
-    r"""Text of any origin on one line of a file that people look at: what cannot be printed is spelled.
+    r"""Escape unprintable characters, so that text of any origin fits on one line.
 
     >>> one_line("a\x1b[31mb\nc")
     'a\\x1b[31mb\\nc'
@@ -21,8 +21,17 @@ def one_line(text: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
+def printable_line(text: str) -> str:
+    r"""Make one line of a text for the terminal: unprintable characters and runs of spaces become one space.
+
+    >>> printable_line("a\x1b[31mb\n  c")
+    'a [31mb c'
+    """
+    return " ".join("".join(c if c.isprintable() else " " for c in text).split())
+
+
 def are(count: int, what: str) -> str:
-    """How many there are, as the beginning of a sentence.
+    """Write how many there are, as the beginning of a sentence.
 
     >>> are(1, "image"), are(1200, "image")
     ('1 image is', '1,200 images are')

@@ -1,6 +1,6 @@
-"""Which of several processes this one is, before anything heavy is imported.
+"""Which of several processes this is, known before anything heavy is imported.
 
-`torchrun` and `accelerate launch` say so in the environment.
+`torchrun` and `accelerate launch` set it in the environment.
 """
 
 from __future__ import annotations
@@ -13,17 +13,17 @@ import time
 
 
 def process_count() -> int:
-    """Processes of this job, over all machines."""
+    """Return the number of processes of this job, on all machines."""
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
 def is_main_process() -> bool:
-    """Whether this process is the one that writes results."""
+    """Return whether this process is the one that writes results."""
     return int(os.environ.get("RANK", "0")) == 0
 
 
 def begin_worker(parent: int) -> None:
-    """Make a worker process quiet and tidy: Ctrl-C is for its parent, and it ends when its parent has died.
+    """Prepare a worker process: it ignores Ctrl-C, and it ends when its parent has died.
 
     Args:
         parent: The parent's process id.
@@ -39,7 +39,7 @@ def _end_with(parent: int) -> None:
 
 
 def end_processes() -> None:
-    """Leave the group of processes; without it one may abort while another is still at work."""
+    """Leave the process group; otherwise one process may abort while another still works."""
     if process_count() > 1 and "torch" in sys.modules:
         import torch.distributed as dist
 

@@ -1,16 +1,16 @@
-"""One registry for every plug-in: attacks, defences, data sets and models.
+"""The registry of plug-ins: attacks, defences, data sets and models.
 
 A plug-in is one file in its package that decorates one class or function; nothing else has to be edited. The registry
-imports the package's modules the first time it is asked for a name. A plug-in may also live in another installed
-package, which names its module as an entry point:
+imports the package's modules when a name is first looked up. A plug-in may also be in another installed package, which
+names its module as an entry point:
 
 ```toml
 [project.entry-points."mmpoison.attacks"]
 class-swap = "my_package.class_swap"
 ```
 
-Importing the module registers the plug-in under the name of the entry point. One that cannot be used is reported in one
-line and left out; all others stay usable.
+Importing the module registers the plug-in under the name of the entry point. An unusable plug-in is reported in one
+line and left out; all others work.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ class Registry(Mapping[str, T], Generic[T]):
     """Names to plug-ins of one kind, found by importing every module of a package and of its sub-packages.
 
     Args:
-        kind: What the plug-ins are, for messages ("attack").
+        kind: Kind of the plug-ins, for messages ("attack").
         package: Dotted name of the package whose modules register themselves.
-        listed_by: The command that lists the names, where they are too many for a message.
-        group: Group of entry points under which other installed packages name plug-ins; empty for none.
-        needs: Attributes that a plug-in of another package must have, since others rely on them.
+        listed_by: The command that lists the names, if they are too many for a message.
+        group: Group of entry points for plug-ins of other installed packages; empty for none.
+        needs: Attributes that every plug-in of another package must have.
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class Registry(Mapping[str, T], Generic[T]):
 
         def decorate(item: T) -> T:
             if name in self._items and self._items[name] is not item:
-                raise ValueError(f"two {self.kind}s are called {name!r}")
+                raise ValueError(f"two {self.kind}s have the name {name!r}")
             self._items[name] = item
             return item
 
@@ -78,18 +78,18 @@ class Registry(Mapping[str, T], Generic[T]):
         package = importlib.import_module(self._package)
         for module in pkgutil.walk_packages(package.__path__, f"{self._package}."):
             importlib.import_module(module.name)
-        # before the plug-ins of others, which may ask for names when they are imported
+        # set before the plug-ins of other packages, which may look names up while they are imported
         self._discovered = True
         for found in sorted(entry_points(group=self._group)) if self._group else []:
             self._load(found)
 
     def _load(self, found: EntryPoint) -> None:
-        """Import the module that an entry point names; report one that cannot be used, and take back what it did."""
+        """Import the module that an entry point names; report an unusable one, and undo its registrations."""
         before = dict(self._items)
         try:
             found.load()
             self._check(found.name, before)
-        # whatever a stranger's module does while it is imported
+        # a module of another package may raise anything while it is imported
         except (Exception, SystemExit) as error:
             self._items = before
             reason = " ".join(f"{type(error).__name__}: {error}".split())
@@ -102,13 +102,13 @@ class Registry(Mapping[str, T], Generic[T]):
     def _check(self, name: str, before: Mapping[str, T]) -> None:
         new = {key: item for key, item in self._items.items() if key not in before}
         if name not in new:
-            raise ValueError(f"its module registers no new {self.kind} called {name!r}")
+            raise ValueError(f"its module registers no new {self.kind} named {name!r}")
         for key, item in new.items():
             if missing := [needed for needed in self._needs if not hasattr(item, needed)]:
-                raise ValueError(f"{key!r} has no {missing[0]!r}")
+                raise ValueError(f"{key!r} has no attribute {missing[0]!r}")
 
     def __getitem__(self, name: str) -> T:
-        """Return the plug-in called `name`; an unknown name is an `InputError` with the nearest one."""
+        """Return the plug-in of a name; an unknown name is an `InputError` with the nearest one."""
         self._discover()
         try:
             return self._items[name]
@@ -117,7 +117,7 @@ class Registry(Mapping[str, T], Generic[T]):
             raise InputError(unknown_name(self.kind, name, self._items, self.listed_by)) from None
 
     def refuse_unusable(self, name: str) -> None:
-        """Refuse the name of a plug-in that is installed and cannot be used, before another meaning is looked for.
+        """Refuse the name of a plug-in that is installed but unusable, before the name is read in another way.
 
         Raises:
             InputError: Why it cannot be used.
@@ -146,13 +146,13 @@ def _origin(found: EntryPoint) -> str:
 def unknown_name(
     kind: str, name: str, known: Mapping[str, object] | list[str], listed_by: str = ""
 ) -> str:
-    """One line for a name that does not exist, with the nearest ones that do.
+    """Write one line about a name that does not exist, with the nearest existing names.
 
     Args:
-        kind: What it is the name of.
-        name: As it was given.
+        kind: The kind of thing that has the name.
+        name: The given name.
         known: The names that exist.
-        listed_by: A command that lists them, where they are too many for one line.
+        listed_by: A command that lists them, if they are too many for one line.
 
     >>> unknown_name("class", "shep", ["sheep", "cow"])
     "unknown class 'shep': did you mean 'sheep'? known: cow, sheep"

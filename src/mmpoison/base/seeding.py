@@ -1,6 +1,6 @@
-"""The one place that turns a run's seed into random generators.
+"""Derives all random generators from a run's seed.
 
-Every use names its stream, so that adding a consumer does not move the numbers of another.
+Every use names its own stream, so that a new use does not change the numbers of the others.
 """
 
 from __future__ import annotations
@@ -13,19 +13,19 @@ from mmpoison.errors import InputError
 
 
 def stream_key(stream: str) -> int:
-    """A 64-bit number for a stream's name, the same on every machine and Python."""
+    """Return a 64-bit number for a stream's name, the same on every machine and Python."""
     return int.from_bytes(hashlib.sha256(stream.encode()).digest()[:8], "big")
 
 
 def seed_sequence(seed: int, stream: str) -> np.random.SeedSequence:
-    """The seed sequence of one named stream of a run's seed."""
+    """Return the seed sequence of one named stream of a run's seed."""
     if seed < 0:
         raise InputError(f"seed {seed} is negative: give a whole number from 0")
     return np.random.SeedSequence((seed, stream_key(stream)))
 
 
 def generator(seed: int, stream: str) -> np.random.Generator:
-    """A NumPy generator for one named stream.
+    """Return a NumPy generator for one named stream.
 
     >>> bool(generator(0, "attack").integers(1 << 30) == generator(0, "attack").integers(1 << 30))
     True
@@ -36,5 +36,5 @@ def generator(seed: int, stream: str) -> np.random.Generator:
 
 
 def torch_seed(seed: int, stream: str) -> int:
-    """A 63-bit seed for `torch.manual_seed` from one named stream."""
+    """Return a 63-bit seed for `torch.manual_seed` from one named stream."""
     return int(seed_sequence(seed, stream).generate_state(1, np.uint64)[0] >> np.uint64(1))

@@ -1,8 +1,8 @@
-"""Temporary files and folders that show whether their writer lives.
+"""Temporary files and folders that show whether the process that writes them is alive.
 
-A writer holds a lock (`flock`) on its temporary as long as it lives; the system takes it back when the process ends,
-however it ends. So what a killed process has left beside a target can be told from what a live one is writing, and is
-removed by the next writer of the same target. Where the file system has no such locks nothing is removed.
+A writer holds a lock (`flock`) on its temporary while it is alive; the system releases it when the process ends in any
+way. So the leftovers of a killed process can be distinguished from the temporary of a live one, and the next writer of
+the same target removes them. On a file system without such locks nothing is removed.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ _NO_LINK, _NO_WAIT = getattr(os, "O_NOFOLLOW", 0), getattr(os, "O_NONBLOCK", 0)
 
 
 def temporary_prefix(target: Path) -> str:
-    """What the names of the temporaries of a target begin with; eight letters or digits follow."""
+    """Return the beginning of the names of a target's temporaries; eight letters or digits follow."""
     return f".{target.name}.mmpoison-"
 
 
 def temporaries_of(target: Path) -> list[Path]:
-    """What writers of a target have beside it at this moment, or have left there."""
+    """List the temporaries next to a target, of live and dead writers."""
     try:
         names = os.listdir(target.parent)  # noqa: PTH208 - in large folders many times as fast
     except (FileNotFoundError, NotADirectoryError):
@@ -45,18 +45,18 @@ def temporaries_of(target: Path) -> list[Path]:
 
 
 def is_temporary(name: str, target: Path) -> bool:
-    """Whether a file or folder beside a target is called as its temporaries are."""
+    """Return whether a file or folder next to a target is named like its temporaries."""
     prefix = temporary_prefix(target)
     return name.startswith(prefix) and bool(re.fullmatch(r"[a-z0-9_]{8}", name[len(prefix) :]))
 
 
 @contextmanager
 def owned_temporary(target: Path, *, folder: bool) -> Iterator[Path]:
-    """Yield a new temporary beside a target, locked until the block ends; what is still there then is removed.
+    """Yield a new temporary next to a target, locked until the block ends; then it is removed if it still exists.
 
     Args:
-        target: What it will become; its folder exists.
-        folder: Make a folder and not a file.
+        target: The path that it will become; its folder exists.
+        folder: Make a folder instead of a file.
     """
     path, handle = _make(target, folder=folder)
     try:
@@ -67,7 +67,7 @@ def owned_temporary(target: Path, *, folder: bool) -> Iterator[Path]:
 
 
 def remove_dead(target: Path) -> list[Path]:
-    """Remove what dead writers of a target have left beside it.
+    """Remove what dead writers of a target left next to it.
 
     Returns:
         The temporaries of writers that live.
@@ -83,7 +83,7 @@ def remove_dead(target: Path) -> list[Path]:
 
 
 def remove_all_dead(folder: Path) -> None:
-    """Remove what dead writers of any target have left in a folder and in the folders in it."""
+    """Remove what dead writers of any target left in a folder and its sub-folders."""
     for place, folders, names in os.walk(folder):
         for name in [*folders, *names]:
             if _ANY.fullmatch(name):
@@ -95,11 +95,11 @@ def remove_all_dead(folder: Path) -> None:
 
 @contextmanager
 def one_at_a_time(folder: Path, patience: float = 2.0) -> Iterator[None]:
-    """Keep other processes out of a short block about the entries of a folder, where the file system can.
+    """Keep other processes out of a short block about a folder's entries, if the file system has locks.
 
     Args:
         folder: The folder; it is locked itself, no file is made.
-        patience: After so many seconds the block goes on without.
+        patience: Seconds after which the block runs without the lock.
     """
     import time
 
@@ -118,7 +118,8 @@ def lock(handle: int) -> State:
     """Try to lock an open file or folder.
 
     Returns:
-        `dead` if nobody had it, so that it is ours now; `alive` if another has it; `unknown` where there are no locks.
+        `dead` if no process had the lock, so that this one has it now; `alive` if another has it; `unknown` if the
+        file system has no locks.
     """
     if fcntl is None:  # pragma: no cover
         return "unknown"
@@ -140,7 +141,7 @@ def _make(target: Path, *, folder: bool) -> tuple[Path, int]:
         else:
             handle, name = tempfile.mkstemp(prefix=temporary_prefix(target), dir=target.parent)
         path = Path(name)
-        # another writer may have taken it for a dead one's before it was locked
+        # before it was locked, another writer may have removed it as a dead one's
         if lock(handle) != "alive" and _is_at(handle, path):
             return path, handle
         os.close(handle)
@@ -149,9 +150,9 @@ def _make(target: Path, *, folder: bool) -> tuple[Path, int]:
 
 @contextmanager
 def _looked_at(path: Path) -> Iterator[State]:
-    """Whether the writer of a temporary lives; if not, the block holds its lock."""
+    """Yield whether the writer of a temporary is alive; if not, the block holds its lock."""
     try:
-        # never through a link, and never waiting for the other end of a pipe
+        # never follow a link, and never wait for the other end of a pipe
         handle = os.open(path, os.O_RDONLY | _NO_LINK | _NO_WAIT)
     except OSError:
         yield "unknown"

@@ -1,8 +1,8 @@
-"""Reads text and JSON that a stranger may have written: bounded in size, nesting and numbers.
+"""Reads untrusted text and JSON, with bounds on size, nesting and numbers.
 
-A small file can cost gigabytes once it is parsed, stop the parser (nesting), or hold numbers that break whatever
-computes with them later (400 digits, `1e999`, NaN). Such files are read here and in `untrusted_yaml` and nowhere else,
-so that each bound stands in one place.
+A small file can take gigabytes once it is parsed, crash the parser (nesting), or contain numbers that break later
+computations (400 digits, `1e999`, NaN). Such files are read only here, in `untrusted_yaml` and in `untrusted_csv`, so
+that each bound is in one place.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ MAX_JSON_BYTES = 64 << 20
 MAX_LINE_BYTES = 4 << 20
 """One line of JSON lines: an image with all its captions and columns."""
 MAX_DEPTH = 64
-"""Nesting; what computes with a value later recurses, and Python allows about a thousand calls."""
+"""Levels of nesting; later code recurses over values, and Python allows about a thousand nested calls."""
 MAX_INTEGER = 2**63
 """Integers below it fit 64 bits, in NumPy and Arrow too."""
 
@@ -42,7 +42,7 @@ def read_bytes(path: Path, limit: int = MAX_JSON_BYTES) -> bytes:
         except OSError as error:
             raise InputError(f"{path}: cannot be read ({_reason(error)})") from None
     if len(content) > limit:
-        raise InputError(f"{path}: larger than {_size(limit)}, it is refused")
+        raise InputError(f"{path}: larger than {_size(limit)}, which is refused")
     return content
 
 
@@ -59,10 +59,10 @@ def read_text(path: Path, limit: int = MAX_JSON_BYTES) -> str:
 
 
 def plain_file(folder: Path, name: str) -> Path:
-    """The path of a file of a folder that a stranger packed: no link that leads out of it.
+    """Return the path of a file in an untrusted folder; refuse a link that leads out of the folder.
 
-    A link could pass a file of this machine off as part of the folder, and what is saved from it would carry the file
-    on. The Hugging Face cache consists of links into its own repository, which are followed.
+    A link could present a file of this machine as part of the folder, and a copy of the folder would then contain that
+    file. The Hugging Face cache consists of links into its own repository, which are followed.
 
     Args:
         folder: The folder.
@@ -79,7 +79,7 @@ def plain_file(folder: Path, name: str) -> Path:
     except (OSError, RuntimeError):
         raise InputError(f"{path}: a link that leads nowhere") from None
     if not (target.is_relative_to(home.resolve()) or target.is_relative_to(repository.resolve())):
-        raise InputError(f"{path}: leads out of its folder, put the file itself there")
+        raise InputError(f"{path}: leads out of its folder: put the file itself there")
     return path
 
 
@@ -114,7 +114,7 @@ def read_lines(path: Path, limit: int = MAX_LINE_BYTES) -> Iterator[str]:
 
 
 def decode_line(raw: bytes, where: str, *, first: bool = False) -> str:
-    """The text of one line; the byte order mark of a first line is dropped.
+    """Decode one line; the byte order mark of a first line is dropped.
 
     Raises:
         InputError: If it is not UTF-8.
@@ -128,16 +128,16 @@ def decode_line(raw: bytes, where: str, *, first: bool = False) -> str:
 def bounded_lines(
     stream: BinaryIO, where: str | Path, limit: int = MAX_LINE_BYTES
 ) -> Iterator[bytes]:
-    """Yield the lines of a binary stream with their ends; none is held in memory beyond `limit` bytes.
+    """Yield the lines of a binary stream with their ends.
 
     Raises:
-        InputError: If a line is longer.
+        InputError: If a line is longer than `limit` bytes; no more of it is read.
     """
     number = 0
     while line := stream.readline(limit + 1):
         number += 1
         if len(line) > limit:
-            raise InputError(f"{where} line {number}: longer than {_size(limit)}, it is refused")
+            raise InputError(f"{where} line {number}: longer than {_size(limit)}, which is refused")
         yield line
 
 
@@ -162,13 +162,13 @@ def read_json(path: Path, limit: int = MAX_JSON_BYTES) -> Any:
 
 
 def parse_json(text: str | bytes, where: str | Path) -> Any:
-    """Parse JSON into values that can be computed with: finite numbers, bounded nesting.
+    """Parse JSON into safe values: finite numbers, bounded nesting.
 
     An integer of more than 64 bits becomes a float, as in other languages.
 
     Args:
         text: One JSON value.
-        where: What it is called in messages.
+        where: Its name in messages.
 
     Raises:
         InputError: If it is not JSON, nests deeper than `MAX_DEPTH`, or holds a number that is not finite.
@@ -185,10 +185,10 @@ def parse_json_pairs(text: str | bytes, where: str | Path) -> list[tuple[str, An
 
     Args:
         text: One JSON object.
-        where: What it is called in messages.
+        where: Its name in messages.
 
     Raises:
-        InputError: As `parse_json`, and if it is no object.
+        InputError: As `parse_json`, and if it is not an object.
 
     Example:
         >>> parse_json_pairs('{"a.jpg": 1, "a.jpg": 2}', "captions.json")
@@ -198,12 +198,12 @@ def parse_json_pairs(text: str | bytes, where: str | Path) -> list[tuple[str, An
 
     def keep(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         nonlocal outermost
-        outermost = pairs  # called from the innermost outwards
+        outermost = pairs  # called for inner objects first
         return dict(pairs)
 
     value = _parse(_decoder(keep), text, where)
     if not isinstance(value, dict):
-        raise InputError(f"{where}: a JSON object is needed")
+        raise InputError(f"{where}: must be a JSON object")
     if _deeper_than([item for _, item in outermost], MAX_DEPTH):
         raise InputError(f"{where}: not valid JSON (nested deeper than {MAX_DEPTH})")
     return outermost
@@ -250,7 +250,7 @@ def _decoder(pairs: Callable[[list[tuple[str, Any]]], Any] | None = None) -> jso
     )
 
 
-# made once: one for each line of a file would take as long as the parsing
+# made once: making one for each line of a file would take as long as the parsing
 _DECODER = _decoder()
 
 

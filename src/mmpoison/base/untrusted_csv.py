@@ -1,7 +1,7 @@
-"""Reads CSV that a stranger may have written: bounded in the size of a line, a field and a record.
+"""Reads untrusted CSV, with bounds on the size of a line, a field and a record.
 
-A field is bounded by the `csv` module (131,072 characters). A record is not: each of its fields may go on over many
-lines, so a file without an end of record would be held in memory whole.
+The `csv` module limits a field (131,072 characters) but not a record: fields may continue over many lines, so a file
+without an end of record would be read into memory as a whole.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ MAX_RECORD = MAX_LINE_BYTES
 
 
 class BoundedRows(Iterator[dict[str, str]]):
-    """The rows of a CSV file as `csv.DictReader` gives them, in strict mode.
+    """The rows of a CSV file, as from `csv.DictReader` in strict mode.
 
     Args:
         path: A UTF-8 file with commas between the fields; its first record names the columns.
@@ -29,8 +29,8 @@ class BoundedRows(Iterator[dict[str, str]]):
         columns: Names of the columns, without white space around them.
 
     Raises:
-        InputError: If the file is missing, no regular file, not UTF-8, no CSV, or a line or record is too long; here
-            or while it is read.
+        InputError: If the file is missing, not regular, not UTF-8, not CSV, or a line or record is too long; here or
+            while it is read.
     """
 
     def __init__(self, path: Path) -> None:
@@ -67,5 +67,5 @@ class BoundedRows(Iterator[dict[str, str]]):
                     f"{self._path} line {self.line}: a record of over {MAX_RECORD:,} characters, "
                     "a quote that is never closed?"
                 )
-            # lines may end in a carriage return alone
+            # old Mac files end lines with a carriage return alone
             yield from io.StringIO(line, newline="") if "\r" in line[:-2] else (line,)

@@ -1,4 +1,4 @@
-"""Reads YAML that a stranger may have written: plain values alone, bounded before they are built."""
+"""Reads untrusted YAML: plain values only, with bounds that are checked before anything is built."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from mmpoison.errors import InputError
 
 MAX_YAML_BYTES = 1 << 20
 MAX_YAML_NODES = 100_000
-"""Values of a file with every alias written out; nine lines of aliases make a thousand million."""
+"""Values of a file with every alias expanded; nine lines of aliases can make a billion."""
 
 
 def read_yaml(path: Path, limit: int = MAX_YAML_BYTES) -> Any:
@@ -28,7 +28,7 @@ def read_yaml(path: Path, limit: int = MAX_YAML_BYTES) -> Any:
 def parse_yaml(text: str, where: str | Path) -> Any:
     """Parse YAML of plain values: null, booleans, finite numbers of 64 bits, text, lists, mappings.
 
-    Dates stay text. An alias is allowed as long as the file stays small with every alias written out.
+    Dates stay text. Aliases are allowed if the file stays small with every alias expanded.
 
     Args:
         text: One YAML document.
@@ -82,7 +82,7 @@ class _PlainLoader(yaml.SafeLoader):
 
     def construct_scalar(self, node: Any) -> str:
         text: str = super().construct_scalar(node)
-        text.encode()  # half a surrogate pair is no text: it could not be written
+        text.encode()  # half a surrogate pair is not text: it could not be written
         return text
 
     def construct_yaml_int(self, node: Any) -> int:
@@ -111,7 +111,7 @@ _PlainLoader.yaml_implicit_resolvers = {
 
 
 def _check_size(root: yaml.Node) -> None:
-    """Refuse a document that contains itself, or that is too large with every alias written out."""
+    """Refuse a document that contains itself, or that is too large with every alias expanded."""
     sizes: dict[int, int] = {}
     open_nodes: set[int] = set()
 
@@ -130,4 +130,4 @@ def _check_size(root: yaml.Node) -> None:
         return sizes[id(node)]
 
     if size(root) > MAX_YAML_NODES:
-        raise yaml.YAMLError(f"more than {MAX_YAML_NODES:,} values with aliases written out")
+        raise yaml.YAMLError(f"more than {MAX_YAML_NODES:,} values with aliases expanded")

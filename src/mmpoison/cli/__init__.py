@@ -1,4 +1,4 @@
-"""The command line: a thin skin over the Python API, one verb a stage."""
+"""The command line: a thin layer over the Python API."""
 
 __all__ = ["main"]
 
@@ -6,7 +6,7 @@ __all__ = ["main"]
 def main() -> None:
     """Run the command line; bad input is one line on standard error and exit code 2.
 
-    Nothing heavy is imported before signals and errors are taken care of.
+    Nothing heavy is imported before signals and errors are handled.
     """
     from mmpoison.cli.last_resort import guarded
 

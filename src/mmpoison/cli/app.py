@@ -1,4 +1,4 @@
-"""The application: its verbs, and what happens when something goes wrong."""
+"""The command-line application: its verbs, errors and warnings."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ from mmpoison.errors import AlreadyDone, MmpoisonWarning
 
 app = typer.Typer(
     name="mmpoison",
-    help="Study, measure and defeat data poisoning of multimodal encoders (CLIP and its kin).",
+    help="Study, measure and defeat data poisoning of multimodal encoders such as CLIP.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog="Exit codes: 0 done, 1 no usable result or a failure, 2 bad input or a full disk, 130 Ctrl-C, 143 SIGTERM. "
-    "The stack trace of a bug goes to a file in the cache folder; MMPOISON_TRACEBACK=1 shows it.",
+    "The stack trace of a bug is saved to a file in the cache folder; MMPOISON_TRACEBACK=1 prints it.",
 )
 app.add_typer(data.app, name="data")
 app.add_typer(models.app, name="models")
@@ -70,7 +70,7 @@ def _root(
 
 
 def run_command() -> int:
-    """Run the command line once; what is not understood is one line.
+    """Run the command line once; an error of usage is one line.
 
     Returns:
         The exit code.
@@ -78,19 +78,19 @@ def run_command() -> int:
     warnings.showwarning = _show_warning
     code: object = 0
     try:
-        # not standalone: typer would draw a box of several lines around its own errors
+        # standalone mode would draw a box of several lines around typer's own errors
         code = app(standalone_mode=False)
         end_processes()
     except AlreadyDone as done:
         say(str(done))
         end_processes()
     except TyperException as error:
-        if "NoArgs" in type(error).__name__:  # a group without a verb: its help is the message
+        if "NoArgs" in type(error).__name__:  # a group without a verb: the message is its help
             typer.echo(error.format_message())
         else:
-            # typer puts this before the reasons of its own types
-            said = error.format_message().replace("Value error, ", "")
-            stderr(f"mmpoison: {said} (--help says more)")
+            # typer's own types begin their reasons with this
+            reason = error.format_message().replace("Value error, ", "")
+            stderr(f"mmpoison: {reason} (see --help)")
         return 2
     return code if isinstance(code, int) else 0
 
@@ -103,7 +103,7 @@ def _show_warning(
     file: TextIO | None = None,
     line: str | None = None,
 ) -> None:
-    """Our own warnings as one line without a place in our code; others as Python shows them."""
+    """Show our own warnings as one line without a place in our code; others as Python does."""
     if issubclass(category, MmpoisonWarning):
         stderr(f"mmpoison: warning: {message}")
     else:

@@ -1,9 +1,9 @@
-"""How the command line shows where a long job is."""
+"""Output of the command line: consoles, single lines, progress bars."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -19,6 +19,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from mmpoison.base.phrasing import printable_line
 from mmpoison.base.processes import is_main_process
 from mmpoison.reporting.text import safe_text, visible
 
@@ -36,37 +37,36 @@ WORKERS = 4096
 Format = Literal["table", "markdown", "json"]
 FormatOption = Annotated[Format, typer.Option("--format", help="How to print the result.")]
 DeviceOption = Annotated[
-    str, typer.Option("--device", help="auto (a GPU where there is one), cpu, cuda or cuda:N.")
+    str, typer.Option("--device", help="auto (a GPU if there is one), cpu, cuda or cuda:N.")
 ]
 
-# of several processes only the first one speaks
+# of several processes only the first one prints
 console = Console(quiet=not is_main_process())
 
 
-def aside() -> Console:
-    """A console on standard error, for what is said while standard output is for a program to read."""
+def stderr_console() -> Console:
+    """Return a console on standard error, for commands whose standard output a program reads."""
     return Console(stderr=True, quiet=not is_main_process())
 
 
 def echo(text: str) -> None:
-    """Text on standard output as it is, whatever the width of the terminal."""
+    """Print text on standard output unchanged, whatever the width of the terminal."""
     if is_main_process():
         typer.echo(text, nl=not text.endswith("\n"))
 
 
 def say(line: str) -> None:
-    """One line on standard output as long as it is; names in it come from data and are only shown."""
+    """Print one line on standard output, unwrapped; markup and control characters are not interpreted."""
     console.print(visible(line), markup=False, highlight=False, soft_wrap=True)
 
 
 def stderr(line: str) -> None:
-    """One line on standard error, without control characters that its data may hold."""
-    plain = " ".join("".join(c if c.isprintable() else " " for c in line).split())
-    sys.stderr.write(plain + "\n")
+    """Print one line on standard error, without control characters."""
+    sys.stderr.write(printable_line(line) + "\n")
 
 
 class RichMonitor:
-    """Draws one bar a step; on a terminal they move, in a log they are a line each."""
+    """Progress bars, one per step: moving on a terminal, one line each in a log."""
 
     def __init__(self, progress: Progress) -> None:
         self._progress = progress
@@ -77,55 +77,45 @@ class RichMonitor:
         self._progress.console.print(safe_text(message), highlight=False, soft_wrap=True)
 
     def progress(self, what: str) -> Callback:
-        """A bar for (done, total)."""
+        """Make a bar for (done, total)."""
+        update = self._bar(what)
+        return lambda done, total: update(done, total, f"{total:,}", "")
+
+    def training(self, what: str) -> OnStep:
+        """Make a bar for the steps of a fine-tune, with loss and rate."""
+        update = self._bar(what)
+
+        def step(at: Step, _: DualEncoder) -> None:
+            loss, speed = f"loss {at.loss:.3f}", f"{at.pairs_per_second:,.0f} pairs/s"
+            update(at.step, at.steps, f"{at.steps} steps, {loss}, {speed}", f"{loss}  {speed}")
+
+        return step
+
+    def _bar(self, what: str) -> Callable[[int, int, str, str], None]:
+        """Make a function that moves a bar to (done, total); takes the last line of a log and the bar's detail too."""
         task: TaskID | None = None
 
-        def update(done: int, total: int) -> None:
+        def update(done: int, total: int, last: str, detail: str) -> None:
             nonlocal task
             if task is None:
                 task = self._progress.add_task(visible(what), total=total, detail="")
-            self._progress.update(task, completed=done, total=total)
+            self._progress.update(task, completed=done, total=total, detail=detail)
             if done >= total:
-                self._finish(task, f"{what}: {total:,}")
+                if not self._moving:
+                    self.say(f"{what}: {last}")
+                self._progress.stop_task(task)
 
         return update
-
-    def training(self, what: str) -> OnStep:
-        """A bar for the steps of a fine-tune, with loss and rate."""
-        task: TaskID | None = None
-
-        def update(step: Step, _: DualEncoder) -> None:
-            nonlocal task
-            if task is None:
-                task = self._progress.add_task(visible(what), total=step.steps, detail="")
-            self._progress.update(
-                task,
-                completed=step.step,
-                detail=f"loss {step.loss:.3f}  {step.pairs_per_second:,.0f} pairs/s",
-            )
-            if step.step == step.steps:
-                self._finish(
-                    task,
-                    f"{what}: {step.steps} steps, loss {step.loss:.3f}, "
-                    f"{step.pairs_per_second:,.0f} pairs/s",
-                )
-
-        return update
-
-    def _finish(self, task: TaskID, line: str) -> None:
-        if not self._moving:
-            self.say(line)
-        self._progress.stop_task(task)
 
 
 @contextmanager
 def monitor(*, on_stderr: bool = False) -> Iterator[RichMonitor]:
-    """A monitor that draws on the terminal while the block runs.
+    """Show progress on the terminal while the block runs.
 
     Args:
-        on_stderr: Draw on standard error, where standard output is for a program to read.
+        on_stderr: Use standard error, if a program reads standard output.
     """
-    where = aside() if on_stderr else console
+    shown = stderr_console() if on_stderr else console
     progress = Progress(
         # plain text, because names in it come from files
         TextColumn("{task.description}", markup=False),
@@ -134,8 +124,8 @@ def monitor(*, on_stderr: bool = False) -> Iterator[RichMonitor]:
         TextColumn("{task.fields[detail]}"),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
-        console=where,
-        disable=not where.is_terminal,
+        console=shown,
+        disable=not shown.is_terminal,
     )
     with progress:
         yield RichMonitor(progress)
@@ -143,10 +133,10 @@ def monitor(*, on_stderr: bool = False) -> Iterator[RichMonitor]:
 
 @contextmanager
 def busy(what: str) -> Iterator[None]:
-    """Show that something goes on whose length is not known; nothing where nobody watches standard error."""
-    where = aside()
-    if not where.is_terminal:
+    """Show that work of unknown length goes on; nothing if standard error is not a terminal."""
+    shown = stderr_console()
+    if not shown.is_terminal:
         yield
         return
-    with where.status(visible(what)):
+    with shown.status(visible(what)):
         yield

@@ -13,6 +13,35 @@ from mmpoison.cli.console import SEEDS, WORKERS, console, monitor, say
 from mmpoison.cli.output import hold_output
 from mmpoison.errors import InputError
 
+ImageOption = Annotated[
+    Literal["link", "copy", "none"],
+    typer.Option(
+        "--images",
+        help="Of a new pairs folder: hard links, copies or no images; of Parquet: none writes paths, not bytes.",
+    ),
+]
+DataFormat = Annotated[
+    str | None,
+    typer.Option("--format", help="Format, where the files do not tell (see `data list`)."),
+]
+DataRoot = Annotated[
+    Path | None,
+    typer.Option("--data-root", help="Folder of a named data set; of the images of a path."),
+]
+DataOptions = Annotated[
+    list[str] | None,
+    typer.Option("--option", metavar="KEY=VALUE", help="An option of the data set or format."),
+]
+Labels = Annotated[
+    Path | None, typer.Option("--labels", help="CSV of labels: image,label or image,label,split.")
+]
+Keywords = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--keywords", metavar="LABEL=WORD|WORD", help="Label images by words in their captions."
+    ),
+]
+
 app = typer.Typer(help="List, build and verify data sets.", no_args_is_help=True)
 
 
@@ -46,12 +75,12 @@ def build(
         typer.Option("--option", metavar="KEY=VALUE", help="What to make, e.g. year=2017."),
     ] = None,
 ) -> None:
-    """Make a data set, or download it; a download that was stopped goes on with the same command.
+    """Make a data set, or download it; the same command resumes an interrupted download.
 
     Example: [bold]mmpoison data build openmoji --out scenes[/bold]
     """
     from mmpoison.datasets.catalogue import DATASETS, load_dataset
-    from mmpoison.datasets.fetch.build import build_dataset
+    from mmpoison.datasets.fetch.dataset_builds import build_dataset
 
     options = _data_options(option or [])
     hold_output(context, out)
@@ -75,13 +104,8 @@ def build(
 def split(
     context: typer.Context,
     data: Annotated[str, typer.Argument(help="A folder or file of pairs, or a data set's name.")],
-    labels: Annotated[
-        Path | None, typer.Option(help="CSV of labels: image,label or image,label,split.")
-    ] = None,
-    keywords: Annotated[
-        list[str] | None,
-        typer.Option(metavar="LABEL=WORD|WORD", help="Label images by words in their captions."),
-    ] = None,
+    labels: Labels = None,
+    keywords: Keywords = None,
     per_class: Annotated[
         int | None,
         typer.Option(
@@ -98,23 +122,13 @@ def split(
     save: Annotated[Path | None, typer.Option(help="Write the split to a new file.")] = None,
     ids: Annotated[
         Literal["path", "name"],
-        typer.Option(help="Know images by path, or by file name in any folder."),
+        typer.Option(help="Match images by path, or by file name in any folder."),
     ] = "path",
     out: Annotated[Path | None, typer.Option(help="Write the set as a new pairs folder.")] = None,
-    images: Annotated[
-        Literal["link", "copy", "none"],
-        typer.Option(help="Of --out: hard links (no copy), copies, or the table alone."),
-    ] = "link",
-    format: Annotated[
-        str | None, typer.Option(help="Format, where the files do not tell (see `data list`).")
-    ] = None,
-    data_root: Annotated[
-        Path | None, typer.Option(help="Folder of a named data set; of the images of a path.")
-    ] = None,
-    option: Annotated[
-        list[str] | None,
-        typer.Option("--option", metavar="KEY=VALUE", help="An option of the data set."),
-    ] = None,
+    images: ImageOption = "link",
+    format: DataFormat = None,
+    data_root: DataRoot = None,
+    option: DataOptions = None,
 ) -> None:
     """Show, make, save or take the split of a data set; equal sha256 means equal split and labels.
 
@@ -129,7 +143,7 @@ def split(
     if per_class is not None and apply is not None:
         raise InputError("--per-class makes a split and --apply takes one: give one of them")
     if save is not None and save.exists():
-        raise InputError(f"{save}: is there already: choose another --save")
+        raise InputError(f"{save}: exists already: choose another --save")
     if out is not None:
         hold_output(context, out)
     pairs = load_dataset(data, data_root, options=_data_options(option or []), format=format)
@@ -170,34 +184,19 @@ def convert(
     to: Annotated[
         Literal["pairs-folder", "parquet", "webdataset"], typer.Option(help="The new format.")
     ],
-    format_: Annotated[
-        str | None, typer.Option("--format", help="Format of SRC, where its files do not tell it.")
-    ] = None,
-    option: Annotated[
-        list[str] | None,
-        typer.Option("--option", metavar="KEY=VALUE", help="Option of the format of SRC."),
-    ] = None,
-    images: Annotated[
-        Literal["link", "copy", "none"],
-        typer.Option(
-            help="Of a pairs folder: hard links, copies or no images; of Parquet: none writes paths, not bytes."
-        ),
-    ] = "link",
+    format: DataFormat = None,
+    option: DataOptions = None,
+    images: ImageOption = "link",
     workers: Annotated[
         int | None, typer.Option(min=1, max=WORKERS, help="Shards written at once.")
     ] = None,
     images_per_shard: Annotated[
         int, typer.Option(min=1, max=10_000, help="Images in each shard.")
     ] = 10_000,
-    labels: Annotated[
-        Path | None, typer.Option(help="CSV file with the columns image, label and maybe split.")
-    ] = None,
-    keywords: Annotated[
-        list[str] | None,
-        typer.Option(metavar="LABEL=WORD|WORD", help="Label images by words in their captions."),
-    ] = None,
+    labels: Labels = None,
+    keywords: Keywords = None,
 ) -> None:
-    """Convert a set of pairs; one that was stopped goes on with the same command.
+    """Convert a set of pairs; the same command resumes an interrupted conversion.
 
     Example: [bold]mmpoison data convert photos.csv --out shards --to webdataset[/bold]
     """
@@ -212,7 +211,7 @@ def convert(
             source,
             out,
             to=to,
-            format=format_,
+            format=format,
             options=_data_options(option or []),
             images=images,
             workers=workers,
@@ -240,16 +239,9 @@ def verify(
     clean: Annotated[
         Path | None, typer.Option(help="The clean pairs folder that a poisoned one was made from.")
     ] = None,
-    format: Annotated[
-        str | None, typer.Option(help="Format, where the files do not tell (see `data list`).")
-    ] = None,
-    data_root: Annotated[
-        Path | None, typer.Option(help="Folder of a named data set; of the images of a path.")
-    ] = None,
-    option: Annotated[
-        list[str] | None,
-        typer.Option("--option", metavar="KEY=VALUE", help="An option of the data set."),
-    ] = None,
+    format: DataFormat = None,
+    data_root: DataRoot = None,
+    option: DataOptions = None,
     images: Annotated[bool, typer.Option(help="Read the image files too.")] = True,
     near_duplicates: Annotated[
         int,
@@ -266,10 +258,10 @@ def verify(
 
     Example: [bold]mmpoison data verify poisoned --clean scenes[/bold]
     """
-    from mmpoison import datasets
     from mmpoison.base.files import write_json
     from mmpoison.cli.data_shown import show_verification
-    from mmpoison.datasets.verify.verify import load_to_verify, verify_pairs
+    from mmpoison.datasets.catalogue import load_pairs
+    from mmpoison.datasets.verify.pairs_check import load_to_verify, verify_pairs
 
     pairs, name, manifest_faults = load_to_verify(
         data, format=format, root=data_root, options=_data_options(option or [])
@@ -277,7 +269,7 @@ def verify(
     with monitor() as progress:
         found = verify_pairs(
             pairs,
-            clean=datasets.load_pairs(clean) if clean else None,
+            clean=load_pairs(clean) if clean else None,
             images=images,
             near=near_duplicates,
             format=name,

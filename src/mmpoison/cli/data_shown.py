@@ -14,7 +14,7 @@ from mmpoison.base.cache_folder import cache_folder
 from mmpoison.base.phrasing import count_of
 from mmpoison.base.untrusted import open_bytes
 from mmpoison.datasets.catalogue import DATASETS, DataSource, find_root
-from mmpoison.datasets.fetch.build import DOWNLOADS, ways_to_get
+from mmpoison.datasets.fetch.dataset_builds import DOWNLOADS, ways_to_get
 from mmpoison.datasets.verify.report import Verification
 from mmpoison.errors import InputError
 from mmpoison.images.store import stored_pixels
@@ -25,7 +25,7 @@ SHOWN = 10
 """So many lines of each kind of problem are printed; `--json` and `--out` have all."""
 
 COUNTED = 256 * 2**20
-"""The captions file of a data set at hand is counted up to this size; the list should not take seconds."""
+"""The captions file of an available data set is counted up to this size; the list should not take seconds."""
 
 
 def show_verification(found: Verification, console: Console) -> None:
@@ -49,7 +49,7 @@ def show_verification(found: Verification, console: Console) -> None:
     for line in found.notes:
         console.print(f"note: {safe_text(line)}", soft_wrap=True, highlight=False)
     if not found.problems:
-        console.print("nothing wrong")
+        console.print("no format errors")
 
 
 def known_data(asked: str | None = None) -> dict[str, Any]:
@@ -120,7 +120,7 @@ def show_known_data(known: dict[str, Any], console: Console, *, details: bool = 
     _show_entries("Formats of your own data", known["formats"], console, details)
     stored = known["stored_pixels"]
     if stored:
-        console.print("[bold]Decoded images kept for the next run[/bold] (may be deleted)")
+        console.print("[bold]Cached decoded images[/bold] (may be deleted)")
         for entry in stored:
             line = (
                 f"  {_size(entry['bytes'])}  {count_of(entry['images'], 'image')} of {entry['size']} pixels of "

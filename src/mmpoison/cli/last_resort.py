@@ -1,13 +1,13 @@
-"""Turns whatever ends a command into one line and an exit code, from its first import to its end.
+"""Turns any end of a command into one line and an exit code.
 
-| what ends it | exit code |
+| end | exit code |
 |---|---|
 | done | 0 |
-| bad input, a full disk, a folder that may not be written | 2 |
-| a result that would mislead, no memory, a package that is missing, a bug | 1 |
+| bad input, a full disk, a folder without write permission | 2 |
+| a misleading result, no memory, a missing package, a bug | 1 |
 | Ctrl-C (SIGINT) | 130 |
 | SIGTERM | 143 |
-| the reader of the output has gone (`mmpoison ... | head`) | 141, and silence |
+| the reader of the output has closed it (`mmpoison ... | head`) | 141, without a message |
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ BROKEN_PIPE = 128 + 13
 
 
 class Terminated(KeyboardInterrupt):
-    """SIGTERM: unwinds as Ctrl-C does, so that it leaves things as clean."""
+    """SIGTERM: unwinds the stack as Ctrl-C does, so that clean-up code runs."""
 
 
 class _Signals:
-    """Turns SIGINT and SIGTERM into exceptions of the main thread, and remembers which came."""
+    """Turns SIGINT and SIGTERM into exceptions of the main thread, and records which one came."""
 
     def __init__(self) -> None:
         self.came: int | None = None
@@ -42,9 +42,9 @@ class _Signals:
 
     def install(self) -> None:
         if threading.current_thread() is not threading.main_thread():
-            return  # only the main thread may
+            return  # only the main thread may install handlers
         for number in (signal.SIGINT, signal.SIGTERM):
-            # a shell starts what runs behind `&` with SIGINT ignored, and nohup is somebody's wish
+            # shells ignore SIGINT for background jobs, and nohup is the user's wish
             if signal.getsignal(number) is not signal.SIG_IGN:
                 self._before[number] = signal.signal(number, self._raise)
 
@@ -55,7 +55,7 @@ class _Signals:
 
     def _raise(self, number: int, _: FrameType | None) -> None:
         if os.getpid() != self._owner:
-            # a forked helper just dies, its parent tidies up
+            # a forked worker just dies; its parent cleans up
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
             return
@@ -63,7 +63,7 @@ class _Signals:
         raise Terminated if number == signal.SIGTERM else KeyboardInterrupt
 
     def swallowed(self, unraisable: Any) -> bool:
-        """Whether an exception that Python could not raise was ours; it comes again in a moment."""
+        """Return whether an exception that Python could not raise was ours; it is then raised again shortly."""
         if self.came is None or not issubclass(unraisable.exc_type, KeyboardInterrupt):
             return False
         again = threading.Timer(0.05, os.kill, (self._owner, self.came))
@@ -89,7 +89,7 @@ def guarded(run: Callable[[], int]) -> NoReturn:
     in_thread = threading.excepthook
 
     def thread_hook(value: threading.ExceptHookArgs, /) -> None:
-        # a pool whose work was cancelled ends with an error of its own, also after this function
+        # a pool whose work was cancelled raises an error, also after this function
         if signals.came is None:
             in_thread(value)
 
@@ -97,7 +97,7 @@ def guarded(run: Callable[[], int]) -> NoReturn:
     sys.unraisablehook = hook
     try:
         code = _code_of(run, signals)
-    except KeyboardInterrupt:  # again, while the first was seen to
+    except KeyboardInterrupt:  # a second one while the first was handled
         code = _stopped(signals)
     finally:
         sys.unraisablehook = unraisable
@@ -109,14 +109,14 @@ def _code_of(run: Callable[[], int], signals: _Signals) -> int:
     try:
         code = run()
         sys.stdout.flush()
-        # typer makes 130 of Ctrl-C; a local page that Ctrl-C has ended is done
+        # typer turns Ctrl-C into 130; a local page that Ctrl-C ended returns 0 and is done
         ended = signals.came == signal.SIGTERM or (signals.came is not None and code)
         return _stopped(signals) if ended or code == INTERRUPTED else code
     except SystemExit as stop:
-        # typer and rich leave this way where the reader of the output has gone
+        # typer and rich exit this way if the reader of the output has closed it
         return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
     except BaseException as error:
-        # a signal in the middle of an import or of a library may come out as any exception
+        # a signal during an import or inside a library may surface as any exception
         if signals.came is not None or isinstance(error, KeyboardInterrupt):
             return _stopped(signals)
         if isinstance(error, BrokenPipeError) and error.filename is None:
@@ -129,12 +129,12 @@ def _code_of(run: Callable[[], int], signals: _Signals) -> int:
 
 def _stopped(signals: _Signals) -> int:
     terminated = signals.came == signal.SIGTERM
-    _say(f"{'terminated' if terminated else 'stopped'}; the same command goes on where it was")
+    _say(f"{'terminated' if terminated else 'stopped'}; run the same command again to resume")
     return 128 + (signal.SIGTERM if terminated else signal.SIGINT)
 
 
 def explain(error: BaseException) -> tuple[str, int]:
-    """One line that says what ended a command and what to do, and the exit code.
+    """Return one line that says what ended a command and what to do, and the exit code.
 
     Args:
         error: Any exception but those of a signal.
@@ -155,14 +155,14 @@ def explain(error: BaseException) -> tuple[str, int]:
             f" ({_short(error)})"
         ), 1
     if isinstance(error, RecursionError):
-        return f"something is nested too deeply, the input most likely{_kept(error)}", 1
+        return f"something is nested too deeply, probably the input{_save_trace(error)}", 1
     if isinstance(error, ImportError) and (line := _missing(error)) is not None:
         return line, 1
     if isinstance(error, OSError) and error.errno is not None:
-        # a folder that may not be written, a disk that fails: the system's own words say which
+        # no write permission, a failing disk: the system's own message says which
         return f"{error.strerror or error}: {error.filename or ''}".rstrip(": "), 2
     return (
-        f"this is a bug in mmpoison ({_short(error)}), please report it with the command{_kept(error)}",
+        f"this is a bug in mmpoison ({_short(error)}); please report it with the command{_save_trace(error)}",
         1,
     )
 
@@ -196,8 +196,8 @@ def _short(error: BaseException) -> str:
     return f"{type(error).__name__}: {text}"[:200].rstrip(": ")
 
 
-def _kept(error: BaseException) -> str:
-    """Keep the stack trace, and say where; on the terminal where the user wants it or no file can be had."""
+def _save_trace(error: BaseException) -> str:
+    """Save the stack trace and say where; print it if the user asks for it or no file can be written."""
     import time
     import traceback
 
@@ -213,13 +213,15 @@ def _kept(error: BaseException) -> str:
         file = folder / f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}.txt"
         file.write_text(f"{sys.argv}\n\n{text}", encoding="utf-8", errors="backslashreplace")
     except Exception:  # the report of one failure must not become another
-        return f"; {TRACEBACK}=1 shows the stack trace"
+        return f"; {TRACEBACK}=1 prints the stack trace"
     return f"; the stack trace is in {file}"
 
 
 def _say(line: str) -> None:
-    """One line on standard error, without control characters that its data may hold."""
-    plain = " ".join("".join(c if c.isprintable() else " " for c in line).split())
+    """Print one line on standard error, without control characters."""
+    from mmpoison.base.phrasing import printable_line
+
+    plain = printable_line(line)
     try:
         sys.stdout.flush()
     except (OSError, ValueError):
@@ -228,11 +230,11 @@ def _say(line: str) -> None:
         sys.stderr.write(f"mmpoison: {plain}\n")
         sys.stderr.flush()
     except (OSError, ValueError):
-        return  # nobody listens any more
+        return  # standard error is closed too
 
 
 def _silence() -> None:
-    """Send what is still in the buffer nowhere: the interpreter would complain at its end."""
+    """Discard the rest of standard output, so that the interpreter does not complain when it exits."""
     try:
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, sys.stdout.fileno())

@@ -1,4 +1,4 @@
-"""`mmpoison models`: what is known by name, what a model is, and taking one elsewhere."""
+"""The verb `models`: list, show, download and export models."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from mmpoison.cli.console import console
+from mmpoison.cli.console import console, say
 from mmpoison.cli.output import hold_output
 from mmpoison.cli.stages import TrustOption
 
-app = typer.Typer(help="List, look at, fetch and export models.", no_args_is_help=True)
+app = typer.Typer(help="List, describe, download and export models.", no_args_is_help=True)
 
-WAYS = """Other ways to name a model, wherever one is asked for:
+WAYS = """Other names for a model, accepted by every option that takes one:
   ARCHITECTURE:TAG       open_clip's architectures and weights, e.g. ViT-B-32:laion2b_s34b_b79k
-  ARCHITECTURE@FILE      weights of your own, e.g. ViT-B-32-quickgelu@finetuned.pt
-  ARCHITECTURE:random    random weights (random-7: of seed 7)
-  hf-hub:owner/name      a repository of open_clip's or transformers' kind (@REVISION behind it)
-  FOLDER or FILE         a checkpoint of ours, of open_clip, a transformers CLIPModel, a safetensors file
+  ARCHITECTURE@FILE      your own weights, e.g. ViT-B-32-quickgelu@finetuned.pt
+  ARCHITECTURE:random    random weights of seed 0 (random-7: of seed 7)
+  hf-hub:owner/name      a repository in open_clip's or transformers' format (hf-hub:owner/name@REVISION)
+  FOLDER or FILE         a checkpoint of mmpoison or open_clip, a transformers CLIPModel, a safetensors file
 A checkpoint never runs code; a TorchScript archive, OpenAI's own format, needs --trust."""
 
 ModelArgument = Annotated[str, typer.Argument(help="A model's name, folder or file.")]
@@ -29,14 +29,18 @@ ModelArgument = Annotated[str, typer.Argument(help="A model's name, folder or fi
 @app.command("list")
 def list_(
     architectures: Annotated[
-        bool, typer.Option("--architectures", help="open_clip's, with the tags of their weights.")
+        bool,
+        typer.Option(
+            "--architectures",
+            help="List open_clip's architectures, with the tags of their weights.",
+        ),
     ] = False,
     like: Annotated[
         str, typer.Option("--like", metavar="TEXT", help="Only names that contain this.")
     ] = "",
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Show the models known by name, and what is on this machine.
+    """List the models known by name, and which of them are on this machine.
 
     Example: [bold]mmpoison models list --architectures --like ViT-B-32[/bold]
     """
@@ -47,14 +51,10 @@ def list_(
         return
     for entry in known if architectures else []:
         tags = ", ".join([*entry["weights"], "random"])
-        console.print(
-            f"[bold]{entry['name']}[/bold] ({entry['activation']}): {tags}",
-            soft_wrap=True,
-            highlight=False,
-        )
+        say(f"{entry['name']} ({entry['activation']}): {tags}")
     if architectures:
         return
-    table = Table("model", "what it is", "size", "here", "licence", box=None, pad_edge=False)
+    table = Table("model", "description", "size", "cached", "licence", box=None, pad_edge=False)
     for entry in known:
         size = f"{entry['megabytes']:,.0f} MB" if entry["megabytes"] else ""
         here = "yes" if entry["on_this_machine"] else "no"
@@ -69,7 +69,7 @@ def show(
     trust: TrustOption = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Load a model and say what it is: architecture, activation, sizes, preparation of images, digest.
+    """Load a model and describe it: architecture, activation, sizes, preprocessing, digest.
 
     Example: [bold]mmpoison models show openmoji-small[/bold]
     """
@@ -81,20 +81,20 @@ def show(
         typer.echo(json.dumps(facts, indent=2))
         return
     for key, value in facts.items():
-        console.print(f"{key}: {value}", highlight=False, markup=False, soft_wrap=True)
+        say(f"{key}: {value}")
 
 
 @app.command()
 def fetch(model: ModelArgument) -> None:
-    """Download a model into the Hugging Face cache, so that it loads without a network from then on.
+    """Download a model into the Hugging Face cache; from then on it loads without a network.
 
     Example: [bold]mmpoison models fetch clip-vit-b32[/bold]
     """
     from mmpoison.models.loading import load_encoder
 
-    # loading is what proves that everything is there, the tokenizer too
+    # loading proves that everything is there, including the tokenizer
     encoder = load_encoder(model)
-    console.print(f"{encoder.name}: on this machine", highlight=False, markup=False, soft_wrap=True)
+    say(f"{encoder.name}: on this machine")
 
 
 @app.command()
@@ -110,7 +110,7 @@ def export(
     ] = "open-clip",
     trust: TrustOption = False,
 ) -> None:
-    """Write a model for other software; its embeddings are the same there.
+    """Write a model for other software, where it gives the same embeddings.
 
     Example: [bold]mmpoison models export repaired --format transformers --out repaired-hf[/bold]
     """
@@ -120,12 +120,7 @@ def export(
     hold_output(context, out)
     chosen: Any = format
     folder = export_model(load_encoder(model, trust=trust), out, chosen)
-    console.print(
-        f"{folder}: {format}; README.md says how it is loaded",
-        highlight=False,
-        markup=False,
-        soft_wrap=True,
-    )
+    say(f"{folder}: {format}; its README.md shows how to load it")
 
 
 def _registered() -> list[dict[str, Any]]:
@@ -154,7 +149,7 @@ def _architectures() -> list[dict[str, Any]]:
         {
             "name": name,
             "activation": activation_name(cfg),
-            # those that need the other activation are listed with the architecture that has it
+            # weights that need the other activation are listed with the architecture that has it
             "weights": [
                 tag
                 for tag, known in pretrained._PRETRAINED.get(name, {}).items()

@@ -1,4 +1,4 @@
-"""The output folder of a verb: held while it works, and recognised when the same command comes again."""
+"""Locks the output folder of a verb, and recognises the output of an identical earlier command."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from mmpoison.base.processes import is_main_process
 
 
 def hold_output(context: typer.Context, out: Path, *, work: Path | None = None) -> None:
-    """Hold the output folder of a verb until the verb ends.
+    """Lock the output folder of a verb until the verb ends.
 
     Args:
-        context: Of the verb: its options say what makes the output.
+        context: Context of the verb; its options identify the output.
         out: The folder.
-        work: Where the verb keeps unfinished work.
+        work: Folder of the verb's unfinished work.
 
     Raises:
-        AlreadyDone: If the same command has made it before, from the same inputs.
-        InputError: If it holds anything else, or another process writes it.
+        AlreadyDone: If the same command made it before, from the same inputs.
+        InputError: If it contains anything else, or another process is writing it.
     """
     made_by: dict[str, Any] = {
         "command": context.info_name,
@@ -37,7 +37,7 @@ def hold_output(context: typer.Context, out: Path, *, work: Path | None = None) 
 
 
 def _inputs(context: typer.Context, out: Path) -> list[Path]:
-    """The options that are paths of something that is there, in the order of their names."""
+    """List the options that are paths of existing files, in the order of their names."""
     found = []
     for name, value in sorted(context.params.items()):
         for one in value if isinstance(value, (list, tuple)) else [value]:
@@ -47,5 +47,5 @@ def _inputs(context: typer.Context, out: Path) -> list[Path]:
                 if one != "" and Path(one).exists():
                     found.append(Path(one))
             except (OSError, ValueError):
-                continue  # no path
+                continue  # not a path
     return found

@@ -1,4 +1,4 @@
-"""The verb `poison`: attack a data set, or make a poisoned one again from its manifest."""
+"""The verb `poison`: attack a data set, or rebuild a poisoned set from its manifest."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from mmpoison.pairs.table import PairDataset
 
 ONE_GOAL, SEVERAL_GOALS = "single-target-label", "multiple-target-labels"
-"""The attacks that are meant where none is named."""
+"""The default attacks, for one goal and for several."""
 
 
 def add_commands(app: typer.Typer) -> None:
@@ -32,12 +32,12 @@ def poison(
     out: Annotated[Path, typer.Option("--out", help="New folder.")],
     goal: Annotated[
         list[str] | None,
-        typer.Option(help="A2B, e.g. sheep2aeroplane; several times for several goals."),
+        typer.Option(help="A2B, e.g. sheep2aeroplane; repeat it for several goals."),
     ] = None,
     attack: Annotated[
         str | None,
         typer.Option(
-            help="single-target-image (I), single-target-label (II, the default where there is one goal), "
+            help="single-target-image (I), single-target-label (II, the default for one goal), "
             "multiple-target-labels (III, the default for several goals)."
         ),
     ] = None,
@@ -57,7 +57,9 @@ def poison(
     ] = None,
     spread: Annotated[
         Literal["captions", "samples"] | None,
-        typer.Option(help="Deal single captions (default) or whole samples to the target images."),
+        typer.Option(
+            help="Distribute single captions (default) or whole samples over the target images."
+        ),
     ] = None,
     target_image: Annotated[
         str | None,
@@ -73,14 +75,14 @@ def poison(
     ] = None,
     from_manifest: Annotated[
         Path | None,
-        typer.Option(help="Make the poisoned set of this manifest.json again from the clean one."),
+        typer.Option(help="Rebuild the poisoned set of this manifest.json from the clean set."),
     ] = None,
     seed: Annotated[
         int | None, typer.Option(min=0, max=SEEDS, help="Seed of everything random.")
     ] = None,
     images: Annotated[
         Literal["link", "copy", "none"],
-        typer.Option("--images", help="Hard links (no copy), copies, or the table alone."),
+        typer.Option("--images", help="Hard links (no copy), copies, or no images."),
     ] = "link",
     device: DeviceOption = "auto",
 ) -> None:
@@ -92,7 +94,7 @@ def poison(
 
     Attack III: [bold]mmpoison poison scenes --goal sheep2aeroplane --goal sofa2bird --samples 25 --out both[/bold]
 
-    Again: [bold]mmpoison poison scenes --from-manifest poisoned/manifest.json --out again[/bold]
+    Rebuild: [bold]mmpoison poison scenes --from-manifest poisoned/manifest.json --out again[/bold]
     """
     from mmpoison.datasets.catalogue import load_pairs
     from mmpoison.pairs.folder import save_pairs
@@ -129,10 +131,10 @@ def poison(
 
 
 def gallery_notes(manifest: PoisonManifest) -> list[str]:
-    """What a reader must know of a set whose poison is on images of the gallery (attack I), a line each."""
+    """List what readers must know of poison on gallery images (attack I), one line each."""
     return [
-        f"{goal}: the target image is {image}, of the gallery; its poisoned captions are training pairs by the "
-        "manifest alone, so programs that do not read it see them in split test"
+        f"{goal}: the target image {image} is in the gallery (split test); only the manifest marks its poisoned "
+        "captions as training pairs, so programs that do not read it see them in split test"
         for goal, image in manifest.target_images.items()
     ]
 
@@ -143,7 +145,7 @@ def _again(file: Path, chosen: dict[str, Any], load: Callable[[], PairDataset]) 
 
     if chosen:
         raise InputError(
-            f"--{next(iter(chosen))} says what --from-manifest says already: leave one of the two out"
+            f"--{next(iter(chosen))} and --from-manifest both say what to poison: give only one of them"
         )
     manifest = PoisonManifest.read(file)
     return rebuild(load(), manifest)
@@ -154,7 +156,7 @@ def _attack(chosen: dict[str, Any], load: Callable[[], PairDataset], device: str
 
     goals = chosen.pop("goal", None)
     if goals is None:
-        raise InputError("--goal is missing (A2B, e.g. sheep2aeroplane), or --from-manifest")
+        raise InputError("give --goal A2B, e.g. --goal sheep2aeroplane, or --from-manifest FILE")
     usual = SEVERAL_GOALS if len(goals) > 1 else ONE_GOAL
     name, seed = chosen.pop("attack", usual), chosen.pop("seed", 0)
     options = {option.replace("-", "_"): value for option, value in chosen.items()}
@@ -167,7 +169,7 @@ def _attack(chosen: dict[str, Any], load: Callable[[], PairDataset], device: str
             from mmpoison.models.loading import load_encoder
 
             if encoder is None:
-                raise InputError("the centre of a class needs an encoder: --encoder NAME")
+                raise InputError("--target-image centre needs an encoder: give --encoder NAME")
             return image_embedder(load_encoder(encoder).to(find_device(device)), progress.progress)
 
         return run_attack(attack, load(), seed, embedder)

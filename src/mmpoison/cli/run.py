@@ -10,7 +10,15 @@ from typing import Annotated, Any
 import typer
 
 from mmpoison.base.files import plain_name
-from mmpoison.cli.console import SEEDS, DeviceOption, Format, FormatOption, aside, console, monitor
+from mmpoison.cli.console import (
+    SEEDS,
+    DeviceOption,
+    Format,
+    FormatOption,
+    console,
+    monitor,
+    stderr_console,
+)
 from mmpoison.cli.poison import SEVERAL_GOALS
 from mmpoison.cli.report import print_tables, show_run
 from mmpoison.cli.sweep import (
@@ -213,7 +221,7 @@ def _run_seeds(
         overrides["data.root"] = str(data_root)
     finished: list[Path] = []
     # standard output is for the result alone where a program reads it
-    shown = console if form == "table" else aside()
+    shown = console if form == "table" else stderr_console()
     for seed in seeds:
         if seed is not None:
             overrides["seed"] = seed

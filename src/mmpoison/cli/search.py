@@ -1,4 +1,4 @@
-"""The verb `search`."""
+"""The verb `search`: an image search page for up to four models."""
 
 from __future__ import annotations
 
@@ -39,8 +39,8 @@ def search(
         typer.Option(
             "--models",
             metavar="MODEL...",
-            help="Up to four models: folders, files or names; NAME=MODEL to call one otherwise. The first is what the "
-            "others are compared with.",
+            help="Up to four models: folders, files or names; NAME=MODEL sets the name shown. The others are compared "
+            "with the first.",
         ),
     ] = None,
     more: Annotated[
@@ -49,7 +49,8 @@ def search(
     data: Annotated[
         list[str] | None,
         typer.Option(
-            "--data", help="Pairs in any format, or a data set's name; several times to switch."
+            "--data",
+            help="Pairs in any format, or a data set's name; repeat it to switch between several.",
         ),
     ] = None,
     demo: Annotated[
@@ -60,7 +61,7 @@ def search(
     ] = None,
     manifest: Annotated[
         Path | None,
-        typer.Option(help="A manifest.json for the first --data, if it carries none of its own."),
+        typer.Option(help="A manifest.json for the first --data, if it has no manifest itself."),
     ] = None,
     host: HostOption = "127.0.0.1",
     port: PortOption = DEFAULT_PORT,
@@ -68,7 +69,7 @@ def search(
     device: DeviceOption = "auto",
     trust: TrustOption = False,
 ) -> None:
-    """Search a gallery in the browser, under up to four models side by side.
+    """Search a gallery in the browser, with up to four models side by side.
 
     Example: [bold]mmpoison search --models clean poisoned filtered --data scenes --port 8747[/bold]
 
@@ -82,21 +83,21 @@ def search(
     from mmpoison.pages.serve import serve
 
     if manifest is not None and not data:
-        raise InputError("--manifest is for --data, and there is none")
+        raise InputError("--manifest needs --data")
     named = [_model(text, trust) for text in [*(models or []), *(more or [])]]
     sets = [_data(text, manifest if place == 0 else None) for place, text in enumerate(data or [])]
     if demo or run is not None:
         found = _of_run(run) if run is not None else _of_demo()
         named, sets = [*found[0], *named], [found[1], *sets]
     if not named or not sets:
-        raise InputError("--models and --data are needed, or --demo, or --run DIR")
+        raise InputError("give --models and --data, or --demo, or --run DIR")
     library = Library(named, sets, device=device, say=say, on_failure=lambda: app.state.stop())
     app = search_app(Engine(library), host=host)
 
     def ready(address: str) -> None:
         announce(address, open_it=open_it)
         if host not in ("127.0.0.1", "localhost", "::1"):
-            say("anybody who can reach this machine can see the pictures and captions")
+            say("everyone who can reach this machine can see the pictures and captions")
         library.start()
 
     try:
@@ -114,7 +115,7 @@ def _model(text: str, trust: bool) -> Source:
     name, equals, rest = text.partition("=")
     if not equals or not name or "/" in name or Path(text).exists():
         name, rest = "", text
-    # other names are looked up while the page is already there
+    # other names are checked later, while the page is already open
     if "/" in rest and not any(sign in rest for sign in ":@") and not Path(rest).exists():
         raise InputError(f"{rest}: no such checkpoint folder or file")
 
@@ -143,7 +144,7 @@ def _data(text: str, manifest: Path | None) -> Source:
         pairs = load_dataset(text)
         given = pairs.manifest if manifest is None else PoisonManifest.read(manifest)
         if pairs.manifest is not None and manifest is not None:
-            raise InputError(f"{text}: carries a manifest of its own: leave out --manifest")
+            raise InputError(f"{text}: has its own manifest: remove --manifest")
         return Collection(name, pairs, given)
 
     return Source(name, load)

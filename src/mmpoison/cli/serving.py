@@ -1,4 +1,4 @@
-"""Options and words of every verb that serves a local page."""
+"""Options and messages that all verbs with a local page share."""
 
 from __future__ import annotations
 
@@ -19,7 +19,9 @@ PortOption = Annotated[
 ]
 HostOption = Annotated[
     str,
-    typer.Option("--host", help="Address to listen on; anybody who reaches it can open the page."),
+    typer.Option(
+        "--host", help="Address to listen on; everyone who can reach it can see the page."
+    ),
 ]
 OpenOption = Annotated[
     bool, typer.Option("--open/--no-open", help="Open the page in your browser.")
@@ -27,17 +29,17 @@ OpenOption = Annotated[
 
 
 def check_pages(verb: str) -> None:
-    """Refuse before any work where the packages of local pages are missing.
+    """Refuse early if the packages of local pages are missing.
 
     Raises:
-        InputError: If they are.
+        InputError: If one is.
     """
     for package in ("fastapi", "uvicorn"):
         require(package, f"mmpoison {verb} needs the extra 'search' ({package})")
 
 
-def announce(address: str, *, open_it: bool, what: str = "Ctrl-C ends it") -> None:
-    """Say where the page is, and open it where there is a browser."""
+def announce(address: str, *, open_it: bool, what: str = "Ctrl-C stops it") -> None:
+    """Print the page's address, and open it if there is a browser."""
     say(f"{address}   ({what})")
     if open_it and _has_screen():
         try:
@@ -47,7 +49,7 @@ def announce(address: str, *, open_it: bool, what: str = "Ctrl-C ends it") -> No
 
 
 def _has_screen() -> bool:
-    """Without one, a browser for the terminal would be started and take the terminal."""
+    """Return whether there is a graphical browser; a text browser would take over the terminal."""
     if not sys.platform.startswith("linux"):
         return True
     return bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))

@@ -1,4 +1,4 @@
-"""The verbs that make something of a folder: `train`, `filter`."""
+"""The verb `train`, and options that several verbs share."""
 
 from __future__ import annotations
 
@@ -15,16 +15,14 @@ from mmpoison.errors import InputError
 
 DataOption = Annotated[Path, typer.Option("--data", help="A pairs folder.")]
 OutOption = Annotated[Path, typer.Option("--out", help="New folder.")]
-SeedOption = Annotated[int, typer.Option(min=0, max=SEEDS, help="Seed of everything random.")]
+SeedOption = Annotated[int, typer.Option(min=0, max=SEEDS, help="Random seed.")]
 ModelOption = Annotated[
     str,
-    typer.Option(
-        "--model", help="A model's name, folder or file (`mmpoison models list` shows how)."
-    ),
+    typer.Option("--model", help="A model's name, folder or file (see `mmpoison models list`)."),
 ]
 TrustOption = Annotated[
     bool,
-    typer.Option("--trust", help="Open TorchScript archives (OpenAI's format): they can run code."),
+    typer.Option("--trust", help="Open TorchScript archives (OpenAI's format); they can run code."),
 ]
 MethodSetOption = Annotated[
     list[str] | None,
@@ -36,15 +34,19 @@ MethodSetOption = Annotated[
 ]
 TrackOption = Annotated[
     list[str] | None,
-    typer.Option("--track", help="Log to tensorboard, mlflow or wandb too; may be given again."),
+    typer.Option(
+        "--track", help="Also log to tensorboard, mlflow or wandb; repeat it for several."
+    ),
 ]
 FreshOption = Annotated[
     bool,
-    typer.Option("--fresh", help="Start anew where a training that was stopped would go on."),
+    typer.Option(
+        "--fresh", help="Start from the beginning instead of resuming a stopped training."
+    ),
 ]
 ImagesOption = Annotated[
     Literal["link", "copy", "none"],
-    typer.Option("--images", help="Hard links (no copy), copies, or the table alone."),
+    typer.Option("--images", help="Hard links (no copy), copies, or no images."),
 ]
 
 
@@ -74,7 +76,7 @@ def train(
 ) -> None:
     """Fine-tune a model on the training pairs of a folder; the settings are the paper's unless changed.
 
-    A training that was stopped goes on with the same command, to the same weights as if it had not been.
+    The same command resumes a stopped training and ends with the same weights as an uninterrupted one.
 
     Example: [bold]mmpoison train --data poisoned --model openmoji-small --out model --set learning_rate=3e-4[/bold]
 
@@ -99,7 +101,7 @@ def train(
     from mmpoison.training.loop import finetune
     from mmpoison.training.states import Checkpoints, copy_logs
 
-    # beside the folder of the model, which appears whole or not at all
+    # next to the model's folder, which appears whole or not at all
     work = out.with_name(f"{out.name}.training")
     hold_output(context, out, work=work)
     where = find_device(device)
@@ -136,7 +138,7 @@ def train(
     if not is_main_process():
         return
     if result.resumed_from:
-        console.print(f"went on after step {result.resumed_from}")
+        console.print(f"resumed after step {result.resumed_from}")
     encoder = result.encoder
     poisoned = bool(part.poisoned.any())
     stage = "trained" if not poisoned else "robust" if defense else "poisoned"
@@ -154,7 +156,7 @@ def train(
         out,
         card=card,
         metadata={"training": result.summary(), "seed": seed, "poisoned": poisoned},
-        # behind the rename a kill would part them from their model
+        # before the rename: a kill after it would leave the logs without their model
         also=lambda folder: copy_logs(work, folder / "logs"),
     )
     shutil.rmtree(work, ignore_errors=True)

@@ -9,9 +9,9 @@ from mmpoison.datasets.catalogue import (
     stream_pairs,
 )
 from mmpoison.datasets.convert import Conversion, convert_pairs
-from mmpoison.datasets.fetch.build import build_dataset
+from mmpoison.datasets.fetch.dataset_builds import build_dataset
+from mmpoison.images.sources import NameClash
 from mmpoison.pairs.folder import ManifestMisfit, restore_clean, save_pairs
-from mmpoison.pairs.image_bytes import NameClash
 from mmpoison.pairs.labels import label_by_keyword, labels_from_csv
 from mmpoison.pairs.manifest import PoisonedPair, PoisonManifest
 from mmpoison.pairs.reshape import (
@@ -23,7 +23,7 @@ from mmpoison.pairs.reshape import (
     subset_per_class,
 )
 from mmpoison.pairs.splits import FrozenSplit, find_split, shipped_split, shipped_splits
-from mmpoison.pairs.table import SPLITS, ImageTable, PairDataset
+from mmpoison.pairs.table import SPLITS, ImageTable, Pair, PairDataset
 
 __all__ = [
     "DATASETS",
@@ -34,6 +34,7 @@ __all__ = [
     "ImageTable",
     "ManifestMisfit",
     "NameClash",
+    "Pair",
     "PairDataset",
     "PoisonManifest",
     "PoisonedPair",

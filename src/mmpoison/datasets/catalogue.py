@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +14,15 @@ import numpy as np
 
 from mmpoison.base.files import refuse_special
 from mmpoison.base.registry import Registry, unknown_name
-from mmpoison.datasets.options import fit_options
+from mmpoison.datasets.options import fit_options, option_kinds, whole_number
 from mmpoison.errors import InputError, MmpoisonWarning
-from mmpoison.pairs.file_states import TableStates
 from mmpoison.pairs.table import PairDataset
+from mmpoison.pairs.table_states import TableStates
 
 Progress = Callable[[int, int], None]
 
 LOOKED_INTO = 100
-"""So many folders are looked into for data sets that lie side by side."""
+"""At most so many folders are examined for data sets that lie next to each other."""
 
 
 @dataclass(frozen=True)
@@ -37,8 +38,8 @@ class DataSource:
             here.
         build: `build(out, seed, progress, **options)` makes or downloads it, or None where the user must bring it.
         needs_root: Whether the user must bring a folder.
-        attribution: What must be shown beside its pictures, or None.
-        options: Names of the options of `load`.
+        attribution: What must be shown with its pictures, or None.
+        options: Names of the options of `load`; by default those that its signature has (`option_kinds`).
         recognise: Gives the evidence (the name of a file) that a folder or file is of this kind, or None.
         priority: Of several that recognise a folder the highest wins, and equal ones are ambiguous: 2 for a format with
             a file of its own, 1 for a single table that could be anyone's, 0 for bare images.
@@ -46,6 +47,8 @@ class DataSource:
         parts: Names of the data sets that it is made of, where it is none of its own.
         stream: `stream(root, images, **options)` gives tables of about so many images, one after the other, with flat
             memory; None where the whole table is read first.
+        prefix: Beginning of an address by which a set is loaded from elsewhere (`hf:`), empty for none.
+        load_address: `load_address(address, **options)` loads it; the address comes without the prefix.
     """
 
     name: str
@@ -55,13 +58,19 @@ class DataSource:
     build: Callable[..., Path] | None = None
     needs_root: bool = True
     attribution: str | None = None
-    options: tuple[str, ...] = field(default=())
+    options: tuple[str, ...] = ()
     terms: str = ""
     recognise: Callable[[Path], str | None] | None = None
     priority: int = 2
     home: str = ""
     parts: tuple[str, ...] = ()
     stream: Callable[..., Iterator[PairDataset]] | None = None
+    prefix: str = ""
+    load_address: Callable[..., PairDataset] | None = None
+
+    def __post_init__(self) -> None:
+        if not self.options:
+            object.__setattr__(self, "options", tuple(option_kinds(self.load)))
 
 
 DATASETS: Registry[DataSource] = Registry(
@@ -108,10 +117,11 @@ def load_dataset(
             )
         if place is not None and _is_converted(source, place):
             source = DATASETS["pairs-folder"]
-    elif format is None and name.startswith("hf:"):
-        from mmpoison.datasets.formats.hugging_face import load_by_name
-
-        return _warned(load_by_name(name, options or {}), name)
+    elif format is None and (remote := source_of_address(name)) is not None:
+        load = remote.load_address
+        assert load is not None, f"{remote.name} has a prefix and no load_address"
+        fitted = fit_options(options or {}, load, name)
+        return _warned(load(name.removeprefix(remote.prefix), **fitted), name)
     elif format is None and not Path(name).exists():
         DATASETS.refuse_unusable(name)
         if "/" in name or "\\" in name:
@@ -171,7 +181,7 @@ def stream_pairs(
         **options: Options of the format.
 
     Yields:
-        Tables with their own images. Formats that can only be read whole are read whole and handed out in pieces.
+        Tables with their own images. Formats that can only be read whole are read whole and given in pieces.
 
     Raises:
         InputError: As for `load_pairs`.
@@ -188,7 +198,7 @@ def stream_pairs(
     pairs = _load(source, place, 0, options)
     for start in range(0, len(pairs.images), images_at_once):
         piece = pairs.piece(np.arange(start, min(start + images_at_once, len(pairs.images))))
-        # what was left out of the whole is told once
+        # what was left out of the whole is reported once
         yield piece if start == 0 else replace(piece, problems=())
 
 
@@ -255,6 +265,38 @@ def image_folder(source: DataSource, folder: str | Path) -> Path:
     return Path(folder)
 
 
+def source_of_address(name: str) -> DataSource | None:
+    """What loads an address such as `hf:org/name`; None where it is none."""
+    sources = DATASETS.values()
+    return next((s for s in sources if s.prefix and name.startswith(s.prefix)), None)
+
+
+def register(source: DataSource) -> DataSource:
+    """Make a data set or format known under its name."""
+    return DATASETS.register(source.name)(source)
+
+
+def derived(
+    load: Callable[..., PairDataset],
+    change: Callable[[PairDataset, int], PairDataset],
+    seed_option: str,
+) -> Callable[..., PairDataset]:
+    """A loader that changes what another one gives, and takes the same options.
+
+    Args:
+        load: The loader of a `DataSource`.
+        change: Gives the new set for a set and the seed of its choices.
+        seed_option: The option of `load` whose value is that seed.
+    """
+
+    @functools.wraps(load)
+    def changed(root: Path | None, seed: int = 0, **options: Any) -> PairDataset:
+        chosen = whole_number(seed_option, options.get(seed_option, 0))
+        return change(load(root, seed, **options), chosen)
+
+    return changed
+
+
 def find_root(source: DataSource) -> Path | None:
     """Where a named data set lies on this machine: `$MMPOISON_DATA/NAME` or its home there, or None.
 
@@ -304,4 +346,4 @@ def _warned(pairs: PairDataset, place: Path | str | None) -> PairDataset:
 
 def _fitted(source: DataSource, options: Mapping[str, Any]) -> dict[str, Any]:
     what = "format" if source.recognise is not None and not source.terms else "data set"
-    return fit_options(options, source.options, source.load, f"{what} {source.name!r}")
+    return fit_options(options, source.load, f"{what} {source.name!r}", source.options)

@@ -1,6 +1,6 @@
 """Convert a set of pairs from any format to a pairs folder, Parquet or webdataset shards.
 
-The work goes shard by shard. Everything is written into a hidden folder beside the output (`.NAME.convert`), which
+The work goes shard by shard. Everything is written into a hidden folder next to the output (`.NAME.convert`), which
 knows which shards are finished; the output appears under its name when it is whole.
 """
 
@@ -32,10 +32,14 @@ from mmpoison.base.files import (
 from mmpoison.base.phrasing import one_line
 from mmpoison.base.temporaries import remove_all_dead
 from mmpoison.base.untrusted import parse_json, read_json, read_lines
-from mmpoison.datasets.catalogue import DATASETS, load_dataset, recognise, stream_pairs
-from mmpoison.datasets.formats.hugging_face import HUB_PREFIX, load_by_name
+from mmpoison.datasets.catalogue import (
+    DATASETS,
+    load_dataset,
+    recognise,
+    source_of_address,
+    stream_pairs,
+)
 from mmpoison.datasets.formats.shard_writers import (
-    PROBLEMS_FILE,
     Line,
     Target,
     Written,
@@ -43,17 +47,18 @@ from mmpoison.datasets.formats.shard_writers import (
     write_shard,
 )
 from mmpoison.errors import InputError, MmpoisonWarning
+from mmpoison.images.file_states import States, file_states, refuse_changed
+from mmpoison.images.sources import NameClash
 from mmpoison.pairs.folder import (
     CAPTIONS_FILE,
     MANIFEST_FILE,
+    PROBLEMS_FILE,
     ImagePolicy,
     copy_notices,
     count_images,
+    is_poisoned,
     rename_images,
 )
-from mmpoison.pairs.folder_manifest import is_poisoned
-from mmpoison.pairs.image_bytes import NameClash
-from mmpoison.pairs.image_states import States, file_states, refuse_changed
 from mmpoison.pairs.labels import label_by_keyword, labels_from_csv, parse_keywords
 from mmpoison.pairs.table import PairDataset
 
@@ -112,7 +117,7 @@ def convert_pairs(
     keywords: Sequence[str] = (),
     progress: Callable[[int, int], None] | None = None,
 ) -> Conversion:
-    """Convert a set of pairs; a killed conversion goes on where it was when it is called again.
+    """Convert a set of pairs; a killed conversion resumes when it is called again.
 
     Args:
         source: Path of the set, the name of a data set that is known (with `$MMPOISON_DATA`), or `hf:org/name`.
@@ -130,7 +135,7 @@ def convert_pairs(
 
     Returns:
         Counts. A source that can be read in pieces is never held in memory as a whole, unless it is poisoned or gets
-        new labels. A poisoned set stays marked: its manifest is written beside the shards, with the new ids.
+        new labels. A poisoned set stays marked: its manifest is written next to the shards, with the new ids.
 
     Raises:
         InputError: If the source cannot be read, `out` holds something, another conversion works on it or was begun
@@ -142,9 +147,9 @@ def convert_pairs(
     refuse_occupied(target)
     settings = {
         "tool_version": __version__,
-        "source": str(source)
-        if str(source).startswith(HUB_PREFIX)
-        else str(Path(source).absolute()),
+        "source": str(
+            Path(source).absolute() if source_of_address(str(source)) is None else source
+        ),
         "to": to,
         "format": format,
         "options": {key: str(value) for key, value in sorted((options or {}).items())},
@@ -254,18 +259,12 @@ def _read(
     with warnings.catch_warnings():
         # what is left out is written to a file here
         warnings.simplefilter("ignore", MmpoisonWarning)
-        pairs = _load(str(source), format, options)
+        pairs = load_dataset(str(source), options=options, format=format)
     if labels is not None:
         pairs = labels_from_csv(pairs, labels)
     if keywords:
         pairs = label_by_keyword(pairs, parse_keywords(keywords))
     return pairs, _pieces(pairs, images_per_shard), len(pairs.images)
-
-
-def _load(source: str, format: str | None, options: dict[str, Any]) -> PairDataset:
-    if source.startswith(HUB_PREFIX):
-        return load_by_name(source, options)
-    return load_dataset(source, options=options, format=format)
 
 
 def _pieces(pairs: PairDataset, images_per_shard: int) -> Iterator[_Piece]:
@@ -351,7 +350,7 @@ class _Job:
             self.progress(self._read, self._read)
 
     def finish(self, whole: PairDataset | None) -> None:
-        """Put what is beside the shards to them."""
+        """Add what belongs to a set in addition to its shards: lines, manifest, notices, problems."""
         if self.to == "pairs-folder":
             self._join_lines()
         if whole is not None and whole.manifest is not None:

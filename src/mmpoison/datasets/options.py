@@ -7,10 +7,13 @@ import inspect
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack, get_args, get_origin, get_type_hints
 
 from mmpoison.base.untrusted_yaml import parse_yaml
 from mmpoison.errors import InputError
+
+NO_OPTIONS = ("seed", "progress", "workers")
+"""Keywords that the caller of a loader gives, not the user."""
 
 _YES_NO = {
     **dict.fromkeys(("true", "yes", "on"), True),
@@ -19,7 +22,7 @@ _YES_NO = {
 
 
 def fit_options(
-    given: Mapping[str, Any], known: Sequence[str], function: Callable[..., Any], what: str
+    given: Mapping[str, Any], function: Callable[..., Any], what: str, more: Sequence[str] = ()
 ) -> dict[str, Any]:
     """The options of a function with the types that it is annotated with.
 
@@ -28,36 +31,64 @@ def fit_options(
 
     Args:
         given: By name; text, or values as YAML gives them.
-        known: Options that there are.
-        function: What takes them as keywords.
+        function: What takes them as keywords, see `option_kinds`.
         what: Whose options they are, for messages ("data set 'coco'").
+        more: Options that the function takes and does not name.
 
     Raises:
         InputError: If there is no such option, or the value is of another kind.
 
     >>> def load(root, *, year: int | None = None, images: bool = True, separator: str = ","): ...
-    >>> fit_options({"year": "2017", "separator": "1"}, ["year", "images", "separator"], load, "it")
+    >>> fit_options({"year": "2017", "separator": "1"}, load, "it")
     {'year': 2017, 'separator': '1'}
     """
+    kinds = {**{name: set[str]() for name in more}, **option_kinds(function)}
     for name in sorted(given):
-        if name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
+        if name not in kinds:
+            near = difflib.get_close_matches(name, kinds, n=1)
             hint = f"did you mean {near[0]!r}? " if near else ""
             raise InputError(
-                f"{what} has no option {name!r}: {hint}it has {', '.join(known) or 'none'}"
+                f"{what} has no option {name!r}: {hint}it has {', '.join(kinds) or 'none'}"
             )
-    parameters = inspect.signature(function).parameters
     return {
-        name: _fit(value, _kinds(parameters.get(name)), f"{what}, option {name}={value}")
+        name: _fit(value, kinds[name], f"{what}, option {name}={value}")
         for name, value in given.items()
     }
 
 
-def _kinds(parameter: inspect.Parameter | None) -> set[str]:
-    """The names in an annotation; a parameter that has none, or is not told, takes anything."""
-    if parameter is None or parameter.annotation is parameter.empty:
+def option_kinds(function: Callable[..., Any]) -> dict[str, set[str]]:
+    """The options of a loader or builder, and the names in the annotation of each.
+
+    Options are keyword-only parameters but `progress`, and the keys of a `TypedDict` by which `**options` are annotated
+    (`Unpack[...]`). An option without annotation takes anything.
+
+    >>> def load(root, seed=0, *, year: int | None = None, progress=None): ...
+    >>> sorted(option_kinds(load)["year"])
+    ['None', 'int']
+    """
+    found: dict[str, set[str]] = {}
+    for name, parameter in inspect.signature(function).parameters.items():
+        if parameter.kind is parameter.KEYWORD_ONLY and name not in NO_OPTIONS:
+            found[name] = _kinds(parameter.annotation)
+        elif parameter.kind is parameter.VAR_KEYWORD:
+            found |= _shared_kinds(function, name)
+    return found
+
+
+def _shared_kinds(function: Callable[..., Any], name: str) -> dict[str, set[str]]:
+    """Those of the `TypedDict` that annotates `**name`, none where something else does."""
+    try:
+        annotation = get_type_hints(function).get(name)
+    except (NameError, TypeError):  # names that only a type checker imports
+        return {}
+    if get_origin(annotation) is not Unpack:
+        return {}
+    return {key: _kinds(kind) for key, kind in get_type_hints(get_args(annotation)[0]).items()}
+
+
+def _kinds(annotation: Any) -> set[str]:
+    if annotation is inspect.Parameter.empty:
         return set()
-    annotation = parameter.annotation
     text = annotation if isinstance(annotation, str) else inspect.formatannotation(annotation)
     return set(re.findall(r"\w+", text))
 
@@ -120,3 +151,38 @@ def _wanted(kinds: set[str]) -> str:
         if kind in kinds:
             return words
     return "a text"
+
+
+def one_of(name: str, value: object, allowed: Sequence[object]) -> None:
+    """Refuse a value of an option that is none of those allowed."""
+    if value not in allowed:
+        # 2017 may be given as a number or as text
+        known = ", ".join(dict.fromkeys(map(str, allowed)))
+        raise InputError(f"data option {name}={value!r}: is none of {known}")
+
+
+def whole_number(name: str, value: Any, *, least: int = 0) -> int:
+    """An option as a whole number; text that spells one will do.
+
+    >>> whole_number("split_seed", "3")
+    3
+    """
+    try:
+        number = int(value) if isinstance(value, (int, str)) else None
+    except ValueError:
+        number = None
+    if number is None or number < least or isinstance(value, bool):
+        raise InputError(f"data option {name}={value!r}: a whole number from {least} is needed")
+    return number
+
+
+def words(name: str, value: Any) -> tuple[str, ...]:
+    """An option as names: a list, or one text with commas.
+
+    >>> words("drop_classes", "toaster, hair drier")
+    ('toaster', 'hair drier')
+    """
+    parts = value.split(",") if isinstance(value, str) else value
+    if not isinstance(parts, (list, tuple)) or not all(isinstance(part, str) for part in parts):
+        raise InputError(f"data option {name}={value!r}: a list of names is needed")
+    return tuple(part.strip() for part in parts if part.strip())

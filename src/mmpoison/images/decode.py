@@ -149,7 +149,7 @@ def _opened(
         raise BrokenImage(
             f"{name}: broken image ({one_line(str(error))})", _fault(error, stream)
         ) from None
-    except Exception as error:  # a library's parser of a stranger's bytes may stop with anything
+    except Exception as error:  # a library may raise anything for untrusted bytes
         raise BrokenImage(
             f"{name}: broken image ({type(error).__name__}: {one_line(str(error))})", "broken"
         ) from None
@@ -246,7 +246,7 @@ def orientation(image: Image.Image) -> int | None:
     """How the camera was held by the EXIF data, from 1 (upright) to 8; None where they do not say it.
 
     Args:
-        image: A picture whose pixels are decoded; what else is in the data is not looked at.
+        image: A picture whose pixels are decoded; nothing else in the data is read.
     """
     try:
         value = image.getexif().get(ORIENTATION)
@@ -311,7 +311,7 @@ def try_decode_images(
     workers: int | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> tuple[Pixels, dict[int, BrokenImage]]:
-    """Decode many images as `decode_images` does, and give those that cannot be read beside the pixels.
+    """Decode many images as `decode_images` does, and return those that cannot be read next to the pixels.
 
     Returns:
         RGB, shape `(n, size, size, 3)`, without meaning in the rows of broken images; and these by row.

@@ -34,7 +34,7 @@ class Preparation:
         resize_mode: `shortest` resizes the shorter side to `image_size` and cuts out the middle (CLIP's own), `longest`
             resizes the longer side and fills the rest with `fill_color`, `squash` gives up the picture's proportions.
         interpolation: Filter of the resizing.
-        fill_color: Value of all channels beside a picture that was resized by its longer side.
+        fill_color: Value of all channels around a picture that was resized by its longer side.
 
     Raises:
         InputError: If open_clip knows no such value.

@@ -27,12 +27,11 @@ from mmpoison.base.files import DiskFull, no_room, write_json
 from mmpoison.base.phrasing import count_of
 from mmpoison.base.untrusted import parse_json, read_json
 from mmpoison.errors import InputError
+from mmpoison.images.containers import split_container
 from mmpoison.images.decode import TRANSFORM, BrokenImage, read_image, try_decode_images
+from mmpoison.images.file_states import States, file_states, refuse_changed
 from mmpoison.images.preparation import Pixels, Preparation
-from mmpoison.images.sources import image_stat
-from mmpoison.pairs.containers import split_container
-from mmpoison.pairs.image_states import States, file_states, refuse_changed
-from mmpoison.pairs.table import IntArray, PairDataset
+from mmpoison.images.sources import ImageSet, IntArray, image_stat
 
 IN_MEMORY = 128 * 2**20
 """Up to so many bytes of pixels are decoded in memory: it takes seconds, and a file for each small set is no help."""
@@ -78,7 +77,7 @@ class PixelStore:
     @classmethod
     def decode(
         cls,
-        pairs: PairDataset,
+        pairs: ImageSet,
         preparation: Preparation | int,
         *,
         indices: IntArray | None = None,

@@ -1,4 +1,4 @@
-"""A small copy of an image for people to look at."""
+"""Makes small copies of images for people."""
 
 from __future__ import annotations
 

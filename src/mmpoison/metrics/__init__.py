@@ -1,4 +1,4 @@
-"""What the poison did, in numbers: pure NumPy functions that know nothing of models.
+"""Metrics of attacks and utility: pure NumPy functions that do not depend on models.
 
 Two steps, so that every number can be traced to the query it came from:
 

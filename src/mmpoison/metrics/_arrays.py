@@ -1,4 +1,4 @@
-"""Reading what a caller hands over: arrays, lists, tensors; and unit vectors from it."""
+"""Reads arguments of metrics (arrays, lists, tensors), and normalises rows."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ FloatArray = npt.NDArray[np.floating[Any]]
 
 
 def as_array(values: npt.ArrayLike, name: str) -> npt.NDArray[Any]:
-    """Reads anything array-like, PyTorch tensors of any device and precision included.
+    """Read anything array-like, PyTorch tensors of any device and precision included.
 
     Args:
         values: An array, nested sequence or tensor.
@@ -23,12 +23,12 @@ def as_array(values: npt.ArrayLike, name: str) -> npt.NDArray[Any]:
     Raises:
         InputError: It has no rectangular shape.
     """
-    if callable(getattr(values, "detach", None)):  # a tensor, told without importing torch
+    if callable(getattr(values, "detach", None)):  # a tensor, recognised without importing torch
         tensor: Any = values
         tensor = tensor.detach().cpu()
         try:
             return np.asarray(tensor)
-        except TypeError:  # bfloat16 and kin, which NumPy lacks
+        except TypeError:  # bfloat16 and similar types, which NumPy lacks
             return np.asarray(tensor.float())
     try:
         return np.asarray(values)
@@ -37,7 +37,7 @@ def as_array(values: npt.ArrayLike, name: str) -> npt.NDArray[Any]:
 
 
 def as_matrix(values: npt.ArrayLike, name: str, shape: str) -> npt.NDArray[Any]:
-    """Reads a real-valued matrix with at least one column; rows may be none.
+    """Read a real-valued matrix with at least one column; it may have no rows.
 
     Args:
         values: The matrix, of an integer or floating type.
@@ -61,7 +61,7 @@ def as_matrix(values: npt.ArrayLike, name: str, shape: str) -> npt.NDArray[Any]:
 
 
 def as_float(block: npt.NDArray[Any]) -> FloatArray:
-    """The block in float32 or wider; a view where it already is.
+    """Convert a block to float32 or wider; a view where it already is.
 
     Args:
         block: Real numbers of any type.
@@ -78,7 +78,7 @@ def as_float(block: npt.NDArray[Any]) -> FloatArray:
 
 
 def unit_rows(block: npt.NDArray[Any], name: str, first_row: int = 0) -> npt.NDArray[np.float64]:
-    """Rows of a matrix scaled to length one, in float64.
+    """Scale the rows of a matrix to length one, in float64.
 
     Args:
         block: Shape (N, d), real numbers.

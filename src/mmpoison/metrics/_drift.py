@@ -1,4 +1,4 @@
-"""How far embeddings lie apart, and how far a model has moved from another."""
+"""How far embeddings are apart, and how far a model has moved from another."""
 
 import numpy as np
 import numpy.typing as npt
@@ -11,7 +11,7 @@ _CHUNK_VALUES = 1 << 20
 
 
 def cosine_distance(a: npt.ArrayLike, b: npt.ArrayLike) -> npt.NDArray[np.float64]:
-    """Cosine distance, 1 - cos, between the rows of two matrices.
+    """Compute the cosine distance, 1 - cos, between the rows of two matrices.
 
     Computed in float64 as half the squared distance of the unit vectors, which is the same number
     without the cancellation: equal rows give exactly 0, and tiny distances keep their digits.
@@ -46,7 +46,7 @@ def cosine_distance(a: npt.ArrayLike, b: npt.ArrayLike) -> npt.NDArray[np.float6
 
 
 def drift(a: npt.ArrayLike, b: npt.ArrayLike) -> float:
-    """Mean cosine distance between the embeddings of the same inputs under two models.
+    """Compute the mean cosine distance between the embeddings of the same inputs under two models.
 
     Source: the paper's evaluation of how far poisoning moves the image and the text encoder.
 

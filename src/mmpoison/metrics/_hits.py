@@ -1,4 +1,4 @@
-"""From one rank a query to numbers."""
+"""From one rank per query to Hit@K, MinRank and quantiles."""
 
 import operator
 from collections.abc import Iterable
@@ -12,7 +12,7 @@ from mmpoison.metrics._arrays import as_array
 
 
 def hit_at_k(ranks: npt.ArrayLike, k: int) -> float:
-    """Share of queries that find their target among the first k images.
+    """Compute the share of queries that find their target among the first k images.
 
     Source: the paper's evaluation, "Hit@K".
 
@@ -35,7 +35,7 @@ def hit_at_k(ranks: npt.ArrayLike, k: int) -> float:
 
 
 def hit_table(ranks: npt.ArrayLike, ks: Iterable[int] = (1, 5, 10, 20, 30, 50)) -> dict[str, float]:
-    """Hit@K for several K, under the keys of `metrics.json`.
+    """Compute Hit@K for several K, under the keys of `metrics.json`.
 
     Source: the paper's evaluation, "Hit@K".
 
@@ -58,7 +58,7 @@ def hit_table(ranks: npt.ArrayLike, ks: Iterable[int] = (1, 5, 10, 20, 30, 50)) 
 
 
 def min_rank(ranks: npt.ArrayLike) -> float:
-    """Mean rank of the best target image, 0-based: 0.0 is a perfect attack.
+    """Compute the mean rank of the best target image, 0-based: 0.0 is a perfect attack.
 
     Source: the paper's evaluation, "MinRank": the rank of the best target image (the minimum over
     the target set), averaged over queries. The paper's numbers are 0-based as these are.
@@ -82,7 +82,7 @@ def min_rank(ranks: npt.ArrayLike) -> float:
 def rank_quantiles(
     ranks: npt.ArrayLike, q: npt.ArrayLike = (0.25, 0.5, 0.75)
 ) -> npt.NDArray[np.float64]:
-    """Quantiles of the ranks; a mean such as `min_rank` hides a few queries that fail badly.
+    """Compute quantiles of the ranks; a mean such as `min_rank` hides a few queries that fail badly.
 
     Args:
         ranks: Shape (Q,), 0-based integer ranks.
@@ -109,7 +109,7 @@ def rank_quantiles(
 
 
 def _as_ranks(ranks: npt.ArrayLike) -> npt.NDArray[np.integer[Any]]:
-    """Ranks, checked."""
+    """Check ranks."""
     values = as_array(ranks, "ranks")
     if values.ndim != 1:
         raise InputError(f"ranks must have shape (Q,), not {values.shape}")
@@ -123,7 +123,7 @@ def _as_ranks(ranks: npt.ArrayLike) -> npt.NDArray[np.integer[Any]]:
 
 
 def _as_k(k: int) -> int:
-    """K, checked."""
+    """Check K."""
     try:
         number = operator.index(k)
     except TypeError as error:

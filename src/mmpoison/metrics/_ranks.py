@@ -1,4 +1,4 @@
-"""Where the target images land in the ranking of a query."""
+"""Ranks of target images in the results of a query."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -10,14 +10,14 @@ from mmpoison.errors import InputError
 from mmpoison.metrics._arrays import FloatArray, as_array, as_float, as_matrix
 
 _CHUNK_VALUES = 1 << 20
-"""Similarities looked at together: a few MB of temporaries, small enough to stay in the cache."""
+"""Similarities processed together: a few MB of temporaries, small enough for the processor's cache."""
 
 _CONSTANT_TOLERANCE = 8 * float(np.finfo(np.float32).eps)
 """Relative spread within which scores are equal: float32 matrix products differ by a few eps."""
 
 
 def target_ranks(similarity: npt.ArrayLike, targets: npt.ArrayLike) -> npt.NDArray[np.int64]:
-    """Ranks, for each query, the best-scored image of the target set in the gallery.
+    """Rank, for each query, the best-scored image of the target set in the gallery.
 
     The rank is the number of gallery images scored above the best target, from 0 (the first image
     shown is a target) to G - 1. Further target images never count.
@@ -59,7 +59,7 @@ def target_ranks(similarity: npt.ArrayLike, targets: npt.ArrayLike) -> npt.NDArr
 
 
 def tie_count(similarity: npt.ArrayLike, targets: npt.ArrayLike) -> int:
-    """Counts the queries whose best target ties with an image outside the target set.
+    """Count the queries whose best target ties with an image outside the target set.
 
     For these queries the rank rests on the tie rule of `target_ranks`; many of them mean that the
     encoder has collapsed or that the gallery holds an image twice.
@@ -89,11 +89,11 @@ def tie_count(similarity: npt.ArrayLike, targets: npt.ArrayLike) -> int:
 
 
 def constant_rows(similarity: npt.ArrayLike) -> float:
-    """Share of queries that score all gallery images the same: 1.0 flags a collapsed encoder.
+    """Compute the share of queries that score all gallery images the same: 1.0 flags a collapsed encoder.
 
     Scores count as the same if they differ by no more than a few units of float32's last place (8
     eps, about 1e-6, relative to the largest), as a matrix product leaves between images with
-    identical embeddings. `target_ranks` sees only exact ties, so look here before trusting a rank.
+    identical embeddings. `target_ranks` counts only exact ties, so check this before using a rank.
 
     Args:
         similarity: Shape (Q, G), similarity of each query to each gallery image. With one gallery
@@ -128,7 +128,7 @@ def constant_rows(similarity: npt.ArrayLike) -> float:
 def _read(
     similarity: npt.ArrayLike, targets: npt.ArrayLike
 ) -> tuple[npt.NDArray[Any], npt.NDArray[np.bool_]]:
-    """The two arguments of a rank, with shapes and target sets checked."""
+    """Check the two arguments of a rank: shapes and target sets."""
     scores = as_matrix(similarity, "similarity", "(Q, G)")
     mask = as_array(targets, "targets")
     if mask.dtype != np.bool_:
@@ -149,7 +149,7 @@ def _read(
 
 
 def _row_slices(shape: tuple[int, ...]) -> Iterator[slice]:
-    """Consecutive row ranges of about `_CHUNK_VALUES` values."""
+    """Yield consecutive row ranges of about `_CHUNK_VALUES` values."""
     step = max(1, _CHUNK_VALUES // shape[1])
     for start in range(0, shape[0], step):
         yield slice(start, min(start + step, shape[0]))
@@ -160,16 +160,16 @@ def _blocks(
 ) -> Iterator[
     tuple[slice, FloatArray, FloatArray, npt.NDArray[np.int64] | int, npt.NDArray[np.bool_] | None]
 ]:
-    """Row blocks as (rows, scores, best target score, targets of that score, mask).
+    """Yield row blocks as (rows, scores, best target score, targets of that score, mask).
 
     With one target set for all queries the few target columns are looked up and the targets with
     the best score are counted, to be subtracted; the mask is None. With one set a query the block's
-    mask is handed on, to be applied, and the count is 0.
+    mask is passed on, to be applied, and the count is 0.
     """
     columns = np.flatnonzero(mask) if mask.ndim == 1 else None
     for rows in _row_slices(scores.shape):
         block = as_float(scores[rows])
-        _refuse_nan(block.max(axis=1), rows, scores.shape)  # a maximum hands NaN on
+        _refuse_nan(block.max(axis=1), rows, scores.shape)  # the maximum of NaN is NaN
         if columns is not None:
             own = block[:, columns]
             best = own.max(axis=1)
@@ -180,7 +180,7 @@ def _blocks(
 
 
 def _refuse_nan(row_values: FloatArray, rows: slice, shape: tuple[int, ...]) -> None:
-    """Raises if a row's maximum says that the row holds NaN."""
+    """Raise if a row's maximum says that the row holds NaN."""
     nan = np.isnan(row_values)
     if nan.any():
         raise InputError(
@@ -189,7 +189,7 @@ def _refuse_nan(row_values: FloatArray, rows: slice, shape: tuple[int, ...]) -> 
 
 
 def _count_rows(flags: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
-    """True values in each row; row by row where rows are long, as NumPy counts a 1-D array best."""
+    """Count true values in each row; row by row where rows are long, as NumPy counts a 1-D array best."""
     if flags.shape[1] < 512:
         return np.asarray(flags.sum(axis=1, dtype=np.int64))
     return np.array([np.count_nonzero(row) for row in flags], dtype=np.int64)

@@ -1,4 +1,4 @@
-"""Utility: does the model still find a caption's image, and an image's captions?"""
+"""Utility: ranks of a caption's own image, and of an image's own captions."""
 
 from typing import Any
 
@@ -24,7 +24,7 @@ def image_retrieval_ranks(
     text_image: npt.ArrayLike,
     wording: npt.ArrayLike | None = None,
 ) -> npt.NDArray[np.int64]:
-    """Ranks, for each caption, its own image among all images (IR).
+    """Rank, for each caption, its own image among all images (IR).
 
     The rank is the number of other images whose cosine similarity to the caption is higher than
     that of its own; as in `target_ranks`, an image that ties with the own one counts as above it.
@@ -73,7 +73,7 @@ def text_retrieval_ranks(
     text_image: npt.ArrayLike,
     wording: npt.ArrayLike | None = None,
 ) -> npt.NDArray[np.int64]:
-    """Ranks, for each image, the best of its own captions among all captions (TR).
+    """Rank, for each image, the best of its own captions among all captions (TR).
 
     The rank is the number of other images' captions whose cosine similarity to the image is higher
     than that of its best own caption; a caption that ties with it counts as above it. The image's
@@ -122,7 +122,7 @@ def text_retrieval_ranks(
 def embedding_ranks(
     query_embeddings: npt.ArrayLike, gallery_embeddings: npt.ArrayLike, targets: npt.ArrayLike
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
-    """Ranks, for each query, the best target of the gallery, without a matrix of all similarities.
+    """Rank, for each query, the best target of the gallery, without a matrix of all similarities.
 
     The same numbers as `target_ranks` of the cosine similarities, and the same tie rule: exact,
     in float64, block by block, so memory does not grow with Q times G.
@@ -184,7 +184,7 @@ def embedding_ranks(
 
 
 def _as_wording(wording: npt.ArrayLike, texts: npt.NDArray[Any]) -> npt.NDArray[np.intp]:
-    """Numbers of the wordings from 0 on, checked."""
+    """Check the numbers of the wordings, and renumber them from 0."""
     numbers = as_array(wording, "wording")
     if numbers.shape != (len(texts),) or (len(numbers) and numbers.dtype.kind not in "iu"):
         raise InputError(
@@ -196,7 +196,7 @@ def _as_wording(wording: npt.ArrayLike, texts: npt.NDArray[Any]) -> npt.NDArray[
 def _same_words(
     wording: npt.NDArray[np.intp], owner: npt.NDArray[np.intp]
 ) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
-    """Every caption with every image that has a caption of the same words, as two arrays (P,)."""
+    """List every caption with every image that has a caption of the same words, as two arrays (P,)."""
     pairs = np.unique(np.stack([wording, owner]), axis=1)  # each wording with each of its images
     first = np.searchsorted(pairs[0], wording, side="left")
     count = np.searchsorted(pairs[0], wording, side="right") - first
@@ -212,7 +212,7 @@ _Side = tuple[npt.NDArray[Any], str, npt.NDArray[np.intp]]
 def _read(
     image_embeddings: npt.ArrayLike, text_embeddings: npt.ArrayLike, text_image: npt.ArrayLike
 ) -> tuple[npt.NDArray[Any], npt.NDArray[Any], npt.NDArray[np.intp]]:
-    """The three arguments, with shapes and indices checked."""
+    """Check the shapes and indices of the three arguments."""
     images = as_matrix(image_embeddings, "image_embeddings", "(I, d)")
     texts = as_matrix(text_embeddings, "text_embeddings", "(T, d)")
     owner = as_array(text_image, "text_image")
@@ -241,7 +241,7 @@ def _read(
 
 
 def _ranks(queries: _Side, gallery: _Side) -> npt.NDArray[np.int64]:
-    """Counts, for each query, unmatched gallery entries that score at least its best match."""
+    """Count, for each query, unmatched gallery entries that score at least its best match."""
     query_rows, query_name, query_of_pair = queries
     gallery_rows, gallery_name, gallery_of_pair = gallery
     best = np.full(len(query_rows), -np.inf)

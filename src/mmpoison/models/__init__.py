@@ -1,4 +1,4 @@
-"""Dual encoders: what they are, where they come from, how they are saved, how they embed."""
+"""Dual encoders: loading, saving, exporting and embedding."""
 
 from mmpoison.models.catalogue import MODELS, ModelSource
 from mmpoison.models.checkpoint import load_checkpoint, save_checkpoint

@@ -1,8 +1,8 @@
-"""GELU or QuickGELU: the mistake that loads without a word.
+"""Checks that a model uses the activation it was trained with: GELU or QuickGELU.
 
-OpenAI trained CLIP with QuickGELU, `x * sigmoid(1.702 x)`. Both activations have no weights, so weights of the one load
-into a model with the other, and every embedding is then a little wrong. Here what is known about the weights decides:
-a contradiction is refused, and where nothing is known of weights for which both exist, that is said.
+OpenAI trained CLIP with QuickGELU, `x * sigmoid(1.702 x)`. Neither activation has weights, so weights trained with one
+load into a model with the other without an error, and every embedding is then slightly wrong. What is known about the
+weights decides here: a contradiction is refused. If nothing is known and both variants exist, a warning says so.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ NAMES = {True: "QuickGELU", False: "GELU"}
 
 
 def uses_quick_gelu(model_cfg: Mapping[str, Any]) -> bool:
-    """Whether a model config computes with QuickGELU."""
+    """Return whether a model config uses QuickGELU."""
     return bool(model_cfg.get("quick_gelu", False))
 
 
 def activation_name(model_cfg: Mapping[str, Any]) -> str:
-    """`QuickGELU` or `GELU`, as checkpoints record it.
+    """Return `QuickGELU` or `GELU`, as checkpoints record it.
 
     >>> activation_name({"quick_gelu": True}), activation_name({})
     ('QuickGELU', 'GELU')
@@ -35,7 +35,7 @@ def activation_name(model_cfg: Mapping[str, Any]) -> str:
 
 
 def sibling(architecture: str) -> str | None:
-    """The same architecture with the other activation; None where there is none."""
+    """Return the same architecture with the other activation, or None where there is none."""
     other = (
         architecture.removesuffix(QUICK_GELU_SUFFIX)
         if architecture.endswith(QUICK_GELU_SUFFIX)
@@ -56,7 +56,7 @@ def check_activation(
     Args:
         architecture: What the model is built as.
         quick_gelu: Whether it computes with QuickGELU.
-        trained_with: Whether the weights were trained with QuickGELU; None if nothing tells.
+        trained_with: Whether the weights were trained with QuickGELU; None if it is unknown.
         where: The weights, for the message.
 
     Raises:
@@ -66,8 +66,8 @@ def check_activation(
     if trained_with is None:
         if other is not None and not quick_gelu:
             warnings.warn(
-                f"{where}: nothing tells whether these weights were trained with GELU or QuickGELU; {architecture} "
-                f"computes with GELU. OpenAI's weights, and all that was fine-tuned from them, need {other}",
+                f"{where}: it is unknown whether these weights were trained with GELU or QuickGELU; {architecture} "
+                f"uses GELU. OpenAI's weights, and everything fine-tuned from them, need {other}",
                 MmpoisonWarning,
                 stacklevel=3,
             )
@@ -75,13 +75,13 @@ def check_activation(
     if quick_gelu != trained_with:
         advice = f": use {other}" if other else ""
         raise InputError(
-            f"{where}: these weights were trained with {NAMES[trained_with]}, and {architecture} computes with "
-            f"{NAMES[quick_gelu]}, which would load without a word and be wrong{advice}"
+            f"{where}: these weights were trained with {NAMES[trained_with]}, but {architecture} uses "
+            f"{NAMES[quick_gelu]}: they would load without an error and give wrong embeddings{advice}"
         )
 
 
 def tag_activation(architecture: str, tag: Mapping[str, Any]) -> bool | None:
-    """What open_clip's table of pre-trained weights says; None where it speaks of no activation.
+    """Return what open_clip's table of pre-trained weights says of the activation, or None.
 
     The table marks QuickGELU only on the tags of architectures that exist with both activations.
     """
@@ -91,13 +91,13 @@ def tag_activation(architecture: str, tag: Mapping[str, Any]) -> bool | None:
 
 
 def published_activation(path: Path) -> bool | None:
-    """Whether a file is published weights that open_clip knows, and whether those were trained with QuickGELU.
+    """Return whether a file of published weights was trained with QuickGELU; None if it is unknown.
 
-    A file is known by the sha256 that stands in the address of many, whatever it is called now, or by the repository
-    it lies under in the Hugging Face cache.
+    A file is recognised by the sha256 that many download addresses contain, whatever its name is now, or by its
+    repository in the Hugging Face cache.
 
     Returns:
-        None if the file is not known.
+        None if the file is not recognised.
     """
     from open_clip import pretrained
 
@@ -114,7 +114,7 @@ def published_activation(path: Path) -> bool | None:
     for part in path.absolute().parts:
         if part in repositories:
             return repositories[part]
-    if path.suffix not in (".pt", ".pth", ".bin"):  # none of the others has a digest in its address
+    if path.suffix not in (".pt", ".pth", ".bin"):  # no other kind has a digest in its address
         return None
     with path.open("rb") as stream:
         found = hashlib.file_digest(stream, "sha256").hexdigest()
@@ -122,7 +122,7 @@ def published_activation(path: Path) -> bool | None:
 
 
 def _digest_in(url: str) -> str:
-    """The sha256, or its first eight digits, in the address of a file.
+    """Return the sha256, or its first eight digits, from the address of a file.
 
     >>> _digest_in("https://host/v0.2-weights/vit_b_32-quickgelu-laion400m_e32-46683a32.pt")
     '46683a32'

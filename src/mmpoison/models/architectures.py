@@ -1,4 +1,4 @@
-"""The architectures of open_clip, and which of them a file of weights fits."""
+"""The architectures of open_clip, and which of them fits a file of weights."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ _TEXT_KEYS = (
 
 
 def architectures() -> dict[str, dict[str, Any]]:
-    """open_clip's model configs by name, those that were added to it too."""
+    """Return open_clip's model configs by name, including those added to open_clip at run time."""
     from open_clip import factory
 
     return dict(factory._MODEL_CONFIGS)
 
 
 def architecture_config(name: str) -> dict[str, Any]:
-    """The model config of an architecture, a copy.
+    """Return a copy of the model config of an architecture.
 
     Raises:
         InputError: If open_clip has none of that name.
@@ -40,19 +40,19 @@ def architecture_config(name: str) -> dict[str, Any]:
         near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
         hint = f"did you mean {' or '.join(near)}? " if near else ""
         raise InputError(
-            f"open_clip has no architecture {name!r}: {hint}all of them: "
-            "mmpoison models list --architectures"
+            f"open_clip has no architecture {name!r}: {hint}"
+            "`mmpoison models list --architectures` shows all"
         )
     return copy.deepcopy(known[name])
 
 
 @dataclass(frozen=True)
 class Outline:
-    """What the shapes of a native CLIP's weights say about it; its activation and its heads are not among it.
+    """The parts of a CLIP architecture that the shapes of its weights show: not its activation, not its heads.
 
     Attributes:
         embed_dim: Width of the shared space.
-        image: Kind, width, blocks, patch size and image size of the image encoder, as far as shapes tell.
+        image: Kind, width, blocks, patch size and image size of the image encoder, as far as the shapes show them.
         text: Width, blocks, context and vocabulary of the text encoder.
     """
 
@@ -62,7 +62,7 @@ class Outline:
 
 
 def outline_of_config(model_cfg: Mapping[str, Any]) -> Outline | None:
-    """The outline of a config; None where a tower comes from timm or Hugging Face."""
+    """Return the outline of a config; None where a tower comes from timm or Hugging Face."""
     vision, text = model_cfg["vision_cfg"], model_cfg["text_cfg"]
     if vision.get("timm_model_name") or text.get("hf_model_name") or "multimodal_cfg" in model_cfg:
         return None
@@ -86,7 +86,7 @@ def outline_of_config(model_cfg: Mapping[str, Any]) -> Outline | None:
 
 
 def outline_of_weights(tensors: Mapping[str, Tensor]) -> Outline | None:
-    """The outline of a native CLIP's weights; None where they are none."""
+    """Return the outline of CLIP weights; None for other weights."""
     text = {name.removeprefix("text."): tensor for name, tensor in tensors.items()}
     try:
         embed_dim = text["text_projection"].shape[1]
@@ -112,14 +112,14 @@ def outline_of_weights(tensors: Mapping[str, Tensor]) -> Outline | None:
 
 
 def architectures_like(outline: Outline | None) -> list[str]:
-    """Names of the architectures with an outline, GELU and QuickGELU alike."""
+    """List the architectures with a given outline; GELU and QuickGELU variants count as the same."""
     if outline is None:
         return []
     return [name for name, cfg in architectures().items() if outline_of_config(cfg) == outline]
 
 
 def openai_config(tensors: Mapping[str, Tensor]) -> dict[str, Any] | None:
-    """The model config of weights in OpenAI's form: heads 64 wide, QuickGELU; None where they are of another kind."""
+    """Return the model config of weights in OpenAI's form (heads 64 wide, QuickGELU); None for other weights."""
     outline = outline_of_weights(tensors)
     if outline is None:
         return None
@@ -145,7 +145,7 @@ def openai_config(tensors: Mapping[str, Tensor]) -> dict[str, Any] | None:
 
 
 def without_text_prefix(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Names as open_clip's plain `CLIP` has them, where the text encoder stands under `text.`."""
+    """Rename weights as open_clip's plain `CLIP` names them, without the prefix `text.`."""
     return {
         name.removeprefix("text.") if name.removeprefix("text.").startswith(_TEXT_KEYS) else name: t
         for name, t in tensors.items()

@@ -1,4 +1,4 @@
-"""The contract that every named model keeps, and the registry that finds them."""
+"""The registry of named models, and the record that describes each."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from mmpoison.models.dual_encoder import DualEncoder
 
 @dataclass(frozen=True)
 class ModelSource:
-    """A named model.
+    """Description of a named model, and how to load it.
 
     Attributes:
         name: Registered name.
         summary: One line: what it is and what it was trained on.
-        load: Gives the model, ready to embed.
-        aligned: Whether its two encoders share a space already; if not, it must be aligned before use.
+        load: Loads the model, in evaluation mode.
+        aligned: Whether its two encoders already share a space; if not, it must be aligned before use.
         megabytes: Size of its weights.
         licence: Licence of the weights.
         origin: Where the weights come from.
-        is_here: Whether loading it needs no network.
+        is_here: Returns whether it loads without a network.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""A checkpoint is a folder: safetensors weights, open_clip's config, the tokenizer's merges, a model card."""
+"""Saves and loads checkpoint folders: safetensors weights, open_clip's config, merges, a model card."""
 
 from __future__ import annotations
 
@@ -51,10 +51,10 @@ def save_checkpoint(
         card: The model card (Markdown): how the model was made and on what data.
         metadata: Facts that programs read back, fields of `CheckpointRecord`; they are stored in the config.
         half: Save weights as 16-bit floats (statistics of normalisation stay 32-bit); half the size.
-        also: Writes more into the folder, before it appears.
+        also: Writes more files into the folder before it gets its name.
 
     Raises:
-        InputError: If `out` holds something already.
+        InputError: If `out` is not empty.
     """
     record = CheckpointRecord.of(
         {
@@ -80,7 +80,7 @@ def save_checkpoint(
 
 
 def weights_to_save(encoder: DualEncoder, *, half: bool = False) -> dict[str, Tensor]:
-    """Copies of all weights and statistics on the CPU; statistics of normalisation stay 32-bit."""
+    """Copy all weights and statistics to the CPU; statistics of normalisation stay 32-bit."""
     return {
         name: (
             tensor.half()
@@ -99,8 +99,8 @@ def load_checkpoint(folder: Path, name: str | None = None, *, fetch: bool = Fals
 
     Args:
         folder: Holds `open_clip_config.json` and weights.
-        name: What to call it in results; by default what it was called when it was saved.
-        fetch: Let the config and the tokenizer of a Hugging Face text tower be downloaded, if the folder lacks them.
+        name: Its name in results; by default the name it was saved under.
+        fetch: Allow the download of a Hugging Face text tower's config and tokenizer, if the folder lacks them.
 
     Raises:
         InputError: If a file is missing or broken, the weights do not fit the config, or a weight is not finite.
@@ -130,14 +130,14 @@ def encoder_from_config(
     name: str | None = None,
     fetch: bool = False,
 ) -> DualEncoder:
-    """A model of a config with weights.
+    """Build a model from a config and weights.
 
     Args:
         config: `{"model_cfg": ..., "preprocess_cfg": ..., "mmpoison": ...}`, not checked yet.
         tensors: open_clip's names to weights.
-        where: The file of the config, for messages; text files of the model are searched next to it.
+        where: The file of the config, for messages; text files of the model are read from the same folder.
         weights: The file of the weights, for messages.
-        name: What to call it; by default what the config says, or the folder's name.
+        name: Its name; by default the one in the config, or the folder's name.
         fetch: As for `load_checkpoint`.
 
     Raises:
@@ -157,12 +157,12 @@ def encoder_from_config(
             config["model_cfg"], tensors, str(weights), folder=folder, fetch=fetch
         )
         tokenizer = build_tokenizer(config["model_cfg"], folder, fetch=fetch)
-        called = name or (record.name or folder.name)[:200]
-        encoder = check_usable(DualEncoder(module, tokenizer, config, called))
+        known_as = name or (record.name or folder.name)[:200]
+        encoder = check_usable(DualEncoder(module, tokenizer, config, known_as))
     except InputError as error:
         raise with_place(error, where, folder, weights) from None
     except (
-        # whatever open_clip and torch make of numbers and names that build no model
+        # what open_clip and torch raise for numbers and names that build no model
         *(LookupError, TypeError, ValueError, AttributeError, RuntimeError),
         *(AssertionError, ArithmeticError, OSError),
     ) as error:

@@ -1,4 +1,4 @@
-"""The paper's three encoders: CLIP with OpenAI's weights, always with QuickGELU."""
+"""Registers the paper's three encoders: CLIP with OpenAI's weights, always with QuickGELU."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ TAG = "openai"
 
 
 def load_openai_clip(name: str, architecture: str) -> DualEncoder:
-    """One of OpenAI's models, from the Hugging Face cache or downloaded."""
+    """Load one of OpenAI's models, from the Hugging Face cache or by download."""
     from mmpoison.models.open_clip_models import load_tag
 
     encoder = load_tag(architecture, TAG)
@@ -18,7 +18,7 @@ def load_openai_clip(name: str, architecture: str) -> DualEncoder:
 
 
 def is_here(repository: str) -> bool:
-    """Whether the weights are in the Hugging Face cache."""
+    """Return whether the weights are in the Hugging Face cache."""
     from mmpoison.models.hub import hub_files_here
 
     return hub_files_here(repository, "open_clip_model.safetensors", "open_clip_pytorch_model.bin")
@@ -32,7 +32,7 @@ for _name, _architecture, _repository, _megabytes in (
     MODELS.register(_name)(
         ModelSource(
             name=_name,
-            summary=f"OpenAI's CLIP {_architecture.removesuffix('-quickgelu')}, of the paper; {_architecture}:{TAG}",
+            summary=f"OpenAI's CLIP {_architecture.removesuffix('-quickgelu')}, as in the paper; {_architecture}:{TAG}",
             load=lambda name=_name, architecture=_architecture: load_openai_clip(
                 name, architecture
             ),  # type: ignore[misc]

@@ -1,9 +1,9 @@
-"""The transformer blocks of CLIP, computed as open_clip does and faster (decision 0016).
+"""Computes the transformer blocks of CLIP: the same numbers as open_clip's, faster (decision 0016).
 
-Four things cost a step on a processor time without being a matrix multiplication: the copies by which
-`nn.MultiheadAttention` puts queries, keys and values in order, the zeros that their gradients start as, QuickGELU as
-three operations that each keep a tensor, and the last block, of which one token is read. Here the three come off one
-view, QuickGELU is one operation each way, and the last block computes the token that is read.
+Four things besides matrix multiplication cost time in a training step on a CPU: the copies with which
+`nn.MultiheadAttention` reorders queries, keys and values; the zeros that their gradients start from; QuickGELU as three
+operations that each store a tensor; and the last block, of which only one token is read. Here queries, keys and values
+are one view, QuickGELU is one operation in each direction, and the last block computes only the token that is read.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ QUICK = 1.702
 
 
 class _QuickGelu(torch.autograd.Function):
-    """QuickGELU by SiLU, for which torch has one operation forward and one backward."""
+    """QuickGELU through SiLU, for which torch has one operation forward and one backward."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
@@ -37,8 +37,10 @@ class _QuickGelu(torch.autograd.Function):
 
 
 def runs_blocks(transformer: Any) -> bool:
-    """Whether `run_blocks` computes what the transformer itself would: plain blocks without hooks."""
-    from open_clip.transformer import Transformer  # takes seconds, and is there where a model is
+    """Return whether `run_blocks` can replace a transformer: plain blocks without hooks."""
+    from open_clip.transformer import (
+        Transformer,
+    )  # takes seconds to import; loaded wherever a model is
 
     return (
         type(transformer) is Transformer
@@ -51,16 +53,16 @@ def runs_blocks(transformer: Any) -> bool:
 def run_blocks(
     transformer: nn.Module, x: Tensor, mask: Tensor | None = None, read: Tensor | None = None
 ) -> Tensor:
-    """What a transformer of open_clip makes of its tokens.
+    """Run the blocks of an open_clip transformer over tokens.
 
     Args:
         transformer: One that `runs_blocks` accepts.
         x: Tokens, shape `(n, l, w)`.
         mask: Added to the attention, shape `(l, l)`.
-        read: The token that is read of each row, shape `(n,)`; the last block computes no other.
+        read: The token to read in each row, shape `(n,)`; the last block computes no other.
 
     Returns:
-        Tokens, shape `(n, l, w)`, or those that are read, shape `(n, w)`.
+        Tokens, shape `(n, l, w)`, or the tokens to read, shape `(n, w)`.
     """
     blocks: Any = transformer.resblocks
     for block in blocks if read is None else blocks[:-1]:
@@ -86,7 +88,7 @@ def _attention(attention: Any, x: Tensor, mask: Tensor | None) -> Tensor:
 def _attention_of_one(
     attention: Any, x: Tensor, mask: Tensor | None, rows: Tensor, read: Tensor
 ) -> Tensor:
-    """Attention of the token that is read, to all; shape `(n, w)`."""
+    """Compute attention of one token to all; shape `(n, w)`."""
     n, length, width = x.shape
     heads, size = attention.num_heads, width // attention.num_heads
     weight_q, weight_kv = attention.in_proj_weight.split([width, 2 * width])
@@ -130,7 +132,7 @@ def _plain(block: Any) -> bool:
 
 
 def _hooked(module: nn.Module) -> bool:
-    """Whether somebody wants to be told when a part runs, which they would not be."""
+    """Return whether a part has hooks, which `run_blocks` would skip."""
     return any(
         part._forward_hooks
         or part._forward_pre_hooks

@@ -1,4 +1,4 @@
-"""`DualEncoder`: an image encoder and a text encoder into one space, over any open_clip model."""
+"""`DualEncoder`: an image encoder and a text encoder with a shared embedding space, over any open_clip model."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ CLIP_PREPROCESSING: dict[str, Any] = {
     "interpolation": "bicubic",
     "fill_color": 0,
 }
-"""What open_clip takes where a config does not say."""
+"""open_clip's defaults for keys that a config does not set."""
 
 Tokenizer = Callable[[list[str]], Tensor]
 
@@ -34,22 +34,22 @@ Tokenizer = Callable[[list[str]], Tensor]
 class DualEncoder:
     """A dual encoder with the preprocessing and tokenizer it was trained with.
 
-    Each encoder is a trunk and a head. The head is the projection into the shared space where the model keeps it apart
-    (CLIP's transformers, timm and Hugging Face towers do); elsewhere the trunk is the whole encoder and the head passes
-    through.
+    Each encoder is a trunk and a head. The head is the projection into the shared space, if the model has a separate
+    one (CLIP's transformers, timm and Hugging Face towers do). Otherwise the trunk is the whole encoder and the head
+    only normalises.
 
     Args:
         module: An open_clip `CLIP` or `CustomTextCLIP`.
         tokenizer: Captions to token ids, shape `(n, context)`.
         config: `{"model_cfg": ..., "preprocess_cfg": {"size", "mean", "std", "resize_mode", "interpolation"}}`, as
             open_clip writes it.
-        name: What to call it in results.
+        name: Its name in results.
 
     Attributes:
         preparation: How images are resized and cropped for it.
 
     Raises:
-        InputError: If the config asks for a preparation of images that there is not.
+        InputError: If the config asks for an unknown preparation of images.
     """
 
     def __init__(
@@ -65,13 +65,13 @@ class DualEncoder:
             if value is not None
         }
         size = _side(preprocess.get("size") or self.config["model_cfg"]["vision_cfg"]["image_size"])
-        # where the image encoder says its size, open_clip does not ask the config
+        # open_clip prefers the image encoder's own size to the config's
         own_size = getattr(module.visual, "image_size", None)
         interpolation = preprocess["interpolation"]
         self.preparation = Preparation(
             size if own_size is None else _side(own_size),
             preprocess["resize_mode"],
-            # at random in training alone
+            # random only in training
             "bicubic" if interpolation == "random" else interpolation,
             preprocess["fill_color"],
         )
@@ -90,7 +90,7 @@ class DualEncoder:
 
     @property
     def image_size(self) -> int:
-        """Side of its images in pixels."""
+        """Side length of its images in pixels."""
         return self.preparation.image_size
 
     @property
@@ -116,7 +116,7 @@ class DualEncoder:
         return scale
 
     def digest(self) -> str:
-        """sha256 of all weights and statistics."""
+        """Return the sha256 of all weights and statistics."""
         digest = hashlib.sha256()
         for name, tensor in self.module.state_dict().items():
             digest.update(name.encode())
@@ -124,20 +124,20 @@ class DualEncoder:
         return digest.hexdigest()
 
     def copy(self, name: str | None = None) -> DualEncoder:
-        """An independent copy; training one leaves the other alone."""
+        """Return an independent copy: training one does not change the other."""
         return DualEncoder(
             copy.deepcopy(self.module), self.tokenizer, self.config, name or self.name
         )
 
     def to(self, device: torch.device | str) -> DualEncoder:
-        """Move the weights; returns the same encoder."""
+        """Move the weights to a device; returns the same encoder."""
         self.module.to(device)
         return self
 
     # -- inputs ---------------------------------------------------------------------------------------------------
 
     def image_input(self, pixels: npt.NDArray[np.uint8] | Tensor) -> Tensor:
-        """Normalised input of the image encoder: bit for bit open_clip's.
+        """Normalise pixels for the image encoder, bit for bit as open_clip does.
 
         Args:
             pixels: RGB, shape `(n, size, size, 3)`, uint8.
@@ -147,13 +147,13 @@ class DualEncoder:
         """
         tensor = torch.as_tensor(pixels).to(self.device, non_blocking=True)
         width = tensor.shape[2]
-        # whole rows at a time: three channels are too few for the processor's vectors
+        # whole rows at a time: three channels alone do not fill a vector register
         rows = tensor.flatten(2).float()
         mean, std = (value.to(self.device).repeat(width) for value in (self._mean, self._std))
         return rows.div_(255).sub_(mean).div_(std).view(tensor.shape).permute(0, 3, 1, 2)
 
     def tokens(self, captions: Sequence[str]) -> Tensor:
-        """Token ids, padded to the model's context, shape `(n, context)`, int64 on the CPU.
+        """Tokenise captions, padded to the model's context: shape `(n, context)`, int64 on the CPU.
 
         Raises:
             InputError: If the tokenizer fails, or knows tokens that the text encoder does not.
@@ -167,7 +167,7 @@ class DualEncoder:
         known = self.vocabulary
         if len(tokens) and not 0 <= int(tokens.min()) <= int(tokens.max()) < known:
             raise InputError(
-                f"{self.name}: its tokenizer gives token {int(tokens.max())}, its text encoder knows {known:,}"
+                f"{self.name}: its tokenizer gives token {int(tokens.max())}, but its text encoder has {known:,}"
             )
         return tokens
 
@@ -180,7 +180,7 @@ class DualEncoder:
         return int(text.token_embedding.num_embeddings)
 
     def token_lengths(self, tokens: Tensor) -> Tensor:
-        """Number of tokens that matter in each row, end of text included, shape `(n,)`."""
+        """Count the tokens of each row up to the end of text, shape `(n,)`."""
         if self._text_is_hugging_face:
             text: Any = self.module.text
             return torch.as_tensor((tokens != text.config.pad_token_id).sum(dim=1))
@@ -189,7 +189,7 @@ class DualEncoder:
     # -- embeddings -----------------------------------------------------------------------------------------------
 
     def image_trunk(self, inputs: Tensor) -> Tensor:
-        """Features before the image head, shape `(n, f)`."""
+        """Compute image features before the head, shape `(n, f)`."""
         visual: Any = self.module.visual
         if hasattr(visual, "trunk"):
             features: Tensor = visual.trunk(inputs)
@@ -209,10 +209,10 @@ class DualEncoder:
         return torch.as_tensor(encoded[0] if isinstance(encoded, tuple) else encoded)
 
     def image_before_head(self, inputs: Tensor) -> Tensor:
-        """What the image projection works on, shape `(n, f)`, for features that are kept; else `image_trunk`.
+        """Compute the input of the image projection, shape `(n, f)`, for features to cache; else as `image_trunk`.
 
-        A ResNet projects within its attention pooling: here it pools without. `image_trunk` keeps open_clip's own way,
-        which is faster where nothing is kept.
+        A ResNet projects inside its attention pooling; here it pools without the projection. `image_trunk` does it as
+        open_clip does, which is faster if nothing is cached.
         """
         if self._pool_projection is None:
             return self.image_trunk(inputs)
@@ -231,7 +231,7 @@ class DualEncoder:
             visual.attnpool.c_proj = held
 
     def image_head(self, features: Tensor) -> Tensor:
-        """Unit embeddings of images, shape `(n, d)`, float32."""
+        """Project image features to unit embeddings, shape `(n, d)`, float32."""
         visual: Any = self.module.visual
         if hasattr(visual, "trunk"):
             features = visual.head(features)
@@ -242,12 +242,13 @@ class DualEncoder:
         return F.normalize(features.float(), dim=-1)
 
     def text_trunk(self, tokens: Tensor) -> Tensor:
-        """Features before the text head, shape `(n, f)`.
+        """Compute text features before the head, shape `(n, f)`.
 
-        The batch is cut at its longest caption where padding never changes the result (masked and causal towers).
+        The batch is cut at its longest caption if padding never changes the result (masked and causal towers).
 
         Args:
-            tokens: Token ids, shape `(n, context)`, on any device; on the CPU the cut costs a GPU no wait.
+            tokens: Token ids, shape `(n, context)`, on any device; if they are on the CPU, a GPU need not wait for the
+                cut.
         """
         short = tokens[:, : int(self.token_lengths(tokens).max())]
         module: Any = self.module
@@ -263,7 +264,7 @@ class DualEncoder:
         return encoded
 
     def text_head(self, features: Tensor) -> Tensor:
-        """Unit embeddings of captions, shape `(n, d)`, float32."""
+        """Project text features to unit embeddings, shape `(n, d)`, float32."""
         module: Any = self.module
         if self._text_is_hugging_face:
             features = module.text.proj(features)
@@ -273,11 +274,11 @@ class DualEncoder:
         return F.normalize(features.float(), dim=-1)
 
     def encode_image(self, inputs: Tensor) -> Tensor:
-        """Unit embeddings of images, shape `(n, d)`, float32."""
+        """Compute unit embeddings of images, shape `(n, d)`, float32."""
         return self.image_head(self.image_trunk(inputs))
 
     def encode_text(self, tokens: Tensor) -> Tensor:
-        """Unit embeddings of captions, shape `(n, d)`, float32."""
+        """Compute unit embeddings of captions, shape `(n, d)`, float32."""
         return self.text_head(self.text_trunk(tokens))
 
     # -- parts ----------------------------------------------------------------------------------------------------
@@ -289,7 +290,7 @@ class DualEncoder:
 
     @property
     def _image_projection(self) -> nn.Parameter | None:
-        """The matrix behind CLIP's vision transformer; ResNets project inside their attention pooling."""
+        """The matrix after CLIP's vision transformer; ResNets project inside their attention pooling."""
         visual = self.module.visual
         projection = getattr(visual, "proj", None)
         apart = isinstance(projection, nn.Parameter) and hasattr(visual, "_pool")
@@ -297,7 +298,7 @@ class DualEncoder:
 
     @property
     def _pool_projection(self) -> nn.Linear | None:
-        """The linear layer that ends a ResNet's attention pooling; None where its width does not tell it apart."""
+        """The linear layer that ends a ResNet's attention pooling; None if it does not change the width."""
         projection = getattr(getattr(self.module.visual, "attnpool", None), "c_proj", None)
         apart = (
             isinstance(projection, nn.Linear) and projection.in_features != projection.out_features
@@ -306,19 +307,19 @@ class DualEncoder:
 
     @property
     def _text_projection(self) -> Any:
-        """The projection behind CLIP's text transformer, a matrix or a linear layer, or None."""
+        """The projection after CLIP's text transformer: a matrix, a linear layer, or None."""
         tower = getattr(self.module, "text", self.module)
         projection = getattr(tower, "text_projection", None)
         return projection if _is_causal(tower) else None
 
     def image_parameters(self) -> list[nn.Parameter]:
-        """All parameters of the image encoder."""
+        """List all parameters of the image encoder."""
         visual = self.module.visual
         assert isinstance(visual, nn.Module)
         return list(visual.parameters())
 
     def text_parameters(self) -> list[nn.Parameter]:
-        """All parameters of the text encoder: embeddings, transformer, final norm and projection."""
+        """List all parameters of the text encoder: embeddings, transformer, final norm and projection."""
         image = {id(parameter) for parameter in self.image_parameters()}
         return [
             parameter
@@ -327,7 +328,7 @@ class DualEncoder:
         ]
 
     def image_head_parameters(self) -> list[nn.Parameter]:
-        """The image projection; empty where the model does not keep it apart."""
+        """List the parameters of the image projection; empty where the model has no separate one."""
         visual: Any = self.module.visual
         if hasattr(visual, "trunk"):
             return list(visual.head.parameters())
@@ -336,7 +337,7 @@ class DualEncoder:
         return [] if self._image_projection is None else [self._image_projection]
 
     def text_head_parameters(self) -> list[nn.Parameter]:
-        """The text projection; empty where the model does not keep it apart."""
+        """List the parameters of the text projection; empty where the model has no separate one."""
         text: Any = getattr(self.module, "text", None)
         if self._text_is_hugging_face:
             return list(text.proj.parameters())
@@ -348,25 +349,25 @@ class DualEncoder:
     def head_parameters(
         self, side: Literal["both", "image", "text"] = "both"
     ) -> list[nn.Parameter]:
-        """Parameters of the projections.
+        """List the parameters of the projections.
 
         Args:
-            side: Of which encoder.
+            side: Which encoder.
 
         Raises:
-            InputError: If the model does not keep one of them apart.
+            InputError: If the model has no separate projection there.
         """
         image, text = self.image_head_parameters(), self.text_head_parameters()
         if (side != "text" and not image) or (side != "image" and not text):
             raise InputError(
-                f"model {self.name!r} does not keep its projections apart, so they cannot be trained alone: "
+                f"model {self.name!r} has no separate projections, so they cannot be trained alone: "
                 "train both, image or text"
             )
         return {"both": image + text, "image": image, "text": text}[side]
 
 
 def _side(size: Any) -> int:
-    """Side in pixels of a square size: a number, or height and width.
+    """Return the side in pixels of a square size, given as one number or as height and width.
 
     Raises:
         InputError: If it is not square.
@@ -378,44 +379,44 @@ def _side(size: Any) -> int:
 
 
 def _channels(value: Any) -> Tensor:
-    """Numbers of the three channels, shape `(3,)`, float32; one number stands for all."""
+    """Return one number per channel, shape `(3,)`, float32; a single number is repeated."""
     numbers = torch.as_tensor(value, dtype=torch.float32)
     return numbers.expand(3) if numbers.ndim == 0 else numbers.view(3)
 
 
 def _reads_class_token(visual: Any) -> bool:
-    """Whether an image transformer is read off at its first token alone."""
+    """Return whether an image transformer takes its embedding from the class token alone."""
     whole = visual.attn_pool is not None or visual.final_ln_after_pool
     return visual.pool_type == "tok" and not whole
 
 
 def _is_causal(tower: Any) -> bool:
-    """Whether a text tower is CLIP's: causal, and read off at the end of text."""
+    """Return whether a text tower is CLIP's: causal, with the embedding at the end of the text."""
     special = getattr(tower, "use_pad_mask", False) or getattr(tower, "cls_emb", None) is not None
     causal = getattr(tower, "attn_mask", None) is not None
     return _pool(tower) in ("argmax", "eos") and causal and not special
 
 
 def _pool(tower: Any) -> str | None:
-    """How a text tower of open_clip reads its embedding off its tokens."""
+    """Return how a text tower of open_clip pools its tokens."""
     pool = getattr(tower, "pool_type", getattr(tower, "text_pool_type", None))
     return None if pool is None else str(pool)
 
 
 def _end_of_text(tower: Any, tokens: Tensor) -> Tensor:
-    """Position of the token that a caption's embedding is read off at, shape `(n,)`."""
+    """Return the position of the token that gives a caption's embedding, shape `(n,)`."""
     if _pool(tower) == "eos":
         end = int(getattr(tower, "eos_id", getattr(tower, "text_eos_id", -1)))
         return tokens.eq(end).int().argmax(dim=1)
-    # CLIP's vocabulary ends with the end-of-text token, and pads with 0, which is also "!"
+    # the end-of-text token is the last of CLIP's vocabulary; padding is 0, which is also "!"
     return tokens.argmax(dim=1)
 
 
 def _causal_text(module: Any, tokens: Tensor) -> Tensor:
-    """open_clip's text encoder before its projection, for a batch shorter than the context, which it refuses itself.
+    """Run open_clip's text encoder up to its projection, on a batch shorter than the context.
 
-    The text tower is causal: a token never sees what follows it, so what is cut off behind the last end of text cannot
-    change an output or a gradient.
+    open_clip itself refuses such a batch. The text tower is causal: a token never sees later tokens, so cutting the
+    padding after the last end of text cannot change an output or a gradient.
     """
     length = tokens.shape[1]
     x = module.token_embedding(tokens) + module.positional_embedding[:length]

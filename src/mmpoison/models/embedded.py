@@ -1,4 +1,4 @@
-"""The embedded dual encoders: small, trained on OpenMoji scenes, shipped with the package."""
+"""Registers the dual encoders that ship with the package: small, trained on OpenMoji scenes."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""The one place that embeds for measuring: each image once, each distinct caption once, sorted by length.
+"""Embeds images and captions for measuring: each image once, each distinct caption once, sorted by length.
 
-Captions of one length go together, so that a batch can be cut at its longest caption without padding the others; for
-CLIP's causal text encoder that is exact.
+Captions of equal length share a batch, so that it can be cut at its longest caption without padding the others; for
+CLIP's causal text encoder that is exact. Only one batch and the result are held in memory.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ def embed_images(
     precision: Precision = "fp32",
     progress: Progress | None = None,
 ) -> Embeddings:
-    """Unit embeddings of images, shape `(n, d)`, in the order of `indices`; each image is embedded once.
+    """Embed images: unit embeddings, shape `(n, d)`, in the order of `indices`; each image is embedded once.
 
     Args:
         encoder: The model.
         inputs: Prepared inputs of the data set.
         indices: Images of the table, repeats allowed, shape `(n,)`.
         batch_size: Images at a time.
-        precision: What to compute in.
+        precision: Number format of the computation.
         progress: Called with (done, total).
     """
     rows, inverse = np.unique(inputs.image_rows(indices), return_inverse=True)
@@ -61,14 +61,14 @@ def embed_texts(
     precision: Precision = "fp32",
     progress: Progress | None = None,
 ) -> Embeddings:
-    """Unit embeddings of captions, shape `(n, d)`; equal captions are embedded once.
+    """Embed prepared captions: unit embeddings, shape `(n, d)`; equal captions are embedded once.
 
     Args:
         encoder: The model.
         inputs: Prepared inputs of the data set.
         captions: Captions that were prepared, `n` of them.
         batch_size: Captions at a time.
-        precision: What to compute in.
+        precision: Number format of the computation.
         progress: Called with (done, total).
     """
     rows, inverse = np.unique(inputs.text_rows(captions), return_inverse=True)
@@ -92,13 +92,13 @@ def embed_captions(
     precision: Precision = "fp32",
     progress: Progress | None = None,
 ) -> Embeddings:
-    """Unit embeddings of any captions, prepared or not, shape `(n, d)`; equal captions are embedded once.
+    """Embed any captions: unit embeddings, shape `(n, d)`; equal captions are embedded once.
 
     Args:
         encoder: The model.
         captions: `n` of them; cut at the model's context.
         batch_size: Captions at a time.
-        precision: What to compute in.
+        precision: Number format of the computation.
         progress: Called with (done, total).
     """
     if not len(captions):
@@ -118,7 +118,7 @@ def embed_captions(
 
 
 def embed_pixels(encoder: DualEncoder, pixels: Pixels, *, batch_size: int = 128) -> Embeddings:
-    """Unit embeddings of pictures that are no images of a prepared data set, shape `(n, d)`.
+    """Embed pictures outside a prepared data set: unit embeddings, shape `(n, d)`.
 
     Args:
         encoder: The model.

@@ -1,4 +1,4 @@
-"""Take a model elsewhere: as an open_clip folder, as a transformers `CLIPModel`, or as one safetensors file."""
+"""Writes a model for other software: an open_clip folder, a transformers `CLIPModel`, or one safetensors file."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ SAFETENSORS_FILE = "model.safetensors"
 
 
 def export_model(encoder: DualEncoder, out: Path, format: ExportFormat) -> Path:
-    """Write a model for other software, whole or not at all; it loads back here with the same embeddings.
+    """Write a model for other software, whole or not at all; loaded here again, it gives the same embeddings.
 
     - `open-clip`: for `open_clip.create_model("local-dir:OUT")`;
     - `transformers`: for `CLIPModel.from_pretrained("OUT")`, with tokenizer and image processor; vision transformers
@@ -39,15 +39,15 @@ def export_model(encoder: DualEncoder, out: Path, format: ExportFormat) -> Path:
     - `safetensors`: one file under open_clip's names, with the config in its header.
 
     Args:
-        encoder: What to write.
+        encoder: The model.
         out: New folder.
-        format: Which software it is for.
+        format: The software it is for.
 
     Returns:
         The folder.
 
     Raises:
-        InputError: If `out` holds something already, or the format cannot hold the model; nothing is written then.
+        InputError: If `out` is not empty, or the format cannot hold the model; then nothing is written.
     """
     if format not in get_args(ExportFormat):
         raise InputError(f"format {format!r}: one of {', '.join(get_args(ExportFormat))}")
@@ -59,7 +59,9 @@ def export_model(encoder: DualEncoder, out: Path, format: ExportFormat) -> Path:
     with atomic_folder(out) as folder:
         write(encoder, folder)
         (folder / CARD_FILE).write_text(_card(encoder, format, folder), encoding="utf-8")
-        for file in folder.glob("*.safetensors"):  # safetensors writes private files
+        for file in folder.glob(
+            "*.safetensors"
+        ):  # safetensors makes files that only their owner can read
             shutil.copymode(folder / CARD_FILE, file)
     return out
 
@@ -69,7 +71,7 @@ def _full_config(encoder: DualEncoder) -> dict[str, Any]:
     text = model_cfg["text_cfg"] = {**model_cfg["text_cfg"]}
     for key in ("hf_model_name", "hf_tokenizer_name"):
         name = str(text.get(key) or "")
-        if name.startswith(PYPI_PREFIX):  # others know the tower by its name on the hub
+        if name.startswith(PYPI_PREFIX):  # other software needs the tower's name on the hub
             text[key] = PYPI_TOWERS[name.removeprefix(PYPI_PREFIX)]
     facts = {
         **encoder.record.to_json(),
@@ -146,7 +148,7 @@ def _preprocessor(size: int, preprocess: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _write_clip_tokenizer(tokenizer: Any, folder: Path) -> None:
-    """CLIP's byte-pair encoding as transformers reads it: a table of tokens and a list of merges."""
+    """Write CLIP's byte-pair encoding for transformers: a table of tokens and a list of merges."""
     start, end = "<|startoftext|>", "<|endoftext|>"
     tokens = dict(tokenizer.encoder)
     ids = sorted(tokens.values())[-2:]
@@ -218,7 +220,7 @@ def _card(encoder: DualEncoder, format: ExportFormat, folder: Path) -> str:
     ]
     if (folder / TEXT_TOWER_FOLDER).is_dir():
         lines += [
-            f"The config of the text encoder is in `{TEXT_TOWER_FOLDER}`; open_clip itself takes it from the hub.",
+            f"The config of the text encoder is in `{TEXT_TOWER_FOLDER}`; open_clip itself reads it from the hub.",
             "",
         ]
     return "\n".join(lines)

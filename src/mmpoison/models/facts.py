@@ -1,4 +1,4 @@
-"""What a model is, in words and numbers."""
+"""Describes a model: names, sizes, activation, preprocessing, digest."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from mmpoison.models.dual_encoder import DualEncoder
 
 
 def encoder_facts(encoder: DualEncoder) -> dict[str, Any]:
-    """Facts about a model that a reader of results needs, in an order to be read in.
+    """Collect facts about a model for readers of results, in reading order.
 
     Args:
         encoder: The model.
 
     Returns:
-        `name`, `architecture`, `source` and `poisoned` where they are known, `activation`, `parameters` (and those of
-        each encoder), `embedding` (dimensions), `image_size` (pixels), `context` (tokens), `preprocessing`,
-        `temperature` (exp of the learnt scale) and `digest` (sha256 of the weights).
+        `name`; `architecture`, `source` and `poisoned` if they are known; `activation`, `parameters` (also of each
+        encoder), `embedding` (dimensions), `image_size` (pixels), `context` (tokens), `preprocessing`, `temperature`
+        (exp of the learnt scale) and `digest` (sha256 of the weights).
     """
     cfg = encoder.config["model_cfg"]
     record = encoder.record.to_json()
@@ -48,20 +48,20 @@ def encoder_facts(encoder: DualEncoder) -> dict[str, Any]:
 
 
 def size_facts(encoder: DualEncoder) -> dict[str, float]:
-    """How large a model is (table 10).
+    """Measure the size of a model (table 10).
 
     Args:
         encoder: The model.
 
     Returns:
-        `parameters_m`, millions of parameters, and `flops_g`, thousand millions of multiply-adds for one image and one
-        caption of full length through both encoders.
+        `parameters_m`, millions of parameters, and `flops_g`, billions of multiply-adds for one image and one caption
+        of full length through both encoders.
     """
     from torch.utils.flop_counter import FlopCounterMode
 
     side = encoder.image_size
     image = encoder.image_input(torch.zeros((1, side, side, 3), dtype=torch.uint8))
-    # a caption that is cut at the context fills it
+    # longer than the context, so that the caption fills it
     tokens = encoder.tokens(["a " * 500])
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         encoder.encode_image(image)

@@ -1,4 +1,4 @@
-"""Put weights into a model, or say in one line why they do not fit."""
+"""Loads weights into a model, or says in one line why they do not fit."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ def build_with_weights(
 ) -> nn.Module:
     """Build a model from a config and load its weights, all of them and nothing else.
 
-    The weights are compared with the config before memory is taken for it: a config of a few lines can describe a model
-    of terabytes, and weights of a file take no more room than the file.
+    The weights are compared with the config before its memory is allocated: a config of a few lines can describe a
+    model of terabytes, while the weights of a file take no more memory than the file.
 
     Args:
         model_cfg: open_clip's model config, not checked yet.
-        tensors: open_clip's names to weights; the text encoder may stand under `text.` or not.
+        tensors: open_clip's names to weights; the text encoder's names may have the prefix `text.` or not.
         where: The file of the weights, for messages.
-        what: What the module is built from, for messages.
+        what: Name of the config, for messages.
         folder: As for `build_module`.
         fetch: As for `build_module`.
 
@@ -55,10 +55,10 @@ def build_with_weights(
 
 
 def with_place(error: InputError, where: Path, *named: Path) -> InputError:
-    """An error of building a model, with the file of its config before it unless it begins with a file itself.
+    """Prefix an error of building a model with its config file, unless it begins with a file already.
 
     Args:
-        error: What building raised.
+        error: The error that building raised.
         where: The file of the config.
         named: Files and folders that errors begin with.
     """
@@ -67,7 +67,9 @@ def with_place(error: InputError, where: Path, *named: Path) -> InputError:
 
 
 def check_usable(encoder: DualEncoder) -> DualEncoder:
-    """Refuse a model that loads and cannot embed a caption: a tokenizer of another model, a scale that is no number.
+    """Refuse a model that loads but cannot embed a caption.
+
+    Examples are a tokenizer of another model and a scale that is not a number.
 
     Returns:
         The encoder.
@@ -89,9 +91,9 @@ def check_usable(encoder: DualEncoder) -> DualEncoder:
 def _fitting(
     module: nn.Module, tensors: Mapping[str, Tensor], where: str, what: str
 ) -> dict[str, Tensor]:
-    """Weights under the names and in the shapes of a module.
+    """Rename weights as a module names them, and check their shapes.
 
-    open_clip would resize position embeddings of another image size or context without a word; here they are refused.
+    open_clip would silently resize position embeddings of another image size or context; here they are refused.
 
     Raises:
         InputError: If a weight is missing, unknown or of another shape.
@@ -122,7 +124,7 @@ def _fitting(
 
 
 def likely(tensors: Mapping[str, Tensor], not_this: str = "") -> str:
-    """A hint at the architectures that weights have the shapes of, or nothing."""
+    """Suggest the architectures whose shapes the weights have; empty if there are none."""
     names = [
         name for name in architectures_like(outline_of_weights(tensors)) if name not in not_this
     ]
@@ -146,7 +148,7 @@ def _as_the_module_has_them(
     ):  # saved as a number by some and as a row of one by others
         if name in given and name in wanted and given[name].numel() == wanted[name].numel() == 1:
             given[name] = given[name].reshape(wanted[name].shape)
-    # a constant that transformers kept among the weights once
+    # a constant that old releases of transformers saved with the weights
     position_ids = "text.transformer.embeddings.position_ids"
     if position_ids not in wanted:
         given.pop(position_ids, None)

@@ -1,4 +1,4 @@
-"""Models from folders: our own, open_clip's, and those of transformers; on this machine or on the hub."""
+"""Loads model folders: ours, open_clip's and transformers', on this machine or from the Hugging Face hub."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from mmpoison.errors import InputError
 from mmpoison.models import hugging_face
 from mmpoison.models.activation import activation_name
 from mmpoison.models.checkpoint import CONFIG_FILE, WEIGHTS_FILES, load_checkpoint
+from mmpoison.models.checkpoint_record import CheckpointRecord
 from mmpoison.models.dual_encoder import DualEncoder, Tokenizer
 from mmpoison.models.fit import build_with_weights, check_usable, with_place
 from mmpoison.models.hub import hub_file, hub_folder
@@ -33,12 +34,12 @@ _SMALL_FILES = (
 
 
 def load_folder(folder: Path, name: str | None = None, *, fetch: bool = False) -> DualEncoder:
-    """Load a folder: ours, open_clip's (`open_clip_config.json`) or a transformers `CLIPModel` (`config.json`).
+    """Load a model folder: ours, open_clip's (`open_clip_config.json`) or a transformers `CLIPModel`.
 
     Args:
-        folder: Where.
-        name: What to call it in results.
-        fetch: Let the config and the tokenizer of a Hugging Face text tower be downloaded.
+        folder: The folder. A transformers model has a `config.json`.
+        name: The model's name in results.
+        fetch: Allow the download of a Hugging Face text tower's config and tokenizer.
 
     Raises:
         InputError: If it holds no model, or a broken one.
@@ -52,7 +53,7 @@ def load_transformers_folder(folder: Path, name: str | None = None) -> DualEncod
     """Load a transformers `CLIPModel` into an open_clip model that computes the same.
 
     Raises:
-        InputError: If the folder is no CLIP, is broken, or cannot be computed exactly.
+        InputError: If the model is not CLIP, is broken, or cannot be computed exactly.
     """
     where = plain_file(folder, hugging_face.CONFIG_FILE)
     refuse_code(folder)
@@ -74,15 +75,16 @@ def load_transformers_folder(folder: Path, name: str | None = None) -> DualEncod
     except (TypeError, ValueError, RuntimeError, AssertionError, ArithmeticError) as error:
         raise InputError(f"{where}: not a model config ({repr(error)[:200]})") from None
     tokenizer = _tokenizer(folder, cfg)
-    ours = config.get("mmpoison") if isinstance(config.get("mmpoison"), dict) else {}
+    ours = config.get("mmpoison", {})
+    record = CheckpointRecord.of(ours, f"{where}: mmpoison")
     full = {
         "model_cfg": cfg,
         "preprocess_cfg": hugging_face.preprocess_cfg_from_transformers(
             folder, cfg["vision_cfg"]["image_size"]
         ),
-        "mmpoison": {"source": folder.name, **(ours or {}), "activation": activation_name(cfg)},
+        "mmpoison": {"source": folder.name, **ours, "activation": activation_name(cfg)},
     }
-    known_as = name or str((ours or {}).get("name", folder.name))[:200]
+    known_as = name or (record.name or folder.name)[:200]
     try:
         return check_usable(DualEncoder(module, tokenizer, full, known_as))
     except InputError as error:
@@ -90,7 +92,7 @@ def load_transformers_folder(folder: Path, name: str | None = None) -> DualEncod
 
 
 def _tokenizer(folder: Path, cfg: dict[str, Any]) -> Tokenizer:
-    """open_clip's tokenizer where the folder's vocabulary is CLIP's, otherwise the folder's own."""
+    """Return open_clip's tokenizer if the folder's vocabulary is CLIP's, otherwise the folder's own."""
     from open_clip.tokenizer import SimpleTokenizer
 
     context = cfg["text_cfg"]["context_length"]
@@ -102,12 +104,12 @@ def _tokenizer(folder: Path, cfg: dict[str, Any]) -> Tokenizer:
         if cfg["text_cfg"]["vocab_size"] != clip.vocab_size:
             raise InputError(
                 f"{folder}: has no tokenizer (tokenizer.json, or vocab.json and merges.txt), and its vocabulary is not "
-                "CLIP's"
+                "CLIP's: add the tokenizer's files"
             )
     elif {t: i for t, i in vocabulary.items() if i < clip.vocab_size - 2} != {
         t: i for t, i in clip.encoder.items() if i < clip.vocab_size - 2
     }:
-        # so that a checkpoint takes the tokenizer along
+        # so that a checkpoint of this model saves the tokenizer too
         cfg["text_cfg"]["hf_tokenizer_name"] = folder.name
         return hugging_face_tokenizer(folder, context)
     result: Tokenizer = clip
@@ -131,20 +133,20 @@ def _vocabulary(folder: Path) -> dict[str, int] | None:
 
 
 def load_hub(repository: str, revision: str = "") -> DualEncoder:
-    """Load a repository of the Hugging Face hub, of open_clip's or of transformers' kind, downloaded once.
+    """Load a repository of the Hugging Face hub, in open_clip's or transformers' format; it is downloaded once.
 
     Raises:
-        InputError: If it is not here and cannot be fetched, or is of neither kind.
+        InputError: If it is not on this machine and cannot be downloaded, or has neither format.
     """
     folder = fetch_hub(repository, revision)
     return load_folder(folder, f"hf-hub:{repository}", fetch=True)
 
 
 def fetch_hub(repository: str, revision: str = "") -> Path:
-    """Download what loading a repository needs, and no more; returns its folder in the Hugging Face cache.
+    """Download only the files that loading a repository needs; returns its folder in the Hugging Face cache.
 
     Raises:
-        InputError: If it is not here and cannot be fetched, or holds no model.
+        InputError: If it is not on this machine and cannot be downloaded, or holds no model.
     """
     folder = hub_folder(repository, _SMALL_FILES, revision=revision)
     open_clip = (folder / CONFIG_FILE).is_file()
@@ -152,7 +154,7 @@ def fetch_hub(repository: str, revision: str = "") -> Path:
     weights = hub_file(repository, names, revision=revision)
     if weights is None:
         raise InputError(
-            f"model 'hf-hub:{repository}': the repository holds no weights that are read here"
+            f"model 'hf-hub:{repository}': the repository has no weights in a supported format"
         )
     if weights.name.endswith(".index.json"):
         hub_folder(repository, ["model-*.safetensors"], revision=revision)

@@ -1,4 +1,4 @@
-"""Files of the Hugging Face hub: downloaded once into its own cache, or found there."""
+"""Files of the Hugging Face hub, in its own cache; downloaded once."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from mmpoison.errors import InputError
 
 @contextmanager
 def no_downloads() -> Iterator[None]:
-    """Keep huggingface_hub, and so transformers and timm, off the network while a model is built.
+    """Keep huggingface_hub, and through it transformers and timm, off the network while a model is built.
 
-    What a user asked to be downloaded is on this machine before a model is built from it.
+    Everything that the user wants downloaded is on this machine before a model is built from it.
     """
     from huggingface_hub import constants
 
@@ -29,16 +29,16 @@ def no_downloads() -> Iterator[None]:
 def hub_folder(
     repository: str, patterns: Sequence[str], *, revision: str = "", fetch: bool = True
 ) -> Path:
-    """The folder of a repository in the cache, with the files of some patterns.
+    """Return the cached folder of a repository, with the files that match some patterns.
 
     Args:
         repository: `owner/name`.
         patterns: Names of files, with `*`.
         revision: Branch, tag or commit.
-        fetch: Download what is missing; otherwise the cache alone is looked into.
+        fetch: Download missing files; otherwise use the cache only.
 
     Raises:
-        InputError: If it is not here and cannot be fetched.
+        InputError: If it is not cached and cannot be downloaded.
     """
     from huggingface_hub import constants, snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError
@@ -58,10 +58,10 @@ def hub_folder(
 
 
 def hub_file(repository: str, names: Sequence[str], *, revision: str = "") -> Path | None:
-    """The first of some files that a repository has; None if it has none of them.
+    """Return the first of some files that a repository has; None if it has none of them.
 
     Raises:
-        InputError: If that cannot be found out without a network.
+        InputError: If finding out needs a network and there is none.
     """
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, LocalEntryNotFoundError
@@ -70,7 +70,7 @@ def hub_file(repository: str, names: Sequence[str], *, revision: str = "") -> Pa
     for name in names:
         try:
             return Path(hf_hub_download(repository, name, revision=revision or None))
-        except LocalEntryNotFoundError as error:  # not in the cache, and the hub is out of reach
+        except LocalEntryNotFoundError as error:  # not in the cache, and the hub cannot be reached
             offline = offline or error
         except EntryNotFoundError:
             continue
@@ -82,18 +82,20 @@ def hub_file(repository: str, names: Sequence[str], *, revision: str = "") -> Pa
 
 
 def hub_files_here(repository: str, *names: str) -> bool:
-    """Whether one of some files of a repository is in the cache."""
+    """Return whether one of some files of a repository is in the cache."""
     from huggingface_hub import try_to_load_from_cache
 
     return any(isinstance(try_to_load_from_cache(repository, name), str) for name in names)
 
 
 def not_fetched(what: str, error: Exception, *, fetch: bool = True) -> InputError:
-    """One line for something that is not in the cache."""
+    """Build the one-line error for something that is not in the cache."""
     if not fetch:
-        return InputError(f"{what!r} is not on this machine, and a checkpoint fetches nothing")
+        return InputError(
+            f"{what!r} is not on this machine, and a checkpoint may not download anything"
+        )
     from huggingface_hub import constants
 
     first = (str(error).strip().splitlines() or [repr(error)])[0]
     why = "HF_HUB_OFFLINE is set" if constants.HF_HUB_OFFLINE else textwrap.shorten(first, 160)
-    return InputError(f"{what!r} is not on this machine and cannot be fetched ({why})")
+    return InputError(f"{what!r} is not on this machine and cannot be downloaded ({why})")

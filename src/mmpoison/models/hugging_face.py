@@ -1,4 +1,4 @@
-"""CLIP as transformers keeps it: the names of its weights and its config, there and back."""
+"""Converts CLIP between transformers and open_clip: names of weights and configs, both ways."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ CONFIG_FILE = "config.json"
 WEIGHTS_FILES = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin")
 PREPROCESSOR_FILE = "preprocessor_config.json"
 RESAMPLING = {"nearest": 0, "lanczos": 1, "bilinear": 2, "bicubic": 3}
-"""Pillow's numbers, which preprocessor files hold."""
+"""Pillow's numbers of filters, which preprocessor files use."""
 
 _EPSILON = 1e-5
 _ACTIVATIONS = {"quick_gelu": True, "gelu": False}
@@ -73,12 +73,12 @@ _QKV = ("q", "k", "v")
 
 
 def is_transformers_naming(tensors: Mapping[str, Tensor]) -> bool:
-    """Whether weights carry the names of a transformers `CLIPModel`."""
+    """Return whether weights carry the names of a transformers `CLIPModel`."""
     return any(name.startswith("vision_model.") for name in tensors)
 
 
 def weights_from_transformers(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Weights of a `CLIPModel` under open_clip's names; names that are not known are kept, to be refused."""
+    """Rename weights of a `CLIPModel` for open_clip; unknown names stay as they are, and loading refuses them."""
     single = {theirs: (ours, transposed) for theirs, ours, transposed in _SINGLE}
     result: dict[str, Tensor] = {}
     parts: dict[str, dict[str, Tensor]] = {}
@@ -106,7 +106,7 @@ def weights_from_transformers(tensors: Mapping[str, Tensor]) -> dict[str, Tensor
 
 
 def weights_to_transformers(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Weights of a native open_clip model under the names of a `CLIPModel`."""
+    """Rename weights of a native open_clip model for a `CLIPModel`."""
     single = {ours: (theirs, transposed) for theirs, ours, transposed in _SINGLE}
     result: dict[str, Tensor] = {}
     for name, tensor in without_text_prefix(tensors).items():
@@ -130,15 +130,15 @@ def weights_to_transformers(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def model_cfg_from_transformers(config: Mapping[str, Any], where: Path) -> dict[str, Any]:
-    """open_clip's model config for a transformers CLIP config.
+    """Convert a transformers CLIP config to open_clip's model config.
 
     Raises:
-        InputError: If it is no CLIP, or one that open_clip cannot compute exactly.
+        InputError: If it is not CLIP, or a CLIP that open_clip cannot compute exactly.
     """
     if config.get("model_type") != "clip":
         raise InputError(
-            f"{where}: model type {repr(config.get('model_type'))[:40]} is not CLIP; of transformers only "
-            "CLIPModel is read"
+            f"{where}: model type {repr(config.get('model_type'))[:40]} is not supported: of transformers' models, "
+            "only CLIPModel is"
         )
     text = {**_defaults_of_transformers(512, 8, 2048), **_part(config, "text_config", where)}
     vision = {**_defaults_of_transformers(768, 12, 3072), **_part(config, "vision_config", where)}
@@ -146,7 +146,7 @@ def model_cfg_from_transformers(config: Mapping[str, Any], where: Path) -> dict[
     if len(activations) != 1 or not activations <= set(_ACTIVATIONS):
         raise InputError(
             f"{where}: hidden_act is {' and '.join(sorted(activations))}: only quick_gelu or gelu, the same in both "
-            "encoders, can be computed exactly"
+            "encoders, is supported"
         )
     if vision["hidden_size"] % vision["num_attention_heads"]:
         raise InputError(f"{where}: hidden_size is no multiple of num_attention_heads")
@@ -158,7 +158,7 @@ def model_cfg_from_transformers(config: Mapping[str, Any], where: Path) -> dict[
         "heads": text["num_attention_heads"],
         "layers": text["num_hidden_layers"],
     }
-    # 2 stands for the largest token, as old configs have it
+    # in old configs 2 means the largest token
     if end not in (2, text_cfg["vocab_size"] - 1):
         text_cfg |= {"pool_type": "eos", "eos_id": end}
     vision_cfg = {
@@ -182,7 +182,7 @@ def model_cfg_from_transformers(config: Mapping[str, Any], where: Path) -> dict[
 
 
 class _Tower(BaseModel):
-    """What is read of an encoder's config; `None` in a file stands for the default."""
+    """The keys of an encoder's config that are read; `None` in a file means the default."""
 
     model_config = ConfigDict(extra="ignore", strict=True)
 
@@ -211,7 +211,7 @@ def _defaults_of_transformers(width: int, heads: int, hidden: int) -> dict[str, 
 
 
 def _part(config: Mapping[str, Any], key: str, where: Path) -> dict[str, Any]:
-    """A tower's part of a config; configs of old releases hold the truth under `..._dict`."""
+    """Return a tower's part of a config; configs of old releases hold the valid part under `..._dict`."""
     result: dict[str, Any] = {}
     for name in (key, f"{key}_dict"):
         part = config.get(name) or {}
@@ -222,7 +222,7 @@ def _part(config: Mapping[str, Any], key: str, where: Path) -> dict[str, Any]:
 
 
 def preprocess_cfg_from_transformers(folder: Path, image_size: int) -> dict[str, Any]:
-    """How images are prepared, from `preprocessor_config.json`; CLIP's way where there is none."""
+    """Read image preprocessing from `preprocessor_config.json`; CLIP's own if there is no file."""
     file = plain_file(folder, PREPROCESSOR_FILE)
     given = read_json(file) if file.is_file() else {}
     if not isinstance(given, dict):
@@ -250,14 +250,14 @@ def preprocess_cfg_from_transformers(folder: Path, image_size: int) -> dict[str,
 
 
 def config_to_transformers(model_cfg: Mapping[str, Any], vocabulary: int) -> dict[str, Any]:
-    """The config of the `CLIPModel` that computes what an open_clip model computes.
+    """Convert an open_clip config to that of a `CLIPModel` that computes the same.
 
     Args:
         model_cfg: open_clip's config.
-        vocabulary: Size of the vocabulary, whose last token ends a text.
+        vocabulary: Size of the vocabulary; its last token ends a text.
 
     Raises:
-        InputError: If transformers' `CLIPModel` cannot compute it; the message names the option.
+        InputError: If transformers' `CLIPModel` cannot compute the model; the message names the option.
     """
     vision = _native_options(
         model_cfg["vision_cfg"],
@@ -328,7 +328,7 @@ def _tower(cfg: Mapping[str, Any], heads: int) -> dict[str, Any]:
 
 
 def _native_options(cfg: Mapping[str, Any], part: str, translated: set[str]) -> dict[str, Any]:
-    """A tower's options with open_clip's defaults; one that `CLIPModel` does not have is refused unless it is off."""
+    """Fill a tower's options with open_clip's defaults; refuse one that `CLIPModel` lacks, unless it is off."""
     from open_clip.model import CLIPTextCfg, CLIPVisionCfg
 
     result: dict[str, Any] = {}

@@ -1,4 +1,4 @@
-"""Embeddings of some images of a table, where nothing is trained or measured (attack I's centre of a class)."""
+"""Embeds some images of a table for an attack (attack I's centre of a class)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from mmpoison.pairs.table import IntArray, PairDataset
 def image_embedder(
     encoder: DualEncoder, progress: ProgressFor | None = None
 ) -> Callable[[PairDataset, IntArray], Embeddings]:
-    """A function that gives unit embeddings, shape `(n, d)`, of images by their indices, shape `(n,)`.
+    """Make a function that embeds images by index: indices `(n,)` to unit embeddings `(n, d)`.
 
     Args:
         encoder: The model.

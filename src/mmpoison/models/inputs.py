@@ -1,7 +1,7 @@
-"""What a dual encoder is fed: images decoded once, distinct captions tokenised once, for every stage of a run.
+"""Prepared inputs of a dual encoder: images decoded once, distinct captions tokenised once, for all stages of a run.
 
-`PixelInputs` feed whole encoders. `FeatureInputs` feed only the heads: where the trunks are frozen their output never
-changes, so it is computed once and training is orders of magnitude faster with the same numbers.
+`PixelInputs` feed whole encoders. `FeatureInputs` feed only the heads: the output of frozen trunks never changes, so it
+is computed once, and training is orders of magnitude faster with the same numbers.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class PairInputs(ABC):
         self._image_position = image_position
 
     def text_rows(self, captions: Sequence[str] | npt.NDArray[np.object_]) -> Rows:
-        """Rows of captions in the inputs, shape `(n,)`.
+        """Return the rows of captions in the inputs, shape `(n,)`.
 
         Raises:
             InputError: If a caption was not prepared.
@@ -62,7 +62,7 @@ class PairInputs(ABC):
             raise InputError(f"caption {error.args[0]!r} was not prepared for this model") from None
 
     def image_rows(self, indices: IntArray) -> Rows:
-        """Rows of images in the inputs, shape `(n,)`.
+        """Return the rows of images in the inputs, shape `(n,)`.
 
         Raises:
             InputError: If an image was not prepared.
@@ -74,30 +74,30 @@ class PairInputs(ABC):
 
     @abstractmethod
     def load_images(self, rows: Rows) -> Tensor:
-        """What the image encoder needs for these rows, on the CPU; no model runs, so a thread may do it ahead."""
+        """Load the image encoder's input for these rows, on the CPU; no model runs, so a thread may do it ahead."""
 
     @abstractmethod
     def load_texts(self, rows: Rows) -> Tensor:
-        """What the text encoder needs for these rows, on the CPU."""
+        """Load the text encoder's input for these rows, on the CPU."""
 
     @abstractmethod
     def image_trunk(self, encoder: DualEncoder, loaded: Tensor) -> Tensor:
-        """Features before the image head of what `load_images` gave, shape `(n, f)`."""
+        """Compute features before the image head from what `load_images` returned, shape `(n, f)`."""
 
     def image_before_head(self, encoder: DualEncoder, loaded: Tensor) -> Tensor:
-        """The same for features that are kept while the head trains; see `DualEncoder.image_before_head`."""
+        """Compute the same for features that are cached while the head trains; see `DualEncoder.image_before_head`."""
         return self.image_trunk(encoder, loaded)
 
     @abstractmethod
     def text_trunk(self, encoder: DualEncoder, loaded: Tensor) -> Tensor:
-        """Features before the text head of what `load_texts` gave, shape `(n, f)`."""
+        """Compute features before the text head from what `load_texts` returned, shape `(n, f)`."""
 
     def encode_images(self, encoder: DualEncoder, rows: Rows) -> Tensor:
-        """Unit embeddings of images by row, shape `(n, d)`; gradients flow where they are enabled."""
+        """Embed images by row: unit embeddings, shape `(n, d)`; gradients flow where they are enabled."""
         return encoder.image_head(self.image_trunk(encoder, self.load_images(rows)))
 
     def encode_texts(self, encoder: DualEncoder, rows: Rows) -> Tensor:
-        """Unit embeddings of captions by row, shape `(n, d)`; gradients flow where they are enabled."""
+        """Embed captions by row: unit embeddings, shape `(n, d)`; gradients flow where they are enabled."""
         return encoder.text_head(self.text_trunk(encoder, self.load_texts(rows)))
 
 
@@ -169,10 +169,10 @@ def prepare_pixels(
     Args:
         encoder: Says how images are prepared, and gives the tokenizer.
         pairs: All pairs that any stage will use; unused images are not decoded.
-        images: Images that are needed although no pair is with them (a gallery may hold some that nobody described).
-        pixels: Images decoded already, used again if they were prepared as the encoder wants them.
-        broken: As for `PixelStore.decode`: with `drop`, images that cannot be read are named in `pixels.broken`, and
-            their pairs are the caller's to drop.
+        images: Images that are needed although they are in no pair (a gallery may have images without captions).
+        pixels: Images decoded before; reused if they were prepared as this encoder needs them.
+        broken: As for `PixelStore.decode`: with `drop`, images that cannot be read are listed in `pixels.broken`, and
+            the caller must drop their pairs.
         progress: Gives a progress callback for a named step.
 
     Raises:
@@ -209,7 +209,7 @@ def prepare_features(
     """Run both trunks over a data set once.
 
     Args:
-        encoder: Must keep a projection apart from its trunk.
+        encoder: Must have a separate projection.
         pairs: All pairs that any stage will use.
         images: As for `prepare_pixels`.
         cache: Folder for the features; the key holds the trunks' weights, the captions, the images' paths, sizes and
@@ -219,7 +219,7 @@ def prepare_features(
     Raises:
         InputError: If the encoder has no separate heads, or an image is missing or broken.
     """
-    # a side without a head of its own is all trunk: its features are its embeddings
+    # a side without a separate head is all trunk: its features are its embeddings
     if not encoder.image_head_parameters() and not encoder.text_head_parameters():
         encoder.head_parameters()
     captions = sorted(set(pairs.captions))
@@ -289,12 +289,12 @@ def _features_key(
 
 
 def preparation_key(encoder: DualEncoder) -> str:
-    """All that an encoder's input hangs on beside the image files; a part of the key of whatever is kept."""
+    """Describe how an encoder's input is prepared from image files; a part of every cache key of embeddings."""
     return f"{TRANSFORM}; {encoder.preparation}; {encoder.config.get('preprocess_cfg')!r}"
 
 
 def files_digest(pairs: PairDataset, images: IntArray) -> str:
-    """sha256 of the paths, sizes and times of change of image files: different as soon as one of them may be.
+    """Return the sha256 of the paths, sizes and modification times of image files.
 
     Raises:
         InputError: If an image is missing.
@@ -307,7 +307,7 @@ def files_digest(pairs: PairDataset, images: IntArray) -> str:
 
 
 def present_files_digest(pairs: PairDataset, images: IntArray) -> tuple[str, frozenset[str]]:
-    """`files_digest` of a set some of whose images may be missing, and the ids of the missing ones.
+    """Return `files_digest` of a set that may lack images, and the ids of the missing ones.
 
     Which images are missing, and why, is part of the digest; where none is it equals `files_digest`.
     """

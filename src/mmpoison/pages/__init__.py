@@ -1,4 +1,4 @@
-"""What every local page is served with: a guard against other sites, images by number, a server that stops cleanly."""
+"""Local pages: a guard against other sites, images by number, a server that stops cleanly."""
 
 # ruff: noqa: E402 - what a page needs is checked before it is imported
 from mmpoison.base.extras import require

@@ -1,4 +1,4 @@
-"""What stands before every local page: who may ask, from where, how much, and what a browser may do with the answer."""
+"""Guards a local page: who may send a request, from where, how large, and what a browser may do with the answer."""
 
 from __future__ import annotations
 
@@ -27,20 +27,20 @@ LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 
 
 class Guard:
-    """ASGI middleware for pages that are meant for one person on one machine.
+    """ASGI middleware for pages for one person on one machine.
 
-    - The `Host` header must be a name of this server: a site that points its own name at 127.0.0.1 (DNS rebinding)
-      gets nothing.
-    - A request that changes something must come from the page itself (`Origin`, `Sec-Fetch-Site`): another site's form
-      or script is refused. A program that is no browser sends neither header and is let in.
-    - A body has a length, and not more than `max_body`.
-    - Answers carry a policy under which the page loads scripts, styles and images from this server alone, cannot be
-      framed, and is not kept unless it says so.
+    - The `Host` header must be a name of this server. That stops a site whose own name points to 127.0.0.1 (DNS
+      rebinding).
+    - A request that changes something must come from the page itself (`Origin`, `Sec-Fetch-Site`). Another site's form
+      or script is refused. A program that is not a browser sends neither header and is allowed.
+    - A body must state its length, at most `max_body`.
+    - A policy in every answer makes the page load scripts, styles and images from this server only, forbids framing,
+      and forbids caching unless the answer allows it.
 
     Args:
-        app: What is guarded.
-        host: The address that the server listens on. Not a loopback address: every IP address may be asked for, for
-            only names can be pointed elsewhere, and this machine's own name.
+        app: The application to guard.
+        host: The address that the server listens on. If it is not a loopback address, this machine's own name and every
+            IP address are accepted as `Host`, since only names can be redirected.
         max_body: Bytes.
     """
 
@@ -51,11 +51,11 @@ class Guard:
         self._max_body = max_body
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Let a request through, or refuse it with one line."""
+        """Pass a request on, or refuse it with one line."""
         if scope["type"] == "lifespan":
             await self._app(scope, receive, send)
             return
-        if scope["type"] != "http":  # nothing here speaks websocket
+        if scope["type"] != "http":  # websockets are not used
             await send({"type": "websocket.close", "code": 1008})
             return
 
@@ -74,7 +74,7 @@ class Guard:
     def _refusal(self, method: str, headers: Headers) -> tuple[int, str] | None:
         hosts = headers.getlist("host")
         if len(hosts) != 1 or not self._knows(hosts[0]):
-            return 400, "this server does not go by that name"
+            return 400, "this server does not have that name"
         if method in ("GET", "HEAD"):
             return None
         origin = headers.get("origin")
@@ -83,13 +83,13 @@ class Guard:
             "same-origin",
             "none",
         ):
-            return 403, "only the page itself may ask for that"
+            return 403, "only the page itself may send this request"
         try:
             length = int(headers["content-length"])
         except (KeyError, ValueError):
-            return 411, "a request must say how long it is"
+            return 411, "the request has no content-length"
         if not 0 <= length <= self._max_body:
-            return 413, f"a request may have {self._max_body} bytes"
+            return 413, f"the request is larger than {self._max_body} bytes"
         return None
 
     def _knows(self, host: str) -> bool:

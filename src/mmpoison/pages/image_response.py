@@ -1,4 +1,4 @@
-"""One image of a data set as an answer: decoded and encoded again, never a file as it is."""
+"""Serves one image of a data set: decoded and encoded again, never the file itself."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ PLACEHOLDER = (
     '<g font-family="sans-serif" font-size="17" fill="#2d333a" text-anchor="middle">'
     '<text x="80" y="118">cannot</text><text x="80" y="138">be read</text></g></svg>'
 )
-"""What stands in the place of an image that cannot be read."""
+"""The drawing that replaces an image that cannot be read."""
 
 
 def image_response(
@@ -32,19 +32,20 @@ def image_response(
     if_none_match: str | None = None,
     placeholder: bool = False,
 ) -> Response:
-    """A JPEG of an image, or no word about where the file lies.
+    """Make the response for an image: a JPEG, or an error that does not reveal where the file is.
 
-    What a browser gets are pixels that this process has decoded: no file of a data set is sent as it is, so none can be
-    a page, a script or a picture with code in it. Which image is asked for is for the caller to look up by a number;
-    no part of a request may become `image_id`.
+    A browser receives pixels that this process has decoded. No file of a data set is sent unchanged, so none can be a
+    page, a script or a picture with code in it. The caller looks the image up by a number; no part of a request may
+    become `image_id`.
 
     Args:
         root: Folder that image ids start from.
         image_id: The image, from the data set's own table.
         side: Longest side in pixels.
-        if_none_match: The `If-None-Match` of the request: where the file is still the same, 304 without decoding it.
-        placeholder: Of an image that cannot be read a drawing that says so (200, for browsers call a 404 an error of
-            the page); else 404.
+        if_none_match: The `If-None-Match` of the request; if the file has not changed, the answer is 304 without
+            decoding.
+        placeholder: Answer an unreadable image with a drawing that says so (status 200, since browsers report a 404 as
+            an error of the page); otherwise with 404.
     """
     try:
         tag = _tag(image_stat(root, image_id), side)
@@ -65,6 +66,6 @@ def image_response(
 
 
 def _tag(stat: tuple[str, int, int], side: int) -> str:
-    """Another one as soon as the file may be another."""
+    """Make an entity tag that changes whenever the file may have changed."""
     said = f"{stat} {side}".encode("utf-8", "surrogateescape")
     return f'"{hashlib.sha256(said).hexdigest()[:32]}"'

@@ -1,4 +1,4 @@
-"""An application with a page, its static files, and the guard before them."""
+"""Makes the web application of a local page: its page, its static files, its guard."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ SHARED = Path(__file__).parent / "static"
 def create_app(
     title: str, static: Path, *, host: str = "127.0.0.1", max_body: int = MAX_BODY
 ) -> FastAPI:
-    """An application whose page is `index.html` of a folder; routes are added by the caller.
+    """Make an application whose page is `index.html` of a folder; the caller adds routes.
 
-    The folder's files are under `/static/`, those that all pages share (`base.css`) under `/shared/`. An `InputError`
-    that leaves a route is answered with 400 and its one line, as `{"error": ...}`.
+    The folder's files are served under `/static/`, files shared by all pages (`base.css`) under `/shared/`. An
+    `InputError` from a route becomes status 400 with its one line, as `{"error": ...}`.
 
     Args:
-        title: Of the application.
+        title: Title of the application.
         static: A folder of this package, never one of the user's.
         host: The address that it will listen on, for the guard.
-        max_body: The largest request in bytes.
+        max_body: Size limit of a request in bytes.
     """
     app = FastAPI(title=title, docs_url=None, redoc_url=None, openapi_url=None)
     app.add_middleware(Guard, host=host, max_body=max_body)

@@ -1,4 +1,4 @@
-"""Serve an application on this machine until it is told to stop."""
+"""Serves an application on this machine until it is stopped."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ def serve(
     """Serve until Ctrl-C, or until a route calls `app.state.stop()`.
 
     Args:
-        app: What to serve.
+        app: The application.
         host: Address to listen on.
         port: Port; 0 takes a free one.
-        ready: Told the page's address as soon as it can be opened.
+        ready: Called with the page's address as soon as it can be opened.
 
     Returns:
-        Whether the application itself asked to stop; False after Ctrl-C.
+        Whether the application itself stopped the server; False after Ctrl-C.
 
     Raises:
-        InputError: If the address cannot be had.
+        InputError: If the address cannot be used.
     """
     with _listen(host, port) as listener:
         config = uvicorn.Config(
@@ -42,7 +42,7 @@ def serve(
             access_log=False,
             server_header=False,
             timeout_graceful_shutdown=2,
-            # nothing is done at its start or end, and a server stopped at once would print a traceback for it
+            # the application has no start-up code, and a server stopped at once would print a traceback
             lifespan="off",
         )
         server = uvicorn.Server(config)
@@ -65,10 +65,10 @@ def serve(
 
 def _listen(host: str, port: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    # with its protocol named asyncio sends at once; else an answer in two parts waits 40 ms for the first one's receipt
+    # with the protocol named, asyncio sets TCP_NODELAY; else an answer in two parts waits 40 ms for an acknowledgement
     listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
-        # a server that was stopped a moment ago may have its port again at once
+        # a restarted server may use its port again at once
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind((host, port))
         listener.listen(128)
@@ -77,7 +77,7 @@ def _listen(host: str, port: int) -> socket.socket:
         if isinstance(error, OSError) and error.errno == errno.EADDRINUSE:
             why = "is in use: is the page open already? Choose another --port (0: any free one)"
         elif isinstance(error, OSError) and error.errno == errno.EACCES:
-            why = "may not be used by you: choose a --port above 1023 (0: any free one)"
+            why = "needs administrator rights: choose a --port above 1023 (0: any free one)"
         else:
             why = f"cannot be listened on ({getattr(error, 'strerror', None) or error})"
         raise InputError(f"{host} port {port} {why}") from None

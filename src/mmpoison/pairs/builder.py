@@ -60,8 +60,8 @@ class PairsBuilder:
         """Add one image with all its captions.
 
         Args:
-            image_id: Path relative to the root, with `/`; behind a container file (tar, Parquet, Arrow) it goes on
-                with the name inside.
+            image_id: Path relative to the root, with `/`; for an image in a container file (tar, Parquet,
+                Arrow) the container's path, then the name inside.
             captions: Its captions, in order; one that is no text is left out and named.
             label: Its class, or None.
             split: `train`, `val` or `test`.

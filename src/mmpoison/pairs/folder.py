@@ -1,4 +1,4 @@
-"""The pairs folder: `captions.jsonl`, one image a line, images beside it by relative path."""
+"""The pairs folder: `captions.jsonl`, one image a line, and images by relative path."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from typing import Any, Literal, TextIO
 
 import numpy as np
 
-from mmpoison.base.files import atomic_folder, refuse_special
+from mmpoison.base.files import atomic_folder
 from mmpoison.base.untrusted import MAX_LINE_BYTES, bounded_lines, open_bytes, parse_json
 from mmpoison.errors import InputError
+from mmpoison.images.containers import split_container
+from mmpoison.images.sources import NameClash, file_name, image_bytes, image_path
 from mmpoison.pairs.builder import PairsBuilder, check_relative
-from mmpoison.pairs.containers import split_container
-from mmpoison.pairs.image_bytes import NameClash, file_name, read_image_bytes
 from mmpoison.pairs.manifest import PoisonManifest
 from mmpoison.pairs.table import SPLITS, PairDataset
 
@@ -28,11 +28,17 @@ MANIFEST_FILE = "manifest.json"
 # Files that say where the data come from travel with every copy of the table.
 NOTICE_FILES = ("README.md", "attribution.txt", "LICENSE")
 
+PROBLEMS_FILE = "problems.txt"
+"""What a conversion left out, a line each."""
+
+RESERVED = {CAPTIONS_FILE, MANIFEST_FILE, PROBLEMS_FILE, *NOTICE_FILES}
+"""No image of a pairs folder can be called so."""
+
 ImagePolicy = Literal["link", "copy", "none"]
 
 
 class ManifestMisfit(InputError):
-    """The manifest beside a set is broken, or is that of another.
+    """The manifest of a set is broken, or belongs to another set.
 
     Attributes:
         pairs: The set, with nothing marked as poisoned.
@@ -57,7 +63,7 @@ def load_pairs_folder(
         strict: Refuse the whole set for one broken line; else leave the line out and name it in `problems`.
 
     Returns:
-        The pairs in file order; poisoned pairs are recognised by the manifest beside them.
+        The pairs in file order; poisoned pairs are recognised by the manifest in the folder.
 
     Raises:
         ManifestMisfit: If the manifest is broken or does not describe the pairs.
@@ -80,7 +86,7 @@ def stream_pairs_folder(
 ) -> Iterator[PairDataset]:
     """Read a pairs folder in pieces; memory does not grow with its size.
 
-    A manifest beside it is not looked at: a piece alone cannot say where a misused caption comes from.
+    A manifest in the folder is not read: a piece alone cannot say where a misused caption comes from.
 
     Args:
         path: As for `load_pairs_folder`, and so are the others.
@@ -122,7 +128,7 @@ def save_pairs(
         images: `link` makes hard links (the same bytes on disk; a copy only where the file system cannot link), `copy`
             copies, `none` writes the table alone. Images that lie in tar, Parquet or Arrow files are written as files,
             and get a new id.
-        extra: More text files to put beside it, by name.
+        extra: More text files for the folder, by name.
 
     Raises:
         InputError: If `out` holds something already or an image is missing.
@@ -157,16 +163,79 @@ def append_pairs(
     Raises:
         InputError: If an image is missing, or its name is taken.
     """
-    root = pairs.root
-    left: Sequence[int] = range(len(pairs.images))
     if images != "none":
-        pairs, left = _extract_images(pairs, folder)
+        ids = [
+            place_image(pairs.root, str(image_id), folder, copy=images == "copy")
+            for image_id in pairs.images.ids
+        ]
+        if ids != list(pairs.images.ids):
+            pairs = rename_images(pairs, ids, pairs.root)
     for line in pairs.lines():
         stream.write(line_text(line))
-    if images != "none":
-        ids = [str(pairs.images.ids[index]) for index in left]
-        place_images(root, ids, folder, copy=images == "copy")
     return pairs
+
+
+def place_image(
+    root: Path, image_id: str, folder: Path, *, copy: bool, replace: bool = False
+) -> str:
+    """Put one image into a folder.
+
+    Args:
+        root: Folder that the id is relative to.
+        image_id: An image that is a file, or lies in a tar, Parquet or Arrow file: then it becomes a file.
+        folder: Where it goes, under the same relative path where it is a file.
+        copy: Whether a file is copied, or gets a hard link where the file system has them.
+        replace: Put it again where an interrupted attempt left it; then the caller compares the names of all images.
+
+    Returns:
+        The id that it has there.
+
+    Raises:
+        InputError: If it is missing, leads out of the root, or would take the place of a file of the data set.
+        NameClash: If another image of the set has its name.
+    """
+    inner = split_container(root, image_id)
+    data = b"" if inner is None else image_bytes(root, image_id)
+    name = image_id if inner is None else file_name(*inner, data)
+    if Path(name).parts[0] in RESERVED:
+        raise InputError(
+            f"{root / image_id}: an image cannot be called {name!r}, a file of the data set is"
+        )
+    target = folder / name
+    clash = NameClash(f"{root / image_id}: another image of the source is called {name!r} too")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if replace:
+            # never written into: it may be a hard link to an image of the source
+            target.unlink(missing_ok=True)
+    except (FileExistsError, NotADirectoryError, IsADirectoryError, PermissionError):
+        # one is called as a folder of another is
+        if target.is_dir() or any(parent.is_file() for parent in target.parents):
+            raise clash from None
+        raise
+    try:
+        if inner is not None:
+            with target.open("xb") as made:
+                made.write(data)
+            return name
+        # the file itself, also where a symbolic link stands for it
+        source = image_path(root, image_id).resolve()
+        if not copy:
+            try:
+                os.link(source, target)
+                return name
+            except (FileNotFoundError, FileExistsError):
+                raise
+            except OSError:
+                pass  # another file system, or one without links
+        with source.open("rb") as original, target.open("xb") as made:
+            shutil.copyfileobj(original, made)
+    except FileExistsError:
+        # or another thread has put it there since
+        raise clash from None
+    except (FileNotFoundError, IsADirectoryError):
+        raise InputError(f"{root / image_id}: no such image") from None
+    return name
 
 
 def line_text(line: Mapping[str, Any]) -> str:
@@ -185,10 +254,27 @@ def line_text(line: Mapping[str, Any]) -> str:
 
 
 def copy_notices(root: Path, folder: Path) -> None:
-    """Copy the files that say where images come from, where they lie beside them."""
+    """Copy the files that say where images come from, where the folder has them."""
     for name in NOTICE_FILES:
         if (root / name).is_file() and not (root / name).is_symlink():
             shutil.copyfile(root / name, folder / name)
+
+
+def is_poisoned(folder: Path) -> bool:
+    """Whether a manifest lies in a folder."""
+    return (folder / MANIFEST_FILE).is_file()
+
+
+def refuse_poisoned_stream(folder: Path) -> None:
+    """Refuse to read a poisoned set piece by piece, since a piece could not say what in it is poisoned.
+
+    Raises:
+        InputError: If a manifest lies in the folder.
+    """
+    if is_poisoned(folder):
+        raise InputError(
+            f"{folder}: is a poisoned set ({MANIFEST_FILE}), which can only be read as a whole (load_pairs)"
+        )
 
 
 def with_manifest(pairs: PairDataset, folder: Path) -> PairDataset:
@@ -260,7 +346,7 @@ def rename_images(pairs: PairDataset, ids: Sequence[str], root: Path) -> PairDat
     Returns:
         The set with the new ids. Its manifest names them too, and the fingerprints of both sets under the new names;
         of a set that clean pairs are missing from (a filter went through, or the attack dropped them), whose clean set
-        cannot be told, it keeps the old fingerprint of that.
+        is not known, it keeps the old fingerprint of that.
     """
     table = pairs.images
     new = np.empty(len(table), dtype=object)
@@ -350,67 +436,3 @@ def _parse_line(raw: bytes, where: str) -> dict[str, Any]:
         except UnicodeEncodeError:
             raise InputError(f"{where}: half a surrogate pair (\\ud...) is not text") from None
     return line
-
-
-def _extract_images(pairs: PairDataset, folder: Path) -> tuple[PairDataset, Sequence[int]]:
-    """Write images from containers as files; gives the set under their new names, and which images are left."""
-    ids: list[str] = [str(image_id) for image_id in pairs.images.ids]
-    left: list[int] = []
-    taken = set(ids)
-    for index, image_id in enumerate(ids):
-        inner = split_container(pairs.root, image_id)
-        if inner is None:
-            left.append(index)
-            continue
-        data = read_image_bytes(pairs.root, image_id)
-        name = file_name(*inner, data)
-        if name in taken:
-            raise NameClash(f"{pairs.root / image_id}: another image is called {name!r} already")
-        taken.add(name)
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_bytes(data)
-        ids[index] = name
-    if len(left) == len(ids):
-        return pairs, left
-    return rename_images(pairs, ids, pairs.root), left
-
-
-def place_images(root: Path, ids: Sequence[str], folder: Path, *, copy: bool) -> None:
-    """Put image files of a root into a folder under the same names, as hard links or copies.
-
-    Raises:
-        InputError: If one is missing, leads out of the root, or would take the place of another file.
-    """
-    made: set[Path] = set()
-    inside = root.resolve()
-    for image_id in ids:
-        target = folder / image_id
-        # the file itself, also where a symbolic link stands for it
-        try:
-            source = (root / image_id).resolve()
-        except (RuntimeError, OSError):
-            raise InputError(f"{root / image_id}: a link to itself, nothing was written") from None
-        if not source.is_relative_to(inside):
-            raise InputError(f"{root / image_id}: leads out of {root}, it is refused")
-        refuse_special(source)
-        if target.parent not in made:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            made.add(target.parent)
-        try:
-            if not copy:
-                try:
-                    os.link(source, target)
-                    continue
-                except (FileNotFoundError, FileExistsError):
-                    raise
-                except OSError:
-                    copy = True  # another file system, or one without links
-            if target.exists():
-                raise FileExistsError
-            shutil.copyfile(source, target)
-        except FileExistsError:
-            raise InputError(
-                f"{root / image_id}: an image cannot be called {image_id!r}, a file of the data set is"
-            ) from None
-        except FileNotFoundError:
-            raise InputError(f"{root / image_id}: no such image, nothing was written") from None

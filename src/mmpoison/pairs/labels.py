@@ -40,7 +40,7 @@ def label_by_keyword(pairs: PairDataset, keywords: Keywords) -> PairDataset:
     anything = keyword_pattern(every)
     found: dict[int, set[str]] = defaultdict(set)
     for caption, image in zip(pairs.captions, pairs.image.tolist(), strict=True):
-        # one look for all keywords first: nearly every caption has none
+        # one search for all keywords first: nearly every caption has none
         if anything.search(caption):
             found[image].update(
                 label for label, pattern in patterns.items() if pattern.search(caption)

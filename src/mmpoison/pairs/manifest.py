@@ -1,11 +1,14 @@
-"""The manifest: what was poisoned, how, and from which clean set; it lies beside every poisoned set."""
+"""The manifest: what was poisoned, how, and from which clean set; every poisoned set has one."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
+
+import msgspec
 
 from mmpoison.base.files import write_json
 from mmpoison.base.untrusted import read_json
@@ -43,8 +46,8 @@ class PoisonManifest:
         pairs: The poisoned pairs.
         tool_version: Version of mmpoison that made it.
         fingerprint: sha256 of the poisoned table; empty where an older version made it.
-        target_images: Of an attack that aims at single images: goal to the id of its one target image, in the gallery.
-        dropped_images: Images whose clean training pairs were taken out beside those of the poisoned captions.
+        target_images: Of an attack on single target images: goal to the id of its one target image, in the gallery.
+        dropped_images: Images whose clean training pairs were taken out in addition to those of the poisoned captions.
         filtered: What a filter did to the set afterwards, or None; clean pairs may be missing then.
     """
 
@@ -110,66 +113,46 @@ class PoisonManifest:
         """
         value = read_json(path)
         try:
-            counts = _table(value["counts"])
+            # half a surrogate pair is no text
+            json.dumps(value, ensure_ascii=False).encode()
+            file = msgspec.convert(value, _File)
+            given = {name: getattr(file, name) for name in _File.__struct_fields__}
+            counts, rate = given.pop("counts"), given.pop("rate")
             manifest = cls(
-                attack=_text(value["attack"]),
-                options=_table(value["options"]),
-                goals=tuple(map(_text, _list(value["goals"]))),
-                mode=_text(value["mode"]),
-                seed=_whole(value["seed"]),
-                clean_fingerprint=_text(value["clean_fingerprint"]),
-                clean_pairs=_whole(counts["clean_training_pairs"]),
-                training_pairs=_whole(counts["training_pairs"]),
-                pairs=tuple(
-                    PoisonedPair(
-                        *(_text(p[k]) for k in ("caption", "clean_image", "poisoned_image", "goal"))
-                    )
-                    for p in _list(value["pairs"])
-                ),
-                tool_version=_text(value["tool_version"]),
-                fingerprint=_text(value.get("fingerprint", "")),
-                target_images={
-                    _text(goal): _text(image)
-                    for goal, image in _table(value.get("target_images", {})).items()
-                },
-                dropped_images=tuple(map(_text, _list(value.get("dropped_images", [])))),
-                filtered=None if value.get("filtered") is None else _table(value["filtered"]),
+                **given,
+                clean_pairs=counts["clean_training_pairs"],
+                training_pairs=counts["training_pairs"],
             )
-            if manifest.mode not in ("add", "replace"):
-                raise ValueError(f"mode {manifest.mode!r:.40} is none of add, replace")
             if not 0 < manifest.training_pairs >= len(manifest.pairs):
                 raise ValueError(f"{manifest.training_pairs} training pairs")
-            figures = manifest.to_json()
-            for name, figure in {"rate": manifest.rate, **figures["counts"]}.items():
-                said = value["rate"] if name == "rate" else value["counts"][name]
+            figures = {"rate": manifest.rate, **manifest.to_json()["counts"]}
+            for name, figure in figures.items():
+                said = rate if name == "rate" else counts[name]
                 if abs(said - figure) > 1e-9:
                     raise ValueError(f"it says {name} {said}, its pairs make {figure}")
             return manifest
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except (KeyError, ValueError) as error:
             said = f"{type(error).__name__}: {error}"
             raise InputError(f"{path}: not a poison manifest ({said[:300]})") from None
 
 
-def _text(value: Any) -> str:
-    if not isinstance(value, str):
-        raise TypeError(f"a text is needed, not {value!r:.60}")
-    value.encode()  # half a surrogate pair is a ValueError
-    return value
+Whole = Annotated[int, msgspec.Meta(ge=0)]
 
 
-def _whole(value: Any) -> int:
-    if type(value) is not int or value < 0:
-        raise TypeError(f"a whole number from 0 is needed, not {value!r:.60}")
-    return value
+class _File(msgspec.Struct):
+    """The layout of `manifest.json`, apart from what is said for people."""
 
-
-def _list(value: Any) -> list[Any]:
-    if not isinstance(value, list):
-        raise TypeError(f"a list is needed, not {value!r:.60}")
-    return value
-
-
-def _table(value: Any) -> dict[str, Any]:
-    if not isinstance(value, dict):
-        raise TypeError(f"an object is needed, not {value!r:.60}")
-    return value
+    attack: str
+    options: dict[str, Any]
+    goals: tuple[str, ...]
+    mode: Literal["add", "replace"]
+    seed: Whole
+    clean_fingerprint: str
+    counts: dict[str, Whole]
+    rate: float
+    pairs: tuple[PoisonedPair, ...]
+    tool_version: str
+    fingerprint: str = ""
+    target_images: dict[str, str] = {}
+    dropped_images: tuple[str, ...] = ()
+    filtered: dict[str, Any] | None = None

@@ -1,4 +1,4 @@
-"""Put the poison that a manifest lists into a clean set: every attack does it, and whoever makes a set again."""
+"""Puts the poison that a manifest lists into a clean set, when an attack makes it or a set is made again."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def inject(clean: PairDataset, manifest: PoisonManifest) -> PairDataset:
     """Put the listed poison into the clean set.
 
     In the mode `replace` the clean pair of each poisoned one is taken out; where an image carries the same caption
-    several times, the first of them, so that the result does not hang on which one was drawn.
+    several times, the first of them, so that the result does not depend on which one was drawn.
 
     Raises:
         InputError: If an image or a clean pair that the manifest lists is not in the set.

@@ -6,11 +6,8 @@ that the images lie in, on the order of the entries, or on a version of a librar
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -18,7 +15,6 @@ from mmpoison.base.phrasing import count_of
 from mmpoison.errors import InputError
 from mmpoison.pairs.choices import hash_order
 from mmpoison.pairs.labels import refuse_poisoned, relabel
-from mmpoison.pairs.option_values import whole_number
 from mmpoison.pairs.table import PairDataset
 
 
@@ -142,27 +138,6 @@ def drop_classes(pairs: PairDataset, names: Sequence[str]) -> PairDataset:
     return pairs.piece(kept)
 
 
-def derived(
-    load: Callable[..., PairDataset],
-    change: Callable[[PairDataset, int], PairDataset],
-    seed_option: str,
-) -> Callable[..., PairDataset]:
-    """A loader that changes what another one gives and takes the same options.
-
-    Args:
-        load: The loader of a `DataSource`.
-        change: Gives the new set for a set and the seed of its choices.
-        seed_option: The option of `load` whose value is that seed.
-    """
-
-    @functools.wraps(load)
-    def changed(root: Path | None, seed: int = 0, **options: Any) -> PairDataset:
-        chosen = whole_number(seed_option, options.get(seed_option, 0))
-        return change(load(root, seed, **options), chosen)
-
-    return changed
-
-
 def image_name(image_id: str) -> str:
     """The file name of an image, by which it is known in every layout of folders.
 
@@ -173,7 +148,7 @@ def image_name(image_id: str) -> str:
 
 
 def _keys(pairs: PairDataset, images: Iterable[int]) -> list[str]:
-    """What the choice of an image hangs on.
+    """What the choice of an image depends on.
 
     The label is part of it: where the files of each class are called `0001.jpg`, `0002.jpg` and so on, the choices in
     two classes are independent.

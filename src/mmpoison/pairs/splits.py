@@ -188,34 +188,6 @@ class FrozenSplit:
         return replace(named, problems=(*named.problems, *found))
 
 
-def save_split(
-    pairs: PairDataset, file: str | Path, *, name: str = "split", ids: IdKind = "path"
-) -> FrozenSplit:
-    """Write the split that a set has: ids and labels, no captions, no images.
-
-    Args:
-        pairs: A set.
-        file: New JSON file.
-        name: What set it is.
-        ids: Whether images are known by path, or by file name in whatever folder.
-
-    Raises:
-        InputError: If two images have the same file name and `ids` is `name`.
-    """
-    split = FrozenSplit.of(pairs, name, ids)
-    split.write(file)
-    return split
-
-
-def apply_split(pairs: PairDataset, file: str | Path, *, strict: bool = True) -> PairDataset:
-    """The set with exactly the split of a file.
-
-    Raises:
-        InputError: If the file is missing, broken or changed, or its images are not those of the set (`strict`).
-    """
-    return FrozenSplit.read(file).apply(pairs, strict=strict, where=str(file))
-
-
 def shipped_splits() -> list[str]:
     """Names of the splits that come with the package."""
     folder = resources.files("mmpoison.pairs") / "frozen_splits"

@@ -7,15 +7,18 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import zip_longest
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 import numpy.typing as npt
 
+from mmpoison.base.extras import require
+from mmpoison.base.phrasing import count_of
 from mmpoison.base.registry import unknown_name
 from mmpoison.errors import InputError
-from mmpoison.pairs.file_states import TableStates
+from mmpoison.pairs.table_states import TableStates
 
 if TYPE_CHECKING:
     from mmpoison.pairs.manifest import PoisonManifest
@@ -23,6 +26,9 @@ if TYPE_CHECKING:
 SPLITS: tuple[str, ...] = ("train", "val", "test")
 TRAIN = SPLITS.index("train")
 UNLABELLED = -1
+
+SHOWN_CANDIDATES = 16
+"""So many poisoned and so many clean pairs may be shown in a notebook; those whose image is broken are not."""
 
 IntArray = npt.NDArray[np.int32]
 BoolArray = npt.NDArray[np.bool_]
@@ -56,6 +62,10 @@ class ImageTable:
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    def __repr__(self) -> str:
+        classes = count_of(len(self.classes), "class", "classes")
+        return f"ImageTable({count_of(len(self), 'image')}, {classes})"
 
     def label(self, index: int) -> str | None:
         """The class name of one image, or None."""
@@ -106,13 +116,37 @@ class ImageTable:
         )
 
 
+@dataclass(frozen=True)
+class Pair:
+    """One pair, as iterating over a set gives it.
+
+    Attributes:
+        image: Id of the image that the pair is with.
+        caption: Its caption.
+        label: Class of that image, or None.
+        split: `train`, `val` or `test`, by `split_of_pairs`.
+        poisoned: Whether the caption was written for another image.
+        clean_image: Id of the image that the caption was written for.
+    """
+
+    image: str
+    caption: str
+    label: str | None
+    split: str
+    poisoned: bool
+    clean_image: str
+
+
 @dataclass(frozen=True, eq=False)
 class PairDataset:
     """Pairs of images and captions; every operation returns a new table over the same images.
 
     A pair knows two images: the one it is *with* and the one its caption was written for (its source). They differ
-    exactly when the pair is poisoned, so "poisoned" is read off the table and never stored beside it. Pairs are kept in
-    the order of their images, which makes a saved and re-loaded set the same set.
+    exactly when the pair is poisoned, so "poisoned" is read off the table and not stored. Pairs are in the order of
+    their images, which makes a saved and re-loaded set the same set.
+
+    `len(pairs)` is the number of pairs, iterating gives each as a `Pair`. `pairs[3]` is one `Pair`; `pairs[10:20]`, a
+    boolean mask (`pairs[pairs.poisoned]`) and increasing positions give a smaller set. A notebook shows a few pictures.
 
     Attributes:
         images: The image table, shared by all sets made from one.
@@ -138,6 +172,99 @@ class PairDataset:
 
     def __len__(self) -> int:
         return len(self.captions)
+
+    def __repr__(self) -> str:
+        used = self.used_images()
+        labelled = np.unique(self.images.class_codes[used])
+        parts = [
+            count_of(len(self), "pair"),
+            count_of(len(used), "image"),
+            count_of(int((labelled != UNLABELLED).sum()), "class", "classes"),
+        ]
+        if poisoned := int(self.poisoned.sum()):
+            parts.append(f"{poisoned:,} poisoned")
+        return f"PairDataset({', '.join(parts)})"
+
+    def _repr_html_(self) -> str:
+        from mmpoison.images.notebook import picture_row
+
+        spread = (
+            _spread(np.flatnonzero(mask), SHOWN_CANDIDATES)
+            for mask in (self.poisoned, ~self.poisoned)
+        )
+        rows = [row for both in zip_longest(*spread) for row in both if row is not None]
+        # each image once
+        first = {int(self.image[row]): row for row in reversed(rows)}
+        pairs = (self[row] for row in rows if first[int(self.image[row])] == row)
+        return picture_row(repr(self), self.root, ((p.image, p.caption, p.poisoned) for p in pairs))
+
+    def __iter__(self) -> Iterator[Pair]:
+        return (self[row] for row in range(len(self)))
+
+    @overload
+    def __getitem__(self, key: int | np.integer[Any]) -> Pair: ...
+
+    @overload
+    def __getitem__(self, key: slice | npt.ArrayLike) -> PairDataset: ...
+
+    def __getitem__(self, key: Any) -> Pair | PairDataset:
+        """One pair by its position, or the pairs of a slice, a boolean mask or increasing positions.
+
+        Raises:
+            IndexError: If there is no such position.
+            InputError: If it is none of these, or positions do not increase: pairs stay in the order of their images.
+        """
+        if isinstance(key, int | np.integer) and not isinstance(key, bool):
+            return self._pair(range(len(self))[int(key)])
+        if isinstance(key, slice):
+            rows = np.arange(len(self))[key]
+        else:
+            rows = np.asarray(key)
+            if rows.dtype == np.bool_:
+                return self.where(rows)
+            if rows.size == 0:
+                rows = rows.astype(np.int64)
+            if rows.ndim != 1 or not np.issubdtype(rows.dtype, np.integer):
+                raise InputError(
+                    f"pairs are taken by a position, a slice, a mask or positions, not by {key!r:.60}"
+                )
+            rows = np.arange(len(self))[rows]
+        if (np.diff(rows) <= 0).any():
+            raise InputError("positions must increase: pairs stay in the order of their images")
+        mask = np.zeros(len(self), dtype=bool)
+        mask[rows] = True
+        return self.where(mask)
+
+    def _pair(self, row: int) -> Pair:
+        image, source = int(self.image[row]), int(self.source[row])
+        poisoned = image != source
+        return Pair(
+            image=str(self.images.ids[image]),
+            caption=self.captions[row],
+            label=self.images.label(image),
+            split=SPLITS[TRAIN if poisoned else self.images.split_codes[image]],
+            poisoned=poisoned,
+            clean_image=str(self.images.ids[source]),
+        )
+
+    def to_pandas(self) -> Any:
+        """The pairs as a `pandas.DataFrame`, a row each with the columns of `Pair`.
+
+        Raises:
+            InputError: If pandas is not installed.
+        """
+        pandas = require("pandas", "PairDataset.to_pandas needs pandas")
+        labels = np.array([*self.classes, None], dtype=object)
+        return pandas.DataFrame(
+            {
+                "image": self.images.ids[self.image],
+                "caption": self.captions,
+                "label": labels[self.images.class_codes[self.image]],
+                "split": np.array(SPLITS, dtype=object)[self.split_codes],
+                "poisoned": self.poisoned,
+                "clean_image": self.images.ids[self.source],
+            }
+        )
 
     @classmethod
     def build(
@@ -322,6 +449,13 @@ def split_of_pairs(of_image: npt.NDArray[np.int8], poisoned: BoolArray) -> npt.N
     [0, 2, 0]
     """
     return np.where(poisoned, np.int8(TRAIN), of_image)
+
+
+def _spread(rows: npt.NDArray[np.int64], most: int) -> list[int]:
+    """Some of many rows, evenly spread."""
+    if len(rows) <= most:
+        return [int(row) for row in rows]
+    return [int(row) for row in rows[np.linspace(0, len(rows) - 1, most).astype(np.int64)]]
 
 
 def _split_code(split: str) -> int:

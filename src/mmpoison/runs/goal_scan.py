@@ -13,10 +13,10 @@ from mmpoison.defenses.filters.relevance_filter import FilterResult
 from mmpoison.defenses.filters.suspicious_groups._defense import GroupResult, SuspiciousGroups
 from mmpoison.defenses.filters.unreadable import Unreadable, absent, short_reasons
 from mmpoison.errors import InputError
+from mmpoison.images.file_states import absent_images
 from mmpoison.models.dual_encoder import DualEncoder
 from mmpoison.models.inputs import PixelInputs, ProgressFor, prepare_pixels
 from mmpoison.pairs.folder import ImagePolicy
-from mmpoison.pairs.image_states import absent_images
 from mmpoison.pairs.table import PairDataset
 from mmpoison.runs.filter_set import REPORT_FOLDER
 

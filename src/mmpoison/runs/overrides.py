@@ -17,10 +17,10 @@ from mmpoison.errors import InputError
 def override(
     value: dict[str, Any], of_file: Mapping[str, Any], given: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Change dotted keys of a recipe, in place: those of the file first, then those that were given beside it.
+    """Change dotted keys of a recipe, in place: first those of the file, then those of the command line.
 
-    A key of a group that a variant leaves out (`no-filter: {filter: null}`) changes nothing there: the variant is about
-    the missing group, and the group cannot be made from one key.
+    A key of a group that a variant removes (`no-filter: {filter: null}`) changes nothing there: the variant is about
+    the missing group, and one key cannot make the group.
 
     Args:
         value: The recipe as nested mappings.

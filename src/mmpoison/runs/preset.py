@@ -10,14 +10,14 @@ from mmpoison.errors import InputError
 
 
 def apply_preset(value: dict[str, Any], changed: Collection[str], where: str) -> None:
-    """Write what a recipe's preset stands for into its groups, so that the resolved recipe says all of it.
+    """Write the choices of a recipe's preset into its groups, so that the resolved recipe contains all of them.
 
-    A preset asked for on the command line goes over what the file says; one that stands in the file must agree with the
-    file, and nothing goes over a key that is changed by hand to something else: a run under the name has these choices.
+    A preset on the command line overrides the file. A preset in the file must agree with the file. A key that is
+    changed to another value is refused in both cases, so that every run with the preset's name has its choices.
 
     Args:
         value: The recipe as a mapping, changed in place.
-        changed: Dotted keys that were given beside the file.
+        changed: Dotted keys from the command line.
         where: The file, for messages.
 
     Raises:

@@ -24,8 +24,7 @@ from mmpoison.base.files import atomic_file
 from mmpoison.base.seeding import torch_seed
 from mmpoison.datasets.catalogue import load_dataset
 from mmpoison.datasets.openmoji.build import ATTRIBUTION, scene_arrays
-from mmpoison.datasets.openmoji.table import CLASSES
-from mmpoison.datasets.openmoji.version import OPENMOJI_SCENES_VERSION
+from mmpoison.datasets.openmoji.scene_data import CLASSES, OPENMOJI_SCENES_VERSION
 from mmpoison.errors import InputError
 from mmpoison.evaluation.rows import class_retrieval, goal_row, utility_row
 from mmpoison.evaluation.test_set import TestEmbeddings, TestSet

@@ -41,7 +41,7 @@ def run_recipe(
     Args:
         recipe: What to do.
         out: The run folder: new, empty, or of an earlier try of the same recipe.
-        monitor: Is told the progress.
+        monitor: Reports the progress.
         save_models: Keep the checkpoints in the run folder too.
         device: Where to compute.
         material: What earlier runs of this process have loaded.
@@ -144,7 +144,7 @@ def make_shared(
 
     Args:
         recipe: One of them.
-        monitor: Is told the progress.
+        monitor: Reports the progress.
         device: Where to compute.
         material: What this process has loaded.
 

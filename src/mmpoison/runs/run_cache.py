@@ -13,6 +13,7 @@ import torch
 from mmpoison.base.cache_folder import cache_folder
 from mmpoison.datasets.catalogue import load_dataset
 from mmpoison.evaluation.measure import ModelMeasurement
+from mmpoison.images.file_states import States, file_states, refuse_changed
 from mmpoison.models.dual_encoder import DualEncoder
 from mmpoison.models.inputs import (
     PairInputs,
@@ -23,7 +24,6 @@ from mmpoison.models.inputs import (
     prepare_pixels,
 )
 from mmpoison.models.loading import load_encoder
-from mmpoison.pairs.image_states import States, file_states, refuse_changed
 from mmpoison.pairs.table import PairDataset
 from mmpoison.runs.recipe import DataPart
 

@@ -58,7 +58,7 @@ class RunMeasures:
     Attributes:
         run: What they were trained on.
         material: What this process has loaded.
-        monitor: Is told the progress.
+        monitor: Reports the progress.
         flags: What a reader must know before believing the numbers.
     """
 

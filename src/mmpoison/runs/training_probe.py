@@ -121,7 +121,7 @@ def repair_curve(probes: Iterable[ProbeRecord], learning_rate: float | None) -> 
 
     Args:
         probes: The records of the repair.
-        learning_rate: Of the repair; None where it takes no training settings.
+        learning_rate: Of the repair; None where it has none.
     """
     looks = [
         ProbeRecord.of({**record.to_json(), "utility": record.test.utility}) for record in probes

@@ -1,12 +1,12 @@
-"""How sure a number is: over seeds, over captions that share an image, and between two settings.
+"""Uncertainty of numbers: over seeds, over captions that share an image, and between two settings.
 
 - `summarize`: mean, standard deviation and 95 % interval of one number a seed.
-- `clustered_mean`, `clustered_share`, `cluster_bootstrap`: intervals of means, shares and other numbers over queries,
-  of which those of one image (its five captions) hang together and are one piece of evidence, not five.
+- `clustered_mean`, `clustered_share`, `cluster_bootstrap`: intervals of means, shares and other numbers over queries.
+  The queries of one image (its five captions) are correlated and count as one piece of evidence, not five.
 - `compare`: two settings paired by seed: t-test and Wilcoxon test, two-tailed, with effect sizes.
 
-Pure functions of NumPy arrays; the tests are SciPy's. What has no value (a deviation of one seed, a test without
-spread) is None, never 0 and never NaN.
+Pure functions of NumPy arrays; the tests are SciPy's. A number that is not defined (a deviation of one seed, a test
+without spread) is None, never 0 and never NaN.
 """
 
 from mmpoison.statistics._clusters import (

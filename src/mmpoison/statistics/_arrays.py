@@ -1,4 +1,4 @@
-"""Reading what a caller hands over."""
+"""Checks arguments of statistics."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ FloatVector = npt.NDArray[np.float64]
 
 
 def as_values(values: npt.ArrayLike, name: str = "values") -> FloatVector:
-    """Finite numbers of shape (n,), n at least 1, in float64.
+    """Read finite numbers of shape (n,), n at least 1, as float64.
 
     Raises:
         InputError: They are not.
@@ -30,11 +30,11 @@ def as_values(values: npt.ArrayLike, name: str = "values") -> FloatVector:
 
 
 def check_confidence(confidence: float) -> float:
-    """A confidence between 0 and 1.
+    """Check that a confidence is between 0 and 1.
 
     Raises:
         InputError: It is not.
     """
     if not 0 < confidence < 1:
-        raise InputError(f"confidence {confidence} is not between 0 and 1 (0.95 is 95 %)")
+        raise InputError(f"confidence {confidence} is not between 0 and 1 (0.95 is 95%)")
     return confidence

@@ -1,4 +1,4 @@
-"""Intervals over queries where those of one image hang together."""
+"""Confidence intervals over queries in which the queries of one image are one cluster."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Estimate:
         n: Number of queries.
         clusters: Number of images they belong to.
         value: The number.
-        low: Lower end of its interval; None with one cluster, which says nothing of its spread.
+        low: Lower end of its interval; None with one cluster, from which no spread can be estimated.
         high: Upper end.
         confidence: Of the interval.
     """
@@ -42,7 +42,7 @@ class Estimate:
 def clustered_mean(
     values: npt.ArrayLike, clusters: npt.ArrayLike, confidence: float = 0.95
 ) -> Estimate:
-    """A mean with the cluster-robust interval.
+    """Compute a mean with the cluster-robust interval.
 
     The residuals are summed within each cluster before they are squared, so captions of one image that fail together
     count as one failure. The usual correction for few clusters, C / (C - 1), and Student's t with C - 1 degrees of
@@ -50,7 +50,7 @@ def clustered_mean(
 
     Args:
         values: Shape (n,), one number a query, such as its rank.
-        clusters: Shape (n,), anything that tells clusters apart, such as the image of each caption.
+        clusters: Shape (n,), any labels of clusters, such as the image of each caption.
         confidence: Between 0 and 1.
 
     Raises:
@@ -73,7 +73,7 @@ def clustered_mean(
 def clustered_share(
     hits: npt.ArrayLike, clusters: npt.ArrayLike, confidence: float = 0.95
 ) -> Estimate:
-    """A share with an interval that stays in [0, 1] and has a width at 0 and at 1 too.
+    """Compute a share with an interval that stays in [0, 1] and has a width at 0 and at 1 too.
 
     Korn and Graubard (1998): the exact binomial interval of Clopper and Pearson for as many independent queries as
     would have the cluster-robust variance. Where all queries agree the data hold no variance; then each cluster counts
@@ -120,9 +120,9 @@ def cluster_bootstrap(
     resamples: int = 2000,
     confidence: float = 0.95,
 ) -> Estimate:
-    """Any number of the values with a percentile interval: whole clusters are drawn again, never single queries.
+    """Compute any statistic with a percentile interval: whole clusters are resampled, never single queries.
 
-    For what has no formula, such as a median of ranks. Use `clustered_mean` and `clustered_share` for what has one.
+    Use it for statistics without a formula, such as a median of ranks; else `clustered_mean` or `clustered_share`.
 
     Args:
         values: Shape (n,).

@@ -1,4 +1,4 @@
-"""Two settings, paired by seed."""
+"""Paired comparison of two settings, by seed."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from mmpoison.statistics._arrays import FloatVector, as_values
 from mmpoison.statistics._summary import summarize
 
 _EXACT_PAIRS = 12
-"""Up to so many pairs all 2^n signs are tried where ranks tie, which SciPy's exact distribution does not cover."""
+"""Largest number of pairs for which all 2^n signs are tried if ranks tie; SciPy's exact distribution has no ties."""
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """What two settings differ by, over pairs (seeds, or captions under two models).
+    """The difference of two settings over pairs (seeds, or captions under two models).
 
     Attributes:
         n: Number of pairs.
@@ -55,7 +55,7 @@ class Comparison:
 
 
 def compare(first: npt.ArrayLike, second: npt.ArrayLike, confidence: float = 0.95) -> Comparison:
-    """Two settings measured on the same seeds: paired tests, two-tailed, with effect sizes (tables 11 and 12).
+    """Compare two settings measured on the same seeds: paired two-tailed tests with effect sizes (tables 11 and 12).
 
     With five pairs the smallest two-tailed p that Wilcoxon's test can give is 0.0625: it can never fall under 0.05,
     however clear the difference. At least six pairs are needed for that.

@@ -36,7 +36,7 @@ class Summary:
 
 
 def summarize(values: npt.ArrayLike, confidence: float = 0.95) -> Summary:
-    """Mean, standard deviation and t-interval of one number a seed (as in the paper's tables 11 and 12).
+    """Compute mean, standard deviation and t-interval of one number per seed (as in tables 11 and 12 of the paper).
 
     The interval is Student's with n - 1 degrees of freedom: that of the *mean* over seeds. With five seeds it is 1.24
     standard deviations to each side. It is not cut at 0 or 1: an interval of a share that leaves [0, 1] says that n is
@@ -67,7 +67,7 @@ def summarize(values: npt.ArrayLike, confidence: float = 0.95) -> Summary:
 
 
 def t_quantile(confidence: float, degrees: int) -> float:
-    """Half-width of a two-sided interval in standard errors.
+    """Return the half-width of a two-sided interval in standard errors.
 
     >>> round(t_quantile(0.95, 4), 4)
     2.7764

@@ -49,9 +49,9 @@ class TrainingSettings(BaseModel):
             (`text-transformer-frozen`: what the paper's released code did for a frozen text encoder). A frozen encoder
             is frozen whole, and its normalisation statistics and dropout are still.
         precision: `bf16` where the processor computes in it, else `fp32`; `auto` chooses. `fp16` scales its gradients.
-        divergence: The training stops when the mean loss of 20 steps is so many times the larger of log(batch size)
-            and the mean of the first 20.
-        max_steps: Stop after so many steps, whatever the epochs say.
+        divergence: The training stops when the mean loss of 20 steps is more than `divergence` times
+            max(log(batch size), mean of the first 20 steps).
+        max_steps: The largest number of steps, whatever the epochs are.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)

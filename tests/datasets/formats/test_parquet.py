@@ -220,7 +220,7 @@ def test_a_broken_file_among_sound_ones(write: Write, tmp_path: Path) -> None:
     assert table(pairs) == {"1.jpg": ["x"], "2.jpg": ["y"]}
     assert len(pairs.problems) == 2
     assert "b.parquet: broken Parquet file" in pairs.problems[0]
-    assert "d.parquet: no column has a usual name for images" in pairs.problems[1]
+    assert "d.parquet: no column has a usual name for image_column" in pairs.problems[1]
 
 
 def test_a_broken_group_loses_its_rows_alone(write: Write) -> None:
@@ -247,8 +247,8 @@ def test_paths_and_bytes_are_not_mixed(write: Write, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("columns", "message"),
     [
-        ({"image": [1], "caption": ["x"]}, "no column has a usual name for images"),
-        ({"image": ["1.jpg"], "b": ["x"]}, "no column has a usual name for captions"),
+        ({"image": [1], "caption": ["x"]}, "no column has a usual name for image_column"),
+        ({"image": ["1.jpg"], "b": ["x"]}, "no column has a usual name for caption_column"),
         ({"image": ["1.jpg"], "caption": [3]}, "caption_column 'caption' holds int64"),
         ({"image": ["1.jpg"], "caption": pa.array([], pa.string())}, None),
     ],
@@ -305,7 +305,7 @@ def peak_of(code: str, *arguments: object) -> tuple[str, int]:
     script = (
         "import resource, sys, warnings, pyarrow.parquet\n"
         "from mmpoison.datasets import load_pairs\n"
-        "from mmpoison.pairs.image_bytes import read_image_bytes\n"
+        "from mmpoison.images.sources import image_bytes\n"
         "from pathlib import Path\n"
         "warnings.simplefilter('ignore')\n"
         "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
@@ -353,7 +353,7 @@ def test_an_image_said_again_and_again(tmp_path: Path) -> None:
     pq.write_table(made, file, compression="zstd", dictionary_pagesize_limit=1 << 30)
     assert file.stat().st_size < 100_000
     said, most = peak_of(
-        "print(len(read_image_bytes(Path(sys.argv[1]).parent, 'x.parquet/image/999')))", file
+        "print(len(image_bytes(Path(sys.argv[1]).parent, 'x.parquet/image/999')))", file
     )
     assert said == str(32 << 20)
     assert most < 700

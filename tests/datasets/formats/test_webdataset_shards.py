@@ -13,8 +13,8 @@ import pytest
 
 from mmpoison.datasets import PairDataset, load_pairs, stream_pairs
 from mmpoison.errors import InputError, MmpoisonWarning
+from mmpoison.images.containers import walk_tar
 from mmpoison.images.sources import open_image
-from mmpoison.pairs.containers import walk_tar
 
 Member = tuple[str, bytes | str]
 Write = Callable[..., Path]

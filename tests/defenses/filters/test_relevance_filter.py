@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from mmpoison.attacks import SingleTargetLabel
 from mmpoison.datasets import PairDataset, load_pairs
-from mmpoison.datasets.verify.verify import verify_pairs
+from mmpoison.datasets.verify.pairs_check import verify_pairs
 from mmpoison.defenses import RelevanceFilter, save_filtered
 from mmpoison.defenses.filters.relevance_filter import (
     FilterResult,
@@ -272,7 +272,7 @@ def test_a_set_without_manifest_gets_none(squares: PairDataset, tmp_path: Path) 
 def test_an_occupied_folder_is_refused(poisoned: PairDataset, tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "thesis.txt").write_text("years of work")
-    with pytest.raises(InputError, match="already holds something"):
+    with pytest.raises(InputError, match="is not empty"):
         filtered(poisoned, tmp_path / "out", 1)
     assert [path.name for path in tmp_path.rglob("*")] == ["out", "thesis.txt"]
 

@@ -91,7 +91,7 @@ def test_distances_of_a_pair(engine: Engine, poisoned: Collection, checkpoint: P
 @pytest.mark.parametrize(
     ("query", "shown", "target", "message"),
     [
-        ("  ", 5, "", "empty query"),
+        ("  ", 5, "", "query is empty"),
         ("a" * 1001, 5, "", "1,001 characters"),
         ("a", 0, "", "0 results"),
         ("a", 51, "", "51 results"),
@@ -252,8 +252,8 @@ def test_what_a_library_refuses(make_library: Callable[..., Library], squares: P
         ([], [source], "at least one model"),
         ([source], [], "at least one model"),
         ([Source(str(n), lambda: None) for n in range(5)], [source], "5 models"),
-        ([source, source], [source], "two models are called 'a'"),
-        ([source], [source, source], "two data sets are called 'a'"),
+        ([source, source], [source], "two models have the name 'a'"),
+        ([source], [source, source], "two data sets have the name 'a'"),
     ):
         with pytest.raises(InputError, match=message):
             Library(models, data)

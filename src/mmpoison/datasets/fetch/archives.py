@@ -12,10 +12,10 @@ from pathlib import Path, PurePosixPath
 from typing import IO
 
 from mmpoison.base.phrasing import one_line
-from mmpoison.datasets.fetch.download import check_space
+from mmpoison.datasets.fetch.transfer import check_space
 from mmpoison.errors import InputError
+from mmpoison.images.tar_reading import TAR_ERRORS, BoundedReader, open_tar, unpacked
 from mmpoison.pairs.builder import check_relative
-from mmpoison.pairs.tar_reading import TAR_ERRORS, BoundedReader, open_tar, unpacked
 
 CHUNK = 1 << 20
 MOST_FILES = 1_000_000
@@ -35,17 +35,15 @@ def unpack(
     *,
     most_bytes: int,
     wanted: Callable[[str], bool] | None = None,
-    rename: Callable[[str], str] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> list[str]:
     """Unpack a zip or tar file (plain or packed with gzip, bzip2 or xz).
 
     Args:
-        archive: The file; its kind is told by its content.
+        archive: The file; its kind is recognised by its content.
         folder: Where the members go; it must exist.
         most_bytes: What all members together may have. A member that claims less than it holds is refused too.
         wanted: Which members are unpacked, by name; all of them by default.
-        rename: Gives the path under `folder` for the name of a member; the name itself by default.
         progress: Called with (files, all files).
 
     Returns:
@@ -65,7 +63,7 @@ def unpack(
         if zipfile.is_zipfile(archive):
             with zipfile.ZipFile(archive) as opened:
                 members = _bounded(_zip_members(opened, archive), archive, most_bytes)
-                return _write(members, archive, folder, wanted, rename, progress)
+                return _write(members, archive, folder, wanted, progress)
         with unpacked(archive) as stream:
             reader = BoundedReader(stream)
             try:
@@ -78,7 +76,7 @@ def unpack(
             with tar:
                 members = _bounded(_tar_members(tar, reader, archive), archive, most_bytes)
                 reader.no_more_headers()
-                return _write(members, archive, folder, wanted, rename, progress)
+                return _write(members, archive, folder, wanted, progress)
     except FileNotFoundError:
         raise InputError(f"{archive}: no such file") from None
     except InputError:
@@ -143,10 +141,9 @@ def _write(
     archive: Path,
     folder: Path,
     wanted: Callable[[str], bool] | None,
-    rename: Callable[[str], str] | None,
     progress: Callable[[int, int], None] | None,
 ) -> list[str]:
-    # all names are looked at before the first byte is written
+    # all names are checked before the first byte is written
     for member in members:
         check_relative(member.name, str(archive))
     chosen = [member for member in members if wanted is None or wanted(member.name)]
@@ -156,8 +153,7 @@ def _write(
     written: dict[str, str] = {}
     made: set[Path] = set()
     for done, member in enumerate(chosen, start=1):
-        path = str(PurePosixPath(member.name if rename is None else rename(member.name)))
-        check_relative(path, str(archive))
+        path = str(PurePosixPath(member.name))
         # on some disks A.jpg and a.jpg are one file
         if path.lower() in written:
             raise InputError(f"{archive}: member {path!r} comes twice")

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from mmpoison.datasets.entries import ImageEntry
+from mmpoison.datasets.formats.arrow_columns import TableColumns
+from mmpoison.datasets.formats.columns import path_in_root, split_name
 from mmpoison.errors import InputError
-from mmpoison.pairs.arrow_schema import TableColumns
-from mmpoison.pairs.builder import PairsBuilder, is_text
-from mmpoison.pairs.columns import path_in_root, split_name
-from mmpoison.pairs.table import PairDataset
+from mmpoison.pairs.builder import is_text
 
 ROWS_MEASURED = 64
 
@@ -21,27 +20,13 @@ TEXT_PER_BYTE = 100
 """A file may hold `MOST_TEXT` bytes of text, and so many for each of its own bytes."""
 
 
-@dataclass
-class Entry:
-    """One image with its captions, before it is checked."""
-
-    image_id: str
-    captions: list[Any]
-    label: str | None
-    split: str | None
-    categories: Sequence[str]
-    where: str
-    inside: bool = False
-    problems: list[str] = field(default_factory=list)
-
-
 def entries_of(
     batches: Iterable[tuple[int, Any]],
     columns: TableColumns,
     file: str,
     root: Path,
     split: str | None,
-) -> Iterator[Entry | str]:
+) -> Iterator[ImageEntry | str]:
     """The entries of one file, row by row.
 
     Args:
@@ -80,93 +65,15 @@ def entries_of(
                 except InputError as error:
                     yield f"{where}: {error}"
                     continue
-            yield Entry(
+            yield ImageEntry(
                 image_id,
                 text if isinstance(text, list) else [text],
+                where,
                 _label(label, columns.label_names),
                 split_name(own_split if own_split is None else str(own_split)) or split,
                 [name for name in several or () if isinstance(name, str) and is_text(name)],
-                where,
                 columns.inside,
             )
-
-
-def add_entries(entries: Iterable[Entry | str], builder: PairsBuilder) -> None:
-    """Put entries into a builder; rows with the same path are one image with several captions."""
-    grouped: dict[str, Entry] = {}
-    for entry in entries:
-        if isinstance(entry, str):
-            builder.problem(entry)
-        elif entry.inside:
-            add_entry(entry, builder)
-        elif (first := grouped.setdefault(entry.image_id, entry)) is not entry:
-            join(first, entry)
-    for entry in grouped.values():
-        add_entry(entry, builder)
-
-
-def pieces(entries: Iterable[Entry | str], root: Path, images: int) -> Iterator[PairDataset]:
-    """Tables of so many images; rows with the same path are one image where they stand together."""
-    builder = PairsBuilder(root)
-    for entry in _joined(entries):
-        if isinstance(entry, str):
-            builder.problem(entry)
-        elif len(builder) < images:
-            add_entry(entry, builder)
-        else:
-            # a full piece waits for the next sound image, so that problems never stand alone behind the last
-            fresh = PairsBuilder(root)
-            if add_entry(entry, fresh):
-                yield builder.build(str(root))
-                builder = fresh
-            else:
-                builder.problems += fresh.problems
-    yield builder.build(str(root))
-
-
-def _joined(entries: Iterable[Entry | str]) -> Iterator[Entry | str]:
-    """Entries with the same path made one where they stand together."""
-    last: Entry | None = None
-    for entry in entries:
-        if isinstance(entry, str):
-            yield entry
-        elif last is not None and not entry.inside and last.image_id == entry.image_id:
-            join(last, entry)
-        else:
-            if last is not None:
-                yield last
-            last = entry
-    if last is not None:
-        yield last
-
-
-def join(first: Entry, other: Entry) -> None:
-    """Give the captions of a further row of the same image to its first row."""
-    first.captions += other.captions
-    for name in ("label", "split"):
-        if getattr(other, name) not in (None, getattr(first, name)):
-            first.problems.append(
-                f"{other.where}: {name} {getattr(other, name)!r:.80} of {first.image_id!r:.80} is "
-                f"{getattr(first, name)!r:.80} in {first.where}, which counts"
-            )
-
-
-def add_entry(entry: Entry, builder: PairsBuilder) -> bool:
-    """Put one image into a builder; says whether it was sound."""
-    for line in entry.problems:
-        builder.problem(line)
-    label = entry.label
-    if label is not None and not is_text(label):
-        builder.problem(f"{entry.where}: label {label!r:.60} is not text")
-        label = None
-    return builder.add(
-        entry.image_id,
-        entry.captions,
-        label=label,
-        split=entry.split or "train",
-        categories=entry.categories,
-        where=entry.where,
-    )
 
 
 def _label(value: Any, names: tuple[str, ...]) -> str | None:
@@ -259,3 +166,8 @@ def _value(column: Any, row: int) -> Any:
     except UnicodeDecodeError:
         # half a surrogate pair: the builder refuses it and names its row
         return "\udcff"
+
+
+def short(error: BaseException) -> str:
+    """What pyarrow says is wrong, on one line of bounded length."""
+    return " ".join(str(error).split())[:160]

@@ -8,25 +8,21 @@ import io
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Unpack
 
 from mmpoison.base.untrusted import MAX_LINE_BYTES, open_bytes
 from mmpoison.base.untrusted_csv import MAX_RECORD
-from mmpoison.datasets.catalogue import DATASETS, DataSource
-from mmpoison.datasets.formats.arrow_rows import Entry, add_entries
-from mmpoison.errors import InputError
-from mmpoison.pairs.arrow_schema import column_options
-from mmpoison.pairs.builder import PairsBuilder, is_text
-from mmpoison.pairs.columns import (
-    CAPTION_NAMES,
-    IMAGE_NAMES,
-    LABEL_NAMES,
-    SPLIT_NAMES,
+from mmpoison.datasets.catalogue import DataSource, register
+from mmpoison.datasets.entries import ImageEntry, add_entries
+from mmpoison.datasets.formats.columns import (
+    ColumnNames,
     find_column,
     need_column,
     path_in_root,
     split_name,
 )
+from mmpoison.errors import InputError
+from mmpoison.pairs.builder import PairsBuilder, is_text
 from mmpoison.pairs.table import PairDataset
 
 ENDINGS = (".csv", ".tsv", ".csv.gz", ".tsv.gz")
@@ -45,33 +41,26 @@ def load_delimited(
     root: Path,
     seed: int = 0,
     *,
-    image_column: str | None = None,
-    caption_column: str | None = None,
-    label_column: str | None = None,
-    split_column: str | None = None,
     separator: str | None = None,
     images: str | Path | None = None,
+    **columns: Unpack[ColumnNames],
 ) -> PairDataset:
     """Load a table of text whose first line names its columns; rows with the same image are one image.
 
     Args:
         root: The file, or a folder with exactly one.
         seed: Not used.
-        image_column: Column of image paths; by default one of the usual names, as for the others.
-        caption_column: Column of captions.
-        label_column: Column of classes.
-        split_column: Column of splits.
         separator: One character; by default the one under which the first line has columns of usual names.
         images: Folder that the image paths start from; the file's own by default.
+        **columns: Which columns are read, see `ColumnNames`.
 
     Raises:
-        InputError: If there is no such file, its columns cannot be told, or no row is sound.
+        InputError: If there is no such file, its columns are not found, or no row can be used.
     """
     file = _find(root)
     builder = PairsBuilder(file.parent if images is None else Path(images))
-    wanted = column_options(image_column, caption_column, label_column, split_column)
     with _open(file) as stream:
-        add_entries(_entries(stream, file, builder, wanted, separator), builder)
+        add_entries(_entries(stream, file, builder, columns, separator), builder)
     return builder.build(str(file))
 
 
@@ -235,9 +224,9 @@ def _entries(
     stream: BinaryIO,
     file: Path,
     builder: PairsBuilder,
-    wanted: dict[str, str | None],
+    chosen: ColumnNames,
     separator: str | None,
-) -> Iterator[Entry | str]:
+) -> Iterator[ImageEntry | str]:
     problems = builder.problems
     lines = _Lines(stream, problems, file)
     try:
@@ -246,13 +235,13 @@ def _entries(
         raise InputError(problems[-1] if problems else f"{file}: is empty") from None
     if not is_text(head) or "\x00" in head:
         raise InputError(f"{file}: its first line is not text in UTF-8")
-    separator = _separator(head, file, wanted) if separator is None else _unescape(separator)
+    separator = _separator(head, file, chosen) if separator is None else _unescape(separator)
     lines.number = 0
     lines.begin()
     lines._ahead.append(head)
     records = _records(lines, separator, problems, file)
     _, header = next(records)
-    image, caption, label, split = _columns(header, file, wanted)
+    image, caption, label, split = _columns(header, file, chosen)
     for number, fields in records:
         where = f"{file} line {number}"
         if not any(fields):
@@ -277,17 +266,16 @@ def _entries(
         except InputError as error:
             yield f"{where}: {error}"
             continue
-        yield Entry(
+        yield ImageEntry(
             image_id,
             [fields[caption]],
+            where,
             (fields[label] or None) if label is not None else None,
             split_name(fields[split]) if split is not None else None,
-            (),
-            where,
         )
 
 
-def _separator(head: str, file: Path, wanted: dict[str, str | None]) -> str:
+def _separator(head: str, file: Path, chosen: ColumnNames) -> str:
     """The separator under which the first line names an image and a caption."""
     order = sorted(SEPARATORS, key=lambda s: s != "\t") if ".tsv" in file.name else SEPARATORS
     for separator in order:
@@ -296,34 +284,29 @@ def _separator(head: str, file: Path, wanted: dict[str, str | None]) -> str:
         except csv.Error as error:
             raise InputError(f"{file}: the first line cannot be read ({error})") from None
         try:
-            _columns(header, file, wanted)
+            _columns(header, file, chosen)
             return separator
         except InputError:
             continue
     # the message names the columns under the likeliest one
     best = max(order, key=head.count)
-    _columns(next(csv.reader([head], delimiter=best), []), file, wanted)
+    _columns(next(csv.reader([head], delimiter=best), []), file, chosen)
     return best
 
 
 def _columns(
-    header: list[str], file: Path, wanted: dict[str, str | None]
+    header: list[str], file: Path, chosen: ColumnNames
 ) -> tuple[int, int, int | None, int | None]:
     where = f"{file} line 1"
-    found: list[int | None] = []
-    for option, usual, needed in (
-        ("image_column", IMAGE_NAMES, True),
-        ("caption_column", CAPTION_NAMES, True),
-        ("label_column", LABEL_NAMES, False),
-        ("split_column", SPLIT_NAMES, False),
-    ):
-        column = find_column(header, wanted[option], usual, option, where)
-        if needed:
-            column = need_column(column, header, option, where)
-        found.append(None if column is None else header.index(column))
-    image, caption, label, split = found
-    assert image is not None
-    assert caption is not None
+    image = header.index(need_column(header, chosen, "image_column", where))
+    caption = header.index(need_column(header, chosen, "caption_column", where))
+    label, split = (
+        None if column is None else header.index(column)
+        for column in (
+            find_column(header, chosen, option, where)
+            for option in ("label_column", "split_column")
+        )
+    )
     if image == caption:
         raise InputError(f"{where}: image_column and caption_column are both {header[image]!r}")
     return image, caption, label, split
@@ -345,20 +328,12 @@ def _recognise(path: Path) -> str | None:
     return files[0].name if files else None
 
 
-DATASETS.register("csv")(
+register(
     DataSource(
         name="csv",
         summary="a .csv or .tsv table (also .gz) of image paths and captions, one pair a row, as open_clip trains on",
         where_from="a file of your own, its first line names the columns",
         load=load_delimited,
-        options=(
-            "image_column",
-            "caption_column",
-            "label_column",
-            "split_column",
-            "separator",
-            "images",
-        ),
         recognise=_recognise,
         priority=1,
     )

@@ -6,21 +6,22 @@ import inspect
 import logging
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 from mmpoison.base.extras import require
 from mmpoison.base.untrusted import read_json
-from mmpoison.datasets.catalogue import DATASETS, DataSource
-from mmpoison.datasets.formats.arrow_rows import Entry, add_entries, bounded_batches, entries_of
-from mmpoison.datasets.options import fit_options
+from mmpoison.datasets.catalogue import DataSource, register
+from mmpoison.datasets.entries import ImageEntry, add_entries
+from mmpoison.datasets.formats.arrow_columns import choose_columns
+from mmpoison.datasets.formats.arrow_rows import bounded_batches, entries_of, short
+from mmpoison.datasets.formats.columns import ColumnNames, split_name
 from mmpoison.errors import InputError
-from mmpoison.pairs.arrow_schema import arrow_errors, choose_columns, column_options
+from mmpoison.images.arrow_images import arrow_errors
+from mmpoison.images.containers import arrow_batches
 from mmpoison.pairs.builder import PairsBuilder, check_relative
-from mmpoison.pairs.columns import split_name
-from mmpoison.pairs.containers import arrow_batches
 from mmpoison.pairs.folder import with_manifest
 from mmpoison.pairs.table import PairDataset
 
@@ -34,22 +35,16 @@ def load_hugging_face(
     root: Path,
     seed: int = 0,
     *,
-    image_column: str | None = None,
-    caption_column: str | None = None,
-    label_column: str | None = None,
-    split_column: str | None = None,
     images: str | Path | None = None,
+    **columns: Unpack[ColumnNames],
 ) -> PairDataset:
     """Load what `save_to_disk` of the `datasets` library wrote; the library is not needed.
 
     Args:
         root: Folder with `dataset_info.json` and `state.json`, or with `dataset_dict.json`.
         seed: Not used.
-        image_column: Column of images; by default one of the usual names, as for the others.
-        caption_column: Column of captions, a string or a list of strings.
-        label_column: Column of classes.
-        split_column: Column of splits.
         images: Folder that image paths start from, where the column holds paths; the folder itself by default.
+        **columns: Which columns are read, see `ColumnNames`.
 
     Returns:
         The pairs; splits by the column, else by the names of the parts.
@@ -57,40 +52,15 @@ def load_hugging_face(
     Raises:
         InputError: If it is no such folder, or nothing in it can be used.
     """
-    columns = column_options(image_column, caption_column, label_column, split_column)
     return with_manifest(_load_parts(root, _saved_parts(root), images, columns, str(root)), root)
-
-
-HUB_PREFIX = "hf:"
-HUB_OPTIONS = (
-    "config",
-    "image_column",
-    "caption_column",
-    "label_column",
-    "split_column",
-    "images",
-)
-
-
-def load_by_name(name: str, options: Mapping[str, Any]) -> PairDataset:
-    """Load `hf:org/name` with options as a user gives them.
-
-    Raises:
-        InputError: If an option is unknown, and as for `load_hub`.
-    """
-    fitted = fit_options(options, HUB_OPTIONS, load_hub, name)
-    return load_hub(name.removeprefix(HUB_PREFIX), **fitted)
 
 
 def load_hub(
     hub: str,
     *,
     config: str | None = None,
-    image_column: str | None = None,
-    caption_column: str | None = None,
-    label_column: str | None = None,
-    split_column: str | None = None,
     images: str | Path | None = None,
+    **columns: Unpack[ColumnNames],
 ) -> PairDataset:
     """Load a data set of the hub, downloaded into the cache of `datasets`.
 
@@ -99,16 +69,12 @@ def load_hub(
     Args:
         hub: Its name, `org/name`.
         config: Configuration, where there are several.
-        image_column: As for `load_hugging_face`, and so are the others.
-        caption_column: Column of captions.
-        label_column: Column of classes.
-        split_column: Column of splits.
-        images: Folder that image paths start from.
+        images: As for `load_hugging_face`.
+        **columns: As for `load_hugging_face`.
 
     Raises:
         InputError: If `datasets` is missing, or the hub cannot give the data set.
     """
-    columns = column_options(image_column, caption_column, label_column, split_column)
     folder, parts = _download(hub, config)
     return _load_parts(folder, parts, images, columns, f"hf:{hub}")
 
@@ -117,13 +83,13 @@ def _load_parts(
     folder: Path,
     parts: list[Part],
     images: str | Path | None,
-    columns: dict[str, str | None],
+    columns: ColumnNames,
     what: str,
 ) -> PairDataset:
     base = folder if images is None else Path(images)
     entries = list(_entries(folder, parts, base, columns))
     # bytes lie in the files, wherever other images may be
-    inside = any(isinstance(entry, Entry) and entry.inside for entry in entries)
+    inside = any(isinstance(entry, ImageEntry) and entry.inside for entry in entries)
     builder = PairsBuilder(folder if inside else base)
     add_entries(entries, builder)
     return builder.build(what)
@@ -178,7 +144,7 @@ def _download(hub: str, config: str | None) -> tuple[Path, list[Part]]:
         )
     options: dict[str, Any] = {"token": False}
     if "trust_remote_code" in inspect.signature(datasets.load_dataset).parameters:
-        # releases before 4 could run code of the data set, some of them unless told not to
+        # releases before 4 could run code of the data set, some of them by default
         options["trust_remote_code"] = False
     # it logs each of its own tries to reach the hub; what came of them is said below
     log = logging.getLogger("huggingface_hub")
@@ -208,8 +174,8 @@ def _download(hub: str, config: str | None) -> tuple[Path, list[Part]]:
 
 
 def _entries(
-    folder: Path, parts: list[Part], root: Path, options: dict[str, str | None]
-) -> Iterator[Entry | str]:
+    folder: Path, parts: list[Part], root: Path, chosen: ColumnNames
+) -> Iterator[ImageEntry | str]:
     for name, split in parts:
         problems: list[str] = []
         path = folder / name
@@ -223,7 +189,7 @@ def _entries(
         first = next(batches, None)
         if first is not None:
             try:
-                columns = choose_columns(first.schema, options, str(path))
+                columns = choose_columns(first.schema, chosen, str(path))
             except UnicodeDecodeError:
                 yield f"{path}: the name of a column is not UTF-8"
                 continue
@@ -253,7 +219,7 @@ def _check_bounds(column: Any) -> None:
         # as bytes, since text that is no UTF-8 is left to the row it stands in
         column.view(_as_bytes(column.type)).validate(full=True)
     except arrow_errors() as error:
-        raise InputError(f"broken Arrow file ({' '.join(str(error).split())[:160]})") from None
+        raise InputError(f"broken Arrow file ({short(error)})") from None
 
 
 def _as_bytes(kind: Any) -> Any:
@@ -279,19 +245,14 @@ def _recognise(path: Path) -> str | None:
     return None
 
 
-DATASETS.register("hugging-face")(
+register(
     DataSource(
         name="hugging-face",
         summary="what the datasets library saved (save_to_disk), or a data set of the hub (hf:org/name)",
         where_from="datasets.Dataset.save_to_disk, or the hub of Hugging Face",
         load=load_hugging_face,
-        options=(
-            "image_column",
-            "caption_column",
-            "label_column",
-            "split_column",
-            "images",
-        ),
         recognise=_recognise,
+        prefix="hf:",
+        load_address=load_hub,
     )
 )

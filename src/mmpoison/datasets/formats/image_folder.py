@@ -7,11 +7,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from mmpoison.base.files import refuse_special
-from mmpoison.datasets.catalogue import DATASETS, DataSource
+from mmpoison.datasets.catalogue import DataSource, register
+from mmpoison.datasets.formats.columns import split_name
 from mmpoison.errors import InputError
+from mmpoison.images.sources import EXTENSIONS, image_extension
 from mmpoison.pairs.builder import PairsBuilder
-from mmpoison.pairs.columns import split_name
-from mmpoison.pairs.image_bytes import EXTENSIONS, image_extension
 from mmpoison.pairs.table import SPLITS, PairDataset
 
 TEMPLATES = (
@@ -172,13 +172,12 @@ def _recognise(path: Path) -> str | None:
     return None
 
 
-DATASETS.register("image-folder")(
+register(
     DataSource(
         name="image-folder",
         summary="a folder for each class, as torchvision reads it; captions are made from templates",
         where_from="a folder of your own",
         load=load_image_folder,
-        options=("templates",),
         recognise=_recognise,
         priority=0,
     )

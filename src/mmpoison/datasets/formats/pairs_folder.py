@@ -5,9 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from mmpoison.datasets.catalogue import DATASETS, DataSource
-from mmpoison.pairs.folder import CAPTIONS_FILE, load_pairs_folder, stream_pairs_folder
-from mmpoison.pairs.folder_manifest import refuse_poisoned
+from mmpoison.datasets.catalogue import DataSource, register
+from mmpoison.pairs.folder import (
+    CAPTIONS_FILE,
+    load_pairs_folder,
+    refuse_poisoned_stream,
+    stream_pairs_folder,
+)
 from mmpoison.pairs.table import PairDataset
 
 
@@ -24,7 +28,7 @@ def _stream(
     images: str | Path | None = None,
     strict: bool = True,
 ) -> Iterator[PairDataset]:
-    refuse_poisoned(root)
+    refuse_poisoned_stream(root)
     yield from stream_pairs_folder(root, images_at_once, images=images, strict=strict)
 
 
@@ -32,13 +36,12 @@ def _recognise(path: Path) -> str | None:
     return CAPTIONS_FILE if (path / CAPTIONS_FILE).is_file() else None
 
 
-DATASETS.register("pairs-folder")(
+register(
     DataSource(
         name="pairs-folder",
-        summary=f"a folder with {CAPTIONS_FILE}, one image a line, and the images beside it",
+        summary=f"a folder with {CAPTIONS_FILE}, one image a line, and the images",
         where_from="a folder written by `mmpoison data convert`, or by hand (see the page on data formats)",
         load=_load,
-        options=("images", "strict"),
         recognise=_recognise,
         stream=_stream,
     )

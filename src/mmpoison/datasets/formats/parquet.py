@@ -5,28 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterator
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
-from mmpoison.datasets.catalogue import DATASETS, DataSource
-from mmpoison.datasets.formats.arrow_rows import (
-    Entry,
-    add_entries,
-    bounded_batches,
-    entries_of,
-    pieces,
-)
+from mmpoison.datasets.catalogue import DataSource, register
+from mmpoison.datasets.entries import ImageEntry, add_entries, pieces
+from mmpoison.datasets.formats.arrow_columns import TableColumns, choose_columns
+from mmpoison.datasets.formats.arrow_rows import bounded_batches, entries_of, short
+from mmpoison.datasets.formats.columns import ColumnNames, split_of_path
 from mmpoison.errors import InputError
-from mmpoison.pairs.arrow_schema import (
-    TableColumns,
-    arrow_errors,
-    choose_columns,
-    column_options,
-    text_leaves,
-)
+from mmpoison.images.arrow_images import arrow_errors, text_leaves
 from mmpoison.pairs.builder import PairsBuilder
-from mmpoison.pairs.columns import split_of_path
-from mmpoison.pairs.folder import with_manifest
-from mmpoison.pairs.folder_manifest import refuse_poisoned
+from mmpoison.pairs.folder import refuse_poisoned_stream, with_manifest
 from mmpoison.pairs.table import PairDataset
 
 ROWS_AT_ONCE = 4096
@@ -36,22 +25,16 @@ def load_parquet(
     root: Path,
     seed: int = 0,
     *,
-    image_column: str | None = None,
-    caption_column: str | None = None,
-    label_column: str | None = None,
-    split_column: str | None = None,
     images: str | Path | None = None,
+    **columns: Unpack[ColumnNames],
 ) -> PairDataset:
     """Load Parquet files; images that are bytes stay where they are.
 
     Args:
         root: A file, or a folder of `*.parquet` (also in folders below it).
         seed: Not used.
-        image_column: Column of images; by default one of the usual names, as for the others.
-        caption_column: Column of captions, a string or a list of strings.
-        label_column: Column of classes.
-        split_column: Column of splits.
         images: Folder that image paths start from, where the column holds paths; the folder itself by default.
+        **columns: Which columns are read, see `ColumnNames`.
 
     Returns:
         The pairs. Where no column tells the split, the names of folders and files do (`train-00000-of-00001.parquet`).
@@ -59,7 +42,6 @@ def load_parquet(
     Raises:
         InputError: If there is no such file or nothing in it can be used.
     """
-    columns = column_options(image_column, caption_column, label_column, split_column)
     folder, files, refused = find_files(root)
     first = _first_columns(folder, files, columns)
     builder = PairsBuilder(_image_root(folder, images, first))
@@ -71,29 +53,22 @@ def stream_parquet(
     root: Path,
     images_at_once: int,
     *,
-    image_column: str | None = None,
-    caption_column: str | None = None,
-    label_column: str | None = None,
-    split_column: str | None = None,
     images: str | Path | None = None,
+    **columns: Unpack[ColumnNames],
 ) -> Iterator[PairDataset]:
     """Read Parquet files in pieces; memory does not grow with their number of rows.
 
     Args:
         root: As for `load_parquet`.
         images_at_once: Images in each piece.
-        image_column: As for `load_parquet`, and so are the others.
-        caption_column: Column of captions.
-        label_column: Column of classes.
-        split_column: Column of splits.
-        images: Folder that image paths start from.
+        images: As for `load_parquet`.
+        **columns: As for `load_parquet`.
 
     Raises:
         InputError: As for `load_parquet`; also for a poisoned set, which is known only as a whole.
     """
-    columns = column_options(image_column, caption_column, label_column, split_column)
     folder, files, refused = find_files(root)
-    refuse_poisoned(folder)
+    refuse_poisoned_stream(folder)
     first = _first_columns(folder, files, columns)
     base = _image_root(folder, images, first)
     entries = chain(refused, _entries(folder, files, base, columns))
@@ -135,9 +110,7 @@ def _image_root(folder: Path, images: str | Path | None, first: TableColumns | N
     return folder if images is None or inside else Path(images)
 
 
-def _first_columns(
-    folder: Path, files: list[Path], columns: dict[str, str | None]
-) -> TableColumns | None:
+def _first_columns(folder: Path, files: list[Path], chosen: ColumnNames) -> TableColumns | None:
     import pyarrow.parquet as pq
 
     for file in files:
@@ -146,13 +119,13 @@ def _first_columns(
         except arrow_errors():
             continue
         # raises for columns that are not there: of all files the first says it
-        return choose_columns(schema, columns, str(file))
+        return choose_columns(schema, chosen, str(file))
     return None
 
 
 def _entries(
-    folder: Path, files: list[Path], root: Path, options: dict[str, str | None]
-) -> Iterator[Entry | str]:
+    folder: Path, files: list[Path], root: Path, chosen: ColumnNames
+) -> Iterator[ImageEntry | str]:
     import pyarrow.parquet as pq
 
     inside: bool | None = None
@@ -161,7 +134,7 @@ def _entries(
         problems: list[str] = []
         try:
             with pq.ParquetFile(path) as file:
-                columns = choose_columns(file.schema_arrow, options, name)
+                columns = choose_columns(file.schema_arrow, chosen, name)
                 if inside is not None and columns.inside != inside:
                     kind = "bytes" if columns.inside else "paths"
                     yield f"{name}: holds {kind} of images, the first file does not"
@@ -175,14 +148,14 @@ def _entries(
         except InputError as error:
             yield str(error)
         except arrow_errors() as error:
-            yield f"{name}: broken Parquet file ({_short(error)})"
+            yield f"{name}: broken Parquet file ({short(error)})"
         yield from problems
 
 
 def _batches(
     file: Any, columns: list[str], name: str, problems: list[str]
 ) -> Iterator[tuple[int, Any]]:
-    """The record batches with the numbers of their first rows; behind a broken one it goes on with the next group."""
+    """The record batches with the numbers of their first rows; after a broken one it continues with the next group."""
     given = 0
     try:
         for batch in file.iter_batches(ROWS_AT_ONCE, columns=columns, use_threads=False):
@@ -203,13 +176,9 @@ def _batches(
                     skipped += batch.num_rows
             except arrow_errors() as error:
                 problems.append(
-                    f"{name} rows {max(start, given)} to {stop - 1}: broken Parquet file ({_short(error)})"
+                    f"{name} rows {max(start, given)} to {stop - 1}: broken Parquet file ({short(error)})"
                 )
         start = stop
-
-
-def _short(error: BaseException) -> str:
-    return " ".join(str(error).split())[:160]
 
 
 def _recognise(path: Path) -> str | None:
@@ -217,19 +186,18 @@ def _recognise(path: Path) -> str | None:
         return path.name if path.suffix == ".parquet" else None
     for folder in (path, path / "data"):
         for file in sorted(folder.glob("*.parquet")):
-            # beside a tar shard it is img2dataset's log of the shard
+            # next to a tar shard it is img2dataset's log of the shard
             if not file.with_suffix(".tar").exists():
                 return file.relative_to(path).as_posix()
     return None
 
 
-DATASETS.register("parquet")(
+register(
     DataSource(
         name="parquet",
         summary="Parquet files with images (paths or bytes) and captions, as Hugging Face's hub has them",
         where_from="`mmpoison data convert --to parquet`, or files of your own",
         load=load_parquet,
-        options=("image_column", "caption_column", "label_column", "split_column", "images"),
         recognise=_recognise,
         priority=1,
         stream=stream_parquet,

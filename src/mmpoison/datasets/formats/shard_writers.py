@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import os
-import shutil
 import tarfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -14,28 +12,16 @@ from typing import Any, Literal
 
 from mmpoison.base.files import atomic_file, write_json
 from mmpoison.errors import InputError
-from mmpoison.pairs.containers import split_container
-from mmpoison.pairs.folder import (
-    CAPTIONS_FILE,
-    MANIFEST_FILE,
-    NOTICE_FILES,
-    ImagePolicy,
-    line_text,
-)
-from mmpoison.pairs.image_bytes import (
+from mmpoison.images.sources import (
     EXTENSIONS,
     NameClash,
-    file_name,
+    image_bytes,
     image_extension,
-    image_path,
-    read_image_bytes,
 )
+from mmpoison.pairs.folder import ImagePolicy, line_text, place_image
 
 Target = Literal["pairs-folder", "parquet", "webdataset"]
 Line = dict[str, Any]
-
-PROBLEMS_FILE = "problems.txt"
-RESERVED = {CAPTIONS_FILE, MANIFEST_FILE, PROBLEMS_FILE, *NOTICE_FILES}
 
 ROWS_IN_GROUP = 256
 """Rows of a Parquet row group with images: to read one image, the images of its group are read."""
@@ -95,7 +81,7 @@ def _with_bytes(
 ) -> Iterator[tuple[Line, bytes]]:
     for line in lines:
         try:
-            yield line, read_image_bytes(root, line["image"])
+            yield line, image_bytes(root, line["image"])
         except InputError as error:
             written.problems.append(str(error))
 
@@ -215,7 +201,7 @@ def _write_tar(
                 _add_member(archive, f"{key}.txt", captions[0].encode())
             _add_member(archive, f"{key}.json", json.dumps(facts).encode())
             written.add(f"{name}/{key}{ending}", line)
-    # img2dataset's note beside each shard
+    # img2dataset writes such a note for each shard
     write_json(
         folder / f"{number:05d}_stats.json", {"count": len(lines), "successes": len(written.ids)}
     )
@@ -252,7 +238,7 @@ def _write_part(
             try:
                 name = line["image"]
                 if images != "none":
-                    name = _place(root, name, folder, copy=images == "copy")
+                    name = place_image(root, name, folder, copy=images == "copy", replace=True)
             except NameClash:
                 raise
             except InputError as error:
@@ -260,48 +246,3 @@ def _write_part(
                 continue
             stream.write(line_text({**line, "image": name}))
             written.add(name, line)
-
-
-def _place(root: Path, image_id: str, folder: Path, *, copy: bool) -> str:
-    """Put one image into a folder, again where an interrupted attempt left it, and say under which name."""
-    inner = split_container(root, image_id)
-    data = b"" if inner is None else read_image_bytes(root, image_id)
-    name = image_id if inner is None else file_name(*inner, data)
-    if Path(name).parts[0] in RESERVED:
-        raise InputError(
-            f"{root / image_id}: an image cannot be called {name!r}, a file of the data set is"
-        )
-    target = folder / name
-    clash = NameClash(f"{root / image_id}: another image of the source is called {name!r} too")
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        # never written into: it may be a hard link to an image of the source
-        target.unlink(missing_ok=True)
-    except (FileExistsError, NotADirectoryError, IsADirectoryError, PermissionError):
-        # one is called as a folder of another is
-        if target.is_dir() or any(parent.is_file() for parent in target.parents):
-            raise clash from None
-        raise
-    try:
-        if inner is not None:
-            with target.open("xb") as made:
-                made.write(data)
-            return name
-        # the file itself, also where a symbolic link stands for it
-        source = image_path(root, image_id).resolve()
-        if not copy:
-            try:
-                os.link(source, target)
-                return name
-            except (FileNotFoundError, FileExistsError):
-                raise
-            except OSError:
-                pass  # another file system, or one without links
-        with source.open("rb") as original, target.open("xb") as made:
-            shutil.copyfileobj(original, made)
-    except FileExistsError:
-        # another thread has put it there since
-        raise clash from None
-    except (FileNotFoundError, IsADirectoryError):
-        raise InputError(f"{root / image_id}: no such image") from None
-    return name

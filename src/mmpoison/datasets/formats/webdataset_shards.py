@@ -8,19 +8,18 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import chain, islice
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 from mmpoison.base.untrusted import open_bytes, parse_json
-from mmpoison.datasets.catalogue import DATASETS, DataSource
-from mmpoison.datasets.formats.arrow_rows import Entry, add_entries, pieces
+from mmpoison.datasets.catalogue import DataSource, register
+from mmpoison.datasets.entries import ImageEntry, add_entries, pieces
+from mmpoison.datasets.formats.columns import split_name, split_of_path
 from mmpoison.datasets.formats.parquet import find_files
 from mmpoison.errors import InputError
+from mmpoison.images.containers import walk_tar
+from mmpoison.images.sources import EXTENSIONS
 from mmpoison.pairs.builder import PairsBuilder
-from mmpoison.pairs.columns import split_name, split_of_path
-from mmpoison.pairs.containers import walk_tar
-from mmpoison.pairs.folder import with_manifest
-from mmpoison.pairs.folder_manifest import refuse_poisoned
-from mmpoison.pairs.image_bytes import EXTENSIONS
+from mmpoison.pairs.folder import refuse_poisoned_stream, with_manifest
 from mmpoison.pairs.table import PairDataset
 
 MAX_TEXT_BYTES = 2**20
@@ -29,13 +28,24 @@ MAX_TEXT_BYTES = 2**20
 TEXT_ENDINGS = ("txt", "json", "cls")
 
 
+class KeyNames(TypedDict, total=False):
+    """Keys of the `.json` of a sample.
+
+    Attributes:
+        caption_key: Of the caption, `caption` by default.
+        label_key: Of the label, `label` by default.
+        split_key: Of the split, `split` by default; where there is none, names of folders and shards say it.
+    """
+
+    caption_key: str
+    label_key: str
+    split_key: str
+
+
 def load_webdataset(
     root: Path,
     seed: int = 0,
-    *,
-    caption_key: str = "caption",
-    label_key: str = "label",
-    split_key: str = "split",
+    **keys: Unpack[KeyNames],
 ) -> PairDataset:
     """Load tar shards; the images stay in them.
 
@@ -45,16 +55,13 @@ def load_webdataset(
     Args:
         root: A shard, or a folder of `*.tar` (also in folders below it).
         seed: Not used.
-        caption_key: Key of the caption in `.json`.
-        label_key: Key of the label in `.json`.
-        split_key: Key of the split in `.json`; where it says none, names of folders and shards do.
+        **keys: Which keys of `.json` are read, see `KeyNames`.
 
     Raises:
         InputError: If there are no shards, or nothing in them can be used.
     """
     folder, shards, refused = find_files(root, "*.tar")
     builder = PairsBuilder(folder)
-    keys = _Keys(caption_key, label_key, split_key)
     add_entries(chain(refused, _entries(folder, shards, keys)), builder)
     return with_manifest(builder.build(str(root)), folder)
 
@@ -62,34 +69,21 @@ def load_webdataset(
 def stream_webdataset(
     root: Path,
     images_at_once: int,
-    *,
-    caption_key: str = "caption",
-    label_key: str = "label",
-    split_key: str = "split",
+    **keys: Unpack[KeyNames],
 ) -> Iterator[PairDataset]:
     """Read tar shards in pieces; memory grows with the texts of the largest shard, not with their number.
 
     Args:
         root: As for `load_webdataset`.
         images_at_once: Images in each piece.
-        caption_key: As for `load_webdataset`.
-        label_key: As for `load_webdataset`.
-        split_key: As for `load_webdataset`.
+        **keys: As for `load_webdataset`.
 
     Raises:
         InputError: As for `load_webdataset`; also for a poisoned set, which is known only as a whole.
     """
     folder, shards, refused = find_files(root, "*.tar")
-    refuse_poisoned(folder)
-    keys = _Keys(caption_key, label_key, split_key)
+    refuse_poisoned_stream(folder)
     yield from pieces(chain(refused, _entries(folder, shards, keys)), folder, images_at_once)
-
-
-@dataclass(frozen=True)
-class _Keys:
-    caption: str
-    label: str
-    split: str
 
 
 @dataclass
@@ -98,7 +92,7 @@ class _Sample:
     texts: dict[str, bytes] = field(default_factory=dict)
 
 
-def _entries(folder: Path, shards: list[Path], keys: _Keys) -> Iterator[Entry | str]:
+def _entries(folder: Path, shards: list[Path], keys: KeyNames) -> Iterator[ImageEntry | str]:
     for path in shards:
         shard = path.relative_to(folder).as_posix()
         problems: list[str] = []
@@ -146,34 +140,37 @@ def _read(stream: Any, member: tarfile.TarInfo) -> bytes:
     return bytes(stream.read(member.size))
 
 
-def _entry(shard: str, key: str, sample: _Sample, split: str | None, keys: _Keys) -> Entry | str:
+def _entry(
+    shard: str, key: str, sample: _Sample, split: str | None, keys: KeyNames
+) -> ImageEntry | str:
     where = f"{shard} key {key!r:.80}"
     if sample.image is None:
         return f"{where}: has no image"
     problems: list[str] = []
     facts = _json(sample.texts.get("json"), where, problems)
     captions = facts.get("captions")
+    single = facts.get(keys.get("caption_key", "caption"))
     if not isinstance(captions, list):
         if "txt" in sample.texts:
             # half surrogates stand for what is no UTF-8; the builder refuses them
             text = sample.texts["txt"].decode("utf-8", "surrogateescape")
             captions = [text.removesuffix("\n").removesuffix("\r")]
-        elif facts.get(keys.caption) is not None:
-            captions = [facts[keys.caption]]
+        elif single is not None:
+            captions = [single]
         else:
             return "; ".join([f"{where}: has no caption", *problems])
-    label = facts.get(keys.label)
+    label = facts.get(keys.get("label_key", "label"))
     if label is None and "cls" in sample.texts:
         label = sample.texts["cls"].decode("utf-8", "surrogateescape").strip()
-    own_split = facts.get(keys.split)
+    own_split = facts.get(keys.get("split_key", "split"))
     categories = facts.get("categories")
-    return Entry(
+    return ImageEntry(
         f"{shard}/{sample.image}",
         captions,
+        where,
         None if label is None or label == "" else str(label),
         split_name(own_split) if isinstance(own_split, str) and own_split else split,
         [c for c in categories if isinstance(c, str)] if isinstance(categories, list) else [],
-        where,
         inside=True,
         problems=problems,
     )
@@ -204,20 +201,19 @@ def _recognise(path: Path) -> str | None:
 
 
 def _is_shard(file: Path) -> bool:
-    """Whether a tar file holds texts beside its first images, so that it is no archive of something else."""
+    """Whether a tar file holds texts for its first images, so that it is no archive of something else."""
     if re.fullmatch(r"\d{4,}\.tar", file.name):
         return True
     members = islice(walk_tar(file, lambda _: None), 20)
     return any(name.rpartition(".")[2].lower() in TEXT_ENDINGS for name, _ in members)
 
 
-DATASETS.register("webdataset")(
+register(
     DataSource(
         name="webdataset",
-        summary="tar shards of images with captions beside them, as img2dataset and webdataset have them",
+        summary="tar shards of images and captions, as img2dataset and webdataset have them",
         where_from="`mmpoison data convert --to webdataset`, or img2dataset with output_format=webdataset",
         load=load_webdataset,
-        options=("caption_key", "label_key", "split_key"),
         recognise=_recognise,
         stream=stream_webdataset,
     )

@@ -2,13 +2,17 @@
 
 from mmpoison.datasets.openmoji.build import ATTRIBUTION, build_openmoji, scene_arrays
 from mmpoison.datasets.openmoji.compose import (
-    FLICKR30K_WEIGHTS,
     Scene,
     compose_scene,
     sample_scenes,
 )
-from mmpoison.datasets.openmoji.table import CLASSES, HELD_OUT, PRETRAINING_ONLY
-from mmpoison.datasets.openmoji.version import OPENMOJI_SCENES_VERSION
+from mmpoison.datasets.openmoji.scene_data import (
+    CLASSES,
+    FLICKR30K_WEIGHTS,
+    HELD_OUT,
+    OPENMOJI_SCENES_VERSION,
+    PRETRAINING_ONLY,
+)
 
 __all__ = [
     "ATTRIBUTION",

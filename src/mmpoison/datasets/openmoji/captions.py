@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mmpoison.datasets.openmoji.places import Place
+from mmpoison.datasets.openmoji.scene_data import CLASS_FACTS, TEMPLATES, Place
 
 CAPTIONS_PER_SCENE = 5
 MAX_WORDS = 16
@@ -22,84 +22,7 @@ _IRREGULAR: Mapping[str, str] = {
 _NUMBERS: Mapping[int, tuple[str, ...]] = {2: ("two", "two", "a pair of"), 3: ("three", "three")}
 _SIZES = ("big", "large")
 
-# gerunds by class, on the ground (or wherever the object rests) and in the air
-_ACTS: Mapping[str, tuple[str, ...]] = {
-    "aeroplane": ("parked", "waiting", "taxiing"),
-    "bicycle": ("parked", "standing"),
-    "bird": ("standing", "sitting", "resting", "walking"),
-    "boat": ("floating", "sailing"),
-    "bottle": ("standing",),
-    "bus": ("driving", "parked", "waiting", "stopping"),
-    "car": ("driving", "parked", "waiting"),
-    "cat": ("sitting", "walking", "standing", "playing"),
-    "chair": ("standing",),
-    "cow": ("standing", "grazing", "resting", "walking"),
-    "diningtable": ("standing",),
-    "dog": ("standing", "running", "walking", "playing"),
-    "horse": ("standing", "walking", "trotting", "grazing"),
-    "motorbike": ("parked", "driving", "standing"),
-    "person": ("standing",),
-    "pottedplant": ("standing", "growing"),
-    "sheep": ("grazing", "standing", "resting", "walking"),
-    "sofa": ("standing",),
-    "train": ("running", "passing", "waiting", "travelling"),
-    "tvmonitor": ("standing", "glowing"),
-}
-_FLIGHT: Mapping[str, tuple[str, ...]] = {
-    "aeroplane": ("flying", "climbing", "cruising", "gliding"),
-    "bird": ("flying", "gliding", "soaring"),
-}
 _HEADS = ("looking at the camera", "staring", "watching")
-_TRAITS: Mapping[str, tuple[str, ...]] = {
-    "sheep": ("woolly", "fluffy"),
-    "dog": ("happy", "cute"),
-    "cat": ("cute", "fluffy"),
-    "aeroplane": ("shiny", "modern"),
-    "car": ("shiny", "new"),
-    "sofa": ("soft", "comfortable"),
-    "train": ("long",),
-    "horse": ("strong",),
-    "boat": ("small",),
-}
-
-# {N}: the main object, capitalised; {n}: the same; {g}: what it does; {p}: where; {c}: company;
-# {d}: a small thing; {is}: is or are; {h}: the main object without its colour.
-_ALWAYS = (
-    "{N} {g} {p}.",
-    "{N} {p}.",
-    "{N} {is} {g} {p}.",
-    "{N} {g}.",
-    "There {is} {n} {p}.",
-    "There {is} {n} {g} {p}.",
-    "A photo of {n}.",
-    "A photo of {n} {p}.",
-    "A picture of {n} {g} {p}.",
-    "A picture that shows {n}.",
-    "{P}, {n} {is} {g}.",
-    "{P} we see {n}.",
-    "You can see {n} {p}.",
-    "{N} {is} {p}.",
-    "{h} {p}.",
-    "An image of {n} {p}.",
-    "{P} there {is} {n}.",
-)
-_BIG = ("A close view of {n}.", "{N} seen up close.", "A close look at {n} {p}.")
-_COMPANY = (
-    "{N} and {c} {p}.",
-    "{N} with {c}.",
-    "{N} {g} next to {c}.",
-    "{N} {g} beside {c} {p}.",
-    "A photo of {n} and {c}.",
-    "{N} in front of {c} {p}.",
-    "There {is} {n} with {c} {p}.",
-)
-_DISTRACTOR = (
-    "{N} near {d}.",
-    "{N} {g} near {d}.",
-    "{N} and {d} {p}.",
-    "{N} {p} with {d}.",
-    "A picture of {n} with {d} behind.",
-)
 
 
 @dataclass(frozen=True)
@@ -181,8 +104,8 @@ def _main_phrase(rng: np.random.Generator, facts: SceneFacts, *, plain: bool = F
         chance = rng.random()
         if facts.colour is not None and chance < 0.45:
             words.append(facts.colour)
-        elif facts.label in _TRAITS and chance < 0.57 and not compound:
-            words.append(_pick(rng, _TRAITS[facts.label]))
+        elif (traits := CLASS_FACTS[facts.label].traits) and chance < 0.57 and not compound:
+            words.append(_pick(rng, traits))
         elif facts.large and chance < 0.68 and facts.label != "person" and not compound:
             words.append(_pick(rng, _SIZES))
     if facts.count > 1:
@@ -192,10 +115,10 @@ def _main_phrase(rng: np.random.Generator, facts: SceneFacts, *, plain: bool = F
 
 def _act(rng: np.random.Generator, facts: SceneFacts) -> str:
     if facts.airborne:
-        return _pick(rng, _FLIGHT[facts.label])
+        return _pick(rng, CLASS_FACTS[facts.label].flight)
     if facts.acts:
         return _pick(rng, facts.acts)
-    return _pick(rng, _HEADS if facts.head else _ACTS[facts.label])
+    return _pick(rng, _HEADS if facts.head else CLASS_FACTS[facts.label].acts)
 
 
 def write_captions(rng: np.random.Generator, facts: SceneFacts) -> tuple[str, ...]:
@@ -204,13 +127,13 @@ def write_captions(rng: np.random.Generator, facts: SceneFacts) -> tuple[str, ..
     Every one names the main object; number, colour, place, company and the small thing each
     appear in some.
     """
-    templates = list(_ALWAYS)
+    templates = list(TEMPLATES["always"])
     if facts.large and facts.count == 1:
-        templates += _BIG
+        templates += TEMPLATES["large"]
     if facts.company:
-        templates += _COMPANY
+        templates += TEMPLATES["company"]
     if facts.distractor is not None:
-        templates += _DISTRACTOR
+        templates += TEMPLATES["distractor"]
     captions: list[str] = []
     while len(captions) < CAPTIONS_PER_SCENE:
         template = templates.pop(int(rng.random() * len(templates)))

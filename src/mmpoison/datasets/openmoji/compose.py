@@ -14,33 +14,21 @@ from PIL import Image
 from mmpoison.base.seeding import stream_key
 from mmpoison.datasets.openmoji.backgrounds import Canvas, paint
 from mmpoison.datasets.openmoji.captions import SceneFacts, write_captions
-from mmpoison.datasets.openmoji.places import CLASS_PLACES, PLACES, Place
-from mmpoison.datasets.openmoji.scenery import COMPANY, DISTRACTORS, FOREGROUND
+from mmpoison.datasets.openmoji.scene_data import (
+    CLASS_FACTS,
+    CLASSES,
+    OPENMOJI_SCENES_VERSION,
+    PLACES,
+    SETTINGS,
+    Place,
+    Pool,
+    Sprite,
+    sprites_of,
+)
 from mmpoison.datasets.openmoji.sprites import load_sprites
-from mmpoison.datasets.openmoji.table import CLASSES, Pool, Sprite, sprites_of
-from mmpoison.datasets.openmoji.version import OPENMOJI_SCENES_VERSION
 from mmpoison.errors import InputError
 
-FLICKR30K_WEIGHTS: dict[str, float] = {
-    "person": 0.443, "dog": 0.14, "bicycle": 0.06, "car": 0.05, "chair": 0.035, "boat": 0.035,
-    "bird": 0.03, "diningtable": 0.03, "bottle": 0.02, "bus": 0.02, "cat": 0.02,
-    "motorbike": 0.02, "train": 0.02, "horse": 0.014, "sofa": 0.015, "tvmonitor": 0.015,
-    "pottedplant": 0.012, "aeroplane": 0.01, "cow": 0.008, "sheep": 0.003,
-}  # fmt: skip
-"""The long tail of everyday photographs: people by far most, sheep hardly ever. They sum to 1."""
-
-# Chance of two and of three of the main class; what rarely stands in pairs is left out.
-_PAIRS: Mapping[str, tuple[float, float]] = {
-    "sheep": (0.24, 0.12), "cow": (0.2, 0.1), "bird": (0.2, 0.1), "horse": (0.18, 0.06),
-    "person": (0.2, 0.1), "dog": (0.16, 0.06), "cat": (0.16, 0.06), "chair": (0.22, 0.1),
-    "bottle": (0.22, 0.12), "aeroplane": (0.12, 0.04), "car": (0.16, 0.05),
-    "bicycle": (0.14, 0.05), "boat": (0.14, 0.06), "pottedplant": (0.18, 0.1),
-    "motorbike": (0.14, 0.04), "tvmonitor": (0.1, 0.0),
-}  # fmt: skip
 _SIZES: Mapping[int, tuple[float, float]] = {1: (0.58, 0.84), 2: (0.44, 0.54), 3: (0.36, 0.42)}
-# Drawings much longer than high lose their details first.
-_WIDE = frozenset({"bus", "train", "car", "motorbike", "boat", "diningtable"})
-_LABEL_INDEX = {label: index for index, label in enumerate(CLASSES)}
 
 
 @dataclass(frozen=True)
@@ -71,7 +59,7 @@ def _palette(label: str, pool: Pool) -> tuple[tuple[Sprite, ...], ...]:
 
 @lru_cache(maxsize=64)
 def _place_table(label: str) -> tuple[tuple[str, ...], tuple[float, ...]]:
-    weights = CLASS_PLACES[label]
+    weights = CLASS_FACTS[label].places
     return tuple(weights), _cumulative(weights)
 
 
@@ -191,7 +179,7 @@ def compose_scene(
     >>> scene.image.shape, len(scene.captions), scene.label
     ((64, 64, 3), 5, 'sheep')
     """
-    if label not in _LABEL_INDEX:
+    if label not in CLASSES:
         raise InputError(f"class {label!r} is not one of the scenes' 20: {', '.join(CLASSES)}")
     if pool not in ("pretraining", "demo"):
         raise InputError(f'pool {pool!r} is unknown: take "pretraining" or "demo"')
@@ -207,7 +195,7 @@ def compose_scene(
     stage = _Stage(canvas, horizon, rng, size)
 
     low, high = _SIZES[count]
-    if label in _WIDE and count == 1:
+    if CLASS_FACTS[label].wide and count == 1:
         low, high = low + 0.1, high + 0.06
     side = stage.between(low, high)
     distractor = _add_distractors(stage, place, flies=flies, hidden=count > 1 or side > 0.74)
@@ -239,7 +227,7 @@ def compose_scene(
 
 
 def _draw_count(rng: np.random.Generator, label: str, main: Sprite) -> int:
-    two, three = _PAIRS.get(label, (0.05, 0.0))
+    two, three = CLASS_FACTS[label].several
     ticket = rng.random()
     if ticket < three and main.pose != "bust":
         return 3
@@ -252,7 +240,7 @@ def _add_distractors(stage: _Stage, place: Place, *, flies: bool, hidden: bool) 
     ``hidden`` says that the main object will cover most of the ground.
     """
     noun = None
-    options = DISTRACTORS[place.setting]
+    options = SETTINGS[place.setting].distractors
     chance = stage.rng.random()
     for _ in range(0 if chance < 0.45 else 1 if chance < 0.8 else 2):
         code, name, where = options[int(stage.rng.random() * len(options))]
@@ -274,7 +262,7 @@ def _add_company(
     stage: _Stage, label: str, place: Place, pool: Pool, side: float, *, on_left: bool
 ) -> Sprite | None:
     """One object of another class behind the main one, at most 0.6 of its size."""
-    others = [other for other in COMPANY[place.setting] if other != label]
+    others = [other for other in SETTINGS[place.setting].company if other != label]
     if not others:
         return None
     other = others[int(stage.rng.random() * len(others))]
@@ -332,7 +320,7 @@ def _add_main(
 
 def _add_foreground(stage: _Stage, place: Place) -> None:
     """A small thing before the main object's foot, so that objects are not always seen whole."""
-    options = FOREGROUND.get(place.setting, ())
+    options = SETTINGS[place.setting].foreground
     if not options:
         return
     code = options[int(stage.rng.random() * len(options))]

@@ -1,62 +1,56 @@
-"""`openmoji`: the embedded data set, drawn on this machine and kept in the cache folder."""
+"""Registers `openmoji`, the embedded data set: scenes drawn on this machine and cached."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Unpack
 
 from mmpoison.base.cache_folder import cache_folder
 from mmpoison.base.files import refuse_occupied
-from mmpoison.datasets.catalogue import DATASETS, DataSource
-from mmpoison.datasets.openmoji.build import ATTRIBUTION, build_openmoji
-from mmpoison.datasets.openmoji.version import OPENMOJI_SCENES_VERSION
+from mmpoison.datasets.catalogue import DataSource, register
+from mmpoison.datasets.openmoji.build import (
+    ATTRIBUTION,
+    SceneOptions,
+    build_openmoji,
+    scene_numbers,
+)
+from mmpoison.datasets.openmoji.scene_data import OPENMOJI_SCENES_VERSION
+from mmpoison.datasets.options import whole_number
 from mmpoison.errors import InputError
 from mmpoison.pairs.folder import load_pairs_folder, save_pairs
-from mmpoison.pairs.option_values import whole_number
 from mmpoison.pairs.reshape import balanced
 from mmpoison.pairs.table import PairDataset
+
+Progress = Callable[[int, int], None]
 
 
 def load_openmoji(
     root: Path | None,
     seed: int = 0,
     *,
-    unlabelled: int = 4500,
-    per_class: int = 50,
-    held_out: int = 1000,
-    size: int = 64,
-    scene_seed: int | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
+    **options: Unpack[SceneOptions],
 ) -> PairDataset:
-    """Load the scenes of a seed; draw them first where they are not in the cache folder yet.
+    """Load the scenes of a seed; draw them first where they are not cached yet.
 
     Args:
         root: A folder built before, or None for the cache folder.
         seed: Seed of the scenes.
-        unlabelled: Images of the unlabelled training part.
-        per_class: Labelled images of each class, half train and half test.
-        held_out: Images of the clean part that the defences trust (split `val`).
-        size: Side of the images in pixels.
-        scene_seed: In the place of `seed`: the same scenes for every seed of a run, or others than those of its seed.
         progress: Called with (done, total) while scenes are drawn.
+        **options: Which scenes, see `SceneOptions`.
     """
     if root is not None:
         return load_pairs_folder(root)
-    if scene_seed is not None:
-        seed = whole_number("scene_seed", scene_seed)
-    name = f"v{OPENMOJI_SCENES_VERSION}-seed{seed}-{unlabelled}-{per_class}-{held_out}-{size}px"
+    numbers = scene_numbers(seed, options)
+    name = (
+        f"v{OPENMOJI_SCENES_VERSION}-seed{numbers['seed']}-{numbers['unlabelled']}-"
+        f"{numbers['per_class']}-{numbers['held_out']}-{numbers['size']}px"
+    )
     folder = cache_folder() / "openmoji" / name
     if not folder.is_dir():
         try:
-            build_openmoji(
-                folder,
-                seed=seed,
-                unlabelled=unlabelled,
-                per_class=per_class,
-                held_out=held_out,
-                size=size,
-                progress=progress,
-            )
+            build_openmoji(folder, seed=seed, progress=progress, **options)
         except (InputError, OSError):
             # another run of a sweep may have drawn them meanwhile
             if not folder.is_dir():
@@ -68,108 +62,52 @@ def load_balanced_openmoji(
     root: Path | None,
     seed: int = 0,
     *,
-    unlabelled: int = 4500,
-    per_class: int = 50,
-    held_out: int = 1000,
-    size: int = 64,
-    scene_seed: int | None = None,
     caption_seed: int = 0,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
+    **options: Unpack[SceneOptions],
 ) -> PairDataset:
     """The scenes with one random caption for each image (the paper's balanced sets, "-b").
 
     Args:
         root: As for `load_openmoji`, like all others but `caption_seed`.
         seed: Seed of the scenes.
-        unlabelled: Images of the unlabelled training part.
-        per_class: Labelled images of each class.
-        held_out: Images of the split `val`.
-        size: Side of the images in pixels.
-        scene_seed: As for `load_openmoji`.
         caption_seed: Seed of the choice of captions.
         progress: Called with (done, total) while scenes are drawn.
+        **options: Which scenes, see `SceneOptions`.
     """
     chosen = whole_number("caption_seed", caption_seed)
-    scenes = load_openmoji(
-        root,
-        seed,
-        unlabelled=unlabelled,
-        per_class=per_class,
-        held_out=held_out,
-        size=size,
-        scene_seed=scene_seed,
-        progress=progress,
-    )
-    return balanced(scenes, chosen)
-
-
-def build_scenes(
-    out: Path,
-    *,
-    seed: int = 0,
-    unlabelled: int = 4500,
-    per_class: int = 50,
-    held_out: int = 1000,
-    size: int = 64,
-    scene_seed: int | None = None,
-    progress: Callable[[int, int], None] | None = None,
-) -> Path:
-    """Draw the scenes into a folder; arguments as for `load_openmoji`."""
-    return build_openmoji(
-        out,
-        seed=seed if scene_seed is None else whole_number("scene_seed", scene_seed),
-        unlabelled=unlabelled,
-        per_class=per_class,
-        held_out=held_out,
-        size=size,
-        progress=progress,
-    )
+    return balanced(load_openmoji(root, seed, progress=progress, **options), chosen)
 
 
 def build_balanced_openmoji(
     out: Path,
     *,
     seed: int = 0,
-    unlabelled: int = 4500,
-    per_class: int = 50,
-    held_out: int = 1000,
-    size: int = 64,
-    scene_seed: int | None = None,
     caption_seed: int = 0,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
+    **options: Unpack[SceneOptions],
 ) -> Path:
     """Write the balanced scenes as a folder that stands by itself; arguments as for `load_balanced_openmoji`."""
     refuse_occupied(out)
     pairs = load_balanced_openmoji(
-        None,
-        seed,
-        unlabelled=unlabelled,
-        per_class=per_class,
-        held_out=held_out,
-        size=size,
-        scene_seed=scene_seed,
-        caption_seed=caption_seed,
-        progress=progress,
+        None, seed, caption_seed=caption_seed, progress=progress, **options
     )
     return save_pairs(pairs, out, images="copy")
 
 
-OPTIONS = ("unlabelled", "per_class", "held_out", "size")
-
-DATASETS.register("openmoji")(
+register(
     DataSource(
         name="openmoji",
         summary="scenes of the 20 PASCAL classes, drawn from OpenMoji on this machine",
         where_from="made here: mmpoison data build openmoji --out DIR",
         load=load_openmoji,
-        build=build_scenes,
+        build=build_openmoji,
         needs_root=False,
         attribution=ATTRIBUTION,
-        options=(*OPTIONS, "scene_seed"),
     )
 )
 
-DATASETS.register("openmoji-b")(
+register(
     DataSource(
         name="openmoji-b",
         summary="the same scenes, one caption an image (balanced)",
@@ -178,6 +116,5 @@ DATASETS.register("openmoji-b")(
         build=build_balanced_openmoji,
         needs_root=False,
         attribution=ATTRIBUTION,
-        options=(*OPTIONS, "scene_seed", "caption_seed"),
     )
 )

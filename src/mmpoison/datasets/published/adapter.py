@@ -5,91 +5,111 @@ from __future__ import annotations
 import os
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, TypedDict
 
 from mmpoison.base.phrasing import count_of
+from mmpoison.datasets.entries import ImageEntry, add_entry
+from mmpoison.datasets.options import one_of
 from mmpoison.errors import InputError
 from mmpoison.pairs.builder import PairsBuilder, check_relative
 from mmpoison.pairs.choices import hash_order
-from mmpoison.pairs.option_values import one_of
-from mmpoison.pairs.table import PairDataset
+from mmpoison.pairs.labels import categories_of, labels_of, splits_of
+from mmpoison.pairs.table import ImageTable, PairDataset
 
 MISSING = ("skip", "keep")
 
 
-@dataclass(slots=True)
-class Entry:
-    """One image of a published data set, before it is checked.
+class ImageOptions(TypedDict, total=False):
+    """Which images of a published data set are used.
 
     Attributes:
-        image_id: Path relative to the folder of the images.
-        captions: Its captions as the file has them, maybe not text.
-        where: Place of the entry, for messages.
-        label: Its class.
-        split: `train`, `val` or `test`.
-        categories: Everything that is in the image.
+        images: Folder of the images, where it is elsewhere.
+        missing: `skip` (the default) leaves out entries whose image is not there and says so in one line, unless no
+            folder of images is there at all: then the table is read by itself. `keep` keeps all.
     """
 
-    image_id: str
-    captions: list[Any]
-    where: str
-    label: str | None = None
-    split: str = "train"
-    categories: tuple[str, ...] = ()
+    images: str | Path | None
+    missing: str
 
 
-def build_table(
-    root: Path,
-    entries: Sequence[Entry],
-    what: str | Path,
-    *,
-    missing: str = "skip",
-    problems: Iterable[str] = (),
-    in_hand: bool = False,
-) -> PairDataset:
-    """The table of the entries whose image is in hand.
+class PublishedFolder:
+    """The folder of a published data set while it is read.
 
     Args:
-        root: Folder that image ids start from.
-        entries: The images; their labels and splits do not hang on which files are there.
-        what: The file or folder read, for messages.
-        missing: `skip` leaves out entries whose image is not there and says so in one line, unless no folder of images
-            is there at all: then the table is read by itself. `keep` keeps all.
-        problems: What was left out before.
-        in_hand: Whether the user named the folder of the images: then they are looked for in any case.
+        root: The folder, or one of its files.
+        options: Where its images are.
+        what: The data set and where it comes from, for the message.
+
+    Attributes:
+        folder: The data set's own folder.
+        place: Folder that image ids start from: its own, or the one that the user names.
+        named: Whether the user names it: then missing images are reported in any case.
+        problems: What was left out, a line each.
 
     Raises:
-        InputError: If nothing is left.
+        InputError: If there is no root, or no such folder of images.
     """
-    one_of("missing", missing, MISSING)
-    builder = PairsBuilder(root)
-    for problem in problems:
-        builder.problem(problem)
-    absent = set() if missing == "keep" else _absent(root, entries, in_hand)
-    if absent:
-        first = [entry.image_id for entry in entries if entry.image_id in absent]
-        names = some_names(first)
-        hint = (
-            " (the option missing=keep keeps them, and data verify then names each)"
-            if len(first) > 3
-            else ""
-        )
-        builder.problem(
-            f"{what}: {len(first):,} of {len(entries):,} images are not under {root}: {names}{hint}"
-        )
-    for entry in entries:
-        if entry.image_id not in absent:
-            builder.add(
-                entry.image_id,
-                _texts(entry, builder.problem),
-                label=entry.label,
-                split=entry.split,
-                categories=entry.categories,
-                where=entry.where,
+
+    def __init__(self, root: Path | None, options: ImageOptions, what: str) -> None:
+        if root is None:
+            raise InputError(what)
+        self.root = root
+        self.folder = root if root.is_dir() else root.parent
+        images = options.get("images")
+        self.named = images is not None
+        self.place = self.folder if images is None else Path(images)
+        if self.named and not self.place.is_dir():
+            raise InputError(f"{images}: no such folder of images")
+        self.missing = options.get("missing", "skip")
+        self.problems: list[str] = []
+
+    def file(self, name: str) -> Path:
+        """A file in the folder, or the one that the user names instead of the folder."""
+        return self.root / name if self.root.is_dir() else self.root
+
+    def problem(self, line: str) -> None:
+        """Note something that is left out."""
+        self.problems.append(line)
+
+    def into_folder(self, entries: Iterable[ImageEntry], candidates: Sequence[str]) -> None:
+        """Put ids that are bare file names into the folder of images, if the user does not name it himself."""
+        listed = list(entries)
+        first = listed[0].image_id if listed else None
+        prefix = "" if self.named else image_folder(self.place, candidates, first)
+        for entry in listed:
+            entry.image_id = prefix + entry.image_id
+
+    def table(self, entries: Sequence[ImageEntry], what: str | Path) -> PairDataset:
+        """The table of the entries whose image is there; their labels and splits do not depend on which are.
+
+        Args:
+            entries: The images.
+            what: The file or folder read, for messages.
+
+        Raises:
+            InputError: If nothing is left.
+        """
+        one_of("missing", self.missing, MISSING)
+        builder = PairsBuilder(self.place)
+        builder.problems += self.problems
+        absent = set() if self.missing == "keep" else _absent(self.place, entries, self.named)
+        if absent:
+            first = [entry.image_id for entry in entries if entry.image_id in absent]
+            hint = (
+                " (the option missing=keep keeps them, and data verify then names each)"
+                if len(first) > 3
+                else ""
             )
-    return builder.build(str(what))
+            builder.problem(
+                f"{what}: {len(first):,} of {len(entries):,} images are not under {self.place}: "
+                f"{some_names(first)}{hint}"
+            )
+        for entry in entries:
+            if entry.image_id not in absent:
+                entry.captions = _texts(entry, builder.problem)
+                add_entry(entry, builder)
+        return builder.build(str(what))
 
 
 def some_names(names: Sequence[str], most: int = 3) -> str:
@@ -102,7 +122,7 @@ def some_names(names: Sequence[str], most: int = 3) -> str:
     return ", ".join([*shown, "..."] if len(names) > most else shown)
 
 
-def _texts(entry: Entry, problem: Callable[[str], None]) -> list[Any]:
+def _texts(entry: ImageEntry, problem: Callable[[str], None]) -> list[Any]:
     texts: list[Any] = []
     for caption in entry.captions:
         text = caption.strip() if isinstance(caption, str) else caption
@@ -113,8 +133,8 @@ def _texts(entry: Entry, problem: Callable[[str], None]) -> list[Any]:
     return texts
 
 
-def _absent(root: Path, entries: Sequence[Entry], in_hand: bool) -> set[str]:
-    """Ids of the images that are not there; none where no folder of images is in hand."""
+def _absent(root: Path, entries: Sequence[ImageEntry], named: bool) -> set[str]:
+    """Ids of the images that are not there; none where there is no folder of images."""
     by_folder: dict[str, list[tuple[str, str]]] = defaultdict(list)
     for entry in entries:
         try:
@@ -133,22 +153,9 @@ def _absent(root: Path, entries: Sequence[Entry], in_hand: bool) -> set[str]:
             names = None
         here = [image_id for image_id, name in images if names and name in names]
         # the root is always there, so it counts as a folder of images only if it holds one
-        in_hand = in_hand or bool(here) or (names is not None and folder != ".")
+        named = named or bool(here) or (names is not None and folder != ".")
         absent.update({image_id for image_id, _ in images}.difference(here))
-    return absent if in_hand else set()
-
-
-def images_root(folder: Path, images: str | Path | None) -> Path:
-    """The folder that image ids start from: the data set's own, or the one that the user names.
-
-    Raises:
-        InputError: If the named folder is not there.
-    """
-    if images is None:
-        return folder
-    if not Path(images).is_dir():
-        raise InputError(f"{images}: no such folder of images")
-    return Path(images)
+    return absent if named else set()
 
 
 def image_folder(root: Path, candidates: Sequence[str], name: str | None) -> str:
@@ -157,7 +164,7 @@ def image_folder(root: Path, candidates: Sequence[str], name: str | None) -> str
     Args:
         root: Folder of the data set.
         candidates: Names of folders under it, likeliest first.
-        name: File name of one image, to tell whether images lie beside the captions.
+        name: File name of one image, to see whether images lie in the same folder as the captions.
     """
     for folder in candidates:
         if (root / folder).is_dir():
@@ -169,10 +176,10 @@ def image_folder(root: Path, candidates: Sequence[str], name: str | None) -> str
     return "" if beside else f"{candidates[0]}/"
 
 
-def split_per_class(entries: Sequence[Entry], test_per_class: int | None, seed: int) -> None:
+def split_per_class(entries: Sequence[ImageEntry], test_per_class: int | None, seed: int) -> None:
     """Take some images of each class for the test; the rest is for training.
 
-    The choice is that of `reshape.split_per_class` with the same seed, over all entries, whether their image is in hand
+    The choice is that of `reshape.split_per_class` with the same seed, over all entries, whether their image is there
     or not: so two people who lack different images have the same split.
 
     Args:
@@ -183,7 +190,7 @@ def split_per_class(entries: Sequence[Entry], test_per_class: int | None, seed: 
     Raises:
         InputError: If a class has not one image more.
     """
-    members: dict[str, list[Entry]] = defaultdict(list)
+    members: dict[str, list[ImageEntry]] = defaultdict(list)
     for entry in entries:
         entry.split = "train"
         if entry.label is not None:
@@ -198,3 +205,47 @@ def split_per_class(entries: Sequence[Entry], test_per_class: int | None, seed: 
         keys = [f"{label}/{entry.image_id.rpartition('/')[2]}" for entry in images]
         for position in hash_order(keys, seed, "split")[:tested]:
             images[position].split = "test"
+
+
+def composed_folder(root: Path | None, name: str, where_from: str) -> Path:
+    """The folder that holds the data sets which another one is made of.
+
+    Raises:
+        InputError: If there is none.
+    """
+    if root is None or not root.is_dir():
+        raise InputError(f"{root}: no such folder, {name} needs {where_from}")
+    return root
+
+
+def join(root: Path, parts: Sequence[PairDataset]) -> PairDataset:
+    """Several sets in folders under one root as one set; ids begin with the folder of each."""
+    ids: list[str] = []
+    labels: list[str | None] = []
+    splits: list[str] = []
+    categories: list[tuple[str, ...]] = []
+    captions: list[str] = []
+    image: list[int] = []
+    problems: list[str] = []
+    for part in parts:
+        prefix = part.root.relative_to(root).as_posix()
+        image.extend((part.image + len(ids)).tolist())
+        captions.extend(part.captions)
+        ids.extend(f"{prefix}/{image_id}" for image_id in part.images.ids)
+        labels.extend(labels_of(part))
+        splits.extend(splits_of(part))
+        categories.extend(categories_of(part))
+        problems.extend(part.problems)
+    table = ImageTable.build(ids, labels, splits, root, categories if any(categories) else None)
+    return PairDataset.build(table, captions, image, problems=problems)
+
+
+def recognise_file(*names: str) -> Callable[[Path], str | None]:
+    """A function that recognises a data set by any of some files, given itself or in its folder."""
+
+    def recognise(path: Path) -> str | None:
+        if path.is_file():
+            return path.name if path.name in names else None
+        return next((name for name in names if (path / name).is_file()), None)
+
+    return recognise

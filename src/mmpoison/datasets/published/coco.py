@@ -7,23 +7,23 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import msgspec
 
 from mmpoison.base.phrasing import are
-from mmpoison.datasets.catalogue import DATASETS, DataSource
+from mmpoison.datasets.catalogue import DataSource, register
+from mmpoison.datasets.entries import ImageEntry
+from mmpoison.datasets.options import one_of, whole_number, words
 from mmpoison.datasets.published.adapter import (
-    Entry,
-    build_table,
+    ImageOptions,
+    PublishedFolder,
     image_folder,
-    images_root,
     split_per_class,
 )
 from mmpoison.datasets.published.json_lists import Id, read_lists
 from mmpoison.errors import InputError
 from mmpoison.pairs.choices import hash_pick
-from mmpoison.pairs.option_values import one_of, whole_number, words
 from mmpoison.pairs.table import PairDataset
 
 YEARS = (2014, 2017)
@@ -76,7 +76,7 @@ class Part:
 
     Attributes:
         captions: The file of captions.
-        instances: The file of objects beside it; it may not be there.
+        instances: The file of its objects; it may be missing.
         folder: Usual name of its folder of images.
         name: `train` or `val`.
     """
@@ -99,8 +99,7 @@ def load_coco(
     drop_classes: Sequence[str] | str | None = None,
     label_seed: int = 0,
     split_seed: int = 0,
-    images: str | Path | None = None,
-    missing: str = "skip",
+    **options: Unpack[ImageOptions],
 ) -> PairDataset:
     """Load COCO's captions, labelled by its objects.
 
@@ -118,8 +117,7 @@ def load_coco(
         drop_classes: Images with these labels are left out; by default toaster and hair drier for `paper`, else none.
         label_seed: Draws the labels.
         split_seed: Draws the test images.
-        images: Folder that holds `train2014/` and the like, where it is elsewhere.
-        missing: `skip` leaves out entries whose image is not there, `keep` keeps them.
+        **options: Which images are used, see `ImageOptions`.
 
     Returns:
         The pairs; `images.categories` has all categories of each image, sorted. Images without objects have no label.
@@ -127,8 +125,7 @@ def load_coco(
     Raises:
         InputError: If files are missing or not of COCO's format, or both years are there.
     """
-    if root is None:
-        raise InputError(f"coco needs {WHERE_FROM}")
+    source = PublishedFolder(root, options, f"coco needs {WHERE_FROM}")
     one_of("labels", labels, LABELS)
     one_of("splits", splits, SPLITTINGS)
     if splits == "paper" and labels == "none":
@@ -141,20 +138,19 @@ def load_coco(
     split_seed = whole_number("split_seed", split_seed)
     test_per_class = whole_number("test_per_class", test_per_class, least=1)
 
-    problems: list[str] = []
-    folder, found = find_parts(root, year, parts)
-    place = images_root(folder, images)
-    entries: list[Entry] = []
+    folder, found = find_parts(source.root, year, parts)
+    if not source.named:
+        source.place = folder
+    entries: list[ImageEntry] = []
     known: set[str] = set()
     for part in found:
-        entries += _read_part(part, place, labels, label_seed, known, problems.append)
+        entries += _read_part(part, source.place, labels, label_seed, known, source.problem)
     if dropped:
         entries = _drop(entries, dropped, known)
     if splits == "paper":
         split_per_class(entries, test_per_class, split_seed)
     what = found[0].captions if len(found) == 1 else found[0].captions.parent
-    in_hand = images is not None
-    return build_table(place, entries, what, missing=missing, problems=problems, in_hand=in_hand)
+    return source.table(entries, what)
 
 
 def find_parts(root: Path, year: int | str | None, parts: str | None) -> tuple[Path, list[Part]]:
@@ -206,7 +202,7 @@ def _captions_in(folder: Path) -> list[str]:
 
 def _read_part(
     part: Part, place: Path, labels: str, label_seed: int, known: set[str], problem: Problem
-) -> list[Entry]:
+) -> list[ImageEntry]:
     """The images of one part, in the order of its file."""
     # objects first: of them only a label and a few shared tuples are kept when captions are read
     objects: dict[int, tuple[str, tuple[str, ...]]] = {}
@@ -224,16 +220,16 @@ def _read_part(
             continue
         captions[image.id] = []
         names.append((index, image.id, image.file_name))
-    strangers: list[int] = []
+    unlisted: list[int] = []
     for caption in lists["annotations"]:
         if caption is None:
             continue
         if caption.image_id in captions:
             captions[caption.image_id].append(caption.caption)
         else:
-            strangers.append(caption.image_id)
+            unlisted.append(caption.image_id)
     del lists
-    _name_strangers(file, "caption", strangers, problem)
+    _report_unlisted(file, "caption", unlisted, problem)
     first = names[0][2] if names else None
     prefix = image_folder(place, (part.folder, f"images/{part.folder}"), first)
     split = "train" if part.name == "train" else "test"
@@ -241,7 +237,9 @@ def _read_part(
     for index, image_id, name in names:
         label, categories = objects.get(image_id, (None, ()))
         where = f"{file.name} images[{index}]"
-        entries.append(Entry(prefix + name, captions[image_id], where, label, split, categories))
+        entries.append(
+            ImageEntry(prefix + name, captions[image_id], where, label, split, categories)
+        )
     return entries
 
 
@@ -257,20 +255,20 @@ def _read_objects(
     names = {category.id: category.name for category in lists["categories"] if category}
     known.update(names.values())
     of_image: dict[int, list[_Object]] = defaultdict(list)
-    strangers: list[int] = []
+    unlisted: list[int] = []
     for thing in lists["annotations"]:
         if thing is None:
             continue
         if thing.category_id in names:
             of_image[thing.image_id].append(thing)
         else:
-            strangers.append(thing.category_id)
+            unlisted.append(thing.category_id)
     del lists
-    _name_strangers(file, "object", strangers, problem, of="category")
+    _report_unlisted(file, "object", unlisted, problem, of="category")
     shared: dict[tuple[str, ...], tuple[str, ...]] = {}
     found: dict[int, tuple[str, tuple[str, ...]]] = {}
     for image_id, things in of_image.items():
-        # the choice must not hang on the order of the file
+        # the choice must not depend on the order of the file
         things.sort(key=lambda thing: thing.id)
         if labels == "largest":
             chosen = max(things, key=lambda thing: thing.area)
@@ -284,17 +282,17 @@ def _read_objects(
     return found
 
 
-def _name_strangers(
-    file: Path, what: str, strangers: Sequence[int], problem: Problem, *, of: str = "image"
+def _report_unlisted(
+    file: Path, what: str, unlisted: Sequence[int], problem: Problem, *, of: str = "image"
 ) -> None:
-    if strangers:
+    if unlisted:
         problem(
-            f"{file.name}: {are(len(strangers), what)} of {of} ids that the file does not list, "
-            f"the first {strangers[0]}"
+            f"{file.name}: {are(len(unlisted), what)} of {of} ids that the file does not list, "
+            f"the first {unlisted[0]}"
         )
 
 
-def _drop(entries: list[Entry], dropped: Sequence[str], known: set[str]) -> list[Entry]:
+def _drop(entries: list[ImageEntry], dropped: Sequence[str], known: set[str]) -> list[ImageEntry]:
     if unknown := sorted(set(dropped) - known):
         raise InputError(
             f"data option drop_classes: {unknown[0]!r} is none of the categories: {', '.join(sorted(known)) or 'none'}"
@@ -311,25 +309,13 @@ def _recognise(path: Path) -> str | None:
     return None
 
 
-DATASETS.register("coco")(
+register(
     DataSource(
         name="coco",
         summary="MS COCO: 123,287 everyday photographs, five captions each, objects of 80 classes",
         where_from=WHERE_FROM,
         terms=TERMS,
         load=load_coco,
-        options=(
-            "year",
-            "parts",
-            "labels",
-            "splits",
-            "test_per_class",
-            "drop_classes",
-            "label_seed",
-            "split_seed",
-            "images",
-            "missing",
-        ),
         recognise=_recognise,
     )
 )

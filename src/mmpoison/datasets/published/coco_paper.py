@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Unpack
 
-from mmpoison.datasets.catalogue import DATASETS, DataSource
+from mmpoison.datasets.catalogue import DataSource, derived, register
+from mmpoison.datasets.published.adapter import ImageOptions
 from mmpoison.datasets.published.coco import PAPER_TEST_PER_CLASS, TERMS, load_coco
-from mmpoison.pairs.reshape import balanced, derived, subset_per_class
+from mmpoison.pairs.reshape import balanced, subset_per_class
 from mmpoison.pairs.table import PairDataset
 
 WHERE_FROM = (
@@ -20,7 +22,6 @@ WHERE_FROM = (
 )
 
 FOLDER = "coco"
-OPTIONS = ("year", "test_per_class", "label_seed", "split_seed", "images", "missing")
 
 
 def load_coco_paper(
@@ -31,8 +32,7 @@ def load_coco_paper(
     test_per_class: int = PAPER_TEST_PER_CLASS,
     label_seed: int = 0,
     split_seed: int = 0,
-    images: str | Path | None = None,
-    missing: str = "skip",
+    **options: Unpack[ImageOptions],
 ) -> PairDataset:
     """Load the paper's COCO: 78 classes, 3,900 test images, everything else training data.
 
@@ -43,8 +43,7 @@ def load_coco_paper(
         test_per_class: Test images of each class.
         label_seed: Draws the labels.
         split_seed: Draws the test images.
-        images: Folder that holds `train2014/` and the like, where it is elsewhere.
-        missing: `skip` leaves out entries whose image is not there, `keep` keeps them.
+        **options: Which images are used, see `ImageOptions`.
 
     Raises:
         InputError: If files are missing or broken, or a class has fewer images than its test needs.
@@ -58,8 +57,7 @@ def load_coco_paper(
         test_per_class=test_per_class,
         label_seed=label_seed,
         split_seed=split_seed,
-        images=images,
-        missing=missing,
+        **options,
     )
 
 
@@ -86,14 +84,13 @@ for _name, _load, _what in (
         "coco-paper with one caption an image",
     ),
 ):
-    DATASETS.register(_name)(
+    register(
         DataSource(
             name=_name,
             summary=_what,
             where_from=WHERE_FROM,
             terms=TERMS,
             load=_load,
-            options=OPTIONS,
             home="coco",
             parts=("coco",),
         )

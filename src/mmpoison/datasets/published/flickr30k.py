@@ -5,13 +5,15 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Unpack
 
 from mmpoison.base.untrusted import bounded_lines, decode_line, open_bytes
-from mmpoison.datasets.catalogue import DATASETS, DataSource
-from mmpoison.datasets.published.adapter import Entry, build_table, image_folder, images_root
+from mmpoison.datasets.catalogue import DataSource, register
+from mmpoison.datasets.entries import ImageEntry
+from mmpoison.datasets.options import one_of
+from mmpoison.datasets.published.adapter import ImageOptions, PublishedFolder, recognise_file
 from mmpoison.datasets.published.karpathy_json import read_karpathy
 from mmpoison.errors import InputError
-from mmpoison.pairs.option_values import one_of
 from mmpoison.pairs.table import PairDataset
 
 TOKEN_FILES = ("results_20130124.token", "results.token")
@@ -43,8 +45,7 @@ def load_flickr30k(
     seed: int = 0,
     *,
     split: str | None = None,
-    images: str | Path | None = None,
-    missing: str = "skip",
+    **options: Unpack[ImageOptions],
 ) -> PairDataset:
     """Load Flickr30k from whichever file of captions there is.
 
@@ -54,8 +55,7 @@ def load_flickr30k(
         split: `karpathy` (29,000 train, 1,014 val, 1,000 test; from Karpathy's file alone) or `all-train`. By default
             the file decides, and where there are several, the one with all 31,783 images, all of them train, as in
             the paper.
-        images: Folder of the images, where it is elsewhere.
-        missing: `skip` leaves out captions whose image is not there, `keep` keeps them.
+        **options: Which images are used, see `ImageOptions`.
 
     Returns:
         The pairs, without labels.
@@ -64,31 +64,18 @@ def load_flickr30k(
         InputError: If there is no file of captions, or it is not of its format.
     """
     one_of("split", split, (None, "karpathy", "all-train"))
-    if root is None:
-        raise InputError(f"flickr30k needs {WHERE_FROM}")
-    file = _captions_file(root, split)
-    problems: list[str] = []
+    source = PublishedFolder(root, options, f"flickr30k needs {WHERE_FROM}")
+    file = _captions_file(source.root, split)
     if file.suffix == ".json":
-        entries = read_karpathy(file, problems.append)
+        entries = read_karpathy(file, source.problem)
         if split == "all-train":
             for entry in entries:
                 entry.split = "train"
     else:
         lines = _csv_lines if file.suffix == ".csv" else _token_lines
-        entries = _gather(lines(file, problems.append), file, problems.append)
-    folder = root if root.is_dir() else root.parent
-    place = images_root(folder, images)
-    _into_folder(entries, place, given=images is not None)
-    in_hand = images is not None
-    return build_table(place, entries, file, missing=missing, problems=problems, in_hand=in_hand)
-
-
-def _into_folder(entries: list[Entry], place: Path, *, given: bool) -> None:
-    if given:
-        return
-    prefix = image_folder(place, IMAGE_FOLDERS, entries[0].image_id if entries else None)
-    for entry in entries:
-        entry.image_id = prefix + entry.image_id
+        entries = _gather(lines(file, source.problem), file, source.problem)
+    source.into_folder(entries, IMAGE_FOLDERS)
+    return source.table(entries, file)
 
 
 def _captions_file(root: Path, split: str | None) -> Path:
@@ -105,9 +92,9 @@ def _captions_file(root: Path, split: str | None) -> Path:
 
 def _gather(
     lines: Iterator[tuple[int, str, str, str]], file: Path, problem: Callable[[str], None]
-) -> list[Entry]:
+) -> list[ImageEntry]:
     """One entry an image, from lines of (line number, image, number of the caption, caption)."""
-    entries: dict[str, Entry] = {}
+    entries: dict[str, ImageEntry] = {}
     seen: set[tuple[str, str]] = set()
     for number, image, which, caption in lines:
         where = f"{file.name} line {number}"
@@ -116,7 +103,7 @@ def _gather(
             continue
         seen.add((image, which))
         if image not in entries:
-            entries[image] = Entry(image, [], where)
+            entries[image] = ImageEntry(image, [], where)
         entries[image].captions.append(caption)
     return list(entries.values())
 
@@ -160,12 +147,10 @@ def _csv_lines(file: Path, problem: Callable[[str], None]) -> Iterator[tuple[int
 
 
 def _recognise(path: Path) -> str | None:
+    if found := recognise_file(*TOKEN_FILES, KARPATHY_FILE)(path):
+        return found
     if path.is_file():
-        known = path.name in (*TOKEN_FILES, KARPATHY_FILE) or _is_csv(path)
-        return path.name if known else None
-    for name in (*TOKEN_FILES, KARPATHY_FILE):
-        if (path / name).is_file():
-            return name
+        return path.name if _is_csv(path) else None
     return next((name for name in CSV_FILES if _is_csv(path / name)), None)
 
 
@@ -181,14 +166,13 @@ def _is_csv(path: Path) -> bool:
     return text.startswith(_CSV_HEADER.encode())
 
 
-DATASETS.register("flickr30k")(
+register(
     DataSource(
         name="flickr30k",
         summary="31,783 everyday photographs, five captions each, no labels",
         where_from=WHERE_FROM,
         terms=TERMS,
         load=load_flickr30k,
-        options=("split", "images", "missing"),
         recognise=_recognise,
     )
 )

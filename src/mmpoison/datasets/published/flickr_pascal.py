@@ -6,28 +6,25 @@ the other 25 of each class, 500 images.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from mmpoison.base.phrasing import are
-from mmpoison.datasets.catalogue import DATASETS, DataSource
+from mmpoison.datasets.catalogue import DataSource, derived, register
+from mmpoison.datasets.options import whole_number
+from mmpoison.datasets.published.adapter import composed_folder, join
 from mmpoison.datasets.published.flickr30k import load_flickr30k
 from mmpoison.datasets.published.pascal_sentences import load_pascal_sentences
 from mmpoison.errors import InputError
-from mmpoison.pairs.labels import categories_of, labels_of, splits_of
-from mmpoison.pairs.option_values import whole_number
-from mmpoison.pairs.reshape import balanced, derived
+from mmpoison.pairs.reshape import balanced
 from mmpoison.pairs.splits import FrozenSplit, shipped_split
-from mmpoison.pairs.table import ImageTable, PairDataset
+from mmpoison.pairs.table import PairDataset
 
 FLICKR, PASCAL = "flickr30k", "pascal-sentences"
 FOLDERS = {FLICKR: (FLICKR,), PASCAL: (PASCAL, "pascal_sentences")}
 
 WHERE_FROM = f"a folder with `{FLICKR}/` and `{PASCAL}/`, each as its own data set needs it"
 TERMS = "those of flickr30k and pascal-sentences: research use, no passing on"
-
-OPTIONS = ("split_seed", "missing")
 
 
 def load_flickr_pascal(
@@ -49,10 +46,9 @@ def load_flickr_pascal(
         InputError: If a folder is missing, or holds neither of the data sets.
     """
     split_seed = whole_number("split_seed", split_seed)
-    if root is None or not root.is_dir():
-        raise InputError(f"{root}: no such folder, flickr-pascal needs {WHERE_FROM}")
-    flickr = load_flickr30k(_folder(root, FLICKR), split="all-train", missing=missing)
-    return join(root, (flickr, _pascal(root, split_seed, missing)))
+    folder = composed_folder(root, "flickr-pascal", WHERE_FROM)
+    flickr = load_flickr30k(_folder(folder, FLICKR), split="all-train", missing=missing)
+    return join(folder, (flickr, _pascal(folder, split_seed, missing)))
 
 
 def load_pascal_test(root: Path, *, missing: str = "skip") -> PairDataset:
@@ -70,28 +66,6 @@ def load_pascal_test(root: Path, *, missing: str = "skip") -> PairDataset:
 def _pascal(root: Path, split_seed: int, missing: str) -> PairDataset:
     pascal = load_pascal_sentences(_folder(root, PASCAL), split_seed=split_seed, missing=missing)
     return _as_published(pascal) if split_seed == 0 else pascal
-
-
-def join(root: Path, parts: Sequence[PairDataset]) -> PairDataset:
-    """Several sets in folders under one root as one set; ids begin with the folder of each."""
-    ids: list[str] = []
-    labels: list[str | None] = []
-    splits: list[str] = []
-    categories: list[tuple[str, ...]] = []
-    captions: list[str] = []
-    image: list[int] = []
-    problems: list[str] = []
-    for part in parts:
-        prefix = part.root.relative_to(root).as_posix()
-        image.extend((part.image + len(ids)).tolist())
-        captions.extend(part.captions)
-        ids.extend(f"{prefix}/{image_id}" for image_id in part.images.ids)
-        labels.extend(labels_of(part))
-        splits.extend(splits_of(part))
-        categories.extend(categories_of(part))
-        problems.extend(part.problems)
-    table = ImageTable.build(ids, labels, splits, root, categories if any(categories) else None)
-    return PairDataset.build(table, captions, image, problems=problems)
 
 
 def _folder(root: Path, name: str) -> Path:
@@ -123,14 +97,13 @@ for _name, _load, _what in (
         "the same, one caption an image",
     ),
 ):
-    DATASETS.register(_name)(
+    register(
         DataSource(
             name=_name,
             summary=f"{_what}: Flickr30k unlabelled + PASCAL Sentences in 20 classes, half of them test",
             where_from=WHERE_FROM,
             terms=TERMS,
             load=_load,
-            options=OPTIONS,
             home="flickr-pascal",
             parts=("flickr30k", PASCAL),
         )

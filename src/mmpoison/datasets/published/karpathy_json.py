@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from mmpoison.datasets.published.adapter import Entry
+from mmpoison.datasets.entries import ImageEntry
 from mmpoison.datasets.published.json_lists import read_lists
 
 # Karpathy's split of COCO calls the rest of the validation images so; they are trained on
@@ -25,7 +25,7 @@ class _Image(msgspec.Struct, gc=False):
     split: str = "train"
 
 
-def read_karpathy(path: Path, problem: Callable[[str], None]) -> list[Entry]:
+def read_karpathy(path: Path, problem: Callable[[str], None]) -> list[ImageEntry]:
     """The images of `{"images": [{"filename", "split", "sentences": [{"raw"}]}]}`.
 
     Args:
@@ -40,7 +40,7 @@ def read_karpathy(path: Path, problem: Callable[[str], None]) -> list[Entry]:
     """
     images: list[_Image | None] = read_lists(path, {"images": _Image}, problem)["images"]
     return [
-        Entry(
+        ImageEntry(
             image.filename,
             [sentence.raw for sentence in image.sentences],
             f"{path.name} images[{index}]",

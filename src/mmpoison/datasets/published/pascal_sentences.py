@@ -5,19 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path, PurePosixPath
+from typing import Unpack
 
 from mmpoison.base.untrusted import MAX_LINE_BYTES, parse_json_pairs, read_text
-from mmpoison.datasets.catalogue import DATASETS, DataSource
-from mmpoison.datasets.published.adapter import (
-    Entry,
-    build_table,
-    image_folder,
-    images_root,
-    split_per_class,
-)
+from mmpoison.datasets.catalogue import DataSource, register
+from mmpoison.datasets.entries import ImageEntry
+from mmpoison.datasets.options import whole_number
+from mmpoison.datasets.published.adapter import ImageOptions, PublishedFolder, split_per_class
 from mmpoison.errors import InputError
 from mmpoison.pairs.builder import is_text
-from mmpoison.pairs.option_values import whole_number
 from mmpoison.pairs.table import PairDataset
 
 JSON_FILE = "pascal_sentences.json"
@@ -62,18 +58,16 @@ def load_pascal_sentences(
     seed: int = 0,
     *,
     split_seed: int = 0,
-    images: str | Path | None = None,
-    missing: str = "skip",
+    **options: Unpack[ImageOptions],
 ) -> PairDataset:
     """Load PASCAL Sentences.
 
     Args:
-        root: The folder, or the JSON file alone: then every entry is kept and no image is looked for.
+        root: The folder, or the JSON file alone: then every entry is kept and no image is searched.
         seed: Not used.
-        split_seed: Splits the images of each class in halves. The halves hang on it and the file names alone, and are
-            taken over all images of a class whether they are in hand or not, so two people have the same.
-        images: Folder of the images, where it is elsewhere.
-        missing: `skip` leaves out entries whose image is not there, `keep` keeps them.
+        split_seed: Splits the images of each class in halves. The halves depend on it and the file names alone, and are
+            taken over all images of a class whether they are there or not, so two people have the same.
+        **options: Which images are used, see `ImageOptions`.
 
     Returns:
         The pairs: half of each class `train`, the other half `test` (section A.1 of the paper).
@@ -81,33 +75,27 @@ def load_pascal_sentences(
     Raises:
         InputError: If there are no sentences, or they are not of a known layout.
     """
-    if root is None:
-        raise InputError(f"pascal-sentences needs {WHERE_FROM}")
     split_seed = whole_number("split_seed", split_seed)
-    problems: list[str] = []
-    if root.is_file():
-        folder, what, missing = root.parent, root, "keep" if images is None else missing
+    source = PublishedFolder(root, options, f"pascal-sentences needs {WHERE_FROM}")
+    if source.root.is_file():
+        what = source.root
+        source.missing = source.missing if source.named else "keep"
     else:
-        folder, what = root, root / (_recognise(root) or JSON_FILE)
-    place = images_root(folder, images)
+        what = source.root / (_recognise(source.root) or JSON_FILE)
     if what.is_dir():
-        entries = _read_folders(what, place, problems.append)
+        entries = _read_folders(what, source.place, source.problem)
     elif what.suffix == ".html":
-        entries = _read_page(what, problems.append)
+        entries = _read_page(what, source.problem)
     else:
-        entries = _read_json(what, problems.append)
-        name = entries[0].image_id if entries else None
-        prefix = "" if images is not None else image_folder(place, IMAGE_FOLDERS, name)
-        for entry in entries:
-            entry.image_id = prefix + entry.image_id
+        entries = _read_json(what, source.problem)
+        source.into_folder(entries, IMAGE_FOLDERS)
     split_per_class(entries, None, split_seed)
-    in_hand = images is not None
-    return build_table(place, entries, what, missing=missing, problems=problems, in_hand=in_hand)
+    return source.table(entries, what)
 
 
-def _read_json(file: Path, problem: Callable[[str], None]) -> list[Entry]:
+def _read_json(file: Path, problem: Callable[[str], None]) -> list[ImageEntry]:
     """`{"2008_000716.jpg": {"category": "aeroplane", "captions": [...]}}`."""
-    entries: list[Entry] = []
+    entries: list[ImageEntry] = []
     if not file.exists():
         raise InputError(f"{file}: no such file, pascal-sentences needs {WHERE_FROM}")
     for name, value in parse_json_pairs(read_text(file), file):
@@ -119,16 +107,16 @@ def _read_json(file: Path, problem: Callable[[str], None]) -> list[Entry]:
         elif not is_text(name) or not is_text(category):
             problem(f"{where}: half a surrogate pair (\\ud...) is not text")
         else:
-            entries.append(Entry(name, captions, where, label=category))
+            entries.append(ImageEntry(name, captions, where, label=category))
     return entries
 
 
 def _read_folders(
     sentences: Path, images_root: Path, problem: Callable[[str], None]
-) -> list[Entry]:
+) -> list[ImageEntry]:
     """`sentence/aeroplane/2008_000716.txt`, one sentence a line, with `dataset/aeroplane/2008_000716.jpg`."""
     prefix = next((f"{name}/" for name in IMAGE_FOLDERS if (images_root / name).is_dir()), "")
-    entries: list[Entry] = []
+    entries: list[ImageEntry] = []
     for file in sorted(sentences.glob("*/*txt")):
         label = file.parent.name
         # the usual script for the site forgets the dot: `2008_000716txt`
@@ -146,7 +134,9 @@ def _read_folders(
         if not captions:
             problem(f"{where}: has no sentence")
             continue
-        entries.append(Entry(f"{prefix}{label}/{stem}.jpg", list(captions), where, label=label))
+        entries.append(
+            ImageEntry(f"{prefix}{label}/{stem}.jpg", list(captions), where, label=label)
+        )
     return entries
 
 
@@ -185,10 +175,10 @@ class _Page(HTMLParser):
         self._text = None
 
 
-def _read_page(file: Path, problem: Callable[[str], None]) -> list[Entry]:
+def _read_page(file: Path, problem: Callable[[str], None]) -> list[ImageEntry]:
     page = _Page()
     page.feed(read_text(file))
-    entries: list[Entry] = []
+    entries: list[ImageEntry] = []
     for source, captions in page.found:
         parts = PurePosixPath(source).parts
         if len(parts) < 2 or not captions:
@@ -196,7 +186,9 @@ def _read_page(file: Path, problem: Callable[[str], None]) -> list[Entry]:
             continue
         # a page saved by a browser may name its images by their whole address
         entries.append(
-            Entry("/".join(parts[-2:]), list(captions), f"{file.name} {source!r:.80}", parts[-2])
+            ImageEntry(
+                "/".join(parts[-2:]), list(captions), f"{file.name} {source!r:.80}", parts[-2]
+            )
         )
     return entries
 
@@ -214,14 +206,13 @@ def _recognise(path: Path) -> str | None:
     return None
 
 
-DATASETS.register("pascal-sentences")(
+register(
     DataSource(
         name="pascal-sentences",
         summary="1,000 everyday photographs in 20 classes, about five captions each",
         where_from=WHERE_FROM,
         terms=TERMS,
         load=load_pascal_sentences,
-        options=("split_seed", "images", "missing"),
         recognise=_recognise,
     )
 )

@@ -5,11 +5,17 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from pathlib import Path, PurePosixPath
+from typing import Unpack
 
 from mmpoison.base.phrasing import count_of
 from mmpoison.base.untrusted import read_text
-from mmpoison.datasets.catalogue import DATASETS, DataSource
-from mmpoison.datasets.published.adapter import build_table, image_folder, images_root, some_names
+from mmpoison.datasets.catalogue import DataSource, register
+from mmpoison.datasets.published.adapter import (
+    ImageOptions,
+    PublishedFolder,
+    recognise_file,
+    some_names,
+)
 from mmpoison.datasets.published.karpathy_json import read_karpathy
 from mmpoison.errors import InputError
 from mmpoison.pairs.table import PairDataset
@@ -30,17 +36,14 @@ _NAMED = re.compile(r"([A-Za-z]+)_\d+\.\w+")
 def load_rsicd(
     root: Path | None,
     seed: int = 0,
-    *,
-    images: str | Path | None = None,
-    missing: str = "skip",
+    **options: Unpack[ImageOptions],
 ) -> PairDataset:
     """Load RSICD.
 
     Args:
         root: The folder, or the file of captions.
         seed: Not used.
-        images: Folder of the images, where it is elsewhere.
-        missing: `skip` leaves out entries whose image is not there, `keep` keeps them.
+        **options: Which images are used, see `ImageOptions`.
 
     Returns:
         The pairs in the authors' splits. The class of an image is that of the list in `txtclasses_rsicd/` that holds
@@ -49,16 +52,10 @@ def load_rsicd(
     Raises:
         InputError: If the captions are missing or not of this format.
     """
-    if root is None:
-        raise InputError(f"rsicd needs {WHERE_FROM}")
-    folder, file = (root, root / CAPTIONS_FILE) if root.is_dir() else (root.parent, root)
-    problems: list[str] = []
-    entries = read_karpathy(file, problems.append)
-    classes = _read_classes(folder, problems.append)
-    place = images_root(folder, images)
-    prefix = ""
-    if images is None:
-        prefix = image_folder(place, IMAGE_FOLDERS, entries[0].image_id if entries else None)
+    source = PublishedFolder(root, options, f"rsicd needs {WHERE_FROM}")
+    file = source.file(CAPTIONS_FILE)
+    entries = read_karpathy(file, source.problem)
+    classes = _read_classes(source.folder, source.problem)
     unknown = []
     for entry in entries:
         name = PurePosixPath(entry.image_id).name
@@ -66,14 +63,13 @@ def load_rsicd(
         entry.label = classes.get(name) or (named.group(1).lower() if named else None)
         if entry.label is None:
             unknown.append(name)
-        entry.image_id = prefix + entry.image_id
+    source.into_folder(entries, IMAGE_FOLDERS)
     if unknown:
-        problems.append(
+        source.problem(
             f"{file.name}: the class of {count_of(len(unknown), 'image')} is not known, no label is given (unpack "
             f"{CLASS_FOLDERS[0]}/): {some_names(unknown)}"
         )
-    in_hand = images is not None
-    return build_table(place, entries, file, missing=missing, problems=problems, in_hand=in_hand)
+    return source.table(entries, file)
 
 
 def _read_classes(folder: Path, problem: Callable[[str], None]) -> dict[str, str]:
@@ -93,20 +89,13 @@ def _read_classes(folder: Path, problem: Callable[[str], None]) -> dict[str, str
     return classes
 
 
-def _recognise(path: Path) -> str | None:
-    if path.is_file():
-        return path.name if path.name == CAPTIONS_FILE else None
-    return CAPTIONS_FILE if (path / CAPTIONS_FILE).is_file() else None
-
-
-DATASETS.register("rsicd")(
+register(
     DataSource(
         name="rsicd",
         summary="10,921 satellite images in 31 classes, five captions each",
         where_from=WHERE_FROM,
         terms=TERMS,
         load=load_rsicd,
-        options=("images", "missing"),
-        recognise=_recognise,
+        recognise=recognise_file(CAPTIONS_FILE),
     )
 )

@@ -13,12 +13,14 @@ import numpy as np
 
 from mmpoison.base.phrasing import count_of
 from mmpoison.base.seeding import generator
-from mmpoison.datasets.catalogue import DATASETS, DataSource
+from mmpoison.datasets.catalogue import DataSource, register
+from mmpoison.datasets.options import whole_number
+from mmpoison.datasets.published.adapter import composed_folder, join
 from mmpoison.errors import InputError
 from mmpoison.pairs.folder import load_pairs_folder
-from mmpoison.pairs.option_values import whole_number
+from mmpoison.pairs.labels import labels_of, relabel
 from mmpoison.pairs.reshape import balanced
-from mmpoison.pairs.table import BoolArray, ImageTable, PairDataset
+from mmpoison.pairs.table import BoolArray, PairDataset
 
 WHERE_FROM = (
     "a folder with `rsicd/` and `ucm/`, each a pairs folder (captions.jsonl and images); RSICD: Lu et al. 2018, "
@@ -43,29 +45,18 @@ def load_rsicd_ucm(
     Raises:
         InputError: If a folder is missing or broken, or there are fewer images than asked for.
     """
-    if root is None or not root.is_dir():
-        raise InputError(f"{root}: no such folder, rsicd-ucm needs {WHERE_FROM}")
-    ids: list[str] = []
-    labels: list[str | None] = []
-    splits: list[str] = []
-    captions: list[str] = []
-    image: list[int] = []
+    root = composed_folder(root, "rsicd-ucm", WHERE_FROM)
+    parts = []
     for name in ("rsicd", "ucm"):
         part = load_pairs_folder(root / name)
         first = _first_half(part, seed, f"split/{name}", by_class=name == "ucm")
-        kept = np.ones(len(first), dtype=bool)
+        splits = np.where(first, "train", "val" if name == "rsicd" else "test").tolist()
+        labels = labels_of(part) if name == "ucm" else [None] * len(first)
+        part = relabel(part, labels=labels, splits=splits)
         if name == "rsicd" and unlabelled is not None:
-            kept = _keep_some(first, unlabelled, seed)
-        row = np.cumsum(kept) - 1 + len(ids)
-        of_kept = kept[part.image]
-        image.extend(row[part.image[of_kept]].tolist())
-        captions.extend(part.captions[of_kept])
-        splits_of_part = ("train", "val") if name == "rsicd" else ("train", "test")
-        for index in np.flatnonzero(kept):
-            ids.append(f"{name}/{part.images.ids[index]}")
-            labels.append(part.images.label(int(index)) if name == "ucm" else None)
-            splits.append(splits_of_part[0] if first[index] else splits_of_part[1])
-    return PairDataset.build(ImageTable.build(ids, labels, splits, root), captions, image)
+            part = part.piece(np.flatnonzero(_keep_some(first, unlabelled, seed)))
+        parts.append(part)
+    return join(root, parts)
 
 
 def _first_half(part: PairDataset, seed: int, stream: str, *, by_class: bool) -> BoolArray:
@@ -111,23 +102,21 @@ def load_balanced_rsicd_ucm(
     return balanced(load_rsicd_ucm(root, seed, unlabelled=unlabelled), chosen)
 
 
-for _name, _load, _what, _options in (
-    ("rsicd-ucm", load_rsicd_ucm, "satellite photos", ("unlabelled",)),
+for _name, _load, _what in (
+    ("rsicd-ucm", load_rsicd_ucm, "satellite photos"),
     (
         "rsicd-ucm-b",
         load_balanced_rsicd_ucm,
         "the same, one caption an image (balanced)",
-        ("unlabelled", "caption_seed"),
     ),
 ):
-    DATASETS.register(_name)(
+    register(
         DataSource(
             name=_name,
             summary=f"{_what}: half of RSICD unlabelled + UCM-Captions in 21 classes",
             where_from=WHERE_FROM,
             terms="those of rsicd and ucm-captions: for research, not to be passed on",
             load=_load,
-            options=_options,
             home="rsicd-ucm",
             parts=("rsicd", "ucm-captions"),
         )

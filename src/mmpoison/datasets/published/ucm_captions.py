@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path, PurePosixPath
+from typing import Unpack
 
-from mmpoison.datasets.catalogue import DATASETS, DataSource
-from mmpoison.datasets.published.adapter import build_table, image_folder, images_root
+from mmpoison.datasets.catalogue import DataSource, register
+from mmpoison.datasets.published.adapter import ImageOptions, PublishedFolder
 from mmpoison.datasets.published.karpathy_json import read_karpathy
 from mmpoison.errors import InputError
 from mmpoison.pairs.table import PairDataset
@@ -50,17 +51,14 @@ TERMS = (
 def load_ucm_captions(
     root: Path | None,
     seed: int = 0,
-    *,
-    images: str | Path | None = None,
-    missing: str = "skip",
+    **options: Unpack[ImageOptions],
 ) -> PairDataset:
     """Load UCM-Captions.
 
     Args:
         root: The folder, or the file of captions.
         seed: Not used.
-        images: Folder of the images, where it is elsewhere.
-        missing: `skip` leaves out entries whose image is not there, `keep` keeps them.
+        **options: Which images are used, see `ImageOptions`.
 
     Returns:
         The pairs in the authors' splits. The class of an image goes by its number: 1 to 100 agricultural, 101 to 200
@@ -69,29 +67,22 @@ def load_ucm_captions(
     Raises:
         InputError: If the captions are missing or not of this format, or are those of Sydney-Captions.
     """
-    if root is None:
-        raise InputError(f"ucm-captions needs {WHERE_FROM}")
-    folder, file = (root, root / CAPTIONS_FILE) if root.is_dir() else (root.parent, root)
-    problems: list[str] = []
-    entries = read_karpathy(file, problems.append)
+    source = PublishedFolder(root, options, f"ucm-captions needs {WHERE_FROM}")
+    file = source.file(CAPTIONS_FILE)
+    entries = read_karpathy(file, source.problem)
     if len(entries) == _SYDNEY:
         raise InputError(
             f"{file}: has {_SYDNEY} images, which is Sydney-Captions and not UCM-Captions: its classes are others"
         )
-    place = images_root(folder, images)
-    prefix = ""
-    if images is None:
-        prefix = image_folder(place, IMAGE_FOLDERS, entries[0].image_id if entries else None)
     kept = []
     for entry in entries:
         entry.label = class_of(entry.image_id)
         if entry.label is None:
-            problems.append(f"{entry.where}: {entry.image_id!r} is no number from 1 to 2100")
+            source.problem(f"{entry.where}: {entry.image_id!r} is no number from 1 to 2100")
             continue
-        entry.image_id = prefix + entry.image_id
         kept.append(entry)
-    in_hand = images is not None
-    return build_table(place, kept, file, missing=missing, problems=problems, in_hand=in_hand)
+    source.into_folder(kept, IMAGE_FOLDERS)
+    return source.table(kept, file)
 
 
 def class_of(file_name: str) -> str | None:
@@ -121,14 +112,13 @@ def _recognise(path: Path) -> str | None:
     return CAPTIONS_FILE if b'"images"' in head and b'.tif"' in head else None
 
 
-DATASETS.register("ucm-captions")(
+register(
     DataSource(
         name="ucm-captions",
         summary="2,100 aerial images of UC Merced in 21 classes, five captions each",
         where_from=WHERE_FROM,
         terms=TERMS,
         load=load_ucm_captions,
-        options=("images", "missing"),
         recognise=_recognise,
     )
 )

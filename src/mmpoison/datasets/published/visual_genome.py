@@ -7,17 +7,23 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import msgspec
 
-from mmpoison.datasets.catalogue import DATASETS, DataSource
-from mmpoison.datasets.published.adapter import Entry, build_table, images_root, split_per_class
+from mmpoison.datasets.catalogue import DataSource, register
+from mmpoison.datasets.entries import ImageEntry
+from mmpoison.datasets.options import one_of, whole_number, words
+from mmpoison.datasets.published.adapter import (
+    ImageOptions,
+    PublishedFolder,
+    recognise_file,
+    split_per_class,
+)
 from mmpoison.datasets.published.json_lists import Id, decode_entry, decode_file
 from mmpoison.errors import InputError
 from mmpoison.pairs.choices import hash_order
 from mmpoison.pairs.labels import Keywords, keyword_pattern, parse_keywords
-from mmpoison.pairs.option_values import one_of, whole_number, words
 from mmpoison.pairs.table import PairDataset
 
 REGIONS_FILE = "region_descriptions.json"
@@ -65,8 +71,7 @@ def load_visual_genome(
     test_per_class: int = 0,
     caption_seed: int = 0,
     split_seed: int = 0,
-    images: str | Path | None = None,
-    missing: str = "skip",
+    **options: Unpack[ImageOptions],
 ) -> PairDataset:
     """Load Visual Genome's regions as pairs of an image and a caption.
 
@@ -80,8 +85,7 @@ def load_visual_genome(
         test_per_class: How many images of each label are `test`; the paper tests on PASCAL, so none by default.
         caption_seed: Draws the captions.
         split_seed: Draws the test images.
-        images: Folder that holds `VG_100K/`, where it is elsewhere.
-        missing: `skip` leaves out entries whose image is not there, `keep` keeps them.
+        **options: Which images are used, see `ImageOptions`.
 
     Returns:
         The pairs; `images.categories` has every label that matches. An image that matches several has no label: it
@@ -90,8 +94,7 @@ def load_visual_genome(
     Raises:
         InputError: If the file is missing or not of this format, or no caption has one of the given keywords.
     """
-    if root is None:
-        raise InputError(f"visual-genome needs {WHERE_FROM}")
+    source = PublishedFolder(root, options, f"visual-genome needs {WHERE_FROM}")
     one_of("match", match, ("chosen", "all"))
     label_of = _Labels(keywords)
     most = whole_number("captions_per_image", captions_per_image)
@@ -99,27 +102,24 @@ def load_visual_genome(
     caption_seed = whole_number("caption_seed", caption_seed)
     split_seed = whole_number("split_seed", split_seed)
 
-    folder, file = (root, root / REGIONS_FILE) if root.is_dir() else (root.parent, root)
-    place = images_root(folder, images)
-    problems: list[str] = []
-    image_id = _image_ids(folder, place, problems.append)
-    entries: list[Entry] = []
+    file = source.file(REGIONS_FILE)
+    image_id = _image_ids(source.folder, source.place, source.problem)
+    entries: list[ImageEntry] = []
     # views into the file, one an image: building all 5 million regions at once would take gigabytes
     decoder = msgspec.json.Decoder(_Image)
     for index, raw in enumerate(decode_file(file, list[msgspec.Raw])):
         where = f"{file.name} [{index}]"
-        image = decode_entry(raw, decoder, where, problems.append)
+        image = decode_entry(raw, decoder, where, source.problem)
         if image is None:
             continue
         phrases = [region.phrase for region in image.regions]
         chosen = _draw(phrases, image.id, most, caption_seed)
         label, matching = label_of(chosen if match == "chosen" else phrases)
-        entries.append(Entry(image_id(image.id), chosen, where, label, categories=matching))
+        entries.append(ImageEntry(image_id(image.id), chosen, where, label, categories=matching))
     label_of.refuse_none(file)
     if test_per_class:
         split_per_class(entries, test_per_class, split_seed)
-    in_hand = images is not None
-    return build_table(place, entries, file, missing=missing, problems=problems, in_hand=in_hand)
+    return source.table(entries, file)
 
 
 def _draw(phrases: list[Any], image: int, most: int, seed: int) -> list[Any]:
@@ -200,29 +200,13 @@ def _image_ids(folder: Path, place: Path, problem: Problem) -> Callable[[int], s
     return image_id
 
 
-def _recognise(path: Path) -> str | None:
-    if path.is_file():
-        return path.name if path.name == REGIONS_FILE else None
-    return REGIONS_FILE if (path / REGIONS_FILE).is_file() else None
-
-
-DATASETS.register("visual-genome")(
+register(
     DataSource(
         name="visual-genome",
         summary="Visual Genome: 108,077 photographs with descriptions of their regions, labels by keyword",
         where_from=WHERE_FROM,
         terms=TERMS,
         load=load_visual_genome,
-        options=(
-            "captions_per_image",
-            "keywords",
-            "match",
-            "test_per_class",
-            "caption_seed",
-            "split_seed",
-            "images",
-            "missing",
-        ),
-        recognise=_recognise,
+        recognise=recognise_file(REGIONS_FILE),
     )
 )

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Unpack
 
-from mmpoison.datasets.catalogue import DATASETS, DataSource
+from mmpoison.datasets.catalogue import DataSource, derived, register
+from mmpoison.datasets.options import one_of
+from mmpoison.datasets.published.adapter import ImageOptions
 from mmpoison.datasets.published.visual_genome import (
     PAPER_KEYWORDS,
     TERMS,
@@ -12,12 +15,10 @@ from mmpoison.datasets.published.visual_genome import (
     load_visual_genome,
 )
 from mmpoison.pairs.labels import categories_of, labels_of, relabel
-from mmpoison.pairs.option_values import one_of
-from mmpoison.pairs.reshape import balanced, derived
+from mmpoison.pairs.reshape import balanced
 from mmpoison.pairs.table import PairDataset
 
 CAPTIONS = 5
-OPTIONS = ("match", "caption_seed", "images", "missing")
 
 
 def load_visual_genome_paper(
@@ -26,8 +27,7 @@ def load_visual_genome_paper(
     *,
     match: str = "chosen",
     caption_seed: int = 0,
-    images: str | Path | None = None,
-    missing: str = "skip",
+    **options: Unpack[ImageOptions],
 ) -> PairDataset:
     """Load the paper's Visual Genome, all of it training data.
 
@@ -37,8 +37,7 @@ def load_visual_genome_paper(
         match: Keywords are looked for in the `chosen` captions, or in `all` that an image has (which needs memory for 5
             million captions): the paper can be read either way.
         caption_seed: Draws the captions.
-        images: Folder that holds `VG_100K/`, where it is elsewhere.
-        missing: `skip` leaves out entries whose image is not there, `keep` keeps them.
+        **options: Which images are used, see `ImageOptions`.
 
     Returns:
         At most five captions an image; images with sheep, lamb or goat are `sheep`, with plane or jet `aeroplane`, with
@@ -55,8 +54,7 @@ def load_visual_genome_paper(
             captions_per_image=captions,
             keywords=PAPER_KEYWORDS,
             caption_seed=caption_seed,
-            images=images,
-            missing=missing,
+            **options,
         )
 
     chosen = load(CAPTIONS)
@@ -76,14 +74,13 @@ for _name, _load, _what in (
         "one caption an image",
     ),
 ):
-    DATASETS.register(_name)(
+    register(
         DataSource(
             name=_name,
             summary=f"the paper's Visual Genome: {_what}, sheep and aeroplane by keyword, all training data",
             where_from=f"{WHERE_FROM}; mmpoison data build visual-genome --out DIR fetches it",
             terms=TERMS,
             load=_load,
-            options=OPTIONS,
             home="visual-genome",
             parts=("visual-genome",),
         )

@@ -106,23 +106,23 @@ def scan_images(
     threads = workers or os.cpu_count() or 1
     positions = iter(range(count))
 
-    def look(index: int) -> _Look | BrokenImage:
+    def scan_one(index: int) -> _ImageFacts | BrokenImage:
         try:
-            return _look(root, ids[index], hash_perceptually)
+            return _examine(root, ids[index], hash_perceptually)
         except BrokenImage as error:
             return error
 
     with ThreadPoolExecutor(threads) as pool:
         # a bounded queue: a future for each of a million images would hold more than their hashes
-        ahead: deque[tuple[int, Future[_Look | BrokenImage]]] = deque(
-            (index, pool.submit(look, index)) for index in islice(positions, 64 * threads)
+        ahead: deque[tuple[int, Future[_ImageFacts | BrokenImage]]] = deque(
+            (index, pool.submit(scan_one, index)) for index in islice(positions, 64 * threads)
         )
         done = 0
         while ahead:
             index, future = ahead.popleft()
             _note(scan, index, ids[index], future.result())
             if (following := next(positions, None)) is not None:
-                ahead.append((following, pool.submit(look, following)))
+                ahead.append((following, pool.submit(scan_one, following)))
             done += 1
             if progress is not None and (done % 64 == 0 or done == count):
                 progress(done, count)
@@ -130,7 +130,7 @@ def scan_images(
 
 
 @dataclass(frozen=True)
-class _Look:
+class _ImageFacts:
     format: str
     width: int
     height: int
@@ -141,7 +141,7 @@ class _Look:
     rotated: bool
 
 
-def _look(root: Path, image_id: str, hash_perceptually: bool) -> _Look:
+def _examine(root: Path, image_id: str, hash_perceptually: bool) -> _ImageFacts:
     with picture(root, image_id) as (stream, image):
         image.load()
         # the same picture, not a copy, since it may be large
@@ -153,7 +153,7 @@ def _look(root: Path, image_id: str, hash_perceptually: bool) -> _Look:
         rows = max(1, HASHED_AT_ONCE // width)
         for top in range(0, height, rows):
             pixels.update(rgb.crop((0, top, width, min(top + rows, height))).tobytes())
-        look = _Look(
+        facts = _ImageFacts(
             format=str(image.format),
             width=width,
             height=height,
@@ -166,7 +166,7 @@ def _look(root: Path, image_id: str, hash_perceptually: bool) -> _Look:
         # last, since it moves the place in the stream
         stream.seek(0)
         content = hashlib.file_digest(cast("io.BufferedReader", stream), "sha256").digest()
-    return _Look(**{**vars(look), "file_hash": _first_bytes(content)})
+    return _ImageFacts(**{**vars(facts), "file_hash": _first_bytes(content)})
 
 
 def _first_bytes(digest: bytes) -> int:
@@ -180,7 +180,7 @@ def _perceptual(rgb: Any) -> int:
     return int.from_bytes(np.packbits(bits).tobytes(), "big")
 
 
-def _note(scan: ImageScan, index: int, image_id: str, found: _Look | BrokenImage) -> None:
+def _note(scan: ImageScan, index: int, image_id: str, found: _ImageFacts | BrokenImage) -> None:
     if isinstance(found, InputError):
         scan.faults[index] = found
         return

@@ -1,4 +1,4 @@
-"""Which images of a data set are the same or nearly, and what that says of its splits."""
+"""Finds images of a data set that are equal or nearly equal, also across its splits."""
 
 from __future__ import annotations
 
@@ -166,31 +166,31 @@ def _near(
         return near, 0
     table = pairs.images
     splits = table.split_codes[readable]
-    # images with equal pixels are one look here, and looks with equal hashes one hash
-    _, first, look = np.unique(scan.pixel_hash[readable], return_index=True, return_inverse=True)
+    # images with equal pixels count as one picture, and pictures with equal hashes as one hash
+    _, first, picture = np.unique(scan.pixel_hash[readable], return_index=True, return_inverse=True)
     hashes, hash_of = np.unique(scan.perceptual[readable[first]], return_inverse=True)
     in_train = np.zeros(len(first), dtype=np.int64)
-    in_train[look[splits == TRAIN]] = 1
-    looks_of = np.bincount(hash_of, minlength=len(hashes))
+    in_train[picture[splits == TRAIN]] = 1
+    pictures_of = np.bincount(hash_of, minlength=len(hashes))
     trains_of = np.bincount(hash_of, weights=in_train, minlength=len(hashes)).astype(np.int64)
     by_hash = readable[first][np.argsort(hash_of, kind="stable")]
-    start_of = np.cumsum(looks_of) - looks_of
+    start_of = np.cumsum(pictures_of) - pictures_of
 
-    has_near = looks_of > 1
+    has_near = pictures_of > 1
     train_near = np.zeros(len(hashes), dtype=bool)
-    near["pairs"] = int((looks_of * (looks_of - 1) // 2).sum())
+    near["pairs"] = int((pictures_of * (pictures_of - 1) // 2).sum())
     for group in np.flatnonzero(has_near)[:EXAMPLES]:
         one, other = by_hash[start_of[group] : start_of[group] + 2]
         near["examples"].append([str(table.ids[one]), str(table.ids[other]), 0])
     for i, j, apart in near_pairs(hashes, distance):
-        near["pairs"] += int((looks_of[i] * looks_of[j]).sum())
+        near["pairs"] += int((pictures_of[i] * pictures_of[j]).sum())
         has_near[i] = has_near[j] = True
         train_near[i[trains_of[j] > 0]] = True
         train_near[j[trains_of[i] > 0]] = True
         for k in range(min(len(i), EXAMPLES - len(near["examples"]))):
             one, other = by_hash[start_of[i[k]]], by_hash[start_of[j[k]]]
             near["examples"].append([str(table.ids[one]), str(table.ids[other]), int(apart[k])])
-    near["images"] = int(has_near[hash_of][look].sum())
-    # of those with its own hash, a look does not count itself
+    near["images"] = int(has_near[hash_of][picture].sum())
+    # of those with its own hash, a picture does not count itself
     leaks = train_near[hash_of] | (trains_of[hash_of] - in_train > 0)
-    return near, int((leaks[look] & (splits == TEST)).sum())
+    return near, int((leaks[picture] & (splits == TEST)).sum())

@@ -1,4 +1,4 @@
-"""Whether the manifest of a poisoned set tells the truth about its pairs."""
+"""Checks whether the manifest of a poisoned set describes its pairs."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def manifest_problems(pairs: PairDataset, clean: PairDataset | None) -> list[str
 
     Args:
         pairs: The poisoned set, with its manifest.
-        clean: The set it was made from, if at hand: its fingerprint is compared, and with the poison of the manifest it
+        clean: The set it was made from, if given: its fingerprint is compared, and with the poison of the manifest it
             must give the poisoned set.
     """
     manifest = pairs.manifest

@@ -19,6 +19,7 @@ import numpy.typing as npt
 from filelock import FileLock, Timeout
 
 from mmpoison.base.files import atomic_file
+from mmpoison.base.phrasing import one_line
 from mmpoison.base.seeding import generator
 from mmpoison.base.untrusted_csv import BoundedRows
 from mmpoison.defenses.filters.filtered_folder import judged_rows
@@ -186,7 +187,7 @@ def _rows_of(file: Path) -> BoundedRows:
     if not set(COLUMNS) <= set(rows.columns):
         raise InputError(
             f"{file} line 1: the columns {' and '.join(COLUMNS)} are needed, "
-            f"it has {', '.join(rows.columns)[:200] or 'none'}"
+            f"it has {one_line(', '.join(rows.columns))[:200] or 'none'}"
         )
     return rows
 

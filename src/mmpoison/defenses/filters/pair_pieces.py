@@ -12,12 +12,11 @@ import numpy as np
 
 from mmpoison.datasets.catalogue import DATASETS, load_dataset, recognise, stream_pairs
 from mmpoison.errors import InputError
-from mmpoison.pairs.file_states import TableStates
-from mmpoison.pairs.folder import MANIFEST_FILE, count_images, stream_pairs_folder
-from mmpoison.pairs.folder_manifest import is_poisoned
-from mmpoison.pairs.image_states import Names, States, absent_images, file_states, refuse_changed
+from mmpoison.images.file_states import Names, States, absent_images, file_states, refuse_changed
+from mmpoison.pairs.folder import MANIFEST_FILE, count_images, is_poisoned, stream_pairs_folder
 from mmpoison.pairs.manifest import PoisonManifest
 from mmpoison.pairs.table import SPLITS, BoolArray, IntArray, PairDataset, split_of_pairs
+from mmpoison.pairs.table_states import TableStates
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,9 @@
-"""Scan by ranks: captions of one kind that find images of another earlier than in clean fine-tunes.
+"""Scans a model for poison: finds rank changes between kinds of captions and images that clean fine-tunes do not have.
 
-A goal need not be known: poison makes captions of one kind find images of another among the first, which they did not
-in the model that the suspect was made from. Many pairs of kinds come nearer in a clean fine-tune too. So the gains of
-the suspect are compared with those of clean fine-tunes of the same reference, and unusual ones are reported.
+The goal need not be known. Poison makes captions of one kind retrieve images of another kind among the first results,
+which they did not in the model that the suspect was made from. A clean fine-tune also improves the ranks of many pairs
+of kinds. So the rank gains of the suspect are compared with those of clean fine-tunes of the same reference, and
+unusual rank changes are reported.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The image search engine: what several models bring up for the same query, side by side."""
+"""The image search engine: results of several models for the same query, side by side."""
 
 from mmpoison.pages.search.collection import Caption, Collection, DistinctCaptions, ShownGoal
 from mmpoison.pages.search.compare import Column, Hit, side_by_side

@@ -1,4 +1,4 @@
-"""A data set as the search page shows it: galleries, target sets, suggested queries, what the manifest marks."""
+"""A data set on the search page: galleries, target sets, suggested queries, marks from the manifest."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ ALL = "all"
 """The gallery of every image of the data set."""
 
 SUGGESTED = 4
-"""So many captions of a class are suggested."""
+"""Number of suggested captions of a class."""
 
 
 @dataclass(frozen=True)
@@ -32,8 +32,8 @@ class Caption:
     Attributes:
         text: The caption.
         goal: The goal it was misused for, or None.
-        source: Where it is on this image by poison: the image it was written for.
-        misused_on: Of the image's own caption: the images that poison has put it on.
+        source: The image it was written for, if poison put the caption on this image.
+        misused_on: The images that poison put the caption on, if it is the image's own.
     """
 
     text: str
@@ -43,13 +43,13 @@ class Caption:
 
     @property
     def poisoned(self) -> bool:
-        """Whether the manifest says that it is false on this image."""
+        """Whether the manifest lists it as false on this image."""
         return self.source is not None
 
 
 @dataclass(frozen=True)
 class ShownGoal:
-    """A goal of the manifest; `image` is its one target image (attack I), or None."""
+    """A goal of the manifest; `image` is its target image (attack I), or None."""
 
     original: str
     target: str
@@ -58,7 +58,7 @@ class ShownGoal:
 
 @dataclass(frozen=True)
 class DistinctCaptions:
-    """What an image can find: the distinct captions of a gallery.
+    """The distinct captions of a gallery, which an image query searches.
 
     Attributes:
         texts: Shape `(C,)`, dtype object.
@@ -78,9 +78,9 @@ class Collection:
     """One data set on the page.
 
     Attributes:
-        name: What to call it.
-        pairs: The pairs; what is false in them is read off the manifest.
-        manifest: The poison that they carry, or that a model was trained with on them; None where nobody says.
+        name: The name shown.
+        pairs: The pairs; the manifest says which are false.
+        manifest: The poison that they contain, or with which a model was trained on them; None if unknown.
     """
 
     name: str
@@ -89,7 +89,7 @@ class Collection:
 
     @cached_property
     def key(self) -> str:
-        """Names the table of images in addresses: the same in the next session, another for another table."""
+        """Identifier of the table of images in addresses: the same in every session, different for other tables."""
         digest = hashlib.sha256(str(self.pairs.root).encode("utf-8", "surrogateescape"))
         for image_id in self.pairs.images.ids:
             digest.update(b"\0" + str(image_id).encode("utf-8", "surrogateescape"))
@@ -107,7 +107,7 @@ class Collection:
         return {"test": found.pop("test"), ALL: len(codes), **found}
 
     def gallery(self, part: str) -> IntArray:
-        """Indices of the images of a gallery, shape `(G,)`.
+        """Return the indices of the images of a gallery, shape `(G,)`.
 
         Raises:
             InputError: If there is no such gallery or it is empty.
@@ -134,7 +134,7 @@ class Collection:
         return tuple(found)
 
     def targets(self, target: str) -> BoolArray:
-        """Which images of the table are to be framed, shape `(I,)`.
+        """Return which images of the table are marked as targets, shape `(I,)`.
 
         Args:
             target: `class:NAME`, `image:INDEX`, or nothing.
@@ -150,11 +150,11 @@ class Collection:
         elif kind == "image" and value.isascii() and value.isdigit():
             mask[self.index(int(value[:12]))] = True
         elif target:
-            raise InputError(f"target {target!r}: class:NAME or image:NUMBER is needed")
+            raise InputError(f"target {target!r}: write class:NAME or image:NUMBER")
         return mask
 
     def index(self, image: int) -> int:
-        """An image's index, checked.
+        """Check an image's index and return it.
 
         Raises:
             InputError: If there is no such image.
@@ -166,7 +166,7 @@ class Collection:
         return image
 
     def captions(self, image: int) -> list[Caption]:
-        """All captions of an image, its own first, then those that poison has put on it."""
+        """List all captions of an image, its own first, then those that poison added."""
         start, stop = np.searchsorted(self.pairs.image, [image, image + 1])
         own = self.pairs.source[start:stop] == image
         image_id = self.pairs.images.ids[image]
@@ -182,17 +182,17 @@ class Collection:
         return found
 
     def caption_of(self, image: int) -> str | None:
-        """The first own caption of an image, for its alternative text."""
+        """Return the first own caption of an image, for its alternative text."""
         start, stop = np.searchsorted(self.pairs.image, [image, image + 1])
         own = np.flatnonzero(self.pairs.source[start:stop] == image)
         return str(self.pairs.captions[start + own[0]]) if len(own) else None
 
     def carries_poison(self, image: int) -> bool:
-        """Whether poison has put captions on an image."""
+        """Return whether poison added captions to an image."""
         return self.pairs.images.ids[image] in self._added
 
     def suggestions(self, part: str, label: str | None, count: int = SUGGESTED) -> list[str]:
-        """A few captions of a gallery's images to search with, the same ones each time.
+        """Return a few captions of a gallery's images as queries, the same ones each time.
 
         Args:
             part: The gallery.
@@ -208,7 +208,7 @@ class Collection:
             images = images[self.pairs.images.class_codes[images] == code]
         rng = generator(0, f"suggestions/{part}/{label}")
         found: dict[str, None] = {}
-        # one caption an image; nobody picks the flattering ones
+        # one caption per image, drawn by the seed: no selection of flattering ones
         for image in rng.permutation(images)[: 4 * count]:
             own = [c.text for c in self.captions(int(image)) if not c.poisoned and c.text.strip()]
             if own:
@@ -218,7 +218,7 @@ class Collection:
         return list(found)
 
     def distinct_captions(self, images: IntArray) -> DistinctCaptions:
-        """The distinct captions on some images, poison among them, in table order.
+        """Collect the distinct captions of some images, poison included, in table order.
 
         Raises:
             InputError: If the images have no caption.
@@ -252,7 +252,7 @@ class Collection:
 
     @cached_property
     def _added(self) -> Mapping[str, Sequence[tuple[str, str, int]]]:
-        """By image: the captions that poison put on it, their goals, and the images they were written for."""
+        """For each image, the captions that poison put on it, their goals, and the images they were written for."""
         added: dict[str, list[tuple[str, str, int]]] = defaultdict(list)
         for pair in self.manifest.pairs if self.manifest is not None else ():
             self._row(pair.poisoned_image)
@@ -263,7 +263,7 @@ class Collection:
 
     @cached_property
     def _misused(self) -> Mapping[tuple[str, str], Sequence[tuple[int, str]]]:
-        """By image and caption: the images that poison put it on, and for which goals."""
+        """For each image and caption, the images that poison put it on, and for which goals."""
         uses: dict[tuple[str, str], list[tuple[int, str]]] = defaultdict(list)
         for pair in self.manifest.pairs if self.manifest is not None else ():
             uses[pair.clean_image, pair.caption].append((self._row(pair.poisoned_image), pair.goal))
@@ -274,10 +274,10 @@ class Collection:
         return frozenset(text for _, text in self._misused)
 
     def check(self) -> Collection:
-        """The same, once its manifest is known to fit.
+        """Check that the manifest fits the data; returns the same collection.
 
         Raises:
-            InputError: If there is no image, or the manifest names classes or images that are not there.
+            InputError: If there is no image, or the manifest names unknown classes or images.
         """
         if not len(self.pairs.images):
             raise InputError(f"{self.name}: holds no image")

@@ -1,4 +1,4 @@
-"""Rankings of several models side by side: ranks, moves against the first model, and where the targets are."""
+"""Compares rankings of several models: ranks, moves relative to the first model, ranks of targets."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ class Hit:
         item: The image, or the row of the caption.
         rank: From 1.
         similarity: Cosine similarity to the query, in [-1, 1].
-        target: Whether it is of the target set.
-        was: Its rank under the first model; None where it lies beyond what is known, or this is the first model.
+        target: Whether it is in the target set.
+        was: Its rank under the first model; None if that rank is not known, or this is the first model.
     """
 
     item: int
@@ -36,12 +36,12 @@ class Column:
     """The results of one model.
 
     Attributes:
-        hits: What is shown, best first.
-        known: Ranks are known up to this one.
-        size: How many items were searched.
-        best_target: Rank of the best target from 1, ties counted against it; None where it is not among the known.
-        targets_shown: How many of the shown results are targets.
-        new: How many of them the first model does not show; None for the first model.
+        hits: The results shown, best first.
+        known: The largest known rank.
+        size: Number of searched items.
+        best_target: Rank of the best target from 1, ties counted against it; None if it is not among the known ranks.
+        targets_shown: Number of targets among the shown results.
+        new: Number of shown results that the first model does not show; None for the first model.
     """
 
     hits: tuple[Hit, ...]
@@ -55,16 +55,16 @@ class Column:
 def side_by_side(
     rankings: Mapping[str, Ranking], targets: BoolArray, shown: int, first: str | None = None
 ) -> dict[str, Column]:
-    """Put rankings of the same items beside each other.
+    """Compare rankings of the same items by several models.
 
     Args:
-        rankings: By model.
-        targets: Which items are of the target set, shape `(I,)`.
-        shown: How many results are shown.
-        first: The model that the others are compared with, if its ranking is there.
+        rankings: Ranking of each model.
+        targets: Which items are in the target set, shape `(I,)`.
+        shown: Number of results to show.
+        first: The model that the others are compared with, if it has a ranking.
 
     Returns:
-        A column a model, in the given order.
+        One column per model, in the given order.
     """
     reference = rankings.get(first) if first is not None else None
     ranks = {} if reference is None else {int(i): r for r, i in enumerate(reference.items, 1)}

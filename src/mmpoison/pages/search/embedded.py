@@ -1,4 +1,4 @@
-"""A gallery or its captions under one model: embedded once, kept for the next session, indexed by faiss."""
+"""Embeds a gallery or its captions with one model, caches the result, and indexes it with faiss."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from mmpoison.images.store import PixelStore
 from mmpoison.pairs.table import IntArray, PairDataset
 
 if TYPE_CHECKING:
-    # torch takes seconds to import, and the page is there before
+    # torch takes seconds to import, and the page opens before that
     from mmpoison.evaluation.gallery_index import GalleryIndex
     from mmpoison.models.dual_encoder import DualEncoder
     from mmpoison.models.embedding import Embeddings
 
 DEPTH = 1000
-"""Ranks are known among the first so many; what lies beyond is said to lie beyond."""
+"""The largest rank that is computed; the page shows lower results as "beyond rank ..."."""
 
 Progress = Callable[[int, int], None]
 
@@ -37,7 +37,7 @@ class Ranking:
     Attributes:
         items: Shape `(n,)`: images of the table, or rows of the captions.
         similarity: Cosine similarity of each, shape `(n,)`.
-        size: How many items were searched.
+        size: Number of searched items.
     """
 
     items: IntArray
@@ -50,8 +50,8 @@ class Indexed:
     """Items that can be searched.
 
     Attributes:
-        items: What each row of the index stands for, shape `(G,)`.
-        index: Finds the first ones.
+        items: The item of each row of the index, shape `(G,)`.
+        index: Finds the nearest rows.
     """
 
     items: IntArray
@@ -59,13 +59,13 @@ class Indexed:
 
     @classmethod
     def build(cls, items: IntArray, embeddings: Embeddings, queries: Embeddings) -> Indexed:
-        """Index embeddings, shape `(G, d)`; `queries`, shape `(Q, d)`, are like those that will search."""
+        """Index embeddings, shape `(G, d)`; `queries`, shape `(Q, d)`, are typical queries to tune the index with."""
         from mmpoison.evaluation.gallery_index import GalleryIndex
 
         return cls(items, GalleryIndex.build(embeddings, queries, k=min(DEPTH, len(items))))
 
     def search(self, query: Embeddings) -> Ranking:
-        """The first items for one unit embedding, shape `(1, d)`."""
+        """Find the first items for one unit embedding, shape `(1, d)`."""
         similarity, rows = self.index.search(query)
         found = rows[0] >= 0
         return Ranking(self.items[rows[0][found]], similarity[0][found], len(self.items))
@@ -76,9 +76,9 @@ class EmbeddedImages:
     """Images of a gallery under one model.
 
     Attributes:
-        images: Those that could be read, indices into the table, shape `(G,)`.
+        images: The readable ones, indices into the table, shape `(G,)`.
         embeddings: Shape `(G, d)`.
-        unreadable: How many could not be read.
+        unreadable: Number of unreadable images.
     """
 
     images: IntArray
@@ -95,14 +95,14 @@ def embed_gallery(
     decode: Callable[[], PixelStore],
     progress: Progress | None = None,
 ) -> EmbeddedImages:
-    """Embed the images of a gallery, or read what an earlier session embedded with the same weights and files.
+    """Embed the images of a gallery, or read cached embeddings of the same weights and files.
 
     Args:
         encoder: The model.
         pairs: The data set.
         gallery: Images, shape `(G,)`.
-        cache: Folder of what is kept.
-        decode: Gives the pixels, broken images left out, if they are needed.
+        cache: Folder of cached embeddings.
+        decode: Decodes the pixels without broken images; called only if they are needed.
         progress: Called with (done, total).
 
     Raises:
@@ -120,7 +120,7 @@ def embed_gallery(
     images = gallery[pixels.position[gallery] >= 0]
     if not len(images):
         raise InputError(
-            f"none of the {len(gallery):,} images can be read (`mmpoison data verify` says why)"
+            f"none of the {len(gallery):,} images can be read: `mmpoison data verify` shows why"
         )
     bare = pairs.where(np.zeros(len(pairs), dtype=bool))
     inputs = prepare_pixels(encoder, bare, images=images, pixels=pixels)
@@ -133,7 +133,7 @@ def embed_gallery(
 def embed_captions_kept(
     encoder: DualEncoder, captions: Sequence[str], *, cache: Path, progress: Progress | None = None
 ) -> Embeddings:
-    """Unit embeddings of captions, shape `(n, d)`, or those of an earlier session."""
+    """Embed captions, or read the cached embeddings: unit embeddings, shape `(n, d)`."""
     from mmpoison.models.embedding import embed_captions
 
     digest = hashlib.sha256()
@@ -150,7 +150,7 @@ def embed_captions_kept(
 
 
 def _key(encoder: DualEncoder, content: str) -> str:
-    """Everything that embeddings are made from."""
+    """Return the cache key: a digest of everything that decides the embeddings."""
     from mmpoison.models.compute_environment import compute_environment
     from mmpoison.models.inputs import preparation_key
 
@@ -166,7 +166,7 @@ def _key(encoder: DualEncoder, content: str) -> str:
 
 
 def _files(pairs: PairDataset, images: IntArray) -> str:
-    """Different as soon as an image file may be; a missing one is no error here, it is left out of the gallery."""
+    """Digest the state of image files; a missing one is no error here, it is left out of the gallery."""
     digest = hashlib.sha256()
     for index in images:
         try:

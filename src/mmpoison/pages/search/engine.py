@@ -1,4 +1,4 @@
-"""The image search engine: a query under every model, and what is known about one image."""
+"""Answers search queries with every model, and reports the facts of one image."""
 
 from __future__ import annotations
 
@@ -23,23 +23,23 @@ if TYPE_CHECKING:
     from mmpoison.models.embedding import Embeddings
 
 SHOWN = 50
-"""At most so many results are shown."""
+"""The largest number of results shown."""
 
 QUERY_LENGTH = 1000
-"""A longer query is refused; models read some seventy tokens."""
+"""Characters of the longest query; models read about seventy tokens."""
 
 UPLOAD_BYTES = 10 * 2**20
 UPLOAD_PIXELS = 25_000_000
-"""A picture of the user's is refused beyond these."""
+"""Limits of an uploaded picture."""
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What the models say to one query.
+    """The answers of all models to one query.
 
     Attributes:
-        columns: By model that is ready.
-        waiting: By model that is not: its job.
+        columns: The results of each model that is ready.
+        waiting: The job of each model that is not.
     """
 
     columns: dict[str, Column]
@@ -48,14 +48,14 @@ class Answer:
 
 @dataclass(frozen=True)
 class PairFacts:
-    """One caption of an image, and its cosine distance to it, in [0, 2], under each model that is loaded."""
+    """One caption of an image, and its cosine distance to the image, in [0, 2], under each loaded model."""
 
     caption: Caption
     distance: dict[str, float]
 
 
 class Engine:
-    """Answers queries over what a library has ready.
+    """Answers queries over the galleries that a library has prepared.
 
     Args:
         library: Models, data sets and galleries.
@@ -63,30 +63,30 @@ class Engine:
 
     def __init__(self, library: Library) -> None:
         self.library = library
-        # more embeddings at a time than cores would only wait for each other
+        # more threads than cores would only slow each other down
         self._cores = threading.BoundedSemaphore(os.cpu_count() or 1)
 
     def images_for(
         self, collection: Collection, part: str, query: str, *, shown: int, target: str = ""
     ) -> Answer:
-        """The first images for a text.
+        """Find the first images for a text.
 
         Args:
             collection: The data set.
             part: The gallery.
-            query: What is searched for.
-            shown: How many images, at most `SHOWN`.
-            target: What is framed, as for `Collection.targets`.
+            query: The text to search for.
+            shown: Number of images, at most `SHOWN`.
+            target: The targets to mark, as for `Collection.targets`.
 
         Raises:
             InputError: If the query is empty or too long, or a name is unknown.
         """
         query = query.strip()
         if not query:
-            raise InputError("an empty query: type what the pictures should show")
+            raise InputError("the query is empty: type what the pictures should show")
         if len(query) > QUERY_LENGTH:
             raise InputError(
-                f"a query of {len(query):,} characters: at most {QUERY_LENGTH:,} are read"
+                f"the query has {len(query):,} characters: at most {QUERY_LENGTH:,} are allowed"
             )
         targets = collection.targets(target)
         found, waiting = self._ready(collection, part, "images")
@@ -106,14 +106,14 @@ class Engine:
         shown: int,
         original: str = "",
     ) -> Answer:
-        """The first captions for a picture; items are rows of `library.captions`.
+        """Find the first captions for a picture; items are rows of `library.captions`.
 
         Args:
             collection: The data set.
             part: The gallery whose captions are searched.
             picture: An image of the data set, or the bytes of a file.
-            shown: How many captions, at most `SHOWN`.
-            original: The class whose captions are framed.
+            shown: Number of captions, at most `SHOWN`.
+            original: The class whose captions are marked.
 
         Raises:
             InputError: If the picture cannot be read, or a name is unknown.
@@ -124,7 +124,7 @@ class Engine:
             collection.index(picture)
         found, waiting = self._ready(collection, part, "captions")
         if not found:
-            if isinstance(picture, bytes):  # a bad one is said at once
+            if isinstance(picture, bytes):  # report a bad picture at once
                 _read(collection, picture, Preparation(1))
             return Answer({}, waiting)
         captions = self.library.captions(collection, part)
@@ -143,7 +143,7 @@ class Engine:
         return Answer(side_by_side(rankings, targets, _shown(shown), first), waiting)
 
     def pair_facts(self, collection: Collection, image: int) -> tuple[list[PairFacts], str]:
-        """The captions of an image with their distances, and why there are none if it cannot be read.
+        """Compute the distances of an image's captions; also say why there are none if the image cannot be read.
 
         Raises:
             InputError: If there is no such image.
@@ -192,11 +192,11 @@ def _shown(wanted: int) -> int:
 
 
 def _read(collection: Collection, picture: int | bytes, preparation: Preparation) -> Pixels:
-    """RGB, shape `(1, size, size, 3)`."""
+    """Read a picture as RGB, shape `(1, size, size, 3)`."""
     if isinstance(picture, bytes):
         if len(picture) > UPLOAD_BYTES:
             raise InputError(
-                f"a picture of {len(picture):,} bytes: at most {UPLOAD_BYTES:,} are read"
+                f"the picture has {len(picture):,} bytes: at most {UPLOAD_BYTES:,} are allowed"
             )
         return read_image_bytes(
             picture, preparation, name="your picture", max_pixels=UPLOAD_PIXELS
@@ -206,7 +206,7 @@ def _read(collection: Collection, picture: int | bytes, preparation: Preparation
 
 
 def _embed_texts(encoder: DualEncoder, texts: list[str]) -> Embeddings:
-    # not before there is an encoder: importing torch takes seconds
+    # imported only when there is an encoder: torch takes seconds
     from mmpoison.models.embedding import embed_captions
 
     return embed_captions(encoder, texts)

@@ -1,4 +1,4 @@
-"""What is loaded: models, data sets and galleries, made ready one after the other while the page is already there."""
+"""Loads models, data sets and galleries one by one in a background thread, while the page is already open."""
 
 from __future__ import annotations
 
@@ -24,21 +24,21 @@ if TYPE_CHECKING:
     from mmpoison.models.dual_encoder import DualEncoder
 
 MODELS_AT_ONCE = 4
-"""So many columns can be compared at a glance."""
+"""The number of columns that can be compared at a glance."""
 
 State = Literal["waiting", "working", "ready", "failed"]
 Kind = Literal["images", "captions"]
 
 _LIKE_QUERIES = 500
-"""So many captions show an index what its queries are like."""
+"""Number of captions that serve as typical queries to tune an index."""
 
 
 @dataclass(frozen=True)
 class Source:
-    """Something that is loaded in the background.
+    """A model or data set to load in the background.
 
     Attributes:
-        name: What to call it.
+        name: The name shown.
         load: Loads it.
     """
 
@@ -48,15 +48,15 @@ class Source:
 
 @dataclass
 class Job:
-    """One thing to be made ready.
+    """One thing to load or embed.
 
     Attributes:
-        what: What it is, for people.
-        state: How far it is.
-        done: Images or captions that are embedded.
-        total: Of so many; 0 where it is not counted.
+        what: Its description, for people.
+        state: Its state.
+        done: Number of embedded images or captions.
+        total: Number of all of them; 0 if they are not counted.
         message: Why it failed.
-        note: What a reader should know although it is ready.
+        note: A remark for the reader although it is ready.
     """
 
     what: str
@@ -69,25 +69,25 @@ class Job:
 
 
 class Stopped(Exception):
-    """The session ends while something is still being made ready."""
+    """Raised in the background thread when the session ends."""
 
 
 class Library:
     """Models and data sets by name, and the galleries that are ready to be searched.
 
-    One thread makes things ready in the order in which they were asked for. A model or data set that cannot be loaded
-    ends the session: `failure` holds the reason.
+    One thread loads and embeds everything in the order of the requests. A model or data set that cannot be loaded ends
+    the session: `failure` holds the reason.
 
     Args:
-        models: Sources of `DualEncoder`s, at most four; the first is what the others are compared with.
+        models: Sources of `DualEncoder`s, at most four; the others are compared with the first.
         collections: Sources of `Collection`s.
-        device: Where to compute, as for `mmpoison.base.devices.find_device`.
+        device: The device, as for `mmpoison.base.devices.find_device`.
         cache: Folder of embeddings; `search` in the cache folder by default.
-        on_failure: Called in the thread when the session cannot go on.
-        say: Told one line for each thing that is ready.
+        on_failure: Called in the thread when the session must end.
+        say: Called with one line for each thing that becomes ready.
 
     Raises:
-        InputError: If there is no model, no data set, too many models, or two of one name.
+        InputError: If there is no model, no data set, too many models, or two with the same name.
     """
 
     def __init__(
@@ -101,7 +101,7 @@ class Library:
         say: Callable[[str], None] | None = None,
     ) -> None:
         if not models or not collections:
-            raise InputError("a search needs at least one model and one data set")
+            raise InputError("the search page needs at least one model and one data set")
         if len(models) > MODELS_AT_ONCE:
             raise InputError(
                 f"{len(models)} models: at most {MODELS_AT_ONCE} are shown side by side"
@@ -109,7 +109,7 @@ class Library:
         for what, sources in (("models", models), ("data sets", collections)):
             names = [source.name for source in sources]
             if twice := sorted({name for name in names if names.count(name) > 1}):
-                raise InputError(f"two {what} are called {twice[0]!r}: give one as NAME=PATH")
+                raise InputError(f"two {what} have the name {twice[0]!r}: give one as NAME=PATH")
         self.model_names = tuple(source.name for source in models)
         self.collection_names = tuple(source.name for source in collections)
         self.encoders: dict[str, DualEncoder] = {}
@@ -129,29 +129,29 @@ class Library:
         self._thread: threading.Thread | None = None
         self._plan(models, collections)
 
-    # -- what may be asked -------------------------------------------------------------------------
+    # -- queries -----------------------------------------------------------------------------------
 
     def collection(self, key: str) -> Collection:
-        """A data set by its key.
+        """Return a data set by its key.
 
         Raises:
-            InputError: If there is none, or it is not loaded yet.
+            InputError: If there is none with this key, or it is not loaded yet.
         """
         for collection in self.collections.values():
             if collection.key == key:
                 return collection
-        raise InputError(f"data set {key!r} is not here (any more): load the page again")
+        raise InputError(f"data set {key!r} is not loaded (any more): reload the page")
 
     def model_job(self, name: str) -> Job:
-        """How far a model is."""
+        """Return the progress of a model."""
         return self._jobs["model", name]
 
     def collection_job(self, name: str) -> Job:
-        """How far a data set is."""
+        """Return the progress of a data set."""
         return self._jobs["data", name]
 
     def indexed(self, collection: Collection, part: str, model: str, kind: Kind) -> Indexed | Job:
-        """A gallery, or its captions, under a model; where it is not ready it is made so, and its job is given.
+        """Return a gallery, or its captions, under a model; if it is not ready, queue it and return its job.
 
         Raises:
             InputError: If there is no such gallery.
@@ -163,27 +163,27 @@ class Library:
         return self._want(collection.name, part, model, kind)
 
     def captions(self, collection: Collection, part: str) -> DistinctCaptions:
-        """The captions that rows of an index of captions stand for."""
+        """Return the captions that the rows of a caption index stand for."""
         return self._captions[collection.name, part]
 
     def notes(self, collection: Collection, part: str) -> list[str]:
-        """What a reader should know about a gallery that is ready."""
+        """List what a reader should know about a gallery that is ready."""
         jobs = [self._jobs.get(("images", collection.name, part, m)) for m in self.model_names]
         return sorted({job.note for job in jobs if job is not None and job.note})
 
     def busy(self) -> list[Job]:
-        """What is not ready yet, in order."""
+        """List the jobs that are not ready yet, in order."""
         return [job for job in list(self._jobs.values()) if job.state in ("waiting", "working")]
 
     # -- the thread --------------------------------------------------------------------------------
 
     def start(self) -> None:
-        """Begin to make things ready."""
+        """Start the background thread."""
         self._thread = threading.Thread(target=self._work, name="library", daemon=True)
         self._thread.start()
 
     def stop(self, wait: float = 10) -> None:
-        """Leave off, at the next batch; a thread that does not is left behind after so many seconds."""
+        """Stop the thread at its next batch; after `wait` seconds return without it."""
         with self._changed:
             self._stopping = True
             self._changed.notify_all()
@@ -191,11 +191,11 @@ class Library:
             self._thread.join(wait)
 
     def wait(self, timeout: float = 600) -> None:
-        """Until nothing is left to do.
+        """Wait until all jobs are done.
 
         Raises:
             TimeoutError: If it takes longer.
-            BaseException: What ended the session.
+            BaseException: The error that ended the session.
         """
         with self._changed:
             if not self._changed.wait_for(lambda: self.failure or not self.busy(), timeout):
@@ -204,7 +204,7 @@ class Library:
             raise self.failure
 
     def _plan(self, models: Sequence[Source], collections: Sequence[Source]) -> None:
-        """The first data set's default gallery under every model first, so that there is something to see."""
+        """Queue all jobs; the first data set's default gallery comes first, so that there is soon something to see."""
         first, *others = collections
         self._add(("data", first.name), first.name, self._loads_collection(first))
         for source in models:
@@ -227,7 +227,7 @@ class Library:
         while True:
             with self._changed:
                 if not self._queue:
-                    self._pixels = None  # nobody waits for them any more
+                    self._pixels = None  # no job needs them any more
                 self._changed.wait_for(lambda: self._queue or self._stopping)
                 if self._stopping:
                     return
@@ -243,7 +243,7 @@ class Library:
             with self._changed:
                 job.state = "ready" if failed is None else "failed"
                 job.message = "" if failed is None else str(failed) or type(failed).__name__
-                # a gallery that cannot be had is said where it was asked for
+                # an unusable gallery is reported to the request that needs it
                 if failed is not None and not (
                     key[0] in ("images", "captions") and isinstance(failed, InputError)
                 ):
@@ -322,7 +322,7 @@ class Library:
             if embedded.unreadable:
                 job.note = (
                     f"{embedded.unreadable:,} of {len(gallery):,} images cannot be read and are left out: "
-                    "mmpoison data verify names them"
+                    "`mmpoison data verify` lists them"
                 )
         else:
             if (name, part) not in self._captions:
@@ -344,7 +344,7 @@ class Library:
         job: Job,
         progress: Callable[[int, int], None],
     ) -> PixelStore:
-        """Pixels of a gallery; models that want them alike share them."""
+        """Decode the pixels of a gallery; models with the same preprocessing share them."""
         key = (collection.name, part, preparation)
         if self._pixels is None or self._pixels[0] != key:
             pairs: PairDataset = collection.pairs

@@ -1,4 +1,4 @@
-"""Two classes change places: captions of A on images of B, and captions of B on images of A."""
+"""Swaps two classes: captions of A on images of B, and captions of B on images of A."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class ClassSwap:
 
     def poison(self, pairs: PairDataset, seed: int = 0) -> PairDataset:
         """Return a poisoned copy of a clean set."""
-        first = Goal.parse(self.goal, pairs.classes)  # an unknown class is named with the nearest
+        first = Goal.parse(self.goal, pairs.classes)  # refuses an unknown class, with a suggestion
         goals = [first, Goal(first.target, first.original)]
         return poison_set(
             pairs,

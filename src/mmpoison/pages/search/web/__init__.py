@@ -1,4 +1,4 @@
-"""The search page: a local server over the search engine, and its front end."""
+"""The search page: a local server and its front end."""
 
 from mmpoison.pages.search.web.app import search_app
 

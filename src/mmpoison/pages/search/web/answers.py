@@ -1,6 +1,6 @@
-"""What the page is told, as plain JSON values; text of the data is freed of control characters here.
+"""Builds the page's JSON answers; control characters are removed from the data's text here.
 
-The page names nothing back: images, captions and classes go by number.
+The page sends no names back: images, captions and classes have numbers.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from mmpoison.reporting.text import visible
 
 
 def state(library: Library) -> dict[str, Any]:
-    """What is there and what is still being made ready."""
+    """List models, data sets and jobs with their states."""
     return {
         "version": __version__,
         "most_shown": SHOWN,
@@ -38,7 +38,7 @@ def state(library: Library) -> dict[str, Any]:
 def images_answer(
     answer: Answer, collection: Collection, library: Library, part: str
 ) -> dict[str, Any]:
-    """The results of a search for images."""
+    """Build the answer to a search for images."""
     shown = {hit.item for column in answer.columns.values() for hit in column.hits}
     return {
         "notes": [visible(note) for note in library.notes(collection, part)],
@@ -48,7 +48,7 @@ def images_answer(
 
 
 def captions_answer(answer: Answer, collection: Collection, library: Library, part: str) -> Any:
-    """The results of a search for captions."""
+    """Build the answer to a search for captions."""
     captions: dict[str, Any] = {}
     if answer.columns:
         found = library.captions(collection, part)
@@ -58,7 +58,7 @@ def captions_answer(answer: Answer, collection: Collection, library: Library, pa
 
 
 def image_facts(collection: Collection, image: int) -> dict[str, Any]:
-    """What a card says of an image."""
+    """Collect what a result card shows of an image."""
     label = collection.pairs.images.label(image)
     caption = collection.caption_of(image)
     return {
@@ -72,7 +72,7 @@ def image_facts(collection: Collection, image: int) -> dict[str, Any]:
 def pair_answer(
     collection: Collection, image: int, facts: list[PairFacts], fault: str, library: Library
 ) -> dict[str, Any]:
-    """Everything about one image."""
+    """Collect everything about one image."""
     table = collection.pairs.images
     categories = () if table.categories is None else table.categories[image]
     linked = {
@@ -89,7 +89,7 @@ def pair_answer(
         "data": visible(collection.name),
         "split": str(SPLITS[table.split_codes[image]]),
         "categories": [visible(str(name)) for name in categories or ()],
-        # where a file lies is nothing for a page
+        # the page must not reveal where files are
         "fault": "the image file cannot be read" if fault else "",
         "has_manifest": collection.manifest is not None,
         "models": [_named(name, library.model_job(name)) for name in library.model_names],

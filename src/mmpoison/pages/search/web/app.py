@@ -1,4 +1,4 @@
-"""The page's server: what can be asked, by number and by name, never by path."""
+"""The search page's server: requests name images by number, never by path."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from mmpoison.reporting.text import visible
 STATIC = Path(__file__).parent / "static"
 
 SIDES = {"small": 192, "large": 768}
-"""Pixels of the pictures that the page shows."""
+"""Longest sides in pixels of the pictures on the page."""
 
 Key = Annotated[str, Query(max_length=40)]
 Part = Annotated[str, Query(max_length=10)]
@@ -34,7 +34,7 @@ Target = Annotated[str, Query(pattern=r"^((class|image):\d{1,9})?$")]
 
 
 def search_app(engine: Engine, *, host: str = LOCAL) -> FastAPI:
-    """The application of the search page.
+    """Make the application of the search page.
 
     Args:
         engine: Answers queries; its library may still be loading.
@@ -65,7 +65,7 @@ def search_app(engine: Engine, *, host: str = LOCAL) -> FastAPI:
     def search(
         data: Key,
         part: Part,
-        # one more than the engine takes, so that its own sentence is shown
+        # more than the engine accepts, so that its own message is shown
         q: Annotated[str, Query(max_length=2 * QUERY_LENGTH)],
         shown: Shown = 12,
         target: Target = "",
@@ -101,7 +101,7 @@ def search_app(engine: Engine, *, host: str = LOCAL) -> FastAPI:
         except BrokenImage as error:
             if isinstance(picture, bytes):
                 raise
-            # where a file lies is nothing for a page
+            # the page must not reveal where files are
             raise InputError(f"this image cannot be read: {error.fault}") from None
         return answers.captions_answer(answer, collection, library, part)
 
@@ -135,8 +135,8 @@ def search_app(engine: Engine, *, host: str = LOCAL) -> FastAPI:
 
 
 def _class(collection: Collection, number: int) -> str:
-    """A class by number, for its name on the page is not the one in the data where that holds control characters."""
+    """Return a class by number: the page shows its name without control characters, so the name itself is no key."""
     classes = collection.pairs.classes
     if number >= len(classes):
-        raise InputError(f"class {number}: the data have {len(classes)}, counted from 0")
+        raise InputError(f"class {number}: the data have {len(classes)} classes, counted from 0")
     return classes[number]

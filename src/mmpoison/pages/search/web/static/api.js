@@ -1,4 +1,4 @@
-// Asks the server, and tells "it said no" from "it is not there".
+// Sends requests to the server; distinguishes a refusal from a server that cannot be reached.
 
 export class Refused extends Error {}
 export class Unreachable extends Error {}
@@ -15,6 +15,6 @@ export async function ask(path, parameters = {}, options = {}) {
     if (error.name === "AbortError") throw error;
     throw new Unreachable("The server does not answer.");
   }
-  if (!answer.ok) throw new Refused(body.error || `The server says ${answer.status}.`);
+  if (!answer.ok) throw new Refused(body.error || `The server answered with status ${answer.status}.`);
   return body;
 }

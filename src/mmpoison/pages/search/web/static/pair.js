@@ -15,7 +15,7 @@ function link(told, other) {
 
 function marks(told, caption) {
   if (caption.poisoned) {
-    return [h("span", { class: "badge poison" }, "poison"), ` put here for ${caption.goal}; written for `, link(told, caption.source)];
+    return [h("span", { class: "badge poison" }, "poison"), ` added for ${caption.goal}; written for `, link(told, caption.source)];
   }
   if (caption.misused_on.length) {
     const on = caption.misused_on.flatMap((other, place) => (place ? [", ", link(told, other)] : [link(told, other)]));
@@ -59,8 +59,8 @@ function draw(told) {
     told.captions.length ? h("div", { class: "scroll", role: "region", "aria-label": "Captions", tabindex: "0" }, table(told)) : h("p", {}, "This image has no caption."),
   );
   byId("marks").textContent = told.has_manifest
-    ? "The manifest says which pairs are poisoned."
-    : "No manifest comes with these data: nothing says which pairs are poisoned.";
+    ? "Poisoned pairs are marked as in the manifest."
+    : "These data have no manifest, so it is not known which pairs are poisoned.";
   const waiting = told.models.filter((model) => model.state !== "ready");
   byId("status").textContent = waiting.length ? `Still loading: ${waiting.map((model) => model.name).join(", ")}.` : "";
   if (waiting.length) setTimeout(load, 1000);

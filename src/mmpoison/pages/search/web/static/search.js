@@ -93,7 +93,7 @@ function drawState() {
   byId("busy").hidden = !job;
   if (job) {
     const bar = byId("busy-bar");
-    byId("busy-what").textContent = `Making ready: ${job.what}${job.total ? `, ${number(job.done)} of ${number(job.total)}` : ""}${state.busy.length > 1 ? `; then ${state.busy.length - 1} more` : ""}`;
+    byId("busy-what").textContent = `Preparing: ${job.what}${job.total ? `, ${number(job.done)} of ${number(job.total)}` : ""}${state.busy.length > 1 ? `; then ${state.busy.length - 1} more` : ""}`;
     if (job.total) {
       bar.max = job.total;
       bar.value = job.done;

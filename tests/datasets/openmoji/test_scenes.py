@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from collections import Counter
+from importlib import resources
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -26,8 +28,14 @@ from mmpoison.datasets.openmoji import (
     scene_arrays,
 )
 from mmpoison.datasets.openmoji.captions import plural
-from mmpoison.datasets.openmoji.places import CLASS_PLACES, PLACES
-from mmpoison.datasets.openmoji.table import SPRITES, Pool, sprites_of
+from mmpoison.datasets.openmoji.scene_data import (
+    CLASS_FACTS,
+    PLACES,
+    SCENE_DATA_SHA256,
+    SPRITES,
+    Pool,
+    sprites_of,
+)
 from mmpoison.errors import InputError
 
 POOLS: tuple[Pool, Pool] = ("pretraining", "demo")
@@ -191,6 +199,13 @@ def test_the_tail_is_long() -> None:
     assert 0.004 < share["aeroplane"] < 0.018
 
 
+def test_the_digest_is_that_of_the_data() -> None:
+    """Cached scenes are drawn anew when the digest changes: copy the new one into `scene_data.py`."""
+    folder = resources.files("mmpoison.datasets.openmoji")
+    data = b"".join((folder / name).read_bytes() for name in ("sprites.json", "scenes.json"))
+    assert hashlib.sha256(data).hexdigest() == SCENE_DATA_SHA256
+
+
 def test_pools_hold_sprites_out_of_each_other() -> None:
     for label in CLASSES:
         pretraining, demo = ({s.name for s in sprites_of(label, pool)} for pool in POOLS)
@@ -219,7 +234,7 @@ def test_pools_and_parts_share_no_scene() -> None:
 
 def test_sheep_and_aeroplanes_keep_apart() -> None:
     settings = {
-        label: {PLACES[name].setting for name in CLASS_PLACES[label]}
+        label: {PLACES[name].setting for name in CLASS_FACTS[label].places}
         for label in ("sheep", "aeroplane")
     }
     assert not settings["sheep"] & settings["aeroplane"]

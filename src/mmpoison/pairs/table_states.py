@@ -1,4 +1,4 @@
-"""Notices that files of a data set have changed while they were read: the files of its table.
+"""Detects that the files of a table of pairs have changed while they were read.
 
 A set is read more than once: its table first, its images later, both again when they are written. What was checked must
 be what is used, so the state of each file (size, time of change, inode) is noted and compared.
@@ -7,32 +7,13 @@ be what is used, so the state of each file (size, time of change, inode) is note
 from __future__ import annotations
 
 import os
-import stat
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from mmpoison.base.phrasing import count_of
-from mmpoison.errors import InputError
-
-MISSING = 0
+from mmpoison.images.file_states import changed_error, state_of
 
 TABLE_SUFFIXES = (".jsonl", ".json", ".csv", ".tsv", ".txt", ".parquet", ".arrow", ".tar")
 """Endings of the files that tables of pairs are read from."""
-
-
-def changed_error(paths: Sequence[Path]) -> InputError:
-    """What is raised for files that have changed, at least one."""
-    return InputError(changed_line(paths))
-
-
-def changed_line(paths: Sequence[Path]) -> str:
-    """One line about files that have changed, at least one."""
-    more = f" (and {count_of(len(paths) - 1, 'file')} more)" if len(paths) > 1 else ""
-    return (
-        f"{paths[0]}: changed while the data set was read{more}: "
-        "stop what writes into the data set, and repeat the command"
-    )
 
 
 @dataclass(frozen=True)
@@ -78,7 +59,7 @@ def _tables(place: Path) -> list[str]:
     if not place.is_dir():
         return [""]
     if (place / "captions.jsonl").is_file():
-        # our own format: labels and results may lie beside these
+        # our own format: labels and results may lie in the same folder
         return ["captions.jsonl", "manifest.json"]
     found: list[str] = []
     try:
@@ -101,15 +82,3 @@ def _tables(place: Path) -> list[str]:
 
 def _path(place: Path, name: str) -> str:
     return f"{place}/{name}" if name else str(place)
-
-
-def state_of(path: str) -> int:
-    """The state of one regular file as a number; 0 where there is none."""
-    try:
-        found = os.stat(path)  # noqa: PTH116 - many times as fast as pathlib
-    except (OSError, ValueError):
-        return MISSING
-    if not stat.S_ISREG(found.st_mode):
-        return MISSING
-    # hashes of whole numbers are the same in every process
-    return hash((found.st_size, found.st_mtime_ns, found.st_ino)) or 1

@@ -9,18 +9,16 @@ from typing import Any
 
 import numpy as np
 
-from mmpoison import datasets
 from mmpoison.base.phrasing import are, count_of
-from mmpoison.datasets.catalogue import DATASETS, image_folder, recognise
+from mmpoison.datasets.catalogue import DATASETS, load_dataset, recognise
 from mmpoison.datasets.verify.caption_check import CONTEXT, CaptionFacts, check_captions
 from mmpoison.datasets.verify.image_scan import ImageScan, can_hash_perceptually, scan_images
 from mmpoison.datasets.verify.likeness import Likeness
 from mmpoison.datasets.verify.manifest_check import manifest_problems, poisoned_gallery
 from mmpoison.datasets.verify.report import Verification
 from mmpoison.errors import MmpoisonWarning
-from mmpoison.pairs.file_states import changed_line
+from mmpoison.images.file_states import changed_files, changed_line, file_states
 from mmpoison.pairs.folder import ManifestMisfit
-from mmpoison.pairs.image_states import changed_files, file_states
 from mmpoison.pairs.table import SPLITS, PairDataset
 
 __all__ = ["Verification", "load_to_verify", "verify_pairs"]
@@ -29,7 +27,7 @@ NEAR = 4
 """Bits of 64 in which two perceptual hashes may differ to be called near, by default."""
 
 IMBALANCE = 10
-"""A class with so many times the images of another is worth a note."""
+"""A class with this many times the images of another is noted."""
 
 
 def load_to_verify(
@@ -58,25 +56,16 @@ def load_to_verify(
     with warnings.catch_warnings():
         # what was left out is what the check reports
         warnings.simplefilter("ignore", MmpoisonWarning)
-        place = Path(data)
-        by_name = format is None and (str(data) in DATASETS or not place.exists())
-        if by_name:
-            name = str(data)
-        else:
-            source = recognise(place) if format is None else DATASETS[format]
-            name = source.name
+        name, kind = str(data), format
+        if format is not None or (name not in DATASETS and Path(name).exists()):
+            source = recognise(Path(name)) if format is None else DATASETS[format]
+            kind = source.name
             if "strict" in source.options:
                 given.setdefault("strict", False)
-            if root is not None:
-                given["images"] = image_folder(source, root)
         try:
-            if by_name:
-                pairs = datasets.load_dataset(name, root, options=given)
-            else:
-                pairs = datasets.load_pairs(place, format=name, **given)
-            return pairs, name, []
+            return load_dataset(name, root, options=given, format=kind), kind or name, []
         except ManifestMisfit as error:
-            return error.pairs, name, [str(error)]
+            return error.pairs, kind or name, [str(error)]
 
 
 def verify_pairs(
@@ -89,7 +78,7 @@ def verify_pairs(
     manifest_faults: list[str] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Verification:
-    """Read every image once, look at every caption, and check a poisoned set's manifest against its pairs.
+    """Read every image and every caption once, and check a poisoned set's manifest against its pairs.
 
     Args:
         pairs: The set, loaded.

@@ -1,12 +1,11 @@
 """Which data sets are downloaded, and how archives become the folder of a data set.
 
 A data set that can be fetched has one `Download` in `DOWNLOADS`; `mmpoison data build` looks there. The archives lie in
-the cache folder until they are unpacked, so an interrupted build goes on with the same command.
+the cache folder until they are unpacked, so the same command resumes an interrupted build.
 """
 
 from __future__ import annotations
 
-import inspect
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -23,8 +22,8 @@ from mmpoison.base.registry import Registry
 from mmpoison.base.untrusted import read_json
 from mmpoison.datasets.catalogue import DATASETS, Progress
 from mmpoison.datasets.fetch.archives import unpack
-from mmpoison.datasets.fetch.download import Downloaded, check_space, download
-from mmpoison.datasets.options import fit_options
+from mmpoison.datasets.fetch.transfer import Downloaded, check_space, download
+from mmpoison.datasets.options import fit_options, option_kinds
 from mmpoison.errors import InputError
 
 LEDGER = "download.json"
@@ -44,7 +43,6 @@ class PublicFile:
         size: Its size where it is published together with a checksum.
         sha256: Its published checksum; without one the first download is trusted and later ones must equal it.
         wanted: Which members are unpacked, by name; all by default.
-        rename: Path in the data set for the name of a member; the same by default.
         grows: How many times larger it may get when it is unpacked.
     """
 
@@ -54,7 +52,6 @@ class PublicFile:
     size: int | None = None
     sha256: str | None = None
     wanted: Callable[[str], bool] | None = None
-    rename: Callable[[str], str] | None = None
     grows: int = 20
 
 
@@ -75,8 +72,7 @@ class Download:
     @property
     def options(self) -> tuple[str, ...]:
         """What `build` can be asked for."""
-        usual = {"out", "seed", "progress"}
-        return tuple(name for name in inspect.signature(self.build).parameters if name not in usual)
+        return tuple(option_kinds(self.build))
 
 
 DOWNLOADS: Registry[Download] = Registry("download", "mmpoison.datasets")
@@ -145,14 +141,12 @@ def build_dataset(
             fails.
     """
     source = DATASETS[name]
-    known: tuple[str, ...]
-    if source.build is not None:
-        build, known = source.build, source.options
-    elif name in DOWNLOADS:
-        build, known = DOWNLOADS[name].build, DOWNLOADS[name].options
-    else:
+    build = source.build or (DOWNLOADS[name].build if name in DOWNLOADS else None)
+    if build is None:
         raise InputError(f"data set {name!r} cannot be made here: {source.where_from}")
-    fitted = fit_options(options or {}, known, build, f"building {name}")
+    fitted = fit_options(
+        options or {}, build, f"building {name}", source.options if source.build else ()
+    )
     refuse_occupied(out)
     return build(out, seed=seed, progress=progress, **fitted)
 
@@ -193,7 +187,6 @@ def fetch_and_unpack(
                         folder,
                         most_bytes=file.grows * got.size + MEGABYTE,
                         wanted=file.wanted,
-                        rename=file.rename,
                         progress=step.of(file.about),
                     )
                 except InputError:

@@ -1,7 +1,7 @@
-"""The addresses and checksums of the data sets that anyone may fetch.
+"""Addresses and checksums of the data sets that anyone may fetch, and how each is built.
 
-Sizes and checksums are those that others published after fetching the same addresses; where each is from stands beside
-it. A file without a published checksum is trusted at its first download and must be the same at every later one.
+Sizes and checksums are those that others published after fetching the same addresses; a comment says where each is
+from. A file without a published checksum is trusted at its first download and must be the same at every later one.
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ from urllib.parse import quote, urljoin
 
 from mmpoison.base.files import atomic_folder, refuse_occupied
 from mmpoison.datasets.catalogue import Progress
-from mmpoison.datasets.fetch.build import (
+from mmpoison.datasets.fetch.dataset_builds import (
     DOWNLOADS,
     Download,
     PublicFile,
     fetch_and_unpack,
     open_cache,
 )
-from mmpoison.datasets.fetch.download import read_page
+from mmpoison.datasets.fetch.transfer import read_page
+from mmpoison.datasets.options import one_of
 from mmpoison.datasets.published.coco import PARTS, YEARS
 from mmpoison.datasets.published.pascal_sentences import PAGE_FILES, load_pascal_sentences
 from mmpoison.errors import InputError, MmpoisonWarning
-from mmpoison.pairs.option_values import one_of
 from mmpoison.pairs.reshape import image_name
 from mmpoison.pairs.splits import FrozenSplit, shipped_split
 from mmpoison.pairs.table import PairDataset
@@ -248,7 +248,7 @@ def build_pascal_sentences(
             if progress is not None:
                 progress(done, len(names))
         cache.save()
-        # only now, so that a build that was stopped goes on where it was
+        # only now, so that an interrupted build can resume
         for name in names:
             shutil.move(cache.folder / name, folder / name)
         cache.write(folder, names)

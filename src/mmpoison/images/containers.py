@@ -1,8 +1,8 @@
 """Bytes of images that lie inside other files: members of tar shards, rows of Parquet and Arrow files.
 
-An image id goes on behind the container's name: `00000.tar/000000012.jpg`, `part-0.parquet/17` (the row, from 0), or
-`part-0.parquet/photo/17` where the images are not in the column that would be chosen anyway. Whatever is read comes
-from strangers: only regular members are read, sizes are bounded, names never leave the container.
+An image id is the container's path and the name inside: `00000.tar/000000012.jpg`, `part-0.parquet/17` (the row, from
+0), or `part-0.parquet/photo/17` where the images are not in the column that would be chosen anyway. Whatever is read is
+untrusted: only regular members are read, sizes are bounded, names never leave the container.
 
 Reading is safe between threads and after a fork; what makes it fast (a shard's index, a row group) is kept in caches of
 bounded size, one set for each process.
@@ -23,8 +23,8 @@ import numpy as np
 from mmpoison.base.phrasing import count_of
 from mmpoison.base.untrusted import open_bytes
 from mmpoison.errors import InputError
-from mmpoison.pairs.arrow_schema import arrow_errors, default_image_column, text_leaves
-from mmpoison.pairs.tar_reading import TAR_ERRORS, BoundedReader, open_tar
+from mmpoison.images.arrow_images import arrow_errors, default_image_column, text_leaves
+from mmpoison.images.tar_reading import TAR_ERRORS, BoundedReader, open_tar
 
 CONTAINERS = (".tar", ".parquet", ".arrow")
 
@@ -239,7 +239,7 @@ def _read_row(path: Path, name: str, key: FileKey) -> bytes:
             raise InputError(f"{path}: broken, it has fewer rows than it says")
         cell = array[index]
         if isinstance(cell, pa.StructScalar):
-            # the path beside the bytes is not looked at
+            # the path next to the bytes is not used
             value = cell["bytes"].as_py() if cell.is_valid else None
         else:
             value = cell.as_py()

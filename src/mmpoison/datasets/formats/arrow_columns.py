@@ -2,21 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from mmpoison.base.untrusted import parse_json
+from mmpoison.datasets.formats.columns import ColumnNames, find_column, need_column
 from mmpoison.errors import InputError
-from mmpoison.pairs.columns import (
-    CAPTION_NAMES,
-    CATEGORIES_NAMES,
-    IMAGE_NAMES,
-    LABEL_NAMES,
-    SPLIT_NAMES,
-    find_column,
-    need_column,
-)
+from mmpoison.images.arrow_images import default_image_column, holds_bytes
 
 
 @dataclass(frozen=True)
@@ -50,76 +42,12 @@ class TableColumns:
         return list(dict.fromkeys(name for name in names if name is not None))
 
 
-def arrow_errors() -> tuple[type[Exception], ...]:
-    """What pyarrow raises for a broken file: its own errors, and Python's for names that are no UTF-8."""
-    import pyarrow as pa
-
-    return (pa.ArrowException, OSError, UnicodeDecodeError)
-
-
-def text_leaves(file: Any, columns: Sequence[str]) -> list[str]:
-    """Paths of the leaves of some columns of a Parquet file that hold bytes or text.
-
-    They are read as dictionaries: a value that a file of 5 kB says once and repeats a thousand times is in memory once,
-    where it would take 64 GB written out.
-
-    Args:
-        file: A `pyarrow.parquet.ParquetFile`.
-        columns: Names of columns.
-    """
-    leaves = (file.schema.column(number) for number in range(len(file.schema)))
-    return [
-        leaf.path
-        for leaf in leaves
-        if leaf.physical_type == "BYTE_ARRAY"
-        and any(leaf.path == name or leaf.path.startswith(f"{name}.") for name in columns)
-    ]
-
-
-def column_options(
-    image_column: str | None,
-    caption_column: str | None,
-    label_column: str | None,
-    split_column: str | None,
-) -> dict[str, str | None]:
-    """The options of a format with columns, under their names."""
-    given = {
-        "image_column": image_column,
-        "caption_column": caption_column,
-        "label_column": label_column,
-        "split_column": split_column,
-    }
-    # a column called 1 comes as a number from a recipe
-    return {option: None if name is None else str(name) for option, name in given.items()}
-
-
-def default_image_column(schema: Any) -> str | None:
-    """The column with the bytes of images that is taken where nobody names one.
-
-    It is the first usual name whose type is bytes (or Hugging Face's `{bytes, path}`), else the first such column.
-    """
-    inside = [field.name for field in schema if holds_bytes(field.type)]
-    return find_column(inside, None, IMAGE_NAMES, "image_column", "") or next(iter(inside), None)
-
-
-def holds_bytes(kind: Any) -> bool:
-    """Whether an Arrow type can hold the bytes of an image."""
-    import pyarrow.types as types
-
-    if types.is_struct(kind):
-        return any(
-            kind.field(n).name == "bytes" and holds_bytes(kind.field(n).type)
-            for n in range(kind.num_fields)
-        )
-    return bool(types.is_binary(kind) or types.is_large_binary(kind) or types.is_binary_view(kind))
-
-
-def choose_columns(schema: Any, options: Mapping[str, str | None], where: str) -> TableColumns:
+def choose_columns(schema: Any, chosen: ColumnNames, where: str) -> TableColumns:
     """The columns of a table by the user's choice, their usual names and their types.
 
     Args:
         schema: Arrow schema; Hugging Face's features in its metadata tell the classes' names.
-        options: `image_column`, `caption_column`, `label_column`, `split_column`; None is for the usual names.
+        chosen: The user's choice of columns.
         where: The file, for messages.
 
     Raises:
@@ -129,18 +57,11 @@ def choose_columns(schema: Any, options: Mapping[str, str | None], where: str) -
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise InputError(f"{where}: several columns are called {twice[0]!r}, which one is meant?")
     default = default_image_column(schema)
-    wanted = options.get("image_column")
-    if wanted is not None:
-        find_column(names, wanted, (), "image_column", where)
-        image = wanted
+    if chosen.get("image_column") is not None:
+        image = need_column(names, chosen, "image_column", where)
     else:
-        paths = [field.name for field in schema if is_text_type(field.type)]
-        image = default or need_column(
-            find_column(paths, None, IMAGE_NAMES, "image_column", where),
-            names,
-            "images (image_column)",
-            where,
-        )
+        texts = [field.name for field in schema if is_text_type(field.type)]
+        image = default or need_column(texts, {}, "image_column", where)
     inside = holds_bytes(schema.field(image).type)
     if not inside and not is_text_type(schema.field(image).type):
         raise InputError(
@@ -150,12 +71,7 @@ def choose_columns(schema: Any, options: Mapping[str, str | None], where: str) -
         raise InputError(
             f"{where}: a column of images cannot be called {image!r}, with a slash in it"
         )
-    captions = need_column(
-        find_column(names, options.get("caption_column"), CAPTION_NAMES, "caption_column", where),
-        names,
-        "captions (caption_column)",
-        where,
-    )
+    captions = need_column(names, chosen, "caption_column", where)
     if not (
         is_text_type(schema.field(captions).type) or _is_list_of_text(schema.field(captions).type)
     ):
@@ -163,9 +79,9 @@ def choose_columns(schema: Any, options: Mapping[str, str | None], where: str) -
             f"{where}: caption_column {captions!r} holds {schema.field(captions).type}: "
             "a string or a list of strings is needed"
         )
-    label = find_column(names, options.get("label_column"), LABEL_NAMES, "label_column", where)
-    split = find_column(names, options.get("split_column"), SPLIT_NAMES, "split_column", where)
-    categories = find_column(names, None, CATEGORIES_NAMES, "", where)
+    label = find_column(names, chosen, "label_column", where)
+    split = find_column(names, chosen, "split_column", where)
+    categories = find_column(names, {}, "categories", where)
     if categories is not None and not _is_list_of_text(schema.field(categories).type):
         categories = None
     return TableColumns(

@@ -19,16 +19,16 @@ from tests.conftest import SHARED
 
 from mmpoison.cli import main
 from mmpoison.datasets import DATASETS, load_dataset, load_pairs
-from mmpoison.datasets.fetch import build as module
-from mmpoison.datasets.fetch.build import (
+from mmpoison.datasets.fetch import dataset_builds as module
+from mmpoison.datasets.fetch import published_builds
+from mmpoison.datasets.fetch.dataset_builds import (
     DOWNLOADS,
     PublicFile,
     build_dataset,
     fetch_and_unpack,
     open_cache,
 )
-from mmpoison.datasets.published import public_sets
-from mmpoison.datasets.published.public_sets import captions_digest
+from mmpoison.datasets.fetch.published_builds import captions_digest
 from mmpoison.errors import InputError, MmpoisonWarning
 from mmpoison.pairs.splits import FrozenSplit
 
@@ -106,10 +106,10 @@ def test_archives_may_be_kept(files: list[PublicFile], tmp_path: Path, cache: Pa
 def test_the_same_command_goes_on(
     files: list[PublicFile], web: Web, tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mmpoison.datasets.fetch.download.ATTEMPTS", 1)
+    monkeypatch.setattr("mmpoison.datasets.fetch.transfer.ATTEMPTS", 1)
     whole = len(PARTS["captions.zip"])
     web.cuts = [whole, *[100] * 1, *[0] * 10]
-    monkeypatch.setattr("mmpoison.datasets.fetch.download.time.sleep", lambda seconds: None)
+    monkeypatch.setattr("mmpoison.datasets.fetch.transfer.time.sleep", lambda seconds: None)
     with pytest.raises(InputError, match="100 bytes are kept, the same command goes on"):
         fetch_and_unpack("set", files, tmp_path / "o")
     assert not (tmp_path / "o").exists()
@@ -210,7 +210,7 @@ def test_a_bomb(web: Web, tmp_path: Path) -> None:
 
 def test_an_occupied_folder(files: list[PublicFile], web: Web, tmp_path: Path) -> None:
     (tmp_path / "thesis.txt").write_text("years of work")
-    with pytest.raises(InputError, match="already holds something"):
+    with pytest.raises(InputError, match="is not empty"):
         fetch_and_unpack("set", files, tmp_path)
     assert web.requests == []
 
@@ -258,9 +258,9 @@ def every_file() -> list[PublicFile]:
     coco = [
         file
         for year in (2014, 2017)
-        for file in public_sets.coco_files(year, ("train", "val"), True)
+        for file in published_builds.coco_files(year, ("train", "val"), True)
     ]
-    return [*coco, *public_sets.VISUAL_GENOME_FILES, *public_sets.VISUAL_GENOME_IMAGES]
+    return [*coco, *published_builds.VISUAL_GENOME_FILES, *published_builds.VISUAL_GENOME_IMAGES]
 
 
 @pytest.mark.parametrize("file", every_file(), ids=lambda file: file.name)
@@ -336,8 +336,8 @@ def small_coco(web: Web, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, content in served.items():
         web.add(f"/{name}", content)
         known[name] = (len(content), hashlib.sha256(content).hexdigest())
-    monkeypatch.setattr(public_sets, "_COCO", (web.url,))
-    monkeypatch.setattr(public_sets, "_COCO_FILES", known)
+    monkeypatch.setattr(published_builds, "_COCO", (web.url,))
+    monkeypatch.setattr(published_builds, "_COCO_FILES", known)
 
 
 @pytest.mark.usefixtures("small_coco")
@@ -381,7 +381,7 @@ def test_the_command(
     assert "coco: 3 images, 3 pairs" in " ".join(shown.split())
     assert "terms: annotations under CC BY 4.0" in shown
     assert run("coco", "--out", out) == 2
-    assert capsys.readouterr().err.startswith(f"mmpoison: {out}: already holds something")
+    assert capsys.readouterr().err.startswith(f"mmpoison: {out}: is not empty")
     assert run("flickr30k", "--out", str(tmp_path / "f")) == 2
     assert "fill in its form" in capsys.readouterr().err
     assert run("coco", "--out", str(tmp_path / "f"), "--option", "year") == 2
@@ -415,7 +415,7 @@ def test_visual_genome_is_fetched(
         return tuple(found)
 
     for name in ("VISUAL_GENOME_FILES", "VISUAL_GENOME_IMAGES"):
-        monkeypatch.setattr(public_sets, name, local(getattr(public_sets, name)))
+        monkeypatch.setattr(published_builds, name, local(getattr(published_builds, name)))
     out = build_dataset("visual-genome", tmp_path / "vg")
     assert tree(out) == [
         "VG_100K/1.jpg",
@@ -466,8 +466,8 @@ def entries(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     whole = load_pairs(file)
     some = whole.piece(np.arange(0, 1000, 25))
     split = FrozenSplit.of(some, "pascal-sentences", "name")
-    monkeypatch.setattr(public_sets, "shipped_split", lambda name: split)
-    monkeypatch.setattr(public_sets, "PASCAL_CAPTIONS", captions_digest(some))
+    monkeypatch.setattr(published_builds, "shipped_split", lambda name: split)
+    monkeypatch.setattr(published_builds, "PASCAL_CAPTIONS", captions_digest(some))
     found: dict[str, Any] = json.loads(file.read_text())
     return {name: found[name] for name in split.splits}
 
@@ -475,7 +475,7 @@ def entries(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
 @needs_captions
 def test_the_captions_that_are_known() -> None:
     whole = load_pairs(SHARED / "pascal_sentences" / "pascal_sentences.json")
-    assert captions_digest(whole) == public_sets.PASCAL_CAPTIONS
+    assert captions_digest(whole) == published_builds.PASCAL_CAPTIONS
 
 
 @needs_captions

@@ -3,39 +3,42 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
+from typing import TypedDict
 
 from mmpoison.base.registry import unknown_name
 from mmpoison.errors import InputError
+from mmpoison.images.arrow_images import IMAGE_NAMES, usual_column
 from mmpoison.pairs.table import SPLITS
 
-IMAGE_NAMES = (
-    "image",
-    "filepath",
-    "file_name",
-    "filename",
-    "image_path",
-    "image_name",
-    "path",
-    "img",
-    "jpg",
-    "png",
-    "url",
-)
-CAPTION_NAMES = (
-    "captions",
-    "caption",
-    "title",
-    "text",
-    "texts",
-    "sentence",
-    "sentences",
-    "comment",
-)
-LABEL_NAMES = ("label", "class", "category")
-SPLIT_NAMES = ("split",)
-CATEGORIES_NAMES = ("categories",)
+
+class ColumnNames(TypedDict, total=False):
+    """The columns of a table; one that is not given is found by the usual names (`USUAL_NAMES`).
+
+    Attributes:
+        image_column: Column of images: paths, or bytes where the format holds them.
+        caption_column: Column of captions: a string, or a list of strings where the format has lists.
+        label_column: Column of classes.
+        split_column: Column of splits.
+    """
+
+    image_column: str | None
+    caption_column: str | None
+    label_column: str | None
+    split_column: str | None
+
+
+USUAL_NAMES: Mapping[str, tuple[str, ...]] = {
+    "image_column": IMAGE_NAMES,
+    "caption_column": (
+        "captions", "caption", "title", "text", "texts", "sentence", "sentences", "comment",
+    ),
+    "label_column": ("label", "class", "category"),
+    "split_column": ("split",),
+    "categories": ("categories",),
+}  # fmt: skip
+"""Usual names of each column, the likeliest first."""
 
 _SPLITS = {
     **{name: name for name in SPLITS},
@@ -49,41 +52,40 @@ _SPLITS = {
 }
 
 
-def find_column(
-    names: Sequence[str], wanted: str | None, usual: Sequence[str], what: str, where: str
-) -> str | None:
-    """The column that holds something: the one the user names, or the first usual name that is there.
+def find_column(names: Sequence[str], chosen: ColumnNames, option: str, where: str) -> str | None:
+    """The column that the user names for an option, or else the first usual name that is there.
 
     Args:
         names: Columns of the table.
-        wanted: The user's choice, or None.
-        usual: Usual names, the likeliest first; case and blanks around a name do not count.
-        what: For the message ("image_column").
+        chosen: The user's choice.
+        option: Key of `USUAL_NAMES`, such as `image_column`.
         where: The file, for the message.
 
     Raises:
         InputError: If the user's choice is not there.
 
-    >>> find_column(["Filepath", " title "], None, CAPTION_NAMES, "caption_column", "a.csv")
+    >>> find_column(["Filepath", " title "], {}, "caption_column", "a.csv")
     ' title '
     """
-    if wanted is not None:
-        if wanted in names:
-            return wanted
-        raise InputError(f"{where}: {what}: {unknown_name('column', wanted, list(names))}")
-    plain = {name.strip().lower(): name for name in reversed(names)}
-    return next((plain[name] for name in usual if name in plain), None)
+    wanted = chosen.get(option)
+    if wanted is None:
+        return usual_column(names, USUAL_NAMES[option])
+    # a column called 1 comes as a number from a recipe
+    if str(wanted) in names:
+        return str(wanted)
+    raise InputError(f"{where}: {option}: {unknown_name('column', str(wanted), list(names))}")
 
 
-def need_column(column: str | None, names: Sequence[str], what: str, where: str) -> str:
-    """The column, or one line that says which option names it.
+def need_column(names: Sequence[str], chosen: ColumnNames, option: str, where: str) -> str:
+    """As `find_column`; a table without such a column is refused, with the option that names one.
 
     Raises:
         InputError: If there is none.
     """
+    column = find_column(names, chosen, option, where)
     if column is None:
         shown = ", ".join(repr(name) for name in names[:12]) or "none"
-        raise InputError(f"{where}: no column has a usual name for {what}: name one of {shown}")
+        raise InputError(f"{where}: no column has a usual name for {option}: name one of {shown}")
     return column
 
 

@@ -28,7 +28,7 @@ TAR_ERRORS: tuple[type[Exception], ...] = (
     OverflowError,
     struct.error,
 )
-"""What tarfile and the unpackers below it raise for broken bytes, beside OSError without a number."""
+"""What tarfile and the unpackers below it raise for broken bytes, in addition to OSError without a number."""
 
 
 class BoundedReader:
@@ -72,7 +72,7 @@ class BoundedReader:
 
 
 def unpacked(path: Path) -> IO[bytes]:
-    """Open a file, unpacked where it is packed with gzip, bzip2 or xz; which is told by its first bytes."""
+    """Open a file, unpacked where it is packed with gzip, bzip2 or xz; which its first bytes say."""
     with path.open("rb") as raw:
         head = raw.read(6)
     for start, opener in (

@@ -6,29 +6,33 @@ from pathlib import Path
 
 import pytest
 
-from mmpoison.errors import InputError
-from mmpoison.pairs.columns import (
-    CAPTION_NAMES,
-    IMAGE_NAMES,
+from mmpoison.datasets.formats.columns import (
     find_column,
     path_in_root,
     split_name,
     split_of_path,
 )
+from mmpoison.errors import InputError
 
 
-def test_the_likeliest_name_wins() -> None:
-    assert find_column(["url", "image"], None, IMAGE_NAMES, "image_column", "x") == "image"
-    assert find_column(["Title", "TEXT"], None, CAPTION_NAMES, "caption_column", "x") == "Title"
-    # of two columns with one name the first
-    assert find_column(["text", " text"], None, CAPTION_NAMES, "caption_column", "x") == "text"
-    assert find_column(["a", "b"], None, IMAGE_NAMES, "image_column", "x") is None
+@pytest.mark.parametrize(
+    ("names", "option", "found"),
+    [
+        (["url", "image"], "image_column", "image"),
+        (["Title", "TEXT"], "caption_column", "Title"),
+        # of two columns with one name the first
+        (["text", " text"], "caption_column", "text"),
+        (["a", "b"], "image_column", None),
+    ],
+)
+def test_the_likeliest_name_wins(names: list[str], option: str, found: str | None) -> None:
+    assert find_column(names, {}, option, "x") == found
 
 
 def test_the_users_choice_is_taken_as_it_is() -> None:
-    assert find_column(["image", "b"], "b", IMAGE_NAMES, "image_column", "x") == "b"
+    assert find_column(["image", "b"], {"image_column": "b"}, "image_column", "x") == "b"
     with pytest.raises(InputError, match=r"a\.csv: image_column: unknown column 'imag'"):
-        find_column(["image"], "imag", IMAGE_NAMES, "image_column", "a.csv")
+        find_column(["image"], {"image_column": "imag"}, "image_column", "a.csv")
 
 
 @pytest.mark.parametrize(

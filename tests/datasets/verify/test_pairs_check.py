@@ -19,7 +19,7 @@ from mmpoison.datasets import SPLITS, ImageTable, PairDataset, load_pairs, save_
 from mmpoison.datasets.convert import convert_pairs
 from mmpoison.datasets.verify.image_scan import ImageScan
 from mmpoison.datasets.verify.likeness import Likeness
-from mmpoison.datasets.verify.verify import load_to_verify, verify_pairs
+from mmpoison.datasets.verify.pairs_check import load_to_verify, verify_pairs
 from mmpoison.errors import InputError
 from mmpoison.pairs.folder import ManifestMisfit, restore_clean
 
@@ -317,10 +317,10 @@ def test_without_the_library_it_says_so_and_goes_on(
     load: Load, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from mmpoison.datasets.verify import image_scan as scan
-    from mmpoison.datasets.verify import verify
+    from mmpoison.datasets.verify import pairs_check
 
     monkeypatch.setattr(scan, "can_hash_perceptually", lambda: False)
-    monkeypatch.setattr(verify, "can_hash_perceptually", lambda: False)
+    monkeypatch.setattr(pairs_check, "can_hash_perceptually", lambda: False)
     found = verify_pairs(load((0, "train", "a", "png", "x"), (0, "test", "a", "png", "y")))
     assert len(found.problems) == 1
     assert any("pip install 'mmpoison[data]'" in note for note in found.notes)

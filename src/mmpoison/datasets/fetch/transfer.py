@@ -1,4 +1,4 @@
-"""Fetches one public file: goes on where it stopped, checks what came, and leaves nothing half-made behind."""
+"""Downloads one public file: resumes, checks what came, and leaves nothing half-made."""
 
 from __future__ import annotations
 
@@ -62,7 +62,6 @@ def download(
     target: Path,
     *,
     sha256: str | None = None,
-    md5: str | None = None,
     size: int | None = None,
     most: int = MOST_BYTES,
     progress: Callable[[int, int], None] | None = None,
@@ -78,9 +77,8 @@ def download(
 
     Args:
         url: The address. Redirections are followed to http and https alone, and never from https to http.
-        target: Where the file goes; one that is there and is right is kept.
+        target: Where the file goes; a correct one that exists is not fetched again.
         sha256: What its checksum must be.
-        md5: The same, where only this one is published.
         size: How many bytes it must have.
         most: Bytes that are taken at most.
         progress: Called with (bytes, all bytes).
@@ -94,7 +92,7 @@ def download(
     """
     _check_address(url)
     target.parent.mkdir(parents=True, exist_ok=True)
-    wanted = _Wanted(url, target, sha256, md5, size, most)
+    wanted = _Wanted(url, target, sha256, size, most)
     if target.exists():
         return wanted.check_existing(progress)
     failures = 0
@@ -180,12 +178,11 @@ class _Wanted:
         url: str,
         target: Path,
         sha256: str | None,
-        md5: str | None,
         size: int | None,
         most: int,
     ) -> None:
         self.url, self.target = url, target
-        self.sha256, self.md5, self.size, self.most = sha256, md5, size, most
+        self.sha256, self.size, self.most = sha256, size, most
         self.part = target.with_name(f"{target.name}.part")
         self.state = target.with_name(f"{target.name}.part.json")
 
@@ -198,13 +195,13 @@ class _Wanted:
             return 0
 
     def seen(self) -> _Seen | None:
-        """What was noted about the part that is here, None if it cannot be gone on with."""
+        """What was noted about the part that is here, None if it cannot be resumed."""
         try:
             seen = _Seen(**read_json(self.state))
         except (InputError, TypeError):
             return None
         # without a word on which version it is a part of, only a checksum can tell
-        known = seen.validator is not None or self.sha256 or self.md5
+        known = seen.validator is not None or self.sha256
         return seen if seen.url == self.url and known and self.have else None
 
     def note(self, seen: _Seen) -> None:
@@ -214,52 +211,38 @@ class _Wanted:
         self.part.unlink(missing_ok=True)
         self.state.unlink(missing_ok=True)
 
-    def faults(self, size: int, hashes: _Hashes) -> str | None:
-        """What is wrong with a file of such a size and such checksums."""
+    def fault(self, size: int, sha256: str) -> str | None:
+        """What is wrong with a file of such a size and such a checksum."""
         if self.size is not None and size != self.size:
             return f"has {size:,} bytes, {self.size:,} were expected"
-        for name, expected in (("sha256", self.sha256), ("md5", self.md5)):
-            if expected is not None and hashes.hex(name) != expected.lower():
-                return f"its {name} is {hashes.hex(name)}, {expected.lower()} was expected"
+        if self.sha256 is not None and sha256 != self.sha256.lower():
+            return f"its sha256 is {sha256}, {self.sha256.lower()} was expected"
         return None
 
     def check_existing(self, progress: Callable[[int, int], None] | None) -> Downloaded:
         if not self.target.is_file():
             raise InputError(f"{self.target}: is no file, {self.url} was to go there")
-        hashes = _Hashes()
-        size = hashes.read(self.target, progress, self.target.stat().st_size)
-        if fault := self.faults(size, hashes):
+        digest = hashlib.sha256()
+        size = _read_into(digest, self.target, progress, self.target.stat().st_size)
+        if fault := self.fault(size, digest.hexdigest()):
             raise InputError(
                 f"{self.target}: is there already and is not {self.url} ({fault}): move it away"
             )
-        return Downloaded(self.target, size, hashes.hex("sha256"), fresh=False)
+        return Downloaded(self.target, size, digest.hexdigest(), fresh=False)
 
 
-class _Hashes:
-    def __init__(self) -> None:
-        self._hashes = {
-            "sha256": hashlib.sha256(),
-            # compared with what others publish, where they publish nothing better
-            "md5": hashlib.md5(usedforsecurity=False),
-        }
-
-    def update(self, data: bytes) -> None:
-        for each in self._hashes.values():
-            each.update(data)
-
-    def read(self, path: Path, progress: Callable[[int, int], None] | None, total: int) -> int:
-        """Take in a file, which at 20 GB is worth a progress bar too."""
-        size = 0
-        with path.open("rb") as stream:
-            while data := stream.read(CHUNK):
-                self.update(data)
-                size += len(data)
-                if progress is not None:
-                    progress(size, max(total, size))
-        return size
-
-    def hex(self, name: str) -> str:
-        return self._hashes[name].hexdigest()
+def _read_into(
+    digest: hashlib._Hash, path: Path, progress: Callable[[int, int], None] | None, total: int
+) -> int:
+    """Take a file into a digest, which at 20 GB is worth a progress bar too; gives its size."""
+    size = 0
+    with path.open("rb") as stream:
+        while data := stream.read(CHUNK):
+            digest.update(data)
+            size += len(data)
+            if progress is not None:
+                progress(size, max(total, size))
+    return size
 
 
 def _fetch(
@@ -280,37 +263,38 @@ def _fetch(
         raise _TryAgain(f"not reached ({_reason(error)})") from None
     with answer:
         start = _start(wanted, answer, seen)
-        hashes = _Hashes()
+        digest = hashlib.sha256()
         total = _total(answer, start)
         _check_announced(wanted, total, start)
         if start:
-            hashes.read(wanted.part, progress, total or start)
+            _read_into(digest, wanted.part, progress, total or start)
         now = _Seen(wanted.url, answer.headers["ETag"], answer.headers["Last-Modified"], total)
         wanted.note(now)
         with wanted.part.open("ab" if start else "wb") as stream:
-            done = _copy(answer, stream, hashes, wanted, start, total, progress)
+            done = _copy(answer, stream, digest, wanted, start, total, progress)
     if total is not None and done < total:
         raise _TryAgain(f"the connection broke after {done:,} of {total:,} bytes")
-    return _finish(wanted, done, hashes)
+    return _finish(wanted, done, digest.hexdigest())
 
 
-def _finish(wanted: _Wanted, size: int, hashes: _Hashes) -> Downloaded:
-    if fault := wanted.faults(size, hashes):
+def _finish(wanted: _Wanted, size: int, sha256: str) -> Downloaded:
+    if fault := wanted.fault(size, sha256):
         wanted.forget()
         raise InputError(
             f"{wanted.url}: {fault}: it was deleted (changed there, or broken on the way)"
         )
     wanted.part.replace(wanted.target)
     wanted.state.unlink(missing_ok=True)
-    return Downloaded(wanted.target, size, hashes.hex("sha256"), fresh=True)
+    return Downloaded(wanted.target, size, sha256, fresh=True)
 
 
 def _refused(wanted: _Wanted, error: urllib.error.HTTPError, seen: _Seen | None) -> Downloaded:
     with contextlib.closing(error):
         if error.code == 416 and seen is not None:
             if seen.total == wanted.have:  # all of it was here, and the last step was not taken
-                hashes = _Hashes()
-                return _finish(wanted, hashes.read(wanted.part, None, 0), hashes)
+                digest = hashlib.sha256()
+                size = _read_into(digest, wanted.part, None, 0)
+                return _finish(wanted, size, digest.hexdigest())
             wanted.forget()
             raise _TryAgain("the server has less of the file than is here", wait=0)
         if error.code in _TRY_AGAIN:
@@ -324,14 +308,14 @@ def _refused(wanted: _Wanted, error: urllib.error.HTTPError, seen: _Seen | None)
 
 
 def _start(wanted: _Wanted, answer: _Answer, seen: _Seen | None) -> int:
-    """How many bytes of the part file are gone on from."""
+    """How many bytes of the part file are resumed from."""
     if answer.headers.get("Content-Encoding", "identity") != "identity":
         raise InputError(f"{wanted.url}: the server sends it packed, though it was asked not to")
     if answer.status != 206 or seen is None:
         return 0
     # "bytes 100-199/200"
     unit, _, rest = (answer.headers["Content-Range"] or "").partition(" ")
-    first, _, total = rest.partition("-")[0], None, rest.rpartition("/")[2]
+    first, total = rest.partition("-")[0], rest.rpartition("/")[2]
     if unit != "bytes" or first != str(wanted.have) or total not in ("*", str(seen.total)):
         wanted.forget()
         raise _TryAgain("the server sent another part than was asked for", wait=0)
@@ -360,7 +344,7 @@ def _check_announced(wanted: _Wanted, total: int | None, start: int) -> None:
 def _copy(
     answer: _Answer,
     stream: IO[bytes],
-    hashes: _Hashes,
+    digest: hashlib._Hash,
     wanted: _Wanted,
     done: int,
     total: int | None,
@@ -380,7 +364,7 @@ def _copy(
             wanted.forget()
             raise InputError(f"{wanted.url}: sends more than {most:,} bytes, it was given up")
         stream.write(data)
-        hashes.update(data)
+        digest.update(data)
         if progress is not None:
             progress(done, max(total or done, done))
 

@@ -1,0 +1,211 @@
+"""Reads what scenes are made of: drawings, places, small things and words.
+
+`sprites.json` says which OpenMoji drawings show which PASCAL VOC class, how they are repainted and what people call
+them. `scenes.json` has places with their colours, what belongs in them, and the words and templates of captions.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib import resources
+from typing import Any, Literal
+
+OPENMOJI_SCENES_VERSION = "1"
+"""The version of the recipe: a change that moves one pixel or one word raises it."""
+
+SCENE_DATA_SHA256 = "957a4d7c2d9474c04d13164e9b2af3ede79c16694eee2bedb7af6fcdd3de8061"
+"""Of `sprites.json` and `scenes.json`: the version of the code, on which cached scenes depend, covers data by it."""
+
+Pool = Literal["pretraining", "demo"]
+Pose = Literal["ground", "air", "bust", "face"]
+Setting = Literal[
+    "land", "snow", "dry", "barn", "sky", "runway", "water", "street", "rails", "room", "shelf"
+]  # fmt: skip
+Layout = Literal[
+    "open", "sky", "water", "road", "street", "rails", "runway", "room", "shelf", "barn"
+]
+Colour = tuple[int, int, int]
+Ramp = tuple[Colour, Colour]  # a scene draws its colour between the two
+
+_TONES = ("1F3FB", "1F3FD", "1F3FE")
+
+
+@dataclass(frozen=True)
+class Layer:
+    """Another OpenMoji drawing placed in the 72 x 72 canvas at ``(x, y)``, ``side`` wide."""
+
+    code: str
+    x: float
+    y: float
+    side: float
+    under: bool = False
+
+
+@dataclass(frozen=True)
+class Sprite:
+    """One drawing, ready to be rasterised and named.
+
+    Attributes:
+        code: OpenMoji hexcode, the file's stem.
+        nouns: what a caption may call it, singular.
+        variant: suffix that distinguishes recoloured drawings of one code.
+        colour: colour word that is visibly true, or ``None``.
+        acts: gerunds that fit the drawing; empty takes the class's.
+        pose: "ground" stands on something, "air" may also fly, "bust" is cut by the lower frame
+            edge, "face" is a head alone.
+        swap: hex code to hex code, applied to the SVG text.
+        drop: an SVG element that contains one of these is left out.
+        keep: if not empty, only SVG elements that contain one of these stay.
+        view: ``(x, y, width, height)`` of the canvas that is kept.
+        layers: drawings added over or under this one.
+        extra: SVG markup added last, to mend an outline that ``drop`` opened.
+    """
+
+    code: str
+    nouns: tuple[str, ...]
+    variant: str = ""
+    colour: str | None = None
+    acts: tuple[str, ...] = ()
+    pose: Pose = "ground"
+    swap: Mapping[str, str] = field(default_factory=dict, hash=False)
+    drop: tuple[str, ...] = ()
+    keep: tuple[str, ...] = ()
+    view: tuple[float, float, float, float] = (0, 0, 72, 72)
+    layers: tuple[Layer, ...] = ()
+    extra: str = ""
+
+    @property
+    def name(self) -> str:
+        """Unique name: hexcode, and the variant if there is one."""
+        return f"{self.code}:{self.variant}" if self.variant else self.code
+
+    @property
+    def family(self) -> str:
+        """The drawing apart from paint and skin tone."""
+        return "-".join(part for part in self.code.split("-") if part not in _TONES)
+
+
+@dataclass(frozen=True)
+class Place:
+    """One kind of background.
+
+    Attributes:
+        phrases: prepositional phrases that are true of it.
+        setting: which small things and which company fit.
+        layout: the painter.
+        upper: colours of the sky or the wall.
+        lower: colours of the ground, the water or the floor.
+        far: colours of hills, trees or houses behind, if there are any.
+    """
+
+    phrases: tuple[str, ...]
+    setting: Setting
+    layout: Layout
+    upper: Ramp
+    lower: Ramp
+    far: Ramp | None = None
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """What may be around the main object in a setting; only company belongs to one of the 20 classes.
+
+    Attributes:
+        distractors: hexcode, noun, and "up" (hangs in the sky or on the wall) or "down" (stands on the ground).
+        foreground: hexcodes that may hide the foot of the main object.
+        company: classes that may be next to the main object. Sheep and aeroplanes are nobody's company: a scene that
+            shows one is always labelled so.
+    """
+
+    distractors: tuple[tuple[str, str, Literal["up", "down"]], ...]
+    foreground: tuple[str, ...]
+    company: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class ClassFacts:
+    """How a class is shown and described.
+
+    Attributes:
+        weight: its share in the long tail of everyday photographs (Flickr30k); all classes sum to 1.
+        places: how often it is in which place.
+        acts: gerunds, on the ground or wherever the object rests.
+        several: chance of two and of three of the class; what rarely stands in pairs has the least.
+        wide: much longer than high, so that details are lost first.
+        flight: gerunds in the air.
+        traits: adjectives that are always true.
+    """
+
+    weight: float
+    places: Mapping[str, float]
+    acts: tuple[str, ...]
+    several: tuple[float, float] = (0.05, 0.0)
+    wide: bool = False
+    flight: tuple[str, ...] = ()
+    traits: tuple[str, ...] = ()
+
+
+def _read(name: str) -> bytes:
+    return (resources.files(__package__) / name).read_bytes()
+
+
+def _tuples(value: Any) -> Any:
+    """JSON's lists as tuples, however deep."""
+    if isinstance(value, dict):
+        return {key: _tuples(each) for key, each in value.items()}
+    return tuple(map(_tuples, value)) if isinstance(value, list) else value
+
+
+def _sprite(value: dict[str, Any]) -> Sprite:
+    layers = tuple(Layer(**layer) for layer in value.pop("layers", ()))
+    return Sprite(**value, layers=layers)
+
+
+_SPRITES: dict[str, Any] = _tuples(json.loads(_read("sprites.json")))
+_SCENES: dict[str, Any] = _tuples(json.loads(_read("scenes.json")))
+
+SPRITES: Mapping[str, tuple[Sprite, ...]] = {
+    label: tuple(map(_sprite, sprites)) for label, sprites in _SPRITES["sprites"].items()
+}
+CLASSES: tuple[str, ...] = tuple(sorted(SPRITES))
+
+HELD_OUT: frozenset[str] = frozenset(_SPRITES["held_out"])
+"""Sprites (codes with all their variants, or names of variants) that only the pool "demo" shows."""
+
+PRETRAINING_ONLY: frozenset[str] = frozenset(_SPRITES["pretraining_only"])
+"""Sprites that only the pool "pretraining" shows."""
+
+PLACES: Mapping[str, Place] = {name: Place(**place) for name, place in _SCENES["places"].items()}
+SETTINGS: Mapping[Setting, Surroundings] = {
+    name: Surroundings(**around) for name, around in _SCENES["settings"].items()
+}
+CLASS_FACTS: Mapping[str, ClassFacts] = {
+    label: ClassFacts(**facts) for label, facts in _SCENES["classes"].items()
+}
+TEMPLATES: Mapping[str, tuple[str, ...]] = _SCENES["templates"]
+"""Templates of captions: `always`, and those for a `large` object, one with `company` and one with a `distractor`.
+
+{N}: the main object, capitalised; {n}: the same; {g}: what it does; {p}: where, {P}: capitalised; {c}: company; {d}: a
+small thing; {is}: is or are; {h}: the main object without its colour.
+"""
+
+FLICKR30K_WEIGHTS: dict[str, float] = {label: facts.weight for label, facts in CLASS_FACTS.items()}
+"""The long tail of everyday photographs: people by far most, sheep hardly ever. They sum to 1."""
+
+
+def sprites_of(label: str, pool: Pool) -> tuple[Sprite, ...]:
+    """The sprites of a class that a pool may show."""
+    other = PRETRAINING_ONLY if pool == "demo" else HELD_OUT
+    return tuple(s for s in SPRITES[label] if s.code not in other and s.name not in other)
+
+
+def all_sprites() -> dict[str, Sprite]:
+    """Every drawing that a scene may show, by name: those of the classes, then small things in the order of codes."""
+    sprites = {s.name: s for label in CLASSES for s in SPRITES[label]}
+    codes = {code for around in SETTINGS.values() for code, _, _ in around.distractors}
+    codes.update(code for around in SETTINGS.values() for code in around.foreground)
+    for code in sorted(codes):
+        sprites.setdefault(code, Sprite(code, ()))
+    return sprites

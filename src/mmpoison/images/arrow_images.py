@@ -1,0 +1,78 @@
+"""The columns of Arrow and Parquet files that hold the bytes of images."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+IMAGE_NAMES = (
+    "image",
+    "filepath",
+    "file_name",
+    "filename",
+    "image_path",
+    "image_name",
+    "path",
+    "img",
+    "jpg",
+    "png",
+    "url",
+)
+"""Usual names of a column of images, the likeliest first."""
+
+
+def arrow_errors() -> tuple[type[Exception], ...]:
+    """What pyarrow raises for a broken file: its own errors, and Python's for names that are no UTF-8."""
+    import pyarrow as pa
+
+    return (pa.ArrowException, OSError, UnicodeDecodeError)
+
+
+def text_leaves(file: Any, columns: Sequence[str]) -> list[str]:
+    """Paths of the leaves of some columns of a Parquet file that hold bytes or text.
+
+    They are read as dictionaries: a value that a file of 5 kB says once and repeats a thousand times is in memory once,
+    where it would take 64 GB written out.
+
+    Args:
+        file: A `pyarrow.parquet.ParquetFile`.
+        columns: Names of columns.
+    """
+    leaves = (file.schema.column(number) for number in range(len(file.schema)))
+    return [
+        leaf.path
+        for leaf in leaves
+        if leaf.physical_type == "BYTE_ARRAY"
+        and any(leaf.path == name or leaf.path.startswith(f"{name}.") for name in columns)
+    ]
+
+
+def default_image_column(schema: Any) -> str | None:
+    """The column with the bytes of images that is taken where nobody names one.
+
+    It is the first usual name whose type is bytes (or Hugging Face's `{bytes, path}`), else the first such column.
+    """
+    inside = [field.name for field in schema if holds_bytes(field.type)]
+    return usual_column(inside, IMAGE_NAMES) or next(iter(inside), None)
+
+
+def holds_bytes(kind: Any) -> bool:
+    """Whether an Arrow type can hold the bytes of an image."""
+    import pyarrow.types as types
+
+    if types.is_struct(kind):
+        return any(
+            kind.field(n).name == "bytes" and holds_bytes(kind.field(n).type)
+            for n in range(kind.num_fields)
+        )
+    return bool(types.is_binary(kind) or types.is_large_binary(kind) or types.is_binary_view(kind))
+
+
+def usual_column(names: Sequence[str], usual: Sequence[str]) -> str | None:
+    """The column with the first usual name that is there; case and blanks around a name do not count.
+
+    >>> usual_column(["Filepath", " title "], ("caption", "title"))
+    ' title '
+    """
+    plain = {name.strip().lower(): name for name in reversed(names)}
+    return next((plain[name] for name in usual if name in plain), None)

@@ -1,0 +1,58 @@
+"""Pictures with captions as HTML, for notebooks."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterable
+from html import escape
+from pathlib import Path
+
+from mmpoison.errors import InputError
+from mmpoison.images.thumbnails import thumbnail
+
+SHOWN = 8
+"""Pictures in a row."""
+
+SIDE = 112
+"""Pixels of the longer side of a picture."""
+
+LONGEST_CAPTION = 200
+"""Characters of a caption that are shown."""
+
+_CARD = (
+    '<figure style="display:inline-block;width:{side}px;margin:4px;vertical-align:top">'
+    '<img src="data:image/jpeg;base64,{data}" alt="{image}" title="{image}">'
+    '<figcaption style="font-size:smaller;overflow-wrap:anywhere">{mark}{caption}</figcaption></figure>'
+)
+
+
+def picture_row(title: str, root: Path, pairs: Iterable[tuple[str, str, bool]]) -> str:
+    """A title and the first few pictures that can be read; the pictures are in the HTML itself.
+
+    Args:
+        title: Shown above the pictures.
+        root: Folder that the ids are relative to.
+        pairs: Image id, caption and whether the pair is poisoned; broken images are left out.
+
+    Returns:
+        HTML in which everything that comes from the data is escaped.
+    """
+    cards: list[str] = []
+    for image_id, caption, poisoned in pairs:
+        if len(cards) == SHOWN:
+            break
+        try:
+            data = thumbnail(root, image_id, SIDE)
+        except InputError:
+            continue
+        text = caption if len(caption) <= LONGEST_CAPTION else f"{caption[:LONGEST_CAPTION]}..."
+        cards.append(
+            _CARD.format(
+                side=SIDE,
+                data=base64.b64encode(data).decode(),
+                image=escape(image_id),
+                mark="<b>poisoned:</b> " if poisoned else "",
+                caption=escape(text),
+            )
+        )
+    return f"<div><p>{escape(title)}</p>{''.join(cards)}</div>"

@@ -1,0 +1,155 @@
+"""`PairDataset` in Python and in notebooks: its repr, pictures, slices, iteration, and as a data frame."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mmpoison.datasets import ImageTable, PairDataset, load_pairs
+from mmpoison.errors import InputError
+
+
+@pytest.fixture
+def pairs(own_square_folder: Path) -> PairDataset:
+    return load_pairs(own_square_folder)
+
+
+def made(root: Path, captions: list[str], ids: list[str]) -> PairDataset:
+    images = ImageTable.build(ids, [None] * len(ids), ["train"] * len(ids), root)
+    return PairDataset.build(images, captions, range(len(ids)))
+
+
+def poisoned(pairs: PairDataset) -> PairDataset:
+    """The first caption put on the last image as well."""
+    last = len(pairs.images) - 1
+    return PairDataset.build(
+        pairs.images,
+        [*pairs.captions, pairs.captions[0]],
+        [*pairs.image, last],
+        [*pairs.source, pairs.image[0]],
+    )
+
+
+# -- repr ------------------------------------------------------------------------------------------
+
+
+def test_repr_counts_pairs_images_and_classes(pairs: PairDataset) -> None:
+    whole = f"PairDataset({len(pairs)} pairs, {len(pairs.images)} images, 4 classes)"
+    assert repr(pairs) == whole
+    assert repr(poisoned(pairs)) == whole.replace(
+        f"{len(pairs)} pairs", f"{len(pairs) + 1} pairs"
+    ).replace(")", ", 1 poisoned)")
+    # of a part, what is in the part
+    assert repr(pairs[:1]) == "PairDataset(1 pair, 1 image, 1 class)"
+    assert repr(pairs[:0]) == "PairDataset(0 pairs, 0 images, 0 classes)"
+    assert repr(pairs.images) == f"ImageTable({len(pairs.images)} images, 4 classes)"
+
+
+# -- one pair, parts, iteration --------------------------------------------------------------------
+
+
+def test_a_position_gives_a_pair(pairs: PairDataset) -> None:
+    both = poisoned(pairs)
+    first, last = both[0], both[-1]
+    assert (first.image, first.caption) == (pairs.images.ids[0], pairs.captions[0])
+    assert (first.label, first.split, first.poisoned) == ("aeroplane", "train", False)
+    assert first.clean_image == first.image
+    assert (last.image, last.caption) == (pairs.images.ids[-1], pairs.captions[0])
+    assert (last.label, last.split, last.poisoned) == (None, "train", True)
+    assert last.clean_image == first.image
+    assert both[np.int64(0)] == first
+    for position in (len(both), -len(both) - 1):
+        with pytest.raises(IndexError):
+            both[position]
+
+
+def test_iteration_gives_every_pair_in_order(pairs: PairDataset) -> None:
+    both = poisoned(pairs)
+    assert [pair.caption for pair in both] == list(both.captions)
+    assert [pair.image for pair in both] == [both.images.ids[index] for index in both.image]
+    assert [pair.poisoned for pair in both] == both.poisoned.tolist()
+    assert len(list(both)) == len(both)
+
+
+@pytest.mark.parametrize(
+    "key", [slice(2, 9), slice(-3, None), slice(None, None, 7), [0, 3, -1], []]
+)
+def test_slices_and_positions(pairs: PairDataset, key: slice | list[int]) -> None:
+    rows = np.arange(len(pairs))[key if isinstance(key, slice) else np.array(key, dtype=int)]
+    part = pairs[key]
+    assert part.images is pairs.images
+    assert list(part.captions) == [pairs.captions[row] for row in rows]
+    assert part.image.tolist() == pairs.image[rows].tolist()
+
+
+def test_a_mask_selects(pairs: PairDataset) -> None:
+    both = poisoned(pairs)
+    assert [pair.poisoned for pair in both[both.poisoned]] == [True]
+    assert len(both[~both.poisoned]) == len(pairs)
+
+
+@pytest.mark.parametrize("key", [[3, 1], [2, 2], slice(None, None, -1)])
+def test_the_order_of_images_stays(pairs: PairDataset, key: slice | list[int]) -> None:
+    with pytest.raises(InputError, match="positions must increase"):
+        pairs[key]
+
+
+@pytest.mark.parametrize("key", ["train", [0.5], [[0]], np.ones(3, dtype=bool)])
+def test_other_keys_are_refused(pairs: PairDataset, key: object) -> None:
+    with pytest.raises(InputError, match=r"needed|not by"):
+        pairs[key]  # type: ignore[call-overload]
+
+
+# -- pictures --------------------------------------------------------------------------------------
+
+
+def test_html_shows_a_few_pictures(pairs: PairDataset) -> None:
+    shown = poisoned(pairs)._repr_html_()
+    assert shown.count('<img src="data:image/jpeg;base64,/9j/') == 8
+    assert shown.count("<b>poisoned:</b>") == 1
+    assert repr(poisoned(pairs)) in shown
+
+
+def test_html_escapes_and_cuts_captions(own_square_folder: Path) -> None:
+    image = "sheep/00.png"
+    (own_square_folder / "<b>.png").write_bytes((own_square_folder / image).read_bytes())
+    nasty = made(own_square_folder, ['<script>"&', "long " * 100], ["<b>.png", image])
+    shown = nasty._repr_html_()
+    assert "&lt;script&gt;&quot;&amp;" in shown
+    assert 'alt="&lt;b&gt;.png"' in shown
+    assert "<script>" not in shown
+    assert "long " * 41 not in shown
+
+
+def test_html_leaves_out_broken_images(own_square_folder: Path, tmp_path: Path) -> None:
+    (own_square_folder / "broken.jpg").write_bytes(b"no image")
+    ids = ["broken.jpg", "../outside.jpg", "missing.jpg", "sheep/00.png"]
+    (own_square_folder.parent / "outside.jpg").write_bytes(
+        (own_square_folder / ids[-1]).read_bytes()
+    )
+    assert made(own_square_folder, list("abcd"), ids)._repr_html_().count("<img") == 1
+    assert made(tmp_path / "nowhere", ["a"], ["a.jpg"])._repr_html_().count("<img") == 0
+
+
+# -- pandas ----------------------------------------------------------------------------------------
+
+
+def test_to_pandas_has_a_row_for_each_pair(pairs: PairDataset) -> None:
+    both = poisoned(pairs)
+    frame = pytest.importorskip("pandas") and both.to_pandas()
+    assert list(frame.columns) == ["image", "caption", "label", "split", "poisoned", "clean_image"]
+    for row, pair in zip(frame.itertuples(index=False), both, strict=True):
+        assert (row.image, row.caption, row.split) == (pair.image, pair.caption, pair.split)
+        assert (row.poisoned, row.clean_image) == (pair.poisoned, pair.clean_image)
+        assert (None if row.label != row.label else row.label) == pair.label
+
+
+def test_without_pandas_the_extra_is_named(
+    pairs: PairDataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "pandas", None)
+    with pytest.raises(InputError, match=r"needs pandas: pip install 'mmpoison\[data\]'"):
+        pairs.to_pandas()
