@@ -6,14 +6,14 @@ Used by `reproduce.py`, which runs the commands and writes the pages.
 from __future__ import annotations
 
 import shlex
-import subprocess
-import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from mmpoison.base.untrusted import read_json
+from mmpoison.reporting.runs import expand
+from mmpoison.reporting.seeds import seed_tables
 from mmpoison.reporting.table import Column, Table, markdown
 
 GOALS = "airplane2beach,beach2airplane,tenniscourt2forest,harbor2golfcourse,forest2runway,river2storagetanks"
@@ -21,6 +21,9 @@ LEAN = ("--set", "filter=null", "--set", "sterilize=null")
 ATTACK_1 = ("--attack", "single-target-image")
 GROUPS = ("--set", "filter={method: suspicious-groups, encoder: pretrained, clean_loss: 0.02}")
 FIVE = ("--seeds", "0-4", "--no-models")
+
+EQUAL = "where an equal caption"
+"""In the title of the second table of utility, which is of one setting."""
 
 HERE = Path(__file__).parent
 
@@ -129,7 +132,7 @@ MORE = (
 
 
 def commands(more: More, runs: Path, data: Path | None) -> list[list[str]]:
-    """What makes the results of a page.
+    """Return what makes the results of a page.
 
     Args:
         more: The page.
@@ -157,7 +160,7 @@ def is_complete(more: More, runs: Path) -> bool:
 
 
 def page(more: More, runs: Path, took: Mapping[str, float]) -> str:
-    """The page as Markdown.
+    """Write the page as Markdown.
 
     Args:
         more: The page; it is complete.
@@ -173,19 +176,31 @@ def page(more: More, runs: Path, took: Mapping[str, float]) -> str:
     if took:
         text += [f"{took['minutes']:.1f} minutes ({took['processor_minutes']:.1f} of processor).\n"]
     if more.runs:
-        folders = [str(own / name) for name in more.runs]
-        file = own / "tables.md"
-        report = ["-m", "mmpoison", "report", *folders, "--markdown", str(file)]
-        subprocess.run([sys.executable, *report], check=True, stdout=subprocess.DEVNULL)
-        text.append(file.read_text(encoding="utf-8"))
+        text.append(markdown(short_tables([own / name for name in more.runs])))
     tables = [_summaries(name, read_json(own / f"{name}.json")) for name in more.benchmarks or {}]
     if tables:
         text.append(markdown(tables))
     return "\n".join(text)
 
 
+def short_tables(folders: Sequence[Path]) -> list[Table]:
+    """Return the tables of some runs; of several settings those alone that have them side by side, and the studies."""
+    tables = seed_tables(expand(folders))
+    if not any(table.of_all for table in tables):
+        return tables
+    short, setting = [], ""
+    for table in tables:
+        if table.of_models:
+            setting = table.title.partition(", seeds ")[0]
+        elif table.of_all:
+            short.append(table)
+        elif not (table.of_drift or EQUAL in table.title):
+            short.append(replace(table, title=f"{setting}; {table.title}"))
+    return short
+
+
 def _summaries(title: str, found: Mapping[str, Any]) -> Table:
-    """The summaries of a benchmark: one a line, the rows of single goals left out."""
+    """Make a table of the summaries of a benchmark: one a line, the rows of single goals left out."""
     kind, groups = ("attack", found["attacks"]) if "attacks" in found else ("null", found["nulls"])
     lines = [
         {kind: name, **{k: v for k, v in group.items() if k != "rows"}}

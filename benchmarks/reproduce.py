@@ -1,4 +1,4 @@
-"""Run every twin of the paper's tables and figures, one after another, and render all of them for the documentation.
+"""Run every table and figure of the paper on the small data, one after another, and write the pages of the results.
 
     python benchmarks/reproduce.py                       # OpenMoji scenes
     python benchmarks/reproduce.py --data photos         # and satellite photos: photos/ holds rsicd/ and ucm/
@@ -6,16 +6,20 @@
     python benchmarks/reproduce.py --dry-run             # the commands alone
     python benchmarks/reproduce.py --pages               # run nothing, render what is there
 
-It goes on where it was stopped: a recipe takes what it has done from its folder, and trainings that several recipes
-share from the cache; `times.json` beside the runs says what each took when it was made. A recipe that fails is named at
-the end and does not stop the others.
+A second call resumes: a recipe takes what it has done from its folder, and trainings that several recipes share from
+the cache; `times.json` next to the runs says what each took when it was made. A recipe that fails is named at the end
+and does not stop the others. The pages have means; `runs.parquet` has every number of every run, with its seed,
+settings and digest. It lies next to the pages, or where it is too large for that, next to the runs, for a release.
 """
 
 from __future__ import annotations
 
 import argparse
+import base64
+import io
 import os
 import platform
+import re
 import resource
 import shlex
 import shutil
@@ -26,18 +30,24 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import torch
 from more_results import MORE, commands, is_complete, page
+from PIL import Image
 
 from mmpoison import __version__
 from mmpoison.base.files import write_json
 from mmpoison.base.untrusted import read_json
-from mmpoison.paper import PAPER, in_order
-from mmpoison.runs.recipe import shipped_recipes
+from mmpoison.paper import PAPER
+from mmpoison.paper.write import RUNS_FILE
+from mmpoison.reporting.tidy import results_table
+from mmpoison.runs.recipe_files import shipped_recipes
 from mmpoison.runs.store import StageStore
 from mmpoison.training.precision import has_bf16
 
 OPENMOJI, PHOTOS = "-openmoji", "-rsicd-ucm"
+DATA = {OPENMOJI: "openmoji", PHOTOS: "rsicd-ucm"}
 TIMES = "times.json"
 
 WITH_IMAGES = ("figure-10", "rank-lists")
@@ -46,11 +56,16 @@ WITH_IMAGES = ("figure-10", "rank-lists")
 WIDE = "---\nhide: [toc]\n---\n\n"
 """Leaves the room for the tables."""
 
+LARGEST = 1_000_000
+"""Bytes of `runs.parquet` that go into the repository."""
+
 OVERVIEW = """# The paper's tables and figures, on two small sets
 
-Every table and figure of the paper, run here on OpenMoji scenes and on satellite photos (RSICD and UCM-Captions), ours
-beside the paper's. [Claim by claim](claims.md) says what holds. Neither set is the paper's and no model is CLIP: the
-shape of a result can be compared, not its digits. [How to run them](../../tasks/reproduce.md).
+Every table and figure of the paper, run here on OpenMoji scenes and on satellite photos (RSICD and UCM-Captions), with
+the paper's numbers next to ours. [Claim by claim](claims.md) says what holds. Neither set is the paper's and no model
+is CLIP: the shape of a result can be compared, not its digits. [How to run them](../../tasks/reproduce.md).
+
+The pages have means over seeds. Every run behind them, with its seed and the digest of its poison, is in {runs}.
 
 All of it, pages included: `make reproduce DATA=photos`. Measured on {machine}, mmpoison {version}, one worker of
 one thread a core. *Trained here*: trainings that the command made; the others were taken from the cache, where an
@@ -61,38 +76,44 @@ Scenes and features of frozen trunks are made once for all, too.
 
 
 def recipes(only: list[str], *, photos: bool) -> list[str]:
-    """Names of the twins, those of scenes first, each in the order of the paper.
+    """Names of the recipes on small data, those on scenes first, each in the order of the paper.
 
     Args:
         only: Parts of names, or empty for all.
-        photos: Take those of satellite photos too.
+        photos: Take those on satellite photos too.
     """
     shipped = shipped_recipes()
     names = [
         f"{name}{twin}"
         for twin in ((OPENMOJI, PHOTOS) if photos else (OPENMOJI,))
-        for name in in_order(list(PAPER))
+        for name in PAPER
         if f"{name}{twin}" in shipped
     ]
     return [name for name in names if not only or any(part in name for part in only)]
 
 
-def run_command(name: str, runs: Path, data: Path | None) -> list[str]:
-    """The command that runs one recipe."""
-    command = ["run", name, "--out", str(runs / name), "--no-models"]
-    if name.endswith(PHOTOS) and data is not None:
-        command += ["--data-root", str(data)]
-        if name == f"table-6{PHOTOS}":
-            command += ["--set", f"transfer.data.root={data / 'rsicd'}"]
+def parts(name: str) -> tuple[str, str]:
+    """Return a table or figure, and what stands for the data after it."""
+    return next((name.removesuffix(data), data) for data in DATA if name.endswith(data))
+
+
+def run_command(name: str, runs: Path, root: Path | None) -> list[str]:
+    """Return the command that runs one recipe."""
+    table, data = parts(name)
+    command = ["run", table, "--on", DATA[data], "--out", str(runs / name), "--no-models"]
+    if data == PHOTOS and root is not None:
+        command += ["--data-root", str(root)]
+        if table == "table-6":
+            command += ["--set", f"transfer.data.root={root / 'rsicd'}"]
     return command
 
 
 def report_commands(names: list[str], runs: Path, out: Path) -> list[list[str]]:
-    """The commands that render what was run: each table and figure from its own recipes, the claims from all."""
+    """Return the commands that render what was run: each table and figure from its own recipes, the claims from all."""
     done = [name for name in names if any((runs / name).rglob("metrics.json"))]
     shown = ["--out", str(out), "--no-links", "--format", "markdown"]
     commands = []
-    for entry in in_order(list(PAPER)):
+    for entry in PAPER:
         twins = [OPENMOJI] if entry in WITH_IMAGES else [OPENMOJI, PHOTOS]
         source = "table-3" if entry == "rank-lists" else entry  # has no recipe of its own
         own = [str(runs / f"{source}{twin}") for twin in twins if f"{source}{twin}" in done]
@@ -101,12 +122,23 @@ def report_commands(names: list[str], runs: Path, out: Path) -> list[list[str]]:
     if done:
         folders = [str(runs / name) for name in done]
         commands.append(["report", *folders, "--claims", *shown])
-        commands.append(["report", *folders, "--parquet", str(runs / "results.parquet")])
     return commands
 
 
+def write_runs(names: list[str], runs: Path) -> None:
+    """Write every number of every run to one Parquet file; its runs are named from the folder that holds them."""
+    folders = [runs / name for name in names if any((runs / name).rglob("metrics.json"))]
+    if folders:
+        table = results_table(folders)
+        named = [str(Path(run).relative_to(runs)) for run in table.column("run").to_pylist()]
+        place = table.schema.get_field_index("run")
+        pq.write_table(
+            table.set_column(place, "run", pa.array(named)), runs / RUNS_FILE, compression="zstd"
+        )
+
+
 def read_times(runs: Path) -> dict[str, Any]:
-    """What each command took; empty where none was run."""
+    """Return what each command took; empty where none was run."""
     file = runs / TIMES
     times: dict[str, Any] = read_json(file) if file.is_file() else {}
     return times
@@ -163,7 +195,7 @@ def run_one(name: str, command: list[str], runs: Path) -> bool:
     (runs / name).mkdir(parents=True, exist_ok=True)
     begun, clock = time.time(), time.monotonic()
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    # the last bits of a result hang on the threads of a worker, so a machine with more cores must not have more of them
+    # the last bits of a result depend on the threads of a worker: as many on every machine
     environment = {"OMP_NUM_THREADS": "1", **os.environ}
     code = subprocess.run([sys.executable, *command], check=False, env=environment).returncode
     minutes = (time.monotonic() - clock) / 60
@@ -188,7 +220,7 @@ def alone(took: dict[str, float], every: dict[str, float]) -> float:
 
 
 def machine() -> str:
-    """The machine in words."""
+    """Describe the machine."""
     facts = Path("/proc/cpuinfo")
     lines = facts.read_text().splitlines() if facts.is_file() else []
     model = next((v.partition(":")[2].strip() for v in lines if v.startswith("model name")), "")
@@ -197,9 +229,10 @@ def machine() -> str:
 
 
 def overview(names: list[str], runs: Path, out: Path) -> str:
-    """The page that leads to all others, with the commands and what they took."""
+    """Write the page that leads to all others, with the commands and what they took."""
     times, store = read_times(runs), dict(StageStore().entries())
-    lines = OVERVIEW.format(machine=machine(), version=__version__).splitlines()
+    where = f"[`{RUNS_FILE}`]({RUNS_FILE})" if is_small(runs) else f"`{RUNS_FILE}` of the release"
+    lines = OVERVIEW.format(machine=machine(), version=__version__, runs=where).splitlines()
     lines += [
         "| `mmpoison run` | page | runs | trained here | minutes | of processor | all its trainings | alone, minutes |",
         "|---|---|---:|---:|---:|---:|---:|---:|",
@@ -210,11 +243,11 @@ def overview(names: list[str], runs: Path, out: Path) -> str:
             continue
         took = times[name]
         total += took["minutes"]
-        entry = name.removesuffix(OPENMOJI).removesuffix(PHOTOS)
+        entry, data = parts(name)
         every = needed(runs / name, store)
         page = f"[{PAPER[entry].title}]({entry}.md)" if (out / f"{entry}.md").is_file() else "–"
         lines.append(
-            f"| `{name}` | {page} | {took['runs']} | {took['trainings']} "
+            f"| `{entry} --on {DATA[data]}` | {page} | {took['runs']} | {took['trainings']} "
             f"| {took['minutes']:.1f} | {took['processor_minutes']:.1f} "
             f"| {every['trainings']} | {alone(took, every):.0f} |"
         )
@@ -222,16 +255,51 @@ def overview(names: list[str], runs: Path, out: Path) -> str:
     return "\n".join(lines) + "\n"
 
 
-def publish(made: Path, out: Path) -> None:
-    """Put the pages and their vector figures where the documentation has them, in the place of earlier ones."""
+def is_small(runs: Path) -> bool:
+    """Whether the numbers of all runs can lie next to the pages."""
+    file = runs / RUNS_FILE
+    return file.is_file() and file.stat().st_size <= LARGEST
+
+
+def publish(made: Path, runs: Path, out: Path) -> None:
+    """Put the pages, their figures and the numbers of the runs into the documentation, in the place of earlier ones."""
     out.mkdir(parents=True, exist_ok=True)
-    for old in (*out.glob("*.md"), *out.glob("*.svg")):
+    for old in (*out.glob("*.md"), *out.glob("*.svg"), *out.glob(RUNS_FILE)):
         old.unlink()
     for file in made.glob("*.svg"):
-        shutil.copyfile(file, out / file.name)
+        (out / file.name).write_text(shorter(file.read_text(encoding="utf-8")), encoding="utf-8")
     for file in made.glob("*.md"):
         text = WIDE + file.read_text(encoding="utf-8")
         (out / file.name).write_text(text, encoding="utf-8")
+    if is_small(runs):
+        shutil.copyfile(runs / RUNS_FILE, out / RUNS_FILE)
+    elif (runs / RUNS_FILE).is_file():
+        print(f"{runs / RUNS_FILE}: publish it with the release")
+
+
+def shorter(svg: str) -> str:
+    """Write a figure in half the bytes: hundredths of a point are enough, and pictures in it are JPEG."""
+    pieces = re.split(r"data:image/png;base64,([A-Za-z0-9+/=\s]+)", svg)
+    pieces[::2] = [_rounded(text) for text in pieces[::2]]
+    pieces[1::2] = [_jpeg(picture) for picture in pieces[1::2]]
+    return "".join(pieces)
+
+
+def _rounded(text: str) -> str:
+    """Numbers of one and more with two digits; smaller ones are scales and widths."""
+
+    def number(found: re.Match[str]) -> str:
+        value = float(found[0])
+        return found[0] if abs(value) < 1 else f"{value:.2f}".rstrip("0").rstrip(".")
+
+    return re.sub(r"\n\s+", "\n", re.sub(r"-?\d+\.\d{3,}(?![\de])", number, text))
+
+
+def _jpeg(picture: str) -> str:
+    small = io.BytesIO()
+    with Image.open(io.BytesIO(base64.b64decode(picture))) as opened:
+        opened.convert("RGB").save(small, "JPEG", quality=80, optimize=True)
+    return f"data:image/jpeg;base64,{base64.b64encode(small.getvalue()).decode()}"
 
 
 def main() -> int:
@@ -277,13 +345,14 @@ def main() -> int:
         )
         if shown.returncode:
             failed.append(shlex.join(command[-7:]))
+    write_runs([*names, *(more.name for more in MORE if more.runs)], given.runs)
     if made.is_dir():
         beyond = more_pages(given.runs, made)
         text = overview(names, given.runs, made)
         if beyond:
             text += "\n".join(["\n## Beyond the paper\n", *beyond]) + "\n"
         (made / "index.md").write_text(text, encoding="utf-8")
-        publish(made, given.out)
+        publish(made, given.runs, given.out)
     return report_failures(failed)
 
 

@@ -14,8 +14,6 @@ from pathlib import Path
 import pytest
 
 import mmpoison
-from mmpoison.attacks import build_attack
-from mmpoison.runs.recipe import Recipe, load_recipe, shipped_recipes
 
 ROOT = Path(__file__).resolve().parent.parent
 SOURCE = ROOT / "src" / "mmpoison"
@@ -49,42 +47,6 @@ def test_licence_files_are_full() -> None:
     notice = (ROOT / "NOTICE").read_text(encoding="utf-8")
     for word in ("OpenMoji", "CC BY-SA 4.0", "MIT"):
         assert word in notice
-
-
-# -- every shipped recipe --------------------------------------------------------------------------
-
-
-def test_there_are_recipes() -> None:
-    assert {"openmoji", "rsicd-ucm"} <= set(shipped_recipes())
-
-
-@pytest.mark.parametrize("name", shipped_recipes())
-class TestRecipe:
-    def test_parses_and_survives_being_written(self, name: str, tmp_path: Path) -> None:
-        recipe = load_recipe(name)
-        assert recipe.name == name
-        assert recipe.description
-        written = tmp_path / "recipe.yaml"
-        written.write_text(recipe.to_yaml(), encoding="utf-8")
-        assert load_recipe(written) == recipe
-
-    def test_begins_with_its_command(self, name: str) -> None:
-        text = (files("mmpoison.runs") / "recipes" / f"{name}.yaml").read_text("utf-8")
-        assert text.startswith("# mmpoison "), "the first line says how to run it"
-
-    def test_names_things_that_exist(self, name: str) -> None:
-        from mmpoison.datasets import DATASETS
-        from mmpoison.models import MODELS
-
-        recipe: Recipe = load_recipe(name)
-        assert recipe.data.name in DATASETS
-        assert set(recipe.data.options) <= set(DATASETS[recipe.data.name].options)
-        assert recipe.model.name in MODELS
-        assert MODELS[recipe.model.name].aligned or recipe.model.align is not None
-        if recipe.filter is not None:
-            assert recipe.filter.encoder == "pretrained" or recipe.filter.encoder in MODELS
-        # its options are those the attack takes
-        build_attack(recipe.attack.name, recipe.attack.goals, recipe.attack.options)
 
 
 # -- imports ---------------------------------------------------------------------------------------

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import base64
 import importlib
+import io
 import json
 from pathlib import Path
 from types import ModuleType
 
+import pyarrow.parquet as pq
 import pytest
+from PIL import Image
+from tests.reporting.conftest import synthetic_run
 
-from mmpoison.runs.recipe import shipped_recipes
+from mmpoison.runs.recipe_files import shipped_recipes
 
 FILE = Path(__file__).parents[1] / "benchmarks/reproduce.py"
 
@@ -23,7 +28,7 @@ def reproduce() -> ModuleType:
         return importlib.import_module("reproduce")
 
 
-def test_every_twin_is_run(reproduce: ModuleType) -> None:
+def test_everything_is_run_on_the_small_data(reproduce: ModuleType) -> None:
     names = reproduce.recipes([], photos=True)
     twins = {n for n in shipped_recipes() if n.endswith(("-openmoji", "-rsicd-ucm"))}
     assert set(names) == twins
@@ -38,14 +43,14 @@ def test_every_twin_is_run(reproduce: ModuleType) -> None:
 
 def test_the_commands(reproduce: ModuleType, tmp_path: Path) -> None:
     command = reproduce.run_command("table-6-rsicd-ucm", tmp_path, Path("photos"))
-    assert command[:2] == ["run", "table-6-rsicd-ucm"]
+    assert command[:4] == ["run", "table-6", "--on", "rsicd-ucm"]
     assert "transfer.data.root=photos/rsicd" in command
     for name in ("table-1-openmoji", "table-11-openmoji", "table-1-rsicd-ucm"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "metrics.json").write_text("{}")
     (tmp_path / "table-12-openmoji").mkdir()  # begun, and nothing finished
     names = reproduce.recipes(["table-1"], photos=True)
-    one, eleven, claims, parquet = reproduce.report_commands(names, tmp_path, tmp_path / "out")
+    one, eleven, claims = reproduce.report_commands(names, tmp_path, tmp_path / "out")
     assert one[1:5] == [
         str(tmp_path / "table-1-openmoji"),
         str(tmp_path / "table-1-rsicd-ucm"),
@@ -54,7 +59,6 @@ def test_the_commands(reproduce: ModuleType, tmp_path: Path) -> None:
     ]
     assert eleven[1:4] == [str(tmp_path / "table-11-openmoji"), "--paper", "table-11"]
     assert "--claims" in claims
-    assert "--parquet" in parquet
 
 
 def test_no_photo_is_published(reproduce: ModuleType, tmp_path: Path) -> None:
@@ -75,7 +79,8 @@ def test_the_page_says_what_each_command_took(reproduce: ModuleType, tmp_path: P
     (tmp_path / "times.json").write_text(json.dumps({"table-3-openmoji": took}))
     (tmp_path / "table-3.md").touch()
     text = reproduce.overview(["table-2-openmoji", "table-3-openmoji"], tmp_path, tmp_path)
-    assert "| `table-3-openmoji` | [" in text
+    assert "| `table-3 --on openmoji` | [" in text
+    assert "`runs.parquet` of the release" in text
     assert "(table-3.md) | 5 | 7 | 12.3 | 20.0 | 0 | 12 |" in text
     assert "table-2" not in text
     assert "In all 0.2 hours" in text
@@ -96,9 +101,52 @@ def test_pages_are_replaced_whole(reproduce: ModuleType, tmp_path: Path) -> None
     out.mkdir()
     for file in (made / "table-1.md", made / "table-1.html", out / "table-9.md"):
         file.write_text("text")
-    reproduce.publish(made, out)
-    assert [file.name for file in out.iterdir()] == ["table-1.md"]
+    (tmp_path / "runs.parquet").write_bytes(b"small")
+    reproduce.publish(made, tmp_path, out)
+    assert {file.name for file in out.iterdir()} == {"table-1.md", "runs.parquet"}
     assert (out / "table-1.md").read_text().endswith("---\n\ntext")
+    (tmp_path / "runs.parquet").write_bytes(bytes(reproduce.LARGEST + 1))
+    reproduce.publish(made, tmp_path, out)
+    assert {file.name for file in out.iterdir()} == {"table-1.md"}
+
+
+def test_the_runs_are_named_from_their_folder(reproduce: ModuleType, tmp_path: Path) -> None:
+    synthetic_run(tmp_path / "table-3-openmoji" / "seed0")
+    reproduce.write_runs(["table-2-openmoji", "table-3-openmoji"], tmp_path)
+    table = pq.read_table(tmp_path / "runs.parquet")
+    assert set(table.column("run").to_pylist()) == {"table-3-openmoji/seed0"}
+    assert "hit@10" in table.column_names
+
+
+def test_figures_are_written_shorter(reproduce: ModuleType) -> None:
+    picture = io.BytesIO()
+    Image.effect_noise((64, 64), 60).save(picture, "PNG")
+    png = base64.b64encode(picture.getvalue()).decode()
+    svg = f'<g transform="translate(1.234567 20) scale(0.015625)">\n  <image href="data:image/png;base64,{png}"/>'
+    short = reproduce.shorter(svg)
+    assert short.startswith('<g transform="translate(1.23 20) scale(0.015625)">\n<image href="')
+    with Image.open(io.BytesIO(base64.b64decode(short.split("jpeg;base64,")[1][:-3]))) as found:
+        assert found.size == (64, 64)
+    assert len(short) < len(svg)
+
+
+def test_of_several_settings_what_stands_side_by_side(
+    reproduce: ModuleType, tmp_path: Path
+) -> None:
+    more_results = importlib.import_module("more_results")
+    study = {"query_length": {"sheep2aeroplane": {"poisoned": {"1": {"hit@1": 0.2, "words": 9.0}}}}}
+    one = synthetic_run(tmp_path / "II", metrics={"study": study})
+    alone = more_results.short_tables([one])
+    assert any(table.of_models for table in alone)
+    both = more_results.short_tables(
+        [one, synthetic_run(tmp_path / "I", attack="single-target-image")]
+    )
+    assert {table.of_all for table in both} == {True, False}
+    assert not any(table.of_models or table.of_drift for table in both)
+    (said,) = (table.title for table in both if not table.of_all)
+    assert said.startswith(
+        "synthetic, sheep2aeroplane, mode add, 125 poisoned pairs; sheep2aeroplane: "
+    )
 
 
 def test_pages_beyond_the_paper(reproduce: ModuleType, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from typer.main import get_command
 
 from mmpoison import __version__
 from mmpoison.cli.app import app
-from mmpoison.runs.recipe import shipped_recipes
+from mmpoison.runs.recipe_files import list_recipes
 
 
 def verbs(command: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
@@ -50,7 +50,7 @@ def test_version(cli: Callable[..., Any]) -> None:
 
 
 def test_lists(cli: Callable[..., Any]) -> None:
-    assert cli("run", "--list").out.split() == shipped_recipes()
+    assert cli("run", "--list").out.splitlines() == list_recipes()
     assert "openmoji" in cli("data", "list").out
 
 

@@ -10,7 +10,8 @@ import yaml
 
 from mmpoison.errors import InputError
 from mmpoison.runs.overrides import override
-from mmpoison.runs.recipe import load_recipe, parse_changes, read_recipe, shipped_recipes
+from mmpoison.runs.recipe import load_recipe, parse_changes
+from mmpoison.runs.recipe_files import read_recipe, shipped_recipes
 from mmpoison.runs.sweeps.sweep_runs import load_sweep
 
 HERE = "/somewhere/else"

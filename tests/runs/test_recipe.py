@@ -10,13 +10,8 @@ import pytest
 import yaml
 
 from mmpoison.errors import InputError
-from mmpoison.runs.recipe import (
-    load_recipe,
-    parse_changes,
-    parse_recipe,
-    parse_training,
-    shipped_recipes,
-)
+from mmpoison.runs.recipe import load_recipe, parse_changes, parse_recipe, parse_training
+from mmpoison.runs.recipe_files import shipped_recipes
 from mmpoison.runs.sweeps.sweep_runs import load_sweep
 
 SMALL: dict[str, Any] = {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from functools import cache
-from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,10 +15,10 @@ from mmpoison.datasets.catalogue import DATASETS
 from mmpoison.datasets.openmoji import CLASSES
 from mmpoison.models import MODELS
 from mmpoison.paper import PAPER
-from mmpoison.runs.recipe import Recipe, load_recipe, shipped_recipes
+from mmpoison.runs.recipe import Recipe, load_recipe
+from mmpoison.runs.recipe_files import list_recipes, recipe_files, shipped_recipes
 from mmpoison.runs.sweeps.sweep_runs import Sweep, load_sweep
 
-FOLDER = files("mmpoison.runs") / "recipes"
 PASCAL: tuple[str, ...] = tuple(CLASSES)
 UCM = (
     *("agricultural", "airplane", "baseballdiamond", "beach", "buildings", "chaparral"),
@@ -48,20 +48,51 @@ def sweep_of(name: str) -> Sweep:
     return load_sweep(name, classes=lambda recipe: classes_of(recipe.data.name))
 
 
-def test_every_table_and_figure_has_a_recipe_and_its_twins() -> None:
-    wanted = {f"{name}{twin}" for name in TABLES for twin in ("", "-openmoji", "-rsicd-ucm")}
+def test_every_table_and_figure_has_one_file_for_all_data() -> None:
+    assert set(TABLES) == {name for name in recipe_files() if name.startswith(("table", "figure"))}
+    wanted = {f"{name}{on}" for name in TABLES for on in ("", "-openmoji", "-rsicd-ucm")}
     assert wanted <= set(shipped_recipes())
+    assert {"openmoji", "rsicd-ucm", "flickr-pascal", "coco-paper"} <= set(shipped_recipes())
+    assert len(shipped_recipes()) == len(set(shipped_recipes())) == 89
+
+
+def test_recipes_are_listed_as_a_person_counts() -> None:
+    lines = list_recipes()
+    names = [line.split()[0] for line in lines]
+    assert names == list(recipe_files())
+    assert names.index("table-9") + 1 == names.index("table-10")
+    assert names.index("figure-5a") + 2 == names.index("figure-6")
+    assert max(map(len, lines)) <= 150
+    (third,) = (line for line in lines if line.startswith("table-3 "))
+    assert third.endswith(
+        "--on paper | openmoji | rsicd-ucm  Table 3: attack II, captions of one class on images of another."
+    )
+
+
+@pytest.mark.parametrize("name", recipe_files())
+def test_the_header_says_what_it_is_and_its_commands(name: str) -> None:
+    text = recipe_files()[name].read_text(encoding="utf-8")
+    title, empty, *lines = text.partition("\nname:")[0].splitlines()
+    assert re.fullmatch(r"# \w.*\.", title)
+    assert empty == "#"
+    value = yaml.safe_load(text)
+    assert value["name"] == name
+    others = list(value.get("on_data", {}))[1:]
+    command = "mmpoison demo" if name == "openmoji" else f"mmpoison run {name}"
+    for place, wanted in enumerate([command, *(f"{command} --on {on}" for on in others)]):
+        assert re.match(rf"# {re.escape(wanted)}(?=  |$)|.* --data-root DIR  ", lines[place])
+    of_paper = name in PAPER
+    assert bool(others) == of_paper == (load_recipe(name).sweep is not None)
 
 
 @pytest.mark.parametrize("name", shipped_recipes())
-def test_the_header_is_its_command(name: str) -> None:
-    text = (FOLDER / f"{name}.yaml").read_text(encoding="utf-8")
-    first = text.splitlines()[0]
-    command = "mmpoison demo" if name == "openmoji" else f"mmpoison run {name}"
-    assert re.match(rf"# {re.escape(command)}(?= |$)", first)
-    assert yaml.safe_load(text)["name"] == name
-    of_paper = name.removesuffix("-openmoji").removesuffix("-rsicd-ucm") in PAPER
-    assert of_paper == (load_recipe(name).sweep is not None)
+def test_it_survives_being_written(name: str, tmp_path: Path) -> None:
+    recipe = load_recipe(name)
+    assert recipe.name == name
+    assert recipe.description
+    written = tmp_path / "recipe.yaml"
+    written.write_text(recipe.to_yaml(), encoding="utf-8")
+    assert load_recipe(written) == recipe
 
 
 @pytest.mark.parametrize("name", shipped_recipes())
@@ -82,7 +113,7 @@ def check(recipe: Recipe) -> None:
     build_attack(
         recipe.attack.name, recipe.attack.goals, recipe.attack.options, "recipe key attack."
     )
-    assert recipe.model.name in MODELS
+    assert MODELS[recipe.model.name].aligned or recipe.model.align is not None
     if recipe.filter is not None:
         assert recipe.filter.encoder in {*MODELS, "pretrained"}
     for part in recipe.transfer:

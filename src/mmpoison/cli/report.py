@@ -63,7 +63,7 @@ def report(
         bool,
         typer.Option(
             "--links/--no-links",
-            help="With --paper and --claims: lead to the files of the runs, or name them alone.",
+            help="With --paper and --claims: lead to the runs of each number, or short pages without them.",
         ),
     ] = True,
     parquet: Annotated[
@@ -111,8 +111,8 @@ def report(
     folders = expand(runs)
     reading = f"reading {len(folders):,} run{'' if len(folders) == 1 else 's'}"
     if html is not None:
+        from mmpoison.paper.report_section import paper_section
         from mmpoison.reporting.html_report import write_html
-        from mmpoison.reporting.paper_comparison import paper_section
 
         with busy(reading):
             page = write_html(folders, html, paper_section(folders))
@@ -203,8 +203,8 @@ def show_run(folder: Path, *, drawn: bool = True) -> None:
         drawn: False makes the page alone.
     """
     from mmpoison.evaluation.record import Metrics
+    from mmpoison.paper.report_section import paper_section
     from mmpoison.reporting.html_report import write_report
-    from mmpoison.reporting.paper_comparison import paper_section
     from mmpoison.reporting.seeds import metrics_tables
     from mmpoison.reporting.table import terminal
     from mmpoison.reporting.terminal_view import terminal_table

@@ -68,6 +68,12 @@ def run(
         str | None, typer.Argument(help="A shipped recipe, or the path of a YAML file.")
     ] = None,
     out: OutOption = None,
+    on: Annotated[
+        str | None,
+        typer.Option(
+            metavar="DATA", help="Which data, for a recipe that has several, e.g. openmoji."
+        ),
+    ] = None,
     seeds: Annotated[
         str | None,
         typer.Option(help="Seeds, e.g. 3 or 0-4 or 0,2,5; each gets its own run folder."),
@@ -119,19 +125,21 @@ def run(
 
     Attack III: [bold]mmpoison run openmoji --goal sheep2aeroplane --goal sofa2bird[/bold]
 
-    What it would take: [bold]mmpoison run table-3-openmoji --dry-run[/bold]
+    A table of the paper: [bold]mmpoison run table-3 --on openmoji[/bold]; what it would take: --dry-run
     """
     from mmpoison.attacks.catalogue import takes_several_goals
-    from mmpoison.runs.recipe import load_recipe, parse_changes, shipped_recipes
+    from mmpoison.runs.recipe import load_recipe, parse_changes
+    from mmpoison.runs.recipe_files import folder_name, list_recipes, recipe_on
 
     if show:
-        for name in shipped_recipes():
-            typer.echo(name)
+        for line in list_recipes():
+            typer.echo(line)
         return
     if recipe is None:
         raise InputError(
             "which recipe? `mmpoison run --list` shows all; or the path of a YAML file"
         )
+    recipe = recipe_on(recipe, on)
     given = [*(changes or [])]
     if attack is None and goal and len(goal) > 1:
         own = load_recipe(recipe).attack.name
@@ -156,7 +164,7 @@ def run(
                 changed,
                 seeds=[seed for seed in parse_seeds(seeds) if seed is not None] or None,
             ),
-            out if out is not None else Path("runs") / Path(recipe).stem,
+            out if out is not None else Path("runs") / folder_name(recipe),
             workers=workers,
             threads=1,
             retries=retries,

@@ -339,7 +339,7 @@ def _time(seconds: float) -> str:
 
 def has_sweep(recipe: str) -> bool:
     """Whether a recipe is about many runs."""
-    from mmpoison.runs.recipe import read_recipe
+    from mmpoison.runs.recipe_files import read_recipe
 
     return bool(read_recipe(recipe)[0].get("sweep"))
 

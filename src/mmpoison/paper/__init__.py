@@ -1,9 +1,19 @@
-"""The paper's tables and figures, rendered from runs: ours beside theirs, each number with a link to its runs."""
+"""The ICML 2023 paper as data: its recipes, its numbers, its tables and figures, and its claims.
 
-from mmpoison.paper.claim import CLAIMS, Claim, Finding
+Where a number of Table 3 comes from:
+
+- `recipes/table-3.yaml`: the runs. `mmpoison run table-3 --on openmoji` makes them.
+- `paper_values.json`, key `table-3`: the paper's own numbers, as they are printed.
+- `entries.py`, the line of table 3: which rows of the runs it is made of, and by which form of `tables.py`
+  (`figures.py`, `image_sheets.py` and `draw.py` for figures). `mmpoison report RUNS --paper table-3` makes it.
+- `measured.py`: how rows become a number: the mean over seeds of `metrics.json`.
+- `claims.py`: when a claim counts as holding; `mmpoison report RUNS --claims`.
+"""
+
+from mmpoison.paper.claims import CLAIMS, Claim, Finding
+from mmpoison.paper.entries import PAPER, Entry
 from mmpoison.paper.measured import Measured, Results
 from mmpoison.paper.page import Page
-from mmpoison.paper.registry import PAPER, Entry, in_order
 from mmpoison.paper.verdicts import claims_page, write_claims
 from mmpoison.paper.write import Written, render_paper, write_page, write_paper
 
@@ -18,7 +28,6 @@ __all__ = [
     "Results",
     "Written",
     "claims_page",
-    "in_order",
     "render_paper",
     "write_claims",
     "write_page",

@@ -17,7 +17,7 @@ from mmpoison.statistics import Summary
 
 
 def plain(text: str) -> str:
-    r"""Text from outside for matplotlib, which takes what stands between dollars for a formula.
+    r"""Text from outside for matplotlib, which takes what is between dollars for a formula.
 
     >>> plain("$\\frac$")
     '\\$\\frac\\$'
@@ -29,8 +29,6 @@ LINES = ("-", "--", ":", "-.")
 MARKS = ("o", "s", "^", "D", "v", "x", "P", "*")
 HATCHES = ("", "////", "....", "xxxx", "\\\\\\\\", "++")
 GREYS = ("0.0", "0.35", "0.55", "0.2")
-THEIRS: dict[str, Any] = {"marker": "x", "color": "0.0", "linestyle": "none", "markersize": 7}
-"""The paper's own numbers, wherever it prints them."""
 
 
 @dataclass(frozen=True)
@@ -48,13 +46,11 @@ class Panel:
     Attributes:
         ylabel: What is measured.
         series: The lines.
-        theirs: The paper's points, where it prints any.
         top: Upper end of the axis, for shares.
     """
 
     ylabel: str
     series: Sequence[Series]
-    theirs: Sequence[tuple[float, float]] = ()
     top: float | None = None
 
 
@@ -90,8 +86,6 @@ def curves(panels: Sequence[Panel], xlabel: str, *, log: bool = False, ticks: An
             )
             # a marker on the axis is shown whole; an interval that leaves the axes ends there
             drawn.lines[0].set_clip_on(False)
-        if panel.theirs:
-            axis.plot(*zip(*panel.theirs, strict=True), label="paper", **THEIRS)
         if log:
             axis.set_xscale("symlog", linthresh=1)
             axis.xaxis.set_major_formatter("{x:g}")
@@ -112,16 +106,13 @@ def bars(
     groups: Sequence[str],
     series: Sequence[tuple[str, Sequence[Summary | None]]],
     ylabel: str,
-    *,
-    theirs: Sequence[Sequence[float | None]] = (),
 ) -> Any:
-    """Bars side by side in groups, with intervals; the paper's values as crosses.
+    """Bars side by side in groups, with intervals.
 
     Args:
         groups: Names of the groups.
         series: Name of each kind of bar with its value in each group; None leaves a gap.
         ylabel: What is measured.
-        theirs: The paper's values, one list a kind.
     """
     figure, (axis,) = canvas(1)
     width = 0.8 / len(series)
@@ -139,10 +130,6 @@ def bars(
             edgecolor="0.0",
             hatch=HATCHES[number % len(HATCHES)],
         )
-        for x, value in zip(places, theirs[number] if theirs else (), strict=bool(theirs)):
-            if value is not None:
-                label = "" if "paper" in axis.get_legend_handles_labels()[1] else "paper"
-                axis.plot([x], [value], label=label or None, **THEIRS)
     axis.set_xticks(range(len(groups)), [plain(g) for g in groups])
     axis.set(ylabel=ylabel, ylim=(0, None))
     _legend(axis)
@@ -200,14 +187,14 @@ def heat_map(values: npt.NDArray[np.float64], labels: Sequence[str], title: str)
 def densities(
     kinds: Sequence[tuple[str, Sequence[float], Sequence[float]]],
     threshold: float | None,
-    theirs: Mapping[str, float],
+    printed: Mapping[str, float],
 ) -> Any:
     """Densities of distances of clean and of poisoned pairs, with the threshold (figure 6).
 
     Args:
         kinds: Name of a kind of pair, edges of its bins, and its density in each.
         threshold: Where it was cut.
-        theirs: The paper's centres by name, as marks on the axis.
+        printed: The paper's centres by name, as marks on the axis.
     """
     figure, (axis,) = canvas(1)
     for number, (name, edges, density) in enumerate(kinds):
@@ -231,7 +218,7 @@ def densities(
             textcoords="offset points",
             fontsize=9,
         )
-    for number, (name, centre) in enumerate(theirs.items()):
+    for number, (name, centre) in enumerate(printed.items()):
         axis.plot(
             [centre], [0.015], marker="^v"[number % 2], color="0.0", linestyle="none",
             transform=axis.get_xaxis_transform(), label=f"paper: {name} centre at {centre:g}",

@@ -14,10 +14,16 @@ from mmpoison.reporting.parameters import NO_SETTING, Row, leave_out, parameters
 from mmpoison.reporting.runs import expand
 from mmpoison.reporting.text import clean
 from mmpoison.reporting.tidy import MAIN, run_rows
-from mmpoison.statistics import Summary, summarize
+from mmpoison.statistics import Comparison, Summary, compare, summarize
+
+AMOUNTS = ("attack.samples", "attack.pairs", "attack.rate", "attack.share")
+"""The parameters that say how much poison."""
+
+CURVE = "sterilize-curve"
+"""The study that measures a repair on its way."""
 
 _SHOWN_OTHERWISE = ("attack.goal", "filter", "sterilize")
-"""Knobs that do not set the numbers of the clean and the poisoned model apart, or that have columns of their own."""
+"""Parameters that do not change the numbers of the clean and the poisoned model, or that have columns of their own."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +46,7 @@ class Results:
 
     Attributes:
         rows: The rows.
-        knobs: The knobs of each run folder.
+        knobs: The parameters of each run folder.
     """
 
     rows: tuple[Row, ...]
@@ -64,7 +70,7 @@ class Results:
         """Rows with these values; `study` is `main` where it is not given.
 
         Args:
-            keep: Says which rows stay, beside the keys.
+            keep: Says which rows stay, of those with these values.
             keys: Columns without a dot, each with a value or several of them.
         """
         keys.setdefault("study", MAIN)
@@ -76,11 +82,11 @@ class Results:
         )
 
     def values(self, column: str) -> list[Any]:
-        """What a column holds, in the order of the rows, without what is absent."""
+        """Return what a column holds, in the order of the rows, without what is absent."""
         return list(dict.fromkeys(v for row in self.rows if (v := row.get(column)) is not None))
 
     def measured(self, column: str) -> Measured:
-        """A column over seeds: rows of one seed are averaged first."""
+        """Average a column over seeds: rows of one seed are averaged first."""
         rows = tuple(
             row
             for row in self.rows
@@ -90,7 +96,7 @@ class Results:
         return Measured(summarize(list(means.values())) if means else None, rows, means)
 
     def over_seeds(self, column: str) -> dict[int, float]:
-        """The mean of a column for each seed that has it, in the order of the seeds."""
+        """Return the mean of a column for each seed that has it, in the order of the seeds."""
         by_seed: dict[int, list[float]] = {}
         for row in self.rows:
             value = row.get(column)
@@ -106,11 +112,11 @@ class Results:
     def settings(
         self, *, varies: Sequence[str] = (), keep: Sequence[str] = ()
     ) -> list[tuple[str, Results]]:
-        """Rows put apart by the knobs in which their runs differ, each with these knobs as text.
+        """Rows grouped by the parameters in which their runs differ, each with these parameters as text.
 
         Args:
-            varies: Knobs, or groups of them, in which runs may differ.
-            keep: Of the knobs that never matter by themselves, those that matter here.
+            varies: Parameters, or groups of them, in which runs may differ.
+            keep: Of the parameters that never matter by themselves, those that matter here.
         """
         ignored = [name for name in (*NO_SETTING, *_SHOWN_OTHERWISE, *varies) if name not in keep]
         of_run: dict[str, Row] = {}
@@ -133,7 +139,7 @@ class Results:
         ]
 
     def whole_data(self) -> Results:
-        """Runs on data with every caption of an image; balanced data have tables of their own."""
+        """Select runs on data with every caption of an image; balanced data have tables of their own."""
         return self.only(row for row in self.rows if not is_balanced(row))
 
     def of_runs(self, runs: Sequence[str]) -> Results:
@@ -142,7 +148,7 @@ class Results:
 
     @staticmethod
     def content(row: Row, file: str) -> Mapping[str, Any]:
-        """A JSON file of a row's run folder; empty where it is not there.
+        """Read a JSON file of a row's run folder; empty where it is not there.
 
         Raises:
             InputError: If it is broken.
@@ -152,7 +158,7 @@ class Results:
         return value if isinstance(value, Mapping) else {}
 
     def only(self, rows: Iterable[Row]) -> Results:
-        """Some of the rows."""
+        """Select some of the rows."""
         return Results(tuple(rows), self.knobs)
 
 
@@ -177,15 +183,89 @@ def _attacked(row: Row, attack: str) -> bool:
 
 
 def attack_2(row: Row) -> bool:
-    """Runs of attack II, whatever they trained."""
+    """Say whether a row is of attack II, whatever was trained."""
     return _attacked(row, "single-target-label")
 
 
 def is_attack(name: str) -> Callable[[Row], bool]:
-    """Runs of one attack that trained both encoders."""
+    """Return a test for rows of one attack that trained both encoders."""
     return lambda row: _attacked(row, name) and trained(row) == "both"
 
 
 ATTACK_1 = is_attack("single-target-image")
 ATTACK_2 = is_attack("single-target-label")
 ATTACK_3 = is_attack("multiple-target-labels")
+
+
+@dataclass(frozen=True)
+class Block:
+    """Runs that differ only in their seed, on one data set."""
+
+    data: str
+    setting: str
+    results: Results
+
+    @property
+    def title(self) -> str:
+        """Data set, and what sets the runs apart from others of it."""
+        return f"{self.data} ({self.setting})" if self.setting else self.data
+
+
+def blocks(
+    results: Results, *, varies: Sequence[str] = (), keep: Sequence[str] = ()
+) -> Iterator[Block]:
+    """Group runs by data set, and by the parameters in which they differ beyond what the table is about."""
+    for data, on_data in results.by("data.name"):
+        for setting, group in on_data.settings(varies=varies, keep=keep):
+            yield Block(str(data), setting, group)
+
+
+def with_model(results: Results, model: str) -> Results:
+    """Rows of the runs that have a model."""
+    runs = {row["run"] for row in results.rows if row["model"] == model}
+    return results.where(lambda row: row["run"] in runs)
+
+
+def by_amount(results: Results) -> list[Results]:
+    """Rows by the amount of poison that was asked for: seeds draw data whose counts differ a little."""
+    amounts: dict[tuple[object, ...], list[Row]] = {}
+    for row in results.rows:
+        amounts.setdefault(tuple(row.get(name) for name in AMOUNTS), []).append(row)
+    return [results.only(rows) for rows in amounts.values()]
+
+
+def ends_of_curves(results: Results) -> list[tuple[str, Results]]:
+    """Return the last measurement of each learning rate of each run, by learning rate, high to low."""
+    found: list[tuple[str, Results]] = []
+    for rate, at_rate in results.where(study=CURVE).by("case"):
+        last: dict[str, float] = {}
+        for row in at_rate.rows:
+            last[row["run"]] = max(last.get(row["run"], 0.0), row["x"] or 0.0)
+        ends = at_rate.only(row for row in at_rate.rows if row["x"] == last[row["run"]])
+        found.append((str(rate), ends))
+    return sorted(found, key=lambda pair: -float(pair[0]))
+
+
+def difference(first: Results, second: Results, column: str) -> Measured:
+    """Subtract the first from the second, paired by seed."""
+    one, two = first.over_seeds(column), second.over_seeds(column)
+    common = sorted(set(one) & set(two))
+    if not common:
+        return Measured(None)
+    return Measured(summarize([two[seed] - one[seed] for seed in common]), second.rows)
+
+
+def paired(first: Results, second: Results, column: str, other: str = "") -> Comparison | None:
+    """Compare a column of two kinds of rows over the seeds that both have; None where they share fewer than two.
+
+    Args:
+        first: Rows of one kind.
+        second: Of the other.
+        column: The column.
+        other: Another column for the second kind, for two columns of the same rows.
+    """
+    one, two = first.over_seeds(column), second.over_seeds(other or column)
+    common = sorted(set(one) & set(two))
+    if len(common) < 2:
+        return None
+    return compare([one[seed] for seed in common], [two[seed] for seed in common])

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from mmpoison.paper.measured import Measured
 from mmpoison.reporting.parameters import Row
-from mmpoison.reporting.table import Beside, Cell, Column, Link, Table
+from mmpoison.reporting.table import Cell, Column, Compared, Link, Table
 from mmpoison.reporting.text import decimal
 
 Sense = Literal["up", "down"] | None
@@ -46,7 +46,7 @@ class Page:
         title: What the paper's table or figure is of.
         tables: Its tables.
         pictures: Its figures.
-        notes: What a reader must know besides.
+        notes: What else a reader must know.
     """
 
     id: str
@@ -75,31 +75,27 @@ class Page:
     def cell(
         self,
         measured: Measured,
-        theirs: float | None = None,
+        reference: float | None = None,
         *,
         sense: Sense = None,
         digits: int = 3,
-        theirs_sd: float | None = None,
+        reference_sd: float | None = None,
         spread: bool = False,
-    ) -> Beside:
-        """A number of ours beside the paper's, with a link to its runs.
+    ) -> Compared:
+        """Make a cell with a measured number next to the paper's, with a link to its runs.
 
         Args:
-            measured: Ours.
-            theirs: The paper's.
+            measured: Over the seeds of our runs.
+            reference: The paper's.
             sense: Which way is better.
             digits: As many are shown, and compared where ours has no interval.
-            theirs_sd: The paper's standard deviation.
+            reference_sd: The paper's standard deviation.
             spread: Show our standard deviation too.
         """
-        arrow = "" if theirs is None else compare(measured, theirs, sense, digits)
-        return Beside(
-            measured.summary, theirs, arrow, self.source(measured), theirs_sd, spread=spread
+        arrow = "" if reference is None else compare(measured, reference, sense, digits)
+        return Compared(
+            measured.summary, reference, arrow, self.source(measured), reference_sd, spread=spread
         )
-
-    def absent(self, theirs: float | None) -> Beside:
-        """The paper's number alone, where no run of ours computed it."""
-        return Beside(None, theirs)
 
     def source(self, measured: Measured) -> str:
         """Where the table of sources has the runs of a number; empty where there is none."""
@@ -126,33 +122,29 @@ class Page:
         """Add a figure."""
         self.pictures.append(Picture(name, caption, draw))
 
-    def sources(self, relative: Callable[[Path], str] | None) -> Table | None:
+    def next_picture(self) -> str:
+        """Name one more figure: `figure-6`, `figure-6-2`, ..."""
+        return self.id if not self.pictures else f"{self.id}-{len(self.pictures) + 1}"
+
+    def sources(self, relative: Callable[[Path], str]) -> Table | None:
         """Every number's runs: folder, seed and manifest.
 
         Args:
-            relative: The address of a file, seen from the file that will hold the table; None names files without a
-                link, for a page that is read where they are not.
+            relative: The address of a file, seen from the file that will hold the table.
         """
-
-        def address(file: Path) -> str:
-            return "" if relative is None else relative(file)
-
         rows: list[tuple[Cell, ...]] = []
         for runs, number in self._sources.items():
             for place, (run, seed, manifest) in enumerate(runs):
                 folder = Path(run)
+                anchor = f"{self.id}-source-{number}"
+                digest = manifest and Link(manifest[:12], relative(folder / "manifest.json"))
                 rows.append(
                     (
-                        Link(
-                            f"{number}" if place == 0 else "",
-                            anchor=f"{self.id}-source-{number}" if place == 0 else "",
-                        ),
-                        Link(_short(folder), address(folder)),
+                        Link("", "") if place else Link(str(number), anchor=anchor),
+                        Link(_short(folder), relative(folder)),
                         seed,
-                        Link("metrics.json", address(folder / "metrics.json")),
-                        None
-                        if manifest is None
-                        else Link(manifest[:12], address(folder / "manifest.json")),
+                        Link("metrics.json", relative(folder / "metrics.json")),
+                        digest,
                     )
                 )
         if not rows:
@@ -162,7 +154,7 @@ class Page:
 
 
 def _short(folder: Path) -> str:
-    """A run's name with that of what it belongs to, for a run of a sweep that of the sweep.
+    """Return a run's name with that of what it belongs to, for a run of a sweep that of the sweep.
 
     >>> _short(Path("out/attack-I/seed0")), _short(Path("out/table-3/runs/seed0"))
     ('attack-I/seed0', 'table-3/seed0')
@@ -171,24 +163,24 @@ def _short(folder: Path) -> str:
     return f"{parent.name}/{folder.name}" if parent.name else folder.name
 
 
-def compare(measured: Measured, theirs: float, sense: Sense, digits: int) -> str:
-    """An arrow: how ours compares with the paper's number.
+def compare(measured: Measured, reference: float, sense: Sense, digits: int) -> str:
+    """Return an arrow: how a measured number compares with the paper's.
 
     Args:
-        measured: Ours.
-        theirs: The paper's.
+        measured: Over the seeds of our runs.
+        reference: The paper's.
         sense: Which way is better.
         digits: Numbers that look the same with so many are the same.
     """
-    ours = measured.summary
-    if ours is None:
+    summary = measured.summary
+    if summary is None:
         return ""
-    same = decimal(ours.mean, digits) == decimal(theirs, digits)
-    if ours.low is not None and ours.high is not None:
-        same = same or ours.low <= theirs <= ours.high
+    same = decimal(summary.mean, digits) == decimal(reference, digits)
+    if summary.low is not None and summary.high is not None:
+        same = same or summary.low <= reference <= summary.high
     if same:
         return "≈"
-    higher = ours.mean > theirs
+    higher = summary.mean > reference
     if sense is None:
         return "↑" if higher else "↓"
     return "▲" if higher == (sense == "up") else "▼"

@@ -35,13 +35,13 @@ _SAME = {
     "visual-genome-paper": "vg",
     "visual-genome": "vg",
 }
-"""Whose numbers stand beside ours; the two sets made for small machines have the shape of Flickr-PASCAL."""
+"""Which data set of the paper one is compared with; the two for small machines have the shape of Flickr-PASCAL."""
 
 
 @cache
 def paper() -> Mapping[str, Any]:
     """Tables by id (`table-3`), and `claims`."""
-    file = files("mmpoison.paper") / "paper_tables.json"
+    file = files("mmpoison.paper") / "paper_values.json"
     value: Mapping[str, Any] = parse_json(file.read_text(encoding="utf-8"), str(file))
     return value
 
@@ -56,14 +56,14 @@ def rows_of(table: str, **keys: Any) -> list[Mapping[str, Any]]:
 
 
 def title_of(table: str) -> str:
-    """What a table of the paper is of."""
+    """Return what a table of the paper is of."""
     return str(paper()[table]["title"])
 
 
-def their_data(name: str) -> str | None:
-    """The paper's data set beside which ours stands; None for data of one's own.
+def paper_data(name: str) -> str | None:
+    """Return the paper's data set that ours is compared with; None for data of one's own.
 
-    >>> their_data("openmoji-b"), their_data("my-pairs")
+    >>> paper_data("openmoji-b"), paper_data("my-pairs")
     ('flickr-pascal-b', None)
     """
     base = name.removesuffix("-b")

@@ -7,7 +7,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from mmpoison.paper.claim import CLAIMS
+from mmpoison.paper.claims import CLAIMS
 from mmpoison.paper.measured import Results
 from mmpoison.paper.page import Page
 from mmpoison.paper.paper_values import paper
@@ -72,7 +72,7 @@ def write_claims(runs: list[Path], out: Path, *, links: bool = True) -> Written:
     Args:
         runs: Run folders, or folders that hold some.
         out: Where the files go.
-        links: Lead to the files of the runs.
+        links: As for `write_paper`.
 
     Raises:
         InputError: If a folder holds no finished run.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -14,14 +14,28 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from mmpoison.base.files import atomic_file, write_json
 from mmpoison.errors import InputError
+from mmpoison.paper.entries import PAPER, find_entry
 from mmpoison.paper.measured import Results
 from mmpoison.paper.page import Page
-from mmpoison.paper.registry import PAPER, in_order
 from mmpoison.reporting.figure import save
-from mmpoison.reporting.table import Beside, Cell, Link, Table, beside_parts, cell_texts, markdown
+from mmpoison.reporting.table import (
+    Cell,
+    Compared,
+    Link,
+    Table,
+    cell_texts,
+    compared_parts,
+    markdown,
+)
 from mmpoison.reporting.text import visible
 
 ALL = "all"
+
+LONGEST = 80
+"""A table of more rows is left out of a page that is published without its runs."""
+
+RUNS_FILE = "runs.parquet"
+"""Where all numbers of published runs are: a row a run, goal and model, with seed, settings and digest."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +66,7 @@ def render_paper(name: str, results: Results) -> Page:
     Raises:
         InputError: If there is none of that name.
     """
-    made = PAPER[name]
+    made = find_entry(name)
     page = Page(made.name, made.title)
     made.render(results, page)
     return page
@@ -61,19 +75,19 @@ def render_paper(name: str, results: Results) -> Page:
 def write_paper(
     names: Sequence[str], runs: Sequence[Path], out: Path, *, links: bool = True
 ) -> list[Written]:
-    """Render tables and figures of the paper with our numbers beside the paper's.
+    """Render tables and figures of the paper with our numbers next to the paper's.
 
     Args:
         names: Their names; `all` stands for all that the runs have a number for.
         runs: Run folders, or folders that hold some.
         out: Where the files go; those of an earlier time are replaced.
-        links: Lead to the files of the runs; False for pages that are published without them.
+        links: Lead to the runs of each number; False for short pages that are published without the runs.
 
     Raises:
         InputError: If a name is unknown, the runs hold no number for one that was named, or matplotlib is missing.
     """
     results = Results.read(runs)
-    wanted = in_order(list(PAPER)) if ALL in names else list(names)
+    wanted = list(PAPER) if ALL in names else list(names)
     written: list[Written] = []
     for name in wanted:
         page = render_paper(name, results)
@@ -95,7 +109,7 @@ def write_page(page: Page, out: Path, *, links: bool = True) -> Written:
     Args:
         page: The page.
         out: Where they go.
-        links: Lead to the files of the runs.
+        links: As for `write_paper`.
 
     Raises:
         InputError: If the extra `figures` is missing.
@@ -119,10 +133,19 @@ def write_page(page: Page, out: Path, *, links: bool = True) -> Written:
     def relative(file: Path) -> str:
         return quote(os.path.relpath(file.resolve(), out.resolve()))
 
-    sources = page.sources(relative if links else None)
-    tables = [*page.tables, *([sources] if sources else [])]
+    notes = list(page.notes)
+    if links:
+        sources = page.sources(relative)
+        tables = [*page.tables, *([sources] if sources else [])]
+    else:
+        tables = [_alone(table) for table in page.tables if len(table.rows) <= LONGEST]
+        notes += [
+            f"{table.title}: {len(table.rows):,} lines, in `{RUNS_FILE}` alone."
+            for table in page.tables
+            if len(table.rows) > LONGEST
+        ]
     text = [f"# {visible(page.heading)}", ""]
-    text += [line for note in page.notes for line in (visible(note), "")]
+    text += [line for note in notes for line in (visible(note), "")]
     text += [
         line
         for p in pictures
@@ -130,7 +153,9 @@ def write_page(page: Page, out: Path, *, links: bool = True) -> Written:
     ]
     with atomic_file(out / f"{page.id}.md") as temporary:
         temporary.write_text("\n".join(text) + "\n" + markdown(tables), encoding="utf-8")
-    html = _template().render(page=page, tables=[plain_table(t) for t in tables], pictures=pictures)
+    html = template("page").render(
+        page=page, notes=notes, tables=list(map(plain_table, tables)), pictures=pictures
+    )
     with atomic_file(out / f"{page.id}.html") as temporary:
         temporary.write_text(html, encoding="utf-8")
     content: dict[str, Any] = {
@@ -144,14 +169,19 @@ def write_page(page: Page, out: Path, *, links: bool = True) -> Written:
     return Written(page, tuple(files))
 
 
-def _template() -> Any:
+def template(name: str) -> Any:
+    """Load a template of this package; every string that it shows is escaped."""
     return Environment(
-        loader=PackageLoader("mmpoison.reporting"), autoescape=True, undefined=StrictUndefined
-    ).get_template("paper.html.j2")
+        loader=PackageLoader("mmpoison.paper"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    ).get_template(f"{name}.html.j2")
 
 
 def plain_table(table: Table) -> dict[str, Any]:
-    """A table for the template: each cell as text with its link."""
+    """Prepare a table for the template: each cell as text with its link."""
     rows = []
     for row in table.rows:
         texts = cell_texts(row, table.columns)
@@ -172,10 +202,22 @@ def plain_table(table: Table) -> dict[str, Any]:
     }
 
 
+def _alone(table: Table) -> Table:
+    """Remove the links of a table."""
+    rows = tuple(
+        tuple(
+            replace(cell, address="") if isinstance(cell, (Link, Compared)) else cell
+            for cell in row
+        )
+        for row in table.rows
+    )
+    return replace(table, rows=rows)
+
+
 def _html_cell(cell: Cell, text: str, digits: int) -> dict[str, str]:
     if isinstance(cell, Link):
         return {"text": text, "address": cell.address, "anchor": cell.anchor, "rest": ""}
-    if isinstance(cell, Beside) and cell.ours is not None:
-        mean, *others = beside_parts(cell, digits)
+    if isinstance(cell, Compared) and cell.measured is not None:
+        mean, *others = compared_parts(cell, digits)
         return {"text": mean, "address": cell.address, "anchor": "", "rest": " ".join(others)}
     return {"text": text, "address": "", "anchor": "", "rest": ""}

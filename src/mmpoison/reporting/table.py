@@ -31,28 +31,28 @@ class Link:
 
 
 @dataclass(frozen=True)
-class Beside:
-    """A number of ours beside the paper's.
+class Compared:
+    """A measured number compared with a reference, for example the paper's.
 
     Attributes:
-        ours: Over seeds; None where no run computed it.
-        theirs: The paper's; None where it prints none.
+        measured: Over seeds; None where no run computed it.
+        reference: The paper's; None where it prints none.
         arrow: How the two compare, or empty.
-        address: Where ours comes from.
-        theirs_sd: Standard deviation that the paper prints.
-        spread: Whether ours is shown with its standard deviation too.
+        address: Where the measured number comes from.
+        reference_sd: Standard deviation that the paper prints.
+        spread: Whether the measured number is shown with its standard deviation too.
     """
 
-    ours: Summary | None
-    theirs: float | None = None
+    measured: Summary | None
+    reference: float | None = None
     arrow: str = ""
     address: str = ""
-    theirs_sd: float | None = None
+    reference_sd: float | None = None
     spread: bool = False
 
 
-Cell = str | int | float | Summary | tuple[float, float] | Link | Beside | None
-"""Text, a count, a number, one over seeds, an interval, a link, one beside the paper's, or nothing."""
+Cell = str | int | float | Summary | tuple[float, float] | Link | Compared | None
+"""Text, a count, a number, one over seeds, an interval, a link, one compared with a reference, or nothing."""
 
 
 @dataclass(frozen=True)
@@ -189,8 +189,8 @@ def _text(cell: Cell, column: Column, between: str) -> str:
         return cell
     if isinstance(cell, Link):
         return cell.text
-    if isinstance(cell, Beside):
-        return between.join(beside_parts(cell, digits))
+    if isinstance(cell, Compared):
+        return between.join(compared_parts(cell, digits))
     if isinstance(cell, Summary):
         mean = decimal(cell.mean, digits)
         if cell.sd is None:
@@ -214,20 +214,22 @@ def _interval(
     return (f"[{low},", f"{high}]") if between == "\n" else (f"[{low}, {high}]",)
 
 
-def beside_parts(cell: Beside, digits: int) -> list[str]:
-    """Mean, spread and interval of ours, then the arrow with theirs; what is not there is left out.
+def compared_parts(cell: Compared, digits: int) -> list[str]:
+    """Mean, spread and interval of the measured number, the arrow and the reference; what is absent is left out.
 
-    >>> beside_parts(Beside(Summary(3, 0.5, 0.1, 0.25, 0.75), 0.6, "▼"), 2)
+    >>> compared_parts(Compared(Summary(3, 0.5, 0.1, 0.25, 0.75), 0.6, "▼"), 2)
     ['0.50', '[0.25, 0.75]', '▼ 0.60']
     """
-    parts = [ABSENT if cell.ours is None else decimal(cell.ours.mean, digits)]
-    if cell.ours is not None and cell.ours.sd is not None:
+    parts = [ABSENT if cell.measured is None else decimal(cell.measured.mean, digits)]
+    if cell.measured is not None and cell.measured.sd is not None:
         if cell.spread:
-            parts.append(f"± {decimal(cell.ours.sd, digits)}")
-        parts.append(f"[{decimal(cell.ours.low, digits)}, {decimal(cell.ours.high, digits)}]")
-    if cell.theirs is not None:
-        sd = "" if cell.theirs_sd is None else f" ({decimal(cell.theirs_sd, digits)})"
-        parts.append(f"{cell.arrow or '|'} {decimal(cell.theirs, digits)}{sd}")
+            parts.append(f"± {decimal(cell.measured.sd, digits)}")
+        parts.append(
+            f"[{decimal(cell.measured.low, digits)}, {decimal(cell.measured.high, digits)}]"
+        )
+    if cell.reference is not None:
+        sd = "" if cell.reference_sd is None else f" ({decimal(cell.reference_sd, digits)})"
+        parts.append(f"{cell.arrow or '|'} {decimal(cell.reference, digits)}{sd}")
     return parts
 
 
@@ -237,8 +239,8 @@ def _in_markdown(cell: Cell, column: Column) -> str:
         label = text.replace("[", "\\[").replace("]", "\\]")
         anchor = f'<a id="{cell.anchor}"></a>' if cell.anchor else ""
         return f"{anchor}[{label}]({cell.address})" if cell.address else f"{anchor}{label}"
-    if isinstance(cell, Beside) and cell.address and cell.ours is not None:
-        mean, *others = map(_escaped, beside_parts(cell, column.digits))
+    if isinstance(cell, Compared) and cell.address and cell.measured is not None:
+        mean, *others = map(_escaped, compared_parts(cell, column.digits))
         return " ".join([f"[{mean}]({cell.address})", *others])
     return text
 
@@ -248,10 +250,10 @@ def _plain(cell: Cell) -> Any:
         return cell.to_json()
     if isinstance(cell, Link):
         return cell.text
-    if isinstance(cell, Beside):
+    if isinstance(cell, Compared):
         return {
-            "ours": cell.ours.to_json() if cell.ours else None,
-            "paper": cell.theirs,
+            "ours": cell.measured.to_json() if cell.measured else None,
+            "paper": cell.reference,
             "arrow": cell.arrow,
             "source": cell.address,
         }

@@ -5,7 +5,6 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from importlib.resources import files
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -21,14 +20,13 @@ from pydantic import (
     model_validator,
 )
 
-from mmpoison.base.registry import unknown_name
 from mmpoison.base.untrusted import MAX_INTEGER, parse_json
-from mmpoison.base.untrusted_yaml import parse_yaml, read_yaml
+from mmpoison.base.untrusted_yaml import parse_yaml
 from mmpoison.errors import InputError
 from mmpoison.evaluation.names import parse_studies
-from mmpoison.runs.extends import extended
 from mmpoison.runs.overrides import override
 from mmpoison.runs.preset import apply_preset
+from mmpoison.runs.recipe_files import read_recipe
 from mmpoison.training.settings import TrainingSettings
 
 M = TypeVar("M", bound=BaseModel)
@@ -325,21 +323,11 @@ class Recipe(_Part):
         return yaml.safe_dump(value, sort_keys=False, allow_unicode=True)
 
 
-def shipped_recipes() -> list[str]:
-    """Names of the recipes that come with the package."""
-    folder = files("mmpoison.runs") / "recipes"
-    return sorted(
-        entry.name.removesuffix(".yaml")
-        for entry in folder.iterdir()
-        if entry.name.endswith(".yaml")
-    )
-
-
 def load_recipe(name_or_path: str | Path, changes: Mapping[str, Any] | None = None) -> Recipe:
     """Load a shipped recipe by name or a YAML file by path, and change some of its keys.
 
     Args:
-        name_or_path: `openmoji`, or a path that ends in `.yaml` or `.yml`.
+        name_or_path: As for `read_recipe`.
         changes: Dotted keys to values, for example `{"training.epochs": 2}`.
 
     Raises:
@@ -347,39 +335,6 @@ def load_recipe(name_or_path: str | Path, changes: Mapping[str, Any] | None = No
     """
     value, where = read_recipe(name_or_path)
     return resolve_recipe(value, changes or {}, where)
-
-
-def read_recipe(name_or_path: str | Path) -> tuple[dict[str, Any], str]:
-    """Read a recipe without checking its keys: its content with that of the recipes it extends, and what to call it.
-
-    Raises:
-        InputError: If there is no such recipe, or it is not a YAML mapping.
-    """
-    value, where = _read_one(str(name_or_path))
-
-    def read(name: str) -> tuple[dict[str, Any], str]:
-        # a path is meant from the file that names it
-        is_file = name.endswith((".yaml", ".yml"))
-        return _read_one(str(Path(where).parent / name) if is_file else name)
-
-    return extended(value, where, read), where
-
-
-def _read_one(text: str) -> tuple[dict[str, Any], str]:
-    if text.endswith((".yaml", ".yml")):
-        path = Path(text)
-        if not path.exists():
-            raise InputError(f"{path}: no such recipe file")
-        where, value = text, read_yaml(path)
-    else:
-        if text not in shipped_recipes():
-            raise InputError(unknown_name("recipe", text, shipped_recipes(), "mmpoison run --list"))
-        where = f"recipe {text}"
-        content = (files("mmpoison.runs") / "recipes" / f"{text}.yaml").read_text("utf-8")
-        value = parse_yaml(content, where)
-    if not isinstance(value, dict):
-        raise InputError(f"{where}: a recipe is a mapping of keys")
-    return value, where
 
 
 def resolve_recipe(

@@ -16,7 +16,8 @@ from typing import Any
 from mmpoison.base.files import plain_name
 from mmpoison.errors import InputError
 from mmpoison.runs.overrides import set_key, within
-from mmpoison.runs.recipe import Recipe, SweepPart, parse_recipe, read_recipe, resolve_recipe
+from mmpoison.runs.recipe import Recipe, SweepPart, parse_recipe, resolve_recipe
+from mmpoison.runs.recipe_files import read_recipe
 
 GOAL, SEED = "attack.goal", "seed"
 MOST_RUNS = 20_000

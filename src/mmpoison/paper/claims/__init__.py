@@ -1,1 +1,0 @@
-"""The paper's claims as small predicates over our results, a few in each file."""

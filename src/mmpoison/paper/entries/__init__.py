@@ -1,1 +1,0 @@
-"""One file a table or figure of the paper."""

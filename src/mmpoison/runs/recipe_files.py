@@ -1,0 +1,222 @@
+"""Finds recipe files by name, picks what is for one data set, and adds what a recipe takes over from others."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from importlib.resources import files
+from importlib.resources.abc import Traversable
+from pathlib import Path
+from typing import Any
+
+from mmpoison.base.registry import unknown_name
+from mmpoison.base.untrusted_yaml import parse_yaml, read_yaml
+from mmpoison.errors import InputError
+
+KEY = "extends"
+DEEPEST = 8
+WHOLE = ("sweep", "transfer", "study")
+"""Groups of which the recipe that extends has its own or the other's, never a mixture."""
+
+FOLDERS = ("runs/recipes", "paper/recipes")
+"""Where the package's own recipes lie: the general ones, and one for each table and figure of the paper."""
+
+ON_DATA = "on_data"
+"""Key of the parts of a recipe that differ by the data it runs on."""
+
+
+def recipe_files() -> dict[str, Traversable]:
+    """Return the recipe files that come with the package by name, in the order in which a person counts."""
+    found = {
+        entry.name.removesuffix(".yaml"): entry
+        for folder in FOLDERS
+        for entry in files("mmpoison").joinpath(folder).iterdir()
+        if entry.name.endswith(".yaml")
+    }
+    return {name: found[name] for name in sorted(found, key=_counted)}
+
+
+def shipped_recipes() -> list[str]:
+    """Names of the recipes that come with the package, each on all its data: `table-3`, `table-3-openmoji`, ..."""
+    return [
+        each
+        for name in recipe_files()
+        for each in (name, *(f"{name}-{on}" for on in _data_of(*_content(name))[1:]))
+    ]
+
+
+def list_recipes() -> list[str]:
+    """One line for each shipped recipe: its name, its data where there are several, and what it is."""
+    files_of = recipe_files()
+    rows = []
+    for name, file in files_of.items():
+        title = file.read_text("utf-8").partition("\n")[0].lstrip("# ")
+        on = _data_of(*_content(name))
+        rows.append((name, f"--on {' | '.join(on)}" if on else "", title))
+    name_width, on_width = (max(len(row[column]) for row in rows) for column in (0, 1))
+    return [f"{name:<{name_width}}  {on:<{on_width}}  {title}" for name, on, title in rows]
+
+
+def _counted(name: str) -> list[tuple[int, str]]:
+    """Return a sort key that takes numbers as numbers.
+
+    >>> sorted(["figure-10", "figure-5b", "figure-5a", "openmoji"], key=_counted)
+    ['figure-5a', 'figure-5b', 'figure-10', 'openmoji']
+    """
+    return [(int(part) if part.isdigit() else -1, part) for part in re.split(r"(\d+)", name)]
+
+
+def recipe_on(recipe: str, data: str | None) -> str:
+    """Return the name of a recipe on other data than its first: what `run --on` means.
+
+    Args:
+        recipe: A shipped recipe, or the path of a YAML file.
+        data: One of its `on_data`; None is the first.
+
+    Raises:
+        InputError: If the recipe has no such data.
+    """
+    if data is None:
+        return recipe
+    content, where = _content(recipe)
+    known = _data_of(content, where)
+    if data not in known:
+        raise InputError(
+            f"--on {data!r}: {where} runs on {', '.join(known) or 'one data set, so leave --on out'}"
+        )
+    if data == known[0]:
+        return recipe
+    return f"{recipe}{':' if _is_file(recipe) else '-'}{data}"
+
+
+def folder_name(recipe: str) -> str:
+    """Return the name of the folder for a recipe's runs.
+
+    >>> folder_name("table-3-openmoji"), folder_name("my/own.yaml"), folder_name("own.yaml:photos")
+    ('table-3-openmoji', 'own', 'own-photos')
+    """
+    file, on = _split(recipe)
+    return f"{Path(file).stem}-{on}" if on else Path(file).stem
+
+
+def read_recipe(name_or_path: str | Path) -> tuple[dict[str, Any], str]:
+    """Read a recipe without checking its keys: its content with that of the recipes it extends, and what to call it.
+
+    Args:
+        name_or_path: `openmoji`, `table-3-openmoji`, or a path that ends in `.yaml` or `.yml`. A file with `on_data`
+            runs on the first of them; `FILE.yaml:NAME` takes another.
+
+    Raises:
+        InputError: If there is no such recipe, or it is not a YAML mapping.
+    """
+    value, where = _read_one(str(name_or_path))
+
+    def read(name: str) -> tuple[dict[str, Any], str]:
+        # a path is meant from the file that names it
+        return _read_one(str(Path(where).parent / name) if _is_file(_split(name)[0]) else name)
+
+    return extended(value, where, read), where
+
+
+def _read_one(text: str) -> tuple[dict[str, Any], str]:
+    """Return the content of one recipe on one of its data, with nothing of what it extends."""
+    name, on = _split(text)
+    value, where = _content(name)
+    known = _data_of(value, where)
+    if on and on not in known:
+        raise InputError(
+            f"{where}: {ON_DATA}: no {on!r} there, only {', '.join(known) or 'nothing'}"
+        )
+    if known:
+        parts = value.pop(ON_DATA)
+        part = parts[on or known[0]] or {}
+        if not isinstance(part, dict):
+            raise InputError(f"{where}: {ON_DATA}.{on or known[0]}: a mapping of keys is needed")
+        if on and on != known[0] and isinstance(value.get("name"), str):
+            value["name"] += f"-{on}"
+        value = merged(value, part)
+    return value, text if _is_file(name) else f"recipe {text}"
+
+
+def _split(text: str) -> tuple[str, str]:
+    """Split a recipe's text into its file, or name, and which of its data: `mine.yaml:photos`, `table-3-openmoji`."""
+    file, colon, on = text.rpartition(":")
+    if colon and _is_file(file):
+        return file, on
+    shipped = recipe_files()
+    for name in () if text in shipped else shipped:
+        on = text.removeprefix(f"{name}-")
+        if on != text and on in _data_of(*_content(name))[1:]:
+            return name, on
+    return text, ""
+
+
+def _is_file(name: str) -> bool:
+    return name.endswith((".yaml", ".yml"))
+
+
+def _data_of(content: Mapping[str, Any], where: str) -> list[str]:
+    """Names of the data that a recipe has parts for."""
+    parts = content.get(ON_DATA, {})
+    if not isinstance(parts, dict) or not all(isinstance(name, str) for name in parts):
+        raise InputError(f"{where}: {ON_DATA}: a mapping of names is needed, e.g. openmoji: {{}}")
+    return list(parts)
+
+
+def _content(name: str) -> tuple[dict[str, Any], str]:
+    """Read a recipe file, whatever its data."""
+    if _is_file(name):
+        path = Path(name)
+        if not path.exists():
+            raise InputError(f"{path}: no such recipe file")
+        where, value = name, read_yaml(path)
+    else:
+        if name not in (shipped := recipe_files()):
+            raise InputError(unknown_name("recipe", name, shipped_recipes(), "mmpoison run --list"))
+        where = f"recipe {name}"
+        value = parse_yaml(shipped[name].read_text("utf-8"), where)
+    if not isinstance(value, dict):
+        raise InputError(f"{where}: a recipe is a mapping of keys")
+    return value, where
+
+
+Read = Callable[[str], tuple[dict[str, Any], str]]
+
+
+def extended(value: dict[str, Any], where: str, read: Read) -> dict[str, Any]:
+    """Return a recipe with everything that it takes over from those it extends.
+
+    A group of keys is taken over key by key, but for `sweep`, `transfer` and `study`; everything else is replaced. Null
+    leaves a group out.
+
+    Args:
+        value: The content of a recipe, perhaps with `extends: NAME`.
+        where: What it is called in messages.
+        read: Reads a recipe by its name or path.
+
+    Raises:
+        InputError: If the other recipe cannot be read, or recipes extend each other in a circle.
+    """
+    chain = [where]
+    layers = [dict(value)]
+    while (name := layers[-1].pop(KEY, None)) is not None:
+        if not isinstance(name, str):
+            raise InputError(f"{chain[-1]}: {KEY}: the name of one recipe is needed, not {name!r}")
+        other, called = read(name)
+        if called in chain or len(chain) == DEEPEST:
+            raise InputError(f"{where}: recipes extend each other in a circle: {', '.join(chain)}")
+        chain.append(called)
+        layers.append(dict(other))
+    whole: dict[str, Any] = {}
+    for layer in reversed(layers):
+        for key, new in layer.items():
+            old = whole.get(key)
+            whole[key] = new if key in WHOLE else merged(old, new)
+    return whole
+
+
+def merged(old: Any, new: Any) -> Any:
+    """Keys of `new` over those of `old`, group by group; what is no group is replaced."""
+    if not isinstance(old, dict) or not isinstance(new, dict):
+        return new
+    return {**old, **{key: merged(old.get(key), item) for key, item in new.items()}}

@@ -1,0 +1,129 @@
+"""A recipe that extends another one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from mmpoison.errors import InputError
+from mmpoison.runs.recipe import load_recipe
+from mmpoison.runs.recipe_files import read_recipe, recipe_on
+
+
+def write(folder: Path, name: str, value: Any) -> Path:
+    file = folder / f"{name}.yaml"
+    file.write_text(yaml.safe_dump(value, sort_keys=False))
+    return file
+
+
+def test_a_shipped_recipe_with_changes(tmp_path: Path) -> None:
+    file = write(
+        tmp_path,
+        "mine",
+        {"extends": "openmoji", "name": "mine", "training": {"epochs": 3}, "filter": None},
+    )
+    recipe, base = load_recipe(file), load_recipe("openmoji")
+    assert recipe.name == "mine"
+    assert recipe.training == base.training.model_copy(update={"epochs": 3})
+    assert recipe.filter is None
+    assert recipe.sterilize == base.sterilize
+    # what is written into the run folder stands by itself
+    assert "extends" not in recipe.to_yaml()
+    assert load_recipe(file, {"training.epochs": 5}).training.epochs == 5
+
+
+def test_a_file_beside_it_and_a_chain(tmp_path: Path) -> None:
+    write(tmp_path, "base", {"extends": "openmoji", "seed": 4, "attack": {"samples": 3}})
+    file = write(tmp_path, "mine", {"extends": "base.yaml", "attack": {"goal": "cow2dog"}})
+    recipe = load_recipe(file)
+    assert (recipe.seed, recipe.attack.options["samples"]) == (4, 3)
+    assert recipe.attack.goals == ["cow2dog"]
+
+
+def test_a_sweep_is_replaced_whole(tmp_path: Path) -> None:
+    write(tmp_path, "base", {"extends": "openmoji", "sweep": {"seeds": [0, 1]}})
+    file = write(
+        tmp_path, "mine", {"extends": "base.yaml", "sweep": {"grid": {"training.epochs": [1, 2]}}}
+    )
+    assert read_recipe(file)[0]["sweep"] == {"grid": {"training.epochs": [1, 2]}}
+
+
+@pytest.mark.parametrize(
+    ("other", "says"),
+    [
+        ("openmojy", "unknown recipe 'openmojy': did you mean 'openmoji'"),
+        ("mine.yaml", "extend each other in a circle"),
+        ("gone.yaml", r"gone\.yaml: no such recipe file"),
+        (3, "extends: the name of one recipe is needed, not 3"),
+    ],
+)
+def test_mistakes_are_one_line(tmp_path: Path, other: Any, says: str) -> None:
+    file = write(tmp_path, "mine", {"extends": other})
+    with pytest.raises(InputError, match=says) as error:
+        load_recipe(file)
+    assert len(str(error.value).splitlines()) == 1
+
+
+ON_DATA = {
+    "name": "mine",
+    "training": {"epochs": 2},
+    "sweep": {"seeds": [0, 1]},
+    "on_data": {
+        "scenes": {"extends": "openmoji", "sweep": {"grid": {"attack.samples": [5, 25]}}},
+        "photos": {"extends": "rsicd-ucm", "training": {"epochs": 3}},
+    },
+}
+
+
+@pytest.mark.parametrize(
+    ("on", "name", "data", "epochs"),
+    [
+        ("", "mine", "openmoji", 2),
+        ("scenes", "mine", "openmoji", 2),
+        ("photos", "mine-photos", "rsicd-ucm", 3),
+    ],
+)
+def test_what_differs_by_the_data(
+    tmp_path: Path, on: str, name: str, data: str, epochs: int
+) -> None:
+    file = str(write(tmp_path, "mine", ON_DATA))
+    chosen = recipe_on(file, on or None)
+    assert chosen == (f"{file}:photos" if on == "photos" else file)
+    recipe = load_recipe(chosen)
+    assert (recipe.name, recipe.data.name, recipe.training.epochs) == (name, data, epochs)
+    assert recipe.sweep is not None
+    assert recipe.sweep.seeds == [0, 1]
+    # another file may extend the part for one of the data
+    other = write(tmp_path, "other", {"extends": "mine.yaml:photos", "name": "other"})
+    assert load_recipe(other).data.name == "rsicd-ucm"
+
+
+def test_a_shipped_recipe_on_other_data() -> None:
+    assert recipe_on("table-3", None) == recipe_on("table-3", "paper") == "table-3"
+    assert recipe_on("table-3", "openmoji") == "table-3-openmoji"
+    assert load_recipe("table-14-openmoji").sweep == load_recipe("table-13-openmoji").sweep
+
+
+@pytest.mark.parametrize(
+    ("recipe", "on", "says"),
+    [
+        ("table-3", "photos", "--on 'photos': recipe table-3 runs on paper, openmoji, rsicd-ucm"),
+        ("openmoji", "photos", "recipe openmoji runs on one data set, so leave --on out"),
+        ("mine.yaml", "x", "--on 'x': .*mine.yaml runs on scenes, photos"),
+        ("mine.yaml:x", None, "mine.yaml: on_data: no 'x' there, only scenes, photos"),
+        ("bad.yaml", None, "bad.yaml: on_data: a mapping of names is needed"),
+        ("part.yaml", None, "part.yaml: on_data.a: a mapping of keys is needed"),
+    ],
+)
+def test_data_that_a_recipe_does_not_have(
+    tmp_path: Path, recipe: str, on: str | None, says: str
+) -> None:
+    write(tmp_path, "mine", ON_DATA)
+    write(tmp_path, "bad", {"on_data": ["openmoji"]})
+    write(tmp_path, "part", {"on_data": {"a": 3}})
+    name = str(tmp_path / recipe) if ".yaml" in recipe else recipe
+    with pytest.raises(InputError, match=says):
+        load_recipe(recipe_on(name, on))
