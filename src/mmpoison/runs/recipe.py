@@ -20,6 +20,7 @@ from pydantic import (
     model_validator,
 )
 
+from mmpoison.base.registry import unknown_name
 from mmpoison.base.untrusted import MAX_INTEGER, parse_json
 from mmpoison.base.untrusted_yaml import parse_yaml
 from mmpoison.errors import InputError
