@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 from typing import Any, get_args
 
 import numpy as np
@@ -167,11 +169,14 @@ def test_the_examples(
     inputs: PairInputs,
     make_encoder: Callable[..., DualEncoder],
     tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     file = tmp_path / "example.py"
     file.write_text(FILES[number])
     before = set(DEFENSES)
-    exec(compile(FILES[number], str(file), "exec"), {"__name__": "example"})
+    module = ModuleType("example")
+    monkeypatch.setitem(sys.modules, "example", module)  # dataclasses look there
+    exec(compile(FILES[number], str(file), "exec"), module.__dict__)
     (name,) = set(DEFENSES) - before
     plug_in: Any = DEFENSES[name]
     assert plug_in.name == name
