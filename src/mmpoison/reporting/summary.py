@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,6 +33,14 @@ MODELS = (
 RANK_LIST_MODELS = tuple(
     model for model in MODELS if model.key not in ("pretrained", "random_captions")
 )
+
+
+def shown_models(computed: Container[str], models: Sequence[Model] = MODELS) -> list[Model]:
+    """Give the rows of a table that shows what was not computed as a dash.
+
+    Few runs have a robust training: its row is there only where it was computed.
+    """
+    return [model for model in models if model.key != "robust" or model.key in computed]
 
 
 def section(parent: Mapping[str, Any], key: str, file: str = "metrics.json") -> Mapping[str, Any]:
