@@ -28,15 +28,14 @@ CAPTIONS = 5
 FILTER = """
 import json, sys, time
 from pathlib import Path
-from mmpoison.runs.filter_set import FilterRule, filter_set
+from mmpoison.defenses import filter_pairs
 from mmpoison.models import load_encoder
 start = time.perf_counter()
-done = filter_set(
-    sys.argv[1], load_encoder(sys.argv[2]), sys.argv[3], FilterRule(automatic=True), images="none"
-)
+judge = load_encoder(sys.argv[2])
+done = filter_pairs(sys.argv[1], judge, out=sys.argv[3], automatic=True, images="none")
 line = next(li for li in Path("/proc/self/status").read_text().splitlines() if li.startswith("VmHWM"))
 print(json.dumps({
-    "pairs": done.facts["pairs"], "seconds": time.perf_counter() - start,
+    "pairs": len(done.keep), "seconds": time.perf_counter() - start,
     "peak_bytes": int(line.split()[1]) * 1024,
 }))
 """
@@ -95,6 +94,7 @@ def measure_speed(folder: Path, work: Path, encoder_name: str) -> dict[str, floa
     import torch
 
     from mmpoison.datasets import load_pairs
+    from mmpoison.defenses import RelevanceFilter
     from mmpoison.defenses.filters.distance_scan import images_at_once, scan_pairs
     from mmpoison.defenses.filters.pair_pieces import PairPieces
     from mmpoison.images import read_image
@@ -120,9 +120,10 @@ def measure_speed(folder: Path, work: Path, encoder_name: str) -> dict[str, floa
     plain, expected = loop(1)
     batched, _ = loop(128)
     start = time.perf_counter()
-    scan = scan_pairs(PairPieces(folder, images_at_once=images_at_once(size)), encoder, work=work)
+    pieces = PairPieces(folder, images_at_once=images_at_once(size))
+    scan = scan_pairs(pieces, encoder, RelevanceFilter(threshold=0.8), work=work)
     speed = len(pairs) / (time.perf_counter() - start)
-    assert np.abs(scan.distances - expected).max() < 1e-4
+    assert np.abs(scan.scores - expected).max() < 1e-4
     return {
         "pairs_per_second_loop": plain,
         "pairs_per_second_loop_in_batches": batched,

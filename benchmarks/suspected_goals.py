@@ -23,9 +23,9 @@ from mmpoison.base.cache_folder import cache_folder
 from mmpoison.base.files import write_json
 from mmpoison.base.seeding import generator
 from mmpoison.datasets import load_dataset
-from mmpoison.defenses.filters.relevance_filter import auroc
+from mmpoison.defenses.filter_result import FilterResult, PairScores, auroc
+from mmpoison.defenses.filters.decide import decide
 from mmpoison.defenses.filters.suspicious_groups import (
-    GroupResult,
     SuspiciousGroups,
     Views,
     clusterings,
@@ -64,7 +64,7 @@ class Prepared:
         self.caption = {text: row for row, text in enumerate(np.unique(known.captions.astype(str)))}
         self.image = {int(image): row for row, image in enumerate(np.unique(known.image))}
 
-    def judge(self, train: PairDataset, lose: float | None = None) -> GroupResult:
+    def score(self, train: PairDataset) -> PairScores:
         """Scan a poisoned version of the set."""
         views = Views(
             self.views.text,
@@ -72,9 +72,9 @@ class Prepared:
             np.array([self.caption[caption] for caption in train.captions]),
             np.array([self.image[int(image)] for image in train.image]),
         )
-        return SuspiciousGroups(clean_loss=lose).judge(train, views, prepared=self.clusterings)
+        return SuspiciousGroups().score_views(train, views, prepared=self.clusterings)
 
-    def judge_some(self, train: PairDataset, share: float, seed: int) -> GroupResult:
+    def judge_some(self, train: PairDataset, share: float, seed: int) -> FilterResult:
         """Scan the pairs of a random share of the images, with vectors and clusterings of their own."""
         images = np.unique(train.image)
         chosen = generator(seed, "clean-subset").random(len(images)) < share
@@ -87,7 +87,8 @@ class Prepared:
             caption_of,
             image_of,
         )
-        return SuspiciousGroups().judge(part, views, seed=seed)
+        method = SuspiciousGroups()
+        return decide(method, method.score_views(part, views, seed=seed), "benchmark")
 
 
 def measure_goal(
@@ -100,21 +101,22 @@ def measure_goal(
     start = time.perf_counter()
     # the scan gets the pairs as a stranger would
     stranger = replace(train, source=train.image, manifest=None)
-    result = clean.judge(stranger)
+    found = clean.score(stranger)
+    result = decide(SuspiciousGroups(), found, "benchmark")
     seconds = time.perf_counter() - start
-    keep = clean.judge(stranger, lose).keep
-    bad = train.poisoned
-    groups = [*result.goals, *result.unproven]
+    keep = decide(SuspiciousGroups(clean_loss=lose), found, "benchmark").keep
+    bad, goals = train.poisoned, result.goals or ()
+    groups = [*goals, *result.unproven]
     true = [bool(bad[group.rows].mean() > 0.5) for group in groups]
     return {
         "attack": attack,
         "mode": mode,
         "goal": goal,
         "first": bool(true and true[0]),
-        "found": any(true[: len(result.goals)]),
-        "false_goals": sum(not one for one in true[: len(result.goals)]),
+        "found": any(true[: len(goals)]),
+        "false_goals": sum(not one for one in true[: len(goals)]),
         "p_value": groups[0].p_value if groups else 1.0,
-        "auroc": auroc(result.distances[bad], result.distances[~bad]),
+        "auroc": auroc(found.scores[bad], found.scores[~bad]),
         "poisoned": int(bad.sum()),
         "caught": int((~result.keep & bad).sum()),
         "clean_lost": int((~result.keep & ~bad).sum()),
@@ -175,9 +177,9 @@ def main() -> None:
     pairs = load_dataset(options.data, options.root, seed=options.seed)
     clean = Prepared(pairs, options.encoder)
     train = pairs.select(split="train")
-    whole = clean.judge(train)
+    whole = decide(SuspiciousGroups(), clean.score(train), "benchmark")
     alarms = [
-        min((goal.p_value for goal in (*some.goals, *some.unproven)), default=1.0)
+        min((goal.p_value for goal in (*(some.goals or ()), *some.unproven)), default=1.0)
         for some in (
             clean.judge_some(train, (0.25, 0.5, 0.75, 0.9)[number % 4], number)
             for number in range(CLEAN_SUBSETS)
@@ -188,7 +190,7 @@ def main() -> None:
         "encoder": options.encoder,
         "seed": options.seed,
         "pairs": len(train),
-        "clean_goals": [str(goal) for goal in whole.goals],
+        "clean_goals": [str(goal) for goal in whole.goals or ()],
         "clean_subsets_smallest_p": sorted(alarms),
         "clean_subsets_with_goals": sum(p <= 0.01 for p in alarms),
         "attacks": {},

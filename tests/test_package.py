@@ -140,6 +140,7 @@ PARSERS = {
     "datasets/published/coco.py": "types of those records",
     "datasets/published/karpathy_json.py": "types of those records",
     "datasets/published/visual_genome.py": "typed records from a mapped file, entry by entry",
+    "pairs/manifest.py": "one typed record, of JSON that was read within the bounds",
     "pairs/splits.py": "one typed record, of bounded bytes",
     "datasets/openmoji/sprites.py": "pictures that this machine has drawn itself",
 }

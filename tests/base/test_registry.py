@@ -237,7 +237,10 @@ class TestDefense:
 
     def test_names_its_knobs(self, name: str) -> None:
         defense: Any = DEFENSES[name]
-        assert set(defense.knobs) == set(inspect.signature(defense).parameters)
+        parameters = inspect.signature(defense).parameters.values()
+        # those of the cut are the same for all filters
+        own = {each.name for each in parameters if each.kind is not each.VAR_KEYWORD}
+        assert set(defense.knobs) == own
         assert all(one_line(what) for what in defense.knobs.values())
 
     def test_applies_as_its_kind_does(self, name: str) -> None:

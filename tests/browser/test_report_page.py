@@ -46,7 +46,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Each page as a file of its own, somewhere else than its run."""
     folder = tmp_path_factory.mktemp("reports")
     goal = {
-        "sentence": f"someone pushes captions about sheep to images about {SCRIPT}: 98 pairs",
+        "sentence": f"possible poisoning: captions about sheep paired with images of {SCRIPT}: 98 pairs",
         "example_captions": [SCRIPT],
     }
     filtered = example_metrics()["run"].get("filter", {}) | {"suspected_goals": [goal]}
@@ -104,7 +104,7 @@ def test_captions_are_text(pages: Any, files: dict[str, Path]) -> None:
         assert SCRIPT in page.locator("main").inner_text()
     page.goto(files["run"].as_uri())
     assert r"a \x1b[31mred \u202esheep" in page.locator("main").inner_text()
-    assert "someone pushes captions about sheep" in page.locator(".goals").inner_text()
+    assert "possible poisoning: captions about sheep" in page.locator(".goals").inner_text()
 
 
 @pytest.mark.parametrize("kind", ["run", "sweep"])

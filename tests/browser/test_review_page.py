@@ -66,7 +66,7 @@ def command(filtered: Path, tmp_path: Path) -> list[str | Path]:
 def address(filtered: Path, tmp_path: Path, serve_here: Callable[[FastAPI], str]) -> Iterator[str]:
     """The page, served by this process."""
     pairs = filtered_pairs(filtered, PairPieces(tmp_path / "data"), 12)
-    with LabelFile(tmp_path / "labels.csv", [pair.name for pair in pairs]) as labels:
+    with LabelFile(tmp_path / "labels.csv", [pair.pair for pair in pairs]) as labels:
         yield serve_here(review_app(pairs, labels, title="Suspicious pairs"))
 
 

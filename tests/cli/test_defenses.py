@@ -22,7 +22,9 @@ def test_all_are_listed(cli: Callable[..., Any]) -> None:
     shown = " ".join(cli("defenses").out.split())
     assert "neighbour-outliers (pre-training)" in shown
     assert "Huang et al., ICLR 2025" in shown
-    assert "knob k: a larger one" in shown
+    assert "parameter k: a larger one" in shown
+    assert "default cut: clean_loss 0.02" in shown
+    assert "cuts: threshold, clean_loss, automatic, labels, false_alarms" in shown
     one = cli("defenses", "clean-finetune").out
     assert "post-training" in one
     assert "pre-training" not in one
@@ -63,9 +65,10 @@ def test_a_filter_by_another_method(
     [
         (("--method", "neighbor-outliers"), "did you mean 'neighbour-outliers'"),
         (("--method", "clean-finetune"), "is a post-training one"),
-        (("--method", "neighbour-outliers", "--auto"), "has no use for --auto"),
+        (("--method", "neighbour-outliers", "--false-alarms", "0.1"), "finds no groups"),
         (("--method", "neighbour-outliers", "--set", "q=3"), "unknown option 'q'"),
-        (("--auto", "--set", "k=3"), "--set belongs to another --method"),
+        (("--auto", "--encoder", "efficientnet-minilm"), "was trained as two towers"),
+        (("--auto", "--set", "k=3"), "unknown option 'k'"),
     ],
 )
 def test_bad_input(

@@ -1,4 +1,4 @@
-"""The verb `review`, and `filter --label --page`."""
+"""The verb `review`, and the page of `filter --label`."""
 
 from __future__ import annotations
 
@@ -26,10 +26,6 @@ def test_help_has_an_example(cli: Callable[..., Any]) -> None:
     [
         (("review", "no-folder", "--labels", "x.csv"), "does not say which set was filtered"),
         (("review", "no-folder"), "Missing option '--labels'"),
-        (
-            ("filter", "--data", "x", "--encoder", "y", "--out", "z", "--auto", "--page"),
-            "--page says where --label asks",
-        ),
     ],
 )
 def test_bad_input(cli: Callable[..., Any], arguments: tuple[str, ...], says: str) -> None:

@@ -267,12 +267,12 @@ def test_bars_on_a_terminal_show_no_raw_names(monkeypatch: pytest.MonkeyPatch) -
 def test_a_stopped_command_says_how_to_go_on(
     cli: Cli, monkeypatch: pytest.MonkeyPatch, square_folder: Path
 ) -> None:
-    from mmpoison import datasets
+    from mmpoison.datasets.verify import pairs_check
 
     def stop(*_: Any, **__: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(datasets, "load_pairs", stop)
+    monkeypatch.setattr(pairs_check, "load_to_verify", stop)
     result = cli("data", "verify", square_folder)
     assert result.code == 130
     assert result.err.splitlines() == ["mmpoison: stopped; run the same command again to resume"]

@@ -124,7 +124,7 @@ def test_a_line_of_5_mib_is_refused(
     tmp_path: Path, name: str, text: str, options: dict[str, Any]
 ) -> None:
     (tmp_path / name).write_text(text)
-    with pytest.raises(InputError, match=r"line [12]: longer than 4 MiB, it is refused"):
+    with pytest.raises(InputError, match=r"line [12]: longer than 4 MiB, which is refused"):
         load_pairs(tmp_path, **options)
 
 

@@ -15,7 +15,6 @@ import numpy as np
 import pytest
 import torch
 
-from mmpoison.attacks import SingleTargetLabel
 from mmpoison.datasets import PairDataset
 from mmpoison.defenses import DEFENSES, FilterResult
 from mmpoison.defenses.catalogue import Kind, services_of, train_with
@@ -41,11 +40,6 @@ def encoder_of(make_encoder: Callable[..., DualEncoder]) -> DualEncoder:
 
 
 @pytest.fixture(scope="module")
-def poisoned(squares: PairDataset) -> PairDataset:
-    return SingleTargetLabel("sheep2aeroplane", pairs=13).poison(squares, seed=1)
-
-
-@pytest.fixture(scope="module")
 def inputs(encoder_of: DualEncoder, poisoned: PairDataset) -> PairInputs:
     return prepare_pixels(encoder_of, poisoned)
 
@@ -68,15 +62,16 @@ def keeps_the_contract(
     if defense.kind == "pre-training":
         result = defense.apply(train, encoder, inputs, seed=1)
         assert isinstance(result, FilterResult)
-        assert result.keep.shape == result.distances.shape == (len(train),)
+        assert result.keep.shape == result.scores.shape == (len(train),)
         assert result.keep.dtype == np.bool_
-        assert np.isfinite(result.distances).all()
+        assert np.isfinite(result.scores).all()
         assert result.keep.any()
+        assert result.kept is not None
         assert list(result.kept.captions) == list(train.captions[result.keep])
-        assert result.facts(train)["poisoned_total"] == 13
+        assert result.facts()["poisoned_total"] == 13
         again = defense.apply(as_a_stranger_sees_it(train), encoder, inputs, seed=1)
         np.testing.assert_array_equal(again.keep, result.keep)
-        np.testing.assert_array_equal(again.distances, result.distances)
+        np.testing.assert_array_equal(again.scores, result.scores)
         with pytest.raises(InputError):
             defense.apply(train.where(np.zeros(len(train), dtype=bool)), encoder, inputs, seed=1)
     elif defense.kind == "scan":

@@ -29,7 +29,7 @@ MODULES = (
     "open_clip",
     "mmpoison.cli.app",
     "mmpoison.datasets.convert",
-    "mmpoison.runs.filter_set",
+    "mmpoison.defenses.filters.pipeline",
     "mmpoison.runs.run",
     "mmpoison.runs.sterilize_model",
     "mmpoison.runs.sweeps.sweep",

@@ -194,7 +194,7 @@ def test_an_occupied_folder_is_refused(
     with pytest.raises(InputError, match=r"out: is not empty: choose another --out"):
         save_pairs(squares, out)
     (tmp_path / "file").write_text("x")
-    with pytest.raises(InputError, match=r"file: is a file, an output folder is needed"):
+    with pytest.raises(InputError, match=r"file: is a file and not a folder: choose another --out"):
         save_pairs(squares, tmp_path / "file")
     (tmp_path / "file").unlink()
     assert snapshot(tmp_path) == before

@@ -18,11 +18,13 @@ import pytest
 SITE = Path(__file__).parent / "site"
 BROKEN = {
     "defenses": [
-        "defence 'half-done' of package fruit-plugin 1.2 cannot be used (ValueError: 'half-done' has no 'kind')"
+        "defence 'half-done' of package fruit-plugin 1.2 cannot be used "
+        "(ValueError: 'half-done' has no attribute 'kind')"
     ],
     "attacks": [
         "attack 'no-such-module' of package fruit-plugin 1.2 cannot be used (ModuleNotFoundError: ",
-        "attack 'single-target-label' of package fruit-plugin 1.2 cannot be used (ValueError: two attacks are ",
+        "attack 'single-target-label' of package fruit-plugin 1.2 cannot be used "
+        "(ValueError: two attacks have the name ",
     ],
     "datasets": [
         "data set 'bad-fruit' of package fruit-plugin 1.2 cannot be used (ValueError: its module registers no new "

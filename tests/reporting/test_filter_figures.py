@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import integrate
 
-from mmpoison.defenses.filters.relevance_filter import auroc, average_precision
+from mmpoison.defenses.filter_result import auroc, average_precision
 from mmpoison.reporting.filter_page import density, precision_recall, roc
 
 scored = st.lists(

@@ -16,16 +16,15 @@ from mmpoison.datasets.convert import convert_pairs
 from mmpoison.datasets.formats import shard_writers
 from mmpoison.datasets.verify import pairs_check
 from mmpoison.datasets.verify.pairs_check import load_to_verify, verify_pairs
-from mmpoison.defenses.filters import distance_scan
+from mmpoison.defenses.filters import distance_scan, pipeline
+from mmpoison.defenses.filters.pipeline import filter_pairs
 from mmpoison.errors import InputError
 from mmpoison.images import PixelStore, store
 from mmpoison.images.file_states import changed_files, file_states
 from mmpoison.models import DualEncoder
 from mmpoison.pairs import folder as pairs_folder
 from mmpoison.pairs.table_states import TableStates
-from mmpoison.runs import filter_set as filtering
 from mmpoison.runs import run as running
-from mmpoison.runs.filter_set import FilterRule, filter_set
 from mmpoison.runs.recipe import parse_recipe
 from mmpoison.runs.run import run_recipe
 
@@ -208,7 +207,14 @@ def test_a_conversion_is_not_resumed_with_other_images(
         )
 
 
-@pytest.mark.parametrize("moment", ["judged", "written"])
+@pytest.mark.parametrize(
+    ("method", "moment"),
+    [
+        ("relevance-filter", "judged"),
+        ("relevance-filter", "written"),
+        ("neighbour-outliers", "written"),
+    ],
+)
 @pytest.mark.parametrize("change", CHANGES)
 def test_filter(
     own_square_folder: Path,
@@ -217,13 +223,16 @@ def test_filter(
     monkeypatch: pytest.MonkeyPatch,
     make_encoder: Callable[..., DualEncoder],
     change: Change,
+    method: str,
     moment: str,
 ) -> None:
     """Above all an image that is replaced after it was judged: it would go through unseen."""
-    where, name = (distance_scan, "_judge") if moment == "judged" else (filtering, "_cut")
+    where, name = (distance_scan, "_judge") if moment == "judged" else (pipeline, "decide")
     once(monkeypatch, where, name, lambda: change(own_square_folder))
     with pytest.raises(InputError) as error:
-        filter_set(own_square_folder, make_encoder(7), tmp_path / "out", FilterRule(lose=0.2))
+        filter_pairs(
+            own_square_folder, make_encoder(7), method, out=tmp_path / "out", clean_loss=0.2
+        )
     check(error, own_square_folder, change)
     assert not (tmp_path / "out").exists()
 

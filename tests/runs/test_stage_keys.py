@@ -13,6 +13,7 @@ import torch
 from mmpoison.base.code_version import code_version
 from mmpoison.datasets import PairDataset
 from mmpoison.defenses.filters import distance_scan
+from mmpoison.defenses.filters.relevance_filter import RelevanceFilter
 from mmpoison.evaluation import TestSet
 from mmpoison.evaluation import cache as test_embeddings
 from mmpoison.models import DualEncoder, prepare_pixels
@@ -110,7 +111,7 @@ def test_every_cache_of_outputs_knows_threads_device_and_code(
 
     def digests() -> dict[str, str]:
         return {
-            "distances": distance_scan._key(encoder),
+            "distances": distance_scan._key(encoder, RelevanceFilter(threshold=0.8)),
             "embeddings": test_embeddings._key(encoder, inputs, test),
             "features": features._features_key(encoder, squares, ["a"], images),
             "frozen": frozen._key(encoder, inputs, rows, "image", False),

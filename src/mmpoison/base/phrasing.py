@@ -30,10 +30,10 @@ def printable_line(text: str) -> str:
     return " ".join("".join(c if c.isprintable() else " " for c in text).split())
 
 
-def are(count: int, what: str) -> str:
+def count_phrase(count: int, what: str) -> str:
     """Write how many there are, as the beginning of a sentence.
 
-    >>> are(1, "image"), are(1200, "image")
+    >>> count_phrase(1, "image"), count_phrase(1200, "image")
     ('1 image is', '1,200 images are')
     """
     return f"{count_of(count, what)} {'is' if count == 1 else 'are'}"

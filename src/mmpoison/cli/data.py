@@ -72,7 +72,9 @@ def build(
     seed: Annotated[int, typer.Option(min=0, max=SEEDS, help="Seed of data that are made.")] = 0,
     option: Annotated[
         list[str] | None,
-        typer.Option("--option", metavar="KEY=VALUE", help="What to make, e.g. year=2017."),
+        typer.Option(
+            "--option", metavar="KEY=VALUE", help="An option of what is made, e.g. year=2017."
+        ),
     ] = None,
 ) -> None:
     """Make a data set, or download it; the same command resumes an interrupted download.
@@ -288,7 +290,7 @@ def verify(
 
 
 def _data_options(assignments: list[str]) -> dict[str, Any]:
-    """The options of a data set as given on the command line; which values are numbers the data set knows."""
+    """Read the options of a data set from the command line; the data set knows which values are numbers."""
     options: dict[str, Any] = {}
     for assignment in assignments:
         key, equals, value = assignment.partition("=")

@@ -53,7 +53,7 @@ def show_verification(found: Verification, console: Console) -> None:
 
 
 def known_data(asked: str | None = None) -> dict[str, Any]:
-    """The data sets and formats that are known, and what of them is on this machine, as plain values.
+    """List the known data sets and formats, and what of them is on this machine, as plain values.
 
     Args:
         asked: Of this one alone.
@@ -91,7 +91,7 @@ def known_data(asked: str | None = None) -> dict[str, Any]:
 
 
 def is_format(source: DataSource) -> bool:
-    """Whether it is a form that anybody's data may have, and not certain data."""
+    """Return whether it is a format for any data, and not a certain data set."""
     return source.recognise is not None and not source.terms
 
 
@@ -167,7 +167,7 @@ def _show_entries(
 
 
 def _ways(entry: dict[str, Any], details: bool) -> list[str]:
-    """How to get a data set, or those that it is made of."""
+    """Say how to get a data set, or the data sets that it is made of."""
     ways = entry.get("get", ())
     parts = [way["name"] for way in ways if way["name"] != entry["name"]]
     lines = [f"made from {' and '.join(parts)}"] if parts else []
@@ -181,7 +181,7 @@ def _ways(entry: dict[str, Any], details: bool) -> list[str]:
 
 
 def _here(source: DataSource) -> list[dict[str, Any]]:
-    """Places on this machine where a data set lies."""
+    """List places on this machine where a data set is."""
     places = []
     root = find_root(source)
     if root is not None:
@@ -193,7 +193,7 @@ def _here(source: DataSource) -> list[dict[str, Any]]:
 
 
 def _images_in(place: Path) -> int | None:
-    """Number of images of a pairs folder, which has one a line; None where counting is not cheap."""
+    """Count the images of a pairs folder; None if counting is slow."""
     file = place / CAPTIONS_FILE
     try:
         if file.stat().st_size > COUNTED:

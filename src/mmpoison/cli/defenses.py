@@ -1,9 +1,9 @@
-"""The verb `defenses`."""
+"""The verb `defenses`: shows the defences and what can be set."""
 
 from __future__ import annotations
 
 import json
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -41,6 +41,7 @@ def defenses(
             "source": defense.source,
             "knobs": dict(defense.knobs),
             "cost": defense.cost,
+            **_filter_facts(defense),
         }
         for defense in known
     ]
@@ -51,9 +52,38 @@ def defenses(
         console.print(Text.assemble((defense.name, "bold"), f"  ({defense.kind})"))
         console.print(f"  {defense.summary}", markup=False, highlight=False)
         rows = [("source", defense.source), ("cost", defense.cost)]
-        rows += [(f"knob {knob}", what) for knob, what in defense.knobs.items()]
+        rows += [(f"parameter {name}", what) for name, what in defense.knobs.items()]
+        rows += [
+            (what.replace("_", " "), _words(value))
+            for what, value in _filter_facts(defense).items()
+        ]
         for what, text in rows:
             console.print(Text.assemble((f"  {what}: ", "dim"), text), highlight=False)
+
+
+def _filter_facts(defense: Any) -> dict[str, Any]:
+    """What a filter declares: what it needs, and where it can cut."""
+    if defense.kind != "pre-training":
+        return {}
+    cuts = ["threshold", "clean_loss", "automatic", "labels"]
+    default = defense.default_cut
+    return {
+        "needs_aligned_judge": defense.needs_aligned_judge,
+        "streams": defense.streams,
+        "uses_trusted": defense.uses_trusted,
+        "cuts": [*cuts, *(["false_alarms"] if defense.finds_groups else [])],
+        "default_cut": None
+        if default is None
+        else {key: value for key, value in vars(default).items() if value not in (None, False)},
+    }
+
+
+def _words(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {one}" for key, one in value.items())
+    return "none: say where" if value is None else ", ".join(value)
 
 
 KINDS = ("pre-training", "in-training", "post-training", "scan")

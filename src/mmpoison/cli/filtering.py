@@ -1,25 +1,21 @@
-"""The verb `filter`: drop pairs whose image and caption do not fit, before training."""
+"""The verb `filter`: drop suspicious pairs before training."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from mmpoison.base.phrasing import count_of
-from mmpoison.cli.console import SEEDS, DeviceOption, console, monitor, say, stderr
+from mmpoison.cli.console import SEEDS, DeviceOption, monitor, say, stderr
 from mmpoison.cli.output import hold_output
 from mmpoison.cli.serving import DEFAULT_PORT, PortOption, check_pages
 from mmpoison.errors import InputError
 from mmpoison.reporting.text import percent
 
 if TYPE_CHECKING:
-    from mmpoison.defenses.filters.thresholds import Threshold
-    from mmpoison.models.dual_encoder import DualEncoder
-    from mmpoison.runs.filter_set import Ask
+    from mmpoison.defenses.filter_result import FilterResult
 
 
 def filter_(
@@ -30,54 +26,48 @@ def filter_(
     method: Annotated[
         str,
         typer.Option(
-            help="suspicious-groups: find the goals that the data push, name them and drop their pairs; or any other "
-            "defence before training (`mmpoison defenses` shows them)."
+            help="A defence before training (`mmpoison defenses` shows them), for example suspicious-groups: find the "
+            "goals that the data are poisoned towards, name them and drop their pairs."
         ),
     ] = "relevance-filter",
-    knobs: Annotated[
+    parameters: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="A knob of that other defence, e.g. k=32."),
-    ] = None,
-    false_alarms: Annotated[
-        float | None,
-        typer.Option(
-            help="suspicious-groups: how often clean data may raise an alarm, 0.01 unless given."
-        ),
-    ] = None,
-    victim: Annotated[
-        str | None,
-        typer.Option(help="The model you will train; a judge with the same weights is refused."),
+        typer.Option("--set", metavar="KEY=VALUE", help="A parameter of the defence, e.g. k=32."),
     ] = None,
     threshold: Annotated[
-        float | None, typer.Option(help="Drop pairs with a larger cosine distance.")
+        float | None, typer.Option(help="Cut: drop pairs with a larger score (cosine distance).")
     ] = None,
     lose: Annotated[
         float | None,
         typer.Option(
             "--lose",
             "--clean-loss",
-            help="Instead: the share of clean pairs you are ready to lose, measured on split val where there is one; "
-            "with --labels, the largest share; with suspicious-groups, the share of all pairs, beside the goals' own.",
+            help="Cut: the share of clean pairs you are ready to lose, measured on split val where there is one and "
+            "the method can use it, otherwise that share of all pairs; with --labels, the largest share.",
         ),
     ] = None,
     auto: Annotated[
-        bool,
-        typer.Option(
-            "--auto", help="Instead: by the distances alone; drops 1 % where all is well."
-        ),
+        bool, typer.Option("--auto", help="Cut: by the scores alone; drops 1% if all is well.")
     ] = False,
     labels: Annotated[
         Path | None,
-        typer.Option(help="Instead: by a CSV with the columns pair and verdict (keep or drop)."),
+        typer.Option(help="Cut: by a CSV with the columns pair and verdict (keep or drop)."),
+    ] = None,
+    false_alarms: Annotated[
+        float | None,
+        typer.Option(
+            help="Cut: how often clean data may raise an alarm, 0.01 unless given; for a method that finds groups."
+        ),
     ] = None,
     label: Annotated[
         bool,
-        typer.Option("--label", help="Show a random few pairs here and take keys, into --labels."),
+        typer.Option(
+            "--label",
+            help="Ask on a page in your browser about a random few pairs, and write the answers into --labels; without "
+            "a browser, fill in that CSV.",
+        ),
     ] = False,
-    page: Annotated[
-        bool,
-        typer.Option("--page", help="With --label: ask on a page in your browser, not here."),
-    ] = False,
+    page: Annotated[bool, typer.Option("--page", hidden=True)] = False,
     port: PortOption = DEFAULT_PORT,
     label_pairs: Annotated[
         int, typer.Option(min=4, max=100_000, help="How many pairs --label shows.")
@@ -86,6 +76,10 @@ def filter_(
         Literal["val", "none"],
         typer.Option(help="What --lose is measured on; none: the judged pairs themselves."),
     ] = "val",
+    victim: Annotated[
+        str | None,
+        typer.Option(help="The model you will train; a judge with the same weights is refused."),
+    ] = None,
     images: Annotated[
         Literal["link", "copy", "none"],
         typer.Option("--images", help="Hard links (no copy), copies, or the table alone."),
@@ -104,207 +98,105 @@ def filter_(
         ),
     ] = False,
 ) -> None:
-    """Drop training pairs whose image and caption do not fit, before training.
+    """Drop suspicious training pairs before training, by default those whose image and caption do not match.
 
-    A filter that was killed goes on where it was, and another threshold needs no second look at the images. Images that
-    cannot be read are left out and named in unreadable.jsonl.
+    Every method takes every cut that it can serve, and all but relevance-filter have a default. A killed
+    relevance-filter resumes, and another threshold needs no second pass over the images. Images that cannot be read
+    are left out and named in unreadable.jsonl.
 
     Example: [bold]mmpoison filter --data poisoned --encoder openmoji-mini --lose 0.02 --out kept[/bold]
 
-    Example: [bold]mmpoison filter --data pairs --encoder JUDGE --label --page --labels labels.csv --out kept[/bold]
+    Example: [bold]mmpoison filter --data pairs --encoder JUDGE --label --labels labels.csv --out kept[/bold]
 
     Example: [bold]mmpoison filter --data pairs --encoder MODEL --method suspicious-groups --out kept[/bold]
 
     Example: [bold]mmpoison filter --data pairs --encoder MODEL --method neighbour-outliers --set k=32 --out kept[/bold]
     """
     from mmpoison.base.devices import find_device
-    from mmpoison.cli.labelling import check_terminal
-    from mmpoison.cli.labelling import label_pairs as ask_for_labels
     from mmpoison.cli.review import ask_on_page
+    from mmpoison.defenses.catalogue import build_filter
+    from mmpoison.defenses.filters.pipeline import check_judge, filter_pairs
     from mmpoison.models.loading import load_encoder
-    from mmpoison.runs.filter_set import REPORT_FOLDER, FilterRule, filter_set
+    from mmpoison.runs.recipe import parse_changes
 
     hold_output(context, out)
-    cuts = [
-        name
-        for name, given in (
-            ("--threshold", threshold is not None),
-            ("--auto", auto),
-            ("--labels", labels is not None or label),
-        )
-        if given
-    ]
-    if method == "suspicious-groups":
-        if cuts:
-            raise InputError(
-                f"--method suspicious-groups has no use for {cuts[0]}: it takes --false-alarms and --lose"
-            )
-        where = find_device(device)
-        chosen = load_encoder(encoder, trust=trust).to(where)
-        alarms = 0.01 if false_alarms is None else false_alarms
-        _scan_goals(data, chosen, out, alarms, lose, format, images, seed)
-        return
-    if method != "relevance-filter":
-        if cuts or false_alarms is not None:
-            raise InputError(
-                f"--method {method} has no use for {[*cuts, '--false-alarms'][0]}: it takes --set and --lose"
-            )
-        _filter_whole(data, encoder, out, method, knobs, lose, format, images, seed, device, trust)
-        return
-    if knobs:
-        raise InputError("--set belongs to another --method: relevance-filter has its own options")
-    if false_alarms is not None:
-        raise InputError("--false-alarms belongs to --method suspicious-groups")
     if label and labels is None:
-        raise InputError("--label needs --labels FILE, where the answers are kept")
-    if page and not label:
-        raise InputError("--page says where --label asks: give --label too")
-    rule = FilterRule(threshold, lose, labels, auto, trusted, label_pairs)
-    ask: Ask | None = None
-    if page:
-        check_pages("filter --page")
-        ask = partial(ask_on_page, title=f"Labels for {data}", port=port)
-    elif label:
-        check_terminal()
-        ask = partial(ask_for_labels, console=console)
-    where = find_device(device)
-    judge = load_encoder(encoder, trust=trust).to(where)
+        raise InputError("--label needs --labels FILE, where the answers are written")
+    cut: dict[str, Any] = {
+        "threshold": threshold,
+        "clean_loss": lose,
+        "automatic": auto or None,
+        "labels": labels,
+        "false_alarms": false_alarms,
+    }
+    given = {name: value for name, value in cut.items() if value is not None}
+    chosen = build_filter(method, {**parse_changes(parameters or []), **given})
+    check_judge(chosen, encoder)
+    if label:
+        check_pages("filter --label")
+    judge = load_encoder(encoder, trust=trust).to(find_device(device))
     if victim is not None and load_encoder(victim, trust=trust).digest() == judge.digest():
         raise InputError(
             f"--encoder {encoder} is the model to be trained: what deceives it would deceive the filter, "
             "choose another judge"
         )
     with monitor() as progress:
-        done = filter_set(
+        done = filter_pairs(
             data,
             judge,
-            out,
-            rule,
+            chosen,
+            out=out,
+            trusted=trusted,
             format=format,
             images=images,
             seed=seed,
-            ask=ask,
+            ask=partial(ask_on_page, title=f"Labels for {data}", port=port) if label else None,
+            label_pairs=label_pairs,
             progress=progress.progress,
         )
-    kept = done.facts["pairs"] - done.facts["dropped_pairs"]
-    lines = [
-        f"{out}: kept {kept:,} of {done.facts['pairs']:,} training pairs{_left_out(done.facts, out)}, "
-        f"dropped those farther apart than {done.cut.value:.4f}; verdicts in {out / 'verdicts.jsonl'}",
-        *_cost(done.cut),
-        *_known(done.facts),
-        *done.notes,
-        f"look at the most distant pairs: {out / REPORT_FOLDER / 'suspicious.html'}",
-    ]
-    for line in lines:
+    for line in _summary(done, out):
         say(line)
 
 
-def _scan_goals(
-    data: str,
-    encoder: DualEncoder,
-    out: Path,
-    false_alarms: float,
-    lose: float | None,
-    format: str | None,
-    images: Literal["link", "copy", "none"],
-    seed: int,
-) -> None:
-    from mmpoison.base.untrusted import read_json
-    from mmpoison.defenses.filters.suspicious_groups._defense import SuspiciousGroups
-    from mmpoison.runs.filter_set import REPORT_FOLDER
-    from mmpoison.runs.goal_scan import GOALS_FILE, scan_goals
+def _summary(done: FilterResult, out: Path) -> list[str]:
+    """What is said of a filtered folder, a line each; unreadable images are named on standard error."""
+    from mmpoison.defenses.filters.pipeline import GOALS_FILE, REPORT_FOLDER
 
-    defense = SuspiciousGroups(false_alarms, lose)
-    with monitor() as progress:
-        result = scan_goals(
-            data,
-            encoder,
-            out,
-            defense,
-            format=format,
-            images=images,
-            seed=seed,
-            progress=progress.progress,
-        )
-    facts = read_json(out / REPORT_FOLDER / "filter.json")
-    lines = [str(goal) for goal in result.goals] or ["no goal suspected"]
-    if not result.goals and result.unproven:
-        lines.append(f"look at the strongest of what may be chance: {result.unproven[0]}")
-    lines.append(
-        f"{out}: kept {len(result.kept):,} of {len(result.keep):,} training pairs{_left_out(facts, out)}; "
-        f"the evidence is in {out / GOALS_FILE}"
+    lines: list[str] = []
+    if done.goals is not None:
+        lines += [str(goal) for goal in done.goals] or ["no goal suspected"]
+        if not done.goals and done.unproven:
+            lines.append(f"the strongest of what may be chance: {done.unproven[0]}")
+        lines.append(f"the evidence is in {out / GOALS_FILE}")
+    above = (
+        "" if done.cut.rule == "false-alarms" else f", dropped scores above {done.cut.value:.4f}"
     )
-    for line in lines:
-        say(line)
-
-
-def _filter_whole(
-    data: str,
-    encoder: str,
-    out: Path,
-    method: str,
-    knobs: list[str] | None,
-    lose: float | None,
-    format: str | None,
-    images: Literal["link", "copy", "none"],
-    seed: int,
-    device: str,
-    trust: bool,
-) -> None:
-    from mmpoison.base.devices import find_device
-    from mmpoison.base.untrusted import read_json
-    from mmpoison.defenses.catalogue import build_filter
-    from mmpoison.models.loading import load_encoder
-    from mmpoison.runs.filter_set import REPORT_FOLDER
-    from mmpoison.runs.goal_scan import filter_whole
-    from mmpoison.runs.recipe import parse_changes
-
-    options = parse_changes(knobs or [])
-    if lose is not None:
-        options["clean_loss"] = lose
-    defense = build_filter(method, options)
-    judge = load_encoder(encoder, trust=trust).to(find_device(device))
-    with monitor() as progress:
-        result = filter_whole(
-            data,
-            judge,
-            out,
-            defense,
-            format=format,
-            images=images,
-            seed=seed,
-            progress=progress.progress,
-        )
-    facts = read_json(out / REPORT_FOLDER / "filter.json")
-    say(
-        f"{out}: kept {len(result.kept):,} of {len(result.keep):,} training pairs{_left_out(facts, out)}; "
+    lines.append(
+        f"{out}: kept {int(done.keep.sum()):,} of {len(done.keep):,} training pairs{_left_out(done, out)}{above}; "
         f"verdicts in {out / 'verdicts.jsonl'}"
     )
-    for line in _known(facts):
-        say(line)
+    lines += [*_cost(done), *_known(done), *done.notes]
+    lines.append(f"the most suspicious pairs: {out / REPORT_FOLDER / 'suspicious.html'}")
+    return lines
 
 
-def _left_out(facts: Mapping[str, Any], out: Path) -> str:
+def _left_out(done: FilterResult, out: Path) -> str:
     """How many more pairs there were, whose images cannot be read; says on standard error where these are named."""
-    from mmpoison.defenses.filters.unreadable import UNREADABLE_FILE
+    from mmpoison.defenses.unreadable import UNREADABLE_FILE
 
-    if "unreadable_images" not in facts:
+    found = done.unreadable
+    if not found:
         return ""
-    bad, images, pairs = (
-        facts[name] for name in ("unreadable_images", "images", "unreadable_pairs")
-    )
-    counted = f"{bad:,} of {count_of(images, 'image')} cannot be read"
-    stderr(f"mmpoison: warning: {counted}: left out, listed in {out / UNREADABLE_FILE}")
-    return f" ({pairs:,} more left out: {counted})"
+    stderr(f"mmpoison: warning: {found}: left out, listed in {out / UNREADABLE_FILE}")
+    return f" ({found.pairs:,} more left out: {found})"
 
 
-def _cost(cut: Threshold) -> list[str]:
-    lines = []
-    if cut.note:
-        lines.append(cut.note)
+def _cost(done: FilterResult) -> list[str]:
+    cut = done.cut
+    lines = [cut.note] if cut.note else []
     if cut.interval is not None:
         low, high = cut.interval
-        lines.append(f"threshold {cut.value:.4f}, 95 % confidence {low:.4f} to {high:.4f}")
+        lines.append(f"threshold {cut.value:.4f}, 95% confidence {low:.4f} to {high:.4f}")
     if cut.loss is not None:
         line = f"expected to drop {percent(cut.loss)} of the clean pairs"
         if cut.loss_interval is not None:
@@ -313,8 +205,8 @@ def _cost(cut: Threshold) -> list[str]:
     return lines
 
 
-def _known(facts: object) -> list[str]:
-    assert isinstance(facts, dict)
+def _known(done: FilterResult) -> list[str]:
+    facts = done.facts()
     if "poisoned_total" not in facts:
         return []
     line = (

@@ -1,4 +1,4 @@
-"""The verb `review`, and the page that `filter --label --page` asks on."""
+"""The verb `review`, and the page that `filter --label` asks on."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def review(
     filtered: Annotated[Path, typer.Argument(help="A folder that `mmpoison filter` wrote.")],
     labels: Annotated[
         Path,
-        typer.Option(help="CSV that takes your verdicts; one that is there is gone on with."),
+        typer.Option(help="CSV that takes your verdicts; an existing file is resumed."),
     ],
     data: Annotated[
         str | None,
@@ -42,11 +42,13 @@ def review(
         ),
     ] = None,
     count: Annotated[
-        int, typer.Option(min=1, max=100_000, help="How many pairs, the most distant first.")
+        int, typer.Option(min=1, max=100_000, help="How many pairs, the most suspicious first.")
     ] = 200,
     encoder: Annotated[
         str | None,
-        typer.Option(help="Show also which pairs resemble each, under this model: looks at all."),
+        typer.Option(
+            help="Show also which pairs resemble each, under this model: it embeds all pairs."
+        ),
     ] = None,
     format: Annotated[
         str | None, typer.Option("--format", help="Format of --data, if it is not recognised.")
@@ -62,9 +64,9 @@ def review(
     port: PortOption = DEFAULT_PORT,
     open_it: OpenOption = True,
 ) -> None:
-    """Look at the most suspicious pairs of a filter's result on a local page: keep, drop or unsure, by key.
+    """Show the most suspicious pairs of a filter's result on a local page: keep, drop or unsure, by key.
 
-    Each verdict is in the CSV before the page goes on; stopped or killed, the same command goes on where it was.
+    Each verdict is in the CSV before the page goes on; stopped or killed, the same command resumes.
     `mmpoison filter --labels` takes the CSV.
 
     Example: [bold]mmpoison review kept --labels labels.csv[/bold]
@@ -89,7 +91,7 @@ def review(
         model = load_encoder(encoder, trust=trust).to(find_device(device))
         with monitor() as progress:
             pairs = add_neighbours(pairs, pieces, model, progress=progress.progress)
-    with LabelFile(labels, (pair.name for pair in pairs)) as file:
+    with LabelFile(labels, (pair.pair for pair in pairs)) as file:
         app = review_app(pairs, file, title=f"Suspicious pairs of {source}", host=host)
         serve(app, host=host, port=port, ready=partial(announce, open_it=open_it))
         _summary(file)
@@ -114,18 +116,21 @@ def ask_on_page(
     """
     from mmpoison.defenses.filters.pair_labels import LabelFile
     from mmpoison.pages.review.app import review_app
-    from mmpoison.pages.review.shown import from_shown
     from mmpoison.pages.serve import serve
 
     with LabelFile(file, (pair.pair for pair in pairs)) as labels:
         app = review_app(
-            [from_shown(pair) for pair in pairs],
+            pairs,
             labels,
             title=title,
+            blind=True,
             then="Enough: go on with the filter",
         )
         ready = partial(
-            announce, open_it=open_it, what="the filter goes on when the page says so; Ctrl-C stops"
+            announce,
+            open_it=open_it,
+            what=f"the filter continues when the page says so; without a browser: Ctrl-C, fill in {file}, "
+            "and run again without --label",
         )
         finished = serve(app, port=port, ready=ready)
         _summary(labels)

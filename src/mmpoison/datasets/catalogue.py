@@ -203,7 +203,7 @@ def stream_pairs(
 
 
 def recognise(path: Path) -> DataSource:
-    """The format of a folder or file, by the files in it.
+    """Recognise the format of a folder or file by its files.
 
     Raises:
         InputError: If there is nothing there, no format fits, or several fit equally well.
@@ -251,7 +251,7 @@ def _refuse_several(path: Path) -> None:
 
 
 def image_folder(source: DataSource, folder: str | Path) -> Path:
-    """The folder that relative paths of a format start from.
+    """Return the folder that relative paths of a format start from.
 
     Raises:
         InputError: If it has no such paths, or there is no such folder.
@@ -266,7 +266,7 @@ def image_folder(source: DataSource, folder: str | Path) -> Path:
 
 
 def source_of_address(name: str) -> DataSource | None:
-    """What loads an address such as `hf:org/name`; None where it is none."""
+    """Return the source that loads an address such as `hf:org/name`; None for other text."""
     sources = DATASETS.values()
     return next((s for s in sources if s.prefix and name.startswith(s.prefix)), None)
 
@@ -281,7 +281,7 @@ def derived(
     change: Callable[[PairDataset, int], PairDataset],
     seed_option: str,
 ) -> Callable[..., PairDataset]:
-    """A loader that changes what another one gives, and takes the same options.
+    """Make a loader that changes the result of another one and takes the same options.
 
     Args:
         load: The loader of a `DataSource`.
@@ -298,7 +298,7 @@ def derived(
 
 
 def find_root(source: DataSource) -> Path | None:
-    """Where a named data set lies on this machine: `$MMPOISON_DATA/NAME` or its home there, or None.
+    """Find a named data set on this machine: `$MMPOISON_DATA/NAME` or its own folder there, or None.
 
     `pascal_sentences` will do for `pascal-sentences`.
     """
@@ -311,7 +311,7 @@ def find_root(source: DataSource) -> Path | None:
 
 
 def _is_converted(source: DataSource, place: Path) -> bool:
-    """Whether a published set lies there as the pairs folder that `data convert` makes of it."""
+    """Return whether a folder is the pairs folder that `data convert` made of a published data set."""
     own = DATASETS["pairs-folder"].recognise
     if source.recognise is None or not source.terms or own is None:
         return False

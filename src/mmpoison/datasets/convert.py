@@ -193,13 +193,13 @@ def _check_settings(to: str, images: str, images_per_shard: int) -> None:
 
 
 def work_folder(target: Path) -> Path:
-    """Where a conversion is until it is whole."""
+    """Return the folder of an unfinished conversion."""
     return target.parent / f".{target.name}.convert"
 
 
 @contextmanager
 def _work_folder(target: Path, settings: dict[str, Any]) -> Iterator[Path]:
-    """The hidden folder of a conversion, held by this process alone."""
+    """Lock the hidden folder of a conversion for this process."""
     from filelock import FileLock, Timeout
 
     work = work_folder(target)
@@ -245,7 +245,7 @@ def _read(
     keywords: Sequence[str],
     images_per_shard: int,
 ) -> tuple[PairDataset | None, Iterator[_Piece], int | None]:
-    """The set where it has to be read whole, its pieces, and its number of images if known."""
+    """Read the whole data set if necessary; return it, its pieces, and the number of images if known."""
     path = Path(source)
     if labels is None and not keywords and path.exists():
         found = recognise(path) if format is None else DATASETS[format]
@@ -405,7 +405,7 @@ class _Job:
             self.progress(self._read, total)
 
     def _once(self, lines: list[Line], problems: Any) -> list[Line]:
-        """The lines without images of earlier pieces: a stream does not know them."""
+        """Drop lines whose images an earlier piece had already; a stream does not know its earlier pieces."""
         kept: list[Line] = []
         for line in lines:
             if line["image"] in self._seen:

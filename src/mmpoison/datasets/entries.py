@@ -51,7 +51,7 @@ def add_entries(entries: Iterable[ImageEntry | str], builder: PairsBuilder) -> N
 
 
 def pieces(entries: Iterable[ImageEntry | str], root: Path, images: int) -> Iterator[PairDataset]:
-    """Tables of so many images; rows with the same path are one image where they stand together."""
+    """Yield tables of a limited number of images; adjacent rows with the same path are one image."""
     builder = PairsBuilder(root)
     for entry in _joined(entries):
         if isinstance(entry, str):
@@ -70,7 +70,7 @@ def pieces(entries: Iterable[ImageEntry | str], root: Path, images: int) -> Iter
 
 
 def _joined(entries: Iterable[ImageEntry | str]) -> Iterator[ImageEntry | str]:
-    """Entries with the same path made one where they stand together."""
+    """Join adjacent entries with the same path."""
     last: ImageEntry | None = None
     for entry in entries:
         if isinstance(entry, str):

@@ -24,7 +24,7 @@ _YES_NO = {
 def fit_options(
     given: Mapping[str, Any], function: Callable[..., Any], what: str, more: Sequence[str] = ()
 ) -> dict[str, Any]:
-    """The options of a function with the types that it is annotated with.
+    """Convert the options of a function to the types of its annotations.
 
     Text is taken as it stands where text is wanted (a separator `|`, a column called `on`), and read where a number or
     a yes or no is wanted.
@@ -57,7 +57,7 @@ def fit_options(
 
 
 def option_kinds(function: Callable[..., Any]) -> dict[str, set[str]]:
-    """The options of a loader or builder, and the names in the annotation of each.
+    """Return the options of a loader or builder, and the names in the annotation of each.
 
     Options are keyword-only parameters but `progress`, and the keys of a `TypedDict` by which `**options` are annotated
     (`Unpack[...]`). An option without annotation takes anything.
@@ -117,7 +117,7 @@ def _fit(value: Any, kinds: set[str], where: str) -> Any:
 
 
 def _read(text: str, kinds: set[str], where: str) -> Any:
-    """Text as the most special kind that it can be."""
+    """Read text as the most specific kind that fits."""
     if "None" in kinds and text == "null":
         return None
     if "bool" in kinds and text.lower() in _YES_NO:
@@ -162,7 +162,7 @@ def one_of(name: str, value: object, allowed: Sequence[object]) -> None:
 
 
 def whole_number(name: str, value: Any, *, least: int = 0) -> int:
-    """An option as a whole number; text that spells one will do.
+    """Read an option as a whole number, also from text.
 
     >>> whole_number("split_seed", "3")
     3
@@ -177,7 +177,7 @@ def whole_number(name: str, value: Any, *, least: int = 0) -> int:
 
 
 def words(name: str, value: Any) -> tuple[str, ...]:
-    """An option as names: a list, or one text with commas.
+    """Read an option as names: a list, or one text with commas.
 
     >>> words("drop_classes", "toaster, hair drier")
     ('toaster', 'hair drier')

@@ -10,14 +10,13 @@ from mmpoison.defenses.catalogue import (
     build_defense,
     build_filter,
 )
-from mmpoison.defenses.filters.filtered_folder import save_filtered
+from mmpoison.defenses.cut import Cut, Threshold
+from mmpoison.defenses.filter_result import FilterResult, PairScores, SuspectedGoal
 from mmpoison.defenses.filters.neighbour_outliers import NeighbourOutliers
-from mmpoison.defenses.filters.relevance_filter import FilterResult, RelevanceFilter
-from mmpoison.defenses.filters.suspicious_groups import (
-    GroupResult,
-    SuspectedGoal,
-    SuspiciousGroups,
-)
+from mmpoison.defenses.filters.pipeline import filter_pairs
+from mmpoison.defenses.filters.relevance_filter import RelevanceFilter
+from mmpoison.defenses.filters.score_filter import ScoreFilter
+from mmpoison.defenses.filters.suspicious_groups import SuspiciousGroups
 from mmpoison.defenses.repairs.clean_finetune import CleanFinetune
 from mmpoison.defenses.scan_result import Finding, ScanResult
 from mmpoison.defenses.scans.rank_gain import RankGain
@@ -25,21 +24,24 @@ from mmpoison.defenses.scans.rank_gain import RankGain
 __all__ = [
     "DEFENSES",
     "CleanFinetune",
+    "Cut",
     "FilterResult",
     "Finding",
-    "GroupResult",
     "ModelRepair",
     "ModelScanner",
     "NeighbourOutliers",
     "PairFilter",
+    "PairScores",
     "RankGain",
     "RelevanceFilter",
     "RobustTraining",
     "ScanResult",
+    "ScoreFilter",
     "SuspectedGoal",
     "SuspiciousGroups",
+    "Threshold",
     "TrainingServices",
     "build_defense",
     "build_filter",
-    "save_filtered",
+    "filter_pairs",
 ]

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import inspect
+from abc import abstractmethod
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, TypedDict, cast
 
 from mmpoison.base.registry import Registry, unknown_name
+from mmpoison.defenses.cut import CUT_OPTIONS, Cut
 from mmpoison.errors import InputError
 
 if TYPE_CHECKING:
-    from mmpoison.defenses.filters.relevance_filter import FilterResult
+    from mmpoison.defenses.filter_result import PairScores
     from mmpoison.defenses.scan_result import ScanResult
     from mmpoison.evaluation.test_set import TestSet
     from mmpoison.models.dual_encoder import DualEncoder
@@ -56,30 +58,54 @@ DEFENSES: Registry[type[Defense]] = Registry(
 
 
 class PairFilter(Defense, Protocol):
-    """A pre-training defence: judges pairs before anything is trained on them."""
+    """A pre-training defence: scores pairs before anything is trained on them; a cut says which scores are too large.
 
-    def apply(
+    `mmpoison.defenses.filters.score_filter.ScoreFilter` is the base class that gives all of it but `score`.
+    `mmpoison.defenses.filter_pairs` uses one: on a set of any size, by the command line, in a recipe and in Python.
+
+    Attributes:
+        needs_aligned_judge: Whether captions are compared with images, so that the judge must embed both in one space.
+        streams: Whether the score of a pair depends on its image and that image's captions alone, and on no seed, so
+            that a set of any size is scored in pieces; otherwise all pairs are scored at once, in memory.
+        uses_trusted: Whether scores of clean pairs from elsewhere can be compared with those of the judged pairs; then
+            `clean_loss` is measured on them, otherwise it is a share of the judged pairs.
+        finds_groups: Whether there are suspected goals with p-values among the scores, which `false_alarms` needs.
+        score_name: What the score is, for figures.
+        score_range: Scores lie in it; a threshold outside is refused.
+        default_cut: Where it cuts if nobody says; None if somebody must.
+        cut: Where it cuts.
+    """
+
+    needs_aligned_judge: ClassVar[bool]
+    streams: ClassVar[bool]
+    uses_trusted: ClassVar[bool]
+    finds_groups: ClassVar[bool]
+    score_name: ClassVar[str]
+    score_range: ClassVar[tuple[float, float]]
+    default_cut: ClassVar[Cut | None]
+    cut: Cut
+
+    @abstractmethod
+    def score(
         self,
         pairs: PairDataset,
         encoder: DualEncoder,
         inputs: PairInputs,
         *,
-        trusted: PairDataset | None = None,
         seed: int = 0,
         progress: ProgressFor | None = None,
-    ) -> FilterResult:
-        """Judge every pair.
+    ) -> PairScores:
+        """Score every pair.
 
         Args:
-            pairs: The pairs to judge; usually the training pairs.
+            pairs: The pairs to judge; usually the training pairs. What says in them which are poisoned may not be used.
             encoder: The judge.
-            inputs: Prepared inputs for the judge, holding all pairs and the trusted ones.
-            trusted: Pairs known to be clean, for a defence that can use them.
+            inputs: Prepared inputs for the judge, holding all pairs.
             seed: Seed of everything random.
             progress: Gives a progress callback for a named step.
 
         Raises:
-            InputError: If there is no pair, or nothing would be left.
+            InputError: If the method cannot score these pairs, for example too few.
         """
         ...
 
@@ -306,7 +332,7 @@ def build_filter(name: str, options: Mapping[str, Any], where: str = "") -> Pair
 
     Args:
         name: Registered name.
-        options: Of its constructor.
+        options: Its own parameters, and those of the cut (`mmpoison.defenses.cut.CutOptions`).
         where: Prefix of an option's name in messages, for example `recipe key filter.`.
 
     Raises:
@@ -318,7 +344,11 @@ def build_filter(name: str, options: Mapping[str, Any], where: str = "") -> Pair
         raise InputError(
             f"defence {name!r} is a {plug_in.kind} one, a filter acts before: {', '.join(others)}"
         )
-    known = inspect.signature(plug_in).parameters
+    known = {
+        option
+        for parameter in inspect.signature(plug_in).parameters.values()
+        for option in (CUT_OPTIONS if parameter.kind is parameter.VAR_KEYWORD else [parameter.name])
+    }
     if unknown := [option for option in options if option not in known]:
         raise InputError(
             f"{where}{unknown[0]}: defence {name!r}: "

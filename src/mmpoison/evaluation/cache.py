@@ -43,7 +43,7 @@ def cached_embeddings(
 
 
 def _key(encoder: DualEncoder, inputs: PairInputs, test: TestSet) -> str:
-    """Everything that the embeddings are made from."""
+    """Return the cache key: everything that decides the embeddings."""
     parts = {
         "computed": compute_environment(encoder.device, __name__),
         "inputs": type(inputs).__name__,

@@ -102,7 +102,7 @@ class GalleryIndex:
     def search(
         self, queries: Embeddings, k: int | None = None
     ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
-        """The first images for some queries.
+        """Find the first images for some queries.
 
         Args:
             queries: Unit embeddings, shape `(q, d)`.
@@ -115,7 +115,7 @@ class GalleryIndex:
         return scores, rows
 
     def hits(self, queries: Embeddings, targets: npt.ArrayLike, k: int) -> npt.NDArray[np.bool_]:
-        """Whether each query finds a target among its first k images, shape `(q,)`; their mean is Hit@K.
+        """Return whether each query finds a target among its first k images, shape `(q,)`; their mean is Hit@K.
 
         Args:
             queries: Unit embeddings, shape `(q, d)`.

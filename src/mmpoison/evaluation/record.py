@@ -13,11 +13,11 @@ from mmpoison.base.record import Number, OrEmpty, Record
 from mmpoison.models.checkpoint_record import TrainingRecord
 
 Interval = Annotated[list[Number], Field(min_length=2, max_length=2)]
-"""Low and high end of a 95 % interval."""
+"""Low and high end of a 95% interval."""
 
 
 def _as_list(value: object) -> object:
-    """A single text as a list of one; nothing as an empty list."""
+    """Turn a single text into a list of one; None into an empty list."""
     return [value] if isinstance(value, str) and value else value or []
 
 
@@ -60,7 +60,7 @@ class RankSpread(Record):
         median: Of the ranks.
         quantiles: By quantile.
         clusters: Number of images that the queries belong to.
-        interval: 95 % interval of figures of the row, clustered by image; absent where all queries are of one image.
+        interval: 95% interval of figures of the row, clustered by image; absent where all queries are of one image.
     """
 
     median: Number | None = None
@@ -113,11 +113,11 @@ class Measures(Record):
     drift: OrEmpty[Drift] = Drift()
 
     def row(self, goal: str, model: str) -> GoalRow:
-        """The row of a model; an empty one where it was not computed."""
+        """Return the row of a model; an empty one if it was not computed."""
         return self.goal.get(goal, {}).get(model) or GoalRow()
 
     def spread(self, goal: str, model: str) -> RankSpread:
-        """The ranks of a row; empty where they were not computed."""
+        """Return the ranks of a row; empty if they were not computed."""
         return self.ranks.get(goal, {}).get(model) or RankSpread()
 
 
@@ -132,7 +132,7 @@ class BeforeAfter(Record):
 
 
 class RankChange(BeforeAfter):
-    """Mean ranks under both models, their difference and its 95 % interval, and the same for Hit@10."""
+    """Mean ranks under both models, their difference and its 95% interval, and the same for Hit@10."""
 
     change: Number | None = None
     hit_10: BeforeAfter = Field(BeforeAfter(), alias="hit@10")

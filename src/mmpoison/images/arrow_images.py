@@ -22,14 +22,14 @@ IMAGE_NAMES = (
 
 
 def arrow_errors() -> tuple[type[Exception], ...]:
-    """What pyarrow raises for a broken file: its own errors, and Python's for names that are no UTF-8."""
+    """Return the errors that pyarrow raises for a broken file, including Python's for names that are not UTF-8."""
     import pyarrow as pa
 
     return (pa.ArrowException, OSError, UnicodeDecodeError)
 
 
 def text_leaves(file: Any, columns: Sequence[str]) -> list[str]:
-    """Paths of the leaves of some columns of a Parquet file that hold bytes or text.
+    """List the paths of the leaves of Parquet columns that hold bytes or text.
 
     They are read as dictionaries: a value that a file of 5 kB says once and repeats a thousand times is in memory once,
     where it would take 64 GB written out.
@@ -48,7 +48,7 @@ def text_leaves(file: Any, columns: Sequence[str]) -> list[str]:
 
 
 def default_image_column(schema: Any) -> str | None:
-    """The column with the bytes of images that is taken where nobody names one.
+    """Return the column of image bytes that is used by default.
 
     It is the first usual name whose type is bytes (or Hugging Face's `{bytes, path}`), else the first such column.
     """
@@ -57,7 +57,7 @@ def default_image_column(schema: Any) -> str | None:
 
 
 def holds_bytes(kind: Any) -> bool:
-    """Whether an Arrow type can hold the bytes of an image."""
+    """Return whether an Arrow type can hold the bytes of an image."""
     import pyarrow.types as types
 
     if types.is_struct(kind):
@@ -69,7 +69,7 @@ def holds_bytes(kind: Any) -> bool:
 
 
 def usual_column(names: Sequence[str], usual: Sequence[str]) -> str | None:
-    """The column with the first usual name that is there; case and blanks around a name do not count.
+    """Return the first column with a recognised name; case and spaces around a name are ignored.
 
     >>> usual_column(["Filepath", " title "], ("caption", "title"))
     ' title '

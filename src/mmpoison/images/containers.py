@@ -40,7 +40,7 @@ FileKey = tuple[str, int, int]
 
 
 def split_container(root: Path, image_id: str) -> tuple[str, str] | None:
-    """The container file of an image id and the name inside it; None where the id is a plain file's.
+    """Split an image id into the container file and the name inside it; None for a plain file.
 
     A folder may be called `photos.tar` as well: only a file is a container.
     """
@@ -56,7 +56,7 @@ def split_container(root: Path, image_id: str) -> tuple[str, str] | None:
 
 
 def read_inside(container: Path, name: str) -> bytes:
-    """The bytes of one image in a container.
+    """Read the bytes of one image in a container.
 
     Args:
         container: A `.tar`, `.parquet` or `.arrow` file; whether it may be read is checked by the caller.
@@ -81,7 +81,7 @@ def read_inside(container: Path, name: str) -> bytes:
 def walk_tar(
     path: Path, problem: Problem, stream: Any = None
 ) -> Iterator[tuple[str, tarfile.TarInfo]]:
-    """The members of a tar file that can be trusted, in order, as far as the file is whole.
+    """Yield the trusted members of a tar file in order, up to the place where the file is broken.
 
     Args:
         path: An uncompressed tar file.
@@ -190,7 +190,7 @@ def _index_tar(path: Path) -> tuple[dict[str, tuple[int, int]], int]:
 
 
 def arrow_batches(path: Path, problem: Problem) -> Iterator[Any]:
-    """The record batches of an Arrow file (the streaming format of Hugging Face, or the file format), memory-mapped.
+    """Yield the record batches of an Arrow file (stream or file format), memory-mapped.
 
     Args:
         path: The file.

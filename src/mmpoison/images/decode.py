@@ -243,7 +243,7 @@ def read_image_bytes(
 
 
 def orientation(image: Image.Image) -> int | None:
-    """How the camera was held by the EXIF data, from 1 (upright) to 8; None where they do not say it.
+    """Return the EXIF orientation from 1 (upright) to 8, or None if there is none.
 
     Args:
         image: A picture whose pixels are decoded; nothing else in the data is read.

@@ -21,7 +21,7 @@ Names = Sequence[str] | npt.NDArray[np.object_]
 
 
 def state_of(path: str) -> int:
-    """The state of one regular file as a number; 0 where there is none."""
+    """Return the state of one regular file as a number; 0 if it does not exist."""
     try:
         found = os.stat(path)  # noqa: PTH116 - many times as fast as pathlib
     except (OSError, ValueError):
@@ -33,12 +33,12 @@ def state_of(path: str) -> int:
 
 
 def changed_error(paths: Sequence[Path]) -> InputError:
-    """What is raised for files that have changed, at least one."""
+    """Build the error for one or more files that have changed."""
     return InputError(changed_line(paths))
 
 
 def changed_line(paths: Sequence[Path]) -> str:
-    """One line about files that have changed, at least one."""
+    """Write one line about one or more files that have changed."""
     more = f" (and {count_of(len(paths) - 1, 'file')} more)" if len(paths) > 1 else ""
     return (
         f"{paths[0]}: changed while the data set was read{more}: "
@@ -47,7 +47,7 @@ def changed_line(paths: Sequence[Path]) -> str:
 
 
 def file_states(root: Path, ids: Names) -> States:
-    """The state of each image file, for comparison with a later one; 8 bytes an image.
+    """Return the state of each image file, for a later comparison; 8 bytes per image.
 
     Args:
         root: Folder the ids are relative to.
@@ -71,7 +71,7 @@ def file_states(root: Path, ids: Names) -> States:
 
 
 def absent_images(root: Path, ids: Names, states: States | None = None) -> list[str]:
-    """Ids of the images of which there is no regular file, in order.
+    """List the ids of the images without a regular file, in order.
 
     Args:
         root: As for `file_states`.
@@ -83,7 +83,7 @@ def absent_images(root: Path, ids: Names, states: States | None = None) -> list[
 
 
 def changed_files(root: Path, ids: Names, before: States) -> list[str]:
-    """Ids of the images whose state is another than before, in order."""
+    """List the ids of the images whose state has changed, in order."""
     differ = np.flatnonzero(file_states(root, ids) != before)
     return [str(ids[int(index)]) for index in differ]
 

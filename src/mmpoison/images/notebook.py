@@ -27,7 +27,7 @@ _CARD = (
 
 
 def picture_row(title: str, root: Path, pairs: Iterable[tuple[str, str, bool]]) -> str:
-    """A title and the first few pictures that can be read; the pictures are in the HTML itself.
+    """Make HTML of a title and the first few readable pictures; the pictures are inside the HTML.
 
     Args:
         title: Shown above the pictures.

@@ -64,7 +64,7 @@ class Preparation:
 
     @classmethod
     def of(cls, preparation: Preparation | int) -> Preparation:
-        """A preparation; a number alone is the size of CLIP's own."""
+        """Make a preparation; a number alone means CLIP's own preparation with this size."""
         return preparation if isinstance(preparation, Preparation) else cls(preparation)
 
     def __str__(self) -> str:

@@ -71,7 +71,7 @@ class ImageSet(Protocol):
 
 
 def image_path(root: Path, image_id: str) -> Path:
-    """The path of an image; inside a container file the name in it follows.
+    """Return the path of an image; for a container, the name inside it follows.
 
     Raises:
         InputError: If it leads out of the root, or is a named pipe, a socket or a device.
@@ -112,13 +112,13 @@ def open_image(root: Path, image_id: str) -> BinaryIO:
 
 
 def image_bytes(root: Path, image_id: str) -> bytes:
-    """All bytes of one image; arguments and errors as of `open_image`."""
+    """Read all bytes of one image; arguments and errors as of `open_image`."""
     with open_image(root, image_id) as stream:
         return stream.read()
 
 
 def image_stat(root: Path, image_id: str) -> tuple[str, int, int]:
-    """What tells that an image has changed: its real path, a size in bytes, a time of change in nanoseconds.
+    """Return what identifies a version of an image: real path, size in bytes, modification time in nanoseconds.
 
     Size and time are those of the file; of an image inside a container they are the container's.
 
@@ -160,7 +160,7 @@ def image_stats(root: Path, image_ids: Iterable[str]) -> Iterator[tuple[str, int
 
 
 def image_extension(data: bytes) -> str | None:
-    """The ending of an image file by its first bytes, or None where they are of no known format.
+    """Return the file extension of an image by its first bytes, or None for an unknown format.
 
     >>> image_extension(b"GIF89a..."), image_extension(b"<html>")
     ('.gif', None)
@@ -171,7 +171,7 @@ def image_extension(data: bytes) -> str | None:
 
 
 def file_name(container: str, name: str, data: bytes) -> str:
-    """A relative path under which an image from a container can be written: plain names, the ending by content.
+    """Return a relative path for an image from a container: plain names, the extension by content.
 
     Different images get different names, also where odd characters have to go: such a name gets a digest.
 

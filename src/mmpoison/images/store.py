@@ -149,7 +149,7 @@ class PixelStore:
         )
 
     def take(self, indices: IntArray) -> Pixels:
-        """Pixels of the images at `indices`, a copy of shape `(n, size, size, 3)`.
+        """Copy the pixels of the images at `indices`, shape `(n, size, size, 3)`.
 
         Raises:
             InputError: If one of them was not decoded.
@@ -199,7 +199,7 @@ class StoredPixels:
 
 
 def stored_pixels(cache: Path | None = None) -> list[StoredPixels]:
-    """All stored pixels of this machine, the largest first; any of them may be deleted."""
+    """List all stored pixels of this machine, the largest first; any of them may be deleted."""
     base = cache_folder() / "images" if cache is None else cache
     found = []
     for about in sorted(base.glob("*/store.json")):
@@ -224,7 +224,7 @@ def _row_bytes(size: int) -> int:
 
 
 def _key(root: Path, ids: Sequence[str], preparation: Preparation) -> str:
-    """A digest of the transform and of the images' names, sizes in bytes and times of change."""
+    """Digest the transform and the images' names, sizes in bytes and modification times."""
     base = root.resolve()
     digest = hashlib.sha256(f"{TRANSFORM}\n{preparation}\n{base}\n".encode())
     containers: dict[str, str] = {}
@@ -453,7 +453,7 @@ def _write_at(handle: int, content: bytes, offset: int) -> None:
 
 
 def _open(folder: Path, count: int, size: int) -> Pixels:
-    """The pixels as a read-only array over the file, whose pages all processes share."""
+    """Map the pixels as a read-only array whose pages all processes share."""
     return np.asarray(
         np.memmap(folder / "pixels.u8", dtype=np.uint8, mode="r", shape=(count, size, size, 3))
     )

@@ -43,7 +43,7 @@ class BoundedReader:
         self._left: int | None = MAX_HEADER_BYTES
 
     def next_header(self) -> None:
-        """Count from here anew."""
+        """Start a new count at this position."""
         self._left = MAX_HEADER_BYTES
 
     def no_more_headers(self) -> None:
@@ -63,11 +63,11 @@ class BoundedReader:
         return self._stream.read(size)
 
     def seek(self, offset: int, whence: int = 0) -> int:
-        """As of any stream."""
+        """Seek, as any stream."""
         return self._stream.seek(offset, whence)
 
     def tell(self) -> int:
-        """As of any stream."""
+        """Return the position, as any stream."""
         return self._stream.tell()
 
 

@@ -21,7 +21,7 @@ _TURNS = {
 
 
 def thumbnail(root: Path, image_id: str, side: int) -> bytes:
-    """A JPEG of a whole image, upright, its longest side at most `side` pixels.
+    """Make a JPEG of a whole image, upright, with a longest side of at most `side` pixels.
 
     It is for people: unlike what a model sees it is not cropped, and an orientation in the EXIF data is applied.
     Nothing but pixels is left of the file.

@@ -106,7 +106,7 @@ class PairsBuilder:
         return True
 
     def build(self, what: str) -> PairDataset:
-        """The table of everything that was added.
+        """Build the table of everything that was added.
 
         Args:
             what: The file or folder read, for the message.
@@ -128,7 +128,7 @@ class PairsBuilder:
 
 
 def is_text(value: str) -> bool:
-    """Whether a string can be written as UTF-8 (half a surrogate pair cannot).
+    """Return whether a string can be written as UTF-8 (half a surrogate pair cannot).
 
     >>> is_text("a sheep"), is_text("\\ud800")
     (True, False)

@@ -16,7 +16,7 @@ def _digest(key: str, seed: int, stream: str) -> bytes:
 
 
 def hash_order(ids: Sequence[str], seed: int, stream: str) -> list[int]:
-    """Positions of ``ids`` in a random order that depends on the seed, the stream and each id alone.
+    """Order positions of ``ids`` at random, depending only on the seed, the stream and each id.
 
     Args:
         ids: Identifiers, for example image ids. Equal ids keep their order.
@@ -31,7 +31,7 @@ def hash_order(ids: Sequence[str], seed: int, stream: str) -> list[int]:
 
 
 def hash_pick(n: int, key: str, seed: int, stream: str) -> int:
-    """A uniform choice from ``range(n)`` that depends on the seed, the stream and the key alone.
+    """Draw uniformly from ``range(n)``, depending only on the seed, the stream and the key.
 
     Raises:
         ValueError: If ``n`` is less than one.

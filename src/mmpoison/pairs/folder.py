@@ -109,7 +109,7 @@ def stream_pairs_folder(
 
 
 def count_images(path: str | Path) -> int:
-    """How many lines `captions.jsonl` has, without reading what they say; for progress."""
+    """Count the lines of `captions.jsonl` without parsing them; for progress."""
     return sum(1 for _ in _numbered_lines(Path(path)))
 
 
@@ -239,7 +239,7 @@ def place_image(
 
 
 def line_text(line: Mapping[str, Any]) -> str:
-    """One line of `captions.jsonl`.
+    """Write one line of `captions.jsonl`.
 
     Raises:
         InputError: If it is longer than a line may be that is read.
@@ -261,7 +261,7 @@ def copy_notices(root: Path, folder: Path) -> None:
 
 
 def is_poisoned(folder: Path) -> bool:
-    """Whether a manifest lies in a folder."""
+    """Return whether a folder has a manifest."""
     return (folder / MANIFEST_FILE).is_file()
 
 
@@ -278,7 +278,7 @@ def refuse_poisoned_stream(folder: Path) -> None:
 
 
 def with_manifest(pairs: PairDataset, folder: Path) -> PairDataset:
-    """The pairs, marked by the `manifest.json` in their folder where there is one: poison stays marked in every format.
+    """Mark pairs with the `manifest.json` in their folder, if there is one: poison stays marked in every format.
 
     Raises:
         ManifestMisfit: If the manifest is broken or does not describe the pairs.
@@ -336,7 +336,7 @@ def restore_clean(pairs: PairDataset) -> PairDataset:
 
 
 def rename_images(pairs: PairDataset, ids: Sequence[str], root: Path) -> PairDataset:
-    """The same pairs over images that lie elsewhere; a manifest follows, so that it still describes the set.
+    """Rename the images of pairs; the manifest is renamed too, so that it still describes the data set.
 
     Args:
         pairs: Any set.

@@ -58,7 +58,7 @@ def label_by_keyword(pairs: PairDataset, keywords: Keywords) -> PairDataset:
 
 
 def keyword_pattern(words: Iterable[str]) -> re.Pattern[str]:
-    """A pattern that finds any of some words, each as a whole word in any case and with or without a plural ending.
+    """Make a pattern that finds any of some words: whole words, any case, with or without a plural ending.
 
     Raises:
         InputError: If there is no word.
@@ -74,7 +74,7 @@ def keyword_pattern(words: Iterable[str]) -> re.Pattern[str]:
 
 
 def parse_keywords(texts: Iterable[str]) -> dict[str, tuple[str, ...]]:
-    """Keywords by label from `label=word|word`, several of them in one text with `;` between.
+    """Parse keywords by label from `label=word|word`, several of them in one text separated by `;`.
 
     Raises:
         InputError: If a text has no label or no word, or a label comes twice.
@@ -161,7 +161,7 @@ def relabel(
     splits: Sequence[str] | None = None,
     categories: Sequence[tuple[str, ...]] | None = None,
 ) -> PairDataset:
-    """The same pairs over a table of images with other labels, splits or categories, each of length `I`."""
+    """Return the same pairs over images with other labels, splits or categories, each of length `I`."""
     table = pairs.images
     if categories is None and table.categories is not None:
         categories = categories_of(pairs)
@@ -178,19 +178,19 @@ def relabel(
 
 
 def labels_of(pairs: PairDataset) -> list[str | None]:
-    """The label of each image or None, length `I`."""
+    """Return the label of each image or None, length `I`."""
     # code -1 of an image without a label takes the last entry
     names = (*pairs.images.classes, None)
     return [names[code] for code in pairs.images.class_codes]
 
 
 def splits_of(pairs: PairDataset) -> list[str]:
-    """The split of each image, length `I`."""
+    """Return the split of each image, length `I`."""
     return [SPLITS[code] for code in pairs.images.split_codes]
 
 
 def categories_of(pairs: PairDataset) -> list[tuple[str, ...]]:
-    """Everything that is in each image, length `I`."""
+    """Return the categories of each image, length `I`."""
     table = pairs.images
     return [()] * len(table) if table.categories is None else list(table.categories)
 

@@ -72,7 +72,7 @@ class PoisonManifest:
         return len(self.pairs) / self.training_pairs
 
     def to_json(self) -> dict[str, Any]:
-        """The manifest as plain JSON values, in the fixed layout."""
+        """Return the manifest as plain JSON values, in the fixed layout."""
         value: dict[str, Any] = {
             "notice": NOTICE,
             "tool": "mmpoison",

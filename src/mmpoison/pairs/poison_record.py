@@ -52,7 +52,7 @@ def _places(index: Mapping[str, int], ids: Collection[str]) -> IntArray:
 
 
 def _rows_of(clean: PairDataset, source: IntArray, captions: Sequence[str]) -> IntArray:
-    """The first row of each (image, caption), one for each time that it is asked for."""
+    """Return the first row of each (image, caption), once for each time that it is requested."""
     slots: dict[tuple[int, str], list[int]] = defaultdict(list)
     for row in np.flatnonzero(np.isin(clean.image, source))[::-1]:
         slots[int(clean.image[row]), clean.captions[row]].append(int(row))

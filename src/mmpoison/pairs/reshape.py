@@ -19,7 +19,7 @@ from mmpoison.pairs.table import PairDataset
 
 
 def balanced(pairs: PairDataset, seed: int = 0) -> PairDataset:
-    """One random caption for each image, of all splits (the sets "-b" of appendix C in the paper)."""
+    """Keep one random caption for each image, in all splits (the sets "-b" of appendix C in the paper)."""
     return cap_captions(pairs, 1, seed)
 
 
@@ -45,7 +45,7 @@ def cap_captions(pairs: PairDataset, most: int, seed: int = 0) -> PairDataset:
 
 
 def repeat_captions(pairs: PairDataset, times: int, *, split: str | None = "test") -> PairDataset:
-    """Captions written several times over, with a space between: longer queries of the same meaning.
+    """Repeat captions several times, separated by a space: longer queries with the same meaning.
 
     Args:
         pairs: Any set, or a poisoned one where its training part is not touched.
@@ -69,7 +69,7 @@ def repeat_captions(pairs: PairDataset, times: int, *, split: str | None = "test
 
 
 def subset_per_class(pairs: PairDataset, share: float, seed: int = 0) -> PairDataset:
-    """A random share of the training images of each class; the other splits stay whole (COCO-M and COCO-S).
+    """Keep a random share of the training images of each class; other splits do not change (COCO-M and COCO-S).
 
     Images without a label count as one more class. A class keeps at least one image. The choices are nested: a quarter
     is part of the half with the same seed.
@@ -125,7 +125,7 @@ def split_per_class(pairs: PairDataset, test: int, seed: int = 0) -> PairDataset
 
 
 def drop_classes(pairs: PairDataset, names: Sequence[str]) -> PairDataset:
-    """The set without the images of some classes.
+    """Return the pairs without the images of some classes.
 
     Raises:
         InputError: If the set is poisoned, a class does not exist, or nothing is left.
@@ -139,7 +139,7 @@ def drop_classes(pairs: PairDataset, names: Sequence[str]) -> PairDataset:
 
 
 def image_name(image_id: str) -> str:
-    """The file name of an image, by which it is known in every layout of folders.
+    """Return the file name of an image, which identifies it in every layout of folders.
 
     >>> image_name("images/2008_000716.jpg")
     '2008_000716.jpg'
@@ -148,7 +148,7 @@ def image_name(image_id: str) -> str:
 
 
 def _keys(pairs: PairDataset, images: Iterable[int]) -> list[str]:
-    """What the choice of an image depends on.
+    """Return the keys that the choice of an image depends on.
 
     The label is part of it: where the files of each class are called `0001.jpg`, `0002.jpg` and so on, the choices in
     two classes are independent.

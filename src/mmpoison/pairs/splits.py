@@ -16,7 +16,7 @@ import numpy as np
 
 from mmpoison._version import __version__
 from mmpoison.base.files import write_json
-from mmpoison.base.phrasing import are
+from mmpoison.base.phrasing import count_phrase
 from mmpoison.base.registry import unknown_name
 from mmpoison.base.untrusted import read_bytes
 from mmpoison.errors import InputError
@@ -51,7 +51,7 @@ class FrozenSplit:
 
     @classmethod
     def of(cls, pairs: PairDataset, name: str, ids: IdKind = "path") -> FrozenSplit:
-        """The split that a set has.
+        """Take the split of a table of pairs.
 
         Raises:
             InputError: If two images have the same file name and `ids` is `name`.
@@ -112,17 +112,17 @@ class FrozenSplit:
         return digest.hexdigest()
 
     def members(self, split: str) -> list[str]:
-        """Ids of a part, in the order of the set."""
+        """List the ids of one part, in the order of the split."""
         return [member for member, part in self.splits.items() if part == split]
 
     def counts(self) -> dict[str, int]:
-        """Images of each part and of each class."""
+        """Count the images of each part and the classes."""
         parts = {split: len(self.members(split)) for split in SPLITS}
         classes = {label for label in self.labels.values() if label is not None}
         return {**parts, "classes": len(classes)}
 
     def to_json(self) -> dict[str, Any]:
-        """What the file holds."""
+        """Return the content of the file."""
         return {
             "name": self.name,
             "version": self.version,
@@ -167,7 +167,7 @@ class FrozenSplit:
                 f"the data have {keys[0]!r:.200}"
             )
         found = [
-            f"{where}: {are(len(names), 'image')} {what}, the first: {names[0]!r:.200}"
+            f"{where}: {count_phrase(len(names), 'image')} {what}, the first: {names[0]!r:.200}"
             for names, what in (
                 (missing, "not in the data"),
                 (extra, "in the data, but not in the split"),
@@ -189,7 +189,7 @@ class FrozenSplit:
 
 
 def shipped_splits() -> list[str]:
-    """Names of the splits that come with the package."""
+    """List the names of the splits in the package."""
     folder = resources.files("mmpoison.pairs") / "frozen_splits"
     return sorted(
         PurePosixPath(entry.name).stem for entry in folder.iterdir() if entry.name.endswith(".json")
@@ -197,7 +197,7 @@ def shipped_splits() -> list[str]:
 
 
 def shipped_split(name: str) -> FrozenSplit:
-    """A split that comes with the package.
+    """Return a split of the package.
 
     Raises:
         InputError: If there is none of this name.
@@ -212,7 +212,7 @@ def shipped_split(name: str) -> FrozenSplit:
 
 
 def find_split(name: str | Path) -> FrozenSplit:
-    """The split of a file, or the one of this name that comes with the package.
+    """Return the split of a file, or the one with this name in the package.
 
     Raises:
         InputError: If there is neither, or the file is broken.

@@ -68,12 +68,12 @@ class ImageTable:
         return f"ImageTable({count_of(len(self), 'image')}, {classes})"
 
     def label(self, index: int) -> str | None:
-        """The class name of one image, or None."""
+        """Return the class name of one image, or None."""
         code = int(self.class_codes[index])
         return None if code == UNLABELLED else self.classes[code]
 
     def class_code(self, name: str) -> int:
-        """The code of a class name.
+        """Return the code of a class name.
 
         Raises:
             InputError: If no image carries the class; names the nearest one.
@@ -84,7 +84,7 @@ class ImageTable:
             raise InputError(unknown_name("class", name, list(self.classes))) from None
 
     def indices(self, *, split: str | None = None, label: str | None = None) -> IntArray:
-        """Indices of the images of a split and class, in table order, shape `(n,)`."""
+        """Return the indices of the images of a split and class, in table order, shape `(n,)`."""
         mask = np.ones(len(self), dtype=bool)
         if split is not None:
             mask &= self.split_codes == _split_code(split)
@@ -208,7 +208,7 @@ class PairDataset:
     def __getitem__(self, key: slice | npt.ArrayLike) -> PairDataset: ...
 
     def __getitem__(self, key: Any) -> Pair | PairDataset:
-        """One pair by its position, or the pairs of a slice, a boolean mask or increasing positions.
+        """Return one pair by its position, or the pairs of a slice, a boolean mask or increasing positions.
 
         Raises:
             IndexError: If there is no such position.
@@ -248,7 +248,7 @@ class PairDataset:
         )
 
     def to_pandas(self) -> Any:
-        """The pairs as a `pandas.DataFrame`, a row each with the columns of `Pair`.
+        """Return the pairs as a `pandas.DataFrame`, one row per pair with the columns of `Pair`.
 
         Raises:
             InputError: If pandas is not installed.
@@ -305,7 +305,7 @@ class PairDataset:
         return split_of_pairs(self.images.split_codes[self.image], self.poisoned)
 
     def in_split(self, split: str) -> BoolArray:
-        """Which pairs are in a split, shape `(N,)`."""
+        """Return which pairs are in a split, shape `(N,)`."""
         return np.asarray(self.split_codes == _split_code(split))
 
     @property
@@ -320,7 +320,7 @@ class PairDataset:
         return float(train.poisoned.mean()) if len(train) else 0.0
 
     def where(self, mask: npt.ArrayLike) -> PairDataset:
-        """The pairs for which a boolean mask of shape `(N,)` holds."""
+        """Return the pairs for which a boolean mask of shape `(N,)` is true."""
         keep = np.asarray(mask)
         if keep.dtype != np.bool_ or keep.shape != (len(self),):
             raise InputError(
@@ -336,7 +336,7 @@ class PairDataset:
     def select(
         self, *, split: str | None = None, label: str | None = None, poisoned: bool | None = None
     ) -> PairDataset:
-        """The pairs of a split, whose caption is of a class, which are poisoned or not.
+        """Select pairs by split, by the class of the caption, and by whether they are poisoned.
 
         The split is that of `split_of_pairs`. The class is that of the image the caption was written for: selecting
         `sheep` gives captions of sheep, also when the attack has put them on aeroplanes.
@@ -351,7 +351,7 @@ class PairDataset:
         return self.where(mask)
 
     def piece(self, images: npt.ArrayLike) -> PairDataset:
-        """The pairs that are with some images, over a table of these images alone.
+        """Return the pairs of some images, over a table of only these images.
 
         Args:
             images: Indices of images, sorted, without repetition, shape `(n,)`; of a poisoned set the images that
@@ -386,11 +386,11 @@ class PairDataset:
         )
 
     def used_images(self) -> IntArray:
-        """Indices of the images that at least one pair is with, sorted, shape `(n,)`."""
+        """Return the indices of the images in at least one pair, sorted, shape `(n,)`."""
         return np.unique(self.image)
 
     def counts(self) -> dict[str, Any]:
-        """Numbers of images and pairs by split, of poisoned pairs, and of labelled images by class."""
+        """Count images and pairs by split, poisoned pairs, and labelled images by class."""
         splits: dict[str, Any] = {}
         pair_split = self.split_codes
         for code, split in enumerate(SPLITS):
@@ -407,7 +407,7 @@ class PairDataset:
         }
 
     def lines(self) -> Iterator[dict[str, Any]]:
-        """The lines of `captions.jsonl`, one image each, in table order."""
+        """Yield the lines of `captions.jsonl`, one per image, in table order."""
         bounds = np.searchsorted(self.image, np.arange(len(self.images) + 1))
         for index in range(len(self.images)):
             start, stop = bounds[index], bounds[index + 1]
@@ -452,7 +452,7 @@ def split_of_pairs(of_image: npt.NDArray[np.int8], poisoned: BoolArray) -> npt.N
 
 
 def _spread(rows: npt.NDArray[np.int64], most: int) -> list[int]:
-    """Some of many rows, evenly spread."""
+    """Choose some of many rows, evenly spread."""
     if len(rows) <= most:
         return [int(row) for row in rows]
     return [int(row) for row in rows[np.linspace(0, len(rows) - 1, most).astype(np.int64)]]

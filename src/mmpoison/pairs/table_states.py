@@ -37,7 +37,7 @@ class TableStates:
         return cls(place, files, tuple(state_of(_path(place, name)) for name in files))
 
     def changed(self) -> list[Path]:
-        """Files that are others now, or gone; a new one was not read."""
+        """List the files that have changed or disappeared; new files were not read and do not count."""
         paths = [_path(self.place, name) for name in self.files]
         return [
             Path(path)

@@ -167,17 +167,17 @@ def at_least(measured: Measured, least: float, name: str = "") -> Finding:
 
 
 def above(first: float, second: float) -> bool:
-    """Whether the second number is the larger one."""
+    """Test whether the second number is the larger one."""
     return second > first
 
 
 def below(first: float, second: float) -> bool:
-    """Whether the second number is the smaller one."""
+    """Test whether the second number is the smaller one."""
     return second < first
 
 
 def one_goal(results: Results, attack: Callable[[Row], bool], **keys: str) -> Results:
-    """Rows of one attack's reference setting and goal, whole data."""
+    """Select rows of one attack's reference setting and goal, on the whole data set."""
     return main_goal(reference(results.where(attack, **keys).whole_data()))
 
 

@@ -17,7 +17,7 @@ from mmpoison.statistics import Summary
 
 
 def plain(text: str) -> str:
-    r"""Text from outside for matplotlib, which takes what is between dollars for a formula.
+    r"""Escape text for matplotlib, which reads text between dollar signs as a formula.
 
     >>> plain("$\\frac$")
     '\\$\\frac\\$'
@@ -55,7 +55,7 @@ class Panel:
 
 
 def curves(panels: Sequence[Panel], xlabel: str, *, log: bool = False, ticks: Any = None) -> Any:
-    """Lines with the 95 % interval of the mean at each point, a panel a measure.
+    """Draw lines with the 95% interval of the mean at each point, one panel per measure.
 
     Args:
         panels: The axes, side by side.
@@ -107,7 +107,7 @@ def bars(
     series: Sequence[tuple[str, Sequence[Summary | None]]],
     ylabel: str,
 ) -> Any:
-    """Bars side by side in groups, with intervals.
+    """Draw groups of bars side by side, with intervals.
 
     Args:
         groups: Names of the groups.
@@ -137,7 +137,7 @@ def bars(
 
 
 def heat_map(values: npt.NDArray[np.float64], labels: Sequence[str], title: str) -> Any:
-    """Rows of original and columns of target classes; lighter is a smaller MinRank, as in the paper.
+    """Draw a heat map: rows are original classes, columns target classes; lighter is a smaller MinRank.
 
     Args:
         values: Shape (C, C); NaN where there is no goal, or no run.
@@ -189,7 +189,7 @@ def densities(
     threshold: float | None,
     printed: Mapping[str, float],
 ) -> Any:
-    """Densities of distances of clean and of poisoned pairs, with the threshold (figure 6).
+    """Draw densities of the distances of clean and poisoned pairs, with the threshold (figure 6).
 
     Args:
         kinds: Name of a kind of pair, edges of its bins, and its density in each.
@@ -233,7 +233,7 @@ def densities(
 def maps(
     panels: Sequence[tuple[str, Sequence[tuple[float, float, str]]]], kinds: Mapping[str, str]
 ) -> Any:
-    """Points in two dimensions, a panel a cloud; a kind has its own marker.
+    """Draw points in two dimensions, one panel per cloud; each kind has its own marker.
 
     Args:
         panels: Title and points (x, y, kind) of each panel.
@@ -264,7 +264,7 @@ def maps(
 def sheet(
     rows: Sequence[tuple[str, Sequence[tuple[npt.NDArray[np.uint8] | None, str, bool]]]],
 ) -> Any:
-    """Rows of pictures with a line of text below each; what is marked has a thick frame.
+    """Draw rows of pictures with a line of text below each; marked pictures have a thick frame.
 
     Args:
         rows: Title of a row, and its pictures: pixels of shape (H, W, 3) or None, text, whether it is marked.

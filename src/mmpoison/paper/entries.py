@@ -53,7 +53,7 @@ def _of(attack: Callable[..., bool], *, balanced: bool = False, **keys: str) -> 
     return pick
 
 
-OTHER_GOALS = "Goals that are not the paper's stand beside its goals in their order."
+OTHER_GOALS = "Goals that are not the paper's are paired with its goals in order."
 NO_BASELINE = "The paper prints no baseline in this table."
 LESS_IS_BETTER = "The defence: ▲ where it leaves less of the attack than theirs."
 BY, AFTER = (

@@ -97,7 +97,7 @@ class Curves:
             *map(Column, ("ours on", self.xlabel, "n")),
             *(Column(NAMES[c], DIGITS.get(c, 3)) for c in columns),
         )
-        note = "Mean over seeds [95 % interval of the mean]. MinRank counts from 0."
+        note = "Mean over seeds [95% interval of the mean]. MinRank counts from 0."
         page.table(page.title, header, rows, note)
         ticks: Any = [names[x] for x in sorted(names)] if self.named else None
         panels = [
@@ -172,7 +172,7 @@ def by_size(results: Results, page: Page) -> list[Curve]:
 
 
 def by_repair(results: Results, page: Page, *, column: str) -> list[Curve]:
-    """Figures 7 and 9: while a poisoned model is fine-tuned on clean data.
+    """Build figures 7 and 9: a poisoned model during fine-tuning on clean data.
 
     Args:
         results: All rows.
@@ -217,7 +217,7 @@ def drift_bars(results: Results, page: Page) -> None:
         for title, text, image in found
     ]
     columns = (Column("ours on"), Column("n"), Column("texts", 4), Column("images", 4))
-    page.table(page.title, columns, rows, "Mean over the test set [95 % interval over seeds].")
+    page.table(page.title, columns, rows, "Mean over the test set [95% interval over seeds].")
     if found:
         kinds = [
             ("texts", [text.summary for _, text, _ in found]),
@@ -225,7 +225,7 @@ def drift_bars(results: Results, page: Page) -> None:
         ]
         page.picture(
             page.id,
-            "Drift of texts and images, with the 95 % interval over seeds.",
+            "Drift of texts and images, with the 95% interval over seeds.",
             lambda: bars([f[0] for f in found], kinds, "cosine distance, clean to poisoned"),
         )
 

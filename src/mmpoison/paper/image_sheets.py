@@ -31,7 +31,7 @@ SIDE = 512
 
 
 def pixels(thumbnails: Mapping[str, Any], image: Any) -> npt.NDArray[np.uint8] | None:
-    """Pixels of a thumbnail, shape (H, W, 3); None where it is missing, broken or too large to be one."""
+    """Decode a thumbnail, shape (H, W, 3); None if it is missing, broken or too large."""
     address = thumbnails.get(str(image))
     if not isinstance(address, str) or not address.startswith(PREFIX) or len(address) > LARGEST:
         return None

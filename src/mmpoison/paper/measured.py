@@ -46,11 +46,11 @@ class Results:
 
     Attributes:
         rows: The rows.
-        knobs: The parameters of each run folder.
+        parameters: The parameters of each run folder.
     """
 
     rows: tuple[Row, ...]
-    knobs: Mapping[str, Row]
+    parameters: Mapping[str, Row]
 
     @classmethod
     def read(cls, paths: Sequence[Path]) -> Results:
@@ -67,7 +67,7 @@ class Results:
         return bool(self.rows)
 
     def where(self, keep: Callable[[Row], bool] | None = None, **keys: Any) -> Results:
-        """Rows with these values; `study` is `main` where it is not given.
+        """Select rows with these values; `study` is `main` by default.
 
         Args:
             keep: Says which rows stay, of those with these values.
@@ -105,14 +105,14 @@ class Results:
         return {seed: sum(values) / len(values) for seed, values in sorted(by_seed.items())}
 
     def by(self, column: str) -> Iterator[tuple[Any, Results]]:
-        """Rows by the value of a column."""
+        """Group rows by the value of a column."""
         for value in self.values(column):
             yield value, self.only(row for row in self.rows if row.get(column) == value)
 
     def settings(
         self, *, varies: Sequence[str] = (), keep: Sequence[str] = ()
     ) -> list[tuple[str, Results]]:
-        """Rows grouped by the parameters in which their runs differ, each with these parameters as text.
+        """Group rows by the parameters in which their runs differ, each with these parameters as text.
 
         Args:
             varies: Parameters, or groups of them, in which runs may differ.
@@ -124,18 +124,20 @@ class Results:
         for row in self.rows:
             run = str(row["run"])
             if run not in of_run:
-                of_run[run] = leave_out(self.knobs.get(run, {}), ignored)
-            knobs = of_run[run]
-            found.setdefault(json.dumps(knobs, sort_keys=True), (knobs, []))[1].append(row)
-        every = [knobs for knobs, _ in found.values()]
+                of_run[run] = leave_out(self.parameters.get(run, {}), ignored)
+            parameters = of_run[run]
+            found.setdefault(json.dumps(parameters, sort_keys=True), (parameters, []))[1].append(
+                row
+            )
+        every = [parameters for parameters, _ in found.values()]
         differ = [
             k
-            for k in dict.fromkeys(key for knobs in every for key in knobs)
-            if len({json.dumps(knobs.get(k)) for knobs in every}) > 1
+            for k in dict.fromkeys(key for parameters in every for key in parameters)
+            if len({json.dumps(parameters.get(k)) for parameters in every}) > 1
         ]
         return [
-            (", ".join(f"{k}={knobs.get(k)}" for k in differ), self.only(rows))
-            for knobs, rows in found.values()
+            (", ".join(f"{k}={parameters.get(k)}" for k in differ), self.only(rows))
+            for parameters, rows in found.values()
         ]
 
     def whole_data(self) -> Results:
@@ -143,7 +145,7 @@ class Results:
         return self.only(row for row in self.rows if not is_balanced(row))
 
     def of_runs(self, runs: Sequence[str]) -> Results:
-        """Every row of some run folders, studies too."""
+        """Collect every row of some run folders, studies included."""
         return self.only(row for row in self.rows if row["run"] in set(runs))
 
     @staticmethod
@@ -159,11 +161,11 @@ class Results:
 
     def only(self, rows: Iterable[Row]) -> Results:
         """Select some of the rows."""
-        return Results(tuple(rows), self.knobs)
+        return Results(tuple(rows), self.parameters)
 
 
 def trained(row: Row) -> str:
-    """Which encoders a run trained: `both`, `image`, `text` or `none`, whether whole or their projections alone.
+    """Return which encoders a run trained (`both`, `image`, `text`, `none`), completely or only their projections.
 
     >>> trained({"training.trainable": "image-head"}), trained({"training.trainable": "heads"})
     ('image', 'both')
@@ -173,12 +175,12 @@ def trained(row: Row) -> str:
 
 
 def is_balanced(row: Row) -> bool:
-    """Whether a run's data keep one caption an image."""
+    """Return whether a run's data have one caption per image."""
     return str(row.get("data.name", "")).endswith("-b")
 
 
 def _attacked(row: Row, attack: str) -> bool:
-    """Whether a run trained on an attack's poison; without training there is no attack."""
+    """Return whether a run trained on an attack's poison; without training there is no attack."""
     return row.get("attack.name") == attack and row.get("training.epochs") != 0
 
 
@@ -221,13 +223,13 @@ def blocks(
 
 
 def with_model(results: Results, model: str) -> Results:
-    """Rows of the runs that have a model."""
+    """Select rows of the runs that have a model."""
     runs = {row["run"] for row in results.rows if row["model"] == model}
     return results.where(lambda row: row["run"] in runs)
 
 
 def by_amount(results: Results) -> list[Results]:
-    """Rows by the amount of poison that was asked for: seeds draw data whose counts differ a little."""
+    """Group rows by the requested amount of poison: the counts differ slightly between seeds."""
     amounts: dict[tuple[object, ...], list[Row]] = {}
     for row in results.rows:
         amounts.setdefault(tuple(row.get(name) for name in AMOUNTS), []).append(row)

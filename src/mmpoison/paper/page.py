@@ -16,7 +16,7 @@ Sense = Literal["up", "down"] | None
 """Which way is better: for an attack a higher Hit@K, for a defence a lower one, for a baseline neither."""
 
 STRONGER = (
-    "Ours: mean over seeds [95 % interval of the mean], then the paper's number. ▲ better than theirs, ▼ worse (for an "
+    "Ours: mean over seeds [95% interval of the mean], then the paper's number. ▲ better than theirs, ▼ worse (for an "
     "attack: stronger, weaker), ↑ ↓ higher, lower where neither is better, ≈ theirs lies within our interval. MinRank "
     "counts from 0. –: not computed."
 )
@@ -98,11 +98,11 @@ class Page:
         )
 
     def source(self, measured: Measured) -> str:
-        """Where the table of sources has the runs of a number; empty where there is none."""
+        """Return the place of a number's runs in the table of sources; empty if there is none."""
         return "" if measured.summary is None else self.source_of(measured.rows)
 
     def source_of(self, rows: Sequence[Row]) -> str:
-        """Where the table of sources has the runs of some rows."""
+        """Return the place of some rows' runs in the table of sources."""
         if not rows:
             return ""
         runs = dict.fromkeys(
@@ -127,7 +127,7 @@ class Page:
         return self.id if not self.pictures else f"{self.id}-{len(self.pictures) + 1}"
 
     def sources(self, relative: Callable[[Path], str]) -> Table | None:
-        """Every number's runs: folder, seed and manifest.
+        """List every number's runs: folder, seed and manifest.
 
         Args:
             relative: The address of a file, seen from the file that will hold the table.

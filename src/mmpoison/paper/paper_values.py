@@ -40,14 +40,14 @@ _SAME = {
 
 @cache
 def paper() -> Mapping[str, Any]:
-    """Tables by id (`table-3`), and `claims`."""
+    """Return the paper's tables by id (`table-3`), and its `claims`."""
     file = files("mmpoison.paper") / "paper_values.json"
     value: Mapping[str, Any] = parse_json(file.read_text(encoding="utf-8"), str(file))
     return value
 
 
 def rows_of(table: str, **keys: Any) -> list[Mapping[str, Any]]:
-    """Rows of a table whose cells have these values.
+    """Select rows of a table whose cells have these values.
 
     >>> [row["hit@10"] for row in rows_of("table-3", dataset="flickr-pascal", method="ours")]
     [0.936]

@@ -70,5 +70,5 @@ def _shown(page: Page, missing: dict[str, None]) -> dict[str, Any]:
 
 
 def _fits(name: str, runs: int) -> bool:
-    """Whether a table or figure is shown for so many runs."""
+    """Return whether a table or figure is shown for this number of runs."""
     return name.startswith("table") or (name in CURVES if runs == 1 else name not in NOT_SEVERAL)

@@ -57,12 +57,12 @@ class Number:
 
 
 def hit_numbers(columns: Sequence[str]) -> list[Number]:
-    """Columns of Hit@K and MinRank."""
+    """Return columns of Hit@K and MinRank."""
     return [Number(c, NAMES[c], DIGITS.get(c, 3), c in HITS) for c in columns]
 
 
 def attack_sense(column: str) -> Sense:
-    """Which way is better for an attack."""
+    """Return which direction is better for an attack."""
     return "up" if column.startswith("hit@") else "down"
 
 
@@ -168,7 +168,7 @@ class Line:
     better: str | None = None
 
     def sense(self, column: str) -> Sense:
-        """Which way is better for a column."""
+        """Return which direction is better for a column."""
         if self.better is None:
             return None
         return "up" if (self.better == "attack") == column.startswith("hit@") else "down"
@@ -272,7 +272,7 @@ class HitTable:
 
 
 def goals_of(results: Results, printed: Sequence[str]) -> list[tuple[str, Results]]:
-    """Rows by goal: the paper's goals where they are there, all of them where they are few, else their mean."""
+    """Group rows by goal: the paper's goals if present, all goals if they are few, else their mean."""
     by_goal = list(results.by("goal"))
     if named := [(goal, rows) for goal, rows in by_goal if goal in printed]:
         return named
@@ -382,7 +382,7 @@ def repair_rates(results: Results, page: Page) -> None:
                     (block.title, name), numbers, "flickr-pascal", printed, attack_sense
                 )
 
-    note = "The text of the paper does not print its three learning rates, so no line of ours stands beside them."
+    note = "The text of the paper does not print its three learning rates, so no line of ours is compared with them."
     compared_table(
         page,
         "table-8",

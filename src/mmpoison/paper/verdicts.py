@@ -19,7 +19,7 @@ SETTING = "a setting or a fact of the paper's data, not a result"
 
 
 def claims_page(results: Results) -> Page:
-    """Every claim of the paper, on each data set that the runs hold.
+    """Build the page of every claim of the paper, on each data set in the runs.
 
     Args:
         results: Of the runs; balanced data count to the data they are made of.
@@ -53,7 +53,7 @@ def claims_page(results: Results) -> Page:
     where, said_by = Column("where"), Column("claim (the paper's values)", narrow=False)
     note = (
         "The rule says when a claim counts as holding on data that are not the paper's: where it is about a number, "
-        "the order of size and the direction are tested, not the digits. Means over seeds [95 % interval]; p: paired, "
+        "the order of size and the direction are tested, not the digits. Means over seeds [95% interval]; p: paired, "
         "two-tailed t-test over the seeds, where it is above 0.05 the direction may be chance."
     )
     header = (where, said_by, Column("ours on"), Column("verdict"), Column("ours"))

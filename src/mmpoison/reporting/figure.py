@@ -12,7 +12,7 @@ from mmpoison.base.files import atomic_file
 
 
 def canvas(panels: int) -> tuple[Any, list[Any]]:
-    """A figure with panels side by side.
+    """Make a figure with panels side by side.
 
     Raises:
         InputError: If the extra `figures` is missing.
@@ -31,7 +31,7 @@ def canvas(panels: int) -> tuple[Any, list[Any]]:
 
 
 def svg_address(figure: Any) -> str:
-    """A figure as a `data:` address, for a page that holds all it shows."""
+    """Encode a figure as a `data:` address, for a self-contained page."""
     from matplotlib import rc_context
 
     buffer = io.BytesIO()

@@ -1,4 +1,4 @@
-"""What a filter saw, shown: densities of distances, ROC and precision-recall, and a sheet of the most distant pairs."""
+"""Draws what a filter found: densities of scores, ROC and precision-recall, and a page of the most suspicious pairs."""
 
 from __future__ import annotations
 
@@ -30,10 +30,11 @@ def write_distance_figure(
     *,
     poisoned: npt.NDArray[np.bool_] | None = None,
     mismatched: Values | None = None,
+    score_name: str = "cosine distance of image and caption",
 ) -> Path:
-    """Densities of the distances with the threshold (figure 6 of the paper), as PNG or whatever the name says.
+    """Draw densities of scores with the threshold (figure 6 of the paper), as PNG or whatever the name says.
 
-    It is told apart by line and hatching, so that it can be read without colour.
+    Curves differ in line and hatching, so that the figure can be read without colour.
 
     Args:
         target: The file.
@@ -41,6 +42,7 @@ def write_distance_figure(
         threshold: Where it was cut.
         poisoned: Which pairs the manifest calls poisoned, shape `(N,)`; drawn apart.
         mismatched: Distances of captions to random images, shape `(M,)`.
+        score_name: What the distances are.
 
     Raises:
         InputError: If the extra `figures` is missing.
@@ -79,7 +81,7 @@ def write_distance_figure(
         textcoords="offset points",
         fontsize=9,
     )
-    axis.set(xlabel="cosine distance of image and caption", ylabel="density", ylim=(0, None))
+    axis.set(xlabel=score_name, ylabel="density", ylim=(0, None))
     axis.legend(frameon=False, loc="upper left" if threshold > np.mean(span) else "upper right")
     return save(figure, target)
 
@@ -127,15 +129,17 @@ def write_filter_page(
     *,
     facts: Mapping[str, Any],
     cut: Mapping[str, Any],
+    score_name: str = "cosine distance of image and caption",
     pairs: Sequence[Mapping[str, Any]],
     figures: Sequence[tuple[str, Path]] = (),
 ) -> Path:
-    """One self-contained page: what was dropped, why there, and the most distant pairs as pictures.
+    """Write one self-contained page: what was dropped, why, and the most suspicious pairs as pictures.
 
     Args:
         target: The file.
-        facts: Counts, as `verdict_facts` gives them, with the judge's name as `encoder` and the data's as `data`.
+        facts: Counts, as `FilterResult.facts` gives them, with the data's name as `data`.
         cut: The threshold, as `Threshold.facts` gives it.
+        score_name: What is called `distance` of a pair.
         pairs: `pair`, `caption`, `distance`, `poisoned` (or None), `keep` and `thumbnail` (a `data:` address) of each.
         figures: Caption and PNG file of each figure.
     """
@@ -151,6 +155,7 @@ def write_filter_page(
     page = environment.get_template("filter.html.j2").render(
         facts=_text.clean(dict(facts)),
         cut=_text.clean(dict(cut)),
+        score_name=score_name,
         pairs=[
             {
                 **_text.clean(dict(pair)),

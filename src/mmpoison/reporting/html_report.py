@@ -65,7 +65,7 @@ class Row:
         return None if value is None or not 0 <= value <= 1 else round(value, 4)
 
     def interval(self, key: str, digits: int) -> str:
-        """The 95 % interval of a figure, clustered by image, where there is one."""
+        """Format the 95% interval of a figure, clustered by image, if there is one."""
         ends = self.ranks.interval.get(key)
         if ends is None:
             return _text.ABSENT
@@ -225,14 +225,14 @@ def _pictures(run: Path) -> _Pictures:
 
 
 def _name(run: Path) -> str:
-    """A run's name; with that of the sweep, where it is no more than its seed."""
+    """Return a run's name, with that of its sweep if the run's name is only a seed."""
     folder = run.resolve()
     short = folder.name.startswith("seed") and folder.parent.name
     return _text.visible(f"{folder.parent.name}-{folder.name}" if short else folder.name)
 
 
 def _versions(abouts: Sequence[RunFacts]) -> dict[str, str]:
-    """Versions of each library in all runs."""
+    """Collect the versions of each library in all runs."""
     found: dict[str, dict[str, None]] = {}
     for about in abouts:
         for library, version in about.versions.items():
@@ -280,7 +280,7 @@ def _rows(metrics: Metrics, goal: str) -> list[Row]:
 
 
 def _studies(metrics: Metrics) -> list[_PlainTable]:
-    """What is measured beyond the main table and the drift, as text."""
+    """Describe, as text, what is measured beyond the main table and the drift."""
     shown = []
     for table in metrics_tables(metrics):
         if not table.of_models and not table.of_drift:

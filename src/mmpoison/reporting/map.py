@@ -72,7 +72,7 @@ def _class_name(shown: EmbeddingMap, code: int) -> str:
 
 
 def _points(points: Iterable[Sequence[float]]) -> list[tuple[float, float, int]]:
-    """The points that can be drawn: not so far out that nothing else would be seen."""
+    """Keep the points that can be drawn: far outliers would hide all others."""
     return [
         (float(x), float(y), int(code))
         for x, y, code in points

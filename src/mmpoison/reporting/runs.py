@@ -102,7 +102,7 @@ class Group:
         ]
 
     def in_order(self) -> Iterator[Metrics]:
-        """Metrics in the order of the seeds."""
+        """Return metrics in the order of the seeds."""
         return (self.runs[seed] for seed in self.seeds)
 
     def over_seeds(self, value: Callable[[Metrics], float | None]) -> Summary | None:
@@ -185,7 +185,7 @@ def group_metrics(runs: Sequence[RunRead]) -> list[Group]:
 
 
 def _distinguishing(runs: Sequence[RunRead]) -> dict[str, list[str]]:
-    """The parameters in which the runs of each recipe differ."""
+    """Find the parameters in which the runs of each recipe differ."""
     rows: dict[str, list[Row]] = {}
     for run in runs:
         rows.setdefault(str(run.metrics.run.recipe), []).append(
@@ -195,7 +195,7 @@ def _distinguishing(runs: Sequence[RunRead]) -> dict[str, list[str]]:
 
 
 def _in_order(group: Group) -> tuple[Any, ...]:
-    """By name, then by the parameters, numbers by size before words."""
+    """Sort by name, then by the parameters: numbers by size before words."""
     numbers = [(as_number(value), _as_text(value)) for value in group.parameters.values()]
     order = [(math.inf, word) if number is None else (number, "") for number, word in numbers]
     return group.recipe, group.goal, group.mode, order, group.setting

@@ -50,12 +50,12 @@ def study_tables(group: Group) -> Iterator[Table]:
 
 
 def _keys(mappings: Iterable[Mapping[str, object]]) -> list[str]:
-    """Keys of some mappings, one a run, in order."""
+    """Return the keys of several mappings, in order."""
     return list(dict.fromkeys(key for mapping in mappings for key in mapping))
 
 
 def _cells(records: Iterable[Record | None], keys: Iterable[str]) -> list[Summary | None]:
-    """Numbers of a record of each run, over seeds; None where no run has it."""
+    """Summarise the numbers of a record over seeds; None where no run has it."""
     present = [record for record in records if record is not None]
     found = ([record.number(key) for record in present] for key in keys)
     known = ([number for number in numbers if number is not None] for numbers in found)

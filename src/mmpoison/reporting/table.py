@@ -95,7 +95,7 @@ class Table:
     of_all: bool = False
 
     def is_text(self, number: int) -> bool:
-        """Whether a column holds words, which begin at the left; the first one always does."""
+        """Return whether a column holds words, which are left-aligned; the first column always does."""
         cells = [row[number] for row in self.rows if row[number] is not None]
         return number == 0 or (bool(cells) and all(isinstance(c, str | Link) for c in cells))
 
@@ -112,7 +112,7 @@ class Table:
 
 
 def markdown(tables: Sequence[Table]) -> str:
-    """Tables as Markdown, each under its title in bold."""
+    """Write tables as Markdown, each under its title in bold."""
     blocks: list[str] = []
     for table in tables:
         lines = [
@@ -134,7 +134,7 @@ def markdown(tables: Sequence[Table]) -> str:
 
 
 def terminal(tables: Sequence[Table]) -> RenderableType:
-    """Tables for a terminal of 80 columns."""
+    """Draw tables for a terminal of 80 columns."""
     shown: list[RenderableType] = []
     for table in tables:
         keep = [n for n, column in enumerate(table.columns) if column.narrow]
@@ -158,7 +158,7 @@ def terminal(tables: Sequence[Table]) -> RenderableType:
 
 
 def cell_texts(row: Sequence[Cell], columns: Sequence[Column]) -> list[str]:
-    """The cells of a row as text, each on one line."""
+    """Write the cells of a row as text, each on one line."""
     return [visible(text) for text in _texts(row, columns, " ")]
 
 
@@ -172,7 +172,7 @@ def _texts(row: Sequence[Cell], columns: Sequence[Column], between: str) -> list
 
 
 def _text(cell: Cell, column: Column, between: str) -> str:
-    """One cell; the parts of a number over seeds with `between` between them.
+    """Write one cell; the parts of a number over seeds are separated by `between`.
 
     A single number that is too small for the digits is not shown as zero: it may be a p-value.
 

@@ -11,6 +11,9 @@ from mmpoison.attacks.catalogue import build_attack, run_attack
 from mmpoison.attacks.goal import Goal
 from mmpoison.attacks.target_image import Embed
 from mmpoison.defenses.catalogue import build_defense, build_filter, services_of
+from mmpoison.defenses.filters.decide import needs_trusted
+from mmpoison.defenses.filters.pair_labels import read_labels
+from mmpoison.defenses.filters.pipeline import check_judge
 from mmpoison.errors import InputError
 from mmpoison.evaluation.goal_target import GoalTarget, goal_targets_of
 from mmpoison.evaluation.test_set import TestSet
@@ -126,9 +129,7 @@ def load_transfer(
 
 
 def _check_defences(recipe: Recipe) -> None:
-    """Build each defence, so that an unknown name or option is found before anything is loaded."""
-    if (judge := recipe.filter) is not None:
-        build_filter(judge.method, judge.options, "recipe key filter.")
+    """Build each defence but the filter, so that an unknown name or option is found before anything is loaded."""
     if (robust := recipe.robust_training) is not None:
         build_defense("in-training", robust.method, robust.options, "recipe key robust_training.")
     if (scan := recipe.scan) is not None:
@@ -152,8 +153,13 @@ def _check_models(
         raise InputError(
             f"model {model.name!r} was trained as two towers: recipe key model.align must say how to align them"
         )
-    if judge is not None and judge.encoder != "pretrained":
-        material.encoder(judge.encoder, trust=judge.trust, device=device)
+    if judge is not None:
+        method = build_filter(judge.method, judge.options, "recipe key filter.")
+        check_judge(method, judge.encoder)
+        if method.cut.labels is not None:
+            read_labels(method.cut.labels)
+        if judge.encoder != "pretrained":
+            material.encoder(judge.encoder, trust=judge.trust, device=device)
     _check_heads(start, recipe.training.trainable)
     for key, settings in (
         ("model.align", model.align),
@@ -179,7 +185,10 @@ def _check_clean_split(recipe: Recipe, pairs: PairDataset) -> None:
     part = recipe.filter
     uses = {
         "model.align": recipe.model.align is not None,
-        "filter.clean_loss": part is not None and part.uses_trusted,
+        "filter.clean_loss": part is not None
+        and part.trusted == "val"
+        and "clean_loss" in part.options
+        and needs_trusted(build_filter(part.method, part.options, "recipe key filter.")),
         "sterilize": recipe.sterilize is not None,
     }
     needed = [name for name, used in uses.items() if used]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import hashlib
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -102,11 +103,13 @@ class AttackPart(BaseModel):
 
 
 class FilterPart(BaseModel):
-    """A pre-training defence, with its options beside its name.
+    """A pre-training defence, with its options next to its name: its own, and those of the cut.
+
+    The cut is one of `threshold`, `clean_loss`, `automatic` and `labels` (a CSV), or `false_alarms` for a method that
+    finds groups (`mmpoison.defenses.cut.Cut`); without any the method's own default.
 
     Attributes:
-        method: A registered pre-training defence, for example `relevance-filter` (which takes `threshold`,
-            `clean_loss` or `automatic`) or `suspicious-groups` (`false_alarms`).
+        method: A registered pre-training defence, for example `relevance-filter`.
         encoder: The judge: a model as `model.name` takes it, or `pretrained`: the model the run starts from.
         trusted: Which pairs are known to be clean, for a defence that can use them (`clean_loss`): the clean split
             `val`, or `none`, where `val` is of another kind or the judge was trained on it.
@@ -126,9 +129,10 @@ class FilterPart(BaseModel):
         return {k: v for k, v in (self.model_extra or {}).items() if v is not None}
 
     @property
-    def uses_trusted(self) -> bool:
-        """Whether clean pairs set something."""
-        return self.trusted == "val" and "clean_loss" in self.options
+    def labels_digest(self) -> str | None:
+        """Digest of the file of labels, where there is one."""
+        labels = self.options.get("labels")
+        return None if labels is None else hashlib.sha256(Path(labels).read_bytes()).hexdigest()
 
 
 class _MethodPart(BaseModel):

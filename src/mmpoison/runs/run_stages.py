@@ -22,6 +22,7 @@ from mmpoison.defenses.catalogue import (
     build_filter,
     train_with,
 )
+from mmpoison.defenses.filters.pipeline import filter_pairs
 from mmpoison.evaluation.record import SterilizeFacts
 from mmpoison.models.checkpoint import load_checkpoint, save_checkpoint
 from mmpoison.models.compute_environment import compute_environment
@@ -93,10 +94,11 @@ class _Keys:
                 "filter",
                 {
                     **self._common(
-                        run.poisoned, build_filter, DEFENSES[part.method], keep_verdicts
+                        run.poisoned, filter_pairs, DEFENSES[part.method], keep_verdicts
                     ),
                     "judge": judge,
                     "filter": asked,
+                    "labels": part.labels_digest,
                     "on_features": run.on_features,
                 },
                 like={"judge": judge if isinstance(judge, dict) else "own", "asked": asked},
@@ -331,17 +333,17 @@ class RunStages:
                     like=None if run.on_features else self.inputs,
                 )
             begun = time.perf_counter()
-            result = build_filter(part.method, part.options).apply(
-                train,
+            result = filter_pairs(
+                run.poisoned,
                 judge,
-                inputs,
-                trusted=run.poisoned.select(split="val") if part.trusted == "val" else None,
+                build_filter(part.method, part.options),
+                trusted=part.trusted,
+                inputs=inputs,
                 seed=run.recipe.seed,
                 progress=self.monitor.progress,
             )
             self._count("filter", begun)
-            facts = {"method": part.method, "encoder": judge.name, **result.facts(train)}
-            keep_verdicts(folder, result, facts)
+            keep_verdicts(folder, result)
 
         verdicts, found = self.store.obtain(
             self.keys["filter"],

@@ -1,4 +1,4 @@
-"""What a filter said of every pair, as the store keeps it."""
+"""Writes and reads the verdicts of a filter in the cache."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy.typing as npt
 from mmpoison.base.array_files import read_arrays
 from mmpoison.base.files import atomic_file, write_json
 from mmpoison.base.untrusted import read_json
-from mmpoison.defenses.filters.relevance_filter import FilterResult
+from mmpoison.defenses.filter_result import FilterResult
 from mmpoison.errors import InputError
 from mmpoison.pairs.table import BoolArray
 
@@ -25,7 +25,7 @@ class Verdicts:
 
     Attributes:
         keep: Whether each pair stays, shape `(N,)`.
-        distances: Cosine distance of each, shape `(N,)`.
+        distances: Score of each, shape `(N,)`.
         facts: For `metrics.json`.
     """
 
@@ -34,11 +34,11 @@ class Verdicts:
     facts: dict[str, Any]
 
 
-def keep_verdicts(folder: Path, result: FilterResult, facts: dict[str, Any]) -> None:
+def keep_verdicts(folder: Path, result: FilterResult) -> None:
     """Write verdicts."""
     with atomic_file(folder / ARRAYS) as temporary, temporary.open("wb") as stream:
-        np.savez(stream, keep=result.keep, distances=result.distances)
-    write_json(folder / FACTS, facts)
+        np.savez(stream, keep=result.keep, distances=result.scores)
+    write_json(folder / FACTS, result.facts())
 
 
 def read_verdicts(folder: Path, pairs: int) -> Verdicts:

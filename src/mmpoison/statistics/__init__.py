@@ -1,6 +1,6 @@
 """Uncertainty of numbers: over seeds, over captions that share an image, and between two settings.
 
-- `summarize`: mean, standard deviation and 95 % interval of one number a seed.
+- `summarize`: mean, standard deviation and 95% interval of one number a seed.
 - `clustered_mean`, `clustered_share`, `cluster_bootstrap`: intervals of means, shares and other numbers over queries.
   The queries of one image (its five captions) are correlated and count as one piece of evidence, not five.
 - `compare`: two settings paired by seed: t-test and Wilcoxon test, two-tailed, with effect sizes.

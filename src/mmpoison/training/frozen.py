@@ -1,9 +1,9 @@
-"""Outputs of frozen encoders: computed once, kept by content, shared by runs.
+"""Outputs of frozen encoders: computed once, cached by content, shared by runs.
 
-The output of an encoder that does not train is the same in every step. Those of a whole set are kept in the cache under
-a digest of the encoder's weights and of all that it was given, so nothing stale is ever found. They are not kept one by
-one: the last bits of an output hang on what else is in its batch, so a run that found a part of them and computed the
-rest would get other numbers than one that found none.
+The output of an encoder that does not train is the same in every step. The outputs of a whole data set are cached under
+a digest of the encoder's weights and of all its inputs, so nothing stale is ever used. They are not cached one by one:
+the last bits of an output depend on the rest of its batch, so a run that found some of them and computed the others
+would get different numbers from a run that found none.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def frozen_outputs(
     cache: Path | None,
     progress: Progress | None = None,
 ) -> Tensor:
-    """Outputs of one encoder for rows of the inputs, in 32-bit, shape `(n, d)`, on the CPU.
+    """Compute outputs of one encoder for rows of the inputs, in 32-bit, shape `(n, d)`, on the CPU.
 
     Args:
         encoder: The model, in evaluation mode on this side.

@@ -60,7 +60,7 @@ def cached_backward(
 
 
 def _surrogate(embedded: tuple[Tensor, Tensor, Tensor], image: Tensor, text: Tensor) -> Tensor:
-    """A scalar whose gradient by each embedding is the given one."""
+    """Build a scalar whose gradient for each embedding is the given one."""
     return (embedded[0] * image).sum() + (embedded[1] * text).sum()
 
 
@@ -84,7 +84,7 @@ def still_statistics(module: nn.Module) -> Iterator[None]:
 
 
 def normalises_batches(module: nn.Module) -> bool:
-    """Whether a module that trains has batch normalisation, which sees a chunk and not the batch."""
+    """Return whether a trained module has batch normalisation, which sees a chunk and not the batch."""
     return any(
         isinstance(part, nn.modules.batchnorm._BatchNorm) and part.training
         for part in module.modules()

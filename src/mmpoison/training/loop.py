@@ -266,7 +266,7 @@ class _Training:
                 raise DivergedError(f"{error}: {self._advice()}") from None
 
     def _part_of_a_batch(self) -> str | None:
-        """What a forward pass sees, where that is less than a batch."""
+        """Describe what a forward pass sees if that is less than a batch."""
         chunk, count = self.plan.settings.chunk_size, self.processes.count
         if chunk is not None:
             return f"a chunk of {chunk} pairs"
@@ -333,7 +333,7 @@ class _Training:
         return self.plan.chunks(self.processes.share(batch), self.processes.shares(len(batch)))
 
     def _forwards(self) -> Iterator[Any]:
-        """The pairs of every forward pass that is to come, in order."""
+        """Yield the pairs of every remaining forward pass, in order."""
         plan = dataclasses.replace(
             self.plan
         )  # the feeding thread is ahead by a batch, maybe by an epoch

@@ -8,7 +8,7 @@ from torch import Tensor
 
 
 def contrastive_loss(text: Tensor, image: Tensor, scale: Tensor) -> Tensor:
-    """Mean of the two cross-entropies of a batch, each caption against all images and the reverse (section 2).
+    """Compute the mean of a batch's two cross-entropies: each caption against all images, and the reverse (section 2).
 
     Args:
         text: Unit embeddings of the captions, shape `(N, d)`.

@@ -16,7 +16,7 @@ FORMATS = {"bf16": torch.bfloat16, "fp16": torch.float16}
 def autocast(
     device: torch.device, precision: Precision
 ) -> tuple[Callable[[], AbstractContextManager[Any]], str]:
-    """A factory of autocast contexts, and the precision it stands for.
+    """Make a factory of autocast contexts; return it with the precision that it uses.
 
     `auto` is bf16 on a GPU and on a processor with bf16 instructions; elsewhere bf16 would be emulated and slow.
     """
@@ -28,7 +28,7 @@ def autocast(
 
 
 def has_bf16(device: torch.device) -> bool:
-    """Whether the device multiplies bf16 matrices in hardware."""
+    """Return whether the device multiplies bf16 matrices in hardware."""
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported())
     # private in torch, so absent in some releases; then 32-bit is the safe answer

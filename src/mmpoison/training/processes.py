@@ -56,7 +56,7 @@ class Processes:
         return self.rank == 0
 
     def shares(self, batch: int) -> list[int]:
-        """How many pairs of a batch each process takes.
+        """Return how many pairs of a batch each process takes.
 
         >>> two = Processes(torch.device("cpu"))
         >>> two.count = 2
@@ -66,7 +66,7 @@ class Processes:
         return [len(part) for part in np.array_split(np.arange(batch), self.count)]
 
     def share(self, batch: Rows) -> Rows:
-        """The pairs of a batch that this process takes."""
+        """Return the pairs of a batch that this process takes."""
         return np.array_split(batch, self.count)[self.rank]
 
     def wrap(self, module: nn.Module) -> nn.Module:
@@ -77,7 +77,7 @@ class Processes:
         return wrapped
 
     def loss(self, text: Tensor, image: Tensor, scale: Tensor, batch: int) -> Tensor:
-        """The contrastive loss of a whole batch, from this process's share of it.
+        """Compute the contrastive loss of a whole batch from this process's share of it.
 
         The mean over the processes is the batch's loss, and the mean of the gradients its gradient.
 
@@ -98,7 +98,7 @@ class Processes:
         return (rows + columns) / 2 * (self.count / batch)
 
     def mean(self, loss: Tensor) -> float:
-        """The mean of a number over the processes."""
+        """Average a number over the processes."""
         value = loss.detach()
         if self.count > 1:
             value = value.clone()
@@ -121,7 +121,7 @@ class Processes:
 
 
 def no_sync(module: nn.Module) -> Callable[[], AbstractContextManager[Any]]:
-    """Contexts in which DDP does not yet average the gradients."""
+    """Make contexts in which DDP does not yet average the gradients."""
     if isinstance(module, nn.parallel.DistributedDataParallel):
         return module.no_sync
     return nullcontext

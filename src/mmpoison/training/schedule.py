@@ -8,7 +8,7 @@ from mmpoison.training.settings import TrainingSettings
 
 
 def learning_rate(settings: TrainingSettings, step: int, steps_per_epoch: int) -> float:
-    """The learning rate of one step (0-based): warm-up, then a cosine to the minimum (section 5.1).
+    """Compute the learning rate of one step (0-based): warm-up, then a cosine to the minimum (section 5.1).
 
     Args:
         settings: The fine-tune's settings.

@@ -111,11 +111,11 @@ class StateFolder:
         return self.checkpoints.folder
 
     def paths(self) -> list[Path]:
-        """The states, the newest first."""
+        """List the states, the newest first."""
         return sorted(self.folder.glob(f"{PREFIX}*{SUFFIX}"), reverse=True)
 
     def latest(self) -> TrainingState | None:
-        """The newest whole state, or None.
+        """Return the newest complete state, or None.
 
         Raises:
             InputError: If it is one of another training.
@@ -132,7 +132,7 @@ class StateFolder:
         return None
 
     def due(self, step: int, *, end_of_epoch: bool) -> bool:
-        """Whether to keep a state after this step."""
+        """Return whether to save a state after this step."""
         if self.checkpoints.steps is not None:
             return step % self.checkpoints.steps == 0
         waited = time.monotonic() - self._last
@@ -192,7 +192,7 @@ class StateFolder:
 
 
 def _header(metadata: Mapping[str, str] | None, path: Path) -> dict[str, Any]:
-    """The plain values of a state.
+    """Collect the plain values of a state.
 
     Raises:
         InputError: If they are not those of one.
@@ -216,7 +216,7 @@ def _short(value: Any) -> str:
 
 
 def collect(module: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """Everything that a step may change: trained weights, statistics, and the optimiser's moments."""
+    """Collect everything that a step may change: trained weights, statistics, and the optimiser's moments."""
     tensors = {f"model/{name}": tensor for name, tensor in _changing(module).items()}
     for name, parameter in module.named_parameters():
         for slot, value in optimizer.state.get(parameter, {}).items():
@@ -244,7 +244,7 @@ def restore(
 
 
 def all_finite(tensors: dict[str, Tensor]) -> bool:
-    """Whether every number of a state is one."""
+    """Return whether every number of a state is finite."""
     return all(bool(t.isfinite().all()) for t in tensors.values() if t.is_floating_point())
 
 

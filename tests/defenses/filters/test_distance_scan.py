@@ -1,4 +1,4 @@
-"""The scan of a set of any size: the same distances as in one go, taken up again after a kill."""
+"""The scan of a set of any size: the same scores as in one go, resumed after a kill."""
 
 from __future__ import annotations
 
@@ -22,17 +22,13 @@ from mmpoison.defenses.filters.distance_scan import (
     scan_pairs,
 )
 from mmpoison.defenses.filters.pair_pieces import PairPieces
-from mmpoison.defenses.filters.relevance_filter import pair_distances
+from mmpoison.defenses.filters.relevance_filter import RelevanceFilter, pair_distances
 from mmpoison.errors import InputError
 from mmpoison.images import BrokenImage, decode
 from mmpoison.models import DualEncoder, prepare_pixels
 
 Make = Callable[..., DualEncoder]
-
-
-@pytest.fixture(scope="module")
-def judge(make_encoder: Make) -> DualEncoder:
-    return make_encoder(7)
+METHOD = RelevanceFilter(threshold=0.8)
 
 
 @pytest.fixture(scope="module")
@@ -51,8 +47,8 @@ def test_pieces_give_what_the_whole_gives(
     at_once: int,
 ) -> None:
     for source in (square_folder, squares):
-        scan = scan_pairs(PairPieces(source, images_at_once=at_once), judge, work=tmp_path)
-        np.testing.assert_allclose(scan.distances, expected, atol=1e-5)
+        scan = scan_pairs(PairPieces(source, images_at_once=at_once), judge, METHOD, work=tmp_path)
+        np.testing.assert_allclose(scan.scores, expected, atol=1e-5)
         assert ((scan.mismatched >= 0) & (scan.mismatched <= 2)).all()
         # the second source finds what the first has done
         assert scan.new_pairs == (len(expected) if source is square_folder else 0)
@@ -70,7 +66,7 @@ def test_every_image_is_embedded_once(
         return trunk(self, inputs)
 
     monkeypatch.setattr(DualEncoder, "image_trunk", counting)
-    scan_pairs(PairPieces(squares, images_at_once=5), judge, work=tmp_path)
+    scan_pairs(PairPieces(squares, images_at_once=5), judge, METHOD, work=tmp_path)
     assert count == len(squares.select(split="train").used_images())
 
 
@@ -85,24 +81,24 @@ def test_it_goes_on_where_it_stopped(
     work = distance_scan._judge
     calls = 0
 
-    def failing(part, encoder):  # type: ignore[no-untyped-def]
+    def failing(part, encoder, method):  # type: ignore[no-untyped-def]
         nonlocal calls
         calls += 1
         if calls == 4:
             raise KeyboardInterrupt
-        return work(part, encoder)
+        return work(part, encoder, method)
 
     monkeypatch.setattr(distance_scan, "_judge", failing)
     with pytest.raises(KeyboardInterrupt):
-        scan_pairs(pieces, judge, work=tmp_path)
+        scan_pairs(pieces, judge, METHOD, work=tmp_path)
     # one finished piece is damaged: it is made anew
     files = sorted(tmp_path.rglob("*.npz"))
     assert len(files) == 3
     files[0].write_bytes(files[0].read_bytes()[:100])
-    scan = scan_pairs(pieces, judge, work=tmp_path)
-    np.testing.assert_allclose(scan.distances, expected, atol=1e-5)
+    scan = scan_pairs(pieces, judge, METHOD, work=tmp_path)
+    np.testing.assert_allclose(scan.scores, expected, atol=1e-5)
     assert 0 < scan.new_pairs < len(expected)
-    assert scan_pairs(pieces, judge, work=tmp_path).new_pairs == 0
+    assert scan_pairs(pieces, judge, METHOD, work=tmp_path).new_pairs == 0
 
 
 @pytest.mark.slow
@@ -111,16 +107,18 @@ def test_killed_and_run_again(
 ) -> None:
     code = (
         "import sys, time\nfrom pathlib import Path\n"
-        "from mmpoison.defenses import distance_scan\n"
+        "from mmpoison.defenses.filters import distance_scan\n"
         "from mmpoison.defenses.filters.pair_pieces import PairPieces\n"
+        "from mmpoison.defenses.filters.relevance_filter import RelevanceFilter\n"
         "from mmpoison.models import load_encoder\n"
+        "method = RelevanceFilter(threshold=0.8)\n"
         "work = distance_scan._judge\n"
-        "def slow(part, encoder):\n    time.sleep(0.3); return work(part, encoder)\n"
+        "def slow(part, encoder, method):\n    time.sleep(0.3); return work(part, encoder, method)\n"
         "distance_scan._judge = slow\n"
         "pieces = PairPieces(sys.argv[2], images_at_once=2)\n"
         "judge = load_encoder(sys.argv[1])\n"
-        "scan = distance_scan.scan_pairs(pieces, judge, work=Path(sys.argv[3]))\n"
-        "print(scan.new_pairs, len(scan.distances))\n"
+        "scan = distance_scan.scan_pairs(pieces, judge, method, work=Path(sys.argv[3]))\n"
+        "print(scan.new_pairs, len(scan.scores))\n"
     )
     command = [sys.executable, "-c", code, str(judge_checkpoint), str(square_folder), str(tmp_path)]
     first = subprocess.Popen(command)
@@ -141,7 +139,7 @@ def test_what_has_changed_is_judged_again(
 ) -> None:
     def scan(encoder: DualEncoder = judge) -> int:
         return scan_pairs(
-            PairPieces(own_square_folder, images_at_once=4), encoder, work=tmp_path
+            PairPieces(own_square_folder, images_at_once=4), encoder, METHOD, work=tmp_path
         ).new_pairs
 
     assert scan() == 140
@@ -159,7 +157,9 @@ def test_unreadable_images_are_known_from_an_earlier_scan(
     judge: DualEncoder, own_square_folder: Path, tmp_path: Path
 ) -> None:
     def scan() -> PairScan:
-        return scan_pairs(PairPieces(own_square_folder, images_at_once=4), judge, work=tmp_path)
+        return scan_pairs(
+            PairPieces(own_square_folder, images_at_once=4), judge, METHOD, work=tmp_path
+        )
 
     whole = scan()
     cut = own_square_folder / "sofa" / "00.png"
@@ -179,7 +179,7 @@ def test_unreadable_images_are_known_from_an_earlier_scan(
         assert found.unreadable.reasons["sofa/00.png"].startswith("broken image (")
         left = np.isin(whole.image, np.unique(found.image))
         assert np.array_equal(whole.image[left], found.image)
-        np.testing.assert_allclose(found.distances, whole.distances[left], atol=1e-6)
+        np.testing.assert_allclose(found.scores, whole.scores[left], atol=1e-6)
     # what was repaired is judged: the file of its piece names the images that were missing
     missing.write_bytes(kept)
     assert list(scan().unreadable.reasons) == ["sofa/00.png"]
@@ -193,25 +193,25 @@ def test_a_scan_with_an_unreadable_image_goes_on_where_it_stopped(
     for name in ("aeroplane/01.png", "sofa/00.png"):
         (own_square_folder / name).write_bytes(b"no image")
     whole = scan_pairs(
-        PairPieces(own_square_folder, images_at_once=4), judge, work=tmp_path / "whole"
+        PairPieces(own_square_folder, images_at_once=4), judge, METHOD, work=tmp_path / "whole"
     )
     work = distance_scan._judge
     calls = 0
 
-    def failing(part, encoder):  # type: ignore[no-untyped-def]
+    def failing(part, encoder, method):  # type: ignore[no-untyped-def]
         nonlocal calls
         calls += 1
         if calls == 4:
             raise KeyboardInterrupt
-        return work(part, encoder)
+        return work(part, encoder, method)
 
     monkeypatch.setattr(distance_scan, "_judge", failing)
     pieces = PairPieces(own_square_folder, images_at_once=4)
     with pytest.raises(KeyboardInterrupt):
-        scan_pairs(pieces, judge, work=tmp_path / "work")
-    again = scan_pairs(pieces, judge, work=tmp_path / "work")
-    assert 0 < again.new_pairs < len(whole.distances) == 130
-    assert np.array_equal(again.distances, whole.distances)
+        scan_pairs(pieces, judge, METHOD, work=tmp_path / "work")
+    again = scan_pairs(pieces, judge, METHOD, work=tmp_path / "work")
+    assert 0 < again.new_pairs < len(whole.scores) == 130
+    assert np.array_equal(again.scores, whole.scores)
     assert np.array_equal(again.mismatched, whole.mismatched)
     assert again.unreadable == whole.unreadable
 
@@ -229,15 +229,15 @@ def test_what_there_was_no_memory_for_is_tried_again(
     pieces = PairPieces(own_square_folder, images_at_once=4)
     with monkeypatch.context() as patch:
         patch.setattr(decode, "read_image", short_of_memory)
-        found = scan_pairs(pieces, judge, work=tmp_path)
+        found = scan_pairs(pieces, judge, METHOD, work=tmp_path)
         assert found.unreadable.reasons == {"sofa/00.png": "there is not enough memory"}
-    assert not scan_pairs(pieces, judge, work=tmp_path).unreadable
+    assert not scan_pairs(pieces, judge, METHOD, work=tmp_path).unreadable
 
 
 def test_a_split_without_pairs(judge: DualEncoder, squares: PairDataset, tmp_path: Path) -> None:
     only_train = PairPieces(squares.select(split="train"))
     with pytest.raises(InputError, match="split 'val' has no pair"):
-        scan_pairs(only_train, judge, split="val", work=tmp_path)
+        scan_pairs(only_train, judge, METHOD, split="val", work=tmp_path)
 
 
 def test_mismatched_pairs_are_of_different_images() -> None:

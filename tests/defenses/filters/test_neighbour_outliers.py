@@ -37,15 +37,15 @@ def test_it_drops_the_share_that_is_farthest(
     result = NeighbourOutliers(clean_loss=0.1, k=2).apply(train, encoder, inputs)
     text, image = embed_pairs(encoder, inputs, train)
     both = np.concatenate([text, image], axis=1) / np.sqrt(2, dtype=np.float32)
-    np.testing.assert_allclose(result.distances, neighbour_distance(both, 2), atol=1e-6)
+    np.testing.assert_allclose(result.scores, neighbour_distance(both, 2), atol=1e-6)
     dropped = int((~result.keep).sum())
     assert 0 < dropped <= round(0.1 * len(train)) + 1
-    assert result.distances[~result.keep].min() > result.distances[result.keep].max()
+    assert result.scores[~result.keep].min() > result.scores[result.keep].max()
     # the published score is one for all captions of an image
     published = NeighbourOutliers(clean_loss=0.1, k=2, space="image").apply(train, encoder, inputs)
     for number in np.unique(train.image):
-        assert len(set(published.distances[train.image == number])) == 1
-    assert len(set(result.distances[train.image == train.image[0]])) > 1
+        assert len(set(published.scores[train.image == number])) == 1
+    assert len(set(result.scores[train.image == train.image[0]])) > 1
 
 
 @pytest.mark.parametrize(

@@ -131,7 +131,7 @@ def test_what_is_changed_by_hand_is_seen(tmp_path: Path) -> None:
 
 def test_one_process_at_a_time(tmp_path: Path) -> None:
     file = tmp_path / "labels.csv"
-    with LabelFile(file), pytest.raises(InputError, match="somebody is labelling into it already"):
+    with LabelFile(file), pytest.raises(InputError, match="another process has it open"):
         LabelFile(file)
     LabelFile(file).close()
 

@@ -7,21 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mmpoison.attacks import SingleTargetImage, SingleTargetLabel
-from mmpoison.datasets import PairDataset, load_pairs, save_pairs
+from mmpoison.datasets import PairDataset, load_pairs
 from mmpoison.datasets.convert import convert_pairs
 from mmpoison.defenses.filters.pair_pieces import PairPieces, whole_piece
 from mmpoison.errors import InputError
-
-
-@pytest.fixture(scope="module")
-def poisoned(squares: PairDataset) -> PairDataset:
-    return SingleTargetLabel("sheep2aeroplane", pairs=13).poison(squares, seed=1)
-
-
-@pytest.fixture(scope="module")
-def folder(poisoned: PairDataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_pairs(poisoned, tmp_path_factory.mktemp("poisoned") / "pairs")
 
 
 @pytest.mark.parametrize("at_once", [1, 7, 1000])
@@ -76,17 +65,3 @@ def test_a_manifest_that_does_not_fit(folder: Path, own_square_folder: Path) -> 
         list(PairPieces(own_square_folder))
     with pytest.raises(InputError, match="no such folder"):
         PairPieces("no/where")
-
-
-def test_a_poisoned_pair_on_a_test_image_is_training_data(
-    squares: PairDataset, tmp_path: Path
-) -> None:
-    bad = SingleTargetImage("sheep2aeroplane", samples=2).poison(squares, seed=1)
-    target = bad.images.split_codes[bad.image[bad.poisoned]]
-    assert (target == 2).all()  # else this tests nothing
-    folder = save_pairs(bad, tmp_path / "bad", images="none")
-    for source in (bad, folder):
-        parts = list(PairPieces(source, images_at_once=9))
-        for split in ("train", "val", "test"):
-            found = np.concatenate([part.in_split(split) for part in parts])
-            assert found.tolist() == bad.in_split(split).tolist()

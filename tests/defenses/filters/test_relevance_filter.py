@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 import torch
 from hypothesis import given
@@ -16,33 +16,19 @@ from hypothesis import strategies as st
 from mmpoison.attacks import SingleTargetLabel
 from mmpoison.datasets import PairDataset, load_pairs
 from mmpoison.datasets.verify.pairs_check import verify_pairs
-from mmpoison.defenses import RelevanceFilter, save_filtered
-from mmpoison.defenses.filters.relevance_filter import (
-    FilterResult,
-    auroc,
-    average_precision,
-    pair_distances,
-)
+from mmpoison.defenses import FilterResult, RelevanceFilter, Threshold
+from mmpoison.defenses.filter_result import auroc, average_precision
+from mmpoison.defenses.filters.filtered_folder import save_filtered
+from mmpoison.defenses.filters.pair_pieces import PairPieces
+from mmpoison.defenses.filters.relevance_filter import pair_distances
 from mmpoison.errors import InputError
 from mmpoison.images import read_image
 from mmpoison.models import DualEncoder, PixelInputs, prepare_pixels
-
-Make = Callable[..., DualEncoder]
-
-
-@pytest.fixture(scope="module")
-def poisoned(squares: PairDataset) -> PairDataset:
-    return SingleTargetLabel("sheep2aeroplane", pairs=13).poison(squares, seed=1)
 
 
 @pytest.fixture(scope="module")
 def train(poisoned: PairDataset) -> PairDataset:
     return poisoned.select(split="train")
-
-
-@pytest.fixture(scope="module")
-def judge(make_encoder: Make) -> DualEncoder:
-    return make_encoder(7)
 
 
 @pytest.fixture(scope="module")
@@ -73,6 +59,7 @@ def test_distances_and_verdicts_equal_a_loop_over_pairs(
     result = RelevanceFilter(threshold=threshold).apply(train, judge, inputs)
     assert result.threshold == threshold
     kept = [caption for caption, d in zip(train.captions, expected, strict=True) if d <= threshold]
+    assert result.kept is not None
     assert list(result.kept.captions) == kept
     assert result.keep.sum() == len(kept) == 91
 
@@ -103,24 +90,29 @@ def test_clean_loss_without_trusted_pairs_is_a_quantile_of_the_judged(
 def test_dropping_everything_is_an_error(
     judge: DualEncoder, train: PairDataset, inputs: PixelInputs
 ) -> None:
-    with pytest.raises(InputError, match=r"threshold 0\.001 drops every pair: distances run from"):
+    with pytest.raises(InputError, match=r"threshold 0\.001 drops every pair: scores run from"):
         RelevanceFilter(threshold=0.001).apply(train, judge, inputs)
 
 
 def test_dropping_nothing(judge: DualEncoder, train: PairDataset, inputs: PixelInputs) -> None:
     result = RelevanceFilter(threshold=1.999).apply(train, judge, inputs)
     assert result.keep.all()
+    assert result.kept is not None
     assert result.kept.fingerprint == train.fingerprint
 
 
 def test_no_pair(judge: DualEncoder, train: PairDataset, inputs: PixelInputs) -> None:
     with pytest.raises(InputError, match="there is no pair to filter"):
-        RelevanceFilter(0.8).apply(train.where(np.zeros(len(train), dtype=bool)), judge, inputs)
+        RelevanceFilter(threshold=0.8).apply(
+            train.where(np.zeros(len(train), dtype=bool)), judge, inputs
+        )
 
 
 @pytest.mark.parametrize("threshold", [0, -0.1, 2, 2.5, float("nan")])
 def test_a_threshold_that_is_no_distance(threshold: float) -> None:
-    with pytest.raises(InputError, match="is not a cosine distance between 0 and 2"):
+    with pytest.raises(
+        InputError, match="is not a cosine distance of image and caption between 0 and 2"
+    ):
         RelevanceFilter(threshold=threshold)
 
 
@@ -136,10 +128,26 @@ def test_a_share_that_is_none(share: float) -> None:
         {},
         {"threshold": 0.8, "clean_loss": 0.1},
         {"threshold": 0.8, "automatic": True},
+        {"automatic": True, "labels": "x.csv"},
+        {"labels": ""},
     ],
 )
 def test_exactly_one_says_where_to_cut(given: dict[str, Any]) -> None:
-    with pytest.raises(InputError, match="exactly one of threshold, clean_loss and automatic"):
+    with pytest.raises(InputError, match="exactly one of threshold"):
+        RelevanceFilter(**given)
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ({"threshold": "x"}, "threshold 'x' is not a cosine distance"),
+        ({"clean_loss": [1]}, "is not a share between 0 and 1"),
+        ({"automatic": "yes"}, "neither true nor false"),
+        ({"labels": [1]}, "is not the path of a file"),
+    ],
+)
+def test_a_cut_of_another_type(given: dict[str, Any], says: str) -> None:
+    with pytest.raises(InputError, match=says):
         RelevanceFilter(**given)
 
 
@@ -167,18 +175,27 @@ def test_average_precision_equals_walking_down_the_list(
     assert average_precision(np.array(positive), np.array(negative)) == pytest.approx(area)
 
 
+def result_of(
+    pairs: PairDataset, keep: npt.NDArray[np.bool_], scores: npt.NDArray[np.float64]
+) -> FilterResult:
+    """A result of a filter that decided so."""
+    bad = pairs.poisoned if pairs.manifest is not None else None
+    return FilterResult(keep, scores, Threshold(1.0, "given"), "m", "e", bad)
+
+
 def test_facts_count(train: PairDataset) -> None:
     keep = np.ones(len(train), dtype=bool)
     bad, good = np.flatnonzero(train.poisoned), np.flatnonzero(~train.poisoned)
     keep[bad[:10]] = False
     keep[good[:14]] = False
-    distances = np.where(keep, 0.5, 1.5)
-    facts = FilterResult(train.where(keep), keep, distances, 1.0).facts(train)
+    facts = result_of(train, keep, np.where(keep, 0.5, 1.5)).facts()
     bins = facts.pop("histogram")
     assert (sum(bins["clean"]), sum(bins["poisoned"])) == (140, 13)
     assert (bins["poisoned"][0], bins["poisoned"][-1]) == (3, 10)
     assert len(bins["edges"]) == len(bins["clean"]) + 1
     assert facts == {
+        "method": "m",
+        "encoder": "e",
         "threshold": 1.0,
         "pairs": 153,
         "dropped_pairs": 24,
@@ -193,14 +210,15 @@ def test_facts_count(train: PairDataset) -> None:
 
 def test_facts_of_a_set_without_a_manifest_know_nothing_of_poison(squares: PairDataset) -> None:
     keep = np.ones(len(squares), dtype=bool)
-    result = FilterResult(squares, keep, np.zeros(len(squares)), 1.0)
-    assert result.facts(squares) == {"threshold": 1.0, "pairs": len(squares), "dropped_pairs": 0}
+    result = result_of(squares, keep, np.zeros(len(squares)))
+    known = {"method": "m", "encoder": "e", "threshold": 1.0}
+    assert result.facts() == {**known, "pairs": len(squares), "dropped_pairs": 0}
+    assert repr(result) == f"FilterResult(m: 0 of {len(squares)} pairs dropped)"
 
 
 def test_facts_where_every_pair_is_poisoned(train: PairDataset) -> None:
     bad = train.select(poisoned=True)
-    keep = np.ones(len(bad), dtype=bool)
-    facts = FilterResult(bad, keep, np.linspace(0.1, 1, len(bad)), 1.0).facts(bad)
+    facts = result_of(bad, np.ones(len(bad), dtype=bool), np.linspace(0.1, 1, len(bad))).facts()
     json.dumps(facts, allow_nan=False)
     assert facts["poisoned_total"] == 13
 
@@ -208,26 +226,26 @@ def test_facts_where_every_pair_is_poisoned(train: PairDataset) -> None:
 # -- what is written -------------------------------------------------------------------------------
 
 
-def filtered(poisoned: PairDataset, out: Path, drop: int) -> tuple[Path, FilterResult]:
-    """Write the set after a filter that dropped so many poisoned and so many clean pairs."""
-    in_train = np.asarray(poisoned.images.split_codes[poisoned.image] == 0)
-    judged = poisoned.where(in_train)
+def filtered(poisoned: PairDataset, out: Path, drop: int) -> tuple[PairDataset, FilterResult]:
+    """Write the set after a filter that dropped so many poisoned and so many clean pairs; gives what stayed."""
+    judged = poisoned.select(split="train")
     keep = np.ones(len(judged), dtype=bool)
     keep[np.flatnonzero(judged.poisoned)[:drop]] = False
     keep[np.flatnonzero(~judged.poisoned)[:drop]] = False
-    distances = np.linspace(0.1, 1.9, len(judged))
-    result = FilterResult(judged.where(keep), keep, distances, 1.0)
-    return save_filtered(poisoned, in_train, result, out), result
+    result = result_of(judged, keep, np.linspace(0.1, 1.9, len(judged)))
+    pieces = PairPieces(poisoned, images_at_once=7)
+    save_filtered(pieces, keep, result.scores, result.facts(), out)
+    return judged.where(keep), result
 
 
 @pytest.mark.parametrize("drop", [0, 5, 13])
 def test_the_folder_comes_back(poisoned: PairDataset, tmp_path: Path, drop: int) -> None:
-    out, result = filtered(poisoned, tmp_path / "out", drop)
-    again = load_pairs(out)
+    stayed, _ = filtered(poisoned, tmp_path / "out", drop)
+    again = load_pairs(tmp_path / "out")
     kept = again.select(split="train")
-    assert list(kept.captions) == list(result.kept.captions)
-    assert list(kept.image) == list(result.kept.image)
-    assert list(kept.poisoned) == list(result.kept.poisoned)
+    assert list(kept.captions) == list(stayed.captions)
+    assert list(kept.image) == list(stayed.image)
+    assert list(kept.poisoned) == list(stayed.poisoned)
     for split in ("val", "test"):
         assert again.select(split=split).counts() == poisoned.select(split=split).counts()
     # the manifest goes along, cut down, also when nothing of the poison is left
@@ -244,8 +262,9 @@ def test_the_folder_comes_back(poisoned: PairDataset, tmp_path: Path, drop: int)
 
 
 def test_there_is_a_verdict_for_every_pair(poisoned: PairDataset, tmp_path: Path) -> None:
-    out, result = filtered(poisoned, tmp_path / "out", 5)
-    verdicts = [json.loads(line) for line in (out / "verdicts.jsonl").read_text().splitlines()]
+    _, result = filtered(poisoned, tmp_path / "out", 5)
+    file = tmp_path / "out" / "verdicts.jsonl"
+    verdicts = [json.loads(line) for line in file.read_text().splitlines()]
     judged = poisoned.select(split="train")
     assert len(verdicts) == len(judged) == 153
     assert len({verdict["pair"] for verdict in verdicts}) == 153
@@ -255,18 +274,19 @@ def test_there_is_a_verdict_for_every_pair(poisoned: PairDataset, tmp_path: Path
             "pair": f"{judged.images.ids[judged.image[row]]}#{number}",
             "image": judged.images.ids[judged.image[row]],
             "caption": judged.captions[row],
-            "distance": pytest.approx(result.distances[row], abs=1e-6),
+            "distance": pytest.approx(result.scores[row], abs=1e-6),
             "keep": bool(result.keep[row]),
         }
 
 
 def test_a_set_without_manifest_gets_none(squares: PairDataset, tmp_path: Path) -> None:
-    everything = np.ones(len(squares), dtype=bool)
-    keep = np.arange(len(squares)) % 2 == 0
-    result = FilterResult(squares.where(keep), keep, np.zeros(len(squares)), 1.0)
-    out = save_filtered(squares, everything, result, tmp_path / "out")
+    train = squares.in_split("train")
+    keep = np.arange(int(train.sum())) % 2 == 0
+    out = save_filtered(PairPieces(squares), keep, np.zeros(len(keep)), {}, tmp_path / "out")
     assert not (out / "manifest.json").exists()
-    assert load_pairs(out).fingerprint == squares.where(keep).fingerprint
+    stays = ~train
+    stays[train] = keep
+    assert load_pairs(out).fingerprint == squares.where(stays).fingerprint
 
 
 def test_an_occupied_folder_is_refused(poisoned: PairDataset, tmp_path: Path) -> None:
@@ -277,7 +297,7 @@ def test_an_occupied_folder_is_refused(poisoned: PairDataset, tmp_path: Path) ->
     assert [path.name for path in tmp_path.rglob("*")] == ["out", "thesis.txt"]
 
 
-def test_equal_poisoned_pairs_are_told_apart(tmp_path: Path, poisoned: PairDataset) -> None:
+def test_equal_poisoned_pairs_are_distinguished(tmp_path: Path, poisoned: PairDataset) -> None:
     """Two samples may carry the same caption onto the same image."""
     from mmpoison.datasets import ImageTable
 
@@ -289,13 +309,13 @@ def test_equal_poisoned_pairs_are_told_apart(tmp_path: Path, poisoned: PairDatas
     )
     clean = PairDataset.build(images, ["same", "same", "plane", "jet"], [0, 1, 2, 3])
     both = SingleTargetLabel("sheep2aeroplane", samples=2).poison(clean)
-    judged = np.asarray(both.images.split_codes[both.image] == 0)
-    train = both.where(judged)
+    train = both.select(split="train")
     keep = np.ones(len(train), dtype=bool)
     keep[np.flatnonzero(train.poisoned)[0]] = False
-    result = FilterResult(train.where(keep), keep, np.linspace(0, 1, len(train)), 1.0)
-    out = save_filtered(both, judged, result, tmp_path / "out", images="none")
+    scores = np.linspace(0, 1, len(train))
+    out = save_filtered(PairPieces(both), keep, scores, {}, tmp_path / "out", images="none")
     left: Any = load_pairs(out).manifest
+    kept = train.where(keep)
     assert [pair.clean_image for pair in left.pairs] == [
-        images.ids[result.kept.source[row]] for row in np.flatnonzero(result.kept.poisoned)
+        images.ids[kept.source[row]] for row in np.flatnonzero(kept.poisoned)
     ]

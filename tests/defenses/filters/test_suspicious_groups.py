@@ -17,7 +17,9 @@ pytest.importorskip("sklearn", reason="needs the extra analysis")
 
 from mmpoison.attacks import SingleTargetLabel
 from mmpoison.datasets import PairDataset
-from mmpoison.defenses.filters.suspicious_groups import GroupResult, SuspiciousGroups, Views
+from mmpoison.defenses.filter_result import FilterResult, PairScores, SuspectedGoal
+from mmpoison.defenses.filters.decide import decide
+from mmpoison.defenses.filters.suspicious_groups import SuspiciousGroups, Views
 from mmpoison.defenses.filters.suspicious_groups._cells import Cell
 from mmpoison.defenses.filters.suspicious_groups._conflict import conflict_of, crowded
 from mmpoison.defenses.filters.suspicious_groups._evidence import (
@@ -27,11 +29,11 @@ from mmpoison.defenses.filters.suspicious_groups._evidence import (
     EXPECTED_AT_LEAST,
     FEW,
     NEARNESS,
-    Heap,
+    SuspiciousCluster,
     evidence_of,
     unlike,
 )
-from mmpoison.defenses.filters.suspicious_groups._goals import Group, join_cells, with_heaps
+from mmpoison.defenses.filters.suspicious_groups._goals import Group, join_cells, with_clusters
 from mmpoison.defenses.filters.suspicious_groups._scan import SAYS_THE_SAME
 from mmpoison.defenses.filters.suspicious_groups._words import Vocabulary
 from mmpoison.errors import InputError
@@ -54,11 +56,15 @@ class Made:
     text: npt.NDArray[np.float64]
     image: npt.NDArray[np.float64]
 
-    def judge(self, seed: int = 0, **options: Any) -> GroupResult:
+    def score(self, method: SuspiciousGroups, seed: int = 0) -> PairScores:
         captions, caption_of = np.unique(self.pairs.captions.astype(str), return_inverse=True)
         rows = [int(caption.rsplit(" ", 1)[1]) for caption in captions]
         views = Views.of(self.text[rows], self.image, caption_of, self.pairs.image.astype(np.intp))
-        return SuspiciousGroups(**options).judge(self.pairs, views, seed=seed)
+        return method.score_views(self.pairs, views, seed=seed)
+
+    def judge(self, seed: int = 0, **options: Any) -> FilterResult:
+        method = SuspiciousGroups(**options)
+        return decide(method, self.score(method, seed), "e")
 
     def poisoned(self, captions: npt.NDArray[Any], image: npt.NDArray[Any]) -> Made:
         """Pairs of chosen rows are added once more, with other images."""
@@ -90,6 +96,11 @@ def made(seed: int, odd: float = 0.05) -> Made:
     return Made(pairs, text, image)
 
 
+def goals_of(found: FilterResult) -> tuple[SuspectedGoal, ...]:
+    assert found.goals is not None
+    return found.goals
+
+
 @pytest.fixture(scope="module")
 def clean() -> Made:
     return made(0)
@@ -112,17 +123,19 @@ def one_goal(clean: Made) -> Made:
 
 
 @pytest.fixture(scope="module")
-def found(one_goal: Made) -> GroupResult:
+def found(one_goal: Made) -> FilterResult:
     return one_goal.judge()
 
 
-def test_a_planted_goal_is_found_named_and_dropped(one_goal: Made, found: GroupResult) -> None:
-    assert len(found.goals) == 1
-    goal = found.goals[0]
+def test_a_planted_goal_is_found_named_and_dropped(one_goal: Made, found: FilterResult) -> None:
+    assert len(goals_of(found)) == 1
+    goal = goals_of(found)[0]
     assert goal.p_value < 1e-6
     assert goal.captions_about[0] == "sheep"
     assert goal.images_about[0] == "plane"
-    assert str(goal).startswith("someone pushes captions about sheep to images about plane: ")
+    assert str(goal).startswith(
+        "possible poisoning: captions about sheep paired with images of plane: "
+    )
     bad = one_goal.pairs.poisoned
     assert (~found.keep & bad).sum() >= 0.9 * bad.sum()
     assert (~found.keep & ~bad).sum() <= 0.01 * (~bad).sum()
@@ -131,11 +144,9 @@ def test_a_planted_goal_is_found_named_and_dropped(one_goal: Made, found: GroupR
     assert all(image.startswith("plane/") for image in goal.example_images)
 
 
-def test_rows_and_verdicts_are_of_the_judged_pairs(one_goal: Made, found: GroupResult) -> None:
-    assert found.keep.shape == found.distances.shape == (len(one_goal.pairs),)
-    assert np.array_equal(np.flatnonzero(~found.keep), np.unique(found.goals[0].rows))
-    assert list(found.kept.captions) == list(one_goal.pairs.captions[found.keep])
-    assert found.facts(one_goal.pairs)["suspected_goals"][0]["pairs"] == len(found.goals[0].rows)
+def test_rows_and_verdicts_are_of_the_judged_pairs(one_goal: Made, found: FilterResult) -> None:
+    assert found.keep.shape == (len(one_goal.pairs),)
+    assert np.array_equal(np.flatnonzero(~found.keep), np.unique(goals_of(found)[0].rows))
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -148,7 +159,7 @@ def test_clean_data_are_left_alone(seed: int) -> None:
 
 def test_two_goals_are_told_apart(one_goal: Made) -> None:
     both = one_goal.poisoned(captions_on(one_goal, "cat", PER_TOPIC), images_of("boat"))
-    named = {(goal.captions_about[0], goal.images_about[0]) for goal in both.judge().goals}
+    named = {(goal.captions_about[0], goal.images_about[0]) for goal in goals_of(both.judge())}
     assert named == {("sheep", "plane"), ("cat", "boat")}
 
 
@@ -156,8 +167,8 @@ def test_one_image_with_all_the_captions_is_found(clean: Made) -> None:
     target = images_of("plane")[7]
     data = clean.poisoned(captions_on(clean, "sheep", 50), np.full(50, target))
     result = data.judge()
-    assert len(result.goals) == 1
-    goal = result.goals[0]
+    assert len(goals_of(result)) == 1
+    goal = goals_of(result)[0]
     assert goal.images == 1
     assert goal.captions_about[0] == "sheep"
     assert goal.example_images == (str(data.pairs.images.ids[target]),)
@@ -187,20 +198,20 @@ def test_a_name_that_the_text_encoder_does_not_know_is_no_goal(clean: Made) -> N
     assert Made(pairs, text, clean.image).judge().goals == ()
 
 
-def test_the_manifest_makes_no_difference(one_goal: Made, found: GroupResult) -> None:
+def test_the_manifest_makes_no_difference(one_goal: Made, found: FilterResult) -> None:
     pairs = one_goal.pairs
     blind = PairDataset.build(pairs.images, pairs.captions, pairs.image)
     assert not blind.poisoned.any()
     result = replace(one_goal, pairs=blind).judge()
     assert np.array_equal(result.keep, found.keep)
-    assert result.goals[0].p_value == found.goals[0].p_value
+    assert goals_of(result)[0].p_value == goals_of(found)[0].p_value
 
 
-def test_a_stricter_rate_drops_nothing_more(one_goal: Made, found: GroupResult) -> None:
+def test_a_stricter_rate_drops_nothing_more(one_goal: Made, found: FilterResult) -> None:
     strict = one_goal.judge(false_alarms=1e-300)
     assert strict.goals == ()
     assert strict.keep.all()
-    assert str(strict.unproven[0]) == str(found.goals[0])
+    assert str(strict.unproven[0]) == str(goals_of(found)[0])
 
 
 @pytest.mark.parametrize(
@@ -301,8 +312,8 @@ def test_scans_with_any_encoder(
     # trunks run here, or ran before: the same features
     from_pixels = defense.apply(train, heads, prepare_pixels(heads, train))
     from_features = defense.apply(train, heads, prepare_features(heads, train))
-    np.testing.assert_allclose(from_pixels.distances, from_features.distances, atol=1e-4)
-    with pytest.raises(InputError, match="no pair to scan"):
+    np.testing.assert_allclose(from_pixels.scores, from_features.scores, atol=1e-4)
+    with pytest.raises(InputError, match="no pair to filter"):
         defense.apply(train.where(np.zeros(len(train), bool)), heads, prepare_pixels(heads, train))
 
 
@@ -342,58 +353,70 @@ def test_evidence_as_a_slow_loop_over_pairs_has_it(one_goal: Made) -> None:
     assert score[conflict <= border].max() < score[odd].min()
 
 
-def test_the_heap_is_the_goal_and_clean_data_heap_less(clean: Made, one_goal: Made) -> None:
-    heaps = {}
+def test_the_strongest_cluster_is_the_goal(clean: Made, one_goal: Made) -> None:
+    clusters = {}
     for name, data in (("clean", clean), ("poisoned", one_goal)):
         seen = views(data)
-        heaps[name] = evidence_of(seen, conflict_of(seen)).heaps
-    strongest = heaps["poisoned"][0]
+        clusters[name] = evidence_of(seen, conflict_of(seen)).clusters
+    strongest = clusters["poisoned"][0]
     assert one_goal.pairs.poisoned[strongest.rows].mean() > 0.9
-    assert strongest.strength > 3 * heaps["clean"][0].strength
-    strengths = [heap.strength for heap in heaps["poisoned"]]
-    assert strengths == sorted(strengths, reverse=True)
+    assert strongest.score > 3 * clusters["clean"][0].score
+    ranks = [cluster.score for cluster in clusters["poisoned"]]
+    assert ranks == sorted(ranks, reverse=True)
 
 
-def test_one_crowded_image_is_a_heap(clean: Made) -> None:
+def test_one_crowded_image_is_a_cluster(clean: Made) -> None:
     data = clean.poisoned(captions_on(clean, "sheep", 50), np.full(50, images_of("plane")[7]))
     seen = views(data)
     found = evidence_of(seen, conflict_of(seen))
-    assert data.pairs.poisoned[found.heaps[0].rows].mean() > 0.9
+    assert data.pairs.poisoned[found.clusters[0].rows].mean() > 0.9
 
 
 def test_a_goal_too_weak_for_a_p_value_is_named_first_and_goes_with_clean_loss(clean: Made) -> None:
     data = clean.poisoned(captions_on(clean, "sheep", 9), images_of("plane")[:9])
     result = data.judge(clean_loss=0.02)
     bad = data.pairs.poisoned
-    first = [*result.goals, *result.unproven][0]
+    first = [*goals_of(result), *result.unproven][0]
     assert (first.captions_about[0], first.images_about[0]) == ("sheep", "plane")
     assert bad[first.rows].mean() > 0.5
     assert (~result.keep).sum() == round(0.02 * len(bad))
     assert (~result.keep & bad).sum() >= 0.7 * bad.sum()
-    assert (result.distances[~result.keep] >= result.threshold).all()
+    assert (result.scores[~result.keep] >= result.threshold).all()
 
 
-def test_heaps_join_the_groups_that_they_are_part_of() -> None:
+def test_clusters_join_the_groups_that_they_are_part_of() -> None:
     def group(rows: list[int], p_value: float) -> Group:
         cell = Cell(np.array(rows), len(rows), 0.1, p_value)
         return Group(np.array(rows), np.full(len(rows), 3), p_value, 1.0, cell)
 
     groups = [group([1, 2, 3, 4], 1e-4), group([20, 21, 22], 0.3), group([40, 41], 0.2)]
-    heaps = [
-        Heap(np.array([60, 61]), 9.0),
-        Heap(np.array([3, 4, 5]), 5.0),
-        Heap(np.array([20, 21]), 2.0),
+    clusters = [
+        SuspiciousCluster(np.array([60, 61]), 9.0),
+        SuspiciousCluster(np.array([3, 4, 5]), 5.0),
+        SuspiciousCluster(np.array([20, 21]), 2.0),
     ]
-    found = with_heaps(groups, heaps, false_alarms=0.01)
+    found = with_clusters(groups, clusters)
     assert [one.rows.tolist() for one in found] == [
         [1, 2, 3, 4, 5],
-        [60, 61],
         [20, 21, 22],
         [40, 41],
+        [60, 61],
     ]
     assert found[0].votes.tolist() == [3, 3, 5, 5, 2]
-    assert [one.p_value for one in found] == [1e-4, 1.0, 0.3, 0.2]
-    assert found[1].cell is None
+    assert [one.p_value for one in found] == [1e-4, 0.3, 0.2, 1.0]
+    assert [one.score for one in found] == [5.0, 2.0, 0.0, 9.0]
+    assert found[3].cell is None
+
+
+def test_significant_goals_come_first_by_p_value_and_the_others_by_score() -> None:
+    def goal(row: int, p_value: float, score: float) -> SuspectedGoal:
+        return SuspectedGoal((), (), np.array([row]), 1, None, None, p_value, 1.0, score, (), ())
+
+    goals = (goal(0, 0.3, 2.0), goal(1, 1e-3, 0.0), goal(2, 1.0, 9.0), goal(3, 1e-4, 5.0))
+    found = decide(SuspiciousGroups(), PairScores(np.zeros(5), goals=goals), "e")
+    assert [int(one.rows[0]) for one in goals_of(found)] == [3, 1]
+    assert [int(one.rows[0]) for one in found.unproven] == [2, 0]
+    assert found.keep.tolist() == [True, False, True, False, True]
 
 
 @pytest.mark.parametrize("share", [0.0, 1.0, -0.1])

@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 from mmpoison.defenses.filters.thresholds import (
     AUTOMATIC_LOSS,
     automatic_threshold,
-    given_threshold,
     has_distant_group,
     label_threshold,
     loss_threshold,
@@ -38,11 +37,7 @@ def clean(seed: int, count: int = 10_000, kind: str = "normal") -> Values:
 KINDS = ["normal", "lognormal", "exponential", "two widths"]
 
 
-# -- given, and by a share -------------------------------------------------------------------------
-
-
-def test_a_given_threshold_says_nothing_more() -> None:
-    assert given_threshold(0.8).facts() == {"value": 0.8, "rule": "given"}
+# -- by a share ------------------------------------------------------------------------------------
 
 
 def test_the_interval_of_a_loss_covers_the_truth() -> None:

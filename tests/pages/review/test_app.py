@@ -9,8 +9,8 @@ import pytest
 from fastapi.testclient import TestClient
 
 from mmpoison.datasets import PairDataset
-from mmpoison.defenses.filters.pair_labels import LabelFile, read_labels
-from mmpoison.pages.review import Neighbour, ReviewPair, review_app
+from mmpoison.defenses.filters.pair_labels import LabelFile, Neighbour, ShownPair, read_labels
+from mmpoison.pages.review import review_app
 
 
 @pytest.fixture
@@ -18,14 +18,15 @@ def file(tmp_path: Path) -> Path:
     return tmp_path / "labels.csv"
 
 
-def pairs_of(squares: PairDataset) -> list[ReviewPair]:
+def pairs_of(squares: PairDataset) -> list[ShownPair]:
     ids, root = squares.images.ids, squares.root
     return [
-        ReviewPair(
+        ShownPair(
             f"{ids[n]}#0",
-            f"caption {n}\x1b[31m",
             ids[n],
+            f"caption {n}\x1b[31m",
             root,
+            0.5,
             by_image=(Neighbour("near", ids[n + 1], root, 0.12345),),
         )
         for n in range(3)
@@ -35,8 +36,8 @@ def pairs_of(squares: PairDataset) -> list[ReviewPair]:
 @pytest.fixture
 def client(squares: PairDataset, file: Path) -> Iterator[TestClient]:
     pairs = pairs_of(squares)
-    with LabelFile(file, [pair.name for pair in pairs]) as labels:
-        app = review_app(pairs, labels, title="a\nb", then="Go on")
+    with LabelFile(file, [pair.pair for pair in pairs]) as labels:
+        app = review_app(pairs, labels, title="a\nb", then="Go on", blind=True)
         yield TestClient(app, base_url="http://127.0.0.1")
 
 
@@ -125,7 +126,7 @@ def test_other_sites_change_nothing(client: TestClient, file: Path) -> None:
 
 def test_only_what_waits_is_finished(squares: PairDataset, tmp_path: Path) -> None:
     pairs = pairs_of(squares)
-    with LabelFile(tmp_path / "x.csv", [pair.name for pair in pairs]) as labels:
+    with LabelFile(tmp_path / "x.csv", [pair.pair for pair in pairs]) as labels:
         app = review_app(pairs, labels, title="t")
         client = TestClient(app, base_url="http://127.0.0.1")
         assert client.post("/api/finish", json={}).status_code == 404

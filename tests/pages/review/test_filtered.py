@@ -12,10 +12,10 @@ import pytest
 from mmpoison.datasets import PairDataset, load_pairs
 from mmpoison.defenses.filters.distance_scan import embed_pairs
 from mmpoison.defenses.filters.pair_pieces import PairPieces
+from mmpoison.defenses.filters.pipeline import filter_pairs
 from mmpoison.errors import InputError
 from mmpoison.models import DualEncoder, prepare_pixels
 from mmpoison.pages.review import add_neighbours, filtered_pairs
-from mmpoison.runs.filter_set import FilterRule, filter_set
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +26,7 @@ def judge(make_encoder: Callable[..., DualEncoder]) -> DualEncoder:
 @pytest.fixture(scope="module")
 def kept(square_folder: Path, judge: DualEncoder, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("filtered") / "kept"
-    filter_set(square_folder, judge, out, FilterRule(lose=0.1), images="none")
+    filter_pairs(square_folder, judge, out=out, clean_loss=0.1, images="none")
     return out
 
 
@@ -34,7 +34,7 @@ def test_the_most_distant_come_first(kept: Path, square_folder: Path) -> None:
     lines = [json.loads(line) for line in (kept / "verdicts.jsonl").read_text().splitlines()]
     shown = filtered_pairs(kept, PairPieces(square_folder, images_at_once=5), 30)
     worst = sorted(lines, key=lambda line: -line["distance"])[:30]
-    assert [pair.name for pair in shown] == [line["pair"] for line in worst]
+    assert [pair.pair for pair in shown] == [line["pair"] for line in worst]
     assert [pair.distance for pair in shown] == [line["distance"] for line in worst]
     assert [pair.kept for pair in shown] == [line["keep"] for line in worst]
     assert not shown[0].kept

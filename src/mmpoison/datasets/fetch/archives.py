@@ -123,7 +123,7 @@ def _tar_members(tar: tarfile.TarFile, reader: BoundedReader, archive: Path) -> 
 
 
 def _bounded(members: Iterator[_Member], archive: Path, most_bytes: int) -> list[_Member]:
-    """All members; a bomb is noticed while they are listed, for in a packed tar that already unpacks them."""
+    """List all members; notice a bomb while listing, which already decompresses a packed tar."""
     found: list[_Member] = []
     claimed = 0
     for member in members:

@@ -98,7 +98,7 @@ class Way:
 
 
 def ways_to_get(name: str) -> list[Way]:
-    """How a data set, or each that it is made of, gets onto this machine.
+    """Say how to get a data set, or each part of a combined one, onto this machine.
 
     Raises:
         InputError: If there is no such data set.
@@ -277,7 +277,7 @@ class DownloadCache:
 
 @contextmanager
 def open_cache(name: str) -> Iterator[DownloadCache]:
-    """The download folder of a data set, for one process at a time.
+    """Open the download folder of a data set for one process at a time.
 
     Raises:
         InputError: If another process is fetching the same set, or the list in the folder is broken.
@@ -323,7 +323,7 @@ class _Steps:
         self._done = 0.0
 
     def of(self, weight: int) -> Progress:
-        """The callback of the next job."""
+        """Return the callback of the next job."""
         before = self._done
         self._done += weight / MEGABYTE
 

@@ -73,7 +73,7 @@ _COCO_FILES = {
 
 
 def coco_files(year: int, parts: Sequence[str], images: bool) -> list[PublicFile]:
-    """What is fetched for a part of COCO: the annotations first, they are small."""
+    """List the downloads for a part of COCO, the annotations first because they are small."""
     names = [f"annotations/annotations_trainval{year}.zip"]
     if images:
         names += [f"zips/{part}{year}.zip" for part in parts]

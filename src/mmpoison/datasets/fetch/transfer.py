@@ -112,7 +112,7 @@ def download(
 
 
 def read_page(url: str, *, most: int = 16 << 20, timeout: float = TIMEOUT) -> str:
-    """The text of a page, as UTF-8 or Latin-1.
+    """Read the text of a page, as UTF-8 or Latin-1.
 
     Raises:
         InputError: If it is not reached or is larger than `most` bytes.
@@ -195,12 +195,12 @@ class _Wanted:
             return 0
 
     def seen(self) -> _Seen | None:
-        """What was noted about the part that is here, None if it cannot be resumed."""
+        """Return the record of the part file, or None if the download cannot resume from it."""
         try:
             seen = _Seen(**read_json(self.state))
         except (InputError, TypeError):
             return None
-        # without a word on which version it is a part of, only a checksum can tell
+        # without a validator of its version, only a checksum can verify the part
         known = seen.validator is not None or self.sha256
         return seen if seen.url == self.url and known and self.have else None
 
@@ -212,7 +212,7 @@ class _Wanted:
         self.state.unlink(missing_ok=True)
 
     def fault(self, size: int, sha256: str) -> str | None:
-        """What is wrong with a file of such a size and such a checksum."""
+        """Say what is wrong with a file of this size and checksum."""
         if self.size is not None and size != self.size:
             return f"has {size:,} bytes, {self.size:,} were expected"
         if self.sha256 is not None and sha256 != self.sha256.lower():
@@ -248,7 +248,7 @@ def _read_into(
 def _fetch(
     wanted: _Wanted, progress: Callable[[int, int], None] | None, timeout: float
 ) -> Downloaded:
-    """One try; what came stays in the part file."""
+    """Try the download once; received bytes stay in the part file."""
     seen = wanted.seen()
     if seen is None:
         wanted.forget()
@@ -308,7 +308,7 @@ def _refused(wanted: _Wanted, error: urllib.error.HTTPError, seen: _Seen | None)
 
 
 def _start(wanted: _Wanted, answer: _Answer, seen: _Seen | None) -> int:
-    """How many bytes of the part file are resumed from."""
+    """Return how many bytes of the part file the download resumes from."""
     if answer.headers.get("Content-Encoding", "identity") != "identity":
         raise InputError(f"{wanted.url}: the server sends it packed, though it was asked not to")
     if answer.status != 206 or seen is None:

@@ -43,7 +43,7 @@ class TableColumns:
 
 
 def choose_columns(schema: Any, chosen: ColumnNames, where: str) -> TableColumns:
-    """The columns of a table by the user's choice, their usual names and their types.
+    """Choose the columns of a table by the user's options, recognised names and types.
 
     Args:
         schema: Arrow schema; Hugging Face's features in its metadata tell the classes' names.
@@ -97,7 +97,7 @@ def choose_columns(schema: Any, chosen: ColumnNames, where: str) -> TableColumns
 
 
 def is_text_type(kind: Any) -> bool:
-    """Whether an Arrow type is a string, spelled out or as a dictionary."""
+    """Return whether an Arrow type is a string, plain or as a dictionary."""
     import pyarrow.types as types
 
     if types.is_dictionary(kind):

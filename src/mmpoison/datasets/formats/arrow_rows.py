@@ -27,7 +27,7 @@ def entries_of(
     root: Path,
     split: str | None,
 ) -> Iterator[ImageEntry | str]:
-    """The entries of one file, row by row.
+    """Yield the entries of one file, row by row.
 
     Args:
         batches: Its record batches, with at least the columns that are needed, each with the number of its first row.
@@ -87,7 +87,7 @@ def _label(value: Any, names: tuple[str, ...]) -> str | None:
 def bounded_batches(
     batches: Iterable[tuple[int, Any]], path: Path, name: str, problems: list[str]
 ) -> Iterator[tuple[int, Any]]:
-    """The batches of a file, up to so many bytes of text in all; one may say a text thousands of times.
+    """Yield batches of a file up to a limit of text bytes in total; a small file may repeat one text many times.
 
     Args:
         batches: Each with the number of its first row.
@@ -117,7 +117,7 @@ def bounded_batches(
 
 
 def text_bytes(column: Any) -> int:
-    """Bytes of the text in an Arrow array, each value as often as it occurs.
+    """Count the bytes of the text in an Arrow array, each value as often as it occurs.
 
     Raises:
         IndexError: If it names a value that its dictionary does not have.
@@ -169,5 +169,5 @@ def _value(column: Any, row: int) -> Any:
 
 
 def short(error: BaseException) -> str:
-    """What pyarrow says is wrong, on one line of bounded length."""
+    """Shorten pyarrow's error to one line."""
     return " ".join(str(error).split())[:160]

@@ -53,7 +53,7 @@ _SPLITS = {
 
 
 def find_column(names: Sequence[str], chosen: ColumnNames, option: str, where: str) -> str | None:
-    """The column that the user names for an option, or else the first usual name that is there.
+    """Find the column that an option names, or the first one with a recognised name.
 
     Args:
         names: Columns of the table.
@@ -77,7 +77,7 @@ def find_column(names: Sequence[str], chosen: ColumnNames, option: str, where: s
 
 
 def need_column(names: Sequence[str], chosen: ColumnNames, option: str, where: str) -> str:
-    """As `find_column`; a table without such a column is refused, with the option that names one.
+    """Find a column as `find_column` does; refuse a table without it and name the option.
 
     Raises:
         InputError: If there is none.
@@ -90,7 +90,7 @@ def need_column(names: Sequence[str], chosen: ColumnNames, option: str, where: s
 
 
 def split_name(value: str | None) -> str | None:
-    """A split by any of its usual names; None where there is none, and an unknown name as it is.
+    """Translate a split's name to ours; None for an empty one; unknown names do not change.
 
     >>> split_name("Validation"), split_name(""), split_name("holdout")
     ('val', None, 'holdout')
@@ -101,7 +101,7 @@ def split_name(value: str | None) -> str | None:
 
 
 def split_of_path(relative: str) -> str | None:
-    """The split that a file's folders or name tell, or None.
+    """Return the split in a file's name or folders, or None.
 
     >>> split_of_path("data/validation-00000-of-00001.parquet"), split_of_path("contest/part-0.tar")
     ('val', None)
@@ -114,7 +114,7 @@ def split_of_path(relative: str) -> str | None:
 
 
 def path_in_root(value: str, root: Path) -> str:
-    """An image path as a table has it, relative to the root where it is absolute and lies in it.
+    """Make an image path relative to the root if it is absolute and inside the root.
 
     Raises:
         InputError: If it is an address of the web.

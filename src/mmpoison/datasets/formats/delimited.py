@@ -188,7 +188,7 @@ class _Lines:
 def _records(
     lines: _Lines, separator: str, problems: list[str], file: Path
 ) -> Iterator[tuple[int, list[str]]]:
-    """Number of its first line and the fields of each record."""
+    """Yield the number of the first line and the fields of each record."""
     rereads = 0
     while True:
         first = lines.begin()
@@ -211,7 +211,7 @@ def _records(
 
 
 def _is_open(record: list[str], separator: str) -> bool:
-    """Whether a record ends only because its file does."""
+    """Return whether a record ends only because the file ends."""
     try:
         for _ in csv.reader(record, delimiter=separator, strict=True):
             pass
@@ -276,7 +276,7 @@ def _entries(
 
 
 def _separator(head: str, file: Path, chosen: ColumnNames) -> str:
-    """The separator under which the first line names an image and a caption."""
+    """Find the separator with which the first line names an image and a caption."""
     order = sorted(SEPARATORS, key=lambda s: s != "\t") if ".tsv" in file.name else SEPARATORS
     for separator in order:
         try:
@@ -313,7 +313,7 @@ def _columns(
 
 
 def _unescape(separator: str) -> str:
-    # a shell hands over \t as two characters
+    # a shell passes \t as two characters
     plain = {"\\t": "\t", "tab": "\t"}.get(separator, separator)
     if len(plain) != 1 or plain in '"\r\n':
         raise InputError(f"separator {separator!r}: one character is needed")

@@ -203,7 +203,7 @@ def _entries(
 
 
 def _checked(batches: Iterable[Any], needed: list[str]) -> Iterator[tuple[int, Any]]:
-    """The batches with the needed columns; these are few bytes, so they are checked in full."""
+    """Yield batches with only the needed columns, fully validated."""
     rows = 0
     for batch in batches:
         part = batch.select(needed)

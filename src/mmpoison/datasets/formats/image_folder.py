@@ -84,7 +84,7 @@ def _check_templates(templates: Sequence[str] | str) -> tuple[str, ...]:
 
 
 def caption_of(template: str, label: str) -> str:
-    """A caption of an image of a class.
+    """Make a caption for an image of a class.
 
     >>> caption_of("a photo of a {}.", "oil_tanker"), caption_of("a photo of a {}.", "unicorn")
     ('a photo of an oil tanker.', 'a photo of a unicorn.')
@@ -134,7 +134,7 @@ def _folders(folder: Path) -> list[Path]:
 
 
 def _files(folder: Path) -> Iterator[Path]:
-    """Files of a folder and of those below; a link to a folder is given, not followed."""
+    """Yield the files of a folder and its sub-folders; a link to a folder is yielded, not followed."""
     for base, folders, names in os.walk(folder):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         links = [name for name in folders if (Path(base) / name).is_symlink()]
@@ -151,7 +151,7 @@ def _is_known(name: str) -> bool:
 
 
 def _is_image(file: Path) -> bool:
-    """By content, for a file whose name does not say it."""
+    """Return whether a file is an image by its content."""
     try:
         refuse_special(file)
         with file.open("rb") as stream:

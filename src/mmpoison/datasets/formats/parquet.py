@@ -76,7 +76,7 @@ def stream_parquet(
 
 
 def find_files(path: Path, pattern: str = "*.parquet") -> tuple[Path, list[Path], list[str]]:
-    """The folder that ids start from, the files of a kind in it or below, and a line for each that is refused.
+    """Return the folder that ids start from, the files of a kind in it, and a line for each refused file.
 
     Hidden files are left out; a link that leads out of the folder is refused.
 
@@ -155,7 +155,7 @@ def _entries(
 def _batches(
     file: Any, columns: list[str], name: str, problems: list[str]
 ) -> Iterator[tuple[int, Any]]:
-    """The record batches with the numbers of their first rows; after a broken one it continues with the next group."""
+    """Yield record batches with the numbers of their first rows; after a broken group, continue with the next."""
     given = 0
     try:
         for batch in file.iter_batches(ROWS_AT_ONCE, columns=columns, use_threads=False):

@@ -90,7 +90,7 @@ def _with_bytes(
 
 
 def parquet_schema(embed: bool) -> Any:
-    """The schema of the files: Hugging Face's `datasets` reads the column `image` as images."""
+    """Return the schema of the files: Hugging Face's `datasets` reads the column `image` as images."""
     import pyarrow as pa
 
     text = {"dtype": "string", "_type": "Value"}
@@ -218,7 +218,7 @@ def _add_member(archive: tarfile.TarFile, name: str, data: bytes) -> None:
 
 
 def part_file(folder: Path, number: int) -> Path:
-    """Where the lines of one part of a pairs folder wait until they are put together."""
+    """Return the file with the lines of one part of a pairs folder, before the parts are joined."""
     return folder.parent / "lines" / f"{number:05d}.jsonl"
 
 

@@ -201,7 +201,7 @@ def _recognise(path: Path) -> str | None:
 
 
 def _is_shard(file: Path) -> bool:
-    """Whether a tar file holds texts for its first images, so that it is no archive of something else."""
+    """Return whether a tar file has texts for its first images, so that it is a shard."""
     if re.fullmatch(r"\d{4,}\.tar", file.name):
         return True
     members = islice(walk_tar(file, lambda _: None), 20)

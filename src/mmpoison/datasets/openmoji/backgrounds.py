@@ -26,7 +26,7 @@ _STEEL = np.array((92, 92, 100), np.float32)
 
 @lru_cache(maxsize=8)
 def _grid(size: int) -> tuple[Canvas, Canvas]:
-    """Rows ``(size, 1, 1)`` and columns ``(1, size, 1)``, both from 0 to 1."""
+    """Return rows ``(size, 1, 1)`` and columns ``(1, size, 1)``, both from 0 to 1."""
     axis = ((np.arange(size) + 0.5) / size).astype(np.float32)
     return axis[:, None, None], axis[None, :, None]
 
@@ -42,7 +42,7 @@ class _Brush:
     x: Canvas
 
     def colour(self, ramp: Ramp) -> Canvas:
-        """A colour of the ramp, from the pool's part of it: ``(3,)``."""
+        """Draw a colour from the pool's part of the ramp: ``(3,)``."""
         low, high = _RAMP_RANGE[self.pool]
         t = low + (high - low) * self.rng.random()
         a, b = np.asarray(ramp, np.float32)
@@ -77,7 +77,7 @@ def paint(place: Place, rng: np.random.Generator, pool: Pool, size: int) -> tupl
 
 
 def _light(canvas: Canvas, b: _Brush) -> None:
-    """A gradient of light from a random side, and a little grain."""
+    """Make a gradient of light from a random side, with a little grain."""
     dx, dy, strength = b.between(-1, 1), b.between(-1, 0.4), b.between(0.06, 0.22)
     canvas *= (1 + strength * (dx * (b.x - 0.5) + dy * (b.y - 0.5))) * b.between(0.9, 1.06)
     canvas += b.noise("grain") * np.float32(b.between(1, 4))
@@ -110,7 +110,7 @@ def _cover(canvas: Canvas, paint_: Canvas, b: _Brush, edge: Canvas | float) -> N
 
 
 def _ridge(b: _Brush, base: float, height: float, waves: float) -> Canvas:
-    """A skyline: ``(1, size, 1)`` heights around ``base``."""
+    """Make a skyline: heights ``(1, size, 1)`` around ``base``."""
     phase = b.rng.random(3, np.float32) * np.float32(2 * np.pi)
     x = b.x * np.float32(2 * np.pi * waves)
     wave = (
@@ -183,7 +183,7 @@ def _street(place: Place, b: _Brush) -> tuple[Canvas, float]:
 
 
 def _houses(canvas: Canvas, b: _Brush, ramp: Ramp, foot: float) -> None:
-    """A row of houses with lit or dark windows, from the left to the right edge."""
+    """Draw a row of houses with lit or dark windows, from the left to the right edge."""
     size, bottom, left = b.size, round(foot * b.size), 0
     step = max(3, round(size * 0.085))
     while left < size:

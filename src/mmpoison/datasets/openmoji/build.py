@@ -115,7 +115,7 @@ DEFAULTS = {"unlabelled": 4500, "per_class": 50, "held_out": 1000, "size": 64}
 
 
 def scene_numbers(seed: int, options: SceneOptions) -> dict[str, int]:
-    """The numbers that decide what is drawn: those of `DEFAULTS` or as given, and `seed`.
+    """Return the numbers that decide what is drawn: `DEFAULTS`, or the given ones, and `seed`.
 
     Raises:
         InputError: If one is out of range.
@@ -208,7 +208,7 @@ def _plan(unlabelled: int, per_class: int, held_out: int) -> list[_Item]:
 
 
 def _readme(numbers: Mapping[str, int]) -> str:
-    """What the folder holds, how to make it again, and whose drawings it shows."""
+    """Describe the content of the folder, how to make it again, and the authors of the drawings."""
     template = resources.files(__package__).joinpath("scenes-readme.md").read_text("utf-8")
     test = numbers["per_class"] // 2
     return template.format(
@@ -250,7 +250,7 @@ def scene_arrays(
     class_weights: Mapping[str, float] | None = None,
     workers: int = 2,
 ) -> tuple[NDArray[np.uint8], list[tuple[str, ...]], NDArray[np.int64]]:
-    """The first ``count`` scenes of ``sample_scenes`` as arrays, composed in parallel.
+    """Compose the first ``count`` scenes of ``sample_scenes`` as arrays, in parallel.
 
     With two workers or more the calling script needs the usual ``if __name__ == "__main__":``.
 

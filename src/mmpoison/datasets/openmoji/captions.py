@@ -67,7 +67,7 @@ def article(phrase: str) -> str:
 
 
 def plural(noun: str) -> str:
-    """The plural; of a noun with "on", "in", "of" or "with" the word before that is inflected.
+    """Return the plural; in a noun with "on", "in", "of" or "with", the word before that is inflected.
 
     >>> plural("sheep"), plural("old woman"), plural("rider on a horse"), plural("puppy")
     ('sheep', 'old women', 'riders on horses', 'puppies')
@@ -95,7 +95,7 @@ def _pick(rng: np.random.Generator, options: Sequence[str]) -> str:
 
 
 def _main_phrase(rng: np.random.Generator, facts: SceneFacts, *, plain: bool = False) -> str:
-    """The main object: number, perhaps a size, a trait or its colour, and the noun."""
+    """Describe the main object: number, perhaps a size, a trait or its colour, and the noun."""
     # The first noun is the commonest, as it is in people's captions.
     noun = facts.nouns[0] if rng.random() < 0.35 else _pick(rng, facts.nouns)
     compound = " on a " in noun  # "a strong jockey on a horse" would praise the wrong one

@@ -50,7 +50,7 @@ class Scene:
 
 @lru_cache(maxsize=64)
 def _palette(label: str, pool: Pool) -> tuple[tuple[Sprite, ...], ...]:
-    """A class's sprites by drawing, so that many colours do not outvote other drawings."""
+    """Group a class's sprites by drawing, so that many colours do not outvote other drawings."""
     groups: dict[str, list[Sprite]] = {}
     for sprite in sprites_of(label, pool):
         groups.setdefault(sprite.family, []).append(sprite)
@@ -78,7 +78,7 @@ def _draw(rng: np.random.Generator, names: tuple[str, ...], cumulative: tuple[fl
 
 
 def _pick_sprite(rng: np.random.Generator, label: str, pool: Pool, *, whole: bool) -> Sprite:
-    """A sprite of the class; with ``whole`` none that is a head or a bust, if there is another."""
+    """Draw a sprite of the class; with ``whole``, no head or bust if there is another one."""
     groups = _palette(label, pool)
     if whole:
         groups = tuple(g for g in groups if g[0].pose in ("ground", "air")) or groups
@@ -244,7 +244,7 @@ def _add_distractors(stage: _Stage, place: Place, *, flies: bool, hidden: bool) 
     chance = stage.rng.random()
     for _ in range(0 if chance < 0.45 else 1 if chance < 0.8 else 2):
         code, name, where = options[int(stage.rng.random() * len(options))]
-        # Beside the middle, where the main object will not hide it.
+        # Away from the middle, where the main object will not hide it.
         x = stage.between(0.06, 0.18) if stage.rng.random() < 0.5 else stage.between(0.82, 0.94)
         side = stage.between(0.16, 0.26)
         if flies or where == "up":
@@ -261,7 +261,7 @@ def _add_distractors(stage: _Stage, place: Place, *, flies: bool, hidden: bool) 
 def _add_company(
     stage: _Stage, label: str, place: Place, pool: Pool, side: float, *, on_left: bool
 ) -> Sprite | None:
-    """One object of another class behind the main one, at most 0.6 of its size."""
+    """Add one object of another class behind the main one, at most 0.6 of its size."""
     others = [other for other in SETTINGS[place.setting].company if other != label]
     if not others:
         return None
@@ -284,7 +284,7 @@ def _add_company(
 def _add_main(
     stage: _Stage, label: str, main: Sprite, count: int, side: float, *, flies: bool, lean: float
 ) -> None:
-    """The main object, once or a few times side by side, ``lean`` off the middle."""
+    """Add the main object, once or a few times side by side, ``lean`` off the middle."""
     middle = (count - 1) / 2
     spacing = 0.46 if count == 2 else 0.31
     for index in range(count):
@@ -319,7 +319,7 @@ def _add_main(
 
 
 def _add_foreground(stage: _Stage, place: Place) -> None:
-    """A small thing before the main object's foot, so that objects are not always seen whole."""
+    """Add a small thing in front of the main object, so that objects are not always completely visible."""
     options = SETTINGS[place.setting].foreground
     if not options:
         return
@@ -329,7 +329,7 @@ def _add_foreground(stage: _Stage, place: Place) -> None:
 
 
 def scene_generator(seed: int, pool: Pool, part: str, index: int) -> np.random.Generator:
-    """The generator of one scene: no two pools, parts or indices share one."""
+    """Return the generator of one scene: no two pools, parts or indices share one."""
     key = stream_key(f"openmoji-scenes/{OPENMOJI_SCENES_VERSION}/{pool}")
     sequence = np.random.SeedSequence((key, seed, stream_key(part), index))
     return np.random.Generator(np.random.PCG64(sequence))
@@ -353,7 +353,7 @@ def sample_scenes(
     class_weights: Mapping[str, float] | None = None,
     start: int = 0,
 ) -> Iterator[Scene]:
-    """Scenes ``start`` to ``start + count`` of the endless stream of a pool and a seed.
+    """Yield scenes ``start`` to ``start + count`` of the endless stream of a pool and a seed.
 
     Args:
         count: How many.
@@ -374,7 +374,7 @@ def sample_scenes(
 
 
 def checked_weights(class_weights: Mapping[str, float] | None) -> dict[str, float]:
-    """Weights in the classes' order, whatever the order they came in.
+    """Sort weights into the order of the classes, and check them.
 
     Raises:
         InputError: If a class is unknown, a weight negative, or all are zero.

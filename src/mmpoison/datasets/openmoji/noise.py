@@ -24,7 +24,7 @@ _WINDOWS = 4  # the bank's side, in images
 
 @lru_cache(maxsize=32)
 def noise_bank(texture: Texture, size: int) -> NDArray[np.float32]:
-    """The bank of one texture for images of ``size``: ``(4 size, 4 size)``, in about [-1, 1]."""
+    """Make the bank of one texture for images of ``size``: ``(4 size, 4 size)``, in about [-1, 1]."""
     rng = np.random.default_rng((size, len(texture), ord(texture[0]), ord(texture[-1])))
     side = _WINDOWS * size
     field = _cells(rng, side, size) if texture == "cells" else _fractal(rng, texture, side, size)
@@ -64,7 +64,7 @@ def _cells(rng: np.random.Generator, side: int, size: int) -> NDArray[np.float32
 
 
 def window(rng: np.random.Generator, texture: Texture, size: int) -> NDArray[np.float32]:
-    """A random ``(size, size, 1)`` view into the texture's bank."""
+    """Return a random ``(size, size, 1)`` view into the texture's bank."""
     bank = noise_bank(texture, size)
     span = (_WINDOWS - 1) * size
     y, x = int(rng.random() * span), int(rng.random() * span)

@@ -6,11 +6,12 @@ them. `scenes.json` has places with their colours, what belongs in them, and the
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib import resources
 from typing import Any, Literal
+
+from mmpoison.base.untrusted import parse_json
 
 OPENMOJI_SCENES_VERSION = "1"
 """The version of the recipe: a change that moves one pixel or one word raises it."""
@@ -147,15 +148,16 @@ class ClassFacts:
     traits: tuple[str, ...] = ()
 
 
-def _read(name: str) -> bytes:
-    return (resources.files(__package__) / name).read_bytes()
-
-
 def _tuples(value: Any) -> Any:
-    """JSON's lists as tuples, however deep."""
+    """Turn JSON's lists into tuples, at any depth."""
     if isinstance(value, dict):
         return {key: _tuples(each) for key, each in value.items()}
     return tuple(map(_tuples, value)) if isinstance(value, list) else value
+
+
+def _read(name: str) -> dict[str, Any]:
+    data = (resources.files(__package__) / name).read_bytes()
+    return dict(_tuples(parse_json(data, name)))
 
 
 def _sprite(value: dict[str, Any]) -> Sprite:
@@ -163,8 +165,8 @@ def _sprite(value: dict[str, Any]) -> Sprite:
     return Sprite(**value, layers=layers)
 
 
-_SPRITES: dict[str, Any] = _tuples(json.loads(_read("sprites.json")))
-_SCENES: dict[str, Any] = _tuples(json.loads(_read("scenes.json")))
+_SPRITES: dict[str, Any] = _read("sprites.json")
+_SCENES: dict[str, Any] = _read("scenes.json")
 
 SPRITES: Mapping[str, tuple[Sprite, ...]] = {
     label: tuple(map(_sprite, sprites)) for label, sprites in _SPRITES["sprites"].items()
@@ -196,13 +198,13 @@ FLICKR30K_WEIGHTS: dict[str, float] = {label: facts.weight for label, facts in C
 
 
 def sprites_of(label: str, pool: Pool) -> tuple[Sprite, ...]:
-    """The sprites of a class that a pool may show."""
+    """Return the sprites of a class that a pool may show."""
     other = PRETRAINING_ONLY if pool == "demo" else HELD_OUT
     return tuple(s for s in SPRITES[label] if s.code not in other and s.name not in other)
 
 
 def all_sprites() -> dict[str, Sprite]:
-    """Every drawing that a scene may show, by name: those of the classes, then small things in the order of codes."""
+    """Return every drawing of the scenes by name: those of the classes, then small things in the order of codes."""
     sprites = {s.name: s for label in CLASSES for s in SPRITES[label]}
     codes = {code for around in SETTINGS.values() for code, _, _ in around.distractors}
     codes.update(code for around in SETTINGS.values() for code in around.foreground)

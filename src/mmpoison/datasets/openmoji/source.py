@@ -66,7 +66,7 @@ def load_balanced_openmoji(
     progress: Progress | None = None,
     **options: Unpack[SceneOptions],
 ) -> PairDataset:
-    """The scenes with one random caption for each image (the paper's balanced sets, "-b").
+    """Load the scenes with one random caption for each image (the paper's balanced sets, "-b").
 
     Args:
         root: As for `load_openmoji`, like all others but `caption_seed`.

@@ -22,7 +22,7 @@ _ELEMENT = re.compile(r"<(?:path|rect|polygon|polyline|line|circle|ellipse)\b[^>
 
 
 def svg_markup(sprite: Sprite) -> str:
-    """The sprite's SVG: elements dropped, fills swapped, view cut, other drawings added."""
+    """Build the sprite's SVG: elements dropped, fills swapped, view cut, other drawings added."""
     body = _ELEMENT.sub(lambda match: _kept(match.group(0), sprite), _inner(sprite.code))
     if sprite.swap:
         # One pass over all codes: a colour that was swapped in is not swapped again.
@@ -82,7 +82,7 @@ def _cache_file(sprites: dict[str, Sprite]) -> Path:
 
 @lru_cache(maxsize=1)
 def load_sprites() -> dict[str, Image.Image]:
-    """Every sprite by name, as a cropped image with premultiplied alpha (mode ``RGBa``)."""
+    """Load every sprite by name, as a cropped image with premultiplied alpha (mode ``RGBa``)."""
     sprites = all_sprites()
     file = _cache_file(sprites)
     if not file.exists():

@@ -65,7 +65,7 @@ class PublishedFolder:
         self.problems: list[str] = []
 
     def file(self, name: str) -> Path:
-        """A file in the folder, or the one that the user names instead of the folder."""
+        """Return a file in the folder, or the file that the user gives instead of the folder."""
         return self.root / name if self.root.is_dir() else self.root
 
     def problem(self, line: str) -> None:
@@ -81,7 +81,7 @@ class PublishedFolder:
             entry.image_id = prefix + entry.image_id
 
     def table(self, entries: Sequence[ImageEntry], what: str | Path) -> PairDataset:
-        """The table of the entries whose image is there; their labels and splits do not depend on which are.
+        """Build the table of the entries with an image; labels and splits do not depend on which images exist.
 
         Args:
             entries: The images.
@@ -113,7 +113,7 @@ class PublishedFolder:
 
 
 def some_names(names: Sequence[str], most: int = 3) -> str:
-    """The first few of many names, on one line.
+    """List the first few of many names on one line.
 
     >>> some_names(["a.jpg", "b.jpg", "c.jpg", "d.jpg"])
     'a.jpg, b.jpg, c.jpg, ...'
@@ -134,7 +134,7 @@ def _texts(entry: ImageEntry, problem: Callable[[str], None]) -> list[Any]:
 
 
 def _absent(root: Path, entries: Sequence[ImageEntry], named: bool) -> set[str]:
-    """Ids of the images that are not there; none where there is no folder of images."""
+    """Return the ids of absent images; none if there is no folder of images."""
     by_folder: dict[str, list[tuple[str, str]]] = defaultdict(list)
     for entry in entries:
         try:
@@ -159,7 +159,7 @@ def _absent(root: Path, entries: Sequence[ImageEntry], named: bool) -> set[str]:
 
 
 def image_folder(root: Path, candidates: Sequence[str], name: str | None) -> str:
-    """The first of the folders that is there, as a prefix of image ids: "" is the root itself.
+    """Return the first existing folder as a prefix of image ids; "" is the root itself.
 
     Args:
         root: Folder of the data set.
@@ -170,10 +170,10 @@ def image_folder(root: Path, candidates: Sequence[str], name: str | None) -> str
         if (root / folder).is_dir():
             return f"{folder}/"
     try:
-        beside = name is not None and (root / name).is_file()
+        in_root = name is not None and (root / name).is_file()
     except (OSError, ValueError):
-        beside = False
-    return "" if beside else f"{candidates[0]}/"
+        in_root = False
+    return "" if in_root else f"{candidates[0]}/"
 
 
 def split_per_class(entries: Sequence[ImageEntry], test_per_class: int | None, seed: int) -> None:
@@ -208,7 +208,7 @@ def split_per_class(entries: Sequence[ImageEntry], test_per_class: int | None, s
 
 
 def composed_folder(root: Path | None, name: str, where_from: str) -> Path:
-    """The folder that holds the data sets which another one is made of.
+    """Return the folder with the data sets of which another one is composed.
 
     Raises:
         InputError: If there is none.
@@ -241,7 +241,7 @@ def join(root: Path, parts: Sequence[PairDataset]) -> PairDataset:
 
 
 def recognise_file(*names: str) -> Callable[[Path], str | None]:
-    """A function that recognises a data set by any of some files, given itself or in its folder."""
+    """Make a function that recognises a data set by any of some files, given directly or in its folder."""
 
     def recognise(path: Path) -> str | None:
         if path.is_file():

@@ -11,7 +11,7 @@ from typing import Any, Unpack
 
 import msgspec
 
-from mmpoison.base.phrasing import are
+from mmpoison.base.phrasing import count_phrase
 from mmpoison.datasets.catalogue import DataSource, register
 from mmpoison.datasets.entries import ImageEntry
 from mmpoison.datasets.options import one_of, whole_number, words
@@ -154,7 +154,7 @@ def load_coco(
 
 
 def find_parts(root: Path, year: int | str | None, parts: str | None) -> tuple[Path, list[Part]]:
-    """The folder that images start from, and the files of captions to read.
+    """Return the folder that images start from, and the files of captions to read.
 
     Raises:
         InputError: If a part is not there, or both years are and none is named.
@@ -195,7 +195,7 @@ def find_parts(root: Path, year: int | str | None, parts: str | None) -> tuple[P
 
 
 def _captions_in(folder: Path) -> list[str]:
-    """Names of COCO's files of captions, train before val."""
+    """List the names of COCO's files of captions, train before val."""
     names = (f"captions_{part}{year}.json" for part in PARTS for year in YEARS)
     return [name for name in names if (folder / name).is_file()]
 
@@ -203,7 +203,7 @@ def _captions_in(folder: Path) -> list[str]:
 def _read_part(
     part: Part, place: Path, labels: str, label_seed: int, known: set[str], problem: Problem
 ) -> list[ImageEntry]:
-    """The images of one part, in the order of its file."""
+    """Read the images of one part, in the order of its file."""
     # objects first: of them only a label and a few shared tuples are kept when captions are read
     objects: dict[int, tuple[str, tuple[str, ...]]] = {}
     if labels != "none":
@@ -287,7 +287,7 @@ def _report_unlisted(
 ) -> None:
     if unlisted:
         problem(
-            f"{file.name}: {are(len(unlisted), what)} of {of} ids that the file does not list, "
+            f"{file.name}: {count_phrase(len(unlisted), what)} of {of} ids that the file does not list, "
             f"the first {unlisted[0]}"
         )
 

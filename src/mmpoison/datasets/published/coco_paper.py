@@ -62,7 +62,7 @@ def load_coco_paper(
 
 
 def _folder(root: Path | None) -> Path | None:
-    """COCO's own folder: recipes and users name one folder for all data sets of the paper."""
+    """Return COCO's own folder; recipes and users name one folder for all data sets of the paper."""
     if root is not None and (root / FOLDER).is_dir() and not (root / "annotations").is_dir():
         return root / FOLDER
     return root

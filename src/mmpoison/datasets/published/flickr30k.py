@@ -93,7 +93,7 @@ def _captions_file(root: Path, split: str | None) -> Path:
 def _gather(
     lines: Iterator[tuple[int, str, str, str]], file: Path, problem: Callable[[str], None]
 ) -> list[ImageEntry]:
-    """One entry an image, from lines of (line number, image, number of the caption, caption)."""
+    """Build one entry per image from lines of (line number, image, number of the caption, caption)."""
     entries: dict[str, ImageEntry] = {}
     seen: set[tuple[str, str]] = set()
     for number, image, which, caption in lines:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from mmpoison.base.phrasing import are
+from mmpoison.base.phrasing import count_phrase
 from mmpoison.datasets.catalogue import DataSource, derived, register
 from mmpoison.datasets.options import whole_number
 from mmpoison.datasets.published.adapter import composed_folder, join
@@ -52,7 +52,7 @@ def load_flickr_pascal(
 
 
 def load_pascal_test(root: Path, *, missing: str = "skip") -> PairDataset:
-    """The test half of PASCAL Sentences, as `flickr-pascal` has it.
+    """Load the test half of PASCAL Sentences, as `flickr-pascal` has it.
 
     Args:
         root: Folder that holds `pascal-sentences/`.
@@ -84,7 +84,7 @@ def _as_published(pascal: PairDataset) -> PairDataset:
     problems = list(pascal.problems)
     if extra:
         problems.append(
-            f"{pascal.root}: {are(len(extra), 'image')} not in the published split, the first: {extra[0]}"
+            f"{pascal.root}: {count_phrase(len(extra), 'image')} not in the published split, the first: {extra[0]}"
         )
     return replace(fixed, problems=tuple(problems))
 

@@ -26,7 +26,7 @@ _BROKEN = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 
 
 def map_file(path: Path) -> memoryview:
-    """The bytes of a file, read from disk as they are used and given back by the system when memory is short.
+    """Map a file into memory; the system reads pages when needed and can release them again.
 
     Raises:
         InputError: If there is no such file, or it is empty or cannot be read.
@@ -42,7 +42,7 @@ def map_file(path: Path) -> memoryview:
 
 
 def decode_file(path: Path, kind: type[T]) -> T:
-    """A whole file as one typed value.
+    """Decode a whole file as one typed value.
 
     Raises:
         InputError: If it is missing, no JSON, or not of this type.
@@ -56,7 +56,7 @@ def decode_file(path: Path, kind: type[T]) -> T:
 def read_lists(
     path: Path, lists: Mapping[str, type[Any]], problem: Callable[[str], None]
 ) -> dict[str, list[Any]]:
-    """The lists of a JSON object, each of records of one type.
+    """Read the lists of a JSON object, each of records of one type.
 
     Args:
         path: The file: an object that holds at least these lists.
@@ -89,7 +89,7 @@ def read_lists(
 def decode_entry(
     raw: msgspec.Raw, decoder: msgspec.json.Decoder[T], where: str, problem: Callable[[str], None]
 ) -> T | None:
-    """One entry as a typed record, or None and a problem."""
+    """Decode one entry as a typed record, or None and a problem."""
     try:
         return decoder.decode(raw)
     except _BROKEN as error:
@@ -98,7 +98,7 @@ def decode_entry(
 
 
 def broken_json(error: Exception) -> str:
-    """What is wrong with JSON, in words that fit on one line."""
+    """Say what is wrong with JSON on one line."""
     if isinstance(error, msgspec.ValidationError):
         return f"not as it should be ({error})"
     if isinstance(error, UnicodeDecodeError):

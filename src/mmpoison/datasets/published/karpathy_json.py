@@ -26,7 +26,7 @@ class _Image(msgspec.Struct, gc=False):
 
 
 def read_karpathy(path: Path, problem: Callable[[str], None]) -> list[ImageEntry]:
-    """The images of `{"images": [{"filename", "split", "sentences": [{"raw"}]}]}`.
+    """Read the images of `{"images": [{"filename", "split", "sentences": [{"raw"}]}]}`.
 
     Args:
         path: The file.

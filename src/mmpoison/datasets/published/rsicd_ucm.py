@@ -60,7 +60,7 @@ def load_rsicd_ucm(
 
 
 def _first_half(part: PairDataset, seed: int, stream: str, *, by_class: bool) -> BoolArray:
-    """Whether each image falls in the first half, drawn within each class or over all, shape `(I,)`."""
+    """Draw which images are in the first half, within each class or over all, shape `(I,)`."""
     rng = generator(seed, stream)
     count = len(part.images)
     groups = (
@@ -75,7 +75,7 @@ def _first_half(part: PairDataset, seed: int, stream: str, *, by_class: bool) ->
 
 
 def _keep_some(first: BoolArray, unlabelled: int, seed: int) -> BoolArray:
-    """All images of the second half and a random few of the first, shape `(I,)`."""
+    """Keep all images of the second half and a random few of the first, shape `(I,)`."""
     candidates = np.flatnonzero(first)
     if not 0 <= unlabelled <= len(candidates):
         raise InputError(
@@ -90,7 +90,7 @@ def _keep_some(first: BoolArray, unlabelled: int, seed: int) -> BoolArray:
 def load_balanced_rsicd_ucm(
     root: Path | None, seed: int = 0, *, unlabelled: int | None = None, caption_seed: int = 0
 ) -> PairDataset:
-    """The set with one random caption for each photo (the paper's balanced sets, "-b").
+    """Load the set with one random caption for each photo (the paper's balanced sets, "-b").
 
     Args:
         root: As for `load_rsicd_ucm`.

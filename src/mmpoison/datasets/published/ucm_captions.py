@@ -86,7 +86,7 @@ def load_ucm_captions(
 
 
 def class_of(file_name: str) -> str | None:
-    """The class of an image by its number, or None where there is none.
+    """Return the class of an image by its number, or None.
 
     >>> class_of("101.tif"), class_of("2100.tif"), class_of("0.tif")
     ('airplane', 'tenniscourt', None)

@@ -123,7 +123,7 @@ def load_visual_genome(
 
 
 def _draw(phrases: list[Any], image: int, most: int, seed: int) -> list[Any]:
-    """Some of an image's phrases, in the order of the file."""
+    """Draw some of an image's phrases, in the order of the file."""
     if not most or len(phrases) <= most:
         return phrases
     # by position: a phrase may occur twice, and each region is one ticket
@@ -157,7 +157,7 @@ class _Labels:
         self._found = False
 
     def __call__(self, captions: list[Any]) -> tuple[str | None, tuple[str, ...]]:
-        """The label of an image, and every label that its captions match."""
+        """Return the label of an image, and every label that its captions match."""
         texts = [text for text in captions if isinstance(text, str)]
         matching = tuple(
             label for label, pattern in self._patterns if any(map(pattern.search, texts))
@@ -173,7 +173,7 @@ class _Labels:
 
 
 def _image_ids(folder: Path, place: Path, problem: Problem) -> Callable[[int], str]:
-    """A function that gives the path of an image: by the folders, else by the addresses in `image_data.json`."""
+    """Make a function that returns the path of an image: by folders, else by addresses in `image_data.json`."""
     folder_of: dict[str, str] = {}
     for name in IMAGE_FOLDERS:
         if (place / name).is_dir():

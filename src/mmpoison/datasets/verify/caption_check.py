@@ -119,7 +119,7 @@ def check_captions(pairs: PairDataset) -> CaptionFacts:
 
 
 def says_something(caption: str) -> bool:
-    """Whether a caption holds a letter, a digit or a symbol, and not just marks and spaces.
+    """Return whether a caption has a letter, a digit or a symbol, and not only marks and spaces.
 
     >>> says_something("."), says_something(" "), says_something("a sheep"), says_something("\N{SHEEP}")
     (False, False, True, True)
@@ -130,7 +130,7 @@ def says_something(caption: str) -> bool:
 
 
 def is_too_long(caption: str) -> bool:
-    """Whether CLIP's tokenizer cuts a caption for sure.
+    """Return whether CLIP's tokenizer certainly truncates a caption.
 
     >>> is_too_long("a sheep " * 37), is_too_long("a sheep " * 38)
     (False, True)

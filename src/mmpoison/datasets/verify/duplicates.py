@@ -22,7 +22,7 @@ AT_ONCE = 1 << 20
 
 
 def equal_groups(hashes: Hashes) -> list[Indices]:
-    """Groups of two and more positions with equal hashes, by their first position.
+    """Group positions with equal hashes, two or more each, by their first position.
 
     Args:
         hashes: Shape `(n,)`.
@@ -43,7 +43,7 @@ def equal_groups(hashes: Hashes) -> list[Indices]:
 def near_pairs(
     hashes: Hashes, distance: int
 ) -> Iterator[tuple[Indices, Indices, npt.NDArray[np.uint8]]]:
-    """All pairs of 64-bit hashes that differ in at most so many bits, and no others.
+    """Find all pairs of 64-bit hashes that differ in at most a given number of bits, and no others.
 
     Of `distance + 2` bands of bits, hashes that are near differ in at most `distance`, so they agree in two bands at
     least: only those that agree in some two bands are compared.
@@ -86,7 +86,7 @@ def _bands(count: int) -> list[np.uint64]:
 
 
 def _agreeing(values: Hashes) -> Iterator[tuple[Indices, Indices]]:
-    """All pairs of positions with equal values in a sorted array, in pieces."""
+    """Yield all pairs of positions with equal values in a sorted array, in pieces."""
     starts, sizes = _runs(values)
     # how many later members of its group each position has
     position = np.arange(len(values), dtype=np.int64)
@@ -112,7 +112,7 @@ def _runs(values: Hashes) -> tuple[Indices, Indices]:
 
 
 def _ones(values: Hashes) -> npt.NDArray[np.uint8]:
-    """Number of bits that are set."""
+    """Count the bits that are set."""
     if hasattr(np, "bitwise_count"):  # NumPy 2
         ones: npt.NDArray[np.uint8] = np.bitwise_count(values)
     else:

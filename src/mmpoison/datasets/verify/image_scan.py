@@ -69,12 +69,12 @@ class ImageScan:
     largest: int = 0
 
     def of_fault(self, *faults: ImageFault) -> list[int]:
-        """Positions of the images with one of some faults, sorted."""
+        """Return the sorted positions of the images with one of some faults."""
         return sorted(index for index, error in self.faults.items() if error.fault in faults)
 
 
 def can_hash_perceptually() -> bool:
-    """Whether the library of perceptual hashes (extra `data`) is installed."""
+    """Return whether the library of perceptual hashes (extra `data`) is installed."""
     return is_installed("imagehash")
 
 

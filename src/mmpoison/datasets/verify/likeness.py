@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from mmpoison.base.phrasing import are, count_of
+from mmpoison.base.phrasing import count_of, count_phrase
 from mmpoison.datasets.verify.duplicates import Indices, equal_groups, near_pairs
 from mmpoison.datasets.verify.image_scan import ImageScan
 from mmpoison.pairs.table import SPLITS, UNLABELLED, BoolArray, PairDataset
@@ -88,16 +88,16 @@ class Likeness:
         )
 
     def problems(self) -> list[str]:
-        """What is wrong: a test image that was trained on measures memory."""
+        """List what is wrong: a test image in the training data measures memory."""
         if self.leaked is None:
             return []
         return [
-            f"{are(self.leakage['same_images'], 'test image')} in train too, pixel for pixel, the first: "
+            f"{count_phrase(self.leakage['same_images'], 'test image')} in train too, pixel for pixel, the first: "
             f"{self.leaked[0]} = {self.leaked[1]}"
         ]
 
     def notes(self) -> list[str]:
-        """What a reader should know."""
+        """List what a reader should know."""
         notes = []
         if self.groups:
             images = sum(map(len, self.groups))
@@ -119,7 +119,7 @@ class Likeness:
             )
         if self.leakage["near_images"]:
             notes.append(
-                f"{are(self.leakage['near_images'], 'test image')} nearly the same as a train image"
+                f"{count_phrase(self.leakage['near_images'], 'test image')} nearly the same as a train image"
             )
         return notes
 
@@ -138,7 +138,7 @@ class Likeness:
 
 
 def _captions(pairs: PairDataset, images: Indices, wanted: BoolArray) -> list[str]:
-    """Captions of images in the pairs that are wanted, a mask of shape `(N,)`."""
+    """Mark the captions of some images, a mask of shape `(N,)`."""
     # pairs stand in the order of their images
     starts = np.searchsorted(pairs.image, images, side="left")
     stops = np.searchsorted(pairs.image, images, side="right")
@@ -153,7 +153,7 @@ def _captions(pairs: PairDataset, images: Indices, wanted: BoolArray) -> list[st
 def _near(
     pairs: PairDataset, scan: ImageScan, readable: Indices, distance: int
 ) -> tuple[dict[str, Any], int]:
-    """Images near another one, and the number of test images near a train image."""
+    """Return the images near another one, and the number of test images near a train image."""
     near: dict[str, Any] = {
         "distance": distance,
         "left_out": None,

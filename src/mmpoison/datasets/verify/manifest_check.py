@@ -43,7 +43,7 @@ def manifest_problems(pairs: PairDataset, clean: PairDataset | None) -> list[str
 
 
 def poisoned_gallery(pairs: PairDataset) -> list[str]:
-    """Ids of test images that poisoned captions are trained on (attack I), in table order."""
+    """List test images on which poisoned captions are trained (attack I), in table order."""
     on_test = pairs.images.split_codes[pairs.image] == SPLITS.index("test")
     return [str(pairs.images.ids[i]) for i in np.unique(pairs.image[pairs.poisoned & on_test])]
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from mmpoison.base.phrasing import are, count_of
+from mmpoison.base.phrasing import count_of, count_phrase
 from mmpoison.datasets.catalogue import DATASETS, load_dataset, recognise
 from mmpoison.datasets.verify.caption_check import CONTEXT, CaptionFacts, check_captions
 from mmpoison.datasets.verify.image_scan import ImageScan, can_hash_perceptually, scan_images
@@ -179,17 +179,17 @@ def _image_notes(scan: ImageScan, ids: list[str]) -> list[str]:
     if scan.wrong_suffix:
         first = min(scan.wrong_suffix)
         notes.append(
-            f"{are(len(scan.wrong_suffix), 'image')} of another format than the name says, the first: "
+            f"{count_phrase(len(scan.wrong_suffix), 'image')} of another format than the name says, the first: "
             f"{ids[first]} is {scan.wrong_suffix[first]}; they load"
         )
     if scan.animated:
         notes.append(
-            f"{are(len(scan.animated), 'image')} animated, the first: {ids[scan.animated[0]]}; "
+            f"{count_phrase(len(scan.animated), 'image')} animated, the first: {ids[scan.animated[0]]}; "
             "models see the first frame"
         )
     if scan.rotated:
         notes.append(
-            f"{are(len(scan.rotated), 'image')} rotated by EXIF data, the first: {ids[scan.rotated[0]]}; "
+            f"{count_phrase(len(scan.rotated), 'image')} rotated by EXIF data, the first: {ids[scan.rotated[0]]}; "
             "models see them as they are stored, as in CLIP's own pipeline"
         )
     return notes
@@ -199,7 +199,7 @@ def _caption_problems(captions: CaptionFacts) -> list[str]:
     if not captions.empty:
         return []
     return [
-        f"{are(captions.empty, 'caption')} empty (nothing but marks and spaces), "
+        f"{count_phrase(captions.empty, 'caption')} empty (nothing but marks and spaces), "
         f"the first is with {captions.examples['empty']}"
     ]
 
@@ -211,8 +211,8 @@ def _caption_notes(captions: CaptionFacts) -> list[str]:
         (
             "too_long",
             captions.too_long,
-            f"{are(captions.too_long, 'caption')} longer than the {CONTEXT} tokens that CLIP reads, and cut (at least "
-            "so many: pieces of text were counted, not tokens)",
+            f"{count_phrase(captions.too_long, 'caption')} longer than the {CONTEXT} tokens that CLIP reads, "
+            "and truncated (a lower bound: pieces of text were counted, not tokens)",
         ),
         ("html", captions.html, f"HTML is in {count_of(captions.html, 'caption')}"),
         (
@@ -224,31 +224,31 @@ def _caption_notes(captions: CaptionFacts) -> list[str]:
         (
             "repeated",
             captions.repeated,
-            f"{are(captions.repeated, 'caption')} repeated on the same image",
+            f"{count_phrase(captions.repeated, 'caption')} repeated on the same image",
         ),
     ):
         if count:
             notes.append(f"{what}, the first: {first(kind)}")
     if captions.images_without:
         notes.append(
-            f"{are(captions.images_without, 'image')} without a caption, the first: "
+            f"{count_phrase(captions.images_without, 'image')} without a caption, the first: "
             f"{first('images_without')}"
         )
     if captions.in_train_and_test:
         notes.append(
-            f"{are(captions.in_train_and_test, 'text')} in train and in test, on whatever image"
+            f"{count_phrase(captions.in_train_and_test, 'text')} in train and in test, on whatever image"
         )
     return notes
 
 
 def _poisoned_gallery(pairs: PairDataset) -> tuple[int, list[str]]:
-    """Number of test images that poison is trained on, and what to say of them."""
+    """Count test images on which poison is trained, and describe them."""
     images = poisoned_gallery(pairs)
     if not images:
         return 0, []
     return len(images), [
-        f"{are(len(images), 'test image')} trained on, with the poisoned captions that the manifest lists and no "
-        f"others: {images[0]}; programs that do not read the manifest see these captions in split test"
+        f"{count_phrase(len(images), 'test image')} trained on, with the poisoned captions that the manifest lists "
+        f"and no others: {images[0]}; programs that do not read the manifest see these captions in split test"
     ]
 
 

@@ -43,7 +43,7 @@ class Verification:
         return [line for lines in self.wrong.values() for line in lines]
 
     def facts(self) -> dict[str, str]:
-        """Rows of a table for a reader."""
+        """List rows of a table for a reader."""
         counts = self.counts
         rows: dict[str, str] = {}
         if self.format is not None:

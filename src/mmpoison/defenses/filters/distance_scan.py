@@ -1,4 +1,4 @@
-"""Distances of all pairs of a set of any size: piece by piece, kept on disk, taken up again after a kill."""
+"""Scores all pairs of a set of any size: piece by piece, each cached, so that a killed scan resumes."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -15,8 +16,10 @@ from mmpoison.base.array_files import read_arrays
 from mmpoison.base.cache_folder import cache_folder
 from mmpoison.base.files import atomic_file
 from mmpoison.base.untrusted import parse_json
+from mmpoison.defenses.catalogue import PairFilter
+from mmpoison.defenses.filter_result import PairScores, SuspectedGoal
 from mmpoison.defenses.filters.pair_pieces import PairPieces, pairs_without
-from mmpoison.defenses.filters.unreadable import Unreadable, short_reasons
+from mmpoison.defenses.unreadable import Unreadable, short_reasons
 from mmpoison.errors import InputError
 from mmpoison.metrics import cosine_distance
 from mmpoison.models.compute_environment import compute_environment
@@ -42,24 +45,27 @@ IN_SAMPLE, IN_SAMPLES = 32, 2048
 
 @dataclass(frozen=True)
 class PairScan:
-    """What a judge said of the pairs of one split.
+    """Scores of the pairs of one split.
 
     Attributes:
-        distances: Cosine distance of each pair in the order of the stream, in [0, 2], shape `(N,)`; 9 bytes a
-            pair, with image and poisoned, are all that grows.
+        scores: Score of each pair in the order of the stream, shape `(N,)`; 9 bytes a pair, with image and poisoned,
+            are all that grows.
         image: Number of the image of each pair, counted through the stream, shape `(N,)`.
-        mismatched: Distances of captions to random other images of the same set, in [0, 2], shape `(M,)`.
+        mismatched: Scores of captions with random other images of the same set, shape `(M,)`; empty where the method
+            gives no embeddings.
         poisoned: Which pairs the manifest calls poisoned, shape `(N,)`; None where there is no manifest.
         new_pairs: Of the pairs, how many were embedded now and not taken from an earlier scan.
         unreadable: Images that could not be read; their pairs are in none of the above.
+        goals: Suspected goals, by a method that finds groups.
     """
 
-    distances: Floats
+    scores: npt.NDArray[np.floating[Any]]
     image: IntArray
     mismatched: Floats
     poisoned: BoolArray | None
     new_pairs: int
     unreadable: Unreadable
+    goals: tuple[SuspectedGoal, ...] | None = None
 
 
 def images_at_once(image_size: int) -> int:
@@ -74,16 +80,17 @@ def images_at_once(image_size: int) -> int:
 def scan_pairs(
     pieces: PairPieces,
     encoder: DualEncoder,
+    method: PairFilter,
     *,
     split: str = "train",
     work: Path | None = None,
     progress: ProgressFor | None = None,
 ) -> PairScan:
-    """Distance of each pair of a split, with memory that does not grow with the images.
+    """Score each pair of a split by a method that streams, with memory that does not grow with the images.
 
-    Each finished piece is a file under a name that is a digest of what its distances depend on: the judge, the code,
-    libraries, device and threads that compute them, the captions, and the images' paths, sizes and times of change. So
-    a scan that was killed resumes, a changed piece is scanned again, and no pair is lost or counted twice.
+    Each finished piece is a file under a name that is a digest of what its scores depend on: the method, the judge, the
+    code, libraries, device and threads that compute them, the captions, and the images' paths, sizes and times of
+    change. So a scan that was killed resumes, a changed piece is scanned again, and no pair is lost or counted twice.
 
     Pairs of images that cannot be read are left out, and the images named in the result: `PairPieces.leave_out` leaves
     their pairs out of the pieces too, whose order then is that of the scan.
@@ -91,6 +98,7 @@ def scan_pairs(
     Args:
         pieces: The set.
         encoder: The judge.
+        method: Gives the scores.
         split: Which pairs are judged.
         work: Folder of the files; `distances` in the cache folder by default.
         progress: Gives a progress callback for a named step; it counts images.
@@ -98,7 +106,7 @@ def scan_pairs(
     Raises:
         InputError: If there is no pair in the split, or none of its images can be read.
     """
-    folder = (cache_folder() / "distances" if work is None else work) / _key(encoder)
+    folder = (cache_folder() / "distances" if work is None else work) / _key(encoder, method)
     report = progress(f"judging {split} pairs") if progress is not None else None
     distances: list[Floats] = []
     image: list[IntArray] = []
@@ -113,7 +121,7 @@ def scan_pairs(
             digest, missing = _digest(part)
             file = folder / f"{digest}.npz"
             known = _read(file, part)
-            found = _judge(part, encoder) if known is None else known
+            found = _judge(part, encoder, method) if known is None else known
             readable = pairs_without(part, found.reasons)
             if known is None:
                 # the name of the file says which images are missing, and not what there was no memory for
@@ -208,6 +216,8 @@ class _Sample:
                 self._rows[place] = row
 
     def mismatched(self) -> Floats:
+        if not self._rows:
+            return np.empty(0, dtype=np.float32)
         text, image = (np.stack(rows) for rows in zip(*self._rows, strict=True))
         return mismatched_distances(text, image)
 
@@ -217,7 +227,7 @@ class _Judged:
     """A judged piece.
 
     Attributes:
-        distances: Distance of each pair, shape `(n,)`; NaN where its image cannot be read.
+        distances: Score of each pair, shape `(n,)`; NaN where its image cannot be read.
         text: Embeddings of a few captions, shape `(m, d)`.
         image: Embeddings of their images, shape `(m, d)`.
         reasons: What is wrong with images that cannot be read, by id.
@@ -231,7 +241,7 @@ class _Judged:
     passing: frozenset[str] = frozenset()
 
 
-def _judge(part: PairDataset, encoder: DualEncoder) -> _Judged:
+def _judge(part: PairDataset, encoder: DualEncoder, method: PairFilter) -> _Judged:
     inputs = prepare_pixels(encoder, part, broken="drop")
     broken = inputs.pixels.broken
     readable = pairs_without(part, broken)
@@ -239,17 +249,49 @@ def _judge(part: PairDataset, encoder: DualEncoder) -> _Judged:
     distances = np.full(len(part), np.nan, dtype=np.float32)
     text = image = np.empty((0, 0), dtype=np.float32)
     if len(rows):
-        text, image = embed_pairs(encoder, inputs, part.where(readable))
-        distances[rows] = cosine_distance(text, image)
-    chosen = np.random.default_rng(0).permutation(len(rows))[:IN_SAMPLE]
+        found = method.score(part.where(readable), encoder, inputs)
+        distances[rows] = found.scores
+        text, image = _some_embeddings(found, slice(None))
     reasons = short_reasons(part.root, broken)
-    return _Judged(distances, text[chosen], image[chosen], reasons, inputs.pixels.passing)
+    return _Judged(distances, text, image, reasons, inputs.pixels.passing)
 
 
-def _key(encoder: DualEncoder) -> str:
-    """What the distances of all pieces depend on: the judge, and what computes them."""
-    computed = compute_environment(encoder.device, __name__)
+def _some_embeddings(
+    found: PairScores, rows: slice | npt.NDArray[np.intp]
+) -> tuple[Floats, Floats]:
+    """Embeddings of a random few of some pairs; none where a method gives none."""
+    if found.embeddings is None:
+        return np.empty((0, 0), dtype=np.float32), np.empty((0, 0), dtype=np.float32)
+    text, image = (values[rows] for values in found.embeddings)
+    chosen = np.random.default_rng(0).permutation(len(text))[:IN_SAMPLE]
+    return text[chosen], image[chosen]
+
+
+def mismatched_of(found: PairScores, image: IntArray, at_once: int) -> Floats:
+    """Scores of captions with random other images, from the same sample of pairs as `scan_pairs` takes.
+
+    Args:
+        found: Of all pairs of a set in memory.
+        image: Image of each pair, shape `(N,)`, sorted.
+        at_once: How many images a piece has.
+    """
+    sample = _Sample()
+    piece = image // at_once
+    for number in np.unique(piece):
+        sample.add(*_some_embeddings(found, np.flatnonzero(piece == number)))
+    return sample.mismatched()
+
+
+def parameters_of(method: PairFilter) -> dict[str, Any]:
+    """What scores depend on besides the judge and the pairs: all attributes of a method but its cut."""
+    return {name: value for name, value in sorted(vars(method).items()) if name != "cut"}
+
+
+def _key(encoder: DualEncoder, method: PairFilter) -> str:
+    """What the scores of all pieces depend on: the judge, the method, and what computes them."""
+    computed = compute_environment(encoder.device, __name__, type(method))
     parts = [encoder.digest(), str(encoder.config.get("model_cfg")), preparation_key(encoder)]
+    parts += [method.name, repr(parameters_of(method))]
     return hashlib.sha256("\0".join([computed, *parts]).encode()).hexdigest()[:32]
 
 

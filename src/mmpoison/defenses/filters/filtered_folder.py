@@ -1,9 +1,9 @@
-"""Write what a filter kept as a pairs folder, with a verdict for every pair it judged."""
+"""Writes what a filter lets through as a pairs folder, with a verdict for every pair it judged."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Container, Iterable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TextIO
@@ -12,15 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from mmpoison.base.files import atomic_folder
-from mmpoison.defenses.filters.pair_pieces import (
-    PairPieces,
-    Piece,
-    pairs_without,
-    whole_piece,
-    without_images,
-)
-from mmpoison.defenses.filters.relevance_filter import FilterResult
-from mmpoison.defenses.filters.unreadable import Unreadable, write_unreadable
+from mmpoison.defenses.filters.pair_pieces import PairPieces, Piece
+from mmpoison.defenses.unreadable import write_unreadable
 from mmpoison.pairs.folder import (
     CAPTIONS_FILE,
     MANIFEST_FILE,
@@ -28,101 +21,41 @@ from mmpoison.pairs.folder import (
     append_pairs,
     copy_notices,
 )
-from mmpoison.pairs.manifest import PoisonManifest
 from mmpoison.pairs.table import BoolArray, PairDataset
 
 VERDICTS_FILE = "verdicts.jsonl"
 
 
 def save_filtered(
-    pairs: PairDataset,
-    judged: BoolArray,
-    result: FilterResult,
+    pieces: PairPieces,
+    keep: BoolArray,
+    scores: npt.NDArray[np.floating[Any]],
+    facts: Mapping[str, Any],
     out: Path,
     *,
-    unreadable: Unreadable | None = None,
+    split: str = "train",
     images: ImagePolicy = "link",
     also: Callable[[Path], None] | None = None,
 ) -> Path:
-    """Write the kept pairs, the pairs that were not judged, and `verdicts.jsonl`.
+    """Write the pairs that stay, the pairs that were not judged, and `verdicts.jsonl`.
 
     Where the poison is known the manifest goes along, cut down to the poisoned pairs that the filter let through.
-    Images that could not be read are left out with all their pairs and named in `unreadable.jsonl`.
+    Images that `pieces` leaves out are left out with all their pairs and named in `unreadable.jsonl`.
 
     Args:
-        pairs: The whole set.
-        judged: Which pairs the filter judged, shape `(N,)`.
-        result: What it decided, in the order of the judged pairs whose images can be read.
-        out: New folder.
-        unreadable: Images that could not be read, where there are any.
-        images: As in `save_pairs`.
-        also: Writes more files into the folder, before it gets its name.
-
-    Raises:
-        InputError: If `out` holds something already.
-    """
-    left_out = {} if unreadable is None else unreadable.reasons
-    readable = pairs_without(pairs, left_out)
-    facts = result.facts(pairs.where(judged & readable))
-    if unreadable is not None:
-        facts |= unreadable.facts()
-    pieces = [(without_images(whole_piece(pairs), left_out), judged[readable])]
-    return _write(
-        pieces,
-        pairs.manifest,
-        result.keep,
-        result.distances,
-        facts,
-        out,
-        images,
-        left_out,
-        also,
-    )
-
-
-def write_filtered(
-    pieces: PairPieces,
-    split: str,
-    keep: BoolArray,
-    distances: npt.NDArray[np.floating[Any]],
-    facts: Mapping[str, Any],
-    out: Path,
-    *,
-    images: ImagePolicy = "link",
-    also: Callable[[Path], None] | None = None,
-) -> Path:
-    """Write what is left of a set of any size, as `save_filtered` does, piece by piece.
-
-    Args:
-        pieces: The set; what it leaves out is left out, and named in `unreadable.jsonl`.
-        split: Which pairs were judged.
-        keep: Verdict for each of them in the order of the stream, shape `(N,)`.
-        distances: Their distances, shape `(N,)`.
+        pieces: The set.
+        keep: Verdict for each judged pair in the order of the stream, shape `(N,)`.
+        scores: Their scores, shape `(N,)`.
         facts: What a manifest will say of the filter.
         out: New folder.
+        split: Which pairs were judged.
         images: As in `save_pairs`.
         also: Writes more files into the folder, before it gets its name.
 
     Raises:
         InputError: If `out` holds something already.
     """
-    judged = ((piece, piece.in_split(split)) for piece in pieces)
-    return _write(
-        judged, pieces.manifest, keep, distances, facts, out, images, pieces.left_out, also
-    )
-
-
-def _write(
-    pieces: Iterable[tuple[Piece, BoolArray]],
-    manifest: PoisonManifest | None,
-    keep: BoolArray,
-    distances: npt.NDArray[np.floating[Any]],
-    facts: Mapping[str, Any],
-    out: Path,
-    images: ImagePolicy,
-    left_out: Mapping[str, str],
-    also: Callable[[Path], None] | None = None,
-) -> Path:
+    manifest, left_out = pieces.manifest, pieces.left_out
     listed = manifest.pairs if manifest is not None else ()
     named = {name for pair in listed for name in (pair.clean_image, pair.poisoned_image)}
     names: dict[str, str] = {}
@@ -134,10 +67,11 @@ def _write(
             (folder / CAPTIONS_FILE).open("w", encoding="utf-8") as captions,
             (folder / VERDICTS_FILE).open("w", encoding="utf-8") as verdicts,
         ):
-            for piece, judged in pieces:
+            for piece in pieces:
+                judged = piece.in_split(split)
                 part = slice(start, start + int(judged.sum()))
                 start = part.stop
-                _write_verdicts(verdicts, piece, judged, keep[part], distances[part])
+                _write_verdicts(verdicts, piece, judged, keep[part], scores[part])
                 stays = ~judged
                 stays[judged] = keep[part]
                 left.update(piece.entry[stays & piece.poisoned].tolist())
@@ -191,7 +125,7 @@ def _write_verdicts(
     piece: Piece,
     judged: BoolArray,
     keep: BoolArray,
-    distances: npt.NDArray[np.floating[Any]],
+    scores: npt.NDArray[np.floating[Any]],
 ) -> None:
     names = piece.pair_ids()
     pairs = piece.pairs
@@ -200,14 +134,14 @@ def _write_verdicts(
             "pair": names[row],
             "image": pairs.images.ids[pairs.image[row]],
             "caption": pairs.captions[row],
-            "distance": round(float(distances[place]), 6),
+            "distance": round(float(scores[place]), 6),
             "keep": bool(keep[place]),
         }
         stream.write(json.dumps(line) + "\n")
 
 
 def judged_rows(pieces: PairPieces, split: str) -> Iterator[tuple[int, Piece, int, str]]:
-    """Every judged pair: its place in the order of the stream, its piece, its row there, its name."""
+    """Go through the judged pairs: the place in the order of the stream, its piece, its row there, its name."""
     place = 0
     for piece in pieces:
         names = piece.pair_ids()

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import ClassVar, Literal, get_args
+from typing import ClassVar, Literal, Unpack, get_args
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
 from mmpoison.defenses.catalogue import DEFENSES, Kind
+from mmpoison.defenses.cut import Cut, CutOptions
+from mmpoison.defenses.filter_result import PairScores
 from mmpoison.defenses.filters.distance_scan import embed_pairs
-from mmpoison.defenses.filters.relevance_filter import FilterResult, verdicts
-from mmpoison.defenses.filters.thresholds import check_loss, loss_threshold
+from mmpoison.defenses.filters.score_filter import ScoreFilter
 from mmpoison.errors import InputError
 from mmpoison.models.dual_encoder import DualEncoder
 from mmpoison.models.inputs import PairInputs, ProgressFor
@@ -22,26 +23,25 @@ Space = Literal["pair", "image"]
 
 AT_ONCE = 512
 
-
 MOST = 1_000_000
 """The farthest neighbour; the data say a nearer one."""
 
 
 @DEFENSES.register("neighbour-outliers")
-class NeighbourOutliers:
+class NeighbourOutliers(ScoreFilter):
     """Drop the pairs whose k-th nearest other pair is farthest away.
 
     Huang et al. find backdoored images by how empty their neighbourhood is among a CLIP's image embeddings; the
-    k-distance is one of their detectors. Its scores are of images: it cannot tell the captions of one image apart.
+    k-distance is one of their detectors. Its scores are of images: it is the same for all captions of an image.
     Where images are ordinary and a caption is wrong, the pair as a whole is what has no neighbours, so by default a
     pair lies where its caption's and its image's embedding, one behind the other, put it.
 
     Poison in larger groups than `k` are each other's neighbours and are not found.
 
     Args:
-        clean_loss: Share of the pairs that is dropped, in (0, 1).
         k: Which neighbour counts, from 1.
         space: `pair`, or `image` for the published score.
+        **cut: Where to cut (`mmpoison.defenses.cut.Cut`); 2% of the pairs unless said.
 
     Raises:
         InputError: If a value is out of range.
@@ -52,7 +52,6 @@ class NeighbourOutliers:
     source: ClassVar[str] = "Huang et al., ICLR 2025 (k-distance; on whole pairs: mmpoison)"
     summary: ClassVar[str] = "drops pairs that have few others near them"
     knobs: ClassVar[Mapping[str, str]] = {
-        "clean_loss": "the share of the pairs that goes, whatever they are",
         "k": "a larger one sees larger groups of poison, and takes rare clean pairs for outliers",
         "space": "pair: caption and image together; image: the published score, alike for all captions of an image",
     }
@@ -60,51 +59,37 @@ class NeighbourOutliers:
         "each image and caption is embedded once, then every pair is compared with every other; rare clean pairs"
     )
 
-    def __init__(self, clean_loss: float = 0.02, k: int = 16, space: Space = "pair") -> None:
-        check_loss(clean_loss)
+    score_name = "distance to the k-th neighbour"
+    score_range = (0.0, 2.0)
+    default_cut = Cut(clean_loss=0.02)
+
+    def __init__(self, k: int = 16, space: Space = "pair", **cut: Unpack[CutOptions]) -> None:
         if isinstance(k, bool) or not isinstance(k, int) or not 1 <= k <= MOST:
             raise InputError(f"k {k!r:.40} is no number of a neighbour: 1 to {MOST:,} is needed")
         if space not in get_args(Space):
             raise InputError(f"space {space!r:.40} is neither pair nor image")
-        self.clean_loss = clean_loss
+        super().__init__(**cut)
         self.k = k
         self.space = space
 
-    def apply(
+    def score(
         self,
         pairs: PairDataset,
         encoder: DualEncoder,
         inputs: PairInputs,
         *,
-        trusted: PairDataset | None = None,
         seed: int = 0,
         progress: ProgressFor | None = None,
-    ) -> FilterResult:
-        """Judge every pair; `distances` are to the k-th neighbour, 1 - cosine, in [0, 2].
-
-        Args:
-            pairs: The pairs to judge; usually the training pairs.
-            encoder: The judge.
-            inputs: Prepared inputs for the judge, holding all pairs.
-            trusted: Not used: neighbours are looked for among the judged pairs.
-            seed: Nothing here is random.
-            progress: Gives a progress callback for a named step.
-
-        Raises:
-            InputError: If there are not more than `k` pairs (images, where the space is theirs), or none would be left.
-        """
-        if not len(pairs):
-            raise InputError("there is no pair to filter")
+    ) -> PairScores:
+        """Distance of each pair to the k-th neighbour, 1 - cosine, in [0, 2]."""
         text, image = embed_pairs(encoder, inputs, pairs, progress)
         if self.space == "image":
             _, first, row = np.unique(pairs.image, return_index=True, return_inverse=True)
-            distances = neighbour_distance(image[first], self.k, encoder.device, progress)[row]
+            points = image[first]
         else:
-            both = (np.concatenate([text, image], axis=1) / np.sqrt(2)).astype(np.float32)
-            distances = neighbour_distance(both, self.k, encoder.device, progress)
-        cut = loss_threshold(distances, self.clean_loss)
-        keep = verdicts(distances, cut.value)
-        return FilterResult(pairs.where(keep), keep, distances, cut.value, cut)
+            points = (np.concatenate([text, image], axis=1) / np.sqrt(2)).astype(np.float32)
+            row = np.arange(len(pairs))
+        return PairScores(neighbour_distance(points, self.k, encoder.device, progress)[row])
 
 
 def neighbour_distance(
@@ -113,7 +98,7 @@ def neighbour_distance(
     device: torch.device | str = "cpu",
     progress: ProgressFor | None = None,
 ) -> npt.NDArray[np.float64]:
-    """Distance of each point to its k-th nearest other, 1 - cosine, in [0, 2].
+    """Compute the distance of each point to its k-th nearest other, 1 - cosine, in [0, 2].
 
     Args:
         points: Unit vectors, shape `(N, d)`.
@@ -133,7 +118,7 @@ def neighbour_distance(
     """
     if len(points) <= k:
         raise InputError(f"{len(points)} points have no {k}-th neighbour each: choose a smaller k")
-    report = progress("looking for neighbours") if progress is not None else None
+    report = progress("comparing pairs") if progress is not None else None
     everything = torch.from_numpy(np.ascontiguousarray(points)).to(device)
     found = []
     for start in range(0, len(points), AT_ONCE):

@@ -1,8 +1,8 @@
-"""Labels that people give to pairs: which pairs to look at, and the file that keeps what they said.
+"""Chooses pairs for people to label, and reads and writes the file of their labels.
 
 The file is a CSV with the columns `pair` and `verdict`. A pair is named by its image and its place among the image's
 captions, from 0 (`sheep/0001.jpg#3`), as in `verdicts.jsonl`; a verdict is `keep`, `drop` or `unsure`, or empty where
-nobody has looked yet. Other columns are let be.
+nobody has decided yet. Other columns stay as they are.
 """
 
 from __future__ import annotations
@@ -34,21 +34,41 @@ COLUMNS = ("pair", "verdict")
 MAX_BYTES = 100 * 2**20
 
 BANDS = ((0.0, 0.25), (0.9, 0.25), (0.98, 0.5))
-"""From which quantile of the distances on, and what share of the pairs to look at comes from there."""
+"""From which quantile of the distances on, and what share of the pairs to label comes from there."""
+
+
+@dataclass(frozen=True)
+class Neighbour:
+    """Another pair that resembles a shown one.
+
+    Attributes:
+        caption: Its caption.
+        image: Id of its image.
+        root: Folder that the id starts from.
+        distance: Cosine distance of the two captions, or of the two images, in [0, 2].
+    """
+
+    caption: str
+    image: str
+    root: Path
+    distance: float
 
 
 @dataclass(frozen=True)
 class ShownPair:
-    """A pair that somebody will look at.
+    """A pair as it is shown to somebody.
 
     Attributes:
         pair: Its name.
         image: Id of its image.
         caption: Its caption.
         root: Folder that image ids start from.
-        distance: Its cosine distance.
+        distance: Its score.
         poisoned: What the manifest says, None where there is none.
         others: The other captions of its image, in order.
+        kept: What a filter decided; None where none has.
+        by_caption: Pairs whose captions are nearest to its caption, the nearest first.
+        by_image: Pairs whose images are nearest to its image, one for each image, the nearest first.
     """
 
     pair: str
@@ -58,14 +78,17 @@ class ShownPair:
     distance: float
     poisoned: bool | None = None
     others: tuple[str, ...] = ()
+    kept: bool | None = None
+    by_caption: tuple[Neighbour, ...] = ()
+    by_image: tuple[Neighbour, ...] = ()
 
 
 def pairs_to_label(
     distances: npt.NDArray[np.floating[Any]], count: int, *, seed: int = 0
 ) -> npt.NDArray[np.int64]:
-    """Random pairs whose labels tell most about a threshold, in random order.
+    """Choose random pairs whose labels say most about a threshold, in random order.
 
-    Half of them come from the most distant 2 %, a quarter from the 8 % before, the rest from the other 90 %; a plain
+    Half of them come from the most suspicious 2%, a quarter from the 8% before, the rest from the other 90%; a plain
     random subset would hold hardly a poisoned pair. `label_threshold` allows for it.
 
     Args:
@@ -94,7 +117,7 @@ def shown_pairs(
     places: Iterable[int],
     distances: npt.NDArray[np.floating[Any]],
 ) -> list[ShownPair]:
-    """What there is to show of some judged pairs, in the order given.
+    """Collect what is shown of some judged pairs, in the order given.
 
     Args:
         pieces: The set.
@@ -127,7 +150,7 @@ def _others(pairs: PairDataset, row: int) -> tuple[str, ...]:
 def labelled_places(
     pieces: PairPieces, split: str, labels: Mapping[str, Verdict], file: Path
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
-    """Places of the labelled pairs in the order of the stream, and which of them are to be dropped, shape `(n,)`.
+    """Find the labelled pairs: their places in the order of the stream, and which are to be dropped, shapes `(n,)`.
 
     Labels of pairs that are left out because their image cannot be read count for nothing.
 
@@ -193,7 +216,7 @@ def _rows_of(file: Path) -> BoundedRows:
 
 
 class StaleVerdict(Exception):
-    """A verdict was to be changed that is no longer what it was thought to be.
+    """Raised if a verdict that is to be changed is no longer what the caller expects.
 
     Attributes:
         verdict: What it is.
@@ -205,9 +228,9 @@ class StaleVerdict(Exception):
 
 
 class LabelFile:
-    """A file of labels that verdicts are put into one by one; each is on the disk before anybody is told.
+    """A file of labels that takes verdicts one by one; each is on the disk before `set` returns.
 
-    The file is whole at any moment: it is written anew under another name and takes the old one's place. Columns that
+    The file is whole at any moment: it is written again under another name and takes the old one's place. Columns that
     somebody has added stay. While one process has it open no other may; what a person changes in it meanwhile is
     seen before the next verdict is written.
 
@@ -227,7 +250,7 @@ class LabelFile:
             self._lock.acquire(timeout=0)
         except Timeout:
             raise InputError(
-                f"{file}: somebody is labelling into it already: end that, or name another file"
+                f"{file}: another process has it open: end that, or name another file"
             ) from None
         self._columns: list[str] = list(COLUMNS)
         self._rows: dict[str, dict[str, str]] = {}
@@ -246,7 +269,7 @@ class LabelFile:
         self.close()
 
     def close(self) -> None:
-        """Let others have the file."""
+        """Release the file for other processes."""
         self._lock.release()
 
     def __getitem__(self, pair: str) -> Verdict:
@@ -259,20 +282,20 @@ class LabelFile:
         return {pair: self[pair] for pair in self._rows}
 
     def refresh(self) -> None:
-        """See what somebody else may have written meanwhile."""
+        """Read again what somebody else may have written meanwhile."""
         if _state(self.file) != self._seen:
             self._read()
 
     def set(self, pair: str, verdict: Verdict, *, was: Verdict | None = None) -> None:
-        """Put a verdict into the file, and come back when it is on the disk.
+        """Write a verdict into the file, and return when it is on the disk.
 
         Args:
             pair: Which pair.
-            verdict: What to say of it.
-            was: What it is thought to be now; by default whatever it is.
+            verdict: The new verdict.
+            was: What the caller expects it to be now; by default whatever it is.
 
         Raises:
-            StaleVerdict: If it is not what it was thought to be; nothing is changed.
+            StaleVerdict: If it is not what was expected; nothing is changed.
             InputError: If the file was broken meanwhile, or cannot be written; nothing is changed.
         """
         self.refresh()

@@ -1,4 +1,4 @@
-"""Any source of pairs in pieces, as a stranger sees it, with what its manifest knows kept beside it."""
+"""Reads any source of pairs in pieces; nothing in a piece's pairs says what is poisoned, which is kept apart."""
 
 from __future__ import annotations
 
@@ -57,6 +57,7 @@ class PairPieces:
         images_at_once: About how many images each piece has.
         format: Registered name of the format of a path, where it cannot be recognised.
         options: Options of the format.
+        whole: Read all of it into memory at once, for a method that needs all pairs.
 
     Attributes:
         name: What it is called in messages and keys.
@@ -64,6 +65,7 @@ class PairPieces:
         images: How many images it has, None where a stream does not know.
         absent: Images of which there is no file, as far as the set has been read.
         left_out: Images whose pairs are left out of every piece, and why: see `leave_out`.
+        whole: All of it, where it is in memory.
 
     Raises:
         InputError: If there is nothing to read.
@@ -76,13 +78,14 @@ class PairPieces:
         images_at_once: int = 1000,
         format: str | None = None,
         options: Mapping[str, Any] | None = None,
+        whole: bool = False,
     ) -> None:
         self.images_at_once = images_at_once
         self.manifest: PoisonManifest | None = None
         self.images: int | None = None
         self.absent: list[str] = []
         self.left_out: dict[str, str] = {}
-        self._whole: Piece | None = None
+        self.whole: Piece | None = None
         self._path: Path | None = None
         self._format = format
         self._options = dict(options or {})
@@ -98,13 +101,13 @@ class PairPieces:
             self._tables = TableStates.of(path)
             found = recognise(path) if format is None else DATASETS[format]
             folder = path if path.is_dir() else path.parent
-            if found.name == "pairs-folder":
+            if not whole and found.name == "pairs-folder":
                 self._path, self._format = path, found.name
                 self.images = count_images(path)
                 if is_poisoned(folder):
                     self.manifest = PoisonManifest.read(folder / MANIFEST_FILE)
                 return
-            if found.stream is not None and not is_poisoned(folder):
+            if not whole and found.stream is not None and not is_poisoned(folder):
                 self._path, self._format = path, found.name
                 return
         self._keep(load_dataset(str(source), format=format, options=options))
@@ -121,7 +124,7 @@ class PairPieces:
             if number == len(self._states):
                 self._states.append(file_states(root, ids))
                 self.absent += absent_images(root, ids, self._states[number])
-            # the images of a piece are looked at again when whoever asked for it has used it
+            # the images of a piece are checked again after its use
             self._check(root, ids, self._states[number])
             yield without_images(piece, self.left_out) if self.left_out else piece
             self._check(root, ids, self._states[number])
@@ -144,8 +147,8 @@ class PairPieces:
         refuse_changed(root, ids, before)
 
     def _pieces(self) -> Iterator[Piece]:
-        if self._whole is not None:
-            yield from self._slices(self._whole)
+        if self.whole is not None:
+            yield from self._slices(self.whole)
         elif self._format == "pairs-folder":
             assert self._path is not None
             marks = _Marks(self.manifest)
@@ -162,7 +165,7 @@ class PairPieces:
     def _keep(self, pairs: PairDataset) -> None:
         self.manifest = pairs.manifest
         self.images = len(pairs.images)
-        self._whole = whole_piece(pairs)
+        self.whole = whole_piece(pairs)
 
     def _slices(self, whole: Piece) -> Iterator[Piece]:
         bounds = range(0, len(whole.pairs.images), self.images_at_once)

@@ -1,25 +1,23 @@
-"""Where to cut: thresholds on distances, each with what it is expected to cost.
+"""Computes thresholds on scores, each with what it is expected to cost.
 
-Four rules: a distance that is given; a share of clean pairs one is ready to lose; labels of a random few; and none of
-these, by what the distances themselves show.
+Three rules: a share of clean pairs one is ready to lose; labels of a random few; and, without either, what the scores
+themselves show.
 """
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
 from itertools import pairwise
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from scipy.optimize import isotonic_regression
 from scipy.stats import binom
 
+from mmpoison.defenses.cut import Interval, Threshold, check_loss
 from mmpoison.errors import InputError
 
 Values = npt.NDArray[np.floating[Any]]
-Rule = Literal["given", "loss", "labels", "automatic"]
-Interval = tuple[float, float]
 
 AUTOMATIC_LOSS = 0.01
 """What the automatic rule drops where it sees no separate group of distant pairs: at most this share."""
@@ -31,44 +29,6 @@ REPEATS = 400
 
 IN_BOOTSTRAP = 20_000
 """Of more pairs an even selection stands for all in the repeats, which would take minutes otherwise."""
-
-
-@dataclass(frozen=True)
-class Threshold:
-    """A distance above which pairs are dropped.
-
-    Attributes:
-        value: The distance.
-        rule: What chose it.
-        interval: 95 % confidence interval of the distance, where data chose it.
-        loss: Share of the clean pairs that it is expected to drop, where that can be told.
-        loss_interval: 95 % confidence interval of that share.
-        note: What a user must know of it, or empty.
-    """
-
-    value: float
-    rule: Rule
-    interval: Interval | None = None
-    loss: float | None = None
-    loss_interval: Interval | None = None
-    note: str = ""
-
-    def facts(self) -> dict[str, Any]:
-        """Plain values for a log; what is not known is absent."""
-        return {
-            name: value for name, value in asdict(self).items() if value is not None and value != ""
-        }
-
-
-def given_threshold(value: float) -> Threshold:
-    """A distance that somebody chose.
-
-    Raises:
-        InputError: If it is not a cosine distance.
-    """
-    if not 0 < value < 2:
-        raise InputError(f"threshold {value} is not a cosine distance between 0 and 2")
-    return Threshold(value, "given")
 
 
 def loss_threshold(
@@ -150,7 +110,7 @@ def label_threshold(
     return Threshold(value, "labels", _interval(cuts), lost, _interval(losses), note)
 
 
-def automatic_threshold(distances: Values, mismatched: Values) -> Threshold:
+def automatic_threshold(distances: Values, mismatched: Values | None = None) -> Threshold:
     """A threshold without labels, which drops almost nothing where there is no poison.
 
     It drops the most distant `AUTOMATIC_LOSS` of the pairs and no more, with two exceptions. Where the distant pairs
@@ -169,8 +129,11 @@ def automatic_threshold(distances: Values, mismatched: Values) -> Threshold:
             there are none only the first rule holds.
     """
     value = float(np.quantile(distances, 1 - AUTOMATIC_LOSS))
-    note = f"no separate group of distant pairs is seen: the most distant {AUTOMATIC_LOSS:.0%} go"
-    if len(mismatched):
+    note = f"nothing is known of random pairs: the {AUTOMATIC_LOSS:.0%} with the largest scores go"
+    if mismatched is not None and len(mismatched):
+        note = (
+            f"no separate group of distant pairs is seen: the most distant {AUTOMATIC_LOSS:.0%} go"
+        )
         apart = separating_distance(distances, mismatched)
         judges = float((mismatched > apart).mean()) >= GOOD_JUDGE
         if judges and has_distant_group(distances):
@@ -218,23 +181,13 @@ def has_distant_group(distances: Values, *, alarm: float = 1e-3) -> bool:
 
 
 def separating_distance(distances: Values, mismatched: Values) -> float:
-    """The distance that best tells pairs from random pairs: the largest difference of the shares beyond it."""
+    """Find the distance that best separates pairs from random pairs: the largest difference of the shares beyond it."""
     points = np.sort(np.concatenate([distances, mismatched]))
     beyond = [
         1 - np.searchsorted(np.sort(v), points, side="right") / len(v)
         for v in (distances, mismatched)
     ]
     return float(points[int(np.argmax(beyond[1] - beyond[0]))])
-
-
-def check_loss(loss: float) -> None:
-    """Refuse what is no share.
-
-    Raises:
-        InputError: If it is not between 0 and 1.
-    """
-    if not 0 < loss < 1:
-        raise InputError(f"clean_loss {loss} is not a share between 0 and 1")
 
 
 def _best_cut(

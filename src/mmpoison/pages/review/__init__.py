@@ -1,15 +1,11 @@
-"""A local page on which a person looks at suspicious pairs, one after the other, and says keep, drop or unsure."""
+"""A local page that shows suspicious pairs, one after the other, and takes keep, drop or unsure."""
 
 from mmpoison.pages.review.app import review_app
 from mmpoison.pages.review.filtered import filtered_pairs
 from mmpoison.pages.review.neighbours import add_neighbours
-from mmpoison.pages.review.shown import Neighbour, ReviewPair, from_shown
 
 __all__ = [
-    "Neighbour",
-    "ReviewPair",
     "add_neighbours",
     "filtered_pairs",
-    "from_shown",
     "review_app",
 ]

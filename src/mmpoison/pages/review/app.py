@@ -1,4 +1,4 @@
-"""The page's server: pairs and images by number, and verdicts that are on the disk before the page hears of them."""
+"""Serves the page: pairs and images by number, and verdicts that are on the disk before the page gets an answer."""
 
 from __future__ import annotations
 
@@ -12,10 +12,15 @@ from fastapi.responses import JSONResponse, Response
 from pydantic import BaseModel, ConfigDict
 
 from mmpoison.base.phrasing import one_line
-from mmpoison.defenses.filters.pair_labels import LabelFile, StaleVerdict, Verdict
+from mmpoison.defenses.filters.pair_labels import (
+    LabelFile,
+    Neighbour,
+    ShownPair,
+    StaleVerdict,
+    Verdict,
+)
 from mmpoison.pages.image_response import image_response
 from mmpoison.pages.local_app import create_app
-from mmpoison.pages.review.shown import Neighbour, ReviewPair
 from mmpoison.pages.serve import LOCAL
 
 STATIC = Path(__file__).parent / "static"
@@ -39,14 +44,15 @@ class Decision(BaseModel):
 
 
 def review_app(
-    pairs: Sequence[ReviewPair],
+    pairs: Sequence[ShownPair],
     labels: LabelFile,
     *,
     title: str,
     host: str = LOCAL,
     then: str | None = None,
+    blind: bool = False,
 ) -> FastAPI:
-    """The application of a review.
+    """Build the application of a review.
 
     Args:
         pairs: What to show, in order.
@@ -54,15 +60,16 @@ def review_app(
         title: What is reviewed, in a few words.
         host: The address that it will listen on.
         then: What happens when the person is done, as the label of a button; without one the server runs on.
+        blind: Hide scores and verdicts of a filter, which would be the answer.
     """
     app = create_app("mmpoison review", STATIC, host=host)
     images = _Images()
-    shown = [_facts(pair, images) for pair in pairs]
+    shown = [_facts(pair, images, blind) for pair in pairs]
     # requests come from several threads
     lock = threading.Lock()
 
     def verdicts() -> list[Verdict]:
-        return [labels[pair.name] for pair in pairs]
+        return [labels[pair.pair] for pair in pairs]
 
     @app.get("/api/review")
     def review() -> dict[str, Any]:
@@ -96,7 +103,7 @@ def review_app(
             return JSONResponse({"error": "another review is served here now"}, 410)
         with lock:
             try:
-                labels.set(pairs[number].name, decision.verdict, was=decision.was)
+                labels.set(pairs[number].pair, decision.verdict, was=decision.was)
                 status = 200
             except StaleVerdict:
                 status = 409
@@ -127,7 +134,7 @@ class _Images:
         return self._numbers[key]
 
 
-def _facts(pair: ReviewPair, images: _Images) -> dict[str, Any]:
+def _facts(pair: ShownPair, images: _Images, blind: bool) -> dict[str, Any]:
     def neighbour(other: Neighbour) -> dict[str, Any]:
         return {
             "caption": one_line(other.caption),
@@ -136,11 +143,11 @@ def _facts(pair: ReviewPair, images: _Images) -> dict[str, Any]:
         }
 
     return {
-        "name": one_line(pair.name),
+        "name": one_line(pair.pair),
         "caption": one_line(pair.caption),
         "image": images.number(pair.root, pair.image),
-        "distance": None if pair.distance is None else round(pair.distance, 4),
-        "kept": pair.kept,
+        "distance": None if blind else round(pair.distance, 4),
+        "kept": None if blind else pair.kept,
         "others": [one_line(caption) for caption in pair.others],
         "by_caption": [neighbour(other) for other in pair.by_caption],
         "by_image": [neighbour(other) for other in pair.by_image],

@@ -1,9 +1,10 @@
-"""The most suspicious pairs of a filter's result, with what the data say about their images."""
+"""Finds the most suspicious pairs of a filter's result, with the other captions of their images."""
 
 from __future__ import annotations
 
 import heapq
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,15 +12,14 @@ import numpy as np
 
 from mmpoison.base.untrusted import parse_json, read_lines
 from mmpoison.defenses.filters.filtered_folder import VERDICTS_FILE
-from mmpoison.defenses.filters.pair_labels import shown_pairs
+from mmpoison.defenses.filters.pair_labels import ShownPair, shown_pairs
 from mmpoison.defenses.filters.pair_pieces import PairPieces
-from mmpoison.defenses.filters.unreadable import read_unreadable
+from mmpoison.defenses.unreadable import read_unreadable
 from mmpoison.errors import InputError
-from mmpoison.pages.review.shown import ReviewPair
 
 
-def filtered_pairs(filtered: Path, pieces: PairPieces, count: int) -> list[ReviewPair]:
-    """The most distant pairs of a folder that `mmpoison filter` wrote, the most distant first.
+def filtered_pairs(filtered: Path, pieces: PairPieces, count: int) -> list[ShownPair]:
+    """Find the most suspicious pairs of a folder that `mmpoison filter` wrote: dropped ones first, then by score.
 
     Args:
         filtered: The folder.
@@ -30,7 +30,11 @@ def filtered_pairs(filtered: Path, pieces: PairPieces, count: int) -> list[Revie
         InputError: If the folder has no verdicts, they are broken, or the set is another one.
     """
     file = filtered / VERDICTS_FILE
-    worst = heapq.nlargest(count, _verdicts(file), key=lambda line: (line[1]["distance"], -line[0]))
+    worst = heapq.nlargest(
+        count,
+        _verdicts(file),
+        key=lambda line: (not line[1]["keep"], line[1]["distance"], -line[0]),
+    )
     if not worst:
         raise InputError(f"{file}: no verdict in it")
     distances = np.zeros(1 + max(place for place, _ in worst))
@@ -46,18 +50,7 @@ def filtered_pairs(filtered: Path, pieces: PairPieces, count: int) -> list[Revie
                 f"{pieces.name}: is not the set that {filtered} was filtered from (pair {line['pair']!r:.80} is "
                 "another one): name it with --data"
             )
-    return [
-        ReviewPair(
-            pair.pair,
-            pair.caption,
-            pair.image,
-            pair.root,
-            pair.distance,
-            line["keep"],
-            pair.others,
-        )
-        for (_, line), pair in zip(worst, shown, strict=True)
-    ]
+    return [replace(pair, kept=line["keep"]) for (_, line), pair in zip(worst, shown, strict=True)]
 
 
 def _verdicts(file: Path) -> Iterator[tuple[int, dict[str, Any]]]:

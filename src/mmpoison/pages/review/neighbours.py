@@ -1,4 +1,4 @@
-"""Which other pairs resemble the shown ones, in one pass over the set."""
+"""Finds pairs that resemble the shown ones, in one pass over the set."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ import numpy as np
 import numpy.typing as npt
 
 from mmpoison.defenses.filters.distance_scan import embed_pairs
+from mmpoison.defenses.filters.pair_labels import Neighbour, ShownPair
 from mmpoison.defenses.filters.pair_pieces import PairPieces
 from mmpoison.models.dual_encoder import DualEncoder
 from mmpoison.models.inputs import ProgressFor, prepare_pixels
-from mmpoison.pages.review.shown import Neighbour, ReviewPair
 
 Floats = npt.NDArray[np.float32]
 
@@ -20,24 +20,24 @@ NEAREST = 4
 
 
 def add_neighbours(
-    shown: Sequence[ReviewPair],
+    shown: Sequence[ShownPair],
     pieces: PairPieces,
     encoder: DualEncoder,
     *,
     nearest: int = NEAREST,
     progress: ProgressFor | None = None,
-) -> list[ReviewPair]:
-    """The shown pairs with the training pairs that are nearest to them, by caption and by image.
+) -> list[ShownPair]:
+    """Add to the shown pairs the training pairs that are nearest to them, by caption and by image.
 
     A pair on the same image is no neighbour: its captions are shown anyhow. By image there is one pair for each image,
     its first.
 
-    Every image and caption is embedded once; what is kept grows with the shown pairs alone.
+    Every image and caption is embedded once; memory grows with the shown pairs alone.
 
     Args:
         shown: The pairs, `n` of them.
         pieces: The set they are from.
-        encoder: Tells what resembles what.
+        encoder: Measures what resembles what.
         nearest: How many neighbours of each kind.
         progress: Gives a progress callback for a named step; it counts images, twice.
 
@@ -46,7 +46,7 @@ def add_neighbours(
     """
     own_text, own_image = _own(shown, pieces, encoder, progress)
     texts, images = _Nearest(len(shown), nearest), _Nearest(len(shown), nearest)
-    report = progress("looking for neighbours") if progress is not None else None
+    report = progress("comparing with all pairs") if progress is not None else None
     done = 0
     for piece in pieces:
         part = piece.pairs.where(piece.in_split("train"))
@@ -76,7 +76,7 @@ def add_neighbours(
 
 
 def _own(
-    shown: Sequence[ReviewPair],
+    shown: Sequence[ShownPair],
     pieces: PairPieces,
     encoder: DualEncoder,
     progress: ProgressFor | None,

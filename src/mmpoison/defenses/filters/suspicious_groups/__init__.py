@@ -1,4 +1,4 @@
-"""Suspected goals: which captions a data set pushes to which images, found without labels.
+"""Finds suspected goals, without labels: captions of one kind that are with images of another kind.
 
 The parts, from the bottom: `_views` (vectors), `_conflict` (each caption against its image), `_cells` (one clustering
 and its improbable cells), `_goals` (cells of several clusterings joined), `_scan` (all of it), `_words` (groups in
@@ -6,8 +6,6 @@ words), `_features` (from an encoder), `_defense` (the defence in the registry).
 """
 
 from mmpoison.defenses.filters.suspicious_groups._defense import (
-    GroupResult,
-    SuspectedGoal,
     SuspiciousGroups,
     views_of,
 )
@@ -15,8 +13,6 @@ from mmpoison.defenses.filters.suspicious_groups._scan import clusterings
 from mmpoison.defenses.filters.suspicious_groups._views import Views
 
 __all__ = [
-    "GroupResult",
-    "SuspectedGoal",
     "SuspiciousGroups",
     "Views",
     "clusterings",

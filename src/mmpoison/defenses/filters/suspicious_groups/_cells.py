@@ -1,4 +1,4 @@
-"""One clustering of captions and images, and the cells of their table that hold more conflict than they should."""
+"""Clusters captions and images, and finds cells of their table with more conflicting pairs than clean data explain."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ MOST_TRIMMED = 10
 SAME_TOPIC = 0.7
 """Mean cosine from which captions count as being on one topic; topics of a data set are at about 0."""
 
-FEWEST_AT_HOME = 5
+FEWEST_EXPECTED = 5
 SLACK = 0.1
 
 
@@ -122,12 +122,12 @@ class _Table:
         consistent = ~flagged
         vectors = views.text[views.caption_of]
         self.topic = unit(group_sums(vectors, self.caption, self.shape[0]))
-        # what images of a cluster are usually captioned with: one caption an image, so that no image shouts
+        # what images of a cluster are usually captioned with: one caption an image, so that no image dominates
         one_each = np.flatnonzero(consistent)
         one_each = one_each[np.unique(views.image_of[one_each], return_index=True)[1]]
         usual = unit(group_sums(vectors[one_each], self.image[one_each], self.shape[1]))
         self.text_affinity = self.topic @ usual.T
-        # where captions of a cluster are at home: the images of its pairs without conflict
+        # where captions of a cluster are expected: on the images of its pairs without conflict
         rows = np.flatnonzero(consistent)
         self.home_image = unit(
             group_sums(views.image[views.image_of[rows]], self.caption[rows], self.shape[0])
@@ -164,7 +164,7 @@ class _Table:
             )
             for c, i in found
         ]
-        return [cell for cell in cells_found if self._at_home_elsewhere(cell.rows, affinity)]
+        return [cell for cell in cells_found if self._expected_elsewhere(cell.rows, affinity)]
 
     def one_image_cells(self, affinity: float, report: float) -> list[Cell]:
         """Single images with many conflicting captions of one kind (attack I)."""
@@ -185,15 +185,15 @@ class _Table:
             p_value = len(counts) * (1 - 1 / mean) ** (count - 1)
             own = rows[(self.views.image_of[rows] == image) & (self.caption[rows] == c)]
             near = self.text_affinity[c, self.image[own[0]]]
-            if p_value <= report and near < affinity and self._at_home_elsewhere(own, affinity):
+            if p_value <= report and near < affinity and self._expected_elsewhere(own, affinity):
                 found.append(Cell(own, int(count), mean, float(2 * p_value)))
         return found
 
-    def _at_home_elsewhere(self, rows: Index, affinity: float) -> bool:
+    def _expected_elsewhere(self, rows: Index, affinity: float) -> bool:
         """Whether captions like those of a cell go, without conflict, with images of quite another kind.
 
-        Poison misuses captions that have a meaning in the data. Captions that are only ever with these images are what
-        these images are called, even where the text encoder does not know the word.
+        Poison misuses captions that have a meaning in the data. Captions that are only ever with these images name
+        these images, even where the text encoder does not know the word.
         """
         topic = unit(self.views.text[self.views.caption_of[rows]].mean(axis=0))
         place = unit(self.views.image[self.views.image_of[rows]].mean(axis=0))
@@ -201,7 +201,7 @@ class _Table:
         if not len(elsewhere):
             return False
         alike = self.views.text[self.views.caption_of[elsewhere]] @ topic
-        count = min(max(len(rows), FEWEST_AT_HOME), len(elsewhere))
+        count = min(max(len(rows), FEWEST_EXPECTED), len(elsewhere))
         nearest = np.argpartition(-alike, count - 1)[:count]
         home = unit(self.views.image[self.views.image_of[elsewhere[nearest]]].mean(axis=0))
         return bool(alike[nearest].mean() >= SAME_TOPIC and home @ place < affinity + SLACK)

@@ -1,4 +1,4 @@
-"""How much each caption disagrees with what else is known of its image."""
+"""Scores how much each caption disagrees with what else is known of its image."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def conflict_of(views: Views, seed: int = 0) -> npt.NDArray[np.float32]:
 
     What an image should be captioned with is the sum of its other captions and of two more that a ridge regression from
     images to captions predicts, fitted on other images. No aligned encoder is needed: the data set itself says which
-    captions go with which images. An image with far more captions than the rest has nobody to vouch for it but alike
+    captions go with which images. An image with far more captions than the rest has nothing to vouch for it but similar
     images: all of its captions may be poison (attack I).
     """
     caption = views.text[views.caption_of]

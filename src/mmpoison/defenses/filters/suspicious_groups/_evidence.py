@@ -1,6 +1,6 @@
-"""How much speaks against each single pair, and where that heaps up: without clusters, and without a null.
+"""Scores the evidence against each single pair, and finds clusters of suspicious pairs: without p-values.
 
-Clusters give p-values, but their borders cut groups apart, and a group that fills no cell well is lost. Here each
+Clusterings give p-values, but their borders cut groups apart, and a group that fills no cell well is lost. Here each
 conflicting pair asks how many others are like it on both sides, captions and images, against how many would be if the
 captions and images of conflicting pairs had nothing to do with each other.
 """
@@ -16,7 +16,7 @@ from mmpoison.defenses.filters.suspicious_groups._conflict import crowded
 from mmpoison.defenses.filters.suspicious_groups._views import Index, Vectors, Views, unit
 
 CONFLICTING = 0.15
-"""Share of the pairs that are looked at; poison is nearly always among them."""
+"""Share of the pairs that are examined; poison is nearly always among them."""
 
 NEARNESS = 5.0
 """Two pairs count for each other by exp(5 (cosine - 1)) of their captions and the same of their images."""
@@ -30,42 +30,42 @@ CONFLICT_WEIGHT = 0.25
 FEW = 0.1
 EXPECTED_AT_LEAST = 0.5
 
-HEAPS_AMONG = 0.02
+CLUSTERS_AMONG = 0.02
 """Share of the pairs, those with the most evidence, that may form a group."""
 
-MOST_IN_HEAPS = 5000
-MOST_HEAPS = 8
+MOST_IN_CLUSTERS = 5000
+MOST_CLUSTERS = 8
 ALIKE = float(np.exp(-4.0))
-"""A pair belongs to a heap from this nearness to its middle, captions and images together."""
+"""A pair belongs to a cluster from this nearness to its middle, captions and images together."""
 
 ROWS = 1024
 
 
 @dataclass(frozen=True)
-class Heap:
-    """Pairs alike on both sides that much speaks against.
+class SuspiciousCluster:
+    """Pairs alike on both sides, with much evidence against them.
 
     Attributes:
         rows: The pairs, sorted.
-        strength: Evidence of all pairs alike to the middle one, summed, times one minus the cosine between what they
-            say and what the other captions of their images say; ranks heaps.
+        score: Evidence of all pairs alike to the middle one, summed, times one minus the cosine between what they
+            say and what the other captions of their images say; ranks clusters.
     """
 
     rows: Index
-    strength: float
+    score: float
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """What speaks against the pairs.
+    """The evidence against the pairs.
 
     Attributes:
         score: The higher, the more, shape `(N,)`; pairs that hardly conflict come last, by their conflict.
-        heaps: The strongest first.
+        clusters: The strongest first.
     """
 
     score: npt.NDArray[np.float64]
-    heaps: tuple[Heap, ...]
+    clusters: tuple[SuspiciousCluster, ...]
 
 
 def evidence_of(views: Views, conflict: npt.NDArray[np.float32]) -> Evidence:
@@ -95,7 +95,7 @@ def evidence_of(views: Views, conflict: npt.NDArray[np.float32]) -> Evidence:
     # what hardly conflicts stays behind everything else
     others = conflict <= border
     score[others] += score[rows].min() - deviation[others].max() - 1
-    return Evidence(score, tuple(_heaps(views, rows, score)))
+    return Evidence(score, tuple(_clusters(views, rows, score)))
 
 
 def _owners(views: Views, rows: Index) -> Index:
@@ -147,8 +147,8 @@ def _vouched(views: Views, rows: Index, quiet: npt.NDArray[np.bool_]) -> npt.NDA
     return share[back]
 
 
-def _heaps(views: Views, rows: Index, score: npt.NDArray[np.float64]) -> list[Heap]:
-    count = min(MOST_IN_HEAPS, len(rows), round(HEAPS_AMONG * len(views)) + 1)
+def _clusters(views: Views, rows: Index, score: npt.NDArray[np.float64]) -> list[SuspiciousCluster]:
+    count = min(MOST_IN_CLUSTERS, len(rows), round(CLUSTERS_AMONG * len(views)) + 1)
     order = rows[np.argsort(-score[rows], kind="stable")]
     if count < 2:
         return []
@@ -157,31 +157,29 @@ def _heaps(views: Views, rows: Index, score: npt.NDArray[np.float64]) -> list[He
     text, image = views.text[views.caption_of[chosen]], views.image[views.image_of[chosen]]
     near = _near(text, text, NEARNESS) * _near(image, image, NEARNESS)
     counted = near * _other(_owners(views, chosen), slice(0, count))
-    heaps: list[Heap] = []
-    while len(heaps) < MOST_HEAPS:
-        strength = counted @ weight
-        strength[weight <= 0] = 0
-        middle = int(strength.argmax())
-        if strength[middle] <= 0:
+    clusters: list[SuspiciousCluster] = []
+    while len(clusters) < MOST_CLUSTERS:
+        total = counted @ weight
+        total[weight <= 0] = 0
+        middle = int(total.argmax())
+        if total[middle] <= 0:
             break
         members = (near[middle] >= ALIKE) & (weight > 0)
         found = chosen[members]
-        heaps.append(Heap(found, float(strength[middle]) * unlike(views, found)))
+        clusters.append(SuspiciousCluster(found, float(total[middle]) * unlike(views, found)))
         weight = np.where(members, 0, weight)
-    return sorted(heaps, key=lambda heap: -heap.strength)
+    return sorted(clusters, key=lambda cluster: -cluster.score)
 
 
 def unlike(views: Views, rows: Index) -> float:
     """One minus the cosine between what captions say and what the other captions of their images say, in [0, 1].
 
-    Captions that are odd in their wording ("a picture that shows a yellow bicycle", where others name a place) heap up
-    too, but speak of the same things.
+    Captions that are odd in their wording ("a picture that shows a yellow bicycle", where others name a place) form
+    clusters too, but speak of the same things.
     """
-    beside = np.isin(views.image_of, np.unique(views.image_of[rows]))
-    beside[rows] = False
-    if not beside.any():
+    others = np.isin(views.image_of, np.unique(views.image_of[rows]))
+    others[rows] = False
+    if not others.any():
         return 1.0
-    said, others = (
-        unit(views.text[views.caption_of[some]].mean(axis=0)) for some in (rows, beside)
-    )
-    return float(np.clip(1 - said @ others, 0, 1))
+    said, known = (unit(views.text[views.caption_of[some]].mean(axis=0)) for some in (rows, others))
+    return float(np.clip(1 - said @ known, 0, 1))

@@ -1,4 +1,4 @@
-"""Features of one modality each, from any dual encoder and inputs prepared for it.
+"""Computes features of one modality each, from any dual encoder and inputs prepared for it.
 
 The scan compares captions with captions and images with images. What the trunks give, before the projection into the
 shared space, is the better part for that, and the encoders need not have been aligned with each other.
@@ -32,7 +32,7 @@ def caption_features(
         rows[by_length],
         lambda batch: inputs.text_trunk(encoder, inputs.load_texts(batch)),
         encoder,
-        progress("reading captions") if progress else None,
+        progress("embedding captions") if progress else None,
     )
     features = np.empty_like(sorted_features)
     features[by_length] = sorted_features
@@ -50,7 +50,7 @@ def image_features(
         inputs.image_rows(images),
         lambda batch: inputs.image_trunk(encoder, inputs.load_images(batch)),
         encoder,
-        progress("looking at images") if progress else None,
+        progress("embedding images") if progress else None,
     )
 
 

@@ -1,4 +1,4 @@
-"""Cells of several clusterings, joined into suspected goals."""
+"""Joins cells of several clusterings into suspected goals."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from mmpoison.defenses.filters.suspicious_groups._cells import Cell
-from mmpoison.defenses.filters.suspicious_groups._evidence import Heap
+from mmpoison.defenses.filters.suspicious_groups._evidence import SuspiciousCluster
 from mmpoison.defenses.filters.suspicious_groups._views import Index
 
 QUANTILE = 1 / 3
@@ -18,7 +18,7 @@ MIN_VOTES = 2
 """A pair is dropped with its group if at least two clusterings put it there, or its own evidence."""
 
 LINKED = 0.5
-"""Two cells speak of the same pairs if the smaller shares this much of its pairs with the larger."""
+"""Two cells are about the same pairs if the smaller shares this much of its pairs with the larger."""
 
 
 @dataclass(frozen=True)
@@ -30,8 +30,8 @@ class Group:
         votes: In how many clusterings each is in a suspicious cell, shape `(len(rows),)`.
         p_value: Chance that a clean data set shows any such group, in [0, 1].
         evidence: Sum over clusterings of -log10 of their p-values; ranks groups of equal p-value.
-        cell: The most significant of its cells; None for a heap that no cell shows.
-        strength: Of the strongest heap in it; ranks what is not significant.
+        cell: The most significant of its cells; None for a cluster of suspicious pairs that no cell shows.
+        score: Of the strongest cluster of suspicious pairs in it; ranks what is not significant.
     """
 
     rows: Index
@@ -39,7 +39,7 @@ class Group:
     p_value: float
     evidence: float
     cell: Cell | None
-    strength: float = 0.0
+    score: float = 0.0
 
 
 def join_cells(clusterings: Sequence[Sequence[Cell]]) -> list[Group]:
@@ -86,52 +86,39 @@ def join_cells(clusterings: Sequence[Sequence[Cell]]) -> list[Group]:
     return sorted(groups, key=lambda group: (group.p_value, -group.evidence))
 
 
-def with_heaps(groups: Sequence[Group], heaps: Sequence[Heap], false_alarms: float) -> list[Group]:
-    """Add what the evidence of single pairs shows: to groups more of their pairs, and heaps that no cell shows.
-
-    Significant groups come first, by their p-value; then the others, by the strength of their heaps, which names a goal
-    also where clusters cut it apart.
+def with_clusters(groups: Sequence[Group], clusters: Sequence[SuspiciousCluster]) -> list[Group]:
+    """Add what the evidence of single pairs shows: to groups more of their pairs, and clusters that no cell shows.
 
     Args:
         groups: From `join_cells`.
-        heaps: From `evidence_of`.
-        false_alarms: Largest p-value of a significant group.
+        clusters: From `evidence_of`.
     """
-    added: list[list[Heap]] = [[] for _ in groups]
+    added: list[list[SuspiciousCluster]] = [[] for _ in groups]
     alone: list[Group] = []
-    for heap in heaps:
-        shared = [len(np.intersect1d(heap.rows, group.rows)) for group in groups]
+    for cluster in clusters:
+        shared = [len(np.intersect1d(cluster.rows, group.rows)) for group in groups]
         fits = [
             number
             for number, (both, group) in enumerate(zip(shared, groups, strict=True))
-            if both >= LINKED * min(len(heap.rows), len(group.rows))
+            if both >= LINKED * min(len(cluster.rows), len(group.rows))
         ]
         if fits:
-            added[min(fits, key=lambda number: (groups[number].p_value, -shared[number]))].append(
-                heap
-            )
+            best = min(fits, key=lambda number: (groups[number].p_value, -shared[number]))
+            added[best].append(cluster)
         else:
-            votes = np.full(len(heap.rows), MIN_VOTES)
-            alone.append(Group(heap.rows, votes, 1.0, 0.0, None, heap.strength))
+            votes = np.full(len(cluster.rows), MIN_VOTES)
+            alone.append(Group(cluster.rows, votes, 1.0, 0.0, None, cluster.score))
     grown = [
         _grown(group, more) if more else group for group, more in zip(groups, added, strict=True)
     ]
-    return sorted(
-        [*grown, *alone],
-        key=lambda group: (
-            group.p_value if group.p_value <= false_alarms else 2.0,
-            -group.strength,
-            group.p_value,
-            -group.evidence,
-        ),
-    )
+    return [*grown, *alone]
 
 
-def _grown(group: Group, heaps: Sequence[Heap]) -> Group:
-    rows = np.unique(np.concatenate([group.rows, *(heap.rows for heap in heaps)]))
+def _grown(group: Group, clusters: Sequence[SuspiciousCluster]) -> Group:
+    rows = np.unique(np.concatenate([group.rows, *(cluster.rows for cluster in clusters)]))
     votes = np.zeros(len(rows), dtype=np.intp)
     votes[np.searchsorted(rows, group.rows)] = group.votes
-    for heap in heaps:
-        votes[np.searchsorted(rows, heap.rows)] += MIN_VOTES
-    strength = max(heap.strength for heap in heaps)
-    return replace(group, rows=rows, votes=votes, strength=strength)
+    for cluster in clusters:
+        votes[np.searchsorted(rows, cluster.rows)] += MIN_VOTES
+    score = max(cluster.score for cluster in clusters)
+    return replace(group, rows=rows, votes=votes, score=score)

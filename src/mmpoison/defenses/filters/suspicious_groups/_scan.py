@@ -1,4 +1,4 @@
-"""The whole scan, on vectors: which pairs belong to a suspected goal."""
+"""Runs the whole scan on vectors: finds which pairs belong to a suspected goal."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Scan:
         conflict: Conflict of each pair, in [0, 2], shape `(N,)`.
         threshold: Pairs above it count as conflicting.
         groups: Groups of conflicting pairs, the most significant first; most of them mean nothing.
-        evidence: What speaks against each pair, and where that heaps up.
+        evidence: The evidence against each pair, and clusters of suspicious pairs.
     """
 
     conflict: npt.NDArray[np.float32]
@@ -63,7 +63,7 @@ def scan(
     seed: int,
     prepared: Sequence[Clustering] | None = None,
 ) -> Scan:
-    """Look for groups of conflicting pairs.
+    """Find groups of conflicting pairs.
 
     Args:
         views: The data.

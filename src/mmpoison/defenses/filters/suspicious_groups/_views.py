@@ -1,4 +1,4 @@
-"""What the scan looks at: one vector a caption, one vector an image, each from a model of its own modality."""
+"""Vectors that the scan compares: one a caption, one an image, each from a model of its own modality."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Vectors = npt.NDArray[np.float32]
 Index = npt.NDArray[np.intp]
 
 DIMENSIONS = 64
-"""Principal components kept: clusters are as good as with all of them, at a tenth of the time."""
+"""Principal components used: clusters are no worse than with all of them, at a tenth of the time."""
 
 
 @dataclass(frozen=True)

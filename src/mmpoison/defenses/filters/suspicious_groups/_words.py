@@ -1,4 +1,4 @@
-"""Groups of captions in words: the terms they have and others do not."""
+"""Describes groups of captions in words: the terms they have and others do not."""
 
 from __future__ import annotations
 

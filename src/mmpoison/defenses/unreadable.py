@@ -1,4 +1,4 @@
-"""Images that a filter could not read: counted, named in a file, and left out of what it writes."""
+"""Counts and names images that a filter could not read, which it leaves out of what it writes."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class Unreadable:
         }
 
     def plus(self, other: Unreadable) -> Unreadable:
-        """Both together; what is left out counts for the judged pairs, those of `self`."""
+        """Add the images of another split; counts of pairs stay those of the judged split, of `self`."""
         return Unreadable(
             self.images + other.images,
             {**self.reasons, **other.reasons},
@@ -68,7 +68,7 @@ class Unreadable:
         )
 
     def none_left(self, what: str) -> AllUnreadable:
-        """What is raised where no image can be read.
+        """Make the error for a split of which no image can be read.
 
         Args:
             what: What the images are of.
@@ -92,7 +92,7 @@ def absent(images: Iterable[str], known: Unreadable) -> Unreadable:
 
 
 def short_reasons(root: Path, broken: Mapping[str, str]) -> dict[str, str]:
-    """What is wrong with images, without their paths: the same wherever the set lies.
+    """Shorten what is wrong with images to a text without paths: the same wherever the set lies.
 
     >>> short_reasons(Path("data"), {"a.png": "data/a.png: no such image"})
     {'a.png': 'no such image'}

@@ -1,0 +1,140 @@
+"""Where a filter cuts: what somebody asks for (`Cut`), and the threshold that came out of it (`Threshold`)."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal, TypedDict
+
+from mmpoison.errors import InputError
+
+Rule = Literal["given", "loss", "labels", "automatic", "false-alarms"]
+Interval = tuple[float, float]
+
+
+class CutOptions(TypedDict, total=False):
+    """Keywords of every filter that say where to cut, as `Cut` explains them."""
+
+    threshold: float | None
+    clean_loss: float | None
+    automatic: bool
+    labels: str | Path | None
+    false_alarms: float | None
+
+
+@dataclass(frozen=True)
+class Cut:
+    """Says which scores are dropped: at most one of `threshold`, `clean_loss`, `labels` and `automatic`.
+
+    Two may stand together: with `labels`, `clean_loss` is the largest share; `false_alarms` may stand next to any.
+
+    Attributes:
+        threshold: Pairs with a larger score are dropped.
+        clean_loss: The share of clean pairs one is ready to lose, in (0, 1), measured on trusted pairs; without any, or
+            by a method whose scores of other pairs mean nothing, that share of the judged pairs.
+        automatic: By the scores alone.
+        labels: A CSV with the columns pair and verdict.
+        false_alarms: For a method that finds groups: how often clean data may show such a group, in (0, 1).
+
+    Raises:
+        InputError: If nothing or too much is given, or a value is out of range.
+    """
+
+    threshold: float | None = None
+    clean_loss: float | None = None
+    automatic: bool = False
+    labels: Path | None = None
+    false_alarms: float | None = None
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.automatic, bool):
+            raise InputError(f"automatic {self.automatic!r:.40} is neither true nor false")
+        given = (self.threshold is not None) + (self.labels is not None) + self.automatic
+        given += self.clean_loss is not None and self.labels is None
+        if given > 1 or (not given and self.false_alarms is None):
+            raise InputError(
+                "exactly one of threshold (--threshold), clean_loss (--lose), labels (--labels) and automatic (--auto) "
+                "says where to cut; clean_loss may stand next to labels"
+            )
+        if self.clean_loss is not None:
+            check_loss(self.clean_loss)
+        if self.false_alarms is not None:
+            check_number("false_alarms", self.false_alarms, "between 0 and 1", 0, 1)
+
+    @classmethod
+    def of(cls, options: CutOptions) -> Cut | None:
+        """A cut from keywords; None where they say nothing.
+
+        Raises:
+            InputError: As `Cut`, or if a keyword is none of a cut's.
+        """
+        if unknown := set(options) - CUT_OPTIONS:
+            raise TypeError(f"unexpected option {min(unknown)!r}")
+        given: dict[str, Any] = {
+            k: v for k, v in options.items() if v is not None and v is not False
+        }
+        if not isinstance(labels := given.pop("labels", ""), str | Path):
+            raise InputError(f"labels {labels!r:.40} is not the path of a file")
+        if str(labels):
+            given["labels"] = Path(labels)
+        return cls(**given) if given else None
+
+
+CUT_OPTIONS = frozenset(CutOptions.__annotations__)
+"""Names of the keywords of a cut."""
+
+
+@dataclass(frozen=True)
+class Threshold:
+    """A score above which pairs are dropped.
+
+    Attributes:
+        value: The score.
+        rule: What chose it.
+        interval: 95% confidence interval of the score, where data chose it.
+        loss: Share of the clean pairs that it is expected to drop, where that can be estimated.
+        loss_interval: 95% confidence interval of that share.
+        note: What a user must know of it, or empty.
+    """
+
+    value: float
+    rule: Rule
+    interval: Interval | None = None
+    loss: float | None = None
+    loss_interval: Interval | None = None
+    note: str = ""
+
+    def facts(self) -> dict[str, Any]:
+        """Plain values for a log; what is not known is absent."""
+        return {
+            name: value for name, value in asdict(self).items() if value is not None and value != ""
+        }
+
+
+def check_loss(loss: float) -> None:
+    """Refuse a share of clean pairs that is none.
+
+    Raises:
+        InputError: If it is not between 0 and 1.
+    """
+    check_number("clean_loss", loss, "a share between 0 and 1", 0, 1)
+
+
+def check_number(
+    name: str, value: float, wanted: str, low: float = -math.inf, high: float = math.inf
+) -> None:
+    """Refuse a value that is no number between two others.
+
+    Args:
+        name: Name of the option.
+        value: Its value.
+        wanted: What is needed, for the message.
+        low: The value must be larger.
+        high: The value must be smaller.
+
+    Raises:
+        InputError: If it is not between them.
+    """
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not low < value < high:
+        raise InputError(f"{name} {value!r:.40} is not {wanted}")

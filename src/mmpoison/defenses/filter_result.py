@@ -1,0 +1,232 @@
+"""What a filter gives: scores of pairs, suspected goals, and the verdicts that a cut makes of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from mmpoison.defenses.cut import Threshold
+from mmpoison.defenses.unreadable import Unreadable
+from mmpoison.pairs.table import BoolArray, PairDataset
+
+BINS = 60
+"""Bins of the densities that are stored with a run."""
+
+
+@dataclass(frozen=True)
+class SuspectedGoal:
+    """Captions of one kind on images of another kind, more often than clean data explain.
+
+    Attributes:
+        captions_about: Words that set its captions apart from the others.
+        images_about: Words that set the other captions of its images apart.
+        rows: Its pairs, as rows of the judged set.
+        images: How many images they are on.
+        expected: How many images clean data like these would have in the most telling cell; None where no cell tells.
+        found: How many it has.
+        p_value: Chance that a clean data set shows any such group, in [0, 1]; 1 where nothing is known of it.
+        evidence: Sum of -log10 p over the clusterings.
+        score: Of its strongest cluster of suspicious pairs; ranks goals that are not significant.
+        example_captions: Its most frequent captions.
+        example_images: Ids of images that they are on.
+    """
+
+    captions_about: tuple[str, ...]
+    images_about: tuple[str, ...]
+    rows: npt.NDArray[np.intp]
+    images: int
+    expected: float | None
+    found: int | None
+    p_value: float
+    evidence: float
+    score: float
+    example_captions: tuple[str, ...]
+    example_images: tuple[str, ...]
+
+    def __str__(self) -> str:
+        captions, images = (
+            ", ".join(words) or "?" for words in (self.captions_about, self.images_about)
+        )
+        return (
+            f"possible poisoning: captions about {captions} paired with images of {images}: "
+            f"{len(self.rows)} pairs on {self.images} images (p = {self.p_value:.1g})"
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values for a file."""
+        return {
+            "sentence": str(self),
+            "captions_about": list(self.captions_about),
+            "images_about": list(self.images_about),
+            "pairs": len(self.rows),
+            "images": self.images,
+            "p_value": self.p_value,
+            "evidence": round(self.evidence, 2),
+            "strength": round(self.score, 2),
+            "cell": None
+            if self.expected is None
+            else {"found": self.found, "expected": round(self.expected, 2)},
+            "example_captions": list(self.example_captions),
+            "example_images": list(self.example_images),
+        }
+
+
+@dataclass(frozen=True)
+class PairScores:
+    """What a method says of pairs, before anything is cut.
+
+    Attributes:
+        scores: One number a pair, the larger the more suspicious, finite, shape `(N,)`.
+        embeddings: Unit embeddings of the captions and of the images of the pairs, both `(N, d)`, where one minus their
+            cosine is the score: the automatic cut then sees how captions score with random other images.
+        goals: Suspected goals with their p-values, significant or not, by a method that finds groups.
+    """
+
+    scores: npt.NDArray[np.floating[Any]]
+    embeddings: tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]] | None = None
+    goals: tuple[SuspectedGoal, ...] | None = None
+
+
+@dataclass(frozen=True)
+class FilterResult:
+    """What a filter decided about the judged pairs.
+
+    Attributes:
+        keep: Verdict for each pair, shape `(N,)`.
+        scores: Score of each pair, the larger the more suspicious, shape `(N,)`.
+        cut: The threshold, what chose it, and what it is expected to cost. Pairs with a larger score were dropped,
+            besides those of suspected goals.
+        method: Name of the defence.
+        encoder: Name of the judge.
+        poisoned: What the manifest says of each pair, shape `(N,)`; None where there is no manifest.
+        goals: Suspected goals, whose pairs were dropped, the most significant first; None by a method that finds none.
+        unproven: Suspected goals that are not significant, the strongest first, for somebody who wants to look further.
+        mismatched: Scores of captions with random other images, shape `(M,)`, where they are known.
+        unreadable: Images that could not be read; their pairs are left out.
+        kept: For a set in memory: all of it without what was dropped and what could not be read.
+        out: The folder that was written, if any.
+        new_pairs: Pairs that were embedded now; the others were known from an earlier scan.
+        notes: What a user should know besides.
+    """
+
+    keep: BoolArray
+    scores: npt.NDArray[np.floating[Any]]
+    cut: Threshold
+    method: str
+    encoder: str
+    poisoned: BoolArray | None = None
+    goals: tuple[SuspectedGoal, ...] | None = None
+    unproven: tuple[SuspectedGoal, ...] = ()
+    mismatched: npt.NDArray[np.floating[Any]] | None = None
+    unreadable: Unreadable = field(default_factory=lambda: Unreadable(0))
+    kept: PairDataset | None = None
+    out: Path | None = None
+    new_pairs: int = 0
+    notes: Sequence[str] = ()
+
+    def __repr__(self) -> str:
+        dropped = int((~self.keep).sum())
+        goals = f", {len(self.goals)} suspected goals" if self.goals is not None else ""
+        return (
+            f"FilterResult({self.method}: {dropped:,} of {len(self.keep):,} pairs dropped{goals})"
+        )
+
+    @property
+    def threshold(self) -> float:
+        """Pairs with a score above it were dropped."""
+        return self.cut.value
+
+    @property
+    def most_suspicious(self) -> npt.NDArray[np.int64]:
+        """All pairs, the most suspicious first, shape `(N,)`: dropped ones before the others, then by score."""
+        return np.lexsort((-self.scores, self.keep))
+
+    def facts(self) -> dict[str, Any]:
+        """Counts for a log; those that need the manifest only where there is one."""
+        bad = self.poisoned
+        facts: dict[str, Any] = {
+            "method": self.method,
+            "encoder": self.encoder,
+            "threshold": round(self.threshold, 6),
+            "pairs": len(self.keep),
+            "dropped_pairs": int((~self.keep).sum()),
+        }
+        if bad is not None and bad.any():
+            facts |= _known_facts(self.keep, self.scores, bad)
+        if self.goals is not None:
+            facts["suspected_goals"] = [goal.to_json() for goal in self.goals]
+        return facts | self.unreadable.facts()
+
+
+def _known_facts(
+    keep: BoolArray, scores: npt.NDArray[np.floating[Any]], bad: BoolArray
+) -> dict[str, Any]:
+    """Counts that need to know which pairs are poisoned; some are."""
+    facts: dict[str, Any] = {"clean_dropped": int((~keep & ~bad).sum())}
+    if not bad.all():
+        facts["clean_dropped_share"] = float((~keep[~bad]).mean())
+    facts["poisoned_caught"] = int((~keep & bad).sum())
+    facts["poisoned_total"] = int(bad.sum())
+    if not bad.all():
+        facts["auroc"] = auroc(scores[bad], scores[~bad])
+        facts["average_precision"] = average_precision(scores[bad], scores[~bad])
+        facts["histogram"] = histogram(scores, bad)
+    return facts
+
+
+def histogram(
+    scores: npt.NDArray[np.floating[Any]], poisoned: BoolArray, bins: int = BINS
+) -> dict[str, list[float]]:
+    """How many clean and poisoned pairs have each score, for a figure of densities (figure 6).
+
+    Args:
+        scores: Score of each pair, shape `(N,)`.
+        poisoned: Whether each is poisoned, shape `(N,)`.
+        bins: How many bins of equal width.
+
+    Returns:
+        `edges`, one more than bins, and the counts `clean` and `poisoned`.
+
+    Example:
+        >>> histogram(np.array([0.5, 0.6, 0.9]), np.array([False, False, True]), bins=2)
+        {'edges': [0.5, 0.7, 0.9], 'clean': [2, 0], 'poisoned': [0, 1]}
+    """
+    edges = np.linspace(float(scores.min()), float(scores.max()), bins + 1)
+    return {
+        "edges": [round(float(edge), 5) for edge in edges],
+        "clean": np.histogram(scores[~poisoned], edges)[0].tolist(),
+        "poisoned": np.histogram(scores[poisoned], edges)[0].tolist(),
+    }
+
+
+def auroc(
+    positive: npt.NDArray[np.floating[Any]], negative: npt.NDArray[np.floating[Any]]
+) -> float:
+    """Probability that a positive scores above a negative, ties counted half, in [0, 1].
+
+    >>> auroc(np.array([2.0, 3.0]), np.array([1.0, 2.0]))
+    0.875
+    """
+    ordered = np.sort(negative)
+    below = np.searchsorted(ordered, positive, side="left")
+    below_or_equal = np.searchsorted(ordered, positive, side="right")
+    return float((below + below_or_equal).mean() / 2 / len(ordered))
+
+
+def average_precision(
+    positive: npt.NDArray[np.floating[Any]], negative: npt.NDArray[np.floating[Any]]
+) -> float:
+    """Area under the curve of precision against recall, in (0, 1]; equal scores come in together.
+
+    >>> average_precision(np.array([3.0, 1.0]), np.array([2.0]))
+    0.8333333333333333
+    """
+    scores, counts = np.unique(positive, return_counts=True)
+    hits = np.cumsum(counts[::-1])[::-1]
+    alarms = len(negative) - np.searchsorted(np.sort(negative), scores, side="left")
+    return float((counts * hits / (hits + alarms)).sum() / len(positive))
