@@ -31,7 +31,7 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --maxprocesses 8
 .DELETE_ON_ERROR:
 # two installs into one environment at a time would break it
 .NOTPARALLEL:
-.PHONY: help demo reproduce test test-fast test-matrix faults fuzz lowest lint format docs wheel clean
+.PHONY: help demo reproduce test test-fast test-matrix coverage faults fuzz lowest lint format docs wheel clean
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -48,8 +48,11 @@ test: $(VENV)/.installed-dev ## install with the development tools, then run all
 test-fast: $(VENV)/.installed-dev ## the tests without the slow ones
 	$(PYTEST) -m "not slow" $(ARGS)
 
+coverage: $(VENV)/.installed-dev ## the fast tests, and which lines and branches they run: htmlcov/index.html
+	$(PYTEST) -m "not slow" --cov --cov-report term:skip-covered --cov-report html $(ARGS)
+
 faults: $(VENV)/.installed-dev ## kill, starve and stop every verb: POINTS=30 moments each (an hour)
-	MMPOISON_FAULT_POINTS=$(POINTS) $(PYTEST) tests/faults $(ARGS)
+	MMPOISON_FAULT_POINTS=$(POINTS) $(PYTEST) --timeout 0 tests/faults $(ARGS)
 
 fuzz: $(VENV)/.installed-dev ## try changed examples on every parser: SECONDS_EACH=600 TARGET=recipe; findings in runs/fuzz
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.fuzz --seconds $(SECONDS_EACH) $(if $(TARGET),--target $(TARGET)) $(ARGS)
@@ -63,9 +66,10 @@ lowest: ## write requirements/lowest.txt: the lowest releases that pyproject.tom
 	UV_CUSTOM_COMPILE_COMMAND="make lowest" uv pip compile pyproject.toml --extra dev --resolution lowest-direct \
 	  --python-version 3.11 --no-annotate --quiet --output-file requirements/lowest.txt
 
-lint: $(VENV)/.installed-dev ## ruff (rules and format) and mypy
+lint: $(VENV)/.installed-dev ## ruff (rules and format), import-linter (the layers) and mypy
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
+	$(BIN)/lint-imports --no-logo
 	$(BIN)/mypy
 
 format: $(VENV)/.installed-dev ## let ruff mend what it can
@@ -79,7 +83,7 @@ wheel: $(VENV)/.installed-dev ## build the wheel into dist/
 	$(BIN)/python -m build --wheel $(ARGS)
 
 clean: ## remove the environment and everything that was built; runs/ stays
-	rm -rf $(VENV) .venv-ci .venv-lowest .venv-oldest .venv-newest site dist build .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .venv-ci .venv-lowest .venv-oldest .venv-newest site dist build .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache htmlcov
 
 # -- the environment: a stamp file says that a step is done; a change of pyproject.toml installs again ----------------
 

@@ -26,7 +26,7 @@ from mmpoison.base.cache_folder import cache_folder
 from mmpoison.datasets.openmoji import CLASSES
 
 LEAN = ["--set", "filter=null", "--set", "sterilize=null"]
-DRAWN = ("openmoji", "openmoji-scenes-*.npz")
+DRAWN = ("data", "sprites")
 
 
 def main() -> None:
@@ -84,13 +84,9 @@ def cost(arguments: list[str]) -> tuple[float, float]:
     with tempfile.TemporaryDirectory(dir=cache_folder().parent) as folder:
         cache = Path(folder) / "cache"
         cache.mkdir()
-        for pattern in DRAWN:
-            for path in cache_folder().glob(pattern):
-                target = cache / path.name
-                if path.is_dir():
-                    shutil.copytree(path, target, copy_function=os.link)
-                else:
-                    os.link(path, target)
+        for name in DRAWN:
+            if (cache_folder() / name).is_dir():
+                shutil.copytree(cache_folder() / name, cache / name, copy_function=os.link)
         before, begun = used(), time.perf_counter()
         subprocess.run(
             [sys.executable, "-m", "mmpoison", *arguments, "--out", str(Path(folder) / "out")],

@@ -45,9 +45,7 @@ class Models:
         self.folder = folder
         start = load_encoder("efficientnet-minilm")
         everything = np.arange(len(pairs.images), dtype=np.int32)
-        self.inputs = prepare_features(
-            start, pairs, images=everything, cache=cache_folder() / "features"
-        )
+        self.inputs = prepare_features(start, pairs, images=everything, cache=cache_folder())
         self.start = start
 
     def get(

@@ -37,13 +37,13 @@ from more_results import MORE, commands, is_complete, page
 from PIL import Image
 
 from mmpoison import __version__
+from mmpoison.base.content_cache import ContentCache
 from mmpoison.base.files import write_json
 from mmpoison.base.untrusted import read_json
 from mmpoison.paper import PAPER
 from mmpoison.paper.write import RUNS_FILE
 from mmpoison.reporting.tidy import results_table
 from mmpoison.runs.recipe_files import shipped_recipes
-from mmpoison.runs.store import StageStore
 from mmpoison.training.precision import has_bf16
 
 OPENMOJI, PHOTOS = "-openmoji", "-rsicd-ucm"
@@ -159,26 +159,32 @@ def more_pages(runs: Path, made: Path) -> list[str]:
 
 
 def made_since(begun: float) -> dict[str, float]:
-    """How many models the store has got since a time, and the seconds of their trainings."""
-    return _sum(entry for _, entry in StageStore().entries() if entry["created"] >= begun)
+    """How many models were cached since a time, and the seconds of their trainings."""
+    return _sum(entry for entry in cached_trainings().values() if entry["created"] >= begun)
 
 
-def needed(folder: Path, store: dict[Path, dict[str, Any]]) -> dict[str, float]:
+def cached_trainings() -> dict[str, dict[str, Any]]:
+    """What the content cache says of each training, by key."""
+    entries = ContentCache().entries("stages/finetune")
+    return {entry.path.name: dict(entry.about) for entry in entries if entry.about}
+
+
+def needed(folder: Path, cached: dict[str, dict[str, Any]]) -> dict[str, float]:
     """How many trainings the runs of a folder need, whoever made them, and their seconds.
 
     Args:
         folder: Holds the runs.
-        store: The entries of the store.
+        cached: As `cached_trainings` gives them.
     """
     keys = {
         stage["key"] for file in folder.rglob("stages.json") for stage in read_json(file).values()
     }
-    return _sum(entry for path, entry in store.items() if path.name in keys)
+    return _sum(entry for key, entry in cached.items() if key in keys)
 
 
 def _sum(entries: Iterable[dict[str, Any]]) -> dict[str, float]:
     # a training of no epochs, for what is measured on models as they are, is none
-    seconds = [e["seconds"] for e in entries if e["kind"] == "finetune" and e["work"] > 1]
+    seconds = [e["seconds"] for e in entries if e["note"]["work"] > 1]
     return {"trainings": len(seconds), "training_s": sum(seconds)}
 
 
@@ -230,7 +236,7 @@ def machine() -> str:
 
 def overview(names: list[str], runs: Path, out: Path) -> str:
     """Write the page that leads to all others, with the commands and what they took."""
-    times, store = read_times(runs), dict(StageStore().entries())
+    times, cached = read_times(runs), cached_trainings()
     where = f"[`{RUNS_FILE}`]({RUNS_FILE})" if is_small(runs) else f"`{RUNS_FILE}` of the release"
     lines = OVERVIEW.format(machine=machine(), version=__version__, runs=where).splitlines()
     lines += [
@@ -244,7 +250,7 @@ def overview(names: list[str], runs: Path, out: Path) -> str:
         took = times[name]
         total += took["minutes"]
         entry, data = parts(name)
-        every = needed(runs / name, store)
+        every = needed(runs / name, cached)
         page = f"[{PAPER[entry].title}]({entry}.md)" if (out / f"{entry}.md").is_file() else "–"
         lines.append(
             f"| `{entry} --on {DATA[data]}` | {page} | {took['runs']} | {took['trainings']} "

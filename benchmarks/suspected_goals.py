@@ -55,7 +55,7 @@ class Prepared:
         everything = np.arange(len(pairs.images), dtype=np.int32)  # as runs of recipes do
         try:
             inputs: PairInputs = prepare_features(
-                encoder, pairs, images=everything, cache=cache_folder() / "features"
+                encoder, pairs, images=everything, cache=cache_folder()
             )
         except InputError:  # no projections apart from the trunks
             inputs = prepare_pixels(encoder, known)

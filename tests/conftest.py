@@ -27,6 +27,16 @@ SHARED = Path(
     os.environ.get("MMPOISON_SHARED_DATA", Path(__file__).resolve().parents[2] / "shared" / "data")
 )
 
+SECONDS_OF_A_SLOW_TEST = 1800
+"""A test that is not marked as slow may take `timeout` of pyproject.toml."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.get_closest_marker("slow") and not item.get_closest_marker("timeout"):
+            item.add_marker(pytest.mark.timeout(SECONDS_OF_A_SLOW_TEST))
+
+
 CLASSES = ("aeroplane", "bird", "sheep", "sofa")
 COLOURS = {
     "aeroplane": (70, 130, 220),

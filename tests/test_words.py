@@ -46,9 +46,9 @@ GENERATED = ("docs/results/paper/",)
 """Pages that quote captions."""
 
 NOT_YET: tuple[str, ...] = (
-    *("src/mmpoison/cli/", "src/mmpoison/defenses/", "src/mmpoison/images/store.py"),
+    *("src/mmpoison/cli/", "src/mmpoison/defenses/"),
     *("src/mmpoison/images/decode.py", "src/mmpoison/pages/review/", "src/mmpoison/reporting/"),
-    *("src/mmpoison/runs/", "docs/decisions/", "docs/datasets/image-store.md", "CONTRIBUTING.md"),
+    *("src/mmpoison/runs/", "docs/decisions/", "CONTRIBUTING.md"),
     *("docs/tasks/check", "docs/tasks/repair", "docs/tasks/scan", "docs/tasks/write-a-defence.md"),
 )
 """Beginnings of the paths that are not clean yet; empty once the rebuilding of issue 15 is merged."""

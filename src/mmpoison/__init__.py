@@ -1,4 +1,10 @@
-"""mmpoison: study, measure and defeat data poisoning of multimodal encoders."""
+"""mmpoison: study, measure and defeat data poisoning of multimodal encoders.
+
+pairs = mmpoison.load("my-pairs")
+poisoned = mmpoison.poison(pairs, "sheep2aeroplane", samples=25)
+trained = mmpoison.finetune("openmoji-small", poisoned)
+mmpoison.evaluate(trained.encoder, poisoned)
+"""
 
 from __future__ import annotations
 
@@ -8,9 +14,19 @@ from typing import TYPE_CHECKING, Any
 from mmpoison._version import __version__
 
 if TYPE_CHECKING:
-    from mmpoison.attacks import MultipleTargetLabels, SingleTargetImage, SingleTargetLabel
-    from mmpoison.datasets import PairDataset, load_pairs, save_pairs
-    from mmpoison.models import DualEncoder, load_encoder
+    from mmpoison.api.data import load, poison
+    from mmpoison.api.defenses import filter, scan, sterilize
+    from mmpoison.api.evaluation import evaluate
+    from mmpoison.api.running import run
+    from mmpoison.api.training import finetune
+    from mmpoison.attacks.multiple_target_labels import MultipleTargetLabels
+    from mmpoison.attacks.single_target_image import SingleTargetImage
+    from mmpoison.attacks.single_target_label import SingleTargetLabel
+    from mmpoison.datasets.catalogue import load_pairs
+    from mmpoison.models.dual_encoder import DualEncoder
+    from mmpoison.models.loading import load_encoder
+    from mmpoison.pairs.folder import save_pairs
+    from mmpoison.pairs.table import PairDataset
 
 __all__ = [
     "DualEncoder",
@@ -19,25 +35,45 @@ __all__ = [
     "SingleTargetImage",
     "SingleTargetLabel",
     "__version__",
+    "evaluate",
+    "filter",
+    "finetune",
+    "load",
     "load_encoder",
     "load_pairs",
+    "poison",
+    "run",
     "save_pairs",
+    "scan",
+    "sterilize",
 ]
 
 # torch and open_clip take seconds to import: `import mmpoison` and `mmpoison --help` do not wait for them
-_HOMES = {
-    "DualEncoder": "mmpoison.models",
-    "PairDataset": "mmpoison.datasets",
-    "MultipleTargetLabels": "mmpoison.attacks",
-    "SingleTargetImage": "mmpoison.attacks",
-    "SingleTargetLabel": "mmpoison.attacks",
-    "load_encoder": "mmpoison.models",
-    "load_pairs": "mmpoison.datasets",
-    "save_pairs": "mmpoison.datasets",
+_MODULES = {
+    "DualEncoder": "mmpoison.models.dual_encoder",
+    "MultipleTargetLabels": "mmpoison.attacks.multiple_target_labels",
+    "PairDataset": "mmpoison.pairs.table",
+    "SingleTargetImage": "mmpoison.attacks.single_target_image",
+    "SingleTargetLabel": "mmpoison.attacks.single_target_label",
+    "evaluate": "mmpoison.api.evaluation",
+    "filter": "mmpoison.api.defenses",
+    "finetune": "mmpoison.api.training",
+    "load": "mmpoison.api.data",
+    "load_encoder": "mmpoison.models.loading",
+    "load_pairs": "mmpoison.datasets.catalogue",
+    "poison": "mmpoison.api.data",
+    "run": "mmpoison.api.running",
+    "save_pairs": "mmpoison.pairs.folder",
+    "scan": "mmpoison.api.defenses",
+    "sterilize": "mmpoison.api.defenses",
 }
 
 
 def __getattr__(name: str) -> Any:
-    if name in _HOMES:
-        return getattr(importlib.import_module(_HOMES[name]), name)
+    if name in _MODULES:
+        return getattr(importlib.import_module(_MODULES[name]), name)
     raise AttributeError(f"module 'mmpoison' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -22,7 +22,9 @@ FILES = {
     "tools/one.py": "from {top}.deep import value\n\ndef helper():\n    return value\n",
     "tools/two.py": "def other():\n    return 2\n",
     "near.py": "close = 1\n",
-    "deep.py": "import PIL.Image\nvalue = 1\n",
+    "deep.py": "import PIL.Image\nvalue = open('words.json')\n",
+    "words.json": '["one"]',
+    "other.json": '["two"]',
     "later.py": "x = 1\n",
     "types_only.py": "class Shape: ...\n",
     "unrelated.py": "import yaml\ny = 1\n",
@@ -51,13 +53,15 @@ def version(root: str = "housetest.result", folder: Path | None = None) -> str:
 def test_the_modules_are_those_that_are_imported_from_there_on(package: Path) -> None:
     reach = CodeIndex().reach(["housetest.result"])
     assert [name.removeprefix("housetest.") for name in reach.modules] == [
-        *("deep", "later", "near", "result", "tools.one")
+        *("deep", "deep:words.json", "later", "near", "result", "tools.one")
     ]
     assert reach.packages == {"numpy", "sklearn", "PIL"}
     assert "housetest" not in sys.modules
 
 
-@pytest.mark.parametrize("name", ["result.py", "tools/one.py", "deep.py", "later.py", "near.py"])
+@pytest.mark.parametrize(
+    "name", ["result.py", "tools/one.py", "deep.py", "later.py", "near.py", "words.json"]
+)
 def test_a_change_in_an_imported_module_changes_the_version(package: Path, name: str) -> None:
     before = version()
     with (package / name).open("a") as file:
@@ -65,7 +69,9 @@ def test_a_change_in_an_imported_module_changes_the_version(package: Path, name:
     assert version() != before
 
 
-@pytest.mark.parametrize("name", ["unrelated.py", "tools/two.py", "types_only.py", "__init__.py"])
+@pytest.mark.parametrize(
+    "name", ["unrelated.py", "tools/two.py", "types_only.py", "__init__.py", "other.json"]
+)
 def test_a_change_elsewhere_does_not(package: Path, name: str) -> None:
     before = version()
     with (package / name).open("a") as file:

@@ -98,11 +98,12 @@ def test_what_is_here(
 ) -> None:
     monkeypatch.setenv("MMPOISON_DATA", str(tmp_path / "data"))
     shutil.copytree(square_folder, tmp_path / "data" / "rsicd-ucm")
-    shutil.copytree(square_folder, fresh_cache / "openmoji" / "v1-seed0")
+    drawn = fresh_cache / "data" / "openmoji" / "0123456789abcdef" / "scenes"
+    shutil.copytree(square_folder, drawn)
     known = json.loads(cli("data", "list", "--json").out)
     here = {entry["name"]: entry["here"] for entry in known["data_sets"]}
     assert here["rsicd-ucm"] == [{"path": str(tmp_path / "data" / "rsicd-ucm"), "images": 56}]
-    assert here["openmoji"] == [{"path": str(fresh_cache / "openmoji" / "v1-seed0"), "images": 56}]
+    assert here["openmoji"] == [{"path": str(drawn), "images": 56}]
     # and what is made from them when it is loaded
     assert here["rsicd-ucm-b"] == here["rsicd-ucm"]
     assert sum(map(len, here.values())) == 3

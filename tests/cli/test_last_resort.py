@@ -173,8 +173,7 @@ def test_optional_packages_are_imported_in_one_way() -> None:
         for path in source.rglob("*.py")
         if re.search(r"except \(?[^:\n]*(ImportError|ModuleNotFoundError)", path.read_text())
     ]
-    # `resource` is of the standard library, and not on Windows
-    assert sorted(found) == ["base/extras.py", "runs/store.py"]
+    assert found == ["base/extras.py"]
 
 
 def test_every_extra_is_declared() -> None:

@@ -116,7 +116,7 @@ def test_made_again_from_its_manifest(
                 "--target-image",
                 "centre",
             ],
-            "--target-image centre needs an encoder: give --encoder NAME",
+            "the centre of a class needs an encoder: give the option encoder",
         ),
         (["--from-manifest", "nowhere.json"], "nowhere.json: no such file"),
         (["--from-manifest", "nowhere.json", *GOAL], "--goal and --from-manifest both say"),

@@ -377,7 +377,7 @@ def test_evaluate_to_the_letter(
         (["--goal", "sheep2sofa", "--target-image", "sofa/00.png"], "is not in the gallery"),
         (
             ["--goal", "sheep2sofa", "--goal", "sofa2sheep", "--target-image", "sofa/09.png"],
-            "--target-image is for one goal",
+            "a target image is for one goal",
         ),
         (["--goal", "sheep2sofa", "--manifest", "nowhere.json"], "nowhere.json: no such file"),
     ],

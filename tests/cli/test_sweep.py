@@ -38,7 +38,7 @@ def test_plan_run_and_again(cli: Cli, recipe: Path, tmp_path: Path, own_cache: P
     out = tmp_path / "out"
     planned = cli("run", recipe, "--out", out, "--dry-run")
     assert planned.code == 0, planned.err
-    assert "1 runs, 0 complete" in planned.out
+    assert "1 run, 0 complete, 1 to run" in planned.out
     assert "clean_model" in planned.out
     assert "unknown" in planned.out
     assert not out.exists()
@@ -51,19 +51,28 @@ def test_plan_run_and_again(cli: Cli, recipe: Path, tmp_path: Path, own_cache: P
     arguments = ("--set", "attack.samples=2,999", "--out", tmp_path / "grid", "--workers", "1")
     swept = cli("sweep", recipe, *arguments)
     assert swept.code == 1
-    assert "samples=999-seed0: failed after 1 tries: " in swept.out
+    assert "samples=999-seed0: failed after 1 attempt: " in swept.out
     assert "1 of 2 runs are complete, 1 failed: failures.jsonl" in swept.out
     stages = json.loads((tmp_path / "grid/runs/samples=2-seed0/stages.json").read_text())
-    assert {stage["from"] for stage in stages.values()} == {"store"}
+    assert [stage["from"] for stage in stages.values()] == ["cache", "cache", "measured"]
 
     listed = cli("cache", "list", "--json")
     kinds = json.loads(listed.out)["kinds"]
     assert kinds["stages/finetune"]["items"] == 2
     old = cli("cache", "clear", "--older-than", "1d")
     assert "0 items" in old.out
+    kept = cli("cache", "clear", "--down-to", "1GB")
+    assert "0 items" in kept.out
+    planned = cli("cache", "clear", "--kind", "stages/finetune", "--dry-run")
+    assert "2 items" in planned.out
+    assert "would be deleted" in planned.out
     gone = cli("cache", "clear", "--kind", "stages/finetune")
     assert "2 items" in gone.out
-    assert not list(own_cache.glob("stages/finetune/*/stage.json"))
+    assert not list(own_cache.glob("stages/finetune/*/entry.json"))
+    # the rest, and the least recently used first
+    assert json.loads(cli("cache", "list", "--json").out)["kinds"]
+    assert " 0 items" not in cli("cache", "clear", "--down-to", "0MB").out
+    assert json.loads(cli("cache", "list", "--json").out)["kinds"] == {}
 
 
 @pytest.mark.parametrize(
@@ -90,3 +99,8 @@ def test_clear_wants_to_know_what(cli: Cli, own_cache: Path) -> None:
     wrong = cli("cache", "clear", "--older-than", "soon")
     assert wrong.code == 2
     assert "an age is needed" in wrong.err
+    wrong = cli("cache", "clear", "--down-to", "many")
+    assert wrong.code == 2
+    assert "a size is needed" in wrong.err
+    wrong = cli("cache", "clear", "--kind", "features")
+    assert "--kind 'features': the cache holds nothing" in wrong.err

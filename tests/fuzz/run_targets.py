@@ -68,7 +68,7 @@ def _read_recipe(folder: Path) -> None:
     except InputError:
         pass
     sweep = load_sweep(file, {}, classes=lambda recipe: ["sheep", "sofa"])
-    json.dumps([[run.id, run.knobs] for run in sweep.runs[:100]], default=str)
+    json.dumps([[run.id, run.parameters] for run in sweep.runs[:100]], default=str)
     recipe = sweep.runs[0].recipe
     recipe.to_yaml()
     build_attack(recipe.attack.name, recipe.attack.goals, recipe.attack.options)
@@ -77,17 +77,13 @@ def _read_recipe(folder: Path) -> None:
 def _sweep(folder: Path) -> None:
     listed = "name: x\nrecipe: {}\nruns:\n  a: {x: 1}\n  seed0: {}\n"
     (folder / "sweep.yaml").write_text(listed)
-    failure = {"run": "a", "error": "x", "tries": 1, "detail": "y"}
-    (folder / "failures.jsonl").write_text(json.dumps(failure) + "\n")
 
 
 def _read_sweep(folder: Path) -> None:
     """As a second `sweep` reads what the first has left."""
     from mmpoison.runs.sweeps.folder import SweepFolder
 
-    sweep = SweepFolder(folder)
-    sweep._listed()
-    sweep.failures()
+    SweepFolder(folder)._listed()
 
 
 def _run(folder: Path) -> None:
@@ -191,7 +187,7 @@ def targets() -> list[Target]:
         Target(
             "sweep-folder",
             _sweep,
-            {"sweep.yaml": "yaml", "failures.jsonl": "jsonl"},
+            {"sweep.yaml": "yaml"},
             _read_sweep,
             {"runs": ({}, [], {"a": None}, {"../x": {}}), "tries": (0, -1, "x"), "run": ("", 3)},
         ),

@@ -16,6 +16,7 @@ EXPECTED = HERE / "expected"
 
 # one test and not one a command: processes that share the tests would each run all commands
 @pytest.mark.slow
+@pytest.mark.timeout(7200)
 def test_the_commands_compute_what_version_0_1_0_computed(tmp_path: Path) -> None:
     script = str(HERE / "make_golden.py")
     asked = _python(script, "--environment")

@@ -147,7 +147,7 @@ def test_another_image_size_transform_or_set_is_another_store(
     folder: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def made() -> int:
-        return len(list(cache.glob("*/store.json")))
+        return len(list(cache.glob("images/*/entry.json")))
 
     keep(folder, cache)
     for number, way in enumerate(
@@ -169,7 +169,7 @@ def test_another_image_size_transform_or_set_is_another_store(
     shutil.copytree(folder, folder.with_name("copy"))
     keep(folder.with_name("copy"), cache)
     assert made() == 7
-    monkeypatch.setattr(store, "TRANSFORM", "another")
+    monkeypatch.setattr(store, "code_version", lambda *roots: "another")
     keep(folder, cache)
     assert made() == 8
 
@@ -320,7 +320,7 @@ def start(folder: Path, cache: Path, seconds: float) -> subprocess.Popen[str]:
 
 
 def done_in(cache: Path) -> int:
-    files = list(cache.glob("*/states.u8"))
+    files = list(cache.glob("images/*/states.u8"))
     return int(np.frombuffer(files[0].read_bytes(), dtype=np.uint8).sum()) if files else 0
 
 
@@ -356,7 +356,9 @@ def test_two_processes_share_the_work(folder: Path, cache: Path, decoded: list[s
     kept = keep(folder, cache, say=said.append, progress=lambda *call: calls.append(call))
     out, _ = process.communicate()
     assert decoded == []
-    assert said == ["another process is decoding these 40 images, waiting for it"]
+    (line,) = said
+    assert line.endswith(" is decoding these 40 images, waiting for it")
+    assert line.startswith(f"process {process.pid} on ")
     assert calls[-1] == (COUNT, COUNT)
     assert out.split() == [str(COUNT), str(int(kept.pixels.sum(dtype=np.int64))), "0"]
     # and one that comes later waits for nobody
@@ -388,7 +390,7 @@ def test_a_small_disk_is_said_before_anything_is_done(
     with pytest.raises(InputError, match=r"are needed for 40 decoded images .* MMPOISON_CACHE"):
         keep(folder, cache)
     assert decoded == []
-    assert not list(cache.glob("*/pixels.u8"))
+    assert not list(cache.glob("images/*/pixels.u8"))
 
 
 def test_a_disk_that_fills_up(
@@ -416,18 +418,19 @@ def test_a_disk_that_fills_up(
 
 def test_a_cache_that_cannot_be_made(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
-    with pytest.raises(InputError, match="decoded images cannot be kept there"):
+    with pytest.raises(InputError, match="decoded images cannot be cached there"):
         keep(folder, tmp_path / "file" / "cache")
 
 
 def test_what_is_stored_is_listed(folder: Path, cache: Path) -> None:
     assert stored_pixels(cache) == []
     kept = keep(folder, cache)
-    (cache / "else").mkdir()
-    (cache / "else" / "store.json").write_text("not ours")
+    (cache / "images" / "else").mkdir()
+    (cache / "images" / "else" / "entry.json").write_text("not ours")
     (listed,) = stored_pixels(cache)
-    assert (listed.images, listed.size, listed.folder) == (COUNT, SIZE, kept.folder)
-    assert listed.root == str(folder.resolve())
+    assert listed.path == kept.folder
+    note = {"root": str(folder.resolve()), "images": COUNT, "size": SIZE}
+    assert listed.about["note"] == note
     assert listed.bytes >= COUNT * SIZE * SIZE * 3
 
 

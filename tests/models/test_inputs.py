@@ -206,7 +206,7 @@ def test_a_cache_hit_equals_computing_again(
     encoder = make_heads_encoder()
     fresh = prepare_features(encoder, squares)
     first = prepare_features(encoder, squares, cache=tmp_path / "cache")
-    assert len(list((tmp_path / "cache").iterdir())) == 1
+    assert len(list((tmp_path / "cache" / "features").iterdir())) == 1
     runs: list[int] = []
     trunk = encoder.image_trunk
 
@@ -231,7 +231,7 @@ def test_the_cache_is_not_used_for_anything_else(
     cache = tmp_path / "cache"
 
     def entries() -> int:
-        return len(list(cache.iterdir()))
+        return len(list((cache / "features").iterdir()))
 
     encoder = make_heads_encoder()
     pairs = load_pairs(own_square_folder)
@@ -259,7 +259,8 @@ def test_the_cache_is_not_used_for_anything_else(
     other = DualEncoder(encoder.module, encoder.tokenizer, config, "other")
     prepare_features(other, pairs, cache=cache)
     assert entries() == 5
-    monkeypatch.setattr(inputs_module, "TRANSFORM", "another")
+    code = "another version of the code"
+    monkeypatch.setattr(inputs_module, "compute_environment", lambda *parts: code)
     prepare_features(encoder, pairs, cache=cache)
     assert entries() == 6
 

@@ -14,7 +14,9 @@ import yaml
 
 pytest.importorskip("sklearn", reason="needs the extra analysis")
 
+
 from mmpoison.attacks import SingleTargetImage
+from mmpoison.base.content_cache import ContentCache
 from mmpoison.cli import main
 from mmpoison.datasets import PairDataset, load_pairs, save_pairs
 from mmpoison.datasets.convert import convert_pairs
@@ -24,11 +26,10 @@ from mmpoison.defenses.filters.pair_pieces import PairPieces
 from mmpoison.errors import InputError
 from mmpoison.models import load_checkpoint, prepare_pixels
 from mmpoison.runs.prepared_run import prepare_run
-from mmpoison.runs.progress import SilentMonitor
+from mmpoison.runs.progress import SilentProgress
 from mmpoison.runs.recipe import parse_recipe
-from mmpoison.runs.run_cache import Material
+from mmpoison.runs.run_cache import RunCache
 from mmpoison.runs.run_stages import RunStages
-from mmpoison.runs.store import StageStore
 
 METHODS = sorted(name for name in DEFENSES if DEFENSES[name].kind == "pre-training")
 CUTS: dict[str, tuple[list[str], dict[str, Any]]] = {
@@ -138,9 +139,9 @@ class Ways:
             },
             "test",
         )
-        material, monitor = Material(), SilentMonitor()
-        run = prepare_run(recipe, material, monitor, torch.device("cpu"))
-        stages = RunStages(run, None, StageStore(), material, monitor, save_models=False)
+        run_cache, progress = RunCache(), SilentProgress()
+        run = prepare_run(recipe, run_cache, progress, torch.device("cpu"))
+        stages = RunStages(run, None, ContentCache(), run_cache, progress, save_models=False)
         found = stages.verdicts(run.start)
         return _verdicts(run.poisoned.select(split="train"), found.keep), _counts(found.facts)
 

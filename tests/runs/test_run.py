@@ -16,7 +16,7 @@ from mmpoison.datasets import PairDataset, load_pairs
 from mmpoison.errors import InputError
 from mmpoison.models import DualEncoder, load_checkpoint, save_checkpoint
 from mmpoison.runs import run
-from mmpoison.runs.progress import SilentMonitor
+from mmpoison.runs.progress import SilentProgress
 from mmpoison.runs.recipe import Recipe, load_recipe, parse_recipe
 from mmpoison.training import Step
 from mmpoison.training.loop import OnStep
@@ -60,7 +60,7 @@ def make_recipe(square_folder: Path, checkpoint: Path, judge_checkpoint: Path) -
     return make
 
 
-class Watch(SilentMonitor):
+class Watch(SilentProgress):
     """Remembers what was trained; raises at a step of a training if told to."""
 
     def __init__(self, stop: str | None = None, error: BaseException | None = None) -> None:
@@ -272,7 +272,7 @@ def test_another_folder_gives_the_same_numbers(
     make_recipe: MakeRecipe, metrics: dict[str, Any], tmp_path: Path, fresh_cache: Path
 ) -> None:
     watch = Watch()
-    again = run_recipe(make_recipe(), tmp_path / "run", monitor=watch)
+    again = run_recipe(make_recipe(), tmp_path / "run", progress=watch)
     assert watch.trained == [
         "training clean model",
         "training poisoned",
@@ -284,7 +284,7 @@ def test_another_folder_gives_the_same_numbers(
     watch = Watch()
     attack = {"name": "single-target-label", "goal": "sofa2bird", "pairs": 4, "mode": "replace"}
     other = run_recipe(
-        make_recipe(attack=attack, filter=None, sterilize=None), tmp_path / "other", monitor=watch
+        make_recipe(attack=attack, filter=None, sterilize=None), tmp_path / "other", progress=watch
     )
     assert watch.trained == ["training poisoned"]
     assert other["utility"]["clean_model"] == metrics["utility"]["clean_model"]
@@ -293,7 +293,7 @@ def test_another_folder_gives_the_same_numbers(
     assert ours.digest() == load_checkpoint(tmp_path / "run" / "models" / "clean_model").digest()
     # and another seed trains its own
     watch = Watch()
-    run_recipe(make_recipe(seed=4, filter=None, sterilize=None), tmp_path / "seed", monitor=watch)
+    run_recipe(make_recipe(seed=4, filter=None, sterilize=None), tmp_path / "seed", progress=watch)
     assert "training clean model" in watch.trained
 
 
@@ -314,7 +314,7 @@ def test_a_killed_run_goes_on(
     )
     out = tmp_path / "run"
     with pytest.raises(KeyboardInterrupt):
-        run_recipe(recipe, out, monitor=Watch(stop))
+        run_recipe(recipe, out, progress=Watch(stop))
     assert not (out / "metrics.json").exists()
     # as if killed while it wrote
     (out / "models" / ".poisoned.mmpoison-xyzxyzxy").mkdir()
@@ -325,7 +325,7 @@ def test_a_killed_run_goes_on(
     if not keep_cache:
         shutil.rmtree(fresh_cache)
     watch = Watch()
-    again = run_recipe(recipe, out, monitor=watch)
+    again = run_recipe(recipe, out, progress=watch)
     assert watch.trained[0] == stop
     assert "training clean model" not in watch.trained
     assert not list(out.rglob(".*"))
@@ -348,7 +348,7 @@ def test_a_run_killed_before_its_recipe_was_written_goes_on(
     assert not list(out.rglob(".*"))
 
 
-def test_a_finished_run_is_only_measured_again(
+def test_a_finished_run_is_only_read(
     make_recipe: MakeRecipe, finished: Path, metrics: dict[str, Any], tmp_path: Path
 ) -> None:
     out = Path(shutil.copytree(finished, tmp_path / "run"))
@@ -356,8 +356,22 @@ def test_a_finished_run_is_only_measured_again(
     (out / ".git").mkdir()
     (out / ".git" / "config").write_text("mine")
     watch = Watch()
-    again = run_recipe(make_recipe(), out, monitor=watch)
+    again = run_recipe(make_recipe(), out, progress=watch)
     assert watch.trained == []
+    assert watch.said == [
+        f"{out}: is complete, with the same recipe, data, models and code: nothing is computed"
+    ]
+    assert again == metrics
+    # measured anew, and nothing trained, where another code or device measured it, or a file is gone
+    stages = json.loads((out / "stages.json").read_text())
+    stages["metrics"]["key"] = "another"
+    (out / "stages.json").write_text(json.dumps(stages))
+    run_recipe(make_recipe(), out, progress=watch)
+    (out / "suspicious_pairs.json").unlink()
+    again = run_recipe(make_recipe(), out, progress=watch)
+    assert (out / "suspicious_pairs.json").is_file()
+    assert watch.trained == []
+    assert not any("nothing is computed" in line for line in watch.said[1:])
     assert without_times(again) == without_times(metrics)
     assert (out / ".git" / "config").read_text() == "mine"
 
@@ -383,7 +397,7 @@ def test_a_start_that_changed_is_not_taken_from_the_cache(
         shutil.rmtree(start, ignore_errors=True)
         save_checkpoint(encoder, start, card="")
         watch = Watch()
-        run_recipe(recipe, tmp_path / str(number), monitor=watch)
+        run_recipe(recipe, tmp_path / str(number), progress=watch)
         trained.append("training clean model" in watch.trained)
     assert trained == [True, True, True]
 
@@ -395,7 +409,7 @@ def test_images_that_changed_are_not_taken_from_the_cache(
     run_recipe(recipe, tmp_path / "one")
     shutil.copyfile(own_square_folder / "bird/00.png", own_square_folder / "sofa/00.png")
     watch = Watch()
-    run_recipe(recipe, tmp_path / "two", monitor=watch)
+    run_recipe(recipe, tmp_path / "two", progress=watch)
     assert "training clean model" in watch.trained
 
 
@@ -457,7 +471,7 @@ ATTACK = {"name": "single-target-label", "goal": GOAL, "samples": 2}
 def refused_early(recipe: Recipe, out: Path) -> str:
     watch = Watch()
     with pytest.raises(InputError) as error:
-        run_recipe(recipe, out, monitor=watch)
+        run_recipe(recipe, out, progress=watch)
     assert watch.trained == []
     assert len(str(error.value).splitlines()) == 1
     return str(error.value)
@@ -570,7 +584,7 @@ def test_heads_are_aligned_and_trained_on_features(
             sterilize={"training": heads},
         ),
         tmp_path / "run",
-        monitor=watch,
+        progress=watch,
     )
     assert watch.trained[0] == "aligning the towers"
     assert set(metrics["goal"][GOAL]) == {*MODELS, "random_captions"}
@@ -647,7 +661,7 @@ def test_a_transfer_goal_that_the_other_data_lack_is_refused_before_training(
     watch = Watch()
     recipe = make_recipe(transfer={"data": {"name": str(square_folder)}, "goal": "sheep2boat"})
     with pytest.raises(InputError, match="unknown class 'boat'"):
-        run_recipe(recipe, tmp_path / "run", monitor=watch)
+        run_recipe(recipe, tmp_path / "run", progress=watch)
     assert watch.trained == []
     assert not (tmp_path / "run").exists()
 

@@ -128,5 +128,5 @@ def sizes() -> dict[str, int]:
 
 @pytest.mark.parametrize(("name", "runs"), sizes().items())
 def test_the_heat_map_has_every_goal(name: str, runs: int) -> None:
-    found: set[Any] = {run.knobs["attack.goal"] for run in sweep_of(name).runs}
+    found: set[Any] = {run.parameters["attack.goal"] for run in sweep_of(name).runs}
     assert len(found) == runs

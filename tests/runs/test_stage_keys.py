@@ -11,18 +11,19 @@ import pytest
 import torch
 
 from mmpoison.base.code_version import code_version
+from mmpoison.base.content_cache import digest_of
 from mmpoison.datasets import PairDataset
 from mmpoison.defenses.filters import distance_scan
 from mmpoison.defenses.filters.relevance_filter import RelevanceFilter
 from mmpoison.evaluation import TestSet
 from mmpoison.evaluation import cache as test_embeddings
-from mmpoison.models import DualEncoder, prepare_pixels
+from mmpoison.models import DualEncoder, compute_environment, prepare_pixels
 from mmpoison.models import inputs as features
 from mmpoison.pages.search import embedded as search
 from mmpoison.runs.prepared_run import prepare_run
-from mmpoison.runs.progress import SilentMonitor
+from mmpoison.runs.progress import SilentProgress
 from mmpoison.runs.recipe import parse_recipe
-from mmpoison.runs.run_cache import Material
+from mmpoison.runs.run_cache import RunCache
 from mmpoison.runs.run_stages import stage_keys
 from mmpoison.training import frozen
 
@@ -48,11 +49,11 @@ def keys(square_folder: Path, checkpoint: Path, judge_checkpoint: Path) -> Keys:
         },
         "test",
     )
-    material = Material()
-    run = prepare_run(recipe, material, SilentMonitor(), torch.device("cpu"))
+    run_cache = RunCache()
+    run = prepare_run(recipe, run_cache, SilentProgress(), torch.device("cpu"))
 
     def make() -> dict[str, str]:
-        return {name: key.digest for name, key in stage_keys(run, material).items()}
+        return {name: key.digest for name, key in stage_keys(run, run_cache).items()}
 
     assert tuple(make()) == STAGES
     return make
@@ -111,21 +112,27 @@ def test_every_cache_of_outputs_knows_threads_device_and_code(
 
     def digests() -> dict[str, str]:
         return {
-            "distances": distance_scan._key(encoder, RelevanceFilter(threshold=0.8)),
-            "embeddings": test_embeddings._key(encoder, inputs, test),
-            "features": features._features_key(encoder, squares, ["a"], images),
-            "frozen": frozen._key(encoder, inputs, rows, "image", False),
-            "search": search._key(encoder, "content"),
+            "distances": digest_of(
+                distance_scan.scan_parts(encoder, RelevanceFilter(threshold=0.8))
+            ),
+            "embeddings": test_embeddings.embeddings_key(encoder, inputs, test).digest,
+            "features": features._features_key(encoder, squares, ["a"], images).digest,
+            "frozen": frozen._key(encoder, inputs, rows, "image", False).digest,
+            "search": search.search_key(encoder, "images", "content").digest,
         }
 
     before = digests()
     assert len(set(before.values())) == len(before)
-    with monkeypatch.context() as patch:
-        patch.setattr(torch, "get_num_threads", lambda: 99)
-        assert changed(before, digests()) == set(before)
+    for owner, name, other in (
+        (torch, "get_num_threads", lambda: 99),
+        (compute_environment, "cpu_kind", lambda: "another CPU"),
+    ):
+        with monkeypatch.context() as patch:
+            patch.setattr(owner, name, other)
+            assert changed(before, digests()) == set(before)
     assert digests() == before
     version = code_version("mmpoison.base.files")
     with monkeypatch.context() as patch:
-        other = lambda *roots, **more: version  # noqa: E731 - what another version of the code gives
-        patch.setattr("mmpoison.models.compute_environment.code_version", other)
+        # what another version of the code gives
+        patch.setattr(compute_environment, "code_version", lambda *roots, **more: version)
         assert changed(before, digests()) == set(before)

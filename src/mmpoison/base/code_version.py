@@ -1,8 +1,9 @@
 """Says which code a result depends on: a digest of modules, of all that they import, and of library versions.
 
 Nothing lists the code by hand. The imports are read from the source text, from the module that computes the result on,
-within mmpoison (and the package of a plug-in); of other packages the installed version counts. Comments, layout and
-docstrings do not change the digest. Nothing is imported to find out, so that asking costs no import of torch.
+within mmpoison (and the package of a plug-in), with data files next to a module that it names. Of other packages the
+installed version counts. Comments, layout and docstrings do not change the digest. Nothing is imported to find out, so
+that asking costs no import of torch.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import ast
 import hashlib
 import json
 import platform
+import re
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -19,14 +21,15 @@ from importlib import metadata, util
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from mmpoison._version import __version__
+from mmpoison.base.cache_folder import cache_folder
 from mmpoison.base.files import atomic_file
 from mmpoison.base.untrusted import read_json
 from mmpoison.errors import InputError
 
 OWN = "mmpoison"
-FORMAT = "code 1"
+FORMAT = "code 2"
 MOST_KNOWN = 5000
+_DATA_FILE = re.compile(r"[\w.-]+\.(?:json|jsonl|ya?ml|toml|csv|tsv|txt|md)")
 
 
 class Import(NamedTuple):
@@ -38,17 +41,19 @@ class Import(NamedTuple):
 
 
 class ModuleFacts(NamedTuple):
-    """What one source file says: the digest of its code, and its imports."""
+    """What one source file says: the digest of its code, its imports, and strings that may name a data file."""
 
     digest: str
     imports: tuple[Import, ...]
+    data: tuple[str, ...]
 
 
 class Reach(NamedTuple):
     """What some modules depend on.
 
     Attributes:
-        modules: Dotted names of own modules, those asked for among them, and the digest of each.
+        modules: Dotted names of own modules, those asked for among them, and the digest of each; likewise
+            `MODULE:FILE` for data files.
         packages: Top-level names of other packages that are imported, without the standard library.
     """
 
@@ -63,7 +68,8 @@ def code_version(*roots: object, alone: tuple[str, ...] = (), folder: Path | Non
     Args:
         *roots: Functions, classes, or dotted names of modules.
         alone: Dotted names of modules whose own text counts and not what they import.
-        folder: Where digests of source files are cached, so that only changed files are read again.
+        folder: Where digests of source files are cached, so that only changed files are read again; `code` in the cache
+            folder by default.
 
     Returns:
         32 hexadecimal digits.
@@ -71,7 +77,7 @@ def code_version(*roots: object, alone: tuple[str, ...] = (), folder: Path | Non
     >>> code_version("mmpoison.base.seeding") != code_version("mmpoison.base.files")
     True
     """
-    with CodeIndex(folder) as index:
+    with CodeIndex(folder or cache_folder() / "code") as index:
         return index.version([_module_of(root) for root in roots], alone)
 
 
@@ -83,7 +89,7 @@ class CodeIndex:
     """Reads source files, each once, and follows their imports.
 
     Args:
-        folder: Holds digests of source files under the digest of their bytes; None keeps nothing.
+        folder: Holds digests of source files under the digest of their bytes; None caches nothing.
     """
 
     def __init__(self, folder: Path | None = None) -> None:
@@ -116,7 +122,6 @@ class CodeIndex:
         reach = self.reach(roots)
         parts = {
             "format": FORMAT,
-            "tool": __version__,
             "python": platform.python_version(),
             "modules": reach.modules,
             "alone": {name: self._read(file).digest for name in alone if (file := _file(name))},
@@ -158,6 +163,10 @@ class CodeIndex:
                     continue
             if module not in modules:
                 modules[module] = facts.digest
+                for data in (file.parent / each for each in facts.data):
+                    if data.is_file():
+                        content = hashlib.sha256(data.read_bytes()).hexdigest()
+                        modules[f"{module}:{data.name}"] = content
                 waiting += [(each.module, each.name) for each in facts.imports]
         return Reach(dict(sorted(modules.items())), frozenset(packages))
 
@@ -184,7 +193,8 @@ class CodeIndex:
                 known = self._known[key] = _facts(raw, _package_of(file))
                 self._new = True
             self._used.add(key)
-            self._facts[file] = ModuleFacts(known[0], tuple(Import(*each) for each in known[1]))
+            imports = tuple(Import(*each) for each in known[1])
+            self._facts[file] = ModuleFacts(known[0], imports, tuple(known[2]))
         return self._facts[file]
 
 
@@ -238,14 +248,16 @@ def _package_of(file: Path) -> str:
 
 
 def _facts(raw: bytes, package: str) -> list[Any]:
-    """Digest and imports of one source file, as JSON values."""
+    """The `ModuleFacts` of one source file, as JSON values."""
     try:
         tree = ast.parse(raw)
     except (SyntaxError, ValueError):
-        return [hashlib.sha256(raw).hexdigest(), []]
+        return [hashlib.sha256(raw).hexdigest(), [], []]
     imports = sorted({each for node in _nodes(tree) for each in _imports(node, package)})
     digest = hashlib.sha256(_without_docstrings(tree).encode()).hexdigest()
-    return [digest, [list(each) for each in imports]]
+    texts = {n.value for n in ast.walk(tree) if isinstance(n, ast.Constant)}
+    data = sorted(str(text) for text in texts if _DATA_FILE.fullmatch(str(text)))
+    return [digest, [list(each) for each in imports], data]
 
 
 def _nodes(tree: ast.Module) -> Iterator[ast.AST]:

@@ -10,6 +10,9 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import ModuleType
 
 
 def process_count() -> int:
@@ -20,6 +23,21 @@ def process_count() -> int:
 def is_main_process() -> bool:
     """Return whether this process is the one that writes results."""
     return int(os.environ.get("RANK", "0")) == 0
+
+
+@contextmanager
+def without_main_script() -> Iterator[None]:
+    """Start worker processes that do not import the user's script, while the block runs.
+
+    A process that is started by `spawn` imports the main script. One that calls mmpoison outside of
+    `if __name__ == "__main__":` would call it again in each worker.
+    """
+    main = sys.modules["__main__"]
+    sys.modules["__main__"] = ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main
 
 
 def begin_worker(parent: int) -> None:

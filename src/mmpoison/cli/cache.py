@@ -1,8 +1,9 @@
-"""The verbs of the cache folder: `cache list`, `cache clear`."""
+"""The verbs of the content cache: `cache list`, `cache clear`."""
 
 from __future__ import annotations
 
 import json
+import re
 import time
 from typing import Annotated
 
@@ -10,43 +11,45 @@ import typer
 from rich.table import Table
 
 from mmpoison.cli.console import console, echo, say
-from mmpoison.cli.sweep import parse_age
 from mmpoison.errors import InputError
 
 app = typer.Typer(
-    help="What is kept between runs: stages, features, images, data.", no_args_is_help=True
+    help="What is cached between runs: stages, features, images, data.", no_args_is_help=True
 )
+
+_SIZES = {"KB": 1e3, "MB": 1e6, "GB": 1e9, "TB": 1e12}
 
 
 @app.command("list")
 def list_(
     as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
 ) -> None:
-    """Say what the cache folder holds, and how much.
+    """Show what the cache folder holds, and how much.
 
     Example: [bold]mmpoison cache list[/bold]
     """
-    from mmpoison.base.cache_folder import cache_folder
-    from mmpoison.runs.cache_entries import kept_items
+    from mmpoison.base.content_cache import CacheEntry, ContentCache
 
-    totals: dict[str, list[float]] = {}
-    for item in kept_items(cache_folder()):
-        total = totals.setdefault(item.kind, [0, 0, 0.0])
-        total[0] += 1
-        total[1] += item.bytes
-        total[2] = max(total[2], item.used)
+    cache = ContentCache()
+    kinds: dict[str, list[CacheEntry]] = {}
+    for entry in cache.entries():
+        kinds.setdefault(entry.kind, []).append(entry)
     if as_json:
-        rows = {k: {"items": n, "bytes": b} for k, (n, b, _) in sorted(totals.items())}
-        echo(json.dumps({"folder": str(cache_folder()), "kinds": rows}, indent=2))
+        rows = {
+            kind: {"items": len(found), "bytes": sum(e.bytes for e in found)}
+            for kind, found in sorted(kinds.items())
+        }
+        echo(json.dumps({"folder": str(cache.folder), "kinds": rows}, indent=2))
         return
     table = Table()
     for name in ("what", "items", "MB", "last used"):
         table.add_column(name, justify="left" if name == "what" else "right")
-    for kind, (items, size, used) in sorted(totals.items()):
-        last = time.strftime("%Y-%m-%d %H:%M", time.localtime(used))
-        table.add_row(kind, f"{items:,.0f}", f"{size / 1e6:,.1f}", last)
+    for kind, found in sorted(kinds.items()):
+        last = time.strftime("%Y-%m-%d %H:%M", time.localtime(max(e.used for e in found)))
+        table.add_row(kind, f"{len(found):,}", f"{sum(e.bytes for e in found) / 1e6:,.1f}", last)
     console.print(table)
-    say(f"{cache_folder()}: {sum(total[1] for total in totals.values()) / 1e9:.2f} GB")
+    total = sum(entry.bytes for found in kinds.values() for entry in found)
+    say(f"{cache.folder}: {total / 1e9:.2f} GB")
 
 
 @app.command()
@@ -57,33 +60,66 @@ def clear(
     kind: Annotated[
         list[str] | None, typer.Option(help="Only this kind, as `cache list` calls it.")
     ] = None,
+    down_to: Annotated[
+        str | None,
+        typer.Option(help="The least recently used, until the cache takes so much: 500MB, 20GB."),
+    ] = None,
     everything: Annotated[bool, typer.Option("--all", help="All of it.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Delete nothing.")] = False,
 ) -> None:
-    """Delete what can be made again; a stage that is being made stays.
+    """Delete what can be made again; what a process is making stays.
 
     Example: [bold]mmpoison cache clear --older-than 30d[/bold]
     """
-    from mmpoison.base.cache_folder import cache_folder
-    from mmpoison.runs.cache_entries import delete_item, kept_items
+    from mmpoison.base.content_cache import ContentCache
 
-    if not (older_than or kind or everything):
-        raise InputError("say what to delete: --older-than 30d, --kind stages/finetune, or --all")
-    age = parse_age(older_than) if older_than else 0.0
-    items = [item for item in kept_items(cache_folder()) if time.time() - item.used >= age]
-    if kind:
-        known = sorted({item.kind for item in kept_items(cache_folder())})
-        for name in kind:
-            if name not in known:
-                raise InputError(
-                    f"--kind {name!r}: the cache holds {', '.join(known) or 'nothing'}"
-                )
-        items = [item for item in items if item.kind in kind]
-    freed = 0
-    gone = 0
-    for item in items:
-        if dry_run or delete_item(item):
-            freed += item.bytes
+    if not (older_than or kind or down_to or everything):
+        raise InputError(
+            "say what to delete: --older-than 30d, --kind stages/finetune, --down-to 20GB, or --all"
+        )
+    cache = ContentCache()
+    entries = cache.entries()
+    known = {entry.kind for entry in entries}
+    for name in kind or ():
+        if name not in known:
+            raise InputError(
+                f"--kind {name!r}: the cache holds {', '.join(sorted(known)) or 'nothing'}"
+            )
+    newest = time.time() - (parse_age(older_than) if older_than else 0.0)
+    chosen = [e for e in entries if e.used <= newest and (not kind or e.kind in kind)]
+    excess = float("inf")
+    if down_to:
+        excess = sum(entry.bytes for entry in entries) - parse_size(down_to)
+    freed = gone = 0
+    for entry in sorted(chosen, key=lambda entry: entry.used):
+        if freed >= excess:
+            break
+        if dry_run or cache.delete(entry):
+            freed += entry.bytes
             gone += 1
     verb = "would be deleted" if dry_run else "deleted"
-    say(f"{cache_folder()}: {gone:,} items, {freed / 1e6:,.1f} MB {verb}")
+    say(f"{cache.folder}: {gone:,} items, {freed / 1e6:,.1f} MB {verb}")
+
+
+def parse_age(text: str) -> float:
+    """Seconds of `30m`, `12h`, `7d`.
+
+    >>> parse_age("2h")
+    7200.0
+    """
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd])", text)
+    if match is None:
+        raise InputError(f"{text!r}: an age is needed, e.g. 30m, 12h or 7d")
+    return float(match[1]) * {"s": 1, "m": 60, "h": 3600, "d": 86400}[match[2]]
+
+
+def parse_size(text: str) -> float:
+    """Bytes of `500MB`, `20GB`.
+
+    >>> parse_size("1.5GB")
+    1500000000.0
+    """
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]B)", text)
+    if match is None:
+        raise InputError(f"{text!r}: a size is needed, e.g. 500MB or 20GB")
+    return float(match[1]) * _SIZES[match[2]]

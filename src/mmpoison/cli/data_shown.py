@@ -10,7 +10,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from mmpoison.base.cache_folder import cache_folder
+from mmpoison.base.content_cache import ContentCache
 from mmpoison.base.phrasing import count_of
 from mmpoison.base.untrusted import open_bytes
 from mmpoison.datasets.catalogue import DATASETS, DataSource, find_root
@@ -79,10 +79,10 @@ def known_data(asked: str | None = None) -> dict[str, Any]:
         "formats": formats,
         "stored_pixels": [
             {
-                "folder": str(stored.folder),
-                "images_of": stored.root,
-                "images": stored.images,
-                "size": stored.size,
+                "folder": str(stored.path),
+                "images_of": str(stored.about["note"]["root"]),
+                "images": int(stored.about["note"]["images"]),
+                "size": int(stored.about["note"]["size"]),
                 "bytes": stored.bytes,
             }
             for stored in (stored_pixels() if asked is None else ())
@@ -186,9 +186,8 @@ def _here(source: DataSource) -> list[dict[str, Any]]:
     root = find_root(source)
     if root is not None:
         places.append(root)
-    made = cache_folder() / source.name
-    if made.is_dir():
-        places += sorted(folder for folder in made.iterdir() if folder.is_dir())
+    for entry in ContentCache().entries(f"data/{source.name}"):
+        places += sorted(folder for folder in entry.path.iterdir() if folder.is_dir())
     return [{"path": str(place), "images": _images_in(place)} for place in places]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -13,11 +13,6 @@ from mmpoison.cli.output import hold_output
 from mmpoison.cli.scanning import scan
 from mmpoison.cli.stages import DataOption, MethodSetOption, SeedOption, TrustOption
 from mmpoison.errors import InputError
-
-if TYPE_CHECKING:
-    from mmpoison.evaluation.goal_target import GoalTarget
-    from mmpoison.pairs.manifest import PoisonManifest
-    from mmpoison.pairs.table import PairDataset
 
 
 def add_commands(app: typer.Typer) -> None:
@@ -146,67 +141,29 @@ def evaluate(
         raise InputError("--clean, --clean-runs, --scan and --set belong to --suspect")
     if model is None:
         raise InputError("which model? --model measures one, --suspect asks whether it is poisoned")
-    from mmpoison.base.devices import find_device
-    from mmpoison.base.files import atomic_folder, write_json
-    from mmpoison.datasets.catalogue import load_pairs
-    from mmpoison.evaluation.measure import Subject, measure
-    from mmpoison.evaluation.names import parse_studies
-    from mmpoison.evaluation.record import DataFacts, Metrics, RunFacts
-    from mmpoison.evaluation.test_set import TestSet
-    from mmpoison.models.inputs import prepare_pixels
-    from mmpoison.models.loading import load_encoder
+    from mmpoison.api import evaluation as api
     from mmpoison.reporting.seeds import metrics_tables
     from mmpoison.reporting.table import markdown, terminal
     from mmpoison.reporting.terminal_view import terminal_table
 
-    studies = parse_studies(study or [])
-    if "epochs" in studies:
-        raise InputError("--study epochs measures during a training: only `mmpoison run` has it")
     if out is not None:
         hold_output(context, out)
-    where = find_device(device)
-    pairs = load_pairs(data)
-    poison = _manifest(pairs, manifest)
-    test = TestSet.of(pairs)
-    goal_targets = _goal_targets(pairs, poison, goal or [], target_image)
-    for goal_target in goal_targets:
-        test.check(goal_target)
-    roles = {"pretrained": pretrained, "clean_model": reference, "poisoned": model}
-    names = {role: name for role, name in roles.items() if name is not None}
-    subjects: dict[str, Subject] = {}
-    pixels = None
     with monitor(on_stderr=form != "table") as progress:
-        for role, name in names.items():
-            encoder = load_encoder(name, trust=trust).to(where)
-            inputs = prepare_pixels(
-                encoder, test.pairs, images=test.gallery, pixels=pixels, progress=progress.progress
-            )
-            pixels = inputs.pixels
-            subjects[role] = Subject(encoder, inputs)
-        measured = measure(
-            subjects,
-            test,
-            goal_targets,
+        metrics = api.evaluate(
+            model,
+            data,
+            goal=goal or (),
+            target_image=target_image,
+            manifest=manifest,
+            reference=reference,
+            pretrained=pretrained,
+            study=study or (),
             seed=seed,
-            study=studies,
-            pairs=pairs,
-            manifest=poison,
-            progress=progress.progress,
-        )
-    run = RunFacts(
-        goals=[str(target) for target in goal_targets],
-        target_images={str(t): t.image for t in goal_targets if t.image is not None},
-        seed=seed,
-        flags=measured.flags,
-        models=names,
-        data=DataFacts(name=str(data), fingerprint=pairs.fingerprint),
-    )
-    metrics = Metrics.of({**measured.metrics.to_json(), "run": run}, "metrics.json")
-    if out is not None:
-        with atomic_folder(out) as folder:
-            if measured.embedding_map is not None:
-                write_json(folder / "embedding_map.json", measured.embedding_map.to_json())
-            write_json(folder / "metrics.json", metrics.to_json())
+            out=out,
+            device=device,
+            trust=trust,
+            progress=progress,
+        ).metrics
     if form == "json":
         echo(json.dumps(metrics.to_json(), indent=2))
     elif form == "markdown":
@@ -215,38 +172,3 @@ def evaluate(
         console.print(terminal_table(metrics))
         if more := [table for table in metrics_tables(metrics) if not table.of_models]:
             console.print(terminal(more))
-
-
-def _manifest(pairs: PairDataset, file: Path | None) -> PoisonManifest | None:
-    from mmpoison.pairs.manifest import PoisonManifest
-
-    return pairs.manifest if file is None else PoisonManifest.read(file)
-
-
-def _goal_targets(
-    pairs: PairDataset,
-    manifest: PoisonManifest | None,
-    goals: list[str],
-    target_image: str | None,
-) -> list[GoalTarget]:
-    """Choose what to measure: the named goals, else those of the manifest, with the target images of either."""
-    from mmpoison.attacks.goal import Goal
-    from mmpoison.evaluation.goal_target import GoalTarget, goal_targets_of
-
-    listed = goal_targets_of(manifest, pairs) if manifest else ()
-    of_manifest = {str(goal_target): goal_target for goal_target in listed}
-    if not goals and not of_manifest:
-        raise InputError(
-            "which goal? the data carry no manifest: give --goal A2B, e.g. --goal sheep2aeroplane"
-        )
-    goal_targets = [
-        of_manifest.get(goal, GoalTarget(Goal.parse(goal, pairs.classes)))
-        for goal in dict.fromkeys(goals or of_manifest)
-    ]
-    if target_image is None:
-        return goal_targets
-    if len(goal_targets) > 1:
-        raise InputError(
-            f"--target-image is for one goal, not for {len(goal_targets)}: name it with --goal"
-        )
-    return [GoalTarget(goal_targets[0].goal, target_image)]

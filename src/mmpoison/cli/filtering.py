@@ -112,11 +112,9 @@ def filter_(
 
     Example: [bold]mmpoison filter --data pairs --encoder MODEL --method neighbour-outliers --set k=32 --out kept[/bold]
     """
-    from mmpoison.base.devices import find_device
+    from mmpoison.api import defenses as api
     from mmpoison.cli.review import ask_on_page
     from mmpoison.defenses.catalogue import build_filter
-    from mmpoison.defenses.filters.pipeline import check_judge, filter_pairs
-    from mmpoison.models.loading import load_encoder
     from mmpoison.runs.recipe import parse_changes
 
     hold_output(context, out)
@@ -131,28 +129,24 @@ def filter_(
     }
     given = {name: value for name, value in cut.items() if value is not None}
     chosen = build_filter(method, {**parse_changes(parameters or []), **given})
-    check_judge(chosen, encoder)
     if label:
         check_pages("filter --label")
-    judge = load_encoder(encoder, trust=trust).to(find_device(device))
-    if victim is not None and load_encoder(victim, trust=trust).digest() == judge.digest():
-        raise InputError(
-            f"--encoder {encoder} is the model to be trained: what deceives it would deceive the filter, "
-            "choose another judge"
-        )
     with monitor() as progress:
-        done = filter_pairs(
+        done = api.filter(
             data,
-            judge,
-            chosen,
-            out=out,
+            encoder,
+            method=chosen,
             trusted=trusted,
-            format=format,
-            images=images,
+            victim=victim,
             seed=seed,
+            out=out,
+            images=images,
+            format=format,
             ask=partial(ask_on_page, title=f"Labels for {data}", port=port) if label else None,
             label_pairs=label_pairs,
-            progress=progress.progress,
+            device=device,
+            trust=trust,
+            progress=progress,
         )
     for line in _summary(done, out):
         say(line)

@@ -13,12 +13,8 @@ from mmpoison.cli.output import hold_output
 from mmpoison.errors import InputError
 
 if TYPE_CHECKING:
-    from mmpoison.attacks.target_image import Embed
     from mmpoison.pairs.manifest import PoisonManifest
     from mmpoison.pairs.table import PairDataset
-
-ONE_GOAL, SEVERAL_GOALS = "single-target-label", "multiple-target-labels"
-"""The default attacks, for one goal and for several."""
 
 
 def add_commands(app: typer.Typer) -> None:
@@ -152,7 +148,9 @@ def _again(file: Path, chosen: dict[str, Any], load: Callable[[], PairDataset]) 
 
 
 def _attack(chosen: dict[str, Any], load: Callable[[], PairDataset], device: str) -> PairDataset:
-    from mmpoison.attacks.catalogue import build_attack, run_attack
+    from mmpoison.api import data as api
+    from mmpoison.api.data import ONE_GOAL, SEVERAL_GOALS
+    from mmpoison.attacks.catalogue import build_attack
 
     goals = chosen.pop("goal", None)
     if goals is None:
@@ -162,14 +160,4 @@ def _attack(chosen: dict[str, Any], load: Callable[[], PairDataset], device: str
     options = {option.replace("-", "_"): value for option, value in chosen.items()}
     attack = build_attack(name, goals, options, "--")
     with monitor() as progress:
-
-        def embedder(encoder: str | None) -> Embed:
-            from mmpoison.base.devices import find_device
-            from mmpoison.models import image_embedder
-            from mmpoison.models.loading import load_encoder
-
-            if encoder is None:
-                raise InputError("--target-image centre needs an encoder: give --encoder NAME")
-            return image_embedder(load_encoder(encoder).to(find_device(device)), progress.progress)
-
-        return run_attack(attack, load(), seed, embedder)
+        return api.poison(load(), attack=attack, seed=seed, device=device, progress=progress)

@@ -195,21 +195,22 @@ def print_tables(tables: list[Table], form: Format) -> None:
         console.print(terminal(tables))
 
 
-def show_run(folder: Path, *, drawn: bool = True) -> None:
+def show_run(folder: Path, page: Path | None = None, *, drawn: bool = True) -> None:
     """Make a finished run's page, and print its tables and where everything is.
 
     Args:
         folder: The run folder.
+        page: Its page, where it is written already.
         drawn: False makes the page alone.
     """
-    from mmpoison.evaluation.record import Metrics
     from mmpoison.paper.report_section import paper_section
+    from mmpoison.records.run_files import Metrics
     from mmpoison.reporting.html_report import write_report
     from mmpoison.reporting.seeds import metrics_tables
     from mmpoison.reporting.table import terminal
     from mmpoison.reporting.terminal_view import terminal_table
 
-    page = write_report(folder, paper_section([folder]))
+    page = page or write_report(folder, paper_section([folder]))
     if not drawn:
         return
     metrics = Metrics.read(folder / "metrics.json")

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import json
-import re
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from mmpoison.base.files import plain_name
 from mmpoison.cli.console import (
     SEEDS,
     DeviceOption,
@@ -19,7 +17,6 @@ from mmpoison.cli.console import (
     monitor,
     stderr_console,
 )
-from mmpoison.cli.poison import SEVERAL_GOALS
 from mmpoison.cli.report import print_tables, show_run
 from mmpoison.cli.sweep import (
     DryRunOption,
@@ -27,14 +24,12 @@ from mmpoison.cli.sweep import (
     RetriesOption,
     WorkersOption,
     has_sweep,
+    parse_seeds,
     read_sweep,
     run_all,
 )
 from mmpoison.errors import InputError
 from mmpoison.reporting.text import safe_text
-
-MOST_SEEDS = 10_000
-"""So many runs one command may ask for."""
 
 OutOption = Annotated[Path | None, typer.Option("--out", help="Run folder to make.")]
 SetOption = Annotated[
@@ -104,7 +99,7 @@ def run(
         bool | None,
         typer.Option(
             "--models/--no-models",
-            help="Keep the checkpoints; by default where the recipe is about one run.",
+            help="Save the checkpoints; by default where the recipe is about one run.",
         ),
     ] = None,
     device: DeviceOption = "auto",
@@ -125,8 +120,9 @@ def run(
 
     Attack III: [bold]mmpoison run openmoji --goal sheep2aeroplane --goal sofa2bird[/bold]
 
-    A table of the paper: [bold]mmpoison run table-3 --on openmoji[/bold]; what it would take: --dry-run
+    A table of the paper: [bold]mmpoison run table-3 --on openmoji[/bold]; what would be done: --dry-run
     """
+    from mmpoison.api.data import SEVERAL_GOALS
     from mmpoison.attacks.catalogue import takes_several_goals
     from mmpoison.runs.recipe import load_recipe, parse_changes
     from mmpoison.runs.recipe_files import folder_name, list_recipes, recipe_on
@@ -186,28 +182,6 @@ def run(
     )
 
 
-def parse_seeds(text: str | None) -> list[int | None]:
-    """Read `3`, `0-4` or `0,2,5`; None stands for the recipe's own seed.
-
-    >>> parse_seeds("0-2,7")
-    [0, 1, 2, 7]
-    """
-    if text is None:
-        return [None]
-    seeds: list[int | None] = []
-    for part in text.split(","):
-        match = re.fullmatch(r"\s*(\d{1,18})(?:-(\d{1,18}))?\s*", part)
-        if match is None:
-            raise InputError(f"--seeds {text!r}: numbers are needed, e.g. 0-4 or 0,2,5")
-        more = range(int(match[1]), int(match[2] or match[1]) + 1)
-        if len(seeds) + len(more) > MOST_SEEDS:
-            raise InputError(f"--seeds {text!r}: more than {MOST_SEEDS:,} seeds")
-        seeds.extend(more)
-    if not seeds:
-        raise InputError(f"--seeds {text!r} names no seed")
-    return seeds
-
-
 def _run_seeds(
     name: str,
     seeds: list[Any],
@@ -219,11 +193,9 @@ def _run_seeds(
     device: str,
     form: Format = "table",
 ) -> None:
-    from mmpoison.base.devices import find_device
+    from mmpoison.api import running as api
     from mmpoison.runs.recipe import load_recipe, parse_changes
-    from mmpoison.runs.run import run_recipe
 
-    where = find_device(device)
     overrides = parse_changes(changes)
     if data_root is not None:
         overrides["data.root"] = str(data_root)
@@ -240,8 +212,10 @@ def _run_seeds(
             f"{safe_text(recipe.attack.name)}, {safe_text(', '.join(recipe.attack.goals))}"
         )
         with monitor(on_stderr=form != "table") as progress:
-            run_recipe(recipe, folder, monitor=progress, save_models=save_models, device=where)
-        show_run(folder, drawn=form == "table")
+            done = api.run(
+                recipe, out=folder, save_models=save_models, device=device, progress=progress
+            )
+        show_run(folder, done.page, drawn=form == "table")
         finished.append(folder)
     if len(finished) > 1 or form != "table":
         from mmpoison.reporting.seeds import seed_tables
@@ -250,15 +224,8 @@ def _run_seeds(
 
 
 def _run_folder(recipe: Any, out: Path | None, *, many: bool) -> Path:
-    if out is not None:
-        return out / f"seed{recipe.seed}" if many else out
-    attack = recipe.attack
-    detail = [
-        recipe.name,
-        *([attack.name] if attack.name != "single-target-label" else []),
-        "+".join(attack.goals),
-        str(attack.options.get("mode", "add")),
-        f"seed{recipe.seed}",
-    ]
-    # the names come from a recipe: no separator of folders among them
-    return Path("runs") / plain_name("-".join(detail))
+    from mmpoison.api.running import run_folder
+
+    if out is None:
+        return run_folder(recipe)
+    return out / f"seed{recipe.seed}" if many else out

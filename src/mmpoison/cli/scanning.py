@@ -64,7 +64,7 @@ def scan(
             seed=seed,
             false_alarms=false_alarms,
             trust=trust,
-            monitor=progress,
+            progress=progress,
         )
     if form == "json":
         echo(json.dumps(done.to_json(), indent=2))

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
 from mmpoison.cli.console import SEEDS, DeviceOption, console, monitor, say
 from mmpoison.cli.filtering import filter_
 from mmpoison.cli.output import hold_output
-from mmpoison.errors import InputError
 
 DataOption = Annotated[Path, typer.Option("--data", help="A pairs folder.")]
 OutOption = Annotated[Path, typer.Option("--out", help="New folder.")]
@@ -82,82 +80,35 @@ def train(
 
     On two GPUs: [bold]torchrun --nproc-per-node 2 -m mmpoison train --data poisoned --model ViT-B-32 --out model[/bold]
     """
-    from mmpoison.base.devices import find_device
+    from mmpoison.api.training import finetune
     from mmpoison.base.processes import is_main_process
-    from mmpoison.datasets.catalogue import load_pairs
-    from mmpoison.defenses.catalogue import (
-        RobustTraining,
-        TrainingServices,
-        build_defense,
-        split_options,
-        train_with,
-    )
-    from mmpoison.models.checkpoint import save_checkpoint
-    from mmpoison.models.inputs import prepare_pixels
-    from mmpoison.models.loading import load_encoder
-    from mmpoison.runs.cards import model_card
+    from mmpoison.defenses.catalogue import split_options
     from mmpoison.runs.recipe import parse_changes, parse_training
-    from mmpoison.training.log import LogOptions
-    from mmpoison.training.loop import finetune
-    from mmpoison.training.states import Checkpoints, copy_logs
 
-    # next to the model's folder, which appears whole or not at all
-    work = out.with_name(f"{out.name}.training")
-    hold_output(context, out, work=work)
-    where = find_device(device)
-    checkpoints, log = Checkpoints(work), LogOptions(work, tuple(track or ()))
-    log.check()
-    if fresh and is_main_process():
-        shutil.rmtree(work, ignore_errors=True)
+    # next to the folder of the model, which appears whole or not at all
+    hold_output(context, out, work=out.with_name(f"{out.name}.training"))
     changed = parse_changes(changes or [])
-    options: dict[str, object] = {}
-    robust: RobustTraining | None = None
+    options: dict[str, Any] = {}
     if defense is not None:
         options, changed = split_options("in-training", defense, changed)
-        robust = build_defense("in-training", defense, options, "--set ")
     settings = parse_training(changed)
-    pairs = load_pairs(data)
-    part = pairs.select(split="train")
-    if not len(part):
-        raise InputError(f"{data}: split 'train' has no pairs to train on")
-    start = load_encoder(model, trust=trust).to(where)
     with monitor() as progress:
-        inputs = prepare_pixels(start, part, progress=progress.progress)
-        services: TrainingServices = {
-            "name": out.name,
-            "on_step": progress.training("training"),
-            "checkpoints": checkpoints,
-            "log": log,
-            "progress": progress.progress,
-        }
-        if robust is None:
-            result = finetune(start, part, inputs, settings, seed=seed, **services)
-        else:
-            given = (start, part, inputs, settings)
-            result = train_with(robust, *given, seed=seed, services=services)
+        result = finetune(
+            model,
+            data,
+            out=out,
+            seed=seed,
+            defense=defense,
+            settings=settings,
+            track=track or (),
+            fresh=fresh,
+            device=device,
+            trust=trust,
+            progress=progress,
+            **options,
+        )
     if not is_main_process():
         return
     if result.resumed_from:
         console.print(f"resumed after step {result.resumed_from}")
-    encoder = result.encoder
-    poisoned = bool(part.poisoned.any())
-    stage = "trained" if not poisoned else "robust" if defense else "poisoned"
-    card = model_card(
-        encoder,
-        stage,
-        started_from=start.name,
-        data=part,
-        settings=settings,
-        result=result,
-        facts=[f"defence: {defense} {options or ''}".rstrip()] if defense else [],
-    )
-    save_checkpoint(
-        encoder,
-        out,
-        card=card,
-        metadata={"training": result.summary(), "seed": seed, "poisoned": poisoned},
-        # before the rename: a kill after it would leave the logs without their model
-        also=lambda folder: copy_logs(work, folder / "logs"),
-    )
-    shutil.rmtree(work, ignore_errors=True)
     say(f"{out}: {result.headline()}")

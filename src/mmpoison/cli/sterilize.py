@@ -132,7 +132,7 @@ def sterilize(
             method=method,
             options=options,
             learning_rates=learning_rate or (),
-            monitor=progress,
+            progress=progress,
             split=split,
             seed=seed,
             held_out=held_out,

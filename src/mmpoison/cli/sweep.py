@@ -15,6 +15,7 @@ import typer
 from rich.live import Live
 from rich.table import Table
 
+from mmpoison.base.phrasing import count_of
 from mmpoison.cli.console import WORKERS, DeviceOption, console, monitor, say
 from mmpoison.errors import InputError
 from mmpoison.reporting.text import safe_text
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     from mmpoison.runs.sweeps.sweep import SweepState
     from mmpoison.runs.sweeps.sweep_runs import Sweep
 
+MOST_SEEDS = 10_000
+"""So many runs one command may ask for."""
 FAILED = 1
 SHOWN_AT_ONCE = 12
 
@@ -42,7 +45,7 @@ ThreadsOption = Annotated[int, typer.Option(min=1, max=WORKERS, help="Threads of
 RetriesOption = Annotated[
     int,
     typer.Option(
-        min=0, max=1000, help="Tries more for a run that died or met an error of the machine."
+        min=0, max=1000, help="Retries of a run that crashed or met an error of the machine."
     ),
 ]
 RayOption = Annotated[
@@ -50,7 +53,7 @@ RayOption = Annotated[
     typer.Option("--ray", help="Address of a Ray cluster (HOST:PORT, auto), or local."),
 ]
 DryRunOption = Annotated[
-    bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")
+    bool, typer.Option("--dry-run", help="Show what would be done, and do nothing.")
 ]
 
 
@@ -83,18 +86,17 @@ def sweep(
     ray: RayOption = None,
     save_models: Annotated[
         bool | None,
-        typer.Option("--models/--no-models", help="Keep the checkpoints in the run folders."),
+        typer.Option("--models/--no-models", help="Save the checkpoints in the run folders."),
     ] = None,
     device: DeviceOption = "auto",
     dry_run: DryRunOption = False,
 ) -> None:
-    """Many runs of one recipe: grids over any key, seeds, goals; the same command again does what is missing.
+    """Run a recipe many times: grids over any key, seeds, goals; the same command again runs what remains.
 
     Example: [bold]mmpoison sweep openmoji-heads --set attack.samples=5,10,25 --seeds 0-2[/bold]
 
     All goals: [bold]mmpoison sweep openmoji-heads --goals all --set filter=null --workers 2[/bold]
     """
-    from mmpoison.cli.run import parse_seeds
     from mmpoison.runs.recipe import parse_changes
 
     fixed: list[str] = []
@@ -126,6 +128,28 @@ def sweep(
         device=device,
         dry_run=dry_run,
     )
+
+
+def parse_seeds(text: str | None) -> list[int | None]:
+    """Read `3`, `0-4` or `0,2,5`; None stands for the recipe's own seed.
+
+    >>> parse_seeds("0-2,7")
+    [0, 1, 2, 7]
+    """
+    if text is None:
+        return [None]
+    seeds: list[int | None] = []
+    for part in text.split(","):
+        match = re.fullmatch(r"\s*(\d{1,18})(?:-(\d{1,18}))?\s*", part)
+        if match is None:
+            raise InputError(f"--seeds {text!r}: numbers are needed, e.g. 0-4 or 0,2,5")
+        more = range(int(match[1]), int(match[2] or match[1]) + 1)
+        if len(seeds) + len(more) > MOST_SEEDS:
+            raise InputError(f"--seeds {text!r}: more than {MOST_SEEDS:,} seeds")
+        seeds.extend(more)
+    if not seeds:
+        raise InputError(f"--seeds {text!r} names no seed")
+    return seeds
 
 
 def split_values(text: str) -> list[str]:
@@ -168,13 +192,13 @@ def parse_goals(text: str) -> str | list[Any]:
 
 def read_sweep(recipe: str, changes: dict[str, Any], **more: Any) -> Sweep:
     """The runs of a recipe; its data are loaded only where all their goals are wanted."""
-    from mmpoison.runs.run_cache import Material
+    from mmpoison.runs.run_cache import RunCache
     from mmpoison.runs.sweeps.sweep_runs import load_sweep
 
-    material = Material()
+    run_cache = RunCache()
 
     def classes(one: Recipe) -> Sequence[str]:
-        pairs = material.pairs(one.data, one.seed)
+        pairs = run_cache.pairs(one.data, one.seed)
         return [name for name in pairs.classes if _usable(pairs, name)]
 
     return load_sweep(recipe, changes, classes=classes, **more)
@@ -229,7 +253,7 @@ def run_all(
             on_change=on_change,
         )
     for failure in state.failed.values():
-        say(f"{failure.run}: failed after {failure.tries} tries: {failure.error}")
+        say(f"{failure.run}: failed after {count_of(failure.tries, 'attempt')}: {failure.error}")
     say(
         f"{out}: {state.found + len(state.done)} of {state.total} runs are complete"
         + (f" ({state.found} were before)" if state.found else "")
@@ -252,14 +276,14 @@ def cores() -> int:
 def shown() -> Iterator[Any]:
     """Draw the state of a sweep: a live table on a terminal, elsewhere a line for each run."""
     if not console.is_terminal:
-        told = 0
+        shown_runs = 0
 
         def line(state: SweepState) -> None:
-            nonlocal told
-            for name, seconds in state.done[told:]:
+            nonlocal shown_runs
+            for name, seconds in state.done[shown_runs:]:
                 number = state.found + state.done.index((name, seconds)) + 1
                 say(f"{number}/{state.total} {name}: {seconds:.0f} s")
-            told = len(state.done)
+            shown_runs = len(state.done)
 
         yield line
         return
@@ -278,7 +302,7 @@ def _table(state: SweepState, begun: float) -> Table:
         title=f"{state.found + done} of {state.total} runs complete, {len(state.failed)} failed{rest}",
         title_justify="left",
     )
-    for name in ("run", "at", "for"):
+    for name in ("run", "doing", "for"):
         table.add_column(name, overflow="fold")
     for name, at, since in state.at[:SHOWN_AT_ONCE]:
         table.add_row(safe_text(name), safe_text(at), _time(now - since))
@@ -293,30 +317,30 @@ def _table(state: SweepState, begun: float) -> Table:
 
 def print_plan(plan: SweepPlan, workers: int, out: Path) -> None:
     """Print what a sweep would do."""
-    say(f"{out}: {plan.runs} runs, {plan.done} complete")
-    if plan.looked_at < plan.runs - plan.done:
-        say(f"stages reckoned from {plan.looked_at} runs that were looked at")
+    left = plan.runs - plan.done
+    say(f"{out}: {count_of(plan.runs, 'run')}, {plan.done:,} complete, {left:,} to run")
+    if not plan.stages:
+        return
+    if plan.looked_at < left:
+        say(f"stages estimated from {plan.looked_at} runs")
     table = Table()
-    for name in ("stage", "all", "in the store", "to make", "time"):
+    for name in ("stage", "cached", "to run", "time", "disk"):
         table.add_column(name, justify="left" if name == "stage" else "right")
     for name, stage in plan.stages.items():
-        left = stage.stages - stage.there
-        table.add_row(name, str(stage.stages), str(stage.there), str(left), _known(stage.seconds))
-    left = plan.runs - plan.done
-    table.add_row("measuring", str(left), "", str(left), _known(plan.measuring))
+        row = (name, f"{stage.cached:,}", f"{stage.to_run:,}")
+        table.add_row(*row, _known(stage.seconds), _known_size(stage.bytes))
     console.print(table)
-    seconds = None if plan.seconds is None else plan.seconds / workers
-    without = "data and features" + (" and measuring" if plan.measuring is None else "")
-    say(f"time with {workers} workers, {without} not counted: {_known(seconds)}")
+    times, sizes = zip(*((s.seconds, s.bytes) for s in plan.stages.values()), strict=True)
+    seconds = None if None in times else sum(times) / max(1, workers)
+    size = None if None in sizes else sum(sizes)
     say(
-        "memory: "
-        + (
-            "unknown: no stage like these has been made here"
-            if plan.memory is None
-            else f"{plan.memory / 1e9:.1f} GB a worker, {workers * plan.memory / 1e9:.1f} GB in all"
-        )
+        f"time of these stages with {count_of(max(1, workers), 'worker')}: {_known(seconds)}; loading data and "
+        f"measuring are not counted; disk: {_known_size(size)}"
     )
-    say(f"disk in the store: {'unknown' if plan.bytes is None else f'{plan.bytes / 1e6:,.0f} MB'}")
+
+
+def _known_size(size: float | None) -> str:
+    return "unknown" if size is None else f"{size / 1e6:,.0f} MB"
 
 
 def _known(seconds: float | None) -> str:
@@ -342,15 +366,3 @@ def has_sweep(recipe: str) -> bool:
     from mmpoison.runs.recipe_files import read_recipe
 
     return bool(read_recipe(recipe)[0].get("sweep"))
-
-
-def parse_age(text: str) -> float:
-    """Seconds of `30m`, `12h`, `7d`.
-
-    >>> parse_age("2h")
-    7200.0
-    """
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd])", text)
-    if match is None:
-        raise InputError(f"{text!r}: an age is needed, e.g. 30m, 12h or 7d")
-    return float(match[1]) * {"s": 1, "m": 60, "h": 3600, "d": 86400}[match[2]]

@@ -12,7 +12,6 @@ from mmpoison.evaluation.measure import (
     measure,
 )
 from mmpoison.evaluation.names import STUDIES, parse_studies
-from mmpoison.evaluation.record import GoalRow, Metrics, RankLists, Utility
 from mmpoison.evaluation.rows import (
     class_retrieval,
     collapse_warning,
@@ -23,6 +22,7 @@ from mmpoison.evaluation.rows import (
 )
 from mmpoison.evaluation.study import Studied, collateral, query_lengths, query_sources
 from mmpoison.evaluation.test_set import TestEmbeddings, TestSet, drift_between
+from mmpoison.records.run_files import GoalRow, Metrics, RankLists, Utility
 
 __all__ = [
     "STUDIES",

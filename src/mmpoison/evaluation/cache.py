@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from pathlib import Path
 
-import numpy as np
-
-from mmpoison.base.array_files import read_arrays
-from mmpoison.base.files import atomic_file
+from mmpoison.base.content_cache import CacheKey, ContentCache
 from mmpoison.evaluation.test_set import TestEmbeddings, TestSet
-from mmpoison.models.compute_environment import compute_environment
+from mmpoison.models.compute_environment import compute_environment, encoder_identity
 from mmpoison.models.dual_encoder import DualEncoder
-from mmpoison.models.inputs import PairInputs, Progress, files_digest
+from mmpoison.models.embedding import Embeddings
+from mmpoison.models.inputs import PairInputs, Progress, files_digest, texts_digest
 
 
 def cached_embeddings(
     encoder: DualEncoder,
     inputs: PairInputs,
     test: TestSet,
-    folder: Path,
+    cache: Path,
     progress: Progress | None = None,
 ) -> TestEmbeddings:
     """`TestEmbeddings.of`, or what it gave before for the same weights, captions and image files.
@@ -29,31 +25,28 @@ def cached_embeddings(
         encoder: The model.
         inputs: The data's inputs prepared for it.
         test: The test part.
-        folder: Where embeddings are kept.
+        cache: Folder of a content cache.
         progress: Called with (done, total) if the model has to run.
     """
-    stored = folder / f"test-embeddings-{_key(encoder, inputs, test)}.npz"
-    kept = read_arrays(stored, "images", "texts")
-    if kept is not None:
-        return TestEmbeddings(*kept)
-    embeddings = TestEmbeddings.of(encoder, inputs, test, progress)
-    with atomic_file(stored) as temporary, temporary.open("wb") as stream:
-        np.savez(stream, images=embeddings.images, texts=embeddings.texts)
-    return embeddings
+
+    def compute() -> dict[str, Embeddings]:
+        embeddings = TestEmbeddings.of(encoder, inputs, test, progress)
+        return {"images": embeddings.images, "texts": embeddings.texts}
+
+    key = embeddings_key(encoder, inputs, test)
+    return TestEmbeddings(*ContentCache(cache).arrays(key, compute, "images", "texts"))
 
 
-def _key(encoder: DualEncoder, inputs: PairInputs, test: TestSet) -> str:
-    """Return the cache key: everything that decides the embeddings."""
-    parts = {
-        "computed": compute_environment(encoder.device, __name__),
-        "inputs": type(inputs).__name__,
-        "weights": encoder.digest(),
-        # what weights alone do not say: activation, pooling, context
-        "model": encoder.config.get("model_cfg"),
-        "preparation": str(encoder.preparation),
-        "images": files_digest(test.pairs, test.gallery),
-    }
-    digest = hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode())
-    for caption in test.pairs.captions:
-        digest.update(str(caption).encode() + b"\0")
-    return digest.hexdigest()[:32]
+def embeddings_key(encoder: DualEncoder, inputs: PairInputs, test: TestSet) -> CacheKey:
+    """All that the embeddings of a test part depend on."""
+    return CacheKey(
+        "embeddings",
+        {
+            "computed": compute_environment(encoder.device, __name__),
+            **encoder_identity(encoder),
+            "inputs": type(inputs).__name__,
+            "images": files_digest(test.pairs, test.gallery),
+            "captions": texts_digest(map(str, test.pairs.captions)),
+        },
+        f"test embeddings of {encoder.name}",
+    )

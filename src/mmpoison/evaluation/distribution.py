@@ -10,10 +10,10 @@ import numpy.typing as npt
 
 from mmpoison.base.extras import require
 from mmpoison.base.seeding import generator, torch_seed
-from mmpoison.evaluation.record import EmbeddingMap, ModelMap, Silhouettes
 from mmpoison.evaluation.test_set import TestEmbeddings, TestSet
 from mmpoison.models.embedding import Embeddings
 from mmpoison.pairs.table import UNLABELLED, IntArray
+from mmpoison.records.run_files import EmbeddingMap, ModelMap, Silhouettes
 
 SILHOUETTE_POINTS = 4000
 """Points that are compared at most; each is compared with every other."""

@@ -12,9 +12,9 @@ from PIL import Image
 
 from mmpoison.base.seeding import generator
 from mmpoison.evaluation.goal_target import GoalTarget
-from mmpoison.evaluation.record import ConfusingImage, RankedImage, RankedQuery, RankLists
 from mmpoison.evaluation.test_set import TestEmbeddings, TestSet
 from mmpoison.images.decode import read_image
+from mmpoison.records.run_files import ConfusingImage, RankedImage, RankedQuery, RankLists
 
 CONFUSING = 8
 """Images of other classes that are listed for a goal."""

@@ -10,7 +10,6 @@ from pathlib import Path
 from mmpoison.evaluation.cache import cached_embeddings
 from mmpoison.evaluation.distribution import embedding_map, silhouettes
 from mmpoison.evaluation.goal_target import GoalTarget
-from mmpoison.evaluation.record import EmbeddingMap, GoalRow, Metrics, RankSpread, Study, Utility
 from mmpoison.evaluation.rows import (
     collapse_warning,
     random_queries,
@@ -25,6 +24,7 @@ from mmpoison.models.dual_encoder import DualEncoder
 from mmpoison.models.inputs import FeatureInputs, PairInputs, ProgressFor
 from mmpoison.pairs.manifest import PoisonManifest
 from mmpoison.pairs.table import PairDataset
+from mmpoison.records.run_files import EmbeddingMap, GoalRow, Metrics, RankSpread, Study, Utility
 
 CLEAN, POISONED = "clean_model", "poisoned"
 
@@ -99,8 +99,8 @@ def measure(
         study: Names of `STUDIES`.
         pairs: The training data, for the study of other queries; it is left out without them.
         manifest: Says which train captions the poison holds; that of `pairs` by default.
-        cache: Folder of cached embeddings, used again for the same weights and test data. Embeddings that heads compute
-            from cached features are not stored: reading them would take as long.
+        cache: Folder of a content cache, whose embeddings are used again for the same weights and test data. Embeddings
+            that heads compute from cached features are not stored: reading them would take as long.
         progress: Gives a progress callback for a named step.
         measurements: Caches what does not depend on the goals, for runs of many goals that share models.
 

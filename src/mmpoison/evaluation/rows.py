@@ -8,7 +8,6 @@ import numpy.typing as npt
 from mmpoison.attacks.goal import Goal
 from mmpoison.base.seeding import generator
 from mmpoison.evaluation.goal_target import GoalTarget
-from mmpoison.evaluation.record import GoalRow, RankSpread, Retrieval, Utility
 from mmpoison.evaluation.test_set import TestEmbeddings, TestSet
 from mmpoison.metrics import (
     constant_rows,
@@ -20,6 +19,7 @@ from mmpoison.metrics import (
     text_retrieval_ranks,
 )
 from mmpoison.pairs.table import BoolArray, IntArray
+from mmpoison.records.run_files import GoalRow, RankSpread, Retrieval, Utility
 from mmpoison.statistics import clustered_mean, clustered_share
 
 UTILITY_KS = (1, 5, 10)

@@ -9,7 +9,6 @@ import numpy as np
 
 from mmpoison.base.seeding import generator
 from mmpoison.evaluation.goal_target import GoalTarget
-from mmpoison.evaluation.record import ClassChange, GoalRow, QueryLengthRow
 from mmpoison.evaluation.rows import random_queries, row_of_queries, row_of_texts
 from mmpoison.evaluation.test_set import TestEmbeddings, TestSet
 from mmpoison.models.dual_encoder import DualEncoder
@@ -17,6 +16,7 @@ from mmpoison.models.embedding import embed_captions
 from mmpoison.models.inputs import ProgressFor
 from mmpoison.pairs.manifest import PoisonManifest
 from mmpoison.pairs.table import PairDataset
+from mmpoison.records.run_files import ClassChange, GoalRow, QueryLengthRow
 from mmpoison.statistics import clustered_mean
 
 LENGTHS = (1, 2, 3)

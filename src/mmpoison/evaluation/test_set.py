@@ -10,12 +10,12 @@ import numpy.typing as npt
 from mmpoison.attacks.goal import Goal
 from mmpoison.errors import InputError
 from mmpoison.evaluation.goal_target import GoalTarget
-from mmpoison.evaluation.record import Drift
 from mmpoison.metrics import drift, embedding_ranks
 from mmpoison.models.dual_encoder import DualEncoder
 from mmpoison.models.embedding import Embeddings, embed_images, embed_texts
 from mmpoison.models.inputs import PairInputs, Progress
 from mmpoison.pairs.table import BoolArray, IntArray, PairDataset
+from mmpoison.records.run_files import Drift
 
 
 @dataclass(frozen=True)

@@ -38,9 +38,6 @@ MAX_SCANS = 100
 LARGE = 1 << 24
 """Pictures with more pixels are decoded one at a time: each may take over a gigabyte, and threads are many."""
 
-TRANSFORM = "open_clip's evaluation transform; 2"
-"""Names what `read_image` does; whoever changes its pixels changes this too, and stored pixels are made anew."""
-
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
 """Formats that are opened; others (PDF, EPS, ...) run far more code than a photo needs."""
 

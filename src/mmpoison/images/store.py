@@ -1,7 +1,8 @@
-"""Decoded pixels of a data set: in memory where they are few, in a memory-mapped file where they are many.
+"""Decodes the images of a data set: into memory where they are few, into a memory-mapped file where they are many.
 
-The file is made once and shared by runs and processes. Its name is a digest of everything that its pixels hang on, so
-a file is never out of date: other images, or a changed one, have another name.
+The file is an entry of the content cache, made once and shared by runs and processes. Its key holds all that its pixels
+depend on, so a file is never out of date: other images, or a changed one, have another entry. Unlike other entries it
+grows in place: `states.u8` says which rows are decoded, so that a killed run loses little.
 """
 
 from __future__ import annotations
@@ -10,28 +11,25 @@ import hashlib
 import json
 import os
 import shutil
-import stat
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-from filelock import FileLock, Timeout
 
-from mmpoison.base.cache_folder import cache_folder
-from mmpoison.base.files import DiskFull, no_room, write_json
+from mmpoison.base.code_version import code_version
+from mmpoison.base.content_cache import CacheEntry, CacheKey, ContentCache, touch
+from mmpoison.base.files import DiskFull, no_room
 from mmpoison.base.phrasing import count_of
-from mmpoison.base.untrusted import parse_json, read_json
+from mmpoison.base.untrusted import parse_json
 from mmpoison.errors import InputError
-from mmpoison.images.containers import split_container
-from mmpoison.images.decode import TRANSFORM, BrokenImage, read_image, try_decode_images
+from mmpoison.images.decode import BrokenImage, read_image, try_decode_images
 from mmpoison.images.file_states import States, file_states, refuse_changed
 from mmpoison.images.preparation import Pixels, Preparation
-from mmpoison.images.sources import ImageSet, IntArray, image_stat
+from mmpoison.images.sources import ImageSet, IntArray
 
 IN_MEMORY = 128 * 2**20
 """Up to so many bytes of pixels are decoded in memory: it takes seconds, and a file for each small set is no help."""
@@ -39,6 +37,7 @@ IN_MEMORY = 128 * 2**20
 CHUNK = 32 * 2**20
 """So many bytes of pixels are decoded before they are marked as done; a run that is killed loses no more than two."""
 
+KIND = "images"
 TODO, DONE, BROKEN = 0, 1, 2
 
 # what may be otherwise the next time although the file is the same is not remembered
@@ -98,8 +97,8 @@ class PixelStore:
                 `broken`, and its pairs are the caller's to drop.
             workers: Threads; the number of cores by default.
             progress: Called with (done, total).
-            say: Told in one line when another process is at it and this one waits.
-            cache: Folder of the files; `images` in the cache folder by default.
+            say: Called with one line when another process decodes them and this one waits.
+            cache: Folder of a content cache; the usual one by default.
             in_memory: Up to so many bytes of pixels nothing is written.
 
         Raises:
@@ -123,18 +122,9 @@ class PixelStore:
             reasons = {row: str(error) for row, error in faults.items()}
             passing = {row for row, error in faults.items() if error.fault in PASSING}
         else:
-            base = cache_folder() / "images" if cache is None else cache
-            folder = base / _key(pairs.root, ids, preparation)
-            reasons, passing = _make(
-                folder,
-                pairs.root,
-                ids,
-                before,
-                preparation,
-                workers=workers,
-                progress=progress,
-                say=say,
-            )
+            entry = _PixelEntry(ContentCache(cache), pairs.root, ids, before, preparation)
+            folder = entry.folder
+            reasons, passing = entry.make(workers, progress, say)
             pixels = _open(folder, len(ids), preparation.image_size)
         if reasons and broken == "raise":
             count = f"{len(reasons):,} of {count_of(len(ids), 'image')} cannot be read"
@@ -179,41 +169,15 @@ class PixelStore:
         )
 
 
-@dataclass(frozen=True)
-class StoredPixels:
-    """What one folder of stored pixels holds.
+def stored_pixels(cache: Path | None = None) -> list[CacheEntry]:
+    """List all stored pixels of this machine, the largest first; any of them may be deleted.
 
-    Attributes:
-        folder: Where it lies.
-        root: Folder of the images.
-        images: How many images.
-        size: Side in pixels.
-        bytes: Size on disk.
+    The `note` of each says the `root` of its images, how many `images` there are, and their `size` in pixels.
     """
-
-    folder: Path
-    root: str
-    images: int
-    size: int
-    bytes: int
-
-
-def stored_pixels(cache: Path | None = None) -> list[StoredPixels]:
-    """List all stored pixels of this machine, the largest first; any of them may be deleted."""
-    base = cache_folder() / "images" if cache is None else cache
-    found = []
-    for about in sorted(base.glob("*/store.json")):
-        try:
-            value = read_json(about)
-            disk = sum(file.stat().st_blocks * 512 for file in about.parent.iterdir())
-            found.append(
-                StoredPixels(
-                    about.parent, str(value["root"]), int(value["images"]), int(value["size"]), disk
-                )
-            )
-        except (OSError, ValueError, KeyError, TypeError):
-            continue
-    return sorted(found, key=lambda entry: -entry.bytes)
+    noted = {"root", "images", "size"}
+    found = ContentCache(cache).entries(KIND)
+    sound = (entry for entry in found if noted <= set(entry.about.get("note") or ()))
+    return sorted(sound, key=lambda entry: -entry.bytes)
 
 
 # -- the file --------------------------------------------------------------------------------------
@@ -223,101 +187,174 @@ def _row_bytes(size: int) -> int:
     return size * size * 3
 
 
-def _key(root: Path, ids: Sequence[str], preparation: Preparation) -> str:
-    """Digest the transform and the images' names, sizes in bytes and modification times."""
-    base = root.resolve()
-    digest = hashlib.sha256(f"{TRANSFORM}\n{preparation}\n{base}\n".encode())
-    containers: dict[str, str] = {}
-    for image_id in ids:
-        digest.update(f"{image_id}\0{_state_of(base, image_id, containers)}\n".encode())
-    return digest.hexdigest()[:32]
+class _PixelEntry:
+    """The entry of the content cache that holds the pixels of some images.
 
+    Args:
+        cache: The cache.
+        root: Folder of the images.
+        ids: Their relative paths; row `k` of the pixels is image `ids[k]`.
+        before: The states of their files (`file_states`), shape `(n,)`.
+        preparation: How they are resized and cropped.
+    """
 
-def _state_of(root: Path, image_id: str, containers: dict[str, str]) -> str:
-    try:
-        # many times as fast as `image_stat`; that an image lies inside its root is checked where it is opened
-        found = os.stat(f"{root}/{image_id}")  # noqa: PTH116
-        if stat.S_ISREG(found.st_mode):
-            return f"{found.st_size} {found.st_mtime_ns}"
-    except (OSError, ValueError):
-        pass
-    inner = split_container(root, image_id)
-    if inner is not None and inner[0] in containers:
-        return containers[inner[0]]
-    try:
-        state = " ".join(map(str, image_stat(root, image_id)[1:]))
-    except InputError:
-        return "missing"
-    if inner is not None:
-        containers[inner[0]] = state
-    return state
+    def __init__(
+        self,
+        cache: ContentCache,
+        root: Path,
+        ids: Sequence[str],
+        before: States,
+        preparation: Preparation,
+    ) -> None:
+        self.cache, self.root, self.ids = cache, root, ids
+        self.before, self.preparation = before, preparation
+        self.count, self.size = len(ids), preparation.image_size
+        files = hashlib.sha256("\0".join(ids).encode("utf-8", "surrogateescape"))
+        files.update(before.tobytes())
+        real = str(root.resolve())
+        self.key = CacheKey(
+            KIND,
+            {
+                "computed": code_version("mmpoison.images.decode"),
+                "preparation": str(preparation),
+                "root": real,
+                "files": files.hexdigest(),
+            },
+            f"pixels of {root.name}",
+            {"root": real, "images": self.count, "size": self.size},
+        )
+        self.folder = cache.path(self.key)
 
+    def states(self) -> npt.NDArray[np.uint8] | None:
+        """TODO, DONE or BROKEN for each row; None if there is no sound store."""
+        return _states(self.folder, self.count, self.size)
 
-def _make(
-    folder: Path,
-    root: Path,
-    ids: Sequence[str],
-    before: States,
-    preparation: Preparation,
-    *,
-    workers: int | None,
-    progress: Progress | None,
-    say: Callable[[str], None] | None,
-) -> tuple[dict[int, str], set[int]]:
-    """Decode what is not decoded yet; returns what is wrong with broken images, by row, and which may be read later."""
-    size = preparation.image_size
-    states = _states(folder, len(ids), size)
-    if states is not None and states.all():
-        return _reasons(folder, states), set()
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with _locked(folder, len(ids), size, progress, say):
-            states = _states(folder, len(ids), size)
-            if states is None:
-                states = _lay_out(folder, root, len(ids), preparation)
-            passing = _fill(folder, root, ids, before, preparation, states, workers, progress)
-            states = _states(folder, len(ids), size)
-            assert states is not None
-    except OSError as error:
-        if no_room(error) is not None:
-            raise DiskFull(
-                f"{folder.parent}: the disk is full ({_gigabytes(len(ids) * _row_bytes(size))} are needed for the "
-                "decoded images): free some, or set MMPOISON_CACHE to a folder on another disk; what is decoded is kept"
-            ) from None
-        raise InputError(
-            f"{error.filename or folder}: decoded images cannot be kept there ({error.strerror or error}): "
-            "set MMPOISON_CACHE to a folder that may be written"
-        ) from None
-    return dict(sorted({**_reasons(folder, states), **passing}.items())), set(passing)
+    def make(
+        self,
+        workers: int | None,
+        progress: Progress | None,
+        say: Callable[[str], None] | None,
+    ) -> tuple[dict[int, str], set[int]]:
+        """Decode what is not decoded yet; returns what is wrong with broken images, by row, and which may pass."""
+        states = self.states()
+        if states is not None and states.all():
+            touch(self.folder)
+            return _reasons(self.folder, states), set()
+        waiting = False
 
-
-@contextmanager
-def _locked(
-    folder: Path,
-    count: int,
-    size: int,
-    progress: Progress | None,
-    say: Callable[[str], None] | None,
-) -> Iterator[None]:
-    """Hold the lock of a store; while another process has it, show how far that one is."""
-    lock = FileLock(folder.with_suffix(".lock"))
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        if say is not None:
-            say(f"another process is decoding these {count:,} images, waiting for it")
-    while not lock.is_locked:
-        try:
-            lock.acquire(timeout=0.5)
-        except Timeout:
-            states = _states(folder, count, size)
-            if progress is not None and states is not None:
+        def on_wait(owner: str) -> None:
+            nonlocal waiting
+            if say is not None and not waiting:
+                say(f"{owner} is decoding these {self.count:,} images, waiting for it")
+            waiting = True
+            now = self.states()
+            if progress is not None and now is not None:
                 # never all: the bar is finished below, by whoever sees the last one
-                progress(min(int(np.count_nonzero(states)), count - 1), count)
-    try:
-        yield
-    finally:
-        lock.release()
+                progress(min(int(np.count_nonzero(now)), self.count - 1), self.count)
+
+        try:
+            with self.cache.locked(self.key, on_wait):
+                states = self.states()
+                if states is None:
+                    states = self._lay_out()
+                passing = self._fill(states, workers, progress)
+                states = self.states()
+                assert states is not None
+                touch(self.folder)
+        except OSError as error:
+            if no_room(error) is not None:
+                needed = _gigabytes(self.count * _row_bytes(self.size))
+                raise DiskFull(
+                    f"{self.folder.parent}: the disk is full ({needed} are needed for the decoded images): free some, "
+                    "or set MMPOISON_CACHE to a folder on another disk; what is decoded stays cached"
+                ) from None
+            raise InputError(
+                f"{error.filename or self.folder}: decoded images cannot be cached there ({error.strerror or error}): "
+                "set MMPOISON_CACHE to a folder that may be written"
+            ) from None
+        return dict(sorted({**_reasons(self.folder, states), **passing}.items())), set(passing)
+
+    def _lay_out(self) -> npt.NDArray[np.uint8]:
+        """Make an empty store; `states.u8` comes last, so a killed one is started again."""
+        folder, place = self.folder, self.folder.parent
+        shutil.rmtree(folder, ignore_errors=True)
+        place.mkdir(parents=True, exist_ok=True)
+        needed, free = self.count * _row_bytes(self.size), shutil.disk_usage(place).free
+        if needed + self.count > free:
+            raise InputError(
+                f"{place}: {_gigabytes(needed)} are needed for {self.count:,} decoded images of {self.size} pixels, "
+                f"{_gigabytes(free)} are free: set MMPOISON_CACHE to a folder on a larger disk, or empty this one"
+            )
+        folder.mkdir()
+        with (folder / "pixels.u8").open("wb") as stream:
+            stream.truncate(needed)
+        (folder / "broken.jsonl").touch()
+        self.cache.describe(self.key, folder)
+        states = np.zeros(self.count, dtype=np.uint8)
+        (folder / "states.u8").write_bytes(states.tobytes())
+        return states
+
+    def _fill(
+        self, states: npt.NDArray[np.uint8], workers: int | None, progress: Progress | None
+    ) -> dict[int, str]:
+        """Decode all rows that are TODO and mark them on disk; returns by row what may be readable the next time."""
+        folder, root, ids = self.folder, self.root, self.ids
+        row_bytes = _row_bytes(self.size)
+        todo = np.flatnonzero(states == TODO)
+        at_once = max(1, CHUNK // row_bytes)
+        chunks = [todo[start : start + at_once] for start in range(0, len(todo), at_once)]
+        done = len(ids) - len(todo)
+        if not len(todo) and progress is not None:
+            progress(done, done)
+        passing: dict[int, str] = {}
+        with (
+            (folder / "pixels.u8").open("r+b", buffering=0) as pixels,
+            (folder / "states.u8").open("r+b", buffering=0) as marks,
+            (folder / "broken.jsonl").open("a", encoding="utf-8") as reasons,
+            ThreadPoolExecutor(workers or os.cpu_count()) as pool,
+        ):
+
+            def decode(row: int) -> BrokenImage | None:
+                try:
+                    row_pixels = read_image(root, ids[row], self.preparation)
+                except BrokenImage as error:
+                    return error
+                _write_at(pixels.fileno(), row_pixels.tobytes(), row * row_bytes)
+                return None
+
+            def submit(rows: Iterable[int]) -> list[Future[BrokenImage | None]]:
+                return [pool.submit(decode, int(row)) for row in rows]
+
+            try:
+                ahead = submit(chunks[0]) if chunks else []
+                for number, rows in enumerate(chunks):
+                    results = ahead
+                    # the next chunk is decoded while this one goes to the disk
+                    ahead = submit(chunks[number + 1]) if number + 1 < len(chunks) else []
+                    news = np.full(len(rows), DONE, dtype=np.uint8)
+                    for k, result in enumerate(results):
+                        error = result.result()
+                        if error is not None and error.fault in PASSING:
+                            passing[int(rows[k])] = str(error)
+                            news[k] = TODO
+                        elif error is not None:
+                            news[k] = BROKEN
+                            reasons.write(json.dumps([int(rows[k]), str(error)]) + "\n")
+                        done += 1
+                        if progress is not None and (done % 64 == 0 or done == len(ids)):
+                            progress(done, len(ids))
+                    # the name of the folder stands for the images as they were
+                    refuse_changed(root, [ids[row] for row in rows], self.before[rows])
+                    # marked as done only when it is: also after a loss of power
+                    reasons.flush()
+                    os.fsync(reasons.fileno())
+                    os.fsync(pixels.fileno())
+                    for row, state in zip(rows.tolist(), news.tolist(), strict=True):
+                        _write_at(marks.fileno(), bytes([state]), row)
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
+        return passing
 
 
 def _states(folder: Path, count: int, size: int) -> npt.NDArray[np.uint8] | None:
@@ -343,106 +380,6 @@ def _reasons(folder: Path, states: npt.NDArray[np.uint8]) -> dict[int, str]:
                 if row in reasons:
                     reasons[row] = reason
     return reasons
-
-
-def _lay_out(
-    folder: Path, root: Path, count: int, preparation: Preparation
-) -> npt.NDArray[np.uint8]:
-    """Make an empty store; `states.u8` comes last, so what was begun and killed is begun anew."""
-    size = preparation.image_size
-    shutil.rmtree(folder, ignore_errors=True)
-    needed, free = count * _row_bytes(size), shutil.disk_usage(folder.parent).free
-    if needed + count > free:
-        raise InputError(
-            f"{folder.parent}: {_gigabytes(needed)} are needed for {count:,} decoded images of {size} pixels, "
-            f"{_gigabytes(free)} are free: set MMPOISON_CACHE to a folder on a larger disk, or empty this one"
-        )
-    folder.mkdir()
-    with (folder / "pixels.u8").open("wb") as stream:
-        stream.truncate(needed)
-    (folder / "broken.jsonl").touch()
-    write_json(
-        folder / "store.json",
-        {
-            "root": str(root.resolve()),
-            "images": count,
-            "size": size,
-            "preparation": asdict(preparation),
-            "transform": TRANSFORM,
-        },
-    )
-    states = np.zeros(count, dtype=np.uint8)
-    (folder / "states.u8").write_bytes(states.tobytes())
-    return states
-
-
-def _fill(
-    folder: Path,
-    root: Path,
-    ids: Sequence[str],
-    before: States,
-    preparation: Preparation,
-    states: npt.NDArray[np.uint8],
-    workers: int | None,
-    progress: Progress | None,
-) -> dict[int, str]:
-    """Decode all rows that are TODO and mark them on disk; what may be readable the next time is returned by row."""
-    row_bytes = _row_bytes(preparation.image_size)
-    todo = np.flatnonzero(states == TODO)
-    at_once = max(1, CHUNK // row_bytes)
-    chunks = [todo[start : start + at_once] for start in range(0, len(todo), at_once)]
-    done = len(ids) - len(todo)
-    if not len(todo) and progress is not None:
-        progress(done, done)
-    passing: dict[int, str] = {}
-    with (
-        (folder / "pixels.u8").open("r+b", buffering=0) as pixels,
-        (folder / "states.u8").open("r+b", buffering=0) as marks,
-        (folder / "broken.jsonl").open("a", encoding="utf-8") as reasons,
-        ThreadPoolExecutor(workers or os.cpu_count()) as pool,
-    ):
-
-        def decode(row: int) -> BrokenImage | None:
-            try:
-                row_pixels = read_image(root, ids[row], preparation)
-            except BrokenImage as error:
-                return error
-            _write_at(pixels.fileno(), row_pixels.tobytes(), row * row_bytes)
-            return None
-
-        def submit(rows: Iterable[int]) -> list[Future[BrokenImage | None]]:
-            return [pool.submit(decode, int(row)) for row in rows]
-
-        try:
-            ahead = submit(chunks[0]) if chunks else []
-            for number, rows in enumerate(chunks):
-                results = ahead
-                # the next chunk is decoded while this one goes to the disk
-                ahead = submit(chunks[number + 1]) if number + 1 < len(chunks) else []
-                news = np.full(len(rows), DONE, dtype=np.uint8)
-                for k, result in enumerate(results):
-                    error = result.result()
-                    if error is not None and error.fault in PASSING:
-                        passing[int(rows[k])] = str(error)
-                        news[k] = TODO
-                    elif error is not None:
-                        news[k] = BROKEN
-                        reasons.write(json.dumps([int(rows[k]), str(error)]) + "\n")
-                    done += 1
-                    if progress is not None and (done % 64 == 0 or done == len(ids)):
-                        progress(done, len(ids))
-                # the name of the folder stands for the images as they were
-                refuse_changed(root, [ids[row] for row in rows], before[rows])
-                # marked as done only when it is: also after a loss of power
-                reasons.flush()
-                os.fsync(reasons.fileno())
-                os.fsync(pixels.fileno())
-                for row, state in zip(rows.tolist(), news.tolist(), strict=True):
-                    _write_at(marks.fileno(), bytes([state]), row)
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
-    return passing
 
 
 def _write_at(handle: int, content: bytes, offset: int) -> None:

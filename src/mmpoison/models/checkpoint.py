@@ -14,12 +14,12 @@ from mmpoison.base.files import atomic_folder, write_json
 from mmpoison.base.untrusted import plain_file, read_json
 from mmpoison.errors import InputError
 from mmpoison.models.activation import activation_name
-from mmpoison.models.checkpoint_record import CheckpointRecord
 from mmpoison.models.dual_encoder import DualEncoder
 from mmpoison.models.fit import build_with_weights, check_usable, with_place
 from mmpoison.models.open_clip_build import build_tokenizer, save_text_files
 from mmpoison.models.text_files import refuse_code
 from mmpoison.models.weights_file import read_weights
+from mmpoison.records.checkpoint import CheckpointRecord
 
 CONFIG_FILE = "open_clip_config.json"
 WEIGHTS_FILE = "open_clip_model.safetensors"

@@ -1,20 +1,29 @@
-"""Says what a model's output depends on besides its weights and its input: a part of every cache key."""
+"""Says what a model's output depends on besides its input: a part of every cache key."""
 
 from __future__ import annotations
 
+import platform
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
 import torch
 
-from mmpoison.base.cache_folder import cache_folder
 from mmpoison.base.code_version import code_version
 
+if TYPE_CHECKING:
+    from mmpoison.models.dual_encoder import DualEncoder
+
 LOADING = "mmpoison.models.loading"
+CPU_NAMES = ("model name", "CPU implementer", "CPU part")
+"""Lines of `/proc/cpuinfo` that name a processor: the first on x86, the others on ARM."""
 
 
 def compute_environment(device: torch.device, *roots: object, alone: tuple[str, ...] = ()) -> str:
-    """Describe code, library versions, device and threads that compute something.
+    """Describe code, library versions, processor, device and threads that compute something.
 
-    Training makes a difference of the last bit large. Numbers must therefore never depend on which of two runs, of one
-    and of two threads, of one and of the next version of a library, came first and filled the cache.
+    Training makes a difference of the last bit large. Numbers must therefore never depend on which of two runs came
+    first and filled the cache: of one and of two threads, of two kinds of CPU, of two versions of a library.
 
     Args:
         device: Where it is computed.
@@ -25,7 +34,35 @@ def compute_environment(device: torch.device, *roots: object, alone: tuple[str, 
     >>> compute_environment(torch.device("cpu"), "mmpoison.base.seeding").split(", ")[1]
     'cpu'
     """
-    code = code_version(LOADING, *roots, alone=alone, folder=cache_folder() / "code")
-    return (
-        f"torch {torch.__version__}, {device.type}, {torch.get_num_threads()} threads, code {code}"
-    )
+    parts = [f"torch {torch.__version__}", device.type, cpu_kind()]
+    if device.type == "cuda":
+        parts.append(torch.cuda.get_device_name(device))
+    parts += [
+        f"{torch.get_num_threads()} threads",
+        f"code {code_version(LOADING, *roots, alone=alone)}",
+    ]
+    return ", ".join(parts)
+
+
+@cache
+def cpu_kind() -> str:
+    """Name the processor and the instructions that torch uses on it: libraries choose their kernels by them."""
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text("utf-8", "replace").splitlines() if cpuinfo.is_file() else []
+    names = {line.partition(":")[2].strip() for line in lines if line.startswith(CPU_NAMES)}
+    name = " ".join(sorted(names)) or platform.processor()
+    return f"{platform.machine()} {name} {torch.backends.cpu.get_cpu_capability()}"
+
+
+def encoder_identity(encoder: DualEncoder) -> dict[str, Any]:
+    """Weights, architecture (an activation has no weights) and preparation of images of an encoder, as JSON values."""
+    return {
+        "weights": encoder.digest(),
+        "model": encoder.config.get("model_cfg"),
+        "preparation": preparation_key(encoder),
+    }
+
+
+def preparation_key(encoder: DualEncoder) -> str:
+    """How an encoder has its images resized, cropped and normalized."""
+    return f"{encoder.preparation}; {encoder.config.get('preprocess_cfg')!r}"

@@ -15,9 +15,9 @@ from torch import Tensor, nn
 
 from mmpoison.errors import InputError
 from mmpoison.images.preparation import Preparation
-from mmpoison.models.checkpoint_record import CheckpointRecord
 from mmpoison.models.clip_blocks import run_blocks, runs_blocks
 from mmpoison.models.model_config import check_preprocess_cfg
+from mmpoison.records.checkpoint import CheckpointRecord
 
 CLIP_PREPROCESSING: dict[str, Any] = {
     "mean": (0.48145466, 0.4578275, 0.40821073),
@@ -78,6 +78,11 @@ class DualEncoder:
         check_preprocess_cfg(self.config.get("preprocess_cfg", {}))
         self._mean = _channels(preprocess["mean"])
         self._std = _channels(preprocess["std"])
+
+    def __repr__(self) -> str:
+        count = sum(parameter.numel() for parameter in self.module.parameters())
+        size = f"{count / 1e6:,.1f} million parameters, images of {self.image_size} pixels"
+        return f"DualEncoder({self.name!r}, {size}, {self.device})"
 
     @property
     def record(self) -> CheckpointRecord:

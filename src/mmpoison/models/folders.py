@@ -10,7 +10,6 @@ from mmpoison.errors import InputError
 from mmpoison.models import hugging_face
 from mmpoison.models.activation import activation_name
 from mmpoison.models.checkpoint import CONFIG_FILE, WEIGHTS_FILES, load_checkpoint
-from mmpoison.models.checkpoint_record import CheckpointRecord
 from mmpoison.models.dual_encoder import DualEncoder, Tokenizer
 from mmpoison.models.fit import build_with_weights, check_usable, with_place
 from mmpoison.models.hub import hub_file, hub_folder
@@ -22,6 +21,7 @@ from mmpoison.models.open_clip_build import (
 )
 from mmpoison.models.text_files import refuse_code
 from mmpoison.models.weights_file import read_weights
+from mmpoison.records.checkpoint import CheckpointRecord
 
 _SMALL_FILES = (
     CONFIG_FILE,

@@ -8,30 +8,27 @@ from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from mmpoison.base.array_files import read_arrays
-from mmpoison.base.files import atomic_file
+from mmpoison.base.content_cache import CacheKey, ContentCache
 from mmpoison.errors import InputError
-from mmpoison.images.decode import TRANSFORM
 from mmpoison.images.sources import image_stats
 from mmpoison.images.store import PixelStore
 from mmpoison.models.batches import run_in_batches
-from mmpoison.models.compute_environment import compute_environment
+from mmpoison.models.compute_environment import compute_environment, preparation_key
 from mmpoison.models.dual_encoder import DualEncoder
 from mmpoison.pairs.table import IntArray, PairDataset
 
 Progress = Callable[[int, int], None]
 ProgressFor = Callable[[str], Progress]
 Rows = npt.NDArray[np.int64]
-S = TypeVar("S", bound=np.generic)
 
 
 class PairInputs(ABC):
@@ -212,8 +209,8 @@ def prepare_features(
         encoder: Must have a separate projection.
         pairs: All pairs that any stage will use.
         images: As for `prepare_pixels`.
-        cache: Folder for the features; the key holds the trunks' weights, the captions, the images' paths, sizes and
-            times of change, and what computes it, so that nothing stale is ever used.
+        cache: Folder of a content cache; None caches nothing. The key holds the trunks' weights, the captions, the
+            images' paths, sizes and times of change, and what computes it, so that nothing stale is ever used.
         progress: Gives a progress callback for a named step.
 
     Raises:
@@ -226,34 +223,41 @@ def prepare_features(
     used = _needed(pairs, images)
     position = np.full(len(pairs.images), -1, dtype=np.int32)
     position[used] = np.arange(len(used), dtype=np.int32)
-    key = _features_key(encoder, pairs, captions, used) if cache else ""
-    stored = cache / f"trunk-features-{key[:32]}.npz" if cache else None
-    found = read_arrays(stored, "image", "text", "lengths") if stored is not None else None
-    if found is not None:
-        image, text, lengths = map(torch.from_numpy, found)
-        return FeatureInputs(captions, lengths, image, text, position)
-    inputs = prepare_pixels(encoder, pairs, images=used, progress=progress)
-    image = _run_trunk(
-        len(used),
-        64,
-        lambda rows: encoder.image_before_head(encoder.image_input(inputs.pixels.pixels[rows])),
-        encoder,
-        progress("image features") if progress else None,
-    )
-    order = torch.argsort(inputs.lengths, stable=True)
-    sorted_text = _run_trunk(
-        len(captions),
-        256,
-        lambda rows: encoder.text_trunk(inputs.tokens[order[torch.as_tensor(rows)]].long()),
-        encoder,
-        progress("text features") if progress else None,
-    )
-    text = torch.empty_like(sorted_text)
-    text[order] = sorted_text
-    if stored is not None:
-        with atomic_file(stored) as temporary, temporary.open("wb") as stream:
-            np.savez(stream, image=image.numpy(), text=text.numpy(), lengths=inputs.lengths.numpy())
-    return FeatureInputs(captions, inputs.lengths, image, text, position)
+
+    def compute() -> dict[str, npt.NDArray[Any]]:
+        inputs = prepare_pixels(encoder, pairs, images=used, progress=progress)
+        image = _run_trunk(
+            len(used),
+            64,
+            lambda rows: encoder.image_before_head(encoder.image_input(inputs.pixels.pixels[rows])),
+            encoder,
+            progress("image features") if progress else None,
+        )
+        order = torch.argsort(inputs.lengths, stable=True)
+        sorted_text = _run_trunk(
+            len(captions),
+            256,
+            lambda rows: encoder.text_trunk(inputs.tokens[order[torch.as_tensor(rows)]].long()),
+            encoder,
+            progress("text features") if progress else None,
+        )
+        text = torch.empty_like(sorted_text)
+        text[order] = sorted_text
+        return {
+            "image": image.numpy(),
+            "text": text.numpy(),
+            "lengths": inputs.lengths.numpy(),
+        }
+
+    names = ("image", "text", "lengths")
+    if cache is None:
+        made = compute()
+        found = tuple(made[name] for name in names)
+    else:
+        key = _features_key(encoder, pairs, captions, used)
+        found = ContentCache(cache).arrays(key, compute, *names)
+    image, text, lengths = map(torch.from_numpy, found)
+    return FeatureInputs(captions, lengths, image, text, position)
 
 
 def _needed(pairs: PairDataset, images: IntArray | None) -> IntArray:
@@ -274,23 +278,33 @@ def _run_trunk(
 
 def _features_key(
     encoder: DualEncoder, pairs: PairDataset, captions: Sequence[str], used: IntArray
-) -> str:
-    digest = hashlib.sha256(preparation_key(encoder).encode())
-    digest.update(compute_environment(encoder.device, __name__).encode())
+) -> CacheKey:
+    digest = hashlib.sha256()
     heads = {id(p) for p in encoder.image_head_parameters() + encoder.text_head_parameters()}
     for name, parameter in encoder.module.state_dict(keep_vars=True).items():
         if id(parameter) not in heads and name != "logit_scale":
             digest.update(name.encode())
             digest.update(parameter.detach().cpu().contiguous().numpy().tobytes())
-    for caption in captions:
-        digest.update(caption.encode() + b"\0")
-    digest.update(files_digest(pairs, used).encode())
+    return CacheKey(
+        "features",
+        {
+            "computed": compute_environment(encoder.device, __name__),
+            "trunks": digest.hexdigest(),
+            "model": encoder.config.get("model_cfg"),
+            "preparation": preparation_key(encoder),
+            "captions": texts_digest(captions),
+            "images": files_digest(pairs, used),
+        },
+        f"features of {encoder.name}",
+    )
+
+
+def texts_digest(texts: Iterable[str]) -> str:
+    """sha256 of texts in their order."""
+    digest = hashlib.sha256()
+    for text in texts:
+        digest.update(text.encode("utf-8", "surrogateescape") + b"\0")
     return digest.hexdigest()
-
-
-def preparation_key(encoder: DualEncoder) -> str:
-    """Describe how an encoder's input is prepared from image files; a part of every cache key of embeddings."""
-    return f"{TRANSFORM}; {encoder.preparation}; {encoder.config.get('preprocess_cfg')!r}"
 
 
 def files_digest(pairs: PairDataset, images: IntArray) -> str:

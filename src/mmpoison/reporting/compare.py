@@ -7,7 +7,7 @@ from pathlib import Path
 
 from mmpoison.base.registry import unknown_name
 from mmpoison.errors import InputError
-from mmpoison.evaluation.record import Metrics
+from mmpoison.records.run_files import Metrics
 from mmpoison.reporting.measures import MEASURES
 from mmpoison.reporting.runs import Group, group_runs
 from mmpoison.reporting.summary import MODELS

@@ -16,7 +16,7 @@ from mmpoison.base.files import atomic_file
 from mmpoison.base.untrusted import read_text
 from mmpoison.base.untrusted_yaml import MAX_YAML_BYTES
 from mmpoison.errors import InputError
-from mmpoison.evaluation.record import (
+from mmpoison.records.run_files import (
     EmbeddingMap,
     GoalRow,
     Metrics,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from mmpoison.evaluation.record import EmbeddingMap
+from mmpoison.records.run_files import EmbeddingMap
 from mmpoison.reporting.summary import MODELS, classes
 
 SIDE = 100.0

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Literal
 
-from mmpoison.evaluation.record import FilterFacts, Metrics, Utility
+from mmpoison.records.run_files import FilterFacts, Metrics, Utility
 from mmpoison.reporting.runs import Group
 from mmpoison.reporting.table import Column
 from mmpoison.statistics import Summary

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from mmpoison.evaluation.record import FilterFacts, Metrics
+from mmpoison.records.run_files import FilterFacts, Metrics
 from mmpoison.reporting.measures import (
     MEASURES,
     UTILITY,

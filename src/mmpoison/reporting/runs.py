@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from mmpoison.errors import InputError
-from mmpoison.evaluation.record import Metrics, RunFacts
+from mmpoison.records.run_files import Metrics, RunFacts
 from mmpoison.reporting.parameters import (
     NO_SETTING,
     Row,

@@ -9,7 +9,7 @@ from typing import Any
 
 from rich.console import RenderableType
 
-from mmpoison.evaluation.record import Metrics
+from mmpoison.records.run_files import Metrics
 from mmpoison.reporting.measures import (
     MEASURES,
     UTILITY,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from mmpoison.base.record import Record
-from mmpoison.evaluation.record import ClassChange, GoalRow, Silhouettes, TransferMeasures
+from mmpoison.records.run_files import ClassChange, GoalRow, Silhouettes, TransferMeasures
 from mmpoison.reporting.runs import Group
 from mmpoison.reporting.summary import MODELS, classes
 from mmpoison.reporting.table import Cell, Column, Table

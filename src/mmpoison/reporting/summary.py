@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mmpoison.errors import InputError
-from mmpoison.evaluation.record import GoalRow, Metrics, RunFacts
+from mmpoison.records.run_files import GoalRow, Metrics, RunFacts
 from mmpoison.reporting.text import count, decimal, percent
 
 
@@ -70,7 +70,8 @@ def classes(goal: str) -> tuple[str, str] | None:
 
 
 def goal_title(goal: str) -> str:
-    """
+    """Write a goal as a person reads it.
+
     >>> goal_title("sheep2aeroplane")
     'sheep → aeroplane'
     """

@@ -8,7 +8,7 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from mmpoison.evaluation.record import Metrics, RunFacts, Utility
+from mmpoison.records.run_files import Metrics, RunFacts, Utility
 from mmpoison.reporting.summary import MODELS, goal_title, shown_models
 from mmpoison.reporting.text import ABSENT, count, decimal, percent, visible
 

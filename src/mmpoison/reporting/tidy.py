@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 
 from mmpoison.base.files import atomic_file
 from mmpoison.base.untrusted import open_bytes
-from mmpoison.evaluation.record import RankSpread, RunFacts
+from mmpoison.records.run_files import RankSpread, RunFacts
 from mmpoison.reporting.parameters import Row, flatten
 from mmpoison.reporting.runs import expand, read_run
 from mmpoison.reporting.summary import classes

@@ -8,7 +8,7 @@ from pathlib import Path
 from mmpoison.base.record import Record
 from mmpoison.base.untrusted import parse_json
 from mmpoison.errors import InputError
-from mmpoison.evaluation.record import GoalRow, Metrics, RepairCurve, Utility
+from mmpoison.records.run_files import GoalRow, Metrics, RepairCurve, Utility
 from mmpoison.reporting.parameters import Row
 from mmpoison.reporting.text import as_number, clean
 

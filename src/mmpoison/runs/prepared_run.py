@@ -21,9 +21,9 @@ from mmpoison.models import image_embedder
 from mmpoison.models.catalogue import MODELS
 from mmpoison.models.dual_encoder import DualEncoder
 from mmpoison.pairs.table import PairDataset
-from mmpoison.runs.progress import Monitor
+from mmpoison.runs.progress import RunProgress
 from mmpoison.runs.recipe import Recipe, TransferPart
-from mmpoison.runs.run_cache import Material
+from mmpoison.runs.run_cache import RunCache
 from mmpoison.training.parts import ON_FEATURES, ROLES
 from mmpoison.training.settings import Trainable
 
@@ -72,7 +72,7 @@ class PreparedRun:
 
 
 def prepare_run(
-    recipe: Recipe, material: Material, monitor: Monitor, device: torch.device
+    recipe: Recipe, run_cache: RunCache, progress: RunProgress, device: torch.device
 ) -> PreparedRun:
     """Load the data, poison them, load the model; refuse now what would fail after hours of training.
 
@@ -80,8 +80,8 @@ def prepare_run(
         InputError: If the recipe cannot be run on the data.
     """
     _check_defences(recipe)
-    pairs = material.pairs(recipe.data, recipe.seed)
-    material.watch(pairs)
+    pairs = run_cache.pairs(recipe.data, recipe.seed)
+    run_cache.watch(pairs)
     goals = [Goal.parse(text, pairs.classes) for text in recipe.attack.goals]
     test = TestSet.of(pairs)
     for goal in goals:
@@ -93,10 +93,10 @@ def prepare_run(
 
     def embedder(name: str | None) -> Embed:
         """Give embeddings to an attack that needs them: of the encoder it names, else of the recipe's model."""
-        encoder = material.encoder(
+        encoder = run_cache.encoder(
             name or model.name, trust=model.trust and not name, device=torch.device("cpu")
         )
-        return image_embedder(encoder, monitor.progress)
+        return image_embedder(encoder, progress.progress)
 
     poisoned = run_attack(attack, pairs, recipe.seed, embedder)
     assert poisoned.manifest is not None
@@ -105,21 +105,21 @@ def prepare_run(
     for goal_target in goal_targets:
         test.check(goal_target)
     for part in recipe.transfer:
-        load_transfer(part, goal_targets, recipe, material)
-    start = material.encoder(model.name, trust=model.trust, device=device)
-    _check_models(recipe, start, material, device)
+        load_transfer(part, goal_targets, recipe, run_cache)
+    start = run_cache.encoder(model.name, trust=model.trust, device=device)
+    _check_models(recipe, start, run_cache, device)
     return PreparedRun(recipe, pairs, poisoned, test, goal_targets, start, device)
 
 
 def load_transfer(
-    part: TransferPart, goal_targets: Sequence[GoalTarget], recipe: Recipe, material: Material
+    part: TransferPart, goal_targets: Sequence[GoalTarget], recipe: Recipe, run_cache: RunCache
 ) -> Transfer:
     """Load another data set, and what is measured on it.
 
     Raises:
         InputError: If the goals cannot be measured there.
     """
-    pairs = material.pairs(part.data, recipe.seed)
+    pairs = run_cache.pairs(part.data, recipe.seed)
     goals = part.goals or [str(goal_target) for goal_target in goal_targets]
     there = tuple(GoalTarget(Goal.parse(goal, pairs.classes)) for goal in goals)
     test = TestSet.of(pairs)
@@ -146,7 +146,7 @@ def _check_defences(recipe: Recipe) -> None:
 
 
 def _check_models(
-    recipe: Recipe, start: DualEncoder, material: Material, device: torch.device
+    recipe: Recipe, start: DualEncoder, run_cache: RunCache, device: torch.device
 ) -> None:
     model, judge, repair = recipe.model, recipe.filter, recipe.sterilize
     if model.align is None and model.name in MODELS and not MODELS[model.name].aligned:
@@ -159,7 +159,7 @@ def _check_models(
         if method.cut.labels is not None:
             read_labels(method.cut.labels)
         if judge.encoder != "pretrained":
-            material.encoder(judge.encoder, trust=judge.trust, device=device)
+            run_cache.encoder(judge.encoder, trust=judge.trust, device=device)
     _check_heads(start, recipe.training.trainable)
     for key, settings in (
         ("model.align", model.align),

@@ -31,11 +31,11 @@ from mmpoison.evaluation.test_set import TestEmbeddings, TestSet
 from mmpoison.images.preparation import Preparation
 from mmpoison.images.store import PixelStore
 from mmpoison.models.checkpoint import CARD_FILE, CONFIG_FILE, load_checkpoint, save_checkpoint
-from mmpoison.models.checkpoint_record import PretrainingRecord
 from mmpoison.models.dual_encoder import DualEncoder
 from mmpoison.models.inputs import prepare_pixels
 from mmpoison.models.open_clip_build import BPE_FILE, build_module, small_tokenizer
 from mmpoison.pairs.table import ImageTable, PairDataset
+from mmpoison.records.checkpoint import PretrainingRecord
 from mmpoison.training.loop import Step, finetune
 from mmpoison.training.settings import TrainingSettings
 

@@ -1,17 +1,19 @@
-"""How a long job tells its reader where it is; the command line draws it, the tests keep quiet."""
+"""Reports the progress of a long job: the contract, and a reporter that is silent."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from mmpoison.training.loop import OnStep
+if TYPE_CHECKING:
+    # torch takes seconds to import
+    from mmpoison.training.loop import OnStep
 
 Progress = Callable[[int, int], None]
 
 
-class Monitor(Protocol):
-    """What a stage reports to."""
+class RunProgress(Protocol):
+    """A reporter of progress; the command line draws it."""
 
     def say(self, message: str) -> None:
         """Show one line."""
@@ -25,8 +27,8 @@ class Monitor(Protocol):
         ...
 
 
-class SilentMonitor:
-    """Says nothing."""
+class SilentProgress:
+    """Reports nothing."""
 
     def say(self, message: str) -> None:
         """Drop the line."""

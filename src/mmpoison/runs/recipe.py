@@ -384,15 +384,19 @@ def parse_recipe(value: Mapping[str, Any], where: str) -> Recipe:
     return _validate(Recipe, value, where)
 
 
-def parse_training(value: Mapping[str, Any]) -> TrainingSettings:
-    """Check training settings given on the command line.
+def parse_training(value: Mapping[str, Any], where: str = "--set") -> TrainingSettings:
+    """Check training settings that a user gives.
+
+    Args:
+        value: Settings by name.
+        where: How messages say where they were given.
 
     Raises:
         InputError: If one is unknown or out of range; 0 epochs are a recipe's way to train nothing, and no training.
     """
-    settings = _validate(TrainingSettings, value, "--set")
+    settings = _validate(TrainingSettings, value, where)
     if settings.epochs == 0:
-        raise InputError("--set: epochs: 0 epochs train nothing: give 1 to 100,000")
+        raise InputError(f"{where}: epochs: 0 epochs train nothing: give 1 to 100,000")
     return settings
 
 

@@ -9,42 +9,48 @@ from pathlib import Path
 
 import torch
 
+from mmpoison.base.content_cache import CacheKey, ContentCache
 from mmpoison.base.files import write_json
 from mmpoison.base.record import Record
-from mmpoison.evaluation.record import Metrics, RobustTrainingFacts, ScanFacts
-from mmpoison.runs.measuring_cost import keep_measuring_time
+from mmpoison.base.untrusted import read_json
+from mmpoison.defenses.catalogue import DEFENSES
+from mmpoison.errors import InputError
+from mmpoison.models.compute_environment import compute_environment
+from mmpoison.records.run_files import Metrics, RobustTrainingFacts, ScanFacts
 from mmpoison.runs.prepared_run import PreparedRun, prepare_run
-from mmpoison.runs.progress import Monitor, SilentMonitor
+from mmpoison.runs.progress import RunProgress, SilentProgress
 from mmpoison.runs.recipe import Recipe
-from mmpoison.runs.run_cache import Material
+from mmpoison.runs.run_cache import RunCache
 from mmpoison.runs.run_folder import check_folder, held_folder
 from mmpoison.runs.run_measures import RunMeasures
 from mmpoison.runs.run_stages import RunStages
 from mmpoison.runs.scan_model import SCAN_FILE, scan_models
-from mmpoison.runs.store import StageStore
 from mmpoison.runs.training_probe import repair_curve
+
+MEASURED = "metrics"
+"""In `stages.json`: the key of all that the numbers depend on, in the place of a stage's."""
 
 
 def run_recipe(
     recipe: Recipe,
     out: Path,
     *,
-    monitor: Monitor | None = None,
+    progress: RunProgress | None = None,
     save_models: bool = True,
     device: torch.device | str = "cpu",
-    material: Material | None = None,
+    run_cache: RunCache | None = None,
 ) -> Metrics:
-    """Run a recipe into a run folder; a run that was killed resumes.
+    """Run a recipe into a run folder; a run that was killed resumes, and one that is complete is only read.
 
     The results of its stages are cached: none is computed twice, by this run or another.
 
     Args:
         recipe: What to do.
         out: The run folder: new, empty, or of an earlier try of the same recipe.
-        monitor: Reports the progress.
-        save_models: Keep the checkpoints in the run folder too.
+        progress: Reports the progress.
+        save_models: Save the checkpoints in the run folder too.
         device: Where to compute.
-        material: What earlier runs of this process have loaded.
+        run_cache: What earlier runs of this process have loaded.
 
     Returns:
         The metrics, as written to `metrics.json`.
@@ -52,32 +58,73 @@ def run_recipe(
     Raises:
         InputError: If the recipe cannot be run on the data, or `out` holds something else.
     """
-    monitor, material = monitor or SilentMonitor(), material or Material()
+    progress, run_cache = progress or SilentProgress(), run_cache or RunCache()
     seconds: dict[str, float] = {}
     check_folder(out, recipe)
     with _timed(seconds, "data"):
         # everything that can be refused is refused before hours of training
-        run = prepare_run(recipe, material, monitor, torch.device(device))
-    stages = RunStages(run, out, StageStore(), material, monitor, save_models, seconds)
+        run = prepare_run(recipe, run_cache, progress, torch.device(device))
+    stages = RunStages(run, out, ContentCache(), run_cache, progress, save_models, seconds)
+    if (metrics := _complete_run(out, stages, run_cache)) is not None:
+        progress.say(
+            f"{out}: is complete, with the same recipe, data, models and code: nothing is computed"
+        )
+        return metrics
     stages.inputs  # noqa: B018 - an image that cannot be read is refused now too
     # nothing is written before all of it has been accepted
     with held_folder(out, recipe):
-        return _make_run(run, stages, out, monitor, material, seconds)
+        return _make_run(run, stages, out, progress, run_cache, seconds)
+
+
+def _measured_key(stages: RunStages, run_cache: RunCache) -> CacheKey:
+    """All that the numbers of a run depend on."""
+    run, scan = stages.run, stages.run.recipe.scan
+    scanned_by = () if scan is None else (DEFENSES[scan.method],)
+    others = [run_cache.pairs(part.data, run.recipe.seed) for part in run.recipe.transfer]
+    return CacheKey(
+        MEASURED,
+        {
+            "computed": compute_environment(run.device, RunMeasures, *scanned_by),
+            "stages": {name: key.digest for name, key in stages.keys.items()},
+            "transfer": [[pairs.fingerprint, run_cache.files(pairs)] for pairs in others],
+        },
+    )
+
+
+def _complete_run(out: Path, stages: RunStages, run_cache: RunCache) -> Metrics | None:
+    """The metrics of a run folder of the same recipe, if all that they depend on is the same and nothing is missing."""
+    recipe = stages.run.recipe
+    files = ["metrics.json", "rank_lists.json", "manifest.json"]
+    files += ["suspicious_pairs.json"] * (recipe.filter is not None)
+    files += ["sterilize-curve.json"] * (recipe.sterilize is not None and recipe.sterilize.curve)
+    files += [SCAN_FILE] * (recipe.scan is not None)
+    if not all((out / name).is_file() for name in files):
+        return None
+    trained = [name for name in stages.keys if name != "filter"]
+    if stages.save_models and not all((out / "models" / name).is_dir() for name in trained):
+        return None
+    try:
+        found = read_json(out / "stages.json")[MEASURED]["key"]
+        if found != _measured_key(stages, run_cache).digest:
+            return None
+        return Metrics.read(out / "metrics.json")
+    except (InputError, KeyError, TypeError):
+        return None
 
 
 def _make_run(
     run: PreparedRun,
     stages: RunStages,
     out: Path,
-    monitor: Monitor,
-    material: Material,
+    progress: RunProgress,
+    run_cache: RunCache,
     seconds: dict[str, float],
 ) -> Metrics:
     """Make the stages of a run and measure its models; `metrics.json` is written last."""
     recipe = run.recipe
-    _begin(run, out, monitor)
+    _begin(run, out, progress)
 
-    measures = RunMeasures(run, material, monitor)
+    measures = RunMeasures(run, run_cache, progress)
     defences: dict[str, Record] = {}
     pretrained = stages.pretrained()
     models = {"pretrained": pretrained}
@@ -105,7 +152,7 @@ def _make_run(
     if (part := recipe.scan) is not None:
         with _timed(seconds, "scan"):
             encoders = {name: model.encoder for name, model in models.items()}
-            scans = scan_models(encoders, run.test, stages.inputs, part, recipe.seed, monitor)
+            scans = scan_models(encoders, run.test, stages.inputs, part, recipe.seed, progress)
         flagged = {name: [str(found) for found in scan.flagged] for name, scan in scans.items()}
         defences["scan"] = ScanFacts.of({"method": part.method, **part.options, "flagged": flagged})
         write_json(out / SCAN_FILE, {name: scan.to_json() for name, scan in scans.items()})
@@ -119,12 +166,12 @@ def _make_run(
             sections["transfer"] = {
                 part.data.name: measures.transfer(models, part) for part in recipe.transfer
             }
-    keep_measuring_time(run, material, seconds["evaluate"] + seconds.get("transfer", 0.0))
     sections["run"] = measures.run_facts(models, measured, seconds=seconds, **defences)
     metrics = Metrics.of(sections, "metrics.json")
     # numbers of a set that was another one in the middle would be of no set
-    material.refuse_changed(run.pairs)
-    write_json(out / "stages.json", stages.made)
+    run_cache.refuse_changed(run.pairs)
+    measured_by = {"key": _measured_key(stages, run_cache).digest, "from": "measured"}
+    write_json(out / "stages.json", {**stages.made, MEASURED: measured_by})
     write_json(out / "rank_lists.json", lists.to_json())
     if measured.embedding_map is not None:
         write_json(out / "embedding_map.json", measured.embedding_map.to_json())
@@ -133,37 +180,11 @@ def _make_run(
     return metrics
 
 
-def make_shared(
-    recipe: Recipe,
-    *,
-    monitor: Monitor,
-    device: torch.device | str = "cpu",
-    material: Material,
-) -> None:
-    """Make the stages of a recipe that do not depend on the attack, for runs that differ in the attack alone.
-
-    Args:
-        recipe: One of them.
-        monitor: Reports the progress.
-        device: Where to compute.
-        material: What this process has loaded.
-
-    Raises:
-        InputError: As `run_recipe`.
-    """
-    run = prepare_run(recipe, material, monitor, torch.device(device))
-    # no run folder: nothing of it is looked for or written there
-    stages = RunStages(run, None, StageStore(), material, monitor, save_models=False)
-    pretrained = stages.pretrained()
-    if "epochs" not in recipe.study:  # what is measured on the way depends on the goal
-        stages.trained("clean_model", pretrained.encoder, run.pairs.select(split="train"))
-
-
-def _begin(run: PreparedRun, out: Path, monitor: Monitor) -> None:
+def _begin(run: PreparedRun, out: Path, progress: RunProgress) -> None:
     manifest = run.poisoned.manifest
     assert manifest is not None
     manifest.write(out / "manifest.json")
-    monitor.say(
+    progress.say(
         f"{len(run.pairs.select(split='train')):,} training pairs; {', '.join(map(str, run.goal_targets))}: "
         f"{len(manifest.pairs)} poisoned pairs ({manifest.rate:.2%}, mode {manifest.mode})"
     )

@@ -1,4 +1,4 @@
-"""What runs of one process share: data, models to start from, prepared inputs; loaded once, the last few are kept."""
+"""Shares what runs of one process have loaded: the last few data sets, models to start from, prepared inputs."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from mmpoison.base.cache_folder import cache_folder
 from mmpoison.datasets.catalogue import load_dataset
 from mmpoison.evaluation.measure import ModelMeasurement
 from mmpoison.images.file_states import States, file_states, refuse_changed
+from mmpoison.models.compute_environment import encoder_identity
 from mmpoison.models.dual_encoder import DualEncoder
 from mmpoison.models.inputs import (
     PairInputs,
     ProgressFor,
     files_digest,
-    preparation_key,
     prepare_features,
     prepare_pixels,
 )
@@ -30,8 +30,8 @@ from mmpoison.runs.recipe import DataPart
 T = TypeVar("T")
 
 
-class Material:
-    """Loads what runs are made of, and keeps the last of it for the next run.
+class RunCache:
+    """Loads data, models and inputs, and holds the last of them for the next run.
 
     Args:
         keep: How many of each kind.
@@ -81,16 +81,12 @@ class Material:
             lambda: load_encoder(name, trust=trust).to(device),
         )
 
-    def identity(self, encoder: DualEncoder) -> dict[str, str]:
-        """What tells a model apart from others: weights, what they do not say, and how images are shown to it."""
+    def identity(self, encoder: DualEncoder) -> dict[str, Any]:
+        """What distinguishes a model from others: `encoder_identity`."""
         return self._get(
             "identity",
             [id(encoder), encoder.name],
-            lambda: {
-                "weights": encoder.digest(),
-                "model": json.dumps(encoder.config.get("model_cfg"), sort_keys=True, default=str),
-                "preparation": preparation_key(encoder),
-            },
+            lambda: encoder_identity(encoder),
             # an id may be another object's later
             holding=encoder,
         )
@@ -122,7 +118,7 @@ class Material:
                     encoder,
                     pairs,
                     images=everything,
-                    cache=cache_folder() / "features",
+                    cache=cache_folder(),
                     progress=progress,
                 )
             return prepare_pixels(

@@ -22,7 +22,11 @@ from mmpoison.evaluation.measure import (
     Subject,
     measure,
 )
-from mmpoison.evaluation.record import (
+from mmpoison.evaluation.rows import class_retrieval
+from mmpoison.models.facts import size_facts
+from mmpoison.models.inputs import PairInputs, prepare_features, prepare_pixels
+from mmpoison.pairs.table import PairDataset
+from mmpoison.records.run_files import (
     ClassRetrieval,
     FilterFacts,
     Metrics,
@@ -31,14 +35,10 @@ from mmpoison.evaluation.record import (
     SuspiciousPair,
     TransferMeasures,
 )
-from mmpoison.evaluation.rows import class_retrieval
-from mmpoison.models.facts import size_facts
-from mmpoison.models.inputs import PairInputs, prepare_features, prepare_pixels
-from mmpoison.pairs.table import PairDataset
 from mmpoison.runs.prepared_run import PreparedRun, load_transfer
-from mmpoison.runs.progress import Monitor
+from mmpoison.runs.progress import RunProgress
 from mmpoison.runs.recipe import TransferPart
-from mmpoison.runs.run_cache import Material
+from mmpoison.runs.run_cache import RunCache
 from mmpoison.runs.run_folder import versions
 from mmpoison.runs.run_stages import SUSPECTS
 from mmpoison.runs.trained_models import TrainedModel
@@ -57,14 +57,14 @@ class RunMeasures:
 
     Attributes:
         run: What they were trained on.
-        material: What this process has loaded.
-        monitor: Reports the progress.
+        run_cache: What this process has loaded.
+        progress: Reports the progress.
         flags: What a reader must know before believing the numbers.
     """
 
     run: PreparedRun
-    material: Material
-    monitor: Monitor
+    run_cache: RunCache
+    progress: RunProgress
     flags: list[str] = field(default_factory=list)
 
     def measured(self, models: Mapping[str, TrainedModel], inputs: PairInputs) -> Measurement:
@@ -77,8 +77,8 @@ class RunMeasures:
             seed=run.recipe.seed,
             study=run.recipe.study,
             pairs=run.poisoned,
-            cache=cache_folder() / "embeddings",
-            progress=self.monitor.progress,
+            cache=cache_folder(),
+            progress=self.progress.progress,
             measurements=self._measurement_cache(models, run.pairs),
         )
         self.flags.extend(measured.flags)
@@ -162,30 +162,30 @@ class RunMeasures:
     def transfer(self, models: Mapping[str, TrainedModel], part: TransferPart) -> TransferMeasures:
         """Measure the models on data that they were not trained on."""
         run = self.run
-        other = load_transfer(part, run.goal_targets, run.recipe, self.material)
+        other = load_transfer(part, run.goal_targets, run.recipe, self.run_cache)
         encoder = models["pretrained"].encoder
         if run.on_features:
             inputs: PairInputs = prepare_features(
                 encoder,
                 other.test.pairs,
                 images=other.test.gallery,
-                cache=cache_folder() / "features",
-                progress=self.monitor.progress,
+                cache=cache_folder(),
+                progress=self.progress.progress,
             )
         else:
             inputs = prepare_pixels(
                 encoder,
                 other.test.pairs,
                 images=other.test.gallery,
-                progress=self.monitor.progress,
+                progress=self.progress.progress,
             )
         measured = measure(
             {name: Subject(model.encoder, inputs) for name, model in models.items()},
             other.test,
             other.goal_targets,
             seed=run.recipe.seed,
-            cache=cache_folder() / "embeddings",
-            progress=self.monitor.progress,
+            cache=cache_folder(),
+            progress=self.progress.progress,
             measurements=self._measurement_cache(models, other.pairs),
         )
         self.flags.extend(f"{part.data.name}: {flag}" for flag in measured.flags)
@@ -201,7 +201,7 @@ class RunMeasures:
             if name in SUSPECTS:
                 return compute()
             on_features = self.run.on_features
-            return self.material.measured(
+            return self.run_cache.measured(
                 models[name].encoder, pairs, compute, name=name, on_features=on_features
             )
 
@@ -217,7 +217,7 @@ class RunMeasures:
                 "not one for these data, and the filtered model says nothing about the defence"
             )
         facts = FilterFacts.of(verdicts.facts, "facts of the filter")
-        self.monitor.say(
+        self.progress.say(
             f"{facts.method} by {facts.encoder}: {facts.dropped_pairs} of {len(train):,} pairs dropped"
         )
         # what was dropped first: a defence that judges groups does not drop the most distant pairs

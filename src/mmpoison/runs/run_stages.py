@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from mmpoison.base.content_cache import CacheKey, ContentCache, digest_of
 from mmpoison.base.seeding import generator
 from mmpoison.defenses.catalogue import (
     DEFENSES,
@@ -23,18 +24,17 @@ from mmpoison.defenses.catalogue import (
     train_with,
 )
 from mmpoison.defenses.filters.pipeline import filter_pairs
-from mmpoison.evaluation.record import SterilizeFacts
 from mmpoison.models.checkpoint import load_checkpoint, save_checkpoint
-from mmpoison.models.compute_environment import compute_environment
+from mmpoison.models.compute_environment import compute_environment, cpu_kind
 from mmpoison.models.dual_encoder import DualEncoder
 from mmpoison.models.inputs import PairInputs, prepare_features, prepare_pixels
 from mmpoison.pairs.table import PairDataset
+from mmpoison.records.run_files import SterilizeFacts
 from mmpoison.runs.cards import model_card
 from mmpoison.runs.prepared_run import PreparedRun
-from mmpoison.runs.progress import Monitor
+from mmpoison.runs.progress import RunProgress
 from mmpoison.runs.recipe import CLEAN_FINETUNE, SterilizePart
-from mmpoison.runs.run_cache import Material
-from mmpoison.runs.store import StageKey, StageStore
+from mmpoison.runs.run_cache import RunCache
 from mmpoison.runs.trained_models import TrainedModel, keep_model, link_log, read_model
 from mmpoison.runs.training_probe import TrainingProbe
 from mmpoison.runs.verdicts import Verdicts, keep_verdicts, read_verdicts
@@ -50,20 +50,20 @@ from mmpoison.training.states import Checkpoints
 SUSPECTS = ("poisoned", "filtered", "robust", "sterilized")
 
 
-def stage_keys(run: PreparedRun, material: Material) -> dict[str, StageKey]:
+def stage_keys(run: PreparedRun, run_cache: RunCache) -> dict[str, CacheKey]:
     """The stages of a run by name, in the order in which they are made; none of them is made for it."""
-    return _Keys(run, material).all()
+    return _Keys(run, run_cache).all()
 
 
 @dataclass
 class _Keys:
     run: PreparedRun
-    material: Material
+    run_cache: RunCache
 
-    def all(self) -> dict[str, StageKey]:
+    def all(self) -> dict[str, CacheKey]:
         run, recipe = self.run, self.run.recipe
-        keys: dict[str, StageKey] = {}
-        start: Any = self.material.identity(run.start)
+        keys: dict[str, CacheKey] = {}
+        start: Any = self.run_cache.identity(run.start)
         if recipe.model.align is not None:
             clean = run.pairs.select(split="val")
             keys["pretrained"] = self._training(
@@ -85,13 +85,12 @@ class _Keys:
         if (part := recipe.filter) is not None:
             judge: Any = start
             if part.encoder != "pretrained":
-                judge = self.material.identity(
-                    self.material.encoder(part.encoder, trust=part.trust, device=run.device)
+                judge = self.run_cache.identity(
+                    self.run_cache.encoder(part.encoder, trust=part.trust, device=run.device)
                 )
             asked = part.model_dump(mode="json", exclude={"encoder", "trust"})
-            keys["filter"] = StageKey(
-                "filter",
-                "filter",
+            keys["filter"] = CacheKey(
+                "stages/filter",
                 {
                     **self._common(
                         run.poisoned, filter_pairs, DEFENSES[part.method], keep_verdicts
@@ -101,8 +100,8 @@ class _Keys:
                     "labels": part.labels_digest,
                     "on_features": run.on_features,
                 },
-                like={"judge": judge if isinstance(judge, dict) else "own", "asked": asked},
-                work=float(size),
+                "filter",
+                stage_note(size, "filter", asked, judge if isinstance(judge, dict) else "own"),
             )
             keys["filtered"] = self._training(
                 "filtered",
@@ -144,7 +143,7 @@ class _Keys:
 
     @cached_property
     def _files(self) -> str:
-        return self.material.files(self.run.pairs)
+        return self.run_cache.files(self.run.pairs)
 
     def _common(self, data: PairDataset, *made_by: object) -> dict[str, Any]:
         """What every stage depends on; `made_by` are the functions and classes that make it and read it again."""
@@ -170,7 +169,7 @@ class _Keys:
         looks: Any = None,
         made_by: tuple[object, ...] = (),
         **more: Any,
-    ) -> StageKey:
+    ) -> CacheKey:
         watched_by = () if looks is None else (TrainingProbe,)
         precision = autocast(self.run.device, settings.precision)[1]
         parts = {
@@ -185,21 +184,23 @@ class _Keys:
         }
         if looks is not None:
             parts["pairs"] = self.run.pairs.fingerprint
-        chosen = ("trainable", "batch_size", "chunk_size")
-        like = {
-            "start": self.material.identity(self.run.start)["weights"],
-            "on_features": parts["on_features"],
-            "looks": looks is not None,
-            "precision": precision,
-            "device": self.run.device.type,
-            "threads": torch.get_num_threads(),
-            **{key: getattr(settings, key) for key in chosen},
-        }
         steps = Plan(size, settings, self.run.recipe.seed).steps
-        return StageKey("finetune", name, parts, like, float(max(1, steps * settings.batch_size)))
+        kind = [settings.trainable, settings.batch_size, settings.chunk_size, looks is not None]
+        weights = self.run_cache.identity(self.run.start)["weights"]
+        note = stage_note(steps * settings.batch_size, *kind, parts["on_features"], weights)
+        return CacheKey("stages/finetune", parts, name, note)
 
     def _fed_features(self, name: str, settings: TrainingSettings) -> bool:
         return self.run.on_features or (name == "pretrained" and settings.trainable in ON_FEATURES)
+
+
+def stage_note(work: int, *like: Any) -> dict[str, Any]:
+    """What `--dry-run` estimates time and disk of a stage by: its amount of work, and what its pace depends on.
+
+    The pace is that of stages with the same `like` on this machine, with as many threads.
+    """
+    computed = [*like, cpu_kind(), torch.get_num_threads()]
+    return {"work": max(1, work), "like": digest_of(computed)}
 
 
 def repair_pairs(run: PreparedRun, part: SterilizePart) -> PairDataset:
@@ -219,38 +220,38 @@ class RunStages:
 
     Attributes:
         run: What they work on.
-        out: The run folder, or None: the stages are for the store alone.
-        store: Where they are kept.
-        material: What this process has loaded.
-        monitor: Is told how far it is.
-        save_models: Put the checkpoints into the run folder too.
+        out: The run folder, or None: the stages are for the cache alone.
+        store: The content cache.
+        run_cache: What this process has loaded.
+        progress: Reports the progress.
+        save_models: Save the checkpoints in the run folder too.
         seconds: Of each stage that was made here.
-        made: For each stage its key, and whether it was `made` here, in the `store`, or in the `run folder`.
+        made: For each stage its key, and whether it was `made` here, or found in the `cache` or the `run folder`.
     """
 
     run: PreparedRun
     out: Path | None
-    store: StageStore
-    material: Material
-    monitor: Monitor
+    store: ContentCache
+    run_cache: RunCache
+    progress: RunProgress
     save_models: bool
     seconds: dict[str, float] = field(default_factory=dict)
     made: dict[str, dict[str, str]] = field(default_factory=dict)
 
     @cached_property
-    def keys(self) -> dict[str, StageKey]:
+    def keys(self) -> dict[str, CacheKey]:
         """The stages by name."""
-        return stage_keys(self.run, self.material)
+        return stage_keys(self.run, self.run_cache)
 
     @cached_property
     def inputs(self) -> PairInputs:
         """Inputs of the data for the model, prepared when they are first needed."""
         begun = time.perf_counter()
-        inputs = self.material.inputs(
+        inputs = self.run_cache.inputs(
             self.run.start,
             self.run.pairs,
             on_features=self.run.on_features,
-            progress=self.monitor.progress,
+            progress=self.progress.progress,
         )
         self._count("inputs", begun)
         return inputs
@@ -264,14 +265,14 @@ class RunStages:
         def inputs() -> PairInputs:
             # the trunks are still the original ones, so their features serve even if they will be trained later
             if settings.trainable in ON_FEATURES and not run.on_features:
-                return self.material.inputs(
-                    run.start, run.pairs, on_features=True, progress=self.monitor.progress
+                return self.run_cache.inputs(
+                    run.start, run.pairs, on_features=True, progress=self.progress.progress
                 )
             return self.inputs
 
         def align(_: TrainingProbe | None, kept: TrainingServices) -> TrainingResult:
             kept["name"] = f"{run.start.name}-aligned"
-            kept["on_step"] = self.monitor.training("aligning the towers")
+            kept["on_step"] = self.progress.training("aligning the towers")
             clean = run.pairs.select(split="val")
             return finetune(run.start, clean, inputs(), settings, seed=run.recipe.seed, **kept)
 
@@ -296,7 +297,7 @@ class RunStages:
             return self._probe(file, start, len(train), settings)
 
         def fit(probe: TrainingProbe | None, kept: TrainingServices) -> TrainingResult:
-            shown = self.monitor.training(f"training {name.replace('_', ' ')}")
+            shown = self.progress.training(f"training {name.replace('_', ' ')}")
             kept["name"], kept["on_step"] = new_name, chain_callbacks(shown, probe)
             seed, given = run.recipe.seed, (start, train, self.inputs, settings)
             if part is None:
@@ -324,12 +325,12 @@ class RunStages:
             if part.encoder == "pretrained":
                 judge, inputs = pretrained, self.inputs
             else:
-                judge = self.material.encoder(part.encoder, trust=part.trust, device=run.device)
-                inputs = self.material.inputs(
+                judge = self.run_cache.encoder(part.encoder, trust=part.trust, device=run.device)
+                inputs = self.run_cache.inputs(
                     judge,
                     run.pairs,
                     on_features=False,
-                    progress=self.monitor.progress,
+                    progress=self.progress.progress,
                     like=None if run.on_features else self.inputs,
                 )
             begun = time.perf_counter()
@@ -340,7 +341,7 @@ class RunStages:
                 trusted=part.trusted,
                 inputs=inputs,
                 seed=run.recipe.seed,
-                progress=self.monitor.progress,
+                progress=self.progress.progress,
             )
             self._count("filter", begun)
             keep_verdicts(folder, result)
@@ -349,9 +350,9 @@ class RunStages:
             self.keys["filter"],
             lambda folder: read_verdicts(folder, len(train)),
             make,
-            say=self.monitor.say,
+            say=self.progress.say,
         )
-        self._tell("filter", "store" if found else "made")
+        self._tell("filter", "cache" if found else "made")
         return verdicts
 
     def sterilized(self, suspect: DualEncoder) -> tuple[TrainedModel, SterilizeFacts]:
@@ -371,7 +372,7 @@ class RunStages:
             return self._probe(file, suspect, len(clean), settings, within=True, every=part.every)
 
         def fit(probe: TrainingProbe | None, kept: TrainingServices) -> TrainingResult:
-            shown = self.monitor.training("sterilizing")
+            shown = self.progress.training("sterilizing")
             kept["name"], kept["on_step"] = new_name, chain_callbacks(shown, probe)
             given = (suspect, clean, self.inputs)
             return train_with(repair, *given, seed=run.recipe.seed, services=kept)
@@ -420,7 +421,7 @@ class RunStages:
             kept: TrainingServices = {
                 "checkpoints": states,
                 "log": LogOptions(folder / "log"),
-                "progress": self.monitor.progress,
+                "progress": self.progress.progress,
             }
             probe = make_probe(folder / "log" / "looks.json")
             result = train(probe, kept)
@@ -432,9 +433,9 @@ class RunStages:
             self.keys[name],
             lambda folder: read_model(folder, start, new_name),
             make,
-            say=self.monitor.say,
+            say=self.progress.say,
         )
-        self._tell(name, "store" if found else "made")
+        self._tell(name, "cache" if found else "made")
         if self.out is not None:
             link_log(self.store.path(self.keys[name]), self.out / "logs" / name)
         model = TrainedModel(result.encoder, result.summary(), probes)
@@ -484,5 +485,5 @@ class RunStages:
     def _tell(self, name: str, where: str) -> None:
         self.made[name] = {"key": self.keys[name].digest, "from": where}
         if where != "made":
-            place = "this run's folder" if where == "run folder" else "the store"
-            self.monitor.say(f"{name}: taken from {place}")
+            place = "this run's folder" if where == "run folder" else "the cache"
+            self.progress.say(f"{name}: taken from {place}")

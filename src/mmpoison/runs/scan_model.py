@@ -21,7 +21,7 @@ from mmpoison.models.inputs import PairInputs, prepare_pixels
 from mmpoison.models.loading import load_encoder
 from mmpoison.pairs.table import PairDataset
 from mmpoison.runs.cards import model_card
-from mmpoison.runs.progress import Monitor, SilentMonitor
+from mmpoison.runs.progress import RunProgress, SilentProgress
 from mmpoison.runs.recipe import ScanPart
 from mmpoison.training.loop import finetune
 from mmpoison.training.settings import TrainingSettings
@@ -78,7 +78,7 @@ def scan_model(
     seed: int = 0,
     false_alarms: float = 0.01,
     trust: bool = False,
-    monitor: Monitor | None = None,
+    progress: RunProgress | None = None,
 ) -> ScannedModel:
     """Scan a suspect on the test part of a clean set.
 
@@ -97,13 +97,13 @@ def scan_model(
         seed: Seed of everything random.
         false_alarms: How often a clean model may be flagged, in (0, 1).
         trust: As for `load_encoder`.
-        monitor: Reports progress.
+        progress: Reports progress.
 
     Raises:
         InputError: If the data do not suffice, the models do not fit, the scan cannot use what is given, or a clean
             pair is poisoned.
     """
-    monitor = monitor or SilentMonitor()
+    progress = progress or SilentProgress()
     scanner: ModelScanner = build_defense("scan", method, options or {}, "--set ")
     if not 0 < false_alarms < 1:
         raise InputError(f"false alarms {false_alarms} is not between 0 and 1")
@@ -133,7 +133,7 @@ def scan_model(
             raise InputError(f"split {clean_split!r} has no pairs for clean fine-tunes")
         known = pairs.where(pairs.in_split(clean_split) | pairs.in_split("test"))
     start = reference or suspect
-    inputs = prepare_pixels(start, known, images=test.gallery, progress=monitor.progress)
+    inputs = prepare_pixels(start, known, images=test.gallery, progress=progress.progress)
 
     def clean_models() -> Iterator[DualEncoder]:
         for name in clean:
@@ -145,7 +145,7 @@ def scan_model(
                 *(start, train, inputs, settings or TrainingSettings()),
                 seed=seed,
                 number=number,
-                monitor=monitor,
+                progress=progress,
             )
 
     result = scanner.apply(
@@ -155,7 +155,7 @@ def scan_model(
         reference=reference,
         clean_models=clean_models(),
         seed=seed,
-        progress=monitor.progress,
+        progress=progress.progress,
     )
     about = {
         **({"scan": method} if method != DEFAULT_SCAN else {}),
@@ -175,7 +175,7 @@ def scan_models(
     inputs: PairInputs,
     part: ScanPart,
     seed: int,
-    monitor: Monitor,
+    progress: RunProgress,
 ) -> dict[str, ScannedModel]:
     """Scan the models of a run, each against the one that all start from; the clean model shows false alarms.
 
@@ -185,7 +185,7 @@ def scan_models(
         inputs: Prepared inputs that hold it.
         part: Which scan.
         seed: Seed of the run.
-        monitor: Reports progress.
+        progress: Reports progress.
     """
     scanner: ModelScanner = build_defense("scan", part.method, part.options)
     reference = models["pretrained"]
@@ -195,7 +195,7 @@ def scan_models(
                 *(model, test, inputs),
                 reference=reference,
                 seed=seed,
-                progress=monitor.progress,
+                progress=progress.progress,
             ),
             {"suspect": model.name, "reference": reference.name},
             part.false_alarms,
@@ -214,11 +214,11 @@ def _clean_model(
     *,
     seed: int,
     number: int,
-    monitor: Monitor,
+    progress: RunProgress,
 ) -> DualEncoder:
     """Fine-tune the reference on a part of the clean pairs, or load the model of an earlier scan."""
     if folder.is_dir():
-        monitor.say(f"clean model {number + 1}: read from {folder}")
+        progress.say(f"clean model {number + 1}: read from {folder}")
         return load_checkpoint(folder).to(reference.device)
     images = clean.used_images()
     order = generator(seed, f"model-scan/{number}").permutation(images)
@@ -231,9 +231,9 @@ def _clean_model(
         settings,
         seed=seed + number,
         name=f"{reference.name}-clean-{number}",
-        on_step=monitor.training(f"clean fine-tune {number + 1}"),
+        on_step=progress.training(f"clean fine-tune {number + 1}"),
         checkpoints=checkpoints,
-        progress=monitor.progress,
+        progress=progress.progress,
     )
     card = model_card(
         result.encoder,

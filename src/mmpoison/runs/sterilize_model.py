@@ -31,7 +31,7 @@ from mmpoison.models.inputs import prepare_pixels
 from mmpoison.pairs.table import PairDataset
 from mmpoison.reporting.repair import write_repair_figures
 from mmpoison.runs.cards import model_card
-from mmpoison.runs.progress import Monitor, SilentMonitor
+from mmpoison.runs.progress import RunProgress, SilentProgress
 from mmpoison.training.log import LogOptions
 from mmpoison.training.loop import TrainingResult
 from mmpoison.training.settings import TrainingSettings
@@ -84,7 +84,7 @@ def sterilize_model(
     method: str = DEFAULT_REPAIR,
     options: Mapping[str, Any] | None = None,
     learning_rates: Sequence[float] = (),
-    monitor: Monitor | None = None,
+    progress: RunProgress | None = None,
     split: str = "val",
     seed: int = 0,
     held_out: float = 0.2,
@@ -104,7 +104,7 @@ def sterilize_model(
         method: A registered repair.
         options: Of its constructor.
         learning_rates: Try each of these, and save the best model by the rule.
-        monitor: Reports progress.
+        progress: Reports progress.
         split: The clean split.
         seed: Seed of everything random.
         held_out: Share of the clean images that is not trained on and decides; 0: all are trained on, nothing is
@@ -121,7 +121,7 @@ def sterilize_model(
         InputError: If the input cannot be used.
         ResultError: If every branch lost too much utility, or diverged; nothing is saved then.
     """
-    monitor = monitor or SilentMonitor()
+    progress = progress or SilentProgress()
     refuse_occupied(out)
     work = work_folder(out)
     LogOptions(work, tuple(trackers)).check()
@@ -158,7 +158,7 @@ def sterilize_model(
         suspect,
         clean if test is None else pairs.where(pairs.in_split(split) | in_test),
         images=None if test is None else test.gallery,
-        progress=monitor.progress,
+        progress=progress.progress,
     )
     meter = None
     if held is not None and is_main_process():
@@ -175,10 +175,10 @@ def sterilize_model(
         meter=meter,
         work=work,
         trackers=trackers,
-        shown=lambda branch: monitor.training(
+        shown=lambda branch: progress.training(
             "sterilizing" + (f" at {branch.label}" if len(branches) > 1 else "")
         ),
-        progress=monitor.progress,
+        progress=progress.progress,
     )
     if not is_main_process():
         return None

@@ -13,9 +13,9 @@ import torch
 from mmpoison.base.files import atomic_file, write_json
 from mmpoison.base.untrusted import read_json
 from mmpoison.errors import InputError
-from mmpoison.evaluation.record import ProbeRecord
-from mmpoison.models.checkpoint_record import TrainingRecord
 from mmpoison.models.dual_encoder import DualEncoder
+from mmpoison.records.checkpoint import TrainingRecord
+from mmpoison.records.run_files import ProbeRecord
 from mmpoison.training.loop import TrainingResult
 
 WEIGHTS, FACTS = "changed.safetensors", "training.json"

@@ -9,17 +9,17 @@ from mmpoison.base.files import write_json
 from mmpoison.defenses.repairs.repair_watch import in_series
 from mmpoison.errors import InputError
 from mmpoison.evaluation.goal_target import GoalTarget
-from mmpoison.evaluation.record import (
+from mmpoison.evaluation.rows import goal_row, utility_row
+from mmpoison.evaluation.test_set import TestEmbeddings, TestSet
+from mmpoison.models.dual_encoder import DualEncoder
+from mmpoison.models.inputs import PairInputs
+from mmpoison.records.run_files import (
     GoalRow,
     ProbedTest,
     ProbeRecord,
     RepairBranch,
     RepairCurve,
 )
-from mmpoison.evaluation.rows import goal_row, utility_row
-from mmpoison.evaluation.test_set import TestEmbeddings, TestSet
-from mmpoison.models.dual_encoder import DualEncoder
-from mmpoison.models.inputs import PairInputs
 from mmpoison.training.loop import Step
 
 

@@ -1,4 +1,4 @@
-"""Outputs of frozen encoders: computed once, cached by content, shared by runs.
+"""Computes the outputs of frozen encoders once, and caches them for other runs.
 
 The output of an encoder that does not train is the same in every step. The outputs of a whole data set are cached under
 a digest of the encoder's weights and of all its inputs, so nothing stale is ever used. They are not cached one by one:
@@ -16,8 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mmpoison.base.array_files import read_arrays
-from mmpoison.base.files import atomic_file
+from mmpoison.base.content_cache import CacheKey, ContentCache
 from mmpoison.models.batches import run_in_batches
 from mmpoison.models.compute_environment import compute_environment
 from mmpoison.models.dual_encoder import DualEncoder
@@ -47,30 +46,33 @@ def frozen_outputs(
         rows: Rows of the inputs, each once.
         side: Which encoder.
         head: Whether the projection is frozen too; else features before it.
-        cache: Folder to keep them in; None keeps none.
+        cache: Folder of a content cache; None caches nothing.
         progress: Called with (done, total).
     """
     if cache is None or isinstance(inputs, FeatureInputs):
         return _compute(encoder, inputs, rows, side, head, progress)
-    file = cache / f"{_key(encoder, inputs, rows, side, head)[:32]}.npz"
-    found = _read(file)
-    if found is not None:
-        return found
-    outputs = _compute(encoder, inputs, rows, side, head, progress)
-    _write(file, outputs)
-    return outputs
+    (outputs,) = ContentCache(cache).arrays(
+        _key(encoder, inputs, rows, side, head),
+        lambda: {"outputs": _compute(encoder, inputs, rows, side, head, progress).numpy()},
+        "outputs",
+    )
+    return torch.from_numpy(outputs)
 
 
-def _key(encoder: DualEncoder, inputs: PairInputs, rows: Rows, side: Side, head: bool) -> str:
-    """sha256 of all that the outputs are made from, row by row."""
-    digest = hashlib.sha256(tower_digest(encoder, side, head=head).encode())
-    digest.update(compute_environment(encoder.device, __name__).encode())
+def _key(encoder: DualEncoder, inputs: PairInputs, rows: Rows, side: Side, head: bool) -> CacheKey:
+    """All that the outputs depend on; the inputs row by row."""
+    digest = hashlib.sha256()
     load = inputs.load_images if side == "image" else inputs.load_texts
     for start in range(0, len(rows), HASHED_AT_ONCE):
         part = load(rows[start : start + HASHED_AT_ONCE]).numpy()
         digest.update(repr(part.shape).encode())
         digest.update(part.tobytes())
-    return digest.hexdigest()
+    parts = {
+        "computed": compute_environment(encoder.device, __name__),
+        "tower": tower_digest(encoder, side, head=head),
+        "inputs": digest.hexdigest(),
+    }
+    return CacheKey("frozen", parts, f"{side} outputs of {encoder.name}")
 
 
 def tower_digest(encoder: DualEncoder, side: Side, *, head: bool) -> str:
@@ -119,16 +121,3 @@ def _compute(
     result = torch.empty_like(in_order)
     result[torch.from_numpy(order)] = in_order
     return result
-
-
-def _read(file: Path) -> Tensor | None:
-    found = read_arrays(file, "outputs")
-    return None if found is None else torch.from_numpy(found[0])
-
-
-def _write(file: Path, outputs: Tensor) -> None:
-    try:
-        with atomic_file(file) as temporary, temporary.open("wb") as stream:
-            np.savez(stream, outputs=outputs.numpy())
-    except OSError:
-        pass  # the cache is a help and no need: a full disk stops a training when its own files are written

@@ -20,10 +20,10 @@ from mmpoison.base.cache_folder import cache_folder
 from mmpoison.base.seeding import torch_seed
 from mmpoison.errors import InputError, MmpoisonWarning
 from mmpoison.models.checkpoint import save_checkpoint
-from mmpoison.models.checkpoint_record import TrainingRecord
 from mmpoison.models.dual_encoder import DualEncoder
 from mmpoison.models.inputs import PairInputs, ProgressFor
 from mmpoison.pairs.table import PairDataset
+from mmpoison.records.checkpoint import TrainingRecord
 from mmpoison.training.divergence import DivergedError, LossGuard
 from mmpoison.training.feed import Feed, Loaded
 from mmpoison.training.grad_cache import cached_backward, normalises_batches, still_statistics
@@ -91,6 +91,9 @@ class TrainingResult:
     precision: str = field(default="fp32")
     processes: int = 1
     resumed_from: int = 0
+
+    def __repr__(self) -> str:
+        return f"TrainingResult({self.encoder.name!r}, {self.headline()})"
 
     def summary(self) -> TrainingRecord:
         """Summarise the training for a checkpoint, a model card and `metrics.json`."""
@@ -182,7 +185,7 @@ def finetune(
             # the first process computes what is missing in the cache, the others find it there
             for mine in (True, False):
                 if processes.is_main == mine:
-                    feed.compute_frozen(plan.seen(), cache or cache_folder() / "frozen", progress)
+                    feed.compute_frozen(plan.seen(), cache or cache_folder(), progress)
                 processes.wait()
         training.run()
     student.module.eval()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import os
 import sys
 import zipfile
 from collections.abc import Callable, Sequence
@@ -12,7 +13,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import filelock
 import numpy as np
 import pytest
 from tests.conftest import SHARED
@@ -87,7 +87,7 @@ def test_archives_become_a_folder(files: list[PublicFile], tmp_path: Path, cache
         assert ledger[name]["size"] == len(content)
         assert ledger[name]["url"].endswith(f"/{name}")
     # the archives are gone, what they were is remembered
-    assert tree(cache) == ["set/.lock", "set/download.json"]
+    assert tree(cache) == ["set/download.json", "set/entry.json"]
     assert json.loads((cache / "set" / "download.json").read_text())["files"] == ledger
     assert seen == sorted(seen)
     assert seen[-1][0] == seen[-1][1]
@@ -225,10 +225,9 @@ def test_a_small_disk_is_noticed_before_anything_is_fetched(web: Web, tmp_path: 
 
 
 def test_two_at_a_time(files: list[PublicFile], web: Web, tmp_path: Path, cache: Path) -> None:
-    (cache / "set").mkdir(parents=True)
     with (
-        filelock.FileLock(cache / "set" / ".lock"),
-        pytest.raises(InputError, match="another process is downloading set already"),
+        open_cache("set"),
+        pytest.raises(InputError, match=f"process {os.getpid()} on .* is downloading set already"),
     ):
         fetch_and_unpack("set", files, tmp_path / "o")
     assert web.requests == []

@@ -11,7 +11,6 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -20,15 +19,15 @@ from typing import Any
 import pytest
 import yaml
 
+from mmpoison.base.content_cache import ContentCache
 from mmpoison.errors import InputError
 from mmpoison.runs.recipe import Recipe
 from mmpoison.runs.run import run_recipe
-from mmpoison.runs.run_cache import Material
-from mmpoison.runs.store import StageStore
-from mmpoison.runs.sweeps.local_workers import LocalLane
+from mmpoison.runs.run_cache import RunCache
 from mmpoison.runs.sweeps.plan import plan_sweep
 from mmpoison.runs.sweeps.sweep import SweepState, run_sweep
 from mmpoison.runs.sweeps.sweep_runs import Sweep, load_sweep
+from mmpoison.runs.sweeps.workers import LocalWorker
 
 MakeSweep = Callable[..., Sweep]
 
@@ -75,6 +74,12 @@ def made(out: Path) -> dict[str, list[str]]:
     }
 
 
+def trainings() -> dict[Path, float]:
+    """When each cached training was made."""
+    entries = ContentCache().entries("stages/finetune")
+    return {entry.path: entry.about["created"] for entry in entries if entry.about}
+
+
 @pytest.fixture
 def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("MMPOISON_CACHE", str(tmp_path / "cache"))
@@ -88,14 +93,16 @@ def test_two_workers_give_what_one_by_one_gives(
     state = run_sweep(sweep, tmp_path / "two", workers=2)
     assert not state.failed
     assert state.left == 0
-    # the clean model belongs to none of them: it was made before, and once
-    assert made(tmp_path / "two") == {run.id: ["poisoned"] for run in sweep.runs}
+    # the clean model belongs to none of them: it was made once, and the other one waited for it
+    models = made(tmp_path / "two")
+    assert set(models) == {run.id for run in sweep.runs}
+    assert sorted(models.values()) == [["clean_model", "poisoned"], ["poisoned"]]
     monkeypatch.setenv("MMPOISON_CACHE", str(tmp_path / "another"))
     for run in sweep.runs:
         run_recipe(run.recipe, tmp_path / "one" / "runs" / run.id, save_models=False)
     assert numbers(tmp_path / "two") == numbers(tmp_path / "one")
     listed = yaml.safe_load((tmp_path / "two" / "sweep.yaml").read_text())
-    assert listed["runs"] == {run.id: run.knobs for run in sweep.runs}
+    assert listed["runs"] == {run.id: run.parameters for run in sweep.runs}
     # again: nothing is left to do; one seed more: only that
     assert run_sweep(sweep, tmp_path / "two").found == 2
 
@@ -122,24 +129,26 @@ def test_a_failure_is_listed_and_stops_nothing(
 def test_a_worker_that_is_killed_is_replaced(
     make_sweep: MakeSweep, tmp_path: Path, own_cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    lanes: list[LocalLane] = []
-    original = LocalLane.submit
+    killed: list[int] = []
+    workers: list[LocalWorker] = []
+    original = LocalWorker.submit
 
-    def submit(lane: LocalLane, task: Any) -> None:
-        original(lane, task)
-        if task.out is not None and not lanes:
-            lanes.append(lane)
-            pid = lane.pid
-            assert pid is not None
-            threading.Timer(0.2, os.kill, (pid, signal.SIGKILL)).start()
+    def submit(worker: LocalWorker, task: Any) -> None:
+        original(worker, task)
+        workers.append(worker)
 
-    monkeypatch.setattr(LocalLane, "submit", submit)
+    def kill(state: SweepState) -> None:
+        if not killed and state.at and state.at[0][1] != "starting":
+            killed.append(workers[0].pid())
+            os.kill(killed[0], signal.SIGKILL)
+
+    monkeypatch.setattr(LocalWorker, "submit", submit)
     sweep = make_sweep({"seeds": [0]})
-    state = run_sweep(sweep, tmp_path / "out", retries=1)
-    assert lanes
+    state = run_sweep(sweep, tmp_path / "out", retries=1, on_change=kill)
+    assert killed
     assert not state.failed
     assert [name for name, _ in state.done] == ["seed0"]
-    monkeypatch.setattr(LocalLane, "submit", original)
+    assert len(workers) == 2
 
 
 def test_models_that_goals_share_are_measured_once(
@@ -156,10 +165,10 @@ def test_models_that_goals_share_are_measured_once(
 
     sweep = make_sweep({"goals": ["sheep2aeroplane", "aeroplane2sheep"]})
     monkeypatch.setattr(measure, "_of_one", counted)
-    material = Material()
+    run_cache = RunCache()
     for run in sweep.runs:
         run_recipe(
-            run.recipe, tmp_path / "one" / "runs" / run.id, material=material, save_models=False
+            run.recipe, tmp_path / "one" / "runs" / run.id, run_cache=run_cache, save_models=False
         )
     assert measured == ["pretrained", "clean_model", "poisoned", "poisoned"]
     for run in sweep.runs:
@@ -200,40 +209,39 @@ def test_the_plan_makes_nothing_and_knows_what_is_there(
     sweep = make_sweep({"grid": {"attack.samples": [1, 2]}})
     plan = plan_sweep(sweep, tmp_path / "out")
     assert not (tmp_path / "out").exists()
-    assert {name: (s.stages, s.there) for name, s in plan.stages.items()} == {
-        "clean_model": (1, 0),
-        "poisoned": (2, 0),
+    assert {name: (s.cached, s.to_run) for name, s in plan.stages.items()} == {
+        "clean_model": (0, 1),
+        "poisoned": (0, 2),
     }
-    assert plan.seconds is None
-    assert plan.measuring is None
+    assert {s.seconds for s in plan.stages.values()} == {None}
+    assert {s.bytes for s in plan.stages.values()} == {None}
     run_sweep(sweep, tmp_path / "out")
     done = plan_sweep(sweep, tmp_path / "out")
     assert (done.done, done.stages) == (2, {})
     more = make_sweep({"grid": {"attack.samples": [1, 2, 3]}})
     plan = plan_sweep(more, tmp_path / "other")
-    assert {name: (s.stages, s.there) for name, s in plan.stages.items()} == {
-        "clean_model": (1, 1),
-        "poisoned": (3, 2),
+    assert {name: (s.cached, s.to_run) for name, s in plan.stages.items()} == {
+        "clean_model": (1, 0),
+        "poisoned": (2, 1),
     }
-    assert plan.seconds is not None
-    assert plan.measuring is not None
-    assert plan.seconds > plan.measuring > 0
-    # of three runs as long as the last one that was measured, give or take its rounding
-    took = [
-        json.loads(file.read_text())["run"]["seconds"]["evaluate"]
-        for file in (tmp_path / "out").glob("runs/*/metrics.json")
-    ]
-    assert min(abs(plan.measuring - 3 * seconds) for seconds in took) <= 3 * 0.051
-    assert plan.memory is not None
+    assert (plan.stages["clean_model"].seconds, plan.stages["clean_model"].bytes) == (0, 0)
+    poisoned = plan.stages["poisoned"]
+    assert poisoned.seconds is not None
+    assert 0 < poisoned.seconds < 600
+    assert poisoned.bytes is not None
+    assert poisoned.bytes > 1000
+    # those of another size are unknown
+    other = make_sweep({"seeds": [0]}, training={"batch_size": 16})
+    assert {s.seconds for s in plan_sweep(other, None).stages.values()} == {None}
 
 
-def test_material_is_loaded_once(make_sweep: MakeSweep) -> None:
+def test_what_runs_share_is_loaded_once(make_sweep: MakeSweep) -> None:
     recipe: Recipe = make_sweep(None).base
-    material = Material(keep=1)
-    pairs = material.pairs(recipe.data, 0)
-    assert material.pairs(recipe.data, 0) is pairs
-    assert material.pairs(recipe.data, 1) is not pairs
-    assert material.pairs(recipe.data, 0) is not pairs  # only one is kept
+    run_cache = RunCache(keep=1)
+    pairs = run_cache.pairs(recipe.data, 0)
+    assert run_cache.pairs(recipe.data, 0) is pairs
+    assert run_cache.pairs(recipe.data, 1) is not pairs
+    assert run_cache.pairs(recipe.data, 0) is not pairs  # only one is kept
 
 
 @pytest.mark.parametrize(
@@ -285,16 +293,16 @@ def test_a_driver_that_is_killed_loses_nothing_that_is_done(
             driver.wait()
     done = {file: file.stat().st_mtime_ns for file in out.glob("runs/*/metrics.json")}
     assert done
-    kept = {key: entry["created"] for key, entry in StageStore().entries()}
+    kept = trainings()
     assert kept
     subprocess.run(command, env=environment, check=True, capture_output=True, timeout=600)
     assert len(numbers(out)) == len(sweep.runs)
     for file, written in done.items():
         assert file.stat().st_mtime_ns == written
-    # nor was a model that was there trained again: the one that they share, or one whose run was not yet measured
-    after = {key: entry["created"] for key, entry in StageStore().entries()}
+    # nor was a model that was there trained again
+    after = trainings()
     assert {key: after[key] for key in kept} == kept
-    assert not any("clean_model" in models for models in made(out).values())
+    assert sum("clean_model" in models for models in made(out).values()) <= 1
 
 
 @pytest.mark.slow
@@ -302,22 +310,22 @@ def test_ray_gives_the_same_and_survives_kills(
     make_sweep: MakeSweep, tmp_path: Path, own_cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ray = pytest.importorskip("ray")
-    from mmpoison.runs.sweeps.ray_workers import RayLane
+    from mmpoison.runs.sweeps.ray_workers import RayWorker
 
     for name, value in RAY_AT_ONCE.items():
         monkeypatch.setenv(name, value)
 
     killed: list[int] = []
-    original = RayLane.submit
+    original = RayWorker.submit
 
-    def submit(lane: RayLane, task: Any) -> None:
-        original(lane, task)
-        if task.out is not None and not killed:
-            pid = lane.pid()
+    def submit(worker: RayWorker, task: Any) -> None:
+        original(worker, task)
+        if not killed:
+            pid = worker.pid()
             killed.append(pid)
             os.kill(pid, signal.SIGKILL)
 
-    monkeypatch.setattr(RayLane, "submit", submit)
+    monkeypatch.setattr(RayWorker, "submit", submit)
     sweep = make_sweep({"grid": {"attack.samples": [1, 2, 3]}})
     seen: list[SweepState] = []
 
@@ -330,7 +338,7 @@ def test_ray_gives_the_same_and_survives_kills(
         with pytest.raises(KeyboardInterrupt):
             run_sweep(sweep, tmp_path / "ray", workers=2, ray="local", on_change=interrupt)
         assert killed
-        before = {key: entry["created"] for key, entry in StageStore().entries()}
+        before = trainings()
         assert before
         state = run_sweep(sweep, tmp_path / "ray", workers=2, ray="local")
     finally:
@@ -338,7 +346,7 @@ def test_ray_gives_the_same_and_survives_kills(
     assert not state.failed
     assert state.found >= 1
     assert state.left == 0
-    after = {key: entry["created"] for key, entry in StageStore().entries()}
+    after = trainings()
     assert {key: after[key] for key in before} == before  # none was made anew
     monkeypatch.setenv("MMPOISON_CACHE", str(tmp_path / "another"))
     local = run_sweep(sweep, tmp_path / "local", workers=1)

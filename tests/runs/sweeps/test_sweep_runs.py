@@ -54,7 +54,7 @@ def test_every_variant_with_every_point_goal_and_seed(tmp_path: Path) -> None:
     assert last.recipe.attack.options == {"samples": 10}
     assert last.recipe.attack.goals == ["boat2dog", "dog2boat"]
     assert last.recipe.seed == 4
-    assert last.knobs == {
+    assert last.parameters == {
         "variant": "long",
         "attack.samples": 10,
         "attack.goal": ["boat2dog", "dog2boat"],

@@ -14,9 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-import filelock
-
-from mmpoison.base.cache_folder import cache_folder
+from mmpoison.base.content_cache import CacheKey, ContentCache
 from mmpoison.base.files import atomic_folder, refuse_occupied, write_json
 from mmpoison.base.registry import Registry
 from mmpoison.base.untrusted import read_json
@@ -282,21 +280,24 @@ def open_cache(name: str) -> Iterator[DownloadCache]:
     Raises:
         InputError: If another process is fetching the same set, or the list in the folder is broken.
     """
-    folder = cache_folder() / "downloads" / name
-    folder.mkdir(parents=True, exist_ok=True)
-    try:
-        with filelock.FileLock(folder / ".lock", timeout=0):
-            ledger: Any = {}
-            if (folder / LEDGER).exists():
-                ledger = read_json(folder / LEDGER)
-                ledger = ledger.get("files") if isinstance(ledger, dict) else None
-                if not isinstance(ledger, dict) or not all(
-                    isinstance(entry, dict) for entry in ledger.values()
-                ):
-                    raise InputError(f"{folder / LEDGER}: not a list of downloads: delete it")
-            yield DownloadCache(folder, ledger, frozenset(ledger))
-    except filelock.Timeout:
-        raise InputError(f"{folder}: another process is downloading {name} already") from None
+    cache = ContentCache()
+    key = CacheKey("downloads", {"data": name}, f"downloads of {name}", address=name)
+
+    def give_up(owner: str) -> None:
+        raise InputError(f"{cache.path(key)}: {owner} is downloading {name} already")
+
+    with cache.locked(key, give_up) as folder:
+        folder.mkdir(parents=True, exist_ok=True)
+        cache.describe(key, folder)
+        ledger: Any = {}
+        if (folder / LEDGER).exists():
+            ledger = read_json(folder / LEDGER)
+            ledger = ledger.get("files") if isinstance(ledger, dict) else None
+            if not isinstance(ledger, dict) or not all(
+                isinstance(entry, dict) for entry in ledger.values()
+            ):
+                raise InputError(f"{folder / LEDGER}: not a list of downloads: delete it")
+        yield DownloadCache(folder, ledger, frozenset(ledger))
 
 
 def _check_disk(

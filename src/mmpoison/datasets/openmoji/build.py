@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from mmpoison.base.files import atomic_folder
-from mmpoison.base.processes import begin_worker
+from mmpoison.base.processes import begin_worker, without_main_script
 from mmpoison.datasets.openmoji.compose import (
     Scene,
     checked_weights,
@@ -90,7 +90,9 @@ def _parallel(
     with ProcessPoolExecutor(
         workers, get_context("spawn"), initializer=begin_worker, initargs=(os.getpid(),)
     ) as executor:
-        yield from executor.map(function, jobs)
+        with without_main_script():
+            results = executor.map(function, jobs)
+        yield from results
 
 
 class SceneOptions(TypedDict, total=False):

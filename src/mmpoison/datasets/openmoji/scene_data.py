@@ -16,9 +16,6 @@ from mmpoison.base.untrusted import parse_json
 OPENMOJI_SCENES_VERSION = "1"
 """The version of the recipe: a change that moves one pixel or one word raises it."""
 
-SCENE_DATA_SHA256 = "957a4d7c2d9474c04d13164e9b2af3ede79c16694eee2bedb7af6fcdd3de8061"
-"""Of `sprites.json` and `scenes.json`: the version of the code, on which cached scenes depend, covers data by it."""
-
 Pool = Literal["pretraining", "demo"]
 Pose = Literal["ground", "air", "bust", "face"]
 Setting = Literal[

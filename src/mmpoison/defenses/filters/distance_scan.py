@@ -12,9 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mmpoison.base.array_files import read_arrays
-from mmpoison.base.cache_folder import cache_folder
-from mmpoison.base.files import atomic_file
+from mmpoison.base.content_cache import Array, CacheKey, ContentCache
 from mmpoison.base.untrusted import parse_json
 from mmpoison.defenses.catalogue import PairFilter
 from mmpoison.defenses.filter_result import PairScores, SuspectedGoal
@@ -22,13 +20,12 @@ from mmpoison.defenses.filters.pair_pieces import PairPieces, pairs_without
 from mmpoison.defenses.unreadable import Unreadable, short_reasons
 from mmpoison.errors import InputError
 from mmpoison.metrics import cosine_distance
-from mmpoison.models.compute_environment import compute_environment
+from mmpoison.models.compute_environment import compute_environment, encoder_identity
 from mmpoison.models.dual_encoder import DualEncoder
 from mmpoison.models.embedding import embed_images, embed_texts
 from mmpoison.models.inputs import (
     PairInputs,
     ProgressFor,
-    preparation_key,
     prepare_pixels,
     present_files_digest,
 )
@@ -88,9 +85,9 @@ def scan_pairs(
 ) -> PairScan:
     """Score each pair of a split by a method that streams, with memory that does not grow with the images.
 
-    Each finished piece is a file under a name that is a digest of what its scores depend on: the method, the judge, the
-    code, libraries, device and threads that compute them, the captions, and the images' paths, sizes and times of
-    change. So a scan that was killed resumes, a changed piece is scanned again, and no pair is lost or counted twice.
+    Each finished piece is cached under what its scores depend on: the method, the judge, the code, libraries, device
+    and threads that compute them, the captions, and the images' paths, sizes and times of change. So a scan that was
+    killed resumes, a changed piece is scanned again, and no pair is lost or counted twice.
 
     Pairs of images that cannot be read are left out, and the images named in the result: `PairPieces.leave_out` leaves
     their pairs out of the pieces too, whose order then is that of the scan.
@@ -100,13 +97,13 @@ def scan_pairs(
         encoder: The judge.
         method: Gives the scores.
         split: Which pairs are judged.
-        work: Folder of the files; `distances` in the cache folder by default.
+        work: Folder of a content cache; the usual one by default.
         progress: Gives a progress callback for a named step; it counts images.
 
     Raises:
         InputError: If there is no pair in the split, or none of its images can be read.
     """
-    folder = (cache_folder() / "distances" if work is None else work) / _key(encoder, method)
+    cache, judge = ContentCache(work), scan_parts(encoder, method)
     report = progress(f"judging {split} pairs") if progress is not None else None
     distances: list[Floats] = []
     image: list[IntArray] = []
@@ -118,16 +115,9 @@ def scan_pairs(
         judged = piece.in_split(split)
         part = piece.pairs.where(judged)
         if len(part):
-            digest, missing = _digest(part)
-            file = folder / f"{digest}.npz"
-            known = _read(file, part)
-            found = _judge(part, encoder, method) if known is None else known
+            found, cached = _judged(part, encoder, method, cache, judge)
             readable = pairs_without(part, found.reasons)
-            if known is None:
-                # the name of the file says which images are missing, and not what there was no memory for
-                if found.passing <= missing:
-                    _write(file, found)
-                new += int(readable.sum())
+            new += 0 if cached else int(readable.sum())
             distances.append(found.distances[readable])
             image.append(part.image[readable] + done)
             poisoned.append(piece.poisoned[judged][readable])
@@ -287,43 +277,66 @@ def parameters_of(method: PairFilter) -> dict[str, Any]:
     return {name: value for name, value in sorted(vars(method).items()) if name != "cut"}
 
 
-def _key(encoder: DualEncoder, method: PairFilter) -> str:
+def scan_parts(encoder: DualEncoder, method: PairFilter) -> dict[str, Any]:
     """What the scores of all pieces depend on: the judge, the method, and what computes them."""
-    computed = compute_environment(encoder.device, __name__, type(method))
-    parts = [encoder.digest(), str(encoder.config.get("model_cfg")), preparation_key(encoder)]
-    parts += [method.name, repr(parameters_of(method))]
-    return hashlib.sha256("\0".join([computed, *parts]).encode()).hexdigest()[:32]
+    return {
+        "computed": compute_environment(encoder.device, __name__, type(method)),
+        **encoder_identity(encoder),
+        "method": method.name,
+        "parameters": repr(parameters_of(method)),
+    }
 
 
-def _digest(part: PairDataset) -> tuple[str, frozenset[str]]:
-    """What tells a piece from others, and the ids of its images that are missing."""
+class _Passing(Exception):
+    """A judged piece that is not cached: some of its images may be readable the next time."""
+
+    def __init__(self, judged: _Judged) -> None:
+        super().__init__()
+        self.judged = judged
+
+
+def _judged(
+    part: PairDataset,
+    encoder: DualEncoder,
+    method: PairFilter,
+    cache: ContentCache,
+    judge: Mapping[str, Any],
+) -> tuple[_Judged, bool]:
+    """Judge a piece, or read what an earlier scan found, and say whether it was read."""
     files, missing = present_files_digest(part, part.used_images())
-    digest = hashlib.sha256(files.encode())
+    pairs = hashlib.sha256()
     for caption, image in zip(part.captions, part.images.ids[part.image], strict=True):
-        digest.update(f"{image}\0{caption}\0".encode())
-    return digest.hexdigest()[:32], missing
+        pairs.update(f"{image}\0{caption}\0".encode())
+    key = CacheKey("distances", {**judge, "images": files, "pairs": pairs.hexdigest()})
+    judged: _Judged | None = None
 
+    def compute() -> dict[str, Array]:
+        nonlocal judged
+        judged = _judge(part, encoder, method)
+        # the key says which images are missing, and not what there was no memory for
+        if not judged.passing <= missing:
+            raise _Passing(judged)
+        reasons = json.dumps(dict(judged.reasons)).encode()
+        return {
+            "distances": judged.distances,
+            "text": judged.text,
+            "image": judged.image,
+            "unreadable": np.frombuffer(reasons, dtype=np.uint8),
+        }
 
-def _write(file: Path, judged: _Judged) -> None:
-    reasons = np.frombuffer(json.dumps(dict(judged.reasons)).encode(), dtype=np.uint8)
-    with atomic_file(file) as temporary, temporary.open("wb") as stream:
-        np.savez(
-            stream,
-            distances=judged.distances,
-            text=judged.text,
-            image=judged.image,
-            unreadable=reasons,
-        )
+    def check(found: tuple[Array, ...]) -> None:
+        if found[0].shape != (len(part),) or not isinstance(_reasons(found[3]), dict):
+            raise InputError("scores of other pairs")
 
-
-def _read(file: Path, part: PairDataset) -> _Judged | None:
-    """A finished piece, or None where there is none that can be used."""
-    found = read_arrays(file, "distances", "text", "image", "unreadable")
-    if found is None or found[0].shape != (len(part),):
-        return None
-    distances, text, image, unreadable = found
     try:
-        reasons = parse_json(unreadable.tobytes(), file)
-    except InputError:
-        return None
-    return _Judged(distances, text, image, reasons) if isinstance(reasons, dict) else None
+        names = ("distances", "text", "image", "unreadable")
+        distances, text, image, unreadable = cache.arrays(key, compute, *names, check=check)
+    except _Passing as error:
+        return error.judged, False
+    found = judged or _Judged(distances, text, image, _reasons(unreadable))
+    return found, judged is None
+
+
+def _reasons(unreadable: Array) -> dict[str, str]:
+    value: dict[str, str] = parse_json(unreadable.tobytes(), "reasons")
+    return value

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 
-from mmpoison.base.array_files import read_arrays
-from mmpoison.base.files import atomic_file
+from mmpoison.base.content_cache import CacheKey, ContentCache
 from mmpoison.errors import InputError
-from mmpoison.images.sources import image_stat
 from mmpoison.images.store import PixelStore
 from mmpoison.pairs.table import IntArray, PairDataset
 
@@ -91,7 +89,7 @@ def embed_gallery(
     pairs: PairDataset,
     gallery: IntArray,
     *,
-    cache: Path,
+    cache: Path | None,
     decode: Callable[[], PixelStore],
     progress: Progress | None = None,
 ) -> EmbeddedImages:
@@ -101,7 +99,7 @@ def embed_gallery(
         encoder: The model.
         pairs: The data set.
         gallery: Images, shape `(G,)`.
-        cache: Folder of cached embeddings.
+        cache: Folder of a content cache; the usual one by default.
         decode: Decodes the pixels without broken images; called only if they are needed.
         progress: Called with (done, total).
 
@@ -109,69 +107,57 @@ def embed_gallery(
         InputError: If no image can be read.
     """
     from mmpoison.models.embedding import embed_images
-    from mmpoison.models.inputs import prepare_pixels
+    from mmpoison.models.inputs import prepare_pixels, present_files_digest
 
-    stored = cache / f"gallery-{_key(encoder, _files(pairs, gallery))}.npz"
-    kept = read_arrays(stored, "images", "embeddings")
-    if kept is not None:
-        images, embeddings = kept
-        return EmbeddedImages(images, embeddings, len(gallery) - len(images))
-    pixels = decode()
-    images = gallery[pixels.position[gallery] >= 0]
-    if not len(images):
-        raise InputError(
-            f"none of the {len(gallery):,} images can be read: `mmpoison data verify` shows why"
-        )
-    bare = pairs.where(np.zeros(len(pairs), dtype=bool))
-    inputs = prepare_pixels(encoder, bare, images=images, pixels=pixels)
-    embeddings = embed_images(encoder, inputs, images, progress=progress)
-    with atomic_file(stored) as temporary, temporary.open("wb") as stream:
-        np.savez(stream, images=images, embeddings=embeddings)
+    def compute() -> dict[str, npt.NDArray[Any]]:
+        pixels = decode()
+        images = gallery[pixels.position[gallery] >= 0]
+        if not len(images):
+            raise InputError(
+                f"none of the {len(gallery):,} images can be read : `mmpoison data verify` shows why"
+            )
+        bare = pairs.where(np.zeros(len(pairs), dtype=bool))
+        inputs = prepare_pixels(encoder, bare, images=images, pixels=pixels)
+        return {
+            "images": images,
+            "embeddings": embed_images(encoder, inputs, images, progress=progress),
+        }
+
+    # the rows are indices into the table, so these count too
+    rows = hashlib.sha256(gallery.tobytes()).hexdigest()
+    key = search_key(encoder, "images", f"{rows} {present_files_digest(pairs, gallery)[0]}")
+    images, embeddings = ContentCache(cache).arrays(key, compute, "images", "embeddings")
     return EmbeddedImages(images, embeddings, len(gallery) - len(images))
 
 
-def embed_captions_kept(
-    encoder: DualEncoder, captions: Sequence[str], *, cache: Path, progress: Progress | None = None
+def cached_captions(
+    encoder: DualEncoder,
+    captions: Sequence[str],
+    *,
+    cache: Path | None,
+    progress: Progress | None = None,
 ) -> Embeddings:
     """Embed captions, or read the cached embeddings: unit embeddings, shape `(n, d)`."""
     from mmpoison.models.embedding import embed_captions
+    from mmpoison.models.inputs import texts_digest
 
-    digest = hashlib.sha256()
-    for caption in captions:
-        digest.update(caption.encode("utf-8", "surrogateescape") + b"\0")
-    stored = cache / f"captions-{_key(encoder, digest.hexdigest())}.npz"
-    kept = read_arrays(stored, "embeddings")
-    if kept is not None:
-        return kept[0]
-    embeddings = embed_captions(encoder, captions, progress=progress)
-    with atomic_file(stored) as temporary, temporary.open("wb") as stream:
-        np.savez(stream, embeddings=embeddings)
+    key = search_key(encoder, "captions", texts_digest(captions))
+    (embeddings,) = ContentCache(cache).arrays(
+        key,
+        lambda: {"embeddings": embed_captions(encoder, captions, progress=progress)},
+        "embeddings",
+    )
     return embeddings
 
 
-def _key(encoder: DualEncoder, content: str) -> str:
-    """Return the cache key: a digest of everything that decides the embeddings."""
-    from mmpoison.models.compute_environment import compute_environment
-    from mmpoison.models.inputs import preparation_key
+def search_key(encoder: DualEncoder, what: str, content: str) -> CacheKey:
+    """All that the embeddings of a gallery or of captions depend on."""
+    from mmpoison.models.compute_environment import compute_environment, encoder_identity
 
     parts = {
         "computed": compute_environment(encoder.device, __name__),
-        "weights": encoder.digest(),
-        # what weights alone do not say: activation, pooling, context
-        "model": encoder.config.get("model_cfg"),
-        "preparation": preparation_key(encoder),
+        **encoder_identity(encoder),
+        "what": what,
         "content": content,
     }
-    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:32]
-
-
-def _files(pairs: PairDataset, images: IntArray) -> str:
-    """Digest the state of image files; a missing one is no error here, it is left out of the gallery."""
-    digest = hashlib.sha256()
-    for index in images:
-        try:
-            found = " ".join(map(str, image_stat(pairs.root, pairs.images.ids[index])))
-        except (InputError, OSError):
-            found = "missing"
-        digest.update(f"{index} {found}\n".encode("utf-8", "surrogateescape"))
-    return digest.hexdigest()
+    return CacheKey("search", parts, f"{what} under {encoder.name}")

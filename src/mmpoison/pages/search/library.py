@@ -11,12 +11,11 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from mmpoison.base.cache_folder import cache_folder
 from mmpoison.base.registry import unknown_name
 from mmpoison.errors import InputError
 from mmpoison.images.store import PixelStore
 from mmpoison.pages.search.collection import Collection, DistinctCaptions
-from mmpoison.pages.search.embedded import Indexed, embed_captions_kept, embed_gallery
+from mmpoison.pages.search.embedded import Indexed, cached_captions, embed_gallery
 from mmpoison.pairs.table import PairDataset
 
 if TYPE_CHECKING:
@@ -82,7 +81,7 @@ class Library:
         models: Sources of `DualEncoder`s, at most four; the others are compared with the first.
         collections: Sources of `Collection`s.
         device: The device, as for `mmpoison.base.devices.find_device`.
-        cache: Folder of embeddings; `search` in the cache folder by default.
+        cache: Folder of a content cache, which gets the embeddings; the usual one by default.
         on_failure: Called in the thread when the session must end.
         say: Called with one line for each thing that becomes ready.
 
@@ -116,7 +115,7 @@ class Library:
         self.collections: dict[str, Collection] = {}
         self.failure: BaseException | None = None
         self._device = device
-        self._cache = cache or cache_folder() / "search"
+        self._cache = cache
         self._on_failure = on_failure or (lambda: None)
         self._say = say or (lambda line: None)
         self._indices: dict[tuple[str, str, str, Kind], Indexed] = {}
@@ -328,7 +327,7 @@ class Library:
             if (name, part) not in self._captions:
                 self._captions[name, part] = collection.distinct_captions(gallery)
             captions = self._captions[name, part]
-            vectors = embed_captions_kept(
+            vectors = cached_captions(
                 encoder, captions.texts.tolist(), cache=self._cache, progress=progress
             )
             index = Indexed.build(

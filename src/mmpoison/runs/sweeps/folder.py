@@ -11,7 +11,6 @@ from typing import Any
 import yaml
 
 from mmpoison.base.files import atomic_file, occupied_by_others, refuse_special
-from mmpoison.base.untrusted import parse_json, read_lines
 from mmpoison.base.untrusted_yaml import read_yaml
 from mmpoison.errors import InputError
 from mmpoison.runs.run_folder import check_folder
@@ -29,7 +28,7 @@ class Failure:
     Attributes:
         run: Its id.
         error: Why, one line.
-        tries: How often it was tried.
+        tries: How many attempts there were.
         detail: The stack trace, where the reason is not the user's input.
     """
 
@@ -65,7 +64,7 @@ class SweepFolder:
         Raises:
             InputError: If the `sweep.yaml` that is there is broken.
         """
-        runs = {**self._listed(), **{run.id: run.knobs for run in sweep.runs}}
+        runs = {**self._listed(), **{run.id: run.parameters for run in sweep.runs}}
         value = {
             "name": sweep.base.name,
             "description": sweep.base.description,
@@ -96,16 +95,6 @@ class SweepFolder:
         """The runs that are not complete."""
         return [run for run in sweep.runs if not self.is_done(run.id)]
 
-    def failures(self) -> dict[str, Failure]:
-        """What `failures.jsonl` lists, by run."""
-        file = self.out / FAILURES
-        found: dict[str, Failure] = {}
-        if file.exists():
-            for number, text in enumerate(read_lines(file), start=1):
-                failure = _failure(parse_json(text, where := f"{file} line {number}"), where)
-                found[failure.run] = failure
-        return found
-
     def write_failures(self, failures: dict[str, Failure]) -> None:
         """List what has failed and is not done since; no file if there is nothing."""
         left = [failure for name, failure in failures.items() if not self.is_done(name)]
@@ -124,24 +113,12 @@ class SweepFolder:
         value = read_yaml(file, MAX_SWEEP_BYTES) or {}
         runs = value.get("runs", {}) if isinstance(value, dict) else None
         if not isinstance(runs, dict) or not all(map(_is_run_id, runs)):
-            raise InputError(f"{file}: is broken: delete it, the runs beside it are kept")
-        return {name: knobs for name, knobs in runs.items() if self.run_folder(name).is_dir()}
+            raise InputError(f"{file}: is broken: delete it, the runs next to it stay")
+        return {
+            name: parameters for name, parameters in runs.items() if self.run_folder(name).is_dir()
+        }
 
 
 def _is_run_id(name: Any) -> bool:
     """Whether a name is one folder: it becomes part of a path."""
     return isinstance(name, str) and name not in ("", ".", "..") and not re.search(r"[/\\\0]", name)
-
-
-def _failure(value: Any, where: str) -> Failure:
-    fields = {"run": str, "error": str, "tries": int, "detail": str}
-    if (
-        not isinstance(value, dict)
-        or not {"run", "error", "tries"} <= set(value) <= set(fields)
-        or any(type(item) is not fields[key] for key, item in value.items())
-        or not _is_run_id(value["run"])
-    ):
-        raise InputError(
-            f"{where}: not a failed run (run, error, tries): delete the file, the runs are kept"
-        )
-    return Failure(**value)

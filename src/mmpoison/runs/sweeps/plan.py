@@ -1,24 +1,24 @@
-"""What a sweep would do: stages, what the store has of them, and how long, how much memory and disk it will take."""
+"""Says what a sweep would do: which stages are cached and which are to run, and what the latter will take."""
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
 
-from mmpoison.runs.measuring_cost import expected_measuring_time
+from mmpoison.base.content_cache import CacheKey, ContentCache
 from mmpoison.runs.prepared_run import prepare_run
-from mmpoison.runs.progress import SilentMonitor
-from mmpoison.runs.run_cache import Material
+from mmpoison.runs.progress import SilentProgress
+from mmpoison.runs.run_cache import RunCache
 from mmpoison.runs.run_stages import stage_keys
-from mmpoison.runs.store import StageKey, StageStore
 from mmpoison.runs.sweeps.folder import SweepFolder
 from mmpoison.runs.sweeps.sweep_runs import Sweep, SweepRun
 
 LOOKED_AT = 12
-"""So many runs are looked at for their stages; those of more are reckoned from them."""
+"""So many runs are looked at for their stages; more are estimated from them."""
 
 
 @dataclass
@@ -26,16 +26,16 @@ class StagePlan:
     """All stages of one name.
 
     Attributes:
-        stages: How many different ones.
-        there: How many of them the store has.
-        seconds: What the others will take in one worker; None if no stage like them has been made here.
-        bytes: What they will take in the store.
+        cached: How many are cached.
+        to_run: How many are not.
+        seconds: What these will take in one worker; None if no stage like them has been made here.
+        bytes: What these will take on the disk; None likewise.
     """
 
-    stages: int = 0
-    there: int = 0
-    seconds: float | None = 0.0
-    bytes: float | None = 0.0
+    cached: int
+    to_run: int
+    seconds: float | None
+    bytes: float | None
 
 
 @dataclass
@@ -47,28 +47,12 @@ class SweepPlan:
         done: Complete already.
         looked_at: Runs whose stages were looked at.
         stages: By name, in order, of all missing runs.
-        measuring: Seconds that measuring the models of all missing runs will take; None if not known.
-        memory: Bytes that one worker will need at most, as far as is known.
     """
 
     runs: int
     done: int
     looked_at: int
     stages: dict[str, StagePlan] = field(default_factory=dict)
-    measuring: float | None = 0.0
-    memory: float | None = None
-
-    @property
-    def seconds(self) -> float | None:
-        """Of all stages, and of measuring as far as is known, one after the other; None if a stage is not known."""
-        known = [*(plan.seconds for plan in self.stages.values()), self.measuring or 0.0]
-        return None if None in known else sum(value for value in known if value is not None)
-
-    @property
-    def bytes(self) -> float | None:
-        """Of all stages; None if one is not known."""
-        known = [plan.bytes for plan in self.stages.values()]
-        return None if None in known else sum(value for value in known if value is not None)
 
 
 def plan_sweep(
@@ -77,7 +61,6 @@ def plan_sweep(
     *,
     threads: int = 1,
     device: str = "cpu",
-    store: StageStore | None = None,
     on_look: Callable[[int, int], None] = lambda done, total: None,
 ) -> SweepPlan:
     """Look at the runs of a sweep, make nothing.
@@ -87,69 +70,71 @@ def plan_sweep(
         out: Its folder, which may hold complete ones.
         threads: Of a worker.
         device: Where it computes.
-        store: The store of stages.
         on_look: Called with (done, total).
 
     Raises:
         InputError: If a run that is looked at cannot be run, or the folder is another sweep's.
     """
-    store = store or StageStore()
     missing: list[SweepRun] = list(sweep.runs)
     if out is not None:
         folder = SweepFolder(out)
         folder.check(sweep)
         missing = folder.missing(sweep)
-    step = max(1, -(-len(missing) // LOOKED_AT))
-    looked = missing[::step]
+    looked = missing[:: max(1, -(-len(missing) // LOOKED_AT))]
     plan = SweepPlan(len(sweep.runs), len(sweep.runs) - len(missing), len(looked))
-    if not looked:
-        return plan
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
-        keys, measuring = _keys(looked, device, on_look)
+        keys = _keys(looked, device, on_look)
     finally:
         torch.set_num_threads(before)
-    known = store.known()
-    for name in keys:
-        distinct = keys[name]
-        entry = plan.stages[name] = StagePlan(len(distinct))
-        costs = [known(key) for key in distinct.values() if key not in store]
-        entry.there = len(distinct) - len(costs)
+    cache = ContentCache()
+    paces = _paces(cache)
+    for name, distinct in keys.items():
+        to_run = [key for key in distinct.values() if key not in cache]
         # a stage that the runs share does not grow with their number
-        shared = len(distinct) < len(looked)
-        grow = 1.0 if shared else len(missing) / len(looked)
-        entry.stages, entry.there = round(entry.stages * grow), round(entry.there * grow)
-        if any(cost is None for cost in costs):
-            entry.seconds = entry.bytes = None
-        else:
-            entry.seconds = grow * sum(cost.seconds for cost in costs if cost is not None)
-            entry.bytes = grow * sum(cost.bytes for cost in costs if cost is not None)
-    known_times = [seconds for seconds in measuring if seconds is not None]
-    plan.measuring = (
-        len(missing) / len(looked) * sum(known_times) if len(known_times) == len(looked) else None
-    )
-    memory = [
-        cost.memory
-        for distinct in keys.values()
-        for key in distinct.values()
-        if (cost := known(key)) is not None and cost.memory
-    ]
-    plan.memory = max(memory, default=None)
+        grow = len(missing) / len(looked) if len(distinct) == len(looked) else 1.0
+        seconds: float | None = 0.0
+        size: float | None = 0.0
+        for key in to_run:
+            pace = paces.get(key.note["like"])
+            seconds = (
+                None if pace is None or seconds is None else seconds + pace[0] * key.note["work"]
+            )
+            size = None if pace is None or size is None else size + pace[1]
+        plan.stages[name] = StagePlan(
+            round(grow * (len(distinct) - len(to_run))),
+            round(grow * len(to_run)),
+            None if seconds is None else grow * seconds,
+            None if size is None else grow * size,
+        )
     return plan
 
 
 def _keys(
     runs: list[SweepRun], device: str, on_look: Callable[[int, int], None]
-) -> tuple[dict[str, dict[str, StageKey]], list[float | None]]:
-    """The keys of all stages by name, and what measuring each run will take."""
-    material = Material()
-    found: dict[str, dict[str, StageKey]] = {}
-    measuring: list[float | None] = []
+) -> dict[str, dict[str, CacheKey]]:
+    """The keys of all stages, by name and digest."""
+    run_cache = RunCache()
+    found: dict[str, dict[str, CacheKey]] = {}
     for number, run in enumerate(runs):
-        prepared = prepare_run(run.recipe, material, SilentMonitor(), torch.device(device))
-        for name, key in stage_keys(prepared, material).items():
+        prepared = prepare_run(run.recipe, run_cache, SilentProgress(), torch.device(device))
+        for name, key in stage_keys(prepared, run_cache).items():
             found.setdefault(name, {})[key.digest] = key
-        measuring.append(expected_measuring_time(prepared, material))
         on_look(number + 1, len(runs))
-    return found, measuring
+    return found
+
+
+def _paces(cache: ContentCache) -> dict[str, tuple[float, float]]:
+    """Seconds for a unit of work, and bytes, of the stages that were made here, by `like` (`stage_note`)."""
+    seen: dict[str, list[tuple[float, float]]] = {}
+    for entry in [*cache.entries("stages/finetune"), *cache.entries("stages/filter")]:
+        note, seconds = entry.about.get("note"), entry.about.get("seconds")
+        if isinstance(note, dict) and isinstance(seconds, int | float) and note.get("work"):
+            seen.setdefault(str(note.get("like")), []).append(
+                (seconds / float(note["work"]), float(entry.bytes))
+            )
+    return {
+        like: (statistics.median(s for s, _ in costs), statistics.median(b for _, b in costs))
+        for like, costs in seen.items()
+    }

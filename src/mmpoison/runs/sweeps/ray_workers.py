@@ -8,14 +8,11 @@ from __future__ import annotations
 
 import re
 import socket
-import time
-from collections.abc import Sequence
 from typing import Any
 
 from mmpoison.base.extras import require
 from mmpoison.errors import InputError
-from mmpoison.runs.sweeps.local_workers import DIED
-from mmpoison.runs.sweeps.tasks import Reply, Task, TaskRunner, environment
+from mmpoison.runs.sweeps.workers import DIED, Reply, Task, TaskRunner, environment
 
 LOCAL, AUTO = "local", "auto"
 KNOCK_S = 5.0
@@ -68,8 +65,8 @@ def _knock(address: str) -> None:
         raise InputError(f"--ray {address}: no Ray cluster answers ({reason})") from None
 
 
-class RayLane:
-    """One actor; a new one takes its place if it has died."""
+class RayWorker:
+    """An actor of a Ray cluster."""
 
     def __init__(self, threads: int) -> None:
         self._threads = threads
@@ -78,13 +75,13 @@ class RayLane:
         self.at = ""
 
     def submit(self, task: Task) -> None:
-        """Hand over a task; the one before it is done."""
+        """Start a task, and an actor if there is none."""
         import ray
 
         if self._actor is None:
             runner = ray.remote(_Actor).options(num_cpus=self._threads, max_concurrency=2)
             self._actor = runner.remote(self._threads)
-        self.at = "at work"
+        self.at = "running"
         self._reply = self._actor.do.remote(task)
 
     def reply(self) -> Reply | None:
@@ -98,13 +95,8 @@ class RayLane:
             reply: Reply = ray.get(self._reply)
         except ray.exceptions.RayError:
             self._actor = None
-            return Reply(DIED, again=True)
+            return Reply(DIED, retry=True)
         return reply
-
-    @property
-    def waitable(self) -> Any:
-        """Ready when the task is done."""
-        return self._reply
 
     def pid(self) -> int:
         """Of the process."""
@@ -119,14 +111,6 @@ class RayLane:
         if self._actor is not None and ray.is_initialized():
             ray.kill(self._actor)
             self._actor = None
-
-
-def wait_ray(lanes: Sequence[RayLane], seconds: float) -> None:
-    """Wait until one of some lanes has replied."""
-    import ray
-
-    ray.wait([lane.waitable for lane in lanes], timeout=seconds)
-    time.sleep(0.05)
 
 
 class _Actor:

@@ -1,4 +1,8 @@
-"""Run a sweep: shared stages first and once, every run in a worker, failures listed and not fatal."""
+"""Runs a sweep: every run in a worker, failures listed and not fatal.
+
+What runs share (the aligned start, the clean model) is made once by the first of them: the content cache lets the
+others wait for it.
+"""
 
 from __future__ import annotations
 
@@ -7,30 +11,13 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
 
 from mmpoison.runs.recipe import Recipe
 from mmpoison.runs.sweeps.folder import Failure, SweepFolder
-from mmpoison.runs.sweeps.local_workers import LocalLane, wait_local
 from mmpoison.runs.sweeps.sweep_runs import Sweep, SweepRun
-from mmpoison.runs.sweeps.tasks import Reply, Task
+from mmpoison.runs.sweeps.workers import LocalWorker, Reply, Task, Worker
 
-LOOK_EVERY = 0.5
-
-
-class Lane(Protocol):
-    """A worker, as the sweep sees it."""
-
-    at: str
-
-    def submit(self, task: Task) -> None:
-        """Hand over a task; the one before it is done."""
-
-    def reply(self) -> Reply | None:
-        """The reply of the task, or None if it is not done."""
-
-    def stop(self) -> None:
-        """End the worker."""
+POLL, SHOW_EVERY = 0.02, 0.5
 
 
 @dataclass
@@ -42,7 +29,7 @@ class SweepState:
         found: Runs that were complete before.
         done: Runs done now: id and seconds.
         failed: Runs given up.
-        at: For each worker that is busy the task, what it is at, and since when.
+        at: For each worker that is busy the task, what it is doing, and since when.
     """
 
     total: int
@@ -74,20 +61,20 @@ def run_sweep(
 ) -> SweepState:
     """Run all runs of a sweep that are not complete.
 
-    The results do not hang on the number of workers nor on where they are; they may hang, in the last bits, on the
-    threads of each.
+    The results do not depend on the number of workers nor on where they are. They may depend, in the last bits, on the
+    threads of each worker and on its kind of CPU.
 
     Args:
         sweep: The runs.
         out: The folder: new, empty, or of an earlier try.
         workers: Processes, each with one run at a time.
         threads: Threads of each.
-        retries: How often a run is tried again that died or met an error of the machine; an input that is refused is
+        retries: How often a run is repeated that crashed or met an error of the machine; an input that is refused is
             not tried again.
         ray: Address of a Ray cluster whose workers do it, or `local`; by default processes of this machine.
         device: Where each worker computes.
-        save_models: Keep the checkpoints in the run folders; by default what the recipe says.
-        on_change: Told of the state, twice a second and at each change.
+        save_models: Save the checkpoints in the run folders; by default what the recipe says.
+        on_change: Called with the state, twice a second and at each change.
 
     Returns:
         The state at the end.
@@ -102,28 +89,28 @@ def run_sweep(
     state = SweepState(len(sweep.runs), found=len(sweep.runs) - len(missing))
     if missing:
         # a cluster that is not there is refused before anything is written
-        lanes, wait = _lanes(min(workers, len(missing)), threads, ray)
+        crew = _workers(min(workers, len(missing)), threads, ray)
     folder.claim(sweep)
     if missing:
         try:
             _Dispatch(folder, state, retries, on_change).run(
-                [_task(folder, run, keep, device) for run in missing], lanes, wait
+                [_task(folder, run, keep, device) for run in missing], crew
             )
         finally:
-            for lane in lanes:
-                lane.stop()
+            for worker in crew:
+                worker.stop()
     folder.write_failures(state.failed)
     on_change(state)
     return state
 
 
-def _lanes(workers: int, threads: int, ray: str | None) -> tuple[Sequence[Any], Any]:
+def _workers(count: int, threads: int, ray: str | None) -> Sequence[Worker]:
     if ray is None:
-        return [LocalLane(threads) for _ in range(workers)], wait_local
-    from mmpoison.runs.sweeps.ray_workers import RayLane, connect, wait_ray
+        return [LocalWorker(threads) for _ in range(count)]
+    from mmpoison.runs.sweeps.ray_workers import RayWorker, connect
 
-    connect(ray, workers, threads)
-    return [RayLane(threads) for _ in range(workers)], wait_ray
+    connect(ray, count, threads)
+    return [RayWorker(threads) for _ in range(count)]
 
 
 def _task(folder: SweepFolder, run: SweepRun, keep: bool, device: str) -> Task:
@@ -132,7 +119,7 @@ def _task(folder: SweepFolder, run: SweepRun, keep: bool, device: str) -> Task:
 
 
 def shared_part(recipe: Recipe) -> str:
-    """What the data and the clean model of a recipe hang on: equal for runs that share them."""
+    """What the data and the clean model of a recipe depend on: equal for runs that share them."""
     value = recipe.model_dump(mode="json", include={"seed", "data", "model", "training"})
     return json.dumps(value, sort_keys=True)
 
@@ -144,69 +131,54 @@ class _Dispatch:
         self.folder, self.state = folder, state
         self.retries, self.on_change = retries, on_change
         self.waiting: list[Task] = []
-        self.ready: set[str] = set()
         self.tries: dict[str, int] = {}
 
-    def run(
-        self,
-        tasks: list[Task],
-        lanes: Sequence[Lane],
-        wait: Callable[[Sequence[Lane], float], None],
-    ) -> None:
-        """Do the tasks; what a group shares goes before its runs."""
+    def run(self, tasks: list[Task], workers: Sequence[Worker]) -> None:
+        """Do the tasks."""
         self.waiting = tasks
         busy: dict[int, tuple[Task, float]] = {}
         last: dict[int, str] = {}
-        starting: set[str] = set()
+        shown = 0.0
         while self.waiting or busy:
-            for number, lane in enumerate(lanes):
-                if number not in busy and (task := self._next(last.get(number), starting)):
+            for number, worker in enumerate(workers):
+                if number not in busy and self.waiting:
+                    task = self._next(last.get(number), set(last.values()))
                     busy[number] = (task, time.monotonic())
                     last[number] = task.group
-                    lane.submit(task)
-            self._show(lanes, busy)
-            wait([lanes[number] for number in busy], LOOK_EVERY)
+                    worker.submit(task)
+                    shown = 0.0
             for number in list(busy):
-                reply = lanes[number].reply()
+                reply = workers[number].reply()
                 if reply is None:
                     continue
                 task, begun = busy.pop(number)
-                if task.out is None:
-                    # what failed there will say so in each run
-                    starting.discard(task.group)
-                    self.ready.add(task.group)
-                else:
-                    self._end(task, reply, time.monotonic() - begun)
-                self._show(lanes, busy)
+                self._end(task, reply, time.monotonic() - begun)
+                shown = 0.0
+            if time.monotonic() - shown > SHOW_EVERY:
+                shown = time.monotonic()
+                self._show(workers, busy)
+            time.sleep(POLL)
 
-    def _next(self, last: str | None, starting: set[str]) -> Task | None:
-        """A run whose group is ready, best of the group that the worker has loaded; else what a new group shares."""
-        runs = [task for task in self.waiting if task.group in self.ready]
-        if runs:
-            task = next((task for task in runs if task.group == last), runs[0])
-            self.waiting.remove(task)
-            return task
-        for task in self.waiting:
-            if task.group not in starting:
-                starting.add(task.group)
-                return Task(
-                    f"shared by {sum(t.group == task.group for t in self.waiting)} runs",
-                    *(task.recipe, None, False, task.device, task.group),
-                )
-        return None
+    def _next(self, last: str | None, groups: set[str]) -> Task:
+        """A run of the group that the worker has loaded, else of one that no worker has, so that few have to wait."""
+        ranked = sorted(
+            self.waiting, key=lambda task: (task.group != last, task.group in groups)
+        )  # stable: in the order of the runs
+        self.waiting.remove(ranked[0])
+        return ranked[0]
 
     def _end(self, task: Task, reply: Reply, seconds: float) -> None:
         tries = self.tries[task.id] = self.tries.get(task.id, 0) + 1
         if reply.error is None:
             self.state.done.append((task.id, seconds))
-        elif reply.again and tries <= self.retries:
+        elif reply.retry and tries <= self.retries:
             self.waiting.append(task)
         else:
             self.state.failed[task.id] = Failure(task.id, reply.error, tries, reply.detail)
             self.folder.write_failures(self.state.failed)
 
-    def _show(self, lanes: Sequence[Lane], busy: dict[int, tuple[Task, float]]) -> None:
+    def _show(self, workers: Sequence[Worker], busy: dict[int, tuple[Task, float]]) -> None:
         self.state.at = [
-            (task.id, lanes[number].at, begun) for number, (task, begun) in sorted(busy.items())
+            (task.id, workers[number].at, begun) for number, (task, begun) in sorted(busy.items())
         ]
         self.on_change(self.state)

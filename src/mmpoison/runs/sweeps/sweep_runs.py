@@ -1,4 +1,4 @@
-"""A sweep as the list of its runs: each a whole recipe with a name and the knobs that set it apart."""
+"""A sweep as the list of its runs: each a whole recipe with a name and the parameters that set it apart."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ class SweepRun:
     Attributes:
         id: Its name, and that of its run folder: letters, digits and `-_.=+`.
         recipe: Its whole recipe.
-        knobs: In what it differs from the others: `variant`, dotted keys of the grid, `attack.goal`, `seed`.
+        parameters: In what it differs from the others: `variant`, dotted keys of the grid, `attack.goal`, `seed`.
     """
 
     id: str
     recipe: Recipe
-    knobs: dict[str, Any]
+    parameters: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -101,14 +101,14 @@ def load_sweep(
     base = resolve_recipe(copy.deepcopy(value), changes, where)
     runs = list(_runs(value, changes, part, base, where, classes, per_run))
     labels = _labels(part.grid)
-    names = [_id(run.knobs, labels) for run in runs]
+    names = [_id(run.parameters, labels) for run in runs]
     several = Counter(names)
     unique = [
-        name if several[name] == 1 else f"{name}-{_short_digest(run.knobs)}"
+        name if several[name] == 1 else f"{name}-{_short_digest(run.parameters)}"
         for name, run in zip(names, runs, strict=True)
     ]
     named = tuple(
-        SweepRun(name, run.recipe, run.knobs) for name, run in zip(unique, runs, strict=True)
+        SweepRun(name, run.recipe, run.parameters) for name, run in zip(unique, runs, strict=True)
     )
     return Sweep(base, part, named)
 
@@ -159,13 +159,13 @@ def _runs(
         said = f"{where}: sweep" + ("" if name is None else f".variants.{name}")
         for values in itertools.product(*part.grid.values()):
             point = dict(zip(part.grid, values, strict=True))
-            knobs = {**({} if name is None else {"variant": name}), **point}
+            parameters = {**({} if name is None else {"variant": name}), **point}
             here = _resolve(value, changes, own or {}, point, per_run, said)
             for goal in _goals(part, here, classes):
                 for seed in part.seeds or [here.seed]:
                     last = {**({} if goal is None else {GOAL: goal}), SEED: seed}
                     recipe = _resolve(value, changes, own or {}, {**point, **last}, per_run, said)
-                    yield SweepRun("", recipe, {**knobs, **last})
+                    yield SweepRun("", recipe, {**parameters, **last})
 
 
 def _resolve(
@@ -199,9 +199,9 @@ def _goals(part: SweepPart, recipe: Recipe, classes: Classes) -> list[Any]:
 # -- names -------------------------------------------------------------------------------------------------------
 
 
-def _id(knobs: Mapping[str, Any], labels: Mapping[str, str]) -> str:
+def _id(parameters: Mapping[str, Any], labels: Mapping[str, str]) -> str:
     parts = []
-    for key, value in knobs.items():
+    for key, value in parameters.items():
         if key == SEED:
             parts.append(f"seed{value}")
         elif key in ("variant", GOAL):
@@ -211,7 +211,7 @@ def _id(knobs: Mapping[str, Any], labels: Mapping[str, str]) -> str:
     name = "-".join(parts)
     if len(name) <= LONGEST_ID:
         return name
-    return f"{name[: LONGEST_ID - 9]}-{_short_digest(knobs)}"
+    return f"{name[: LONGEST_ID - 9]}-{_short_digest(parameters)}"
 
 
 def _labels(keys: Mapping[str, Any]) -> dict[str, str]:

@@ -54,7 +54,7 @@ class SuspiciousGroups(ScoreFilter):
 
     name: ClassVar[str] = "suspicious-groups"
     kind: ClassVar[Kind] = "pre-training"
-    source: ClassVar[str] = "mmpoison, docs/decisions/0035-suspected-goals.md"
+    source: ClassVar[str] = "mmpoison, docs/decisions/0035-filters.md"
     summary: ClassVar[str] = (
         "finds the goals that a data set is poisoned towards, without labels, and drops their pairs"
     )

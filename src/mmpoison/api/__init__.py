@@ -1,0 +1,11 @@
+"""The functions behind `import mmpoison`: load, poison, filter, finetune, evaluate, sterilize, scan, run.
+
+The command line calls them too. Each takes names, paths or objects, and returns an object with a short repr.
+"""
+
+import sys
+import warnings
+
+if "ipykernel" in sys.modules:
+    # other packages import tqdm, which asks for ipywidgets; mmpoison's progress in a notebook needs neither
+    warnings.filterwarnings("ignore", message="IProgress not found")

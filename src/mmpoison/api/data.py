@@ -1,0 +1,129 @@
+"""`load` and `poison`: from a name or a folder to a poisoned data set."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mmpoison.api.inputs import Pairs, as_encoder, as_list, as_pairs
+from mmpoison.api.progress import shown
+from mmpoison.attacks.catalogue import Attack, build_attack, run_attack
+from mmpoison.datasets.catalogue import load_dataset, load_pairs
+from mmpoison.errors import InputError
+from mmpoison.pairs.folder import ImagePolicy, save_pairs
+from mmpoison.pairs.table import PairDataset
+
+if TYPE_CHECKING:
+    from mmpoison.attacks.target_image import Embed
+    from mmpoison.models.dual_encoder import DualEncoder
+    from mmpoison.runs.progress import RunProgress
+
+ONE_GOAL, SEVERAL_GOALS = "single-target-label", "multiple-target-labels"
+"""The attacks that are meant where none is named."""
+
+
+def load(
+    data: str | Path,
+    *,
+    root: str | Path | None = None,
+    format: str | None = None,
+    seed: int = 0,
+    **options: Any,
+) -> PairDataset:
+    """Load a data set by name, or a folder or file by path.
+
+    Args:
+        data: A name (`mmpoison data list` shows them) or `hf:ORG/NAME`; or the path of a pairs folder, or of any known
+            format. A `Path` is never taken for a name.
+        root: The folder that holds a named data set; for a path, the folder of its images.
+        format: The format of a path, where it is not recognised.
+        seed: Seed of data that are made or split here.
+        **options: Options of the data set or format.
+
+    Returns:
+        The pairs. Entries that cannot be trusted are left out, warned of and listed in `problems`.
+
+    Raises:
+        InputError: If there is no such data set, or it cannot be read.
+
+    Example:
+        ```python
+        pairs = mmpoison.load("openmoji", unlabelled=400, held_out=100, per_class=10)
+        ```
+    """
+    if isinstance(data, Path):
+        return load_pairs(data, images=root, format=format, seed=seed, **options)
+    return load_dataset(data, root, seed=seed, options=options, format=format)
+
+
+def poison(
+    pairs: Pairs,
+    goal: str | Sequence[str] | None = None,
+    *,
+    attack: str | Attack | None = None,
+    seed: int = 0,
+    out: str | Path | None = None,
+    images: ImagePolicy = "link",
+    encoder: DualEncoder | str | None = None,
+    device: str = "auto",
+    progress: bool | RunProgress = True,
+    **options: Any,
+) -> PairDataset:
+    """Put false pairs into a clean data set.
+
+    Args:
+        pairs: The clean data set, or its name or path.
+        goal: `A2B`: captions of class A are to find images of class B; several for several goals at once.
+        attack: A registered name, `single-target-label` by default (`multiple-target-labels` for several goals); or an
+            attack with its options, without `goal`.
+        seed: Seed of everything random.
+        out: New folder for the poisoned set with its manifest.
+        images: With `out`: hard links (`link`), copies (`copy`), or the table alone (`none`).
+        encoder: For `target_image="centre"` of `single-target-image`: a model or its name.
+        device: Where that encoder runs.
+        progress: False shows no progress; by default bars are shown on a terminal and in a notebook.
+        **options: Options of the attack, for example `samples=25`, `rate=0.005`, `mode="replace"`.
+
+    Returns:
+        The poisoned set; `manifest` lists each false pair, and `poisoning_rate` is their share of the training pairs.
+
+    Raises:
+        InputError: If the attack, its options or a goal do not fit the data.
+
+    Example:
+        ```python
+        poisoned = mmpoison.poison(pairs, "sheep2aeroplane", samples=25, seed=0)
+        ```
+    """
+    if not isinstance(attack, str | None):
+        if goal is not None or options:
+            raise InputError(
+                "an attack that is given as an object has its goal and options already"
+            )
+        built = attack
+    else:
+        goals = as_list(goal)
+        if not goals:
+            raise InputError("which goal? name one, A2B, for example sheep2aeroplane")
+        if encoder is not None:
+            options["encoder"] = encoder if isinstance(encoder, str) else encoder.name
+        usual = SEVERAL_GOALS if len(goals) > 1 else ONE_GOAL
+        built = build_attack(attack or usual, goals, options)
+
+    with shown(progress) as monitor:
+
+        def embedder(name: str | None) -> Embed:
+            from mmpoison.models.image_embedder import image_embedder
+
+            chosen = encoder if encoder is not None else name
+            if chosen is None:
+                raise InputError(
+                    "the centre of a class needs an encoder: give the option encoder, a model's name"
+                )
+            return image_embedder(as_encoder(chosen, device=device), monitor.progress)
+
+        poisoned = run_attack(built, as_pairs(pairs), seed, embedder)
+    if out is not None:
+        save_pairs(poisoned, out, images=images)
+    return poisoned

@@ -1,0 +1,282 @@
+"""`filter`, `sterilize` and `scan`: defend before and after training, and ask whether a model is poisoned."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from mmpoison.api.inputs import Pairs, as_encoder, as_list, as_pairs, training_settings
+from mmpoison.api.progress import shown
+from mmpoison.attacks.goal import Goal
+from mmpoison.defenses.catalogue import PairFilter, build_filter, split_options
+from mmpoison.defenses.filter_result import FilterResult
+from mmpoison.defenses.filters.pipeline import Ask, Trusted, check_judge, filter_pairs
+from mmpoison.defenses.repairs.repair_watch import RepairRule
+from mmpoison.errors import InputError
+from mmpoison.evaluation.goal_target import GoalTarget, goal_targets_of
+from mmpoison.models.dual_encoder import DualEncoder
+from mmpoison.pairs.folder import ImagePolicy
+from mmpoison.runs.progress import RunProgress
+from mmpoison.runs.scan_model import DEFAULT_SCAN, ScannedModel, scan_model
+from mmpoison.runs.sterilize_model import DEFAULT_REPAIR, Sterilized, sterilize_model
+from mmpoison.training.settings import TrainingSettings
+
+MAX_UTILITY_LOSS = 0.02
+
+
+def filter(
+    pairs: Pairs,
+    encoder: DualEncoder | str | Path,
+    *,
+    method: str | PairFilter = "relevance-filter",
+    trusted: Trusted = "val",
+    victim: DualEncoder | str | Path | None = None,
+    seed: int = 0,
+    out: str | Path | None = None,
+    images: ImagePolicy = "link",
+    format: str | None = None,
+    ask: Ask | None = None,
+    label_pairs: int = 120,
+    device: str = "auto",
+    trust: bool = False,
+    progress: bool | RunProgress = True,
+    **parameters: Any,
+) -> FilterResult:
+    """Drop suspicious training pairs, before anything is trained on them.
+
+    Args:
+        pairs: The data set, or its name or path; its training pairs are judged.
+        encoder: The judge, another model than the one to train: an encoder, or what `load_encoder` takes.
+        method: A registered defence before training (`mmpoison defenses` shows them), or one that is built already.
+        trusted: What `clean_loss` is measured on: the clean split `val` where there is one, or `none`: the judged ones.
+        victim: The model that will be trained; a judge with the same weights is refused.
+        seed: Seed of everything random.
+        out: New folder for the pairs that stay, with `verdicts.jsonl` and a page of the most suspicious pairs. A named
+            set of any size is then read in pieces, where the method can.
+        images: With `out`: hard links (`link`), copies (`copy`), or the table alone (`none`).
+        format: The format of a path, where it is not recognised.
+        ask: With `labels`: shows pairs to somebody and writes the answers into that file.
+        label_pairs: How many pairs it shows.
+        device: `auto` (a GPU where there is one), `cpu`, `cuda` or `cuda:N`.
+        trust: As for `load_encoder`.
+        progress: False shows no progress; by default bars are shown on a terminal and in a notebook.
+        **parameters: Where to cut (`clean_loss=0.02`, `threshold=0.8`, `automatic=True`, `labels="labels.csv"`,
+            `false_alarms=0.01`), and parameters of the method.
+
+    Returns:
+        The verdict on each training pair, and `kept`, the set without the dropped pairs; None where a named set was
+        written to `out`.
+
+    Raises:
+        InputError: If the method has no such parameter or cannot cut so, the data cannot be read, or nothing would be
+            left.
+
+    Example:
+        ```python
+        result = mmpoison.filter(poisoned, "openmoji-mini", clean_loss=0.02)
+        cleaned = mmpoison.finetune("openmoji-small", result.kept)
+        ```
+    """
+    chosen = build_filter(method, parameters) if isinstance(method, str) else method
+    if parameters and chosen is method:
+        raise InputError("a method that is given as an object has its parameters already")
+    if isinstance(encoder, str):
+        check_judge(chosen, encoder)
+    judge = as_encoder(encoder, device=device, trust=trust)
+    if victim is not None:
+        trained = as_encoder(victim, device=device, trust=trust)
+        if trained.digest() == judge.digest():
+            raise InputError(
+                f"judge {judge.name!r} is the model to be trained: what deceives it would deceive the filter, choose "
+                "another one"
+            )
+    by_name = isinstance(pairs, str | Path)
+    with shown(progress) as monitor:
+        return filter_pairs(
+            pairs if by_name and out is not None else as_pairs(pairs, format=format),
+            judge,
+            chosen,
+            out=out,
+            trusted=trusted,
+            format=format if by_name and out is not None else None,
+            images=images,
+            seed=seed,
+            ask=ask,
+            label_pairs=label_pairs,
+            progress=monitor.progress,
+        )
+
+
+def sterilize(
+    model: DualEncoder | str | Path,
+    pairs: Pairs,
+    *,
+    out: str | Path | None = None,
+    split: str = "val",
+    seed: int = 0,
+    method: str = DEFAULT_REPAIR,
+    settings: TrainingSettings | None = None,
+    learning_rate: float | Sequence[float] | None = None,
+    held_out: float = 0.2,
+    max_utility_loss: float | None = None,
+    canary_goal: str | Sequence[str] = (),
+    stop: bool = True,
+    evaluate_every: int | None = None,
+    goal: str | Sequence[str] = (),
+    track: Sequence[str] = (),
+    fresh: bool = False,
+    device: str = "auto",
+    trust: bool = False,
+    progress: bool | RunProgress = True,
+    **changes: Any,
+) -> Sterilized:
+    """Repair a suspect model with pairs that are known to be clean.
+
+    Args:
+        model: The suspect: an encoder, or what `load_encoder` takes.
+        pairs: The data set, or its name or path.
+        out: New folder for the checkpoint and the curve of the repair.
+        split: The clean split.
+        seed: Seed of everything random.
+        method: A registered repair (`mmpoison defenses` shows them); by default a fine-tune on the clean pairs.
+        settings: How to train; the paper's settings by default.
+        learning_rate: One or several; of several the best by the stated rule is chosen.
+        held_out: Share of the clean images that judge the repair and are not trained on; 0: train on all, judge
+            nothing.
+        max_utility_loss: Refuse a model that lost more Hit@K on these images; 0.02 by default.
+        canary_goal: `A2B` that is known to be in the suspect: stop when it is gone.
+        stop: Stop when the canary is quiet.
+        evaluate_every: Evaluate every so many steps too.
+        goal: `A2B` to measure on the test part; those of the manifest by default.
+        track: With `out`: `tensorboard`, `mlflow` or `wandb`, to log to as well.
+        fresh: With `out`: start anew instead of resuming.
+        device: `auto` (a GPU where there is one), `cpu`, `cuda` or `cuda:N`.
+        trust: As for `load_encoder`.
+        progress: False shows no progress; by default bars are shown on a terminal and in a notebook.
+        **changes: Single settings, for example `epochs=1`, and parameters of `method`.
+
+    Returns:
+        The repaired model (`result.encoder`) and what the repair did. Its `out` does not exist if none was given.
+
+    Raises:
+        InputError: If the input cannot be used, or a clean pair is poisoned.
+        ResultError: If every branch lost too much utility, or diverged.
+
+    Example:
+        ```python
+        repaired = mmpoison.sterilize(encoder, pairs, epochs=1).result.encoder
+        ```
+    """
+    rates = [learning_rate] if isinstance(learning_rate, int | float) else learning_rate or ()
+    options, changes = split_options("post-training", method, changes)
+    chosen = training_settings(settings, changes) if settings or changes else None
+    data = as_pairs(pairs)
+    rule = None
+    canaries = as_list(canary_goal)
+    if max_utility_loss is not None or canaries or evaluate_every is not None or not stop:
+        rule = RepairRule(
+            MAX_UTILITY_LOSS if max_utility_loss is None else max_utility_loss,
+            stop,
+            tuple(Goal.parse(text, data.classes) for text in canaries),
+            evaluate_every,
+        )
+    aims = [GoalTarget(Goal.parse(text, data.classes)) for text in as_list(goal)]
+    if held_out and data.manifest is not None and data.select(split="test", poisoned=False):
+        aims = aims or list(goal_targets_of(data.manifest, data))
+    suspect = as_encoder(model, device=device, trust=trust)
+    with shown(progress) as monitor, TemporaryDirectory() as scratch:
+        done = sterilize_model(
+            data,
+            suspect,
+            Path(scratch) / "sterilized" if out is None else Path(out),
+            chosen,
+            method=method,
+            options=options,
+            learning_rates=list(rates),
+            progress=monitor,
+            split=split,
+            seed=seed,
+            held_out=held_out,
+            rule=rule,
+            aims=aims,
+            trackers=track,
+            fresh=fresh,
+        )
+    assert done is not None, "only the first of several processes gets a result"
+    return done
+
+
+def scan(
+    model: DualEncoder | str | Path,
+    pairs: Pairs,
+    *,
+    reference: DualEncoder | str | Path | None = None,
+    method: str = DEFAULT_SCAN,
+    clean: Sequence[str | Path] = (),
+    clean_runs: int = 0,
+    settings: TrainingSettings | None = None,
+    false_alarms: float = 0.01,
+    seed: int = 0,
+    out: str | Path | None = None,
+    device: str = "auto",
+    trust: bool = False,
+    progress: bool | RunProgress = True,
+    **changes: Any,
+) -> ScannedModel:
+    """Ask whether a model is poisoned, towards a goal that nobody knows.
+
+    Args:
+        model: The suspect: an encoder, or what `load_encoder` takes.
+        pairs: A clean data set, or its name or path; its test part is measured on.
+        reference: A model without poison, from which the suspect was made; not every scan needs it.
+        method: A registered scan of models (`mmpoison defenses` shows them).
+        clean: Clean fine-tunes of the reference, to compare with; two at least say most.
+        clean_runs: Make so many clean fine-tunes here, on split `val`.
+        settings: How to make them; the more like the suspect's training, the better.
+        false_alarms: How often a clean model may be flagged.
+        seed: Seed of everything random.
+        out: Folder for `model-scan.json` and the clean fine-tunes, which a second scan takes from there.
+        device: `auto` (a GPU where there is one), `cpu`, `cuda` or `cuda:N`.
+        trust: As for `load_encoder`.
+        progress: False shows no progress; by default bars are shown on a terminal and in a notebook.
+        **changes: Single settings of the clean fine-tunes, for example `epochs=2`, and parameters of `method`.
+
+    Returns:
+        What the scan found; `flagged` has what clean models show only that rarely.
+
+    Raises:
+        InputError: If the data have no test part or too few kinds, or the models do not fit.
+
+    Example:
+        ```python
+        found = mmpoison.scan(encoder, pairs, reference="openmoji-small", clean_runs=3, epochs=2)
+        found.flagged
+        ```
+    """
+    options, changes = split_options("scan", method, changes)
+    if (settings is not None or changes) and not clean_runs:
+        raise InputError("training settings are for clean fine-tunes: say how many with clean_runs")
+    chosen = training_settings(settings, changes)
+    data = as_pairs(pairs)
+    suspect = as_encoder(model, device=device, trust=trust)
+    before = None if reference is None else as_encoder(reference, device=device, trust=trust)
+    with shown(progress) as monitor, TemporaryDirectory() as scratch:
+        # clean fine-tunes are written somewhere in any case
+        folder = Path(scratch) / "scan" if out is None and clean_runs else out
+        return scan_model(
+            data,
+            suspect,
+            before,
+            clean=[str(one) for one in clean],
+            clean_runs=clean_runs,
+            settings=chosen,
+            out=None if folder is None else Path(folder),
+            seed=seed,
+            false_alarms=false_alarms,
+            trust=trust,
+            method=method,
+            options=options,
+            progress=monitor,
+        )

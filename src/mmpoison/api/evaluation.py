@@ -1,0 +1,181 @@
+"""`evaluate`: measures what the captions of a goal retrieve, and the usual quality of models."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from mmpoison.api.inputs import Pairs, as_encoder, as_list, as_pairs
+from mmpoison.api.progress import shown
+from mmpoison.api.tables import html_tables
+from mmpoison.attacks.goal import Goal
+from mmpoison.base.files import atomic_folder, write_json
+from mmpoison.errors import InputError
+from mmpoison.evaluation.goal_target import GoalTarget, goal_targets_of
+from mmpoison.evaluation.measure import Subject, measure
+from mmpoison.evaluation.names import parse_studies
+from mmpoison.evaluation.test_set import TestSet
+from mmpoison.models.dual_encoder import DualEncoder
+from mmpoison.models.inputs import prepare_pixels
+from mmpoison.pairs.manifest import PoisonManifest
+from mmpoison.pairs.table import PairDataset
+from mmpoison.records.run_files import DataFacts, EmbeddingMap, Metrics, RunFacts
+from mmpoison.reporting.seeds import metrics_tables
+from mmpoison.reporting.summary import goal_title
+from mmpoison.reporting.text import decimal
+from mmpoison.runs.progress import RunProgress
+
+
+@dataclass(frozen=True, repr=False)
+class Evaluation:
+    """What was measured of one to three models.
+
+    Attributes:
+        metrics: The content of `metrics.json`.
+        embedding_map: The map of the study `distribution` or `tsne`, or None.
+    """
+
+    metrics: Metrics
+    embedding_map: EmbeddingMap | None = None
+
+    def __repr__(self) -> str:
+        parts = [
+            f"{goal} {model}: Hit@10 {decimal(row.hit_10)}, MinRank {decimal(row.min_rank, 1)}"
+            for goal, rows in self.metrics.goal.items()
+            for model, row in rows.items()
+            if model != "random_captions"
+        ]
+        return f"Evaluation({'; '.join(parts)})"
+
+    def _repr_html_(self) -> str:
+        title = ", ".join(map(goal_title, self.metrics.goal))
+        tables = metrics_tables(self.metrics)
+        return html_tables([replace(t, title=title) if t.of_models else t for t in tables])
+
+
+def evaluate(
+    model: DualEncoder | str | Path,
+    pairs: Pairs,
+    *,
+    goal: str | Sequence[str] | None = None,
+    target_image: str | None = None,
+    manifest: PoisonManifest | str | Path | None = None,
+    reference: DualEncoder | str | Path | None = None,
+    pretrained: DualEncoder | str | Path | None = None,
+    study: str | Sequence[str] = (),
+    seed: int = 0,
+    out: str | Path | None = None,
+    device: str = "auto",
+    trust: bool = False,
+    progress: bool | RunProgress = True,
+) -> Evaluation:
+    """Measure what captions of class A retrieve with a model, and how well the model does otherwise.
+
+    Args:
+        model: The model in question: an encoder, or what `load_encoder` takes.
+        pairs: The data set, or its name or path; its test part is measured on.
+        goal: `A2B`, or several; those of the manifest by default.
+        target_image: The id of one test image that is the whole target set (attack I); the manifest's by default.
+        manifest: What to measure, if not by the data's own manifest.
+        reference: A clean model: a second row, and the drift from it.
+        pretrained: The model before any fine-tuning: a third row.
+        study: Measure more: names of `mmpoison.evaluation.STUDIES`, or `all`.
+        seed: Seed of what is drawn at random.
+        out: New folder for `metrics.json`.
+        device: `auto` (a GPU where there is one), `cpu`, `cuda` or `cuda:N`.
+        trust: As for `load_encoder`.
+        progress: False shows no progress; by default bars are shown on a terminal and in a notebook.
+
+    Returns:
+        The metrics; a notebook shows them as tables.
+
+    Raises:
+        InputError: If there is no goal, or a goal or model does not fit the data.
+
+    Example:
+        ```python
+        measured = mmpoison.evaluate(encoder, poisoned, reference=clean_encoder)
+        measured.metrics.row("sheep2aeroplane", "poisoned").hit_10
+        ```
+    """
+    studies = parse_studies(as_list(study))
+    if "epochs" in studies:
+        raise InputError("study epochs measures during a training: only `mmpoison run` has it")
+    data = as_pairs(pairs)
+    poison = data.manifest
+    if isinstance(manifest, PoisonManifest):
+        poison = manifest
+    elif manifest is not None:
+        poison = PoisonManifest.read(Path(manifest))
+    test = TestSet.of(data)
+    targets = _goal_targets(data, poison, as_list(goal), target_image)
+    for target in targets:
+        test.check(target)
+    models = {"pretrained": pretrained, "clean_model": reference, "poisoned": model}
+    subjects: dict[str, Subject] = {}
+    names: dict[str, str] = {}
+    pixels = None
+    with shown(progress) as monitor:
+        for role, one in models.items():
+            if one is None:
+                continue
+            encoder = as_encoder(one, device=device, trust=trust)
+            names[role] = str(one) if isinstance(one, str | Path) else one.name
+            inputs = prepare_pixels(
+                encoder, test.pairs, images=test.gallery, pixels=pixels, progress=monitor.progress
+            )
+            pixels = inputs.pixels
+            subjects[role] = Subject(encoder, inputs)
+        measured = measure(
+            subjects,
+            test,
+            targets,
+            seed=seed,
+            study=studies,
+            pairs=data,
+            manifest=poison,
+            progress=monitor.progress,
+        )
+    run = RunFacts(
+        goals=[str(target) for target in targets],
+        target_images={str(t): t.image for t in targets if t.image is not None},
+        seed=seed,
+        flags=measured.flags,
+        models=names,
+        data=DataFacts(
+            name=str(pairs) if isinstance(pairs, str | Path) else data.root.name,
+            fingerprint=data.fingerprint,
+        ),
+    )
+    metrics = Metrics.of({**measured.metrics.to_json(), "run": run}, "metrics.json")
+    if out is not None:
+        with atomic_folder(Path(out)) as folder:
+            if measured.embedding_map is not None:
+                write_json(folder / "embedding_map.json", measured.embedding_map.to_json())
+            write_json(folder / "metrics.json", metrics.to_json())
+    return Evaluation(metrics, measured.embedding_map)
+
+
+def _goal_targets(
+    pairs: PairDataset,
+    manifest: PoisonManifest | None,
+    goals: Sequence[str],
+    target_image: str | None,
+) -> list[GoalTarget]:
+    """Choose what to measure: the named goals, else those of the manifest, with the target images of either."""
+    listed = goal_targets_of(manifest, pairs) if manifest else ()
+    of_manifest = {str(target): target for target in listed}
+    if not goals and not of_manifest:
+        raise InputError(
+            "which goal? the data carry no manifest: name one, A2B, for example sheep2aeroplane"
+        )
+    targets = [
+        of_manifest.get(goal, GoalTarget(Goal.parse(goal, pairs.classes)))
+        for goal in goals or list(of_manifest)
+    ]
+    if target_image is None:
+        return targets
+    if len(targets) > 1:
+        raise InputError(f"a target image is for one goal, not for {len(targets)}: name the goal")
+    return [GoalTarget(targets[0].goal, target_image)]

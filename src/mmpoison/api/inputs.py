@@ -1,0 +1,77 @@
+"""Turns what a user passes, a name, a path or an object, into the object."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mmpoison.datasets.catalogue import load_dataset, load_pairs
+from mmpoison.pairs.table import PairDataset
+
+if TYPE_CHECKING:
+    from mmpoison.models.dual_encoder import DualEncoder
+    from mmpoison.training.settings import TrainingSettings
+
+Pairs = PairDataset | str | Path
+"""A data set, or its name or path; a `Path` is never taken for a name."""
+
+
+def as_pairs(pairs: Pairs, *, format: str | None = None) -> PairDataset:
+    """The data set that a user means.
+
+    Args:
+        pairs: The data set, or its name or path.
+        format: The format of a path, where it is not recognised.
+
+    Raises:
+        InputError: If there is no such data set, or it cannot be read.
+    """
+    if isinstance(pairs, PairDataset):
+        return pairs
+    if isinstance(pairs, Path):
+        return load_pairs(pairs, format=format)
+    return load_dataset(pairs, format=format)
+
+
+def as_encoder(
+    model: DualEncoder | str | Path, *, device: str = "auto", trust: bool = False
+) -> DualEncoder:
+    """The encoder that a user means, on a device.
+
+    Args:
+        model: An encoder, or what `load_encoder` takes.
+        device: `auto` (a GPU where there is one), `cpu`, `cuda` or `cuda:N`.
+        trust: As for `load_encoder`.
+
+    Raises:
+        InputError: If there is no such model or device.
+    """
+    from mmpoison.base.devices import find_device
+    from mmpoison.models.loading import load_encoder
+
+    where = find_device(device)
+    loaded = load_encoder(model, trust=trust) if isinstance(model, str | Path) else model
+    return loaded.to(where)
+
+
+def training_settings(
+    settings: TrainingSettings | None, changes: Mapping[str, Any]
+) -> TrainingSettings:
+    """Settings given as an object, with the changes of keyword arguments.
+
+    Raises:
+        InputError: If a setting is unknown or out of range.
+    """
+    from mmpoison.runs.recipe import parse_training
+
+    if settings is not None and not changes:
+        return settings
+    given = {} if settings is None else settings.model_dump(exclude_unset=True)
+    return parse_training({**given, **changes}, "settings")
+
+
+def as_list(value: str | Sequence[str] | None) -> list[str]:
+    """One name or several as a list without repetitions."""
+    names = [value] if isinstance(value, str) else value or ()
+    return list(dict.fromkeys(names))

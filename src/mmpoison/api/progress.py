@@ -1,0 +1,180 @@
+"""Shows the progress of long jobs: bars on a terminal, lines in a log, one element a step in a notebook."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from html import escape
+from typing import TYPE_CHECKING, Any, Protocol
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+from mmpoison.base.processes import is_main_process
+from mmpoison.reporting.text import safe_text, visible
+from mmpoison.runs.progress import RunProgress, SilentProgress
+
+if TYPE_CHECKING:
+    # torch takes seconds to import
+    from mmpoison.models.dual_encoder import DualEncoder
+    from mmpoison.training.loop import OnStep, Step
+
+SECONDS_BETWEEN = 0.2
+"""A notebook stores every update of an element that it is sent, so there are few."""
+
+
+class Bar(Protocol):
+    """The bar of one step."""
+
+    def show(self, done: int, total: int, detail: str) -> None:
+        """Move it."""
+
+    def end(self, line: str) -> None:
+        """The step is complete; `line` sums it up."""
+
+
+class LiveProgress:
+    """Draws one bar a step.
+
+    Args:
+        open_bar: Makes the bar of a step from its name and total.
+        say: Shows one line.
+    """
+
+    def __init__(self, open_bar: Callable[[str, int], Bar], say: Callable[[str], None]) -> None:
+        self._open_bar = open_bar
+        self.say = say
+
+    def progress(self, what: str) -> Callable[[int, int], None]:
+        """A bar for (done, total)."""
+        bar: Bar | None = None
+
+        def update(done: int, total: int) -> None:
+            nonlocal bar
+            bar = bar or self._open_bar(what, total)
+            bar.show(done, total, "")
+            if done >= total:
+                bar.end(f"{what}: {total:,}")
+
+        return update
+
+    def training(self, what: str) -> OnStep:
+        """A bar for the steps of a fine-tune, with loss and rate."""
+        bar: Bar | None = None
+
+        def update(step: Step, _: DualEncoder) -> None:
+            nonlocal bar
+            bar = bar or self._open_bar(what, step.steps)
+            rate = f"{step.pairs_per_second:,.0f} pairs/s"
+            bar.show(step.step, step.steps, f"loss {step.loss:.3f}  {rate}")
+            if step.step == step.steps:
+                bar.end(f"{what}: {step.steps} steps, loss {step.loss:.3f}, {rate}")
+
+        return update
+
+
+class _ConsoleBar:
+    """A bar of `rich`; on a console that cannot move it, one line at the end of the step."""
+
+    def __init__(self, progress: Progress, say: Callable[[str], None], what: str, total: int):
+        self._progress, self._say = progress, say
+        self._task = progress.add_task(visible(what), total=total, detail="")
+
+    def show(self, done: int, total: int, detail: str) -> None:
+        self._progress.update(self._task, completed=done, total=total, detail=detail)
+
+    def end(self, line: str) -> None:
+        if not self._progress.console.is_terminal:
+            self._say(line)
+        self._progress.stop_task(self._task)
+
+
+@contextmanager
+def console_progress(console: Console) -> Iterator[LiveProgress]:
+    """Draw bars on a console while the block runs; where it is no terminal, a line for each step that ends."""
+    progress = Progress(
+        # plain text, because names in it come from files
+        TextColumn("{task.description}", markup=False),
+        BarColumn(bar_width=24),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[detail]}"),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        console=console,
+        disable=not console.is_terminal,
+    )
+
+    def say(message: str) -> None:
+        console.print(safe_text(message), highlight=False, soft_wrap=True)
+
+    with progress:
+        yield LiveProgress(lambda what, total: _ConsoleBar(progress, say, what, total), say)
+
+
+class _NotebookBar:
+    """An HTML element below a notebook cell, which is replaced as the step goes."""
+
+    def __init__(self, what: str, total: int) -> None:
+        from IPython import display
+
+        self._html: Any = display.HTML
+        self._what = visible(what)
+        self.ended = False
+        self._shown = time.monotonic()
+        self._handle: Any = display.display(self._html(self._text(0, total, "")), display_id=True)
+
+    def show(self, done: int, total: int, detail: str) -> None:
+        if time.monotonic() - self._shown >= SECONDS_BETWEEN:
+            self._shown = time.monotonic()
+            self._handle.update(self._html(self._text(done, total, detail)))
+
+    def end(self, line: str = "") -> None:
+        self.ended = True
+        line = line or self._what
+        self._handle.update(self._html(f"<small>{escape(visible(line))}</small>"))
+
+    def _text(self, done: int, total: int, detail: str) -> str:
+        return (
+            f'<progress value="{done}" max="{total}"></progress> '
+            f"<small>{escape(self._what)} {done:,}/{total:,} {escape(detail)}</small>"
+        )
+
+
+@contextmanager
+def shown(progress: bool | RunProgress) -> Iterator[RunProgress]:
+    """Where a function of the front door reports its progress.
+
+    Args:
+        progress: True shows bars where a person looks: in a notebook, or on standard error if it is a terminal. False
+            shows nothing. A monitor is used as it is.
+    """
+    if not isinstance(progress, bool):
+        yield progress
+        return
+    console = Console(stderr=True)
+    if not progress or not is_main_process():
+        yield SilentProgress()
+    elif console.is_jupyter:
+        bars: list[_NotebookBar] = []
+
+        def open_bar(what: str, total: int) -> Bar:
+            bars.append(_NotebookBar(what, total))
+            return bars[-1]
+
+        yield LiveProgress(open_bar, lambda line: print(visible(line)))
+        for bar in bars:
+            if not bar.ended:
+                bar.end()
+    elif console.is_terminal:
+        with console_progress(console) as progress_of_console:
+            yield progress_of_console
+    else:
+        yield SilentProgress()

@@ -1,0 +1,125 @@
+"""`run`: the whole job of a recipe, from data to tables."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mmpoison.api.evaluation import Evaluation
+from mmpoison.api.progress import shown
+from mmpoison.base.devices import find_device
+from mmpoison.base.files import plain_name
+from mmpoison.errors import InputError
+from mmpoison.models.checkpoint import load_checkpoint
+from mmpoison.models.dual_encoder import DualEncoder
+from mmpoison.paper.report_section import paper_section
+from mmpoison.reporting.html_report import write_report
+from mmpoison.runs.finished_run import run_checkpoints
+from mmpoison.runs.progress import RunProgress
+from mmpoison.runs.recipe import Recipe, load_recipe
+from mmpoison.runs.recipe_files import recipe_on
+from mmpoison.runs.run import run_recipe
+
+
+@dataclass(frozen=True, repr=False)
+class RunResult(Evaluation):
+    """A finished run.
+
+    Attributes:
+        metrics: The content of `metrics.json`.
+        folder: The run folder.
+        page: One HTML page of the run, which opens offline.
+    """
+
+    folder: Path = Path()
+    page: Path = Path()
+
+    def __repr__(self) -> str:
+        return super().__repr__().replace("Evaluation(", f"RunResult({str(self.folder)!r}; ", 1)
+
+    def model(self, name: str = "poisoned") -> DualEncoder:
+        """A model of the run: `clean_model`, `poisoned`, `filtered` or `sterilized`.
+
+        Raises:
+            InputError: If the run has no such model, or its models were not saved.
+        """
+        found = run_checkpoints(self.folder)
+        if name not in found:
+            raise InputError(f"{self.folder}: no model {name!r}, it has {', '.join(found)}")
+        return load_checkpoint(found[name])
+
+
+def run(
+    recipe: str | Path | Recipe,
+    *,
+    on: str | None = None,
+    out: str | Path | None = None,
+    seed: int | None = None,
+    data_root: str | Path | None = None,
+    changes: Mapping[str, Any] | None = None,
+    save_models: bool = True,
+    device: str = "auto",
+    progress: bool | RunProgress = True,
+) -> RunResult:
+    """Run a recipe: poison, fine-tune, measure, defend, measure again. A run that was killed resumes.
+
+    Args:
+        recipe: The name of a shipped recipe, the path of a YAML file, or a `Recipe`.
+        on: Which data, for a recipe that has several, for example `openmoji`.
+        out: The run folder; by default one in `runs/`, named after what is run.
+        seed: Seed of everything random; the recipe's own by default.
+        data_root: Your folder, for data that are not made here.
+        changes: Dotted keys of the recipe and their values, for example `{"attack.samples": 10}`.
+        save_models: Keep the checkpoints in the run folder.
+        device: `auto` (a GPU where there is one), `cpu`, `cuda` or `cuda:N`.
+        progress: False shows no progress; by default bars are shown on a terminal and in a notebook.
+
+    Returns:
+        The metrics, the folder and the models of the run.
+
+    Raises:
+        InputError: If there is no such recipe, it does not fit the data, or it is a sweep (`mmpoison run` runs those).
+
+    Example:
+        ```python
+        result = mmpoison.run("openmoji", seed=3, changes={"training.epochs": 2})
+        result.metrics.row("sheep2aeroplane", "poisoned").hit_10
+        ```
+    """
+    given = dict(changes or {})
+    if data_root is not None:
+        given["data.root"] = str(data_root)
+    if seed is not None:
+        given["seed"] = seed
+    if not isinstance(recipe, Recipe):
+        chosen = load_recipe(recipe_on(str(recipe), on), given)
+    elif given or on:
+        raise InputError("a Recipe object is complete: change it with load_recipe(name, changes)")
+    else:
+        chosen = recipe
+    if chosen.sweep is not None:
+        raise InputError(
+            f"recipe {chosen.name}: is a sweep of many runs: run it with `mmpoison run {chosen.name}`"
+        )
+    folder = run_folder(chosen) if out is None else Path(out)
+    with shown(progress) as monitor:
+        metrics = run_recipe(
+            chosen, folder, progress=monitor, save_models=save_models, device=find_device(device)
+        )
+    return RunResult(metrics, None, folder, write_report(folder, paper_section([folder])))
+
+
+def run_folder(recipe: Recipe) -> Path:
+    """The run folder that a recipe gets where none is named."""
+    attack = recipe.attack
+    detail = [
+        recipe.name,
+        *([attack.name] if attack.name != "single-target-label" else []),
+        "+".join(attack.goals),
+        str(attack.options.get("mode", "add")),
+        f"seed{recipe.seed}",
+    ]
+    # the names come from a recipe: no separator of folders among them
+    return Path("runs") / plain_name("-".join(detail))

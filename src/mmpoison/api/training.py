@@ -1,0 +1,139 @@
+"""`finetune`: trains a model on the training pairs of a data set."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from mmpoison.api.inputs import Pairs, as_encoder, as_pairs, training_settings
+from mmpoison.api.progress import shown
+from mmpoison.base.files import refuse_occupied
+from mmpoison.base.processes import is_main_process
+from mmpoison.defenses.catalogue import (
+    RobustTraining,
+    TrainingServices,
+    build_defense,
+    split_options,
+    train_with,
+)
+from mmpoison.errors import InputError
+from mmpoison.models.checkpoint import save_checkpoint
+from mmpoison.models.dual_encoder import DualEncoder
+from mmpoison.models.inputs import prepare_pixels
+from mmpoison.runs.cards import model_card
+from mmpoison.runs.progress import RunProgress
+from mmpoison.training import loop
+from mmpoison.training.log import LogOptions
+from mmpoison.training.loop import TrainingResult
+from mmpoison.training.settings import TrainingSettings
+from mmpoison.training.states import Checkpoints, copy_logs
+
+
+def finetune(
+    model: DualEncoder | str | Path,
+    pairs: Pairs,
+    *,
+    out: str | Path | None = None,
+    seed: int = 0,
+    split: str = "train",
+    name: str | None = None,
+    defense: str | None = None,
+    settings: TrainingSettings | None = None,
+    track: Sequence[str] = (),
+    fresh: bool = False,
+    device: str = "auto",
+    trust: bool = False,
+    progress: bool | RunProgress = True,
+    **changes: Any,
+) -> TrainingResult:
+    """Fine-tune a copy of a model on the training pairs of a data set.
+
+    Args:
+        model: Where to start: an encoder, or what `load_encoder` takes.
+        pairs: The data set, or its name or path.
+        out: New folder for the checkpoint with its model card and logs. A training that was stopped resumes from
+            `OUT.training`, to the same weights as if it had not been.
+        seed: Seed of everything random.
+        split: The split to train on.
+        name: Name of the new model; that of `out` by default.
+        defense: An in-training defence by name (`mmpoison defenses`), in place of the ordinary training.
+        settings: How to train; the paper's settings by default.
+        track: With `out`: `tensorboard`, `mlflow` or `wandb`, to log to as well.
+        fresh: With `out`: start anew instead of resuming.
+        device: `auto` (a GPU where there is one), `cpu`, `cuda` or `cuda:N`.
+        trust: As for `load_encoder`.
+        progress: False shows no progress; by default bars are shown on a terminal and in a notebook.
+        **changes: Single settings, for example `epochs=2`, `learning_rate=1e-4`, and parameters of `defense`.
+
+    Returns:
+        The new `encoder` and what happened during the training; the model that was given is unchanged.
+
+    Raises:
+        InputError: If a setting is unknown, there are too few pairs, or `out` holds something.
+        DivergedError: If the loss stops being a number or explodes.
+
+    Example:
+        ```python
+        result = mmpoison.finetune("openmoji-small", poisoned, epochs=2, seed=0)
+        encoder = result.encoder
+        ```
+    """
+    options: dict[str, Any] = {}
+    robust: RobustTraining | None = None
+    if defense is not None:
+        options, changes = split_options("in-training", defense, changes)
+        robust = build_defense("in-training", defense, options)
+    chosen = training_settings(settings, changes)
+    folder = None if out is None else Path(out)
+    log = checkpoints = None
+    if folder is not None:
+        refuse_occupied(folder)
+        # next to the folder of the model, which appears whole or not at all
+        work = folder.with_name(f"{folder.name}.training")
+        checkpoints, log = Checkpoints(work), LogOptions(work, tuple(track))
+        log.check()
+        if fresh and is_main_process():
+            shutil.rmtree(work, ignore_errors=True)
+    data = as_pairs(pairs)
+    part = data.select(split=split)
+    if not len(part):
+        raise InputError(f"{data.root}: split {split!r} has no pairs to train on")
+    start = as_encoder(model, device=device, trust=trust)
+    with shown(progress) as monitor:
+        inputs = prepare_pixels(start, part, progress=monitor.progress)
+        services: TrainingServices = {
+            "name": name or (folder.name if folder is not None else None),
+            "on_step": monitor.training("training"),
+            "checkpoints": checkpoints,
+            "log": log,
+            "progress": monitor.progress,
+        }
+        if robust is None:
+            result = loop.finetune(start, part, inputs, chosen, seed=seed, **services)
+        else:
+            given = (start, part, inputs, chosen)
+            result = train_with(robust, *given, seed=seed, services=services)
+    if folder is None or not is_main_process():
+        return result
+    poisoned = bool(part.poisoned.any())
+    card = model_card(
+        result.encoder,
+        "trained" if not poisoned else "robust" if defense else "poisoned",
+        started_from=start.name,
+        data=part,
+        settings=chosen,
+        result=result,
+        facts=[f"defence: {defense} {options or ''}".rstrip()] if defense else [],
+    )
+    save_checkpoint(
+        result.encoder,
+        folder,
+        card=card,
+        metadata={"training": result.summary(), "seed": seed, "poisoned": poisoned},
+        # in the folder before it appears: a kill would separate the logs from their model
+        also=lambda new: copy_logs(work, new / "logs"),
+    )
+    shutil.rmtree(work, ignore_errors=True)
+    return result

@@ -1,0 +1,338 @@
+"""Caches results under a digest of what they depend on: images, features, embeddings, distances, stages, downloads.
+
+An entry is a folder `KIND/DIGEST` in the cache folder. It appears whole, with `entry.json`, which says what it was
+made from; the time of change of that file is when the entry was last used. While it is made, its process holds a file
+lock that the system takes back if the process dies. Others that want the same entry wait, and one of them resumes from
+what a dead one has left in `DIGEST.work`. Only the file system is shared, so processes of several machines may use one
+cache on a disk that they share.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import socket
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext, suppress
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+from filelock import FileLock, Timeout
+
+from mmpoison._version import __version__
+from mmpoison.base.array_files import read_arrays
+from mmpoison.base.cache_folder import cache_folder
+from mmpoison.base.files import atomic_file, refused_without_room, write_json
+from mmpoison.base.temporaries import remove_all_dead
+from mmpoison.base.untrusted import read_json, read_text
+from mmpoison.errors import InputError
+
+T = TypeVar("T")
+Array = npt.NDArray[Any]
+
+ENTRY_FILE, ARRAYS_FILE = "entry.json", "arrays.npz"
+WORK, LOCKS = ".work", ".locks"
+POLL = 0.2
+"""Seconds between two attempts to get a lock."""
+
+_DIGEST = re.compile(r"[0-9a-f]{32}(\.work)?")
+
+
+def digest_of(value: Any) -> str:
+    """32 hexadecimal digits of JSON values, whatever the order of their keys; other values count as their text."""
+    text = json.dumps(value, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode("utf-8", "backslashreplace")).hexdigest()[:32]
+
+
+@dataclass(frozen=True)
+class CacheKey:
+    """Names a result by what it depends on.
+
+    Attributes:
+        kind: What it is, e.g. `features` or `stages/finetune`; also its folder.
+        parts: All that the result depends on, as JSON values: its inputs, and the code that makes it (`code_version`,
+            or `compute_environment` where numbers depend on the machine). An earlier result by its `digest`.
+        name: What to call it for a person, no part of the key.
+        note: What else `entry.json` says of it, no part of the key.
+        address: Name of the folder of what is known by a name and not by its content: a download.
+    """
+
+    kind: str
+    parts: Mapping[str, Any]
+    name: str = ""
+    note: Mapping[str, Any] = field(default_factory=dict)
+    address: str | None = None
+
+    @cached_property
+    def digest(self) -> str:
+        """32 hexadecimal digits of the kind and the parts."""
+        return digest_of({"kind": self.kind, **self.parts})
+
+
+@dataclass(frozen=True)
+class CacheEntry:
+    """One entry of a cache, or something else that lies in the cache folder.
+
+    Attributes:
+        kind: The kind of its key, or the name of the folder it lies in; `files` for what lies in none.
+        path: Where it is.
+        bytes: Its size on disk.
+        used: When it was last used, in seconds since 1970, as far as known.
+        about: The content of its `entry.json`; empty if it has none.
+    """
+
+    kind: str
+    path: Path
+    bytes: int
+    used: float
+    about: Mapping[str, Any]
+
+
+class ContentCache:
+    """A folder of results that can be made again.
+
+    Args:
+        folder: `$MMPOISON_CACHE`, or `mmpoison` in the user's cache folder by default.
+    """
+
+    def __init__(self, folder: Path | None = None) -> None:
+        self.folder = folder if folder is not None else cache_folder()
+
+    def path(self, key: CacheKey) -> Path:
+        """Where an entry is, or would be."""
+        return self.folder / key.kind / (key.address or key.digest)
+
+    def __contains__(self, key: CacheKey) -> bool:
+        return (self.path(key) / ENTRY_FILE).is_file()
+
+    def find(self, key: CacheKey, read: Callable[[Path], T]) -> tuple[T] | None:
+        """Read an entry; None if there is none, or it is broken. Arguments as for `obtain`."""
+        folder = self.path(key)
+        if key not in self:
+            return None
+        try:
+            value = read(folder)
+        except (InputError, OSError, ValueError, KeyError):
+            return None
+        touch(folder)
+        return (value,)
+
+    def obtain(
+        self,
+        key: CacheKey,
+        read: Callable[[Path], T],
+        make: Callable[[Path], object],
+        *,
+        say: Callable[[str], None] = lambda line: None,
+    ) -> tuple[T, bool]:
+        """Read an entry, made now if it is not there.
+
+        Args:
+            key: The entry.
+            read: Reads it from its folder; an `InputError`, `OSError`, `ValueError` or `KeyError` there means that it
+                is broken: it is made again.
+            make: Makes it in the folder given, which may hold what an earlier attempt has left. All that it leaves
+                there is cached.
+            say: Called with one line if another process has to be waited for.
+
+        Returns:
+            What `read` gave, and whether it was there.
+        """
+        if (found := self.find(key, read)) is not None:
+            return found[0], True
+        waiting = False
+
+        def on_wait(owner: str) -> None:
+            nonlocal waiting
+            if not waiting:
+                say(f"{key.name or key.kind}: waiting for {owner}, which makes it")
+            waiting = True
+
+        with refused_without_room(self.path(key)), self.locked(key, on_wait) as target:
+            if (found := self.find(key, read)) is not None:  # it was made meanwhile
+                return found[0], True
+            work = target.with_name(target.name + WORK)
+            work.mkdir(parents=True, exist_ok=True)
+            try:
+                remove_all_dead(work)
+                begun = time.perf_counter()
+                make(work)
+                self.describe(key, work, time.perf_counter() - begun)
+                shutil.rmtree(target, ignore_errors=True)
+                work.rename(target)
+            finally:
+                with suppress(OSError):  # nothing to resume from
+                    work.rmdir()
+        return read(target), False
+
+    def arrays(
+        self,
+        key: CacheKey,
+        make: Callable[[], Mapping[str, Array]],
+        *names: str,
+        check: Callable[[tuple[Array, ...]], object] = lambda found: None,
+    ) -> tuple[Array, ...]:
+        """Read arrays, or compute and cache them. Where the cache may not be written they are computed all the same.
+
+        Args:
+            key: The entry.
+            make: Computes the arrays by name.
+            names: Which arrays, in which order they are returned.
+            check: Raises an `InputError` or `ValueError` if arrays that were read cannot be right.
+
+        Raises:
+            DiskFull: If there is no room for them.
+        """
+        made: dict[str, Array] = {}
+
+        def read(folder: Path) -> tuple[Array, ...]:
+            if made:
+                return tuple(made[name] for name in names)
+            if (found := read_arrays(folder / ARRAYS_FILE, *names)) is None:
+                raise InputError(f"{folder / ARRAYS_FILE}: missing or damaged")
+            check(found)
+            return found
+
+        def write(work: Path) -> None:
+            made.update(make())
+            with atomic_file(work / ARRAYS_FILE) as temporary, temporary.open("wb") as stream:
+                np.savez(stream, **made)  # type: ignore[arg-type]  # taken for `allow_pickle`
+
+        try:
+            return self.obtain(key, read, write)[0]
+        except OSError:
+            made = made or dict(make())
+            return tuple(made[name] for name in names)
+
+    @contextmanager
+    def locked(
+        self, key: CacheKey, on_wait: Callable[[str], None] = lambda owner: None
+    ) -> Iterator[Path]:
+        """Hold the lock of an entry and yield its folder, which need not exist.
+
+        Args:
+            key: The entry.
+            on_wait: Called with the owner's name each time that another process has the lock; it may raise to give up.
+        """
+        target = self.path(key)
+        with self._lock(target, on_wait):
+            yield target
+
+    def describe(self, key: CacheKey, folder: Path, seconds: float | None = None) -> None:
+        """Write the `entry.json` of an entry, which makes it one."""
+        entry = {
+            "kind": key.kind,
+            "name": key.name,
+            "seconds": None if seconds is None else round(seconds, 3),
+            "tool_version": __version__,
+            "created": time.time(),
+            "note": dict(key.note),
+            "parts": dict(key.parts),
+        }
+        write_json(folder / ENTRY_FILE, json.loads(json.dumps(entry, default=str)))
+
+    @contextmanager
+    def _lock(self, target: Path, on_wait: Callable[[str], None]) -> Iterator[None]:
+        # all locks lie in one folder and stay there: a process may hold one that it has opened and not locked yet
+        name = str(target.relative_to(self.folder)).removesuffix(WORK).replace(os.sep, "-")
+        locks = self.folder / LOCKS
+        locks.mkdir(parents=True, exist_ok=True)
+        owner = locks / f"{name}.owner"
+        lock = FileLock(locks / f"{name}.lock")
+        while not lock.is_locked:
+            try:
+                lock.acquire(timeout=0)
+            except Timeout:
+                who = ""
+                with suppress(InputError):
+                    who = read_text(owner, 1000).strip()
+                on_wait(who or "another process")
+                time.sleep(POLL)
+        try:
+            with suppress(OSError):
+                owner.write_text(f"process {os.getpid()} on {socket.gethostname()}", "utf-8")
+            yield
+        finally:
+            with suppress(OSError):
+                owner.unlink(missing_ok=True)
+            lock.release()
+
+    # -- what is there ---------------------------------------------------------------------------------------------
+
+    def entries(self, kind: str | None = None) -> list[CacheEntry]:
+        """List entries by kind and path.
+
+        Args:
+            kind: Only those of this kind; by default all that lies in the cache folder.
+        """
+        if kind is not None:
+            return _entries(self.folder / kind, kind)
+        found = []
+        for path in sorted(self.folder.iterdir()) if self.folder.is_dir() else []:
+            if path.is_file():
+                found.append(_entry("files", path))
+            elif path.name != LOCKS:
+                found += _entries(path, path.name)
+        return found
+
+    def delete(self, entry: CacheEntry) -> bool:
+        """Delete an entry, unless a process makes or holds it; returns whether it is gone."""
+
+        def give_up(owner: str) -> None:
+            raise BlockingIOError(owner)
+
+        made_here = entry.about or _DIGEST.fullmatch(entry.path.name)
+        try:
+            with self._lock(entry.path, give_up) if made_here else nullcontext():
+                if entry.path.is_dir() and not entry.path.is_symlink():
+                    shutil.rmtree(entry.path, ignore_errors=True)
+                else:
+                    entry.path.unlink(missing_ok=True)
+        except BlockingIOError:
+            return False
+        return not entry.path.exists()
+
+
+def touch(folder: Path) -> None:
+    """Note that an entry was used now."""
+    with suppress(OSError):
+        os.utime(folder / ENTRY_FILE)
+
+
+def _entries(folder: Path, kind: str) -> list[CacheEntry]:
+    found = []
+    for path in sorted(folder.iterdir()) if folder.is_dir() else []:
+        inside = list(path.iterdir()) if path.is_dir() else None
+        if (path / ENTRY_FILE).is_file() or inside is None:
+            found.append(_entry(kind, path))
+        elif any((p / ENTRY_FILE).is_file() or _DIGEST.fullmatch(p.name) for p in inside):
+            found += _entries(path, f"{kind}/{path.name}")  # such as `stages/finetune`
+        elif inside:
+            found.append(_entry(kind, path))
+    return found
+
+
+def _entry(kind: str, path: Path) -> CacheEntry:
+    size, used, about = 0, 0.0, None
+    with suppress(OSError):  # another process may delete it meanwhile
+        size = disk_bytes(path)
+        file = path / ENTRY_FILE
+        used = (file if file.is_file() else path).stat().st_mtime
+        with suppress(InputError):
+            about = read_json(file) if file.is_file() else None
+    return CacheEntry(kind, path, size, used, about if isinstance(about, dict) else {})
+
+
+def disk_bytes(path: Path) -> int:
+    """What a file, or all files in a folder, take on the disk."""
+    files = path.rglob("*") if path.is_dir() else [path]
+    states = [file.stat() for file in files if file.is_file()]
+    return sum(int(getattr(state, "st_blocks", state.st_size / 512) * 512) for state in states)

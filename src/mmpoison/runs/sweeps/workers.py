@@ -1,0 +1,228 @@
+"""The workers of a sweep: each does one task at a time in a process of its own, which caches what it has loaded."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any, Protocol
+
+from mmpoison.base.processes import begin_worker
+from mmpoison.errors import InputError, ResultError
+from mmpoison.runs.progress import Progress
+from mmpoison.runs.recipe import Recipe
+from mmpoison.training.loop import OnStep
+
+DIED = "the process that ran it died (was it killed, or out of memory?)"
+
+Report = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Task:
+    """One run of a sweep.
+
+    Attributes:
+        id: The run's id.
+        recipe: The whole recipe.
+        out: The run folder.
+        save_models: Save the checkpoints in the run folder.
+        device: Where to compute.
+        group: Tasks of one group share data and a clean model.
+    """
+
+    id: str
+    recipe: Recipe
+    out: Path
+    save_models: bool
+    device: str
+    group: str
+
+
+@dataclass(frozen=True)
+class Reply:
+    """How a task went.
+
+    Attributes:
+        error: None if it is done; else why it is not, one line.
+        detail: Stack trace of what was not expected.
+        retry: Whether another attempt may go better: not where the input is to blame.
+    """
+
+    error: str | None = None
+    detail: str = ""
+    retry: bool = False
+
+
+class Worker(Protocol):
+    """A worker, as the sweep sees it: `LocalWorker`, or `RayWorker` on a cluster."""
+
+    at: str
+    """What its task is doing, for people."""
+
+    def submit(self, task: Task) -> None:
+        """Start a task; the one before it is done. A process that has died is replaced."""
+
+    def reply(self) -> Reply | None:
+        """The reply of the task, or None if it is not done; updates `at`."""
+
+    def stop(self) -> None:
+        """End the worker."""
+
+
+class TaskRunner:
+    """Does tasks, in the worker's process."""
+
+    def __init__(self, threads: int) -> None:
+        import torch
+
+        from mmpoison.runs.run_cache import RunCache
+
+        torch.set_num_threads(threads)
+        self._run_cache = RunCache()
+
+    def __call__(self, task: Task, report: Report = lambda text: None) -> Reply:
+        """Do a task; nothing is raised but what ends the process."""
+        from mmpoison.runs.run import run_recipe
+
+        try:
+            with _folder_lock(task.out):
+                if not (task.out / "metrics.json").is_file():  # else another sweep has done it
+                    run_recipe(
+                        task.recipe,
+                        task.out,
+                        progress=TaskProgress(report),
+                        save_models=task.save_models,
+                        device=task.device,
+                        run_cache=self._run_cache,
+                    )
+            return Reply()
+        except (InputError, ResultError) as error:
+            return Reply(" ".join(str(error).split()))
+        except Exception as error:
+            line = " ".join(f"{type(error).__name__}: {error}".split())
+            return Reply(line, traceback.format_exc(), True)
+
+
+def _folder_lock(out: Path) -> Any:
+    """A lock on a run folder, which the system takes back from a process that dies."""
+    from filelock import FileLock
+
+    locks = out.parent.parent / ".locks"
+    locks.mkdir(parents=True, exist_ok=True)
+    return FileLock(locks / f"{out.name}.lock", poll_interval=0.2)
+
+
+class TaskProgress:
+    """Reports in short what a task is doing."""
+
+    def __init__(self, report: Report) -> None:
+        self._report = report
+
+    def say(self, message: str) -> None:
+        """Drop it: with many runs at a time nobody reads it."""
+
+    def progress(self, what: str) -> Progress:
+        """Report the step once."""
+        self._report(what)
+        return lambda done, total: None
+
+    def training(self, what: str) -> OnStep:
+        """Report every fifty steps of a training."""
+        self._report(what)
+
+        def step(done: Any, encoder: Any) -> None:
+            if done.step % 50 == 0 or done.step == done.steps:
+                self._report(f"{what} {done.step}/{done.steps}")
+
+        return step
+
+
+def environment(threads: int) -> dict[str, str]:
+    """Environment of a worker process, set before torch is imported there."""
+    from mmpoison.base.cache_folder import cache_folder
+
+    number = str(threads)
+    return {
+        "OMP_NUM_THREADS": number,
+        "MKL_NUM_THREADS": number,
+        "MMPOISON_CACHE": str(cache_folder().absolute()),
+        **({"PYTHONPATH": os.environ["PYTHONPATH"]} if "PYTHONPATH" in os.environ else {}),
+    }
+
+
+class LocalWorker:
+    """A process on this machine, which gets its tasks through a pipe."""
+
+    def __init__(self, threads: int) -> None:
+        self._threads = threads
+        self._process: Any = None
+        self._pipe: Any = None
+        self.at = ""
+
+    def submit(self, task: Task) -> None:
+        """Start a task, and the process if there is none."""
+        if self._process is None or not self._process.is_alive():
+            self._start()
+        self.at = "starting"
+        try:
+            self._pipe.send(task)
+        except OSError:
+            self._start()
+            self._pipe.send(task)
+
+    def _start(self) -> None:
+        context = multiprocessing.get_context("spawn")
+        self._pipe, theirs = context.Pipe()
+        own = environment(self._threads)
+        before = {name: os.environ.get(name) for name in own}
+        os.environ.update(own)
+        try:
+            self._process = context.Process(
+                target=_work, args=(theirs, self._threads, os.getpid()), daemon=True
+            )
+            self._process.start()
+        finally:
+            for name, value in before.items():
+                os.environ.pop(name, None)
+                os.environ.update({} if value is None else {name: value})
+        theirs.close()
+
+    def reply(self) -> Reply | None:
+        """The reply of the task, or None if it is not done; updates `at`."""
+        try:
+            while self._pipe.poll():
+                received = self._pipe.recv()
+                if isinstance(received, Reply):
+                    return received
+                self.at = str(received)
+        except (EOFError, OSError):
+            self._process.join(5)
+            self._process = None
+            return Reply(DIED, retry=True)
+        return None
+
+    def pid(self) -> int:
+        """Of the process."""
+        return int(self._process.pid)
+
+    def stop(self) -> None:
+        """End the process."""
+        if self._process is not None:
+            self._process.terminate()
+            self._process.join(10)
+
+
+def _work(pipe: Connection, threads: int, parent: int) -> None:
+    begin_worker(parent)
+    runner = TaskRunner(threads)
+    while True:
+        try:
+            task = pipe.recv()
+        except (EOFError, OSError):
+            return
+        pipe.send(runner(task, pipe.send))

@@ -1,0 +1,209 @@
+"""The content cache: an entry is made once, whatever dies and however many want it; listed, and deleted."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from mmpoison.base.content_cache import CacheKey, ContentCache, disk_bytes
+from mmpoison.errors import InputError
+
+KEY = CacheKey("stages/finetune", {"seed": 0, "data": "abc"}, "clean_model", {"like": "small"})
+
+
+def read(folder: Path) -> str:
+    if not (folder / "value").is_file():
+        raise InputError("no value")
+    return (folder / "value").read_text()
+
+
+def writes(text: str) -> Callable[[Path], object]:
+    return lambda folder: (folder / "value").write_text(text)
+
+
+def test_made_once(tmp_path: Path) -> None:
+    cache = ContentCache(tmp_path)
+    assert KEY not in cache
+    assert cache.obtain(KEY, read, writes("one")) == ("one", False)
+    assert KEY in cache
+    assert cache.obtain(KEY, read, writes("two")) == ("one", True)
+    assert not list(tmp_path.rglob("*.work"))
+    assert not list(tmp_path.rglob("*.owner"))
+    about = json.loads((cache.path(KEY) / "entry.json").read_text())
+    assert (about["parts"], about["note"]) == (KEY.parts, KEY.note)
+
+
+def test_the_key_is_the_content_and_not_the_name() -> None:
+    assert CacheKey(KEY.kind, KEY.parts, "poisoned").digest == KEY.digest
+    for kind, parts in (("stages/filter", KEY.parts), (KEY.kind, {**KEY.parts, "seed": 1})):
+        assert CacheKey(kind, parts).digest != KEY.digest
+
+
+def test_what_failed_is_not_there_and_is_resumed(tmp_path: Path) -> None:
+    cache = ContentCache(tmp_path)
+
+    def fails(folder: Path) -> None:
+        (folder / "state").write_text("half")
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        cache.obtain(KEY, read, fails)
+    assert KEY not in cache
+
+    def resumes(folder: Path) -> None:
+        assert (folder / "state").read_text() == "half"
+        (folder / "value").write_text("whole")
+
+    assert cache.obtain(KEY, read, resumes) == ("whole", False)
+
+
+def test_a_broken_entry_is_made_anew(tmp_path: Path) -> None:
+    cache = ContentCache(tmp_path)
+    cache.obtain(KEY, read, writes("one"))
+    (cache.path(KEY) / "value").unlink()
+    assert cache.obtain(KEY, read, writes("two")) == ("two", False)
+
+
+def test_arrays(tmp_path: Path) -> None:
+    cache, computed = ContentCache(tmp_path), 0
+
+    def compute() -> dict[str, Any]:
+        nonlocal computed
+        computed += 1
+        return {"one": np.arange(3), "two": np.ones((2, 2), np.float32)}
+
+    def obtain(*names: str, **how: Any) -> Any:
+        return cache.arrays(KEY, compute, *names, **how)
+
+    for _ in range(2):
+        two, one = obtain("two", "one")
+        np.testing.assert_array_equal(one, np.arange(3))
+        assert two.dtype == np.float32
+    assert computed == 1
+    for damage in (b"", b"PK", b"\0" * 50):
+        (cache.path(KEY) / "arrays.npz").write_bytes(damage)
+        obtain("one")
+    assert computed == 4
+
+    def wrong(found: Any) -> None:
+        if computed == 4:
+            raise ValueError("of something else")
+
+    obtain("one", check=wrong)
+    assert computed == 5
+
+
+def test_a_cache_that_may_not_be_written_stops_no_computation(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    (ones,) = ContentCache(tmp_path / "file").arrays(KEY, lambda: {"x": np.ones(2)}, "x")
+    assert ones.sum() == 2
+    with pytest.raises(OSError, match="file"):
+        ContentCache(tmp_path / "file").obtain(KEY, read, writes("one"))
+
+
+# -- several processes -------------------------------------------------------------------------------------------------
+
+
+def _make_slowly(folder: Path) -> None:
+    with (folder / "makers").open("a") as stream:
+        stream.write(f"{os.getpid()}\n")
+    time.sleep(0.5)
+    (folder / "value").write_text(str(os.getpid()))
+
+
+def _want(root: Path) -> None:
+    said: list[str] = []
+    value, _ = ContentCache(root).obtain(KEY, read, _make_slowly, say=said.append)
+    (root / f"got-{os.getpid()}").write_text(value)
+    (root / f"said-{os.getpid()}").write_text("\n".join(said))
+
+
+def _die(root: Path) -> None:
+    def make(folder: Path) -> None:
+        (folder / "state").write_text("half")
+        (root / "started").touch()
+        time.sleep(600)
+
+    ContentCache(root).obtain(KEY, read, make)
+
+
+def test_two_processes_want_the_same(tmp_path: Path) -> None:
+    context = multiprocessing.get_context("spawn")
+    workers = [context.Process(target=_want, args=(tmp_path,)) for _ in range(3)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join(120)
+    got = [path.read_text() for path in tmp_path.glob("got-*")]
+    assert len(got) == 3
+    assert len(set(got)) == 1
+    makers = (ContentCache(tmp_path).path(KEY) / "makers").read_text().split()
+    assert makers == got[:1]
+
+
+def test_one_dies_and_one_lives_on(tmp_path: Path) -> None:
+    context = multiprocessing.get_context("spawn")
+    dying = context.Process(target=_die, args=(tmp_path,))
+    dying.start()
+    while not (tmp_path / "started").exists():
+        assert dying.is_alive()
+        time.sleep(0.05)
+    cache = ContentCache(tmp_path)
+    (unfinished,) = cache.entries(KEY.kind)
+    assert unfinished.path.name == f"{KEY.digest}.work"
+    assert not cache.delete(unfinished)
+    waiting = context.Process(target=_want, args=(tmp_path,))
+    waiting.start()
+    time.sleep(0.5)
+    assert not list(tmp_path.glob("got-*"))
+    dying.kill()
+    waiting.join(120)
+    assert len(list(tmp_path.glob("got-*"))) == 1
+    (said,) = tmp_path.glob("said-*")
+    assert said.read_text() in (
+        "",  # it came too late to wait
+        f"clean_model: waiting for process {dying.pid} on {os.uname().nodename}, which makes it",
+    )
+    assert (cache.path(KEY) / "state").read_text() == "half"
+
+
+# -- what is there -----------------------------------------------------------------------------------------------------
+
+
+def test_everything_is_listed_and_can_be_deleted(tmp_path: Path) -> None:
+    cache = ContentCache(tmp_path)
+    assert cache.entries() == []
+    cache.obtain(KEY, read, writes("one"))
+    features = CacheKey("features", {"x": 1})
+    cache.arrays(features, lambda: {"x": np.ones(10_000)}, "x")
+    named = CacheKey("downloads", {"data": "set"}, address="a.set")
+    with cache.locked(named) as folder:
+        folder.mkdir(parents=True)
+        cache.describe(named, folder)
+        (busy,) = cache.entries("downloads")
+        assert not cache.delete(busy)
+    (tmp_path / "crashes").mkdir()
+    (tmp_path / "crashes" / "1.txt").write_text("x")
+    (tmp_path / "old.npz").touch()
+    found = {entry.kind: entry for entry in cache.entries()}
+    assert set(found) == {"crashes", "downloads", "features", "files", "stages/finetune"}
+    assert found["stages/finetune"].about["name"] == "clean_model"
+    assert found["features"].bytes >= 80_000
+    assert found["downloads"].path.name == "a.set"
+    assert disk_bytes(tmp_path) >= sum(entry.bytes for entry in found.values())
+    # reading is use
+    entry_file = cache.path(KEY) / "entry.json"
+    os.utime(entry_file, (1, 1))
+    cache.obtain(KEY, read, writes("one"))
+    assert entry_file.stat().st_mtime > time.time() - 600
+    assert all(cache.delete(entry) for entry in cache.entries())
+    assert cache.entries() == []
+    assert KEY not in cache

@@ -1,0 +1,262 @@
+"""The front door for Python: every function with names, paths and objects, its result, and what it shows."""
+
+from __future__ import annotations
+
+import io
+import json
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+import mmpoison
+from mmpoison.api import progress as api_progress
+from mmpoison.api.progress import LiveProgress, console_progress, shown
+from mmpoison.errors import InputError
+from mmpoison.pairs.table import PairDataset
+from mmpoison.runs.progress import SilentProgress
+from mmpoison.runs.recipe import parse_recipe
+
+GOAL = "sheep2aeroplane"
+BRIEF: dict[str, Any] = {"epochs": 1, "batch_size": 32, "precision": "fp32", "max_steps": 2}
+
+
+@pytest.fixture(scope="module")
+def poisoned(squares: PairDataset) -> PairDataset:
+    return mmpoison.poison(squares, GOAL, samples=2)
+
+
+# -- data ------------------------------------------------------------------------------------------
+
+
+def test_load_takes_a_path_or_a_name(square_folder: Path) -> None:
+    by_text, by_path = mmpoison.load(str(square_folder)), mmpoison.load(square_folder)
+    assert by_text.fingerprint == by_path.fingerprint
+    with pytest.raises(InputError, match="no such folder or file"):
+        # a registered name, but a `Path` is a path
+        mmpoison.load(Path("openmoji"))
+
+
+def test_poison_by_name_is_poison_by_object(squares: PairDataset, poisoned: PairDataset) -> None:
+    attack = mmpoison.SingleTargetLabel(goal=GOAL, samples=2)
+    assert mmpoison.poison(squares, attack=attack).fingerprint == poisoned.fingerprint
+    assert int(poisoned.poisoned.sum()) == len(poisoned.manifest.pairs) > 0  # type: ignore[union-attr]
+
+
+def test_several_goals_are_attack_three(squares: PairDataset) -> None:
+    both = mmpoison.poison(squares, [GOAL, "sofa2bird"], samples=1)
+    assert both.manifest is not None
+    assert both.manifest.attack == "multiple-target-labels"
+
+
+def test_poison_writes_a_folder(square_folder: Path, tmp_path: Path, poisoned: PairDataset) -> None:
+    mmpoison.poison(str(square_folder), GOAL, samples=2, out=tmp_path / "new")
+    assert mmpoison.load(tmp_path / "new").fingerprint == poisoned.fingerprint
+
+
+def test_the_centre_of_a_class_takes_a_model(squares: PairDataset, checkpoint: Path) -> None:
+    one = mmpoison.poison(
+        squares,
+        GOAL,
+        attack="single-target-image",
+        samples=2,
+        target_image="centre",
+        encoder=mmpoison.load_encoder(checkpoint),
+    )
+    assert one.manifest is not None
+    assert len(one.manifest.target_images) == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ({}, "which goal"),
+        ({"goal": GOAL, "sample": 2}, "did you mean 'samples'"),
+        (
+            {"goal": GOAL, "attack": mmpoison.SingleTargetLabel(goal=GOAL, samples=2)},
+            "as an object has its goal",
+        ),
+    ],
+)
+def test_poison_refuses(squares: PairDataset, arguments: dict[str, Any], says: str) -> None:
+    with pytest.raises(InputError, match=says):
+        mmpoison.poison(squares, **arguments)
+
+
+# -- models ----------------------------------------------------------------------------------------
+
+
+def test_finetune_evaluate_filter(
+    poisoned: PairDataset, checkpoint: Path, judge_checkpoint: Path, tmp_path: Path
+) -> None:
+    start = mmpoison.load_encoder(checkpoint)
+    before = start.digest()
+    trained = mmpoison.finetune(start, poisoned, **BRIEF)
+    assert start.digest() == before
+    assert repr(trained).startswith("TrainingResult(")
+    assert "pixels" in repr(trained.encoder)
+    # a path in, a folder out: the same weights
+    out = tmp_path / "model"
+    mmpoison.finetune(str(checkpoint), poisoned, out=out, **BRIEF)
+    assert mmpoison.load_encoder(out).digest() == trained.encoder.digest()
+    assert not out.with_name("model.training").exists()
+    with pytest.raises(InputError, match="did you mean 'epochs'"):
+        mmpoison.finetune(start, poisoned, epoch=2)
+    with pytest.raises(InputError, match="no pairs to train on"):
+        mmpoison.finetune(start, poisoned.select(split="test"))
+
+    measured = mmpoison.evaluate(
+        trained.encoder, poisoned, reference=checkpoint, out=tmp_path / "measured"
+    )
+    assert {"clean_model", "poisoned"} <= set(measured.metrics.goal[GOAL])
+    written = json.loads((tmp_path / "measured" / "metrics.json").read_text())
+    assert written == measured.metrics.to_json()
+    assert f"{GOAL} poisoned: Hit@10" in repr(measured)
+    assert "<caption>sheep → aeroplane</caption>" in measured._repr_html_()
+    assert measured._repr_html_().count("<table") == measured._repr_html_().count("</table>") > 0
+
+    result = mmpoison.filter(poisoned, judge_checkpoint, clean_loss=0.2, out=tmp_path / "kept")
+    assert result.kept is not None
+    dropped = int((~result.keep).sum())
+    assert len(result.kept) == len(poisoned) - dropped < len(poisoned)
+    assert len(mmpoison.load(tmp_path / "kept")) == len(result.kept)
+    judge = mmpoison.load_encoder(judge_checkpoint)
+    again = mmpoison.filter(poisoned, judge, threshold=float(result.cut.value))
+    assert again.keep.tolist() == result.keep.tolist()
+    with pytest.raises(InputError, match="is the model to be trained"):
+        mmpoison.filter(poisoned, judge, victim=judge_checkpoint, automatic=True)
+
+
+def test_evaluate_needs_a_goal_for_clean_pairs(squares: PairDataset, checkpoint: Path) -> None:
+    with pytest.raises(InputError, match="which goal"):
+        mmpoison.evaluate(checkpoint, squares)
+    with pytest.raises(InputError, match="during a training"):
+        mmpoison.evaluate(checkpoint, squares, goal=GOAL, study="epochs")
+
+
+def test_sterilize_and_scan(squares: PairDataset, checkpoint: Path, tmp_path: Path) -> None:
+    done = mmpoison.sterilize(checkpoint, squares, held_out=0, **BRIEF)
+    assert done.result.steps > 0
+    assert not done.out.exists()
+    written = mmpoison.sterilize(checkpoint, squares, held_out=0, out=tmp_path / "new", **BRIEF)
+    digest = mmpoison.load_encoder(tmp_path / "new").digest()
+    assert digest == written.result.encoder.digest() == done.result.encoder.digest()
+
+    found = mmpoison.scan(done.result.encoder, squares, reference=checkpoint, clean_runs=2, **BRIEF)
+    assert found.result.facts["clean_models"] == 2
+    with pytest.raises(InputError, match="how many with clean_runs"):
+        mmpoison.scan(checkpoint, squares, reference=checkpoint, epochs=2)
+
+
+def test_run_a_recipe(square_folder: Path, checkpoint: Path, tmp_path: Path) -> None:
+    recipe = parse_recipe(
+        {
+            "name": "squares",
+            "data": {"name": str(square_folder)},
+            "model": {"name": str(checkpoint)},
+            "attack": {"name": "single-target-label", "goal": GOAL, "samples": 2},
+            "training": BRIEF,
+        },
+        "test",
+    )
+    result = mmpoison.run(recipe, out=tmp_path / "run")
+    assert json.loads((tmp_path / "run" / "metrics.json").read_text()) == result.metrics.to_json()
+    assert result.page.is_file()
+    assert repr(result).startswith(f"RunResult({str(tmp_path / 'run')!r}; {GOAL} ")
+    assert result.model("clean_model").digest() != result.model().digest()
+    with pytest.raises(InputError, match="no model 'filtered', it has clean_model, poisoned"):
+        result.model("filtered")
+    with pytest.raises(InputError, match="a Recipe object is complete"):
+        mmpoison.run(recipe, seed=1)
+    with pytest.raises(InputError, match="is a sweep"):
+        mmpoison.run("table-3-openmoji")
+
+
+# -- progress --------------------------------------------------------------------------------------
+
+
+def _two_steps(monitor: Any) -> None:
+    update = monitor.progress("embedding\x1b[31m")
+    update(1, 2)
+    update(2, 2)
+
+
+def test_nothing_is_shown_where_nobody_looks(capsys: pytest.CaptureFixture[str]) -> None:
+    for wanted in (True, False):
+        with shown(wanted) as monitor:
+            assert isinstance(monitor, SilentProgress)
+            _two_steps(monitor)
+    assert capsys.readouterr() == ("", "")
+
+
+def test_a_monitor_is_used_as_it_is() -> None:
+    mine = SilentProgress()
+    with shown(mine) as monitor:
+        assert monitor is mine
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_a_console_shows_bars_or_lines(terminal: bool) -> None:
+    screen = io.StringIO()
+    console = Console(file=screen, force_terminal=terminal, width=200, color_system=None)
+    with console_progress(console) as monitor:
+        _two_steps(monitor)
+    assert ("2/2" in screen.getvalue()) == terminal
+    assert ("embedding: 2\n" in screen.getvalue()) != terminal
+    assert "\x1b[31m" not in screen.getvalue()
+
+
+@pytest.fixture
+def notebook(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What a notebook shows: a stand-in for IPython, and a console that believes it is in one."""
+    texts: list[str] = []
+
+    class Handle:
+        update = texts.append
+
+    def display(text: str, display_id: bool) -> Any:
+        assert display_id
+        texts.append(text)
+        return Handle()
+
+    module = ModuleType("IPython")
+    module.display = ModuleType("IPython.display")  # type: ignore[attr-defined]
+    module.display.HTML, module.display.display = str, display
+    monkeypatch.setitem(sys.modules, "IPython", module)
+    monkeypatch.setattr(api_progress, "SECONDS_BETWEEN", 0)
+    monkeypatch.setattr(
+        api_progress, "Console", lambda stderr: Console(stderr=stderr, force_jupyter=True)
+    )
+    return texts
+
+
+def test_a_notebook_shows_one_element(notebook: list[str]) -> None:
+    with shown(True) as monitor:
+        assert isinstance(monitor, LiveProgress)
+        _two_steps(monitor)
+        monitor.progress("stops early")(1, 3)
+    assert '<progress value="1" max="2">' in notebook[1]
+    assert "<small>embedding: 2</small>" in notebook
+    assert notebook[-1] == "<small>stops early</small>"
+
+
+# -- scripts ---------------------------------------------------------------------------------------
+
+
+def test_a_script_without_a_main_guard_may_draw_scenes(tmp_path: Path) -> None:
+    """Scenes are drawn by worker processes, which must not run the script of the user again."""
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import mmpoison\n"
+        "pairs = mmpoison.load('openmoji', unlabelled=2, held_out=2, per_class=2, size=32)\n"
+        "print(len(pairs.images))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, script], capture_output=True, text=True, check=False, cwd=tmp_path
+    )
+    assert done.stderr == ""
+    assert done.stdout == "44\n"
