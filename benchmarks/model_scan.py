@@ -23,7 +23,7 @@ from mmpoison.base.files import write_json
 from mmpoison.base.seeding import generator
 from mmpoison.datasets import PairDataset, load_dataset
 from mmpoison.defenses.scans.canary import Kinds, Table, association
-from mmpoison.defenses.scans.model_scan import scan_tables
+from mmpoison.defenses.scans.rank_gain import scan_tables
 from mmpoison.evaluation import TestEmbeddings, TestSet
 from mmpoison.models import (
     DualEncoder,
@@ -75,14 +75,18 @@ def measure(
     for name, table in suspects.items():
         usual = [other for key, other in clean.items() if key != name]
         found = scan_tables(reference, table, usual, kinds)
-        goals = [f"{push.captions}2{push.images}" for push in found.pushes]
-        flagged = {f"{push.captions}2{push.images}": push.p_value for push in found.flagged(ALARM)}
+        p_values = {
+            f"{row['captions']}2{row['images']}": row["p_value"]
+            for row in (finding.to_json() for finding in found.findings)
+        }
+        goals = list(p_values)
+        flagged = {goal: value for goal, value in p_values.items() if value <= ALARM}
         rows.append(
             {
                 "model": name,
                 "rank": goals.index(name) if name in goals else None,
                 "flagged": flagged,
-                "smallest_p": min((push.p_value for push in found.pushes), default=1.0),
+                "smallest_p": min(p_values.values(), default=1.0),
             }
         )
     return rows

@@ -147,7 +147,7 @@ def test_sterilize_and_scan(squares: PairDataset, checkpoint: Path, tmp_path: Pa
     assert digest == written.result.encoder.digest() == done.result.encoder.digest()
 
     found = mmpoison.scan(done.result.encoder, squares, reference=checkpoint, clean_runs=2, **BRIEF)
-    assert found.clean_models == 2
+    assert found.result.facts["clean_models"] == 2
     with pytest.raises(InputError, match="how many with clean_runs"):
         mmpoison.scan(checkpoint, squares, reference=checkpoint, epochs=2)
 

@@ -1,4 +1,4 @@
-"""`evaluate --suspect`: the whole scan on a small set, taken up again, and what it refuses."""
+"""`evaluate --suspect`: the whole scan on a small set, resumed, and what it refuses."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SETTINGS = [
 ]
 
 
-def test_a_scan_is_written_and_goes_on_where_it_was(
+def test_a_scan_is_written_and_resumes(
     cli: Cli, square_folder: Path, checkpoint: Path, tmp_path: Path
 ) -> None:
     poisoned, model, out = tmp_path / "poisoned", tmp_path / "model", tmp_path / "scan"
@@ -28,25 +28,25 @@ def test_a_scan_is_written_and_goes_on_where_it_was(
     )
     shown = cli(*scan, "--out", out)
     assert shown.code == 0, shown.err
-    assert "What came nearer than usual" in shown.out
+    assert "Most unusual findings of scan rank-gain" in shown.out
     assert "model-scan.json" in shown.out
     found = json.loads((out / "model-scan.json").read_text())
     assert found["null"] == "clean fine-tunes"
     assert found["clean_models"] == 2
     assert found["pairs_of_kinds"] == 12
-    pushed = [(push["captions"], push["images"]) for push in found["ranking"]]
-    assert len(set(pushed)) == len(pushed)
-    assert all(a != b for a, b in pushed)
-    assert all(0 <= push["p_value"] <= 1 for push in found["ranking"])
+    kinds = [(row["captions"], row["images"]) for row in found["ranking"]]
+    assert len(set(kinds)) == len(kinds)
+    assert all(a != b for a, b in kinds)
+    assert all(0 <= row["p_value"] <= 1 for row in found["ranking"])
     assert {path.name for path in (out / "clean").iterdir()} == {"0", "1"}
     assert "Fine-tuned on pairs" in (out / "clean" / "0" / "README.md").read_text()
 
     again = cli(*scan, "--out", out)
     assert again.code == 2
-    assert "is there already" in again.err
+    assert "exists already" in again.err
     (out / "model-scan.json").unlink()
     again = cli(*scan, "--out", out)
-    assert "taken from" in again.out
+    assert "read from" in again.out
     assert json.loads((out / "model-scan.json").read_text()) == found
     # the models that were made serve another scan
     given = [argument for n in "01" for argument in ("--clean", out / "clean" / n)]
@@ -63,25 +63,28 @@ def test_without_clean_models_it_says_what_it_compared_with(
         *("--reference", checkpoint),
     )
     assert shown.code == 0, shown.err
-    assert "compared with its own other pairs of kinds" in shown.out
+    assert "compared with the suspect's own other pairs of kinds" in shown.out
     table = cli(
         *("evaluate", "--data", square_folder, "--suspect", judge_checkpoint),
         *("--reference", checkpoint, "--format", "markdown"),
     )
-    assert "| captions of > images of |" in table.out
+    assert "| captions | images | rank reference |" in table.out
 
 
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["--suspect", "M"], "--suspect needs --reference"),
+        (["--suspect", "M"], "needs --reference"),
         (["--suspect", "M", "--reference", "M", "--model", "M"], "has no use for --model"),
         (["--suspect", "M", "--reference", "M", "--goal", "a2b"], "has no use for --goal"),
-        (["--suspect", "M", "--reference", "M", "--clean-runs", "2"], "say where with --out"),
-        (["--suspect", "M", "--reference", "M", "--set", "epochs=1"], "say how many"),
+        (["--suspect", "M", "--reference", "M", "--clean-runs", "2"], "give a folder with --out"),
+        (["--suspect", "M", "--reference", "M", "--set", "epochs=1"], "says how many"),
+        (["--suspect", "M", "--scan", "rank-gane"], "did you mean 'rank-gain'"),
+        (["--suspect", "M", "--scan", "clean-finetune"], "one of kind scan is needed: rank-gain"),
         (["--suspect", "M", "--reference", "M", "--false-alarms", "2"], "not between 0 and 1"),
         (["--suspect", "M", "--reference", "openmoji-mini"], "of different architectures"),
         (["--model", "M", "--clean-runs", "2"], "belong to --suspect"),
+        (["--model", "M", "--scan", "rank-gain"], "belong to --suspect"),
         (["--goal", "sheep2aeroplane"], "which model?"),
     ],
 )

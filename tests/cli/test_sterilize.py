@@ -1,4 +1,4 @@
-"""`mmpoison sterilize` from end to end: looks, rates, the guard, and what is left when nothing is handed over."""
+"""`mmpoison sterilize` from end to end: probes, rates, the guard, and what is left when no model is saved."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_rates_side_by_side(cli: Cli, many_squares: Path, checkpoint: Path, tmp_
     refused = cli(*command, "--max-utility-loss", "0")
     if refused.code:
         assert refused.code == 1
-        assert refused.err.startswith("mmpoison: no model is handed over: all lost more than 0 of")
+        assert refused.err.startswith("mmpoison: no model is saved: all lost more than 0 of")
         assert not out.exists()
         work = out.with_name("repaired.training")
         curve = json.loads((work / "sterilize-curve.json").read_text())
@@ -69,7 +69,7 @@ def test_rates_side_by_side(cli: Cli, many_squares: Path, checkpoint: Path, tmp_
     assert "chosen" in done.out
     assert "sheep2aeroplane" in done.out
     assert (out / "logs" / "learning-rate-0.001" / "steps.jsonl").is_file()
-    assert not list(out.rglob("step-*")) + list(out.rglob("looks.jsonl"))
+    assert not list(out.rglob("step-*")) + list(out.rglob("probes.jsonl"))
     assert load_checkpoint(out).config["mmpoison"]["poisoned"] is False
     assert "utility lost on 20 held-out images" in (out / "README.md").read_text()
     pytest.importorskip("matplotlib")

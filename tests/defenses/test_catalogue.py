@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import re
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from types import ModuleType
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -14,7 +17,10 @@ import torch
 
 from mmpoison.datasets import PairDataset
 from mmpoison.defenses import DEFENSES, FilterResult
+from mmpoison.defenses.catalogue import Kind, services_of, train_with
+from mmpoison.defenses.scan_result import ScanResult
 from mmpoison.errors import InputError
+from mmpoison.evaluation import TestSet
 from mmpoison.models import DualEncoder, PairInputs, prepare_pixels, save_checkpoint
 from mmpoison.training import TrainingResult, TrainingSettings
 
@@ -44,9 +50,13 @@ def as_a_stranger_sees_it(pairs: PairDataset) -> PairDataset:
 
 
 def keeps_the_contract(
-    defense: Any, encoder: DualEncoder, poisoned: PairDataset, inputs: PairInputs
+    defense: Any,
+    encoder: DualEncoder,
+    poisoned: PairDataset,
+    inputs: PairInputs,
+    suspect: DualEncoder,
 ) -> None:
-    """Apply a defence and check what its kind promises."""
+    """Apply a defence and check what its kind promises; a scan is given a suspect."""
     train, clean = poisoned.select(split="train"), poisoned.select(split="val")
     before = {name: value.clone() for name, value in encoder.module.state_dict().items()}
     if defense.kind == "pre-training":
@@ -64,14 +74,36 @@ def keeps_the_contract(
         np.testing.assert_array_equal(again.scores, result.scores)
         with pytest.raises(InputError):
             defense.apply(train.where(np.zeros(len(train), dtype=bool)), encoder, inputs, seed=1)
+    elif defense.kind == "scan":
+        usual = [encoder, encoder.copy("other")]
+        test = TestSet.of(poisoned)
+        runs = [
+            defense.apply(
+                suspect, test, inputs, reference=encoder, clean_models=iter(usual), seed=1
+            )
+            for _ in range(2)
+        ]
+        assert isinstance(runs[0], ScanResult)
+        assert runs[0] == runs[1]
+        for found in runs[0].findings:
+            assert 0 <= found.p_value <= 1
+            assert str(found)
+            json.dumps(found.to_json())
+        json.dumps(runs[0].facts)
     else:
         arguments = (encoder, train, inputs, QUICK)
         if defense.kind == "post-training":
             arguments = (encoder, clean, inputs)  # type: ignore[assignment]
             with pytest.raises(InputError, match="poisoned"):
                 defense.apply(encoder, train, inputs, seed=1)
-        result = defense.apply(*arguments, seed=1)
+        seen: list[tuple[int, str]] = []
+        services: Any = {"on_step": lambda step, model: seen.append((step.step, model.digest()))}
+        result = train_with(defense, *arguments, seed=1, services=services)
         assert isinstance(result, TrainingResult)
+        if "on_step" in services_of(defense):
+            # the last call sees the model that is returned, or a guard would judge another one
+            assert seen[-1] == (result.steps, result.encoder.digest())
+            assert [step for step, _ in seen] == sorted({step for step, _ in seen})
         assert result.encoder is not encoder
         stranger = as_a_stranger_sees_it(arguments[1])
         again = defense.apply(encoder, stranger, *arguments[2:], seed=1)
@@ -88,10 +120,15 @@ def keeps_the_contract(
 
 @pytest.mark.parametrize("name", list(DEFENSES))
 def test_every_defence(
-    name: str, encoder_of: DualEncoder, poisoned: PairDataset, inputs: PairInputs
+    name: str,
+    encoder_of: DualEncoder,
+    poisoned: PairDataset,
+    inputs: PairInputs,
+    make_encoder: Callable[..., DualEncoder],
 ) -> None:
     plug_in: Any = DEFENSES[name]
-    keeps_the_contract(plug_in(**ARGUMENTS.get(name, {})), encoder_of, poisoned, inputs)
+    defense = plug_in(**ARGUMENTS.get(name, {}))
+    keeps_the_contract(defense, encoder_of, poisoned, inputs, make_encoder(4))
 
 
 # -- the examples of the documentation -------------------------------------------------------------
@@ -115,10 +152,10 @@ def registry() -> Iterator[None]:
 
 def test_there_is_one_of_each_kind() -> None:
     kinds = [re.search(r'ClassVar\[Kind\] = "(.*?)"', block) for block in FILES]
-    assert [kind and kind[1] for kind in kinds] == ["pre-training", "in-training", "post-training"]
+    assert [kind and kind[1] for kind in kinds] == list(get_args(Kind))
 
 
-@pytest.mark.parametrize("number", range(3), ids=["before", "in", "after"])
+@pytest.mark.parametrize("number", range(4), ids=get_args(Kind))
 def test_the_examples(
     number: int,
     registry: None,
@@ -127,11 +164,14 @@ def test_the_examples(
     inputs: PairInputs,
     make_encoder: Callable[..., DualEncoder],
     tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     file = tmp_path / "example.py"
     file.write_text(FILES[number])
     before = set(DEFENSES)
-    exec(compile(FILES[number], str(file), "exec"), {"__name__": "example"})
+    module = ModuleType("example")
+    monkeypatch.setitem(sys.modules, "example", module)  # dataclasses look there
+    exec(compile(FILES[number], str(file), "exec"), module.__dict__)
     (name,) = set(DEFENSES) - before
     plug_in: Any = DEFENSES[name]
     assert plug_in.name == name
@@ -139,4 +179,9 @@ def test_the_examples(
     if name == "half-way-back":
         save_checkpoint(make_encoder(5), tmp_path / "older", card="older")
         arguments = {"before": str(tmp_path / "older"), "settings": QUICK}
-    keeps_the_contract(plug_in(**arguments), encoder_of, poisoned, inputs)
+    keeps_the_contract(plug_in(**arguments), encoder_of, poisoned, inputs, make_encoder(4))
+
+
+def test_the_scan_is_the_one_of_the_test_package() -> None:
+    file = Path(__file__).parents[1] / "plugin" / "site" / "fruit_plugin" / "confusions.py"
+    assert FILES[3] == file.read_text("utf-8")

@@ -85,7 +85,68 @@ def test_a_defence_is_listed_and_filters(
     assert 0 < facts["dropped_pairs"] < facts["pairs"]
 
 
-def test_an_attack_a_data_set_and_a_model_run_a_recipe(tmp_path: Path) -> None:
+def test_each_kind_of_defence_is_selected_on_the_command_line(
+    square_folder: Path, checkpoint: Path, tmp_path: Path
+) -> None:
+    training = ["--set", "batch_size=32", "--set", "max_steps=1"]
+    train: list[str | Path] = [
+        "train",
+        "--data",
+        square_folder,
+        "--model",
+        checkpoint,
+        "--out",
+        "trained",
+        *training,
+    ]
+    done = mmpoison(*train, "--defense", "half-rate", "--set", "share=0.25", folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    card = (tmp_path / "trained" / "README.md").read_text()
+    assert "defence: half-rate {'share': 0.25}" in card
+    line = json.loads((tmp_path / "trained" / "logs" / "steps.jsonl").read_text().splitlines()[0])
+    assert line["learning_rate"] == pytest.approx(2.5e-6)
+
+    sterilize: list[str | Path] = [
+        "sterilize",
+        "--data",
+        square_folder,
+        "--model",
+        checkpoint,
+        "--split",
+        "train",
+    ]
+    repair = [*sterilize, "--method", "jitter", "--out", "repaired"]
+    done = mmpoison(*repair, "--set", "scale=1e-6", "--held-out", "0.8", folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "repair: jitter" in (tmp_path / "repaired" / "README.md").read_text()
+    curve = json.loads((tmp_path / "repaired" / "sterilize-curve.json").read_text())
+    assert [look["step"] for look in curve["branches"][0]["looks"]] == [0, 0]
+    for wrong, says in (("scael=1", "did you mean 'scale'"), ("epochs=2", "unknown option")):
+        done = mmpoison(*repair[:-1], "other", "--set", wrong, folder=tmp_path)
+        assert done.returncode == 2
+        assert says in done.stderr.splitlines()[-1]
+
+    scan: list[str | Path] = [
+        "evaluate",
+        "--data",
+        square_folder,
+        "--suspect",
+        checkpoint,
+        "--scan",
+        "confusions",
+    ]
+    done = mmpoison(*scan, "--set", "least=0.01", "--format", "json", folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["scan"] == "confusions"
+    assert all(row["share"] >= 0.01 for row in found["ranking"])
+    done = mmpoison(*scan, folder=tmp_path)
+    assert "Most unusual findings of scan confusions" in done.stdout
+    done = mmpoison(*scan, "--clean-runs", "2", "--out", "scan", folder=tmp_path)
+    assert "has no use for clean fine-tunes" in done.stderr.splitlines()[-1]
+
+
+def test_plug_ins_of_every_kind_run_a_recipe(tmp_path: Path) -> None:
     (tmp_path / "squares").mkdir()
     recipe: dict[str, Any] = {
         "name": "fruit",
@@ -94,6 +155,9 @@ def test_an_attack_a_data_set_and_a_model_run_a_recipe(tmp_path: Path) -> None:
         "attack": {"name": "class-swap", "goal": "cherry2lime", "samples": 2},
         "training": {"epochs": 1, "batch_size": 8, "max_steps": 1},
         "filter": {"method": "odd-captions", "encoder": "pretrained"},
+        "robust_training": {"method": "half-rate", "share": 0.25},
+        "sterilize": {"method": "jitter", "scale": 0.1},
+        "scan": {"method": "confusions", "least": 0.01},
     }
     (tmp_path / "fruit.yaml").write_text(json.dumps(recipe))
     done = mmpoison("run", "fruit.yaml", "--out", "run", "--no-models", folder=tmp_path)
@@ -101,7 +165,22 @@ def test_an_attack_a_data_set_and_a_model_run_a_recipe(tmp_path: Path) -> None:
     metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
     assert metrics["run"]["attack"] == "class-swap"
     assert metrics["run"]["filter"]["method"] == "odd-captions"
+    assert metrics["run"]["robust_training"] == {"method": "half-rate", "share": 0.25}
+    assert metrics["run"]["sterilize"] == {
+        "method": "jitter",
+        "scale": 0.1,
+        "pairs": 2,
+        "steps": 0,
+    }
     assert set(metrics["goal"]) == {"cherry2lime", "lime2cherry"}
+    for rows in metrics["goal"].values():
+        assert {"poisoned", "filtered", "robust", "sterilized"} <= set(rows)
+    scans = json.loads((tmp_path / "run" / "model-scan.json").read_text())
+    assert set(scans) == {"clean_model", "poisoned", "filtered", "robust", "sterilized"}
+    assert metrics["run"]["scan"]["method"] == "confusions"
+    assert (tmp_path / "run" / "logs" / "robust" / "steps.jsonl").is_file()
+    shown = mmpoison("report", "run", "--format", "markdown", folder=tmp_path)
+    assert "| Robust |" in shown.stdout
     for kind in ("attacks", "models"):
         warned(done, kind)
 

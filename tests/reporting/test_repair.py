@@ -10,7 +10,7 @@ import pytest
 from mmpoison.reporting import markdown, repair_table, write_repair_figures
 
 
-def look(step: int, hit: float, lost: float) -> dict[str, Any]:
+def probe(step: int, hit: float, lost: float) -> dict[str, Any]:
     utility = {way: {"hit@10": 0.9 - lost} for way in ("image_retrieval", "text_retrieval")}
     return {
         "step": step,
@@ -30,13 +30,13 @@ CURVE: dict[str, Any] = {
             "learning_rate": 1e-5,
             "keeps_utility": True,
             "chosen": True,
-            "looks": [look(0, 1, 0), look(5, 0.5, 0.01)],
+            "looks": [probe(0, 1, 0), probe(5, 0.5, 0.01)],
         },
         {
             "learning_rate": 1e-3,
             "keeps_utility": False,
             "chosen": False,
-            "looks": [look(0, 1, 0), look(5, 0.0, 0.4)],
+            "looks": [probe(0, 1, 0), probe(5, 0.0, 0.4)],
         },
         {"learning_rate": 1.0, "keeps_utility": False, "chosen": False, "looks": []},
     ],
@@ -61,11 +61,11 @@ def test_figures_are_the_same_file_twice(tmp_path: Path, goals: bool) -> None:
     curve = CURVE
     if not goals:
         branch = CURVE["branches"][0]
-        looks = [{k: v for k, v in one.items() if k != "test"} for one in branch["looks"]]
-        curve = {**CURVE, "branches": [{**branch, "looks": looks}]}
+        probes = [{k: v for k, v in one.items() if k != "test"} for one in branch["looks"]]
+        curve = {**CURVE, "branches": [{**branch, "looks": probes}]}
     first = write_repair_figures(tmp_path / "one", curve)
     second = write_repair_figures(tmp_path / "two", curve)
     assert [path.name for path in first] == ["one.png", "one.svg"]
     assert [path.read_bytes() for path in first] == [path.read_bytes() for path in second]
-    label = "Hit@10 of the goal" if goals else "what was let go of"
+    label = "Hit@10 of the goal" if goals else "largest rise of a rank"
     assert f"<!-- {label}" in first[1].read_text()

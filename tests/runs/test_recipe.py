@@ -60,6 +60,22 @@ def test_a_good_file(tmp_path: Path) -> None:
     assert load_recipe(tmp_path / "again.yml") == recipe
 
 
+def test_parts_that_0_1_0_does_not_know_are_written_only_where_they_are_set() -> None:
+    old = {**SMALL, "sterilize": {"training": {"epochs": 1}}}
+    written = yaml.safe_load(parse_recipe(old, "here").to_yaml())
+    assert list(written["sterilize"]) == ["training", "pairs", "curve", "every"]
+    assert not {"robust_training", "scan"} & set(written)
+    parts: dict[str, Any] = {
+        "robust_training": {"method": "x", "share": 0.5},
+        "scan": {"false_alarms": 0.05},
+        "sterilize": {"method": "y", "scale": 2},
+    }
+    recipe = parse_recipe({**SMALL, **parts}, "here")
+    assert parse_recipe(yaml.safe_load(recipe.to_yaml()), "here") == recipe
+    assert recipe.sterilize is not None
+    assert recipe.sterilize.options == {"scale": 2}
+
+
 def test_missing_file(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"nowhere\.yaml: no such recipe file$"):
         load_recipe(tmp_path / "nowhere.yaml")
@@ -100,6 +116,9 @@ def test_not_a_mapping(tmp_path: Path, text: str) -> None:
         ("model.align.batchsize", 3, "unknown key 'model.align.batchsize': did you mean"),
         ("filter", {"encoders": "x"}, "filter.encoder"),
         ("sterilize.training.epoch", 1, "unknown key 'sterilize.training.epoch': did you mean"),
+        ("sterilize.trainin", {}, "unknown key 'trainin': did you mean 'training'?"),
+        ("sterilize", {}, "training: settings of the fine-tune are needed"),
+        ("scan.false_alarms", 2, "scan.false_alarms: "),
         ("data.options", 3, "data.options: "),
         ("training.epochs", "many", "training.epochs: "),
         ("training.epochs", -1, "training.epochs: "),

@@ -497,6 +497,9 @@ def refused_early(recipe: Recipe, out: Path) -> str:
             "exactly one of threshold, clean_loss and automatic",
         ),
         ({"filter": {"encoder": "pretrained", "threshold": 3}}, "threshold"),
+        ({"robust_training": {"method": "rank-gain"}}, "one of kind in-training is needed: none"),
+        ({"sterilize": {"method": "clean-finetun"}}, "did you mean 'clean-finetune'"),
+        ({"scan": {"share": 1}}, "recipe key scan.share: defence 'rank-gain': unknown option"),
     ],
 )
 def test_refused_before_training(

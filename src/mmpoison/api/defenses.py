@@ -10,19 +10,17 @@ from typing import Any
 from mmpoison.api.inputs import Pairs, as_encoder, as_list, as_pairs, training_settings
 from mmpoison.api.progress import shown
 from mmpoison.attacks.goal import Goal
-from mmpoison.defenses.catalogue import PairFilter, build_filter
+from mmpoison.defenses.catalogue import PairFilter, build_filter, split_options
 from mmpoison.defenses.filter_result import FilterResult
 from mmpoison.defenses.filters.pipeline import Ask, Trusted, check_judge, filter_pairs
-from mmpoison.defenses.repairs.repair import branch_settings
 from mmpoison.defenses.repairs.repair_watch import RepairRule
-from mmpoison.defenses.scans.model_scan import ModelScan
 from mmpoison.errors import InputError
 from mmpoison.evaluation.goal_target import GoalTarget, goal_targets_of
 from mmpoison.models.dual_encoder import DualEncoder
 from mmpoison.pairs.folder import ImagePolicy
 from mmpoison.runs.progress import RunProgress
-from mmpoison.runs.scan_model import scan_model
-from mmpoison.runs.sterilize_model import Sterilized, sterilize_model
+from mmpoison.runs.scan_model import DEFAULT_SCAN, ScannedModel, scan_model
+from mmpoison.runs.sterilize_model import DEFAULT_REPAIR, Sterilized, sterilize_model
 from mmpoison.training.settings import TrainingSettings
 
 MAX_UTILITY_LOSS = 0.02
@@ -118,6 +116,7 @@ def sterilize(
     out: str | Path | None = None,
     split: str = "val",
     seed: int = 0,
+    method: str = DEFAULT_REPAIR,
     settings: TrainingSettings | None = None,
     learning_rate: float | Sequence[float] | None = None,
     held_out: float = 0.2,
@@ -133,7 +132,7 @@ def sterilize(
     progress: bool | RunProgress = True,
     **changes: Any,
 ) -> Sterilized:
-    """Repair a suspect model by fine-tuning it on pairs that are known to be clean.
+    """Repair a suspect model with pairs that are known to be clean.
 
     Args:
         model: The suspect: an encoder, or what `load_encoder` takes.
@@ -141,7 +140,8 @@ def sterilize(
         out: New folder for the checkpoint and the curve of the repair.
         split: The clean split.
         seed: Seed of everything random.
-        settings: How to fine-tune; the paper's settings by default.
+        method: A registered repair (`mmpoison defenses` shows them); by default a fine-tune on the clean pairs.
+        settings: How to train; the paper's settings by default.
         learning_rate: One or several; of several the best by the stated rule is chosen.
         held_out: Share of the clean images that judge the repair and are not trained on; 0: train on all, judge
             nothing.
@@ -155,7 +155,7 @@ def sterilize(
         device: `auto` (a GPU where there is one), `cpu`, `cuda` or `cuda:N`.
         trust: As for `load_encoder`.
         progress: False shows no progress; by default bars are shown on a terminal and in a notebook.
-        **changes: Single settings, for example `epochs=1`.
+        **changes: Single settings, for example `epochs=1`, and parameters of `method`.
 
     Returns:
         The repaired model (`result.encoder`) and what the repair did. Its `out` does not exist if none was given.
@@ -170,7 +170,8 @@ def sterilize(
         ```
     """
     rates = [learning_rate] if isinstance(learning_rate, int | float) else learning_rate or ()
-    branches = branch_settings(training_settings(settings, changes), list(rates))
+    options, changes = split_options("post-training", method, changes)
+    chosen = training_settings(settings, changes) if settings or changes else None
     data = as_pairs(pairs)
     rule = None
     canaries = as_list(canary_goal)
@@ -190,7 +191,10 @@ def sterilize(
             data,
             suspect,
             Path(scratch) / "sterilized" if out is None else Path(out),
-            branches,
+            chosen,
+            method=method,
+            options=options,
+            learning_rates=list(rates),
             progress=monitor,
             split=split,
             seed=seed,
@@ -208,7 +212,8 @@ def scan(
     model: DualEncoder | str | Path,
     pairs: Pairs,
     *,
-    reference: DualEncoder | str | Path,
+    reference: DualEncoder | str | Path | None = None,
+    method: str = DEFAULT_SCAN,
     clean: Sequence[str | Path] = (),
     clean_runs: int = 0,
     settings: TrainingSettings | None = None,
@@ -219,26 +224,27 @@ def scan(
     trust: bool = False,
     progress: bool | RunProgress = True,
     **changes: Any,
-) -> ModelScan:
+) -> ScannedModel:
     """Ask whether a model is poisoned, towards a goal that nobody knows.
 
     Args:
         model: The suspect: an encoder, or what `load_encoder` takes.
         pairs: A clean data set, or its name or path; its test part is measured on.
-        reference: A model without poison, from which the suspect was made.
+        reference: A model without poison, from which the suspect was made; not every scan needs it.
+        method: A registered scan of models (`mmpoison defenses` shows them).
         clean: Clean fine-tunes of the reference, to compare with; two at least say most.
         clean_runs: Make so many clean fine-tunes here, on split `val`.
         settings: How to make them; the more like the suspect's training, the better.
-        false_alarms: For the file: how often a clean fine-tune may be flagged.
+        false_alarms: How often a clean model may be flagged.
         seed: Seed of everything random.
         out: Folder for `model-scan.json` and the clean fine-tunes, which a second scan takes from there.
         device: `auto` (a GPU where there is one), `cpu`, `cuda` or `cuda:N`.
         trust: As for `load_encoder`.
         progress: False shows no progress; by default bars are shown on a terminal and in a notebook.
-        **changes: Single settings of the clean fine-tunes, for example `epochs=2`.
+        **changes: Single settings of the clean fine-tunes, for example `epochs=2`, and parameters of `method`.
 
     Returns:
-        What came nearer than usual; `flagged(0.01)` gives what clean fine-tunes would show in at most 1% of cases.
+        What the scan found; `flagged` has what clean models show only that rarely.
 
     Raises:
         InputError: If the data have no test part or too few kinds, or the models do not fit.
@@ -246,15 +252,16 @@ def scan(
     Example:
         ```python
         found = mmpoison.scan(encoder, pairs, reference="openmoji-small", clean_runs=3, epochs=2)
-        found.flagged(0.01)
+        found.flagged
         ```
     """
+    options, changes = split_options("scan", method, changes)
     if (settings is not None or changes) and not clean_runs:
         raise InputError("training settings are for clean fine-tunes: say how many with clean_runs")
     chosen = training_settings(settings, changes)
     data = as_pairs(pairs)
     suspect = as_encoder(model, device=device, trust=trust)
-    before = as_encoder(reference, device=device, trust=trust)
+    before = None if reference is None else as_encoder(reference, device=device, trust=trust)
     with shown(progress) as monitor, TemporaryDirectory() as scratch:
         # clean fine-tunes are written somewhere in any case
         folder = Path(scratch) / "scan" if out is None and clean_runs else out
@@ -269,5 +276,7 @@ def scan(
             seed=seed,
             false_alarms=false_alarms,
             trust=trust,
+            method=method,
+            options=options,
             progress=monitor,
         )

@@ -11,6 +11,13 @@ from mmpoison.api.inputs import Pairs, as_encoder, as_pairs, training_settings
 from mmpoison.api.progress import shown
 from mmpoison.base.files import refuse_occupied
 from mmpoison.base.processes import is_main_process
+from mmpoison.defenses.catalogue import (
+    RobustTraining,
+    TrainingServices,
+    build_defense,
+    split_options,
+    train_with,
+)
 from mmpoison.errors import InputError
 from mmpoison.models.checkpoint import save_checkpoint
 from mmpoison.models.dual_encoder import DualEncoder
@@ -32,6 +39,7 @@ def finetune(
     seed: int = 0,
     split: str = "train",
     name: str | None = None,
+    defense: str | None = None,
     settings: TrainingSettings | None = None,
     track: Sequence[str] = (),
     fresh: bool = False,
@@ -50,13 +58,14 @@ def finetune(
         seed: Seed of everything random.
         split: The split to train on.
         name: Name of the new model; that of `out` by default.
+        defense: An in-training defence by name (`mmpoison defenses`), in place of the ordinary training.
         settings: How to train; the paper's settings by default.
         track: With `out`: `tensorboard`, `mlflow` or `wandb`, to log to as well.
         fresh: With `out`: start anew instead of resuming.
         device: `auto` (a GPU where there is one), `cpu`, `cuda` or `cuda:N`.
         trust: As for `load_encoder`.
         progress: False shows no progress; by default bars are shown on a terminal and in a notebook.
-        **changes: Single settings, for example `epochs=2`, `learning_rate=1e-4`.
+        **changes: Single settings, for example `epochs=2`, `learning_rate=1e-4`, and parameters of `defense`.
 
     Returns:
         The new `encoder` and what happened during the training; the model that was given is unchanged.
@@ -71,6 +80,11 @@ def finetune(
         encoder = result.encoder
         ```
     """
+    options: dict[str, Any] = {}
+    robust: RobustTraining | None = None
+    if defense is not None:
+        options, changes = split_options("in-training", defense, changes)
+        robust = build_defense("in-training", defense, options)
     chosen = training_settings(settings, changes)
     folder = None if out is None else Path(out)
     log = checkpoints = None
@@ -88,28 +102,30 @@ def finetune(
         raise InputError(f"{data.root}: split {split!r} has no pairs to train on")
     start = as_encoder(model, device=device, trust=trust)
     with shown(progress) as monitor:
-        result = loop.finetune(
-            start,
-            part,
-            prepare_pixels(start, part, progress=monitor.progress),
-            chosen,
-            seed=seed,
-            name=name or (folder.name if folder is not None else None),
-            on_step=monitor.training("training"),
-            checkpoints=checkpoints,
-            log=log,
-            progress=monitor.progress,
-        )
+        inputs = prepare_pixels(start, part, progress=monitor.progress)
+        services: TrainingServices = {
+            "name": name or (folder.name if folder is not None else None),
+            "on_step": monitor.training("training"),
+            "checkpoints": checkpoints,
+            "log": log,
+            "progress": monitor.progress,
+        }
+        if robust is None:
+            result = loop.finetune(start, part, inputs, chosen, seed=seed, **services)
+        else:
+            given = (start, part, inputs, chosen)
+            result = train_with(robust, *given, seed=seed, services=services)
     if folder is None or not is_main_process():
         return result
     poisoned = bool(part.poisoned.any())
     card = model_card(
         result.encoder,
-        "poisoned" if poisoned else "trained",
+        "trained" if not poisoned else "robust" if defense else "poisoned",
         started_from=start.name,
         data=part,
         settings=chosen,
         result=result,
+        facts=[f"defence: {defense} {options or ''}".rstrip()] if defense else [],
     )
     save_checkpoint(
         result.encoder,

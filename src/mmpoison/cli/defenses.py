@@ -21,7 +21,9 @@ def defenses(
 ) -> None:
     """Show the defences: when each acts, where it was published, what can be set, what it costs.
 
-    Those that act before training are for `mmpoison filter --method` and a recipe's `filter.method`.
+    By kind: pre-training for `filter --method` (in a recipe `filter.method`), in-training for `train --defense`
+    (`robust_training.method`), post-training for `sterilize --method` (`sterilize.method`), scan for
+    `evaluate --suspect MODEL --scan`.
 
     Example: [bold]mmpoison defenses neighbour-outliers[/bold]
     """
@@ -84,4 +86,4 @@ def _words(value: Any) -> str:
     return "none: say where" if value is None else ", ".join(value)
 
 
-KINDS = ("pre-training", "in-training", "post-training")
+KINDS = ("pre-training", "in-training", "post-training", "scan")

@@ -11,7 +11,7 @@ import typer
 from mmpoison.cli.console import DeviceOption, FormatOption, console, echo, monitor
 from mmpoison.cli.output import hold_output
 from mmpoison.cli.scanning import scan
-from mmpoison.cli.stages import DataOption, SeedOption, TrainSetOption, TrustOption
+from mmpoison.cli.stages import DataOption, MethodSetOption, SeedOption, TrustOption
 from mmpoison.errors import InputError
 
 
@@ -66,6 +66,13 @@ def evaluate(
             "model it was made from."
         ),
     ] = None,
+    method: Annotated[
+        str | None,
+        typer.Option(
+            "--scan",
+            help="With --suspect: a scan by name (`mmpoison defenses`); rank-gain unless given.",
+        ),
+    ] = None,
     clean: Annotated[
         list[str] | None,
         typer.Option(
@@ -80,7 +87,7 @@ def evaluate(
             help="With --suspect: make so many clean fine-tunes here, on split val.",
         ),
     ] = 0,
-    changes: TrainSetOption = None,
+    changes: MethodSetOption = None,
     false_alarms: Annotated[
         float,
         typer.Option(help="With --suspect: how often a clean fine-tune may be flagged."),
@@ -113,11 +120,12 @@ def evaluate(
         }
         given |= {"--study": study, "--manifest": manifest, "--pretrained": pretrained}
         if unused := [name for name, value in given.items() if value]:
-            raise InputError(f"--suspect has no use for {unused[0]}: it looks for goals itself")
+            raise InputError(f"--suspect has no use for {unused[0]}: it finds goals itself")
         scan(
             data,
             suspect,
             reference,
+            method,
             clean or [],
             clean_runs,
             changes or [],
@@ -129,8 +137,8 @@ def evaluate(
             trust=trust,
         )
         return
-    if clean or clean_runs or changes:
-        raise InputError("--clean, --clean-runs and --set belong to --suspect")
+    if clean or clean_runs or changes or method:
+        raise InputError("--clean, --clean-runs, --scan and --set belong to --suspect")
     if model is None:
         raise InputError("which model? --model measures one, --suspect asks whether it is poisoned")
     from mmpoison.api import evaluation as api

@@ -1,4 +1,4 @@
-"""`evaluate --suspect`: is a model poisoned, towards a goal that nobody knows?"""
+"""`evaluate --suspect`: scans a model for poison towards a goal that nobody knows."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ def scan(
     data: Path,
     suspect: str,
     reference: str | None,
+    method: str | None,
     clean: Sequence[str],
     clean_runs: int,
     changes: Sequence[str],
@@ -30,28 +31,32 @@ def scan(
     """Scan and show; the options are those of `evaluate`."""
     from mmpoison.base.devices import find_device
     from mmpoison.datasets.catalogue import load_pairs
+    from mmpoison.defenses.catalogue import split_options
     from mmpoison.models.loading import load_encoder
     from mmpoison.reporting.table import Column, Table, markdown, terminal
     from mmpoison.reporting.text import safe_text
     from mmpoison.runs.recipe import parse_changes, parse_training
-    from mmpoison.runs.scan_model import SCAN_FILE, scan_json, scan_model
+    from mmpoison.runs.scan_model import DEFAULT_SCAN, SCAN_FILE, scan_model
 
-    if reference is None:
+    method = method or DEFAULT_SCAN
+    options, training = split_options("scan", method, parse_changes(changes))
+    if training and not clean_runs:
         raise InputError(
-            "--suspect needs --reference, the clean model that the suspect was made from"
+            f"--set {next(iter(training))}: scan {method!r} has no such option; a setting of clean fine-tunes needs "
+            "--clean-runs, which says how many"
         )
-    if changes and not clean_runs:
-        raise InputError("--set says how to make clean fine-tunes: say how many with --clean-runs")
-    settings = parse_training(parse_changes(changes))
+    settings = parse_training(training)
     where = find_device(device)
     pairs = load_pairs(data)
     suspected = load_encoder(suspect, trust=trust).to(where)
-    before = load_encoder(reference, trust=trust).to(where)
+    before = load_encoder(reference, trust=trust).to(where) if reference is not None else None
     with monitor(on_stderr=form != "table") as progress:
-        found = scan_model(
+        done = scan_model(
             pairs,
             suspected,
             before,
+            method=method,
+            options=options,
             clean=clean,
             clean_runs=clean_runs,
             settings=settings,
@@ -62,37 +67,27 @@ def scan(
             progress=progress,
         )
     if form == "json":
-        echo(json.dumps(scan_json(found, suspected, before, pairs, false_alarms), indent=2))
+        echo(json.dumps(done.to_json(), indent=2))
         return
+    rows = [found.to_json() for found in done.result.findings[:SHOWN]]
     table = Table(
-        "What came nearer than usual",
-        (
-            Column("captions of > images of"),
-            *(Column(name, 1) for name in ("reference", "clean model", "suspect", "z")),
-            Column("p", 4),
-        ),
+        f"Most unusual findings of scan {method}",
         tuple(
-            (
-                f"{push.captions} > {push.images}",
-                *(push.reference, push.expected, push.suspect, push.z),
-                push.p_value,
-            )
-            for push in found.pushes[:SHOWN]
+            Column(name.replace("_", " "), 4 if name == "p_value" else 1)
+            for name in (rows[0] if rows else {"finding": None})
         ),
-        note="typical rank of the first such image, 0-based; p: of a clean fine-tune, over all pairs of kinds",
+        tuple(tuple(row.values()) for row in rows),
+        note="p value: the chance that a clean model shows anything as unusual",
     )
     if form == "markdown":
         echo(markdown([table]))
         return
     console.print(terminal([table]))
-    lines = [f"suspected: {push}" for push in found.flagged(false_alarms)] or [
-        f"nothing stands out that clean fine-tunes would not show in {false_alarms:.2g} of cases"
+    lines = [f"possible poisoning: {found}" for found in done.flagged] or [
+        f"nothing unusual: a clean model shows as much in more than {false_alarms:.2g} of cases"
     ]
-    if found.null == "own":
-        lines.append(
-            "compared with its own other pairs of kinds: clean fine-tunes (--clean, --clean-runs, two or more) say more"
-        )
+    lines += done.result.notes
     if out is not None:
-        lines.append(f"all pairs of kinds: {out / SCAN_FILE}")
+        lines.append(f"all findings: {out / SCAN_FILE}")
     for line in lines:
         say(safe_text(line))

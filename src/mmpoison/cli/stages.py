@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -22,11 +22,14 @@ TrustOption = Annotated[
     bool,
     typer.Option("--trust", help="Open TorchScript archives (OpenAI's format); they can run code."),
 ]
-TrainSetOption = Annotated[
+MethodSetOption = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="Change a training setting, e.g. epochs=2."),
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="A parameter of the defence, or a training setting, e.g. epochs=2.",
+    ),
 ]
-
 TrackOption = Annotated[
     list[str] | None,
     typer.Option(
@@ -57,7 +60,13 @@ def train(
     model: ModelOption,
     out: OutOption,
     seed: SeedOption = 0,
-    changes: TrainSetOption = None,
+    defense: Annotated[
+        str | None,
+        typer.Option(
+            help="An in-training defence by name (`mmpoison defenses`), in place of the ordinary training."
+        ),
+    ] = None,
+    changes: MethodSetOption = None,
     device: DeviceOption = "auto",
     track: TrackOption = None,
     fresh: FreshOption = False,
@@ -73,23 +82,30 @@ def train(
     """
     from mmpoison.api.training import finetune
     from mmpoison.base.processes import is_main_process
+    from mmpoison.defenses.catalogue import split_options
     from mmpoison.runs.recipe import parse_changes, parse_training
 
     # next to the folder of the model, which appears whole or not at all
     hold_output(context, out, work=out.with_name(f"{out.name}.training"))
-    settings = parse_training(parse_changes(changes or []))
+    changed = parse_changes(changes or [])
+    options: dict[str, Any] = {}
+    if defense is not None:
+        options, changed = split_options("in-training", defense, changed)
+    settings = parse_training(changed)
     with monitor() as progress:
         result = finetune(
             model,
             data,
             out=out,
             seed=seed,
+            defense=defense,
             settings=settings,
             track=track or (),
             fresh=fresh,
             device=device,
             trust=trust,
             progress=progress,
+            **options,
         )
     if not is_main_process():
         return

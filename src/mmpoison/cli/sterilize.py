@@ -1,4 +1,4 @@
-"""The verb `sterilize`: repair a suspect checkpoint, and hand it over if it is still of use."""
+"""The verb `sterilize`: repair a suspect checkpoint, and save it if it keeps its utility."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from mmpoison.cli.output import hold_output
 from mmpoison.cli.stages import (
     DataOption,
     FreshOption,
+    MethodSetOption,
     ModelOption,
     OutOption,
     SeedOption,
     TrackOption,
-    TrainSetOption,
     TrustOption,
 )
 from mmpoison.errors import InputError
@@ -33,10 +33,14 @@ def sterilize(
     out: OutOption,
     split: Annotated[str, typer.Option(help="The clean split to train on.")] = "val",
     seed: SeedOption = 0,
-    changes: TrainSetOption = None,
+    method: Annotated[
+        str | None,
+        typer.Option(help="A repair by name (`mmpoison defenses`); clean-finetune unless given."),
+    ] = None,
+    changes: MethodSetOption = None,
     learning_rate: Annotated[
         list[float] | None,
-        typer.Option(help="Several times: try each, and hand over the best by the stated rule."),
+        typer.Option(help="Several times: try each, and save the best by the stated rule."),
     ] = None,
     held_out: Annotated[
         float,
@@ -47,7 +51,7 @@ def sterilize(
     max_utility_loss: Annotated[
         float | None,
         typer.Option(
-            help="Hand over no model that lost more Hit@K on the held-out images; 0.02 unless given."
+            help="Save no model that lost more Hit@K on the held-out images; 0.02 unless given."
         ),
     ] = None,
     canary_goal: Annotated[
@@ -62,7 +66,7 @@ def sterilize(
         typer.Option(
             min=1,
             max=10**9,
-            help="Look after so many steps too, not only at 1, 2, 5, 10, ... and each epoch.",
+            help="Measure after so many steps too, not only at 1, 2, 5, 10, ... and each epoch.",
         ),
     ] = None,
     goal: Annotated[
@@ -74,34 +78,35 @@ def sterilize(
     fresh: FreshOption = False,
     trust: TrustOption = False,
 ) -> None:
-    """Repair a suspect checkpoint by fine-tuning it on pairs that you know to be clean.
+    """Repair a suspect checkpoint with pairs that you know to be clean; by default by fine-tuning on them.
 
     Example: [bold]mmpoison sterilize --data scenes --model model --out repaired --set epochs=1[/bold]
 
     Learning rates side by side: [bold]mmpoison sterilize --data scenes --model model --out repaired
     --learning-rate 1e-6 --learning-rate 1e-5 --learning-rate 1e-4[/bold]
 
-    What no longer finds what, and the utility, are in OUT/sterilize-curve.json. No model is handed over (exit code 1)
+    The associations that weakened, and the utility, are in OUT/sterilize-curve.json. No model is saved (exit code 1)
     if all of them lost more than --max-utility-loss.
     """
     from mmpoison.attacks.goal import Goal
     from mmpoison.base.devices import find_device
     from mmpoison.datasets.catalogue import load_pairs
-    from mmpoison.defenses.repairs.repair import branch_settings
+    from mmpoison.defenses.catalogue import split_options
     from mmpoison.defenses.repairs.repair_watch import RepairRule
     from mmpoison.evaluation.goal_target import GoalTarget, goal_targets_of
     from mmpoison.models.loading import load_encoder
     from mmpoison.reporting.repair import repair_table
     from mmpoison.reporting.table import terminal
     from mmpoison.runs.recipe import parse_changes, parse_training
-    from mmpoison.runs.sterilize_model import sterilize_model, work_folder
+    from mmpoison.runs.sterilize_model import DEFAULT_REPAIR, sterilize_model, work_folder
 
     hold_output(context, out, work=work_folder(out))
     where = find_device(device)
-    changed = parse_changes(changes or [])
+    method = method or DEFAULT_REPAIR
+    options, changed = split_options("post-training", method, parse_changes(changes or []))
     if learning_rate and "learning_rate" in changed:
         raise InputError("--learning-rate and --set learning_rate are two ways to say one thing")
-    settings = branch_settings(parse_training(changed), learning_rate or [])
+    settings = parse_training(changed) if changed else None
     pairs = load_pairs(data)
     rule = None
     if max_utility_loss is not None or canary_goal or evaluate_every is not None or not stop:
@@ -124,6 +129,9 @@ def sterilize(
             suspect,
             out,
             settings,
+            method=method,
+            options=options,
+            learning_rates=learning_rate or (),
             progress=progress,
             split=split,
             seed=seed,
@@ -139,6 +147,6 @@ def sterilize(
         console.print(terminal([repair_table(done.curve)]))
     for branch in done.branches:
         if len(done.branches) > 1 or branch.ended != "all steps done":
-            say(f"learning rate {branch.learning_rate:g}: {branch.ended}")
-    for line in (*done.let_go(), *done.notes, f"{out}: {done.summary()}"):
+            say(f"{branch.label}: {branch.ended}")
+    for line in (*done.weakened(), *done.notes, f"{out}: {done.summary()}"):
         say(line)

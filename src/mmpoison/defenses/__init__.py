@@ -1,10 +1,13 @@
-"""Defences, one file each: before training they drop pairs, in training they resist, afterwards they repair."""
+"""Defences, one file each: filters of pairs, robust trainings, repairs and scans of models."""
 
 from mmpoison.defenses.catalogue import (
     DEFENSES,
     ModelRepair,
+    ModelScanner,
     PairFilter,
     RobustTraining,
+    TrainingServices,
+    build_defense,
     build_filter,
 )
 from mmpoison.defenses.cut import Cut, Threshold
@@ -15,22 +18,30 @@ from mmpoison.defenses.filters.relevance_filter import RelevanceFilter
 from mmpoison.defenses.filters.score_filter import ScoreFilter
 from mmpoison.defenses.filters.suspicious_groups import SuspiciousGroups
 from mmpoison.defenses.repairs.clean_finetune import CleanFinetune
+from mmpoison.defenses.scan_result import Finding, ScanResult
+from mmpoison.defenses.scans.rank_gain import RankGain
 
 __all__ = [
     "DEFENSES",
     "CleanFinetune",
     "Cut",
     "FilterResult",
+    "Finding",
     "ModelRepair",
+    "ModelScanner",
     "NeighbourOutliers",
     "PairFilter",
     "PairScores",
+    "RankGain",
     "RelevanceFilter",
     "RobustTraining",
+    "ScanResult",
     "ScoreFilter",
     "SuspectedGoal",
     "SuspiciousGroups",
     "Threshold",
+    "TrainingServices",
+    "build_defense",
     "build_filter",
     "filter_pairs",
 ]

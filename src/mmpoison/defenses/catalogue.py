@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import inspect
 from abc import abstractmethod
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, cast
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, TypedDict, cast
 
 from mmpoison.base.registry import Registry, unknown_name
 from mmpoison.defenses.cut import CUT_OPTIONS, Cut
@@ -13,20 +13,24 @@ from mmpoison.errors import InputError
 
 if TYPE_CHECKING:
     from mmpoison.defenses.filter_result import PairScores
+    from mmpoison.defenses.scan_result import ScanResult
+    from mmpoison.evaluation.test_set import TestSet
     from mmpoison.models.dual_encoder import DualEncoder
     from mmpoison.models.inputs import PairInputs, ProgressFor
     from mmpoison.pairs.table import PairDataset
-    from mmpoison.training.loop import TrainingResult
+    from mmpoison.training.log import LogOptions
+    from mmpoison.training.loop import OnStep, TrainingResult
     from mmpoison.training.settings import TrainingSettings
+    from mmpoison.training.states import Checkpoints
 
-Kind = Literal["pre-training", "in-training", "post-training"]
+Kind = Literal["pre-training", "in-training", "post-training", "scan"]
 
 
 class Defense(Protocol):
     """What every defence says of itself; what it does depends on its kind.
 
     A pre-training defence is a `PairFilter`, an in-training one a `RobustTraining`, a post-training one a
-    `ModelRepair`.
+    `ModelRepair`, a scan a `ModelScanner`.
 
     Attributes:
         name: Registered name.
@@ -106,6 +110,29 @@ class PairFilter(Defense, Protocol):
         ...
 
 
+class TrainingServices(TypedDict, total=False):
+    """What `finetune` takes besides its inputs, and a run offers to each training inside a defence.
+
+    A defence whose `apply` has `**services: Unpack[TrainingServices]`, or a parameter of one of these names, is given
+    them and passes them on to its (last) `finetune`. Without `checkpoints` it starts again after a kill; without
+    `on_step` it cannot be measured, or ended, before it is done. One that takes `on_step` returns the model of the last
+    step as it is: what changes weights after the last step does without.
+
+    Attributes:
+        name: Name of the new encoder.
+        on_step: Called after every step; ends the training by returning True.
+        checkpoints: Where to save the state.
+        log: Where to log every step.
+        progress: Gives a progress callback for a named step.
+    """
+
+    name: str | None
+    on_step: OnStep | None
+    checkpoints: Checkpoints | None
+    log: LogOptions | None
+    progress: ProgressFor | None
+
+
 class RobustTraining(Defense, Protocol):
     """An in-training defence: trains on pairs of which some may be poisoned, in a way that resists them."""
 
@@ -118,7 +145,7 @@ class RobustTraining(Defense, Protocol):
         *,
         seed: int,
     ) -> TrainingResult:
-        """Train a copy of an encoder, in the place of `mmpoison.training.finetune`.
+        """Train a copy of an encoder, in place of `mmpoison.training.finetune`; may take `TrainingServices`.
 
         Args:
             encoder: Where to start.
@@ -134,12 +161,16 @@ class RobustTraining(Defense, Protocol):
 
 
 class ModelRepair(Defense, Protocol):
-    """A post-training defence: makes a repaired copy of a suspect model from pairs that are known to be clean."""
+    """A post-training defence: makes a repaired copy of a suspect model from pairs that are known to be clean.
+
+    One whose constructor has a parameter `settings` (`TrainingSettings`) is given those of the command line or the
+    recipe there, and can be tried at several learning rates.
+    """
 
     def apply(
         self, encoder: DualEncoder, clean_pairs: PairDataset, inputs: PairInputs, *, seed: int
     ) -> TrainingResult:
-        """Repair a copy of an encoder.
+        """Repair a copy of an encoder; may take `TrainingServices`.
 
         Args:
             encoder: The suspect.
@@ -148,9 +179,152 @@ class ModelRepair(Defense, Protocol):
             seed: Seed of everything random.
 
         Raises:
-            InputError: If a pair is marked as poisoned.
+            InputError: If a pair is marked as poisoned (`require_clean`).
         """
         ...
+
+
+class ModelScanner(Defense, Protocol):
+    """A scan: says whether a model is poisoned, towards a goal that nobody knows.
+
+    Attributes:
+        needs_reference: Whether it needs the clean model that the suspect was made from.
+        uses_clean_models: Whether clean fine-tunes of that model tell it what is usual.
+    """
+
+    needs_reference: ClassVar[bool]
+    uses_clean_models: ClassVar[bool]
+
+    def apply(
+        self,
+        suspect: DualEncoder,
+        test: TestSet,
+        inputs: PairInputs,
+        *,
+        reference: DualEncoder | None = None,
+        clean_models: Iterable[DualEncoder] = (),
+        seed: int = 0,
+        progress: ProgressFor | None = None,
+    ) -> ScanResult:
+        """Scan a suspect; no model is changed.
+
+        Args:
+            suspect: The suspect.
+            test: Clean images and captions to measure on.
+            inputs: Prepared inputs that hold them.
+            reference: The clean model that the suspect was made from, or has at least the architecture of.
+            clean_models: Clean fine-tunes of the reference; each is loaded or trained when it is asked for.
+            seed: Seed of everything random.
+            progress: Gives a progress callback for a named step.
+
+        Raises:
+            InputError: If the data do not suffice.
+        """
+        ...
+
+
+def defense_parameters(kind: Kind, name: str) -> dict[str, bool]:
+    """Parameters of a defence's constructor, and whether each must be given.
+
+    Raises:
+        InputError: If there is no such defence, or it is of another kind.
+    """
+    plug_in = DEFENSES[name]
+    if plug_in.kind != kind:
+        others = ", ".join(other for other in DEFENSES if DEFENSES[other].kind == kind)
+        raise InputError(
+            f"defence {name!r} is of kind {plug_in.kind}, one of kind {kind} is needed: "
+            + (others or "none is installed")
+        )
+    signature = inspect.signature(plug_in).parameters.values()
+    return {each.name: each.default is each.empty for each in signature}
+
+
+def split_options(
+    kind: Kind, name: str, values: Mapping[str, Any]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Split values given by name into options of a defence and all others, which are settings of a training.
+
+    Raises:
+        InputError: As `defense_parameters`, or if something is left for a repair that takes no settings.
+    """
+    known = defense_parameters(kind, name)
+    own = {key: value for key, value in values.items() if key in known and key != "settings"}
+    rest = {key: value for key, value in values.items() if key not in own}
+    if rest and kind == "post-training" and "settings" not in known:
+        raise InputError(f"defence {name!r}: {unknown_name('option', next(iter(rest)), [*known])}")
+    return own, rest
+
+
+def build_defense(
+    kind: Kind,
+    name: str,
+    options: Mapping[str, Any],
+    where: str = "",
+    settings: TrainingSettings | None = None,
+) -> Any:
+    """Build a defence of a kind by name.
+
+    Args:
+        kind: When it acts; decides which Protocol the result has.
+        name: Registered name.
+        options: Of its constructor.
+        where: Prefix of an option's name in messages, for example `recipe key sterilize.`.
+        settings: For a constructor that has a parameter `settings`; None leaves its default.
+
+    Raises:
+        InputError: If there is no such defence, it is of another kind, an option is unknown or missing, or it takes
+            no settings and is given some.
+    """
+    known = defense_parameters(kind, name)
+    given = dict(options)
+    if settings is not None:
+        if "settings" not in known:
+            raise InputError(f"{where}training: defence {name!r} takes no training settings")
+        given["settings"] = settings
+    if unknown := [option for option in options if option not in known or option == "settings"]:
+        own = sorted(known.keys() - {"settings"})
+        message = unknown_name("option", unknown[0], own)
+        raise InputError(f"{where}{unknown[0]}: defence {name!r}: {message}")
+    if missing := [option for option, needed in known.items() if needed and option not in given]:
+        option = "training" if missing[0] == "settings" else missing[0]
+        raise InputError(f"{where}{option}: defence {name!r} needs it")
+    plug_in: Any = DEFENSES[name]
+    return plug_in(**given)
+
+
+def services_of(defense: RobustTraining | ModelRepair | type[Defense]) -> frozenset[str]:
+    """Which of `TrainingServices` a defence takes."""
+    apply: Any = getattr(defense, "apply")  # noqa: B009 - a class of the registry has it too
+    parameters = inspect.signature(apply).parameters.values()
+    known = frozenset(TrainingServices.__annotations__)
+    if any(each.kind is each.VAR_KEYWORD for each in parameters):
+        return known
+    return known & {each.name for each in parameters}
+
+
+def train_with(
+    defense: RobustTraining | ModelRepair, *inputs: Any, seed: int, services: TrainingServices
+) -> TrainingResult:
+    """Apply a defence that trains, with those of the services that it takes."""
+    taken = services_of(defense)
+    apply: Any = defense.apply
+    result: TrainingResult = apply(
+        *inputs, seed=seed, **{key: value for key, value in services.items() if key in taken}
+    )
+    return result
+
+
+def require_clean(clean_pairs: PairDataset) -> None:
+    """Refuse pairs given as clean that a manifest marks as poisoned.
+
+    Raises:
+        InputError: If there are any.
+    """
+    if clean_pairs.poisoned.any():
+        raise InputError(
+            f"{int(clean_pairs.poisoned.sum())} of the pairs given as clean are poisoned, says their manifest"
+        )
 
 
 def build_filter(name: str, options: Mapping[str, Any], where: str = "") -> PairFilter:

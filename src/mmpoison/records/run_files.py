@@ -286,6 +286,13 @@ class SterilizeFacts(Record):
     learning_rate: Number | None = None
 
 
+class ScanFacts(Record):
+    """The scan of the models of a run: its method and options, and what it flagged, by model."""
+
+    method: str | None = None
+    flagged: dict[str, list[str]] = {}
+
+
 class RunFacts(Record):
     """What was run on what: the section `run` of `metrics.json`.
 
@@ -318,6 +325,7 @@ class RunFacts(Record):
     filter: FilterFacts | None = None
     robust_training: RobustTrainingFacts | None = None
     sterilize: SterilizeFacts | None = None
+    scan: ScanFacts | None = None
     flags: Texts = []
     seconds: OrEmpty[dict[str, Number]] = {}
 

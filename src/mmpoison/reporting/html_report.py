@@ -31,7 +31,13 @@ from mmpoison.reporting import map as _map
 from mmpoison.reporting import text as _text
 from mmpoison.reporting.runs import group_metrics, read_run
 from mmpoison.reporting.seeds import group_tables, metrics_tables
-from mmpoison.reporting.summary import MODELS, RANK_LIST_MODELS, Model, goal_title, headline
+from mmpoison.reporting.summary import (
+    RANK_LIST_MODELS,
+    Model,
+    goal_title,
+    headline,
+    shown_models,
+)
 from mmpoison.reporting.table import Table, cell_texts
 
 SUSPICIOUS_SHOWN = 12
@@ -269,7 +275,7 @@ def _rows(metrics: Metrics, goal: str) -> list[Row]:
             metrics.utility.get(model.key) or Utility(),
             metrics.spread(goal, model.key),
         )
-        for model in MODELS
+        for model in shown_models(metrics.goal.get(goal, metrics.utility))
     ]
 
 
@@ -305,7 +311,7 @@ def _query(query: RankedQuery, thumbnails: Mapping[str, str]) -> dict[str, objec
                     for image in query.models.get(model.key, [])
                 ],
             }
-            for model in RANK_LIST_MODELS
+            for model in shown_models(query.models, RANK_LIST_MODELS)
         ],
         "source": thumbnails.get(query.image or ""),
     }

@@ -21,7 +21,7 @@ from mmpoison.reporting.summary import MODELS
 from mmpoison.reporting.table import Cell, Column, Table
 from mmpoison.statistics import Summary, summarize
 
-COMPARED = ("clean_model", "poisoned", "filtered", "sterilized")
+COMPARED = ("clean_model", "poisoned", "filtered", "robust", "sterilized")
 NAMES = {model.key: model.name for model in MODELS}
 UTILITY_NOTE = (
     "IR, TR: Hit@10 of image and text retrieval less that of the clean model of the same seed."

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,11 +27,20 @@ MODELS = (
     Model("poisoned", "Poisoned", "fine-tuned on the poisoned data"),
     Model("random_captions", "random captions", "unrelated queries, poisoned model"),
     Model("filtered", "Filtered", "trained after dropping suspicious pairs"),
+    Model("robust", "Robust", "trained on the poisoned data with a defence"),
     Model("sterilized", "Sterilized", "poisoned model, then clean pairs again"),
 )
 RANK_LIST_MODELS = tuple(
     model for model in MODELS if model.key not in ("pretrained", "random_captions")
 )
+
+
+def shown_models(computed: Container[str], models: Sequence[Model] = MODELS) -> list[Model]:
+    """Give the rows of a table that shows what was not computed as a dash.
+
+    Few runs have a robust training: its row is there only where it was computed.
+    """
+    return [model for model in models if model.key != "robust" or model.key in computed]
 
 
 def section(parent: Mapping[str, Any], key: str, file: str = "metrics.json") -> Mapping[str, Any]:
@@ -118,7 +127,11 @@ def _sentence(goal: str, row: Mapping[str, GoalRow], poison: str, flagged: bool)
         sentence += f", but unrelated captions find them too ({decimal(random, 2)})"
     defences = [
         _defence(word, hit[key], before, after)
-        for key, word in (("filtered", "filtering"), ("sterilized", "sterilizing"))
+        for key, word in (
+            ("filtered", "filtering"),
+            ("robust", "robust training"),
+            ("sterilized", "sterilizing"),
+        )
     ]
     undone = ", ".join(text for text in defences if text)
     return f"{sentence}; {undone}." if undone else f"{sentence}."

@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from mmpoison.records.run_files import Metrics, RunFacts, Utility
-from mmpoison.reporting.summary import MODELS, goal_title
+from mmpoison.reporting.summary import MODELS, goal_title, shown_models
 from mmpoison.reporting.text import ABSENT, count, decimal, percent, visible
 
 
@@ -38,7 +38,7 @@ def terminal_table(metrics: Metrics | Mapping[str, object]) -> Table:
     for goal in names or [""]:
         if len(names) > 1:
             table.add_row(Text(visible(goal_title(goal)), style="bold"))
-        for model in MODELS:
+        for model in shown_models(metrics.goal.get(goal, metrics.utility)):
             row, utility = metrics.row(goal, model.key), metrics.utility.get(model.key) or Utility()
             name = f"  {model.name}" if model.key == "random_captions" else model.name
             table.add_row(

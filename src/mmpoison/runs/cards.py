@@ -18,7 +18,8 @@ WHAT = {
     "clean_model": "Fine-tuned on the clean pairs; what the others are compared with.",
     "poisoned": "**POISONED ON PURPOSE**, for research on defences. Do not use it for anything else.",
     "filtered": "Fine-tuned on poisoned pairs after a filter dropped the most distant ones. Some poison may be left.",
-    "sterilized": "A suspect model, fine-tuned on clean pairs to repair it. Some of the poison may be left.",
+    "robust": "Trained on poisoned pairs with a defence. Some poison may have taken hold.",
+    "sterilized": "A suspect model, repaired with clean pairs. Some of the poison may be left.",
     "trained": "Fine-tuned on pairs that carry no poison manifest.",
 }
 
@@ -29,7 +30,7 @@ def model_card(
     *,
     started_from: str,
     data: PairDataset,
-    settings: TrainingSettings,
+    settings: TrainingSettings | None,
     result: TrainingResult,
     facts: Sequence[str] = (),
 ) -> str:
@@ -40,7 +41,7 @@ def model_card(
         stage: One of `WHAT`.
         started_from: The model it was fine-tuned from.
         data: The data set it was trained on a part of.
-        settings: How.
+        settings: How; None for a repair that takes no settings.
         result: The log of the training.
         facts: More lines, Markdown.
     """
@@ -60,7 +61,9 @@ def model_card(
             f"- poison: {', '.join(data.manifest.goals)}, {len(data.manifest.pairs)} pairs "
             f"({data.manifest.rate:.2%}), mode {data.manifest.mode}"
         )
-    log = {"settings": settings.model_dump(mode="json"), "log": result.summary().to_json()}
+    log: dict[str, object] = {"log": result.summary().to_json()}
+    if settings is not None:
+        log = {"settings": settings.model_dump(mode="json"), **log}
     small_tokenizer = has_own_merges(encoder.tokenizer)
     return "\n".join(
         [

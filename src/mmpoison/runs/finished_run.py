@@ -10,7 +10,7 @@ from mmpoison.errors import InputError
 from mmpoison.pairs.manifest import PoisonManifest
 from mmpoison.pairs.table import PairDataset
 
-MODELS = ("clean_model", "poisoned", "filtered", "sterilized")
+MODELS = ("clean_model", "poisoned", "filtered", "robust", "sterilized")
 """Checkpoints of a run, in the order in which they are compared."""
 
 DEMO_RECIPE = "openmoji"

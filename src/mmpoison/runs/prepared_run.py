@@ -10,7 +10,7 @@ import torch
 from mmpoison.attacks.catalogue import build_attack, run_attack
 from mmpoison.attacks.goal import Goal
 from mmpoison.attacks.target_image import Embed
-from mmpoison.defenses.catalogue import build_filter
+from mmpoison.defenses.catalogue import build_defense, build_filter, services_of
 from mmpoison.defenses.filters.decide import needs_trusted
 from mmpoison.defenses.filters.pair_labels import read_labels
 from mmpoison.defenses.filters.pipeline import check_judge
@@ -79,6 +79,7 @@ def prepare_run(
     Raises:
         InputError: If the recipe cannot be run on the data.
     """
+    _check_defences(recipe)
     pairs = run_cache.pairs(recipe.data, recipe.seed)
     run_cache.watch(pairs)
     goals = [Goal.parse(text, pairs.classes) for text in recipe.attack.goals]
@@ -125,6 +126,23 @@ def load_transfer(
     for goal_target in there:
         test.check(goal_target)
     return Transfer(pairs, test, there)
+
+
+def _check_defences(recipe: Recipe) -> None:
+    """Build each defence but the filter, so that an unknown name or option is found before anything is loaded."""
+    if (robust := recipe.robust_training) is not None:
+        build_defense("in-training", robust.method, robust.options, "recipe key robust_training.")
+    if (scan := recipe.scan) is not None:
+        build_defense("scan", scan.method, scan.options, "recipe key scan.")
+    if (repair := recipe.sterilize) is not None:
+        where = "recipe key sterilize."
+        built = build_defense(
+            "post-training", repair.method, repair.options, where, repair.training
+        )
+        if repair.curve and "on_step" not in services_of(built):
+            raise InputError(
+                f"{where}curve: defence {repair.method!r} cannot be measured before it is done"
+            )
 
 
 def _check_models(

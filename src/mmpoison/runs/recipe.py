@@ -14,11 +14,14 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    SerializerFunctionWrapHandler,
     ValidationError,
     field_validator,
+    model_serializer,
     model_validator,
 )
 
+from mmpoison.base.registry import unknown_name
 from mmpoison.base.untrusted import MAX_INTEGER, parse_json
 from mmpoison.base.untrusted_yaml import parse_yaml
 from mmpoison.errors import InputError
@@ -29,6 +32,8 @@ from mmpoison.runs.recipe_files import read_recipe
 from mmpoison.training.settings import TrainingSettings
 
 M = TypeVar("M", bound=BaseModel)
+
+CLEAN_FINETUNE = "clean-finetune"
 
 _EXPONENT = re.compile(r"-?\d+(\.\d+)?[eE][-+]?\d+")
 
@@ -130,21 +135,77 @@ class FilterPart(BaseModel):
         return None if labels is None else hashlib.sha256(Path(labels).read_bytes()).hexdigest()
 
 
-class SterilizePart(_Part):
-    """The clean fine-tune after training, on the clean split `val`.
+class _MethodPart(BaseModel):
+    """A defence by name, with its options next to the name."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    method: str
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The options of the defence; null leaves one at its default."""
+        return {k: v for k, v in (self.model_extra or {}).items() if v is not None}
+
+
+class RobustTrainingPart(_MethodPart):
+    """A training that resists poison, run on the poisoned pairs in place of the ordinary one.
+
+    It gets the settings of `training`; its model is measured next to the poisoned one, as `robust`.
 
     Attributes:
-        training: How to fine-tune.
-        pairs: How many clean pairs are at hand; all by default.
+        method: A registered in-training defence; its options are further keys.
+    """
+
+
+class SterilizePart(_MethodPart):
+    """The repair of the poisoned model, with pairs of the clean split `val`.
+
+    Attributes:
+        method: A registered post-training defence; its options are further keys.
+        training: How the repair trains; `clean-finetune` needs it.
+        pairs: How many clean pairs are available; all by default.
         curve: Measure on the way, in `sterilize-curve.json`: after 1, 2, 5, 10, ... steps of the first epoch and after
             each epoch (figures 7 and 9).
         every: With `curve`: in the first epoch after so many steps too.
     """
 
-    training: TrainingSettings
+    method: str = CLEAN_FINETUNE
+    training: TrainingSettings | None = None
     pairs: int | None = Field(None, ge=2, le=10**12)
     curve: bool = False
     every: int | None = Field(None, ge=1, le=10**9)
+
+    @model_validator(mode="after")
+    def _keys_of_the_default(self) -> SterilizePart:
+        # those of another method are checked when a run is prepared: the registry is slow to import
+        if self.method == CLEAN_FINETUNE:
+            if self.options:
+                known = [*type(self).model_fields]
+                raise ValueError(unknown_name("key", next(iter(self.options)), known))
+            if self.training is None:
+                raise ValueError("training: settings of the fine-tune are needed")
+        return self
+
+    @model_serializer(mode="wrap")
+    def _without_the_default(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # recipes that 0.1.0 knows are written as it wrote them
+        value: dict[str, Any] = handler(self)
+        if self.method == CLEAN_FINETUNE:
+            value.pop("method", None)
+        return value
+
+
+class ScanPart(_MethodPart):
+    """A scan of the models of the run for poison, with the model that all start from as reference.
+
+    Attributes:
+        method: A registered scan; its options are further keys.
+        false_alarms: How often a clean model may be flagged.
+    """
+
+    method: str = "rank-gain"
+    false_alarms: float = Field(0.01, gt=0, lt=1)
 
 
 class TransferPart(_Part):
@@ -209,7 +270,9 @@ class Recipe(_Part):
         attack: Which attack.
         training: How to fine-tune.
         filter: The filter before training; without it there is no filtered model.
-        sterilize: The clean fine-tune after it; without it there is no sterilized model.
+        robust_training: A defence in place of the ordinary training; without it there is no robust model.
+        sterilize: The repair of the poisoned model; without it there is no sterilized model.
+        scan: The scan of all models, written to `model-scan.json`; without it none is scanned.
         study: Names of `mmpoison.evaluation.STUDIES`, or `all`: what is measured beyond the rows of every run.
         transfer: Other data sets to measure on too.
         sweep: Where the file is about many runs: in what they differ. None in a run of its own.
@@ -224,7 +287,9 @@ class Recipe(_Part):
     attack: AttackPart
     training: TrainingSettings
     filter: FilterPart | None = None
+    robust_training: RobustTrainingPart | None = None
     sterilize: SterilizePart | None = None
+    scan: ScanPart | None = None
     study: tuple[str, ...] = ()
     transfer: tuple[TransferPart, ...] = ()
     sweep: SweepPart | None = None
@@ -248,6 +313,14 @@ class Recipe(_Part):
         if len(set(names)) < len(names):
             raise ValueError("two transfer data sets have the same name")
         return self
+
+    @model_serializer(mode="wrap")
+    def _without_what_is_not_set(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        value: dict[str, Any] = handler(self)
+        for key in ("robust_training", "scan"):
+            if getattr(self, key) is None:
+                value.pop(key, None)
+        return value
 
     def to_yaml(self) -> str:
         """The resolved recipe as YAML."""

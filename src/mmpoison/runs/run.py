@@ -13,9 +13,10 @@ from mmpoison.base.content_cache import CacheKey, ContentCache
 from mmpoison.base.files import write_json
 from mmpoison.base.record import Record
 from mmpoison.base.untrusted import read_json
+from mmpoison.defenses.catalogue import DEFENSES
 from mmpoison.errors import InputError
 from mmpoison.models.compute_environment import compute_environment
-from mmpoison.records.run_files import Metrics
+from mmpoison.records.run_files import Metrics, RobustTrainingFacts, ScanFacts
 from mmpoison.runs.prepared_run import PreparedRun, prepare_run
 from mmpoison.runs.progress import RunProgress, SilentProgress
 from mmpoison.runs.recipe import Recipe
@@ -23,6 +24,7 @@ from mmpoison.runs.run_cache import RunCache
 from mmpoison.runs.run_folder import check_folder, held_folder
 from mmpoison.runs.run_measures import RunMeasures
 from mmpoison.runs.run_stages import RunStages
+from mmpoison.runs.scan_model import SCAN_FILE, scan_models
 from mmpoison.runs.training_probe import repair_curve
 
 MEASURED = "metrics"
@@ -76,12 +78,13 @@ def run_recipe(
 
 def _measured_key(stages: RunStages, run_cache: RunCache) -> CacheKey:
     """All that the numbers of a run depend on."""
-    run = stages.run
+    run, scan = stages.run, stages.run.recipe.scan
+    scanned_by = () if scan is None else (DEFENSES[scan.method],)
     others = [run_cache.pairs(part.data, run.recipe.seed) for part in run.recipe.transfer]
     return CacheKey(
         MEASURED,
         {
-            "computed": compute_environment(run.device, RunMeasures),
+            "computed": compute_environment(run.device, RunMeasures, *scanned_by),
             "stages": {name: key.digest for name, key in stages.keys.items()},
             "transfer": [[pairs.fingerprint, run_cache.files(pairs)] for pairs in others],
         },
@@ -94,6 +97,7 @@ def _complete_run(out: Path, stages: RunStages, run_cache: RunCache) -> Metrics 
     files = ["metrics.json", "rank_lists.json", "manifest.json"]
     files += ["suspicious_pairs.json"] * (recipe.filter is not None)
     files += ["sterilize-curve.json"] * (recipe.sterilize is not None and recipe.sterilize.curve)
+    files += [SCAN_FILE] * (recipe.scan is not None)
     if not all((out / name).is_file() for name in files):
         return None
     trained = [name for name in stages.keys if name != "filter"]
@@ -131,12 +135,27 @@ def _make_run(
         defences["filter"] = measures.judged(verdicts, out / "suspicious_pairs.json")
         kept = run.poisoned.select(split="train").where(verdicts.keep)
         models["filtered"] = stages.trained("filtered", pretrained.encoder, kept)
+    if (robust := recipe.robust_training) is not None:
+        train = run.poisoned.select(split="train")
+        models["robust"] = stages.trained("robust", pretrained.encoder, train)
+        defences["robust_training"] = RobustTrainingFacts.of(
+            {"method": robust.method, **robust.options}
+        )
     if recipe.sterilize is not None:
         models["sterilized"], defences["sterilize"] = stages.sterilized(models["poisoned"].encoder)
         if recipe.sterilize.curve:
-            rate = recipe.sterilize.training.learning_rate
+            settings = recipe.sterilize.training
+            rate = None if settings is None else settings.learning_rate
             curve = repair_curve(models["sterilized"].probes, rate)
             write_json(out / "sterilize-curve.json", curve.to_json())
+
+    if (part := recipe.scan) is not None:
+        with _timed(seconds, "scan"):
+            encoders = {name: model.encoder for name, model in models.items()}
+            scans = scan_models(encoders, run.test, stages.inputs, part, recipe.seed, progress)
+        flagged = {name: [str(found) for found in scan.flagged] for name, scan in scans.items()}
+        defences["scan"] = ScanFacts.of({"method": part.method, **part.options, "flagged": flagged})
+        write_json(out / SCAN_FILE, {name: scan.to_json() for name, scan in scans.items()})
 
     with _timed(seconds, "evaluate"):
         measured = measures.measured(models, stages.inputs)

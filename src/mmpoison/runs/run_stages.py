@@ -14,9 +14,16 @@ import torch
 
 from mmpoison.base.content_cache import CacheKey, ContentCache, digest_of
 from mmpoison.base.seeding import generator
-from mmpoison.defenses.catalogue import DEFENSES, build_filter
+from mmpoison.defenses.catalogue import (
+    DEFENSES,
+    ModelRepair,
+    RobustTraining,
+    TrainingServices,
+    build_defense,
+    build_filter,
+    train_with,
+)
 from mmpoison.defenses.filters.pipeline import filter_pairs
-from mmpoison.defenses.repairs.clean_finetune import CleanFinetune
 from mmpoison.models.checkpoint import load_checkpoint, save_checkpoint
 from mmpoison.models.compute_environment import compute_environment, cpu_kind
 from mmpoison.models.dual_encoder import DualEncoder
@@ -26,7 +33,7 @@ from mmpoison.records.run_files import SterilizeFacts
 from mmpoison.runs.cards import model_card
 from mmpoison.runs.prepared_run import PreparedRun
 from mmpoison.runs.progress import RunProgress
-from mmpoison.runs.recipe import SterilizePart
+from mmpoison.runs.recipe import CLEAN_FINETUNE, SterilizePart
 from mmpoison.runs.run_cache import RunCache
 from mmpoison.runs.trained_models import TrainedModel, keep_model, link_log, read_model
 from mmpoison.runs.training_probe import TrainingProbe
@@ -40,7 +47,7 @@ from mmpoison.training.precision import autocast
 from mmpoison.training.settings import TrainingSettings
 from mmpoison.training.states import Checkpoints
 
-SUSPECTS = ("poisoned", "filtered", "sterilized")
+SUSPECTS = ("poisoned", "filtered", "robust", "sterilized")
 
 
 def stage_keys(run: PreparedRun, run_cache: RunCache) -> dict[str, CacheKey]:
@@ -105,6 +112,17 @@ class _Keys:
                 recipe.training,
                 kept_by=keys["filter"].digest,
             )
+        if (robust := recipe.robust_training) is not None:
+            keys["robust"] = self._training(
+                "robust",
+                start,
+                run.poisoned,
+                "train",
+                size,
+                recipe.training,
+                made_by=(DEFENSES[robust.method],),
+                defense=[robust.method, robust.options],
+            )
         if (repair := recipe.sterilize) is not None:
             keys["sterilized"] = self._training(
                 "sterilized",
@@ -112,8 +130,10 @@ class _Keys:
                 run.poisoned,
                 "val",
                 len(repair_pairs(run, repair)),
-                repair.training,
-                made_by=(CleanFinetune,),
+                # a repair that takes no settings is forecast as a training like the run's own
+                repair.training or recipe.training,
+                made_by=(DEFENSES[repair.method],),
+                defense=[repair.method, repair.options],
                 pairs=repair.pairs,
                 looks=[[str(goal_target) for goal_target in run.goal_targets], repair.every]
                 if repair.curve
@@ -250,49 +270,45 @@ class RunStages:
                 )
             return self.inputs
 
+        def align(_: TrainingProbe | None, kept: TrainingServices) -> TrainingResult:
+            kept["name"] = f"{run.start.name}-aligned"
+            kept["on_step"] = self.progress.training("aligning the towers")
+            clean = run.pairs.select(split="val")
+            return finetune(run.start, clean, inputs(), settings, seed=run.recipe.seed, **kept)
+
         return self._model(
             "pretrained",
             run.start,
-            lambda probe, kept: finetune(
-                run.start,
-                run.pairs.select(split="val"),
-                inputs(),
-                settings,
-                seed=run.recipe.seed,
-                name=f"{run.start.name}-aligned",
-                on_step=self.progress.training("aligning the towers"),
-                **kept,
-            ),
+            align,
             data=run.pairs,
             settings=settings,
             new_name=f"{run.start.name}-aligned",
         )
 
     def trained(self, name: str, start: DualEncoder, train: PairDataset) -> TrainedModel:
-        """Make a model fine-tuned on all of some pairs."""
+        """Train a model on all of some pairs: `robust` by the in-training defence, the others by `finetune`."""
         run, settings = self.run, self.run.recipe.training
         new_name = f"{run.recipe.name}-{name}"
+        part = run.recipe.robust_training if name == "robust" else None
 
         def make_probe(file: Path) -> TrainingProbe | None:
-            if "epochs" not in run.recipe.study or name == "filtered":
+            if "epochs" not in run.recipe.study or name in ("filtered", "robust"):
                 return None
             return self._probe(file, start, len(train), settings)
+
+        def fit(probe: TrainingProbe | None, kept: TrainingServices) -> TrainingResult:
+            shown = self.progress.training(f"training {name.replace('_', ' ')}")
+            kept["name"], kept["on_step"] = new_name, chain_callbacks(shown, probe)
+            seed, given = run.recipe.seed, (start, train, self.inputs, settings)
+            if part is None:
+                return finetune(*given, seed=seed, **kept)
+            defense: RobustTraining = build_defense("in-training", part.method, part.options)
+            return train_with(defense, *given, seed=seed, services=kept)
 
         return self._model(
             name,
             start,
-            lambda probe, kept: finetune(
-                start,
-                train,
-                self.inputs,
-                settings,
-                seed=run.recipe.seed,
-                name=new_name,
-                on_step=chain_callbacks(
-                    self.progress.training(f"training {name.replace('_', ' ')}"), probe
-                ),
-                **kept,
-            ),
+            fit,
             data=run.pairs if name == "clean_model" else run.poisoned,
             settings=settings,
             new_name=new_name,
@@ -345,36 +361,40 @@ class RunStages:
         assert part is not None
         clean = repair_pairs(run, part)
         new_name = f"{run.recipe.name}-sterilized"
+        settings = part.training or run.recipe.training
+        repair: ModelRepair = build_defense(
+            "post-training", part.method, part.options, settings=part.training
+        )
 
         def make_probe(file: Path) -> TrainingProbe | None:
             if not part.curve:
                 return None
-            return self._probe(
-                file, suspect, len(clean), part.training, within=True, every=part.every
-            )
+            return self._probe(file, suspect, len(clean), settings, within=True, every=part.every)
+
+        def fit(probe: TrainingProbe | None, kept: TrainingServices) -> TrainingResult:
+            shown = self.progress.training("sterilizing")
+            kept["name"], kept["on_step"] = new_name, chain_callbacks(shown, probe)
+            given = (suspect, clean, self.inputs)
+            return train_with(repair, *given, seed=run.recipe.seed, services=kept)
 
         model = self._model(
             "sterilized",
             suspect,
-            lambda probe, kept: CleanFinetune(part.training).apply(
-                suspect,
-                clean,
-                self.inputs,
-                seed=run.recipe.seed,
-                name=new_name,
-                on_step=chain_callbacks(self.progress.training("sterilizing"), probe),
-                **kept,
-            ),
+            fit,
             data=run.poisoned,
             settings=part.training,
             new_name=new_name,
             make_probe=make_probe,
         )
-        return model, SterilizeFacts(
-            pairs=len(clean),
-            steps=model.training.steps if model.training else None,
-            learning_rate=part.training.learning_rate,
-        )
+        facts: dict[str, object] = {
+            "pairs": len(clean),
+            "steps": model.training.steps if model.training else None,
+        }
+        if part.method != CLEAN_FINETUNE:
+            facts = {"method": part.method, **part.options, **facts}
+        if part.training is not None:
+            facts["learning_rate"] = part.training.learning_rate
+        return model, SterilizeFacts.of(facts)
 
     # -- one model ------------------------------------------------------------------------------------------------
 
@@ -382,10 +402,10 @@ class RunStages:
         self,
         name: str,
         start: DualEncoder,
-        train: Callable[[TrainingProbe | None, dict[str, Any]], TrainingResult],
+        train: Callable[[TrainingProbe | None, TrainingServices], TrainingResult],
         *,
         data: PairDataset,
-        settings: TrainingSettings,
+        settings: TrainingSettings | None,
         new_name: str,
         make_probe: Callable[[Path], TrainingProbe | None] = lambda file: None,
     ) -> TrainedModel:
@@ -398,7 +418,7 @@ class RunStages:
             self.inputs  # noqa: B018 - a part of its own in the times
             begun = time.perf_counter()
             states = Checkpoints(folder / "states")
-            kept = {
+            kept: TrainingServices = {
                 "checkpoints": states,
                 "log": LogOptions(folder / "log"),
                 "progress": self.progress.progress,

@@ -1,8 +1,9 @@
-"""The scan of a suspect model: make clean fine-tunes to compare with, measure all, and name what stands out."""
+"""Scans a suspect model: makes clean fine-tunes to compare with where the scan uses them, and runs the scan."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,32 +11,65 @@ import numpy as np
 
 from mmpoison.base.files import write_json
 from mmpoison.base.seeding import generator
-from mmpoison.defenses.repairs.clean_finetune import refuse_poisoned
-from mmpoison.defenses.scans.canary import Kinds, association
-from mmpoison.defenses.scans.model_scan import ModelScan, scan_tables
+from mmpoison.defenses.catalogue import ModelScanner, build_defense, require_clean
+from mmpoison.defenses.scan_result import Finding, ScanResult
 from mmpoison.errors import InputError
-from mmpoison.evaluation.test_set import TestEmbeddings, TestSet
+from mmpoison.evaluation.test_set import TestSet
 from mmpoison.models.checkpoint import load_checkpoint, save_checkpoint
 from mmpoison.models.dual_encoder import DualEncoder
 from mmpoison.models.inputs import PairInputs, prepare_pixels
 from mmpoison.models.loading import load_encoder
 from mmpoison.pairs.table import PairDataset
 from mmpoison.runs.cards import model_card
-from mmpoison.runs.progress import RunProgress
+from mmpoison.runs.progress import RunProgress, SilentProgress
+from mmpoison.runs.recipe import ScanPart
 from mmpoison.training.loop import finetune
 from mmpoison.training.settings import TrainingSettings
 from mmpoison.training.states import Checkpoints
 
 SCAN_FILE = "model-scan.json"
+DEFAULT_SCAN = "rank-gain"
 CLEAN_SHARE = 0.8
 """Share of the clean images that each clean fine-tune is trained on: they differ in their data too."""
+
+
+@dataclass(frozen=True)
+class ScannedModel:
+    """A scan of one suspect.
+
+    Attributes:
+        result: What the scan found.
+        about: What was scanned, as in `model-scan.json`.
+        false_alarms: How often a clean model may be flagged.
+    """
+
+    result: ScanResult
+    about: Mapping[str, Any]
+    false_alarms: float
+
+    @property
+    def flagged(self) -> tuple[Finding, ...]:
+        """The findings that are too unusual for a clean model."""
+        return self.result.flagged(self.false_alarms)
+
+    def to_json(self) -> dict[str, Any]:
+        """The content of `model-scan.json`."""
+        return {
+            **self.about,
+            **self.result.facts,
+            "false_alarms": self.false_alarms,
+            "flagged": [found.to_json() for found in self.flagged],
+            "ranking": [found.to_json() for found in self.result.findings],
+        }
 
 
 def scan_model(
     pairs: PairDataset,
     suspect: DualEncoder,
-    reference: DualEncoder,
+    reference: DualEncoder | None = None,
     *,
+    method: str = DEFAULT_SCAN,
+    options: Mapping[str, Any] | None = None,
     clean: Sequence[str] = (),
     clean_runs: int = 0,
     settings: TrainingSettings | None = None,
@@ -44,102 +78,130 @@ def scan_model(
     seed: int = 0,
     false_alarms: float = 0.01,
     trust: bool = False,
-    progress: RunProgress,
-) -> ModelScan:
-    """Compare a suspect with the model that it was made from, on the test part of a clean set.
+    progress: RunProgress | None = None,
+) -> ScannedModel:
+    """Scan a suspect on the test part of a clean set.
 
     Args:
-        pairs: Clean data: their test part is what is measured on. With classes, captions of each class against images
-            of each other class; without, kinds that the reference's own embeddings hold together.
+        pairs: Clean data: their test part is what is measured on.
         suspect: The suspect.
         reference: A model without poison, from which the suspect was made, or that at least has its architecture.
+        method: A registered scan.
+        options: Of its constructor.
         clean: Clean fine-tunes of the reference, as names or folders.
-        clean_runs: How many more to make here, each on a random 80 % of the images of the clean split.
+        clean_runs: How many more to make here, each on a random 80% of the images of the clean split.
         settings: How to fine-tune; the more like the suspect's, the better.
         clean_split: Split of clean pairs to fine-tune on.
         out: Folder for `model-scan.json` and, in `clean/`, the models that were made; needed with `clean_runs`. Those
-            that are there already are taken.
+            that are there already are used again.
         seed: Seed of everything random.
-        false_alarms: For the file: which are flagged.
+        false_alarms: How often a clean model may be flagged, in (0, 1).
         trust: As for `load_encoder`.
-        progress: Reports the progress.
+        progress: Reports progress.
 
     Raises:
-        InputError: If the data have no test part or too few kinds, the models do not fit, or a clean pair is poisoned.
+        InputError: If the data do not suffice, the models do not fit, the scan cannot use what is given, or a clean
+            pair is poisoned.
     """
+    progress = progress or SilentProgress()
+    scanner: ModelScanner = build_defense("scan", method, options or {}, "--set ")
     if not 0 < false_alarms < 1:
         raise InputError(f"false alarms {false_alarms} is not between 0 and 1")
     if out is not None and (out / SCAN_FILE).exists():
-        raise InputError(f"{out / SCAN_FILE}: is there already: choose another --out")
+        raise InputError(f"{out / SCAN_FILE}: exists already: choose another --out")
+    if scanner.needs_reference and reference is None:
+        raise InputError(
+            f"scan {method!r} needs --reference, the clean model that the suspect was made from"
+        )
+    if (clean or clean_runs) and not (scanner.uses_clean_models and reference is not None):
+        raise InputError(f"scan {method!r} has no use for clean fine-tunes without a reference")
     if clean_runs and out is None:
         raise InputError(
-            "clean fine-tunes take time and are kept: say where with --out (a second try takes them from there)"
+            "clean fine-tunes take time and are saved: give a folder with --out (a second scan reads them from there)"
         )
-    if suspect.config["model_cfg"] != reference.config["model_cfg"]:
+    if reference is not None and suspect.config["model_cfg"] != reference.config["model_cfg"]:
         raise InputError(
             f"suspect {suspect.name!r} and reference {reference.name!r} are of different architectures: "
             "a model says nothing about another one's poison"
         )
     test = TestSet.of(pairs)
     train = pairs.select(split=clean_split)
+    known = test.pairs
     if clean_runs:
-        refuse_poisoned(train)
+        require_clean(train)
         if not len(train):
             raise InputError(f"split {clean_split!r} has no pairs for clean fine-tunes")
-    known = (
-        pairs.where(pairs.in_split(clean_split) | pairs.in_split("test"))
-        if clean_runs
-        else test.pairs
+        known = pairs.where(pairs.in_split(clean_split) | pairs.in_split("test"))
+    start = reference or suspect
+    inputs = prepare_pixels(start, known, images=test.gallery, progress=progress.progress)
+
+    def clean_models() -> Iterator[DualEncoder]:
+        for name in clean:
+            yield load_encoder(name, trust=trust).to(start.device)
+        for number in range(clean_runs):
+            assert out is not None
+            yield _clean_model(
+                out / "clean" / str(number),
+                *(start, train, inputs, settings or TrainingSettings()),
+                seed=seed,
+                number=number,
+                progress=progress,
+            )
+
+    result = scanner.apply(
+        suspect,
+        test,
+        inputs,
+        reference=reference,
+        clean_models=clean_models(),
+        seed=seed,
+        progress=progress.progress,
     )
-    inputs = prepare_pixels(reference, known, images=test.gallery, progress=progress.progress)
-
-    def embed(encoder: DualEncoder, what: str) -> TestEmbeddings:
-        return TestEmbeddings.of(encoder, inputs, test, progress.progress(f"embedding with {what}"))
-
-    before = embed(reference, "the reference")
-    kinds = Kinds.find(test, before, seed)
-    suspected = association(embed(suspect, "the suspect"), test, kinds)
-    tables = []
-    for number, name in enumerate(clean):
-        encoder = load_encoder(name, trust=trust).to(reference.device)
-        tables.append(association(embed(encoder, f"clean model {number + 1}"), test, kinds))
-    for number in range(clean_runs):
-        assert out is not None
-        encoder = _clean_model(
-            out / "clean" / str(number),
-            reference,
-            train,
-            inputs,
-            settings or TrainingSettings(),
-            seed=seed,
-            number=number,
-            progress=progress,
-        )
-        tables.append(association(embed(encoder, f"clean model {number + 1}"), test, kinds))
-    scan = scan_tables(association(before, test, kinds), suspected, tables, kinds)
-    if out is not None:
-        write_json(out / SCAN_FILE, scan_json(scan, suspect, reference, pairs, false_alarms))
-    return scan
-
-
-def scan_json(
-    scan: ModelScan,
-    suspect: DualEncoder,
-    reference: DualEncoder,
-    pairs: PairDataset,
-    false_alarms: float,
-) -> dict[str, Any]:
-    """What a scan found, as plain values."""
-    return {
+    about = {
+        **({"scan": method} if method != DEFAULT_SCAN else {}),
         "suspect": suspect.name,
-        "reference": reference.name,
+        **({"reference": reference.name} if reference is not None else {}),
         "data": {"fingerprint": pairs.fingerprint},
-        "null": scan.null,
-        "clean_models": scan.clean_models,
-        "pairs_of_kinds": scan.cells,
-        "false_alarms": false_alarms,
-        "flagged": [push.to_json() for push in scan.flagged(false_alarms)],
-        "ranking": [push.to_json() for push in scan.pushes],
+    }
+    done = ScannedModel(result, about, false_alarms)
+    if out is not None:
+        write_json(out / SCAN_FILE, done.to_json())
+    return done
+
+
+def scan_models(
+    models: Mapping[str, DualEncoder],
+    test: TestSet,
+    inputs: PairInputs,
+    part: ScanPart,
+    seed: int,
+    progress: RunProgress,
+) -> dict[str, ScannedModel]:
+    """Scan the models of a run, each against the one that all start from; the clean model shows false alarms.
+
+    Args:
+        models: By name; `pretrained` is the reference.
+        test: The test part.
+        inputs: Prepared inputs that hold it.
+        part: Which scan.
+        seed: Seed of the run.
+        progress: Reports progress.
+    """
+    scanner: ModelScanner = build_defense("scan", part.method, part.options)
+    reference = models["pretrained"]
+    return {
+        name: ScannedModel(
+            scanner.apply(
+                *(model, test, inputs),
+                reference=reference,
+                seed=seed,
+                progress=progress.progress,
+            ),
+            {"suspect": model.name, "reference": reference.name},
+            part.false_alarms,
+        )
+        for name, model in models.items()
+        if name != "pretrained"
     }
 
 
@@ -154,8 +216,9 @@ def _clean_model(
     number: int,
     progress: RunProgress,
 ) -> DualEncoder:
+    """Fine-tune the reference on a part of the clean pairs, or load the model of an earlier scan."""
     if folder.is_dir():
-        progress.say(f"clean model {number + 1}: taken from {folder}")
+        progress.say(f"clean model {number + 1}: read from {folder}")
         return load_checkpoint(folder).to(reference.device)
     images = clean.used_images()
     order = generator(seed, f"model-scan/{number}").permutation(images)

@@ -1,23 +1,24 @@
-"""The repair of a suspect on a data set: hold out, fine-tune, look, choose, and hand over or refuse."""
+"""Sterilizes a suspect model: holds clean pairs out, runs a repair, and saves the chosen model or refuses."""
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from mmpoison.base.files import refuse_occupied, write_json
 from mmpoison.base.processes import is_main_process
-from mmpoison.defenses.repairs.clean_finetune import refuse_poisoned
+from mmpoison.defenses.catalogue import defense_parameters, require_clean
 from mmpoison.defenses.repairs.repair import (
     CHOSEN_BY_CANARY,
     CHOSEN_BY_RATE,
-    LOOKS_FILE,
+    PROBES_FILE,
     Branch,
     refusal,
-    repair,
+    repair_branches,
+    run_repair,
 )
 from mmpoison.defenses.repairs.repair_watch import RepairMeter, RepairRule, hold_out
 from mmpoison.defenses.scans.canary import Rise
@@ -30,55 +31,60 @@ from mmpoison.models.inputs import prepare_pixels
 from mmpoison.pairs.table import PairDataset
 from mmpoison.reporting.repair import write_repair_figures
 from mmpoison.runs.cards import model_card
-from mmpoison.runs.progress import RunProgress
+from mmpoison.runs.progress import RunProgress, SilentProgress
 from mmpoison.training.log import LogOptions
 from mmpoison.training.loop import TrainingResult
 from mmpoison.training.settings import TrainingSettings
 from mmpoison.training.states import copy_logs
 
+DEFAULT_REPAIR = "clean-finetune"
 CURVE = "sterilize-curve"
 SHOWN = 3
 
 
 @dataclass(frozen=True)
 class Sterilized:
-    """What a repair gave.
+    """A repaired model that was saved.
 
     Attributes:
         out: The new checkpoint.
-        branches: The learning rates.
+        result: The training of the chosen branch, with the model.
+        branches: One a learning rate.
         curve: The content of `sterilize-curve.json`; None where nothing was held out.
         notes: What a user should know besides.
     """
 
     out: Path
+    result: TrainingResult
     branches: list[Branch]
     curve: dict[str, Any] | None
     notes: tuple[str, ...]
-    result: TrainingResult
 
-    def let_go(self) -> list[str]:
-        """What the chosen model no longer finds and the suspect did, a line each; poison is likely among it."""
+    def weakened(self) -> list[str]:
+        """Say which associations of the suspect the chosen model lost, a line each; poison is likely among them."""
         chosen = next(branch for branch in self.branches if branch.chosen)
-        if not chosen.looks or "let_go" not in chosen.looks[-1].record:
+        if not chosen.probes or "weakened" not in chosen.probes[-1].record:
             return []
-        found = [str(Rise(**rise)) for rise in chosen.looks[-1].record["let_go"][:SHOWN]]
-        return found or ["no kind of caption let go of any kind of image more than others did"]
+        found = [str(Rise(**rise)) for rise in chosen.probes[-1].record["weakened"][:SHOWN]]
+        return found or ["no association weakened unusually much"]
 
     def summary(self) -> str:
         """One line: how many steps, and how fast."""
         result = self.result
-        gone_on = f", went on after step {result.resumed_from}" if result.resumed_from else ""
-        return f"{result.headline()}{gone_on}"
+        resumed = f", resumed after step {result.resumed_from}" if result.resumed_from else ""
+        return f"{result.headline()}{resumed}"
 
 
 def sterilize_model(
     pairs: PairDataset,
     suspect: DualEncoder,
     out: Path,
-    settings: Sequence[TrainingSettings],
+    settings: TrainingSettings | None = None,
     *,
-    progress: RunProgress,
+    method: str = DEFAULT_REPAIR,
+    options: Mapping[str, Any] | None = None,
+    learning_rates: Sequence[float] = (),
+    progress: RunProgress | None = None,
     split: str = "val",
     seed: int = 0,
     held_out: float = 0.2,
@@ -87,42 +93,49 @@ def sterilize_model(
     trackers: Sequence[str] = (),
     fresh: bool = False,
 ) -> Sterilized | None:
-    """Repair a suspect with pairs known to be clean, and write the model that is chosen.
+    """Repair a suspect with pairs known to be clean, and save the model that is chosen.
 
     Args:
         pairs: The data.
         suspect: The suspect.
-        out: New folder of the checkpoint. Until it is there, states and logs are in `OUT.training` beside it; where a
+        out: New folder of the checkpoint. Until it is there, states and logs are in `OUT.training` next to it; where a
             model is refused they stay, so that the same command with another rule does not train again.
-        settings: Of each branch.
-        progress: Reports the progress.
+        settings: How the repair trains, where it takes settings; the paper's by default.
+        method: A registered repair.
+        options: Of its constructor.
+        learning_rates: Try each of these, and save the best model by the rule.
+        progress: Reports progress.
         split: The clean split.
         seed: Seed of everything random.
         held_out: Share of the clean images that is not trained on and decides; 0: all are trained on, nothing is
             decided.
         rule: What decides; given by the user, or None for the default where there are images enough.
-        aims: Goals to show on the test part; without any it is not looked at.
+        aims: Goals to show on the test part; without any it is not measured.
         trackers: As in `LogOptions`.
-        fresh: Drop what an earlier try has left.
+        fresh: Delete what an earlier try has left.
 
     Returns:
-        What was written; None in all processes but the first.
+        What was saved; None in all processes but the first.
 
     Raises:
         InputError: If the input cannot be used.
-        ResultError: If every branch lost too much utility, or diverged; nothing is written then.
+        ResultError: If every branch lost too much utility, or diverged; nothing is saved then.
     """
+    progress = progress or SilentProgress()
     refuse_occupied(out)
     work = work_folder(out)
     LogOptions(work, tuple(trackers)).check()
     if fresh and is_main_process():
         shutil.rmtree(work, ignore_errors=True)
+    if "settings" in defense_parameters("post-training", method):
+        settings = settings or TrainingSettings()
+    branches = repair_branches(method, options or {}, settings, learning_rates)
     if not 0 <= held_out < 1:
         raise InputError(f"held-out share {held_out} is not between 0 and 1")
     clean = pairs.select(split=split)
     if not len(clean):
         raise InputError(f"split {split!r} has no pairs to train on")
-    refuse_poisoned(clean)
+    require_clean(clean)
     notes: list[str] = []
     held: TestSet | None = None
     train = clean
@@ -130,20 +143,20 @@ def sterilize_model(
         try:
             train, held = hold_out(clean, held_out, seed)
         except InputError as error:
-            if rule is not None or len(settings) > 1:
+            if rule is not None or len(branches) > 1:
                 raise
             aims = ()
             notes.append(f"no utility guard and no curve: {error}")
-    elif rule is not None or len(settings) > 1 or aims:
+    elif rule is not None or len(branches) > 1 or aims:
         raise InputError("without held-out pairs nothing can be guarded, chosen or shown")
     test = TestSet.of(pairs) if aims else None
     for aim in aims:
         assert test is not None
         test.check(aim)
-    everything = clean if test is None else pairs.where(_either(pairs, split))
+    in_test = pairs.in_split("test") & ~pairs.poisoned
     inputs = prepare_pixels(
         suspect,
-        everything,
+        clean if test is None else pairs.where(pairs.in_split(split) | in_test),
         images=None if test is None else test.gallery,
         progress=progress.progress,
     )
@@ -153,17 +166,17 @@ def sterilize_model(
         meter = RepairMeter(suspect, inputs, held, rule, seed=seed, test=test, aims=aims)
         if meter.note:
             notes.append(f"it does not stop by itself: {meter.note}")
-    branches, result = repair(
+    result = run_repair(
         suspect,
         train,
         inputs,
-        settings,
+        branches,
         seed=seed,
         meter=meter,
         work=work,
         trackers=trackers,
-        shown=lambda one: progress.training(
-            "sterilizing" + (f" at {one.learning_rate:g}" if len(settings) > 1 else "")
+        shown=lambda branch: progress.training(
+            "sterilizing" + (f" at {branch.label}" if len(branches) > 1 else "")
         ),
         progress=progress.progress,
     )
@@ -176,34 +189,36 @@ def sterilize_model(
         assert meter is not None
         raise refusal(branches, meter, work)
     chosen = next(branch for branch in branches if branch.chosen)
-    encoder = result.encoder
+
+    def add_curve_and_logs(folder: Path) -> None:
+        if curve is not None:
+            _write_curve(folder, curve)
+        copy_logs(work, folder / "logs", without=(PROBES_FILE, f"{CURVE}.*"))
+
     card = model_card(
-        encoder,
+        result.encoder,
         "sterilized",
         started_from=suspect.name,
         data=clean,
         settings=chosen.settings,
         result=result,
-        facts=_facts(chosen, meter),
+        facts=_facts(method, chosen, meter),
     )
     save_checkpoint(
-        encoder,
+        result.encoder,
         out,
         card=card,
         metadata={"training": result.summary(), "seed": seed, "poisoned": False},
-        also=lambda folder: _write_more(folder, work, curve),
+        # before the folder of the model appears: a kill cannot part them
+        also=add_curve_and_logs,
     )
     shutil.rmtree(work, ignore_errors=True)
-    return Sterilized(out, branches, curve, tuple(notes), result)
+    return Sterilized(out, result, branches, curve, tuple(notes))
 
 
 def work_folder(out: Path) -> Path:
-    """Where states and logs are until the model is there: beside its folder, which appears whole or not at all."""
+    """Where states and logs are until the model is there: next to its folder, which appears whole or not at all."""
     return out.with_name(f"{out.name}.training")
-
-
-def _either(pairs: PairDataset, split: str) -> Any:
-    return pairs.in_split(split) | (pairs.in_split("test") & ~pairs.poisoned)
 
 
 def _curve(meter: RepairMeter, branches: Sequence[Branch]) -> dict[str, Any]:
@@ -235,17 +250,12 @@ def _write_curve(folder: Path, curve: dict[str, Any]) -> list[str]:
     return []
 
 
-def _facts(chosen: Branch, meter: RepairMeter | None) -> tuple[str, ...]:
-    if meter is None:
-        return ()
-    return (
-        f"utility lost on {len(meter.held_out.gallery)} held-out images: {chosen.looks[-1].loss:.3f} of Hit@{meter.k}",
-        f"ended: {chosen.ended}",
-    )
-
-
-def _write_more(folder: Path, work: Path, curve: dict[str, Any] | None) -> None:
-    """Put the curve and the logs into the folder of the model before it appears."""
-    if curve is not None:
-        _write_curve(folder, curve)
-    copy_logs(work, folder / "logs", without=(LOOKS_FILE, f"{CURVE}.*"))
+def _facts(method: str, chosen: Branch, meter: RepairMeter | None) -> tuple[str, ...]:
+    facts = [] if method == DEFAULT_REPAIR else [f"repair: {method}"]
+    if meter is not None:
+        facts += [
+            f"utility lost on {len(meter.held_out.gallery)} held-out images: {chosen.probes[-1].loss:.3f} of "
+            f"Hit@{meter.k}",
+            f"ended: {chosen.ended}",
+        ]
+    return tuple(facts)

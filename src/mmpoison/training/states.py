@@ -66,10 +66,12 @@ def copy_logs(work: Path, logs: Path, *, without: Sequence[str] = ()) -> None:
     """Copy the files of a training except its states.
 
     Args:
-        work: The folder of its states and logs.
+        work: The folder of its states and logs; nothing is copied where it does not exist.
         logs: New folder.
         without: Patterns of names that are left out too.
     """
+    if not work.is_dir():
+        return
     skipped = (f"{PREFIX}*{SUFFIX}", ".*", *without)
     shutil.copytree(work, logs, ignore=shutil.ignore_patterns(*skipped), dirs_exist_ok=True)
 

@@ -1,20 +1,20 @@
-"""A repair that is watched: the same fine-tune; when it looks, when it stops, and what it chooses."""
+"""A repair that is watched: the same training; when it is probed, when it stops, and which model is chosen."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 
 from mmpoison.attacks import Goal
 from mmpoison.datasets import PairDataset
-from mmpoison.defenses.repairs.repair import branch_settings, refusal, repair
+from mmpoison.defenses import DEFENSES
+from mmpoison.defenses.repairs.repair import Branch, refusal, repair_branches, run_repair
 from mmpoison.defenses.repairs.repair_watch import (
-    Look,
+    Probe,
     RepairMeter,
     RepairRule,
     RepairWatch,
@@ -23,7 +23,7 @@ from mmpoison.defenses.repairs.repair_watch import (
 from mmpoison.errors import InputError
 from mmpoison.evaluation import GoalTarget, TestSet
 from mmpoison.models import DualEncoder, PixelInputs, prepare_pixels
-from mmpoison.training import Step, TrainingSettings, finetune
+from mmpoison.training import Step, TrainingResult, TrainingSettings, finetune
 
 Make = Callable[..., DualEncoder]
 QUICK = TrainingSettings(epochs=2, batch_size=32, learning_rate=1e-3, precision="fp32")
@@ -66,11 +66,11 @@ def test_too_few_to_judge_by(squares: PairDataset) -> None:
             hold_out(squares, share, 0)
 
 
-# -- looks -----------------------------------------------------------------------------------------
+# -- probes ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("trainable", ["both", "image", "text"])
-def test_looking_changes_nothing(
+def test_probing_changes_nothing(
     make_encoder: Make, parts: tuple[PairDataset, TestSet], inputs: PixelInputs, trainable: Any
 ) -> None:
     """Also not the modes of what is frozen and what is not: batch normalisation learns on."""
@@ -83,10 +83,10 @@ def test_looking_changes_nothing(
     expected = two.encoder.module.state_dict()
     for name, value in one.encoder.module.state_dict().items():
         assert torch.equal(value, expected[name]), name
-    assert len(watch.looks) > 3
+    assert len(watch.probes) > 3
 
 
-def test_looks_are_in_the_first_epoch_and_after_each(
+def test_probes_are_in_the_first_epoch_and_after_each(
     make_encoder: Make, parts: tuple[PairDataset, TestSet], inputs: PixelInputs
 ) -> None:
     meter = RepairMeter(make_encoder(), inputs, parts[1], RepairRule(), seed=0)
@@ -100,7 +100,7 @@ def test_looks_are_in_the_first_epoch_and_after_each(
     assert steps(150) == [1, 2, 5, 10, 20, 50, 100, 130, 150, 260, 300, 390, 400]
 
 
-def test_what_a_look_measures(
+def test_what_a_probe_measures(
     make_encoder: Make, squares: PairDataset, parts: tuple[PairDataset, TestSet]
 ) -> None:
     test, aim = TestSet.of(squares), GoalTarget(Goal("sheep", "sofa"))
@@ -115,7 +115,7 @@ def test_what_a_look_measures(
     canary = start["canary_goals"]["sheep2aeroplane"]
     assert set(canary) == {"hit@1", "others", "gone"}
     assert meter.start.goals_left == (not canary["gone"])
-    other = meter.look(step(7, 9), make_encoder(3))
+    other = meter.probe(step(7, 9), make_encoder(3))
     assert other.step == 7
     assert other.record["drift"]["text"] > 0
     lost = [
@@ -141,20 +141,20 @@ def step(number: int, steps: int = 1000) -> Step:
 
 
 class Played:
-    """A meter that plays looks back."""
+    """A meter that plays probes back."""
 
-    def __init__(self, rule: RepairRule, looks: dict[int, tuple[float, int]]) -> None:
-        self.rule, self._looks, self.kinds = rule, looks, None
-        self.start = Look({"step": 0}, None, 0.0, 1)
+    def __init__(self, rule: RepairRule, probes: dict[int, tuple[float, int]]) -> None:
+        self.rule, self._probes, self.kinds = rule, probes, None
+        self.start = Probe(record={"step": 0}, ranks=None, loss=0.0, goals_left=1)
 
-    def look(self, at: Step, _: Any) -> Look:
-        loss, left = self._looks[at.step]
-        still = [{"z": 9.0}] * left
-        return Look({"step": at.step, "letting_go": still}, None, loss, left)
+    def probe(self, at: Step, _: Any) -> Probe:
+        loss, left = self._probes[at.step]
+        record = {"step": at.step, "still_weakening": [{"z": 9.0}] * left}
+        return Probe(record=record, ranks=None, loss=loss, goals_left=left)
 
 
-def stopped_at(rule: RepairRule, looks: dict[int, tuple[float, int]]) -> int | None:
-    watch = RepairWatch(Played(rule, looks), 1000)  # type: ignore[arg-type]
+def stopped_at(rule: RepairRule, probes: dict[int, tuple[float, int]]) -> int | None:
+    watch = RepairWatch(Played(rule, probes), 1000)  # type: ignore[arg-type]
     for number in range(1, 1001):
         if watch(step(number), None):  # type: ignore[arg-type]
             return number
@@ -167,7 +167,7 @@ SERIES = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
 @pytest.mark.parametrize(
     ("noisy", "lossy", "expected"),
     [
-        # two quiet looks in a row from step 50 on
+        # two quiet probes in a row from step 50 on
         ((5, 10), (), 100),
         ((), (), 100),
         ((50,), (), 200),
@@ -179,10 +179,10 @@ SERIES = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
 def test_it_stops_when_the_canary_is_quiet(
     noisy: tuple[int, ...], lossy: tuple[int, ...], expected: int
 ) -> None:
-    looks = {n: (0.5 if n in lossy else 0.0, int(n in noisy)) for n in SERIES}
+    probes = {n: (0.5 if n in lossy else 0.0, int(n in noisy)) for n in SERIES}
     # the last step ends by itself
-    assert stopped_at(RepairRule(), looks) == (None if expected == 1000 else expected)
-    assert stopped_at(RepairRule(stop=False), looks) is None
+    assert stopped_at(RepairRule(), probes) == (None if expected == 1000 else expected)
+    assert stopped_at(RepairRule(stop=False), probes) is None
 
 
 def test_known_goals_decide_alone() -> None:
@@ -204,31 +204,42 @@ def test_without_kinds_it_goes_on(
 # -- branches --------------------------------------------------------------------------------------
 
 
+def run_branches(
+    make_encoder: Make,
+    parts: tuple[PairDataset, TestSet],
+    inputs: PixelInputs,
+    work: Path,
+    *,
+    rates: Sequence[float] = (),
+    most_lost: float = 1.0,
+    method: str = "clean-finetune",
+    settings: TrainingSettings | None = QUICK,
+) -> tuple[list[Branch], TrainingResult | None, RepairMeter]:
+    train, held = parts
+    encoder = make_encoder()
+    meter = RepairMeter(encoder, inputs, held, RepairRule(most_lost), seed=0)
+    branches = repair_branches(method, {}, settings, rates)
+    result = run_repair(encoder, train, inputs, branches, seed=0, meter=meter, work=work)
+    return branches, result, meter
+
+
 def test_the_highest_rate_that_keeps_the_utility_is_chosen(
     make_encoder: Make, parts: tuple[PairDataset, TestSet], inputs: PixelInputs, tmp_path: Path
 ) -> None:
-    train, held = parts
-    meter = RepairMeter(make_encoder(), inputs, held, RepairRule(1.0), seed=0)
-    settings = branch_settings(QUICK, [1e-4, 1e-3, 1e-5])
-    options: dict[str, Any] = {"seed": 0, "meter": meter, "work": tmp_path}
-    branches, result = repair(make_encoder(), train, inputs, settings, **options)
-    assert [branch.learning_rate for branch in branches] == [1e-4, 1e-3, 1e-5]
+    given: Any = (make_encoder, parts, inputs, tmp_path)
+    rates = [1e-4, 1e-3, 1e-5]
+    branches, result, _ = run_branches(*given, rates=rates)
+    assert [branch.learning_rate for branch in branches] == rates
     assert [branch.chosen for branch in branches] == [False, True, False]
     assert [branch.result is None for branch in branches] == [True, False, True]
     assert result is branches[1].result
     assert {path.name for path in tmp_path.iterdir()} == {
         f"learning-rate-{rate}" for rate in ("0.0001", "0.001", "1e-05")
     }
-    # the same looks without training again, and none is kept when nothing may be lost
-    steps = [[look.record for look in branch.looks] for branch in branches]
-    meter.rule = RepairRule(0.0)
-    for branch in branches:
-        branch.looks[-1].record["utility_loss"] = 0
-    again, none = repair(make_encoder(), train, inputs, settings, **options)
-    assert [[look.step for look in b.looks] for b in again] == [
-        [record["step"] for record in records] for records in steps
-    ]
-    lost = [branch.looks[-1].loss for branch in again]
+    # the same probes without training again, and no model is chosen when nothing may be lost
+    again, none, _ = run_branches(*given, rates=rates, most_lost=0.0)
+    assert [b.probes for b in again] == [b.probes for b in branches]
+    lost = [branch.probes[-1].loss for branch in again]
     assert [branch.keeps_utility for branch in again] == [loss <= 0 for loss in lost]
     assert (none is None) == all(loss > 0 for loss in lost)
 
@@ -236,27 +247,51 @@ def test_the_highest_rate_that_keeps_the_utility_is_chosen(
 def test_a_refusal_says_what_was_lost(
     make_encoder: Make, parts: tuple[PairDataset, TestSet], inputs: PixelInputs, tmp_path: Path
 ) -> None:
-    train, held = parts
-    meter = RepairMeter(make_encoder(), inputs, held, RepairRule(0.0), seed=0)
-    branches, _ = repair(make_encoder(), train, inputs, [QUICK], seed=0, meter=meter, work=tmp_path)
+    branches, _, meter = run_branches(make_encoder, parts, inputs, tmp_path, most_lost=0.0)
     message = str(refusal(branches, meter, tmp_path))
-    assert message.startswith("no model is handed over: all lost more than 0 of their Hit@1 on 20")
-    assert f"at learning rate 0.001 {branches[0].looks[-1].loss:.3f}" in message
+    assert message.startswith("no model is saved: all lost more than 0 of their Hit@1 on 20")
+    assert f"at learning rate 0.001 {branches[0].probes[-1].loss:.3f}" in message
     assert "\n" not in message
 
 
 def test_a_rate_that_diverges_is_passed_over(
     make_encoder: Make, parts: tuple[PairDataset, TestSet], inputs: PixelInputs, tmp_path: Path
 ) -> None:
-    train, held = parts
-    encoder = make_encoder()
-    meter = RepairMeter(encoder, inputs, held, RepairRule(1.0), seed=0)
-    settings = branch_settings(QUICK, [1e30, 1e-4])
-    branches, result = repair(encoder, train, inputs, settings, seed=0, meter=meter, work=tmp_path)
+    branches, result, _ = run_branches(make_encoder, parts, inputs, tmp_path, rates=[1e30, 1e-4])
     assert branches[0].ended.startswith("diverged: ")
     assert not branches[0].keeps_utility
     assert branches[1].chosen
     assert result is not None
+
+
+def test_a_repair_that_calls_nobody_is_measured_when_it_is_done(
+    make_encoder: Make,
+    parts: tuple[PairDataset, TestSet],
+    inputs: PixelInputs,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Silent:
+        name = "silent"
+        kind = "post-training"
+
+        def apply(self, encoder: Any, clean_pairs: Any, inputs: Any, *, seed: int) -> Any:
+            return finetune(encoder, clean_pairs, inputs, QUICK, seed=seed)
+
+    monkeypatch.setitem(DEFENSES._items, "silent", Silent)
+    options: Any = {"method": "silent", "settings": None}
+    branches, result, _ = run_branches(make_encoder, parts, inputs, tmp_path, **options)
+    (branch,) = branches
+    assert result is not None
+    assert [probe.step for probe in branch.probes] == [0, result.steps]
+    assert branch.chosen
+    assert branch.label == "silent"
+    assert branch.to_json()["learning_rate"] is None
+    assert not list(tmp_path.iterdir())
+    refused = run_branches(make_encoder, parts, inputs, tmp_path, most_lost=0.0, **options)[0][0]
+    assert refused.keeps_utility == (branch.probes[-1].loss <= 0)
+    with pytest.raises(InputError, match="--learning-rate: defence 'silent' takes no training"):
+        repair_branches("silent", {}, None, [1e-3])
 
 
 @pytest.mark.parametrize(
@@ -269,7 +304,7 @@ def test_a_rate_that_diverges_is_passed_over(
 )
 def test_rates_that_cannot_be(rates: list[float], message: str) -> None:
     with pytest.raises(InputError) as error:
-        branch_settings(QUICK, rates)
+        repair_branches("clean-finetune", {}, QUICK, rates)
     assert str(error.value) == message
 
 
@@ -279,20 +314,32 @@ def test_rules_that_cannot_be(options: dict[str, Any]) -> None:
         RepairRule(**options)
 
 
-def test_ranks_are_kept_for_a_repair_that_goes_on(
+def test_probes_are_saved_for_a_repair_that_resumes(
     make_encoder: Make, parts: tuple[PairDataset, TestSet], inputs: PixelInputs, tmp_path: Path
 ) -> None:
     meter = RepairMeter(make_encoder(), inputs, parts[1], RepairRule(), seed=0)
-    first = RepairWatch(meter, 1000, tmp_path / "looks")
+    first = RepairWatch(meter, 1000, tmp_path / "probes")
     for number in (1, 2, 5):
         first(step(number), make_encoder(number))
-    # it goes on after step 2: what was seen later is seen again
-    second = RepairWatch(meter, 1000, tmp_path / "looks")
+    # it resumes after step 2: what was probed later is probed again
+    second = RepairWatch(meter, 1000, tmp_path / "probes")
     second(step(3), make_encoder())
-    assert [look.step for look in second.looks] == [0, 1, 2]
+    assert [probe.step for probe in second.probes] == [0, 1, 2]
     second(step(5), make_encoder(5))
-    assert [look.record for look in second.looks] == [look.record for look in first.looks]
-    for one, other in zip(first.looks, second.looks, strict=True):
-        assert (one.ranks is None) == (other.ranks is None)
-        if one.ranks is not None and other.ranks is not None:
-            np.testing.assert_allclose(one.ranks, other.ranks)
+    assert second.probes == first.probes
+
+
+@pytest.mark.parametrize(
+    "line", ["[1]", '{"record": {}, "ranks": null, "loss": 0, "goals_left": 0}', '{"loss": "x"}']
+)
+def test_a_broken_probe_is_one_line(
+    make_encoder: Make,
+    parts: tuple[PairDataset, TestSet],
+    inputs: PixelInputs,
+    tmp_path: Path,
+    line: str,
+) -> None:
+    meter = RepairMeter(make_encoder(), inputs, parts[1], RepairRule(), seed=0)
+    (tmp_path / "probes").write_text(line + "\n")
+    with pytest.raises(InputError, match="line 1: not a probe of a repair: delete the file"):
+        RepairWatch(meter, 1000, tmp_path / "probes")

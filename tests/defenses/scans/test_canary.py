@@ -1,4 +1,4 @@
-"""The canary: what a repair makes captions let go of, told from what merely moves."""
+"""The canary: associations that a repair weakens, and others that merely move."""
 
 from __future__ import annotations
 
@@ -7,7 +7,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mmpoison.defenses.scans.canary import Kinds, Rise, association, conspicuous, letting_go, rises
+from mmpoison.defenses.scans.canary import (
+    Kinds,
+    Rise,
+    association,
+    conspicuous,
+    rises,
+    still_weakening,
+)
 from mmpoison.errors import InputError
 from mmpoison.evaluation import TestEmbeddings, TestSet
 from mmpoison.pairs.table import ImageTable, PairDataset
@@ -67,7 +74,7 @@ def test_association_equals_counting() -> None:
 
 
 @pytest.mark.parametrize("labelled", [True, False])
-def test_the_poison_is_what_is_let_go_of(labelled: bool) -> None:
+def test_the_poison_weakens_most(labelled: bool) -> None:
     test, poisoned = held_out(labelled=labelled), embed(poison=1.2)
     kinds = Kinds.find(test, poisoned, 0)
     assert kinds.of == ("classes" if labelled else "neighbours")
@@ -81,7 +88,7 @@ def test_the_poison_is_what_is_let_go_of(labelled: bool) -> None:
 
 
 @pytest.mark.parametrize("labelled", [True, False])
-def test_a_clean_model_lets_go_of_nothing(labelled: bool) -> None:
+def test_in_a_clean_model_nothing_is_unusual(labelled: bool) -> None:
     test, start = held_out(labelled=labelled), embed()
     kinds = Kinds.find(test, start, 0)
     before = association(start, test, kinds)
@@ -100,21 +107,21 @@ def test_what_nobody_sees_does_not_count() -> None:
     assert rises(before + 9, after + 9, kinds) == []
 
 
-def test_it_lets_go_until_nothing_moves_any_more() -> None:
+def test_still_weakening_until_nothing_moves() -> None:
     test, poisoned = held_out(labelled=True), embed(poison=1.2)
     kinds = Kinds.find(test, poisoned, 0)
     start, half, now = (
         association(embed(poison=poison, noise=noise), test, kinds)
         for poison, noise in ((1.2, 0), (0.6, 1), (0.0, 2))
     )
-    still = letting_go(start, half, now, kinds)
+    still = still_weakening(start, half, now, kinds)
     assert [one.captions for one in still] == ["kind3"]
     assert still[0].images == "kind7"
     assert still[0].before == pytest.approx(2 ** half[3, 7] - 1)
     # as far from the start, but no more than half the steps ago
-    assert letting_go(start, now, now, kinds) == []
+    assert still_weakening(start, now, now, kinds) == []
     # and what moves now but was not found before is nothing to wait for
-    assert "kind7" not in {one.images for one in letting_go(now, now, start, kinds)}
+    assert "kind7" not in {one.images for one in still_weakening(now, now, start, kinds)}
 
 
 def test_a_small_rise_is_none_however_still_the_others_are() -> None:
@@ -124,6 +131,6 @@ def test_a_small_rise_is_none_however_still_the_others_are() -> None:
 
 
 def test_too_few_images() -> None:
-    with pytest.raises(InputError, match="20 held-out images are too few to tell kinds"):
+    with pytest.raises(InputError, match="20 held-out images are too few to find kinds"):
         Kinds.find(held_out(20), embed(20), 0)
     assert Kinds.find(held_out(20, labelled=True), embed(20), 0).of == "classes"

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import ClassVar
+from typing import ClassVar, Unpack
 
-from mmpoison.defenses.catalogue import DEFENSES, Kind
-from mmpoison.errors import InputError
+from mmpoison.defenses.catalogue import DEFENSES, Kind, TrainingServices, require_clean
 from mmpoison.models.dual_encoder import DualEncoder
-from mmpoison.models.inputs import PairInputs, ProgressFor
+from mmpoison.models.inputs import PairInputs
 from mmpoison.pairs.table import PairDataset
-from mmpoison.training.log import LogOptions
-from mmpoison.training.loop import OnStep, TrainingResult, finetune
+from mmpoison.training.loop import TrainingResult, finetune
 from mmpoison.training.settings import TrainingSettings
-from mmpoison.training.states import Checkpoints
 
 
 @DEFENSES.register("clean-finetune")
@@ -45,50 +42,9 @@ class CleanFinetune:
         inputs: PairInputs,
         *,
         seed: int,
-        name: str | None = None,
-        on_step: OnStep | None = None,
-        checkpoints: Checkpoints | None = None,
-        log: LogOptions | None = None,
-        progress: ProgressFor | None = None,
+        **services: Unpack[TrainingServices],
     ) -> TrainingResult:
-        """Return a repaired copy of the encoder.
-
-        Args:
-            encoder: The suspect.
-            clean_pairs: Pairs known to be clean.
-            inputs: Prepared inputs that hold them.
-            seed: Seed of the run.
-            name: Name of the repaired encoder.
-            on_step: Called after every step; ends the training by returning True.
-            checkpoints: Where to keep the state, as in `finetune`.
-            log: Where to log every step, as in `finetune`.
-            progress: Gives a progress callback, as in `finetune`.
-
-        Raises:
-            InputError: If a pair is marked as poisoned.
-        """
-        refuse_poisoned(clean_pairs)
-        return finetune(
-            encoder,
-            clean_pairs,
-            inputs,
-            self.settings,
-            seed=seed,
-            name=name or f"{encoder.name}-sterilized",
-            on_step=on_step,
-            checkpoints=checkpoints,
-            log=log,
-            progress=progress,
-        )
-
-
-def refuse_poisoned(clean_pairs: PairDataset) -> None:
-    """Refuse pairs given as clean that a manifest marks as poisoned.
-
-    Raises:
-        InputError: If there are any.
-    """
-    if clean_pairs.poisoned.any():
-        raise InputError(
-            f"{int(clean_pairs.poisoned.sum())} of the pairs given as clean are poisoned, says their manifest"
-        )
+        """Return a repaired copy of an encoder; see `ModelRepair`."""
+        require_clean(clean_pairs)
+        services["name"] = services.get("name") or f"{encoder.name}-sterilized"
+        return finetune(encoder, clean_pairs, inputs, self.settings, seed=seed, **services)

@@ -1,4 +1,4 @@
-"""A repair as it goes: measured on held-out clean pairs at chosen steps, and ended when the canary is quiet."""
+"""Measures a repair on held-out clean pairs while it runs, and ends it when the canary is quiet."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
 from mmpoison.attacks.goal import Goal
 from mmpoison.base.files import atomic_file
@@ -19,8 +20,8 @@ from mmpoison.defenses.scans.canary import (
     Table,
     association,
     conspicuous,
-    letting_go,
     rises,
+    still_weakening,
 )
 from mmpoison.errors import InputError
 from mmpoison.evaluation.goal_target import GoalTarget
@@ -40,22 +41,21 @@ FEWEST_HELD_OUT = 20
 LEAST_STEPS = 50
 """The paper sees the effect within 50 steps (appendix, figure 9); before that, stillness may be the warm-up."""
 
-QUIET_LOOKS = 2
+QUIET_PROBES = 2
 SHOWN = 10
-AIMED = 0.05
-"""A canary goal counts as gone when its captions find the target no more often than others do, and this."""
+GONE_MARGIN = 0.05
+"""A canary goal counts as gone when its captions find the target at most this much more often than others do."""
 
 
 @dataclass(frozen=True)
 class RepairRule:
-    """What decides; nothing in it needs to know the goal.
+    """The rule that accepts or refuses a repaired model; nothing in it needs to know the goal.
 
     Attributes:
-        max_utility_loss: A model that lost more of its held-out Hit@K, in either direction of retrieval, is not handed
-            over.
-        stop: End the fine-tune when the canary is quiet.
+        max_utility_loss: A model that lost more of its held-out Hit@K, in either direction of retrieval, is not saved.
+        stop: End the training when the canary is quiet.
         canary_goals: Goals that are known to be in the suspect; the canary is then quiet when they are gone.
-        every: Look after so many steps too.
+        every: Probe after so many steps too.
 
     Raises:
         InputError: If a number is out of range.
@@ -70,7 +70,7 @@ class RepairRule:
         if not 0 <= self.max_utility_loss <= 1:
             raise InputError(f"max_utility_loss {self.max_utility_loss} is not between 0 and 1")
         if self.every is not None and self.every < 1:
-            raise InputError(f"every {self.every}: at least 1 step is needed between two looks")
+            raise InputError(f"every {self.every}: at least 1 step is needed between two probes")
 
 
 def hold_out(pairs: PairDataset, share: float, seed: int) -> tuple[PairDataset, TestSet]:
@@ -98,7 +98,7 @@ def hold_out(pairs: PairDataset, share: float, seed: int) -> tuple[PairDataset, 
 
 
 def utility_k(images: int) -> int:
-    """K of the Hit@K that guards the utility: 10 as in the paper, less where a gallery is so small that all are hits.
+    """Give the K of the Hit@K that guards the utility: 10 as in the paper, less where all of a small gallery are hits.
 
     >>> utility_k(20), utility_k(50), utility_k(99), utility_k(100)
     (1, 5, 5, 10)
@@ -106,9 +106,8 @@ def utility_k(images: int) -> int:
     return 10 if images >= 100 else 5 if images >= 50 else 1
 
 
-@dataclass(frozen=True)
-class Look:
-    """What was seen at one step.
+class Probe(BaseModel):
+    """A measurement of the model at one step.
 
     Attributes:
         record: Its part of the curve file.
@@ -117,27 +116,41 @@ class Look:
         goals_left: Known canary goals that are still there.
     """
 
+    model_config = ConfigDict(extra="forbid", strict=True)
+
     record: dict[str, Any]
-    ranks: Table | None
+    ranks: list[list[float]] | None
     loss: float
     goals_left: int
+
+    @field_validator("record")
+    @classmethod
+    def _has_a_step(cls, value: dict[str, Any]) -> dict[str, Any]:
+        if type(value.get("step")) is not int:
+            raise ValueError("no step")
+        return value
 
     @property
     def step(self) -> int:
         """Steps done."""
         return int(self.record["step"])
 
+    @property
+    def table(self) -> Table:
+        """The ranks as an array, shape `(A, B)`."""
+        return np.array(self.ranks, dtype=np.float64)
+
 
 class RepairMeter:
-    """Measures a model on the held-out pairs, and for show on a test part.
+    """Measures a model on the held-out pairs, which decide, and on a test part, which is only shown.
 
     Args:
         suspect: The model before the repair.
         inputs: Prepared inputs of all that is measured.
-        held_out: The held-out pairs, which decide.
+        held_out: The held-out pairs.
         rule: What decides.
         seed: Seed of the run.
-        test: A test part; only shown.
+        test: A test part.
         aims: Goals to measure on it.
 
     Attributes:
@@ -155,10 +168,8 @@ class RepairMeter:
         test: TestSet | None = None,
         aims: Sequence[GoalTarget] = (),
     ) -> None:
-        self.inputs, self.held_out, self.rule, self.test, self.aims = (
-            *(inputs, held_out, rule, test),
-            tuple(aims),
-        )
+        self.inputs, self.held_out, self.rule = inputs, held_out, rule
+        self.test, self.aims = test, tuple(aims)
         self.k = utility_k(len(held_out.gallery))
         for goal in rule.canary_goals:
             held_out.check_goal(goal)
@@ -170,22 +181,32 @@ class RepairMeter:
             self.kinds = Kinds.find(held_out, self._before, seed)
         except InputError as error:
             self.note = str(error)
-        self.start = self._look(suspect, self._before, {"step": 0})
+        self.start = self._measure(suspect, self._before, {"step": 0})
 
-    def look(self, step: Step, encoder: DualEncoder) -> Look:
+    def probe(self, step: Step, encoder: DualEncoder) -> Probe:
         """Measure a model in training; it is left as it was."""
-        where = {
-            "step": step.step,
-            "epoch": step.epoch,
-            "learning_rate": step.learning_rate,
-            "training_loss": step.loss,
-        }
+        return self.measure(
+            encoder,
+            {
+                "step": step.step,
+                "epoch": step.epoch,
+                "learning_rate": step.learning_rate,
+                "training_loss": step.loss,
+            },
+        )
+
+    def measure(self, encoder: DualEncoder, where: dict[str, Any]) -> Probe:
+        """Measure a model; `where` says after which `step`.
+
+        Raises:
+            DivergedError: If its embeddings are no numbers.
+        """
         held = TestEmbeddings.of(encoder, self.inputs, self.held_out)
         if not (np.isfinite(held.images).all() and np.isfinite(held.texts).all()):
-            raise DivergedError(f"the embeddings are no numbers at step {step.step}")
-        return self._look(encoder, held, where)
+            raise DivergedError(f"the embeddings are no numbers at step {where['step']}")
+        return self._measure(encoder, held, where)
 
-    def _look(self, encoder: DualEncoder, held: TestEmbeddings, where: dict[str, Any]) -> Look:
+    def _measure(self, encoder: DualEncoder, held: TestEmbeddings, where: dict[str, Any]) -> Probe:
         utility = utility_row(held, self.held_out)
         hits = self._hits(utility)
         loss = max(before - now for before, now in zip(self._utility, hits, strict=True))
@@ -196,10 +217,8 @@ class RepairMeter:
             "drift": drift_between(self._before, held).to_json(),
         }
         left = 0
-        if self.rule.canary_goals:
-            record["canary_goals"] = {
-                str(goal): self._canary(held, goal) for goal in self.rule.canary_goals
-            }
+        if goals := self.rule.canary_goals:
+            record["canary_goals"] = {str(goal): self._canary(held, goal) for goal in goals}
             left = sum(not row["gone"] for row in record["canary_goals"].values())
         if self.test is not None:
             seen = TestEmbeddings.of(encoder, self.inputs, self.test)
@@ -209,8 +228,8 @@ class RepairMeter:
             }
         ranks = None
         if self.kinds is not None:
-            ranks = association(held, self.held_out, self.kinds)
-        return Look(record, ranks, loss, left)
+            ranks = association(held, self.held_out, self.kinds).tolist()
+        return Probe(record=record, ranks=ranks, loss=loss, goals_left=left)
 
     def _hits(self, utility: Utility) -> tuple[float, float]:
         name = f"hit@{self.k}"
@@ -231,85 +250,88 @@ class RepairMeter:
                 hits[name] = float((held.ranks(rows, targets)[0] < self.k).mean())
         own = hits.pop(goal.original)
         others = float(np.median(list(hits.values()))) if hits else 0.0
-        return {f"hit@{self.k}": own, "others": others, "gone": own <= others + AIMED}
+        return {f"hit@{self.k}": own, "others": others, "gone": own <= others + GONE_MARGIN}
 
 
 @dataclass
 class RepairWatch:
-    """Looks at a fine-tune at 1, 2, 5, 10, 20, 50, ... steps of its first epoch and after every epoch.
+    """Probes a repair after 1, 2, 5, 10, 20, 50, ... steps of its first epoch and after every epoch.
 
     It is a callback of `finetune`: True ends the training.
 
     Args:
         meter: Measures.
-        steps_per_epoch: Of the fine-tune.
-        file: Where looks are kept, so that a fine-tune that was stopped goes on with those before.
+        steps_per_epoch: Of the training; None where it is not known: all steps are one epoch.
+        file: Where probes are saved, so that a training that resumes has those before.
     """
 
     meter: RepairMeter
-    steps_per_epoch: int
+    steps_per_epoch: int | None
     file: Path | None = None
-    looks: list[Look] = field(default_factory=list)
+    probes: list[Probe] = field(default_factory=list)
     stopped: str = ""
 
     def __post_init__(self) -> None:
-        self._kept = _read(self.file) if self.file is not None else []
-        self.looks = [self.meter.start]
+        self._saved = _read(self.file) if self.file is not None else []
+        self.probes = [self.meter.start]
 
     def __call__(self, step: Step, encoder: DualEncoder) -> bool:
-        """Look, if it is time to."""
-        if self._kept:
-            self.looks += [look for look in self._kept if look.step < step.step]
-            self._kept = []
+        """Probe, if a probe is due."""
+        if self._saved:
+            self.probes += [probe for probe in self._saved if probe.step < step.step]
+            self._saved = []
         if not self.due(step):
             return False
-        self.looks.append(self.meter.look(step, encoder))
-        self._mark(self.looks)
-        if self.file is not None:
-            _write(self.file, self.looks[1:])
+        self._add(self.meter.probe(step, encoder))
         self.stopped = self._reason() if step.step < step.steps else ""
         return bool(self.stopped)
 
-    def finish(self) -> list[Look]:
-        """All looks, also where no step was left to do."""
-        self.looks += self._kept
-        self._kept = []
-        return self.looks
+    def finish(self, encoder: DualEncoder, steps: int) -> list[Probe]:
+        """Give all probes; a repair that called nobody on the way, or had no step left, is measured here if needed."""
+        self.probes += self._saved
+        self._saved = []
+        if len(self.probes) == 1:
+            self._add(self.meter.measure(encoder, {"step": steps}))
+        return self.probes
 
     def due(self, step: Step) -> bool:
-        """Whether to look after a step."""
-        every = self.meter.rule.every
+        """Whether to probe after a step."""
+        every, epoch = self.meter.rule.every, self.steps_per_epoch or step.steps
         return (
             step.step == step.steps
-            or step.step % self.steps_per_epoch == 0
+            or step.step % epoch == 0
             or (every is not None and step.step % every == 0)
-            or (step.step < self.steps_per_epoch and in_series(step.step))
+            or (step.step < epoch and in_series(step.step))
         )
 
-    def _mark(self, looks: list[Look]) -> None:
-        """Write into the last look what rose since half as many steps, and since the start."""
-        now, kinds = looks[-1], self.meter.kinds
-        if kinds is None or now.ranks is None:
-            return
-        half = [look for look in looks if look.step <= now.step / 2][-1]
-        assert half.ranks is not None
-        assert looks[0].ranks is not None
-        still = letting_go(looks[0].ranks, half.ranks, now.ranks, kinds)
-        now.record["letting_go"] = [vars(one) for one in still[:SHOWN]]
-        so_far = rises(looks[0].ranks, now.ranks, kinds)
-        now.record["let_go"] = [vars(one) for one in conspicuous(so_far)[:SHOWN]]
-        now.record["largest_z"] = so_far[0].z if so_far else 0.0
+    def _add(self, now: Probe) -> None:
+        """Add a probe, with the associations that weakened since half as many steps, and since the start."""
+        kinds, start = self.meter.kinds, self.meter.start
+        if kinds is not None and now.ranks is not None:
+            half = [probe for probe in self.probes if probe.step <= now.step / 2][-1]
+            still = still_weakening(start.table, half.table, now.table, kinds)
+            now.record["still_weakening"] = [vars(one) for one in still[:SHOWN]]
+            so_far = rises(start.table, now.table, kinds)
+            now.record["weakened"] = [vars(one) for one in conspicuous(so_far)[:SHOWN]]
+            now.record["largest_z"] = so_far[0].z if so_far else 0.0
+        self.probes.append(now)
+        if self.file is not None:
+            lines = [json.dumps(probe.model_dump()) for probe in self.probes[1:]]
+            with atomic_file(self.file) as temporary:
+                temporary.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
 
     def _reason(self) -> str:
-        rule, now = self.meter.rule, self.looks[-1]
+        rule, now = self.meter.rule, self.probes[-1]
         if not rule.stop or now.loss > rule.max_utility_loss:
             return ""
         if rule.canary_goals:
             return "" if now.goals_left else "the canary goals are gone"
-        late = [look for look in self.looks if look.step >= LEAST_STEPS][-QUIET_LOOKS:]
-        if len(late) < QUIET_LOOKS or any(look.record.get("letting_go", [1]) for look in late):
+        late = [probe for probe in self.probes if probe.step >= LEAST_STEPS][-QUIET_PROBES:]
+        if len(late) < QUIET_PROBES or any(
+            probe.record.get("still_weakening", [1]) for probe in late
+        ):
             return ""
-        return "the canary is quiet: twice the steps let go of nothing more"
+        return "the canary is quiet: twice the steps weaken no association further"
 
 
 def in_series(step: int) -> bool:
@@ -323,49 +345,20 @@ def in_series(step: int) -> bool:
     return step in (1, 2, 5)
 
 
-def _write(file: Path, looks: Sequence[Look]) -> None:
-    lines = [
-        json.dumps(
-            {
-                "record": look.record,
-                "ranks": None if look.ranks is None else look.ranks.tolist(),
-                "loss": look.loss,
-                "goals_left": look.goals_left,
-            }
-        )
-        for look in looks
-    ]
-    with atomic_file(file) as temporary:
-        temporary.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
-
-
-def _read(file: Path) -> list[Look]:
-    looks = []
-    if file.is_file():
-        for number, line in enumerate(read_lines(file, MAX_JSON_BYTES), start=1):
-            looks.append(_look(parse_json(line, where := f"{file} line {number}"), where))
-    return looks
-
-
-def _look(value: Any, where: str) -> Look:
-    """A line of the file as it was written.
+def _read(file: Path) -> list[Probe]:
+    """Read saved probes; none where there is no file.
 
     Raises:
-        InputError: If it is not one.
+        InputError: If a line is not one.
     """
-    try:
-        ranks = None if value["ranks"] is None else np.array(value["ranks"], dtype=np.float64)
-        record, loss, goals_left = value["record"], value["loss"], value["goals_left"]
-        whole = (
-            type(record["step"]) is int
-            and type(loss) in (int, float)
-            and type(goals_left) is int
-            and (ranks is None or ranks.ndim == 2)
-        )
-    except (KeyError, TypeError, ValueError):
-        whole = False
-    if not whole:
-        raise InputError(
-            f"{where}: not what was seen in a repair: delete the file and repair again"
-        )
-    return Look(record, ranks, float(loss), goals_left)
+    probes = []
+    if file.is_file():
+        for number, line in enumerate(read_lines(file, MAX_JSON_BYTES), start=1):
+            where = f"{file} line {number}"
+            try:
+                probes.append(Probe.model_validate(parse_json(line, where)))
+            except ValidationError:
+                raise InputError(
+                    f"{where}: not a probe of a repair: delete the file and repair again"
+                ) from None
+    return probes

@@ -1,9 +1,8 @@
-"""What tells an owner who does not know the goal that a repair has done its work.
+"""Measures how strongly kinds of captions retrieve kinds of images, and which of these associations a repair weakens.
 
-Poison makes captions of one kind find images of another among the first. A fine-tune on clean pairs lets go of that
-within few steps, and of little else that was among the first. So the sign is not how far anything has moved, which
-nobody can judge without the goal, but whether twice the steps still make some kind of caption let go of what has come
-apart from it more than is usual.
+Poison makes captions of one kind find images of another among the first. A fine-tune on clean pairs weakens that
+association within few steps, and few others that were as strong. So an owner who does not know the goal does not ask
+how far anything has moved, but whether twice the steps still weaken an association that has weakened unusually much.
 """
 
 from __future__ import annotations
@@ -23,10 +22,10 @@ Table = npt.NDArray[np.float64]
 Index = npt.NDArray[np.intp]
 
 CONSPICUOUS = 6.0
-"""A rise stands out from so many robust standard deviations of all rises on."""
+"""A rise of the rank is unusual from so many robust standard deviations of all rises on."""
 
 SUSPECT = 4.0
-"""As `CONSPICUOUS`, for going on: a step too many costs little, one too few leaves poison."""
+"""As `CONSPICUOUS`, for training on: a step too many costs little, one too few leaves poison."""
 
 STILL = 0.5
 """In doublings of the rank: less than that is no movement."""
@@ -35,7 +34,7 @@ LEAST_RISE = 1.0
 """In doublings of the rank: a smaller rise never stands out, however still all the others are."""
 
 SEEN = 10
-"""Only what stood at a typical rank of at most this can be let go of: nobody sees what is further down."""
+"""Only associations with a typical rank of at most this count: nobody sees what is further down."""
 
 LEAST_SPREAD = 0.05
 NEIGHBOURS = 8
@@ -68,7 +67,7 @@ class Kinds:
 
     @classmethod
     def find(cls, held_out: TestSet, embeddings: TestEmbeddings, seed: int) -> Kinds:
-        """Classes where most of the images have one, else what the suspect's own embeddings hold together.
+        """Take the classes where most of the images have one, else group by the suspect's own embeddings.
 
         Without labels, a kind of caption is the captions of an image and of its nearest neighbours by captions; such
         kinds overlap, so that one of them is pure. Kinds of images are small clusters (k-means).
@@ -79,7 +78,7 @@ class Kinds:
             seed: Seed of the clustering.
 
         Raises:
-            InputError: If there are too few images to tell kinds apart.
+            InputError: If there are too few images to find kinds.
         """
         images = len(held_out.gallery)
         codes = held_out.pairs.images.class_codes[held_out.gallery]
@@ -91,8 +90,7 @@ class Kinds:
             return cls(shares / shares.sum(axis=1, keepdims=True), image, names, names, "classes")
         if images < FEWEST_IMAGES:
             raise InputError(
-                f"{images} held-out images are too few to tell kinds of them apart: {FEWEST_IMAGES} are needed, or "
-                "labels"
+                f"{images} held-out images are too few to find kinds of them: {FEWEST_IMAGES} are needed, or labels"
             )
         owner = held_out.caption_image
         means = _by_image(embeddings.texts.astype(np.float64), owner, images)
@@ -133,13 +131,13 @@ class Rise:
 
     def __str__(self) -> str:
         return (
-            f"captions of {self.captions} let go of images of {self.images}: "
+            f"captions of {self.captions} no longer retrieve images of {self.images} first: "
             f"typical rank {self.before:.1f} before, {self.after:.1f} after"
         )
 
 
 def association(embeddings: TestEmbeddings, held_out: TestSet, kinds: Kinds) -> Table:
-    """How far down captions of each kind find the first image of each kind.
+    """Measure how far down captions of each kind find the first image of each kind.
 
     Args:
         embeddings: Of the held-out pairs.
@@ -164,7 +162,7 @@ def association(embeddings: TestEmbeddings, held_out: TestSet, kinds: Kinds) -> 
 
 
 def rises(before: Table, after: Table, kinds: Kinds) -> list[Rise]:
-    """The largest rise away from each kind of image that was among the first, the most conspicuous first.
+    """Give, for each kind of image that was among the first, the largest rise of its rank; the most unusual first.
 
     Args:
         before: `association` before, shape `(A, B)`.
@@ -175,8 +173,8 @@ def rises(before: Table, after: Table, kinds: Kinds) -> list[Rise]:
     return _by_kind_of_image(z, before, after, z, kinds)
 
 
-def letting_go(start: Table, half: Table, now: Table, kinds: Kinds) -> list[Rise]:
-    """What has come apart since the start more than is usual, and still does: since half as many steps.
+def still_weakening(start: Table, half: Table, now: Table, kinds: Kinds) -> list[Rise]:
+    """Give associations that have weakened unusually much since the start, and still weaken since half the steps.
 
     Args:
         start: `association` of the suspect, shape `(A, B)`.
@@ -198,7 +196,7 @@ def _z(before: Table, after: Table) -> Table:
 def _by_kind_of_image(
     order: Table, before: Table, after: Table, z: Table, kinds: Kinds
 ) -> list[Rise]:
-    # kinds of captions overlap: one of them speaks for those like it
+    # kinds of captions overlap: one of them stands for those like it
     found = [
         Rise(
             kinds.caption_names[a],
@@ -214,7 +212,7 @@ def _by_kind_of_image(
 
 
 def conspicuous(found: Iterable[Rise]) -> list[Rise]:
-    """Those that stand out: far from all others, and at least a doubling of the rank."""
+    """Keep the rises that are unusual: far from all others, and at least a doubling of the rank."""
     return [
         one
         for one in found
@@ -223,7 +221,7 @@ def conspicuous(found: Iterable[Rise]) -> list[Rise]:
 
 
 def robust_z(values: npt.ArrayLike, usual: npt.ArrayLike) -> Table:
-    """Values in robust standard deviations (1.4826 times the median absolute deviation) of usual ones.
+    """Give values in robust standard deviations (1.4826 times the median absolute deviation) of usual ones.
 
     >>> robust_z([2.0, 104.0], [0.0, 1.0, 2.0, 3.0, 104.0]).round(2).tolist()
     [0.0, 68.8]

@@ -28,7 +28,7 @@ def load_two_colours(root: Path | None, seed: int = 0, *, each: int = 6) -> Pair
         for number in range(each):
             ids.append(f"{name}{number}.png")
             labels.append(name)
-            splits.append("test" if number % 3 == 2 else "train")
+            splits.append("test" if number % 3 == 2 else "val" if number % 4 == 1 else "train")
             Image.new("RGB", (32, 32), colour).save(root / ids[-1])
     captions = [f"a {label} of two, number {i}" for i, label in enumerate(labels)]
     table = ImageTable.build(ids, labels, splits, root)

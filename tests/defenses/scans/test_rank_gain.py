@@ -1,4 +1,4 @@
-"""The scan of a suspect model on tables of ranks: a push is named, drifts are not, clean fine-tunes set the scale."""
+"""The scan by ranks on tables: poison is reported, drifts are not, clean fine-tunes say what is usual."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+from mmpoison.defenses.scan_result import ScanResult
 from mmpoison.defenses.scans.canary import Kinds
-from mmpoison.defenses.scans.model_scan import ModelScan, scan_tables
+from mmpoison.defenses.scans.rank_gain import RankChange, scan_tables
 from mmpoison.errors import InputError
 
 KINDS = 12
@@ -42,18 +43,29 @@ def pushed(seed: int, a: int = 3, b: int = 7) -> Table:
     return table
 
 
+def named(found: ScanResult) -> list[tuple[str, str]]:
+    """Kinds of the findings in their order."""
+    rows = [one.to_json() for one in found.findings]
+    return [(row["captions"], row["images"]) for row in rows]
+
+
 CLEAN = [finetuned(seed) for seed in range(1, 6)]
 
 
-def test_a_push_is_named_with_its_ranks() -> None:
+def test_poison_is_reported_with_its_ranks() -> None:
     found = scan_tables(reference(), pushed(9), CLEAN, kinds())
-    first = found.pushes[0]
+    first = found.findings[0]
+    assert isinstance(first, RankChange)
     assert (first.captions, first.images) == ("class3", "class7")
     assert first.p_value < 1e-3
     assert first.reference == pytest.approx(2 ** reference()[3, 7] - 1)
     assert first.suspect == pytest.approx(2**0.5 - 1)
-    assert found.null == "clean fine-tunes"
-    assert found.cells == KINDS * (KINDS - 1)
+    assert found.facts == {
+        "null": "clean fine-tunes",
+        "clean_models": 5,
+        "pairs_of_kinds": KINDS * (KINDS - 1),
+    }
+    assert not found.notes
     assert found.flagged(0.01)[0] is first
     assert str(first).startswith(
         "captions of class3 find images of class7 at a typical rank of 0.4"
@@ -62,9 +74,10 @@ def test_a_push_is_named_with_its_ranks() -> None:
 
 def test_without_clean_models_the_other_pairs_are_the_null() -> None:
     found = scan_tables(reference(), pushed(9), CLEAN[:1], kinds())
-    assert found.null == "own"
-    assert (found.pushes[0].captions, found.pushes[0].images) == ("class3", "class7")
-    assert found.pushes[0].p_value < 0.05
+    assert found.facts["null"] == "own"
+    assert "clean fine-tunes" in found.notes[0]
+    assert named(found)[0] == ("class3", "class7")
+    assert found.findings[0].p_value < 0.05
 
 
 @pytest.mark.parametrize("heavy", [False, True])
@@ -79,7 +92,7 @@ def test_clean_suspects_are_flagged_about_as_often_as_stated(heavy: bool) -> Non
     assert alarms <= 200 * stated + 3 * np.sqrt(200 * stated * (1 - stated))
 
 
-def test_what_all_captions_or_all_images_gain_is_no_push() -> None:
+def test_what_all_captions_or_all_images_gain_is_not_reported() -> None:
     suspect = finetuned(9)
     suspect[4] -= 1.5
     suspect[:, 8] -= 1.5
@@ -87,31 +100,32 @@ def test_what_all_captions_or_all_images_gain_is_no_push() -> None:
     assert not found.flagged(0.01)
 
 
-def test_what_clean_fine_tunes_do_too_is_no_push() -> None:
+def test_what_clean_fine_tunes_do_too_is_not_reported() -> None:
     clean = [pushed(seed) for seed in range(1, 6)]
     found = scan_tables(reference(), pushed(9), clean, kinds())
     assert not found.flagged(0.01)
-    assert found.pushes[0].expected < 1.5 or found.pushes[0].captions != "class3"
+    first = found.findings[0].to_json()
+    assert first["rank_expected"] < 1.5 or first["captions"] != "class3"
 
 
-def test_what_nobody_sees_is_not_accused() -> None:
+def test_what_nobody_sees_is_not_reported() -> None:
     before = reference() + 5
     suspect = before - 0.3
     suspect[3, 7] -= 4  # still far down
     suspect[3, 7] = max(suspect[3, 7], np.log2(1 + 11))
     found = scan_tables(before, suspect, [], kinds())
-    assert not any(push.captions == "class3" and push.images == "class7" for push in found.pushes)
+    assert ("class3", "class7") not in named(found)
 
 
-def test_a_kind_at_home_is_not_accused() -> None:
+def test_a_kind_with_its_own_images_is_not_reported() -> None:
     suspect = finetuned(9)
     np.fill_diagonal(suspect, 0)
     found = scan_tables(reference() + 2, suspect, [], kinds())
-    assert not any(push.captions == push.images for push in found.pushes)
+    assert not any(captions == images for captions, images in named(found))
 
 
-def test_nothing_moved_accuses_nobody() -> None:
-    found: ModelScan = scan_tables(reference(), reference(), [], kinds())
+def test_nothing_moved_reports_nothing() -> None:
+    found = scan_tables(reference(), reference(), [], kinds())
     assert not found.flagged(0.5)
 
 

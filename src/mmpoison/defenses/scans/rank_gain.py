@@ -8,22 +8,27 @@ unusual rank changes are reported.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
 
-from mmpoison.defenses.scans.canary import Kinds, Table
+from mmpoison.defenses.catalogue import DEFENSES, Kind
+from mmpoison.defenses.scan_result import ScanResult
+from mmpoison.defenses.scans.canary import Kinds, Table, association
 from mmpoison.errors import InputError
+from mmpoison.evaluation.test_set import TestEmbeddings, TestSet
+from mmpoison.models.dual_encoder import DualEncoder
+from mmpoison.models.inputs import PairInputs, ProgressFor
 
 FEWEST_KINDS = 4
 FEWEST_CLEAN = 2
 """Clean fine-tunes that say how far one of them strays from the others; with fewer the suspect's own pairs say it."""
 
 SEEN = 10
-"""Only pairs of kinds with a typical rank of at most this in the suspect are accused: nobody sees the others."""
+"""Only pairs of kinds with a typical rank of at most this in the suspect are reported: nobody sees the others."""
 
 TAIL = 0.05
 """Share of the usual gains, the largest, that the tail is fitted to."""
@@ -34,9 +39,14 @@ TRIMMED = 0.01
 LEAST_SPREAD = 0.05
 """In doublings of the rank: below that nothing has moved."""
 
+TOO_FEW_CLEAN = (
+    "compared with the suspect's own other pairs of kinds: two or more clean fine-tunes (--clean, --clean-runs) "
+    "tell more"
+)
+
 
 @dataclass(frozen=True)
-class Push:
+class RankChange:
     """How much nearer captions of one kind have come to images of another.
 
     Attributes:
@@ -65,41 +75,69 @@ class Push:
 
     def to_json(self) -> dict[str, Any]:
         """Plain values for a file."""
+        ranks = ("reference", "expected", "suspect")
         return {
             "captions": self.captions,
             "images": self.images,
-            "rank_reference": round(self.reference, 2),
-            "rank_expected": round(self.expected, 2),
-            "rank_suspect": round(self.suspect, 2),
+            **{f"rank_{name}": round(getattr(self, name), 2) for name in ranks},
             "z": round(self.z, 2),
             "p_value": self.p_value,
         }
 
 
-@dataclass(frozen=True)
-class ModelScan:
-    """What a scan found.
+@DEFENSES.register("rank-gain")
+class RankGain:
+    """Compare how far down captions of each kind find images of each other kind, before and after."""
 
-    Attributes:
-        pushes: Pairs of kinds that are seen in the suspect, the most conspicuous first.
-        null: `clean fine-tunes`, or `own` where there were too few and the suspect's other pairs of kinds had to serve.
-        clean_models: How many clean fine-tunes there were.
-        cells: Pairs of kinds tested.
-    """
+    name: ClassVar[str] = "rank-gain"
+    kind: ClassVar[Kind] = "scan"
+    source: ClassVar[str] = "mmpoison, decision 0037"
+    summary: ClassVar[str] = (
+        "reports captions that find images of another kind earlier than in clean fine-tunes"
+    )
+    knobs: ClassVar[Mapping[str, str]] = {}
+    cost: ClassVar[str] = (
+        "the model that the suspect was made from, and some clean fine-tunes of it; one embedding pass each"
+    )
+    needs_reference: ClassVar[bool] = True
+    uses_clean_models: ClassVar[bool] = True
 
-    pushes: tuple[Push, ...]
-    null: str
-    clean_models: int
-    cells: int
+    def apply(
+        self,
+        suspect: DualEncoder,
+        test: TestSet,
+        inputs: PairInputs,
+        *,
+        reference: DualEncoder | None = None,
+        clean_models: Iterable[DualEncoder] = (),
+        seed: int = 0,
+        progress: ProgressFor | None = None,
+    ) -> ScanResult:
+        """Scan a suspect; see `ModelScanner`.
 
-    def flagged(self, false_alarms: float) -> tuple[Push, ...]:
-        """Those that clean fine-tunes show at most that often."""
-        return tuple(push for push in self.pushes if push.p_value <= false_alarms)
+        With classes, captions of each class are compared with images of each other class; without, kinds that the
+        reference's own embeddings put together.
+        """
+        if reference is None:
+            raise InputError("scan 'rank-gain' needs the model that the suspect was made from")
+
+        def embed(encoder: DualEncoder, what: str) -> TestEmbeddings:
+            shown = progress(f"embedding with {what}") if progress is not None else None
+            return TestEmbeddings.of(encoder, inputs, test, shown)
+
+        before = embed(reference, "the reference")
+        kinds = Kinds.find(test, before, seed)
+        after = association(embed(suspect, "the suspect"), test, kinds)
+        clean = [
+            association(embed(encoder, f"clean model {number}"), test, kinds)
+            for number, encoder in enumerate(clean_models, start=1)
+        ]
+        return scan_tables(association(before, test, kinds), after, clean, kinds)
 
 
 def scan_tables(
     reference: Table, suspect: Table, clean: Sequence[Table], kinds: Kinds
-) -> ModelScan:
+) -> ScanResult:
     """Compare the gains of a suspect with those of clean fine-tunes.
 
     A gain is how many doublings of the rank captions of a kind have come nearer to images of a kind. What clean
@@ -120,7 +158,7 @@ def scan_tables(
     captions, images = reference.shape
     if min(captions, images) < FEWEST_KINDS:
         raise InputError(
-            f"{captions} kinds of captions and {images} of images are too few to tell a push from a drift: "
+            f"{captions} kinds of captions and {images} of images are too few to distinguish poison from drift: "
             f"{FEWEST_KINDS} of each are needed"
         )
     other = _other(kinds)
@@ -142,33 +180,37 @@ def scan_tables(
     cells = int(other.sum())
     p_value = -np.expm1(cells * np.log1p(-np.minimum(chance, 1 - 1e-12)))
     seen = other & (suspect <= np.log2(1 + SEEN))
-    found = [
-        Push(
-            kinds.caption_names[a],
-            kinds.image_names[b],
-            float(2 ** reference[a, b] - 1),
-            float(2 ** max(reference[a, b] - expected[a, b], 0.0) - 1),
-            float(2 ** suspect[a, b] - 1),
-            float(z[a, b]),
-            float(p_value[a, b]),
-        )
-        for a, b in zip(*np.nonzero(seen), strict=True)
-    ]
-    return ModelScan(
-        tuple(sorted(found, key=lambda push: -push.z)),
-        "clean fine-tunes" if enough else "own",
-        len(clean),
-        cells,
+    found = sorted(
+        (
+            RankChange(
+                kinds.caption_names[a],
+                kinds.image_names[b],
+                float(2 ** reference[a, b] - 1),
+                float(2 ** max(reference[a, b] - expected[a, b], 0.0) - 1),
+                float(2 ** suspect[a, b] - 1),
+                float(z[a, b]),
+                float(p_value[a, b]),
+            )
+            for a, b in zip(*np.nonzero(seen), strict=True)
+        ),
+        key=lambda change: -change.z,
+    )
+    return ScanResult(
+        tuple(found),
+        {
+            "null": "clean fine-tunes" if enough else "own",
+            "clean_models": len(clean),
+            "pairs_of_kinds": cells,
+        },
+        () if enough else (TOO_FEW_CLEAN,),
     )
 
 
 def _other(kinds: Kinds) -> npt.NDArray[np.bool_]:
-    """Return which kinds differ; without classes, a kind of caption belongs to the kind of most of its images."""
-    home = np.zeros((kinds.captions.shape[0], len(kinds.image_names)))
-    for image, kind in enumerate(kinds.image):
-        if kind >= 0:
-            home[:, kind] += kinds.captions[:, image]
-    return np.asarray(home <= 0)
+    """Pairs of different kinds: no image of the one has a caption of the other, shape `(A, B)`."""
+    placed = kinds.image >= 0
+    own = np.eye(len(kinds.image_names))[kinds.image[placed]]
+    return np.asarray(kinds.captions[:, placed] @ own <= 0)
 
 
 def _mean_of_others(gains: Sequence[Table], number: int) -> Table:
