@@ -494,7 +494,7 @@ def refused_early(recipe: Recipe, out: Path) -> str:
         ({"filter": {"encoder": "openmoji-smal", "clean_loss": 0.1}}, "unknown model"),
         (
             {"filter": {"encoder": "pretrained"}},
-            "exactly one of threshold, clean_loss and automatic",
+            "exactly one of threshold (--threshold), clean_loss",
         ),
         ({"filter": {"encoder": "pretrained", "threshold": 3}}, "threshold"),
         ({"robust_training": {"method": "rank-gain"}}, "one of kind in-training is needed: none"),
