@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, TypedDict
@@ -11,6 +11,7 @@ from mmpoison.errors import InputError
 
 Rule = Literal["given", "loss", "labels", "automatic", "false-alarms"]
 Interval = tuple[float, float]
+LARGEST = sys.float_info.max
 
 
 class CutOptions(TypedDict, total=False):
@@ -122,7 +123,7 @@ def check_loss(loss: float) -> None:
 
 
 def check_number(
-    name: str, value: float, wanted: str, low: float = -math.inf, high: float = math.inf
+    name: str, value: float, wanted: str, low: float = -LARGEST, high: float = LARGEST
 ) -> None:
     """Refuse a value that is no number between two others.
 
