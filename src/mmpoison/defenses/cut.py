@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -123,7 +124,7 @@ def check_loss(loss: float) -> None:
 
 
 def check_number(
-    name: str, value: float, wanted: str, low: float = -LARGEST, high: float = LARGEST
+    name: str, value: float, wanted: str, low: float = -math.inf, high: float = math.inf
 ) -> None:
     """Refuse a value that is no number between two others.
 
@@ -137,5 +138,9 @@ def check_number(
     Raises:
         InputError: If it is not between them.
     """
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not low < value < high:
+    if (
+        isinstance(value, bool)
+        or not isinstance(value, (int, float))
+        or not (low < value < high and abs(value) <= LARGEST)
+    ):
         raise InputError(f"{name} {value!r:.40} is not {wanted}")
