@@ -218,7 +218,7 @@ CASES = {
         ("search --data squares", "give --models and --data"),
         ("search --models model", "give --models and --data"),
         ("search --data squares --models ./none", "none: no such checkpoint"),
-        ("search --models model --data none", "none: no such folder"),
+        ("search --models model --data ./none", "none: no such folder"),
         (f"{SEARCH} --manifest none.json", "none.json: no such file"),
         ("search --models model model --data squares", "two models have the name 'model'"),
         ("search --models a=x b=x c=x d=x e=x --data squares", "at most 4"),

@@ -45,6 +45,10 @@ def strip(path: Path) -> None:
     path.write_bytes(png(99_000_000, 1))
 
 
+def strip(path: Path) -> None:
+    path.write_bytes(png(99_000_000, 1))
+
+
 def no_file(path: Path) -> None:
     path.unlink()
 
@@ -61,10 +65,7 @@ def loop(path: Path) -> None:
 
 FAULTS: dict[str, tuple[Callable[[Path], None], str]] = {
     "cut": (cut, "broken image ("),
-    "strip": (
-        lambda path: path.write_bytes(png(99_000_000, 1)),
-        "99000000 x 1 pixels: a side is over the limit of 65,535",
-    ),
+    "strip": (strip, "99000000 x 1 pixels: a side is over the limit of 65,535"),
     "missing": (no_file, "no such image"),
     "folder": (folder, "cannot be read (Is a directory)"),
     "loop": (loop, "not a path of a file (a link to itself?)"),

@@ -284,7 +284,8 @@ def test_run_and_report(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    recipe = squares_recipe(square_folder, checkpoint)
+    training = {"epochs": 1, "max_steps": 2, "precision": "fp32"}
+    recipe = squares_recipe(square_folder, checkpoint, training=training)
     (tmp_path / "recipe.yaml").write_text(json.dumps(recipe))
     result = cli(
         *("run", "recipe.yaml", "--seeds", "0-1", "--goal", "sofa2bird", "--mode", "replace"),

@@ -187,14 +187,14 @@ def test_the_state_of_another_training_is_refused(
     make_encoder: Make, train: PairDataset, tune: Tune, tmp_path: Path, other: str
 ) -> None:
     checkpoints = begun(tune, Checkpoints(tmp_path / "states", steps=1))
-    given: dict[str, Any] = {
+    changes: dict[str, dict[str, Any]] = {
         "learning_rate": {"learning_rate": 2e-3},
         "seed": {"seed": 1},
         "model": {"encoder": make_encoder(1)},
         "pairs": {"pairs": train.where(train.image > 0)},
-    }[other]
+    }
     with pytest.raises(InputError, match=rf"is of another training \({other} is .* choose another"):
-        tune(checkpoints=checkpoints, **given)
+        tune(checkpoints=checkpoints, **changes[other])
 
 
 def test_a_full_disk_is_said_and_the_state_before_stays(

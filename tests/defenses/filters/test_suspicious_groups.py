@@ -219,7 +219,7 @@ def test_a_stricter_rate_drops_nothing_more(one_goal: Made, found: FilterResult)
         ({"false_alarms": 0}, "false_alarms 0 is not between 0 and 1"),
         ({"conflicting": 1.5}, "conflicting 1.5 is not between 0 and 1"),
         ({"affinity": -2}, "affinity -2 is not between -1 and 1"),
-        *(({"clean_loss": share}, "") for share in (0.0, 1.0, -0.1)),
+        *(({"clean_loss": share}, "is not a share between 0 and 1") for share in (0.0, 1.0, -0.1)),
     ],
 )
 def test_values_out_of_range_are_one_line(options: dict[str, Any], message: str) -> None:
