@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
 import pytest
 from tests.conftest import SHARED
 
-from mmpoison.datasets import DATASETS, load_dataset, load_pairs
+from mmpoison.datasets import DATASETS, load_pairs
 from mmpoison.datasets.published.ucm_captions import CLASSES, load_ucm_captions
 from mmpoison.errors import InputError
 
@@ -19,7 +18,6 @@ needs_sample = pytest.mark.skipif(
     not (SAMPLE / "captions.jsonl").is_file(),
     reason=f"ucm is not at {SHARED} (set MMPOISON_SHARED_DATA)",
 )
-WHOLE = Path(os.environ.get("MMPOISON_DATA", "nowhere")) / "ucm-captions"
 
 
 def _image(name: str, split: str = "train", *raw: Any) -> dict[str, Any]:
@@ -113,22 +111,6 @@ def test_images_elsewhere_and_missing(root: Path, tmp_path: Path) -> None:
     assert len(load_ucm_captions(root, images=tmp_path / "photos").images) == 3
 
 
-@pytest.mark.parametrize("content", [b"", b"[]", b'{"images": ".tif"}', b"{", b"\xff\xfe"])
-def test_what_is_not_the_json_is_refused(root: Path, content: bytes) -> None:
-    (root / "dataset.json").write_bytes(content)
-    with pytest.raises(InputError) as error:
-        load_pairs(root, format="ucm-captions")
-    assert "dataset.json: " in str(error.value)
-    assert len(str(error.value).splitlines()) == 1
-
-
-def test_missing_files(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="ucm-captions needs https://github"):
-        load_ucm_captions(None)
-    with pytest.raises(InputError, match=r"dataset\.json: no such file"):
-        load_dataset("ucm-captions", tmp_path)
-
-
 # -- real data -------------------------------------------------------------------------------------
 
 
@@ -162,13 +144,3 @@ def test_the_sample_put_back_into_the_authors_layout(tmp_path: Path) -> None:
     assert pairs.counts() == sample.counts()
     for index, line in enumerate(lines):
         assert pairs.images.label(index) == line["label"]
-
-
-@pytest.mark.skipif(
-    not (WHOLE / "dataset.json").is_file(),
-    reason="UCM-Captions is not at $MMPOISON_DATA/ucm-captions",
-)
-def test_the_whole_set() -> None:
-    pairs = load_ucm_captions(WHOLE, missing="keep")
-    assert (len(pairs.images), len(pairs)) == (2100, 10_500)
-    assert pairs.counts()["classes"] == dict.fromkeys(CLASSES, 100)
