@@ -1,4 +1,4 @@
-"""What holds for each published set: files that are missing or not JSON, and the counts of whole sets where they are."""
+"""What holds for each published set: missing files, files that are not JSON, and the counts of whole sets."""
 
 from __future__ import annotations
 
