@@ -124,16 +124,6 @@ def test_categories(write: Write) -> None:
     assert [line["categories"] for line in load_pairs(file).lines()] == [["cow", "sheep"]]
 
 
-def test_pieces_are_the_whole(write: Write, tmp_path: Path) -> None:
-    for part in range(3):
-        write(f"{part}.parquet", image=[b"a"] * 5, caption=[f"{part} {n}" for n in range(5)])
-    pieces = list(stream_pairs(tmp_path, images_at_once=4))
-    assert [len(piece.images) for piece in pieces] == [4, 4, 4, 3]
-    whole = load_pairs(tmp_path)
-    assert [i for p in pieces for i in p.images.ids] == list(whole.images.ids)
-    assert [c for p in pieces for c in p.captions] == list(whole.captions)
-
-
 def test_pieces_of_paths_join_rows_that_stand_together(write: Write) -> None:
     file = write(image=["1", "1", "2", "2", "3"], caption=list("abcde"))
     pieces = list(stream_pairs(file, images_at_once=2))

@@ -128,14 +128,6 @@ def test_keys_by_option(write: Write) -> None:
     }  # fmt: skip
 
 
-def test_pieces_are_the_whole(write: Write, tmp_path: Path) -> None:
-    for shard in range(3):
-        write(*(m for n in range(5) for m in sample(f"{shard}{n}")), name=f"{shard}.tar")
-    pieces = list(stream_pairs(tmp_path, images_at_once=4))
-    assert [len(piece.images) for piece in pieces] == [4, 4, 4, 3]
-    assert [i for p in pieces for i in p.images.ids] == list(load_pairs(tmp_path).images.ids)
-
-
 # -- what is broken --------------------------------------------------------------------------------
 
 

@@ -54,6 +54,20 @@ def write_regions(folder: Path, phrases: Mapping[int, Sequence[str]]) -> Path:
     return folder
 
 
+def karpathy_image(name: str, split: str = "train", *raw: Any) -> dict[str, Any]:
+    """An entry of Karpathy's JSON, with two captions unless they are given."""
+    return {
+        "filename": name,
+        "imgid": 0,
+        "sentences": [
+            {"tokens": ["many", "planes"], "raw": text, "imgid": 0, "sentid": n}
+            for n, text in enumerate(raw or ("many planes are parked . ", "some planes ."))
+        ],
+        "split": split,
+        "sentids": [0, 1],
+    }
+
+
 @pytest.fixture
 def flickr_pascal_root(tmp_path: Path) -> Path:
     """Small Flickr30k and the captions of the whole PASCAL Sentences, each in its folder."""

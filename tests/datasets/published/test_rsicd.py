@@ -8,22 +8,10 @@ from typing import Any
 
 import pytest
 from tests.conftest import SHARED
+from tests.datasets.published.conftest import karpathy_image
 
 from mmpoison.datasets import load_pairs
 from mmpoison.datasets.published.rsicd import load_rsicd
-
-
-def _image(name: str, split: str = "train", *raw: Any) -> dict[str, Any]:
-    return {
-        "filename": name,
-        "imgid": 0,
-        "sentences": [
-            {"tokens": ["many", "planes"], "raw": text, "imgid": 0, "sentid": n}
-            for n, text in enumerate(raw or ("many planes are parked . ", "some planes ."))
-        ],
-        "split": split,
-        "sentids": [0, 1],
-    }
 
 
 @pytest.fixture
@@ -31,9 +19,9 @@ def root(tmp_path: Path) -> Path:
     folder = tmp_path / "RSICD"
     (folder / "RSICD_images").mkdir(parents=True)
     images = [
-        _image("airport_1.jpg"),
-        _image("00064.jpg", "val"),
-        _image("baseballfield_12.jpg", "test"),
+        karpathy_image("airport_1.jpg"),
+        karpathy_image("00064.jpg", "val"),
+        karpathy_image("baseballfield_12.jpg", "test"),
     ]
     for image in images:
         (folder / "RSICD_images" / image["filename"]).touch()
@@ -83,49 +71,6 @@ def test_broken_lists_of_classes(root: Path) -> None:
         "Zoo.txt: 00064.jpg is in class 'playfields' already",
     )
     assert len(pairs.images) == 3
-
-
-def test_images_elsewhere_and_missing(root: Path, tmp_path: Path) -> None:
-    (root / "RSICD_images" / "00064.jpg").unlink()
-    pairs = load_rsicd(root)
-    assert len(pairs.images) == 2
-    assert "1 of 3 images are not under" in pairs.problems[0]
-    (root / "RSICD_images").rename(tmp_path / "photos")
-    # no folder of images at all: the table by itself
-    assert load_rsicd(root).problems == ()
-    assert list(load_rsicd(root, images=tmp_path / "photos").images.ids) == [
-        "airport_1.jpg",
-        "baseballfield_12.jpg",
-    ]
-
-
-@pytest.mark.parametrize(
-    ("image", "problem"),
-    [
-        (5, "images[1]: not as it should be (Expected `object`, got `int`)"),
-        ({"filename": "airport_2.jpg"}, "missing required field `sentences`"),
-        ({"filename": None, "sentences": []}, "Expected `str`, got `null` - at `$.filename`"),
-        (_image("airport_2.jpg", "trainval"), "split 'trainval' is none of train, val, test"),
-        (
-            _image("airport_2.jpg", "train", "", "x"),
-            "caption of 'RSICD_images/airport_2.jpg' is em",
-        ),
-        (
-            _image("airport_2.jpg", "train", 4, "x"),
-            "of 'RSICD_images/airport_2.jpg' is not text: 4",
-        ),
-        (_image("airport_1.jpg"), "image 'RSICD_images/airport_1.jpg' occurs twice"),
-        (_image("../airport_2.jpg"), "leaves the folder, it is refused"),
-    ],
-)
-def test_a_broken_entry_is_left_out_and_named(root: Path, image: Any, problem: str) -> None:
-    (root / "RSICD_images" / "airport_2.jpg").touch()
-    _write(root, _image("airport_1.jpg"), image)
-    pairs = load_rsicd(root)
-    assert len(pairs.problems) == 1
-    assert problem in pairs.problems[0]
-    assert len(pairs.problems[0].splitlines()) == 1
-    assert len(pairs.images.indices(label="airport")) >= 1
 
 
 # -- real data -------------------------------------------------------------------------------------
