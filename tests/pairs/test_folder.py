@@ -42,19 +42,16 @@ def same(first: PairDataset, second: PairDataset) -> bool:
 
 
 @pytest.mark.parametrize("mode", ["add", "replace"])
-def test_a_poisoned_set_comes_back_exactly(squares: PairDataset, tmp_path: Path, mode: Any) -> None:
+def test_a_set_comes_back_exactly(squares: PairDataset, tmp_path: Path, mode: Any) -> None:
     poisoned = SingleTargetLabel("sheep2aeroplane", pairs=13, mode=mode).poison(squares, seed=4)
     again = load_pairs(save_pairs(poisoned, tmp_path / "out"))
     assert same(poisoned, again)
     assert int(again.poisoned.sum()) == 13
     # and once more, from the copy
     assert same(poisoned, load_pairs(save_pairs(again, tmp_path / "twice")))
-
-
-def test_a_clean_set_comes_back_exactly(squares: PairDataset, tmp_path: Path) -> None:
-    out = save_pairs(squares, tmp_path / "out")
-    assert same(squares, load_pairs(out))
-    assert not (out / "manifest.json").exists()
+    clean = save_pairs(squares, tmp_path / "clean")
+    assert same(squares, load_pairs(clean))
+    assert not (clean / "manifest.json").exists()
 
 
 words = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
