@@ -98,7 +98,8 @@ def test_the_folder_that_holds_coco_will_do(root: Path, tmp_path: Path) -> None:
         assert whole.fingerprint == load(name, around / "coco", **kept).fingerprint
 
 
-def test_seeds(root: Path) -> None:
+def test_seeds_and_options(root: Path) -> None:
+    assert len({DATASETS[name].options for name in SETS}) == 1
     for name in SETS:
         pairs = load(name, root)
         assert load_dataset(name, root, seed=5, options={"test_per_class": 6}).fingerprint == (
@@ -134,10 +135,6 @@ def test_the_other_year_is_not_taken_silently(root: Path) -> None:
     with pytest.raises(InputError, match=r"captions_\*2014.json"):
         load("coco-paper", root)
     assert len(load("coco-paper", root, year=2017).images) == 62
-
-
-def test_all_take_the_same_options() -> None:
-    assert len({DATASETS[name].options for name in SETS}) == 1
 
 
 @pytest.mark.skipif(
