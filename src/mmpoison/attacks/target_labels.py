@@ -49,7 +49,7 @@ def poison_labels(
         if settings.amount.kind != "rate" or honest <= lost:
             images = carriers
             break
-        # the set shrinks by the honest captions of the carriers, so fewer pairs make the rate
+        # the set shrinks by these captions, so fewer pairs make the rate: draw again, the same images but fewer
         lost = honest
     entries: list[PoisonedPair] = []
     for goal, own, targets, rng in zip(goals, rows, images, rngs, strict=True):
