@@ -154,6 +154,8 @@ def test_sterilize_and_scan(squares: PairDataset, checkpoint: Path, tmp_path: Pa
 
     found = mmpoison.scan(done.result.encoder, squares, reference=checkpoint, clean_runs=2, **BRIEF)
     assert found.result.facts["clean_models"] == 2
+    assert repr(found).startswith("ScannedModel(")
+    assert repr(done).startswith("Sterilized(")
     with pytest.raises(InputError, match="how many with clean_runs"):
         mmpoison.scan(checkpoint, squares, reference=checkpoint, epochs=2)
 
