@@ -16,6 +16,7 @@ from mmpoison.attacks import ATTACKS, Attack, rebuild
 from mmpoison.attacks.catalogue import Kind as AttackKind
 from mmpoison.base.registry import Registry
 from mmpoison.datasets import DATASETS, PairDataset, load_dataset
+from mmpoison.datasets.options import option_kinds
 from mmpoison.defenses import DEFENSES
 from mmpoison.defenses.catalogue import Defense, Kind
 from mmpoison.errors import InputError
@@ -203,6 +204,7 @@ APPLY = {
     "pre-training": ["pairs", "encoder", "inputs"],
     "in-training": ["encoder", "pairs", "inputs", "settings", "seed"],
     "post-training": ["encoder", "clean_pairs", "inputs", "seed"],
+    "scan": ["suspect", "test", "inputs"],
 }
 
 
@@ -232,7 +234,9 @@ class TestDefense:
         assert list(parameters)[1 : len(wanted) + 1] == wanted
         # whatever else it takes has a default, so that any defence of the kind can be called alike
         others = list(parameters.values())[len(wanted) + 1 :]
-        assert all(other.default is not inspect.Parameter.empty for other in others)
+        assert all(
+            other.kind is other.VAR_KEYWORD or other.default is not other.empty for other in others
+        )
 
 
 # -- every data set --------------------------------------------------------------------------------
@@ -252,8 +256,8 @@ class TestDataset:
         for function in (source.load, source.build):
             if function is None:
                 continue
-            parameters = inspect.signature(function).parameters
-            assert {"seed", *source.options} <= set(parameters)
+            assert "seed" in inspect.signature(function).parameters
+        assert set(source.options) <= set(option_kinds(source.load))
         if source.build is not None:
             assert {"out", "progress"} <= set(inspect.signature(source.build).parameters)
 

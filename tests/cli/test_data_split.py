@@ -99,7 +99,7 @@ BAD: list[tuple[list[str], str]] = [
     (["squares", "--labels", "nothing.csv"], "nothing.csv: no such file"),
     (["squares", "--keywords", "sheep"], "keywords 'sheep': label=word|word is needed"),
     (["squares", "--save", "full"], "full: exists already"),
-    (["squares", "--out", "full"], "full: already holds something"),
+    (["squares", "--out", "full"], "full: is not empty"),
     (["squares", "--ids", "name"], "two images are called '00.png'"),
     (["squares", "--option", "colour=blue"], "has no option 'colour'"),
 ]

@@ -1,10 +1,11 @@
 """Record what the command line computes in small OpenMoji runs, one JSON file a command.
 
-`expected/` holds what version 0.1.0 computed. `test_golden.py` runs the same commands and compares to the last digit.
+A folder in `expected/` holds what version 0.1.0 computed on one kind of processor. `test_golden.py` runs the same
+commands and compares to the last digit.
 Not of 0.1.0 are `filtered-I-suspicious-groups` and `filtered-I-neighbour-outliers`: that version never judged the
 poison of attack I by these two methods (1,500 of 1,525 training pairs).
 
-    python tests/golden/make_golden.py tests/golden/expected
+    python tests/golden/make_golden.py tests/golden/expected/avx512-bf16
 
 Only the command line is used, so the script runs with any version: PYTHONPATH says which. All commands share one thread
 and a cache folder that is empty at the start.

@@ -21,13 +21,15 @@ def test_the_commands_compute_what_version_0_1_0_computed(tmp_path: Path) -> Non
     script = str(HERE / "make_golden.py")
     asked = _python(script, "--environment")
     assert asked.returncode == 0, asked.stderr
-    here, there = json.loads(asked.stdout), _read(EXPECTED / "environment.json")
-    if here != there:
-        pytest.skip(f"the last digits are those of {there}, here is {here}")
+    here = json.loads(asked.stdout)
+    known = {folder: _read(folder / "environment.json") for folder in EXPECTED.iterdir()}
+    fitting = [folder for folder, there in known.items() if there == here]
+    if not fitting:
+        pytest.skip(f"the last digits are those of {list(known.values())}, here is {here}")
     done = _python(script, str(tmp_path))
     assert done.returncode == 0, done.stderr
     found = {file.name: _read(file) for file in tmp_path.glob("*.json")}
-    expected = {file.name: _read(file) for file in EXPECTED.glob("*.json")}
+    expected = {file.name: _read(file) for file in fitting[0].glob("*.json")}
     if differences := _differences(expected, found):
         pytest.fail("\n".join(differences))  # an assertion would show the first of them only
 

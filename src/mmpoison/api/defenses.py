@@ -151,7 +151,7 @@ def sterilize(
         evaluate_every: Evaluate every so many steps too.
         goal: `A2B` to measure on the test part; those of the manifest by default.
         track: With `out`: `tensorboard`, `mlflow` or `wandb`, to log to as well.
-        fresh: With `out`: start anew instead of resuming.
+        fresh: With `out`: start from the beginning instead of resuming.
         device: `auto` (a GPU where there is one), `cpu`, `cuda` or `cuda:N`.
         trust: As for `load_encoder`.
         progress: False shows no progress; by default bars are shown on a terminal and in a notebook.

@@ -61,7 +61,7 @@ def finetune(
         defense: An in-training defence by name (`mmpoison defenses`), in place of the ordinary training.
         settings: How to train; the paper's settings by default.
         track: With `out`: `tensorboard`, `mlflow` or `wandb`, to log to as well.
-        fresh: With `out`: start anew instead of resuming.
+        fresh: With `out`: start from the beginning instead of resuming.
         device: `auto` (a GPU where there is one), `cpu`, `cuda` or `cuda:N`.
         trust: As for `load_encoder`.
         progress: False shows no progress; by default bars are shown on a terminal and in a notebook.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, TypedDict
@@ -11,6 +12,7 @@ from mmpoison.errors import InputError
 
 Rule = Literal["given", "loss", "labels", "automatic", "false-alarms"]
 Interval = tuple[float, float]
+LARGEST = sys.float_info.max
 
 
 class CutOptions(TypedDict, total=False):
@@ -136,5 +138,9 @@ def check_number(
     Raises:
         InputError: If it is not between them.
     """
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not low < value < high:
+    if (
+        isinstance(value, bool)
+        or not isinstance(value, (int, float))
+        or not (low < value < high and abs(value) <= LARGEST)
+    ):
         raise InputError(f"{name} {value!r:.40} is not {wanted}")

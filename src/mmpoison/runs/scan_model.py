@@ -47,6 +47,10 @@ class ScannedModel:
     about: Mapping[str, Any]
     false_alarms: float
 
+    def __repr__(self) -> str:
+        found = "; ".join(map(str, self.flagged)) or "nothing unusual"
+        return f"ScannedModel({self.about['suspect']!r}: {found})"
+
     @property
     def flagged(self) -> tuple[Finding, ...]:
         """The findings that are too unusual for a clean model."""

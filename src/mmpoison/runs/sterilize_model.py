@@ -60,6 +60,9 @@ class Sterilized:
     curve: dict[str, Any] | None
     notes: tuple[str, ...]
 
+    def __repr__(self) -> str:
+        return f"Sterilized({self.result.encoder.name!r}, {self.summary()})"
+
     def weakened(self) -> list[str]:
         """Say which associations of the suspect the chosen model lost, a line each; poison is likely among them."""
         chosen = next(branch for branch in self.branches if branch.chosen)
