@@ -94,7 +94,7 @@ def test_a_part_of_pascal_keeps_its_halves(tmp_path: Path) -> None:
 
 def test_images_that_no_one_else_has_are_left_out(tmp_path: Path) -> None:
     write_flickr(tmp_path / "flickr30k")
-    extra = {"mine.jpg": {"category": "sheep", "captions": ["my sheep"]}}
+    extra: dict[str, Any] = {"mine.jpg": {"category": "sheep", "captions": ["my sheep"]}}
     write_pascal(tmp_path / "pascal-sentences", **extra)
     with pytest.warns(MmpoisonWarning, match=r"1 image is not in the published split.*mine.jpg"):
         pairs = load_dataset("flickr-pascal", tmp_path)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 from tests.datasets.published.conftest import write_regions
 
 from mmpoison.datasets import load_dataset
+from mmpoison.errors import InputError
 from mmpoison.pairs.labels import labels_of
 
 GRASS = [f"grass {n}" for n in range(40)]
@@ -36,6 +38,20 @@ def test_labels_and_captions(tmp_path: Path) -> None:
 
 
 PINNED = "660c31fdac8a67416ce0bca246be33652af7f370e932365e4434acdd34caa9b1"
+
+
+def test_keywords_are_looked_for_in_what_is_kept_or_in_all(tmp_path: Path) -> None:
+    folder = write_regions(tmp_path, REGIONS)
+    chosen = load_dataset("visual-genome-paper", folder)
+    whole = load_dataset("visual-genome-paper", folder, options={"match": "all"})
+    assert list(whole.captions) == list(chosen.captions)
+    assert labels_of(whole)[4:] == ["sheep"] * 20
+    for index in range(4, 24):
+        texts = chosen.captions[chosen.image == index]
+        assert (labels_of(chosen)[index] == "sheep") == ("one sheep" in texts)
+    assert labels_of(chosen)[4:].count("sheep") < 10
+    with pytest.raises(InputError, match="match='some': is none of chosen, all"):
+        load_dataset("visual-genome-paper", folder, options={"match": "some"})
 
 
 def test_balanced(tmp_path: Path) -> None:
