@@ -38,6 +38,8 @@ CASES = {
         (f"{POISON} {GOAL} --samples -3", "samples -3: at least 1 is needed"),
         (f"{POISON} {GOAL} --samples 99", "at most samples=5"),
         (f"{POISON} {GOAL} --samples 2 --attack single", "unknown attack 'single'"),
+        (f"{ONE_IMAGE} --carrier own", "carrier 'own' changes nothing here"),
+        (f"{POISON} {GOAL} --goal sofa2aeroplane --samples 3 --carrier own", "at most samples=2"),
         (f"{POISON} {GOAL} --samples 2 --attack single-target-lable", "did you mean"),
         (
             f"{POISON} {GOAL} --samples 2 --target-image x",

@@ -45,10 +45,6 @@ def strip(path: Path) -> None:
     path.write_bytes(png(99_000_000, 1))
 
 
-def strip(path: Path) -> None:
-    path.write_bytes(png(99_000_000, 1))
-
-
 def no_file(path: Path) -> None:
     path.unlink()
 

@@ -69,15 +69,25 @@ def test_a_preset_is_named_in_the_manifest(poison: Callable[..., dict[str, Any]]
     assert (made["mode"], made["options"]["spread"]) == ("replace", "samples")
 
 
-@pytest.mark.parametrize("attack", ["single-target-image", "single-target-label"])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("--attack", "single-target-image", "--mode", "replace"),
+        ("--attack", "single-target-label", "--mode", "replace"),
+        ("--carrier", "own"),
+        ("--goal", "sofa2bird", "--carrier", "own", "--mode", "replace"),
+    ],
+)
 def test_made_again_from_its_manifest(
     cli: Cli,
     poison: Callable[..., dict[str, Any]],
     square_folder: Path,
     tmp_path: Path,
-    attack: str,
+    arguments: tuple[str, ...],
 ) -> None:
-    poison("--attack", attack, *GOAL, "--samples", "3", "--mode", "replace", "--seed", "4")
+    made = poison(*arguments, *GOAL, "--samples", "3", "--seed", "4")
+    assert ("lost their honest training captions" in made["printed"]) == ("own" in arguments)
+    assert (made["options"].get("carrier") == "own") == ("own" in arguments)
     manifest = tmp_path / "out" / "manifest.json"
     made = poison("--from-manifest", manifest, out="again")
     assert load_pairs(tmp_path / "again").fingerprint == load_pairs(tmp_path / "out").fingerprint
