@@ -176,7 +176,7 @@ def squares(square_folder: Path) -> PairDataset:
     return load_pairs(square_folder)
 
 
-def squares_recipe(data: Path, model: Path, **groups: Any) -> dict[str, Any]:
+def squares_recipe(data: Path, model: Path, /, **groups: Any) -> dict[str, Any]:
     """A recipe of two steps of training; `groups` are put in or replace its own."""
     return {
         "name": "squares",
