@@ -31,7 +31,7 @@ def poison_labels(
         InputError: If the set is poisoned already, a target class has no train or no test image, or the data have
             fewer captions than the amount needs.
     """
-    refuse_poisoned(pairs)
+    require_clean_set(pairs)
     images = [_target_images(pairs, goal) for goal in goals]
     train = pairs.select(split="train")
     rngs: list[np.random.Generator] = [generator(seed, f"{STREAM}/{goal}") for goal in goals]
@@ -43,7 +43,7 @@ def poison_labels(
     return entries
 
 
-def refuse_poisoned(pairs: PairDataset) -> None:
+def require_clean_set(pairs: PairDataset) -> None:
     """Refuse a set that carries poison.
 
     Raises:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mmpoison.cli.console import Format, console, echo, monitor, say
+from mmpoison.cli.stages import split_changes
 from mmpoison.errors import InputError
 
 SHOWN = 10
@@ -29,42 +30,33 @@ def scan(
     trust: bool,
 ) -> None:
     """Scan and show; the options are those of `evaluate`."""
-    from mmpoison.base.devices import find_device
-    from mmpoison.datasets.catalogue import load_pairs
-    from mmpoison.defenses.catalogue import split_options
-    from mmpoison.models.loading import load_encoder
+    from mmpoison.api import defenses as api
     from mmpoison.reporting.table import Column, Table, markdown, terminal
     from mmpoison.reporting.text import safe_text
-    from mmpoison.runs.recipe import parse_changes, parse_training
-    from mmpoison.runs.scan_model import DEFAULT_SCAN, SCAN_FILE, scan_model
+    from mmpoison.runs.scan_model import DEFAULT_SCAN, SCAN_FILE
 
     method = method or DEFAULT_SCAN
-    options, training = split_options("scan", method, parse_changes(changes))
-    if training and not clean_runs:
+    if clean_runs and out is None:
         raise InputError(
-            f"--set {next(iter(training))}: scan {method!r} has no such option; a setting of clean fine-tunes needs "
-            "--clean-runs, which says how many"
+            "clean fine-tunes take time and are saved: give a folder with --out (a second scan reads them from there)"
         )
-    settings = parse_training(training)
-    where = find_device(device)
-    pairs = load_pairs(data)
-    suspected = load_encoder(suspect, trust=trust).to(where)
-    before = load_encoder(reference, trust=trust).to(where) if reference is not None else None
+    options, settings = split_changes("scan", method, changes, clean_runs)
     with monitor(on_stderr=form != "table") as progress:
-        done = scan_model(
-            pairs,
-            suspected,
-            before,
+        done = api.scan(
+            suspect,
+            data,
+            reference=reference,
             method=method,
-            options=options,
             clean=clean,
             clean_runs=clean_runs,
             settings=settings,
-            out=out,
-            seed=seed,
             false_alarms=false_alarms,
+            seed=seed,
+            out=out,
+            device=device,
             trust=trust,
             progress=progress,
+            **options,
         )
     if form == "json":
         echo(json.dumps(done.to_json(), indent=2))

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from mmpoison.cli.console import SEEDS, DeviceOption, console, monitor, say
 from mmpoison.cli.filtering import filter_
 from mmpoison.cli.output import hold_output
+
+if TYPE_CHECKING:
+    # torch takes seconds to import
+    from mmpoison.defenses.catalogue import Kind
+    from mmpoison.training.settings import TrainingSettings
 
 DataOption = Annotated[Path, typer.Option("--data", help="A pairs folder.")]
 OutOption = Annotated[Path, typer.Option("--out", help="New folder.")]
@@ -82,16 +88,10 @@ def train(
     """
     from mmpoison.api.training import finetune
     from mmpoison.base.processes import is_main_process
-    from mmpoison.defenses.catalogue import split_options
-    from mmpoison.runs.recipe import parse_changes, parse_training
 
     # next to the folder of the model, which appears whole or not at all
     hold_output(context, out, work=out.with_name(f"{out.name}.training"))
-    changed = parse_changes(changes or [])
-    options: dict[str, Any] = {}
-    if defense is not None:
-        options, changed = split_options("in-training", defense, changed)
-    settings = parse_training(changed)
+    options, settings = split_changes("in-training", defense, changes)
     with monitor() as progress:
         result = finetune(
             model,
@@ -112,3 +112,33 @@ def train(
     if result.resumed_from:
         console.print(f"resumed after step {result.resumed_from}")
     say(f"{out}: {result.headline()}")
+
+
+def split_changes(
+    kind: Kind,
+    method: str | None,
+    changes: Sequence[str] | None,
+    clean_runs: int | None = None,
+) -> tuple[dict[str, Any], TrainingSettings | None]:
+    """Split the values of `--set` into options of a defence and training settings.
+
+    Args:
+        kind: When the defence acts.
+        method: Its name; None: all values are training settings.
+        changes: The values of `--set`, each KEY=VALUE.
+        clean_runs: As in `split_options`.
+
+    Returns:
+        The options, and the settings; None where none is given.
+
+    Raises:
+        InputError: If a value cannot be read, or a setting is unknown or out of range.
+    """
+    from mmpoison.defenses.catalogue import split_options
+    from mmpoison.runs.recipe import parse_changes, parse_training
+
+    options: dict[str, Any] = {}
+    rest = parse_changes(changes or [])
+    if method is not None:
+        options, rest = split_options(kind, method, rest, clean_runs)
+    return options, parse_training(rest) if rest else None

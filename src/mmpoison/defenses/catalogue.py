@@ -241,18 +241,29 @@ def defense_parameters(kind: Kind, name: str) -> dict[str, bool]:
 
 
 def split_options(
-    kind: Kind, name: str, values: Mapping[str, Any]
+    kind: Kind, name: str, values: Mapping[str, Any], clean_runs: int | None = None
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Split values given by name into options of a defence and all others, which are settings of a training.
 
+    Args:
+        kind: When it acts.
+        name: Registered name.
+        values: The values.
+        clean_runs: How many clean fine-tunes a scan makes; 0: it has no training to set.
+
     Raises:
-        InputError: As `defense_parameters`, or if something is left for a repair that takes no settings.
+        InputError: As `defense_parameters`, or if something is left for a defence that takes no settings.
     """
     known = defense_parameters(kind, name)
     own = {key: value for key, value in values.items() if key in known and key != "settings"}
     rest = {key: value for key, value in values.items() if key not in own}
     if rest and kind == "post-training" and "settings" not in known:
         raise InputError(f"defence {name!r}: {unknown_name('option', next(iter(rest)), [*known])}")
+    if rest and clean_runs == 0:
+        raise InputError(
+            f"{next(iter(rest))}: scan {name!r} has no such option; a setting of clean fine-tunes needs clean_runs "
+            "(--clean-runs), which says how many"
+        )
     return own, rest
 
 

@@ -119,10 +119,6 @@ def scan_model(
         )
     if (clean or clean_runs) and not (scanner.uses_clean_models and reference is not None):
         raise InputError(f"scan {method!r} has no use for clean fine-tunes without a reference")
-    if clean_runs and out is None:
-        raise InputError(
-            "clean fine-tunes take time and are saved: give a folder with --out (a second scan reads them from there)"
-        )
     if reference is not None and suspect.config["model_cfg"] != reference.config["model_cfg"]:
         raise InputError(
             f"suspect {suspect.name!r} and reference {reference.name!r} are of different architectures: "
