@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from mmpoison.cli.console import DeviceOption, FormatOption, console, echo, monitor
+from mmpoison.cli.console import monitor
+from mmpoison.cli.options import (
+    DataOption,
+    DeviceOption,
+    FormatOption,
+    MethodSetOption,
+    SeedOption,
+    StudyOption,
+    TrustOption,
+)
 from mmpoison.cli.output import hold_output
+from mmpoison.cli.report import print_metrics
 from mmpoison.cli.scanning import scan
-from mmpoison.cli.stages import DataOption, MethodSetOption, SeedOption, TrustOption
 from mmpoison.errors import InputError
-
-
-def add_commands(app: typer.Typer) -> None:
-    """Add the verb to the application."""
-    app.command()(evaluate)
 
 
 def evaluate(
@@ -53,12 +56,7 @@ def evaluate(
     pretrained: Annotated[
         str | None, typer.Option(help="The model before any fine-tuning, as a third baseline.")
     ] = None,
-    study: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="Measure more: queries, query-length, collateral, distribution, tsne, or all; several times."
-        ),
-    ] = None,
+    study: StudyOption = None,
     suspect: Annotated[
         str | None,
         typer.Option(
@@ -142,9 +140,6 @@ def evaluate(
     if model is None:
         raise InputError("which model? --model measures one, --suspect asks whether it is poisoned")
     from mmpoison.api import evaluation as api
-    from mmpoison.reporting.seeds import metrics_tables
-    from mmpoison.reporting.table import markdown, terminal
-    from mmpoison.reporting.terminal_view import terminal_table
 
     if out is not None:
         hold_output(context, out)
@@ -164,11 +159,4 @@ def evaluate(
             trust=trust,
             progress=progress,
         ).metrics
-    if form == "json":
-        echo(json.dumps(metrics.to_json(), indent=2))
-    elif form == "markdown":
-        echo(markdown(metrics_tables(metrics)))
-    else:
-        console.print(terminal_table(metrics))
-        if more := [table for table in metrics_tables(metrics) if not table.of_models]:
-            console.print(terminal(more))
+    print_metrics(metrics, form)

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mmpoison.cli.console import DeviceOption, monitor, say
+from mmpoison.cli.console import monitor, say
+from mmpoison.cli.options import DeviceOption, PairsFormatOption, TrustOption
 from mmpoison.cli.serving import (
     DEFAULT_PORT,
     HostOption,
@@ -22,11 +23,6 @@ from mmpoison.errors import InputError
 
 if TYPE_CHECKING:
     from mmpoison.defenses.filters.pair_labels import LabelFile, ShownPair
-
-
-def add_commands(app: typer.Typer) -> None:
-    """Add the verb to the application."""
-    app.command()(review)
 
 
 def review(
@@ -50,16 +46,9 @@ def review(
             help="Show also which pairs resemble each, under this model: it embeds all pairs."
         ),
     ] = None,
-    format: Annotated[
-        str | None, typer.Option("--format", help="Format of --data, if it is not recognised.")
-    ] = None,
+    format: PairsFormatOption = None,
     device: DeviceOption = "auto",
-    trust: Annotated[
-        bool,
-        typer.Option(
-            "--trust", help="Open TorchScript archives (OpenAI's format): they can run code."
-        ),
-    ] = False,
+    trust: TrustOption = False,
     host: HostOption = "127.0.0.1",
     port: PortOption = DEFAULT_PORT,
     open_it: OpenOption = True,

@@ -8,14 +8,15 @@ from typing import Annotated, Any
 
 import typer
 
-from mmpoison.cli.console import (
-    SEEDS,
+from mmpoison.cli.console import console, monitor, stderr_console
+from mmpoison.cli.options import (
+    DataRootOption,
     DeviceOption,
     Format,
     FormatOption,
-    console,
-    monitor,
-    stderr_console,
+    PresetOption,
+    SeedOption,
+    StudyOption,
 )
 from mmpoison.cli.report import print_tables, show_run
 from mmpoison.cli.sweep import (
@@ -31,21 +32,15 @@ from mmpoison.cli.sweep import (
 from mmpoison.errors import InputError
 from mmpoison.reporting.text import safe_text
 
-OutOption = Annotated[Path | None, typer.Option("--out", help="Run folder to make.")]
+RunOutOption = Annotated[Path | None, typer.Option("--out", help="Run folder to make.")]
 SetOption = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a key of the recipe.")
 ]
 
 
-def add_commands(app: typer.Typer) -> None:
-    """Add the verbs to the application."""
-    app.command()(demo)
-    app.command()(run)
-
-
 def demo(
-    out: OutOption = None,
-    seed: Annotated[int, typer.Option(min=0, max=SEEDS, help="Seed of everything random.")] = 0,
+    out: RunOutOption = None,
+    seed: SeedOption = 0,
     changes: SetOption = None,
     device: DeviceOption = "auto",
 ) -> None:
@@ -62,7 +57,7 @@ def run(
     recipe: Annotated[
         str | None, typer.Argument(help="A shipped recipe, or the path of a YAML file.")
     ] = None,
-    out: OutOption = None,
+    out: RunOutOption = None,
     on: Annotated[
         str | None,
         typer.Option(
@@ -81,19 +76,9 @@ def run(
         typer.Option(help="A2B, e.g. sheep2aeroplane; several times for several goals."),
     ] = None,
     mode: Annotated[str | None, typer.Option(help="add or replace.")] = None,
-    preset: Annotated[
-        str | None,
-        typer.Option(help="reference-release: the choices of the authors' released code."),
-    ] = None,
-    data_root: Annotated[
-        Path | None, typer.Option(help="Your folder, for data that are not made here.")
-    ] = None,
-    study: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="Measure more: queries, query-length, collateral, distribution, tsne, or all; several times."
-        ),
-    ] = None,
+    preset: PresetOption = None,
+    data_root: DataRootOption = None,
+    study: StudyOption = None,
     changes: SetOption = None,
     save_models: Annotated[
         bool | None,

@@ -6,8 +6,9 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from mmpoison.cli.console import Format, console, echo, monitor, say
-from mmpoison.cli.stages import split_changes
+from mmpoison.cli.console import echo, monitor, say
+from mmpoison.cli.options import Format, split_changes
+from mmpoison.cli.report import print_tables
 from mmpoison.errors import InputError
 
 SHOWN = 10
@@ -31,7 +32,7 @@ def scan(
 ) -> None:
     """Scan and show; the options are those of `evaluate`."""
     from mmpoison.api import defenses as api
-    from mmpoison.reporting.table import Column, Table, markdown, terminal
+    from mmpoison.reporting.table import Column, Table
     from mmpoison.reporting.text import safe_text
     from mmpoison.runs.scan_model import DEFAULT_SCAN, SCAN_FILE
 
@@ -71,10 +72,9 @@ def scan(
         tuple(tuple(row.values()) for row in rows),
         note="p value: the chance that a clean model shows anything as unusual",
     )
+    print_tables([table], form)
     if form == "markdown":
-        echo(markdown([table]))
         return
-    console.print(terminal([table]))
     lines = [f"possible poisoning: {found}" for found in done.flagged] or [
         f"nothing unusual: a clean model shows as much in more than {false_alarms:.2g} of cases"
     ]

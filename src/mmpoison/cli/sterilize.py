@@ -6,10 +6,10 @@ from typing import Annotated
 
 import typer
 
-from mmpoison.cli.console import DeviceOption, console, monitor, say
-from mmpoison.cli.output import hold_output
-from mmpoison.cli.stages import (
+from mmpoison.cli.console import console, monitor, say
+from mmpoison.cli.options import (
     DataOption,
+    DeviceOption,
     FreshOption,
     MethodSetOption,
     ModelOption,
@@ -19,12 +19,8 @@ from mmpoison.cli.stages import (
     TrustOption,
     split_changes,
 )
+from mmpoison.cli.output import hold_output
 from mmpoison.errors import InputError
-
-
-def add_commands(app: typer.Typer) -> None:
-    """Add the verb to the application."""
-    app.command()(sterilize)
 
 
 def sterilize(

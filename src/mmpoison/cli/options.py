@@ -1,4 +1,4 @@
-"""The verb `train`, and options that several verbs share."""
+"""Options that several verbs share, and the values of `--set` for a defence."""
 
 from __future__ import annotations
 
@@ -8,15 +8,39 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from mmpoison.cli.console import SEEDS, DeviceOption, console, monitor, say
-from mmpoison.cli.filtering import filter_
-from mmpoison.cli.output import hold_output
-
 if TYPE_CHECKING:
     # torch takes seconds to import
     from mmpoison.defenses.catalogue import Kind
     from mmpoison.training.settings import TrainingSettings
 
+SEEDS = 2**63 - 1
+"""The largest seed."""
+WORKERS = 4096
+"""The most processes or threads of one command."""
+
+Format = Literal["table", "markdown", "json"]
+FormatOption = Annotated[Format, typer.Option("--format", help="How to print the result.")]
+DeviceOption = Annotated[
+    str, typer.Option("--device", help="auto (a GPU if there is one), cpu, cuda or cuda:N.")
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+PairsFormatOption = Annotated[
+    str | None, typer.Option("--format", help="Format of --data, if it is not recognised.")
+]
+DataRootOption = Annotated[
+    Path | None, typer.Option("--data-root", help="Your folder, for data that are not made here.")
+]
+StudyOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--study",
+        help="Measure more: queries, query-length, collateral, distribution, tsne, or all; several times.",
+    ),
+]
+PresetOption = Annotated[
+    str | None,
+    typer.Option("--preset", help="reference-release: the choices of the authors' released code."),
+]
 DataOption = Annotated[Path, typer.Option("--data", help="A pairs folder.")]
 OutOption = Annotated[Path, typer.Option("--out", help="New folder.")]
 SeedOption = Annotated[int, typer.Option(min=0, max=SEEDS, help="Random seed.")]
@@ -52,66 +76,6 @@ ImagesOption = Annotated[
     Literal["link", "copy", "none"],
     typer.Option("--images", help="Hard links (no copy), copies, or no images."),
 ]
-
-
-def add_commands(app: typer.Typer) -> None:
-    """Add the verbs to the application."""
-    app.command()(train)
-    app.command("filter")(filter_)
-
-
-def train(
-    context: typer.Context,
-    data: DataOption,
-    model: ModelOption,
-    out: OutOption,
-    seed: SeedOption = 0,
-    defense: Annotated[
-        str | None,
-        typer.Option(
-            help="An in-training defence by name (`mmpoison defenses`), in place of the ordinary training."
-        ),
-    ] = None,
-    changes: MethodSetOption = None,
-    device: DeviceOption = "auto",
-    track: TrackOption = None,
-    fresh: FreshOption = False,
-    trust: TrustOption = False,
-) -> None:
-    """Fine-tune a model on the training pairs of a folder; the settings are the paper's unless changed.
-
-    The same command resumes a stopped training and ends with the same weights as an uninterrupted one.
-
-    Example: [bold]mmpoison train --data poisoned --model openmoji-small --out model --set learning_rate=3e-4[/bold]
-
-    On two GPUs: [bold]torchrun --nproc-per-node 2 -m mmpoison train --data poisoned --model ViT-B-32 --out model[/bold]
-    """
-    from mmpoison.api.training import finetune
-    from mmpoison.base.processes import is_main_process
-
-    # next to the folder of the model, which appears whole or not at all
-    hold_output(context, out, work=out.with_name(f"{out.name}.training"))
-    options, settings = split_changes("in-training", defense, changes)
-    with monitor() as progress:
-        result = finetune(
-            model,
-            data,
-            out=out,
-            seed=seed,
-            defense=defense,
-            settings=settings,
-            track=track or (),
-            fresh=fresh,
-            device=device,
-            trust=trust,
-            progress=progress,
-            **options,
-        )
-    if not is_main_process():
-        return
-    if result.resumed_from:
-        console.print(f"resumed after step {result.resumed_from}")
-    say(f"{out}: {result.headline()}")
 
 
 def split_changes(
