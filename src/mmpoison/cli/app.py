@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import warnings
+from collections.abc import Callable
 from typing import TextIO
 
 import typer
@@ -43,18 +44,23 @@ app = typer.Typer(
 app.add_typer(data.app, name="data")
 app.add_typer(models.app, name="models")
 app.add_typer(cache.app, name="cache")
-for verb in (run.demo, run.run, sweep.sweep, poison.poison, train.train):
-    app.command()(verb)
-app.command("filter")(filtering.filter_)
-for verb in (
+VERBS: tuple[Callable[..., None], ...] = (
+    run.demo,
+    run.run,
+    sweep.sweep,
+    poison.poison,
+    train.train,
+    filtering.filter_,
     defenses.defenses,
     review.review,
     sterilize.sterilize,
     evaluate.evaluate,
     report.report,
     search.search,
-):
-    app.command()(verb)
+)
+"""The verbs in the order of the help."""
+for verb in VERBS:
+    app.command(verb.__name__.rstrip("_"))(verb)
 
 
 def _show_version(wanted: bool) -> None:

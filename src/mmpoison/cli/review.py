@@ -86,9 +86,7 @@ def review(
         _summary(file)
 
 
-def ask_on_page(
-    pairs: Sequence[ShownPair], file: Path, *, title: str, port: int, open_it: bool = True
-) -> None:
+def ask_on_page(pairs: Sequence[ShownPair], file: Path, *, title: str, port: int) -> None:
     """Ask for a verdict on each pair on a local page, until its reader says that it is enough.
 
     The distance is not shown, for it would be the answer.
@@ -98,7 +96,6 @@ def ask_on_page(
         file: The CSV of labels.
         title: What is labelled.
         port: Port of the page.
-        open_it: Whether to open it.
 
     Raises:
         KeyboardInterrupt: If it is stopped by Ctrl-C; what was labelled is kept.
@@ -117,7 +114,7 @@ def ask_on_page(
         )
         ready = partial(
             announce,
-            open_it=open_it,
+            open_it=True,
             what=f"the filter continues when the page says so; without a browser: Ctrl-C, fill in {file}, "
             "and run again without --label",
         )
