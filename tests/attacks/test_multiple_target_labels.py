@@ -18,7 +18,10 @@ PairsOf = Callable[..., Counter[tuple[str, str]]]
 
 
 @pytest.mark.parametrize("mode", ["add", "replace"])
-@pytest.mark.parametrize("amount", [{"samples": 3}, {"pairs": 13}, {"share": 0.6}])
+@pytest.mark.parametrize(
+    "amount",
+    [{"samples": 3}, {"pairs": 13}, {"share": 0.6}, {"samples": 3, "carrier": "own"}],
+)
 def test_each_goal_gets_what_attack_ii_draws_for_it(
     squares: PairDataset, amount: dict[str, Any], mode: Any, pairs_of: PairsOf
 ) -> None:
