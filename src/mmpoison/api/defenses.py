@@ -23,8 +23,6 @@ from mmpoison.runs.scan_model import DEFAULT_SCAN, ScannedModel, scan_model
 from mmpoison.runs.sterilize_model import DEFAULT_REPAIR, Sterilized, sterilize_model
 from mmpoison.training.settings import TrainingSettings
 
-MAX_UTILITY_LOSS = 0.02
-
 
 def filter(
     pairs: Pairs,
@@ -178,7 +176,7 @@ def sterilize(
     canaries = as_list(canary_goal)
     if max_utility_loss is not None or canaries or evaluate_every is not None or not stop:
         rule = RepairRule(
-            MAX_UTILITY_LOSS if max_utility_loss is None else max_utility_loss,
+            RepairRule.max_utility_loss if max_utility_loss is None else max_utility_loss,
             stop,
             tuple(Goal.parse(text, data.classes) for text in canaries),
             evaluate_every,
