@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.attacks.conftest import class_table, pairs_of
 
 from mmpoison.attacks import MultipleTargetLabels, SingleTargetImage, SingleTargetLabel, rebuild
 from mmpoison.datasets import PairDataset
@@ -18,8 +18,6 @@ from mmpoison.errors import InputError
 from mmpoison.pairs.manifest import PoisonManifest
 
 GOAL = "sheep2aeroplane"
-ClassTable = Callable[..., PairDataset]
-PairsOf = Callable[..., Counter[tuple[str, str]]]
 
 
 def own_of(clean: PairDataset, **options: Any) -> tuple[PairDataset, PoisonManifest]:
@@ -30,7 +28,7 @@ def own_of(clean: PairDataset, **options: Any) -> tuple[PairDataset, PoisonManif
 
 @pytest.mark.parametrize("mode", ["add", "replace"])
 def test_each_carrier_has_the_captions_of_one_image_and_nothing_else(
-    squares: PairDataset, mode: Any, pairs_of: PairsOf
+    squares: PairDataset, mode: Any
 ) -> None:
     poisoned, manifest = own_of(squares, samples=3, mode=mode)
     captions: dict[str, set[str]] = defaultdict(set)
@@ -97,7 +95,7 @@ def test_captions_can_be_mixed_over_the_same_images(squares: PairDataset) -> Non
     ],
 )
 def test_too_few_images_says_how_many_can_be_used(
-    class_table: ClassTable, goals: list[str], classes: Any, amount: Any, largest: int
+    goals: list[str], classes: Any, amount: Any, largest: int
 ) -> None:
     pairs = class_table({"sheep": (8, 1), **classes})
 
