@@ -48,8 +48,10 @@ def demo(
 
     Example: [bold]mmpoison demo[/bold]
     """
+    from mmpoison.runs.recipe import parse_changes
+
     _run_seeds(
-        "openmoji", [seed], out, changes or [], data_root=None, save_models=True, device=device
+        "openmoji", [seed], out, parse_changes(changes or []), save_models=True, device=device
     )
 
 
@@ -135,10 +137,10 @@ def run(
         given.append(f"preset={preset}")
     if study:
         given.append(f"study={json.dumps(study)}")
+    changed = parse_changes(given)
+    if data_root is not None:
+        changed["data.root"] = str(data_root)
     if dry_run or has_sweep(recipe):
-        changed = parse_changes(given)
-        if data_root is not None:
-            changed["data.root"] = str(data_root)
         run_all(
             read_sweep(
                 recipe,
@@ -159,8 +161,7 @@ def run(
         recipe,
         parse_seeds(seeds),
         out,
-        given,
-        data_root=data_root,
+        changed,
         save_models=save_models is not False,
         device=device,
         form=form,
@@ -171,19 +172,15 @@ def _run_seeds(
     name: str,
     seeds: list[Any],
     out: Path | None,
-    changes: list[str],
+    overrides: dict[str, Any],
     *,
-    data_root: Path | None,
     save_models: bool,
     device: str,
     form: Format = "table",
 ) -> None:
     from mmpoison.api import running as api
-    from mmpoison.runs.recipe import load_recipe, parse_changes
+    from mmpoison.runs.recipe import load_recipe
 
-    overrides = parse_changes(changes)
-    if data_root is not None:
-        overrides["data.root"] = str(data_root)
     finished: list[Path] = []
     # standard output is for the result alone where a program reads it
     shown = console if form == "table" else stderr_console()
