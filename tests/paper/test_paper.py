@@ -90,7 +90,7 @@ def test_the_papers_numbers_stand_beside_ours(make_run: MakeRun) -> None:
 
 def test_settings_are_not_mixed(make_run: MakeRun) -> None:
     small = {"name": "single-target-label", "goal": "sheep2aeroplane", "samples": 5}
-    runs = [make_run("a", hit=0.9), make_run("b", hit=0.3, knobs={"attack": small})]
+    runs = [make_run("a", hit=0.9), make_run("b", hit=0.3, settings={"attack": small})]
     (table,) = render_paper("table-3", Results.read(runs)).tables
     titles = [row[0] for row in table.rows if row[0]]
     assert len(set(titles)) == 2

@@ -413,7 +413,7 @@ def test_images_that_changed_are_not_taken_from_the_cache(
     assert "training clean model" in watch.trained
 
 
-def test_a_changed_knob_makes_only_what_hangs_on_it(
+def test_a_changed_key_makes_only_what_depends_on_it(
     make_recipe: MakeRecipe, tmp_path: Path, fresh_cache: Path
 ) -> None:
     """Everything is in the store after the first run; each change then costs its own stages and no more."""

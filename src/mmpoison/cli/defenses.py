@@ -39,7 +39,7 @@ def defenses(
             "kind": defense.kind,
             "summary": defense.summary,
             "source": defense.source,
-            "knobs": dict(defense.knobs),
+            "parameters": dict(defense.parameters),
             "cost": defense.cost,
             **_filter_facts(defense),
         }
@@ -52,7 +52,7 @@ def defenses(
         console.print(Text.assemble((defense.name, "bold"), f"  ({defense.kind})"))
         console.print(f"  {defense.summary}", markup=False, highlight=False)
         rows = [("source", defense.source), ("cost", defense.cost)]
-        rows += [(f"parameter {name}", what) for name, what in defense.knobs.items()]
+        rows += [(f"parameter {name}", what) for name, what in defense.parameters.items()]
         rows += [
             (what.replace("_", " "), _words(value))
             for what, value in _filter_facts(defense).items()

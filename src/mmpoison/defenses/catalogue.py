@@ -37,7 +37,7 @@ class Defense(Protocol):
         kind: When it acts.
         source: Where it was published.
         summary: One line: what it does.
-        knobs: What can be set, by the name of the constructor's parameter, each with one line on what it trades.
+        parameters: What can be set, by the name of the constructor's parameter, each with one line on what it trades.
         cost: One line: what it costs in computation, in clean data, in quality.
     """
 
@@ -45,7 +45,7 @@ class Defense(Protocol):
     kind: ClassVar[Kind]
     source: ClassVar[str]
     summary: ClassVar[str]
-    knobs: ClassVar[Mapping[str, str]]
+    parameters: ClassVar[Mapping[str, str]]
     cost: ClassVar[str]
 
 
@@ -53,7 +53,7 @@ DEFENSES: Registry[type[Defense]] = Registry(
     "defence",
     "mmpoison.defenses",
     group="mmpoison.defenses",
-    needs=("name", "kind", "source", "summary", "knobs", "cost", "apply"),
+    needs=("name", "kind", "source", "summary", "parameters", "cost", "apply"),
 )
 
 

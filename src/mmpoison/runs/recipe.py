@@ -71,7 +71,7 @@ class ModelPart(_Part):
 
 
 class AttackPart(BaseModel):
-    """Which attack, with its options beside its name.
+    """Which attack; its options stand next to its name.
 
     Attributes:
         name: A registered attack.
@@ -229,7 +229,7 @@ class TransferPart(_Part):
 class SweepPart(_Part):
     """Many runs of one recipe: every variant with every point of the grid, every goal and every seed.
 
-    A key that is given beside the file (`--set`, `--data-root`) holds for all runs: it wins over the grid and the
+    A key that is given on the command line (`--set`, `--data-root`) holds for all runs: it wins over the grid and the
     variants, also where they set a whole group (`mmpoison.runs.overrides`).
 
     ```yaml

@@ -51,7 +51,7 @@ class NeighbourOutliers(ScoreFilter):
     kind: ClassVar[Kind] = "pre-training"
     source: ClassVar[str] = "Huang et al., ICLR 2025 (k-distance; on whole pairs: mmpoison)"
     summary: ClassVar[str] = "drops pairs that have few others near them"
-    knobs: ClassVar[Mapping[str, str]] = {
+    parameters: ClassVar[Mapping[str, str]] = {
         "k": "a larger one sees larger groups of poison, and takes rare clean pairs for outliers",
         "space": "pair: caption and image together; image: the published score, alike for all captions of an image",
     }

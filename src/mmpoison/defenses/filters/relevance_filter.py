@@ -35,7 +35,7 @@ class RelevanceFilter(ScoreFilter):
     summary: ClassVar[str] = (
         "drops pairs whose image and caption are far apart under another encoder"
     )
-    knobs: ClassVar[Mapping[str, str]] = {}
+    parameters: ClassVar[Mapping[str, str]] = {}
     cost: ClassVar[str] = (
         "each image and caption is embedded once by the judge; the clean pairs that lie farthest apart"
     )

@@ -95,7 +95,7 @@ class RankGain:
     summary: ClassVar[str] = (
         "reports captions that find images of another kind earlier than in clean fine-tunes"
     )
-    knobs: ClassVar[Mapping[str, str]] = {}
+    parameters: ClassVar[Mapping[str, str]] = {}
     cost: ClassVar[str] = (
         "the model that the suspect was made from, and some clean fine-tunes of it; one embedding pass each"
     )

@@ -58,7 +58,7 @@ class SuspiciousGroups(ScoreFilter):
     summary: ClassVar[str] = (
         "finds the goals that a data set is poisoned towards, without labels, and drops their pairs"
     )
-    knobs: ClassVar[Mapping[str, str]] = {
+    parameters: ClassVar[Mapping[str, str]] = {
         "conflicting": "how many pairs count as conflicting: more find poison that fits better, among more noise",
         "affinity": "how alike two kinds may be: a larger one finds goals between similar kinds, and more mistakes",
     }
