@@ -70,7 +70,7 @@ def poison(
     progress: bool | RunProgress = True,
     **options: Any,
 ) -> PairDataset:
-    """Put false pairs into a clean data set.
+    """Add false pairs to a clean data set, or replace pairs by them, as an attack does.
 
     Args:
         pairs: The clean data set, or its name or path.

@@ -40,7 +40,7 @@ class RunResult(Evaluation):
         return super().__repr__().replace("Evaluation(", f"RunResult({str(self.folder)!r}; ", 1)
 
     def model(self, name: str = "poisoned") -> DualEncoder:
-        """A model of the run: `clean_model`, `poisoned`, `filtered` or `sterilized`.
+        """Return a model of the run: `clean_model`, `poisoned`, `filtered` or `sterilized`.
 
         Raises:
             InputError: If the run has no such model, or its models were not saved.
@@ -112,7 +112,7 @@ def run(
 
 
 def run_folder(recipe: Recipe) -> Path:
-    """The run folder that a recipe gets where none is named."""
+    """Return the run folder that a recipe gets where none is named."""
     attack = recipe.attack
     detail = [
         recipe.name,

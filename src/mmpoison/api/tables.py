@@ -10,7 +10,7 @@ from mmpoison.reporting.text import visible
 
 
 def html_tables(tables: Sequence[Table]) -> str:
-    """Tables as HTML, each under its title; every text in them is escaped."""
+    """Render tables as HTML, each under its title; every text in them is escaped."""
     return "".join(map(_html_table, tables))
 
 

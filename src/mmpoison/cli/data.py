@@ -1,4 +1,4 @@
-"""`mmpoison data`: what is known, making data sets, checking them."""
+"""The verb `data`: list, build, split, convert and verify data sets."""
 
 from __future__ import annotations
 

@@ -62,7 +62,7 @@ def defenses(
 
 
 def _filter_facts(defense: Any) -> dict[str, Any]:
-    """What a filter declares: what it needs, and where it can cut."""
+    """Return what a filter declares: its required inputs, and which cuts it supports."""
     if defense.kind != "pre-training":
         return {}
     cuts = ["threshold", "clean_loss", "automatic", "labels"]

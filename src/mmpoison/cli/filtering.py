@@ -153,7 +153,7 @@ def filter_(
 
 
 def _summary(done: FilterResult, out: Path) -> list[str]:
-    """What is said of a filtered folder, a line each; unreadable images are named on standard error."""
+    """Describe a filtered folder, one line a fact; name unreadable images on standard error."""
     from mmpoison.defenses.filters.pipeline import GOALS_FILE, REPORT_FOLDER
 
     lines: list[str] = []
@@ -175,7 +175,7 @@ def _summary(done: FilterResult, out: Path) -> list[str]:
 
 
 def _left_out(done: FilterResult, out: Path) -> str:
-    """How many more pairs there were, whose images cannot be read; says on standard error where these are named."""
+    """Count the pairs left out for unreadable images, as text; report on standard error where they are listed."""
     from mmpoison.defenses.unreadable import UNREADABLE_FILE
 
     found = done.unreadable

@@ -139,7 +139,7 @@ def ask_on_page(
 
 
 def _filtered_data(filtered: Path) -> str:
-    """What the filter says it has read."""
+    """Return the data set that the filter says it has read."""
     from mmpoison.base.untrusted import read_json
 
     missing = f"{filtered}: does not say which set was filtered: name it with --data"

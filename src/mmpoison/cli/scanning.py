@@ -28,7 +28,7 @@ def scan(
     device: str,
     trust: bool,
 ) -> None:
-    """Scan and show; the options are those of `evaluate`."""
+    """Scan a model and show the findings; the options are those of `evaluate`."""
     from mmpoison.base.devices import find_device
     from mmpoison.datasets.catalogue import load_pairs
     from mmpoison.defenses.catalogue import split_options

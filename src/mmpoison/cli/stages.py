@@ -49,7 +49,7 @@ ImagesOption = Annotated[
 
 
 def add_commands(app: typer.Typer) -> None:
-    """Add the verbs to the application."""
+    """Add the verb to the application."""
     app.command()(train)
     app.command("filter")(filter_)
 

@@ -1,4 +1,4 @@
-"""The contract that every defence keeps, and the registry that finds them."""
+"""The Protocols of the four kinds of defences, the registry, and functions that build and apply a defence."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ Kind = Literal["pre-training", "in-training", "post-training", "scan"]
 
 
 class Defense(Protocol):
-    """What every defence says of itself; what it does depends on its kind.
+    """The description that every defence declares; its `apply` depends on its kind.
 
     A pre-training defence is a `PairFilter`, an in-training one a `RobustTraining`, a post-training one a
     `ModelRepair`, a scan a `ModelScanner`.
@@ -224,7 +224,7 @@ class ModelScanner(Defense, Protocol):
 
 
 def defense_parameters(kind: Kind, name: str) -> dict[str, bool]:
-    """Parameters of a defence's constructor, and whether each must be given.
+    """Return the parameters of a defence's constructor, and whether each must be given.
 
     Raises:
         InputError: If there is no such defence, or it is of another kind.
@@ -294,7 +294,7 @@ def build_defense(
 
 
 def services_of(defense: RobustTraining | ModelRepair | type[Defense]) -> frozenset[str]:
-    """Which of `TrainingServices` a defence takes."""
+    """Return which of `TrainingServices` a defence takes."""
     apply: Any = getattr(defense, "apply")  # noqa: B009 - a class of the registry has it too
     parameters = inspect.signature(apply).parameters.values()
     known = frozenset(TrainingServices.__annotations__)

@@ -1,4 +1,4 @@
-"""Every table and figure of the paper: how it is made of the rows of runs."""
+"""The registry of the paper's tables and figures: how each is built from the rows of runs."""
 
 from __future__ import annotations
 

@@ -43,7 +43,7 @@ def pixels(thumbnails: Mapping[str, Any], image: Any) -> npt.NDArray[np.uint8] |
 
 
 def confusing_images(results: Results, page: Page) -> None:
-    """Figure 10: one row a target class, for the goals that are the hardest to poison."""
+    """Build figure 10: one row a target class, for the goals that are the hardest to poison."""
     poisoned = results.where(model="poisoned")
     hardest = sorted(poisoned.rows, key=lambda row: -float(row.get("min_rank") or 0.0))
     rows: list[tuple[Cell, ...]] = []

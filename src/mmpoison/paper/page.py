@@ -58,7 +58,7 @@ class Page:
 
     @property
     def heading(self) -> str:
-        """What it is called in the paper, with its title.
+        """Its name in the paper, with its title.
 
         >>> Page("figure-5b", "All goals").heading, Page("claims", "What holds").heading
         ('Figure 5b: All goals', 'What holds')
@@ -69,7 +69,7 @@ class Page:
 
     @property
     def empty(self) -> bool:
-        """Whether no number of ours is on it."""
+        """Whether it has no measured number."""
         return not self._sources
 
     def cell(

@@ -286,7 +286,7 @@ def _first(rows: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
 
 
 def utility_of_attacks(results: Results, page: Page) -> None:
-    """Table 1: Hit@10 of text and image retrieval on the whole test set, clean and after each attack."""
+    """Build table 1: Hit@10 of text and image retrieval on the whole test set, clean and after each attack."""
     kinds = {"attack-i": ATTACK_1, "attack-ii": ATTACK_2, "attack-iii": ATTACK_3}
     runs = results.where(lambda row: any(is_it(row) for is_it in kinds.values())).whole_data()
 
@@ -317,7 +317,7 @@ def utility_of_attacks(results: Results, page: Page) -> None:
 
 
 def transfer(results: Results, page: Page) -> None:
-    """Table 6: a block for each data set trained on; the numbers are of the other data."""
+    """Build table 6: a block for each data set trained on; the numbers are of the other data."""
     attack = results.where(ATTACK_2)
     tables = [
         (
@@ -333,7 +333,7 @@ def transfer(results: Results, page: Page) -> None:
 
 
 def utility_after_repair(results: Results, page: Page) -> None:
-    """Table 7: Hit@10 of the sterilized model, and its change against the clean model."""
+    """Build table 7: Hit@10 of the sterilized model, and its change against the clean model."""
     runs = results.where(ATTACK_2, model=("clean_model", "sterilized")).whole_data()
 
     def lines() -> Iterator[Measurements]:
@@ -360,7 +360,7 @@ def utility_after_repair(results: Results, page: Page) -> None:
 
 
 def repair_rates(results: Results, page: Page) -> None:
-    """Table 8: the poisoned model, then the sterilized one at each learning rate, high to low."""
+    """Build table 8: the poisoned model, then the sterilized one at each learning rate, high to low."""
 
     def lines() -> Iterator[Measurements]:
         for block in blocks(results.where(ATTACK_2).whole_data()):
@@ -396,7 +396,7 @@ def repair_rates(results: Results, page: Page) -> None:
 
 
 def data_sizes(results: Results, page: Page) -> None:
-    """Table 9: pairs, images, labelled images and classes of whole data sets, before any split."""
+    """Build table 9: pairs, images, labelled images and classes of whole data sets, before any split."""
     counts = {
         "pairs": "pairs",
         "images": "images",
@@ -412,7 +412,7 @@ def data_sizes(results: Results, page: Page) -> None:
 
 
 def model_sizes(results: Results, page: Page) -> None:
-    """Table 10: floating-point operations of one forward pass and numbers of parameters."""
+    """Build table 10: floating-point operations of one forward pass and numbers of parameters."""
     encoders = {
         "clip-vit-b32": "ViT-B/32",
         "clip-vit-b16": "ViT-B/16",
@@ -491,7 +491,7 @@ class DriftTable:
 
 
 def frozen_over_seeds(results: Results, page: Page) -> None:
-    """Table 12: a line for what was trained, with standard deviations; then paired t-tests."""
+    """Build table 12: a line for what was trained, with standard deviations; then paired t-tests."""
     runs = results.where(attack_2).whole_data()
     varies = ("training.trainable",)
     HitTable(lambda rows: rows, FROZEN, DEEP_HITS, varies, spread=True)(runs, page)
@@ -510,7 +510,7 @@ def frozen_over_seeds(results: Results, page: Page) -> None:
 
 
 def query_lengths(results: Results, page: Page) -> None:
-    """Table 15: a line for how often each caption is said."""
+    """Build table 15: a line for how often each caption is said."""
 
     def lines() -> Iterator[Measurements]:
         runs = results.where(ATTACK_1, study="query-length", model="poisoned").whole_data()

@@ -52,7 +52,7 @@ class Written:
 
     @property
     def tables(self) -> list[Table]:
-        """Its tables."""
+        """The tables of the page."""
         return list(self.page.tables)
 
 

@@ -1,4 +1,4 @@
-"""A recipe's `preset`: choices of somebody else's for the attack and the training, under their name."""
+"""Applies a recipe's `preset`: the settings of another publication for the attack and the training."""
 
 from __future__ import annotations
 

@@ -43,7 +43,7 @@ class _Part(BaseModel):
 
 
 class DataPart(_Part):
-    """Which pairs.
+    """Which pairs a run uses.
 
     Attributes:
         name: A registered data set, or the path of a pairs folder.
@@ -323,7 +323,7 @@ class Recipe(_Part):
         return value
 
     def to_yaml(self) -> str:
-        """The resolved recipe as YAML."""
+        """Return the resolved recipe as YAML."""
         value = self.model_dump(mode="json", exclude={"sweep"} if self.sweep is None else None)
         return yaml.safe_dump(value, sort_keys=False, allow_unicode=True)
 
@@ -445,7 +445,7 @@ def _value(text: str, where: str) -> Any:
 
 
 def _known_keys(model: Any, location: Sequence[int | str]) -> list[str]:
-    """The keys of the group at a location; a place in a list, or a name that a user chose, is no key of a group."""
+    """Return the keys of the group at a location; a list index, or a name that a user chose, is not a key."""
     for part in location:
         field = model.model_fields.get(part)
         if field is not None:

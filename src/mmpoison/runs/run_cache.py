@@ -42,7 +42,7 @@ class RunCache:
         self._kept: dict[str, OrderedDict[str, Any]] = {}
 
     def pairs(self, part: DataPart, seed: int) -> PairDataset:
-        """A data set."""
+        """Return a data set."""
         return self._get(
             "pairs",
             [part.model_dump(mode="json"), seed],
@@ -50,13 +50,13 @@ class RunCache:
         )
 
     def files(self, pairs: PairDataset) -> str:
-        """Digest of the state of the image files of a set."""
+        """Return the digest of the state of the image files of a set."""
         return self._get(
             "files", [pairs.fingerprint, str(pairs.root)], lambda: _files_digest(pairs)
         )
 
     def watch(self, pairs: PairDataset) -> States:
-        """The states of a set's image files when this was first asked for; see `refuse_changed`."""
+        """Record the states of a set's image files at the first call, and return them; see `refuse_changed`."""
         return self._get(
             "watch",
             [pairs.fingerprint, str(pairs.root)],
@@ -74,7 +74,7 @@ class RunCache:
         refuse_changed(pairs.root, pairs.images.ids, self.watch(pairs))
 
     def encoder(self, name: str, *, trust: bool, device: torch.device) -> DualEncoder:
-        """A model to start from or to judge with; nobody changes it."""
+        """Return a model to start from or to judge with; it must not be changed."""
         return self._get(
             "encoder",
             [name, trust, str(device)],
@@ -82,7 +82,7 @@ class RunCache:
         )
 
     def identity(self, encoder: DualEncoder) -> dict[str, Any]:
-        """What distinguishes a model from others: `encoder_identity`."""
+        """Return what distinguishes a model from others: `encoder_identity`."""
         return self._get(
             "identity",
             [id(encoder), encoder.name],
@@ -100,7 +100,7 @@ class RunCache:
         progress: ProgressFor | None = None,
         like: PairInputs | None = None,
     ) -> PairInputs:
-        """All inputs of a set for a model: pixels and tokens, or the outputs of its trunks.
+        """Prepare all inputs of a set for a model: pixels and tokens, or the outputs of its trunks.
 
         Args:
             encoder: The model.
@@ -141,7 +141,7 @@ class RunCache:
         make: Callable[[], ModelMeasurement],
         **how: Any,
     ) -> ModelMeasurement:
-        """What is measured of a model on the test part of a set, whatever the goal.
+        """Measure a model on the test part of a set, as far as no goal is needed.
 
         Args:
             encoder: The model; one of the same weights has the same measures.

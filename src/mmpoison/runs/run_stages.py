@@ -51,7 +51,7 @@ SUSPECTS = ("poisoned", "filtered", "robust", "sterilized")
 
 
 def stage_keys(run: PreparedRun, run_cache: RunCache) -> dict[str, CacheKey]:
-    """The stages of a run by name, in the order in which they are made; none of them is made for it."""
+    """Return the stages of a run by name, in the order in which they run, without running any."""
     return _Keys(run, run_cache).all()
 
 
@@ -146,7 +146,7 @@ class _Keys:
         return self.run_cache.files(self.run.pairs)
 
     def _common(self, data: PairDataset, *made_by: object) -> dict[str, Any]:
-        """What every stage depends on; `made_by` are the functions and classes that make it and read it again."""
+        """Return what each stage depends on; `made_by` are the functions and classes that write and read its result."""
         prepared_by = (prepare_features, prepare_pixels)
         return {
             # this file says how the stages are put together, and imports the code of all of them
@@ -195,7 +195,7 @@ class _Keys:
 
 
 def stage_note(work: int, *like: Any) -> dict[str, Any]:
-    """What `--dry-run` estimates time and disk of a stage by: its amount of work, and what its pace depends on.
+    """Describe a stage for the estimates of `--dry-run`: its amount of work, and what its pace depends on.
 
     The pace is that of stages with the same `like` on this machine, with as many threads.
     """
@@ -204,7 +204,7 @@ def stage_note(work: int, *like: Any) -> dict[str, Any]:
 
 
 def repair_pairs(run: PreparedRun, part: SterilizePart) -> PairDataset:
-    """The clean pairs that a repair has."""
+    """Select the clean pairs that a repair may use."""
     clean = run.poisoned.select(split="val")
     if part.pairs is None or part.pairs >= len(clean):
         return clean
@@ -216,7 +216,7 @@ def repair_pairs(run: PreparedRun, part: SterilizePart) -> PairDataset:
 
 @dataclass
 class RunStages:
-    """Makes the stages of a run, or finds them.
+    """Runs the stages of a run, or reads their cached results.
 
     Attributes:
         run: What they work on.
@@ -316,7 +316,7 @@ class RunStages:
         )
 
     def verdicts(self, pretrained: DualEncoder) -> Verdicts:
-        """What the filter says of the training pairs."""
+        """Filter the training pairs, and return the verdicts."""
         run, part = self.run, self.run.recipe.filter
         assert part is not None
         train = run.poisoned.select(split="train")
@@ -356,7 +356,7 @@ class RunStages:
         return verdicts
 
     def sterilized(self, suspect: DualEncoder) -> tuple[TrainedModel, SterilizeFacts]:
-        """Make the poisoned model after the repair, and facts about it."""
+        """Repair the poisoned model; return the repaired model and facts about the repair."""
         run, part = self.run, self.run.recipe.sterilize
         assert part is not None
         clean = repair_pairs(run, part)

@@ -72,7 +72,7 @@ class Sterilized:
         return found or ["no association weakened unusually much"]
 
     def summary(self) -> str:
-        """One line: how many steps, and how fast."""
+        """Return one line: how many steps, and how fast."""
         result = self.result
         resumed = f", resumed after step {result.resumed_from}" if result.resumed_from else ""
         return f"{result.headline()}{resumed}"
@@ -220,7 +220,7 @@ def sterilize_model(
 
 
 def work_folder(out: Path) -> Path:
-    """Where states and logs are until the model is there: next to its folder, which appears whole or not at all."""
+    """Return the folder of states and logs while a repair runs: next to the model's, which appears complete or not."""
     return out.with_name(f"{out.name}.training")
 
 

@@ -37,7 +37,7 @@ class TrainedModel:
 
     @classmethod
     def of_checkpoint(cls, encoder: DualEncoder) -> TrainedModel:
-        """The model with what its checkpoint says of its training.
+        """Return the model with what its checkpoint says of its training.
 
         Raises:
             InputError: If the checkpoint's records are broken.
@@ -50,7 +50,7 @@ class TrainedModel:
 def keep_model(
     folder: Path, start: DualEncoder, result: TrainingResult, probes: list[ProbeRecord]
 ) -> None:
-    """Write what the training changed: of a model whose trunks are frozen that is little."""
+    """Write the tensors that the training changed; few if the trunks are frozen."""
     before = start.module.state_dict()
     changed = {
         name: tensor.detach().cpu().clone().contiguous()

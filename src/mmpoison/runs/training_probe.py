@@ -117,7 +117,7 @@ def epoch_rows(
 
 
 def repair_curve(probes: Iterable[ProbeRecord], learning_rate: float | None) -> RepairCurve:
-    """Make `sterilize-curve.json` of a run: as of `mmpoison sterilize`, judged by the test part.
+    """Build the content of `sterilize-curve.json` of a run, measured on the test part.
 
     Args:
         probes: The records of the repair.

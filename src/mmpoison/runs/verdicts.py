@@ -42,7 +42,7 @@ def keep_verdicts(folder: Path, result: FilterResult) -> None:
 
 
 def read_verdicts(folder: Path, pairs: int) -> Verdicts:
-    """Read verdicts on so many pairs.
+    """Read the verdicts on a given number of pairs.
 
     Raises:
         InputError: If they are broken, or on other pairs.

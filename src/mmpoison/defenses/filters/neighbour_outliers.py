@@ -81,7 +81,7 @@ class NeighbourOutliers(ScoreFilter):
         seed: int = 0,
         progress: ProgressFor | None = None,
     ) -> PairScores:
-        """Distance of each pair to the k-th neighbour, 1 - cosine, in [0, 2]."""
+        """Return the distance of each pair to the k-th neighbour, 1 - cosine, in [0, 2]."""
         text, image = embed_pairs(encoder, inputs, pairs, progress)
         if self.space == "image":
             _, first, row = np.unique(pairs.image, return_index=True, return_inverse=True)

@@ -239,7 +239,7 @@ class RepairMeter:
         return image, text
 
     def _canary(self, held: TestEmbeddings, goal: Goal) -> dict[str, Any]:
-        """How often captions of the original class find the target class, and how often other captions do."""
+        """Measure how often captions of the original class find the target class, and how often other captions do."""
         targets = self.held_out.targets(goal.target)
         codes = self.held_out.caption_class
         hits = {}
@@ -276,7 +276,7 @@ class RepairWatch:
         self.probes = [self.meter.start]
 
     def __call__(self, step: Step, encoder: DualEncoder) -> bool:
-        """Probe, if a probe is due."""
+        """Probe the model if a probe is due."""
         if self._saved:
             self.probes += [probe for probe in self._saved if probe.step < step.step]
             self._saved = []
@@ -295,7 +295,7 @@ class RepairWatch:
         return self.probes
 
     def due(self, step: Step) -> bool:
-        """Whether to probe after a step."""
+        """Return whether to probe after a step."""
         every, epoch = self.meter.rule.every, self.steps_per_epoch or step.steps
         return (
             step.step == step.steps
@@ -335,7 +335,7 @@ class RepairWatch:
 
 
 def in_series(step: int) -> bool:
-    """Whether a step is 1, 2 or 5 times a power of ten.
+    """Return whether a step is 1, 2 or 5 times a power of ten.
 
     >>> tuple(step for step in range(1, 300) if in_series(step))
     (1, 2, 5, 10, 20, 50, 100, 200)

@@ -87,7 +87,7 @@ def join_cells(clusterings: Sequence[Sequence[Cell]]) -> list[Group]:
 
 
 def with_clusters(groups: Sequence[Group], clusters: Sequence[SuspiciousCluster]) -> list[Group]:
-    """Add what the evidence of single pairs shows: to groups more of their pairs, and clusters that no cell shows.
+    """Add results of the evidence of single pairs: more pairs to groups, and clusters that no cell shows.
 
     Args:
         groups: From `join_cells`.
