@@ -24,7 +24,7 @@ def picture() -> str:
     return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
-def looks() -> list[dict[str, Any]]:
+def probes() -> list[dict[str, Any]]:
     utility = {f"{way}_retrieval": {"hit@10": 0.8} for way in ("image", "text")}
     return [
         {
@@ -152,7 +152,7 @@ def defended(make_run: MakeRun) -> None:
                 }
             },
         )
-        curve = {"branches": [{"learning_rate": rate, "looks": looks()}], "steps_per_epoch": 50}
+        curve = {"branches": [{"learning_rate": rate, "looks": probes()}], "steps_per_epoch": 50}
         (run / "sterilize_curve.json").write_text(json.dumps(curve))
         points = {"texts": [[0.1, 0.2, 0], [0.5, 0.1, 1]], "images": [[0.3, 0.2, 0], [1, 1, 1]]}
         embedding_map = {

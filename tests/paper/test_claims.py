@@ -112,7 +112,7 @@ def test_runs_of_a_sweep_do_not_blur_the_reference(make_run: MakeRun) -> None:
 def test_a_repair_that_leaves_the_poison_fails(make_run: MakeRun) -> None:
     def repaired(name: str, left: float) -> Path:
         row = {"hit@1": 0.0, "hit@5": 0.0, "hit@10": left, "min_rank": 3.0}
-        looks: list[dict[str, Any]] = [
+        probes: list[dict[str, Any]] = [
             {
                 "step": step,
                 "epoch": epoch,
@@ -122,7 +122,7 @@ def test_a_repair_that_leaves_the_poison_fails(make_run: MakeRun) -> None:
             for step, epoch, one in ((0, 0, {**row, "hit@10": 0.9}), (50, 0, row), (100, 1, row))
         ]
         run = make_run(name)
-        curve = {"branches": [{"learning_rate": 1e-5, "looks": looks}]}
+        curve = {"branches": [{"learning_rate": 1e-5, "looks": probes}]}
         (run / "sterilize-curve.json").write_text(json.dumps(curve))
         return run
 

@@ -73,8 +73,8 @@ def test_studies_have_rows_of_their_own(make_run: MakeRun) -> None:
             "transfer": {"other": {"goal": {"sheep2aeroplane": {"poisoned": row}}}},
         },
     )
-    looks = [{"step": 50, "test": {"goal": {"sheep2aeroplane": row}}, "utility": {}}]
-    curve = {"branches": [{"learning_rate": 1e-5, "looks": looks}, {"looks": []}]}
+    probes = [{"step": 50, "test": {"goal": {"sheep2aeroplane": row}}, "utility": {}}]
+    curve = {"branches": [{"learning_rate": 1e-5, "looks": probes}, {"looks": []}]}
     (run / "sterilize_curve.json").write_text(json.dumps(curve))
     table = results_table([run]).to_pylist()
     found = [(r["study"], r["case"], r["x"], r["model"]) for r in table if r["study"] != "main"]

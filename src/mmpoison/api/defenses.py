@@ -93,7 +93,7 @@ def filter(
                 "another one"
             )
     by_name = isinstance(pairs, str | Path)
-    with shown(progress) as monitor:
+    with shown(progress) as reporter:
         return filter_pairs(
             pairs if by_name and out is not None else as_pairs(pairs, format=format),
             judge,
@@ -105,7 +105,7 @@ def filter(
             seed=seed,
             ask=ask,
             label_pairs=label_pairs,
-            progress=monitor.progress,
+            progress=reporter.progress,
         )
 
 
@@ -186,7 +186,7 @@ def sterilize(
     if held_out and data.manifest is not None and data.select(split="test", poisoned=False):
         aims = aims or list(goal_targets_of(data.manifest, data))
     suspect = as_encoder(model, device=device, trust=trust)
-    with shown(progress) as monitor, TemporaryDirectory() as scratch:
+    with shown(progress) as reporter, TemporaryDirectory() as scratch:
         done = sterilize_model(
             data,
             suspect,
@@ -195,7 +195,7 @@ def sterilize(
             method=method,
             options=options,
             learning_rates=list(rates),
-            progress=monitor,
+            progress=reporter,
             split=split,
             seed=seed,
             held_out=held_out,
@@ -262,7 +262,7 @@ def scan(
     data = as_pairs(pairs)
     suspect = as_encoder(model, device=device, trust=trust)
     before = None if reference is None else as_encoder(reference, device=device, trust=trust)
-    with shown(progress) as monitor, TemporaryDirectory() as scratch:
+    with shown(progress) as reporter, TemporaryDirectory() as scratch:
         # clean fine-tunes are written somewhere in any case
         folder = Path(scratch) / "scan" if out is None and clean_runs else out
         return scan_model(
@@ -278,5 +278,5 @@ def scan(
             trust=trust,
             method=method,
             options=options,
-            progress=monitor,
+            progress=reporter,
         )

@@ -155,7 +155,7 @@ def shown(progress: bool | RunProgress) -> Iterator[RunProgress]:
 
     Args:
         progress: True shows bars where a person looks: in a notebook, or on standard error if it is a terminal. False
-            shows nothing. A monitor is used as it is.
+            shows nothing. A reporter is used as it is.
     """
     if not isinstance(progress, bool):
         yield progress

@@ -104,9 +104,9 @@ def run(
             f"recipe {chosen.name}: is a sweep of many runs: run it with `mmpoison run {chosen.name}`"
         )
     folder = run_folder(chosen) if out is None else Path(out)
-    with shown(progress) as monitor:
+    with shown(progress) as reporter:
         metrics = run_recipe(
-            chosen, folder, progress=monitor, save_models=save_models, device=find_device(device)
+            chosen, folder, progress=reporter, save_models=save_models, device=find_device(device)
         )
     return RunResult(metrics, None, folder, write_report(folder, paper_section([folder])))
 

@@ -286,8 +286,8 @@ def _imports(node: ast.AST, package: str) -> Iterator[Import]:
             name = "" if each.name == "*" else each.name
             yield Import(base, name, each.asname or name)
     elif isinstance(node, ast.Call):
-        called = getattr(node.func, "id", getattr(node.func, "attr", ""))
-        if called in ("import_module", "__import__") and node.args:
+        function = getattr(node.func, "id", getattr(node.func, "attr", ""))
+        if function in ("import_module", "__import__") and node.args:
             yield from _imported_by_name(node.args[0])
     elif isinstance(node, ast.Dict):
         # names that a module's __getattr__ imports when they are asked for: {"load_pairs": "mmpoison.datasets"}

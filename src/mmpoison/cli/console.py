@@ -52,7 +52,7 @@ def stderr(line: str) -> None:
 
 
 @contextmanager
-def monitor(*, on_stderr: bool = False) -> Iterator[LiveProgress]:
+def live_progress(*, on_stderr: bool = False) -> Iterator[LiveProgress]:
     """Show progress on the terminal while the block runs.
 
     Args:

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from mmpoison.base.phrasing import count_of
-from mmpoison.cli.console import SEEDS, WORKERS, console, monitor, say
+from mmpoison.cli.console import SEEDS, WORKERS, console, live_progress, say
 from mmpoison.cli.output import hold_output
 from mmpoison.errors import InputError
 
@@ -86,7 +86,7 @@ def build(
 
     options = _data_options(option or [])
     hold_output(context, out)
-    with monitor() as progress:
+    with live_progress() as progress:
         build_dataset(
             name,
             out,
@@ -208,7 +208,7 @@ def convert(
     from mmpoison.pairs.manifest import PoisonManifest
 
     hold_output(context, out, work=work_folder(out))
-    with monitor() as progress:
+    with live_progress() as progress:
         done = convert_pairs(
             source,
             out,
@@ -268,7 +268,7 @@ def verify(
     pairs, name, manifest_faults = load_to_verify(
         data, format=format, root=data_root, options=_data_options(option or [])
     )
-    with monitor() as progress:
+    with live_progress() as progress:
         found = verify_pairs(
             pairs,
             clean=load_pairs(clean) if clean else None,

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from mmpoison.cli.console import DeviceOption, FormatOption, console, echo, monitor
+from mmpoison.cli.console import DeviceOption, FormatOption, console, echo, live_progress
 from mmpoison.cli.output import hold_output
 from mmpoison.cli.scanning import scan
 from mmpoison.cli.stages import DataOption, MethodSetOption, SeedOption, TrustOption
@@ -148,7 +148,7 @@ def evaluate(
 
     if out is not None:
         hold_output(context, out)
-    with monitor(on_stderr=form != "table") as progress:
+    with live_progress(on_stderr=form != "table") as progress:
         metrics = api.evaluate(
             model,
             data,

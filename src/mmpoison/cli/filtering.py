@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from mmpoison.cli.console import SEEDS, DeviceOption, monitor, say, stderr
+from mmpoison.cli.console import SEEDS, DeviceOption, live_progress, say, stderr
 from mmpoison.cli.output import hold_output
 from mmpoison.cli.serving import DEFAULT_PORT, PortOption, check_pages
 from mmpoison.errors import InputError
@@ -131,7 +131,7 @@ def filter_(
     chosen = build_filter(method, {**parse_changes(parameters or []), **given})
     if label:
         check_pages("filter --label")
-    with monitor() as progress:
+    with live_progress() as progress:
         done = api.filter(
             data,
             encoder,

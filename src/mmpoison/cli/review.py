@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mmpoison.cli.console import DeviceOption, monitor, say
+from mmpoison.cli.console import DeviceOption, live_progress, say
 from mmpoison.cli.serving import (
     DEFAULT_PORT,
     HostOption,
@@ -89,7 +89,7 @@ def review(
         from mmpoison.models.loading import load_encoder
 
         model = load_encoder(encoder, trust=trust).to(find_device(device))
-        with monitor() as progress:
+        with live_progress() as progress:
             pairs = add_neighbours(pairs, pieces, model, progress=progress.progress)
     with LabelFile(labels, (pair.pair for pair in pairs)) as file:
         app = review_app(pairs, file, title=f"Suspicious pairs of {source}", host=host)

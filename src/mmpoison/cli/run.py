@@ -14,7 +14,7 @@ from mmpoison.cli.console import (
     Format,
     FormatOption,
     console,
-    monitor,
+    live_progress,
     stderr_console,
 )
 from mmpoison.cli.report import print_tables, show_run
@@ -211,7 +211,7 @@ def _run_seeds(
             f"[bold]{safe_text(recipe.name)}[/bold], seed {recipe.seed}: {safe_text(recipe.description)}; "
             f"{safe_text(recipe.attack.name)}, {safe_text(', '.join(recipe.attack.goals))}"
         )
-        with monitor(on_stderr=form != "table") as progress:
+        with live_progress(on_stderr=form != "table") as progress:
             done = api.run(
                 recipe, out=folder, save_models=save_models, device=device, progress=progress
             )

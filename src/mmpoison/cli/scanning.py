@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from mmpoison.cli.console import Format, console, echo, monitor, say
+from mmpoison.cli.console import Format, console, echo, live_progress, say
 from mmpoison.errors import InputError
 
 SHOWN = 10
@@ -50,7 +50,7 @@ def scan(
     pairs = load_pairs(data)
     suspected = load_encoder(suspect, trust=trust).to(where)
     before = load_encoder(reference, trust=trust).to(where) if reference is not None else None
-    with monitor(on_stderr=form != "table") as progress:
+    with live_progress(on_stderr=form != "table") as progress:
         done = scan_model(
             pairs,
             suspected,

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from mmpoison.cli.console import SEEDS, DeviceOption, console, monitor, say
+from mmpoison.cli.console import SEEDS, DeviceOption, console, live_progress, say
 from mmpoison.cli.filtering import filter_
 from mmpoison.cli.output import hold_output
 
@@ -92,7 +92,7 @@ def train(
     if defense is not None:
         options, changed = split_options("in-training", defense, changed)
     settings = parse_training(changed)
-    with monitor() as progress:
+    with live_progress() as progress:
         result = finetune(
             model,
             data,

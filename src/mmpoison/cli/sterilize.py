@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from mmpoison.cli.console import DeviceOption, console, monitor, say
+from mmpoison.cli.console import DeviceOption, console, live_progress, say
 from mmpoison.cli.output import hold_output
 from mmpoison.cli.stages import (
     DataOption,
@@ -123,7 +123,7 @@ def sterilize(
         GoalTarget(Goal.parse(text, pairs.classes)) for text in dict.fromkeys(goal or ())
     ] or known
     suspect = load_encoder(model, trust=trust).to(where)
-    with monitor() as progress:
+    with live_progress() as progress:
         done = sterilize_model(
             pairs,
             suspect,

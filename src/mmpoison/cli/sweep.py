@@ -16,7 +16,7 @@ from rich.live import Live
 from rich.table import Table
 
 from mmpoison.base.phrasing import count_of
-from mmpoison.cli.console import WORKERS, DeviceOption, console, monitor, say
+from mmpoison.cli.console import WORKERS, DeviceOption, console, live_progress, say
 from mmpoison.errors import InputError
 from mmpoison.reporting.text import safe_text
 
@@ -230,7 +230,7 @@ def run_all(
     where = str(find_device(device))
     count = workers or max(1, cores() // threads)
     if dry_run:
-        with monitor() as progress:
+        with live_progress() as progress:
             looking = progress.progress("looking at runs")
             plan = plan_sweep(sweep, out, threads=threads, device=where, on_look=looking)
         print_plan(plan, min(count, plan.runs), out)

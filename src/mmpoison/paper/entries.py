@@ -55,7 +55,7 @@ def _of(attack: Callable[..., bool], *, balanced: bool = False, **keys: str) -> 
 
 OTHER_GOALS = "Goals that are not the paper's are paired with its goals in order."
 NO_BASELINE = "The paper prints no baseline in this table."
-LESS_IS_BETTER = "The defence: ▲ where it leaves less of the attack than theirs."
+LESS_IS_BETTER = "The defence: ▲ where it leaves less of the attack than the paper's."
 BY, AFTER = (
     "Hit@10 and MinRank {}.",
     "Hit@10 and MinRank of the attack after so many {} of the repair.",

@@ -94,7 +94,7 @@ class Curves:
         if not rows:
             return
         header = (
-            *map(Column, ("ours on", self.xlabel, "n")),
+            *map(Column, ("measured on", self.xlabel, "n")),
             *(Column(NAMES[c], DIGITS.get(c, 3)) for c in columns),
         )
         note = "Mean over seeds [95% interval of the mean]. MinRank counts from 0."
@@ -216,7 +216,7 @@ def drift_bars(results: Results, page: Page) -> None:
         (title, text.summary.n if text.summary else None, page.cell(text), page.cell(image))
         for title, text, image in found
     ]
-    columns = (Column("ours on"), Column("n"), Column("texts", 4), Column("images", 4))
+    columns = (Column("measured on"), Column("n"), Column("texts", 4), Column("images", 4))
     page.table(page.title, columns, rows, "Mean over the test set [95% interval over seeds].")
     if found:
         kinds = [
@@ -310,7 +310,7 @@ def distances(results: Results, page: Page) -> None:
                 f"{data}: densities of the distances under {encoder}, seed {first['seed']}.",
                 partial(densities, _densities(histogram), threshold, printed),
             )
-    columns = tuple(map(Column, ("ours on", "encoder", "pairs", "n", "median distance")))
+    columns = tuple(map(Column, ("measured on", "encoder", "pairs", "n", "median distance")))
     note = (
         "Ours, then the paper's centre under CLIP ViT-B/16: other encoders have other distances; what matters is the "
         "gap."
@@ -381,7 +381,7 @@ def embedding_maps(results: Results, page: Page) -> None:
             rows.append((str(data), *cells))
     page.table(
         "Silhouette by class of the pre-trained model",
-        tuple(map(Column, ("ours on", "texts", "images"))),
+        tuple(map(Column, ("measured on", "texts", "images"))),
         rows,
         "From -1 to 1, cosine distance; higher: the classes lie further apart. The paper: images separate better.",
     )

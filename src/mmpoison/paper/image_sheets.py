@@ -118,7 +118,7 @@ def rank_lists(results: Results, page: Page) -> None:
                 f"{kind[0]}, {kind[1]}, {row['goal']}, seed {row['seed']}: {caption} Target images have a thick frame.",
                 partial(sheet, strips),
             )
-    names = ("ours on", "attack", "caption", "model", f"target images among the first {TOP}")
+    names = ("measured on", "attack", "caption", "model", f"target images among the first {TOP}")
     page.table(page.title, tuple(map(Column, names)), rows)
 
 

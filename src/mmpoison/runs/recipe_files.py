@@ -202,10 +202,10 @@ def extended(value: dict[str, Any], where: str, read: Read) -> dict[str, Any]:
     while (name := layers[-1].pop(KEY, None)) is not None:
         if not isinstance(name, str):
             raise InputError(f"{chain[-1]}: {KEY}: the name of one recipe is needed, not {name!r}")
-        other, called = read(name)
-        if called in chain or len(chain) == DEEPEST:
+        other, name_of_other = read(name)
+        if name_of_other in chain or len(chain) == DEEPEST:
             raise InputError(f"{where}: recipes extend each other in a circle: {', '.join(chain)}")
-        chain.append(called)
+        chain.append(name_of_other)
         layers.append(dict(other))
     whole: dict[str, Any] = {}
     for layer in reversed(layers):

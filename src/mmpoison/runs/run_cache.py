@@ -39,7 +39,7 @@ class RunCache:
 
     def __init__(self, keep: int = 2) -> None:
         self._keep = keep
-        self._kept: dict[str, OrderedDict[str, Any]] = {}
+        self._loaded: dict[str, OrderedDict[str, Any]] = {}
 
     def pairs(self, part: DataPart, seed: int) -> PairDataset:
         """Return a data set."""
@@ -98,7 +98,7 @@ class RunCache:
         *,
         on_features: bool,
         progress: ProgressFor | None = None,
-        like: PairInputs | None = None,
+        reuse_from: PairInputs | None = None,
     ) -> PairInputs:
         """Prepare all inputs of a set for a model: pixels and tokens, or the outputs of its trunks.
 
@@ -107,7 +107,7 @@ class RunCache:
             pairs: The set; a poisoned one has the inputs of its clean one.
             on_features: Outputs of the trunks.
             progress: Gives a progress callback for a named step.
-            like: Inputs of the same set for another model, whose pixels may serve.
+            reuse_from: Inputs of the same set for another model, whose pixels may serve.
         """
         # also those that nobody described: they are in the gallery, and an attack may use them
         everything = np.arange(len(pairs.images), dtype=np.int32)
@@ -125,7 +125,7 @@ class RunCache:
                 encoder,
                 pairs,
                 images=everything,
-                pixels=getattr(like, "pixels", None),
+                pixels=getattr(reuse_from, "pixels", None),
                 progress=progress,
             )
 
@@ -153,14 +153,14 @@ class RunCache:
         return self._get("measured", key, make)
 
     def _get(self, kind: str, key: Any, make: Callable[[], T], holding: Any = None) -> T:
-        kept = self._kept.setdefault(kind, OrderedDict())
+        loaded = self._loaded.setdefault(kind, OrderedDict())
         text = json.dumps(key, sort_keys=True, default=str)
-        if text not in kept:
-            kept[text] = (make(), holding)
-            while len(kept) > self._keep:
-                kept.popitem(last=False)
-        kept.move_to_end(text)
-        value: T = kept[text][0]
+        if text not in loaded:
+            loaded[text] = (make(), holding)
+            while len(loaded) > self._keep:
+                loaded.popitem(last=False)
+        loaded.move_to_end(text)
+        value: T = loaded[text][0]
         return value
 
 

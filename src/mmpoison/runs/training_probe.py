@@ -123,9 +123,9 @@ def repair_curve(probes: Iterable[ProbeRecord], learning_rate: float | None) -> 
         probes: The records of the repair.
         learning_rate: Of the repair; None where it has none.
     """
-    looks = [
+    probes = [
         ProbeRecord.of({**record.to_json(), "utility": record.test.utility}) for record in probes
     ]
     return RepairCurve(
-        branches=[RepairBranch(learning_rate=learning_rate, chosen=True, looks=looks)]
+        branches=[RepairBranch(learning_rate=learning_rate, chosen=True, looks=probes)]
     )

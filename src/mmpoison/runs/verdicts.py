@@ -34,7 +34,7 @@ class Verdicts:
     facts: dict[str, Any]
 
 
-def keep_verdicts(folder: Path, result: FilterResult) -> None:
+def store_verdicts(folder: Path, result: FilterResult) -> None:
     """Write verdicts."""
     with atomic_file(folder / ARRAYS) as temporary, temporary.open("wb") as stream:
         np.savez(stream, keep=result.keep, distances=result.scores)

@@ -80,7 +80,7 @@ def test_broken_connections_are_gone_on_with(get: Get, web: Web, target: Path) -
 
 def test_a_stopped_download_goes_on_in_the_next_call(get: Get, web: Web, target: Path) -> None:
     web.cuts = [5000]
-    with pytest.raises(InputError, match=r"5,000 bytes are kept, the same command goes on"):
+    with pytest.raises(InputError, match=r"5,000 bytes are saved, the same command resumes"):
         get(attempts=1)
     assert left(target) == ["data.zip.part", "data.zip.part.json"]
     assert target.with_name("data.zip.part").read_bytes() == CONTENT[:5000]

@@ -314,9 +314,9 @@ class Library:
                 decode=lambda: self._decoded(collection, part, encoder.preparation, job, progress),
                 progress=progress,
             )
-            like = collection.suggestions(part, None, _LIKE_QUERIES) or ["a picture"]
+            queries = collection.suggestions(part, None, _LIKE_QUERIES) or ["a picture"]
             index = Indexed.build(
-                embedded.images, embedded.embeddings, embed_captions(encoder, like)
+                embedded.images, embedded.embeddings, embed_captions(encoder, queries)
             )
             if embedded.unreadable:
                 job.note = (

@@ -135,6 +135,6 @@ def _paces(cache: ContentCache) -> dict[str, tuple[float, float]]:
                 (seconds / float(note["work"]), float(entry.bytes))
             )
     return {
-        like: (statistics.median(s for s, _ in costs), statistics.median(b for _, b in costs))
-        for like, costs in seen.items()
+        pace: (statistics.median(s for s, _ in costs), statistics.median(b for _, b in costs))
+        for pace, costs in seen.items()
     }
