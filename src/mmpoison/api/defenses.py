@@ -57,7 +57,7 @@ def filter(
             set of any size is then read in pieces, where the method can.
         images: With `out`: hard links (`link`), copies (`copy`), or the table alone (`none`).
         format: The format of a path, where it is not recognised.
-        ask: With `labels`: shows pairs to somebody and writes the answers into that file.
+        ask: With `labels`: shows pairs to a person and writes the answers into that file.
         label_pairs: How many pairs it shows.
         device: `auto` (a GPU where there is one), `cpu`, `cuda` or `cuda:N`.
         trust: As for `load_encoder`.
@@ -182,9 +182,9 @@ def sterilize(
             tuple(Goal.parse(text, data.classes) for text in canaries),
             evaluate_every,
         )
-    aims = [GoalTarget(Goal.parse(text, data.classes)) for text in as_list(goal)]
+    goal_targets = [GoalTarget(Goal.parse(text, data.classes)) for text in as_list(goal)]
     if held_out and data.manifest is not None and data.select(split="test", poisoned=False):
-        aims = aims or list(goal_targets_of(data.manifest, data))
+        goal_targets = goal_targets or list(goal_targets_of(data.manifest, data))
     suspect = as_encoder(model, device=device, trust=trust)
     with shown(progress) as reporter, TemporaryDirectory() as scratch:
         done = sterilize_model(
@@ -200,7 +200,7 @@ def sterilize(
             seed=seed,
             held_out=held_out,
             rule=rule,
-            aims=aims,
+            goal_targets=goal_targets,
             trackers=track,
             fresh=fresh,
         )
@@ -225,7 +225,7 @@ def scan(
     progress: bool | RunProgress = True,
     **changes: Any,
 ) -> ScannedModel:
-    """Ask whether a model is poisoned, towards a goal that nobody knows.
+    """Ask whether a model is poisoned, without knowing the goal.
 
     Args:
         model: The suspect: an encoder, or what `load_encoder` takes.

@@ -62,7 +62,7 @@ def evaluate(
     suspect: Annotated[
         str | None,
         typer.Option(
-            help="Instead of --model: is this model poisoned, towards a goal that nobody knows? Needs --reference, the "
+            help="Instead of --model: is this model poisoned, whatever the goal? Needs --reference, the "
             "model it was made from."
         ),
     ] = None,

@@ -1,4 +1,4 @@
-"""`evaluate --suspect`: scans a model for poison towards a goal that nobody knows."""
+"""`evaluate --suspect`: scans a model for poison with an unknown goal."""
 
 from __future__ import annotations
 

@@ -119,7 +119,7 @@ def sterilize(
     known: list[GoalTarget] = []
     if pairs.manifest is not None and held_out and pairs.select(split="test", poisoned=False):
         known = list(goal_targets_of(pairs.manifest, pairs))
-    aims = [
+    goal_targets = [
         GoalTarget(Goal.parse(text, pairs.classes)) for text in dict.fromkeys(goal or ())
     ] or known
     suspect = load_encoder(model, trust=trust).to(where)
@@ -137,7 +137,7 @@ def sterilize(
             seed=seed,
             held_out=held_out,
             rule=rule,
-            aims=aims,
+            goal_targets=goal_targets,
             trackers=track or (),
             fresh=fresh,
         )

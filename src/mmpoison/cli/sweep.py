@@ -131,7 +131,7 @@ def sweep(
 
 
 def parse_seeds(text: str | None) -> list[int | None]:
-    """Read `3`, `0-4` or `0,2,5`; None stands for the recipe's own seed.
+    """Read `3`, `0-4` or `0,2,5`; None means the recipe's own seed.
 
     >>> parse_seeds("0-2,7")
     [0, 1, 2, 7]

@@ -72,7 +72,7 @@ class PairFilter(Defense, Protocol):
         finds_groups: Whether there are suspected goals with p-values among the scores, which `false_alarms` needs.
         score_name: What the score is, for figures.
         score_range: Scores lie in it; a threshold outside is refused.
-        default_cut: Where it cuts if nobody says; None if somebody must.
+        default_cut: Where it cuts by default; None if a cut must be given.
         cut: Where it cuts.
     """
 
@@ -149,7 +149,7 @@ class RobustTraining(Defense, Protocol):
 
         Args:
             encoder: Where to start.
-            pairs: The training pairs, nobody knows which are good.
+            pairs: The training pairs; it is unknown which are good.
             inputs: Prepared inputs that hold them.
             settings: How a training without the defence would go.
             seed: Seed of everything random.
@@ -185,7 +185,7 @@ class ModelRepair(Defense, Protocol):
 
 
 class ModelScanner(Defense, Protocol):
-    """A scan: says whether a model is poisoned, towards a goal that nobody knows.
+    """A scan: says whether a model is poisoned, without knowing the goal.
 
     Attributes:
         needs_reference: Whether it needs the clean model that the suspect was made from.

@@ -29,7 +29,7 @@ class CutOptions(TypedDict, total=False):
 class Cut:
     """Says which scores are dropped: at most one of `threshold`, `clean_loss`, `labels` and `automatic`.
 
-    Two may stand together: with `labels`, `clean_loss` is the largest share; `false_alarms` may stand next to any.
+    Two may be combined: with `labels`, `clean_loss` is the largest share; `false_alarms` may be combined with any.
 
     Attributes:
         threshold: Pairs with a larger score are dropped.

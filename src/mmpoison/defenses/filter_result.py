@@ -105,7 +105,7 @@ class FilterResult:
         encoder: Name of the judge.
         poisoned: What the manifest says of each pair, shape `(N,)`; None where there is no manifest.
         goals: Suspected goals, whose pairs were dropped, the most significant first; None by a method that finds none.
-        unproven: Suspected goals that are not significant, the strongest first, for somebody who wants to look further.
+        unproven: Suspected goals that are not significant, the strongest first, for further inspection.
         mismatched: Scores of captions with random other images, shape `(M,)`, where they are known.
         unreadable: Images that could not be read; their pairs are left out.
         kept: For a set in memory: all of it without what was dropped and what could not be read.
@@ -221,7 +221,7 @@ def auroc(
 def average_precision(
     positive: npt.NDArray[np.floating[Any]], negative: npt.NDArray[np.floating[Any]]
 ) -> float:
-    """Return the area under the curve of precision against recall, in (0, 1]; equal scores come in together.
+    """Return the area under the curve of precision against recall, in (0, 1]; equal scores are counted together.
 
     >>> average_precision(np.array([3.0, 1.0]), np.array([2.0]))
     0.8333333333333333

@@ -60,7 +60,7 @@ class Claim:
 
     Attributes:
         rule: When it counts as holding.
-        needs: What runs it takes, for whoever has none.
+        needs: Which runs it needs, for a reader who has none.
         test: Gives a finding for the rows of one data set, or None where they do not hold what it takes.
     """
 

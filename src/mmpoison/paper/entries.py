@@ -33,7 +33,7 @@ class Entry:
     Attributes:
         name: `table-3`, `figure-5a`.
         title: What it is of.
-        needs: What the runs must hold, for whoever has none.
+        needs: What the runs must hold, for a reader who has none.
         render: Puts its tables and figures on a page.
     """
 

@@ -78,7 +78,7 @@ def write_paper(
     """Render tables and figures of the paper with our numbers next to the paper's.
 
     Args:
-        names: Their names; `all` stands for all that the runs have a number for.
+        names: Their names; `all` means all that the runs have a number for.
         runs: Run folders, or folders that hold some.
         out: Where the files go; those of an earlier time are replaced.
         links: Lead to the runs of each number; False for short pages that are published without the runs.

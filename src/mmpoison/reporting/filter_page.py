@@ -32,7 +32,7 @@ def write_distance_figure(
     mismatched: Values | None = None,
     score_name: str = "cosine distance of image and caption",
 ) -> Path:
-    """Draw densities of scores with the threshold (figure 6 of the paper), as PNG or whatever the name says.
+    """Draw densities of scores with the threshold (figure 6 of the paper), in the format of the file's ending.
 
     Curves differ in line and hatching, so that the figure can be read without colour.
 

@@ -62,7 +62,7 @@ class ModelPart(_Part):
     Attributes:
         name: A registered model, `ARCHITECTURE:TAG`, `ARCHITECTURE@FILE`, `hf-hub:owner/name`, a folder or a file.
         align: For towers that were trained apart: how to train them together on the clean split `val` first.
-        trust: Open a TorchScript archive, which can run code of whoever made it. Only the command line can set it.
+        trust: Open a TorchScript archive, which can run code of its author. Only the command line can set it.
     """
 
     name: str
@@ -275,7 +275,7 @@ class Recipe(_Part):
         scan: The scan of all models, written to `model-scan.json`; without it none is scanned.
         study: Names of `mmpoison.evaluation.STUDIES`, or `all`: what is measured beyond the rows of every run.
         transfer: Other data sets to measure on too.
-        sweep: Where the file is about many runs: in what they differ. None in a run of its own.
+        sweep: For a file of several runs: in what they differ. None in a run of its own.
     """
 
     name: str

@@ -417,7 +417,7 @@ class RunStages:
             return TrainedModel.of_checkpoint(load_checkpoint(own).to(self.run.device))
 
         def make(folder: Path) -> None:
-            self.inputs  # noqa: B018 - a part of its own in the times
+            self.inputs  # noqa: B018 - timed separately
             begun = time.perf_counter()
             states = Checkpoints(folder / "states")
             services: TrainingServices = {

@@ -39,7 +39,7 @@ def save_filtered(
 ) -> Path:
     """Write the pairs that stay, the pairs that were not judged, and `verdicts.jsonl`.
 
-    Where the poison is known the manifest goes along, cut down to the poisoned pairs that the filter let through.
+    Where the poison is known the manifest is copied, reduced to the poisoned pairs that the filter accepted.
     Images that `pieces` leaves out are left out with all their pairs and named in `unreadable.jsonl`.
 
     Args:

@@ -56,7 +56,7 @@ class Neighbour:
 
 @dataclass(frozen=True)
 class ShownPair:
-    """A pair as it is shown to somebody.
+    """A pair as it is shown to a person.
 
     Attributes:
         pair: Its name.
@@ -282,7 +282,7 @@ class LabelFile:
         return {pair: self[pair] for pair in self._rows}
 
     def refresh(self) -> None:
-        """Read again what somebody else may have written meanwhile."""
+        """Read again what another program may have written meanwhile."""
         if _state(self.file) != self._seen:
             self._read()
 

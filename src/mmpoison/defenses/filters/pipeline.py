@@ -95,7 +95,7 @@ def filter_pairs(
         options: Options of the format.
         images: As in `save_pairs`.
         seed: Of what is random in a method, and of which pairs are chosen for labelling.
-        ask: Shows pairs to somebody and writes the answers into the file of labels.
+        ask: Shows pairs to a person and writes the answers into the file of labels.
         label_pairs: How many pairs it shows.
         progress: Gives a progress callback for a named step.
         **parameters: Of the method and of the cut (`mmpoison.defenses.cut.CutOptions`), where `method` is a name.

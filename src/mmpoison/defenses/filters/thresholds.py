@@ -28,7 +28,7 @@ GOOD_JUDGE = 0.9
 REPEATS = 400
 
 IN_BOOTSTRAP = 20_000
-"""Of more pairs an even selection stands for all in the repeats, which would take minutes otherwise."""
+"""Of more pairs an even selection replaces all in the repeats, which would take minutes otherwise."""
 
 
 def loss_threshold(
@@ -149,7 +149,7 @@ def automatic_threshold(distances: Values, mismatched: Values | None = None) -> 
 
 
 def has_distant_group(distances: Values, *, alarm: float = 1e-3) -> bool:
-    """Return whether the upper tail of the distances holds a group of its own: a hump, or a shoulder.
+    """Return whether the upper tail of the distances holds a separate group: a hump, or a shoulder.
 
     The distances of pairs of one kind thin out the faster the nearer they are: the density of their upper tail is
     convex, as that of a normal, a lognormal or an exponential distribution, or a mixture of such with one centre. So of

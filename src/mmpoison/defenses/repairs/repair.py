@@ -39,7 +39,7 @@ class Branch:
         repair: The repair.
         settings: How it trains; None where it takes no settings.
         result: Its result; None where it diverged or its model is not the best one so far.
-        probes: What was measured on the way; empty where nothing is held out.
+        probes: What was measured during training; empty where nothing is held out.
         ended: Why it ended.
         keeps_utility: Whether it lost no more than the rule allows.
         chosen: Whether its model is saved.
@@ -131,7 +131,7 @@ def run_repair(
 ) -> TrainingResult | None:
     """Run each branch from the suspect, store its results in it, and choose one.
 
-    A repair that takes `on_step` is probed on the way and ended when the rule says so; another one is measured when it
+    A repair that takes `on_step` is probed during training and ended by the rule; another one is measured when it
     is done. The utility guard judges both. One that takes `checkpoints` resumes after a kill.
 
     Args:

@@ -196,7 +196,7 @@ def _z(before: Table, after: Table) -> Table:
 def _by_kind_of_image(
     order: Table, before: Table, after: Table, z: Table, kinds: Kinds
 ) -> list[Rise]:
-    # kinds of captions overlap: one of them stands for those like it
+    # kinds of captions overlap: one of them represents the similar ones
     found = [
         Rise(
             kinds.caption_names[a],

@@ -162,7 +162,7 @@ class Library:
         return self._want(collection.name, part, model, kind)
 
     def captions(self, collection: Collection, part: str) -> DistinctCaptions:
-        """Return the captions that the rows of a caption index stand for."""
+        """Return the captions of the rows of a caption index."""
         return self._captions[collection.name, part]
 
     def notes(self, collection: Collection, part: str) -> list[str]:

@@ -40,7 +40,7 @@ class SweepState:
 
     @property
     def left(self) -> int:
-        """How many runs are neither done nor failed for good."""
+        """How many runs are neither done nor finally failed."""
         return self.total - self.found - len(self.done) - len(self.failed)
 
 

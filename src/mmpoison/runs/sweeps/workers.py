@@ -124,7 +124,7 @@ class TaskProgress:
         self._report = report
 
     def say(self, message: str) -> None:
-        """Drop the line: with many runs at a time nobody reads it."""
+        """Drop the line: with many runs at a time it would not be read."""
 
     def progress(self, what: str) -> Progress:
         """Report the step once."""

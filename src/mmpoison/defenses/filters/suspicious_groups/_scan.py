@@ -24,7 +24,7 @@ REPORT = 0.5
 
 
 SAYS_THE_SAME = 0.15
-"""A group whose captions are less unlike the other captions of its images is odd in its wording, and accuses nobody."""
+"""A group whose captions are less unlike the other captions of its images has unusual phrasing, and is no finding."""
 
 
 @dataclass(frozen=True)

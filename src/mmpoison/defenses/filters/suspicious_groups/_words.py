@@ -8,7 +8,7 @@ import numpy as np
 
 TERMS = 4
 FEWEST = 0.1
-"""A term stands in at least this share of the captions it describes."""
+"""A term occurs in at least this share of the captions it describes."""
 
 
 class Vocabulary:

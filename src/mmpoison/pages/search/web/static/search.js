@@ -198,7 +198,7 @@ async function run() {
   if (incomplete) later(refresh, SOON);
 }
 
-// whoever is on a result with the keyboard stays there while more results arrive
+// keyboard focus stays on its result while more results arrive
 function drawColumns(columns) {
   const box = byId("columns");
   const place = [...box.children].findIndex((column) => column.contains(document.activeElement));
