@@ -151,7 +151,7 @@ def test_the_proxy_of_the_environment_is_used(
 @pytest.mark.parametrize("heeds", [True, False])
 def test_a_file_that_changed_starts_again(get: Get, web: Web, target: Path, heeds: bool) -> None:
     web.cuts = [5000]
-    with pytest.raises(InputError, match="bytes are kept"):
+    with pytest.raises(InputError, match="bytes are saved"):
         get(attempts=1)
     web.files["/data.zip"] = b"new" + CONTENT
     web.if_range = heeds
@@ -163,7 +163,7 @@ def test_a_changed_file_of_the_same_size_on_a_careless_server_is_noticed(
     get: Get, web: Web, target: Path
 ) -> None:
     web.cuts = [5000]
-    with pytest.raises(InputError, match="bytes are kept"):
+    with pytest.raises(InputError, match="bytes are saved"):
         get(attempts=1, sha256=SHA256)
     web.files["/data.zip"] = bytes(len(CONTENT))
     web.if_range = False
@@ -200,7 +200,7 @@ def test_with_a_checksum_it_goes_on_without_a_word_on_the_version(get: Get, web:
 def test_a_part_of_another_file_is_not_gone_on_with(get: Get, web: Web) -> None:
     web.add("/other.zip", b"other" + CONTENT)
     web.cuts = [5000]
-    with pytest.raises(InputError, match="bytes are kept"):
+    with pytest.raises(InputError, match="bytes are saved"):
         get(attempts=1)
     assert get(url=f"{web.url}/other.zip").size == len(CONTENT) + 5
     assert web.asked("Range") == [None, None]
@@ -209,7 +209,7 @@ def test_a_part_of_another_file_is_not_gone_on_with(get: Get, web: Web) -> None:
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"url": 3}', '{"url": "x", "more": 1}'])
 def test_a_broken_note_starts_again(get: Get, web: Web, target: Path, text: str) -> None:
     web.cuts = [5000]
-    with pytest.raises(InputError, match="bytes are kept"):
+    with pytest.raises(InputError, match="bytes are saved"):
         get(attempts=1)
     target.with_name("data.zip.part.json").write_text(text)
     assert get().sha256 == SHA256
@@ -218,7 +218,7 @@ def test_a_broken_note_starts_again(get: Get, web: Web, target: Path, text: str)
 
 def test_a_whole_part_is_finished(get: Get, web: Web, target: Path) -> None:
     web.cuts = [5000]
-    with pytest.raises(InputError, match="bytes are kept"):
+    with pytest.raises(InputError, match="bytes are saved"):
         get(attempts=1)
     target.with_name("data.zip.part").write_bytes(CONTENT)
     assert get(sha256=SHA256).sha256 == SHA256
@@ -227,7 +227,7 @@ def test_a_whole_part_is_finished(get: Get, web: Web, target: Path) -> None:
 
 def test_a_part_that_is_too_long_starts_again(get: Get, web: Web, target: Path) -> None:
     web.cuts = [5000]
-    with pytest.raises(InputError, match="bytes are kept"):
+    with pytest.raises(InputError, match="bytes are saved"):
         get(attempts=1)
     target.with_name("data.zip.part").write_bytes(CONTENT + b"x")
     assert get().sha256 == SHA256
@@ -414,7 +414,7 @@ def test_a_small_disk_is_noticed_before_the_first_byte(
 
 def test_what_is_noted_is_plain(get: Get, web: Web, target: Path) -> None:
     web.cuts = [5000]
-    with pytest.raises(InputError, match="bytes are kept"):
+    with pytest.raises(InputError, match="bytes are saved"):
         get(attempts=1)
     note = json.loads(target.with_name("data.zip.part.json").read_text())
     assert note == {
