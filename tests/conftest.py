@@ -6,6 +6,7 @@ import io
 import json
 import os
 import struct
+import tarfile
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -126,6 +127,33 @@ def write_lines(tmp_path: Path) -> Callable[..., Path]:
         return folder
 
     return write
+
+
+def refusal(call: Callable[..., Any], *arguments: Any, **options: Any) -> str:
+    """The message with which a call is refused; it must be one line."""
+    from mmpoison.errors import InputError
+
+    with pytest.raises(InputError) as error:
+        call(*arguments, **options)
+    message = str(error.value)
+    assert len(message.strip().splitlines()) == 1
+    assert message.strip() == message
+    return message
+
+
+def captions_by_image(pairs: PairDataset) -> dict[str, list[str]]:
+    """The captions of each image, in their order."""
+    return {line["image"]: line["captions"] for line in pairs.lines()}
+
+
+def write_tar(path: Path, members: dict[str, bytes], mode: str = "w") -> Path:
+    """Write a tar file of names and contents, in this order."""
+    with tarfile.open(path, mode) as archive:  # type: ignore[call-overload]
+        for name, content in members.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            archive.addfile(info, io.BytesIO(content))
+    return path
 
 
 @pytest.fixture(scope="session")

@@ -47,6 +47,12 @@ def test_poison_by_name_is_poison_by_object(squares: PairDataset, poisoned: Pair
     assert int(poisoned.poisoned.sum()) == len(poisoned.manifest.pairs) > 0  # type: ignore[union-attr]
 
 
+def test_poison_on_images_of_the_attackers_own(squares: PairDataset) -> None:
+    manifest = mmpoison.poison(squares, GOAL, samples=2, carrier="own").manifest
+    assert manifest is not None
+    assert len(manifest.dropped_images) == 2
+
+
 def test_several_goals_are_attack_three(squares: PairDataset) -> None:
     both = mmpoison.poison(squares, [GOAL, "sofa2bird"], samples=1)
     assert both.manifest is not None

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
-
-import pytest
 
 from mmpoison.datasets import ImageTable, PairDataset
 
 
-def _class_table(
+def class_table(
     classes: Mapping[str, tuple[int, int]], *, unlabelled: int = 0, captions: int = 5
 ) -> PairDataset:
     """Images of classes given as (train, test), and unlabelled train images before them."""
@@ -29,19 +27,7 @@ def _class_table(
     return PairDataset.build(ImageTable.build(ids, labels, splits, Path("nowhere")), texts, image)
 
 
-def _pairs_of(pairs: PairDataset, **chosen: Any) -> Counter[tuple[str, str]]:
+def pairs_of(pairs: PairDataset, **chosen: Any) -> Counter[tuple[str, str]]:
     """Image and caption of each pair of a selection."""
     part = pairs.select(**chosen)
     return Counter(zip(part.images.ids[part.image], part.captions, strict=True))
-
-
-@pytest.fixture(scope="session")
-def class_table() -> Callable[..., PairDataset]:
-    """A function that makes a table of classes given as (train, test), with five captions an image."""
-    return _class_table
-
-
-@pytest.fixture(scope="session")
-def pairs_of() -> Callable[..., Counter[tuple[str, str]]]:
-    """A function that counts image and caption of the pairs of a selection."""
-    return _pairs_of

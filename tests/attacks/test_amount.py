@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.attacks.conftest import class_table
 
 from mmpoison.attacks import MultipleTargetLabels, SingleTargetImage, SingleTargetLabel
 from mmpoison.attacks.pairing import spread_evenly
@@ -17,7 +17,6 @@ from mmpoison.datasets import PairDataset
 from mmpoison.errors import InputError
 
 GOAL = "sheep2aeroplane"
-ClassTable = Callable[..., PairDataset]
 
 
 @pytest.mark.parametrize(("share", "samples"), [(1, 5), (0.6, 3), (0.5, 2), (0.7, 4), (0.11, 1)])
@@ -43,7 +42,7 @@ def test_a_share_that_is_none(share: Any) -> None:
 
 
 @pytest.fixture(scope="module")
-def flickr_pascal(class_table: ClassTable) -> PairDataset:
+def flickr_pascal() -> PairDataset:
     """The shape of the paper's first set: Flickr30k unlabelled, 20 classes of 25 + 25 images."""
     names = ["aeroplane", "bird", "sheep", "sofa", *(f"class{n}" for n in range(16))]
     return class_table(dict.fromkeys(names, (25, 25)), unlabelled=31_783)

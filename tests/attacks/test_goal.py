@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.conftest import refusal
 
 from mmpoison.attacks import Goal
 from mmpoison.errors import InputError
@@ -43,32 +44,21 @@ def test_any_two_classes_are_found_again(original: str, target: str) -> None:
     assert str(parsed) == text
 
 
-@pytest.mark.parametrize("text", ["", "2", "sheep", "sheep2", "2sheep", "sheep to boat"])
-def test_what_is_no_goal(text: str) -> None:
-    with pytest.raises(InputError, match="is not of the form A2B, for example sheep2aeroplane"):
-        Goal.parse(text, ["sheep", "boat"])
-
-
-def test_the_same_class_twice() -> None:
-    with pytest.raises(InputError, match="original and target class are the same"):
-        Goal.parse("sheep2sheep", ["sheep", "boat"])
-
-
 @pytest.mark.parametrize(
     ("text", "says"),
     [
+        *(
+            (text, "is not of the form A2B, for example sheep2aeroplane")
+            for text in ("", "2", "sheep", "sheep2", "2sheep", "sheep to boat")
+        ),
+        ("sheep2sheep", "original and target class are the same"),
         ("shep2boat", "unknown class 'shep': did you mean 'sheep'"),
         ("sheep2boot", "unknown class 'boot': did you mean 'boat'"),
-        ("sheep2", "is not of the form"),
         ("cow2pig", "unknown class 'cow': known: boat, sheep"),
     ],
 )
-def test_an_unknown_class_names_the_nearest(text: str, says: str) -> None:
-    with pytest.raises(InputError, match=says) as error:
-        Goal.parse(text, ["sheep", "boat"])
-    assert repr(text) in str(error.value)
-
-
-def test_data_without_labels() -> None:
-    with pytest.raises(InputError, match="the data carry no labels, a goal needs classes"):
-        Goal.parse("sheep2boat", [])
+def test_what_is_no_goal(text: str, says: str) -> None:
+    message = refusal(Goal.parse, text, ["sheep", "boat"])
+    assert says in message
+    assert repr(text) in message
+    assert "the data carry no labels, a goal needs classes" in refusal(Goal.parse, "a2b", [])

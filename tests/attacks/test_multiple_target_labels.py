@@ -3,24 +3,25 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
 from typing import Any
 
 import pytest
+from tests.attacks.conftest import class_table, pairs_of
 
 from mmpoison.attacks import MultipleTargetLabels, SingleTargetLabel
 from mmpoison.datasets import PairDataset
 from mmpoison.errors import InputError
 
 GOALS = ["sheep2aeroplane", "sofa2bird"]
-ClassTable = Callable[..., PairDataset]
-PairsOf = Callable[..., Counter[tuple[str, str]]]
 
 
 @pytest.mark.parametrize("mode", ["add", "replace"])
-@pytest.mark.parametrize("amount", [{"samples": 3}, {"pairs": 13}, {"share": 0.6}])
+@pytest.mark.parametrize(
+    "amount",
+    [{"samples": 3}, {"pairs": 13}, {"share": 0.6}, {"samples": 3, "carrier": "own"}],
+)
 def test_each_goal_gets_what_attack_ii_draws_for_it(
-    squares: PairDataset, amount: dict[str, Any], mode: Any, pairs_of: PairsOf
+    squares: PairDataset, amount: dict[str, Any], mode: Any
 ) -> None:
     both = MultipleTargetLabels(GOALS, mode=mode, **amount).poison(squares, seed=7)
     assert both.manifest is not None
@@ -82,7 +83,7 @@ def test_two_originals_may_share_a_target_and_change_places(squares: PairDataset
     assert not len(poisoned.select(split="train", label="sheep", poisoned=False))
 
 
-def test_the_largest_amount_is_that_of_the_smallest_class(class_table: ClassTable) -> None:
+def test_the_largest_amount_is_that_of_the_smallest_class() -> None:
     pairs = class_table({"sheep": (9, 1), "aeroplane": (3, 1), "sofa": (2, 1), "bird": (3, 1)})
     for amount, says in (
         ({"samples": 3}, "class 'sofa' has 2 train images with captions: at most samples=2"),
@@ -104,9 +105,7 @@ def test_a_rate_of_less_than_a_pair_for_each_goal(squares: PairDataset) -> None:
 # -- the defect of the released code ---------------------------------------------------------------
 
 
-def test_the_last_goals_clean_target_images_can_be_dropped(
-    squares: PairDataset, pairs_of: PairsOf
-) -> None:
+def test_the_last_goals_clean_target_images_can_be_dropped(squares: PairDataset) -> None:
     attack = MultipleTargetLabels(GOALS, samples=5, mode="replace", drop_last_targets=True)
     poisoned = attack.poison(squares)
     manifest = poisoned.manifest

@@ -45,6 +45,7 @@ amounts = st.one_of(
 
 def attacks() -> st.SearchStrategy[Any]:
     mode, spread = st.sampled_from(["add", "replace"]), st.sampled_from(["captions", "samples"])
+    carrier = st.sampled_from(["existing", "own"])
     return st.one_of(
         st.builds(lambda a, m: SingleTargetImage("sheep2aeroplane", mode=m, **a), amounts, mode),
         st.builds(
@@ -52,6 +53,16 @@ def attacks() -> st.SearchStrategy[Any]:
             amounts,
             mode,
             spread,
+        ),
+        # few enough for the three images of the class
+        st.builds(
+            lambda n, m, s, c: SingleTargetLabel(
+                "sheep2bird", samples=n, mode=m, spread=s, carrier=c
+            ),
+            st.integers(1, 3),
+            mode,
+            spread,
+            carrier,
         ),
         st.builds(
             lambda a, m, s, d: MultipleTargetLabels(

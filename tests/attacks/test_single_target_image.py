@@ -2,26 +2,23 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
+from tests.attacks.conftest import class_table, pairs_of
 
 from mmpoison.attacks import SingleTargetImage, SingleTargetLabel
 from mmpoison.datasets import PairDataset
 from mmpoison.errors import InputError
 
 GOAL = "sheep2aeroplane"
-ClassTable = Callable[..., PairDataset]
-PairsOf = Callable[..., Counter[tuple[str, str]]]
 
 
 @pytest.mark.parametrize("mode", ["add", "replace"])
 @pytest.mark.parametrize("amount", [{"samples": 3}, {"pairs": 13}, {"rate": 0.05}, {"share": 0.6}])
 def test_captions_of_a_on_one_test_image_of_b(
-    squares: PairDataset, amount: dict[str, Any], mode: Any, pairs_of: PairsOf
+    squares: PairDataset, amount: dict[str, Any], mode: Any
 ) -> None:
     poisoned = SingleTargetImage(GOAL, mode=mode, **amount).poison(squares, seed=1)
     manifest = poisoned.manifest
@@ -152,13 +149,13 @@ def test_an_image_that_cannot_be_the_target(squares: PairDataset, image: str, sa
     assert str(error.value).startswith(f"goal {GOAL}: target image {image!r}")
 
 
-def test_a_class_without_test_image(class_table: ClassTable) -> None:
+def test_a_class_without_test_image() -> None:
     pairs = class_table({"sheep": (3, 1), "aeroplane": (3, 0)})
     with pytest.raises(InputError, match="class 'aeroplane' has no test image"):
         SingleTargetImage(GOAL, samples=1).poison(pairs)
 
 
-def test_a_class_without_train_image_can_be_the_target(class_table: ClassTable) -> None:
+def test_a_class_without_train_image_can_be_the_target() -> None:
     pairs = class_table({"sheep": (3, 1), "aeroplane": (0, 2)})
     assert SingleTargetImage(GOAL, samples=2).poison(pairs).poisoned.sum() == 10
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.attacks.conftest import pairs_of
+from tests.conftest import refusal
 
 from mmpoison._version import __version__
 from mmpoison.attacks import SingleTargetLabel
@@ -21,89 +24,17 @@ from mmpoison.pairs.manifest import NOTICE, PoisonManifest
 GOAL = "sheep2aeroplane"
 
 
-def pairs_of(pairs: PairDataset, **chosen: Any) -> Counter[tuple[str, str]]:
-    """Image and caption of each pair."""
-    part = pairs.select(**chosen)
-    return Counter(zip(part.images.ids[part.image], part.captions, strict=True))
-
-
-def refusal(**options: Any) -> str:
-    with pytest.raises(InputError) as error:
-        SingleTargetLabel(**{"goal": GOAL, **options})
-    assert len(str(error.value).splitlines()) == 1
-    return str(error.value)
-
-
 # -- what is done ----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("mode", ["add", "replace"])
-@pytest.mark.parametrize("amount", [{"samples": 3}, {"pairs": 13}, {"rate": 0.05}])
-def test_captions_of_a_on_train_images_of_b(
-    squares: PairDataset, amount: dict[str, Any], mode: Any
+@pytest.mark.parametrize(
+    ("amount", "uses"), [({"samples": 3}, [5, 5, 5]), ({"pairs": 13}, [3, 5, 5])]
+)
+def test_whole_samples_are_taken_first(
+    squares: PairDataset, amount: dict[str, Any], uses: list[int]
 ) -> None:
-    poisoned = SingleTargetLabel(GOAL, mode=mode, **amount).poison(squares, seed=1)
-    bad = poisoned.select(poisoned=True)
-    assert len(bad) > 0
-    table = poisoned.images
-    assert {table.label(i) for i in bad.source} == {"sheep"}
-    assert {table.label(i) for i in bad.image} == {"aeroplane"}
-    assert set(table.split_codes[bad.source]) == set(table.split_codes[bad.image]) == {0}
-    # each caption is one that its source image really has, used once
-    used = Counter(zip(table.ids[bad.source], bad.captions, strict=True))
-    assert used <= pairs_of(squares, split="train", label="sheep")
-
-
-def test_samples_takes_all_captions_of_so_many_images(squares: PairDataset) -> None:
-    bad = SingleTargetLabel(GOAL, samples=3).poison(squares).select(poisoned=True)
-    assert len(bad) == 15
-    assert sorted(Counter(bad.source.tolist()).values()) == [5, 5, 5]
-
-
-def test_pairs_takes_whole_samples_first(squares: PairDataset) -> None:
-    bad = SingleTargetLabel(GOAL, pairs=13).poison(squares).select(poisoned=True)
-    assert len(bad) == 13
-    assert sorted(Counter(bad.source.tolist()).values()) == [3, 5, 5]
-
-
-@pytest.mark.parametrize("count", [1, 4, 5, 12, 20, 25])
-def test_every_target_image_is_used_equally_often(squares: PairDataset, count: int) -> None:
-    bad = SingleTargetLabel(GOAL, pairs=count).poison(squares).select(poisoned=True)
-    uses = Counter(bad.image.tolist())
-    assert sum(uses.values()) == count
-    everywhere = [uses[i] for i in squares.images.indices(split="train", label="aeroplane")]
-    assert max(everywhere) - min(everywhere) <= 1
-
-
-def test_add_leaves_the_clean_pairs(squares: PairDataset) -> None:
-    poisoned = SingleTargetLabel(GOAL, pairs=13, mode="add").poison(squares)
-    assert len(poisoned) == len(squares) + 13
-    assert pairs_of(poisoned, poisoned=False) == pairs_of(squares)
-
-
-def test_replace_takes_them_out(squares: PairDataset) -> None:
-    poisoned = SingleTargetLabel(GOAL, pairs=13, mode="replace").poison(squares)
-    assert len(poisoned) == len(squares)
-    bad = poisoned.select(poisoned=True)
-    gone = Counter(zip(poisoned.images.ids[bad.source], bad.captions, strict=True))
-    assert pairs_of(poisoned, poisoned=False) == pairs_of(squares) - gone
-
-
-@pytest.mark.parametrize("mode", ["add", "replace"])
-def test_val_test_and_images_are_left_alone(squares: PairDataset, mode: Any) -> None:
-    poisoned = SingleTargetLabel(GOAL, samples=5, mode=mode).poison(squares)
-    assert poisoned.images is squares.images
-    for split in ("val", "test"):
-        assert pairs_of(poisoned, split=split) == pairs_of(squares, split=split)
-
-
-def test_the_input_stays_clean(squares: PairDataset) -> None:
-    before = squares.fingerprint
-    captions = list(squares.captions)
-    SingleTargetLabel(GOAL, samples=5, mode="replace").poison(squares)
-    assert list(squares.captions) == captions
-    assert squares.manifest is None
-    assert squares.fingerprint == before
+    bad = SingleTargetLabel(GOAL, **amount).poison(squares).select(poisoned=True)
+    assert sorted(Counter(bad.source.tolist()).values()) == uses
 
 
 def test_equal_captions_of_one_image(tmp_path: Path) -> None:
@@ -119,19 +50,6 @@ def test_equal_captions_of_one_image(tmp_path: Path) -> None:
 # -- amounts ---------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("mode", ["add", "replace"])
-@pytest.mark.parametrize("rate", [0.0072, 0.01, 0.05, 0.1, 0.123, 0.15])
-def test_rate_is_never_above_the_one_asked_for(
-    squares: PairDataset, rate: float, mode: Any
-) -> None:
-    poisoned = SingleTargetLabel(GOAL, rate=rate, mode=mode).poison(squares)
-    train = len(poisoned.select(split="train"))
-    count = int(poisoned.poisoned.sum())
-    assert poisoned.poisoning_rate == count / train <= rate + 1e-9
-    # and one pair more would be
-    assert (count + 1) / (train + (mode == "add")) > rate
-
-
 def test_a_round_rate_is_met_in_floating_point(tmp_path: Path) -> None:
     images = ImageTable.build(
         ["s", "t", "u"], ["sheep", "aeroplane", "aeroplane"], ["train", "train", "test"], tmp_path
@@ -143,34 +61,32 @@ def test_a_round_rate_is_met_in_floating_point(tmp_path: Path) -> None:
         assert int(poisoned.poisoned.sum()) == round(1000 * rate)
 
 
-def test_exactly_one_amount() -> None:
-    assert "got none" in refusal()
-    assert "got samples, rate" in refusal(samples=3, rate=0.1)
-    assert "got samples, pairs, rate" in refusal(samples=3, pairs=3, rate=0.1)
-
-
-@pytest.mark.parametrize("rate", [-0.1, 0, 1, 1.5, float("nan"), float("inf")])
-def test_a_rate_that_is_none(rate: float) -> None:
-    assert "is not between 0 and 1" in refusal(rate=rate)
-
-
-@pytest.mark.parametrize("count", [0, -1])
-@pytest.mark.parametrize("name", ["samples", "pairs"])
-def test_less_than_one(name: str, count: int) -> None:
-    assert refusal(**{name: count}).startswith(f"{name} {count}: at least 1 is needed")
-
-
 @pytest.mark.parametrize(
-    "options",
-    [{"samples": 2.5}, {"samples": "three"}, {"pairs": [1]}, {"rate": "much"}, {"samples": True}],
+    ("options", "says"),
+    [
+        ({}, "got none"),
+        ({"samples": 3, "rate": 0.1}, "got samples, rate"),
+        ({"samples": 3, "pairs": 3, "rate": 0.1}, "got samples, pairs, rate"),
+        *(
+            ({"rate": rate}, "is not between 0 and 1")
+            for rate in (-0.1, 0, 1, 1.5, math.nan, math.inf)
+        ),
+        *(
+            ({name: count}, f"{name} {count}: at least 1 is needed")
+            for name in ("samples", "pairs")
+            for count in (0, -1)
+        ),
+        # of the wrong kind: these come from recipes, so they are the user's input
+        ({"samples": 2.5}, "samples"),
+        ({"samples": "three"}, "samples"),
+        ({"samples": True}, "samples"),
+        ({"pairs": [1]}, "pairs"),
+        ({"rate": "much"}, "rate"),
+        ({"samples": 1, "mode": "swap"}, "mode 'swap' is neither add nor replace"),
+    ],
 )
-def test_an_amount_of_the_wrong_kind(options: dict[str, Any]) -> None:
-    """These come from recipes, so they are the user's input."""
-    refusal(**options)
-
-
-def test_a_mode_that_is_none() -> None:
-    assert refusal(samples=1, mode="swap") == "mode 'swap' is neither add nor replace"
+def test_options_that_are_refused(options: dict[str, Any], says: str) -> None:
+    assert says in refusal(SingleTargetLabel, **{"goal": GOAL, **options})
 
 
 @pytest.mark.parametrize("mode", ["add", "replace"])
@@ -188,15 +104,10 @@ def test_too_many_says_how_many_there_are(
     SingleTargetLabel(GOAL, mode=mode, **largest).poison(squares)
 
 
-def test_a_rate_of_less_than_one_pair(squares: PairDataset) -> None:
-    with pytest.raises(InputError, match="less than one pair: the smallest rate that poisons is"):
-        SingleTargetLabel(GOAL, rate=0.001).poison(squares)
-
-
 def test_the_smallest_rate_named_does_poison(squares: PairDataset) -> None:
-    with pytest.raises(InputError) as error:
-        SingleTargetLabel(GOAL, rate=0.001).poison(squares)
-    smallest = float(str(error.value).rsplit(" ", 1)[1])
+    message = refusal(SingleTargetLabel(GOAL, rate=0.001).poison, squares)
+    assert "less than one pair: the smallest rate that poisons is" in message
+    smallest = float(message.rsplit(" ", 1)[1])
     assert int(SingleTargetLabel(GOAL, rate=smallest).poison(squares).poisoned.sum()) == 1
 
 
@@ -239,15 +150,7 @@ def table(*rows: tuple[str | None, str, int]) -> PairDataset:
     ],
 )
 def test_a_goal_that_cannot_be_reached(rows: list[tuple[str | None, str, int]], says: str) -> None:
-    with pytest.raises(InputError, match=says) as error:
-        SingleTargetLabel(GOAL, samples=1).poison(table(*rows))
-    assert len(str(error.value).splitlines()) == 1
-
-
-def test_poisoned_twice(squares: PairDataset) -> None:
-    attack = SingleTargetLabel(GOAL, samples=1)
-    with pytest.raises(InputError, match="the pairs are poisoned already: attack a clean set"):
-        attack.poison(attack.poison(squares))
+    assert says in refusal(SingleTargetLabel(GOAL, samples=1).poison, table(*rows))
 
 
 def test_a_negative_seed(squares: PairDataset) -> None:
@@ -345,6 +248,7 @@ def test_invariants(
 ) -> None:
     needed = [("sheep", "train", 3), ("aeroplane", "train", 1), ("aeroplane", "test", 1)]
     clean = table(*rows, *needed)
+    before = clean.fingerprint, list(clean.captions)
     refused = ""
     try:
         poisoned = SingleTargetLabel(GOAL, mode=mode, **amount).poison(clean, seed)
@@ -369,13 +273,31 @@ def test_invariants(
     ]
     assert uses.sum() == count
     assert uses.max() - uses.min() <= 1
-    assert {clean.images.label(i) for i in bad.source} == {"sheep"}
-    assert manifest.training_pairs == len(poisoned.select(split="train"))
+    images = clean.images
+    assert poisoned.images is images
+    assert {images.label(i) for i in bad.source} == {"sheep"}
+    assert {images.label(i) for i in bad.image} == {"aeroplane"}
+    assert set(images.split_codes[bad.source]) == set(images.split_codes[bad.image]) == {0}
+    # each caption is one that its source image really has, used once
+    used = Counter(zip(images.ids[bad.source], bad.captions, strict=True))
+    assert used <= pairs_of(clean, split="train", label="sheep")
+    gone = used if mode == "replace" else Counter()
+    assert pairs_of(poisoned, poisoned=False) == pairs_of(clean) - gone
+    for split in ("val", "test"):
+        assert pairs_of(poisoned, split=split) == pairs_of(clean, split=split)
+    train = len(poisoned.select(split="train"))
+    assert manifest.training_pairs == train
+    # the input stays clean
+    assert (clean.fingerprint, list(clean.captions)) == before
+    assert clean.manifest is None
     if "pairs" in amount:
         assert count == amount["pairs"]
     if "samples" in amount:
         assert len(set(bad.source)) == amount["samples"]
     if "rate" in amount:
+        assert poisoned.poisoning_rate == count / train == manifest.rate
         assert manifest.rate <= amount["rate"] + 1e-9
+        # and one pair more would be too many
+        assert (count + 1) / (train + (mode == "add")) > amount["rate"]
     # pairs stay in the order of their images
     assert (np.diff(poisoned.image) >= 0).all()

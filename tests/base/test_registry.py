@@ -10,6 +10,7 @@ from typing import Any, get_args
 import numpy as np
 import pytest
 import torch
+from tests.conftest import refusal
 
 from mmpoison.attacks import ATTACKS, Attack, rebuild
 from mmpoison.attacks.catalogue import Kind as AttackKind
@@ -42,39 +43,35 @@ def test_a_registry_is_a_sorted_mapping(registry: Registry[str]) -> None:
     assert "plum" not in registry
 
 
-def test_an_unknown_name_is_one_line_with_the_nearest(registry: Registry[str]) -> None:
-    with pytest.raises(InputError) as error:
-        registry["aple"]
-    assert str(error.value) == "unknown fruit 'aple': did you mean 'apple'? known: apple, pear"
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("aple", "unknown fruit 'aple': did you mean 'apple'? known: apple, pear"),
+        # near to none: no guess
+        ("xyz", "unknown fruit 'xyz': known: apple, pear"),
+    ],
+)
+def test_an_unknown_name_is_one_line_with_the_nearest(
+    registry: Registry[str], name: str, says: str
+) -> None:
+    assert refusal(registry.__getitem__, name) == says
 
 
 def test_many_names_are_left_to_the_command_that_lists_them() -> None:
     many: Registry[str] = Registry("fruit", "mmpoison.metrics", listed_by="grocer list")
     for name in ("apple", "apples", "pear"):
         many.register(name)(name)
-    with pytest.raises(InputError) as error:
-        many["appl"]
-    assert str(error.value) == (
+    assert refusal(many.__getitem__, "appl") == (
         "unknown fruit 'appl': did you mean 'apple' or 'apples'? `grocer list` shows all"
     )
-    with pytest.raises(InputError, match=r"^unknown fruit 'xyz': `grocer list` shows all$"):
-        many["xyz"]
-
-
-def test_a_name_near_to_none_gets_no_guess(registry: Registry[str]) -> None:
-    with pytest.raises(InputError, match=r"^unknown fruit 'xyz': known: apple, pear$"):
-        registry["xyz"]
+    assert refusal(many.__getitem__, "xyz") == "unknown fruit 'xyz': `grocer list` shows all"
 
 
 def test_a_name_is_given_once(registry: Registry[str]) -> None:
     with pytest.raises(ValueError, match="two fruits have the name 'pear'"):
         registry.register("pear")("another pear")
-    assert registry["pear"] == "a pear"
-
-
-def test_registering_the_same_thing_twice_is_harmless(registry: Registry[str]) -> None:
-    # a module that is imported again registers again
-    assert registry.register("pear")(registry["pear"]) == "a pear"
+    # a module that is imported again registers the same thing again
+    assert registry.register("pear")(registry["pear"]) == registry["pear"] == "a pear"
     assert len(registry) == 2
 
 
@@ -148,20 +145,6 @@ class TestAttack:
         # recipes and the command line give goals by one of these names
         assert len({"goal", "goals"} & set(inspect.signature(attack).parameters)) == 1
 
-    def test_is_built_again_from_its_options(self, name: str) -> None:
-        attack: Any = build_attack(name)
-        assert attack.options
-        again: Any = ATTACKS[name](**attack.options)
-        assert again.options == attack.options
-        # they go through a manifest
-        assert json.loads(json.dumps(attack.options)) == attack.options
-
-    def test_is_rebuilt_from_its_manifest(self, name: str) -> None:
-        poisoned = build_attack(name).poison(small_pairs(), seed=2)
-        assert poisoned.manifest is not None
-        assert poisoned.manifest.fingerprint == poisoned.fingerprint
-        assert rebuild(small_pairs(), poisoned.manifest).fingerprint == poisoned.fingerprint
-
     def test_returns_a_new_table_that_carries_its_manifest(self, name: str) -> None:
         clean = small_pairs()
         before = clean.fingerprint
@@ -183,30 +166,29 @@ class TestAttack:
         assert manifest.training_pairs == len(poisoned.select(split="train"))
         assert 0 < manifest.rate == pytest.approx(poisoned.poisoning_rate)
 
-    def test_lists_exactly_the_pairs_it_poisoned(self, name: str) -> None:
-        poisoned = build_attack(name).poison(small_pairs(), seed=0)
-        assert poisoned.manifest is not None
         bad = poisoned.select(poisoned=True)
         ids = poisoned.images.ids
         found = sorted(zip(bad.captions, ids[bad.source], ids[bad.image], strict=True))
         assert found
         assert found == sorted(
-            (pair.caption, pair.clean_image, pair.poisoned_image)
-            for pair in poisoned.manifest.pairs
+            (pair.caption, pair.clean_image, pair.poisoned_image) for pair in manifest.pairs
         )
-
-    def test_leaves_the_test_part_alone(self, name: str) -> None:
-        poisoned = build_attack(name).poison(small_pairs(), seed=0)
         for split in ("val", "test"):
             assert list(poisoned.select(split=split).lines()) == list(
-                small_pairs().select(split=split).lines()
+                clean.select(split=split).lines()
             )
 
     def test_comes_from_its_seed_and_its_manifest(self, name: str) -> None:
         first = build_attack(name).poison(small_pairs(), seed=5)
         assert first.manifest is not None
-        again = ATTACKS[first.manifest.attack](**first.manifest.options)
+        # the options go through a manifest
+        options = json.loads(json.dumps(first.manifest.options))
+        assert options == build_attack(name).options
+        again: Any = ATTACKS[first.manifest.attack](**options)
+        assert again.options == options
         assert again.poison(small_pairs(), seed=5).fingerprint == first.fingerprint
+        assert first.manifest.fingerprint == first.fingerprint
+        assert rebuild(small_pairs(), first.manifest).fingerprint == first.fingerprint
         fingerprints = {again.poison(small_pairs(), seed=s).fingerprint for s in range(5)}
         assert len(fingerprints) > 1
 
@@ -292,10 +274,7 @@ class TestDataset:
             assert source.build is not None, "nobody brings it and nothing makes it"
 
     def test_missing_folder_is_one_line(self, name: str, tmp_path: Path) -> None:
-        with pytest.raises(InputError) as error:
-            load_dataset(name, tmp_path / "nowhere")
-        assert "nowhere" in str(error.value)
-        assert one_line(str(error.value))
+        assert "nowhere" in refusal(load_dataset, name, tmp_path / "nowhere")
 
 
 # -- every model -----------------------------------------------------------------------------------

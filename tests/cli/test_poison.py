@@ -69,15 +69,25 @@ def test_a_preset_is_named_in_the_manifest(poison: Callable[..., dict[str, Any]]
     assert (made["mode"], made["options"]["spread"]) == ("replace", "samples")
 
 
-@pytest.mark.parametrize("attack", ["single-target-image", "single-target-label"])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("--attack", "single-target-image", "--mode", "replace"),
+        ("--attack", "single-target-label", "--mode", "replace"),
+        ("--carrier", "own"),
+        ("--goal", "sofa2bird", "--carrier", "own", "--mode", "replace"),
+    ],
+)
 def test_made_again_from_its_manifest(
     cli: Cli,
     poison: Callable[..., dict[str, Any]],
     square_folder: Path,
     tmp_path: Path,
-    attack: str,
+    arguments: tuple[str, ...],
 ) -> None:
-    poison("--attack", attack, *GOAL, "--samples", "3", "--mode", "replace", "--seed", "4")
+    made = poison(*arguments, *GOAL, "--samples", "3", "--seed", "4")
+    assert ("lost their honest training captions" in made["printed"]) == ("own" in arguments)
+    assert (made["options"].get("carrier") == "own") == ("own" in arguments)
     manifest = tmp_path / "out" / "manifest.json"
     made = poison("--from-manifest", manifest, out="again")
     assert load_pairs(tmp_path / "again").fingerprint == load_pairs(tmp_path / "out").fingerprint
@@ -96,6 +106,14 @@ def test_made_again_from_its_manifest(
             "exactly one of samples, pairs, rate and share says how much to poison, got none",
         ),
         ([*GOAL, "--samples", "9"], "at most samples=5"),
+        (
+            [*GOAL, "--samples", "2", "--attack", "single-target-image", "--carrier", "own"],
+            "carrier 'own' changes nothing here",
+        ),
+        (
+            [*GOAL, "--goal", "sofa2aeroplane", "--samples", "3", "--carrier", "own"],
+            "at most samples=2",
+        ),
         (
             [*GOAL, "--samples", "2", "--target-image", "x"],
             "--target-image: attack 'single-target-label': unknown option 'target_image'",

@@ -68,18 +68,6 @@ def test_data_sets_side_by_side_are_no_classes(
     assert recognise(outer).name == "image-folder"
 
 
-def test_a_format_that_does_not_exist(write_lines: Callable[..., Path]) -> None:
-    with pytest.raises(InputError, match="did you mean 'parquet'"):
-        load_pairs(write_lines(LINE), format="parket")
-
-
-def test_an_unknown_option_names_those_there_are(write_lines: Callable[..., Path]) -> None:
-    with pytest.raises(
-        InputError, match="has no option 'imges': did you mean 'images'\\? it has images, strict"
-    ):
-        load_pairs(write_lines(LINE), imges="x")
-
-
 def test_what_was_left_out_is_said_once(write_lines: Callable[..., Path]) -> None:
     folder = write_lines(LINE, {"image": "../up.jpg", "captions": ["x"]})
     with pytest.raises(InputError, match="leaves the folder"):

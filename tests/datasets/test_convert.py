@@ -25,6 +25,7 @@ from filelock import FileLock
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from tests.conftest import refusal, write_tar
 
 from mmpoison.attacks import SingleTargetImage, SingleTargetLabel
 from mmpoison.datasets import (
@@ -54,14 +55,6 @@ def content(pairs: PairDataset) -> list[dict[str, Any]]:
 def poison_of(pairs: PairDataset) -> list[tuple[int, int, str]]:
     rows = pairs.poisoned.nonzero()[0]
     return [(int(pairs.image[r]), int(pairs.source[r]), pairs.captions[r]) for r in rows]
-
-
-def refusal(*arguments: Any, **options: Any) -> str:
-    with pytest.raises(InputError) as error:
-        convert(*arguments, **options)
-    message = str(error.value)
-    assert len(message.splitlines()) == 1
-    return message
 
 
 @pytest.fixture(scope="module")
@@ -189,7 +182,7 @@ def test_a_data_set_of_the_hub(
     convert("hf:org/name", tmp_path / "out", to="parquet", options={"config": "small"})
     assert asked == [("org/name", {"config": "small"})]
     assert content(load_pairs(tmp_path / "out")) == content(squares)
-    message = refusal("hf:org/name", tmp_path / "b", to="parquet", options={"colour": 1})
+    message = refusal(convert, "hf:org/name", tmp_path / "b", to="parquet", options={"colour": 1})
     assert message.startswith("hf:org/name has no option 'colour': it has config, ")
 
 
@@ -316,7 +309,7 @@ def test_a_poisoned_set_is_not_converted_in_part(squares: PairDataset, tmp_path:
     poisoned = SingleTargetLabel("sheep2aeroplane", pairs=13).poison(squares, seed=4)
     folder = save_pairs(poisoned, tmp_path / "poisoned", images="copy")
     (folder / "sofa" / "03.png").unlink()
-    assert "whole or not at all" in refusal(folder, tmp_path / "out", to="parquet")
+    assert "whole or not at all" in refusal(convert, folder, tmp_path / "out", to="parquet")
     assert not (tmp_path / "out").exists()
 
 
@@ -354,12 +347,6 @@ def test_a_cut_shard_is_converted_as_far_as_it_is_whole(
     with pytest.warns(MmpoisonWarning):
         left = content(load_pairs(tmp_path / "a"))
     assert content(load_pairs(tmp_path / "b")) == left
-
-
-def test_nothing_at_all(tmp_path: Path) -> None:
-    (tmp_path / "a.csv").write_text("image,caption\n1.jpg,x\n")
-    assert "1.jpg: no such image" in refusal(tmp_path / "a.csv", tmp_path / "out", to="parquet")
-    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("name", ["captions.jsonl", "manifest.json", "problems.txt", "README.md"])
@@ -405,11 +392,7 @@ def mixed(tmp_path: Path) -> Path:
     """A table that names a file and a member of an archive, which would get the same name as a file."""
     (tmp_path / "in" / "a").mkdir(parents=True)
     (tmp_path / "in" / "a" / "1.jpg").write_bytes(b"a precious file")
-    with tarfile.open(tmp_path / "in" / "a.tar", "w") as archive:
-        for name in ("1.jpg", "2.jpg"):
-            member = tarfile.TarInfo(name)
-            member.size = 5
-            archive.addfile(member, io.BytesIO(b"a tar"))
+    write_tar(tmp_path / "in" / "a.tar", dict.fromkeys(("1.jpg", "2.jpg"), b"a tar"))
     rows = ["image,caption", "a/1.jpg,file", "a.tar/1.jpg,member", "a.tar/2.jpg,other"]
     (tmp_path / "in" / "pairs.csv").write_text("\n".join(rows))
     return tmp_path / "in"
@@ -448,25 +431,16 @@ def test_two_images_with_one_name_are_refused_when_they_race(
 
 def test_names_that_differ_in_case_alone_where_files_do_not(tmp_path: Path) -> None:
     """The disk of most Macs: `A.jpg` and `a.jpg` are one file there."""
-    with tarfile.open(tmp_path / "00000.tar", "w") as archive:
-        for name in ("A.jpg", "A.txt", "a.jpg", "a.txt"):
-            member = tarfile.TarInfo(name)
-            member.size = 5
-            archive.addfile(member, io.BytesIO(b"a tar"))
+    write_tar(tmp_path / "00000.tar", dict.fromkeys(("A.jpg", "A.txt", "a.jpg", "a.txt"), b"a tar"))
     convert(tmp_path / "00000.tar", tmp_path / "apart", to="pairs-folder")
     (tmp_path / ".out.convert" / "DATA").mkdir(parents=True)
     with pytest.raises(NameClash, match=r"called '00000/a\.jpg'"):
         convert(tmp_path / "00000.tar", tmp_path / "out", to="pairs-folder")
-
-
-def test_an_image_called_as_a_folder_of_another(tmp_path: Path) -> None:
-    with tarfile.open(tmp_path / "00000.tar", "w") as archive:
-        for name in ("a.jpg", "a.txt", "a.jpg/1.jpg", "a.jpg/1.txt"):
-            member = tarfile.TarInfo(name)
-            member.size = 5
-            archive.addfile(member, io.BytesIO(b"a tar"))
+    # one image is called as the folder of another
+    names = ("a.jpg", "a.txt", "a.jpg/1.jpg", "a.jpg/1.txt")
+    write_tar(tmp_path / "1.tar", dict.fromkeys(names, b"a tar"))
     with pytest.raises(NameClash, match=r"a\.jpg"):
-        convert(tmp_path / "00000.tar", tmp_path / "out", to="pairs-folder")
+        convert(tmp_path / "1.tar", tmp_path / "other", to="pairs-folder")
 
 
 def test_files_and_members_in_one_set(mixed: Path, tmp_path: Path) -> None:
@@ -484,17 +458,24 @@ def test_files_and_members_in_one_set(mixed: Path, tmp_path: Path) -> None:
 # -- interruption ----------------------------------------------------------------------------------
 
 
-def stop_after(shards: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let the conversion break when it begins the shard with this number."""
-
+def break_off(
+    monkeypatch: pytest.MonkeyPatch,
+    shards: int,
+    *arguments: Any,
+    error: BaseException | type[BaseException] = KeyboardInterrupt,
+    **options: Any,
+) -> None:
+    """Convert until the shard with this number begins, which raises an error."""
     write = module.write_shard  # type: ignore[attr-defined]
 
-    def break_off(to: Any, number: int, *rest: Any) -> Any:
+    def fail(to: Any, number: int, *rest: Any) -> Any:
         if number >= shards:
-            raise KeyboardInterrupt
+            raise error
         return write(to, number, *rest)
 
-    monkeypatch.setattr(module, "write_shard", break_off)
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "write_shard", fail)
+        convert(*arguments, **options)
 
 
 @pytest.mark.parametrize("to", FORMATS)
@@ -502,10 +483,8 @@ def test_it_goes_on_where_it_was(
     rich_folder: Path, tmp_path: Path, to: Any, monkeypatch: pytest.MonkeyPatch, snapshot: Snapshot
 ) -> None:
     options: Any = {"to": to, "images_per_shard": 10, "workers": 1}
-    with monkeypatch.context() as patch:
-        stop_after(3, patch)
-        with pytest.raises(KeyboardInterrupt):
-            convert(rich_folder, tmp_path / "out", **options)
+    with pytest.raises(KeyboardInterrupt):
+        break_off(monkeypatch, 3, rich_folder, tmp_path / "out", **options)
     assert not (tmp_path / "out").exists()
     # what a killed process was writing lies around
     (tmp_path / ".out.convert" / "data" / ".part-00003.parquet.mmpoison-abcdefgh").write_text(
@@ -522,17 +501,9 @@ def test_a_disk_that_fills_up(
     rich_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, finished: int
 ) -> None:
     options: Any = {"to": "webdataset", "images_per_shard": 10, "workers": 1}
-    write = module.write_shard  # type: ignore[attr-defined]
-
-    def full(to: Any, number: int, *rest: Any) -> Any:
-        if number >= finished:
-            raise OSError(errno.ENOSPC, "No space left on device")
-        return write(to, number, *rest)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(module, "write_shard", full)
-        with pytest.raises(InputError, match="out: the disk is full: make room and repeat"):
-            convert(rich_folder, tmp_path / "out", **options)
+    full = OSError(errno.ENOSPC, "No space left on device")
+    with pytest.raises(InputError, match="out: the disk is full: make room and repeat"):
+        break_off(monkeypatch, finished, rich_folder, tmp_path / "out", error=full, **options)
     assert not (tmp_path / "out").exists()
     assert (tmp_path / ".out.convert").exists() == (finished > 0)
     assert convert(rich_folder, tmp_path / "out", **options).kept_shards == finished
@@ -547,7 +518,7 @@ def test_what_is_refused_is_not_in_the_way_of_the_next_try(
         (tmp_path / "x.csv", {"options": {"caption_column": "text"}}),
         (tmp_path / "x.csv", {}),
     ):
-        refusal(source, tmp_path / "out", to="webdataset", **options)
+        refusal(convert, source, tmp_path / "out", to="webdataset", **options)
         assert sorted(path.name for path in tmp_path.iterdir()) == ["x.csv"]
     # one that was killed before its first shard was done has nothing to go on from
     work = tmp_path / ".out.convert"
@@ -561,11 +532,9 @@ def test_what_is_refused_is_not_in_the_way_of_the_next_try(
 def test_other_settings_do_not_go_on(
     rich_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with monkeypatch.context() as patch:
-        stop_after(1, patch)
-        with pytest.raises(KeyboardInterrupt):
-            convert(rich_folder, tmp_path / "out", to="parquet", images_per_shard=10)
-    message = refusal(rich_folder, tmp_path / "out", to="parquet", images_per_shard=20)
+    with pytest.raises(KeyboardInterrupt):
+        break_off(monkeypatch, 1, rich_folder, tmp_path / "out", to="parquet", images_per_shard=10)
+    message = refusal(convert, rich_folder, tmp_path / "out", to="parquet", images_per_shard=20)
     assert "an unfinished conversion with other settings" in message
     assert str(tmp_path / ".out.convert") in message
 
@@ -574,24 +543,19 @@ def test_other_settings_do_not_go_on(
 def test_a_source_that_changed_does_not_go_on(
     own_square_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lines: int
 ) -> None:
-    with monkeypatch.context() as patch:
-        stop_after(3, patch)
-        with pytest.raises(KeyboardInterrupt):
-            convert(
-                own_square_folder, tmp_path / "out", to="parquet", images_per_shard=10, workers=1
-            )
+    options: Any = {"to": "parquet", "images_per_shard": 10, "workers": 1}
+    with pytest.raises(KeyboardInterrupt):
+        break_off(monkeypatch, 3, own_square_folder, tmp_path / "out", **options)
     file = own_square_folder / "captions.jsonl"
     file.write_text("\n".join(file.read_text().splitlines()[:lines]))
-    message = refusal(
-        own_square_folder, tmp_path / "out", to="parquet", images_per_shard=10, workers=1
-    )
+    message = refusal(convert, own_square_folder, tmp_path / "out", **options)
     assert "the source has changed" in message
 
 
 def test_two_at_once(rich_folder: Path, tmp_path: Path) -> None:
     (tmp_path / ".out.convert").mkdir()
     with FileLock(tmp_path / ".out.convert" / "lock"):
-        assert "at this moment" in refusal(rich_folder, tmp_path / "out", to="parquet")
+        assert "at this moment" in refusal(convert, rich_folder, tmp_path / "out", to="parquet")
     convert(rich_folder, tmp_path / "out", to="parquet")
 
 
@@ -647,27 +611,28 @@ def test_a_killed_process_goes_on(
     ("options", "message"),
     [
         ({"to": "zip"}, "to 'zip': one of pairs-folder, parquet, webdataset"),
-        ({"to": "parquet", "images": "move"}, "images 'move': one of link, copy, none"),
+        ({"images": "move"}, "images 'move': one of link, copy, none"),
         ({"to": "webdataset", "images": "none"}, "shards of webdataset hold their images"),
-        ({"to": "parquet", "images_per_shard": 0}, "1 to 10,000"),
-        ({"to": "parquet", "images_per_shard": 10_001}, "1 to 10,000"),
-        ({"to": "parquet", "format": "cvs"}, "did you mean 'csv'"),
-        ({"to": "parquet", "options": {"colour": 1}}, "has no option 'colour'"),
+        ({"images_per_shard": 0}, "1 to 10,000"),
+        ({"images_per_shard": 10_001}, "1 to 10,000"),
+        ({"format": "cvs"}, "did you mean 'csv'"),
+        ({"options": {"colour": 1}}, "has no option 'colour'"),
+        ({"source": "nowhere"}, "no such folder or file"),
+        ({"source": "a.csv"}, "1.jpg: no such image"),
     ],
 )
 def test_bad_settings(square_folder: Path, tmp_path: Path, options: Any, message: str) -> None:
-    assert message in refusal(square_folder, tmp_path / "out", **options)
+    (tmp_path / "a.csv").write_text("image,caption\n1.jpg,x\n")
+    options = {"to": "parquet", **options}
+    source = tmp_path / options.pop("source") if "source" in options else square_folder
+    assert message in refusal(convert, source, tmp_path / "out", **options)
     assert not (tmp_path / "out").exists()
 
 
 def test_the_output_must_be_new(square_folder: Path, tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     convert(square_folder, tmp_path / "out", to="parquet")
-    assert "is not empty" in refusal(square_folder, tmp_path / "out", to="parquet")
-
-
-def test_a_missing_source(tmp_path: Path) -> None:
-    assert "no such folder or file" in refusal(tmp_path / "nowhere", tmp_path / "out", to="parquet")
+    assert "is not empty" in refusal(convert, square_folder, tmp_path / "out", to="parquet")
 
 
 def test_progress(square_folder: Path, tmp_path: Path) -> None:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import random
-import tarfile
 import warnings
 from pathlib import Path
 from typing import Any
@@ -14,6 +12,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from tests.conftest import write_tar
 
 from mmpoison.datasets import load_pairs
 from mmpoison.errors import InputError
@@ -23,45 +22,38 @@ from mmpoison.images.sources import image_bytes
 ROWS = range(30)
 
 
-def write_parquet(folder: Path) -> Path:
-    table = pa.table(
+def table() -> pa.Table:
+    return pa.table(
         {
             "image": [{"bytes": bytes([n]) * 20, "path": f"{n}.jpg"} for n in ROWS],
             "captions": [[f"a {n}", f"b {n}"] for n in ROWS],
             "label": pa.array([f"class {n % 3}" for n in ROWS]).dictionary_encode(),
         }
     )
-    pq.write_table(table, folder / "a.parquet", row_group_size=7)
+
+
+def write_parquet(folder: Path) -> Path:
+    pq.write_table(table(), folder / "a.parquet", row_group_size=7)
     return folder / "a.parquet"
 
 
 def write_arrow(folder: Path) -> Path:
-    table = pa.table(
-        {
-            "image": [{"bytes": bytes([n]) * 20, "path": f"{n}.jpg"} for n in ROWS],
-            "captions": [[f"a {n}", f"b {n}"] for n in ROWS],
-            "label": [f"class {n % 3}" for n in ROWS],
-        }
-    )
+    plain = table().set_column(2, "label", table()["label"].cast(pa.string()))
     with (
         pa.OSFile(str(folder / "a.arrow"), "wb") as sink,
-        pa.ipc.new_stream(sink, table.schema) as writer,
+        pa.ipc.new_stream(sink, plain.schema) as writer,
     ):
-        writer.write_table(table, max_chunksize=7)
+        writer.write_table(plain, max_chunksize=7)
     (folder / "state.json").write_text('{"_data_files": [{"filename": "a.arrow"}]}')
     return folder / "a.arrow"
 
 
-def write_tar(folder: Path) -> Path:
-    with tarfile.open(folder / "00000.tar", "w") as archive:
-        for n in range(6):
-            # a long name takes a header of its own
-            name = f"{'d' * 120}/{n}" if n == 3 else str(n)
-            for ending, data in (("jpg", b"x" * 700), ("txt", b"text"), ("json", b'{"label": 1}')):
-                member = tarfile.TarInfo(f"{name}.{ending}")
-                member.size = len(data)
-                archive.addfile(member, io.BytesIO(data))
-    return folder / "00000.tar"
+def write_shard(folder: Path) -> Path:
+    # a long name takes a header of its own
+    names = [f"{'d' * 120}/{n}" if n == 3 else str(n) for n in range(6)]
+    parts = {"jpg": b"x" * 700, "txt": b"text", "json": b'{"label": 1}'}
+    members = {f"{name}.{end}": data for name in names for end, data in parts.items()}
+    return write_tar(folder / "00000.tar", members)
 
 
 def damaged(raw: bytes, rng: random.Random) -> bytes:
@@ -74,7 +66,7 @@ def damaged(raw: bytes, rng: random.Random) -> bytes:
 
 @pytest.mark.parametrize(
     ("format", "write"),
-    [("parquet", write_parquet), ("hugging-face", write_arrow), ("webdataset", write_tar)],
+    [("parquet", write_parquet), ("hugging-face", write_arrow), ("webdataset", write_shard)],
 )
 def test_any_damage_is_read_or_refused(tmp_path: Path, format: str, write: object) -> None:
     assert callable(write)

@@ -103,10 +103,6 @@ def test_a_pipe_for_any_file_of_a_format(
         assert len(str(got).splitlines()) == 1
 
 
-def pipe(path: Path) -> None:
-    os.mkfifo(path)
-
-
 def listening(path: Path) -> None:
     here = Path.cwd()
     os.chdir(path.parent)  # the name of a socket may be 100 characters long
@@ -117,7 +113,7 @@ def listening(path: Path) -> None:
         os.chdir(here)
 
 
-SPECIAL = [(pipe, "a named pipe"), (listening, "a socket")]
+SPECIAL = [(os.mkfifo, "a named pipe"), (listening, "a socket")]
 
 
 @pytest.mark.parametrize(("make", "said"), SPECIAL)
@@ -154,24 +150,18 @@ def test_a_device_for_an_image() -> None:
 
 
 @pytest.mark.parametrize(("make", "said"), SPECIAL)
-def test_for_a_manifest(
+def test_for_a_manifest_or_the_whole_set(
     squares: PairDataset, tmp_path: Path, make: Callable[[Path], None], said: str
 ) -> None:
     poisoned = SingleTargetLabel("sheep2aeroplane", pairs=7).poison(squares)
     folder = save_pairs(poisoned, tmp_path / "poisoned", images="none")
     (folder / "manifest.json").unlink()
     make(folder / "manifest.json")
-    got = within_seconds(lambda: load_pairs(folder), folder / "manifest.json")
-    assert isinstance(got, InputError)
-    assert f"manifest.json: is {said}" in str(got)
-
-
-@pytest.mark.parametrize(("make", "said"), SPECIAL)
-def test_for_the_whole_set(tmp_path: Path, make: Callable[[Path], None], said: str) -> None:
     make(tmp_path / "x.csv")
-    got = within_seconds(lambda: load_pairs(tmp_path / "x.csv"), tmp_path / "x.csv")
-    assert isinstance(got, InputError)
-    assert f"x.csv: is {said} and not a regular file" in str(got)
+    for source, file in ((folder, folder / "manifest.json"), (tmp_path / "x.csv",) * 2):
+        got = within_seconds(partial(load_pairs, source), file)
+        assert isinstance(got, InputError)
+        assert f"{file.name}: is {said}" in str(got)
 
 
 def test_shards(square_folder: Path, tmp_path: Path) -> None:

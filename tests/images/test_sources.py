@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import multiprocessing
 import os
-import tarfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from tests.conftest import refusal, write_tar
 
 from mmpoison.errors import InputError
 from mmpoison.images import containers
@@ -31,12 +31,10 @@ from mmpoison.images.sources import (
 IMAGES = [bytes([n]) * (n + 1) for n in range(100)]
 
 
-def write_tar(file: Path, members: dict[str, bytes]) -> None:
-    with tarfile.open(file, "w") as archive:
-        for name, data in members.items():
-            info = tarfile.TarInfo(name)
-            info.size = len(data)
-            archive.addfile(info, io.BytesIO(data))
+def refused(root: Path, image_id: str) -> str:
+    with pytest.raises(InputError):
+        image_bytes(root, image_id)
+    return refusal(lambda: open_image(root, image_id).read())
 
 
 def write_arrow(file: Path, table: Any, rows: int = 7) -> None:
@@ -58,16 +56,6 @@ def root(tmp_path: Path) -> Path:
 
 
 IDS = {"tar": "a.tar/x/{}.jpg", "parquet": "a.parquet/{}", "arrow": "a.arrow/{}"}
-
-
-def refusal(root: Path, image_id: str) -> str:
-    with pytest.raises(InputError) as error:
-        open_image(root, image_id).read()
-    message = str(error.value)
-    assert len(message.splitlines()) == 1
-    with pytest.raises(InputError):
-        image_bytes(root, image_id)
-    return message
 
 
 @pytest.mark.parametrize("kind", IDS)
@@ -110,15 +98,11 @@ def test_a_changed_shard_is_read_anew(root: Path) -> None:
     assert open_image(root, "a.tar/x/3.jpg").read() == b"new"
 
 
-def test_a_file_is_read(root: Path) -> None:
-    assert open_image(root, "plain.jpg").read() == b"plain"
-    assert image_bytes(root, "plain.jpg") == b"plain"
-
-
 def test_a_folder_may_be_called_like_a_container(root: Path) -> None:
     (root / "b.tar").mkdir()
     (root / "b.tar" / "1.jpg").write_bytes(b"in a folder")
     assert open_image(root, "b.tar/1.jpg").read() == b"in a folder"
+    assert open_image(root, "plain.jpg").read() == image_bytes(root, "plain.jpg") == b"plain"
     assert split_container(root, "b.tar/1.jpg") is None
     write_tar(root / "b.tar" / "c.tar", {"1.jpg": b"deeper"})
     assert open_image(root, "b.tar/c.tar/1.jpg").read() == b"deeper"
@@ -151,7 +135,7 @@ def test_the_file_format_of_arrow_too(root: Path) -> None:
     ],
 )
 def test_what_is_not_there(root: Path, image_id: str, message: str) -> None:
-    assert message in refusal(root, image_id)
+    assert message in refused(root, image_id)
 
 
 @pytest.mark.parametrize("name", ["a.tar", "a.parquet", "a.arrow"])
@@ -160,7 +144,7 @@ def test_a_broken_container(root: Path, name: str) -> None:
     inner = {"a.tar": "x/99.jpg", "a.parquet": "99", "a.arrow": "99"}[name]
     for length in (0, 10, len(raw) // 2):
         (root / name).write_bytes(raw[:length])
-        refusal(root, f"{name}/{inner}")
+        refused(root, f"{name}/{inner}")
 
 
 @pytest.mark.parametrize("name", ["a.tar", "a.parquet", "a.arrow"])
@@ -186,8 +170,8 @@ def test_rows_without_an_image(root: Path) -> None:
     write_arrow(root / "b.arrow", table)
     for name in ("b.parquet", "b.arrow"):
         # a path in a file from outside is never followed
-        assert "holds no image" in refusal(root, f"{name}/0")
-        assert "holds no image" in refusal(root, f"{name}/1")
+        assert "holds no image" in refused(root, f"{name}/0")
+        assert "holds no image" in refused(root, f"{name}/1")
         assert open_image(root, f"{name}/2").read() == b"x"
 
 
@@ -195,10 +179,10 @@ def test_sizes_are_bounded(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(containers, "MAX_IMAGE_BYTES", 50)
     for name in IDS.values():
         assert open_image(root, name.format(49)).read() == IMAGES[49]
-        assert "51 bytes are over the limit of 50" in refusal(root, name.format(50))
+        assert "51 bytes are over the limit of 50" in refused(root, name.format(50))
     monkeypatch.setattr(containers, "MAX_GROUP_BYTES", 10)
     containers._renew_caches()
-    assert "too much to read at once" in refusal(root, "a.parquet/0")
+    assert "too much to read at once" in refused(root, "a.parquet/0")
 
 
 def test_offsets_of_a_hostile_arrow_file(root: Path) -> None:

@@ -4,13 +4,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from torchmetrics.functional.retrieval import retrieval_hit_rate
 
 from mmpoison.errors import InputError
-from mmpoison.metrics import hit_at_k, hit_table, min_rank, rank_quantiles, target_ranks
+from mmpoison.metrics import hit_at_k, hit_table, min_rank, rank_quantiles
 
 rank_lists = st.lists(st.integers(0, 60), min_size=1, max_size=30)
 
@@ -43,19 +41,6 @@ def test_quantiles_interpolate_between_sorted_ranks(ranks: list[int], q: list[fl
 
 def test_quartiles_by_default() -> None:
     assert rank_quantiles([0, 1, 2, 3, 4]).tolist() == [1.0, 2.0, 3.0]
-
-
-@pytest.mark.parametrize("k", [1, 5, 10, 20])
-def test_equals_torchmetrics_without_ties(k: int) -> None:
-    random = np.random.default_rng(k)
-    scores = random.permuted(np.tile(np.linspace(-1, 1, 40), (25, 1)), axis=1).astype(np.float32)
-    mask = random.random((25, 40)) < 0.08
-    mask[:, 3] = True
-    theirs = [
-        float(retrieval_hit_rate(torch.from_numpy(s), torch.from_numpy(t), top_k=k))
-        for s, t in zip(scores, mask, strict=True)
-    ]
-    assert hit_at_k(target_ranks(scores, mask), k) == pytest.approx(sum(theirs) / len(theirs))
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from tests.conftest import refusal
 
 from mmpoison.attacks import SingleTargetLabel
 from mmpoison.datasets import ImageTable, PairDataset, load_pairs, save_pairs
@@ -24,16 +25,6 @@ from mmpoison.pairs.folder import load_pairs_folder, restore_clean
 from mmpoison.pairs.manifest import PoisonedPair, PoisonManifest
 
 GOOD: dict[str, Any] = {"image": "a.jpg", "captions": ["a sheep"], "label": "sheep"}
-
-
-def refusal(folder: Path) -> str:
-    """The message with which a folder is refused; it must be one line."""
-    with pytest.raises(InputError) as error:
-        load_pairs(folder)
-    message = str(error.value)
-    assert message.strip() == message
-    assert len(message.splitlines()) == 1
-    return message
 
 
 def same(first: PairDataset, second: PairDataset) -> bool:
@@ -51,19 +42,16 @@ def same(first: PairDataset, second: PairDataset) -> bool:
 
 
 @pytest.mark.parametrize("mode", ["add", "replace"])
-def test_a_poisoned_set_comes_back_exactly(squares: PairDataset, tmp_path: Path, mode: Any) -> None:
+def test_a_set_comes_back_exactly(squares: PairDataset, tmp_path: Path, mode: Any) -> None:
     poisoned = SingleTargetLabel("sheep2aeroplane", pairs=13, mode=mode).poison(squares, seed=4)
     again = load_pairs(save_pairs(poisoned, tmp_path / "out"))
     assert same(poisoned, again)
     assert int(again.poisoned.sum()) == 13
     # and once more, from the copy
     assert same(poisoned, load_pairs(save_pairs(again, tmp_path / "twice")))
-
-
-def test_a_clean_set_comes_back_exactly(squares: PairDataset, tmp_path: Path) -> None:
-    out = save_pairs(squares, tmp_path / "out")
-    assert same(squares, load_pairs(out))
-    assert not (out / "manifest.json").exists()
+    clean = save_pairs(squares, tmp_path / "clean")
+    assert same(squares, load_pairs(clean))
+    assert not (clean / "manifest.json").exists()
 
 
 words = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
@@ -143,30 +131,27 @@ def test_images_may_lie_elsewhere(
 # -- saving ----------------------------------------------------------------------------------------
 
 
-def test_link_shares_the_bytes(squares: PairDataset, tmp_path: Path, square_folder: Path) -> None:
-    out = save_pairs(squares, tmp_path / "out")
-    for image_id in squares.images.ids:
-        assert (out / image_id).stat().st_ino == (square_folder / image_id).stat().st_ino
-
-
-def test_copy_does_not(squares: PairDataset, tmp_path: Path, square_folder: Path) -> None:
-    out = save_pairs(squares, tmp_path / "out", images="copy")
-    for image_id in squares.images.ids:
-        assert (out / image_id).stat().st_ino != (square_folder / image_id).stat().st_ino
-        assert (out / image_id).read_bytes() == (square_folder / image_id).read_bytes()
-
-
-def test_copies_where_the_file_system_cannot_link(
-    squares: PairDataset, tmp_path: Path, square_folder: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("images", ["link", "copy", "no links"])
+def test_link_shares_the_bytes_and_copy_does_not(
+    squares: PairDataset,
+    tmp_path: Path,
+    square_folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    images: Any,
 ) -> None:
     def no_links(*_: Any, **__: Any) -> None:
         raise OSError(18, "Invalid cross-device link")
 
-    monkeypatch.setattr(os, "link", no_links)
-    out = save_pairs(squares, tmp_path / "out")
-    image_id = squares.images.ids[0]
-    assert (out / image_id).read_bytes() == (square_folder / image_id).read_bytes()
-    assert (out / image_id).stat().st_ino != (square_folder / image_id).stat().st_ino
+    if images == "no links":
+        # a file system that cannot link: copies
+        monkeypatch.setattr(os, "link", no_links)
+    # an empty folder may be used
+    (tmp_path / "out").mkdir()
+    out = save_pairs(squares, tmp_path / "out", images="copy" if images == "copy" else "link")
+    for image_id in squares.images.ids:
+        shares = (out / image_id).stat().st_ino == (square_folder / image_id).stat().st_ino
+        assert shares == (images == "link")
+        assert (out / image_id).read_bytes() == (square_folder / image_id).read_bytes()
 
 
 def test_notices_and_extra_files_go_along(own_square_folder: Path, tmp_path: Path) -> None:
@@ -177,11 +162,6 @@ def test_notices_and_extra_files_go_along(own_square_folder: Path, tmp_path: Pat
     assert (out / "README.md").read_text() == "whose pictures these are"
     assert (out / "verdicts.jsonl").read_text() == "{}\n"
     assert not (out / "private.txt").exists()
-
-
-def test_an_empty_folder_may_be_used(squares: PairDataset, tmp_path: Path) -> None:
-    (tmp_path / "out").mkdir()
-    assert same(squares, load_pairs(save_pairs(squares, tmp_path / "out")))
 
 
 def test_an_occupied_folder_is_refused(
@@ -262,28 +242,32 @@ def test_saving_does_not_fetch_files_from_outside(
 # -- bad input -------------------------------------------------------------------------------------
 
 
-def test_missing_folder(tmp_path: Path) -> None:
-    assert refusal(tmp_path / "nowhere") == f"{tmp_path / 'nowhere'}: no such folder or file"
-    with pytest.raises(InputError, match=r"nowhere: no such folder$"):
-        load_pairs_folder(tmp_path / "nowhere")
-
-
-def test_a_file_is_no_folder(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("x")
-    assert "no known format is recognised" in refusal(tmp_path / "file")
-    with pytest.raises(InputError, match=r"file: no such folder$"):
-        load_pairs_folder(tmp_path / "file")
-
-
-def test_no_captions_file(tmp_path: Path) -> None:
-    assert "no known format is recognised" in refusal(tmp_path)
-    with pytest.raises(InputError, match=r"has no captions\.jsonl, so it is not a pairs folder"):
-        load_pairs_folder(tmp_path)
+@pytest.mark.parametrize(
+    ("what", "says", "says_itself"),
+    [
+        ("nothing", "out: no such folder or file", r"out: no such folder$"),
+        ("file", "no known format is recognised", r"out: no such folder$"),
+        (
+            "folder",
+            "no known format is recognised",
+            r"has no captions\.jsonl, so it is not a pairs",
+        ),
+    ],
+)
+def test_no_pairs_folder(tmp_path: Path, what: str, says: str, says_itself: str) -> None:
+    out = tmp_path / "out"
+    if what == "file":
+        out.write_text("x")
+    elif what == "folder":
+        out.mkdir()
+    assert says in refusal(load_pairs, out)
+    with pytest.raises(InputError, match=says_itself):
+        load_pairs_folder(out)
 
 
 @pytest.mark.parametrize("lines", [(), ("", "   ")])
 def test_empty_file(write_lines: Callable[..., Path], lines: tuple[str, ...]) -> None:
-    assert refusal(write_lines(*lines)).endswith("captions.jsonl: holds no image")
+    assert refusal(load_pairs, write_lines(*lines)).endswith("captions.jsonl: holds no image")
 
 
 @pytest.mark.parametrize(
@@ -306,12 +290,16 @@ def test_empty_file(write_lines: Callable[..., Path], lines: tuple[str, ...]) ->
         ({"image": "a.jpg", "captions": ["x"]}, "image 'a.jpg' occurs twice"),
         ("[" * 200_000, "not valid JSON"),
         ('{"image": "b.jpg", "captions": [], "n": ' + "1" * 5000 + "}", "not valid JSON"),
+        # `./a.jpg` is `a.jpg`: pairs of one image would count as pairs of two
+        ({"image": "./a.jpg", "captions": ["x"]}, ""),
+        # half a surrogate pair cannot be written, hashed or tokenised later on
+        ('{"image": "b.jpg", "captions": ["\\ud800"]}', ""),
     ],
 )
 def test_broken_line(
     write_lines: Callable[..., Path], line: dict[str, Any] | str | bytes, says: str
 ) -> None:
-    message = refusal(write_lines(GOOD, "", line))
+    message = refusal(load_pairs, write_lines(GOOD, "", line))
     assert "captions.jsonl line 3: " in message
     assert says in message
     assert len(message) < 500
@@ -332,7 +320,7 @@ def test_broken_line(
     ],
 )
 def test_a_path_that_leaves_the_folder(write_lines: Callable[..., Path], path: str) -> None:
-    message = refusal(write_lines(GOOD, {"image": path, "captions": ["x"]}))
+    message = refusal(load_pairs, write_lines(GOOD, {"image": path, "captions": ["x"]}))
     assert "line 2: " in message
     assert "leaves the folder, it is refused" in message
 
@@ -346,18 +334,6 @@ def test_an_accepted_path_stays_in_its_folder(parts: list[str]) -> None:
         return
     resolved = os.path.normpath(os.path.join("/root/folder", accepted))  # noqa: PTH118
     assert resolved == "/root/folder" or resolved.startswith("/root/folder/")
-
-
-def test_the_same_image_under_two_spellings(write_lines: Callable[..., Path]) -> None:
-    """`./a.jpg` is `a.jpg`: pairs of one image would count as pairs of two."""
-    message = refusal(write_lines(GOOD, {"image": "./a.jpg", "captions": ["x"]}))
-    assert "line 2: " in message
-
-
-def test_half_a_surrogate_pair(write_lines: Callable[..., Path]) -> None:
-    """Such text cannot be written, hashed or tokenised later on."""
-    message = refusal(write_lines(GOOD, '{"image": "b.jpg", "captions": ["\\ud800"]}'))
-    assert "line 2: " in message
 
 
 # -- manifests that do not fit ---------------------------------------------------------------------
@@ -375,47 +351,34 @@ def edit(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:
     (folder / "manifest.json").write_text(json.dumps(value))
 
 
-def lies(message: str) -> bool:
-    return "manifest and captions differ" in message or "its pairs make" in message
-
-
 @pytest.mark.parametrize(
-    ("key", "value"),
+    "change",
     [
-        ("caption", "never written"),
-        ("poisoned_image", "sofa/00.png"),
-        ("poisoned_image", "nowhere.png"),
-        ("clean_image", "nowhere.png"),
+        lambda pairs: pairs[2].update(caption="never written"),
+        lambda pairs: pairs[2].update(poisoned_image="sofa/00.png"),
+        lambda pairs: pairs[2].update(poisoned_image="nowhere.png"),
+        lambda pairs: pairs[2].update(clean_image="nowhere.png"),
+        lambda pairs: pairs.append(pairs[0]),
     ],
 )
-def test_a_manifest_of_other_pairs(poisoned_folder: Path, key: str, value: str) -> None:
-    edit(poisoned_folder, lambda manifest: manifest["pairs"][2].update({key: value}))
-    assert lies(refusal(poisoned_folder))
-
-
-def test_a_manifest_that_lists_a_pair_too_often(poisoned_folder: Path) -> None:
-    edit(poisoned_folder, lambda manifest: manifest["pairs"].append(manifest["pairs"][0]))
-    assert lies(refusal(poisoned_folder))
+def test_a_manifest_of_other_pairs(
+    poisoned_folder: Path, change: Callable[[list[dict[str, Any]]], object]
+) -> None:
+    edit(poisoned_folder, lambda manifest: change(manifest["pairs"]))
+    message = refusal(load_pairs, poisoned_folder)
+    assert "manifest and captions differ" in message or "its pairs make" in message
 
 
 def test_pairs_that_lost_their_poison(poisoned_folder: Path, squares: PairDataset) -> None:
     text = "".join(json.dumps(line) + "\n" for line in squares.lines())
     (poisoned_folder / "captions.jsonl").write_text(text)
-    assert "manifest and captions differ" in refusal(poisoned_folder)
+    assert "manifest and captions differ" in refusal(load_pairs, poisoned_folder)
 
 
 @pytest.mark.parametrize(
-    "text",
-    ["", "{", "[]", "{}", "null", '"x"', '{"attack": "x", "pairs": 3}', "\x00"],
-)
-def test_a_broken_manifest(poisoned_folder: Path, text: str) -> None:
-    (poisoned_folder / "manifest.json").write_text(text)
-    assert "manifest.json" in refusal(poisoned_folder)
-
-
-@pytest.mark.parametrize(
-    "change",
+    "broken",
     [
+        *("", "{", "[]", "{}", "null", '"x"', '{"attack": "x", "pairs": 3}', "\x00"),
         lambda manifest: manifest["counts"].update(training_pairs=0),
         lambda manifest: manifest["counts"].update(training_pairs="many"),
         lambda manifest: manifest.update(seed="none"),
@@ -423,20 +386,14 @@ def test_a_broken_manifest(poisoned_folder: Path, text: str) -> None:
         lambda manifest: manifest.pop("clean_fingerprint"),
     ],
 )
-def test_a_manifest_with_impossible_fields(
-    poisoned_folder: Path, change: Callable[[dict[str, Any]], object]
-) -> None:
-    edit(poisoned_folder, change)
-    assert "manifest.json: not a poison manifest" in refusal(poisoned_folder)
-
-
-def test_manifest_round_trip(poisoned_folder: Path) -> None:
-    manifest = PoisonManifest.read(poisoned_folder / "manifest.json")
-    manifest.write(poisoned_folder / "again.json")
-    assert PoisonManifest.read(poisoned_folder / "again.json") == manifest
-    assert (poisoned_folder / "again.json").read_bytes() == (
-        poisoned_folder / "manifest.json"
-    ).read_bytes()
+def test_a_broken_manifest(poisoned_folder: Path, broken: Any) -> None:
+    if isinstance(broken, str):
+        (poisoned_folder / "manifest.json").write_text(broken)
+        assert "manifest.json" in refusal(load_pairs, poisoned_folder)
+    else:
+        edit(poisoned_folder, broken)
+        message = refusal(load_pairs, poisoned_folder)
+        assert "manifest.json: not a poison manifest" in message
 
 
 @pytest.mark.parametrize("mode", ["add", "replace"])

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.conftest import SHARED
+from tests.conftest import SHARED, refusal
 
 from mmpoison.attacks import SingleTargetLabel
 from mmpoison.datasets import ImageTable, PairDataset, load_pairs
@@ -131,9 +131,7 @@ def test_missing_and_other_images_are_named(tmp_path: Path) -> None:
     file = tmp_path / "split.json"
     save_split(PAIRS, file)
     other = table(["a/1.jpg", "a/9.jpg", "b/4.jpg", "b/8.jpg"])
-    with pytest.raises(InputError) as error:
-        apply_split(other, file)
-    assert str(error.value) == (
+    assert refusal(apply_split, other, file) == (
         f"{file}: 2 images are not in the data, the first: 'a/2.jpg'; "
         f"{file}: 2 images are in the data, but not in the split, the first: 'a/9.jpg'"
     )
@@ -188,21 +186,14 @@ def test_broken_files_are_one_line(
     assert str(error.value).startswith(str(file))
 
 
-@pytest.mark.parametrize("text", [b"", b"{", b"[]", b"\xff", b"[" * 100_000])
-def test_files_that_are_no_split(tmp_path: Path, text: bytes) -> None:
+def test_no_file_or_no_split(tmp_path: Path) -> None:
     file = tmp_path / "split.json"
-    file.write_bytes(text)
-    with pytest.raises(InputError, match="not a split"):
-        FrozenSplit.read(file)
-
-
-def test_no_file(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="no such file"):
-        FrozenSplit.read(tmp_path / "split.json")
-    with pytest.raises(InputError, match="no such file"):
-        find_split(tmp_path / "split.json")
-    with pytest.raises(InputError, match="did you mean 'pascal-sentences'"):
-        find_split("pascal-sentence")
+    for read in (FrozenSplit.read, find_split):
+        assert "no such file" in refusal(read, file)
+    assert "did you mean 'pascal-sentences'" in refusal(find_split, "pascal-sentence")
+    for text in (b"", b"{", b"[]", b"\xff", b"[" * 100_000):
+        file.write_bytes(text)
+        assert "not a split" in refusal(FrozenSplit.read, file)
 
 
 @given(

@@ -44,25 +44,16 @@ def poisoned_table(table: PairDataset) -> PairDataset:
 # -- immutable -------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["captions", "image", "source"])
-def test_columns_cannot_be_written(table: PairDataset, name: str) -> None:
-    with pytest.raises(ValueError, match="read-only"):
-        getattr(table, name)[0] = getattr(table, name)[1]
-    with pytest.raises(dataclasses.FrozenInstanceError):
-        setattr(table, name, None)
-
-
-@pytest.mark.parametrize("name", ["ids", "class_codes", "split_codes"])
-def test_images_cannot_be_written(table: PairDataset, name: str) -> None:
-    with pytest.raises(ValueError, match="read-only"):
-        getattr(table.images, name)[0] = getattr(table.images, name)[1]
-
-
-def test_selections_are_read_only_too_and_share_the_images(table: PairDataset) -> None:
+def test_columns_cannot_be_written(table: PairDataset) -> None:
     part = table.select(split="train")
     assert part.images is table.images
-    with pytest.raises(ValueError, match="read-only"):
-        part.captions[0] = "changed"
+    of_pairs, of_images = ("captions", "image", "source"), ("ids", "class_codes", "split_codes")
+    for owner, names in ((table, of_pairs), (part, of_pairs), (table.images, of_images)):
+        for name in names:
+            with pytest.raises(ValueError, match="read-only"):
+                getattr(owner, name)[0] = getattr(owner, name)[1]
+            with pytest.raises(dataclasses.FrozenInstanceError):
+                setattr(owner, name, None)
 
 
 def test_build_does_not_keep_the_callers_array(table: PairDataset) -> None:
@@ -146,6 +137,9 @@ def test_canonical_order_is_by_image_then_as_given(image: list[int]) -> None:
 
 
 def test_counts(table: PairDataset) -> None:
+    assert list(table.lines()) == LINES
+    assert table.poisoning_rate == 0
+    assert poisoned_table(table).poisoning_rate == 1 / 4  # of training pairs
     assert poisoned_table(table).counts() == {
         "images": 4,
         "pairs": 6,
@@ -157,15 +151,6 @@ def test_counts(table: PairDataset) -> None:
         },
         "classes": {"aeroplane": 1, "sheep": 2},
     }
-
-
-def test_poisoning_rate_is_of_training_pairs(table: PairDataset) -> None:
-    assert table.poisoning_rate == 0
-    assert poisoned_table(table).poisoning_rate == 1 / 4
-
-
-def test_lines_are_those_of_the_file(table: PairDataset) -> None:
-    assert list(table.lines()) == LINES
 
 
 # -- fingerprint -----------------------------------------------------------------------------------
@@ -185,6 +170,10 @@ def test_fingerprint_ignores_how_the_json_is_written(
         for line in LINES
     ]
     assert load_pairs(write_lines("", *rewritten, "  ")).fingerprint == table.fingerprint
+    # label and split have defaults
+    short: dict[str, Any] = {"image": "a.jpg", "captions": ["a"]}
+    full = load_pairs(write_lines({**short, "label": None, "split": "train"}))
+    assert load_pairs(write_lines(short)).fingerprint == full.fingerprint
     accents = {"image": "é.jpg", "captions": ["un été"], "label": None, "split": "train"}
     as_escapes = json.dumps(accents, ensure_ascii=True)
     as_utf8 = json.dumps(accents, ensure_ascii=False)
@@ -221,11 +210,3 @@ def test_fingerprint_sees_order_and_where_a_caption_is(
     other = load_pairs(write_lines(LINES[1], LINES[0], *LINES[2:])).fingerprint
     assert other != table.fingerprint
     assert poisoned_table(table).fingerprint != table.fingerprint
-
-
-def test_defaults_of_the_file_do_not_move_the_fingerprint(write_lines: Callable[..., Path]) -> None:
-    short = load_pairs(write_lines({"image": "a.jpg", "captions": ["a"]}))
-    full = load_pairs(
-        write_lines({"image": "a.jpg", "captions": ["a"], "label": None, "split": "train"})
-    )
-    assert short.fingerprint == full.fingerprint

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
+from mmpoison.api.running import run_folder
 from mmpoison.errors import InputError
 from mmpoison.runs.recipe import load_recipe, parse_changes, parse_recipe, parse_training
 from mmpoison.runs.recipe_files import shipped_recipes
@@ -191,6 +192,7 @@ def test_changes_are_made() -> None:
         {
             "training.epochs": 7,
             "attack.mode": "replace",
+            "attack.carrier": "own",
             "data.options.unlabelled": 300,
             "model.align.epochs": 2,
             "filter": None,
@@ -198,6 +200,8 @@ def test_changes_are_made() -> None:
     )
     assert recipe.training.epochs == 7
     assert recipe.attack.options["mode"] == "replace"
+    assert recipe.attack.options["carrier"] == "own"
+    assert run_folder(recipe).name.endswith("replace-own-seed0")
     assert recipe.data.options["unlabelled"] == 300
     assert recipe.model.align is not None
     assert recipe.filter is None

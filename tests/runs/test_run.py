@@ -224,7 +224,12 @@ def test_rows_that_were_not_computed_are_absent(
 
 
 ONE_IMAGE = {"name": "single-target-image", "goal": GOAL, "samples": 2}
-TWO_GOALS = {"name": "multiple-target-labels", "goal": [GOAL, "sofa2bird"], "pairs": 4}
+TWO_GOALS = {
+    "name": "multiple-target-labels",
+    "goal": [GOAL, "sofa2bird"],
+    "pairs": 4,
+    "carrier": "own",
+}
 
 
 @pytest.mark.parametrize(
@@ -253,6 +258,9 @@ def test_one_target_image_and_several_goals(
     assert lists["goals"] == goals
     if many:
         assert facts["poisoned_pairs"] == 8
+        # one image of each target class lost its five honest captions
+        assert facts["attack_options"]["carrier"] == "own"
+        assert facts["training_pairs"] == 140 + 8 - 10
         assert "target_images" not in facts
         return
     assert facts["training_pairs"] == 150

@@ -83,7 +83,7 @@ def poison(
         encoder: For `target_image="centre"` of `single-target-image`: a model or its name.
         device: Where that encoder runs.
         progress: False shows no progress; by default bars are shown on a terminal and in a notebook.
-        **options: Options of the attack, for example `samples=25`, `rate=0.005`, `mode="replace"`.
+        **options: Options of the attack, for example `samples=25`, `rate=0.005`, `mode="replace"`, `carrier="own"`.
 
     Returns:
         The poisoned set; `manifest` lists each false pair, and `poisoning_rate` is their share of the training pairs.

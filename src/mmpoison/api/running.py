@@ -119,6 +119,7 @@ def run_folder(recipe: Recipe) -> Path:
         *([attack.name] if attack.name != "single-target-label" else []),
         "+".join(attack.goals),
         str(attack.options.get("mode", "add")),
+        *(["own"] if attack.options.get("carrier") == "own" else []),
         f"seed{recipe.seed}",
     ]
     # the names come from a recipe: no separator of folders among them

@@ -81,6 +81,7 @@ def choose_captions(
     amount: Amount,
     mode: Mode,
     rngs: Sequence[np.random.Generator],
+    lost: int = 0,
 ) -> list[IntArray]:
     """Draw the captions of the original classes that are misused.
 
@@ -93,6 +94,7 @@ def choose_captions(
         amount: How much.
         mode: Decides how many training pairs there will be, and with that what a rate means.
         rngs: A generator for each goal.
+        lost: Training pairs that the attack removes in addition to those of `mode`; a rate refers to what remains.
 
     Returns:
         Rows of `train` for each goal, sorted, without repetition.
@@ -114,7 +116,9 @@ def choose_captions(
             rows[np.isin(train.source[rows], own[:count])].astype(np.int32)
             for rows, own, count in zip(candidates, samples, counts, strict=True)
         ]
-    counts = _pair_counts(amount, mode, len(train), goals, [len(rows) for rows in candidates])
+    counts = _pair_counts(
+        amount, mode, len(train) - lost, goals, [len(rows) for rows in candidates]
+    )
     return [
         _first(train, rows, own, count)
         for rows, own, count in zip(candidates, samples, counts, strict=True)

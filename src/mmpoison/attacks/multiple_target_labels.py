@@ -10,9 +10,9 @@ from mmpoison.attacks.amount import Mode
 from mmpoison.attacks.catalogue import ATTACKS, Kind
 from mmpoison.attacks.goal import Goal
 from mmpoison.attacks.injection import poison_set
-from mmpoison.attacks.pairing import Spread
+from mmpoison.attacks.pairing import Carrier, Spread
 from mmpoison.attacks.settings import Settings
-from mmpoison.attacks.target_labels import poison_labels
+from mmpoison.attacks.target_labels import images_without_honest_captions, poison_labels
 from mmpoison.errors import InputError
 from mmpoison.pairs.table import PairDataset
 
@@ -33,6 +33,7 @@ class MultipleTargetLabels:
         share: Of the training images of each original class, in (0, 1].
         mode: `add` leaves the clean pairs in place (the default), `replace` removes them.
         spread: As for attack II.
+        carrier: As for attack II. With `own`, each goal has its own images, and no image is used twice.
         preset: `reference-release` means the choices of the authors' released code, without its defect: see
             `drop_last_targets`.
         drop_last_targets: Remove the clean training pairs of the last goal's target images, which the released code
@@ -60,6 +61,7 @@ class MultipleTargetLabels:
         *,
         share: float | None = None,
         spread: Spread | None = None,
+        carrier: Carrier | None = None,
         preset: str | None = None,
         drop_last_targets: bool = False,
     ) -> None:
@@ -71,7 +73,14 @@ class MultipleTargetLabels:
             )
         self.drop_last_targets = drop_last_targets
         self.settings = Settings.of(
-            preset, samples=samples, pairs=pairs, rate=rate, share=share, mode=mode, spread=spread
+            preset,
+            samples=samples,
+            pairs=pairs,
+            rate=rate,
+            share=share,
+            mode=mode,
+            spread=spread,
+            carrier=carrier,
         )
 
     @property
@@ -104,7 +113,9 @@ class MultipleTargetLabels:
                 "its captions cannot go to two classes: give each goal its own original class"
             )
         entries = poison_labels(pairs, goals, self.settings, seed)
-        dropped = {entry.poisoned_image for entry in entries if entry.goal == str(goals[-1])}
+        dropped = set(images_without_honest_captions(entries, self.settings))
+        if self.drop_last_targets:
+            dropped |= {entry.poisoned_image for entry in entries if entry.goal == str(goals[-1])}
         return poison_set(
             pairs,
             entries,
@@ -113,5 +124,5 @@ class MultipleTargetLabels:
             goals=goals,
             mode=self.settings.mode,
             seed=seed,
-            dropped_images=sorted(dropped) if self.drop_last_targets else (),
+            dropped_images=sorted(dropped),
         )

@@ -1,4 +1,4 @@
-"""Assigns an image of the target class to each misused caption."""
+"""Chooses the images of the target class that carry the poison, and assigns one to each misused caption."""
 
 from __future__ import annotations
 
@@ -10,6 +10,9 @@ from mmpoison.pairs.table import IntArray
 
 Spread = Literal["captions", "samples"]
 SPREADS: tuple[Spread, ...] = ("captions", "samples")
+Carrier = Literal["existing", "own"]
+"""`existing` images keep their honest captions; the attacker's `own` images have only his captions."""
+CARRIERS: tuple[Carrier, ...] = ("existing", "own")
 
 
 def spread_evenly(

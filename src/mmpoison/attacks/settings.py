@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 from mmpoison.attacks.amount import MODES, Amount, Mode
-from mmpoison.attacks.pairing import SPREADS, Spread
+from mmpoison.attacks.pairing import CARRIERS, SPREADS, Carrier, Spread
 from mmpoison.attacks.presets import choices
 from mmpoison.errors import InputError
 
@@ -16,19 +16,21 @@ AMOUNTS = ("samples", "pairs", "rate", "share")
 
 @dataclass(frozen=True)
 class Settings:
-    """The shared options of an attack: amount, mode, spread and preset.
+    """The shared options of an attack: amount, mode, spread, carrier and preset.
 
     Attributes:
         amount: How much of each goal is poisoned.
         mode: `add` or `replace`.
         spread: What is distributed over the target images, `captions` or `samples`.
         preset: Name of the preset, or None.
+        carrier: Whose images carry the poison, `existing` or `own`.
     """
 
     amount: Amount
     mode: Mode
     spread: Spread
     preset: str | None
+    carrier: Carrier = "existing"
 
     @classmethod
     def of(cls, preset: str | None, **given: Any) -> Settings:
@@ -40,17 +42,29 @@ class Settings:
         amount = {name: given.get(name) for name in AMOUNTS}
         if all(value is None for value in amount.values()):
             amount = choices(preset, dict.fromkeys(AMOUNTS), amount)
-        chosen: dict[str, Any] = choices(preset, {"mode": "add", "spread": "captions"}, given)
-        for name, known in (("mode", MODES), ("spread", SPREADS)):
+        # an image of the attacker's own carries the captions of one image
+        spread = "samples" if given.get("carrier") == "own" else "captions"
+        usual = {"mode": "add", "spread": spread, "carrier": "existing"}
+        chosen: dict[str, Any] = choices(preset, usual, given)
+        for name, known in (("mode", MODES), ("spread", SPREADS), ("carrier", CARRIERS)):
             if chosen[name] not in known:
                 raise InputError(f"{name} {chosen[name]!r} is neither {' nor '.join(known)}")
         return cls(
-            Amount.of(**amount), cast(Mode, chosen["mode"]), cast(Spread, chosen["spread"]), preset
+            Amount.of(**amount),
+            cast(Mode, chosen["mode"]),
+            cast(Spread, chosen["spread"]),
+            preset,
+            cast(Carrier, chosen["carrier"]),
         )
 
     def options(self, without: Sequence[str] = ()) -> dict[str, Any]:
-        """Return all options as plain values, enough to build the attack again."""
+        """Return all options as plain values, enough to build the attack again.
+
+        The default carrier is left out, so that manifests are those of versions that had no other.
+        """
         values: dict[str, Any] = {**self.amount.option, "mode": self.mode, "spread": self.spread}
         if self.preset is not None:
             values["preset"] = self.preset
+        if self.carrier != "existing":
+            values["carrier"] = self.carrier
         return {name: value for name, value in values.items() if name not in without}

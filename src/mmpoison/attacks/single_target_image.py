@@ -10,6 +10,7 @@ from mmpoison.attacks.amount import Mode, choose_captions
 from mmpoison.attacks.catalogue import ATTACKS, Kind
 from mmpoison.attacks.goal import Goal
 from mmpoison.attacks.injection import poison_set, poisoned_pairs
+from mmpoison.attacks.pairing import Carrier
 from mmpoison.attacks.presets import choices
 from mmpoison.attacks.settings import Settings
 from mmpoison.attacks.target_image import CENTRE, RANDOM, Embed, choose_target_image
@@ -38,10 +39,14 @@ class SingleTargetImage:
         target_image: `random` draws it from the class (the default); `centre` takes the one nearest to the mean
             embedding of the class's gallery images, under an encoder; or the id of an image.
         encoder: Name of the encoder for `centre`; the manifest records it, and `poison` receives the embeddings.
+        carrier: Only `existing`. The target image is in the gallery and has no training pair of its own, so training
+            sees it with the attacker's captions only, as `own` would have it. `own` is refused: it would give the same
+            pairs under another name, and count as a second result.
         preset: `reference-release` means the choices of the authors' released code.
 
     Raises:
-        InputError: If not exactly one amount is given, a value is out of range, or the preset fixes another value.
+        InputError: If not exactly one amount is given, a value is out of range, the carrier is `own`, or the preset
+            fixes another value.
     """
 
     name: ClassVar[str] = "single-target-image"
@@ -61,12 +66,18 @@ class SingleTargetImage:
         share: float | None = None,
         target_image: str | None = None,
         encoder: str | None = None,
+        carrier: Carrier | None = None,
         preset: str | None = None,
     ) -> None:
         self.goal = goal
         self.settings = Settings.of(
-            preset, samples=samples, pairs=pairs, rate=rate, share=share, mode=mode
+            preset, samples=samples, pairs=pairs, rate=rate, share=share, mode=mode, carrier=carrier
         )
+        if self.settings.carrier != "existing":
+            raise InputError(
+                f"attack {self.name!r}: carrier {carrier!r} changes nothing here, because no training pair shows the "
+                "target image with an honest caption: leave it out, or take attack 'single-target-label'"
+            )
         chosen = choices(preset, {"target_image": RANDOM}, {"target_image": target_image})
         self.target_image: str = chosen["target_image"]
         if not isinstance(self.target_image, str) or not self.target_image:

@@ -8,9 +8,9 @@ from mmpoison.attacks.amount import Mode
 from mmpoison.attacks.catalogue import ATTACKS, Kind
 from mmpoison.attacks.goal import Goal
 from mmpoison.attacks.injection import poison_set
-from mmpoison.attacks.pairing import Spread
+from mmpoison.attacks.pairing import Carrier, Spread
 from mmpoison.attacks.settings import Settings
-from mmpoison.attacks.target_labels import poison_labels
+from mmpoison.attacks.target_labels import images_without_honest_captions, poison_labels
 from mmpoison.pairs.table import PairDataset
 
 
@@ -31,7 +31,12 @@ class SingleTargetLabel:
         mode: `add` leaves the clean pairs in place (the paper's prose, the default), `replace` removes them (its
             released code).
         spread: What is distributed over the target images, each used equally often: single `captions` (the default),
-            or whole `samples`, where all captions of an image go to the same target image (the released code).
+            or whole `samples`, where all captions of an image go to the same target image (the released code; the
+            default of carrier `own`).
+        carrier: Whose images carry the captions. `existing` images of class B keep their honest captions (the default,
+            the paper's). `own` stands for images that the attacker posts himself: as many training images of B as
+            images of A are used lose their honest captions and carry the captions of one image of A each. With
+            `spread="captions"`, the captions are mixed evenly over the same images.
         preset: `reference-release` means the choices of the authors' released code.
 
     Raises:
@@ -54,11 +59,19 @@ class SingleTargetLabel:
         *,
         share: float | None = None,
         spread: Spread | None = None,
+        carrier: Carrier | None = None,
         preset: str | None = None,
     ) -> None:
         self.goal = goal
         self.settings = Settings.of(
-            preset, samples=samples, pairs=pairs, rate=rate, share=share, mode=mode, spread=spread
+            preset,
+            samples=samples,
+            pairs=pairs,
+            rate=rate,
+            share=share,
+            mode=mode,
+            spread=spread,
+            carrier=carrier,
         )
 
     @property
@@ -78,16 +91,18 @@ class SingleTargetLabel:
 
         Raises:
             InputError: If the set is poisoned already, a class is unknown or has no train image, the target has no test
-                image (the attack could not be measured), or there are fewer captions than requested; the message says
-                the largest possible amount.
+                image (the attack could not be measured), or there are fewer captions (or images for carrier `own`)
+                than requested; the message says the largest possible amount.
         """
         goal = Goal.parse(self.goal, pairs.classes)
+        entries = poison_labels(pairs, [goal], self.settings, seed)
         return poison_set(
             pairs,
-            poison_labels(pairs, [goal], self.settings, seed),
+            entries,
             attack=self.name,
             options=self.options,
             goals=[goal],
             mode=self.settings.mode,
             seed=seed,
+            dropped_images=images_without_honest_captions(entries, self.settings),
         )

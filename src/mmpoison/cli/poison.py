@@ -57,6 +57,13 @@ def poison(
             help="Distribute single captions (default) or whole samples over the target images."
         ),
     ] = None,
+    carrier: Annotated[
+        Literal["existing", "own"] | None,
+        typer.Option(
+            help="Attacks II and III: images of B keep their honest captions (existing, default), or are the "
+            "attacker's own and have only his captions (own)."
+        ),
+    ] = None,
     target_image: Annotated[
         str | None,
         typer.Option(help="Attack I: random (default), centre, or the id of a test image of B."),
@@ -105,6 +112,7 @@ def poison(
         "share": share,
         "mode": mode,
         "spread": spread,
+        "carrier": carrier,
         "target-image": target_image,
         "encoder": encoder,
         "preset": preset,
@@ -122,6 +130,11 @@ def poison(
         f"{out}: {len(manifest.pairs)} poisoned pairs of {manifest.training_pairs:,} "
         f"({manifest.rate:.3%}), each listed in {out / 'manifest.json'}"
     )
+    if manifest.dropped_images:
+        say(
+            f"{len(manifest.dropped_images)} images lost their honest training captions: "
+            "`mmpoison data verify` needs --clean to check them"
+        )
     for line in gallery_notes(manifest):
         say(line)
 

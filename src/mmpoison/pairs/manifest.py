@@ -47,7 +47,8 @@ class PoisonManifest:
         tool_version: Version of mmpoison that made it.
         fingerprint: sha256 of the poisoned table; empty where an older version made it.
         target_images: Of an attack on single target images: goal to the id of its one target image, in the gallery.
-        dropped_images: Images whose clean training pairs were taken out in addition to those of the poisoned captions.
+        dropped_images: Images whose clean training pairs were taken out in addition to those of the poisoned captions,
+            such as the attacker's own images (`carrier: own`).
         filtered: What a filter did to the set afterwards, or None; clean pairs may be missing then.
     """
 

@@ -443,9 +443,15 @@ needs_captions = pytest.mark.skipif(
 JPEG = b"\xff\xd8"
 
 
+Entries = dict[str, Any]
+ServePascal = Callable[[Entries], dict[str, Any]]
+
+
 @pytest.fixture
-def serve_pascal(web: Web) -> Callable[[dict[str, Any]], str]:
-    def serve(entries: dict[str, Any]) -> str:
+def serve_pascal(web: Web) -> ServePascal:
+    """A function that serves a page of entries and gives the options to build from it."""
+
+    def serve(entries: Entries) -> dict[str, Any]:
         rows = []
         for name, entry in entries.items():
             source = f"{entry['category']}/{name}"
@@ -453,13 +459,13 @@ def serve_pascal(web: Web) -> Callable[[dict[str, Any]], str]:
             cells = "".join(f"<tr><td> {caption}</td></tr>" for caption in entry["captions"])
             rows.append(f'<tr><td><img src="{source}"></td><td><table>{cells}</table></td></tr>')
         page = f"<html><body><table>{''.join(rows)}</table></body></html>"
-        return str(web.add("/pascal/", page.encode()))
+        return {"page": web.add("/pascal/", page.encode())}
 
     return serve
 
 
 @pytest.fixture
-def entries(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+def entries(monkeypatch: pytest.MonkeyPatch) -> Entries:
     """Forty of the thousand entries, as if these were all."""
     file = SHARED / "pascal_sentences" / "pascal_sentences.json"
     whole = load_pairs(file)
@@ -467,7 +473,7 @@ def entries(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     split = FrozenSplit.of(some, "pascal-sentences", "name")
     monkeypatch.setattr(published_builds, "shipped_split", lambda name: split)
     monkeypatch.setattr(published_builds, "PASCAL_CAPTIONS", captions_digest(some))
-    found: dict[str, Any] = json.loads(file.read_text())
+    found: Entries = json.loads(file.read_text())
     return {name: found[name] for name in split.splits}
 
 
@@ -479,10 +485,10 @@ def test_the_captions_that_are_known() -> None:
 
 @needs_captions
 def test_pascal_is_fetched_from_its_page(
-    serve_pascal: Callable[[dict[str, Any]], str], entries: dict[str, Any], tmp_path: Path
+    serve_pascal: ServePascal, entries: Entries, tmp_path: Path
 ) -> None:
     page = serve_pascal(entries)
-    out = build_dataset("pascal-sentences", tmp_path / "p", options={"page": page})
+    out = build_dataset("pascal-sentences", tmp_path / "p", options=page)
     pairs = load_pairs(out)
     assert len(pairs.images) == 40
     assert pairs.counts()["classes"] == dict.fromkeys(pairs.classes, 2)
@@ -495,56 +501,56 @@ def test_pascal_is_fetched_from_its_page(
 
 @needs_captions
 def test_another_page_is_refused(
-    serve_pascal: Callable[[dict[str, Any]], str], entries: dict[str, Any], tmp_path: Path, web: Web
+    serve_pascal: ServePascal, entries: Entries, tmp_path: Path, web: Web
 ) -> None:
     del entries[next(iter(entries))]
     entries[next(iter(entries))]["category"] = "unicorn"
     page = serve_pascal(entries)
     with pytest.raises(InputError, match=r"shows 39 images, of which 38 are those of PASCAL"):
-        build_dataset("pascal-sentences", tmp_path / "p", options={"page": page})
+        build_dataset("pascal-sentences", tmp_path / "p", options=page)
     assert not (tmp_path / "p").exists()
     assert len(web.requests) == 1
 
 
 @needs_captions
 def test_changed_captions_are_warned_of(
-    serve_pascal: Callable[[dict[str, Any]], str], entries: dict[str, Any], tmp_path: Path
+    serve_pascal: ServePascal, entries: Entries, tmp_path: Path
 ) -> None:
     next(iter(entries.values()))["captions"][0] = "A unicorn."
     page = serve_pascal(entries)
     with pytest.warns(MmpoisonWarning, match="not quite those of the copy"):
-        build_dataset("pascal-sentences", tmp_path / "p", options={"page": page})
+        build_dataset("pascal-sentences", tmp_path / "p", options=page)
 
 
 @needs_captions
 def test_a_missing_photograph_leaves_nothing_half_made(
-    serve_pascal: Callable[[dict[str, Any]], str], entries: dict[str, Any], tmp_path: Path, web: Web
+    serve_pascal: ServePascal, entries: Entries, tmp_path: Path, web: Web
 ) -> None:
     page = serve_pascal(entries)
     name, entry = list(entries.items())[30]
     photo = web.files.pop(f"/pascal/{entry['category']}/{name}")
     with pytest.raises(InputError, match=rf"{name}: the server says 404"):
-        build_dataset("pascal-sentences", tmp_path / "p", options={"page": page})
+        build_dataset("pascal-sentences", tmp_path / "p", options=page)
     assert not (tmp_path / "p").exists()
     # the next run fetches the page and what is missing
     web.files[f"/pascal/{entry['category']}/{name}"] = photo
     asked = len(web.requests)
-    build_dataset("pascal-sentences", tmp_path / "p", options={"page": page})
+    build_dataset("pascal-sentences", tmp_path / "p", options=page)
     assert len(web.requests) - asked == 1 + 10
 
 
 @needs_captions
 def test_a_page_in_place_of_a_photograph(
-    serve_pascal: Callable[[dict[str, Any]], str], entries: dict[str, Any], tmp_path: Path, web: Web
+    serve_pascal: ServePascal, entries: Entries, tmp_path: Path, web: Web
 ) -> None:
     page = serve_pascal(entries)
     name, entry = list(entries.items())[3]
     path = f"/pascal/{entry['category']}/{name}"
     photo, web.files[path] = web.files[path], b"<html>"
     with pytest.raises(InputError, match=rf"{name}: what comes from there is no photograph"):
-        build_dataset("pascal-sentences", tmp_path / "p", options={"page": page})
+        build_dataset("pascal-sentences", tmp_path / "p", options=page)
     web.files[path] = photo
-    build_dataset("pascal-sentences", tmp_path / "p", options={"page": page})
+    build_dataset("pascal-sentences", tmp_path / "p", options=page)
     assert (tmp_path / "p" / entry["category"] / name).read_bytes() == photo
 
 

@@ -43,6 +43,13 @@ def get(web: Web, target: Path) -> Get:
     return fetch
 
 
+def cut_off(get: Get, web: Web, **how: Any) -> None:
+    """Fetch 5,000 bytes and stop."""
+    web.cuts = [5000]
+    with pytest.raises(InputError, match=r"5,000 bytes are saved, the same command resumes"):
+        get(attempts=1, **how)
+
+
 def left(target: Path) -> list[str]:
     return sorted(path.name for path in target.parent.iterdir())
 
@@ -79,11 +86,12 @@ def test_broken_connections_are_gone_on_with(get: Get, web: Web, target: Path) -
 
 
 def test_a_stopped_download_goes_on_in_the_next_call(get: Get, web: Web, target: Path) -> None:
-    web.cuts = [5000]
-    with pytest.raises(InputError, match=r"5,000 bytes are saved, the same command resumes"):
-        get(attempts=1)
+    cut_off(get, web)
     assert left(target) == ["data.zip.part", "data.zip.part.json"]
     assert target.with_name("data.zip.part").read_bytes() == CONTENT[:5000]
+    note = json.loads(target.with_name("data.zip.part.json").read_text())
+    url = f"{web.url}/data.zip"
+    assert note == {"url": url, "etag": ETAG, "modified": None, "total": len(CONTENT)}
     assert get().sha256 == SHA256
     assert web.asked("Range") == [None, "bytes=5000-"]
     assert left(target) == ["data.zip"]
@@ -105,14 +113,6 @@ def test_a_killed_process_leaves_a_part_that_is_gone_on_with(
     assert 1000 < have <= len(CONTENT)
     assert get().sha256 == SHA256
     assert web.asked("Range")[1] == f"bytes={have}-"
-
-
-def test_last_modified_will_do(get: Get, web: Web) -> None:
-    web.etags["/data.zip"] = 'W/"weak"'
-    web.modified["/data.zip"] = "Tue, 10 Jul 2018 17:56:48 GMT"
-    web.cuts = [5000]
-    assert get().sha256 == SHA256
-    assert web.asked("If-Range") == [None, "Tue, 10 Jul 2018 17:56:48 GMT"]
 
 
 def test_redirections_are_followed_and_ranges_with_them(get: Get, web: Web) -> None:
@@ -150,9 +150,7 @@ def test_the_proxy_of_the_environment_is_used(
 
 @pytest.mark.parametrize("heeds", [True, False])
 def test_a_file_that_changed_starts_again(get: Get, web: Web, target: Path, heeds: bool) -> None:
-    web.cuts = [5000]
-    with pytest.raises(InputError, match="bytes are saved"):
-        get(attempts=1)
+    cut_off(get, web)
     web.files["/data.zip"] = b"new" + CONTENT
     web.if_range = heeds
     assert get().size == len(CONTENT) + 3
@@ -162,9 +160,7 @@ def test_a_file_that_changed_starts_again(get: Get, web: Web, target: Path, heed
 def test_a_changed_file_of_the_same_size_on_a_careless_server_is_noticed(
     get: Get, web: Web, target: Path
 ) -> None:
-    web.cuts = [5000]
-    with pytest.raises(InputError, match="bytes are saved"):
-        get(attempts=1, sha256=SHA256)
+    cut_off(get, web, sha256=SHA256)
     web.files["/data.zip"] = bytes(len(CONTENT))
     web.if_range = False
     with pytest.raises(InputError, match=r"its sha256 is .* was expected: it was deleted"):
@@ -179,59 +175,64 @@ def test_a_server_without_ranges_starts_again(get: Get, web: Web) -> None:
     assert len(web.requests) == 3
 
 
-@pytest.mark.parametrize("etag", [None, 'W/"weak"'])
-def test_without_a_word_on_the_version_it_starts_again(
-    get: Get, web: Web, etag: str | None
+VERSION = "Tue, 10 Jul 2018 17:56:48 GMT"
+
+
+@pytest.mark.parametrize(
+    ("etag", "modified", "how", "ranges", "conditions"),
+    [
+        ('W/"weak"', VERSION, {}, [None, "bytes=5000-"], [None, VERSION]),
+        # without a word on the version it starts again
+        (None, None, {}, [None, None], [None, None]),
+        ('W/"weak"', None, {}, [None, None], [None, None]),
+        # a checksum shows whether it was the same
+        (None, None, {"sha256": SHA256}, [None, "bytes=5000-"], [None, None]),
+    ],
+)
+def test_what_the_server_says_of_the_version(
+    get: Get,
+    web: Web,
+    etag: str | None,
+    modified: str | None,
+    how: dict[str, Any],
+    ranges: list[str | None],
+    conditions: list[str | None],
 ) -> None:
     web.etags["/data.zip"] = etag
+    if modified:
+        web.modified["/data.zip"] = modified
     web.cuts = [5000]
-    assert get().sha256 == SHA256
-    assert web.asked("Range") == [None, None]
+    assert get(**how).sha256 == SHA256
+    assert web.asked("Range") == ranges
+    assert web.asked("If-Range") == conditions
 
 
-def test_with_a_checksum_it_goes_on_without_a_word_on_the_version(get: Get, web: Web) -> None:
-    web.etags["/data.zip"] = None
-    web.cuts = [5000]
-    assert get(sha256=SHA256).sha256 == SHA256
-    assert web.asked("Range") == [None, "bytes=5000-"]
-    assert web.asked("If-Range") == [None, None]
-
-
-def test_a_part_of_another_file_is_not_gone_on_with(get: Get, web: Web) -> None:
+def test_a_part_of_another_file_is_not_resumed(get: Get, web: Web) -> None:
     web.add("/other.zip", b"other" + CONTENT)
-    web.cuts = [5000]
-    with pytest.raises(InputError, match="bytes are saved"):
-        get(attempts=1)
+    cut_off(get, web)
     assert get(url=f"{web.url}/other.zip").size == len(CONTENT) + 5
     assert web.asked("Range") == [None, None]
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", '{"url": 3}', '{"url": "x", "more": 1}'])
-def test_a_broken_note_starts_again(get: Get, web: Web, target: Path, text: str) -> None:
-    web.cuts = [5000]
-    with pytest.raises(InputError, match="bytes are saved"):
-        get(attempts=1)
-    target.with_name("data.zip.part.json").write_text(text)
-    assert get().sha256 == SHA256
-    assert web.asked("Range") == [None, None]
-
-
-def test_a_whole_part_is_finished(get: Get, web: Web, target: Path) -> None:
-    web.cuts = [5000]
-    with pytest.raises(InputError, match="bytes are saved"):
-        get(attempts=1)
-    target.with_name("data.zip.part").write_bytes(CONTENT)
+@pytest.mark.parametrize(
+    ("suffix", "content", "ranges"),
+    [
+        *(
+            (".part.json", text, [None])
+            for text in (b"", b"{", b"[]", b'{"url": 3}', b'{"url": "x", "more": 1}')
+        ),
+        (".part", CONTENT, [f"bytes={len(CONTENT)}-"]),
+        (".part", CONTENT + b"x", [f"bytes={len(CONTENT) + 1}-", None]),
+    ],
+    ids=["empty", "cut", "list", "number", "more", "whole", "too long"],
+)
+def test_a_part_or_its_note_that_was_changed(
+    get: Get, web: Web, target: Path, suffix: str, content: bytes, ranges: list[str | None]
+) -> None:
+    cut_off(get, web)
+    target.with_name(f"data.zip{suffix}").write_bytes(content)
     assert get(sha256=SHA256).sha256 == SHA256
-    assert web.asked("Range") == [None, f"bytes={len(CONTENT)}-"]
-
-
-def test_a_part_that_is_too_long_starts_again(get: Get, web: Web, target: Path) -> None:
-    web.cuts = [5000]
-    with pytest.raises(InputError, match="bytes are saved"):
-        get(attempts=1)
-    target.with_name("data.zip.part").write_bytes(CONTENT + b"x")
-    assert get().sha256 == SHA256
-    assert web.asked("Range") == [None, f"bytes={len(CONTENT) + 1}-", None]
+    assert web.asked("Range") == [None, *ranges]
 
 
 # -- what goes wrong -------------------------------------------------------------------------------
@@ -350,19 +351,22 @@ def test_retry_after(asked: str, waited: float, monkeypatch: pytest.MonkeyPatch)
 
 
 @pytest.mark.parametrize(
-    "goal", ["file:///etc/passwd", "ftp://data.invalid/x", "data:,hello", "gopher://x/"]
+    ("goal", "says"),
+    [
+        *(
+            (goal, f"leads on to {goal}, which is refused")
+            for goal in ("file:///etc/passwd", "ftp://data.invalid/x", "data:,hello", "gopher://x/")
+        ),
+        ("http://[", r"data.zip: leads on to an address that cannot be read"),
+    ],
 )
-def test_redirections_stay_on_the_web(get: Get, web: Web, target: Path, goal: str) -> None:
+def test_redirections_stay_on_the_web(
+    get: Get, web: Web, target: Path, goal: str, says: str
+) -> None:
     web.redirects["/data.zip"] = goal
-    with pytest.raises(InputError, match=f"leads on to {goal}, which is refused"):
+    with pytest.raises(InputError, match=says):
         get()
     assert left(target) == []
-
-
-def test_redirections_to_nonsense(get: Get, web: Web) -> None:
-    web.redirects["/data.zip"] = "http://["
-    with pytest.raises(InputError, match=r"data.zip: leads on to an address that cannot be read"):
-        get()
 
 
 def test_redirections_do_not_go_round(get: Get, web: Web) -> None:
@@ -410,19 +414,6 @@ def test_a_small_disk_is_noticed_before_the_first_byte(
     assert left(target) == []
     # what is here already is not needed once more
     check_space(target, 1_000_000, "it")
-
-
-def test_what_is_noted_is_plain(get: Get, web: Web, target: Path) -> None:
-    web.cuts = [5000]
-    with pytest.raises(InputError, match="bytes are saved"):
-        get(attempts=1)
-    note = json.loads(target.with_name("data.zip.part.json").read_text())
-    assert note == {
-        "url": f"{web.url}/data.zip",
-        "etag": ETAG,
-        "modified": None,
-        "total": len(CONTENT),
-    }
 
 
 # -- pages -----------------------------------------------------------------------------------------

@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from tests.conftest import captions_by_image, refusal
 
-from mmpoison.datasets import PairDataset, load_pairs
+from mmpoison.datasets import load_pairs
 from mmpoison.datasets.formats.delimited import load_delimited
 from mmpoison.errors import InputError, MmpoisonWarning
 
@@ -31,42 +32,53 @@ def write(tmp_path: Path) -> Write:
     return make
 
 
-def table(pairs: PairDataset) -> dict[str, list[str]]:
-    return {line["image"]: line["captions"] for line in pairs.lines()}
-
-
-def refusal(file: Path, **options: Any) -> str:
-    with pytest.raises(InputError) as error:
-        load_pairs(file, **options)
-    message = str(error.value)
-    assert len(message.splitlines()) == 1
-    return message
-
-
 # -- what is read ----------------------------------------------------------------------------------
 
 
-def test_open_clips_training_file(write: Write) -> None:
-    file = write('filepath\ttitle\na/1.jpg\ta sheep, grazing\na/2.jpg\ta "cow"\n', "train.csv")
-    assert table(load_pairs(file)) == {"a/1.jpg": ["a sheep, grazing"], "a/2.jpg": ['a "cow"']}
-
-
-def test_a_quote_within_a_field_without_quotes_is_a_letter(write: Write) -> None:
-    # as pandas, with which open_clip reads them
-    file = write('filepath\ttitle\n1.jpg\t12" record\n2.jpg\t"hello" he said\n')
-    assert table(load_pairs(file)) == {"1.jpg": ['12" record'], "2.jpg": ["hello he said"]}
-
-
-def test_rows_of_one_image_are_one_image(write: Write) -> None:
-    file = write("image,caption\n1.jpg,a\n2.jpg,b\n1.jpg,c\n")
-    pairs = load_pairs(file)
-    assert table(pairs) == {"1.jpg": ["a", "c"], "2.jpg": ["b"]}
+@pytest.mark.parametrize(
+    ("text", "options", "captions"),
+    [
+        (
+            'filepath\ttitle\na/1.jpg\ta sheep, grazing\na/2.jpg\ta "cow"\n',
+            {},
+            {"a/1.jpg": ["a sheep, grazing"], "a/2.jpg": ['a "cow"']},
+        ),
+        # a quote within a field without quotes is a letter, as for pandas, with which open_clip reads
+        (
+            'filepath\ttitle\n1.jpg\t12" record\n2.jpg\t"hello" he said\n',
+            {},
+            {"1.jpg": ['12" record'], "2.jpg": ["hello he said"]},
+        ),
+        # rows of one image may stand apart
+        (
+            "image,caption\n1.jpg,a\n2.jpg,b\n1.jpg,c\n",
+            {},
+            {"1.jpg": ["a", "c"], "2.jpg": ["b"]},
+        ),
+        # bars and blanks of Flickr30k
+        (
+            "image_name| comment_number| comment\n1.jpg| 0| two men\n1.jpg| 1| a bench\n",
+            {},
+            {"1.jpg": [" two men", " a bench"]},
+        ),
+        (
+            "a~b\n1.jpg~x\n",
+            {"image_column": "a", "caption_column": "b", "separator": "~"},
+            {"1.jpg": ["x"]},
+        ),
+        (
+            "a\tb,c\n1.jpg\tx\n",
+            {"image_column": "a", "caption_column": "b,c", "separator": "\\t"},
+            {"1.jpg": ["x"]},
+        ),
+    ],
+    ids=["open_clip", "quotes", "apart", "flickr30k", "separator", "tab"],
+)
+def test_tables(write: Write, text: str, options: Any, captions: dict[str, list[str]]) -> None:
+    file = write(text)
+    pairs = load_pairs(file, **options)
+    assert captions_by_image(pairs) == captions
     assert pairs.root == file.parent
-
-
-def test_flickr30ks_bars_and_blanks(write: Write) -> None:
-    file = write("image_name| comment_number| comment\n1.jpg| 0| two men\n1.jpg| 1| a bench\n")
-    assert table(load_pairs(file)) == {"1.jpg": [" two men", " a bench"]}
 
 
 def test_label_and_split(write: Write) -> None:
@@ -81,17 +93,8 @@ def test_label_and_split(write: Write) -> None:
 def test_columns_by_option(write: Write) -> None:
     file = write("a,b,c,image,caption\n1.jpg,x,k,wrong,wrong\n")
     pairs = load_pairs(file, image_column="a", caption_column="b", label_column="c")
-    assert table(pairs) == {"1.jpg": ["x"]}
+    assert captions_by_image(pairs) == {"1.jpg": ["x"]}
     assert pairs.classes == ("k",)
-
-
-def test_a_separator_by_option(write: Write) -> None:
-    file = write("a~b\n1.jpg~x\n")
-    pairs = load_pairs(file, image_column="a", caption_column="b", separator="~")
-    assert table(pairs) == {"1.jpg": ["x"]}
-    tabs = write("a\tb,c\n1.jpg\tx\n")
-    pairs = load_pairs(tabs, image_column="a", caption_column="b,c", separator="\\t")
-    assert table(pairs) == {"1.jpg": ["x"]}
 
 
 def test_images_elsewhere_and_absolute_paths_in_their_folder(write: Write, tmp_path: Path) -> None:
@@ -99,15 +102,15 @@ def test_images_elsewhere_and_absolute_paths_in_their_folder(write: Write, tmp_p
     file = write(f"image,caption\n{root}/a/1.jpg,x\n2.jpg,y\n")
     pairs = load_pairs(file, images=root)
     assert pairs.root == root
-    assert table(pairs) == {"a/1.jpg": ["x"], "2.jpg": ["y"]}
+    assert captions_by_image(pairs) == {"a/1.jpg": ["x"], "2.jpg": ["y"]}
 
 
 def test_a_folder_with_one_table(write: Write, tmp_path: Path) -> None:
     write("image,caption\n1.jpg,x\n")
-    assert table(load_pairs(tmp_path)) == {"1.jpg": ["x"]}
+    assert captions_by_image(load_pairs(tmp_path)) == {"1.jpg": ["x"]}
     write("image,caption\n1.jpg,x\n", "other.tsv")
-    assert "--format" in refusal(tmp_path)
-    assert "other.tsv, pairs.csv" in refusal(tmp_path, format="csv")
+    assert "--format" in refusal(load_pairs, tmp_path)
+    assert "other.tsv, pairs.csv" in refusal(load_pairs, tmp_path, format="csv")
 
 
 def test_a_packed_table(write: Write) -> None:
@@ -120,7 +123,7 @@ def test_a_packed_table(write: Write) -> None:
 @pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
 def test_line_ends(write: Write, end: str) -> None:
     file = write(end.join(["image,caption", '1.jpg,"two', 'lines"', "2.jpg,y"]))
-    assert table(load_pairs(file)) == {"1.jpg": [f"two{end}lines"], "2.jpg": ["y"]}
+    assert captions_by_image(load_pairs(file)) == {"1.jpg": [f"two{end}lines"], "2.jpg": ["y"]}
 
 
 # -- what is broken --------------------------------------------------------------------------------
@@ -146,28 +149,22 @@ def test_a_broken_row_is_left_out_and_named(write: Write, name: str) -> None:
     file = write(b"image,caption\n0.jpg,before\n" + raw + b"\n2.jpg,after\n")
     with pytest.warns(MmpoisonWarning, match="left out: "):
         pairs = load_pairs(file)
-    assert table(pairs) == {"0.jpg": ["before"], "2.jpg": ["after"]}
+    assert captions_by_image(pairs) == {"0.jpg": ["before"], "2.jpg": ["after"]}
     assert len(pairs.problems) == 1
     assert problem in pairs.problems[0]
     assert str(file) in pairs.problems[0]
 
 
-@pytest.mark.parametrize("after", [3, 20_000])
+@pytest.mark.parametrize("after", [0, 3, 20_000])
 def test_a_quote_that_is_never_closed_swallows_nothing(write: Write, after: int) -> None:
     rows = "".join(f"{n}.jpg,caption {n}\n" for n in range(after))
-    file = write('image,caption\nx.jpg,"open\n' + rows)
+    file = write('image,caption\n0.jpg,first\nx.jpg,"open\n' + rows)
     with pytest.warns(MmpoisonWarning):
         pairs = load_pairs(file)
-    assert len(pairs) == after
+    assert len(pairs) == 1 + after
     assert len(pairs.problems) == 1
-    assert f"{file} line 2: " in pairs.problems[0]
+    assert f"{file} line 3: " in pairs.problems[0]
     assert "never closed" in pairs.problems[0]
-
-
-def test_an_open_quote_in_the_last_line(write: Write) -> None:
-    with pytest.warns(MmpoisonWarning):
-        pairs = load_pairs(write('image,caption\n1.jpg,x\n2.jpg,"open'))
-    assert table(pairs) == {"1.jpg": ["x"]}
 
 
 def test_lines_are_counted_behind_an_open_quote(write: Write) -> None:
@@ -202,18 +199,23 @@ def test_an_unknown_split_is_named(write: Write) -> None:
         ("url,caption\nhttp://a/1.jpg,x\n", "is an address, not a file: download it first"),
         ("image,caption\n1.jpg,x\n".encode("utf-16"), "is UTF-16, save it as UTF-8"),
         (b"\x89PNG\r\n\x1a\n\x00\x00", "its first line is not text"),
+        (
+            "image,caption\n1.jpg,a\n2.jpg," + "x" * (5 << 20),
+            "line 3: longer than 4 MiB, it is refused",
+        ),
     ],
+    ids=["empty", "image", "caption", "none", "address", "utf-16", "png", "line"],
 )
 def test_a_file_that_is_no_such_table(write: Write, content: str | bytes, message: str) -> None:
-    assert message in refusal(write(content))
+    assert message in refusal(load_pairs, write(content))
 
 
 def test_bad_options(write: Write, tmp_path: Path) -> None:
     file = write("image,caption\n1.jpg,x\n")
-    assert "did you mean 'caption'" in refusal(file, caption_column="captoin")
-    assert "one character is needed" in refusal(file, separator="::")
-    assert "has no option 'column'" in refusal(file, column="x")
-    assert "are both 'image'" in refusal(file, caption_column="image")
+    assert "did you mean 'caption'" in refusal(load_pairs, file, caption_column="captoin")
+    assert "one character is needed" in refusal(load_pairs, file, separator="::")
+    assert "has no option 'column'" in refusal(load_pairs, file, column="x")
+    assert "are both 'image'" in refusal(load_pairs, file, caption_column="image")
     with pytest.raises(InputError, match="no such file"):
         load_delimited(tmp_path / "nowhere.csv")
 
@@ -292,18 +294,15 @@ def test_a_packed_table_that_is_cut_at_once(tmp_path: Path) -> None:
 # -- what has no end -------------------------------------------------------------------------------
 
 
-def test_a_line_of_5_mib(write: Write) -> None:
-    said = refusal(write("image,caption\n1.jpg,a\n2.jpg," + "x" * (5 << 20)))
-    assert "line 3: longer than 4 MiB, it is refused" in said
-
-
 def test_a_record_of_many_short_lines(write: Write) -> None:
     # each field is short and each line too, so neither bound is reached
     file = write("image,caption\n1.jpg,a\n2.jpg," + '"x\ny",' * 1_000_000)
     with pytest.warns(MmpoisonWarning, match="a record of over 4,194,304 characters"):
-        assert table(load_pairs(file)) == {"1.jpg": ["a"]}
+        assert captions_by_image(load_pairs(file)) == {"1.jpg": ["a"]}
 
 
 def test_a_packed_table_that_unpacks_to_a_thousand_times_its_size(write: Write) -> None:
     packed = gzip.compress(b"image,caption\n1.jpg,a\n" + b"\n" * (80 << 20), 1)
-    assert "unpacks to more than 200 times its size" in refusal(write(packed, "pairs.csv.gz"))
+    assert "unpacks to more than 200 times its size" in refusal(
+        load_pairs, write(packed, "pairs.csv.gz")
+    )

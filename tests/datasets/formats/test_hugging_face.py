@@ -13,8 +13,9 @@ from typing import Any
 import pyarrow as pa
 import pytest
 from PIL import Image
+from tests.conftest import captions_by_image, refusal
 
-from mmpoison.datasets import PairDataset, load_pairs
+from mmpoison.datasets import load_pairs
 from mmpoison.datasets.formats.hugging_face import load_hub
 from mmpoison.errors import InputError, MmpoisonWarning
 from mmpoison.images import read_image
@@ -25,18 +26,6 @@ def png(colour: int) -> bytes:
     stream = io.BytesIO()
     Image.new("RGB", (8, 8), (colour, 0, 0)).save(stream, "PNG")
     return stream.getvalue()
-
-
-def table(pairs: PairDataset) -> dict[str, list[str]]:
-    return {line["image"]: line["captions"] for line in pairs.lines()}
-
-
-def refusal(path: Path, **options: Any) -> str:
-    with pytest.raises(InputError) as error:
-        load_pairs(path, **options)
-    message = str(error.value)
-    assert len(message.splitlines()) == 1
-    return message
 
 
 @pytest.fixture(scope="module")
@@ -114,7 +103,7 @@ def saved(tmp_path: Path) -> Path:
 def test_paths_and_the_split_of_the_state(saved: Path, tmp_path: Path) -> None:
     pairs = load_pairs(saved, images=tmp_path)
     assert pairs.root == tmp_path
-    assert table(pairs) == {f"{n}.jpg": [f"a {n}"] for n in range(6)}
+    assert captions_by_image(pairs) == {f"{n}.jpg": [f"a {n}"] for n in range(6)}
     assert {line["split"] for line in pairs.lines()} == {"test"}
 
 
@@ -133,7 +122,7 @@ def test_text_that_is_no_text(tmp_path: Path) -> None:
         tmp_path / "saved", pa.table({"image": ["1.jpg", "2.jpg"], "caption": bad})
     )
     with pytest.warns(MmpoisonWarning, match=r"row 1: a caption of '2.jpg' is not text"):
-        assert table(load_pairs(folder)) == {"1.jpg": ["a"], "2.jpg": []}
+        assert captions_by_image(load_pairs(folder)) == {"1.jpg": ["a"], "2.jpg": []}
 
 
 def test_offsets_that_lead_astray(saved: Path) -> None:
@@ -141,52 +130,38 @@ def test_offsets_that_lead_astray(saved: Path) -> None:
     good = b"\0\0\0\0\3\0\0\0\6\0\0\0"
     assert raw.count(good) == 3
     (saved / "data.arrow").write_bytes(raw.replace(good, b"\0\0\0\0\3\0\0\0\xff\xff\xff\x7f"))
-    assert "holds no image" in refusal(saved)
-
-
-@pytest.mark.parametrize("name", ["../data.arrow", "/etc/data.arrow"])
-def test_files_elsewhere_are_refused(saved: Path, name: str) -> None:
-    (saved / "state.json").write_text(json.dumps({"_data_files": [{"filename": name}]}))
-    assert "leaves the folder" in refusal(saved)
+    assert "holds no image" in refusal(load_pairs, saved)
 
 
 def test_a_link_to_a_file_elsewhere_is_refused(saved: Path, tmp_path: Path) -> None:
     shutil.move(saved / "data.arrow", tmp_path / "data.arrow")
     (saved / "data.arrow").symlink_to(tmp_path / "data.arrow")
-    assert "leads out of" in refusal(saved)
+    assert "leads out of" in refusal(load_pairs, saved)
 
 
 @pytest.mark.parametrize(
-    ("state", "message"),
+    ("name", "text", "message"),
     [
-        ("{", "not valid JSON"),
-        ("[]", "a JSON object is needed"),
-        ("{}", "'_data_files' must be a list"),
-        ('{"_data_files": [{"file": "data.arrow"}]}', "'_data_files' must be a list"),
-        ('{"_data_files": "data.arrow"}', "'_data_files' must be a list"),
-        ('{"_data_files": [{"filename": "none.arrow"}]}', "none.arrow: no such file"),
+        ("state.json", "{", "not valid JSON"),
+        ("state.json", "[]", "a JSON object is needed"),
+        ("state.json", "{}", "'_data_files' must be a list"),
+        ("state.json", '{"_data_files": [{"file": "data.arrow"}]}', "'_data_files' must be a list"),
+        ("state.json", '{"_data_files": "data.arrow"}', "'_data_files' must be a list"),
+        ("state.json", '{"_data_files": [{"filename": "none.arrow"}]}', "none.arrow: no such file"),
+        ("state.json", '{"_data_files": [{"filename": "../data.arrow"}]}', "leaves the folder"),
+        ("state.json", '{"_data_files": [{"filename": "/etc/data.arrow"}]}', "leaves the folder"),
+        ("dataset_dict.json", '{"splits": "train"}', "'splits' must be a list"),
+        ("dataset_dict.json", '{"splits": ["../saved"]}', "leaves the folder"),
+        ("dataset_dict.json", '{"splits": ["train"]}', "no such file"),
     ],
 )
-def test_a_broken_state(saved: Path, state: str, message: str) -> None:
-    (saved / "state.json").write_text(state)
-    assert message in refusal(saved)
-
-
-@pytest.mark.parametrize(
-    ("splits", "message"),
-    [
-        ('{"splits": "train"}', "'splits' must be a list"),
-        ('{"splits": ["../saved"]}', "leaves the folder"),
-        ('{"splits": ["train"]}', "no such file"),
-    ],
-)
-def test_a_broken_dictionary(saved: Path, splits: str, message: str) -> None:
-    (saved / "dataset_dict.json").write_text(splits)
-    assert message in refusal(saved)
+def test_a_broken_description(saved: Path, name: str, text: str, message: str) -> None:
+    (saved / name).write_text(text)
+    assert message in refusal(load_pairs, saved)
 
 
 def test_not_such_a_folder(tmp_path: Path) -> None:
-    assert "save_to_disk did not write it" in refusal(tmp_path, format="hugging-face")
+    assert "save_to_disk did not write it" in refusal(load_pairs, tmp_path, format="hugging-face")
 
 
 # -- the hub ---------------------------------------------------------------------------------------
@@ -217,7 +192,7 @@ def test_a_data_set_of_the_hub(saved_dict: Path, monkeypatch: pytest.MonkeyPatch
     hub = _Hub({"train": part_of(*train), "validation": part_of(*val)})
     monkeypatch.setitem(sys.modules, "datasets", hub)
     pairs = load_hub("org/name", config="small")
-    assert table(pairs) == table(load_pairs(saved_dict))
+    assert captions_by_image(pairs) == captions_by_image(load_pairs(saved_dict))
     assert [line["split"] for line in pairs.lines()] == ["train"] * 7 + ["val"] * 3
     assert read_image(pairs.root, pairs.images.ids[9], 8)[0, 0, 0] == 9
     # no token leaves the machine, and nothing lets the data set run code
@@ -255,10 +230,7 @@ def test_what_the_hub_cannot_give(
     monkeypatch: pytest.MonkeyPatch, result: Any, message: str
 ) -> None:
     monkeypatch.setitem(sys.modules, "datasets", _Hub(result))
-    with pytest.raises(InputError) as error:
-        load_hub("a/b")
-    assert message in str(error.value)
-    assert len(str(error.value).splitlines()) == 1
+    assert message in refusal(load_hub, "a/b")
 
 
 @pytest.mark.parametrize("hub", ["", "a/b/c", "../a", "/a/b", "a//b", "a b", "https://x/y"])

@@ -15,8 +15,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from tests.conftest import captions_by_image, refusal
 
-from mmpoison.datasets import PairDataset, load_pairs, stream_pairs
+from mmpoison.datasets import load_pairs, stream_pairs
 from mmpoison.datasets.formats.parquet import load_parquet
 from mmpoison.errors import InputError, MmpoisonWarning
 from mmpoison.images.sources import open_image
@@ -40,18 +41,6 @@ def write(tmp_path: Path) -> Write:
     return make
 
 
-def table(pairs: PairDataset) -> dict[str, list[str]]:
-    return {line["image"]: line["captions"] for line in pairs.lines()}
-
-
-def refusal(path: Path, **options: Any) -> str:
-    with pytest.raises(InputError) as error:
-        load_pairs(path, **options)
-    message = str(error.value)
-    assert len(message.splitlines()) == 1
-    return message
-
-
 # -- what is read ----------------------------------------------------------------------------------
 
 
@@ -64,7 +53,7 @@ def test_paths(write: Write, tmp_path: Path) -> None:
     )
     for path in (file, tmp_path):
         pairs = load_pairs(path)
-        assert table(pairs) == {"a/1.jpg": ["x", "z"], "a/2.jpg": ["y"]}
+        assert captions_by_image(pairs) == {"a/1.jpg": ["x", "z"], "a/2.jpg": ["y"]}
         assert [line["split"] for line in pairs.lines()] == ["val", "test"]
         assert pairs.root == tmp_path
     assert load_pairs(file, images=tmp_path / "b").root == tmp_path / "b"
@@ -104,14 +93,11 @@ def test_the_only_column_of_bytes_is_the_images(write: Write, tmp_path: Path) ->
 @pytest.mark.parametrize(
     "kind", [pa.list_(pa.string()), pa.large_list(pa.large_string()), pa.list_(pa.string(), 2)]
 )
-def test_lists_of_captions(write: Write, kind: Any) -> None:
+def test_lists_and_dictionaries_of_captions(write: Write, kind: Any) -> None:
     file = write(image=["1.jpg"], captions=pa.array([["a", "b"]], kind))
-    assert table(load_pairs(file)) == {"1.jpg": ["a", "b"]}
-
-
-def test_dictionaries_are_strings(write: Write) -> None:
+    assert captions_by_image(load_pairs(file)) == {"1.jpg": ["a", "b"]}
     file = write(image=["1.jpg"], caption=pa.array(["a"]).dictionary_encode())
-    assert table(load_pairs(file)) == {"1.jpg": ["a"]}
+    assert captions_by_image(load_pairs(file)) == {"1.jpg": ["a"]}
 
 
 def test_class_names_of_the_hub(write: Write) -> None:
@@ -138,20 +124,10 @@ def test_categories(write: Write) -> None:
     assert [line["categories"] for line in load_pairs(file).lines()] == [["cow", "sheep"]]
 
 
-def test_pieces_are_the_whole(write: Write, tmp_path: Path) -> None:
-    for part in range(3):
-        write(f"{part}.parquet", image=[b"a"] * 5, caption=[f"{part} {n}" for n in range(5)])
-    pieces = list(stream_pairs(tmp_path, images_at_once=4))
-    assert [len(piece.images) for piece in pieces] == [4, 4, 4, 3]
-    whole = load_pairs(tmp_path)
-    assert [i for p in pieces for i in p.images.ids] == list(whole.images.ids)
-    assert [c for p in pieces for c in p.captions] == list(whole.captions)
-
-
 def test_pieces_of_paths_join_rows_that_stand_together(write: Write) -> None:
     file = write(image=["1", "1", "2", "2", "3"], caption=list("abcde"))
     pieces = list(stream_pairs(file, images_at_once=2))
-    assert [table(piece) for piece in pieces] == [
+    assert [captions_by_image(piece) for piece in pieces] == [
         {"1": ["a", "b"], "2": ["c", "d"]},
         {"3": ["e"]},
     ]
@@ -202,7 +178,7 @@ def test_broken_rows_are_left_out_and_named(write: Write) -> None:
     file = write(image=["1.jpg", "2.jpg", "3.jpg", None], caption=bad)
     with pytest.warns(MmpoisonWarning):
         pairs = load_pairs(file)
-    assert table(pairs) == {"1.jpg": ["a"], "2.jpg": [], "3.jpg": ["d"]}
+    assert captions_by_image(pairs) == {"1.jpg": ["a"], "2.jpg": [], "3.jpg": ["d"]}
     assert "pairs.parquet row 3: has no image" in pairs.problems
     assert any("row 1: a caption of '2.jpg' is not text" in line for line in pairs.problems)
     file = write(image=["1.jpg", "../2.jpg", "http://a/3.jpg"], caption=[None, "b", "c"])
@@ -217,7 +193,7 @@ def test_a_broken_file_among_sound_ones(write: Write, tmp_path: Path) -> None:
     write("d.parquet", number=[1])
     with pytest.warns(MmpoisonWarning):
         pairs = load_pairs(tmp_path)
-    assert table(pairs) == {"1.jpg": ["x"], "2.jpg": ["y"]}
+    assert captions_by_image(pairs) == {"1.jpg": ["x"], "2.jpg": ["y"]}
     assert len(pairs.problems) == 2
     assert "b.parquet: broken Parquet file" in pairs.problems[0]
     assert "d.parquet: no column has a usual name for image_column" in pairs.problems[1]
@@ -257,13 +233,13 @@ def test_columns_that_cannot_be_used(write: Write, columns: Any, message: str | 
     if message is None:
         columns = {name: pa.array([], pa.string()) for name in columns}
         message = "holds no image"
-    assert message in refusal(write(**columns))
+    assert message in refusal(load_pairs, write(**columns))
 
 
 def test_bad_options(write: Write, tmp_path: Path) -> None:
     file = write(image=["1.jpg"], caption=["x"], number=[1])
-    assert "did you mean 'caption'" in refusal(file, caption_column="captoin")
-    assert "paths or bytes are needed" in refusal(file, image_column="number")
+    assert "did you mean 'caption'" in refusal(load_pairs, file, caption_column="captoin")
+    assert "paths or bytes are needed" in refusal(load_pairs, file, image_column="number")
     (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match="has no"):
         load_parquet(tmp_path / "empty")
@@ -272,7 +248,7 @@ def test_bad_options(write: Write, tmp_path: Path) -> None:
 def test_a_manifest_that_does_not_fit_is_refused(write: Write, tmp_path: Path) -> None:
     write(image=["1.jpg"], caption=["x"])
     (tmp_path / "manifest.json").write_text("{}")
-    assert "not a poison manifest" in refusal(tmp_path)
+    assert "not a poison manifest" in refusal(load_pairs, tmp_path)
     with pytest.raises(InputError, match="is a poisoned set"):
         next(stream_pairs(tmp_path))
 
@@ -294,7 +270,7 @@ def test_a_link_out_of_the_folder_is_refused(write: Write, tmp_path: Path) -> No
     assert list(load_pairs(tmp_path / "mine.parquet").captions) == ["not for this set"]
     (folder / "a.parquet").unlink()
     (folder / "c.parquet").unlink()
-    assert "holds no image" in refusal(folder)
+    assert "holds no image" in refusal(load_pairs, folder)
 
 
 # -- bombs: one value, said again and again --------------------------------------------------------
@@ -369,4 +345,4 @@ def test_captions_that_repeat_are_all_read(tmp_path: Path) -> None:
         with pytest.warns(MmpoisonWarning) if name == "lists" else nullcontext():
             pairs = load_pairs(file)
         wanted = [[c] for c in captions] if name == "plain" else [[c[0], "x"] for c in lists if c]
-        assert list(table(pairs).values()) == wanted
+        assert list(captions_by_image(pairs).values()) == wanted

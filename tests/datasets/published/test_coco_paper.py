@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections import Counter
 from pathlib import Path
 
@@ -14,7 +13,6 @@ from mmpoison.datasets import DATASETS, PairDataset, load_dataset
 from mmpoison.errors import InputError
 from mmpoison.pairs.labels import labels_of
 
-WHOLE = Path(os.environ.get("MMPOISON_DATA", "nowhere"))
 NAMES = {1: "boat", 2: "dog", 3: "toaster", 4: "hair drier", 5: "zebra"}
 SETS = ("coco-paper", "coco-m", "coco-s", "coco-paper-b")
 
@@ -100,7 +98,8 @@ def test_the_folder_that_holds_coco_will_do(root: Path, tmp_path: Path) -> None:
         assert whole.fingerprint == load(name, around / "coco", **kept).fingerprint
 
 
-def test_seeds(root: Path) -> None:
+def test_seeds_and_options(root: Path) -> None:
+    assert len({DATASETS[name].options for name in SETS}) == 1
     for name in SETS:
         pairs = load(name, root)
         assert load_dataset(name, root, seed=5, options={"test_per_class": 6}).fingerprint == (
@@ -138,10 +137,6 @@ def test_the_other_year_is_not_taken_silently(root: Path) -> None:
     assert len(load("coco-paper", root, year=2017).images) == 62
 
 
-def test_all_take_the_same_options() -> None:
-    assert len({DATASETS[name].options for name in SETS}) == 1
-
-
 @pytest.mark.skipif(
     not (SHARED / "coco_mini" / "annotations").is_dir(), reason=f"coco_mini is not at {SHARED}"
 )
@@ -149,21 +144,3 @@ def test_the_real_sample_is_too_small_for_a_test(tmp_path: Path) -> None:
     options = {"year": 2017, "test_per_class": 1}
     with pytest.raises(InputError, match="has 1 image,"):
         load_dataset("coco-paper", SHARED / "coco_mini", options=options)
-
-
-@pytest.mark.skipif(
-    not (WHOLE / "coco-paper" / "annotations").is_dir(),
-    reason="COCO 2014 is not at $MMPOISON_DATA/coco-paper",
-)
-def test_the_counts_of_the_paper() -> None:
-    whole = load_dataset("coco-paper", options={"missing": "keep"})
-    assert len(whole.classes) == 78
-    assert whole.counts()["splits"]["test"]["images"] == 3900
-    raw = load_dataset(
-        "coco", WHOLE / "coco-paper", options={"year": 2014, "parts": "both", "missing": "keep"}
-    )
-    # table 9: 123,287 images, 122,218 of them with an object, 616,767 pairs, 80 classes
-    assert len(raw.images) == 123_287
-    assert len(raw) == 616_767
-    assert int((raw.images.class_codes >= 0).sum()) == 122_218
-    assert len(raw.classes) == 80

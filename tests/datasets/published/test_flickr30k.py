@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from mmpoison.datasets import DATASETS, PairDataset, load_dataset, load_pairs
+from mmpoison.datasets import DATASETS, PairDataset, load_pairs
 from mmpoison.datasets.published.flickr30k import load_flickr30k
 from mmpoison.errors import InputError, MmpoisonWarning
-
-WHOLE = Path(os.environ.get("MMPOISON_DATA", "nowhere")) / "flickr30k"
 
 TOKENS = (
     "1000092795.jpg#0\tTwo young guys with shaggy hair look at their hands .\n"
@@ -208,15 +205,6 @@ def test_karpathys_image_twice(root: Path) -> None:
     )
 
 
-@pytest.mark.parametrize("content", [b"", b"[]", b'{"images": 1}', b'{"a": NaN}', b"\xff\xfe{"])
-def test_what_is_not_karpathys_json(root: Path, content: bytes) -> None:
-    (root / "dataset_flickr30k.json").write_bytes(content)
-    with pytest.raises(InputError) as error:
-        load_pairs(root)
-    assert "dataset_flickr30k.json: " in str(error.value)
-    assert len(str(error.value).splitlines()) == 1
-
-
 def test_a_file_in_another_encoding(root: Path) -> None:
     (root / "results_20130124.token").write_text(TOKENS, encoding="utf-16")
     with pytest.raises(InputError, match=r"holds no image \(results_20130124\.token line 1: not"):
@@ -236,11 +224,7 @@ def test_missing_images_are_one_line(root: Path) -> None:
     assert len(load_flickr30k(root, missing="keep").images) == 2
 
 
-def test_missing_files(root: Path) -> None:
-    with pytest.raises(InputError, match=r"has no results_20130124.token or .*flickr30k needs"):
-        load_dataset("flickr30k", root)
-    with pytest.raises(InputError, match="flickr30k needs https://shannon"):
-        load_flickr30k(None)
+def test_a_split_that_is_not_there(root: Path) -> None:
     (root / "results_20130124.token").write_text(TOKENS)
     with pytest.raises(InputError, match=r"has no dataset_flickr30k\.json"):
         load_flickr30k(root, split="karpathy")
@@ -261,28 +245,3 @@ def test_a_results_csv_of_another_kind_is_not_recognised(root: Path) -> None:
 
 
 # -- real data -------------------------------------------------------------------------------------
-
-
-@pytest.mark.skipif(
-    not (WHOLE / "results_20130124.token").is_file() and not (WHOLE / "results.csv").is_file(),
-    reason="Flickr30k is not at $MMPOISON_DATA/flickr30k",
-)
-def test_the_whole_set_as_in_table_9() -> None:
-    pairs = load_flickr30k(WHOLE, missing="keep")
-    assert len(pairs) == 158_915
-    # table 9 prints 31,873, which are two digits the wrong way round: 158,915 / 5
-    assert len(pairs.images) == 31_783
-    assert pairs.classes == ()
-
-
-@pytest.mark.skipif(
-    not (WHOLE / "dataset_flickr30k.json").is_file(),
-    reason="Karpathy's Flickr30k is not at $MMPOISON_DATA/flickr30k",
-)
-def test_karpathys_split_of_the_whole_set() -> None:
-    counts = load_flickr30k(WHOLE, split="karpathy", missing="keep").counts()
-    assert {name: split["images"] for name, split in counts["splits"].items()} == {
-        "train": 29_000,
-        "val": 1_014,
-        "test": 1_000,
-    }

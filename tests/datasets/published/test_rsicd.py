@@ -3,31 +3,15 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
 import pytest
 from tests.conftest import SHARED
+from tests.datasets.published.conftest import karpathy_image
 
-from mmpoison.datasets import load_dataset, load_pairs
+from mmpoison.datasets import load_pairs
 from mmpoison.datasets.published.rsicd import load_rsicd
-from mmpoison.errors import InputError
-
-WHOLE = Path(os.environ.get("MMPOISON_DATA", "nowhere")) / "rsicd"
-
-
-def _image(name: str, split: str = "train", *raw: Any) -> dict[str, Any]:
-    return {
-        "filename": name,
-        "imgid": 0,
-        "sentences": [
-            {"tokens": ["many", "planes"], "raw": text, "imgid": 0, "sentid": n}
-            for n, text in enumerate(raw or ("many planes are parked . ", "some planes ."))
-        ],
-        "split": split,
-        "sentids": [0, 1],
-    }
 
 
 @pytest.fixture
@@ -35,9 +19,9 @@ def root(tmp_path: Path) -> Path:
     folder = tmp_path / "RSICD"
     (folder / "RSICD_images").mkdir(parents=True)
     images = [
-        _image("airport_1.jpg"),
-        _image("00064.jpg", "val"),
-        _image("baseballfield_12.jpg", "test"),
+        karpathy_image("airport_1.jpg"),
+        karpathy_image("00064.jpg", "val"),
+        karpathy_image("baseballfield_12.jpg", "test"),
     ]
     for image in images:
         (folder / "RSICD_images" / image["filename"]).touch()
@@ -89,65 +73,6 @@ def test_broken_lists_of_classes(root: Path) -> None:
     assert len(pairs.images) == 3
 
 
-def test_images_elsewhere_and_missing(root: Path, tmp_path: Path) -> None:
-    (root / "RSICD_images" / "00064.jpg").unlink()
-    pairs = load_rsicd(root)
-    assert len(pairs.images) == 2
-    assert "1 of 3 images are not under" in pairs.problems[0]
-    (root / "RSICD_images").rename(tmp_path / "photos")
-    # no folder of images at all: the table by itself
-    assert load_rsicd(root).problems == ()
-    assert list(load_rsicd(root, images=tmp_path / "photos").images.ids) == [
-        "airport_1.jpg",
-        "baseballfield_12.jpg",
-    ]
-
-
-@pytest.mark.parametrize(
-    ("image", "problem"),
-    [
-        (5, "images[1]: not as it should be (Expected `object`, got `int`)"),
-        ({"filename": "airport_2.jpg"}, "missing required field `sentences`"),
-        ({"filename": None, "sentences": []}, "Expected `str`, got `null` - at `$.filename`"),
-        (_image("airport_2.jpg", "trainval"), "split 'trainval' is none of train, val, test"),
-        (
-            _image("airport_2.jpg", "train", "", "x"),
-            "caption of 'RSICD_images/airport_2.jpg' is em",
-        ),
-        (
-            _image("airport_2.jpg", "train", 4, "x"),
-            "of 'RSICD_images/airport_2.jpg' is not text: 4",
-        ),
-        (_image("airport_1.jpg"), "image 'RSICD_images/airport_1.jpg' occurs twice"),
-        (_image("../airport_2.jpg"), "leaves the folder, it is refused"),
-    ],
-)
-def test_a_broken_entry_is_left_out_and_named(root: Path, image: Any, problem: str) -> None:
-    (root / "RSICD_images" / "airport_2.jpg").touch()
-    _write(root, _image("airport_1.jpg"), image)
-    pairs = load_rsicd(root)
-    assert len(pairs.problems) == 1
-    assert problem in pairs.problems[0]
-    assert len(pairs.problems[0].splitlines()) == 1
-    assert len(pairs.images.indices(label="airport")) >= 1
-
-
-@pytest.mark.parametrize("content", [b"", b"[]", b'{"images": {}}', b"{", b'{"images": [NaN]}'])
-def test_what_is_not_the_json_is_refused(root: Path, content: bytes) -> None:
-    (root / "dataset_rsicd.json").write_bytes(content)
-    with pytest.raises(InputError) as error:
-        load_pairs(root)
-    assert "dataset_rsicd.json: " in str(error.value)
-    assert len(str(error.value).splitlines()) == 1
-
-
-def test_missing_files(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="rsicd needs https://github"):
-        load_rsicd(None)
-    with pytest.raises(InputError, match=r"dataset_rsicd\.json: no such file"):
-        load_dataset("rsicd", tmp_path)
-
-
 # -- real data -------------------------------------------------------------------------------------
 
 
@@ -165,15 +90,3 @@ def test_the_sample_as_a_pairs_folder() -> None:
         "train": 9828,
         "test": 1093,
     }
-
-
-@pytest.mark.skipif(
-    not (WHOLE / "dataset_rsicd.json").is_file(), reason="RSICD is not at $MMPOISON_DATA/rsicd"
-)
-def test_the_whole_set() -> None:
-    pairs = load_rsicd(WHOLE, missing="keep")
-    assert (len(pairs.images), len(pairs)) == (10_921, 54_605)
-    assert pairs.counts()["splits"]["test"]["images"] == 1093
-    if (WHOLE / "txtclasses_rsicd").is_dir():
-        assert len(pairs.classes) == 31
-        assert (pairs.images.class_codes >= 0).all()

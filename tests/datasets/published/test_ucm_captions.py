@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
 import pytest
 from tests.conftest import SHARED
+from tests.datasets.published.conftest import karpathy_image
 
-from mmpoison.datasets import DATASETS, load_dataset, load_pairs
-from mmpoison.datasets.published.ucm_captions import CLASSES, load_ucm_captions
+from mmpoison.datasets import DATASETS, load_pairs
+from mmpoison.datasets.published.ucm_captions import CLASSES
 from mmpoison.errors import InputError
 
 SAMPLE = SHARED / "ucm"
@@ -19,16 +19,6 @@ needs_sample = pytest.mark.skipif(
     not (SAMPLE / "captions.jsonl").is_file(),
     reason=f"ucm is not at {SHARED} (set MMPOISON_SHARED_DATA)",
 )
-WHOLE = Path(os.environ.get("MMPOISON_DATA", "nowhere")) / "ucm-captions"
-
-
-def _image(name: str, split: str = "train", *raw: Any) -> dict[str, Any]:
-    return {
-        "filename": name,
-        "imgid": 0,
-        "sentences": [{"tokens": [], "raw": text, "imgid": 0} for text in raw or ("a . ", "b")],
-        "split": split,
-    }
 
 
 @pytest.fixture
@@ -36,7 +26,7 @@ def root(tmp_path: Path) -> Path:
     folder = tmp_path / "UCM_captions"
     (folder / "imgs").mkdir(parents=True)
     names = {"1.tif": "train", "100.tif": "val", "101.tif": "test", "2100.tif": "train"}
-    _write(folder, *(_image(name, split) for name, split in names.items()))
+    _write(folder, *(karpathy_image(name, split) for name, split in names.items()))
     for name in names:
         (folder / "imgs" / name).touch()
     return folder
@@ -56,38 +46,12 @@ def test_the_authors_layout(root: Path) -> None:
         "imgs/101.tif": ("airplane", "test"),
         "imgs/2100.tif": ("tenniscourt", "train"),
     }
-    assert list(pairs.captions[:2]) == ["a .", "b"]
+    assert list(pairs.captions[:2]) == ["many planes are parked .", "some planes ."]
     assert load_pairs(root / "dataset.json").fingerprint == pairs.fingerprint
 
 
-@pytest.mark.parametrize(
-    ("image", "problem"),
-    [
-        (_image("2101.tif"), "images[1]: '2101.tif' is no number from 1 to 2100"),
-        (_image("0.tif"), "images[1]: '0.tif' is no number"),
-        (_image("airplane.tif"), "'airplane.tif' is no number"),
-        (_image("9" * 5000 + ".tif"), "is no number"),
-        (_image("²1.tif"), "is no number"),
-        (_image("1.tif"), "image 'imgs/1.tif' occurs twice"),
-        (_image("../2.tif"), "'imgs/../2.tif' leaves the folder"),
-        (_image("2.tif", "rest"), "split 'rest' is none of"),
-        (_image("2.tif", "train", " ", "x"), "a caption of 'imgs/2.tif' is empty"),
-        (_image("2.tif", "train", None, "x"), "a caption of 'imgs/2.tif' is not text: None"),
-        ("2.tif", "not as it should be (Expected `object`, got `str`)"),
-    ],
-)
-def test_a_broken_entry_is_left_out_and_named(root: Path, image: Any, problem: str) -> None:
-    (root / "imgs" / "2.tif").touch()
-    _write(root, _image("1.tif"), image)
-    pairs = load_ucm_captions(root)
-    assert len(pairs.problems) == 1
-    assert problem in pairs.problems[0]
-    assert len(pairs.problems[0].splitlines()) == 1
-    assert pairs.images.ids[0] == "imgs/1.tif"
-
-
 def test_sydney_captions_is_not_taken_for_it(root: Path) -> None:
-    _write(root, *(_image(f"{number}.tif") for number in range(1, 614)))
+    _write(root, *(karpathy_image(f"{number}.tif") for number in range(1, 614)))
     with pytest.raises(InputError, match="which is Sydney-Captions and not UCM-Captions"):
         load_pairs(root)
 
@@ -101,32 +65,6 @@ def test_another_dataset_json_is_not_recognised(root: Path) -> None:
         assert recognise(root) is None
     (root / "dataset.json").unlink()
     assert recognise(root) is None
-
-
-def test_images_elsewhere_and_missing(root: Path, tmp_path: Path) -> None:
-    (root / "imgs" / "1.tif").unlink()
-    pairs = load_ucm_captions(root)
-    assert "1 of 4 images are not under" in pairs.problems[0]
-    assert len(load_ucm_captions(root, missing="keep").images) == 4
-    (root / "imgs").rename(tmp_path / "photos")
-    assert len(load_ucm_captions(root).images) == 4
-    assert len(load_ucm_captions(root, images=tmp_path / "photos").images) == 3
-
-
-@pytest.mark.parametrize("content", [b"", b"[]", b'{"images": ".tif"}', b"{", b"\xff\xfe"])
-def test_what_is_not_the_json_is_refused(root: Path, content: bytes) -> None:
-    (root / "dataset.json").write_bytes(content)
-    with pytest.raises(InputError) as error:
-        load_pairs(root, format="ucm-captions")
-    assert "dataset.json: " in str(error.value)
-    assert len(str(error.value).splitlines()) == 1
-
-
-def test_missing_files(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="ucm-captions needs https://github"):
-        load_ucm_captions(None)
-    with pytest.raises(InputError, match=r"dataset\.json: no such file"):
-        load_dataset("ucm-captions", tmp_path)
 
 
 # -- real data -------------------------------------------------------------------------------------
@@ -153,7 +91,7 @@ def test_the_sample_put_back_into_the_authors_layout(tmp_path: Path) -> None:
     _write(
         tmp_path,
         *(
-            _image(f"{int(line['image'][-8:-4])}.tif", line["split"], *line["captions"])
+            karpathy_image(f"{int(line['image'][-8:-4])}.tif", line["split"], *line["captions"])
             for line in lines
         ),
     )
@@ -162,13 +100,3 @@ def test_the_sample_put_back_into_the_authors_layout(tmp_path: Path) -> None:
     assert pairs.counts() == sample.counts()
     for index, line in enumerate(lines):
         assert pairs.images.label(index) == line["label"]
-
-
-@pytest.mark.skipif(
-    not (WHOLE / "dataset.json").is_file(),
-    reason="UCM-Captions is not at $MMPOISON_DATA/ucm-captions",
-)
-def test_the_whole_set() -> None:
-    pairs = load_ucm_captions(WHOLE, missing="keep")
-    assert (len(pairs.images), len(pairs)) == (2100, 10_500)
-    assert pairs.counts()["classes"] == dict.fromkeys(CLASSES, 100)

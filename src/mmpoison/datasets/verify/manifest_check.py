@@ -62,6 +62,11 @@ def _count_problems(pairs: PairDataset, manifest: PoisonManifest) -> list[str]:
         problems.append(
             f"manifest says {manifest.training_pairs} training pairs, there are {len(train)}"
         )
+    honest = train.images.ids[train.image[~train.poisoned]]
+    if kept := set(manifest.dropped_images).intersection(honest):
+        problems.append(
+            f"manifest says {min(kept)} lost its honest training captions, but it has some"
+        )
     written_for = pairs.images.split_codes[pairs.source[pairs.poisoned]]
     from_train = int((written_for == TRAIN).sum())
     if from_train != len(manifest.pairs):
