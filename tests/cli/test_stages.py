@@ -252,7 +252,7 @@ def test_bars_on_a_terminal_show_no_raw_names(monkeypatch: pytest.MonkeyPatch) -
     screen = io.StringIO()
     terminal = Console(file=screen, force_terminal=True, width=300, color_system=None)
     monkeypatch.setattr(cli_console, "console", terminal)
-    with cli_console.monitor() as progress:
+    with cli_console.live_progress() as progress:
         update = progress.progress(f"embedding with {EVIL}")
         update(1, 3)
         update(3, 3)

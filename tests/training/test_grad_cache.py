@@ -30,7 +30,7 @@ def step_of(
     """Loss and gradients of the first step."""
     found: list[tuple[float, dict[str, Tensor]]] = []
 
-    def look(step: Step, student: DualEncoder) -> None:
+    def probe(step: Step, student: DualEncoder) -> None:
         gradients = {
             name: parameter.grad.clone()
             for name, parameter in student.module.named_parameters()
@@ -39,7 +39,7 @@ def step_of(
         found.append((step.loss, gradients))
 
     settings = ONE_STEP.model_copy(update=changes)
-    finetune(encoder, train, inputs, settings, seed=0, on_step=look)
+    finetune(encoder, train, inputs, settings, seed=0, on_step=probe)
     return found[0]
 
 

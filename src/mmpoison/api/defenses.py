@@ -55,7 +55,7 @@ def filter(
             set of any size is then read in pieces, where the method can.
         images: With `out`: hard links (`link`), copies (`copy`), or the table alone (`none`).
         format: The format of a path, where it is not recognised.
-        ask: With `labels`: shows pairs to somebody and writes the answers into that file.
+        ask: With `labels`: shows pairs to a person and writes the answers into that file.
         label_pairs: How many pairs it shows.
         device: `auto` (a GPU where there is one), `cpu`, `cuda` or `cuda:N`.
         trust: As for `load_encoder`.
@@ -91,7 +91,7 @@ def filter(
                 "another one"
             )
     by_name = isinstance(pairs, str | Path)
-    with shown(progress) as monitor:
+    with shown(progress) as reporter:
         return filter_pairs(
             pairs if by_name and out is not None else as_pairs(pairs, format=format),
             judge,
@@ -103,7 +103,7 @@ def filter(
             seed=seed,
             ask=ask,
             label_pairs=label_pairs,
-            progress=monitor.progress,
+            progress=reporter.progress,
         )
 
 
@@ -181,11 +181,11 @@ def sterilize(
             tuple(Goal.parse(text, data.classes) for text in canaries),
             evaluate_every,
         )
-    aims = [GoalTarget(Goal.parse(text, data.classes)) for text in as_list(goal)]
+    goal_targets = [GoalTarget(Goal.parse(text, data.classes)) for text in as_list(goal)]
     if held_out and data.manifest is not None and data.select(split="test", poisoned=False):
-        aims = aims or list(goal_targets_of(data.manifest, data))
+        goal_targets = goal_targets or list(goal_targets_of(data.manifest, data))
     suspect = as_encoder(model, device=device, trust=trust)
-    with shown(progress) as monitor, TemporaryDirectory() as scratch:
+    with shown(progress) as reporter, TemporaryDirectory() as scratch:
         return sterilize_model(
             data,
             suspect,
@@ -194,12 +194,12 @@ def sterilize(
             method=method,
             options=options,
             learning_rates=list(rates),
-            progress=monitor,
+            progress=reporter,
             split=split,
             seed=seed,
             held_out=held_out,
             rule=rule,
-            aims=aims,
+            goal_targets=goal_targets,
             trackers=track,
             fresh=fresh,
         )
@@ -222,7 +222,7 @@ def scan(
     progress: bool | RunProgress = True,
     **changes: Any,
 ) -> ScannedModel:
-    """Ask whether a model is poisoned, towards a goal that nobody knows.
+    """Ask whether a model is poisoned, without knowing the goal.
 
     Args:
         model: The suspect: an encoder, or what `load_encoder` takes.
@@ -259,7 +259,7 @@ def scan(
     data = as_pairs(pairs)
     suspect = as_encoder(model, device=device, trust=trust)
     before = None if reference is None else as_encoder(reference, device=device, trust=trust)
-    with shown(progress) as monitor, TemporaryDirectory() as scratch:
+    with shown(progress) as reporter, TemporaryDirectory() as scratch:
         # clean fine-tunes are written somewhere in any case
         folder = Path(scratch) / "scan" if out is None and clean_runs else out
         return scan_model(
@@ -275,5 +275,5 @@ def scan(
             trust=trust,
             method=method,
             options=options,
-            progress=monitor,
+            progress=reporter,
         )

@@ -116,14 +116,14 @@ def evaluate(
     subjects: dict[str, Subject] = {}
     names: dict[str, str] = {}
     pixels = None
-    with shown(progress) as monitor:
+    with shown(progress) as reporter:
         for role, one in models.items():
             if one is None:
                 continue
             encoder = as_encoder(one, device=device, trust=trust)
             names[role] = str(one) if isinstance(one, str | Path) else one.name
             inputs = prepare_pixels(
-                encoder, test.pairs, images=test.gallery, pixels=pixels, progress=monitor.progress
+                encoder, test.pairs, images=test.gallery, pixels=pixels, progress=reporter.progress
             )
             pixels = inputs.pixels
             subjects[role] = Subject(encoder, inputs)
@@ -135,7 +135,7 @@ def evaluate(
             study=studies,
             pairs=data,
             manifest=poison,
-            progress=monitor.progress,
+            progress=reporter.progress,
         )
     run = RunFacts(
         goals=[str(target) for target in targets],

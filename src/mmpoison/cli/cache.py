@@ -103,7 +103,7 @@ def clear(
 
 
 def parse_age(text: str) -> float:
-    """Seconds of `30m`, `12h`, `7d`.
+    """Parse an age such as `30m`, `12h`, `7d`, in seconds.
 
     >>> parse_age("2h")
     7200.0
@@ -115,7 +115,7 @@ def parse_age(text: str) -> float:
 
 
 def parse_size(text: str) -> float:
-    """Bytes of `500MB`, `20GB`.
+    """Parse a size such as `500MB`, `20GB`, in bytes.
 
     >>> parse_size("1.5GB")
     1500000000.0

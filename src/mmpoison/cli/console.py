@@ -39,7 +39,7 @@ def stderr(line: str) -> None:
     sys.stderr.write(printable_line(line) + "\n")
 
 
-def monitor(*, on_stderr: bool = False) -> AbstractContextManager[LiveProgress]:
+def live_progress(*, on_stderr: bool = False) -> AbstractContextManager[LiveProgress]:
     """Show progress on the terminal while the block runs.
 
     Args:

@@ -1,4 +1,4 @@
-"""`mmpoison data`: what is known, making data sets, checking them."""
+"""The verb `data`: list, build, split, convert and verify data sets."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from mmpoison.base.phrasing import count_of
-from mmpoison.cli.console import console, monitor, say
+from mmpoison.cli.console import console, live_progress, say
 from mmpoison.cli.options import SEEDS, WORKERS, JsonOption
 from mmpoison.cli.output import hold_output
 from mmpoison.errors import InputError
@@ -87,7 +87,7 @@ def build(
 
     options = _data_options(option or [])
     hold_output(context, out)
-    with monitor() as progress:
+    with live_progress() as progress:
         build_dataset(
             name,
             out,
@@ -209,7 +209,7 @@ def convert(
     from mmpoison.pairs.manifest import PoisonManifest
 
     hold_output(context, out, work=work_folder(out))
-    with monitor() as progress:
+    with live_progress() as progress:
         done = convert_pairs(
             source,
             out,
@@ -269,7 +269,7 @@ def verify(
     pairs, name, manifest_faults = load_to_verify(
         data, format=format, root=data_root, options=_data_options(option or [])
     )
-    with monitor() as progress:
+    with live_progress() as progress:
         found = verify_pairs(
             pairs,
             clean=load_pairs(clean) if clean else None,

@@ -91,7 +91,7 @@ def known_data(asked: str | None = None) -> dict[str, Any]:
 
 
 def is_format(source: DataSource) -> bool:
-    """Return whether it is a format for any data, and not a certain data set."""
+    """Return whether an entry is a format for any data, and not one data set."""
     return source.recognise is not None and not source.terms
 
 
@@ -106,7 +106,7 @@ GROUPS = (
 
 
 def show_known_data(known: dict[str, Any], console: Console, *, details: bool = False) -> None:
-    """Print what is known, so that nothing is cut at 80 columns.
+    """Print the known data sets and formats, so that nothing is cut at 80 columns.
 
     Args:
         known: As `known_data` gives it.
@@ -167,7 +167,7 @@ def _show_entries(
 
 
 def _ways(entry: dict[str, Any], details: bool) -> list[str]:
-    """Say how to get a data set, or the data sets that it is made of."""
+    """Say how to get a data set, or the data sets that it consists of."""
     ways = entry.get("get", ())
     parts = [way["name"] for way in ways if way["name"] != entry["name"]]
     lines = [f"made from {' and '.join(parts)}"] if parts else []

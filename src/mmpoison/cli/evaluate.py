@@ -1,4 +1,4 @@
-"""The verb `evaluate`."""
+"""The verb `evaluate`: measure the effect of poison, and the utility of a model."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mmpoison.cli.console import echo, monitor, say
+from mmpoison.cli.console import echo, live_progress, say
 from mmpoison.cli.options import (
     DataOption,
     DeviceOption,
@@ -68,7 +68,7 @@ def evaluate(
     suspect: Annotated[
         str | None,
         typer.Option(
-            help="Instead of --model: is this model poisoned, towards a goal that nobody knows? Needs --reference, the "
+            help="Instead of --model: is this model poisoned, whatever the goal? Needs --reference, the "
             "model it was made from."
         ),
     ] = None,
@@ -137,7 +137,7 @@ def evaluate(
 
         method = method or DEFAULT_SCAN
         options, settings = split_changes("scan", method, changes, clean_runs)
-        with monitor(on_stderr=form != "table") as progress:
+        with live_progress(on_stderr=form != "table") as progress:
             found = scan(
                 suspect,
                 data,
@@ -164,7 +164,7 @@ def evaluate(
 
     if out is not None:
         hold_output(context, out)
-    with monitor(on_stderr=form != "table") as progress:
+    with live_progress(on_stderr=form != "table") as progress:
         metrics = api.evaluate(
             model,
             data,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from mmpoison.cli.console import monitor, say, stderr
+from mmpoison.cli.console import live_progress, say, stderr
 from mmpoison.cli.options import (
     SEEDS,
     DeviceOption,
@@ -129,7 +129,7 @@ def filter_(
     chosen = build_filter(method, {**parse_changes(parameters or []), **given})
     if label:
         check_pages("filter --label")
-    with monitor() as progress:
+    with live_progress() as progress:
         done = api.filter(
             data,
             encoder,
@@ -151,7 +151,7 @@ def filter_(
 
 
 def _summary(done: FilterResult, out: Path) -> list[str]:
-    """What is said of a filtered folder, a line each; unreadable images are named on standard error."""
+    """Describe a filtered folder, one line a fact; name unreadable images on standard error."""
     from mmpoison.defenses.filters.pipeline import GOALS_FILE, REPORT_FOLDER
 
     lines: list[str] = []
@@ -173,7 +173,7 @@ def _summary(done: FilterResult, out: Path) -> list[str]:
 
 
 def _left_out(done: FilterResult, out: Path) -> str:
-    """How many more pairs there were, whose images cannot be read; says on standard error where these are named."""
+    """Count the pairs left out for unreadable images, as text; report on standard error where they are listed."""
     from mmpoison.defenses.unreadable import UNREADABLE_FILE
 
     found = done.unreadable

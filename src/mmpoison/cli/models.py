@@ -34,7 +34,7 @@ def list_(
             help="List open_clip's architectures, with the tags of their weights.",
         ),
     ] = False,
-    like: Annotated[
+    containing: Annotated[
         str, typer.Option("--like", metavar="TEXT", help="Only names that contain this.")
     ] = "",
     as_json: JsonOption = False,
@@ -44,7 +44,7 @@ def list_(
     Example: [bold]mmpoison models list --architectures --like ViT-B-32[/bold]
     """
     known = _architectures() if architectures else _registered()
-    known = [entry for entry in known if like.lower() in entry["name"].lower()]
+    known = [entry for entry in known if containing.lower() in entry["name"].lower()]
     if as_json:
         typer.echo(json.dumps(known, indent=2))
         return

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from mmpoison.cli.console import monitor, say
+from mmpoison.cli.console import live_progress, say
 from mmpoison.cli.options import SEEDS, DeviceOption, ImagesOption, OutOption, PresetOption
 from mmpoison.cli.output import hold_output
 from mmpoison.errors import InputError
@@ -162,5 +162,5 @@ def _attack(chosen: dict[str, Any], load: Callable[[], PairDataset], device: str
     name, seed = chosen.pop("attack", usual), chosen.pop("seed", 0)
     options = {option.replace("-", "_"): value for option, value in chosen.items()}
     attack = build_attack(name, goals, options, "--")
-    with monitor() as progress:
+    with live_progress() as progress:
         return api.poison(load(), attack=attack, seed=seed, device=device, progress=progress)

@@ -1,4 +1,4 @@
-"""The verb `report`."""
+"""The verb `report`: tables and pages of finished runs, and the paper's tables."""
 
 from __future__ import annotations
 
@@ -155,7 +155,7 @@ def report(
 
 
 def in_short(tables: list[Table], form: Format) -> list[Table]:
-    """For a terminal and of many settings, the tables that have them side by side alone."""
+    """Leave out tables of single settings: on a terminal, for many settings, only the comparing tables are shown."""
     many = sum(table.of_models for table in tables) > MANY_SETTINGS
     return [table for table in tables if table.of_all] if many and form == "table" else tables
 
@@ -181,7 +181,7 @@ def print_paper(
 
 
 def print_tables(tables: list[Table], form: Format) -> None:
-    """Tables on standard output: drawn, as Markdown, or as one JSON list."""
+    """Print tables on standard output: drawn, as Markdown, or as one JSON list."""
     from mmpoison.reporting.table import markdown, terminal
 
     if form == "json":

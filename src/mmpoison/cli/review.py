@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mmpoison.cli.console import monitor, say
+from mmpoison.cli.console import live_progress, say
 from mmpoison.cli.options import DeviceOption, PairsFormatOption, TrustOption
 from mmpoison.cli.serving import (
     DEFAULT_PORT,
@@ -78,7 +78,7 @@ def review(
         from mmpoison.models.loading import load_encoder
 
         model = load_encoder(encoder, trust=trust).to(find_device(device))
-        with monitor() as progress:
+        with live_progress() as progress:
             pairs = add_neighbours(pairs, pieces, model, progress=progress.progress)
     with LabelFile(labels, (pair.pair for pair in pairs)) as file:
         app = review_app(pairs, file, title=f"Suspicious pairs of {source}", host=host)
@@ -125,7 +125,7 @@ def ask_on_page(pairs: Sequence[ShownPair], file: Path, *, title: str, port: int
 
 
 def _filtered_data(filtered: Path) -> str:
-    """What the filter says it has read."""
+    """Return the data set that the filter says it has read."""
     from mmpoison.base.untrusted import read_json
 
     missing = f"{filtered}: does not say which set was filtered: name it with --data"

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from mmpoison.cli.console import console, monitor, stderr_console
+from mmpoison.cli.console import console, live_progress, stderr_console
 from mmpoison.cli.options import (
     DataRootOption,
     DeviceOption,
@@ -193,7 +193,7 @@ def _run_seeds(
             f"[bold]{safe_text(recipe.name)}[/bold], seed {recipe.seed}: {safe_text(recipe.description)}; "
             f"{safe_text(recipe.attack.name)}, {safe_text(', '.join(recipe.attack.goals))}"
         )
-        with monitor(on_stderr=form != "table") as progress:
+        with live_progress(on_stderr=form != "table") as progress:
             done = api.run(
                 recipe, out=folder, save_models=save_models, device=device, progress=progress
             )

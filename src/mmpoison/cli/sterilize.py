@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from mmpoison.cli.console import console, monitor, say
+from mmpoison.cli.console import console, live_progress, say
 from mmpoison.cli.options import (
     DataOption,
     DeviceOption,
@@ -95,7 +95,7 @@ def sterilize(
     options, settings = split_changes("post-training", method, changes)
     if learning_rate and settings is not None and "learning_rate" in settings.model_fields_set:
         raise InputError("--learning-rate and --set learning_rate are two ways to say one thing")
-    with monitor() as progress:
+    with live_progress() as progress:
         done = api.sterilize(
             model,
             data,

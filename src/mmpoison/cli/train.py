@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from mmpoison.cli.console import console, monitor, say
+from mmpoison.cli.console import console, live_progress, say
 from mmpoison.cli.options import (
     DataOption,
     DeviceOption,
@@ -54,7 +54,7 @@ def train(
     # next to the folder of the model, which appears whole or not at all
     hold_output(context, out, work=out.with_name(f"{out.name}.training"))
     options, settings = split_changes("in-training", defense, changes)
-    with monitor() as progress:
+    with live_progress() as progress:
         result = finetune(
             model,
             data,

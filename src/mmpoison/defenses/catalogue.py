@@ -1,4 +1,4 @@
-"""The contract that every defence keeps, and the registry that finds them."""
+"""The Protocols of the four kinds of defences, the registry, and functions that build and apply a defence."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ Kind = Literal["pre-training", "in-training", "post-training", "scan"]
 
 
 class Defense(Protocol):
-    """What every defence says of itself; what it does depends on its kind.
+    """The description that every defence declares; its `apply` depends on its kind.
 
     A pre-training defence is a `PairFilter`, an in-training one a `RobustTraining`, a post-training one a
     `ModelRepair`, a scan a `ModelScanner`.
@@ -37,7 +37,7 @@ class Defense(Protocol):
         kind: When it acts.
         source: Where it was published.
         summary: One line: what it does.
-        knobs: What can be set, by the name of the constructor's parameter, each with one line on what it trades.
+        parameters: What can be set, by the name of the constructor's parameter, each with one line on what it trades.
         cost: One line: what it costs in computation, in clean data, in quality.
     """
 
@@ -45,7 +45,7 @@ class Defense(Protocol):
     kind: ClassVar[Kind]
     source: ClassVar[str]
     summary: ClassVar[str]
-    knobs: ClassVar[Mapping[str, str]]
+    parameters: ClassVar[Mapping[str, str]]
     cost: ClassVar[str]
 
 
@@ -53,7 +53,7 @@ DEFENSES: Registry[type[Defense]] = Registry(
     "defence",
     "mmpoison.defenses",
     group="mmpoison.defenses",
-    needs=("name", "kind", "source", "summary", "knobs", "cost", "apply"),
+    needs=("name", "kind", "source", "summary", "parameters", "cost", "apply"),
 )
 
 
@@ -72,7 +72,7 @@ class PairFilter(Defense, Protocol):
         finds_groups: Whether there are suspected goals with p-values among the scores, which `false_alarms` needs.
         score_name: What the score is, for figures.
         score_range: Scores lie in it; a threshold outside is refused.
-        default_cut: Where it cuts if nobody says; None if somebody must.
+        default_cut: Where it cuts by default; None if a cut must be given.
         cut: Where it cuts.
     """
 
@@ -149,7 +149,7 @@ class RobustTraining(Defense, Protocol):
 
         Args:
             encoder: Where to start.
-            pairs: The training pairs, nobody knows which are good.
+            pairs: The training pairs; it is unknown which are good.
             inputs: Prepared inputs that hold them.
             settings: How a training without the defence would go.
             seed: Seed of everything random.
@@ -185,7 +185,7 @@ class ModelRepair(Defense, Protocol):
 
 
 class ModelScanner(Defense, Protocol):
-    """A scan: says whether a model is poisoned, towards a goal that nobody knows.
+    """A scan: says whether a model is poisoned, without knowing the goal.
 
     Attributes:
         needs_reference: Whether it needs the clean model that the suspect was made from.
@@ -310,7 +310,7 @@ def build_defense(
 
 
 def services_of(defense: RobustTraining | ModelRepair | type[Defense]) -> frozenset[str]:
-    """Which of `TrainingServices` a defence takes."""
+    """Return which of `TrainingServices` a defence takes."""
     apply: Any = getattr(defense, "apply")  # noqa: B009 - a class of the registry has it too
     parameters = inspect.signature(apply).parameters.values()
     known = frozenset(TrainingServices.__annotations__)

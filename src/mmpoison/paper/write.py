@@ -51,7 +51,7 @@ class Written:
 
     @property
     def tables(self) -> list[Table]:
-        """Its tables."""
+        """The tables of the page."""
         return list(self.page.tables)
 
 
@@ -77,7 +77,7 @@ def write_paper(
     """Render tables and figures of the paper with our numbers next to the paper's.
 
     Args:
-        names: Their names; `all` stands for all that the runs have a number for.
+        names: Their names; `all` means all that the runs have a number for.
         runs: Run folders, or folders that hold some.
         out: Where the files go; those of an earlier time are replaced.
         links: Lead to the runs of each number; False for short pages that are published without the runs.

@@ -80,7 +80,7 @@ def goal_title(goal: str) -> str:
 
 
 def amount(run: RunFacts) -> str | None:
-    """Say how much poison: '125 poisoned pairs (0.50% of the training pairs)'; None where it is not known."""
+    """Describe the amount of poison: '125 poisoned pairs (0.50% of the training pairs)'; None where it is not known."""
     number = run.poisoned_pairs
     if number is None:
         return None

@@ -74,7 +74,7 @@ class PreparedRun:
 def prepare_run(
     recipe: Recipe, run_cache: RunCache, progress: RunProgress, device: torch.device
 ) -> PreparedRun:
-    """Load the data, poison them, load the model; refuse now what would fail after hours of training.
+    """Load the data, poison them, load the model; refuse early what would fail after hours of training.
 
     Raises:
         InputError: If the recipe cannot be run on the data.

@@ -200,7 +200,7 @@ class RunMeasures:
         return cached
 
     def judged(self, verdicts: Verdicts, out: Path) -> FilterFacts:
-        """Say what the filter did, flag it where it dropped too much, and write what it dropped first."""
+        """Report what the filter did, flag it if it dropped too much, and write the pairs it ranked highest."""
         train = self.run.poisoned.select(split="train")
         dropped = 1 - float(verdicts.keep.mean())
         if dropped > 1 - LEAST_KEPT:

@@ -57,7 +57,7 @@ class ScannedModel:
         return self.result.flagged(self.false_alarms)
 
     def to_json(self) -> dict[str, Any]:
-        """The content of `model-scan.json`."""
+        """Return the content of `model-scan.json`."""
         return {
             **self.about,
             **self.result.facts,

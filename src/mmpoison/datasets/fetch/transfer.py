@@ -104,7 +104,7 @@ def download(
         except _TryAgain as trouble:
             failures = 1 if wanted.have > before else failures + 1
             if failures >= attempts:
-                kept = f"; {wanted.have:,} bytes are kept, the same command goes on"
+                kept = f"; {wanted.have:,} bytes are saved, the same command resumes"
                 raise InputError(
                     f"{url}: {trouble} ({failures} times in a row)" + kept * (wanted.have > 0)
                 ) from None

@@ -59,7 +59,7 @@ class CaptionFacts:
     examples: dict[str, str]
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values."""
+        """Return plain values."""
         return {**asdict(self), "words": list(self.words)}
 
 

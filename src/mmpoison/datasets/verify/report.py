@@ -73,7 +73,7 @@ class Verification:
         return {key: value for key, value in rows.items() if value}
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values."""
+        """Return plain values."""
         return {
             "ok": not self.problems,
             "format": self.format,

@@ -24,7 +24,7 @@ REPORT = 0.5
 
 
 SAYS_THE_SAME = 0.15
-"""A group whose captions are less unlike the other captions of its images is odd in its wording, and accuses nobody."""
+"""A group whose captions are less unlike the other captions of its images has unusual phrasing, and is no finding."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Scan:
 
 
 def clusterings(views: Views, seed: int) -> list[Clustering]:
-    """Three clusterings each of up to 80, half and a quarter as many clusters."""
+    """Make three clusterings each of up to 80, half and a quarter as many clusters."""
     most = max(4, min(MOST_CLUSTERS, len(views.image) // IMAGES_IN_CLUSTER))
     sizes = sorted({max(2, most // part) for part in (1, 2, 4)})
     return [
