@@ -28,7 +28,7 @@ SIDES = {"large": 900, "small": 240}
 
 
 class Decision(BaseModel):
-    """What the page asks for.
+    """A request of the page: a verdict on a pair.
 
     Attributes:
         pair: Name of the pair that the page shows under the number.
