@@ -156,7 +156,7 @@ def test_sterilize_and_scan(squares: PairDataset, checkpoint: Path, tmp_path: Pa
     assert found.result.facts["clean_models"] == 2
     assert repr(found).startswith("ScannedModel(")
     assert repr(done).startswith("Sterilized(")
-    with pytest.raises(InputError, match="how many with clean_runs"):
+    with pytest.raises(InputError, match="which says how many"):
         mmpoison.scan(checkpoint, squares, reference=checkpoint, epochs=2)
 
 

@@ -64,7 +64,10 @@ def test_a_filter_by_another_method(
     ("arguments", "says"),
     [
         (("--method", "neighbor-outliers"), "did you mean 'neighbour-outliers'"),
-        (("--method", "clean-finetune"), "is a post-training one"),
+        (
+            ("--method", "clean-finetune"),
+            "is of kind post-training, one of kind pre-training is needed",
+        ),
         (("--method", "neighbour-outliers", "--false-alarms", "0.1"), "finds no groups"),
         (("--method", "neighbour-outliers", "--set", "q=3"), "unknown option 'q'"),
         (("--auto", "--encoder", "efficientnet-minilm"), "was trained as two towers"),

@@ -23,8 +23,6 @@ from mmpoison.runs.scan_model import DEFAULT_SCAN, ScannedModel, scan_model
 from mmpoison.runs.sterilize_model import DEFAULT_REPAIR, Sterilized, sterilize_model
 from mmpoison.training.settings import TrainingSettings
 
-MAX_UTILITY_LOSS = 0.02
-
 
 def filter(
     pairs: Pairs,
@@ -158,7 +156,8 @@ def sterilize(
         **changes: Single settings, for example `epochs=1`, and parameters of `method`.
 
     Returns:
-        The repaired model (`result.encoder`) and what the repair did. Its `out` does not exist if none was given.
+        The repaired model (`result.encoder`) and what the repair did. Its `out` does not exist if none was given. Of
+        several processes only the first one judges and saves.
 
     Raises:
         InputError: If the input cannot be used, or a clean pair is poisoned.
@@ -177,7 +176,7 @@ def sterilize(
     canaries = as_list(canary_goal)
     if max_utility_loss is not None or canaries or evaluate_every is not None or not stop:
         rule = RepairRule(
-            MAX_UTILITY_LOSS if max_utility_loss is None else max_utility_loss,
+            RepairRule.max_utility_loss if max_utility_loss is None else max_utility_loss,
             stop,
             tuple(Goal.parse(text, data.classes) for text in canaries),
             evaluate_every,
@@ -187,7 +186,7 @@ def sterilize(
         goal_targets = goal_targets or list(goal_targets_of(data.manifest, data))
     suspect = as_encoder(model, device=device, trust=trust)
     with shown(progress) as reporter, TemporaryDirectory() as scratch:
-        done = sterilize_model(
+        return sterilize_model(
             data,
             suspect,
             Path(scratch) / "sterilized" if out is None else Path(out),
@@ -204,8 +203,6 @@ def sterilize(
             trackers=track,
             fresh=fresh,
         )
-    assert done is not None, "only the first of several processes gets a result"
-    return done
 
 
 def scan(
@@ -255,8 +252,8 @@ def scan(
         found.flagged
         ```
     """
-    options, changes = split_options("scan", method, changes)
-    if (settings is not None or changes) and not clean_runs:
+    options, changes = split_options("scan", method, changes, clean_runs)
+    if settings is not None and not clean_runs:
         raise InputError("training settings are for clean fine-tunes: say how many with clean_runs")
     chosen = training_settings(settings, changes)
     data = as_pairs(pairs)

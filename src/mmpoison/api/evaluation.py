@@ -8,7 +8,6 @@ from pathlib import Path
 
 from mmpoison.api.inputs import Pairs, as_encoder, as_list, as_pairs
 from mmpoison.api.progress import shown
-from mmpoison.api.tables import html_tables
 from mmpoison.attacks.goal import Goal
 from mmpoison.base.files import atomic_folder, write_json
 from mmpoison.errors import InputError
@@ -21,6 +20,7 @@ from mmpoison.models.inputs import prepare_pixels
 from mmpoison.pairs.manifest import PoisonManifest
 from mmpoison.pairs.table import PairDataset
 from mmpoison.records.run_files import DataFacts, EmbeddingMap, Metrics, RunFacts
+from mmpoison.reporting.html import html_tables
 from mmpoison.reporting.seeds import metrics_tables
 from mmpoison.reporting.summary import goal_title
 from mmpoison.reporting.text import decimal

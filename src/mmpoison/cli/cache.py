@@ -11,6 +11,7 @@ import typer
 from rich.table import Table
 
 from mmpoison.cli.console import console, echo, say
+from mmpoison.cli.options import JsonOption
 from mmpoison.errors import InputError
 
 app = typer.Typer(
@@ -22,7 +23,7 @@ _SIZES = {"KB": 1e3, "MB": 1e6, "GB": 1e9, "TB": 1e12}
 
 @app.command("list")
 def list_(
-    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Show what the cache folder holds, and how much.
 

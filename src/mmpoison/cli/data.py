@@ -9,7 +9,8 @@ from typing import Annotated, Any, Literal
 import typer
 
 from mmpoison.base.phrasing import count_of
-from mmpoison.cli.console import SEEDS, WORKERS, console, live_progress, say
+from mmpoison.cli.console import console, live_progress, say
+from mmpoison.cli.options import SEEDS, WORKERS, JsonOption
 from mmpoison.cli.output import hold_output
 from mmpoison.errors import InputError
 
@@ -49,7 +50,7 @@ app = typer.Typer(help="List, build and verify data sets.", no_args_is_help=True
 def list_(
     name: Annotated[str | None, typer.Argument(help="One of them, with all details.")] = None,
     long: Annotated[bool, typer.Option("--long", help="All details of all.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Show the data sets known by name and how to get each, the formats that are read, and what is on this machine.
 
@@ -251,7 +252,7 @@ def verify(
             min=0, max=10, help="Bits of 64 in which the hashes of near images may differ."
         ),
     ] = 4,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: JsonOption = False,
     out: Annotated[Path | None, typer.Option(help="Write the JSON to a file too.")] = None,
 ) -> None:
     """Check a data set: entries, images, captions, splits, and the manifest if it is poisoned.

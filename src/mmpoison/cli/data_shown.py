@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from mmpoison.base.content_cache import ContentCache
-from mmpoison.base.phrasing import count_of
+from mmpoison.base.phrasing import count_of, file_size
 from mmpoison.base.untrusted import open_bytes
 from mmpoison.datasets.catalogue import DATASETS, DataSource, find_root
 from mmpoison.datasets.fetch.dataset_builds import DOWNLOADS, ways_to_get
@@ -123,7 +123,7 @@ def show_known_data(known: dict[str, Any], console: Console, *, details: bool = 
         console.print("[bold]Cached decoded images[/bold] (may be deleted)")
         for entry in stored:
             line = (
-                f"  {_size(entry['bytes'])}  {count_of(entry['images'], 'image')} of {entry['size']} pixels of "
+                f"  {file_size(entry['bytes'])}  {count_of(entry['images'], 'image')} of {entry['size']} pixels of "
                 f"{entry['images_of']}: {entry['folder']}"
             )
             console.print(safe_text(line), highlight=False, soft_wrap=True)
@@ -206,7 +206,3 @@ def _images_in(place: Path) -> int | None:
 def _place(place: dict[str, Any]) -> str:
     count = place["images"]
     return place["path"] if count is None else f"{place['path']} ({count_of(count, 'image')})"
-
-
-def _size(count: int) -> str:
-    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"

@@ -8,16 +8,12 @@ from typing import Annotated, Any
 import typer
 
 from mmpoison.cli.console import console
-
-
-def add_commands(app: typer.Typer) -> None:
-    """Add the verb to the application."""
-    app.command()(defenses)
+from mmpoison.cli.options import JsonOption
 
 
 def defenses(
     name: Annotated[str | None, typer.Argument(help="One of them.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Show the defences: when each acts, where it was published, what can be set, what it costs.
 

@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from mmpoison.cli.console import SEEDS, DeviceOption, live_progress, say, stderr
+from mmpoison.cli.console import live_progress, say, stderr
+from mmpoison.cli.options import (
+    SEEDS,
+    DeviceOption,
+    ImagesOption,
+    OutOption,
+    PairsFormatOption,
+    TrustOption,
+)
 from mmpoison.cli.output import hold_output
 from mmpoison.cli.serving import DEFAULT_PORT, PortOption, check_pages
 from mmpoison.errors import InputError
@@ -21,7 +29,7 @@ if TYPE_CHECKING:
 def filter_(
     context: typer.Context,
     data: Annotated[str, typer.Option("--data", help="Pairs in any format, or a data set's name.")],
-    out: Annotated[Path, typer.Option("--out", help="New folder.")],
+    out: OutOption,
     encoder: Annotated[str, typer.Option(help="The judge: a model other than the one to train.")],
     method: Annotated[
         str,
@@ -80,23 +88,13 @@ def filter_(
         str | None,
         typer.Option(help="The model you will train; a judge with the same weights is refused."),
     ] = None,
-    images: Annotated[
-        Literal["link", "copy", "none"],
-        typer.Option("--images", help="Hard links (no copy), copies, or the table alone."),
-    ] = "link",
-    format: Annotated[
-        str | None, typer.Option("--format", help="Format of --data, if it is not recognised.")
-    ] = None,
+    images: ImagesOption = "link",
+    format: PairsFormatOption = None,
     seed: Annotated[
         int, typer.Option(min=0, max=SEEDS, help="Which pairs --label shows; clusterings.")
     ] = 0,
     device: DeviceOption = "auto",
-    trust: Annotated[
-        bool,
-        typer.Option(
-            "--trust", help="Open TorchScript archives (OpenAI's format): they can run code."
-        ),
-    ] = False,
+    trust: TrustOption = False,
 ) -> None:
     """Drop suspicious training pairs before training, by default those whose image and caption do not match.
 

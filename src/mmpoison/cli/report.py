@@ -8,20 +8,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mmpoison.cli.console import Format, FormatOption, busy, console, echo, say
+from mmpoison.cli.console import busy, console, echo, say
+from mmpoison.cli.options import Format, FormatOption
 from mmpoison.errors import InputError
 
 if TYPE_CHECKING:
+    from mmpoison.records.run_files import Metrics
     from mmpoison.reporting.table import Table
 
 
 MANY_SETTINGS = 12
 """Of more than these a terminal shows one table, a row each: hundreds are too many to scroll through."""
-
-
-def add_commands(app: typer.Typer) -> None:
-    """Add the verb to the application."""
-    app.command()(report)
 
 
 def report(
@@ -195,6 +192,21 @@ def print_tables(tables: list[Table], form: Format) -> None:
         console.print(terminal(tables))
 
 
+def print_metrics(metrics: Metrics, form: Format) -> None:
+    """Print what was measured of some models: as tables, or as `metrics.json`."""
+    from mmpoison.reporting.seeds import metrics_tables
+    from mmpoison.reporting.terminal_view import terminal_table
+
+    if form == "json":
+        echo(json.dumps(metrics.to_json(), indent=2))
+    elif form == "markdown":
+        print_tables(metrics_tables(metrics), form)
+    else:
+        console.print(terminal_table(metrics))
+        if more := [table for table in metrics_tables(metrics) if not table.of_models]:
+            print_tables(more, form)
+
+
 def show_run(folder: Path, page: Path | None = None, *, drawn: bool = True) -> None:
     """Make a finished run's page, and print its tables and where everything is.
 
@@ -206,16 +218,10 @@ def show_run(folder: Path, page: Path | None = None, *, drawn: bool = True) -> N
     from mmpoison.paper.report_section import paper_section
     from mmpoison.records.run_files import Metrics
     from mmpoison.reporting.html_report import write_report
-    from mmpoison.reporting.seeds import metrics_tables
-    from mmpoison.reporting.table import terminal
-    from mmpoison.reporting.terminal_view import terminal_table
 
     page = page or write_report(folder, paper_section([folder]))
     if not drawn:
         return
-    metrics = Metrics.read(folder / "metrics.json")
-    console.print(terminal_table(metrics))
-    if more := [table for table in metrics_tables(metrics) if not table.of_models]:
-        console.print(terminal(more))
+    print_metrics(Metrics.read(folder / "metrics.json"), "table")
     console.print(f"run folder: {folder.resolve()}", soft_wrap=True, highlight=False, markup=False)
     console.print(f"page:       {page.resolve()}", soft_wrap=True, highlight=False, markup=False)

@@ -16,7 +16,8 @@ from rich.live import Live
 from rich.table import Table
 
 from mmpoison.base.phrasing import count_of
-from mmpoison.cli.console import WORKERS, DeviceOption, console, live_progress, say
+from mmpoison.cli.console import console, live_progress, say
+from mmpoison.cli.options import WORKERS, DataRootOption, DeviceOption
 from mmpoison.errors import InputError
 from mmpoison.reporting.text import safe_text
 
@@ -57,11 +58,6 @@ DryRunOption = Annotated[
 ]
 
 
-def add_commands(app: typer.Typer) -> None:
-    """Add the verb to the application."""
-    app.command()(sweep)
-
-
 def sweep(
     recipe: Annotated[str, typer.Argument(help="A shipped recipe, or the path of a YAML file.")],
     out: Annotated[
@@ -77,9 +73,7 @@ def sweep(
     ] = None,
     seeds: Annotated[str | None, typer.Option(help="Seeds, e.g. 3 or 0-4 or 0,2,5.")] = None,
     goals: Annotated[str | None, typer.Option(help="all, or A2B,C2D: a run for each goal.")] = None,
-    data_root: Annotated[
-        Path | None, typer.Option(help="Your folder, for data that are not made here.")
-    ] = None,
+    data_root: DataRootOption = None,
     workers: WorkersOption = None,
     threads: ThreadsOption = 1,
     retries: RetriesOption = 1,

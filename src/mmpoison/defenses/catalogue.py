@@ -224,7 +224,7 @@ class ModelScanner(Defense, Protocol):
 
 
 def defense_parameters(kind: Kind, name: str) -> dict[str, bool]:
-    """Return the parameters of a defence's constructor, and whether each must be given.
+    """Parameters of a defence's constructor, and whether each must be given; a filter takes those of the cut too.
 
     Raises:
         InputError: If there is no such defence, or it is of another kind.
@@ -236,23 +236,39 @@ def defense_parameters(kind: Kind, name: str) -> dict[str, bool]:
             f"defence {name!r} is of kind {plug_in.kind}, one of kind {kind} is needed: "
             + (others or "none is installed")
         )
-    signature = inspect.signature(plug_in).parameters.values()
-    return {each.name: each.default is each.empty for each in signature}
+    known: dict[str, bool] = {}
+    for each in inspect.signature(plug_in).parameters.values():
+        if each.kind is each.VAR_KEYWORD:
+            known |= dict.fromkeys(CUT_OPTIONS if kind == "pre-training" else (), False)
+        else:
+            known[each.name] = each.default is each.empty
+    return known
 
 
 def split_options(
-    kind: Kind, name: str, values: Mapping[str, Any]
+    kind: Kind, name: str, values: Mapping[str, Any], clean_runs: int | None = None
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Split values given by name into options of a defence and all others, which are settings of a training.
 
+    Args:
+        kind: When it acts.
+        name: Registered name.
+        values: The values.
+        clean_runs: How many clean fine-tunes a scan makes; 0: it has no training to set.
+
     Raises:
-        InputError: As `defense_parameters`, or if something is left for a repair that takes no settings.
+        InputError: As `defense_parameters`, or if something is left for a defence that takes no settings.
     """
     known = defense_parameters(kind, name)
     own = {key: value for key, value in values.items() if key in known and key != "settings"}
     rest = {key: value for key, value in values.items() if key not in own}
     if rest and kind == "post-training" and "settings" not in known:
         raise InputError(f"defence {name!r}: {unknown_name('option', next(iter(rest)), [*known])}")
+    if rest and clean_runs == 0:
+        raise InputError(
+            f"{next(iter(rest))}: scan {name!r} has no such option; a setting of clean fine-tunes needs clean_runs "
+            "(--clean-runs), which says how many"
+        )
     return own, rest
 
 
@@ -338,20 +354,4 @@ def build_filter(name: str, options: Mapping[str, Any], where: str = "") -> Pair
     Raises:
         InputError: If there is no such defence, it acts at another time, or it has no such option.
     """
-    plug_in = DEFENSES[name]
-    if plug_in.kind != "pre-training":
-        others = [other for other in DEFENSES if DEFENSES[other].kind == "pre-training"]
-        raise InputError(
-            f"defence {name!r} is a {plug_in.kind} one, a filter acts before: {', '.join(others)}"
-        )
-    known = {
-        option
-        for parameter in inspect.signature(plug_in).parameters.values()
-        for option in (CUT_OPTIONS if parameter.kind is parameter.VAR_KEYWORD else [parameter.name])
-    }
-    if unknown := [option for option in options if option not in known]:
-        raise InputError(
-            f"{where}{unknown[0]}: defence {name!r}: "
-            f"{unknown_name('option', unknown[0], sorted(known))}"
-        )
-    return cast(PairFilter, plug_in(**options))
+    return cast(PairFilter, build_defense("pre-training", name, options, where))

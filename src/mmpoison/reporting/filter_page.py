@@ -9,13 +9,12 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from mmpoison.base.files import atomic_file
 from mmpoison.errors import InputError
 from mmpoison.reporting import text as _text
 from mmpoison.reporting.figure import canvas, save
-from mmpoison.reporting.html_report import _thumbnails
+from mmpoison.reporting.html import pictures_inside, template
 
 Values = npt.NDArray[np.floating[Any]]
 Curve = tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]
@@ -143,23 +142,14 @@ def write_filter_page(
         pairs: `pair`, `caption`, `distance`, `poisoned` (or None), `keep` and `thumbnail` (a `data:` address) of each.
         figures: Caption and PNG file of each figure.
     """
-    environment = Environment(
-        loader=PackageLoader("mmpoison.reporting", "templates"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    for name in ("decimal", "short", "count", "percent"):
-        environment.filters[name] = getattr(_text, name)
-    page = environment.get_template("filter.html.j2").render(
+    page = template("filter").render(
         facts=_text.clean(dict(facts)),
         cut=_text.clean(dict(cut)),
         score_name=score_name,
         pairs=[
             {
                 **_text.clean(dict(pair)),
-                "source": _thumbnails({"own": pair.get("thumbnail")}).get("own"),
+                "source": pictures_inside({"own": pair.get("thumbnail")}).get("own"),
             }
             for pair in pairs
         ],

@@ -24,7 +24,7 @@ from mmpoison.models.inputs import (
     prepare_pixels,
 )
 from mmpoison.models.loading import load_encoder
-from mmpoison.pairs.table import PairDataset
+from mmpoison.pairs.table import IntArray, PairDataset
 from mmpoison.runs.recipe import DataPart
 
 T = TypeVar("T")
@@ -113,20 +113,13 @@ class RunCache:
         everything = np.arange(len(pairs.images), dtype=np.int32)
 
         def prepare() -> PairInputs:
-            if on_features:
-                return prepare_features(
-                    encoder,
-                    pairs,
-                    images=everything,
-                    cache=cache_folder(),
-                    progress=progress,
-                )
-            return prepare_pixels(
+            return prepare_inputs(
                 encoder,
                 pairs,
-                images=everything,
-                pixels=getattr(reuse_from, "pixels", None),
+                everything,
+                on_features=on_features,
                 progress=progress,
+                reuse_from=reuse_from,
             )
 
         clean = pairs.manifest.clean_fingerprint if pairs.manifest else pairs.fingerprint
@@ -166,3 +159,21 @@ class RunCache:
 
 def _files_digest(pairs: PairDataset) -> str:
     return files_digest(pairs, np.arange(len(pairs.images), dtype=np.int32))
+
+
+def prepare_inputs(
+    encoder: DualEncoder,
+    pairs: PairDataset,
+    images: IntArray,
+    *,
+    on_features: bool,
+    progress: ProgressFor | None = None,
+    reuse_from: PairInputs | None = None,
+) -> PairInputs:
+    """Prepare inputs of a set for a model, as `RunCache.inputs` holds them, with `images` that are in no pair too."""
+    if on_features:
+        return prepare_features(
+            encoder, pairs, images=images, cache=cache_folder(), progress=progress
+        )
+    pixels = getattr(reuse_from, "pixels", None)
+    return prepare_pixels(encoder, pairs, images=images, pixels=pixels, progress=progress)

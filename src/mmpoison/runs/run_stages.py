@@ -222,7 +222,7 @@ class RunStages:
 
     Attributes:
         run: What they work on.
-        out: The run folder, or None: the stages are for the cache alone.
+        out: The run folder.
         store: The content cache.
         run_cache: What this process has loaded.
         progress: Reports the progress.
@@ -232,7 +232,7 @@ class RunStages:
     """
 
     run: PreparedRun
-    out: Path | None
+    out: Path
     store: ContentCache
     run_cache: RunCache
     progress: RunProgress
@@ -411,8 +411,8 @@ class RunStages:
         new_name: str,
         make_probe: Callable[[Path], TrainingProbe | None] = lambda file: None,
     ) -> TrainedModel:
-        own = self.out / "models" / name if self.out is not None else None
-        if own is not None and own.is_dir():
+        own = self.out / "models" / name
+        if own.is_dir():
             self._tell(name, "run folder")
             return TrainedModel.of_checkpoint(load_checkpoint(own).to(self.run.device))
 
@@ -438,10 +438,9 @@ class RunStages:
             say=self.progress.say,
         )
         self._tell(name, "cache" if found else "made")
-        if self.out is not None:
-            link_log(self.store.path(self.keys[name]), self.out / "logs" / name)
+        link_log(self.store.path(self.keys[name]), self.out / "logs" / name)
         model = TrainedModel(result.encoder, result.summary(), probes)
-        if self.save_models and own is not None:
+        if self.save_models:
             recipe = self.run.recipe
             card = model_card(
                 model.encoder,

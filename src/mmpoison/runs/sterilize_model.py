@@ -95,7 +95,7 @@ def sterilize_model(
     goal_targets: Sequence[GoalTarget] = (),
     trackers: Sequence[str] = (),
     fresh: bool = False,
-) -> Sterilized | None:
+) -> Sterilized:
     """Repair a suspect with pairs known to be clean, and save the model that is chosen.
 
     Args:
@@ -118,7 +118,7 @@ def sterilize_model(
         fresh: Delete what an earlier try has left.
 
     Returns:
-        What was saved; None in all processes but the first.
+        What was saved. Of several processes only the first one judges and saves.
 
     Raises:
         InputError: If the input cannot be used.
@@ -186,7 +186,8 @@ def sterilize_model(
         progress=progress.progress,
     )
     if not is_main_process():
-        return None
+        assert result is not None, "without a meter no branch is refused"
+        return Sterilized(out, result, branches, None, tuple(notes))
     curve = None if meter is None else _curve(meter, branches)
     if curve is not None:
         notes += _write_curve(work, curve)

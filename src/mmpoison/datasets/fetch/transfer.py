@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 
 from mmpoison._version import __version__
 from mmpoison.base.files import write_json
+from mmpoison.base.phrasing import file_size
 from mmpoison.base.untrusted import read_json
 from mmpoison.errors import InputError
 
@@ -145,7 +146,7 @@ def check_space(folder: Path, needed: int, what: str) -> None:
     free = shutil.disk_usage(place).free
     if needed + RESERVE > free:
         raise InputError(
-            f"{place}: {what} needs {_bytes(needed)}, {_bytes(free)} are free: make room or choose another disk"
+            f"{place}: {what} needs {file_size(needed)}, {file_size(free)} are free: make room or choose another disk"
         )
 
 
@@ -452,7 +453,3 @@ def _retry_after(headers: Message) -> float | None:
 def _reason(error: Exception) -> str:
     inner = getattr(error, "reason", None) or error
     return str(inner) or type(inner).__name__
-
-
-def _bytes(number: int) -> str:
-    return f"{number / 1e9:,.1f} GB" if number >= 1e8 else f"{number / 1e6:,.1f} MB"

@@ -124,7 +124,6 @@ def run_repair(
     seed: int,
     meter: RepairMeter | None,
     work: Path,
-    name: str | None = None,
     trackers: Sequence[str] = (),
     shown: Callable[[Branch], OnStep] | None = None,
     progress: ProgressFor | None = None,
@@ -142,7 +141,6 @@ def run_repair(
         seed: Seed of the run.
         meter: Measures on held-out pairs; without one, the utility is not guarded and only one branch is possible.
         work: Folder for states, logs and probes; a repair that was stopped resumes from there.
-        name: Name of the repaired encoder.
         trackers: As in `LogOptions`.
         shown: Gives a callback that shows the steps of a branch.
         progress: As in `finetune`.
@@ -173,7 +171,6 @@ def run_repair(
                 *(suspect, clean_pairs, inputs),
                 seed=seed,
                 services={
-                    "name": name,
                     "on_step": chain_callbacks(shown(branch) if shown else None, watch),
                     "checkpoints": Checkpoints(folder),
                     "log": LogOptions(folder, tuple(trackers)),
