@@ -29,7 +29,7 @@ from mmpoison.runs.progress import RunProgress
 
 @dataclass(frozen=True, repr=False)
 class Evaluation:
-    """What was measured of one to three models.
+    """The measurements of one to three models.
 
     Attributes:
         metrics: The content of `metrics.json`.

@@ -1,4 +1,4 @@
-"""What attacks II and III share: captions of one class get training images of another."""
+"""The common part of attacks II and III: captions of one class get training images of another."""
 
 from __future__ import annotations
 

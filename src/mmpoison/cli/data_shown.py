@@ -1,4 +1,4 @@
-"""What `mmpoison data list` and `mmpoison data verify` print."""
+"""Prints the results of `mmpoison data list` and `mmpoison data verify`."""
 
 from __future__ import annotations
 

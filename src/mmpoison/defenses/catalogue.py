@@ -111,7 +111,7 @@ class PairFilter(Defense, Protocol):
 
 
 class TrainingServices(TypedDict, total=False):
-    """What `finetune` takes besides its inputs, and a run offers to each training inside a defence.
+    """Optional arguments of `finetune` that a run offers to each training inside a defence.
 
     A defence whose `apply` has `**services: Unpack[TrainingServices]`, or a parameter of one of these names, is given
     them and passes them on to its (last) `finetune`. Without `checkpoints` it starts again after a kill; without

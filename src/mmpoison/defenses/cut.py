@@ -1,4 +1,4 @@
-"""Where a filter cuts: the requested cut (`Cut`), and the threshold that results from it (`Threshold`)."""
+"""The cut of a filter: as requested (`Cut`), and the threshold that results from it (`Threshold`)."""
 
 from __future__ import annotations
 

@@ -94,7 +94,7 @@ class PairScores:
 
 @dataclass(frozen=True)
 class FilterResult:
-    """What a filter decided about the judged pairs.
+    """The verdicts of a filter on the judged pairs.
 
     Attributes:
         keep: Verdict for each pair, shape `(N,)`.

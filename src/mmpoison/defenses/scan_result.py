@@ -22,7 +22,7 @@ class Finding(Protocol):
 
 @dataclass(frozen=True)
 class ScanResult:
-    """What a scan found.
+    """The result of a scan.
 
     Attributes:
         findings: The most unusual first, also those that are usual enough.

@@ -1,4 +1,4 @@
-"""What shows images: rank lists, and figure 10. The images come out of `rank_lists.json`, a file from outside."""
+"""Draws sheets of images: rank lists, and figure 10. The images are in `rank_lists.json`, which is untrusted."""
 
 from __future__ import annotations
 

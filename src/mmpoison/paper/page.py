@@ -39,7 +39,7 @@ class Picture:
 
 @dataclass
 class Page:
-    """What is made of one table or figure.
+    """The content of one table or figure: tables, pictures, sources.
 
     Attributes:
         id: `table-3`.

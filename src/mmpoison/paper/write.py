@@ -39,7 +39,7 @@ RUNS_FILE = "runs.parquet"
 
 @dataclass(frozen=True)
 class Written:
-    """What was made of a table or figure.
+    """A table or figure, and the files that were written of it.
 
     Attributes:
         page: What is on it.

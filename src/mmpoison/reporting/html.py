@@ -34,7 +34,7 @@ def template(name: str, package: str = "mmpoison.reporting") -> Template:
 
 
 def pictures_inside(sources: Mapping[str, object]) -> dict[str, str]:
-    """Only pictures that are in the page itself: anything else would be a request to somewhere."""
+    """Keep only pictures that are embedded in the page: any other would cause a request."""
     return {
         name: source
         for name, source in sources.items()

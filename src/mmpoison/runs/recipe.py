@@ -43,7 +43,7 @@ class _Part(BaseModel):
 
 
 class DataPart(_Part):
-    """Which pairs a run uses.
+    """The data of a run.
 
     Attributes:
         name: A registered data set, or the path of a pairs folder.
@@ -57,7 +57,7 @@ class DataPart(_Part):
 
 
 class ModelPart(_Part):
-    """Where the fine-tune starts.
+    """The model that the fine-tune starts from.
 
     Attributes:
         name: A registered model, `ARCHITECTURE:TAG`, `ARCHITECTURE@FILE`, `hf-hub:owner/name`, a folder or a file.
@@ -71,7 +71,7 @@ class ModelPart(_Part):
 
 
 class AttackPart(BaseModel):
-    """Which attack; its options stand next to its name.
+    """An attack, with its options next to its name.
 
     Attributes:
         name: A registered attack.

@@ -32,7 +32,7 @@ LEAST_SHARE = 20
 
 @dataclass(frozen=True)
 class Checkpoints:
-    """Where and how often the state of a training is stored.
+    """The folder for states of a training, and how often they are stored.
 
     Attributes:
         folder: The states' own folder.

@@ -43,7 +43,7 @@ _TRY_AGAIN = {408, 425, 429, 500, 502, 503, 504}
 
 @dataclass(frozen=True)
 class Downloaded:
-    """What was fetched.
+    """A downloaded file.
 
     Attributes:
         path: The file.
@@ -158,7 +158,7 @@ class _TryAgain(Exception):
 
 @dataclass(frozen=True)
 class _Seen:
-    """What a server said about the file of which a part is here."""
+    """The server's facts about a partly downloaded file."""
 
     url: str
     etag: str | None

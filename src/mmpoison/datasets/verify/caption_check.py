@@ -1,4 +1,4 @@
-"""What can be wrong with captions, counted in one pass over the texts."""
+"""Counts problems of captions in one pass over the texts."""
 
 from __future__ import annotations
 

@@ -113,7 +113,7 @@ class Kinds:
 
 @dataclass(frozen=True)
 class Rise:
-    """How much further down captions of one kind find images of another.
+    """A rise of the rank at which captions of one kind find images of another.
 
     Attributes:
         captions: The kind of caption, a class or the words that set it apart.

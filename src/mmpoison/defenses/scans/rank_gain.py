@@ -47,7 +47,7 @@ TOO_FEW_CLEAN = (
 
 @dataclass(frozen=True)
 class RankChange:
-    """How much nearer captions of one kind have come to images of another.
+    """A change of the rank at which captions of one kind find images of another.
 
     Attributes:
         captions: The kind of caption, a class or the words that set it apart.

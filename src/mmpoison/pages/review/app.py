@@ -28,7 +28,7 @@ SIDES = {"large": 900, "small": 240}
 
 
 class Decision(BaseModel):
-    """What the page asks for.
+    """A request of the page: a verdict on a pair.
 
     Attributes:
         pair: Name of the pair that the page shows under the number.
@@ -121,7 +121,7 @@ def review_app(
 
 
 def _facts(pair: ShownPair, numbers: dict[tuple[Path, str], int], blind: bool) -> dict[str, Any]:
-    """What the page shows of a pair; its images get the next free `numbers`."""
+    """Return what the page shows of a pair; its images get the next free `numbers`."""
 
     def number(shown: ShownPair | Neighbour) -> int:
         return numbers.setdefault((shown.root, shown.image), len(numbers))

@@ -39,7 +39,7 @@ class Failure:
 
 
 class SweepFolder:
-    """Where the runs of a sweep are.
+    """The folder of a sweep's runs.
 
     Args:
         out: The folder.

@@ -40,7 +40,7 @@ class StagePlan:
 
 @dataclass
 class SweepPlan:
-    """What a sweep would do.
+    """A list of the stages that a sweep would run or read from the cache.
 
     Attributes:
         runs: In all.

@@ -29,7 +29,7 @@ SAYS_THE_SAME = 0.15
 
 @dataclass(frozen=True)
 class Scan:
-    """What the scan found.
+    """The result of the scan.
 
     Attributes:
         conflict: Conflict of each pair, in [0, 2], shape `(N,)`.

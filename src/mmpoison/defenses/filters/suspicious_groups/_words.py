@@ -12,7 +12,7 @@ FEWEST = 0.1
 
 
 class Vocabulary:
-    """Which captions of a data set have which words.
+    """An index of the words in each caption of a data set.
 
     Args:
         captions: The distinct captions, shape `(U,)`.
