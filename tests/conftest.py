@@ -176,6 +176,18 @@ def squares(square_folder: Path) -> PairDataset:
     return load_pairs(square_folder)
 
 
+def squares_recipe(data: Path, model: Path, **groups: Any) -> dict[str, Any]:
+    """A recipe of two steps of training; `groups` are put in or replace its own."""
+    return {
+        "name": "squares",
+        "data": {"name": str(data)},
+        "model": {"name": str(model)},
+        "attack": {"name": "single-target-label", "goal": "sheep2aeroplane", "samples": 2},
+        "training": {"epochs": 1, "batch_size": 32, "precision": "fp32", "max_steps": 2},
+        **groups,
+    }
+
+
 @pytest.fixture
 def snapshot() -> Callable[[Path], dict[str, bytes]]:
     """A function that reads every file under a folder, hidden ones too, to see that nothing changed."""
@@ -189,23 +201,23 @@ def snapshot() -> Callable[[Path], dict[str, bytes]]:
     return read
 
 
-@pytest.fixture
-def huge_png() -> bytes:
-    """A small file that claims to hold 60,000 x 60,000 pixels."""
+def png(width: int, height: int, data: bytes | None = None) -> bytes:
+    """A PNG that claims a size, whatever its data say; without data it is a header alone."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
         body = kind + data
         return struct.pack(">I", len(data)) + body + struct.pack(">I", zlib.crc32(body))
 
-    header = struct.pack(">IIBBBBB", 60_000, 60_000, 8, 2, 0, 0, 0)
-    return b"".join(
-        (
-            b"\x89PNG\r\n\x1a\n",
-            chunk(b"IHDR", header),
-            chunk(b"IDAT", zlib.compress(bytes(1000))),
-            chunk(b"IEND", b""),
-        )
-    )
+    header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
+    packed = b"" if data is None else zlib.compress(data)
+    chunks = chunk(b"IHDR", header) + chunk(b"IDAT", packed) + chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + chunks
+
+
+@pytest.fixture
+def huge_png() -> bytes:
+    """A small file that claims to hold 60,000 x 60,000 pixels."""
+    return png(60_000, 60_000, bytes(1000))
 
 
 @pytest.fixture

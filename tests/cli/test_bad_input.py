@@ -4,30 +4,245 @@ from __future__ import annotations
 
 import json
 import shutil
-import struct
-import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.conftest import png
 
 Cli = Callable[..., Any]
-Snapshot = Callable[[Path], dict[str, bytes]]
+Refused = Callable[..., str]
+
+SHEEP = "sheep/03.png"
+POISON = "poison squares --out out"
+GOAL = "--goal sheep2aeroplane"
+TRAIN = "train --data squares --model model --out out --set epochs=1"
+STERILIZE = TRAIN.replace("train", "sterilize")
+FILTER = "filter --data squares --encoder model --out out"
+EVALUATE = "evaluate --data squares"
+SUSPECT = f"{EVALUATE} --suspect model"
+SEARCH = "search --models model --data squares"
+ONE_IMAGE = f"{POISON} {GOAL} --samples 2 --attack single-target-image"
+
+# an option that is given twice counts as it was given last
+CASES = {
+    "poison": [
+        (f"{POISON.replace('squares', 'nowhere')} {GOAL} --samples 2", "nowhere: no such folder"),
+        (POISON, "give --goal A2B, e.g. --goal sheep2aeroplane, or --from-manifest FILE"),
+        (f"{POISON} --goal sheep --samples 2", "goal 'sheep' is not of the form A2B"),
+        (f"{POISON} --goal shep2sofa --samples 2", "unknown class 'shep': did you mean"),
+        (f"{POISON} {GOAL}", "exactly one of samples, pairs, rate and share says how much"),
+        (f"{POISON} {GOAL} --samples 2 --pairs 3", "exactly one of samples, pairs, rate and share"),
+        (f"{POISON} {GOAL} --rate -0.1", "rate -0.1 is not between 0 and 1"),
+        (f"{POISON} {GOAL} --samples -3", "samples -3: at least 1 is needed"),
+        (f"{POISON} {GOAL} --samples 99", "at most samples=5"),
+        (f"{POISON} {GOAL} --samples 2 --attack single", "unknown attack 'single'"),
+        (f"{ONE_IMAGE} --carrier own", "carrier 'own' changes nothing here"),
+        (f"{POISON} {GOAL} --goal sofa2aeroplane --samples 3 --carrier own", "at most samples=2"),
+        (f"{POISON} {GOAL} --samples 2 --attack single-target-lable", "did you mean"),
+        (
+            f"{POISON} {GOAL} --samples 2 --target-image x",
+            "--target-image: attack 'single-target-label': unknown option 'target_image'",
+        ),
+        (
+            f"{POISON} --goal sheep2sofa {GOAL} --attack single-target-label --samples 2",
+            "attack 'single-target-label' has one goal, got sheep2sofa, sheep2aeroplane",
+        ),
+        (f"{POISON} --goal sheep2sofa {GOAL} --samples 2", "the original class of more than one"),
+        (f"{POISON} {GOAL} --goal sofa2sofa --samples 2", "original and target class are the sam"),
+        (f"{ONE_IMAGE} --target-image centre", "the centre of a class needs an encoder: give the"),
+        (f"{POISON} --from-manifest nowhere.json", "nowhere.json: no such file"),
+        (f"{POISON} --from-manifest nowhere.json {GOAL}", "--goal and --from-manifest both say"),
+        (f"{POISON} {GOAL} --preset release", "unknown preset 'release'"),
+        (f"{POISON} {GOAL} --preset reference-release --mode add", "sets mode=replace"),
+        (f"{POISON} {GOAL} --samples 2 --out full", "full: is not empty"),
+        (f"{POISON} {GOAL} --samples 2 --out full/thesis.txt", "is a file"),
+    ],
+    "train": [
+        (f"{TRAIN} --data nowhere", "nowhere: no such folder"),
+        (f"{TRAIN} --out full", "full: is not empty"),
+        (f"{TRAIN} --set epoch=1", "unknown key 'epoch': did you mean"),
+        (f"{TRAIN} --set epochs=x", "--set: epochs: "),
+        (f"{TRAIN} --set epochs={{e", "the value is not valid YAML"),
+        (f"{TRAIN} --set epochs=0", "--set: epochs: 0 epochs train nothing: give 1 to 100,000\n"),
+        (f"{TRAIN} --model mod/el", "mod/el: no such checkpoint folder"),
+        (f"{TRAIN} --model openmoji-smal", "did you mean 'openmoji-small'"),
+    ],
+    "sterilize": [
+        (f"{STERILIZE} --out full", "full: is not empty"),
+        (f"{STERILIZE} --split vla", "unknown split 'vla': did you mean 'val'"),
+        (f"{STERILIZE} --set epochs=0", "--set: epochs: 0 epochs train nothing: give 1 to 100,000"),
+        (f"{STERILIZE} --max-utility-loss 2", "max_utility_loss 2.0 is not between 0 and 1"),
+        (f"{STERILIZE} --held-out 1", "held-out share 1.0 is not between 0 and 1"),
+        (f"{STERILIZE} --held-out 0 --canary-goal sheep2sofa", "without held-out pairs nothing"),
+        (f"{STERILIZE} --held-out 0.01 --no-stop", "0 to judge by, 20 are needed"),
+        (f"{STERILIZE} --canary-goal sheep2soda", "unknown class 'soda'"),
+        (f"{STERILIZE} --goal sheep", "goal 'sheep' is not of the form A2B"),
+        (
+            f"{STERILIZE} --set learning_rate=1e-3 --learning-rate 1e-3",
+            "--learning-rate and --set learning_rate are two ways",
+        ),
+    ],
+    "filter": [
+        (f"{FILTER} --data no --threshold 1", "no: no such"),
+        (f"{FILTER} --out full --threshold 1", "full: is not empty"),
+        (FILTER, "exactly one of threshold (--threshold), clean_loss (--lose)"),
+        (f"{FILTER} --auto --lose 0.1", "exactly one of threshold (--threshold)"),
+        (
+            f"{FILTER} --method suspicious-groups --threshold 1 --auto",
+            "exactly one of threshold (--threshold)",
+        ),
+        (
+            f"{FILTER} --threshold 1 --false-alarms 0.1",
+            "relevance-filter finds no groups and knows no p-values",
+        ),
+        (
+            f"{FILTER} --method suspicious-groups --false-alarms 2",
+            "false_alarms 2.0 is not between 0 and 1",
+        ),
+        (f"{FILTER} --lose 1.5", "1.5 is not a share"),
+        (f"{FILTER} --threshold 3", "threshold 3.0 is not a cosine"),
+        (f"{FILTER} --threshold 0.01", "drops every pair"),
+        (f"{FILTER} --auto --victim model", "is the model to be trained"),
+        (f"{FILTER} --labels no.csv", "no.csv: no such file; `--label` asks"),
+        (f"{FILTER} --labels full/thesis.txt", "columns pair and verdict"),
+        (f"{FILTER} --label", "--label needs --labels FILE"),
+        (f"{FILTER} --method neighbor-outliers", "did you mean 'neighbour-outliers'"),
+        (f"{FILTER} --method clean-finetune", "is a post-training one"),
+        (f"{FILTER} --method neighbour-outliers --false-alarms 0.1", "finds no groups"),
+        (f"{FILTER} --method neighbour-outliers --set q=3", "unknown option 'q'"),
+        (f"{FILTER} --auto --encoder efficientnet-minilm", "was trained as two towers"),
+        (f"{FILTER} --auto --set k=3", "unknown option 'k'"),
+    ],
+    "review": [
+        ("review no-folder --labels x.csv", "does not say which set was filtered"),
+        ("review no-folder", "Missing option '--labels'"),
+    ],
+    "evaluate": [
+        (f"{EVALUATE} {GOAL} --model model --data no", "no: no such folder"),
+        (f"{EVALUATE} {GOAL} --model model --out full", "full: is not empty"),
+        (f"{EVALUATE} {GOAL} --model full", "so it is not a checkpoint"),
+        (f"{EVALUATE} {GOAL}", "which model?"),
+        (f"{EVALUATE} --model model", "which goal? the data carry no manifest"),
+        (f"{EVALUATE} --model model --goal sheep2soda", "unknown class 'soda': did you mean"),
+        (f"{EVALUATE} {GOAL} --model model --study collaterl", "did you mean 'collateral'"),
+        (f"{EVALUATE} {GOAL} --model model --target-image sofa/00.png", "is not in the gallery"),
+        (
+            f"{EVALUATE} {GOAL} --model model --goal sofa2sheep --target-image sofa/09.png",
+            "a target image is for one goal",
+        ),
+        (f"{EVALUATE} {GOAL} --model model --manifest no.json", "no.json: no such file"),
+        (f"{EVALUATE} --model model --clean-runs 2", "belong to --suspect"),
+        (f"{EVALUATE} --model model --scan rank-gain", "belong to --suspect"),
+        (SUSPECT, "needs --reference"),
+        (f"{SUSPECT} --reference model --model model", "has no use for --model"),
+        (f"{SUSPECT} --reference model --goal a2b", "has no use for --goal"),
+        (f"{SUSPECT} --reference model --clean-runs 2", "give a folder with --out"),
+        (f"{SUSPECT} --reference model --set epochs=1", "says how many"),
+        (f"{SUSPECT} --scan rank-gane", "did you mean 'rank-gain'"),
+        (f"{SUSPECT} --scan clean-finetune", "one of kind scan is needed: rank-gain"),
+        (f"{SUSPECT} --reference model --false-alarms 2", "not between 0 and 1"),
+        (f"{SUSPECT} --reference openmoji-mini", "of different architectures"),
+    ],
+    "run, sweep and demo": [
+        ("demo --out full", "full: holds something that is not a run"),
+        ("demo --set training.epochs", "KEY=VALUE is needed"),
+        ("run openmojis", "unknown recipe 'openmojis': did you mean 'openmoji'"),
+        ("run", "which recipe? `mmpoison run --list` shows all"),
+        ("run nowhere.yaml", "nowhere.yaml: no such recipe file"),
+        ("run openmoji --set training.epoch=2", "unknown key 'training.epoch': did you mean 'epo"),
+        ("run openmoji --seeds a-b", "--seeds 'a-b': numbers are needed"),
+        ("run openmoji --seeds 4-2", "--seeds '4-2' names no seed"),
+        *(
+            (f"run openmoji --seeds={seeds}", f"mmpoison: --seeds {seeds!r}")
+            for seeds in ("0-99999999", "1-99999999999999999999999", "-3", "1e3", "0-")
+        ),
+        ("run rsicd-ucm --out out", "needs the folder that holds it"),
+        ("run rsicd-ucm --data-root no --out out", "no: no such folder"),
+        ("sweep openmoji --out out --set training.epoch=1,2", "unknown key 'training.epoch': did"),
+        ("sweep openmoji --out out --set training.epochs=1,many", "training.epochs: "),
+        ("sweep openmoji --out out --seeds a", "--seeds 'a': numbers are needed"),
+        ("sweep openmoji --out out --goals ,", "--goals ',' names no goal"),
+    ],
+    "report": [
+        ("report nowhere", "nowhere"),
+        ("report nowhere full", "nowhere"),
+        ("report full", "full"),
+    ],
+    "data": [
+        ("data build openmoji --out full", "full: is not empty"),
+        ("data build openmojis --out out", "unknown data set"),
+        ("data build rsicd-ucm --out out", "cannot be made here"),
+        ("data list openmojis", "did you mean 'openmoji'"),
+        ("data verify nowhere", "nowhere: no such folder"),
+        ("data verify full", "full: no known format is recognised"),
+        ("data verify squares --clean no", "no: no such folder"),
+        ("data verify squares --option seven", "--option 'seven': KEY=VALUE is needed"),
+        ("data verify squares --option images=a --option images=b", "images is given twice"),
+        ("data verify squares --option strict=perhaps", "strict=perhaps: true or false is needed"),
+        ("data verify squares --data-root nowhere", "nowhere: no such folder of images"),
+        ("data verify squares --option colour=red", "has no option 'colour'"),
+        ("data verify squares --format jsonn", "unknown data set 'jsonn'"),
+        ("data verify squares --near-duplicates 40", "--near-duplicates"),
+        ("data verify rsicd-ucm", "needs the folder that holds it"),
+        ("data convert nowhere.csv --to parquet --out out", "nowhere.csv"),
+        ("data convert squares --to zip --out out", "'zip'"),
+        ("data convert squares --to parquet --option x --out out", "KEY=VALUE is needed"),
+        (
+            "data convert squares --to parquet --images-per-shard 0 --out out",
+            "--images-per-shard",
+        ),
+        ("data split nowhere", "nowhere: no such folder or file, and unknown data set 'nowhere'"),
+        ("data split squares --per-class 99", "class 'aeroplane' has 12 images: 99 for the test"),
+        ("data split squares --per-class 2 --apply x", "--per-class makes a split and --apply tak"),
+        ("data split squares --apply nothing.json", "nothing.json: no such file"),
+        (
+            "data split squares --apply pascal-sentences",
+            "pascal-sentences: none of its images is in the",
+        ),
+        ("data split squares --labels nothing.csv", "nothing.csv: no such file"),
+        ("data split squares --keywords sheep", "keywords 'sheep': label=word|word is needed"),
+        ("data split squares --save full", "full: exists already"),
+        ("data split squares --out full", "full: is not empty"),
+        ("data split squares --ids name", "two images are called '00.png'"),
+        ("data split squares --option colour=blue", "has no option 'colour'"),
+    ],
+    "models and defenses": [
+        ("models show nothing", "unknown model 'nothing'"),
+        ("models fetch hf-hub:", "needs a repository"),
+        ("models export openmoji-mini --format onnx --out out", "format 'onnx': one of open-clip"),
+        ("models export openmoji-mini --format transformers --out out", "its image encoder is a"),
+        ("defenses neighbor-outliers", "did you mean 'neighbour-outliers'"),
+    ],
+    "search": [
+        ("search", "give --models and --data"),
+        ("search --data squares", "give --models and --data"),
+        ("search --models model", "give --models and --data"),
+        ("search --data squares --models ./none", "none: no such checkpoint"),
+        ("search --models model --data ./none", "none: no such folder"),
+        (f"{SEARCH} --manifest none.json", "none.json: no such file"),
+        ("search --models model model --data squares", "two models have the name 'model'"),
+        ("search --models a=x b=x c=x d=x e=x --data squares", "at most 4"),
+        ("search --run full", "no run folder"),
+        ("search --demo --manifest m.json", "--manifest needs --data"),
+        ("search --demo", "holds no demo run"),
+    ],
+    "cache": [
+        ("cache clear", "say what to delete"),
+        ("cache clear --older-than soon", "an age is needed"),
+        ("cache clear --down-to many", "a size is needed"),
+        ("cache clear --kind features", "--kind 'features': the cache holds nothing"),
+    ],
+}
 
 
-@pytest.fixture
-def work(
-    tmp_path: Path, own_square_folder: Path, checkpoint: Path, monkeypatch: pytest.MonkeyPatch
-) -> Path:
-    """A folder to work in: `squares`, `model`, and `full`, which is occupied."""
-    shutil.copytree(checkpoint, tmp_path / "model")
-    (tmp_path / "full").mkdir()
-    (tmp_path / "full" / "thesis.txt").write_text("years of work")
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("MMPOISON_CACHE", str(tmp_path / "cache"))
-    assert own_square_folder == tmp_path / "squares"
-    return tmp_path
+@pytest.mark.parametrize(("command", "says"), [case for cases in CASES.values() for case in cases])
+def test_refused(refused: Refused, command: str, says: str) -> None:
+    assert says in refused(command)
+
+
+# -- broken files ----------------------------------------------------------------------------------
 
 
 def broken_line(work: Path) -> None:
@@ -37,28 +252,32 @@ def broken_line(work: Path) -> None:
     file.write_text("\n".join(lines) + "\n")
 
 
+def unlabelled(work: Path) -> None:
+    file = work / "squares" / "captions.jsonl"
+    lines = [json.loads(line) for line in file.read_text().splitlines()]
+    file.write_text("".join(json.dumps({**line, "label": None}) + "\n" for line in lines))
+
+
 def missing_image(work: Path) -> None:
-    (work / "squares" / "sheep" / "03.png").unlink()
+    (work / "squares" / SHEEP).unlink()
 
 
-def cut_image(work: Path) -> None:
-    path = work / "squares" / "sheep" / "03.png"
+def strip_image(work: Path) -> None:
+    (work / "squares" / SHEEP).write_bytes(png(99_000_000, 1))
+
+
+def huge_image(work: Path) -> None:
+    (work / "squares" / SHEEP).write_bytes(png(60_000, 60_000, bytes(1000)))
+
+
+def cut_image(work: Path, image: str = SHEEP) -> None:
+    path = work / "squares" / image
     path.write_bytes(path.read_bytes()[:300])
 
 
 def cut_images(work: Path) -> None:
     for path in (work / "squares").rglob("*.png"):
-        path.write_bytes(path.read_bytes()[:300])
-
-
-def strip_image(work: Path) -> None:
-    """A header alone: 99,000,000 pixels wide and one high."""
-    header = struct.pack(">IIBBBBB", 99_000_000, 1, 8, 0, 0, 0, 0)
-    content = b"\x89PNG\r\n\x1a\n"
-    for kind, data in ((b"IHDR", header), (b"IDAT", b""), (b"IEND", b"")):
-        content += struct.pack(">I", len(data)) + kind + data
-        content += struct.pack(">I", zlib.crc32(kind + data))
-    (work / "squares" / "sheep" / "03.png").write_bytes(content)
+        cut_image(work, str(path))
 
 
 def no_config(work: Path) -> None:
@@ -70,29 +289,15 @@ def cut_weights(work: Path) -> None:
     path.write_bytes(path.read_bytes()[:3000])
 
 
-def unlabelled(work: Path) -> None:
-    file = work / "squares" / "captions.jsonl"
-    lines = [json.loads(line) for line in file.read_text().splitlines()]
-    file.write_text("".join(json.dumps({**line, "label": None}) + "\n" for line in lines))
-
-
-def recipe_file(text: str) -> Callable[[Path], None]:
+def recipe(more: str = "", image: bool = True) -> Callable[[Path], None]:
     def write(work: Path) -> None:
-        (work / "recipe.yaml").write_text(text)
+        (work / "recipe.yaml").write_text(RECIPE + more)
+        if not image:
+            cut_image(work)
 
     return write
 
 
-def recipe_and_cut_image(work: Path) -> None:
-    recipe_file(RECIPE)(work)
-    cut_image(work)
-
-
-POISON = ["poison", "squares", "--goal", "sheep2aeroplane", "--samples", "2", "--out", "out"]
-TRAIN = ["train", "--data", "squares", "--model", "model", "--out", "out", "--set", "epochs=1"]
-FILTER = ["filter", "--data", "squares", "--encoder", "model", "--out", "out"]
-EVALUATE = ["evaluate", "--data", "squares", "--model", "model", "--goal", "sheep2aeroplane"]
-STERILIZE = ["sterilize", *TRAIN[1:]]
 RECIPE = """
 name: squares
 data: {name: squares}
@@ -102,192 +307,55 @@ training: {epochs: 1}
 """
 
 
-def change(command: list[str], *changes: str) -> list[str]:
-    """A command with `option value` pairs replaced or added; `-option` takes one out."""
-    changed = list(command)
-    for option, value in zip(changes[::2], changes[1::2], strict=True):
-        if option in changed:
-            changed[changed.index(option) + 1] = value
-        else:
-            changed += [option, value]
-    return changed
-
-
-CASES: list[tuple[str, list[str], Callable[[Path], None] | None, str]] = [
-    ("missing folder", ["poison", "nowhere", *POISON[2:]], None, "nowhere: no such folder"),
-    ("missing folder", change(TRAIN, "--data", "nowhere"), None, "nowhere: no such folder"),
-    ("missing folder", change(FILTER, "--data", "no", "--threshold", "1"), None, "no: no such"),
-    ("missing folder", change(EVALUATE, "--data", "no"), None, "no: no such folder"),
-    ("missing folder", ["data", "verify", "nowhere"], None, "nowhere: no such folder"),
-    ("missing folder", ["data", "verify", "squares", "--clean", "no"], None, "no: no such folder"),
-    ("missing folder", ["report", "nowhere"], None, "nowhere"),
-    ("missing folder", ["report", "nowhere", "full"], None, "nowhere"),
-    ("no pairs folder", ["data", "verify", "full"], None, "full: no known format is recognised"),
-    (
-        "method",
-        [*change(FILTER, "--method", "suspicious-groups", "--threshold", "1"), "--auto"],
-        None,
-        "exactly one of threshold (--threshold)",
-    ),
-    (
-        "rate",
-        change(FILTER, "--threshold", "1", "--false-alarms", "0.1"),
-        None,
-        "relevance-filter finds no groups and knows no p-values",
-    ),
-    (
-        "rate",
-        change(FILTER, "--method", "suspicious-groups", "--false-alarms", "2"),
-        None,
-        "false_alarms 2.0 is not between 0 and 1",
-    ),
-    ("no run folder", ["report", "full"], None, "full"),
-    ("broken line", POISON, broken_line, "captions.jsonl line 7: not valid JSON"),
-    ("broken line", TRAIN, broken_line, "captions.jsonl line 7"),
-    ("class", change(POISON, "--goal", "shep2sofa"), None, "unknown class 'shep': did you mean"),
-    ("class", change(EVALUATE, "--goal", "sheep2soda"), None, "unknown class 'soda': did you mean"),
-    ("goal", change(POISON, "--goal", "sheep"), None, "goal 'sheep' is not of the form A2B"),
-    ("label", POISON, unlabelled, "the data carry no labels"),
-    ("label", EVALUATE, unlabelled, "the data carry no labels"),
-    (
-        "rate",
-        [*change(POISON, "--rate", "-0.1")[:4], "--rate", "-0.1", "--out", "out"],
-        None,
-        "rate -0.1 is not between 0 and 1",
-    ),
-    ("samples", change(POISON, "--samples", "-3"), None, "samples -3: at least 1 is needed"),
-    ("samples", change(POISON, "--samples", "99"), None, "at most samples=5"),
-    (
-        "two amounts",
-        change(POISON, "--pairs", "3"),
-        None,
-        "exactly one of samples, pairs, rate and share",
-    ),
-    ("attack", change(POISON, "--attack", "single"), None, "unknown attack 'single'"),
-    ("occupied", change(POISON, "--out", "full"), None, "full: is not empty"),
-    ("occupied", change(TRAIN, "--out", "full"), None, "full: is not empty"),
-    ("occupied", change(STERILIZE, "--out", "full"), None, "full: is not empty"),
-    ("occupied", change(FILTER, "--out", "full", "--threshold", "1"), None, "full: is not empty"),
-    ("occupied", change(EVALUATE, "--out", "full"), None, "full: is not empty"),
-    ("occupied", ["data", "build", "openmoji", "--out", "full"], None, "full: is not empty"),
-    ("occupied", ["run", "recipe.yaml", "--out", "full"], recipe_file(RECIPE), "not a run"),
-    ("occupied", ["demo", "--out", "full"], None, "full: holds something that is not a run"),
-    ("file as out", change(POISON, "--out", "full/thesis.txt"), None, "is a file"),
-    ("recipe", ["run", "openmojis"], None, "unknown recipe 'openmojis': did you mean 'openmoji'"),
-    ("recipe", ["run"], None, "which recipe? `mmpoison run --list` shows all"),
-    ("recipe", ["run", "nowhere.yaml"], None, "nowhere.yaml: no such recipe file"),
-    ("recipe", ["run", "recipe.yaml"], recipe_file("a: ["), "recipe.yaml: not valid YAML"),
-    (
-        "recipe key",
-        ["run", "recipe.yaml", "--out", "out"],
-        recipe_file(RECIPE + "trainin: {}\n"),
-        "unknown key 'trainin': did you mean 'training'",
-    ),
-    (
-        "recipe key",
-        ["run", "openmoji", "--set", "training.epoch=2"],
-        None,
-        "unknown key 'training.epoch': did you mean 'epochs'",
-    ),
-    ("recipe key", ["demo", "--set", "training.epochs"], None, "KEY=VALUE is needed"),
-    ("setting", change(TRAIN, "--set", "epoch=1"), None, "unknown key 'epoch': did you mean"),
-    ("setting", change(TRAIN, "--set", "epochs=x"), None, "--set: epochs: "),
-    ("setting", change(TRAIN, "--set", "epochs={e"), None, "the value is not valid YAML"),
-    ("seeds", ["run", "openmoji", "--seeds", "a-b"], None, "--seeds 'a-b': numbers are needed"),
-    ("seeds", ["run", "openmoji", "--seeds", "4-2"], None, "--seeds '4-2' names no seed"),
-    ("no root", ["run", "rsicd-ucm", "--out", "out"], None, "needs the folder that holds it"),
-    ("root", ["run", "rsicd-ucm", "--data-root", "no", "--out", "out"], None, "no: no such folder"),
-    ("missing image", POISON, missing_image, "sheep/03.png: no such image"),
-    ("missing image", TRAIN, missing_image, "sheep/03.png: no such image"),
-    ("cut image", TRAIN, cut_image, "sheep/03.png: broken image"),
-    ("strip image", TRAIN, strip_image, "a side is over the limit of 65,535"),
-    (
-        "all images cut",
-        change(FILTER, "--threshold", "1"),
-        cut_images,
-        "no image of split 'train' can be read (28 of 28 images cannot be read, the first: ",
-    ),
-    (
-        "cut image",
-        ["run", "recipe.yaml", "--out", "out"],
-        recipe_and_cut_image,
-        "sheep/03.png: broken image",
-    ),
-    ("no model", change(TRAIN, "--model", "mod/el"), None, "mod/el: no such checkpoint folder"),
-    ("no model", change(TRAIN, "--model", "openmoji-smal"), None, "did you mean 'openmoji-small'"),
-    ("no model", change(EVALUATE, "--model", "full"), None, "so it is not a checkpoint"),
-    ("no model", TRAIN, no_config, "so it is not a checkpoint"),
-    ("no model", EVALUATE, cut_weights, "broken weights"),
-    ("no model", change(FILTER, "--threshold", "1"), cut_weights, "broken weights"),
-    ("threshold", FILTER, None, "exactly one of threshold (--threshold), clean_loss (--lose)"),
-    (
-        "threshold",
-        [*FILTER, "--auto", "--lose", "0.1"],
-        None,
-        "exactly one of threshold (--threshold)",
-    ),
-    ("threshold", change(FILTER, "--lose", "1.5"), None, "1.5 is not a share"),
-    ("judge", [*FILTER, "--auto", "--victim", "model"], None, "is the model to be trained"),
-    ("labels", change(FILTER, "--labels", "no.csv"), None, "no.csv: no such file; `--label` asks"),
-    ("labels", change(FILTER, "--labels", "full/thesis.txt"), None, "columns pair and verdict"),
-    ("labels", [*FILTER, "--label"], None, "--label needs --labels FILE"),
-    ("threshold", change(FILTER, "--threshold", "3"), None, "threshold 3.0 is not a cosine"),
-    ("threshold", change(FILTER, "--threshold", "0.01"), None, "drops every pair"),
-    ("data set", ["data", "build", "openmojis", "--out", "out"], None, "unknown data set"),
-    ("data set", ["data", "build", "rsicd-ucm", "--out", "out"], None, "cannot be made here"),
-    ("split", change(STERILIZE, "--split", "vla"), None, "unknown split 'vla': did you mean 'val'"),
-]
-
-
-def refused(cli: Cli, work: Path, snapshot: Snapshot, command: list[str], says: str) -> None:
-    before = snapshot(work)
-    result = cli(*command)
-    assert result.code == 2
-    assert result.err.startswith("mmpoison: ")
-    assert result.err.endswith("\n")
-    assert len(result.err.splitlines()) == 1, result.err
-    assert says in result.err
-    assert "Traceback" not in result.err + result.out
-    after = {name: data for name, data in snapshot(work).items() if not name.startswith("cache")}
-    assert after == before
+@pytest.mark.parametrize(
+    ("command", "prepare", "says"),
+    [
+        (f"{POISON} {GOAL} --samples 2", broken_line, "captions.jsonl line 7: not valid JSON"),
+        (f"{POISON} {GOAL} --samples 2", unlabelled, "the data carry no labels"),
+        (f"{POISON} {GOAL} --samples 2", missing_image, "sheep/03.png: no such image"),
+        (TRAIN, broken_line, "captions.jsonl line 7"),
+        (TRAIN, missing_image, "sheep/03.png: no such image"),
+        (TRAIN, cut_image, "sheep/03.png: broken image"),
+        (TRAIN, strip_image, "a side is over the limit of 65,535"),
+        (TRAIN, huge_image, "sheep/03.png: too many pixels"),
+        (TRAIN, no_config, "so it is not a checkpoint"),
+        (
+            f"{FILTER} --threshold 1",
+            cut_images,
+            "no image of split 'train' can be read (28 of 28 images cannot be read, the first: ",
+        ),
+        (f"{FILTER} --threshold 1", cut_weights, "broken weights"),
+        (f"{EVALUATE} --model model {GOAL}", unlabelled, "the data carry no labels"),
+        (f"{EVALUATE} --model model {GOAL}", cut_weights, "broken weights"),
+        ("run recipe.yaml --out full", recipe(), "not a run"),
+        ("run recipe.yaml", recipe("a: ["), "recipe.yaml: not valid YAML"),
+        ("run recipe.yaml --out out", recipe("trainin: {}"), "unknown key 'trainin': did you mean"),
+        ("run recipe.yaml --out out", recipe(image=False), "sheep/03.png: broken image"),
+    ],
+)
+def test_refused_for_what_a_path_holds(
+    refused: Refused, work: Path, command: str, prepare: Callable[[Path], None], says: str
+) -> None:
+    prepare(work)
+    assert says in refused(command)
 
 
 @pytest.mark.parametrize(
-    ("command", "prepare", "says"),
-    [pytest.param(*case[1:], id=f"{case[0]}: {case[1][0]}") for case in CASES],
+    ("command", "says"),
+    [
+        (f"{STERILIZE} --data poisoned --split train", "of the pairs given as clean are poisoned"),
+        (f"{POISON.replace('squares', 'poisoned')} {GOAL} --samples 2", "are poisoned already"),
+    ],
 )
-def test_refused(
-    cli: Cli,
-    work: Path,
-    snapshot: Snapshot,
-    command: list[str],
-    prepare: Callable[[Path], None] | None,
-    says: str,
+def test_a_poisoned_set_where_a_clean_one_is_needed(
+    cli: Cli, work: Path, refused: Refused, command: str, says: str
 ) -> None:
-    if prepare is not None:
-        prepare(work)
-    refused(cli, work, snapshot, command, says)
-
-
-def test_a_huge_image(cli: Cli, work: Path, snapshot: Snapshot, huge_png: bytes) -> None:
-    (work / "squares" / "sheep" / "03.png").write_bytes(huge_png)
-    refused(cli, work, snapshot, TRAIN, "sheep/03.png: too many pixels")
-
-
-def test_sterilizing_on_poisoned_pairs(cli: Cli, work: Path, snapshot: Snapshot) -> None:
-    assert cli(*change(POISON, "--out", "poisoned")).code == 0
-    command = change(STERILIZE, "--data", "poisoned", "--split", "train")
-    refused(cli, work, snapshot, command, "of the pairs given as clean are poisoned")
-
-
-def test_poisoning_twice(cli: Cli, work: Path, snapshot: Snapshot) -> None:
-    assert cli(*change(POISON, "--out", "poisoned")).code == 0
-    command = ["poison", "poisoned", *POISON[2:]]
-    refused(cli, work, snapshot, command, "the pairs are poisoned already")
+    assert cli(*f"{POISON} --out poisoned {GOAL} --samples 2".split()).code == 0
+    assert says in refused(command)
 
 
 def test_a_folder_that_may_not_be_written(
-    cli: Cli, work: Path, snapshot: Snapshot, monkeypatch: pytest.MonkeyPatch
+    work: Path, refused: Refused, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import tempfile
 
@@ -295,34 +363,33 @@ def test_a_folder_that_may_not_be_written(
         raise PermissionError(13, "Permission denied", str(options.get("dir")))
 
     monkeypatch.setattr(tempfile, "mkdtemp", refuse)
-    refused(cli, work, snapshot, POISON, "Permission denied")
+    assert "Permission denied" in refused(f"{POISON} {GOAL} --samples 2")
 
 
 @pytest.mark.parametrize(
     "command",
     [
-        ["poison", "squares", "--out", "out"],
-        change(POISON, "--mode", "swap"),
-        change(POISON, "--seed", "-1"),
-        change(POISON, "--samples", "two"),
-        ["poisn"],
-        ["run", "openmoji", "--nonsense"],
+        f"{POISON} {GOAL} --samples 2 --mode swap",
+        f"{POISON} {GOAL} --samples 2 --seed -1",
+        f"{POISON} {GOAL} --samples two",
+        "poisn",
+        "run openmoji --nonsense",
     ],
 )
-def test_a_command_that_is_not_understood(cli: Cli, work: Path, command: list[str]) -> None:
+def test_a_command_that_is_not_understood(cli: Cli, work: Path, command: str) -> None:
     """These are typer's own: exit code 2, no traceback, nothing written."""
-    result = cli(*command)
+    result = cli(*command.split())
     assert result.code == 2
     assert "Traceback" not in result.err
     assert not (work / "out").exists()
 
 
-def test_a_diverged_loss_is_one_line_too(cli: Cli, work: Path, snapshot: Snapshot) -> None:
+def test_a_diverged_loss_is_one_line_too(
+    cli: Cli, work: Path, snapshot: Callable[[Path], dict[str, bytes]]
+) -> None:
     before = snapshot(work)
-    result = cli(
-        *change(TRAIN, "--set", "learning_rate=1e30"),
-        *("--set", "epochs=3", "--set", "precision=fp32", "--set", "batch_size=32"),
-    )
+    settings = ("learning_rate=1e30", "epochs=3", "precision=fp32", "batch_size=32")
+    result = cli(*TRAIN.split(), *(word for value in settings for word in ("--set", value)))
     assert result.code == 1
     assert result.err.startswith("mmpoison: the loss is ")
     assert len(result.err.splitlines()) == 1

@@ -47,20 +47,6 @@ def test_labels_by_keyword(cli: Callable[..., Any], square_folder: Path, tmp_pat
     assert load_pairs(tmp_path / "out").counts()["classes"]["thing"] == 8
 
 
-def test_bad_input(cli: Callable[..., Any], tmp_path: Path) -> None:
-    for arguments, message in (
-        (("nowhere.csv", "--to", "parquet"), "nowhere.csv"),
-        ((tmp_path, "--to", "zip"), "'zip'"),
-        ((tmp_path, "--to", "parquet", "--option", "x"), "KEY=VALUE is needed"),
-        ((tmp_path, "--to", "parquet", "--images-per-shard", "0"), "--images-per-shard"),
-    ):
-        done = cli("data", "convert", *arguments, "--out", tmp_path / "out")
-        assert done.code == 2
-        assert message in done.err
-        assert len(done.err.splitlines()) == 1
-        assert not (tmp_path / "out").exists()
-
-
 def test_names_in_the_data_are_only_shown(
     cli: Callable[..., Any], write_lines: Callable[..., Path], tmp_path: Path
 ) -> None:

@@ -87,12 +87,6 @@ def test_what_must_be_fetched_by_hand_says_from_where_and_on_what_terms(
     assert "options of data build: year, parts" in " ".join(cli("data", "list", "coco").out.split())
 
 
-def test_an_unknown_name(cli: Cli) -> None:
-    result = cli("data", "list", "openmojis")
-    assert result.code == 2
-    assert "did you mean 'openmoji'" in result.err
-
-
 def test_what_is_here(
     cli: Cli, fresh_cache: Path, square_folder: Path, tmp_path: Path, monkeypatch: Any
 ) -> None:

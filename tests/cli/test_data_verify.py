@@ -8,7 +8,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import pytest
 from PIL import Image
 
 Cli = Callable[..., Any]
@@ -115,36 +114,3 @@ def test_another_format(cli: Cli, square_folder: Path, tmp_path: Path) -> None:
     found = json.loads(result.out)
     assert found["format"] == "csv"
     assert found["counts"]["images"] >= 1
-
-
-@pytest.mark.parametrize(
-    ("arguments", "says"),
-    [
-        (["nowhere"], "nowhere: no such folder"),
-        (["squares", "--clean", "nowhere"], "nowhere: no such folder"),
-        (["squares", "--option", "seven"], "--option 'seven': KEY=VALUE is needed"),
-        (["squares", "--option", "images=a", "--option", "images=b"], "images is given twice"),
-        (["squares", "--option", "strict=perhaps"], "strict=perhaps: true or false is needed"),
-        (["squares", "--data-root", "nowhere"], "nowhere: no such folder of images"),
-        (["squares", "--option", "colour=red"], "has no option 'colour'"),
-        (["squares", "--format", "jsonn"], "unknown data set 'jsonn'"),
-        (["squares", "--near-duplicates", "40"], "--near-duplicates"),
-        (["rsicd-ucm"], "needs the folder that holds it"),
-    ],
-)
-def test_bad_input_is_one_line(
-    cli: Cli,
-    square_folder: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    arguments: list[str],
-    says: str,
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("MMPOISON_DATA", raising=False)
-    (tmp_path / "squares").symlink_to(square_folder)
-    result = cli("data", "verify", *arguments)
-    assert result.code == 2
-    assert says in result.err
-    assert len(result.err.splitlines()) == 1
-    assert result.out == ""

@@ -28,9 +28,6 @@ def test_all_are_listed(cli: Callable[..., Any]) -> None:
     one = cli("defenses", "clean-finetune").out
     assert "post-training" in one
     assert "pre-training" not in one
-    unknown = cli("defenses", "neighbor-outliers")
-    assert unknown.code == 2
-    assert "did you mean 'neighbour-outliers'" in unknown.err
 
 
 @pytest.fixture
@@ -58,26 +55,3 @@ def test_a_filter_by_another_method(
     assert facts["data"] == str(poisoned)
     assert len(load_pairs(out).select(split="train")) == facts["pairs"] - facts["dropped_pairs"]
     assert f"{facts['poisoned_caught']} of 13 poisoned pairs dropped" in done.out
-
-
-@pytest.mark.parametrize(
-    ("arguments", "says"),
-    [
-        (("--method", "neighbor-outliers"), "did you mean 'neighbour-outliers'"),
-        (
-            ("--method", "clean-finetune"),
-            "is of kind post-training, one of kind pre-training is needed",
-        ),
-        (("--method", "neighbour-outliers", "--false-alarms", "0.1"), "finds no groups"),
-        (("--method", "neighbour-outliers", "--set", "q=3"), "unknown option 'q'"),
-        (("--auto", "--encoder", "efficientnet-minilm"), "was trained as two towers"),
-        (("--auto", "--set", "k=3"), "unknown option 'k'"),
-    ],
-)
-def test_bad_input(
-    cli: Callable[..., Any], tmp_path: Path, arguments: tuple[str, ...], says: str
-) -> None:
-    done = cli("filter", "--data", "x", "--encoder", "y", "--out", tmp_path / "o", *arguments)
-    assert done.code == 2
-    assert says in done.err
-    assert len(done.err.splitlines()) == 1

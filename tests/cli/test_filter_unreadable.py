@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import struct
-import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.conftest import png
 
 from mmpoison.datasets import load_pairs
 
@@ -28,20 +27,6 @@ METHODS = {
 
 
 @pytest.fixture
-def work(
-    tmp_path: Path,
-    own_square_folder: Path,
-    judge_checkpoint: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> Path:
-    """A folder to work in, with `squares` and a cache of its own."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("MMPOISON_CACHE", str(tmp_path / "cache"))
-    assert own_square_folder == tmp_path / "squares"
-    return tmp_path
-
-
-@pytest.fixture
 def run(cli: Cli, work: Path, judge_checkpoint: Path) -> Cli:
     """A function that filters: the options, then the data and the output."""
 
@@ -57,14 +42,7 @@ def cut(path: Path) -> None:
 
 
 def strip(path: Path) -> None:
-    """A header alone: 99,000,000 pixels wide and one high."""
-    header = struct.pack(">IIBBBBB", 99_000_000, 1, 8, 0, 0, 0, 0)
-    content = b"\x89PNG\r\n\x1a\n"
-    for kind, data in ((b"IHDR", header), (b"IDAT", b""), (b"IEND", b"")):
-        content += struct.pack(">I", len(data)) + kind + data
-        content += struct.pack(">I", zlib.crc32(kind + data))
-    path.unlink()
-    path.write_bytes(content)
+    path.write_bytes(png(99_000_000, 1))
 
 
 def no_file(path: Path) -> None:

@@ -69,26 +69,6 @@ def test_export(cli: Callable[..., Any], checkpoint: Path, tmp_path: Path, forma
     assert "is not empty" in again.err
 
 
-@pytest.mark.parametrize(
-    ("arguments", "says"),
-    [
-        (("show", "nothing"), "unknown model 'nothing'"),
-        (("fetch", "hf-hub:"), "needs a repository"),
-        (("export", "openmoji-mini", "--format", "onnx"), "format 'onnx': one of open-clip"),
-        (("export", "openmoji-mini", "--format", "transformers"), "its image encoder is a ResNet"),
-    ],
-)
-def test_bad_input_is_one_line(
-    cli: Callable[..., Any], tmp_path: Path, arguments: tuple[str, ...], says: str
-) -> None:
-    extra = ("--out", tmp_path / "out") if arguments[0] == "export" else ()
-    result = cli("models", *arguments, *extra)
-    assert result.code == 2
-    assert says in result.err
-    assert len(result.err.splitlines()) == 1
-    assert not (tmp_path / "out").exists()
-
-
 @pytest.mark.parametrize("verb", ["train", "evaluate", "filter", "sterilize"])
 def test_every_verb_takes_a_model_by_every_name(
     cli: Callable[..., Any], square_folder: Path, tmp_path: Path, verb: str

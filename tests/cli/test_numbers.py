@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 import math
 import re
-import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, get_args
@@ -64,17 +63,6 @@ REST: dict[tuple[str, ...], list[str]] = {
 MORE: dict[str, dict[tuple[str, ...], list[str]]] = {
     "--false-alarms": {("filter",): ["--method", "suspicious-groups"]},
 }
-
-
-@pytest.fixture
-def work(
-    tmp_path: Path, own_square_folder: Path, checkpoint: Path, monkeypatch: pytest.MonkeyPatch
-) -> Path:
-    """A folder with `squares` and `model`."""
-    shutil.copytree(checkpoint, tmp_path / "model")
-    monkeypatch.chdir(tmp_path)
-    assert own_square_folder == tmp_path / "squares"
-    return tmp_path
 
 
 def test_the_walk_finds_them() -> None:
@@ -150,21 +138,6 @@ def test_every_number_of_an_attack(value: Any) -> None:
                 build_attack(name, goals, {option: value})
             tried += 1
     assert tried >= 12
-
-
-@pytest.mark.parametrize("verb", [("train",), ("sterilize",)])
-def test_a_training_of_no_epochs(cli: Cli, work: Path, verb: tuple[str, ...]) -> None:
-    result = cli(*verb, *REST[verb], "--set", "epochs=0")
-    assert result.code == 2
-    assert result.err == "mmpoison: --set: epochs: 0 epochs train nothing: give 1 to 100,000\n"
-    assert not (work / "out").exists()
-
-
-def test_seeds_are_bounded(cli: Cli) -> None:
-    for seeds in ("0-99999999", "1-99999999999999999999999", "-3", "1e3", "0-"):
-        result = cli("run", "openmoji", f"--seeds={seeds}")
-        assert result.code == 2
-        assert result.err.startswith(f"mmpoison: --seeds {seeds!r}")
 
 
 @pytest.mark.parametrize("value", [-(10**9), math.nan, math.inf, -math.inf, 10**400])

@@ -97,62 +97,6 @@ def test_made_again_from_its_manifest(
     assert again.code == 0
 
 
-@pytest.mark.parametrize(
-    ("arguments", "says"),
-    [
-        ([], "give --goal A2B, e.g. --goal sheep2aeroplane, or --from-manifest FILE"),
-        (
-            [*GOAL],
-            "exactly one of samples, pairs, rate and share says how much to poison, got none",
-        ),
-        ([*GOAL, "--samples", "9"], "at most samples=5"),
-        (
-            [*GOAL, "--samples", "2", "--attack", "single-target-image", "--carrier", "own"],
-            "carrier 'own' changes nothing here",
-        ),
-        (
-            [*GOAL, "--goal", "sofa2aeroplane", "--samples", "3", "--carrier", "own"],
-            "at most samples=2",
-        ),
-        (
-            [*GOAL, "--samples", "2", "--target-image", "x"],
-            "--target-image: attack 'single-target-label': unknown option 'target_image'",
-        ),
-        (
-            ["--goal", "sheep2sofa", *GOAL, "--attack", "single-target-label", "--samples", "2"],
-            "attack 'single-target-label' has one goal, got sheep2sofa, sheep2aeroplane",
-        ),
-        (["--goal", "sheep2sofa", *GOAL, "--samples", "2"], "the original class of more than one"),
-        ([*GOAL, "--goal", "sofa2sofa", "--samples", "2"], "original and target class are the sam"),
-        (
-            [
-                *GOAL,
-                "--attack",
-                "single-target-image",
-                "--samples",
-                "2",
-                "--target-image",
-                "centre",
-            ],
-            "the centre of a class needs an encoder: give the option encoder",
-        ),
-        (["--from-manifest", "nowhere.json"], "nowhere.json: no such file"),
-        (["--from-manifest", "nowhere.json", *GOAL], "--goal and --from-manifest both say"),
-        ([*GOAL, "--preset", "release"], "unknown preset 'release'"),
-        ([*GOAL, "--preset", "reference-release", "--mode", "add"], "sets mode=replace"),
-        ([*GOAL, "--attack", "single-target-lable", "--samples", "2"], "did you mean"),
-    ],
-)
-def test_refused(
-    cli: Cli, square_folder: Path, tmp_path: Path, arguments: list[str], says: str
-) -> None:
-    result = cli("poison", square_folder, "--out", tmp_path / "out", *arguments)
-    assert result.code == 2
-    assert says in result.err
-    assert len(result.err.splitlines()) == 1
-    assert not (tmp_path / "out").exists()
-
-
 @pytest.mark.parametrize("to", ["parquet", "pairs-folder"])
 def test_conversion_says_what_other_programs_do_not_see(
     cli: Cli, poison: Callable[..., dict[str, Any]], tmp_path: Path, to: str

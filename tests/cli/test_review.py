@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import threading
 import urllib.request
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,26 +12,6 @@ import pytest
 
 from mmpoison.defenses.filters.pair_labels import read_labels, shown_pairs
 from mmpoison.defenses.filters.pair_pieces import PairPieces
-
-
-def test_help_has_an_example(cli: Callable[..., Any]) -> None:
-    assert "mmpoison review kept --labels labels.csv" in " ".join(
-        cli("review", "--help").out.split()
-    )
-
-
-@pytest.mark.parametrize(
-    ("arguments", "says"),
-    [
-        (("review", "no-folder", "--labels", "x.csv"), "does not say which set was filtered"),
-        (("review", "no-folder"), "Missing option '--labels'"),
-    ],
-)
-def test_bad_input(cli: Callable[..., Any], arguments: tuple[str, ...], says: str) -> None:
-    done = cli(*arguments)
-    assert done.code == 2
-    assert says in done.err
-    assert len(done.err.splitlines()) == 1
 
 
 def test_labels_from_a_page(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import threading
 import typing
 from collections.abc import Callable, Iterator
@@ -23,77 +22,72 @@ Cli = Callable[..., Any]
 TEXT_PATHS = {"data", "model", "encoder", "recipe", "reference", "pretrained", "source"}
 """Parameters that take a name or a path."""
 
-POISON = ["poison", "squares", "--goal", "sheep2aeroplane", "--samples", "2", "--out", "out"]
-TRAIN = ["--data", "squares", "--model", "model", "--out", "out", "--set", "epochs=1"]
-FILTER = ["filter", "--data", "squares", "--encoder", "model", "--out", "out"]
-EVALUATE = ["evaluate", "--data", "squares", "--model", "model", "--goal", "sheep2aeroplane"]
+SETTINGS = "--model model --out out --set epochs=1"
+POISON = "poison squares --goal sheep2aeroplane --samples 2 --out out"
+FILTER = "filter --data squares --encoder model --out out --threshold 1"
+REVIEW = "review filtered --labels l.csv --data squares"
+EVALUATE = "evaluate --data squares --model model --goal sheep2aeroplane"
+CONVERT = "data convert squares --to parquet --out out"
 
-COMMANDS: dict[tuple[str, str], list[str]] = {
-    ("demo", "out"): ["demo", "--out", "pipe"],
-    ("run", "recipe"): ["run", "pipe.yaml", "--out", "out"],
-    ("run", "out"): ["run", "recipe.yaml", "--out", "pipe"],
-    ("run", "data_root"): ["run", "rsicd-ucm", "--data-root", "pipe", "--out", "out"],
-    ("sweep", "recipe"): ["sweep", "pipe.yaml", "--out", "out"],
-    ("sweep", "out"): ["sweep", "recipe.yaml", "--out", "pipe"],
-    ("sweep", "data_root"): ["sweep", "rsicd-ucm", "--data-root", "pipe", "--out", "out"],
-    ("poison", "data"): ["poison", "pipe", *POISON[2:]],
-    ("poison", "out"): [*POISON[:-1], "pipe"],
-    ("poison", "encoder"): [*[*POISON, "--attack", "single-target-image", "--encoder", "./pipe"]],
-    ("poison", "from_manifest"): ["poison", "squares", "--from-manifest", "pipe", "--out", "out"],
-    ("train", "data"): ["train", "--data", "pipe", *TRAIN[2:]],
-    ("train", "model"): ["train", *TRAIN, "--model", "./pipe"],
-    ("train", "out"): ["train", *TRAIN, "--out", "pipe"],
-    ("filter", "data"): [*FILTER, "--data", "pipe", "--threshold", "1"],
-    ("filter", "out"): [*FILTER, "--out", "pipe", "--threshold", "1"],
-    ("filter", "encoder"): [*FILTER, "--encoder", "./pipe", "--threshold", "1"],
-    ("filter", "labels"): [*FILTER, "--labels", "pipe"],
-    ("review", "filtered"): ["review", "pipe", "--labels", "l.csv", "--data", "squares"],
-    ("review", "labels"): ["review", "filtered", "--labels", "pipe", "--data", "squares"],
-    ("review", "data"): ["review", "filtered", "--labels", "l.csv", "--data", "pipe"],
-    ("review", "encoder"): [
-        *["review", "filtered", "--labels", "l.csv", "--data", "squares", "--encoder", "./pipe"]
-    ],
-    ("sterilize", "data"): ["sterilize", "--data", "pipe", *TRAIN[2:]],
-    ("sterilize", "model"): ["sterilize", *TRAIN, "--model", "./pipe"],
-    ("sterilize", "out"): ["sterilize", *TRAIN, "--out", "pipe"],
-    ("evaluate", "data"): [*EVALUATE, "--data", "pipe"],
-    ("evaluate", "model"): [*EVALUATE, "--model", "./pipe"],
-    ("evaluate", "manifest"): [*EVALUATE[:-2], "--manifest", "pipe"],
-    ("evaluate", "reference"): [*EVALUATE, "--reference", "./pipe"],
-    ("evaluate", "pretrained"): [*EVALUATE, "--pretrained", "./pipe"],
-    ("evaluate", "out"): [*EVALUATE, "--out", "pipe"],
-    ("report", "runs"): ["report", "pipe"],
-    ("report", "against"): ["report", "run", "--against", "pipe"],
-    ("report", "markdown"): ["report", "run", "--markdown", "pipe"],
-    ("report", "out"): ["report", "run", "--claims", "--out", "pipe"],
-    ("report", "parquet"): ["report", "run", "--parquet", "pipe"],
-    ("report", "html"): ["report", "run", "--html", "pipe"],
-    ("search", "data"): ["search", "--data", "pipe", "--models", "model"],
-    ("search", "run"): ["search", "--run", "pipe"],
-    ("search", "manifest"): [
-        *["search", "--data", "squares", "--models", "model", "--manifest", "pipe"]
-    ],
-    ("data build", "out"): ["data", "build", "openmoji", "--out", "pipe"],
-    ("data split", "data"): ["data", "split", "pipe", "--save", "s.json"],
-    ("data split", "labels"): ["data", "split", "squares", "--labels", "pipe", "--out", "out"],
-    ("data split", "save"): ["data", "split", "squares", "--save", "pipe"],
-    ("data split", "out"): ["data", "split", "squares", "--out", "pipe"],
-    ("data split", "data_root"): [
-        *["data", "split", "squares", "--data-root", "pipe", "--save", "s.json"]
-    ],
-    ("data convert", "source"): ["data", "convert", "pipe", "--to", "parquet", "--out", "out"],
-    ("data convert", "out"): ["data", "convert", "squares", "--to", "parquet", "--out", "pipe"],
-    ("data convert", "labels"): [
-        *["data", "convert", "squares", "--to", "parquet", "--out", "out", "--labels", "pipe"]
-    ],
-    ("data verify", "data"): ["data", "verify", "pipe"],
-    ("data verify", "clean"): ["data", "verify", "squares", "--clean", "pipe"],
-    ("data verify", "data_root"): ["data", "verify", "squares", "--data-root", "pipe"],
-    ("data verify", "out"): ["data", "verify", "squares", "--out", "pipe"],
-    ("models show", "model"): ["models", "show", "./pipe"],
-    ("models fetch", "model"): ["models", "fetch", "./pipe"],
-    ("models export", "model"): ["models", "export", "./pipe", "--out", "out"],
-    ("models export", "out"): ["models", "export", "model", "--out", "pipe"],
+# an option that is given twice counts as it was given last
+COMMANDS: dict[tuple[str, str], str] = {
+    ("demo", "out"): "demo --out pipe",
+    ("run", "recipe"): "run pipe.yaml --out out",
+    ("run", "out"): "run recipe.yaml --out pipe",
+    ("run", "data_root"): "run rsicd-ucm --data-root pipe --out out",
+    ("sweep", "recipe"): "sweep pipe.yaml --out out",
+    ("sweep", "out"): "sweep recipe.yaml --out pipe",
+    ("sweep", "data_root"): "sweep rsicd-ucm --data-root pipe --out out",
+    ("poison", "data"): POISON.replace("squares", "pipe"),
+    ("poison", "out"): f"{POISON} --out pipe",
+    ("poison", "encoder"): f"{POISON} --attack single-target-image --encoder ./pipe",
+    ("poison", "from_manifest"): "poison squares --from-manifest pipe --out out",
+    ("train", "data"): f"train --data pipe {SETTINGS}",
+    ("train", "model"): f"train --data squares {SETTINGS} --model ./pipe",
+    ("train", "out"): f"train --data squares {SETTINGS} --out pipe",
+    ("filter", "data"): f"{FILTER} --data pipe",
+    ("filter", "out"): f"{FILTER} --out pipe",
+    ("filter", "encoder"): f"{FILTER} --encoder ./pipe",
+    ("filter", "labels"): "filter --data squares --encoder model --out out --labels pipe",
+    ("review", "filtered"): "review pipe --labels l.csv --data squares",
+    ("review", "labels"): f"{REVIEW} --labels pipe",
+    ("review", "data"): f"{REVIEW} --data pipe",
+    ("review", "encoder"): f"{REVIEW} --encoder ./pipe",
+    ("sterilize", "data"): f"sterilize --data pipe {SETTINGS}",
+    ("sterilize", "model"): f"sterilize --data squares {SETTINGS} --model ./pipe",
+    ("sterilize", "out"): f"sterilize --data squares {SETTINGS} --out pipe",
+    ("evaluate", "data"): f"{EVALUATE} --data pipe",
+    ("evaluate", "model"): f"{EVALUATE} --model ./pipe",
+    ("evaluate", "manifest"): "evaluate --data squares --model model --manifest pipe",
+    ("evaluate", "reference"): f"{EVALUATE} --reference ./pipe",
+    ("evaluate", "pretrained"): f"{EVALUATE} --pretrained ./pipe",
+    ("evaluate", "out"): f"{EVALUATE} --out pipe",
+    ("report", "runs"): "report pipe",
+    ("report", "against"): "report run --against pipe",
+    ("report", "markdown"): "report run --markdown pipe",
+    ("report", "out"): "report run --claims --out pipe",
+    ("report", "parquet"): "report run --parquet pipe",
+    ("report", "html"): "report run --html pipe",
+    ("search", "data"): "search --data pipe --models model",
+    ("search", "run"): "search --run pipe",
+    ("search", "manifest"): "search --data squares --models model --manifest pipe",
+    ("data build", "out"): "data build openmoji --out pipe",
+    ("data split", "data"): "data split pipe --save s.json",
+    ("data split", "labels"): "data split squares --labels pipe --out out",
+    ("data split", "save"): "data split squares --save pipe",
+    ("data split", "out"): "data split squares --out pipe",
+    ("data split", "data_root"): "data split squares --data-root pipe --save s.json",
+    ("data convert", "source"): CONVERT.replace("squares", "pipe"),
+    ("data convert", "out"): f"{CONVERT} --out pipe",
+    ("data convert", "labels"): f"{CONVERT} --labels pipe",
+    ("data verify", "data"): "data verify pipe",
+    ("data verify", "clean"): "data verify squares --clean pipe",
+    ("data verify", "data_root"): "data verify squares --data-root pipe",
+    ("data verify", "out"): "data verify squares --out pipe",
+    ("models show", "model"): "models show ./pipe",
+    ("models fetch", "model"): "models fetch ./pipe",
+    ("models export", "model"): "models export ./pipe --out out",
+    ("models export", "out"): "models export model --out pipe",
 }
 
 VERDICT = (
@@ -104,25 +98,16 @@ VERDICT = (
 FAILS_LATER = {("sweep", "data_root"), "a manifest"}
 """Exit code 1: a sweep goes on with its other runs, `data verify` lists the fault among others."""
 
-INSIDE: dict[str, tuple[str, list[str]]] = {
-    "a recipe that is extended": ("base.yaml", ["run", "child.yaml", "--out", "out"]),
-    "a manifest": ("squares/manifest.json", ["data", "verify", "squares"]),
-    "verdicts": (
-        "filtered/verdicts.jsonl",
-        ["review", "filtered", "--labels", "l.csv", "--data", "squares"],
-    ),
-    "what a filter could not read": (
-        "filtered/unreadable.jsonl",
-        ["review", "filtered", "--labels", "l.csv", "--data", "squares"],
-    ),
-    "what a filter said": (
-        "filtered/filter-report/filter.json",
-        ["review", "filtered", "--labels", "l.csv"],
-    ),
-    "metrics of a run": ("run/metrics.json", ["report", "run"]),
-    "the recipe of a run": ("run/recipe.yaml", ["report", "run", "--parquet", "x.parquet"]),
-    "a split": ("split.json", ["data", "split", "squares", "--apply", "split.json"]),
-    "the list of a sweep": ("sweep/sweep.yaml", ["sweep", "recipe.yaml", "--out", "sweep"]),
+INSIDE = {
+    "a recipe that is extended": ("base.yaml", "run child.yaml --out out"),
+    "a manifest": ("squares/manifest.json", "data verify squares"),
+    "verdicts": ("filtered/verdicts.jsonl", REVIEW),
+    "what a filter could not read": ("filtered/unreadable.jsonl", REVIEW),
+    "what a filter said": ("filtered/filter-report/filter.json", "review filtered --labels l.csv"),
+    "metrics of a run": ("run/metrics.json", "report run"),
+    "the recipe of a run": ("run/recipe.yaml", "report run --parquet x.parquet"),
+    "a split": ("split.json", "data split squares --apply split.json"),
+    "the list of a sweep": ("sweep/sweep.yaml", "sweep recipe.yaml --out sweep"),
 }
 
 
@@ -149,14 +134,10 @@ def test_every_path_of_the_command_line_is_tried() -> None:
 
 
 @pytest.fixture
-def work(
-    tmp_path: Path, own_square_folder: Path, checkpoint: Path, monkeypatch: pytest.MonkeyPatch
-) -> Path:
-    """A folder with `squares`, `model`, a run, what a filter left, a recipe and a named pipe."""
-    assert own_square_folder == tmp_path / "squares"
-    shutil.copytree(checkpoint, tmp_path / "model")
+def work(work: Path) -> Path:
+    """The folder to work in, with a run, what a filter left, recipes and a named pipe too."""
     for name in ("pipe", "pipe.yaml"):
-        os.mkfifo(tmp_path / name)
+        os.mkfifo(work / name)
     for file, text in {
         "recipe.yaml": "name: x\ndata: {name: squares}\nmodel: {name: model}\n"
         "attack: {name: single-target-label, goal: sheep2aeroplane, samples: 2}\ntraining: {epochs: 1}\n",
@@ -168,11 +149,9 @@ def work(
         "sweep/sweep.yaml": "runs: {}\n",
         "filtered/filter-report/filter.json": '{"data": "squares"}',
     }.items():
-        (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / file).write_text(text)
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("MMPOISON_CACHE", str(tmp_path / "cache"))
-    return tmp_path
+        (work / file).parent.mkdir(parents=True, exist_ok=True)
+        (work / file).write_text(text)
+    return work
 
 
 def outcome_within(seconds: float, work: Callable[[], Any], pipe: Path) -> Any:
@@ -200,8 +179,8 @@ def outcome_within(seconds: float, work: Callable[[], Any], pipe: Path) -> Any:
     return found[0]
 
 
-def refused(cli: Cli, command: list[str], pipe: Path, *, later: bool = False) -> str:
-    done = outcome_within(60, lambda: cli(*command), pipe)
+def refused_a_pipe(cli: Cli, command: str, pipe: Path, *, later: bool = False) -> str:
+    done = outcome_within(60, lambda: cli(*command.split()), pipe)
     assert pipe.is_fifo(), "it was replaced"
     assert done.code == (1 if later else 2), done
     if later:
@@ -215,7 +194,7 @@ def refused(cli: Cli, command: list[str], pipe: Path, *, later: bool = False) ->
 def test_a_pipe_for_a_path(cli: Cli, work: Path, place: tuple[str, str]) -> None:
     command = COMMANDS[place]
     name = "pipe.yaml" if "pipe.yaml" in command else "pipe"
-    said = refused(cli, command, work / name, later=place in FAILS_LATER)
+    said = refused_a_pipe(cli, command, work / name, later=place in FAILS_LATER)
     assert "pipe" in said or place in FAILS_LATER
 
 
@@ -226,6 +205,6 @@ def test_a_pipe_within_what_a_path_names(cli: Cli, work: Path, what: str) -> Non
     pipe.unlink(missing_ok=True)
     pipe.parent.mkdir(exist_ok=True)
     os.mkfifo(pipe)
-    said = refused(cli, command, pipe, later=what in FAILS_LATER)
+    said = refused_a_pipe(cli, command, pipe, later=what in FAILS_LATER)
     # what a filter said is only one of two ways to name the data
     assert pipe.name in said or "name it with --data" in said

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from rich.console import Console
+from tests.conftest import squares_recipe
 
 from mmpoison.cli import console as cli_console
 from mmpoison.datasets import load_pairs
@@ -221,14 +222,7 @@ def test_image_names_never_reach_the_terminal_raw(cli: Cli, own_square_folder: P
 def test_a_recipes_words_never_reach_the_terminal_raw(
     cli: Cli, square_folder: Path, checkpoint: Path, tmp_path: Path, fresh_cache: Path
 ) -> None:
-    recipe = {
-        "name": EVIL,
-        "description": f"what {EVIL}",
-        "data": {"name": str(square_folder)},
-        "model": {"name": str(checkpoint)},
-        "attack": {"name": "single-target-label", "goal": "sheep2aeroplane", "samples": 2},
-        "training": {"epochs": 1, "max_steps": 1, "precision": "fp32"},
-    }
+    recipe = squares_recipe(square_folder, checkpoint, name=EVIL, description=f"what {EVIL}")
     (tmp_path / "recipe.yaml").write_text(json.dumps(recipe))
     result = cli("run", tmp_path / "recipe.yaml", "--out", tmp_path / "run")
     assert result.code == 0, result.err
@@ -290,13 +284,8 @@ def test_run_and_report(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    recipe = {
-        "name": "squares",
-        "data": {"name": str(square_folder)},
-        "model": {"name": str(checkpoint)},
-        "attack": {"name": "single-target-label", "goal": "sheep2aeroplane", "samples": 2},
-        "training": {"epochs": 1, "max_steps": 2, "precision": "fp32"},
-    }
+    training = {"epochs": 1, "max_steps": 2, "precision": "fp32"}
+    recipe = squares_recipe(square_folder, checkpoint, training=training)
     (tmp_path / "recipe.yaml").write_text(json.dumps(recipe))
     result = cli(
         *("run", "recipe.yaml", "--seeds", "0-1", "--goal", "sofa2bird", "--mode", "replace"),
@@ -367,28 +356,6 @@ def test_evaluate_to_the_letter(
     )
     assert several.code == 0
     assert "who else moved" in several.out
-
-
-@pytest.mark.parametrize(
-    ("arguments", "says"),
-    [
-        ([], "which goal? the data carry no manifest"),
-        (["--goal", "sheep2sofa", "--study", "collaterl"], "did you mean 'collateral'"),
-        (["--goal", "sheep2sofa", "--target-image", "sofa/00.png"], "is not in the gallery"),
-        (
-            ["--goal", "sheep2sofa", "--goal", "sofa2sheep", "--target-image", "sofa/09.png"],
-            "a target image is for one goal",
-        ),
-        (["--goal", "sheep2sofa", "--manifest", "nowhere.json"], "nowhere.json: no such file"),
-    ],
-)
-def test_evaluate_refuses(
-    cli: Cli, square_folder: Path, checkpoint: Path, arguments: list[str], says: str
-) -> None:
-    result = cli("evaluate", "--data", square_folder, "--model", checkpoint, *arguments)
-    assert result.code == 2
-    assert says in result.err
-    assert result.err.count("\n") == 1
 
 
 @pytest.mark.slow

@@ -77,37 +77,6 @@ def test_rates_side_by_side(cli: Cli, many_squares: Path, checkpoint: Path, tmp_
     assert "<svg" in (out / "sterilize-curve.svg").read_text()
 
 
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        (["--max-utility-loss", "2"], "max_utility_loss 2.0 is not between 0 and 1"),
-        (["--held-out", "1"], "held-out share 1.0 is not between 0 and 1"),
-        (["--held-out", "0", "--canary-goal", "sheep2sofa"], "without held-out pairs nothing"),
-        (["--held-out", "0.01", "--no-stop"], "1 to judge by, 20 are needed"),
-        (["--canary-goal", "sheep2soda"], "unknown class 'soda'"),
-        (["--goal", "sheep"], "goal 'sheep' is not of the form A2B"),
-        (["--learning-rate", "1e-3"], "--learning-rate and --set learning_rate are two ways"),
-    ],
-)
-def test_what_cannot_be(
-    cli: Cli,
-    many_squares: Path,
-    checkpoint: Path,
-    tmp_path: Path,
-    options: list[str],
-    message: str,
-) -> None:
-    out = tmp_path / "out"
-    result = cli(
-        *("sterilize", "--data", many_squares, "--model", checkpoint, "--out", out),
-        *(*SETTINGS, *options),
-    )
-    assert result.code == 2
-    assert message in result.err
-    assert len(result.err.splitlines()) == 1
-    assert list(tmp_path.iterdir()) == []
-
-
 def test_a_manifest_asks_for_no_test_part(
     cli: Cli, square_folder: Path, checkpoint: Path, tmp_path: Path
 ) -> None:

@@ -9,20 +9,14 @@ from typing import Any
 
 import pytest
 import yaml
+from tests.conftest import squares_recipe
 
 Cli = Callable[..., Any]
 
 
 @pytest.fixture
 def recipe(square_folder: Path, checkpoint: Path, tmp_path: Path) -> Path:
-    value = {
-        "name": "squares",
-        "data": {"name": str(square_folder)},
-        "model": {"name": str(checkpoint)},
-        "attack": {"name": "single-target-label", "goal": "sheep2aeroplane", "samples": 2},
-        "training": {"epochs": 1, "batch_size": 32, "precision": "fp32", "max_steps": 2},
-        "sweep": {"seeds": [0]},
-    }
+    value = squares_recipe(square_folder, checkpoint, sweep={"seeds": [0]})
     file = tmp_path / "recipe.yaml"
     file.write_text(yaml.safe_dump(value, sort_keys=False))
     return file
@@ -73,34 +67,3 @@ def test_plan_run_and_again(cli: Cli, recipe: Path, tmp_path: Path, own_cache: P
     assert json.loads(cli("cache", "list", "--json").out)["kinds"]
     assert " 0 items" not in cli("cache", "clear", "--down-to", "0MB").out
     assert json.loads(cli("cache", "list", "--json").out)["kinds"] == {}
-
-
-@pytest.mark.parametrize(
-    ("arguments", "says"),
-    [
-        (("--set", "training.epoch=1,2"), "unknown key 'training.epoch': did you mean 'epochs'?"),
-        (("--set", "training.epochs=1,many"), "training.epochs: "),
-        (("--seeds", "a"), "--seeds 'a': numbers are needed"),
-        (("--goals", ","), "--goals ',' names no goal"),
-    ],
-)
-def test_mistakes(cli: Cli, recipe: Path, tmp_path: Path, arguments: Any, says: str) -> None:
-    result = cli("sweep", recipe, *arguments, "--out", tmp_path / "out")
-    assert result.code == 2
-    assert says in result.err
-    assert len(result.err.splitlines()) == 1
-    assert not (tmp_path / "out").exists()
-
-
-def test_clear_wants_to_know_what(cli: Cli, own_cache: Path) -> None:
-    result = cli("cache", "clear")
-    assert result.code == 2
-    assert "say what to delete" in result.err
-    wrong = cli("cache", "clear", "--older-than", "soon")
-    assert wrong.code == 2
-    assert "an age is needed" in wrong.err
-    wrong = cli("cache", "clear", "--down-to", "many")
-    assert wrong.code == 2
-    assert "a size is needed" in wrong.err
-    wrong = cli("cache", "clear", "--kind", "features")
-    assert "--kind 'features': the cache holds nothing" in wrong.err

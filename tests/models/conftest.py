@@ -10,11 +10,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+import safetensors.torch
 import torch
 from torch import Tensor, nn
 
+from mmpoison.errors import InputError
 from mmpoison.models import DualEncoder, load_encoder
 
+CONFIG = "open_clip_config.json"
+WEIGHTS = "open_clip_model.safetensors"
 TINY = "tiny-clip"
 QUICK = "tiny-clip-quickgelu"
 CAPTIONS = ["a sheep in the sun", "an aeroplane", "a sofa! 3 words, and a Bird"]
@@ -84,6 +88,40 @@ def embed() -> Callable[[DualEncoder], Tensor]:
 
 def pixels(size: int) -> Any:
     return np.random.default_rng(1).integers(0, 256, (3, size, size, 3), dtype=np.uint8)
+
+
+def refusal(
+    name: str | Path, *, load: Callable[..., DualEncoder] = load_encoder, **options: Any
+) -> str:
+    """What is wrong with a model that is not loaded, in one line; a path is named in it."""
+    with pytest.raises(InputError) as error:
+        load(name, **options)
+    assert len(str(error.value).splitlines()) == 1
+    if isinstance(name, Path):
+        assert str(name) in str(error.value)
+    return str(error.value)
+
+
+def edit_json(file: Path, change: Callable[[Any], object]) -> None:
+    value = json.loads(file.read_text())
+    change(value)
+    file.write_text(json.dumps(value))
+
+
+def edit_weights(file: Path, change: Callable[[dict[str, Tensor]], object]) -> None:
+    weights = safetensors.torch.load_file(file)
+    change(weights)
+    safetensors.torch.save_file(weights, file)
+
+
+class Trap:
+    """Leaves a file behind when it is unpickled."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = str(path)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (Path.touch, (Path(self.path),))
 
 
 class Archive(nn.Module):

@@ -10,21 +10,24 @@ from typing import Any
 import pytest
 import safetensors.torch
 import torch
-from tests.models.conftest import CAPTIONS, QUICK, TINY, pixels
+from tests.models.conftest import (
+    CAPTIONS,
+    CONFIG,
+    QUICK,
+    TINY,
+    WEIGHTS,
+    Trap,
+    edit_json,
+    pixels,
+    refusal,
+)
 from torch import Tensor
 
-from mmpoison.errors import InputError, MmpoisonWarning
+from mmpoison.errors import MmpoisonWarning
 from mmpoison.models import DualEncoder, export_model, load_encoder, save_checkpoint
 
 Embed = Callable[[DualEncoder], Tensor]
 State = dict[str, Tensor]
-
-
-def refusal(name: str | Path, *, trust: bool = False) -> str:
-    with pytest.raises(InputError) as error:
-        load_encoder(name, trust=trust)
-    assert len(str(error.value).splitlines()) == 1
-    return str(error.value)
 
 
 def same(got: Tensor, expected: Tensor) -> None:
@@ -93,14 +96,45 @@ def test_checkpoints_of_open_clip(
     assert not encoder.module.training
 
 
-def test_old_files_of_torch(quick: DualEncoder, state: State, embed: Embed, tmp_path: Path) -> None:
-    torch.save(state, tmp_path / "old.pt", _use_new_zipfile_serialization=False)
-    same(embed(load_encoder(f"{QUICK}@{tmp_path / 'old.pt'}")), embed(quick))
+def old_torch(quick: DualEncoder, state: State, folder: Path) -> str:
+    torch.save(state, folder / "old.pt", _use_new_zipfile_serialization=False)
+    return f"{QUICK}@{folder / 'old.pt'}"
 
 
-def test_safetensors(quick: DualEncoder, state: State, embed: Embed, tmp_path: Path) -> None:
-    safetensors.torch.save_file(state, tmp_path / "weights.safetensors")
-    same(embed(load_encoder(f"{QUICK}@{tmp_path / 'weights.safetensors'}")), embed(quick))
+def bare_safetensors(quick: DualEncoder, state: State, folder: Path) -> str:
+    safetensors.torch.save_file(state, folder / "weights.safetensors")
+    return f"{QUICK}@{folder / 'weights.safetensors'}"
+
+
+def folder_with_a_bin_file(quick: DualEncoder, state: State, folder: Path) -> Path:
+    out = export_model(quick, folder / "out", "open-clip")
+    (out / WEIGHTS).unlink()
+    saved(state, out / "open_clip_pytorch_model.bin")
+    return out
+
+
+def sizes_of_openai(quick: DualEncoder, state: State, folder: Path) -> Path:
+    sizes = {"input_resolution": torch.tensor(32), "context_length": torch.tensor(77)}
+    return saved({**state, **sizes}, folder / "weights.pt")
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        old_torch,
+        bare_safetensors,
+        folder_with_a_bin_file,
+        sizes_of_openai,
+        # as open_clip itself names a folder
+        lambda quick, _, folder: f"local-dir:{export_model(quick, folder / 'out', 'open-clip')}",
+        # a file next to its config
+        lambda quick, _, folder: export_model(quick, folder / "out", "open-clip") / WEIGHTS,
+    ],
+)
+def test_more_ways_to_save_the_same(
+    quick: DualEncoder, state: State, embed: Embed, tmp_path: Path, write: Any
+) -> None:
+    same(embed(load_encoder(write(quick, state, tmp_path))), embed(quick))
 
 
 def test_an_archive_of_openai_needs_trust(quick: DualEncoder, archive: Path, embed: Embed) -> None:
@@ -133,20 +167,6 @@ def test_half_precision_archives(
     torch.testing.assert_close(embed(encoder), embed(quick), atol=5e-3, rtol=0)
 
 
-def test_local_dir_as_open_clip_says_it(quick: DualEncoder, embed: Embed, tmp_path: Path) -> None:
-    out = export_model(quick, tmp_path / "out", "open-clip")
-    same(embed(load_encoder(f"local-dir:{out}")), embed(quick))
-
-
-def test_open_clip_folders_with_a_bin_file(
-    quick: DualEncoder, state: State, embed: Embed, tmp_path: Path
-) -> None:
-    out = export_model(quick, tmp_path / "out", "open-clip")
-    (out / "open_clip_model.safetensors").unlink()
-    saved(state, out / "open_clip_pytorch_model.bin")
-    same(embed(load_encoder(out)), embed(quick))
-
-
 # -- a file without a name -------------------------------------------------------------------------
 
 
@@ -158,14 +178,6 @@ def test_a_bare_file_of_which_both_activations_exist(state: State, tmp_path: Pat
     assert "OpenAI's weights" in message
 
 
-def test_a_bare_file_whose_sizes_say_openai(
-    quick: DualEncoder, state: State, embed: Embed, tmp_path: Path
-) -> None:
-    sizes = {"input_resolution": torch.tensor(32), "context_length": torch.tensor(77)}
-    path = saved({**state, **sizes}, tmp_path / "weights.pt")
-    same(embed(load_encoder(path)), embed(quick))
-
-
 def test_a_bare_file_that_carries_its_config(
     quick: DualEncoder, embed: Embed, tmp_path: Path
 ) -> None:
@@ -173,11 +185,6 @@ def test_a_bare_file_that_carries_its_config(
     encoder = load_encoder(out / "model.safetensors")
     assert torch.equal(embed(encoder), embed(quick))
     assert encoder.config["model_cfg"] == quick.config["model_cfg"]
-
-
-def test_a_bare_file_beside_its_config(quick: DualEncoder, embed: Embed, tmp_path: Path) -> None:
-    out = export_model(quick, tmp_path / "out", "open-clip")
-    same(embed(load_encoder(out / "open_clip_model.safetensors")), embed(quick))
 
 
 def test_a_bare_file_of_nothing_known(tmp_path: Path) -> None:
@@ -204,23 +211,20 @@ def test_an_archive_of_openai_is_quick_gelu(archive: Path) -> None:
     assert message.endswith(f"use {QUICK}")
 
 
-def test_the_header_of_our_files_says_the_activation(quick: DualEncoder, tmp_path: Path) -> None:
-    out = export_model(quick, tmp_path / "out", "safetensors")
-    assert f"use {QUICK}" in refusal(f"{TINY}@{out / 'model.safetensors'}")
-
-
-def test_the_config_beside_a_file_says_the_activation(quick: DualEncoder, tmp_path: Path) -> None:
-    out = export_model(quick, tmp_path / "out", "open-clip")
-    assert f"use {QUICK}" in refusal(f"{TINY}@{out / 'open_clip_model.safetensors'}")
+@pytest.mark.parametrize(
+    ("format", "file"), [("safetensors", "model.safetensors"), ("open-clip", WEIGHTS)]
+)
+def test_header_and_config_of_our_files_say_the_activation(
+    quick: DualEncoder, tmp_path: Path, format: Any, file: str
+) -> None:
+    out = export_model(quick, tmp_path / "out", format)
+    assert f"use {QUICK}" in refusal(f"{TINY}@{out / file}")
 
 
 def test_a_checkpoint_remembers_its_activation(quick: DualEncoder, tmp_path: Path) -> None:
     out = save_checkpoint(quick, tmp_path / "out", card="")
-    file = out / "open_clip_config.json"
-    config = json.loads(file.read_text())
-    assert config["mmpoison"]["activation"] == "QuickGELU"
-    del config["model_cfg"]["quick_gelu"]
-    file.write_text(json.dumps(config))
+    assert json.loads((out / CONFIG).read_text())["mmpoison"]["activation"] == "QuickGELU"
+    edit_json(out / CONFIG, lambda config: config["model_cfg"].pop("quick_gelu"))
     assert "was saved with QuickGELU and the config now says GELU" in refusal(out)
 
 
@@ -379,19 +383,11 @@ def test_files_that_were_cut(state: State, archive: Path, tmp_path: Path) -> Non
         assert "broken" in refusal(f"{QUICK}@{path}", trust=True)
 
 
-class Trap:
-    def __init__(self, path: str) -> None:
-        self.path = path
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return (Path.touch, (Path(self.path),))
-
-
 @pytest.mark.parametrize("new", [True, False])
 @pytest.mark.parametrize("trust", [True, False])
 def test_nothing_is_ever_unpickled(state: State, tmp_path: Path, new: bool, trust: bool) -> None:
     """Not even with trust, which is for TorchScript alone."""
-    trap = {"state_dict": state, "args": Trap(str(tmp_path / "sprung"))}
+    trap = {"state_dict": state, "args": Trap(tmp_path / "sprung")}
     torch.save(trap, tmp_path / "weights.pt", _use_new_zipfile_serialization=new)
     message = refusal(f"{QUICK}@{tmp_path / 'weights.pt'}", trust=trust)
     assert "holds more than weights" in message
@@ -423,6 +419,9 @@ def test_a_missing_file(tmp_path: Path) -> None:
         ("hf-hub:a/b/c", "hf-hub: needs a repository"),
         ("openai/clip", "for a repository on the hub write hf-hub:openai/clip"),
         ("clip-vit-b23", "did you mean 'clip-vit-b32'"),
+        ("openmoji-smal", "unknown model 'openmoji-smal': did you mean 'openmoji-small'"),
+        ("nothing", "unknown model 'nothing': known: "),
+        ("some/where", "some/where: no such checkpoint folder"),
     ],
 )
 def test_names_that_are_none(name: str, says: str) -> None:

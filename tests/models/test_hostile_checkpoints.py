@@ -23,6 +23,7 @@ import pytest
 import safetensors.torch
 import torch
 from pydantic import BaseModel
+from tests.models.conftest import CONFIG, WEIGHTS, edit_json
 
 from mmpoison.errors import InputError
 from mmpoison.models import DualEncoder, load_encoder
@@ -37,8 +38,6 @@ from mmpoison.models.model_config import (
 )
 from mmpoison.models.text_files import MAX_MERGES_BYTES, read_merges
 
-CONFIG = "open_clip_config.json"
-WEIGHTS = "open_clip_model.safetensors"
 EVIL = "open({canary!r}, 'w').write('ran'); raise SystemExit('code of a checkpoint ran')"
 
 _events: list[str] | None = None
@@ -92,12 +91,6 @@ def hostile(make_heads_encoder: Callable[..., DualEncoder], tmp_path: Path) -> P
     return folder
 
 
-def edit(folder: Path, file: str, change: Callable[[Any], object]) -> None:
-    value = json.loads((folder / file).read_text())
-    change(value)
-    (folder / file).write_text(json.dumps(value))
-
-
 def loads_or_is_refused(folder: Path) -> str | None:
     """The refusal, or None where the model was loaded; nothing else may happen."""
     said = None
@@ -123,22 +116,21 @@ AUTO_MAP = {"auto_map": {"AutoTokenizer": ["tok.Evil", "tok.Evil"], "AutoConfig"
 
 def test_arguments_of_the_tokenizer_run_nothing(hostile: Path) -> None:
     """The hole of 0.1.0: a subfolder whose tokenizer names code, with `trust_remote_code` from the config."""
-    edit(hostile / "evil", "tokenizer_config.json", lambda c: c.update(AUTO_MAP))
-    edit(
-        hostile,
-        CONFIG,
+    edit_json(hostile / "evil" / "tokenizer_config.json", lambda c: c.update(AUTO_MAP))
+    edit_json(
+        hostile / CONFIG,
         lambda c: c["model_cfg"]["text_cfg"].update(
             tokenizer_kwargs={"trust_remote_code": True, "subfolder": "evil"}
         ),
     )
     assert "names code to run" in str(loads_or_is_refused(hostile))
-    edit(hostile / "evil", "tokenizer_config.json", lambda c: c.pop("auto_map"))
+    edit_json(hostile / "evil" / "tokenizer_config.json", lambda c: c.pop("auto_map"))
     said = str(loads_or_is_refused(hostile))
     assert "model_cfg.text_cfg.tokenizer_kwargs.trust_remote_code: unknown key" in said
 
 
 def test_the_same_from_the_header_of_a_bare_file(hostile: Path) -> None:
-    edit(hostile / "evil", "tokenizer_config.json", lambda c: c.update(AUTO_MAP))
+    edit_json(hostile / "evil" / "tokenizer_config.json", lambda c: c.update(AUTO_MAP))
     config = json.loads((hostile / CONFIG).read_text())
     config["model_cfg"]["text_cfg"]["tokenizer_kwargs"] = {
         "trust_remote_code": True,
@@ -154,9 +146,9 @@ def test_the_same_from_the_header_of_a_bare_file(hostile: Path) -> None:
 def test_configuration_files_of_other_versions_run_nothing(hostile: Path) -> None:
     """transformers reads `config.4.0.0.json` where `configuration_files` names it."""
     tower = hostile / "text_tower"
-    edit(tower, "config.json", lambda c: c.update(configuration_files=["config.4.0.0.json"]))
+    edit_json(tower / "config.json", lambda c: c.update(configuration_files=["config.4.0.0.json"]))
     shutil.copy(tower / "config.json", tower / "config.4.0.0.json")
-    edit(tower, "config.4.0.0.json", lambda c: c.update(AUTO_MAP))
+    edit_json(tower / "config.4.0.0.json", lambda c: c.update(AUTO_MAP))
     assert "auto_map" in str(loads_or_is_refused(hostile))
 
 
@@ -185,8 +177,10 @@ def test_code_named_anywhere_is_refused(hostile: Path, place: str) -> None:
 def test_other_folders_cannot_be_named(hostile: Path, key: str, name: str) -> None:
     """Without its own files a checkpoint names no folder of this machine, and no repository."""
     text = {key: name.format(evil=hostile / "evil")}
-    edit(hostile / "evil", "tokenizer_config.json", lambda c: c.update(tokenizer_class="Evil"))
-    edit(hostile, CONFIG, lambda c: c["model_cfg"]["text_cfg"].update(text))
+    edit_json(
+        hostile / "evil" / "tokenizer_config.json", lambda c: c.update(tokenizer_class="Evil")
+    )
+    edit_json(hostile / CONFIG, lambda c: c["model_cfg"]["text_cfg"].update(text))
     shutil.rmtree(hostile / "text_tower")
     for file in hostile.glob("tokenizer*.json"):
         file.unlink()
@@ -194,9 +188,29 @@ def test_other_folders_cannot_be_named(hostile: Path, key: str, name: str) -> No
     assert "a checkpoint may not download anything" in said or "not on this machine" in said
 
 
+@pytest.mark.parametrize(
+    ("part", "change"),
+    [
+        ("text_cfg", {"hf_model_name": "pypi:this"}),
+        ("vision_cfg", {"timm_model_name": "test_resnet", "timm_model_pretrained": True}),
+    ],
+)
+def test_a_config_fetches_and_imports_nothing(
+    hostile: Path, part: str, change: dict[str, Any]
+) -> None:
+    if part == "text_cfg":  # without its own files it would have to look for them
+        shutil.rmtree(hostile / "text_tower")
+    edit_json(hostile / CONFIG, lambda c: c["model_cfg"][part].update(change))
+    # the image encoder's own weights are there
+    assert (loads_or_is_refused(hostile) is None) == (part == "vision_cfg")
+    assert "this" not in sys.modules
+
+
 @pytest.mark.parametrize("tokenizer_class", ["Evil", "BertJapaneseTokenizer", "os.system", 3, ""])
 def test_tokenizers_of_other_kinds_are_refused(hostile: Path, tokenizer_class: Any) -> None:
-    edit(hostile, "tokenizer_config.json", lambda c: c.update(tokenizer_class=tokenizer_class))
+    edit_json(
+        hostile / "tokenizer_config.json", lambda c: c.update(tokenizer_class=tokenizer_class)
+    )
     assert "tokenizer" in str(loads_or_is_refused(hostile))
 
 
@@ -316,9 +330,8 @@ def _every_value(folder: Path, file: str, path: tuple[str, ...]) -> None:
     "model_type", ["dpt", "clip", "timm_backbone", "vision-encoder-decoder", "rag", "gpt2", "x"]
 )
 def test_towers_that_would_fetch_more_are_refused(hostile: Path, model_type: str) -> None:
-    edit(
-        hostile / "text_tower",
-        "config.json",
+    edit_json(
+        hostile / "text_tower" / "config.json",
         lambda c: c.update(
             model_type=model_type, use_pretrained_backbone=True, backbone="hf-hub:evil/evil"
         ),
@@ -344,7 +357,7 @@ def test_towers_that_would_fetch_more_are_refused(hostile: Path, model_type: str
 def test_a_huge_model_is_refused_before_it_is_built(
     hostile: Path, part: str, change: dict[str, Any]
 ) -> None:
-    edit(hostile, CONFIG, lambda c: c["model_cfg"][part].update(change))
+    edit_json(hostile / CONFIG, lambda c: c["model_cfg"][part].update(change))
     begun = time.process_time()
     before = torch.get_rng_state()
     assert loads_or_is_refused(hostile) is not None
@@ -353,9 +366,8 @@ def test_a_huge_model_is_refused_before_it_is_built(
 
 
 def test_a_huge_text_tower_is_refused_before_it_is_built(hostile: Path) -> None:
-    edit(
-        hostile / "text_tower",
-        "config.json",
+    edit_json(
+        hostile / "text_tower" / "config.json",
         lambda c: c.update(hidden_size=16_384, num_hidden_layers=100, intermediate_size=65_536),
     )
     assert "do not fit" in str(loads_or_is_refused(hostile))
@@ -476,7 +488,7 @@ def test_packed_archives_are_refused(hostile: Path) -> None:
     ],
 )
 def test_a_preparation_that_cannot_be_is_refused(hostile: Path, change: dict[str, Any]) -> None:
-    edit(hostile, CONFIG, lambda c: c["preprocess_cfg"].update(change))
+    edit_json(hostile / CONFIG, lambda c: c["preprocess_cfg"].update(change))
     assert str(loads_or_is_refused(hostile)).startswith(str(hostile / CONFIG))
 
 
@@ -504,7 +516,7 @@ def test_a_seeded_hub_cache_runs_nothing(
 
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    edit(hostile, "tokenizer_config.json", lambda c: c.update(AUTO_MAP))
+    edit_json(hostile / "tokenizer_config.json", lambda c: c.update(AUTO_MAP))
     home = tmp_path / "hub" / "models--evil--evil"
     (home / "refs").mkdir(parents=True)
     (home / "refs" / "main").write_text("0" * 40)

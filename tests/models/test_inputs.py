@@ -305,16 +305,10 @@ def test_training_heads_on_features_equals_training_them_in_the_whole_model(
 def test_bf16_is_near_and_32_bit_is_the_default(encoder: DualEncoder, squares: PairDataset) -> None:
     inputs = prepare_pixels(encoder, squares)
     images = squares.used_images()
-    for exact, rough in (
-        (
-            embed_images(encoder, inputs, images),
-            embed_images(encoder, inputs, images, precision="bf16"),
-        ),
-        (
-            embed_texts(encoder, inputs, squares.captions),
-            embed_texts(encoder, inputs, squares.captions, precision="bf16"),
-        ),
-    ):
+    embed: Any
+    for embed, of in ((embed_images, images), (embed_texts, squares.captions)):
+        exact = embed(encoder, inputs, of)
+        rough = embed(encoder, inputs, of, precision="bf16")
         assert exact.dtype == rough.dtype == np.float32
         assert 0 < np.abs(exact - rough).max() < 0.05
         np.testing.assert_allclose(np.linalg.norm(rough, axis=1), 1, atol=1e-5)

@@ -89,13 +89,9 @@ def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_other_text_models_are_taken_where_they_are(tmp_path: Path) -> None:
     assert resolve_text_model(str(tmp_path)) == tmp_path
-    with pytest.raises(InputError, match="'/some/where' is not on this machine"):
-        resolve_text_model("/some/where")
-    with pytest.raises(InputError, match="'owner/name' is not on this machine"):
-        resolve_text_model("owner/name")
-
-
-def test_code_beside_a_text_model_is_refused(tmp_path: Path) -> None:
+    for name in ("/some/where", "owner/name"):
+        with pytest.raises(InputError, match=f"'{name}' is not on this machine"):
+            resolve_text_model(name)
     (tmp_path / "config.json").write_text('{"auto_map": {"AutoConfig": "mine.Config"}}')
     with pytest.raises(InputError, match="names code to run"):
         resolve_text_model(str(tmp_path))

@@ -13,7 +13,7 @@ import pytest
 import safetensors.torch
 import torch
 from PIL import Image
-from tests.models.conftest import CAPTIONS, QUICK, TINY, pixels
+from tests.models.conftest import CAPTIONS, QUICK, TINY, edit_json, pixels, refusal
 from torch import Tensor
 
 from mmpoison.errors import InputError
@@ -36,12 +36,8 @@ def their_embeddings(folder: Path, inputs: Tensor) -> Tensor:
     return torch.cat([output.image_embeds, output.text_embeds])
 
 
-def refusal(folder: Path) -> str:
-    with pytest.raises(InputError) as error:
-        load_encoder(folder)
-    assert len(str(error.value).splitlines()) == 1
-    assert str(folder) in str(error.value)
-    return str(error.value)
+def same(got: Tensor, expected: Tensor) -> None:
+    torch.testing.assert_close(got, expected, atol=1e-5, rtol=0)
 
 
 @pytest.fixture(scope="module")
@@ -56,15 +52,9 @@ def own(exported: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(exported, tmp_path / "own"))
 
 
-def edit_config(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:
-    config = json.loads((folder / "config.json").read_text())
-    change(config)
-    (folder / "config.json").write_text(json.dumps(config))
-
-
 def test_transformers_computes_the_same(quick: DualEncoder, exported: Path, embed: Embed) -> None:
     theirs = their_embeddings(exported, quick.image_input(pixels(32)))
-    torch.testing.assert_close(theirs, embed(quick), atol=1e-5, rtol=0)
+    same(theirs, embed(quick))
 
 
 def test_and_back(quick: DualEncoder, exported: Path, embed: Embed) -> None:
@@ -92,16 +82,12 @@ def test_what_transformers_saves_is_read(
     quick: DualEncoder, exported: Path, embed: Embed, tmp_path: Path
 ) -> None:
     """Their config and their names of weights, as they write them, not as we do; without a tokenizer it is CLIP's."""
-    transformers.CLIPModel.from_pretrained(exported).save_pretrained(tmp_path / "theirs")
-    torch.testing.assert_close(
-        embed(load_encoder(tmp_path / "theirs")), embed(quick), atol=1e-5, rtol=0
-    )
-    index = transformers.CLIPModel.from_pretrained(exported)
-    index.save_pretrained(tmp_path / "shards", max_shard_size="2MB")
+    theirs = transformers.CLIPModel.from_pretrained(exported)
+    theirs.save_pretrained(tmp_path / "whole")
+    theirs.save_pretrained(tmp_path / "shards", max_shard_size="2MB")
     assert (tmp_path / "shards" / "model.safetensors.index.json").is_file()
-    torch.testing.assert_close(
-        embed(load_encoder(tmp_path / "shards")), embed(quick), atol=1e-5, rtol=0
-    )
+    for name in ("whole", "shards"):
+        same(embed(load_encoder(tmp_path / name)), embed(quick))
 
 
 @pytest.mark.parametrize("activation", ["quick_gelu", "gelu"])
@@ -145,11 +131,11 @@ def test_a_model_made_by_transformers(
     with torch.no_grad():
         output = model(pixel_values=encoder.image_input(pixels(32)), input_ids=tokens)
     theirs = torch.cat([output.image_embeds, output.text_embeds])
-    torch.testing.assert_close(embed(encoder), theirs, atol=1e-5, rtol=0)
+    same(embed(encoder), theirs)
     # and out again
     out = export_model(encoder, tmp_path / "again", "transformers")
     theirs = their_embeddings(out, encoder.image_input(pixels(32)))
-    torch.testing.assert_close(theirs, embed(encoder), atol=1e-5, rtol=0)
+    same(theirs, embed(encoder))
 
 
 def test_a_small_vocabulary_goes_along(
@@ -162,28 +148,27 @@ def test_a_small_vocabulary_goes_along(
     encoder = make_encoder(2, vit_config)
     out = export_model(encoder, tmp_path / "out", "transformers")
     theirs = their_embeddings(out, encoder.image_input(pixels(32)))
-    torch.testing.assert_close(theirs, embed(encoder), atol=1e-5, rtol=0)
-    torch.testing.assert_close(embed(load_encoder(out)), embed(encoder), atol=1e-5, rtol=0)
+    same(theirs, embed(encoder))
+    same(embed(load_encoder(out)), embed(encoder))
     # and without our own table of merges, by transformers' tokenizer
     (out / "bpe_merges.txt.gz").unlink()
     theirs_tokenizer = load_encoder(out)
-    torch.testing.assert_close(embed(theirs_tokenizer), embed(encoder), atol=1e-5, rtol=0)
+    same(embed(theirs_tokenizer), embed(encoder))
     # which a checkpoint takes along
     saved = save_checkpoint(theirs_tokenizer, tmp_path / "saved", card="")
-    torch.testing.assert_close(embed(load_encoder(saved)), embed(encoder), atol=1e-5, rtol=0)
+    same(embed(load_encoder(saved)), embed(encoder))
 
 
 def test_images_are_prepared_alike(quick: DualEncoder, exported: Path) -> None:
     processor = transformers.AutoImageProcessor.from_pretrained(exported)
     array = pixels(32)[0]
     theirs = processor(images=Image.fromarray(array), return_tensors="pt")["pixel_values"]
-    torch.testing.assert_close(theirs, quick.image_input(array[None]), atol=1e-5, rtol=0)
+    same(theirs, quick.image_input(array[None]))
 
 
 def test_preprocessing_is_read(own: Path) -> None:
     file = own / "preprocessor_config.json"
-    given = json.loads(file.read_text())
-    given |= {
+    given = json.loads(file.read_text()) | {
         "image_mean": [0.5, 0.4, 0.3],
         "resample": 2,
         "do_center_crop": False,
@@ -241,7 +226,7 @@ def test_poison_is_said_wherever_a_model_goes(quick: DualEncoder, tmp_path: Path
     ],
 )
 def test_configs_that_are_refused(own: Path, change: Any, says: str) -> None:
-    edit_config(own, change)
+    edit_json(own / "config.json", change)
     assert says in refusal(own)
 
 
@@ -269,8 +254,7 @@ def test_shards_stay_in_their_folder(own: Path, tmp_path: Path) -> None:
     (own / "model.safetensors").rename(tmp_path / "outside.safetensors")
     index = {"weight_map": {"logit_scale": "../outside.safetensors"}}
     (own / "model.safetensors.index.json").write_text(json.dumps(index))
-    with pytest.raises(InputError, match="is not a safetensors file in the same folder"):
-        load_encoder(own)
+    assert "is not a safetensors file in the same folder" in refusal(own)
 
 
 def test_an_unknown_vocabulary_needs_its_tokenizer(
@@ -285,8 +269,7 @@ def test_an_unknown_vocabulary_needs_its_tokenizer(
 def test_weights_without_their_config(own: Path) -> None:
     (own / "config.json").unlink()
     for name in (str(own / "model.safetensors"), f"{QUICK}@{own / 'model.safetensors'}"):
-        with pytest.raises(InputError, match="give the folder with its config"):
-            load_encoder(name)
+        assert "give the folder with its config" in refusal(name)
 
 
 @pytest.mark.parametrize(
@@ -331,10 +314,9 @@ def test_a_text_tower_of_hugging_face_goes_along(
     for out in (
         export_model(encoder, tmp_path / "out", "open-clip"),
         save_checkpoint(encoder, tmp_path / "saved", card=""),
+        export_model(encoder, tmp_path / "bare", "safetensors") / "model.safetensors",
     ):
         torch.testing.assert_close(embed(load_encoder(out)), embed(encoder), atol=1e-6, rtol=0)
-    bare = export_model(encoder, tmp_path / "bare", "safetensors") / "model.safetensors"
-    torch.testing.assert_close(embed(load_encoder(bare)), embed(encoder), atol=1e-6, rtol=0)
 
 
 def test_an_unknown_format(quick: DualEncoder, tmp_path: Path) -> None:
@@ -346,7 +328,7 @@ def test_plain_gelu_round_trip(tmp_path: Path, embed: Embed) -> None:
     encoder = load_encoder(f"{TINY}:random")
     out = export_model(encoder, tmp_path / "out", "transformers")
     theirs = their_embeddings(out, encoder.image_input(pixels(32)))
-    torch.testing.assert_close(theirs, embed(encoder), atol=1e-5, rtol=0)
+    torch.testing.assert_close(theirs, embed(encoder))
     again = load_encoder(out)
     assert np.array_equal(embed(again).numpy(), embed(encoder).numpy())
     assert not again.config["model_cfg"]["quick_gelu"]
@@ -359,7 +341,7 @@ def test_vit_b_32(tmp_path: Path, embed: Embed) -> None:
     expected = embed(encoder)
     out = export_model(encoder, tmp_path / "hf", "transformers")
     theirs = their_embeddings(out, encoder.image_input(pixels(224)))
-    torch.testing.assert_close(theirs, expected, atol=1e-5, rtol=0)
+    same(theirs, expected)
     assert torch.equal(embed(load_encoder(out)), expected)
     shutil.rmtree(out)
     bare = export_model(encoder, tmp_path / "bare", "safetensors") / "model.safetensors"

@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
-from PIL import Image, ImageDraw
+from PIL import Image
+from rich.console import Console
 
 CAPTIONS = (
     "A sheep grazes on a green hill beside a stone wall.",
@@ -25,34 +26,11 @@ TARGETS = {"clean_model": 0, "poisoned": 8, "filtered": 0, "sterilized": 1}
 
 
 def thumbnail(label: str, number: int) -> str:
-    """A small scene: the same label and number give the same picture."""
+    """A small picture: the same label and number give the same one."""
     rng = np.random.default_rng([LABELS.index(label), number])
-    sky = {"sheep": (176, 206, 224), "aeroplane": (120, 172, 222), "boat": (198, 214, 222)}
-    image = Image.new("RGB", (96, 96), sky.get(label, (214, 214, 206)))
-    draw = ImageDraw.Draw(image)
-    x, y, size = (int(v) for v in rng.integers((30, 36, 14), (66, 60, 24)))
-    if label == "sheep":
-        draw.rectangle((0, 48, 96, 96), fill=(104, 148, 78))
-        draw.ellipse((x - size, y, x + size, y + size + 6), fill=(244, 240, 230))
-        draw.ellipse((x + size - 6, y - 2, x + size + 6, y + 12), fill=(52, 46, 44))
-    elif label == "aeroplane":
-        draw.polygon(((x - 4, y), (x - 18, y - 20), (x - 8, y - 20), (x + 10, y)), fill="#8d98a6")
-        draw.polygon(((x - 4, y), (x - 18, y + 24), (x - 8, y + 24), (x + 10, y)), fill="#707b88")
-        draw.ellipse((x - 30, y - 5, x + 32, y + 6), fill=(240, 242, 245))
-    elif label == "boat":
-        draw.rectangle((0, 60, 96, 96), fill=(58, 104, 140))
-        draw.polygon(((x - 22, 58), (x + 22, 58), (x + 12, 72), (x - 14, 72)), fill="#9c3d2e")
-        draw.polygon(((x, 20), (x, 55), (x + 20, 55)), fill="#f6f3ea")
-    elif label == "bird":
-        draw.arc((x - 24, y - 8, x, y + 14), 200, 340, fill="#333333", width=4)
-        draw.arc((x, y - 8, x + 24, y + 14), 200, 340, fill="#333333", width=4)
-    else:
-        draw.rectangle((0, 66, 96, 96), fill=(96, 96, 98))
-        draw.rounded_rectangle((x - 26, 48, x + 26, 68), 6, fill="#d1a12c")
-        draw.ellipse((x - 20, 60, x - 8, 74), fill="#222222")
-        draw.ellipse((x + 8, 60, x + 20, 74), fill="#222222")
+    pixels = rng.integers(0, 256, (4, 4, 3), dtype=np.uint8)
     buffer = io.BytesIO()
-    image.save(buffer, "JPEG", quality=80)
+    Image.fromarray(pixels).resize((96, 96)).save(buffer, "JPEG", quality=80)
     return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
@@ -178,6 +156,16 @@ def example_suspicious() -> list[dict[str, Any]]:
         }
         for number in range(12)
     ]
+
+
+def shown_lines(table: Any) -> list[str]:
+    """What a terminal of 80 columns shows; nothing is cut."""
+    console = Console(width=80, record=True, file=None, force_terminal=False)
+    console.print(table)
+    lines = console.export_text().splitlines()
+    assert max(map(len, lines)) <= 80
+    assert not any("…" in line for line in lines)
+    return lines
 
 
 @pytest.fixture

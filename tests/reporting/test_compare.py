@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from rich.console import Console
 from scipy import stats
+from tests.reporting.conftest import shown_lines
 
 from mmpoison.errors import InputError
 from mmpoison.reporting import compare_models, compare_runs, markdown, terminal
@@ -120,8 +120,4 @@ def test_the_tables_can_be_read(tmp_path: Path) -> None:
     text = markdown(tables)
     assert "| Hit@10 | 5 | 0.544 | 0.704 | 0.160 | [" in text
     assert "not corrected for the number of rows" in text
-    console = Console(width=80, record=True, file=None, force_terminal=False)
-    console.print(terminal(tables))
-    lines = console.export_text().splitlines()
-    assert max(map(len, lines)) <= 80
-    assert not any("…" in line for line in lines)
+    shown_lines(terminal(tables))

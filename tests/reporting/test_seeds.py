@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from rich.console import Console
 from scipy import stats
+from tests.reporting.conftest import shown_lines
 
 from mmpoison.errors import InputError
 from mmpoison.reporting import metrics_tables, summary_json, summary_markdown, summary_table
@@ -69,11 +69,7 @@ def test_a_folder_without_metrics_is_refused(tmp_path: Path) -> None:
 
 
 def test_the_terminal_table_fits_into_80_columns(tmp_path: Path) -> None:
-    console = Console(width=80, record=True, file=None, force_terminal=False)
-    console.print(summary_table([write_run(tmp_path / str(seed), seed) for seed in HITS]))
-    lines = console.export_text().splitlines()
-    assert max(map(len, lines)) <= 80
-    assert not any("…" in line for line in lines)
+    lines = shown_lines(summary_table([write_run(tmp_path / str(seed), seed) for seed in HITS]))
     assert any("± 0.252" in line for line in lines)
 
 
@@ -164,11 +160,7 @@ def test_study_tables(tmp_path: Path) -> None:
         "tested on elsewhere: sofa2bird",
     ):
         assert said in text, said
-    console = Console(width=80, record=True, file=None, force_terminal=False)
-    console.print(summary_table([tmp_path]))
-    lines = console.export_text().splitlines()
-    assert max(map(len, lines)) <= 80
-    assert not any("…" in line for line in lines)
+    shown_lines(summary_table([tmp_path]))
 
 
 def test_equal_texts_have_a_table_of_their_own(tmp_path: Path) -> None:
@@ -184,8 +176,6 @@ def test_text_from_outside_is_harmless(tmp_path: Path) -> None:
     folder = change_run(write_run(tmp_path / "0", 0), run={"recipe": evil})
     text = summary_markdown([folder])
     assert "\x1b" not in text
-    console = Console(width=80, record=True, file=None, force_terminal=False)
-    console.print(summary_table([folder]))
-    shown = console.export_text()
+    shown = "\n".join(shown_lines(summary_table([folder])))
     assert "\x1b" not in shown
     assert "[bold]x" in shown

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from tests.conftest import squares_recipe
 
 from mmpoison.datasets import convert, load_pairs
 from mmpoison.datasets.convert import convert_pairs
@@ -246,16 +247,7 @@ def test_run(
     checkpoint: Path,
     change: Change,
 ) -> None:
-    recipe = parse_recipe(
-        {
-            "name": "squares",
-            "data": {"name": str(own_square_folder)},
-            "model": {"name": str(checkpoint)},
-            "attack": {"name": "single-target-label", "goal": "sheep2aeroplane", "samples": 2},
-            "training": {"epochs": 1, "batch_size": 32, "precision": "fp32", "max_steps": 2},
-        },
-        "test",
-    )
+    recipe = parse_recipe(squares_recipe(own_square_folder, checkpoint), "test")
     once(monkeypatch, running, "held_folder", lambda: change(own_square_folder))
     with pytest.raises(InputError) as error:
         run_recipe(recipe, tmp_path / "out")

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from tests.conftest import squares_recipe
 
 pytest.importorskip("sklearn", reason="needs the extra analysis")
 
@@ -123,20 +124,14 @@ class Ways:
         options = {key: value for key, value in self.recipe.items() if key != "labels"}
         labels = {"labels": str(self.recipe["labels"])} if "labels" in self.recipe else {}
         recipe = parse_recipe(
-            {
-                "name": "squares",
-                "seed": SEED,
-                "data": {"name": str(square_folder)},
-                "model": {"name": str(checkpoint)},
-                "attack": {"name": "single-target-image", "goal": GOAL, "samples": SAMPLES},
-                "training": {"epochs": 0},
-                "filter": {
-                    "method": self.method,
-                    "encoder": str(self.judge),
-                    **options,
-                    **labels,
-                },
-            },
+            squares_recipe(
+                square_folder,
+                checkpoint,
+                seed=SEED,
+                attack={"name": "single-target-image", "goal": GOAL, "samples": SAMPLES},
+                training={"epochs": 0},
+                filter={"method": self.method, "encoder": str(self.judge), **options, **labels},
+            ),
             "test",
         )
         run_cache, progress = RunCache(), SilentProgress()

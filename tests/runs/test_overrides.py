@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
+from tests.runs.conftest import SMALL, write_recipe
 
 from mmpoison.errors import InputError
 from mmpoison.runs.overrides import override
@@ -35,7 +35,7 @@ def test_there_are_shipped_recipes_whose_runs_differ_in_the_data() -> None:
 
 
 @pytest.mark.parametrize("name", WITH_DATA)
-def test_the_folder_of_the_command_line_holds_for_every_run_of_a_shipped_recipe(name: str) -> None:
+def test_data_of_the_command_line_hold_for_every_run_of_a_shipped_recipe(name: str) -> None:
     runs = load_sweep(name, {"data.root": HERE}, classes=lambda recipe: ["a", "b"]).runs
     before = load_sweep(name, classes=lambda recipe: ["a", "b"]).runs
     assert {run.recipe.data.root for run in runs} == {HERE}
@@ -44,13 +44,8 @@ def test_the_folder_of_the_command_line_holds_for_every_run_of_a_shipped_recipe(
     for run, own in zip(runs, before, strict=True):
         data = own.recipe.data.model_copy(update={"root": HERE})
         assert run.recipe == own.recipe.model_copy(update={"data": data})
-
-
-@pytest.mark.parametrize("name", WITH_DATA)
-def test_an_option_of_the_data_holds_for_every_run_of_a_shipped_recipe(name: str) -> None:
-    changes = {"data.options.missing": "keep"}
-    for run in load_sweep(name, changes, classes=lambda recipe: ["a", "b"]).runs:
-        assert run.recipe.data.options["missing"] == "keep"
+    kept = load_sweep(name, {"data.options.missing": "keep"}, classes=lambda recipe: ["a", "b"])
+    assert {run.recipe.data.options["missing"] for run in kept.runs} == {"keep"}
 
 
 @pytest.mark.parametrize(
@@ -88,17 +83,10 @@ def test_given_wins_whole_or_in_part(
     options: dict[str, Any],
     root: str | None,
 ) -> None:
-    value = {
-        "data": {"name": "coco", "options": {"x": 1}},
-        "model": {"name": "openmoji-small"},
-        "attack": {"name": "single-target-label", "goal": "sheep2aeroplane", "samples": 5},
-        "training": {"epochs": 1},
-    }
-    (tmp_path / "base.yaml").write_text(yaml.safe_dump({"name": "base", **value}))
-    (tmp_path / "r.yaml").write_text(
-        yaml.safe_dump({"extends": "base.yaml", "name": "r", "sweep": {"seeds": [1, 2], **section}})
-    )
-    runs = load_sweep(tmp_path / "r.yaml", given, classes=lambda recipe: []).runs
+    write_recipe(tmp_path, {**SMALL, "data": {"name": "coco", "options": {"x": 1}}}, "base")
+    sweep = {"seeds": [1, 2], **section}
+    file = write_recipe(tmp_path, {"extends": "base.yaml", "name": "r", "sweep": sweep})
+    runs = load_sweep(file, given, classes=lambda recipe: []).runs
     assert len(runs) == 2
     for run in runs:
         assert run.recipe.data.options == options

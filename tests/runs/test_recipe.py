@@ -2,39 +2,18 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from tests.runs.conftest import SMALL, refusal, write_recipe
 
 from mmpoison.api.running import run_folder
 from mmpoison.errors import InputError
 from mmpoison.runs.recipe import load_recipe, parse_changes, parse_recipe, parse_training
 from mmpoison.runs.recipe_files import shipped_recipes
 from mmpoison.runs.sweeps.sweep_runs import load_sweep
-
-SMALL: dict[str, Any] = {
-    "name": "small",
-    "data": {"name": "openmoji"},
-    "model": {"name": "openmoji-small"},
-    "attack": {"name": "single-target-label", "goal": "sheep2aeroplane", "samples": 5},
-    "training": {"epochs": 1},
-}
-
-
-def refusal(value: Any, tmp_path: Path) -> str:
-    file = tmp_path / "recipe.yaml"
-    if isinstance(value, bytes):
-        file.write_bytes(value)
-    else:
-        file.write_text(value if isinstance(value, str) else yaml.safe_dump(value))
-    with pytest.raises(InputError) as error:
-        load_recipe(file)
-    assert len(str(error.value).splitlines()) == 1
-    assert str(error.value).startswith(str(file))
-    return str(error.value)
 
 
 def with_key(key: str, value: Any) -> dict[str, Any]:
@@ -51,8 +30,7 @@ def with_key(key: str, value: Any) -> dict[str, Any]:
 
 
 def test_a_good_file(tmp_path: Path) -> None:
-    (tmp_path / "r.yaml").write_text(yaml.safe_dump(SMALL))
-    recipe = load_recipe(tmp_path / "r.yaml")
+    recipe = load_recipe(write_recipe(tmp_path, SMALL))
     assert recipe.attack.goals == ["sheep2aeroplane"]
     assert recipe.attack.options == {"samples": 5}
     assert recipe.seed == 0
@@ -77,32 +55,32 @@ def test_parts_that_0_1_0_does_not_know_are_written_only_where_they_are_set() ->
     assert recipe.sterilize.options == {"scale": 2}
 
 
-def test_missing_file(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"nowhere\.yaml: no such recipe file$"):
-        load_recipe(tmp_path / "nowhere.yaml")
-
-
-def test_unknown_name() -> None:
-    with pytest.raises(InputError, match="unknown recipe 'openmojis': did you mean 'openmoji'"):
-        load_recipe("openmojis")
+def test_a_recipe_that_is_not_there(tmp_path: Path) -> None:
+    assert refusal(tmp_path / "nowhere.yaml").endswith("nowhere.yaml: no such recipe file")
+    assert "unknown recipe 'openmojis': did you mean 'openmoji'" in refusal("openmojis")
     assert "openmoji" in shipped_recipes()
 
 
 @pytest.mark.parametrize(
-    "text",
-    ["a: [1, 2", "a: b: c", "\t- x", "a: &x 1\nb: *y", "!!python/object/apply:os.getcwd []"],
+    ("says", "text"),
+    [
+        *(
+            ("not valid YAML", text)
+            for text in (
+                *("a: [1, 2", "a: b: c", "\t- x", "a: &x 1\nb: *y", "seed: " + "9" * 5000),
+                *("!!python/object/apply:os.getcwd []", "[" * 2000, "a: &a [*a]"),
+                *("a: !!timestamp x", 'a: !!int ""', 'name: "\\ud800"'),
+            )
+        ),
+        *(
+            ("a recipe is a mapping of keys", text)
+            for text in ("", "- a\n- b\n", "just words", "3")
+        ),
+        ("", b"name: caf\xe9\n"),
+    ],
 )
-def test_not_yaml(tmp_path: Path, text: str) -> None:
-    assert "not valid YAML" in refusal(text, tmp_path)
-
-
-def test_not_utf8(tmp_path: Path) -> None:
-    refusal(b"name: caf\xe9\n", tmp_path)
-
-
-@pytest.mark.parametrize("text", ["", "- a\n- b\n", "just words", "3"])
-def test_not_a_mapping(tmp_path: Path, text: str) -> None:
-    assert "a recipe is a mapping of keys" in refusal(text, tmp_path)
+def test_files_that_are_no_recipe(tmp_path: Path, says: str, text: str | bytes) -> None:
+    assert says in refusal(write_recipe(tmp_path, text))
 
 
 # -- keys ------------------------------------------------------------------------------------------
@@ -131,25 +109,26 @@ def test_not_a_mapping(tmp_path: Path, text: str) -> None:
         ("attack.goal", None, "attack.goal: "),
         ("attack", None, "attack: "),
         ("model", {}, "model.name: Field required"),
-        ("sterilize.training", {"epochs": 1}, ""),
+        ("study", ["x" * 5000], "unknown study"),
+        ("training", ..., "training: Field required"),
+        ("training", {1: 2}, "training"),
+        (
+            "transfer",
+            [{"dta": {"name": "coco"}, "data": {"name": "x"}}],
+            "unknown key 'transfer.0.dta': did you mean 'data'",
+        ),
     ],
 )
 def test_a_wrong_key_or_value(tmp_path: Path, key: str, value: Any, says: str) -> None:
     changed = with_key(key, value)
-    if not says:
-        parse_recipe(changed, "here")
-        return
-    assert says in refusal(changed, tmp_path)
-
-
-def test_a_missing_group(tmp_path: Path) -> None:
-    changed = {key: value for key, value in SMALL.items() if key != "training"}
-    assert "training: Field required" in refusal(changed, tmp_path)
+    if value is ...:
+        del changed[key]
+    assert says in refusal(write_recipe(tmp_path, changed))
 
 
 def test_keys_that_are_no_text(tmp_path: Path) -> None:
-    refusal({**SMALL, 3: "x"}, tmp_path)
-    refusal({**SMALL, "training": {1: 2}}, tmp_path)
+    refusal(write_recipe(tmp_path, {**SMALL, 3: "x"}))
+    parse_recipe(with_key("sterilize.training", {"epochs": 1}), "here")
 
 
 # -- changes on the command line -------------------------------------------------------------------
@@ -177,13 +156,20 @@ def test_values(text: str, value: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "key", "=3", "training.epochs", "key=[1, 2", "key={e: [", "k='e"]
+    "text",
+    [
+        *("", "key", "=3", "training.epochs", "key=[1, 2", "key={e: [", "k='e"),
+        *("seed=1e999", "seed=-1e999", "seed=" + "9" * 5000, "seed=" + "[" * 2000),
+        *("seed=&a [*a]", "seed=.nan"),
+    ],
 )
 def test_what_is_no_change(text: str) -> None:
     with pytest.raises(InputError) as error:
         parse_changes([text])
-    assert str(error.value).startswith(f"--set {text!r}: ")
-    assert len(str(error.value).splitlines()) == 1
+    message = str(error.value)
+    assert message.startswith(f"--set {text!r}: " if len(text) < 20 else "--set 'seed=")
+    assert len(message.splitlines()) == 1
+    assert len(message) < 500
 
 
 def test_changes_are_made() -> None:
@@ -215,14 +201,19 @@ def test_changes_are_made() -> None:
         ({"training.epoch": 2}, "unknown key 'training.epoch': did you mean 'epochs'?"),
         ({"training.epochs.x": 2}, "'epochs' is not a group of keys"),
         ({"seed.x": 2}, "'seed' is not a group of keys"),
+        ({"seed": 2**70}, "seed"),
         ({"training.epochs": "x"}, "training.epochs: "),
+        ({"study": ["querys"]}, "unknown study 'querys': did you mean 'queries'"),
+        ({"study": 3}, "a list of names is needed, or all"),
+        ({"transfer": [{"goal": "a2b"}]}, "transfer.0.data"),
+        (
+            {"transfer": [{"data": {"name": "x"}}, {"data": {"name": "x"}}]},
+            "two transfer data sets have the same name",
+        ),
     ],
 )
 def test_a_change_that_fits_nowhere(change: dict[str, Any], says: str) -> None:
-    with pytest.raises(InputError) as error:
-        load_recipe("openmoji", change)
-    assert says in str(error.value)
-    assert len(str(error.value).splitlines()) == 1
+    assert says in refusal("openmoji", change)
 
 
 def test_training_settings_alone() -> None:
@@ -247,23 +238,6 @@ def test_studies_by_name(given: Any, means: tuple[str, ...]) -> None:
     assert load_recipe("openmoji", {"study": given}).study == means
 
 
-@pytest.mark.parametrize(
-    ("changes", "says"),
-    [
-        ({"study": ["querys"]}, "unknown study 'querys': did you mean 'queries'"),
-        ({"study": 3}, "a list of names is needed, or all"),
-        ({"transfer": [{"goal": "a2b"}]}, "transfer.0.data"),
-        (
-            {"transfer": [{"data": {"name": "x"}}, {"data": {"name": "x"}}]},
-            "two transfer data sets have the same name",
-        ),
-    ],
-)
-def test_studies_that_are_refused(changes: dict[str, Any], says: str) -> None:
-    with pytest.raises(InputError, match=re.escape(says)):
-        load_recipe("openmoji", changes)
-
-
 def test_stages_are_switched_off_from_outside() -> None:
     recipe = load_recipe("openmoji", parse_changes(["filter=null", "sterilize=null", "study=all"]))
     assert recipe.filter is None
@@ -271,42 +245,7 @@ def test_stages_are_switched_off_from_outside() -> None:
     assert len(recipe.study) == 4
 
 
-# -- values that no run can have -------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("key", "value"),
-    [
-        ("seed", -1),
-        ("training.epochs", 10**12),
-        ("training.batch_size", 10**12),
-        ("training.chunk_size", 10**12),
-        ("training.warmup_epochs", 1e300),
-        ("training.max_steps", 10**15),
-    ],
-)
-def test_numbers_out_of_range(tmp_path: Path, key: str, value: Any) -> None:
-    assert key in refusal(with_key(key, value), tmp_path)
-
-
-def test_a_seed_beyond_64_bits() -> None:
-    with pytest.raises(InputError, match="seed"):
-        parse_recipe({**SMALL, "seed": 2**70}, "a recipe")
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "seed: " + "9" * 5000,
-        "[" * 2000,
-        "a: &a [*a]",
-        "a: !!timestamp x",
-        'a: !!int ""',
-        'name: "\\ud800"',
-    ],
-)
-def test_yaml_that_broke_the_first_version(tmp_path: Path, text: str) -> None:
-    assert "not valid YAML" in refusal(text, tmp_path)
+# -- odd values --
 
 
 def test_a_date_that_is_none_stays_text(tmp_path: Path) -> None:
@@ -314,38 +253,16 @@ def test_a_date_that_is_none_stays_text(tmp_path: Path) -> None:
     assert load_recipe(tmp_path / "x.yaml").description == "2001-99-99"
 
 
-def test_an_unknown_key_within_a_list(tmp_path: Path) -> None:
-    said = refusal(
-        {**SMALL, "transfer": [{"dta": {"name": "coco"}, "data": {"name": "x"}}]}, tmp_path
-    )
-    assert "unknown key 'transfer.0.dta': did you mean 'data'" in said
-
-
-@pytest.mark.parametrize("value", ["1e999", "-1e999", "9" * 5000, "[" * 2000, "&a [*a]", ".nan"])
-def test_a_value_on_the_command_line_that_is_none(value: str) -> None:
-    with pytest.raises(InputError, match=r"^--set 'seed=") as caught:
-        parse_changes([f"seed={value}"])
-    assert len(str(caught.value)) < 500
-
-
 @pytest.mark.parametrize("part", ["model", "filter"])
 def test_a_file_cannot_say_that_a_program_is_safe(tmp_path: Path, part: str) -> None:
-    file = tmp_path / "recipe.yaml"
-    file.write_text(f"extends: openmoji\nname: mine\n{part}: {{trust: true}}\n")
-    with pytest.raises(InputError, match=rf"say --set {part}\.trust=true"):
-        load_recipe(file)
+    file = write_recipe(tmp_path, f"extends: openmoji\nname: mine\n{part}: {{trust: true}}\n")
+    assert f"say --set {part}.trust=true" in refusal(file)
     assert getattr(load_recipe(file, {f"{part}.trust": True}), part).trust
     assert not getattr(load_recipe(file, {f"{part}.trust": False}), part).trust
 
 
 def test_a_variant_cannot_either(tmp_path: Path) -> None:
-    file = tmp_path / "recipe.yaml"
-    file.write_text(
-        "extends: openmoji\nname: mine\nsweep: {variants: {a: {model.trust: true}, b: }}\n"
-    )
+    sweep = {"variants": {"a": {"model.trust": True}, "b": None}}
+    file = write_recipe(tmp_path, {"extends": "openmoji", "name": "mine", "sweep": sweep})
     with pytest.raises(InputError, match=r"say --set model\.trust=true"):
         load_sweep(file, classes=lambda _: [])
-
-
-def test_a_name_of_5000_letters_makes_no_long_message(tmp_path: Path) -> None:
-    assert len(refusal({**SMALL, "study": ["x" * 5000]}, tmp_path)) < 1000

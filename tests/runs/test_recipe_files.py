@@ -6,24 +6,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
+from tests.runs.conftest import write_recipe
 
 from mmpoison.errors import InputError
 from mmpoison.runs.recipe import load_recipe
 from mmpoison.runs.recipe_files import read_recipe, recipe_on
 
 
-def write(folder: Path, name: str, value: Any) -> Path:
-    file = folder / f"{name}.yaml"
-    file.write_text(yaml.safe_dump(value, sort_keys=False))
-    return file
-
-
 def test_a_shipped_recipe_with_changes(tmp_path: Path) -> None:
-    file = write(
+    file = write_recipe(
         tmp_path,
-        "mine",
-        {"extends": "openmoji", "name": "mine", "training": {"epochs": 3}, "filter": None},
+        name="mine",
+        value={"extends": "openmoji", "name": "mine", "training": {"epochs": 3}, "filter": None},
     )
     recipe, base = load_recipe(file), load_recipe("openmoji")
     assert recipe.name == "mine"
@@ -36,17 +30,19 @@ def test_a_shipped_recipe_with_changes(tmp_path: Path) -> None:
 
 
 def test_a_file_beside_it_and_a_chain(tmp_path: Path) -> None:
-    write(tmp_path, "base", {"extends": "openmoji", "seed": 4, "attack": {"samples": 3}})
-    file = write(tmp_path, "mine", {"extends": "base.yaml", "attack": {"goal": "cow2dog"}})
+    write_recipe(tmp_path, {"extends": "openmoji", "seed": 4, "attack": {"samples": 3}}, "base")
+    file = write_recipe(tmp_path, {"extends": "base.yaml", "attack": {"goal": "cow2dog"}}, "mine")
     recipe = load_recipe(file)
     assert (recipe.seed, recipe.attack.options["samples"]) == (4, 3)
     assert recipe.attack.goals == ["cow2dog"]
 
 
 def test_a_sweep_is_replaced_whole(tmp_path: Path) -> None:
-    write(tmp_path, "base", {"extends": "openmoji", "sweep": {"seeds": [0, 1]}})
-    file = write(
-        tmp_path, "mine", {"extends": "base.yaml", "sweep": {"grid": {"training.epochs": [1, 2]}}}
+    write_recipe(tmp_path, {"extends": "openmoji", "sweep": {"seeds": [0, 1]}}, "base")
+    file = write_recipe(
+        tmp_path,
+        name="mine",
+        value={"extends": "base.yaml", "sweep": {"grid": {"training.epochs": [1, 2]}}},
     )
     assert read_recipe(file)[0]["sweep"] == {"grid": {"training.epochs": [1, 2]}}
 
@@ -61,7 +57,7 @@ def test_a_sweep_is_replaced_whole(tmp_path: Path) -> None:
     ],
 )
 def test_mistakes_are_one_line(tmp_path: Path, other: Any, says: str) -> None:
-    file = write(tmp_path, "mine", {"extends": other})
+    file = write_recipe(tmp_path, {"extends": other}, "mine")
     with pytest.raises(InputError, match=says) as error:
         load_recipe(file)
     assert len(str(error.value).splitlines()) == 1
@@ -89,7 +85,7 @@ ON_DATA = {
 def test_what_differs_by_the_data(
     tmp_path: Path, on: str, name: str, data: str, epochs: int
 ) -> None:
-    file = str(write(tmp_path, "mine", ON_DATA))
+    file = str(write_recipe(tmp_path, ON_DATA, "mine"))
     chosen = recipe_on(file, on or None)
     assert chosen == (f"{file}:photos" if on == "photos" else file)
     recipe = load_recipe(chosen)
@@ -97,7 +93,7 @@ def test_what_differs_by_the_data(
     assert recipe.sweep is not None
     assert recipe.sweep.seeds == [0, 1]
     # another file may extend the part for one of the data
-    other = write(tmp_path, "other", {"extends": "mine.yaml:photos", "name": "other"})
+    other = write_recipe(tmp_path, {"extends": "mine.yaml:photos", "name": "other"}, "other")
     assert load_recipe(other).data.name == "rsicd-ucm"
 
 
@@ -121,9 +117,9 @@ def test_a_shipped_recipe_on_other_data() -> None:
 def test_data_that_a_recipe_does_not_have(
     tmp_path: Path, recipe: str, on: str | None, says: str
 ) -> None:
-    write(tmp_path, "mine", ON_DATA)
-    write(tmp_path, "bad", {"on_data": ["openmoji"]})
-    write(tmp_path, "part", {"on_data": {"a": 3}})
+    write_recipe(tmp_path, ON_DATA, "mine")
+    write_recipe(tmp_path, {"on_data": ["openmoji"]}, "bad")
+    write_recipe(tmp_path, {"on_data": {"a": 3}}, "part")
     name = str(tmp_path / recipe) if ".yaml" in recipe else recipe
     with pytest.raises(InputError, match=says):
         load_recipe(recipe_on(name, on))

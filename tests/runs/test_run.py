@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from tests.conftest import squares_recipe
 
 from mmpoison._version import __version__
 from mmpoison.datasets import PairDataset, load_pairs
@@ -44,17 +45,13 @@ def make_recipe(square_folder: Path, checkpoint: Path, judge_checkpoint: Path) -
             "warmup_epochs": 0.5,
             "precision": "fp32",
         }
-        value = {
-            "name": "squares",
+        own = {
             "seed": 3,
-            "data": {"name": str(square_folder)},
-            "model": {"name": str(checkpoint)},
-            "attack": {"name": "single-target-label", "goal": GOAL, "samples": 2},
             "training": training,
             "filter": {"encoder": str(judge_checkpoint), "clean_loss": 0.1},
             "sterilize": {"training": {**training, "epochs": 1}, "pairs": 50},
-            **groups,
         }
+        value = squares_recipe(square_folder, checkpoint, **{**own, **groups})
         return parse_recipe({k: v for k, v in value.items() if v is not None}, "test")
 
     return make

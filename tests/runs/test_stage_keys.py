@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from tests.conftest import squares_recipe
 
 from mmpoison.base.code_version import code_version
 from mmpoison.base.content_cache import digest_of
@@ -38,15 +39,13 @@ def keys(square_folder: Path, checkpoint: Path, judge_checkpoint: Path) -> Keys:
     pytest.importorskip("sklearn", reason="needs the extra analysis")
     training = {"epochs": 1, "batch_size": 32, "precision": "fp32"}
     recipe = parse_recipe(
-        {
-            "name": "squares",
-            "data": {"name": str(square_folder)},
-            "model": {"name": str(checkpoint)},
-            "attack": {"name": "single-target-label", "goal": "sheep2aeroplane", "samples": 2},
-            "training": training,
-            "filter": {"method": "suspicious-groups", "encoder": str(judge_checkpoint)},
-            "sterilize": {"training": training, "curve": True},
-        },
+        squares_recipe(
+            square_folder,
+            checkpoint,
+            training=training,
+            filter={"method": "suspicious-groups", "encoder": str(judge_checkpoint)},
+            sterilize={"training": training, "curve": True},
+        ),
         "test",
     )
     run_cache = RunCache()

@@ -9,17 +9,16 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from tests.training.conftest import QUICK, Tune
 from torch import Tensor
 
 from mmpoison.datasets import PairDataset
 from mmpoison.errors import InputError, ResultError
 from mmpoison.models import DualEncoder, PixelInputs, prepare_pixels
-from mmpoison.training import Step, TrainingSettings, finetune
+from mmpoison.training import Step, finetune
 from mmpoison.training.precision import autocast
 
 Make = Callable[..., DualEncoder]
-
-QUICK = TrainingSettings(epochs=1, batch_size=32, learning_rate=1e-3, precision="fp32")
 
 
 def state(encoder: DualEncoder) -> dict[str, Tensor]:
@@ -39,16 +38,14 @@ def equal(first: DualEncoder, second: DualEncoder) -> bool:
 def test_a_frozen_encoder_is_frozen_whole(
     make_encoder: Make,
     vit_config: dict[str, Any],
-    train: PairDataset,
-    inputs: PixelInputs,
-    trainable: Any,
+    tune: Tune,
+    trainable: str,
     kind: str,
 ) -> None:
     """Every weight and every statistic of the frozen side stays; every weight of the other side moves."""
     encoder = make_encoder(1, None if kind == "CLIP" else vit_config)
     before = state(encoder)
-    settings = QUICK.model_copy(update={"trainable": trainable, "weight_decay": 0.1})
-    result = finetune(encoder, train, inputs, settings, seed=0)
+    result = tune(encoder, trainable=trainable, weight_decay=0.1)
     after = state(result.encoder)
     sides = {"image": {n for n in before if n.startswith("visual.")}}
     sides["text"] = before.keys() - sides["image"] - {"logit_scale"}
@@ -62,13 +59,12 @@ def test_a_frozen_encoder_is_frozen_whole(
     assert not torch.equal(before["logit_scale"], after["logit_scale"])
 
 
-def test_heads_need_heads(make_encoder: Make, train: PairDataset, inputs: PixelInputs) -> None:
-    settings = QUICK.model_copy(update={"trainable": "heads"})
+def test_heads_need_heads(make_encoder: Make, tune: Tune) -> None:
     encoder = make_encoder()
     visual: Any = encoder.module.visual
     visual.attnpool = torch.nn.Flatten()
     with pytest.raises(InputError, match="has no separate projections"):
-        finetune(encoder, train, inputs, settings, seed=0)
+        tune(encoder, trainable="heads")
 
 
 def test_the_encoder_given_is_left_alone(
@@ -85,15 +81,11 @@ def test_the_encoder_given_is_left_alone(
     assert all(p.requires_grad for p in result.encoder.module.parameters())
 
 
-def test_matrices_decay_and_vectors_do_not(
-    make_encoder: Make, train: PairDataset, inputs: PixelInputs
-) -> None:
+def test_matrices_decay_and_vectors_do_not(make_encoder: Make, tune: Tune) -> None:
     """AdamW's first step with and without decay differs by learning rate x decay x weight."""
     encoder = make_encoder()
-    settings = QUICK.model_copy(update={"max_steps": 1, "weight_decay": 0.0})
-    without = state(finetune(encoder, train, inputs, settings, seed=0).encoder)
-    settings = settings.model_copy(update={"weight_decay": 0.5})
-    with_decay = state(finetune(encoder, train, inputs, settings, seed=0).encoder)
+    without = state(tune(encoder, max_steps=1, weight_decay=0.0).encoder)
+    with_decay = state(tune(encoder, max_steps=1, weight_decay=0.5).encoder)
     for name, parameter in encoder.module.named_parameters():
         expected = 1e-3 * 0.5 * parameter.detach() if parameter.ndim >= 2 else 0 * parameter
         torch.testing.assert_close(
@@ -101,41 +93,25 @@ def test_matrices_decay_and_vectors_do_not(
         )
 
 
-def test_the_temperature_is_clamped(
-    make_encoder: Make, train: PairDataset, inputs: PixelInputs
-) -> None:
+def test_the_temperature_is_clamped(make_encoder: Make, tune: Tune) -> None:
     encoder = make_encoder()
     assert encoder.logit_scale.exp().item() == pytest.approx(1 / 0.07, rel=1e-5)
     scales: list[float] = []
-    settings = QUICK.model_copy(update={"max_logit_scale": 5.0})
-    result = finetune(
+    result = tune(
         encoder,
-        train,
-        inputs,
-        settings,
-        seed=0,
+        max_logit_scale=5.0,
         on_step=lambda _, student: scales.append(student.logit_scale.exp().item()),
     )
     assert max(scales) <= 5 * (1 + 1e-6)
     assert result.encoder.logit_scale.exp().item() <= 5 * (1 + 1e-6)
 
 
-def test_one_batch_is_learnt_by_heart(
-    make_encoder: Make, train: PairDataset, inputs: PixelInputs
-) -> None:
+def test_one_batch_is_learnt_by_heart(train: PairDataset, tune: Tune) -> None:
     _, first = np.unique(train.image, return_index=True)
     mask = np.zeros(len(train), dtype=bool)
     mask[first[:12]] = True
-    settings = TrainingSettings(
-        epochs=60,
-        batch_size=12,
-        learning_rate=2e-3,
-        min_learning_rate=1e-5,
-        warmup_epochs=0,
-        weight_decay=0,
-        precision="fp32",
-    )
-    result = finetune(make_encoder(), train.where(mask), inputs, settings, seed=0)
+    rates = {"learning_rate": 2e-3, "min_learning_rate": 1e-5, "warmup_epochs": 0}
+    result = tune(None, train.where(mask), epochs=60, batch_size=12, weight_decay=0, **rates)
     losses = [epoch["loss"] for epoch in result.epochs]
     assert losses[0] > 1.5
     assert losses[-1] < 0.1
@@ -144,38 +120,31 @@ def test_one_batch_is_learnt_by_heart(
 # -- seeds -----------------------------------------------------------------------------------------
 
 
-def test_the_same_seed_gives_the_same_bits(
-    make_encoder: Make, train: PairDataset, inputs: PixelInputs
-) -> None:
+def test_the_same_seed_gives_the_same_bits(tune: Tune) -> None:
     torch.manual_seed(1)
-    one = finetune(make_encoder(), train, inputs, QUICK, seed=3)
+    one = tune(seed=3)
     torch.manual_seed(2)
     np.random.seed(5)  # noqa: NPY002
-    two = finetune(make_encoder(), train, inputs, QUICK, seed=3)
+    two = tune(seed=3)
     assert equal(one.encoder, two.encoder)
     assert one.epochs[0]["loss"] == two.epochs[0]["loss"]
-    assert not equal(one.encoder, finetune(make_encoder(), train, inputs, QUICK, seed=4).encoder)
+    assert not equal(one.encoder, tune(seed=4).encoder)
 
 
-def test_the_callers_random_numbers_are_not_touched(
-    make_encoder: Make, train: PairDataset, inputs: PixelInputs
-) -> None:
+def test_the_callers_random_numbers_are_not_touched(tune: Tune) -> None:
     torch.manual_seed(7)
     expected = torch.rand(3)
     torch.manual_seed(7)
-    finetune(make_encoder(), train, inputs, QUICK, seed=3)
+    tune(seed=3)
     assert torch.equal(torch.rand(3), expected)
 
 
 # -- steps -----------------------------------------------------------------------------------------
 
 
-def test_steps_are_told(make_encoder: Make, train: PairDataset, inputs: PixelInputs) -> None:
+def test_steps_are_reported(tune: Tune) -> None:
     steps: list[Step] = []
-    settings = QUICK.model_copy(update={"epochs": 2})
-    result = finetune(
-        make_encoder(), train, inputs, settings, seed=0, on_step=lambda s, _: steps.append(s)
-    )
+    result = tune(epochs=2, on_step=lambda step, _: steps.append(step))
     # 140 pairs in batches of 32
     assert [s.step for s in steps] == list(range(1, 11))
     assert {s.steps for s in steps} == {10}
@@ -192,63 +161,40 @@ def test_steps_are_told(make_encoder: Make, train: PairDataset, inputs: PixelInp
     ("pairs", "batch", "steps"), [(33, 32, 1), (34, 32, 2), (64, 32, 2), (2, 32, 1), (3, 2, 1)]
 )
 def test_a_last_batch_of_one_pair_is_left_out(
-    make_encoder: Make,
-    train: PairDataset,
-    inputs: PixelInputs,
-    pairs: int,
-    batch: int,
-    steps: int,
+    train: PairDataset, tune: Tune, pairs: int, batch: int, steps: int
 ) -> None:
     part = train.where(np.arange(len(train)) < pairs)
-    settings = QUICK.model_copy(update={"batch_size": batch})
-    assert finetune(make_encoder(), part, inputs, settings, seed=0).steps == steps
+    assert tune(None, part, batch_size=batch).steps == steps
 
 
 @pytest.mark.parametrize(("max_steps", "epochs"), [(3, 1), (5, 1), (7, 2), (99, 2)])
-def test_max_steps(
-    make_encoder: Make, train: PairDataset, inputs: PixelInputs, max_steps: int, epochs: int
-) -> None:
-    settings = QUICK.model_copy(update={"epochs": 2, "max_steps": max_steps})
-    result = finetune(make_encoder(), train, inputs, settings, seed=0)
+def test_max_steps(tune: Tune, max_steps: int, epochs: int) -> None:
+    result = tune(epochs=2, max_steps=max_steps)
     assert result.steps == min(max_steps, 10)
     assert len(result.epochs) == epochs
 
 
 @pytest.mark.parametrize("stop", [2, 5, 7])
-def test_a_callback_ends_it(
-    make_encoder: Make, train: PairDataset, inputs: PixelInputs, stop: int
-) -> None:
-    settings = QUICK.model_copy(update={"epochs": 2})
-    result = finetune(
-        make_encoder(), train, inputs, settings, seed=0, on_step=lambda step, _: step.step == stop
-    )
+def test_a_callback_ends_it(tune: Tune, stop: int) -> None:
+    result = tune(epochs=2, on_step=lambda step, _: step.step == stop)
     assert result.steps == stop
     assert len(result.epochs) == (1 if stop <= 5 else 2)
-    cut = finetune(
-        make_encoder(),
-        train,
-        inputs,
-        settings.model_copy(update={"max_steps": stop}),
-        seed=0,
-    )
+    cut = tune(epochs=2, max_steps=stop)
     assert equal(result.encoder, cut.encoder)
     assert result.epochs[-1]["loss"] == cut.epochs[-1]["loss"]
 
 
-def test_no_epoch_gives_a_copy(make_encoder: Make, train: PairDataset, inputs: PixelInputs) -> None:
-    settings = QUICK.model_copy(update={"epochs": 0})
-    result = finetune(make_encoder(), train, inputs, settings, seed=0)
+def test_no_epoch_gives_a_copy(make_encoder: Make, tune: Tune) -> None:
+    result = tune(epochs=0)
     assert result.steps == 0
     assert equal(result.encoder, make_encoder())
 
 
 @pytest.mark.parametrize("count", [0, 1])
-def test_a_pair_alone_is_refused(
-    make_encoder: Make, train: PairDataset, inputs: PixelInputs, count: int
-) -> None:
+def test_a_pair_alone_is_refused(train: PairDataset, tune: Tune, count: int) -> None:
     part = train.where(np.arange(len(train)) < count)
     with pytest.raises(InputError, match=f"{count} training pairs: a contrastive batch needs"):
-        finetune(make_encoder(), part, inputs, QUICK, seed=0)
+        tune(None, part)
 
 
 def test_pairs_that_were_not_prepared(make_encoder: Make, squares: PairDataset) -> None:
@@ -257,14 +203,12 @@ def test_pairs_that_were_not_prepared(make_encoder: Make, squares: PairDataset) 
         finetune(make_encoder(), squares.select(split="train"), some, QUICK, seed=0)
 
 
-def test_a_loss_that_is_no_number_is_an_error(
-    make_encoder: Make, train: PairDataset, inputs: PixelInputs
-) -> None:
+def test_a_loss_that_is_no_number_is_an_error(make_encoder: Make, tune: Tune) -> None:
     encoder = make_encoder()
     with torch.no_grad():
         encoder.module.text_projection.fill_(float("nan"))  # type: ignore[operator]
     with pytest.raises(ResultError, match=r"the loss is nan at step 1: lower the learning rate"):
-        finetune(encoder, train, inputs, QUICK, seed=0)
+        tune(encoder)
 
 
 # -- precision -------------------------------------------------------------------------------------
@@ -280,9 +224,8 @@ def test_precision_says_what_it_is() -> None:
     assert autocast(cpu, "auto")[1] in ("fp32", "bf16")
 
 
-def test_bf16_learns_too(make_encoder: Make, train: PairDataset, inputs: PixelInputs) -> None:
-    settings = QUICK.model_copy(update={"precision": "bf16", "max_steps": 2})
-    result = finetune(make_encoder(), train, inputs, settings, seed=0)
+def test_bf16_learns_too(tune: Tune) -> None:
+    result = tune(precision="bf16", max_steps=2)
     assert result.precision == "bf16"
     assert {p.dtype for p in result.encoder.module.parameters()} == {torch.float32}
     assert math.isfinite(result.epochs[0]["loss"])
@@ -298,17 +241,12 @@ def first_scale(monkeypatch: pytest.MonkeyPatch, scale: float) -> None:
 
 
 def test_fp16_takes_the_steps_that_32_bit_takes(
-    make_encoder: Make,
-    train: PairDataset,
-    inputs: PixelInputs,
-    monkeypatch: pytest.MonkeyPatch,
+    make_encoder: Make, tune: Tune, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Gradients are scaled, and scaled back before the step."""
     first_scale(monkeypatch, 2.0**8)  # at the usual one this model's first steps overflow
-    settings = QUICK.model_copy(update={"max_steps": 3, "eps": 1e-2})
-    exact = finetune(make_encoder(), train, inputs, settings, seed=0)
-    half = settings.model_copy(update={"precision": "fp16"})
-    rough = finetune(make_encoder(), train, inputs, half, seed=0)
+    exact = tune(max_steps=3, eps=1e-2)
+    rough = tune(max_steps=3, eps=1e-2, precision="fp16")
     assert rough.precision == "fp16"
     assert {p.dtype for p in rough.encoder.module.parameters()} == {torch.float32}
     assert rough.epochs[0]["loss"] == pytest.approx(exact.epochs[0]["loss"], rel=1e-2)
@@ -321,16 +259,12 @@ def test_fp16_takes_the_steps_that_32_bit_takes(
 
 
 def test_a_gradient_too_large_for_fp16_is_passed_over(
-    make_encoder: Make,
-    train: PairDataset,
-    inputs: PixelInputs,
-    monkeypatch: pytest.MonkeyPatch,
+    make_encoder: Make, tune: Tune, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A step that overflows changes nothing."""
     first_scale(monkeypatch, 2.0**40)
     encoder = make_encoder()
-    settings = QUICK.model_copy(update={"precision": "fp16", "max_steps": 1})
-    result = finetune(encoder, train, inputs, settings, seed=0)
+    result = tune(encoder, precision="fp16", max_steps=1)
     parameters = dict(result.encoder.module.named_parameters())
     for name, parameter in encoder.module.named_parameters():
         assert torch.equal(parameter, parameters[name]), name

@@ -7,40 +7,43 @@ from typing import Any
 
 import pytest
 import torch
+from tests.training.conftest import QUICK, Tune
 from torch import Tensor, nn
 
 from mmpoison.base.seeding import torch_seed
 from mmpoison.datasets import PairDataset
 from mmpoison.errors import MmpoisonWarning
 from mmpoison.models import DualEncoder, PixelInputs
-from mmpoison.training import Step, TrainingSettings, contrastive_loss, finetune
+from mmpoison.training import Step, contrastive_loss
 from mmpoison.training.grad_cache import still_statistics
 from mmpoison.training.plan import Plan
 
 Make = Callable[..., DualEncoder]
 
-ONE_STEP = TrainingSettings(
-    epochs=1, max_steps=1, batch_size=48, learning_rate=1e-3, precision="fp32"
-)
+ONE_STEP = {"max_steps": 1, "batch_size": 48}
+
+StepOf = Callable[..., tuple[float, dict[str, Tensor]]]
 
 
-def step_of(
-    encoder: DualEncoder, train: PairDataset, inputs: PixelInputs, **changes: Any
-) -> tuple[float, dict[str, Tensor]]:
-    """Loss and gradients of the first step."""
-    found: list[tuple[float, dict[str, Tensor]]] = []
+@pytest.fixture
+def step_of(tune: Tune) -> StepOf:
+    """A function that gives loss and gradients of the first step."""
 
-    def probe(step: Step, student: DualEncoder) -> None:
-        gradients = {
-            name: parameter.grad.clone()
-            for name, parameter in student.module.named_parameters()
-            if parameter.grad is not None
-        }
-        found.append((step.loss, gradients))
+    def first(encoder: DualEncoder, **settings: Any) -> tuple[float, dict[str, Tensor]]:
+        found: list[tuple[float, dict[str, Tensor]]] = []
 
-    settings = ONE_STEP.model_copy(update=changes)
-    finetune(encoder, train, inputs, settings, seed=0, on_step=probe)
-    return found[0]
+        def record(step: Step, student: DualEncoder) -> None:
+            gradients = {
+                name: parameter.grad.clone()
+                for name, parameter in student.module.named_parameters()
+                if parameter.grad is not None
+            }
+            found.append((step.loss, gradients))
+
+        tune(encoder, on_step=record, **ONE_STEP, **settings)
+        return found[0]
+
+    return first
 
 
 def assert_equal_gradients(one: dict[str, Tensor], other: dict[str, Tensor]) -> None:
@@ -52,15 +55,11 @@ def assert_equal_gradients(one: dict[str, Tensor], other: dict[str, Tensor]) -> 
 
 @pytest.mark.parametrize("chunk", [1, 7, 16, 47, 48, 1000])
 def test_the_gradient_is_that_of_the_whole_batch(
-    make_encoder: Make,
-    vit_config: dict[str, Any],
-    train: PairDataset,
-    inputs: PixelInputs,
-    chunk: int,
+    make_encoder: Make, vit_config: dict[str, Any], step_of: StepOf, chunk: int
 ) -> None:
     encoder = make_encoder(0, vit_config)
-    loss, gradients = step_of(encoder, train, inputs)
-    chunked_loss, chunked = step_of(encoder, train, inputs, chunk_size=chunk)
+    loss, gradients = step_of(encoder)
+    chunked_loss, chunked = step_of(encoder, chunk_size=chunk)
     assert chunked_loss == pytest.approx(loss, rel=1e-6)
     assert "logit_scale" in gradients
     assert_equal_gradients(gradients, chunked)
@@ -68,30 +67,30 @@ def test_the_gradient_is_that_of_the_whole_batch(
 
 @pytest.mark.parametrize("trainable", ["image", "text", "heads", "text-head"])
 def test_parts_in_chunks(
-    make_encoder: Make,
-    vit_config: dict[str, Any],
-    train: PairDataset,
-    inputs: PixelInputs,
-    trainable: str,
+    make_encoder: Make, vit_config: dict[str, Any], step_of: StepOf, trainable: str
 ) -> None:
     encoder = make_encoder(0, vit_config)
-    _, gradients = step_of(encoder, train, inputs, trainable=trainable)
-    _, chunked = step_of(encoder, train, inputs, trainable=trainable, chunk_size=10)
+    _, gradients = step_of(encoder, trainable=trainable)
+    _, chunked = step_of(encoder, trainable=trainable, chunk_size=10)
     assert_equal_gradients(gradients, chunked)
 
 
 def test_dropout_draws_the_same_numbers_in_both_passes(
-    make_encoder: Make, vit_config: dict[str, Any], train: PairDataset, inputs: PixelInputs
+    make_encoder: Make,
+    vit_config: dict[str, Any],
+    train: PairDataset,
+    inputs: PixelInputs,
+    step_of: StepOf,
 ) -> None:
     """Against one graph over all chunks, each with the numbers of its own seed."""
     encoder = make_encoder(0, vit_config)
     visual: Any = encoder.module.visual
     visual.ln_post = nn.Sequential(visual.ln_post, nn.Dropout(0.4))
-    loss, gradients = step_of(encoder, train, inputs, chunk_size=16)
+    loss, gradients = step_of(encoder, chunk_size=16)
 
     by_hand = encoder.copy()
     by_hand.module.train()
-    plan = Plan(len(train), ONE_STEP, seed=0)
+    plan = Plan(len(train), QUICK.model_copy(update=ONE_STEP), seed=0)
     images, texts = [], []
     for number, chunk in enumerate(plan.batch(0).reshape(3, 16)):
         torch.manual_seed(torch_seed(0, f"training/step/0/0/{number}"))
@@ -107,16 +106,15 @@ def test_dropout_draws_the_same_numbers_in_both_passes(
     wanted = {n: p.grad for n, p in by_hand.module.named_parameters() if p.grad is not None}
     assert_equal_gradients(wanted, gradients)
     # and the numbers do matter
-    _, other = step_of(encoder, train, inputs, chunk_size=24)
+    _, other = step_of(encoder, chunk_size=24)
     assert not torch.allclose(other["visual.conv1.weight"], gradients["visual.conv1.weight"])
 
 
 def test_statistics_are_counted_once_and_the_difference_is_said(
-    make_encoder: Make, train: PairDataset, inputs: PixelInputs
+    make_encoder: Make, tune: Tune
 ) -> None:
-    settings = ONE_STEP.model_copy(update={"chunk_size": 16})
     with pytest.warns(MmpoisonWarning, match="batch normalisation, which sees a chunk of 16 pairs"):
-        result = finetune(make_encoder(), train, inputs, settings, seed=0)
+        result = tune(chunk_size=16, **ONE_STEP)
     seen = result.encoder.module.state_dict()["visual.bn1.num_batches_tracked"]
     before = make_encoder().module.state_dict()["visual.bn1.num_batches_tracked"]
     assert int(seen - before) == 3

@@ -4,25 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
 import pytest
 import torch
+from tests.training.conftest import Tune
 from torch import Tensor
 
 from mmpoison.datasets import PairDataset
 from mmpoison.models import DualEncoder, PixelInputs, prepare_features, prepare_pixels
-from mmpoison.training import Checkpoints, Step, TrainingSettings, finetune
+from mmpoison.training import Checkpoints, Step
 from mmpoison.training import frozen as frozen_module
 from mmpoison.training.frozen import frozen_outputs, tower_digest
 from mmpoison.training.parts import ROLES
 from mmpoison.training.settings import Trainable
 
 Make = Callable[..., DualEncoder]
-
-QUICK = TrainingSettings(epochs=1, batch_size=32, learning_rate=1e-3, precision="fp32")
 
 
 def moved(before: DualEncoder, after: DualEncoder) -> set[str]:
@@ -42,25 +42,22 @@ def moved(before: DualEncoder, after: DualEncoder) -> set[str]:
 def test_heads_of_clip(
     make_encoder: Make,
     vit_config: dict[str, Any],
-    train: PairDataset,
-    inputs: PixelInputs,
-    trainable: Any,
+    tune: Tune,
+    trainable: str,
     expected: set[str],
 ) -> None:
     encoder = make_encoder(0, vit_config)
-    settings = QUICK.model_copy(update={"trainable": trainable})
-    result = finetune(encoder, train, inputs, settings, seed=0)
+    result = tune(encoder, trainable=trainable)
     assert moved(encoder, result.encoder) == expected
     assert result.steps == (0 if trainable == "none" else 5)
 
 
 @pytest.mark.parametrize("trainable", ["heads", "image-head", "text-head"])
 def test_heads_of_towers(
-    make_heads_encoder: Make, squares: PairDataset, train: PairDataset, trainable: Any
+    make_heads_encoder: Make, squares: PairDataset, tune: Tune, trainable: str
 ) -> None:
     encoder = make_heads_encoder()
-    settings = QUICK.model_copy(update={"trainable": trainable})
-    result = finetune(encoder, train, prepare_pixels(encoder, squares), settings, seed=0)
+    result = tune(encoder, prepared=prepare_pixels(encoder, squares), trainable=trainable)
     sides = {"heads": ("visual.head.", "text.proj."), "image-head": ("visual.head.",)}
     allowed = sides.get(trainable, ("text.proj.",))
     changed = moved(encoder, result.encoder) - {"logit_scale"}
@@ -68,21 +65,16 @@ def test_heads_of_towers(
     assert all(name.startswith(allowed) for name in changed)
 
 
-def test_the_released_codes_frozen_text_encoder(
-    make_encoder: Make, train: PairDataset, inputs: PixelInputs
-) -> None:
+def test_the_released_codes_frozen_text_encoder(make_encoder: Make, tune: Tune) -> None:
     """Only the blocks stay; embeddings, final norm and projection train, which the paper would not call frozen."""
     encoder = make_encoder()
-    settings = QUICK.model_copy(update={"trainable": "text-transformer-frozen"})
-    changed = moved(encoder, finetune(encoder, train, inputs, settings, seed=0).encoder)
+    changed = moved(encoder, tune(encoder, trainable="text-transformer-frozen").encoder)
     assert not any(name.startswith("transformer.") for name in changed)
     assert {"token_embedding.weight", "positional_embedding", "text_projection"} <= changed
     assert {"ln_final.weight", "visual.conv1.weight"} <= changed
 
 
-def test_the_projection_of_a_resnet_trains_alone(
-    make_encoder: Make, train: PairDataset, inputs: PixelInputs
-) -> None:
+def test_the_projection_of_a_resnet_trains_alone(make_encoder: Make, tune: Tune) -> None:
     """CLIP's ResNets project inside their pooling."""
     of_pool = {"visual.attnpool.c_proj.weight", "visual.attnpool.c_proj.bias"}
     for trainable, moves in (
@@ -90,37 +82,27 @@ def test_the_projection_of_a_resnet_trains_alone(
         ("heads", of_pool | {"text_projection"}),
         ("text-head", {"text_projection"}),
     ):
-        settings = QUICK.model_copy(update={"trainable": trainable, "max_steps": 1})
         start = make_encoder()
         before = {n: p.detach().clone() for n, p in start.module.named_parameters()}
-        after = dict(
-            finetune(start, train, inputs, settings, seed=0).encoder.module.named_parameters()
-        )
+        trained = tune(start, trainable=trainable, max_steps=1).encoder
+        after = dict(trained.module.named_parameters())
         moved = {n for n, p in before.items() if not torch.equal(p, after[n])} - {"logit_scale"}
         assert moved == moves
 
 
 @pytest.mark.parametrize("trainable", get_args(Trainable))
 def test_every_option_in_chunks_and_after_a_stop(
-    make_encoder: Make,
-    vit_config: dict[str, Any],
-    train: PairDataset,
-    inputs: PixelInputs,
-    tmp_path: Path,
-    trainable: Any,
+    make_encoder: Make, vit_config: dict[str, Any], tune: Tune, tmp_path: Path, trainable: Any
 ) -> None:
     """Whatever trains, chunks change nothing, a stop changes no bit, and what is frozen stays as it was."""
     encoder = make_encoder(0, vit_config)
-    settings = QUICK.model_copy(update={"trainable": trainable, "max_steps": 3, "eps": 1e-2})
-    whole = finetune(encoder, train, inputs, settings, seed=0).encoder
+    run = partial(tune, encoder, trainable=trainable, max_steps=3, eps=1e-2)
+    whole = run().encoder
     assert bool(moved(encoder, whole)) == (trainable != "none")
     image, text = ROLES[trainable]
     for name in moved(encoder, whole) - {"logit_scale"}:
         assert (image if name.startswith("visual.") else text) != "frozen", name
-    chunked = settings.model_copy(update={"chunk_size": 9})
-    for name, value in (
-        finetune(encoder, train, inputs, chunked, seed=0).encoder.module.state_dict().items()
-    ):
+    for name, value in run(chunk_size=9).encoder.module.state_dict().items():
         torch.testing.assert_close(
             value, whole.module.state_dict()[name], atol=2e-6, rtol=1e-5, msg=name
         )
@@ -131,8 +113,8 @@ def test_every_option_in_chunks_and_after_a_stop(
 
     checkpoints = Checkpoints(tmp_path / "states", steps=1)
     with pytest.raises(KeyboardInterrupt) if trainable != "none" else nullcontext():
-        finetune(encoder, train, inputs, settings, seed=0, checkpoints=checkpoints, on_step=stop)
-    resumed = finetune(encoder, train, inputs, settings, seed=0, checkpoints=checkpoints)
+        run(checkpoints=checkpoints, on_step=stop)
+    resumed = run(checkpoints=checkpoints)
     assert resumed.resumed_from == (0 if trainable == "none" else 1)
     assert not moved(whole, resumed.encoder)
 
@@ -165,18 +147,18 @@ def test_the_same_numbers_as_running_it_in_every_step(
     make_heads_encoder: Make,
     vit_config: dict[str, Any],
     squares: PairDataset,
-    train: PairDataset,
-    trainable: Any,
+    tune: Tune,
+    trainable: str,
     kind: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     encoder = make_encoder(0, vit_config) if kind == "clip" else make_heads_encoder()
     inputs = prepare_pixels(encoder, squares)
     # a plain step, whose size follows the gradient: AdamW would blow up the rounding of tiny ones
-    settings = QUICK.model_copy(update={"trainable": trainable, "max_steps": 4, "eps": 1e-2})
-    once = finetune(encoder, train, inputs, settings, seed=0)
+    run = partial(tune, encoder, prepared=inputs, trainable=trainable, max_steps=4, eps=1e-2)
+    once = run()
     run_every_step(monkeypatch)
-    every = finetune(encoder, train, inputs, settings, seed=0)
+    every = run()
     for name, value in once.encoder.module.state_dict().items():
         torch.testing.assert_close(
             value, every.encoder.module.state_dict()[name], atol=2e-6, rtol=1e-5, msg=name
@@ -185,12 +167,11 @@ def test_the_same_numbers_as_running_it_in_every_step(
 
 
 def test_features_and_pixels_give_the_same_heads(
-    make_heads_encoder: Make, squares: PairDataset, train: PairDataset
+    make_heads_encoder: Make, squares: PairDataset, tune: Tune
 ) -> None:
     encoder = make_heads_encoder()
-    settings = QUICK.model_copy(update={"trainable": "heads", "eps": 1e-2})
     one, other = (
-        finetune(encoder, train, prepare(encoder, squares), settings, seed=0)
+        tune(encoder, prepared=prepare(encoder, squares), trainable="heads", eps=1e-2)
         for prepare in (prepare_pixels, prepare_features)
     )
     for name, value in one.encoder.module.state_dict().items():

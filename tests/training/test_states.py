@@ -9,27 +9,32 @@ import random
 import signal
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import safetensors.torch
 import torch
+from tests.training.conftest import Tune
 from torch import Tensor, nn
 
 from mmpoison.datasets import PairDataset
 from mmpoison.errors import InputError
-from mmpoison.models import DualEncoder, PixelInputs
-from mmpoison.training import Checkpoints, Step, TrainingSettings, finetune
+from mmpoison.models import DualEncoder
+from mmpoison.training import Checkpoints, Step
 
 Make = Callable[..., DualEncoder]
-
-# batches of 32 from 140 pairs: five steps an epoch, the last one short
-QUICK = TrainingSettings(epochs=2, batch_size=32, learning_rate=1e-3, precision="fp32")
 
 
 class Stop(Exception):
     pass
+
+
+@pytest.fixture
+def tune(tune: Tune) -> Tune:
+    """Two epochs of batches of 32 from 140 pairs: five steps each, the last one short."""
+    return partial(tune, epochs=2)
 
 
 @pytest.fixture(scope="module")
@@ -66,27 +71,18 @@ def stop_after(count: int) -> Callable[[Step, DualEncoder], None]:
 def test_stopped_anywhere_the_weights_are_the_same_bits(
     make_encoder: Make,
     make_dropout_encoder: Make,
-    train: PairDataset,
-    inputs: PixelInputs,
+    tune: Tune,
     tmp_path: Path,
     kind: str,
 ) -> None:
     encoder = make_encoder() if kind == "statistics" else make_dropout_encoder()
-    settings = QUICK.model_copy(update={"chunk_size": 11 if kind == "chunks" else None})
-    whole = finetune(encoder, train, inputs, settings, seed=0)
+    run = partial(tune, encoder, chunk_size=11 if kind == "chunks" else None)
+    whole = run()
     checkpoints = Checkpoints(tmp_path / "states", steps=2)
     resumed = []
     for stop in (3, 6, 9, None):
         try:
-            result = finetune(
-                encoder,
-                train,
-                inputs,
-                settings,
-                seed=0,
-                checkpoints=checkpoints,
-                on_step=stop_after(stop) if stop else None,
-            )
+            result = run(checkpoints=checkpoints, on_step=stop_after(stop) if stop else None)
         except Stop:
             continue
         resumed.append(result.resumed_from)
@@ -97,50 +93,34 @@ def test_stopped_anywhere_the_weights_are_the_same_bits(
     assert resumed == [8]
     # a finished training is not done again
     steps: list[Step] = []
-    again = finetune(
-        encoder,
-        train,
-        inputs,
-        settings,
-        seed=0,
-        checkpoints=checkpoints,
-        on_step=lambda s, _: steps.append(s),
-    )
+    again = run(checkpoints=checkpoints, on_step=lambda step, _: steps.append(step))
     assert not steps
     assert same(again.encoder, whole.encoder)
 
 
 @pytest.mark.parametrize("trainable", ["text", "text-head", "text-transformer-frozen"])
 def test_a_part_goes_on_too(
-    make_encoder: Make,
-    vit_config: dict[str, Any],
-    train: PairDataset,
-    inputs: PixelInputs,
-    tmp_path: Path,
-    trainable: Any,
+    make_encoder: Make, vit_config: dict[str, Any], tune: Tune, tmp_path: Path, trainable: str
 ) -> None:
-    encoder = make_encoder(0, vit_config)
-    settings = QUICK.model_copy(update={"trainable": trainable, "max_steps": 5})
-    whole = finetune(encoder, train, inputs, settings, seed=0)
-    keep: dict[str, Any] = {"seed": 0, "checkpoints": Checkpoints(tmp_path / "states", steps=2)}
+    run = partial(tune, make_encoder(0, vit_config), trainable=trainable, max_steps=5)
+    whole = run()
+    checkpoints = Checkpoints(tmp_path / "states", steps=2)
     with pytest.raises(Stop):
-        finetune(encoder, train, inputs, settings, on_step=stop_after(3), **keep)
-    result = finetune(encoder, train, inputs, settings, **keep)
+        run(on_step=stop_after(3), checkpoints=checkpoints)
+    result = run(checkpoints=checkpoints)
     assert result.resumed_from == 2
     assert same(result.encoder, whole.encoder)
 
 
-def test_killed_at_random_moments(
-    make_encoder: Make, train: PairDataset, inputs: PixelInputs, tmp_path: Path
-) -> None:
+def test_killed_at_random_moments(make_encoder: Make, tune: Tune, tmp_path: Path) -> None:
     """SIGKILL, which no program can prepare for, again and again until the training is through."""
     encoder = make_encoder()
-    whole = finetune(encoder, train, inputs, QUICK, seed=0)
+    whole = tune(encoder)
     checkpoints = Checkpoints(tmp_path / "states", steps=1)
     done = tmp_path / "done.safetensors"
 
     def work() -> None:
-        result = finetune(encoder, train, inputs, QUICK, seed=0, checkpoints=checkpoints)
+        result = tune(encoder, checkpoints=checkpoints)
         safetensors.torch.save_file(state(result.encoder), done)
         os._exit(0)
 
@@ -171,76 +151,54 @@ def test_killed_at_random_moments(
 # -- what is on the disk ---------------------------------------------------------------------------
 
 
-def begun(
-    encoder: DualEncoder, train: PairDataset, inputs: PixelInputs, checkpoints: Checkpoints
-) -> None:
+def begun(tune: Tune, checkpoints: Checkpoints) -> Checkpoints:
+    """The states of a training that stopped after step 6."""
     with pytest.raises(Stop):
-        finetune(
-            encoder,
-            train,
-            inputs,
-            QUICK,
-            seed=0,
-            checkpoints=checkpoints,
-            on_step=stop_after(6),
-        )
+        tune(checkpoints=checkpoints, on_step=stop_after(6))
+    return checkpoints
 
 
-def test_the_last_states_are_kept(
-    make_encoder: Make, train: PairDataset, inputs: PixelInputs, tmp_path: Path
-) -> None:
-    checkpoints = Checkpoints(tmp_path / "states", steps=1, keep=3)
-    begun(make_encoder(), train, inputs, checkpoints)
+def test_the_last_states_are_kept(tune: Tune, tmp_path: Path) -> None:
+    checkpoints = begun(tune, Checkpoints(tmp_path / "states", steps=1, keep=3))
     names = sorted(path.name for path in checkpoints.folder.iterdir())
     assert names == [f"step-00000000{n}.safetensors" for n in (3, 4, 5)]
     checkpoints.clear()
     assert not checkpoints.folder.exists()
 
 
-def test_one_is_kept_after_every_epoch(
-    make_encoder: Make, train: PairDataset, inputs: PixelInputs, tmp_path: Path
-) -> None:
-    checkpoints = Checkpoints(tmp_path / "states", seconds=3600)
-    begun(make_encoder(), train, inputs, checkpoints)
+def test_one_is_kept_after_every_epoch(tune: Tune, tmp_path: Path) -> None:
+    checkpoints = begun(tune, Checkpoints(tmp_path / "states", seconds=3600))
     assert [path.name for path in checkpoints.folder.iterdir()] == ["step-000000005.safetensors"]
 
 
-def test_a_broken_state_is_passed_over(
-    make_encoder: Make, train: PairDataset, inputs: PixelInputs, tmp_path: Path
-) -> None:
-    checkpoints = Checkpoints(tmp_path / "states", steps=1)
-    begun(make_encoder(), train, inputs, checkpoints)
+def test_a_broken_state_is_passed_over(tune: Tune, tmp_path: Path) -> None:
+    checkpoints = begun(tune, Checkpoints(tmp_path / "states", steps=1))
     newest = max(checkpoints.folder.iterdir())
     newest.write_bytes(newest.read_bytes()[:1000])
     (checkpoints.folder / ".step-000000007.safetensors.half").write_bytes(b"half")
-    result = finetune(make_encoder(), train, inputs, QUICK, seed=0, checkpoints=checkpoints)
+    result = tune(checkpoints=checkpoints)
     assert result.resumed_from == 4
-    assert same(result.encoder, finetune(make_encoder(), train, inputs, QUICK, seed=0).encoder)
+    assert same(result.encoder, tune().encoder)
     assert not list(checkpoints.folder.glob(".*"))
 
 
 @pytest.mark.parametrize("other", ["learning_rate", "seed", "model", "pairs"])
 def test_the_state_of_another_training_is_refused(
-    make_encoder: Make, train: PairDataset, inputs: PixelInputs, tmp_path: Path, other: str
+    make_encoder: Make, train: PairDataset, tune: Tune, tmp_path: Path, other: str
 ) -> None:
-    checkpoints = Checkpoints(tmp_path / "states", steps=1)
-    begun(make_encoder(), train, inputs, checkpoints)
-    settings = (
-        QUICK.model_copy(update={"learning_rate": 2e-3}) if other == "learning_rate" else QUICK
-    )
-    pairs = train.where(train.image > 0) if other == "pairs" else train
-    encoder = make_encoder(1 if other == "model" else 0)
-    seed = 1 if other == "seed" else 0
+    checkpoints = begun(tune, Checkpoints(tmp_path / "states", steps=1))
+    changes: dict[str, dict[str, Any]] = {
+        "learning_rate": {"learning_rate": 2e-3},
+        "seed": {"seed": 1},
+        "model": {"encoder": make_encoder(1)},
+        "pairs": {"pairs": train.where(train.image > 0)},
+    }
     with pytest.raises(InputError, match=rf"is of another training \({other} is .* choose another"):
-        finetune(encoder, pairs, inputs, settings, seed=seed, checkpoints=checkpoints)
+        tune(checkpoints=checkpoints, **changes[other])
 
 
 def test_a_full_disk_is_said_and_the_state_before_stays(
-    make_encoder: Make,
-    train: PairDataset,
-    inputs: PixelInputs,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    tune: Tune, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     checkpoints = Checkpoints(tmp_path / "states", steps=1)
     save = safetensors.torch.save_file
@@ -255,5 +213,5 @@ def test_a_full_disk_is_said_and_the_state_before_stays(
     with pytest.raises(
         InputError, match=r"the disk is full: the state of step 3 takes .*resumes at step-000000002"
     ):
-        finetune(make_encoder(), train, inputs, QUICK, seed=0, checkpoints=checkpoints)
+        tune(checkpoints=checkpoints)
     assert len(list(checkpoints.folder.iterdir())) == 2

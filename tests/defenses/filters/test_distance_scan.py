@@ -70,14 +70,7 @@ def test_every_image_is_embedded_once(
     assert count == len(squares.select(split="train").used_images())
 
 
-def test_it_goes_on_where_it_stopped(
-    judge: DualEncoder,
-    squares: PairDataset,
-    expected: np.ndarray,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    pieces = PairPieces(squares, images_at_once=4)
+def stop_at_the_fourth_piece(monkeypatch: pytest.MonkeyPatch) -> None:
     work = distance_scan._judge
     calls = 0
 
@@ -89,6 +82,17 @@ def test_it_goes_on_where_it_stopped(
         return work(part, encoder, method)
 
     monkeypatch.setattr(distance_scan, "_judge", failing)
+
+
+def test_it_goes_on_where_it_stopped(
+    judge: DualEncoder,
+    squares: PairDataset,
+    expected: np.ndarray,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    pieces = PairPieces(squares, images_at_once=4)
+    stop_at_the_fourth_piece(monkeypatch)
     with pytest.raises(KeyboardInterrupt):
         scan_pairs(pieces, judge, METHOD, work=tmp_path)
     # one finished piece is damaged: it is made anew
@@ -195,17 +199,7 @@ def test_a_scan_with_an_unreadable_image_goes_on_where_it_stopped(
     whole = scan_pairs(
         PairPieces(own_square_folder, images_at_once=4), judge, METHOD, work=tmp_path / "whole"
     )
-    work = distance_scan._judge
-    calls = 0
-
-    def failing(part, encoder, method):  # type: ignore[no-untyped-def]
-        nonlocal calls
-        calls += 1
-        if calls == 4:
-            raise KeyboardInterrupt
-        return work(part, encoder, method)
-
-    monkeypatch.setattr(distance_scan, "_judge", failing)
+    stop_at_the_fourth_piece(monkeypatch)
     pieces = PairPieces(own_square_folder, images_at_once=4)
     with pytest.raises(KeyboardInterrupt):
         scan_pairs(pieces, judge, METHOD, work=tmp_path / "work")

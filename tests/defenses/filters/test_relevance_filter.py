@@ -108,45 +108,32 @@ def test_no_pair(judge: DualEncoder, train: PairDataset, inputs: PixelInputs) ->
         )
 
 
-@pytest.mark.parametrize("threshold", [0, -0.1, 2, 2.5, float("nan")])
-def test_a_threshold_that_is_no_distance(threshold: float) -> None:
-    with pytest.raises(
-        InputError, match="is not a cosine distance of image and caption between 0 and 2"
-    ):
-        RelevanceFilter(threshold=threshold)
-
-
-@pytest.mark.parametrize("share", [0, 1, -0.1, 1.2, float("nan")])
-def test_a_share_that_is_none(share: float) -> None:
-    with pytest.raises(InputError, match="is not a share between 0 and 1"):
-        RelevanceFilter(clean_loss=share)
-
-
 @pytest.mark.parametrize(
-    "given",
+    ("says", "given"),
     [
-        {},
-        {"threshold": 0.8, "clean_loss": 0.1},
-        {"threshold": 0.8, "automatic": True},
-        {"automatic": True, "labels": "x.csv"},
-        {"labels": ""},
+        *(
+            ("is not a cosine distance of image and caption between 0 and 2", {"threshold": value})
+            for value in (0, -0.1, 2, 2.5, float("nan"), "x")
+        ),
+        *(
+            ("is not a share between 0 and 1", {"clean_loss": value})
+            for value in (0, 1, -0.1, 1.2, float("nan"), [1])
+        ),
+        ("neither true nor false", {"automatic": "yes"}),
+        ("is not the path of a file", {"labels": [1]}),
+        *(
+            ("exactly one of threshold", given)
+            for given in (
+                {},
+                {"threshold": 0.8, "clean_loss": 0.1},
+                {"threshold": 0.8, "automatic": True},
+                {"automatic": True, "labels": "x.csv"},
+                {"labels": ""},
+            )
+        ),
     ],
 )
-def test_exactly_one_says_where_to_cut(given: dict[str, Any]) -> None:
-    with pytest.raises(InputError, match="exactly one of threshold"):
-        RelevanceFilter(**given)
-
-
-@pytest.mark.parametrize(
-    ("given", "says"),
-    [
-        ({"threshold": "x"}, "threshold 'x' is not a cosine distance"),
-        ({"clean_loss": [1]}, "is not a share between 0 and 1"),
-        ({"automatic": "yes"}, "neither true nor false"),
-        ({"labels": [1]}, "is not the path of a file"),
-    ],
-)
-def test_a_cut_of_another_type(given: dict[str, Any], says: str) -> None:
+def test_cuts_that_are_refused(says: str, given: dict[str, Any]) -> None:
     with pytest.raises(InputError, match=says):
         RelevanceFilter(**given)
 

@@ -56,15 +56,14 @@ class Made:
     text: npt.NDArray[np.float64]
     image: npt.NDArray[np.float64]
 
-    def score(self, method: SuspiciousGroups, seed: int = 0) -> PairScores:
+    def views(self) -> Views:
         captions, caption_of = np.unique(self.pairs.captions.astype(str), return_inverse=True)
         rows = [int(caption.rsplit(" ", 1)[1]) for caption in captions]
-        views = Views.of(self.text[rows], self.image, caption_of, self.pairs.image.astype(np.intp))
-        return method.score_views(self.pairs, views, seed=seed)
+        return Views.of(self.text[rows], self.image, caption_of, self.pairs.image.astype(np.intp))
 
     def judge(self, seed: int = 0, **options: Any) -> FilterResult:
         method = SuspiciousGroups(**options)
-        return decide(method, self.score(method, seed), "e")
+        return decide(method, method.score_views(self.pairs, self.views(), seed=seed), "e")
 
     def poisoned(self, captions: npt.NDArray[Any], image: npt.NDArray[Any]) -> Made:
         """Pairs of chosen rows are added once more, with other images."""
@@ -220,6 +219,7 @@ def test_a_stricter_rate_drops_nothing_more(one_goal: Made, found: FilterResult)
         ({"false_alarms": 0}, "false_alarms 0 is not between 0 and 1"),
         ({"conflicting": 1.5}, "conflicting 1.5 is not between 0 and 1"),
         ({"affinity": -2}, "affinity -2 is not between -1 and 1"),
+        *(({"clean_loss": share}, "is not a share between 0 and 1") for share in (0.0, 1.0, -0.1)),
     ],
 )
 def test_values_out_of_range_are_one_line(options: dict[str, Any], message: str) -> None:
@@ -317,14 +317,8 @@ def test_scans_with_any_encoder(
         defense.apply(train.where(np.zeros(len(train), bool)), heads, prepare_pixels(heads, train))
 
 
-def views(data: Made) -> Views:
-    captions, caption_of = np.unique(data.pairs.captions.astype(str), return_inverse=True)
-    rows = [int(caption.rsplit(" ", 1)[1]) for caption in captions]
-    return Views.of(data.text[rows], data.image, caption_of, data.pairs.image.astype(np.intp))
-
-
 def test_evidence_as_a_slow_loop_over_pairs_has_it(one_goal: Made) -> None:
-    seen = views(one_goal)
+    seen = one_goal.views()
     conflict = conflict_of(seen)
     score = evidence_of(seen, conflict).score
     border = np.quantile(conflict, 1 - CONFLICTING)
@@ -356,7 +350,7 @@ def test_evidence_as_a_slow_loop_over_pairs_has_it(one_goal: Made) -> None:
 def test_the_strongest_cluster_is_the_goal(clean: Made, one_goal: Made) -> None:
     clusters = {}
     for name, data in (("clean", clean), ("poisoned", one_goal)):
-        seen = views(data)
+        seen = data.views()
         clusters[name] = evidence_of(seen, conflict_of(seen)).clusters
     strongest = clusters["poisoned"][0]
     assert one_goal.pairs.poisoned[strongest.rows].mean() > 0.9
@@ -367,7 +361,7 @@ def test_the_strongest_cluster_is_the_goal(clean: Made, one_goal: Made) -> None:
 
 def test_one_crowded_image_is_a_cluster(clean: Made) -> None:
     data = clean.poisoned(captions_on(clean, "sheep", 50), np.full(50, images_of("plane")[7]))
-    seen = views(data)
+    seen = data.views()
     found = evidence_of(seen, conflict_of(seen))
     assert data.pairs.poisoned[found.clusters[0].rows].mean() > 0.9
 
@@ -419,14 +413,8 @@ def test_significant_goals_come_first_by_p_value_and_the_others_by_score() -> No
     assert found.keep.tolist() == [True, False, True, False, True]
 
 
-@pytest.mark.parametrize("share", [0.0, 1.0, -0.1])
-def test_clean_loss_out_of_range(share: float) -> None:
-    with pytest.raises(InputError):
-        SuspiciousGroups(clean_loss=share)
-
-
 def test_odd_wording_of_the_same_thing_is_not_unlike(one_goal: Made) -> None:
-    seen = views(one_goal)
+    seen = one_goal.views()
     poison = np.flatnonzero(one_goal.pairs.poisoned)
     ours = np.flatnonzero(~one_goal.pairs.poisoned & (one_goal.pairs.image < PER_TOPIC))
     assert unlike(seen, poison) > 0.5

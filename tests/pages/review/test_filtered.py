@@ -76,8 +76,8 @@ def test_broken_verdicts(tmp_path: Path, square_folder: Path, text: str | None, 
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("{", "unreadable.jsonl line 1: not valid JSON"),
-        ('{"image": 3}\n', "unreadable.jsonl line 1: an object with image and reason is needed"),
+        ("{", "not valid JSON"),
+        ('{"image": 3}\n', "an object with image and reason is needed"),
     ],
 )
 def test_a_broken_list_of_unreadable_images(
@@ -86,9 +86,8 @@ def test_a_broken_list_of_unreadable_images(
     (tmp_path / "verdicts.jsonl").write_bytes((kept / "verdicts.jsonl").read_bytes())
     assert filtered_pairs(tmp_path, PairPieces(square_folder), 5)
     (tmp_path / "unreadable.jsonl").write_text(text)
-    with pytest.raises(InputError) as error:
+    with pytest.raises(InputError, match=f"unreadable.jsonl line 1: {says}"):
         filtered_pairs(tmp_path, PairPieces(square_folder), 5)
-    assert says in str(error.value)
 
 
 def test_neighbours_are_the_nearest_on_other_images(

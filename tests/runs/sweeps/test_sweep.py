@@ -18,6 +18,8 @@ from typing import Any
 
 import pytest
 import yaml
+from tests.conftest import squares_recipe
+from tests.runs.conftest import write_recipe
 
 from mmpoison.base.content_cache import ContentCache
 from mmpoison.errors import InputError
@@ -40,17 +42,8 @@ def make_sweep(square_folder: Path, checkpoint: Path, tmp_path: Path) -> MakeSwe
     """A function that makes a small sweep from its section."""
 
     def make(section: Any, **groups: Any) -> Sweep:
-        value = {
-            "name": "squares",
-            "data": {"name": str(square_folder)},
-            "model": {"name": str(checkpoint)},
-            "attack": {"name": "single-target-label", "goal": "sheep2aeroplane", "samples": 2},
-            "training": {"epochs": 1, "batch_size": 32, "precision": "fp32", "max_steps": 3},
-            "sweep": section,
-            **groups,
-        }
-        file = tmp_path / "recipe.yaml"
-        file.write_text(yaml.safe_dump(value, sort_keys=False))
+        value = squares_recipe(square_folder, checkpoint, **{"sweep": section, **groups})
+        file = write_recipe(tmp_path, value)
         return load_sweep(file, classes=lambda recipe: [])
 
     return make

@@ -7,19 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
+from tests.runs.conftest import SMALL, write_recipe
 
 from mmpoison.errors import InputError
 from mmpoison.runs.recipe import Recipe, load_recipe
 from mmpoison.runs.sweeps.sweep_runs import Sweep, load_sweep
-
-SMALL: dict[str, Any] = {
-    "name": "small",
-    "data": {"name": "openmoji"},
-    "model": {"name": "openmoji-small"},
-    "attack": {"name": "single-target-label", "goal": "sheep2aeroplane", "samples": 5},
-    "training": {"epochs": 1},
-}
 
 
 def classes(recipe: Recipe) -> Sequence[str]:
@@ -27,8 +19,7 @@ def classes(recipe: Recipe) -> Sequence[str]:
 
 
 def sweep(tmp_path: Path, section: Any, **more: Any) -> Sweep:
-    file = tmp_path / "recipe.yaml"
-    file.write_text(yaml.safe_dump({**SMALL, "sweep": section}, sort_keys=False))
+    file = write_recipe(tmp_path, {**SMALL, "sweep": section})
     return load_sweep(file, **{"classes": classes, **more})
 
 
@@ -65,8 +56,7 @@ def test_every_variant_with_every_point_goal_and_seed(tmp_path: Path) -> None:
 
 def test_a_run_is_the_recipe_that_one_would_write_by_hand(tmp_path: Path) -> None:
     run = sweep(tmp_path, {"seeds": [2], "grid": {"training.epochs": [7]}}).runs[0]
-    (tmp_path / "own.yaml").write_text(yaml.safe_dump(SMALL))
-    by_hand = load_recipe(tmp_path / "own.yaml", {"training.epochs": 7, "seed": 2})
+    by_hand = load_recipe(write_recipe(tmp_path, SMALL, "own"), {"training.epochs": 7, "seed": 2})
     assert run.recipe == by_hand
     assert run.recipe.to_yaml() == by_hand.to_yaml()
     assert "sweep" not in by_hand.to_yaml()

@@ -1,0 +1,44 @@
+"""Small recipes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from mmpoison.errors import InputError
+from mmpoison.runs.recipe import load_recipe
+
+SMALL: dict[str, Any] = {
+    "name": "small",
+    "data": {"name": "openmoji"},
+    "model": {"name": "openmoji-small"},
+    "attack": {"name": "single-target-label", "goal": "sheep2aeroplane", "samples": 5},
+    "training": {"epochs": 1},
+}
+
+
+def write_recipe(folder: Path, value: Any, name: str = "recipe") -> Path:
+    file = folder / f"{name}.yaml"
+    if isinstance(value, bytes):
+        file.write_bytes(value)
+    else:
+        text = value if isinstance(value, str) else yaml.safe_dump(value, sort_keys=False)
+        file.write_text(text)
+    return file
+
+
+def refusal(
+    recipe: Path | str, changes: dict[str, Any] | None = None, *, names_file: bool = True
+) -> str:
+    """What is wrong with a recipe, in one line of some length, which begins with its file."""
+    with pytest.raises(InputError) as error:
+        load_recipe(recipe, changes)
+    message = str(error.value)
+    assert len(message.splitlines()) == 1
+    assert len(message) < 1000
+    if isinstance(recipe, Path) and names_file:
+        assert message.startswith(str(recipe))
+    return message
