@@ -14,10 +14,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, settings
 from PIL import Image
 
 # the tests' models are so small that a second thread only waits for the first; before torch is imported
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# a busy machine is no failure
+settings.register_profile("mmpoison", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("mmpoison")
 
 if TYPE_CHECKING:
     from mmpoison.datasets import PairDataset

@@ -156,7 +156,7 @@ def test_sterilize_and_scan(squares: PairDataset, checkpoint: Path, tmp_path: Pa
     assert found.result.facts["clean_models"] == 2
     assert repr(found).startswith("ScannedModel(")
     assert repr(done).startswith("Sterilized(")
-    with pytest.raises(InputError, match="how many with clean_runs"):
+    with pytest.raises(InputError, match="which says how many"):
         mmpoison.scan(checkpoint, squares, reference=checkpoint, epochs=2)
 
 
@@ -187,32 +187,32 @@ def test_run_a_recipe(square_folder: Path, checkpoint: Path, tmp_path: Path) -> 
 # -- progress --------------------------------------------------------------------------------------
 
 
-def _two_steps(monitor: Any) -> None:
-    update = monitor.progress("embedding\x1b[31m")
+def _two_steps(reporter: Any) -> None:
+    update = reporter.progress("embedding\x1b[31m")
     update(1, 2)
     update(2, 2)
 
 
 def test_nothing_is_shown_where_nobody_looks(capsys: pytest.CaptureFixture[str]) -> None:
     for wanted in (True, False):
-        with shown(wanted) as monitor:
-            assert isinstance(monitor, SilentProgress)
-            _two_steps(monitor)
+        with shown(wanted) as reporter:
+            assert isinstance(reporter, SilentProgress)
+            _two_steps(reporter)
     assert capsys.readouterr() == ("", "")
 
 
 def test_a_monitor_is_used_as_it_is() -> None:
     mine = SilentProgress()
-    with shown(mine) as monitor:
-        assert monitor is mine
+    with shown(mine) as reporter:
+        assert reporter is mine
 
 
 @pytest.mark.parametrize("terminal", [True, False])
 def test_a_console_shows_bars_or_lines(terminal: bool) -> None:
     screen = io.StringIO()
     console = Console(file=screen, force_terminal=terminal, width=200, color_system=None)
-    with console_progress(console) as monitor:
-        _two_steps(monitor)
+    with console_progress(console) as reporter:
+        _two_steps(reporter)
     assert ("2/2" in screen.getvalue()) == terminal
     assert ("embedding: 2\n" in screen.getvalue()) != terminal
     assert "\x1b[31m" not in screen.getvalue()
@@ -243,10 +243,10 @@ def notebook(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 def test_a_notebook_shows_one_element(notebook: list[str]) -> None:
-    with shown(True) as monitor:
-        assert isinstance(monitor, LiveProgress)
-        _two_steps(monitor)
-        monitor.progress("stops early")(1, 3)
+    with shown(True) as reporter:
+        assert isinstance(reporter, LiveProgress)
+        _two_steps(reporter)
+        reporter.progress("stops early")(1, 3)
     assert '<progress value="1" max="2">' in notebook[1]
     assert "<small>embedding: 2</small>" in notebook
     assert notebook[-1] == "<small>stops early</small>"

@@ -45,14 +45,6 @@ PERCENT = r"\d+ %"
 GENERATED = ("docs/results/paper/",)
 """Pages that quote captions."""
 
-NOT_YET: tuple[str, ...] = (
-    *("src/mmpoison/cli/", "src/mmpoison/defenses/"),
-    *("src/mmpoison/images/decode.py", "src/mmpoison/pages/review/", "src/mmpoison/reporting/"),
-    *("src/mmpoison/runs/", "docs/decisions/", "CONTRIBUTING.md"),
-    *("docs/tasks/check", "docs/tasks/repair", "docs/tasks/scan", "docs/tasks/write-a-defence.md"),
-)
-"""Beginnings of the paths that are not clean yet; empty once the rebuilding of issue 15 is merged."""
-
 
 def texts() -> list[Path]:
     """Every text that a reader sees: source, templates, scripts of pages, docs, README."""
@@ -62,9 +54,7 @@ def texts() -> list[Path]:
         ("docs", ("*.md",)),
     ):
         found += [path for kind in kinds for path in sorted((ROOT / folder).rglob(kind))]
-    return [
-        path for path in found if not str(path.relative_to(ROOT)).startswith(GENERATED + NOT_YET)
-    ]
+    return [path for path in found if not str(path.relative_to(ROOT)).startswith(GENERATED)]
 
 
 @pytest.mark.parametrize("phrase", [*INSTEAD, PERCENT])

@@ -144,8 +144,10 @@ def test_what_0_1_0_forgot_is_found() -> None:
     groups = index.reach(["mmpoison.defenses.filters.suspicious_groups._defense"])
     assert any(name.startswith("mmpoison.metrics.") for name in groups.modules)
     assert {"sklearn", "scipy", "numpy", "torch", "open_clip"} <= groups.packages
-    looks = index.reach(["mmpoison.runs.training_probe"]).modules
-    assert {"mmpoison.runs.training_probe", "mmpoison.defenses.repairs.repair_watch"} <= set(looks)
+    reached = index.reach(["mmpoison.runs.training_probe"]).modules
+    assert {"mmpoison.runs.training_probe", "mmpoison.defenses.repairs.repair_watch"} <= set(
+        reached
+    )
     training = index.reach(["mmpoison.training.loop"]).modules
     assert not any(
         name.startswith(("mmpoison.defenses", "mmpoison.reporting")) for name in training

@@ -219,13 +219,13 @@ class TestDefense:
         assert one_line(defense.cost)
         assert inspect.getdoc(defense)
 
-    def test_names_its_knobs(self, name: str) -> None:
+    def test_names_its_parameters(self, name: str) -> None:
         defense: Any = DEFENSES[name]
         parameters = inspect.signature(defense).parameters.values()
         # those of the cut are the same for all filters
         own = {each.name for each in parameters if each.kind is not each.VAR_KEYWORD}
-        assert set(defense.knobs) == own
-        assert all(one_line(what) for what in defense.knobs.values())
+        assert set(defense.parameters) == own
+        assert all(one_line(what) for what in defense.parameters.values())
 
     def test_applies_as_its_kind_does(self, name: str) -> None:
         defense: Any = DEFENSES[name]

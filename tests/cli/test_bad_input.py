@@ -109,7 +109,7 @@ CASES = {
         (f"{FILTER} --labels full/thesis.txt", "columns pair and verdict"),
         (f"{FILTER} --label", "--label needs --labels FILE"),
         (f"{FILTER} --method neighbor-outliers", "did you mean 'neighbour-outliers'"),
-        (f"{FILTER} --method clean-finetune", "is a post-training one"),
+        (f"{FILTER} --method clean-finetune", "is of kind post-training"),
         (f"{FILTER} --method neighbour-outliers --false-alarms 0.1", "finds no groups"),
         (f"{FILTER} --method neighbour-outliers --set q=3", "unknown option 'q'"),
         (f"{FILTER} --auto --encoder efficientnet-minilm", "was trained as two towers"),

@@ -34,7 +34,7 @@ def test_attack_i(poison: Callable[..., dict[str, Any]]) -> None:
     assert made["options"]["target_image"] == "random"
     image = made["target_images"]["sheep2aeroplane"]
     assert {pair["poisoned_image"] for pair in made["pairs"]} == {image}
-    # the reader is told what other programs will not see
+    # the reader sees what other programs will not see
     assert f"the target image {image}" in made["printed"]
 
 

@@ -64,7 +64,7 @@ def test_rates_side_by_side(cli: Cli, many_squares: Path, checkpoint: Path, tmp_
     assert sum(branch["chosen"] for branch in curve["branches"]) == 1
     for branch in curve["branches"]:
         # 80 images to train on, 160 pairs
-        assert [look["step"] for look in branch["looks"]] == [0, 1, 2, 3, 6]
+        assert [probe["step"] for probe in branch["looks"]] == [0, 1, 2, 3, 6]
         assert set(branch["looks"][0]["test"]["goal"]) == {"sheep2aeroplane"}
     assert "chosen" in done.out
     assert "sheep2aeroplane" in done.out

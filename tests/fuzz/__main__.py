@@ -58,7 +58,7 @@ def _replay(files: list[Path]) -> int:
     again = False
     for file in files:
         outcome = replay(file)
-        print(f"{file}: {outcome['kind']} {outcome['signature']}\n{outcome['told']}")
+        print(f"{file}: {outcome['kind']} {outcome['signature']}\n{outcome['report']}")
         again = again or outcome["kind"] == "finding"
     return int(again)
 

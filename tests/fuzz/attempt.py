@@ -30,13 +30,13 @@ class Outcome:
     Attributes:
         kind: `accepted`, `refused` or `finding`.
         signature: Of a refusal where it was raised; of a finding what happened, and the innermost frame of ours.
-        told: The whole traceback, or the message.
+        report: The whole traceback, or the message.
         lines: Lines of mmpoison that were reached, if they were traced.
     """
 
     kind: str
     signature: str = ""
-    told: str = ""
+    report: str = ""
     lines: frozenset[Line] = frozenset()
 
 
@@ -86,25 +86,25 @@ class Runner:
         return self._judge(error, frozenset(reached))
 
     def _judge(self, error: BaseException | None, lines: frozenset[Line]) -> Outcome:
-        told = "" if error is None else "".join(traceback.format_exception(error))
+        report = "" if error is None else "".join(traceback.format_exception(error))
         where = _raised(error)
         if worst := self._watch.worst:
             said, frame = worst
             # the names of temporary folders differ each time
             said = said.replace(str(self._place), "PLACE")
-            return Outcome("finding", f"{said} @ {frame}", told, lines)
+            return Outcome("finding", f"{said} @ {frame}", report, lines)
         if isinstance(error, TooSlow):
             return Outcome(
                 "finding",
                 f"more than {self._watch.seconds:g} s of processor time @ {where}",
-                told,
+                report,
                 lines,
             )
         if ran_out(error):
             return Outcome(
                 "finding",
                 f"more than {self.target.memory >> 20} MiB of memory @ {where}",
-                told,
+                report,
                 lines,
             )
         if error is None:
@@ -114,7 +114,7 @@ class Runner:
             if len(said.splitlines()) == 1 and len(said) < LONGEST_REFUSAL:
                 return Outcome("refused", where, said, lines)
             return Outcome("finding", f"a refusal of more than one line @ {where}", said, lines)
-        return Outcome("finding", f"{type(error).__name__} @ {where}", told, lines)
+        return Outcome("finding", f"{type(error).__name__} @ {where}", report, lines)
 
 
 def ran_out(error: BaseException | None) -> bool:

@@ -113,13 +113,13 @@ def fuzz(
 
 
 def replay(file: Path, registry: str = "tests.fuzz.registry:all_targets") -> dict[str, Any]:
-    """Try one input that was found again: `kind`, `signature` and `told` of its outcome."""
+    """Try one input that was found again: `kind`, `signature` and `report` of its outcome."""
     target = json.loads(file.read_text())["target"]
     with _Worker([target, f"--registry={registry}", f"--replay={file.resolve()}"]) as worker:
         for fact in worker.facts():
             if fact["event"] == "replayed":
                 return fact
-        return {"kind": "finding", "signature": worker.end, "told": worker.error_output()}
+        return {"kind": "finding", "signature": worker.end, "report": worker.error_output()}
 
 
 def _one_worker(arguments: list[str], figures: dict[str, Figures], out: Path) -> Iterator[str]:
@@ -154,9 +154,9 @@ def _one_worker(arguments: list[str], figures: dict[str, Figures], out: Path) ->
             raise RuntimeError(f"{name}: could not be built\n{worker.error_output()}")
         _add(of, {**last, "inputs": last["inputs"] + 1}, time.monotonic() - began, of.lines)
         files = {file: (Path(case["folder"]) / file).read_bytes() for file in case["files"]}
-        told = worker.error_output()
-        signature = worker.end + _innermost(told)
-        _keep(of, signature, encode_case(name, signature, files, told), out)
+        report = worker.error_output()
+        signature = worker.end + _innermost(report)
+        _keep(of, signature, encode_case(name, signature, files, report), out)
 
 
 def _add(figures: Figures, fact: dict[str, Any], seconds: float, lines: int) -> None:
@@ -177,9 +177,9 @@ def _keep(figures: Figures, signature: str, text: str, out: Path) -> None:
     figures.findings[signature] = str(file)
 
 
-def _innermost(told: str) -> str:
+def _innermost(report: str) -> str:
     """The innermost frame of ours in what `faulthandler` wrote."""
-    for line in told.splitlines():
+    for line in report.splitlines():
         if "/src/mmpoison/" in line and line.strip().startswith("File"):
             file, _, rest = line.partition("/src/mmpoison/")[2].partition('"')
             return f" @ {file}:{rest.removeprefix(', line ')}"

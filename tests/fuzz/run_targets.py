@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import json
 from pathlib import Path
 from typing import Any
@@ -143,13 +142,7 @@ def _read_run(folder: Path) -> None:
         terminal_table,
         write_report,
     )
-    from mmpoison.reporting import (
-        html_report as _html,
-    )
 
-    # compiling the templates takes a hundred times as long as filling them in
-    if not hasattr(_html._environment, "cache_info"):
-        _html._environment = functools.cache(_html._environment)
     run = folder / "run"
     write_report(run)
     _drawn(terminal_table(read_json(run / "metrics.json")))

@@ -38,7 +38,7 @@ class Session:
     Args:
         runner: The target in its folder.
         rng: All chance.
-        say: Told of each finding: signature, input, what was told.
+        say: Told of each finding: signature, input, what was report.
     """
 
     def __init__(
@@ -99,20 +99,20 @@ class Session:
 
     def _small(self, case: Case, outcome: Outcome) -> tuple[Case, str]:
         """A smaller input with the same outcome; what takes long or much is left as it is."""
-        told = outcome.told
+        report = outcome.report
         if "more than" in outcome.signature:
-            return case, told
+            return case, report
         left = TRIES
         until = time.monotonic() + SECONDS_SMALLER
 
         def same(smaller: Case) -> bool:
-            nonlocal left, told
+            nonlocal left, report
             if left <= 0 or time.monotonic() > until:
                 return False
             left -= 1
             again = self._runner.attempt(smaller)
             if again.signature == outcome.signature:
-                told = again.told
+                report = again.report
                 return True
             return False
 
@@ -124,7 +124,7 @@ class Session:
                 continue
             with_other = partial(_with, case, name)
             case = with_other(_smaller(case[name], lambda content, w=with_other: same(w(content))))  # type: ignore[misc]
-        return case, told
+        return case, report
 
 
 def _with(case: Case, name: str, content: bytes) -> Case:
@@ -148,10 +148,10 @@ def _smaller(content: bytes, same: Callable[[bytes], bool]) -> bytes:
     return content
 
 
-def encode_case(target: str, signature: str, case: Mapping[str, bytes], told: str) -> str:
+def encode_case(target: str, signature: str, case: Mapping[str, bytes], report: str) -> str:
     """A finding as the text of a file that `--replay` takes."""
     files = {name: base64.b64encode(content).decode() for name, content in case.items()}
-    value = {"target": target, "signature": signature, "files": files, "told": told[-4000:]}
+    value = {"target": target, "signature": signature, "files": files, "report": report[-4000:]}
     return json.dumps(value, indent=1) + "\n"
 
 
@@ -192,7 +192,12 @@ def main() -> None:
         if given.replay is not None:
             _, case = decode_case(given.replay.read_text())
             outcome = runner.attempt(case)
-            say(event="replayed", kind=outcome.kind, signature=outcome.signature, told=outcome.told)
+            say(
+                event="replayed",
+                kind=outcome.kind,
+                signature=outcome.signature,
+                report=outcome.report,
+            )
             continue
         _fuzz(runner, random.Random(f"{given.seed}/{name}"), given.seconds, given.inputs, say)
 
@@ -202,8 +207,8 @@ def _fuzz(
 ) -> None:
     name = runner.target.name
 
-    def found(signature: str, case: Case, told: str) -> None:
-        text = encode_case(name, signature, case, told)
+    def found(signature: str, case: Case, report: str) -> None:
+        text = encode_case(name, signature, case, report)
         say(event="finding", target=name, signature=signature, text=text)
 
     session = Session(runner, rng, found)

@@ -103,7 +103,7 @@ def test_image_input_is_clips_normalisation(encoder: DualEncoder) -> None:
 
 
 @pytest.mark.parametrize(
-    "told",
+    "settings",
     [
         {},
         {"interpolation": None, "resize_mode": None, "mean": None, "std": None},
@@ -113,12 +113,12 @@ def test_image_input_is_clips_normalisation(encoder: DualEncoder) -> None:
     ],
 )
 def test_an_image_is_fed_as_open_clip_feeds_it(
-    make_encoder: Callable[..., DualEncoder], told: dict[str, Any]
+    make_encoder: Callable[..., DualEncoder], settings: dict[str, Any]
 ) -> None:
     """The whole way from a picture to the model's input, bit for bit."""
     from open_clip.transform import PreprocessCfg, image_transform_v2, merge_preprocess_dict
 
-    config = {**make_encoder().config, "preprocess_cfg": {"size": 32, **told}}
+    config = {**make_encoder().config, "preprocess_cfg": {"size": 32, **settings}}
     encoder = make_encoder(0, config)
     transform: Any = image_transform_v2(
         PreprocessCfg(**merge_preprocess_dict(PreprocessCfg(), config["preprocess_cfg"])),
@@ -131,8 +131,8 @@ def test_an_image_is_fed_as_open_clip_feeds_it(
 
 
 def test_what_the_preprocessing_config_says(make_encoder: Callable[..., DualEncoder]) -> None:
-    def made(**told: Any) -> DualEncoder:
-        return make_encoder(0, {**make_encoder().config, "preprocess_cfg": told})
+    def made(**settings: Any) -> DualEncoder:
+        return make_encoder(0, {**make_encoder().config, "preprocess_cfg": settings})
 
     plain = made()
     assert (plain.image_size, plain.resize_mode, plain.interpolation) == (32, "shortest", "bicubic")
@@ -141,13 +141,13 @@ def test_what_the_preprocessing_config_says(make_encoder: Callable[..., DualEnco
     assert made(resize_mode="squash").resize_mode == "squash"
     # open_clip asks the image encoder
     assert made(size=[48, 48]).image_size == 32
-    for told, said in (
+    for settings, said in (
         ({"resize_mode": "stretch"}, "resize_mode 'stretch' is none of"),
         ({"interpolation": "nearest"}, "interpolation 'nearest' is none of"),
         ({"size": (32, 64)}, "only square images are supported"),
     ):
         with pytest.raises(InputError, match=said):
-            made(**told)
+            made(**settings)
 
 
 def test_embeddings_are_unit_float32(either: DualEncoder) -> None:

@@ -121,7 +121,7 @@ def test_two_images_of_one_name_are_known_by_path_alone(tmp_path: Path) -> None:
         save_split(twins, tmp_path / "split.json", ids="name")
     assert not (tmp_path / "split.json").exists()
     save_split(twins, tmp_path / "split.json")
-    # nor can one be told from the other when a split is taken
+    # nor can the two be distinguished when a split is taken
     save_split(table(["c/1.jpg"]), tmp_path / "name.json", ids="name")
     with pytest.raises(InputError, match=r"two images are called '1.jpg'"):
         apply_split(twins, tmp_path / "name.json")

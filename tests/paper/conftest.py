@@ -24,7 +24,7 @@ def picture() -> str:
     return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
-def looks() -> list[dict[str, Any]]:
+def probes() -> list[dict[str, Any]]:
     utility = {f"{way}_retrieval": {"hit@10": 0.8} for way in ("image", "text")}
     return [
         {
@@ -98,19 +98,19 @@ def every_run(make_run: MakeRun, tmp_path: Path) -> Path:
         make_run(f"all/b/seed{seed}", seed=seed, data="openmoji-b")
         for part in ("image", "text"):
             training = {"epochs": 1, "trainable": part}
-            make_run(f"all/{part}/seed{seed}", seed=seed, knobs={"training": training})
+            make_run(f"all/{part}/seed{seed}", seed=seed, settings={"training": training})
         small = {"name": "single-target-label", "goal": "sheep2aeroplane", "samples": 5}
         make_run(
             f"all/few/seed{seed}",
             seed=seed,
             hit=0.4,
-            knobs={"attack": small},
+            settings={"attack": small},
             run={"poisoning_rate": 0.001, "poisoned_pairs": 25},
         )
     defended(make_run)
     goals = [f"{a}2{b}" for a in ("cat", "cow", "dog") for b in ("cat", "cow", "dog") if a != b]
     for goal in goals:
-        make_run(f"all/goals/{goal}", goals=(goal,), knobs={"model": {"name": "other"}})
+        make_run(f"all/goals/{goal}", goals=(goal,), settings={"model": {"name": "other"}})
     return tmp_path / "all"
 
 
@@ -119,7 +119,7 @@ def defended(make_run: MakeRun) -> None:
     for rate in (1e-5, 1e-4):
         run = make_run(
             f"all/defended/{rate:g}",
-            knobs={
+            settings={
                 "filter": {"encoder": "openmoji-mini", "threshold": 0.8},
                 "sterilize": {"training": {"learning_rate": rate}},
             },
@@ -152,7 +152,7 @@ def defended(make_run: MakeRun) -> None:
                 }
             },
         )
-        curve = {"branches": [{"learning_rate": rate, "looks": looks()}], "steps_per_epoch": 50}
+        curve = {"branches": [{"learning_rate": rate, "looks": probes()}], "steps_per_epoch": 50}
         (run / "sterilize_curve.json").write_text(json.dumps(curve))
         points = {"texts": [[0.1, 0.2, 0], [0.5, 0.1, 1]], "images": [[0.3, 0.2, 0], [1, 1, 1]]}
         embedding_map = {

@@ -88,7 +88,7 @@ def test_which_moves_more(make_run: MakeRun) -> None:
 def test_more_poison_more_attack(make_run: MakeRun) -> None:
     def at(rate: float, hit: float, name: str) -> Path:
         attack = {"name": "single-target-label", "goal": "sheep2aeroplane", "rate": rate}
-        return make_run(name, hit=hit, knobs={"attack": attack}, run={"poisoning_rate": rate})
+        return make_run(name, hit=hit, settings={"attack": attack}, run={"poisoning_rate": rate})
 
     rising = [at(0.0004 * n, 0.2 * n, f"up{n}") for n in (1, 2, 3, 4)]
     assert verdict("claim-23", *rising) is True
@@ -103,7 +103,7 @@ def test_runs_of_a_sweep_do_not_blur_the_reference(make_run: MakeRun) -> None:
         make_run(f"ref{seed}", seed=seed, attack="single-target-image", hit=1.0) for seed in (0, 1)
     ]
     few = {"name": "single-target-image", "goal": "sheep2aeroplane", "samples": 1}
-    runs.append(make_run("few", attack="single-target-image", hit=0.0, knobs={"attack": few}))
+    runs.append(make_run("few", attack="single-target-image", hit=0.0, settings={"attack": few}))
     finding = CLAIMS["claim-01"].test(Results.read(runs))
     assert finding is not None
     assert {Path(str(row["run"])).name for row in finding.rows} == {"ref0", "ref1"}
@@ -112,7 +112,7 @@ def test_runs_of_a_sweep_do_not_blur_the_reference(make_run: MakeRun) -> None:
 def test_a_repair_that_leaves_the_poison_fails(make_run: MakeRun) -> None:
     def repaired(name: str, left: float) -> Path:
         row = {"hit@1": 0.0, "hit@5": 0.0, "hit@10": left, "min_rank": 3.0}
-        looks: list[dict[str, Any]] = [
+        probes: list[dict[str, Any]] = [
             {
                 "step": step,
                 "epoch": epoch,
@@ -122,7 +122,7 @@ def test_a_repair_that_leaves_the_poison_fails(make_run: MakeRun) -> None:
             for step, epoch, one in ((0, 0, {**row, "hit@10": 0.9}), (50, 0, row), (100, 1, row))
         ]
         run = make_run(name)
-        curve = {"branches": [{"learning_rate": 1e-5, "looks": looks}]}
+        curve = {"branches": [{"learning_rate": 1e-5, "looks": probes}]}
         (run / "sterilize-curve.json").write_text(json.dumps(curve))
         return run
 
@@ -132,18 +132,18 @@ def test_a_repair_that_leaves_the_poison_fails(make_run: MakeRun) -> None:
 
 
 def test_a_model_that_was_not_trained_was_not_attacked(make_run: MakeRun) -> None:
-    trained = make_run("trained", knobs={"model": {"name": "small"}})
-    other = make_run("other", knobs={"model": {"name": "mini"}})
+    trained = make_run("trained", settings={"model": {"name": "small"}})
+    other = make_run("other", settings={"model": {"name": "mini"}})
     untouched = {"model": {"name": "mini"}, "training": {"epochs": 0, "trainable": "both"}}
-    assert verdict("claim-25", trained, make_run("untouched", knobs=untouched)) is None
+    assert verdict("claim-25", trained, make_run("untouched", settings=untouched)) is None
     assert verdict("claim-25", trained, other) is True
 
 
 def test_goals_count_whatever_was_trained(make_run: MakeRun) -> None:
     classes = ["bird", "boat", "cat", "cow", "dog", "horse"]
     goals = [f"{a}2{b}" for a in classes for b in classes if a != b]
-    knobs = {"training": {"epochs": 4, "trainable": "text-head"}}
-    runs = [make_run(f"goals/{goal}", goals=(goal,), knobs=knobs) for goal in goals]
+    settings = {"training": {"epochs": 4, "trainable": "text-head"}}
+    runs = [make_run(f"goals/{goal}", goals=(goal,), settings=settings) for goal in goals]
     assert verdict("claim-27", *runs) is not None
     page = render_paper("figure-5b", Results.read(runs))
     assert f"{len(goals)} goals" in page.notes[0]
@@ -182,6 +182,6 @@ def test_the_filtered_model_is_held_against_the_clean_one(
             "filtered": {"hit@10": hit + seed / 1000, "min_rank": 40.0},
         }
         goal = {"goal": {"sheep2aeroplane": rows}}
-        knobs = {"filter": {"encoder": "openmoji-mini"}}
-        runs.append(make_run(f"s{seed}", seed=seed, metrics=goal, knobs=knobs))
+        settings = {"filter": {"encoder": "openmoji-mini"}}
+        runs.append(make_run(f"s{seed}", seed=seed, metrics=goal, settings=settings))
     assert verdict("claim-34", *runs) is holds

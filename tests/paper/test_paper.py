@@ -62,13 +62,13 @@ def test_what_no_run_has_is_one_line(name: str, make_run: MakeRun, tmp_path: Pat
         write_paper([name], [run], tmp_path / "out")
 
 
-def test_the_papers_numbers_stand_beside_ours(make_run: MakeRun) -> None:
+def test_the_papers_numbers_stand_next_to_measured_ones(make_run: MakeRun) -> None:
     runs = [make_run(f"s{seed}", seed=seed) for seed in range(3)]
     (table,) = render_paper("table-3", Results.read(runs)).tables
     names = [column.name for column in table.columns]
     ours = dict(zip(names, table.rows[1], strict=True))
-    assert ours["ours on"] == "openmoji"
-    assert ours["theirs on"] == "Flickr-PASCAL"
+    assert ours["measured on"] == "openmoji"
+    assert ours["paper's data"] == "Flickr-PASCAL"
     assert ours["n"] == 3
     cell = ours["Hit@10"]
     assert isinstance(cell, Compared)
@@ -90,21 +90,21 @@ def test_the_papers_numbers_stand_beside_ours(make_run: MakeRun) -> None:
 
 def test_settings_are_not_mixed(make_run: MakeRun) -> None:
     small = {"name": "single-target-label", "goal": "sheep2aeroplane", "samples": 5}
-    runs = [make_run("a", hit=0.9), make_run("b", hit=0.3, knobs={"attack": small})]
+    runs = [make_run("a", hit=0.9), make_run("b", hit=0.3, settings={"attack": small})]
     (table,) = render_paper("table-3", Results.read(runs)).tables
     titles = [row[0] for row in table.rows if row[0]]
     assert len(set(titles)) == 2
     assert any("attack.samples=5" in str(title) for title in titles)
 
 
-def test_own_goals_stand_beside_the_papers_in_order(make_run: MakeRun) -> None:
+def test_own_goals_stand_next_to_the_papers_in_order(make_run: MakeRun) -> None:
     run = make_run("run", data="rsicd-ucm", attack="multiple-target-labels", goals=("a2b", "c2d"))
     (table,) = render_paper("table-4", Results.read([run])).tables
     theirs = [cell.reference for row in table.rows[:4] if isinstance(cell := row[6], Compared)]
     assert theirs == [0.216, 0.976, 0.208, 0.552]
 
 
-def test_own_data_have_no_numbers_of_the_paper_beside_them(make_run: MakeRun) -> None:
+def test_own_data_have_no_numbers_of_the_paper_next_to_them(make_run: MakeRun) -> None:
     (table,) = render_paper("table-3", Results.read([make_run("run", data="my-pairs")])).tables
     assert all(isinstance(row[6], Compared) and row[6].reference is None for row in table.rows[:2])
 

@@ -24,7 +24,7 @@ def test_one_run_has_the_tables_and_the_curves(every_run: Path) -> None:
     assert "Figure 8" not in html
     assert "href" not in html
     # headers are words, not what the tables are made of
-    assert ">ours on<" in html
+    assert ">measured on<" in html
     assert "{" not in html
 
 

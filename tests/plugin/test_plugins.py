@@ -120,7 +120,7 @@ def test_each_kind_of_defence_is_selected_on_the_command_line(
     assert done.returncode == 0, done.stderr
     assert "repair: jitter" in (tmp_path / "repaired" / "README.md").read_text()
     curve = json.loads((tmp_path / "repaired" / "sterilize-curve.json").read_text())
-    assert [look["step"] for look in curve["branches"][0]["looks"]] == [0, 0]
+    assert [probe["step"] for probe in curve["branches"][0]["looks"]] == [0, 0]
     for wrong, says in (("scael=1", "did you mean 'scale'"), ("epochs=2", "unknown option")):
         done = mmpoison(*repair[:-1], "other", "--set", wrong, folder=tmp_path)
         assert done.returncode == 2

@@ -203,7 +203,7 @@ def synthetic_run(
     attack: str = "single-target-label",
     goals: tuple[str, ...] = ("sheep2aeroplane",),
     hit: float = 0.9,
-    knobs: dict[str, Any] | None = None,
+    settings: dict[str, Any] | None = None,
     metrics: dict[str, Any] | None = None,
     run: dict[str, Any] | None = None,
 ) -> Path:
@@ -216,7 +216,7 @@ def synthetic_run(
         attack: Name of the attack.
         goals: The goals.
         hit: What the poison does.
-        knobs: Groups of the recipe that replace those here.
+        settings: Groups of the recipe that replace those here.
         metrics: Sections of metrics.json that replace those here.
         run: Facts of the run that replace those here.
     """
@@ -240,7 +240,7 @@ def synthetic_run(
             "mode": "add",
         },
         "training": {"epochs": 1, "batch_size": 32, "trainable": "both", "betas": [0.9, 0.98]},
-        **(knobs or {}),
+        **(settings or {}),
     }
     content = {
         "goal": dict.fromkeys(goals, models),

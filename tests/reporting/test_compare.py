@@ -51,7 +51,7 @@ def test_two_settings(tmp_path: Path) -> None:
     assert got["t p"] == pytest.approx(expected.pvalue)
     assert got["Wilcoxon p"] == 0.0625
     interval = expected.confidence_interval()
-    assert got["95 % interval"] == pytest.approx([interval.low, interval.high])
+    assert got["95% interval"] == pytest.approx([interval.low, interval.high])
     assert set(rows(tables[1])) == {"Hit@1", "Hit@10", "MinRank", "IR Hit@10"}
     # a measure that never differs is tested by nothing
     assert rows(tables[1])["Hit@1"]["t p"] is None

@@ -1,4 +1,4 @@
-"""Several settings in one report: told apart by their knobs, and side by side in one table."""
+"""Several settings in one report: distinguished by what differs, and side by side in one table."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ GOALS = ("sheep2boat", "cat2dog", "boat2<b>dog</b>")
 
 
 def write_run(
-    folder: Path, seed: int, goals: tuple[str, ...] = GOALS[:1], **knobs: Any
+    folder: Path, seed: int, goals: tuple[str, ...] = GOALS[:1], **settings: Any
 ) -> dict[str, Any]:
     """A run whose numbers hang on its seed, goals and rate, and the recipe beside it."""
-    rate = knobs.get("rate", 0.001)
+    rate = settings.get("rate", 0.001)
     utility = {
         model: {
             "image_retrieval": {"hit@10": 0.5 + 0.01 * seed + gain},
@@ -59,7 +59,7 @@ def write_run(
         "data": {"name": "scenes", "root": str(folder)},
         "attack": {"goal": list(goals)},
         "training": {"learning_rate": rate, "min_learning_rate": rate / 10},
-        "filter": knobs.get("filter"),
+        "filter": settings.get("filter"),
     }
     folder.mkdir(parents=True)
     (folder / "metrics.json").write_text(json.dumps(metrics))
@@ -71,13 +71,13 @@ def overview(tables: list[Table]) -> list[Table]:
     return [table for table in tables if table.of_all]
 
 
-def test_settings_that_differ_in_a_knob_are_told_apart(tmp_path: Path) -> None:
+def test_settings_that_differ_in_one_key_are_distinguished(tmp_path: Path) -> None:
     for rate in (0.01, 0.0005, 0.002):
         for seed in (0, 1):
             write_run(tmp_path / f"{rate}-{seed}", seed, rate=rate)
     tables = seed_tables([tmp_path])
     titles = [table.title for table in tables if table.of_models]
-    # by size and not by spelling; the one knob that says it all, and no path
+    # by size and not by spelling; the one key that says it all, and no path
     assert titles == [
         f"small, sheep2boat, mode add, 125 poisoned pairs, training.learning_rate {rate}, seeds 0, 1"
         for rate in ("0.0005", "0.002", "0.01")
@@ -169,7 +169,7 @@ def test_a_mean_is_of_what_differs_in_the_goal_alone(tmp_path: Path) -> None:
     ]
 
 
-def test_the_usual_attack_is_said_where_another_stands_beside_it(tmp_path: Path) -> None:
+def test_the_usual_attack_is_named_next_to_another(tmp_path: Path) -> None:
     for name, change in (
         ("usual", {}),
         ("image", {"attack": "single-target-image"}),

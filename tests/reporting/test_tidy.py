@@ -1,4 +1,4 @@
-"""The tidy table of all runs: rows, knobs, studies, Parquet, and questions in DuckDB."""
+"""The tidy table of all runs: rows, settings, studies, Parquet, and questions in DuckDB."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_a_row_a_run_goal_and_model(make_run: MakeRun, tmp_path: Path) -> None:
 
 
 def test_what_a_run_did_not_compute_is_null(make_run: MakeRun) -> None:
-    run = make_run("run", knobs={"filter": None})
+    run = make_run("run", settings={"filter": None})
     rows = {row["model"]: row for row in results_table([run]).to_pylist()}
     assert rows["random_captions"]["utility.text_retrieval.hit@10"] is None
     assert rows["clean_model"]["drift.text"] is None
@@ -73,8 +73,8 @@ def test_studies_have_rows_of_their_own(make_run: MakeRun) -> None:
             "transfer": {"other": {"goal": {"sheep2aeroplane": {"poisoned": row}}}},
         },
     )
-    looks = [{"step": 50, "test": {"goal": {"sheep2aeroplane": row}}, "utility": {}}]
-    curve = {"branches": [{"learning_rate": 1e-5, "looks": looks}, {"looks": []}]}
+    probes = [{"step": 50, "test": {"goal": {"sheep2aeroplane": row}}, "utility": {}}]
+    curve = {"branches": [{"learning_rate": 1e-5, "looks": probes}, {"looks": []}]}
     (run / "sterilize_curve.json").write_text(json.dumps(curve))
     table = results_table([run]).to_pylist()
     found = [(r["study"], r["case"], r["x"], r["model"]) for r in table if r["study"] != "main"]
@@ -133,7 +133,7 @@ VALUES: Any = st.recursive(
 
 
 @given(st.lists(st.fixed_dictionaries({}, optional={"a": VALUES, "b": VALUES}), max_size=3))
-def test_any_knobs_make_a_table(rows: list[dict[str, Any]]) -> None:
+def test_any_settings_make_a_table(rows: list[dict[str, Any]]) -> None:
     table = to_arrow(rows)
     assert table.num_rows == len(rows)
     for given_row, row in zip(rows, table.to_pylist(), strict=True):

@@ -136,7 +136,9 @@ class Ways:
         )
         run_cache, progress = RunCache(), SilentProgress()
         run = prepare_run(recipe, run_cache, progress, torch.device("cpu"))
-        stages = RunStages(run, None, ContentCache(), run_cache, progress, save_models=False)
+        stages = RunStages(
+            run, square_folder / "run", ContentCache(), run_cache, progress, save_models=False
+        )
         found = stages.verdicts(run.start)
         return _verdicts(run.poisoned.select(split="train"), found.keep), _counts(found.facts)
 

@@ -58,7 +58,7 @@ def make_recipe(square_folder: Path, checkpoint: Path, judge_checkpoint: Path) -
 
 
 class Watch(SilentProgress):
-    """Remembers what was trained; raises at a step of a training if told to."""
+    """Remembers what was trained; raises at a step of a training if asked to."""
 
     def __init__(self, stop: str | None = None, error: BaseException | None = None) -> None:
         self.trained: list[str] = []
@@ -418,7 +418,7 @@ def test_images_that_changed_are_not_taken_from_the_cache(
     assert "training clean model" in watch.trained
 
 
-def test_a_changed_knob_makes_only_what_hangs_on_it(
+def test_a_changed_key_makes_only_what_depends_on_it(
     make_recipe: MakeRecipe, tmp_path: Path, fresh_cache: Path
 ) -> None:
     """Everything is in the store after the first run; each change then costs its own stages and no more."""
@@ -691,11 +691,11 @@ def test_epochs_and_the_curve_of_the_repair(
     assert epochs["poisoned"]["2"] == rows["poisoned"]
     assert epochs["clean_model"]["2"] == rows["clean_model"]
     curve = json.loads((tmp_path / "run" / "sterilize-curve.json").read_text())
-    looks = curve["branches"][0]["looks"]
-    assert looks[0]["test"]["goal"]["sheep2aeroplane"] == rows["poisoned"]
-    assert looks[-1]["test"]["goal"]["sheep2aeroplane"] == rows["sterilized"]
-    assert looks[-1]["utility"] == metrics["utility"]["sterilized"]
-    steps = [look["step"] for look in looks]
+    probes = curve["branches"][0]["looks"]
+    assert probes[0]["test"]["goal"]["sheep2aeroplane"] == rows["poisoned"]
+    assert probes[-1]["test"]["goal"]["sheep2aeroplane"] == rows["sterilized"]
+    assert probes[-1]["utility"] == metrics["utility"]["sterilized"]
+    steps = [probe["step"] for probe in probes]
     assert steps == [0, 1, 2, 4]
     # a training that nobody looked at gives the same model
     plain = run_recipe(

@@ -12,7 +12,7 @@ STEP = Step(1, 2, 0, 0.5, 1e-3, 10.0)
 def test_all_are_called_in_order_and_one_may_end_it() -> None:
     called: list[str] = []
 
-    def told(name: str, ends: bool | None) -> Any:
+    def callback(name: str, ends: bool | None) -> Any:
         def callback(step: Step, encoder: Any) -> bool | None:
             called.append(name)
             return ends
@@ -20,8 +20,8 @@ def test_all_are_called_in_order_and_one_may_end_it() -> None:
         return callback
 
     model: Any = object()
-    assert chain_callbacks(told("a", True), None, told("b", None))(STEP, model) is True
-    assert chain_callbacks(told("c", None), told("d", False))(STEP, model) is False
+    assert chain_callbacks(callback("a", True), None, callback("b", None))(STEP, model) is True
+    assert chain_callbacks(callback("c", None), callback("d", False))(STEP, model) is False
     assert called == ["a", "b", "c", "d"]
 
 

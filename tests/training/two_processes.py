@@ -31,7 +31,7 @@ def train(folder: Path, checkpoint: Path, states: Path | None) -> dict[str, torc
     for name, changes in VARIANTS.items():
         losses: list[float] = []
 
-        def look(
+        def probe(
             step: Step, student: DualEncoder, name: str = name, losses: list[float] = losses
         ) -> None:
             losses.append(step.loss)
@@ -44,7 +44,7 @@ def train(folder: Path, checkpoint: Path, states: Path | None) -> dict[str, torc
             {"epochs": 1, "learning_rate": 1e-3, "precision": "fp32", "eps": 1e-2, **changes}
         )
         keep = Checkpoints(states / name, steps=2) if states is not None else None
-        result = finetune(encoder, pairs, inputs, settings, seed=0, on_step=look, checkpoints=keep)
+        result = finetune(encoder, pairs, inputs, settings, seed=0, on_step=probe, checkpoints=keep)
         found[f"{name}/losses"] = torch.tensor(losses)
         for key, value in result.encoder.module.state_dict().items():
             found[f"{name}/weights/{key}"] = value

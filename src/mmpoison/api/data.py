@@ -70,7 +70,7 @@ def poison(
     progress: bool | RunProgress = True,
     **options: Any,
 ) -> PairDataset:
-    """Put false pairs into a clean data set.
+    """Add false pairs to a clean data set, or replace pairs by them, as an attack does.
 
     Args:
         pairs: The clean data set, or its name or path.
@@ -111,7 +111,7 @@ def poison(
         usual = SEVERAL_GOALS if len(goals) > 1 else ONE_GOAL
         built = build_attack(attack or usual, goals, options)
 
-    with shown(progress) as monitor:
+    with shown(progress) as reporter:
 
         def embedder(name: str | None) -> Embed:
             from mmpoison.models.image_embedder import image_embedder
@@ -121,7 +121,7 @@ def poison(
                 raise InputError(
                     "the centre of a class needs an encoder: give the option encoder, a model's name"
                 )
-            return image_embedder(as_encoder(chosen, device=device), monitor.progress)
+            return image_embedder(as_encoder(chosen, device=device), reporter.progress)
 
         poisoned = run_attack(built, as_pairs(pairs), seed, embedder)
     if out is not None:

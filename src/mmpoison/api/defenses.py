@@ -23,8 +23,6 @@ from mmpoison.runs.scan_model import DEFAULT_SCAN, ScannedModel, scan_model
 from mmpoison.runs.sterilize_model import DEFAULT_REPAIR, Sterilized, sterilize_model
 from mmpoison.training.settings import TrainingSettings
 
-MAX_UTILITY_LOSS = 0.02
-
 
 def filter(
     pairs: Pairs,
@@ -57,7 +55,7 @@ def filter(
             set of any size is then read in pieces, where the method can.
         images: With `out`: hard links (`link`), copies (`copy`), or the table alone (`none`).
         format: The format of a path, where it is not recognised.
-        ask: With `labels`: shows pairs to somebody and writes the answers into that file.
+        ask: With `labels`: shows pairs to a person and writes the answers into that file.
         label_pairs: How many pairs it shows.
         device: `auto` (a GPU where there is one), `cpu`, `cuda` or `cuda:N`.
         trust: As for `load_encoder`.
@@ -93,7 +91,7 @@ def filter(
                 "another one"
             )
     by_name = isinstance(pairs, str | Path)
-    with shown(progress) as monitor:
+    with shown(progress) as reporter:
         return filter_pairs(
             pairs if by_name and out is not None else as_pairs(pairs, format=format),
             judge,
@@ -105,7 +103,7 @@ def filter(
             seed=seed,
             ask=ask,
             label_pairs=label_pairs,
-            progress=monitor.progress,
+            progress=reporter.progress,
         )
 
 
@@ -158,7 +156,8 @@ def sterilize(
         **changes: Single settings, for example `epochs=1`, and parameters of `method`.
 
     Returns:
-        The repaired model (`result.encoder`) and what the repair did. Its `out` does not exist if none was given.
+        The repaired model (`result.encoder`) and what the repair did. Its `out` does not exist if none was given. Of
+        several processes only the first one judges and saves.
 
     Raises:
         InputError: If the input cannot be used, or a clean pair is poisoned.
@@ -177,17 +176,17 @@ def sterilize(
     canaries = as_list(canary_goal)
     if max_utility_loss is not None or canaries or evaluate_every is not None or not stop:
         rule = RepairRule(
-            MAX_UTILITY_LOSS if max_utility_loss is None else max_utility_loss,
+            RepairRule.max_utility_loss if max_utility_loss is None else max_utility_loss,
             stop,
             tuple(Goal.parse(text, data.classes) for text in canaries),
             evaluate_every,
         )
-    aims = [GoalTarget(Goal.parse(text, data.classes)) for text in as_list(goal)]
+    goal_targets = [GoalTarget(Goal.parse(text, data.classes)) for text in as_list(goal)]
     if held_out and data.manifest is not None and data.select(split="test", poisoned=False):
-        aims = aims or list(goal_targets_of(data.manifest, data))
+        goal_targets = goal_targets or list(goal_targets_of(data.manifest, data))
     suspect = as_encoder(model, device=device, trust=trust)
-    with shown(progress) as monitor, TemporaryDirectory() as scratch:
-        done = sterilize_model(
+    with shown(progress) as reporter, TemporaryDirectory() as scratch:
+        return sterilize_model(
             data,
             suspect,
             Path(scratch) / "sterilized" if out is None else Path(out),
@@ -195,17 +194,15 @@ def sterilize(
             method=method,
             options=options,
             learning_rates=list(rates),
-            progress=monitor,
+            progress=reporter,
             split=split,
             seed=seed,
             held_out=held_out,
             rule=rule,
-            aims=aims,
+            goal_targets=goal_targets,
             trackers=track,
             fresh=fresh,
         )
-    assert done is not None, "only the first of several processes gets a result"
-    return done
 
 
 def scan(
@@ -225,7 +222,7 @@ def scan(
     progress: bool | RunProgress = True,
     **changes: Any,
 ) -> ScannedModel:
-    """Ask whether a model is poisoned, towards a goal that nobody knows.
+    """Ask whether a model is poisoned, without knowing the goal.
 
     Args:
         model: The suspect: an encoder, or what `load_encoder` takes.
@@ -255,14 +252,14 @@ def scan(
         found.flagged
         ```
     """
-    options, changes = split_options("scan", method, changes)
-    if (settings is not None or changes) and not clean_runs:
+    options, changes = split_options("scan", method, changes, clean_runs)
+    if settings is not None and not clean_runs:
         raise InputError("training settings are for clean fine-tunes: say how many with clean_runs")
     chosen = training_settings(settings, changes)
     data = as_pairs(pairs)
     suspect = as_encoder(model, device=device, trust=trust)
     before = None if reference is None else as_encoder(reference, device=device, trust=trust)
-    with shown(progress) as monitor, TemporaryDirectory() as scratch:
+    with shown(progress) as reporter, TemporaryDirectory() as scratch:
         # clean fine-tunes are written somewhere in any case
         folder = Path(scratch) / "scan" if out is None and clean_runs else out
         return scan_model(
@@ -278,5 +275,5 @@ def scan(
             trust=trust,
             method=method,
             options=options,
-            progress=monitor,
+            progress=reporter,
         )

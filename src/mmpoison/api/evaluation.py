@@ -8,7 +8,6 @@ from pathlib import Path
 
 from mmpoison.api.inputs import Pairs, as_encoder, as_list, as_pairs
 from mmpoison.api.progress import shown
-from mmpoison.api.tables import html_tables
 from mmpoison.attacks.goal import Goal
 from mmpoison.base.files import atomic_folder, write_json
 from mmpoison.errors import InputError
@@ -21,6 +20,7 @@ from mmpoison.models.inputs import prepare_pixels
 from mmpoison.pairs.manifest import PoisonManifest
 from mmpoison.pairs.table import PairDataset
 from mmpoison.records.run_files import DataFacts, EmbeddingMap, Metrics, RunFacts
+from mmpoison.reporting.html import html_tables
 from mmpoison.reporting.seeds import metrics_tables
 from mmpoison.reporting.summary import goal_title
 from mmpoison.reporting.text import decimal
@@ -29,7 +29,7 @@ from mmpoison.runs.progress import RunProgress
 
 @dataclass(frozen=True, repr=False)
 class Evaluation:
-    """What was measured of one to three models.
+    """The measurements of one to three models.
 
     Attributes:
         metrics: The content of `metrics.json`.
@@ -116,14 +116,14 @@ def evaluate(
     subjects: dict[str, Subject] = {}
     names: dict[str, str] = {}
     pixels = None
-    with shown(progress) as monitor:
+    with shown(progress) as reporter:
         for role, one in models.items():
             if one is None:
                 continue
             encoder = as_encoder(one, device=device, trust=trust)
             names[role] = str(one) if isinstance(one, str | Path) else one.name
             inputs = prepare_pixels(
-                encoder, test.pairs, images=test.gallery, pixels=pixels, progress=monitor.progress
+                encoder, test.pairs, images=test.gallery, pixels=pixels, progress=reporter.progress
             )
             pixels = inputs.pixels
             subjects[role] = Subject(encoder, inputs)
@@ -135,7 +135,7 @@ def evaluate(
             study=studies,
             pairs=data,
             manifest=poison,
-            progress=monitor.progress,
+            progress=reporter.progress,
         )
     run = RunFacts(
         goals=[str(target) for target in targets],

@@ -18,7 +18,7 @@ Pairs = PairDataset | str | Path
 
 
 def as_pairs(pairs: Pairs, *, format: str | None = None) -> PairDataset:
-    """The data set that a user means.
+    """Return the data set for a name, a path or a data set.
 
     Args:
         pairs: The data set, or its name or path.
@@ -37,7 +37,7 @@ def as_pairs(pairs: Pairs, *, format: str | None = None) -> PairDataset:
 def as_encoder(
     model: DualEncoder | str | Path, *, device: str = "auto", trust: bool = False
 ) -> DualEncoder:
-    """The encoder that a user means, on a device.
+    """Return the encoder for a name, a path or an encoder, on a device.
 
     Args:
         model: An encoder, or what `load_encoder` takes.
@@ -58,7 +58,7 @@ def as_encoder(
 def training_settings(
     settings: TrainingSettings | None, changes: Mapping[str, Any]
 ) -> TrainingSettings:
-    """Settings given as an object, with the changes of keyword arguments.
+    """Return training settings given as an object, changed by keyword arguments.
 
     Raises:
         InputError: If a setting is unknown or out of range.
@@ -72,6 +72,6 @@ def training_settings(
 
 
 def as_list(value: str | Sequence[str] | None) -> list[str]:
-    """One name or several as a list without repetitions."""
+    """Return one name or several as a list without repetitions."""
     names = [value] if isinstance(value, str) else value or ()
     return list(dict.fromkeys(names))

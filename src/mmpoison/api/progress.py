@@ -35,10 +35,10 @@ class Bar(Protocol):
     """The bar of one step."""
 
     def show(self, done: int, total: int, detail: str) -> None:
-        """Move it."""
+        """Show the new position."""
 
     def end(self, line: str) -> None:
-        """The step is complete; `line` sums it up."""
+        """End the bar of a completed step; `line` summarises it."""
 
 
 class LiveProgress:
@@ -54,7 +54,7 @@ class LiveProgress:
         self.say = say
 
     def progress(self, what: str) -> Callable[[int, int], None]:
-        """A bar for (done, total)."""
+        """Return a bar for (done, total)."""
         bar: Bar | None = None
 
         def update(done: int, total: int) -> None:
@@ -67,7 +67,7 @@ class LiveProgress:
         return update
 
     def training(self, what: str) -> OnStep:
-        """A bar for the steps of a fine-tune, with loss and rate."""
+        """Return a bar for the steps of a fine-tune, with loss and rate."""
         bar: Bar | None = None
 
         def update(step: Step, _: DualEncoder) -> None:
@@ -151,11 +151,11 @@ class _NotebookBar:
 
 @contextmanager
 def shown(progress: bool | RunProgress) -> Iterator[RunProgress]:
-    """Where a function of the front door reports its progress.
+    """Return where a function of the front door reports its progress.
 
     Args:
         progress: True shows bars where a person looks: in a notebook, or on standard error if it is a terminal. False
-            shows nothing. A monitor is used as it is.
+            shows nothing. A reporter is used as it is.
     """
     if not isinstance(progress, bool):
         yield progress

@@ -40,7 +40,7 @@ class RunResult(Evaluation):
         return super().__repr__().replace("Evaluation(", f"RunResult({str(self.folder)!r}; ", 1)
 
     def model(self, name: str = "poisoned") -> DualEncoder:
-        """A model of the run: `clean_model`, `poisoned`, `filtered` or `sterilized`.
+        """Return a model of the run: `clean_model`, `poisoned`, `filtered` or `sterilized`.
 
         Raises:
             InputError: If the run has no such model, or its models were not saved.
@@ -104,15 +104,15 @@ def run(
             f"recipe {chosen.name}: is a sweep of many runs: run it with `mmpoison run {chosen.name}`"
         )
     folder = run_folder(chosen) if out is None else Path(out)
-    with shown(progress) as monitor:
+    with shown(progress) as reporter:
         metrics = run_recipe(
-            chosen, folder, progress=monitor, save_models=save_models, device=find_device(device)
+            chosen, folder, progress=reporter, save_models=save_models, device=find_device(device)
         )
     return RunResult(metrics, None, folder, write_report(folder, paper_section([folder])))
 
 
 def run_folder(recipe: Recipe) -> Path:
-    """The run folder that a recipe gets where none is named."""
+    """Return the run folder that a recipe gets where none is named."""
     attack = recipe.attack
     detail = [
         recipe.name,

@@ -101,14 +101,14 @@ def finetune(
     if not len(part):
         raise InputError(f"{data.root}: split {split!r} has no pairs to train on")
     start = as_encoder(model, device=device, trust=trust)
-    with shown(progress) as monitor:
-        inputs = prepare_pixels(start, part, progress=monitor.progress)
+    with shown(progress) as reporter:
+        inputs = prepare_pixels(start, part, progress=reporter.progress)
         services: TrainingServices = {
             "name": name or (folder.name if folder is not None else None),
-            "on_step": monitor.training("training"),
+            "on_step": reporter.training("training"),
             "checkpoints": checkpoints,
             "log": log,
-            "progress": monitor.progress,
+            "progress": reporter.progress,
         }
         if robust is None:
             result = loop.finetune(start, part, inputs, chosen, seed=seed, **services)

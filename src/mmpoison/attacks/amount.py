@@ -1,4 +1,4 @@
-"""How much to poison (samples, pairs, rate or share of a class), and the choice of captions for it."""
+"""The amount of poison (samples, pairs, rate or share of a class), and the choice of captions for it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ MOST = 10**12
 
 @dataclass(frozen=True)
 class Amount:
-    """How much of each goal is poisoned.
+    """The amount of poison of each goal.
 
     Attributes:
         kind: `samples` and `share` count images of the original class, with all captions of each; `pairs` and `rate`

@@ -14,7 +14,7 @@ from mmpoison.attacks.pairing import Carrier
 from mmpoison.attacks.presets import choices
 from mmpoison.attacks.settings import Settings
 from mmpoison.attacks.target_image import CENTRE, RANDOM, Embed, choose_target_image
-from mmpoison.attacks.target_labels import refuse_poisoned
+from mmpoison.attacks.target_labels import require_clean_set
 from mmpoison.base.seeding import generator
 from mmpoison.errors import InputError
 from mmpoison.pairs.table import PairDataset
@@ -124,7 +124,7 @@ class SingleTargetImage:
                 captions than requested; the message says the largest possible amount.
         """
         goal = Goal.parse(self.goal, pairs.classes)
-        refuse_poisoned(pairs)
+        require_clean_set(pairs)
         stream = f"attack/{self.name}/{goal}"
         target = choose_target_image(
             pairs, goal, self.target_image, generator(seed, f"{stream}/target"), embed

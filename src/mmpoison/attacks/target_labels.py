@@ -1,4 +1,4 @@
-"""What attacks II and III share: captions of one class get training images of another."""
+"""The common part of attacks II and III: captions of one class get training images of another."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def poison_labels(
         InputError: If the set is poisoned already, a target class has no train or no test image, or the data have
             fewer captions, or for `own` fewer images, than the amount needs.
     """
-    refuse_poisoned(pairs)
+    require_clean_set(pairs)
     images = [_target_images(pairs, goal) for goal in goals]
     train = pairs.select(split="train")
     lost = 0
@@ -66,7 +66,7 @@ def images_without_honest_captions(
     return sorted({entry.poisoned_image for entry in entries}) if own else []
 
 
-def refuse_poisoned(pairs: PairDataset) -> None:
+def require_clean_set(pairs: PairDataset) -> None:
     """Refuse a set that carries poison.
 
     Raises:

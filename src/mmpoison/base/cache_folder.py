@@ -1,4 +1,4 @@
-"""Where things that can be made again are kept between runs."""
+"""Finds the folder of the cache: results that can be computed again."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 def cache_folder() -> Path:
-    """`$MMPOISON_CACHE`, or `mmpoison` in the user's cache folder."""
+    """Return `$MMPOISON_CACHE`, or `mmpoison` in the user's cache folder."""
     if chosen := os.environ.get("MMPOISON_CACHE"):
         return Path(chosen)
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"

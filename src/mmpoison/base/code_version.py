@@ -118,7 +118,7 @@ class CodeIndex:
                 temporary.write_text(json.dumps(known), "utf-8")
 
     def version(self, roots: Sequence[str], alone: Sequence[str] = ()) -> str:
-        """A digest of what some modules depend on, as `code_version` gives it."""
+        """Return a digest of what some modules depend on, as `code_version` gives it."""
         reach = self.reach(roots)
         parts = {
             "format": FORMAT,
@@ -214,7 +214,7 @@ def _distributions() -> dict[str, list[str]]:
 
 
 def _file(module: str) -> Path | None:
-    """The source file of a module, or None; only its top-level package is asked of Python, and that is not imported."""
+    """Return the source file of a module, or None; Python finds only its top-level package, without importing it."""
     top, *rest = module.split(".")
     for folder in _folders(top):
         base = folder.joinpath(*rest)
@@ -248,7 +248,7 @@ def _package_of(file: Path) -> str:
 
 
 def _facts(raw: bytes, package: str) -> list[Any]:
-    """The `ModuleFacts` of one source file, as JSON values."""
+    """Return the `ModuleFacts` of one source file, as JSON values."""
     try:
         tree = ast.parse(raw)
     except (SyntaxError, ValueError):
@@ -286,8 +286,8 @@ def _imports(node: ast.AST, package: str) -> Iterator[Import]:
             name = "" if each.name == "*" else each.name
             yield Import(base, name, each.asname or name)
     elif isinstance(node, ast.Call):
-        called = getattr(node.func, "id", getattr(node.func, "attr", ""))
-        if called in ("import_module", "__import__") and node.args:
+        function = getattr(node.func, "id", getattr(node.func, "attr", ""))
+        if function in ("import_module", "__import__") and node.args:
             yield from _imported_by_name(node.args[0])
     elif isinstance(node, ast.Dict):
         # names that a module's __getattr__ imports when they are asked for: {"load_pairs": "mmpoison.datasets"}
@@ -309,7 +309,7 @@ def _imported_by_name(argument: ast.expr) -> Iterator[Import]:
 
 
 def _without_docstrings(tree: ast.Module) -> str:
-    """What is left of source text without comments, layout and docstrings.
+    """Return source text without comments, layout and docstrings.
 
     >>> short, long = "def f(): return (1)", 'def f():\\n    "What it does."\\n    return 1  # why'
     >>> _without_docstrings(ast.parse(short)) == _without_docstrings(ast.parse(long))

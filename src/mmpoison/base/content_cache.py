@@ -332,7 +332,7 @@ def _entry(kind: str, path: Path) -> CacheEntry:
 
 
 def disk_bytes(path: Path) -> int:
-    """What a file, or all files in a folder, take on the disk."""
+    """Return how much disk a file takes, or all files in a folder."""
     files = path.rglob("*") if path.is_dir() else [path]
     states = [file.stat() for file in files if file.is_file()]
     return sum(int(getattr(state, "st_blocks", state.st_size / 512) * 512) for state in states)

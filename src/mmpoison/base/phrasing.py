@@ -12,6 +12,15 @@ def count_of(count: int, what: str, several: str | None = None) -> str:
     return f"{count:,} {what if count == 1 else several or what + 's'}"
 
 
+def file_size(count: int) -> str:
+    """Write a number of bytes.
+
+    >>> file_size(2_500_000), file_size(12_300_000_000)
+    ('2.5 MB', '12.3 GB')
+    """
+    return f"{count / 1e9:,.1f} GB" if count >= 1e8 else f"{count / 1e6:,.1f} MB"
+
+
 def one_line(text: str) -> str:
     r"""Escape unprintable characters, so that text of any origin fits on one line.
 

@@ -71,7 +71,7 @@ class Record(BaseModel):
 
     @model_serializer(mode="wrap")
     def _in_order(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """The keys that were given, in their order: a file that was read is written to the same bytes."""
+        """Return the keys that were given, in their order: a file that was read is written to the same bytes."""
         found = handler(self)
         return {key: found[key] for key in self._keys}
 
@@ -79,17 +79,17 @@ class Record(BaseModel):
         yield from ((key, self[key]) for key in self._keys)
 
     def to_json(self) -> dict[str, Any]:
-        """The record as plain JSON values."""
+        """Return the record as plain JSON values."""
         return self.model_dump(by_alias=True)
 
     def __getitem__(self, key: str) -> Any:
-        """The value under a JSON key, such as `row["hit@10"]`; a KeyError where it is absent."""
+        """Return the value under a JSON key, such as `row["hit@10"]`; a KeyError where it is absent."""
         if key not in self._keys:
             raise KeyError(key)
         return getattr(self, _field_names(type(self)).get(key, key))
 
     def number(self, key: str) -> float | None:
-        """The number under a JSON key; None where there is none.
+        """Return the number under a JSON key; None where there is none.
 
         >>> Record.of({"x": 2, "name": "a"}).number("x"), Record.of({"name": "a"}).number("name")
         (2.0, None)
@@ -101,7 +101,7 @@ class Record(BaseModel):
 
     @classmethod
     def of(cls, value: object, where: str | Path = "the record") -> Self:
-        """The record of plain JSON values; a record of this class is returned as it is.
+        """Build the record of plain JSON values; a record of this class is returned as it is.
 
         Args:
             value: A JSON object.

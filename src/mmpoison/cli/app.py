@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import warnings
+from collections.abc import Callable
 from typing import TextIO
 
 import typer
@@ -16,15 +17,16 @@ from mmpoison.cli import (
     data,
     defenses,
     evaluate,
+    filtering,
     models,
     poison,
     report,
     review,
     run,
     search,
-    stages,
     sterilize,
     sweep,
+    train,
 )
 from mmpoison.cli.console import say, stderr
 from mmpoison.errors import AlreadyDone, MmpoisonWarning
@@ -42,16 +44,23 @@ app = typer.Typer(
 app.add_typer(data.app, name="data")
 app.add_typer(models.app, name="models")
 app.add_typer(cache.app, name="cache")
-run.add_commands(app)
-sweep.add_commands(app)
-poison.add_commands(app)
-stages.add_commands(app)
-defenses.add_commands(app)
-review.add_commands(app)
-sterilize.add_commands(app)
-evaluate.add_commands(app)
-report.add_commands(app)
-search.add_commands(app)
+VERBS: tuple[Callable[..., None], ...] = (
+    run.demo,
+    run.run,
+    sweep.sweep,
+    poison.poison,
+    train.train,
+    filtering.filter_,
+    defenses.defenses,
+    review.review,
+    sterilize.sterilize,
+    evaluate.evaluate,
+    report.report,
+    search.search,
+)
+"""The verbs in the order of the help."""
+for verb in VERBS:
+    app.command(verb.__name__.rstrip("_"))(verb)
 
 
 def _show_version(wanted: bool) -> None:

@@ -11,6 +11,7 @@ import typer
 from rich.table import Table
 
 from mmpoison.cli.console import console, echo, say
+from mmpoison.cli.options import JsonOption
 from mmpoison.errors import InputError
 
 app = typer.Typer(
@@ -22,7 +23,7 @@ _SIZES = {"KB": 1e3, "MB": 1e6, "GB": 1e9, "TB": 1e12}
 
 @app.command("list")
 def list_(
-    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Show what the cache folder holds, and how much.
 
@@ -102,7 +103,7 @@ def clear(
 
 
 def parse_age(text: str) -> float:
-    """Seconds of `30m`, `12h`, `7d`.
+    """Parse an age such as `30m`, `12h`, `7d`, in seconds.
 
     >>> parse_age("2h")
     7200.0
@@ -114,7 +115,7 @@ def parse_age(text: str) -> float:
 
 
 def parse_size(text: str) -> float:
-    """Bytes of `500MB`, `20GB`.
+    """Parse a size such as `500MB`, `20GB`, in bytes.
 
     >>> parse_size("1.5GB")
     1500000000.0

@@ -3,28 +3,16 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Annotated, Literal
+from contextlib import AbstractContextManager
 
 import typer
 from rich.console import Console
+from rich.status import Status
 
 from mmpoison.api.progress import LiveProgress, console_progress
 from mmpoison.base.phrasing import printable_line
 from mmpoison.base.processes import is_main_process
 from mmpoison.reporting.text import visible
-
-SEEDS = 2**63 - 1
-"""The largest seed."""
-WORKERS = 4096
-"""The most processes or threads of one command."""
-
-Format = Literal["table", "markdown", "json"]
-FormatOption = Annotated[Format, typer.Option("--format", help="How to print the result.")]
-DeviceOption = Annotated[
-    str, typer.Option("--device", help="auto (a GPU if there is one), cpu, cuda or cuda:N.")
-]
 
 # of several processes only the first one prints
 console = Console(quiet=not is_main_process())
@@ -51,23 +39,15 @@ def stderr(line: str) -> None:
     sys.stderr.write(printable_line(line) + "\n")
 
 
-@contextmanager
-def monitor(*, on_stderr: bool = False) -> Iterator[LiveProgress]:
+def live_progress(*, on_stderr: bool = False) -> AbstractContextManager[LiveProgress]:
     """Show progress on the terminal while the block runs.
 
     Args:
         on_stderr: Use standard error, if a program reads standard output.
     """
-    with console_progress(stderr_console() if on_stderr else console) as progress:
-        yield progress
+    return console_progress(stderr_console() if on_stderr else console)
 
 
-@contextmanager
-def busy(what: str) -> Iterator[None]:
-    """Show that work of unknown length goes on; nothing if standard error is not a terminal."""
-    shown = stderr_console()
-    if not shown.is_terminal:
-        yield
-        return
-    with shown.status(visible(what)):
-        yield
+def busy(what: str) -> Status:
+    """Show that work of unknown length goes on, while the block runs; nothing if standard error is not a terminal."""
+    return stderr_console().status(visible(what))

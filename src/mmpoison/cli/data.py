@@ -1,4 +1,4 @@
-"""`mmpoison data`: what is known, making data sets, checking them."""
+"""The verb `data`: list, build, split, convert and verify data sets."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from typing import Annotated, Any, Literal
 import typer
 
 from mmpoison.base.phrasing import count_of
-from mmpoison.cli.console import SEEDS, WORKERS, console, monitor, say
+from mmpoison.cli.console import console, live_progress, say
+from mmpoison.cli.options import SEEDS, WORKERS, JsonOption
 from mmpoison.cli.output import hold_output
 from mmpoison.errors import InputError
 
@@ -49,7 +50,7 @@ app = typer.Typer(help="List, build and verify data sets.", no_args_is_help=True
 def list_(
     name: Annotated[str | None, typer.Argument(help="One of them, with all details.")] = None,
     long: Annotated[bool, typer.Option("--long", help="All details of all.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Show the data sets known by name and how to get each, the formats that are read, and what is on this machine.
 
@@ -86,7 +87,7 @@ def build(
 
     options = _data_options(option or [])
     hold_output(context, out)
-    with monitor() as progress:
+    with live_progress() as progress:
         build_dataset(
             name,
             out,
@@ -208,7 +209,7 @@ def convert(
     from mmpoison.pairs.manifest import PoisonManifest
 
     hold_output(context, out, work=work_folder(out))
-    with monitor() as progress:
+    with live_progress() as progress:
         done = convert_pairs(
             source,
             out,
@@ -251,7 +252,7 @@ def verify(
             min=0, max=10, help="Bits of 64 in which the hashes of near images may differ."
         ),
     ] = 4,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: JsonOption = False,
     out: Annotated[Path | None, typer.Option(help="Write the JSON to a file too.")] = None,
 ) -> None:
     """Check a data set: entries, images, captions, splits, and the manifest if it is poisoned.
@@ -268,7 +269,7 @@ def verify(
     pairs, name, manifest_faults = load_to_verify(
         data, format=format, root=data_root, options=_data_options(option or [])
     )
-    with monitor() as progress:
+    with live_progress() as progress:
         found = verify_pairs(
             pairs,
             clean=load_pairs(clean) if clean else None,

@@ -1,4 +1,4 @@
-"""What `mmpoison data list` and `mmpoison data verify` print."""
+"""Prints the results of `mmpoison data list` and `mmpoison data verify`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from mmpoison.base.content_cache import ContentCache
-from mmpoison.base.phrasing import count_of
+from mmpoison.base.phrasing import count_of, file_size
 from mmpoison.base.untrusted import open_bytes
 from mmpoison.datasets.catalogue import DATASETS, DataSource, find_root
 from mmpoison.datasets.fetch.dataset_builds import DOWNLOADS, ways_to_get
@@ -91,7 +91,7 @@ def known_data(asked: str | None = None) -> dict[str, Any]:
 
 
 def is_format(source: DataSource) -> bool:
-    """Return whether it is a format for any data, and not a certain data set."""
+    """Return whether an entry is a format for any data, and not one data set."""
     return source.recognise is not None and not source.terms
 
 
@@ -106,7 +106,7 @@ GROUPS = (
 
 
 def show_known_data(known: dict[str, Any], console: Console, *, details: bool = False) -> None:
-    """Print what is known, so that nothing is cut at 80 columns.
+    """Print the known data sets and formats, so that nothing is cut at 80 columns.
 
     Args:
         known: As `known_data` gives it.
@@ -123,7 +123,7 @@ def show_known_data(known: dict[str, Any], console: Console, *, details: bool = 
         console.print("[bold]Cached decoded images[/bold] (may be deleted)")
         for entry in stored:
             line = (
-                f"  {_size(entry['bytes'])}  {count_of(entry['images'], 'image')} of {entry['size']} pixels of "
+                f"  {file_size(entry['bytes'])}  {count_of(entry['images'], 'image')} of {entry['size']} pixels of "
                 f"{entry['images_of']}: {entry['folder']}"
             )
             console.print(safe_text(line), highlight=False, soft_wrap=True)
@@ -167,7 +167,7 @@ def _show_entries(
 
 
 def _ways(entry: dict[str, Any], details: bool) -> list[str]:
-    """Say how to get a data set, or the data sets that it is made of."""
+    """Say how to get a data set, or the data sets that it consists of."""
     ways = entry.get("get", ())
     parts = [way["name"] for way in ways if way["name"] != entry["name"]]
     lines = [f"made from {' and '.join(parts)}"] if parts else []
@@ -206,7 +206,3 @@ def _images_in(place: Path) -> int | None:
 def _place(place: dict[str, Any]) -> str:
     count = place["images"]
     return place["path"] if count is None else f"{place['path']} ({count_of(count, 'image')})"
-
-
-def _size(count: int) -> str:
-    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"

@@ -8,16 +8,12 @@ from typing import Annotated, Any
 import typer
 
 from mmpoison.cli.console import console
-
-
-def add_commands(app: typer.Typer) -> None:
-    """Add the verb to the application."""
-    app.command()(defenses)
+from mmpoison.cli.options import JsonOption
 
 
 def defenses(
     name: Annotated[str | None, typer.Argument(help="One of them.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Show the defences: when each acts, where it was published, what can be set, what it costs.
 
@@ -39,7 +35,7 @@ def defenses(
             "kind": defense.kind,
             "summary": defense.summary,
             "source": defense.source,
-            "knobs": dict(defense.knobs),
+            "parameters": dict(defense.parameters),
             "cost": defense.cost,
             **_filter_facts(defense),
         }
@@ -52,7 +48,7 @@ def defenses(
         console.print(Text.assemble((defense.name, "bold"), f"  ({defense.kind})"))
         console.print(f"  {defense.summary}", markup=False, highlight=False)
         rows = [("source", defense.source), ("cost", defense.cost)]
-        rows += [(f"parameter {name}", what) for name, what in defense.knobs.items()]
+        rows += [(f"parameter {name}", what) for name, what in defense.parameters.items()]
         rows += [
             (what.replace("_", " "), _words(value))
             for what, value in _filter_facts(defense).items()
@@ -62,7 +58,7 @@ def defenses(
 
 
 def _filter_facts(defense: Any) -> dict[str, Any]:
-    """What a filter declares: what it needs, and where it can cut."""
+    """Return what a filter declares: its required inputs, and which cuts it supports."""
     if defense.kind != "pre-training":
         return {}
     cuts = ["threshold", "clean_loss", "automatic", "labels"]

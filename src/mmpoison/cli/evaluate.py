@@ -1,23 +1,34 @@
-"""The verb `evaluate`."""
+"""The verb `evaluate`: measure the effect of poison, and the utility of a model."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mmpoison.cli.console import DeviceOption, FormatOption, console, echo, monitor
+from mmpoison.cli.console import echo, live_progress, say
+from mmpoison.cli.options import (
+    DataOption,
+    DeviceOption,
+    Format,
+    FormatOption,
+    MethodSetOption,
+    SeedOption,
+    StudyOption,
+    TrustOption,
+    split_changes,
+)
 from mmpoison.cli.output import hold_output
-from mmpoison.cli.scanning import scan
-from mmpoison.cli.stages import DataOption, MethodSetOption, SeedOption, TrustOption
+from mmpoison.cli.report import print_metrics, print_tables
 from mmpoison.errors import InputError
 
+if TYPE_CHECKING:
+    from mmpoison.runs.scan_model import ScannedModel
 
-def add_commands(app: typer.Typer) -> None:
-    """Add the verb to the application."""
-    app.command()(evaluate)
+SHOWN = 10
+"""So many findings of a scan are printed; `model-scan.json` has all."""
 
 
 def evaluate(
@@ -53,16 +64,11 @@ def evaluate(
     pretrained: Annotated[
         str | None, typer.Option(help="The model before any fine-tuning, as a third baseline.")
     ] = None,
-    study: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="Measure more: queries, query-length, collateral, distribution, tsne, or all; several times."
-        ),
-    ] = None,
+    study: StudyOption = None,
     suspect: Annotated[
         str | None,
         typer.Option(
-            help="Instead of --model: is this model poisoned, towards a goal that nobody knows? Needs --reference, the "
+            help="Instead of --model: is this model poisoned, whatever the goal? Needs --reference, the "
             "model it was made from."
         ),
     ] = None,
@@ -121,34 +127,44 @@ def evaluate(
         given |= {"--study": study, "--manifest": manifest, "--pretrained": pretrained}
         if unused := [name for name, value in given.items() if value]:
             raise InputError(f"--suspect has no use for {unused[0]}: it finds goals itself")
-        scan(
-            data,
-            suspect,
-            reference,
-            method,
-            clean or [],
-            clean_runs,
-            changes or [],
-            false_alarms,
-            seed=seed,
-            out=out,
-            form=form,
-            device=device,
-            trust=trust,
-        )
+        if clean_runs and out is None:
+            raise InputError(
+                "clean fine-tunes take time and are saved: give a folder with --out (a second scan reads them from "
+                "there)"
+            )
+        from mmpoison.api.defenses import scan
+        from mmpoison.runs.scan_model import DEFAULT_SCAN
+
+        method = method or DEFAULT_SCAN
+        options, settings = split_changes("scan", method, changes, clean_runs)
+        with live_progress(on_stderr=form != "table") as progress:
+            found = scan(
+                suspect,
+                data,
+                reference=reference,
+                method=method,
+                clean=clean or (),
+                clean_runs=clean_runs,
+                settings=settings,
+                false_alarms=false_alarms,
+                seed=seed,
+                out=out,
+                device=device,
+                trust=trust,
+                progress=progress,
+                **options,
+            )
+        _print_scan(found, method, out, form)
         return
     if clean or clean_runs or changes or method:
         raise InputError("--clean, --clean-runs, --scan and --set belong to --suspect")
     if model is None:
         raise InputError("which model? --model measures one, --suspect asks whether it is poisoned")
     from mmpoison.api import evaluation as api
-    from mmpoison.reporting.seeds import metrics_tables
-    from mmpoison.reporting.table import markdown, terminal
-    from mmpoison.reporting.terminal_view import terminal_table
 
     if out is not None:
         hold_output(context, out)
-    with monitor(on_stderr=form != "table") as progress:
+    with live_progress(on_stderr=form != "table") as progress:
         metrics = api.evaluate(
             model,
             data,
@@ -164,11 +180,35 @@ def evaluate(
             trust=trust,
             progress=progress,
         ).metrics
+    print_metrics(metrics, form)
+
+
+def _print_scan(found: ScannedModel, method: str, out: Path | None, form: Format) -> None:
+    """Print the most unusual findings of a scan."""
+    from mmpoison.reporting.table import Column, Table
+    from mmpoison.runs.scan_model import SCAN_FILE
+
     if form == "json":
-        echo(json.dumps(metrics.to_json(), indent=2))
-    elif form == "markdown":
-        echo(markdown(metrics_tables(metrics)))
-    else:
-        console.print(terminal_table(metrics))
-        if more := [table for table in metrics_tables(metrics) if not table.of_models]:
-            console.print(terminal(more))
+        echo(json.dumps(found.to_json(), indent=2))
+        return
+    rows = [one.to_json() for one in found.result.findings[:SHOWN]]
+    table = Table(
+        f"Most unusual findings of scan {method}",
+        tuple(
+            Column(name.replace("_", " "), 4 if name == "p_value" else 1)
+            for name in (rows[0] if rows else {"finding": None})
+        ),
+        tuple(tuple(row.values()) for row in rows),
+        note="p value: the chance that a clean model shows anything as unusual",
+    )
+    print_tables([table], form)
+    if form == "markdown":
+        return
+    lines = [f"possible poisoning: {one}" for one in found.flagged] or [
+        f"nothing unusual: a clean model shows as much in more than {found.false_alarms:.2g} of cases"
+    ]
+    lines += found.result.notes
+    if out is not None:
+        lines.append(f"all findings: {out / SCAN_FILE}")
+    for line in lines:
+        say(line)

@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from mmpoison.cli.console import SEEDS, DeviceOption, monitor, say, stderr
+from mmpoison.cli.console import live_progress, say, stderr
+from mmpoison.cli.options import (
+    SEEDS,
+    DeviceOption,
+    ImagesOption,
+    OutOption,
+    PairsFormatOption,
+    TrustOption,
+)
 from mmpoison.cli.output import hold_output
 from mmpoison.cli.serving import DEFAULT_PORT, PortOption, check_pages
 from mmpoison.errors import InputError
@@ -21,7 +29,7 @@ if TYPE_CHECKING:
 def filter_(
     context: typer.Context,
     data: Annotated[str, typer.Option("--data", help="Pairs in any format, or a data set's name.")],
-    out: Annotated[Path, typer.Option("--out", help="New folder.")],
+    out: OutOption,
     encoder: Annotated[str, typer.Option(help="The judge: a model other than the one to train.")],
     method: Annotated[
         str,
@@ -80,23 +88,13 @@ def filter_(
         str | None,
         typer.Option(help="The model you will train; a judge with the same weights is refused."),
     ] = None,
-    images: Annotated[
-        Literal["link", "copy", "none"],
-        typer.Option("--images", help="Hard links (no copy), copies, or the table alone."),
-    ] = "link",
-    format: Annotated[
-        str | None, typer.Option("--format", help="Format of --data, if it is not recognised.")
-    ] = None,
+    images: ImagesOption = "link",
+    format: PairsFormatOption = None,
     seed: Annotated[
         int, typer.Option(min=0, max=SEEDS, help="Which pairs --label shows; clusterings.")
     ] = 0,
     device: DeviceOption = "auto",
-    trust: Annotated[
-        bool,
-        typer.Option(
-            "--trust", help="Open TorchScript archives (OpenAI's format): they can run code."
-        ),
-    ] = False,
+    trust: TrustOption = False,
 ) -> None:
     """Drop suspicious training pairs before training, by default those whose image and caption do not match.
 
@@ -131,7 +129,7 @@ def filter_(
     chosen = build_filter(method, {**parse_changes(parameters or []), **given})
     if label:
         check_pages("filter --label")
-    with monitor() as progress:
+    with live_progress() as progress:
         done = api.filter(
             data,
             encoder,
@@ -153,7 +151,7 @@ def filter_(
 
 
 def _summary(done: FilterResult, out: Path) -> list[str]:
-    """What is said of a filtered folder, a line each; unreadable images are named on standard error."""
+    """Describe a filtered folder, one line a fact; name unreadable images on standard error."""
     from mmpoison.defenses.filters.pipeline import GOALS_FILE, REPORT_FOLDER
 
     lines: list[str] = []
@@ -175,7 +173,7 @@ def _summary(done: FilterResult, out: Path) -> list[str]:
 
 
 def _left_out(done: FilterResult, out: Path) -> str:
-    """How many more pairs there were, whose images cannot be read; says on standard error where these are named."""
+    """Count the pairs left out for unreadable images, as text; report on standard error where they are listed."""
     from mmpoison.defenses.unreadable import UNREADABLE_FILE
 
     found = done.unreadable

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.table import Table
 
 from mmpoison.cli.console import console, say
+from mmpoison.cli.options import JsonOption, OutOption, TrustOption
 from mmpoison.cli.output import hold_output
-from mmpoison.cli.stages import TrustOption
 
 app = typer.Typer(help="List, describe, download and export models.", no_args_is_help=True)
 
@@ -35,17 +34,17 @@ def list_(
             help="List open_clip's architectures, with the tags of their weights.",
         ),
     ] = False,
-    like: Annotated[
+    containing: Annotated[
         str, typer.Option("--like", metavar="TEXT", help="Only names that contain this.")
     ] = "",
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """List the models known by name, and which of them are on this machine.
 
     Example: [bold]mmpoison models list --architectures --like ViT-B-32[/bold]
     """
     known = _architectures() if architectures else _registered()
-    known = [entry for entry in known if like.lower() in entry["name"].lower()]
+    known = [entry for entry in known if containing.lower() in entry["name"].lower()]
     if as_json:
         typer.echo(json.dumps(known, indent=2))
         return
@@ -67,7 +66,7 @@ def list_(
 def show(
     model: ModelArgument,
     trust: TrustOption = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Load a model and describe it: architecture, activation, sizes, preprocessing, digest.
 
@@ -101,7 +100,7 @@ def fetch(model: ModelArgument) -> None:
 def export(
     context: typer.Context,
     model: ModelArgument,
-    out: Annotated[Path, typer.Option("--out", help="New folder.")],
+    out: OutOption,
     format: Annotated[
         str,
         typer.Option(

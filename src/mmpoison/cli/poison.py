@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from mmpoison.cli.console import SEEDS, DeviceOption, monitor, say
+from mmpoison.cli.console import live_progress, say
+from mmpoison.cli.options import SEEDS, DeviceOption, ImagesOption, OutOption, PresetOption
 from mmpoison.cli.output import hold_output
 from mmpoison.errors import InputError
 
@@ -17,15 +18,10 @@ if TYPE_CHECKING:
     from mmpoison.pairs.table import PairDataset
 
 
-def add_commands(app: typer.Typer) -> None:
-    """Add the verb to the application."""
-    app.command()(poison)
-
-
 def poison(
     context: typer.Context,
     data: Annotated[Path, typer.Argument(help="A clean data set, in any format.")],
-    out: Annotated[Path, typer.Option("--out", help="New folder.")],
+    out: OutOption,
     goal: Annotated[
         list[str] | None,
         typer.Option(help="A2B, e.g. sheep2aeroplane; repeat it for several goals."),
@@ -72,10 +68,7 @@ def poison(
         str | None,
         typer.Option(help="For --target-image centre: a model's name, or a checkpoint folder."),
     ] = None,
-    preset: Annotated[
-        str | None,
-        typer.Option(help="reference-release: the choices of the authors' released code."),
-    ] = None,
+    preset: PresetOption = None,
     from_manifest: Annotated[
         Path | None,
         typer.Option(help="Rebuild the poisoned set of this manifest.json from the clean set."),
@@ -83,10 +76,7 @@ def poison(
     seed: Annotated[
         int | None, typer.Option(min=0, max=SEEDS, help="Seed of everything random.")
     ] = None,
-    images: Annotated[
-        Literal["link", "copy", "none"],
-        typer.Option("--images", help="Hard links (no copy), copies, or no images."),
-    ] = "link",
+    images: ImagesOption = "link",
     device: DeviceOption = "auto",
 ) -> None:
     """Write a poisoned copy of a data set, with a manifest of every false pair.
@@ -149,7 +139,7 @@ def gallery_notes(manifest: PoisonManifest) -> list[str]:
 
 
 def _again(file: Path, chosen: dict[str, Any], load: Callable[[], PairDataset]) -> PairDataset:
-    from mmpoison.attacks import rebuild
+    from mmpoison.attacks.rebuild import rebuild
     from mmpoison.pairs.manifest import PoisonManifest
 
     if chosen:
@@ -172,5 +162,5 @@ def _attack(chosen: dict[str, Any], load: Callable[[], PairDataset], device: str
     name, seed = chosen.pop("attack", usual), chosen.pop("seed", 0)
     options = {option.replace("-", "_"): value for option, value in chosen.items()}
     attack = build_attack(name, goals, options, "--")
-    with monitor() as progress:
+    with live_progress() as progress:
         return api.poison(load(), attack=attack, seed=seed, device=device, progress=progress)

@@ -1,4 +1,4 @@
-"""The verb `report`."""
+"""The verb `report`: tables and pages of finished runs, and the paper's tables."""
 
 from __future__ import annotations
 
@@ -8,20 +8,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mmpoison.cli.console import Format, FormatOption, busy, console, echo, say
+from mmpoison.cli.console import busy, console, echo, say
+from mmpoison.cli.options import Format, FormatOption
 from mmpoison.errors import InputError
 
 if TYPE_CHECKING:
+    from mmpoison.records.run_files import Metrics
     from mmpoison.reporting.table import Table
 
 
 MANY_SETTINGS = 12
 """Of more than these a terminal shows one table, a row each: hundreds are too many to scroll through."""
-
-
-def add_commands(app: typer.Typer) -> None:
-    """Add the verb to the application."""
-    app.command()(report)
 
 
 def report(
@@ -158,7 +155,7 @@ def report(
 
 
 def in_short(tables: list[Table], form: Format) -> list[Table]:
-    """For a terminal and of many settings, the tables that have them side by side alone."""
+    """Leave out tables of single settings: on a terminal, for many settings, only the comparing tables are shown."""
     many = sum(table.of_models for table in tables) > MANY_SETTINGS
     return [table for table in tables if table.of_all] if many and form == "table" else tables
 
@@ -184,7 +181,7 @@ def print_paper(
 
 
 def print_tables(tables: list[Table], form: Format) -> None:
-    """Tables on standard output: drawn, as Markdown, or as one JSON list."""
+    """Print tables on standard output: drawn, as Markdown, or as one JSON list."""
     from mmpoison.reporting.table import markdown, terminal
 
     if form == "json":
@@ -193,6 +190,21 @@ def print_tables(tables: list[Table], form: Format) -> None:
         echo(markdown(tables))
     else:
         console.print(terminal(tables))
+
+
+def print_metrics(metrics: Metrics, form: Format) -> None:
+    """Print what was measured of some models: as tables, or as `metrics.json`."""
+    from mmpoison.reporting.seeds import metrics_tables
+    from mmpoison.reporting.terminal_view import terminal_table
+
+    if form == "json":
+        echo(json.dumps(metrics.to_json(), indent=2))
+    elif form == "markdown":
+        print_tables(metrics_tables(metrics), form)
+    else:
+        console.print(terminal_table(metrics))
+        if more := [table for table in metrics_tables(metrics) if not table.of_models]:
+            print_tables(more, form)
 
 
 def show_run(folder: Path, page: Path | None = None, *, drawn: bool = True) -> None:
@@ -206,16 +218,10 @@ def show_run(folder: Path, page: Path | None = None, *, drawn: bool = True) -> N
     from mmpoison.paper.report_section import paper_section
     from mmpoison.records.run_files import Metrics
     from mmpoison.reporting.html_report import write_report
-    from mmpoison.reporting.seeds import metrics_tables
-    from mmpoison.reporting.table import terminal
-    from mmpoison.reporting.terminal_view import terminal_table
 
     page = page or write_report(folder, paper_section([folder]))
     if not drawn:
         return
-    metrics = Metrics.read(folder / "metrics.json")
-    console.print(terminal_table(metrics))
-    if more := [table for table in metrics_tables(metrics) if not table.of_models]:
-        console.print(terminal(more))
+    print_metrics(Metrics.read(folder / "metrics.json"), "table")
     console.print(f"run folder: {folder.resolve()}", soft_wrap=True, highlight=False, markup=False)
     console.print(f"page:       {page.resolve()}", soft_wrap=True, highlight=False, markup=False)

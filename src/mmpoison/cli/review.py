@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mmpoison.cli.console import DeviceOption, monitor, say
+from mmpoison.cli.console import live_progress, say
+from mmpoison.cli.options import DeviceOption, PairsFormatOption, TrustOption
 from mmpoison.cli.serving import (
     DEFAULT_PORT,
     HostOption,
@@ -22,11 +23,6 @@ from mmpoison.errors import InputError
 
 if TYPE_CHECKING:
     from mmpoison.defenses.filters.pair_labels import LabelFile, ShownPair
-
-
-def add_commands(app: typer.Typer) -> None:
-    """Add the verb to the application."""
-    app.command()(review)
 
 
 def review(
@@ -50,16 +46,9 @@ def review(
             help="Show also which pairs resemble each, under this model: it embeds all pairs."
         ),
     ] = None,
-    format: Annotated[
-        str | None, typer.Option("--format", help="Format of --data, if it is not recognised.")
-    ] = None,
+    format: PairsFormatOption = None,
     device: DeviceOption = "auto",
-    trust: Annotated[
-        bool,
-        typer.Option(
-            "--trust", help="Open TorchScript archives (OpenAI's format): they can run code."
-        ),
-    ] = False,
+    trust: TrustOption = False,
     host: HostOption = "127.0.0.1",
     port: PortOption = DEFAULT_PORT,
     open_it: OpenOption = True,
@@ -89,7 +78,7 @@ def review(
         from mmpoison.models.loading import load_encoder
 
         model = load_encoder(encoder, trust=trust).to(find_device(device))
-        with monitor() as progress:
+        with live_progress() as progress:
             pairs = add_neighbours(pairs, pieces, model, progress=progress.progress)
     with LabelFile(labels, (pair.pair for pair in pairs)) as file:
         app = review_app(pairs, file, title=f"Suspicious pairs of {source}", host=host)
@@ -97,9 +86,7 @@ def review(
         _summary(file)
 
 
-def ask_on_page(
-    pairs: Sequence[ShownPair], file: Path, *, title: str, port: int, open_it: bool = True
-) -> None:
+def ask_on_page(pairs: Sequence[ShownPair], file: Path, *, title: str, port: int) -> None:
     """Ask for a verdict on each pair on a local page, until its reader says that it is enough.
 
     The distance is not shown, for it would be the answer.
@@ -109,7 +96,6 @@ def ask_on_page(
         file: The CSV of labels.
         title: What is labelled.
         port: Port of the page.
-        open_it: Whether to open it.
 
     Raises:
         KeyboardInterrupt: If it is stopped by Ctrl-C; what was labelled is kept.
@@ -128,7 +114,7 @@ def ask_on_page(
         )
         ready = partial(
             announce,
-            open_it=open_it,
+            open_it=True,
             what=f"the filter continues when the page says so; without a browser: Ctrl-C, fill in {file}, "
             "and run again without --label",
         )
@@ -139,7 +125,7 @@ def ask_on_page(
 
 
 def _filtered_data(filtered: Path) -> str:
-    """What the filter says it has read."""
+    """Return the data set that the filter says it has read."""
     from mmpoison.base.untrusted import read_json
 
     missing = f"{filtered}: does not say which set was filtered: name it with --data"

@@ -8,14 +8,15 @@ from typing import Annotated, Any
 
 import typer
 
-from mmpoison.cli.console import (
-    SEEDS,
+from mmpoison.cli.console import console, live_progress, stderr_console
+from mmpoison.cli.options import (
+    DataRootOption,
     DeviceOption,
     Format,
     FormatOption,
-    console,
-    monitor,
-    stderr_console,
+    PresetOption,
+    SeedOption,
+    StudyOption,
 )
 from mmpoison.cli.report import print_tables, show_run
 from mmpoison.cli.sweep import (
@@ -31,21 +32,15 @@ from mmpoison.cli.sweep import (
 from mmpoison.errors import InputError
 from mmpoison.reporting.text import safe_text
 
-OutOption = Annotated[Path | None, typer.Option("--out", help="Run folder to make.")]
+RunOutOption = Annotated[Path | None, typer.Option("--out", help="Run folder to make.")]
 SetOption = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a key of the recipe.")
 ]
 
 
-def add_commands(app: typer.Typer) -> None:
-    """Add the verbs to the application."""
-    app.command()(demo)
-    app.command()(run)
-
-
 def demo(
-    out: OutOption = None,
-    seed: Annotated[int, typer.Option(min=0, max=SEEDS, help="Seed of everything random.")] = 0,
+    out: RunOutOption = None,
+    seed: SeedOption = 0,
     changes: SetOption = None,
     device: DeviceOption = "auto",
 ) -> None:
@@ -53,8 +48,10 @@ def demo(
 
     Example: [bold]mmpoison demo[/bold]
     """
+    from mmpoison.runs.recipe import parse_changes
+
     _run_seeds(
-        "openmoji", [seed], out, changes or [], data_root=None, save_models=True, device=device
+        "openmoji", [seed], out, parse_changes(changes or []), save_models=True, device=device
     )
 
 
@@ -62,7 +59,7 @@ def run(
     recipe: Annotated[
         str | None, typer.Argument(help="A shipped recipe, or the path of a YAML file.")
     ] = None,
-    out: OutOption = None,
+    out: RunOutOption = None,
     on: Annotated[
         str | None,
         typer.Option(
@@ -81,19 +78,9 @@ def run(
         typer.Option(help="A2B, e.g. sheep2aeroplane; several times for several goals."),
     ] = None,
     mode: Annotated[str | None, typer.Option(help="add or replace.")] = None,
-    preset: Annotated[
-        str | None,
-        typer.Option(help="reference-release: the choices of the authors' released code."),
-    ] = None,
-    data_root: Annotated[
-        Path | None, typer.Option(help="Your folder, for data that are not made here.")
-    ] = None,
-    study: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="Measure more: queries, query-length, collateral, distribution, tsne, or all; several times."
-        ),
-    ] = None,
+    preset: PresetOption = None,
+    data_root: DataRootOption = None,
+    study: StudyOption = None,
     changes: SetOption = None,
     save_models: Annotated[
         bool | None,
@@ -150,10 +137,10 @@ def run(
         given.append(f"preset={preset}")
     if study:
         given.append(f"study={json.dumps(study)}")
+    changed = parse_changes(given)
+    if data_root is not None:
+        changed["data.root"] = str(data_root)
     if dry_run or has_sweep(recipe):
-        changed = parse_changes(given)
-        if data_root is not None:
-            changed["data.root"] = str(data_root)
         run_all(
             read_sweep(
                 recipe,
@@ -174,8 +161,7 @@ def run(
         recipe,
         parse_seeds(seeds),
         out,
-        given,
-        data_root=data_root,
+        changed,
         save_models=save_models is not False,
         device=device,
         form=form,
@@ -186,19 +172,15 @@ def _run_seeds(
     name: str,
     seeds: list[Any],
     out: Path | None,
-    changes: list[str],
+    overrides: dict[str, Any],
     *,
-    data_root: Path | None,
     save_models: bool,
     device: str,
     form: Format = "table",
 ) -> None:
     from mmpoison.api import running as api
-    from mmpoison.runs.recipe import load_recipe, parse_changes
+    from mmpoison.runs.recipe import load_recipe
 
-    overrides = parse_changes(changes)
-    if data_root is not None:
-        overrides["data.root"] = str(data_root)
     finished: list[Path] = []
     # standard output is for the result alone where a program reads it
     shown = console if form == "table" else stderr_console()
@@ -211,7 +193,7 @@ def _run_seeds(
             f"[bold]{safe_text(recipe.name)}[/bold], seed {recipe.seed}: {safe_text(recipe.description)}; "
             f"{safe_text(recipe.attack.name)}, {safe_text(', '.join(recipe.attack.goals))}"
         )
-        with monitor(on_stderr=form != "table") as progress:
+        with live_progress(on_stderr=form != "table") as progress:
             done = api.run(
                 recipe, out=folder, save_models=save_models, device=device, progress=progress
             )

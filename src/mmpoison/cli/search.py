@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mmpoison.cli.console import DeviceOption, say
+from mmpoison.cli.console import say
+from mmpoison.cli.options import DeviceOption, TrustOption
 from mmpoison.cli.serving import (
     DEFAULT_PORT,
     HostOption,
@@ -18,7 +19,6 @@ from mmpoison.cli.serving import (
     announce,
     check_pages,
 )
-from mmpoison.cli.stages import TrustOption
 from mmpoison.errors import InputError
 
 if TYPE_CHECKING:
@@ -26,11 +26,6 @@ if TYPE_CHECKING:
     from mmpoison.pages.search.library import Source
 
 RUNS = Path("runs")
-
-
-def add_commands(app: typer.Typer) -> None:
-    """Add the verb to the application."""
-    app.command()(search)
 
 
 def search(

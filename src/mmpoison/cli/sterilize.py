@@ -6,10 +6,10 @@ from typing import Annotated
 
 import typer
 
-from mmpoison.cli.console import DeviceOption, console, monitor, say
-from mmpoison.cli.output import hold_output
-from mmpoison.cli.stages import (
+from mmpoison.cli.console import console, live_progress, say
+from mmpoison.cli.options import (
     DataOption,
+    DeviceOption,
     FreshOption,
     MethodSetOption,
     ModelOption,
@@ -17,13 +17,10 @@ from mmpoison.cli.stages import (
     SeedOption,
     TrackOption,
     TrustOption,
+    split_changes,
 )
+from mmpoison.cli.output import hold_output
 from mmpoison.errors import InputError
-
-
-def add_commands(app: typer.Typer) -> None:
-    """Add the verb to the application."""
-    app.command()(sterilize)
 
 
 def sterilize(
@@ -88,61 +85,39 @@ def sterilize(
     The associations that weakened, and the utility, are in OUT/sterilize-curve.json. No model is saved (exit code 1)
     if all of them lost more than --max-utility-loss.
     """
-    from mmpoison.attacks.goal import Goal
-    from mmpoison.base.devices import find_device
-    from mmpoison.datasets.catalogue import load_pairs
-    from mmpoison.defenses.catalogue import split_options
-    from mmpoison.defenses.repairs.repair_watch import RepairRule
-    from mmpoison.evaluation.goal_target import GoalTarget, goal_targets_of
-    from mmpoison.models.loading import load_encoder
+    from mmpoison.api import defenses as api
     from mmpoison.reporting.repair import repair_table
     from mmpoison.reporting.table import terminal
-    from mmpoison.runs.recipe import parse_changes, parse_training
-    from mmpoison.runs.sterilize_model import DEFAULT_REPAIR, sterilize_model, work_folder
+    from mmpoison.runs.sterilize_model import DEFAULT_REPAIR, work_folder
 
     hold_output(context, out, work=work_folder(out))
-    where = find_device(device)
     method = method or DEFAULT_REPAIR
-    options, changed = split_options("post-training", method, parse_changes(changes or []))
-    if learning_rate and "learning_rate" in changed:
+    options, settings = split_changes("post-training", method, changes)
+    if learning_rate and settings is not None and "learning_rate" in settings.model_fields_set:
         raise InputError("--learning-rate and --set learning_rate are two ways to say one thing")
-    settings = parse_training(changed) if changed else None
-    pairs = load_pairs(data)
-    rule = None
-    if max_utility_loss is not None or canary_goal or evaluate_every is not None or not stop:
-        rule = RepairRule(
-            0.02 if max_utility_loss is None else max_utility_loss,
-            stop,
-            tuple(Goal.parse(text, pairs.classes) for text in canary_goal or ()),
-            evaluate_every,
-        )
-    known: list[GoalTarget] = []
-    if pairs.manifest is not None and held_out and pairs.select(split="test", poisoned=False):
-        known = list(goal_targets_of(pairs.manifest, pairs))
-    aims = [
-        GoalTarget(Goal.parse(text, pairs.classes)) for text in dict.fromkeys(goal or ())
-    ] or known
-    suspect = load_encoder(model, trust=trust).to(where)
-    with monitor() as progress:
-        done = sterilize_model(
-            pairs,
-            suspect,
-            out,
-            settings,
-            method=method,
-            options=options,
-            learning_rates=learning_rate or (),
-            progress=progress,
+    with live_progress() as progress:
+        done = api.sterilize(
+            model,
+            data,
+            out=out,
             split=split,
             seed=seed,
+            method=method,
+            settings=settings,
+            learning_rate=learning_rate,
             held_out=held_out,
-            rule=rule,
-            aims=aims,
-            trackers=track or (),
+            max_utility_loss=max_utility_loss,
+            canary_goal=canary_goal or (),
+            stop=stop,
+            evaluate_every=evaluate_every,
+            goal=goal or (),
+            track=track or (),
             fresh=fresh,
+            device=device,
+            trust=trust,
+            progress=progress,
+            **options,
         )
-    if done is None:
-        return
     if done.curve is not None:
         console.print(terminal([repair_table(done.curve)]))
     for branch in done.branches:

@@ -1,4 +1,4 @@
-"""The verb `sweep`, and `run` for a recipe that is about many runs."""
+"""The verb `sweep`, and `run` for a recipe that describes several runs."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ from rich.live import Live
 from rich.table import Table
 
 from mmpoison.base.phrasing import count_of
-from mmpoison.cli.console import WORKERS, DeviceOption, console, monitor, say
+from mmpoison.cli.console import console, live_progress, say
+from mmpoison.cli.options import WORKERS, DataRootOption, DeviceOption
 from mmpoison.errors import InputError
 from mmpoison.reporting.text import safe_text
 
@@ -57,11 +58,6 @@ DryRunOption = Annotated[
 ]
 
 
-def add_commands(app: typer.Typer) -> None:
-    """Add the verb to the application."""
-    app.command()(sweep)
-
-
 def sweep(
     recipe: Annotated[str, typer.Argument(help="A shipped recipe, or the path of a YAML file.")],
     out: Annotated[
@@ -77,9 +73,7 @@ def sweep(
     ] = None,
     seeds: Annotated[str | None, typer.Option(help="Seeds, e.g. 3 or 0-4 or 0,2,5.")] = None,
     goals: Annotated[str | None, typer.Option(help="all, or A2B,C2D: a run for each goal.")] = None,
-    data_root: Annotated[
-        Path | None, typer.Option(help="Your folder, for data that are not made here.")
-    ] = None,
+    data_root: DataRootOption = None,
     workers: WorkersOption = None,
     threads: ThreadsOption = 1,
     retries: RetriesOption = 1,
@@ -131,7 +125,7 @@ def sweep(
 
 
 def parse_seeds(text: str | None) -> list[int | None]:
-    """Read `3`, `0-4` or `0,2,5`; None stands for the recipe's own seed.
+    """Read `3`, `0-4` or `0,2,5`; None means the recipe's own seed.
 
     >>> parse_seeds("0-2,7")
     [0, 1, 2, 7]
@@ -153,7 +147,7 @@ def parse_seeds(text: str | None) -> list[int | None]:
 
 
 def split_values(text: str) -> list[str]:
-    """Values between commas, those in brackets or quotes apart.
+    """Split values at commas, but not inside brackets or quotes.
 
     >>> split_values("5,[1,2],'a,b'")
     ['5', '[1,2]', "'a,b'"]
@@ -177,7 +171,7 @@ def split_values(text: str) -> list[str]:
 
 
 def parse_goals(text: str) -> str | list[Any]:
-    """`all`, or goals between commas; `+` joins several goals of one run.
+    """Parse `all`, or goals separated by commas; `+` joins several goals of one run.
 
     >>> parse_goals("boat2dog,sheep2boat+dog2cat")
     ['boat2dog', ['sheep2boat', 'dog2cat']]
@@ -191,7 +185,7 @@ def parse_goals(text: str) -> str | list[Any]:
 
 
 def read_sweep(recipe: str, changes: dict[str, Any], **more: Any) -> Sweep:
-    """The runs of a recipe; its data are loaded only where all their goals are wanted."""
+    """Read the runs of a recipe; load its data only if all their goals are requested."""
     from mmpoison.runs.run_cache import RunCache
     from mmpoison.runs.sweeps.sweep_runs import load_sweep
 
@@ -205,7 +199,7 @@ def read_sweep(recipe: str, changes: dict[str, Any], **more: Any) -> Sweep:
 
 
 def _usable(pairs: Any, label: str) -> bool:
-    """Whether a class has train and test pairs."""
+    """Return whether a class has train and test pairs."""
     of_class = pairs.images.class_codes[pairs.image] == pairs.images.class_code(label)
     return all((of_class & pairs.in_split(split)).any() for split in ("train", "test"))
 
@@ -222,7 +216,7 @@ def run_all(
     device: str,
     dry_run: bool,
 ) -> None:
-    """Run a sweep, or say what it would do; exits with 1 if a run failed."""
+    """Run a sweep, or say what it would do; exit with 1 if a run failed."""
     from mmpoison.base.devices import find_device
     from mmpoison.runs.sweeps.plan import plan_sweep
     from mmpoison.runs.sweeps.sweep import run_sweep
@@ -230,7 +224,7 @@ def run_all(
     where = str(find_device(device))
     count = workers or max(1, cores() // threads)
     if dry_run:
-        with monitor() as progress:
+        with live_progress() as progress:
             looking = progress.progress("looking at runs")
             plan = plan_sweep(sweep, out, threads=threads, device=where, on_look=looking)
         print_plan(plan, min(count, plan.runs), out)
@@ -266,7 +260,7 @@ def run_all(
 
 
 def cores() -> int:
-    """Cores that this process may use."""
+    """Count the cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
@@ -348,7 +342,7 @@ def _known(seconds: float | None) -> str:
 
 
 def _time(seconds: float) -> str:
-    """Hours and minutes, or minutes and seconds.
+    """Format a duration as hours and minutes, or as minutes and seconds.
 
     >>> _time(59), _time(61), _time(7260)
     ('59 s', '1 min 01 s', '2 h 01 min')
@@ -362,7 +356,7 @@ def _time(seconds: float) -> str:
 
 
 def has_sweep(recipe: str) -> bool:
-    """Whether a recipe is about many runs."""
+    """Return whether a recipe describes several runs."""
     from mmpoison.runs.recipe_files import read_recipe
 
     return bool(read_recipe(recipe)[0].get("sweep"))

@@ -68,7 +68,7 @@ MAX_IMAGES_IN_SHARD = 10_000
 
 @dataclass(frozen=True)
 class Conversion:
-    """What a conversion did.
+    """The result of a conversion.
 
     Attributes:
         out: The new set.

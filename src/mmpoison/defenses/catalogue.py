@@ -1,4 +1,4 @@
-"""The contract that every defence keeps, and the registry that finds them."""
+"""The Protocols of the four kinds of defences, the registry, and functions that build and apply a defence."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ Kind = Literal["pre-training", "in-training", "post-training", "scan"]
 
 
 class Defense(Protocol):
-    """What every defence says of itself; what it does depends on its kind.
+    """The description that every defence declares; its `apply` depends on its kind.
 
     A pre-training defence is a `PairFilter`, an in-training one a `RobustTraining`, a post-training one a
     `ModelRepair`, a scan a `ModelScanner`.
@@ -37,7 +37,7 @@ class Defense(Protocol):
         kind: When it acts.
         source: Where it was published.
         summary: One line: what it does.
-        knobs: What can be set, by the name of the constructor's parameter, each with one line on what it trades.
+        parameters: What can be set, by the name of the constructor's parameter, each with one line on what it trades.
         cost: One line: what it costs in computation, in clean data, in quality.
     """
 
@@ -45,7 +45,7 @@ class Defense(Protocol):
     kind: ClassVar[Kind]
     source: ClassVar[str]
     summary: ClassVar[str]
-    knobs: ClassVar[Mapping[str, str]]
+    parameters: ClassVar[Mapping[str, str]]
     cost: ClassVar[str]
 
 
@@ -53,7 +53,7 @@ DEFENSES: Registry[type[Defense]] = Registry(
     "defence",
     "mmpoison.defenses",
     group="mmpoison.defenses",
-    needs=("name", "kind", "source", "summary", "knobs", "cost", "apply"),
+    needs=("name", "kind", "source", "summary", "parameters", "cost", "apply"),
 )
 
 
@@ -72,7 +72,7 @@ class PairFilter(Defense, Protocol):
         finds_groups: Whether there are suspected goals with p-values among the scores, which `false_alarms` needs.
         score_name: What the score is, for figures.
         score_range: Scores lie in it; a threshold outside is refused.
-        default_cut: Where it cuts if nobody says; None if somebody must.
+        default_cut: Where it cuts by default; None if a cut must be given.
         cut: Where it cuts.
     """
 
@@ -111,7 +111,7 @@ class PairFilter(Defense, Protocol):
 
 
 class TrainingServices(TypedDict, total=False):
-    """What `finetune` takes besides its inputs, and a run offers to each training inside a defence.
+    """Optional arguments of `finetune` that a run offers to each training inside a defence.
 
     A defence whose `apply` has `**services: Unpack[TrainingServices]`, or a parameter of one of these names, is given
     them and passes them on to its (last) `finetune`. Without `checkpoints` it starts again after a kill; without
@@ -149,7 +149,7 @@ class RobustTraining(Defense, Protocol):
 
         Args:
             encoder: Where to start.
-            pairs: The training pairs, nobody knows which are good.
+            pairs: The training pairs; it is unknown which are good.
             inputs: Prepared inputs that hold them.
             settings: How a training without the defence would go.
             seed: Seed of everything random.
@@ -185,7 +185,7 @@ class ModelRepair(Defense, Protocol):
 
 
 class ModelScanner(Defense, Protocol):
-    """A scan: says whether a model is poisoned, towards a goal that nobody knows.
+    """A scan: says whether a model is poisoned, without knowing the goal.
 
     Attributes:
         needs_reference: Whether it needs the clean model that the suspect was made from.
@@ -224,7 +224,7 @@ class ModelScanner(Defense, Protocol):
 
 
 def defense_parameters(kind: Kind, name: str) -> dict[str, bool]:
-    """Parameters of a defence's constructor, and whether each must be given.
+    """Parameters of a defence's constructor, and whether each must be given; a filter takes those of the cut too.
 
     Raises:
         InputError: If there is no such defence, or it is of another kind.
@@ -236,23 +236,39 @@ def defense_parameters(kind: Kind, name: str) -> dict[str, bool]:
             f"defence {name!r} is of kind {plug_in.kind}, one of kind {kind} is needed: "
             + (others or "none is installed")
         )
-    signature = inspect.signature(plug_in).parameters.values()
-    return {each.name: each.default is each.empty for each in signature}
+    known: dict[str, bool] = {}
+    for each in inspect.signature(plug_in).parameters.values():
+        if each.kind is each.VAR_KEYWORD:
+            known |= dict.fromkeys(CUT_OPTIONS if kind == "pre-training" else (), False)
+        else:
+            known[each.name] = each.default is each.empty
+    return known
 
 
 def split_options(
-    kind: Kind, name: str, values: Mapping[str, Any]
+    kind: Kind, name: str, values: Mapping[str, Any], clean_runs: int | None = None
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Split values given by name into options of a defence and all others, which are settings of a training.
 
+    Args:
+        kind: When it acts.
+        name: Registered name.
+        values: The values.
+        clean_runs: How many clean fine-tunes a scan makes; 0: it has no training to set.
+
     Raises:
-        InputError: As `defense_parameters`, or if something is left for a repair that takes no settings.
+        InputError: As `defense_parameters`, or if something is left for a defence that takes no settings.
     """
     known = defense_parameters(kind, name)
     own = {key: value for key, value in values.items() if key in known and key != "settings"}
     rest = {key: value for key, value in values.items() if key not in own}
     if rest and kind == "post-training" and "settings" not in known:
         raise InputError(f"defence {name!r}: {unknown_name('option', next(iter(rest)), [*known])}")
+    if rest and clean_runs == 0:
+        raise InputError(
+            f"{next(iter(rest))}: scan {name!r} has no such option; a setting of clean fine-tunes needs clean_runs "
+            "(--clean-runs), which says how many"
+        )
     return own, rest
 
 
@@ -294,7 +310,7 @@ def build_defense(
 
 
 def services_of(defense: RobustTraining | ModelRepair | type[Defense]) -> frozenset[str]:
-    """Which of `TrainingServices` a defence takes."""
+    """Return which of `TrainingServices` a defence takes."""
     apply: Any = getattr(defense, "apply")  # noqa: B009 - a class of the registry has it too
     parameters = inspect.signature(apply).parameters.values()
     known = frozenset(TrainingServices.__annotations__)
@@ -338,20 +354,4 @@ def build_filter(name: str, options: Mapping[str, Any], where: str = "") -> Pair
     Raises:
         InputError: If there is no such defence, it acts at another time, or it has no such option.
     """
-    plug_in = DEFENSES[name]
-    if plug_in.kind != "pre-training":
-        others = [other for other in DEFENSES if DEFENSES[other].kind == "pre-training"]
-        raise InputError(
-            f"defence {name!r} is a {plug_in.kind} one, a filter acts before: {', '.join(others)}"
-        )
-    known = {
-        option
-        for parameter in inspect.signature(plug_in).parameters.values()
-        for option in (CUT_OPTIONS if parameter.kind is parameter.VAR_KEYWORD else [parameter.name])
-    }
-    if unknown := [option for option in options if option not in known]:
-        raise InputError(
-            f"{where}{unknown[0]}: defence {name!r}: "
-            f"{unknown_name('option', unknown[0], sorted(known))}"
-        )
-    return cast(PairFilter, plug_in(**options))
+    return cast(PairFilter, build_defense("pre-training", name, options, where))

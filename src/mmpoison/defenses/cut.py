@@ -1,4 +1,4 @@
-"""Where a filter cuts: what somebody asks for (`Cut`), and the threshold that came out of it (`Threshold`)."""
+"""The cut of a filter: as requested (`Cut`), and the threshold that results from it (`Threshold`)."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class CutOptions(TypedDict, total=False):
 class Cut:
     """Says which scores are dropped: at most one of `threshold`, `clean_loss`, `labels` and `automatic`.
 
-    Two may stand together: with `labels`, `clean_loss` is the largest share; `false_alarms` may stand next to any.
+    Two may be combined: with `labels`, `clean_loss` is the largest share; `false_alarms` may be combined with any.
 
     Attributes:
         threshold: Pairs with a larger score are dropped.
@@ -66,7 +66,7 @@ class Cut:
 
     @classmethod
     def of(cls, options: CutOptions) -> Cut | None:
-        """A cut from keywords; None where they say nothing.
+        """Build a cut from keywords; None if they set none.
 
         Raises:
             InputError: As `Cut`, or if a keyword is none of a cut's.
@@ -108,14 +108,14 @@ class Threshold:
     note: str = ""
 
     def facts(self) -> dict[str, Any]:
-        """Plain values for a log; what is not known is absent."""
+        """Return plain values for a log; what is not known is absent."""
         return {
             name: value for name, value in asdict(self).items() if value is not None and value != ""
         }
 
 
 def check_loss(loss: float) -> None:
-    """Refuse a share of clean pairs that is none.
+    """Refuse a number that is not a share of clean pairs.
 
     Raises:
         InputError: If it is not between 0 and 1.
@@ -126,7 +126,7 @@ def check_loss(loss: float) -> None:
 def check_number(
     name: str, value: float, wanted: str, low: float = -math.inf, high: float = math.inf
 ) -> None:
-    """Refuse a value that is no number between two others.
+    """Refuse a value that is not a number between two others.
 
     Args:
         name: Name of the option.

@@ -1,4 +1,4 @@
-"""What a filter gives: scores of pairs, suspected goals, and the verdicts that a cut makes of them."""
+"""The result of a filter: scores of pairs, suspected goals, and the verdicts that a cut makes of them."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class SuspectedGoal:
         )
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values for a file."""
+        """Return plain values for a file."""
         return {
             "sentence": str(self),
             "captions_about": list(self.captions_about),
@@ -78,7 +78,7 @@ class SuspectedGoal:
 
 @dataclass(frozen=True)
 class PairScores:
-    """What a method says of pairs, before anything is cut.
+    """The scores and suspected goals that a method gives to pairs, before the cut.
 
     Attributes:
         scores: One number a pair, the larger the more suspicious, finite, shape `(N,)`.
@@ -94,7 +94,7 @@ class PairScores:
 
 @dataclass(frozen=True)
 class FilterResult:
-    """What a filter decided about the judged pairs.
+    """The verdicts of a filter on the judged pairs.
 
     Attributes:
         keep: Verdict for each pair, shape `(N,)`.
@@ -105,7 +105,7 @@ class FilterResult:
         encoder: Name of the judge.
         poisoned: What the manifest says of each pair, shape `(N,)`; None where there is no manifest.
         goals: Suspected goals, whose pairs were dropped, the most significant first; None by a method that finds none.
-        unproven: Suspected goals that are not significant, the strongest first, for somebody who wants to look further.
+        unproven: Suspected goals that are not significant, the strongest first, for further inspection.
         mismatched: Scores of captions with random other images, shape `(M,)`, where they are known.
         unreadable: Images that could not be read; their pairs are left out.
         kept: For a set in memory: all of it without what was dropped and what could not be read.
@@ -147,7 +147,7 @@ class FilterResult:
         return np.lexsort((-self.scores, self.keep))
 
     def facts(self) -> dict[str, Any]:
-        """Counts for a log; those that need the manifest only where there is one."""
+        """Return the counts for a log; those that need the manifest only where there is one."""
         bad = self.poisoned
         facts: dict[str, Any] = {
             "method": self.method,
@@ -166,7 +166,7 @@ class FilterResult:
 def _known_facts(
     keep: BoolArray, scores: npt.NDArray[np.floating[Any]], bad: BoolArray
 ) -> dict[str, Any]:
-    """Counts that need to know which pairs are poisoned; some are."""
+    """Return the counts that need the manifest: how much of the poison was dropped."""
     facts: dict[str, Any] = {"clean_dropped": int((~keep & ~bad).sum())}
     if not bad.all():
         facts["clean_dropped_share"] = float((~keep[~bad]).mean())
@@ -182,7 +182,7 @@ def _known_facts(
 def histogram(
     scores: npt.NDArray[np.floating[Any]], poisoned: BoolArray, bins: int = BINS
 ) -> dict[str, list[float]]:
-    """How many clean and poisoned pairs have each score, for a figure of densities (figure 6).
+    """Return how many clean and poisoned pairs have each score, for a figure of densities (figure 6).
 
     Args:
         scores: Score of each pair, shape `(N,)`.
@@ -207,7 +207,7 @@ def histogram(
 def auroc(
     positive: npt.NDArray[np.floating[Any]], negative: npt.NDArray[np.floating[Any]]
 ) -> float:
-    """Probability that a positive scores above a negative, ties counted half, in [0, 1].
+    """Return the probability that a positive scores above a negative, ties counted half, in [0, 1].
 
     >>> auroc(np.array([2.0, 3.0]), np.array([1.0, 2.0]))
     0.875
@@ -221,7 +221,7 @@ def auroc(
 def average_precision(
     positive: npt.NDArray[np.floating[Any]], negative: npt.NDArray[np.floating[Any]]
 ) -> float:
-    """Area under the curve of precision against recall, in (0, 1]; equal scores come in together.
+    """Return the area under the curve of precision against recall, in (0, 1]; equal scores are counted together.
 
     >>> average_precision(np.array([3.0, 1.0]), np.array([2.0]))
     0.8333333333333333

@@ -1,4 +1,4 @@
-"""What a scan of a model finds, whichever scan it is."""
+"""The result of a scan of a model: findings, and what they are based on."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ class Finding(Protocol):
         ...
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values for a file and for a table, the names first."""
+        """Return plain values for a file and for a table, the names first."""
         ...
 
 
 @dataclass(frozen=True)
 class ScanResult:
-    """What a scan found.
+    """The result of a scan.
 
     Attributes:
         findings: The most unusual first, also those that are usual enough.
@@ -35,5 +35,5 @@ class ScanResult:
     notes: tuple[str, ...] = ()
 
     def flagged(self, false_alarms: float) -> tuple[Finding, ...]:
-        """The findings that clean models show at most that often."""
+        """Return the findings that clean models show at most that often."""
         return tuple(found for found in self.findings if found.p_value <= false_alarms)

@@ -39,7 +39,7 @@ class Unreadable:
         return bool(self.reasons)
 
     def __str__(self) -> str:
-        """The count as half a sentence.
+        """Return the count as a phrase for a message.
 
         >>> str(Unreadable(28, {"a.png": "no such image"}, 5))
         '1 of 28 images cannot be read'
@@ -47,7 +47,7 @@ class Unreadable:
         return f"{len(self.reasons):,} of {count_of(self.images, 'image')} cannot be read"
 
     def facts(self) -> dict[str, Any]:
-        """Counts for a log; empty where every image could be read."""
+        """Return the counts for a log; empty where every image could be read."""
         if not self:
             return {}
         poisoned = {} if self.poisoned is None else {"unreadable_poisoned": self.poisoned}
@@ -81,7 +81,7 @@ class Unreadable:
 
 
 def absent(images: Iterable[str], known: Unreadable) -> Unreadable:
-    """Images of which there is no file, of splits that were not read.
+    """Find images without a file, of splits that were not read.
 
     Args:
         images: Ids of all images of a set of which there is no file.

@@ -38,7 +38,7 @@ def cached_embeddings(
 
 
 def embeddings_key(encoder: DualEncoder, inputs: PairInputs, test: TestSet) -> CacheKey:
-    """All that the embeddings of a test part depend on."""
+    """Return all that the embeddings of a test part depend on."""
     return CacheKey(
         "embeddings",
         {

@@ -1,4 +1,4 @@
-"""How well classes separate among the embeddings: silhouettes, and a map in two dimensions."""
+"""Measures how well classes separate among the embeddings: silhouettes, and a map in two dimensions."""
 
 from __future__ import annotations
 

@@ -39,7 +39,7 @@ class Subject:
 
 @dataclass(frozen=True)
 class ModelMeasurement:
-    """What is measured of one model, whatever the goals are.
+    """The measurements of one model that do not depend on goals.
 
     Attributes:
         embeddings: Of the test part.

@@ -1,4 +1,4 @@
-"""What an image encoder is shown of a picture: open_clip's evaluation transform, pixel for pixel, without torch."""
+"""Prepares pictures for an image encoder: open_clip's evaluation transform, pixel for pixel, without torch."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _RESAMPLING = {
 
 @dataclass(frozen=True)
 class Preparation:
-    """How a picture becomes a square of pixels, in the words of open_clip's `preprocess_cfg`.
+    """The settings that turn a picture into a square of pixels, named as in open_clip's `preprocess_cfg`.
 
     Attributes:
         image_size: Side in pixels.

@@ -23,7 +23,7 @@ import numpy.typing as npt
 from mmpoison.base.code_version import code_version
 from mmpoison.base.content_cache import CacheEntry, CacheKey, ContentCache, touch
 from mmpoison.base.files import DiskFull, no_room
-from mmpoison.base.phrasing import count_of
+from mmpoison.base.phrasing import count_of, file_size
 from mmpoison.base.untrusted import parse_json
 from mmpoison.errors import InputError
 from mmpoison.images.decode import BrokenImage, read_image, try_decode_images
@@ -263,7 +263,7 @@ class _PixelEntry:
                 touch(self.folder)
         except OSError as error:
             if no_room(error) is not None:
-                needed = _gigabytes(self.count * _row_bytes(self.size))
+                needed = file_size(self.count * _row_bytes(self.size))
                 raise DiskFull(
                     f"{self.folder.parent}: the disk is full ({needed} are needed for the decoded images): free some, "
                     "or set MMPOISON_CACHE to a folder on another disk; what is decoded stays cached"
@@ -282,8 +282,8 @@ class _PixelEntry:
         needed, free = self.count * _row_bytes(self.size), shutil.disk_usage(place).free
         if needed + self.count > free:
             raise InputError(
-                f"{place}: {_gigabytes(needed)} are needed for {self.count:,} decoded images of {self.size} pixels, "
-                f"{_gigabytes(free)} are free: set MMPOISON_CACHE to a folder on a larger disk, or empty this one"
+                f"{place}: {file_size(needed)} are needed for {self.count:,} decoded images of {self.size} pixels, "
+                f"{file_size(free)} are free: set MMPOISON_CACHE to a folder on a larger disk, or empty this one"
             )
         folder.mkdir()
         with (folder / "pixels.u8").open("wb") as stream:
@@ -406,7 +406,3 @@ def _reopen(
 ) -> PixelStore:
     pixels = _open(folder, count, preparation.image_size)
     return PixelStore(pixels, position, preparation, broken, folder, passing)
-
-
-def _gigabytes(count: int) -> str:
-    return f"{count / 1e9:,.1f} GB"

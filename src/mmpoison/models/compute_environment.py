@@ -64,5 +64,5 @@ def encoder_identity(encoder: DualEncoder) -> dict[str, Any]:
 
 
 def preparation_key(encoder: DualEncoder) -> str:
-    """How an encoder has its images resized, cropped and normalized."""
+    """Return how an encoder has its images resized, cropped and normalized."""
     return f"{encoder.preparation}; {encoder.config.get('preprocess_cfg')!r}"

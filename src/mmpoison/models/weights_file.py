@@ -23,6 +23,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
+from mmpoison.base.phrasing import printable_line
 from mmpoison.base.untrusted import parse_json, read_json
 from mmpoison.errors import InputError
 
@@ -105,7 +106,8 @@ def _read_safetensors(path: Path) -> Weights:
             metadata = file.metadata() or {}
         tensors = safetensors.torch.load_file(path)
     except (safetensors.SafetensorError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: broken weights ({error}){_what_it_is_instead(path)}") from None
+        reason = printable_line(str(error))
+        raise InputError(f"{path}: broken weights ({reason}){_what_it_is_instead(path)}") from None
     config = None
     if METADATA_KEY in metadata:
         config = parse_json(metadata[METADATA_KEY], f"{path}: broken weights: its header")

@@ -265,7 +265,7 @@ def is_poisoned(folder: Path) -> bool:
     return (folder / MANIFEST_FILE).is_file()
 
 
-def refuse_poisoned_stream(folder: Path) -> None:
+def require_no_manifest(folder: Path) -> None:
     """Refuse to read a poisoned set piece by piece, since a piece could not say what in it is poisoned.
 
     Raises:

@@ -1,4 +1,4 @@
-"""What the paper claims, as predicates over our rows.
+"""The claims of the paper, as predicates over rows of our runs.
 
 The claims themselves, with the paper's values, the rule by which each holds and the runs that it needs, are in
 `paper_values.json`; one without a predicate here is a setting or a fact of the paper's data.
@@ -37,7 +37,7 @@ from mmpoison.statistics import compare
 
 @dataclass(frozen=True)
 class Finding:
-    """What our runs say of a claim on one data set.
+    """The verdict of our runs on a claim, on one data set.
 
     Attributes:
         holds: Whether it holds.
@@ -51,7 +51,7 @@ class Finding:
 
 
 class Absent(Exception):
-    """The rows do not hold what a predicate takes."""
+    """Raised if the rows do not hold what a predicate needs."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class Claim:
 
     Attributes:
         rule: When it counts as holding.
-        needs: What runs it takes, for whoever has none.
+        needs: Which runs it needs, for a reader who has none.
         test: Gives a finding for the rows of one data set, or None where they do not hold what it takes.
     """
 
@@ -127,7 +127,7 @@ def main_goal(results: Results) -> Results:
 
 
 def shown(measured: Measured, digits: int = 3) -> str:
-    """Mean, and interval where there are several seeds.
+    """Format a mean, with its interval if there are several seeds.
 
     >>> from mmpoison.statistics import summarize
     >>> shown(Measured(summarize([0.5])))
@@ -222,7 +222,7 @@ def _both_goals(results: Results) -> Finding:
 
 
 def _balanced(results: Results) -> tuple[Results, Results]:
-    """Clean and poisoned rows of attack II on balanced data."""
+    """Return the clean and poisoned rows of attack II on balanced data."""
     rows = main_goal(reference(results.where(ATTACK_2).where(is_balanced)))
     return rows.where(model="clean_model"), rows.where(model="poisoned")
 
@@ -251,7 +251,7 @@ def _range_of_distances(results: Results) -> Finding:
 
 @claim(50)
 def _texts_move_more(results: Results) -> Finding:
-    """Table 11; the paper contradicts its figure 1 here."""
+    """Compare the drift of texts and images in table 11; the paper contradicts its figure 1 here."""
     rows = one_goal(results, ATTACK_2, model="poisoned")
     text, image = _drifts(rows)
     test = paired(rows, rows, "drift.image", "drift.text")
@@ -316,7 +316,7 @@ def _tests_of_table_12(results: Results) -> Finding:
 
 
 def _rates(results: Results) -> list[tuple[float, Results]]:
-    """Poisoned rows by poisoning rate of the setting that has most rates, rising."""
+    """Return the poisoned rows by poisoning rate of the setting that has most rates, rising."""
     rows = results.where(ATTACK_2, model="poisoned").whole_data()
     by_setting = [
         sorted(
@@ -412,7 +412,7 @@ def _size_does_not_matter(results: Results) -> Finding:
 
 
 def _all_goals(results: Results) -> dict[str, tuple[str, float]]:
-    """MinRank by goal with its target class, of the setting with the most goals."""
+    """Return the MinRank by goal with its target class, of the setting with the most goals."""
     rows = results.where(attack_2, model="poisoned").whole_data()
     groups = [g for _, g in rows.settings()]
     best = max(groups, key=lambda g: len(g.values("goal")), default=rows)

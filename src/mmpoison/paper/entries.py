@@ -1,4 +1,4 @@
-"""Every table and figure of the paper: how it is made of the rows of runs."""
+"""The registry of the paper's tables and figures: how each is built from the rows of runs."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Entry:
     Attributes:
         name: `table-3`, `figure-5a`.
         title: What it is of.
-        needs: What the runs must hold, for whoever has none.
+        needs: What the runs must hold, for a reader who has none.
         render: Puts its tables and figures on a page.
     """
 
@@ -55,7 +55,7 @@ def _of(attack: Callable[..., bool], *, balanced: bool = False, **keys: str) -> 
 
 OTHER_GOALS = "Goals that are not the paper's are paired with its goals in order."
 NO_BASELINE = "The paper prints no baseline in this table."
-LESS_IS_BETTER = "The defence: ▲ where it leaves less of the attack than theirs."
+LESS_IS_BETTER = "The defence: ▲ where it leaves less of the attack than the paper's."
 BY, AFTER = (
     "Hit@10 and MinRank {}.",
     "Hit@10 and MinRank of the attack after so many {} of the repair.",

@@ -94,7 +94,7 @@ class Curves:
         if not rows:
             return
         header = (
-            *map(Column, ("ours on", self.xlabel, "n")),
+            *map(Column, ("measured on", self.xlabel, "n")),
             *(Column(NAMES[c], DIGITS.get(c, 3)) for c in columns),
         )
         note = "Mean over seeds [95% interval of the mean]. MinRank counts from 0."
@@ -111,7 +111,7 @@ class Curves:
 
 
 def by_rate(results: Results, page: Page) -> list[Curve]:
-    """Figure 2: a point a poisoning rate; rate 0 is the clean model."""
+    """Build figure 2: one point a poisoning rate; rate 0 is the clean model."""
     lines = []
     for block in blocks(results.where(ATTACK_2).whole_data(), varies=AMOUNTS):
         points = [(0.0, "0 (clean)", block.results.where(model="clean_model"))]
@@ -123,7 +123,7 @@ def by_rate(results: Results, page: Page) -> list[Curve]:
 
 
 def by_epoch(results: Results, page: Page) -> list[Curve]:
-    """Figure 3: one training measured after each epoch; epoch 0 is the pre-trained model."""
+    """Build figure 3: one training measured after each epoch; epoch 0 is the pre-trained model."""
     runs = results.where(ATTACK_2, study="epochs", model="poisoned").whole_data()
     return [Curve(block.title, _by_x(block.results, "x")) for block in blocks(runs)]
 
@@ -136,7 +136,7 @@ def _by_x(results: Results, column: str) -> list[tuple[float, str, Results]]:
 
 
 def by_encoder(results: Results, page: Page) -> list[Curve]:
-    """Figure 4: a point an encoder, clean and poisoned."""
+    """Build figure 4: one point an encoder, clean and poisoned."""
     runs = results.where(ATTACK_2).whole_data()
     places = {name: float(place) for place, name in enumerate(runs.values("model.name"))}
     return [
@@ -153,7 +153,7 @@ def by_encoder(results: Results, page: Page) -> list[Curve]:
 
 
 def by_size(results: Results, page: Page) -> list[Curve]:
-    """Figure 5 (a): a point a size of the training data."""
+    """Build figure 5 (a): one point a size of the training data."""
     runs = results.where(ATTACK_2).whole_data()
     lines = []
     for model, name in (("poisoned", "poisoned"), ("clean_model", "clean")):
@@ -206,7 +206,7 @@ def _wanted(results: Results, column: str) -> list[Row]:
 
 
 def drift_bars(results: Results, page: Page) -> None:
-    """Figure 1: two bars a data set. The paper prints no numbers here; tables 11 and 14 do."""
+    """Build figure 1: two bars a data set. The paper prints no numbers here; tables 11 and 14 do."""
     found = []
     for block in blocks(results.where(ATTACK_2, model="poisoned")):
         text, image = (block.results.measured(f"drift.{kind}") for kind in ("text", "image"))
@@ -216,7 +216,7 @@ def drift_bars(results: Results, page: Page) -> None:
         (title, text.summary.n if text.summary else None, page.cell(text), page.cell(image))
         for title, text, image in found
     ]
-    columns = (Column("ours on"), Column("n"), Column("texts", 4), Column("images", 4))
+    columns = (Column("measured on"), Column("n"), Column("texts", 4), Column("images", 4))
     page.table(page.title, columns, rows, "Mean over the test set [95% interval over seeds].")
     if found:
         kinds = [
@@ -231,7 +231,7 @@ def drift_bars(results: Results, page: Page) -> None:
 
 
 def goal_map(results: Results, page: Page) -> None:
-    """Figure 5 (b): mean MinRank of each goal: original classes are rows, target classes columns."""
+    """Build figure 5 (b): mean MinRank of each goal: original classes are rows, target classes columns."""
     several = [
         block
         for block in blocks(results.where(attack_2, model="poisoned").whole_data())
@@ -287,7 +287,7 @@ def _map(page: Page, block: Block, name: str) -> None:
 
 
 def distances(results: Results, page: Page) -> None:
-    """Figure 6: densities of one run a data set, that of the smallest seed; centres of all."""
+    """Build figure 6: densities of one run a data set, that of the smallest seed; centres of all."""
     rows: list[tuple[Cell, ...]] = []
     filtered = results.where(ATTACK_2, model="filtered")
     for data, on_data in filtered.by("data.name"):
@@ -310,7 +310,7 @@ def distances(results: Results, page: Page) -> None:
                 f"{data}: densities of the distances under {encoder}, seed {first['seed']}.",
                 partial(densities, _densities(histogram), threshold, printed),
             )
-    columns = tuple(map(Column, ("ours on", "encoder", "pairs", "n", "median distance")))
+    columns = tuple(map(Column, ("measured on", "encoder", "pairs", "n", "median distance")))
     note = (
         "Ours, then the paper's centre under CLIP ViT-B/16: other encoders have other distances; what matters is the "
         "gap."
@@ -357,7 +357,7 @@ def _centre(histogram: Mapping[str, Sequence[float]], kind: str) -> float:
 
 
 def embedding_maps(results: Results, page: Page) -> None:
-    """Figure 8: one map a data set, of the smallest seed's pre-trained model; silhouettes of all."""
+    """Build figure 8: one map a data set, of the smallest seed's pre-trained model; silhouettes of all."""
     rows: list[tuple[Cell, ...]] = []
     for data, on_data in results.where().by("data.name"):
         runs = {str(row["run"]): row for row in on_data.rows}
@@ -381,14 +381,14 @@ def embedding_maps(results: Results, page: Page) -> None:
             rows.append((str(data), *cells))
     page.table(
         "Silhouette by class of the pre-trained model",
-        tuple(map(Column, ("ours on", "texts", "images"))),
+        tuple(map(Column, ("measured on", "texts", "images"))),
         rows,
         "From -1 to 1, cosine distance; higher: the classes lie further apart. The paper: images separate better.",
     )
 
 
 def _draw_map(results: Results, page: Page, data: str, run: Row) -> bool:
-    """Draw the map of one run's pre-trained model; whether there is one."""
+    """Draw the map of one run's pre-trained model; return whether there is one."""
     content = results.content(run, "embedding_map.json")
     goal = str(run["goal"])
     found = [d for d in drawings(content, goal) if d.model == "Pre-trained"] if content else []

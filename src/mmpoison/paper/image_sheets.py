@@ -1,4 +1,4 @@
-"""What shows images: rank lists, and figure 10. The images come out of `rank_lists.json`, a file from outside."""
+"""Draws sheets of images: rank lists, and figure 10. The images are in `rank_lists.json`, which is untrusted."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def pixels(thumbnails: Mapping[str, Any], image: Any) -> npt.NDArray[np.uint8] |
 
 
 def confusing_images(results: Results, page: Page) -> None:
-    """Figure 10: one row a target class, for the goals that are the hardest to poison."""
+    """Build figure 10: one row a target class, for the goals that are the hardest to poison."""
     poisoned = results.where(model="poisoned")
     hardest = sorted(poisoned.rows, key=lambda row: -float(row.get("min_rank") or 0.0))
     rows: list[tuple[Cell, ...]] = []
@@ -118,7 +118,7 @@ def rank_lists(results: Results, page: Page) -> None:
                 f"{kind[0]}, {kind[1]}, {row['goal']}, seed {row['seed']}: {caption} Target images have a thick frame.",
                 partial(sheet, strips),
             )
-    names = ("ours on", "attack", "caption", "model", f"target images among the first {TOP}")
+    names = ("measured on", "attack", "caption", "model", f"target images among the first {TOP}")
     page.table(page.title, tuple(map(Column, names)), rows)
 
 

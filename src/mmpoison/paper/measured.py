@@ -1,4 +1,4 @@
-"""Our runs, asked for the rows that a table of the paper wants."""
+"""Selects the rows of measured runs that a table of the paper needs."""
 
 from __future__ import annotations
 

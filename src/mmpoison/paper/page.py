@@ -16,9 +16,9 @@ Sense = Literal["up", "down"] | None
 """Which way is better: for an attack a higher Hit@K, for a defence a lower one, for a baseline neither."""
 
 STRONGER = (
-    "Ours: mean over seeds [95% interval of the mean], then the paper's number. ▲ better than theirs, ▼ worse (for an "
-    "attack: stronger, weaker), ↑ ↓ higher, lower where neither is better, ≈ theirs lies within our interval. MinRank "
-    "counts from 0. –: not computed."
+    "Measured: mean over seeds [95% interval of the mean], then the paper's number. ▲ better than the paper, ▼ worse "
+    "(for an attack: stronger, weaker), ↑ ↓ higher, lower where neither is better, ≈ the paper's number lies within "
+    "the measured interval. MinRank counts from 0. –: not computed."
 )
 
 
@@ -39,7 +39,7 @@ class Picture:
 
 @dataclass
 class Page:
-    """What is made of one table or figure.
+    """The content of one table or figure: tables, pictures, sources.
 
     Attributes:
         id: `table-3`.
@@ -58,7 +58,7 @@ class Page:
 
     @property
     def heading(self) -> str:
-        """What it is called in the paper, with its title.
+        """Its name in the paper, with its title.
 
         >>> Page("figure-5b", "All goals").heading, Page("claims", "What holds").heading
         ('Figure 5b: All goals', 'What holds')
@@ -69,7 +69,7 @@ class Page:
 
     @property
     def empty(self) -> bool:
-        """Whether no number of ours is on it."""
+        """Whether it has no measured number."""
         return not self._sources
 
     def cell(
@@ -88,7 +88,7 @@ class Page:
             measured: Over the seeds of our runs.
             reference: The paper's.
             sense: Which way is better.
-            digits: As many are shown, and compared where ours has no interval.
+            digits: As many are shown, and compared where the measured one has no interval.
             reference_sd: The paper's standard deviation.
             spread: Show our standard deviation too.
         """

@@ -56,12 +56,12 @@ def rows_of(table: str, **keys: Any) -> list[Mapping[str, Any]]:
 
 
 def title_of(table: str) -> str:
-    """Return what a table of the paper is of."""
+    """Return the title of a table of the paper."""
     return str(paper()[table]["title"])
 
 
 def paper_data(name: str) -> str | None:
-    """Return the paper's data set that ours is compared with; None for data of one's own.
+    """Return the paper's data set that measured data are compared with; None for a user's own data.
 
     >>> paper_data("openmoji-b"), paper_data("my-pairs")
     ('flickr-pascal-b', None)

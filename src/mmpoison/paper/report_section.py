@@ -10,8 +10,9 @@ from mmpoison.errors import InputError
 from mmpoison.paper.entries import PAPER
 from mmpoison.paper.measured import Results
 from mmpoison.paper.page import Page
-from mmpoison.paper.write import plain_table, render_paper, template
+from mmpoison.paper.write import plain_table, render_paper
 from mmpoison.reporting.figure import svg_address
+from mmpoison.reporting.html import template
 from mmpoison.reporting.text import visible
 
 MAIN_TABLES = ("table-2", "table-3", "table-4")
@@ -44,7 +45,7 @@ def paper_section(runs: Sequence[Path]) -> str:
                 shown.append(_shown(page, missing))
     except InputError as error:
         shown, missing = [], {str(error): None}
-    html = template("section").render(
+    html = template("section", "mmpoison.paper").render(
         shown=sorted(shown, key=lambda one: not one["main"]),
         missing=list(missing),
         single=len(runs) == 1,

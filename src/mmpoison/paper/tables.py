@@ -98,7 +98,7 @@ def compared_table(
     rest: Sequence[Mapping[str, Any]] | None = None,
     spread: bool = False,
 ) -> None:
-    """Put a table on a page: lines of ours, then the paper's rows for data that no run of ours is of.
+    """Put a table on a page: measured lines, then the paper's rows for data without a measured line.
 
     Args:
         page: Takes the table.
@@ -108,8 +108,8 @@ def compared_table(
         lines: Our lines.
         note: What a reader must know.
         key: The paper's column that says of which data a row is.
-        absent: First cells of a row of the paper that has no line of ours; empty cells by default.
-        rest: These rows, in the place of those that no line of ours is of.
+        absent: First cells of a row of the paper without a measured line; empty cells by default.
+        rest: These rows, in place of those without a measured line.
         spread: Show our standard deviations; they are shown where the paper prints its own, too.
     """
     counted = names[-1] == "n"
@@ -146,7 +146,7 @@ def compared_table(
     header = (
         *(Column(name) for name in names),
         *(Column(number.name, number.digits, number.narrow) for number in numbers),
-        Column(names[0].replace("ours", "theirs")),
+        Column("paper's data" if names[0] == "measured on" else "paper"),
     )
     page.table(title_of(table), header, rows, note)
 
@@ -221,7 +221,7 @@ class HitTable:
         keep: Parameters of defences that matter here.
         spread: The paper prints standard deviations.
         note: What a reader must know.
-        data: The paper's data set for all our runs; by default that of the same kind as ours.
+        data: The paper's data set for all our runs; by default that of the same kind as the measured data.
     """
 
     runs: Pick
@@ -243,7 +243,7 @@ class HitTable:
         compared_table(
             page,
             page.id,
-            ("ours on", "goal", "method", "n"),
+            ("measured on", "goal", "method", "n"),
             hit_numbers(self.columns),
             self._measurements(self.runs(results), page.id),
             note=f"{STRONGER} {self.note}".strip(),
@@ -286,7 +286,7 @@ def _first(rows: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
 
 
 def utility_of_attacks(results: Results, page: Page) -> None:
-    """Table 1: Hit@10 of text and image retrieval on the whole test set, clean and after each attack."""
+    """Build table 1: Hit@10 of text and image retrieval on the whole test set, clean and after each attack."""
     kinds = {"attack-i": ATTACK_1, "attack-ii": ATTACK_2, "attack-iii": ATTACK_3}
     runs = results.where(lambda row: any(is_it(row) for is_it in kinds.values())).whole_data()
 
@@ -308,7 +308,7 @@ def utility_of_attacks(results: Results, page: Page) -> None:
     compared_table(
         page,
         "table-1",
-        ("ours on", "task", "n"),
+        ("measured on", "task", "n"),
         [Number(key, name) for key, name in zip(("clean", *kinds), headers, strict=True)],
         lines(),
         note=f"Hit@10; TR: text retrieval, IR: image retrieval. {STRONGER}",
@@ -317,7 +317,7 @@ def utility_of_attacks(results: Results, page: Page) -> None:
 
 
 def transfer(results: Results, page: Page) -> None:
-    """Table 6: a block for each data set trained on; the numbers are of the other data."""
+    """Build table 6: a block for each data set trained on; the numbers are of the other data."""
     attack = results.where(ATTACK_2)
     tables = [
         (
@@ -333,7 +333,7 @@ def transfer(results: Results, page: Page) -> None:
 
 
 def utility_after_repair(results: Results, page: Page) -> None:
-    """Table 7: Hit@10 of the sterilized model, and its change against the clean model."""
+    """Build table 7: Hit@10 of the sterilized model, and its change against the clean model."""
     runs = results.where(ATTACK_2, model=("clean_model", "sterilized")).whole_data()
 
     def lines() -> Iterator[Measurements]:
@@ -356,11 +356,11 @@ def utility_after_repair(results: Results, page: Page) -> None:
         )
     ]
     note = f"Change: against the clean model, paired by seed. {STRONGER}"
-    compared_table(page, "table-7", ("ours on", "n"), numbers, lines(), note=note)
+    compared_table(page, "table-7", ("measured on", "n"), numbers, lines(), note=note)
 
 
 def repair_rates(results: Results, page: Page) -> None:
-    """Table 8: the poisoned model, then the sterilized one at each learning rate, high to low."""
+    """Build table 8: the poisoned model, then the sterilized one at each learning rate, high to low."""
 
     def lines() -> Iterator[Measurements]:
         for block in blocks(results.where(ATTACK_2).whole_data()):
@@ -382,11 +382,11 @@ def repair_rates(results: Results, page: Page) -> None:
                     (block.title, name), numbers, "flickr-pascal", printed, attack_sense
                 )
 
-    note = "The text of the paper does not print its three learning rates, so no line of ours is compared with them."
+    note = "The text of the paper does not print its three learning rates, so no measured line is compared with them."
     compared_table(
         page,
         "table-8",
-        ("ours on", "method, learning rate", "n"),
+        ("measured on", "method, learning rate", "n"),
         hit_numbers(HITS),
         lines(),
         note=f"{note} {STRONGER}",
@@ -396,7 +396,7 @@ def repair_rates(results: Results, page: Page) -> None:
 
 
 def data_sizes(results: Results, page: Page) -> None:
-    """Table 9: pairs, images, labelled images and classes of whole data sets, before any split."""
+    """Build table 9: pairs, images, labelled images and classes of whole data sets, before any split."""
     counts = {
         "pairs": "pairs",
         "images": "images",
@@ -404,15 +404,15 @@ def data_sizes(results: Results, page: Page) -> None:
         "classes": "classes",
     }
     note = (
-        "Ours, an arrow (↑ more, ↓ fewer, ≈ as many), theirs. The paper's Flickr is probably 31,783 images "
-        "(158,915 / 5)."
+        "Measured, an arrow (↑ more, ↓ fewer, ≈ as many), the paper's number. The paper's Flickr is probably "
+        "31,783 images (158,915 / 5)."
     )
     columns = [Number(printed, lines.replace("_", " "), 0) for lines, printed in counts.items()]
     _facts(results, page, columns, ("data", tuple(counts)), paper_data, "dataset", note)
 
 
 def model_sizes(results: Results, page: Page) -> None:
-    """Table 10: floating-point operations of one forward pass and numbers of parameters."""
+    """Build table 10: floating-point operations of one forward pass and numbers of parameters."""
     encoders = {
         "clip-vit-b32": "ViT-B/32",
         "clip-vit-b16": "ViT-B/16",
@@ -448,7 +448,7 @@ def _facts(
                     (str(name),), measured, data, _first(rows_of(page.id, **{key: data}))
                 )
 
-    compared_table(page, page.id, ("ours",), numbers, lines(), note=note, key=key)
+    compared_table(page, page.id, ("measured",), numbers, lines(), note=note, key=key)
 
 
 @dataclass(frozen=True)
@@ -479,7 +479,7 @@ class DriftTable:
 
         numbers = [Number("text", "texts", 4, same=3), Number("image", "images", 4, same=3)]
         note = f"{STRONGER} {self.note}".strip()
-        compared_table(page, page.id, ("ours on", "n"), numbers, lines(), note=note)
+        compared_table(page, page.id, ("measured on", "n"), numbers, lines(), note=note)
         for block in blocks(runs) if self.tested else ():
             test = paired(block.results, block.results, "drift.image", "drift.text")
             if test is not None and test.t_p is not None:
@@ -491,7 +491,7 @@ class DriftTable:
 
 
 def frozen_over_seeds(results: Results, page: Page) -> None:
-    """Table 12: a line for what was trained, with standard deviations; then paired t-tests."""
+    """Build table 12: a line for what was trained, with standard deviations; then paired t-tests."""
     runs = results.where(attack_2).whole_data()
     varies = ("training.trainable",)
     HitTable(lambda rows: rows, FROZEN, DEEP_HITS, varies, spread=True)(runs, page)
@@ -504,13 +504,16 @@ def frozen_over_seeds(results: Results, page: Page) -> None:
                 n = max(test.n for test in tests if test)
                 cells = (test.t_p if test else None for test in tests)
                 rows.append((block.title, f"{one.name}, {other.name}", n, *cells))
-    header = (*map(Column, ("ours on", "models", "n")), *(Column(NAMES[c], 4) for c in DEEP_HITS))
+    header = (
+        *map(Column, ("measured on", "models", "n")),
+        *(Column(NAMES[c], 4) for c in DEEP_HITS),
+    )
     note = "Not corrected for the number of tests. –: no spread, or fewer than two seeds in common."
     page.table("p of the paired two-tailed t-test", header, rows, note)
 
 
 def query_lengths(results: Results, page: Page) -> None:
-    """Table 15: a line for how often each caption is said."""
+    """Build table 15: a line for how often each caption is said."""
 
     def lines() -> Iterator[Measurements]:
         runs = results.where(ATTACK_1, study="query-length", model="poisoned").whole_data()
@@ -524,4 +527,4 @@ def query_lengths(results: Results, page: Page) -> None:
                 yield Measurements((block.title, f"{times:g}x"), numbers, data, printed, sense.get)
 
     columns = [Number("text_length", "words"), *hit_numbers(HITS)]
-    compared_table(page, "table-15", ("ours on", "said", "n"), columns, lines())
+    compared_table(page, "table-15", ("measured on", "said", "n"), columns, lines())

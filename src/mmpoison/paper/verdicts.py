@@ -56,7 +56,7 @@ def claims_page(results: Results) -> Page:
         "the order of size and the direction are tested, not the digits. Means over seeds [95% interval]; p: paired, "
         "two-tailed t-test over the seeds, where it is above 0.05 the direction may be chance."
     )
-    header = (where, said_by, Column("ours on"), Column("verdict"), Column("ours"))
+    header = (where, said_by, Column("measured on"), Column("verdict"), Column("measured"))
     page.table(page.title, (*header, Column("rule", narrow=False)), tested_rows, note)
     page.table(UNTESTED.capitalize(), (where, said_by, Column("why")), others)
     page.notes.append(

@@ -10,14 +10,13 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-
 from mmpoison.base.files import atomic_file, write_json
 from mmpoison.errors import InputError
 from mmpoison.paper.entries import PAPER, find_entry
 from mmpoison.paper.measured import Results
 from mmpoison.paper.page import Page
 from mmpoison.reporting.figure import save
+from mmpoison.reporting.html import template
 from mmpoison.reporting.table import (
     Cell,
     Compared,
@@ -40,7 +39,7 @@ RUNS_FILE = "runs.parquet"
 
 @dataclass(frozen=True)
 class Written:
-    """What was made of a table or figure.
+    """A table or figure, and the files that were written of it.
 
     Attributes:
         page: What is on it.
@@ -52,7 +51,7 @@ class Written:
 
     @property
     def tables(self) -> list[Table]:
-        """Its tables."""
+        """The tables of the page."""
         return list(self.page.tables)
 
 
@@ -78,7 +77,7 @@ def write_paper(
     """Render tables and figures of the paper with our numbers next to the paper's.
 
     Args:
-        names: Their names; `all` stands for all that the runs have a number for.
+        names: Their names; `all` means all that the runs have a number for.
         runs: Run folders, or folders that hold some.
         out: Where the files go; those of an earlier time are replaced.
         links: Lead to the runs of each number; False for short pages that are published without the runs.
@@ -153,7 +152,7 @@ def write_page(page: Page, out: Path, *, links: bool = True) -> Written:
     ]
     with atomic_file(out / f"{page.id}.md") as temporary:
         temporary.write_text("\n".join(text) + "\n" + markdown(tables), encoding="utf-8")
-    html = template("page").render(
+    html = template("page", "mmpoison.paper").render(
         page=page, notes=notes, tables=list(map(plain_table, tables)), pictures=pictures
     )
     with atomic_file(out / f"{page.id}.html") as temporary:
@@ -167,17 +166,6 @@ def write_page(page: Page, out: Path, *, links: bool = True) -> Written:
     write_json(out / f"{page.id}.json", content)
     files += [out / f"{page.id}.{ending}" for ending in ("md", "html", "json")]
     return Written(page, tuple(files))
-
-
-def template(name: str) -> Any:
-    """Load a template of this package; every string that it shows is escaped."""
-    return Environment(
-        loader=PackageLoader("mmpoison.paper"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    ).get_template(f"{name}.html.j2")
 
 
 def plain_table(table: Table) -> dict[str, Any]:

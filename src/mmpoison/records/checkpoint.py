@@ -1,4 +1,4 @@
-"""What mmpoison records about a checkpoint: the object `mmpoison` of its `open_clip_config.json`."""
+"""The record of a checkpoint: the object `mmpoison` of its `open_clip_config.json`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class EpochRecord(Record):
 
 
 class TrainingRecord(Record):
-    """How a training went.
+    """A summary of a training.
 
     Attributes:
         steps: Steps done.
@@ -32,7 +32,7 @@ class TrainingRecord(Record):
 
 
 class PretrainingRecord(Record):
-    """How a model was trained from random weights.
+    """A summary of a training from random weights.
 
     Attributes:
         settings: The settings of that training.

@@ -28,7 +28,7 @@ Texts = Annotated[list[str], BeforeValidator(_as_list)]
 
 
 class GoalRow(Record):
-    """How well the queries of a goal retrieve its target set, under one model.
+    """The figures of a goal's queries under one model: how well they retrieve the target set.
 
     `hit@1` ... `hit@50` in [0, 1]; `min_rank`, 0-based; `queries`, `gallery`, `targets`, `ties`: counts.
     """
@@ -54,7 +54,7 @@ class QueryLengthRow(GoalRow):
 
 
 class RankSpread(Record):
-    """How the ranks of a row spread.
+    """The distribution of the ranks of a row.
 
     Attributes:
         median: Of the ranks.
@@ -96,7 +96,7 @@ Rows = dict[str, dict[str, GoalRow]]
 
 
 class Measures(Record):
-    """What is measured of some models on one data set.
+    """The measurements of some models on one data set.
 
     Attributes:
         goal: Rows by goal and model.
@@ -140,7 +140,7 @@ class RankChange(BeforeAfter):
 
 
 class ClassChange(Record):
-    """How the captions of one class moved: to the images of their own class, and to the target set."""
+    """The change of one class's captions: towards the images of their own class, and towards the target set."""
 
     queries: int | None = None
     own: OrEmpty[RankChange] = RankChange()
@@ -148,7 +148,7 @@ class ClassChange(Record):
 
 
 class Silhouettes(Record):
-    """How well classes separate, in [-1, 1], and how many points were compared."""
+    """Silhouettes of classes, in [-1, 1], and how many points were compared."""
 
     texts: int | None = None
     images: int | None = None
@@ -177,7 +177,7 @@ class ProbedTest(Record):
 
 
 class ProbeRecord(Record):
-    """What was measured at one step of a training.
+    """The measurements at one step of a training.
 
     Attributes:
         step: Steps done.
@@ -250,7 +250,7 @@ class SuspectedGoal(Record):
 
 
 class FilterFacts(Record):
-    """What the filter of a run did; a method may add more."""
+    """Facts about the filter of a run; a method may add more."""
 
     method: str | None = None
     encoder: str | None = None
@@ -278,7 +278,7 @@ class RobustTrainingFacts(Record):
 
 
 class SterilizeFacts(Record):
-    """What the repair of a run did; `method` is absent for a clean fine-tune."""
+    """Facts about the repair of a run; `method` is absent for a clean fine-tune."""
 
     method: str | None = None
     pairs: int | None = None
@@ -294,7 +294,7 @@ class ScanFacts(Record):
 
 
 class RunFacts(Record):
-    """What was run on what: the section `run` of `metrics.json`.
+    """The section `run` of `metrics.json`: the data, the models and the settings of a run.
 
     Attributes:
         goals: The goals in their order.

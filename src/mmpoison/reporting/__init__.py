@@ -1,4 +1,4 @@
-"""Finished runs, shown: tables for the terminal, in Markdown and as JSON, and one HTML page that opens offline."""
+"""Reports of finished runs: tables for the terminal, in Markdown and as JSON, and one HTML page that opens offline."""
 
 from mmpoison.reporting.compare import compare_models, compare_runs
 from mmpoison.reporting.filter_page import (

@@ -20,7 +20,7 @@ COLUMNS = (
     Column("first"),
     Column("second"),
     Column("difference"),
-    Column("95 % interval"),
+    Column("95% interval"),
     Column("t p", 4),
     Column("Wilcoxon p", 4),
     Column("d", 2),

@@ -1,4 +1,4 @@
-"""Figures of matplotlib: how all of them begin, and how they become files."""
+"""Creates figures of matplotlib and saves them in one style."""
 
 from __future__ import annotations
 

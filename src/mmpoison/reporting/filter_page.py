@@ -9,13 +9,12 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from mmpoison.base.files import atomic_file
 from mmpoison.errors import InputError
 from mmpoison.reporting import text as _text
 from mmpoison.reporting.figure import canvas, save
-from mmpoison.reporting.html_report import _thumbnails
+from mmpoison.reporting.html import pictures_inside, template
 
 Values = npt.NDArray[np.floating[Any]]
 Curve = tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]
@@ -32,7 +31,7 @@ def write_distance_figure(
     mismatched: Values | None = None,
     score_name: str = "cosine distance of image and caption",
 ) -> Path:
-    """Draw densities of scores with the threshold (figure 6 of the paper), as PNG or whatever the name says.
+    """Draw densities of scores with the threshold (figure 6 of the paper), in the format of the file's ending.
 
     Curves differ in line and hatching, so that the figure can be read without colour.
 
@@ -89,7 +88,7 @@ def write_distance_figure(
 def write_curve_figure(
     target: Path, distances: Values, poisoned: npt.NDArray[np.bool_], threshold: float
 ) -> Path:
-    """ROC and precision-recall of the distance as a sign of poison, with the threshold marked.
+    """Draw ROC and precision-recall of the distance as a sign of poison, with the threshold marked.
 
     Args:
         target: The file.
@@ -143,23 +142,14 @@ def write_filter_page(
         pairs: `pair`, `caption`, `distance`, `poisoned` (or None), `keep` and `thumbnail` (a `data:` address) of each.
         figures: Caption and PNG file of each figure.
     """
-    environment = Environment(
-        loader=PackageLoader("mmpoison.reporting", "templates"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    for name in ("decimal", "short", "count", "percent"):
-        environment.filters[name] = getattr(_text, name)
-    page = environment.get_template("filter.html.j2").render(
+    page = template("filter").render(
         facts=_text.clean(dict(facts)),
         cut=_text.clean(dict(cut)),
         score_name=score_name,
         pairs=[
             {
                 **_text.clean(dict(pair)),
-                "source": _thumbnails({"own": pair.get("thumbnail")}).get("own"),
+                "source": pictures_inside({"own": pair.get("thumbnail")}).get("own"),
             }
             for pair in pairs
         ],
@@ -174,7 +164,7 @@ def write_filter_page(
 
 
 def density(values: Values, span: tuple[float, float]) -> Curve:
-    """A smoothed histogram over a span, and its places; its integral is the share of values in the span.
+    """Compute a smoothed histogram over a span; its integral is the share of values in the span.
 
     Smoothing is by a Gaussian kernel of Silverman's width over a fine histogram, which takes the same time for a
     thousand and for a million values.
@@ -196,13 +186,13 @@ def density(values: Values, span: tuple[float, float]) -> Curve:
 
 
 def roc(distances: Values, poisoned: npt.NDArray[np.bool_]) -> Curve:
-    """Share of clean and share of poisoned pairs above each threshold, from the largest threshold down."""
+    """Compute the shares of clean and of poisoned pairs above each threshold, from the largest down."""
     hits, alarms = _counts(distances, poisoned)
     return alarms / max(alarms[-1], 1), hits / max(hits[-1], 1)
 
 
 def precision_recall(distances: Values, poisoned: npt.NDArray[np.bool_]) -> Curve:
-    """Recall and precision of the pairs above each threshold that drops any, from the largest threshold down."""
+    """Compute recall and precision of the pairs above each threshold that drops any, from the largest down."""
     hits, alarms = (counts[1:] for counts in _counts(distances, poisoned))
     return hits / max(hits[-1], 1), hits / (hits + alarms)
 

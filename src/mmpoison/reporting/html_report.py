@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import re
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypedDict
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from mmpoison.base.files import atomic_file
@@ -29,6 +27,7 @@ from mmpoison.records.run_files import (
 )
 from mmpoison.reporting import map as _map
 from mmpoison.reporting import text as _text
+from mmpoison.reporting.html import pictures_inside, template
 from mmpoison.reporting.runs import group_metrics, read_run
 from mmpoison.reporting.seeds import group_tables, metrics_tables
 from mmpoison.reporting.summary import (
@@ -42,7 +41,6 @@ from mmpoison.reporting.table import Table, cell_texts
 
 SUSPICIOUS_SHOWN = 12
 
-_THUMBNAIL = re.compile(r"data:image/(?:jpeg|png|webp|gif);base64,[A-Za-z0-9+/]+={0,2}")
 _MODES = {
     "add": "added to the clean pairs",
     "replace": "in place of the clean pairs they came from",
@@ -85,27 +83,23 @@ def render_html(run: Path, more: str = "") -> str:
     metrics = Metrics.read(run / "metrics.json", _text.clean)
     about, names = metrics.run, metrics.goals
     pictures = _pictures(run)
-    return (
-        _environment()
-        .get_template("report.html.j2")
-        .render(
-            **pictures,
-            absent=_text.ABSENT,
-            more=Markup(more),
-            commands=commands(run, metrics),
-            title=", ".join(goal_title(goal) for goal in names) or "no goal",
-            headline=headline(metrics),
-            tables=[(goal, _rows(metrics, goal)) for goal in names or [""]],
-            mode=_MODES.get(about.mode or "", about.mode),
-            drift=metrics.drift,
-            studies=_studies(metrics),
-            maps=_maps(run / "embedding_map.json", names),
-            map_goal=names[0] if names else "",
-            side=_map.SIDE,
-            suspicious=_suspicious(run / "suspicious_pairs.json", pictures["thumbnails"]),
-            run=about,
-            recipe_text=_recipe(run / "recipe.yaml"),
-        )
+    return template("report").render(
+        **pictures,
+        absent=_text.ABSENT,
+        more=Markup(more),
+        commands=commands(run, metrics),
+        title=", ".join(goal_title(goal) for goal in names) or "no goal",
+        headline=headline(metrics),
+        tables=[(goal, _rows(metrics, goal)) for goal in names or [""]],
+        mode=_MODES.get(about.mode or "", about.mode),
+        drift=metrics.drift,
+        studies=_studies(metrics),
+        maps=_maps(run / "embedding_map.json", names),
+        map_goal=names[0] if names else "",
+        side=_map.SIDE,
+        suspicious=_suspicious(run / "suspicious_pairs.json", pictures["thumbnails"]),
+        run=about,
+        recipe_text=_recipe(run / "recipe.yaml"),
     )
 
 
@@ -123,26 +117,22 @@ def render_runs_html(runs: Sequence[Path], more: str = "") -> str:
     groups = group_metrics(read)
     named = [(_name(run), one.metrics.run) for run, one in zip(runs, read, strict=True)]
     attributions = [about.data.attribution for _, about in named if about.data.attribution]
-    return (
-        _environment()
-        .get_template("sweep.html.j2")
-        .render(
-            **_pictures(runs[0]),
-            absent=_text.ABSENT,
-            title=", ".join(dict.fromkeys(str(about.recipe) for _, about in named)),
-            settings=[group.title for group in groups],
-            flags=[f"{name}: {flag}" for name, about in named for flag in about.flags],
-            tables=[_plain_table(table) for table in group_tables(groups)],
-            more=Markup(more),
-            runs=named,
-            attributions=list(dict.fromkeys(attributions)),
-            versions=_versions([about for _, about in named]),
-            commands=list(
-                dict.fromkeys(
-                    commands(run, one.metrics)[0] for run, one in zip(runs, read, strict=True)
-                )
-            ),
-        )
+    return template("sweep").render(
+        **_pictures(runs[0]),
+        absent=_text.ABSENT,
+        title=", ".join(dict.fromkeys(str(about.recipe) for _, about in named)),
+        settings=[group.title for group in groups],
+        flags=[f"{name}: {flag}" for name, about in named for flag in about.flags],
+        tables=[_plain_table(table) for table in group_tables(groups)],
+        more=Markup(more),
+        runs=named,
+        attributions=list(dict.fromkeys(attributions)),
+        versions=_versions([about for _, about in named]),
+        commands=list(
+            dict.fromkeys(
+                commands(run, one.metrics)[0] for run, one in zip(runs, read, strict=True)
+            )
+        ),
     )
 
 
@@ -189,21 +179,6 @@ def write_report(run: Path, more: str = "") -> Path:
     return write_html([run], run / "report.html", more)
 
 
-def _environment() -> Environment:
-    environment = Environment(
-        loader=PackageLoader("mmpoison.reporting", "templates"),
-        autoescape=True,  # always: the templates' names end in .j2, by which no default would do it
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    for name in ("decimal", "short", "count", "percent", "seconds"):
-        environment.filters[name] = getattr(_text, name)
-    environment.filters["number"] = _text.as_number
-    environment.filters["goal_title"] = goal_title
-    return environment
-
-
 class _Pictures(TypedDict):
     """The rank lists of a run, for a page."""
 
@@ -216,7 +191,7 @@ def _pictures(run: Path) -> _Pictures:
     file = run / "rank_lists.json"
     # captions are what is judged here: what cannot be printed in them is spelled, not left out
     lists = RankLists.read(file, _text.spelled) if file.exists() else RankLists()
-    thumbnails = _thumbnails(lists.thumbnails)
+    thumbnails = pictures_inside(lists.thumbnails)
     return {
         "rank_goals": lists.goals or ([lists.goal] if lists.goal else []),
         "queries": [_query(query, thumbnails) for query in lists.queries],
@@ -238,15 +213,6 @@ def _versions(abouts: Sequence[RunFacts]) -> dict[str, str]:
         for library, version in about.versions.items():
             found.setdefault(library, {})[version] = None
     return {library: ", ".join(versions) for library, versions in found.items()}
-
-
-def _thumbnails(sources: Mapping[str, object]) -> dict[str, str]:
-    """Only pictures that are in the page itself: anything else would be a request to somewhere."""
-    return {
-        name: source
-        for name, source in sources.items()
-        if isinstance(source, str) and _THUMBNAIL.fullmatch(source)
-    }
 
 
 class _PlainTable(TypedDict):
@@ -322,7 +288,7 @@ def _suspicious(path: Path, thumbnails: Mapping[str, str]) -> list[dict[str, obj
     return [
         {
             "pair": pair,
-            "source": _thumbnails({"own": pair.thumbnail}).get("own")
+            "source": pictures_inside({"own": pair.thumbnail}).get("own")
             or thumbnails.get(pair.image or ""),
         }
         for pair in pairs[:SUSPICIOUS_SHOWN]

@@ -75,7 +75,7 @@ def repair_table(curve: Mapping[str, Any]) -> Table:
         list(start.get("test", {}).get("goal", {})),
         list(start.get("canary_goals", {})),
     )
-    # one goal stands in the title: its name would make two wide columns
+    # one goal is in the title: its name would make two wide columns
     one = len(goals) == 1
     columns = [
         Column("learning rate"),

@@ -112,7 +112,7 @@ class Group:
 
 
 def expand(folders: Sequence[Path]) -> list[Path]:
-    """List run folders; a folder that holds run folders stands for all of them.
+    """List run folders; a folder that holds run folders means all of them.
 
     Raises:
         InputError: If a folder is neither.

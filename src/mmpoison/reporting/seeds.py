@@ -1,4 +1,4 @@
-"""Makes tables of several runs: mean, standard deviation, 95 % interval and n over seeds."""
+"""Makes tables of several runs: mean, standard deviation, 95% interval and n over seeds."""
 
 from __future__ import annotations
 

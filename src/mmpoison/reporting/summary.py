@@ -43,19 +43,19 @@ def shown_models(computed: Container[str], models: Sequence[Model] = MODELS) -> 
     return [model for model in models if model.key != "robust" or model.key in computed]
 
 
-def section(parent: Mapping[str, Any], key: str, file: str = "metrics.json") -> Mapping[str, Any]:
+def section(parent: Mapping[str, Any], key: str) -> Mapping[str, Any]:
     """Return the mapping at `parent[key]`; an empty one where it is absent.
 
     Raises:
         InputError: If something else than a mapping is there.
     """
     if not isinstance(parent, Mapping):
-        raise InputError(f"{file}: must hold a JSON object, not {type(parent).__name__}")
+        raise InputError(f"metrics.json: must hold a JSON object, not {type(parent).__name__}")
     value = parent.get(key)
     if value is None:
         return {}
     if not isinstance(value, Mapping):
-        raise InputError(f"{file}: {key!r} must be an object, not {type(value).__name__}")
+        raise InputError(f"metrics.json: {key!r} must be an object, not {type(value).__name__}")
     return value
 
 
@@ -80,7 +80,7 @@ def goal_title(goal: str) -> str:
 
 
 def amount(run: RunFacts) -> str | None:
-    """Say how much poison: '125 poisoned pairs (0.50% of the training pairs)'; None where it is not known."""
+    """Describe the amount of poison: '125 poisoned pairs (0.50% of the training pairs)'; None where it is not known."""
     number = run.poisoned_pairs
     if number is None:
         return None

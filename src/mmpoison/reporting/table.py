@@ -100,7 +100,7 @@ class Table:
         return number == 0 or (bool(cells) and all(isinstance(c, str | Link) for c in cells))
 
     def to_json(self) -> dict[str, Any]:
-        """Plain JSON values: a row is an object by column, a number over seeds one with n, mean, sd, low, high."""
+        """Return JSON values: a row is an object by column, a number over seeds one with n, mean, sd, low, high."""
         return {
             "title": self.title,
             "rows": [
@@ -163,7 +163,7 @@ def cell_texts(row: Sequence[Cell], columns: Sequence[Column]) -> list[str]:
 
 
 def visible_lines(text: str) -> str:
-    """`visible`, but the line breaks that a cell was made with stay."""
+    """Apply `visible`, but keep the line breaks of a cell."""
     return "\n".join(map(visible, text.split("\n")))
 
 
@@ -215,7 +215,7 @@ def _interval(
 
 
 def compared_parts(cell: Compared, digits: int) -> list[str]:
-    """Mean, spread and interval of the measured number, the arrow and the reference; what is absent is left out.
+    """Format a compared number: mean, spread, interval, arrow and reference; what is absent is left out.
 
     >>> compared_parts(Compared(Summary(3, 0.5, 0.1, 0.25, 0.75), 0.6, "▼"), 2)
     ['0.50', '[0.25, 0.75]', '▼ 0.60']

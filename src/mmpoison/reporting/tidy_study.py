@@ -66,14 +66,14 @@ def curve_of(metrics: Metrics, folder: Path) -> RepairCurve:
 def _curve(curve: RepairCurve) -> Iterator[Row]:
     for branch in curve.branches:
         case = None if branch.learning_rate is None else f"{branch.learning_rate:g}"
-        for look in branch.looks:
-            for goal, row in look.test.goal.items():
+        for probe in branch.looks:
+            for goal, row in probe.test.goal.items():
                 yield {
                     **_row(
-                        "sterilize-curve", goal, "sterilized", row, x=float(look.step), case=case
+                        "sterilize-curve", goal, "sterilized", row, x=float(probe.step), case=case
                     ),
-                    "epoch": look.number("epoch"),
-                    **utility_numbers(look.utility, "held_out."),
+                    "epoch": probe.number("epoch"),
+                    **utility_numbers(probe.utility, "held_out."),
                 }
 
 

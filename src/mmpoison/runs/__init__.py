@@ -1,1 +1,1 @@
-"""Stages strung together from one recipe."""
+"""Runs the stages of one recipe, or of many variants of it, and caches their results."""

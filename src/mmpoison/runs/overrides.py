@@ -1,4 +1,4 @@
-"""Which value of a recipe's key wins where several are given: the one place that says so.
+"""Decides which value of a recipe's key applies where the file and the command line give several.
 
 From weak to strong: the recipe that a file extends, the file, a variant of its `sweep`, the grid, goals and seeds of
 its `sweep`, and what the command line gives. Within the command line the later one wins: `--set data={...}` replaces
@@ -45,7 +45,7 @@ def override(
 
 
 def within(key: str, groups: Collection[str]) -> bool:
-    """Whether a dotted key is in one of some groups, and not the group itself.
+    """Return whether a dotted key is in one of some groups, and not the group itself.
 
     >>> within("data.root", {"data"}), within("data", {"data"}), within("database.a", {"data"})
     (True, False, False)

@@ -17,9 +17,9 @@ from mmpoison.defenses.filters.pipeline import check_judge
 from mmpoison.errors import InputError
 from mmpoison.evaluation.goal_target import GoalTarget, goal_targets_of
 from mmpoison.evaluation.test_set import TestSet
-from mmpoison.models import image_embedder
 from mmpoison.models.catalogue import MODELS
 from mmpoison.models.dual_encoder import DualEncoder
+from mmpoison.models.image_embedder import image_embedder
 from mmpoison.pairs.table import PairDataset
 from mmpoison.runs.progress import RunProgress
 from mmpoison.runs.recipe import Recipe, TransferPart
@@ -74,7 +74,7 @@ class PreparedRun:
 def prepare_run(
     recipe: Recipe, run_cache: RunCache, progress: RunProgress, device: torch.device
 ) -> PreparedRun:
-    """Load the data, poison them, load the model; refuse now what would fail after hours of training.
+    """Load the data, poison them, load the model; refuse early what would fail after hours of training.
 
     Raises:
         InputError: If the recipe cannot be run on the data.

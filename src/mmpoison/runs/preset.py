@@ -1,4 +1,4 @@
-"""A recipe's `preset`: choices of somebody else's for the attack and the training, under their name."""
+"""Applies a recipe's `preset`: the settings of another publication for the attack and the training."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def apply_preset(value: dict[str, Any], changed: Collection[str], where: str) ->
             training[key] = stands_for
         elif training[key] != stands_for:
             raise InputError(
-                f"{where}: preset {name!r} stands for training.{key}={stands_for}, the recipe says {training[key]!r}: "
+                f"{where}: preset {name!r} means training.{key}={stands_for}, the recipe says {training[key]!r}: "
                 "leave one of the two out, or set attack.preset alone"
             )
     for ours, theirs in preset.trainable.items():

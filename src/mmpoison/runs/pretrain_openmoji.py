@@ -1,4 +1,4 @@
-"""Make the embedded dual encoders: `python -m mmpoison.runs.pretrain_openmoji --variant small --out DIR`.
+"""Trains the shipped dual encoders: `python -m mmpoison.runs.pretrain_openmoji --variant small --out DIR`.
 
 They play the part of CLIP in the demo: trained from random weights on scenes of the `pretraining` pool, which shares no
 seed, no background palette and, where a class has enough drawings, not every drawing with the demo's scenes.
@@ -57,7 +57,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
 
 
 def model_config(variant: str) -> dict[str, Any]:
-    """open_clip's config of a variant."""
+    """Return the config of a variant in open_clip's form."""
     return {
         "model_cfg": {
             "embed_dim": 128,
@@ -86,7 +86,7 @@ def write_merges(target: Path) -> Path:
 
 
 def random_encoder(variant: str, merges: Path) -> DualEncoder:
-    """An untrained encoder of a variant."""
+    """Return an untrained encoder of a variant."""
     config = model_config(variant)
     with torch.random.fork_rng():
         torch.manual_seed(torch_seed(VARIANTS[variant]["seed"], "initialisation"))
@@ -97,7 +97,7 @@ def random_encoder(variant: str, merges: Path) -> DualEncoder:
 def scenes(
     count: int, captions_each: int, seed: int, workers: int
 ) -> tuple[PairDataset, PixelStore]:
-    """Scenes of the pre-training pool, classes uniform, as a table of pairs in memory."""
+    """Build the pre-training pool: scenes with uniform classes, as a table of pairs in memory."""
     pixels, captions, labels = scene_arrays(
         count, seed=seed, pool="pretraining", size=IMAGE_SIZE, workers=workers
     )
@@ -248,7 +248,7 @@ def describe(folder: Path, seed: int = 0) -> str:
 
 
 def main() -> None:
-    """Command line."""
+    """Run the command line of this module."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--variant", choices=sorted(VARIANTS), required=True)
     parser.add_argument("--out", type=Path, required=True)

@@ -19,11 +19,11 @@ class RunProgress(Protocol):
         """Show one line."""
 
     def progress(self, what: str) -> Progress:
-        """A callback for (done, total) of a named step."""
+        """Return a callback for (done, total) of a named step."""
         ...
 
     def training(self, what: str) -> OnStep:
-        """A callback for the steps of a named fine-tune."""
+        """Return a callback for the steps of a named fine-tune."""
         ...
 
 
@@ -34,9 +34,9 @@ class SilentProgress:
         """Drop the line."""
 
     def progress(self, what: str) -> Progress:
-        """A callback that does nothing."""
+        """Return a callback that does nothing."""
         return lambda done, total: None
 
     def training(self, what: str) -> OnStep:
-        """A callback that does nothing."""
+        """Return a callback that does nothing."""
         return lambda step, encoder: None

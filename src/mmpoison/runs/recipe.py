@@ -43,7 +43,7 @@ class _Part(BaseModel):
 
 
 class DataPart(_Part):
-    """Which pairs.
+    """The data of a run.
 
     Attributes:
         name: A registered data set, or the path of a pairs folder.
@@ -57,12 +57,12 @@ class DataPart(_Part):
 
 
 class ModelPart(_Part):
-    """Where the fine-tune starts.
+    """The model that the fine-tune starts from.
 
     Attributes:
         name: A registered model, `ARCHITECTURE:TAG`, `ARCHITECTURE@FILE`, `hf-hub:owner/name`, a folder or a file.
         align: For towers that were trained apart: how to train them together on the clean split `val` first.
-        trust: Open a TorchScript archive, which can run code of whoever made it. Only the command line can set it.
+        trust: Open a TorchScript archive, which can run code of its author. Only the command line can set it.
     """
 
     name: str
@@ -71,7 +71,7 @@ class ModelPart(_Part):
 
 
 class AttackPart(BaseModel):
-    """Which attack, with its options beside its name.
+    """An attack, with its options next to its name.
 
     Attributes:
         name: A registered attack.
@@ -229,7 +229,7 @@ class TransferPart(_Part):
 class SweepPart(_Part):
     """Many runs of one recipe: every variant with every point of the grid, every goal and every seed.
 
-    A key that is given beside the file (`--set`, `--data-root`) holds for all runs: it wins over the grid and the
+    A key that is given on the command line (`--set`, `--data-root`) holds for all runs: it wins over the grid and the
     variants, also where they set a whole group (`mmpoison.runs.overrides`).
 
     ```yaml
@@ -275,7 +275,7 @@ class Recipe(_Part):
         scan: The scan of all models, written to `model-scan.json`; without it none is scanned.
         study: Names of `mmpoison.evaluation.STUDIES`, or `all`: what is measured beyond the rows of every run.
         transfer: Other data sets to measure on too.
-        sweep: Where the file is about many runs: in what they differ. None in a run of its own.
+        sweep: For a file of several runs: in what they differ. None in a run of its own.
     """
 
     name: str
@@ -323,7 +323,7 @@ class Recipe(_Part):
         return value
 
     def to_yaml(self) -> str:
-        """The resolved recipe as YAML."""
+        """Return the resolved recipe as YAML."""
         value = self.model_dump(mode="json", exclude={"sweep"} if self.sweep is None else None)
         return yaml.safe_dump(value, sort_keys=False, allow_unicode=True)
 
@@ -445,7 +445,7 @@ def _value(text: str, where: str) -> Any:
 
 
 def _known_keys(model: Any, location: Sequence[int | str]) -> list[str]:
-    """The keys of the group at a location; a place in a list, or a name that a user chose, is no key of a group."""
+    """Return the keys of the group at a location; a list index, or a name that a user chose, is not a key."""
     for part in location:
         field = model.model_fields.get(part)
         if field is not None:

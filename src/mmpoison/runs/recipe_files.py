@@ -1,4 +1,4 @@
-"""Finds recipe files by name, picks what is for one data set, and adds what a recipe takes over from others."""
+"""Finds recipe files by name, selects their parts for one data set, and merges the recipes that they extend."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def recipe_files() -> dict[str, Traversable]:
 
 
 def shipped_recipes() -> list[str]:
-    """Names of the recipes that come with the package, each on all its data: `table-3`, `table-3-openmoji`, ..."""
+    """List the recipes that come with the package, each on all its data: `table-3`, `table-3-openmoji`, ..."""
     return [
         each
         for name in recipe_files()
@@ -46,7 +46,7 @@ def shipped_recipes() -> list[str]:
 
 
 def list_recipes() -> list[str]:
-    """One line for each shipped recipe: its name, its data where there are several, and what it is."""
+    """Describe each shipped recipe in one line: its name, its data where there are several, and what it is."""
     files_of = recipe_files()
     rows = []
     for name, file in files_of.items():
@@ -156,7 +156,7 @@ def _is_file(name: str) -> bool:
 
 
 def _data_of(content: Mapping[str, Any], where: str) -> list[str]:
-    """Names of the data that a recipe has parts for."""
+    """List the data that a recipe has parts for."""
     parts = content.get(ON_DATA, {})
     if not isinstance(parts, dict) or not all(isinstance(name, str) for name in parts):
         raise InputError(f"{where}: {ON_DATA}: a mapping of names is needed, e.g. openmoji: {{}}")
@@ -202,10 +202,10 @@ def extended(value: dict[str, Any], where: str, read: Read) -> dict[str, Any]:
     while (name := layers[-1].pop(KEY, None)) is not None:
         if not isinstance(name, str):
             raise InputError(f"{chain[-1]}: {KEY}: the name of one recipe is needed, not {name!r}")
-        other, called = read(name)
-        if called in chain or len(chain) == DEEPEST:
+        other, name_of_other = read(name)
+        if name_of_other in chain or len(chain) == DEEPEST:
             raise InputError(f"{where}: recipes extend each other in a circle: {', '.join(chain)}")
-        chain.append(called)
+        chain.append(name_of_other)
         layers.append(dict(other))
     whole: dict[str, Any] = {}
     for layer in reversed(layers):
@@ -216,7 +216,7 @@ def extended(value: dict[str, Any], where: str, read: Read) -> dict[str, Any]:
 
 
 def merged(old: Any, new: Any) -> Any:
-    """Keys of `new` over those of `old`, group by group; what is no group is replaced."""
+    """Merge `new` into `old`, group by group; a value that is not a group is replaced."""
     if not isinstance(old, dict) or not isinstance(new, dict):
         return new
     return {**old, **{key: merged(old.get(key), item) for key, item in new.items()}}

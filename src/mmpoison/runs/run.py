@@ -77,7 +77,7 @@ def run_recipe(
 
 
 def _measured_key(stages: RunStages, run_cache: RunCache) -> CacheKey:
-    """All that the numbers of a run depend on."""
+    """Return all that the numbers of a run depend on."""
     run, scan = stages.run, stages.run.recipe.scan
     scanned_by = () if scan is None else (DEFENSES[scan.method],)
     others = [run_cache.pairs(part.data, run.recipe.seed) for part in run.recipe.transfer]
@@ -92,7 +92,7 @@ def _measured_key(stages: RunStages, run_cache: RunCache) -> CacheKey:
 
 
 def _complete_run(out: Path, stages: RunStages, run_cache: RunCache) -> Metrics | None:
-    """The metrics of a run folder of the same recipe, if all that they depend on is the same and nothing is missing."""
+    """Read the metrics of a complete run folder of the same recipe; None if anything that they depend on changed."""
     recipe = stages.run.recipe
     files = ["metrics.json", "rank_lists.json", "manifest.json"]
     files += ["suspicious_pairs.json"] * (recipe.filter is not None)

@@ -24,7 +24,7 @@ from mmpoison.models.inputs import (
     prepare_pixels,
 )
 from mmpoison.models.loading import load_encoder
-from mmpoison.pairs.table import PairDataset
+from mmpoison.pairs.table import IntArray, PairDataset
 from mmpoison.runs.recipe import DataPart
 
 T = TypeVar("T")
@@ -39,10 +39,10 @@ class RunCache:
 
     def __init__(self, keep: int = 2) -> None:
         self._keep = keep
-        self._kept: dict[str, OrderedDict[str, Any]] = {}
+        self._loaded: dict[str, OrderedDict[str, Any]] = {}
 
     def pairs(self, part: DataPart, seed: int) -> PairDataset:
-        """A data set."""
+        """Return a data set."""
         return self._get(
             "pairs",
             [part.model_dump(mode="json"), seed],
@@ -50,13 +50,13 @@ class RunCache:
         )
 
     def files(self, pairs: PairDataset) -> str:
-        """Digest of the state of the image files of a set."""
+        """Return the digest of the state of the image files of a set."""
         return self._get(
             "files", [pairs.fingerprint, str(pairs.root)], lambda: _files_digest(pairs)
         )
 
     def watch(self, pairs: PairDataset) -> States:
-        """The states of a set's image files when this was first asked for; see `refuse_changed`."""
+        """Record the states of a set's image files at the first call, and return them; see `refuse_changed`."""
         return self._get(
             "watch",
             [pairs.fingerprint, str(pairs.root)],
@@ -74,7 +74,7 @@ class RunCache:
         refuse_changed(pairs.root, pairs.images.ids, self.watch(pairs))
 
     def encoder(self, name: str, *, trust: bool, device: torch.device) -> DualEncoder:
-        """A model to start from or to judge with; nobody changes it."""
+        """Return a model to start from or to judge with; it must not be changed."""
         return self._get(
             "encoder",
             [name, trust, str(device)],
@@ -82,7 +82,7 @@ class RunCache:
         )
 
     def identity(self, encoder: DualEncoder) -> dict[str, Any]:
-        """What distinguishes a model from others: `encoder_identity`."""
+        """Return what distinguishes a model from others: `encoder_identity`."""
         return self._get(
             "identity",
             [id(encoder), encoder.name],
@@ -98,35 +98,28 @@ class RunCache:
         *,
         on_features: bool,
         progress: ProgressFor | None = None,
-        like: PairInputs | None = None,
+        reuse_from: PairInputs | None = None,
     ) -> PairInputs:
-        """All inputs of a set for a model: pixels and tokens, or the outputs of its trunks.
+        """Prepare all inputs of a set for a model: pixels and tokens, or the outputs of its trunks.
 
         Args:
             encoder: The model.
             pairs: The set; a poisoned one has the inputs of its clean one.
             on_features: Outputs of the trunks.
             progress: Gives a progress callback for a named step.
-            like: Inputs of the same set for another model, whose pixels may serve.
+            reuse_from: Inputs of the same set for another model, whose pixels may serve.
         """
         # also those that nobody described: they are in the gallery, and an attack may use them
         everything = np.arange(len(pairs.images), dtype=np.int32)
 
         def prepare() -> PairInputs:
-            if on_features:
-                return prepare_features(
-                    encoder,
-                    pairs,
-                    images=everything,
-                    cache=cache_folder(),
-                    progress=progress,
-                )
-            return prepare_pixels(
+            return prepare_inputs(
                 encoder,
                 pairs,
-                images=everything,
-                pixels=getattr(like, "pixels", None),
+                everything,
+                on_features=on_features,
                 progress=progress,
+                reuse_from=reuse_from,
             )
 
         clean = pairs.manifest.clean_fingerprint if pairs.manifest else pairs.fingerprint
@@ -141,7 +134,7 @@ class RunCache:
         make: Callable[[], ModelMeasurement],
         **how: Any,
     ) -> ModelMeasurement:
-        """What is measured of a model on the test part of a set, whatever the goal.
+        """Measure a model on the test part of a set, as far as no goal is needed.
 
         Args:
             encoder: The model; one of the same weights has the same measures.
@@ -153,16 +146,34 @@ class RunCache:
         return self._get("measured", key, make)
 
     def _get(self, kind: str, key: Any, make: Callable[[], T], holding: Any = None) -> T:
-        kept = self._kept.setdefault(kind, OrderedDict())
+        loaded = self._loaded.setdefault(kind, OrderedDict())
         text = json.dumps(key, sort_keys=True, default=str)
-        if text not in kept:
-            kept[text] = (make(), holding)
-            while len(kept) > self._keep:
-                kept.popitem(last=False)
-        kept.move_to_end(text)
-        value: T = kept[text][0]
+        if text not in loaded:
+            loaded[text] = (make(), holding)
+            while len(loaded) > self._keep:
+                loaded.popitem(last=False)
+        loaded.move_to_end(text)
+        value: T = loaded[text][0]
         return value
 
 
 def _files_digest(pairs: PairDataset) -> str:
     return files_digest(pairs, np.arange(len(pairs.images), dtype=np.int32))
+
+
+def prepare_inputs(
+    encoder: DualEncoder,
+    pairs: PairDataset,
+    images: IntArray,
+    *,
+    on_features: bool,
+    progress: ProgressFor | None = None,
+    reuse_from: PairInputs | None = None,
+) -> PairInputs:
+    """Prepare inputs of a set for a model, as `RunCache.inputs` holds them, with `images` that are in no pair too."""
+    if on_features:
+        return prepare_features(
+            encoder, pairs, images=images, cache=cache_folder(), progress=progress
+        )
+    pixels = getattr(reuse_from, "pixels", None)
+    return prepare_pixels(encoder, pairs, images=images, pixels=pixels, progress=progress)

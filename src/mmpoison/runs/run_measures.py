@@ -24,7 +24,7 @@ from mmpoison.evaluation.measure import (
 )
 from mmpoison.evaluation.rows import class_retrieval
 from mmpoison.models.facts import size_facts
-from mmpoison.models.inputs import PairInputs, prepare_features, prepare_pixels
+from mmpoison.models.inputs import PairInputs
 from mmpoison.pairs.table import PairDataset
 from mmpoison.records.run_files import (
     ClassRetrieval,
@@ -38,7 +38,7 @@ from mmpoison.records.run_files import (
 from mmpoison.runs.prepared_run import PreparedRun, load_transfer
 from mmpoison.runs.progress import RunProgress
 from mmpoison.runs.recipe import TransferPart
-from mmpoison.runs.run_cache import RunCache
+from mmpoison.runs.run_cache import RunCache, prepare_inputs
 from mmpoison.runs.run_folder import versions
 from mmpoison.runs.run_stages import SUSPECTS
 from mmpoison.runs.trained_models import TrainedModel
@@ -164,21 +164,13 @@ class RunMeasures:
         run = self.run
         other = load_transfer(part, run.goal_targets, run.recipe, self.run_cache)
         encoder = models["pretrained"].encoder
-        if run.on_features:
-            inputs: PairInputs = prepare_features(
-                encoder,
-                other.test.pairs,
-                images=other.test.gallery,
-                cache=cache_folder(),
-                progress=self.progress.progress,
-            )
-        else:
-            inputs = prepare_pixels(
-                encoder,
-                other.test.pairs,
-                images=other.test.gallery,
-                progress=self.progress.progress,
-            )
+        inputs = prepare_inputs(
+            encoder,
+            other.test.pairs,
+            other.test.gallery,
+            on_features=run.on_features,
+            progress=self.progress.progress,
+        )
         measured = measure(
             {name: Subject(model.encoder, inputs) for name, model in models.items()},
             other.test,
@@ -208,7 +200,7 @@ class RunMeasures:
         return cached
 
     def judged(self, verdicts: Verdicts, out: Path) -> FilterFacts:
-        """Say what the filter did, flag it where it dropped too much, and write what it dropped first."""
+        """Report what the filter did, flag it if it dropped too much, and write the pairs it ranked highest."""
         train = self.run.poisoned.select(split="train")
         dropped = 1 - float(verdicts.keep.mean())
         if dropped > 1 - LEAST_KEPT:

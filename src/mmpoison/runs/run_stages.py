@@ -35,9 +35,9 @@ from mmpoison.runs.prepared_run import PreparedRun
 from mmpoison.runs.progress import RunProgress
 from mmpoison.runs.recipe import CLEAN_FINETUNE, SterilizePart
 from mmpoison.runs.run_cache import RunCache
-from mmpoison.runs.trained_models import TrainedModel, keep_model, link_log, read_model
+from mmpoison.runs.trained_models import TrainedModel, link_log, read_model, store_model
 from mmpoison.runs.training_probe import TrainingProbe
-from mmpoison.runs.verdicts import Verdicts, keep_verdicts, read_verdicts
+from mmpoison.runs.verdicts import Verdicts, read_verdicts, store_verdicts
 from mmpoison.training.callbacks import chain_callbacks
 from mmpoison.training.log import LogOptions
 from mmpoison.training.loop import TrainingResult, finetune
@@ -51,7 +51,7 @@ SUSPECTS = ("poisoned", "filtered", "robust", "sterilized")
 
 
 def stage_keys(run: PreparedRun, run_cache: RunCache) -> dict[str, CacheKey]:
-    """The stages of a run by name, in the order in which they are made; none of them is made for it."""
+    """Return the stages of a run by name, in the order in which they run, without running any."""
     return _Keys(run, run_cache).all()
 
 
@@ -80,7 +80,7 @@ class _Keys:
         for name, data in trainings.items():
             size = len(data.select(split="train"))
             keys[name] = self._training(
-                name, start, data, "train", size, recipe.training, looks=watched
+                name, start, data, "train", size, recipe.training, probes=watched
             )
         if (part := recipe.filter) is not None:
             judge: Any = start
@@ -93,7 +93,7 @@ class _Keys:
                 "stages/filter",
                 {
                     **self._common(
-                        run.poisoned, filter_pairs, DEFENSES[part.method], keep_verdicts
+                        run.poisoned, filter_pairs, DEFENSES[part.method], store_verdicts
                     ),
                     "judge": judge,
                     "filter": asked,
@@ -135,7 +135,7 @@ class _Keys:
                 made_by=(DEFENSES[repair.method],),
                 defense=[repair.method, repair.options],
                 pairs=repair.pairs,
-                looks=[[str(goal_target) for goal_target in run.goal_targets], repair.every]
+                probes=[[str(goal_target) for goal_target in run.goal_targets], repair.every]
                 if repair.curve
                 else None,
             )
@@ -146,7 +146,7 @@ class _Keys:
         return self.run_cache.files(self.run.pairs)
 
     def _common(self, data: PairDataset, *made_by: object) -> dict[str, Any]:
-        """What every stage depends on; `made_by` are the functions and classes that make it and read it again."""
+        """Return what each stage depends on; `made_by` are the functions and classes that write and read its result."""
         prepared_by = (prepare_features, prepare_pixels)
         return {
             # this file says how the stages are put together, and imports the code of all of them
@@ -166,26 +166,28 @@ class _Keys:
         split: str,
         size: int,
         settings: TrainingSettings,
-        looks: Any = None,
+        probes: Any = None,
         made_by: tuple[object, ...] = (),
         **more: Any,
     ) -> CacheKey:
-        watched_by = () if looks is None else (TrainingProbe,)
+        watched_by = () if probes is None else (TrainingProbe,)
         precision = autocast(self.run.device, settings.precision)[1]
         parts = {
-            **self._common(data, finetune, keep_model, *watched_by, *made_by),
+            **self._common(data, finetune, store_model, *watched_by, *made_by),
             "start": start,
             "split": split,
             "training": settings.model_dump(mode="json"),
             "precision": precision,
             # the same numbers by another way need not be the same to the last bit
             "on_features": self._fed_features(name, settings),
-            **{key: value for key, value in {"looks": looks, **more}.items() if value is not None},
+            **{
+                key: value for key, value in {"probes": probes, **more}.items() if value is not None
+            },
         }
-        if looks is not None:
+        if probes is not None:
             parts["pairs"] = self.run.pairs.fingerprint
         steps = Plan(size, settings, self.run.recipe.seed).steps
-        kind = [settings.trainable, settings.batch_size, settings.chunk_size, looks is not None]
+        kind = [settings.trainable, settings.batch_size, settings.chunk_size, probes is not None]
         weights = self.run_cache.identity(self.run.start)["weights"]
         note = stage_note(steps * settings.batch_size, *kind, parts["on_features"], weights)
         return CacheKey("stages/finetune", parts, name, note)
@@ -194,17 +196,17 @@ class _Keys:
         return self.run.on_features or (name == "pretrained" and settings.trainable in ON_FEATURES)
 
 
-def stage_note(work: int, *like: Any) -> dict[str, Any]:
-    """What `--dry-run` estimates time and disk of a stage by: its amount of work, and what its pace depends on.
+def stage_note(work: int, *pace: Any) -> dict[str, Any]:
+    """Describe a stage for the estimates of `--dry-run`: its amount of work, and what its pace depends on.
 
     The pace is that of stages with the same `like` on this machine, with as many threads.
     """
-    computed = [*like, cpu_kind(), torch.get_num_threads()]
+    computed = [*pace, cpu_kind(), torch.get_num_threads()]
     return {"work": max(1, work), "like": digest_of(computed)}
 
 
 def repair_pairs(run: PreparedRun, part: SterilizePart) -> PairDataset:
-    """The clean pairs that a repair has."""
+    """Select the clean pairs that a repair may use."""
     clean = run.poisoned.select(split="val")
     if part.pairs is None or part.pairs >= len(clean):
         return clean
@@ -216,11 +218,11 @@ def repair_pairs(run: PreparedRun, part: SterilizePart) -> PairDataset:
 
 @dataclass
 class RunStages:
-    """Makes the stages of a run, or finds them.
+    """Runs the stages of a run, or reads their cached results.
 
     Attributes:
         run: What they work on.
-        out: The run folder, or None: the stages are for the cache alone.
+        out: The run folder.
         store: The content cache.
         run_cache: What this process has loaded.
         progress: Reports the progress.
@@ -230,7 +232,7 @@ class RunStages:
     """
 
     run: PreparedRun
-    out: Path | None
+    out: Path
     store: ContentCache
     run_cache: RunCache
     progress: RunProgress
@@ -270,11 +272,11 @@ class RunStages:
                 )
             return self.inputs
 
-        def align(_: TrainingProbe | None, kept: TrainingServices) -> TrainingResult:
-            kept["name"] = f"{run.start.name}-aligned"
-            kept["on_step"] = self.progress.training("aligning the towers")
+        def align(_: TrainingProbe | None, services: TrainingServices) -> TrainingResult:
+            services["name"] = f"{run.start.name}-aligned"
+            services["on_step"] = self.progress.training("aligning the towers")
             clean = run.pairs.select(split="val")
-            return finetune(run.start, clean, inputs(), settings, seed=run.recipe.seed, **kept)
+            return finetune(run.start, clean, inputs(), settings, seed=run.recipe.seed, **services)
 
         return self._model(
             "pretrained",
@@ -296,14 +298,14 @@ class RunStages:
                 return None
             return self._probe(file, start, len(train), settings)
 
-        def fit(probe: TrainingProbe | None, kept: TrainingServices) -> TrainingResult:
+        def fit(probe: TrainingProbe | None, services: TrainingServices) -> TrainingResult:
             shown = self.progress.training(f"training {name.replace('_', ' ')}")
-            kept["name"], kept["on_step"] = new_name, chain_callbacks(shown, probe)
+            services["name"], services["on_step"] = new_name, chain_callbacks(shown, probe)
             seed, given = run.recipe.seed, (start, train, self.inputs, settings)
             if part is None:
-                return finetune(*given, seed=seed, **kept)
+                return finetune(*given, seed=seed, **services)
             defense: RobustTraining = build_defense("in-training", part.method, part.options)
-            return train_with(defense, *given, seed=seed, services=kept)
+            return train_with(defense, *given, seed=seed, services=services)
 
         return self._model(
             name,
@@ -316,7 +318,7 @@ class RunStages:
         )
 
     def verdicts(self, pretrained: DualEncoder) -> Verdicts:
-        """What the filter says of the training pairs."""
+        """Filter the training pairs, and return the verdicts."""
         run, part = self.run, self.run.recipe.filter
         assert part is not None
         train = run.poisoned.select(split="train")
@@ -331,7 +333,7 @@ class RunStages:
                     run.pairs,
                     on_features=False,
                     progress=self.progress.progress,
-                    like=None if run.on_features else self.inputs,
+                    reuse_from=None if run.on_features else self.inputs,
                 )
             begun = time.perf_counter()
             result = filter_pairs(
@@ -344,7 +346,7 @@ class RunStages:
                 progress=self.progress.progress,
             )
             self._count("filter", begun)
-            keep_verdicts(folder, result)
+            store_verdicts(folder, result)
 
         verdicts, found = self.store.obtain(
             self.keys["filter"],
@@ -356,7 +358,7 @@ class RunStages:
         return verdicts
 
     def sterilized(self, suspect: DualEncoder) -> tuple[TrainedModel, SterilizeFacts]:
-        """Make the poisoned model after the repair, and facts about it."""
+        """Repair the poisoned model; return the repaired model and facts about the repair."""
         run, part = self.run, self.run.recipe.sterilize
         assert part is not None
         clean = repair_pairs(run, part)
@@ -371,11 +373,11 @@ class RunStages:
                 return None
             return self._probe(file, suspect, len(clean), settings, within=True, every=part.every)
 
-        def fit(probe: TrainingProbe | None, kept: TrainingServices) -> TrainingResult:
+        def fit(probe: TrainingProbe | None, services: TrainingServices) -> TrainingResult:
             shown = self.progress.training("sterilizing")
-            kept["name"], kept["on_step"] = new_name, chain_callbacks(shown, probe)
+            services["name"], services["on_step"] = new_name, chain_callbacks(shown, probe)
             given = (suspect, clean, self.inputs)
-            return train_with(repair, *given, seed=run.recipe.seed, services=kept)
+            return train_with(repair, *given, seed=run.recipe.seed, services=services)
 
         model = self._model(
             "sterilized",
@@ -409,23 +411,23 @@ class RunStages:
         new_name: str,
         make_probe: Callable[[Path], TrainingProbe | None] = lambda file: None,
     ) -> TrainedModel:
-        own = self.out / "models" / name if self.out is not None else None
-        if own is not None and own.is_dir():
+        own = self.out / "models" / name
+        if own.is_dir():
             self._tell(name, "run folder")
             return TrainedModel.of_checkpoint(load_checkpoint(own).to(self.run.device))
 
         def make(folder: Path) -> None:
-            self.inputs  # noqa: B018 - a part of its own in the times
+            self.inputs  # noqa: B018 - timed separately
             begun = time.perf_counter()
             states = Checkpoints(folder / "states")
-            kept: TrainingServices = {
+            services: TrainingServices = {
                 "checkpoints": states,
                 "log": LogOptions(folder / "log"),
                 "progress": self.progress.progress,
             }
-            probe = make_probe(folder / "log" / "looks.json")
-            result = train(probe, kept)
-            keep_model(folder, start, result, probe.records if probe else [])
+            probe = make_probe(folder / "log" / "probes.json")
+            result = train(probe, services)
+            store_model(folder, start, result, probe.records if probe else [])
             states.clear()
             self._count(f"train_{name}", begun)
 
@@ -436,10 +438,9 @@ class RunStages:
             say=self.progress.say,
         )
         self._tell(name, "cache" if found else "made")
-        if self.out is not None:
-            link_log(self.store.path(self.keys[name]), self.out / "logs" / name)
+        link_log(self.store.path(self.keys[name]), self.out / "logs" / name)
         model = TrainedModel(result.encoder, result.summary(), probes)
-        if self.save_models and own is not None:
+        if self.save_models:
             recipe = self.run.recipe
             card = model_card(
                 model.encoder,

@@ -57,7 +57,7 @@ class ScannedModel:
         return self.result.flagged(self.false_alarms)
 
     def to_json(self) -> dict[str, Any]:
-        """The content of `model-scan.json`."""
+        """Return the content of `model-scan.json`."""
         return {
             **self.about,
             **self.result.facts,
@@ -77,7 +77,6 @@ def scan_model(
     clean: Sequence[str] = (),
     clean_runs: int = 0,
     settings: TrainingSettings | None = None,
-    clean_split: str = "val",
     out: Path | None = None,
     seed: int = 0,
     false_alarms: float = 0.01,
@@ -93,9 +92,8 @@ def scan_model(
         method: A registered scan.
         options: Of its constructor.
         clean: Clean fine-tunes of the reference, as names or folders.
-        clean_runs: How many more to make here, each on a random 80% of the images of the clean split.
+        clean_runs: How many more to make here, each on a random 80% of the images of split `val`.
         settings: How to fine-tune; the more like the suspect's, the better.
-        clean_split: Split of clean pairs to fine-tune on.
         out: Folder for `model-scan.json` and, in `clean/`, the models that were made; needed with `clean_runs`. Those
             that are there already are used again.
         seed: Seed of everything random.
@@ -119,23 +117,19 @@ def scan_model(
         )
     if (clean or clean_runs) and not (scanner.uses_clean_models and reference is not None):
         raise InputError(f"scan {method!r} has no use for clean fine-tunes without a reference")
-    if clean_runs and out is None:
-        raise InputError(
-            "clean fine-tunes take time and are saved: give a folder with --out (a second scan reads them from there)"
-        )
     if reference is not None and suspect.config["model_cfg"] != reference.config["model_cfg"]:
         raise InputError(
             f"suspect {suspect.name!r} and reference {reference.name!r} are of different architectures: "
             "a model says nothing about another one's poison"
         )
     test = TestSet.of(pairs)
-    train = pairs.select(split=clean_split)
+    train = pairs.select(split="val")
     known = test.pairs
     if clean_runs:
         require_clean(train)
         if not len(train):
-            raise InputError(f"split {clean_split!r} has no pairs for clean fine-tunes")
-        known = pairs.where(pairs.in_split(clean_split) | pairs.in_split("test"))
+            raise InputError("split 'val' has no pairs for clean fine-tunes")
+        known = pairs.where(pairs.in_split("val") | pairs.in_split("test"))
     start = reference or suspect
     inputs = prepare_pixels(start, known, images=test.gallery, progress=progress.progress)
 

@@ -72,7 +72,7 @@ class Sterilized:
         return found or ["no association weakened unusually much"]
 
     def summary(self) -> str:
-        """One line: how many steps, and how fast."""
+        """Return one line: how many steps, and how fast."""
         result = self.result
         resumed = f", resumed after step {result.resumed_from}" if result.resumed_from else ""
         return f"{result.headline()}{resumed}"
@@ -92,10 +92,10 @@ def sterilize_model(
     seed: int = 0,
     held_out: float = 0.2,
     rule: RepairRule | None = None,
-    aims: Sequence[GoalTarget] = (),
+    goal_targets: Sequence[GoalTarget] = (),
     trackers: Sequence[str] = (),
     fresh: bool = False,
-) -> Sterilized | None:
+) -> Sterilized:
     """Repair a suspect with pairs known to be clean, and save the model that is chosen.
 
     Args:
@@ -113,12 +113,12 @@ def sterilize_model(
         held_out: Share of the clean images that is not trained on and decides; 0: all are trained on, nothing is
             decided.
         rule: What decides; given by the user, or None for the default where there are images enough.
-        aims: Goals to show on the test part; without any it is not measured.
+        goal_targets: Goals to show on the test part; without any it is not measured.
         trackers: As in `LogOptions`.
         fresh: Delete what an earlier try has left.
 
     Returns:
-        What was saved; None in all processes but the first.
+        What was saved. Of several processes only the first one judges and saves.
 
     Raises:
         InputError: If the input cannot be used.
@@ -148,14 +148,14 @@ def sterilize_model(
         except InputError as error:
             if rule is not None or len(branches) > 1:
                 raise
-            aims = ()
+            goal_targets = ()
             notes.append(f"no utility guard and no curve: {error}")
-    elif rule is not None or len(branches) > 1 or aims:
+    elif rule is not None or len(branches) > 1 or goal_targets:
         raise InputError("without held-out pairs nothing can be guarded, chosen or shown")
-    test = TestSet.of(pairs) if aims else None
-    for aim in aims:
+    test = TestSet.of(pairs) if goal_targets else None
+    for goal_target in goal_targets:
         assert test is not None
-        test.check(aim)
+        test.check(goal_target)
     in_test = pairs.in_split("test") & ~pairs.poisoned
     inputs = prepare_pixels(
         suspect,
@@ -166,7 +166,9 @@ def sterilize_model(
     meter = None
     if held is not None and is_main_process():
         rule = rule or RepairRule()
-        meter = RepairMeter(suspect, inputs, held, rule, seed=seed, test=test, aims=aims)
+        meter = RepairMeter(
+            suspect, inputs, held, rule, seed=seed, test=test, goal_targets=goal_targets
+        )
         if meter.note:
             notes.append(f"it does not stop by itself: {meter.note}")
     result = run_repair(
@@ -184,7 +186,8 @@ def sterilize_model(
         progress=progress.progress,
     )
     if not is_main_process():
-        return None
+        assert result is not None, "without a meter no branch is refused"
+        return Sterilized(out, result, branches, None, tuple(notes))
     curve = None if meter is None else _curve(meter, branches)
     if curve is not None:
         notes += _write_curve(work, curve)
@@ -220,7 +223,7 @@ def sterilize_model(
 
 
 def work_folder(out: Path) -> Path:
-    """Where states and logs are until the model is there: next to its folder, which appears whole or not at all."""
+    """Return the folder of states and logs while a repair runs: next to the model's, which appears complete or not."""
     return out.with_name(f"{out.name}.training")
 
 

@@ -37,20 +37,20 @@ class TrainedModel:
 
     @classmethod
     def of_checkpoint(cls, encoder: DualEncoder) -> TrainedModel:
-        """The model with what its checkpoint says of its training.
+        """Return the model with what its checkpoint says of its training.
 
         Raises:
             InputError: If the checkpoint's records are broken.
         """
         record = encoder.record
-        probes = [ProbeRecord.of(look, f"{encoder.name}: looks") for look in record.looks]
+        probes = [ProbeRecord.of(probe, f"{encoder.name}: looks") for probe in record.looks]
         return cls(encoder, record.training, probes)
 
 
-def keep_model(
+def store_model(
     folder: Path, start: DualEncoder, result: TrainingResult, probes: list[ProbeRecord]
 ) -> None:
-    """Write what the training changed: of a model whose trunks are frozen that is little."""
+    """Write the tensors that the training changed; few if the trunks are frozen."""
     before = start.module.state_dict()
     changed = {
         name: tensor.detach().cpu().clone().contiguous()
@@ -64,14 +64,14 @@ def keep_model(
         for key, value in ((f, getattr(result, f)) for f in result.__dataclass_fields__)
         if key != "encoder"
     }
-    looks = [record.to_json() for record in probes]
-    write_json(folder / FACTS, {"result": facts, "looks": looks})
+    records = [record.to_json() for record in probes]
+    write_json(folder / FACTS, {"result": facts, "looks": records})
 
 
 def read_model(
     folder: Path, start: DualEncoder, name: str
 ) -> tuple[TrainingResult, list[ProbeRecord]]:
-    """Read what `keep_model` wrote.
+    """Read what `store_model` wrote.
 
     Raises:
         InputError: If it is broken, or is not of this start.
@@ -94,7 +94,7 @@ def read_model(
         result = TrainingResult(encoder=encoder, **facts["result"])
     except (KeyError, TypeError) as error:
         raise InputError(f"{folder / FACTS}: not what a training left ({error!r:.200})") from None
-    return result, [ProbeRecord.of(look, folder / FACTS) for look in facts["looks"]]
+    return result, [ProbeRecord.of(probe, folder / FACTS) for probe in facts["looks"]]
 
 
 def link_log(folder: Path, out: Path) -> None:

@@ -117,15 +117,15 @@ def epoch_rows(
 
 
 def repair_curve(probes: Iterable[ProbeRecord], learning_rate: float | None) -> RepairCurve:
-    """Make `sterilize-curve.json` of a run: as of `mmpoison sterilize`, judged by the test part.
+    """Build the content of `sterilize-curve.json` of a run, measured on the test part.
 
     Args:
         probes: The records of the repair.
         learning_rate: Of the repair; None where it has none.
     """
-    looks = [
+    probes = [
         ProbeRecord.of({**record.to_json(), "utility": record.test.utility}) for record in probes
     ]
     return RepairCurve(
-        branches=[RepairBranch(learning_rate=learning_rate, chosen=True, looks=looks)]
+        branches=[RepairBranch(learning_rate=learning_rate, chosen=True, looks=probes)]
     )

@@ -34,7 +34,7 @@ class Verdicts:
     facts: dict[str, Any]
 
 
-def keep_verdicts(folder: Path, result: FilterResult) -> None:
+def store_verdicts(folder: Path, result: FilterResult) -> None:
     """Write verdicts."""
     with atomic_file(folder / ARRAYS) as temporary, temporary.open("wb") as stream:
         np.savez(stream, keep=result.keep, distances=result.scores)
@@ -42,7 +42,7 @@ def keep_verdicts(folder: Path, result: FilterResult) -> None:
 
 
 def read_verdicts(folder: Path, pairs: int) -> Verdicts:
-    """Read verdicts on so many pairs.
+    """Read the verdicts on a given number of pairs.
 
     Raises:
         InputError: If they are broken, or on other pairs.

@@ -35,7 +35,7 @@ class Estimate:
     confidence: float = 0.95
 
     def to_json(self) -> dict[str, float | int | None]:
-        """Plain JSON values."""
+        """Return plain JSON values."""
         return asdict(self)
 
 

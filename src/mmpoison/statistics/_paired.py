@@ -50,7 +50,7 @@ class Comparison:
     confidence: float = 0.95
 
     def to_json(self) -> dict[str, float | int | None]:
-        """Plain JSON values."""
+        """Return plain JSON values."""
         return asdict(self)
 
 

@@ -31,7 +31,7 @@ class Summary:
     confidence: float = 0.95
 
     def to_json(self) -> dict[str, float | int | None]:
-        """Plain JSON values."""
+        """Return plain JSON values."""
         return asdict(self)
 
 

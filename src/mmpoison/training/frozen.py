@@ -60,7 +60,7 @@ def frozen_outputs(
 
 
 def _key(encoder: DualEncoder, inputs: PairInputs, rows: Rows, side: Side, head: bool) -> CacheKey:
-    """All that the outputs depend on; the inputs row by row."""
+    """Return all that the outputs depend on; the inputs row by row."""
     digest = hashlib.sha256()
     load = inputs.load_images if side == "image" else inputs.load_texts
     for start in range(0, len(rows), HASHED_AT_ONCE):

@@ -22,7 +22,7 @@ EVERY = 10
 
 @dataclass(frozen=True)
 class LogOptions:
-    """Where a training is logged.
+    """The destinations of a training's log.
 
     Attributes:
         folder: Holds `steps.jsonl`, and the files of trackers that write some.

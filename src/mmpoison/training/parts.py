@@ -1,4 +1,4 @@
-"""Which part of a dual encoder trains."""
+"""Selects which part of a dual encoder trains."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ ON_FEATURES = frozenset(
 
 @dataclass(frozen=True)
 class TrainedPart:
-    """What trains.
+    """The parameters that train, and the role of each encoder.
 
     Attributes:
         image: Role of the image encoder.

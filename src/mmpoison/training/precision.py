@@ -1,4 +1,4 @@
-"""Which number format to compute in."""
+"""Selects the number format to compute in."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ Precision = Literal["auto", "fp32", "bf16", "fp16"]
 
 
 class TrainingSettings(BaseModel):
-    """How to fine-tune.
+    """The settings of a fine-tune.
 
     Attributes:
         epochs: Passes over the training pairs; 0, in a recipe, trains nothing.

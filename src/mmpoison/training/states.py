@@ -32,7 +32,7 @@ LEAST_SHARE = 20
 
 @dataclass(frozen=True)
 class Checkpoints:
-    """Where and how often the state of a training is stored.
+    """The folder for states of a training, and how often they are stored.
 
     Attributes:
         folder: The states' own folder.
@@ -237,10 +237,10 @@ def restore(
             _, slot, name = key.split("/", 2)
             parameter = parameters[name]
             # moments have the layout of their parameter in memory, the count of steps stays where it is
-            like = torch.zeros_like(parameter) if value.ndim else torch.zeros_like(value)
+            moment = torch.zeros_like(parameter) if value.ndim else torch.zeros_like(value)
             if not value.ndim and optimizer.defaults.get("fused"):
-                like = like.to(parameter.device)
-            optimizer.state[parameter][slot] = like.copy_(value)
+                moment = moment.to(parameter.device)
+            optimizer.state[parameter][slot] = moment.copy_(value)
 
 
 def all_finite(tensors: dict[str, Tensor]) -> bool:

@@ -110,7 +110,7 @@ def test_the_same_command_goes_on(
     whole = len(PARTS["captions.zip"])
     web.cuts = [whole, *[100] * 1, *[0] * 10]
     monkeypatch.setattr("mmpoison.datasets.fetch.transfer.time.sleep", lambda seconds: None)
-    with pytest.raises(InputError, match="100 bytes are kept, the same command goes on"):
+    with pytest.raises(InputError, match="100 bytes are saved, the same command resumes"):
         fetch_and_unpack("set", files, tmp_path / "o")
     assert not (tmp_path / "o").exists()
     web.cuts.clear()

@@ -46,7 +46,7 @@ def get(web: Web, target: Path) -> Get:
 def cut_off(get: Get, web: Web, **how: Any) -> None:
     """Fetch 5,000 bytes and stop."""
     web.cuts = [5000]
-    with pytest.raises(InputError, match=r"5,000 bytes are kept, the same command goes on"):
+    with pytest.raises(InputError, match=r"5,000 bytes are saved, the same command resumes"):
         get(attempts=1, **how)
 
 

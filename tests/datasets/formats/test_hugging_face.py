@@ -168,7 +168,7 @@ def test_not_such_a_folder(tmp_path: Path) -> None:
 
 
 class _Hub(ModuleType):
-    """Stands for the library: remembers how it was called, and gives what it is told."""
+    """Stands for the library: remembers how it was called, and returns what the test sets."""
 
     def __init__(self, result: Any) -> None:
         super().__init__("datasets")

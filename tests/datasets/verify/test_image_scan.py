@@ -1,4 +1,4 @@
-"""One pass over the files: faults are told apart, and equal pictures have equal hashes."""
+"""One pass over the files: faults are distinguished, and equal pictures have equal hashes."""
 
 from __future__ import annotations
 

@@ -103,10 +103,12 @@ def test_probes_are_in_the_first_epoch_and_after_each(
 def test_what_a_probe_measures(
     make_encoder: Make, squares: PairDataset, parts: tuple[PairDataset, TestSet]
 ) -> None:
-    test, aim = TestSet.of(squares), GoalTarget(Goal("sheep", "sofa"))
+    test, goal_target = TestSet.of(squares), GoalTarget(Goal("sheep", "sofa"))
     inputs = prepare_pixels(make_encoder(), squares)
     rule = RepairRule(canary_goals=(Goal("sheep", "aeroplane"),))
-    meter = RepairMeter(make_encoder(), inputs, parts[1], rule, seed=0, test=test, aims=[aim])
+    meter = RepairMeter(
+        make_encoder(), inputs, parts[1], rule, seed=0, test=test, goal_targets=[goal_target]
+    )
     start = meter.start.record
     assert start["step"] == 0
     assert start["utility_loss"] == 0

@@ -77,23 +77,23 @@ def test_state(client: TestClient) -> None:
 
 
 def test_search(client: TestClient, engine: Engine, poisoned: Collection) -> None:
-    told = search(client, shown=4, target="class:0")
+    answer = search(client, shown=4, target="class:0")
     expected = engine.images_for(poisoned, "test", "a sheep", shown=4, target="class:aeroplane")
-    for model in told["models"]:
+    for model in answer["models"]:
         column = expected.columns[model["name"]]
         assert [hit["item"] for hit in model["hits"]] == [hit.item for hit in column.hits]
         assert [hit["was"] for hit in model["hits"]] == [hit.was for hit in column.hits]
         assert (model["best_target"], model["size"]) == (column.best_target, 16)
         for hit in model["hits"]:
-            facts = told["images"][str(hit["item"])]
+            facts = answer["images"][str(hit["item"])]
             assert facts["id"] == poisoned.pairs.images.ids[hit["item"]]
             assert hit["target"] == (facts["label"] == "aeroplane")
 
 
 def test_a_gallery_that_is_not_ready_is_said_to_be_waiting(fresh_engine: Engine) -> None:
     client = TestClient(search_app(fresh_engine), base_url=HOST)
-    told = search(client, part="all")
-    assert {model["state"] for model in told["models"]} <= {"waiting", "working"}
+    answer = search(client, part="all")
+    assert {model["state"] for model in answer["models"]} <= {"waiting", "working"}
     fresh_engine.library.wait()
     assert {model["state"] for model in search(client, part="all")["models"]} == {"ready"}
 
@@ -103,12 +103,12 @@ def test_captions_for_images(client: TestClient, engine: Engine, poisoned: Colle
     params: dict[str, Any] = {"data": key(client), "part": "all", "original": 2}
     client.get("/api/captions", params={**params, "image": image})
     engine.library.wait()
-    told = client.get("/api/captions", params={**params, "image": image}).json()
-    captions = told["captions"]
-    for hit in told["models"][0]["hits"]:
+    answer = client.get("/api/captions", params={**params, "image": image}).json()
+    captions = answer["captions"]
+    for hit in answer["models"][0]["hits"]:
         assert hit["target"] == (captions[str(hit["item"])]["label"] == "sheep")
     data = (poisoned.pairs.root / poisoned.pairs.images.ids[image]).read_bytes()
-    assert client.post("/api/captions", params=params, content=data).json() == told
+    assert client.post("/api/captions", params=params, content=data).json() == answer
 
 
 def test_a_pair(client: TestClient, poisoned: Collection) -> None:
@@ -116,19 +116,19 @@ def test_a_pair(client: TestClient, poisoned: Collection) -> None:
     first = poisoned.manifest.pairs[0]
     ids = list(poisoned.pairs.images.ids)
     image = ids.index(first.poisoned_image)
-    told = client.get("/api/pair", params={"data": key(client), "image": image}).json()
-    assert (told["label"], told["split"], told["fault"]) == ("aeroplane", "train", "")
-    marked = [caption for caption in told["captions"] if caption["poisoned"]]
+    answer = client.get("/api/pair", params={"data": key(client), "image": image}).json()
+    assert (answer["label"], answer["split"], answer["fault"]) == ("aeroplane", "train", "")
+    marked = [caption for caption in answer["captions"] if caption["poisoned"]]
     assert first.caption in [caption["text"] for caption in marked]
     assert {caption["goal"] for caption in marked} == {"sheep2aeroplane"}
-    assert set(told["captions"][0]["distance"]) == {"tiny", "judge"}
-    assert str(marked[0]["source"]) in told["images"]
+    assert set(answer["captions"][0]["distance"]) == {"tiny", "judge"}
+    assert str(marked[0]["source"]) in answer["images"]
 
 
 def test_suggestions(client: TestClient, poisoned: Collection) -> None:
     params: dict[str, Any] = {"data": key(client), "part": "test", "label": 2}
-    told = client.get("/api/suggestions", params=params).json()["queries"]
-    assert told == poisoned.suggestions("test", "sheep")
+    answer = client.get("/api/suggestions", params=params).json()["queries"]
+    assert answer == poisoned.suggestions("test", "sheep")
 
 
 # -- images ----------------------------------------------------------------------------------------
@@ -170,8 +170,8 @@ def test_a_broken_image_is_a_drawing_that_says_so(hostile: TestClient) -> None:
     assert broken.headers["x-image-fault"] in ("truncated", "broken")
     assert broken.headers["cache-control"] == "no-store"
     image = answers.index(broken)
-    told = hostile.get("/api/pair", params={"data": collection["key"], "image": image}).json()
-    assert told["fault"] == "the image file cannot be read"
+    answer = hostile.get("/api/pair", params={"data": collection["key"], "image": image}).json()
+    assert answer["fault"] == "the image file cannot be read"
     refused = hostile.get(
         "/api/captions", params={"data": collection["key"], "part": "test", "image": image}
     )
@@ -198,10 +198,10 @@ def test_a_broken_image_is_a_drawing_that_says_so(hostile: TestClient) -> None:
     ],
 )
 def test_searches_that_are_refused(client: TestClient, change: dict[str, Any], status: int) -> None:
-    told = search(client, **change)
-    assert told["status"] == status
-    assert told["error"]
-    assert "\n" not in told["error"]
+    answer = search(client, **change)
+    assert answer["status"] == status
+    assert answer["error"]
+    assert "\n" not in answer["error"]
 
 
 @pytest.mark.parametrize("image", ["-1", "56", "1.5", "../captions.jsonl", "99999999999999999999"])
@@ -274,8 +274,8 @@ def test_text_of_the_data_is_plain(hostile: TestClient) -> None:
     state = hostile.get("/api/state").json()["data"][0]
     assert state["name"] == "ab"
     assert state["classes"] == ["aeroplane", "bird", "sheep", "sofa"]
-    told = search(hostile)
-    caption = next(iter(told["images"].values()))["caption"]
+    answer = search(hostile)
+    caption = next(iter(answer["images"].values()))["caption"]
     # markup stays what it is, text; whoever shows it must not read it
     assert caption == "<script>alert(1)</script> red back"
     # a class goes by its number, so its odd name does not matter

@@ -1,4 +1,4 @@
-"""Which data sets are downloaded, and how archives become the folder of a data set.
+"""Lists the data sets that can be downloaded, and builds their folders from archives.
 
 A data set that can be fetched has one `Download` in `DOWNLOADS`; `mmpoison data build` looks there. The archives lie in
 the cache folder until they are unpacked, so the same command resumes an interrupted build.
@@ -55,7 +55,7 @@ class PublicFile:
 
 @dataclass(frozen=True)
 class Download:
-    """How one data set is fetched.
+    """The description of how one data set is downloaded.
 
     Attributes:
         name: The data set's registered name.
@@ -78,7 +78,7 @@ DOWNLOADS: Registry[Download] = Registry("download", "mmpoison.datasets")
 
 @dataclass(frozen=True)
 class Way:
-    """How a data set gets onto this machine.
+    """A way to get a data set onto this machine.
 
     Attributes:
         name: The data set; a derived one has a way for each that it is made of.

@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 
 from mmpoison._version import __version__
 from mmpoison.base.files import write_json
+from mmpoison.base.phrasing import file_size
 from mmpoison.base.untrusted import read_json
 from mmpoison.errors import InputError
 
@@ -42,7 +43,7 @@ _TRY_AGAIN = {408, 425, 429, 500, 502, 503, 504}
 
 @dataclass(frozen=True)
 class Downloaded:
-    """What was fetched.
+    """A downloaded file.
 
     Attributes:
         path: The file.
@@ -103,7 +104,7 @@ def download(
         except _TryAgain as trouble:
             failures = 1 if wanted.have > before else failures + 1
             if failures >= attempts:
-                kept = f"; {wanted.have:,} bytes are kept, the same command goes on"
+                kept = f"; {wanted.have:,} bytes are saved, the same command resumes"
                 raise InputError(
                     f"{url}: {trouble} ({failures} times in a row)" + kept * (wanted.have > 0)
                 ) from None
@@ -145,7 +146,7 @@ def check_space(folder: Path, needed: int, what: str) -> None:
     free = shutil.disk_usage(place).free
     if needed + RESERVE > free:
         raise InputError(
-            f"{place}: {what} needs {_bytes(needed)}, {_bytes(free)} are free: make room or choose another disk"
+            f"{place}: {what} needs {file_size(needed)}, {file_size(free)} are free: make room or choose another disk"
         )
 
 
@@ -157,7 +158,7 @@ class _TryAgain(Exception):
 
 @dataclass(frozen=True)
 class _Seen:
-    """What a server said about the file of which a part is here."""
+    """The server's facts about a partly downloaded file."""
 
     url: str
     etag: str | None
@@ -452,7 +453,3 @@ def _retry_after(headers: Message) -> float | None:
 def _reason(error: Exception) -> str:
     inner = getattr(error, "reason", None) or error
     return str(inner) or type(inner).__name__
-
-
-def _bytes(number: int) -> str:
-    return f"{number / 1e9:,.1f} GB" if number >= 1e8 else f"{number / 1e6:,.1f} MB"

@@ -1,4 +1,4 @@
-"""Which columns of a Parquet or Arrow table hold images, captions, labels and splits."""
+"""Finds the columns of a Parquet or Arrow table that hold images, captions, labels and splits."""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ from mmpoison.datasets.catalogue import DataSource, register
 from mmpoison.pairs.folder import (
     CAPTIONS_FILE,
     load_pairs_folder,
-    refuse_poisoned_stream,
+    require_no_manifest,
     stream_pairs_folder,
 )
 from mmpoison.pairs.table import PairDataset
@@ -28,7 +28,7 @@ def _stream(
     images: str | Path | None = None,
     strict: bool = True,
 ) -> Iterator[PairDataset]:
-    refuse_poisoned_stream(root)
+    require_no_manifest(root)
     yield from stream_pairs_folder(root, images_at_once, images=images, strict=strict)
 
 

@@ -15,7 +15,7 @@ from mmpoison.datasets.formats.columns import ColumnNames, split_of_path
 from mmpoison.errors import InputError
 from mmpoison.images.arrow_images import arrow_errors, text_leaves
 from mmpoison.pairs.builder import PairsBuilder
-from mmpoison.pairs.folder import refuse_poisoned_stream, with_manifest
+from mmpoison.pairs.folder import require_no_manifest, with_manifest
 from mmpoison.pairs.table import PairDataset
 
 ROWS_AT_ONCE = 4096
@@ -68,7 +68,7 @@ def stream_parquet(
         InputError: As for `load_parquet`; also for a poisoned set, which is known only as a whole.
     """
     folder, files, refused = find_files(root)
-    refuse_poisoned_stream(folder)
+    require_no_manifest(folder)
     first = _first_columns(folder, files, columns)
     base = _image_root(folder, images, first)
     entries = chain(refused, _entries(folder, files, base, columns))

@@ -31,7 +31,7 @@ BYTES_IN_GROUP = 64 * 2**20
 
 @dataclass
 class Written:
-    """What became of the images of one shard.
+    """The result of writing the images of one shard.
 
     Attributes:
         ids: New id of each image that was written, in order.

@@ -19,7 +19,7 @@ from mmpoison.errors import InputError
 from mmpoison.images.containers import walk_tar
 from mmpoison.images.sources import EXTENSIONS
 from mmpoison.pairs.builder import PairsBuilder
-from mmpoison.pairs.folder import refuse_poisoned_stream, with_manifest
+from mmpoison.pairs.folder import require_no_manifest, with_manifest
 from mmpoison.pairs.table import PairDataset
 
 MAX_TEXT_BYTES = 2**20
@@ -82,7 +82,7 @@ def stream_webdataset(
         InputError: As for `load_webdataset`; also for a poisoned set, which is known only as a whole.
     """
     folder, shards, refused = find_files(root, "*.tar")
-    refuse_poisoned_stream(folder)
+    require_no_manifest(folder)
     yield from pieces(chain(refused, _entries(folder, shards, keys)), folder, images_at_once)
 
 

@@ -33,7 +33,7 @@ def _grid(size: int) -> tuple[Canvas, Canvas]:
 
 @dataclass(frozen=True)
 class _Brush:
-    """What every painter needs: the generator, the pool's choices and the coordinates."""
+    """The tools of every painter: the generator, the pool's choices and the coordinates."""
 
     rng: np.random.Generator
     pool: Pool

@@ -96,7 +96,7 @@ def _parallel(
 
 
 class SceneOptions(TypedDict, total=False):
-    """Which scenes are drawn; `DEFAULTS` has what is not given.
+    """Options of the drawn scenes; `DEFAULTS` has what is not given.
 
     Attributes:
         unlabelled: Images without a label, split "train", classes by ``FLICKR30K_WEIGHTS``.

@@ -27,7 +27,7 @@ _HEADS = ("looking at the camera", "staring", "watching")
 
 @dataclass(frozen=True)
 class SceneFacts:
-    """What can be truthfully said about a scene.
+    """The facts that a caption of a scene may state.
 
     Attributes:
         label: the main object's class.

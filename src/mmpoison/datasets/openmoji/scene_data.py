@@ -108,7 +108,7 @@ class Place:
 
 @dataclass(frozen=True)
 class Surroundings:
-    """What may be around the main object in a setting; only company belongs to one of the 20 classes.
+    """The surroundings of the main object in a setting; only company belongs to one of the 20 classes.
 
     Attributes:
         distractors: hexcode, noun, and "up" (hangs in the sky or on the wall) or "down" (stands on the ground).
@@ -124,7 +124,7 @@ class Surroundings:
 
 @dataclass(frozen=True)
 class ClassFacts:
-    """How a class is shown and described.
+    """The frequency, places and words of a class.
 
     Attributes:
         weight: its share in the long tail of everyday photographs (Flickr30k); all classes sum to 1.

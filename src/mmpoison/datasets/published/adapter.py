@@ -1,4 +1,4 @@
-"""What the adapters of published data sets share: folders of images, missing images, options, splits by class."""
+"""Helpers of the adapters of published data sets: folders of images, missing images, options, splits by class."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ MISSING = ("skip", "keep")
 
 
 class ImageOptions(TypedDict, total=False):
-    """Which images of a published data set are used.
+    """Options that select the images of a published data set.
 
     Attributes:
         images: Folder of the images, where it is elsewhere.

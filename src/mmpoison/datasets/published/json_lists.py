@@ -61,7 +61,7 @@ def read_lists(
     Args:
         path: The file: an object that holds at least these lists.
         lists: Name of each list, and the type of its entries.
-        problem: Told of each entry that is not of its type.
+        problem: Called with each entry that is not of its type.
 
     Returns:
         The lists by name; None stands in the place of a broken entry, so that positions stay those of the file.

@@ -30,7 +30,7 @@ def read_karpathy(path: Path, problem: Callable[[str], None]) -> list[ImageEntry
 
     Args:
         path: The file.
-        problem: Told of each entry that is broken.
+        problem: Called with each entry that is broken.
 
     Returns:
         Their file names without a folder, captions and splits, in the order of the file.

@@ -1,4 +1,4 @@
-"""What can be wrong with captions, counted in one pass over the texts."""
+"""Counts problems of captions in one pass over the texts."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class CaptionFacts:
     examples: dict[str, str]
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values."""
+        """Return plain values."""
         return {**asdict(self), "words": list(self.words)}
 
 

@@ -40,7 +40,7 @@ HASHED_AT_ONCE = 1 << 20
 
 @dataclass
 class ImageScan:
-    """What one pass over `n` images found; 8 bytes a hash, so 24 bytes an image.
+    """The result of one pass over `n` images; 8 bytes a hash, so 24 bytes an image.
 
     Attributes:
         readable: Which images can be decoded whole, shape `(n,)`.

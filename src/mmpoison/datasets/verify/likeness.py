@@ -124,7 +124,7 @@ class Likeness:
         return notes
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values."""
+        """Return plain values."""
         return {
             "same": {
                 "images": sum(map(len, self.groups)),

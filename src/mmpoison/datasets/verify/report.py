@@ -1,4 +1,4 @@
-"""What a check of a data set found, as rows for a reader and as JSON: the same content twice."""
+"""The report of a check of a data set, as rows for a reader and as JSON: the same content twice."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from mmpoison.base.phrasing import count_of
 
 @dataclass(frozen=True)
 class Verification:
-    """What a check found.
+    """The result of a check.
 
     Attributes:
         counts: As `PairDataset.counts`.
@@ -73,7 +73,7 @@ class Verification:
         return {key: value for key, value in rows.items() if value}
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values."""
+        """Return plain values."""
         return {
             "ok": not self.problems,
             "format": self.format,

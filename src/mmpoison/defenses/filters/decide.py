@@ -1,4 +1,4 @@
-"""Makes verdicts of scores, by the cut that somebody asks for."""
+"""Turns scores into verdicts by the requested cut."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from mmpoison.pairs.table import BoolArray, IntArray
 
 
 def needs_trusted(method: PairFilter) -> bool:
-    """Whether a cut is measured on trusted clean pairs, if there are any."""
+    """Return whether a cut is measured on trusted clean pairs, if there are any."""
     return method.uses_trusted and method.cut.clean_loss is not None and method.cut.labels is None
 
 
 def false_alarms(method: PairFilter) -> float | None:
-    """How often clean data may show a goal that is dropped; None by a method that finds none."""
+    """Return how often clean data may show a goal that is dropped; None for a method without goals."""
     default = method.default_cut.false_alarms if method.default_cut is not None else None
     return default if method.cut.false_alarms is None else method.cut.false_alarms
 
@@ -42,7 +42,7 @@ def decide(
     trusted_images: IntArray | None = None,
     labelled: tuple[npt.NDArray[np.int64], BoolArray] | None = None,
 ) -> FilterResult:
-    """Make verdicts of scores, by the cut of a method.
+    """Turn scores into verdicts by the cut of a method.
 
     Pairs of significant goals go by every cut, and the cut says which go besides.
 
@@ -104,7 +104,7 @@ def decide(
 def _significant(
     goals: Sequence[SuspectedGoal], level: float
 ) -> tuple[tuple[SuspectedGoal, ...], tuple[SuspectedGoal, ...]]:
-    """Goals up to a p-value, by it; and the others by their score."""
+    """Split goals into those up to a p-value, sorted by it, and the others, sorted by their score."""
     proven = [goal for goal in goals if goal.p_value <= level]
     rest = [goal for goal in goals if goal.p_value > level]
     proven.sort(key=lambda goal: (goal.p_value, -goal.score, -goal.evidence))
@@ -113,7 +113,7 @@ def _significant(
 
 
 def _with_goals(scores: Values, keep: BoolArray, share: float) -> tuple[Threshold, BoolArray]:
-    """Give up a share of all pairs: those of goals first, then those with the largest scores."""
+    """Drop a share of all pairs: those of goals first, then those with the largest scores."""
     first = np.lexsort((-scores, keep))[: round(share * len(scores))]
     gone: BoolArray = np.zeros(len(scores), dtype=bool)
     gone[first] = True

@@ -66,7 +66,7 @@ class PairScan:
 
 
 def images_at_once(image_size: int) -> int:
-    """How many images of a size a piece has: so many that their pixels are few megabytes.
+    """Return how many images a piece has, so that their pixels take a few megabytes.
 
     >>> images_at_once(224), images_at_once(64)
     (668, 2000)
@@ -153,7 +153,7 @@ def embed_pairs(
     pairs: PairDataset,
     progress: ProgressFor | None = None,
 ) -> tuple[Floats, Floats]:
-    """Unit embeddings of the caption and of the image of each pair, both of shape `(N, d)`.
+    """Return the unit embeddings of the caption and of the image of each pair, both of shape `(N, d)`.
 
     Each image and each distinct caption is embedded once, however many pairs it is in.
     """
@@ -170,7 +170,7 @@ def embed_pairs(
 def mismatched_distances(
     text: Floats, image: Floats, *, count: int = 20_000, seed: int = 0
 ) -> Floats:
-    """Distances of captions to images of other pairs, drawn at random.
+    """Compute the distances of captions to images of other pairs, drawn at random.
 
     Args:
         text: Unit embeddings of captions, shape `(n, d)`.
@@ -190,7 +190,7 @@ def mismatched_distances(
 
 
 class _Sample:
-    """A random few of the embeddings, from all pieces alike."""
+    """A random sample of the embeddings, drawn equally from all pieces."""
 
     def __init__(self) -> None:
         self._rng = np.random.default_rng(0)
@@ -249,7 +249,7 @@ def _judge(part: PairDataset, encoder: DualEncoder, method: PairFilter) -> _Judg
 def _some_embeddings(
     found: PairScores, rows: slice | npt.NDArray[np.intp]
 ) -> tuple[Floats, Floats]:
-    """Embeddings of a random few of some pairs; none where a method gives none."""
+    """Return the embeddings of a random sample of some pairs; none if the method gives none."""
     if found.embeddings is None:
         return np.empty((0, 0), dtype=np.float32), np.empty((0, 0), dtype=np.float32)
     text, image = (values[rows] for values in found.embeddings)
@@ -258,7 +258,7 @@ def _some_embeddings(
 
 
 def mismatched_of(found: PairScores, image: IntArray, at_once: int) -> Floats:
-    """Scores of captions with random other images, from the same sample of pairs as `scan_pairs` takes.
+    """Return the scores of captions with random other images, from the same sample of pairs as `scan_pairs` takes.
 
     Args:
         found: Of all pairs of a set in memory.
@@ -273,12 +273,12 @@ def mismatched_of(found: PairScores, image: IntArray, at_once: int) -> Floats:
 
 
 def parameters_of(method: PairFilter) -> dict[str, Any]:
-    """What scores depend on besides the judge and the pairs: all attributes of a method but its cut."""
+    """Return what scores depend on besides the judge and the pairs: the attributes of a method without its cut."""
     return {name: value for name, value in sorted(vars(method).items()) if name != "cut"}
 
 
 def scan_parts(encoder: DualEncoder, method: PairFilter) -> dict[str, Any]:
-    """What the scores of all pieces depend on: the judge, the method, and what computes them."""
+    """Return what the scores of all pieces depend on: the judge, the method, and what computes them."""
     return {
         "computed": compute_environment(encoder.device, __name__, type(method)),
         **encoder_identity(encoder),
@@ -302,7 +302,7 @@ def _judged(
     cache: ContentCache,
     judge: Mapping[str, Any],
 ) -> tuple[_Judged, bool]:
-    """Judge a piece, or read what an earlier scan found, and say whether it was read."""
+    """Judge a piece, or read the cached result, and return which of the two."""
     files, missing = present_files_digest(part, part.used_images())
     pairs = hashlib.sha256()
     for caption, image in zip(part.captions, part.images.ids[part.image], strict=True):

@@ -1,4 +1,4 @@
-"""Writes what a filter lets through as a pairs folder, with a verdict for every pair it judged."""
+"""Writes the pairs that a filter accepts as a pairs folder, with a verdict for every judged pair."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def save_filtered(
 ) -> Path:
     """Write the pairs that stay, the pairs that were not judged, and `verdicts.jsonl`.
 
-    Where the poison is known the manifest goes along, cut down to the poisoned pairs that the filter let through.
+    Where the poison is known the manifest is copied, reduced to the poisoned pairs that the filter accepted.
     Images that `pieces` leaves out are left out with all their pairs and named in `unreadable.jsonl`.
 
     Args:
@@ -115,7 +115,7 @@ def save_filtered(
 
 
 def _parted(pairs: PairDataset, images: Container[str]) -> tuple[PairDataset, PairDataset]:
-    """The images of a table that are not among some images, and those that are, each with its pairs."""
+    """Split a table into the images outside a list, and those in it, each with their pairs."""
     found = np.fromiter((i in images for i in pairs.images.ids), bool, len(pairs.images))
     return pairs.piece(np.flatnonzero(~found)), pairs.piece(np.flatnonzero(found))
 
@@ -141,7 +141,7 @@ def _write_verdicts(
 
 
 def judged_rows(pieces: PairPieces, split: str) -> Iterator[tuple[int, Piece, int, str]]:
-    """Go through the judged pairs: the place in the order of the stream, its piece, its row there, its name."""
+    """Yield each judged pair: its index in the stream, its piece, its row there, and its name."""
     place = 0
     for piece in pieces:
         names = piece.pair_ids()

@@ -51,7 +51,7 @@ class NeighbourOutliers(ScoreFilter):
     kind: ClassVar[Kind] = "pre-training"
     source: ClassVar[str] = "Huang et al., ICLR 2025 (k-distance; on whole pairs: mmpoison)"
     summary: ClassVar[str] = "drops pairs that have few others near them"
-    knobs: ClassVar[Mapping[str, str]] = {
+    parameters: ClassVar[Mapping[str, str]] = {
         "k": "a larger one sees larger groups of poison, and takes rare clean pairs for outliers",
         "space": "pair: caption and image together; image: the published score, alike for all captions of an image",
     }
@@ -81,7 +81,7 @@ class NeighbourOutliers(ScoreFilter):
         seed: int = 0,
         progress: ProgressFor | None = None,
     ) -> PairScores:
-        """Distance of each pair to the k-th neighbour, 1 - cosine, in [0, 2]."""
+        """Return the distance of each pair to the k-th neighbour, 1 - cosine, in [0, 2]."""
         text, image = embed_pairs(encoder, inputs, pairs, progress)
         if self.space == "image":
             _, first, row = np.unique(pairs.image, return_index=True, return_inverse=True)

@@ -56,7 +56,7 @@ class Neighbour:
 
 @dataclass(frozen=True)
 class ShownPair:
-    """A pair as it is shown to somebody.
+    """A pair as it is shown to a person.
 
     Attributes:
         pair: Its name.
@@ -117,7 +117,7 @@ def shown_pairs(
     places: Iterable[int],
     distances: npt.NDArray[np.floating[Any]],
 ) -> list[ShownPair]:
-    """Collect what is shown of some judged pairs, in the order given.
+    """Collect what a page shows of some judged pairs, in the order given.
 
     Args:
         pieces: The set.
@@ -278,11 +278,11 @@ class LabelFile:
         return verdict
 
     def labels(self) -> dict[str, Verdict]:
-        """All verdicts by the names of the pairs."""
+        """Return all verdicts by the names of the pairs."""
         return {pair: self[pair] for pair in self._rows}
 
     def refresh(self) -> None:
-        """Read again what somebody else may have written meanwhile."""
+        """Read again what another program may have written meanwhile."""
         if _state(self.file) != self._seen:
             self._read()
 

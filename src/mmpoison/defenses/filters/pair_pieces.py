@@ -1,4 +1,4 @@
-"""Reads any source of pairs in pieces; nothing in a piece's pairs says what is poisoned, which is kept apart."""
+"""Reads any source of pairs in pieces; marks of poisoned pairs are separate from the pairs that are judged."""
 
 from __future__ import annotations
 
@@ -37,12 +37,12 @@ class Piece:
         return np.asarray(self.entry >= 0)
 
     def in_split(self, split: str) -> BoolArray:
-        """Which pairs are in a split by `split_of_pairs`, shape `(n,)`."""
+        """Return which pairs are in a split by `split_of_pairs`, shape `(n,)`."""
         of_image = self.pairs.images.split_codes[self.pairs.image]
         return np.asarray(split_of_pairs(of_image, self.poisoned) == SPLITS.index(split))
 
     def pair_ids(self) -> list[str]:
-        """Name of each pair: its image and its place among the image's captions, `sheep/0001.jpg#3`, from 0."""
+        """Name each pair: its image and its place among the image's captions, `sheep/0001.jpg#3`, from 0."""
         first = np.searchsorted(self.pairs.image, self.pairs.image)
         place = np.arange(len(self.pairs)) - first
         ids = self.pairs.images.ids[self.pairs.image]
@@ -113,7 +113,7 @@ class PairPieces:
         self._keep(load_dataset(str(source), format=format, options=options))
 
     def __iter__(self) -> Iterator[Piece]:
-        """The pieces in order, from the first on.
+        """Yield the pieces in order, from the first.
 
         Raises:
             InputError: If the data are broken, the manifest does not describe them, or a file is another than it was
@@ -176,7 +176,7 @@ class PairPieces:
 
 
 def whole_piece(pairs: PairDataset) -> Piece:
-    """A set in memory as one piece; what it knows of its poison goes into `entry`.
+    """Return a set in memory as one piece, with its marks of poison in `entry`.
 
     Raises:
         InputError: If a pair is poisoned and the manifest does not list it.
@@ -196,7 +196,7 @@ def whole_piece(pairs: PairDataset) -> Piece:
 
 
 def pairs_without(pairs: PairDataset, images: Container[str]) -> BoolArray:
-    """Which pairs are with none of some images, shape `(N,)`."""
+    """Return which pairs have an image outside a list, shape `(N,)`."""
     wanted = np.fromiter(
         (image_id not in images for image_id in pairs.images.ids), bool, len(pairs.images)
     )
@@ -204,7 +204,7 @@ def pairs_without(pairs: PairDataset, images: Container[str]) -> BoolArray:
 
 
 def without_images(piece: Piece, images: Container[str]) -> Piece:
-    """A piece without the pairs of some images; its table keeps them."""
+    """Return a piece without the pairs of some images; its table keeps them."""
     rows = pairs_without(piece.pairs, images)
     return piece if rows.all() else Piece(piece.pairs.where(rows), piece.entry[rows])
 

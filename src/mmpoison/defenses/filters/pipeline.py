@@ -1,4 +1,4 @@
-"""The one way to filter a set: any source, scores by a method, a cut, verdicts, and a folder that shows why.
+"""Filters a set of pairs: reads any source, scores by a method, cuts, and writes verdicts with reasons.
 
 The command line, recipes and Python all come through `filter_pairs`.
 """
@@ -95,7 +95,7 @@ def filter_pairs(
         options: Options of the format.
         images: As in `save_pairs`.
         seed: Of what is random in a method, and of which pairs are chosen for labelling.
-        ask: Shows pairs to somebody and writes the answers into the file of labels.
+        ask: Shows pairs to a person and writes the answers into the file of labels.
         label_pairs: How many pairs it shows.
         progress: Gives a progress callback for a named step.
         **parameters: Of the method and of the cut (`mmpoison.defenses.cut.CutOptions`), where `method` is a name.
@@ -236,7 +236,7 @@ def _scan_whole(
 
 
 def _trusted(pieces: PairPieces, scan: Callable[[str], PairScan]) -> PairScan | None:
-    """Scores of the trusted pairs that `clean_loss` is measured on, or None where there are none."""
+    """Return the scores of the trusted pairs that `clean_loss` is measured on, or None where there are none."""
     known = [pieces.whole] if pieces.whole is not None else pieces
     if not any(piece.in_split("val").any() for piece in known):
         return None
@@ -254,7 +254,7 @@ def _write(
     streamed: bool,
     images: ImagePolicy,
 ) -> list[str]:
-    """Write the folder of a result; gives what a user should know besides."""
+    """Write the folder of a result, and return notes for the user."""
     assert result.out is not None
     notes: list[str] = []
     facts = {"data": name, **result.facts()}

@@ -35,7 +35,7 @@ class RelevanceFilter(ScoreFilter):
     summary: ClassVar[str] = (
         "drops pairs whose image and caption are far apart under another encoder"
     )
-    knobs: ClassVar[Mapping[str, str]] = {}
+    parameters: ClassVar[Mapping[str, str]] = {}
     cost: ClassVar[str] = (
         "each image and caption is embedded once by the judge; the clean pairs that lie farthest apart"
     )
@@ -54,7 +54,7 @@ class RelevanceFilter(ScoreFilter):
         seed: int = 0,
         progress: ProgressFor | None = None,
     ) -> PairScores:
-        """Cosine distance of each pair, in [0, 2]."""
+        """Return the cosine distance of each pair, in [0, 2]."""
         text, image = embed_pairs(encoder, inputs, pairs, progress)
         return PairScores(np.asarray(cosine_distance(text, image)), (text, image))
 
@@ -66,5 +66,5 @@ def pair_distances(
     *,
     progress: ProgressFor | None = None,
 ) -> npt.NDArray[np.float64]:
-    """Cosine distance between image and caption of each pair, in [0, 2], shape `(N,)`."""
+    """Return the cosine distance between image and caption of each pair, in [0, 2], shape `(N,)`."""
     return np.asarray(cosine_distance(*embed_pairs(encoder, inputs, pairs, progress)))

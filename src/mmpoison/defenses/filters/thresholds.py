@@ -28,7 +28,7 @@ GOOD_JUDGE = 0.9
 REPEATS = 400
 
 IN_BOOTSTRAP = 20_000
-"""Of more pairs an even selection stands for all in the repeats, which would take minutes otherwise."""
+"""Of more pairs an even selection replaces all in the repeats, which would take minutes otherwise."""
 
 
 def loss_threshold(
@@ -38,7 +38,7 @@ def loss_threshold(
     trusted: Values | None = None,
     groups: npt.NDArray[np.integer[Any]] | None = None,
 ) -> Threshold:
-    """The distance above which a share of clean pairs lies.
+    """Return the distance above which a share of clean pairs lies.
 
     Args:
         distances: Of the judged pairs, shape `(N,)`.
@@ -70,7 +70,7 @@ def loss_threshold(
 def label_threshold(
     distances: Values, labelled: Values, bad: npt.NDArray[np.bool_], loss: float | None = None
 ) -> Threshold:
-    """The distance that best parts good from bad pairs, by the labels of a few.
+    """Find the distance that best separates good from bad pairs, from the labels of a few.
 
     The chance that a pair is bad is taken to grow with its distance, and is fitted to the labels without any other
     assumption (isotonic regression). It may be labelled more pairs of some distances than of others, as
@@ -111,7 +111,7 @@ def label_threshold(
 
 
 def automatic_threshold(distances: Values, mismatched: Values | None = None) -> Threshold:
-    """A threshold without labels, which drops almost nothing where there is no poison.
+    """Find a threshold without labels, which drops almost nothing if there is no poison.
 
     It drops the most distant `AUTOMATIC_LOSS` of the pairs and no more, with two exceptions. Where the distant pairs
     form a group of their own (`has_distant_group`) there is something to drop, and it cuts where the judge best tells
@@ -149,7 +149,7 @@ def automatic_threshold(distances: Values, mismatched: Values | None = None) -> 
 
 
 def has_distant_group(distances: Values, *, alarm: float = 1e-3) -> bool:
-    """Whether the upper tail of the distances holds a group of its own: a hump, or a shoulder.
+    """Return whether the upper tail of the distances holds a separate group: a hump, or a shoulder.
 
     The distances of pairs of one kind thin out the faster the nearer they are: the density of their upper tail is
     convex, as that of a normal, a lognormal or an exponential distribution, or a mixture of such with one centre. So of
@@ -193,7 +193,7 @@ def separating_distance(distances: Values, mismatched: Values) -> float:
 def _best_cut(
     ordered: Values, labelled: Values, bad: npt.NDArray[np.bool_], loss: float | None
 ) -> tuple[float, float]:
-    """Cut, and share of good pairs lost."""
+    """Return the best cut, and the share of good pairs that it drops."""
     chance = _chances(ordered, labelled, bad)
     good_beyond = _beyond(1 - chance)
     if chance.any():
@@ -215,7 +215,7 @@ def _lost(ordered: Values, labelled: Values, bad: npt.NDArray[np.bool_], cut: fl
 
 
 def _chances(ordered: Values, labelled: Values, bad: npt.NDArray[np.bool_]) -> Values:
-    """Chance that each pair is bad, shape `(N,)`: a step function of the distance."""
+    """Return the chance that each pair is bad, shape `(N,)`: a step function of the distance."""
     order = np.argsort(labelled, kind="stable")
     points = np.asarray(labelled[order], dtype=np.float64)
     fitted = np.asarray(isotonic_regression(bad[order].astype(np.float64)).x)
@@ -224,7 +224,7 @@ def _chances(ordered: Values, labelled: Values, bad: npt.NDArray[np.bool_]) -> V
 
 
 def _beyond(weights: Values) -> Values:
-    """Share of the weight behind each place of an ordered list."""
+    """Return the share of the weight behind each place of an ordered list."""
     total = weights.sum()
     return np.asarray(1 - np.cumsum(weights) / total) if total > 0 else np.zeros_like(weights)
 
@@ -232,7 +232,7 @@ def _beyond(weights: Values) -> Values:
 def _resampled(
     count: int, groups: npt.NDArray[np.integer[Any]] | None = None
 ) -> list[npt.NDArray[np.int64]]:
-    """Bootstrap samples of rows, of whole groups where there are any."""
+    """Return the bootstrap samples of rows, of whole groups where there are any."""
     rng = np.random.default_rng(0)
     if groups is None:
         return [rng.integers(0, count, count) for _ in range(REPEATS)]

@@ -25,7 +25,7 @@ class CleanFinetune:
     kind: ClassVar[Kind] = "post-training"
     source: ClassVar[str] = "Yang et al., ICML 2023, section 6.2"
     summary: ClassVar[str] = "fine-tunes a suspect checkpoint on clean pairs"
-    knobs: ClassVar[Mapping[str, str]] = {
+    parameters: ClassVar[Mapping[str, str]] = {
         "settings": "how to fine-tune: a larger learning rate forgets more of the poison, and more of the rest"
     }
     cost: ClassVar[str] = (

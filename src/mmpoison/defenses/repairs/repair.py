@@ -39,7 +39,7 @@ class Branch:
         repair: The repair.
         settings: How it trains; None where it takes no settings.
         result: Its result; None where it diverged or its model is not the best one so far.
-        probes: What was measured on the way; empty where nothing is held out.
+        probes: What was measured during training; empty where nothing is held out.
         ended: Why it ended.
         keeps_utility: Whether it lost no more than the rule allows.
         chosen: Whether its model is saved.
@@ -60,7 +60,7 @@ class Branch:
 
     @property
     def label(self) -> str:
-        """What a person calls it."""
+        """Its name in messages and tables."""
         return (
             self.repair.name
             if self.settings is None
@@ -68,7 +68,7 @@ class Branch:
         )
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values for the curve file."""
+        """Return plain values for the curve file."""
         return {
             "learning_rate": self.learning_rate,
             "ended": self.ended,
@@ -124,14 +124,13 @@ def run_repair(
     seed: int,
     meter: RepairMeter | None,
     work: Path,
-    name: str | None = None,
     trackers: Sequence[str] = (),
     shown: Callable[[Branch], OnStep] | None = None,
     progress: ProgressFor | None = None,
 ) -> TrainingResult | None:
-    """Run each branch from the suspect, fill in what came of it, and choose.
+    """Run each branch from the suspect, store its results in it, and choose one.
 
-    A repair that takes `on_step` is probed on the way and ended when the rule says so; another one is measured when it
+    A repair that takes `on_step` is probed during training and ended by the rule; another one is measured when it
     is done. The utility guard judges both. One that takes `checkpoints` resumes after a kill.
 
     Args:
@@ -142,7 +141,6 @@ def run_repair(
         seed: Seed of the run.
         meter: Measures on held-out pairs; without one, the utility is not guarded and only one branch is possible.
         work: Folder for states, logs and probes; a repair that was stopped resumes from there.
-        name: Name of the repaired encoder.
         trackers: As in `LogOptions`.
         shown: Gives a callback that shows the steps of a branch.
         progress: As in `finetune`.
@@ -173,7 +171,6 @@ def run_repair(
                 *(suspect, clean_pairs, inputs),
                 seed=seed,
                 services={
-                    "name": name,
                     "on_step": chain_callbacks(shown(branch) if shown else None, watch),
                     "checkpoints": Checkpoints(folder),
                     "log": LogOptions(folder, tuple(trackers)),
@@ -204,7 +201,7 @@ def run_repair(
 
 
 def refusal(branches: Sequence[Branch], meter: RepairMeter, work: Path) -> ResultError:
-    """Say why no model is saved; `work` holds what was computed."""
+    """Explain why no model is saved; `work` is the folder of the states and logs."""
     lost = "; ".join(
         f"at {branch.label} "
         + (f"{branch.probes[-1].loss:.3f}" if branch.probes else "it diverged")
@@ -218,7 +215,7 @@ def refusal(branches: Sequence[Branch], meter: RepairMeter, work: Path) -> Resul
 
 
 def _merit(branch: Branch) -> tuple[float, ...]:
-    """The larger, the better; needs no goal, and uses known ones where they are given."""
+    """Rank a branch, larger is better; needs no goal, and uses known ones if given."""
     goals = branch.probes[-1].record.get("canary_goals", {}) if branch.probes else {}
     if goals:
         found = [value for row in goals.values() for key, value in row.items() if "hit@" in key]

@@ -151,7 +151,7 @@ class RepairMeter:
         rule: What decides.
         seed: Seed of the run.
         test: A test part.
-        aims: Goals to measure on it.
+        goal_targets: Goals to measure on it.
 
     Attributes:
         note: Why there is no canary, or empty.
@@ -166,10 +166,10 @@ class RepairMeter:
         *,
         seed: int,
         test: TestSet | None = None,
-        aims: Sequence[GoalTarget] = (),
+        goal_targets: Sequence[GoalTarget] = (),
     ) -> None:
         self.inputs, self.held_out, self.rule = inputs, held_out, rule
-        self.test, self.aims = test, tuple(aims)
+        self.test, self.goal_targets = test, tuple(goal_targets)
         self.k = utility_k(len(held_out.gallery))
         for goal in rule.canary_goals:
             held_out.check_goal(goal)
@@ -223,7 +223,10 @@ class RepairMeter:
         if self.test is not None:
             seen = TestEmbeddings.of(encoder, self.inputs, self.test)
             record["test"] = {
-                "goal": {str(aim): goal_row(seen, self.test, aim).to_json() for aim in self.aims},
+                "goal": {
+                    str(goal_target): goal_row(seen, self.test, goal_target).to_json()
+                    for goal_target in self.goal_targets
+                },
                 "utility": utility_row(seen, self.test).to_json(),
             }
         ranks = None
@@ -239,7 +242,7 @@ class RepairMeter:
         return image, text
 
     def _canary(self, held: TestEmbeddings, goal: Goal) -> dict[str, Any]:
-        """How often captions of the original class find the target class, and how often other captions do."""
+        """Measure how often captions of the original class find the target class, and how often other captions do."""
         targets = self.held_out.targets(goal.target)
         codes = self.held_out.caption_class
         hits = {}
@@ -276,7 +279,7 @@ class RepairWatch:
         self.probes = [self.meter.start]
 
     def __call__(self, step: Step, encoder: DualEncoder) -> bool:
-        """Probe, if a probe is due."""
+        """Probe the model if a probe is due."""
         if self._saved:
             self.probes += [probe for probe in self._saved if probe.step < step.step]
             self._saved = []
@@ -287,7 +290,7 @@ class RepairWatch:
         return bool(self.stopped)
 
     def finish(self, encoder: DualEncoder, steps: int) -> list[Probe]:
-        """Give all probes; a repair that called nobody on the way, or had no step left, is measured here if needed."""
+        """Give all probes; a repair that never called it, or had no step left, is measured here if needed."""
         self.probes += self._saved
         self._saved = []
         if len(self.probes) == 1:
@@ -295,7 +298,7 @@ class RepairWatch:
         return self.probes
 
     def due(self, step: Step) -> bool:
-        """Whether to probe after a step."""
+        """Return whether to probe after a step."""
         every, epoch = self.meter.rule.every, self.steps_per_epoch or step.steps
         return (
             step.step == step.steps
@@ -335,7 +338,7 @@ class RepairWatch:
 
 
 def in_series(step: int) -> bool:
-    """Whether a step is 1, 2 or 5 times a power of ten.
+    """Return whether a step is 1, 2 or 5 times a power of ten.
 
     >>> tuple(step for step in range(1, 300) if in_series(step))
     (1, 2, 5, 10, 20, 50, 100, 200)

@@ -113,7 +113,7 @@ class Kinds:
 
 @dataclass(frozen=True)
 class Rise:
-    """How much further down captions of one kind find images of another.
+    """A rise of the rank at which captions of one kind find images of another.
 
     Attributes:
         captions: The kind of caption, a class or the words that set it apart.
@@ -188,7 +188,7 @@ def still_weakening(start: Table, half: Table, now: Table, kinds: Kinds) -> list
 
 
 def _z(before: Table, after: Table) -> Table:
-    """Rises in robust standard deviations of all rises of what was seen before; -inf where nothing was seen."""
+    """Convert rises to robust standard deviations of all rises of associations seen before; -inf if there were none."""
     rise, seen = after - before, before <= np.log2(1 + SEEN)
     return np.where(seen, robust_z(rise, rise[seen]), -np.inf) if seen.any() else seen - np.inf
 
@@ -196,7 +196,7 @@ def _z(before: Table, after: Table) -> Table:
 def _by_kind_of_image(
     order: Table, before: Table, after: Table, z: Table, kinds: Kinds
 ) -> list[Rise]:
-    # kinds of captions overlap: one of them stands for those like it
+    # kinds of captions overlap: one of them represents the similar ones
     found = [
         Rise(
             kinds.caption_names[a],
@@ -233,7 +233,7 @@ def robust_z(values: npt.ArrayLike, usual: npt.ArrayLike) -> Table:
 
 
 def _by_image(rows: Table, owner: npt.NDArray[np.int64], images: int) -> Table:
-    """Sums of the rows of each image's captions, shape `(images, n)`."""
+    """Sum the rows of each image's captions, shape `(images, n)`."""
     sums = np.zeros((images, rows.shape[1]))
     np.add.at(sums, owner, rows)
     return sums

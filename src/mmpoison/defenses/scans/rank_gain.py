@@ -47,7 +47,7 @@ TOO_FEW_CLEAN = (
 
 @dataclass(frozen=True)
 class RankChange:
-    """How much nearer captions of one kind have come to images of another.
+    """A change of the rank at which captions of one kind find images of another.
 
     Attributes:
         captions: The kind of caption, a class or the words that set it apart.
@@ -74,7 +74,7 @@ class RankChange:
         )
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values for a file."""
+        """Return plain values for a file."""
         ranks = ("reference", "expected", "suspect")
         return {
             "captions": self.captions,
@@ -95,7 +95,7 @@ class RankGain:
     summary: ClassVar[str] = (
         "reports captions that find images of another kind earlier than in clean fine-tunes"
     )
-    knobs: ClassVar[Mapping[str, str]] = {}
+    parameters: ClassVar[Mapping[str, str]] = {}
     cost: ClassVar[str] = (
         "the model that the suspect was made from, and some clean fine-tunes of it; one embedding pass each"
     )
@@ -207,7 +207,7 @@ def scan_tables(
 
 
 def _other(kinds: Kinds) -> npt.NDArray[np.bool_]:
-    """Pairs of different kinds: no image of the one has a caption of the other, shape `(A, B)`."""
+    """Mark pairs of different kinds: no image of one has a caption of the other, shape `(A, B)`."""
     placed = kinds.image >= 0
     own = np.eye(len(kinds.image_names))[kinds.image[placed]]
     return np.asarray(kinds.captions[:, placed] @ own <= 0)
@@ -218,7 +218,7 @@ def _mean_of_others(gains: Sequence[Table], number: int) -> Table:
 
 
 def _standing_out(gain: Table, other: npt.NDArray[np.bool_]) -> Table:
-    """Gains in robust standard deviations, without what is common to a row or a column, shape `(A, B)`."""
+    """Convert gains to robust standard deviations, without row and column effects, shape `(A, B)`."""
     rest = np.where(other, gain, np.nan)
     rest = rest - np.nanmedian(rest, axis=1, keepdims=True)
     rest = rest - np.nanmedian(rest, axis=0, keepdims=True)
@@ -227,7 +227,7 @@ def _standing_out(gain: Table, other: npt.NDArray[np.bool_]) -> Table:
 
 
 def _tail(usual: npt.NDArray[np.float64], z: Table) -> Table:
-    """Chance of a usual value of at least `z`: the share of them; beyond the largest twentieth an exponential tail."""
+    """Estimate the chance of a clean value of at least `z`: their share; an exponential tail beyond the top 5%."""
     ordered = np.sort(usual)
     border = float(np.quantile(ordered, 1 - TAIL))
     beyond = ordered[ordered > border]

@@ -28,7 +28,7 @@ SIDES = {"large": 900, "small": 240}
 
 
 class Decision(BaseModel):
-    """What the page asks for.
+    """A request of the page: a verdict on a pair.
 
     Attributes:
         pair: Name of the pair that the page shows under the number.
@@ -63,8 +63,9 @@ def review_app(
         blind: Hide scores and verdicts of a filter, which would be the answer.
     """
     app = create_app("mmpoison review", STATIC, host=host)
-    images = _Images()
-    shown = [_facts(pair, images, blind) for pair in pairs]
+    numbers: dict[tuple[Path, str], int] = {}
+    shown = [_facts(pair, numbers, blind) for pair in pairs]
+    places = list(numbers)  # images that the page may ask for, by number
     # requests come from several threads
     lock = threading.Lock()
 
@@ -90,9 +91,9 @@ def review_app(
 
     @app.get("/images/{number}/{side}")
     def image(number: int, side: str) -> Response:
-        if not 0 <= number < len(images.places) or side not in SIDES:
+        if not 0 <= number < len(places) or side not in SIDES:
             raise HTTPException(404, "no such image")
-        return image_response(*images.places[number], SIDES[side])
+        return image_response(*places[number], SIDES[side])
 
     @app.post("/api/pairs/{number}/verdict")
     def decide(number: int, decision: Decision) -> Response:
@@ -119,33 +120,23 @@ def review_app(
     return app
 
 
-class _Images:
-    """Images that the page may ask for, by number."""
+def _facts(pair: ShownPair, numbers: dict[tuple[Path, str], int], blind: bool) -> dict[str, Any]:
+    """Return what the page shows of a pair; its images get the next free `numbers`."""
 
-    def __init__(self) -> None:
-        self.places: list[tuple[Path, str]] = []
-        self._numbers: dict[tuple[Path, str], int] = {}
+    def number(shown: ShownPair | Neighbour) -> int:
+        return numbers.setdefault((shown.root, shown.image), len(numbers))
 
-    def number(self, root: Path, image: str) -> int:
-        key = (root, image)
-        if key not in self._numbers:
-            self._numbers[key] = len(self.places)
-            self.places.append(key)
-        return self._numbers[key]
-
-
-def _facts(pair: ShownPair, images: _Images, blind: bool) -> dict[str, Any]:
     def neighbour(other: Neighbour) -> dict[str, Any]:
         return {
             "caption": one_line(other.caption),
-            "image": images.number(other.root, other.image),
+            "image": number(other),
             "distance": round(other.distance, 3),
         }
 
     return {
         "name": one_line(pair.pair),
         "caption": one_line(pair.caption),
-        "image": images.number(pair.root, pair.image),
+        "image": number(pair),
         "distance": None if blind else round(pair.distance, 4),
         "kept": None if blind else pair.kept,
         "others": [one_line(caption) for caption in pair.others],

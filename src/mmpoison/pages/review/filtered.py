@@ -54,7 +54,7 @@ def filtered_pairs(filtered: Path, pieces: PairPieces, count: int) -> list[Shown
 
 
 def _verdicts(file: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Each line of a file of verdicts with its place, from 0."""
+    """Yield each line of a file of verdicts with its index, from 0."""
     if not file.exists():
         raise InputError(f"{file}: no such file; `mmpoison filter --out {file.parent}` writes it")
     for place, text in enumerate(read_lines(file)):

@@ -81,7 +81,7 @@ def _own(
     encoder: DualEncoder,
     progress: ProgressFor | None,
 ) -> tuple[Floats, Floats]:
-    """Unit embeddings of the shown captions and images, both of shape `(n, d)`."""
+    """Return the unit embeddings of the shown captions and images, both of shape `(n, d)`."""
     waiting: dict[tuple[str, str], list[int]] = {}
     for number, pair in enumerate(shown):
         waiting.setdefault((pair.image, pair.caption), []).append(number)
@@ -111,7 +111,7 @@ class _Nearest:
         self._found: list[list[Neighbour]] = [[] for _ in range(count)]
 
     def add(self, likeness: Floats, candidates: Sequence[Neighbour]) -> None:
-        """Candidates with their likeness to each pair, shape `(n, candidates)`; -inf where it is none."""
+        """Add candidates with their similarity to each pair, shape `(n, candidates)`; -inf excludes one."""
         some = min(self._nearest, len(candidates))
         best = np.argpartition(-likeness, some - 1, axis=1)[:, :some]
         for number, columns in enumerate(best):
@@ -124,5 +124,5 @@ class _Nearest:
             self._found[number] = nearest[: self._nearest]
 
     def of(self, number: int) -> tuple[Neighbour, ...]:
-        """The nearest of one pair, the nearest first."""
+        """Return the nearest of one pair, the nearest first."""
         return tuple(self._found[number])

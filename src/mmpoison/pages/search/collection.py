@@ -252,7 +252,7 @@ class Collection:
 
     @cached_property
     def _added(self) -> Mapping[str, Sequence[tuple[str, str, int]]]:
-        """For each image, the captions that poison put on it, their goals, and the images they were written for."""
+        """Map each image to the captions that poison put on it, their goals, and the images they were written for."""
         added: dict[str, list[tuple[str, str, int]]] = defaultdict(list)
         for pair in self.manifest.pairs if self.manifest is not None else ():
             self._row(pair.poisoned_image)
@@ -263,7 +263,7 @@ class Collection:
 
     @cached_property
     def _misused(self) -> Mapping[tuple[str, str], Sequence[tuple[int, str]]]:
-        """For each image and caption, the images that poison put it on, and for which goals."""
+        """Map each image and caption to the images that poison put it on, and the goals."""
         uses: dict[tuple[str, str], list[tuple[int, str]]] = defaultdict(list)
         for pair in self.manifest.pairs if self.manifest is not None else ():
             uses[pair.clean_image, pair.caption].append((self._row(pair.poisoned_image), pair.goal))

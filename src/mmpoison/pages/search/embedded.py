@@ -151,7 +151,7 @@ def cached_captions(
 
 
 def search_key(encoder: DualEncoder, what: str, content: str) -> CacheKey:
-    """All that the embeddings of a gallery or of captions depend on."""
+    """Return all that the embeddings of a gallery or of captions depend on."""
     from mmpoison.models.compute_environment import compute_environment, encoder_identity
 
     parts = {

@@ -162,7 +162,7 @@ class Library:
         return self._want(collection.name, part, model, kind)
 
     def captions(self, collection: Collection, part: str) -> DistinctCaptions:
-        """Return the captions that the rows of a caption index stand for."""
+        """Return the captions of the rows of a caption index."""
         return self._captions[collection.name, part]
 
     def notes(self, collection: Collection, part: str) -> list[str]:
@@ -314,9 +314,9 @@ class Library:
                 decode=lambda: self._decoded(collection, part, encoder.preparation, job, progress),
                 progress=progress,
             )
-            like = collection.suggestions(part, None, _LIKE_QUERIES) or ["a picture"]
+            queries = collection.suggestions(part, None, _LIKE_QUERIES) or ["a picture"]
             index = Indexed.build(
-                embedded.images, embedded.embeddings, embed_captions(encoder, like)
+                embedded.images, embedded.embeddings, embed_captions(encoder, queries)
             )
             if embedded.unreadable:
                 job.note = (

@@ -23,7 +23,7 @@ MAX_SWEEP_BYTES = 16 << 20
 
 @dataclass(frozen=True)
 class Failure:
-    """A run that could not be done.
+    """A run that failed.
 
     Attributes:
         run: Its id.
@@ -39,7 +39,7 @@ class Failure:
 
 
 class SweepFolder:
-    """Where the runs of a sweep are.
+    """The folder of a sweep's runs.
 
     Args:
         out: The folder.
@@ -49,11 +49,11 @@ class SweepFolder:
         self.out = out.absolute()
 
     def run_folder(self, run_id: str) -> Path:
-        """The folder of one run."""
+        """Return the folder of one run."""
         return self.out / RUNS / run_id
 
     def is_done(self, run_id: str) -> bool:
-        """Whether a run is complete."""
+        """Return whether a run is complete."""
         return (self.run_folder(run_id) / "metrics.json").is_file()
 
     def claim(self, sweep: Sweep) -> None:
@@ -92,7 +92,7 @@ class SweepFolder:
             check_folder(self.run_folder(run.id), run.recipe)
 
     def missing(self, sweep: Sweep) -> list[SweepRun]:
-        """The runs that are not complete."""
+        """Return the runs that are not complete."""
         return [run for run in sweep.runs if not self.is_done(run.id)]
 
     def write_failures(self, failures: dict[str, Failure]) -> None:
@@ -120,5 +120,5 @@ class SweepFolder:
 
 
 def _is_run_id(name: Any) -> bool:
-    """Whether a name is one folder: it becomes part of a path."""
+    """Return whether a name is one folder: it becomes part of a path."""
     return isinstance(name, str) and name not in ("", ".", "..") and not re.search(r"[/\\\0]", name)

@@ -40,7 +40,7 @@ class StagePlan:
 
 @dataclass
 class SweepPlan:
-    """What is to be done.
+    """A list of the stages that a sweep would run or read from the cache.
 
     Attributes:
         runs: In all.
@@ -63,7 +63,7 @@ def plan_sweep(
     device: str = "cpu",
     on_look: Callable[[int, int], None] = lambda done, total: None,
 ) -> SweepPlan:
-    """Look at the runs of a sweep, make nothing.
+    """List the stages of a sweep's runs, cached or still to run, without running any.
 
     Args:
         sweep: The runs.
@@ -114,7 +114,7 @@ def plan_sweep(
 def _keys(
     runs: list[SweepRun], device: str, on_look: Callable[[int, int], None]
 ) -> dict[str, dict[str, CacheKey]]:
-    """The keys of all stages, by name and digest."""
+    """Return the keys of all stages, by name and digest."""
     run_cache = RunCache()
     found: dict[str, dict[str, CacheKey]] = {}
     for number, run in enumerate(runs):
@@ -126,7 +126,7 @@ def _keys(
 
 
 def _paces(cache: ContentCache) -> dict[str, tuple[float, float]]:
-    """Seconds for a unit of work, and bytes, of the stages that were made here, by `like` (`stage_note`)."""
+    """Return seconds a unit of work, and bytes, of the stages that ran on this machine, by `like` (`stage_note`)."""
     seen: dict[str, list[tuple[float, float]]] = {}
     for entry in [*cache.entries("stages/finetune"), *cache.entries("stages/filter")]:
         note, seconds = entry.about.get("note"), entry.about.get("seconds")
@@ -135,6 +135,6 @@ def _paces(cache: ContentCache) -> dict[str, tuple[float, float]]:
                 (seconds / float(note["work"]), float(entry.bytes))
             )
     return {
-        like: (statistics.median(s for s, _ in costs), statistics.median(b for _, b in costs))
-        for like, costs in seen.items()
+        pace: (statistics.median(s for s, _ in costs), statistics.median(b for _, b in costs))
+        for pace, costs in seen.items()
     }

@@ -51,7 +51,7 @@ def connect(address: str, workers: int, threads: int) -> None:
 
 
 def _knock(address: str) -> None:
-    """Refuse an address where nobody listens."""
+    """Refuse an address where nothing listens."""
     parts = re.fullmatch(
         r"(?:ray://)?(?:\[(?P<six>[^\]]+)\]|(?P<host>[^:/\s]+)):(?P<port>\d+)", address
     )
@@ -85,7 +85,7 @@ class RayWorker:
         self._reply = self._actor.do.remote(task)
 
     def reply(self) -> Reply | None:
-        """The reply of the task, or None if it is not done."""
+        """Return the reply of the task, or None if it is not done."""
         import ray
 
         ready, _ = ray.wait([self._reply], timeout=0)
@@ -99,7 +99,7 @@ class RayWorker:
         return reply
 
     def pid(self) -> int:
-        """Of the process."""
+        """Return the id of the process."""
         import ray
 
         return int(ray.get(self._actor.pid.remote()))

@@ -22,7 +22,7 @@ POLL, SHOW_EVERY = 0.02, 0.5
 
 @dataclass
 class SweepState:
-    """How far a sweep is.
+    """The progress of a sweep.
 
     Attributes:
         total: Runs in all.
@@ -40,7 +40,7 @@ class SweepState:
 
     @property
     def left(self) -> int:
-        """Runs that are neither done nor given up."""
+        """How many runs are neither done nor finally failed."""
         return self.total - self.found - len(self.done) - len(self.failed)
 
 
@@ -119,7 +119,7 @@ def _task(folder: SweepFolder, run: SweepRun, keep: bool, device: str) -> Task:
 
 
 def shared_part(recipe: Recipe) -> str:
-    """What the data and the clean model of a recipe depend on: equal for runs that share them."""
+    """Return what the data and the clean model of a recipe depend on: equal for runs that share them."""
     value = recipe.model_dump(mode="json", include={"seed", "data", "model", "training"})
     return json.dumps(value, sort_keys=True)
 
@@ -134,7 +134,7 @@ class _Dispatch:
         self.tries: dict[str, int] = {}
 
     def run(self, tasks: list[Task], workers: Sequence[Worker]) -> None:
-        """Do the tasks."""
+        """Run the tasks."""
         self.waiting = tasks
         busy: dict[int, tuple[Task, float]] = {}
         last: dict[int, str] = {}
@@ -160,7 +160,7 @@ class _Dispatch:
             time.sleep(POLL)
 
     def _next(self, last: str | None, groups: set[str]) -> Task:
-        """A run of the group that the worker has loaded, else of one that no worker has, so that few have to wait."""
+        """Choose a run of the group that the worker has loaded, else of one that no worker has, so that few wait."""
         ranked = sorted(
             self.waiting, key=lambda task: (task.group != last, task.group in groups)
         )  # stable: in the order of the runs

@@ -114,7 +114,7 @@ def load_sweep(
 
 
 def _refuse_too_many(part: SweepPart, where: str) -> None:
-    """Refuse a list of runs that nobody could do, before it is made.
+    """Refuse a sweep with too many runs, before its list is built.
 
     Raises:
         InputError: If there are more than `MOST_RUNS`.
@@ -129,7 +129,7 @@ def _refuse_too_many(part: SweepPart, where: str) -> None:
 
 
 def _without(part: SweepPart, keys: set[str], per_run: set[str]) -> SweepPart:
-    """What is left of the grid, the goals and the seeds when some keys are given for all runs.
+    """Return the grid, the goals and the seeds without the keys that are given for all runs.
 
     A key that the same command line gives for some of the runs (`per_run`) stays also where it gives the whole group.
     """
@@ -176,7 +176,7 @@ def _resolve(
     per_run: set[str],
     where: str,
 ) -> Recipe:
-    """The recipe of one variant (`own`) at one point; keys `per_run` of the point are of the command line."""
+    """Resolve the recipe of one variant (`own`) at one point; the point's keys `per_run` are from the command line."""
     given = {**changes, **{key: new for key, new in point.items() if key in per_run}}
     of_file = {**own, **{key: new for key, new in point.items() if key not in per_run}}
     return resolve_recipe(copy.deepcopy(value), given, where, of_file)
@@ -215,7 +215,7 @@ def _id(parameters: Mapping[str, Any], labels: Mapping[str, str]) -> str:
 
 
 def _labels(keys: Mapping[str, Any]) -> dict[str, str]:
-    """The end of each dotted key, as long as it takes to tell them apart.
+    """Shorten dotted keys to the shortest endings that distinguish them.
 
     >>> _labels({"training.epochs": 0, "sterilize.training.epochs": 0, "attack.samples": 0})
     {'training.epochs': 'training.epochs', 'sterilize.training.epochs': 'sterilize.training.epochs', \

@@ -45,7 +45,7 @@ class Task:
 
 @dataclass(frozen=True)
 class Reply:
-    """How a task went.
+    """The outcome of a task.
 
     Attributes:
         error: None if it is done; else why it is not, one line.
@@ -68,14 +68,14 @@ class Worker(Protocol):
         """Start a task; the one before it is done. A process that has died is replaced."""
 
     def reply(self) -> Reply | None:
-        """The reply of the task, or None if it is not done; updates `at`."""
+        """Return the reply of the task, or None if it is not done; updates `at`."""
 
     def stop(self) -> None:
         """End the worker."""
 
 
 class TaskRunner:
-    """Does tasks, in the worker's process."""
+    """Runs tasks in the worker's process."""
 
     def __init__(self, threads: int) -> None:
         import torch
@@ -86,7 +86,7 @@ class TaskRunner:
         self._run_cache = RunCache()
 
     def __call__(self, task: Task, report: Report = lambda text: None) -> Reply:
-        """Do a task; nothing is raised but what ends the process."""
+        """Run a task; only exceptions that end the process are raised."""
         from mmpoison.runs.run import run_recipe
 
         try:
@@ -109,7 +109,7 @@ class TaskRunner:
 
 
 def _folder_lock(out: Path) -> Any:
-    """A lock on a run folder, which the system takes back from a process that dies."""
+    """Return a lock on a run folder, which the system takes back from a process that dies."""
     from filelock import FileLock
 
     locks = out.parent.parent / ".locks"
@@ -124,7 +124,7 @@ class TaskProgress:
         self._report = report
 
     def say(self, message: str) -> None:
-        """Drop it: with many runs at a time nobody reads it."""
+        """Drop the line: with many runs at a time it would not be read."""
 
     def progress(self, what: str) -> Progress:
         """Report the step once."""
@@ -143,7 +143,7 @@ class TaskProgress:
 
 
 def environment(threads: int) -> dict[str, str]:
-    """Environment of a worker process, set before torch is imported there."""
+    """Return the environment of a worker process, set before torch is imported there."""
     from mmpoison.base.cache_folder import cache_folder
 
     number = str(threads)
@@ -193,7 +193,7 @@ class LocalWorker:
         theirs.close()
 
     def reply(self) -> Reply | None:
-        """The reply of the task, or None if it is not done; updates `at`."""
+        """Return the reply of the task, or None if it is not done; updates `at`."""
         try:
             while self._pipe.poll():
                 received = self._pipe.recv()
@@ -207,7 +207,7 @@ class LocalWorker:
         return None
 
     def pid(self) -> int:
-        """Of the process."""
+        """Return the id of the process."""
         return int(self._process.pid)
 
     def stop(self) -> None:

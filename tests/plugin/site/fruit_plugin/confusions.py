@@ -41,7 +41,7 @@ class Confusions:
     kind: ClassVar[Kind] = "scan"
     source: ClassVar[str] = "the tests of mmpoison"
     summary: ClassVar[str] = "lists classes that are found in place of others"
-    knobs: ClassVar[Mapping[str, str]] = {"least": "smallest share that is listed"}
+    parameters: ClassVar[Mapping[str, str]] = {"least": "smallest share that is listed"}
     cost: ClassVar[str] = "one embedding pass"
     needs_reference: ClassVar[bool] = False
     uses_clean_models: ClassVar[bool] = False

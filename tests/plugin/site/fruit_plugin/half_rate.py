@@ -24,7 +24,7 @@ class HalfRate:
     kind: ClassVar[Kind] = "in-training"
     source: ClassVar[str] = "the tests of mmpoison"
     summary: ClassVar[str] = "trains at a part of the learning rate"
-    knobs: ClassVar[Mapping[str, str]] = {"share": "a smaller one learns less of everything"}
+    parameters: ClassVar[Mapping[str, str]] = {"share": "a smaller one learns less of everything"}
     cost: ClassVar[str] = "what would have been learned"
 
     def __init__(self, share: float = 0.5) -> None:

@@ -26,7 +26,7 @@ class Jitter:
     kind: ClassVar[Kind] = "post-training"
     source: ClassVar[str] = "the tests of mmpoison"
     summary: ClassVar[str] = "adds noise to the weights"
-    knobs: ClassVar[Mapping[str, str]] = {"scale": "a larger one forgets more"}
+    parameters: ClassVar[Mapping[str, str]] = {"scale": "a larger one forgets more"}
     cost: ClassVar[str] = "utility"
 
     def __init__(self, scale: float = 1e-4) -> None:

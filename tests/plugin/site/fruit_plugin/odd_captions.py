@@ -24,7 +24,7 @@ class OddCaptions(ScoreFilter):
     kind: ClassVar[Kind] = "pre-training"
     source: ClassVar[str] = "the tests of mmpoison"
     summary: ClassVar[str] = "drops the pairs with the shortest captions"
-    knobs: ClassVar[Mapping[str, str]] = {}
+    parameters: ClassVar[Mapping[str, str]] = {}
     cost: ClassVar[str] = "clean pairs with short captions"
     streams = True
     uses_trusted = True

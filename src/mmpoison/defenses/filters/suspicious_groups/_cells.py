@@ -61,7 +61,7 @@ class Clustering:
 
     @classmethod
     def of(cls, views: Views, size: int, seed: int) -> Clustering:
-        """k-means on both sides, `size` clusters each (fewer where there are fewer vectors)."""
+        """Cluster both sides with k-means, `size` clusters each (fewer if there are fewer vectors)."""
         caption, captions = _k_means(views.text, size, seed)
         image, images = _k_means(views.image, size, seed)
         return cls(caption, image, captions, images)
@@ -93,7 +93,7 @@ def suspicious_cells(
     affinity: float,
     report: float,
 ) -> list[Cell]:
-    """Cells with a p-value of at most `report`.
+    """Return the cells with a p-value of at most `report`.
 
     Args:
         views: The data.
@@ -140,7 +140,7 @@ class _Table:
         return flat.reshape(self.shape).astype(np.float64)
 
     def spread_cells(self, affinity: float, report: float) -> list[Cell]:
-        """Cells of conflicting captions on many images of one kind (attacks II and III)."""
+        """Return the cells of conflicting captions on many images of one kind (attacks II and III)."""
         rows = np.flatnonzero(self.flagged)
         if not len(rows):
             return []
@@ -167,7 +167,7 @@ class _Table:
         return [cell for cell in cells_found if self._expected_elsewhere(cell.rows, affinity)]
 
     def one_image_cells(self, affinity: float, report: float) -> list[Cell]:
-        """Single images with many conflicting captions of one kind (attack I)."""
+        """Return single images with many conflicting captions of one kind (attack I)."""
         rows = np.flatnonzero(self.flagged)
         many = crowded(self.per_image)
         if not len(rows) or not many.any():
@@ -190,7 +190,7 @@ class _Table:
         return found
 
     def _expected_elsewhere(self, rows: Index, affinity: float) -> bool:
-        """Whether captions like those of a cell go, without conflict, with images of quite another kind.
+        """Return whether captions like those of a cell fit images of quite another kind without conflict.
 
         Poison misuses captions that have a meaning in the data. Captions that are only ever with these images name
         these images, even where the text encoder does not know the word.
@@ -208,7 +208,7 @@ class _Table:
 
 
 def improbable(observed: Table, near: Table, tested: Flags) -> tuple[Table, Table]:
-    """Expected counts of a table, and how improbable each count is.
+    """Compute the expected counts of a table, and how improbable each count is.
 
     Poison would spoil the very model that it is measured with. So the model is fitted, improbable cells are left out,
     and it is fitted again, until nothing changes.
@@ -237,7 +237,7 @@ def improbable(observed: Table, near: Table, tested: Flags) -> tuple[Table, Tabl
 
 
 def _without_suspects(observed: Table, bins: npt.NDArray[np.intp], tested: Flags) -> Flags:
-    """All cells but the tested ones that stand out most from a first fit, shape as given; they may come back later."""
+    """Mark all cells except tested ones that stand out most from a first fit; later steps may use these again."""
     used = np.ones(observed.shape, dtype=bool)
     expected = _without_own_cell(observed, _fitted(observed, bins, used))
     excess = np.where(observed > expected, observed, expected)
@@ -249,7 +249,7 @@ def _without_suspects(observed: Table, bins: npt.NDArray[np.intp], tested: Flags
 
 
 def _fitted(observed: Table, bins: npt.NDArray[np.intp], used: Flags) -> Table:
-    """Expected counts: a factor for the row, one for the column, and one for the bin of affinity.
+    """Return the expected counts: a factor for the row, one for the column, and one for the bin of affinity.
 
     Confusion is not spread evenly in clean data: captions stray to images that resemble their own. Bins, rows and
     columns are fitted in turn (iterative proportional fitting) to the cells that are used.
@@ -271,7 +271,7 @@ def _fitted(observed: Table, bins: npt.NDArray[np.intp], used: Flags) -> Table:
 
 
 def _without_own_cell(observed: Table, expected: Table) -> Table:
-    """The same without the cell's own count in its margins, as a cell full of poison makes its own row and column."""
+    """Return the same counts with each cell left out of its own margins: poison inflates its own row and column."""
     row = observed.sum(axis=1, keepdims=True)
     column = observed.sum(axis=0, keepdims=True)
     total = observed.sum()
@@ -285,7 +285,7 @@ def _without_own_cell(observed: Table, expected: Table) -> Table:
 
 
 def _tail(observed: Table, expected: Table, usual: Flags) -> Table:
-    """Chance of a count as large or larger in one cell, shape as given.
+    """Compute the chance of a count as large or larger in one cell, shape as given.
 
     Counts vary more than a Poisson's, because topics have favourites. So they are negative binomial, with one
     dispersion for the table that is estimated from the usual cells without the most extreme of them.

@@ -15,7 +15,7 @@ FEWEST_IMAGES = 20
 
 
 def conflict_of(views: Views, seed: int = 0) -> npt.NDArray[np.float32]:
-    """One minus the cosine between each caption and what its image should be captioned with, in [0, 2], shape `(N,)`.
+    """Compute 1 - cosine between each caption and the predicted caption of its image, in [0, 2], shape `(N,)`.
 
     What an image should be captioned with is the sum of its other captions and of two more that a ridge regression from
     images to captions predicts, fitted on other images. No aligned encoder is needed: the data set itself says which
@@ -34,7 +34,7 @@ def conflict_of(views: Views, seed: int = 0) -> npt.NDArray[np.float32]:
 
 
 def crowded(per_image: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
-    """Images with more than ten captions and more than twice as many as nearly all others, shape `(I,)`."""
+    """Return the images with more than ten captions and more than twice as many as nearly all others, shape `(I,)`."""
     used = per_image[per_image > 0]
     usual = float(np.quantile(used, 0.95)) if len(used) else 0.0
     return np.asarray(per_image > max(10.0, 2 * usual))
@@ -43,7 +43,7 @@ def crowded(per_image: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
 def _predicted(
     image: Vectors, sums: Vectors, per_image: npt.NDArray[np.int64], seed: int
 ) -> Vectors:
-    """Unit vector of the caption that alike images would have, shape `(I, d)`; zeros for too few images."""
+    """Predict the caption of each image from similar images, unit vectors `(I, d)`; zeros for too few images."""
     from sklearn.linear_model import Ridge
     from sklearn.model_selection import KFold, cross_val_predict
 

@@ -58,7 +58,7 @@ class SuspiciousGroups(ScoreFilter):
     summary: ClassVar[str] = (
         "finds the goals that a data set is poisoned towards, without labels, and drops their pairs"
     )
-    knobs: ClassVar[Mapping[str, str]] = {
+    parameters: ClassVar[Mapping[str, str]] = {
         "conflicting": "how many pairs count as conflicting: more find poison that fits better, among more noise",
         "affinity": "how alike two kinds may be: a larger one finds goals between similar kinds, and more mistakes",
     }
@@ -89,7 +89,7 @@ class SuspiciousGroups(ScoreFilter):
         seed: int = 0,
         progress: ProgressFor | None = None,
     ) -> PairScores:
-        """Evidence against each pair, and all groups; any encoder that distinguishes topics will do."""
+        """Return the evidence against each pair, and all groups; any encoder that distinguishes topics will do."""
         return self.score_views(pairs, views_of(pairs, encoder, inputs, progress), seed=seed)
 
     def score_views(
@@ -126,7 +126,7 @@ def views_of(
     inputs: PairInputs,
     progress: ProgressFor | None = None,
 ) -> Views:
-    """Vectors of the captions and images of pairs; both in sorted order, each once."""
+    """Return the vectors of the captions and images of pairs; both in sorted order, each once."""
     captions, caption_of = np.unique(pairs.captions.astype(str), return_inverse=True)
     images, image_of = np.unique(pairs.image, return_inverse=True)
     return Views.of(

@@ -57,7 +57,7 @@ class SuspiciousCluster:
 
 @dataclass(frozen=True)
 class Evidence:
-    """The evidence against the pairs.
+    """Scores of the evidence against each pair.
 
     Attributes:
         score: The higher, the more, shape `(N,)`; pairs that hardly conflict come last, by their conflict.
@@ -99,7 +99,7 @@ def evidence_of(views: Views, conflict: npt.NDArray[np.float32]) -> Evidence:
 
 
 def _owners(views: Views, rows: Index) -> Index:
-    """Image of each pair; -1 where it has so many captions that they count for each other (attack I)."""
+    """Return the image of each pair; -1 where it has so many captions that they count for each other (attack I)."""
     many = crowded(np.bincount(views.image_of, minlength=len(views.image)))
     owner = views.image_of[rows]
     return np.where(many[owner], -1, owner)
@@ -111,7 +111,7 @@ def _near(left: Vectors, right: Vectors, nearness: float) -> Vectors:
 
 
 def _other(owners: Index, block: slice) -> npt.NDArray[np.bool_]:
-    """Whether two pairs are on different images, each row also apart from itself."""
+    """Return whether two pairs are on different images; False on the diagonal."""
     mine = owners[block, None]
     other: npt.NDArray[np.bool_] = (mine != owners[None, :]) | (mine < 0)
     other[np.arange(len(mine)), np.arange(block.start, block.start + len(mine))] = False
@@ -119,7 +119,7 @@ def _other(owners: Index, block: slice) -> npt.NDArray[np.bool_]:
 
 
 def _alike(text: Vectors, image: Vectors, owners: Index) -> tuple[npt.NDArray[np.float64], ...]:
-    """Pairs like each one on both sides, and how many would be if both sides were unrelated, shapes `(n,)`."""
+    """Count the pairs similar to each on both sides, and the count expected of unrelated sides, shapes `(n,)`."""
     pairs = len(text)
     alike, apart = np.empty(pairs), np.empty(pairs)
     for start in range(0, pairs, ROWS):
@@ -133,7 +133,7 @@ def _alike(text: Vectors, image: Vectors, owners: Index) -> tuple[npt.NDArray[np
 
 
 def _vouched(views: Views, rows: Index, quiet: npt.NDArray[np.bool_]) -> npt.NDArray[np.float64]:
-    """Share of captions like each one's that do not conflict, in (0, 1), shape `(n,)`."""
+    """Return the share of similar captions that do not conflict, in (0, 1), shape `(n,)`."""
     captions = len(views.text)
     right = np.bincount(views.caption_of[quiet], minlength=captions).astype(np.float32)
     odd = np.bincount(views.caption_of[rows], minlength=captions).astype(np.float32)
@@ -172,7 +172,7 @@ def _clusters(views: Views, rows: Index, score: npt.NDArray[np.float64]) -> list
 
 
 def unlike(views: Views, rows: Index) -> float:
-    """One minus the cosine between what captions say and what the other captions of their images say, in [0, 1].
+    """Compute 1 - cosine between captions and the other captions of their images, in [0, 1].
 
     Captions that are odd in their wording ("a picture that shows a yellow bicycle", where others name a place) form
     clusters too, but speak of the same things.

@@ -25,7 +25,7 @@ def caption_features(
     captions: npt.NDArray[np.object_],
     progress: ProgressFor | None = None,
 ) -> Vectors:
-    """What the text trunk makes of captions, shape `(n, f)`, in their order."""
+    """Compute the outputs of the text trunk for captions, shape `(n, f)`, in their order."""
     rows = inputs.text_rows(captions)
     by_length = np.argsort(inputs.lengths.numpy()[rows], kind="stable")
     sorted_features = _in_batches(
@@ -45,7 +45,7 @@ def image_features(
     images: npt.NDArray[np.int32],
     progress: ProgressFor | None = None,
 ) -> Vectors:
-    """What the image trunk makes of images, shape `(n, f)`, in their order."""
+    """Compute the outputs of the image trunk for images, shape `(n, f)`, in their order."""
     return _in_batches(
         inputs.image_rows(images),
         lambda batch: inputs.image_trunk(encoder, inputs.load_images(batch)),

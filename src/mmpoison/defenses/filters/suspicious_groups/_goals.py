@@ -46,7 +46,7 @@ def join_cells(clusterings: Sequence[Sequence[Cell]]) -> list[Group]:
     """Join cells that share pairs, across all clusterings; the most significant group comes first.
 
     The p-value of a group is `quantile(p, 1/3) * 3` of the p-values that the clusterings give it. That holds however
-    they depend on each other (Meinshausen, Meier and Buehlmann 2009), and one lucky clustering accuses nobody.
+    they depend on each other (Meinshausen, Meier and Buehlmann 2009), and a single unusual clustering is no finding.
     """
     from scipy.sparse import csr_matrix
     from scipy.sparse.csgraph import connected_components
@@ -87,7 +87,7 @@ def join_cells(clusterings: Sequence[Sequence[Cell]]) -> list[Group]:
 
 
 def with_clusters(groups: Sequence[Group], clusters: Sequence[SuspiciousCluster]) -> list[Group]:
-    """Add what the evidence of single pairs shows: to groups more of their pairs, and clusters that no cell shows.
+    """Add results of the evidence of single pairs: more pairs to groups, and clusters that no cell shows.
 
     Args:
         groups: From `join_cells`.

@@ -24,12 +24,12 @@ REPORT = 0.5
 
 
 SAYS_THE_SAME = 0.15
-"""A group whose captions are less unlike the other captions of its images is odd in its wording, and accuses nobody."""
+"""A group whose captions are less unlike the other captions of its images has unusual phrasing, and is no finding."""
 
 
 @dataclass(frozen=True)
 class Scan:
-    """What the scan found.
+    """The result of the scan.
 
     Attributes:
         conflict: Conflict of each pair, in [0, 2], shape `(N,)`.
@@ -45,7 +45,7 @@ class Scan:
 
 
 def clusterings(views: Views, seed: int) -> list[Clustering]:
-    """Three clusterings each of up to 80, half and a quarter as many clusters."""
+    """Make three clusterings each of up to 80, half and a quarter as many clusters."""
     most = max(4, min(MOST_CLUSTERS, len(views.image) // IMAGES_IN_CLUSTER))
     sizes = sorted({max(2, most // part) for part in (1, 2, 4)})
     return [

@@ -58,7 +58,7 @@ def _centred(features: npt.ArrayLike) -> Vectors:
 
 
 def unit(vectors: Vectors) -> Vectors:
-    """Rows divided by their length; a row of zeros stays one, shape as given."""
+    """Return the rows divided by their length; a row of zeros stays one, shape as given."""
     length = np.linalg.norm(vectors, axis=-1, keepdims=True)
     scaled: Vectors = vectors / np.maximum(length, np.float32(1e-9))
     return scaled

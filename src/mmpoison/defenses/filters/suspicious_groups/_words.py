@@ -8,11 +8,11 @@ import numpy as np
 
 TERMS = 4
 FEWEST = 0.1
-"""A term stands in at least this share of the captions it describes."""
+"""A term occurs in at least this share of the captions it describes."""
 
 
 class Vocabulary:
-    """Which captions of a data set have which words.
+    """An index of the words in each caption of a data set.
 
     Args:
         captions: The distinct captions, shape `(U,)`.
@@ -35,7 +35,7 @@ class Vocabulary:
         self._usual = (self._has.T @ weights) / max(weights.sum(), 1.0)
 
     def terms(self, captions: Sequence[int]) -> tuple[str, ...]:
-        """The words that set captions apart from all others, the most telling first.
+        """Return the words that distinguish captions from all others, the most distinctive first.
 
         Args:
             captions: Which captions, as indices, with repetition.

@@ -103,7 +103,7 @@ async function show(number, said = "") {
     if (!ended) trouble(LOST);
     return;
   }
-  if (wanted !== place) return; // somebody went on meanwhile
+  if (wanted !== place) return; // the page moved to another pair meanwhile
   $("pair").hidden = false;
   $("place").textContent = `Pair ${place + 1} of ${verdicts.length}`;
   $("caption").textContent = pair.caption;
@@ -188,7 +188,7 @@ async function undo() {
     done.pop();
     await show(last.place, `Taken back. `);
   } else if (verdicts[last.place] !== last.verdict) {
-    done.pop(); // somebody else has decided since: there is nothing of ours to take back
+    done.pop(); // another page has changed the verdict since: nothing to undo
     await show(last.place);
   }
 }

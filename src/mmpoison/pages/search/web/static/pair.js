@@ -9,23 +9,23 @@ const image = wish.get("image") ?? "";
 
 const pairAddress = (other) => `/pair?${new URLSearchParams({ data, image: other })}`;
 
-function link(told, other) {
-  return h("a", { href: pairAddress(other) }, alternative(told.images[other]));
+function link(facts, other) {
+  return h("a", { href: pairAddress(other) }, alternative(facts.images[other]));
 }
 
-function marks(told, caption) {
+function marks(facts, caption) {
   if (caption.poisoned) {
-    return [h("span", { class: "badge poison" }, "poison"), ` added for ${caption.goal}; written for `, link(told, caption.source)];
+    return [h("span", { class: "badge poison" }, "poison"), ` added for ${caption.goal}; written for `, link(facts, caption.source)];
   }
   if (caption.misused_on.length) {
-    const on = caption.misused_on.flatMap((other, place) => (place ? [", ", link(told, other)] : [link(told, other)]));
+    const on = caption.misused_on.flatMap((other, place) => (place ? [", ", link(facts, other)] : [link(facts, other)]));
     return [h("span", { class: "badge poison" }, "misused"), ` for ${caption.goal}, on `, ...on];
   }
   return [];
 }
 
-function table(told) {
-  const ready = told.models.filter((model) => told.captions.some((caption) => model.name in caption.distance));
+function table(facts) {
+  const ready = facts.models.filter((model) => facts.captions.some((caption) => model.name in caption.distance));
   return h(
     "table",
     {},
@@ -33,11 +33,11 @@ function table(told) {
     h(
       "tbody",
       {},
-      ...told.captions.map((caption) =>
+      ...facts.captions.map((caption) =>
         h(
           "tr",
           { class: caption.poisoned ? "poisoned" : null },
-          h("th", { scope: "row" }, caption.text || "(an empty caption)", h("span", { class: "marks" }, ...marks(told, caption))),
+          h("th", { scope: "row" }, caption.text || "(an empty caption)", h("span", { class: "marks" }, ...marks(facts, caption))),
           ...ready.map((m) => h("td", { class: "figure" }, m.name in caption.distance ? caption.distance[m.name].toFixed(3) : "–")),
         ),
       ),
@@ -45,23 +45,23 @@ function table(told) {
   );
 }
 
-function draw(told) {
-  document.title = `${told.id} - mmpoison search`;
-  byId("title").textContent = told.id;
+function draw(facts) {
+  document.title = `${facts.id} - mmpoison search`;
+  byId("title").textContent = facts.id;
   const search = `/?${new URLSearchParams({ data, image })}`;
-  const kind = [told.data, told.label ?? "no label", `split ${told.split}`, ...(told.categories.length ? [`shows ${told.categories.join(", ")}`] : [])];
+  const kind = [facts.data, facts.label ?? "no label", `split ${facts.split}`, ...(facts.categories.length ? [`shows ${facts.categories.join(", ")}`] : [])];
   byId("picture").replaceChildren(
-    h("figure", {}, picture(data, image, told, "large"), h("figcaption", { class: "soft" }, kind.join(" · "))),
-    told.fault ? h("p", { class: "notice" }, `${told.fault}, so there are no distances.`) : h("p", {}, h("a", { href: search }, "Captions for this image under each model")),
+    h("figure", {}, picture(data, image, facts, "large"), h("figcaption", { class: "soft" }, kind.join(" · "))),
+    facts.fault ? h("p", { class: "notice" }, `${facts.fault}, so there are no distances.`) : h("p", {}, h("a", { href: search }, "Captions for this image under each model")),
   );
   byId("facts").hidden = false;
   byId("captions").replaceChildren(
-    told.captions.length ? h("div", { class: "scroll", role: "region", "aria-label": "Captions", tabindex: "0" }, table(told)) : h("p", {}, "This image has no caption."),
+    facts.captions.length ? h("div", { class: "scroll", role: "region", "aria-label": "Captions", tabindex: "0" }, table(facts)) : h("p", {}, "This image has no caption."),
   );
-  byId("marks").textContent = told.has_manifest
+  byId("marks").textContent = facts.has_manifest
     ? "Poisoned pairs are marked as in the manifest."
     : "These data have no manifest, so it is not known which pairs are poisoned.";
-  const waiting = told.models.filter((model) => model.state !== "ready");
+  const waiting = facts.models.filter((model) => model.state !== "ready");
   byId("status").textContent = waiting.length ? `Still loading: ${waiting.map((model) => model.name).join(", ")}.` : "";
   if (waiting.length) setTimeout(load, 1000);
 }

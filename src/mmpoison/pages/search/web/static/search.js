@@ -53,12 +53,12 @@ function say(text, wrong = false) {
 
 async function refresh() {
   const before = state && readiness();
-  const told = await guarded(() => ask("/api/state"));
-  if (!told) return;
+  const answer = await guarded(() => ask("/api/state"));
+  if (!answer) return;
   const back = lost;
   lost = false;
   const known = chosen()?.key;
-  state = told;
+  state = answer;
   drawState();
   if (back || chosen()?.key !== known) await suggest();
   if (!asked) begin();
@@ -128,12 +128,12 @@ async function suggest() {
   const set = chosen();
   if (!set) return;
   const label = byId("original").value;
-  const told = await guarded(() => ask("/api/suggestions", { data: set.key, part: byId("part").value, label }));
-  if (!told) return;
-  byId("suggested").hidden = !told.queries.length;
+  const answer = await guarded(() => ask("/api/suggestions", { data: set.key, part: byId("part").value, label }));
+  if (!answer) return;
+  byId("suggested").hidden = !answer.queries.length;
   byId("suggested-title").textContent = label ? `Captions of ${set.classes[label]}` : "Captions of any class";
   byId("suggestions").replaceChildren(
-    ...told.queries.map((query) => h("li", {}, h("button", { type: "button", onclick: () => searchText(query) }, query))),
+    ...answer.queries.map((query) => h("li", {}, h("button", { type: "button", onclick: () => searchText(query) }, query))),
   );
 }
 
@@ -171,14 +171,14 @@ async function run() {
   const original = byId("original").value;
   const target = byId("target").value;
   byId("columns").setAttribute("aria-busy", "true");
-  const told = await guarded(() => {
+  const answer = await guarded(() => {
     if (asked.text !== undefined) return ask("/api/search", { ...common, q: asked.text, target });
     if (asked.image !== undefined) return ask("/api/captions", { ...common, image: asked.image, original });
     return ask("/api/captions", { ...common, original }, { method: "POST", body: asked.file });
   });
   if (mine !== turn) return;
   byId("columns").removeAttribute("aria-busy");
-  if (!told) {
+  if (!answer) {
     if (byId("alarm").hidden) {
       incomplete = false;
       clearResults();
@@ -188,17 +188,17 @@ async function run() {
   const captions = asked.text === undefined;
   const framed = captions ? (original && `captions of ${set.classes[original]}`) : target && byId("target").selectedOptions[0].textContent;
   const context = { data: set.key, captions, framed, image: asked.image };
-  incomplete = told.models.some((column) => column.state === "waiting" || column.state === "working");
+  incomplete = answer.models.some((column) => column.state === "waiting" || column.state === "working");
   drawAsked(set);
-  drawNotes(told.notes);
-  drawColumns(renderColumns(told.models, captions ? told.captions : told.images, context));
-  byId("jump").replaceChildren(...told.models.map((column, place) => h("a", { href: `#model-${place}` }, column.name)));
-  byId("jump").hidden = told.models.length < 2;
-  say(sayResults(told.models, context));
+  drawNotes(answer.notes);
+  drawColumns(renderColumns(answer.models, captions ? answer.captions : answer.images, context));
+  byId("jump").replaceChildren(...answer.models.map((column, place) => h("a", { href: `#model-${place}` }, column.name)));
+  byId("jump").hidden = answer.models.length < 2;
+  say(sayResults(answer.models, context));
   if (incomplete) later(refresh, SOON);
 }
 
-// whoever is on a result with the keyboard stays there while more results arrive
+// keyboard focus stays on its result while more results arrive
 function drawColumns(columns) {
   const box = byId("columns");
   const place = [...box.children].findIndex((column) => column.contains(document.activeElement));

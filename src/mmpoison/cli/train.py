@@ -1,0 +1,76 @@
+"""The verb `train`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from mmpoison.cli.console import console, live_progress, say
+from mmpoison.cli.options import (
+    DataOption,
+    DeviceOption,
+    FreshOption,
+    MethodSetOption,
+    ModelOption,
+    OutOption,
+    SeedOption,
+    TrackOption,
+    TrustOption,
+    split_changes,
+)
+from mmpoison.cli.output import hold_output
+
+
+def train(
+    context: typer.Context,
+    data: DataOption,
+    model: ModelOption,
+    out: OutOption,
+    seed: SeedOption = 0,
+    defense: Annotated[
+        str | None,
+        typer.Option(
+            help="An in-training defence by name (`mmpoison defenses`), in place of the ordinary training."
+        ),
+    ] = None,
+    changes: MethodSetOption = None,
+    device: DeviceOption = "auto",
+    track: TrackOption = None,
+    fresh: FreshOption = False,
+    trust: TrustOption = False,
+) -> None:
+    """Fine-tune a model on the training pairs of a folder; the settings are the paper's unless changed.
+
+    The same command resumes a stopped training and ends with the same weights as an uninterrupted one.
+
+    Example: [bold]mmpoison train --data poisoned --model openmoji-small --out model --set learning_rate=3e-4[/bold]
+
+    On two GPUs: [bold]torchrun --nproc-per-node 2 -m mmpoison train --data poisoned --model ViT-B-32 --out model[/bold]
+    """
+    from mmpoison.api.training import finetune
+    from mmpoison.base.processes import is_main_process
+
+    # next to the folder of the model, which appears whole or not at all
+    hold_output(context, out, work=out.with_name(f"{out.name}.training"))
+    options, settings = split_changes("in-training", defense, changes)
+    with live_progress() as progress:
+        result = finetune(
+            model,
+            data,
+            out=out,
+            seed=seed,
+            defense=defense,
+            settings=settings,
+            track=track or (),
+            fresh=fresh,
+            device=device,
+            trust=trust,
+            progress=progress,
+            **options,
+        )
+    if not is_main_process():
+        return
+    if result.resumed_from:
+        console.print(f"resumed after step {result.resumed_from}")
+    say(f"{out}: {result.headline()}")
