@@ -263,7 +263,7 @@ def test_a_pair_that_the_manifest_marks(pages: Any, address: str, engine: Engine
     page.goto(f"{address}pair?data={collection.key}&image={image}")
     page.wait_for_selector("#captions table")
     marked = page.locator("tr.poisoned").filter(has_text=first.caption)
-    assert "put here for sheep2aeroplane" in marked.inner_text()
+    assert "poison added for sheep2aeroplane" in marked.inner_text()
     assert marked.locator("td").count() == 2
     marked.get_by_role("link").click()
     page.wait_for_selector("#captions td")

@@ -106,7 +106,7 @@ def _read_safetensors(path: Path) -> Weights:
             metadata = file.metadata() or {}
         tensors = safetensors.torch.load_file(path)
     except (safetensors.SafetensorError, UnicodeDecodeError) as error:
-        reason = printable_line(str(error))
+        reason = printable_line(str(error))[:200]
         raise InputError(f"{path}: broken weights ({reason}){_what_it_is_instead(path)}") from None
     config = None
     if METADATA_KEY in metadata:
