@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mmpoison.reporting.figure import canvas
+from mmpoison.reporting.figure import canvas, mark_threshold
 from mmpoison.reporting.text import visible
 from mmpoison.statistics import Summary
 
@@ -209,15 +209,7 @@ def densities(
             fill=False,
         )
     if threshold is not None:
-        axis.axvline(threshold, color="0.0", linestyle="-.", linewidth=1.2)
-        axis.annotate(
-            f"threshold {threshold:.3f}",
-            (threshold, 1),
-            xycoords=("data", "axes fraction"),
-            xytext=(4, -12),
-            textcoords="offset points",
-            fontsize=9,
-        )
+        mark_threshold(axis, threshold)
     for number, (name, centre) in enumerate(printed.items()):
         axis.plot(
             [centre], [0.015], marker="^v"[number % 2], color="0.0", linestyle="none",

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from mmpoison.base.files import atomic_file
 from mmpoison.errors import InputError
 from mmpoison.reporting import text as _text
-from mmpoison.reporting.figure import canvas, save
+from mmpoison.reporting.figure import canvas, mark_threshold, save
 from mmpoison.reporting.html import pictures_inside, template
 
 Values = npt.NDArray[np.floating[Any]]
@@ -71,15 +71,7 @@ def write_distance_figure(
         axis.plot(x, y, label=f"{name} ({len(values):,})", linewidth=1.6, **style)
         if number == 1 and known:
             axis.fill_between(x, y, facecolor="none", edgecolor="0.4", hatch="///", linewidth=0)
-    axis.axvline(threshold, color="0.0", linestyle="-.", linewidth=1.2)
-    axis.annotate(
-        f"threshold {threshold:.3f}",
-        (threshold, 1),
-        xycoords=("data", "axes fraction"),
-        xytext=(4, -12),
-        textcoords="offset points",
-        fontsize=9,
-    )
+    mark_threshold(axis, threshold)
     axis.set(xlabel=score_name, ylabel="density", ylim=(0, None))
     axis.legend(frameon=False, loc="upper left" if threshold > np.mean(span) else "upper right")
     return save(figure, target)
