@@ -82,7 +82,6 @@ PARSERS = {
     "base/untrusted.py": "the bounds",
     "base/untrusted_yaml.py": "the bounds",
     "base/untrusted_csv.py": "the bounds",
-    "base/content_cache.py": "turns values into JSON values, by way of its own text",
     "base/array_files.py": "the one place that reads arrays; nothing is unpickled",
     "datasets/formats/delimited.py": "reads on behind a broken record; bounds each line and record itself",
     "datasets/published/json_lists.py": "typed records from a mapped file, nothing else is built",

@@ -237,7 +237,7 @@ class ContentCache:
             "note": dict(key.note),
             "parts": dict(key.parts),
         }
-        write_json(folder / ENTRY_FILE, json.loads(json.dumps(entry, default=str)))
+        write_json(folder / ENTRY_FILE, entry, default=str)
 
     @contextmanager
     def _lock(self, target: Path, on_wait: Callable[[str], None]) -> Iterator[None]:

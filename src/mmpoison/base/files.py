@@ -7,7 +7,7 @@ import json
 import os
 import re
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -198,10 +198,11 @@ def refuse_occupied(target: Path) -> None:
         raise InputError(f"{target}: is not empty: choose another --out, or empty it")
 
 
-def write_json(target: Path, value: Any) -> None:
-    """Write a value as indented JSON, whole or not at all."""
+def write_json(target: Path, value: Any, default: Callable[[Any], object] | None = None) -> None:
+    """Write a value as indented JSON, whole or not at all; `default` turns what JSON cannot hold into what it can."""
     with atomic_file(target) as temporary:
-        text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+        text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False, default=default)
+        text += "\n"
         # Python represents a file name that is not UTF-8 with half surrogates, which JSON can escape
         temporary.write_bytes(text.encode("utf-8", "backslashreplace"))
 
