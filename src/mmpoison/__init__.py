@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any
 from mmpoison._version import __version__
 
 if TYPE_CHECKING:
-    from mmpoison.api.data import load, poison
+    from mmpoison.api.data import poison
     from mmpoison.api.defenses import filter, scan, sterilize
     from mmpoison.api.evaluation import evaluate
+    from mmpoison.api.inputs import load
     from mmpoison.api.running import run
     from mmpoison.api.training import finetune
     from mmpoison.attacks.multiple_target_labels import MultipleTargetLabels
@@ -58,7 +59,7 @@ _MODULES = {
     "evaluate": "mmpoison.api.evaluation",
     "filter": "mmpoison.api.defenses",
     "finetune": "mmpoison.api.training",
-    "load": "mmpoison.api.data",
+    "load": "mmpoison.api.inputs",
     "load_encoder": "mmpoison.models.loading",
     "load_pairs": "mmpoison.datasets.catalogue",
     "poison": "mmpoison.api.data",

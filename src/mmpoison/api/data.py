@@ -1,4 +1,4 @@
-"""`load` and `poison`: from a name or a folder to a poisoned data set."""
+"""`poison`: from a data set to a poisoned one."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 from mmpoison.api.inputs import Pairs, as_encoder, as_list, as_pairs
 from mmpoison.api.progress import shown
 from mmpoison.attacks.catalogue import Attack, build_attack, run_attack
-from mmpoison.datasets.catalogue import load_dataset, load_pairs
 from mmpoison.errors import InputError
 from mmpoison.pairs.folder import ImagePolicy, save_pairs
 from mmpoison.pairs.table import PairDataset
@@ -21,40 +20,6 @@ if TYPE_CHECKING:
 
 ONE_GOAL, SEVERAL_GOALS = "single-target-label", "multiple-target-labels"
 """The attacks that are meant where none is named."""
-
-
-def load(
-    data: str | Path,
-    *,
-    root: str | Path | None = None,
-    format: str | None = None,
-    seed: int = 0,
-    **options: Any,
-) -> PairDataset:
-    """Load a data set by name, or a folder or file by path.
-
-    Args:
-        data: A name (`mmpoison data list` shows them) or `hf:ORG/NAME`; or the path of a pairs folder, or of any known
-            format. A `Path` is never taken for a name.
-        root: The folder that holds a named data set; for a path, the folder of its images.
-        format: The format of a path, where it is not recognised.
-        seed: Seed of data that are made or split here.
-        **options: Options of the data set or format.
-
-    Returns:
-        The pairs. Entries that cannot be trusted are left out, warned of and listed in `problems`.
-
-    Raises:
-        InputError: If there is no such data set, or it cannot be read.
-
-    Example:
-        ```python
-        pairs = mmpoison.load("openmoji", unlabelled=400, held_out=100, per_class=10)
-        ```
-    """
-    if isinstance(data, Path):
-        return load_pairs(data, images=root, format=format, seed=seed, **options)
-    return load_dataset(data, root, seed=seed, options=options, format=format)
 
 
 def poison(
@@ -89,7 +54,7 @@ def poison(
         The poisoned set; `manifest` lists each false pair, and `poisoning_rate` is their share of the training pairs.
 
     Raises:
-        InputError: If the attack, its options or a goal do not fit the data.
+        InputError: If the attack, its options or a goal do not match the data.
 
     Example:
         ```python

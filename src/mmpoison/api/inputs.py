@@ -1,4 +1,4 @@
-"""Turns what a user passes, a name, a path or an object, into the object."""
+"""`load`, and what turns a name, a path or an object that a user passes into the object."""
 
 from __future__ import annotations
 
@@ -17,6 +17,40 @@ Pairs = PairDataset | str | Path
 """A data set, or its name or path; a `Path` is never taken for a name."""
 
 
+def load(
+    data: str | Path,
+    *,
+    root: str | Path | None = None,
+    format: str | None = None,
+    seed: int = 0,
+    **options: Any,
+) -> PairDataset:
+    """Load a data set by name, or a folder or file by path.
+
+    Args:
+        data: A name (`mmpoison data list` shows them) or `hf:ORG/NAME`; or the path of a pairs folder, or of any known
+            format. A `Path` is never taken for a name.
+        root: The folder that holds a named data set; for a path, the folder of its images.
+        format: The format of a path, where it is not recognised.
+        seed: Seed of data that are made or split here.
+        **options: Options of the data set or format.
+
+    Returns:
+        The pairs. Entries that cannot be trusted are left out, warned of and listed in `problems`.
+
+    Raises:
+        InputError: If there is no such data set, or it cannot be read.
+
+    Example:
+        ```python
+        pairs = mmpoison.load("openmoji", unlabelled=400, held_out=100, per_class=10)
+        ```
+    """
+    if isinstance(data, Path):
+        return load_pairs(data, images=root, format=format, seed=seed, **options)
+    return load_dataset(data, root, seed=seed, options=options, format=format)
+
+
 def as_pairs(pairs: Pairs, *, format: str | None = None) -> PairDataset:
     """Return the data set for a name, a path or a data set.
 
@@ -27,11 +61,7 @@ def as_pairs(pairs: Pairs, *, format: str | None = None) -> PairDataset:
     Raises:
         InputError: If there is no such data set, or it cannot be read.
     """
-    if isinstance(pairs, PairDataset):
-        return pairs
-    if isinstance(pairs, Path):
-        return load_pairs(pairs, format=format)
-    return load_dataset(pairs, format=format)
+    return pairs if isinstance(pairs, PairDataset) else load(pairs, format=format)
 
 
 def as_encoder(
