@@ -148,7 +148,8 @@ def test_every_number_of_a_defense(value: Any) -> None:
             kinds = set(re.findall(r"\w+", str(parameter.annotation)))
             if parameter.kind is parameter.VAR_KEYWORD:  # where a filter cuts
                 numbers = ["clean_loss", "false_alarms"]
-                if value != -(10**9):  # a threshold may be any number
+                low, _ = getattr(defense, "score_range")  # noqa: B009 - a filter has it
+                if value != -(10**9) or math.isfinite(low):  # else it may be a score
                     numbers.append("threshold")
             else:
                 numbers = [option] if kinds & {"int", "float"} and "bool" not in kinds else []
