@@ -148,7 +148,7 @@ def test_a_dropped_image_with_honest_captions_shows(squares: PairDataset) -> Non
     assert problem == "manifest says sofa/00.png lost its honest training captions, but it has some"
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(
     goals=st.sampled_from(
         [

@@ -81,7 +81,7 @@ def content(pairs: PairDataset) -> list[tuple[str, int, int]]:
 
 
 @given(attacks(), st.integers(0, 2**40))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_it_is_the_same_set(attack: Any, seed: int) -> None:
     poisoned = attack.poison(CLEAN, seed)
     # the manifest as it comes back from its file

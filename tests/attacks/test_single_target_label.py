@@ -232,7 +232,7 @@ rows = st.lists(
 )
 
 
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 @given(
     rows=rows,
     mode=st.sampled_from(["add", "replace"]),

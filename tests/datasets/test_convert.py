@@ -143,9 +143,7 @@ captions = st.lists(
 )
 
 
-@settings(
-    suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=25
-)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=25)
 @given(captions=captions, to=st.sampled_from(FORMATS))
 def test_any_text_survives(tmp_path: Path, captions: list[list[str]], to: Any) -> None:
     for name in ("in", "out"):

@@ -57,7 +57,7 @@ def noise(height: int, width: int, colours: str = "RGB", seed: int = 0) -> Image
     return image.convert(colours)
 
 
-@settings(deadline=None, max_examples=400)
+@settings(max_examples=400)
 @given(
     height=st.integers(1, 150),
     width=st.integers(1, 150),

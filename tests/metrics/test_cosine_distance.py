@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
@@ -32,7 +32,6 @@ def pairs(draw: st.DrawFn) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
 
 
 @given(pairs(), st.integers(1, 12))
-@settings(deadline=None)
 def test_equals_the_definition_at_every_chunk_size(
     pair: tuple[npt.NDArray[Any], npt.NDArray[Any]], chunk: int
 ) -> None:

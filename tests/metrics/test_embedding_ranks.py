@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torchmetrics.functional.retrieval import retrieval_hit_rate
 
@@ -58,7 +58,6 @@ def slow(
 
 
 @given(cases(), st.integers(1, 4), st.integers(1, 4))
-@settings(deadline=None)
 def test_equals_a_sort_at_every_block_size(case: Any, query_rows: int, gallery_rows: int) -> None:
     expected = slow(*case)
     with pytest.MonkeyPatch.context() as patch:

@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torchmetrics.functional.retrieval import retrieval_hit_rate
 
@@ -50,7 +50,6 @@ def cases(draw: st.DrawFn) -> Case:
 
 
 @given(cases(), st.integers(1, 5), st.integers(1, 5))
-@settings(deadline=None)
 def test_equals_a_sort_at_every_block_size(case: Case, query_rows: int, gallery_rows: int) -> None:
     images, texts, owner = case
     match = owner[:, None] == np.arange(len(images))
@@ -166,7 +165,6 @@ def test_bad_input(function: Any, images: Any, texts: Any, owner: Any, message: 
 
 
 @given(cases(), st.randoms(use_true_random=False))
-@settings(deadline=None)
 def test_equal_words_count_as_right_at_every_chunk_size(case: Case, random: Any) -> None:
     images, texts, owner = case
     wording = np.array([random.randint(0, 3) for _ in owner], dtype=np.int64)

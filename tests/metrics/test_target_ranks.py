@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
@@ -45,7 +45,6 @@ def cases(draw: st.DrawFn) -> Case:
 
 
 @given(cases(), st.integers(1, 30))
-@settings(deadline=None)
 def test_equals_a_sort_at_every_chunk_size(case: Case, chunk: int) -> None:
     scores, mask = case
     rows = np.broadcast_to(mask, scores.shape).tolist()

@@ -57,9 +57,7 @@ def test_a_set_comes_back_exactly(squares: PairDataset, tmp_path: Path, mode: An
 words = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
 
 
-@settings(
-    suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=40
-)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=40)
 @given(
     captions=st.lists(st.lists(words, max_size=3), min_size=1, max_size=5),
     moved=st.lists(st.tuples(st.integers(0, 4), st.integers(0, 4)), max_size=4),

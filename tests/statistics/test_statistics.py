@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
@@ -174,7 +174,6 @@ def test_bootstrap_draws_whole_clusters() -> None:
 
 
 @given(st.lists(st.tuples(st.integers(0, 125), st.integers(0, 125)), min_size=2, max_size=10))
-@settings(deadline=None)
 def test_compare_equals_scipy(pairs: list[tuple[int, int]]) -> None:
     first, second = (np.array(side) / 125 for side in zip(*pairs, strict=True))
     got = compare(first, second)

@@ -27,7 +27,7 @@ def by_hand(text: Any, image: Any, scale: float) -> float:
     return total / (2 * n)
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(n=st.integers(2, 9), seed=st.integers(0, 99), scale=st.sampled_from([1.0, 14.3, 100.0]))
 def test_loss_equals_the_one_by_hand(n: int, seed: int, scale: float) -> None:
     rng = np.random.default_rng(seed)

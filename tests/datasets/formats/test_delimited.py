@@ -232,9 +232,7 @@ texts = st.text(
 )
 
 
-@settings(
-    suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=150
-)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=150)
 @given(
     captions=st.lists(texts, min_size=1, max_size=6),
     separator=st.sampled_from(",\t;|"),
@@ -262,7 +260,7 @@ def test_any_caption_survives(
     ]
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(raw=st.binary(max_size=200))
 def test_any_bytes_are_read_or_refused_in_one_line(tmp_path: Path, raw: bytes) -> None:
     file = tmp_path / "pairs.csv"

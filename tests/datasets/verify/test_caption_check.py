@@ -85,7 +85,7 @@ def test_what_is_called_too_long_is(clip_tokens: Callable[[str], int], text: str
         raise AssertionError("nothing is too long")
 
 
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 @given(text=st.text(st.characters(codec="ascii"), min_size=60, max_size=200))
 def test_too_long_is_a_lower_bound(clip_tokens: Callable[[str], int], text: str) -> None:
     assert not is_too_long(text) or clip_tokens(text) > 77

@@ -44,7 +44,7 @@ def families(draw: st.DrawFn) -> list[int]:
     return list(dict.fromkeys(hashes))
 
 
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 @given(hashes=families(), distance=st.integers(0, FARTHEST))
 def test_near_pairs_are_those_of_brute_force(hashes: list[int], distance: int) -> None:
     found = near(hashes, distance)
@@ -52,7 +52,7 @@ def test_near_pairs_are_those_of_brute_force(hashes: list[int], distance: int) -
     assert set(found) == brute_force(hashes, distance)
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(hashes=st.sets(st.integers(0, 300), max_size=80), distance=st.integers(0, 4))
 def test_also_where_nearly_all_agree_in_most_bits(hashes: set[int], distance: int) -> None:
     listed = sorted(hashes)

@@ -241,9 +241,7 @@ def test_near_images_are_a_note(load: Load) -> None:
     assert "1 test image is nearly the same as a train image" in found.notes
 
 
-@settings(
-    deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     images=st.lists(
         st.tuples(st.integers(0, 3), st.integers(0, 9), st.sampled_from(range(3))), max_size=14

@@ -244,7 +244,7 @@ def naive_conflict(views: Views, predicted: npt.NDArray[Any]) -> list[float]:
     return values
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(st.integers(0, 1000))
 def test_conflict_equals_a_loop(seed: int) -> None:
     rng = np.random.default_rng(seed)

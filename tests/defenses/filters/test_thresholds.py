@@ -78,7 +78,7 @@ def best_by_hand(distances: Values, bad: npt.NDArray[np.bool_], loss: float | No
     return float(best)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.integers(0, 10**6), st.sampled_from([None, 0.05, 0.3]))
 def test_with_all_labels_it_is_the_best_cut(seed: int, loss: float | None) -> None:
     rng = RNG(seed)
@@ -176,7 +176,7 @@ def test_sets_that_are_no_distribution(distances: Values) -> None:
     assert (distances <= cut.value).any()
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(
     *(st.lists(st.integers(0, 9).map(float), min_size=1, max_size=20) for _ in range(2)),
 )
