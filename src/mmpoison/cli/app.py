@@ -17,7 +17,6 @@ from mmpoison.cli import (
     data,
     defenses,
     evaluate,
-    filtering,
     models,
     poison,
     report,
@@ -27,6 +26,9 @@ from mmpoison.cli import (
     sterilize,
     sweep,
     train,
+)
+from mmpoison.cli import (
+    filter as filter_verb,
 )
 from mmpoison.cli.console import say, stderr
 from mmpoison.errors import AlreadyDone, MmpoisonWarning
@@ -50,7 +52,7 @@ VERBS: tuple[Callable[..., None], ...] = (
     sweep.sweep,
     poison.poison,
     train.train,
-    filtering.filter_,
+    filter_verb.filter_,
     defenses.defenses,
     review.review,
     sterilize.sterilize,
