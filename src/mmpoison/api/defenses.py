@@ -244,7 +244,7 @@ def scan(
         What the scan found; `flagged` has what clean models show only that rarely.
 
     Raises:
-        InputError: If the data have no test part or too few kinds, or the models do not fit.
+        InputError: If the data have no test part or too few kinds, or the models do not match.
 
     Example:
         ```python

@@ -91,7 +91,7 @@ def evaluate(
         The metrics; a notebook shows them as tables.
 
     Raises:
-        InputError: If there is no goal, or a goal or model does not fit the data.
+        InputError: If there is no goal, or a goal or model does not match the data.
 
     Example:
         ```python

@@ -80,7 +80,7 @@ def run(
         The metrics, the folder and the models of the run.
 
     Raises:
-        InputError: If there is no such recipe, it does not fit the data, or it is a sweep (`mmpoison run` runs those).
+        InputError: If there is no such recipe, it does not match the data, or it is a sweep (for `mmpoison run`).
 
     Example:
         ```python

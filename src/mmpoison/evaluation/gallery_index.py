@@ -64,7 +64,7 @@ class GalleryIndex:
             seed: Draws the sample and starts the clustering.
 
         Raises:
-            InputError: If faiss is not installed, or shapes or values do not fit.
+            InputError: If faiss is not installed, or shapes or values do not match.
         """
         faiss = _faiss()
         gallery, asked = (
@@ -123,7 +123,7 @@ class GalleryIndex:
             k: How many images are shown, at most the index's own k.
 
         Raises:
-            InputError: If k is larger, or the mask does not fit.
+            InputError: If k is larger, or the mask does not match.
         """
         mask = np.asarray(targets)
         if mask.dtype != np.bool_ or mask.shape != (self.size,):

@@ -34,7 +34,7 @@ def goal_targets_of(manifest: PoisonManifest, pairs: PairDataset) -> tuple[GoalT
         pairs: The data, for their classes.
 
     Raises:
-        InputError: If a goal does not fit the data.
+        InputError: If a goal does not match the data.
     """
     images = manifest.target_images
     return tuple(

@@ -38,7 +38,7 @@ def target_ranks(similarity: npt.ArrayLike, targets: npt.ArrayLike) -> npt.NDArr
         Shape (Q,), int64, 0-based ranks.
 
     Raises:
-        InputError: Shapes do not fit, the gallery is empty, a query has no target, `targets` is
+        InputError: Shapes do not match, the gallery is empty, a query has no target, `targets` is
             not boolean, or a similarity is NaN.
 
     Example:

@@ -48,7 +48,7 @@ def image_retrieval_ranks(
         Shape (T,), int64, 0-based ranks from 0 to I - 1.
 
     Raises:
-        InputError: Shapes do not fit, there are no images, an embedding is zero or not finite, or
+        InputError: Shapes do not match, there are no images, an embedding is zero or not finite, or
             `text_image` holds anything but rows of `image_embeddings`.
 
     Example:
@@ -139,7 +139,7 @@ def embedding_ranks(
         outside the target set, shape (Q,), for which the rank rests on the tie rule.
 
     Raises:
-        InputError: Shapes do not fit, the gallery is empty, there is no target, or an embedding
+        InputError: Shapes do not match, the gallery is empty, there is no target, or an embedding
             is zero or not finite.
 
     Example:

@@ -103,7 +103,7 @@ def load_checkpoint(folder: Path, name: str | None = None, *, fetch: bool = Fals
         fetch: Allow the download of a Hugging Face text tower's config and tokenizer, if the folder lacks them.
 
     Raises:
-        InputError: If a file is missing or broken, the weights do not fit the config, or a weight is not finite.
+        InputError: If a file is missing or broken, the weights do not match the config, or a weight is not finite.
     """
     if not folder.is_dir():
         raise InputError(f"{folder}: no such checkpoint folder")
@@ -141,7 +141,7 @@ def encoder_from_config(
         fetch: As for `load_checkpoint`.
 
     Raises:
-        InputError: If the config makes no model, contradicts itself, or the weights do not fit.
+        InputError: If the config makes no model, contradicts itself, or the weights do not match.
     """
     folder = where.parent
     try:

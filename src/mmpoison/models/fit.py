@@ -1,4 +1,4 @@
-"""Loads weights into a model, or says in one line why they do not fit."""
+"""Loads weights into a model, or says in one line why they do not match."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ def load_encoder(name_or_path: str | Path, *, trust: bool = False) -> DualEncode
         trust: Open TorchScript archives, which can run their author's code. No other format needs it.
 
     Raises:
-        InputError: If there is no such model, it is broken, or its weights do not fit its architecture.
+        InputError: If there is no such model, it is broken, or its weights do not match its architecture.
 
     Example:
         >>> encoder = load_encoder("openmoji-mini")

@@ -29,7 +29,7 @@ def paper_section(runs: Sequence[Path]) -> str:
     """Make a section for the page of some runs: the paper's tables that they have a number for, and some figures.
 
     Args:
-        runs: Finished run folders. One that does not fit the paper, or is broken, makes a line that says so.
+        runs: Finished run folders. One that does not match the paper, or is broken, makes a line that says so.
 
     Returns:
         HTML in which every string is escaped; empty where there is nothing to show.

@@ -102,7 +102,7 @@ def scan_model(
         progress: Reports progress.
 
     Raises:
-        InputError: If the data do not suffice, the models do not fit, the scan cannot use what is given, or a clean
+        InputError: If the data do not suffice, the models do not match, the scan cannot use what is given, or a clean
             pair is poisoned.
     """
     progress = progress or SilentProgress()

@@ -47,7 +47,7 @@ def load_to_verify(
 
     Returns:
         The pairs, with all broken entries in `problems`; the name of their format; and what is wrong with a manifest
-        that was not applied because it does not fit.
+        that was not applied because it does not match.
 
     Raises:
         InputError: If it cannot be loaded at all.

@@ -93,7 +93,7 @@ def repair_branches(
         rates: Learning rates to try; none for that of the settings.
 
     Raises:
-        InputError: If an option is unknown, a rate is given twice, or does not fit the other settings.
+        InputError: If an option is unknown, a rate is given twice, or does not match the other settings.
     """
     if len(set(rates)) < len(rates):
         raise InputError("the same learning rate is given twice")

@@ -121,7 +121,7 @@ class Collection:
         """The goals of the manifest.
 
         Raises:
-            InputError: If the manifest does not fit the data.
+            InputError: If the manifest does not match the data.
         """
         if self.manifest is None:
             return ()
