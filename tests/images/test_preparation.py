@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any, get_args
 
@@ -12,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from tests.conftest import SHARED
 
 from mmpoison.errors import InputError
 from mmpoison.images import Preparation, preparation, read_image
@@ -113,11 +113,11 @@ def test_from_a_file(tmp_path: Path, kind: str, mode: ResizeMode) -> None:
 
 
 @pytest.mark.skipif(
-    "MMPOISON_SHARED_DATA" not in os.environ, reason="needs the real samples (MMPOISON_SHARED_DATA)"
+    not SHARED.is_dir(), reason=f"the photos are not at {SHARED} (set MMPOISON_SHARED_DATA)"
 )
 @pytest.mark.parametrize("mode", MODES)
 def test_real_photos(mode: ResizeMode) -> None:
-    root = Path(os.environ["MMPOISON_SHARED_DATA"])
+    root = SHARED
     found = 0
     for sample in ("coco_mini", "ucm", "rsicd"):
         for path in sorted((root / sample).rglob("*.jpg"))[:20]:
