@@ -32,7 +32,7 @@ from mmpoison.defenses import filter_pairs
 from mmpoison.models import load_encoder
 start = time.perf_counter()
 judge = load_encoder(sys.argv[2])
-done = filter_pairs(sys.argv[1], judge, out=sys.argv[3], automatic=True, images="none")
+done = filter_pairs(sys.argv[1], judge, out=sys.argv[3], automatic=True, force=True, images="none")
 line = next(li for li in Path("/proc/self/status").read_text().splitlines() if li.startswith("VmHWM"))
 print(json.dumps({
     "pairs": len(done.keep), "seconds": time.perf_counter() - start,

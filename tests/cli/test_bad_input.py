@@ -112,7 +112,6 @@ CASES = {
         (f"{FILTER} --method clean-finetune", "is of kind post-training"),
         (f"{FILTER} --method neighbour-outliers --false-alarms 0.1", "finds no groups"),
         (f"{FILTER} --method neighbour-outliers --set q=3", "unknown option 'q'"),
-        (f"{FILTER} --auto --encoder efficientnet-minilm", "was trained as two towers"),
         (f"{FILTER} --auto --set k=3", "unknown option 'k'"),
     ],
     "review": [

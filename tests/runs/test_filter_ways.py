@@ -22,9 +22,10 @@ from mmpoison.cli import main
 from mmpoison.datasets import PairDataset, load_pairs, save_pairs
 from mmpoison.datasets.convert import convert_pairs
 from mmpoison.defenses import DEFENSES, filter_pairs
+from mmpoison.defenses.filters import judge_test
 from mmpoison.defenses.filters.pair_labels import LabelFile, shown_pairs
 from mmpoison.defenses.filters.pair_pieces import PairPieces
-from mmpoison.errors import InputError
+from mmpoison.errors import InputError, ResultError
 from mmpoison.models import load_checkpoint, prepare_pixels
 from mmpoison.runs.prepared_run import prepare_run
 from mmpoison.runs.progress import SilentProgress
@@ -243,3 +244,43 @@ def test_a_manifest_whose_captions_are_not_of_split_train_is_reported(
             (broken / entry.name).symlink_to(entry)
     said = " ".join(verify_pairs(load_pairs(broken)).problems)
     assert "0 have captions of the train split" in said
+
+
+def test_every_way_refuses_a_judge_that_cannot_distinguish_unless_forced(
+    folder: Path,
+    poisoned: PairDataset,
+    square_folder: Path,
+    checkpoint: Path,
+    judge_checkpoint: Path,
+    fresh_cache: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(judge_test, "FEWEST_IMAGES", 5)
+    says = "cannot distinguish true from shuffled pairs: AUROC 0"
+    ways = Ways("relevance-filter", "share", folder, judge_checkpoint, tmp_path)
+    for prepared, source in ((True, poisoned), (False, poisoned), (False, folder)):
+        with pytest.raises(ResultError, match=says):
+            ways.by_python(source, prepared=prepared)
+    with pytest.raises(ResultError, match=says):
+        ways.by_recipe(square_folder, checkpoint)
+    command = ["filter", "--data", folder, "--encoder", judge_checkpoint, "--out", tmp_path / "out"]
+    monkeypatch.setattr(sys, "argv", ["mmpoison", *map(str, command), *ways.command])
+    with pytest.raises(SystemExit) as end:
+        main()
+    assert end.value.code == 1
+    said = capsys.readouterr().err
+    assert says in said
+    assert said.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+
+    ways.command.append("--force")
+    ways.recipe["force"] = True
+    expected = ways.by_python(poisoned, prepared=True)
+    capsys.readouterr()
+    assert ways.by_command(monkeypatch, tmp_path / "out") == expected
+    said = capsys.readouterr().out
+    assert "judge: distinguishes true from shuffled pairs in " in said
+    assert "50% is guessing" in said
+    assert ways.by_recipe(square_folder, checkpoint) == expected

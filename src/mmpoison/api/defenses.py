@@ -12,7 +12,7 @@ from mmpoison.api.progress import shown
 from mmpoison.attacks.goal import Goal
 from mmpoison.defenses.catalogue import PairFilter, build_filter, split_options
 from mmpoison.defenses.filter_result import FilterResult
-from mmpoison.defenses.filters.pipeline import Ask, Trusted, check_judge, filter_pairs
+from mmpoison.defenses.filters.pipeline import Ask, Trusted, filter_pairs
 from mmpoison.defenses.repairs.repair_watch import RepairRule
 from mmpoison.errors import InputError
 from mmpoison.evaluation.goal_target import GoalTarget, goal_targets_of
@@ -31,6 +31,7 @@ def filter(
     method: str | PairFilter = "relevance-filter",
     trusted: Trusted = "val",
     victim: DualEncoder | str | Path | None = None,
+    force: bool = False,
     seed: int = 0,
     out: str | Path | None = None,
     images: ImagePolicy = "link",
@@ -50,6 +51,8 @@ def filter(
         method: A registered defence before training (`mmpoison defenses` shows them), or one that is built already.
         trusted: What `clean_loss` is measured on: the clean split `val` where there is one, or `none`: the judged ones.
         victim: The model that will be trained; a judge with the same weights is refused.
+        force: Use a judge that cannot distinguish true from shuffled pairs of the set, which is refused otherwise by a method
+            that compares captions with images.
         seed: Seed of everything random.
         out: New folder for the pairs that stay, with `verdicts.jsonl` and a page of the most suspicious pairs. A named
             set of any size is then read in pieces, where the method can.
@@ -70,6 +73,7 @@ def filter(
     Raises:
         InputError: If the method has no such parameter or cannot cut so, the data cannot be read, or nothing would be
             left.
+        ResultError: If the judge cannot distinguish true from shuffled pairs; nothing is written then.
 
     Example:
         ```python
@@ -80,8 +84,6 @@ def filter(
     chosen = build_filter(method, parameters) if isinstance(method, str) else method
     if parameters and chosen is method:
         raise InputError("a method that is given as an object has its parameters already")
-    if isinstance(encoder, str):
-        check_judge(chosen, encoder)
     judge = as_encoder(encoder, device=device, trust=trust)
     if victim is not None:
         trained = as_encoder(victim, device=device, trust=trust)
@@ -98,6 +100,7 @@ def filter(
             chosen,
             out=out,
             trusted=trusted,
+            force=force,
             format=format if by_name and out is not None else None,
             images=images,
             seed=seed,

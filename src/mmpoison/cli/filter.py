@@ -88,6 +88,13 @@ def filter_(
         str | None,
         typer.Option(help="The model you will train; a judge with the same weights is refused."),
     ] = None,
+    force: Annotated[
+        bool,
+        typer.Option(
+            "--force",
+            help="Use a judge that cannot distinguish true from shuffled pairs; refused otherwise.",
+        ),
+    ] = False,
     images: ImagesOption = "link",
     format: PairsFormatOption = None,
     seed: Annotated[
@@ -136,6 +143,7 @@ def filter_(
             method=chosen,
             trusted=trusted,
             victim=victim,
+            force=force,
             seed=seed,
             out=out,
             images=images,
@@ -152,6 +160,7 @@ def filter_(
 
 def _summary(done: FilterResult, out: Path) -> list[str]:
     """Describe a filtered folder, one line a fact; name unreadable images on standard error."""
+    from mmpoison.defenses.filters.judge_test import judge_note
     from mmpoison.defenses.filters.pipeline import GOALS_FILE, REPORT_FOLDER
 
     lines: list[str] = []
@@ -167,7 +176,8 @@ def _summary(done: FilterResult, out: Path) -> list[str]:
         f"{out}: kept {int(done.keep.sum()):,} of {len(done.keep):,} training pairs{_left_out(done, out)}{above}; "
         f"verdicts in {out / 'verdicts.jsonl'}"
     )
-    lines += [*_cost(done), *_known(done), *done.notes]
+    judge = [] if done.judge is None else [judge_note(done.judge)]
+    lines += [*judge, *_cost(done), *_known(done), *done.notes]
     lines.append(f"the most suspicious pairs: {out / REPORT_FOLDER / 'suspicious.html'}")
     return lines
 

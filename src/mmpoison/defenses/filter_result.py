@@ -13,6 +13,7 @@ import numpy.typing as npt
 from mmpoison.defenses.cut import Threshold
 from mmpoison.defenses.unreadable import Unreadable
 from mmpoison.pairs.table import BoolArray, PairDataset
+from mmpoison.statistics import Estimate
 
 BINS = 60
 """Bins of the densities that are stored with a run."""
@@ -107,6 +108,8 @@ class FilterResult:
         goals: Suspected goals, whose pairs were dropped, the most significant first; None by a method that finds none.
         unproven: Suspected goals that are not significant, the strongest first, for further inspection.
         mismatched: Scores of captions with random other images, shape `(M,)`, where they are known.
+        judge: AUROC of the judge on true against shuffled pairs of the set, by a method that compares captions with
+            images; None where there are too few images to say.
         unreadable: Images that could not be read; their pairs are left out.
         kept: For a set in memory: all of it without what was dropped and what could not be read.
         out: The folder that was written, if any.
@@ -123,6 +126,7 @@ class FilterResult:
     goals: tuple[SuspectedGoal, ...] | None = None
     unproven: tuple[SuspectedGoal, ...] = ()
     mismatched: npt.NDArray[np.floating[Any]] | None = None
+    judge: Estimate | None = None
     unreadable: Unreadable = field(default_factory=lambda: Unreadable(0))
     kept: PairDataset | None = None
     out: Path | None = None
@@ -158,6 +162,8 @@ class FilterResult:
         }
         if bad is not None and bad.any():
             facts |= _known_facts(self.keep, self.scores, bad)
+        if self.judge is not None:
+            facts["judge_auroc"] = self.judge.to_json()
         if self.goals is not None:
             facts["suspected_goals"] = [goal.to_json() for goal in self.goals]
         return facts | self.unreadable.facts()

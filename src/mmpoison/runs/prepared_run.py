@@ -13,7 +13,6 @@ from mmpoison.attacks.target_image import Embed
 from mmpoison.defenses.catalogue import build_defense, build_filter, services_of
 from mmpoison.defenses.filters.decide import needs_trusted
 from mmpoison.defenses.filters.pair_labels import read_labels
-from mmpoison.defenses.filters.pipeline import check_judge
 from mmpoison.errors import InputError
 from mmpoison.evaluation.goal_target import GoalTarget, goal_targets_of
 from mmpoison.evaluation.test_set import TestSet
@@ -155,7 +154,6 @@ def _check_models(
         )
     if judge is not None:
         method = build_filter(judge.method, judge.options, "recipe key filter.")
-        check_judge(method, judge.encoder)
         if method.cut.labels is not None:
             read_labels(method.cut.labels)
         if judge.encoder != "pretrained":

@@ -341,6 +341,7 @@ class RunStages:
                 judge,
                 build_filter(part.method, part.options),
                 trusted=part.trusted,
+                force=part.force,
                 inputs=inputs,
                 seed=run.recipe.seed,
                 progress=self.progress.progress,

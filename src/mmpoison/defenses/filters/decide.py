@@ -10,6 +10,7 @@ import numpy.typing as npt
 from mmpoison.defenses.catalogue import PairFilter
 from mmpoison.defenses.cut import Threshold
 from mmpoison.defenses.filter_result import FilterResult, PairScores, SuspectedGoal
+from mmpoison.defenses.filters.judge_test import is_refused
 from mmpoison.defenses.filters.thresholds import (
     Values,
     automatic_threshold,
@@ -18,6 +19,7 @@ from mmpoison.defenses.filters.thresholds import (
 )
 from mmpoison.errors import InputError
 from mmpoison.pairs.table import BoolArray, IntArray
+from mmpoison.statistics import Estimate
 
 
 def needs_trusted(method: PairFilter) -> bool:
@@ -38,6 +40,7 @@ def decide(
     *,
     poisoned: BoolArray | None = None,
     mismatched: Values | None = None,
+    judge: Estimate | None = None,
     trusted: Values | None = None,
     trusted_images: IntArray | None = None,
     labelled: tuple[npt.NDArray[np.int64], BoolArray] | None = None,
@@ -52,6 +55,7 @@ def decide(
         encoder: Name of the judge.
         poisoned: What the manifest says of each pair, for counts alone.
         mismatched: Scores of captions with random other images, where they are known, shape `(M,)`.
+        judge: AUROC of the judge on true against shuffled pairs, where it was tested.
         trusted: Scores of trusted clean pairs.
         trusted_images: Image of each trusted pair: captions of one image are no independent evidence.
         labelled: For a cut by labels: places of the labelled pairs, and which of them are to be dropped.
@@ -80,7 +84,8 @@ def decide(
     elif cut.clean_loss is not None:
         chosen = loss_threshold(scores, cut.clean_loss, trusted=trusted, groups=trusted_images)
     elif cut.automatic and goals is None:
-        chosen = automatic_threshold(scores, mismatched)
+        # by a judge that cannot distinguish them, random pairs look like all others
+        chosen = automatic_threshold(scores, None if is_refused(judge) else mismatched)
     else:
         chosen = Threshold(float(scores.max()), "false-alarms")
     keep &= ~gone if gone is not None else scores <= chosen.value
@@ -98,6 +103,7 @@ def decide(
         goals,
         unproven,
         mismatched,
+        judge,
     )
 
 

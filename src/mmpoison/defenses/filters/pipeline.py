@@ -19,10 +19,12 @@ from mmpoison.defenses.filters.decide import decide, false_alarms, needs_trusted
 from mmpoison.defenses.filters.distance_scan import (
     PairScan,
     images_at_once,
-    mismatched_of,
+    mismatched_distances,
+    sample_of,
     scan_pairs,
 )
 from mmpoison.defenses.filters.filtered_folder import save_filtered
+from mmpoison.defenses.filters.judge_test import check_judge, judge_auroc
 from mmpoison.defenses.filters.pair_labels import (
     ShownPair,
     labelled_places,
@@ -35,7 +37,6 @@ from mmpoison.defenses.unreadable import AllUnreadable, Unreadable, absent, shor
 from mmpoison.errors import InputError
 from mmpoison.evaluation.lists import thumbnail_address
 from mmpoison.images.decode import BrokenImage
-from mmpoison.models.catalogue import MODELS
 from mmpoison.models.dual_encoder import DualEncoder
 from mmpoison.models.inputs import PairInputs, ProgressFor, prepare_pixels
 from mmpoison.pairs.folder import ImagePolicy
@@ -62,6 +63,7 @@ def filter_pairs(
     *,
     out: str | Path | None = None,
     trusted: Trusted = "val",
+    force: bool = False,
     inputs: PairInputs | None = None,
     format: str | None = None,
     options: Mapping[str, Any] | None = None,
@@ -90,6 +92,8 @@ def filter_pairs(
             with its figures and a page of the most suspicious pairs.
         trusted: What `clean_loss` is measured on: the clean split `val` where there is one, or `none` but the judged
             pairs.
+        force: Whether a judge that cannot distinguish true from shuffled pairs of the set is used all the same; otherwise it
+            is refused by a method that compares captions with images.
         inputs: Prepared inputs for the judge, holding a set in memory; by default they are prepared here.
         format: Registered name of the format, where it cannot be recognised.
         options: Options of the format.
@@ -103,6 +107,7 @@ def filter_pairs(
     Raises:
         InputError: If the set or a label cannot be read, the method cannot cut so, no image of a needed split can be
             read, nothing would be left, or `out` holds something.
+        ResultError: If the judge is refused; nothing is written then.
 
     Example:
         ```python
@@ -139,6 +144,9 @@ def filter_pairs(
     judged = scan("train")
     pieces.leave_out(judged.unreadable.reasons)
     unreadable = judged.unreadable
+    tested = judge_auroc(*judged.sample) if chosen.needs_aligned_judge else None
+    if not force:
+        check_judge(tested, chosen, judge.name)
     if ask is not None and labels is not None:
         places = pairs_to_label(judged.scores, label_pairs, seed=seed)
         ask(shown_pairs(pieces, "train", places, judged.scores), labels)
@@ -155,7 +163,8 @@ def filter_pairs(
         PairScores(judged.scores, goals=judged.goals),
         judge.name,
         poisoned=judged.poisoned,
-        mismatched=judged.mismatched,
+        mismatched=mismatched_distances(*judged.sample),
+        judge=tested,
         trusted=None if known is None else known.scores,
         trusted_images=None if known is None else known.image,
         labelled=None
@@ -174,23 +183,6 @@ def filter_pairs(
         return result
     name = source.root.name if isinstance(source, PairDataset) else str(source)
     return replace(result, notes=_write(pieces, chosen, result, name, streamed, images))
-
-
-def check_judge(method: PairFilter, judge: str) -> None:
-    """Refuse a registered model whose towers were trained apart, where a method compares captions with images.
-
-    Args:
-        method: The filter.
-        judge: What the user called the judge.
-
-    Raises:
-        InputError: If scores would mean nothing.
-    """
-    if method.needs_aligned_judge and judge in MODELS and not MODELS[judge].aligned:
-        raise InputError(
-            f"judge {judge!r} was trained as two towers, and {method.name} compares captions with images: take an "
-            "aligned model, or a method that needs none (`mmpoison defenses` says which)"
-        )
 
 
 def _scan_whole(
@@ -227,7 +219,7 @@ def _scan_whole(
     return PairScan(
         found.scores,
         pairs.image,
-        mismatched_of(found, pairs.image, pieces.images_at_once),
+        sample_of(found, pairs.image, pieces.images_at_once),
         poisoned[readable] if pieces.manifest is not None else None,
         len(pairs),
         unreadable,

@@ -11,6 +11,7 @@ from mmpoison.defenses.cut import Cut, CutOptions, check_number
 from mmpoison.defenses.filter_result import FilterResult
 from mmpoison.defenses.filters.decide import decide, needs_trusted
 from mmpoison.defenses.filters.distance_scan import mismatched_distances
+from mmpoison.defenses.filters.judge_test import check_judge, judge_auroc
 from mmpoison.errors import InputError
 from mmpoison.models.dual_encoder import DualEncoder
 from mmpoison.models.inputs import PairInputs, ProgressFor
@@ -57,6 +58,7 @@ class ScoreFilter(PairFilter):
         inputs: PairInputs,
         *,
         trusted: PairDataset | None = None,
+        force: bool = False,
         seed: int = 0,
         progress: ProgressFor | None = None,
     ) -> FilterResult:
@@ -67,12 +69,14 @@ class ScoreFilter(PairFilter):
             encoder: The judge.
             inputs: Prepared inputs for the judge, holding all pairs and the trusted ones.
             trusted: Pairs known to be clean, which `clean_loss` is measured on.
+            force: Whether a judge that cannot distinguish true from shuffled pairs is used all the same.
             seed: Seed of everything random.
             progress: Gives a progress callback for a named step.
 
         Raises:
             InputError: If there is no pair, or nothing would be left, or the cut is by labels, which name pairs of a
                 whole set.
+            ResultError: If the judge cannot distinguish true from shuffled pairs, which the method needs.
         """
         if self.cut.labels is not None:
             raise InputError(
@@ -81,6 +85,13 @@ class ScoreFilter(PairFilter):
         if not len(pairs):
             raise InputError("there is no pair to filter")
         scored = self.score(pairs, encoder, inputs, seed=seed, progress=progress)
+        tested = (
+            judge_auroc(*scored.embeddings)
+            if self.needs_aligned_judge and scored.embeddings
+            else None
+        )
+        if not force:
+            check_judge(tested, self, encoder.name)
         known = None
         if needs_trusted(self) and trusted is not None and len(trusted):
             known = self.score(trusted, encoder, inputs, seed=seed, progress=progress)
@@ -90,6 +101,7 @@ class ScoreFilter(PairFilter):
             encoder.name,
             poisoned=pairs.poisoned if pairs.manifest is not None else None,
             mismatched=mismatched_distances(*scored.embeddings) if scored.embeddings else None,
+            judge=tested,
             trusted=None if known is None else known.scores,
             trusted_images=None if trusted is None else trusted.image,
         )

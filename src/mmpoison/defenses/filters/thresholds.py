@@ -129,7 +129,7 @@ def automatic_threshold(distances: Values, mismatched: Values | None = None) -> 
             there are none only the first rule holds.
     """
     value = float(np.quantile(distances, 1 - AUTOMATIC_LOSS))
-    note = f"nothing is known of random pairs: the {AUTOMATIC_LOSS:.0%} with the largest scores go"
+    note = f"random pairs give no comparison: the {AUTOMATIC_LOSS:.0%} with the largest scores go"
     if mismatched is not None and len(mismatched):
         note = (
             f"no separate group of distant pairs is seen: the most distant {AUTOMATIC_LOSS:.0%} go"

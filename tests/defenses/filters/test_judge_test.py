@@ -1,0 +1,182 @@
+"""The test of a judge: its AUROC against counting, its interval, who is refused, and what is said of it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from mmpoison.datasets import PairDataset, load_dataset
+from mmpoison.defenses import RelevanceFilter, filter_pairs
+from mmpoison.defenses.filters import judge_test
+from mmpoison.defenses.filters.judge_test import check_judge, is_refused, judge_auroc, judge_note
+from mmpoison.errors import ResultError
+from mmpoison.models import DualEncoder, load_encoder, prepare_pixels
+from mmpoison.statistics import Estimate
+
+Floats = npt.NDArray[np.float64]
+METHOD = RelevanceFilter(automatic=True)
+
+
+def embedded(
+    pairs: int, signal: float, *, seed: int = 0, images: int = 100_000, poisoned: float = 0.0
+) -> tuple[Floats, Floats]:
+    """Captions that say `signal` of their images, poisoned ones of others; the modalities lie apart, as CLIP's do."""
+    rng = np.random.default_rng(seed)
+    image = rng.normal(size=(pairs, 32))[np.sort(rng.integers(0, images, pairs)) % pairs]
+    meant = image.copy()
+    bad = rng.random(pairs) < poisoned
+    meant[bad] = rng.normal(size=(int(bad.sum()), 32))
+    text = signal * meant + rng.normal(size=(pairs, 32)) + np.full(32, 0.5)
+    return tuple(v / np.linalg.norm(v, axis=1, keepdims=True) for v in (text, image))  # type: ignore[return-value]
+
+
+def measured(*arrays: Floats) -> tuple[float, float, float]:
+    found = judge_auroc(*arrays)
+    assert found is not None
+    assert found.low is not None
+    assert found.high is not None
+    return found.value, found.low, found.high
+
+
+def test_it_equals_counting() -> None:
+    text, image = embedded(60, 0.3)
+    image[30:45] = image[:15]  # images in several pairs
+    text[20:35] = text[:15]  # captions of several images
+    text[50] = text[5] * (1 + 1e-7)
+    caption = [*range(20), *range(15), *range(35, 50), 5, *range(51, 60)]
+    wins, comparisons = 0.0, 0
+    distance = 1 - text @ image.T
+    shuffled = [
+        distance[i, j]
+        for i in range(60)
+        for j in range(60)
+        if not np.array_equal(image[i], image[j]) and caption[i] != caption[j]
+    ]
+    for true in np.diag(distance):
+        wins += sum((true < d) + (true == d) / 2 for d in shuffled)
+        comparisons += len(shuffled)
+    assert measured(text, image)[0] == pytest.approx(wins / comparisons)
+
+
+def test_the_interval_holds_the_value_of_all_pairs() -> None:
+    for signal in (0.0, 0.1, 0.3):
+        whole = np.mean([measured(*embedded(1024, signal, seed=n))[0] for n in range(100, 106)])
+        held = [
+            low <= whole <= high
+            for _, low, high in (measured(*embedded(64, signal, seed=n)) for n in range(60))
+        ]
+        assert np.mean(held) > 0.85
+
+
+def test_captions_of_one_image_are_no_further_evidence() -> None:
+    text, image = embedded(100, 0.3)
+    once, often = measured(text, image), measured(*(np.repeat(v, 5, axis=0) for v in (text, image)))
+    assert often[0] == pytest.approx(once[0], abs=0.01)
+    assert often[2] - often[1] == pytest.approx(once[2] - once[1], rel=0.05)
+
+
+def test_few_images_say_nothing() -> None:
+    text, image = embedded(29, 0.0)
+    assert judge_auroc(text, image) is None
+    assert judge_auroc(*(np.repeat(v, 9, axis=0) for v in (text, image))) is None
+    assert judge_auroc(np.empty((0, 0)), np.empty((0, 0))) is None
+    # captions that are all the same say nothing either
+    assert judge_auroc(np.repeat(text[:1], 60, axis=0), embedded(60, 0.0)[1]) is None
+    assert not is_refused(None)
+    check_judge(None, METHOD, "some")
+
+
+def test_of_many_pairs_some_are_taken() -> None:
+    text, image = embedded(5000, 0.3)
+    found = judge_auroc(text, image)
+    assert found is not None
+    assert found.n == judge_test.MOST_PAIRS
+
+
+@pytest.mark.parametrize("share", [0.001, 0.01, 0.1])
+def test_poison_hardly_matters(share: float) -> None:
+    for signal in (0.0, 0.3, 1.0):
+        clean, _, _ = measured(*embedded(1000, signal))
+        dirty = judge_auroc(*embedded(1000, signal, poisoned=share))
+        assert dirty is not None
+        assert dirty.value == pytest.approx(clean - share * (clean - 0.5), abs=0.02)
+        assert is_refused(dirty) == (signal == 0)
+
+
+def test_guessing_is_refused_and_a_good_judge_is_not() -> None:
+    for seed in range(40):
+        assert is_refused(judge_auroc(*embedded(64, 0.0, seed=seed)))
+        # AUROC 0.84
+        assert not is_refused(judge_auroc(*embedded(64, 0.3, seed=seed)))
+
+
+def test_what_is_said() -> None:
+    guess, weak, good = (
+        Estimate(512, 400, value, value - 0.02, value + 0.02) for value in (0.53, 0.8, 0.97)
+    )
+    with pytest.raises(ResultError) as error:
+        check_judge(guess, METHOD, "towers")
+    assert str(error.value).startswith(
+        "judge 'towers' cannot distinguish true from shuffled pairs: AUROC 0.53 (95% confidence 0.51 to 0.55) on 512 pairs, "
+        "0.5 is guessing, and relevance-filter needs 0.7; take a model that is aligned"
+    )
+    for advice in ("`mmpoison models list`", "`--method suspicious-groups`", "--force"):
+        assert advice in str(error.value)
+    assert "\n" not in str(error.value)
+    for sound in (weak, good):
+        check_judge(sound, METHOD, "towers")
+    tells = "judge: distinguishes true from shuffled pairs in {} of comparisons (95% confidence {} to {})"
+    assert judge_note(good) == tells.format("97.0%", "95.0%", "99.0%")
+    assert judge_note(weak).endswith(": a weak judge, which misses much of the poison")
+    assert judge_note(guess).endswith(": 50% is guessing, its verdicts say nothing of the pairs")
+
+
+# -- in the pipeline -------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def scenes() -> PairDataset:
+    """A hundred training images of OpenMoji scenes."""
+    return load_dataset("openmoji", options={"unlabelled": 60, "per_class": 4, "held_out": 2})
+
+
+def test_openmoji_is_known_to_its_model_and_not_to_a_random_one(
+    scenes: PairDataset, make_encoder: Callable[..., DualEncoder], tmp_path: Path
+) -> None:
+    knows = filter_pairs(scenes, load_encoder("openmoji-mini"), automatic=True)
+    assert knows.judge is not None
+    assert knows.judge.value > 0.97
+    assert knows.facts()["judge_auroc"] == knows.judge.to_json()
+    guesses, out = make_encoder(7), tmp_path / "out"
+    asked: list[Any] = []
+    with pytest.raises(ResultError, match="cannot distinguish true from shuffled pairs: AUROC 0"):
+        filter_pairs(
+            scenes,
+            guesses,
+            labels=tmp_path / "labels.csv",
+            ask=lambda *_: asked.append(1),
+            out=out,
+        )
+    assert not asked  # a person's time is not spent
+    assert not out.exists()
+    inputs = prepare_pixels(guesses, scenes)
+    with pytest.raises(ResultError, match="cannot distinguish"):
+        RelevanceFilter(automatic=True).apply(scenes.select(split="train"), guesses, inputs)
+    forced = filter_pairs(scenes, guesses, automatic=True, force=True, out=out)
+    assert is_refused(forced.judge)
+    assert forced.cut.note == "random pairs give no comparison: the 1% with the largest scores go"
+    report = json.loads((out / "filter-report" / "filter.json").read_text())
+    assert report["judge_auroc"]["value"] < judge_test.REFUSED_BELOW
+    # a set in memory, and inputs that are prepared, give the same
+    again = filter_pairs(scenes, guesses, automatic=True, force=True, inputs=inputs)
+    assert again.judge is not None
+    assert forced.judge is not None
+    assert again.judge.value == pytest.approx(forced.judge.value, abs=1e-3)
+    # a method that compares no caption with an image takes any judge
+    assert filter_pairs(scenes, guesses, "neighbour-outliers", k=3).judge is None
