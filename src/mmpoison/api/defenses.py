@@ -51,8 +51,8 @@ def filter(
         method: A registered defence before training (`mmpoison defenses` shows them), or one that is built already.
         trusted: What `clean_loss` is measured on: the clean split `val` where there is one, or `none`: the judged ones.
         victim: The model that will be trained; a judge with the same weights is refused.
-        force: Use a judge that cannot distinguish true from shuffled pairs of the set, which is refused otherwise by a method
-            that compares captions with images.
+        force: Use a judge that cannot distinguish true from shuffled pairs of the set; otherwise a method that compares
+            captions with images refuses it.
         seed: Seed of everything random.
         out: New folder for the pairs that stay, with `verdicts.jsonl` and a page of the most suspicious pairs. A named
             set of any size is then read in pieces, where the method can.

@@ -113,7 +113,7 @@ class FilterPart(BaseModel):
         encoder: The judge: a model as `model.name` takes it, or `pretrained`: the model the run starts from.
         trusted: Which pairs are known to be clean, for a defence that can use them (`clean_loss`): the clean split
             `val`, or `none`, where `val` is of another kind or the judge was trained on it.
-        force: Whether a judge that cannot distinguish true from shuffled pairs is used all the same.
+        force: Use a judge that cannot distinguish true from shuffled pairs of the set.
         trust: As `model.trust`.
     """
 

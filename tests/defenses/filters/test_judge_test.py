@@ -123,8 +123,8 @@ def test_what_is_said() -> None:
     with pytest.raises(ResultError) as error:
         check_judge(guess, METHOD, "towers")
     assert str(error.value).startswith(
-        "judge 'towers' cannot distinguish true from shuffled pairs: AUROC 0.53 (95% confidence 0.51 to 0.55) on 512 pairs, "
-        "0.5 is guessing, and relevance-filter needs 0.7; take a model that is aligned"
+        "judge 'towers' cannot distinguish true from shuffled pairs: AUROC 0.53 (95% confidence 0.51 to 0.55) on 512 "
+        "pairs, 0.5 is guessing, and relevance-filter needs 0.7; take a model that is aligned"
     )
     for advice in ("`mmpoison models list`", "`--method suspicious-groups`", "--force"):
         assert advice in str(error.value)

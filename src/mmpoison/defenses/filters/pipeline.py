@@ -92,8 +92,8 @@ def filter_pairs(
             with its figures and a page of the most suspicious pairs.
         trusted: What `clean_loss` is measured on: the clean split `val` where there is one, or `none` but the judged
             pairs.
-        force: Whether a judge that cannot distinguish true from shuffled pairs of the set is used all the same; otherwise it
-            is refused by a method that compares captions with images.
+        force: Use a judge that cannot distinguish true from shuffled pairs of the set; otherwise a method that compares
+            captions with images refuses it.
         inputs: Prepared inputs for the judge, holding a set in memory; by default they are prepared here.
         format: Registered name of the format, where it cannot be recognised.
         options: Options of the format.
