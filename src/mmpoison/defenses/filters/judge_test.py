@@ -97,8 +97,8 @@ def check_judge(found: Estimate | None, method: PairFilter, judge: str) -> None:
     if found is not None and is_refused(found):
         raise ResultError(
             f"judge {judge!r} cannot distinguish true from shuffled pairs: AUROC {auroc_text(found)} on {found.n:,} "
-            f"pairs, 0.5 is guessing, and {method.name} needs {REFUSED_BELOW}; take a model that is aligned on such images "
-            "(`mmpoison models list`), or a method that needs none (`--method suspicious-groups`); --force "
+            f"pairs, 0.5 is guessing, and {method.name} needs {REFUSED_BELOW}; take a model that is aligned on such "
+            "images (`mmpoison models list`), or a method that needs none (`--method suspicious-groups`); --force "
             "(force=True) filters by this judge all the same"
         )
 
