@@ -33,7 +33,7 @@ def embedded(
     bad = rng.random(pairs) < poisoned
     meant[bad] = rng.normal(size=(int(bad.sum()), 32))
     text = signal * meant + rng.normal(size=(pairs, 32)) + np.full(32, 0.5)
-    return tuple(v / np.linalg.norm(v, axis=1, keepdims=True) for v in (text, image))  # type: ignore[return-value]
+    return tuple(v / np.linalg.norm(v, axis=1, keepdims=True) for v in (text, image))
 
 
 def measured(*arrays: Floats) -> tuple[float, float, float]:
