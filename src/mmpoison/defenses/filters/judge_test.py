@@ -18,8 +18,8 @@ REFUSED_BELOW = 0.7
 poison (median of 12 goals, rsicd-ucm)."""
 
 WEAK_BELOW = 0.9
-"""A judge whose AUROC is smaller is called weak: at 0.88 to 0.90 the same loss caught 21% and 40%, at 0.92 to 0.95 33% to
-59%."""
+"""A judge whose AUROC is smaller is called weak: at 0.88 to 0.90 the same loss caught 21% and 40%, at 0.92 to 0.95
+33% to 59%."""
 
 FEWEST_IMAGES = 30
 """With fewer images nothing is said of the judge."""
