@@ -9,7 +9,7 @@ import torch
 
 from mmpoison.attacks.catalogue import build_attack, run_attack
 from mmpoison.attacks.goal import Goal
-from mmpoison.attacks.target_image import Embed
+from mmpoison.attacks.surrogate import Surrogate
 from mmpoison.defenses.catalogue import build_defense, build_filter, services_of
 from mmpoison.defenses.filters.decide import needs_trusted
 from mmpoison.defenses.filters.pair_labels import read_labels
@@ -19,7 +19,7 @@ from mmpoison.evaluation.goal_target import GoalTarget, goal_targets_of
 from mmpoison.evaluation.test_set import TestSet
 from mmpoison.models.catalogue import MODELS
 from mmpoison.models.dual_encoder import DualEncoder
-from mmpoison.models.image_embedder import image_embedder
+from mmpoison.models.embedder import Embedder
 from mmpoison.pairs.table import PairDataset
 from mmpoison.runs.progress import RunProgress
 from mmpoison.runs.recipe import Recipe, TransferPart
@@ -91,12 +91,12 @@ def prepare_run(
     )
     model = recipe.model
 
-    def embedder(name: str | None) -> Embed:
+    def embedder(name: str | None) -> Surrogate:
         """Give embeddings to an attack that needs them: of the encoder it names, else of the recipe's model."""
         encoder = run_cache.encoder(
             name or model.name, trust=model.trust and not name, device=torch.device("cpu")
         )
-        return image_embedder(encoder, progress.progress)
+        return Embedder(encoder, progress.progress)
 
     poisoned = run_attack(attack, pairs, recipe.seed, embedder)
     assert poisoned.manifest is not None
