@@ -33,22 +33,20 @@ from mmpoison.base.seeding import generator
 from mmpoison.errors import InputError
 from mmpoison.pairs.table import IntArray, PairDataset
 
-CHOICE = 4
-"""The attacker chooses among so many times as many images as he uses, of each class."""
-
-UNSEEN = 0.8
-"""He keeps pairs whose conflict at most this share of the clean pairs stays below."""
+KNOWN = 0.8
+CHOICE = 10
+"""The attacker chooses among 80% of the images of each class, but at most ten times as many as he uses."""
 
 
 @ATTACKS.register("nearest-assigned")
 class NearestAssigned:
     """Pairs captions of A with images of B so that the pairs look as true as possible to a surrogate.
 
-    Against filters that ask whether a caption matches its image, or images like it. The attacker draws four times as
-    many images of A as he needs captions of, compares their captions with images of B, and assigns them with the
-    largest sum of cosines (`scipy.optimize.linear_sum_assignment`), each image equally many captions at most. A pair
-    whose conflict is over that of 80% of the clean pairs is left out. So there may be fewer pairs than requested; the
-    manifest's notes say it. Choose a B near to A: see `nearest_classes`.
+    Against filters that ask whether a caption matches its image, or images like it. The attacker compares captions of A
+    with images of B. He assigns them with the largest sum of cosines (`scipy.optimize.linear_sum_assignment`), each
+    image equally many captions at most. He leaves out pairs whose conflict is over that of a share `unseen` of the
+    clean pairs. So there may be fewer pairs than requested; the manifest's notes say it. Choose a B near to A: see
+    `nearest_classes`.
 
     Exactly one of `samples`, `pairs` and `share` sets the amount.
 
@@ -57,6 +55,7 @@ class NearestAssigned:
         samples: As many captions as that many class-A training images have.
         pairs: Number of poisoned pairs.
         share: As many captions as that share of the class-A training images has, in (0, 1].
+        unseen: Share of the clean pairs in (0, 1] whose conflict no false pair exceeds; 1 leaves no pair out.
         encoder: Name of the surrogate; the manifest records it, and `poison` receives the embeddings.
         carrier: `own` (the default): as many images of B as images of A would be used by attack II, those nearest to
             the captions, lose their honest captions. `existing`: any training image of B, and it keeps them.
@@ -79,6 +78,7 @@ class NearestAssigned:
         pairs: int | None = None,
         *,
         share: float | None = None,
+        unseen: float = 0.8,
         encoder: str | None = None,
         carrier: Carrier | None = None,
     ) -> None:
@@ -86,6 +86,9 @@ class NearestAssigned:
         self.settings: Settings = adaptive_settings(
             samples=samples, pairs=pairs, share=share, carrier=carrier
         )
+        if isinstance(unseen, bool) or not isinstance(unseen, int | float) or not 0 < unseen <= 1:
+            raise InputError(f"unseen {unseen!r:.40} is not over 0 and at most 1")
+        self.unseen = float(unseen)
         self.encoder = surrogate_name(encoder)
 
     @property
@@ -94,6 +97,7 @@ class NearestAssigned:
         return {
             "goal": self.goal,
             **adaptive_options(self.settings, "spread"),
+            "unseen": self.unseen,
             **({"encoder": self.encoder} if self.encoder is not None else {}),
         }
 
@@ -124,15 +128,16 @@ class NearestAssigned:
             matching.images(images).T
         )
         if self.settings.carrier == "own":
-            best = np.argsort(-cosine.mean(axis=0), kind="stable")[:used]
+            # by the captions that each image would get of
+            top = -np.partition(-cosine, min(len(asked), len(rows)) - 1, axis=0)[: len(asked)]
+            best = np.argsort(-top.mean(axis=0), kind="stable")[:used]
             images, cosine = images[best], cosine[:, best]
-        caption, image = assign(
-            cosine, math.ceil(len(asked) / len(images)), 1 - matching.usual_conflict(UNSEEN)
-        )
+        least = 1 - matching.usual_conflict(self.unseen) if self.unseen < 1 else -np.inf
+        caption, image = assign(cosine, math.ceil(len(asked) / len(images)), least)
         if not len(caption):
             raise InputError(
-                f"goal {goal}: the surrogate expects every pair to be seen (conflict over that of {UNSEEN:.0%} of the "
-                "clean pairs): choose a target class nearer to the original class, or another surrogate"
+                f"goal {goal}: the surrogate expects every pair to be seen (conflict over that of {self.unseen:.0%} of "
+                "the clean pairs): choose a target class nearer to the original class, or a larger unseen"
             )
         order = np.argsort(-cosine[caption, image], kind="stable")[: len(asked)]
         caption, image = caption[order], image[order]
@@ -160,7 +165,8 @@ class NearestAssigned:
     ) -> tuple[IntArray, IntArray]:
         """Draw the captions (rows of `train`) and the images that the attacker chooses among."""
         rows = captions_of(train, goal)
-        drawn = rng.permutation(np.unique(train.source[rows]))[: CHOICE * used]
+        sources = np.unique(train.source[rows])
+        drawn = rng.permutation(sources)[: _choice(used, len(sources))]
         rows = rows[np.isin(train.source[rows], drawn)]
         if self.settings.carrier == "existing":
             return rows, targets
@@ -169,7 +175,12 @@ class NearestAssigned:
                 f"goal {goal}: carrier 'own' needs {used} train images of class {goal.target!r}, there are "
                 f"{len(targets)}: at most samples={len(targets)}"
             )
-        return rows, rng.permutation(targets)[: CHOICE * used]
+        return rows, rng.permutation(targets)[: _choice(used, len(targets))]
+
+
+def _choice(used: int, available: int) -> int:
+    """Return among how many images the attacker chooses, where he uses some of those available."""
+    return max(used, min(CHOICE * used, int(KNOWN * available)))
 
 
 def assign(

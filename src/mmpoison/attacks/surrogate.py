@@ -76,9 +76,7 @@ class VectorSurrogate:
         if not len(new):
             return self._text[rows]
         if self._encode is None:
-            raise InputError(
-                f"the surrogate has no vector of caption {captions[new[0]][:60]!r}"
-            )
+            raise InputError(f"the surrogate has no vector of caption {captions[new[0]][:60]!r}")
         vectors = self._text[rows].copy()
         vectors[new] = self._encode([str(captions[row]) for row in new])
         return vectors

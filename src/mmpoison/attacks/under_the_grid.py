@@ -275,6 +275,6 @@ def _clusters(fit: Vectors, vectors: Vectors, size: int, rng: np.random.Generato
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # a cluster may be empty
-        centres, _ = kmeans2(fit, min(size, len(fit)), iter=10, minit="++", seed=rng)
+        centres, _ = kmeans2(fit, min(size, len(fit)), iter=20, minit="points", seed=rng)
     distance = (centres**2).sum(axis=1) - 2 * vectors @ centres.T
     return np.asarray(distance.argmin(axis=1), dtype=np.intp)
