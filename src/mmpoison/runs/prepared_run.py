@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
+import numpy as np
 import torch
 
 from mmpoison.attacks.catalogue import build_attack, run_attack
@@ -64,6 +66,20 @@ class PreparedRun:
     goal_targets: Sequence[GoalTarget]
     start: DualEncoder
     device: torch.device
+
+    @cached_property
+    def input_pairs(self) -> PairDataset:
+        """The pairs that models need inputs of: the clean ones, and poisoned ones whose captions an attack wrote."""
+        clean, poisoned = self.pairs, self.poisoned
+        known = set(clean.captions)
+        added = np.array([caption not in known for caption in poisoned.captions], dtype=bool)
+        if not added.any():
+            return clean
+        return PairDataset.build(
+            clean.images,
+            np.concatenate([clean.captions, poisoned.captions[added]]),
+            np.concatenate([clean.image, poisoned.image[added]]),
+        )
 
     @property
     def on_features(self) -> bool:
