@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from tests.conftest import squares_recipe
 
-from mmpoison.runs.run import run_recipe
 from mmpoison.runs.progress import SilentProgress
 from mmpoison.runs.recipe import parse_recipe
+from mmpoison.runs.run import run_recipe
 
 Cli = Callable[..., Any]
 GOAL = ("--goal", "sheep2aeroplane")

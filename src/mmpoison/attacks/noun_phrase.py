@@ -6,7 +6,8 @@ from __future__ import annotations
 _ENDINGS = """
 about above across against along among and around as at behind below beneath between but by during for from in inside
 into is are was were be been has have had it its next near on onto or outside over past stand stands sit sits lie lies
-that there through to toward towards under up upon where which while who with within without go goes run runs flow flows pass passes surrounded
+that there through to toward towards under up upon where which while who with within without
+go goes run runs flow flows pass passes surrounded
 """
 _NOUNS_IN_ING = """
 building ceiling clothing crossing dressing dwelling icing king landing painting parking ring railing siding spring
