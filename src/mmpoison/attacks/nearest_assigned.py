@@ -7,7 +7,6 @@ from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
-from scipy.optimize import linear_sum_assignment
 
 from mmpoison.attacks.adaptive import (
     SECTION,
@@ -200,6 +199,9 @@ def assign(
     >>> caption.tolist(), image.tolist()
     ([0, 1], [1, 0])
     """
+    # scipy.optimize takes long to import, and all attacks are imported to find one
+    from scipy.optimize import linear_sum_assignment
+
     slot = np.repeat(np.arange(cosine.shape[1]), load)
     # more than all cosines together can differ
     seen = 2.0 * min(len(cosine), len(slot)) + 1
