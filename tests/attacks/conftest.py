@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from mmpoison.base.seeding import generator
 from mmpoison.datasets import ImageTable, PairDataset
 
 
@@ -31,3 +34,50 @@ def pairs_of(pairs: PairDataset, **chosen: Any) -> Counter[tuple[str, str]]:
     """Image and caption of each pair of a selection."""
     part = pairs.select(**chosen)
     return Counter(zip(part.images.ids[part.image], part.captions, strict=True))
+
+
+class ToySurrogate:
+    """Embeds captions and images near the direction of the class that their text or label names.
+
+    Args:
+        classes: Class names; anything else has a direction of its own.
+        noise: Length of what is drawn for each caption and image, the class's direction has length one.
+        aligned: Whether captions and images of a class share the direction.
+        near: Classes that share most of their direction with another one.
+    """
+
+    def __init__(
+        self,
+        classes: Sequence[str] = ("aeroplane", "bird", "sheep", "sofa"),
+        *,
+        noise: float = 0.5,
+        aligned: bool = True,
+        near: Mapping[str, str] | None = None,
+    ) -> None:
+        self.classes, self.noise, self.aligned = classes, noise, aligned
+        self.near = dict(near or {})
+        self.embedded = 0
+
+    def __call__(self, pairs: PairDataset, images: Any) -> Any:
+        table = pairs.images
+        return np.stack([self._vector("image", table.ids[i], table.label(int(i))) for i in images])
+
+    def captions(self, captions: Sequence[str]) -> Any:
+        labels = [next((c for c in self.classes if c in text), None) for text in captions]
+        return np.stack(
+            [self._vector("text", text, c) for text, c in zip(captions, labels, strict=True)]
+        )
+
+    def _vector(self, side: str, text: str, label: str | None) -> Any:
+        self.embedded += 1
+        draw = self._draw(f"{side}/{text}")
+        if label is None:
+            return draw
+        stream = "" if self.aligned else side
+        centre = self._draw(f"{stream}/{label}")
+        if label in self.near:
+            centre = self._draw(f"{stream}/{self.near[label]}") + 0.3 * centre
+        return centre / np.linalg.norm(centre) + self.noise * draw / np.linalg.norm(draw)
+
+    def _draw(self, stream: str) -> Any:
+        return generator(0, f"toy/{stream}").standard_normal(24)

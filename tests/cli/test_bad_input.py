@@ -51,7 +51,7 @@ CASES = {
         ),
         (f"{POISON} --goal sheep2sofa {GOAL} --samples 2", "the original class of more than one"),
         (f"{POISON} {GOAL} --goal sofa2sofa --samples 2", "original and target class are the sam"),
-        (f"{ONE_IMAGE} --target-image centre", "the centre of a class needs an encoder: give the"),
+        (f"{ONE_IMAGE} --target-image centre", "needs embeddings here: give the option encoder"),
         (f"{POISON} --from-manifest nowhere.json", "nowhere.json: no such file"),
         (f"{POISON} --from-manifest nowhere.json {GOAL}", "--goal and --from-manifest both say"),
         (f"{POISON} {GOAL} --preset release", "unknown preset 'release'"),

@@ -14,7 +14,7 @@ from mmpoison.pairs.folder import ImagePolicy, save_pairs
 from mmpoison.pairs.table import PairDataset
 
 if TYPE_CHECKING:
-    from mmpoison.attacks.target_image import Embed
+    from mmpoison.attacks.surrogate import Surrogate
     from mmpoison.models.dual_encoder import DualEncoder
     from mmpoison.runs.progress import RunProgress
 
@@ -45,7 +45,8 @@ def poison(
         seed: Seed of everything random.
         out: New folder for the poisoned set with its manifest.
         images: With `out`: hard links (`link`), copies (`copy`), or the table alone (`none`).
-        encoder: For `target_image="centre"` of `single-target-image`: a model or its name.
+        encoder: For an attack that needs embeddings, such as `single-target-image` with `target_image="centre"` and
+            `nearest-assigned`: a model or its name.
         device: Where that encoder runs.
         progress: False shows no progress; by default bars are shown on a terminal and in a notebook.
         **options: Options of the attack, for example `samples=25`, `rate=0.005`, `mode="replace"`, `carrier="own"`.
@@ -78,15 +79,15 @@ def poison(
 
     with shown(progress) as reporter:
 
-        def embedder(name: str | None) -> Embed:
-            from mmpoison.models.image_embedder import image_embedder
+        def embedder(name: str | None) -> Surrogate:
+            from mmpoison.models.embedder import Embedder
 
             chosen = encoder if encoder is not None else name
             if chosen is None:
                 raise InputError(
-                    "the centre of a class needs an encoder: give the option encoder, a model's name"
+                    f"attack {built.name!r} needs embeddings here: give the option encoder, a model's name"
                 )
-            return image_embedder(as_encoder(chosen, device=device), reporter.progress)
+            return Embedder(as_encoder(chosen, device=device), reporter.progress)
 
         poisoned = run_attack(built, as_pairs(pairs), seed, embedder)
     if out is not None:

@@ -103,7 +103,7 @@ def choose_captions(
         InputError: If there are fewer images or captions than requested, or the amount is less than one; the message
             says what is possible.
     """
-    candidates = [_captions_of(train, goal) for goal in goals]
+    candidates = [captions_of(train, goal) for goal in goals]
     samples = [
         rng.permutation(np.unique(train.source[rows]))
         for rows, rng in zip(candidates, rngs, strict=True)
@@ -125,7 +125,12 @@ def choose_captions(
     ]
 
 
-def _captions_of(train: PairDataset, goal: Goal) -> IntArray:
+def captions_of(train: PairDataset, goal: Goal) -> IntArray:
+    """Return the training captions of the original class, rows of `train`, sorted, shape `(n,)`.
+
+    Raises:
+        InputError: If there are none.
+    """
     code = train.images.class_code(goal.original)
     rows = np.flatnonzero(train.images.class_codes[train.source] == code).astype(np.int32)
     if not len(rows):

@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, Literal, Protocol
 
-from mmpoison.attacks.target_image import Embed
+from mmpoison.attacks.surrogate import Surrogate
 from mmpoison.base.registry import Registry, unknown_name
 from mmpoison.errors import InputError
 from mmpoison.pairs.table import PairDataset
@@ -38,7 +38,7 @@ class Attack(Protocol):
     def poison(self, pairs: PairDataset, seed: int = 0) -> PairDataset:
         """Return a poisoned copy of the table; never touches an image file.
 
-        An attack whose property `needs_embeddings` is true also takes `embed`, see `SingleTargetImage`.
+        An attack whose property `needs_embeddings` is true also takes `embed`, a `Surrogate`.
         """
         ...
 
@@ -66,9 +66,8 @@ def build_attack(
         InputError: If there is no such attack, it takes one goal and is given several, or has no such option.
     """
     plug_in = ATTACKS[name]
-    known = inspect.signature(plug_in).parameters
-    if unknown := [option for option in options if option not in known]:
-        names = sorted(set(known) - {"goal", "goals"})
+    names = sorted(set(inspect.signature(plug_in).parameters) - {"goal", "goals"})
+    if unknown := [option for option in options if option not in names]:
         # on the command line as it was typed
         shown = unknown[0].replace("_", "-") if where == "--" else unknown[0]
         raise InputError(
@@ -95,7 +94,7 @@ def takes_several_goals(name: str) -> bool:
 
 
 def run_attack(
-    attack: Attack, pairs: PairDataset, seed: int, embedder: Callable[[str | None], Embed]
+    attack: Attack, pairs: PairDataset, seed: int, embedder: Callable[[str | None], Surrogate]
 ) -> PairDataset:
     """Poison a set, with embeddings where the attack needs them.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -50,3 +51,17 @@ class Goal:
         original, target = max(cuts, key=lambda cut: sum(name in known for name in cut))
         wrong = original if original not in known else target
         raise InputError(f"goal {text!r}: {unknown_name('class', wrong, list(classes))}")
+
+
+def require_different_originals(goals: Sequence[Goal]) -> None:
+    """Refuse goals of one attack that use the captions of one class twice.
+
+    Raises:
+        InputError: If two have the same original class.
+    """
+    twice = [name for name, n in Counter(goal.original for goal in goals).items() if n > 1]
+    if twice:
+        raise InputError(
+            f"goals {', '.join(map(str, goals))}: class {twice[0]!r} is the original class of more than one goal, and "
+            "its captions cannot go to two classes: give each goal its own original class"
+        )

@@ -45,6 +45,7 @@ def poison_set(
     seed: int,
     target_images: Mapping[str, str] | None = None,
     dropped_images: Sequence[str] = (),
+    notes: Sequence[str] = (),
 ) -> PairDataset:
     """Make the poisoned set of an attack, with its manifest.
 
@@ -58,6 +59,7 @@ def poison_set(
         seed: Seed of the run.
         target_images: For an attack on single target images, the one of each goal.
         dropped_images: Images whose clean training pairs are removed too.
+        notes: What the attack reports of its result, one line each.
     """
     clean_pairs = len(clean.select(split="train"))
     draft = PoisonManifest(
@@ -73,6 +75,7 @@ def poison_set(
         tool_version=__version__,
         target_images=dict(target_images or {}),
         dropped_images=tuple(dropped_images),
+        notes=tuple(notes),
     )
     poisoned = inject(clean, draft)
     manifest = replace(

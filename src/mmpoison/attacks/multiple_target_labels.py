@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
 from mmpoison.attacks.amount import Mode
 from mmpoison.attacks.catalogue import ATTACKS, Kind
-from mmpoison.attacks.goal import Goal
+from mmpoison.attacks.goal import Goal, require_different_originals
 from mmpoison.attacks.injection import poison_set
 from mmpoison.attacks.pairing import Carrier, Spread
 from mmpoison.attacks.settings import Settings
@@ -106,12 +105,7 @@ class MultipleTargetLabels:
                 attack II.
         """
         goals = [Goal.parse(text, pairs.classes) for text in self.goals]
-        twice = [name for name, n in Counter(goal.original for goal in goals).items() if n > 1]
-        if twice:
-            raise InputError(
-                f"goals {', '.join(self.goals)}: class {twice[0]!r} is the original class of more than one goal, and "
-                "its captions cannot go to two classes: give each goal its own original class"
-            )
+        require_different_originals(goals)
         entries = poison_labels(pairs, goals, self.settings, seed)
         dropped = set(images_without_honest_captions(entries, self.settings))
         if self.drop_last_targets:

@@ -39,9 +39,10 @@ class Settings:
         Raises:
             InputError: If not exactly one amount is given, a value is out of range, or the preset fixes another value.
         """
-        amount = {name: given.get(name) for name in AMOUNTS}
+        # an attack passes the amounts that it has
+        amount = {name: given[name] for name in AMOUNTS if name in given}
         if all(value is None for value in amount.values()):
-            amount = choices(preset, dict.fromkeys(AMOUNTS), amount)
+            amount = choices(preset, dict.fromkeys(amount), amount)
         # an image of the attacker's own carries the captions of one image
         spread = "samples" if given.get("carrier") == "own" else "captions"
         usual = {"mode": "add", "spread": spread, "carrier": "existing"}

@@ -36,7 +36,7 @@ def poison_labels(
             fewer captions, or for `own` fewer images, than the amount needs.
     """
     require_clean_set(pairs)
-    images = [_target_images(pairs, goal) for goal in goals]
+    images = [target_images(pairs, goal) for goal in goals]
     train = pairs.select(split="train")
     lost = 0
     while True:
@@ -76,7 +76,12 @@ def require_clean_set(pairs: PairDataset) -> None:
         raise InputError("the pairs are poisoned already: attack a clean set")
 
 
-def _target_images(pairs: PairDataset, goal: Goal) -> IntArray:
+def target_images(pairs: PairDataset, goal: Goal) -> IntArray:
+    """Return the training images of the target class, in table order, shape `(n,)`.
+
+    Raises:
+        InputError: If there are none, or the class has no test image.
+    """
     targets = pairs.images.indices(split="train", label=goal.target)
     if not len(targets):
         raise InputError(f"goal {goal}: class {goal.target!r} has no train image to misuse")

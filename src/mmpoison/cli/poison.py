@@ -30,7 +30,8 @@ def poison(
         str | None,
         typer.Option(
             help="single-target-image (I), single-target-label (II, the default for one goal), "
-            "multiple-target-labels (III, the default for several goals)."
+            "multiple-target-labels (III, the default for several goals); or an attacker who knows the filters: "
+            "self-vouched, nearest-assigned, under-the-grid, both-names, decoys, orphan."
         ),
     ] = None,
     samples: Annotated[
@@ -56,8 +57,8 @@ def poison(
     carrier: Annotated[
         Literal["existing", "own"] | None,
         typer.Option(
-            help="Attacks II and III: images of B keep their honest captions (existing, default), or are the "
-            "attacker's own and have only his captions (own)."
+            help="Images of B keep their honest captions (existing, default of attacks II and III), or are the "
+            "attacker's own and have only his captions (own, default of attackers who know the filters)."
         ),
     ] = None,
     target_image: Annotated[
@@ -66,7 +67,13 @@ def poison(
     ] = None,
     encoder: Annotated[
         str | None,
-        typer.Option(help="For --target-image centre: a model's name, or a checkpoint folder."),
+        typer.Option(
+            help="For --target-image centre and attackers who know a surrogate: a model's name, or a checkpoint folder."
+        ),
+    ] = None,
+    parameters: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="An option of the attack, e.g. decoys=10."),
     ] = None,
     preset: PresetOption = None,
     from_manifest: Annotated[
@@ -86,6 +93,9 @@ def poison(
     Attack I: [bold]mmpoison poison scenes --attack single-target-image --goal sheep2sofa --samples 25 --out one[/bold]
 
     Attack III: [bold]mmpoison poison scenes --goal sheep2aeroplane --goal sofa2bird --samples 25 --out both[/bold]
+
+    An attacker who knows the filters: [bold]mmpoison poison scenes --attack orphan --goal sheep2sofa --samples 25
+    --out orphan[/bold]
 
     Rebuild: [bold]mmpoison poison scenes --from-manifest poisoned/manifest.json --out again[/bold]
     """
@@ -107,6 +117,7 @@ def poison(
         "encoder": encoder,
         "preset": preset,
         "seed": seed,
+        "set": parameters or None,
     }
     chosen = {name: value for name, value in given.items() if value is not None}
     if from_manifest is not None:
@@ -125,7 +136,7 @@ def poison(
             f"{len(manifest.dropped_images)} images lost their honest training captions: "
             "`mmpoison data verify` needs --clean to check them"
         )
-    for line in gallery_notes(manifest):
+    for line in (*manifest.notes, *gallery_notes(manifest)):
         say(line)
 
 
@@ -154,13 +165,15 @@ def _attack(chosen: dict[str, Any], load: Callable[[], PairDataset], device: str
     from mmpoison.api import data as api
     from mmpoison.api.data import ONE_GOAL, SEVERAL_GOALS
     from mmpoison.attacks.catalogue import build_attack
+    from mmpoison.runs.recipe import parse_changes
 
     goals = chosen.pop("goal", None)
     if goals is None:
         raise InputError("give --goal A2B, e.g. --goal sheep2aeroplane, or --from-manifest FILE")
     usual = SEVERAL_GOALS if len(goals) > 1 else ONE_GOAL
     name, seed = chosen.pop("attack", usual), chosen.pop("seed", 0)
-    options = {option.replace("-", "_"): value for option, value in chosen.items()}
+    options = parse_changes(chosen.pop("set", []))
+    options |= {option.replace("-", "_"): value for option, value in chosen.items()}
     attack = build_attack(name, goals, options, "--")
     with live_progress() as progress:
         return api.poison(load(), attack=attack, seed=seed, device=device, progress=progress)

@@ -3,9 +3,9 @@
 from mmpoison.models.catalogue import MODELS, ModelSource
 from mmpoison.models.checkpoint import load_checkpoint, save_checkpoint
 from mmpoison.models.dual_encoder import DualEncoder
+from mmpoison.models.embedder import Embedder
 from mmpoison.models.embedding import embed_images, embed_texts
 from mmpoison.models.export import ExportFormat, export_model
-from mmpoison.models.image_embedder import image_embedder
 from mmpoison.models.inputs import (
     FeatureInputs,
     PairInputs,
@@ -18,6 +18,7 @@ from mmpoison.models.loading import load_encoder
 __all__ = [
     "MODELS",
     "DualEncoder",
+    "Embedder",
     "ExportFormat",
     "FeatureInputs",
     "ModelSource",
@@ -26,7 +27,6 @@ __all__ = [
     "embed_images",
     "embed_texts",
     "export_model",
-    "image_embedder",
     "load_checkpoint",
     "load_encoder",
     "prepare_features",

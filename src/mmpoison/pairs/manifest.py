@@ -49,6 +49,8 @@ class PoisonManifest:
         target_images: Of an attack on single target images: goal to the id of its one target image, in the gallery.
         dropped_images: Images whose clean training pairs were taken out in addition to those of the poisoned captions,
             such as the attacker's own images (`carrier: own`).
+        notes: What the attack reports of its result, one line each, for example that it found fewer pairs than
+            requested.
         filtered: What a filter did to the set afterwards, or None; clean pairs may be missing then.
     """
 
@@ -65,6 +67,7 @@ class PoisonManifest:
     fingerprint: str = ""
     target_images: Mapping[str, str] = field(default_factory=dict)
     dropped_images: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
     filtered: Mapping[str, Any] | None = None
 
     @property
@@ -95,6 +98,7 @@ class PoisonManifest:
             **({"fingerprint": self.fingerprint} if self.fingerprint else {}),
             **({"target_images": dict(self.target_images)} if self.target_images else {}),
             **({"dropped_images": list(self.dropped_images)} if self.dropped_images else {}),
+            **({"notes": list(self.notes)} if self.notes else {}),
             "pairs": [asdict(pair) for pair in self.pairs],
         }
         if self.filtered is not None:
@@ -156,4 +160,5 @@ class _File(msgspec.Struct):
     fingerprint: str = ""
     target_images: dict[str, str] = {}
     dropped_images: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
     filtered: dict[str, Any] | None = None

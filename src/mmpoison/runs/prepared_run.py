@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
+import numpy as np
 import torch
 
 from mmpoison.attacks.catalogue import build_attack, run_attack
 from mmpoison.attacks.goal import Goal
-from mmpoison.attacks.target_image import Embed
+from mmpoison.attacks.surrogate import Surrogate
 from mmpoison.defenses.catalogue import build_defense, build_filter, services_of
 from mmpoison.defenses.filters.decide import needs_trusted
 from mmpoison.defenses.filters.pair_labels import read_labels
@@ -18,7 +20,7 @@ from mmpoison.evaluation.goal_target import GoalTarget, goal_targets_of
 from mmpoison.evaluation.test_set import TestSet
 from mmpoison.models.catalogue import MODELS
 from mmpoison.models.dual_encoder import DualEncoder
-from mmpoison.models.image_embedder import image_embedder
+from mmpoison.models.embedder import Embedder
 from mmpoison.pairs.table import PairDataset
 from mmpoison.runs.progress import RunProgress
 from mmpoison.runs.recipe import Recipe, TransferPart
@@ -64,6 +66,20 @@ class PreparedRun:
     start: DualEncoder
     device: torch.device
 
+    @cached_property
+    def input_pairs(self) -> PairDataset:
+        """The pairs that models need inputs of: the clean ones, and poisoned ones whose captions an attack wrote."""
+        clean, poisoned = self.pairs, self.poisoned
+        known = set(clean.captions)
+        added = np.array([caption not in known for caption in poisoned.captions], dtype=bool)
+        if not added.any():
+            return clean
+        return PairDataset.build(
+            clean.images,
+            np.concatenate([clean.captions, poisoned.captions[added]]),
+            np.concatenate([clean.image, poisoned.image[added]]),
+        )
+
     @property
     def on_features(self) -> bool:
         """Whether only projections train."""
@@ -90,12 +106,12 @@ def prepare_run(
     )
     model = recipe.model
 
-    def embedder(name: str | None) -> Embed:
+    def embedder(name: str | None) -> Surrogate:
         """Give embeddings to an attack that needs them: of the encoder it names, else of the recipe's model."""
         encoder = run_cache.encoder(
             name or model.name, trust=model.trust and not name, device=torch.device("cpu")
         )
-        return image_embedder(encoder, progress.progress)
+        return Embedder(encoder, progress.progress)
 
     poisoned = run_attack(attack, pairs, recipe.seed, embedder)
     assert poisoned.manifest is not None

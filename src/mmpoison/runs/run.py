@@ -188,6 +188,8 @@ def _begin(run: PreparedRun, out: Path, progress: RunProgress) -> None:
         f"{len(run.pairs.select(split='train')):,} training pairs; {', '.join(map(str, run.goal_targets))}: "
         f"{len(manifest.pairs)} poisoned pairs ({manifest.rate:.2%}, mode {manifest.mode})"
     )
+    for note in manifest.notes:
+        progress.say(note)
 
 
 @contextmanager

@@ -251,7 +251,7 @@ class RunStages:
         begun = time.perf_counter()
         inputs = self.run_cache.inputs(
             self.run.start,
-            self.run.pairs,
+            self.run.input_pairs,
             on_features=self.run.on_features,
             progress=self.progress.progress,
         )
@@ -268,7 +268,7 @@ class RunStages:
             # the trunks are still the original ones, so their features serve even if they will be trained later
             if settings.trainable in ON_FEATURES and not run.on_features:
                 return self.run_cache.inputs(
-                    run.start, run.pairs, on_features=True, progress=self.progress.progress
+                    run.start, run.input_pairs, on_features=True, progress=self.progress.progress
                 )
             return self.inputs
 
@@ -330,7 +330,7 @@ class RunStages:
                 judge = self.run_cache.encoder(part.encoder, trust=part.trust, device=run.device)
                 inputs = self.run_cache.inputs(
                     judge,
-                    run.pairs,
+                    run.input_pairs,
                     on_features=False,
                     progress=self.progress.progress,
                     reuse_from=None if run.on_features else self.inputs,

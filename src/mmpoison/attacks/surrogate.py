@@ -1,0 +1,137 @@
+"""`Surrogate`: the model that an attacker knows and embeds captions and images with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from mmpoison.errors import InputError
+from mmpoison.pairs.table import IntArray, PairDataset
+
+Vectors = npt.NDArray[np.float32]
+
+IMAGES_OF_CLASS = 50
+"""So many training images of a class, at most, give its mean."""
+
+
+class Surrogate(Protocol):
+    """Embeds images and captions. The two need not be in one space: see `Matching`."""
+
+    def __call__(self, pairs: PairDataset, images: IntArray) -> npt.NDArray[Any]:
+        """Embed images of a table by their indices `(n,)`: embeddings `(n, e)`."""
+        ...
+
+    def captions(self, captions: Sequence[str]) -> npt.NDArray[Any]:
+        """Embed captions: embeddings `(n, d)`."""
+        ...
+
+
+class VectorSurrogate:
+    """A surrogate whose vectors were computed before.
+
+    Args:
+        captions: Distinct captions, `n` of them.
+        text: Their vectors, shape `(n, d)`.
+        images: Indices of images, shape `(m,)`.
+        image: Their vectors, shape `(m, e)`.
+        encode: Embeds captions that are not listed, `(k,)` to `(k, d)`; without it they are refused.
+    """
+
+    def __init__(
+        self,
+        captions: Sequence[str],
+        text: npt.ArrayLike,
+        images: npt.ArrayLike,
+        image: npt.ArrayLike,
+        encode: Callable[[Sequence[str]], npt.NDArray[Any]] | None = None,
+    ) -> None:
+        self._text, self._image = np.asarray(text), np.asarray(image)
+        self._caption_row = {str(caption): row for row, caption in enumerate(captions)}
+        self._image_row = {int(index): row for row, index in enumerate(np.asarray(images))}
+        self._encode = encode
+
+    def __call__(self, pairs: PairDataset, images: IntArray) -> npt.NDArray[Any]:
+        """Look images up.
+
+        Raises:
+            InputError: If one has no vector.
+        """
+        try:
+            return self._image[[self._image_row[int(index)] for index in images]]
+        except KeyError as error:
+            name = pairs.images.ids[error.args[0]]
+            raise InputError(f"the surrogate has no vector of image {name!r}") from None
+
+    def captions(self, captions: Sequence[str]) -> npt.NDArray[Any]:
+        """Look captions up, and encode those that are not listed.
+
+        Raises:
+            InputError: If one has no vector, and nothing encodes it.
+        """
+        rows = np.array([self._caption_row.get(str(caption), -1) for caption in captions], np.int64)
+        new = np.flatnonzero(rows < 0).tolist()
+        if not len(new):
+            return self._text[rows]
+        if self._encode is None:
+            raise InputError(f"the surrogate has no vector of caption {captions[new[0]][:60]!r}")
+        vectors = self._text[rows].copy()
+        vectors[new] = self._encode([str(captions[row]) for row in new])
+        return vectors
+
+
+def require_surrogate(embed: Surrogate | None, attack: str) -> Surrogate:
+    """Return the surrogate of an attack that needs one.
+
+    Raises:
+        InputError: If it is missing.
+    """
+    if embed is None:
+        raise InputError(f"attack {attack!r} needs a surrogate that embeds captions and images")
+    return embed
+
+
+def unit(vectors: npt.ArrayLike) -> Vectors:
+    """Return the rows divided by their length, shape as given; a row of zeros stays one.
+
+    Raises:
+        InputError: If a value is infinite or NaN.
+    """
+    rows = np.asarray(vectors, dtype=np.float32)
+    if not np.isfinite(rows).all():
+        raise InputError("embeddings of the surrogate: some are infinite or NaN")
+    scaled: Vectors = rows / np.maximum(np.linalg.norm(rows, axis=-1, keepdims=True), 1e-9)
+    return scaled
+
+
+def nearest_classes(
+    pairs: PairDataset, embed: Surrogate, count: int = 5
+) -> dict[str, tuple[str, ...]]:
+    """Rank the classes by how near their images are to those of a class.
+
+    The means of the classes are compared by cosine, after the mean of all of them is taken out. Images alone decide, so
+    the surrogate's captions need not be in the same space.
+
+    Args:
+        pairs: A clean set; of each class its first 50 training images are embedded.
+        embed: Embeds images.
+        count: Number of classes that are listed.
+
+    Returns:
+        For each class with training images the names of the nearest others, the nearest first.
+    """
+    chosen = {
+        name: pairs.images.indices(split="train", label=name)[:IMAGES_OF_CLASS]
+        for name in pairs.classes
+    }
+    names = [name for name, images in chosen.items() if len(images)]
+    means = np.stack([unit(embed(pairs, chosen[name])).mean(axis=0) for name in names])
+    centred = unit(means - means.mean(axis=0))
+    cosine = centred @ centred.T
+    np.fill_diagonal(cosine, -np.inf)
+    order = np.argsort(-cosine, axis=1, kind="stable")[:, : min(count, len(names) - 1)]
+    return {
+        name: tuple(names[other] for other in row) for name, row in zip(names, order, strict=True)
+    }
