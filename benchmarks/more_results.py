@@ -59,6 +59,10 @@ def _suspected(data: str, encoder: str, seeds: Sequence[int]) -> dict[str, Seque
     }
 
 
+def _model_scan(recipe: str) -> dict[str, Sequence[str]]:
+    return {"seeds-5-9": ("model_scan.py", recipe, "--models", "MODELS", "--seeds", "5-9")}
+
+
 MORE = (
     More(
         "studies-openmoji",
@@ -125,8 +129,13 @@ MORE = (
     More(
         "model-scan-rsicd-ucm",
         "Is this model poisoned: satellite photos",
-        benchmarks={"seed-2": ("model_scan.py", "--models", "MODELS", "--seed", "2")},
+        benchmarks=_model_scan("rsicd-ucm"),
         photos=True,
+    ),
+    More(
+        "model-scan-openmoji",
+        "Is this model poisoned: OpenMoji scenes",
+        benchmarks=_model_scan("openmoji-heads"),
     ),
 )
 

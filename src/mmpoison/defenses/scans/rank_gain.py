@@ -41,7 +41,7 @@ LEAST_SPREAD = 0.05
 
 TOO_FEW_CLEAN = (
     "compared with the suspect's own other pairs of kinds: two or more clean fine-tunes (--clean, --clean-runs) "
-    "tell more"
+    "tell more if their pairs are like the suspect's"
 )
 
 
