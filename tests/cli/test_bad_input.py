@@ -95,7 +95,7 @@ CASES = {
         ),
         (
             f"{FILTER} --threshold 1 --false-alarms 0.1",
-            "relevance-filter finds no groups and knows no p-values",
+            "relevance-filter finds no groups, which false_alarms",
         ),
         (
             f"{FILTER} --method suspicious-groups --false-alarms 2",

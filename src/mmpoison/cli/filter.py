@@ -23,7 +23,7 @@ from mmpoison.errors import InputError
 from mmpoison.reporting.text import percent
 
 if TYPE_CHECKING:
-    from mmpoison.defenses.filter_result import FilterResult
+    from mmpoison.defenses.filter_result import FilterResult, SuspectedGoal
 
 
 def filter_(
@@ -165,7 +165,10 @@ def _summary(done: FilterResult, out: Path) -> list[str]:
 
     lines: list[str] = []
     if done.goals is not None:
-        lines += [str(goal) for goal in done.goals] or ["no goal suspected"]
+        for goal in done.goals:
+            lines += [str(goal), *_reasons(goal)]
+        if not done.goals:
+            lines.append("no goal suspected")
         if not done.goals and done.unproven:
             lines.append(f"the strongest of what may be chance: {done.unproven[0]}")
         lines.append(f"the evidence is in {out / GOALS_FILE}")
@@ -180,6 +183,13 @@ def _summary(done: FilterResult, out: Path) -> list[str]:
     lines += [*judge, *_cost(done), *_known(done), *done.notes]
     lines.append(f"the most suspicious pairs: {out / REPORT_FOLDER / 'suspicious.html'}")
     return lines
+
+
+def _reasons(goal: SuspectedGoal) -> list[str]:
+    return [
+        f"  why: {goal.why}",
+        f"  what else could explain it: {'; '.join(goal.other_explanations)}",
+    ]
 
 
 def _left_out(done: FilterResult, out: Path) -> str:

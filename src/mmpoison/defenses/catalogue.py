@@ -69,7 +69,7 @@ class PairFilter(Defense, Protocol):
             that a set of any size is scored in pieces; otherwise all pairs are scored at once, in memory.
         uses_trusted: Whether scores of clean pairs from elsewhere can be compared with those of the judged pairs; then
             `clean_loss` is measured on them, otherwise it is a share of the judged pairs.
-        finds_groups: Whether there are suspected goals with p-values among the scores, which `false_alarms` needs.
+        finds_groups: Whether there are suspected goals among the scores, which `false_alarms` needs.
         score_name: What the score is, for figures.
         score_range: Scores lie in it; a threshold outside is refused.
         default_cut: Where it cuts by default; None if a cut must be given.

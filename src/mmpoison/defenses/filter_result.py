@@ -10,13 +10,24 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from mmpoison.base.phrasing import count_of
 from mmpoison.defenses.cut import Threshold
 from mmpoison.defenses.unreadable import Unreadable
 from mmpoison.pairs.table import BoolArray, PairDataset
 from mmpoison.statistics import Estimate
 
+FEWEST_IMAGES = 5
+"""A goal on fewer images is never named, except on one image with far too many captions: clean data have many."""
+
 BINS = 60
 """Bins of the densities that are stored with a run."""
+
+
+_MISTAKES = (
+    "images that show both things, described by one of them",
+    "two kinds that annotators confuse",
+    "captions that an error joined to other images, such as shifted rows",
+)
 
 
 @dataclass(frozen=True)
@@ -28,34 +39,57 @@ class SuspectedGoal:
         images_about: Words that set the other captions of its images apart.
         rows: Its pairs, as rows of the judged set.
         images: How many images they are on.
-        expected: How many images clean data like these would have in the most telling cell; None where no cell tells.
-        found: How many it has.
-        p_value: Chance that a clean data set shows any such group, in [0, 1]; 1 where nothing is known of it.
-        evidence: Sum of -log10 p over the clusterings.
-        score: Of its strongest cluster of suspicious pairs; ranks goals that are not significant.
+        found: How many conflicting pairs (images, where all captions of an image conflict) are like its middle one.
+        expected: How many would be if captions and images of conflicting pairs were independent.
+        false_alarms: Share of clean sets that have a group as strong, of the worst of several kinds, in (0, 1]; 1 where
+            that is not known.
+        score: How strong it is; ranks goals.
         example_captions: Its most frequent captions.
         example_images: Ids of images that they are on.
+        crowded: Whether they are on one image with far more captions than others (attack I).
     """
 
     captions_about: tuple[str, ...]
     images_about: tuple[str, ...]
     rows: npt.NDArray[np.intp]
     images: int
-    expected: float | None
-    found: int | None
-    p_value: float
-    evidence: float
+    found: float
+    expected: float
+    false_alarms: float
     score: float
     example_captions: tuple[str, ...]
     example_images: tuple[str, ...]
+    crowded: bool = False
+
+    @property
+    def why(self) -> str:
+        """What is suspicious about it, as a clause."""
+        usual = f"about {max(self.expected, 0.1):.1f}" if self.expected >= 0.1 else "less than 0.1"
+        alike = f"about {self.found:.0f} conflicting pairs are alike in caption and image"
+        if self.crowded:
+            alike = f"about {self.found:.0f} conflicting captions of one kind are with one image"
+        return f"{alike}, where {usual} would be if captions and images were independent"
+
+    @property
+    def other_explanations(self) -> tuple[str, ...]:
+        """What else than poison could explain it, the likeliest first."""
+        if self.images < FEWEST_IMAGES and not self.crowded:
+            return (
+                f"chance: clean data have many groups of fewer than {FEWEST_IMAGES} images",
+                *_MISTAKES,
+            )
+        if self.crowded:
+            return ("a placeholder image or a popular one, posted with many texts", _MISTAKES[-1])
+        return _MISTAKES
 
     def __str__(self) -> str:
         captions, images = (
             ", ".join(words) or "?" for words in (self.captions_about, self.images_about)
         )
+        size = f"{count_of(len(self.rows), 'pair')} on {count_of(self.images, 'image')}"
         return (
-            f"possible poisoning: captions about {captions} paired with images of {images}: "
-            f"{len(self.rows)} pairs on {self.images} images (p = {self.p_value:.1g})"
+            f"possible poisoning: captions about {captions} paired with images of {images}: {size} "
+            f"(as strong in {100 * self.false_alarms:.2g}% of clean sets)"
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -66,12 +100,12 @@ class SuspectedGoal:
             "images_about": list(self.images_about),
             "pairs": len(self.rows),
             "images": self.images,
-            "p_value": self.p_value,
-            "evidence": round(self.evidence, 2),
-            "strength": round(self.score, 2),
-            "cell": None
-            if self.expected is None
-            else {"found": self.found, "expected": round(self.expected, 2)},
+            "false_alarms": self.false_alarms,
+            "why": self.why,
+            "other_explanations": list(self.other_explanations),
+            "score": round(self.score, 2),
+            "found": round(self.found, 2),
+            "expected": round(self.expected, 2),
             "example_captions": list(self.example_captions),
             "example_images": list(self.example_images),
         }
@@ -85,7 +119,7 @@ class PairScores:
         scores: One number a pair, the larger the more suspicious, finite, shape `(N,)`.
         embeddings: Unit embeddings of the captions and of the images of the pairs, both `(N, d)`, where one minus their
             cosine is the score: the automatic cut then sees how captions score with random other images.
-        goals: Suspected goals with their p-values, significant or not, by a method that finds groups.
+        goals: Suspected goals with how often clean data show as much, by a method that finds groups.
     """
 
     scores: npt.NDArray[np.floating[Any]]

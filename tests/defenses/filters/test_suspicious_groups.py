@@ -20,8 +20,13 @@ from mmpoison.datasets import PairDataset
 from mmpoison.defenses.filter_result import FilterResult, PairScores, SuspectedGoal
 from mmpoison.defenses.filters.decide import decide
 from mmpoison.defenses.filters.suspicious_groups import SuspiciousGroups, Views
-from mmpoison.defenses.filters.suspicious_groups._cells import Cell
-from mmpoison.defenses.filters.suspicious_groups._conflict import conflict_of, crowded
+from mmpoison.defenses.filters.suspicious_groups._conflict import (
+    IMAGE_SIDE,
+    conflict_of_images,
+    conflict_of_pairs,
+    crowded,
+    image_views,
+)
 from mmpoison.defenses.filters.suspicious_groups._evidence import (
     CAPTION_NEARNESS,
     CONFLICT_WEIGHT,
@@ -31,10 +36,24 @@ from mmpoison.defenses.filters.suspicious_groups._evidence import (
     NEARNESS,
     SuspiciousCluster,
     evidence_of,
+    misplaced,
     unlike,
 )
-from mmpoison.defenses.filters.suspicious_groups._goals import Group, join_cells, with_clusters
-from mmpoison.defenses.filters.suspicious_groups._scan import SAYS_THE_SAME
+from mmpoison.defenses.filters.suspicious_groups._level import LEVELS, false_alarms_at
+from mmpoison.defenses.filters.suspicious_groups._regression import (
+    FEWEST_ITEMS,
+    FOLDS,
+    RIDGE,
+    folds_of,
+    predict,
+)
+from mmpoison.defenses.filters.suspicious_groups._scan import (
+    evidence_of_images,
+    evidence_of_pairs,
+    joined_clusters,
+    joined_score,
+    scan,
+)
 from mmpoison.defenses.filters.suspicious_groups._words import Vocabulary
 from mmpoison.errors import InputError
 from mmpoison.models import DualEncoder, prepare_features, prepare_pixels
@@ -129,7 +148,8 @@ def found(one_goal: Made) -> FilterResult:
 def test_a_planted_goal_is_found_named_and_dropped(one_goal: Made, found: FilterResult) -> None:
     assert len(goals_of(found)) == 1
     goal = goals_of(found)[0]
-    assert goal.p_value < 1e-6
+    assert goal.false_alarms <= 0.01
+    assert goal.found > 2 * goal.expected
     assert goal.captions_about[0] == "sheep"
     assert goal.images_about[0] == "plane"
     assert str(goal).startswith(
@@ -156,10 +176,15 @@ def test_clean_data_are_left_alone(seed: int) -> None:
     assert result.keep.all()
 
 
-def test_two_goals_are_told_apart(one_goal: Made) -> None:
-    both = one_goal.poisoned(captions_on(one_goal, "cat", PER_TOPIC), images_of("boat"))
-    named = {(goal.captions_about[0], goal.images_about[0]) for goal in goals_of(both.judge())}
+def test_two_goals_are_told_apart(clean: Made) -> None:
+    one = clean.poisoned(captions_on(clean, "sheep", 20), images_of("plane")[:20])
+    both = one.poisoned(captions_on(one, "cat", 20), images_of("boat")[:20])
+    result = both.judge(clean_loss=0.04)
+    first = [*goals_of(result), *result.unproven][:2]
+    named = {(goal.captions_about[0], goal.images_about[0]) for goal in first}
     assert named == {("sheep", "plane"), ("cat", "boat")}
+    bad = both.pairs.poisoned
+    assert (~result.keep & bad).sum() >= 0.9 * bad.sum()
 
 
 def test_one_image_with_all_the_captions_is_found(clean: Made) -> None:
@@ -203,7 +228,7 @@ def test_the_manifest_makes_no_difference(one_goal: Made, found: FilterResult) -
     assert not blind.poisoned.any()
     result = replace(one_goal, pairs=blind).judge()
     assert np.array_equal(result.keep, found.keep)
-    assert goals_of(result)[0].p_value == goals_of(found)[0].p_value
+    assert goals_of(result)[0].score == goals_of(found)[0].score
 
 
 def test_a_stricter_rate_drops_nothing_more(one_goal: Made, found: FilterResult) -> None:
@@ -217,8 +242,6 @@ def test_a_stricter_rate_drops_nothing_more(one_goal: Made, found: FilterResult)
     ("options", "message"),
     [
         ({"false_alarms": 0}, "false_alarms 0 is not between 0 and 1"),
-        ({"conflicting": 1.5}, "conflicting 1.5 is not between 0 and 1"),
-        ({"affinity": -2}, "affinity -2 is not between -1 and 1"),
         *(({"clean_loss": share}, "is not a share between 0 and 1") for share in (0.0, 1.0, -0.1)),
     ],
 )
@@ -230,33 +253,97 @@ def test_values_out_of_range_are_one_line(options: dict[str, Any], message: str)
 # -- the parts -------------------------------------------------------------------------------------
 
 
-def naive_conflict(views: Views, predicted: npt.NDArray[Any]) -> list[float]:
-    """The conflict of each pair in a loop, where no image is crowded."""
-    values: list[float] = []
-    for pair in range(len(views)):
-        expected = 2.0 * predicted[views.image_of[pair]].astype(float)
-        for other in range(len(views)):
-            if other != pair and views.image_of[other] == views.image_of[pair]:
-                expected = expected + views.text[views.caption_of[other]]
-        length = np.linalg.norm(expected)
-        cosine = expected @ views.text[views.caption_of[pair]] / length if length > 0 else 0.0
-        values.append(1 - cosine)
-    return values
+def standardised(distances: npt.ArrayLike) -> npt.NDArray[np.float64]:
+    values = np.asarray(distances, dtype=np.float64)
+    return np.asarray((values - np.median(values)) / max(values.std(), 1e-6))
 
 
-@settings(max_examples=20)
+def naive_prediction(
+    x: npt.NDArray[Any], y: npt.NDArray[Any], weight: npt.NDArray[Any], fold: npt.NDArray[Any]
+) -> npt.NDArray[np.float64]:
+    """Ridge regression by scikit-learn, item by item fitted on the items of other folds."""
+    from sklearn.linear_model import Ridge
+
+    found = np.zeros(y.shape)
+    for item in range(len(x)):
+        others = fold != fold[item]
+        model = Ridge(alpha=RIDGE).fit(x[others], y[others], sample_weight=weight[others])
+        found[item] = model.predict(x[item : item + 1])[0]
+    return np.asarray(found / np.linalg.norm(found, axis=1, keepdims=True))
+
+
+@settings(max_examples=10, deadline=None)
 @given(st.integers(0, 1000))
-def test_conflict_equals_a_loop(seed: int) -> None:
+def test_the_regression_is_ridge_regression_fitted_on_other_folds(seed: int) -> None:
     rng = np.random.default_rng(seed)
-    # fewer images than a regression is fitted on: then only an image's own captions count
-    views = Views.of(
-        rng.normal(size=(12, 6)),
-        rng.normal(size=(8, 5)),
-        rng.integers(12, size=25),
-        rng.integers(8, size=25),
+    x = rng.normal(size=(40, 4)).astype(np.float32)
+    y = rng.normal(size=(40, 3)).astype(np.float32)
+    weight = rng.integers(0, 3, 40).astype(np.float32)
+    fold = folds_of(40, seed)
+    assert np.bincount(fold).tolist() == [40 // FOLDS] * FOLDS
+    np.testing.assert_allclose(
+        predict(x, y, weight, fold), naive_prediction(x, y, weight, fold), atol=1e-4
     )
-    expected = naive_conflict(views, np.zeros((8, 6)))
-    np.testing.assert_allclose(conflict_of(views), expected, atol=1e-5)
+
+
+def test_nothing_is_learned_from_a_few_items() -> None:
+    few = np.ones((FEWEST_ITEMS - 1, 2), dtype=np.float32)
+    weight = np.ones(len(few), dtype=np.float32)
+    assert not predict(few, few, weight, np.arange(len(few)) % FOLDS).any()
+
+
+@settings(max_examples=10, deadline=None)
+@given(st.integers(0, 1000))
+def test_the_conflict_of_pairs_equals_a_loop(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    images, pairs = 30, 80
+    views = Views.of(
+        rng.normal(size=(50, 6)),
+        rng.normal(size=(images, 5)),
+        rng.integers(50, size=pairs),
+        np.concatenate([np.arange(images), rng.integers(images, size=pairs - images)]),
+    )
+    weight = (rng.random(pairs) < 0.9).astype(np.float32)
+    text = views.text[views.caption_of].astype(np.float64)
+    mean, there = np.zeros((images, text.shape[1])), np.zeros(images)
+    for pair in range(pairs):
+        mean[views.image_of[pair]] += weight[pair] * text[pair]
+        there[views.image_of[pair]] += weight[pair]
+    fold = folds_of(images, 3)
+    predicted = naive_prediction(
+        views.image, mean / np.maximum(there, 1)[:, None], (there > 0).astype(float), fold
+    )
+    once = weight / np.maximum(there, 1)[views.image_of]
+    likely = naive_prediction(text, views.image[views.image_of], once, fold[views.image_of])
+    said, seen = [], []
+    for pair in range(pairs):
+        expected = 2.0 * predicted[views.image_of[pair]]
+        for other in range(pairs):
+            if other != pair and views.image_of[other] == views.image_of[pair]:
+                expected = expected + weight[other] * text[other]
+        said.append(1 - expected @ text[pair] / np.linalg.norm(expected))
+        seen.append(1 - likely[pair] @ views.image[views.image_of[pair]])
+    np.testing.assert_allclose(
+        conflict_of_pairs(views, weight, 3),
+        standardised(said) + IMAGE_SIDE * standardised(seen),
+        atol=2e-3,
+    )
+
+
+def test_the_conflict_of_images_asks_other_images_alone(clean: Made) -> None:
+    images, item = image_views(clean.views())
+    assert len(images) == len(TOPICS) * PER_TOPIC
+    assert np.array_equal(item, clean.pairs.image)
+    conflict, expected = conflict_of_images(images)
+    fold, weight = folds_of(len(images), 0), np.ones(len(images))
+    caption = naive_prediction(images.image, images.text, weight, fold)
+    np.testing.assert_allclose(expected, caption, atol=1e-3)
+    image = naive_prediction(images.text, images.image, weight, fold)
+    distances = [
+        standardised(1 - (guess * there).sum(axis=1))
+        for guess, there in ((caption, images.text), (image, images.image))
+    ]
+    np.testing.assert_allclose(conflict, sum(distances), atol=5e-3)
 
 
 def test_crowded_images() -> None:
@@ -265,26 +352,6 @@ def test_crowded_images() -> None:
         == [False] * 4 + [True] + [False] * 60
     )
     assert not crowded(np.full(10, 40)).any()
-
-
-def cell(rows: list[int], p_value: float) -> Cell:
-    return Cell(np.array(rows), len(rows), 1.0, p_value)
-
-
-def test_cells_that_share_pairs_are_one_group() -> None:
-    groups = join_cells(
-        [
-            [cell([1, 2, 3, 4], 1e-4), cell([50, 51], 0.3)],
-            [cell([1, 2], 1e-3), cell([3, 4, 5], 1e-5)],
-            [],
-        ]
-    )
-    assert [group.rows.tolist() for group in groups] == [[1, 2, 3, 4, 5], [50, 51]]
-    # best p of each clustering: 1e-4, 1e-5 and 1; the smallest third of three is the best one, times three
-    assert groups[0].p_value == pytest.approx(3e-5)
-    assert groups[0].votes.tolist() == [2, 2, 2, 2, 1]
-    assert groups[1].p_value == pytest.approx(0.9)
-    assert join_cells([[], []]) == []
 
 
 def test_words_are_those_of_the_group_alone() -> None:
@@ -319,7 +386,7 @@ def test_scans_with_any_encoder(
 
 def test_evidence_as_a_slow_loop_over_pairs_has_it(one_goal: Made) -> None:
     seen = one_goal.views()
-    conflict = conflict_of(seen)
+    conflict = conflict_of_pairs(seen)
     score = evidence_of(seen, conflict).score
     border = np.quantile(conflict, 1 - CONFLICTING)
     odd = np.flatnonzero(conflict > border)
@@ -351,7 +418,7 @@ def test_the_strongest_cluster_is_the_goal(clean: Made, one_goal: Made) -> None:
     clusters = {}
     for name, data in (("clean", clean), ("poisoned", one_goal)):
         seen = data.views()
-        clusters[name] = evidence_of(seen, conflict_of(seen)).clusters
+        clusters[name] = evidence_of(seen, conflict_of_pairs(seen)).clusters
     strongest = clusters["poisoned"][0]
     assert one_goal.pairs.poisoned[strongest.rows].mean() > 0.9
     assert strongest.score > 3 * clusters["clean"][0].score
@@ -362,7 +429,7 @@ def test_the_strongest_cluster_is_the_goal(clean: Made, one_goal: Made) -> None:
 def test_one_crowded_image_is_a_cluster(clean: Made) -> None:
     data = clean.poisoned(captions_on(clean, "sheep", 50), np.full(50, images_of("plane")[7]))
     seen = data.views()
-    found = evidence_of(seen, conflict_of(seen))
+    found = evidence_of(seen, conflict_of_pairs(seen))
     assert data.pairs.poisoned[found.clusters[0].rows].mean() > 0.9
 
 
@@ -378,39 +445,105 @@ def test_a_goal_too_weak_for_a_p_value_is_named_first_and_goes_with_clean_loss(c
     assert (result.scores[~result.keep] >= result.threshold).all()
 
 
-def test_clusters_join_the_groups_that_they_are_part_of() -> None:
-    def group(rows: list[int], p_value: float) -> Group:
-        cell = Cell(np.array(rows), len(rows), 0.1, p_value)
-        return Group(np.array(rows), np.full(len(rows), 3), p_value, 1.0, cell)
-
-    groups = [group([1, 2, 3, 4], 1e-4), group([20, 21, 22], 0.3), group([40, 41], 0.2)]
-    clusters = [
-        SuspiciousCluster(np.array([60, 61]), 9.0),
-        SuspiciousCluster(np.array([3, 4, 5]), 5.0),
-        SuspiciousCluster(np.array([20, 21]), 2.0),
+def test_clusters_of_both_views_that_share_pairs_are_one() -> None:
+    first = [SuspiciousCluster(np.array([1, 2, 3, 4]), 5.0, 4.0, 1.0)]
+    second = [
+        SuspiciousCluster(np.array([3, 4, 5]), 9.0, 7.0, 0.5),
+        SuspiciousCluster(np.array([60, 61]), 6.0),
+        SuspiciousCluster(np.array([4, 70, 71, 72]), 1.0),
     ]
-    found = with_clusters(groups, clusters)
-    assert [one.rows.tolist() for one in found] == [
-        [1, 2, 3, 4, 5],
-        [20, 21, 22],
-        [40, 41],
-        [60, 61],
-    ]
-    assert found[0].votes.tolist() == [3, 3, 5, 5, 2]
-    assert [one.p_value for one in found] == [1e-4, 0.3, 0.2, 1.0]
-    assert [one.score for one in found] == [5.0, 2.0, 0.0, 9.0]
-    assert found[3].cell is None
+    found = joined_clusters(first, second)
+    assert [one.rows.tolist() for one in found] == [[1, 2, 3, 4, 5], [60, 61], [4, 70, 71, 72]]
+    assert [(one.score, one.found, one.expected) for one in found[:1]] == [(9.0, 7.0, 0.5)]
+    assert joined_clusters([], second)[0].score == 9.0
 
 
-def test_significant_goals_come_first_by_p_value_and_the_others_by_score() -> None:
-    def goal(row: int, p_value: float, score: float) -> SuspectedGoal:
-        return SuspectedGoal((), (), np.array([row]), 1, None, None, p_value, 1.0, score, (), ())
+def own_images(clean: Made, count: int) -> Made:
+    """Images of planes that carry the captions of one image of sheep each, and nothing else."""
+    sheep, plane = images_of("sheep")[:count], images_of("plane")[:count]
+    honest = clean.pairs.where(~np.isin(clean.pairs.image, plane))
+    rows = np.flatnonzero(np.isin(clean.pairs.image, sheep))
+    target = plane[np.searchsorted(sheep, clean.pairs.image[rows])]
+    pairs = PairDataset.build(
+        honest.images,
+        np.concatenate([honest.captions, clean.pairs.captions[rows]]),
+        np.concatenate([honest.image, target]),
+        np.concatenate([honest.source, clean.pairs.source[rows]]),
+    )
+    return replace(clean, pairs=pairs)
 
-    goals = (goal(0, 0.3, 2.0), goal(1, 1e-3, 0.0), goal(2, 1.0, 9.0), goal(3, 1e-4, 5.0))
+
+def test_an_attacker_who_posts_his_own_images_is_found(clean: Made) -> None:
+    data = own_images(clean, 15)
+    bad = data.pairs.poisoned
+    seen = data.views()
+    image = evidence_of_images(seen, 0).score
+    assert (image[bad] > np.quantile(image[~bad], 0.98)).mean() >= 0.8
+    # an image has no say in what is expected of it: his captions once more change nothing
+    again = data.poisoned(np.flatnonzero(bad), data.pairs.image[bad])
+    louder = evidence_of_images(again.views(), 0).score
+    of_image = {int(one): score for one, score in zip(again.pairs.image, louder, strict=True)}
+    same = [of_image[int(one)] for one in data.pairs.image]
+    np.testing.assert_allclose(same, image, rtol=1e-3, atol=1e-3)
+    found = data.judge(clean_loss=0.05)
+    first = [*goals_of(found), *found.unproven][0]
+    assert (first.captions_about[0], first.images_about[0]) == ("sheep", "plane")
+    assert (~found.keep & bad).sum() >= 0.9 * bad.sum()
+
+
+def test_a_joined_score_is_high_where_either_view_is(one_goal: Made) -> None:
+    seen = one_goal.views()
+    parts = [part.score for part in (evidence_of_pairs(seen, 0), evidence_of_images(seen, 0))]
+    joined = scan(seen).score
+    np.testing.assert_allclose(joined, joined_score(*parts))
+    for part in parts:
+        higher = [(part >= value).mean() for value in part[::97]]
+        assert (10 ** -joined[::97] <= np.array(higher) + 1e-9).all()
+
+
+def test_levels_fall_and_small_groups_are_never_named(clean: Made) -> None:
+    scores, shares = zip(*LEVELS, strict=True)
+    assert list(scores) == sorted(scores)
+    assert list(shares) == sorted(shares, reverse=True)
+    assert false_alarms_at(scores[-1] * 10) == pytest.approx(shares[-1])
+    few = clean.poisoned(captions_on(clean, "sheep", 4), images_of("plane")[:4])
+    for goal in (*goals_of(few.judge(false_alarms=0.99)), *few.judge().unproven):
+        assert goal.images >= 5 or goal.false_alarms == 1.0
+
+
+def test_significant_goals_come_first_and_all_by_their_score() -> None:
+    def goal(row: int, false_alarms: float, score: float) -> SuspectedGoal:
+        return SuspectedGoal(
+            (), (), np.array([row]), 9, 5.0, 0.5, false_alarms, score, ("a caption",), ("1.jpg",)
+        )
+
+    goals = (goal(0, 0.3, 2.0), goal(1, 1e-3, 7.0), goal(2, 1.0, 9.0), goal(3, 1e-4, 8.0))
     found = decide(SuspiciousGroups(), PairScores(np.zeros(5), goals=goals), "e")
     assert [int(one.rows[0]) for one in goals_of(found)] == [3, 1]
     assert [int(one.rows[0]) for one in found.unproven] == [2, 0]
     assert found.keep.tolist() == [True, False, True, False, True]
+
+
+def test_a_goal_says_why_and_what_else_it_could_be(found: FilterResult) -> None:
+    goal = goals_of(found)[0].to_json()
+    assert goal["why"].startswith("about ")
+    assert "would be if captions and images were independent" in goal["why"]
+    assert len(goal["other_explanations"]) >= 2
+    assert {"captions_about", "images_about", "pairs", "images", "false_alarms"} <= set(goal)
+
+
+def test_misplaced_captions_have_a_meaning_elsewhere(one_goal: Made, clean: Made) -> None:
+    seen = one_goal.views()
+    poison = np.flatnonzero(one_goal.pairs.poisoned)
+    honest = np.flatnonzero(~one_goal.pairs.poisoned)
+    assert misplaced(seen, poison, honest) > 0.8
+    # captions about sheep on images of sheep are where they belong
+    sheep = np.flatnonzero(one_goal.pairs.image < PER_TOPIC)
+    assert misplaced(seen, sheep, honest) < 0.1
+    # what is only ever with these images names them
+    others = honest[~np.isin(honest, captions_on(one_goal, "sheep", 10**6))]
+    assert misplaced(seen, poison, others) == 0.0
+    assert misplaced(seen, poison, np.empty(0, dtype=np.intp)) == 0.0
 
 
 def test_odd_wording_of_the_same_thing_is_not_unlike(one_goal: Made) -> None:
@@ -419,6 +552,6 @@ def test_odd_wording_of_the_same_thing_is_not_unlike(one_goal: Made) -> None:
     ours = np.flatnonzero(~one_goal.pairs.poisoned & (one_goal.pairs.image < PER_TOPIC))
     assert unlike(seen, poison) > 0.5
     # the first caption of each image of sheep, beside the other two
-    assert unlike(seen, ours[::CAPTIONS]) < SAYS_THE_SAME
+    assert unlike(seen, ours[::CAPTIONS]) < 0.15
     # nobody else speaks of these images
     assert unlike(seen, np.arange(len(one_goal.pairs))) == 1.0

@@ -110,11 +110,11 @@ def decide(
 def _significant(
     goals: Sequence[SuspectedGoal], level: float
 ) -> tuple[tuple[SuspectedGoal, ...], tuple[SuspectedGoal, ...]]:
-    """Split goals into those up to a p-value, sorted by it, and the others, sorted by their score."""
-    proven = [goal for goal in goals if goal.p_value <= level]
-    rest = [goal for goal in goals if goal.p_value > level]
-    proven.sort(key=lambda goal: (goal.p_value, -goal.score, -goal.evidence))
-    rest.sort(key=lambda goal: (-goal.score, goal.p_value, -goal.evidence))
+    """Split goals into those up to a share of false alarms and the others, each sorted by their score."""
+    proven = [goal for goal in goals if goal.false_alarms <= level]
+    rest = [goal for goal in goals if goal.false_alarms > level]
+    proven.sort(key=lambda goal: -goal.score)
+    rest.sort(key=lambda goal: -goal.score)
     return tuple(proven), tuple(rest)
 
 

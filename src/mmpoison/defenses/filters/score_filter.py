@@ -41,7 +41,7 @@ class ScoreFilter(PairFilter):
         self.cut = Cut.of(cut) or self.default_cut or Cut()
         if self.cut.false_alarms is not None and not self.finds_groups:
             raise InputError(
-                f"{self.name} finds no groups and knows no p-values, which false_alarms (--false-alarms) needs: "
+                f"{self.name} finds no groups, which false_alarms (--false-alarms) needs: "
                 "it takes threshold, clean_loss, labels or automatic"
             )
         if self.cut.threshold is not None:

@@ -1,12 +1,12 @@
-"""Scores the evidence against each single pair, and finds clusters of suspicious pairs: without p-values.
+"""Scores the evidence against each item, a pair or an image with its captions, and finds suspicious clusters.
 
-Clusterings give p-values, but their borders cut groups apart, and a group that fills no cell well is lost. Here each
-conflicting pair asks how many others are like it on both sides, captions and images, against how many would be if the
-captions and images of conflicting pairs had nothing to do with each other.
+Each conflicting item asks how many others are like it on both sides, captions and images, against how many would be if
+the captions and images of conflicting items had nothing to do with each other.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,16 +27,37 @@ CAPTION_NEARNESS = 20.0
 CONFLICT_WEIGHT = 0.25
 """What a robust standard deviation of conflict adds to the logarithm of the excess."""
 
+FEWEST_ALIKE = 2.0
+"""A cluster with fewer conflicting pairs alike to its middle counts less: rare topics conflict by themselves."""
+
+SAME_TOPIC = (0.5, 0.8)
+"""Mean cosine below which captions are on different topics, and from which they are on one; topics are at about 0."""
+
+SAME_KIND = (0.3, 0.6)
+"""The same of images."""
+
+FEWEST_EXPECTED = 5
+
 FEW = 0.1
 EXPECTED_AT_LEAST = 0.5
 
 CLUSTERS_AMONG = 0.02
-"""Share of the pairs, those with the most evidence, that may form a group."""
+"""Share of the items, those with the most evidence, that may form a cluster.
+
+With 0.04 the scores of clean sets grow more than those of poison: their 1% level rises from 10 to 46, the median of
+carrier `own` on photos from 11 to 15 (seeds 0 to 4). The price: of more poison only a part is in clusters.
+"""
 
 MOST_IN_CLUSTERS = 5000
 MOST_CLUSTERS = 8
-ALIKE = float(np.exp(-4.0))
+CLUSTER_NEARNESS = 3.0
+"""As `NEARNESS`, in clusters: those of an attacker's own images are wide."""
+
+ALIKE = float(np.exp(-0.8 * CLUSTER_NEARNESS))
 """A pair belongs to a cluster from this nearness to its middle, captions and images together."""
+
+WEIGHT_POWER = 1.5
+"""Few pairs with much evidence count more than many with little: clean data have the latter."""
 
 ROWS = 1024
 
@@ -48,11 +69,15 @@ class SuspiciousCluster:
     Attributes:
         rows: The pairs, sorted.
         score: Evidence of all pairs alike to the middle one, summed, times one minus the cosine between what they
-            say and what the other captions of their images say; ranks clusters.
+            say and what is expected of their images, and `misplaced`, and less where hardly any pair is alike.
+        found: How many conflicting pairs are alike to the middle one on both sides.
+        expected: How many would be if captions and images of conflicting pairs were independent.
     """
 
     rows: Index
     score: float
+    found: float = 0.0
+    expected: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -68,7 +93,11 @@ class Evidence:
     clusters: tuple[SuspiciousCluster, ...]
 
 
-def evidence_of(views: Views, conflict: npt.NDArray[np.float32]) -> Evidence:
+def evidence_of(
+    views: Views,
+    conflict: npt.NDArray[np.float32],
+    difference: Callable[[Index], float] | None = None,
+) -> Evidence:
     """Score every pair: the logarithm of how many conflicting pairs are like it on both sides, against the expected.
 
     A quarter of its conflict is added, in robust standard deviations, and the logarithm of the share of captions like
@@ -78,6 +107,8 @@ def evidence_of(views: Views, conflict: npt.NDArray[np.float32]) -> Evidence:
     Args:
         views: The data.
         conflict: Conflict of each pair, shape `(N,)`.
+        difference: How different what some pairs say is from what is expected of their images, in [0, 1]; by default
+            from the other captions of the images (`unlike`).
     """
     border = np.quantile(conflict, 1 - CONFLICTING)
     rows = np.flatnonzero(conflict > border)
@@ -95,7 +126,15 @@ def evidence_of(views: Views, conflict: npt.NDArray[np.float32]) -> Evidence:
     # what hardly conflicts stays behind everything else
     others = conflict <= border
     score[others] += score[rows].min() - deviation[others].max() - 1
-    return Evidence(score, tuple(_clusters(views, rows, score)))
+    consistent = np.flatnonzero(conflict <= border)
+
+    def measured(found: Index) -> float:
+        differs = unlike(views, found) if difference is None else difference(found)
+        return differs * misplaced(views, found, consistent)
+
+    counts = np.zeros((2, len(views)))
+    counts[:, rows] = alike, apart
+    return Evidence(score, tuple(_clusters(views, rows, score, counts, measured)))
 
 
 def _owners(views: Views, rows: Index) -> Index:
@@ -147,15 +186,21 @@ def _vouched(views: Views, rows: Index, quiet: npt.NDArray[np.bool_]) -> npt.NDA
     return share[back]
 
 
-def _clusters(views: Views, rows: Index, score: npt.NDArray[np.float64]) -> list[SuspiciousCluster]:
+def _clusters(
+    views: Views,
+    rows: Index,
+    score: npt.NDArray[np.float64],
+    counts: npt.NDArray[np.float64],
+    difference: Callable[[Index], float],
+) -> list[SuspiciousCluster]:
     count = min(MOST_IN_CLUSTERS, len(rows), round(CLUSTERS_AMONG * len(views)) + 1)
     order = rows[np.argsort(-score[rows], kind="stable")]
     if count < 2:
         return []
     chosen = np.sort(order[:count])
-    weight = score[chosen] - score[order[count - 1]]
+    weight = (score[chosen] - score[order[count - 1]]) ** WEIGHT_POWER
     text, image = views.text[views.caption_of[chosen]], views.image[views.image_of[chosen]]
-    near = _near(text, text, NEARNESS) * _near(image, image, NEARNESS)
+    near = _near(text, text, CLUSTER_NEARNESS) * _near(image, image, CLUSTER_NEARNESS)
     counted = near * _other(_owners(views, chosen), slice(0, count))
     clusters: list[SuspiciousCluster] = []
     while len(clusters) < MOST_CLUSTERS:
@@ -166,9 +211,38 @@ def _clusters(views: Views, rows: Index, score: npt.NDArray[np.float64]) -> list
             break
         members = (near[middle] >= ALIKE) & (weight > 0)
         found = chosen[members]
-        clusters.append(SuspiciousCluster(found, float(total[middle]) * unlike(views, found)))
+        alike, expected = map(float, counts[:, chosen[middle]])
+        strength = float(total[middle]) * difference(found) * min(1.0, alike / FEWEST_ALIKE)
+        clusters.append(SuspiciousCluster(found, strength, alike, expected))
         weight = np.where(members, 0, weight)
     return sorted(clusters, key=lambda cluster: -cluster.score)
+
+
+def misplaced(views: Views, rows: Index, consistent: Index) -> float:
+    """Compute how far captions like those of a cluster belong to images of another kind, in [0, 1].
+
+    Poison misuses captions that have a meaning in the data, on images of a kind that has captions of its own. Captions
+    that are only ever with these images name these images: a rare topic, or a word that the text encoder does not know.
+    So it is 1 where as many consistent captions as the cluster has are on its topic, as many consistent images are of
+    its kind, and the images of the former have nothing in common with those of the cluster.
+
+    Args:
+        views: The data.
+        rows: Items of the cluster.
+        consistent: Items without conflict.
+    """
+    if not len(consistent):
+        return 0.0
+    count = min(max(len(rows), FEWEST_EXPECTED), len(consistent))
+    text, image = views.text[views.caption_of], views.image[views.image_of]
+    topic, place = (unit(side[rows].mean(axis=0)) for side in (text, image))
+    same = 1.0
+    for side, middle, (low, high) in ((image, place, SAME_KIND), (text, topic, SAME_TOPIC)):
+        alike = side[consistent] @ middle
+        nearest = np.argpartition(-alike, count - 1)[:count]
+        same *= float(np.clip((alike[nearest].mean() - low) / (high - low), 0, 1))
+    home = unit(image[consistent[nearest]].mean(axis=0))  # of the captions, which came last
+    return same * float(np.clip(1 - home @ place, 0, 1))
 
 
 def unlike(views: Views, rows: Index) -> float:

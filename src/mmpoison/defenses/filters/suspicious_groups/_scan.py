@@ -1,88 +1,127 @@
-"""Runs the whole scan on vectors: finds which pairs belong to a suspected goal."""
+"""Scores pairs by two views of the data, and joins them: each caption with its image, and each image with its captions.
+
+The first finds captions that do not agree with the other captions of an image, the second images whose captions agree
+with each other but not with the image. An attacker who posts his own images is seen by the second alone.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
 
-from mmpoison.defenses.filters.suspicious_groups._cells import Clustering, suspicious_cells
-from mmpoison.defenses.filters.suspicious_groups._conflict import conflict_of
-from mmpoison.defenses.filters.suspicious_groups._evidence import Evidence, evidence_of, unlike
-from mmpoison.defenses.filters.suspicious_groups._goals import Group, join_cells
-from mmpoison.defenses.filters.suspicious_groups._views import Views
+from mmpoison.defenses.filters.suspicious_groups._conflict import (
+    Values,
+    conflict_of_images,
+    conflict_of_pairs,
+    image_views,
+)
+from mmpoison.defenses.filters.suspicious_groups._evidence import (
+    Evidence,
+    SuspiciousCluster,
+    evidence_of,
+)
+from mmpoison.defenses.filters.suspicious_groups._views import Index, Views, unit
 
-MOST_CLUSTERS = 80
-IMAGES_IN_CLUSTER = 25
-"""At least, on average: finer clusters would tear kinds apart, and with them the evidence."""
-
-SEEDS = 3
-REPORT = 0.5
-"""Cells up to this p-value take part in a group; the group's own p-value decides about it."""
-
-
-SAYS_THE_SAME = 0.15
-"""A group whose captions are less unlike the other captions of its images has unusual phrasing, and is no finding."""
-
-
-@dataclass(frozen=True)
-class Scan:
-    """The result of the scan.
-
-    Attributes:
-        conflict: Conflict of each pair, in [0, 2], shape `(N,)`.
-        threshold: Pairs above it count as conflicting.
-        groups: Groups of conflicting pairs, the most significant first; most of them mean nothing.
-        evidence: The evidence against each pair, and clusters of suspicious pairs.
-    """
-
-    conflict: npt.NDArray[np.float32]
-    threshold: float
-    groups: tuple[Group, ...]
-    evidence: Evidence
+FITS = 3
+LEFT_OUT = 0.03
+"""Share with the most evidence that the next fit leaves out: poison would teach the regressions what it pretends."""
 
 
-def clusterings(views: Views, seed: int) -> list[Clustering]:
-    """Make three clusterings each of up to 80, half and a quarter as many clusters."""
-    most = max(4, min(MOST_CLUSTERS, len(views.image) // IMAGES_IN_CLUSTER))
-    sizes = sorted({max(2, most // part) for part in (1, 2, 4)})
-    return [
-        Clustering.of(views, size, seed * SEEDS + number)
-        for size in sizes
-        for number in range(SEEDS)
-    ]
+LINKED = 0.5
+"""Clusters of the two views are one if the smaller shares this much of its pairs with the larger."""
+
+IMAGE_SCORE = 2.0
+"""Factor of the score of a cluster of images: an image stands for all of its captions, which are alike."""
 
 
-def scan(
-    views: Views,
-    *,
-    conflicting: float,
-    affinity: float,
-    seed: int,
-    prepared: Sequence[Clustering] | None = None,
-) -> Scan:
-    """Find groups of conflicting pairs.
+def scan(views: Views, seed: int = 0) -> Evidence:
+    """Score all pairs by both views.
 
     Args:
         views: The data.
-        conflicting: Share of the pairs that count as conflicting, in (0, 1).
-        affinity: Groups that are more alike than this are natural neighbours.
-        seed: Seed of the clusterings.
-        prepared: Clusterings made before, for data that share captions and images.
+        seed: Seed of the folds of the regressions.
+
+    Returns:
+        The score of each pair (`joined_score`), and the clusters of both views, the strongest first.
     """
-    conflict = conflict_of(views, seed)
-    cells = [
-        suspicious_cells(
-            views, conflict, one, conflicting=conflicting, affinity=affinity, report=REPORT
+    parts = evidence_of_pairs(views, seed), evidence_of_images(views, seed)
+    score = joined_score(*(part.score for part in parts))
+    return Evidence(score, joined_clusters(*(part.clusters for part in parts)))
+
+
+def evidence_of_pairs(views: Views, seed: int) -> Evidence:
+    """Score each pair by what else is known of its image."""
+    return _fitted(
+        lambda weight: evidence_of(views, conflict_of_pairs(views, weight, seed)), len(views)
+    )
+
+
+def evidence_of_images(views: Views, seed: int) -> Evidence:
+    """Score each image, with all of its captions, by what other images are captioned with; pairs get their image's."""
+    images, item = image_views(views)
+
+    def fit(weight: Values) -> Evidence:
+        conflict, expected = conflict_of_images(images, weight, seed)
+
+        def difference(rows: Index) -> float:
+            said, usual = (unit(side[rows].mean(axis=0)) for side in (images.text, expected))
+            return float(np.clip(1 - said @ usual, 0, 1))
+
+        return evidence_of(images, conflict, difference)
+
+    evidence = _fitted(fit, len(images))
+    clusters = tuple(
+        replace(
+            cluster,
+            rows=np.flatnonzero(np.isin(item, cluster.rows)),
+            score=IMAGE_SCORE * cluster.score,
         )
-        for one in (prepared if prepared is not None else clusterings(views, seed))
-    ]
-    threshold = float(np.quantile(conflict, 1 - conflicting))
-    groups = [
-        group if unlike(views, group.rows) >= SAYS_THE_SAME else replace(group, p_value=1.0)
-        for group in join_cells(cells)
-    ]
-    groups.sort(key=lambda group: (group.p_value, -group.evidence))
-    return Scan(conflict, threshold, tuple(groups), evidence_of(views, conflict))
+        for cluster in evidence.clusters
+    )
+    return Evidence(evidence.score[item], clusters)
+
+
+def joined_score(*scores: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Join scores of the same pairs: minus log10 of the share of pairs that have as much evidence in one of the views.
+
+    >>> joined_score(np.array([0.0, 1.0, 9.0, 2.0]), np.array([8.0, 0.0, 1.0, 0.5])).round(2).tolist()
+    [0.6, 0.12, 0.6, 0.3]
+    """
+    from scipy.stats import rankdata
+
+    pairs = len(scores[0])
+    share = [1 - (rankdata(score) - 1) / pairs for score in scores]
+    return np.asarray(-np.log10(np.min(share, axis=0)) + 0.0)
+
+
+def joined_clusters(
+    first: Sequence[SuspiciousCluster], second: Sequence[SuspiciousCluster]
+) -> tuple[SuspiciousCluster, ...]:
+    """Join the clusters of two views that are about the same pairs; the strongest first."""
+    joined = list(first)
+    for cluster in second:
+        shared = [
+            len(np.intersect1d(cluster.rows, one.rows)) / min(len(cluster.rows), len(one.rows))
+            for one in joined
+        ]
+        best = int(np.argmax(shared)) if shared else -1
+        if best < 0 or shared[best] < LINKED:
+            joined.append(cluster)
+            continue
+        stronger = max(cluster, joined[best], key=lambda one: one.score)
+        rows = np.union1d(cluster.rows, joined[best].rows)
+        joined[best] = replace(stronger, rows=rows)
+    return tuple(sorted(joined, key=lambda one: -one.score))
+
+
+def _fitted(fit: Callable[[Values], Evidence], items: int) -> Evidence:
+    """Fit several times, each time without the items that the fit before has the most evidence against."""
+    weight = np.ones(items, dtype=np.float32)
+    for _ in range(FITS - 1):
+        score = fit(weight).score
+        weight = np.ones(items, dtype=np.float32)
+        weight[np.argsort(-score, kind="stable")[: int(LEFT_OUT * items)]] = 0
+    return fit(weight)

@@ -1,0 +1,64 @@
+"""Predicts the vectors of one side from those of the other, each item by a fit to other images."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from mmpoison.defenses.filters.suspicious_groups._views import Index, Vectors, unit
+
+FOLDS = 5
+RIDGE = 1.0
+FEWEST_ITEMS = 20
+"""Of fewer items nothing is learned: what is predicted is zero."""
+
+
+def folds_of(images: int, seed: int) -> Index:
+    """Draw the fold of each image, folds of equal size, shape `(images,)`."""
+    return np.random.default_rng(seed).permutation(np.arange(images) % FOLDS)
+
+
+def predict(x: Vectors, y: Vectors, weight: npt.NDArray[np.float32], fold: Index) -> Vectors:
+    """Predict `y` from `x` by ridge regression with an intercept, fitted on the items of the other folds.
+
+    Only sums over items are needed, one for each fold; the sums of the other folds give the fit.
+
+    Args:
+        x: Shape `(n, d)`.
+        y: Shape `(n, e)`.
+        weight: How much each item counts in the fits, not negative, shape `(n,)`.
+        fold: Fold of each item, shape `(n,)`; all items of one image are in one fold.
+
+    Returns:
+        Unit vectors, shape `(n, e)`; zeros for fewer than 20 items of positive weight.
+    """
+    predicted = np.zeros_like(y)
+    if np.count_nonzero(weight) < FEWEST_ITEMS:
+        return predicted
+    sides = [np.asarray(side, dtype=np.float64) for side in (x, y)]
+    sums = [
+        _sums(*(side[fold == number] for side in sides), weight[fold == number])
+        for number in range(FOLDS)
+    ]
+    total = [sum(parts) for parts in zip(*sums, strict=True)]
+    for number, own in enumerate(sums):
+        xx, xy, x_sum, y_sum, count = (whole - part for whole, part in zip(total, own, strict=True))
+        x_mean, y_mean = x_sum / max(count, 1e-9), y_sum / max(count, 1e-9)
+        square = xx - count * np.outer(x_mean, x_mean) + RIDGE * np.eye(len(x_mean))
+        slope = np.linalg.solve(square, xy - count * np.outer(x_mean, y_mean))
+        mine = fold == number
+        predicted[mine] = (sides[0][mine] - x_mean) @ slope + y_mean
+    return unit(predicted)
+
+
+def _sums(
+    x: npt.NDArray[np.float64], y: npt.NDArray[np.float64], weight: npt.NDArray[np.float32]
+) -> tuple[npt.NDArray[np.float64], ...]:
+    weighted = x * weight[:, None]
+    return (
+        weighted.T @ x,
+        weighted.T @ y,
+        weighted.sum(axis=0),
+        weight @ y,
+        np.asarray(weight.sum(), dtype=np.float64),
+    )
