@@ -2,8 +2,8 @@
 
 A folder in `expected/` holds what version 0.1.0 computed on one kind of processor. `test_golden.py` runs the same
 commands and compares to the last digit.
-Not of 0.1.0 are `filtered-I-suspicious-groups` and `filtered-I-neighbour-outliers`: that version never judged the
-poison of attack I by these two methods (1,500 of 1,525 training pairs).
+Later than 0.1.0 are all files of suspicious-groups, which now compares in two ways, `judge_auroc` in the facts of filters,
+and `filtered-I-neighbour-outliers`: 0.1.0 never judged the poison of attack I by that method.
 
     python tests/golden/make_golden.py tests/golden/expected/avx512-bf16
 
