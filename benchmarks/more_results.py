@@ -25,6 +25,9 @@ FIVE = ("--seeds", "0-4", "--no-models")
 EQUAL = "where an equal caption"
 """In the title of the second table of utility, which is of one setting."""
 
+SUMMARIES = {"attacks": "attack", "kinds": "kind", "nulls": "null"}
+"""Where a benchmark's JSON has its summaries, and what they are of."""
+
 HERE = Path(__file__).parent
 
 
@@ -52,11 +55,8 @@ def _both_attacks(recipe: str, *more: str) -> dict[str, Sequence[str]]:
     return {"II": command, "I": (*command, *ATTACK_1)}
 
 
-def _suspected(data: str, encoder: str, seeds: Sequence[int]) -> dict[str, Sequence[str]]:
-    return {
-        f"{data}-{seed}": ("suspected_goals.py", data, "--encoder", encoder, "--seed", str(seed))
-        for seed in seeds
-    }
+def _suspected(data: str, encoder: str) -> dict[str, Sequence[str]]:
+    return {"seeds-5-9": ("suspected_goals.py", data, "--encoder", encoder)}
 
 
 def _model_scan(recipe: str) -> dict[str, Sequence[str]]:
@@ -77,7 +77,7 @@ MORE = (
     More(
         "suspected-goals-openmoji",
         "Suspected goals: OpenMoji scenes",
-        benchmarks=_suspected("openmoji", "openmoji-mini", (1, 2)),
+        benchmarks=_suspected("openmoji", "openmoji-mini"),
     ),
     More(
         "studies-rsicd-ucm",
@@ -123,7 +123,16 @@ MORE = (
     More(
         "suspected-goals-rsicd-ucm",
         "Suspected goals: satellite photos",
-        benchmarks=_suspected("rsicd-ucm", "efficientnet-minilm", (3, 4)),
+        benchmarks=_suspected("rsicd-ucm", "efficientnet-minilm"),
+        photos=True,
+    ),
+    More(
+        "false-alarms",
+        "False alarms of suspicious-groups on clean sets",
+        benchmarks={
+            "synthetic": ("false_alarms.py",),
+            "real": ("false_alarms.py", "--kind", "real"),
+        },
         photos=True,
     ),
     More(
@@ -210,7 +219,8 @@ def short_tables(folders: Sequence[Path]) -> list[Table]:
 
 def _summaries(title: str, found: Mapping[str, Any]) -> Table:
     """Make a table of the summaries of a benchmark: one a line, the rows of single goals left out."""
-    kind, groups = ("attack", found["attacks"]) if "attacks" in found else ("null", found["nulls"])
+    kind, key = next((kind, key) for key, kind in SUMMARIES.items() if key in found)
+    groups = found[key]
     lines = [
         {kind: name, **{k: v for k, v in group.items() if k != "rows"}}
         for name, group in groups.items()

@@ -1,229 +1,331 @@
-"""How often the scan for suspected goals names the true goal first, what it removes, and what it says of clean data.
+"""How much poison `suspicious-groups` removes, attacker by attacker, and how often it names the true goal first.
 
-    python benchmarks/suspected_goals.py rsicd-ucm --root DIR --seed 1 --goals 24 --json OUT
-    python benchmarks/suspected_goals.py openmoji --encoder openmoji-mini --goals 24 --json OUT
+    python benchmarks/suspected_goals.py rsicd-ucm --root DIR --seeds 0 1 2 3 4 --json choose.json  # to choose on
+    python benchmarks/suspected_goals.py rsicd-ucm --root DIR --seeds 5 6 7 8 9 --json print.json   # to print
+    python benchmarks/suspected_goals.py openmoji --encoder openmoji-mini --json print.json
+    python benchmarks/suspected_goals.py --table print.json
 
-Features are computed once and kept in the cache folder; captions and images are clustered once, for an attack adds
-none to them. Then a goal takes about a second. Goals are drawn at random from all pairs of classes; `--leave-out` names
-goals on which settings were chosen.
+Features are computed once and cached. Every attacker of `attackers.py` gets the same random goals of each seed, but for
+`nearest-assigned`, whose B is one of A's five nearest classes. A row an attack goes into the JSON file; a second call
+with the same file runs what remains. `oracle` is the share caught by a linear classifier that knows the poison, on the
+same vectors: what the features allow. `relevance-filter` is the share caught by the distance at 2% lost, where the
+encoder is aligned.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
+from attackers import ATTACKERS, Attacker, random_goals
+from rich.console import Console
+from rich.table import Table
 
-from mmpoison.attacks import ATTACKS
+from mmpoison.api.progress import console_progress
+from mmpoison.attacks import VectorSurrogate, nearest_classes
+from mmpoison.attacks.catalogue import run_attack
 from mmpoison.base.cache_folder import cache_folder
 from mmpoison.base.files import write_json
 from mmpoison.base.seeding import generator
 from mmpoison.datasets import load_dataset
-from mmpoison.defenses.filter_result import FilterResult, PairScores, auroc
-from mmpoison.defenses.filters.decide import decide
-from mmpoison.defenses.filters.suspicious_groups import (
-    SuspiciousGroups,
-    Views,
-    clusterings,
-    views_of,
-)
+from mmpoison.defenses.filter_result import FEWEST_IMAGES, auroc
+from mmpoison.defenses.filters.suspicious_groups import SuspiciousGroups, Views
+from mmpoison.defenses.filters.suspicious_groups._features import caption_features, image_features
+from mmpoison.defenses.filters.suspicious_groups._level import false_alarms_at
 from mmpoison.errors import InputError
-from mmpoison.models import PairInputs, load_encoder, prepare_features, prepare_pixels
+from mmpoison.metrics import cosine_distance
+from mmpoison.models import MODELS, PairInputs, load_encoder, prepare_features, prepare_pixels
+from mmpoison.models.embedding import embed_captions, embed_images
 from mmpoison.pairs.table import PairDataset
+from mmpoison.statistics import clustered_share
 
-ATTACKS_RUN = (
-    ("single-target-label", "add"),
-    ("single-target-label", "replace"),
-    ("single-target-image", "add"),
-    ("single-target-image", "replace"),
-)
-CLEAN_SUBSETS = 20
+FALSE_ALARMS = 0.01
+LOSSES = (0.001, 0.01, 0.02, 0.05)
+NEAREST = 5
+FOLDS = 5
 
 
 class Prepared:
-    """A clean set with its vectors and clusterings."""
+    """A clean set with the features of its captions and images."""
 
     def __init__(self, pairs: PairDataset, encoder_name: str) -> None:
-        self.pairs = pairs
         # images of the gallery too: attack I puts captions on one of them
         known = pairs.where(pairs.in_split("train") | pairs.in_split("test"))
-        encoder = load_encoder(encoder_name)
+        self.encoder, self.pairs = load_encoder(encoder_name), pairs
         everything = np.arange(len(pairs.images), dtype=np.int32)  # as runs of recipes do
-        try:
-            inputs: PairInputs = prepare_features(
-                encoder, pairs, images=everything, cache=cache_folder()
+        inputs = self._prepare(pairs, known, everything)
+        self.captions, caption_of = np.unique(known.captions.astype(str), return_inverse=True)
+        self.images, image_of = np.unique(known.image, return_inverse=True)
+        self.text = caption_features(self.encoder, inputs, self.captions.astype(object))
+        self.image = image_features(self.encoder, inputs, self.images.astype(np.int32))
+        self.views = Views.of(self.text, self.image, caption_of, image_of)
+        self.embedded: tuple[Any, Any] | None = None
+        if MODELS[encoder_name].aligned:
+            self.embedded = (
+                embed_captions(self.encoder, self.captions.tolist()),
+                embed_images(self.encoder, inputs, self.images.astype(np.int32)),
             )
+        self.surrogate = VectorSurrogate(
+            self.captions.tolist(), self.views.text, self.images, self.views.image
+        )
+
+    def _prepare(self, pairs: PairDataset, known: PairDataset, images: Any) -> PairInputs:
+        try:
+            return prepare_features(self.encoder, pairs, images=images, cache=cache_folder())
         except InputError:  # no projections apart from the trunks
-            inputs = prepare_pixels(encoder, known)
-        self.views = views_of(known, encoder, inputs)
-        self.clusterings = clusterings(self.views, seed=0)
-        self.caption = {text: row for row, text in enumerate(np.unique(known.captions.astype(str)))}
-        self.image = {int(image): row for row, image in enumerate(np.unique(known.image))}
+            return prepare_pixels(self.encoder, known)
 
-    def score(self, train: PairDataset) -> PairScores:
-        """Scan a poisoned version of the set."""
-        views = Views(
-            self.views.text,
-            self.views.image,
-            np.array([self.caption[caption] for caption in train.captions]),
-            np.array([self.image[int(image)] for image in train.image]),
+    def views_of(self, train: PairDataset) -> Views:
+        """Return a poisoned version of the set as the filter sees it; captions that are new to it are embedded."""
+        captions = train.captions.astype(str)
+        known, views = self.captions, self.views
+        new = np.setdiff1d(captions, known)
+        if len(new):
+            rows = np.flatnonzero(np.isin(captions, new))
+            written = train.where(np.isin(np.arange(len(train)), rows))
+            inputs = self._prepare(written, written, written.used_images())
+            text = caption_features(self.encoder, inputs, new.astype(object))
+            known = np.concatenate([known, new])
+            order = np.argsort(known, kind="stable")
+            known, text = known[order], np.concatenate([self.text, text])[order]
+            views = Views.of(text, self.image, views.caption_of, views.image_of)
+        place, image_of = (
+            np.searchsorted(*both) for both in ((known, captions), (self.images, train.image))
         )
-        return SuspiciousGroups().score_views(train, views, prepared=self.clusterings)
+        return Views(views.text, views.image, place, image_of)
 
-    def judge_some(self, train: PairDataset, share: float, seed: int) -> FilterResult:
-        """Scan the pairs of a random share of the images, with vectors and clusterings of their own."""
-        images = np.unique(train.image)
-        chosen = generator(seed, "clean-subset").random(len(images)) < share
-        part = train.where(np.isin(train.image, images[chosen]))
-        captions, caption_of = np.unique(part.captions.astype(str), return_inverse=True)
-        used, image_of = np.unique(part.image, return_inverse=True)
-        views = Views.of(
-            self.views.text[[self.caption[caption] for caption in captions]],
-            self.views.image[[self.image[int(image)] for image in used]],
-            caption_of,
-            image_of,
-        )
-        method = SuspiciousGroups()
-        return decide(method, method.score_views(part, views, seed=seed), "benchmark")
+    def distances(self, train: PairDataset) -> npt.NDArray[np.float64] | None:
+        """Return the distance of each pair, as `relevance-filter` takes it; None for towers that are not aligned."""
+        if self.embedded is None:
+            return None
+        captions, text = train.captions.astype(str), self.embedded[0]
+        new = np.setdiff1d(captions, self.captions)
+        if len(new):
+            text = np.concatenate([text, embed_captions(self.encoder, new.tolist())])
+        row = {name: place for place, name in enumerate((*self.captions, *new))}
+        said = text[[row[caption] for caption in captions]]
+        shown = self.embedded[1][np.searchsorted(self.images, train.image)]
+        return np.asarray(cosine_distance(said, shown))
+
+    def goals(self, attacker: Attacker, number: int, seed: int) -> list[list[str]]:
+        """Draw the goals of each attack of an attacker; a set of goals has one target class."""
+        near = nearest_classes(self.pairs, self.surrogate, NEAREST) if attacker.near else None
+        classes = self.pairs.classes
+        drawn: list[list[str]] = []
+        for first, target in random_goals(classes, number, seed, near):
+            others = [name for name in classes if name not in (first, target)]
+            more = generator(seed, f"benchmark-goals/{first}2{target}").permutation(others)
+            names = [first, *more[: attacker.goals - 1]]
+            drawn.append([f"{name}2{target}" for name in names])
+        return drawn
 
 
-def measure_goal(
-    clean: Prepared, attack: str, mode: str, goal: str, samples: int, seed: int, lose: float
-) -> dict[str, Any]:
+def one_caption_an_image(pairs: PairDataset, seed: int) -> PairDataset:
+    """Return a set with one of the captions of each image, drawn at random."""
+    order = generator(seed, "benchmark-single").permutation(len(pairs))
+    first = order[np.unique(pairs.image[order], return_index=True)[1]]
+    return pairs.where(np.isin(np.arange(len(pairs)), first))
+
+
+def measure(clean: Prepared, attacker: Attacker, goals: list[str], seed: int) -> dict[str, Any]:
     """Poison, scan, and compare with the truth."""
-    plug_in: Any = ATTACKS[attack]
-    poisoned = plug_in(goal=goal, samples=samples, mode=mode).poison(clean.pairs, seed)
+    pairs = one_caption_an_image(clean.pairs, seed) if attacker.single else clean.pairs
+    poisoned = run_attack(attacker.build(goals), pairs, seed, lambda _: clean.surrogate)
     train = poisoned.select(split="train")
+    views = clean.views_of(train)
     start = time.perf_counter()
     # the scan gets the pairs as a stranger would
     stranger = replace(train, source=train.image, manifest=None)
-    found = clean.score(stranger)
-    result = decide(SuspiciousGroups(), found, "benchmark")
+    found = SuspiciousGroups().score_views(stranger, views)
     seconds = time.perf_counter() - start
-    keep = decide(SuspiciousGroups(clean_loss=lose), found, "benchmark").keep
-    bad, goals = train.poisoned, result.goals or ()
-    groups = [*goals, *result.unproven]
+    bad = train.poisoned & _of_goals(poisoned, train)  # decoys are not what is measured
+    good = ~train.poisoned
+    groups = sorted(found.goals or (), key=lambda group: -group.score)
     true = [bool(bad[group.rows].mean() > 0.5) for group in groups]
+    scores, distances = found.scores, clean.distances(train)
     return {
-        "attack": attack,
-        "mode": mode,
-        "goal": goal,
-        "first": bool(true and true[0]),
-        "found": any(true[: len(goals)]),
-        "false_goals": sum(not one for one in true[: len(goals)]),
-        "p_value": groups[0].p_value if groups else 1.0,
-        "auroc": auroc(found.scores[bad], found.scores[~bad]),
+        "attacker": attacker.name,
+        "seed": seed,
+        "goals": goals,
         "poisoned": int(bad.sum()),
-        "caught": int((~result.keep & bad).sum()),
-        "clean_lost": int((~result.keep & ~bad).sum()),
-        "caught_with_loss": int((~keep & bad).sum()),
-        "clean_lost_with_loss": int((~keep & ~bad).sum()),
-        "clean": int((~bad).sum()),
+        "clean": int(good.sum()),
+        **{f"caught at {loss:.1%}": caught(scores, bad, good, loss) for loss in LOSSES},
+        "relevance-filter": None if distances is None else caught(distances, bad, good, 0.02),
+        "auroc": auroc(scores[bad], scores[good]),
+        "oracle": oracle(views, bad, good, 0.02),
+        "first": bool(true and true[0]),
+        "scores": [
+            [g.score, g.images, g.crowded, own] for g, own in zip(groups, true, strict=True)
+        ],
         "sentence": str(groups[0]) if groups else "",
         "seconds": round(seconds, 2),
     }
 
 
-def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
-    """Figures over goals, one attack and mode."""
-    caught = np.array([row["caught"] / row["poisoned"] for row in rows])
-    return {
-        "goals": len(rows),
-        "first": float(np.mean([row["first"] for row in rows])),
-        "found": float(np.mean([row["found"] for row in rows])),
-        "sets_with_false_goals": sum(row["false_goals"] > 0 for row in rows),
-        "auroc_mean": float(np.mean([row["auroc"] for row in rows])),
-        "caught_mean": float(caught.mean()),
-        "caught_median": float(np.median(caught)),
-        "caught_with_loss_mean": float(
-            np.mean([row["caught_with_loss"] / row["poisoned"] for row in rows])
-        ),
-        "clean_lost_with_loss_mean": float(
-            np.mean([row["clean_lost_with_loss"] / row["clean"] for row in rows])
-        ),
-        "clean_lost_mean": float(np.mean([row["clean_lost"] / row["clean"] for row in rows])),
-        "clean_lost_max": float(np.max([row["clean_lost"] / row["clean"] for row in rows])),
-        "seconds_median": float(np.median([row["seconds"] for row in rows])),
-    }
+def caught(
+    scores: npt.NDArray[np.floating[Any]],
+    bad: npt.NDArray[np.bool_],
+    good: npt.NDArray[np.bool_],
+    loss: float,
+) -> float:
+    """Return the share of bad pairs above the scores of all but a share of the good ones."""
+    return float((scores[bad] > np.quantile(scores[good], 1 - loss)).mean())
 
 
-def random_goals(
-    classes: tuple[str, ...], number: int, seed: int, leave_out: set[str]
-) -> list[str]:
-    """Different goals, drawn from all ordered pairs of classes."""
-    every = [f"{a}2{b}" for a in classes for b in classes if a != b and f"{a}2{b}" not in leave_out]
-    chosen = generator(seed, "benchmark-goals").permutation(len(every))[:number]
-    return [every[index] for index in chosen]
+def oracle(
+    views: Views, bad: npt.NDArray[np.bool_], good: npt.NDArray[np.bool_], loss: float
+) -> float | None:
+    """Return what a linear classifier catches that learns from the poison itself, across folds of images.
+
+    None where all poison is in one fold, as on the one image of attack I.
+    """
+    from sklearn.linear_model import RidgeClassifier
+
+    caption, image = views.text[views.caption_of], views.image[views.image_of]
+    x = np.concatenate([caption, image], axis=1)
+    fold = views.image_of % FOLDS
+    scores = np.zeros(len(x))
+    rows = bad | good
+    for number in range(FOLDS):
+        learn, judge = rows & (fold != number), fold == number
+        if not (bad & learn).any():
+            return None
+        fitted = RidgeClassifier(class_weight="balanced").fit(x[learn], bad[learn])
+        scores[judge] = fitted.decision_function(x[judge])
+    return caught(scores, bad, good, loss)
+
+
+def _of_goals(poisoned: PairDataset, train: PairDataset) -> npt.NDArray[np.bool_]:
+    """Return which training pairs serve the goals of the attack itself."""
+    manifest = poisoned.manifest
+    assert manifest is not None
+    own = {(p.caption, p.poisoned_image) for p in manifest.pairs if p.goal in manifest.goals}
+    ids = train.images.ids[train.image]
+    return np.array(
+        [
+            (str(caption), str(name)) in own
+            for caption, name in zip(train.captions, ids, strict=True)
+        ]
+    )
+
+
+COLUMNS = (
+    *(f"caught at {loss:.1%}" for loss in LOSSES),
+    *(
+        "relevance-filter",
+        "oracle",
+        "auroc",
+        "first",
+        "named",
+        "false goals",
+    ),
+)
+
+
+def value(row: dict[str, Any], name: str) -> Any:
+    """Return a column of a row; whether goals are named is asked of the levels that the filter has now."""
+    if name not in ("named", "false goals"):
+        return row[name]
+    return any(
+        (images >= FEWEST_IMAGES or crowded) and false_alarms_at(score) <= FALSE_ALARMS
+        for score, images, crowded, true in row["scores"]
+        if true == (name == "named")
+    )
+
+
+def summary(rows: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Return the means over goals of each attacker, by its name; None where no row has a value."""
+    found: dict[str, dict[str, Any]] = {}
+    for attacker in ATTACKERS:
+        every = [row for row in rows if row["attacker"] == attacker.name]
+        mine = [row for row in every if "error" not in row]
+        if not mine:
+            continue
+        first = clustered_share([row["first"] for row in mine], range(len(mine)))
+        means = {
+            name: float(np.mean(values)) if values else None
+            for name in (*COLUMNS, "seconds")
+            for values in [[value(row, name) for row in mine if value(row, name) is not None]]
+        }
+        found[attacker.name] = {
+            "goals": len(mine),
+            "not possible": len(every) - len(mine),
+            **means,
+            "first from": first.low,
+            "first to": first.high,
+        }
+    return found
+
+
+def show(rows: list[dict[str, Any]]) -> None:
+    """Print a table."""
+    table = Table(title="means over goals")
+    for name in ("attacker", "goals", *COLUMNS):
+        table.add_column(name)
+    for name, row in summary(rows).items():
+        cells = (
+            "" if row[key] is None else f"{row[key]:.3f}" if key == "auroc" else f"{row[key]:.1%}"
+            for key in COLUMNS
+        )
+        table.add_row(name, str(row["goals"]), *cells)
+    Console(width=190).print(table)
 
 
 def main() -> None:
     """Measure, print a table, and write JSON."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
-    parser.add_argument("data", help="A data set's name.")
+    parser.add_argument("data", nargs="?", help="A data set's name.")
     parser.add_argument("--root", type=Path, help="The folder of the data, where it needs one.")
     parser.add_argument("--encoder", default="efficientnet-minilm")
-    parser.add_argument("--goals", type=int, default=24)
-    parser.add_argument("--lose", type=float, default=0.02, help="clean_loss of a second scan.")
-    parser.add_argument("--samples", type=int, default=25)
-    parser.add_argument("--seed", type=int, default=1, help="Of the data, goals and attacks.")
-    parser.add_argument("--leave-out", default="", help="Goals that are not drawn, with commas.")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[5, 6, 7, 8, 9])
+    parser.add_argument("--goals", type=int, default=5, help="Goals of each seed.")
+    parser.add_argument("--only", default="", help="Attackers whose name begins so, with commas.")
     parser.add_argument("--json", type=Path, help="Write the numbers here.")
+    parser.add_argument("--table", type=Path, help="Show the numbers of this file.")
     options = parser.parse_args()
-
-    pairs = load_dataset(options.data, options.root, seed=options.seed)
-    clean = Prepared(pairs, options.encoder)
-    train = pairs.select(split="train")
-    whole = decide(SuspiciousGroups(), clean.score(train), "benchmark")
-    alarms = [
-        min((goal.p_value for goal in (*(some.goals or ()), *some.unproven)), default=1.0)
-        for some in (
-            clean.judge_some(train, (0.25, 0.5, 0.75, 0.9)[number % 4], number)
-            for number in range(CLEAN_SUBSETS)
-        )
+    if options.table:
+        show(json.loads(options.table.read_text())["rows"])
+        return
+    file: Path | None = options.json
+    rows: list[dict[str, Any]] = []
+    if file is not None and file.exists():
+        rows = json.loads(file.read_text())["rows"]
+    done = {(row["attacker"], row["seed"], tuple(row["goals"])) for row in rows}
+    chosen = [
+        one
+        for one in ATTACKERS
+        if any(one.name.startswith(name) for name in options.only.split(","))
     ]
-    found: dict[str, Any] = {
-        "data": options.data,
-        "encoder": options.encoder,
-        "seed": options.seed,
-        "pairs": len(train),
-        "clean_goals": [str(goal) for goal in whole.goals or ()],
-        "clean_subsets_smallest_p": sorted(alarms),
-        "clean_subsets_with_goals": sum(p <= 0.01 for p in alarms),
-        "attacks": {},
-        "rows": [],
-    }
-    print(
-        "clean:",
-        found["clean_goals"] or "no goal",
-        "| subsets with goals:",
-        sum(p <= 0.01 for p in alarms),
-        sorted(alarms)[:4],
-    )
-    goals = random_goals(
-        pairs.classes, options.goals, options.seed, set(options.leave_out.split(","))
-    )
-    for attack, mode in ATTACKS_RUN:
-        rows = []
-        for goal in goals:
-            row = measure_goal(
-                clean, attack, mode, goal, options.samples, options.seed, options.lose
-            )
-            rows.append(row)
-            print(
-                f"{attack} {mode} {goal}: first {row['first']}, caught {row['caught']}/{row['poisoned']}, "
-                f"with {options.lose:.0%} lost {row['caught_with_loss']}, AUROC {row['auroc']:.4f}, "
-                f"lost {row['clean_lost']}, {row['sentence']}",
-                flush=True,
-            )
-        found["rows"].extend(rows)
-        found["attacks"][f"{attack}/{mode}"] = summary(rows)
-        print(attack, mode, found["attacks"][f"{attack}/{mode}"], flush=True)
-        if options.json:
-            write_json(options.json, found)
+    with console_progress(Console(stderr=True)) as progress:
+        bar = progress.progress("attacks")
+        for place, seed in enumerate(options.seeds):
+            clean = Prepared(load_dataset(options.data, options.root, seed=seed), options.encoder)
+            for number, attacker in enumerate(chosen):
+                for goals in clean.goals(attacker, options.goals, seed):
+                    if (attacker.name, seed, tuple(goals)) in done:
+                        continue
+                    try:
+                        rows.append(measure(clean, attacker, goals, seed))
+                    except InputError as error:  # too few images of a class, say
+                        rows.append(
+                            {
+                                "attacker": attacker.name,
+                                "seed": seed,
+                                "goals": goals,
+                                "error": str(error),
+                            }
+                        )
+                if file is not None:
+                    found = {"data": options.data, "encoder": options.encoder, "rows": rows}
+                    write_json(file, {**found, "attacks": summary(rows)})
+                bar(place * len(chosen) + number + 1, len(options.seeds) * len(chosen))
+    show(rows)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,193 @@
+"""Makes clean sets of pairs whose mistakes are not those of independent noise, for `false_alarms.py`.
+
+Synthetic sets have topics, each with a direction for its captions and one for its images. A kind of set says which
+mistakes its captions have. Nobody poisoned any of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from mmpoison.base.seeding import generator
+from mmpoison.defenses.filters.suspicious_groups import Views
+from mmpoison.pairs.table import ImageTable, PairDataset
+
+DIMENSIONS = 64
+SHARED = 8
+"""Dimensions in which a caption and its image vary together within a topic."""
+
+POPULAR = 0.25
+"""One synthetic set in four has a few images with many captions."""
+
+Vectors = npt.NDArray[np.float64]
+Index = npt.NDArray[np.intp]
+Random = np.random.Generator
+
+
+@dataclass(frozen=True)
+class CleanSet:
+    """A clean set with its vectors, and the choices that it was made with."""
+
+    pairs: PairDataset
+    views: Views
+    about: dict[str, Any]
+
+
+class Draft:
+    """A synthetic set while it is made: the topic of each image and caption, and their vectors."""
+
+    def __init__(self, random: Random) -> None:
+        self.random = random
+        topics = int(random.integers(8, 41))
+        captions = int(random.choice([1, 5]))
+        most = 3000 if captions == 1 else 1500
+        images = round(np.exp(random.uniform(np.log(500), np.log(most))))
+        self.about: dict[str, Any] = {"topics": topics, "images": images, "captions": captions}
+        self.topics = topics
+        self.topic_of_image: Index = random.choice(
+            topics, images, p=random.dirichlet([3.0] * topics)
+        )
+        per_image = np.full(images, captions)
+        if random.random() < POPULAR:
+            popular = random.choice(images, int(random.integers(1, 4)), replace=False)
+            per_image[popular] = random.integers(30, 61, len(popular))
+            self.about["popular"] = len(popular)
+        self.image_of: Index = np.repeat(np.arange(images), per_image)
+        self.topic_of_caption: Index = self.topic_of_image[self.image_of]
+        self.text_topics = _directions(random, topics)
+        self.image_topics = _directions(random, topics)
+        # noise as long as the topic's own direction leaves cosines of 0.5 to 0.85 within a topic
+        text_noise, image_noise = random.uniform(0.4, 1.0, 2)
+        apart = random.normal(size=(images, SHARED)) / np.sqrt(SHARED) * random.uniform(0, 0.8)
+        into_text, into_image = random.normal(size=(2, SHARED, DIMENSIONS)) / np.sqrt(DIMENSIONS)
+        self.image = self.image_topics[self.topic_of_image] + apart @ into_image
+        self.image += image_noise * _noise(random, images)
+        self._text_extra = apart[self.image_of] @ into_text
+        self._text_extra += text_noise * _noise(random, len(self.image_of))
+        self.offset: Vectors = np.zeros((len(self.image_of), DIMENSIONS))
+        self.mixed: Vectors = np.zeros(len(self.image_of))
+        """Share of an own topic that the caption of another topic still speaks of."""
+
+    def favourites(self, number: float) -> Vectors:
+        """Draw how often the mistakes of each topic go to each other one, shape `(K, K)`; heavy for small numbers."""
+        table = self.random.dirichlet([number] * self.topics, self.topics)
+        np.fill_diagonal(table, 0)
+        return np.asarray((table + 1e-12) / (table + 1e-12).sum(axis=1, keepdims=True))
+
+    @property
+    def anywhere(self) -> Vectors:
+        """The same table without favourites."""
+        return np.full((self.topics, self.topics), 1 / self.topics)
+
+    def stray(self, rows: Index, table: Vectors) -> None:
+        """Give captions the topic that images like theirs are mistaken for."""
+        here = self.topic_of_image[self.image_of[rows]]
+        self.topic_of_caption[rows] = _draw(self.random, table[here])
+
+    def some(self, share: float) -> Index:
+        """Draw a share of the captions."""
+        return np.flatnonzero(self.random.random(len(self.image_of)) < share)
+
+    def finish(self) -> CleanSet:
+        """Build the pairs and their vectors."""
+        own = self.topic_of_image[self.image_of]
+        text = (1 - self.mixed)[:, None] * self.text_topics[self.topic_of_caption]
+        text += self.mixed[:, None] * self.text_topics[own] + self._text_extra + self.offset
+        table = ImageTable.build(
+            [f"topic{topic}/{row}.jpg" for row, topic in enumerate(self.topic_of_image)],
+            [None] * len(self.image),
+            ["train"] * len(self.image),
+            Path(),
+        )
+        captions = [f"topic{topic} number{row}" for row, topic in enumerate(self.topic_of_caption)]
+        pairs = PairDataset.build(table, captions, self.image_of)
+        views = Views.of(text, self.image, np.arange(len(text)), self.image_of)
+        return CleanSet(pairs, views, self.about)
+
+
+def independent_strays(draft: Draft) -> None:
+    """1 to 5% of the captions speak of another topic, whichever."""
+    share = draft.random.uniform(0.01, 0.05)
+    draft.about["share"] = share
+    draft.stray(draft.some(share), draft.anywhere)
+
+
+def favourite_topics(draft: Draft) -> None:
+    """1 to 5% of the captions speak of another topic, and each topic has one or two favourites."""
+    share, number = draft.random.uniform(0.01, 0.05), float(draft.random.choice([0.03, 0.1, 0.3]))
+    draft.about |= {"share": share, "concentration": number}
+    draft.stray(draft.some(share), draft.favourites(number))
+
+
+def second_objects(draft: Draft) -> None:
+    """2 to 15% of the images show a second object, of a topic that goes with theirs; some captions speak of it.
+
+    Some topics have second objects more often than others.
+    """
+    random = draft.random
+    share, number = random.uniform(0.02, 0.15), float(random.choice([0.03, 0.1, 0.3]))
+    weight, spoken = random.uniform(0, 0.5), random.uniform(0.2, 0.6)
+    draft.about |= {"share": share, "concentration": number, "weight": weight, "spoken": spoken}
+    often = np.minimum(share * draft.topics * random.dirichlet([1.0] * draft.topics), 0.6)
+    second = _draw(random, draft.favourites(number)[draft.topic_of_image])
+    shown = random.random(len(draft.image)) < often[draft.topic_of_image]
+    draft.image[shown] += weight * draft.image_topics[second[shown]]
+    speaks = shown[draft.image_of] & (random.random(len(draft.image_of)) < spoken)
+    draft.topic_of_caption[speaks] = second[draft.image_of[speaks]]
+    draft.mixed[speaks] = random.uniform(0, 0.4)
+    draft.stray(draft.some(0.01), draft.anywhere)
+
+
+def odd_batches(draft: Draft) -> None:
+    """One to four batches of captions about images of one topic or two share an odd phrasing."""
+    random = draft.random
+    draft.about["batches"] = batches = int(random.integers(1, 5))
+    for offset in _directions(random, batches):
+        topics = random.choice(draft.topics, int(random.integers(1, 3)), replace=False)
+        seen = np.isin(draft.topic_of_image, topics) & (
+            random.random(len(draft.image)) < random.uniform(0.2, 1)
+        )
+        # one annotator writes one caption of an image
+        first = np.flatnonzero(np.diff(draft.image_of, prepend=-1) > 0)
+        rows = first[seen[draft.image_of[first]]]
+        draft.offset[rows] += random.uniform(1, 2) * offset
+    independent_strays(draft)
+
+
+SYNTHETIC: dict[str, Callable[[Draft], None]] = {
+    "independent": independent_strays,
+    "favourites": favourite_topics,
+    "second-objects": second_objects,
+    "odd-batches": odd_batches,
+}
+
+
+def synthetic_set(kind: str, seed: int, number: int) -> CleanSet:
+    """Make one set of a kind."""
+    draft = Draft(generator(seed, f"clean-set/{kind}/{number}"))
+    SYNTHETIC[kind](draft)
+    return draft.finish()
+
+
+def _directions(random: Random, number: int) -> Vectors:
+    """Draw directions, shape `(number, d)`: some topics resemble each other, as kinds of houses do."""
+    groups = random.integers(0, max(2, number // 2), number)
+    common = random.normal(size=(max(2, number // 2), DIMENSIONS))[groups]
+    vectors = random.normal(size=(number, DIMENSIONS)) + random.uniform(0, 1) * common
+    return np.asarray(vectors / np.linalg.norm(vectors, axis=1, keepdims=True))
+
+
+def _noise(random: Random, number: int) -> Vectors:
+    return np.asarray(random.normal(size=(number, DIMENSIONS)) / np.sqrt(DIMENSIONS))
+
+
+def _draw(random: Random, chances: Vectors) -> Index:
+    """Draw one column a row, each row with its own chances, shape `(n,)`."""
+    drawn = (chances.cumsum(axis=1) < random.random((len(chances), 1))).sum(axis=1)
+    return np.asarray(np.minimum(drawn, chances.shape[1] - 1))
