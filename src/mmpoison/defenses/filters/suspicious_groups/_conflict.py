@@ -40,13 +40,13 @@ def conflict_of_pairs(views: Views, weight: Values | None = None, seed: int = 0)
     sums = group_sums(caption * weight[:, None], views.image_of, images)
     fold = folds_of(images, seed)
     # an image counts once, however many captions it has
-    mean = sums / np.maximum(trusted, 1)[:, None]
+    mean = np.asarray(sums / np.maximum(trusted, 1)[:, None], dtype=np.float32)
     predicted = predict(views.image, mean, (trusted > 0).astype(np.float32), fold)
     expected = sums[views.image_of] - caption * weight[:, None]
     per_image = np.bincount(views.image_of, minlength=images)
     expected[crowded(per_image)[views.image_of]] = 0
     expected += LIKE_IMAGES * predicted[views.image_of]
-    once = weight / np.maximum(trusted, 1)[views.image_of]
+    once = np.asarray(weight / np.maximum(trusted, 1)[views.image_of], dtype=np.float32)
     image = views.image[views.image_of]
     likely_image = predict(caption, image, once, fold[views.image_of])
     return _standardised(unit(expected), caption) + IMAGE_SIDE * _standardised(likely_image, image)

@@ -35,9 +35,9 @@ def predict(x: Vectors, y: Vectors, weight: npt.NDArray[np.float32], fold: Index
     predicted = np.zeros_like(y)
     if np.count_nonzero(weight) < FEWEST_ITEMS:
         return predicted
-    sides = [np.asarray(side, dtype=np.float64) for side in (x, y)]
+    x, y = np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64)
     sums = [
-        _sums(*(side[fold == number] for side in sides), weight[fold == number])
+        _sums(x[fold == number], y[fold == number], weight[fold == number])
         for number in range(FOLDS)
     ]
     total = [sum(parts) for parts in zip(*sums, strict=True)]
@@ -47,7 +47,7 @@ def predict(x: Vectors, y: Vectors, weight: npt.NDArray[np.float32], fold: Index
         square = xx - count * np.outer(x_mean, x_mean) + RIDGE * np.eye(len(x_mean))
         slope = np.linalg.solve(square, xy - count * np.outer(x_mean, y_mean))
         mine = fold == number
-        predicted[mine] = (sides[0][mine] - x_mean) @ slope + y_mean
+        predicted[mine] = (x[mine] - x_mean) @ slope + y_mean
     return unit(predicted)
 
 
