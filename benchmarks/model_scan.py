@@ -24,8 +24,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from attackers import random_goals
 from rich.progress import track
-from suspected_goals import random_goals
 
 from mmpoison.attacks import SingleTargetLabel
 from mmpoison.attacks.goal import Goal
@@ -35,7 +35,6 @@ from mmpoison.base.files import write_json
 from mmpoison.base.seeding import generator
 from mmpoison.base.untrusted import read_json
 from mmpoison.datasets import PairDataset, load_dataset
-from mmpoison.defenses.scan_result import Finding
 from mmpoison.defenses.scans.canary import Kinds, association
 from mmpoison.defenses.scans.rank_gain import scan_tables
 from mmpoison.evaluation import TestEmbeddings, TestSet
@@ -121,9 +120,9 @@ class Models:
     def attacks(self) -> Iterator[tuple[int, Carrier, str]]:
         """Give amount, carrier and goal of each poisoned model."""
         kinds = [(n, carrier) for n in SAMPLES for carrier in CARRIERS for _ in range(GOALS_EACH)]
-        goals = random_goals(self.pairs.classes, len(kinds), self.recipe.seed, set())
-        for (samples, carrier), goal in zip(kinds, goals, strict=True):
-            yield samples, carrier, goal
+        goals = random_goals(self.pairs.classes, len(kinds), self.recipe.seed)
+        for (samples, carrier), (original, target) in zip(kinds, goals, strict=True):
+            yield samples, carrier, f"{original}2{target}"
 
     def measured(self) -> dict[str, Any]:
         """Return what was measured on the start and on each model; make the models that are missing."""
@@ -185,7 +184,8 @@ def scan_all(found: Mapping[str, Any], kinds: Kinds, null: str, seed: int) -> li
             continue
         result = scan_tables(ranks[START], table, clean, kinds)
         goal = name.split("-")[1] if name.startswith(POISONED) else None
-        named = [f"{one['captions']}2{one['images']}" for one in map(to_json, result.findings)]
+        findings = [one.to_json() for one in result.findings]
+        named = [f"{one['captions']}2{one['images']}" for one in findings]
         p_values = [one.p_value for one in result.findings]
         place = named.index(goal) if goal in named else None
         rows.append(
@@ -201,11 +201,6 @@ def scan_all(found: Mapping[str, Any], kinds: Kinds, null: str, seed: int) -> li
             }
         )
     return rows
-
-
-def to_json(finding: Finding) -> dict[str, Any]:
-    """Return the plain values of a finding."""
-    return finding.to_json()
 
 
 def share(hits: Sequence[bool]) -> str:
