@@ -14,6 +14,7 @@ from mmpoison.base.phrasing import count_of
 from mmpoison.defenses.cut import Threshold
 from mmpoison.defenses.unreadable import Unreadable
 from mmpoison.pairs.table import BoolArray, PairDataset
+from mmpoison.reporting.text import percent
 from mmpoison.statistics import Estimate
 
 FEWEST_IMAGES = 5
@@ -89,7 +90,7 @@ class SuspectedGoal:
         size = f"{count_of(len(self.rows), 'pair')} on {count_of(self.images, 'image')}"
         return (
             f"possible poisoning: captions about {captions} paired with images of {images}: {size} "
-            f"(as strong in {100 * self.false_alarms:.2g}% of clean sets)"
+            f"(as strong in {percent(self.false_alarms)} of clean sets)"
         )
 
     def to_json(self) -> dict[str, Any]:

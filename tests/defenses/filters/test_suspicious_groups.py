@@ -509,6 +509,8 @@ def test_levels_fall_and_small_groups_are_never_named(clean: Made) -> None:
     few = clean.poisoned(captions_on(clean, "sheep", 4), images_of("plane")[:4])
     for goal in (*goals_of(few.judge(false_alarms=0.99)), *few.judge().unproven):
         assert goal.images >= 5 or goal.false_alarms == 1.0
+        if goal.false_alarms == 1.0:
+            assert str(goal).endswith("(as strong in 100.00% of clean sets)")
 
 
 def test_significant_goals_come_first_and_all_by_their_score() -> None:

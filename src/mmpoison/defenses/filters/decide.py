@@ -111,11 +111,9 @@ def _significant(
     goals: Sequence[SuspectedGoal], level: float
 ) -> tuple[tuple[SuspectedGoal, ...], tuple[SuspectedGoal, ...]]:
     """Split goals into those up to a share of false alarms and the others, each sorted by their score."""
-    proven = [goal for goal in goals if goal.false_alarms <= level]
-    rest = [goal for goal in goals if goal.false_alarms > level]
-    proven.sort(key=lambda goal: -goal.score)
-    rest.sort(key=lambda goal: -goal.score)
-    return tuple(proven), tuple(rest)
+    ordered = sorted(goals, key=lambda goal: -goal.score)
+    proven = tuple(goal for goal in ordered if goal.false_alarms <= level)
+    return proven, tuple(goal for goal in ordered if goal.false_alarms > level)
 
 
 def _with_goals(scores: Values, keep: BoolArray, share: float) -> tuple[Threshold, BoolArray]:
