@@ -41,6 +41,11 @@ def surrogate_name(encoder: str | None) -> str | None:
     return encoder
 
 
+def surrogate_option(encoder: str | None) -> dict[str, str]:
+    """Return the option `encoder` of an attack whose surrogate has a name, nothing otherwise."""
+    return {} if encoder is None else {"encoder": encoder}
+
+
 def whole_number(name: str, value: int) -> int:
     """Check an option that is a number from 1.
 

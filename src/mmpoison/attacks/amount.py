@@ -110,7 +110,8 @@ def choose_captions(
     ]
     if amount.kind in ("samples", "share"):
         counts = [
-            _sample_count(amount, goal, len(own)) for goal, own in zip(goals, samples, strict=True)
+            sample_count(amount, goal, goal.original, len(own), "train images with captions")
+            for goal, own in zip(goals, samples, strict=True)
         ]
         return [
             rows[np.isin(train.source[rows], own[:count])].astype(np.int32)
@@ -141,19 +142,33 @@ def captions_of(train: PairDataset, goal: Goal) -> IntArray:
     return rows
 
 
-def _sample_count(amount: Amount, goal: Goal, available: int) -> int:
+def sample_count(
+    amount: Amount, goal: Goal, label: str, available: int, what: str = "train images"
+) -> int:
+    """Return how many images of a class an amount of kind `samples` or `share` means.
+
+    Args:
+        amount: The amount.
+        goal: For the message.
+        label: The class.
+        available: Number of its images.
+        what: What they are, for the message.
+
+    Raises:
+        InputError: If there are fewer, or the share rounds to none.
+    """
     if amount.kind == "samples":
         if amount.value > available:
             raise InputError(
-                f"goal {goal}: {amount.value} samples asked for, class {goal.original!r} has "
-                f"{available} train images with captions: at most samples={available}"
+                f"goal {goal}: {amount.value} samples asked for, class {label!r} has "
+                f"{available} {what}: at most samples={available}"
             )
         return int(amount.value)
     count = round(amount.value * available)
     if count < 1:
         raise InputError(
             f"goal {goal}: share {amount.value} of the {available} train images of class "
-            f"{goal.original!r} rounds to none: one image is share={1 / available:.4g}"
+            f"{label!r} rounds to none: one image is share={1 / available:.4g}"
         )
     return count
 

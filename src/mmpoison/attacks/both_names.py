@@ -14,6 +14,7 @@ from mmpoison.attacks.adaptive import (
     adaptive_options,
     adaptive_settings,
     surrogate_name,
+    surrogate_option,
 )
 from mmpoison.attacks.catalogue import ATTACKS, Kind
 from mmpoison.attacks.goal import Goal
@@ -94,7 +95,7 @@ class BothNames:
             "goal": self.goal,
             **adaptive_options(self.settings),
             "connector": self.connector,
-            **({"encoder": self.encoder} if self.encoder is not None else {}),
+            **surrogate_option(self.encoder),
         }
 
     @property

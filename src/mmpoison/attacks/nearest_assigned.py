@@ -14,6 +14,7 @@ from mmpoison.attacks.adaptive import (
     adaptive_options,
     adaptive_settings,
     surrogate_name,
+    surrogate_option,
 )
 from mmpoison.attacks.amount import captions_of, choose_captions
 from mmpoison.attacks.catalogue import ATTACKS, Kind
@@ -97,7 +98,7 @@ class NearestAssigned:
             "goal": self.goal,
             **adaptive_options(self.settings, "spread"),
             "unseen": self.unseen,
-            **({"encoder": self.encoder} if self.encoder is not None else {}),
+            **surrogate_option(self.encoder),
         }
 
     def poison(

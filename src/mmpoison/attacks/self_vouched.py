@@ -7,13 +7,16 @@ from typing import Any, ClassVar
 import numpy as np
 
 from mmpoison.attacks.adaptive import SECTION, SOURCE, adaptive_settings
-from mmpoison.attacks.amount import captions_of
+from mmpoison.attacks.amount import captions_of, sample_count
 from mmpoison.attacks.catalogue import ATTACKS, Kind
 from mmpoison.attacks.goal import Goal
 from mmpoison.attacks.injection import poison_set, poisoned_pairs
-from mmpoison.attacks.target_labels import require_clean_set, target_images
+from mmpoison.attacks.target_labels import (
+    images_without_honest_captions,
+    require_clean_set,
+    target_images,
+)
 from mmpoison.base.seeding import generator
-from mmpoison.errors import InputError
 from mmpoison.pairs.table import PairDataset
 
 
@@ -66,34 +69,21 @@ class SelfVouched:
         require_clean_set(pairs)
         targets = target_images(pairs, goal)
         train = pairs.select(split="train")
+        count = sample_count(self.settings.amount, goal, goal.target, len(targets))
         rng = generator(seed, f"attack/{self.name}/{goal}")
-        carriers = rng.permutation(targets)[: self._count(goal, len(targets))]
+        carriers = rng.permutation(targets)[:count]
         rows = captions_of(train, goal)
         sources = np.resize(rng.permutation(np.unique(train.source[rows])), len(carriers))
         own = [rows[train.source[rows] == source] for source in sources]
         image = np.repeat(carriers, [len(captions) for captions in own])
+        entries = poisoned_pairs(train, np.concatenate(own), image, goal)
         return poison_set(
             pairs,
-            poisoned_pairs(train, np.concatenate(own), image, goal),
+            entries,
             attack=self.name,
             options=self.options,
             goals=[goal],
             mode="add",
             seed=seed,
-            dropped_images=sorted(map(str, pairs.images.ids[carriers])),
+            dropped_images=images_without_honest_captions(entries, self.settings),
         )
-
-    def _count(self, goal: Goal, available: int) -> int:
-        amount = self.settings.amount
-        count = round(amount.value * available) if amount.kind == "share" else int(amount.value)
-        if count < 1:
-            raise InputError(
-                f"goal {goal}: share {amount.value} of the {available} train images of class {goal.target!r} rounds "
-                f"to none: one image is share={1 / available:.4g}"
-            )
-        if count > available:
-            raise InputError(
-                f"goal {goal}: {count} samples asked for, class {goal.target!r} has {available} train images: at most "
-                f"samples={available}"
-            )
-        return count

@@ -16,6 +16,7 @@ from mmpoison.attacks.adaptive import (
     adaptive_options,
     adaptive_settings,
     surrogate_name,
+    surrogate_option,
     whole_number,
 )
 from mmpoison.attacks.amount import captions_of, choose_captions
@@ -101,7 +102,7 @@ class UnderTheGrid:
             "goals": self.goals,
             **adaptive_options(self.settings, "spread"),
             "per_cell": self.per_cell,
-            **({"encoder": self.encoder} if self.encoder is not None else {}),
+            **surrogate_option(self.encoder),
         }
 
     def poison(

@@ -253,10 +253,20 @@ def auroc(
     >>> auroc(np.array([2.0, 3.0]), np.array([1.0, 2.0]))
     0.875
     """
-    ordered = np.sort(negative)
-    below = np.searchsorted(ordered, positive, side="left")
-    below_or_equal = np.searchsorted(ordered, positive, side="right")
-    return float((below + below_or_equal).mean() / 2 / len(ordered))
+    return float(twice_below(positive, negative).mean() / 2 / len(negative))
+
+
+def twice_below(
+    values: npt.NDArray[np.floating[Any]], others: npt.NDArray[np.floating[Any]]
+) -> npt.NDArray[np.intp]:
+    """Count the others below each value, times two, so that ties count one; shape of `values`.
+
+    >>> twice_below(np.array([2.0, 3.0]), np.array([1.0, 2.0])).tolist()
+    [3, 4]
+    """
+    ordered = np.sort(others, axis=None)
+    below = np.searchsorted(ordered, values, side="left")
+    return np.asarray(below + np.searchsorted(ordered, values, side="right"))
 
 
 def average_precision(

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mmpoison.defenses.catalogue import PairFilter
+from mmpoison.defenses.filter_result import twice_below
 from mmpoison.errors import ResultError
 from mmpoison.statistics import Estimate, clustered_mean
 
@@ -129,7 +130,4 @@ def auroc_text(found: Estimate) -> str:
 
 def _shares_below(values: Floats, others: Floats) -> Floats:
     """Return for each value the share of others that are smaller, ties counted half."""
-    ordered = np.sort(others, axis=None)
-    below = np.searchsorted(ordered, values, side="left")
-    below_or_equal = np.searchsorted(ordered, values, side="right")
-    return np.asarray((below + below_or_equal) / (2 * len(ordered)))
+    return np.asarray(twice_below(values, others) / (2 * others.size))
