@@ -54,13 +54,14 @@ def test_a_run_measures_it_with_and_without_the_trigger(
         attack={"name": "patch-backdoor", "goal": "sheep2aeroplane", "samples": 4},
         filter={"encoder": "pretrained", "clean_loss": 0.1},
     )
-    run_recipe(parse_recipe(recipe), tmp_path / "run", progress=SilentProgress())
-    metrics = json.loads((tmp_path / "run/metrics.json").read_text())
+    out = tmp_path / "run"
+    run_recipe(parse_recipe(recipe, "test"), out, save_models=False, progress=SilentProgress())
+    metrics = json.loads((out / "metrics.json").read_text())
     rows = metrics["with_trigger"]["sheep2aeroplane"]
     assert set(rows) == {"pretrained", "clean_model", "poisoned", "filtered"}
     assert set(rows) <= set(metrics["goal"]["sheep2aeroplane"])
     assert all(row["targets"] == 4 for row in rows.values())
     # the model was trained on the new images, which only the manifest and the cache have
     assert metrics["run"]["poisoned_pairs"] == 20
-    manifest = json.loads((tmp_path / "run/manifest.json").read_text())
+    manifest = json.loads((out / "manifest.json").read_text())
     assert len(manifest["added_images"]) == 4
