@@ -85,12 +85,16 @@ def save_filtered(
                     if old in named:
                         names[old] = new
                 root = piece.pairs.root
+            added = {}
             if manifest is not None:
+                carriers = {listed[number].poisoned_image for number in left}
+                added = {n: new for n, new in manifest.added_images.items() if n in carriers}
                 # an image that the manifest still names keeps its line: no caption, no file
                 needed = {
                     *(listed[number].clean_image for number in left),
                     *manifest.target_images.values(),
                     *manifest.dropped_images,
+                    *(new.made_from for new in added.values()),
                 }
                 for without in unreadable:
                     append_pairs(_parted(without, needed)[1], folder, captions, "none")
@@ -104,9 +108,15 @@ def save_filtered(
                 for number, pair in enumerate(listed)
                 if number in left
             )
-            replace(manifest, pairs=kept, training_pairs=train, filtered=facts).write(
-                folder / MANIFEST_FILE
-            )
+            added = {
+                names.get(name, name): replace(
+                    new, made_from=names.get(new.made_from, new.made_from)
+                )
+                for name, new in added.items()
+            }
+            replace(
+                manifest, pairs=kept, added_images=added, training_pairs=train, filtered=facts
+            ).write(folder / MANIFEST_FILE)
         copy_notices(root, folder)
         write_unreadable(folder, left_out)
         if also is not None:
