@@ -146,8 +146,8 @@ def put_on(pixels: npt.NDArray[Any], pattern: PixelValues, covered: Vectors) -> 
     """
     share = covered.sum(axis=1)
     seen = np.einsum("ra,abk,cb->rck", covered, pattern, covered)
-    result: PixelValues = pixels * (1 - np.outer(share, share))[:, :, None] + seen
-    return result.astype(np.float32)
+    rest = (1 - np.outer(share, share))[:, :, None]
+    return np.asarray(pixels * rest + seen, dtype=np.float32)
 
 
 def patch_step(
