@@ -158,7 +158,7 @@ def _again(file: Path, chosen: dict[str, Any], load: Callable[[], PairDataset]) 
             f"--{next(iter(chosen))} and --from-manifest both say what to poison: give only one of them"
         )
     manifest = PoisonManifest.read(file)
-    return rebuild(load(), manifest)
+    return rebuild(load(), manifest, file.parent)
 
 
 def _attack(chosen: dict[str, Any], load: Callable[[], PairDataset], device: str) -> PairDataset:
