@@ -1,5 +1,6 @@
 """Data poisoning attacks: each edits the table of pairs and records every change in a manifest."""
 
+from mmpoison.attacks.badclip import BadClip
 from mmpoison.attacks.both_names import BothNames
 from mmpoison.attacks.catalogue import (
     ATTACKS,
@@ -9,6 +10,7 @@ from mmpoison.attacks.catalogue import (
     takes_several_goals,
 )
 from mmpoison.attacks.decoys import Decoys
+from mmpoison.attacks.feature_collision import FeatureCollision
 from mmpoison.attacks.goal import Goal
 from mmpoison.attacks.multiple_target_labels import MultipleTargetLabels
 from mmpoison.attacks.nearest_assigned import NearestAssigned
@@ -18,7 +20,7 @@ from mmpoison.attacks.rebuild import rebuild
 from mmpoison.attacks.self_vouched import SelfVouched
 from mmpoison.attacks.single_target_image import SingleTargetImage
 from mmpoison.attacks.single_target_label import SingleTargetLabel
-from mmpoison.attacks.surrogate import Surrogate, VectorSurrogate, nearest_classes
+from mmpoison.attacks.surrogate import PixelSurrogate, Surrogate, VectorSurrogate, nearest_classes
 from mmpoison.attacks.under_the_grid import UnderTheGrid
 from mmpoison.pairs.manifest import PoisonedPair, PoisonManifest
 
@@ -26,12 +28,15 @@ __all__ = [
     "ATTACKS",
     "PRESETS",
     "Attack",
+    "BadClip",
     "BothNames",
     "Decoys",
+    "FeatureCollision",
     "Goal",
     "MultipleTargetLabels",
     "NearestAssigned",
     "Orphan",
+    "PixelSurrogate",
     "PoisonManifest",
     "PoisonedPair",
     "Preset",

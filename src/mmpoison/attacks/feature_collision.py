@@ -27,14 +27,14 @@ from mmpoison.pairs.table import PairDataset
 class FeatureCollision:
     """Adds images of class A whose features under a surrogate are those of images of class B, with A's true captions.
 
-    The captions of the new pairs are true for a person: each new image differs from an image of A by at most `epsilon`
-    levels of 255. An encoder near to the surrogate sees an image of B, and so learns that captions of A belong to images
-    of B. (In the publication's words: A is the destination concept, B the original one.)
+    A person finds the captions of the new pairs true: each new image differs from an image of A by at most `epsilon`
+    levels of 255. An encoder near to the surrogate sees an image of B, and learns that captions of A belong to images
+    of B. In the publication's words A is the destination concept and B the original one.
 
-    Each new image starts at random within the bound. It is moved by steps of the gradient's sign towards the embedding
-    of one training image of B. It has the size that the surrogate sees, and is a PNG, so its pixels arrive as they were
-    computed. The publication's code renames PNG files to .jpg and steps on a larger model's features; here the shared
-    embedding of the surrogate counts.
+    Each new image starts at random within the bound. Steps of the gradient's sign move it towards the surrogate's
+    embedding of one training image of B. It has the size that the surrogate sees, and is a PNG, so that its pixels
+    arrive as they were computed. The released code steps on features of a larger model, 4,000 times, and renames its
+    PNG files to .jpg.
 
     Exactly one of `samples`, `pairs`, `rate` and `share` sets the amount.
 

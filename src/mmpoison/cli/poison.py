@@ -31,7 +31,8 @@ def poison(
         typer.Option(
             help="single-target-image (I), single-target-label (II, the default for one goal), "
             "multiple-target-labels (III, the default for several goals); or an attacker who knows the filters: "
-            "self-vouched, nearest-assigned, under-the-grid, both-names, decoys, orphan."
+            "self-vouched, nearest-assigned, under-the-grid, both-names, decoys, orphan; or one who optimises images: "
+            "badclip, feature-collision."
         ),
     ] = None,
     samples: Annotated[
