@@ -1,6 +1,7 @@
 """Data poisoning attacks: each edits the table of pairs and records every change in a manifest."""
 
 from mmpoison.attacks.badclip import BadClip
+from mmpoison.attacks.blend_backdoor import BlendBackdoor
 from mmpoison.attacks.both_names import BothNames
 from mmpoison.attacks.catalogue import (
     ATTACKS,
@@ -15,6 +16,7 @@ from mmpoison.attacks.goal import Goal
 from mmpoison.attacks.multiple_target_labels import MultipleTargetLabels
 from mmpoison.attacks.nearest_assigned import NearestAssigned
 from mmpoison.attacks.orphan import Orphan
+from mmpoison.attacks.patch_backdoor import PatchBackdoor
 from mmpoison.attacks.presets import PRESETS, Preset
 from mmpoison.attacks.rebuild import rebuild
 from mmpoison.attacks.self_vouched import SelfVouched
@@ -29,6 +31,7 @@ __all__ = [
     "PRESETS",
     "Attack",
     "BadClip",
+    "BlendBackdoor",
     "BothNames",
     "Decoys",
     "FeatureCollision",
@@ -36,6 +39,7 @@ __all__ = [
     "MultipleTargetLabels",
     "NearestAssigned",
     "Orphan",
+    "PatchBackdoor",
     "PixelSurrogate",
     "PoisonManifest",
     "PoisonedPair",

@@ -22,13 +22,13 @@ from PIL import Image
 from mmpoison.errors import InputError
 from mmpoison.images.added import rgb
 from mmpoison.images.decode import picture
-from mmpoison.images.preparation import Pixels
+from mmpoison.images.preparation import Pixels, Preparation
 
 VIEW = 224
 """Side in pixels of the view that sizes refer to: that of most CLIP models."""
 
 LONGEST_SHORT_SIDE = 512
-"""A larger image is reduced until its shorter side has so many pixels, as most captioned photos have at most: a PNG of a
+"""A larger image is reduced until its shorter side has so many pixels; most captioned photos are smaller. A PNG of a
 camera's full size takes tens of megabytes."""
 
 CELL = 4
@@ -205,6 +205,13 @@ def triggered_pixels(root: Path, image_id: str, trigger: Trigger, how: How) -> P
         InputError: If `how` is of another trigger.
     """
     return trigger.apply(source_pixels(root, image_id), how)
+
+
+def prepared_with_trigger(
+    root: Path, image_id: str, trigger: Trigger, how: How, preparation: Preparation
+) -> Pixels:
+    """Return an image with a trigger as a model sees it: RGB, shape `(size, size, 3)`; arguments as above."""
+    return preparation.apply(Image.fromarray(triggered_pixels(root, image_id, trigger, how)))
 
 
 def _converted(value: Any, kind: Any, what: str) -> Any:

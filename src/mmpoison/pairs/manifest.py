@@ -64,8 +64,8 @@ class PoisonManifest:
         target_images: Of an attack on single target images: goal to the id of its one target image, in the gallery.
         dropped_images: Images whose clean training pairs were taken out in addition to those of the poisoned captions,
             such as the attacker's own images (`carrier: own`).
-        added_images: Images that the attack made, by id. They are training images with the labels of the images that they
-            were made from, and the last rows of the table.
+        added_images: Images that the attack made, by id. They are training images with the labels of the images that
+            they were made from, and the last rows of the table.
         trigger: Of a backdoor, what makes them again from those images (`images.triggers`); None where they can only be
             copied.
         notes: What the attack reports of its result, one line each, for example that it found fewer pairs than

@@ -25,8 +25,8 @@ def inject(clean: PairDataset, manifest: PoisonManifest) -> PairDataset:
     that the attack made replaces nothing by itself: `dropped_images` lists the images that its own take the place of.
 
     Raises:
-        InputError: If an image or a clean pair that the manifest lists is not in the set, or the id of an image that the
-            attack made does not name its pixels.
+        InputError: If an image or a clean pair that the manifest lists is not in the set, or the id of an image that
+            the attack made does not name its pixels.
     """
     images = with_added_images(clean.images, manifest.added_images)
     index = {image_id: place for place, image_id in enumerate(images.ids)}
@@ -52,7 +52,7 @@ def inject(clean: PairDataset, manifest: PoisonManifest) -> PairDataset:
 
 
 def with_added_images(table: ImageTable, added: Mapping[str, AddedImage]) -> ImageTable:
-    """Return a table with rows for images that an attack made: split train, the rest as of the images they are made from.
+    """Return a table with rows for images that an attack made: split train, all else as of what they are made from.
 
     Raises:
         InputError: If an id does not name the pixels, is in the table, or an image is made from none of the table.
@@ -66,7 +66,9 @@ def with_added_images(table: ImageTable, added: Mapping[str, AddedImage]) -> Ima
                 f"added image {name!r:.100} of the manifest: the id does not name its pixels, it is refused"
             )
         if name in index:
-            raise InputError(f"added image {name!r:.100} of the manifest is in the clean set already")
+            raise InputError(
+                f"added image {name!r:.100} of the manifest is in the clean set already"
+            )
     origin = _places(index, [new.made_from for new in added.values()])
     ids = np.empty(len(table) + len(added), dtype=object)
     ids[:] = [*table.ids, *added]
