@@ -130,7 +130,7 @@ def coverage(size: int, side: float, cells: int) -> Vectors:
     edges = (size - side) / 2 + side * np.arange(cells + 1) / cells
     pixel = np.arange(size)[:, None]
     overlap = np.minimum(pixel + 1, edges[1:]) - np.maximum(pixel, edges[:-1])
-    return np.maximum(overlap, 0).astype(np.float32)
+    return np.asarray(np.maximum(overlap, 0), dtype=np.float32)
 
 
 def put_on(pixels: npt.NDArray[Any], pattern: PixelValues, covered: Vectors) -> PixelValues:
