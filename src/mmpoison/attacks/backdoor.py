@@ -154,18 +154,20 @@ def _choose(
         count = sample_count(amount, goal, "", len(images), owner=owner)
         return images[:count], captions[:count]
     ends = np.cumsum(captions)
-    lost = 0
-    while True:
-        (count,) = pair_counts(
-            amount, mode, len(train) - lost, [goal], [int(captions.sum())], owner
-        )
-        used = int(np.searchsorted(ends, count)) + 1
-        # the last image loses all its captions, also where its new image gets fewer
-        more = int(ends[used - 1]) - count
-        if amount.kind != "rate" or mode == "add" or more <= lost:
-            break
-        # the set shrinks by these captions, so fewer pairs make the rate
-        lost = more
+    train_pairs, available = len(train), [int(ends[-1])] if len(ends) else [0]
+
+    def left_over(count: int) -> int:
+        """Count the captions that the last image has and its new image does not get."""
+        return int(ends[np.searchsorted(ends, count)]) - count
+
+    (count,) = pair_counts(amount, mode, train_pairs, [goal], available, owner)
+    if amount.kind == "rate" and mode == "replace":
+        # the last image loses all its captions, so the set shrinks by those that its new image does not get
+        while count and count > amount.value * (train_pairs - left_over(count)) + 1e-9:
+            count -= 1
+        if not count:
+            pair_counts(amount, mode, train_pairs - left_over(1), [goal], available, owner)
+    used = int(np.searchsorted(ends, count)) + 1
     wanted = captions[:used].copy()
-    wanted[-1] -= more
+    wanted[-1] -= left_over(count)
     return images[:used], wanted
