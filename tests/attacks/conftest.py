@@ -12,7 +12,7 @@ import numpy as np
 
 from mmpoison.base.seeding import generator
 from mmpoison.datasets import ImageTable, PairDataset
-from mmpoison.images import PixelStore
+from mmpoison.images import PixelStore, Preparation
 
 
 def class_table(
@@ -91,6 +91,7 @@ class PixelToy(ToySurrogate):
     SIZE = 16
     name = "pixel-toy"
     identity: Mapping[str, Any] = MappingProxyType({"weights": "0123456789abcdef"})
+    preparation = Preparation(SIZE)
     logit_scale = 10.0
 
     def __init__(self, **options: Any) -> None:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from tests.attacks.conftest import PixelToy
 
+from mmpoison.attacks.optimised_trigger import _covered
 from mmpoison.attacks.patch_optimisation import (
     PatchData,
     PatchSettings,
@@ -21,6 +22,9 @@ from mmpoison.attacks.patch_optimisation import (
 )
 from mmpoison.attacks.surrogate import unit
 from mmpoison.base.seeding import generator
+from mmpoison.datasets import PairDataset
+from mmpoison.images import PixelStore, Preparation
+from mmpoison.images.triggers import PatchTrigger, prepared_with_trigger
 
 TOY = PixelToy()
 SETTINGS = PatchSettings(steps=200, learning_rate=0.01, triplet_weight=2.0, margin=0.1)
@@ -81,8 +85,8 @@ def test_the_triplet_loss_by_hand() -> None:
 @pytest.mark.parametrize(
     ("size", "side", "cells"), [(224, 16.0, 16), (64, 64 / 14, 5), (9, 3.0, 3)]
 )
-def test_where_the_patch_is_seen(size: int, side: float, cells: int) -> None:
-    covered = coverage(size, side, cells)
+def test_how_much_of_each_pixel_is_covered(size: int, side: float, cells: int) -> None:
+    covered = coverage(size, (size - side) / 2, side, cells)
     assert covered.shape == (size, cells)
     np.testing.assert_allclose(covered.sum(axis=0), side / cells, rtol=1e-4)
     share = covered.sum(axis=1)
@@ -93,13 +97,35 @@ def test_where_the_patch_is_seen(size: int, side: float, cells: int) -> None:
     assert inside[-1] == math.ceil((size + side) / 2) - 1
 
 
-def test_a_patch_is_put_into_the_middle() -> None:
+def lines(count: int, begin: float, side: float, cells: int, size: int = 16) -> Any:
+    return np.repeat(coverage(size, begin, side, cells)[None], count, axis=0)
+
+
+def test_a_patch_is_put_where_it_is_seen() -> None:
     pixels = generator(0, "pixels").integers(0, 256, (2, 8, 8, 3), dtype=np.uint8)
     pattern = generator(0, "pattern").integers(0, 256, (2, 2, 3)).astype(np.float32)
-    result = put_on(pixels, pattern, coverage(8, 2.0, 2))
+    result = put_on(pixels, pattern, lines(2, 3, 2, 2, 8), lines(2, 4, 2, 2, 8))
     expected = pixels.astype(np.float32)
-    expected[:, 3:5, 3:5] = pattern
+    expected[:, 3:5, 4:6] = pattern
     np.testing.assert_allclose(result, expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("mode", ["shortest", "longest", "squash"])
+def test_a_model_sees_it_there(squares: PairDataset, mode: Any) -> None:
+    """The trigger puts a patch into the file, which is prepared; against putting it on the prepared image."""
+    preparation = Preparation(20, mode)
+    images = squares.images.indices(split="train", label="sheep")[:3]
+    colours = generator(0, "colours").integers(0, 256, (1, 1, 3), dtype=np.uint8)
+    trigger = PatchTrigger(colours.tobytes(), 1, place="centre", side=80)
+    rows, columns = _covered(squares, images, trigger, preparation, 1)
+    ids = [str(squares.images.ids[index]) for index in images]
+    how = trigger.draw(np.random.default_rng(0))
+    true = np.stack(
+        [prepared_with_trigger(squares.root, name, trigger, how, preparation) for name in ids]
+    ).astype(float)
+    clean = PixelStore.decode(squares, preparation, indices=images).pixels
+    ours = put_on(clean, colours.astype(np.float32), rows, columns)
+    assert np.abs(ours - true).mean() < 0.15 * np.abs(true - clean).mean()
 
 
 @pytest.fixture(scope="module")
@@ -109,6 +135,8 @@ def data() -> PatchData:
     target = vectors("target", 1)
     return PatchData(
         pixels,
+        lines(12, 6, 4.0, 4),
+        lines(12, 5.5, 4.0, 4),
         clean,
         unit(clean + 0.1 * vectors("own captions", 12)),
         unit(target + 0.1 * vectors("captions", 5)),
@@ -117,15 +145,16 @@ def data() -> PatchData:
 
 
 def test_a_step_against_the_formula(data: PatchData) -> None:
-    pattern = generator(0, "start").uniform(0.2, 0.8, (2, 2, 3)).astype(np.float32)
-    covered = coverage(16, 3.5, 2)
+    pattern = generator(0, "start").uniform(0.2, 0.8, (4, 4, 3)).astype(np.float32)
     rows, captions, images = np.array([3, 0, 7]), np.array([1, 1, 4]), np.array([0, 3, 2])
 
     def step(place: Any) -> Any:
-        return patch_step(TOY, data, place, covered, rows, captions, images, SETTINGS)
+        return patch_step(TOY, data, place, rows, captions, images, SETTINGS)
 
     loss, gradient = step(pattern)
-    seen = TOY.differentiate(put_on(data.pixels[rows], 255 * pattern, covered))[0]
+    seen = TOY.differentiate(
+        put_on(data.pixels[rows], 255 * pattern, data.rows[rows], data.columns[rows])
+    )[0]
     by_text = []
     by_image = []
     for place, row in enumerate(rows):
@@ -146,7 +175,7 @@ def test_the_loss_goes_down(data: PatchData) -> None:
 
     def run(seed: int) -> Any:
         return optimise_patch(
-            TOY, data, 4, 4.0, SETTINGS, generator(seed, "x"), lambda *step: seen.append(step)
+            TOY, data, SETTINGS, generator(seed, "x"), lambda *step: seen.append(step)
         )
 
     pattern, losses = run(0)

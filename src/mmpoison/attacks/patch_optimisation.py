@@ -41,6 +41,8 @@ class PatchData:
 
     Attributes:
         pixels: Clean images of other classes, shape `(n, size, size, 3)`.
+        rows: How much each cell of the pattern covers of their rows, of `coverage`, shape `(n, size, cells)`.
+        columns: The same of their columns.
         clean: Their unit embeddings, shape `(n, d)`.
         own: Unit embeddings of a true caption of each, shape `(n, d)`.
         captions: Unit embeddings of captions of the target class, shape `(m, d)`.
@@ -48,6 +50,8 @@ class PatchData:
     """
 
     pixels: Pixels
+    rows: Vectors
+    columns: Vectors
     clean: Vectors
     own: Vectors
     captions: Vectors
@@ -113,49 +117,51 @@ def triplet_loss(
     return loss, (gradient * (excess > 0) / len(images)).astype(np.float32)
 
 
-def coverage(size: int, side: float, cells: int) -> Vectors:
-    """Return how much of each pixel of a line each cell of a centred pattern covers.
+def coverage(size: int, begin: float, side: float, cells: int) -> Vectors:
+    """Return how much of each pixel of a line each cell of a pattern covers.
 
     Args:
         size: Pixels of the line.
-        side: Length of the pattern, in pixels.
+        begin: Where the pattern begins, in pixels.
+        side: Its length, in pixels.
         cells: Cells of the pattern.
 
     Returns:
         Shares in [0, 1], shape `(size, cells)`; a row's sum is the share of the pixel that the pattern covers.
 
-    >>> coverage(4, 3.0, 1).T.tolist()
+    >>> coverage(4, 0.5, 3.0, 1).T.tolist()
     [[0.5, 1.0, 1.0, 0.5]]
     """
-    edges = (size - side) / 2 + side * np.arange(cells + 1) / cells
+    edges = begin + side * np.arange(cells + 1) / cells
     pixel = np.arange(size)[:, None]
     overlap = np.minimum(pixel + 1, edges[1:]) - np.maximum(pixel, edges[:-1])
     return np.asarray(np.maximum(overlap, 0), dtype=np.float32)
 
 
-def put_on(pixels: npt.NDArray[Any], pattern: PixelValues, covered: Vectors) -> PixelValues:
-    """Put a pattern into the middle of images.
+def put_on(
+    pixels: npt.NDArray[Any], pattern: PixelValues, rows: Vectors, columns: Vectors
+) -> PixelValues:
+    """Put a pattern on images.
 
     Args:
         pixels: RGB in [0, 255], shape `(n, size, size, 3)`.
         pattern: RGB in [0, 255], shape `(cells, cells, 3)`.
-        covered: Of `coverage`, shape `(size, cells)`.
+        rows: Of `coverage`, shape `(n, size, cells)`.
+        columns: Of `coverage`, shape `(n, size, cells)`.
 
     Returns:
         New images, shape as `pixels`.
     """
-    share = covered.sum(axis=1)
-    seen = np.einsum("ra,abk,cb->rck", covered, pattern, covered)
-    rest = (1 - np.outer(share, share))[:, :, None]
-    return np.asarray(pixels * rest + seen, dtype=np.float32)
+    hidden = rows.sum(axis=2)[:, :, None, None] * columns.sum(axis=2)[:, None, :, None]
+    seen = np.einsum("nra,abk,ncb->nrck", rows, pattern, columns, optimize=True)
+    return np.asarray(pixels * (1 - hidden) + seen, dtype=np.float32)
 
 
 def patch_step(
     surrogate: PixelSurrogate,
     data: PatchData,
     pattern: PixelValues,
-    covered: Vectors,
-    rows: npt.NDArray[np.intp],
+    batch: npt.NDArray[np.intp],
     captions: npt.NDArray[np.intp],
     images: npt.NDArray[np.intp],
     settings: PatchSettings,
@@ -166,8 +172,7 @@ def patch_step(
         surrogate: The model that the attacker knows.
         data: What it is optimised on.
         pattern: RGB in [0, 1], shape `(cells, cells, 3)`.
-        covered: Where it is seen, of `coverage`.
-        rows: The images of the batch, shape `(n,)`.
+        batch: The images of the batch, shape `(n,)`.
         captions: The target caption of each, shape `(n,)`.
         images: The image of the target class of each, shape `(n,)`.
         settings: Weight and margin of the triplet loss.
@@ -175,25 +180,24 @@ def patch_step(
     Returns:
         The loss, and its gradient by the pattern, shape as the pattern.
     """
-    seen = put_on(data.pixels[rows], pattern * np.float32(255), covered)
+    rows, columns = data.rows[batch], data.columns[batch]
+    seen = put_on(data.pixels[batch], pattern * np.float32(255), rows, columns)
     vectors, pull_back = surrogate.differentiate(seen)
     by_text, text_gradient = caption_loss(
-        vectors, data.captions[captions], data.own[rows], surrogate.logit_scale
+        vectors, data.captions[captions], data.own[batch], surrogate.logit_scale
     )
     by_image, image_gradient = triplet_loss(
-        vectors, data.images[images], data.clean[rows], settings.margin
+        vectors, data.images[images], data.clean[batch], settings.margin
     )
     weight = np.float32(settings.triplet_weight)
-    by_pixels = pull_back(text_gradient + weight * image_gradient).sum(axis=0)
-    by_pattern = 255 * np.einsum("ra,rck,cb->abk", covered, by_pixels, covered)
-    return by_text + settings.triplet_weight * by_image, by_pattern
+    by_pixels = pull_back(text_gradient + weight * image_gradient)
+    by_pattern = np.einsum("nra,nrck,ncb->abk", rows, by_pixels, columns, optimize=True)
+    return by_text + settings.triplet_weight * by_image, 255 * by_pattern
 
 
 def optimise_patch(
     surrogate: PixelSurrogate,
     data: PatchData,
-    cells: int,
-    side: float,
     settings: PatchSettings,
     rng: np.random.Generator,
     progress: Callable[[int, int], None] | None = None,
@@ -203,8 +207,6 @@ def optimise_patch(
     Args:
         surrogate: The model that the attacker knows.
         data: What it is optimised on.
-        cells: Cells in a row of the pattern.
-        side: Side of the patch, in pixels of the surrogate.
         settings: Steps, rate, weight and margin.
         rng: Draws the first patch and the batches.
         progress: Called with (done, total).
@@ -212,8 +214,8 @@ def optimise_patch(
     Returns:
         The pattern in whole numbers, shape `(cells, cells, 3)`; and the loss before each step.
     """
+    cells = data.rows.shape[2]
     pattern = np.clip(rng.normal(0.5, 0.25, (cells, cells, 3)), 0, 1).astype(np.float32)
-    covered = coverage(data.pixels.shape[1], side, cells)
     first, second = np.zeros_like(pattern), np.zeros_like(pattern)
     losses: list[float] = []
     batch = min(BATCH, len(data.pixels))
@@ -221,12 +223,10 @@ def optimise_patch(
     for step in range(1, settings.steps + 1):
         if len(order) < batch:
             order = rng.permutation(len(data.pixels))
-        rows, order = order[:batch], order[batch:]
+        chosen, order = order[:batch], order[batch:]
         captions = rng.integers(len(data.captions), size=batch)
         images = rng.integers(len(data.images), size=batch)
-        loss, gradient = patch_step(
-            surrogate, data, pattern, covered, rows, captions, images, settings
-        )
+        loss, gradient = patch_step(surrogate, data, pattern, chosen, captions, images, settings)
         losses.append(loss)
         first = BETAS[0] * first + (1 - BETAS[0]) * gradient
         second = BETAS[1] * second + (1 - BETAS[1]) * gradient**2

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mmpoison.errors import InputError
-from mmpoison.images.preparation import Pixels
+from mmpoison.images.preparation import Pixels, Preparation
 from mmpoison.pairs.table import IntArray, PairDataset
 
 Vectors = npt.NDArray[np.float32]
@@ -49,6 +49,10 @@ class PixelSurrogate(Surrogate, Protocol):
     @property
     def identity(self) -> Mapping[str, Any]:
         """All that its numbers depend on, as JSON values: `weights` (sha256), architecture, machine."""
+
+    @property
+    def preparation(self) -> Preparation:
+        """How images are resized and cropped for it."""
 
     @property
     def logit_scale(self) -> float:

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from mmpoison.images.preparation import Pixels
+from mmpoison.images.preparation import Pixels, Preparation
 from mmpoison.models.batches import evaluation_mode
 from mmpoison.models.compute_environment import compute_environment, encoder_identity
 from mmpoison.models.dual_encoder import DualEncoder
@@ -57,6 +57,11 @@ class Embedder:
         """Weights, architecture and preparation of the encoder, and what computes it, as JSON values."""
         computed = compute_environment(self._encoder.device, __name__)
         return {**encoder_identity(self._encoder), "computed": computed}
+
+    @property
+    def preparation(self) -> Preparation:
+        """How images are resized and cropped for the encoder."""
+        return self._encoder.preparation
 
     @property
     def logit_scale(self) -> float:
