@@ -106,13 +106,18 @@ def _covered(
     """Return how much of the rows and columns of prepared images a trigger covers, shapes `(n, size, cells)`."""
     size = preparation.image_size
     how = trigger.draw(np.random.default_rng(0))
-    rows, columns = [], []
+    rows: list[Vectors] = []
+    columns: list[Vectors] = []
     for index in images:
         height, width, _ = source_pixels(pairs.root, str(pairs.images.ids[index])).shape
         left, top, side = trigger.where(height, width, how)
         for lines, begin, length in ((rows, top, height), (columns, left, width)):
-            whole = {"shortest": min(height, width), "longest": max(height, width)}
-            scale = size / whole.get(preparation.resize_mode, length)
+            whole = {
+                "shortest": min(height, width),
+                "longest": max(height, width),
+                "squash": length,
+            }
+            scale = size / whole[preparation.resize_mode]
             # the middle of an image stays the middle
             seen = (begin - length / 2) * scale + size / 2
             lines.append(coverage(size, seen, side * scale, cells))
