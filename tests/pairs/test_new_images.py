@@ -162,6 +162,8 @@ def test_a_saved_set_stands_by_itself(
 ) -> None:
     poisoned = poisoned_by(squares, mode=mode)
     folder = save_pairs(poisoned, tmp_path / "out")
+    # no link to the cache: who changes the one would change the other
+    assert all((folder / name).stat().st_nlink == 1 for name in added_names(poisoned))
     shutil.rmtree(fresh_cache)
     again = load_pairs(folder)
     assert again.fingerprint == poisoned.fingerprint

@@ -16,6 +16,7 @@ import numpy as np
 from mmpoison.base.files import atomic_folder
 from mmpoison.base.untrusted import MAX_LINE_BYTES, bounded_lines, open_bytes, parse_json
 from mmpoison.errors import InputError
+from mmpoison.images.added import cached_image
 from mmpoison.images.containers import split_container
 from mmpoison.images.sources import NameClash, file_name, image_bytes, image_path
 from mmpoison.pairs.builder import PairsBuilder, check_relative
@@ -220,7 +221,8 @@ def place_image(
             return name
         # the file itself, also where a symbolic link stands for it
         source = image_path(root, image_id).resolve()
-        if not copy:
+        # what lies in the cache would be changed there by whoever changes the link
+        if not copy and cached_image(root, image_id) is None:
             try:
                 os.link(source, target)
                 return name
