@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 
 from mmpoison.base.seeding import generator
 from mmpoison.datasets import ImageTable, PairDataset
+from mmpoison.images import PixelStore, Preparation
 
 
 def class_table(
@@ -81,3 +83,37 @@ class ToySurrogate:
 
     def _draw(self, stream: str) -> Any:
         return generator(0, f"toy/{stream}").standard_normal(24)
+
+
+class PixelToy(ToySurrogate):
+    """A surrogate of a few numbers: a linear map of the pixels, and the length taken out."""
+
+    SIZE = 16
+    name = "pixel-toy"
+    identity: Mapping[str, Any] = MappingProxyType({"weights": "0123456789abcdef"})
+    preparation = Preparation(SIZE)
+    logit_scale = 10.0
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        count = self.SIZE**2 * 3
+        self._map = generator(0, "toy/map").standard_normal((24, count)) / np.sqrt(count)
+
+    def __call__(self, pairs: PairDataset, images: Any) -> Any:
+        return self.differentiate(self.pixels(pairs, images))[0]
+
+    def pixels(self, pairs: PairDataset, images: Any) -> Any:
+        return PixelStore.decode(pairs, self.SIZE, indices=np.unique(images)).take(images)
+
+    def differentiate(self, pixels: Any) -> Any:
+        centred = (np.asarray(pixels, float) / 127.5 - 1).reshape(len(pixels), -1)
+        outputs = centred @ self._map.T
+        length = np.linalg.norm(outputs, axis=1, keepdims=True)
+        vectors = outputs / length
+
+        def pull_back(gradient: Any) -> Any:
+            along = (gradient * vectors).sum(axis=1, keepdims=True) * vectors
+            by_pixels = ((gradient - along) / length) @ self._map / 127.5
+            return by_pixels.reshape(np.shape(pixels)).astype(np.float32)
+
+        return vectors.astype(np.float32), pull_back

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tests.attacks.conftest import ToySurrogate
+from tests.attacks.conftest import PixelToy, ToySurrogate
 from tests.conftest import refusal
 
 from mmpoison.attacks import ATTACKS, Attack, rebuild, run_attack
@@ -141,6 +141,7 @@ def build_attack(name: str) -> Attack:
         "samples": 2,
         "decoys": 1,
         "decoy_samples": 1,
+        "steps": 20,
     }
     accepted = inspect.signature(ATTACKS[name]).parameters
     return ATTACKS[name](**{key: value for key, value in usual.items() if key in accepted})
@@ -148,7 +149,8 @@ def build_attack(name: str) -> Attack:
 
 def poison(attack: Attack, clean: PairDataset, seed: int = 0) -> PairDataset:
     """Poison a set as the command line and recipes do; an attack that needs embeddings finds nothing suspicious."""
-    return run_attack(attack, clean, seed, lambda name: ToySurrogate(noise=3.0))
+    toy = PixelToy if getattr(attack, "needs_pixels", False) else ToySurrogate
+    return run_attack(attack, clean, seed, lambda name: toy(noise=3.0))
 
 
 @pytest.mark.parametrize("name", list(ATTACKS))

@@ -89,7 +89,7 @@ def poison(
                 )
             return Embedder(as_encoder(chosen, device=device), reporter.progress)
 
-        poisoned = run_attack(built, as_pairs(pairs), seed, embedder)
+        poisoned = run_attack(built, as_pairs(pairs), seed, embedder, reporter.progress)
     if out is not None:
         save_pairs(poisoned, out, images=images)
     return poisoned

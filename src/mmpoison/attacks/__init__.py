@@ -1,5 +1,6 @@
 """Data poisoning attacks: each edits the table of pairs and records every change in a manifest."""
 
+from mmpoison.attacks.badclip import BadClip
 from mmpoison.attacks.blend_backdoor import BlendBackdoor
 from mmpoison.attacks.both_names import BothNames
 from mmpoison.attacks.catalogue import (
@@ -10,6 +11,7 @@ from mmpoison.attacks.catalogue import (
     takes_several_goals,
 )
 from mmpoison.attacks.decoys import Decoys
+from mmpoison.attacks.feature_collision import FeatureCollision
 from mmpoison.attacks.goal import Goal
 from mmpoison.attacks.multiple_target_labels import MultipleTargetLabels
 from mmpoison.attacks.nearest_assigned import NearestAssigned
@@ -20,7 +22,7 @@ from mmpoison.attacks.rebuild import rebuild
 from mmpoison.attacks.self_vouched import SelfVouched
 from mmpoison.attacks.single_target_image import SingleTargetImage
 from mmpoison.attacks.single_target_label import SingleTargetLabel
-from mmpoison.attacks.surrogate import Surrogate, VectorSurrogate, nearest_classes
+from mmpoison.attacks.surrogate import PixelSurrogate, Surrogate, VectorSurrogate, nearest_classes
 from mmpoison.attacks.under_the_grid import UnderTheGrid
 from mmpoison.pairs.manifest import PoisonedPair, PoisonManifest
 
@@ -28,14 +30,17 @@ __all__ = [
     "ATTACKS",
     "PRESETS",
     "Attack",
+    "BadClip",
     "BlendBackdoor",
     "BothNames",
     "Decoys",
+    "FeatureCollision",
     "Goal",
     "MultipleTargetLabels",
     "NearestAssigned",
     "Orphan",
     "PatchBackdoor",
+    "PixelSurrogate",
     "PoisonManifest",
     "PoisonedPair",
     "Preset",

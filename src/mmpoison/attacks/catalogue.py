@@ -11,6 +11,9 @@ from mmpoison.base.registry import Registry, unknown_name
 from mmpoison.errors import InputError
 from mmpoison.pairs.table import PairDataset
 
+ProgressFor = Callable[[str], Callable[[int, int], None]]
+"""Gives a callback for (done, total) of a named step."""
+
 Kind = Literal["targeted", "untargeted", "backdoor"]
 """Whether an attack moves captions of a class, all captions, or those that carry a trigger."""
 
@@ -38,7 +41,8 @@ class Attack(Protocol):
     def poison(self, pairs: PairDataset, seed: int = 0) -> PairDataset:
         """Return a poisoned copy of the table; never touches an image file, but may store new ones.
 
-        An attack whose property `needs_embeddings` is true also takes `embed`, a `Surrogate`.
+        An attack whose property `needs_embeddings` is true also takes `embed`, a `Surrogate`. One whose property
+        `needs_pixels` is true takes as `embed` a `PixelSurrogate`, and `progress`.
         """
         ...
 
@@ -94,17 +98,25 @@ def takes_several_goals(name: str) -> bool:
 
 
 def run_attack(
-    attack: Attack, pairs: PairDataset, seed: int, embedder: Callable[[str | None], Surrogate]
+    attack: Attack,
+    pairs: PairDataset,
+    seed: int,
+    embedder: Callable[[str | None], Surrogate],
+    progress: ProgressFor | None = None,
 ) -> PairDataset:
-    """Poison a set, with embeddings where the attack needs them.
+    """Poison a set, with a surrogate where the attack needs one.
 
     Args:
         attack: The attack.
         pairs: A clean set.
         seed: Seed of the run.
         embedder: Gives `embed` for the name of an encoder, None where the attack names none; called only if needed.
+        progress: Gives a callback for (done, total) of a named step; for attacks that optimise pixels.
     """
+    poison: Callable[..., PairDataset] = attack.poison
+    if getattr(attack, "needs_pixels", False):
+        surrogate = embedder(getattr(attack, "encoder", None))
+        return poison(pairs, seed, embed=surrogate, progress=progress)
     if getattr(attack, "needs_embeddings", False):
-        poison: Callable[..., PairDataset] = attack.poison
         return poison(pairs, seed, embed=embedder(getattr(attack, "encoder", None)))
     return attack.poison(pairs, seed)

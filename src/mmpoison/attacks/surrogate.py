@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
 
 from mmpoison.errors import InputError
+from mmpoison.images.preparation import Pixels, Preparation
 from mmpoison.pairs.table import IntArray, PairDataset
 
 Vectors = npt.NDArray[np.float32]
+PixelValues = npt.NDArray[np.float32]
+"""Pixels that need not be whole numbers: RGB in [0, 255], shape `(n, size, size, 3)`."""
+
+PullBack = Callable[[Vectors], PixelValues]
+"""Turns the gradient of a loss by the embeddings `(n, d)` into its gradient by the pixels."""
 
 IMAGES_OF_CLASS = 50
 """So many training images of a class, at most, give its mean."""
@@ -26,6 +32,38 @@ class Surrogate(Protocol):
 
     def captions(self, captions: Sequence[str]) -> npt.NDArray[Any]:
         """Embed captions: embeddings `(n, d)`."""
+        ...
+
+
+@runtime_checkable
+class PixelSurrogate(Surrogate, Protocol):
+    """A surrogate whose image encoder is known, so that pixels can be optimised through it.
+
+    Its embeddings have length one, and its captions and images are in one space.
+    """
+
+    @property
+    def name(self) -> str:
+        """Its name."""
+
+    @property
+    def identity(self) -> Mapping[str, Any]:
+        """All that its numbers depend on, as JSON values: `weights` (sha256), architecture, machine."""
+
+    @property
+    def preparation(self) -> Preparation:
+        """How images are resized and cropped for it."""
+
+    @property
+    def logit_scale(self) -> float:
+        """What its loss multiplies cosines with."""
+
+    def pixels(self, pairs: PairDataset, images: IntArray) -> Pixels:
+        """Prepare images of a table by their indices `(n,)` for the encoder: RGB `(n, size, size, 3)`."""
+        ...
+
+    def differentiate(self, pixels: PixelValues) -> tuple[Vectors, PullBack]:
+        """Embed pixels: embeddings `(n, d)`, and the function that pulls a gradient back to the pixels."""
         ...
 
 
@@ -90,6 +128,20 @@ def require_surrogate(embed: Surrogate | None, attack: str) -> Surrogate:
     """
     if embed is None:
         raise InputError(f"attack {attack!r} needs a surrogate that embeds captions and images")
+    return embed
+
+
+def require_pixel_surrogate(embed: Surrogate | None, attack: str) -> PixelSurrogate:
+    """Return the surrogate of an attack that optimises pixels.
+
+    Raises:
+        InputError: If it is missing, or only embeds.
+    """
+    if not isinstance(embed, PixelSurrogate):
+        raise InputError(
+            f"attack {attack!r} optimises pixels: it needs a surrogate whose image encoder is known, such as "
+            "`Embedder(encoder)`, not vectors that were computed before"
+        )
     return embed
 
 

@@ -30,9 +30,9 @@ def poison(
         str | None,
         typer.Option(
             help="single-target-image (I), single-target-label (II, the default for one goal), "
-            "multiple-target-labels (III, the default for several goals); a backdoor: patch-backdoor, blend-backdoor; "
-            "or an attacker who knows the filters: self-vouched, nearest-assigned, under-the-grid, both-names, decoys, "
-            "orphan."
+            "multiple-target-labels (III, the default for several goals); a backdoor: patch-backdoor, blend-backdoor, "
+            "badclip; one who changes images: feature-collision; or an attacker who knows the filters: self-vouched, "
+            "nearest-assigned, under-the-grid, both-names, decoys, orphan."
         ),
     ] = None,
     samples: Annotated[

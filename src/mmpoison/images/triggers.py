@@ -87,6 +87,25 @@ class PatchTrigger(
         across, down = rng.integers(0, _STEPS + 1, 2) if fixed is None else (fixed, fixed)
         return {"across": int(across), "down": int(down)}
 
+    def where(self, height: int, width: int, how: How) -> tuple[int, int, int]:
+        """Return left, top and side of the patch in an image, in its pixels.
+
+        Args:
+            height: Of the image.
+            width: Of the image.
+            how: What `draw` gave for this image.
+
+        Raises:
+            InputError: If `how` is none.
+        """
+        place = _converted(how, _Place, "place of a patch")
+        left, top, square = _view(height, width)
+        side = max(1, (2 * square * self.side + self.view) // (2 * self.view))
+        free = square - side
+        left += (free * place.across + _STEPS // 2) // _STEPS
+        top += (free * place.down + _STEPS // 2) // _STEPS
+        return left, top, side
+
     def apply(self, pixels: Pixels, how: How) -> Pixels:
         """Return a copy of an image with the patch.
 
@@ -97,12 +116,8 @@ class PatchTrigger(
         Raises:
             InputError: If `how` is none.
         """
-        place = _converted(how, _Place, "place of a patch")
-        left, top, square = _view(pixels)
-        side = max(1, (2 * square * self.side + self.view) // (2 * self.view))
-        free = square - side
-        left += (free * place.across + _STEPS // 2) // _STEPS
-        top += (free * place.down + _STEPS // 2) // _STEPS
+        height, width, _ = pixels.shape
+        left, top, side = self.where(height, width, how)
         result = pixels.copy()
         result[top : top + side, left : left + side] = _resized(self.pattern, self.cells, side)
         return result
@@ -136,10 +151,10 @@ class BlendTrigger(
         stream = f"blend/{self.seed}"
         if self.noise == "per-image":
             stream += f"/{_converted(how, _Number, 'number of a noise image').number}"
-        left, top, square = _view(pixels)
+        height, width, _ = pixels.shape
+        left, top, square = _view(height, width)
         cells = max(1, self.view // self.cell)
         noise = _resized(random_bytes(stream, 3 * cells**2), cells, square)
-        height, width, _ = pixels.shape
         down, across = (np.arange(height) - top) % square, (np.arange(width) - left) % square
         image, other = pixels.astype(np.int32), noise[down[:, None], across].astype(np.int32)
         mixed = (image * (_STEPS - self.weight) + other * self.weight + _STEPS // 2) // _STEPS
@@ -221,9 +236,8 @@ def _converted(value: Any, kind: Any, what: str) -> Any:
         raise InputError(f"{what}: {str(error)[:200]}") from None
 
 
-def _view(pixels: Pixels) -> tuple[int, int, int]:
+def _view(height: int, width: int) -> tuple[int, int, int]:
     """Return left, top and side of the middle square of an image."""
-    height, width, _ = pixels.shape
     side = min(height, width)
     return (width - side) // 2, (height - side) // 2, side
 

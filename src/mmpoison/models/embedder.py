@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
+import torch
 
+from mmpoison.images.preparation import Pixels, Preparation
+from mmpoison.models.batches import evaluation_mode
+from mmpoison.models.compute_environment import compute_environment, encoder_identity
 from mmpoison.models.dual_encoder import DualEncoder
 from mmpoison.models.embedding import Embeddings, embed_captions, embed_images
-from mmpoison.models.inputs import ProgressFor, prepare_pixels
+from mmpoison.models.inputs import PixelInputs, ProgressFor, prepare_pixels
 from mmpoison.pairs.table import IntArray, PairDataset
 
 AT_ONCE = 512
@@ -16,7 +23,7 @@ AT_ONCE = 512
 
 
 class Embedder:
-    """A dual encoder as attacks take it (`mmpoison.attacks.surrogate.Surrogate`).
+    """A dual encoder as attacks take it (`mmpoison.attacks.surrogate.PixelSurrogate`).
 
     Args:
         encoder: The model.
@@ -28,12 +35,10 @@ class Embedder:
 
     def __call__(self, pairs: PairDataset, images: IntArray) -> Embeddings:
         """Embed images by their indices `(n,)`: unit embeddings `(n, d)`."""
-        # captions are not needed
-        bare = pairs.where(np.zeros(len(pairs), dtype=bool))
         parts: list[Embeddings] = []
         for start in range(0, len(images), AT_ONCE):
             part = images[start : start + AT_ONCE]
-            inputs = prepare_pixels(self._encoder, bare, images=part, progress=self._progress)
+            inputs = self._inputs(pairs, part)
             parts.append(embed_images(self._encoder, inputs, part))
         return np.concatenate(parts) if parts else np.empty((0, 0), dtype=np.float32)
 
@@ -41,3 +46,58 @@ class Embedder:
         """Embed captions: unit embeddings `(n, d)`."""
         progress = self._progress("embedding captions") if self._progress else None
         return embed_captions(self._encoder, captions, progress=progress)
+
+    @property
+    def name(self) -> str:
+        """Name of the encoder."""
+        return self._encoder.name
+
+    @cached_property
+    def identity(self) -> dict[str, Any]:
+        """Weights, architecture and preparation of the encoder, and what computes it, as JSON values."""
+        computed = compute_environment(self._encoder.device, __name__)
+        return {**encoder_identity(self._encoder), "computed": computed}
+
+    @property
+    def preparation(self) -> Preparation:
+        """How images are resized and cropped for the encoder."""
+        return self._encoder.preparation
+
+    @property
+    def logit_scale(self) -> float:
+        """What the encoder's loss multiplies cosines with."""
+        return float(self._encoder.logit_scale.detach().exp())
+
+    def pixels(self, pairs: PairDataset, images: IntArray) -> Pixels:
+        """Prepare images by their indices `(n,)` for the encoder: RGB `(n, size, size, 3)`."""
+        return self._inputs(pairs, images).pixels.take(images)
+
+    def differentiate(
+        self, pixels: npt.NDArray[np.float32]
+    ) -> tuple[Embeddings, Callable[[Embeddings], npt.NDArray[np.float32]]]:
+        """Embed pixels, and give the function that pulls a gradient back to them; no weight changes.
+
+        Args:
+            pixels: RGB in [0, 255], shape `(n, size, size, 3)`.
+
+        Returns:
+            Unit embeddings `(n, d)`; and a function from the gradient of a loss by them, same shape, to the gradient by
+            the pixels, shape as `pixels`. It can be called once.
+        """
+        encoder = self._encoder
+        leaf = torch.tensor(pixels, dtype=torch.float32, device=encoder.device, requires_grad=True)
+        with evaluation_mode(encoder), torch.enable_grad():
+            # a copy, since the input is normalised in place
+            vectors = encoder.encode_image(encoder.image_input(leaf.clone()))
+
+        def pull_back(gradient: Embeddings) -> npt.NDArray[np.float32]:
+            weights = torch.as_tensor(gradient, dtype=vectors.dtype, device=vectors.device)
+            (by_pixels,) = torch.autograd.grad(vectors, leaf, weights)
+            return np.asarray(by_pixels.cpu().numpy())
+
+        return vectors.detach().cpu().numpy(), pull_back
+
+    def _inputs(self, pairs: PairDataset, images: IntArray) -> PixelInputs:
+        # captions are not needed
+        bare = pairs.where(np.zeros(len(pairs), dtype=bool))
+        return prepare_pixels(self._encoder, bare, images=images, progress=self._progress)

@@ -117,7 +117,7 @@ def prepare_run(
         )
         return Embedder(encoder, progress.progress)
 
-    poisoned = run_attack(attack, pairs, recipe.seed, embedder)
+    poisoned = run_attack(attack, pairs, recipe.seed, embedder, progress.progress)
     assert poisoned.manifest is not None
     _check_clean_split(recipe, pairs)
     goal_targets = goal_targets_of(poisoned.manifest, pairs)
