@@ -12,6 +12,7 @@ from mmpoison.attacks.decoys import Decoys
 from mmpoison.attacks.goal import Goal
 from mmpoison.attacks.multiple_target_labels import MultipleTargetLabels
 from mmpoison.attacks.nearest_assigned import NearestAssigned
+from mmpoison.attacks.nearest_goal import NearestGoal
 from mmpoison.attacks.orphan import Orphan
 from mmpoison.attacks.presets import PRESETS, Preset
 from mmpoison.attacks.rebuild import rebuild
@@ -31,6 +32,7 @@ __all__ = [
     "Goal",
     "MultipleTargetLabels",
     "NearestAssigned",
+    "NearestGoal",
     "Orphan",
     "PoisonManifest",
     "PoisonedPair",
