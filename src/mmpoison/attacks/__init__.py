@@ -20,6 +20,7 @@ from mmpoison.attacks.self_vouched import SelfVouched
 from mmpoison.attacks.single_target_image import SingleTargetImage
 from mmpoison.attacks.single_target_label import SingleTargetLabel
 from mmpoison.attacks.surrogate import Surrogate, VectorSurrogate, nearest_classes
+from mmpoison.attacks.toxic_text import ToxicText
 from mmpoison.attacks.under_the_grid import UnderTheGrid
 from mmpoison.pairs.manifest import PoisonedPair, PoisonManifest
 
@@ -41,6 +42,7 @@ __all__ = [
     "SingleTargetImage",
     "SingleTargetLabel",
     "Surrogate",
+    "ToxicText",
     "UnderTheGrid",
     "VectorSurrogate",
     "build_attack",

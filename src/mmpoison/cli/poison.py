@@ -24,14 +24,17 @@ def poison(
     out: OutOption,
     goal: Annotated[
         list[str] | None,
-        typer.Option(help="A2B, e.g. sheep2aeroplane; repeat it for several goals."),
+        typer.Option(
+            help="A2B, e.g. sheep2aeroplane; repeat it for several goals. For nearest-goal also A2auto."
+        ),
     ] = None,
     attack: Annotated[
         str | None,
         typer.Option(
             help="single-target-image (I), single-target-label (II, the default for one goal), "
             "multiple-target-labels (III, the default for several goals); or an attacker who knows the filters: "
-            "self-vouched, nearest-assigned, under-the-grid, both-names, decoys, orphan."
+            "self-vouched, nearest-assigned, under-the-grid, both-names, decoys, orphan; or one who chooses captions: "
+            "nearest-goal, toxic-text."
         ),
     ] = None,
     samples: Annotated[
@@ -49,9 +52,10 @@ def poison(
         typer.Option(help="Add to the clean pairs (default), or replace them."),
     ] = None,
     spread: Annotated[
-        Literal["captions", "samples"] | None,
+        Literal["captions", "samples", "one-image"] | None,
         typer.Option(
-            help="Distribute single captions (default) or whole samples over the target images."
+            help="Distribute single captions (default) or whole samples over the target images; toxic-text: captions, "
+            "or all on one-image (default)."
         ),
     ] = None,
     carrier: Annotated[
