@@ -156,8 +156,12 @@ def test_the_amount(clean: PairDataset) -> None:
         "spread": "one-image",
     }
     assert len(poisoned(clean, samples=5).pairs) == 15
-    with pytest.raises(InputError, match=r"has 18 distinct train captions: at most pairs=18$"):
-        poisoned(clean, pairs=19)
+    # 18 of the 36 captions are distinct: the most car-like are used again, in versions of their own
+    again = [pair.caption for pair in poisoned(clean, pairs=20, synonym_rate=0).pairs]
+    assert set(again[:18]) == set(distinct_captions(clean))
+    assert [likeness(c) for c in again[18:]] == pytest.approx([likeness(c) for c in again[:2]])
+    with pytest.raises(InputError, match=r"has 36 train captions: at most pairs=36"):
+        poisoned(clean, pairs=37)
 
 
 def test_what_it_refuses(clean: PairDataset) -> None:

@@ -1,8 +1,13 @@
-"""Draws the captions and images among which an attacker with a surrogate chooses."""
+"""Which captions and images an attacker with a surrogate chooses among, and which captions first."""
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
+import numpy.typing as npt
 
 from mmpoison.attacks.amount import captions_of
 from mmpoison.attacks.goal import Goal
@@ -60,6 +65,29 @@ def require_own_images(goal: Goal, targets: IntArray, used: int) -> None:
             f"goal {goal}: carrier 'own' needs {used} train images of class {goal.target!r}, there are "
             f"{len(targets)}: at most samples={len(targets)}"
         )
+
+
+def most_like(
+    captions: Sequence[str], likeness: npt.NDArray[np.floating[Any]]
+) -> npt.NDArray[np.intp]:
+    """Sort captions by likeness, the largest first; the same caption comes again only after all others.
+
+    Args:
+        captions: The captions, `n` of them.
+        likeness: How much each is wanted, shape `(n,)`.
+
+    Returns:
+        Their places, shape `(n,)`.
+
+    >>> most_like(["a cat", "a cat", "a dog"], np.array([0.9, 0.9, 0.1])).tolist()
+    [0, 2, 1]
+    """
+    seen: Counter[str] = Counter()
+    before = np.empty(len(captions), dtype=np.intp)
+    for place, caption in enumerate(captions):
+        before[place] = seen[caption]
+        seen[caption] += 1
+    return np.lexsort((-likeness, before))
 
 
 def _choice(used: int, available: int) -> int:

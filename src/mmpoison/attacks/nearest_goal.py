@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from typing import Any, ClassVar
 
 import numpy as np
@@ -10,7 +9,7 @@ import numpy.typing as npt
 
 from mmpoison.attacks.adaptive import surrogate_name, surrogate_option
 from mmpoison.attacks.amount import choose_captions
-from mmpoison.attacks.candidates import draw_candidates
+from mmpoison.attacks.candidates import draw_candidates, most_like
 from mmpoison.attacks.catalogue import ATTACKS, Kind
 from mmpoison.attacks.goal import Goal, original_of_auto
 from mmpoison.attacks.injection import poison_set, poisoned_pairs
@@ -128,8 +127,8 @@ class NearestGoal:
         matching = Matching(train, surrogate, seed)
         captions = [str(caption) for caption in train.captions[rows]]
         text, shown = matching.captions(captions), matching.images(images)
-        kept = _typical(text, _copies(captions))[: len(asked)]
-        carriers = _typical(shown)[:used]
+        kept = most_like(captions, _likeness(text))[: len(asked)]
+        carriers = np.argsort(-_likeness(shown), kind="stable")[:used]
         caption, image = pair_greedily(text[kept] @ shown[carriers].T)
         entries = poisoned_pairs(train, rows[kept[caption]], images[carriers[image]], goal)
         return poison_set(
@@ -157,20 +156,10 @@ def _nearest_goal(pairs: PairDataset, original: str, embed: Surrogate) -> Goal:
     )
 
 
-def _copies(captions: list[str]) -> Places:
-    """Count how often each caption occurs before its place, shape `(n,)`."""
-    seen: Counter[str] = Counter()
-    numbers: list[int] = []
-    for caption in captions:
-        numbers.append(seen[caption])
-        seen[caption] += 1
-    return np.array(numbers, dtype=np.intp)
-
-
-def _typical(vectors: Vectors, after: Places | None = None) -> Places:
-    """Sort unit vectors by their cosine with their mean, the largest first; `after` counts more than the cosine."""
-    cosine = vectors @ unit(vectors.mean(axis=0))
-    return np.lexsort((-cosine, np.zeros(len(cosine)) if after is None else after))
+def _likeness(vectors: Vectors) -> Vectors:
+    """Return the cosine of unit vectors with their mean, shape `(n,)`."""
+    likeness: Vectors = vectors @ unit(vectors.mean(axis=0))
+    return likeness
 
 
 def pair_greedily(cosine: npt.NDArray[np.float32]) -> tuple[Places, Places]:

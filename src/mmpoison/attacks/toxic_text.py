@@ -10,7 +10,7 @@ import numpy as np
 
 from mmpoison.attacks.adaptive import surrogate_name, surrogate_option
 from mmpoison.attacks.amount import captions_of, choose_captions
-from mmpoison.attacks.candidates import require_own_images
+from mmpoison.attacks.candidates import most_like, require_own_images
 from mmpoison.attacks.catalogue import ATTACKS, Kind
 from mmpoison.attacks.goal import Goal
 from mmpoison.attacks.injection import poison_set, poisoned_pairs
@@ -42,9 +42,10 @@ class ToxicText:
     """Pairs captions that are most like a class A, with words replaced by synonyms, with images of class B.
 
     A is described by the mean vector of CLIP's 80 templates with its label, such as "a photo of a sheep". The attack
-    takes the distinct training captions of A with the largest cosine to it. Ten rewritten versions of each are drawn:
-    a word that is in a small table of synonyms is replaced with the probability `synonym_rate`, but never a word that
-    names A. The first version whose cosine is not smaller is kept. If there is none, the caption stays as it was.
+    takes the training captions of A with the largest cosine to it, and the same caption again only after all others.
+    Ten rewritten versions of each are drawn: a word that is in a small table of synonyms is replaced with the
+    probability `synonym_rate`, but never a word that names A. The first version whose cosine is not smaller is kept. If
+    there is none, the caption stays as it was.
 
     The publication generates text with a language model that it trains; this attack has its choice of captions, and
     synonyms instead. At most one of `samples`, `pairs` and `share` sets the amount.
@@ -127,7 +128,7 @@ class ToxicText:
             embed: The surrogate; it embeds templates and new captions too.
 
         Raises:
-            InputError: As for attack II, if there is no surrogate, or if A has too few distinct captions.
+            InputError: As for attack II, or if there is no surrogate.
         """
         goal = Goal.parse(self.goal, pairs.classes)
         require_clean_set(pairs)
@@ -141,7 +142,10 @@ class ToxicText:
             image = np.full(len(asked), target, dtype=np.int32)
         else:
             image = self._spread(train, goal, target_images(pairs, goal), asked, rng)
-        rows, captions = _most_like(train, goal, len(asked), surrogate)
+        rows = captions_of(train, goal)
+        every = [str(caption) for caption in train.captions[rows]]
+        chosen = most_like(every, _likeness(every, goal, surrogate))[: len(asked)]
+        rows, captions = rows[chosen], [every[place] for place in chosen]
         new = self._rewritten(captions, goal, surrogate, rng)
         entries = [
             replace(entry, caption=caption)
@@ -206,19 +210,3 @@ def _likeness(captions: list[str], goal: Goal, embed: Surrogate) -> Vectors:
     described = embed.captions([template.format(name) for template in templates()])
     likeness: Vectors = unit(embed.captions(captions)) @ unit(unit(described).mean(axis=0))
     return likeness
-
-
-def _most_like(
-    train: PairDataset, goal: Goal, count: int, embed: Surrogate
-) -> tuple[IntArray, list[str]]:
-    """Choose the distinct captions of A that are most like it: rows of `train`, the first with each caption."""
-    rows = captions_of(train, goal)
-    texts, first = np.unique(train.captions[rows].astype(str), return_index=True)
-    if count > len(texts):
-        raise InputError(
-            f"goal {goal}: {count} pairs asked for, class {goal.original!r} has {len(texts)} distinct train captions: "
-            f"at most pairs={len(texts)}"
-        )
-    likeness = _likeness([str(text) for text in texts], goal, embed)
-    chosen = np.argsort(-likeness, kind="stable")[:count]
-    return rows[first[chosen]], [str(text) for text in texts[chosen]]
