@@ -11,6 +11,7 @@ from mmpoison.attacks import (
     Decoys,
     MultipleTargetLabels,
     NearestAssigned,
+    NearestGoal,
     Orphan,
     SelfVouched,
     SingleTargetImage,
@@ -124,6 +125,7 @@ ATTACKERS = (
         )
         for cell in (1, 2, 3)
     ),
+    Attacker("nearest-goal", lambda g: NearestGoal(g[0], samples=25)),
     Attacker("both-names", lambda g: BothNames(g[0], samples=25)),
     Attacker("decoys", lambda g: Decoys(g[0], samples=25)),
     Attacker("orphan", lambda g: Orphan(g[0], samples=25)),

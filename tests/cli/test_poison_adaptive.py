@@ -1,4 +1,4 @@
-"""`mmpoison poison` and recipes with attackers who know the filters."""
+"""`mmpoison poison` and recipes with attackers who know the filters or choose captions."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from tests.conftest import squares_recipe
 
+from mmpoison.errors import InputError
 from mmpoison.runs.progress import SilentProgress
 from mmpoison.runs.recipe import parse_recipe
 from mmpoison.runs.run import run_recipe
@@ -23,6 +24,8 @@ ATTACKS: dict[str, tuple[str, ...]] = {
     "decoys": ("--samples", "2", "--set", "decoys=2", "--set", "decoy_samples=1"),
     "both-names": ("--pairs", "7"),
     "nearest-assigned": ("--samples", "2", "--set", "unseen=1", "--encoder"),
+    "nearest-goal": ("--samples", "2", "--encoder"),
+    "toxic-text": ("--pairs", "6", "--spread", "captions", "--encoder"),
     "under-the-grid": ("--goal", "bird2sofa", "--samples", "4", "--encoder"),
 }
 
@@ -41,7 +44,7 @@ def test_it_is_listed_verified_and_made_again(
     assert manifest["attack"] == attack
     assert manifest["mode"] == "add"
     assert all(note in " ".join(made.out.split()) for note in manifest.get("notes", []))
-    assert ("notes" in manifest) >= (attack == "under-the-grid")
+    assert ("notes" in manifest) >= (attack in ("under-the-grid", "toxic-text"))
     assert cli("data", "verify", out, "--clean", square_folder).code == 0
     again = tmp_path / "again"
     rebuilt = cli("poison", square_folder, "--out", again, "--from-manifest", out / "manifest.json")
@@ -86,6 +89,8 @@ def test_a_surrogate_must_be_named(cli: Cli, square_folder: Path, tmp_path: Path
         {"name": "decoys", "samples": 2, "decoys": 2, "decoy_samples": 1},
         {"name": "both-names", "samples": 2, "connector": "nearest"},
         {"name": "orphan", "samples": 2},
+        {"name": "nearest-goal", "samples": 2},
+        {"name": "toxic-text", "samples": 2, "synonym_rate": 1.0},
     ],
 )
 def test_a_recipe_measures_its_goal_alone(
@@ -107,3 +112,19 @@ def test_a_recipe_measures_its_goal_alone(
     assert metrics["run"]["attack_options"] == manifest["options"]
     assert metrics["run"]["poisoned_pairs"] == len(manifest["pairs"])
     assert set(manifest.get("notes", [])) <= set(said)
+
+
+def test_a_recipe_measures_the_goal_that_the_attack_chose(
+    square_folder: Path, checkpoint: Path, tmp_path: Path, fresh_cache: Path
+) -> None:
+    attack = {"name": "nearest-goal", "goal": "sheep2auto", "samples": 2}
+    recipe = parse_recipe(squares_recipe(square_folder, checkpoint, attack=attack), "test")
+    metrics = run_recipe(recipe, tmp_path / "run", save_models=False, progress=SilentProgress())
+    manifest = json.loads((tmp_path / "run" / "manifest.json").read_text())
+    assert list(metrics["goal"]) == metrics["run"]["goals"] == manifest["goals"]
+    assert manifest["goals"][0] in {f"sheep2{name}" for name in ("aeroplane", "bird", "sofa")}
+    # an attack that cannot choose says so
+    attack["name"] = "single-target-label"
+    recipe = parse_recipe(squares_recipe(square_folder, checkpoint, attack=attack), "test")
+    with pytest.raises(InputError, match="unknown class 'auto'"):
+        run_recipe(recipe, tmp_path / "no", save_models=False, progress=SilentProgress())

@@ -15,6 +15,7 @@ from mmpoison.attacks.feature_collision import FeatureCollision
 from mmpoison.attacks.goal import Goal
 from mmpoison.attacks.multiple_target_labels import MultipleTargetLabels
 from mmpoison.attacks.nearest_assigned import NearestAssigned
+from mmpoison.attacks.nearest_goal import NearestGoal
 from mmpoison.attacks.orphan import Orphan
 from mmpoison.attacks.patch_backdoor import PatchBackdoor
 from mmpoison.attacks.presets import PRESETS, Preset
@@ -23,6 +24,7 @@ from mmpoison.attacks.self_vouched import SelfVouched
 from mmpoison.attacks.single_target_image import SingleTargetImage
 from mmpoison.attacks.single_target_label import SingleTargetLabel
 from mmpoison.attacks.surrogate import PixelSurrogate, Surrogate, VectorSurrogate, nearest_classes
+from mmpoison.attacks.toxic_text import ToxicText
 from mmpoison.attacks.under_the_grid import UnderTheGrid
 from mmpoison.pairs.manifest import PoisonedPair, PoisonManifest
 
@@ -38,6 +40,7 @@ __all__ = [
     "Goal",
     "MultipleTargetLabels",
     "NearestAssigned",
+    "NearestGoal",
     "Orphan",
     "PatchBackdoor",
     "PixelSurrogate",
@@ -48,6 +51,7 @@ __all__ = [
     "SingleTargetImage",
     "SingleTargetLabel",
     "Surrogate",
+    "ToxicText",
     "UnderTheGrid",
     "VectorSurrogate",
     "build_attack",

@@ -9,6 +9,9 @@ from dataclasses import dataclass
 from mmpoison.base.registry import unknown_name
 from mmpoison.errors import InputError
 
+AUTO = "auto"
+"""In place of a target class: the attack chooses it."""
+
 
 @dataclass(frozen=True)
 class Goal:
@@ -51,6 +54,25 @@ class Goal:
         original, target = max(cuts, key=lambda cut: sum(name in known for name in cut))
         wrong = original if original not in known else target
         raise InputError(f"goal {text!r}: {unknown_name('class', wrong, list(classes))}")
+
+
+def original_of_auto(text: str, classes: Sequence[str]) -> str | None:
+    """Return A of a goal `A2auto`, whose target class the attack chooses; None for any other text.
+
+    Where a class is called `auto`, `A2auto` is a goal like any other.
+
+    Raises:
+        InputError: If A is no class.
+
+    >>> original_of_auto("sheep2auto", ["aeroplane", "sheep"])
+    'sheep'
+    """
+    original, separator, target = text.rpartition("2")
+    if not (original and separator) or target != AUTO or AUTO in classes:
+        return None
+    if original not in classes:
+        raise InputError(f"goal {text!r}: {unknown_name('class', original, list(classes))}")
+    return original
 
 
 def require_different_originals(goals: Sequence[Goal]) -> None:

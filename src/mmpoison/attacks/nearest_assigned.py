@@ -16,7 +16,8 @@ from mmpoison.attacks.adaptive import (
     surrogate_name,
     surrogate_option,
 )
-from mmpoison.attacks.amount import captions_of, choose_captions
+from mmpoison.attacks.amount import choose_captions
+from mmpoison.attacks.candidates import draw_candidates
 from mmpoison.attacks.catalogue import ATTACKS, Kind
 from mmpoison.attacks.goal import Goal
 from mmpoison.attacks.injection import poison_set, poisoned_pairs
@@ -31,11 +32,7 @@ from mmpoison.attacks.target_labels import (
 )
 from mmpoison.base.seeding import generator
 from mmpoison.errors import InputError
-from mmpoison.pairs.table import IntArray, PairDataset
-
-KNOWN = 0.8
-CHOICE = 10
-"""The attacker chooses among 80% of the images of each class, but at most ten times as many as he uses."""
+from mmpoison.pairs.table import PairDataset
 
 
 @ATTACKS.register("nearest-assigned")
@@ -122,7 +119,7 @@ class NearestAssigned:
         rng = generator(seed, f"attack/{self.name}/{goal}")
         (asked,) = choose_captions(train, [goal], self.settings.amount, "add", [rng])
         used = len(np.unique(train.source[asked]))
-        rows, images = self._candidates(train, goal, targets, used, rng)
+        rows, images = draw_candidates(train, goal, targets, used, self.settings.carrier, rng)
         matching = Matching(train, surrogate, seed)
         cosine = matching.captions([str(c) for c in train.captions[rows]]) @ (
             matching.images(images).T
@@ -154,33 +151,6 @@ class NearestAssigned:
             dropped_images=images_without_honest_captions(entries, self.settings),
             notes=[few] if len(entries) < len(asked) else [],
         )
-
-    def _candidates(
-        self,
-        train: PairDataset,
-        goal: Goal,
-        targets: IntArray,
-        used: int,
-        rng: np.random.Generator,
-    ) -> tuple[IntArray, IntArray]:
-        """Draw the captions (rows of `train`) and the images that the attacker chooses among."""
-        rows = captions_of(train, goal)
-        sources = np.unique(train.source[rows])
-        drawn = rng.permutation(sources)[: _choice(used, len(sources))]
-        rows = rows[np.isin(train.source[rows], drawn)]
-        if self.settings.carrier == "existing":
-            return rows, targets
-        if used > len(targets):
-            raise InputError(
-                f"goal {goal}: carrier 'own' needs {used} train images of class {goal.target!r}, there are "
-                f"{len(targets)}: at most samples={len(targets)}"
-            )
-        return rows, rng.permutation(targets)[: _choice(used, len(targets))]
-
-
-def _choice(used: int, available: int) -> int:
-    """Return among how many images the attacker chooses, where he uses some of those available."""
-    return max(used, min(CHOICE * used, int(KNOWN * available)))
 
 
 def assign(

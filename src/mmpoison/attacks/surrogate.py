@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -159,28 +159,39 @@ def unit(vectors: npt.ArrayLike) -> Vectors:
 
 
 def nearest_classes(
-    pairs: PairDataset, embed: Surrogate, count: int = 5
+    pairs: PairDataset,
+    embed: Surrogate,
+    count: int = 5,
+    *,
+    by: Literal["images", "captions"] = "images",
 ) -> dict[str, tuple[str, ...]]:
-    """Rank the classes by how near their images are to those of a class.
+    """Rank the classes by how near their images, or their captions, are to those of a class.
 
-    The means of the classes are compared by cosine, after the mean of all of them is taken out. Images alone decide, so
-    the surrogate's captions need not be in the same space.
+    The means of the classes are compared by cosine, after the mean of all of them is taken out. Images alone decide, or
+    captions alone, so the surrogate's captions and images need not be in the same space.
 
     Args:
-        pairs: A clean set; of each class its first 50 training images are embedded.
-        embed: Embeds images.
+        pairs: A clean set; of each class its first 50 training images, or all captions of these, are embedded.
+        embed: Embeds images, or captions.
         count: Number of classes that are listed.
+        by: What is compared.
 
     Returns:
-        For each class with training images the names of the nearest others, the nearest first.
+        For each class with training images (or captions of these) the names of the nearest others, the nearest first.
     """
-    chosen = {
-        name: pairs.images.indices(split="train", label=name)[:IMAGES_OF_CLASS]
-        for name in pairs.classes
-    }
-    names = [name for name, images in chosen.items() if len(images)]
-    means = np.stack([unit(embed(pairs, chosen[name])).mean(axis=0) for name in names])
-    centred = unit(means - means.mean(axis=0))
+    means: dict[str, Vectors] = {}
+    for name in pairs.classes:
+        images = pairs.images.indices(split="train", label=name)[:IMAGES_OF_CLASS]
+        if by == "images" and len(images):
+            means[name] = unit(embed(pairs, images)).mean(axis=0)
+        elif by == "captions":
+            captions = [str(caption) for caption in pairs.captions[np.isin(pairs.image, images)]]
+            if captions:
+                means[name] = unit(embed.captions(captions)).mean(axis=0)
+    if not means:
+        return {}
+    names, every = list(means), np.stack(list(means.values()))
+    centred = unit(every - every.mean(axis=0))
     cosine = centred @ centred.T
     np.fill_diagonal(cosine, -np.inf)
     order = np.argsort(-cosine, axis=1, kind="stable")[:, : min(count, len(names) - 1)]

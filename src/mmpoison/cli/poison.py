@@ -24,15 +24,17 @@ def poison(
     out: OutOption,
     goal: Annotated[
         list[str] | None,
-        typer.Option(help="A2B, e.g. sheep2aeroplane; repeat it for several goals."),
+        typer.Option(
+            help="A2B, e.g. sheep2aeroplane; repeat it for several goals. For nearest-goal also A2auto."
+        ),
     ] = None,
     attack: Annotated[
         str | None,
         typer.Option(
             help="single-target-image (I), single-target-label (II, the default for one goal), "
             "multiple-target-labels (III, the default for several goals); a backdoor: patch-backdoor, blend-backdoor, "
-            "badclip; one who changes images: feature-collision; or an attacker who knows the filters: self-vouched, "
-            "nearest-assigned, under-the-grid, both-names, decoys, orphan."
+            "badclip; one who changes images: feature-collision; one who chooses captions: nearest-goal, toxic-text; or "
+            "an attacker who knows the filters: self-vouched, nearest-assigned, under-the-grid, both-names, decoys, orphan."
         ),
     ] = None,
     samples: Annotated[
@@ -52,9 +54,10 @@ def poison(
         ),
     ] = None,
     spread: Annotated[
-        Literal["captions", "samples"] | None,
+        Literal["captions", "samples", "one-image"] | None,
         typer.Option(
-            help="Distribute single captions (default) or whole samples over the target images."
+            help="Distribute single captions (default) or whole samples over the target images; toxic-text: captions, "
+            "or all on one-image (default)."
         ),
     ] = None,
     carrier: Annotated[

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from mmpoison.attacks.catalogue import build_attack, run_attack
-from mmpoison.attacks.goal import Goal
+from mmpoison.attacks.goal import Goal, original_of_auto
 from mmpoison.attacks.surrogate import Surrogate
 from mmpoison.defenses.catalogue import build_defense, build_filter, services_of
 from mmpoison.defenses.filters.decide import needs_trusted
@@ -101,10 +101,11 @@ def prepare_run(
     _check_defences(recipe)
     pairs = run_cache.pairs(recipe.data, recipe.seed)
     run_cache.watch(pairs)
-    goals = [Goal.parse(text, pairs.classes) for text in recipe.attack.goals]
     test = TestSet.of(pairs)
-    for goal in goals:
-        test.check_goal(goal)
+    for text in recipe.attack.goals:
+        # a target class that the attack chooses is known, and checked, only after it
+        if original_of_auto(text, pairs.classes) is None:
+            test.check_goal(Goal.parse(text, pairs.classes))
     attack = build_attack(
         recipe.attack.name, recipe.attack.goals, recipe.attack.options, "recipe key attack."
     )

@@ -1,0 +1,230 @@
+"""Nearest goal: typical captions of A on typical images of a near class."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from tests.attacks.conftest import ToySurrogate, class_table
+
+from mmpoison.attacks import NearestGoal, nearest_classes
+from mmpoison.attacks.amount import Amount, choose_captions
+from mmpoison.attacks.candidates import draw_candidates
+from mmpoison.attacks.goal import Goal, original_of_auto
+from mmpoison.attacks.matching import Matching
+from mmpoison.attacks.nearest_goal import pair_greedily
+from mmpoison.base.seeding import generator
+from mmpoison.datasets import ImageTable, PairDataset
+from mmpoison.errors import InputError
+
+CLASSES = ("sheep", "goat", "plane", "boat")
+NEAR = {"goat": "sheep"}
+SURROGATE = ToySurrogate(CLASSES, near=NEAR, noise=0.8)
+
+
+@pytest.fixture(scope="module")
+def clean() -> PairDataset:
+    return class_table(dict.fromkeys(CLASSES, (30, 2)), captions=3)
+
+
+def unit(vectors: Any) -> Any:
+    return vectors / np.linalg.norm(vectors, axis=-1, keepdims=True)
+
+
+@pytest.mark.parametrize("aligned", [True, False])
+def test_it_is_the_formula(clean: PairDataset, aligned: bool) -> None:
+    """Against a plain version."""
+    surrogate = ToySurrogate(CLASSES, near=NEAR, noise=0.8, aligned=aligned)
+    manifest = NearestGoal("sheep2plane", pairs=20).poison(clean, seed=3, embed=surrogate).manifest
+    assert manifest is not None
+    train = clean.select(split="train")
+    matching = Matching(train, surrogate, 3)
+    # 20 captions are those of seven images, the last of which has two
+    planes = clean.images.indices(split="train", label="plane")
+    shown = matching.images(planes)
+    mean = unit(shown.mean(axis=0))
+    near = sorted(range(len(planes)), key=lambda n: -float(shown[n] @ mean))[:7]
+    images = {str(clean.images.ids[planes[n]]) for n in near}
+    assert {pair.poisoned_image for pair in manifest.pairs} == images
+    load = Counter(pair.poisoned_image for pair in manifest.pairs)
+    assert sorted(load.values()) == [2, 3, 3, 3, 3, 3, 3]
+    # the captions that he knows, drawn as the attack draws them
+    goal, rng = Goal("sheep", "plane"), generator(3, "attack/nearest-goal/sheep2plane")
+    choose_captions(train, [goal], Amount.of(pairs=20), "add", [rng])
+    rows, _ = draw_candidates(train, goal, planes, 7, "existing", rng)
+    assert len(rows) == 24 * 3
+    sheep = [str(c) for c in train.captions[rows]]
+    text = matching.captions(sheep)
+    mean = unit(text.mean(axis=0))
+    typical = sorted(range(len(sheep)), key=lambda n: -float(text[n] @ mean))[:20]
+    assert {pair.caption for pair in manifest.pairs} == {sheep[n] for n in typical}
+    # pairs are chosen one after the other: no free image was nearer
+    vector = dict(zip(clean.images.ids[planes], shown, strict=True))
+    left = {image: load[image] for image in images}
+    text_of = dict(zip(sheep, text, strict=True))
+    for place, pair in enumerate(manifest.pairs):
+        best = max(
+            float(text_of[later.caption] @ vector[image])
+            for later in manifest.pairs[place:]
+            for image, free in left.items()
+            if free
+        )
+        own = float(text_of[pair.caption] @ vector[pair.poisoned_image])
+        assert own == pytest.approx(best, abs=1e-5)
+        left[pair.poisoned_image] -= 1
+
+
+def slow_pairs(cosine: Any) -> list[tuple[int, int]]:
+    """Take the largest cosine that is left, as long as the image may carry another caption."""
+    captions, images = cosine.shape
+    left, found = set(range(captions)), []
+    carried = [0] * images
+    while left:
+        full = sum(c > captions // images for c in carried)
+        places = [
+            (caption, image)
+            for caption in left
+            for image in range(images)
+            if carried[image] < captions // images
+            or (carried[image] == captions // images and full < captions % images)
+        ]
+        caption, image = max(places, key=lambda place: (cosine[place], -place[0], -place[1]))
+        left.remove(caption)
+        carried[image] += 1
+        found.append((caption, image))
+    return found
+
+
+@pytest.mark.parametrize(("captions", "images"), [(7, 3), (6, 3), (5, 1), (1, 1), (4, 6), (12, 5)])
+@pytest.mark.parametrize("ties", [True, False])
+def test_pairs_are_chosen_greedily(captions: int, images: int, ties: bool) -> None:
+    cosine = np.random.default_rng(captions).uniform(-1, 1, (captions, images)).astype(np.float32)
+    if ties:
+        cosine = cosine.round(1)
+    caption, image = pair_greedily(cosine)
+    assert list(zip(caption.tolist(), image.tolist(), strict=True)) == slow_pairs(cosine)
+    load = np.bincount(image, minlength=images)
+    assert load.max() - load.min() <= 1
+    assert sorted(caption.tolist()) == list(range(captions))
+
+
+def test_the_target_class_can_be_chosen(clean: PairDataset) -> None:
+    attack = NearestGoal("sheep2auto", samples=4, encoder="judge")
+    manifest = attack.poison(clean, seed=1, embed=SURROGATE).manifest
+    assert manifest is not None
+    assert manifest.goals == ("sheep2goat",)
+    assert {pair.goal for pair in manifest.pairs} == {"sheep2goat"}
+    assert {pair.poisoned_image.split("/")[0] for pair in manifest.pairs} == {"goat"}
+    assert manifest.options == {"goal": "sheep2auto", "samples": 4, "encoder": "judge"}
+    assert manifest.notes == (
+        "goal sheep2auto: the target class is 'goat', the nearest by the means of captions",
+    )
+    # the same poison as with the goal that was chosen
+    named = NearestGoal("sheep2goat", samples=4).poison(clean, seed=1, embed=SURROGATE).manifest
+    assert named is not None
+    assert (named.pairs, named.notes) == (manifest.pairs, ())
+
+
+def test_it_is_the_nearest_by_captions_and_not_by_images(clean: PairDataset) -> None:
+    class Apart(ToySurrogate):
+        """Images of boats are near those of sheep, captions about goats near those about sheep."""
+
+        def __call__(self, pairs: PairDataset, images: Any) -> Any:
+            return ToySurrogate(CLASSES, near={"boat": "sheep"})(pairs, images)
+
+    apart = Apart(CLASSES, near=NEAR)
+    assert nearest_classes(clean, apart)["sheep"][0] == "boat"
+    ranked = nearest_classes(clean, apart, by="captions")
+    # by the formula
+    train = clean.select(split="train")
+    means = {
+        name: unit(apart.captions([c for c in train.captions if c.startswith(name)])).mean(axis=0)
+        for name in CLASSES
+    }
+    centre = np.mean(list(means.values()), axis=0)
+    for name in CLASSES:
+        cosine = {
+            other: float(unit(means[name] - centre) @ unit(means[other] - centre))
+            for other in CLASSES
+            if other != name
+        }
+        assert list(ranked[name]) == sorted(cosine, key=lambda other: -cosine[other])
+    manifest = NearestGoal("sheep2auto", samples=2).poison(clean, embed=apart).manifest
+    assert manifest is not None
+    assert manifest.goals == ("sheep2goat",)
+
+
+def test_a_target_has_train_and_test_images() -> None:
+    classes = {"sheep": (9, 1), "goat": (9, 0), "plane": (9, 1), "boat": (9, 1)}
+    near = {"goat": "sheep", "boat": "sheep"}
+    surrogate = ToySurrogate(CLASSES, near=near)
+    poisoned = NearestGoal("sheep2auto", samples=2).poison(class_table(classes), embed=surrogate)
+    assert poisoned.manifest is not None
+    assert poisoned.manifest.goals == ("sheep2boat",)
+    alone = class_table({"sheep": (9, 1), "goat": (9, 0)})
+    with pytest.raises(InputError, match=r"^goal sheep2auto: no target class can be chosen"):
+        NearestGoal("sheep2auto", samples=2).poison(alone, embed=surrogate)
+
+
+def test_a_class_may_be_called_auto() -> None:
+    assert original_of_auto("sheep2auto", ["sheep", "auto"]) is None
+    assert original_of_auto("sheep2goat", ["sheep", "goat"]) is None
+    assert original_of_auto("2auto", ["sheep"]) is None
+    assert original_of_auto("mp32auto", ["mp3"]) == "mp3"
+    with pytest.raises(InputError, match=r"unknown class 'shep': did you mean 'sheep'"):
+        original_of_auto("shep2auto", ["sheep"])
+    clean = class_table({"sheep": (9, 1), "goat": (9, 1), "auto": (9, 1)})
+    surrogate = ToySurrogate(("sheep", "goat", "auto"), near=NEAR)
+    manifest = NearestGoal("sheep2auto", samples=2).poison(clean, embed=surrogate).manifest
+    assert manifest is not None
+    assert manifest.goals == (str(Goal("sheep", "auto")),)
+    assert not manifest.notes
+
+
+def test_a_caption_that_many_images_have_is_used_once_first() -> None:
+    """Five images in six have one caption, the most typical one; with it alone, one text would be the attack."""
+    ids = [f"{label}/{n}.jpg" for label in ("sheep", "goat") for n in range(31)]
+    labels = [name.split("/")[0] for name in ids]
+    splits = ["test" if name.endswith("/30.jpg") else "train" for name in ids]
+    texts = [name if n % 6 == 0 else f"a {labels[n]}" for n, name in enumerate(ids)]
+    images = ImageTable.build(ids, labels, splits, Path("nowhere"))
+    clean = PairDataset.build(images, texts, list(range(len(ids))))
+
+    class Typical(ToySurrogate):
+        def captions(self, captions: Any) -> Any:
+            vectors = super().captions(captions)
+            mean = super().captions(["a sheep"])[0]
+            return np.stack(
+                [mean if c == "a sheep" else v for c, v in zip(captions, vectors, strict=True)]
+            )
+
+    attack = NearestGoal("sheep2goat", pairs=4)
+    manifest = attack.poison(clean, seed=2, embed=Typical(("sheep", "goat"))).manifest
+    assert manifest is not None
+    captions = Counter(pair.caption for pair in manifest.pairs)
+    assert captions["a sheep"] == 1
+    assert len(captions) == 4
+
+
+@pytest.mark.parametrize("carrier", ["existing", "own"])
+def test_the_carrier(clean: PairDataset, carrier: Any) -> None:
+    attack = NearestGoal("sheep2goat", samples=5, carrier=carrier)
+    manifest = attack.poison(clean, embed=SURROGATE).manifest
+    assert manifest is not None
+    load = Counter(pair.poisoned_image for pair in manifest.pairs)
+    assert sorted(load.values()) == [3] * 5
+    assert set(manifest.dropped_images) == (set(load) if carrier == "own" else set())
+
+
+def test_what_it_refuses(clean: PairDataset) -> None:
+    for goal in ("sheep2goat", "sheep2auto"):
+        with pytest.raises(InputError, match="needs a surrogate"):
+            NearestGoal(goal, samples=2).poison(clean)
+    with pytest.raises(InputError, match=r"unknown class 'auto'"):
+        Goal.parse("sheep2auto", CLASSES)
+    small = class_table({"sheep": (8, 1), "goat": (3, 1), "plane": (3, 1)})
+    with pytest.raises(InputError, match=r"at most samples=3$"):
+        NearestGoal("sheep2goat", samples=4, carrier="own").poison(small, embed=SURROGATE)
