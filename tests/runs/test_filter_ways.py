@@ -50,7 +50,7 @@ CUTS: dict[str, tuple[list[str], dict[str, Any]]] = {
 REFUSED = {
     ("relevance-filter", "default"): "exactly one of threshold",
     ("relevance-filter", "false-alarms"): "finds no groups, which false_alarms",
-    ("neighbour-outliers", "false-alarms"): "finds no groups, which false_alarms",
+    ("local-density", "false-alarms"): "finds no groups, which false_alarms",
 }
 GOAL, SAMPLES, SEED = "sheep2aeroplane", 3, 1
 
