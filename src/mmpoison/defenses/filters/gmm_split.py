@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mmpoison.base.extras import require
+from mmpoison.base.seeding import torch_seed
 from mmpoison.defenses.catalogue import DEFENSES, Kind
 from mmpoison.defenses.cut import Cut, CutOptions
 from mmpoison.defenses.filter_result import PairScores
@@ -186,7 +187,7 @@ def fit_mixture(values: Values, *, seed: int = 0) -> Mixture:
         tol=TOLERANCE,
         max_iter=ITERATIONS,
         reg_covar=LEAST_VARIANCE,
-        random_state=np.random.RandomState(seed % 2**32),
+        random_state=torch_seed(seed, "gmm-split") % 2**32,
     )
     with warnings.catch_warnings():
         # a fit that still moves in the seventh digit will do

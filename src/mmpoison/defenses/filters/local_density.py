@@ -213,13 +213,12 @@ def _nearest(
     best, place = asked.new_empty(len(asked), 0), own.new_empty(len(asked), 0)
     for start in range(0, len(others), COLUMNS_AT_ONCE):
         likeness = asked @ others[start : start + COLUMNS_AT_ONCE].T
-        columns = torch.arange(start, start + likeness.shape[1], device=own.device)
         inside = torch.nonzero((own >= start) & (own < start + likeness.shape[1])).flatten()
         likeness[inside, own[inside] - start] = -torch.inf  # a point is no neighbour of itself
-        best = torch.cat([best, likeness], dim=1)
-        place = torch.cat([place, columns.expand(len(asked), -1)], dim=1)
-        best, chosen = best.topk(min(k, best.shape[1]), dim=1)
-        place = place.gather(1, chosen)
+        near, column = likeness.topk(min(k, likeness.shape[1]), dim=1)
+        best, chosen = torch.cat([best, near], dim=1).sort(dim=1, descending=True, stable=True)
+        place = torch.cat([place, column + start], dim=1).gather(1, chosen)[:, :k]
+        best = best[:, :k]
     return best, place
 
 
