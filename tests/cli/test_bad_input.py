@@ -108,10 +108,10 @@ CASES = {
         (f"{FILTER} --labels no.csv", "no.csv: no such file; `--label` asks"),
         (f"{FILTER} --labels full/thesis.txt", "columns pair and verdict"),
         (f"{FILTER} --label", "--label needs --labels FILE"),
-        (f"{FILTER} --method neighbor-outliers", "did you mean 'neighbour-outliers'"),
+        (f"{FILTER} --method local-densty", "did you mean 'local-density'"),
         (f"{FILTER} --method clean-finetune", "is of kind post-training"),
-        (f"{FILTER} --method neighbour-outliers --false-alarms 0.1", "finds no groups"),
-        (f"{FILTER} --method neighbour-outliers --set q=3", "unknown option 'q'"),
+        (f"{FILTER} --method local-density --false-alarms 0.1", "finds no groups"),
+        (f"{FILTER} --method local-density --set q=3", "unknown option 'q'"),
         (f"{FILTER} --auto --set k=3", "unknown option 'k'"),
     ],
     "review": [
@@ -212,7 +212,7 @@ CASES = {
         ("models fetch hf-hub:", "needs a repository"),
         ("models export openmoji-mini --format onnx --out out", "format 'onnx': one of open-clip"),
         ("models export openmoji-mini --format transformers --out out", "its image encoder is a"),
-        ("defenses neighbor-outliers", "did you mean 'neighbour-outliers'"),
+        ("defenses local-densty", "did you mean 'local-density'"),
     ],
     "search": [
         ("search", "give --models and --data"),

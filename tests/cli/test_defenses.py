@@ -20,7 +20,7 @@ def test_all_are_listed(cli: Callable[..., Any]) -> None:
     assert {defense["name"] for defense in known} == set(DEFENSES)
     assert all(defense["source"] and defense["cost"] for defense in known)
     shown = " ".join(cli("defenses").out.split())
-    assert "neighbour-outliers (pre-training)" in shown
+    assert "local-density (pre-training)" in shown
     assert "Huang et al., ICLR 2025" in shown
     assert "parameter k: a larger one" in shown
     assert "default cut: clean_loss 0.02" in shown
@@ -47,11 +47,11 @@ def test_a_filter_by_another_method(
     out = tmp_path / "kept"
     done = cli(
         *("filter", "--data", poisoned, "--encoder", judge, "--out", out),
-        *("--method", "neighbour-outliers", "--set", "k=3", "--lose", "0.1"),
+        *("--method", "local-density", "--set", "k=3", "--lose", "0.1"),
     )
     assert done.code == 0, done.err
     facts = json.loads((out / "filter-report" / "filter.json").read_text())
-    assert facts["method"] == "neighbour-outliers"
+    assert facts["method"] == "local-density"
     assert facts["data"] == str(poisoned)
     assert len(load_pairs(out).select(split="train")) == facts["pairs"] - facts["dropped_pairs"]
     assert f"{facts['poisoned_caught']} of 13 poisoned pairs dropped" in done.out

@@ -21,7 +21,7 @@ METHODS = {
     "threshold": ("--threshold", "1.9"),
     "auto": ("--auto",),
     "lose": ("--lose", "0.2"),
-    "neighbour-outliers": ("--method", "neighbour-outliers", "--set", "k=3", "--lose", "0.1"),
+    "local-density": ("--method", "local-density", "--set", "k=3", "--lose", "0.1"),
     "suspicious-groups": ("--method", "suspicious-groups"),
 }
 

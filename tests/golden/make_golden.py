@@ -2,8 +2,8 @@
 
 A folder in `expected/` holds what version 0.1.0 computed on one kind of processor. `test_golden.py` runs the same
 commands and compares to the last digit.
-Later than 0.1.0 are all files of suspicious-groups, which now compares in two ways, `judge_auroc` in the facts of
-filters, and `filtered-I-neighbour-outliers`: 0.1.0 never judged the poison of attack I by that method.
+Later than 0.1.0 are all files of suspicious-groups, which now compares in two ways, and `judge_auroc` in the facts of
+filters.
 
     python tests/golden/make_golden.py tests/golden/expected/avx512-bf16
 
@@ -191,13 +191,9 @@ def steps() -> list[Step]:
             study = ("study=[queries, query-length, collateral, distribution]",)
             more: tuple[str, ...] = study if (attack, mode) == ("II", "add") else ()
             add_run(f"{attack}-{mode}", *changes, f"attack.mode={mode}", *more)
-    for method in ("suspicious-groups", "neighbour-outliers"):
-        for attack in ("I", "II"):
-            options: tuple[str, ...] = (
-                ("filter.clean_loss=null",) if method == "suspicious-groups" else ()
-            )
-            chosen = (*attacks[attack], f"filter.method={method}", *options, "sterilize=null")
-            add_run(f"{attack}-{method}", *chosen)
+    for attack in ("I", "II"):
+        groups = ("filter.method=suspicious-groups", "filter.clean_loss=null", "sterilize=null")
+        add_run(f"{attack}-suspicious-groups", *attacks[attack], *groups)
     add_run(
         "both-encoders",
         *("training.max_steps=8", "study=[epochs]", "filter=null"),
@@ -224,7 +220,6 @@ def steps() -> list[Step]:
         "relevance-threshold": ("--threshold", "0.4"),
         "relevance-auto": ("--auto",),
         "suspicious-groups": ("--method", "suspicious-groups"),
-        "neighbour-outliers": ("--method", "neighbour-outliers", "--set", "k=8"),
     }
     for attack in ("I", "II"):
         for name, options in cuts.items():

@@ -66,7 +66,7 @@ def test_a_defence_is_listed_and_filters(
     listed = mmpoison("defenses", folder=tmp_path)
     assert listed.returncode == 0, listed.stderr
     assert "odd-captions" in listed.stdout
-    assert "neighbour-outliers" in listed.stdout
+    assert "local-density" in listed.stdout
     assert "half-done" not in listed.stdout
     warned(listed, "defenses")
     command: list[str | Path] = [

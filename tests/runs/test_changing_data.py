@@ -213,7 +213,7 @@ def test_a_conversion_is_not_resumed_with_other_images(
     [
         ("relevance-filter", "judged"),
         ("relevance-filter", "written"),
-        ("neighbour-outliers", "written"),
+        ("local-density", "written"),
     ],
 )
 @pytest.mark.parametrize("change", CHANGES)

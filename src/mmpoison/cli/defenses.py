@@ -21,7 +21,7 @@ def defenses(
     (`robust_training.method`), post-training for `sterilize --method` (`sterilize.method`), scan for
     `evaluate --suspect MODEL --scan`.
 
-    Example: [bold]mmpoison defenses neighbour-outliers[/bold]
+    Example: [bold]mmpoison defenses local-density[/bold]
     """
     from rich.text import Text
 
@@ -78,7 +78,7 @@ def _words(value: Any) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, dict):
-        return ", ".join(f"{key} {one}" for key, one in value.items())
+        return ", ".join(f"{key} {one:g}" for key, one in value.items())
     return "none: say where" if value is None else ", ".join(value)
 
 

@@ -115,7 +115,7 @@ def filter_(
 
     Example: [bold]mmpoison filter --data pairs --encoder MODEL --method suspicious-groups --out kept[/bold]
 
-    Example: [bold]mmpoison filter --data pairs --encoder MODEL --method neighbour-outliers --set k=32 --out kept[/bold]
+    Example: [bold]mmpoison filter --data pairs --encoder MODEL --method local-density --set k=32 --out kept[/bold]
     """
     from mmpoison.api import defenses as api
     from mmpoison.cli.review import ask_on_page

@@ -12,8 +12,10 @@ from mmpoison.defenses.catalogue import (
 )
 from mmpoison.defenses.cut import Cut, Threshold
 from mmpoison.defenses.filter_result import FilterResult, PairScores, SuspectedGoal
-from mmpoison.defenses.filters.neighbour_outliers import NeighbourOutliers
+from mmpoison.defenses.filters.gmm_split import GmmSplit
+from mmpoison.defenses.filters.local_density import LocalDensity
 from mmpoison.defenses.filters.pipeline import filter_pairs
+from mmpoison.defenses.filters.random_drop import RandomDrop
 from mmpoison.defenses.filters.relevance_filter import RelevanceFilter
 from mmpoison.defenses.filters.score_filter import ScoreFilter
 from mmpoison.defenses.filters.suspicious_groups import SuspiciousGroups
@@ -27,11 +29,13 @@ __all__ = [
     "Cut",
     "FilterResult",
     "Finding",
+    "GmmSplit",
+    "LocalDensity",
     "ModelRepair",
     "ModelScanner",
-    "NeighbourOutliers",
     "PairFilter",
     "PairScores",
+    "RandomDrop",
     "RankGain",
     "RelevanceFilter",
     "RobustTraining",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -118,14 +118,21 @@ class PairScores:
 
     Attributes:
         scores: One number a pair, the larger the more suspicious, finite, shape `(N,)`.
-        embeddings: Unit embeddings of the captions and of the images of the pairs, both `(N, d)`, where one minus their
-            cosine is the score: the automatic cut then sees how captions score with random other images.
+        embeddings: Unit embeddings of the captions and of the images of the pairs, both `(N, d)`, by a method that
+            compares them: the judge is tested on them.
         goals: Suspected goals with how often clean data show as much, by a method that finds groups.
+        facts: What else the report says of the method.
+        notes: What a user should know, a line each.
+        distances: Whether the score is one minus the cosine of the embeddings: the automatic cut then sees how captions
+            score with random other images.
     """
 
     scores: npt.NDArray[np.floating[Any]]
     embeddings: tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]] | None = None
     goals: tuple[SuspectedGoal, ...] | None = None
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    distances: bool = True
 
 
 @dataclass(frozen=True)
@@ -150,6 +157,7 @@ class FilterResult:
         out: The folder that was written, if any.
         new_pairs: Pairs that were embedded now; the others were known from an earlier scan.
         notes: What a user should know besides.
+        method_facts: What else the method says, for the log.
     """
 
     keep: BoolArray
@@ -167,6 +175,7 @@ class FilterResult:
     out: Path | None = None
     new_pairs: int = 0
     notes: Sequence[str] = ()
+    method_facts: Mapping[str, Any] = field(default_factory=dict)
 
     def __repr__(self) -> str:
         dropped = int((~self.keep).sum())
@@ -201,7 +210,7 @@ class FilterResult:
             facts["judge_auroc"] = self.judge.to_json()
         if self.goals is not None:
             facts["suspected_goals"] = [goal.to_json() for goal in self.goals]
-        return facts | self.unreadable.facts()
+        return facts | dict(self.method_facts) | self.unreadable.facts()
 
 
 def _known_facts(

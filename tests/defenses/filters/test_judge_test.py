@@ -179,4 +179,4 @@ def test_openmoji_is_known_to_its_model_and_not_to_a_random_one(
     assert forced.judge is not None
     assert again.judge.value == pytest.approx(forced.judge.value, abs=1e-3)
     # a method that compares no caption with an image takes any judge
-    assert filter_pairs(scenes, guesses, "neighbour-outliers", k=3).judge is None
+    assert filter_pairs(scenes, guesses, "local-density", k=3).judge is None

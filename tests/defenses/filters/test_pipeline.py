@@ -28,7 +28,7 @@ def report(out: Path) -> dict[str, Any]:
     ("method", "options"),
     [
         ("relevance-filter", {"clean_loss": 0.2}),
-        ("neighbour-outliers", {"k": 3}),
+        ("local-density", {"k": 3}),
         ("suspicious-groups", {}),
         ("suspicious-groups", {"false_alarms": 1 - 1e-12}),
     ],

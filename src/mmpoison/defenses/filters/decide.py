@@ -104,6 +104,8 @@ def decide(
         unproven,
         mismatched,
         judge,
+        notes=scored.notes,
+        method_facts=scored.facts,
     )
 
 

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from mmpoison.base.content_cache import Array, CacheKey, ContentCache
 from mmpoison.base.untrusted import parse_json
 from mmpoison.defenses.catalogue import PairFilter
-from mmpoison.defenses.filter_result import PairScores, SuspectedGoal
+from mmpoison.defenses.filter_result import PairScores
 from mmpoison.defenses.filters.pair_pieces import PairPieces, pairs_without
 from mmpoison.defenses.unreadable import Unreadable, short_reasons
 from mmpoison.errors import InputError
@@ -46,24 +46,27 @@ class PairScan:
     """Scores of the pairs of one split.
 
     Attributes:
-        scores: Score of each pair in the order of the stream, shape `(N,)`; 9 bytes a pair, with image and poisoned,
-            are all that grows.
+        found: What the method gave, but for embeddings, in the order of the stream; the score, with image and poisoned,
+            is 9 bytes a pair, and all that grows.
         image: Number of the image of each pair, counted through the stream, shape `(N,)`.
         sample: Unit embeddings of the captions and of the images of a random sample of the pairs, both `(m, d)`; none
             where the method gives no embeddings.
         poisoned: Which pairs the manifest calls poisoned, shape `(N,)`; None where there is no manifest.
         new_pairs: Of the pairs, how many were embedded now and not taken from an earlier scan.
         unreadable: Images that could not be read; their pairs are in none of the above.
-        goals: Suspected goals, by a method that finds groups.
     """
 
-    scores: npt.NDArray[np.floating[Any]]
+    found: PairScores
     image: IntArray
     sample: tuple[Floats, Floats]
     poisoned: BoolArray | None
     new_pairs: int
     unreadable: Unreadable
-    goals: tuple[SuspectedGoal, ...] | None = None
+
+    @property
+    def scores(self) -> npt.NDArray[np.floating[Any]]:
+        """Score of each pair, shape `(N,)`."""
+        return self.found.scores
 
 
 def images_at_once(image_size: int) -> int:
@@ -139,7 +142,7 @@ def scan_pairs(
     if not any(map(len, distances)):
         raise unreadable.none_left(f"split {split!r}")
     return PairScan(
-        np.concatenate(distances),
+        PairScores(np.concatenate(distances)),
         np.concatenate(image),
         sample.embeddings(),
         np.concatenate(poisoned) if has_manifest else None,

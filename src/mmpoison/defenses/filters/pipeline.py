@@ -14,7 +14,7 @@ import numpy as np
 
 from mmpoison.base.files import refuse_occupied, write_json
 from mmpoison.defenses.catalogue import PairFilter, build_filter
-from mmpoison.defenses.filter_result import FilterResult, PairScores
+from mmpoison.defenses.filter_result import FilterResult
 from mmpoison.defenses.filters.decide import decide, false_alarms, needs_trusted
 from mmpoison.defenses.filters.distance_scan import (
     PairScan,
@@ -160,10 +160,10 @@ def filter_pairs(
         unreadable = unreadable.plus(gone)
     result = decide(
         chosen,
-        PairScores(judged.scores, goals=judged.goals),
+        judged.found,
         judge.name,
         poisoned=judged.poisoned,
-        mismatched=mismatched_distances(*judged.sample),
+        mismatched=mismatched_distances(*judged.sample) if judged.found.distances else None,
         judge=tested,
         trusted=None if known is None else known.scores,
         trusted_images=None if known is None else known.image,
@@ -182,7 +182,8 @@ def filter_pairs(
     if target is None:
         return result
     name = source.root.name if isinstance(source, PairDataset) else str(source)
-    return replace(result, notes=_write(pieces, chosen, result, name, streamed, images))
+    notes = _write(pieces, chosen, result, name, streamed, images)
+    return replace(result, notes=[*result.notes, *notes])
 
 
 def _scan_whole(
@@ -217,13 +218,12 @@ def _scan_whole(
     pairs = pairs.where(readable)
     found = method.score(pairs, judge, inputs, seed=seed, progress=progress)
     return PairScan(
-        found.scores,
+        replace(found, embeddings=None),
         pairs.image,
         sample_of(found, pairs.image, pieces.images_at_once),
         poisoned[readable] if pieces.manifest is not None else None,
         len(pairs),
         unreadable,
-        found.goals,
     )
 
 

@@ -100,7 +100,9 @@ class ScoreFilter(PairFilter):
             scored,
             encoder.name,
             poisoned=pairs.poisoned if pairs.manifest is not None else None,
-            mismatched=mismatched_distances(*scored.embeddings) if scored.embeddings else None,
+            mismatched=mismatched_distances(*scored.embeddings)
+            if scored.embeddings and scored.distances
+            else None,
             judge=tested,
             trusted=None if known is None else known.scores,
             trusted_images=None if trusted is None else trusted.image,

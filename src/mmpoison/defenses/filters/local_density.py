@@ -1,0 +1,262 @@
+"""Pre-training defence: drop pairs whose neighbourhood among the embeddings is sparse."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal, Unpack, get_args
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from mmpoison.base.seeding import generator
+from mmpoison.defenses.catalogue import DEFENSES, Kind
+from mmpoison.defenses.cut import Cut, CutOptions
+from mmpoison.defenses.filter_result import PairScores
+from mmpoison.defenses.filters.distance_scan import embed_pairs
+from mmpoison.defenses.filters.score_filter import ScoreFilter
+from mmpoison.errors import InputError
+from mmpoison.models.dual_encoder import DualEncoder
+from mmpoison.models.inputs import PairInputs, ProgressFor
+from mmpoison.pairs.table import PairDataset
+
+Modality = Literal["pair", "image", "caption"]
+Score = Literal["k-dist", "slof", "dao"]
+Floats = npt.NDArray[np.float64]
+Rows = npt.NDArray[np.int64]
+
+ROWS_AT_ONCE, COLUMNS_AT_ONCE = 512, 65_536
+"""Points that are compared at once: 128 MiB of cosines, however many points there are."""
+
+MOST = 1_000_000
+"""Largest k and reference sample; the data set a nearer limit."""
+
+SMALLEST = 1e-6
+"""Smaller distances are rounding errors of float32, and count as this much in ratios and logarithms."""
+
+
+@DEFENSES.register("local-density")
+class LocalDensity(ScoreFilter):
+    """Drop the pairs whose neighbours are far away, by themselves or compared with the neighbours of their neighbours.
+
+    Huang et al. find backdoored images by how sparse the neighbourhood of their embedding is. With d(x) the cosine
+    distance of a point x to its k-th nearest other point, and o one of its k nearest others, the scores are
+
+    - `k-dist`: d(x);
+    - `slof` (simplified local outlier factor): the mean over o of d(x) / d(o);
+    - `dao` (dimensionality-aware outlier detection): the mean over o of LID(o) log(d(x) / d(o)), where LID(o) is the
+      maximum-likelihood estimate of the local intrinsic dimension from the k distances of o.
+
+    A point is no neighbour of itself, neither where d(x) is measured nor where d(o) is. Identical vectors are each
+    other's neighbours at distance zero: a pair that is posted more than k times is an inlier by every score.
+
+    Huang et al. score images. An image that carries a trigger is odd; where images are ordinary and captions are wrong,
+    the pair as a whole is what has no neighbours, so by default a point is the caption's embedding followed by the
+    image's. Poison in larger groups than `k` is its own neighbourhood and is not found.
+
+    Args:
+        k: How many neighbours count, from 1; from 2 for `dao`.
+        modality: `pair`, `image` (each image is one point, and all its captions get its score) or `caption`.
+        score: `k-dist`, `slof` or `dao`.
+        reference: Neighbours are looked for among a random sample of so many points; among all by default.
+        **cut: Where to cut (`mmpoison.defenses.cut.Cut`); 2% of the pairs unless given.
+
+    Raises:
+        InputError: If a value is out of range.
+    """
+
+    name: ClassVar[str] = "local-density"
+    kind: ClassVar[Kind] = "pre-training"
+    source: ClassVar[str] = "Huang et al., ICLR 2025 (of images; of whole pairs: mmpoison)"
+    summary: ClassVar[str] = "drops pairs whose neighbourhood among the embeddings is sparse"
+    parameters: ClassVar[Mapping[str, str]] = {
+        "k": "a larger one sees larger groups of poison, and takes rare clean pairs for outliers",
+        "modality": "pair: caption and image together; image: as published, blind to wrong captions; caption",
+        "score": "k-dist: sparse; slof: sparser than its neighbours; dao: the same, by local dimension",
+        "reference": "a smaller sample is quicker and sees small groups of clean pairs less well",
+    }
+    cost: ClassVar[str] = (
+        "each image and caption is embedded once, then every pair is compared with every other; rare clean pairs"
+    )
+
+    score_name = "sparsity of the neighbourhood"
+    default_cut = Cut(clean_loss=0.02)
+
+    def __init__(
+        self,
+        k: int = 16,
+        modality: Modality = "pair",
+        score: Score = "k-dist",
+        reference: int | None = None,
+        **cut: Unpack[CutOptions],
+    ) -> None:
+        _check_whole("k", k, "a number of neighbours")
+        _check_choice("modality", modality, Modality)
+        _check_choice("score", score, Score)
+        if reference is not None:
+            _check_whole("reference", reference, "a number of points")
+        if score == "dao" and k == 1:
+            raise InputError(
+                "k 1 is too small for dao, which estimates a dimension: give 2 or more"
+            )
+        super().__init__(**cut)
+        self.k = k
+        self.modality = modality
+        self.measure = score
+        self.reference = reference
+
+    def score(
+        self,
+        pairs: PairDataset,
+        encoder: DualEncoder,
+        inputs: PairInputs,
+        *,
+        seed: int = 0,
+        progress: ProgressFor | None = None,
+    ) -> PairScores:
+        """Return how sparse the neighbourhood of each pair is."""
+        text, image = embed_pairs(encoder, inputs, pairs, progress)
+        return self.score_embeddings(
+            pairs.image, text, image, seed=seed, device=encoder.device, progress=progress
+        )
+
+    def score_embeddings(
+        self,
+        image_of: npt.NDArray[np.integer[Any]],
+        text: npt.NDArray[np.float32],
+        image: npt.NDArray[np.float32],
+        *,
+        seed: int = 0,
+        device: torch.device | str = "cpu",
+        progress: ProgressFor | None = None,
+    ) -> PairScores:
+        """Score pairs by embeddings that are computed already, as `score` does.
+
+        Args:
+            image_of: Image of each pair, shape `(N,)`.
+            text: Unit embeddings of the captions, shape `(N, d)`.
+            image: Unit embeddings of the images, shape `(N, d)`.
+            seed: Draws the reference sample.
+            device: Where distances are computed.
+            progress: Gives a progress callback for a named step; it counts points.
+
+        Raises:
+            InputError: If there are too few points for `k`.
+        """
+        pair_of: Any = slice(None)
+        if self.modality == "image":
+            _, first, pair_of = np.unique(image_of, return_index=True, return_inverse=True)
+            points = image[first]
+        elif self.modality == "caption":
+            points = text
+        else:
+            points = (np.concatenate([text, image], axis=1) / np.sqrt(2)).astype(np.float32)
+        reference = None
+        if self.reference is not None and self.reference < len(points):
+            drawn = generator(seed, "local-density").permutation(len(points))
+            reference = np.sort(drawn[: self.reference])
+        near = nearest_others(points, self.k, reference, device=device, progress=progress)
+        return PairScores(sparsity(*near, self.measure, points.shape[1])[pair_of])
+
+
+def nearest_others(
+    points: npt.NDArray[np.float32],
+    k: int,
+    reference: Rows | None = None,
+    *,
+    device: torch.device | str = "cpu",
+    progress: ProgressFor | None = None,
+) -> tuple[Floats, Rows]:
+    """Find the k nearest other points of each point by cosine, exactly.
+
+    Args:
+        points: Unit vectors, shape `(N, d)`.
+        k: From 1.
+        reference: Rows of the points that may be neighbours, sorted; all by default.
+        device: Where to compute.
+        progress: Gives a progress callback for a named step; it counts points.
+
+    Returns:
+        Distances, 1 - cosine in [0, 2], the nearest first, and rows of the neighbours; both `(N, k)`.
+
+    Raises:
+        InputError: If there are not more than `k` points that may be neighbours.
+
+    >>> points = np.array([[1, 0], [1, 0], [0, 1]], dtype=np.float32)
+    >>> distance, row = nearest_others(points, 1)
+    >>> distance[:, 0].tolist(), row[:2, 0].tolist()
+    ([0.0, 0.0, 1.0], [1, 0])
+    """
+    known = np.arange(len(points)) if reference is None else reference
+    if len(known) <= k:
+        raise InputError(f"{len(known)} points have no {k} neighbours each: choose a smaller k")
+    report = progress("comparing pairs") if progress is not None else None
+    everything = torch.from_numpy(np.ascontiguousarray(points)).to(device)
+    others = everything if reference is None else everything[torch.from_numpy(known).to(device)]
+    place = np.full(len(points), -1)
+    place[known] = np.arange(len(known))
+    found = []
+    for start in range(0, len(points), ROWS_AT_ONCE):
+        asked = everything[start : start + ROWS_AT_ONCE]
+        own = torch.from_numpy(place[start : start + ROWS_AT_ONCE]).to(device)
+        found.append(_nearest(asked, own, others, k))
+        if report is not None:
+            report(min(start + ROWS_AT_ONCE, len(points)), len(points))
+    likeness, column = (torch.cat(parts).cpu().numpy() for parts in zip(*found, strict=True))
+    return (1 - likeness.astype(np.float64)).clip(0, 2), known[column]
+
+
+def _nearest(
+    asked: torch.Tensor, own: torch.Tensor, others: torch.Tensor, k: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return cosines and places of the k others nearest to some points, `own` of which is left out; both `(n, k)`."""
+    best, place = asked.new_empty(len(asked), 0), own.new_empty(len(asked), 0)
+    for start in range(0, len(others), COLUMNS_AT_ONCE):
+        likeness = asked @ others[start : start + COLUMNS_AT_ONCE].T
+        inside = torch.nonzero((own >= start) & (own < start + likeness.shape[1])).flatten()
+        likeness[inside, own[inside] - start] = -torch.inf  # a point is no neighbour of itself
+        near, column = likeness.topk(min(k, likeness.shape[1]), dim=1)
+        best, chosen = torch.cat([best, near], dim=1).sort(dim=1, descending=True, stable=True)
+        place = torch.cat([place, column + start], dim=1).gather(1, chosen)[:, :k]
+        best = best[:, :k]
+    return best, place
+
+
+def sparsity(distance: Floats, row: Rows, score: Score, dimensions: int) -> Floats:
+    """Compute a score of sparsity from the nearest others of each point, as `LocalDensity` defines it.
+
+    Args:
+        distance: Distances to the k nearest others, the nearest first, shape `(N, k)`.
+        row: Rows of these, shape `(N, k)`.
+        score: Which score.
+        dimensions: Of the vectors; no local dimension is larger.
+
+    Returns:
+        Shape `(N,)`.
+
+    >>> near = np.array([[1.0], [1.0], [3.0]]), np.array([[1], [0], [0]])
+    >>> sparsity(*near, "slof", 2).tolist()
+    [1.0, 1.0, 3.0]
+    """
+    farthest = distance[:, -1]
+    if score == "k-dist":
+        return farthest
+    distance = np.maximum(distance, SMALLEST)
+    farthest = distance[:, -1]
+    ratio = farthest[:, None] / farthest[row]
+    if score == "slof":
+        return np.asarray(ratio.mean(axis=1))
+    # Levina and Bickel: LID = k / sum(log(d_k / d_i)), endless where all k are equally far
+    k = distance.shape[1]
+    lid = k / np.maximum(np.log(farthest[:, None] / distance).sum(axis=1), k / dimensions)
+    return np.asarray((lid[row] * np.log(ratio)).mean(axis=1))
+
+
+def _check_whole(name: str, value: Any, what: str) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= MOST:
+        raise InputError(f"{name} {value!r:.40} is not {what}: 1 to {MOST:,} is needed")
+
+
+def _check_choice(name: str, value: Any, choices: Any) -> None:
+    if value not in get_args(choices):
+        raise InputError(f"{name} {value!r:.40} is none of {', '.join(get_args(choices))}")
