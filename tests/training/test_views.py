@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
+from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -95,14 +98,12 @@ def test_feature_noise() -> None:
 
 def test_the_stream_decides() -> None:
     pixels, captions, features = a_ramp(4), ["a dog runs over the grass"] * 4, torch.ones(4, 8)
-    for view, given in (
-        (CropFlipColour(), pixels),
-        (EditWords(), captions),
-        (FeatureNoise(), features),
-    ):
-        one, two, other = (
-            np.asarray(view(given, generator(0, name)))  # type: ignore[operator]
-            for name in ("one", "one", "other")
-        )
+    views: tuple[Callable[[np.random.Generator], Any], ...] = (
+        partial(CropFlipColour(), pixels),
+        partial(EditWords(), captions),
+        partial(FeatureNoise(), features),
+    )
+    for view in views:
+        one, two, other = (np.asarray(view(generator(0, name))) for name in ("one", "one", "other"))
         assert (one == two).all()
         assert (one != other).any()

@@ -13,7 +13,7 @@ from tests.conftest import refusal
 
 from mmpoison.datasets import PairDataset
 from mmpoison.defenses import SafeClip
-from mmpoison.defenses.robust.safeclip import SafeObjective, safe_pairs
+from mmpoison.defenses.robust.safeclip import SafeObjective, safe_pairs, unimodal_loss
 from mmpoison.models import DualEncoder, PixelInputs, prepare_pixels
 from mmpoison.statistics import fit_two_gaussians
 from mmpoison.training import Embedded, EpochStart, TrainingSettings
@@ -142,12 +142,14 @@ def test_equal_steps_and_the_epochs_that_max_steps_leaves(
     assert "leave none of 2 for safe pairs" in message
 
 
-def test_a_frozen_encoder_is_refused(
+def test_a_frozen_encoder_has_no_loss_of_its_own(
     encoder: DualEncoder, squares: PairDataset, inputs: PixelInputs
 ) -> None:
+    image, image_view, text = (unit(seed) for seed in range(3))
+    batch = Embedded((image, image_view), (text,), torch.tensor(4.0))
+    found = unimodal_loss(batch, torch.ones(6, dtype=torch.bool))
+    assert float(found) == pytest.approx(slow_contrast(image, image_view, 4.0), rel=1e-5)
     train = squares.select(split="train")
-    settings = TrainingSettings(epochs=1, batch_size=70, trainable="image")
-    message = refusal(SafeClip().apply, encoder, train, inputs, settings, seed=0)
-    assert message.startswith(
-        "safeclip needs views of the captions, and the text encoder is frozen"
-    )
+    settings = TrainingSettings(epochs=2, batch_size=140, trainable="image", precision="fp32")
+    defense = SafeClip(warmup_epochs=1, clip_epochs=0)
+    assert defense.apply(encoder, train, inputs, settings, seed=0).steps == 2

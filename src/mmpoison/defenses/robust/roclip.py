@@ -20,7 +20,7 @@ from mmpoison.training.loss import contrastive_loss
 from mmpoison.training.objective import Embedded, EpochStart, Objective
 from mmpoison.training.parts import ROLES
 from mmpoison.training.settings import MOST_EPOCHS, TrainingSettings
-from mmpoison.training.views import CropFlipColour, EditWords
+from mmpoison.training.views import CropFlipColour, EditWords, ImageView, TextView
 
 
 @DEFENSES.register("roclip")
@@ -101,8 +101,8 @@ class BankObjective(Objective):
     """
 
     name = "roclip"
-    image_views = (CropFlipColour(),)
-    text_views = (EditWords(),)
+    image_views: tuple[ImageView | None, ...] = (CropFlipColour(),)
+    text_views: tuple[TextView | None, ...] = (EditWords(),)
 
     def __init__(self, share: float, every: int) -> None:
         self.share, self.every = share, every

@@ -19,9 +19,10 @@ from mmpoison.statistics import fit_two_gaussians
 from mmpoison.training.loop import TrainingResult, finetune
 from mmpoison.training.loss import contrastive_loss
 from mmpoison.training.objective import Embedded, EpochStart, Objective
+from mmpoison.training.parts import ROLES
 from mmpoison.training.plan import Plan
 from mmpoison.training.settings import MOST_EPOCHS, TrainingSettings
-from mmpoison.training.views import CropFlipColour, EditWords
+from mmpoison.training.views import CropFlipColour, EditWords, ImageView, TextView
 
 PAPER_EPOCHS, PAPER_WARMUP, PAPER_GROWTH = 32, 5, 0.01
 """Length of the paper's training, its unimodal epochs, and by how much the safe part grows in an epoch."""
@@ -45,8 +46,9 @@ class SafeClip:
     batch, so that the steps are those of an ordinary training; a view's negatives are the other images of the batch,
     without a pool of nearest neighbours.
 
-    Both encoders must train. Where only the projections train, views are made by noise on the features of the frozen
-    trunks (`mmpoison.training.views.FeatureNoise`), and the record of the training says so.
+    An encoder that does not train has no unimodal loss: nothing would change. Where only projections train, views are
+    made by noise on the features of the frozen trunks (`mmpoison.training.views.FeatureNoise`), and the record of the
+    training says so.
 
     Args:
         warmup_epochs: Unimodal epochs; None: 5 of 32.
@@ -112,6 +114,11 @@ class SafeClip:
         plan = Plan(len(pairs), settings, seed)
         epochs = -(-plan.steps // max(plan.steps_per_epoch, 1))
         objective = self.objective(epochs)
+        image, text = ROLES[settings.trainable]
+        if image == "frozen":
+            objective.image_views = (None,)
+        if text == "frozen":
+            objective.text_views = (None,)
         return finetune(
             encoder, pairs, inputs, settings, seed=seed, objective=objective, **services
         )
@@ -154,8 +161,8 @@ class SafeObjective(Objective):
     """
 
     name = "safeclip"
-    image_views = (None, CropFlipColour())
-    text_views = (None, EditWords())
+    image_views: tuple[ImageView | None, ...] = (None, CropFlipColour())
+    text_views: tuple[TextView | None, ...] = (None, EditWords())
 
     def __init__(
         self, warmup: int, clip: int, clip_rate: float, safe: float, grow: float, most: float
@@ -208,14 +215,16 @@ def unimodal_loss(batch: Embedded, chosen: Tensor) -> Tensor:
     """Compute the mean of two contrastive losses: images with their views, captions with theirs.
 
     Args:
-        batch: Two embeddings of each image and of each caption.
+        batch: Two embeddings of each image and of each caption; one on a side whose encoder does not train, which is
+            left out.
         chosen: The pairs to contrast with each other, bool, shape `(n,)`.
     """
-    image, text = (
-        contrastive_loss(view[chosen], plain[chosen], batch.scale)
-        for plain, view in (batch.image, batch.text)
-    )
-    return (image + text) / 2
+    losses = [
+        contrastive_loss(side[1][chosen], side[0][chosen], batch.scale)
+        for side in (batch.image, batch.text)
+        if len(side) == 2
+    ]
+    return torch.stack(losses).mean()
 
 
 def safe_pairs(
