@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from tests.conftest import refusal
 
 from mmpoison.datasets import PairDataset
 from mmpoison.defenses import RoClip
@@ -62,6 +63,15 @@ def test_the_bank_is_drawn_anew_in_every_second_epoch() -> None:
     assert first[0] != first[2] != first[4]
     assert first == banks(0)
     assert first != banks(1)
+
+
+def test_a_frozen_image_encoder_is_refused(encoder: DualEncoder, squares: PairDataset) -> None:
+    train = squares.select(split="train")
+    settings = TrainingSettings(trainable="text")
+    message = refusal(
+        RoClip().apply, encoder, train, prepare_pixels(encoder, train), settings, seed=0
+    )
+    assert message.startswith("roclip with trainable 'text': the text encoder gets no gradient")
 
 
 @pytest.mark.parametrize("trainable", ["both", "image"])

@@ -12,6 +12,7 @@ from torch import Tensor
 from mmpoison.base.seeding import generator
 from mmpoison.defenses.catalogue import DEFENSES, Kind, TrainingServices
 from mmpoison.defenses.cut import check_number, check_whole
+from mmpoison.errors import InputError
 from mmpoison.models.dual_encoder import DualEncoder
 from mmpoison.models.inputs import PairInputs, Rows
 from mmpoison.pairs.table import PairDataset
@@ -37,7 +38,8 @@ class RoClip:
     of an epoch depends on the seed alone.
 
     Where only projections train, views are made by noise on the features of the frozen trunks
-    (`mmpoison.training.views.FeatureNoise`), and the record of the training says so.
+    (`mmpoison.training.views.FeatureNoise`), and the record of the training says so. The image encoder, or its
+    projection, must train.
 
     Args:
         bank: Size of the bank, as a share of the pairs; at least 2 captions.
@@ -79,9 +81,13 @@ class RoClip:
         """Train a copy of an encoder; see `RobustTraining`."""
         objective = BankObjective(self.bank, self.every)
         image, text = ROLES[settings.trainable]
+        if image == "frozen" and text != "frozen":
+            raise InputError(
+                f"roclip with trainable {settings.trainable!r}: the text encoder gets no gradient in every "
+                f"{self.every}. epoch, so with a frozen image encoder nothing would train: set trainable to both, "
+                "image or heads"
+            )
         # the embedding of a frozen encoder has no views
-        if image == "frozen":
-            objective.image_views = (None,)
         if text == "frozen":
             objective.text_views = (None,)
         return finetune(
