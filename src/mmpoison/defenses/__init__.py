@@ -20,6 +20,8 @@ from mmpoison.defenses.filters.relevance_filter import RelevanceFilter
 from mmpoison.defenses.filters.score_filter import ScoreFilter
 from mmpoison.defenses.filters.suspicious_groups import SuspiciousGroups
 from mmpoison.defenses.repairs.clean_finetune import CleanFinetune
+from mmpoison.defenses.robust.roclip import RoClip
+from mmpoison.defenses.robust.safeclip import SafeClip
 from mmpoison.defenses.scan_result import Finding, ScanResult
 from mmpoison.defenses.scans.rank_gain import RankGain
 
@@ -38,7 +40,9 @@ __all__ = [
     "RandomDrop",
     "RankGain",
     "RelevanceFilter",
+    "RoClip",
     "RobustTraining",
+    "SafeClip",
     "ScanResult",
     "ScoreFilter",
     "SuspectedGoal",
