@@ -19,12 +19,14 @@ from mmpoison.defenses.filters.score_filter import ScoreFilter
 from mmpoison.defenses.filters.suspicious_groups import SuspiciousGroups
 from mmpoison.defenses.repairs.clean_finetune import CleanFinetune
 from mmpoison.defenses.scan_result import Finding, ScanResult
+from mmpoison.defenses.scans.decree import Decree
 from mmpoison.defenses.scans.rank_gain import RankGain
 
 __all__ = [
     "DEFENSES",
     "CleanFinetune",
     "Cut",
+    "Decree",
     "FilterResult",
     "Finding",
     "ModelRepair",
