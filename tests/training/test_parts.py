@@ -128,13 +128,13 @@ def run_every_step(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def no_table(*_: Any) -> None: ...
 
-    def encode(side: Any, loaded: Tensor) -> Tensor:
+    def encode(side: Any, loaded: Tensor, student: DualEncoder) -> Tensor:
         trunk, head = (
-            (side.inputs.image_trunk, side.student.image_head)
+            (side.inputs.image_trunk, student.image_head)
             if side.side == "image"
-            else (side.inputs.text_trunk, side.student.text_head)
+            else (side.inputs.text_trunk, student.text_head)
         )
-        return torch.as_tensor(head(trunk(side.student, loaded)))
+        return torch.as_tensor(head(trunk(student, loaded)))
 
     monkeypatch.setattr(_FeedSide, "compute_table", no_table)
     monkeypatch.setattr(_FeedSide, "encode", encode)

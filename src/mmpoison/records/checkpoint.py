@@ -21,6 +21,7 @@ class TrainingRecord(Record):
         pairs_per_second: Mean rate.
         precision: What was computed in.
         processes: How many shared each batch; absent for one.
+        objective: What was minimised; absent for the contrastive loss.
         epochs: The epochs in order.
     """
 
@@ -28,6 +29,7 @@ class TrainingRecord(Record):
     pairs_per_second: Number | None = None
     precision: str | None = None
     processes: int = 1
+    objective: str | None = None
     epochs: list[EpochRecord] = []
 
 

@@ -5,6 +5,7 @@ from mmpoison.training.divergence import DivergedError
 from mmpoison.training.log import LogOptions
 from mmpoison.training.loop import OnStep, Step, TrainingResult, finetune
 from mmpoison.training.loss import contrastive_loss
+from mmpoison.training.objective import Embedded, EpochStart, Objective
 from mmpoison.training.settings import TrainingSettings
 from mmpoison.training.states import Checkpoints, copy_logs
 
@@ -14,7 +15,10 @@ together = chain_callbacks
 __all__ = [
     "Checkpoints",
     "DivergedError",
+    "Embedded",
+    "EpochStart",
     "LogOptions",
+    "Objective",
     "OnStep",
     "Step",
     "TrainingResult",

@@ -5,23 +5,46 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from mmpoison.base.seeding import generator
+from mmpoison.errors import InputError
+from mmpoison.models.batches import run_in_batches
 from mmpoison.models.dual_encoder import DualEncoder
 from mmpoison.models.inputs import PairInputs, ProgressFor, Rows
-from mmpoison.training.frozen import Side, frozen_outputs
+from mmpoison.training.frozen import BATCH, Side, frozen_outputs
+from mmpoison.training.objective import Objective
 from mmpoison.training.parts import Role, TrainedPart
 
 A = TypeVar("A")
 B = TypeVar("B")
 
-Loaded = tuple[Tensor, Tensor]
-"""Images and captions of some pairs, on the CPU."""
+Loaded = tuple[tuple[Tensor, ...], tuple[Tensor, ...]]
+"""Images and captions of some pairs, on the CPU: a tensor for each view."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a forward pass sees.
+
+    Attributes:
+        pairs: The pairs whose images it sees, shape `(n,)`.
+        captions: The pairs whose captions it sees, shape `(n,)`; usually the same.
+        seed: Seed of the run.
+        stream: Name of the stream of random numbers of its views.
+    """
+
+    pairs: Rows
+    captions: Rows
+    seed: int
+    stream: str
 
 
 def ahead(items: Iterable[A], prepare: Callable[[A], B]) -> Iterator[B]:
@@ -45,16 +68,60 @@ def ahead(items: Iterable[A], prepare: Callable[[A], B]) -> Iterator[B]:
 
 
 class _FeedSide:
-    """One side of the pairs: computed by the model in every step, or read from a table."""
+    """One side of the pairs: computed by the model in every step, or read from a table.
 
-    def __init__(self, student: DualEncoder, inputs: PairInputs, side: Side, role: Role) -> None:
+    Args:
+        student: The encoder in training.
+        inputs: Prepared inputs.
+        side: Which side.
+        role: Which part of its encoder trains.
+        rows: Row of each pair in the inputs, shape `(N,)`.
+        objective: Says which views to load.
+        captions: Caption of each pair, shape `(N,)`.
+    """
+
+    def __init__(
+        self,
+        student: DualEncoder,
+        inputs: PairInputs,
+        side: Side,
+        role: Role,
+        rows: Rows,
+        objective: Objective,
+        captions: npt.NDArray[np.object_],
+    ) -> None:
         self.student, self.inputs, self.side, self.role = student, inputs, side, role
+        self.rows, self.objective, self.captions = rows, objective, captions
+        self.views = objective.image_views if side == "image" else objective.text_views
         self.table: Tensor | None = None
         self.place: Rows | None = None
+        self._refuse()
 
-    def compute_table(self, used: Rows, cache: Path | None, progress: ProgressFor | None) -> None:
+    @property
+    def feature_noise(self) -> bool:
+        """Whether views are made of features, since pixels and words are not there."""
+        return self.role == "head" and any(view is not None for view in self.views)
+
+    def _refuse(self) -> None:
+        """Refuse views that cannot be made, or that would change nothing."""
+        name, what = self.objective.name, "images" if self.side == "image" else "captions"
+        if all(view is None for view in self.views):
+            return
+        if self.role == "frozen":
+            raise InputError(
+                f"{name} needs views of the {what}, and the {self.side} encoder is frozen: "
+                "set trainable to both or heads"
+            )
+        if self.feature_noise and self.objective.feature_view is None:
+            raise InputError(
+                f"{name} needs views of the {what} themselves, and with frozen trunks there are only features: "
+                "set trainable to both"
+            )
+
+    def compute_table(self, pairs: Rows, cache: Path | None, progress: ProgressFor | None) -> None:
         if self.role == "trained":
             return
+        used = np.unique(self.rows[pairs])
         self.table = frozen_outputs(
             self.student,
             self.inputs,
@@ -67,28 +134,65 @@ class _FeedSide:
         self.place = np.full(int(used.max()) + 1, -1, dtype=np.int64)
         self.place[used] = np.arange(len(used))
 
-    def load(self, rows: Rows) -> Tensor:
+    def load(self, pairs: Rows, request: Request) -> tuple[Tensor, ...]:
+        """Load some pairs: a tensor for each view."""
+        plain = self._load_rows(self.rows[pairs])
+        loaded = []
+        for number, view in enumerate(self.views):
+            one = plain
+            if view is not None:
+                name = f"{request.stream}/{self.side}/{number}"
+                one = self._view(view, plain, pairs, generator(request.seed, name))
+            # from pinned memory a copy to the GPU does not wait
+            loaded.append(one.pin_memory() if self.student.device.type == "cuda" else one)
+        return tuple(loaded)
+
+    def _load_rows(self, rows: Rows) -> Tensor:
         if self.table is not None:
             assert self.place is not None
-            loaded = self.table[torch.from_numpy(self.place[rows])]
-        elif self.side == "image":
-            loaded = self.inputs.load_images(rows)
-        else:
-            loaded = self.inputs.load_texts(rows)
-        # from pinned memory a copy to the GPU does not wait
-        return loaded.pin_memory() if self.student.device.type == "cuda" else loaded
+            return self.table[torch.from_numpy(self.place[rows])]
+        if self.side == "image":
+            return self.inputs.load_images(rows)
+        return self.inputs.load_texts(rows)
 
-    def encode(self, loaded: Tensor) -> Tensor:
+    def _view(self, view: Any, plain: Tensor, pairs: Rows, stream: np.random.Generator) -> Tensor:
+        if self.feature_noise:
+            assert self.objective.feature_view is not None
+            return self.objective.feature_view(plain, stream)
+        if self.side == "image":
+            pixels: Tensor = view(plain, stream)
+            return pixels
+        return self.student.tokens(view(list(self.captions[pairs]), stream))
+
+    def encode(self, loaded: Tensor, encoder: DualEncoder) -> Tensor:
+        """Embed what `load` returned, one tensor of it."""
         if self.table is not None:
-            features = loaded.to(self.student.device, non_blocking=True)
+            features = loaded.to(encoder.device, non_blocking=True)
             if self.role == "frozen":
                 return features
         elif self.side == "image":
-            features = self.inputs.image_trunk(self.student, loaded)
+            features = self.inputs.image_trunk(encoder, loaded)
         else:
-            features = self.inputs.text_trunk(self.student, loaded)
-        head = self.student.image_head if self.side == "image" else self.student.text_head
+            features = self.inputs.text_trunk(encoder, loaded)
+        head = encoder.image_head if self.side == "image" else encoder.text_head
         return head(features)
+
+    def embed_all(self) -> Tensor:
+        """Embed all pairs with the student in evaluation mode, shape `(N, d)`, on the CPU."""
+        rows, inverse = np.unique(self.rows, return_inverse=True)
+        # captions of one length together: less padding
+        order = np.arange(len(rows))
+        if self.side == "text":
+            order = np.argsort(self.inputs.lengths.numpy()[rows], kind="stable")
+        in_order = run_in_batches(
+            self.student,
+            rows[order],
+            BATCH[self.side],
+            lambda part: self.encode(self._load_rows(part), self.student),
+        )
+        embedded = np.empty_like(in_order)
+        embedded[order] = in_order
+        return torch.from_numpy(embedded[inverse])
 
 
 class Feed(nn.Module):
@@ -99,7 +203,11 @@ class Feed(nn.Module):
         inputs: Prepared inputs.
         part: What trains.
         image_rows: Row of the image of each pair, shape `(N,)`.
-        text_rows: Row of the caption of each pair, shape `(N,)`.
+        captions: Caption of each pair, shape `(N,)`.
+        objective: Says which views to load, and whether a reference embeds them too.
+
+    Raises:
+        InputError: If a caption was not prepared, or a view cannot be made.
     """
 
     def __init__(
@@ -108,37 +216,64 @@ class Feed(nn.Module):
         inputs: PairInputs,
         part: TrainedPart,
         image_rows: Rows,
-        text_rows: Rows,
+        captions: npt.NDArray[np.object_],
+        objective: Objective,
     ) -> None:
         super().__init__()
         self.module = student.module
         self.student = student
-        self._image = _FeedSide(student, inputs, "image", part.image)
-        self._text = _FeedSide(student, inputs, "text", part.text)
-        self._image_rows, self._text_rows = image_rows, text_rows
+        text_rows = inputs.text_rows(captions)
+        self._image = _FeedSide(
+            student, inputs, "image", part.image, image_rows, objective, captions
+        )
+        self._text = _FeedSide(student, inputs, "text", part.text, text_rows, objective, captions)
+        self._reference = student.copy() if objective.reference else None
+        if self._reference is not None:
+            self._reference.module.eval()
+
+    @property
+    def feature_noise(self) -> bool:
+        """Whether views are made of features on any side."""
+        return self._image.feature_noise or self._text.feature_noise
 
     def compute_frozen(
         self, pairs: Rows, cache: Path | None, progress: ProgressFor | None = None
     ) -> None:
         """Compute, or read from the cache, outputs of frozen encoders for the pairs of the training."""
-        self._image.compute_table(np.unique(self._image_rows[pairs]), cache, progress)
-        self._text.compute_table(np.unique(self._text_rows[pairs]), cache, progress)
+        self._image.compute_table(pairs, cache, progress)
+        self._text.compute_table(pairs, cache, progress)
 
-    def load(self, pairs: Rows) -> Loaded:
+    def load(self, request: Request) -> Loaded:
         """Load what the encoders need for some pairs; runs in the feeding thread."""
-        return self._image.load(self._image_rows[pairs]), self._text.load(self._text_rows[pairs])
+        return self._image.load(request.pairs, request), self._text.load(request.captions, request)
 
-    def loaded(self, steps: Iterable[Rows]) -> Generator[Loaded, None, None]:
-        """Load each of some lists of pairs in order, ahead of its use where loading takes time."""
+    def loaded(self, requests: Iterable[Request]) -> Generator[Loaded, None, None]:
+        """Load each of some requests in order, ahead of its use where loading takes time."""
         looked_up = self._image.table is not None and self._text.table is not None
         if looked_up and self.student.device.type == "cpu":
             # reading rows of a table is faster than passing them between threads
-            yield from map(self.load, steps)
+            yield from map(self.load, requests)
         else:
-            yield from ahead(steps, self.load)
+            yield from ahead(requests, self.load)
 
-    def forward(self, images: Tensor, texts: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Compute unit embeddings of images and captions, shape `(n, d)`, and exp(tau)."""
-        image = self._image.encode(images).float()
-        text = self._text.encode(texts).float()
+    def forward(
+        self, images: tuple[Tensor, ...], texts: tuple[Tensor, ...]
+    ) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...], Tensor]:
+        """Compute unit embeddings of views of images and captions, each of shape `(n, d)`, and exp(tau)."""
+        image = tuple(self._image.encode(one, self.student).float() for one in images)
+        text = tuple(self._text.encode(one, self.student).float() for one in texts)
         return image, text, self.student.logit_scale.exp()
+
+    @torch.no_grad()
+    def embed_reference(
+        self, images: tuple[Tensor, ...], texts: tuple[Tensor, ...]
+    ) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+        """Embed the same with the encoder that the training started from; empty where no objective needs it."""
+        if self._reference is None:
+            return (), ()
+        image = tuple(self._image.encode(one, self._reference).float() for one in images)
+        return image, tuple(self._text.encode(one, self._reference).float() for one in texts)
+
+    def embed_all(self) -> tuple[Tensor, Tensor]:
+        """Embed images and captions of all pairs with the student as it is, each of shape `(N, d)`, on the CPU."""
+        return self._image.embed_all(), self._text.embed_all()

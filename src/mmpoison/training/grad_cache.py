@@ -7,21 +7,24 @@ and hands that gradient on. Dropout draws the same numbers in both passes, since
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from functools import reduce
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-Embed = Callable[[int, bool], tuple[Tensor, Tensor, Tensor]]
-"""Embeds a chunk by its number, the second time with gradients: image, text, exp(tau)."""
+from mmpoison.training.objective import Embedded
+
+Embed = Callable[[int, bool], Embedded]
+"""Embeds a chunk by its number, the second time with gradients and without the reference."""
 
 
 def cached_backward(
     embed: Embed,
     chunks: int,
-    loss_of: Callable[[Tensor, Tensor, Tensor], Tensor],
+    loss_of: Callable[[Embedded], Tensor],
     backward: Callable[[Tensor], None],
     apart: Callable[[], AbstractContextManager[Any]],
 ) -> Tensor:
@@ -30,7 +33,7 @@ def cached_backward(
     Args:
         embed: Embeds chunks; called for each of them twice, in order.
         chunks: How many there are.
-        loss_of: The loss of image embeddings, text embeddings and exp(tau).
+        loss_of: The loss of the embeddings of the batch.
         backward: Runs backwards from a scalar.
         apart: Context of all but the last chunk: DDP waits with its averaging.
 
@@ -39,29 +42,49 @@ def cached_backward(
     """
     with torch.no_grad():
         first = [embed(chunk, False) for chunk in range(chunks)]
-    image = torch.cat([part[0] for part in first]).requires_grad_()
-    text = torch.cat([part[1] for part in first]).requires_grad_()
-    scale = first[0][2].detach().clone().requires_grad_()
-    sizes = [len(part[0]) for part in first]
+    image, text = _joined([part.image for part in first]), _joined([part.text for part in first])
+    scale = first[0].scale.detach().clone().requires_grad_()
+    whole = Embedded(
+        tuple(one.requires_grad_() for one in image),
+        tuple(one.requires_grad_() for one in text),
+        scale,
+        _joined([part.reference_image for part in first]),
+        _joined([part.reference_text for part in first]),
+    )
+    sizes = [len(part.image[0]) for part in first]
     del first
-    loss = loss_of(image, text, scale)
+    loss = loss_of(whole)
     torch.autograd.backward(loss)
-    assert image.grad is not None
-    assert text.grad is not None
-    assert scale.grad is not None
-    image_parts, text_parts = torch.split(image.grad, sizes), torch.split(text.grad, sizes)
+    # an objective may use no gradient of one side
+    gradients = [
+        None if one.grad is None else torch.split(one.grad, sizes)
+        for one in (*whole.image, *whole.text)
+    ]
+
+    def surrogate(chunk: int, embedded: Embedded) -> Tensor:
+        """Build a scalar whose gradient for each embedding is the given one."""
+        terms = [
+            (one * parts[chunk]).sum()
+            for one, parts in zip((*embedded.image, *embedded.text), gradients, strict=True)
+            if parts is not None
+        ]
+        return reduce(torch.add, terms)
+
     for chunk in range(chunks - 1):
         with apart():
-            backward(_surrogate(embed(chunk, True), image_parts[chunk], text_parts[chunk]))
+            backward(surrogate(chunk, embed(chunk, True)))
     last = embed(chunks - 1, True)
-    # the temperature belongs to the whole batch, so it is counted once
-    backward(_surrogate(last, image_parts[-1], text_parts[-1]) + (last[2] * scale.grad).sum())
+    final = surrogate(chunks - 1, last)
+    if scale.grad is not None:
+        # the temperature belongs to the whole batch, so it is counted once
+        final = final + (last.scale * scale.grad).sum()
+    backward(final)
     return loss.detach()
 
 
-def _surrogate(embedded: tuple[Tensor, Tensor, Tensor], image: Tensor, text: Tensor) -> Tensor:
-    """Build a scalar whose gradient for each embedding is the given one."""
-    return (embedded[0] * image).sum() + (embedded[1] * text).sum()
+def _joined(parts: Sequence[tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
+    """Join the chunks of each view."""
+    return tuple(torch.cat(of_view) for of_view in zip(*parts, strict=True))
 
 
 @contextmanager

@@ -8,11 +8,12 @@ import shutil
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, nullcontext
+from contextlib import ExitStack, closing, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -21,13 +22,14 @@ from mmpoison.base.seeding import torch_seed
 from mmpoison.errors import InputError, MmpoisonWarning
 from mmpoison.models.checkpoint import save_checkpoint
 from mmpoison.models.dual_encoder import DualEncoder
-from mmpoison.models.inputs import PairInputs, ProgressFor
+from mmpoison.models.inputs import PairInputs, ProgressFor, Rows
 from mmpoison.pairs.table import PairDataset
 from mmpoison.records.checkpoint import TrainingRecord
 from mmpoison.training.divergence import DivergedError, LossGuard
-from mmpoison.training.feed import Feed, Loaded
+from mmpoison.training.feed import Feed, Loaded, Request
 from mmpoison.training.grad_cache import cached_backward, normalises_batches, still_statistics
 from mmpoison.training.log import LogOptions, StepLog
+from mmpoison.training.objective import Embedded, EpochStart, Objective
 from mmpoison.training.parts import set_trainable
 from mmpoison.training.plan import Plan
 from mmpoison.training.precision import autocast
@@ -44,6 +46,8 @@ from mmpoison.training.states import (
 )
 
 LAST_GOOD = "last-good"
+OBJECTIVE, CAPTIONS = "objective/", "epoch/captions"
+"""Names of an objective's tensors in a stored state, and of what it chose for the epoch."""
 
 OnStep = Callable[["Step", DualEncoder], bool | None]
 """Called after a step; if it returns True, the training ends there."""
@@ -82,6 +86,7 @@ class TrainingResult:
         precision: What was computed in.
         processes: How many shared each batch.
         resumed_from: Step that it resumed from, 0 if it was not stopped.
+        objective: What it minimised, where that is not the contrastive loss.
     """
 
     encoder: DualEncoder
@@ -91,6 +96,7 @@ class TrainingResult:
     precision: str = field(default="fp32")
     processes: int = 1
     resumed_from: int = 0
+    objective: str | None = None
 
     def __repr__(self) -> str:
         return f"TrainingResult({self.encoder.name!r}, {self.headline()})"
@@ -103,6 +109,7 @@ class TrainingResult:
                 "pairs_per_second": round(self.pairs_per_second, 1),
                 "precision": self.precision,
                 **({"processes": self.processes} if self.processes > 1 else {}),
+                **({"objective": self.objective} if self.objective is not None else {}),
                 "epochs": self.epochs,
             }
         )
@@ -126,6 +133,7 @@ def finetune(
     log: LogOptions | None = None,
     progress: ProgressFor | None = None,
     cache: Path | None = None,
+    objective: Objective | None = None,
 ) -> TrainingResult:
     """Fine-tune a copy of an encoder with AdamW and the contrastive loss (section 5.1).
 
@@ -146,13 +154,14 @@ def finetune(
         log: Where to log every step.
         progress: Gives a progress callback for what is computed once, the outputs of frozen encoders.
         cache: Folder for those outputs; `frozen` in the cache folder by default.
+        objective: What to minimise in place of the contrastive loss.
 
     Returns:
         The new encoder and a log.
 
     Raises:
-        InputError: If there are fewer than two pairs, what is to train does not exist in the model, the stored state is
-            of another training, or the disk is full.
+        InputError: If there are fewer than two pairs, what is to train does not exist in the model, the objective
+            cannot be trained so, the stored state is of another training, or the disk is full.
         DivergedError: If the loss stops being a number or explodes; the message names the last good model, stored
             next to the states.
     """
@@ -163,19 +172,24 @@ def finetune(
         raise InputError(
             f"batch size {settings.batch_size} is too small for {processes.count} processes: each needs 2 pairs"
         )
+    chosen = objective or Objective()
+    if processes.count > 1 and type(chosen) is not Objective:
+        raise InputError(
+            f"{chosen.name} trains in one process, not in {processes.count}: leave out torchrun, and set chunk_size if "
+            "a batch does not fit into memory"
+        )
     plan = Plan(len(pairs), settings, seed, processes.count)
     student = encoder.copy(name).to(processes.device)
     part = set_trainable(student, settings.trainable)
-    feed = Feed(
-        student, inputs, part, inputs.image_rows(pairs.image), inputs.text_rows(pairs.captions)
-    )
+    feed = Feed(student, inputs, part, inputs.image_rows(pairs.image), pairs.captions, chosen)
     training = _Training(
         plan=plan,
         student=student,
         feed=feed,
+        objective=chosen,
         processes=processes,
         optimizer=_optimizer(list(part.parameters.values()), student.logit_scale, settings),
-        states=_states(checkpoints, encoder, pairs, settings, seed, processes.count),
+        states=_states(checkpoints, encoder, pairs, settings, seed, processes.count, chosen),
         log=log if processes.is_main else None,
         on_step=on_step if processes.is_main else None,
     )
@@ -185,7 +199,9 @@ def finetune(
             # the first process computes what is missing in the cache, the others find it there
             for mine in (True, False):
                 if processes.is_main == mine:
-                    feed.compute_frozen(plan.seen(), cache or cache_folder(), progress)
+                    # another objective may embed all pairs
+                    seen = plan.seen() if type(chosen) is Objective else np.arange(len(pairs))
+                    feed.compute_frozen(seen, cache or cache_folder(), progress)
                 processes.wait()
         training.run()
     student.module.eval()
@@ -200,16 +216,19 @@ def _states(
     settings: TrainingSettings,
     seed: int,
     processes: int,
+    objective: Objective,
 ) -> StateFolder | None:
     if checkpoints is None:
         return None
-    job = {
+    job: dict[str, Any] = {
         **settings.model_dump(mode="json"),
         "seed": seed,
         "processes": processes,
         "pairs": pairs.fingerprint,
         "model": encoder.digest(),
     }
+    if type(objective) is not Objective:
+        job["objective"] = {"name": objective.name, **objective.settings()}
     return StateFolder(checkpoints, job)
 
 
@@ -220,6 +239,7 @@ class _Training:
     plan: Plan
     student: DualEncoder
     feed: Feed
+    objective: Objective
     processes: Processes
     optimizer: torch.optim.AdamW
     states: StateFolder | None
@@ -239,6 +259,7 @@ class _Training:
         # of the epoch under way
         self.loss_sum, self.loss_count, self.seconds_before = 0.0, 0, 0.0
         self.seen, self.speed = 0, 0.0
+        self.captions: Rows | None = None
 
     def run(self) -> None:
         """Run the remaining steps."""
@@ -261,10 +282,8 @@ class _Training:
                     stacklevel=3,
                 )
             self.model = self.processes.wrap(self.feed)
-            loaded = self.feed.loaded(self._forwards())
-            stack.callback(loaded.close)
             try:
-                self._steps(loaded, log)
+                self._epochs(log)
             except DivergedError as error:
                 raise DivergedError(f"{error}: {self._advice()}") from None
 
@@ -275,17 +294,40 @@ class _Training:
             return f"a chunk of {chunk} pairs"
         return f"the share of one of {count} processes" if count > 1 else None
 
-    def _steps(self, loaded: Iterator[Loaded], log: StepLog | None) -> None:
-        settings, plan = self.plan.settings, self.plan
-        begun = epoch_begun = time.perf_counter()
+    def _epochs(self, log: StepLog | None) -> None:
+        plan = self.plan
+        begun = time.perf_counter()
         while self.step < plan.steps:
-            epoch = self.step // plan.steps_per_epoch
-            rate = learning_rate(settings, self.step, plan.steps_per_epoch)
+            epoch_begun = time.perf_counter()
+            epoch, within = divmod(self.step, plan.steps_per_epoch)
+            if not within:
+                start = EpochStart(epoch, plan.pairs, plan.seed, self.feed.embed_all)
+                self.captions = self.objective.begin_epoch(start)
+            end = min(plan.steps, (epoch + 1) * plan.steps_per_epoch)
+            # an epoch at a time: what the next one sees may depend on the last step of this one
+            with closing(self.feed.loaded(self._requests(end))) as loaded:
+                if self._steps(epoch, end, loaded, log, begun, epoch_begun):
+                    return
+
+    def _steps(
+        self,
+        epoch: int,
+        end: int,
+        loaded: Iterator[Loaded],
+        log: StepLog | None,
+        begun: float,
+        epoch_begun: float,
+    ) -> bool:
+        """Run the remaining steps of an epoch; returns whether a callback ended the training."""
+        settings, plan = self.plan.settings, self.plan
+        factor = self.objective.rate(epoch)
+        while self.step < end:
+            rate = factor * learning_rate(settings, self.step, plan.steps_per_epoch)
             for group in self.optimizer.param_groups:
                 group["lr"] = rate
             batch = plan.batch(self.step)
             self.optimizer.zero_grad(set_to_none=True)
-            loss = self._backward(self.step, len(batch), loaded)
+            loss = self._backward(self.step, batch, loaded)
             self.scaler.step(self.optimizer)
             self.scaler.update()
             with torch.no_grad():
@@ -299,7 +341,7 @@ class _Training:
             now = time.perf_counter()
             self.speed = self.seen / (now - begun)
             last = self.step == plan.steps
-            end_of_epoch = last or self.step % plan.steps_per_epoch == 0
+            end_of_epoch = self.step == end
             if end_of_epoch:
                 self._end_epoch(rate, now - epoch_begun)
                 epoch_begun = now
@@ -311,13 +353,14 @@ class _Training:
             if self.processes.agree(enough):
                 if not end_of_epoch:
                     self._end_epoch(rate, now - epoch_begun)
-                break
+                return True
             if (
                 self.states is not None
                 and self.processes.is_main
                 and self.states.due(self.step, end_of_epoch=end_of_epoch)
             ):
                 self._keep(self.states, self.seconds_before + now - epoch_begun)
+        return False
 
     def _end_epoch(self, rate: float, seconds: float) -> None:
         self.epochs.append(
@@ -335,40 +378,52 @@ class _Training:
         batch = self.plan.batch(step)
         return self.plan.chunks(self.processes.share(batch), self.processes.shares(len(batch)))
 
-    def _forwards(self) -> Iterator[Any]:
-        """Yield the pairs of every remaining forward pass, in order."""
-        plan = dataclasses.replace(
-            self.plan
-        )  # the feeding thread is ahead by a batch, maybe by an epoch
-        for step in range(self.step, plan.steps):
+    def _requests(self, end: int) -> Iterator[Request]:
+        """Yield what every remaining forward pass of an epoch sees, in order; `end` is the step after its last."""
+        plan = dataclasses.replace(self.plan)  # the feeding thread is ahead by a batch
+        for step in range(self.step, end):
             batch = plan.batch(step)
             chunks = plan.chunks(self.processes.share(batch), self.processes.shares(len(batch)))
-            yield from chunks if len(chunks) == 1 else [*chunks, *chunks]
+            requests = [
+                Request(
+                    pairs,
+                    pairs if self.captions is None else self.captions[pairs],
+                    plan.seed,
+                    f"training/views/{step}/{self.processes.rank}/{chunk}",
+                )
+                for chunk, pairs in enumerate(chunks)
+            ]
+            yield from requests if len(requests) == 1 else [*requests, *requests]
 
-    def _backward(self, step: int, batch: int, loaded: Iterator[Loaded]) -> Tensor:
+    def _backward(self, step: int, batch: Rows, loaded: Iterator[Loaded]) -> Tensor:
         """Put the gradient of a step's batch into the parameters; returns the loss of this process's share."""
 
-        def embed(chunk: int, module: nn.Module) -> tuple[Tensor, Tensor, Tensor]:
+        def embed(chunk: int, module: nn.Module, *, reference: bool) -> Embedded:
             # the same dropout whenever and wherever this chunk is embedded
             stream = f"training/step/{step}/{self.processes.rank}/{chunk}"
             _seed_torch(self.processes.device, torch_seed(self.plan.seed, stream))
+            images, texts = next(loaded)
             with self.context():
-                image, text, scale = module(*next(loaded))
-            return image, text, scale
+                embedded = module(images, texts)
+                other = self.feed.embed_reference(images, texts) if reference else ()
+            return Embedded(*embedded, *other)
 
         def backward(scalar: Tensor) -> None:
             torch.autograd.backward(self.scaler.scale(scalar))
 
-        def embed_twice(chunk: int, again: bool) -> tuple[Tensor, Tensor, Tensor]:
+        def embed_twice(chunk: int, again: bool) -> Embedded:
             with nullcontext() if again else still_statistics(self.feed):
-                return embed(chunk, self.model if again else self.feed)
+                return embed(chunk, self.model if again else self.feed, reference=not again)
 
-        def loss_of(image: Tensor, text: Tensor, scale: Tensor) -> Tensor:
-            return self.processes.loss(text, image, scale, batch)
+        def loss_of(embedded: Embedded) -> Tensor:
+            if self.processes.count > 1:
+                (image,), (text,) = embedded.image, embedded.text
+                return self.processes.loss(text, image, embedded.scale, len(batch))
+            return self.objective.loss(batch, embedded)
 
         chunks = len(self._chunks(step))
         if chunks == 1:
-            loss = loss_of(*embed(0, self.model))
+            loss = loss_of(embed(0, self.model, reference=True))
             backward(loss)
             return loss
         return cached_backward(embed_twice, chunks, loss_of, backward, no_sync(self.model))
@@ -377,6 +432,10 @@ class _Training:
 
     def _keep(self, states: StateFolder, seconds: float) -> None:
         tensors = collect(self.student.module, self.optimizer)
+        for name, tensor in self.objective.state().items():
+            tensors[f"{OBJECTIVE}{name}"] = tensor
+        if self.captions is not None:
+            tensors[CAPTIONS] = torch.from_numpy(self.captions)
         if not all_finite(tensors):
             return  # the next loss will say so
         values = {
@@ -396,6 +455,15 @@ class _Training:
         if state is None:
             return
         restore(self.student.module, self.optimizer, state.tensors)
+        self.objective.restore(
+            {
+                name.removeprefix(OBJECTIVE): tensor
+                for name, tensor in state.tensors.items()
+                if name.startswith(OBJECTIVE)
+            }
+        )
+        if CAPTIONS in state.tensors:
+            self.captions = state.tensors[CAPTIONS].numpy()
         values = state.values
         self.epochs = values["epochs"]
         self.loss_sum, self.loss_count = values["loss_sum"], values["loss_count"]
@@ -429,7 +497,15 @@ class _Training:
             self.precision,
             self.processes.count,
             self.resumed_from,
+            self._described(),
         )
+
+    def _described(self) -> str | None:
+        """Say what was minimised, where that is not the contrastive loss."""
+        if type(self.objective) is Objective:
+            return None
+        views = "; views by feature noise" if self.feed.feature_noise else ""
+        return f"{self.objective.name}{views}"
 
 
 def _optimizer(
