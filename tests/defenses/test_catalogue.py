@@ -31,6 +31,8 @@ QUICK = TrainingSettings(epochs=1, batch_size=32, learning_rate=1e-3, precision=
 ARGUMENTS: dict[str, dict[str, Any]] = {
     "relevance-filter": {"clean_loss": 0.1},
     "clean-finetune": {"settings": QUICK},
+    "cleanclip": {"settings": QUICK},
+    "par": {"settings": QUICK},
     # by default it takes minutes
     "decree": {"steps": 5},
 }

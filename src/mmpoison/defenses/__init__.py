@@ -18,12 +18,15 @@ from mmpoison.defenses.filters.relevance_filter import RelevanceFilter
 from mmpoison.defenses.filters.score_filter import ScoreFilter
 from mmpoison.defenses.filters.suspicious_groups import SuspiciousGroups
 from mmpoison.defenses.repairs.clean_finetune import CleanFinetune
+from mmpoison.defenses.repairs.cleanclip import CleanClip
+from mmpoison.defenses.repairs.par import Par
 from mmpoison.defenses.scan_result import Finding, ScanResult
 from mmpoison.defenses.scans.decree import Decree
 from mmpoison.defenses.scans.rank_gain import RankGain
 
 __all__ = [
     "DEFENSES",
+    "CleanClip",
     "CleanFinetune",
     "Cut",
     "Decree",
@@ -34,6 +37,7 @@ __all__ = [
     "NeighbourOutliers",
     "PairFilter",
     "PairScores",
+    "Par",
     "RankGain",
     "RelevanceFilter",
     "RobustTraining",
