@@ -502,7 +502,7 @@ def refused_early(recipe: Recipe, out: Path) -> str:
             "exactly one of threshold (--threshold), clean_loss",
         ),
         ({"filter": {"encoder": "pretrained", "threshold": 3}}, "threshold"),
-        ({"robust_training": {"method": "rank-gain"}}, "one of kind in-training is needed: none"),
+        ({"robust_training": {"method": "rank-gain"}}, "one of kind in-training is needed: roclip"),
         ({"sterilize": {"method": "clean-finetun"}}, "did you mean 'clean-finetune'"),
         ({"scan": {"share": 1}}, "recipe key scan.share: defence 'rank-gain': unknown option"),
     ],

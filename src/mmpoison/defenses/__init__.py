@@ -20,6 +20,8 @@ from mmpoison.defenses.filters.suspicious_groups import SuspiciousGroups
 from mmpoison.defenses.repairs.clean_finetune import CleanFinetune
 from mmpoison.defenses.repairs.cleanclip import CleanClip
 from mmpoison.defenses.repairs.par import Par
+from mmpoison.defenses.robust.roclip import RoClip
+from mmpoison.defenses.robust.safeclip import SafeClip
 from mmpoison.defenses.scan_result import Finding, ScanResult
 from mmpoison.defenses.scans.decree import Decree
 from mmpoison.defenses.scans.rank_gain import RankGain
@@ -40,7 +42,9 @@ __all__ = [
     "Par",
     "RankGain",
     "RelevanceFilter",
+    "RoClip",
     "RobustTraining",
+    "SafeClip",
     "ScanResult",
     "ScoreFilter",
     "SuspectedGoal",

@@ -144,3 +144,19 @@ def check_number(
         or not (low < value < high and abs(value) <= LARGEST)
     ):
         raise InputError(f"{name} {value!r:.40} is not {wanted}")
+
+
+def check_whole(name: str, value: int, least: int, most: int) -> None:
+    """Refuse a value that is not a whole number in a range.
+
+    Args:
+        name: Name of the option.
+        value: Its value.
+        least: Smallest value.
+        most: Largest value.
+
+    Raises:
+        InputError: If it is not.
+    """
+    if type(value) is not int or not least <= value <= most:
+        raise InputError(f"{name} {value!r:.40} is not a whole number from {least} to {most:,}")

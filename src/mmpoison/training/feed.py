@@ -35,14 +35,12 @@ class Request:
     """What a forward pass sees.
 
     Attributes:
-        pairs: The pairs whose images it sees, shape `(n,)`.
-        captions: The pairs whose captions it sees, shape `(n,)`; usually the same.
+        pairs: The pairs, shape `(n,)`.
         seed: Seed of the run.
         stream: Name of the stream of random numbers of its views.
     """
 
     pairs: Rows
-    captions: Rows
     seed: int
     stream: str
 
@@ -134,15 +132,15 @@ class _FeedSide:
         self.place = np.full(int(used.max()) + 1, -1, dtype=np.int64)
         self.place[used] = np.arange(len(used))
 
-    def load(self, pairs: Rows, request: Request) -> tuple[Tensor, ...]:
+    def load(self, request: Request) -> tuple[Tensor, ...]:
         """Load some pairs: a tensor for each view."""
-        plain = self._load_rows(self.rows[pairs])
+        plain = self._load_rows(self.rows[request.pairs])
         loaded = []
         for number, view in enumerate(self.views):
             one = plain
             if view is not None:
                 name = f"{request.stream}/{self.side}/{number}"
-                one = self._view(view, plain, pairs, generator(request.seed, name))
+                one = self._view(view, plain, request.pairs, generator(request.seed, name))
             # from pinned memory a copy to the GPU does not wait
             loaded.append(one.pin_memory() if self.student.device.type == "cuda" else one)
         return tuple(loaded)
@@ -245,7 +243,7 @@ class Feed(nn.Module):
 
     def load(self, request: Request) -> Loaded:
         """Load what the encoders need for some pairs; runs in the feeding thread."""
-        return self._image.load(request.pairs, request), self._text.load(request.captions, request)
+        return self._image.load(request), self._text.load(request)
 
     def loaded(self, requests: Iterable[Request]) -> Generator[Loaded, None, None]:
         """Load each of some requests in order, ahead of its use where loading takes time."""

@@ -68,7 +68,7 @@ def cached_backward(
             for one, parts in zip((*embedded.image, *embedded.text), gradients, strict=True)
             if parts is not None
         ]
-        return reduce(torch.add, terms)
+        return reduce(torch.add, terms, embedded.scale * 0)
 
     for chunk in range(chunks - 1):
         with apart():

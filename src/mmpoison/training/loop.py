@@ -46,8 +46,8 @@ from mmpoison.training.states import (
 )
 
 LAST_GOOD = "last-good"
-OBJECTIVE, CAPTIONS = "objective/", "epoch/captions"
-"""Names of an objective's tensors in a stored state, and of what it chose for the epoch."""
+OBJECTIVE = "objective/"
+"""Names of an objective's tensors in a stored state begin so."""
 
 OnStep = Callable[["Step", DualEncoder], bool | None]
 """Called after a step; if it returns True, the training ends there."""
@@ -259,7 +259,6 @@ class _Training:
         # of the epoch under way
         self.loss_sum, self.loss_count, self.seconds_before = 0.0, 0, 0.0
         self.seen, self.speed = 0, 0.0
-        self.captions: Rows | None = None
 
     def run(self) -> None:
         """Run the remaining steps."""
@@ -302,7 +301,7 @@ class _Training:
             epoch, within = divmod(self.step, plan.steps_per_epoch)
             if not within:
                 start = EpochStart(epoch, plan.pairs, plan.seed, self.feed.embed_all)
-                self.captions = self.objective.begin_epoch(start)
+                self.objective.begin_epoch(start)
             end = min(plan.steps, (epoch + 1) * plan.steps_per_epoch)
             # an epoch at a time: what the next one sees may depend on the last step of this one
             with closing(self.feed.loaded(self._requests(end))) as loaded:
@@ -385,12 +384,7 @@ class _Training:
             batch = plan.batch(step)
             chunks = plan.chunks(self.processes.share(batch), self.processes.shares(len(batch)))
             requests = [
-                Request(
-                    pairs,
-                    pairs if self.captions is None else self.captions[pairs],
-                    plan.seed,
-                    f"training/views/{step}/{self.processes.rank}/{chunk}",
-                )
+                Request(pairs, plan.seed, f"training/views/{step}/{self.processes.rank}/{chunk}")
                 for chunk, pairs in enumerate(chunks)
             ]
             yield from requests if len(requests) == 1 else [*requests, *requests]
@@ -434,8 +428,6 @@ class _Training:
         tensors = collect(self.student.module, self.optimizer)
         for name, tensor in self.objective.state().items():
             tensors[f"{OBJECTIVE}{name}"] = tensor
-        if self.captions is not None:
-            tensors[CAPTIONS] = torch.from_numpy(self.captions)
         if not all_finite(tensors):
             return  # the next loss will say so
         values = {
@@ -462,8 +454,6 @@ class _Training:
                 if name.startswith(OBJECTIVE)
             }
         )
-        if CAPTIONS in state.tensors:
-            self.captions = state.tensors[CAPTIONS].numpy()
         values = state.values
         self.epochs = values["epochs"]
         self.loss_sum, self.loss_count = values["loss_sum"], values["loss_count"]

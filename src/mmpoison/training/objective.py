@@ -77,13 +77,8 @@ class Objective:
         """Return the objective's parameters as plain values: a state of other ones is refused."""
         return {}
 
-    def begin_epoch(self, start: EpochStart) -> Rows | None:
-        """Prepare an epoch; not called when a training resumes within it.
-
-        Returns:
-            For each pair the pair whose caption it has in this epoch, shape `(N,)`; None: its own.
-        """
-        return None
+    def begin_epoch(self, start: EpochStart) -> None:
+        """Prepare an epoch, for example choose what each pair is used for; not called when one is resumed."""
 
     def rate(self, epoch: int) -> float:
         """Return the factor of the learning rate in an epoch."""

@@ -115,4 +115,4 @@ def test_on_frozen_trunks_the_record_says_what_the_views_are(
 
 @pytest.mark.parametrize("weight", [-0.1, True, "1"])
 def test_what_it_refuses(weight: Any) -> None:
-    assert "out of range" in refusal(CleanClip, QUICK, weight=weight)
+    assert "is not 0 or a positive number" in refusal(CleanClip, QUICK, weight=weight)

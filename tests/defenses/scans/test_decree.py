@@ -188,10 +188,10 @@ def test_too_few_images(encoder_with: Make, test: TestSet, inputs: PixelInputs) 
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        ({"steps": 0}, "steps 0 is out of range"),
-        ({"steps": True}, "steps True is out of range"),
-        ({"images": 7}, "images 7 is out of range"),
-        ({"similarity": 1}, "similarity 1 is not between 0 and 1"),
+        ({"steps": 0}, "steps 0 is not a whole number from 1 to 1,000,000"),
+        ({"steps": True}, "steps True is not a whole"),
+        ({"images": 7}, "images 7 is not a whole number from 8"),
+        ({"similarity": 1}, "similarity 1 is not a cosine between 0 and 1"),
     ],
 )
 def test_what_a_scan_refuses(options: dict[str, Any], says: str) -> None:

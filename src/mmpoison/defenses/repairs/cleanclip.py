@@ -10,15 +10,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mmpoison.defenses.catalogue import DEFENSES
+from mmpoison.defenses.cut import check_number
 from mmpoison.defenses.repairs.clean_finetune import CleanFinetune
-from mmpoison.errors import InputError
 from mmpoison.models.inputs import Rows
 from mmpoison.training.loss import contrastive_loss
 from mmpoison.training.objective import Embedded, Objective
 from mmpoison.training.settings import TrainingSettings
 from mmpoison.training.views import CropFlipColour, EditWords
-
-MOST = 1e6
 
 
 class CleanClipLoss(Objective):
@@ -96,11 +94,10 @@ class CleanClip(CleanFinetune):
     )
 
     def __init__(self, settings: TrainingSettings, weight: float = 1.0) -> None:
-        number = isinstance(weight, int | float) and not isinstance(weight, bool)
-        if not number or not 0 <= weight <= MOST:
-            raise InputError(f"weight {weight!r:.40} is out of range: 0 to {MOST:,.0f} is needed")
+        if weight != 0:
+            check_number("weight", weight, "0 or a positive number", 0)
         super().__init__(settings)
-        self.weight = float(weight)
+        self.weight = weight
 
     def objective(self) -> Objective:
         """Return what is minimised."""

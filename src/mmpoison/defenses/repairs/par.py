@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from mmpoison.defenses.catalogue import DEFENSES
+from mmpoison.defenses.cut import check_number
 from mmpoison.defenses.repairs.clean_finetune import CleanFinetune
-from mmpoison.errors import InputError
 from mmpoison.models.inputs import Rows
 from mmpoison.training.loss import contrastive_loss
 from mmpoison.training.objective import Embedded, Objective
@@ -115,7 +115,7 @@ class Par(CleanFinetune):
 
     Args:
         settings: How to fine-tune.
-        tau: Mean squared distance from the suspect at which images, or captions, are far enough, in (0, 4]. The
+        tau: Mean squared distance from the suspect at which images, or captions, are far enough, in (0, 4). The
             published value belongs to ten epochs on 250,000 pairs; a short fine-tune does not get so far, or loses
             utility on the way, and needs a smaller one.
 
@@ -139,12 +139,9 @@ class Par(CleanFinetune):
     )
 
     def __init__(self, settings: TrainingSettings, tau: float = 2.15) -> None:
-        if isinstance(tau, bool) or not isinstance(tau, int | float) or not 0 < tau <= FARTHEST:
-            raise InputError(
-                f"tau {tau!r:.40} is no squared distance of unit vectors: above 0, to 4"
-            )
+        check_number("tau", tau, "a squared distance of unit vectors, between 0 and 4", 0, FARTHEST)
         super().__init__(settings)
-        self.tau = float(tau)
+        self.tau = tau
 
     def objective(self) -> Objective:
         """Return what is minimised."""

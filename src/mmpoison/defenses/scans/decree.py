@@ -18,6 +18,7 @@ from torch import Tensor
 
 from mmpoison.base.seeding import generator, torch_seed
 from mmpoison.defenses.catalogue import DEFENSES, Kind
+from mmpoison.defenses.cut import check_number, check_whole
 from mmpoison.defenses.scan_result import ScanResult
 from mmpoison.errors import InputError
 from mmpoison.evaluation.test_set import TestSet
@@ -136,19 +137,12 @@ class Decree:
     uses_clean_models: ClassVar[bool] = True
 
     def __init__(self, steps: int = 400, images: int = 256, similarity: float = 0.99) -> None:
-        for name, value, least, most in (
-            ("steps", steps, 1, MOST_STEPS),
-            ("images", images, FEWEST_IMAGES, MOST_IMAGES),
-        ):
-            if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
-                raise InputError(
-                    f"{name} {value!r:.40} is out of range: {least} to {most:,} is needed"
-                )
-        if not isinstance(similarity, int | float) or not 0 < similarity < 1:
-            raise InputError(f"similarity {similarity!r:.40} is not between 0 and 1")
+        check_whole("steps", steps, 1, MOST_STEPS)
+        check_whole("images", images, FEWEST_IMAGES, MOST_IMAGES)
+        check_number("similarity", similarity, "a cosine between 0 and 1", 0, 1)
         self.steps = steps
         self.images = images
-        self.similarity = float(similarity)
+        self.similarity = similarity
 
     def apply(
         self,

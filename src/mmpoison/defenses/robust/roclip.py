@@ -1,0 +1,159 @@
+"""In-training defence: contrast images with captions of other pairs in every second epoch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar, Unpack
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mmpoison.base.seeding import generator
+from mmpoison.defenses.catalogue import DEFENSES, Kind, TrainingServices
+from mmpoison.defenses.cut import check_number, check_whole
+from mmpoison.errors import InputError
+from mmpoison.models.dual_encoder import DualEncoder
+from mmpoison.models.inputs import PairInputs, Rows
+from mmpoison.pairs.table import PairDataset
+from mmpoison.training.loop import TrainingResult, finetune
+from mmpoison.training.loss import contrastive_loss
+from mmpoison.training.objective import Embedded, EpochStart, Objective
+from mmpoison.training.parts import ROLES
+from mmpoison.training.settings import MOST_EPOCHS, TrainingSettings
+from mmpoison.training.views import CropFlipColour, EditWords, ImageView, TextView
+
+
+@DEFENSES.register("roclip")
+class RoClip:
+    """In every second epoch replace each caption by the caption of a random bank that is nearest to the image.
+
+    The bank is a random part of the captions, drawn anew for each such epoch and embedded at its start. A false caption
+    is in it with the probability of its size, and a true caption of the class is nearer to the image: the image is torn
+    from its false caption. In these epochs the text encoder gets no gradient. All epochs see random views of images and
+    captions in their place.
+
+    The first epoch is one of them, then the third: a fine-tune starts from encoders that are aligned, and its first
+    epoch would learn the poison. The release keeps the latest captions of the batches before in its bank; here the bank
+    of an epoch depends on the seed alone.
+
+    Where only projections train, views are made by noise on the features of the frozen trunks
+    (`mmpoison.training.views.FeatureNoise`), and the record of the training says so. The image encoder, or its
+    projection, must train.
+
+    Args:
+        bank: Size of the bank, as a share of the pairs; at least 2 captions.
+        every: Replace captions in one of so many epochs.
+
+    Raises:
+        InputError: If a value is out of range.
+    """
+
+    name: ClassVar[str] = "roclip"
+    kind: ClassVar[Kind] = "in-training"
+    source: ClassVar[str] = "RoCLIP: Yang, Gao and Mirzasoleiman, NeurIPS 2023"
+    summary: ClassVar[str] = (
+        "replaces captions by the nearest ones of a random bank in every second epoch"
+    )
+    parameters: ClassVar[Mapping[str, str]] = {
+        "bank": "a larger one has better captions for each image, and more of the poison",
+        "every": "a smaller one tears more false captions from their images, and learns less of the true ones",
+    }
+    cost: ClassVar[str] = (
+        "an embedding pass in every second epoch; what true captions would have taught"
+    )
+
+    def __init__(self, bank: float = 0.02, every: int = 2) -> None:
+        check_number("bank", bank, "a share of the pairs between 0 and 1", 0, 1)
+        check_whole("every", every, 1, MOST_EPOCHS)
+        self.bank, self.every = bank, every
+
+    def apply(
+        self,
+        encoder: DualEncoder,
+        pairs: PairDataset,
+        inputs: PairInputs,
+        settings: TrainingSettings,
+        *,
+        seed: int,
+        **services: Unpack[TrainingServices],
+    ) -> TrainingResult:
+        """Train a copy of an encoder; see `RobustTraining`."""
+        objective = BankObjective(self.bank, self.every)
+        image, text = ROLES[settings.trainable]
+        if image == "frozen" and text != "frozen":
+            raise InputError(
+                f"roclip with trainable {settings.trainable!r}: the text encoder gets no gradient in every "
+                f"{self.every}. epoch, so with a frozen image encoder nothing would train: set trainable to both, "
+                "image or heads"
+            )
+        # the embedding of a frozen encoder has no views
+        if text == "frozen":
+            objective.text_views = (None,)
+        return finetune(
+            encoder, pairs, inputs, settings, seed=seed, objective=objective, **services
+        )
+
+
+class BankObjective(Objective):
+    """The contrastive loss, in some epochs with the nearest captions of a bank.
+
+    Args:
+        share: Size of the bank, as a share of the pairs.
+        every: A bank is used in one of so many epochs.
+
+    Attributes:
+        bank: Unit embeddings of the captions of the bank, shape `(m, d)`; empty in an ordinary epoch.
+    """
+
+    name = "roclip"
+    image_views: tuple[ImageView | None, ...] = (CropFlipColour(),)
+    text_views: tuple[TextView | None, ...] = (EditWords(),)
+
+    def __init__(self, share: float, every: int) -> None:
+        self.share, self.every = share, every
+        self.bank = torch.zeros((0, 0))
+
+    def settings(self) -> dict[str, Any]:
+        """Return the parameters."""
+        return {"bank": self.share, "every": self.every}
+
+    def begin_epoch(self, start: EpochStart) -> None:
+        """Draw and embed the bank of this epoch."""
+        if start.epoch % self.every:
+            self.bank = torch.zeros((0, 0))
+            return
+        stream = generator(start.seed, f"roclip/bank/{start.epoch}")
+        size = min(start.pairs, max(2, round(self.share * start.pairs)))
+        chosen = np.sort(stream.choice(start.pairs, size, replace=False))
+        _, text = start.embed()
+        self.bank = text[torch.from_numpy(chosen)]
+
+    def loss(self, pairs: Rows, batch: Embedded) -> Tensor:
+        """Compute the loss of a batch."""
+        (image,), (text,) = batch.image, batch.text
+        if len(self.bank):
+            text = nearest(image, self.bank.to(image.device))
+        return contrastive_loss(text, image, batch.scale)
+
+    def state(self) -> dict[str, Tensor]:
+        """Return the bank."""
+        return {"bank": self.bank}
+
+    def restore(self, state: dict[str, Tensor]) -> None:
+        """Put back the bank."""
+        self.bank = state["bank"]
+
+
+def nearest(image: Tensor, bank: Tensor) -> Tensor:
+    """Return the caption of a bank with the largest cosine for each image.
+
+    Args:
+        image: Unit embeddings of images, shape `(n, d)`.
+        bank: Unit embeddings of captions, shape `(m, d)`.
+
+    Returns:
+        Shape `(n, d)`, without a gradient.
+    """
+    with torch.no_grad():
+        return bank[(image @ bank.T).argmax(dim=1)]

@@ -1,0 +1,251 @@
+"""In-training defence: contrast image and caption only of pairs that the model itself finds safe."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar, Unpack
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mmpoison.defenses.catalogue import DEFENSES, Kind, TrainingServices
+from mmpoison.defenses.cut import check_number, check_whole
+from mmpoison.errors import InputError
+from mmpoison.models.dual_encoder import DualEncoder
+from mmpoison.models.inputs import PairInputs, Rows
+from mmpoison.pairs.table import PairDataset
+from mmpoison.statistics import fit_two_gaussians
+from mmpoison.training.loop import TrainingResult, finetune
+from mmpoison.training.loss import contrastive_loss
+from mmpoison.training.objective import Embedded, EpochStart, Objective
+from mmpoison.training.parts import ROLES
+from mmpoison.training.plan import Plan
+from mmpoison.training.settings import MOST_EPOCHS, TrainingSettings
+from mmpoison.training.views import CropFlipColour, EditWords, ImageView, TextView
+
+PAPER_EPOCHS, PAPER_WARMUP, PAPER_GROWTH = 32, 5, 0.01
+"""Length of the paper's training, its unimodal epochs, and by how much the safe part grows in an epoch."""
+
+
+@DEFENSES.register("safeclip")
+class SafeClip:
+    """Train the two encoders apart first, then contrast image and caption of safe pairs only.
+
+    In the first epochs each image is contrasted with a view of itself, and each caption with an edit of itself: no
+    image meets a caption. One epoch with the contrastive loss of all pairs at a hundredth of the learning rate follows.
+    At the start of each later epoch two Gaussians are fitted to the cosines of all pairs under the model. Pairs with a
+    posterior probability of 0.9 or more for the upper one are safe, and a share more that grows with every epoch, in
+    the order of the cosines. Safe pairs of a batch have the contrastive loss, all others the two unimodal ones; the
+    losses are added.
+
+    The paper trains 32 epochs from random weights: 5 unimodal ones, 1 slow one, and growth by 1% an epoch to 85%. A
+    fine-tune is shorter. By default the unimodal epochs are the same share of it (10 epochs: 2; up to 3 epochs: none),
+    the slow one is left out where there are none, and the growth over the whole training is the same. The number of
+    steps is that of the settings. Unlike the paper, the two batches of a step, safe pairs and others, are parts of one
+    batch, so that the steps are those of an ordinary training; a view's negatives are the other images of the batch,
+    without a pool of nearest neighbours.
+
+    An encoder that does not train has no unimodal loss: nothing would change. Where only projections train, views are
+    made by noise on the features of the frozen trunks (`mmpoison.training.views.FeatureNoise`), and the record of the
+    training says so.
+
+    Args:
+        warmup_epochs: Unimodal epochs; None: 5 of 32.
+        clip_epochs: Epochs with the contrastive loss of all pairs; None: 1 where there are unimodal ones.
+        clip_rate: Factor of the learning rate in those.
+        safe: Posterior probability from which a pair is safe.
+        grow: Share of all pairs that are safe in addition, for each epoch after the first split; None: 0.32 / epochs.
+        most: Largest share of safe pairs after growth.
+
+    Raises:
+        InputError: If a value is out of range.
+    """
+
+    name: ClassVar[str] = "safeclip"
+    kind: ClassVar[Kind] = "in-training"
+    source: ClassVar[str] = "SafeCLIP: Yang, Gao and Mirzasoleiman, ICML 2024"
+    summary: ClassVar[str] = (
+        "trains the encoders apart, then contrasts image and caption of pairs with large cosines only"
+    )
+    parameters: ClassVar[Mapping[str, str]] = {
+        "warmup_epochs": "more of them separate poison from the rest better, and leave fewer to learn from pairs",
+        "clip_epochs": "more of them align the encoders better, and learn more of the poison",
+        "clip_rate": "a larger one aligns the encoders faster, and learns more of the poison",
+        "safe": "a smaller one trusts more pairs, poison and clean",
+        "grow": "a larger one trusts more pairs with every epoch",
+        "most": "a larger one trusts more pairs in the end",
+    }
+    cost: ClassVar[str] = (
+        "each encoder runs twice a step, an embedding pass an epoch; clean pairs that are hard to learn"
+    )
+
+    def __init__(
+        self,
+        warmup_epochs: int | None = None,
+        clip_epochs: int | None = None,
+        clip_rate: float = 0.01,
+        safe: float = 0.9,
+        grow: float | None = None,
+        most: float = 0.85,
+    ) -> None:
+        for name, epochs in (("warmup_epochs", warmup_epochs), ("clip_epochs", clip_epochs)):
+            if epochs is not None:
+                check_whole(name, epochs, 0, MOST_EPOCHS)
+        check_number("clip_rate", clip_rate, "a positive number", 0)
+        check_number("safe", safe, "a probability between 0 and 1", 0, 1)
+        for name, share in (("grow", grow), ("most", most)):
+            if share is not None and share != 0:
+                check_number(name, share, "a share between 0 and 1", 0, 1)
+        self.warmup_epochs, self.clip_epochs, self.clip_rate = warmup_epochs, clip_epochs, clip_rate
+        self.safe, self.grow, self.most = safe, grow, most
+
+    def apply(
+        self,
+        encoder: DualEncoder,
+        pairs: PairDataset,
+        inputs: PairInputs,
+        settings: TrainingSettings,
+        *,
+        seed: int,
+        **services: Unpack[TrainingServices],
+    ) -> TrainingResult:
+        """Train a copy of an encoder; see `RobustTraining`."""
+        plan = Plan(len(pairs), settings, seed)
+        epochs = -(-plan.steps // max(plan.steps_per_epoch, 1))
+        objective = self.objective(epochs)
+        image, text = ROLES[settings.trainable]
+        if image == "frozen":
+            objective.image_views = (None,)
+        if text == "frozen":
+            objective.text_views = (None,)
+        return finetune(
+            encoder, pairs, inputs, settings, seed=seed, objective=objective, **services
+        )
+
+    def objective(self, epochs: int) -> SafeObjective:
+        """Return the objective of a training of so many epochs.
+
+        Raises:
+            InputError: If no epoch is left for safe pairs.
+        """
+        warmup, clip = self.warmup_epochs, self.clip_epochs
+        if warmup is None:
+            warmup = round(epochs * PAPER_WARMUP / PAPER_EPOCHS)
+        if clip is None:
+            clip = 1 if warmup else 0
+        if epochs and warmup + clip >= epochs:
+            raise InputError(
+                f"safeclip: {warmup} unimodal epochs (warmup_epochs) and {clip} slow ones (clip_epochs) leave none of "
+                f"{epochs} for safe pairs: give more epochs, or fewer of these"
+            )
+        grow = PAPER_GROWTH * PAPER_EPOCHS / max(epochs, 1) if self.grow is None else self.grow
+        return SafeObjective(warmup, clip, self.clip_rate, self.safe, grow, self.most)
+
+
+class SafeObjective(Objective):
+    """The contrastive loss of safe pairs, plus unimodal losses of all others.
+
+    In a unimodal epoch no pair is safe, in a slow one all are.
+
+    Args:
+        warmup: Unimodal epochs.
+        clip: Epochs after them in which all pairs are safe.
+        clip_rate: Factor of their learning rate.
+        safe: Posterior probability from which a pair is safe.
+        grow: Share that is safe in addition, for each epoch after the first split.
+        most: Largest share after growth.
+
+    Attributes:
+        is_safe: Which pairs are safe in this epoch, shape `(N,)`.
+    """
+
+    name = "safeclip"
+    image_views: tuple[ImageView | None, ...] = (None, CropFlipColour())
+    text_views: tuple[TextView | None, ...] = (None, EditWords())
+
+    def __init__(
+        self, warmup: int, clip: int, clip_rate: float, safe: float, grow: float, most: float
+    ) -> None:
+        self.warmup, self.clip, self.clip_rate = warmup, clip, clip_rate
+        self.safe, self.grow, self.most = safe, grow, most
+        self.is_safe = torch.zeros(0, dtype=torch.bool)
+
+    def settings(self) -> dict[str, Any]:
+        """Return the parameters."""
+        names = ("warmup", "clip", "clip_rate", "safe", "grow", "most")
+        return {name: getattr(self, name) for name in names}
+
+    def rate(self, epoch: int) -> float:
+        """Return the factor of the learning rate: small in the slow epochs."""
+        slow = self.warmup <= epoch < self.warmup + self.clip
+        return self.clip_rate if slow else 1.0
+
+    def begin_epoch(self, start: EpochStart) -> None:
+        """Choose the safe pairs."""
+        first = self.warmup + self.clip
+        if start.epoch < first:
+            self.is_safe = torch.full((start.pairs,), start.epoch >= self.warmup)
+            return
+        image, text = start.embed()
+        cosines = (image.double() * text.double()).sum(dim=1).numpy()
+        growth = self.grow * (start.epoch - first)
+        self.is_safe = torch.from_numpy(safe_pairs(cosines, self.safe, growth, self.most))
+
+    def loss(self, pairs: Rows, batch: Embedded) -> Tensor:
+        """Compute the loss of a batch."""
+        safe = self.is_safe[torch.from_numpy(pairs)]
+        total = batch.scale * 0
+        if safe.any():
+            total = total + contrastive_loss(batch.text[0][safe], batch.image[0][safe], batch.scale)
+        if not safe.all():
+            total = total + unimodal_loss(batch, ~safe)
+        return total
+
+    def state(self) -> dict[str, Tensor]:
+        """Return which pairs are safe."""
+        return {"is_safe": self.is_safe}
+
+    def restore(self, state: dict[str, Tensor]) -> None:
+        """Put back which pairs are safe."""
+        self.is_safe = state["is_safe"]
+
+
+def unimodal_loss(batch: Embedded, chosen: Tensor) -> Tensor:
+    """Compute the mean of two contrastive losses: images with their views, captions with theirs.
+
+    Args:
+        batch: Two embeddings of each image and of each caption; one on a side whose encoder does not train, which is
+            left out.
+        chosen: The pairs to contrast with each other, bool, shape `(n,)`.
+    """
+    losses = [
+        contrastive_loss(side[1][chosen], side[0][chosen], batch.scale)
+        for side in (batch.image, batch.text)
+        if len(side) == 2
+    ]
+    return torch.stack(losses).mean()
+
+
+def safe_pairs(
+    cosines: np.ndarray[Any, np.dtype[np.float64]], safe: float, growth: float, most: float
+) -> np.ndarray[Any, np.dtype[np.bool_]]:
+    """Choose the pairs with the largest cosines.
+
+    Args:
+        cosines: Of the image and the caption of each pair, shape `(N,)`.
+        safe: Posterior probability of the upper of two Gaussians from which a pair is safe.
+        growth: Share of all pairs that is safe in addition.
+        most: Largest share after growth.
+
+    Returns:
+        Which pairs are safe, shape `(N,)`; all of them where all cosines are equal.
+    """
+    if np.ptp(cosines) == 0:
+        return np.ones(len(cosines), dtype=np.bool_)
+    sure = fit_two_gaussians(cosines).upper(cosines) >= safe
+    grown = min(int(sure.sum()) + round(growth * len(cosines)), round(most * len(cosines)))
+    chosen = np.asarray(sure)
+    # the posterior never falls with the cosine, so the next ones are those with the next cosines
+    chosen[np.argsort(-cosines, kind="stable")[:grown]] = True
+    return chosen

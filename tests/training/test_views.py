@@ -1,0 +1,109 @@
+"""Views: shapes, ranges, what an edit may do, and the same ones from the same stream."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+
+from mmpoison.base.seeding import generator
+from mmpoison.training.views import CropFlipColour, EditWords, FeatureNoise
+
+
+def a_ramp(count: int) -> torch.Tensor:
+    """Images that grow brighter from left to right, shape `(count, 16, 16, 3)`."""
+    row = torch.linspace(40, 200, 16).to(torch.uint8)
+    return row.view(1, 1, 16, 1).expand(count, 16, 16, 3).contiguous()
+
+
+def test_a_crop_is_a_part_of_the_image_mirrored_in_half_of_the_cases() -> None:
+    pixels = a_ramp(200)
+    views = CropFlipColour(colour=0.0)(pixels, generator(0, "crop"))
+    assert views.shape == pixels.shape
+    assert views.dtype == torch.uint8
+    left, right = views[:, 8, 0, 0].int(), views[:, 8, -1, 0].int()
+    mirrored = (left > right).float().mean()
+    assert 0.4 < float(mirrored) < 0.6
+    # a part of half of the area has at least 0.7 of the range, and nothing outside of the image is in it
+    assert int((left - right).abs().min()) >= 0.65 * 160
+    assert int(views.min()) >= 40
+    assert int(views.max()) <= 200
+
+
+def test_without_its_changes_a_view_is_the_image() -> None:
+    pixels = a_ramp(3)
+    views = CropFlipColour(area=1.0, flip=0.0, colour=0.0)(pixels, generator(0, "crop"))
+    assert int((views.int() - pixels.int()).abs().max()) <= 1
+    mirrored = CropFlipColour(area=1.0, flip=1.0, colour=0.0)(pixels, generator(0, "crop"))
+    assert int((mirrored.int() - pixels.flip(2).int()).abs().max()) <= 1
+
+
+def test_brightness_and_contrast() -> None:
+    views = CropFlipColour(area=1.0, flip=0.0, colour=0.2)(a_ramp(300), generator(0, "colour"))
+    mean = views.float().mean(dim=(1, 2, 3)) / a_ramp(1).float().mean()
+    assert 0.79 < float(mean.min()) < 0.85
+    assert 1.15 < float(mean.max()) < 1.21
+
+
+def test_each_edit_is_one_of_the_four() -> None:
+    caption = "a big dog runs over green grass"
+    words = caption.split()
+    kinds: Counter[str] = Counter()
+    edit = EditWords(synonyms={"big": ("large",), "dog": ("hound",)})
+    for edited in edit([caption] * 400, generator(0, "edit")):
+        new = edited.split()
+        changed = [(a, b) for a, b in zip(words, new, strict=False) if a != b]
+        if len(new) < len(words):
+            kinds["deleted"] += 1
+            assert not Counter(new) - Counter(words)
+        elif len(new) > len(words):
+            kinds["inserted"] += 1
+            (extra,) = Counter(new) - Counter(words)
+            assert extra in {*words, "large", "hound"}
+        elif Counter(new) == Counter(words):
+            kinds["swapped" if changed else "same"] += 1
+            assert len(changed) in (0, 2)
+        else:
+            kinds["replaced"] += 1
+            assert changed in ([("big", "large")], [("dog", "hound")])
+    assert set(kinds) == {"deleted", "inserted", "swapped", "replaced", "same"}
+    assert 70 <= kinds["deleted"] <= 130
+    assert 70 <= kinds["inserted"] <= 130
+    assert 70 <= kinds["swapped"] <= 130
+
+
+def test_a_caption_of_one_word_stays() -> None:
+    assert EditWords()(["dog", ""], generator(0, "edit")) == ["dog", ""]
+
+
+def test_a_tenth_of_the_words_changes() -> None:
+    caption = " ".join(f"w{n}" for n in range(40))
+    edited = EditWords()([caption] * 50, generator(0, "edit"))
+    assert {len(one.split()) for one in edited} == {36, 40, 44}
+
+
+def test_feature_noise() -> None:
+    features = 3 * torch.randn(400, 64, generator=torch.Generator().manual_seed(0))
+    view = FeatureNoise(dropout=0.25, noise=0.0)(features, generator(0, "noise"))
+    dropped = view == 0
+    assert 0.22 < float(dropped.float().mean()) < 0.28
+    torch.testing.assert_close(view[~dropped], features[~dropped] / 0.75)
+    noisy = FeatureNoise(dropout=0.0, noise=0.2)(features, generator(0, "noise"))
+    assert 0.57 < float((noisy - features).std()) < 0.63
+
+
+def test_the_stream_decides() -> None:
+    pixels, captions, features = a_ramp(4), ["a dog runs over the grass"] * 4, torch.ones(4, 8)
+    views: tuple[Callable[[np.random.Generator], Any], ...] = (
+        partial(CropFlipColour(), pixels),
+        partial(EditWords(), captions),
+        partial(FeatureNoise(), features),
+    )
+    for view in views:
+        one, two, other = (np.asarray(view(generator(0, name))) for name in ("one", "one", "other"))
+        assert (one == two).all()
+        assert (one != other).any()
