@@ -66,7 +66,7 @@ class CleanClip(CleanFinetune):
     """Fine-tune a suspect on clean pairs with losses within images and within captions as well (CleanCLIP).
 
     A view of an image is a random part of it, mirrored or not, in other colours; a view of a caption is edited by EDA.
-    Both are drawn anew in every step; the release draws them once, before the training. Where only projections train,
+    Both are drawn again in every step; the release draws them once, before the training. Where only projections train,
     noise on the features of the frozen trunks takes their place: the record of the training says "views by feature
     noise". A training with one encoder frozen is refused.
 
