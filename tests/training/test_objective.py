@@ -224,7 +224,7 @@ class Recorded(Objective):
         self.text_views = (noted,)
 
 
-def test_edits_are_drawn_anew_in_each_epoch(run: Run) -> None:
+def test_each_epoch_draws_its_own_edits(run: Run) -> None:
     """The release of CleanCLIP edits each caption once, before the training."""
     first, again = Recorded(), Recorded()
     run(first)

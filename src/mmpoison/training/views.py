@@ -1,6 +1,6 @@
 """Views of an image, a caption or a feature: random changes after which it still shows or says the same.
 
-Every view is drawn anew in every step, from the seed of the run and the number of the step.
+Every step draws its own views, from the seed of the run and the number of the step.
 """
 
 from __future__ import annotations

@@ -47,7 +47,7 @@ def test_the_loss_has_the_captions_of_the_bank_and_no_gradient_for_text() -> Non
     torch.testing.assert_close(plain, contrastive_loss(text, image, scale))
 
 
-def test_the_bank_is_drawn_anew_in_every_second_epoch() -> None:
+def test_every_second_epoch_draws_its_own_bank() -> None:
     text = unit(0, 500)
     rows = {tuple(row.tolist()): place for place, row in enumerate(text)}
 

@@ -28,8 +28,8 @@ from mmpoison.training.views import CropFlipColour, EditWords, ImageView, TextVi
 class RoClip:
     """In every second epoch replace each caption by the caption of a random bank that is nearest to the image.
 
-    The bank is a random part of the captions, drawn anew for each such epoch and embedded at its start. A false caption
-    is in it with the probability of its size, and a true caption of the class is nearer to the image: the image is torn
+    The bank is a random part of the captions, drawn for each such epoch and embedded at its start. A false caption is
+    in it with the probability of its size, and a true caption of the class is nearer to the image: the image is torn
     from its false caption. In these epochs the text encoder gets no gradient. All epochs see random views of images and
     captions in their place.
 
