@@ -116,8 +116,8 @@ class Par(CleanFinetune):
     Args:
         settings: How to fine-tune.
         tau: Mean squared distance from the suspect at which images, or captions, are far enough, in (0, 4). The
-            published value belongs to ten epochs on 250,000 pairs; a short fine-tune does not get so far, or loses
-            utility on the way, and needs a smaller one.
+            published value belongs to ten epochs on 250,000 pairs. A short fine-tune may not get so far: 50 steps of
+            both projections on OpenMoji scenes stayed below 0.5.
 
     Raises:
         InputError: If tau is out of range.
@@ -135,7 +135,7 @@ class Par(CleanFinetune):
         "tau": "a larger one moves farther: it forgets more of the poison, and more of the rest",
     }
     cost: ClassVar[str] = (
-        "clean pairs and some steps of training, each about a third slower: the suspect embeds the batch too"
+        "clean pairs and some steps of training, each slower than a plain one: the suspect embeds the batch too"
     )
 
     def __init__(self, settings: TrainingSettings, tau: float = 2.15) -> None:
