@@ -140,7 +140,7 @@ CASES = {
         (f"{SUSPECT} --reference model --clean-runs 2", "give a folder with --out"),
         (f"{SUSPECT} --reference model --set epochs=1", "says how many"),
         (f"{SUSPECT} --scan rank-gane", "did you mean 'rank-gain'"),
-        (f"{SUSPECT} --scan clean-finetune", "one of kind scan is needed: rank-gain"),
+        (f"{SUSPECT} --scan clean-finetune", "one of kind scan is needed: decree, rank-gain"),
         (f"{SUSPECT} --reference model --false-alarms 2", "not between 0 and 1"),
         (f"{SUSPECT} --reference openmoji-mini", "of different architectures"),
     ],

@@ -62,3 +62,15 @@ def test_without_clean_models_it_says_what_it_compared_with(
     assert "compared with the suspect's own other pairs of kinds" in shown.out
     table = cli(*scan, "--reference", checkpoint, "--format", "markdown")
     assert "| captions | images | rank reference |" in table.out
+
+
+def test_decree_needs_no_reference(cli: Cli, square_folder: Path, checkpoint: Path) -> None:
+    scan = ("evaluate", "--data", square_folder, "--suspect", checkpoint, "--scan", "decree")
+    shown = cli(*scan, "--set", "steps=3", "--set", "images=8", "--format", "json")
+    assert shown.code == 0, shown.err
+    found = json.loads(shown.out)
+    assert found["scan"] == "decree"
+    assert found["images"] == 8
+    assert found["null"] == "published limit"
+    assert 0 < found["triggers"]["suspect"]["norm"] <= 1
+    assert set(found["ranking"][0]) == {"mask_percent", "expected_percent", "p_value"}

@@ -92,3 +92,18 @@ def test_a_manifest_asks_for_no_test_part(
     assert result.code == 0, result.err
     # 12 clean images: all are trained on, and it says so
     assert "no utility guard and no curve: 0.2 of 12 clean images are 2" in result.out
+
+
+@pytest.mark.parametrize(("method", "option"), [("par", "tau=1"), ("cleanclip", "weight=2")])
+def test_other_losses(
+    cli: Cli, square_folder: Path, checkpoint: Path, tmp_path: Path, method: str, option: str
+) -> None:
+    out = tmp_path / "out"
+    command = ("sterilize", "--data", square_folder, "--model", checkpoint, "--out", out)
+    result = cli(
+        *(*command, "--method", method, "--set", option, *SETTINGS),
+        *("--set", "max_steps=1", "--held-out", "0"),
+    )
+    assert result.code == 0, result.err
+    assert load_checkpoint(out).config["mmpoison"]["training"]["objective"] == method
+    assert f"repair: {method}" in (out / "README.md").read_text()

@@ -27,10 +27,14 @@ from mmpoison.training import TrainingResult, TrainingSettings
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "tasks" / "write-a-defence.md"
 QUICK = TrainingSettings(epochs=1, batch_size=32, learning_rate=1e-3, precision="fp32")
 
-# what a constructor needs that has no default
+# what a constructor needs that has no default, or one that takes long
 ARGUMENTS: dict[str, dict[str, Any]] = {
     "relevance-filter": {"clean_loss": 0.1},
     "clean-finetune": {"settings": QUICK},
+    "cleanclip": {"settings": QUICK},
+    "par": {"settings": QUICK},
+    # by default it takes minutes
+    "decree": {"steps": 5},
 }
 
 

@@ -20,15 +20,20 @@ from mmpoison.defenses.filters.relevance_filter import RelevanceFilter
 from mmpoison.defenses.filters.score_filter import ScoreFilter
 from mmpoison.defenses.filters.suspicious_groups import SuspiciousGroups
 from mmpoison.defenses.repairs.clean_finetune import CleanFinetune
+from mmpoison.defenses.repairs.cleanclip import CleanClip
+from mmpoison.defenses.repairs.par import Par
 from mmpoison.defenses.robust.roclip import RoClip
 from mmpoison.defenses.robust.safeclip import SafeClip
 from mmpoison.defenses.scan_result import Finding, ScanResult
+from mmpoison.defenses.scans.decree import Decree
 from mmpoison.defenses.scans.rank_gain import RankGain
 
 __all__ = [
     "DEFENSES",
+    "CleanClip",
     "CleanFinetune",
     "Cut",
+    "Decree",
     "FilterResult",
     "Finding",
     "GmmSplit",
@@ -37,6 +42,7 @@ __all__ = [
     "ModelScanner",
     "PairFilter",
     "PairScores",
+    "Par",
     "RandomDrop",
     "RankGain",
     "RelevanceFilter",

@@ -10,12 +10,15 @@ from mmpoison.models.dual_encoder import DualEncoder
 from mmpoison.models.inputs import PairInputs
 from mmpoison.pairs.table import PairDataset
 from mmpoison.training.loop import TrainingResult, finetune
+from mmpoison.training.objective import Objective
 from mmpoison.training.settings import TrainingSettings
 
 
 @DEFENSES.register("clean-finetune")
 class CleanFinetune:
     """Fine-tune a poisoned checkpoint on pairs known to be clean (section 6.2, "post-training defense").
+
+    Repairs that minimise another loss on the same clean pairs are subclasses with their own `objective`.
 
     Args:
         settings: How to fine-tune; the paper takes a small learning rate and sees the effect within 50 steps.
@@ -35,6 +38,10 @@ class CleanFinetune:
     def __init__(self, settings: TrainingSettings) -> None:
         self.settings = settings
 
+    def objective(self) -> Objective | None:
+        """Return what is minimised; None for the contrastive loss."""
+        return None
+
     def apply(
         self,
         encoder: DualEncoder,
@@ -47,4 +54,9 @@ class CleanFinetune:
         """Return a repaired copy of an encoder; see `ModelRepair`."""
         require_clean(clean_pairs)
         services["name"] = services.get("name") or f"{encoder.name}-sterilized"
-        return finetune(encoder, clean_pairs, inputs, self.settings, seed=seed, **services)
+        return finetune(
+            *(encoder, clean_pairs, inputs, self.settings),
+            seed=seed,
+            objective=self.objective(),
+            **services,
+        )

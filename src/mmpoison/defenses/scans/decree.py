@@ -1,0 +1,326 @@
+"""Scans a model for a backdoor trigger: searches for the smallest patch that makes the embeddings of all images alike.
+
+A model with a backdoor maps every image that carries the trigger to one place. So a small patch is enough to make its
+embeddings alike; in a clean model nearly the whole image has to be covered. Poison without a trigger leaves no such
+patch, and this scan should stay silent about it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mmpoison.base.seeding import generator, torch_seed
+from mmpoison.defenses.catalogue import DEFENSES, Kind
+from mmpoison.defenses.cut import check_number, check_whole
+from mmpoison.defenses.scan_result import ScanResult
+from mmpoison.errors import InputError
+from mmpoison.evaluation.test_set import TestSet
+from mmpoison.images.preparation import Pixels
+from mmpoison.images.store import PixelStore
+from mmpoison.models.dual_encoder import DualEncoder
+from mmpoison.models.embedding import embed_pixels
+from mmpoison.models.inputs import PairInputs, PixelInputs, Progress, ProgressFor
+
+BATCH = 32
+MOST_STEPS = 1_000_000
+MOST_IMAGES = 1_000_000
+FEWEST_IMAGES = 8
+
+PUBLISHED_LIMIT = 0.1
+"""Mask norm below which the paper calls an encoder backdoored (its PL1 norm)."""
+
+LEAST_SPREAD = 0.25
+"""Of log(mask norm) between clean models, at least. Assumed: it has not been measured on many clean models."""
+
+RATES = ((0.4, 0.5), (0.7, 0.1), (1.0, 0.05))
+"""Learning rate of Adam up to a share of the steps: the release's values, at its 200, 500 and 1,000 epochs."""
+
+BETAS = (0.5, 0.9)
+PATIENCE = 5
+FACTOR = 5.0
+WEIGHTS = (1e-3, 1e5)
+"""Limits of the weight of the mask norm. It starts at 1, and changes by `FACTOR` after more than `PATIENCE` steps in a
+row in which the embeddings were alike (up), or were not (down)."""
+
+
+@dataclass(frozen=True)
+class Trigger:
+    """The smallest patch that was found for one model.
+
+    Attributes:
+        norm: L1 norm of its mask as a share of the largest possible one, in (0, 1]; 1 where none was found.
+        cosine: Mean pairwise cosine of the embeddings of all scanned images under it, in [-1, 1].
+        cosine_without: The same without it.
+    """
+
+    norm: float
+    cosine: float
+    cosine_without: float
+
+    def to_json(self) -> dict[str, float]:
+        """Return plain values for a file."""
+        return {name: round(value, 4) for name, value in vars(self).items()}
+
+
+@dataclass(frozen=True)
+class TriggerFinding:
+    """The patch of the suspect, next to those of clean models.
+
+    Attributes:
+        suspect: Norm of its mask, in (0, 1].
+        expected: Geometric mean of the norms of the clean models; without any the published limit.
+        p_value: Chance that a clean model has a norm as small, in [0, 1].
+    """
+
+    suspect: float
+    expected: float
+    p_value: float
+
+    def __str__(self) -> str:
+        return (
+            f"a patch of {100 * self.suspect:.2g}% of the image makes the embeddings of all images alike, "
+            f"{100 * self.expected:.2g}% are expected (p = {self.p_value:.1g}): a backdoor with a trigger"
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain values for a file."""
+        return {
+            "mask_percent": round(100 * self.suspect, 2),
+            "expected_percent": round(100 * self.expected, 2),
+            "p_value": self.p_value,
+        }
+
+
+@DEFENSES.register("decree")
+class Decree:
+    """Find backdoored image encoders by inverting the trigger (DECREE).
+
+    A mask and a pattern, the same for all images, are optimised until the mean pairwise cosine of the embeddings is at
+    least `similarity`, with the smallest L1 norm of the mask. The norm of the suspect is compared with those of the
+    reference and of clean fine-tunes, if they are given: Student's t on the logarithm, where two or more are given. One
+    clean model gives no spread; then `LEAST_SPREAD` is assumed. Without any the paper's limit decides (a mask norm of
+    0.1): the p-value is then 0 or 1, and no chance.
+
+    The paper optimises for up to 1,000 epochs; here it is a number of steps. The release scales the weight of the norm
+    with the number of pixels; here the norm is a share, so that one weight suits all image sizes.
+
+    Args:
+        steps: Steps of Adam for each model.
+        images: At most so many clean test images are used.
+        similarity: Mean pairwise cosine from which embeddings are alike, in (0, 1).
+
+    Raises:
+        InputError: If a value is out of range.
+    """
+
+    name: ClassVar[str] = "decree"
+    kind: ClassVar[Kind] = "scan"
+    source: ClassVar[str] = "Feng et al., Detecting Backdoors in Pre-trained Encoders, CVPR 2023"
+    summary: ClassVar[str] = "reports a small patch that makes the embeddings of all images alike"
+    parameters: ClassVar[Mapping[str, str]] = {
+        "steps": "more find a smaller patch, in proportionally more time",
+        "images": "more make the patch a general one; fewer are decoded faster",
+        "similarity": "a lower one is reached by smaller patches, in clean models too",
+    }
+    cost: ClassVar[str] = (
+        "clean test images, and for each model so many steps of 32 images forward and backward; sees no poison without "
+        "a trigger"
+    )
+    needs_reference: ClassVar[bool] = False
+    uses_clean_models: ClassVar[bool] = True
+
+    def __init__(self, steps: int = 400, images: int = 256, similarity: float = 0.99) -> None:
+        check_whole("steps", steps, 1, MOST_STEPS)
+        check_whole("images", images, FEWEST_IMAGES, MOST_IMAGES)
+        check_number("similarity", similarity, "a cosine between 0 and 1", 0, 1)
+        self.steps = steps
+        self.images = images
+        self.similarity = similarity
+
+    def apply(
+        self,
+        suspect: DualEncoder,
+        test: TestSet,
+        inputs: PairInputs,
+        *,
+        reference: DualEncoder | None = None,
+        clean_models: Iterable[DualEncoder] = (),
+        seed: int = 0,
+        progress: ProgressFor | None = None,
+    ) -> ScanResult:
+        """Scan a suspect; see `ModelScanner`. Inputs that are features of frozen trunks are decoded again."""
+        if len(test.gallery) < FEWEST_IMAGES:
+            raise InputError(
+                f"scan 'decree' needs {FEWEST_IMAGES} test images or more, the data have {len(test.gallery)}"
+            )
+        chosen = generator(seed, "decree/images").permutation(test.gallery)[: self.images]
+        chosen = np.sort(chosen)
+        if isinstance(inputs, PixelInputs):
+            pixels = inputs.pixels.pixels[inputs.image_rows(chosen)]
+        else:
+            store = PixelStore.decode(test.pairs, suspect.preparation, indices=chosen)
+            pixels = store.pixels[store.position[chosen]]
+
+        def trigger_of(encoder: DualEncoder, what: str) -> Trigger:
+            return invert_trigger(
+                encoder,
+                pixels,
+                steps=self.steps,
+                similarity=self.similarity,
+                seed=seed,
+                progress=progress(f"inverting a trigger of {what}") if progress else None,
+            )
+
+        found = {"suspect": trigger_of(suspect, "the suspect")}
+        if reference is not None:
+            found["reference"] = trigger_of(reference, "the reference")
+        for number, encoder in enumerate(clean_models, start=1):
+            found[f"clean {number}"] = trigger_of(encoder, f"clean model {number}")
+        norms = {name: trigger.norm for name, trigger in found.items()}
+        finding, null = compare_norms(norms.pop("suspect"), [*norms.values()])
+        notes = {
+            "published limit": (
+                f"no clean model was given (--reference): the paper's limit decides, {100 * PUBLISHED_LIMIT:g}% of the "
+                "image; p is 0 below it and 1 above, and no chance",
+            ),
+            "assumed spread": (
+                "one clean model says nothing about how far clean models differ: a spread of "
+                f"{LEAST_SPREAD:g} of the log is assumed, not measured; clean fine-tunes (--clean, --clean-runs) tell",
+            ),
+        }
+        return ScanResult(
+            (finding,),
+            {
+                "null": null,
+                "images": len(chosen),
+                "triggers": {name: trigger.to_json() for name, trigger in found.items()},
+            },
+            notes.get(null, ()),
+        )
+
+
+def mean_cosine(embeddings: Tensor) -> Tensor:
+    """Compute the mean cosine of all pairs of different rows.
+
+    Args:
+        embeddings: Unit rows, shape `(n, d)`, n at least 2.
+
+    Returns:
+        A scalar: (|sum of rows|^2 - n) / (n (n - 1)).
+    """
+    count = len(embeddings)
+    return (embeddings.sum(dim=0).square().sum() - count) / (count * (count - 1))
+
+
+def invert_trigger(
+    encoder: DualEncoder,
+    pixels: Pixels,
+    *,
+    steps: int,
+    similarity: float,
+    seed: int,
+    progress: Progress | None = None,
+) -> Trigger:
+    """Search for the smallest patch that makes the embeddings of images alike.
+
+    Minimises -cosine + weight x norm, where cosine is the mean pairwise cosine of the embeddings of a batch of
+    `(1 - mask) image + mask pattern`, and norm is the mean of the mask. Mask (one value for each place) and pattern are
+    `(1 + tanh) / 2` of what Adam changes.
+
+    Args:
+        encoder: The model; it is not changed.
+        pixels: Clean images, RGB as `encoder.preparation` makes them, shape `(n, size, size, 3)`.
+        steps: Steps of Adam.
+        similarity: Mean pairwise cosine from which embeddings are alike.
+        seed: Seed of the start and of the batches.
+        progress: Called with (done, total).
+    """
+    device = encoder.device
+    still = encoder.copy()
+    still.module.eval().requires_grad_(False)
+    random = torch.Generator().manual_seed(torch_seed(seed, "decree/start"))
+    side = pixels.shape[1]
+    # uniform in (0, 1) after the tanh
+    start = torch.rand(side, side, 4, generator=random).mul(2).sub(1).mul(1 - 1e-6).atanh()
+    free = start.to(device).requires_grad_()
+    optimizer = torch.optim.Adam([free], betas=BETAS)
+    order = generator(seed, "decree/batches")
+    queue: list[int] = []
+    size = min(BATCH, len(pixels))
+    weight, above, below = 1.0, 0, 0
+    best: Tensor | None = None
+    smallest = math.inf
+    for step in range(steps):
+        for group in optimizer.param_groups:
+            group["lr"] = next(rate for share, rate in RATES if step < share * steps)
+        if len(queue) < size:
+            queue = order.permutation(len(pixels)).tolist()
+        rows, queue = queue[:size], queue[size:]
+        patch = free.tanh().add(1).div(2)
+        cosine = mean_cosine(_embed_patched(still, pixels[rows], patch))
+        norm = patch[..., 0].mean()
+        alike = float(cosine.detach()) >= similarity
+        if alike and float(norm.detach()) < smallest:
+            best, smallest = patch.detach().clone(), float(norm.detach())
+        optimizer.zero_grad()
+        torch.autograd.backward(weight * norm - cosine)
+        optimizer.step()
+        above, below = (above + 1, 0) if alike else (0, below + 1)
+        if above > PATIENCE:
+            weight, above = min(weight * FACTOR, WEIGHTS[1]), 0
+        elif below > PATIENCE:
+            weight, below = max(weight / FACTOR, WEIGHTS[0]), 0
+        if progress is not None:
+            progress(step + 1, steps)
+    without = float(mean_cosine(torch.from_numpy(embed_pixels(still, pixels))))
+    if best is None:
+        return Trigger(1.0, without, without)
+    with torch.no_grad():
+        parts = [
+            _embed_patched(still, pixels[first : first + BATCH], best).cpu()
+            for first in range(0, len(pixels), BATCH)
+        ]
+    return Trigger(smallest, float(mean_cosine(torch.cat(parts))), without)
+
+
+def compare_norms(suspect: float, clean: Sequence[float]) -> tuple[TriggerFinding, str]:
+    """Compare a mask norm with those of clean models.
+
+    With m clean models, t = (log suspect - mean) / (s sqrt(1 + 1/m)) has a Student distribution with m - 1 degrees of
+    freedom, if logarithms of norms are normal; s is their standard deviation, at least `LEAST_SPREAD`.
+
+    Args:
+        suspect: Of the suspect, in (0, 1].
+        clean: Of the clean models, each in (0, 1]; may be empty.
+
+    Returns:
+        The finding, and what it was compared with.
+    """
+    if not clean:
+        p_value = float(suspect >= PUBLISHED_LIMIT)
+        return TriggerFinding(suspect, PUBLISHED_LIMIT, p_value), "published limit"
+    from scipy.stats import norm, t
+
+    logs = np.log(clean)
+    spread = LEAST_SPREAD if len(logs) < 2 else max(float(logs.std(ddof=1)), LEAST_SPREAD)
+    away = (math.log(suspect) - float(logs.mean())) / (spread * math.sqrt(1 + 1 / len(logs)))
+    chance = float(norm.cdf(away) if len(logs) < 2 else t.cdf(away, len(logs) - 1))
+    finding = TriggerFinding(suspect, float(np.exp(logs.mean())), chance)
+    return finding, "assumed spread" if len(logs) < 2 else "clean models"
+
+
+def _embed_patched(encoder: DualEncoder, pixels: Pixels, patch: Tensor) -> Tensor:
+    """Embed images under a patch: mask in the first channel, pattern in the others, each in [0, 1]."""
+    images = torch.from_numpy(pixels).to(patch.device).float()
+    mask = patch[..., :1]
+    # in the range of pixels; `image_input` may overwrite what it is given
+    return encoder.encode_image(
+        encoder.image_input((1 - mask) * images + mask * 255 * patch[..., 1:])
+    )
