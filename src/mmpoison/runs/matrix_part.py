@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from mmpoison.base.untrusted import MAX_INTEGER
 from mmpoison.training.settings import TrainingSettings
@@ -91,8 +91,8 @@ class MatrixPart(BaseModel):
         took: A row counts where the undefended attack succeeds at least this often.
         repair_pairs: How many clean pairs each repair has; all of split `val` by default.
         keep_models: Keep the undefended model of each piece, for columns that are added later.
-        rows: Attacks by the name of their row.
-        columns: Defences by the name of their column.
+        rows: Attacks by the name of their row; null leaves one out.
+        columns: Defences by the name of their column; null leaves one out.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -105,6 +105,14 @@ class MatrixPart(BaseModel):
     keep_models: bool = False
     rows: dict[str, MatrixRow] = Field(min_length=1)
     columns: dict[str, MatrixColumn] = Field(min_length=1)
+
+    @field_validator("rows", "columns", mode="before")
+    @classmethod
+    def _null_leaves_one_out(cls, value: Any) -> Any:
+        # a recipe that extends another one cannot remove a key otherwise
+        if not isinstance(value, dict):
+            return value
+        return {name: entry for name, entry in value.items() if entry is not None}
 
     @model_validator(mode="after")
     def _consistent(self) -> MatrixPart:

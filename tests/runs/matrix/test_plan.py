@@ -42,6 +42,10 @@ def test_rows_share_goals_and_seeds() -> None:
     assert [piece.seed for piece in pieces] == [5] * 9 + [6] * 9
 
 
+def test_null_leaves_a_row_out() -> None:
+    assert list(part_of(rows={**PART["rows"], "II-own": None}).rows) == ["clean"]
+
+
 def test_settings_are_chosen_on_a_goal_that_is_left_out() -> None:
     part = part_of(goals=8)
     (tuned,) = draw_goals(part, CLASSES, tuning=True)

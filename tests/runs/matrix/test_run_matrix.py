@@ -12,12 +12,15 @@ from tests.conftest import refusal
 from tests.runs.matrix.conftest import PART, matrix_value
 
 from mmpoison.attacks import SingleTargetLabel
+from mmpoison.attacks.goal import Goal
 from mmpoison.datasets import PairDataset
 from mmpoison.evaluation import GoalTarget, TestEmbeddings, TestSet, goal_row, utility_row
-from mmpoison.attacks.goal import Goal
 from mmpoison.models import DualEncoder, load_encoder, prepare_features
 from mmpoison.models.inputs import add_missing
 from mmpoison.records.matrix import MatrixCell, read_cells
+from mmpoison.defenses.repairs import repair_watch
+from mmpoison.defenses.repairs.repair import run_repair
+from mmpoison.runs.matrix import measure_piece
 from mmpoison.runs.matrix.measure_piece import PieceTask, _Measurer, filled
 from mmpoison.runs.matrix.run_matrix import plan_matrix
 from mmpoison.runs.progress import SilentProgress
@@ -123,7 +126,7 @@ def test_what_is_refused_becomes_a_note(
         square_folder,
         checkpoint,
         rows={"many": {"attack": "single-target-label", "samples": 99}},
-        columns={"strict": {"method": "relevance-filter", "threshold": 0.0}},
+        columns={"strict": {"method": "relevance-filter", "threshold": 0.001}},
     )
     (task,) = plan_matrix(parse_recipe(value, "test"), tmp_path).tasks
     task.run(RunCache(), SilentProgress())
@@ -154,17 +157,34 @@ def test_a_control_drops_as_many_pairs(
     assert cells["control"].dropped == cells["filter"].dropped
 
 
-def test_the_learning_rate_is_chosen_by_utility_alone(
-    own_square_folder: Path, checkpoint: Path, tmp_path: Path
+def test_a_learning_rate_is_chosen_on_held_out_pairs(
+    square_folder: Path, checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    columns = {"repair": {"method": "clean-finetune", "learning_rates": [1e-6, 1.0]}}
-    value = matrix_value(
-        own_square_folder, checkpoint, columns=columns, rows={"clean": {"attack": None}}
-    )
-    (task,) = plan_matrix(parse_recipe(value, "test"), tmp_path).tasks
+    columns = {"repair": {"method": "clean-finetune", "learning_rates": [1e-5, 1e-3]}}
+    rows = {"clean": {"attack": None}}
+    value = matrix_value(square_folder, checkpoint, columns=columns, rows=rows)
+    recipe = parse_recipe(value, "test")
+    (task,) = plan_matrix(recipe, tmp_path / "few").tasks
     task.run(RunCache(), SilentProgress())
     # 12 clean images are too few to hold some out
     assert "20 are needed" in cells_of(task)["repair"].note
+    seen: dict[str, Any] = {}
+
+    def repair(suspect: Any, clean: PairDataset, inputs: Any, branches: Any, **more: Any) -> Any:
+        seen.update(clean=clean, rates=[branch.learning_rate for branch in branches], **more)
+        return run_repair(suspect, clean, inputs, branches, **more)
+
+    monkeypatch.setattr(repair_watch, "FEWEST_HELD_OUT", 2)
+    monkeypatch.setattr(measure_piece, "run_repair", repair)
+    (task,) = plan_matrix(recipe, tmp_path / "enough").tasks
+    task.run(RunCache(), SilentProgress())
+    assert seen["rates"] == [1e-5, 1e-3]
+    held_out = seen["meter"].held_out.pairs
+    assert len(held_out)
+    assert not set(held_out.image) & set(seen["clean"].image)
+    # no goal is known to it, and all branches have equal steps
+    assert seen["meter"].goal_targets == ()
+    assert not seen["meter"].rule.stop
 
 
 def test_the_places_of_dropped_pairs_are_filled(squares: PairDataset) -> None:

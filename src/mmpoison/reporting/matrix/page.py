@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -99,18 +99,23 @@ def write_matrix_pages(
 def matrix_html(summary: MatrixSummary) -> str:
     """Make the HTML page: one file, no script, no request, every string escaped."""
     first, second, *others = matrix_tables(summary)
-    return template("matrix").render(
-        title=_title(summary),
-        lead=_lead(summary),
-        warnings=_warnings(summary),
-        maps=[
-            (table.title, table.note, [c.name for c in table.columns], rows)
-            for table, rows in (
-                (first, _heat_rows(summary, utility=False)),
-                (second, _heat_rows(summary, utility=True)),
-            )
+    shown: dict[str, Any] = {
+        "title": _title(summary),
+        "lead": _lead(summary),
+        "warnings": _warnings(summary),
+        "maps": [
+            {
+                "title": table.title,
+                "note": table.note,
+                "columns": [column.name for column in table.columns],
+                "rows": [
+                    {"name": name, "cells": [asdict(cell) for cell in cells]}
+                    for name, cells in _heat_rows(summary, utility=utility)
+                ],
+            }
+            for table, utility in ((first, False), (second, True))
         ],
-        tables=[
+        "tables": [
             {
                 "title": table.title,
                 "note": table.note,
@@ -120,8 +125,9 @@ def matrix_html(summary: MatrixSummary) -> str:
             }
             for table in others
         ],
-        commands=_commands(summary),
-    )
+        "commands": _commands(summary),
+    }
+    return template("matrix").render(**_text.clean(shown))
 
 
 # -- texts ------------------------------------------------------------------------------------------------------------
