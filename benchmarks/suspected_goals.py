@@ -157,7 +157,9 @@ def measure(clean: Prepared, attacker: Attacker, goals: list[str], seed: int) ->
         "poisoned": int(bad.sum()),
         "clean": int(good.sum()),
         **{f"caught at {loss:.1%}": recall_at(scores[bad], scores[good], loss) for loss in LOSSES},
-        "relevance-filter": None if distances is None else recall_at(distances[bad], distances[good], 0.02),
+        "relevance-filter": None
+        if distances is None
+        else recall_at(distances[bad], distances[good], 0.02),
         "auroc": auroc(scores[bad], scores[good]),
         "oracle": oracle(views, bad, good, 0.02),
         "first": bool(true and true[0]),

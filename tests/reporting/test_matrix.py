@@ -212,7 +212,8 @@ def test_columns_of_other_kinds_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="is no table"):
         read_cells([file])
     pq.write_table(
-        pa.table({"row": [None], "column": ["b"], "goal": ["c"], "seed": [1], "attack": ["x"]}), file
+        pa.table({"row": [None], "column": ["b"], "goal": ["c"], "seed": [1], "attack": ["x"]}),
+        file,
     )
     with pytest.raises(InputError, match="is missing"):
         read_cells([file])

@@ -80,7 +80,8 @@ def run(
         The metrics, the folder and the models of the run.
 
     Raises:
-        InputError: If there is no such recipe, it does not match the data, or it is a sweep or a matrix (for `mmpoison run`).
+        InputError: If there is no such recipe, it does not match the data, or it is a sweep or a matrix (for
+            `mmpoison run`).
 
     Example:
         ```python

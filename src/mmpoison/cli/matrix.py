@@ -161,4 +161,3 @@ def report_matrix(
         for file in files:
             say(str(file))
         say(f"again: mmpoison report {shlex.quote(str(folder))}")
-

@@ -48,7 +48,7 @@ def report(
     out: Annotated[
         Path | None,
         typer.Option(
-            help="Folder for the files of --paper, by default `paper` in the first folder given; or for the pages of a matrix."
+            help="Folder for the files of --paper, `paper` in the first folder given by default; or of a matrix."
         ),
     ] = None,
     claims: Annotated[

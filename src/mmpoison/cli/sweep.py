@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from mmpoison.runs.recipe import Recipe
-    from mmpoison.runs.sweeps.plan import SweepPlan
     from mmpoison.runs.sweeps.dispatch import SweepState
+    from mmpoison.runs.sweeps.plan import SweepPlan
     from mmpoison.runs.sweeps.sweep_runs import Sweep
 
 MOST_SEEDS = 10_000

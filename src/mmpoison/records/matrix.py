@@ -132,7 +132,7 @@ _SHOWN |= {"recall_01": "recall@0.1%", **{f"recall_{k}": f"recall@{k}%" for k in
 
 
 def matrix_schema() -> Any:
-    """Return the columns of the Parquet files: those of `MatrixCell`, some under the name that people use (`hit@10`)."""
+    """Return the columns of the Parquet files: those of `MatrixCell`, some under usual names (`hit@10`)."""
     import pyarrow as pa  # slow to import for a command that has no matrix
 
     types = {"str": pa.string(), "int": pa.int64(), "float": pa.float64(), "bool": pa.bool_()}

@@ -130,7 +130,12 @@ class RunCache:
         return self._get("inputs", where, prepare)
 
     def surrogate(
-        self, name: str, pairs: PairDataset, *, trust: bool = False, progress: ProgressFor | None = None
+        self,
+        name: str,
+        pairs: PairDataset,
+        *,
+        trust: bool = False,
+        progress: ProgressFor | None = None,
     ) -> VectorSurrogate:
         """Embed all images and captions of a clean set by a model, for attacks that know a surrogate.
 

@@ -14,12 +14,12 @@ from tests.runs.matrix.conftest import PART, matrix_value
 from mmpoison.attacks import SingleTargetLabel
 from mmpoison.attacks.goal import Goal
 from mmpoison.datasets import PairDataset
+from mmpoison.defenses.repairs import repair_watch
+from mmpoison.defenses.repairs.repair import run_repair
 from mmpoison.evaluation import GoalTarget, TestEmbeddings, TestSet, goal_row, utility_row
 from mmpoison.models import DualEncoder, load_encoder, prepare_features
 from mmpoison.models.inputs import add_missing
 from mmpoison.records.matrix import MatrixCell, read_cells
-from mmpoison.defenses.repairs import repair_watch
-from mmpoison.defenses.repairs.repair import run_repair
 from mmpoison.runs.matrix import measure_piece
 from mmpoison.runs.matrix.measure_piece import PieceTask, _Measurer, filled
 from mmpoison.runs.matrix.run_matrix import plan_matrix
@@ -200,9 +200,7 @@ def test_the_places_of_dropped_pairs_are_filled(squares: PairDataset) -> None:
     assert filled(train, keep, 6).fingerprint != full.fingerprint
 
 
-def test_inputs_of_new_captions_are_added(
-    make_encoder: Any, squares: PairDataset
-) -> None:
+def test_inputs_of_new_captions_are_added(make_encoder: Any, squares: PairDataset) -> None:
     encoder: DualEncoder = make_encoder()
     known = squares.where(squares.images.class_codes[squares.image] != 2)
     part = prepare_features(encoder, known)

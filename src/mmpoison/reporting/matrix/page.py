@@ -227,7 +227,8 @@ def _utility_table(summary: MatrixSummary) -> Table:
             )
             for row in summary.rows
         ),
-        "Mean Hit@10 of image and text retrieval: the undefended model less the defended one, on the same goals and seeds.",
+        "Mean Hit@10 of image and text retrieval: the undefended model less the defended one, by the same goals and "
+        "seeds.",
     )
 
 
@@ -312,9 +313,9 @@ def _column_table(summary: MatrixSummary) -> Table:
             )
             for column in summary.columns
         ),
-        "Seconds of the defence and its training, means over pieces; compare them within one machine only. None of them "
-        "knows the goal or the trigger. Every trained model has as many optimiser steps as the undefended one: the places "
-        "of dropped pairs are filled with pairs that stayed. Repairs share their clean pairs and steps.",
+        "Seconds of the defence and its training, means over pieces; compare them within one machine only. None of "
+        "them knows the goal or the trigger. Every trained model has as many optimiser steps as the undefended one: "
+        "the places of dropped pairs are filled with pairs that stayed. Repairs share their clean pairs and steps.",
     )
 
 
@@ -335,8 +336,8 @@ def _filter_table(summary: MatrixSummary) -> Table:
             )
             for one in summary.filters
         ),
-        "Share of the poisoned pairs caught where so many of the clean pairs are lost, and at the defence's own cut, with "
-        "what that loses. Without poison, what is lost and found are false alarms.",
+        "Share of the poisoned pairs caught where a given share of the clean pairs is lost, and at the defence's own "
+        "cut, with what that loses. Without poison, what is lost and found are false alarms.",
     )
 
 
@@ -384,7 +385,7 @@ def _row_table(row: RowSummary) -> Table:
             )
             for name, cell in row.cells.items()
         ),
-        "Means over goals and seeds with 95% intervals, goals as clusters. Change: more (+) or less (-) than undefended.",
+        "Means over goals and seeds with 95% intervals, goals as clusters. Change: against the undefended model.",
     )
 
 

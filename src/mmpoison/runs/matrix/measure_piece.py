@@ -474,8 +474,8 @@ class _Measurer:
 def filled(train: PairDataset, keep: np.ndarray[Any, np.dtype[np.bool_]], seed: int) -> PairDataset:
     """Fill the places of dropped pairs with pairs that stayed, drawn at random.
 
-    So a filtered set has as many pairs as the set it was made from: its training has the same number of optimiser steps,
-    with the same learning rate at each.
+    So a filtered set has as many pairs as the set it was made from, and its training has the same number of optimiser
+    steps, with the same learning rate at each.
 
     Args:
         train: The training pairs.
@@ -490,7 +490,9 @@ def filled(train: PairDataset, keep: np.ndarray[Any, np.dtype[np.bool_]], seed: 
     )
 
 
-def _filter_numbers(result: FilterResult, bad: np.ndarray[Any, np.dtype[np.bool_]]) -> dict[str, Any]:
+def _filter_numbers(
+    result: FilterResult, bad: np.ndarray[Any, np.dtype[np.bool_]]
+) -> dict[str, Any]:
     gone, scores = ~result.keep, result.scores
     found: dict[str, Any] = {
         "dropped": int(gone.sum()),

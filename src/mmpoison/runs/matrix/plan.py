@@ -60,8 +60,8 @@ def chosen_part(
 ) -> MatrixPart:
     """Choose rows, columns, goals and seeds of a matrix.
 
-    A name that is no row is an attack of the registry, with its default options and 25 samples; a name that is no column
-    is a defence of the registry, also of another installed package.
+    A name that is no row is an attack of the registry, with its default options and 25 samples. A name that is no
+    column is a defence of the registry. Both may be of another installed package.
 
     Args:
         part: The matrix.
@@ -168,9 +168,7 @@ def _with_others(goal: str, count: int, classes: Sequence[str], row: str) -> tup
     """Add goals of other original classes to the same target class."""
     if count == 1:
         return (goal,)
-    first, target = next(
-        (a, b) for a in classes for b in classes if a != b and f"{a}2{b}" == goal
-    )
+    first, target = next((a, b) for a in classes for b in classes if a != b and f"{a}2{b}" == goal)
     others = [name for name in classes if name not in (first, target)]
     if len(others) < count - 1:
         raise InputError(f"matrix.rows.{row}.goals: {count} goals need {count + 1} classes")
@@ -228,7 +226,9 @@ def check_column(recipe: Recipe, name: str, column: MatrixColumn) -> None:
     kind = DEFENSES[column.method].kind
     if kind == "pre-training":
         if column.encoder is None and recipe.filter is None:
-            raise InputError(f"{where}encoder: a filter needs a judge, and the recipe has no filter")
+            raise InputError(
+                f"{where}encoder: a filter needs a judge, and the recipe has no filter"
+            )
         more = {"clean_loss": CLEAN_LOSS} if column.as_many_as else {}
         build_filter(column.method, {**column.options, **more}, where)
     else:

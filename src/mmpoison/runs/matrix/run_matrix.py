@@ -73,7 +73,9 @@ def plan_matrix(
     classes = goal_classes(RunCache().pairs(recipe.data, seed))
     pieces = plan_pieces(part, classes, tuning=tuning)
     check_matrix(recipe, part, pieces)
-    tasks = [PieceTask(piece, recipe, out.absolute() / PIECES / piece.id, device) for piece in pieces]
+    tasks = [
+        PieceTask(piece, recipe, out.absolute() / PIECES / piece.id, device) for piece in pieces
+    ]
     todo = [task for task in tasks if task.missing]
     return MatrixPlan(tasks, todo, sum(len(task.missing) for task in todo), _seconds(out))
 
@@ -154,7 +156,9 @@ def _check_folder(recipe: Recipe, out: Path, tuning: bool) -> None:
         return
     for key in ("recipe", "tuning", "goals_drawn_with", "repair_pairs"):
         if found.get(key) != new[key]:
-            raise InputError(f"{out}: holds a matrix of other settings ({key}): choose another --out")
+            raise InputError(
+                f"{out}: holds a matrix of other settings ({key}): choose another --out"
+            )
     for kind in ("rows", "columns"):
         for name, options in new[kind].items():
             if found[kind].get(name, options) != options:

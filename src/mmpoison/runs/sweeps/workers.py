@@ -26,22 +26,22 @@ Report = Callable[[str], None]
 
 
 class Task(Protocol):
-    """A piece of work that a worker does in its own process: a run of a sweep, or a piece of a matrix.
-
-    Attributes:
-        id: Its name among the tasks.
-        group: Tasks of one group share data and a clean model.
-        out: The folder that it writes; two processes never do the same one at a time.
-    """
+    """A piece of work that a worker does in its own process: a run of a sweep, or a piece of a matrix."""
 
     @property
-    def id(self) -> str: ...
+    def id(self) -> str:
+        """Its name among the tasks."""
+        ...
 
     @property
-    def group(self) -> str: ...
+    def group(self) -> str:
+        """Tasks of one group share data and a clean model."""
+        ...
 
     @property
-    def out(self) -> Path: ...
+    def out(self) -> Path:
+        """The folder that it writes; two processes never do the same one at a time."""
+        ...
 
     def run(self, run_cache: RunCache, progress: RunProgress) -> None:
         """Do the work, or nothing where it is done.
