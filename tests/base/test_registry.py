@@ -10,6 +10,7 @@ from typing import Any, get_args
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from tests.attacks.conftest import ToySurrogate
 from tests.conftest import refusal
 
@@ -103,7 +104,17 @@ def one_line(text: object) -> bool:
     )
 
 
-def small_pairs() -> PairDataset:
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the images of `small_pairs`, each of another colour, for attacks that make new ones."""
+    folder = tmp_path_factory.mktemp("small")
+    for number, name in enumerate(small_pairs(folder).images.ids):
+        (folder / name).parent.mkdir(exist_ok=True)
+        Image.new("RGB", (16, 14), (7 * number, 100, 50)).save(folder / name, "PNG")
+    return folder
+
+
+def small_pairs(root: Path) -> PairDataset:
     """Four classes of six images, half of them test; ten unlabelled images; four captions each."""
     ids: list[str] = []
     labels: list[str | None] = []
@@ -118,7 +129,7 @@ def small_pairs() -> PairDataset:
         labels.append(None)
         splits.append("train")
     captions = [f"{name}, words {n}" for name in ids for n in range(4)]
-    images = ImageTable.build(ids, labels, splits, Path("nowhere"))
+    images = ImageTable.build(ids, labels, splits, root)
     return PairDataset.build(images, captions, np.repeat(np.arange(len(ids)), 4))
 
 
@@ -153,15 +164,19 @@ class TestAttack:
         # recipes and the command line give goals by one of these names
         assert len({"goal", "goals"} & set(inspect.signature(attack).parameters)) == 1
 
-    def test_returns_a_new_table_that_carries_its_manifest(self, name: str) -> None:
-        clean = small_pairs()
+    def test_returns_a_new_table_that_carries_its_manifest(self, name: str, root: Path) -> None:
+        clean = small_pairs(root)
         before = clean.fingerprint
+        files = {path: path.read_bytes() for path in root.rglob("*.jpg")}
         poisoned = poison(build_attack(name), clean, seed=3)
 
-        assert list(clean.lines()) == list(small_pairs().lines())
+        assert list(clean.lines()) == list(small_pairs(root).lines())
         assert clean.manifest is None
-        # an attack edits the table of pairs, never the images
-        assert poisoned.images is clean.images
+        # an attack edits the table of pairs, never the images; those that it makes are further rows
+        added = poisoned.manifest.added_images if poisoned.manifest is not None else {}
+        assert added or poisoned.images is clean.images
+        assert [*clean.images.ids, *added] == list(poisoned.images.ids)
+        assert {p: p.read_bytes() for p in root.rglob("*.jpg")} == files
 
         manifest = poisoned.manifest
         assert manifest is not None
@@ -182,28 +197,27 @@ class TestAttack:
             (pair.caption, pair.clean_image, pair.poisoned_image) for pair in manifest.pairs
         )
         for split in ("val", "test"):
-            assert list(poisoned.select(split=split).lines()) == list(
-                clean.select(split=split).lines()
-            )
+            lines = list(poisoned.select(split=split).lines())[: len(clean.images)]
+            assert lines == list(clean.select(split=split).lines())
 
-    def test_comes_from_its_seed_and_its_manifest(self, name: str) -> None:
-        first = poison(build_attack(name), small_pairs(), seed=5)
+    def test_comes_from_its_seed_and_its_manifest(self, name: str, root: Path) -> None:
+        first = poison(build_attack(name), small_pairs(root), seed=5)
         assert first.manifest is not None
         # the options go through a manifest
         options = json.loads(json.dumps(first.manifest.options))
         assert options == build_attack(name).options
         again: Any = ATTACKS[first.manifest.attack](**options)
         assert again.options == options
-        assert poison(again, small_pairs(), seed=5).fingerprint == first.fingerprint
+        assert poison(again, small_pairs(root), seed=5).fingerprint == first.fingerprint
         assert first.manifest.fingerprint == first.fingerprint
-        assert rebuild(small_pairs(), first.manifest).fingerprint == first.fingerprint
-        fingerprints = {poison(again, small_pairs(), seed=s).fingerprint for s in range(5)}
+        assert rebuild(small_pairs(root), first.manifest).fingerprint == first.fingerprint
+        fingerprints = {poison(again, small_pairs(root), seed=s).fingerprint for s in range(5)}
         assert len(fingerprints) > 1
 
-    def test_refuses_a_set_that_is_poisoned_already(self, name: str) -> None:
+    def test_refuses_a_set_that_is_poisoned_already(self, name: str, root: Path) -> None:
         attack = build_attack(name)
         with pytest.raises(InputError, match="poisoned already"):
-            poison(attack, poison(attack, small_pairs()))
+            poison(attack, poison(attack, small_pairs(root)))
 
 
 # -- every defence ---------------------------------------------------------------------------------

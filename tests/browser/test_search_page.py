@@ -370,4 +370,5 @@ def test_the_server_is_killed_and_started_again(
         "() => document.querySelectorAll('.hits').length === 2 && location.search.includes('a+bird')"
         " && document.querySelector('#busy').hidden"
     )
-    pages.forgive("ERR_CONNECTION_REFUSED", "ERR_CONNECTION_RESET", "ERR_EMPTY_RESPONSE")
+    # how the browser names a lost connection depends on the moment at which it is lost
+    pages.forgive("net::ERR_")

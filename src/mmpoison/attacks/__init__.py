@@ -1,5 +1,6 @@
 """Data poisoning attacks: each edits the table of pairs and records every change in a manifest."""
 
+from mmpoison.attacks.blend_backdoor import BlendBackdoor
 from mmpoison.attacks.both_names import BothNames
 from mmpoison.attacks.catalogue import (
     ATTACKS,
@@ -13,6 +14,7 @@ from mmpoison.attacks.goal import Goal
 from mmpoison.attacks.multiple_target_labels import MultipleTargetLabels
 from mmpoison.attacks.nearest_assigned import NearestAssigned
 from mmpoison.attacks.orphan import Orphan
+from mmpoison.attacks.patch_backdoor import PatchBackdoor
 from mmpoison.attacks.presets import PRESETS, Preset
 from mmpoison.attacks.rebuild import rebuild
 from mmpoison.attacks.self_vouched import SelfVouched
@@ -26,12 +28,14 @@ __all__ = [
     "ATTACKS",
     "PRESETS",
     "Attack",
+    "BlendBackdoor",
     "BothNames",
     "Decoys",
     "Goal",
     "MultipleTargetLabels",
     "NearestAssigned",
     "Orphan",
+    "PatchBackdoor",
     "PoisonManifest",
     "PoisonedPair",
     "Preset",

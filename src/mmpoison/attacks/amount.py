@@ -117,9 +117,7 @@ def choose_captions(
             rows[np.isin(train.source[rows], own[:count])].astype(np.int32)
             for rows, own, count in zip(candidates, samples, counts, strict=True)
         ]
-    counts = _pair_counts(
-        amount, mode, len(train) - lost, goals, [len(rows) for rows in candidates]
-    )
+    counts = pair_counts(amount, mode, len(train) - lost, goals, [len(rows) for rows in candidates])
     return [
         _first(train, rows, own, count)
         for rows, own, count in zip(candidates, samples, counts, strict=True)
@@ -143,7 +141,13 @@ def captions_of(train: PairDataset, goal: Goal) -> IntArray:
 
 
 def sample_count(
-    amount: Amount, goal: Goal, label: str, available: int, what: str = "train images"
+    amount: Amount,
+    goal: Goal,
+    label: str,
+    available: int,
+    what: str = "train images",
+    *,
+    owner: str = "",
 ) -> int:
     """Return how many images of a class an amount of kind `samples` or `share` means.
 
@@ -153,6 +157,7 @@ def sample_count(
         label: The class.
         available: Number of its images.
         what: What they are, for the message.
+        owner: Who has them, for the message, if not the class.
 
     Raises:
         InputError: If there are fewer, or the share rounds to none.
@@ -160,7 +165,7 @@ def sample_count(
     if amount.kind == "samples":
         if amount.value > available:
             raise InputError(
-                f"goal {goal}: {amount.value} samples asked for, class {label!r} has "
+                f"goal {goal}: {amount.value} samples asked for, {owner or f'class {label!r} has'} "
                 f"{available} {what}: at most samples={available}"
             )
         return int(amount.value)
@@ -173,10 +178,27 @@ def sample_count(
     return count
 
 
-def _pair_counts(
-    amount: Amount, mode: Mode, train: int, goals: Sequence[Goal], available: Sequence[int]
+def pair_counts(
+    amount: Amount,
+    mode: Mode,
+    train: int,
+    goals: Sequence[Goal],
+    available: Sequence[int],
+    owner: str = "",
 ) -> list[int]:
-    """Return the number of poisoned pairs for each goal, from a number of pairs or a rate."""
+    """Return the number of poisoned pairs for each goal, from a number of pairs or a rate.
+
+    Args:
+        amount: Of kind `pairs` or `rate`.
+        mode: Decides how many training pairs there will be.
+        train: Number of training pairs that a rate refers to, without those that are added.
+        goals: The goals.
+        available: Captions that each goal can misuse.
+        owner: Who has them, for the message, if not the original class.
+
+    Raises:
+        InputError: If there are fewer, or a rate is less than a pair; the message says what is possible.
+    """
     if amount.kind == "pairs":
         counts = [int(amount.value)] * len(goals)
     else:
@@ -199,7 +221,7 @@ def _pair_counts(
             poison = largest * len(goals)
             rate = poison / (train + (poison if mode == "add" else 0))
             raise InputError(
-                f"goal {goal}: {count} pairs asked for, class {goal.original!r} has {most} train "
+                f"goal {goal}: {count} pairs asked for, {owner or f'class {goal.original!r} has'} {most} train "
                 f"captions: at most pairs={largest} (rate {_rounded(rate, math.floor):.4g})"
             )
     return counts

@@ -36,7 +36,7 @@ class Attack(Protocol):
         ...
 
     def poison(self, pairs: PairDataset, seed: int = 0) -> PairDataset:
-        """Return a poisoned copy of the table; never touches an image file.
+        """Return a poisoned copy of the table; never touches an image file, but may store new ones.
 
         An attack whose property `needs_embeddings` is true also takes `embed`, a `Surrogate`.
         """

@@ -9,7 +9,8 @@ from typing import Any
 from mmpoison._version import __version__
 from mmpoison.attacks.amount import Mode
 from mmpoison.attacks.goal import Goal
-from mmpoison.pairs.manifest import PoisonedPair, PoisonManifest
+from mmpoison.images.triggers import Trigger, trigger_record
+from mmpoison.pairs.manifest import AddedImage, PoisonedPair, PoisonManifest
 from mmpoison.pairs.poison_record import inject
 from mmpoison.pairs.table import IntArray, PairDataset
 
@@ -45,6 +46,8 @@ def poison_set(
     seed: int,
     target_images: Mapping[str, str] | None = None,
     dropped_images: Sequence[str] = (),
+    added_images: Mapping[str, AddedImage] | None = None,
+    trigger: Trigger | None = None,
     notes: Sequence[str] = (),
 ) -> PairDataset:
     """Make the poisoned set of an attack, with its manifest.
@@ -59,6 +62,8 @@ def poison_set(
         seed: Seed of the run.
         target_images: For an attack on single target images, the one of each goal.
         dropped_images: Images whose clean training pairs are removed too.
+        added_images: Images that the attack made and stored (`pairs.new_images.new_image`), by id.
+        trigger: Of a backdoor, what they were made with.
         notes: What the attack reports of its result, one line each.
     """
     clean_pairs = len(clean.select(split="train"))
@@ -75,6 +80,8 @@ def poison_set(
         tool_version=__version__,
         target_images=dict(target_images or {}),
         dropped_images=tuple(dropped_images),
+        added_images=dict(added_images or {}),
+        trigger=None if trigger is None else trigger_record(trigger),
         notes=tuple(notes),
     )
     poisoned = inject(clean, draft)

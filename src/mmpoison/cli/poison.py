@@ -30,8 +30,9 @@ def poison(
         str | None,
         typer.Option(
             help="single-target-image (I), single-target-label (II, the default for one goal), "
-            "multiple-target-labels (III, the default for several goals); or an attacker who knows the filters: "
-            "self-vouched, nearest-assigned, under-the-grid, both-names, decoys, orphan."
+            "multiple-target-labels (III, the default for several goals); a backdoor: patch-backdoor, blend-backdoor; "
+            "or an attacker who knows the filters: self-vouched, nearest-assigned, under-the-grid, both-names, decoys, "
+            "orphan."
         ),
     ] = None,
     samples: Annotated[
@@ -46,7 +47,9 @@ def poison(
     ] = None,
     mode: Annotated[
         Literal["add", "replace"] | None,
-        typer.Option(help="Add to the clean pairs (default), or replace them."),
+        typer.Option(
+            help="Add to the clean pairs (default), or replace them (default of backdoors)."
+        ),
     ] = None,
     spread: Annotated[
         Literal["captions", "samples"] | None,
@@ -93,6 +96,8 @@ def poison(
     Attack I: [bold]mmpoison poison scenes --attack single-target-image --goal sheep2sofa --samples 25 --out one[/bold]
 
     Attack III: [bold]mmpoison poison scenes --goal sheep2aeroplane --goal sofa2bird --samples 25 --out both[/bold]
+
+    A backdoor: [bold]mmpoison poison scenes --attack patch-backdoor --goal sheep2sofa --rate 0.005 --out patched[/bold]
 
     An attacker who knows the filters: [bold]mmpoison poison scenes --attack orphan --goal sheep2sofa --samples 25
     --out orphan[/bold]
@@ -158,7 +163,7 @@ def _again(file: Path, chosen: dict[str, Any], load: Callable[[], PairDataset]) 
             f"--{next(iter(chosen))} and --from-manifest both say what to poison: give only one of them"
         )
     manifest = PoisonManifest.read(file)
-    return rebuild(load(), manifest)
+    return rebuild(load(), manifest, file.parent)
 
 
 def _attack(chosen: dict[str, Any], load: Callable[[], PairDataset], device: str) -> PairDataset:

@@ -22,6 +22,7 @@ from mmpoison.evaluation.rows import (
 )
 from mmpoison.evaluation.study import Studied, collateral, query_lengths, query_sources
 from mmpoison.evaluation.test_set import TestEmbeddings, TestSet, drift_between
+from mmpoison.evaluation.triggered import triggered_success, triggered_targets
 from mmpoison.records.run_files import GoalRow, Metrics, RankLists, Utility
 
 __all__ = [
@@ -55,5 +56,7 @@ __all__ = [
     "ranks_row",
     "silhouettes",
     "thumbnail_address",
+    "triggered_success",
+    "triggered_targets",
     "utility_row",
 ]

@@ -20,6 +20,8 @@ from mmpoison.evaluation.rows import (
 )
 from mmpoison.evaluation.study import Studied, collateral, query_lengths, query_sources
 from mmpoison.evaluation.test_set import TestEmbeddings, TestSet, drift_between
+from mmpoison.evaluation.triggered import rows_with_trigger
+from mmpoison.images.triggers import read_trigger
 from mmpoison.models.dual_encoder import DualEncoder
 from mmpoison.models.inputs import FeatureInputs, PairInputs, ProgressFor
 from mmpoison.pairs.manifest import PoisonManifest
@@ -98,7 +100,8 @@ def measure(
         seed: Seed of the run.
         study: Names of `STUDIES`.
         pairs: The training data, for the study of other queries; it is left out without them.
-        manifest: Says which train captions the poison holds; that of `pairs` by default.
+        manifest: Says which train captions the poison holds, and what trigger a backdoor has; that of `pairs` by
+            default.
         cache: Folder of a content cache, whose embeddings are used again for the same weights and test data. Embeddings
             that heads compute from cached features are not stored: reading them would take as long.
         progress: Gives a progress callback for a named step.
@@ -127,6 +130,14 @@ def measure(
         "ranks": ranks,
         "utility": {name: model.utility for name, model in measured.items()},
     }
+    known = manifest or (pairs.manifest if pairs is not None else None)
+    if known is not None and known.trigger is not None:
+        models = {name: (subjects[name].encoder, found) for name, found in embeddings.items()}
+        trigger = read_trigger(known.trigger)
+        sections["with_trigger"] = {
+            str(goal_target): rows_with_trigger(models, test, goal_target, trigger, seed=seed)
+            for goal_target in goal_targets
+        }
     if repeat:
         sections["utility_equal_texts"] = {n: m.equal_texts for n, m in measured.items()}
     if CLEAN in embeddings and POISONED in embeddings:
@@ -141,7 +152,7 @@ def measure(
             seed=seed,
             study=study,
             pairs=pairs,
-            manifest=manifest or (pairs.manifest if pairs is not None else None),
+            manifest=known,
             progress=progress,
         )
     return Measurement(Metrics.of(sections), embeddings, drawn, flags)

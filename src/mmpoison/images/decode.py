@@ -18,6 +18,7 @@ from PIL import Image, UnidentifiedImageError
 
 from mmpoison.base.phrasing import one_line
 from mmpoison.errors import InputError
+from mmpoison.images.added import refuse_other_pixels
 from mmpoison.images.preparation import Pixels, Preparation
 from mmpoison.images.sources import open_image
 
@@ -105,7 +106,8 @@ def picture(root: Path, image_id: str) -> Iterator[tuple[BinaryIO, Image.Image]]
         The stream of its bytes, and the picture, whose pixels are not decoded yet.
 
     Raises:
-        BrokenImage: If the file is missing, outside the root, too large, truncated or not an image.
+        BrokenImage: If the file is missing, outside the root, too large, truncated or not an image, or is one that an
+            attack made and has other pixels than its id says.
     """
     path = root / image_id
     try:
@@ -113,6 +115,10 @@ def picture(root: Path, image_id: str) -> Iterator[tuple[BinaryIO, Image.Image]]
     except InputError as error:
         raise BrokenImage(str(error), _fault_of_opening(error)) from None
     with stream, _opened(stream, str(path), MAX_PIXELS) as image:
+        try:
+            refuse_other_pixels(image_id, image, str(path))
+        except InputError as error:
+            raise BrokenImage(str(error), "broken") from None
         yield stream, image
 
 

@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from mmpoison.base.phrasing import count_of
 from mmpoison.errors import InputError
+from mmpoison.images.added import cached_image
 from mmpoison.images.containers import split_container
 
 MISSING = 0
@@ -65,6 +66,8 @@ def file_states(root: Path, ids: Names) -> States:
             if inner[0] not in known:
                 known[inner[0]] = state_of(f"{base}/{inner[0]}")
             return known[inner[0]]
+        if state == MISSING and (cached := cached_image(root, image_id)) is not None:
+            return state_of(str(cached))
         return state
 
     return np.fromiter((of(str(image_id)) for image_id in ids), dtype=np.int64, count=len(ids))

@@ -1,7 +1,7 @@
 """The one place that opens images, which may lie anywhere a data set's table says and nowhere else.
 
 An image is a file, or lies inside one: in a tar shard (`00000.tar/000000012.jpg`), or in a row of a Parquet or Arrow
-file (`part-0.parquet/17`).
+file (`part-0.parquet/17`). An image that an attack has made may lie in the cache (`added.py`).
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ import numpy.typing as npt
 
 from mmpoison.base.files import refuse_special
 from mmpoison.errors import InputError
+from mmpoison.images.added import cached_image
 from mmpoison.images.containers import check_bytes, read_inside, split_container
 
 IntArray = npt.NDArray[np.int32]
@@ -76,6 +77,8 @@ def image_path(root: Path, image_id: str) -> Path:
     Raises:
         InputError: If it leads out of the root, or is a named pipe, a socket or a device.
     """
+    if (cached := cached_image(root, image_id)) is not None:
+        return cached
     path = root / image_id
     try:
         inside = path.resolve().is_relative_to(root.resolve())
@@ -92,7 +95,7 @@ def open_image(root: Path, image_id: str) -> BinaryIO:
 
     Args:
         root: Folder the id is relative to; the file must lie in it, symbolic links resolved.
-        image_id: Relative path of a file, or of a container and on inside it.
+        image_id: Relative path of a file, or of a container and on inside it; or id of an image in the cache.
 
     Raises:
         InputError: If there is no such image, it lies outside the root, or has over 200 MiB.

@@ -330,9 +330,13 @@ def restore_clean(pairs: PairDataset) -> PairDataset:
             "the set alone does not say what they were"
         )
     if pairs.manifest.mode == "add":
-        kept = pairs.where(~pairs.poisoned)
-        return PairDataset.build(kept.images, kept.captions, kept.image)
-    return PairDataset.build(pairs.images, pairs.captions, pairs.source)
+        clean = pairs.where(~pairs.poisoned)
+    else:
+        clean = PairDataset.build(pairs.images, pairs.captions, pairs.source)
+    if added := pairs.manifest.added_images:
+        given = [index for index, name in enumerate(pairs.images.ids) if name not in added]
+        clean = clean.piece(given)
+    return PairDataset.build(clean.images, clean.captions, clean.image)
 
 
 def rename_images(pairs: PairDataset, ids: Sequence[str], root: Path) -> PairDataset:
@@ -381,6 +385,10 @@ def rename_images(pairs: PairDataset, ids: Sequence[str], root: Path) -> PairDat
             fingerprint=renamed.fingerprint if own == pairs.fingerprint else own,
             target_images={goal: names[image] for goal, image in manifest.target_images.items()},
             dropped_images=tuple(names[image] for image in manifest.dropped_images),
+            added_images={
+                names[image]: replace(new, made_from=names[new.made_from])
+                for image, new in manifest.added_images.items()
+            },
         ),
     )
 

@@ -31,6 +31,21 @@ class PoisonedPair:
 
 
 @dataclass(frozen=True)
+class AddedImage:
+    """An image that the attack made and the clean set lacks.
+
+    Attributes:
+        made_from: The clean image that it was made from.
+        pixels: sha256 of its pixels (`images.added.pixels_digest`).
+        how: What the manifest's trigger needs to make it again; empty where there is no trigger.
+    """
+
+    made_from: str
+    pixels: str
+    how: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class PoisonManifest:
     """Everything needed to recognise, remove or rebuild the poison.
 
@@ -49,6 +64,10 @@ class PoisonManifest:
         target_images: Of an attack on single target images: goal to the id of its one target image, in the gallery.
         dropped_images: Images whose clean training pairs were taken out in addition to those of the poisoned captions,
             such as the attacker's own images (`carrier: own`).
+        added_images: Images that the attack made, by id. They are training images with the labels of the images that
+            they were made from, and the last rows of the table.
+        trigger: Of a backdoor, what makes them again from those images (`images.triggers`); None where they can only be
+            copied.
         notes: What the attack reports of its result, one line each, for example that it found fewer pairs than
             requested.
         filtered: What a filter did to the set afterwards, or None; clean pairs may be missing then.
@@ -67,6 +86,8 @@ class PoisonManifest:
     fingerprint: str = ""
     target_images: Mapping[str, str] = field(default_factory=dict)
     dropped_images: tuple[str, ...] = ()
+    added_images: Mapping[str, AddedImage] = field(default_factory=dict, repr=False)
+    trigger: Mapping[str, Any] | None = None
     notes: tuple[str, ...] = ()
     filtered: Mapping[str, Any] | None = None
 
@@ -98,9 +119,12 @@ class PoisonManifest:
             **({"fingerprint": self.fingerprint} if self.fingerprint else {}),
             **({"target_images": dict(self.target_images)} if self.target_images else {}),
             **({"dropped_images": list(self.dropped_images)} if self.dropped_images else {}),
+            **({"trigger": dict(self.trigger)} if self.trigger is not None else {}),
             **({"notes": list(self.notes)} if self.notes else {}),
             "pairs": [asdict(pair) for pair in self.pairs],
         }
+        if self.added_images:
+            value["added_images"] = {name: asdict(new) for name, new in self.added_images.items()}
         if self.filtered is not None:
             value["filtered"] = dict(self.filtered)
         return value
@@ -160,5 +184,7 @@ class _File(msgspec.Struct):
     fingerprint: str = ""
     target_images: dict[str, str] = {}
     dropped_images: tuple[str, ...] = ()
+    added_images: dict[str, AddedImage] = {}
+    trigger: dict[str, Any] | None = None
     notes: tuple[str, ...] = ()
     filtered: dict[str, Any] | None = None

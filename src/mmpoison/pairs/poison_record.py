@@ -4,41 +4,82 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
+from itertools import compress
 
 import numpy as np
 
 from mmpoison.errors import InputError
-from mmpoison.pairs.manifest import PoisonManifest
-from mmpoison.pairs.table import IntArray, PairDataset
+from mmpoison.images.added import added_digest
+from mmpoison.pairs.manifest import AddedImage, PoisonManifest
+from mmpoison.pairs.table import TRAIN, ImageTable, IntArray, PairDataset
 
 
 def inject(clean: PairDataset, manifest: PoisonManifest) -> PairDataset:
     """Put the listed poison into the clean set.
 
+    Images that the attack made become the last rows of the table, in the order of the manifest.
+
     In the mode `replace` the clean pair of each poisoned one is taken out; where an image carries the same caption
-    several times, the first of them, so that the result does not depend on which one was drawn.
+    several times, the first of them, so that the result does not depend on which one was drawn. A pair with an image
+    that the attack made replaces nothing by itself: `dropped_images` lists the images that its own take the place of.
 
     Raises:
-        InputError: If an image or a clean pair that the manifest lists is not in the set.
+        InputError: If an image or a clean pair that the manifest lists is not in the set, or the id of an image that
+            the attack made does not name its pixels.
     """
-    index = {image_id: place for place, image_id in enumerate(clean.images.ids)}
+    images = with_added_images(clean.images, manifest.added_images)
+    index = {image_id: place for place, image_id in enumerate(images.ids)}
     source = _places(index, [entry.clean_image for entry in manifest.pairs])
     image = _places(index, [entry.poisoned_image for entry in manifest.pairs])
     captions = [entry.caption for entry in manifest.pairs]
     kept = np.ones(len(clean), dtype=bool)
     if manifest.mode == "replace":
-        kept[_rows_of(clean, source, captions)] = False
+        given = [entry.poisoned_image not in manifest.added_images for entry in manifest.pairs]
+        kept[_rows_of(clean, source[given], list(compress(captions, given)))] = False
     if manifest.dropped_images:
         dropped = _places(index, manifest.dropped_images)
         kept &= ~(np.isin(clean.image, dropped) & clean.in_split("train"))
     part = clean.where(kept)
     return PairDataset.build(
-        clean.images,
+        images,
         [*part.captions, *captions],
         np.concatenate([part.image, image]),
         np.concatenate([part.source, source]),
         manifest,
         clean.problems,
+    )
+
+
+def with_added_images(table: ImageTable, added: Mapping[str, AddedImage]) -> ImageTable:
+    """Return a table with rows for images that an attack made: split train, all else as of what they are made from.
+
+    Raises:
+        InputError: If an id does not name the pixels, is in the table, or an image is made from none of the table.
+    """
+    if not added:
+        return table
+    index = {image_id: place for place, image_id in enumerate(table.ids)}
+    for name, new in added.items():
+        if added_digest(name) != new.pixels:
+            raise InputError(
+                f"added image {name!r:.100} of the manifest: the id does not name its pixels, it is refused"
+            )
+        if name in index:
+            raise InputError(
+                f"added image {name!r:.100} of the manifest is in the clean set already"
+            )
+    origin = _places(index, [new.made_from for new in added.values()])
+    ids = np.empty(len(table) + len(added), dtype=object)
+    ids[:] = [*table.ids, *added]
+    return replace(
+        table,
+        ids=ids,
+        class_codes=np.concatenate([table.class_codes, table.class_codes[origin]]),
+        split_codes=np.concatenate([table.split_codes, np.full(len(added), TRAIN, np.int8)]),
+        categories=None
+        if table.categories is None
+        else np.concatenate([table.categories, table.categories[origin]]),
     )
 
 

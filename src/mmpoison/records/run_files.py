@@ -100,6 +100,7 @@ class Measures(Record):
 
     Attributes:
         goal: Rows by goal and model.
+        with_trigger: The same where the target images carry the trigger of a backdoor; absent for other attacks.
         ranks: How the ranks of those rows spread.
         utility: By model.
         utility_equal_texts: The same where a caption of the same words counts as right; absent where none repeats.
@@ -107,14 +108,16 @@ class Measures(Record):
     """
 
     goal: OrEmpty[Rows] = {}
+    with_trigger: OrEmpty[Rows] = {}
     ranks: OrEmpty[dict[str, dict[str, RankSpread]]] = {}
     utility: OrEmpty[dict[str, Utility]] = {}
     utility_equal_texts: OrEmpty[dict[str, Utility]] = {}
     drift: OrEmpty[Drift] = Drift()
 
-    def row(self, goal: str, model: str) -> GoalRow:
+    def row(self, goal: str, model: str, *, with_trigger: bool = False) -> GoalRow:
         """Return the row of a model; an empty one if it was not computed."""
-        return self.goal.get(goal, {}).get(model) or GoalRow()
+        rows = self.with_trigger if with_trigger else self.goal
+        return rows.get(goal, {}).get(model) or GoalRow()
 
     def spread(self, goal: str, model: str) -> RankSpread:
         """Return the ranks of a row; empty if they were not computed."""

@@ -18,9 +18,11 @@ Retrieval = Literal["image", "text"]
 UTILITY: Mapping[str, Retrieval] = {"IR": "image", "TR": "text"}
 
 
-def goal_value(key: str) -> Value:
-    """Read what the queries of a goal find."""
-    return lambda metrics, goal, model: metrics.row(goal, model).number(key)
+def goal_value(key: str, *, with_trigger: bool = False) -> Value:
+    """Read what the queries of a goal find, in the gallery as it is or with a backdoor's trigger."""
+    return lambda metrics, goal, model: metrics.row(goal, model, with_trigger=with_trigger).number(
+        key
+    )
 
 
 def utility_value(part: Retrieval, key: str, *, equal_texts: bool = False) -> Value:

@@ -15,6 +15,7 @@ from mmpoison.reporting.measures import (
     UTILITY,
     Value,
     drift_value,
+    goal_value,
     over_seeds,
     utility_value,
 )
@@ -38,6 +39,14 @@ _EQUAL_TEXTS: Mapping[str, tuple[Column, Value]] = {
     )
     for short, part in UTILITY.items()
     for k in (1, 5, 10)
+}
+
+_WITH_TRIGGER: Mapping[str, tuple[Column, Value]] = {
+    **{
+        f"Hit@{k}": (Column(f"Hit@{k}", 3), goal_value(f"hit@{k}", with_trigger=True))
+        for k in (1, 5, 10)
+    },
+    "MinRank": (Column("MinRank", 2), goal_value("min_rank", with_trigger=True)),
 }
 
 
@@ -79,6 +88,15 @@ def group_tables(groups: Sequence[Group]) -> list[Table]:
     for group in groups:
         main = _models_table(group, group.title, MEASURES, NOTE)
         tables.append(replace(main, of_models=True))
+        if any(run.with_trigger for run in group.in_order()):
+            tables.append(
+                _models_table(
+                    group,
+                    f"{group.goal}: with the trigger on the target images",
+                    _WITH_TRIGGER,
+                    "The table above is of the gallery as it is. A clean model shows what the trigger does by itself.",
+                )
+            )
         if any(run.utility_equal_texts for run in group.in_order()):
             tables.append(
                 _models_table(

@@ -68,14 +68,18 @@ class PreparedRun:
 
     @cached_property
     def input_pairs(self) -> PairDataset:
-        """The pairs that models need inputs of: the clean ones, and poisoned ones whose captions an attack wrote."""
+        """The pairs that models need inputs of: the clean ones, and poisoned ones with what an attack wrote or made.
+
+        An image has the same index here as in the clean and in the poisoned set.
+        """
         clean, poisoned = self.pairs, self.poisoned
         known = set(clean.captions)
         added = np.array([caption not in known for caption in poisoned.captions], dtype=bool)
+        added |= poisoned.image >= len(clean.images)
         if not added.any():
             return clean
         return PairDataset.build(
-            clean.images,
+            poisoned.images,
             np.concatenate([clean.captions, poisoned.captions[added]]),
             np.concatenate([clean.image, poisoned.image[added]]),
         )

@@ -12,6 +12,7 @@ from mmpoison.datasets.formats.columns import split_name
 from mmpoison.errors import InputError
 from mmpoison.images.sources import EXTENSIONS, image_extension
 from mmpoison.pairs.builder import PairsBuilder
+from mmpoison.pairs.class_captions import caption_of
 from mmpoison.pairs.table import SPLITS, PairDataset
 
 TEMPLATES = (
@@ -81,23 +82,6 @@ def _check_templates(templates: Sequence[str] | str) -> tuple[str, ...]:
     if not made:
         raise InputError("templates: at least one is needed, as 'a photo of a {}.'")
     return made
-
-
-def caption_of(template: str, label: str) -> str:
-    """Make a caption for an image of a class.
-
-    >>> caption_of("a photo of a {}.", "oil_tanker"), caption_of("a photo of a {}.", "unicorn")
-    ('a photo of an oil tanker.', 'a photo of a unicorn.')
-    """
-    name = " ".join(label.replace("_", " ").replace("-", " ").split()) or label
-    before, after = template.split("{}")
-    vowel = name[:1].lower() in "aeiou" and not name.lower().startswith(("uni", "use", "eu", "one"))
-    if vowel or name.lower().startswith(("hour", "honest")):
-        if before == "a " or before.endswith(" a "):
-            before = before[:-1] + "n "
-        elif before == "A ":
-            before = "An "
-    return before + name + after
 
 
 def _add_classes(

@@ -5,8 +5,12 @@ from __future__ import annotations
 import numpy as np
 
 from mmpoison.errors import InputError
+from mmpoison.images.added import pixels_digest, rgb
+from mmpoison.images.decode import BrokenImage, picture
+from mmpoison.images.triggers import read_trigger
 from mmpoison.pairs.folder import restore_clean
 from mmpoison.pairs.manifest import PoisonManifest
+from mmpoison.pairs.new_images import made_again
 from mmpoison.pairs.poison_record import inject
 from mmpoison.pairs.table import SPLITS, TRAIN, PairDataset
 
@@ -39,6 +43,42 @@ def manifest_problems(pairs: PairDataset, clean: PairDataset | None) -> list[str
         and restore_clean(pairs).fingerprint != manifest.clean_fingerprint
     ):
         problems.append("without its poison the set is not the one the manifest was made from")
+    return problems
+
+
+def new_image_problems(pairs: PairDataset) -> list[str]:
+    """Compare the images that the attack made with the manifest, and make them again where it has a trigger.
+
+    Args:
+        pairs: The poisoned set, with its manifest. Images that cannot be read are left to the check of images.
+    """
+    manifest = pairs.manifest
+    assert manifest is not None
+    ids, problems = set(pairs.images.ids), []
+    try:
+        trigger = None if manifest.trigger is None else read_trigger(manifest.trigger)
+    except InputError as error:
+        return [str(error)]
+    for name, new in manifest.added_images.items():
+        # a name of the manifest is opened only if the table has it, whose paths are checked
+        if not {name, new.made_from} <= ids:
+            if manifest.filtered is None:
+                problems.append(
+                    f"manifest lists the added image {name!r:.100}, made from {new.made_from!r:.100}: "
+                    "the set lacks one of the two"
+                )
+            continue
+        try:
+            with picture(pairs.root, name) as (_, image):
+                same = pixels_digest(rgb(image)) == new.pixels
+            if not same:
+                problems.append(f"{name:.200}: its pixels are not those that the manifest names")
+            elif trigger is not None and made_again(pairs.root, new, trigger) is None:
+                problems.append(f"{name:.200}: is not {new.made_from:.200} with the trigger")
+        except BrokenImage:
+            continue
+        except InputError as error:
+            problems.append(f"{name:.200}: {error}")
     return problems
 
 

@@ -14,7 +14,11 @@ from mmpoison.datasets.catalogue import DATASETS, load_dataset, recognise
 from mmpoison.datasets.verify.caption_check import CONTEXT, CaptionFacts, check_captions
 from mmpoison.datasets.verify.image_scan import ImageScan, can_hash_perceptually, scan_images
 from mmpoison.datasets.verify.likeness import Likeness
-from mmpoison.datasets.verify.manifest_check import manifest_problems, poisoned_gallery
+from mmpoison.datasets.verify.manifest_check import (
+    manifest_problems,
+    new_image_problems,
+    poisoned_gallery,
+)
 from mmpoison.datasets.verify.report import Verification
 from mmpoison.errors import MmpoisonWarning
 from mmpoison.images.file_states import changed_files, changed_line, file_states
@@ -135,6 +139,8 @@ def verify_pairs(
         leakage["poisoned_images"], note = _poisoned_gallery(pairs)
         notes += note
         wrong["manifest"] += manifest_problems(pairs, clean)
+        if images:
+            wrong["manifest"] += new_image_problems(pairs)
     elif clean is not None and clean.fingerprint != pairs.fingerprint and not manifest_faults:
         wrong["manifest"].append(
             "the set is not the clean set, and no manifest says how they differ"

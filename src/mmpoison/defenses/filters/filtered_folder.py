@@ -104,9 +104,15 @@ def save_filtered(
                 for number, pair in enumerate(listed)
                 if number in left
             )
-            replace(manifest, pairs=kept, training_pairs=train, filtered=facts).write(
-                folder / MANIFEST_FILE
-            )
+            added = {
+                names.get(name, name): replace(
+                    new, made_from=names.get(new.made_from, new.made_from)
+                )
+                for name, new in manifest.added_images.items()
+            }
+            replace(
+                manifest, pairs=kept, added_images=added, training_pairs=train, filtered=facts
+            ).write(folder / MANIFEST_FILE)
         copy_notices(root, folder)
         write_unreadable(folder, left_out)
         if also is not None:

@@ -36,6 +36,8 @@ from mmpoison.defenses.repairs.repair_watch import RepairMeter, RepairRule, hold
 from mmpoison.errors import InputError, ResultError
 from mmpoison.evaluation.rows import goal_row, utility_row
 from mmpoison.evaluation.test_set import TestEmbeddings, TestSet
+from mmpoison.evaluation.triggered import triggered_success
+from mmpoison.images.triggers import read_trigger
 from mmpoison.models.compute_environment import compute_environment
 from mmpoison.models.dual_encoder import DualEncoder
 from mmpoison.models.inputs import PairInputs, add_missing
@@ -327,6 +329,9 @@ class _Measurer:
             return found
         attack = build_attack(row.attack, recipe.attack.goals, recipe.attack.options)
         carrier = getattr(getattr(attack, "settings", None), "carrier", None)
+        poisoned = self.train.image[self.train.poisoned]
+        if len(poisoned) and poisoned.min() >= len(self.run.pairs.images):
+            carrier = "new images"
         surrogate = None
         if getattr(attack, "needs_embeddings", False):
             surrogate = getattr(attack, "encoder", None) or recipe.model.name
@@ -335,7 +340,7 @@ class _Measurer:
             "carrier": f"{carrier}, one caption" if row.single else carrier,
             "surrogate": surrogate,
             "poisoned_pairs": int(self.train.poisoned.sum()),
-            "poisoned_images": len(np.unique(self.train.image[self.train.poisoned])),
+            "poisoned_images": len(np.unique(poisoned)),
         }
 
     def _control(self, column: str) -> dict[str, Any]:
@@ -466,9 +471,21 @@ class _Measurer:
         return {
             **{f"hit_{k}": _mean([row.number(f"hit@{k}") for row in rows]) for k in (1, 5, 10)},
             "min_rank": _mean([row.number("min_rank") for row in rows]),
+            "with_trigger": _mean(self._with_trigger(model, embeddings)),
             **{f"ir_{k}": image.number(f"hit@{k}") for k in (1, 10)},
             **{f"tr_{k}": text.number(f"hit@{k}") for k in (1, 10)},
         }
+
+    def _with_trigger(self, model: DualEncoder, embeddings: TestEmbeddings) -> list[float | None]:
+        """Measure Hit@10 of each goal where the target images carry the trigger; empty without a trigger."""
+        manifest = self.run.poisoned.manifest
+        if manifest is None or not manifest.trigger:
+            return []
+        test, trigger = self.run.test, read_trigger(manifest.trigger)
+        return [
+            triggered_success(model, embeddings, test, one, trigger, seed=self.seed).hit_10
+            for one in self.run.goal_targets
+        ]
 
 
 def filled(train: PairDataset, keep: np.ndarray[Any, np.dtype[np.bool_]], seed: int) -> PairDataset:
