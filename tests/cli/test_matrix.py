@@ -64,7 +64,7 @@ def test_a_whole_matrix(cli: Callable[..., Outcome], recipe: str, work: Path) ->
     assert {name: grown[name] for name in first} == first
     (goal,) = {name.split("/")[1] for name in first if name.startswith("II-own")}
     assert set(grown) - set(first) == {
-        f"orphan/{goal}/{name}.parquet" for name in ("clean-model", "none", "rank-gain")
+        f"orphan/{goal}/{name}.parquet" for name in ("clean_model", "none", "rank-gain")
     }
     shown = cli("report", "out", "--format", "json")
     tables = {table["title"]: table["rows"] for table in json.loads(shown.out)}

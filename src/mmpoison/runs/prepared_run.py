@@ -124,7 +124,8 @@ def prepare_run(
 
     def embedder(name: str | None) -> Surrogate:
         """Give embeddings to an attack that needs them: of the encoder it names, else of the recipe's model."""
-        if surrogate is not None:
+        # vectors do not serve an attack that optimises pixels
+        if surrogate is not None and not getattr(attack, "needs_pixels", False):
             return surrogate(name or model.name, pairs)
         encoder = run_cache.encoder(
             name or model.name, trust=model.trust and not name, device=torch.device("cpu")

@@ -333,7 +333,7 @@ class _Measurer:
         if len(poisoned) and poisoned.min() >= len(self.run.pairs.images):
             carrier = "new images"
         surrogate = None
-        if getattr(attack, "needs_embeddings", False):
+        if any(getattr(attack, f"needs_{what}", False) for what in ("embeddings", "pixels")):
             surrogate = getattr(attack, "encoder", None) or recipe.model.name
         return found | {
             "goals": ", ".join(map(str, self.run.goal_targets)),
