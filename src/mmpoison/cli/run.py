@@ -165,6 +165,17 @@ def run(
         changed["data.root"] = str(data_root)
     chosen_seeds = [seed for seed in parse_seeds(seeds) if seed is not None] or None
     if has_matrix(recipe):
+        for option, value in (
+            ("--attack", attack),
+            ("--goal", goal),
+            ("--mode", mode),
+            ("--preset", preset),
+            ("--study", study),
+        ):
+            if value:
+                raise InputError(
+                    f"{option}: a matrix draws its goals, and --rows says which attacks"
+                )
         run_the_matrix(
             recipe,
             changed,

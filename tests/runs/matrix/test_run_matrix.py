@@ -19,10 +19,12 @@ from mmpoison.defenses.repairs.repair import run_repair
 from mmpoison.evaluation import GoalTarget, TestEmbeddings, TestSet, goal_row, utility_row
 from mmpoison.models import DualEncoder, load_encoder, prepare_features
 from mmpoison.models.inputs import add_missing
-from mmpoison.records.matrix import MatrixCell, read_cells
+from mmpoison.records.matrix import MatrixCell, read_cells, read_matrix
 from mmpoison.runs.matrix import measure_piece
 from mmpoison.runs.matrix.measure_piece import PieceTask, _Measurer, filled
-from mmpoison.runs.matrix.run_matrix import plan_matrix
+from mmpoison.runs.matrix.plan import chosen_part
+from mmpoison.runs.matrix.run_matrix import _claim, plan_matrix
+from mmpoison.runs.matrix_part import MatrixPart
 from mmpoison.runs.progress import SilentProgress
 from mmpoison.runs.recipe import Recipe, parse_recipe
 from mmpoison.runs.run_cache import RunCache
@@ -117,6 +119,49 @@ def test_a_killed_piece_resumes_by_column(
         assert replace(cell, **timeless) == replace(whole[column], **timeless)
     again.run(RunCache(), SilentProgress())  # nothing is left to do
     assert len(asked) == 6
+
+
+def test_a_registered_attack_is_one_more_row(matrix_recipe: Recipe, tmp_path: Path) -> None:
+    """What `--rows orphan --columns rank-gain` does to a folder that has other pieces."""
+    part = matrix_recipe.matrix
+    assert part is not None
+    _claim(matrix_recipe, tmp_path, False)
+    entry = {"attack": "orphan", "samples": 2}
+    more = MatrixPart.model_validate({**part.model_dump(), "rows": {"orphan": entry}})
+    more = chosen_part(more, columns=["rank-gain"])
+    recipe = matrix_recipe.model_copy(update={"matrix": more})
+    plan = plan_matrix(recipe, tmp_path)
+    (task,) = plan.todo
+    assert plan.columns_todo == 3
+    assert plan.seconds_left is None
+    _claim(recipe, tmp_path, False)
+    task.run(RunCache(), SilentProgress())
+    facts, cells = read_matrix(tmp_path)
+    assert facts.rows == ("clean", "II-own", "orphan")
+    assert facts.columns == tuple(PART["columns"])
+    assert {(cell.row, cell.column) for cell in cells} == {
+        ("orphan", column) for column in ("clean model", "none", "rank-gain")
+    }
+    again = plan_matrix(recipe, tmp_path)
+    assert again.todo == []
+    assert again.seconds_left == 0.0
+
+
+def test_a_backdoor_is_measured_with_its_trigger(
+    square_folder: Path, checkpoint: Path, tmp_path: Path
+) -> None:
+    rows = {"patch": {"attack": "patch-backdoor", "samples": 4}}
+    columns = {"relevance-filter": {"method": "relevance-filter", "clean_loss": 0.1}}
+    value = matrix_value(square_folder, checkpoint, rows=rows, columns=columns)
+    (task,) = plan_matrix(parse_recipe(value, "test"), tmp_path).tasks
+    task.run(RunCache(), SilentProgress())
+    for cell in cells_of(task).values():
+        assert cell.note == ""
+        assert cell.with_trigger is not None
+        assert cell.success == cell.with_trigger
+        assert cell.hit_10 is not None
+        assert cell.carrier == "new images"
+    assert cells_of(task)["none"].poisoned_images == 4
 
 
 def test_what_is_refused_becomes_a_note(
@@ -224,8 +269,6 @@ def test_inputs_of_new_captions_are_added(make_encoder: Any, squares: PairDatase
 
 
 def test_a_folder_of_another_matrix_is_refused(matrix_recipe: Recipe, tmp_path: Path) -> None:
-    from mmpoison.runs.matrix.run_matrix import _claim
-
     _claim(matrix_recipe, tmp_path / "out", False)
     plan_matrix(matrix_recipe, tmp_path / "out")
     assert matrix_recipe.matrix is not None

@@ -152,7 +152,7 @@ def _folder_lock(out: Path) -> Any:
 
     locks = out.parent.parent / ".locks"
     locks.mkdir(parents=True, exist_ok=True)
-    return FileLock(locks / f"{out.name}.lock", poll_interval=0.2)
+    return FileLock(locks / f"{out.parent.name}-{out.name}.lock", poll_interval=0.2)
 
 
 class TaskProgress:
