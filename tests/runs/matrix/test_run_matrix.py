@@ -114,7 +114,7 @@ def test_a_killed_piece_resumes_by_column(
     again.run(RunCache(), SilentProgress())
     assert asked == [*again.columns[:4], *again.columns[3:]]
     assert not again.missing
-    timeless = {"defence_seconds": None, "training_seconds": None}
+    timeless: dict[str, Any] = {"defence_seconds": None, "training_seconds": None}
     for column, cell in cells_of(again).items():
         assert replace(cell, **timeless) == replace(whole[column], **timeless)
     again.run(RunCache(), SilentProgress())  # nothing is left to do
@@ -173,13 +173,13 @@ def test_what_is_refused_becomes_a_note(
         rows={"many": {"attack": "single-target-label", "samples": 99}},
         columns={"strict": {"method": "relevance-filter", "threshold": 0.001}},
     )
-    (task,) = plan_matrix(parse_recipe(value, "test"), tmp_path).tasks
+    (task,) = plan_matrix(parse_recipe(value, "test"), tmp_path / "many").tasks
     task.run(RunCache(), SilentProgress())
     cells = cells_of(task)
     assert set(cells) == {"clean model", "none", "strict"}
     assert all(cell.note.startswith("not possible: ") for cell in cells.values())
     value["matrix"]["rows"] = {"few": {"attack": "single-target-label", "samples": 2}}
-    (task,) = plan_matrix(parse_recipe(value, "test"), tmp_path).tasks
+    (task,) = plan_matrix(parse_recipe(value, "test"), tmp_path / "few").tasks
     task.run(RunCache(), SilentProgress())
     cells = cells_of(task)
     assert cells["none"].note == ""
