@@ -18,6 +18,7 @@ from mmpoison.attacks import rebuild
 from mmpoison.attacks.goal import Goal
 from mmpoison.attacks.injection import poison_set
 from mmpoison.datasets import PairDataset, load_pairs, save_pairs
+from mmpoison.datasets.convert import convert_pairs
 from mmpoison.datasets.verify.pairs_check import load_to_verify, verify_pairs
 from mmpoison.errors import InputError
 from mmpoison.images import PixelStore, Preparation, read_image
@@ -26,7 +27,7 @@ from mmpoison.images.file_states import MISSING, file_states
 from mmpoison.images.sources import image_bytes, image_stat, image_stats
 from mmpoison.images.triggers import PatchTrigger, Trigger, triggered_pixels
 from mmpoison.models.inputs import files_digest
-from mmpoison.pairs.folder import restore_clean
+from mmpoison.pairs.folder import rename_images, restore_clean
 from mmpoison.pairs.manifest import AddedImage, PoisonedPair, PoisonManifest
 from mmpoison.pairs.new_images import new_image
 
@@ -161,6 +162,8 @@ def test_a_saved_set_stands_by_itself(
 ) -> None:
     poisoned = poisoned_by(squares, mode=mode)
     folder = save_pairs(poisoned, tmp_path / "out")
+    # no link to the cache: who changes the one would change the other
+    assert all((folder / name).stat().st_nlink == 1 for name in added_names(poisoned))
     shutil.rmtree(fresh_cache)
     again = load_pairs(folder)
     assert again.fingerprint == poisoned.fingerprint
@@ -272,3 +275,27 @@ def test_an_id_that_does_not_name_its_pixels(squares: PairDataset) -> None:
         assert "it is refused" in refusal(rebuild, squares, manifest)
     manifest = replace(poisoned.manifest, added_images={name: replace(entry, made_from="x.png")})
     assert "made from another one" in refusal(rebuild, squares, manifest)
+
+
+# -- other formats and filters -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("mode", ["add", "replace"])
+def test_renamed_images_keep_their_record(squares: PairDataset, mode: Any) -> None:
+    poisoned = poisoned_by(squares, mode=mode)
+    renamed = rename_images(poisoned, [f"x/{name}" for name in poisoned.images.ids], squares.root)
+    manifest = renamed.manifest
+    assert manifest is not None
+    assert list(manifest.added_images) == [f"x/{name}" for name in added_names(poisoned)]
+    assert all(new.made_from.startswith("x/bird/") for new in manifest.added_images.values())
+    assert manifest.fingerprint == renamed.fingerprint
+    if mode == "add":
+        clean = rename_images(squares, [f"x/{name}" for name in squares.images.ids], squares.root)
+        assert manifest.clean_fingerprint == clean.fingerprint
+        assert restore_clean(renamed).fingerprint == clean.fingerprint
+
+
+def test_converted_and_verified(squares: PairDataset, tmp_path: Path) -> None:
+    folder = save_pairs(poisoned_by(squares, mode="add"), tmp_path / "out")
+    convert_pairs(folder, tmp_path / "shards", to="webdataset")
+    assert problems(tmp_path / "shards") == {}

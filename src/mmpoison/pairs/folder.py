@@ -16,6 +16,7 @@ import numpy as np
 from mmpoison.base.files import atomic_folder
 from mmpoison.base.untrusted import MAX_LINE_BYTES, bounded_lines, open_bytes, parse_json
 from mmpoison.errors import InputError
+from mmpoison.images.added import cached_image
 from mmpoison.images.containers import split_container
 from mmpoison.images.sources import NameClash, file_name, image_bytes, image_path
 from mmpoison.pairs.builder import PairsBuilder, check_relative
@@ -220,7 +221,8 @@ def place_image(
             return name
         # the file itself, also where a symbolic link stands for it
         source = image_path(root, image_id).resolve()
-        if not copy:
+        # what lies in the cache would be changed there by whoever changes the link
+        if not copy and cached_image(root, image_id) is None:
             try:
                 os.link(source, target)
                 return name
@@ -360,13 +362,6 @@ def rename_images(pairs: PairDataset, ids: Sequence[str], root: Path) -> PairDat
     if manifest is None or list(ids) == list(table.ids):
         return renamed
     names = dict(zip(table.ids, ids, strict=True))
-    fingerprint = manifest.clean_fingerprint
-    if (
-        manifest.filtered is None
-        and not manifest.dropped_images
-        and (manifest.mode == "replace" or restore_clean(pairs).fingerprint == fingerprint)
-    ):
-        fingerprint = restore_clean(renamed).fingerprint
     entries = tuple(
         replace(
             entry,
@@ -376,21 +371,25 @@ def rename_images(pairs: PairDataset, ids: Sequence[str], root: Path) -> PairDat
         for entry in manifest.pairs
     )
     own = manifest.fingerprint
-    return replace(
-        renamed,
-        manifest=replace(
-            manifest,
-            pairs=entries,
-            clean_fingerprint=fingerprint,
-            fingerprint=renamed.fingerprint if own == pairs.fingerprint else own,
-            target_images={goal: names[image] for goal, image in manifest.target_images.items()},
-            dropped_images=tuple(names[image] for image in manifest.dropped_images),
-            added_images={
-                names[image]: replace(new, made_from=names[new.made_from])
-                for image, new in manifest.added_images.items()
-            },
-        ),
+    described = replace(
+        manifest,
+        pairs=entries,
+        fingerprint=renamed.fingerprint if own == pairs.fingerprint else own,
+        target_images={goal: names[image] for goal, image in manifest.target_images.items()},
+        dropped_images=tuple(names[image] for image in manifest.dropped_images),
+        added_images={
+            names[image]: replace(new, made_from=names[new.made_from])
+            for image, new in manifest.added_images.items()
+        },
     )
+    renamed = replace(renamed, manifest=described)
+    known = manifest.filtered is None and not manifest.dropped_images
+    if known and (
+        manifest.mode == "replace" or restore_clean(pairs).fingerprint == manifest.clean_fingerprint
+    ):
+        clean = restore_clean(renamed).fingerprint
+        renamed = replace(renamed, manifest=replace(described, clean_fingerprint=clean))
+    return renamed
 
 
 def _numbered_lines(folder: Path) -> Iterator[tuple[int, bytes]]:

@@ -85,12 +85,16 @@ def save_filtered(
                     if old in named:
                         names[old] = new
                 root = piece.pairs.root
+            added = {}
             if manifest is not None:
+                carriers = {listed[number].poisoned_image for number in left}
+                added = {n: new for n, new in manifest.added_images.items() if n in carriers}
                 # an image that the manifest still names keeps its line: no caption, no file
                 needed = {
                     *(listed[number].clean_image for number in left),
                     *manifest.target_images.values(),
                     *manifest.dropped_images,
+                    *(new.made_from for new in added.values()),
                 }
                 for without in unreadable:
                     append_pairs(_parted(without, needed)[1], folder, captions, "none")
@@ -108,7 +112,7 @@ def save_filtered(
                 names.get(name, name): replace(
                     new, made_from=names.get(new.made_from, new.made_from)
                 )
-                for name, new in manifest.added_images.items()
+                for name, new in added.items()
             }
             replace(
                 manifest, pairs=kept, added_images=added, training_pairs=train, filtered=facts
