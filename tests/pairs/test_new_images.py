@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -72,7 +72,7 @@ def added_names(pairs: PairDataset) -> list[str]:
     return list(pairs.manifest.added_images)
 
 
-def problems(folder: Path, clean: PairDataset | None = None) -> dict[str, list[str]]:
+def problems(folder: Path, clean: PairDataset | None = None) -> Mapping[str, Sequence[str]]:
     pairs, _, faults = load_to_verify(folder)
     return verify_pairs(pairs, clean=clean, manifest_faults=faults).wrong
 

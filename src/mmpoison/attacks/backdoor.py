@@ -146,9 +146,10 @@ def _choose(
     else:
         usable = of_class != train.images.class_code(goal.original)
         owner = f"all classes but {goal.original!r} have"
-    images, captions = np.unique(train.image[usable], return_counts=True)
+    images, captions_of_image = np.unique(train.image[usable], return_counts=True)
     order = rng.permutation(len(images))
-    images, captions = images[order].astype(np.int32), captions[order].astype(np.int32)
+    images = images[order].astype(np.int32)
+    captions: IntArray = captions_of_image[order].astype(np.int32)
     amount, mode = settings.amount, settings.mode
     if amount.kind == "samples":
         count = sample_count(amount, goal, "", len(images), owner=owner)
