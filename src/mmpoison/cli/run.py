@@ -165,7 +165,7 @@ def run(
         changed["data.root"] = str(data_root)
     chosen_seeds = [seed for seed in parse_seeds(seeds) if seed is not None] or None
     if has_matrix(recipe):
-        for option, value in (
+        for option, one_run in (
             ("--attack", attack),
             ("--goal", goal),
             ("--mode", mode),
