@@ -49,7 +49,12 @@ REPAIRED = (0.2, 0.1, 0.0, 0.2, 0.1, 0.0)
 
 @pytest.fixture
 def cells() -> list[MatrixCell]:
-    numbers: dict[str, Any] = {"kind": "pre-training", "auroc": 0.9, "caught": 0.8, "clean_lost": 0.01}
+    numbers: dict[str, Any] = {
+        "kind": "pre-training",
+        "auroc": 0.9,
+        "caught": 0.8,
+        "clean_lost": 0.01,
+    }
     return [
         *cells_of("II", "none", UNDEFENDED),
         *cells_of("II", "clean model", [0.0] * 6, 0.95),

@@ -172,7 +172,7 @@ def run(
             ("--preset", preset),
             ("--study", study),
         ):
-            if value:
+            if one_run:
                 raise InputError(
                     f"{option}: a matrix draws its goals, and --rows says which attacks"
                 )
