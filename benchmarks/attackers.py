@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from mmpoison.attacks import (
@@ -18,30 +18,8 @@ from mmpoison.attacks import (
     SingleTargetLabel,
     UnderTheGrid,
 )
-from mmpoison.base.seeding import generator
 
 TWO, EIGHT = 2, 8
-
-
-def random_goals(
-    classes: Sequence[str],
-    number: int,
-    seed: int,
-    near: Mapping[str, Sequence[str]] | None = None,
-) -> list[tuple[str, str]]:
-    """Draw different goals, each an original and a target class, from all ordered pairs.
-
-    Args:
-        classes: The classes.
-        number: How many goals.
-        seed: Seed of the draw.
-        near: The target classes that each original class may have; all others by default.
-    """
-    every = [(a, b) for a in classes for b in classes if a != b]
-    if near is not None:
-        every = [(a, b) for a, b in every if b in near.get(a, ())]
-    chosen = generator(seed, "benchmark-goals").permutation(len(every))[:number]
-    return [every[place] for place in chosen]
 
 
 @dataclass(frozen=True)

@@ -24,11 +24,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from attackers import random_goals
 from rich.progress import track
 
 from mmpoison.attacks import SingleTargetLabel
-from mmpoison.attacks.goal import Goal
+from mmpoison.attacks.goal import Goal, random_goals
 from mmpoison.attacks.pairing import Carrier
 from mmpoison.base.cache_folder import cache_folder
 from mmpoison.base.files import write_json

@@ -23,18 +23,19 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from attackers import ATTACKERS, Attacker, random_goals
+from attackers import ATTACKERS, Attacker
 from rich.console import Console
 from rich.table import Table
 
 from mmpoison.api.progress import console_progress
 from mmpoison.attacks import VectorSurrogate, nearest_classes
 from mmpoison.attacks.catalogue import run_attack
+from mmpoison.attacks.goal import random_goals
 from mmpoison.base.cache_folder import cache_folder
 from mmpoison.base.files import write_json
 from mmpoison.base.seeding import generator
 from mmpoison.datasets import load_dataset
-from mmpoison.defenses.filter_result import FEWEST_IMAGES, auroc
+from mmpoison.defenses.filter_result import FEWEST_IMAGES, auroc, recall_at
 from mmpoison.defenses.filters.suspicious_groups import SuspiciousGroups, Views
 from mmpoison.defenses.filters.suspicious_groups._features import caption_features, image_features
 from mmpoison.defenses.filters.suspicious_groups._level import false_alarms_at
@@ -155,8 +156,10 @@ def measure(clean: Prepared, attacker: Attacker, goals: list[str], seed: int) ->
         "goals": goals,
         "poisoned": int(bad.sum()),
         "clean": int(good.sum()),
-        **{f"caught at {loss:.1%}": caught(scores, bad, good, loss) for loss in LOSSES},
-        "relevance-filter": None if distances is None else caught(distances, bad, good, 0.02),
+        **{f"caught at {loss:.1%}": recall_at(scores[bad], scores[good], loss) for loss in LOSSES},
+        "relevance-filter": None
+        if distances is None
+        else recall_at(distances[bad], distances[good], 0.02),
         "auroc": auroc(scores[bad], scores[good]),
         "oracle": oracle(views, bad, good, 0.02),
         "first": bool(true and true[0]),
@@ -166,16 +169,6 @@ def measure(clean: Prepared, attacker: Attacker, goals: list[str], seed: int) ->
         "sentence": str(groups[0]) if groups else "",
         "seconds": round(seconds, 2),
     }
-
-
-def caught(
-    scores: npt.NDArray[np.floating[Any]],
-    bad: npt.NDArray[np.bool_],
-    good: npt.NDArray[np.bool_],
-    loss: float,
-) -> float:
-    """Return the share of bad pairs above the scores of all but a share of the good ones."""
-    return float((scores[bad] > np.quantile(scores[good], 1 - loss)).mean())
 
 
 def oracle(
@@ -198,7 +191,7 @@ def oracle(
             return None
         fitted = RidgeClassifier(class_weight="balanced").fit(x[learn], bad[learn])
         scores[judge] = fitted.decision_function(x[judge])
-    return caught(scores, bad, good, loss)
+    return recall_at(scores[bad], scores[good], loss)
 
 
 def _of_goals(poisoned: PairDataset, train: PairDataset) -> npt.NDArray[np.bool_]:

@@ -15,9 +15,11 @@ from mmpoison.datasets.catalogue import DATASETS
 from mmpoison.datasets.openmoji import CLASSES
 from mmpoison.models import MODELS
 from mmpoison.paper import PAPER
+from mmpoison.runs.matrix.plan import check_matrix, plan_pieces
 from mmpoison.runs.recipe import Recipe, load_recipe
 from mmpoison.runs.recipe_files import list_recipes, recipe_files, shipped_recipes
 from mmpoison.runs.sweeps.sweep_runs import Sweep, load_sweep
+from mmpoison.training.parts import ON_FEATURES
 
 PASCAL: tuple[str, ...] = tuple(CLASSES)
 UCM = (
@@ -53,7 +55,7 @@ def test_every_table_and_figure_has_one_file_for_all_data() -> None:
     wanted = {f"{name}{on}" for name in TABLES for on in ("", "-openmoji", "-rsicd-ucm")}
     assert wanted <= set(shipped_recipes())
     assert {"openmoji", "rsicd-ucm", "flickr-pascal", "coco-paper"} <= set(shipped_recipes())
-    assert len(shipped_recipes()) == len(set(shipped_recipes())) == 89
+    assert len(shipped_recipes()) == len(set(shipped_recipes())) == 93
 
 
 def test_recipes_are_listed_as_a_person_counts() -> None:
@@ -82,7 +84,9 @@ def test_the_header_says_what_it_is_and_its_commands(name: str) -> None:
     for place, wanted in enumerate([command, *(f"{command} --on {on}" for on in others)]):
         assert re.match(rf"# {re.escape(wanted)}(?=  |$)|.* --data-root DIR  ", lines[place])
     of_paper = name in PAPER
-    assert bool(others) == of_paper == (load_recipe(name).sweep is not None)
+    recipe = load_recipe(name)
+    assert bool(others) == (of_paper or recipe.matrix is not None)
+    assert of_paper == (recipe.sweep is not None)
 
 
 @pytest.mark.parametrize("name", shipped_recipes())
@@ -120,6 +124,24 @@ def check(recipe: Recipe) -> None:
         assert set(part.data.options) <= set(DATASETS[part.data.name].options)
         for goal in part.goals or recipe.attack.goals:
             Goal.parse(goal, classes_of(part.data.name))
+
+
+@pytest.mark.parametrize("name", [n for n in shipped_recipes() if n.startswith("matrix")])
+def test_a_matrix_can_be_run(name: str) -> None:
+    recipe = load_recipe(name)
+    assert recipe.matrix is not None
+    classes = classes_of(recipe.data.name)
+    pieces = plan_pieces(recipe.matrix, classes)
+    check_matrix(recipe, recipe.matrix, pieces)
+    # never fewer than 6 goals x 3 seeds a cell
+    for row, entry in recipe.matrix.rows.items():
+        of_row = [piece for piece in pieces if piece.row == row]
+        cells = 6 if name == "matrix-openmoji-both" else 18
+        assert len(of_row) == (cells if entry.attack else len(recipe.matrix.seeds))
+        if entry.single:
+            assert f"{recipe.data.name}-b" in DATASETS
+    frozen = name in ("matrix", "matrix-rsicd-ucm")
+    assert (recipe.training.trainable in ON_FEATURES) == frozen
 
 
 def sizes() -> dict[str, int]:

@@ -80,7 +80,8 @@ def run(
         The metrics, the folder and the models of the run.
 
     Raises:
-        InputError: If there is no such recipe, it does not match the data, or it is a sweep (for `mmpoison run`).
+        InputError: If there is no such recipe, it does not match the data, or it is a sweep or a matrix (for
+            `mmpoison run`).
 
     Example:
         ```python
@@ -102,6 +103,10 @@ def run(
     if chosen.sweep is not None:
         raise InputError(
             f"recipe {chosen.name}: is a sweep of many runs: run it with `mmpoison run {chosen.name}`"
+        )
+    if chosen.matrix is not None:
+        raise InputError(
+            f"recipe {chosen.name}: is a matrix of many trainings: run it with `mmpoison run {chosen.name}`"
         )
     folder = run_folder(chosen) if out is None else Path(out)
     with shown(progress) as reporter:

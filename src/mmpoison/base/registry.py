@@ -162,5 +162,5 @@ def unknown_name(
     names = sorted(known)
     near = difflib.get_close_matches(name, names, n=3 if listed_by else 1)
     hint = f"did you mean {' or '.join(map(repr, near))}? " if near else ""
-    rest = f"`{listed_by}` shows all" if listed_by else f"known: {', '.join(names)}"
+    rest = f"`{listed_by}` shows all" if listed_by else f"known: {', '.join(names) or 'none'}"
     return f"unknown {kind} {name!r}: {hint}{rest}"

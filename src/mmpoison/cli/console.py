@@ -1,9 +1,12 @@
-"""Output of the command line: consoles, single lines, progress bars."""
+"""Output of the command line: consoles, single lines, tables, progress bars."""
 
 from __future__ import annotations
 
+import json
 import sys
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING
 
 import typer
 from rich.console import Console
@@ -13,6 +16,10 @@ from mmpoison.api.progress import LiveProgress, console_progress
 from mmpoison.base.phrasing import printable_line
 from mmpoison.base.processes import is_main_process
 from mmpoison.reporting.text import visible
+
+if TYPE_CHECKING:
+    from mmpoison.cli.options import Format
+    from mmpoison.reporting.table import Table
 
 # of several processes only the first one prints
 console = Console(quiet=not is_main_process())
@@ -51,3 +58,15 @@ def live_progress(*, on_stderr: bool = False) -> AbstractContextManager[LiveProg
 def busy(what: str) -> Status:
     """Show that work of unknown length goes on, while the block runs; nothing if standard error is not a terminal."""
     return stderr_console().status(visible(what))
+
+
+def print_tables(tables: Sequence[Table], form: Format) -> None:
+    """Print tables on standard output: drawn, as Markdown, or as one JSON list."""
+    from mmpoison.reporting.table import markdown, terminal
+
+    if form == "json":
+        echo(json.dumps([table.to_json() for table in tables], indent=2))
+    elif form == "markdown":
+        echo(markdown(tables))
+    else:
+        console.print(terminal(tables))

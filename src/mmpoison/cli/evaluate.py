@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mmpoison.cli.console import echo, live_progress, say
+from mmpoison.cli.console import echo, live_progress, print_tables, say
 from mmpoison.cli.options import (
     DataOption,
     DeviceOption,
@@ -21,7 +21,7 @@ from mmpoison.cli.options import (
     split_changes,
 )
 from mmpoison.cli.output import hold_output
-from mmpoison.cli.report import print_metrics, print_tables
+from mmpoison.cli.report import print_metrics
 from mmpoison.errors import InputError
 
 if TYPE_CHECKING:

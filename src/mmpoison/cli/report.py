@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mmpoison.cli.console import busy, console, echo, say
+from mmpoison.cli.console import busy, console, echo, print_tables, say
+from mmpoison.cli.matrix import is_matrix, report_matrix
 from mmpoison.cli.options import Format, FormatOption
 from mmpoison.errors import InputError
 
@@ -47,7 +48,7 @@ def report(
     out: Annotated[
         Path | None,
         typer.Option(
-            help="Folder for the files of --paper; by default `paper` in the first folder given."
+            help="Folder for the files of --paper, `paper` in the first folder given by default; or of a matrix."
         ),
     ] = None,
     claims: Annotated[
@@ -101,6 +102,9 @@ def report(
     from mmpoison.reporting.seeds import seed_tables
     from mmpoison.reporting.table import markdown as as_markdown
 
+    if len(runs) == 1 and is_matrix(runs[0]):
+        report_matrix(runs[0], out, form, markdown=markdown, parquet=parquet, html=html)
+        return
     if against and models:
         raise InputError("--against compares two settings, --models two models of one: give one")
     if html is not None and (against or models):
@@ -178,18 +182,6 @@ def print_paper(
                 console.print(note, highlight=False, markup=False)
         for file in (file for one in written for file in one.files):
             console.print(str(file), soft_wrap=True, highlight=False, markup=False)
-
-
-def print_tables(tables: list[Table], form: Format) -> None:
-    """Print tables on standard output: drawn, as Markdown, or as one JSON list."""
-    from mmpoison.reporting.table import markdown, terminal
-
-    if form == "json":
-        echo(json.dumps([table.to_json() for table in tables], indent=2))
-    elif form == "markdown":
-        echo(markdown(tables))
-    else:
-        console.print(terminal(tables))
 
 
 def print_metrics(metrics: Metrics, form: Format) -> None:

@@ -8,7 +8,8 @@ from typing import Annotated, Any
 
 import typer
 
-from mmpoison.cli.console import console, live_progress, stderr_console
+from mmpoison.cli.console import console, live_progress, print_tables, stderr_console
+from mmpoison.cli.matrix import has_matrix, run_the_matrix
 from mmpoison.cli.options import (
     DataRootOption,
     DeviceOption,
@@ -18,7 +19,7 @@ from mmpoison.cli.options import (
     SeedOption,
     StudyOption,
 )
-from mmpoison.cli.report import print_tables, show_run
+from mmpoison.cli.report import show_run
 from mmpoison.cli.sweep import (
     DryRunOption,
     RayOption,
@@ -95,6 +96,26 @@ def run(
     retries: RetriesOption = 1,
     ray: RayOption = None,
     dry_run: DryRunOption = False,
+    rows: Annotated[
+        str | None,
+        typer.Option(
+            help="Of a matrix: rows with commas, e.g. II-own,orphan, or registered attacks."
+        ),
+    ] = None,
+    columns: Annotated[
+        str | None,
+        typer.Option(help="Of a matrix: columns with commas, or registered defences."),
+    ] = None,
+    goals: Annotated[
+        int | None, typer.Option(min=1, max=1000, help="Of a matrix: how many random goals.")
+    ] = None,
+    tuning: Annotated[
+        bool,
+        typer.Option(
+            "--tuning",
+            help="Of a matrix: only the goal and seed on which settings are chosen, and which are left out otherwise.",
+        ),
+    ] = False,
     show: Annotated[
         bool, typer.Option("--list", help="List the shipped recipes, one a line.")
     ] = False,
@@ -108,6 +129,8 @@ def run(
     Attack III: [bold]mmpoison run openmoji --goal sheep2aeroplane --goal sofa2bird[/bold]
 
     A table of the paper: [bold]mmpoison run table-3 --on openmoji[/bold]; what would be done: --dry-run
+
+    Attacks against defences: [bold]mmpoison run matrix --on openmoji --rows II-own --goals 2[/bold]
     """
     from mmpoison.api.data import SEVERAL_GOALS
     from mmpoison.attacks.catalogue import takes_several_goals
@@ -140,12 +163,50 @@ def run(
     changed = parse_changes(given)
     if data_root is not None:
         changed["data.root"] = str(data_root)
+    chosen_seeds = [seed for seed in parse_seeds(seeds) if seed is not None] or None
+    if has_matrix(recipe):
+        for option, one_run in (
+            ("--attack", attack),
+            ("--goal", goal),
+            ("--mode", mode),
+            ("--preset", preset),
+            ("--study", study),
+        ):
+            if one_run:
+                raise InputError(
+                    f"{option}: a matrix draws its goals, and --rows says which attacks"
+                )
+        run_the_matrix(
+            recipe,
+            changed,
+            out if out is not None else Path("runs") / folder_name(recipe),
+            rows=rows,
+            columns=columns,
+            goals=goals,
+            seeds=chosen_seeds,
+            tuning=tuning,
+            workers=workers,
+            retries=retries,
+            ray=ray,
+            device=device,
+            dry_run=dry_run,
+            form=form,
+        )
+        return
+    for option, value in (
+        ("--rows", rows),
+        ("--columns", columns),
+        ("--goals", goals),
+        ("--tuning", tuning),
+    ):
+        if value:
+            raise InputError(f"{option}: is for a matrix, and recipe {recipe} is none")
     if dry_run or has_sweep(recipe):
         run_all(
             read_sweep(
                 recipe,
                 changed,
-                seeds=[seed for seed in parse_seeds(seeds) if seed is not None] or None,
+                seeds=chosen_seeds,
             ),
             out if out is not None else Path("runs") / folder_name(recipe),
             workers=workers,

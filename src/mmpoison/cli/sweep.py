@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from mmpoison.runs.recipe import Recipe
+    from mmpoison.runs.sweeps.dispatch import SweepState
     from mmpoison.runs.sweeps.plan import SweepPlan
-    from mmpoison.runs.sweeps.sweep import SweepState
     from mmpoison.runs.sweeps.sweep_runs import Sweep
 
 MOST_SEEDS = 10_000
@@ -186,22 +186,16 @@ def parse_goals(text: str) -> str | list[Any]:
 
 def read_sweep(recipe: str, changes: dict[str, Any], **more: Any) -> Sweep:
     """Read the runs of a recipe; load its data only if all their goals are requested."""
+    from mmpoison.attacks.goal import goal_classes
     from mmpoison.runs.run_cache import RunCache
     from mmpoison.runs.sweeps.sweep_runs import load_sweep
 
     run_cache = RunCache()
 
     def classes(one: Recipe) -> Sequence[str]:
-        pairs = run_cache.pairs(one.data, one.seed)
-        return [name for name in pairs.classes if _usable(pairs, name)]
+        return goal_classes(run_cache.pairs(one.data, one.seed))
 
     return load_sweep(recipe, changes, classes=classes, **more)
-
-
-def _usable(pairs: Any, label: str) -> bool:
-    """Return whether a class has train and test pairs."""
-    of_class = pairs.images.class_codes[pairs.image] == pairs.images.class_code(label)
-    return all((of_class & pairs.in_split(split)).any() for split in ("train", "test"))
 
 
 def run_all(
@@ -291,7 +285,7 @@ def _table(state: SweepState, begun: float) -> Table:
     done = len(state.done)
     rest = ""
     if done:
-        rest = f", about {_time((now - begun) / done * state.left)} left"
+        rest = f", about {duration((now - begun) / done * state.left)} left"
     table = Table(
         title=f"{state.found + done} of {state.total} runs complete, {len(state.failed)} failed{rest}",
         title_justify="left",
@@ -299,7 +293,7 @@ def _table(state: SweepState, begun: float) -> Table:
     for name in ("run", "doing", "for"):
         table.add_column(name, overflow="fold")
     for name, at, since in state.at[:SHOWN_AT_ONCE]:
-        table.add_row(safe_text(name), safe_text(at), _time(now - since))
+        table.add_row(safe_text(name), safe_text(at), duration(now - since))
     if len(state.at) > SHOWN_AT_ONCE:
         table.add_row(f"and {len(state.at) - SHOWN_AT_ONCE} more", "", "")
     for failure in list(state.failed.values())[-3:]:
@@ -338,13 +332,13 @@ def _known_size(size: float | None) -> str:
 
 
 def _known(seconds: float | None) -> str:
-    return "unknown" if seconds is None else _time(seconds)
+    return "unknown" if seconds is None else duration(seconds)
 
 
-def _time(seconds: float) -> str:
+def duration(seconds: float) -> str:
     """Format a duration as hours and minutes, or as minutes and seconds.
 
-    >>> _time(59), _time(61), _time(7260)
+    >>> duration(59), duration(61), duration(7260)
     ('59 s', '1 min 01 s', '2 h 01 min')
     """
     whole = round(seconds)

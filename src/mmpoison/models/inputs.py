@@ -43,7 +43,12 @@ class PairInputs(ABC):
     def __init__(self, captions: Sequence[str], lengths: Tensor, image_position: IntArray) -> None:
         self._row = {caption: row for row, caption in enumerate(captions)}
         self.lengths = lengths
-        self._image_position = image_position
+        self.image_position = image_position
+
+    @property
+    def captions(self) -> list[str]:
+        """The captions in the order of their rows."""
+        return list(self._row)
 
     def text_rows(self, captions: Sequence[str] | npt.NDArray[np.object_]) -> Rows:
         """Return the rows of captions in the inputs, shape `(n,)`.
@@ -64,7 +69,7 @@ class PairInputs(ABC):
         Raises:
             InputError: If an image was not prepared.
         """
-        rows = self._image_position[indices].astype(np.int64)
+        rows = self.image_position[indices].astype(np.int64)
         if rows.size and rows.min() < 0:
             raise InputError(f"image {int(indices[rows.argmin()])} was not prepared for this model")
         return rows
@@ -258,6 +263,49 @@ def prepare_features(
         found = ContentCache(cache).arrays(key, compute, *names)
     image, text, lengths = map(torch.from_numpy, found)
     return FeatureInputs(captions, lengths, image, text, position)
+
+
+def add_missing(
+    inputs: PairInputs,
+    encoder: DualEncoder,
+    pairs: PairDataset,
+    *,
+    progress: ProgressFor | None = None,
+) -> PairInputs:
+    """Return inputs that also hold the captions and images of a poisoned set; what is there is not computed again.
+
+    Args:
+        inputs: Prepared inputs of the clean set.
+        encoder: The model they were prepared for.
+        pairs: The poisoned set: its table of images is that of the clean one, with new images at its end if any.
+        progress: Gives a progress callback for a named step.
+
+    Raises:
+        InputError: If an image is missing or broken.
+    """
+    position = np.full(len(pairs.images), -1, dtype=np.int32)
+    position[: len(inputs.image_position)] = inputs.image_position
+    known = set(inputs.captions)
+    unknown = np.array([caption not in known for caption in pairs.captions], dtype=bool)
+    lacking = (position[pairs.image] < 0) | unknown
+    if not lacking.any():
+        return inputs
+    if not isinstance(inputs, FeatureInputs):
+        everything = np.union1d(np.flatnonzero(position >= 0), pairs.image).astype(np.int32)
+        pixels = getattr(inputs, "pixels", None)
+        return prepare_pixels(encoder, pairs, images=everything, pixels=pixels, progress=progress)
+    more = prepare_features(encoder, pairs.where(lacking), progress=progress)
+    captions = [caption for caption in more.captions if caption not in known]
+    new_images = np.flatnonzero((position < 0) & (more.image_position >= 0))
+    position[new_images] = len(inputs.image_features) + np.arange(len(new_images))
+    text, image = more.text_rows(captions), more.image_rows(new_images.astype(np.int32))
+    return FeatureInputs(
+        [*inputs.captions, *captions],
+        torch.cat([inputs.lengths, more.lengths[torch.as_tensor(text)]]),
+        torch.cat([inputs.image_features, more.load_images(image)]),
+        torch.cat([inputs.text_features, more.load_texts(text)]),
+        position,
+    )
 
 
 def _needed(pairs: PairDataset, images: IntArray | None) -> IntArray:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -91,9 +91,21 @@ class PreparedRun:
 
 
 def prepare_run(
-    recipe: Recipe, run_cache: RunCache, progress: RunProgress, device: torch.device
+    recipe: Recipe,
+    run_cache: RunCache,
+    progress: RunProgress,
+    device: torch.device,
+    surrogate: Callable[[str, PairDataset], Surrogate] | None = None,
 ) -> PreparedRun:
     """Load the data, poison them, load the model; refuse early what would fail after hours of training.
+
+    Args:
+        recipe: What to do.
+        run_cache: What this process has loaded.
+        progress: Reports the progress.
+        device: Where to compute.
+        surrogate: Gives embeddings by the name of an encoder, for a set, to an attack that needs them; by default each
+            attack embeds what it needs.
 
     Raises:
         InputError: If the recipe cannot be run on the data.
@@ -113,6 +125,9 @@ def prepare_run(
 
     def embedder(name: str | None) -> Surrogate:
         """Give embeddings to an attack that needs them: of the encoder it names, else of the recipe's model."""
+        # vectors do not serve an attack that optimises pixels
+        if surrogate is not None and not getattr(attack, "needs_pixels", False):
+            return surrogate(name or model.name, pairs)
         encoder = run_cache.encoder(
             name or model.name, trust=model.trust and not name, device=torch.device("cpu")
         )

@@ -26,6 +26,7 @@ from mmpoison.base.untrusted import MAX_INTEGER, parse_json
 from mmpoison.base.untrusted_yaml import parse_yaml
 from mmpoison.errors import InputError
 from mmpoison.evaluation.names import parse_studies
+from mmpoison.runs.matrix_part import MatrixPart
 from mmpoison.runs.overrides import override
 from mmpoison.runs.preset import apply_preset
 from mmpoison.runs.recipe_files import read_recipe
@@ -278,6 +279,7 @@ class Recipe(_Part):
         study: Names of `mmpoison.evaluation.STUDIES`, or `all`: what is measured beyond the rows of every run.
         transfer: Other data sets to measure on too.
         sweep: For a file of several runs: in what they differ. None in a run of its own.
+        matrix: For a matrix of attacks against defences: its rows and columns. None in a run of its own.
     """
 
     name: str
@@ -295,6 +297,7 @@ class Recipe(_Part):
     study: tuple[str, ...] = ()
     transfer: tuple[TransferPart, ...] = ()
     sweep: SweepPart | None = None
+    matrix: MatrixPart | None = None
 
     @field_validator("study", mode="before")
     @classmethod
@@ -319,7 +322,7 @@ class Recipe(_Part):
     @model_serializer(mode="wrap")
     def _without_what_is_not_set(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         value: dict[str, Any] = handler(self)
-        for key in ("robust_training", "scan"):
+        for key in ("robust_training", "scan", "matrix"):
             if getattr(self, key) is None:
                 value.pop(key, None)
         return value

@@ -10,12 +10,14 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 
+from mmpoison.attacks.surrogate import VectorSurrogate
 from mmpoison.base.cache_folder import cache_folder
 from mmpoison.datasets.catalogue import load_dataset
 from mmpoison.evaluation.measure import ModelMeasurement
 from mmpoison.images.file_states import States, file_states, refuse_changed
 from mmpoison.models.compute_environment import encoder_identity
 from mmpoison.models.dual_encoder import DualEncoder
+from mmpoison.models.embedding import embed_captions, embed_images, embed_texts
 from mmpoison.models.inputs import (
     PairInputs,
     ProgressFor,
@@ -126,6 +128,39 @@ class RunCache:
         identity = self.identity(encoder)
         where = [identity, str(encoder.device), on_features, clean, str(pairs.root)]
         return self._get("inputs", where, prepare)
+
+    def surrogate(
+        self,
+        name: str,
+        pairs: PairDataset,
+        *,
+        trust: bool = False,
+        progress: ProgressFor | None = None,
+    ) -> VectorSurrogate:
+        """Embed all images and captions of a clean set by a model, for attacks that know a surrogate.
+
+        Args:
+            name: Name of the model.
+            pairs: The clean set.
+            trust: As for `load_encoder`.
+            progress: Gives a progress callback for a named step.
+        """
+        encoder = self.encoder(name, trust=trust, device=torch.device("cpu"))
+        heads = encoder.image_head_parameters() or encoder.text_head_parameters()
+
+        def embed() -> VectorSurrogate:
+            inputs = self.inputs(encoder, pairs, on_features=bool(heads), progress=progress)
+            captions = inputs.captions
+            images = np.arange(len(pairs.images), dtype=np.int32)
+            return VectorSurrogate(
+                captions,
+                embed_texts(encoder, inputs, np.array(captions, dtype=object)),
+                images,
+                embed_images(encoder, inputs, images),
+                lambda new: embed_captions(encoder, new),
+            )
+
+        return self._get("surrogate", [name, pairs.fingerprint, str(pairs.root)], embed)
 
     def measured(
         self,

@@ -26,8 +26,9 @@ from mmpoison.errors import InputError
 from mmpoison.runs.recipe import Recipe
 from mmpoison.runs.run import run_recipe
 from mmpoison.runs.run_cache import RunCache
+from mmpoison.runs.sweeps.dispatch import SweepState
 from mmpoison.runs.sweeps.plan import plan_sweep
-from mmpoison.runs.sweeps.sweep import SweepState, run_sweep
+from mmpoison.runs.sweeps.sweep import run_sweep
 from mmpoison.runs.sweeps.sweep_runs import Sweep, load_sweep
 from mmpoison.runs.sweeps.workers import LocalWorker
 

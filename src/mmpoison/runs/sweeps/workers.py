@@ -9,22 +9,56 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from mmpoison.base.processes import begin_worker
 from mmpoison.errors import InputError, ResultError
-from mmpoison.runs.progress import Progress
+from mmpoison.runs.progress import Progress, RunProgress
 from mmpoison.runs.recipe import Recipe
 from mmpoison.training.loop import OnStep
+
+if TYPE_CHECKING:
+    from mmpoison.runs.run_cache import RunCache
 
 DIED = "the process that ran it died (was it killed, or out of memory?)"
 
 Report = Callable[[str], None]
 
 
+class Task(Protocol):
+    """A piece of work that a worker does in its own process: a run of a sweep, or a piece of a matrix."""
+
+    @property
+    def id(self) -> str:
+        """Its name among the tasks."""
+        ...
+
+    @property
+    def group(self) -> str:
+        """Tasks of one group share data and a clean model."""
+        ...
+
+    @property
+    def out(self) -> Path:
+        """The folder that it writes; two processes never do the same one at a time."""
+        ...
+
+    def run(self, run_cache: RunCache, progress: RunProgress) -> None:
+        """Do the work, or nothing where it is done.
+
+        Args:
+            run_cache: What earlier tasks of the worker have loaded.
+            progress: Reports the progress.
+
+        Raises:
+            InputError: If the input is to blame; another attempt would fail too.
+        """
+        ...
+
+
 @dataclass(frozen=True)
-class Task:
-    """One run of a sweep.
+class RunTask:
+    """One run of a sweep, as `Task`.
 
     Attributes:
         id: The run's id.
@@ -41,6 +75,20 @@ class Task:
     save_models: bool
     device: str
     group: str
+
+    def run(self, run_cache: RunCache, progress: RunProgress) -> None:
+        """Run the recipe, if another sweep has not done it."""
+        from mmpoison.runs.run import run_recipe
+
+        if not (self.out / "metrics.json").is_file():
+            run_recipe(
+                self.recipe,
+                self.out,
+                progress=progress,
+                save_models=self.save_models,
+                device=self.device,
+                run_cache=run_cache,
+            )
 
 
 @dataclass(frozen=True)
@@ -87,19 +135,9 @@ class TaskRunner:
 
     def __call__(self, task: Task, report: Report = lambda text: None) -> Reply:
         """Run a task; only exceptions that end the process are raised."""
-        from mmpoison.runs.run import run_recipe
-
         try:
             with _folder_lock(task.out):
-                if not (task.out / "metrics.json").is_file():  # else another sweep has done it
-                    run_recipe(
-                        task.recipe,
-                        task.out,
-                        progress=TaskProgress(report),
-                        save_models=task.save_models,
-                        device=task.device,
-                        run_cache=self._run_cache,
-                    )
+                task.run(self._run_cache, TaskProgress(report))
             return Reply()
         except (InputError, ResultError) as error:
             return Reply(" ".join(str(error).split()))
@@ -114,7 +152,7 @@ def _folder_lock(out: Path) -> Any:
 
     locks = out.parent.parent / ".locks"
     locks.mkdir(parents=True, exist_ok=True)
-    return FileLock(locks / f"{out.name}.lock", poll_interval=0.2)
+    return FileLock(locks / f"{out.parent.name}-{out.name}.lock", poll_interval=0.2)
 
 
 class TaskProgress:

@@ -1,0 +1,163 @@
+"""`run` and `report` for a matrix of attacks against defences."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from mmpoison.base.phrasing import count_of
+from mmpoison.cli.console import busy, console, live_progress, print_tables, say
+from mmpoison.cli.options import Format
+from mmpoison.cli.sweep import FAILED, cores, duration, shown
+from mmpoison.errors import InputError
+from mmpoison.reporting.text import safe_text
+
+if TYPE_CHECKING:
+    from mmpoison.runs.matrix.run_matrix import MatrixPlan
+
+
+def has_matrix(recipe: str) -> bool:
+    """Return whether a recipe describes a matrix."""
+    from mmpoison.runs.recipe_files import read_recipe
+
+    return bool(read_recipe(recipe)[0].get("matrix"))
+
+
+def is_matrix(folder: Path) -> bool:
+    """Return whether a folder holds the pieces of a matrix."""
+    from mmpoison.records.matrix import MATRIX_FILE
+
+    return (folder / MATRIX_FILE).is_file()
+
+
+def names_of(text: str | None) -> list[str]:
+    """Split names at commas.
+
+    >>> names_of("II-own, orphan")
+    ['II-own', 'orphan']
+    """
+    return [name.strip() for name in (text or "").split(",") if name.strip()]
+
+
+def run_the_matrix(
+    name: str,
+    changes: dict[str, Any],
+    out: Path,
+    *,
+    rows: str | None,
+    columns: str | None,
+    goals: int | None,
+    seeds: list[int] | None,
+    tuning: bool,
+    workers: int | None,
+    retries: int,
+    ray: str | None,
+    device: str,
+    dry_run: bool,
+    form: Format,
+) -> None:
+    """Run a matrix, or say what it would do; then write its pages and print its tables."""
+    from mmpoison.base.devices import find_device
+    from mmpoison.runs.matrix.plan import chosen_part
+    from mmpoison.runs.matrix.run_matrix import plan_matrix, run_matrix
+    from mmpoison.runs.recipe import load_recipe
+
+    recipe = load_recipe(name, changes)
+    assert recipe.matrix is not None
+    part = chosen_part(recipe.matrix, names_of(rows), names_of(columns), goals, seeds)
+    recipe = recipe.model_copy(update={"matrix": part})
+    where = str(find_device(device))
+    count = workers or cores()
+    with live_progress() as progress:
+        progress.progress("loading data")
+        plan = plan_matrix(recipe, out, device=where, tuning=tuning)
+    _say_plan(plan, out, count)
+    if dry_run:
+        return
+    console.print(
+        f"[bold]{safe_text(recipe.name)}[/bold]: {count_of(len(part.rows), 'row')}, "
+        f"{count_of(len(part.columns), 'column')}, {count_of(1 if tuning else part.goals, 'goal')}, "
+        f"{count_of(1 if tuning else len(part.seeds), 'seed')}",
+        highlight=False,
+    )
+    with shown() as on_change:
+        state = run_matrix(
+            recipe,
+            out,
+            workers=count,
+            retries=retries,
+            ray=ray,
+            device=where,
+            tuning=tuning,
+            on_change=on_change,
+        )
+    for failure in state.failed.values():
+        say(f"{failure.run}: failed after {count_of(failure.tries, 'attempt')}: {failure.error}")
+    if state.found or state.done:
+        report_matrix(out, None, form)
+    if state.failed:
+        raise typer.Exit(FAILED)
+
+
+def _say_plan(plan: MatrixPlan, out: Path, workers: int) -> None:
+    left = plan.seconds_left
+    busy_workers = min(workers, max(1, len(plan.todo)))
+    time = "" if left is None else f": about {duration(left / busy_workers)}"
+    say(
+        f"{out}: {count_of(len(plan.tasks), 'piece')}, {len(plan.tasks) - len(plan.todo):,} complete; "
+        f"{plan.columns_todo:,} measurements remain, {count_of(busy_workers, 'worker')}{time}"
+    )
+
+
+def report_matrix(
+    folder: Path,
+    out: Path | None,
+    form: Format,
+    *,
+    markdown: Path | None = None,
+    parquet: Path | None = None,
+    html: Path | None = None,
+) -> None:
+    """Write the pages of a matrix, and print its tables.
+
+    Args:
+        folder: The folder of `run matrix`.
+        out: Folder for the pages; the same by default.
+        form: How to print.
+        markdown: Write the tables to this file instead.
+        parquet: Write every measurement to this file instead.
+        html: Write the page to this file instead.
+    """
+    from mmpoison.base.files import atomic_file
+    from mmpoison.records.matrix import read_matrix, write_cells
+    from mmpoison.reporting.matrix.page import matrix_html, matrix_tables, write_matrix_pages
+    from mmpoison.reporting.matrix.summary import summarise
+    from mmpoison.reporting.table import markdown as as_markdown
+
+    with busy("reading pieces"):
+        facts, cells = read_matrix(folder)
+        summary = summarise(facts, cells)
+    if parquet is not None:
+        write_cells(parquet, cells)
+        say(f"{count_of(len(cells), 'row')}: {parquet}")
+        return
+    if html is not None or markdown is not None:
+        text = matrix_html(summary) if html else as_markdown(matrix_tables(summary))
+        target = html or markdown
+        assert target is not None
+        if target.is_dir():
+            raise InputError(f"{target}: is a folder, a file is needed")
+        with atomic_file(target) as temporary:
+            temporary.write_text(text, encoding="utf-8")
+        say(f"page: {target}")
+        return
+    with busy("writing pages"):
+        files = write_matrix_pages(summary, cells, out or folder)
+    print_tables(matrix_tables(summary, short=form == "table"), form)
+    if form == "table":
+        for file in files:
+            say(str(file))
+        say(f"again: mmpoison report {shlex.quote(str(folder))}")

@@ -1,0 +1,1 @@
+"""Tables, heat maps and pages of a matrix of attacks against defences."""

@@ -1,0 +1,254 @@
+"""Plans a matrix: which rows and columns, which goals, and the list of its pieces."""
+
+from __future__ import annotations
+
+import inspect
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from mmpoison.attacks.catalogue import ATTACKS, build_attack, takes_several_goals
+from mmpoison.attacks.goal import random_goals
+from mmpoison.base.files import plain_name
+from mmpoison.base.registry import unknown_name
+from mmpoison.base.seeding import generator
+from mmpoison.defenses.catalogue import DEFENSES, build_defense, build_filter, defense_parameters
+from mmpoison.errors import InputError
+from mmpoison.records.matrix import CLEAN_MODEL, UNDEFENDED
+from mmpoison.runs.matrix_part import MatrixColumn, MatrixPart, MatrixRow
+from mmpoison.runs.recipe import Recipe
+from mmpoison.training.settings import TrainingSettings
+
+SAMPLES = 25
+"""Of an attack that is named on the command line alone: what the recipes of the paper take."""
+
+CLEAN_LOSS = 0.02
+"""Of a filter that is named on the command line alone and has no cut of its own."""
+
+
+@dataclass(frozen=True)
+class Piece:
+    """One attack with one goal and one seed, measured with every column.
+
+    Attributes:
+        row: Name of its row.
+        goals: Its goals, the first one that was drawn first; empty for a row without poison.
+        seed: Seed of data, attack and training.
+    """
+
+    row: str
+    goals: tuple[str, ...]
+    seed: int
+
+    @property
+    def goal(self) -> str:
+        """The goal that was drawn, or empty."""
+        return self.goals[0] if self.goals else ""
+
+    @property
+    def id(self) -> str:
+        """Its name, and that of its folder: `ROW/GOAL-seedN`."""
+        return f"{plain_name(self.row)}/{plain_name(self.goal or 'no-goal')}-seed{self.seed}"
+
+
+def chosen_part(
+    part: MatrixPart,
+    rows: Sequence[str] = (),
+    columns: Sequence[str] = (),
+    goals: int | None = None,
+    seeds: Sequence[int] | None = None,
+) -> MatrixPart:
+    """Choose rows, columns, goals and seeds of a matrix.
+
+    A name that is no row is an attack of the registry, with its default options and 25 samples. A name that is no
+    column is a defence of the registry. Both may be of another installed package.
+
+    Args:
+        part: The matrix.
+        rows: Names; all rows by default.
+        columns: Names; all columns by default. `as_many_as` brings the column along that it names.
+        goals: How many goals.
+        seeds: Seeds.
+
+    Raises:
+        InputError: If there is no such attack or defence, or a value is out of range.
+    """
+    chosen_rows = {name: part.rows.get(name) or _row_of(name, part) for name in rows} or part.rows
+    chosen_columns = {
+        name: part.columns.get(name) or _column_of(name, part) for name in columns
+    } or dict(part.columns)
+    for column in list(chosen_columns.values()):
+        if (other := column.as_many_as) is not None:
+            chosen_columns.setdefault(other, part.columns[other])
+    changes = {"goals": goals, "seeds": None if seeds is None else list(seeds)}
+    try:
+        return MatrixPart.model_validate(
+            {
+                **part.model_dump(),
+                **{key: value for key, value in changes.items() if value is not None},
+                "rows": {name: row.model_dump() for name, row in chosen_rows.items()},
+                "columns": {name: each.model_dump() for name, each in chosen_columns.items()},
+            }
+        )
+    except ValueError as error:
+        reason = str(error).splitlines()[-2].strip().removeprefix("Value error, ")
+        raise InputError(f"matrix: {reason.partition(' [type')[0]}") from None
+
+
+def _row_of(name: str, part: MatrixPart) -> MatrixRow:
+    if name not in ATTACKS:
+        ATTACKS.refuse_unusable(name)
+        raise InputError(f"--rows: {unknown_name('row', name, [*part.rows, *ATTACKS])}")
+    takes = inspect.signature(ATTACKS[name]).parameters
+    return MatrixRow.model_validate(
+        {
+            "attack": name,
+            "goals": 2 if takes_several_goals(name) else 1,
+            **({"samples": SAMPLES} if "samples" in takes else {}),
+        }
+    )
+
+
+def _column_of(name: str, part: MatrixPart) -> MatrixColumn:
+    if name not in DEFENSES:
+        DEFENSES.refuse_unusable(name)
+        raise InputError(f"--columns: {unknown_name('column', name, [*part.columns, *DEFENSES])}")
+    plug_in = DEFENSES[name]
+    cut = {}
+    if plug_in.kind == "pre-training" and getattr(plug_in, "default_cut", None) is None:
+        cut = {"clean_loss": CLEAN_LOSS}
+    return MatrixColumn.model_validate({"method": name, **cut})
+
+
+def draw_goals(part: MatrixPart, classes: Sequence[str], *, tuning: bool = False) -> list[str]:
+    """Draw the goals of a matrix, the same for each row and seed; more goals begin with the same ones.
+
+    Args:
+        part: How many goals, and the seed on which settings are chosen.
+        classes: The classes between which goals are possible.
+        tuning: Return the one goal on which settings are chosen, which is never among the others.
+
+    Raises:
+        InputError: If there are fewer goals than are asked for.
+    """
+    drawn = [f"{a}2{b}" for a, b in random_goals(classes, part.goals + 1, part.tuning_seed)]
+    if len(drawn) < part.goals + 1:
+        raise InputError(
+            f"matrix.goals: {part.goals} goals and one to choose settings on are wanted, "
+            f"and {len(classes)} classes allow {len(drawn)}"
+        )
+    return drawn[:1] if tuning else drawn[1:]
+
+
+def plan_pieces(part: MatrixPart, classes: Sequence[str], *, tuning: bool = False) -> list[Piece]:
+    """List the pieces, seed by seed, so that workers share data and clean models.
+
+    Args:
+        part: The matrix.
+        classes: As for `draw_goals`.
+        tuning: As for `draw_goals`.
+
+    Raises:
+        InputError: As `draw_goals`, or if a row wants more original classes than there are.
+    """
+    goals = draw_goals(part, classes, tuning=tuning)
+    pieces: list[Piece] = []
+    for seed in [part.tuning_seed] if tuning else part.seeds:
+        for name, row in part.rows.items():
+            if row.attack is None:
+                pieces.append(Piece(name, (), seed))
+                continue
+            pieces += [
+                Piece(name, _with_others(goal, row.goals, classes, name), seed) for goal in goals
+            ]
+    return pieces
+
+
+def _with_others(goal: str, count: int, classes: Sequence[str], row: str) -> tuple[str, ...]:
+    """Add goals of other original classes to the same target class."""
+    if count == 1:
+        return (goal,)
+    first, target = next((a, b) for a in classes for b in classes if a != b and f"{a}2{b}" == goal)
+    others = [name for name in classes if name not in (first, target)]
+    if len(others) < count - 1:
+        raise InputError(f"matrix.rows.{row}.goals: {count} goals need {count + 1} classes")
+    drawn = generator(0, f"benchmark-goals/{goal}").permutation(others)[: count - 1]
+    return (goal, *(f"{name}2{target}" for name in drawn))
+
+
+def column_order(columns: Mapping[str, MatrixColumn]) -> list[str]:
+    """Order columns so that each `as_many_as` comes after the filter it names.
+
+    Raises:
+        InputError: If they name each other in a circle.
+    """
+    ordered: list[str] = []
+    left = dict(columns)
+    while left:
+        ready = [
+            name
+            for name, column in left.items()
+            if column.as_many_as is None or column.as_many_as in ordered
+        ]
+        if not ready:
+            raise InputError(f"matrix.columns.{next(iter(left))}.as_many_as: a circle")
+        ordered += ready
+        left = {name: column for name, column in left.items() if name not in ready}
+    return ordered
+
+
+def check_matrix(recipe: Recipe, part: MatrixPart, pieces: Sequence[Piece]) -> None:
+    """Build every attack and every defence once, so that a mistake is found before anything is trained.
+
+    Raises:
+        InputError: If a name or option is wrong, or two names would have one folder.
+    """
+    for what, names in (("rows", part.rows), ("columns", [*part.columns, UNDEFENDED, CLEAN_MODEL])):
+        (folder, count), *_ = Counter(map(plain_name, names)).most_common(1)
+        if count > 1:
+            raise InputError(f"matrix.{what}: two of them are called {folder!r}")
+    goals = {piece.row: piece.goals for piece in pieces}
+    for name, row in part.rows.items():
+        if row.attack is not None:
+            build_attack(row.attack, goals[name], row.options, f"recipe key matrix.rows.{name}.")
+    for name, column in part.columns.items():
+        check_column(recipe, name, column)
+    column_order(part.columns)
+
+
+def check_column(recipe: Recipe, name: str, column: MatrixColumn) -> None:
+    """Build the defence of a column.
+
+    Raises:
+        InputError: If it cannot be built, or a key does not belong to its kind.
+    """
+    where = f"recipe key matrix.columns.{name}."
+    kind = DEFENSES[column.method].kind
+    if kind == "pre-training":
+        if column.encoder is None and recipe.filter is None:
+            raise InputError(
+                f"{where}encoder: a filter needs a judge, and the recipe has no filter"
+            )
+        more = {"clean_loss": CLEAN_LOSS} if column.as_many_as else {}
+        build_filter(column.method, {**column.options, **more}, where)
+    else:
+        settings = repair_settings(recipe, column) if kind == "post-training" else None
+        build_defense(kind, column.method, column.options, where, settings)
+    given = {
+        "encoder": (column.encoder, "pre-training"),
+        "as_many_as": (column.as_many_as, "pre-training"),
+        "training": (column.training, "post-training"),
+        "learning_rates": (column.learning_rates, "post-training"),
+    }
+    for key, (value, wanted) in given.items():
+        if value and kind != wanted:
+            raise InputError(f"{where}{key}: defence {column.method!r} is of kind {kind}")
+
+
+def repair_settings(recipe: Recipe, column: MatrixColumn) -> TrainingSettings | None:
+    """Return how a repair trains: as its column says, else as the recipe's; None where it takes no settings."""
+    if "settings" not in defense_parameters("post-training", column.method):
+        return None
+    if column.training is not None:
+        return column.training
+    return recipe.sterilize.training if recipe.sterilize is not None else None

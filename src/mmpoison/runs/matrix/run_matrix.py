@@ -1,0 +1,219 @@
+"""Runs a matrix: its pieces in workers, into a folder that more rows, columns, goals and seeds can be added to."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from mmpoison.attacks.goal import goal_classes
+from mmpoison.base.files import atomic_file, occupied_by_others, refuse_special
+from mmpoison.base.untrusted_yaml import read_yaml
+from mmpoison.errors import InputError
+from mmpoison.records.matrix import MATRIX_FILE, PIECES, read_cells
+from mmpoison.runs.matrix.measure_piece import PieceTask
+from mmpoison.runs.matrix.plan import check_matrix, plan_pieces
+from mmpoison.runs.recipe import Recipe
+from mmpoison.runs.run_cache import RunCache
+from mmpoison.runs.sweeps.dispatch import Dispatch, OnChange, SweepState, make_workers
+from mmpoison.runs.sweeps.folder import FAILURES, Failure
+
+NOT_COMPARED = ("matrix", "sweep", "attack", "seed")
+"""Keys of the recipe that a piece does not depend on."""
+
+
+@dataclass(frozen=True)
+class MatrixPlan:
+    """The pieces of a matrix.
+
+    Attributes:
+        tasks: All pieces that are asked for.
+        todo: Those of which a column is missing.
+        columns_todo: How many columns are missing in all of them.
+        seconds: Mean time of a column, by its name, where some piece has it already.
+    """
+
+    tasks: list[PieceTask]
+    todo: list[PieceTask]
+    columns_todo: int
+    seconds: dict[str, float]
+
+    @property
+    def seconds_left(self) -> float | None:
+        """Time of the missing columns in one worker; None where nothing like them has been measured here."""
+        missing = [column for task in self.todo for column in task.missing]
+        if not self.seconds or not missing:
+            return None if missing else 0.0
+        usual = sum(self.seconds.values()) / len(self.seconds)
+        return sum(self.seconds.get(column, usual) for column in missing)
+
+
+def plan_matrix(
+    recipe: Recipe, out: Path, *, device: str = "cpu", tuning: bool = False
+) -> MatrixPlan:
+    """List the pieces of a matrix, without running any; the data of the first seed are loaded.
+
+    Args:
+        recipe: A recipe with a section `matrix`, of the rows and columns that are asked for.
+        out: The folder of the matrix, which may hold pieces.
+        device: Where each worker computes.
+        tuning: Only the goal and the seed on which settings are chosen.
+
+    Raises:
+        InputError: If the recipe has no matrix or a mistake, or the folder is another matrix's.
+    """
+    part = recipe.matrix
+    if part is None:
+        raise InputError(f"recipe {recipe.name}: has no section `matrix`")
+    _check_folder(recipe, out, tuning)
+    seed = part.tuning_seed if tuning else part.seeds[0]
+    classes = goal_classes(RunCache().pairs(recipe.data, seed))
+    pieces = plan_pieces(part, classes, tuning=tuning)
+    check_matrix(recipe, part, pieces)
+    tasks = [
+        PieceTask(piece, recipe, out.absolute() / PIECES / piece.id, device) for piece in pieces
+    ]
+    todo = [task for task in tasks if task.missing]
+    return MatrixPlan(tasks, todo, sum(len(task.missing) for task in todo), _seconds(out))
+
+
+def run_matrix(
+    recipe: Recipe,
+    out: Path,
+    *,
+    workers: int = 1,
+    threads: int = 1,
+    retries: int = 1,
+    ray: str | None = None,
+    device: str = "cpu",
+    tuning: bool = False,
+    on_change: OnChange = lambda state: None,
+) -> SweepState:
+    """Run all pieces of a matrix that are not complete; a matrix that was killed resumes, column by column.
+
+    Args:
+        recipe: As for `plan_matrix`.
+        out: The folder: new, empty, or of the same matrix with other rows, columns, goals or seeds.
+        workers: Processes, each with one piece at a time.
+        threads: Threads of each.
+        retries: How often a piece is repeated that crashed or met an error of the machine.
+        ray: Address of a Ray cluster whose workers do it, or `local`; by default processes of this machine.
+        device: Where each worker computes.
+        tuning: Only the goal and the seed on which settings are chosen.
+        on_change: Called with the state, twice a second and at each change.
+
+    Returns:
+        The state at the end; its counts are pieces.
+
+    Raises:
+        InputError: As `plan_matrix`, or if there is no such cluster.
+    """
+    plan = plan_matrix(recipe, out, device=device, tuning=tuning)
+    state = SweepState(len(plan.tasks), found=len(plan.tasks) - len(plan.todo))
+    if plan.todo:
+        # a cluster that is not there is refused before anything is written
+        crew = make_workers(min(workers, len(plan.todo)), threads, ray)
+    _claim(recipe, out, tuning)
+    folders = {task.id: task for task in plan.tasks}
+
+    def write_failures(failures: dict[str, Failure]) -> None:
+        left = [failure for name, failure in failures.items() if folders[name].missing]
+        file = out / FAILURES
+        if not left:
+            file.unlink(missing_ok=True)
+            return
+        with atomic_file(file) as temporary:
+            lines = "".join(json.dumps(asdict(failure)) + "\n" for failure in left)
+            temporary.write_text(lines, encoding="utf-8")
+
+    if plan.todo:
+        try:
+            Dispatch(state, retries, on_change, write_failures).run(list(plan.todo), crew)
+        finally:
+            for worker in crew:
+                worker.stop()
+    write_failures(state.failed)
+    on_change(state)
+    return state
+
+
+def _check_folder(recipe: Recipe, out: Path, tuning: bool) -> None:
+    """Refuse a folder that is not this matrix's.
+
+    Raises:
+        InputError: If it holds something else, or a row or column of the same name with other options.
+    """
+    refuse_special(out)
+    if out.is_file():
+        raise InputError(f"{out}: is a file, a folder is needed: choose another --out")
+    if occupied_by_others(out / MATRIX_FILE):
+        raise InputError(f"{out}: holds something that is not a matrix: choose another --out")
+    found, new = _listed(out), _described(recipe, tuning)
+    if not found:
+        return
+    for key in ("recipe", "tuning", "goals_drawn_with", "repair_pairs"):
+        if found.get(key) != new[key]:
+            raise InputError(
+                f"{out}: holds a matrix of other settings ({key}): choose another --out"
+            )
+    for kind in ("rows", "columns"):
+        for name, options in new[kind].items():
+            if found[kind].get(name, options) != options:
+                raise InputError(
+                    f"{out}: holds {kind[:-1]} {name!r} with other options: name it otherwise, or choose another --out"
+                )
+
+
+def _described(recipe: Recipe, tuning: bool) -> dict[str, Any]:
+    part = recipe.matrix
+    assert part is not None
+    base = recipe.model_dump(mode="json")
+    base["data"].pop("root")  # the same data elsewhere
+    shown = part.model_dump(mode="json")
+    return {
+        "name": recipe.name,
+        "description": recipe.description,
+        "took": part.took,
+        "tuning": tuning,
+        "goals_drawn_with": part.tuning_seed,
+        "repair_pairs": part.repair_pairs,
+        "rows": shown["rows"],
+        "columns": shown["columns"],
+        "recipe": {key: value for key, value in base.items() if key not in NOT_COMPARED},
+    }
+
+
+def _listed(out: Path) -> dict[str, Any]:
+    """Read `matrix.yaml`, or nothing where there is none."""
+    file = out / MATRIX_FILE
+    if not file.is_file():
+        return {}
+    value = read_yaml(file)
+    if not isinstance(value, dict) or not all(
+        isinstance(value.get(key), dict) for key in ("rows", "columns", "recipe")
+    ):
+        raise InputError(f"{file}: is broken: delete it, the pieces next to it stay")
+    return value
+
+
+def _claim(recipe: Recipe, out: Path, tuning: bool) -> None:
+    """Write `matrix.yaml`; rows and columns of an earlier call stay listed."""
+    found, new = _listed(out), _described(recipe, tuning)
+    for kind in ("rows", "columns"):
+        new[kind] = {**found.get(kind, {}), **new[kind]}
+    text = yaml.safe_dump(new, sort_keys=False, allow_unicode=True)
+    with atomic_file(out / MATRIX_FILE) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def _seconds(out: Path) -> dict[str, float]:
+    """Return the mean time of each column that some piece in the folder has."""
+    times: dict[str, list[float]] = {}
+    for cell in read_cells(sorted(out.glob(f"{PIECES}/*/*/*.parquet"))):
+        if not cell.note:
+            spent = (cell.defence_seconds or 0.0) + (cell.training_seconds or 0.0)
+            times.setdefault(cell.column, []).append(spent)
+    return {column: sum(each) / len(each) for column, each in times.items()}

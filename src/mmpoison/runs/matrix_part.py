@@ -1,0 +1,128 @@
+"""The section `matrix` of a recipe: attacks (rows) against defences (columns), and how often each is measured."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from mmpoison.base.untrusted import MAX_INTEGER
+from mmpoison.training.settings import TrainingSettings
+
+MOST_GOALS = 1000
+Seed = Annotated[int, Field(ge=0, lt=MAX_INTEGER)]
+
+
+class MatrixRow(BaseModel):
+    """An attack, with its options next to its name.
+
+    Attributes:
+        attack: A registered attack; null for a row without poison, which shows false alarms and what a defence costs.
+        goals: How many goals it has at once, all to one target class.
+        near: Whether the target class is the one whose images a surrogate finds nearest to those of the original class.
+        single: Whether the set has one caption an image (the data's `-b`).
+        data_options: Options of the data that this row changes.
+    """
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    attack: str | None
+    goals: int = Field(1, ge=1, le=100)
+    near: bool = False
+    single: bool = False
+    data_options: dict[str, Any] = Field(default_factory=dict)
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The options of the attack."""
+        return {key: value for key, value in (self.model_extra or {}).items() if value is not None}
+
+    @model_validator(mode="after")
+    def _options_need_an_attack(self) -> MatrixRow:
+        if self.attack is None and (self.options or self.near or self.goals > 1):
+            raise ValueError("a row without an attack has no options")
+        return self
+
+
+class MatrixColumn(BaseModel):
+    """A defence of any kind, with its options next to its name.
+
+    Attributes:
+        method: A registered defence.
+        encoder: The judge of a filter; by default that of the recipe's `filter`.
+        as_many_as: For a filter: drop as many pairs as the filter of this column does, by `clean_loss`.
+        training: How a repair trains; by default as the recipe's `sterilize`.
+        learning_rates: Of a repair: try each, and take the highest that keeps the utility on held-out clean pairs.
+        needs: What it needs that its kind does not say, for example augmentation.
+    """
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    method: str
+    encoder: str | None = None
+    as_many_as: str | None = None
+    training: TrainingSettings | None = None
+    learning_rates: list[Annotated[float, Field(gt=0, le=1e30)]] = Field(default_factory=list)
+    needs: list[str] = Field(default_factory=list)
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The options of the defence."""
+        return {key: value for key, value in (self.model_extra or {}).items() if value is not None}
+
+
+class MatrixPart(BaseModel):
+    """Every attack against every defence, on the same goals and seeds.
+
+    ```yaml
+    matrix:
+      goals: 6                      # random goals, the same for each row
+      seeds: [5, 6, 7]
+      rows:
+        II existing: {attack: single-target-label, samples: 25}
+      columns:
+        suspicious-groups: {method: suspicious-groups}
+    ```
+
+    Attributes:
+        goals: How many goals are drawn.
+        seeds: Each goal is measured with each seed.
+        tuning_seed: Settings are chosen on one goal, which is left out, with this seed, which is not among `seeds`.
+        took: A row counts where the undefended attack succeeds at least this often.
+        repair_pairs: How many clean pairs each repair has; all of split `val` by default.
+        keep_models: Keep the undefended model of each piece, for columns that are added later.
+        rows: Attacks by the name of their row; null leaves one out.
+        columns: Defences by the name of their column; null leaves one out.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    goals: int = Field(6, ge=1, le=MOST_GOALS)
+    seeds: list[Seed] = Field(default_factory=lambda: [5, 6, 7], min_length=1)
+    tuning_seed: Seed = 0
+    took: float = Field(0.5, ge=0, le=1)
+    repair_pairs: int | None = Field(None, ge=2, le=10**12)
+    keep_models: bool = False
+    rows: dict[str, MatrixRow] = Field(min_length=1)
+    columns: dict[str, MatrixColumn] = Field(min_length=1)
+
+    @field_validator("rows", "columns", mode="before")
+    @classmethod
+    def _null_leaves_one_out(cls, value: Any) -> Any:
+        # a recipe that extends another one cannot remove a key otherwise
+        if not isinstance(value, dict):
+            return value
+        return {name: entry for name, entry in value.items() if entry is not None}
+
+    @model_validator(mode="after")
+    def _consistent(self) -> MatrixPart:
+        if len(set(self.seeds)) < len(self.seeds):
+            raise ValueError("seeds: one is given twice")
+        if self.tuning_seed in self.seeds:
+            raise ValueError(
+                f"tuning_seed {self.tuning_seed} is among the seeds: settings are chosen on another one"
+            )
+        for name, column in self.columns.items():
+            if column.as_many_as is not None and column.as_many_as not in self.columns:
+                raise ValueError(f"columns.{name}.as_many_as: no column {column.as_many_as!r}")
+        return self

@@ -1,0 +1,104 @@
+"""`mmpoison run` of a matrix: the whole of it at a tiny size, from the command line."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from tests.cli.conftest import Outcome
+from tests.runs.matrix.conftest import matrix_value
+
+from mmpoison.records.matrix import read_cells
+
+
+@pytest.fixture
+def recipe(work: Path) -> str:
+    """`mine.yaml`, with two rows."""
+    value = matrix_value(Path("squares"), Path("model"), seeds=[5])
+    (work / "mine.yaml").write_text(yaml.safe_dump(value, sort_keys=False))
+    return "mine.yaml"
+
+
+def pieces(out: Path) -> dict[str, bytes]:
+    return {
+        str(file.relative_to(out / "pieces")): file.read_bytes()
+        for file in sorted(out.glob("pieces/*/*/*.parquet"))
+    }
+
+
+def test_a_whole_matrix(cli: Callable[..., Outcome], recipe: str, work: Path) -> None:
+    said = cli("run", recipe, "--out", "out", "--dry-run")
+    assert said.code == 0
+    assert said.out.startswith("out: 2 pieces, 0 complete; 10 measurements remain, 2 workers")
+    assert not (work / "out").exists()
+    done = cli("run", recipe, "--out", "out", "--workers", "1")
+    assert done.code == 0, done
+    assert "Attack success after each defence" in done.out
+    out = work / "out"
+    first = pieces(out)
+    assert len(first) == 2 * 5
+    for name in ("matrix.md", "matrix.html", "matrix.parquet", "attack-success.svg"):
+        assert (out / name).is_file()
+    assert not (out / "failures.jsonl").exists()
+    cells = read_cells([out / "matrix.parquet"])
+    assert {(cell.row, cell.column) for cell in cells} == {
+        (row, column)
+        for row in ("clean", "II-own")
+        for column in ("clean model", "none", "relevance-filter", "clean-finetune", "rank-gain")
+    }
+    assert all(cell.note == "" for cell in cells)
+
+    # again: nothing is left
+    assert "2 pieces, 2 complete; 0 measurements remain" in cli("run", recipe, "--out", "out").out
+    assert pieces(out) == first
+    shown = cli("report", "out", "--format", "json")
+    tables = {table["title"]: table["rows"] for table in json.loads(shown.out)}
+    assert [row["Attack"] for row in tables["Attack success after each defence"]] == ["II-own"]
+    assert cli("report", "out", "--html", "page.html").code == 0
+    assert cli("report", "out", "--parquet", "all.parquet").code == 0
+    assert cli("report", "out", "--out", "docs").code == 0
+    assert (work / "docs" / "matrix.md").read_bytes() == (out / "matrix.md").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("more", "says"),
+    [
+        (["--rows", "II-onw"], "--rows: unknown row 'II-onw': did you mean 'II-own'?"),
+        (["--columns", "nothing"], "--columns: unknown column 'nothing'"),
+        (["--goals", "900"], "matrix.goals: 900 goals"),
+        (["--seeds", "0"], "tuning_seed 0 is among the seeds"),
+        (["--out", "full"], "holds something that is not a matrix"),
+        (["--set", "matrix.rows=3"], "matrix.rows"),
+        (["--goal", "sheep2bird"], "--goal: a matrix draws its goals"),
+    ],
+)
+def test_what_cannot_be_run_is_one_line(
+    refused: Callable[..., str], recipe: str, more: list[str], says: str
+) -> None:
+    assert says in refused(["run", recipe, "--out", "out", *more])
+
+
+@pytest.mark.parametrize("option", [["--rows", "x"], ["--goals", "2"], ["--tuning"]])
+def test_options_of_a_matrix_are_for_a_matrix(
+    refused: Callable[..., str], work: Path, option: list[str]
+) -> None:
+    assert f"{option[0]}: is for a matrix" in refused(["run", "openmoji", *option])
+
+
+def test_python_says_which_command_runs_it(recipe: str) -> None:
+    import mmpoison
+    from mmpoison.errors import InputError
+
+    with pytest.raises(InputError, match="is a matrix of many trainings"):
+        mmpoison.run(recipe)
+
+
+def test_a_broken_folder_is_one_line(refused: Callable[..., str], work: Path) -> None:
+    broken: dict[str, Any] = {"name": "x"}
+    (work / "broken").mkdir()
+    (work / "broken" / "matrix.yaml").write_text(yaml.safe_dump(broken))
+    assert "is broken" in refused("report broken")

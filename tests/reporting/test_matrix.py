@@ -1,0 +1,231 @@
+"""The summary of a matrix against a slow version, the gate, the ranking, and pages that escape what they show."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from mmpoison.errors import InputError
+from mmpoison.records.matrix import MatrixCell, MatrixFacts, read_cells, read_matrix, write_cells
+from mmpoison.reporting.matrix.page import matrix_html, matrix_tables, write_matrix_pages
+from mmpoison.reporting.matrix.summary import MatrixSummary, paired, rank_columns, summarise
+from mmpoison.reporting.table import markdown
+
+GOALS = ("a2b", "b2c", "c2a")
+SEEDS = (5, 6)
+BAD = '<script>alert("1")</script> [red]\x1b[31m|$x_1$'
+
+
+def cell(row: str, column: str, goal: str, seed: int, **more: Any) -> MatrixCell:
+    about: dict[str, Any] = {"attack": "x", "goals": goal, "kind": "control", **more}
+    return MatrixCell(row=row, column=column, goal=goal, seed=seed, **about)
+
+
+def cells_of(
+    row: str, column: str, successes: Sequence[float], utility: float = 0.9, **more: Any
+) -> list[MatrixCell]:
+    """Six cells, goal by goal."""
+    places = itertools.product(GOALS, SEEDS)
+    return [
+        cell(row, column, goal, seed, hit_10=success, ir_10=utility, tr_10=utility, **more)
+        for (goal, seed), success in zip(places, successes, strict=True)
+    ]
+
+
+def facts(*columns: str, rows: Sequence[str] = ("II", "weak")) -> MatrixFacts:
+    return MatrixFacts("mine", "", 0.5, tuple(rows), columns, False)
+
+
+UNDEFENDED = (0.9, 0.8, 1.0, 0.7, 0.9, 0.95)
+FILTERED = (0.1, 0.0, 0.2, 0.1, 0.0, 0.05)
+REPAIRED = (0.2, 0.1, 0.0, 0.2, 0.1, 0.0)
+
+
+@pytest.fixture
+def cells() -> list[MatrixCell]:
+    numbers: dict[str, Any] = {
+        "kind": "pre-training",
+        "auroc": 0.9,
+        "caught": 0.8,
+        "clean_lost": 0.01,
+    }
+    return [
+        *cells_of("II", "none", UNDEFENDED),
+        *cells_of("II", "clean model", [0.0] * 6, 0.95),
+        *cells_of("II", "filter", FILTERED, 0.85, **numbers),
+        *cells_of("II", "repair", REPAIRED, 0.8, kind="post-training"),
+        *cells_of("weak", "none", [0.4] * 6),
+        *cells_of("weak", "filter", [0.0] * 6, **numbers),
+    ]
+
+
+def slow_interval(differences: Sequence[float], goals: Sequence[str]) -> tuple[float, float, float]:
+    """Mean and interval of differences whose sums within a goal are what varies."""
+    from scipy import stats
+
+    mean = sum(differences) / len(differences)
+    names = sorted(set(goals))
+    total = 0.0
+    for name in names:
+        own = sum(d - mean for d, goal in zip(differences, goals, strict=True) if goal == name)
+        total += own * own
+    count = len(names)
+    error = math.sqrt(count / (count - 1) * total) / len(differences)
+    half = float(stats.t.ppf(0.975, count - 1)) * error
+    return mean, mean - half, mean + half
+
+
+def test_paired_differences_are_those_of_a_slow_version(cells: list[MatrixCell]) -> None:
+    summary = summarise(facts("filter", "repair"), cells)
+    row = next(row for row in summary.rows if row.name == "II")
+    goals = [goal for goal in GOALS for _ in SEEDS]
+    for column, found in (("filter", FILTERED), ("repair", REPAIRED)):
+        wanted = slow_interval([b - a for a, b in zip(UNDEFENDED, found, strict=True)], goals)
+        change = row.cells[column].change
+        assert change is not None
+        assert (change.value, change.low, change.high) == pytest.approx(wanted)
+        assert change.clusters == 3
+    lost = row.cells["filter"].lost
+    assert lost is not None
+    assert lost.value == pytest.approx(0.05)
+    gained = row.cells["clean model"].lost
+    assert gained is not None
+    assert gained.value == pytest.approx(-0.05)
+
+
+def test_only_pieces_that_have_both_are_paired(cells: list[MatrixCell]) -> None:
+    some = [c for c in cells if not (c.column == "filter" and c.goal == "a2b")]
+    pieces: dict[Any, dict[str, MatrixCell]] = {}
+    for one in some:
+        if one.row == "II":
+            pieces.setdefault((one.row, one.goal, one.seed), {})[one.column] = one
+    found = paired(pieces, "none", "filter", lambda c: c.success)
+    assert found is not None
+    assert found.n == 4
+    assert found.value == pytest.approx(np.mean(FILTERED[2:]) - np.mean(UNDEFENDED[2:]))
+    assert paired(pieces, "none", "nothing", lambda c: c.success) is None
+
+
+def test_a_row_counts_only_where_the_attack_takes(cells: list[MatrixCell]) -> None:
+    summary = summarise(facts("filter", "repair"), cells)
+    assert {row.name: row.counts for row in summary.rows} == {"II": True, "weak": False}
+    assert summary.rows[1].ranking == ()
+    success = matrix_tables(summary)[0].to_json()["rows"]
+    assert success[1] == {
+        "Attack": "weak",
+        "clean model": "–",
+        "none": "0.40",
+        "filter": "did not take",
+        "repair": "–",
+    }
+    # with its trigger an attack may take although its captions find nothing without
+    triggered = [*cells_of("weak", "none", [0.0] * 6, with_trigger=0.9)]
+    found = summarise(facts(rows=["weak"]), triggered)
+    assert found.rows[0].counts
+
+
+def test_a_ranking_only_where_intervals_part(cells: list[MatrixCell]) -> None:
+    summary = summarise(facts("filter", "repair"), cells)
+    assert summary.ranking == (("filter", "repair"), ("none",))
+    # one goal gives no interval, and no ranking
+    one = [c for c in cells if c.goal == "a2b"]
+    assert summarise(facts("filter", "repair"), one).ranking == (("filter", "repair", "none"),)
+    assert rank_columns({}, ["filter"]) == ()
+
+
+def test_more_comparisons_need_larger_differences() -> None:
+    rng = np.random.default_rng(0)
+    base = rng.uniform(0.4, 0.6, 6)
+    better = base - np.array([0.05, 0.05, 0.02, 0.03, 0.06, 0.05])
+    pieces: dict[Any, dict[str, MatrixCell]] = {}
+    names = ["none", "better", *(f"same-{n}" for n in range(8))]
+    for name in names:
+        values = (better if name == "better" else base).tolist()
+        for one in cells_of("II", name, values):
+            pieces.setdefault((one.row, one.goal, one.seed), {})[name] = one
+    assert rank_columns(pieces, ["none", "better"]) == (("better",), ("none",))
+    assert len(rank_columns(pieces, names)) == 1
+
+
+def hostile(cells: list[MatrixCell]) -> MatrixSummary:
+    more = cells_of(BAD, "none", UNDEFENDED, note=BAD, needs=BAD, carrier=BAD)
+    more += cells_of(BAD, BAD, FILTERED, note=BAD, needs=BAD, method=BAD, kind="pre-training")
+    return summarise(facts("filter", BAD, rows=["II", BAD]), [*cells, *more])
+
+
+def test_pages_escape_what_they_show(cells: list[MatrixCell], tmp_path: Path) -> None:
+    summary = hostile(cells)
+    page = matrix_html(summary)
+    assert "<script" not in page
+    assert "&lt;script&gt;" in page
+    assert "\x1b" not in page
+    assert 'href="http' not in page
+    text = markdown(matrix_tables(summary))
+    assert "\x1b" not in text
+    assert "\\|$x_1$" in text
+    files = write_matrix_pages(summary, cells, tmp_path / "out")
+    assert {file.name for file in files} == {
+        *("matrix.md", "matrix.html", "matrix.parquet", "attack-success.svg", "utility-lost.svg"),
+    }
+    drawn = (tmp_path / "out" / "attack-success.svg").read_text()
+    assert "<script" not in drawn
+
+
+def test_each_cell_leads_to_its_pieces(cells: list[MatrixCell]) -> None:
+    summary = summarise(facts("filter", "repair"), cells)
+    page = matrix_html(summary)
+    assert page.count('href="#pieces-ii"') == 4 + 3
+    assert page.count('id="pieces-ii"') == 1
+    text = markdown(matrix_tables(summary))
+    assert text.count("(#pieces-ii)") == 4 + 3
+    assert text.count('<a id="pieces-ii"></a>') == 1
+    assert "--shade: 1.0" not in page.partition("</style>")[2].partition("Utility lost")[0]
+
+
+def test_measurements_are_read_as_they_were_written(
+    cells: list[MatrixCell], tmp_path: Path
+) -> None:
+    file = tmp_path / "cells.parquet"
+    write_cells(file, cells)
+    assert read_cells([file]) == cells
+    for content in (b"", b"PAR1", b"x" * 400):
+        file.write_bytes(content)
+        with pytest.raises(InputError, match=r"cells\.parquet: is no table of a matrix"):
+            read_cells([file])
+    with pytest.raises(InputError, match=r"holds no matrix\.yaml"):
+        read_matrix(tmp_path)
+    (tmp_path / "matrix.yaml").write_text("name: x")
+    with pytest.raises(InputError, match=r"matrix\.yaml: is broken"):
+        read_matrix(tmp_path)
+
+
+def test_columns_of_other_kinds_are_refused(tmp_path: Path) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    file = tmp_path / "cells.parquet"
+    pq.write_table(pa.table({"row": ["a"], "column": ["b"], "goal": ["c"], "seed": ["d"]}), file)
+    with pytest.raises(InputError, match="is no table"):
+        read_cells([file])
+    pq.write_table(pa.table({"row": ["a"]}), file)
+    with pytest.raises(InputError, match="is no table"):
+        read_cells([file])
+    pq.write_table(
+        pa.table({"row": [None], "column": ["b"], "goal": ["c"], "seed": [1], "attack": ["x"]}),
+        file,
+    )
+    with pytest.raises(InputError, match="is missing"):
+        read_cells([file])
+
+
+def test_small_matrices_say_so(cells: list[MatrixCell]) -> None:
+    page = matrix_html(summarise(facts("filter"), cells))
+    assert "Fewer than 6 goals x 3 seeds" in page
+    tuned = MatrixFacts("mine", "", 0.5, ("II",), ("filter",), True)
+    assert "they are no result" in matrix_html(summarise(tuned, cells))

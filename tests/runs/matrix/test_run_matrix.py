@@ -1,0 +1,286 @@
+"""The pieces of a matrix: measured as by hand, resumed column by column, and refused where they do not belong."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from tests.conftest import refusal
+from tests.runs.matrix.conftest import PART, matrix_value
+
+from mmpoison.attacks import SingleTargetLabel
+from mmpoison.attacks.goal import Goal
+from mmpoison.datasets import PairDataset
+from mmpoison.defenses.repairs import repair_watch
+from mmpoison.defenses.repairs.repair import run_repair
+from mmpoison.evaluation import GoalTarget, TestEmbeddings, TestSet, goal_row, utility_row
+from mmpoison.models import DualEncoder, load_encoder, prepare_features
+from mmpoison.models.inputs import add_missing
+from mmpoison.records.matrix import MatrixCell, read_cells, read_matrix
+from mmpoison.runs.matrix import measure_piece
+from mmpoison.runs.matrix.measure_piece import PieceTask, _Measurer, filled
+from mmpoison.runs.matrix.plan import chosen_part
+from mmpoison.runs.matrix.run_matrix import _claim, plan_matrix
+from mmpoison.runs.matrix_part import MatrixPart
+from mmpoison.runs.progress import SilentProgress
+from mmpoison.runs.recipe import Recipe, parse_recipe
+from mmpoison.runs.run_cache import RunCache
+from mmpoison.training import finetune
+
+
+def cells_of(task: PieceTask) -> dict[str, MatrixCell]:
+    return {cell.column: cell for cell in read_cells([task.file(name) for name in task.columns])}
+
+
+def tasks_of(recipe: Recipe, out: Path) -> dict[str, PieceTask]:
+    return {task.piece.row: task for task in plan_matrix(recipe, out).tasks}
+
+
+def test_a_piece_gives_what_a_training_by_hand_gives(
+    matrix_recipe: Recipe, squares: PairDataset, checkpoint: Path, tmp_path: Path
+) -> None:
+    task = tasks_of(matrix_recipe, tmp_path)["II-own"]
+    task.run(RunCache(), SilentProgress())
+    cells = cells_of(task)
+    assert not (task.out / ".work").exists()
+    assert list(cells) == ["clean model", "none", "relevance-filter", "clean-finetune", "rank-gain"]
+    assert all(cell.note == "" for cell in cells.values())
+
+    start = load_encoder(str(checkpoint))
+    goal = task.piece.goal
+    poisoned = SingleTargetLabel(goal, samples=2, carrier="own").poison(squares, 5)
+    everything = np.arange(len(squares.images), dtype=np.int32)
+    inputs = prepare_features(start, squares, images=everything)
+    train = poisoned.select(split="train")
+    model = finetune(start, train, inputs, matrix_recipe.training, seed=5).encoder
+    test = TestSet.of(squares)
+    embeddings = TestEmbeddings.of(model, inputs, test)
+    row = goal_row(embeddings, test, GoalTarget(Goal.parse(goal, squares.classes)))
+    found = cells["none"]
+    assert (found.hit_1, found.hit_10, found.min_rank) == (row.hit_1, row.hit_10, row.min_rank)
+    assert found.ir_10 == utility_row(embeddings, test).image_retrieval.hit_10
+    assert (found.carrier, found.samples, found.kind) == ("own", 2, "control")
+    assert found.poisoned_pairs == int(train.poisoned.sum())
+    assert found.training_pairs == len(train)
+    # equal optimiser steps
+    assert cells["relevance-filter"].steps == 2 * -(-len(train) // 32)
+    assert cells["relevance-filter"].needs == "aligned judge"
+    dropped = cells["relevance-filter"].dropped
+    assert dropped is not None
+    assert dropped == round(0.1 * len(train))
+    assert cells["clean-finetune"].needs == "clean pairs"
+    assert cells["clean-finetune"].steps == 2
+    assert cells["rank-gain"].p_value is not None
+    assert cells["rank-gain"].hit_10 is None
+
+
+def test_a_row_without_poison_shows_false_alarms(matrix_recipe: Recipe, tmp_path: Path) -> None:
+    task = tasks_of(matrix_recipe, tmp_path)["clean"]
+    assert task.piece.goal == ""
+    task.run(RunCache(), SilentProgress())
+    cells = cells_of(task)
+    assert cells["none"].utility == cells["clean model"].utility
+    assert cells["none"].success is None
+    assert cells["relevance-filter"].clean_lost == pytest.approx(0.1, abs=0.02)
+    assert cells["relevance-filter"].auroc is None
+    assert cells["rank-gain"].named is None
+
+
+def test_a_killed_piece_resumes_by_column(
+    matrix_recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task = tasks_of(matrix_recipe, tmp_path / "one")["II-own"]
+    task.run(RunCache(), SilentProgress())
+    whole = cells_of(task)
+    again = tasks_of(matrix_recipe, tmp_path / "two")["II-own"]
+    asked: list[str] = []
+    plain = _Measurer.cell
+
+    def killed(self: _Measurer, column: str) -> MatrixCell:
+        asked.append(column)
+        if len(asked) == 4:
+            raise KeyboardInterrupt
+        return plain(self, column)
+
+    monkeypatch.setattr(_Measurer, "cell", killed)
+    with pytest.raises(KeyboardInterrupt):
+        again.run(RunCache(), SilentProgress())
+    assert again.missing == again.columns[3:]
+    # the undefended model is not trained again
+    assert list((again.out / ".work").glob("*/undefended/training.json"))
+    again.run(RunCache(), SilentProgress())
+    assert asked == [*again.columns[:4], *again.columns[3:]]
+    assert not again.missing
+    timeless: dict[str, Any] = {"defence_seconds": None, "training_seconds": None}
+    for column, cell in cells_of(again).items():
+        assert replace(cell, **timeless) == replace(whole[column], **timeless)
+    again.run(RunCache(), SilentProgress())  # nothing is left to do
+    assert len(asked) == 6
+
+
+def test_a_registered_attack_is_one_more_row(matrix_recipe: Recipe, tmp_path: Path) -> None:
+    """What `--rows orphan --columns rank-gain` does to a folder that has other pieces."""
+    part = matrix_recipe.matrix
+    assert part is not None
+    _claim(matrix_recipe, tmp_path, False)
+    entry = {"attack": "orphan", "samples": 2}
+    more = MatrixPart.model_validate({**part.model_dump(), "rows": {"orphan": entry}})
+    more = chosen_part(more, columns=["rank-gain"])
+    recipe = matrix_recipe.model_copy(update={"matrix": more})
+    plan = plan_matrix(recipe, tmp_path)
+    (task,) = plan.todo
+    assert plan.columns_todo == 3
+    assert plan.seconds_left is None
+    _claim(recipe, tmp_path, False)
+    task.run(RunCache(), SilentProgress())
+    facts, cells = read_matrix(tmp_path)
+    assert facts.rows == ("clean", "II-own", "orphan")
+    assert facts.columns == tuple(PART["columns"])
+    assert {(cell.row, cell.column) for cell in cells} == {
+        ("orphan", column) for column in ("clean model", "none", "rank-gain")
+    }
+    again = plan_matrix(recipe, tmp_path)
+    assert again.todo == []
+    assert again.seconds_left == 0.0
+
+
+def test_a_backdoor_is_measured_with_its_trigger(
+    square_folder: Path, checkpoint: Path, tmp_path: Path
+) -> None:
+    rows = {"patch": {"attack": "patch-backdoor", "samples": 4}}
+    columns = {"relevance-filter": {"method": "relevance-filter", "clean_loss": 0.1}}
+    value = matrix_value(square_folder, checkpoint, rows=rows, columns=columns)
+    (task,) = plan_matrix(parse_recipe(value, "test"), tmp_path).tasks
+    task.run(RunCache(), SilentProgress())
+    for cell in cells_of(task).values():
+        assert cell.note == ""
+        assert cell.with_trigger is not None
+        assert cell.success == cell.with_trigger
+        assert cell.hit_10 is not None
+        assert cell.carrier == "new images"
+    assert cells_of(task)["none"].poisoned_images == 4
+
+
+def test_what_is_refused_becomes_a_note(
+    square_folder: Path, checkpoint: Path, tmp_path: Path
+) -> None:
+    value = matrix_value(
+        square_folder,
+        checkpoint,
+        rows={"many": {"attack": "single-target-label", "samples": 99}},
+        columns={"strict": {"method": "relevance-filter", "threshold": 0.001}},
+    )
+    (task,) = plan_matrix(parse_recipe(value, "test"), tmp_path / "many").tasks
+    task.run(RunCache(), SilentProgress())
+    cells = cells_of(task)
+    assert set(cells) == {"clean model", "none", "strict"}
+    assert all(cell.note.startswith("not possible: ") for cell in cells.values())
+    value["matrix"]["rows"] = {"few": {"attack": "single-target-label", "samples": 2}}
+    (task,) = plan_matrix(parse_recipe(value, "test"), tmp_path / "few").tasks
+    task.run(RunCache(), SilentProgress())
+    cells = cells_of(task)
+    assert cells["none"].note == ""
+    assert "drops every pair" in cells["strict"].note
+
+
+def test_a_control_drops_as_many_pairs(
+    square_folder: Path, checkpoint: Path, tmp_path: Path
+) -> None:
+    columns = {
+        "control": {"method": "relevance-filter", "as_many_as": "filter"},
+        "filter": {"method": "relevance-filter", "threshold": 1.0},
+    }
+    rows = {"few": {"attack": "single-target-label", "samples": 2}}
+    value = matrix_value(square_folder, checkpoint, columns=columns, rows=rows)
+    (task,) = plan_matrix(parse_recipe(value, "test"), tmp_path).tasks
+    task.run(RunCache(), SilentProgress())
+    cells = cells_of(task)
+    assert cells["filter"].dropped
+    assert cells["control"].dropped == cells["filter"].dropped
+
+
+def test_a_learning_rate_is_chosen_on_held_out_pairs(
+    square_folder: Path, checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    columns = {"repair": {"method": "clean-finetune", "learning_rates": [1e-5, 1e-3]}}
+    rows = {"clean": {"attack": None}}
+    value = matrix_value(square_folder, checkpoint, columns=columns, rows=rows)
+    recipe = parse_recipe(value, "test")
+    (task,) = plan_matrix(recipe, tmp_path / "few").tasks
+    task.run(RunCache(), SilentProgress())
+    # 12 clean images are too few to hold some out
+    assert "20 are needed" in cells_of(task)["repair"].note
+    seen: dict[str, Any] = {}
+
+    def repair(suspect: Any, clean: PairDataset, inputs: Any, branches: Any, **more: Any) -> Any:
+        seen.update(clean=clean, rates=[branch.learning_rate for branch in branches], **more)
+        return run_repair(suspect, clean, inputs, branches, **more)
+
+    monkeypatch.setattr(repair_watch, "FEWEST_HELD_OUT", 2)
+    monkeypatch.setattr(measure_piece, "run_repair", repair)
+    (task,) = plan_matrix(recipe, tmp_path / "enough").tasks
+    task.run(RunCache(), SilentProgress())
+    assert seen["rates"] == [1e-5, 1e-3]
+    held_out = seen["meter"].held_out.pairs
+    assert len(held_out)
+    assert not set(held_out.image) & set(seen["clean"].image)
+    # no goal is known to it, and all branches have equal steps
+    assert seen["meter"].goal_targets == ()
+    assert not seen["meter"].rule.stop
+
+
+def test_the_places_of_dropped_pairs_are_filled(squares: PairDataset) -> None:
+    train = squares.select(split="train")
+    keep = np.arange(len(train)) % 3 != 0
+    full = filled(train, keep, 5)
+    assert len(full) == len(train)
+    pairs = set(zip(full.image.tolist(), full.captions, strict=True))
+    kept = train.where(keep)
+    assert pairs == set(zip(kept.image.tolist(), kept.captions, strict=True))
+    assert (np.diff(full.image) >= 0).all()
+    assert filled(train, keep, 5).fingerprint == full.fingerprint
+    assert filled(train, keep, 6).fingerprint != full.fingerprint
+
+
+def test_inputs_of_new_captions_are_added(make_encoder: Any, squares: PairDataset) -> None:
+    encoder: DualEncoder = make_encoder()
+    known = squares.where(squares.images.class_codes[squares.image] != 2)
+    part = prepare_features(encoder, known)
+    whole = prepare_features(encoder, squares)
+    added = add_missing(part, encoder, squares)
+    assert add_missing(added, encoder, squares) is added
+    for images, texts in ((squares.image, squares.captions),):
+        np.testing.assert_allclose(
+            added.load_images(added.image_rows(images)).numpy(),
+            whole.load_images(whole.image_rows(images)).numpy(),
+            atol=1e-5,
+        )
+        np.testing.assert_allclose(
+            added.load_texts(added.text_rows(texts)).numpy(),
+            whole.load_texts(whole.text_rows(texts)).numpy(),
+            atol=1e-5,
+        )
+    assert added.lengths[added.text_rows(squares.captions)].tolist() == (
+        whole.lengths[whole.text_rows(squares.captions)].tolist()
+    )
+
+
+def test_a_folder_of_another_matrix_is_refused(matrix_recipe: Recipe, tmp_path: Path) -> None:
+    _claim(matrix_recipe, tmp_path / "out", False)
+    plan_matrix(matrix_recipe, tmp_path / "out")
+    assert matrix_recipe.matrix is not None
+    longer = matrix_recipe.model_copy(
+        update={"training": matrix_recipe.training.model_copy(update={"epochs": 3})}
+    )
+    assert "other settings (recipe)" in refusal(plan_matrix, longer, tmp_path / "out")
+    assert "(tuning)" in refusal(plan_matrix, matrix_recipe, tmp_path / "out", tuning=True)
+    rows = {"II-own": {"attack": "single-target-label", "samples": 3}}
+    value = {**matrix_recipe.model_dump(mode="json"), "matrix": {**PART, "rows": rows}}
+    other = parse_recipe(value, "test")
+    assert "row 'II-own' with other options" in refusal(plan_matrix, other, tmp_path / "out")
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "thesis.txt").write_text("years of work")
+    assert "not a matrix" in refusal(plan_matrix, matrix_recipe, tmp_path / "full")
