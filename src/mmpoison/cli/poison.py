@@ -33,8 +33,9 @@ def poison(
         typer.Option(
             help="single-target-image (I), single-target-label (II, the default for one goal), "
             "multiple-target-labels (III, the default for several goals); a backdoor: patch-backdoor, blend-backdoor, "
-            "badclip; one who changes images: feature-collision; one who chooses captions: nearest-goal, toxic-text; or "
-            "an attacker who knows the filters: self-vouched, nearest-assigned, under-the-grid, both-names, decoys, orphan."
+            "badclip; one who changes images: feature-collision; one who chooses captions: nearest-goal, toxic-text; "
+            "or an attacker who knows the filters: self-vouched, nearest-assigned, under-the-grid, both-names, decoys, "
+            "orphan."
         ),
     ] = None,
     samples: Annotated[
