@@ -14,11 +14,12 @@ pytest.importorskip("sklearn", reason="needs the extra analysis")
 
 from mmpoison.datasets import PairDataset
 from mmpoison.defenses import GmmSplit, build_filter, filter_pairs
-from mmpoison.defenses.filters import judge_test
-from mmpoison.defenses.filters.gmm_split import Mixture, fit_mixture
+from mmpoison.defenses.filters import gmm_split, judge_test
+from mmpoison.defenses.filters.gmm_split import facts_of
 from mmpoison.defenses.filters.relevance_filter import pair_distances
 from mmpoison.errors import InputError, ResultError
 from mmpoison.models import DualEncoder, prepare_pixels
+from mmpoison.statistics import TwoGaussians, fit_two_gaussians
 
 
 def normal(x: float, mean: float, deviation: float) -> float:
@@ -53,7 +54,7 @@ def two_kinds(seed: int, far: int = 60, near: int = 240) -> Any:
 @pytest.mark.parametrize("seed", [0, 1])
 def test_against_em_from_the_formulas(seed: int) -> None:
     values = two_kinds(seed)
-    found, expected = fit_mixture(values, seed=seed), slow_em(values.tolist())
+    found, expected = fit_two_gaussians(values, seed=seed), slow_em(values.tolist())
     for i, (mean, deviation, share) in enumerate(expected):
         assert found.means[i] == pytest.approx(mean, abs=1e-4)
         assert found.deviations[i] == pytest.approx(deviation, abs=1e-4)
@@ -72,14 +73,14 @@ def test_against_em_from_the_formulas(seed: int) -> None:
     np.testing.assert_array_equal(keep[clear], (np.array(posterior) >= 0.9)[clear])
     assert 0 < keep.sum() < len(keep)
     assert found.separation == pytest.approx((m1 - m0) / math.sqrt((s0**2 + s1**2) / 2), abs=1e-3)
-    facts = found.facts()
+    facts = facts_of(found)
     assert facts["matching"]["mean"] > facts["mismatched"]["mean"]
     assert facts["separation"] == pytest.approx(found.separation, abs=1e-4)
 
 
 def test_a_far_pair_is_not_safe_because_the_wide_gaussian_wins() -> None:
     """With matching pairs wider spread than mismatched ones the plain posterior calls the farthest pair safe."""
-    mixture = Mixture(np.array([0.2, 0.5]), np.array([0.03, 0.15]), np.array([0.2, 0.8]))
+    mixture = TwoGaussians(np.array([0.2, 0.5]), np.array([0.03, 0.15]), np.array([0.2, 0.8]))
     far = -0.3
     raw = [
         share * normal(far, mean, deviation)
@@ -91,7 +92,7 @@ def test_a_far_pair_is_not_safe_because_the_wide_gaussian_wins() -> None:
     score = mixture.log_odds(np.array([far, 0.2, 0.5]))
     assert score[0] > score[1] > 0 > math.log(1 / 9) > score[2]
     # and the other way round: the closest pair is not dropped because the mismatched ones are wider
-    wide = Mixture(np.array([0.2, 0.5]), np.array([0.3, 0.05]), np.array([0.5, 0.5]))
+    wide = TwoGaussians(np.array([0.2, 0.5]), np.array([0.3, 0.05]), np.array([0.5, 0.5]))
     assert normal(1.0, 0.2, 0.3) > 9 * normal(1.0, 0.5, 0.05)
     assert wide.log_odds(np.array([1.0]))[0] < wide.log_odds(np.array([0.5]))[0]
 
@@ -106,16 +107,22 @@ def test_a_far_pair_is_not_safe_because_the_wide_gaussian_wins() -> None:
 def test_the_score_falls_with_the_cosine(
     mean: float, gap: float, first: float, second: float, share: float
 ) -> None:
-    mixture = Mixture(
+    mixture = TwoGaussians(
         np.array([mean, mean + gap]), np.array([first, second]), np.array([share, 1 - share])
     )
     grid = np.linspace(-1, 1, 401)
     assert (np.diff(mixture.log_odds(grid)) < 0).all()
 
 
-def test_equal_cosines_are_refused() -> None:
-    with pytest.raises(InputError, match="the 5 pairs are all equally far apart"):
-        fit_mixture(np.full(5, 0.3))
+def test_equal_cosines_are_refused(
+    poisoned: PairDataset, judge: DualEncoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train = poisoned.select(split="train")
+    inputs = prepare_pixels(judge, train)
+    same = np.tile(np.eye(1, 4, dtype=np.float32), (len(train), 1))
+    monkeypatch.setattr(gmm_split, "embed_pairs", lambda *_: (same, same))
+    with pytest.raises(InputError, match="pairs are all equally far apart"):
+        GmmSplit().score(train, judge, inputs)
 
 
 def test_the_order_is_that_of_the_distances(poisoned: PairDataset, judge: DualEncoder) -> None:
