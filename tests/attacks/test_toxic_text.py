@@ -14,12 +14,13 @@ import numpy as np
 import pytest
 
 from mmpoison.attacks import ToxicText
-from mmpoison.attacks.synonyms import class_names, groups, naming_words, rewrite, synonyms
+from mmpoison.attacks.rewriting import class_names, naming_words, rewrite
 from mmpoison.attacks.toxic_text import templates
 from mmpoison.base.seeding import generator
 from mmpoison.datasets import ImageTable, PairDataset, load_pairs, save_pairs
 from mmpoison.errors import InputError
 from mmpoison.evaluation.goal_target import goal_targets_of
+from mmpoison.pairs.synonyms import groups, synonyms
 
 GOAL = "car2boat"
 WORDS = ("A big car on the road.", "Two old cars near a house.", "a man walking by a red car")

@@ -15,9 +15,9 @@ from mmpoison.attacks.catalogue import ATTACKS, Kind
 from mmpoison.attacks.goal import Goal
 from mmpoison.attacks.injection import poison_set, poisoned_pairs
 from mmpoison.attacks.pairing import Carrier, spread_evenly
+from mmpoison.attacks.rewriting import class_names, naming_words, rewrite
 from mmpoison.attacks.settings import Settings
 from mmpoison.attacks.surrogate import Surrogate, Vectors, require_surrogate, unit
-from mmpoison.attacks.synonyms import class_names, naming_words, rewrite
 from mmpoison.attacks.target_image import RANDOM, choose_target_image
 from mmpoison.attacks.target_labels import (
     images_without_honest_captions,

@@ -13,6 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from mmpoison.pairs.synonyms import synonyms
+
 ImageView = Callable[[Tensor, np.random.Generator], Tensor]
 """Changes pixels, shape `(n, side, side, 3)`, uint8; returns new ones of the same shape."""
 
@@ -70,11 +72,11 @@ class EditWords:
 
     Attributes:
         share: Share of a caption's words that an edit changes; one at least.
-        synonyms: Synonyms of words in lower case.
+        synonyms: Synonyms of words in lower case; by default those of `mmpoison.pairs.synonyms`.
     """
 
     share: float = 0.1
-    synonyms: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    synonyms: Mapping[str, Sequence[str]] = field(default_factory=synonyms)
 
     def __call__(self, captions: Sequence[str], stream: np.random.Generator) -> list[str]:
         """Return changed captions; see `TextView`."""
