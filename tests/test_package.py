@@ -89,6 +89,7 @@ PARSERS = {
     "datasets/published/karpathy_json.py": "types of those records",
     "datasets/published/visual_genome.py": "typed records from a mapped file, entry by entry",
     "pairs/manifest.py": "one typed record, of JSON that was read within the bounds",
+    "images/triggers.py": "typed records, of a manifest that was read within the bounds",
     "pairs/splits.py": "one typed record, of bounded bytes",
     "datasets/openmoji/scene_data.py": "data that the package itself ships",
     "datasets/openmoji/sprites.py": "pictures that this machine has drawn itself",

@@ -18,6 +18,7 @@ from mmpoison.cli.app import app
 from mmpoison.defenses import DEFENSES
 from mmpoison.errors import InputError
 from mmpoison.runs.recipe import Recipe, load_recipe, resolve_recipe
+from mmpoison.training import TrainingSettings
 
 Cli = Callable[..., Any]
 
@@ -144,7 +145,9 @@ def test_every_number_of_an_attack(value: Any) -> None:
 def test_every_number_of_a_defense(value: Any) -> None:
     tried = 0
     for name, defense in DEFENSES.items():
-        for option, parameter in inspect.signature(defense).parameters.items():
+        parameters = inspect.signature(defense).parameters
+        needed = {"settings": TrainingSettings()} if "settings" in parameters else {}
+        for option, parameter in parameters.items():
             kinds = set(re.findall(r"\w+", str(parameter.annotation)))
             if parameter.kind is parameter.VAR_KEYWORD:  # where a filter cuts
                 numbers = ["clean_loss", "false_alarms"]
@@ -155,7 +158,7 @@ def test_every_number_of_a_defense(value: Any) -> None:
                 numbers = [option] if kinds & {"int", "float"} and "bool" not in kinds else []
             for number in numbers:
                 with pytest.raises(InputError):
-                    defense(**{number: value})
+                    defense(**needed, **{number: value})
                 tried += 1
                 assert name
     assert tried >= 9

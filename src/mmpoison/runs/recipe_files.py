@@ -45,6 +45,10 @@ def shipped_recipes() -> list[str]:
     ]
 
 
+MOST_WIDTH = len("--on paper | openmoji | rsicd-ucm")
+"""Of the column of data: a longer list makes its own line longer, and no other."""
+
+
 def list_recipes() -> list[str]:
     """Describe each shipped recipe in one line: its name, its data where there are several, and what it is."""
     files_of = recipe_files()
@@ -54,6 +58,7 @@ def list_recipes() -> list[str]:
         on = _data_of(*_content(name))
         rows.append((name, f"--on {' | '.join(on)}" if on else "", title))
     name_width, on_width = (max(len(row[column]) for row in rows) for column in (0, 1))
+    on_width = min(on_width, MOST_WIDTH)
     return [f"{name:<{name_width}}  {on:<{on_width}}  {title}" for name, on, title in rows]
 
 
