@@ -146,7 +146,9 @@ def check_number(
         raise InputError(f"{name} {value!r:.40} is not {wanted}")
 
 
-def check_whole(name: str, value: int, least: int, most: int) -> None:
+def check_whole(
+    name: str, value: int, least: int, most: int, wanted: str = "a whole number"
+) -> None:
     """Refuse a value that is not a whole number in a range.
 
     Args:
@@ -154,9 +156,10 @@ def check_whole(name: str, value: int, least: int, most: int) -> None:
         value: Its value.
         least: Smallest value.
         most: Largest value.
+        wanted: What it should be, for the message.
 
     Raises:
         InputError: If it is not.
     """
     if type(value) is not int or not least <= value <= most:
-        raise InputError(f"{name} {value!r:.40} is not a whole number from {least} to {most:,}")
+        raise InputError(f"{name} {value!r:.40} is not {wanted} from {least} to {most:,}")

@@ -11,7 +11,7 @@ import torch
 
 from mmpoison.base.seeding import generator
 from mmpoison.defenses.catalogue import DEFENSES, Kind
-from mmpoison.defenses.cut import Cut, CutOptions
+from mmpoison.defenses.cut import Cut, CutOptions, check_whole
 from mmpoison.defenses.filter_result import PairScores
 from mmpoison.defenses.filters.distance_scan import embed_pairs
 from mmpoison.defenses.filters.score_filter import ScoreFilter
@@ -90,11 +90,11 @@ class LocalDensity(ScoreFilter):
         reference: int | None = None,
         **cut: Unpack[CutOptions],
     ) -> None:
-        _check_whole("k", k, "a number of neighbours")
+        check_whole("k", k, 1, MOST, "a number of neighbours")
         _check_choice("modality", modality, Modality)
         _check_choice("score", score, Score)
         if reference is not None:
-            _check_whole("reference", reference, "a number of points")
+            check_whole("reference", reference, 1, MOST, "a number of points")
         if score == "dao" and k == 1:
             raise InputError(
                 "k 1 is too small for dao, which estimates a dimension: give 2 or more"
@@ -250,11 +250,6 @@ def sparsity(distance: Floats, row: Rows, score: Score, dimensions: int) -> Floa
     k = distance.shape[1]
     lid = k / np.maximum(np.log(farthest[:, None] / distance).sum(axis=1), k / dimensions)
     return np.asarray((lid[row] * np.log(ratio)).mean(axis=1))
-
-
-def _check_whole(name: str, value: Any, what: str) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= MOST:
-        raise InputError(f"{name} {value!r:.40} is not {what}: 1 to {MOST:,} is needed")
 
 
 def _check_choice(name: str, value: Any, choices: Any) -> None:
