@@ -18,7 +18,8 @@ class MatrixRow(BaseModel):
 
     Attributes:
         attack: A registered attack; null for a row without poison, which shows false alarms and what a defence costs.
-        goals: How many goals it has at once, all to one target class.
+        goals: How many goals it has at once, each with a target class of its own.
+        one_target: Whether all its goals have the same target class instead.
         near: Whether the target class is the one whose images a surrogate finds nearest to those of the original class.
         single: Whether the set has one caption an image (the data's `-b`).
         data_options: Options of the data that this row changes.
@@ -28,6 +29,7 @@ class MatrixRow(BaseModel):
 
     attack: str | None
     goals: int = Field(1, ge=1, le=100)
+    one_target: bool = False
     near: bool = False
     single: bool = False
     data_options: dict[str, Any] = Field(default_factory=dict)
@@ -39,7 +41,9 @@ class MatrixRow(BaseModel):
 
     @model_validator(mode="after")
     def _options_need_an_attack(self) -> MatrixRow:
-        if self.attack is None and (self.options or self.near or self.goals > 1):
+        if self.attack is None and (
+            self.options or self.near or self.one_target or self.goals > 1
+        ):
             raise ValueError("a row without an attack has no options")
         return self
 

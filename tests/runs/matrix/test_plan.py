@@ -25,21 +25,24 @@ def part_of(**changes: Any) -> MatrixPart:
 
 
 def test_rows_share_goals_and_seeds() -> None:
-    rows = {**PART["rows"], "III": {"attack": "multiple-target-labels", "goals": 3, "samples": 2}}
-    pieces = plan_pieces(part_of(goals=4, seeds=[5, 6], rows=rows), CLASSES)
-    assert len({piece.id for piece in pieces}) == len(pieces) == 2 * (1 + 4 + 4)
-    of_row = {
-        name: [(p.goal, p.seed) for p in pieces if p.row == name] for name in ("II-own", "III")
+    three = {"attack": "multiple-target-labels", "samples": 2}
+    rows = {
+        **PART["rows"],
+        "III": {**three, "goals": 2},
+        "one target": {**three, "goals": 3, "one_target": True},
     }
-    assert of_row["II-own"] == of_row["III"]
+    pieces = plan_pieces(part_of(goals=4, seeds=[5, 6], rows=rows), CLASSES)
+    assert len({piece.id for piece in pieces}) == len(pieces) == 2 * (1 + 4 + 4 + 4)
+    of_row = {name: [(p.goal, p.seed) for p in pieces if p.row == name] for name in rows}
+    assert of_row["II-own"] == of_row["III"] == of_row["one target"]
     for piece in pieces:
-        if piece.row == "III":
+        if piece.row in ("III", "one target"):
             originals, targets = zip(*(goal.split("2") for goal in piece.goals), strict=True)
-            assert len(set(originals)) == 3
-            assert len(set(targets)) == 1
-            assert targets[0] not in originals
+            assert len(set(originals)) == len(originals)
+            assert len(set(targets)) == (1 if piece.row == "one target" else 2)
+            assert not set(targets) & set(originals)
     # seed by seed, so that workers share what they have loaded
-    assert [piece.seed for piece in pieces] == [5] * 9 + [6] * 9
+    assert [piece.seed for piece in pieces] == [5] * 13 + [6] * 13
 
 
 def test_null_leaves_a_row_out() -> None:

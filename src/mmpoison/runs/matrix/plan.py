@@ -159,21 +159,26 @@ def plan_pieces(part: MatrixPart, classes: Sequence[str], *, tuning: bool = Fals
                 pieces.append(Piece(name, (), seed))
                 continue
             pieces += [
-                Piece(name, _with_others(goal, row.goals, classes, name), seed) for goal in goals
+                Piece(name, _with_others(goal, row, classes, name), seed) for goal in goals
             ]
     return pieces
 
 
-def _with_others(goal: str, count: int, classes: Sequence[str], row: str) -> tuple[str, ...]:
-    """Add goals of other original classes to the same target class."""
-    if count == 1:
+def _with_others(goal: str, row: MatrixRow, classes: Sequence[str], name: str) -> tuple[str, ...]:
+    """Add goals of other original classes, each with a target class of its own or all with the same one."""
+    more = row.goals - 1
+    if not more:
         return (goal,)
     first, target = next((a, b) for a in classes for b in classes if a != b and f"{a}2{b}" == goal)
-    others = [name for name in classes if name not in (first, target)]
-    if len(others) < count - 1:
-        raise InputError(f"matrix.rows.{row}.goals: {count} goals need {count + 1} classes")
-    drawn = generator(0, f"benchmark-goals/{goal}").permutation(others)[: count - 1]
-    return (goal, *(f"{name}2{target}" for name in drawn))
+    others = [other for other in classes if other not in (first, target)]
+    wanted = more if row.one_target else 2 * more
+    if len(others) < wanted:
+        raise InputError(
+            f"matrix.rows.{name}.goals: {row.goals} goals need {wanted + 2} classes, and there are {len(classes)}"
+        )
+    drawn = [str(other) for other in generator(0, f"benchmark-goals/{goal}").permutation(others)]
+    targets = [target] * more if row.one_target else drawn[more:wanted]
+    return (goal, *(f"{a}2{b}" for a, b in zip(drawn[:more], targets, strict=True)))
 
 
 def column_order(columns: Mapping[str, MatrixColumn]) -> list[str]:
