@@ -41,9 +41,7 @@ class MatrixRow(BaseModel):
 
     @model_validator(mode="after")
     def _options_need_an_attack(self) -> MatrixRow:
-        if self.attack is None and (
-            self.options or self.near or self.one_target or self.goals > 1
-        ):
+        if self.attack is None and (self.options or self.near or self.one_target or self.goals > 1):
             raise ValueError("a row without an attack has no options")
         return self
 

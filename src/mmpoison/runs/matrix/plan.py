@@ -158,9 +158,7 @@ def plan_pieces(part: MatrixPart, classes: Sequence[str], *, tuning: bool = Fals
             if row.attack is None:
                 pieces.append(Piece(name, (), seed))
                 continue
-            pieces += [
-                Piece(name, _with_others(goal, row, classes, name), seed) for goal in goals
-            ]
+            pieces += [Piece(name, _with_others(goal, row, classes, name), seed) for goal in goals]
     return pieces
 
 
