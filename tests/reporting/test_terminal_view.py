@@ -12,6 +12,7 @@ from rich.console import Console
 
 from mmpoison.errors import InputError
 from mmpoison.reporting import safe_text, terminal_table
+from mmpoison.reporting.table import Column, Table, terminal
 
 
 def printed(metrics: dict[str, Any], width: int = 80) -> str:
@@ -114,3 +115,28 @@ def test_no_text_gets_through_to_the_terminal(text: str) -> None:
     console = Console(file=stream, width=400, force_terminal=True, color_system="truecolor")
     console.print(safe_text(text), highlight=False, emoji=False, end="")
     assert all(character.isprintable() for character in stream.getvalue())
+
+
+@given(
+    st.lists(st.text("abc-", min_size=1, max_size=30), min_size=1, max_size=12),
+    st.integers(40, 120),
+)
+def test_a_wide_table_is_drawn_in_parts(names: list[str], width: int) -> None:
+    columns = (Column("Attack"), *(Column(f"{name}-{n}") for n, name in enumerate(names)))
+    numbers = [1000 + n for n in range(len(names))]
+    table = Table("Success", columns, (("first", *numbers), ("second", *numbers)), note="Of all.")
+    stream = io.StringIO()
+    Console(file=stream, width=width, no_color=True).print(terminal([table]))
+    lines = stream.getvalue().splitlines()
+    assert max(map(len, lines)) <= width
+    rows = [line.split() for line in lines]
+    parts = sum(row[:1] == ["Attack"] for row in rows)
+    if 10 + sum(max(4, len(name) + 3) + 3 for name in names) <= width:
+        assert parts == 1
+    # every number is there once, next to the name of its row
+    for name in ("first", "second"):
+        found = [row[1:] for row in rows if row[:1] == [name]]
+        assert len(found) == parts
+        assert [number for row in found for number in row] == list(map(str, numbers))
+    assert sum(line.startswith("Success") for line in lines) == 1
+    assert sum(line.startswith("Of all.") for line in lines) == 1

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from rich import box
-from rich.console import Group, RenderableType
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
+from rich.measure import Measurement
 from rich.table import Table as RichTable
 from rich.text import Text
 
@@ -50,6 +51,9 @@ class Compared:
     reference_sd: float | None = None
     spread: bool = False
 
+
+_ENDLESS = 10_000
+"""Columns of a terminal on which every table has room."""
 
 Cell = str | int | float | Summary | tuple[float, float] | Link | Compared | None
 """Text, a count, a number, one over seeds, an interval, a link, one compared with a reference, or nothing."""
@@ -134,27 +138,51 @@ def markdown(tables: Sequence[Table]) -> str:
 
 
 def terminal(tables: Sequence[Table]) -> RenderableType:
-    """Draw tables for a terminal of 80 columns."""
-    shown: list[RenderableType] = []
-    for table in tables:
-        keep = [n for n, column in enumerate(table.columns) if column.narrow]
-        columns = [table.columns[n] for n in keep]
+    """Draw tables for a terminal; what is too wide for it is drawn in parts, below each other."""
+    return Group(*map(_Parts, tables))
+
+
+@dataclass(frozen=True)
+class _Parts:
+    """A table whose columns are drawn in as many parts as the terminal needs; each part begins with the names."""
+
+    table: Table
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        columns = [n for n, column in enumerate(self.table.columns) if column.narrow]
+        parts: list[list[int]] = [columns[:1]]
+        for number in columns[1:]:
+            wider = [*parts[-1], number]
+            if len(wider) > 2 and self._width(wider, console, options) > options.max_width:
+                wider = [columns[0], number]
+                parts.append(wider)
+            parts[-1] = wider
+        for place, part in enumerate(parts):
+            yield self._drawn(part, first=place == 0, last=place == len(parts) - 1)
+
+    def _width(self, numbers: Sequence[int], console: Console, options: ConsoleOptions) -> int:
+        drawn = self._drawn(numbers, first=False, last=False)
+        return Measurement.get(console, options.update(max_width=_ENDLESS), drawn).maximum
+
+    def _drawn(self, numbers: Sequence[int], *, first: bool, last: bool) -> RichTable:
+        table = self.table
+        columns = [table.columns[n] for n in numbers]
         drawn = RichTable(
-            title=Text(visible(table.title), style="bold"),
+            title=Text(visible(table.title), style="bold") if first else None,
             title_justify="left",
-            caption=Text(visible(table.note), style="not bold") if table.note else None,
+            caption=Text(visible(table.note), style="not bold") if table.note and last else None,
             caption_justify="left",
             box=box.SIMPLE_HEAD,
             pad_edge=False,
         )
         drawn.add_column(visible(columns[0].name), overflow="fold", max_width=22)
         for column in columns[1:]:
-            drawn.add_column(visible(column.name).replace(" ", "\n"), justify="right", no_wrap=True)
+            header = visible(column.name).replace(" ", "\n")
+            drawn.add_column(header, justify="right", overflow="fold")
         for row in table.rows:
-            cells = _texts([row[n] for n in keep], columns, "\n")
+            cells = _texts([row[n] for n in numbers], columns, "\n")
             drawn.add_row(*(Text(visible_lines(cell)) for cell in cells))
-        shown.append(drawn)
-    return Group(*shown)
+        return drawn
 
 
 def cell_texts(row: Sequence[Cell], columns: Sequence[Column]) -> list[str]:
