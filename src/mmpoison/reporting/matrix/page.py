@@ -14,6 +14,9 @@ from mmpoison.records.matrix import CLEAN_MODEL, UNDEFENDED, MatrixCell, write_c
 from mmpoison.reporting import text as _text
 from mmpoison.reporting.figure import canvas, save
 from mmpoison.reporting.html import template
+from mmpoison.reporting.matrix.findings import findings
+from mmpoison.reporting.matrix.pooled import interval
+from mmpoison.reporting.matrix.published import compare_claims
 from mmpoison.reporting.matrix.summary import CellSummary, MatrixSummary, RowSummary
 from mmpoison.reporting.table import Cell, Column, Link, Table, cell_texts, markdown
 from mmpoison.statistics import Estimate
@@ -57,6 +60,8 @@ def matrix_tables(summary: MatrixSummary, *, short: bool = False) -> list[Table]
     tables = [_success_table(summary), _utility_table(summary), _ranking_table(summary)]
     if short:
         return tables
+    if claims := _claim_table(summary):
+        tables.append(claims)
     tables += [_attack_table(summary), _column_table(summary)]
     if summary.filters:
         tables.append(_filter_table(summary))
@@ -102,6 +107,7 @@ def matrix_html(summary: MatrixSummary) -> str:
     shown: dict[str, Any] = {
         "title": _title(summary),
         "lead": _lead(summary),
+        "findings": findings(summary),
         "warnings": _warnings(summary),
         "maps": [
             {
@@ -176,8 +182,11 @@ def _markdown_page(
     pictures = "".join(f"![{name}]({path.name})\n\n" for name, path in figures)
     warnings = "".join(f"**{line}**\n\n" for line in _warnings(summary))
     code = "\n".join(_commands(summary))
+    said = "".join(f"{n}. {_text.visible(line)}\n" for n, line in enumerate(findings(summary), 1))
+    said += "\n" if said else ""
     return (
-        f"# {_text.visible(_title(summary))}\n\n{_lead(summary)}\n\n{warnings}```sh\n{code}\n```\n\n{missing}{pictures}"
+        f"# {_text.visible(_title(summary))}\n\n{_lead(summary)}\n\n{warnings}{said}"
+        f"```sh\n{code}\n```\n\n{missing}{pictures}"
         f"{markdown(matrix_tables(summary))}\n"
         f"Every measurement is in [{PARQUET}]({PARQUET}), a row a piece and column.\n"
     )
@@ -252,6 +261,27 @@ def _groups(ranking: Sequence[Sequence[str]]) -> str:
     return "; ".join(f"{n}. {', '.join(group)}" for n, group in enumerate(ranking, 1)) or "–"
 
 
+def _claim_table(summary: MatrixSummary) -> Table | None:
+    compared = compare_claims(summary)
+    if not compared:
+        return None
+    return Table(
+        "What the papers of the defences claim",
+        (Column("Paper"), Column("claim"), Column("here"), Column("measured"), Column("agrees if")),
+        tuple(
+            (
+                one.source,
+                one.claim,
+                f"{one.verdict}: {one.reason}" if one.reason else one.verdict,
+                one.measured,
+                one.rule,
+            )
+            for one in compared
+        ),
+        "By the 95% interval, goals as clusters; undecided where the interval holds both answers.",
+    )
+
+
 def _attack_table(summary: MatrixSummary) -> Table:
     return Table(
         "The attacks",
@@ -273,7 +303,9 @@ def _attack_table(summary: MatrixSummary) -> Table:
                 row.surrogate,
                 _span(row.poisoned_pairs),
                 _share(row),
-                _interval(row.cells[UNDEFENDED].success) if UNDEFENDED in row.cells else None,
+                interval(row.cells[UNDEFENDED].success, share=True)
+                if UNDEFENDED in row.cells
+                else None,
                 "yes" if row.counts else f"no: {DID_NOT_TAKE}",
             )
             for row in summary.rows
@@ -308,8 +340,8 @@ def _column_table(summary: MatrixSummary) -> Table:
                 column.kind,
                 column.needs or "nothing",
                 column.seconds,
-                _interval(column.lost, 3),
-                _interval(column.lost_clean, 3),
+                interval(column.lost, 3),
+                interval(column.lost_clean, 3),
             )
             for column in summary.columns
         ),
@@ -377,9 +409,9 @@ def _row_table(row: RowSummary) -> Table:
         tuple(
             (
                 name,
-                _interval(cell.success),
-                None if name == UNDEFENDED else _interval(cell.change),
-                None if name == UNDEFENDED else _interval(cell.lost, 3),
+                interval(cell.success, share=True),
+                None if name == UNDEFENDED else interval(cell.change),
+                None if name == UNDEFENDED else interval(cell.lost, 3),
                 cell.pieces,
                 _notes(cell),
             )
@@ -417,15 +449,6 @@ def _anchor_of(table: Table) -> str:
     """Return the name by which the cells of the maps lead to a table."""
     cell = table.rows[0][0] if table.rows else None
     return cell.anchor if isinstance(cell, Link) else ""
-
-
-def _interval(estimate: Estimate | None, digits: int = 2) -> str | None:
-    if estimate is None:
-        return None
-    if estimate.low is None or estimate.high is None:
-        return f"{estimate.value:.{digits}f}"
-    ends = f"{estimate.low:.{digits}f}, {estimate.high:.{digits}f}"
-    return f"{estimate.value:.{digits}f} [{ends}]"
 
 
 def _signed(estimate: Estimate | None) -> str:

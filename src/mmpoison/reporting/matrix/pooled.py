@@ -1,0 +1,107 @@
+"""Means over several rows of a matrix, and paired differences of columns; goals are the clusters of every interval."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from mmpoison.records.matrix import CLEAN_MODEL, UNDEFENDED, MatrixCell
+from mmpoison.reporting.matrix.summary import (
+    ColumnSummary,
+    Key,
+    MatrixSummary,
+    Measure,
+    RowSummary,
+    paired,
+)
+from mmpoison.reporting.text import ABSENT
+from mmpoison.statistics import Estimate, clustered_mean
+
+
+def interval(estimate: Estimate | None, digits: int = 2, *, share: bool = False) -> str:
+    """Write a number with its interval, `0.50 [0.25, 0.75]`.
+
+    Args:
+        estimate: Without an interval where one goal alone was measured; None for nothing.
+        digits: After the point.
+        share: Whether it is a share; its interval ends at 0 and 1.
+    """
+    if estimate is None:
+        return ABSENT
+    if estimate.low is None or estimate.high is None:
+        return f"{estimate.value:.{digits}f}"
+    low, high = estimate.low, estimate.high
+    if share:
+        low, high = max(low, 0.0), min(high, 1.0)
+    return f"{estimate.value:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
+
+
+def success(cell: MatrixCell) -> float | None:
+    """Return how often the attack succeeds."""
+    return cell.success
+
+
+def utility(cell: MatrixCell) -> float | None:
+    """Return the utility of the model."""
+    return cell.utility
+
+
+def auroc(cell: MatrixCell) -> float | None:
+    """Return how well a filter's scores separate poison from the rest."""
+    return cell.auroc
+
+
+def triggered(row: RowSummary) -> bool:
+    """Return whether an attack shows itself with a trigger."""
+    return any(
+        cell.with_trigger is not None for piece in row.pieces.values() for cell in piece.values()
+    )
+
+
+@dataclass(frozen=True)
+class Pooled:
+    """Some rows of a matrix together.
+
+    Attributes:
+        pieces: Their pieces, by row, goal and seed.
+    """
+
+    pieces: Mapping[Key, Mapping[str, MatrixCell]]
+
+    @classmethod
+    def of(cls, rows: Iterable[RowSummary]) -> Pooled:
+        """Put the pieces of rows together."""
+        return cls({(row.name, *key): piece for row in rows for key, piece in row.pieces.items()})
+
+    def mean(self, column: str, measure: Measure = success) -> Estimate | None:
+        """Return the mean of a column; None where no piece has it."""
+        values: list[float] = []
+        goals: list[str] = []
+        for (_, goal, seed), cells in self.pieces.items():
+            value = measure(cells[column]) if column in cells else None
+            if value is not None:
+                values.append(value)
+                goals.append(goal or f"seed {seed}")
+        return clustered_mean(values, goals) if values else None
+
+    def difference(self, first: str, second: str, measure: Measure = success) -> Estimate | None:
+        """Return the mean of the second column less the first, on the pieces that have both."""
+        return paired(self.pieces, first, second, measure)
+
+
+def counted(summary: MatrixSummary, *, with_trigger: bool) -> list[RowSummary]:
+    """List the attacks that take, those with or those without a trigger."""
+    return [
+        row
+        for row in summary.rows
+        if row.counts and not row.clean and triggered(row) == with_trigger
+    ]
+
+
+def defences(summary: MatrixSummary) -> list[ColumnSummary]:
+    """List the columns that are defences and give a model, without the random control."""
+    return [
+        column
+        for column in summary.defended
+        if column.name not in (CLEAN_MODEL, UNDEFENDED) and column.method != "random-drop"
+    ]

@@ -1,0 +1,183 @@
+"""Compares a matrix with what the papers of its defences claim."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from mmpoison.records.matrix import CLEAN_MODEL, UNDEFENDED
+from mmpoison.reporting.matrix.pooled import Pooled, auroc, counted, interval, triggered
+from mmpoison.reporting.matrix.summary import MatrixSummary, RowSummary
+from mmpoison.statistics import Estimate
+
+Verdict = Literal["agrees", "does not agree", "undecided", "cannot be tested"]
+
+BACKDOORS = ("patch-backdoor", "blend-backdoor")
+TARGETED = "single-target-image"
+"""The attack of the paper that targets one image, as those of SafeCLIP and RoCLIP do."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A claim and what the matrix says of it.
+
+    Attributes:
+        source: The paper.
+        claim: What it says.
+        rule: What is measured, and when it agrees.
+        measured: The numbers.
+        verdict: By the interval: `undecided` where it holds both answers.
+        reason: Why it cannot be tested, or empty.
+    """
+
+    source: str
+    claim: str
+    rule: str
+    measured: str
+    verdict: Verdict
+    reason: str = ""
+
+
+def compare_claims(summary: MatrixSummary) -> list[Comparison]:
+    """Compare each paper's own claim with a matrix; only claims on defences that it has.
+
+    Args:
+        summary: Of the pieces. Columns are found by their names in the shipped recipe.
+    """
+    known = {column.name for column in summary.columns}
+    compared = [
+        _left(
+            summary,
+            "safeclip",
+            ("SafeCLIP, ICML 2024", "targeted poisoning: 94% before, 0% after"),
+            0.05,
+        ),
+        _left(
+            summary,
+            "roclip",
+            ("RoCLIP, NeurIPS 2023", "targeted poisoning: 94% before, 12.5% after"),
+            0.2,
+        ),
+        _better(
+            summary,
+            ("PAR, 2024", "CleanCLIP fails on structured triggers, PAR does not"),
+            ("par", "cleanclip"),
+        ),
+        _denser(summary),
+        _silent(summary),
+    ]
+    needed = ({"safeclip"}, {"roclip"}, {"par", "cleanclip"}, set(_DENSITIES), {"decree"})
+    return [one for one, columns in zip(compared, needed, strict=True) if columns <= known]
+
+
+_DENSITIES = ("local-density", "local-density-slof", "local-density-dao")
+
+
+def _left(summary: MatrixSummary, column: str, paper: tuple[str, str], most: float) -> Comparison:
+    rule = f"success of `{TARGETED}` after it, less the clean model's: at most {most}"
+    rows = [row for row in counted(summary, with_trigger=False) if row.attack == TARGETED]
+    if not rows:
+        return _untested(paper, rule, f"no row of `{TARGETED}` takes")
+    pooled = Pooled.of(rows)
+    above = pooled.difference(CLEAN_MODEL, column)
+    measured = f"{_number(pooled.mean(UNDEFENDED))} before, {_number(pooled.mean(column))} after"
+    verdict = _verdict(
+        above, agrees=lambda low, high: high <= most, not_so=lambda low, high: low > most
+    )
+    return Comparison(*paper, rule, measured, verdict)
+
+
+def _better(summary: MatrixSummary, paper: tuple[str, str], columns: tuple[str, str]) -> Comparison:
+    first, second = columns
+    rule = f"success of the fixed triggers after {second}, less after {first}: above 0"
+    rows = [row for row in counted(summary, with_trigger=True) if row.attack in BACKDOORS]
+    if not rows:
+        return _untested(paper, rule, "no attack with a fixed trigger takes")
+    pooled = Pooled.of(rows)
+    verdict = _verdict(
+        pooled.difference(first, second),
+        agrees=lambda low, high: low > 0,
+        not_so=lambda low, high: high < 0,
+    )
+    measured = ", ".join(f"{_number(pooled.mean(name))} after {name}" for name in (second, first))
+    return Comparison(
+        *paper, rule, f"{_number(pooled.mean(UNDEFENDED))} before, {measured}", verdict
+    )
+
+
+def _denser(summary: MatrixSummary) -> Comparison:
+    paper = ("Huang et al., ICLR 2025", "DAO finds triggers better than SLOF and k-dist")
+    rule = "AUROC on attacks with a trigger: DAO less each of the others, above 0"
+    rows = [row for row in summary.rows if not row.clean and triggered(row)]
+    if not rows:
+        return _untested(paper, rule, "no attack with a trigger was measured")
+    pooled = Pooled.of(rows)
+    distance, simplified, aware = _DENSITIES
+    verdicts = [
+        _verdict(
+            pooled.difference(other, aware, auroc),
+            agrees=lambda low, high: low > 0,
+            not_so=lambda low, high: high < 0,
+        )
+        for other in (simplified, distance)
+    ]
+    verdict: Verdict = "undecided"
+    if "does not agree" in verdicts:
+        verdict = "does not agree"
+    elif set(verdicts) == {"agrees"}:
+        verdict = "agrees"
+    measured = ", ".join(
+        f"{name} {_number(pooled.mean(column, auroc))}"
+        for name, column in (("DAO", aware), ("SLOF", simplified), ("k-dist", distance))
+    )
+    return Comparison(*paper, rule, measured, verdict)
+
+
+def _silent(summary: MatrixSummary) -> Comparison:
+    paper = ("DECREE, CVPR 2023", "finds encoders with a trigger; expected silent without one")
+    rule = "models flagged with a trigger and without: more with"
+    shares = []
+    for rows in (counted(summary, with_trigger=True), counted(summary, with_trigger=False)):
+        found = _flagged(rows)
+        if not found:
+            return _untested(
+                paper, rule, "needs models with and models without a trigger that take"
+            )
+        shares.append((sum(found), len(found)))
+    (with_one, models), (without, others) = shares
+    measured = f"{with_one} of {models} with a trigger, {without} of {others} without"
+    more = with_one / models > without / others
+    return Comparison(*paper, rule, measured, "agrees" if more else "does not agree")
+
+
+def _flagged(rows: Sequence[RowSummary]) -> list[bool]:
+    return [
+        bool(piece["decree"].alarms)
+        for row in rows
+        for piece in row.pieces.values()
+        if "decree" in piece and piece["decree"].alarms is not None
+    ]
+
+
+def _untested(paper: tuple[str, str], rule: str, reason: str) -> Comparison:
+    return Comparison(*paper, rule, "–", "cannot be tested", reason)
+
+
+def _verdict(
+    estimate: Estimate | None,
+    *,
+    agrees: Callable[[float, float], bool],
+    not_so: Callable[[float, float], bool],
+) -> Verdict:
+    if estimate is None:
+        return "cannot be tested"
+    if estimate.low is None or estimate.high is None:
+        return "undecided"
+    if agrees(estimate.low, estimate.high):
+        return "agrees"
+    return "does not agree" if not_so(estimate.low, estimate.high) else "undecided"
+
+
+def _number(estimate: Estimate | None) -> str:
+    return interval(estimate, share=True)
