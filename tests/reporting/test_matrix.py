@@ -13,8 +13,9 @@ import pytest
 
 from mmpoison.errors import InputError
 from mmpoison.records.matrix import MatrixCell, MatrixFacts, read_cells, read_matrix, write_cells
-from mmpoison.reporting.matrix.page import matrix_html, matrix_tables, write_matrix_pages
+from mmpoison.reporting.matrix.page import matrix_html, write_matrix_pages
 from mmpoison.reporting.matrix.summary import MatrixSummary, paired, rank_columns, summarise
+from mmpoison.reporting.matrix.tables import matrix_tables
 from mmpoison.reporting.table import markdown
 
 GOALS = ("a2b", "b2c", "c2a")

@@ -133,8 +133,9 @@ def report_matrix(
     """
     from mmpoison.base.files import atomic_file
     from mmpoison.records.matrix import read_matrix, write_cells
-    from mmpoison.reporting.matrix.page import matrix_html, matrix_tables, write_matrix_pages
+    from mmpoison.reporting.matrix.page import matrix_html, write_matrix_pages
     from mmpoison.reporting.matrix.summary import summarise
+    from mmpoison.reporting.matrix.tables import matrix_tables
     from mmpoison.reporting.table import markdown as as_markdown
 
     with busy("reading pieces"):
