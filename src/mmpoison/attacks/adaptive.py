@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from mmpoison.attacks.amount import MOST
 from mmpoison.attacks.settings import Settings
 from mmpoison.errors import InputError
 
@@ -44,14 +43,3 @@ def surrogate_name(encoder: str | None) -> str | None:
 def surrogate_option(encoder: str | None) -> dict[str, str]:
     """Return the option `encoder` of an attack whose surrogate has a name, nothing otherwise."""
     return {} if encoder is None else {"encoder": encoder}
-
-
-def whole_number(name: str, value: int) -> int:
-    """Check an option that is a number from 1.
-
-    Raises:
-        InputError: If it is none.
-    """
-    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= MOST:
-        raise InputError(f"{name} {value!r:.40} is not a whole number from 1 to {MOST:,}")
-    return value

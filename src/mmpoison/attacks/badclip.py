@@ -7,8 +7,8 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from mmpoison.attacks.adaptive import surrogate_name, surrogate_option, whole_number
-from mmpoison.attacks.amount import Mode
+from mmpoison.attacks.adaptive import surrogate_name, surrogate_option
+from mmpoison.attacks.amount import MOST, Mode
 from mmpoison.attacks.backdoor import (
     DRAWN_FROM,
     DrawnFrom,
@@ -29,6 +29,7 @@ from mmpoison.attacks.surrogate import (
     unit,
 )
 from mmpoison.attacks.target_labels import require_clean_set, target_images
+from mmpoison.base.option_checks import check_whole
 from mmpoison.errors import InputError
 from mmpoison.pairs.table import PairDataset
 
@@ -102,7 +103,7 @@ class BadClip:
         self.settings = backdoor_settings(samples=samples, pairs=pairs, rate=rate, mode=mode)
         self.drawn_from: DrawnFrom = one_of("drawn_from", drawn_from, DRAWN_FROM)
         self.patch = PatchSettings(
-            whole_number("steps", steps),
+            check_whole("steps", steps, 1, MOST),
             _in_range("learning_rate", learning_rate, 1.0, zero=False),
             _in_range("triplet_weight", triplet_weight, 1e6),
             _in_range("margin", margin, 2.0),

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from mmpoison.attacks.adaptive import whole_number
-from mmpoison.attacks.amount import Mode
+from mmpoison.attacks.amount import MOST, Mode
 from mmpoison.attacks.backdoor import (
     DRAWN_FROM,
     DrawnFrom,
@@ -15,6 +14,7 @@ from mmpoison.attacks.backdoor import (
     poison_backdoor,
 )
 from mmpoison.attacks.catalogue import ATTACKS, Kind
+from mmpoison.base.option_checks import check_whole
 from mmpoison.errors import InputError
 from mmpoison.images.triggers import CELL, NOISES, VIEW, BlendTrigger, Noise
 from mmpoison.pairs.table import PairDataset
@@ -68,7 +68,7 @@ class BlendBackdoor:
         self.settings = backdoor_settings(samples=samples, pairs=pairs, rate=rate, mode=mode)
         self.drawn_from: DrawnFrom = one_of("drawn_from", drawn_from, DRAWN_FROM)
         self.noise: Noise = one_of("noise", noise, NOISES)
-        self.cell = whole_number("cell", cell)
+        self.cell = check_whole("cell", cell, 1, MOST)
         if self.cell > VIEW:
             raise InputError(f"cell {cell} is larger than the view of {VIEW} pixels")
 

@@ -11,14 +11,15 @@ from mmpoison.attacks.adaptive import (
     SOURCE,
     adaptive_options,
     adaptive_settings,
-    whole_number,
 )
+from mmpoison.attacks.amount import MOST
 from mmpoison.attacks.catalogue import ATTACKS, Kind
 from mmpoison.attacks.goal import Goal
 from mmpoison.attacks.injection import poison_set, poisoned_pairs
 from mmpoison.attacks.pairing import Carrier, Spread
 from mmpoison.attacks.settings import Settings
 from mmpoison.attacks.target_labels import images_without_honest_captions, poison_labels
+from mmpoison.base.option_checks import check_whole
 from mmpoison.base.seeding import generator
 from mmpoison.errors import InputError
 from mmpoison.pairs.manifest import PoisonedPair
@@ -72,8 +73,8 @@ class Decoys:
         self.settings: Settings = adaptive_settings(
             samples=samples, pairs=pairs, share=share, spread=spread, carrier=carrier
         )
-        self.decoys = whole_number("decoys", decoys)
-        self.decoy_samples = whole_number("decoy_samples", decoy_samples)
+        self.decoys = check_whole("decoys", decoys, 1, MOST)
+        self.decoy_samples = check_whole("decoy_samples", decoy_samples, 1, MOST)
 
     @property
     def options(self) -> dict[str, Any]:

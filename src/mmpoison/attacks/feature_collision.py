@@ -6,8 +6,8 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from mmpoison.attacks.adaptive import surrogate_name, surrogate_option, whole_number
-from mmpoison.attacks.amount import choose_captions
+from mmpoison.attacks.adaptive import surrogate_name, surrogate_option
+from mmpoison.attacks.amount import MOST, choose_captions
 from mmpoison.attacks.catalogue import ATTACKS, Kind, ProgressFor
 from mmpoison.attacks.goal import Goal
 from mmpoison.attacks.injection import poison_set
@@ -16,6 +16,7 @@ from mmpoison.attacks.settings import Settings
 from mmpoison.attacks.sign_steps import collide
 from mmpoison.attacks.surrogate import Surrogate, require_pixel_surrogate, unit
 from mmpoison.attacks.target_labels import require_clean_set, target_images
+from mmpoison.base.option_checks import check_whole
 from mmpoison.base.seeding import generator
 from mmpoison.errors import InputError
 from mmpoison.pairs.manifest import PoisonedPair
@@ -75,7 +76,10 @@ class FeatureCollision:
         self.settings: Settings = Settings.of(
             None, samples=samples, pairs=pairs, rate=rate, share=share
         )
-        self.epsilon, self.steps = whole_number("epsilon", epsilon), whole_number("steps", steps)
+        self.epsilon, self.steps = (
+            check_whole("epsilon", epsilon, 1, MOST),
+            check_whole("steps", steps, 1, MOST),
+        )
         if self.epsilon > 255:
             raise InputError(f"epsilon {epsilon}: a pixel has 255 levels above black, at most 255")
         self.encoder = surrogate_name(encoder)

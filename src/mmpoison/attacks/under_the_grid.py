@@ -17,9 +17,8 @@ from mmpoison.attacks.adaptive import (
     adaptive_settings,
     surrogate_name,
     surrogate_option,
-    whole_number,
 )
-from mmpoison.attacks.amount import captions_of, choose_captions
+from mmpoison.attacks.amount import MOST, captions_of, choose_captions
 from mmpoison.attacks.catalogue import ATTACKS, Kind
 from mmpoison.attacks.goal import Goal, require_different_originals
 from mmpoison.attacks.injection import poison_set, poisoned_pairs
@@ -31,6 +30,7 @@ from mmpoison.attacks.target_labels import (
     require_clean_set,
     target_images,
 )
+from mmpoison.base.option_checks import check_whole
 from mmpoison.base.seeding import generator
 from mmpoison.errors import InputError
 from mmpoison.pairs.manifest import PoisonedPair
@@ -92,7 +92,7 @@ class UnderTheGrid:
         if not self.goals:
             raise InputError(f"{self.name} needs a goal, A2B")
         self.settings: Settings = adaptive_settings(samples=samples, share=share, carrier=carrier)
-        self.per_cell = whole_number("per_cell", per_cell)
+        self.per_cell = check_whole("per_cell", per_cell, 1, MOST)
         self.encoder = surrogate_name(encoder)
 
     @property

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import math
-import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, TypedDict
 
+from mmpoison.base.option_checks import check_number
 from mmpoison.errors import InputError
 
 Rule = Literal["given", "loss", "labels", "automatic", "false-alarms"]
 Interval = tuple[float, float]
-LARGEST = sys.float_info.max
 
 
 class CutOptions(TypedDict, total=False):
@@ -121,45 +119,3 @@ def check_loss(loss: float) -> None:
         InputError: If it is not between 0 and 1.
     """
     check_number("clean_loss", loss, "a share between 0 and 1", 0, 1)
-
-
-def check_number(
-    name: str, value: float, wanted: str, low: float = -math.inf, high: float = math.inf
-) -> None:
-    """Refuse a value that is not a number between two others.
-
-    Args:
-        name: Name of the option.
-        value: Its value.
-        wanted: What is needed, for the message.
-        low: The value must be larger.
-        high: The value must be smaller.
-
-    Raises:
-        InputError: If it is not between them.
-    """
-    if (
-        isinstance(value, bool)
-        or not isinstance(value, (int, float))
-        or not (low < value < high and abs(value) <= LARGEST)
-    ):
-        raise InputError(f"{name} {value!r:.40} is not {wanted}")
-
-
-def check_whole(
-    name: str, value: int, least: int, most: int, wanted: str = "a whole number"
-) -> None:
-    """Refuse a value that is not a whole number in a range.
-
-    Args:
-        name: Name of the option.
-        value: Its value.
-        least: Smallest value.
-        most: Largest value.
-        wanted: What it should be, for the message.
-
-    Raises:
-        InputError: If it is not.
-    """
-    if type(value) is not int or not least <= value <= most:
-        raise InputError(f"{name} {value!r:.40} is not {wanted} from {least} to {most:,}")

@@ -10,9 +10,10 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from mmpoison.base.option_checks import check_whole
 from mmpoison.base.seeding import generator
 from mmpoison.defenses.catalogue import DEFENSES, Kind
-from mmpoison.defenses.cut import Cut, CutOptions, check_whole
+from mmpoison.defenses.cut import Cut, CutOptions
 from mmpoison.defenses.filter_result import PairScores
 from mmpoison.defenses.filters.distance_scan import embed_pairs
 from mmpoison.defenses.filters.score_filter import ScoreFilter

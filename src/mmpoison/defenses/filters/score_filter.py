@@ -6,8 +6,9 @@ import math
 from dataclasses import replace
 from typing import ClassVar, Unpack
 
+from mmpoison.base.option_checks import check_number
 from mmpoison.defenses.catalogue import PairFilter
-from mmpoison.defenses.cut import Cut, CutOptions, check_number
+from mmpoison.defenses.cut import Cut, CutOptions
 from mmpoison.defenses.filter_result import FilterResult
 from mmpoison.defenses.filters.decide import decide, needs_trusted
 from mmpoison.defenses.filters.distance_scan import mismatched_distances

@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from mmpoison.base.option_checks import check_number
 from mmpoison.defenses.catalogue import DEFENSES
-from mmpoison.defenses.cut import check_number
 from mmpoison.defenses.repairs.clean_finetune import CleanFinetune
 from mmpoison.models.inputs import Rows
 from mmpoison.training.loss import contrastive_loss

@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mmpoison.base.option_checks import check_number, check_whole
 from mmpoison.base.seeding import generator
 from mmpoison.defenses.catalogue import DEFENSES, Kind, TrainingServices
-from mmpoison.defenses.cut import check_number, check_whole
 from mmpoison.errors import InputError
 from mmpoison.models.dual_encoder import DualEncoder
 from mmpoison.models.inputs import PairInputs, Rows

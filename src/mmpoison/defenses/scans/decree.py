@@ -16,9 +16,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mmpoison.base.option_checks import check_number, check_whole
 from mmpoison.base.seeding import generator, torch_seed
 from mmpoison.defenses.catalogue import DEFENSES, Kind
-from mmpoison.defenses.cut import check_number, check_whole
 from mmpoison.defenses.scan_result import ScanResult
 from mmpoison.errors import InputError
 from mmpoison.evaluation.test_set import TestSet
