@@ -60,7 +60,7 @@ def test_what_stops_what_and_what_does_not() -> None:
     assert said[1] == "No attack with a trigger takes here."
     assert said[2].endswith(": ours (0.01).")
     assert said[3] == "Without a trigger, no effect is certain of: other (0.90)."
-    assert "`ours` leaves 0.01" in said[5]
+    assert "ours leaves 0.01" in said[5]
     assert "no defence beats it, and it beats 1 of 1" in said[5]
 
 
@@ -104,7 +104,7 @@ def test_what_gets_through_and_false_alarms() -> None:
         MatrixCell("clean", "none", "", 5, "clean", ir_10=0.9, tr_10=0.9),
     ]
     said = " ".join(findings(shown(cells, "other")))
-    assert "`hard`, which keeps 0.90 after `other` (clean model: 0.01)." in said
+    assert "hard, which keeps 0.90 after other (clean model: 0.01)." in said
     assert "Without any poison, the filters drop at their own cut: other 30.0%." in said
 
 

@@ -122,7 +122,7 @@ def _ours(pooled: Pooled, chosen: Sequence[ColumnSummary]) -> str:
     worse = sum(_begins(pooled.difference(own, column.name), above=0) for column in others)
     beaten = f"it is beaten by {better}" if better else "no defence beats it"
     return (
-        f"`{own}` leaves {interval(pooled.mean(own), share=True)}: {beaten}, and it beats {worse} of {len(others)} "
+        f"{own} leaves {interval(pooled.mean(own), share=True)}: {beaten}, and it beats {worse} of {len(others)} "
         "(paired differences)."
     )
 
@@ -135,7 +135,9 @@ def _gets_through(rows: Sequence[RowSummary], chosen: Sequence[ColumnSummary]) -
         clean = pooled.mean(CLEAN_MODEL)
         if left and clean is not None:
             least, name = min(left)
-            text = f"`{row.name}`, which keeps {least:.2f} after `{name}` (clean model: {clean.value:.2f})"
+            text = (
+                f"{row.name}, which keeps {least:.2f} after {name} (clean model: {clean.value:.2f})"
+            )
             found.append((least - clean.value, text))
     return f"The attack that gets through most is {max(found)[1]}." if found else ""
 
