@@ -60,6 +60,7 @@ def test_what_stops_what_and_what_does_not() -> None:
     assert said[1] == "No attack with a trigger takes here."
     assert said[2].endswith(": ours (0.01).")
     assert said[3] == "Without a trigger, no effect is certain of: other (0.90)."
+    assert "For every attack some defence comes within 0.05 of the clean model." in said
     assert "ours leaves 0.01" in said[5]
     assert "no defence beats it, and it beats 1 of 1" in said[5]
 

@@ -139,7 +139,12 @@ def _gets_through(rows: Sequence[RowSummary], chosen: Sequence[ColumnSummary]) -
                 f"{row.name}, which keeps {least:.2f} after {name} (clean model: {clean.value:.2f})"
             )
             found.append((least - clean.value, text))
-    return f"The attack that gets through most is {max(found)[1]}." if found else ""
+    if not found:
+        return ""
+    most, text = max(found)
+    if most < CLOSE:
+        return f"For every attack some defence comes within {CLOSE} of the clean model."
+    return f"The attack that gets through most is {text}."
 
 
 def _false_alarms(summary: MatrixSummary) -> str:
