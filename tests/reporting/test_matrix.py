@@ -230,3 +230,16 @@ def test_small_matrices_say_so(cells: list[MatrixCell]) -> None:
     assert "Fewer than 6 goals x 3 seeds" in page
     tuned = MatrixFacts("mine", "", 0.5, ("II",), ("filter",), True)
     assert "they are no result" in matrix_html(summarise(tuned, cells))
+
+
+def test_a_number_that_is_not_there_is_null_in_json(cells: list[MatrixCell]) -> None:
+    # the scan gives no model, so it has no utility
+    scans = [cell("II", "scan", "a2b", 5, kind="scan", p_value=0.5)]
+    tables = {
+        table.title: table.to_json()["rows"]
+        for table in matrix_tables(summarise(facts("filter", "scan"), [*cells, *scans]))
+    }
+    (scan,) = (row for row in tables["The defences"] if row["Defence"] == "scan")
+    assert (scan["utility lost"], scan["without poison"]) == (None, None)
+    (scan,) = (row for row in tables["II: each defence"] if row["Defence"] == "scan")
+    assert (scan["success"], scan["change"], scan["utility lost"]) == (None, None, None)

@@ -76,10 +76,8 @@ class FeatureCollision:
         self.settings: Settings = Settings.of(
             None, samples=samples, pairs=pairs, rate=rate, share=share
         )
-        self.epsilon, self.steps = (
-            check_whole("epsilon", epsilon, 1, MOST),
-            check_whole("steps", steps, 1, MOST),
-        )
+        self.epsilon = check_whole("epsilon", epsilon, 1, MOST)
+        self.steps = check_whole("steps", steps, 1, MOST)
         if self.epsilon > 255:
             raise InputError(f"epsilon {epsilon}: a pixel has 255 levels above black, at most 255")
         self.encoder = surrogate_name(encoder)

@@ -92,6 +92,35 @@ def test_blocks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     assert counted[-1] == (300, 300)
 
 
+def test_scores_of_the_same_points_share_their_neighbours(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+
+    def counting(points: Any, k: int, *args: Any, **more: Any) -> Any:
+        asked.append(k)
+        return nearest_others(points, k, *args, **more)
+
+    monkeypatch.setattr(local_density, "nearest_others", counting)
+    text, image = unit_points(1, 40, 8), unit_points(2, 40, 8)
+
+    def scores(text: Any, k: int = 5, reference: int | None = None, seed: int = 0) -> Any:
+        found = LocalDensity(k=k, score="slof", reference=reference)
+        return found.score_embeddings(np.arange(40), text, image, seed=seed).scores.tolist()
+
+    LocalDensity(k=5).score_embeddings(np.arange(40), text, image)
+    first = scores(text)
+    assert asked == [5]
+    # what differs is computed, and gives other scores
+    others = [
+        scores(text, k=6),
+        scores(text, reference=20),
+        scores(text, reference=20, seed=1),
+        scores(unit_points(3, 40, 8)),
+    ]
+    assert asked == [5, 6, 5, 5, 5]
+    assert first not in others
+    assert scores(text) == first
+
+
 def test_no_point_is_its_own_neighbour() -> None:
     points = unit_points(1, 50, 4, copies=20)
     for reference in (None, np.arange(0, 50, 2)):

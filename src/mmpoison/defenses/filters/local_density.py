@@ -176,7 +176,7 @@ def _known_nearest(
     known = () if reference is None else (reference,)
     asked = hashlib.sha256(repr((k, points.shape, str(device), len(known))).encode())
     for array in (points, *known):
-        asked.update(np.ascontiguousarray(array).tobytes())
+        asked.update(np.ascontiguousarray(array).data)
     key = asked.digest()
     if key not in _LAST:
         found = nearest_others(points, k, reference, device=device, progress=progress)

@@ -4,10 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 
+from mmpoison.base.phrasing import count_of
 from mmpoison.records.matrix import CLEAN_MODEL, UNDEFENDED
-from mmpoison.reporting.matrix.pooled import Pooled, counted, defences, interval, utility
+from mmpoison.reporting.matrix.pooled import (
+    Pooled,
+    above,
+    at_most,
+    below,
+    counted,
+    defences,
+    interval,
+    share,
+    utility,
+)
 from mmpoison.reporting.matrix.summary import ColumnSummary, MatrixSummary, RowSummary
-from mmpoison.statistics import Estimate
 
 CLOSE = 0.05
 """An attack is stopped where its success is above that of the clean model by less than this, at the interval's end."""
@@ -52,11 +62,11 @@ def _takes(rows: Sequence[RowSummary], kind: str) -> str:
         return f"No attack {kind} takes here."
     pooled = Pooled.of(rows)
     before, clean = pooled.mean(UNDEFENDED), pooled.mean(CLEAN_MODEL)
-    attacks = "1 attack" if len(rows) == 1 else f"{len(rows)} attacks"
+    attacks = count_of(len(rows), "attack")
     verb = "takes" if len(rows) == 1 else "take"
     return (
-        f"{attacks} {kind} {verb}: undefended, {interval(before, share=True)} of the attacker's queries succeed; "
-        f"under the clean model, {interval(clean, share=True)}."
+        f"{attacks} {kind} {verb}: undefended, {share(before)} of the attacker's queries succeed; "
+        f"under the clean model, {share(clean)}."
     )
 
 
@@ -65,7 +75,7 @@ def _stopped(rows: Sequence[RowSummary], chosen: Sequence[ColumnSummary], what: 
         return ""
     pooled = Pooled.of(rows)
     names = _with_mean(
-        pooled, chosen, lambda name: _ends(pooled.difference(CLEAN_MODEL, name), below=CLOSE)
+        pooled, chosen, lambda name: at_most(pooled.difference(CLEAN_MODEL, name), CLOSE)
     )
     if not names:
         return f"{what}, no defence comes within {CLOSE} of the clean model (at the end of its 95% interval)."
@@ -99,7 +109,7 @@ def _costs(pooled: Pooled, chosen: Sequence[ColumnSummary]) -> str:
     more: list[str] = []
     for column in chosen:
         lost = pooled.difference(column.name, UNDEFENDED, utility)
-        if lost is None or lost.value < COST or not _begins(lost, above=0):
+        if lost is None or lost.value < COST or not above(lost, 0):
             continue
         costly.append(f"{column.name} {interval(lost, 3)}")
         saved = pooled.difference(column.name, UNDEFENDED)
@@ -116,13 +126,11 @@ def _ours(pooled: Pooled, chosen: Sequence[ColumnSummary]) -> str:
     if own is None:
         return ""
     others = [column for column in chosen if column.name != own]
-    better = _with_mean(
-        pooled, others, lambda name: _ends(pooled.difference(own, name), below=0, strictly=True)
-    )
-    worse = sum(_begins(pooled.difference(own, column.name), above=0) for column in others)
+    better = _with_mean(pooled, others, lambda name: below(pooled.difference(own, name), 0))
+    worse = sum(above(pooled.difference(own, column.name), 0) for column in others)
     beaten = f"it is beaten by {better}" if better else "no defence beats it"
     return (
-        f"{own} leaves {interval(pooled.mean(own), share=True)}: {beaten}, and it beats {worse} of {len(others)} "
+        f"{own} leaves {share(pooled.mean(own))}: {beaten}, and it beats {worse} of {len(others)} "
         "(paired differences)."
     )
 
@@ -148,12 +156,11 @@ def _gets_through(rows: Sequence[RowSummary], chosen: Sequence[ColumnSummary]) -
 
 
 def _false_alarms(summary: MatrixSummary) -> str:
-    clean = {row.name for row in summary.rows if row.clean}
     chosen = {column.name for column in defences(summary)}
     lost = {
         one.column: value
         for one in summary.filters
-        if one.row in clean
+        if one.row in summary.unpoisoned
         and one.column in chosen
         and (value := one.numbers.get("clean_lost")) is not None
     }
@@ -164,17 +171,7 @@ def _false_alarms(summary: MatrixSummary) -> str:
 
 
 def _helps(pooled: Pooled, name: str) -> bool:
-    return _ends(pooled.difference(UNDEFENDED, name), below=0, strictly=True)
-
-
-def _ends(estimate: Estimate | None, *, below: float, strictly: bool = False) -> bool:
-    if estimate is None or estimate.high is None:
-        return False
-    return estimate.high < below if strictly else estimate.high <= below
-
-
-def _begins(estimate: Estimate | None, *, above: float) -> bool:
-    return estimate is not None and estimate.low is not None and estimate.low > above
+    return below(pooled.difference(UNDEFENDED, name), 0)
 
 
 def _with_mean(

@@ -12,28 +12,49 @@ from mmpoison.reporting.matrix.summary import (
     MatrixSummary,
     Measure,
     RowSummary,
+    mean_of,
     paired,
 )
 from mmpoison.reporting.text import ABSENT
-from mmpoison.statistics import Estimate, clustered_mean
+from mmpoison.statistics import Estimate
 
 
-def interval(estimate: Estimate | None, digits: int = 2, *, share: bool = False) -> str:
-    """Write a number with its interval, `0.50 [0.25, 0.75]`.
+def interval(estimate: Estimate | None, digits: int = 2, *, share: bool = False) -> str | None:
+    """Write a number with its interval, `0.50 [0.25, 0.75]`; None where there is no number.
 
     Args:
-        estimate: Without an interval where one goal alone was measured; None for nothing.
+        estimate: Without an interval where one goal alone was measured.
         digits: After the point.
         share: Whether it is a share; its interval ends at 0 and 1.
     """
     if estimate is None:
-        return ABSENT
+        return None
     if estimate.low is None or estimate.high is None:
         return f"{estimate.value:.{digits}f}"
     low, high = estimate.low, estimate.high
     if share:
         low, high = max(low, 0.0), min(high, 1.0)
     return f"{estimate.value:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
+
+
+def share(estimate: Estimate | None) -> str:
+    """Write a share with its interval, in a sentence."""
+    return interval(estimate, share=True) or ABSENT
+
+
+def above(estimate: Estimate | None, limit: float) -> bool:
+    """Return whether the whole interval is above a limit; never without an interval."""
+    return estimate is not None and estimate.low is not None and estimate.low > limit
+
+
+def below(estimate: Estimate | None, limit: float) -> bool:
+    """Return whether the whole interval is below a limit; never without an interval."""
+    return estimate is not None and estimate.high is not None and estimate.high < limit
+
+
+def at_most(estimate: Estimate | None, limit: float) -> bool:
+    """Return whether the interval ends at a limit or below; never without an interval."""
+    return estimate is not None and estimate.high is not None and estimate.high <= limit
 
 
 def success(cell: MatrixCell) -> float | None:
@@ -75,14 +96,7 @@ class Pooled:
 
     def mean(self, column: str, measure: Measure = success) -> Estimate | None:
         """Return the mean of a column; None where no piece has it."""
-        values: list[float] = []
-        goals: list[str] = []
-        for (_, goal, seed), cells in self.pieces.items():
-            value = measure(cells[column]) if column in cells else None
-            if value is not None:
-                values.append(value)
-                goals.append(goal or f"seed {seed}")
-        return clustered_mean(values, goals) if values else None
+        return mean_of(self.pieces, column, measure)
 
     def difference(self, first: str, second: str, measure: Measure = success) -> Estimate | None:
         """Return the mean of the second column less the first, on the pieces that have both."""

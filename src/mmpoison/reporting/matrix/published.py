@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from mmpoison.records.matrix import CLEAN_MODEL, UNDEFENDED
-from mmpoison.reporting.matrix.pooled import Pooled, auroc, counted, interval, triggered
+from mmpoison.reporting.matrix.pooled import (
+    Pooled,
+    above,
+    at_most,
+    auroc,
+    below,
+    counted,
+    share,
+    triggered,
+)
 from mmpoison.reporting.matrix.summary import MatrixSummary, RowSummary
+from mmpoison.reporting.text import ABSENT
 from mmpoison.statistics import Estimate
 
 Verdict = Literal["agrees", "does not agree", "undecided", "cannot be tested"]
@@ -59,11 +69,7 @@ def compare_claims(summary: MatrixSummary) -> list[Comparison]:
             ("RoCLIP, NeurIPS 2023", "targeted poisoning: 94% before, 12.5% after"),
             0.2,
         ),
-        _better(
-            summary,
-            ("PAR, 2024", "CleanCLIP fails on structured triggers, PAR does not"),
-            ("par", "cleanclip"),
-        ),
+        _repaired(summary),
         _denser(summary),
         _silent(summary),
     ]
@@ -80,47 +86,35 @@ def _left(summary: MatrixSummary, column: str, paper: tuple[str, str], most: flo
     if not rows:
         return _untested(paper, rule, f"no row of `{TARGETED}` takes")
     pooled = Pooled.of(rows)
-    above = pooled.difference(CLEAN_MODEL, column)
-    measured = f"{_number(pooled.mean(UNDEFENDED))} before, {_number(pooled.mean(column))} after"
-    verdict = _verdict(
-        above, agrees=lambda low, high: high <= most, not_so=lambda low, high: low > most
-    )
+    excess = pooled.difference(CLEAN_MODEL, column)
+    measured = f"{share(pooled.mean(UNDEFENDED))} before, {share(pooled.mean(column))} after"
+    verdict = _verdict(excess, agrees=at_most(excess, most), not_so=above(excess, most))
     return Comparison(*paper, rule, measured, verdict)
 
 
-def _better(summary: MatrixSummary, paper: tuple[str, str], columns: tuple[str, str]) -> Comparison:
-    first, second = columns
+def _repaired(summary: MatrixSummary) -> Comparison:
+    paper = ("PAR, 2024", "CleanCLIP fails on structured triggers, PAR does not")
+    first, second = "par", "cleanclip"
     rule = f"success of the fixed triggers after {second}, less after {first}: above 0"
     rows = [row for row in counted(summary, with_trigger=True) if row.attack in BACKDOORS]
     if not rows:
         return _untested(paper, rule, "no attack with a fixed trigger takes")
     pooled = Pooled.of(rows)
-    verdict = _verdict(
-        pooled.difference(first, second),
-        agrees=lambda low, high: low > 0,
-        not_so=lambda low, high: high < 0,
-    )
-    measured = ", ".join(f"{_number(pooled.mean(name))} after {name}" for name in (second, first))
-    return Comparison(
-        *paper, rule, f"{_number(pooled.mean(UNDEFENDED))} before, {measured}", verdict
-    )
+    verdict = _is_larger(pooled.difference(first, second))
+    measured = ", ".join(f"{share(pooled.mean(name))} after {name}" for name in (second, first))
+    return Comparison(*paper, rule, f"{share(pooled.mean(UNDEFENDED))} before, {measured}", verdict)
 
 
 def _denser(summary: MatrixSummary) -> Comparison:
     paper = ("Huang et al., ICLR 2025", "DAO finds triggers better than SLOF and k-dist")
-    rule = "AUROC on attacks with a trigger: DAO less each of the others, above 0"
+    rule = "AUROC of whole pairs (the paper: of images) with a trigger: DAO less each of the others, above 0"
     rows = [row for row in summary.rows if not row.clean and triggered(row)]
     if not rows:
         return _untested(paper, rule, "no attack with a trigger was measured")
     pooled = Pooled.of(rows)
     distance, simplified, aware = _DENSITIES
     verdicts = [
-        _verdict(
-            pooled.difference(other, aware, auroc),
-            agrees=lambda low, high: low > 0,
-            not_so=lambda low, high: high < 0,
-        )
-        for other in (simplified, distance)
+        _is_larger(pooled.difference(other, aware, auroc)) for other in (simplified, distance)
     ]
     verdict: Verdict = "undecided"
     if "does not agree" in verdicts:
@@ -128,7 +122,7 @@ def _denser(summary: MatrixSummary) -> Comparison:
     elif set(verdicts) == {"agrees"}:
         verdict = "agrees"
     measured = ", ".join(
-        f"{name} {_number(pooled.mean(column, auroc))}"
+        f"{name} {share(pooled.mean(column, auroc))}"
         for name, column in (("DAO", aware), ("SLOF", simplified), ("k-dist", distance))
     )
     return Comparison(*paper, rule, measured, verdict)
@@ -161,23 +155,18 @@ def _flagged(rows: Sequence[RowSummary]) -> list[bool]:
 
 
 def _untested(paper: tuple[str, str], rule: str, reason: str) -> Comparison:
-    return Comparison(*paper, rule, "–", "cannot be tested", reason)
+    return Comparison(*paper, rule, ABSENT, "cannot be tested", reason)
 
 
-def _verdict(
-    estimate: Estimate | None,
-    *,
-    agrees: Callable[[float, float], bool],
-    not_so: Callable[[float, float], bool],
-) -> Verdict:
+def _verdict(estimate: Estimate | None, *, agrees: bool, not_so: bool) -> Verdict:
+    """Return the verdict on an estimate whose interval gives one answer, or the other, or neither."""
     if estimate is None:
         return "cannot be tested"
-    if estimate.low is None or estimate.high is None:
-        return "undecided"
-    if agrees(estimate.low, estimate.high):
+    if agrees:
         return "agrees"
-    return "does not agree" if not_so(estimate.low, estimate.high) else "undecided"
+    return "does not agree" if not_so else "undecided"
 
 
-def _number(estimate: Estimate | None) -> str:
-    return interval(estimate, share=True)
+def _is_larger(difference: Estimate | None) -> Verdict:
+    """Return the verdict on a claim that a difference is above 0."""
+    return _verdict(difference, agrees=above(difference, 0), not_so=below(difference, 0))

@@ -144,6 +144,11 @@ class MatrixSummary:
         """The columns that give a model: all but scans."""
         return [column for column in self.columns if column.kind != "scan"]
 
+    @property
+    def unpoisoned(self) -> set[str]:
+        """Names of the rows without poison."""
+        return {row.name for row in self.rows if row.clean}
+
 
 FILTER_NUMBERS = (
     *("auroc", "average_precision", "recall_01", "recall_1", "recall_2", "recall_5"),
@@ -232,7 +237,7 @@ def rank_columns(
         pieces: As for `paired`.
         columns: Names; those without numbers are left out.
     """
-    means = {name: _estimate(pieces, name, lambda cell: cell.success) for name in columns}
+    means = {name: mean_of(pieces, name, lambda cell: cell.success) for name in columns}
     left = sorted(
         (name for name, mean in means.items() if mean is not None), key=lambda n: _value(means[n])
     )
@@ -256,7 +261,7 @@ def _row(
 ) -> RowSummary:
     cells = [cell for piece in pieces.values() for cell in piece.values()]
     first = cells[0]
-    undefended = _estimate(pieces, UNDEFENDED, lambda cell: cell.success)
+    undefended = mean_of(pieces, UNDEFENDED, lambda cell: cell.success)
     clean = first.attack == CLEAN_ROW
     counts = clean or (undefended is not None and undefended.value >= took)
     measured = [cell for cell in cells if cell.goals]
@@ -279,7 +284,7 @@ def _row(
 def _cell(pieces: Mapping[Key, Mapping[str, MatrixCell]], column: str) -> CellSummary:
     found = [piece[column] for piece in pieces.values() if column in piece]
     return CellSummary(
-        _estimate(pieces, column, lambda cell: cell.success),
+        mean_of(pieces, column, lambda cell: cell.success),
         paired(pieces, UNDEFENDED, column, lambda cell: cell.success),
         paired(pieces, column, UNDEFENDED, lambda cell: cell.utility),
         sum(cell.utility is not None or cell.p_value is not None for cell in found),
@@ -332,9 +337,16 @@ def _of_kind(
     return tuple(found)
 
 
-def _estimate(
+def mean_of(
     pieces: Mapping[Key, Mapping[str, MatrixCell]], column: str, measure: Measure
 ) -> Estimate | None:
+    """Estimate the mean of a column, goals as clusters; None where no piece has a number.
+
+    Args:
+        pieces: As for `paired`.
+        column: Its name.
+        measure: What is averaged.
+    """
     values = [
         (goal or f"seed {seed}", value)
         for (_, goal, seed), cells in pieces.items()

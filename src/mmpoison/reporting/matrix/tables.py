@@ -8,7 +8,7 @@ from mmpoison.records.matrix import CLEAN_MODEL, UNDEFENDED
 from mmpoison.reporting import text as _text
 from mmpoison.reporting.matrix.pooled import interval
 from mmpoison.reporting.matrix.published import compare_claims
-from mmpoison.reporting.matrix.summary import CellSummary, MatrixSummary, RowSummary
+from mmpoison.reporting.matrix.summary import CellSummary, FilterSummary, MatrixSummary, RowSummary
 from mmpoison.reporting.table import Cell, Column, Link, Table
 from mmpoison.statistics import Estimate
 
@@ -207,7 +207,6 @@ def _column_table(summary: MatrixSummary) -> Table:
 
 
 def _filter_table(summary: MatrixSummary) -> Table:
-    clean = {row.name for row in summary.rows if row.clean}
     return Table(
         "Filters",
         (
@@ -215,21 +214,13 @@ def _filter_table(summary: MatrixSummary) -> Table:
             Column("Attack"),
             *(Column(name, 2 if key != "clean_lost" else 4) for name, key in _FILTER_COLUMNS),
         ),
-        tuple(
-            (
-                one.column,
-                f"{one.row} (no poison)" if one.row in clean else one.row,
-                *(one.numbers[key] for _, key in _FILTER_COLUMNS),
-            )
-            for one in summary.filters
-        ),
+        _means(summary, summary.filters, [key for _, key in _FILTER_COLUMNS]),
         "Share of the poisoned pairs caught where a given share of the clean pairs is lost, and at the defence's own "
         "cut, with what that loses. Without poison, what is lost and found are false alarms.",
     )
 
 
 def _scan_table(summary: MatrixSummary) -> Table:
-    clean = {row.name for row in summary.rows if row.clean}
     return Table(
         "Scans of the undefended model",
         (
@@ -239,14 +230,21 @@ def _scan_table(summary: MatrixSummary) -> Table:
             Column("goal first", 2),
             Column("smallest p", 4),
         ),
-        tuple(
-            (
-                one.column,
-                f"{one.row} (no poison)" if one.row in clean else one.row,
-                *(one.numbers[key] for key in ("alarms", "named", "p_value")),
-            )
-            for one in summary.scans
-        ),
+        _means(summary, summary.scans, ("alarms", "named", "p_value")),
+    )
+
+
+def _means(
+    summary: MatrixSummary, means: Sequence[FilterSummary], keys: Sequence[str]
+) -> tuple[tuple[Cell, ...], ...]:
+    """Return the rows of a table of means: defence, attack, and the numbers with these keys."""
+    return tuple(
+        (
+            one.column,
+            f"{one.row} (no poison)" if one.row in summary.unpoisoned else one.row,
+            *(one.numbers[key] for key in keys),
+        )
+        for one in means
     )
 
 
