@@ -77,7 +77,7 @@ def compare_claims(summary: MatrixSummary) -> list[Comparison]:
     return [one for one, columns in zip(compared, needed, strict=True) if columns <= known]
 
 
-_DENSITIES = ("local-density", "local-density-slof", "local-density-dao")
+_DENSITIES = ("local-density-image", "local-density-image-slof", "local-density-image-dao")
 
 
 def _left(summary: MatrixSummary, column: str, paper: tuple[str, str], most: float) -> Comparison:
@@ -107,7 +107,7 @@ def _repaired(summary: MatrixSummary) -> Comparison:
 
 def _denser(summary: MatrixSummary) -> Comparison:
     paper = ("Huang et al., ICLR 2025", "DAO finds triggers better than SLOF and k-dist")
-    rule = "AUROC of whole pairs (the paper: of images) with a trigger: DAO less each of the others, above 0"
+    rule = "AUROC of images, on attacks with a trigger: DAO less each of the others, above 0"
     rows = [row for row in summary.rows if not row.clean and triggered(row)]
     if not rows:
         return _untested(paper, rule, "no attack with a trigger was measured")
