@@ -172,8 +172,10 @@ def read_cells(files: Sequence[Path]) -> list[MatrixCell]:
     for file in files:
         try:
             # no partitions read from the names of folders
-            table = pq.ParquetFile(file).read()
-            known = [field for field in schema if field.name in table.column_names]
+            # and no threads: each file has a few rows
+            table = pq.ParquetFile(file).read(use_threads=False)
+            there = set(table.column_names)
+            known = [field for field in schema if field.name in there]
             table = table.select([field.name for field in known]).cast(pa.schema(known))
             rows: list[dict[str, Any]] = table.to_pylist()
             for row in rows:
