@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -80,6 +81,17 @@ def slow_interval(differences: Sequence[float], goals: Sequence[str]) -> tuple[f
     error = math.sqrt(count / (count - 1) * total) / len(differences)
     half = float(stats.t.ppf(0.975, count - 1)) * error
     return mean, mean - half, mean + half
+
+
+@pytest.mark.parametrize(
+    ("name", "title"),
+    [("matrix", "openmoji"), ("matrix-openmoji-both", "openmoji-both")],
+)
+def test_the_title_names_the_data(name: str, title: str, cells: list[MatrixCell]) -> None:
+    named = replace(facts("filter", "repair"), name=name, data="openmoji")
+    assert f"<h1><bdi>Attacks against defences: {title}</bdi></h1>" in matrix_html(
+        summarise(named, cells)
+    )
 
 
 def test_paired_differences_are_those_of_a_slow_version(cells: list[MatrixCell]) -> None:

@@ -203,6 +203,7 @@ class MatrixFacts:
         rows: Names of the rows in order.
         columns: Names of the columns in order, without those that every piece has.
         tuning: Whether the pieces are of the goal and seed on which settings are chosen.
+        data: Name of the data set.
     """
 
     name: str
@@ -211,6 +212,7 @@ class MatrixFacts:
     rows: tuple[str, ...]
     columns: tuple[str, ...]
     tuning: bool
+    data: str = ""
 
 
 def read_matrix(folder: Path) -> tuple[MatrixFacts, list[MatrixCell]]:
@@ -231,6 +233,7 @@ def read_matrix(folder: Path) -> tuple[MatrixFacts, list[MatrixCell]]:
             rows=tuple(map(str, value["rows"])),
             columns=tuple(map(str, value["columns"])),
             tuning=bool(value["tuning"]),
+            data=str(value["recipe"]["data"]["name"]),
         )
     except (KeyError, TypeError, ValueError):
         raise InputError(f"{file}: is broken: delete it, the pieces next to it stay") from None

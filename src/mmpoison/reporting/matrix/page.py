@@ -90,7 +90,9 @@ def matrix_html(summary: MatrixSummary) -> str:
 
 
 def _title(summary: MatrixSummary) -> str:
-    return f"Attacks against defences: {summary.facts.name}"
+    # `matrix-openmoji-both` is of the same data as `matrix`, trained otherwise
+    variant = summary.facts.name.partition("-")[2]
+    return f"Attacks against defences: {variant or summary.facts.data or summary.facts.name}"
 
 
 def _lead(summary: MatrixSummary) -> str:
