@@ -55,6 +55,16 @@ def test_a_whole_matrix(cli: Callable[..., Outcome], recipe: str, work: Path) ->
     # again: nothing is left
     assert "2 pieces, 2 complete; 0 measurements remain" in cli("run", recipe, "--out", "out").out
     assert pieces(out) == first
+    # what somebody else measured is not measured again, and of other settings it is refused
+    other = ("run", recipe, "--out", "other", "--from", "out/matrix.parquet")
+    assert "other: 2 pieces, 2 complete; 0 measurements remain" in cli(*other).out
+    assert pieces(work / "other") == first
+    assert (work / "other" / "matrix.yaml").read_bytes() == (out / "matrix.yaml").read_bytes()
+    changed = cli(*other[:3], "third", *other[4:], "--set", "training.epochs=9")
+    assert changed.code == 2
+    assert "out/matrix.parquet: holds a matrix of other settings (recipe)" in changed.err
+    assert not (work / "third").exists()
+
     shown = cli("report", "out", "--format", "json")
     tables = {table["title"]: table["rows"] for table in json.loads(shown.out)}
     assert [row["Attack"] for row in tables["Attack success after each defence"]] == ["II-own"]
@@ -73,6 +83,7 @@ def test_a_whole_matrix(cli: Callable[..., Outcome], recipe: str, work: Path) ->
         (["--seeds", "0"], "tuning_seed 0 is among the seeds"),
         (["--out", "full"], "holds something that is not a matrix"),
         (["--set", "matrix.rows=3"], "matrix.rows"),
+        (["--from", "mine.yaml"], "mine.yaml: is no Parquet file"),
         (["--goal", "sheep2bird"], "--goal: a matrix draws its goals"),
     ],
 )
@@ -82,7 +93,9 @@ def test_what_cannot_be_run_is_one_line(
     assert says in refused(["run", recipe, "--out", "out", *more])
 
 
-@pytest.mark.parametrize("option", [["--rows", "x"], ["--goals", "2"], ["--tuning"]])
+@pytest.mark.parametrize(
+    "option", [["--rows", "x"], ["--goals", "2"], ["--tuning"], ["--from", "x"]]
+)
 def test_options_of_a_matrix_are_for_a_matrix(
     refused: Callable[..., str], work: Path, option: list[str]
 ) -> None:

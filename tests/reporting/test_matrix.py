@@ -13,7 +13,14 @@ import numpy as np
 import pytest
 
 from mmpoison.errors import InputError
-from mmpoison.records.matrix import MatrixCell, MatrixFacts, read_cells, read_matrix, write_cells
+from mmpoison.records.matrix import (
+    MatrixCell,
+    MatrixFacts,
+    read_cells,
+    read_matrix,
+    unpack_matrix,
+    write_cells,
+)
 from mmpoison.reporting.matrix.page import matrix_html, write_matrix_pages
 from mmpoison.reporting.matrix.summary import MatrixSummary, paired, rank_columns, summarise
 from mmpoison.reporting.matrix.tables import matrix_tables
@@ -81,6 +88,20 @@ def slow_interval(differences: Sequence[float], goals: Sequence[str]) -> tuple[f
     error = math.sqrt(count / (count - 1) * total) / len(differences)
     half = float(stats.t.ppf(0.975, count - 1)) * error
     return mean, mean - half, mean + half
+
+
+def test_one_file_becomes_pieces_inside_the_folder(cells: list[MatrixCell], tmp_path: Path) -> None:
+    odd = replace(cells[0], row="../../away", column="/etc/x", goal="..")
+    file, folder = tmp_path / "all.parquet", tmp_path / "out"
+    write_cells(file, [odd, *cells])
+    with pytest.raises(InputError, match="does not say of what matrix"):
+        unpack_matrix(file, folder)
+    write_cells(file, [odd, *cells], "name: x")
+    assert unpack_matrix(file, folder) == len(cells) + 1
+    assert unpack_matrix(file, folder) == 0
+    found = read_cells(sorted(folder.glob("pieces/*/*/*.parquet")))
+    assert len(found) == len(cells) + 1
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["all.parquet", "out"]
 
 
 @pytest.mark.parametrize(

@@ -58,11 +58,12 @@ def run_the_matrix(
     device: str,
     dry_run: bool,
     form: Format,
+    measured: Path | None = None,
 ) -> None:
     """Run a matrix, or say what it would do; then write its pages and print its tables."""
     from mmpoison.base.devices import find_device
     from mmpoison.runs.matrix.plan import chosen_part
-    from mmpoison.runs.matrix.run_matrix import plan_matrix, run_matrix
+    from mmpoison.runs.matrix.run_matrix import plan_matrix, run_matrix, unpack_into
     from mmpoison.runs.recipe import load_recipe
 
     recipe = load_recipe(name, changes)
@@ -71,6 +72,10 @@ def run_the_matrix(
     recipe = recipe.model_copy(update={"matrix": part})
     where = str(find_device(device))
     count = workers or cores()
+    if measured is not None and not dry_run:
+        with busy("unpacking pieces"):
+            known = unpack_into(measured, recipe, out, tuning=tuning)
+        say(f"{measured}: {count_of(known, 'measurement')} added to {out}")
     with live_progress() as progress:
         progress.progress("loading data")
         plan = plan_matrix(recipe, out, device=where, tuning=tuning)
@@ -142,7 +147,7 @@ def report_matrix(
         facts, cells = read_matrix(folder)
         summary = summarise(facts, cells)
     if parquet is not None:
-        write_cells(parquet, cells)
+        write_cells(parquet, cells, facts.described)
         say(f"{count_of(len(cells), 'row')}: {parquet}")
         return
     if html is not None or markdown is not None:

@@ -116,6 +116,13 @@ def run(
             help="Of a matrix: only the goal and seed on which settings are chosen, and which are left out otherwise.",
         ),
     ] = False,
+    measured: Annotated[
+        Path | None,
+        typer.Option(
+            "--from",
+            help="Of a matrix: a matrix.parquet of the same settings; its pieces are not measured again.",
+        ),
+    ] = None,
     show: Annotated[
         bool, typer.Option("--list", help="List the shipped recipes, one a line.")
     ] = False,
@@ -191,6 +198,7 @@ def run(
             device=device,
             dry_run=dry_run,
             form=form,
+            measured=measured,
         )
         return
     for option, value in (
@@ -198,6 +206,7 @@ def run(
         ("--columns", columns),
         ("--goals", goals),
         ("--tuning", tuning),
+        ("--from", measured),
     ):
         if value:
             raise InputError(f"{option}: is for a matrix, and recipe {recipe} is none")

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from mmpoison.base.files import atomic_file
+from mmpoison.base.files import atomic_file, plain_name
 from mmpoison.base.untrusted_yaml import read_yaml
 from mmpoison.errors import InputError
 
@@ -142,8 +142,18 @@ def matrix_schema() -> Any:
     )
 
 
-def write_cells(file: Path, cells: Iterable[MatrixCell]) -> None:
-    """Write measurements as one Parquet file, whole or not at all."""
+_DESCRIBED = b"mmpoison.matrix"
+"""Key of the Parquet file's metadata under which the text of `matrix.yaml` is."""
+
+
+def write_cells(file: Path, cells: Iterable[MatrixCell], described: str = "") -> None:
+    """Write measurements as one Parquet file, whole or not at all.
+
+    Args:
+        file: The new file.
+        cells: The measurements.
+        described: The text of `matrix.yaml`, which `unpack_matrix` needs.
+    """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -151,7 +161,10 @@ def write_cells(file: Path, cells: Iterable[MatrixCell]) -> None:
         {_SHOWN.get(name, name): value for name, value in asdict(cell).items()} for cell in cells
     ]
     with atomic_file(file) as temporary:
-        pq.write_table(pa.Table.from_pylist(rows, schema=matrix_schema()), temporary)
+        table = pa.Table.from_pylist(rows, schema=matrix_schema())
+        if described:
+            table = table.replace_schema_metadata({_DESCRIBED: described.encode()})
+        pq.write_table(table, temporary)
 
 
 def read_cells(files: Sequence[Path]) -> list[MatrixCell]:
@@ -204,6 +217,7 @@ class MatrixFacts:
         columns: Names of the columns in order, without those that every piece has.
         tuning: Whether the pieces are of the goal and seed on which settings are chosen.
         data: Name of the data set.
+        described: The text of `matrix.yaml`.
     """
 
     name: str
@@ -213,6 +227,7 @@ class MatrixFacts:
     columns: tuple[str, ...]
     tuning: bool
     data: str = ""
+    described: str = ""
 
 
 def read_matrix(folder: Path) -> tuple[MatrixFacts, list[MatrixCell]]:
@@ -234,6 +249,7 @@ def read_matrix(folder: Path) -> tuple[MatrixFacts, list[MatrixCell]]:
             columns=tuple(map(str, value["columns"])),
             tuning=bool(value["tuning"]),
             data=str(value["recipe"]["data"]["name"]),
+            described=file.read_text(encoding="utf-8"),
         )
     except (KeyError, TypeError, ValueError):
         raise InputError(f"{file}: is broken: delete it, the pieces next to it stay") from None
@@ -241,3 +257,67 @@ def read_matrix(folder: Path) -> tuple[MatrixFacts, list[MatrixCell]]:
     if not cells:
         raise InputError(f"{folder}: no piece is done yet")
     return facts, cells
+
+
+def piece_folder(row: str, goal: str, seed: int) -> str:
+    """Return the folder of a piece below `pieces`.
+
+    >>> piece_folder("II-own", "sheep2bird", 5), piece_folder("clean", "", 5)
+    ('II-own/sheep2bird-seed5', 'clean/no-goal-seed5')
+    """
+    return f"{plain_name(row)}/{plain_name(goal or 'no-goal')}-seed{seed}"
+
+
+def cell_file(piece: Path, column: str) -> Path:
+    """Return the file of a column in the folder of a piece."""
+    return piece / f"{plain_name(column)}.parquet"
+
+
+def described(file: Path) -> str:
+    """Return the text of `matrix.yaml` that a `matrix.parquet` carries.
+
+    Raises:
+        InputError: If the file is broken, or has none.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        text: str = (pq.read_schema(file).metadata or {}).get(_DESCRIBED, b"").decode()
+    except (OSError, ValueError, pa.ArrowException) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise InputError(f"{file}: is no Parquet file ({reason}): give a matrix.parquet") from None
+    if not text:
+        raise InputError(f"{file}: does not say of what matrix it is: give a matrix.parquet")
+    return text
+
+
+def unpack_matrix(file: Path, folder: Path) -> int:
+    """Write the pieces of one Parquet file into the folder of a matrix, so that they are not measured again.
+
+    Args:
+        file: A `matrix.parquet`.
+        folder: New, or of a matrix: what it holds stays as it is.
+
+    Returns:
+        How many measurements were written.
+
+    Raises:
+        InputError: If the file is broken, or does not say of what matrix it is.
+    """
+    text, cells = described(file), read_cells([file])
+    missing = [
+        (target, cell)
+        for cell in cells
+        if not (
+            target := cell_file(
+                folder / PIECES / piece_folder(cell.row, cell.goal, cell.seed), cell.column
+            )
+        ).exists()
+    ]
+    if not (folder / MATRIX_FILE).exists():
+        with atomic_file(folder / MATRIX_FILE) as temporary:
+            temporary.write_text(text, encoding="utf-8")
+    for target, cell in missing:
+        write_cells(target, [cell])
+    return len(missing)

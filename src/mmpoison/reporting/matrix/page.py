@@ -47,7 +47,7 @@ def write_matrix_pages(
         temporary.write_text(_markdown_page(summary, figures, missing), encoding="utf-8")
     with atomic_file(out / HTML) as temporary:
         temporary.write_text(matrix_html(summary), encoding="utf-8")
-    write_cells(out / PARQUET, cells)
+    write_cells(out / PARQUET, cells, summary.facts.described)
     return [out / PAGE, out / HTML, out / PARQUET, *(path for _, path in figures)]
 
 

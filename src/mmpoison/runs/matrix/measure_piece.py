@@ -48,6 +48,7 @@ from mmpoison.records.matrix import (
     LOSSES,
     UNDEFENDED,
     MatrixCell,
+    cell_file,
     read_cells,
     write_cells,
 )
@@ -121,7 +122,7 @@ class PieceTask:
 
     def file(self, column: str) -> Path:
         """Return the file of one column."""
-        return self.out / f"{plain_name(column)}.parquet"
+        return cell_file(self.out, column)
 
     @property
     def missing(self) -> list[str]:

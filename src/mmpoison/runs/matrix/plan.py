@@ -14,7 +14,7 @@ from mmpoison.base.registry import unknown_name
 from mmpoison.base.seeding import generator
 from mmpoison.defenses.catalogue import DEFENSES, build_defense, build_filter, defense_parameters
 from mmpoison.errors import InputError
-from mmpoison.records.matrix import CLEAN_MODEL, UNDEFENDED
+from mmpoison.records.matrix import CLEAN_MODEL, UNDEFENDED, piece_folder
 from mmpoison.runs.matrix_part import MatrixColumn, MatrixPart, MatrixRow
 from mmpoison.runs.recipe import Recipe
 from mmpoison.training.settings import TrainingSettings
@@ -48,7 +48,7 @@ class Piece:
     @property
     def id(self) -> str:
         """Its name, and that of its folder: `ROW/GOAL-seedN`."""
-        return f"{plain_name(self.row)}/{plain_name(self.goal or 'no-goal')}-seed{self.seed}"
+        return piece_folder(self.row, self.goal, self.seed)
 
 
 def chosen_part(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -11,9 +12,15 @@ import yaml
 
 from mmpoison.attacks.goal import goal_classes
 from mmpoison.base.files import atomic_file, occupied_by_others, refuse_special
-from mmpoison.base.untrusted_yaml import read_yaml
+from mmpoison.base.untrusted_yaml import parse_yaml, read_yaml
 from mmpoison.errors import InputError
-from mmpoison.records.matrix import MATRIX_FILE, PIECES, read_cells
+from mmpoison.records.matrix import (
+    MATRIX_FILE,
+    PIECES,
+    described,
+    read_cells,
+    unpack_matrix,
+)
 from mmpoison.runs.matrix.measure_piece import PieceTask
 from mmpoison.runs.matrix.plan import check_matrix, plan_pieces
 from mmpoison.runs.recipe import Recipe
@@ -140,6 +147,26 @@ def run_matrix(
     return state
 
 
+def unpack_into(file: Path, recipe: Recipe, out: Path, *, tuning: bool = False) -> int:
+    """Write the pieces of a `matrix.parquet` into the folder of the same matrix, so that they are not measured again.
+
+    Args:
+        file: The Parquet file.
+        recipe: As for `plan_matrix`.
+        out: As for `plan_matrix`.
+        tuning: As for `plan_matrix`.
+
+    Returns:
+        How many measurements were written.
+
+    Raises:
+        InputError: If the file is broken, is of a matrix of other settings, or the folder is another matrix's.
+    """
+    _check_folder(recipe, out, tuning)
+    _check_same(_listing(parse_yaml(described(file), file), file), recipe, tuning, file)
+    return unpack_matrix(file, out)
+
+
 def _check_folder(recipe: Recipe, out: Path, tuning: bool) -> None:
     """Refuse a folder that is not this matrix's.
 
@@ -151,19 +178,23 @@ def _check_folder(recipe: Recipe, out: Path, tuning: bool) -> None:
         raise InputError(f"{out}: is a file, a folder is needed: choose another --out")
     if occupied_by_others(out / MATRIX_FILE):
         raise InputError(f"{out}: holds something that is not a matrix: choose another --out")
-    found, new = _listed(out), _described(recipe, tuning)
-    if not found:
-        return
+    found = _listed(out)
+    if found:
+        _check_same(found, recipe, tuning, out)
+
+
+def _check_same(found: Mapping[str, Any], recipe: Recipe, tuning: bool, where: Path) -> None:
+    new = _described(recipe, tuning)
     for key in ("recipe", "tuning", "goals_drawn_with", "repair_pairs"):
         if found.get(key) != new[key]:
             raise InputError(
-                f"{out}: holds a matrix of other settings ({key}): choose another --out"
+                f"{where}: holds a matrix of other settings ({key}): choose another --out"
             )
     for kind in ("rows", "columns"):
         for name, options in new[kind].items():
             if found[kind].get(name, options) != options:
                 raise InputError(
-                    f"{out}: holds {kind[:-1]} {name!r} with other options: name it otherwise, or choose another --out"
+                    f"{where}: holds {kind[:-1]} {name!r} with other options: rename it, or choose another --out"
                 )
 
 
@@ -191,11 +222,14 @@ def _listed(out: Path) -> dict[str, Any]:
     file = out / MATRIX_FILE
     if not file.is_file():
         return {}
-    value = read_yaml(file)
+    return _listing(read_yaml(file), file)
+
+
+def _listing(value: Any, file: Path) -> dict[str, Any]:
     if not isinstance(value, dict) or not all(
         isinstance(value.get(key), dict) for key in ("rows", "columns", "recipe")
     ):
-        raise InputError(f"{file}: is broken: delete it, the pieces next to it stay")
+        raise InputError(f"{file}: is broken: delete it; pieces stay where they are")
     return value
 
 
