@@ -43,7 +43,7 @@ def test_a_piece_gives_what_a_training_by_hand_gives(
     matrix_recipe: Recipe, squares: PairDataset, checkpoint: Path, tmp_path: Path
 ) -> None:
     task = tasks_of(matrix_recipe, tmp_path)["II-own"]
-    task.run(RunCache(), SilentProgress())
+    task.run(RunCache, SilentProgress())
     cells = cells_of(task)
     assert not (task.out / ".work").exists()
     assert list(cells) == ["clean model", "none", "relevance-filter", "clean-finetune", "rank-gain"]
@@ -80,7 +80,7 @@ def test_a_piece_gives_what_a_training_by_hand_gives(
 def test_a_row_without_poison_shows_false_alarms(matrix_recipe: Recipe, tmp_path: Path) -> None:
     task = tasks_of(matrix_recipe, tmp_path)["clean"]
     assert task.piece.goal == ""
-    task.run(RunCache(), SilentProgress())
+    task.run(RunCache, SilentProgress())
     cells = cells_of(task)
     assert cells["none"].utility == cells["clean model"].utility
     assert cells["none"].success is None
@@ -93,7 +93,7 @@ def test_a_killed_piece_resumes_by_column(
     matrix_recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     task = tasks_of(matrix_recipe, tmp_path / "one")["II-own"]
-    task.run(RunCache(), SilentProgress())
+    task.run(RunCache, SilentProgress())
     whole = cells_of(task)
     again = tasks_of(matrix_recipe, tmp_path / "two")["II-own"]
     asked: list[str] = []
@@ -107,17 +107,17 @@ def test_a_killed_piece_resumes_by_column(
 
     monkeypatch.setattr(_Measurer, "cell", killed)
     with pytest.raises(KeyboardInterrupt):
-        again.run(RunCache(), SilentProgress())
+        again.run(RunCache, SilentProgress())
     assert again.missing == again.columns[3:]
     # the undefended model is not trained again
     assert list((again.out / ".work").glob("*/undefended/training.json"))
-    again.run(RunCache(), SilentProgress())
+    again.run(RunCache, SilentProgress())
     assert asked == [*again.columns[:4], *again.columns[3:]]
     assert not again.missing
     timeless: dict[str, Any] = {"defence_seconds": None, "training_seconds": None}
     for column, cell in cells_of(again).items():
         assert replace(cell, **timeless) == replace(whole[column], **timeless)
-    again.run(RunCache(), SilentProgress())  # nothing is left to do
+    again.run(RunCache, SilentProgress())  # nothing is left to do
     assert len(asked) == 6
 
 
@@ -135,7 +135,7 @@ def test_a_registered_attack_is_one_more_row(matrix_recipe: Recipe, tmp_path: Pa
     assert plan.columns_todo == 3
     assert plan.seconds_left is None
     _claim(recipe, tmp_path, False)
-    task.run(RunCache(), SilentProgress())
+    task.run(RunCache, SilentProgress())
     facts, cells = read_matrix(tmp_path)
     assert facts.rows == ("clean", "II-own", "orphan")
     assert facts.columns == tuple(PART["columns"])
@@ -154,7 +154,7 @@ def test_a_backdoor_is_measured_with_its_trigger(
     columns = {"relevance-filter": {"method": "relevance-filter", "clean_loss": 0.1}}
     value = matrix_value(square_folder, checkpoint, rows=rows, columns=columns)
     (task,) = plan_matrix(parse_recipe(value, "test"), tmp_path).tasks
-    task.run(RunCache(), SilentProgress())
+    task.run(RunCache, SilentProgress())
     for cell in cells_of(task).values():
         assert cell.note == ""
         assert cell.with_trigger is not None
@@ -174,13 +174,13 @@ def test_what_is_refused_becomes_a_note(
         columns={"strict": {"method": "relevance-filter", "threshold": 0.001}},
     )
     (task,) = plan_matrix(parse_recipe(value, "test"), tmp_path / "many").tasks
-    task.run(RunCache(), SilentProgress())
+    task.run(RunCache, SilentProgress())
     cells = cells_of(task)
     assert set(cells) == {"clean model", "none", "strict"}
     assert all(cell.note.startswith("not possible: ") for cell in cells.values())
     value["matrix"]["rows"] = {"few": {"attack": "single-target-label", "samples": 2}}
     (task,) = plan_matrix(parse_recipe(value, "test"), tmp_path / "few").tasks
-    task.run(RunCache(), SilentProgress())
+    task.run(RunCache, SilentProgress())
     cells = cells_of(task)
     assert cells["none"].note == ""
     assert "drops every pair" in cells["strict"].note
@@ -196,7 +196,7 @@ def test_a_control_drops_as_many_pairs(
     rows = {"few": {"attack": "single-target-label", "samples": 2}}
     value = matrix_value(square_folder, checkpoint, columns=columns, rows=rows)
     (task,) = plan_matrix(parse_recipe(value, "test"), tmp_path).tasks
-    task.run(RunCache(), SilentProgress())
+    task.run(RunCache, SilentProgress())
     cells = cells_of(task)
     assert cells["filter"].dropped
     assert cells["control"].dropped == cells["filter"].dropped
@@ -210,7 +210,7 @@ def test_a_learning_rate_is_chosen_on_held_out_pairs(
     value = matrix_value(square_folder, checkpoint, columns=columns, rows=rows)
     recipe = parse_recipe(value, "test")
     (task,) = plan_matrix(recipe, tmp_path / "few").tasks
-    task.run(RunCache(), SilentProgress())
+    task.run(RunCache, SilentProgress())
     # 12 clean images are too few to hold some out
     assert "20 are needed" in cells_of(task)["repair"].note
     seen: dict[str, Any] = {}
@@ -222,7 +222,7 @@ def test_a_learning_rate_is_chosen_on_held_out_pairs(
     monkeypatch.setattr(repair_watch, "FEWEST_HELD_OUT", 2)
     monkeypatch.setattr(measure_piece, "run_repair", repair)
     (task,) = plan_matrix(recipe, tmp_path / "enough").tasks
-    task.run(RunCache(), SilentProgress())
+    task.run(RunCache, SilentProgress())
     assert seen["rates"] == [1e-5, 1e-3]
     held_out = seen["meter"].held_out.pairs
     assert len(held_out)

@@ -129,11 +129,12 @@ class PieceTask:
         """The columns that are not measured yet."""
         return [column for column in self.columns if not self.file(column).is_file()]
 
-    def run(self, run_cache: RunCache, progress: RunProgress) -> None:
+    def run(self, loaded: Callable[[], RunCache], progress: RunProgress) -> None:
         """Measure the columns that are missing; each file is written when its column is done."""
         missing = self.missing
         if not missing:
             return
+        run_cache = loaded()
         recipe = row_recipe(self.recipe, self.row, self.piece)
         device = torch.device(self.device)
         # mistakes of the user stop the matrix; what only this goal lacks becomes a note

@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING, Any, Protocol
 from mmpoison.base.processes import begin_worker
 from mmpoison.errors import InputError, ResultError
 from mmpoison.runs.progress import Progress, RunProgress
-from mmpoison.runs.recipe import Recipe
-from mmpoison.training.loop import OnStep
 
 if TYPE_CHECKING:
+    # torch takes seconds to import, and not every task needs it
+    from mmpoison.runs.recipe import Recipe
     from mmpoison.runs.run_cache import RunCache
+    from mmpoison.training.loop import OnStep
 
 DIED = "the process that ran it died (was it killed, or out of memory?)"
 
@@ -26,7 +27,7 @@ Report = Callable[[str], None]
 
 
 class Task(Protocol):
-    """A piece of work that a worker does in its own process: a run of a sweep, or a piece of a matrix."""
+    """A piece of work that a worker does in its own process: a run of a sweep, a piece of a matrix, a shard of a scan."""
 
     @property
     def id(self) -> str:
@@ -43,11 +44,11 @@ class Task(Protocol):
         """The folder that it writes; two processes never do the same one at a time."""
         ...
 
-    def run(self, run_cache: RunCache, progress: RunProgress) -> None:
+    def run(self, loaded: Callable[[], RunCache], progress: RunProgress) -> None:
         """Do the work, or nothing where it is done.
 
         Args:
-            run_cache: What earlier tasks of the worker have loaded.
+            loaded: Returns what earlier tasks of the worker have loaded; the first call imports torch.
             progress: Reports the progress.
 
         Raises:
@@ -76,7 +77,7 @@ class RunTask:
     device: str
     group: str
 
-    def run(self, run_cache: RunCache, progress: RunProgress) -> None:
+    def run(self, loaded: Callable[[], RunCache], progress: RunProgress) -> None:
         """Run the recipe, if another sweep has not done it."""
         from mmpoison.runs.run import run_recipe
 
@@ -87,7 +88,7 @@ class RunTask:
                 progress=progress,
                 save_models=self.save_models,
                 device=self.device,
-                run_cache=run_cache,
+                run_cache=loaded(),
             )
 
 
@@ -126,18 +127,24 @@ class TaskRunner:
     """Runs tasks in the worker's process."""
 
     def __init__(self, threads: int) -> None:
-        import torch
+        self._threads = threads
+        self._run_cache: RunCache | None = None
 
-        from mmpoison.runs.run_cache import RunCache
+    def _loaded(self) -> RunCache:
+        if self._run_cache is None:
+            import torch
 
-        torch.set_num_threads(threads)
-        self._run_cache = RunCache()
+            from mmpoison.runs.run_cache import RunCache
+
+            torch.set_num_threads(self._threads)
+            self._run_cache = RunCache()
+        return self._run_cache
 
     def __call__(self, task: Task, report: Report = lambda text: None) -> Reply:
         """Run a task; only exceptions that end the process are raised."""
         try:
             with _folder_lock(task.out):
-                task.run(self._run_cache, TaskProgress(report))
+                task.run(self._loaded, TaskProgress(report))
             return Reply()
         except (InputError, ResultError) as error:
             return Reply(" ".join(str(error).split()))
