@@ -6,6 +6,7 @@ import re
 import unicodedata
 from collections.abc import Mapping
 from typing import Any
+from urllib.parse import urlsplit
 
 from rich.markup import escape
 
@@ -79,6 +80,20 @@ def spelled(value: Any) -> Any:
     if isinstance(value, list):
         return [spelled(item) for item in value]
     return value
+
+
+def is_web_address(text: str) -> bool:
+    """Return whether a text is an address of the web, without name or password, that is safe as a link.
+
+    >>> is_web_address("https://example.org/a.jpg"), is_web_address("javascript:alert(1)"), is_web_address("http://a@b/")
+    (True, False, False)
+    """
+    try:
+        parts = urlsplit(text)
+        host = parts.hostname
+    except ValueError:
+        return False
+    return parts.scheme in ("http", "https") and bool(host) and "@" not in parts.netloc
 
 
 def as_number(value: Any) -> float | None:

@@ -27,7 +27,7 @@ Report = Callable[[str], None]
 
 
 class Task(Protocol):
-    """A piece of work that a worker does in its own process: a run of a sweep, a piece of a matrix, a shard of a scan."""
+    """A piece of work that a worker does in its own process: a run, a piece of a matrix, a shard of a scan."""
 
     @property
     def id(self) -> str:

@@ -2,13 +2,15 @@
 
 The parts, from the bottom: `_views` (vectors), `_regression` (one side from the other), `_conflict` (captions against
 images), `_evidence` (conflicting items that are alike), `_scan` (two views joined), `_level` (how often clean data show
-as much), `_words` (clusters in words), `_features` (from an encoder), `_defense` (the defence in the registry).
+as much), `_words` (clusters in words), `_features` (from an encoder), `_defense` (the defence in the registry),
+`_planted` (what would be found).
 """
 
 from mmpoison.defenses.filters.suspicious_groups._defense import (
     SuspiciousGroups,
     views_of,
 )
+from mmpoison.defenses.filters.suspicious_groups._planted import PlantedSize, plant_goals
 from mmpoison.defenses.filters.suspicious_groups._views import Views
 
-__all__ = ["SuspiciousGroups", "Views", "views_of"]
+__all__ = ["PlantedSize", "SuspiciousGroups", "Views", "plant_goals", "views_of"]

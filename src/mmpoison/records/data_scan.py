@@ -1,0 +1,163 @@
+"""`scan.json`: what a scan of a data set says, as its page and the command line show it."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from mmpoison.base.record import Number, Record
+
+SCAN_FILE, SCAN_PAGE = "scan.json", "scan.html"
+
+Verdict = Literal["possible poisoning", "no sign of poisoning", "cannot be decided"]
+
+
+class ExamplePair(Record):
+    """A pair that is shown.
+
+    Attributes:
+        id: Its id.
+        caption: Its caption.
+        address: Where its image is in the web, if the data say so.
+        picture: A small picture, as a `data:` address.
+    """
+
+    id: str
+    caption: str = ""
+    address: str | None = None
+    picture: str | None = None
+
+
+class ScanGroup(Record):
+    """A suspected goal.
+
+    Attributes:
+        sentence: It in words.
+        pairs: How many pairs it has.
+        images: On how many images.
+        false_alarms: Share of clean sets that show a group as strong, in (0, 1].
+        score: How strong it is.
+        why: What is suspicious about it.
+        other_explanations: What else could explain it.
+        captions_about: Words that set its captions apart.
+        images_about: Words that set the captions of similar images apart.
+        examples: Some of its pairs.
+    """
+
+    sentence: str
+    pairs: int
+    images: int
+    false_alarms: Number
+    score: Number
+    why: str = ""
+    other_explanations: list[str] = []
+    captions_about: list[str] = []
+    images_about: list[str] = []
+    examples: list[ExamplePair] = []
+
+
+class PlantedCount(Record):
+    """How many of the goals that were planted into the data, as a test, the scan finds.
+
+    Attributes:
+        pairs: False pairs of each.
+        planted: How many goals.
+        found: How many were found.
+    """
+
+    pairs: int
+    planted: int
+    found: int
+
+
+class Histogram(Record):
+    """How many pairs have each score.
+
+    Attributes:
+        edges: One more than bins.
+        own: Of the pairs.
+        shuffled: Of captions with random images, on a scale of its own; empty where that says nothing.
+    """
+
+    edges: list[Number]
+    own: list[int]
+    shuffled: list[int] = []
+
+
+class FailedShard(Record):
+    """A shard that could not be read.
+
+    Attributes:
+        shard: Its name.
+        reason: Why, one line.
+    """
+
+    shard: str
+    reason: str
+
+
+class ShardDrop(Record):
+    """How much of a shard is dropped.
+
+    Attributes:
+        shard: Its name.
+        pairs: How many it has.
+        dropped: How many of them are dropped.
+        unusable: How many have no usable embeddings.
+    """
+
+    shard: str
+    pairs: int
+    dropped: int
+    unusable: int = 0
+
+
+class DataScan(Record):
+    """A scan of a data set.
+
+    Attributes:
+        source: What was scanned.
+        format: Its format.
+        pairs: How many pairs it has, without shards that could not be read.
+        verdict: What comes out.
+        summary: The verdict in words, and how sure it is.
+        next_steps: What to do now.
+        notes: What a reader must know besides.
+        score_name: What the score of a pair is.
+        methods: What was computed, a line each.
+        judge_auroc: How often a caption is nearer to its own image than to a random one, in [0, 1].
+        judge_interval: Its 95% interval.
+        dropped: Pairs that are not to be used.
+        unusable: Pairs among them whose embeddings are broken.
+        groups: Suspected goals.
+        not_significant: The strongest groups that clean data show as well.
+        planted: What the scan would have found.
+        sample: In a sample of how many pairs.
+        histogram: Of the scores.
+        shards: Counts of the shards.
+        failed: Shards that could not be read.
+        seed: Of everything random.
+        tool_version: Version of mmpoison.
+    """
+
+    source: str
+    format: str
+    pairs: int
+    verdict: Verdict
+    summary: list[str]
+    next_steps: list[str] = []
+    notes: list[str] = []
+    score_name: str = "score"
+    methods: list[str] = []
+    judge_auroc: Number | None = None
+    judge_interval: list[Number] | None = None
+    dropped: int = 0
+    unusable: int = 0
+    groups: list[ScanGroup] = []
+    not_significant: list[ScanGroup] = []
+    planted: list[PlantedCount] = []
+    sample: int = 0
+    histogram: Histogram | None = None
+    shards: list[ShardDrop] = []
+    failed: list[FailedShard] = []
+    seed: int = 0
+    tool_version: str = ""

@@ -1,0 +1,81 @@
+"""The page of a scan of a data set: what data say is shown, and does nothing."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+from mmpoison.records.data_scan import DataScan
+from mmpoison.reporting.scan_page import SHARDS_SHOWN, write_scan_page
+
+EVIL = '<script>alert("x")</script>\x1b[31m'
+
+
+def made(**more: Any) -> DataScan:
+    group = {
+        "sentence": f"possible poisoning: captions about {EVIL}",
+        "pairs": 30,
+        "images": 29,
+        "false_alarms": 0.002,
+        "score": 50.0,
+        "why": "30 conflicting pairs are alike",
+        "other_explanations": ["chance", "a mistake"],
+        "examples": [
+            {"id": "one", "caption": EVIL, "address": "https://example.org/a.jpg"},
+            {"id": "two", "caption": "a", "address": "javascript:alert(1)"},
+            {"id": "three", "caption": "b", "picture": "https://example.org/track.png"},
+            {"id": "four", "caption": "c", "picture": "data:image/png;base64,AAAA"},
+        ],
+    }
+    value = {
+        "source": EVIL,
+        "format": "clip-retrieval",
+        "pairs": 100_000,
+        "verdict": "possible poisoning",
+        "summary": ["1 suspected goal"],
+        "next_steps": ["look at it"],
+        "groups": [group],
+        "histogram": {"edges": [0.0, 0.5, 1.0], "own": [3, 9], "shuffled": [9, 3]},
+        "planted": [{"pairs": 25, "planted": 6, "found": 5}],
+        "sample": 5000,
+        "shards": [{"shard": f"{n:03}", "pairs": 10, "dropped": n} for n in range(50)],
+        "failed": [{"shard": "017", "reason": "is truncated"}],
+    }
+    return DataScan.of({**value, **more})
+
+
+def test_nothing_of_the_data_runs_or_loads(tmp_path: Path) -> None:
+    page = write_scan_page(tmp_path / "scan.html", made()).read_text(encoding="utf-8")
+    assert "<script" not in page
+    assert "javascript:" not in page
+    assert "\x1b" not in page
+    assert "track.png" not in page
+    assert re.findall(r'src="(?!data:)', page) == []
+    assert page.count('href="https://example.org/a.jpg" rel="noopener noreferrer"') == 1
+    assert "data:image/png;base64,AAAA" in page
+
+
+def test_what_the_scan_says_is_on_the_page(tmp_path: Path) -> None:
+    page = write_scan_page(tmp_path / "scan.html", made()).read_text(encoding="utf-8")
+    for text in (
+        "Possible poisoning",
+        "100,000 pairs",
+        "look at it",
+        "5,000",
+        "is truncated",
+        "data:image/svg+xml",
+    ):
+        assert text in page, text
+    # the worst shards first, and how many are left out
+    assert page.index(">049<") < page.index(">048<")
+    assert ">009<" not in page
+    assert f"{50 - SHARDS_SHOWN} more shards" in page
+
+
+def test_a_scan_without_findings_has_no_empty_sections(tmp_path: Path) -> None:
+    scan = made(verdict="no sign of poisoning", groups=[], planted=[], failed=[], shards=[])
+    page = write_scan_page(tmp_path / "scan.html", scan).read_text(encoding="utf-8")
+    assert "No sign of poisoning" in page
+    for heading in ("Suspected goals", "would have found", "What limits", ">Shards<"):
+        assert heading not in page
