@@ -25,8 +25,8 @@ from mmpoison.runs.matrix.measure_piece import PieceTask
 from mmpoison.runs.matrix.plan import check_matrix, plan_pieces
 from mmpoison.runs.recipe import Recipe
 from mmpoison.runs.run_cache import RunCache
-from mmpoison.runs.sweeps.dispatch import Dispatch, OnChange, SweepState, make_workers
-from mmpoison.runs.sweeps.folder import FAILURES, Failure
+from mmpoison.runs.sweeps.dispatch import Dispatch, Failure, OnChange, SweepState, make_workers
+from mmpoison.runs.sweeps.folder import FAILURES
 
 NOT_COMPARED = ("matrix", "sweep", "attack", "seed")
 """Keys of the recipe that a piece does not depend on."""

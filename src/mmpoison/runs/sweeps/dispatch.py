@@ -6,10 +6,26 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from mmpoison.runs.sweeps.folder import Failure
 from mmpoison.runs.sweeps.workers import LocalWorker, Reply, Task, Worker
 
 POLL, SHOW_EVERY = 0.02, 0.5
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A run that failed.
+
+    Attributes:
+        run: Its id.
+        error: Why, one line.
+        tries: How many attempts there were.
+        detail: The stack trace, where the reason is not the user's input.
+    """
+
+    run: str
+    error: str
+    tries: int
+    detail: str = ""
 
 
 @dataclass

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -14,28 +14,12 @@ from mmpoison.base.files import atomic_file, occupied_by_others, refuse_special
 from mmpoison.base.untrusted_yaml import read_yaml
 from mmpoison.errors import InputError
 from mmpoison.runs.run_folder import check_folder
+from mmpoison.runs.sweeps.dispatch import Failure
 from mmpoison.runs.sweeps.sweep_runs import Sweep, SweepRun
 
 SWEEP_FILE, RUNS, FAILURES = "sweep.yaml", "runs", "failures.jsonl"
 MAX_SWEEP_BYTES = 16 << 20
 """A list of some ten thousand runs."""
-
-
-@dataclass(frozen=True)
-class Failure:
-    """A run that failed.
-
-    Attributes:
-        run: Its id.
-        error: Why, one line.
-        tries: How many attempts there were.
-        detail: The stack trace, where the reason is not the user's input.
-    """
-
-    run: str
-    error: str
-    tries: int
-    detail: str = ""
 
 
 class SweepFolder:
