@@ -1,0 +1,177 @@
+"""Runs a pass over shards: a task a shard in worker processes or on Ray, each result in a file, so that it resumes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from mmpoison.base.array_files import read_arrays
+from mmpoison.base.files import atomic_file, plain_name
+from mmpoison.errors import InputError
+from mmpoison.runs.progress import Progress, RunProgress
+from mmpoison.runs.sweeps.dispatch import Dispatch, SweepState
+from mmpoison.runs.sweeps.workers import Worker
+
+if TYPE_CHECKING:
+    from mmpoison.embedded.source import Shard
+    from mmpoison.runs.run_cache import RunCache
+
+Arrays = dict[str, npt.NDArray[Any]]
+
+RETRIES = 1
+"""Attempts more for a shard whose worker crashed; a shard that cannot be read fails at once."""
+
+
+class ShardPass(Protocol):
+    """What a pass computes of one shard; it is sent to the workers, with all that earlier passes found."""
+
+    def __call__(self, shard: Shard, number: int) -> Arrays:
+        """Compute the result of a shard.
+
+        Args:
+            shard: The shard.
+            number: Its place in the source, which seeds what is random.
+
+        Raises:
+            InputError: If the shard cannot be read.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class ShardTask:
+    """A pass over one shard, as `mmpoison.runs.sweeps.workers.Task`.
+
+    Attributes:
+        name: Of the pass.
+        shard: The shard.
+        number: Its place in the source.
+        compute: What is computed.
+        out: The file of the result.
+    """
+
+    name: str
+    shard: Shard
+    number: int
+    compute: ShardPass
+    out: Path
+
+    @property
+    def id(self) -> str:
+        """Name of the task."""
+        return f"{self.name}/{self.shard.name}"
+
+    @property
+    def group(self) -> str:
+        """All shards are alike."""
+        return self.name
+
+    def run(self, loaded: Callable[[], RunCache], progress: RunProgress) -> None:
+        """Compute and write the result, if it is not there."""
+        if self.out.is_file():
+            return
+        progress.progress(self.id)
+        write_part(self.out, self.compute(self.shard, self.number))
+
+
+def write_part(file: Path, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
+    """Write the result of a shard, whole or not at all."""
+    with atomic_file(file) as temporary, temporary.open("wb") as stream:
+        # numpy adds an ending to a name that has none of its own
+        np.savez(stream, allow_pickle=False, **dict(arrays))
+
+
+def part_file(work: Path, name: str, number: int, shard: str) -> Path:
+    """Return the file of a shard's result."""
+    return work / name / f"{number:06}-{plain_name(shard)[:80]}.npz"
+
+
+class ShardRunner:
+    """Runs passes over the shards of a source.
+
+    A shard that fails in one pass is left out of the later ones.
+
+    Args:
+        shards: The shards, by their numbers in the source.
+        work: Folder of the results.
+        workers: Does the tasks.
+        progress: Reports the progress.
+    """
+
+    def __init__(
+        self,
+        shards: Mapping[int, Shard],
+        work: Path,
+        workers: Sequence[Worker],
+        progress: RunProgress,
+    ) -> None:
+        self.shards = dict(shards)
+        self.work = work
+        self.failed: dict[int, str] = {}
+        self._workers = workers
+        self._progress = progress
+
+    def run(self, name: str, title: str, compute: ShardPass) -> None:
+        """Run a pass over all shards that have not failed; results that are there are not computed again.
+
+        Args:
+            name: Name of the pass, and of the folder of its results.
+            title: What a user sees.
+            compute: What is computed.
+
+        Raises:
+            InputError: If no shard is left.
+        """
+        tasks = [
+            ShardTask(name, shard, number, compute, self._file(name, number))
+            for number, shard in self.shards.items()
+        ]
+        todo = [task for task in tasks if not task.out.is_file()]
+        state = SweepState(len(tasks), found=len(tasks) - len(todo))
+        report = self._progress.progress(title)
+        _follow(state, todo, self._workers, report)
+        for task in todo:
+            failure = state.failed.get(task.id)
+            if failure is not None:
+                self.failed[task.number] = failure.error
+                del self.shards[task.number]
+        if not self.shards:
+            first = next(iter(self.failed.values()), "there are no shards")
+            raise InputError(f"no shard can be read: {first}")
+
+    def parts(self, name: str, *arrays: str) -> Iterator[tuple[int, tuple[npt.NDArray[Any], ...]]]:
+        """Read the results of a pass, in the order of the shards.
+
+        Args:
+            name: Name of the pass.
+            arrays: Names of the arrays.
+
+        Raises:
+            InputError: If a file is damaged.
+        """
+        for number in sorted(self.shards):
+            file = self._file(name, number)
+            found = read_arrays(file, *arrays)
+            if found is None:
+                raise InputError(f"{file}: is damaged: delete it and run the same command again")
+            yield number, found
+
+    def _file(self, name: str, number: int) -> Path:
+        return part_file(self.work, name, number, self.shards[number].name)
+
+
+def _follow(
+    state: SweepState, todo: list[ShardTask], workers: Sequence[Worker], report: Progress
+) -> None:
+    def show(now: SweepState) -> None:
+        report(now.found + len(now.done) + len(now.failed), now.total)
+
+    show(state)
+    if todo:
+        Dispatch(state, RETRIES, show, lambda failures: None).run(list(todo), workers)
+        show(state)
