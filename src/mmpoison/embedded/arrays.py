@@ -10,9 +10,10 @@ import io
 import struct
 import zipfile
 import zlib
-from contextlib import contextmanager
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
@@ -98,18 +99,25 @@ class ArrayFile:
         shape = (header.rows, header.columns)
         if not rows:
             return np.empty((0, header.columns), _native(header.dtype))
-        order = "F" if header.fortran else "C"
+        order: Literal["F", "C"] = "F" if header.fortran else "C"
         if place is not None and (path := self.file.local) is not None:
             with self.file.reading():
                 mapped: Array = np.memmap(
-                    path, header.dtype, "r", offset=place[0] + header.start, shape=shape, order=order
+                    path,
+                    header.dtype,
+                    "r",
+                    offset=place[0] + header.start,
+                    shape=shape,
+                    order=order,
                 )
             found = mapped[start:stop]
         else:
             found = self._read_rows(place, header, start, stop)
         return found.astype(_native(header.dtype), copy=False)
 
-    def _read_rows(self, place: tuple[int, int] | None, header: Header, start: int, stop: int) -> Array:
+    def _read_rows(
+        self, place: tuple[int, int] | None, header: Header, start: int, stop: int
+    ) -> Array:
         """Read rows of an array that cannot be mapped."""
         row = header.columns * header.dtype.itemsize
         first, last = (0, header.rows) if header.fortran else (start, stop)
@@ -128,9 +136,12 @@ class ArrayFile:
                 raw = stream.read(size)
         if len(raw) < size:
             raise ShardError(f"{self}: cut short, {size - len(raw):,} bytes are missing")
-        order = "F" if header.fortran else "C"
-        rows = np.frombuffer(raw, header.dtype).reshape((last - first, header.columns), order=order)
-        return rows[start - first : stop - first]
+        numbers = np.frombuffer(raw, header.dtype)
+        if header.fortran:
+            found: Array = numbers.reshape(header.columns, -1).T
+        else:
+            found = numbers.reshape(-1, header.columns)
+        return found[start - first : stop - first]
 
     def _header(self, place: tuple[int, int] | None) -> Header:
         if place is None:
@@ -178,9 +189,13 @@ class ArrayFile:
 
     @contextmanager
     def _archive(self) -> Iterator[zipfile.ZipFile]:
-        with self.file.reading(), _unzipping(self.file), self.file.open() as raw:
-            with zipfile.ZipFile(raw) as archive:
-                yield archive
+        with (
+            self.file.reading(),
+            _unzipping(self.file),
+            self.file.open() as raw,
+            zipfile.ZipFile(raw) as archive,
+        ):
+            yield archive
 
     @contextmanager
     def _unpacking(self) -> Iterator[io.BufferedIOBase]:
@@ -208,7 +223,10 @@ def _unzipping(file: DataFile) -> Iterator[None]:
 
 def _parse(raw: bytes, where: str) -> Header:
     stream = io.BytesIO(raw)
-    readers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+    readers = {
+        (1, 0): np.lib.format.read_array_header_1_0,
+        (2, 0): np.lib.format.read_array_header_2_0,
+    }
     try:
         shape, fortran, dtype = readers[np.lib.format.read_magic(stream)](stream)
     except Exception:

@@ -80,7 +80,9 @@ def recognise_embedded(place: Listing) -> EmbeddedFormat:
     ]
     shown = one_line(place.given)
     if not found:
-        sought = "; ".join(f"{known.name}: {known.looks_for}" for known in EMBEDDED_FORMATS.values())
+        sought = "; ".join(
+            f"{known.name}: {known.looks_for}" for known in EMBEDDED_FORMATS.values()
+        )
         raise InputError(f"{shown}: no known format of embeddings, looked for {sought}")
     if len(found) > 1:
         kinds = " or ".join(f"{known.name} ({one_line(evidence)})" for known, evidence in found)

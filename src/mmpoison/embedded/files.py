@@ -175,7 +175,9 @@ class Listing:
                 entries = self.place.store.ls(folder, detail=True)
             except (FileNotFoundError, NotADirectoryError):
                 return
-            names = [e["name"].rstrip("/").rpartition("/")[2] for e in entries if e["type"] == "file"]
+            names = [
+                e["name"].rstrip("/").rpartition("/")[2] for e in entries if e["type"] == "file"
+            ]
             yield from ((n, self._child(below, n)) for n in names if not n.startswith("."))
             return
         home = Path(self.place.path)

@@ -147,7 +147,10 @@ class OwnColumns:
         with self.opened() as plain:
             leaves = text_leaves(plain, texts)
             metadata = plain.metadata
-            if len(wanted) and not 0 <= wanted.min() <= wanted.max() < self._span(plain)[1] - self.start:
+            if (
+                len(wanted)
+                and not 0 <= wanted.min() <= wanted.max() < self._span(plain)[1] - self.start
+            ):
                 raise ShardError(f"{self.file}: has no row {int(wanted.max())}")
         with self.opened(read_dictionary=leaves, metadata=metadata) as file:
             for group, first, last in _groups(metadata):
@@ -176,7 +179,9 @@ class OwnColumns:
             for column in columns:
                 if column not in present:
                     shown = ", ".join(map(one_line, present[:12])) or "none"
-                    raise ShardError(f"{self.file}: has no column {column!r:.80}, it has {shown:.200}")
+                    raise ShardError(
+                        f"{self.file}: has no column {column!r:.80}, it has {shown:.200}"
+                    )
             leaves, metadata = text_leaves(plain, columns), plain.metadata
             start, stop = self._span(plain)
         with self.opened(read_dictionary=leaves, metadata=metadata) as file, self._broken():
@@ -213,9 +218,13 @@ class OwnColumns:
         """
         import pyarrow.parquet as pq
 
-        with self.file.reading(), self._broken(), self.file.open() as raw:
-            with pq.ParquetFile(raw, **options) as file:
-                yield file
+        with (
+            self.file.reading(),
+            self._broken(),
+            self.file.open() as raw,
+            pq.ParquetFile(raw, **options) as file,
+        ):
+            yield file
 
     def _batches(self, column: str) -> Iterator[Any]:
         """Yield the arrays of one column, up to a limit of text in total."""
@@ -232,12 +241,15 @@ class OwnColumns:
 
     @contextmanager
     def _broken(self) -> Iterator[None]:
+        broken: tuple[type[Exception], ...] = (*arrow_errors(), IndexError)
         try:
             yield
-        except FileNotFoundError:
-            raise
-        except (*arrow_errors(), IndexError) as error:
-            raise ShardError(f"{self.file}: broken Parquet file ({one_line(short(error))})") from None
+        except broken as error:
+            if isinstance(error, FileNotFoundError):
+                raise
+            raise ShardError(
+                f"{self.file}: broken Parquet file ({one_line(short(error))})"
+            ) from None
 
 
 def find_column(
@@ -297,4 +309,6 @@ def _plain(kind: Any) -> Any:
 def _is_list_of_text(kind: Any) -> bool:
     import pyarrow.types as types
 
-    return bool((types.is_list(kind) or types.is_large_list(kind)) and is_text_type(kind.value_type))
+    return bool(
+        (types.is_list(kind) or types.is_large_list(kind)) and is_text_type(kind.value_type)
+    )

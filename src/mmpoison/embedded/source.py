@@ -49,7 +49,7 @@ class Shard(Protocol):
         ...
 
     def ids(self) -> list[str]:
-        """Return the id of each pair: a uid, a key, or the number of its row in the file, see `EmbeddedSource.id_kind`."""
+        """Return the id of each pair: a uid, a key, or the number of its row in the file (`EmbeddedSource.id_kind`)."""
         ...
 
     def captions(self) -> list[str] | None:

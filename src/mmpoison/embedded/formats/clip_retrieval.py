@@ -85,7 +85,7 @@ def _numbered(place: Listing, folder: str, ending: str) -> dict[int, tuple[str, 
             number = int(match[1])
             if number in found:
                 raise InputError(
-                    f"{file}: {found[number][1].name} has the same number: the files of two runs are mixed, separate them"
+                    f"{file}: {found[number][1].name} has the same number: two runs are mixed here, separate them"
                 )
             found[number] = (match[1], file)
     return found

@@ -23,7 +23,10 @@ ROWS_A_SHARD = 1 << 18
 
 USUAL_IDS = ("uid", "key", "__key__", "id", "image_path")
 USUAL_CAPTIONS = ("caption", "captions", "text", "texts", "title")
-SIDES = {"text": r"(?<![a-z])(text|texts|txt|caption|captions)(?![a-z])", "image": r"(?<![a-z])(image|images|img)(?![a-z])"}
+SIDES = {
+    "text": r"(?<![a-z])(text|texts|txt|caption|captions)(?![a-z])",
+    "image": r"(?<![a-z])(image|images|img)(?![a-z])",
+}
 """The word in the name of a file or column by which its side is recognised."""
 
 
@@ -81,9 +84,16 @@ def open_npy_pair(
         stop = min(start + ROWS_A_SHARD, rows)
         own = OwnColumns(table, start, stop) if table is not None else None
         return ArrayShard(
-            f"{start // ROWS_A_SHARD:05d}", files["text"], files["image"], own, columns,
-            start, stop, stop - start, dimension,
-        )  # fmt: skip
+            f"{start // ROWS_A_SHARD:05d}",
+            files["text"],
+            files["image"],
+            own,
+            columns,
+            start,
+            stop,
+            stop - start,
+            dimension,
+        )
 
     shards = [shard(start) for start in range(0, max(rows, 1), ROWS_A_SHARD)]
     return make_source(NAME, place.given, shards, columns.id_kind)

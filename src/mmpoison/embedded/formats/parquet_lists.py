@@ -142,8 +142,12 @@ def open_parquet_lists(
         return [
             ListShard(
                 file.stem if len(spans) == 1 else f"{file.stem}-{number:05d}",
-                OwnColumns(file, start, stop, hidden), *hidden, columns, stop - start, dimension,
-            )  # fmt: skip
+                OwnColumns(file, start, stop, hidden),
+                *hidden,
+                columns,
+                stop - start,
+                dimension,
+            )
             for number, (start, stop, dimension) in enumerate(spans)
         ]
 
@@ -204,13 +208,15 @@ def _matrix(array: Any, size: int, where: str, first: int) -> Array:
     import pyarrow.compute as pc
 
     if not is_list_of_numbers(array.type):
-        raise ShardError(f"{where}: holds {array.type}: lists of numbers are needed")
+        raise ShardError(f"{where} holds {array.type}: lists of numbers are needed")
     present = np.asarray(array.is_valid().to_numpy(zero_copy_only=False))
     kept = array.drop_null() if not present.all() else array
     lengths = np.asarray(pc.list_value_length(kept).to_numpy(zero_copy_only=False))
     if len(wrong := np.flatnonzero(lengths != size)):
         row = first + int(np.flatnonzero(present)[wrong[0]])
-        raise ShardError(f"{where} row {row}: has {int(lengths[wrong[0]])} numbers, the others have {size}")
+        raise ShardError(
+            f"{where} row {row}: has {int(lengths[wrong[0]])} numbers, the others have {size}"
+        )
     flat = kept.flatten()
     half = array.type.value_type == pa.float16()
     if flat.null_count or not half:

@@ -1,0 +1,19 @@
+"""Embeddings that exist already: sources of any size, shard by shard, their checks, and lists of what to keep."""
+
+from mmpoison.embedded.catalogue import EMBEDDED_FORMATS, EmbeddedFormat, open_embedded
+from mmpoison.embedded.checks import ShardFacts, SourceFacts, check_shard, check_source
+from mmpoison.embedded.source import EmbeddedSource, IdKind, Shard, ShardError
+
+__all__ = [
+    "EMBEDDED_FORMATS",
+    "EmbeddedFormat",
+    "EmbeddedSource",
+    "IdKind",
+    "Shard",
+    "ShardError",
+    "ShardFacts",
+    "SourceFacts",
+    "check_shard",
+    "check_source",
+    "open_embedded",
+]
