@@ -133,9 +133,7 @@ def test_an_unknown_option_is_refused(written: tuple[str, Path, Pairs]) -> None:
 
 
 @pytest.mark.parametrize("option", ["id", "caption", "image_id", "score"])
-def test_a_column_that_is_not_there_is_named(
-    written: tuple[str, Path, Pairs], option: str
-) -> None:
+def test_a_column_that_is_not_there_is_named(written: tuple[str, Path, Pairs], option: str) -> None:
     with pytest.raises(InputError, match=rf"has no column 'nope' \(option {option}\): name one of"):
         open_embedded(written[1], options={option: "nope"})
 

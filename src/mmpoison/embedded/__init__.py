@@ -2,6 +2,8 @@
 
 from mmpoison.embedded.catalogue import EMBEDDED_FORMATS, EmbeddedFormat, open_embedded
 from mmpoison.embedded.checks import ShardFacts, SourceFacts, check_shard, check_source
+from mmpoison.embedded.keep_filter import KeepFilter, keep_filter
+from mmpoison.embedded.results import ResultWriter, ShardVerdict, write_results
 from mmpoison.embedded.source import EmbeddedSource, IdKind, Shard, ShardError
 
 __all__ = [
@@ -9,11 +11,16 @@ __all__ = [
     "EmbeddedFormat",
     "EmbeddedSource",
     "IdKind",
+    "KeepFilter",
+    "ResultWriter",
     "Shard",
     "ShardError",
     "ShardFacts",
+    "ShardVerdict",
     "SourceFacts",
     "check_shard",
     "check_source",
+    "keep_filter",
     "open_embedded",
+    "write_results",
 ]

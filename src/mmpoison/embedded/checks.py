@@ -28,7 +28,7 @@ BLOCK_ROWS = 65_536
 IN_SAMPLE = 1024
 """Pairs of a shard that are compared with random pairs: they give the AUROC to 0.03."""
 
-HASHES = 1 << 22
+HASHES = 1 << 20
 """So many hashes of ids are held at most; above it, a random part of the ids (chosen by hash) is checked."""
 
 UNIT = 0.01
@@ -79,11 +79,13 @@ class IdHashes:
     A hash is in it or not by its own value alone, so both of two equal ids are, in whatever shards they lie.
 
     Attributes:
-        values: Sorted hashes, repeated as often as the ids are, uint64.
+        values: Sorted hashes, each once, uint64.
+        counts: How many ids have each, int64.
         limit: Hashes from it on are left out; 2^64 means that all ids are there.
     """
 
     values: npt.NDArray[np.uint64] = field(default_factory=lambda: np.empty(0, np.uint64))
+    counts: npt.NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
     limit: int = 1 << 64
 
     @classmethod
@@ -93,32 +95,42 @@ class IdHashes:
             hashlib.blake2b(each.encode("utf-8", "surrogatepass"), digest_size=8).digest()
             for each in ids
         )
-        return cls(np.sort(np.frombuffer(digest, "<u8").astype(np.uint64)))._bounded()
+        values = np.frombuffer(digest, "<u8").astype(np.uint64)
+        return cls._counted(values, np.ones(len(values), np.int64), 1 << 64)
 
     def merge(self, other: IdHashes) -> IdHashes:
         """Return the hashes of both."""
-        limit = min(self.limit, other.limit)
-        parts = [_below(one.values, limit) for one in (self, other)]
-        return IdHashes(np.sort(np.concatenate(parts)), limit)._bounded()
+        values, counts = (
+            np.concatenate([getattr(one, name) for one in (self, other)])
+            for name in ("values", "counts")
+        )
+        return self._counted(values, counts, min(self.limit, other.limit))
 
     @property
     def repeated(self) -> int:
         """The number of ids that occurred before, among those in the sample."""
-        return int(np.count_nonzero(self.values[1:] == self.values[:-1]))
+        return int(self.counts.sum()) - len(self.counts)
 
     @property
     def share(self) -> float:
         """The share of ids that is in the sample, in (0, 1]."""
         return self.limit / (1 << 64)
 
-    def _bounded(self) -> IdHashes:
-        values, limit = self.values, self.limit
-        while len(values) > HASHES:
+    @classmethod
+    def _counted(
+        cls, values: npt.NDArray[np.uint64], counts: npt.NDArray[np.int64], limit: int
+    ) -> IdHashes:
+        # stable: two sorted runs are merged, not sorted
+        order = np.argsort(values, kind="stable")
+        values = values[order]
+        first = np.flatnonzero(np.concatenate([[True], values[1:] != values[:-1]])[: len(values)])
+        if len(values):
+            values, counts = values[first], np.add.reduceat(counts[order], first)
+        while True:
+            stop = len(values) if limit >= 1 << 64 else int(values.searchsorted(np.uint64(limit)))
+            if stop <= HASHES:
+                return cls(values[:stop], counts[:stop], limit)
             limit //= 2
-            values = _below(values, limit)
-            if limit == 1:  # ids are one and the same
-                break
-        return self if limit == self.limit else IdHashes(values, limit)
 
 
 @dataclass(frozen=True)
@@ -302,7 +314,11 @@ def notes_on(facts: ShardFacts, failed: Iterable[tuple[str, str]] = ()) -> list[
 
 def _check_block(text: Array, image: Array, stored: Array | None, counts: dict[str, Any]) -> Any:
     """Add what is true of some rows to the counts; return which rows are usable."""
-    finite, zero, unit = np.ones(len(text), bool), np.zeros(len(text), bool), np.ones(len(text), bool)
+    finite, zero, unit = (
+        np.ones(len(text), bool),
+        np.zeros(len(text), bool),
+        np.ones(len(text), bool),
+    )
     lengths = []
     wide = [np.asarray(side, dtype=np.float32) for side in (text, image)]
     with np.errstate(invalid="ignore", over="ignore", divide="ignore"):
@@ -332,7 +348,9 @@ def _match(name: str, text: Array, image: Array, usable: Any, seed: int) -> Matc
     """Compare a sample of true pairs with random pairs of the same shard."""
     rows = np.flatnonzero(usable)
     if len(rows) > IN_SAMPLE:
-        chosen = generator(seed, f"embedded/match/{name}").choice(len(rows), IN_SAMPLE, replace=False)
+        chosen = generator(seed, f"embedded/match/{name}").choice(
+            len(rows), IN_SAMPLE, replace=False
+        )
         rows = rows[np.sort(chosen)]
     if len(rows) < 2:
         return MatchFact(name, None, None, None)
@@ -362,9 +380,3 @@ def _repeats(captions: list[str], text: Array, usable: Any) -> tuple[int, int]:
     one, other = (np.asarray(text[list(r)], dtype=np.float64) for r in zip(*pairs, strict=True))
     norms = np.linalg.norm(one, axis=1) * np.linalg.norm(other, axis=1)
     return len(pairs), int(((one * other).sum(axis=1) / norms >= SAME_TEXT).sum())
-
-
-def _below(values: npt.NDArray[np.uint64], limit: int) -> npt.NDArray[np.uint64]:
-    if limit >= 1 << 64:
-        return values
-    return values[: np.searchsorted(values, np.uint64(limit))]

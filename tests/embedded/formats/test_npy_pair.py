@@ -36,9 +36,15 @@ def test_large_arrays_are_read_in_pieces(
         store.put(place, f"/{tmp_path.name}", recursive=True)
         place = f"memory://{tmp_path.name}"
     source = open_embedded(place)
-    assert [(s.name, s.rows) for s in source.shards] == [("00000", 20), ("00001", 20), ("00002", 10)]
+    assert [(s.name, s.rows) for s in source.shards] == [
+        ("00000", 20),
+        ("00001", 20),
+        ("00002", 10),
+    ]
     assert source.pairs == 50
-    text, image = (np.concatenate(v) for v in zip(*(s.vectors() for s in source.shards), strict=True))
+    text, image = (
+        np.concatenate(v) for v in zip(*(s.vectors() for s in source.shards), strict=True)
+    )
     np.testing.assert_array_equal(text, pairs.text)
     np.testing.assert_array_equal(image, pairs.image)
     assert [i for s in source.shards for i in s.ids()] == [str(n) for n in range(50)]
@@ -76,7 +82,9 @@ def test_options_name_the_files(tmp_path: Path, pairs: Pairs) -> None:
     assert (source.shards[0].ids(), source.shards[0].captions()) == (pairs.keys, pairs.captions)
     with pytest.raises(InputError, match="several Parquet files"):
         open_embedded(folder, format="npy-pair", options={**options, "metadata": None})
-    with pytest.raises(InputError, match="no .npy file has a usual name for the embeddings of text"):
+    with pytest.raises(
+        InputError, match="no .npy file has a usual name for the embeddings of text"
+    ):
         open_embedded(folder, format="npy-pair")
     with pytest.raises(InputError, match="c.npy: no such file"):
         open_embedded(folder, format="npy-pair", options={**options, "text": "c.npy"})

@@ -85,7 +85,9 @@ def test_a_missing_list_or_number_is_nan(tmp_path: Path) -> None:
 
 def test_a_list_of_another_length(tmp_path: Path) -> None:
     write(tmp_path, [[1, 2], None, [3]], [[1, 2]] * 3)
-    with pytest.raises(ShardError, match=r"'text_embedding' row 2: has 1 numbers, the others have 2"):
+    with pytest.raises(
+        ShardError, match=r"'text_embedding' row 2: has 1 numbers, the others have 2"
+    ):
         open_embedded(tmp_path).shards[0].vectors()
 
 
