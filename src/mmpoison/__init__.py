@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from mmpoison.attacks.single_target_image import SingleTargetImage
     from mmpoison.attacks.single_target_label import SingleTargetLabel
     from mmpoison.datasets.catalogue import load_pairs
+    from mmpoison.embedded.keep_filter import keep_filter
     from mmpoison.models.dual_encoder import DualEncoder
     from mmpoison.models.loading import load_encoder
     from mmpoison.pairs.folder import save_pairs
@@ -39,6 +40,7 @@ __all__ = [
     "evaluate",
     "filter",
     "finetune",
+    "keep_filter",
     "load",
     "load_encoder",
     "load_pairs",
@@ -59,6 +61,7 @@ _MODULES = {
     "evaluate": "mmpoison.api.evaluation",
     "filter": "mmpoison.api.defenses",
     "finetune": "mmpoison.api.training",
+    "keep_filter": "mmpoison.embedded.keep_filter",
     "load": "mmpoison.api.inputs",
     "load_encoder": "mmpoison.models.loading",
     "load_pairs": "mmpoison.datasets.catalogue",

@@ -73,7 +73,8 @@ def plain_file(folder: Path, name: str) -> Path:
     """
     path = folder / name
     home = folder.absolute()
-    repository = next((p for p in (home, *home.parents) if p.name.startswith("models--")), home)
+    hub = ("models--", "datasets--")
+    repository = next((p for p in (home, *home.parents) if p.name.startswith(hub)), home)
     try:
         target = path.resolve()
     except (OSError, RuntimeError):

@@ -15,7 +15,7 @@ from mmpoison.defenses.cut import Threshold
 from mmpoison.defenses.unreadable import Unreadable
 from mmpoison.pairs.table import BoolArray, PairDataset
 from mmpoison.reporting.text import percent
-from mmpoison.statistics import Estimate
+from mmpoison.statistics import Estimate, twice_below
 
 FEWEST_IMAGES = 5
 """A goal on fewer images is never named, except on one image with far too many captions: clean data have many."""
@@ -263,19 +263,6 @@ def auroc(
     0.875
     """
     return float(twice_below(positive, negative).mean() / 2 / len(negative))
-
-
-def twice_below(
-    values: npt.NDArray[np.floating[Any]], others: npt.NDArray[np.floating[Any]]
-) -> npt.NDArray[np.intp]:
-    """Count the others below each value, times two, so that ties count one; shape of `values`.
-
-    >>> twice_below(np.array([2.0, 3.0]), np.array([1.0, 2.0])).tolist()
-    [3, 4]
-    """
-    ordered = np.sort(others, axis=None)
-    below = np.searchsorted(ordered, values, side="left")
-    return np.asarray(below + np.searchsorted(ordered, values, side="right"))
 
 
 def average_precision(

@@ -4,6 +4,7 @@
 - `clustered_mean`, `clustered_share`, `cluster_bootstrap`: intervals of means, shares and other numbers over queries.
   The queries of one image (its five captions) are correlated and count as one piece of evidence, not five.
 - `compare`: two settings paired by seed: t-test and Wilcoxon test, two-tailed, with effect sizes.
+- `true_pair_auroc`: whether captions and images of pairs belong together, from their embeddings.
 - `fit_two_gaussians`: two Gaussians fitted to numbers, to split them in two kinds.
 
 Pure functions of NumPy arrays; the tests are SciPy's. A number that is not defined (a deviation of one seed, a test
@@ -18,6 +19,7 @@ from mmpoison.statistics._clusters import (
 )
 from mmpoison.statistics._paired import Comparison, compare
 from mmpoison.statistics._summary import Summary, summarize
+from mmpoison.statistics._true_pairs import true_pair_auroc, twice_below
 from mmpoison.statistics._two_gaussians import TwoGaussians, fit_two_gaussians
 
 __all__ = [
@@ -31,4 +33,6 @@ __all__ = [
     "compare",
     "fit_two_gaussians",
     "summarize",
+    "true_pair_auroc",
+    "twice_below",
 ]

@@ -41,11 +41,11 @@ def entries_of(
     """
     prefix = file if columns.default_image else f"{file}/{columns.image}"
     for first, batch in batches:
-        texts = _values(batch.column(columns.captions))
+        texts = values_of(batch.column(columns.captions))
         nothing = [None] * batch.num_rows
-        images = nothing if columns.inside else _values(batch.column(columns.image))
+        images = nothing if columns.inside else values_of(batch.column(columns.image))
         labels, splits, categories = (
-            nothing if name is None else _values(batch.column(name))
+            nothing if name is None else values_of(batch.column(name))
             for name in (columns.label, columns.split, columns.categories)
         )
         rows = zip(images, texts, labels, splits, categories, strict=True)
@@ -85,17 +85,17 @@ def _label(value: Any, names: tuple[str, ...]) -> str | None:
 
 
 def bounded_batches(
-    batches: Iterable[tuple[int, Any]], path: Path, name: str, problems: list[str]
+    batches: Iterable[tuple[int, Any]], size: int, name: str, problems: list[str]
 ) -> Iterator[tuple[int, Any]]:
     """Yield batches of a file up to a limit of text bytes in total; a small file may repeat one text many times.
 
     Args:
         batches: Each with the number of its first row.
-        path: The file.
+        size: Bytes of the file.
         name: What it is called in problems.
         problems: Gets a line where it is too much.
     """
-    limit = MOST_TEXT + TEXT_PER_BYTE * path.stat().st_size
+    limit = MOST_TEXT + TEXT_PER_BYTE * size
     total = 0
     for first, batch in batches:
         for start in range(0, batch.num_rows, ROWS_MEASURED):
@@ -139,19 +139,19 @@ def text_bytes(column: Any) -> int:
     return int(lengths[places].sum())
 
 
-def _values(column: Any) -> list[Any]:
-    """Python values of an Arrow array; text that is no UTF-8 comes out as text that cannot be written."""
+def values_of(column: Any) -> list[Any]:
+    """Return the Python values of an Arrow array; text that is no UTF-8 comes out as text that cannot be written."""
     import pyarrow as pa
 
     kind = column.type
     if pa.types.is_dictionary(kind):
         # each value is one object, however often it occurs
-        values = _values(column.dictionary)
+        values = values_of(column.dictionary)
         return [None if place is None else values[place] for place in column.indices.to_pylist()]
     if (pa.types.is_list(kind) or pa.types.is_large_list(kind)) and pa.types.is_dictionary(
         kind.value_type
     ):
-        flat = iter(_values(column.flatten()))
+        flat = iter(values_of(column.flatten()))
         lengths = column.value_lengths().to_pylist()
         return [None if n is None else list(islice(flat, n)) for n in lengths]
     try:

@@ -8,9 +8,8 @@ import numpy as np
 import numpy.typing as npt
 
 from mmpoison.defenses.catalogue import PairFilter
-from mmpoison.defenses.filter_result import twice_below
 from mmpoison.errors import ResultError
-from mmpoison.statistics import Estimate, clustered_mean
+from mmpoison.statistics import Estimate, true_pair_auroc
 
 Floats = npt.NDArray[np.floating[Any]]
 
@@ -25,9 +24,6 @@ WEAK_BELOW = 0.9
 FEWEST_IMAGES = 30
 """With fewer images nothing is said of the judge."""
 
-SAME_CAPTION = 1 - 1e-5
-"""Captions whose cosine is larger are the same: embeddings of one caption in two batches differ by rounding."""
-
 MOST_PAIRS = 1024
 """Of more pairs a random choice is tested: the time grows with their square."""
 
@@ -35,10 +31,7 @@ MOST_PAIRS = 1024
 def judge_auroc(text: Floats, image: Floats) -> Estimate | None:
     """Compute the AUROC of a judge: the chance that a true pair is closer than a shuffled one.
 
-    A true pair is a caption with its own image, a shuffled one a caption with another image, whose own caption is not
-    the same. All shuffled pairs are counted, so nothing is random but which pairs were taken. Each pair enters three
-    times: as a true pair, by its caption, and by its image. The sum of the three influences (the infinitesimal
-    jackknife) gives the interval, in which the captions of one image count as one piece of evidence.
+    See `statistics.true_pair_auroc`, which counts all shuffled pairs.
 
     What part of the pairs is poisoned hardly matters: a share s of wrong pairs moves the AUROC from A to about
     A - s (A - 0.5).
@@ -56,28 +49,7 @@ def judge_auroc(text: Floats, image: Floats) -> Estimate | None:
         >>> judge_auroc(one, one).value
         1.0
     """
-    if len(text) > MOST_PAIRS:
-        rows = np.random.default_rng(0).permutation(len(text))[:MOST_PAIRS]
-        text, image = text[rows], image[rows]
-    _, code = np.unique(image, axis=0, return_inverse=True)
-    code = code.reshape(-1)
-    if not len(code) or int(code.max()) + 1 < FEWEST_IMAGES:
-        return None
-    distances = 1 - text @ image.T
-    # a caption that several images share fits all of them
-    shuffled = (code[:, None] != code[None, :]) & (text @ text.T < SAME_CAPTION)
-    if not shuffled.any():
-        return None
-    true = distances.diagonal()
-    beyond = 1 - _shares_below(true, distances[shuffled])
-    value = float(beyond.mean())
-    # of each shuffled pair, the share of the true pairs that are closer
-    surplus = np.where(shuffled, _shares_below(distances, true) - value, 0.0)
-    influence = beyond + (surplus.sum(axis=0) + surplus.sum(axis=1)) * len(true) / shuffled.sum()
-    found = clustered_mean(influence, code)
-    assert found.low is not None
-    assert found.high is not None
-    return Estimate(found.n, found.clusters, value, max(found.low, 0.0), min(found.high, 1.0))
+    return true_pair_auroc(text, image, fewest=FEWEST_IMAGES, most=MOST_PAIRS)
 
 
 def is_refused(found: Estimate | None) -> bool:
@@ -126,8 +98,3 @@ def auroc_text(found: Estimate) -> str:
     if found.low is None or found.high is None:
         return f"{found.value:.2f}"
     return f"{found.value:.2f} (95% confidence {found.low:.2f} to {found.high:.2f})"
-
-
-def _shares_below(values: Floats, others: Floats) -> Floats:
-    """Return for each value the share of others that are smaller, ties counted half."""
-    return np.asarray(twice_below(values, others) / (2 * others.size))

@@ -1,0 +1,382 @@
+"""Checks embeddings before anything is computed from them: usable numbers, stored scores, ids, and what belongs together.
+
+A shard is checked by itself (`check_shard`), in blocks, and the facts of shards are merged in any order, so that shards
+can be checked by several processes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from mmpoison.base.phrasing import count_of, count_phrase, one_line
+from mmpoison.base.seeding import generator
+from mmpoison.embedded.source import Array, EmbeddedSource, Shard, ShardError
+from mmpoison.statistics import Estimate, true_pair_auroc
+
+Progress = Callable[[int, int], None]
+Floats = npt.NDArray[np.float32]
+
+BLOCK_ROWS = 65_536
+"""Rows that are converted at once: 134 MB of 512 float32 numbers."""
+
+IN_SAMPLE = 1024
+"""Pairs of a shard that are compared with random pairs: they give the AUROC to 0.03."""
+
+HASHES = 1 << 20
+"""So many hashes of ids are held at most; above it, a random part of the ids (chosen by hash) is checked."""
+
+UNIT = 0.01
+"""A vector whose length differs more from one is not normalised; float16 rounds lengths by 0.0005."""
+
+SCORE_OFF = 0.02
+"""Stored scores that differ by more on average are not of these embeddings: float16 makes 0.001 of difference."""
+
+GUESSING = 0.55
+"""An AUROC below it, or whose interval reaches 0.5, is no better than for random pairs."""
+
+SAME_TEXT = 0.98
+"""Cosine from which two embeddings are of one caption; rounding and batches make 0.001 of difference."""
+
+FEWEST_REPEATS = 20
+"""With fewer repeated captions nothing is said of the order of captions."""
+
+
+@dataclass(frozen=True)
+class MatchFact:
+    """Whether the captions and images of one shard belong together.
+
+    Attributes:
+        shard: Its name.
+        auroc: The chance that a true pair has a higher cosine than a random one, with its interval; None where there
+            are too few images.
+        own: Mean cosine of true pairs in the sample; None where no pair is usable.
+        random: Mean cosine of random pairs.
+    """
+
+    shard: str
+    auroc: Estimate | None
+    own: float | None
+    random: float | None
+
+    @property
+    def shuffled(self) -> bool:
+        """Whether the cosine of true pairs is no higher than that of random pairs."""
+        if self.auroc is None or self.auroc.low is None:
+            return False
+        return self.auroc.low <= 0.5 or self.auroc.value < GUESSING
+
+
+@dataclass(frozen=True)
+class IdHashes:
+    """Hashes of ids below a limit, by which repeated ids are found over shards with bounded memory.
+
+    A hash is in it or not by its own value alone, so both of two equal ids are, in whatever shards they lie.
+
+    Attributes:
+        values: Sorted hashes, each once, uint64.
+        counts: How many ids have each, int64.
+        limit: Hashes from it on are left out; 2^64 means that all ids are there.
+    """
+
+    values: npt.NDArray[np.uint64] = field(default_factory=lambda: np.empty(0, np.uint64))
+    counts: npt.NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
+    limit: int = 1 << 64
+
+    @classmethod
+    def of(cls, ids: Iterable[str]) -> IdHashes:
+        """Hash ids; the same on every machine."""
+        digest = b"".join(
+            hashlib.blake2b(each.encode("utf-8", "surrogatepass"), digest_size=8).digest()
+            for each in ids
+        )
+        values = np.frombuffer(digest, "<u8").astype(np.uint64)
+        return cls._counted(values, np.ones(len(values), np.int64), 1 << 64)
+
+    def merge(self, other: IdHashes) -> IdHashes:
+        """Return the hashes of both."""
+        values, counts = (
+            np.concatenate([getattr(one, name) for one in (self, other)])
+            for name in ("values", "counts")
+        )
+        return self._counted(values, counts, min(self.limit, other.limit))
+
+    @property
+    def repeated(self) -> int:
+        """The number of ids that occurred before, among those in the sample."""
+        return int(self.counts.sum()) - len(self.counts)
+
+    @property
+    def share(self) -> float:
+        """The share of ids that is in the sample, in (0, 1]."""
+        return self.limit / (1 << 64)
+
+    @classmethod
+    def _counted(
+        cls, values: npt.NDArray[np.uint64], counts: npt.NDArray[np.int64], limit: int
+    ) -> IdHashes:
+        # stable: two sorted runs are merged, not sorted
+        order = np.argsort(values, kind="stable")
+        values = values[order]
+        first = np.flatnonzero(np.concatenate([[True], values[1:] != values[:-1]])[: len(values)])
+        if len(values):
+            values, counts = values[first], np.add.reduceat(counts[order], first)
+        while True:
+            stop = len(values) if limit >= 1 << 64 else int(values.searchsorted(np.uint64(limit)))
+            if stop <= HASHES:
+                return cls(values[:stop], counts[:stop], limit)
+            limit //= 2
+
+
+@dataclass(frozen=True)
+class ShardFacts:
+    """What is true of some shards; `merge` adds them up.
+
+    Attributes:
+        shards: Number of shards.
+        rows: Number of pairs.
+        not_finite: Pairs with a NaN or an infinity in either embedding.
+        zero: Pairs whose caption's or image's embedding is zero.
+        not_unit: Usable pairs with an embedding whose length is not one.
+        empty_captions: Pairs without a caption, 0 where the source has none at all.
+        scored: Usable pairs with a stored score.
+        score_max: Largest difference of a stored score and the cosine.
+        score_sum: Sum of the differences.
+        repeats: Pairs whose caption occurs earlier in its shard, at most `IN_SAMPLE` a shard.
+        repeats_same: Of them, pairs whose caption also has nearly the same embedding there.
+        ids: Hashes of the ids.
+        matches: Of each shard, whether captions and images belong together.
+    """
+
+    shards: int = 0
+    rows: int = 0
+    not_finite: int = 0
+    zero: int = 0
+    not_unit: int = 0
+    empty_captions: int = 0
+    scored: int = 0
+    score_max: float = 0.0
+    score_sum: float = 0.0
+    repeats: int = 0
+    repeats_same: int = 0
+    ids: IdHashes = field(default_factory=IdHashes)
+    matches: tuple[MatchFact, ...] = ()
+
+    def merge(self, other: ShardFacts) -> ShardFacts:
+        """Return the facts of both."""
+        sums = {
+            each.name: getattr(self, each.name) + getattr(other, each.name)
+            for each in fields(self)
+            if each.name not in ("score_max", "ids")
+        }
+        largest = max(self.score_max, other.score_max)
+        return ShardFacts(score_max=largest, ids=self.ids.merge(other.ids), **sums)
+
+    @property
+    def usable(self) -> int:
+        """Pairs whose two embeddings are finite and not zero."""
+        return self.rows - self.not_finite - self.zero
+
+    @property
+    def normalised(self) -> bool:
+        """Whether all usable embeddings have length one."""
+        return self.not_unit == 0
+
+    @property
+    def score_mean(self) -> float | None:
+        """Mean difference of stored scores and cosines; None where nothing is stored."""
+        return self.score_sum / self.scored if self.scored else None
+
+    @property
+    def captions_out_of_order(self) -> bool:
+        """Whether equal captions have unlike embeddings: the table is not in the order of the embeddings."""
+        return self.repeats >= FEWEST_REPEATS and self.repeats_same < self.repeats / 2
+
+
+@dataclass(frozen=True)
+class SourceFacts:
+    """What is true of a source.
+
+    Attributes:
+        facts: Of all shards that could be read.
+        failed: Name and message of each shard that could not.
+        notes: One line for each thing that is wrong or must be known, the worst first; empty if all is well.
+    """
+
+    facts: ShardFacts
+    failed: tuple[tuple[str, str], ...]
+    notes: tuple[str, ...]
+
+
+def check_shard(shard: Shard, *, seed: int = 0, ids: bool = True) -> ShardFacts:
+    """Check one shard in blocks of `BLOCK_ROWS` rows.
+
+    Args:
+        shard: The shard.
+        seed: Of the sample that is compared with random pairs.
+        ids: Whether ids are read and hashed.
+
+    Raises:
+        ShardError: If it cannot be read, or its files have different numbers of rows.
+    """
+    text, image = shard.vectors()
+    stored = shard.stored_scores()
+    captions = shard.captions()
+    counts: dict[str, Any] = dict.fromkeys(
+        ("not_finite", "zero", "not_unit", "scored", "score_max", "score_sum"), 0
+    )
+    usable = np.zeros(len(text), bool)
+    for start in range(0, len(text), BLOCK_ROWS):
+        block = slice(start, start + BLOCK_ROWS)
+        usable[block] = _check_block(
+            text[block], image[block], None if stored is None else stored[block], counts
+        )
+    repeats, same = (0, 0) if captions is None else _repeats(captions, text, usable)
+    return ShardFacts(
+        shards=1,
+        rows=len(text),
+        empty_captions=0 if captions is None else sum(not c.strip() for c in captions),
+        repeats=repeats,
+        repeats_same=same,
+        ids=IdHashes.of(shard.ids()) if ids else IdHashes(),
+        matches=(_match(shard.name, text, image, usable, seed),),
+        **counts,
+    )
+
+
+def check_source(
+    source: EmbeddedSource, *, seed: int = 0, progress: Progress | None = None
+) -> SourceFacts:
+    """Check all shards of a source, one after the other.
+
+    Args:
+        source: The source.
+        seed: Of the samples that are compared with random pairs.
+        progress: Called with the shards that are checked and their number.
+    """
+    facts, failed = ShardFacts(), []
+    for number, shard in enumerate(source.shards, start=1):
+        try:
+            facts = facts.merge(check_shard(shard, seed=seed, ids=source.id_kind != "row"))
+        except ShardError as error:
+            failed.append((shard.name, str(error)))
+        if progress is not None:
+            progress(number, len(source.shards))
+    return SourceFacts(facts, tuple(failed), tuple(notes_on(facts, failed)))
+
+
+def notes_on(facts: ShardFacts, failed: Iterable[tuple[str, str]] = ()) -> list[str]:
+    """Write one line for each thing that is wrong with a source, the worst first.
+
+    Args:
+        facts: Of the shards that could be read.
+        failed: Name and message of each shard that could not.
+    """
+    lines = []
+    if lost := list(failed):
+        more = "" if len(lost) == 1 else f", and {count_of(len(lost) - 1, 'other shard')}"
+        lines.append(f"{count_of(len(lost), 'shard')} cannot be read: {lost[0][1]}{more}")
+    if wrong := [match for match in facts.matches if match.shuffled]:
+        named = ", ".join(one_line(match.shard) for match in wrong[:3])
+        more = ", ..." if len(wrong) > 3 else ""
+        lines.append(
+            f"{count_of(len(wrong), 'shard')} of {facts.shards:,} ({named}{more}): the cosine of pairs is no higher than "
+            "for random pairs: the embeddings of captions and of images are not in the same order"
+        )
+    if facts.captions_out_of_order:
+        lines.append(
+            f"equal captions have different embeddings ({facts.repeats - facts.repeats_same:,} of {facts.repeats:,}): "
+            "the table is not in the order of the embeddings"
+        )
+    if facts.score_mean is not None and facts.score_mean > SCORE_OFF:
+        lines.append(
+            f"stored scores differ from the cosine by {facts.score_mean:.3f} on average ({facts.score_max:.3f} at most): "
+            "they are of another model, or in another order"
+        )
+    if facts.ids.repeated:
+        about = "" if facts.ids.share == 1 else f" among {facts.ids.share:.2%} of the ids"
+        lines.append(f"{count_phrase(facts.ids.repeated, 'id')} not unique{about}")
+    for count, what in (
+        (facts.not_finite, "with NaN or infinity in an embedding"),
+        (facts.zero, "with an embedding that is zero"),
+    ):
+        if count:
+            lines.append(f"{count_of(count, 'pair')} {what}: not judged")
+    if not facts.normalised:
+        lines.append(f"{count_of(facts.not_unit, 'pair')} with embeddings that are not normalised")
+    return lines
+
+
+def _check_block(text: Array, image: Array, stored: Array | None, counts: dict[str, Any]) -> Any:
+    """Add what is true of some rows to the counts; return which rows are usable."""
+    finite, zero, unit = (
+        np.ones(len(text), bool),
+        np.zeros(len(text), bool),
+        np.ones(len(text), bool),
+    )
+    lengths = []
+    wide = [np.asarray(side, dtype=np.float32) for side in (text, image)]
+    with np.errstate(invalid="ignore", over="ignore", divide="ignore"):
+        for side in wide:
+            squares = np.einsum("nd,nd->n", side, side, dtype=np.float64)
+            # the sum of the squares of finite float32 numbers fits float64
+            finite &= np.isfinite(squares)
+            zero |= squares == 0
+            length = np.sqrt(squares)
+            unit &= np.abs(length - 1) <= UNIT
+            lengths.append(length)
+        usable = finite & ~zero
+        counts["not_finite"] += int((~finite).sum())
+        counts["zero"] += int((zero & finite).sum())
+        counts["not_unit"] += int((usable & ~unit).sum())
+        if stored is not None:
+            cosine = np.einsum("nd,nd->n", *wide, dtype=np.float64) / (lengths[0] * lengths[1])
+            known = usable & np.isfinite(stored)
+            off = np.abs(cosine[known] - stored[known])
+            counts["scored"] += int(known.sum())
+            counts["score_sum"] += float(off.sum())
+            counts["score_max"] = max(counts["score_max"], float(off.max(initial=0.0)))
+    return usable
+
+
+def _match(name: str, text: Array, image: Array, usable: Any, seed: int) -> MatchFact:
+    """Compare a sample of true pairs with random pairs of the same shard."""
+    rows = np.flatnonzero(usable)
+    if len(rows) > IN_SAMPLE:
+        chosen = generator(seed, f"embedded/match/{name}").choice(
+            len(rows), IN_SAMPLE, replace=False
+        )
+        rows = rows[np.sort(chosen)]
+    if len(rows) < 2:
+        return MatchFact(name, None, None, None)
+    units = []
+    for side in (text, image):
+        sample = np.asarray(side[rows], dtype=np.float64)
+        units.append(sample / np.linalg.norm(sample, axis=1, keepdims=True))
+    cosines = units[0] @ units[1].T
+    own = float(cosines.diagonal().mean())
+    others = (float(cosines.sum()) - own * len(rows)) / (len(rows) * (len(rows) - 1))
+    return MatchFact(name, true_pair_auroc(units[0], units[1], most=IN_SAMPLE), own, others)
+
+
+def _repeats(captions: list[str], text: Array, usable: Any) -> tuple[int, int]:
+    """Count captions that occur twice, and of them those with nearly the same embedding."""
+    first: dict[str, int] = {}
+    pairs = []
+    for row, caption in enumerate(captions):
+        if usable[row] and caption.strip():
+            before = first.setdefault(caption, row)
+            if before != row:
+                pairs.append((before, row))
+                if len(pairs) == IN_SAMPLE:
+                    break
+    if not pairs:
+        return 0, 0
+    one, other = (np.asarray(text[list(r)], dtype=np.float64) for r in zip(*pairs, strict=True))
+    norms = np.linalg.norm(one, axis=1) * np.linalg.norm(other, axis=1)
+    return len(pairs), int(((one * other).sum(axis=1) / norms >= SAME_TEXT).sum())

@@ -1,0 +1,1 @@
+"""Layouts of embeddings that exist already, one file each."""

@@ -1,0 +1,143 @@
+"""Writes which pairs stay: DataComp's subset file for uids, one list of keys a shard for anything else."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from mmpoison.base.files import atomic_file, atomic_folder
+from mmpoison.base.phrasing import count_of, one_line
+from mmpoison.base.temporaries import owned_temporary
+from mmpoison.embedded.source import IdKind
+from mmpoison.embedded.uids import UidRuns, parse_uids
+from mmpoison.errors import InputError
+
+KEEP_FILE = "keep.npy"
+KEEP_FOLDER = "keep"
+
+BoolArray = npt.NDArray[np.bool_]
+
+
+class KeepList(Protocol):
+    """Takes the verdicts of shards, one shard after the other.
+
+    Attributes:
+        notes: One line for each thing that a user must know of the list.
+    """
+
+    notes: list[str]
+
+    def add(self, shard: str, ids: Sequence[str], keep: BoolArray) -> None:
+        """Take the ids of a shard and which of them stay, shape `(rows,)`."""
+        ...
+
+
+@contextmanager
+def keep_list(out: Path, id_kind: IdKind) -> Iterator[KeepList]:
+    """Yield the writer of the list that fits a kind of ids; the list is there when the block ends without error.
+
+    Args:
+        out: The folder of the results.
+        id_kind: "uid" gives `keep.npy`, "key" gives `keep/{shard}.txt`, "row" gives nothing.
+    """
+    if id_kind == "uid":
+        with _uid_file(out / KEEP_FILE) as uids:
+            yield uids
+    elif id_kind == "key":
+        with atomic_folder(out / KEEP_FOLDER) as folder:
+            yield KeyLists(folder)
+    else:
+        yield NoList()
+
+
+class NoList:
+    """Writes nothing: a number of a row names no pair of a training set."""
+
+    def __init__(self) -> None:
+        self.notes = [
+            "no list of pairs to keep: the pairs have no ids, only numbers of rows; drop.parquet has shard and row of "
+            "each pair that goes (option id names a column of ids)"
+        ]
+
+    def add(self, shard: str, ids: Sequence[str], keep: BoolArray) -> None:
+        """Do nothing."""
+
+
+class KeyLists:
+    """Writes one key a line, a file for each shard.
+
+    Args:
+        folder: The folder of the lists.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.notes: list[str] = []
+        self._folder = folder
+        self._unlisted = 0
+
+    def add(self, shard: str, ids: Sequence[str], keep: BoolArray) -> None:
+        """Write the keys of a shard that stay."""
+        name = f"{shard}.txt"
+        if Path(name).name != name or "\0" in name:
+            raise InputError(f"shard {shard!r:.80}: no file can have this name")
+        kept = [key for key, stays in zip(ids, keep.tolist(), strict=True) if stays]
+        # a line break in a key would be another key
+        listed = [key for key in kept if key and key.isprintable()]
+        if self._unlisted == 0 and len(listed) < len(kept):
+            self.notes.append("")
+        self._unlisted += len(kept) - len(listed)
+        if self._unlisted:
+            self.notes[0] = (
+                f"{count_of(self._unlisted, 'key')} cannot be in a list (empty, or with characters that cannot be "
+                "printed): the pairs are left out while reading"
+            )
+        text = "".join(f"{key}\n" for key in listed)
+        (self._folder / name).write_text(text, encoding="utf-8", newline="\n")
+
+
+class UidFile:
+    """Collects uids for a subset file.
+
+    An uid that goes in one place goes everywhere, for a reader of the file knows only the uid.
+
+    Args:
+        runs: Takes the uids that stay.
+    """
+
+    def __init__(self, runs: UidRuns) -> None:
+        self.notes: list[str] = []
+        self.refused = False
+        self._runs = runs
+
+    def add(self, shard: str, ids: Sequence[str], keep: BoolArray) -> None:
+        """Take the uids of a shard; with the first id that is no uid, there will be no file."""
+        if self.refused:
+            return
+        try:
+            uids = parse_uids(ids)
+        except ValueError as error:
+            self.refused = True
+            self.notes.append(
+                f"no {KEEP_FILE}: the id {one_line(str(error))[:60]!r} of shard {one_line(shard)} is not 32 "
+                "hexadecimal digits; drop.parquet has the ids of the pairs that go"
+            )
+            return
+        self._runs.add(uids[keep])
+        self._runs.exclude(uids[~keep])
+
+
+@contextmanager
+def _uid_file(target: Path) -> Iterator[UidFile]:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with owned_temporary(target.with_suffix(".runs"), folder=False) as path:
+        with path.open("w+b") as stream:
+            found = UidFile(UidRuns(stream, path))
+            yield found
+            if not found.refused:
+                with atomic_file(target) as temporary:
+                    found._runs.write(temporary)

@@ -1,0 +1,314 @@
+"""The Parquet table next to embeddings: ids, captions, and every other column that its owner has."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from mmpoison.base.phrasing import one_line
+from mmpoison.datasets.formats.arrow_columns import is_text_type
+from mmpoison.datasets.formats.arrow_rows import bounded_batches, short, text_bytes, values_of
+from mmpoison.embedded.files import DataFile
+from mmpoison.embedded.source import Array, IdKind, IntArray, ShardError
+from mmpoison.errors import InputError
+from mmpoison.images.arrow_images import arrow_errors, text_leaves, usual_column
+from mmpoison.images.containers import MAX_GROUP_BYTES
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+ROWS_AT_ONCE = 16_384
+MOST_TEXT = 256 << 20
+"""Bytes of text that the own columns of dropped pairs may unpack to at once."""
+
+
+@dataclass(frozen=True)
+class ColumnChoice:
+    """Which own columns have a meaning; None where there is none.
+
+    Attributes:
+        id: What names a pair; the number of the row if None.
+        caption: The caption.
+        image_id: Which image, where several captions share one.
+        score: A stored similarity of caption and image.
+    """
+
+    id: str | None = None
+    caption: str | None = None
+    image_id: str | None = None
+    score: str | None = None
+
+    @property
+    def id_kind(self) -> IdKind:
+        """The kind of the ids: a column called `uid` holds uids, as in DataComp."""
+        if self.id is None:
+            return "row"
+        return "uid" if self.id.strip().lower() == "uid" else "key"
+
+
+@dataclass(frozen=True)
+class OwnColumns:
+    """Some rows of a Parquet file.
+
+    Attributes:
+        file: The file.
+        start: The first row.
+        stop: The row after the last; None for all.
+        hidden: Columns that are not the owner's own but embeddings.
+    """
+
+    file: DataFile
+    start: int = 0
+    stop: int | None = None
+    hidden: tuple[str, ...] = ()
+
+    def rows(self) -> int:
+        """Count the rows by the file's footer.
+
+        Raises:
+            ShardError: If it cannot be read.
+        """
+        with self.opened() as file:
+            return self._span(file)[1] - self.start
+
+    def schema(self) -> pa.Schema:
+        """Return names and types of the own columns; what is stored as a dictionary is what it stands for.
+
+        Raises:
+            ShardError: If the file cannot be read.
+        """
+        import pyarrow as pa
+
+        with self.opened() as file:
+            fields = [f for f in file.schema_arrow if f.name not in self.hidden]
+        names = [field.name for field in fields]
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise ShardError(f"{self.file}: several columns are called {twice[0]!r:.80}")
+        return pa.schema([pa.field(f.name, _plain(f.type)) for f in fields])
+
+    def texts(self, column: str) -> list[str]:
+        """Read a column of text or whole numbers as text; empty where there is none.
+
+        Raises:
+            ShardError: If the file cannot be read, has no such column, or it holds something else.
+        """
+        import pyarrow.types as types
+
+        found: list[str] = []
+        for array in self._batches(column):
+            if not (is_text_type(array.type) or types.is_integer(array.type)):
+                raise ShardError(
+                    f"{self.file}: column {column!r:.80} holds {array.type}: text or whole numbers are needed"
+                )
+            found += ["" if value is None else str(value) for value in values_of(array)]
+        return found
+
+    def numbers(self, column: str) -> Array:
+        """Read a column of numbers; shape `(rows,)`, float32, NaN where there is none.
+
+        Raises:
+            ShardError: As `texts`.
+        """
+        import pyarrow as pa
+
+        found = []
+        for array in self._batches(column):
+            if not (pa.types.is_floating(array.type) or pa.types.is_integer(array.type)):
+                raise ShardError(
+                    f"{self.file}: column {column!r:.80} holds {array.type}: numbers are needed"
+                )
+            with self._broken():
+                plain = array.cast(pa.float32(), safe=False)
+            found.append(plain.to_numpy(zero_copy_only=False))
+        return np.concatenate(found) if found else np.empty(0, np.float32)
+
+    def table(self, rows: IntArray) -> pa.Table:
+        """Read all own columns of some rows, in the order that is asked for.
+
+        Args:
+            rows: Numbers of rows, from 0 at `start`.
+
+        Raises:
+            ShardError: If the file cannot be read, or the rows hold too much text.
+        """
+        import pyarrow as pa
+
+        schema = self.schema()
+        wanted = np.asarray(rows, dtype=np.int64)
+        order = np.argsort(wanted, kind="stable")
+        ascending = wanted[order] + self.start
+        pieces = []
+        texts = [f.name for f in schema if is_text_type(f.type) or _is_list_of_text(f.type)]
+        limit = MOST_TEXT + 100 * self.file.size()
+        with self.opened() as plain:
+            leaves = text_leaves(plain, texts)
+            metadata = plain.metadata
+            if (
+                len(wanted)
+                and not 0 <= wanted.min() <= wanted.max() < self._span(plain)[1] - self.start
+            ):
+                raise ShardError(f"{self.file}: has no row {int(wanted.max())}")
+        with self.opened(read_dictionary=leaves, metadata=metadata) as file:
+            for group, first, last in _groups(metadata):
+                inside = ascending[(ascending >= first) & (ascending < last)] - first
+                if not len(inside):
+                    continue
+                self.check_group(metadata, group)
+                with self._broken():
+                    read = file.read_row_group(group, columns=schema.names, use_threads=False)
+                    piece = read.take(pa.array(inside)).combine_chunks()
+                    limit -= sum(text_bytes(c) for column in piece.columns for c in column.chunks)
+                    if limit < 0:
+                        raise ShardError(f"{self.file}: unpacks to too much text (a bomb?)")
+                    pieces.append(piece.cast(schema))
+        found = pa.concat_tables(pieces) if pieces else schema.empty_table()
+        return found.take(pa.array(np.argsort(order, kind="stable")))
+
+    def batches(self, columns: Sequence[str]) -> Iterator[Any]:
+        """Yield record batches of some columns, of the rows from `start` to `stop`; text comes as a dictionary.
+
+        Raises:
+            ShardError: If the file is broken, lacks a column, or unpacks to too much text.
+        """
+        with self.opened() as plain:
+            present = list(plain.schema_arrow.names)
+            for column in columns:
+                if column not in present:
+                    shown = ", ".join(map(one_line, present[:12])) or "none"
+                    raise ShardError(
+                        f"{self.file}: has no column {column!r:.80}, it has {shown:.200}"
+                    )
+            leaves, metadata = text_leaves(plain, columns), plain.metadata
+            start, stop = self._span(plain)
+        with self.opened(read_dictionary=leaves, metadata=metadata) as file, self._broken():
+            for group, first, last in _groups(metadata):
+                if last <= start or first >= stop:
+                    continue
+                self.check_group(metadata, group)
+                for batch in file.iter_batches(
+                    ROWS_AT_ONCE, row_groups=[group], columns=list(columns), use_threads=False
+                ):
+                    low, high = max(start - first, 0), min(stop - first, batch.num_rows)
+                    if high > low:
+                        yield batch.slice(low, high - low)
+                    first += batch.num_rows
+
+    def check_group(self, metadata: Any, group: int) -> None:
+        """Refuse a row group that does not fit into memory.
+
+        Raises:
+            ShardError: If it takes more than `MAX_GROUP_BYTES`.
+        """
+        if (declared := metadata.row_group(group).total_byte_size) > MAX_GROUP_BYTES:
+            raise ShardError(
+                f"{self.file}: row group {group} holds {declared / 2**30:.1f} GiB, too much to read at once: write it "
+                "again with smaller row groups"
+            )
+
+    @contextmanager
+    def opened(self, **options: Any) -> Iterator[Any]:
+        """Open it as a `pyarrow.parquet.ParquetFile` for the block.
+
+        Raises:
+            ShardError: If it is no Parquet file, or pyarrow meets an error in the block.
+        """
+        import pyarrow.parquet as pq
+
+        with (
+            self.file.reading(),
+            self._broken(),
+            self.file.open() as raw,
+            pq.ParquetFile(raw, **options) as file,
+        ):
+            yield file
+
+    def _batches(self, column: str) -> Iterator[Any]:
+        """Yield the arrays of one column, up to a limit of text in total."""
+        problems: list[str] = []
+        numbered = ((0, batch) for batch in self.batches([column]))
+        for _, batch in bounded_batches(numbered, self.file.size(), str(self.file), problems):
+            yield batch.column(0)
+        if problems:
+            raise ShardError(problems[0].removesuffix(", what follows is lost"))
+
+    def _span(self, file: Any) -> tuple[int, int]:
+        rows = int(file.metadata.num_rows)
+        return self.start, rows if self.stop is None else min(self.stop, rows)
+
+    @contextmanager
+    def _broken(self) -> Iterator[None]:
+        broken: tuple[type[Exception], ...] = (*arrow_errors(), IndexError)
+        try:
+            yield
+        except broken as error:
+            if isinstance(error, FileNotFoundError):
+                raise
+            raise ShardError(
+                f"{self.file}: broken Parquet file ({one_line(short(error))})"
+            ) from None
+
+
+def find_column(
+    files: Sequence[OwnColumns], option: str, given: str | None, usual: Sequence[str] = ()
+) -> str | None:
+    """Find the column that an option names, or the first one with a usual name.
+
+    Args:
+        files: Tables of the shards; the first that can be read decides, unless it lacks a column that was named.
+        option: Name of the option, for the message.
+        given: The user's choice, or a name that must be there.
+        usual: Usual names, the likeliest first.
+
+    Returns:
+        The name, None if none was given and none is usual.
+
+    Raises:
+        InputError: If the named column is in no file.
+    """
+    first: tuple[str, list[str]] | None = None
+    for own in files:
+        try:
+            names = list(own.schema().names)
+        except ShardError:
+            continue
+        if given is None:
+            return usual_column(names, usual)
+        if given in names:
+            return given
+        first = first or (str(own.file), names)
+    if given is None:
+        return None
+    if first is None:
+        raise InputError(f"option {option}={given!r:.80}: no table can be read")
+    shown = ", ".join(map(one_line, first[1][:12])) or "none"
+    raise InputError(
+        f"{first[0]}: has no column {given!r:.80} (option {option}): name one of {shown:.200}"
+    )
+
+
+def _groups(metadata: Any) -> Iterator[tuple[int, int, int]]:
+    """Yield the number, first row and end of each row group."""
+    first = 0
+    for group in range(metadata.num_row_groups):
+        last = first + metadata.row_group(group).num_rows
+        yield group, first, last
+        first = last
+
+
+def _plain(kind: Any) -> Any:
+    """Return the type of the values of a dictionary; others do not change."""
+    import pyarrow.types as types
+
+    return kind.value_type if types.is_dictionary(kind) else kind
+
+
+def _is_list_of_text(kind: Any) -> bool:
+    import pyarrow.types as types
+
+    return bool(
+        (types.is_list(kind) or types.is_large_list(kind)) and is_text_type(kind.value_type)
+    )

@@ -1,0 +1,273 @@
+"""Writes the results of a scan of embeddings, shard by shard with flat memory.
+
+| file | what it holds |
+|---|---|
+| `drop.parquet` | the pairs that go: id, shard, row, score, group, reason, and all own columns |
+| `keep.npy` or `keep/{shard}.txt` | the pairs that stay, see `keep_lists` |
+| `groups.json` | the groups that were found |
+| `shards.parquet` | for each shard how many pairs stay, go and were not judged, or why it could not be read |
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from mmpoison.base.files import atomic_file, write_json
+from mmpoison.base.phrasing import count_of, one_line
+from mmpoison.embedded.keep_lists import BoolArray, KeepList, keep_list
+from mmpoison.embedded.source import EmbeddedSource, Shard, ShardError
+from mmpoison.errors import InputError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+DROP_FILE = "drop.parquet"
+GROUPS_FILE = "groups.json"
+SHARDS_FILE = "shards.parquet"
+
+NO_GROUP = -1
+
+
+@dataclass(frozen=True)
+class ShardVerdict:
+    """What a method says of the pairs of one shard.
+
+    Attributes:
+        score: Shape `(rows,)`; NaN where a pair could not be judged.
+        drop: Which pairs go, shape `(rows,)`.
+        group: Number of the group of each pair, shape `(rows,)`, `NO_GROUP` where it is in none; None for no groups.
+        reason: Why a pair goes, one text for each pair that does, in their order; empty texts by default.
+    """
+
+    score: npt.NDArray[np.floating[Any]]
+    drop: BoolArray
+    group: npt.NDArray[np.integer[Any]] | None = None
+    reason: Sequence[str] | None = None
+
+
+class ResultWriter:
+    """Takes the verdicts of shards, made by `write_results`.
+
+    Args:
+        kind: Gives the ids.
+        own: Own columns that go through to `drop.parquet`.
+        keep: Writes which pairs stay.
+        write: Writes a table to `drop.parquet`.
+        schema: Schema of `drop.parquet`.
+    """
+
+    def __init__(
+        self, own: pa.Schema, keep: KeepList, schema: pa.Schema, write: Callable[[pa.Table], None]
+    ) -> None:
+        self._own, self._keep, self._schema, self._write = own, keep, schema, write
+        self._shards: list[dict[str, Any]] = []
+        self._groups: list[Mapping[str, Any]] = []
+        self._failed = 0
+
+    def add(self, shard: Shard, verdict: ShardVerdict) -> None:
+        """Write the verdicts of one shard.
+
+        Raises:
+            ShardError: If ids or own columns cannot be read; nothing of the shard was written then.
+            InputError: If the verdicts are not of as many pairs.
+        """
+        ids = shard.ids()
+        drop = np.asarray(verdict.drop, dtype=bool)
+        if not len(ids) == len(drop) == len(verdict.score):
+            raise InputError(
+                f"shard {one_line(shard.name)}: {len(verdict.score):,} scores and {len(drop):,} verdicts for "
+                f"{count_of(len(ids), 'pair')}"
+            )
+        rows = np.flatnonzero(drop)
+        table = self._table(shard, verdict, ids, rows) if len(rows) else None
+        self._keep.add(shard.name, ids, ~drop)
+        if table is not None:
+            self._write(table)
+        judged = np.isfinite(verdict.score)
+        self._shards.append(
+            {
+                "shard": one_line(shard.name),
+                "rows": len(ids),
+                "kept": len(ids) - len(rows),
+                "dropped": len(rows),
+                "not_judged": int((~judged).sum()),
+                "error": None,
+            }
+        )
+
+    def fail(self, shard: Shard, error: str) -> None:
+        """Note that a shard could not be read; its pairs are in no list."""
+        self._failed += 1
+        self._shards.append(
+            {
+                "shard": one_line(shard.name),
+                "rows": shard.rows,
+                "kept": 0,
+                "dropped": 0,
+                "not_judged": shard.rows,
+                "error": one_line(error),
+            }
+        )
+
+    def name_groups(self, groups: Sequence[Mapping[str, Any]]) -> None:
+        """Take what is known of each group, as JSON values; a group's number is its place."""
+        self._groups = list(groups)
+
+    @property
+    def notes(self) -> list[str]:
+        """One line for each thing that a user must know of the results."""
+        lines = list(self._keep.notes)
+        if self._failed:
+            lost = sum(each["rows"] for each in self._shards if each["error"] is not None)
+            lines.append(
+                f"{count_of(self._failed, 'shard')} could not be read ({count_of(lost, 'pair')} by the headers): the "
+                "pairs are in no list of pairs to keep, see shards.parquet"
+            )
+        return lines
+
+    @property
+    def shard_counts(self) -> list[dict[str, Any]]:
+        """The rows of `shards.parquet`."""
+        return list(self._shards)
+
+    @property
+    def groups(self) -> list[dict[str, Any]]:
+        """The contents of `groups.json`."""
+        return [{"group": number, **each} for number, each in enumerate(self._groups)]
+
+    def _table(
+        self, shard: Shard, verdict: ShardVerdict, ids: Sequence[str], rows: npt.NDArray[np.intp]
+    ) -> pa.Table:
+        import pyarrow as pa
+
+        reasons = verdict.reason if verdict.reason is not None else [""] * len(rows)
+        if len(reasons) != len(rows):
+            raise InputError(
+                f"shard {one_line(shard.name)}: {count_of(len(reasons), 'reason')} for "
+                f"{count_of(len(rows), 'dropped pair')}"
+            )
+        group = np.full(len(rows), NO_GROUP) if verdict.group is None else verdict.group[rows]
+        own = shard.table(rows)
+        columns = [
+            pa.array([_storable(ids[row]) for row in rows], pa.string()),
+            pa.array([_storable(shard.name)] * len(rows), pa.string()),
+            pa.array(rows, pa.int64()),
+            pa.array(np.asarray(verdict.score)[rows].astype(np.float32), pa.float32()),
+            pa.array(group.astype(np.int32), pa.int32(), mask=group == NO_GROUP),
+            pa.array([_storable(reason) for reason in reasons], pa.string()),
+            *(_fitted(own, field, len(rows)) for field in self._own),
+        ]
+        return pa.Table.from_arrays(columns, schema=self._schema)
+
+
+@contextmanager
+def write_results(out: Path, source: EmbeddedSource) -> Iterator[ResultWriter]:
+    """Yield a writer; the files are in the folder when the block ends without error, and none of them before.
+
+    Args:
+        out: The folder.
+        source: The source; the footers of its tables are read for the types of own columns.
+
+    Raises:
+        InputError: If the folder has other lists already.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    own = own_schema(source.shards)
+    schema = drop_schema(own)
+    with keep_list(out, source.id_kind) as keep, atomic_file(out / DROP_FILE) as temporary:
+        with pq.ParquetWriter(temporary, schema, compression="zstd") as writer:
+            results = ResultWriter(own, keep, schema, writer.write_table)
+            yield results
+        with atomic_file(out / SHARDS_FILE) as shards:
+            counts = pa.Table.from_pylist(results.shard_counts, schema=_shards_schema())
+            pq.write_table(counts, shards, compression="zstd")
+        write_json(out / GROUPS_FILE, results.groups)
+
+
+def drop_schema(own: pa.Schema) -> pa.Schema:
+    """Return the schema of `drop.parquet`: an own column with a name that is taken gets `own_` before it."""
+    import pyarrow as pa
+
+    fields = [
+        pa.field("id", pa.string()),
+        pa.field("shard", pa.string()),
+        pa.field("row", pa.int64()),
+        pa.field("score", pa.float32()),
+        pa.field("group", pa.int32()),
+        pa.field("reason", pa.string()),
+    ]
+    taken = {field.name for field in fields} | set(own.names)
+    for field in own:
+        name = field.name
+        while name in {each.name for each in fields} or (name != field.name and name in taken):
+            name = f"own_{name}"
+        fields.append(field.with_name(name))
+    return pa.schema(fields)
+
+
+def own_schema(shards: Sequence[Shard]) -> pa.Schema:
+    """Return one schema for the own columns of all shards; a column whose types do not fit each other becomes text.
+
+    Args:
+        shards: The shards; those that cannot be read are left out.
+    """
+    import pyarrow as pa
+
+    found: dict[str, Any] = {}
+    for shard in shards:
+        try:
+            schema = shard.schema()
+        except ShardError:
+            continue
+        for field in schema:
+            known = found.get(field.name, field.type)
+            if known != field.type:
+                try:
+                    both = [pa.schema([pa.field(field.name, kind)]) for kind in (known, field.type)]
+                    known = pa.unify_schemas(both, promote_options="permissive")[0].type
+                except pa.ArrowException:
+                    known = pa.string()
+            found[field.name] = known
+    return pa.schema([pa.field(name, kind) for name, kind in found.items()])
+
+
+def _shards_schema() -> pa.Schema:
+    import pyarrow as pa
+
+    names = ("rows", "kept", "dropped", "not_judged")
+    return pa.schema(
+        [
+            pa.field("shard", pa.string()),
+            *(pa.field(name, pa.int64()) for name in names),
+            pa.field("error", pa.string()),
+        ]
+    )
+
+
+def _fitted(own: pa.Table, field: pa.Field, rows: int) -> Any:
+    """Return a column in the type that it has in all shards, nulls where a shard lacks it."""
+    import pyarrow as pa
+
+    if field.name not in own.schema.names:
+        return pa.nulls(rows, field.type)
+    column = own[field.name]
+    if column.type == field.type:
+        return column
+    try:
+        return column.cast(field.type)
+    except pa.ArrowException:
+        return pa.array([None if v is None else str(v) for v in column.to_pylist()], pa.string())
+
+
+def _storable(text: str) -> str:
+    """Escape what is no Unicode: text of a file that is not UTF-8."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
