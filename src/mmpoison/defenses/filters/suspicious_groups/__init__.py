@@ -5,10 +5,26 @@ images), `_evidence` (conflicting items that are alike), `_scan` (two views join
 as much), `_words` (clusters in words), `_features` (from an encoder), `_defense` (the defence in the registry).
 """
 
-from mmpoison.defenses.filters.suspicious_groups._defense import (
-    SuspiciousGroups,
-    views_of,
-)
-from mmpoison.defenses.filters.suspicious_groups._views import Views
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mmpoison.defenses.filters.suspicious_groups._defense import SuspiciousGroups, views_of
+    from mmpoison.defenses.filters.suspicious_groups._views import Views
 
 __all__ = ["SuspiciousGroups", "Views", "views_of"]
+
+# the defence imports torch; the passes over shards use the other parts without it
+_MODULES = {"SuspiciousGroups": "_defense", "Views": "_views", "views_of": "_defense"}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _MODULES:
+        return getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -119,9 +119,19 @@ def joined_clusters(
 
 def _fitted(fit: Callable[[Values], Evidence], items: int) -> Evidence:
     """Fit several times, each time without the items that the fit before has the most evidence against."""
+    return fit(trusted_weight(fit, items))
+
+
+def trusted_weight(fit: Callable[[Values], Evidence], items: int) -> Values:
+    """Return how far the last fit trusts each item: not those that the fits before have the most evidence against.
+
+    Args:
+        fit: From the weight of each item, shape `(items,)`, to the evidence.
+        items: How many there are.
+    """
     weight = np.ones(items, dtype=np.float32)
     for _ in range(FITS - 1):
         score = fit(weight).score
         weight = np.ones(items, dtype=np.float32)
         weight[np.argsort(-score, kind="stable")[: int(LEFT_OUT * items)]] = 0
-    return fit(weight)
+    return weight
