@@ -72,12 +72,14 @@ class SuspiciousCluster:
             say and what is expected of their images, and `misplaced`, and less where hardly any pair is alike.
         found: How many conflicting pairs are alike to the middle one on both sides.
         expected: How many would be if captions and images of conflicting pairs were independent.
+        middle: The middle one; -1 where clusters were joined.
     """
 
     rows: Index
     score: float
     found: float = 0.0
     expected: float = 0.0
+    middle: int = -1
 
 
 @dataclass(frozen=True)
@@ -134,7 +136,8 @@ def evidence_of(
 
     counts = np.zeros((2, len(views)))
     counts[:, rows] = alike, apart
-    return Evidence(score, tuple(clusters_of(views, rows, score, counts, measured)))
+    clusters = clusters_of(views, rows, score, counts, measured)
+    return Evidence(score, tuple(sorted(clusters, key=lambda cluster: -cluster.score)))
 
 
 def owners_of(views: Views, rows: Index) -> Index:
@@ -195,7 +198,7 @@ def clusters_of(
     difference: Callable[[Index], float],
     counted_as: npt.NDArray[np.float64] | None = None,
 ) -> list[SuspiciousCluster]:
-    """Find clusters among the items with the most evidence, the strongest first.
+    """Find clusters among the items with the most evidence, in the order in which items are assigned to them.
 
     Args:
         views: The data.
@@ -205,7 +208,7 @@ def clusters_of(
         difference: How different what some items say is from what is expected, in [0, 1].
         counted_as: How many items each item is counted as, shape `(N,)`; one by default.
     """
-    count = min(MOST_IN_CLUSTERS, len(rows), round(CLUSTERS_AMONG * len(views)) + 1)
+    count = most_clustered(len(rows), len(views))
     order = rows[np.argsort(-score[rows], kind="stable")]
     if count < 2:
         return []
@@ -227,9 +230,16 @@ def clusters_of(
         found = chosen[members]
         alike, expected = map(float, counts[:, chosen[middle]])
         strength = float(total[middle]) * difference(found) * min(1.0, alike / FEWEST_ALIKE)
-        clusters.append(SuspiciousCluster(found, strength, alike, expected))
+        clusters.append(
+            SuspiciousCluster(found, strength, alike, expected, int(chosen[middle]))
+        )
         weight = np.where(members, 0, weight)
-    return sorted(clusters, key=lambda cluster: -cluster.score)
+    return clusters
+
+
+def most_clustered(conflicting: int, items: int) -> int:
+    """Return how many of the items, those with the most evidence, may form clusters."""
+    return min(MOST_IN_CLUSTERS, conflicting, round(CLUSTERS_AMONG * items) + 1)
 
 
 def misplaced(views: Views, rows: Index, consistent: Index, share: float = 1.0) -> float:
