@@ -1,32 +1,38 @@
 """Defences, one file each: filters of pairs, robust trainings, repairs and scans of models."""
 
-from mmpoison.defenses.catalogue import (
-    DEFENSES,
-    ModelRepair,
-    ModelScanner,
-    PairFilter,
-    RobustTraining,
-    TrainingServices,
-    build_defense,
-    build_filter,
-)
-from mmpoison.defenses.cut import Cut, Threshold
-from mmpoison.defenses.filter_result import FilterResult, PairScores, SuspectedGoal
-from mmpoison.defenses.filters.gmm_split import GmmSplit
-from mmpoison.defenses.filters.local_density import LocalDensity
-from mmpoison.defenses.filters.pipeline import filter_pairs
-from mmpoison.defenses.filters.random_drop import RandomDrop
-from mmpoison.defenses.filters.relevance_filter import RelevanceFilter
-from mmpoison.defenses.filters.score_filter import ScoreFilter
-from mmpoison.defenses.filters.suspicious_groups import SuspiciousGroups
-from mmpoison.defenses.repairs.clean_finetune import CleanFinetune
-from mmpoison.defenses.repairs.cleanclip import CleanClip
-from mmpoison.defenses.repairs.par import Par
-from mmpoison.defenses.robust.roclip import RoClip
-from mmpoison.defenses.robust.safeclip import SafeClip
-from mmpoison.defenses.scan_result import Finding, ScanResult
-from mmpoison.defenses.scans.decree import Decree
-from mmpoison.defenses.scans.rank_gain import RankGain
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mmpoison.defenses.catalogue import (
+        DEFENSES,
+        ModelRepair,
+        ModelScanner,
+        PairFilter,
+        RobustTraining,
+        TrainingServices,
+        build_defense,
+        build_filter,
+    )
+    from mmpoison.defenses.cut import Cut, Threshold
+    from mmpoison.defenses.filter_result import FilterResult, PairScores, SuspectedGoal
+    from mmpoison.defenses.filters.gmm_split import GmmSplit
+    from mmpoison.defenses.filters.local_density import LocalDensity
+    from mmpoison.defenses.filters.pipeline import filter_pairs
+    from mmpoison.defenses.filters.random_drop import RandomDrop
+    from mmpoison.defenses.filters.relevance_filter import RelevanceFilter
+    from mmpoison.defenses.filters.score_filter import ScoreFilter
+    from mmpoison.defenses.filters.suspicious_groups import SuspiciousGroups
+    from mmpoison.defenses.repairs.clean_finetune import CleanFinetune
+    from mmpoison.defenses.repairs.cleanclip import CleanClip
+    from mmpoison.defenses.repairs.par import Par
+    from mmpoison.defenses.robust.roclip import RoClip
+    from mmpoison.defenses.robust.safeclip import SafeClip
+    from mmpoison.defenses.scan_result import Finding, ScanResult
+    from mmpoison.defenses.scans.decree import Decree
+    from mmpoison.defenses.scans.rank_gain import RankGain
 
 __all__ = [
     "DEFENSES",
@@ -59,3 +65,46 @@ __all__ = [
     "build_filter",
     "filter_pairs",
 ]
+
+# most of them import torch: the passes over shards start without it
+_MODULES = {
+    "CleanClip": "mmpoison.defenses.repairs.cleanclip",
+    "CleanFinetune": "mmpoison.defenses.repairs.clean_finetune",
+    "Cut": "mmpoison.defenses.cut",
+    "DEFENSES": "mmpoison.defenses.catalogue",
+    "Decree": "mmpoison.defenses.scans.decree",
+    "FilterResult": "mmpoison.defenses.filter_result",
+    "Finding": "mmpoison.defenses.scan_result",
+    "GmmSplit": "mmpoison.defenses.filters.gmm_split",
+    "LocalDensity": "mmpoison.defenses.filters.local_density",
+    "ModelRepair": "mmpoison.defenses.catalogue",
+    "ModelScanner": "mmpoison.defenses.catalogue",
+    "PairFilter": "mmpoison.defenses.catalogue",
+    "PairScores": "mmpoison.defenses.filter_result",
+    "Par": "mmpoison.defenses.repairs.par",
+    "RandomDrop": "mmpoison.defenses.filters.random_drop",
+    "RankGain": "mmpoison.defenses.scans.rank_gain",
+    "RelevanceFilter": "mmpoison.defenses.filters.relevance_filter",
+    "RoClip": "mmpoison.defenses.robust.roclip",
+    "RobustTraining": "mmpoison.defenses.catalogue",
+    "SafeClip": "mmpoison.defenses.robust.safeclip",
+    "ScanResult": "mmpoison.defenses.scan_result",
+    "ScoreFilter": "mmpoison.defenses.filters.score_filter",
+    "SuspectedGoal": "mmpoison.defenses.filter_result",
+    "SuspiciousGroups": "mmpoison.defenses.filters.suspicious_groups",
+    "Threshold": "mmpoison.defenses.cut",
+    "TrainingServices": "mmpoison.defenses.catalogue",
+    "build_defense": "mmpoison.defenses.catalogue",
+    "build_filter": "mmpoison.defenses.catalogue",
+    "filter_pairs": "mmpoison.defenses.filters.pipeline",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _MODULES:
+        return getattr(importlib.import_module(_MODULES[name]), name)
+    raise AttributeError(f"module 'mmpoison.defenses' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

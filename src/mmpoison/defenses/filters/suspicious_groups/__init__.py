@@ -6,11 +6,33 @@ as much), `_words` (clusters in words), `_features` (from an encoder), `_defense
 `_planted` (what would be found).
 """
 
-from mmpoison.defenses.filters.suspicious_groups._defense import (
-    SuspiciousGroups,
-    views_of,
-)
-from mmpoison.defenses.filters.suspicious_groups._planted import PlantedSize, plant_goals
-from mmpoison.defenses.filters.suspicious_groups._views import Views
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mmpoison.defenses.filters.suspicious_groups._defense import SuspiciousGroups, views_of
+    from mmpoison.defenses.filters.suspicious_groups._planted import PlantedSize, plant_goals
+    from mmpoison.defenses.filters.suspicious_groups._views import Views
 
 __all__ = ["PlantedSize", "SuspiciousGroups", "Views", "plant_goals", "views_of"]
+
+# the defence imports torch; the passes over shards use the other parts without it
+_MODULES = {
+    "PlantedSize": "_planted",
+    "SuspiciousGroups": "_defense",
+    "Views": "_views",
+    "plant_goals": "_planted",
+    "views_of": "_defense",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _MODULES:
+        return getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -72,12 +72,14 @@ class SuspiciousCluster:
             say and what is expected of their images, and `misplaced`, and less where hardly any pair is alike.
         found: How many conflicting pairs are alike to the middle one on both sides.
         expected: How many would be if captions and images of conflicting pairs were independent.
+        middle: The middle one; -1 where clusters were joined.
     """
 
     rows: Index
     score: float
     found: float = 0.0
     expected: float = 0.0
+    middle: int = -1
 
 
 @dataclass(frozen=True)
@@ -119,7 +121,7 @@ def evidence_of(
     if not len(rows):
         return Evidence(score, ())
     text, image = views.text[views.caption_of[rows]], views.image[views.image_of[rows]]
-    alike, apart = _alike(text, image, _owners(views, rows))
+    alike, apart = _alike(text, image, owners_of(views, rows))
     vouched = _vouched(views, rows, conflict <= border)
     excess = np.log((alike + FEW) / (EXPECTED_AT_LEAST + apart))
     score[rows] = excess + np.log(vouched) + CONFLICT_WEIGHT * deviation[rows]
@@ -134,18 +136,20 @@ def evidence_of(
 
     counts = np.zeros((2, len(views)))
     counts[:, rows] = alike, apart
-    return Evidence(score, tuple(_clusters(views, rows, score, counts, measured)))
+    clusters = clusters_of(views, rows, score, counts, measured)
+    return Evidence(score, tuple(sorted(clusters, key=lambda cluster: -cluster.score)))
 
 
-def _owners(views: Views, rows: Index) -> Index:
+def owners_of(views: Views, rows: Index) -> Index:
     """Return the image of each pair; -1 where it has so many captions that they count for each other (attack I)."""
     many = crowded(np.bincount(views.image_of, minlength=len(views.image)))
     owner = views.image_of[rows]
     return np.where(many[owner], -1, owner)
 
 
-def _near(left: Vectors, right: Vectors, nearness: float) -> Vectors:
-    near: Vectors = np.exp(np.float32(nearness) * (left @ right.T - np.float32(1)))
+def nearness(left: Vectors, right: Vectors, steepness: float) -> Vectors:
+    """Return how far vectors count for each other, exp(steepness (cosine - 1)), shape `(n, m)`."""
+    near: Vectors = np.exp(np.float32(steepness) * (left @ right.T - np.float32(1)))
     return near
 
 
@@ -164,8 +168,8 @@ def _alike(text: Vectors, image: Vectors, owners: Index) -> tuple[npt.NDArray[np
     for start in range(0, pairs, ROWS):
         block = slice(start, min(start + ROWS, pairs))
         other = _other(owners, block)
-        captions = _near(text[block], text, NEARNESS) * other
-        images = _near(image[block], image, NEARNESS) * other
+        captions = nearness(text[block], text, NEARNESS) * other
+        images = nearness(image[block], image, NEARNESS) * other
         alike[block] = (captions * images).sum(axis=1)
         apart[block] = captions.mean(axis=1) * images.sum(axis=1)
     return alike, apart
@@ -180,28 +184,41 @@ def _vouched(views: Views, rows: Index, quiet: npt.NDArray[np.bool_]) -> npt.NDA
     share = np.empty(len(used))
     for start in range(0, len(used), ROWS):
         some = used[start : start + ROWS]
-        near = _near(views.text[some], views.text, CAPTION_NEARNESS)
+        near = nearness(views.text[some], views.text, CAPTION_NEARNESS)
         fitting = near @ right
         share[start : start + ROWS] = (fitting + FEW) / (fitting + near @ odd + FEW)
     return share[back]
 
 
-def _clusters(
+def clusters_of(
     views: Views,
     rows: Index,
     score: npt.NDArray[np.float64],
     counts: npt.NDArray[np.float64],
     difference: Callable[[Index], float],
+    counted_as: npt.NDArray[np.float64] | None = None,
 ) -> list[SuspiciousCluster]:
-    count = min(MOST_IN_CLUSTERS, len(rows), round(CLUSTERS_AMONG * len(views)) + 1)
+    """Find clusters among the items with the most evidence, in the order in which items are assigned to them.
+
+    Args:
+        views: The data.
+        rows: The conflicting items.
+        score: Evidence of each item, shape `(N,)`.
+        counts: How many conflicting items are alike to each item on both sides, and how many are expected, `(2, N)`.
+        difference: How different what some items say is from what is expected, in [0, 1].
+        counted_as: How many items each item is counted as, shape `(N,)`; one by default.
+    """
+    count = most_clustered(len(rows), len(views))
     order = rows[np.argsort(-score[rows], kind="stable")]
     if count < 2:
         return []
     chosen = np.sort(order[:count])
     weight = (score[chosen] - score[order[count - 1]]) ** WEIGHT_POWER
     text, image = views.text[views.caption_of[chosen]], views.image[views.image_of[chosen]]
-    near = _near(text, text, CLUSTER_NEARNESS) * _near(image, image, CLUSTER_NEARNESS)
-    counted = near * _other(_owners(views, chosen), slice(0, count))
+    near = nearness(text, text, CLUSTER_NEARNESS) * nearness(image, image, CLUSTER_NEARNESS)
+    counted = near * _other(owners_of(views, chosen), slice(0, count))
+    if counted_as is not None:
+        counted *= counted_as[chosen].astype(np.float32)
     clusters: list[SuspiciousCluster] = []
     while len(clusters) < MOST_CLUSTERS:
         total = counted @ weight
@@ -213,12 +230,19 @@ def _clusters(
         found = chosen[members]
         alike, expected = map(float, counts[:, chosen[middle]])
         strength = float(total[middle]) * difference(found) * min(1.0, alike / FEWEST_ALIKE)
-        clusters.append(SuspiciousCluster(found, strength, alike, expected))
+        clusters.append(
+            SuspiciousCluster(found, strength, alike, expected, int(chosen[middle]))
+        )
         weight = np.where(members, 0, weight)
-    return sorted(clusters, key=lambda cluster: -cluster.score)
+    return clusters
 
 
-def misplaced(views: Views, rows: Index, consistent: Index) -> float:
+def most_clustered(conflicting: int, items: int) -> int:
+    """Return how many of the items, those with the most evidence, may form clusters."""
+    return min(MOST_IN_CLUSTERS, conflicting, round(CLUSTERS_AMONG * items) + 1)
+
+
+def misplaced(views: Views, rows: Index, consistent: Index, share: float = 1.0) -> float:
     """Compute how far captions like those of a cluster belong to images of another kind, in [0, 1].
 
     Poison misuses captions that have a meaning in the data, on images of a kind that has captions of its own. Captions
@@ -230,10 +254,11 @@ def misplaced(views: Views, rows: Index, consistent: Index) -> float:
         views: The data.
         rows: Items of the cluster.
         consistent: Items without conflict.
+        share: Which share of the data set the consistent items are drawn from; all of it by default.
     """
     if not len(consistent):
         return 0.0
-    count = min(max(len(rows), FEWEST_EXPECTED), len(consistent))
+    count = min(max(round(share * len(rows)), FEWEST_EXPECTED), len(consistent))
     text, image = views.text[views.caption_of], views.image[views.image_of]
     topic, place = (unit(side[rows].mean(axis=0)) for side in (text, image))
     same = 1.0

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 import numpy as np
 import numpy.typing as npt
 
@@ -37,23 +40,51 @@ def predict(x: Vectors, y: Vectors, weight: npt.NDArray[np.float32], fold: Index
         return predicted
     x, y = np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64)
     sums = [
-        _sums(x[fold == number], y[fold == number], weight[fold == number])
+        sums_of(x[fold == number], y[fold == number], weight[fold == number])
         for number in range(FOLDS)
     ]
+    for number, line in enumerate(solve_folds(sums)):
+        mine = fold == number
+        predicted[mine] = (x[mine] - line.x_mean) @ line.slope + line.y_mean
+    return unit(predicted)
+
+
+@dataclass(frozen=True)
+class Line:
+    """A linear function of vectors: `(x - x_mean) @ slope + y_mean`.
+
+    Attributes:
+        slope: Shape `(d, e)`.
+        x_mean: Shape `(d,)`.
+        y_mean: Shape `(e,)`.
+    """
+
+    slope: npt.NDArray[np.float64]
+    x_mean: npt.NDArray[np.float64]
+    y_mean: npt.NDArray[np.float64]
+
+
+def solve_folds(sums: Sequence[tuple[npt.NDArray[np.float64], ...]]) -> list[Line]:
+    """Solve the ridge regression of each fold, from the sums over the items of the other folds.
+
+    Args:
+        sums: What `sums_of` gives for the items of each fold; sums over parts of a data set may be added before.
+    """
     total = [sum(parts) for parts in zip(*sums, strict=True)]
-    for number, own in enumerate(sums):
+    lines = []
+    for own in sums:
         xx, xy, x_sum, y_sum, count = (whole - part for whole, part in zip(total, own, strict=True))
         x_mean, y_mean = x_sum / max(count, 1e-9), y_sum / max(count, 1e-9)
         square = xx - count * np.outer(x_mean, x_mean) + RIDGE * np.eye(len(x_mean))
         slope = np.linalg.solve(square, xy - count * np.outer(x_mean, y_mean))
-        mine = fold == number
-        predicted[mine] = (x[mine] - x_mean) @ slope + y_mean
-    return unit(predicted)
+        lines.append(Line(slope, x_mean, y_mean))
+    return lines
 
 
-def _sums(
+def sums_of(
     x: npt.NDArray[np.float64], y: npt.NDArray[np.float64], weight: npt.NDArray[np.float32]
 ) -> tuple[npt.NDArray[np.float64], ...]:
+    """Return the weighted sums that a regression of `y` on `x` needs: x'x, x'y, x, y and the weights."""
     weighted = x * weight[:, None]
     return (
         weighted.T @ x,

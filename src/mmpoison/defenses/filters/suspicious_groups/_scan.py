@@ -23,7 +23,7 @@ from mmpoison.defenses.filters.suspicious_groups._evidence import (
     SuspiciousCluster,
     evidence_of,
 )
-from mmpoison.defenses.filters.suspicious_groups._views import Index, Views, unit
+from mmpoison.defenses.filters.suspicious_groups._views import Index, Vectors, Views, unit
 
 FITS = 3
 LEFT_OUT = 0.03
@@ -62,26 +62,44 @@ def evidence_of_pairs(views: Views, seed: int) -> Evidence:
 def evidence_of_images(views: Views, seed: int) -> Evidence:
     """Score each image, with all of its captions, by what other images are captioned with; pairs get their image's."""
     images, item = image_views(views)
-
-    def fit(weight: Values) -> Evidence:
-        conflict, expected = conflict_of_images(images, weight, seed)
-
-        def difference(rows: Index) -> float:
-            said, usual = (unit(side[rows].mean(axis=0)) for side in (images.text, expected))
-            return float(np.clip(1 - said @ usual, 0, 1))
-
-        return evidence_of(images, conflict, difference)
-
-    evidence = _fitted(fit, len(images))
+    evidence = _fitted(lambda weight: fit_images(images, weight, seed), len(images))
     clusters = tuple(
         replace(
             cluster,
             rows=np.flatnonzero(np.isin(item, cluster.rows)),
             score=IMAGE_SCORE * cluster.score,
+            middle=-1,
         )
         for cluster in evidence.clusters
     )
     return Evidence(evidence.score[item], clusters)
+
+
+def fit_images(images: Views, weight: Values, seed: int) -> Evidence:
+    """Score each image by fits to other images, in which each counts as far as it is trusted.
+
+    Args:
+        images: One item an image (`image_views`).
+        weight: How far each image is trusted, in [0, 1], shape `(I,)`.
+        seed: Seed of the folds of the regressions.
+    """
+    conflict, expected = conflict_of_images(images, weight, seed)
+    return evidence_of(images, conflict, difference_from(images.text, expected))
+
+
+def difference_from(text: Vectors, expected: Vectors) -> Callable[[Index], float]:
+    """Return a function of items: 1 - cosine between what they say and what is expected of them, in [0, 1].
+
+    Args:
+        text: What each item says, shape `(n, d)`.
+        expected: What is expected of it, shape `(n, d)`.
+    """
+
+    def difference(rows: Index) -> float:
+        said, usual = (unit(side[rows].mean(axis=0)) for side in (text, expected))
+        return float(np.clip(1 - said @ usual, 0, 1))
+
+    return difference
 
 
 def joined_score(*scores: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
@@ -119,9 +137,19 @@ def joined_clusters(
 
 def _fitted(fit: Callable[[Values], Evidence], items: int) -> Evidence:
     """Fit several times, each time without the items that the fit before has the most evidence against."""
+    return fit(trusted_weight(fit, items))
+
+
+def trusted_weight(fit: Callable[[Values], Evidence], items: int) -> Values:
+    """Return how far the last fit trusts each item: not those that the fits before have the most evidence against.
+
+    Args:
+        fit: From the weight of each item, shape `(items,)`, to the evidence.
+        items: How many there are.
+    """
     weight = np.ones(items, dtype=np.float32)
     for _ in range(FITS - 1):
         score = fit(weight).score
         weight = np.ones(items, dtype=np.float32)
         weight[np.argsort(-score, kind="stable")[: int(LEFT_OUT * items)]] = 0
-    return fit(weight)
+    return weight

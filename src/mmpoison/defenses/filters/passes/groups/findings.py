@@ -1,0 +1,259 @@
+"""Finds clusters among the gathered items, and gives the evidence against any item.
+
+What is compared is a data set of the size that the scan in memory was made for: the background, a random sample of all
+items, and the gathered items of flagged cells in place of those of the sample. The formulas are those of
+`suspicious_groups._evidence`. Where all conflicting items are gathered and the background is the data set, so are the
+numbers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from mmpoison.defenses.filters.passes.groups.cells import cells_of
+from mmpoison.defenses.filters.passes.groups.counts import Counts
+from mmpoison.defenses.filters.passes.groups.flags import Flags, Gathered
+from mmpoison.defenses.filters.passes.groups.items import IMAGES, Values
+from mmpoison.defenses.filters.passes.groups.model import Background, Model, Usual
+from mmpoison.defenses.filters.passes.groups.shard import Index
+from mmpoison.defenses.filters.suspicious_groups._evidence import (
+    ALIKE,
+    CAPTION_NEARNESS,
+    CLUSTER_NEARNESS,
+    CONFLICT_WEIGHT,
+    EXPECTED_AT_LEAST,
+    FEW,
+    NEARNESS,
+    clusters_of,
+    misplaced,
+    most_clustered,
+    nearness,
+)
+from mmpoison.defenses.filters.suspicious_groups._scan import IMAGE_SCORE, difference_from
+from mmpoison.defenses.filters.suspicious_groups._views import Vectors, Views
+
+ROWS = 512
+Numbers = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Compared:
+    """What the evidence against an item is computed from.
+
+    Attributes:
+        text: Captions of the conflicting items that are compared, shape `(n, k)`.
+        image: Their images, shape `(n, k)`.
+        key: Shard and number of the image of each, shape `(n, 2)`.
+        counted_as: How many items each counts as, shape `(n,)`.
+        usual_text: Captions of the conflicting items of the background, shape `(b, k)`.
+        usual_image: Their images, shape `(b, k)`.
+        usual_key: Shard and number of the image of each, shape `(b, 2)`.
+        consistent_text: Captions of the other items of the background, shape `(q, k)`.
+    """
+
+    text: Vectors
+    image: Vectors
+    key: Index
+    counted_as: Values
+    usual_text: Vectors
+    usual_image: Vectors
+    usual_key: Index
+    consistent_text: Vectors
+
+    def evidence(
+        self, text: Vectors, image: Vectors, key: Index, conflict: Values, usual: Usual
+    ) -> tuple[Numbers, Numbers, Numbers]:
+        """Compute the evidence against items.
+
+        Args:
+            text: Their captions, shape `(m, k)`.
+            image: Their images, shape `(m, k)`.
+            key: Shard and number of their images, shape `(m, 2)`.
+            conflict: Their conflict, shape `(m,)`.
+            usual: What is usual.
+
+        Returns:
+            The evidence; how many conflicting items are alike on both sides; how many are expected; shapes `(m,)`.
+        """
+        alike, apart, vouched = np.empty((3, len(text)))
+        for start in range(0, len(text), ROWS):
+            some = slice(start, start + ROWS)
+            both = nearness(text[some], self.text, NEARNESS)
+            both *= nearness(image[some], self.image, NEARNESS)
+            both *= _other(key[some], self.key)
+            alike[some] = both @ self.counted_as
+            other = _other(key[some], self.usual_key)
+            captions = nearness(text[some], self.usual_text, NEARNESS) * other
+            images = nearness(image[some], self.usual_image, NEARNESS) * other
+            apart[some] = captions.sum(axis=1) / max(len(self.usual_text), 1) * images.sum(axis=1)
+            right = nearness(text[some], self.consistent_text, CAPTION_NEARNESS).sum(axis=1)
+            odd = nearness(text[some], self.usual_text, CAPTION_NEARNESS).sum(axis=1)
+            vouched[some] = (right + FEW) / (right + odd + FEW)
+        score = np.log((alike + FEW) / (EXPECTED_AT_LEAST + apart)) + np.log(vouched)
+        score += CONFLICT_WEIGHT * (conflict.astype(np.float64) - usual.middle) / usual.deviation
+        return score, alike, apart
+
+
+def _other(mine: Index, theirs: Index) -> npt.NDArray[np.bool_]:
+    """Return whether items are on different images, shape `(n, m)`."""
+    return np.asarray((mine[:, None, 0] != theirs[None, :, 0]) | (mine[:, None, 1] != theirs[None, :, 1]))
+
+
+@dataclass(frozen=True)
+class Findings:
+    """What a view has found.
+
+    Attributes:
+        compared: What the evidence is computed from.
+        cutoff: Items with more evidence belong to clusters.
+        middle_text: Caption of the middle of each cluster, in the order in which items are assigned, shape `(g, k)`.
+        middle_image: Its image, shape `(g, k)`.
+        score: Of each cluster, shape `(g,)`.
+        found: Alike conflicting items of each middle, shape `(g,)`.
+        expected: How many would be, shape `(g,)`.
+        levels: Evidence of the gathered items, sorted, shape `(n,)`.
+        ranks: Share of all items that have at least so much, shape `(n,)`, falling.
+        flagged: Share of all items that are conflicting and in flagged cells.
+    """
+
+    compared: Compared
+    cutoff: float
+    middle_text: Vectors
+    middle_image: Vectors
+    score: Numbers
+    found: Numbers
+    expected: Numbers
+    levels: Numbers
+    ranks: Numbers
+    flagged: float
+
+    def cluster_of(self, text: Vectors, image: Vectors, evidence: Numbers) -> Index:
+        """Return the cluster of each item, -1 for none, shape `(m,)`."""
+        found = np.full(len(text), -1)
+        if not len(self.score):
+            return found
+        near = nearness(text, self.middle_text, CLUSTER_NEARNESS)
+        near *= nearness(image, self.middle_image, CLUSTER_NEARNESS)
+        member = (near >= ALIKE) & (evidence > self.cutoff)[:, None]
+        inside = member.any(axis=1)
+        found[inside] = member[inside].argmax(axis=1)
+        return found
+
+    def share_above(self, evidence: Numbers) -> Numbers:
+        """Return the share of items that have at least as much evidence, shape as given."""
+        if not len(self.levels):
+            return np.ones_like(evidence)
+        place = np.searchsorted(self.levels, evidence).clip(0, len(self.levels) - 1)
+        return np.asarray(self.ranks[place])
+
+    def to_arrays(self) -> dict[str, npt.NDArray[Any]]:
+        """Return arrays for `numpy.savez`."""
+        found = {f"compared_{name}": getattr(self.compared, name) for name in _COMPARED}
+        return found | {name: np.asarray(getattr(self, name)) for name in _NAMES}
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, npt.NDArray[Any]]) -> Findings:
+        """Read what `to_arrays` gave."""
+        compared = Compared(**{name: arrays[f"compared_{name}"] for name in _COMPARED})
+        values = {name: arrays[name] for name in _NAMES}
+        values |= {name: float(arrays[name]) for name in ("cutoff", "flagged")}
+        return cls(compared, **values)
+
+
+_COMPARED = (
+    *("text", "image", "key", "counted_as", "usual_text", "usual_image", "usual_key"),
+    "consistent_text",
+)
+_NAMES = (
+    *("cutoff", "middle_text", "middle_image", "score", "found", "expected", "levels", "ranks"),
+    "flagged",
+)
+
+
+def find(
+    view: str,
+    model: Model,
+    background: Background,
+    counts: Counts,
+    flags: Flags,
+    gathered: Gathered,
+) -> Findings:
+    """Compare the gathered items of all shards with the background, and find clusters.
+
+    Args:
+        view: The view.
+        model: The model.
+        background: Sampled items.
+        counts: Of all shards.
+        flags: The flagged cells.
+        gathered: Of all shards.
+    """
+    usual = model.usual[view]
+    key = np.stack([background.shard, background.owner], axis=1)
+    high = background.conflict > usual.border
+    text, image = background.items.text, background.items.image
+    cell = cells_of(text, model.captions) * len(model.images) + cells_of(image, model.images)
+    rest = high & ~(flags.chance.ravel()[cell] > 0)
+    cell_counts = flags.counted_as.ravel()[gathered.cell]
+    compared = Compared(
+        np.concatenate([gathered.text, text[rest]]),
+        np.concatenate([gathered.image, image[rest]]),
+        np.concatenate([np.stack([gathered.shard, gathered.owner], axis=1), key[rest]]),
+        np.concatenate([cell_counts, np.ones(int(rest.sum()))]).astype(np.float32),
+        text[high],
+        image[high],
+        key[high],
+        text[~high],
+    )
+    conflict = np.concatenate([gathered.conflict, background.conflict[rest]])
+    evidence, alike, apart = compared.evidence(
+        compared.text, compared.image, compared.key, conflict, usual
+    )
+    # the data set that clusters are looked for in: conflicting items first, then consistent ones
+    count, items = len(conflict), len(conflict) + int((~high).sum())
+    _, first, image_of = np.unique(
+        np.concatenate([compared.key, key[~high]]), axis=0, return_index=True, return_inverse=True
+    )
+    images = np.concatenate([compared.image, image[~high]])[first]
+    captions = np.concatenate([compared.text, text[~high]])
+    views = Views(captions, images, np.arange(items), image_of.reshape(-1))
+    expected = np.concatenate(
+        [gathered.expected, background.expected[rest], background.expected[~high]]
+    )
+    differs = difference_from(views.text, expected)
+    consistent = np.arange(count, items)
+
+    def measured(rows: Index) -> float:
+        return differs(rows) * misplaced(views, rows, consistent, flags.background)
+
+    full = np.zeros((2, items))
+    full[:, :count] = alike, apart
+    score = np.concatenate([evidence, np.full(items - count, -np.inf)])
+    counted_as = np.concatenate([compared.counted_as, np.ones(items - count, dtype=np.float32)])
+    rows = np.arange(count)
+    clusters = clusters_of(views, rows, score, full, measured, counted_as.astype(np.float64))
+    middles = [cluster.middle for cluster in clusters]
+    factor = IMAGE_SCORE if view == IMAGES else 1.0
+    of_gathered = evidence[: len(gathered)]
+    order = np.argsort(of_gathered, kind="stable")
+    # each stands for those of its cell that were not drawn
+    stands_for = 1 / flags.chance.ravel()[gathered.cell[order]]
+    ranks = np.cumsum(stands_for[::-1])[::-1] / max(len(counts), 1)
+    chosen = most_clustered(count, items)
+    return Findings(
+        compared,
+        float(np.sort(evidence)[-chosen]) if chosen else np.inf,
+        views.text[middles],
+        views.image[views.image_of[middles]],
+        np.array([factor * cluster.score for cluster in clusters]),
+        np.array([cluster.found for cluster in clusters]),
+        np.array([cluster.expected for cluster in clusters]),
+        of_gathered[order],
+        ranks,
+        float(counts.conflicting[flags.chance > 0].sum() / max(len(counts), 1)),
+    )
