@@ -15,6 +15,7 @@ from mmpoison._version import __version__
 
 if TYPE_CHECKING:
     from mmpoison.api.data import poison
+    from mmpoison.api.data_scan import scan_pairs
     from mmpoison.api.defenses import filter, scan, sterilize
     from mmpoison.api.evaluation import evaluate
     from mmpoison.api.inputs import load
@@ -48,6 +49,7 @@ __all__ = [
     "run",
     "save_pairs",
     "scan",
+    "scan_pairs",
     "sterilize",
 ]
 
@@ -60,6 +62,7 @@ _MODULES = {
     "SingleTargetLabel": "mmpoison.attacks.single_target_label",
     "evaluate": "mmpoison.api.evaluation",
     "filter": "mmpoison.api.defenses",
+    "scan_pairs": "mmpoison.api.data_scan",
     "finetune": "mmpoison.api.training",
     "keep_filter": "mmpoison.embedded.keep_filter",
     "load": "mmpoison.api.inputs",

@@ -18,9 +18,9 @@ from mmpoison.defenses.filters import distance_scan
 from mmpoison.defenses.filters.distance_scan import (
     PairScan,
     images_at_once,
-    mismatched_distances,
     scan_pairs,
 )
+from mmpoison.defenses.filters.mismatched import mismatched_distances
 from mmpoison.defenses.filters.pair_pieces import PairPieces
 from mmpoison.defenses.filters.relevance_filter import RelevanceFilter, pair_distances
 from mmpoison.errors import InputError

@@ -24,17 +24,17 @@ def views(topics: int, pairs: int = 2000, *, joined: bool = True, seed: int = 0)
 
 
 def test_large_goals_are_found_in_clear_data_and_none_where_captions_say_nothing() -> None:
-    clear = plant_goals(views(20), sizes=(3, 60), goals=3)
+    clear = plant_goals(views(20, 3000), sizes=(3, 60), goals=3)
     assert [size.pairs for size in clear] == [3, 60]
     assert clear[1].planted == 3
     assert clear[1].found >= 2
     assert clear[0].found < 3
-    unrelated = plant_goals(views(20, joined=False), sizes=(60,), goals=3)
+    unrelated = plant_goals(views(20, 3000, joined=False), sizes=(60,), goals=3)
     assert unrelated == [PlantedSize(60, 3, 0)]
 
 
 def test_the_data_stay_as_they_are_and_the_seed_decides() -> None:
-    data = views(10, 800)
+    data = views(10, 2000)
     before = data.caption_of.copy()
     steps: list[tuple[int, int]] = []
     first = plant_goals(
@@ -45,6 +45,6 @@ def test_the_data_stay_as_they_are_and_the_seed_decides() -> None:
     assert steps == [(n, 4) for n in range(1, 5)]
 
 
-@pytest.mark.parametrize("pairs", [60, 190])
+@pytest.mark.parametrize("pairs", [60, 450])
 def test_of_too_few_pairs_nothing_is_said(pairs: int) -> None:
     assert plant_goals(views(3, pairs)) == []

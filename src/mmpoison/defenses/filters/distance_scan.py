@@ -19,7 +19,6 @@ from mmpoison.defenses.filter_result import PairScores
 from mmpoison.defenses.filters.pair_pieces import PairPieces, pairs_without
 from mmpoison.defenses.unreadable import Unreadable, short_reasons
 from mmpoison.errors import InputError
-from mmpoison.metrics import cosine_distance
 from mmpoison.models.compute_environment import compute_environment, encoder_identity
 from mmpoison.models.dual_encoder import DualEncoder
 from mmpoison.models.embedding import embed_images, embed_texts
@@ -169,30 +168,6 @@ def embed_pairs(
         encoder, inputs, pairs.captions, progress=progress("judging captions") if progress else None
     )
     return text, image[image_row]
-
-
-def mismatched_distances(
-    text: Floats, image: Floats, *, count: int = 20_000, seed: int = 0
-) -> Floats:
-    """Compute the distances of captions to images of other pairs, drawn at random.
-
-    Args:
-        text: Unit embeddings of captions, shape `(n, d)`.
-        image: Unit embeddings of their images, shape `(n, d)`.
-        count: How many are drawn.
-        seed: Of the draw.
-
-    Returns:
-        Shape `(count,)`; empty where there is only one image, or none.
-    """
-    if not len(text):
-        return np.empty(0, dtype=np.float32)
-    rng = np.random.default_rng(seed)
-    one = rng.integers(0, len(text), count)
-    other = rng.integers(0, len(text), count)
-    # the same image may be in several pairs
-    differ = (image[one] != image[other]).any(axis=1)
-    return np.asarray(cosine_distance(text[one[differ]], image[other[differ]]), dtype=np.float32)
 
 
 _NO_EMBEDDINGS: tuple[Floats, Floats] = (np.empty((0, 0), np.float32), np.empty((0, 0), np.float32))

@@ -19,12 +19,12 @@ from mmpoison.defenses.filters.decide import decide, false_alarms, needs_trusted
 from mmpoison.defenses.filters.distance_scan import (
     PairScan,
     images_at_once,
-    mismatched_distances,
     sample_of,
     scan_pairs,
 )
 from mmpoison.defenses.filters.filtered_folder import save_filtered
 from mmpoison.defenses.filters.judge_test import check_judge, judge_auroc
+from mmpoison.defenses.filters.mismatched import mismatched_distances
 from mmpoison.defenses.filters.pair_labels import (
     ShownPair,
     labelled_places,

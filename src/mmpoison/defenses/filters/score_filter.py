@@ -11,8 +11,8 @@ from mmpoison.defenses.catalogue import PairFilter
 from mmpoison.defenses.cut import Cut, CutOptions
 from mmpoison.defenses.filter_result import FilterResult
 from mmpoison.defenses.filters.decide import decide, needs_trusted
-from mmpoison.defenses.filters.distance_scan import mismatched_distances
 from mmpoison.defenses.filters.judge_test import check_judge, judge_auroc
+from mmpoison.defenses.filters.mismatched import mismatched_distances
 from mmpoison.errors import InputError
 from mmpoison.models.dual_encoder import DualEncoder
 from mmpoison.models.inputs import PairInputs, ProgressFor

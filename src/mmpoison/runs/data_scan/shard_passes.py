@@ -86,6 +86,21 @@ def write_part(file: Path, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
         np.savez(stream, allow_pickle=False, **dict(arrays))
 
 
+def load_part(file: Path, without: Sequence[str] = (), only: str = "") -> Arrays:
+    """Read the arrays of a result; see `ShardRunner.whole_parts`.
+
+    Raises:
+        InputError: If the file is damaged or missing.
+    """
+    try:
+        with np.load(file, allow_pickle=False) as arrays:
+            chosen = [n for n in arrays.files if n not in without and n.startswith(only)]
+            return {name: np.asarray(arrays[name]) for name in chosen}
+    except Exception:
+        # as `read_arrays`: damaged files raise errors of many kinds
+        raise InputError(f"{file}: is damaged: delete it and run the same command again") from None
+
+
 def part_file(work: Path, name: str, number: int, shard: str) -> Path:
     """Return the file of a shard's result."""
     return work / name / f"{number:06}-{plain_name(shard)[:80]}.npz"
@@ -144,6 +159,18 @@ class ShardRunner:
             first = next(iter(self.failed.values()), "there are no shards")
             raise InputError(f"no shard can be read: {first}")
 
+    def part(self, name: str, number: int, *arrays: str) -> tuple[npt.NDArray[Any], ...]:
+        """Read arrays of the result of one shard.
+
+        Raises:
+            InputError: If the file is damaged.
+        """
+        file = self._file(name, number)
+        found = read_arrays(file, *arrays)
+        if found is None:
+            raise InputError(f"{file}: is damaged: delete it and run the same command again")
+        return found
+
     def parts(self, name: str, *arrays: str) -> Iterator[tuple[int, tuple[npt.NDArray[Any], ...]]]:
         """Read the results of a pass, in the order of the shards.
 
@@ -155,11 +182,23 @@ class ShardRunner:
             InputError: If a file is damaged.
         """
         for number in sorted(self.shards):
-            file = self._file(name, number)
-            found = read_arrays(file, *arrays)
-            if found is None:
-                raise InputError(f"{file}: is damaged: delete it and run the same command again")
-            yield number, found
+            yield number, self.part(name, number, *arrays)
+
+    def whole_parts(
+        self, name: str, *, without: Sequence[str] = (), only: str = ""
+    ) -> Iterator[tuple[int, Arrays]]:
+        """Read all arrays of the results of a pass, in the order of the shards.
+
+        Args:
+            name: Name of the pass.
+            without: Names of arrays that are not read.
+            only: What the names of arrays begin with that are read.
+
+        Raises:
+            InputError: If a file is damaged.
+        """
+        for number in sorted(self.shards):
+            yield number, load_part(self._file(name, number), without, only)
 
     def _file(self, name: str, number: int) -> Path:
         return part_file(self.work, name, number, self.shards[number].name)

@@ -15,14 +15,23 @@ if TYPE_CHECKING:
     from mmpoison.defenses.filters.suspicious_groups._defense import SuspiciousGroups, views_of
     from mmpoison.defenses.filters.suspicious_groups._planted import PlantedSize, plant_goals
     from mmpoison.defenses.filters.suspicious_groups._views import Views
+    from mmpoison.defenses.filters.suspicious_groups._words import Vocabulary
 
-__all__ = ["PlantedSize", "SuspiciousGroups", "Views", "plant_goals", "views_of"]
+__all__ = [
+    "PlantedSize",
+    "SuspiciousGroups",
+    "Views",
+    "Vocabulary",
+    "plant_goals",
+    "views_of",
+]
 
 # the defence imports torch; the passes over shards use the other parts without it
 _MODULES = {
     "PlantedSize": "_planted",
     "SuspiciousGroups": "_defense",
     "Views": "_views",
+    "Vocabulary": "_words",
     "plant_goals": "_planted",
     "views_of": "_defense",
 }

@@ -13,10 +13,13 @@ from mmpoison.defenses.filters.suspicious_groups._scan import scan
 from mmpoison.defenses.filters.suspicious_groups._views import Index, Views
 
 SIZES = (10, 25, 50, 100)
-GOALS = 6
+GOALS = 5
 
 TOPICS = 40
 """Clusters of captions and of images from which the original and the target class of a goal are drawn."""
+
+MOST = 0.02
+"""Larger shares of the data are no attack by stealth, and the scan is not made for them."""
 
 LEVEL = 0.01
 NAMED = 0.5
@@ -53,18 +56,18 @@ def plant_goals(
 
     Args:
         views: The data, or a sample of it.
-        sizes: False pairs of a goal; sizes above a twentieth of the pairs are left out.
+        sizes: False pairs of a goal; sizes above 2% of the pairs are left out.
         goals: How many goals of each size.
         seed: Seed of the clusters and the goals.
         progress: Called with the scans that are done and their number.
 
     Returns:
-        A count a size; none for a set of fewer than 200 pairs, or of fewer than two clusters.
+        A count a size; none for a set of fewer than 500 pairs, or of fewer than two clusters.
     """
     rng = np.random.default_rng(seed)
     topics, kinds = (_clusters(side, seed) for side in (views.text, views.image))
     topic, kind = topics[views.caption_of], kinds[views.image_of]
-    fitting = [size for size in sizes if size * 20 <= len(views)]
+    fitting = [size for size in sizes if size <= MOST * len(views)]
     if topic.max(initial=0) < 1 or kind.max(initial=0) < 1:
         return []
     counts = []

@@ -1,0 +1,94 @@
+"""`scan_pairs`: is a data set poisoned? From embeddings that exist, or from the pairs themselves."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mmpoison.api.progress import shown
+from mmpoison.runs.progress import RunProgress
+
+if TYPE_CHECKING:
+    from mmpoison.records.data_scan import DataScan
+
+
+def scan_pairs(
+    source: str | Path,
+    *,
+    out: str | Path,
+    encoder: str | Path | None = None,
+    lose: float | None = None,
+    level: float = 0.01,
+    planted: bool = True,
+    seed: int = 0,
+    format: str | None = None,
+    options: Mapping[str, Any] | None = None,
+    workers: int = 1,
+    ray: str | None = None,
+    device: str = "auto",
+    trust: bool = False,
+    progress: bool | RunProgress = True,
+) -> DataScan:
+    """Look for signs of poisoning in image-caption pairs, and write which of them to drop.
+
+    Args:
+        source: Embeddings that exist (clip-retrieval, DataComp, two `.npy` files, Parquet with list columns), also in an
+            object store (`s3://...`), or pairs in any format, or the name of a data set; those are embedded first.
+        out: New folder: `drop.parquet`, the list of pairs that stay (`keep.npy` for uids, `keep/` for keys),
+            `groups.json`, `shards.parquet`, `scan.json` and the page `scan.html`.
+        encoder: The model that embeds pairs; `efficientnet-minilm` by default. Embeddings that exist need none.
+        lose: Share of the pairs that may be dropped besides those of suspected goals, the most suspicious ones.
+        level: How often clean data may raise an alarm, in (0, 1).
+        planted: Whether to plant goals into a copy of some pairs, to say what would have been found.
+        seed: Seed of everything random.
+        format: Name of the format, where it is not recognised.
+        options: Options of the format.
+        workers: Processes, each with a shard at a time; the result does not depend on it.
+        ray: Address of a Ray cluster, or `local`.
+        device: Where pairs are embedded: `auto`, `cpu`, `cuda` or `cuda:N`.
+        trust: As for `load_encoder`.
+        progress: False shows no progress; by default bars are shown on a terminal and in a notebook.
+
+    Returns:
+        The verdict with all that the page shows; `failed` lists shards that could not be read.
+
+    Raises:
+        InputError: If there is nothing to read, or an option is out of range.
+
+    Example:
+        ```python
+        scan = mmpoison.scan_pairs("laion/embeddings", out="scan", workers=8)
+        print(scan.verdict, *scan.summary)
+        ```
+    """
+    from mmpoison.runs.data_scan.scan_embedded import ScanSettings, scan_embedded
+    from mmpoison.runs.data_scan.sources import opened_source
+
+    settings = ScanSettings(lose=lose, level=level, planted=planted, seed=seed)
+    target = Path(out)
+    work = work_folder(target)
+    with (
+        shown(progress) as reporter,
+        opened_source(
+            source,
+            work,
+            encoder=encoder,
+            format=format,
+            options=options or {},
+            seed=seed,
+            device=device,
+            trust=trust,
+            progress=reporter,
+        ) as opened,
+    ):
+        judged = scan_embedded(
+            opened, target, work, settings, workers=workers, threads=1, ray=ray, progress=reporter
+        )
+    assert judged.scan is not None
+    return judged.scan
+
+
+def work_folder(out: Path) -> Path:
+    """Return the folder of unfinished work of a scan, from which it resumes."""
+    return out.with_name(f"{out.name}.scanning")

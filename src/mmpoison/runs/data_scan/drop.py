@@ -1,0 +1,359 @@
+"""Decides which pairs of a scan are dropped, and writes the lists, `scan.json` and the page."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from mmpoison._version import __version__
+from mmpoison.base.files import atomic_folder, write_json
+from mmpoison.base.phrasing import count_of
+from mmpoison.defenses.cut import check_loss
+from mmpoison.defenses.filters.mismatched import mismatched_distances
+from mmpoison.defenses.filters.passes.gaussians import LARGEST, DistanceCounts
+from mmpoison.defenses.filters.passes.groups.sample import Sample
+from mmpoison.defenses.filters.passes.groups.score import Group
+from mmpoison.embedded.checks import ShardFacts
+from mmpoison.embedded.keep_lists import KEEP_FILE, KEEP_FOLDER
+from mmpoison.embedded.results import NO_GROUP, ShardVerdict, write_results
+from mmpoison.embedded.source import EmbeddedSource, Shard, ShardError
+from mmpoison.records.data_scan import SCAN_FILE, SCAN_PAGE, DataScan
+from mmpoison.reporting.scan_page import write_scan_page
+from mmpoison.reporting.text import percent
+from mmpoison.runs.data_scan.goal_words import DescribedGroup
+from mmpoison.runs.data_scan.group_passes import READ, SCORE
+from mmpoison.runs.data_scan.shard_passes import ShardRunner
+from mmpoison.runs.data_scan.verdict import Finding, next_steps, verdict_of
+from mmpoison.runs.progress import RunProgress
+
+SCORE_BINS, LARGEST_SCORE = 12_000, 12.0
+"""Bins of the scores of groups, minus log10 of a share: a cut is right up to 0.001."""
+
+HISTOGRAM_BINS = 200
+
+ADDRESSES = ("url", "image_url", "URL")
+"""Own columns that say where an image is in the web."""
+
+DISTANCE, EVIDENCE = "cosine distance of image and caption", "evidence of suspicious groups"
+
+
+@dataclass(frozen=True)
+class DropRule:
+    """Which single pairs are dropped, besides those of suspected goals.
+
+    Attributes:
+        score: What the score of a pair is: its distance, or the evidence of suspicious-groups.
+        above: Pairs with a larger score are dropped; None drops no single pair.
+        what: The rule in words, empty where there is none.
+    """
+
+    score: Literal["distance", "score"]
+    above: float | None = None
+    what: str = ""
+
+    @property
+    def name(self) -> str:
+        """What the score is, in words."""
+        return DISTANCE if self.score == "distance" else EVIDENCE
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A source that was scanned.
+
+    Attributes:
+        finding: What the verdict is made of.
+        facts: Of its shards.
+        counted: Distances of its pairs.
+        sample: A small sample of its pairs.
+        described: Groups in words, the strongest first.
+        rows: The same groups, by shards and rows.
+        rule: Which single pairs are dropped.
+        notes: What a user must know.
+        seed: Of everything random.
+        scan: What was written; None before that.
+        out: The folder that was written.
+    """
+
+    finding: Finding
+    facts: ShardFacts
+    counted: DistanceCounts
+    sample: Sample
+    described: Sequence[DescribedGroup]
+    rows: Sequence[Group]
+    rule: DropRule
+    notes: Sequence[str]
+    seed: int
+    scan: DataScan | None = None
+    out: Path | None = None
+
+    @property
+    def goals(self) -> list[tuple[DescribedGroup, Group]]:
+        """The suspected goals."""
+        return [
+            (described, group)
+            for described, group in zip(self.described, self.rows, strict=True)
+            if group.false_alarms <= self.finding.level
+        ]
+
+
+def drop_rule(
+    runner: ShardRunner,
+    lose: float | None,
+    counted: DistanceCounts,
+    *,
+    aligned: bool,
+    scored: bool,
+) -> DropRule:
+    """Choose by which score single pairs are dropped: distance, where embeddings are aligned, else evidence.
+
+    Args:
+        runner: Has the scores.
+        lose: Share of the pairs to drop; None for none.
+        counted: Distances of all pairs.
+        aligned: Whether distances say something of a single pair.
+        scored: Whether the evidence was computed.
+
+    Raises:
+        InputError: If the share is out of range.
+    """
+    by: Literal["distance", "score"] = "distance" if aligned or not scored else "score"
+    if lose is None:
+        return DropRule(by)
+    check_loss(lose)
+    if by == "distance":
+        above = counted.loss_cut(lose)
+    else:
+        counts = np.zeros(SCORE_BINS, dtype=np.int64)
+        for _, (score,) in runner.parts(SCORE, "score"):
+            usable = score[~np.isnan(score)]
+            place = (usable * (SCORE_BINS / LARGEST_SCORE)).astype(np.int64)
+            counts += np.bincount(place.clip(0, SCORE_BINS - 1), minlength=SCORE_BINS)
+        # the smallest bin above which at most the share lies
+        beyond = np.cumsum(counts[::-1])[::-1] <= lose * max(int(counts.sum()), 1)
+        above = int(np.argmax(beyond)) * LARGEST_SCORE / SCORE_BINS if beyond.any() else np.inf
+    rule = DropRule(by, float(above))
+    return replace(
+        rule,
+        what=f"single pairs with a {rule.name} above {above:.4f}, {percent(lose)} of the pairs, are dropped too",
+    )
+
+
+def write_verdicts(
+    judged: Judged,
+    source: EmbeddedSource,
+    runner: ShardRunner,
+    out: Path,
+    progress: RunProgress,
+    methods: Sequence[str] = (),
+) -> Judged:
+    """Write the folder of a scan, whole or not at all.
+
+    Args:
+        judged: What was found.
+        source: The source.
+        runner: Has the scores of the shards.
+        out: New folder.
+        progress: Reports the progress.
+        methods: What was computed, a line each.
+
+    Returns:
+        The same, with what was written.
+    """
+    sentences = [str(described.goal) for described, _ in judged.goals]
+    goals = [group for _, group in judged.goals]
+    report = progress.progress("writing lists")
+    with atomic_folder(out) as folder:
+        with write_results(folder, source) as results:
+            for number, shard in enumerate(source.shards):
+                if number in runner.failed:
+                    results.fail(shard, runner.failed[number])
+                else:
+                    verdict = _verdict_of(judged.rule, goals, sentences, runner, number)
+                    try:
+                        results.add(shard, verdict)
+                    except ShardError as error:
+                        results.fail(shard, str(error))
+                        runner.failed[number] = str(error)
+                report(number + 1, len(source.shards))
+            results.name_groups([described.goal.to_json() for described, _ in judged.goals])
+        kept = next((n for n in (KEEP_FILE, KEEP_FOLDER) if (folder / n).exists()), None)
+        scan = _record(judged, source, runner, results.shard_counts, results.notes, kept, methods)
+        write_json(folder / SCAN_FILE, scan.to_json())
+        write_scan_page(folder / SCAN_PAGE, scan)
+    return replace(judged, scan=scan, out=out)
+
+
+def _verdict_of(
+    rule: DropRule,
+    goals: Sequence[Group],
+    sentences: Sequence[str],
+    runner: ShardRunner,
+    number: int,
+) -> ShardVerdict:
+    """Return the verdict on the pairs of one shard."""
+    name, array = (READ, "distance") if rule.score == "distance" else (SCORE, "score")
+    (score,) = runner.part(name, number, array)
+    unusable = np.isnan(score)
+    group = np.full(len(score), NO_GROUP)
+    for place, goal in reversed(list(enumerate(goals))):
+        if number in goal.rows:
+            group[goal.rows[number]] = place
+    above = np.zeros(len(score), bool) if rule.above is None else score > rule.above
+    drop = unusable | above | (group != NO_GROUP)
+    reasons = []
+    for row in np.flatnonzero(drop):
+        if group[row] != NO_GROUP:
+            reasons.append(sentences[group[row]])
+        elif unusable[row]:
+            reasons.append("no usable embedding: zero, infinite or not a number")
+        else:
+            reasons.append(f"{rule.name} above {rule.above:.4f}")
+    return ShardVerdict(score, drop, group, reasons)
+
+
+def _record(
+    judged: Judged,
+    source: EmbeddedSource,
+    runner: ShardRunner,
+    shards: Sequence[dict[str, Any]],
+    notes: Sequence[str],
+    kept: str | None,
+    methods: Sequence[str],
+) -> DataScan:
+    verdict, summary = verdict_of(judged.finding)
+    dropped = sum(shard["dropped"] for shard in shards)
+    judge = judged.finding.judge
+    known = {"low": judge.low, "high": judge.high} if judge is not None else {}
+    level = judged.finding.level
+    groups = [
+        (group.false_alarms <= level, _group_json(described, runner))
+        for described, group in zip(judged.described, judged.rows, strict=True)
+    ]
+    return DataScan.of(
+        {
+            "source": source.root,
+            "format": source.format,
+            "pairs": judged.facts.rows,
+            "verdict": verdict,
+            "summary": summary,
+            "next_steps": next_steps(
+                verdict,
+                keep_file=kept,
+                dropped=dropped,
+                distance=judged.rule.score == "distance",
+                embedded=True,
+            ),
+            "notes": [*judged.notes, *(note for note in notes if note not in judged.notes)],
+            "score_name": judged.rule.name,
+            "methods": [*methods, *([judged.rule.what] if judged.rule.what else [])],
+            **({} if judge is None else {"judge_auroc": judge.value}),
+            **(
+                {"judge_interval": [known["low"], known["high"]]}
+                if known.get("low") is not None
+                else {}
+            ),
+            "dropped": dropped,
+            "unusable": judged.facts.not_finite + judged.facts.zero,
+            "groups": [value for good, value in groups if good],
+            "not_significant": [value for good, value in groups if not good],
+            "planted": [
+                {"pairs": one.pairs, "planted": one.planted, "found": one.found}
+                for one in judged.finding.planted
+            ],
+            "sample": judged.finding.sample,
+            "histogram": _histogram(judged),
+            "shards": [
+                {
+                    "shard": shard["shard"],
+                    "pairs": shard["rows"],
+                    "dropped": shard["dropped"],
+                    "unusable": shard["not_judged"],
+                }
+                for shard in shards
+                if shard["error"] is None
+            ],
+            "failed": [
+                {"shard": shard["shard"], "reason": shard["error"]}
+                for shard in shards
+                if shard["error"] is not None
+            ],
+            "seed": judged.seed,
+            "tool_version": __version__,
+        }
+    )
+
+
+def _group_json(described: DescribedGroup, runner: ShardRunner) -> dict[str, Any]:
+    goal = described.goal
+    examples = []
+    for place, caption in zip(described.examples, described.captions, strict=True):
+        shard = runner.shards[place.shard]
+        examples.append(
+            {"id": _id_of(shard, place.row), "caption": caption, **_address_of(shard, place.row)}
+        )
+    return {
+        "sentence": str(goal),
+        "pairs": len(goal.rows),
+        "images": goal.images,
+        "false_alarms": goal.false_alarms,
+        "score": round(goal.score, 2),
+        "why": goal.why,
+        "other_explanations": list(goal.other_explanations),
+        "captions_about": list(goal.captions_about),
+        "images_about": list(goal.images_about),
+        "examples": examples,
+    }
+
+
+def _id_of(shard: Shard, row: int) -> str:
+    try:
+        return f"{shard.name}, row {row}: {shard.ids()[row]}"
+    except ShardError:
+        return f"{shard.name}, row {row}"
+
+
+def _address_of(shard: Shard, row: int) -> dict[str, str]:
+    try:
+        table = shard.table(np.array([row]))
+    except ShardError:
+        return {}
+    for name in ADDRESSES:
+        if name in table.column_names and isinstance(value := table[name][0].as_py(), str):
+            return {"address": value}
+    return {}
+
+
+def _histogram(judged: Judged) -> dict[str, Any] | None:
+    """Return how many pairs have each distance, and captions with random images; None where nothing is counted."""
+    if not len(judged.counted):
+        return None
+    width = len(judged.counted.counts) // HISTOGRAM_BINS
+    counts = judged.counted.counts.reshape(HISTOGRAM_BINS, width).sum(axis=1)
+    edges = np.linspace(0, LARGEST, HISTOGRAM_BINS + 1)
+    text, image = (_unit(side) for side in (judged.sample.text, judged.sample.image))
+    shuffled = np.histogram(mismatched_distances(text, image), edges)[0]
+    used = np.flatnonzero(counts + shuffled)
+    part = slice(int(used[0]), int(used[-1]) + 1)
+    return {
+        "edges": [round(float(e), 4) for e in edges[part.start : part.stop + 1]],
+        "own": counts[part].tolist(),
+        "shuffled": shuffled[part].tolist(),
+    }
+
+
+def _unit(vectors: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+    wide = np.asarray(vectors, dtype=np.float32)
+    found: npt.NDArray[np.float32] = wide / np.linalg.norm(wide, axis=1, keepdims=True)
+    return found
+
+
+def counted_pairs(judged: Judged) -> str:
+    """Say how many pairs are dropped of how many."""
+    assert judged.scan is not None
+    return f"{judged.scan.dropped:,} of {count_of(judged.scan.pairs, 'pair')}"

@@ -1,0 +1,339 @@
+"""Scans embeddings that exist for poison: suspicious groups, distances, and what to drop, in flat memory."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import reduce
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+
+from mmpoison._version import __version__
+from mmpoison.base.phrasing import count_of
+from mmpoison.defenses.filters.passes.gaussians import DistanceCounts
+from mmpoison.defenses.filters.passes.groups.findings import Findings, find
+from mmpoison.defenses.filters.passes.groups.flags import flag
+from mmpoison.defenses.filters.passes.groups.items import Values
+from mmpoison.defenses.filters.passes.groups.loop import merged
+from mmpoison.defenses.filters.passes.groups.model import Model, fit_model, fit_start, merge_sums
+from mmpoison.defenses.filters.passes.groups.sample import SAMPLE, Sample, SamplePlan
+from mmpoison.defenses.filters.passes.groups.score import Group, Scores, groups_of
+from mmpoison.defenses.filters.passes.groups.space import Space
+from mmpoison.defenses.filters.suspicious_groups import PlantedSize, Views, plant_goals
+from mmpoison.embedded.checks import GUESSING, SCORE_OFF, ShardFacts, notes_on
+from mmpoison.embedded.source import EmbeddedSource
+from mmpoison.runs.data_scan.drop import Judged, drop_rule, write_verdicts
+from mmpoison.runs.data_scan.goal_words import DescribedGroup, Describer
+from mmpoison.runs.data_scan.group_passes import (
+    COUNTS,
+    GATHER,
+    READ,
+    SCORE,
+    SUMS,
+    CountsPass,
+    GatherPass,
+    ReadPass,
+    ScorePass,
+    SumsPass,
+    counted_from,
+    counts_from,
+    facts_from,
+    findings_to_arrays,
+    flags_to_arrays,
+    gathered_from,
+    sample_from,
+    save_state,
+    sums_from,
+)
+from mmpoison.runs.data_scan.shard_passes import ShardRunner
+from mmpoison.runs.data_scan.source_state import claim_work, source_key
+from mmpoison.runs.data_scan.verdict import ALIGNED, FEWEST_PAIRS, Finding
+from mmpoison.runs.progress import RunProgress
+from mmpoison.runs.sweeps.dispatch import make_workers
+from mmpoison.statistics import Estimate, true_pair_auroc
+
+LEVEL = 0.01
+"""A group is a suspected goal if clean sets show one as strong at most so often."""
+
+WEAK = 3
+"""Groups that are not significant and are shown all the same."""
+
+PLANTED_IN = 3000
+"""Sampled pairs into which goals are planted."""
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class ScanSettings:
+    """What a user chooses.
+
+    Attributes:
+        lose: Share of the pairs that may be dropped besides suspected goals, the most suspicious ones; None for none.
+        level: How often clean data may raise an alarm, in (0, 1).
+        planted: Whether goals are planted to see what would be found.
+        seed: Of everything random.
+        sample: Pairs in the sample.
+    """
+
+    lose: float | None = None
+    level: float = LEVEL
+    planted: bool = True
+    seed: int = 0
+    sample: int = SAMPLE
+
+
+@dataclass(frozen=True)
+class Groups:
+    """What suspicious-groups found.
+
+    Attributes:
+        described: Groups in words, the strongest first: significant ones and a few others.
+        rows: Of each, the rows by the number of the shard.
+    """
+
+    described: tuple[DescribedGroup, ...]
+    rows: tuple[Group, ...]
+
+
+def scan_embedded(
+    source: EmbeddedSource,
+    out: Path,
+    work: Path,
+    settings: ScanSettings,
+    *,
+    workers: int,
+    threads: int,
+    ray: str | None,
+    progress: RunProgress,
+) -> Judged:
+    """Scan a source, and write the results.
+
+    Args:
+        source: The embeddings.
+        out: New folder of the results.
+        work: Folder of unfinished work: a scan that was killed resumes there; it is removed at the end.
+        settings: What a user chooses.
+        workers: Processes, each with a shard at a time.
+        threads: Threads of each.
+        ray: Address of a Ray cluster whose workers do it, or `local`; by default processes of this machine.
+        progress: Reports the progress.
+
+    Raises:
+        InputError: If no shard can be read, or the work folder is another scan's.
+    """
+    key = source_key(
+        source, version=__version__, seed=settings.seed, sample=settings.sample, planted=2
+    )
+    crew = make_workers(min(workers, max(1, len(source.shards))), threads, ray)
+    if claim_work(work, key):
+        progress.say(f"{work}: resuming a scan that was stopped")
+    try:
+        runner = ShardRunner(dict(enumerate(source.shards)), work, crew, progress)
+        judged = _scan(source, runner, work, settings, progress)
+    finally:
+        for worker in crew:
+            worker.stop()
+    methods = describe_methods(judged, len(source.shards))
+    judged = write_verdicts(judged, source, runner, out, progress, methods)
+    shutil.rmtree(work, ignore_errors=True)
+    return judged
+
+
+def _scan(
+    source: EmbeddedSource,
+    runner: ShardRunner,
+    work: Path,
+    settings: ScanSettings,
+    progress: RunProgress,
+) -> Judged:
+    plan = SamplePlan(max(1, source.pairs), settings.sample, settings.seed)
+    runner.run(READ, "reading embeddings", ReadPass(plan, ids=source.id_kind != "row"))
+    read = [
+        (facts_from(part), counted_from(part), sample_from(part))
+        for _, part in runner.whole_parts(READ, without=("distance",))
+    ]
+    facts = reduce(ShardFacts.merge, (one for one, _, _ in read))
+    counted = reduce(DistanceCounts.merge, (one for _, one, _ in read))
+    sample = _in_pairs([one for _, _, one in read], Sample.merge)
+    judge = _judge(sample)
+    aligned = judge is not None and judge.value >= ALIGNED
+    notes = notes_on(facts, [(source.shards[n].name, e) for n, e in runner.failed.items()])
+    found: Groups | None = None
+    planted: Sequence[PlantedSize] = ()
+    used = 0
+    if len(sample) >= FEWEST_PAIRS:
+        groups, space = _groups(runner, work, sample, settings, progress)
+        found = _describe(runner, sample, groups, space, settings.level, progress)
+        if settings.planted:
+            few = _first(sample, PLANTED_IN)
+            used = len(few)
+            own = np.unique(
+                few.shard * (1 << 40) + few.owner, return_index=True, return_inverse=True
+            )
+            views = Views.of(
+                np.asarray(few.text, dtype=np.float32),
+                np.asarray(few.image, dtype=np.float32)[own[1]],
+                np.arange(used),
+                own[2],
+            )
+            planted = plant_goals(
+                views, seed=settings.seed, progress=progress.progress("planting goals as a test")
+            )
+    if not aligned and judge is not None and judge.value < GUESSING:
+        notes.append(
+            f"captions are nearer to their own image than to a random one in {judge.value:.0%} of comparisons, which "
+            "is guessing: these embeddings are not of one model, or captions and images are not in the same order"
+        )
+    return Judged(
+        finding=Finding(
+            pairs=facts.usable,
+            goals=[one.goal for one in _significant(found, settings.level)],
+            weak=[one.goal for one in _weak(found, settings.level)],
+            planted=planted,
+            sample=used,
+            judge=judge,
+            level=settings.level,
+            out_of_order=_out_of_order(facts),
+        ),
+        facts=facts,
+        counted=counted,
+        sample=_first(sample, 2048),
+        described=() if found is None else found.described,
+        rows=() if found is None else found.rows,
+        rule=drop_rule(runner, settings.lose, counted, aligned=aligned, scored=found is not None),
+        notes=notes,
+        seed=settings.seed,
+    )
+
+
+def _groups(
+    runner: ShardRunner, work: Path, sample: Sample, settings: ScanSettings, progress: RunProgress
+) -> tuple[tuple[Group, ...], Space]:
+    """Find suspicious groups, pass by pass; what the scores are is in the results of the last pass."""
+    report = progress.progress("fitting the sample")
+    report(0, 2)
+    start = fit_start(sample, settings.seed)
+    start_file = save_state(work / "start.npz", start.to_arrays())
+    runner.run(SUMS, "fitting regressions", SumsPass(start_file))
+    sums = reduce(merge_sums, (sums_from(part) for _, part in runner.whole_parts(SUMS)))
+    report(1, 2)
+    model, background = fit_model(start, sums, sample)
+    report(2, 2)
+    model_file = save_state(work / "model.npz", model.to_arrays())
+    runner.run(COUNTS, "counting conflicts", CountsPass(model_file))
+    parts = [
+        {view: counts_from(part, view) for view in model.views}
+        for _, part in runner.whole_parts(COUNTS, only="counts/")
+    ]
+    counts = {view: merged(part[view] for part in parts) for view in model.views}
+    flags = {view: flag(counts[view], len(background[view].items)) for view in model.views}
+    flags_file = save_state(work / "flags.npz", flags_to_arrays(flags, counts))
+    runner.run(GATHER, "reading suspicious cells", GatherPass(model_file, flags_file, work))
+    gathered = [
+        {view: gathered_from(part, view) for view in model.views}
+        for _, part in runner.whole_parts(GATHER)
+    ]
+    findings: dict[str, Findings] = {}
+    comparing = progress.progress("comparing suspicious pairs")
+    for done, view in enumerate(model.views):
+        comparing(done, len(model.views))
+        items = _in_pairs([part[view] for part in gathered], type(gathered[0][view]).merge)
+        findings[view] = find(view, model, background[view], counts[view], flags[view], items)
+    comparing(len(model.views), len(model.views))
+    findings_file = save_state(work / "findings.npz", findings_to_arrays(findings))
+    score = ScorePass(model_file, flags_file, findings_file, work)
+    runner.run(SCORE, "scoring pairs", score)
+    return _joined(runner, model, findings), start.image
+
+
+def _joined(runner: ShardRunner, model: Model, findings: dict[str, Findings]) -> tuple[Group, ...]:
+    nothing: Values = np.empty(0, dtype=np.float32)
+    scores, sizes = [], []
+    names = [f"{kind}_{view}" for kind in ("member", "owner") for view in model.views]
+    for number, found in runner.parts(SCORE, *names):
+        arrays = dict(zip(names, found, strict=True))
+        one = Scores.from_arrays({**arrays, "number": np.array(number), "score": nothing})
+        scores.append(one)
+        sizes.append(runner.shards[number].rows)
+    return groups_of(scores, sizes, findings)
+
+
+def _describe(
+    runner: ShardRunner,
+    sample: Sample,
+    groups: Sequence[Group],
+    space: Space,
+    level: float,
+    progress: RunProgress,
+) -> Groups:
+    chosen = [group for group in groups if group.false_alarms <= level]
+    chosen += [group for group in groups if group.false_alarms > level][:WEAK]
+    numbers = sorted(runner.shards)
+    sizes = [runner.shards[number].rows for number in numbers]
+    starts = dict(zip(numbers, np.concatenate([[0], np.cumsum(sizes)[:-1]]).tolist(), strict=True))
+    if not chosen:
+        return Groups((), ())
+    report = progress.progress("describing groups")
+    report(0, len(chosen))
+    describe = Describer(runner.shards, sample, space, starts)
+    described = []
+    for done, group in enumerate(chosen, 1):
+        described.append(describe(group))
+        report(done, len(chosen))
+    return Groups(tuple(described), tuple(chosen))
+
+
+def _significant(found: Groups | None, level: float) -> list[DescribedGroup]:
+    return [] if found is None else [d for d in found.described if d.goal.false_alarms <= level]
+
+
+def _weak(found: Groups | None, level: float) -> list[DescribedGroup]:
+    return [] if found is None else [d for d in found.described if d.goal.false_alarms > level]
+
+
+def _judge(sample: Sample) -> Estimate | None:
+    """Return how often captions are nearer to their own image than to a random one."""
+    few = _first(sample, 1024)
+    if not len(few) or few.text.shape[1] != few.image.shape[1]:
+        return None
+    text, image = (np.asarray(side, dtype=np.float64) for side in (few.text, few.image))
+    return true_pair_auroc(
+        text / np.linalg.norm(text, axis=1, keepdims=True),
+        image / np.linalg.norm(image, axis=1, keepdims=True),
+    )
+
+
+def _out_of_order(facts: ShardFacts) -> bool:
+    """Return whether files do not belong together, by what cannot be anything else."""
+    wrong = sum(match.shuffled for match in facts.matches)
+    known = sum(match.auroc is not None for match in facts.matches)
+    stored = facts.score_mean is not None and facts.score_mean > SCORE_OFF
+    return 0 < wrong < known or facts.captions_out_of_order or (stored and wrong > 0)
+
+
+def _first(sample: Sample, count: int) -> Sample:
+    names = ("hash", "shard", "row", "owner", "text", "image")
+    return replace(sample, **{name: getattr(sample, name)[:count] for name in names})
+
+
+def _in_pairs(parts: list[T], merge: Callable[[T, T], T]) -> T:
+    """Merge neighbours again and again: large parts are copied a few times, and not once a shard."""
+    while len(parts) > 1:
+        parts = [
+            merge(*parts[i : i + 2]) if i + 1 < len(parts) else parts[i]
+            for i in range(0, len(parts), 2)
+        ]
+    return parts[0]
+
+
+def describe_methods(judged: Judged, shards: int) -> list[str]:
+    """Say what was computed, a line each."""
+    return [
+        f"{count_of(judged.facts.rows, 'pair')} in {count_of(shards, 'shard')}; embeddings as they are stored",
+        "suspicious-groups in passes over the shards (docs: Scan my data); a group is a suspected goal if at most "
+        f"{judged.finding.level:.0%} of clean sets show one as strong, measured on sets of up to 15,000 pairs",
+    ]

@@ -1,0 +1,76 @@
+"""Opens what a user names as embeddings: those that exist, or those of pairs that are embedded here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from mmpoison.embedded.catalogue import EMBEDDED_FORMATS, open_embedded
+from mmpoison.embedded.files import list_place
+from mmpoison.embedded.source import EmbeddedSource
+from mmpoison.errors import InputError
+from mmpoison.runs.progress import RunProgress
+
+
+@contextmanager
+def opened_source(
+    source: str | Path,
+    work: Path,
+    *,
+    encoder: str | Path | None,
+    format: str | None,
+    options: Mapping[str, Any],
+    seed: int,
+    device: str,
+    trust: bool,
+    progress: RunProgress,
+) -> Iterator[EmbeddedSource]:
+    """Yield a source of embeddings.
+
+    Args:
+        source: A path, an address, or the name of a data set.
+        work: Folder for embeddings that are made here.
+        encoder: The model that makes them; given for embeddings that exist it is refused.
+        format: Name of the format of embeddings or of pairs.
+        options: Its options.
+        seed: Of named data sets.
+        device: Where to compute.
+        trust: As for `load_encoder`.
+        progress: Reports the progress.
+
+    Raises:
+        InputError: If nothing can be read.
+    """
+    if _has_embeddings(source, format):
+        if encoder is not None:
+            raise InputError(
+                f"{source}: has embeddings, which need no --encoder; to embed its pairs anew name their --format"
+            )
+        yield open_embedded(source, format=format, options=options)
+        return
+    from mmpoison.runs.data_scan.embed_source import embed_source
+
+    yield embed_source(
+        source,
+        work,
+        encoder=encoder,
+        format=format,
+        options=options,
+        seed=seed,
+        device=device,
+        trust=trust,
+        progress=progress,
+    )
+
+
+def _has_embeddings(source: str | Path, format: str | None) -> bool:
+    if format is not None:
+        return format in EMBEDDED_FORMATS
+    if "://" in str(source):
+        return True
+    if not Path(source).exists():
+        return False  # the name of a data set, or a mistake
+    place = list_place(source)
+    return any(known.recognise(place) is not None for known in EMBEDDED_FORMATS.values())
