@@ -33,8 +33,8 @@ def scan_pairs(
     """Look for signs of poisoning in image-caption pairs, and write which of them to drop.
 
     Args:
-        source: Embeddings that exist (clip-retrieval, DataComp, two `.npy` files, Parquet with list columns), also in an
-            object store (`s3://...`), or pairs in any format, or the name of a data set; those are embedded first.
+        source: Embeddings that exist (clip-retrieval, DataComp, two `.npy` files, Parquet with list columns), also in
+            an object store (`s3://...`), or pairs in any format, or the name of a data set; those are embedded first.
         out: New folder: `drop.parquet`, the list of pairs that stay (`keep.npy` for uids, `keep/` for keys),
             `groups.json`, `shards.parquet`, `scan.json` and the page `scan.html`.
         encoder: The model that embeds pairs; `efficientnet-minilm` by default. Embeddings that exist need none.
@@ -63,25 +63,22 @@ def scan_pairs(
         ```
     """
     from mmpoison.runs.data_scan.scan_embedded import ScanSettings, scan_embedded
-    from mmpoison.runs.data_scan.sources import opened_source
+    from mmpoison.runs.data_scan.sources import open_source
 
     settings = ScanSettings(lose=lose, level=level, planted=planted, seed=seed)
     target = Path(out)
     work = work_folder(target)
-    with (
-        shown(progress) as reporter,
-        opened_source(
+    with shown(progress) as reporter:
+        opened = open_source(
             source,
             work,
             encoder=encoder,
             format=format,
             options=options or {},
-            seed=seed,
             device=device,
             trust=trust,
             progress=reporter,
-        ) as opened,
-    ):
+        )
         judged = scan_embedded(
             opened, target, work, settings, workers=workers, threads=1, ray=ray, progress=reporter
         )

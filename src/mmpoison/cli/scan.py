@@ -26,8 +26,8 @@ def scan(
     source: Annotated[
         str,
         typer.Argument(
-            help="Embeddings that exist (clip-retrieval, DataComp, two .npy files, Parquet with lists; also s3://, gs://, "
-            "hf://), or pairs in any format, or a data set's name."
+            help="Embeddings that exist (clip-retrieval, DataComp, two .npy files, Parquet with lists; also s3://, "
+            "gs://, hf://), or pairs in any format, or a data set's name."
         ),
     ],
     out: OutOption,
@@ -40,8 +40,8 @@ def scan(
     lose: Annotated[
         float | None,
         typer.Option(
-            help="Drop also the most suspicious single pairs: this share of all. By default only the pairs of suspected "
-            "goals are dropped."
+            help="Drop also the most suspicious single pairs: this share of all. By default only the pairs of "
+            "suspected goals are dropped."
         ),
     ] = None,
     false_alarms: Annotated[
@@ -60,7 +60,9 @@ def scan(
     options: Annotated[
         list[str] | None,
         typer.Option(
-            "--option", metavar="KEY=VALUE", help="Option of the format, e.g. caption=TEXT; repeat it."
+            "--option",
+            metavar="KEY=VALUE",
+            help="Option of the format, e.g. caption=TEXT; repeat it.",
         ),
     ] = None,
     seed: Annotated[int, typer.Option(min=0, max=SEEDS, help="Seed of samples and folds.")] = 0,
@@ -74,7 +76,9 @@ def scan(
     ] = None,
     ray: Annotated[
         str | None,
-        typer.Option(help="Address of a Ray cluster (HOST:PORT, auto), or local, that does the shards."),
+        typer.Option(
+            help="Address of a Ray cluster (HOST:PORT, auto), or local, that does the shards."
+        ),
     ] = None,
     device: DeviceOption = "auto",
     trust: TrustOption = False,

@@ -88,6 +88,7 @@ class PairPieces:
         self.whole: Piece | None = None
         self._path: Path | None = None
         self._format = format
+        self._source = "memory" if isinstance(source, PairDataset) else str(source)
         self._options = dict(options or {})
         self._tables: TableStates | None = None
         self._states: list[States] = []
@@ -100,6 +101,7 @@ class PairPieces:
         if path.exists():
             self._tables = TableStates.of(path)
             found = recognise(path) if format is None else DATASETS[format]
+            self._source = found.name
             folder = path if path.is_dir() else path.parent
             if not whole and found.name == "pairs-folder":
                 self._path, self._format = path, found.name
@@ -111,6 +113,11 @@ class PairPieces:
                 self._path, self._format = path, found.name
                 return
         self._keep(load_dataset(str(source), format=format, options=options))
+
+    @property
+    def format(self) -> str:
+        """Name of the format of a path, or of the data set."""
+        return self._format or self._source
 
     def __iter__(self) -> Iterator[Piece]:
         """Yield the pieces in order, from the first.

@@ -12,7 +12,6 @@ import numpy.typing as npt
 
 from mmpoison._version import __version__
 from mmpoison.base.files import atomic_folder, write_json
-from mmpoison.base.phrasing import count_of
 from mmpoison.defenses.cut import check_loss
 from mmpoison.defenses.filters.mismatched import mismatched_distances
 from mmpoison.defenses.filters.passes.gaussians import LARGEST, DistanceCounts
@@ -76,6 +75,7 @@ class Judged:
         rule: Which single pairs are dropped.
         notes: What a user must know.
         seed: Of everything random.
+        encoder: Name of the model, where pairs were embedded here.
         scan: What was written; None before that.
         out: The folder that was written.
     """
@@ -89,6 +89,7 @@ class Judged:
     rule: DropRule
     notes: Sequence[str]
     seed: int
+    encoder: str | None = None
     scan: DataScan | None = None
     out: Path | None = None
 
@@ -247,7 +248,7 @@ def _record(
                 keep_file=kept,
                 dropped=dropped,
                 distance=judged.rule.score == "distance",
-                embedded=True,
+                embedded=judged.encoder is None,
             ),
             "notes": [*judged.notes, *(note for note in notes if note not in judged.notes)],
             "score_name": judged.rule.name,
@@ -351,9 +352,3 @@ def _unit(vectors: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
     wide = np.asarray(vectors, dtype=np.float32)
     found: npt.NDArray[np.float32] = wide / np.linalg.norm(wide, axis=1, keepdims=True)
     return found
-
-
-def counted_pairs(judged: Judged) -> str:
-    """Say how many pairs are dropped of how many."""
-    assert judged.scan is not None
-    return f"{judged.scan.dropped:,} of {count_of(judged.scan.pairs, 'pair')}"

@@ -50,6 +50,7 @@ from mmpoison.runs.data_scan.group_passes import (
 )
 from mmpoison.runs.data_scan.shard_passes import ShardRunner
 from mmpoison.runs.data_scan.source_state import claim_work, source_key
+from mmpoison.runs.data_scan.sources import OpenedSource
 from mmpoison.runs.data_scan.verdict import ALIGNED, FEWEST_PAIRS, Finding
 from mmpoison.runs.progress import RunProgress
 from mmpoison.runs.sweeps.dispatch import make_workers
@@ -63,6 +64,9 @@ WEAK = 3
 
 PLANTED_IN = 3000
 """Sampled pairs into which goals are planted."""
+
+PASSES = "passes"
+"""Folder of the results of passes in the work folder."""
 
 T = TypeVar("T")
 
@@ -100,7 +104,7 @@ class Groups:
 
 
 def scan_embedded(
-    source: EmbeddedSource,
+    opened: OpenedSource,
     out: Path,
     work: Path,
     settings: ScanSettings,
@@ -113,7 +117,7 @@ def scan_embedded(
     """Scan a source, and write the results.
 
     Args:
-        source: The embeddings.
+        opened: The embeddings.
         out: New folder of the results.
         work: Folder of unfinished work: a scan that was killed resumes there; it is removed at the end.
         settings: What a user chooses.
@@ -125,18 +129,20 @@ def scan_embedded(
     Raises:
         InputError: If no shard can be read, or the work folder is another scan's.
     """
+    source, passes = opened.source, work / PASSES
     key = source_key(
         source, version=__version__, seed=settings.seed, sample=settings.sample, planted=2
     )
     crew = make_workers(min(workers, max(1, len(source.shards))), threads, ray)
-    if claim_work(work, key):
+    if claim_work(passes, key):
         progress.say(f"{work}: resuming a scan that was stopped")
     try:
-        runner = ShardRunner(dict(enumerate(source.shards)), work, crew, progress)
-        judged = _scan(source, runner, work, settings, progress)
+        runner = ShardRunner(dict(enumerate(source.shards)), passes, crew, progress)
+        judged = _scan(source, runner, passes, settings, progress)
     finally:
         for worker in crew:
             worker.stop()
+    judged = replace(judged, notes=[*opened.notes, *judged.notes], encoder=opened.encoder)
     methods = describe_methods(judged, len(source.shards))
     judged = write_verdicts(judged, source, runner, out, progress, methods)
     shutil.rmtree(work, ignore_errors=True)
@@ -332,8 +338,11 @@ def _in_pairs(parts: list[T], merge: Callable[[T, T], T]) -> T:
 
 def describe_methods(judged: Judged, shards: int) -> list[str]:
     """Say what was computed, a line each."""
+    embedded = (
+        f"embedded with {judged.encoder}" if judged.encoder else "embeddings as they are stored"
+    )
     return [
-        f"{count_of(judged.facts.rows, 'pair')} in {count_of(shards, 'shard')}; embeddings as they are stored",
+        f"{count_of(judged.facts.rows, 'pair')} in {count_of(shards, 'shard')}, {embedded}",
         "suspicious-groups in passes over the shards (docs: Scan my data); a group is a suspected goal if at most "
         f"{judged.finding.level:.0%} of clean sets show one as strong, measured on sets of up to 15,000 pairs",
     ]

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mmpoison.base.phrasing import count_of, one_line
 from mmpoison.embedded.catalogue import EMBEDDED_FORMATS, open_embedded
 from mmpoison.embedded.files import list_place
 from mmpoison.embedded.source import EmbeddedSource
@@ -14,20 +15,33 @@ from mmpoison.errors import InputError
 from mmpoison.runs.progress import RunProgress
 
 
-@contextmanager
-def opened_source(
+@dataclass(frozen=True)
+class OpenedSource:
+    """Embeddings that a scan reads.
+
+    Attributes:
+        source: The embeddings.
+        encoder: Name of the model, where the pairs were embedded here.
+        notes: What a user must know of it.
+    """
+
+    source: EmbeddedSource
+    encoder: str | None = None
+    notes: tuple[str, ...] = ()
+
+
+def open_source(
     source: str | Path,
     work: Path,
     *,
     encoder: str | Path | None,
     format: str | None,
     options: Mapping[str, Any],
-    seed: int,
     device: str,
     trust: bool,
     progress: RunProgress,
-) -> Iterator[EmbeddedSource]:
-    """Yield a source of embeddings.
+) -> OpenedSource:
+    """Open a source of embeddings; pairs are embedded first.
 
     Args:
         source: A path, an address, or the name of a data set.
@@ -35,7 +49,6 @@ def opened_source(
         encoder: The model that makes them; given for embeddings that exist it is refused.
         format: Name of the format of embeddings or of pairs.
         options: Its options.
-        seed: Of named data sets.
         device: Where to compute.
         trust: As for `load_encoder`.
         progress: Reports the progress.
@@ -48,21 +61,27 @@ def opened_source(
             raise InputError(
                 f"{source}: has embeddings, which need no --encoder; to embed its pairs anew name their --format"
             )
-        yield open_embedded(source, format=format, options=options)
-        return
+        return OpenedSource(open_embedded(source, format=format, options=options))
     from mmpoison.runs.data_scan.embed_source import embed_source
 
-    yield embed_source(
+    made = embed_source(
         source,
         work,
         encoder=encoder,
         format=format,
         options=options,
-        seed=seed,
         device=device,
         trust=trust,
         progress=progress,
     )
+    notes: tuple[str, ...] = ()
+    if made.unreadable:
+        name, reason = next(iter(made.unreadable.items()))
+        notes = (
+            f"{count_of(len(made.unreadable), 'image')} cannot be read, and their pairs are not judged: "
+            f"{one_line(name)}: {one_line(reason)}",
+        )
+    return OpenedSource(made.source, made.encoder, notes)
 
 
 def _has_embeddings(source: str | Path, format: str | None) -> bool:

@@ -13,6 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from mmpoison.defenses.filters.suspicious_groups._defense import SuspiciousGroups, views_of
+    from mmpoison.defenses.filters.suspicious_groups._features import (
+        caption_features,
+        image_features,
+    )
     from mmpoison.defenses.filters.suspicious_groups._planted import PlantedSize, plant_goals
     from mmpoison.defenses.filters.suspicious_groups._views import Views
     from mmpoison.defenses.filters.suspicious_groups._words import Vocabulary
@@ -22,6 +26,8 @@ __all__ = [
     "SuspiciousGroups",
     "Views",
     "Vocabulary",
+    "caption_features",
+    "image_features",
     "plant_goals",
     "views_of",
 ]
@@ -32,6 +38,8 @@ _MODULES = {
     "SuspiciousGroups": "_defense",
     "Views": "_views",
     "Vocabulary": "_words",
+    "caption_features": "_features",
+    "image_features": "_features",
     "plant_goals": "_planted",
     "views_of": "_defense",
 }
