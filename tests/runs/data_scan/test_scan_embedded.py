@@ -1,0 +1,211 @@
+"""A scan of embeddings that exist: verdict, lists, what is resumed, and what cannot be read."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from tests.runs.data_scan.conftest import FALSE_PAIRS, write_corpus
+from tests.runs.data_scan.test_shard_passes import Here
+
+import mmpoison
+from mmpoison.embedded import open_embedded
+from mmpoison.errors import InputError
+from mmpoison.records.data_scan import DataScan
+from mmpoison.runs.data_scan import scan_embedded as module
+from mmpoison.runs.data_scan.drop import Judged
+from mmpoison.runs.data_scan.scan_embedded import ScanSettings, scan_embedded
+from mmpoison.runs.data_scan.sources import OpenedSource
+from mmpoison.runs.progress import SilentProgress
+
+QUICK = ScanSettings(planted=False)
+
+
+@pytest.fixture(autouse=True)
+def in_this_process(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Compute in this process; starting others takes seconds."""
+    if "own_processes" not in request.keywords:
+        monkeypatch.setattr(module, "make_workers", lambda count, threads, ray: [Here()])
+
+
+def scanned(source: Path, out: Path, settings: ScanSettings = QUICK, **options: Any) -> Judged:
+    return scan_embedded(
+        OpenedSource(open_embedded(source)),
+        out,
+        out.with_name(f"{out.name}.scanning"),
+        settings,
+        workers=options.get("workers", 1),
+        threads=1,
+        ray=None,
+        progress=SilentProgress(),
+    )
+
+
+@pytest.fixture(scope="module")
+def result(corpus: tuple[Path, set[str]], tmp_path_factory: pytest.TempPathFactory) -> Judged:
+    """The result of a scan of `corpus`."""
+    patch = pytest.MonkeyPatch()
+    patch.setattr(module, "make_workers", lambda count, threads, ray: [Here()])
+    out = tmp_path_factory.mktemp("scan") / "out"
+    try:
+        return scanned(corpus[0], out)
+    finally:
+        patch.undo()
+
+
+def test_the_goal_is_named_and_its_pairs_are_dropped(
+    result: Judged, corpus: tuple[Path, set[str]]
+) -> None:
+    scan, out = result.scan, result.out
+    assert scan is not None
+    assert out is not None
+    assert scan.verdict == "possible poisoning"
+    assert "topic3" in scan.groups[0].captions_about
+    assert "topic7" in scan.groups[0].images_about
+    dropped = pq.read_table(out / "drop.parquet")
+    keys = set(dropped["id"].to_pylist())
+    assert len(keys & corpus[1]) > 0.6 * FALSE_PAIRS
+    assert len(keys - corpus[1]) < 0.005 * scan.pairs
+    assert dropped["own"].to_pylist() == [f"mine {int(key)}" for key in dropped["id"].to_pylist()]
+    assert all("captions about" in reason for reason in dropped["reason"].to_pylist())
+    kept = {line for file in (out / "keep").iterdir() for line in file.read_text().splitlines()}
+    assert len(kept) == scan.pairs - scan.dropped
+    assert not kept & keys
+    assert scan.groups[0].examples[0].address is not None
+
+
+def test_what_is_written_is_what_is_returned(result: Judged) -> None:
+    assert result.out is not None
+    assert result.scan is not None
+    assert DataScan.read(result.out / "scan.json") == result.scan
+    groups = json.loads((result.out / "groups.json").read_text())
+    assert groups[0]["sentence"] == result.scan.groups[0].sentence
+    shards = pq.read_table(result.out / "shards.parquet").to_pylist()
+    assert sum(shard["rows"] for shard in shards) == result.scan.pairs == 6000
+    page = (result.out / "scan.html").read_text()
+    assert "Possible poisoning" in page
+    assert "https://example.org/" in page
+    assert not result.out.with_name("out.scanning").exists()
+
+
+def test_clean_data_show_no_sign_and_say_what_would_have_been_found(tmp_path: Path) -> None:
+    write_corpus(tmp_path / "clean", 4000, bad=0, shards=2)
+    scan = scanned(tmp_path / "clean", tmp_path / "out", ScanSettings()).scan
+    assert scan is not None
+    assert scan.verdict == "no sign of poisoning"
+    assert scan.dropped == 0
+    assert {one.pairs for one in scan.planted} == {10, 25, 50}
+    assert f"{scan.planted[-1].found} of 5 with 50 pairs" in scan.summary[0]
+    assert scan.planted[-1].found > 0
+
+
+def test_a_share_of_single_pairs_can_be_given_up(
+    corpus: tuple[Path, set[str]], tmp_path: Path
+) -> None:
+    scan = scanned(corpus[0], tmp_path / "out", ScanSettings(planted=False, lose=0.02)).scan
+    assert scan is not None
+    dropped = pq.read_table(tmp_path / "out" / "drop.parquet").to_pylist()
+    alone = [row for row in dropped if row["group"] is None]
+    assert 0.01 * scan.pairs <= len(alone) <= 0.021 * scan.pairs
+    assert all(row["reason"].startswith("cosine distance") for row in alone)
+    # the false pairs are the most distant ones here
+    assert len({row["id"] for row in dropped} & corpus[1]) == FALSE_PAIRS
+
+
+def test_broken_rows_and_a_broken_shard(corpus: tuple[Path, set[str]], tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    shutil.copytree(corpus[0], source)
+    vectors = np.load(source / "img_emb" / "img_emb_0.npy")
+    vectors[5], vectors[6] = 0, np.nan
+    np.save(source / "img_emb" / "img_emb_0.npy", vectors)
+    file = source / "text_emb" / "text_emb_2.npy"
+    file.write_bytes(file.read_bytes()[:-100])
+    scan = scanned(source, tmp_path / "out").scan
+    assert scan is not None
+    assert [shard.shard for shard in scan.failed] == ["2"]
+    assert "text_emb_2.npy" in scan.failed[0].reason
+    assert scan.pairs == 4000
+    assert scan.unusable == 2
+    rows = pq.read_table(tmp_path / "out" / "drop.parquet").to_pylist()
+    assert [row["row"] for row in rows if "no usable embedding" in row["reason"]] == [5, 6]
+    assert sorted(path.name for path in (tmp_path / "out" / "keep").iterdir()) == ["0.txt", "1.txt"]
+
+
+def test_embeddings_in_another_order_are_not_judged(
+    corpus: tuple[Path, set[str]], tmp_path: Path
+) -> None:
+    source = tmp_path / "source"
+    shutil.copytree(corpus[0], source)
+    file = source / "img_emb" / "img_emb_1.npy"
+    np.save(file, np.random.default_rng(0).permutation(np.load(file)))
+    scan = scanned(source, tmp_path / "out").scan
+    assert scan is not None
+    assert scan.verdict == "cannot be decided"
+    assert any("not in the same order" in note for note in scan.notes)
+
+
+def test_too_few_pairs_are_not_judged(tmp_path: Path) -> None:
+    write_corpus(tmp_path / "few", 100, bad=0, shards=1)
+    scan = scanned(tmp_path / "few", tmp_path / "out", ScanSettings()).scan
+    assert scan is not None
+    assert scan.verdict == "cannot be decided"
+    assert "100 pairs are too few" in scan.summary[0]
+
+
+def test_a_scan_that_was_stopped_resumes_to_the_same_result(
+    corpus: tuple[Path, set[str]],
+    result: Judged,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Stopped(Exception):
+        pass
+
+    class Stops(Here):
+        def submit(self, task: Any) -> None:
+            if task.id == "4-gather/1":
+                raise Stopped
+            super().submit(task)
+
+    monkeypatch.setattr(module, "make_workers", lambda count, threads, ray: [Stops()])
+    out = tmp_path / "out"
+    with pytest.raises(Stopped):
+        scanned(corpus[0], out)
+    assert not out.exists()
+    again = Here()
+    monkeypatch.setattr(module, "make_workers", lambda count, threads, ray: [again])
+    scanned(corpus[0], out)
+    assert again.done[0] == "4-gather/1"
+    assert result.out is not None
+    for name in ("scan.json", "groups.json", "keep/0.txt"):
+        assert (out / name).read_bytes() == (result.out / name).read_bytes(), name
+
+
+def test_work_of_other_data_is_not_used(corpus: tuple[Path, set[str]], tmp_path: Path) -> None:
+    work = tmp_path / "out.scanning" / "passes"
+    work.mkdir(parents=True)
+    (work / "key").write_text("of something else")
+    with pytest.raises(InputError, match="unfinished work of another scan"):
+        scanned(corpus[0], tmp_path / "out")
+
+
+@pytest.mark.own_processes
+def test_processes_give_the_same_bytes(
+    corpus: tuple[Path, set[str]], result: Judged, tmp_path: Path
+) -> None:
+    before = os.environ.get("OMP_NUM_THREADS")
+    found = mmpoison.scan_pairs(
+        corpus[0], out=tmp_path / "out", planted=False, workers=2, progress=False
+    )
+    assert os.environ.get("OMP_NUM_THREADS") == before
+    assert result.scan is not None
+    assert result.out is not None
+    assert found.groups == result.scan.groups
+    for name in ("groups.json", "keep/0.txt", "keep/1.txt", "keep/2.txt"):
+        assert (tmp_path / "out" / name).read_bytes() == (result.out / name).read_bytes(), name
