@@ -98,11 +98,12 @@ def scan_shards(
     sums = reduce(merge_sums, every(lambda i: sums_part(shard(i), start)))
     model, background = fit_model(start, sums, drawn)
     del drawn
-    counted = list(every(lambda i: counts_part(shard(i), model)))
-    counts = {view: merged(part[view][0] for part in counted) for view in model.views}
-    rows: list[dict[str, Rows]] = [
-        {view: part[view][1] for view in model.views} for part in counted
-    ]
+    counts: dict[str, Counts] = {}
+    rows: list[dict[str, Rows]] = []
+    for part in every(lambda i: counts_part(shard(i), model)):
+        rows.append({view: part[view][1] for view in model.views})
+        for view, (more, _) in part.items():
+            counts[view] = counts[view].merge(more) if view in counts else more
     flags = {view: flag(counts[view], len(background[view].items)) for view in model.views}
     parts = list(every(lambda i: gather_part(shard(i), rows[i], model, flags)))
     gathered: dict[str, Gathered] = {

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from mmpoison.defenses.filter_result import FEWEST_IMAGES
 from mmpoison.defenses.filters.passes.groups.counts import Counts, Rows
-from mmpoison.defenses.filters.passes.groups.findings import Findings
+from mmpoison.defenses.filters.passes.groups.findings import Findings, keys
 from mmpoison.defenses.filters.passes.groups.flags import Flags, read_items
 from mmpoison.defenses.filters.passes.groups.items import Values
 from mmpoison.defenses.filters.passes.groups.model import Model
@@ -111,7 +111,7 @@ def score_part(
         )
         chosen = flags[view].of_rows(rows[view], model.usual[view].border)
         items, row, item = read_items(shard, rows, model, view, chosen)
-        key = np.stack([items.shard, items.owner], axis=1)
+        key = keys(items.shard, items.owner)
         evidence, _, _ = found.compared.evidence(
             items.text, items.image, key, items.conflict, model.usual[view]
         )
