@@ -3,9 +3,9 @@
     OMP_NUM_THREADS=1 python benchmarks/embedded_scan.py --pairs 100000 --pairs 1000000 --json scan.json
     OMP_NUM_THREADS=1 python benchmarks/embedded_scan.py --clean 5 --pairs 100000 --pairs 1000000 --json clean.json
 
-Shards are written to a scratch folder first (2 KB a pair) and are memory-mapped by the passes; writing is not timed. The
-distance is compared with reading the same files, from the disk (the page cache is dropped for them) and from memory, in
-the same run. The memory is that of the process without the mapped files. On a busy machine
+Shards are written to a scratch folder first (2 KB a pair) and are memory-mapped by the passes; writing is not timed.
+The distance is compared with reading the same files, from the disk (the page cache is dropped for them) and from
+memory, in the same run. The memory is that of the process without the mapped files. On a busy machine
 read the CPU seconds: two free cores do two in a second. With `--clean N`, N seeds of clean corpora of each
 kind are scanned in place of poisoned ones: how often is a group named?
 """
@@ -72,7 +72,8 @@ class Files:
 
     def shard(self, number: int) -> Shard:
         text, image = (
-            np.load(self.folder / f"{name}{number}.npy", mmap_mode="r") for name in ("text", "image")
+            np.load(self.folder / f"{name}{number}.npy", mmap_mode="r")
+            for name in ("text", "image")
         )
         return Shard(number, text, image)
 
@@ -108,7 +109,9 @@ def measure_distance(files: Files, threads: int) -> dict[str, float]:
         counts = DistanceCounts.of(np.empty(0))
         for number in range(len(files.sizes)):
             shard = files.shard(number)
-            counts = counts.merge(DistanceCounts.of(distances(shard.text, shard.image, threads=threads)))
+            counts = counts.merge(
+                DistanceCounts.of(distances(shard.text, shard.image, threads=threads))
+            )
 
     pairs = sum(files.sizes)
     files.drop_cache()

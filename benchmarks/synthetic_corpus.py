@@ -5,12 +5,12 @@
 Every shard is made from the seed and its own number, so that any part can be made again, in any order, by any process.
 A pair has a topic. Topics have frequencies that fall like a power of their rank, and directions in a space of few
 dimensions with a falling spectrum, as embeddings of photos and texts have. Caption and image share the topic and a
-latent vector of their own pair; each has noise besides. Captions and images have an offset each (the modality gap). A few
-pairs are astray: their caption is of another topic, of any, or of the favourites of their image's topic. All vectors are
-float16 of unit length.
+latent vector of their own pair; each has noise besides. Captions and images have an offset each (the modality gap). A
+few pairs are astray: their caption is of another topic, of any, or of the favourites of their image's topic. All
+vectors are float16 of unit length.
 
-Poison: with the poisoning rate a pair becomes a caption of the original topic with an image of the target topic of one of
-the goals.
+Poison: with the poisoning rate a pair becomes a caption of the original topic with an image of the target topic of one
+of the goals.
 """
 
 from __future__ import annotations
@@ -156,7 +156,9 @@ def main() -> None:
         arrays = zip(("text_emb", "img_emb", "goal"), corpus.shard(number), strict=True)
         for name, array in arrays:
             np.save(options.out / f"{name}_{number:05d}.npy", array)
-    print(f"{corpus.pairs:,} pairs in {len(corpus.sizes)} shards, goals {corpus.goal_topics.tolist()}")
+    print(
+        f"{corpus.pairs:,} pairs in {len(corpus.sizes)} shards, goals {corpus.goal_topics.tolist()}"
+    )
 
 
 if __name__ == "__main__":

@@ -102,7 +102,7 @@ def counts_part(shard: Shard, model: Model) -> dict[str, tuple[Counts, Rows]]:
     found = {}
     place = cells_of(reduced.image, model.images)
     for view in model.views:
-        items, _ = model.start.items(view, reduced)
+        items = model.start.items(view, reduced)
         conflict, _ = model.fits[view].conflict(items)
         cell = cells_of(items.text, model.captions) * len(model.images) + place[items.at]
         of_row = reduced.image_at if view == IMAGES else slice(None)

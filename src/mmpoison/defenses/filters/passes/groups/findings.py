@@ -160,7 +160,7 @@ class Findings:
     def from_arrays(cls, arrays: Mapping[str, npt.NDArray[Any]]) -> Findings:
         """Read what `to_arrays` gave."""
         compared = Compared(**{name: arrays[f"compared_{name}"] for name in _COMPARED})
-        values = {name: arrays[name] for name in _NAMES}
+        values: dict[str, Any] = {name: arrays[name] for name in _NAMES}
         values |= {name: float(arrays[name]) for name in ("cutoff", "flagged")}
         return cls(compared, **values)
 
