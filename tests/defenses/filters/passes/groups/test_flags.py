@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 from tests.defenses.filters.passes.groups.conftest import saved_and_read
 
@@ -16,7 +17,7 @@ from mmpoison.defenses.filters.passes.groups.flags import (
 )
 
 
-def counted(conflicting: np.ndarray, consistent: np.ndarray) -> Counts:  # type: ignore[type-arg]
+def counted(conflicting: npt.NDArray[np.int64], consistent: npt.NDArray[np.int64]) -> Counts:
     histogram = np.zeros(BINS, dtype=np.int64)
     histogram[0], histogram[-1] = consistent.sum(), conflicting.sum()
     return Counts(conflicting, consistent, histogram, 0)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import reduce
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 
 pytest.importorskip("sklearn", reason="needs the extra analysis")
@@ -14,6 +15,7 @@ from tests.defenses.filters.passes.groups.conftest import Made, saved_and_read
 from mmpoison.defenses.filters.passes.groups.items import (
     IMAGES,
     PAIRS,
+    Reduced,
     image_items,
     pair_items,
     reduce_shard,
@@ -35,12 +37,12 @@ from mmpoison.defenses.filters.suspicious_groups._conflict import (
 from mmpoison.defenses.filters.suspicious_groups._views import Views
 
 
-def reduced_whole(data: Made):  # type: ignore[no-untyped-def]
+def reduced_whole(data: Made) -> Reduced:
     shard = Shard(0, data.text, data.image[data.image_of], data.image_of)
     return reduce_shard(shard, Space.fit(data.text), Space.fit(data.image), 7)
 
 
-def weight_of(count: int) -> np.ndarray:  # type: ignore[type-arg]
+def weight_of(count: int) -> npt.NDArray[np.float32]:
     return (np.random.default_rng(0).random(count) < 0.9).astype(np.float32)
 
 
@@ -88,5 +90,5 @@ def test_fewer_than_twenty_items_teach_nothing(one_caption: Made) -> None:
     assert (image == 1).all()
 
 
-def thirds(count: int) -> list[np.ndarray]:  # type: ignore[type-arg]
+def thirds(count: int) -> list[npt.NDArray[np.bool_]]:
     return [np.arange(count) % 3 == part for part in range(3)]
