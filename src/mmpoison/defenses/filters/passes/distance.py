@@ -46,7 +46,9 @@ def distances(
         _fill(found, text, image, block, 0, 1)
         return found
     with ThreadPoolExecutor(threads) as pool:
-        work = [pool.submit(_fill, found, text, image, block, one, threads) for one in range(threads)]
+        work = [
+            pool.submit(_fill, found, text, image, block, one, threads) for one in range(threads)
+        ]
         for part in work:
             part.result()
     return found
@@ -60,7 +62,9 @@ def check_pairs(text: AnyVectors, image: AnyVectors) -> None:
     """
     for side, vectors in (("captions", text), ("images", image)):
         if vectors.ndim != 2 or not vectors.shape[1]:
-            raise InputError(f"vectors of {side} have shape {vectors.shape}, (pairs, dimensions) is needed")
+            raise InputError(
+                f"vectors of {side} have shape {vectors.shape}, (pairs, dimensions) is needed"
+            )
         if vectors.dtype not in (np.float16, np.float32):
             raise InputError(f"vectors of {side} are {vectors.dtype}, float16 or float32 is needed")
     if text.shape != image.shape:

@@ -55,9 +55,9 @@ class DistanceCounts:
     def quantile(self, share: float) -> float:
         """Return the distance below which a share of the pairs lies.
 
-        Pairs are taken to lie evenly in their bin: of n pairs in a bin the first is half of an n-th part of the bin from
-        its lower edge. The rank is that of `numpy.quantile`, share x (pairs - 1), so that the two differ by less than
-        the width of a bin.
+        Pairs are taken to lie evenly in their bin: of n pairs in a bin the first is half of an n-th part of the bin
+        from its lower edge. The rank is that of `numpy.quantile`, share x (pairs - 1), so that the two differ by less
+        than the width of a bin.
 
         Args:
             share: In [0, 1].

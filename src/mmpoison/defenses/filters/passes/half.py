@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 
 Vectors = npt.NDArray[np.float32]
-AnyVectors = npt.NDArray[np.float16] | npt.NDArray[np.float32]
+AnyVectors = npt.NDArray[np.floating[Any]]
+"""Of float16 or float32."""
 
 TOO_LONG = np.float32(65536.0**2)
 """A row with an infinite or undefined float16 has at least this squared length after `to_float32`."""
@@ -18,9 +21,9 @@ _SCALE = np.float32(2.0**112)
 def to_float32(block: AnyVectors, out: Vectors) -> None:
     """Convert a block of vectors to float32.
 
-    The bits of a float16 are moved to where a float32 has them, and the exponent is corrected by a multiplication. It is
-    exact for all finite numbers, also those below the normal range. An infinite or undefined number becomes one of at
-    least 65,536, which `squared_lengths` recognises.
+    The bits of a float16 are moved to where a float32 has them, and the exponent is corrected by a multiplication. It
+    is exact for all finite numbers, also those below the normal range. An infinite or undefined number becomes one of
+    at least 65,536, which `squared_lengths` recognises.
 
     Args:
         block: Shape `(n, d)`.

@@ -230,9 +230,7 @@ def clusters_of(
         found = chosen[members]
         alike, expected = map(float, counts[:, chosen[middle]])
         strength = float(total[middle]) * difference(found) * min(1.0, alike / FEWEST_ALIKE)
-        clusters.append(
-            SuspiciousCluster(found, strength, alike, expected, int(chosen[middle]))
-        )
+        clusters.append(SuspiciousCluster(found, strength, alike, expected, int(chosen[middle])))
         weight = np.where(members, 0, weight)
     return clusters
 

@@ -1,5 +1,6 @@
-"""Suspicious groups in passes over shards: the memory does not grow with the data set, nor does the result depend on
-how many processes compute it.
+"""Suspicious groups in passes over shards.
+
+The memory does not grow with the data set, and the result does not depend on how many processes compute it.
 
 The passes, each a function of a shard and of what earlier passes found; parts are merged in the order of the shards:
 

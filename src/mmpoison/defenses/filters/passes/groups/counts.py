@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mmpoison.defenses.filters.passes.groups.cells import cells_of
-from mmpoison.defenses.filters.passes.groups.items import Values
+from mmpoison.defenses.filters.passes.groups.items import IMAGES, Values
 from mmpoison.defenses.filters.passes.groups.model import Model
 from mmpoison.defenses.filters.passes.groups.shard import Index, Shard
 
@@ -102,10 +102,10 @@ def counts_part(shard: Shard, model: Model) -> dict[str, tuple[Counts, Rows]]:
     found = {}
     place = cells_of(reduced.image, model.images)
     for view in model.views:
-        items, _ = model.start.items(view, reduced)
+        items = model.start.items(view, reduced)
         conflict, _ = model.fits[view].conflict(items)
         cell = cells_of(items.text, model.captions) * len(model.images) + place[items.at]
-        of_row = reduced.image_at if len(items) < len(reduced.row) else slice(None)
+        of_row = reduced.image_at if view == IMAGES else slice(None)
         found[view] = (
             _count(model, view, conflict, cell, len(shard) - len(reduced.row)),
             _rows(len(shard), reduced.row, conflict[of_row], cell[of_row]),

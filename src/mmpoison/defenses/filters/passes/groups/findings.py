@@ -37,7 +37,7 @@ from mmpoison.defenses.filters.suspicious_groups._evidence import (
 from mmpoison.defenses.filters.suspicious_groups._scan import IMAGE_SCORE, difference_from
 from mmpoison.defenses.filters.suspicious_groups._views import Vectors, Views
 
-ROWS = 512
+ROWS = 128
 Numbers = npt.NDArray[np.float64]
 
 
@@ -48,11 +48,11 @@ class Compared:
     Attributes:
         text: Captions of the conflicting items that are compared, shape `(n, k)`.
         image: Their images, shape `(n, k)`.
-        key: Shard and number of the image of each, shape `(n, 2)`.
+        key: Image of each, a number for shard and image (`keys`), shape `(n,)`.
         counted_as: How many items each counts as, shape `(n,)`.
         usual_text: Captions of the conflicting items of the background, shape `(b, k)`.
         usual_image: Their images, shape `(b, k)`.
-        usual_key: Shard and number of the image of each, shape `(b, 2)`.
+        usual_key: Image of each, shape `(b,)`.
         consistent_text: Captions of the other items of the background, shape `(q, k)`.
     """
 
@@ -73,7 +73,7 @@ class Compared:
         Args:
             text: Their captions, shape `(m, k)`.
             image: Their images, shape `(m, k)`.
-            key: Shard and number of their images, shape `(m, 2)`.
+            key: Their images, shape `(m,)`.
             conflict: Their conflict, shape `(m,)`.
             usual: What is usual.
 
@@ -85,9 +85,9 @@ class Compared:
             some = slice(start, start + ROWS)
             both = nearness(text[some], self.text, NEARNESS)
             both *= nearness(image[some], self.image, NEARNESS)
-            both *= _other(key[some], self.key)
+            both *= key[some, None] != self.key
             alike[some] = both @ self.counted_as
-            other = _other(key[some], self.usual_key)
+            other = key[some, None] != self.usual_key
             captions = nearness(text[some], self.usual_text, NEARNESS) * other
             images = nearness(image[some], self.usual_image, NEARNESS) * other
             apart[some] = captions.sum(axis=1) / max(len(self.usual_text), 1) * images.sum(axis=1)
@@ -99,9 +99,9 @@ class Compared:
         return score, alike, apart
 
 
-def _other(mine: Index, theirs: Index) -> npt.NDArray[np.bool_]:
-    """Return whether items are on different images, shape `(n, m)`."""
-    return np.asarray((mine[:, None, 0] != theirs[None, :, 0]) | (mine[:, None, 1] != theirs[None, :, 1]))
+def keys(shard: Index, owner: Index) -> Index:
+    """Return one number for a shard and an image in it, shape `(n,)`; images have numbers below 2^38 on either side."""
+    return np.asarray(shard * (1 << 40) + owner)
 
 
 @dataclass(frozen=True)
@@ -160,7 +160,7 @@ class Findings:
     def from_arrays(cls, arrays: Mapping[str, npt.NDArray[Any]]) -> Findings:
         """Read what `to_arrays` gave."""
         compared = Compared(**{name: arrays[f"compared_{name}"] for name in _COMPARED})
-        values = {name: arrays[name] for name in _NAMES}
+        values: dict[str, Any] = {name: arrays[name] for name in _NAMES}
         values |= {name: float(arrays[name]) for name in ("cutoff", "flagged")}
         return cls(compared, **values)
 
@@ -194,7 +194,7 @@ def find(
         gathered: Of all shards.
     """
     usual = model.usual[view]
-    key = np.stack([background.shard, background.owner], axis=1)
+    key = keys(background.shard, background.owner)
     high = background.conflict > usual.border
     text, image = background.items.text, background.items.image
     cell = cells_of(text, model.captions) * len(model.images) + cells_of(image, model.images)
@@ -203,7 +203,7 @@ def find(
     compared = Compared(
         np.concatenate([gathered.text, text[rest]]),
         np.concatenate([gathered.image, image[rest]]),
-        np.concatenate([np.stack([gathered.shard, gathered.owner], axis=1), key[rest]]),
+        np.concatenate([keys(gathered.shard, gathered.owner), key[rest]]),
         np.concatenate([cell_counts, np.ones(int(rest.sum()))]).astype(np.float32),
         text[high],
         image[high],
@@ -217,11 +217,11 @@ def find(
     # the data set that clusters are looked for in: conflicting items first, then consistent ones
     count, items = len(conflict), len(conflict) + int((~high).sum())
     _, first, image_of = np.unique(
-        np.concatenate([compared.key, key[~high]]), axis=0, return_index=True, return_inverse=True
+        np.concatenate([compared.key, key[~high]]), return_index=True, return_inverse=True
     )
     images = np.concatenate([compared.image, image[~high]])[first]
     captions = np.concatenate([compared.text, text[~high]])
-    views = Views(captions, images, np.arange(items), image_of.reshape(-1))
+    views = Views(captions, images, np.arange(items), image_of)
     expected = np.concatenate(
         [gathered.expected, background.expected[rest], background.expected[~high]]
     )

@@ -45,7 +45,7 @@ class Flags:
 
     @property
     def everything(self) -> bool:
-        """Whether all conflicting items are gathered."""
+        """Whether all conflicting items are gathered: the background is the data set."""
         return bool((self.chance == 1).all())
 
     def of_rows(self, rows: Rows, border: float) -> Index:
@@ -92,7 +92,7 @@ def flag(counts: Counts, background: int) -> Flags:
     """
     found = counts.conflicting.astype(np.float64)
     share = min(1.0, background / max(len(counts), 1))
-    if found.sum() <= GATHERED:
+    if share == 1:
         return Flags(np.ones_like(found), np.ones_like(found), share)
     expected = expected_conflicts(counts)
     ratio = (found + FEW) / (EXPECTED_AT_LEAST + expected)
@@ -187,7 +187,7 @@ def read_items(
         of_them = np.isin(shard.image_of, np.unique(shard.image_of[chosen]))
         needed = np.flatnonzero(of_them & ~np.isnan(rows[IMAGES].conflict))
     reduced = model.start.reduce(shard, needed)
-    items, _ = model.start.items(view, reduced)
+    items = model.start.items(view, reduced)
     expected = model.fits[view].conflict(items)[1]
     if view == IMAGES:
         some = np.arange(len(items))

@@ -125,9 +125,11 @@ def _reduced(
 def image_items(reduced: Reduced) -> Items:
     """Return one item an image: its mean caption and its vector."""
     images = len(reduced.image)
-    text = reduced.text
-    if images < len(text):
-        text = unit(group_sums(text, reduced.image_at, images))
+    if images < len(reduced.text):
+        text = unit(group_sums(reduced.text, reduced.image_at, images))
+    else:
+        text = np.empty_like(reduced.text)
+        text[reduced.image_at] = reduced.text
     return Items(text, reduced.image, reduced.fold, np.arange(images))
 
 

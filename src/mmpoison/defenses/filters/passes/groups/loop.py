@@ -14,7 +14,6 @@ from mmpoison.defenses.filters.passes.groups.counts import Counts, Rows, counts_
 from mmpoison.defenses.filters.passes.groups.findings import Findings, find
 from mmpoison.defenses.filters.passes.groups.flags import Flags, Gathered, flag, gather_part
 from mmpoison.defenses.filters.passes.groups.model import (
-    Model,
     fit_model,
     fit_start,
     merge_sums,
@@ -70,10 +69,10 @@ def scan_shards(
 ) -> ShardScan:
     """Find suspicious groups in shards, each read three times.
 
-    How often clean data show a group as strong (`Group.false_alarms`) was measured on sets of up to 15,000 pairs. Larger
-    sets are compared at the density of such a set, with a background of 20,000 pairs; that the share holds for them is
-    an assumption, and docs/decisions/0053-passes-over-shards.md says on which synthetic sets it was checked. It is not
-    known for scraped pairs: the same image posted often, boilerplate captions and languages form groups of their own.
+    How often clean data show a group as strong (`Group.false_alarms`) was measured on sets of up to 15,000 pairs.
+    Larger sets are compared at the density of such a set, with a background of 20,000 pairs. That the share holds for
+    them is an assumption; docs/decisions/0053-passes-over-shards.md says on which synthetic sets it was checked. It is
+    not known for scraped pairs: the same image posted often, boilerplate captions and languages form groups too.
 
     Args:
         sizes: Rows of each shard.
@@ -98,11 +97,12 @@ def scan_shards(
     sums = reduce(merge_sums, every(lambda i: sums_part(shard(i), start)))
     model, background = fit_model(start, sums, drawn)
     del drawn
-    counted = list(every(lambda i: counts_part(shard(i), model)))
-    counts = {view: merged(part[view][0] for part in counted) for view in model.views}
-    rows: list[dict[str, Rows]] = [
-        {view: part[view][1] for view in model.views} for part in counted
-    ]
+    counts: dict[str, Counts] = {}
+    rows: list[dict[str, Rows]] = []
+    for part in every(lambda i: counts_part(shard(i), model)):
+        rows.append({view: part[view][1] for view in model.views})
+        for view, (more, _) in part.items():
+            counts[view] = counts[view].merge(more) if view in counts else more
     flags = {view: flag(counts[view], len(background[view].items)) for view in model.views}
     parts = list(every(lambda i: gather_part(shard(i), rows[i], model, flags)))
     gathered: dict[str, Gathered] = {
@@ -112,9 +112,7 @@ def scan_shards(
         view: find(view, model, background[view], counts[view], flags[view], gathered[view])
         for view in model.views
     }
-    scores = list(
-        every(lambda i: score_part(shard(i), rows[i], model, counts, flags, findings))
-    )
+    scores = list(every(lambda i: score_part(shard(i), rows[i], model, counts, flags, findings)))
     return ShardScan(
         groups_of(scores, sizes, findings),
         tuple(one.score for one in scores),
@@ -128,5 +126,3 @@ def scan_shards(
 def merged(parts: Iterable[M]) -> M:
     """Merge parts in the order of their shards."""
     return reduce(lambda one, other: one.merge(other), parts)
-
-

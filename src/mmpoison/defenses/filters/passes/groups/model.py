@@ -1,8 +1,8 @@
 """What the passes over all rows are given: the spaces, the regressions of each view, and the cells.
 
 The start is fitted to the sample as `suspicious_groups._scan` fits a data set: three times, each time without the 3%
-with the most evidence. A pass over all rows then adds the sums of the regressions, without the 3% that conflict most with
-the start (a step of least trimmed squares), and these give the model. What is usual is measured on the sample.
+with the most evidence. A pass over all rows then adds the sums of the regressions; a conflicting row is left out if the
+sampled item that is most like it was. These sums give the model. What is usual is measured on the sample.
 """
 
 from __future__ import annotations
@@ -39,7 +39,6 @@ from mmpoison.defenses.filters.passes.groups.space import Space
 from mmpoison.defenses.filters.suspicious_groups._conflict import conflict_of_pairs
 from mmpoison.defenses.filters.suspicious_groups._evidence import CONFLICTING, evidence_of
 from mmpoison.defenses.filters.suspicious_groups._scan import (
-    LEFT_OUT,
     fit_images,
     trusted_weight,
 )
@@ -50,6 +49,53 @@ FITTED = 20_000
 """Pairs of the sample that the start is fitted to, and that the evidence is compared with."""
 
 FEWEST = 20
+BLOCK = 1024
+
+
+@dataclass(frozen=True)
+class Known:
+    """The conflicting items of the sample, and which of them the fits left out.
+
+    A limit of the conflict alone would not do: items astray anywhere conflict as much as poison does, and are more.
+
+    Attributes:
+        border: Conflict up to which an item is trusted.
+        both: Caption and image of each conflicting item, shape `(n, k + l)`.
+        left_out: Whether it was left out, shape `(n,)`.
+    """
+
+    border: float
+    both: Vectors
+    left_out: npt.NDArray[np.bool_]
+
+    @classmethod
+    def of(cls, items: Items, conflict: Values, weight: Values) -> Known:
+        """Remember the conflicting items of a sample and their weights."""
+        border = float(np.quantile(conflict, 1 - CONFLICTING))
+        high = conflict > border
+        both = np.concatenate([items.text[high], items.image[high]], axis=1)
+        return cls(border, both, weight[high] == 0)
+
+    def trust(self, items: Items, conflict: Values) -> Values:
+        """Return 0 for conflicting items whose most similar known item was left out, else 1, shape `(m,)`."""
+        weight = np.ones(len(items), dtype=np.float32)
+        if not self.left_out.any():
+            return weight
+        high = np.flatnonzero(conflict > self.border)
+        for start in range(0, len(high), BLOCK):
+            some = high[start : start + BLOCK]
+            both = np.concatenate([items.text[some], items.image[some]], axis=1)
+            weight[some[self.left_out[(both @ self.both.T).argmax(axis=1)]]] = 0
+        return weight
+
+    def to_arrays(self) -> dict[str, npt.NDArray[Any]]:
+        """Return arrays for `numpy.savez`."""
+        return {"border": np.array(self.border), "both": self.both, "left_out": self.left_out}
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, npt.NDArray[Any]]) -> Known:
+        """Read what `to_arrays` gave."""
+        return cls(float(arrays["border"]), arrays["both"], arrays["left_out"])
 
 
 @dataclass(frozen=True)
@@ -62,7 +108,7 @@ class Start:
         seed: Of the run.
         crowd: An image with more captions has nothing to vouch for it but similar images.
         fits: The regressions of each view, by its name.
-        trusted: Conflict of each view up to which an item is trusted.
+        known: Which items of each view are trusted.
     """
 
     text: Space
@@ -70,29 +116,35 @@ class Start:
     seed: int
     crowd: float
     fits: Mapping[str, ViewFit]
-    trusted: Mapping[str, float]
+    known: Mapping[str, Known]
 
     def reduce(self, shard: Shard, rows: Index | None = None) -> Reduced:
         """Reduce a shard, or some rows of it."""
         return reduce_shard(shard, self.text, self.image, self.seed, rows)
 
-    def items(self, view: str, reduced: Reduced) -> tuple[Items, Values]:
-        """Return the items of a view, and how far each is trusted, 0 or 1, shape `(m,)`."""
-        items = image_items(reduced) if view == IMAGES else pair_items(reduced, self.crowd)
-        conflict, _ = self.fits[view].conflict(items)
-        weight = (conflict <= self.trusted[view]).astype(np.float32)
-        if view == PAIRS:
-            items = pair_items(reduced, self.crowd, weight)
-        return items, weight
+    def items(self, view: str, reduced: Reduced) -> Items:
+        """Return the items of a view."""
+        return image_items(reduced) if view == IMAGES else self.trusted_pairs(reduced)[0]
+
+    def trusted_pairs(self, reduced: Reduced) -> tuple[Items, Values]:
+        """Return the pairs, with the other captions that are trusted, and how far each is, shape `(m,)`."""
+        weight = self.trust(PAIRS, pair_items(reduced, self.crowd))
+        return pair_items(reduced, self.crowd, weight), weight
+
+    def trust(self, view: str, items: Items) -> Values:
+        """Return how far the regressions trust each item to say what is usual, 0 or 1, shape `(m,)`."""
+        return self.known[view].trust(items, self.fits[view].conflict(items)[0])
 
     def to_arrays(self) -> dict[str, npt.NDArray[Any]]:
         """Return arrays for `numpy.savez`."""
-        found = _prefixed("text", self.text.to_arrays()) | _prefixed("image", self.image.to_arrays())
+        found = _prefixed("text", self.text.to_arrays()) | _prefixed(
+            "image", self.image.to_arrays()
+        )
         found |= {"seed": np.array(self.seed), "crowd": np.array(self.crowd)}
         found |= {"views": np.array(list(self.fits))}
         for view, fit in self.fits.items():
             found |= _prefixed(f"fit_{view}", fit.to_arrays())
-            found[f"trusted_{view}"] = np.array(self.trusted[view])
+            found |= _prefixed(f"known_{view}", self.known[view].to_arrays())
         return found
 
     @classmethod
@@ -105,7 +157,7 @@ class Start:
             int(arrays["seed"]),
             float(arrays["crowd"]),
             {view: ViewFit.from_arrays(_part(f"fit_{view}", arrays)) for view in views},
-            {view: float(arrays[f"trusted_{view}"]) for view in views},
+            {view: Known.from_arrays(_part(f"known_{view}", arrays)) for view in views},
         )
 
 
@@ -221,30 +273,28 @@ def fit_start(sample: Sample, seed: int = 0) -> Start:
     )
     k = reduced.image.shape[1]
     fits = {IMAGES: ViewFit.of(IMAGES, image_sums(images, weight), k, images)}
-    items = {IMAGES: images}
+    items, weights = {IMAGES: images}, {IMAGES: weight}
     if len(images) < len(views):
         weight = trusted_weight(
             lambda w: evidence_of(views, conflict_of_pairs(views, w, seed)), len(views)
         )
-        items[PAIRS] = pair_items(reduced, crowd, weight)
+        items[PAIRS], weights[PAIRS] = pair_items(reduced, crowd, weight), weight
         sums = pair_sums(reduced, items[PAIRS], weight)
         fits[PAIRS] = ViewFit.of(PAIRS, sums, k, items[PAIRS])
-    trusted = {
-        view: float(np.quantile(fit.conflict(items[view])[0], 1 - LEFT_OUT))
+    known = {
+        view: Known.of(items[view], fit.conflict(items[view])[0], weights[view])
         for view, fit in fits.items()
     }
-    return Start(text, image, seed, crowd, fits, trusted)
+    return Start(text, image, seed, crowd, fits, known)
 
 
 def sums_part(shard: Shard, start: Start) -> dict[str, Sums]:
-    """Sum over the rows of a shard, without those that conflict most, for each view."""
+    """Sum over the trusted rows of a shard, for each view."""
     reduced = start.reduce(shard)
-    found = {}
-    for view in start.fits:
-        items, weight = start.items(view, reduced)
-        found[view] = (
-            image_sums(items, weight) if view == IMAGES else pair_sums(reduced, items, weight)
-        )
+    images = image_items(reduced)
+    found = {IMAGES: image_sums(images, start.trust(IMAGES, images))}
+    if PAIRS in start.fits:
+        found[PAIRS] = pair_sums(reduced, *start.trusted_pairs(reduced))
     return found
 
 
@@ -283,7 +333,7 @@ def fit_model(
     k = start.image.components.shape[1]
     fits, usual = {}, {}
     for view in start.fits:
-        items, _ = start.items(view, reduced)
+        items = start.items(view, reduced)
         fits[view] = ViewFit.of(view, sums[view], k, items)
         usual[view] = Usual.of(fits[view].conflict(items)[0])
     # in the order of the hashes: the first items are random
@@ -294,7 +344,7 @@ def fit_model(
     few = reduce_sample(first_of(sample), start.text, start.image, start.seed)
     background = {}
     for view in model.views:
-        items, _ = start.items(view, few)
+        items = start.items(view, few)
         conflict, expected = fits[view].conflict(items)
         shard, owner = few.shard[items.at], item_owners(few, items, start.crowd)
         background[view] = Background(items, shard, owner, conflict, expected)
@@ -315,9 +365,7 @@ def first_of(sample: Sample) -> Sample:
     )
 
 
-def _prefixed(
-    name: str, arrays: Mapping[str, npt.NDArray[Any]]
-) -> dict[str, npt.NDArray[Any]]:
+def _prefixed(name: str, arrays: Mapping[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[Any]]:
     return {f"{name}/{key}": value for key, value in arrays.items()}
 
 

@@ -1,4 +1,4 @@
-"""Ridge regressions between captions and images from sums over shards, and how far an item is from what they predict."""
+"""Ridge regressions between captions and images from sums over shards, and distances from what they predict."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mmpoison.defenses.filters.passes.groups.items import IMAGES, Index, Items, Reduced, Values
+from mmpoison.defenses.filters.passes.groups.items import IMAGES, Items, Reduced, Values
+from mmpoison.defenses.filters.passes.groups.shard import Index
 from mmpoison.defenses.filters.suspicious_groups._conflict import IMAGE_SIDE, LIKE_IMAGES
 from mmpoison.defenses.filters.suspicious_groups._regression import (
     FEWEST_ITEMS,
@@ -58,7 +59,12 @@ def pair_sums(reduced: Reduced, items: Items, weight: Values) -> Sums:
     mean = group_sums(items.text * weight[:, None], at, images) / np.maximum(trusted, 1)[:, None]
     once = (weight / np.maximum(trusted, 1)[at]).astype(np.float32)
     return Sums(
-        _sums(reduced.image, mean, (trusted > 0).astype(np.float32), reduced.fold),
+        _sums(
+            reduced.image,
+            np.asarray(mean, dtype=np.float32),
+            (trusted > 0).astype(np.float32),
+            reduced.fold,
+        ),
         _sums(items.image, items.text, once, items.fold),
     )
 

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from mmpoison.defenses.filter_result import FEWEST_IMAGES
 from mmpoison.defenses.filters.passes.groups.counts import Counts, Rows
-from mmpoison.defenses.filters.passes.groups.findings import Findings
+from mmpoison.defenses.filters.passes.groups.findings import Findings, keys
 from mmpoison.defenses.filters.passes.groups.flags import Flags, read_items
 from mmpoison.defenses.filters.passes.groups.items import Values
 from mmpoison.defenses.filters.passes.groups.model import Model
@@ -63,8 +63,8 @@ class Group:
         score: How strong it is.
         found: How many compared conflicting items are like its middle one on both sides.
         expected: How many would be if captions and images of conflicting items were independent.
-        false_alarms: Share of clean sets with a group as strong, 1 for fewer than five images: measured on sets of up to
-            15,000 pairs (`suspicious_groups._level`), see `scan_shards` for larger ones.
+        false_alarms: Share of clean sets with a group as strong, 1 for fewer than five images: measured on sets of up
+            to 15,000 pairs (`suspicious_groups._level`), see `scan_shards` for larger ones.
         images: How many images they are on.
     """
 
@@ -107,11 +107,12 @@ def score_part(
         share = np.full(len(shard), np.nan)
         usable = ~np.isnan(conflict)
         share[usable] = np.maximum(
-            counts[view].share_above(conflict[usable]), found.flagged + 0.5 / max(len(counts[view]), 1)
+            counts[view].share_above(conflict[usable]),
+            found.flagged + 0.5 / max(len(counts[view]), 1),
         )
         chosen = flags[view].of_rows(rows[view], model.usual[view].border)
         items, row, item = read_items(shard, rows, model, view, chosen)
-        key = np.stack([items.shard, items.owner], axis=1)
+        key = keys(items.shard, items.owner)
         evidence, _, _ = found.compared.evidence(
             items.text, items.image, key, items.conflict, model.usual[view]
         )
@@ -144,11 +145,15 @@ def groups_of(
         cluster = np.concatenate([one.member[view][1] for one in scores])
         for i, one in enumerate(scores):
             owners |= dict(
-                zip((starts[i] + one.member[view][0]).tolist(), one.owner[view].tolist(), strict=True)
+                zip(
+                    (starts[i] + one.member[view][0]).tolist(),
+                    one.owner[view].tolist(),
+                    strict=True,
+                )
             )
         clusters = [
-            SuspiciousCluster(rows[cluster == number], *map(float, values))
-            for number, values in enumerate(
+            SuspiciousCluster(rows[cluster == number], float(score), float(alike), float(usual))
+            for number, (score, alike, usual) in enumerate(
                 zip(found.score, found.found, found.expected, strict=True)
             )
             if (cluster == number).any()
@@ -166,6 +171,8 @@ def _group(
         scores[number].number: cluster.rows[shard == number] - starts[number]
         for number in np.unique(shard).tolist()
     }
-    images = len({(s, owners[row]) for s, row in zip(shard.tolist(), cluster.rows.tolist(), strict=True)})
+    images = len(
+        {(s, owners[row]) for s, row in zip(shard.tolist(), cluster.rows.tolist(), strict=True)}
+    )
     alarms = false_alarms_at(cluster.score) if images >= FEWEST_IMAGES else 1.0
     return Group(rows, cluster.score, cluster.found, cluster.expected, alarms, images)

@@ -1,0 +1,86 @@
+"""Cosine distances of shards, against a loop over pairs in float64."""
+
+from __future__ import annotations
+
+import math
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mmpoison.defenses.filters.passes.distance import distances
+from mmpoison.errors import InputError
+
+
+def slow(text: Any, image: Any) -> list[float]:
+    found = []
+    for caption, picture in zip(
+        text.astype(float).tolist(), image.astype(float).tolist(), strict=True
+    ):
+        lengths = [math.sqrt(sum(x * x for x in one)) for one in (caption, picture)]
+        good = all(math.isfinite(length) and length > 0 for length in lengths)
+        product = sum(x * y for x, y in zip(caption, picture, strict=True))
+        found.append(1 - product / lengths[0] / lengths[1] if good else math.nan)
+    return found
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    st.integers(0, 1 << 30),
+    st.integers(0, 40),
+    st.integers(1, 70),
+    st.integers(1, 50),
+    st.sampled_from([np.float16, np.float32]),
+    st.floats(0.01, 100),
+)
+def test_against_a_slow_loop(
+    seed: int, pairs: int, dimensions: int, block: int, kind: type, size: float
+) -> None:
+    rng = np.random.default_rng(seed)
+    text, image = (size * rng.normal(size=(2, pairs, dimensions))).astype(kind)
+    text[rng.random(pairs) < 0.1] = 0
+    image[rng.random(pairs) < 0.1, 0] = np.nan
+    found = distances(text, image, block)
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found, slow(text, image), atol=2e-6)
+
+
+def test_block_and_threads_change_no_bit(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    sides = rng.normal(size=(2, 1000, 96)).astype(np.float16)
+    text, image = sides
+    first = distances(text, image)
+    for block, threads in ((7, 1), (256, 2), (1000, 3), (5000, 1)):
+        np.testing.assert_array_equal(distances(text, image, block, threads), first)
+    np.save(tmp_path / "sides.npy", sides)
+    mapped = np.load(tmp_path / "sides.npy", mmap_mode="r")
+    np.testing.assert_array_equal(distances(mapped[0], mapped[1]), first)
+
+
+@pytest.mark.parametrize(
+    ("text", "image", "says"),
+    [
+        (np.zeros((2, 3), np.float32), np.zeros((3, 3), np.float32), "shape"),
+        (np.zeros(3, np.float32), np.zeros(3, np.float32), r"\(pairs, dimensions\)"),
+        (np.zeros((2, 3)), np.zeros((2, 3)), "float64, float16 or float32 is needed"),
+    ],
+)
+def test_what_is_no_pair_is_refused(text: Any, image: Any, says: str) -> None:
+    with pytest.raises(InputError, match=says):
+        distances(text, image)
+
+
+def test_the_passes_start_without_torch() -> None:
+    code = (
+        "import sys; import mmpoison.defenses.filters.passes.groups.loop; "
+        "import mmpoison.defenses.filters.passes.gaussians; "
+        "import mmpoison.defenses.filters.passes.distance; "
+        "sys.exit(' '.join({'torch', 'sklearn', 'open_clip'} & set(sys.modules)) or 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
