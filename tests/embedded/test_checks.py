@@ -49,7 +49,7 @@ def test_clean_pairs_have_nothing_to_note(tmp_path: Path, pairs: Pairs) -> None:
         assert match.own > match.random + 0.3
 
 
-def slow_facts(text: np.ndarray, image: np.ndarray, stored: np.ndarray) -> dict[str, float]:  # type: ignore[type-arg]
+def slow_facts(text: np.ndarray, image: np.ndarray, stored: np.ndarray) -> dict[str, float]:
     """Count row by row with Python's numbers."""
     found: Counter[str] = Counter()
     off = []

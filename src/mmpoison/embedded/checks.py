@@ -1,4 +1,4 @@
-"""Checks embeddings before anything is computed from them: usable numbers, stored scores, ids, and what belongs together.
+"""Checks embeddings before anything is computed from them: numbers, stored scores, ids, and what belongs together.
 
 A shard is checked by itself (`check_shard`), in blocks, and the facts of shards are merged in any order, so that shards
 can be checked by several processes.
@@ -285,8 +285,8 @@ def notes_on(facts: ShardFacts, failed: Iterable[tuple[str, str]] = ()) -> list[
         named = ", ".join(one_line(match.shard) for match in wrong[:3])
         more = ", ..." if len(wrong) > 3 else ""
         lines.append(
-            f"{count_of(len(wrong), 'shard')} of {facts.shards:,} ({named}{more}): the cosine of pairs is no higher than "
-            "for random pairs: the embeddings of captions and of images are not in the same order"
+            f"{count_of(len(wrong), 'shard')} of {facts.shards:,} ({named}{more}): the cosine of pairs is no higher "
+            "than for random pairs: the embeddings of captions and of images are not in the same order"
         )
     if facts.captions_out_of_order:
         lines.append(
@@ -295,8 +295,8 @@ def notes_on(facts: ShardFacts, failed: Iterable[tuple[str, str]] = ()) -> list[
         )
     if facts.score_mean is not None and facts.score_mean > SCORE_OFF:
         lines.append(
-            f"stored scores differ from the cosine by {facts.score_mean:.3f} on average ({facts.score_max:.3f} at most): "
-            "they are of another model, or in another order"
+            f"stored scores differ from the cosine by {facts.score_mean:.3f} on average ({facts.score_max:.3f} at "
+            "most): they are of another model, or in another order"
         )
     if facts.ids.repeated:
         about = "" if facts.ids.share == 1 else f" among {facts.ids.share:.2%} of the ids"

@@ -47,7 +47,8 @@ def parse_uids(ids: Sequence[str]) -> Uids:
     if not all(len(each) == 32 for each in ids) or _DIGITS.fullmatch(joined) is None:
         wrong = next(e for e in ids if len(e) != 32 or _DIGITS.fullmatch(e) is None)
         raise ValueError(wrong)
-    return np.frombuffer(bytes.fromhex(joined), ">u8,>u8").astype(UID_TYPE)
+    digits = np.frombuffer(bytes.fromhex(joined), np.dtype(">u8,>u8"))
+    return np.asarray(digits.astype(UID_TYPE))
 
 
 def sort_uids(uids: Uids) -> Uids:
