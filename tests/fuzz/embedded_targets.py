@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ PAIRS = make_pairs(40)
 def _read(folder: Path) -> None:
     """Everything that a scan does with a source; a shard that is refused is no fault."""
     source = open_embedded(folder, format=folder.name)
+    shutil.rmtree(folder / "out", ignore_errors=True)
     with write_results(folder / "out", source) as results:
         for shard in source.shards:
             try:
