@@ -22,8 +22,8 @@ from mmpoison.statistics import Estimate, true_pair_auroc
 Progress = Callable[[int, int], None]
 Floats = npt.NDArray[np.float32]
 
-BLOCK_ROWS = 65_536
-"""Rows that are converted at once: 134 MB of 512 float32 numbers."""
+BLOCK_ROWS = 4096
+"""Rows that are converted at once: 8 MB of 512 float32 numbers, for which no new memory is asked of the system."""
 
 IN_SAMPLE = 1024
 """Pairs of a shard that are compared with random pairs: they give the AUROC to 0.03."""

@@ -57,12 +57,17 @@ def sort_uids(uids: Uids) -> Uids:
     Args:
         uids: Shape `(n,)`, of `UID_TYPE`.
     """
-    # sorting pairs of numbers as such is ten times as slow
-    ordered = uids[np.lexsort((uids["f1"], uids["f0"]))]
-    if len(ordered) < 2:
-        return ordered
-    new = (ordered["f0"][1:] != ordered["f0"][:-1]) | (ordered["f1"][1:] != ordered["f1"][:-1])
-    return ordered[np.concatenate([[True], new])]
+    if len(uids) < 2:
+        return uids.copy()
+    # almost all first halves differ; sorting by both at once takes several times as long
+    ordered = uids[np.argsort(uids["f0"])]
+    same = ordered["f0"][1:] == ordered["f0"][:-1]
+    if same.any():
+        equal = np.concatenate([same, [False]]) | np.concatenate([[False], same])
+        part = ordered[equal]
+        ordered[equal] = part[np.lexsort((part["f1"], part["f0"]))]
+        same &= ordered["f1"][1:] == ordered["f1"][:-1]
+    return ordered[np.concatenate([[True], ~same])]
 
 
 def map_subset(path: Path) -> Uids:
