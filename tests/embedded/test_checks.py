@@ -94,6 +94,27 @@ def test_it_equals_counting(tmp_path: Path, pairs: Pairs, monkeypatch: pytest.Mo
     assert any(line.startswith("stored scores differ from the cosine by 0.0") for line in lines)
 
 
+def test_the_largest_and_smallest_numbers_are_usable(tmp_path: Path, pairs: Pairs) -> None:
+    """Their squares are not finite, or zero, as float32."""
+    rng = np.random.default_rng(0)
+    scale = rng.choice([1e-37, 1e-20, 1.0, 1e20, 1e37], size=(2, 400, 1))
+    clip_retrieval(tmp_path, [pairs])
+    for side, array, by in (("text", pairs.text, scale[0]), ("img", pairs.image, scale[1])):
+        wide = (array * by).astype(np.float32)
+        np.save(tmp_path / f"{side}_emb" / f"{side}_emb_0.npy", wide)
+    facts = facts_of(tmp_path)
+    assert (facts.not_finite, facts.zero) == (0, 0)
+    assert facts.not_unit == int(((scale != 1).any(axis=0)).sum())
+    assert facts.matches[0].auroc is not None
+    assert facts.matches[0].auroc.value > 0.9
+    file = tmp_path / "metadata" / "metadata_0.parquet"
+    table = pq.read_table(file)
+    pq.write_table(table.append_column("s", pa.array(pairs.cosine)), file)
+    found = check_shard(open_embedded(tmp_path, options={"score": "s"}).shards[0])
+    assert found.scored == 400
+    assert found.score_max < 1e-3
+
+
 def test_the_order_of_merging_does_not_matter(tmp_path: Path, pairs: Pairs) -> None:
     source = open_embedded(datacomp(tmp_path, pairs.parts([100, 150, 150])))
     parts = [check_shard(shard) for shard in source.shards]

@@ -25,8 +25,8 @@ Floats = npt.NDArray[np.float32]
 BLOCK_ROWS = 4096
 """Rows that are converted at once: 8 MB of 512 float32 numbers, for which no new memory is asked of the system."""
 
-IN_SAMPLE = 1024
-"""Pairs of a shard that are compared with random pairs: they give the AUROC to 0.03."""
+IN_SAMPLE = 512
+"""Pairs of a shard that are compared with random pairs: they give the AUROC to 0.04."""
 
 HASHES = 1 << 20
 """So many hashes of ids are held at most; above it, a random part of the ids (chosen by hash) is checked."""
@@ -323,8 +323,7 @@ def _check_block(text: Array, image: Array, stored: Array | None, counts: dict[s
     wide = [np.asarray(side, dtype=np.float32) for side in (text, image)]
     with np.errstate(invalid="ignore", over="ignore", divide="ignore"):
         for side in wide:
-            squares = np.einsum("nd,nd->n", side, side, dtype=np.float64)
-            # the sum of the squares of finite float32 numbers fits float64
+            squares = _row_products(side, side)
             finite &= np.isfinite(squares)
             zero |= squares == 0
             length = np.sqrt(squares)
@@ -335,13 +334,25 @@ def _check_block(text: Array, image: Array, stored: Array | None, counts: dict[s
         counts["zero"] += int((zero & finite).sum())
         counts["not_unit"] += int((usable & ~unit).sum())
         if stored is not None:
-            cosine = np.einsum("nd,nd->n", *wide, dtype=np.float64) / (lengths[0] * lengths[1])
+            cosine = _row_products(*wide) / (lengths[0] * lengths[1])
             known = usable & np.isfinite(stored)
             off = np.abs(cosine[known] - stored[known])
             counts["scored"] += int(known.sum())
             counts["score_sum"] += float(off.sum())
             counts["score_max"] = max(counts["score_max"], float(off.max(initial=0.0)))
     return usable
+
+
+def _row_products(one: Floats, other: Floats) -> npt.NDArray[np.float64]:
+    """Return the product of each row with the row of the other, shape `(n,)`."""
+    products = np.einsum("nd,nd->n", one, other).astype(np.float64)
+    # float32 is several times as fast, and is not exact or not finite for the largest and smallest numbers
+    extreme = ~((np.abs(products) > 1e-30) & (np.abs(products) < 1e30))
+    if extreme.any():
+        products[extreme] = np.einsum(
+            "nd,nd->n", one[extreme].astype(np.float64), other[extreme].astype(np.float64)
+        )
+    return products
 
 
 def _match(name: str, text: Array, image: Array, usable: Any, seed: int) -> MatchFact:
