@@ -72,7 +72,7 @@ class MatchFact:
         return self.auroc.low <= 0.5 or self.auroc.value < GUESSING
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class IdHashes:
     """Hashes of ids below a limit, by which repeated ids are found over shards with bounded memory.
 
@@ -105,6 +105,16 @@ class IdHashes:
             for name in ("values", "counts")
         )
         return self._counted(values, counts, min(self.limit, other.limit))
+
+    def __eq__(self, other: object) -> bool:
+        return (
+            isinstance(other, IdHashes)
+            and self.limit == other.limit
+            and np.array_equal(self.values, other.values)
+            and np.array_equal(self.counts, other.counts)
+        )
+
+    __hash__ = None  # type: ignore[assignment]
 
     @property
     def repeated(self) -> int:
@@ -349,10 +359,9 @@ def _row_products(one: Floats, other: Floats) -> npt.NDArray[np.float64]:
     # float32 is several times as fast, and is not exact or not finite for the largest and smallest numbers
     extreme = ~((np.abs(products) > 1e-30) & (np.abs(products) < 1e30))
     if extreme.any():
-        products[extreme] = np.einsum(
-            "nd,nd->n", one[extreme].astype(np.float64), other[extreme].astype(np.float64)
-        )
-    return products
+        wide = (side[extreme].astype(np.float64) for side in (one, other))
+        products[extreme] = np.einsum("nd,nd->n", *wide)
+    return np.asarray(products)
 
 
 def _match(name: str, text: Array, image: Array, usable: Any, seed: int) -> MatchFact:

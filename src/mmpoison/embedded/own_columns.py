@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -218,13 +218,10 @@ class OwnColumns:
         """
         import pyarrow.parquet as pq
 
-        with (
-            self.file.reading(),
-            self._broken(),
-            self.file.open() as raw,
-            pq.ParquetFile(raw, **options) as file,
-        ):
-            yield file
+        with self.file.reading(), self._broken(), ExitStack() as stack:
+            path = self.file.local
+            place = str(path) if path is not None else stack.enter_context(self.file.open())
+            yield stack.enter_context(pq.ParquetFile(place, **options))
 
     def _batches(self, column: str) -> Iterator[Any]:
         """Yield the arrays of one column, up to a limit of text in total."""

@@ -67,7 +67,7 @@ def sort_uids(uids: Uids) -> Uids:
         part = ordered[equal]
         ordered[equal] = part[np.lexsort((part["f1"], part["f0"]))]
         same &= ordered["f1"][1:] == ordered["f1"][:-1]
-    return ordered[np.concatenate([[True], ~same])]
+    return np.asarray(ordered[np.concatenate([[True], ~same])])
 
 
 def map_subset(path: Path) -> Uids:
