@@ -71,6 +71,11 @@ def test_halves_that_are_equal_are_no_uids_that_are(tmp_path: Path) -> None:
     assert [stays(uid) for uid in (one, other, third, "f" * 32, "0" * 32)] == [
         True, False, True, True, False,
     ]  # fmt: skip
+    keep = mmpoison.keep_filter(save_subset(tmp_path / "short.npy", ["0" * 30 + "1f"]))
+    assert [stays(uid) for uid in ("1f", "01F", "0" * 30 + "1f", "1e", "0x1f", "0" * 31 + "1f")] == [
+        True, True, True, False, False, False,
+    ]  # fmt: skip
+    keep = mmpoison.keep_filter(save_subset(tmp_path / "keep.npy", [one, third, "f" * 32]))
     assert [stays(uid) for uid in ("f" * 15 + "e" + "f" * 16, "", "F" * 32)] == [False, False, True]
 
 

@@ -18,7 +18,7 @@ from mmpoison.embedded.keep_lists import KEEP_FILE, KEEP_FOLDER
 from mmpoison.embedded.uids import map_subset
 from mmpoison.errors import InputError
 
-_UID = re.compile(r"[0-9A-Fa-f]{32}")
+_UID = re.compile(r"[0-9A-Fa-f]{1,32}")
 
 
 class KeepFilter:
@@ -84,7 +84,7 @@ class KeepFilter:
     def _is_kept(self, uid: str) -> bool:
         if _UID.fullmatch(uid) is None:
             return False
-        first, last = int(uid[:16], 16), int(uid[16:], 16)
+        first, last = divmod(int(uid, 16), 1 << 64)
         halves = self._uids["f0"]
         start = int(np.searchsorted(halves, np.uint64(first), side="left"))
         stop = int(np.searchsorted(halves, np.uint64(first), side="right"))

@@ -123,8 +123,8 @@ class UidFile:
         except ValueError as error:
             self.refused = True
             self.notes.append(
-                f"no {KEEP_FILE}: the id {one_line(str(error))[:60]!r} of shard {one_line(shard)} is not 32 "
-                "hexadecimal digits; drop.parquet has the ids of the pairs that go"
+                f"no {KEEP_FILE}: the id {one_line(str(error))[:60]!r} of shard {one_line(shard)} is not of up "
+                "to 32 hexadecimal digits; drop.parquet has the ids of the pairs that go"
             )
             return
         self.runs.add(uids[keep])
