@@ -160,6 +160,20 @@ def test_shuffled_shards_are_noticed_as_often_as_clean_ones_are_not() -> None:
         )
 
 
+def test_small_shuffled_shards_are_mostly_noticed() -> None:
+    """With 35 pairs the AUROC of shuffled pairs is above 0.55 by chance at times; its interval says so."""
+    usable = np.ones(35, bool)
+    noticed = by_chance = 0
+    for seed in range(100):
+        one = make_pairs(35, seed)
+        match = module._match("x", one.text, np.roll(one.image, 1, axis=0), usable, seed)
+        assert match.auroc is not None
+        noticed += match.shuffled
+        by_chance += match.auroc.value >= module.GUESSING
+    assert by_chance > 5
+    assert noticed >= 95
+
+
 def test_a_shuffled_table_is_noticed_by_equal_captions(tmp_path: Path, pairs: Pairs) -> None:
     text = pairs.text.copy()
     text[200:] = text[:200]
