@@ -63,6 +63,7 @@ def test_licence_files_are_full() -> None:
         "mmpoison.metrics",
         "mmpoison.datasets",
         "mmpoison.attacks",
+        "mmpoison.embedded",
         "mmpoison.images",
         "mmpoison.reporting",
         "mmpoison.pages.search",

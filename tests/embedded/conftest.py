@@ -6,6 +6,7 @@ import hashlib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -38,11 +39,18 @@ class Pairs:
 
     def parts(self, sizes: Sequence[int]) -> list[Pairs]:
         ends = np.cumsum([0, *sizes])
-        return [self.part(slice(a, b)) for a, b in zip(ends[:-1], ends[1:], strict=True)]
+        return [self.part(slice(a, b)) for a, b in pairwise(ends)]
 
     @property
     def cosine(self) -> npt.NDArray[np.float64]:
         text, image = self.text.astype(np.float64), self.image.astype(np.float64)
+        with np.errstate(all="ignore"):
+            return self._cosine(text, image)
+
+    @staticmethod
+    def _cosine(
+        text: npt.NDArray[np.float64], image: npt.NDArray[np.float64]
+    ) -> npt.NDArray[np.float64]:
         norms = np.linalg.norm(text, axis=1) * np.linalg.norm(image, axis=1)
         return np.asarray((text * image).sum(axis=1) / norms)
 
@@ -99,7 +107,8 @@ def datacomp(
             arrays[f"{model}_img"] = part.image[:, ::step]
             arrays[f"{model}_txt"] = part.text[:, ::step]
         stem = hashlib.md5(str(number).encode()).hexdigest()
-        np.savez(folder / f"{stem}.npz", **{k: np.ascontiguousarray(v) for k, v in arrays.items()})
+        save: Any = np.savez
+        save(folder / f"{stem}.npz", **{k: np.ascontiguousarray(v) for k, v in arrays.items()})
         table = pa.table(
             {
                 "uid": part.uids,

@@ -221,7 +221,8 @@ def list_place(given: str | Path) -> Listing:
         raise InputError(f"{one_line(text)}: cannot be opened ({reason})") from None
     if not there:
         raise InputError(f"{one_line(text)}: no such folder or file")
-    if store.protocol == "file" or "file" in store.protocol:
+    protocols = (store.protocol,) if isinstance(store.protocol, str) else store.protocol
+    if "file" in protocols:
         return Listing(text, DataFile(path))
     return Listing(text, DataFile(path, store))
 

@@ -5,6 +5,7 @@ dataset = webdataset.WebDataset(shards).select(mmpoison.keep_filter("scan/keep.n
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,10 @@ import numpy as np
 from mmpoison.base.phrasing import one_line
 from mmpoison.base.untrusted import parse_json, read_lines
 from mmpoison.embedded.keep_lists import KEEP_FILE, KEEP_FOLDER
-from mmpoison.embedded.uids import map_subset, parse_uids
+from mmpoison.embedded.uids import map_subset
 from mmpoison.errors import InputError
+
+_UID = re.compile(r"[0-9A-Fa-f]{1,32}")
 
 
 class KeepFilter:
@@ -79,10 +82,9 @@ class KeepFilter:
         return str(facts.get("uid", "")) if isinstance(facts, Mapping) else ""
 
     def _is_kept(self, uid: str) -> bool:
-        try:
-            first, last = parse_uids([uid])[0].tolist()
-        except ValueError:
+        if _UID.fullmatch(uid) is None:
             return False
+        first, last = divmod(int(uid, 16), 1 << 64)
         halves = self._uids["f0"]
         start = int(np.searchsorted(halves, np.uint64(first), side="left"))
         stop = int(np.searchsorted(halves, np.uint64(first), side="right"))

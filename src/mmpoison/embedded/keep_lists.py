@@ -112,7 +112,7 @@ class UidFile:
     def __init__(self, runs: UidRuns) -> None:
         self.notes: list[str] = []
         self.refused = False
-        self._runs = runs
+        self.runs = runs
 
     def add(self, shard: str, ids: Sequence[str], keep: BoolArray) -> None:
         """Take the uids of a shard; with the first id that is no uid, there will be no file."""
@@ -123,21 +123,21 @@ class UidFile:
         except ValueError as error:
             self.refused = True
             self.notes.append(
-                f"no {KEEP_FILE}: the id {one_line(str(error))[:60]!r} of shard {one_line(shard)} is not 32 "
-                "hexadecimal digits; drop.parquet has the ids of the pairs that go"
+                f"no {KEEP_FILE}: the id {one_line(str(error))[:60]!r} of shard {one_line(shard)} is not of up "
+                "to 32 hexadecimal digits; drop.parquet has the ids of the pairs that go"
             )
             return
-        self._runs.add(uids[keep])
-        self._runs.exclude(uids[~keep])
+        self.runs.add(uids[keep])
+        self.runs.exclude(uids[~keep])
 
 
 @contextmanager
 def _uid_file(target: Path) -> Iterator[UidFile]:
     target.parent.mkdir(parents=True, exist_ok=True)
-    with owned_temporary(target.with_suffix(".runs"), folder=False) as path:
-        with path.open("w+b") as stream:
-            found = UidFile(UidRuns(stream, path))
-            yield found
-            if not found.refused:
-                with atomic_file(target) as temporary:
-                    found._runs.write(temporary)
+    runs = target.with_suffix(".runs")
+    with owned_temporary(runs, folder=False) as path, path.open("w+b") as stream:
+        found = UidFile(UidRuns(stream, path))
+        yield found
+        if not found.refused:
+            with atomic_file(target) as temporary:
+                found.runs.write(temporary)

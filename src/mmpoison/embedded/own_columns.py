@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +11,7 @@ import numpy as np
 
 from mmpoison.base.phrasing import one_line
 from mmpoison.datasets.formats.arrow_columns import is_text_type
-from mmpoison.datasets.formats.arrow_rows import bounded_batches, short, text_bytes, values_of
+from mmpoison.datasets.formats.arrow_rows import TEXT_PER_BYTE, short, text_bytes, values_of
 from mmpoison.embedded.files import DataFile
 from mmpoison.embedded.source import Array, IdKind, IntArray, ShardError
 from mmpoison.errors import InputError
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 ROWS_AT_ONCE = 16_384
 MOST_TEXT = 256 << 20
-"""Bytes of text that the own columns of dropped pairs may unpack to at once."""
+"""A shard's column, and the columns of its dropped pairs, may unpack to so much text, more for a large file."""
 
 
 @dataclass(frozen=True)
@@ -143,7 +143,7 @@ class OwnColumns:
         ascending = wanted[order] + self.start
         pieces = []
         texts = [f.name for f in schema if is_text_type(f.type) or _is_list_of_text(f.type)]
-        limit = MOST_TEXT + 100 * self.file.size()
+        limit = MOST_TEXT + TEXT_PER_BYTE * self.file.size()
         with self.opened() as plain:
             leaves = text_leaves(plain, texts)
             metadata = plain.metadata
@@ -218,22 +218,24 @@ class OwnColumns:
         """
         import pyarrow.parquet as pq
 
-        with (
-            self.file.reading(),
-            self._broken(),
-            self.file.open() as raw,
-            pq.ParquetFile(raw, **options) as file,
-        ):
-            yield file
+        with self.file.reading(), self._broken(), ExitStack() as stack:
+            path = self.file.local
+            place = str(path) if path is not None else stack.enter_context(self.file.open())
+            yield stack.enter_context(pq.ParquetFile(place, **options))
 
     def _batches(self, column: str) -> Iterator[Any]:
         """Yield the arrays of one column, up to a limit of text in total."""
-        problems: list[str] = []
-        numbered = ((0, batch) for batch in self.batches([column]))
-        for _, batch in bounded_batches(numbered, self.file.size(), str(self.file), problems):
-            yield batch.column(0)
-        if problems:
-            raise ShardError(problems[0].removesuffix(", what follows is lost"))
+        import pyarrow as pa
+
+        limit = MOST_TEXT + TEXT_PER_BYTE * self.file.size()
+        for batch in self.batches([column]):
+            array = batch.column(0)
+            with self._broken():
+                # counted before a text that the file says once is written out for every row
+                limit -= text_bytes(array)
+                if limit < 0:
+                    raise ShardError(f"{self.file}: unpacks to too much text (a bomb?)")
+                yield array.dictionary_decode() if pa.types.is_dictionary(array.type) else array
 
     def _span(self, file: Any) -> tuple[int, int]:
         rows = int(file.metadata.num_rows)

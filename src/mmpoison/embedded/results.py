@@ -21,6 +21,7 @@ import numpy.typing as npt
 
 from mmpoison.base.files import atomic_file, write_json
 from mmpoison.base.phrasing import count_of, one_line
+from mmpoison.embedded.files import each
 from mmpoison.embedded.keep_lists import BoolArray, KeepList, keep_list
 from mmpoison.embedded.source import EmbeddedSource, Shard, ShardError
 from mmpoison.errors import InputError
@@ -56,11 +57,10 @@ class ResultWriter:
     """Takes the verdicts of shards, made by `write_results`.
 
     Args:
-        kind: Gives the ids.
         own: Own columns that go through to `drop.parquet`.
         keep: Writes which pairs stay.
-        write: Writes a table to `drop.parquet`.
         schema: Schema of `drop.parquet`.
+        write: Writes a table to `drop.parquet`.
     """
 
     def __init__(
@@ -222,13 +222,16 @@ def own_schema(shards: Sequence[Shard]) -> pa.Schema:
     """
     import pyarrow as pa
 
-    found: dict[str, Any] = {}
-    for shard in shards:
+    def schema_of(shard: Shard) -> Sequence[Any]:
         try:
-            schema = shard.schema()
+            return list(shard.schema())
         except ShardError:
-            continue
-        for field in schema:
+            return ()
+
+    found: dict[str, Any] = {}
+    # many small answers of a store or a disk
+    for fields in each(schema_of, shards, remote=True):
+        for field in fields:
             known = found.get(field.name, field.type)
             if known != field.type:
                 try:

@@ -102,11 +102,6 @@ class EmbeddedSource:
         return sum(shard.rows for shard in self.shards)
 
 
-class _Sized(Shard, Protocol):
-    @property
-    def dimension(self) -> int: ...
-
-
 S = TypeVar("S", bound=Any)
 
 
@@ -123,9 +118,12 @@ def make_source(format: str, root: str, shards: Iterable[S], id_kind: IdKind) ->
         The source; its dimension is the commonest one, and a shard of another raises when it is read.
 
     Raises:
-        InputError: If no shard can be read; the message is that of the first.
+        InputError: If no shard can be read (the message is that of the first), or two have one name.
     """
     found = list(shards)
+    names = Counter(shard.name for shard in found)
+    if twice := [name for name, count in names.items() if count > 1]:
+        raise InputError(f"{root}: two shards are called {twice[0]!r:.80}: rename one of the files")
     sizes = Counter(shard.dimension for shard in found if shard.dimension)
     if not sizes:
         try:

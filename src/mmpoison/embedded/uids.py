@@ -31,8 +31,10 @@ _DIGITS = re.compile(r"[0-9A-Fa-f]*")
 def parse_uids(ids: Sequence[str]) -> Uids:
     """Turn uids into numbers.
 
+    DataComp's resharder reads a uid as one number; of one with fewer than 32 digits the first ones are zero.
+
     Args:
-        ids: Each of 32 hexadecimal digits.
+        ids: Each of 32 hexadecimal digits, or fewer.
 
     Returns:
         Shape `(n,)`, of `UID_TYPE`, in the order of the ids.
@@ -43,11 +45,18 @@ def parse_uids(ids: Sequence[str]) -> Uids:
     >>> parse_uids(["0000000000000001000000000000000f"]).tolist()
     [(1, 15)]
     """
-    joined = "".join(ids)
-    if not all(len(each) == 32 for each in ids) or _DIGITS.fullmatch(joined) is None:
-        wrong = next(e for e in ids if len(e) != 32 or _DIGITS.fullmatch(e) is None)
-        raise ValueError(wrong)
-    return np.frombuffer(bytes.fromhex(joined), ">u8,>u8").astype(UID_TYPE)
+    whole = ids if all(len(each) == 32 for each in ids) else [_padded(each) for each in ids]
+    joined = "".join(whole)
+    if _DIGITS.fullmatch(joined) is None:
+        raise ValueError(next(each for each in ids if _DIGITS.fullmatch(each) is None))
+    digits = np.frombuffer(bytes.fromhex(joined), np.dtype(">u8,>u8"))
+    return np.asarray(digits.astype(UID_TYPE))
+
+
+def _padded(uid: str) -> str:
+    if not 1 <= len(uid) <= 32:
+        raise ValueError(uid)
+    return uid.rjust(32, "0")
 
 
 def sort_uids(uids: Uids) -> Uids:
@@ -56,12 +65,17 @@ def sort_uids(uids: Uids) -> Uids:
     Args:
         uids: Shape `(n,)`, of `UID_TYPE`.
     """
-    # sorting pairs of numbers as such is ten times as slow
-    ordered = uids[np.lexsort((uids["f1"], uids["f0"]))]
-    if len(ordered) < 2:
-        return ordered
-    new = (ordered["f0"][1:] != ordered["f0"][:-1]) | (ordered["f1"][1:] != ordered["f1"][:-1])
-    return ordered[np.concatenate([[True], new])]
+    if len(uids) < 2:
+        return uids.copy()
+    # almost all first halves differ; sorting by both at once takes several times as long
+    ordered = uids[np.argsort(uids["f0"])]
+    same = ordered["f0"][1:] == ordered["f0"][:-1]
+    if same.any():
+        equal = np.concatenate([same, [False]]) | np.concatenate([[False], same])
+        part = ordered[equal]
+        ordered[equal] = part[np.lexsort((part["f1"], part["f0"]))]
+        same &= ordered["f1"][1:] == ordered["f1"][:-1]
+    return np.asarray(ordered[np.concatenate([[True], ~same])])
 
 
 def map_subset(path: Path) -> Uids:

@@ -83,10 +83,10 @@ def test_options_name_the_files(tmp_path: Path, pairs: Pairs) -> None:
     with pytest.raises(InputError, match="several Parquet files"):
         open_embedded(folder, format="npy-pair", options={**options, "metadata": None})
     with pytest.raises(
-        InputError, match="no .npy file has a usual name for the embeddings of text"
+        InputError, match=r"no \.npy file has a usual name for the embeddings of text"
     ):
         open_embedded(folder, format="npy-pair")
-    with pytest.raises(InputError, match="c.npy: no such file"):
+    with pytest.raises(InputError, match=r"c\.npy: no such file"):
         open_embedded(folder, format="npy-pair", options={**options, "text": "c.npy"})
 
 

@@ -83,6 +83,24 @@ def test_a_missing_list_or_number_is_nan(tmp_path: Path) -> None:
     assert open_embedded(tmp_path).id_kind == "row"
 
 
+def test_lists_may_be_missing_at_first(tmp_path: Path) -> None:
+    lists = [None] * 100 + [[1.0, 2.0]]
+    write(tmp_path, lists, lists)
+    source = open_embedded(tmp_path)
+    assert source.dimension == 2
+    assert np.isnan(source.shards[0].vectors()[0]).all(axis=1).sum() == 100
+
+
+def test_two_shards_of_one_name_are_refused(
+    tmp_path: Path, pairs: Pairs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "ROWS_A_SHARD", 12)
+    parquet_lists(tmp_path, pairs.parts([45, 5]), group=8)
+    (tmp_path / "part-1.parquet").rename(tmp_path / "part-0-00001.parquet")
+    with pytest.raises(InputError, match="two shards are called 'part-0-00001'"):
+        open_embedded(tmp_path)
+
+
 def test_a_list_of_another_length(tmp_path: Path) -> None:
     write(tmp_path, [[1, 2], None, [3]], [[1, 2]] * 3)
     with pytest.raises(

@@ -85,17 +85,17 @@ def _label(value: Any, names: tuple[str, ...]) -> str | None:
 
 
 def bounded_batches(
-    batches: Iterable[tuple[int, Any]], size: int, name: str, problems: list[str]
+    batches: Iterable[tuple[int, Any]], path: Path, name: str, problems: list[str]
 ) -> Iterator[tuple[int, Any]]:
     """Yield batches of a file up to a limit of text bytes in total; a small file may repeat one text many times.
 
     Args:
         batches: Each with the number of its first row.
-        size: Bytes of the file.
+        path: The file.
         name: What it is called in problems.
         problems: Gets a line where it is too much.
     """
-    limit = MOST_TEXT + TEXT_PER_BYTE * size
+    limit = MOST_TEXT + TEXT_PER_BYTE * path.stat().st_size
     total = 0
     for first, batch in batches:
         for start in range(0, batch.num_rows, ROWS_MEASURED):

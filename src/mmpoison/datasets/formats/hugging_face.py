@@ -195,7 +195,7 @@ def _entries(
                 continue
             try:
                 checked = _checked(chain([first], batches), columns.needed)
-                bounded = bounded_batches(checked, path.stat().st_size, name, problems)
+                bounded = bounded_batches(checked, path, name, problems)
                 yield from entries_of(bounded, columns, name, root, split)
             except InputError as error:
                 yield f"{path}: {error}, what follows in it is lost"

@@ -143,7 +143,7 @@ def _entries(
                 leaves = text_leaves(file, columns.needed)
             with pq.ParquetFile(path, read_dictionary=leaves) as file:
                 batches = _batches(file, columns.needed, name, problems)
-                bounded = bounded_batches(batches, path.stat().st_size, name, problems)
+                bounded = bounded_batches(batches, path, name, problems)
                 yield from entries_of(bounded, columns, name, root, split_of_path(name))
         except InputError as error:
             yield str(error)

@@ -134,9 +134,11 @@ def open_parquet_lists(
         find_column(owns, "score", score) if score else None,
     )
 
+    dimension = _dimension(plain, sides["text"])
+
     def shards_of(file: DataFile) -> list[ListShard]:
         try:
-            spans = list(_spans(file, hidden))
+            spans = list(_spans(file))
         except ShardError:
             return [ListShard(file.stem, OwnColumns(file, hidden=hidden), *hidden, columns)]
         return [
@@ -148,7 +150,7 @@ def open_parquet_lists(
                 stop - start,
                 dimension,
             )
-            for number, (start, stop, dimension) in enumerate(spans)
+            for number, (start, stop) in enumerate(spans)
         ]
 
     shards = [shard for part in each(shards_of, files, remote=place.remote) for shard in part]
@@ -162,36 +164,37 @@ def _files(place: Listing) -> list[DataFile]:
     return next((list(files.values()) for files in found if files), [])
 
 
-def _spans(file: DataFile, hidden: Sequence[str]) -> Iterator[tuple[int, int, int]]:
-    """Yield first row, end and dimension of each shard of a file: whole row groups, as the footer has them."""
-    own = OwnColumns(file)
-    with own.opened() as opened:
+def _spans(file: DataFile) -> Iterator[tuple[int, int]]:
+    """Yield first row and end of each shard of a file: whole row groups, as the footer has them."""
+    with OwnColumns(file).opened() as opened:
         groups = [
             opened.metadata.row_group(n).num_rows for n in range(opened.metadata.num_row_groups)
         ]
-    dimension = _dimension(own, hidden[0], sum(groups))
     start = stop = 0
     for rows in groups:
         stop += rows
         if stop - start >= ROWS_A_SHARD:
-            yield start, stop, dimension
+            yield start, stop
             start = stop
     if stop > start or not groups:
-        yield start, stop, dimension
+        yield start, stop
 
 
-def _dimension(own: OwnColumns, column: str, rows: int) -> int:
+def _dimension(files: Sequence[OwnColumns], column: str) -> int:
     """Return the length of the first list that is there; the type says it where lists have a fixed size."""
     import pyarrow.types as types
 
-    schema = own.schema()
-    if column not in schema.names:
-        raise ShardError(f"{own.file}: has no column {column!r:.80}")
-    kind = schema.field(column).type
-    if types.is_fixed_size_list(kind):
-        return int(kind.list_size)
-    first = next(OwnColumns(own.file, 0, min(rows, 64)).batches([column]), None)
-    return 0 if first is None else _width([first], column)
+    for own in files:
+        try:
+            schema = own.schema()
+            if column in schema.names and types.is_fixed_size_list(schema.field(column).type):
+                return int(schema.field(column).type.list_size)
+            for batch in own.batches([column]):
+                if is_list_of_numbers(batch.column(0).type) and (size := _width([batch], column)):
+                    return size
+        except ShardError:
+            continue
+    return 0
 
 
 def _width(batches: Sequence[Any], column: str) -> int:

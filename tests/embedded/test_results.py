@@ -1,0 +1,239 @@
+"""The files of a scan: complete, of one schema whatever the shards, whole or not there at all."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from tests.embedded.conftest import Pairs, clip_retrieval, datacomp, make_pairs, npy_pair
+
+from mmpoison.embedded import EmbeddedSource, ShardError, ShardVerdict, open_embedded, write_results
+from mmpoison.embedded.results import ResultWriter, drop_schema, own_schema
+from mmpoison.errors import InputError
+
+
+@pytest.fixture
+def pairs() -> Pairs:
+    return make_pairs(60)
+
+
+def every(step: int, rows: int, **more: Any) -> ShardVerdict:
+    """Every so manieth pair goes."""
+    drop = np.arange(rows) % step == 0
+    score = np.arange(rows, dtype=np.float32)
+    return ShardVerdict(score, drop, reason=["because"] * int(drop.sum()), **more)
+
+
+def scan(folder: Path, out: Path, step: int = 7) -> ResultWriter:
+    source = open_embedded(folder)
+    with write_results(out, source) as results:
+        for shard in source.shards:
+            try:
+                results.add(shard, every(step, shard.rows))
+            except ShardError as error:
+                results.fail(shard, str(error))
+        results.name_groups([{"images": 3}, {"images": 2}])
+        assert not list(out.glob("[!.]*"))
+    return results
+
+
+def subset(kept: list[str]) -> list[tuple[int, int]]:
+    return sorted({(int(uid[:16], 16), int(uid[16:32], 16)) for uid in kept})
+
+
+def test_uids_become_a_subset_file(tmp_path: Path, pairs: Pairs) -> None:
+    results = scan(datacomp(tmp_path / "set", pairs.parts([20, 25, 15])), tmp_path / "out")
+    source = open_embedded(tmp_path / "set")
+    kept: list[str] = []
+    gone: list[str] = []
+    for shard in source.shards:
+        for row, uid in enumerate(shard.ids()):
+            (gone if row % 7 == 0 else kept).append(uid)
+    found = np.load(tmp_path / "out" / "keep.npy")
+    assert found.dtype == np.dtype("u8,u8")
+    assert found.tolist() == subset(kept)
+    table = pq.read_table(tmp_path / "out" / "drop.parquet")
+    assert table["id"].to_pylist() == table["uid"].to_pylist() == gone
+    assert table["score"].to_pylist() == table["row"].to_pylist()
+    assert set(table["reason"].to_pylist()) == {"because"}
+    assert table["group"].null_count == len(gone)
+    assert table["face_bboxes"].to_pylist() == [[[0.1, 0.2, 0.3, 0.4]]] * len(gone)
+    assert results.notes == []
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == [
+        "drop.parquet", "groups.json", "keep.npy", "shards.parquet",
+    ]  # fmt: skip
+    assert json.loads((tmp_path / "out" / "groups.json").read_text()) == [
+        {"group": 0, "images": 3},
+        {"group": 1, "images": 2},
+    ]
+
+
+def test_a_uid_that_goes_once_is_kept_nowhere(tmp_path: Path, pairs: Pairs) -> None:
+    twice = replace(pairs, uids=[*pairs.uids[:59], pairs.uids[0]])
+    scan(datacomp(tmp_path / "set", [twice]), tmp_path / "out")
+    kept = [uid for row, uid in enumerate(pairs.uids[:59]) if row % 7]
+    assert np.load(tmp_path / "out" / "keep.npy").tolist() == subset(kept)
+
+
+def test_ids_that_are_no_uids_give_no_subset_file_but_a_line(tmp_path: Path, pairs: Pairs) -> None:
+    wrong = replace(pairs, uids=[*pairs.uids[:59], "no\x1b[31m\nhex"])
+    results = scan(datacomp(tmp_path / "set", wrong.parts([30, 30])), tmp_path / "out")
+    assert not (tmp_path / "out" / "keep.npy").exists()
+    (line,) = results.notes
+    assert line.startswith(r"no keep.npy: the id 'no\\x1b[31m\\nhex' of shard ")
+    assert "\n" not in line
+    assert "\x1b" not in line
+    assert pq.read_table(tmp_path / "out" / "drop.parquet").num_rows == 10
+
+
+def test_keys_become_a_list_for_each_shard(tmp_path: Path, pairs: Pairs) -> None:
+    scan(clip_retrieval(tmp_path / "set", pairs.parts([20, 40])), tmp_path / "out")
+    lists = {p.name: p.read_text().splitlines() for p in (tmp_path / "out" / "keep").iterdir()}
+    assert lists == {
+        "0.txt": [k for n, k in enumerate(pairs.keys[:20]) if n % 7],
+        "1.txt": [k for n, k in enumerate(pairs.keys[20:]) if n % 7],
+    }
+
+
+def test_a_key_with_a_line_break_is_not_two_keys(tmp_path: Path, pairs: Pairs) -> None:
+    keys = ["a\nb", "", *pairs.keys[2:]]
+    folder = clip_retrieval(tmp_path / "set", [replace(pairs, keys=keys)])
+    results = scan(folder, tmp_path / "out", step=100)
+    assert (tmp_path / "out" / "keep" / "0.txt").read_text().splitlines() == keys[2:]
+    assert results.notes[0].startswith("1 key cannot be in a list")
+
+
+def test_rows_give_no_list_but_a_line(tmp_path: Path, pairs: Pairs) -> None:
+    npy_pair(tmp_path / "set", pairs)
+    (tmp_path / "set" / "pairs.parquet").unlink()
+    results = scan(tmp_path / "set", tmp_path / "out")
+    assert results.notes[0].startswith("no list of pairs to keep")
+    table = pq.read_table(tmp_path / "out" / "drop.parquet")
+    assert table.to_pylist()[1] == {
+        "id": "7", "shard": "00000", "row": 7, "score": 7.0, "group": None, "reason": "because",
+    }  # fmt: skip
+
+
+def test_one_bad_shard_of_several_is_counted(tmp_path: Path, pairs: Pairs) -> None:
+    folder = clip_retrieval(tmp_path / "set", pairs.parts([20, 20, 20]))
+    file = folder / "metadata" / "metadata_1.parquet"
+    file.write_bytes(file.read_bytes()[:-5])
+    results = scan(folder, tmp_path / "out")
+    rows = pq.read_table(tmp_path / "out" / "shards.parquet").to_pylist()
+    assert [(r["shard"], r["rows"], r["kept"], r["dropped"], r["not_judged"]) for r in rows] == [
+        ("0", 20, 17, 3, 0), ("1", 20, 0, 0, 20), ("2", 20, 17, 3, 0),
+    ]  # fmt: skip
+    assert rows[0]["error"] is None
+    assert "metadata_1.parquet: broken Parquet file" in rows[1]["error"]
+    assert results.notes == [
+        "1 shard could not be read (20 pairs by the headers): the pairs are in no list of pairs to keep, see "
+        "shards.parquet"
+    ]
+    assert pq.read_table(tmp_path / "out" / "drop.parquet").num_rows == 6
+    assert sorted(p.name for p in (tmp_path / "out" / "keep").iterdir()) == ["0.txt", "2.txt"]
+
+
+def test_pairs_that_were_not_judged_are_counted(tmp_path: Path, pairs: Pairs) -> None:
+    source = open_embedded(datacomp(tmp_path / "set", [pairs]))
+    score = np.full(60, np.nan)
+    score[3:] = 1
+    group = np.full(60, -1)
+    group[:2] = 4
+    drop = group == 4
+    with write_results(tmp_path / "out", source) as results:
+        results.add(source.shards[0], ShardVerdict(score, drop, group, ["a", "b"]))
+    assert results.shard_counts[0]["not_judged"] == 3
+    table = pq.read_table(tmp_path / "out" / "drop.parquet")
+    assert table["group"].to_pylist() == [4, 4]
+    assert table["reason"].to_pylist() == ["a", "b"]
+    assert np.isnan(table["score"].to_numpy()).all()
+
+
+def test_own_columns_that_differ_between_shards_get_one_type(tmp_path: Path, pairs: Pairs) -> None:
+    folder = clip_retrieval(tmp_path / "set", pairs.parts([20, 20, 20]))
+    files = [folder / "metadata" / f"metadata_{n}.parquet" for n in range(3)]
+
+    def put(number: int, **columns: Any) -> None:
+        table = pq.read_table(files[number])
+        for name, values in columns.items():
+            table = table.append_column(name, pa.array(values))
+        pq.write_table(table, files[number])
+
+    put(0, score=[1] * 20, width=[1] * 20, boxes=pa.nulls(20), odd=["x"] * 20)
+    put(1, width=[1.5] * 20, boxes=[[0.5]] * 20, odd=[[1]] * 20)
+    put(2, row=["r"] * 20, own_row=["o"] * 20)
+    assert own_schema(open_embedded(folder).shards).names == [
+        "image_path", "caption", "url", "score", "width", "boxes", "odd", "row", "own_row",
+    ]  # fmt: skip
+    scan(folder, tmp_path / "out", step=10)
+    table = pq.read_table(tmp_path / "out" / "drop.parquet")
+    assert table["own_score"].to_pylist() == [1, 1, None, None, None, None]
+    assert table["width"].to_pylist() == [1.0, 1.0, 1.5, 1.5, None, None]
+    assert table["boxes"].to_pylist() == [None, None, [0.5], [0.5], None, None]
+    assert table["odd"].to_pylist() == ["x", "x", "[1]", "[1]", None, None]
+    assert table["own_own_row"].to_pylist() == [None] * 4 + ["r", "r"]
+    assert table["own_row"].to_pylist() == [None] * 4 + ["o", "o"]
+    assert table["row"].to_pylist() == [0, 10] * 3
+
+
+def test_names_of_columns_never_clash() -> None:
+    own = pa.schema([pa.field(n, pa.int8()) for n in ("id", "own_id", "own_own_id", "x")])
+    names = drop_schema(own).names
+    assert len(names) == len(set(names)) == 10
+
+
+def test_text_that_is_not_utf8_goes_through(tmp_path: Path, pairs: Pairs) -> None:
+    folder = clip_retrieval(tmp_path / "set", [pairs])
+    file = folder / "metadata" / "metadata_0.parquet"
+    raw = pa.array([b"\xff\xfe"] * 60).view(pa.string())
+    table = pq.read_table(file).drop_columns(["image_path"])
+    pq.write_table(table.append_column("image_path", raw), file)
+    results = scan(folder, tmp_path / "out")
+    assert results.notes[0].startswith("51 keys cannot be in a list")
+    assert pq.read_table(tmp_path / "out" / "drop.parquet")["id"].to_pylist() == [r"\udcff"] * 9
+
+
+def test_nothing_is_left_of_a_scan_that_fails(tmp_path: Path, pairs: Pairs) -> None:
+    for writer in (datacomp, clip_retrieval):
+        source = open_embedded(writer(tmp_path / writer.__name__, [pairs]))
+        out = tmp_path / f"out-{writer.__name__}"
+
+        def stopped(source: EmbeddedSource = source, out: Path = out) -> None:
+            with write_results(out, source) as results:
+                results.add(source.shards[0], every(7, 60))
+                raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            stopped()
+        assert list(out.iterdir()) == []
+
+
+def test_verdicts_of_another_length_are_refused(tmp_path: Path, pairs: Pairs) -> None:
+    source = open_embedded(datacomp(tmp_path / "set", [pairs]))
+    shard = source.shards[0]
+    with (
+        pytest.raises(InputError, match="59 scores and 59 verdicts for 60 pairs"),
+        write_results(tmp_path / "out", source) as results,
+    ):
+        results.add(shard, every(7, 59))
+    with (
+        pytest.raises(InputError, match="1 reason for 9 dropped pairs"),
+        write_results(tmp_path / "out", source) as results,
+    ):
+        results.add(shard, replace(every(7, 60), reason=["x"]))
+
+
+def test_nothing_dropped_and_everything_dropped(tmp_path: Path, pairs: Pairs) -> None:
+    source = open_embedded(datacomp(tmp_path / "set", [pairs]))
+    for share, kept in ((False, 60), (True, 0)):
+        out = tmp_path / f"out-{share}"
+        with write_results(out, source) as results:
+            results.add(source.shards[0], ShardVerdict(np.zeros(60), np.full(60, share)))
+        assert len(np.load(out / "keep.npy")) == kept
+        assert pq.read_table(out / "drop.parquet").num_rows == 60 - kept

@@ -1,0 +1,117 @@
+"""Subset files against an independent slow version of DataComp's rule, and the merge with flat memory."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mmpoison.embedded import uids as module
+from mmpoison.embedded.uids import UidRuns, map_subset, parse_uids, sort_uids
+from mmpoison.errors import InputError
+
+# few different halves, so that many are equal, and the largest ones
+HALVES = st.sampled_from(["0" * 16, "0" * 15 + "1", "f" * 16, "7" + "f" * 15, "8" + "0" * 15])
+# shorter ones are numbers too
+UIDS = st.builds(lambda a, b: a + b, HALVES, HALVES) | st.text(
+    "0123456789abcdefABCDEF", min_size=1, max_size=32
+)
+
+
+def subset_bytes(kept: list[str]) -> bytes:
+    """The rule by which DataComp's resharder finds a uid, with Python's numbers."""
+    pairs = {divmod(int(uid, 16), 2**64) for uid in kept}
+    stream = io.BytesIO()
+    np.save(stream, np.array(sorted(pairs), dtype=np.dtype("u8,u8")))
+    return stream.getvalue()
+
+
+def written(parts: list[list[str]], excluded: list[str], folder: Path) -> bytes:
+    with (folder / "runs").open("w+b") as stream:
+        runs = UidRuns(stream, folder / "runs")
+        for part in parts:
+            runs.add(parse_uids(part))
+        runs.exclude(parse_uids(excluded))
+        count = runs.write(folder / "keep.npy")
+    raw = (folder / "keep.npy").read_bytes()
+    assert len(np.load(io.BytesIO(raw))) == count
+    return raw
+
+
+@given(
+    parts=st.lists(st.lists(UIDS, max_size=30), max_size=8),
+    excluded=st.lists(UIDS, max_size=5),
+    at_once=st.integers(1, 40),
+)
+def test_it_equals_the_slow_version(
+    parts: list[list[str]],
+    excluded: list[str],
+    at_once: int,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    out = {int(uid, 16) for uid in excluded}
+    kept = [uid for part in parts for uid in part if int(uid, 16) not in out]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "MERGED_ROWS", at_once)
+        assert written(parts, excluded, tmp_path_factory.mktemp("x")) == subset_bytes(kept)
+
+
+def test_many_uids_are_merged_in_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(0)
+    uids = [rng.bytes(16).hex() for _ in range(20_000)]
+    parts = [list(rng.choice(uids, 1000)) for _ in range(30)]
+    monkeypatch.setattr(module, "MERGED_ROWS", 1000)
+    sizes: list[int] = []
+
+    def watched(given: module.Uids) -> module.Uids:
+        sizes.append(len(given))
+        return sort_uids(given)
+
+    monkeypatch.setattr(module, "sort_uids", watched)
+    raw = written(parts, [], tmp_path)
+    assert raw == subset_bytes([uid for part in parts for uid in part])
+    assert len(sizes) > 50
+    assert max(sizes) < 3000
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    ["", "0" * 33, "g" * 32, " " + "0" * 31, "0x" + "0" * 30, "1_" * 16, "٣" * 32],
+)
+def test_what_is_no_uid(wrong: str) -> None:
+    with pytest.raises(ValueError, match=r".*") as caught:
+        parse_uids(["0" * 32, wrong, "f" * 32])
+    assert str(caught.value) == wrong
+    assert parse_uids([]).shape == (0,)
+
+
+def test_a_subset_file_is_mapped(tmp_path: Path) -> None:
+    (tmp_path / "a.npy").write_bytes(subset_bytes(["f" * 32, "0" * 32]))
+    found = map_subset(tmp_path / "a.npy")
+    assert isinstance(found, np.memmap)
+    assert found.tolist() == [(0, 0), (2**64 - 1, 2**64 - 1)]
+    np.save(tmp_path / "b.npy", np.empty(0, "u8,u8"))
+    assert len(map_subset(tmp_path / "b.npy")) == 0
+
+
+def test_a_file_that_is_no_subset(tmp_path: Path) -> None:
+    file = tmp_path / "a.npy"
+    for array, line in (
+        (np.zeros(3, np.uint64), "holds uint64"),
+        (np.array([(2, 1), (1, 1)], "u8,u8"), "is not sorted"),
+        (np.zeros((2, 2), "u8,u8"), "of shape"),
+        (np.array([None]), "holds object"),
+    ):
+        np.save(file, array, allow_pickle=True)
+        with pytest.raises(InputError, match=line):
+            map_subset(file)
+    file.write_bytes(subset_bytes(["f" * 32])[:-1])
+    with pytest.raises(InputError, match="cut short, 1 bytes are missing"):
+        map_subset(file)
+    file.write_bytes(b"x")
+    with pytest.raises(InputError, match=r"is no \.npy file"):
+        map_subset(file)
