@@ -62,7 +62,7 @@ def scan(
         typer.Option(
             "--option",
             metavar="KEY=VALUE",
-            help="Option of the format, e.g. caption=TEXT; repeat it.",
+            help="Option of the format, e.g. caption_column=text; repeat it.",
         ),
     ] = None,
     seed: Annotated[int, typer.Option(min=0, max=SEEDS, help="Seed of samples and folds.")] = 0,
@@ -88,7 +88,7 @@ def scan(
 
     Example: [bold]mmpoison scan laion/embeddings --out scan[/bold]
 
-    Example: [bold]mmpoison scan pairs.csv --out scan --option image=path --option caption=text[/bold]
+    Example: [bold]mmpoison scan pairs.csv --out scan --option image_column=path --option caption_column=text[/bold]
 
     A scan that was killed resumes with the same command. Exit code 1: some shards could not be read, the others were
     scanned.
@@ -142,7 +142,7 @@ def parse_options(given: list[str]) -> dict[str, str]:
     for one in given:
         key, equals, value = one.partition("=")
         if not equals or not key:
-            raise InputError(f"--option {one}: KEY=VALUE is needed, such as caption=TEXT")
+            raise InputError(f"--option {one}: KEY=VALUE is needed, such as caption_column=text")
         found[key] = value
     return found
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import reduce
 from pathlib import Path
@@ -25,6 +26,7 @@ from mmpoison.defenses.filters.passes.groups.space import Space
 from mmpoison.defenses.filters.suspicious_groups import PlantedSize, Views, plant_goals
 from mmpoison.embedded.checks import GUESSING, SCORE_OFF, ShardFacts, notes_on
 from mmpoison.embedded.source import EmbeddedSource
+from mmpoison.errors import InputError
 from mmpoison.runs.data_scan.drop import Judged, drop_rule, write_verdicts
 from mmpoison.runs.data_scan.goal_words import DescribedGroup, Describer
 from mmpoison.runs.data_scan.group_passes import (
@@ -139,6 +141,12 @@ def scan_embedded(
     try:
         runner = ShardRunner(dict(enumerate(source.shards)), passes, crew, progress)
         judged = _scan(source, runner, passes, settings, progress)
+    except InputError:
+        if not any(passes.rglob("*.npz")):  # nothing that another attempt could use
+            shutil.rmtree(passes, ignore_errors=True)
+            with suppress(OSError):
+                work.rmdir()
+        raise
     finally:
         for worker in crew:
             worker.stop()
