@@ -170,9 +170,9 @@ def test_densities(distance: float, slof: float, dao: float, verdict: str) -> No
     for name, value in (("", distance), ("-slof", slof), ("-dao", dao)):
         for place in range(6):
             noise = float(rng.uniform(-0.02, 0.02))
-            (cell,) = with_trigger("patch", f"local-density-image{name}", HIGH, auroc=value + noise)[
-                place : place + 1
-            ]
+            (cell,) = with_trigger(
+                "patch", f"local-density-image{name}", HIGH, auroc=value + noise
+            )[place : place + 1]
             cells.append(cell)
     names = [f"local-density-image{name}" for name in ("", "-slof", "-dao")]
     (found,) = compare_claims(shown(cells, *names))

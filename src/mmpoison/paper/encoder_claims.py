@@ -14,9 +14,9 @@ from mmpoison.paper.claim import (
     need,
     one_goal,
     p_of,
+    p_text,
     reference,
     shown,
-    p_text,
     versus,
 )
 from mmpoison.paper.evidence import (

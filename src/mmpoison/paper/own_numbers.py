@@ -1,9 +1,9 @@
 """The paper's own printed numbers as results, to test each claim's rule on the paper that made the claim.
 
 The paper prints no seeds, so there is nothing to make an interval of. Every printed number is taken as exact: a
-difference of two of them is a difference, however small. That is the reading most favourable to the paper, and right for
-the purpose: a rule that says "does not hold" of the very numbers that the claim was read from is a wrong rule, or the
-paper contradicts itself. Each claim is given the table that it names alone, for two tables of the paper can differ.
+difference of two of them is a difference, however small. That is the reading most favourable to the paper, and right
+for the purpose: a rule that says "does not hold" of the very numbers that the claim was read from is a wrong rule, or
+the paper contradicts itself. Each claim is given the table that it names alone, for two tables of the paper can differ.
 """
 
 from __future__ import annotations

@@ -16,9 +16,9 @@ from mmpoison.paper.claim import (
     need,
     need_taken,
     one_goal,
+    p_text,
     reference,
     shown,
-    p_text,
     versus,
 )
 from mmpoison.paper.evidence import (
@@ -48,6 +48,9 @@ from mmpoison.statistics import clustered_mean, clustered_share
 
 ENCODERS = 3
 """As many image encoders the paper compares: two sizes of one family say little of the kind of encoder."""
+
+MOST_CUT = 0.05
+"""A larger share of repeated captions that are cut at the model's context is no longer a test of their length."""
 
 SAME_SIZE = 0.1
 """Hit@10 that differs by less between sizes of the data is the same: seeds have a standard deviation of about 0.05."""
@@ -271,6 +274,12 @@ def _order_of_sizes(results: Results) -> Finding:
 @claim(55)
 def _longer_is_worse(results: Results) -> Finding:
     rows = one_goal(results, ATTACK_1, study="query-length", model="poisoned")
-    said = {float(x): at.measured("hit@5") for x, at in rows.by("x")}
-    need({1.0, 3.0} <= said.keys())
-    return versus(said[1.0], said[3.0], is_smaller)
+    by_times = {float(x): at for x, at in rows.by("x")}
+    need({1.0, 3.0} <= by_times.keys())
+    once, thrice = (by_times[times] for times in (1.0, 3.0))
+    cut = thrice.measured("full_context").mean
+    need(
+        cut is None or cut <= MOST_CUT,
+        f"{cut or 0:.0%} of the captions said three times fill what the model reads: they are cut, not longer",
+    )
+    return versus(once.measured("hit@5"), thrice.measured("hit@5"), is_smaller)

@@ -480,6 +480,14 @@ class DriftTable:
         numbers = [Number("text", "texts", 4, same=3), Number("image", "images", 4, same=3)]
         note = f"{STRONGER} {self.note}".strip()
         compared_table(page, page.id, ("measured on", "n"), numbers, lines(), note=note)
+        for block in blocks(runs):
+            order = [block.results.measured(f"order_drift.{kind}") for kind in ("text", "image")]
+            if all(one.mean is not None for one in order):
+                text, image = (f"{one.mean:.4f}" for one in order)
+                page.notes.append(
+                    f"{block.title}: two clean models that differ in the order of pairs alone drift by {text} (texts) "
+                    f"and {image} (images)."
+                )
         for block in blocks(runs) if self.tested else ():
             test = paired(block.results, block.results, "drift.image", "drift.text")
             if test is not None and test.t_p is not None:

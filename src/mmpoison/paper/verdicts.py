@@ -142,7 +142,7 @@ def counted(found: list[Answer]) -> dict[Verdict, int]:
 
 
 NOTE = (
-    "Each claim is tested on the data that it names, with the paper's model; everything else is below, as a comparison. "
+    "Each claim is tested on the data that it names, with the paper's model; all else is below, as a comparison. "
     "A direction counts only with its paired t-test over seeds (p < 0.05, the 95% interval on one side of 0); no "
     "difference only if the whole interval lies within the margin of the rule. Undecided: the interval holds both "
     "answers, or there is one seed. Where a claim is about a number, the order of size is tested, not the digits."
