@@ -40,8 +40,8 @@ def results_table(paths: Sequence[str | Path]) -> pa.Table:
         `run` (folder), `recipe`, `seed`, `manifest` (sha256 of the file), `tool_version`; `goal`, `original`, `target`,
         `model`; `hit@1` ... `min_rank`, `ties`, `median_rank`; `utility.image_retrieval.hit@1` and so on; `drift.text`,
         `drift.image` and `order_drift.text` likewise (in the rows of `poisoned` alone); each parameter of the resolved
-        recipe under the dotted key that `--set` takes (`training.epochs`); facts of the run under `run.`; a list is JSON text. What a run did not
-        compute is null.
+        recipe under the dotted key that `--set` takes (`training.epochs`); facts of the run under `run.`; a list is
+        JSON text. What a run did not compute is null.
 
     Args:
         paths: Run folders, or folders that hold run folders.
