@@ -115,8 +115,8 @@ def _of_all(claim: Claim, own: dict[str, Finding]) -> Finding:
     """Combine the findings on all data that a claim names."""
     missing = [TITLES[data] for data in claim.data if data not in own]
     if not own:
-        data = f" on {' and '.join(missing)}" if missing else ""
-        return Finding(Verdict.UNTESTED, f"needs {claim.needs}{data}, with CLIP", ())
+        data = f" on {' and '.join(missing)}, with CLIP" if missing else ""
+        return Finding(Verdict.UNTESTED, f"needs {claim.needs}{data}", ())
     parts = [finding.verdict for finding in own.values()]
     if missing:
         parts.append(Verdict.UNTESTED)
@@ -160,8 +160,12 @@ def claims_page(results: Results) -> Page:
     Args:
         results: Of the runs.
     """
+    return page_of(answers(results))
+
+
+def page_of(found: list[Answer]) -> Page:
+    """Build the page of claims from their answers."""
     page = Page("claims", "What the paper claims, and what these runs say")
-    found = answers(results)
     numbers = counted(found)
     page.notes.append(
         f"Of {sum(numbers.values())} claims that count: "
@@ -186,7 +190,7 @@ def claims_page(results: Results) -> Page:
     own = Column("the paper's own numbers", narrow=False)
     page.table("Verdicts", (*header, rule, own), rows, NOTE)
     compared = [row for one in found for row in _twin_rows(one, page)]
-    header = (id_, where, Column("measured on"), Column("the rule"), Column("measured"))
+    header = (id_, where, Column("measured on"), Column("answer"), Column("measured"))
     page.table("Comparison: the same rules on other data", (*header, rule), compared, TWINS_NOTE)
     others = [
         (_number(one["id"]), one["where"], _said(one))
