@@ -2,10 +2,11 @@
 
     python benchmarks/claims_of_pages.py     # docs/results/paper/claims.md
 
-`make reproduce` writes that page from the runs. The runs of 0.1.0 were not kept; their pages have means with intervals, and
-figure 5b every goal in `runs.parquet`. Where a page prints p of a paired test, the interval of a difference follows from it.
-Where it does not, the widest interval that any pairing of the seeds could give is taken: the sum of the two. So a verdict
-that comes out is one that the runs would have given, but for rounding; some that they would have given stay undecided.
+`make reproduce` writes that page from the runs. The runs of 0.1.0 were not kept; their pages have means with
+intervals, and figure 5b every goal in `runs.parquet`. Where a page prints p of a paired test, the interval of a
+difference follows from it. Where it does not, the widest interval that any pairing of the seeds could give is taken:
+the sum of the two. So a verdict that comes out is one that the runs would have given, but for rounding; some of theirs
+stay undecided.
 """
 
 from __future__ import annotations
@@ -46,9 +47,9 @@ TWINS = {"openmoji": "sheep2aeroplane", "rsicd-ucm": "airplane2beach"}
 CLEAN, POISONED = "baseline (clean model)", "ours (poisoned model)"
 
 NOTE = (
-    "The runs behind these comparisons are those of 0.1.0 and were not kept. The answers are computed from the means and "
-    "intervals of the other pages (python benchmarks/claims_of_pages.py): a difference has the interval of its printed p, or "
-    "the widest that any pairing of the seeds could give. The next make reproduce tests the runs themselves."
+    "The runs behind these comparisons are those of 0.1.0 and were not kept. The answers are computed from the means "
+    "and intervals of the other pages (python benchmarks/claims_of_pages.py): a difference has the interval of its "
+    "printed p, or the widest that any pairing of the seeds could give. The next make reproduce tests the runs."
 )
 
 Rule = Callable[[str], Finding]
@@ -376,9 +377,20 @@ def _filter(twin: str) -> Finding:
 
 @rule(35)
 def _filtered_utility(twin: str) -> Finding:
-    return _finding(
-        Verdict.UNTESTED, "the change of utility after the filter stands on no other page"
-    )
+    page, line, n = {
+        "openmoji": ("defences-openmoji", "single-target-label", 5),
+        "rsicd-ucm": ("goals-and-modes-rsicd-ucm", "airplane2beach, mode add", 3),
+    }[twin]
+    changes = {way: find(page, [line], f"Filtered {way}") for way in ("TR", "IR")}
+    changes = {way: _with_interval(one, n) for way, one in changes.items()}
+    verdict = every(is_at_least(ends_of(one), -0.01) for one in changes.values())
+    return _finding(verdict, ", ".join(f"{way} {shown(one)}" for way, one in changes.items()))
+
+
+def _with_interval(one: Printed, n: int) -> Printed:
+    """Return a number with the interval that its standard deviation over n seeds gives."""
+    half = float(stats.t.ppf(0.975, n - 1)) * (one.sd or 0.0) / math.sqrt(n)
+    return replace(one, low=one.mean - half, high=one.mean + half)
 
 
 @rule(38)

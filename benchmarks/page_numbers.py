@@ -7,8 +7,8 @@ A number in prose stands between two comments, the first of which says where it 
 
     Hit@10 <!--= table-3; openmoji; ours (poisoned model); Hit@10 -->0.901<!--/-->
 
-The page (below `docs/results/paper/`), then cells of the row, in order, then the column. The number is that of the page,
-written with as many digits as the prose shows; a share may be written in percent.
+The page (below `docs/results/paper/`), then cells of the row, in order, then the column. The number is that of the
+page, written with as many digits as the prose shows; a share may be written in percent.
 """
 
 from __future__ import annotations
@@ -66,7 +66,9 @@ def tables_of(page: Path) -> tuple[PageTable, ...]:
         raise InputError(f"{page}: no such page of results")
     found: list[PageTable] = []
     lines: list[tuple[str, ...]] = []
-    for line in [*page.read_text(encoding="utf-8").splitlines(), ""]:
+    # a narrow space before a percent sign is a space
+    content = re.sub("[\u00a0\u2009\u202f]", " ", page.read_text(encoding="utf-8"))
+    for line in [*content.splitlines(), ""]:
         if line.startswith("|"):
             cells = re.split(r"(?<!\\)\|", line.strip().strip("|"))
             lines.append(tuple(cell.strip() for cell in cells))
