@@ -66,8 +66,8 @@ def tables_of(page: Path) -> tuple[PageTable, ...]:
         raise InputError(f"{page}: no such page of results")
     found: list[PageTable] = []
     lines: list[tuple[str, ...]] = []
-    # a narrow space before a percent sign is a space
-    content = re.sub("[\u00a0\u2009\u202f]", " ", page.read_text(encoding="utf-8"))
+    # earlier pages have a space before a percent sign
+    content = re.sub(r"\s+%", "%", page.read_text(encoding="utf-8"))
     for line in [*content.splitlines(), ""]:
         if line.startswith("|"):
             cells = re.split(r"(?<!\\)\|", line.strip().strip("|"))
