@@ -1,17 +1,13 @@
-"""Every rule of a claim: each verdict can come out, few seeds never decide, and the paper's own numbers pass."""
+"""Every rule of a claim: each verdict can come out, and few seeds never decide."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from scipy import stats
 from tests.paper.claim_cases import (
     CASES,
@@ -25,30 +21,10 @@ from tests.paper.claim_cases import (
     results,
     rows,
 )
-from typer.testing import CliRunner
 
-from mmpoison.cli.app import app
-from mmpoison.paper import CLAIMS, Measured, Results, claims_page, render_paper
-from mmpoison.paper.evidence import (
-    FAILS,
-    HOLDS,
-    UNDECIDED,
-    UNTESTED,
-    Verdict,
-    every,
-    interval,
-    is_at_least,
-    is_at_most,
-    is_larger,
-    is_smaller,
-    is_within,
-    most,
-)
-from mmpoison.paper.measured import change
-from mmpoison.paper.own_numbers import contradiction, own_finding, own_numbers, unprinted
+from mmpoison.paper import CLAIMS, Results, render_paper
+from mmpoison.paper.evidence import FAILS, HOLDS, UNDECIDED, UNTESTED, Verdict
 from mmpoison.paper.paper_values import paper
-from mmpoison.paper.verdicts import answer, answers, counted
-from mmpoison.reporting.table import Link
 
 MakeRun = Callable[..., Path]
 IDS = [one["id"] for one in paper()["claims"]]
@@ -107,106 +83,6 @@ def test_wider_is_not_equal() -> None:
     two = five.only(row for row in five.rows if row["seed"] < 2)
     assert verdict("claim-34", five) == HOLDS
     assert verdict("claim-34", two) == UNDECIDED
-
-
-# -- the paper on itself ------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("name", sorted(CLAIMS))
-def test_the_papers_own_numbers_hold(name: str) -> None:
-    """Printed numbers are exact (see `own_numbers`); where they fail, the paper contradicts itself in words given."""
-    finding = own_finding(name)
-    if finding is None:
-        assert unprinted(name), f"{name}: say why the paper's numbers cannot be tested"
-        assert not contradiction(name)
-        return
-    assert not unprinted(name)
-    wanted = FAILS if contradiction(name) else HOLDS
-    assert finding.verdict == wanted, finding.number
-
-
-def test_the_contradictions_are_named() -> None:
-    assert {name for name in CLAIMS if contradiction(name)} == {"claim-15", "claim-51"}
-    assert {name for name in CLAIMS if unprinted(name)} == {
-        f"claim-{number}" for number in range(23, 29)
-    }
-
-
-def test_the_papers_numbers_are_those_of_its_tables() -> None:
-    (flickr,) = own_numbers("claim-17").values()
-    ranks = {
-        row["training.trainable"]: row["min_rank"]
-        for row in flickr.rows
-        if row["model"] == "poisoned"
-    }
-    assert ranks == {"both": 2.192, "image": 3.016, "text": 3.472}
-    (coco,) = own_numbers("claim-12").values()
-    assert {row["model"]: row["min_rank"] for row in coco.rows} == {
-        "clean_model": 153.852,
-        "poisoned": 12.688,
-    }
-
-
-# -- the arithmetic, against SciPy ------------------------------------------------------------------------
-
-VALUES = st.lists(st.integers(-50, 50).map(lambda n: n / 100), min_size=2, max_size=8)
-
-
-def of(values: list[float]) -> Measured:
-    return Measured.of(dict(enumerate(values)), ())
-
-
-@given(VALUES, st.data())
-def test_a_direction_is_the_paired_t_test(values: list[float], data: st.DataObject) -> None:
-    others = data.draw(
-        st.lists(st.sampled_from(values), min_size=len(values), max_size=len(values))
-    )
-    changed = change(of(values), of(others))
-    said = is_larger(changed)
-    assert said == {HOLDS: FAILS, FAILS: HOLDS, UNDECIDED: UNDECIDED}[is_smaller(changed)]
-    differences = np.array(others) - values
-    if np.ptp(differences) < 1e-9:
-        assert said == UNDECIDED
-        return
-    p = float(stats.ttest_rel(others, values).pvalue)
-    if abs(p - 0.05) > 1e-6:
-        wanted = UNDECIDED if p > 0.05 else HOLDS if differences.mean() > 0 else FAILS
-        assert said == wanted
-
-
-@given(VALUES, st.floats(0.01, 0.4))
-def test_no_difference_is_two_one_sided_tests(values: list[float], margin: float) -> None:
-    said = is_within(interval(of(values)), margin)
-    if np.ptp(values) < 1e-9:
-        return
-    below, above = (
-        float(stats.ttest_1samp(values, limit, alternative=way).pvalue)
-        for limit, way in ((margin, "less"), (-margin, "greater"))
-    )
-    worst = max(below, above)
-    if abs(worst - 0.025) > 1e-6:
-        assert (said == HOLDS) == (worst < 0.025)
-
-
-@given(VALUES, st.floats(-0.5, 0.5))
-def test_a_limit_is_asked_from_both_sides(values: list[float], limit: float) -> None:
-    ends = interval(of(values))
-    assert ends is not None
-    low, high = ends
-    assert (is_at_least(ends, limit) == HOLDS) == (low >= limit)
-    assert (is_at_most(ends, limit) == HOLDS) == (high <= limit)
-    assert {is_at_least(ends, limit), is_at_most(ends, limit)} != {FAILS}
-
-
-@given(st.lists(st.sampled_from([HOLDS, FAILS, UNDECIDED]), min_size=1, max_size=7))
-def test_undecided_parts_could_be_either(parts: list[Verdict]) -> None:
-    """An undecided part is whatever it turns out to be: a combination is decided only if both ways give the same."""
-    for combine in (every, most):
-        certain = {
-            combine([way if part == UNDECIDED else part for part in parts])
-            for way in (HOLDS, FAILS)
-        }
-        assert combine(parts) == (certain.pop() if len(certain) == 1 else UNDECIDED)
 
 
 # -- what a rule needs --------------------------------------------------------------------------------------
@@ -318,93 +194,10 @@ def test_a_direction_comes_with_the_p_of_a_paired_test() -> None:
     assert finding.verdict == UNDECIDED
 
 
-# -- the data that a claim names ------------------------------------------------------------------------
-
-
-def on(found: Results, data: str, model: str = "clip-vit-b32") -> Results:
-    rows = tuple({**row, "data.name": data, "model.name": model} for row in found.rows)
-    return replace(found, rows=rows)
-
-
-def test_a_claim_is_bound_to_its_data() -> None:
-    claim, holds = CLAIMS["claim-11"], CASES["claim-11"][HOLDS]
-    named = answer(claim, on(holds, "coco-paper"))
-    assert (named.finding.verdict, named.twins) == (HOLDS, {})
-    twin = answer(claim, on(holds, "openmoji", "openmoji-small"))
-    assert twin.finding.verdict == UNTESTED
-    assert "on COCO, with CLIP" in twin.finding.number
-    assert {data: one.verdict for data, one in twin.twins.items()} == {"openmoji": HOLDS}
-    # another data set of the paper is not the one that is named, nor another model on the one that is
-    assert answer(claim, on(holds, "flickr-pascal")).finding.verdict == UNTESTED
-    other = answer(claim, on(holds, "coco-paper", "openmoji-small"))
-    assert other.finding.verdict == UNTESTED
-    assert list(other.twins) == ["COCO, openmoji-small"]
-
-
-def test_a_claim_on_two_data_sets_needs_both() -> None:
-    claim, cases = CLAIMS["claim-19"], CASES["claim-19"]
-
-    def of_both(first: Verdict, second: Verdict) -> Verdict:
-        parts = on(cases[first], "flickr-pascal"), on(cases[second], "coco-paper")
-        merged = {**parts[0].parameters, **parts[1].parameters}
-        return answer(claim, Results(parts[0].rows + parts[1].rows, merged)).finding.verdict
-
-    assert of_both(HOLDS, HOLDS) == HOLDS
-    assert of_both(HOLDS, FAILS) == FAILS
-    assert answer(claim, on(cases[HOLDS], "flickr-pascal")).finding.verdict == UNTESTED
-    assert answer(claim, on(cases[FAILS], "flickr-pascal")).finding.verdict == FAILS
-
-
-def test_parts_of_coco_are_compared_and_are_nothing_else() -> None:
-    assert answer(CLAIMS["claim-26"], CASES["claim-26"][HOLDS]).finding.verdict == HOLDS
-    only_parts = on(CASES["claim-11"][HOLDS], "coco-m")
-    assert answer(CLAIMS["claim-11"], only_parts).finding.verdict == UNTESTED
-
-
-def test_invalid_tests_are_marked() -> None:
-    person = answer(CLAIMS["claim-28"], on(CASES["claim-28"][HOLDS], "openmoji", "openmoji-small"))
-    assert person.twins["openmoji"].verdict == UNTESTED
-    own = answer(CLAIMS["claim-28"], CASES["claim-28"][HOLDS])
-    assert own.finding.verdict == HOLDS
-
-
-def test_what_excludes_or_contains_another_is_counted_once() -> None:
-    found = answers(Results((), {}))
-    not_counted = {one.claim.id for one in found if not one.counted}
-    assert not_counted == {"claim-09", "claim-15", "claim-44"}
-    assert counted(found) == {HOLDS: 0, FAILS: 0, UNDECIDED: 0, UNTESTED: 30}
-
-
 def test_drift_has_one_winner() -> None:
     for found in CASES["claim-15"].values():
         one, other = verdict("claim-15", found), verdict("claim-50", found)
         assert (one, other) in ((HOLDS, FAILS), (FAILS, HOLDS), (UNDECIDED, UNDECIDED))
-
-
-# -- the page ---------------------------------------------------------------------------------------------
-
-
-def test_every_claim_has_a_verdict(every_run: Path, tmp_path: Path) -> None:
-    page = claims_page(Results.read([every_run]))
-    verdicts, compared, settings = page.tables
-    claims = [row[2] for row in (*verdicts.rows, *settings.rows)]
-    assert all(any(str(one["claim"]) in str(c) for c in claims) for one in paper()["claims"])
-    assert len(claims) == len(IDS)
-    for row in verdicts.rows:
-        assert str(row[3]).startswith("not counted") or row[3] in set(Verdict)
-    assert {row[2] for row in compared.rows} == {"openmoji"}
-    linked = [row[4] for row in compared.rows if row[3] != UNTESTED]
-    assert linked
-    for cell in linked:
-        assert isinstance(cell, Link)
-        assert cell.address.startswith("#claims-source-")
-    done = CliRunner().invoke(
-        app, ["report", str(every_run), "--claims", "--out", str(tmp_path / "out")]
-    )
-    assert done.exit_code == 0, done.output
-    content = json.loads((tmp_path / "out/claims.json").read_text())
-    assert content["tables"][0]["rows"]
-    assert "Of 30 claims that count" in (tmp_path / "out/claims.md").read_text()
 
 
 def test_goals_count_whatever_was_trained(make_run: MakeRun) -> None:
