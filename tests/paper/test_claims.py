@@ -25,6 +25,8 @@ from tests.paper.claim_cases import (
 from mmpoison.paper import CLAIMS, Results, render_paper
 from mmpoison.paper.evidence import FAILS, HOLDS, UNDECIDED, UNTESTED, Verdict
 from mmpoison.paper.paper_values import paper
+from mmpoison.paper.tables import RATE
+from mmpoison.reporting.parameters import Row
 
 MakeRun = Callable[..., Path]
 IDS = [one["id"] for one in paper()["claims"]]
@@ -141,6 +143,39 @@ def test_a_comparison_without_a_test_is_said() -> None:
     assert finding is not None
     assert finding.verdict == UNDECIDED
     assert "of 41 others 35 below 0.05, 6 without a test" in finding.number
+
+
+SEVERAL = ("claim-09", "claim-22", "claim-23", "claim-26", "claim-27", "claim-28", "claim-49")
+"""Claims about several settings, or about counts."""
+
+
+@pytest.mark.parametrize("name", sorted(set(CASES) - set(SEVERAL)))
+def test_a_run_of_a_sweep_blurs_no_claim(name: str) -> None:
+    """One run with another amount of poison and wild numbers changes nothing, wherever it stands."""
+    for wanted, found in CASES[name].items():
+        wild = [{**wilder(row), "attack.samples": 1} for row in found.rows if row["seed"] == 0]
+        settings = {**found.parameters}
+        for row in wild:
+            settings[row["run"]] = {**found.parameters[row["run"][:-5]], "attack.samples": 1}
+        for together in ((*found.rows, *wild), (*wild, *found.rows)):
+            assert verdict(name, Results(together, settings)) == wanted
+
+
+@pytest.mark.parametrize("name", sorted(set(CASES) - {*SEVERAL, "claim-14"}))
+def test_a_run_of_another_goal_blurs_no_claim(name: str) -> None:
+    for wanted, found in CASES[name].items():
+        other = [{**wilder(row), "goal": "dog2cat"} for row in found.rows if row["seed"] == 0]
+        settings = {**found.parameters}
+        for row in other:
+            settings[row["run"]] = found.parameters[row["run"][:-5]]
+        assert verdict(name, Results((*found.rows, *other), settings)) == wanted
+
+
+def wilder(row: Row) -> Row:
+    """The row of another run, with numbers that are far away."""
+    kept = {"x", "epoch", "seed", RATE}
+    changed = {k: 3 * v + 1 for k, v in row.items() if isinstance(v, float) and k not in kept}
+    return {**row, **changed, "run": f"{row['run']}/wild"}
 
 
 def test_runs_of_a_sweep_do_not_blur_the_reference() -> None:

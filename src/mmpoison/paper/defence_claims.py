@@ -31,7 +31,8 @@ UTILITY_LOSS = 0.02
 
 @claim(32)
 def _poison_lies_farther_apart(results: Results) -> Finding:
-    rows = results.where(ATTACK_2, model="filtered").whole_data()
+    runs = results.where(ATTACK_2, model="filtered").whole_data()
+    rows = main_goal(reference(runs, keep=("filter",)))
     encoders = [at for _, at in rows.by("run.filter.encoder")]
     rows = max(encoders, key=lambda at: len(at.values("seed")), default=rows)
     clean, poisoned = (_medians(rows, kind) for kind in ("clean", "poisoned"))
@@ -98,10 +99,14 @@ def _repair_keeps_utility(results: Results) -> Finding:
 
 
 def _repair_curve(results: Results) -> Results:
-    """Return the rows of the repair that was measured for the most steps."""
+    """Return the rows of the repair that was measured for the most steps; of several, on the most seeds."""
     rows = results.where(ATTACK_2, study=CURVE).whole_data()
     groups = [g for _, g in rows.settings(keep=("sterilize",))]
-    best = max(groups, key=lambda g: max((r["x"] or 0.0) for r in g.rows), default=rows)
+
+    def length(group: Results) -> tuple[float, int]:
+        return max((row["x"] or 0.0) for row in group.rows), len(group.values("seed"))
+
+    best = max(groups, key=length, default=rows)
     return main_goal(best)
 
 

@@ -137,7 +137,11 @@ def _early_and_lasting(results: Results) -> Finding:
 def _encoders_alike(results: Results) -> Finding:
     rows = results.where(ATTACK_2, model="poisoned").whole_data()
     groups = [g for _, g in rows.settings(varies=("model", "training"))]
-    best = max(groups, key=lambda g: len(g.values("model.name")), default=rows)
+
+    def size(group: Results) -> tuple[int, int]:
+        return len(group.values("model.name")), len(group.values("seed"))
+
+    best = max(groups, key=size, default=rows)
     by_name = {str(name): at for name, at in main_goal(best).by("model.name")}
     ranks = {name: at.measured("min_rank") for name, at in by_name.items()}
     need(len(ranks) >= 2)
