@@ -197,6 +197,17 @@ def test_captions_that_are_cut_are_not_longer(share: float, wanted: Verdict) -> 
     assert wanted == HOLDS or "85% of the captions" in finding.number
 
 
+def test_the_setting_with_most_rates_is_taken() -> None:
+    three = CASES["claim-23"][HOLDS]
+    two = poisoning([about(0.9, 0.02), about(0.1, 0.01)], [about(1, 0.5), about(40, 5)])
+    longer = [{**row, "run": f"{row['run']}/longer", "training.epochs": 9} for row in two.rows]
+    settings = {**three.parameters}
+    for row in longer:
+        settings[row["run"]] = {**two.parameters[row["run"][:-7]], "training.epochs": 9}
+    for together in ((*three.rows, *longer), (*longer, *three.rows)):
+        assert verdict("claim-23", Results(together, settings)) == HOLDS
+
+
 def test_three_rates_are_a_trend() -> None:
     two = poisoning([about(0.2, 0.01), FLAT], [about(9, 0.5), about(2, 0.5)])
     assert verdict("claim-23", two) is None
