@@ -37,6 +37,54 @@ def test_whole_samples_are_taken_first(
     assert sorted(Counter(bad.source.tolist()).values()) == uses
 
 
+def word_set(tmp_path: Path) -> PairDataset:
+    """A class that comes from a keyword: one caption of its two images has it, the others say something else."""
+    images = ImageTable.build(
+        ["s", "r", "q", "t", "u"],
+        ["sheep", "sheep", "sheep", "aeroplane", "aeroplane"],
+        ["train", "train", "train", "train", "test"],
+        tmp_path,
+    )
+    captions = ["a hill", "two Lambs", "a fence", "a goat", "sheepdog", "grass", "a jet", "a plane"]
+    return PairDataset.build(images, captions, [0, 0, 0, 1, 1, 2, 3, 4])
+
+
+def test_only_captions_with_a_word(tmp_path: Path) -> None:
+    clean = word_set(tmp_path)
+    words = ["sheep", "lamb", "goat"]
+
+    def misused(**options: Any) -> list[str]:
+        manifest = SingleTargetLabel(GOAL, **options).poison(clean).manifest
+        assert manifest is not None
+        return sorted(pair.caption for pair in manifest.pairs)
+
+    assert misused(samples=2, words=words) == ["a goat", "two Lambs"]
+    assert len(misused(rate=0.2, words=words)) == 1
+    assert set(misused(rate=0.2, words=words)) < {"a goat", "two Lambs"}
+    assert len(misused(samples=3)) == 6
+    # what is not said changes no manifest of earlier versions
+    assert "words" not in SingleTargetLabel(GOAL, samples=2).options
+    attack = SingleTargetLabel(GOAL, samples=2, words=words)
+    assert SingleTargetLabel(**attack.options).options == attack.options
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"samples": 3, "words": ["goat", "lamb"]}, "at most samples=2"),
+        (
+            {"samples": 1, "words": ["ewe"]},
+            "no train caption of class 'sheep' has any of the words ewe",
+        ),
+        ({"samples": 1, "words": []}, "a list of words is needed"),
+        ({"samples": 1, "words": ["sheep", 3]}, "a list of words is needed"),
+    ],
+)
+def test_words_that_no_caption_has(tmp_path: Path, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        SingleTargetLabel(GOAL, **options).poison(word_set(tmp_path))
+
+
 def test_equal_captions_of_one_image(tmp_path: Path) -> None:
     """RSICD has images that carry one caption five times."""
     images = ImageTable.build(

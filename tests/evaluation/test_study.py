@@ -291,7 +291,7 @@ def test_one_model_alone_has_no_drift(subjects: dict[str, Subject], test_set: Te
 
 
 def test_names_of_studies() -> None:
-    assert set(parse_studies(["all", "tsne", "epochs"])) == set(STUDIES)
+    assert set(parse_studies(["all", "tsne", "epochs", "order-drift"])) == set(STUDIES)
     assert parse_studies(["tsne", "queries", "queries"]) == ("queries", "tsne")
     with pytest.raises(InputError, match="unknown study 'collateal': did you mean 'collateral'"):
         parse_studies(["collateal"])

@@ -1,187 +1,270 @@
-"""The paper's claims against made-up runs: every predicate is asked, and both verdicts can come out."""
+"""Every rule of a claim: each verdict can come out, and few seeds never decide."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
-from typer.testing import CliRunner
+from scipy import stats
+from tests.paper.claim_cases import (
+    CASES,
+    FLAT,
+    NOISE,
+    OTHER_NOISE,
+    about,
+    filtered,
+    goals,
+    poisoning,
+    results,
+    rows,
+)
 
-from mmpoison.cli.app import app
-from mmpoison.paper import CLAIMS, Results, claims_page, render_paper
+from mmpoison.paper import CLAIMS, Results, render_paper
+from mmpoison.paper.evidence import FAILS, HOLDS, UNDECIDED, UNTESTED, Verdict
 from mmpoison.paper.paper_values import paper
-from mmpoison.reporting.table import Link
+from mmpoison.paper.tables import RATE
+from mmpoison.reporting.parameters import Row
 
 MakeRun = Callable[..., Path]
 IDS = [one["id"] for one in paper()["claims"]]
 
+COUNTS = ("claim-49", "claim-09")
+"""Counts, and what cannot fail: nothing of them is random, so nothing is undecided."""
 
-def verdict(name: str, *runs: Path) -> bool | None:
-    finding = CLAIMS[name].test(Results.read(list(runs)))
+
+def verdict(name: str, found: Results) -> Verdict | None:
+    finding = CLAIMS[name].test(found)
     if finding is None:
         return None
     assert finding.number
-    assert finding.rows
-    return finding.holds
+    return finding.verdict
 
 
-def test_predicates_are_of_the_papers_claims() -> None:
+# -- each rule, in each direction -------------------------------------------------------------------------
+
+
+def test_every_claim_has_a_case_for_each_verdict() -> None:
     assert len(IDS) == len(set(IDS)) == 55
-    assert set(CLAIMS) <= set(IDS)
-    assert len(CLAIMS) >= 28
+    assert set(CASES) == set(CLAIMS) <= set(IDS)
+    for name, cases in CASES.items():
+        wanted = {HOLDS, FAILS} | ({UNDECIDED} if name not in COUNTS else set())
+        assert set(cases) == wanted, f"{name}: a reversed or constant rule would go unnoticed"
 
 
-@pytest.mark.parametrize("name", sorted(CLAIMS))
-def test_each_gives_a_finding_or_says_what_it_needs(name: str, every_run: Path) -> None:
-    claim = CLAIMS[name]
-    assert claim.rule
-    assert claim.needs
-    finding = claim.test(Results.read([every_run]))
-    assert finding is None or (finding.number and finding.rows)
-    assert claim.test(Results((), {})) is None
-
-
-def test_every_claim_has_a_verdict(every_run: Path, tmp_path: Path) -> None:
-    tested, others = claims_page(Results.read([every_run])).tables
-    claims = [row[1] for row in (*tested.rows, *others.rows)]
-    assert all(any(str(one["claim"]) in str(c) for c in claims) for one in paper()["claims"])
-    for row in tested.rows:
-        assert row[3] in ("holds", "does not hold")
-        assert isinstance(row[4], Link)
-        assert row[4].address.startswith("#claims-source-")
-    assert any(
-        row[2] == "a setting or a fact of the paper's data, not a result" for row in others.rows
-    )
-    done = CliRunner().invoke(
-        app, ["report", str(every_run), "--claims", "--out", str(tmp_path / "out")]
-    )
-    assert done.exit_code == 0, done.output
-    content = json.loads((tmp_path / "out/claims.json").read_text())
-    assert sum(row["verdict"] == "holds" for row in content["tables"][0]["rows"]) > 5
-
-
-def test_the_number_of_attack_1(make_run: MakeRun) -> None:
-    strong = make_run("strong", attack="single-target-image", hit=1.0)  # Hit@5 0.8
-    assert verdict("claim-01", strong) is False
-    assert verdict("claim-12", strong) is True
-    assert verdict("claim-01", make_run("label")) is None
-
-
-def test_which_moves_more(make_run: MakeRun) -> None:
-    runs = [make_run(f"t{seed}", seed=seed) for seed in range(3)]
-    assert verdict("claim-15", *runs) is False
-    more = make_run("image", seed=9, metrics={"drift": {"text": 0.1, "image": 0.2}})
-    assert verdict("claim-15", more) is True
-    # all differences alike: no spread to test against
-    assert verdict("claim-50", *runs) is None
-    drifts = [(0.10, 0.07), (0.11, 0.085), (0.12, 0.09)]
-    several = [
-        make_run(f"s{seed}", seed=seed, metrics={"drift": {"text": t, "image": i}})
-        for seed, (t, i) in enumerate(drifts)
-    ]
-    assert verdict("claim-50", *several) is True
-
-
-def test_more_poison_more_attack(make_run: MakeRun) -> None:
-    def at(rate: float, hit: float, name: str) -> Path:
-        attack = {"name": "single-target-label", "goal": "sheep2aeroplane", "rate": rate}
-        return make_run(name, hit=hit, settings={"attack": attack}, run={"poisoning_rate": rate})
-
-    rising = [at(0.0004 * n, 0.2 * n, f"up{n}") for n in (1, 2, 3, 4)]
-    assert verdict("claim-23", *rising) is True
-    assert verdict("claim-22", *rising) is False
-    falling = [at(0.0004 * n, 1 - 0.2 * n, f"down{n}") for n in (1, 2, 3, 4)]
-    assert verdict("claim-23", *falling) is False
-    assert verdict("claim-23", *rising[:2]) is None
-
-
-def test_runs_of_a_sweep_do_not_blur_the_reference(make_run: MakeRun) -> None:
-    runs = [
-        make_run(f"ref{seed}", seed=seed, attack="single-target-image", hit=1.0) for seed in (0, 1)
-    ]
-    few = {"name": "single-target-image", "goal": "sheep2aeroplane", "samples": 1}
-    runs.append(make_run("few", attack="single-target-image", hit=0.0, settings={"attack": few}))
-    finding = CLAIMS["claim-01"].test(Results.read(runs))
+@pytest.mark.parametrize(
+    ("name", "wanted"), [(name, wanted) for name, cases in CASES.items() for wanted in cases]
+)
+def test_a_rule_gives_its_verdict(name: str, wanted: Verdict) -> None:
+    finding = CLAIMS[name].test(CASES[name][wanted])
     assert finding is not None
-    assert {Path(str(row["run"])).name for row in finding.rows} == {"ref0", "ref1"}
+    assert (finding.verdict, bool(finding.rows)) == (wanted, True), finding.number
 
 
-def test_a_repair_that_leaves_the_poison_fails(make_run: MakeRun) -> None:
-    def repaired(name: str, left: float) -> Path:
-        row = {"hit@1": 0.0, "hit@5": 0.0, "hit@10": left, "min_rank": 3.0}
-        probes: list[dict[str, Any]] = [
-            {
-                "step": step,
-                "epoch": epoch,
-                "utility": {},
-                "test": {"goal": {"sheep2aeroplane": one}},
-            }
-            for step, epoch, one in ((0, 0, {**row, "hit@10": 0.9}), (50, 0, row), (100, 1, row))
-        ]
-        run = make_run(name)
-        curve = {"branches": [{"learning_rate": 1e-5, "looks": probes}]}
-        (run / "sterilize-curve.json").write_text(json.dumps(curve))
-        return run
-
-    gone, left = repaired("gone", 0.02), repaired("left", 0.5)
-    assert (verdict("claim-37", gone), verdict("claim-37", left)) == (True, False)
-    assert (verdict("claim-40", gone), verdict("claim-40", left)) == (True, False)
+@pytest.mark.parametrize("name", sorted(set(CASES) - {*COUNTS, "claim-27", "claim-28"}))
+def test_one_seed_decides_nothing(name: str) -> None:
+    """A mean without a test is no verdict, whatever it is; claims on all goals have other goals in place of seeds."""
+    for found in CASES[name].values():
+        first = found.only(row for row in found.rows if row["seed"] == 0)
+        assert verdict(name, first) in (UNDECIDED, UNTESTED, None)
 
 
-def test_a_model_that_was_not_trained_was_not_attacked(make_run: MakeRun) -> None:
-    trained = make_run("trained", settings={"model": {"name": "small"}})
-    other = make_run("other", settings={"model": {"name": "mini"}})
-    untouched = {"model": {"name": "mini"}, "training": {"epochs": 0, "trainable": "both"}}
-    assert verdict("claim-25", trained, make_run("untouched", settings=untouched)) is None
-    assert verdict("claim-25", trained, other) is True
+@pytest.mark.parametrize("name", sorted(CASES))
+def test_nothing_is_nothing(name: str) -> None:
+    assert CLAIMS[name].test(Results((), {})) is None
+
+
+def test_wider_is_not_equal() -> None:
+    """Fewer seeds widen the interval: 'no difference' gets harder, where it once got easier."""
+    five = CASES["claim-26"][HOLDS]
+    two = five.only(row for row in five.rows if row["seed"] < 2)
+    assert (verdict("claim-26", five), verdict("claim-26", two)) == (HOLDS, UNDECIDED)
+    five = filtered(about(49, 1), about(0.1, 0.03))
+    two = five.only(row for row in five.rows if row["seed"] < 2)
+    assert verdict("claim-34", five) == HOLDS
+    assert verdict("claim-34", two) == UNDECIDED
+
+
+# -- what a rule needs --------------------------------------------------------------------------------------
+
+
+def test_drift_without_a_second_clean_model_is_not_tested() -> None:
+    found = CASES["claim-50"][HOLDS]
+    bare = found.only({k: v for k, v in row.items() if "order" not in k} for row in found.rows)
+    for name in ("claim-15", "claim-50"):
+        finding = CLAIMS[name].test(bare)
+        assert finding is not None
+        assert finding.verdict == UNTESTED
+        assert "order-drift" in finding.number
+
+
+def test_raw_drift_does_not_decide() -> None:
+    """Texts drift more, but they do so without poison too: what is left is that images do."""
+    found = CASES["claim-15"][HOLDS]
+    text, image = (found.measured(f"drift.{kind}").mean for kind in ("text", "image"))
+    assert text is not None
+    assert image is not None
+    assert text > image
+    assert verdict("claim-15", found) == HOLDS
+
+
+def test_an_attack_that_did_not_take_has_nothing_to_repair() -> None:
+    weak = CASES["claim-40"][HOLDS]
+    weak = weak.only({**row, "hit@10": row["hit@10"] / 10} for row in weak.rows)
+    finding = CLAIMS["claim-40"].test(weak)
+    assert finding is not None
+    assert finding.verdict == UNTESTED
+    assert "did not take" in finding.number
+
+
+def test_two_sizes_of_one_model_are_no_three_encoders() -> None:
+    three = CASES["claim-25"][HOLDS]
+    two = three.only(row for row in three.rows if row["model.name"] != "clip-vit-l14")
+    finding = CLAIMS["claim-25"].test(two)
+    assert finding is not None
+    assert (finding.verdict, "needs 3 image encoders" in finding.number) == (UNTESTED, True)
+
+
+def test_encoders_are_compared_on_the_same_seeds() -> None:
+    three = CASES["claim-25"][HOLDS]
+    apart = three.only(
+        {**row, "seed": row["seed"] + 10} if row["model.name"] == "clip-vit-l14" else row
+        for row in three.rows
+    )
+    assert verdict("claim-25", apart) == UNDECIDED
+
+
+def test_a_comparison_without_a_test_is_said() -> None:
+    found = CASES["claim-51"][HOLDS]
+    same = found.only({**row, "hit@50": 1.0} for row in found.rows)
+    finding = CLAIMS["claim-51"].test(same)
+    assert finding is not None
+    assert finding.verdict == UNDECIDED
+    assert "of 41 others 35 below 0.05, 6 without a test" in finding.number
+
+
+SEVERAL = ("claim-09", "claim-22", "claim-23", "claim-26", "claim-27", "claim-28", "claim-49")
+"""Claims about several settings, or about counts."""
+
+
+@pytest.mark.parametrize("name", sorted(set(CASES) - set(SEVERAL)))
+def test_a_run_of_a_sweep_blurs_no_claim(name: str) -> None:
+    """One run with another amount of poison and wild numbers changes nothing, wherever it stands."""
+    for wanted, found in CASES[name].items():
+        wild = [{**wilder(row), "attack.samples": 1} for row in found.rows if row["seed"] == 0]
+        settings = {**found.parameters}
+        for row in wild:
+            settings[row["run"]] = {**found.parameters[row["run"][:-5]], "attack.samples": 1}
+        for together in ((*found.rows, *wild), (*wild, *found.rows)):
+            assert verdict(name, Results(together, settings)) == wanted
+
+
+@pytest.mark.parametrize("name", sorted(set(CASES) - {*SEVERAL, "claim-14"}))
+def test_a_run_of_another_goal_blurs_no_claim(name: str) -> None:
+    for wanted, found in CASES[name].items():
+        other = [{**wilder(row), "goal": "dog2cat"} for row in found.rows if row["seed"] == 0]
+        settings = {**found.parameters}
+        for row in other:
+            settings[row["run"]] = found.parameters[row["run"][:-5]]
+        assert verdict(name, Results((*found.rows, *other), settings)) == wanted
+
+
+def wilder(row: Row) -> Row:
+    """The row of another run, with numbers that are far away."""
+    kept = {"x", "epoch", "seed", RATE}
+    changed = {k: 3 * v + 1 for k, v in row.items() if isinstance(v, float) and k not in kept}
+    return {**row, **changed, "run": f"{row['run']}/wild"}
+
+
+def test_runs_of_a_sweep_do_not_blur_the_reference() -> None:
+    usual = rows({"hit@5": about(0.9, 0.02)}, attack="image")
+    few = rows({"hit@5": [0.0]}, attack="image", **{"attack.rate": 0.0001})
+    finding = CLAIMS["claim-01"].test(results(usual, few))
+    assert finding is not None
+    assert finding.verdict == HOLDS
+    assert finding.rows == tuple(usual)
+
+
+@pytest.mark.parametrize(("share", "wanted"), [(0.85, UNTESTED), (0.02, HOLDS)])
+def test_captions_that_are_cut_are_not_longer(share: float, wanted: Verdict) -> None:
+    found = CASES["claim-55"][HOLDS]
+    cut = found.only({**row, "full_context": share if row["x"] == 3 else 0.0} for row in found.rows)
+    finding = CLAIMS["claim-55"].test(cut)
+    assert finding is not None
+    assert finding.verdict == wanted
+    assert wanted == HOLDS or "85% of the captions" in finding.number
+
+
+def test_the_setting_with_most_rates_is_taken() -> None:
+    three = CASES["claim-23"][HOLDS]
+    two = poisoning([about(0.9, 0.02), about(0.1, 0.01)], [about(1, 0.5), about(40, 5)])
+    longer = [{**row, "run": f"{row['run']}/longer", "training.epochs": 9} for row in two.rows]
+    settings = {**three.parameters}
+    for row in longer:
+        settings[row["run"]] = {**two.parameters[row["run"][:-7]], "training.epochs": 9}
+    for together in ((*three.rows, *longer), (*longer, *three.rows)):
+        assert verdict("claim-23", Results(together, settings)) == HOLDS
+
+
+def test_three_rates_are_a_trend() -> None:
+    two = poisoning([about(0.2, 0.01), FLAT], [about(9, 0.5), about(2, 0.5)])
+    assert verdict("claim-23", two) is None
+
+
+def test_a_model_that_was_not_trained_was_not_attacked() -> None:
+    found = CASES["claim-25"][HOLDS]
+    untouched = found.only({**row, "training.epochs": 0} for row in found.rows)
+    assert verdict("claim-25", untouched) is None
+
+
+def test_differences_without_spread_are_no_test() -> None:
+    made = results(
+        rows({"utility.image_retrieval.hit@10": [0.8] * 3}, "clean_model"),
+        rows({"utility.image_retrieval.hit@10": [0.9] * 3}),
+    )
+    finding = CLAIMS["claim-11"].test(made)
+    assert finding is not None
+    assert (finding.verdict, finding.number.endswith("no spread (n = 3)")) == (UNDECIDED, True)
+
+
+def test_a_direction_comes_with_the_p_of_a_paired_test() -> None:
+    column = "utility.image_retrieval.hit@10"
+    clean, poisoned = [0.90, 0.91, 0.92], [0.93, 0.90, 0.93]
+    made = results(rows({column: clean}, "clean_model"), rows({column: poisoned}))
+    finding = CLAIMS["claim-11"].test(made)
+    assert finding is not None
+    # paired differences 0.03, -0.01, 0.01: t = 0.01 / (0.02 / sqrt(3)), two degrees of freedom
+    assert finding.number.endswith(", p = 0.48 (n = 3)")
+    assert finding.verdict == UNDECIDED
+
+
+def test_drift_has_one_winner() -> None:
+    for found in CASES["claim-15"].values():
+        one, other = verdict("claim-15", found), verdict("claim-50", found)
+        assert (one, other) in ((HOLDS, FAILS), (FAILS, HOLDS), (UNDECIDED, UNDECIDED))
 
 
 def test_goals_count_whatever_was_trained(make_run: MakeRun) -> None:
     classes = ["bird", "boat", "cat", "cow", "dog", "horse"]
-    goals = [f"{a}2{b}" for a in classes for b in classes if a != b]
-    settings = {"training": {"epochs": 4, "trainable": "text-head"}}
-    runs = [make_run(f"goals/{goal}", goals=(goal,), settings=settings) for goal in goals]
-    assert verdict("claim-27", *runs) is not None
+    named = [f"{a}2{b}" for a in classes for b in classes if a != b]
+    settings: dict[str, Any] = {"training": {"epochs": 4, "trainable": "text-head"}}
+    runs = [make_run(f"goals/{goal}", goals=(goal,), settings=settings) for goal in named]
+    assert verdict("claim-27", Results.read(runs)) is not None
     page = render_paper("figure-5b", Results.read(runs))
-    assert f"{len(goals)} goals" in page.notes[0]
+    assert f"{len(named)} goals" in page.notes[0]
 
 
-def test_a_direction_comes_with_the_p_of_a_paired_test(make_run: MakeRun) -> None:
-    runs = []
-    for seed, (clean, poisoned) in enumerate([(0.90, 0.93), (0.91, 0.90), (0.92, 0.93)]):
-        rows = {
-            name: {f"{way}_retrieval": {"hit@10": value} for way in ("image", "text")}
-            for name, value in (("clean_model", clean), ("poisoned", poisoned))
-        }
-        runs.append(make_run(f"s{seed}", seed=seed, metrics={"utility": rows}))
-    finding = CLAIMS["claim-11"].test(Results.read(runs))
-    assert finding is not None
-    assert finding.holds
-    # paired differences 0.03, -0.01, 0.01: t = 0.01 / (0.02 / sqrt(3)), two degrees of freedom
-    assert finding.number.endswith(", p = 0.48 (n = 3)")
-    one = CLAIMS["claim-11"].test(Results.read(runs[:1]))
-    assert one is not None
-    assert "p =" not in one.number
+def test_goals_of_one_target_are_one_piece_of_evidence() -> None:
+    """Half of the target classes work, each for all its originals: 110 goals are not 110 pieces of evidence."""
+    half = goals(lambda a, b, place: 3.0 if b in "abcdefg" else 40.0)
+    share = np.mean([row["min_rank"] <= 10 for row in half.rows])
+    binomial = stats.binomtest(round(share * 110), 110).proportion_ci().low
+    assert binomial > 0.5
+    assert verdict("claim-27", half) == UNDECIDED
 
 
-@pytest.mark.parametrize(
-    ("filtered", "holds"),
-    [((0.0, 0.01, 0.0), True), ((0.02, 0.01, 0.04), True), ((0.3,) * 3, False)],
-)
-def test_the_filtered_model_is_held_against_the_clean_one(
-    make_run: MakeRun, filtered: tuple[float, ...], holds: bool
-) -> None:
-    runs = []
-    for seed, hit in enumerate(filtered):
-        rows = {
-            "clean_model": {"hit@10": 0.01, "min_rank": 50.0},
-            "poisoned": {"hit@10": 0.9, "min_rank": 3.0},
-            "filtered": {"hit@10": hit + seed / 1000, "min_rank": 40.0},
-        }
-        goal = {"goal": {"sheep2aeroplane": rows}}
-        settings = {"filter": {"encoder": "openmoji-mini"}}
-        runs.append(make_run(f"s{seed}", seed=seed, metrics=goal, settings=settings))
-    assert verdict("claim-34", *runs) is holds
+def test_noise_has_no_mean() -> None:
+    assert sum(NOISE) == pytest.approx(0)
+    assert sum(OTHER_NOISE) == pytest.approx(0)

@@ -142,6 +142,36 @@ def test_the_shipped_numbers_are_whole() -> None:
         assert paper()[name]["title"]
 
 
+def test_flickr_is_what_is_left_of_flickr_pascal(make_run: MakeRun) -> None:
+    sizes = {
+        "flickr-pascal": {
+            "pairs": 163_913,
+            "images": 32_783,
+            "labelled_images": 1000,
+            "classes": 20,
+        },
+        "pascal-sentences": {"pairs": 4998, "images": 1000, "labelled_images": 1000, "classes": 20},
+    }
+    runs = [
+        make_run(name, data=name, run={"data": {"name": name, **counts}})
+        for name, counts in sizes.items()
+    ]
+    (table,) = render_paper("table-9", Results.read(runs)).tables
+    by_name = {row[0]: row for row in table.rows}
+    pairs, images, labelled, *_ = by_name["flickr30k"][1:]
+    assert isinstance(pairs, Compared)
+    assert isinstance(images, Compared)
+    assert isinstance(labelled, Compared)
+    assert pairs.measured is not None
+    assert images.measured is not None
+    assert (pairs.measured.mean, pairs.reference) == (158_915, 158_915)
+    assert (images.measured.mean, images.reference) == (31_783, 31_873)
+    assert labelled.measured is None
+    pascal = by_name["pascal-sentences"][1]
+    assert isinstance(pascal, Compared)
+    assert pascal.reference == 4998
+
+
 def test_the_command(every_run: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     arguments = [

@@ -16,6 +16,7 @@ from mmpoison._version import __version__
 from mmpoison.datasets import PairDataset, load_pairs
 from mmpoison.errors import InputError
 from mmpoison.models import DualEncoder, load_checkpoint, save_checkpoint
+from mmpoison.reporting.tidy import run_rows
 from mmpoison.runs import run
 from mmpoison.runs.progress import SilentProgress
 from mmpoison.runs.recipe import Recipe, load_recipe, parse_recipe
@@ -669,6 +670,30 @@ def test_a_transfer_goal_that_the_other_data_lack_is_refused_before_training(
         run_recipe(recipe, tmp_path / "run", progress=watch)
     assert watch.trained == []
     assert not (tmp_path / "run").exists()
+
+
+def test_what_drifts_without_poison(make_recipe: MakeRecipe, tmp_path: Path) -> None:
+    plain = run_recipe(make_recipe(filter=None, sterilize=None), tmp_path / "plain")
+    recipe = make_recipe(filter=None, sterilize=None, study=["order-drift"])
+    metrics = run_recipe(recipe, tmp_path / "run")
+    order = metrics["study"]["order_drift"]
+    assert set(order) == {"text", "image"}
+    assert min(order.values()) > 0
+    # nothing else changes, and the second clean model is no row
+    for section in ("goal", "utility", "drift"):
+        assert metrics[section] == plain[section]
+    assert "study" not in plain or "order_drift" not in plain["study"]
+    rows = [row for row in run_rows(tmp_path / "run") if row["model"] == "poisoned"]
+    assert {row["order_drift.text"] for row in rows} == {order["text"]}
+    # the model itself, measured again by hand
+    models = {
+        name: load_checkpoint(tmp_path / "run/models" / name)
+        for name in ("clean_model", "clean_model_reordered")
+    }
+    states = [model.module.state_dict() for model in models.values()]
+    assert any(not torch.equal(states[0][key], states[1][key]) for key in states[0])
+    (tmp_path / "run/metrics.json").unlink()
+    assert run_recipe(recipe, tmp_path / "run")["study"] == metrics["study"]
 
 
 def test_epochs_and_the_curve_of_the_repair(

@@ -13,6 +13,7 @@ import yaml
 from mmpoison.attacks import Goal, build_attack
 from mmpoison.datasets.catalogue import DATASETS
 from mmpoison.datasets.openmoji import CLASSES
+from mmpoison.datasets.published.visual_genome import PAPER_KEYWORDS
 from mmpoison.models import MODELS
 from mmpoison.paper import PAPER
 from mmpoison.runs.matrix.plan import check_matrix, plan_pieces
@@ -32,6 +33,7 @@ KNOWN_CLASSES = {
     "openmoji": PASCAL,
     "flickr-pascal": PASCAL,
     "vg-pascal": PASCAL,
+    "pascal-sentences": PASCAL,
     "rsicd-ucm": UCM,
     "rsicd": ("airport", "beach"),
     "coco-paper": ("boat", "dog", "zebra", "train"),
@@ -107,6 +109,38 @@ def test_all_its_runs_can_be_made(name: str) -> None:
     alike = {run.recipe.model_copy(update={"seed": 0}).model_dump_json(): run for run in sweep.runs}
     for run in alike.values():
         check(run.recipe)
+
+
+@pytest.mark.parametrize("name", ["table-1", "table-4"])
+def test_attack_3_on_coco_has_the_papers_rate(name: str) -> None:
+    runs = [run.recipe for run in sweep_of(name).runs]
+    (options,) = {
+        tuple(sorted(recipe.attack.options.items(), key=lambda item: item[0]))
+        for recipe in runs
+        if recipe.data.name == "coco-paper" and len(recipe.attack.goals) == 2
+    }
+    given = {key: value for key, value in options if value is not None}
+    assert given["rate"] == 0.0052
+    assert "samples" not in given
+
+
+def test_visual_genome_is_poisoned_by_its_keywords() -> None:
+    words = load_recipe("vg-pascal").attack.options["words"]
+    assert tuple(words) == PAPER_KEYWORDS["sheep"]
+
+
+@pytest.mark.parametrize("twin", ["openmoji", "rsicd-ucm"])
+def test_sizes_shrink_every_part_of_the_training_data(twin: str) -> None:
+    shares = {
+        run.recipe.data.options.get("train_share") for run in sweep_of(f"figure-5a-{twin}").runs
+    }
+    assert shares == {1.0, 0.5, 0.25}
+
+
+@pytest.mark.parametrize("name", ["figure-1", "table-11", "table-13", "table-14"])
+def test_drift_is_measured_with_a_second_clean_model(name: str) -> None:
+    for twin in ("", "-openmoji", "-rsicd-ucm"):
+        assert all("order-drift" in run.recipe.study for run in sweep_of(name + twin).runs)
 
 
 def check(recipe: Recipe) -> None:

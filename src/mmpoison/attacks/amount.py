@@ -12,6 +12,7 @@ import numpy as np
 
 from mmpoison.attacks.goal import Goal
 from mmpoison.errors import InputError
+from mmpoison.pairs.labels import keyword_pattern
 from mmpoison.pairs.table import IntArray, PairDataset
 
 Mode = Literal["add", "replace"]
@@ -82,6 +83,7 @@ def choose_captions(
     mode: Mode,
     rngs: Sequence[np.random.Generator],
     lost: int = 0,
+    words: Sequence[str] = (),
 ) -> list[IntArray]:
     """Draw the captions of the original classes that are misused.
 
@@ -95,6 +97,7 @@ def choose_captions(
         mode: Decides how many training pairs there will be, and with that what a rate means.
         rngs: A generator for each goal.
         lost: Training pairs that the attack removes in addition to those of `mode`; a rate refers to what remains.
+        words: Only captions with one of these words are drawn; images without such a caption do not count.
 
     Returns:
         Rows of `train` for each goal, sorted, without repetition.
@@ -103,7 +106,7 @@ def choose_captions(
         InputError: If there are fewer images or captions than requested, or the amount is less than one; the message
             says what is possible.
     """
-    candidates = [captions_of(train, goal) for goal in goals]
+    candidates = [captions_of(train, goal, words) for goal in goals]
     samples = [
         rng.permutation(np.unique(train.source[rows]))
         for rows, rng in zip(candidates, rngs, strict=True)
@@ -124,8 +127,13 @@ def choose_captions(
     ]
 
 
-def captions_of(train: PairDataset, goal: Goal) -> IntArray:
+def captions_of(train: PairDataset, goal: Goal, words: Sequence[str] = ()) -> IntArray:
     """Return the training captions of the original class, rows of `train`, sorted, shape `(n,)`.
+
+    Args:
+        train: The training pairs.
+        goal: Names the class.
+        words: Only captions with one of these words, as `label_by_keyword` finds them; all if empty.
 
     Raises:
         InputError: If there are none.
@@ -137,6 +145,14 @@ def captions_of(train: PairDataset, goal: Goal) -> IntArray:
             f"goal {goal}: class {goal.original!r} has 0 train images with captions, "
             "so there is nothing to misuse"
         )
+    if words:
+        pattern = keyword_pattern(words)
+        rows = rows[[pattern.search(str(caption)) is not None for caption in train.captions[rows]]]
+        if not len(rows):
+            raise InputError(
+                f"goal {goal}: no train caption of class {goal.original!r} has any of the words "
+                f"{', '.join(words)}: name words that its captions have"
+            )
     return rows
 
 

@@ -24,6 +24,7 @@ class Settings:
         spread: What is distributed over the target images, `captions` or `samples`.
         preset: Name of the preset, or None.
         carrier: Whose images carry the poison, `existing` or `own`.
+        words: Only captions with one of these words are misused; empty for all of the class.
     """
 
     amount: Amount
@@ -31,6 +32,7 @@ class Settings:
     spread: Spread
     preset: str | None
     carrier: Carrier = "existing"
+    words: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, preset: str | None, **given: Any) -> Settings:
@@ -56,16 +58,40 @@ class Settings:
             cast(Spread, chosen["spread"]),
             preset,
             cast(Carrier, chosen["carrier"]),
+            _words(given.get("words")),
         )
 
     def options(self, without: Sequence[str] = ()) -> dict[str, Any]:
         """Return all options as plain values, enough to build the attack again.
 
-        The default carrier is left out, so that manifests are those of versions that had no other.
+        The default carrier and words that are not given are left out, so that manifests are those of versions that had
+        no other.
         """
         values: dict[str, Any] = {**self.amount.option, "mode": self.mode, "spread": self.spread}
         if self.preset is not None:
             values["preset"] = self.preset
         if self.carrier != "existing":
             values["carrier"] = self.carrier
+        if self.words:
+            values["words"] = list(self.words)
         return {name: value for name, value in values.items() if name not in without}
+
+
+def _words(given: object) -> tuple[str, ...]:
+    """Check the words that a misused caption must hold one of.
+
+    Raises:
+        InputError: If they are no list of words.
+    """
+    if given is None:
+        return ()
+    words = [given] if isinstance(given, str) else given
+    if (
+        not isinstance(words, (list, tuple))
+        or not words
+        or not all(isinstance(word, str) and word.strip() for word in words)
+    ):
+        raise InputError(
+            f"words {given!r:.60}: a list of words is needed, for example [sheep, lamb, goat]"
+        )
+    return tuple(" ".join(word.split()) for word in words)

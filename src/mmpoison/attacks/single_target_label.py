@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 from mmpoison.attacks.amount import Mode
@@ -37,6 +38,9 @@ class SingleTargetLabel:
             the paper's). `own` stands for images that the attacker posts himself: as many training images of B as
             images of A are used lose their honest captions and carry the captions of one image of A each. With
             `spread="captions"`, the captions are mixed evenly over the same images.
+        words: Only captions with one of these words are misused (in any case, plural too, as `label_by_keyword`). For
+            classes that come from a keyword in one of an image's captions, as in Visual Genome; by default all captions
+            of a class are misused.
         preset: `reference-release` means the choices of the authors' released code.
 
     Raises:
@@ -60,6 +64,7 @@ class SingleTargetLabel:
         share: float | None = None,
         spread: Spread | None = None,
         carrier: Carrier | None = None,
+        words: Sequence[str] | None = None,
         preset: str | None = None,
     ) -> None:
         self.goal = goal
@@ -72,6 +77,7 @@ class SingleTargetLabel:
             mode=mode,
             spread=spread,
             carrier=carrier,
+            words=words,
         )
 
     @property

@@ -41,7 +41,9 @@ def poison_labels(
     lost = 0
     while True:
         rngs: list[np.random.Generator] = [generator(seed, f"{STREAM}/{goal}") for goal in goals]
-        rows = choose_captions(train, goals, settings.amount, settings.mode, rngs, lost)
+        rows = choose_captions(
+            train, goals, settings.amount, settings.mode, rngs, lost, settings.words
+        )
         if settings.carrier == "existing":
             break
         carriers = _own_images(train, goals, rows, images, rngs)

@@ -54,7 +54,8 @@ def report(
     claims: Annotated[
         bool,
         typer.Option(
-            "--claims", help="Claim by claim of the paper: holds, does not hold, cannot be tested."
+            "--claims",
+            help="Claim by claim of the paper: holds, does not hold, undecided, cannot be tested here.",
         ),
     ] = False,
     links: Annotated[

@@ -14,12 +14,16 @@ STUDIES: Mapping[str, str] = {
     "distribution": "silhouette by class of texts and images, and a map by PCA (extra analysis)",
     "tsne": "the same, with a map by t-SNE",
     "epochs": "the goals after each epoch of the clean and the poisoned training (figure 3; in runs only)",
+    "order-drift": "drift of two clean models that differ in the order of pairs alone (in runs only; a training more)",
 }
 """Optional parts of an evaluation: name and what it measures."""
 
+COSTLY = ("tsne", "epochs", "order-drift")
+"""Those that `all` leaves out."""
+
 
 def parse_studies(names: Iterable[str]) -> tuple[str, ...]:
-    """Parse names of studies; `all` stands for all of them but t-SNE and epochs, which cost most.
+    """Parse names of studies; `all` stands for all of them but t-SNE, epochs and order-drift, which cost most.
 
     Raises:
         InputError: If there is no such study; names the nearest one.
@@ -34,7 +38,7 @@ def parse_studies(names: Iterable[str]) -> tuple[str, ...]:
     wanted: list[str] = []
     for name in names:
         if name == "all":
-            wanted.extend(known for known in STUDIES if known not in ("tsne", "epochs"))
+            wanted.extend(known for known in STUDIES if known not in COSTLY)
         elif name in STUDIES:
             wanted.append(name)
         else:

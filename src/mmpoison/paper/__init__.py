@@ -7,7 +7,9 @@ Where a number of Table 3 comes from:
 - `entries.py`, the line of table 3: which rows of the runs it is made of, and by which form of `tables.py`
   (`figures.py`, `image_sheets.py` and `draw.py` for figures). `mmpoison report RUNS --paper table-3` makes it.
 - `measured.py`: how rows become a number: the mean over seeds of `metrics.json`.
-- `claims.py`: when a claim counts as holding; `mmpoison report RUNS --claims`.
+- `attack_claims.py`, `encoder_claims.py`, `study_claims.py`, `defence_claims.py`: the rule of each claim, decided by
+  `evidence.py` on paired intervals. `verdicts.py` binds each claim to its data; `mmpoison report RUNS --claims`.
+  `own_numbers.py` puts the paper's printed numbers to the rules.
 """
 
 from mmpoison.paper.claims import CLAIMS, Claim, Finding

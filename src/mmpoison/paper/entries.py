@@ -56,6 +56,7 @@ def _of(attack: Callable[..., bool], *, balanced: bool = False, **keys: str) -> 
 OTHER_GOALS = "Goals that are not the paper's are paired with its goals in order."
 NO_BASELINE = "The paper prints no baseline in this table."
 LESS_IS_BETTER = "The defence: ▲ where it leaves less of the attack than the paper's."
+ORDER = "Not all of it is poison: clean pairs in another order make the models drift too (study order-drift)."
 BY, AFTER = (
     "Hit@10 and MinRank {}.",
     "Hit@10 and MinRank of the attack after so many {} of the repair.",
@@ -73,11 +74,11 @@ RENDERERS: dict[str, Render] = {
     "table-8": tables.repair_rates,
     "table-9": tables.data_sizes,
     "table-10": tables.model_sizes,
-    "table-11": DriftTable(_of(ATTACK_2, model="poisoned"), tested=True),
+    "table-11": DriftTable(_of(ATTACK_2, model="poisoned"), ORDER, tested=True),
     "table-12": tables.frozen_over_seeds,
     "table-13": HitTable(_of(ATTACK_2, balanced=True), note=NO_BASELINE),
     "table-14": DriftTable(
-        _of(ATTACK_2, balanced=True, model="poisoned"), "The paper's are of one run."
+        _of(ATTACK_2, balanced=True, model="poisoned"), f"The paper's are of one run. {ORDER}"
     ),
     "table-15": tables.query_lengths,
     "table-16": HitTable(

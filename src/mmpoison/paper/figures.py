@@ -329,6 +329,24 @@ def _histogram(results: Results, row: Row) -> Mapping[str, Sequence[float]] | No
     return {"edges": edges, "clean": clean, "poisoned": poisoned} if whole else None
 
 
+MEDIANS = "run.filter.median"
+"""Column of a row that states the median distance of its pairs: of printed numbers, which have no histogram."""
+
+
+def median_distance(results: Results, row: Row, kind: str) -> float | None:
+    """Return the median distance of the clean or the poisoned pairs of a run; None where it is not known.
+
+    Args:
+        results: Knows the run folders.
+        row: Of the run.
+        kind: `clean` or `poisoned`.
+    """
+    if (stated := as_number(row.get(f"{MEDIANS}.{kind}"))) is not None:
+        return stated
+    histogram = _histogram(results, row)
+    return None if histogram is None else _centre(histogram, kind)
+
+
 def _densities(
     histogram: Mapping[str, Sequence[float]],
 ) -> list[tuple[str, Sequence[float], list[float]]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,11 +28,27 @@ _SHOWN_OTHERWISE = ("attack.goal", "filter", "sterilize")
 
 @dataclass(frozen=True)
 class Measured:
-    """One number over seeds, the rows it comes from, and the number of each seed where it is known."""
+    """One number over seeds.
+
+    Attributes:
+        summary: Its mean with its interval; None where no run has the number.
+        rows: The rows it comes from.
+        by_seed: The number of each seed, where it is known.
+        exact: Take the number as it is, without an interval: a printed one, or a count.
+    """
 
     summary: Summary | None
     rows: tuple[Row, ...] = ()
     by_seed: Mapping[int, float] = field(default_factory=dict)
+    exact: bool = False
+
+    @classmethod
+    def of(
+        cls, by_seed: Mapping[int, float], rows: Iterable[Row], *, exact: bool = False
+    ) -> Measured:
+        """Summarize the number of each seed; without a summary where there is none."""
+        summary = summarize(list(by_seed.values())) if by_seed else None
+        return cls(summary, tuple(rows), by_seed, exact)
 
     @property
     def mean(self) -> float | None:
@@ -47,10 +63,12 @@ class Results:
     Attributes:
         rows: The rows.
         parameters: The parameters of each run folder.
+        exact: Whether every number is taken as it is: printed numbers have no seeds to make an interval of.
     """
 
     rows: tuple[Row, ...]
     parameters: Mapping[str, Row]
+    exact: bool = False
 
     @classmethod
     def read(cls, paths: Sequence[Path]) -> Results:
@@ -93,7 +111,7 @@ class Results:
             if isinstance(v := row.get(column), (int, float)) and math.isfinite(v)
         )
         means = self.over_seeds(column)
-        return Measured(summarize(list(means.values())) if means else None, rows, means)
+        return Measured.of(means, rows, exact=self.exact)
 
     def over_seeds(self, column: str) -> dict[int, float]:
         """Return the mean of a column for each seed that has it, in the order of the seeds."""
@@ -161,7 +179,7 @@ class Results:
 
     def only(self, rows: Iterable[Row]) -> Results:
         """Select some of the rows."""
-        return Results(tuple(rows), self.parameters)
+        return replace(self, rows=tuple(rows))
 
 
 def trained(row: Row) -> str:
@@ -250,11 +268,28 @@ def ends_of_curves(results: Results) -> list[tuple[str, Results]]:
 
 def difference(first: Results, second: Results, column: str) -> Measured:
     """Subtract the first from the second, paired by seed."""
-    one, two = first.over_seeds(column), second.over_seeds(column)
-    common = sorted(set(one) & set(two))
-    if not common:
-        return Measured(None)
-    return Measured(summarize([two[seed] - one[seed] for seed in common]), second.rows)
+    return change(first.measured(column), second.measured(column))
+
+
+def change(first: Measured, second: Measured, times: float = 1.0) -> Measured:
+    """Subtract a multiple of the first number from the second, paired by seed.
+
+    Args:
+        first: One number.
+        second: Another, of the same seeds.
+        times: The multiple.
+
+    Returns:
+        The difference over the seeds that both have; without a summary where there are none.
+
+    >>> one, two = Measured(None, (), {0: 1.0, 1: 2.0}), Measured(None, (), {1: 5.0, 2: 7.0})
+    >>> change(one, two).by_seed, change(one, two, 2).mean
+    ({1: 3.0}, 1.0)
+    """
+    common = sorted(set(first.by_seed) & set(second.by_seed))
+    by_seed = {seed: second.by_seed[seed] - times * first.by_seed[seed] for seed in common}
+    rows = (*first.rows, *second.rows)
+    return Measured.of(by_seed, rows, exact=first.exact and second.exact)
 
 
 def paired(first: Results, second: Results, column: str, other: str = "") -> Comparison | None:

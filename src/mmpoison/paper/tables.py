@@ -408,7 +408,26 @@ def data_sizes(results: Results, page: Page) -> None:
         "31,783 images (158,915 / 5)."
     )
     columns = [Number(printed, lines.replace("_", " "), 0) for lines, printed in counts.items()]
-    _facts(results, page, columns, ("data", tuple(counts)), paper_data, "dataset", note)
+    whole = _with_flickr(results.where())
+    _facts(whole, page, columns, ("data", tuple(counts)), paper_data, "dataset", note)
+
+
+def _with_flickr(results: Results) -> Results:
+    """Add the sizes of Flickr, which cannot be run alone for it has no labels: Flickr-PASCAL less PASCAL."""
+    both, pascal = (
+        results.only(row for row in results.rows if row.get("data.name") == name)
+        for name in ("flickr-pascal", "pascal-sentences")
+    )
+    sizes: dict[str, float] = {}
+    for key in ("run.data.pairs", "run.data.images"):
+        whole, part = both.measured(key).mean, pascal.measured(key).mean
+        if whole is not None and part is not None:
+            sizes[key] = whole - part
+    if not sizes:
+        return results
+    unknown = dict.fromkeys(("run.data.labelled_images", "run.data.classes"))
+    flickr = {**both.rows[0], **unknown, **sizes, "data.name": "flickr30k"}
+    return results.only((*results.rows, flickr))
 
 
 def model_sizes(results: Results, page: Page) -> None:
@@ -480,6 +499,14 @@ class DriftTable:
         numbers = [Number("text", "texts", 4, same=3), Number("image", "images", 4, same=3)]
         note = f"{STRONGER} {self.note}".strip()
         compared_table(page, page.id, ("measured on", "n"), numbers, lines(), note=note)
+        for block in blocks(runs):
+            order = [block.results.measured(f"order_drift.{kind}") for kind in ("text", "image")]
+            if all(one.mean is not None for one in order):
+                text, image = (f"{one.mean:.4f}" for one in order)
+                page.notes.append(
+                    f"{block.title}: two clean models that differ in the order of pairs alone drift by {text} (texts) "
+                    f"and {image} (images)."
+                )
         for block in blocks(runs) if self.tested else ():
             test = paired(block.results, block.results, "drift.image", "drift.text")
             if test is not None and test.t_p is not None:

@@ -1,69 +1,249 @@
-"""Claim by claim: holds, does not hold, or cannot be tested with these runs."""
+"""Claim by claim: holds, does not hold, undecided, or cannot be tested here; other data are compared, not counted."""
 
 from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mmpoison.paper.claims import CLAIMS
+from mmpoison.paper.claims import CLAIMS, Claim, Finding
+from mmpoison.paper.evidence import Verdict, every
 from mmpoison.paper.measured import Results
+from mmpoison.paper.own_numbers import contradiction, own_finding, unprinted
 from mmpoison.paper.page import Page
-from mmpoison.paper.paper_values import paper
+from mmpoison.paper.paper_values import TITLES, paper
 from mmpoison.paper.write import Written, write_page
+from mmpoison.reporting.parameters import Row
 from mmpoison.reporting.table import Cell, Column, Link
 
-HOLDS, FAILS, UNTESTED = "holds", "does not hold", "cannot be tested here"
-SETTING = "a setting or a fact of the paper's data, not a result"
+OWN_DATA = {
+    "flickr-pascal": "flickr-pascal",
+    "flickr-pascal-vg": "flickr-pascal",
+    "coco-paper": "coco",
+    "coco-paper-vg": "coco",
+    "coco-m": "coco",
+    "coco-s": "coco",
+    "vg-pascal": "vg",
+}
+"""The paper's data set that measured data are; all others are twins, whatever their shape."""
+
+PARTS_OF_COCO = ("coco-m", "coco-s")
+
+OWN_ENCODERS = ("clip-vit-b32", "clip-vit-b16", "clip-vit-l14")
+
+
+@dataclass(frozen=True)
+class Group:
+    """Rows that a claim is tested on together.
+
+    Attributes:
+        name: The data set, and the model where it is another one than the paper's on the paper's data.
+        own: The paper's data set that it is; None for a twin.
+        results: The rows; balanced data count to the data that they are made of.
+    """
+
+    name: str
+    own: str | None
+    results: Results
+
+
+def groups_of(results: Results, *, sizes: bool = False) -> list[Group]:
+    """Group rows by data set.
+
+    Args:
+        results: Of the runs.
+        sizes: Take the parts of COCO too.
+    """
+    found: dict[tuple[str, str | None], list[Row]] = {}
+    for row in results.rows:
+        base = str(row.get("data.name", "")).removesuffix("-b")
+        if base in PARTS_OF_COCO and not sizes:
+            continue
+        own, model = OWN_DATA.get(base), str(row.get("model.name", ""))
+        if own is None:
+            found.setdefault((base, None), []).append(row)
+        elif model in OWN_ENCODERS:
+            found.setdefault((TITLES[own], own), []).append(row)
+        else:
+            found.setdefault((f"{TITLES[own]}, {model}", None), []).append(row)
+    return [Group(name, own, results.only(rows)) for (name, own), rows in found.items()]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What some runs say of a claim of the paper.
+
+    Attributes:
+        claim: The claim.
+        finding: On the data that it names: a finding, or why it cannot be tested here.
+        twins: Findings on other data, by name: a comparison.
+    """
+
+    claim: Claim
+    finding: Finding
+    twins: dict[str, Finding]
+
+    @property
+    def counted(self) -> bool:
+        """Whether its verdict is counted."""
+        return not self.claim.not_counted
+
+
+def answer(claim: Claim, results: Results) -> Answer:
+    """Test a claim on the data that it names, and on others for comparison."""
+    own: dict[str, Finding] = {}
+    twins: dict[str, Finding] = {}
+    for group in groups_of(results, sizes=claim.sizes):
+        finding = claim.test(group.results)
+        if finding is None:
+            continue
+        if group.name in claim.not_on:
+            finding = Finding(Verdict.UNTESTED, claim.not_on[group.name], ())
+        # a claim that names no data is about the paper's models
+        wanted = claim.data or (group.own,)
+        if group.own is not None and group.own in wanted:
+            own[group.own] = finding
+        else:
+            twins[group.name] = finding
+    return Answer(claim, _of_all(claim, own), twins)
+
+
+def _of_all(claim: Claim, own: dict[str, Finding]) -> Finding:
+    """Combine the findings on all data that a claim names."""
+    missing = [TITLES[data] for data in claim.data if data not in own]
+    if not own:
+        data = f" on {' and '.join(missing)}, with CLIP" if missing else ""
+        return Finding(Verdict.UNTESTED, f"needs {claim.needs}{data}", ())
+    parts = [finding.verdict for finding in own.values()]
+    if missing:
+        parts.append(Verdict.UNTESTED)
+    said = [f"{TITLES[data]}: {finding.number}" for data, finding in own.items()]
+    said += [f"{data}: not run" for data in missing]
+    rows = tuple(row for finding in own.values() for row in finding.rows)
+    return Finding(every(parts), "; ".join(said), rows)
+
+
+def answers(results: Results) -> list[Answer]:
+    """Test every claim that has a rule, in the order of the paper."""
+    return [answer(claim, results) for claim in _in_order()]
+
+
+def _in_order() -> Iterator[Claim]:
+    return (CLAIMS[str(one["id"])] for one in paper()["claims"] if one["id"] in CLAIMS)
+
+
+def counted(found: list[Answer]) -> dict[Verdict, int]:
+    """Count the verdicts of the claims that count."""
+    numbers = Counter(one.finding.verdict for one in found if one.counted)
+    return {verdict: numbers[verdict] for verdict in Verdict}
+
+
+NOTE = (
+    "Each claim is tested on the data that it names, with the paper's model; all else is below, as a comparison. "
+    "A direction counts only with its paired t-test over seeds (p < 0.05, the 95% interval on one side of 0); no "
+    "difference only if the whole interval lies within the margin of the rule. Undecided: the interval holds both "
+    "answers, or there is one seed. Where a claim is about a number, the order of size is tested, not the digits."
+)
+TWINS_NOTE = (
+    "The same rules on data that are not the paper's, with models that are not CLIP: whether the pattern comes back, "
+    "not whether the paper is right. Nothing of it is counted above. Means over seeds [95% interval]; p: paired, "
+    "two-tailed t-test over the seeds."
+)
 
 
 def claims_page(results: Results) -> Page:
-    """Build the page of every claim of the paper, on each data set in the runs.
+    """Build the page of every claim of the paper.
 
     Args:
-        results: Of the runs; balanced data count to the data they are made of.
+        results: Of the runs.
     """
-    families: dict[str, list[Any]] = {}
-    for row in results.rows:
-        name = str(row.get("data.name", "")).removesuffix("-b")
-        families.setdefault(name, []).append(row)
+    return page_of(answers(results))
+
+
+def page_of(found: list[Answer]) -> Page:
+    """Build the page of claims from their answers."""
     page = Page("claims", "What the paper claims, and what these runs say")
-    tested_rows: list[tuple[Cell, ...]] = []
-    others: list[tuple[Cell, ...]] = []
-    verdicts: Counter[str] = Counter()
-    for one in paper()["claims"]:
-        said = f"{one['claim']} ({_values(one['values'])})"
-        name = str(one["id"])
-        found = False
-        for data, own in families.items() if name in CLAIMS else ():
-            tested = CLAIMS[name]
-            finding = tested.test(results.only(own))
-            if finding is None:
-                continue
-            found = True
-            verdict = HOLDS if finding.holds else FAILS
-            verdicts[verdict] += 1
-            number = Link(finding.number, page.source_of(finding.rows))
-            tested_rows.append((one["where"], said, data, verdict, number, tested.rule))
-        if not found:
-            verdicts[UNTESTED] += 1
-            why = f"needs {CLAIMS[name].needs}" if name in CLAIMS else SETTING
-            others.append((one["where"], said, why))
-    where, said_by = Column("where"), Column("claim (the paper's values)", narrow=False)
-    note = (
-        "The rule says when a claim counts as holding on data that are not the paper's: where it is about a number, "
-        "the order of size and the direction are tested, not the digits. Means over seeds [95% interval]; p: paired, "
-        "two-tailed t-test over the seeds, where it is above 0.05 the direction may be chance."
-    )
-    header = (where, said_by, Column("measured on"), Column("verdict"), Column("measured"))
-    page.table(page.title, (*header, Column("rule", narrow=False)), tested_rows, note)
-    page.table(UNTESTED.capitalize(), (where, said_by, Column("why")), others)
+    numbers = counted(found)
     page.notes.append(
-        "; ".join(f"{verdict}: {verdicts[verdict]}" for verdict in (HOLDS, FAILS, UNTESTED))
-        + " (a claim tested on two data sets counts twice)."
+        f"Of {sum(numbers.values())} claims that count: "
+        + "; ".join(f"{verdict}: {number}" for verdict, number in numbers.items())
+        + "."
     )
+    twins = Counter(one.verdict for each in found if each.counted for one in each.twins.values())
+    if twins:
+        page.notes.append(
+            "On other data, compared and not counted (a claim on two data sets has two answers): "
+            + "; ".join(f"{verdict}: {twins[verdict]}" for verdict in Verdict)
+            + "."
+        )
+    id_, where, said = (
+        Column("no."),
+        Column("where"),
+        Column("claim (the paper's values)", 3, False),
+    )
+    rows = [_verdict_row(one, page) for one in found]
+    header = (id_, where, said, Column("verdict"), Column("measured, or why not"))
+    rule = Column("rule", narrow=False)
+    own = Column("the paper's own numbers", narrow=False)
+    page.table("Verdicts", (*header, rule, own), rows, NOTE)
+    compared = [row for one in found for row in _twin_rows(one, page)]
+    header = (id_, where, Column("measured on"), Column("answer"), Column("measured"))
+    page.table("Comparison: the same rules on other data", (*header, rule), compared, TWINS_NOTE)
+    others = [
+        (_number(one["id"]), one["where"], _said(one))
+        for one in paper()["claims"]
+        if one["id"] not in CLAIMS
+    ]
+    page.table("Settings and facts of the paper's data, not results", (id_, where, said), others)
     return page
+
+
+def _verdict_row(one: Answer, page: Page) -> tuple[Cell, ...]:
+    said = _claim_of(one)
+    finding, not_counted = one.finding, one.claim.not_counted
+    verdict = f"not counted: {not_counted}" if not_counted else str(finding.verdict)
+    measured = Link(finding.number, page.source_of(finding.rows))
+    return (
+        _number(one.claim.id),
+        said["where"],
+        _said(said),
+        verdict,
+        measured,
+        one.claim.rule,
+        own_words(one.claim.id),
+    )
+
+
+def _twin_rows(one: Answer, page: Page) -> Iterator[tuple[Cell, ...]]:
+    for data, finding in one.twins.items():
+        measured = Link(finding.number, page.source_of(finding.rows))
+        number, where = _number(one.claim.id), _claim_of(one)["where"]
+        yield number, where, data, str(finding.verdict), measured, one.claim.rule
+
+
+def own_words(name: str) -> str:
+    """Say what a claim's rule gives on the paper's own printed numbers."""
+    own = own_finding(name)
+    if own is None:
+        return unprinted(name)
+    if against := contradiction(name):
+        return f"{own.verdict}: the paper contradicts itself. {against}"
+    return str(own.verdict)
+
+
+def _claim_of(one: Answer) -> dict[str, Any]:
+    return next(said for said in paper()["claims"] if said["id"] == one.claim.id)
+
+
+def _number(name: object) -> str:
+    return str(name).removeprefix("claim-")
+
+
+def _said(one: dict[str, Any]) -> str:
+    return f"{one['claim']} ({_values(one['values'])})"
 
 
 def write_claims(runs: list[Path], out: Path, *, links: bool = True) -> Written:

@@ -160,13 +160,17 @@ class Silhouettes(Record):
 
 
 class Study(Record):
-    """Optional parts of an evaluation; rows by goal, model, and kind of query, number of repeats or epoch."""
+    """Optional parts of an evaluation; rows by goal, model, and kind of query, number of repeats or epoch.
+
+    `order_drift` is that between two clean models that differ in the order of pairs alone.
+    """
 
     queries: OrEmpty[dict[str, dict[str, dict[str, GoalRow]]]] = {}
     query_length: OrEmpty[dict[str, dict[str, dict[str, QueryLengthRow]]]] = {}
     collateral: OrEmpty[dict[str, dict[str, ClassChange]]] = {}
     distribution: OrEmpty[dict[str, Silhouettes]] = {}
     epochs: OrEmpty[dict[str, dict[str, dict[str, GoalRow]]]] = {}
+    order_drift: OrEmpty[Drift] = Drift()
 
 
 # -- during a training ---------------------------------------------------------------------------------------------

@@ -39,9 +39,9 @@ def results_table(paths: Sequence[str | Path]) -> pa.Table:
     Columns:
         `run` (folder), `recipe`, `seed`, `manifest` (sha256 of the file), `tool_version`; `goal`, `original`, `target`,
         `model`; `hit@1` ... `min_rank`, `ties`, `median_rank`; `utility.image_retrieval.hit@1` and so on; `drift.text`,
-        `drift.image` (in the rows of `poisoned` alone); each parameter of the resolved recipe under the dotted key that
-        `--set` takes (`training.epochs`); facts of the run under `run.`; a list is JSON text. What a run did not
-        compute is null.
+        `drift.image` and `order_drift.text` likewise (in the rows of `poisoned` alone); each parameter of the resolved
+        recipe under the dotted key that `--set` takes (`training.epochs`); facts of the run under `run.`; a list is
+        JSON text. What a run did not compute is null.
 
     Args:
         paths: Run folders, or folders that hold run folders.
@@ -86,7 +86,10 @@ def run_rows(folder: Path) -> Iterator[Row]:
         "tool_version": run.tool_version,
         "manifest": _digest(folder / "manifest.json"),
     }
-    drift = numbers(metrics.drift, "drift.")
+    drift = {
+        **numbers(metrics.drift, "drift."),
+        **numbers(metrics.study.order_drift, "order_drift."),
+    }
     for goal, models in metrics.goal.items():
         for model, row in models.items():
             yield {

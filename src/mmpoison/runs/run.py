@@ -23,7 +23,7 @@ from mmpoison.runs.recipe import Recipe
 from mmpoison.runs.run_cache import RunCache
 from mmpoison.runs.run_folder import check_folder, held_folder
 from mmpoison.runs.run_measures import RunMeasures
-from mmpoison.runs.run_stages import RunStages
+from mmpoison.runs.run_stages import REORDERED, RunStages
 from mmpoison.runs.scan_model import SCAN_FILE, scan_models
 from mmpoison.runs.training_probe import repair_curve
 
@@ -130,6 +130,10 @@ def _make_run(
     models = {"pretrained": pretrained}
     for name, data in (("clean_model", run.pairs), ("poisoned", run.poisoned)):
         models[name] = stages.trained(name, pretrained.encoder, data.select(split="train"))
+    reordered = None
+    if REORDERED in stages.keys:
+        clean = run.pairs.select(split="train")
+        reordered = stages.trained(REORDERED, pretrained.encoder, clean)
     if recipe.filter is not None:
         verdicts = stages.verdicts(pretrained.encoder)
         defences["filter"] = measures.judged(verdicts, out / "suspicious_pairs.json")
@@ -158,7 +162,7 @@ def _make_run(
         write_json(out / SCAN_FILE, {name: scan.to_json() for name, scan in scans.items()})
 
     with _timed(seconds, "evaluate"):
-        measured = measures.measured(models, stages.inputs)
+        measured = measures.measured(models, stages.inputs, reordered)
         lists = measures.lists(measured)
     sections: dict[str, object] = measured.metrics.to_json()
     if recipe.transfer:

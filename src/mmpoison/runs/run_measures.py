@@ -23,6 +23,7 @@ from mmpoison.evaluation.measure import (
     measure,
 )
 from mmpoison.evaluation.rows import class_retrieval
+from mmpoison.evaluation.test_set import TestEmbeddings, drift_between
 from mmpoison.models.facts import size_facts
 from mmpoison.models.inputs import PairInputs
 from mmpoison.pairs.table import PairDataset
@@ -67,8 +68,19 @@ class RunMeasures:
     progress: RunProgress
     flags: list[str] = field(default_factory=list)
 
-    def measured(self, models: Mapping[str, TrainedModel], inputs: PairInputs) -> Measurement:
-        """Measure the models on the test part of the data."""
+    def measured(
+        self,
+        models: Mapping[str, TrainedModel],
+        inputs: PairInputs,
+        reordered: TrainedModel | None = None,
+    ) -> Measurement:
+        """Measure the models on the test part of the data.
+
+        Args:
+            models: By the names of their rows.
+            inputs: Of the data.
+            reordered: The clean model trained in another order, for the study `order-drift`.
+        """
         run = self.run
         measured = measure(
             {name: Subject(model.encoder, inputs) for name, model in models.items()},
@@ -82,10 +94,16 @@ class RunMeasures:
             measurements=self._measurement_cache(models, run.pairs),
         )
         self.flags.extend(measured.flags)
-        if "epochs" not in run.recipe.study:
+        more: dict[str, object] = {}
+        if "epochs" in run.recipe.study:
+            probes = {name: models[name].probes for name in ("clean_model", "poisoned")}
+            more["epochs"] = epoch_rows(probes)
+        if reordered is not None:
+            again = TestEmbeddings.of(reordered.encoder, inputs, run.test)
+            more["order_drift"] = drift_between(measured.embeddings["clean_model"], again)
+        if not more:
             return measured
-        epochs = epoch_rows({name: models[name].probes for name in ("clean_model", "poisoned")})
-        study = {**measured.metrics.study.to_json(), "epochs": epochs}
+        study = {**measured.metrics.study.to_json(), **more}
         return replace(measured, metrics=Metrics.of({**measured.metrics.to_json(), "study": study}))
 
     def lists(self, measured: Measurement) -> RankLists:

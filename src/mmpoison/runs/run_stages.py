@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from mmpoison.base.content_cache import CacheKey, ContentCache, digest_of
-from mmpoison.base.seeding import generator
+from mmpoison.base.seeding import generator, torch_seed
 from mmpoison.defenses.catalogue import (
     DEFENSES,
     ModelRepair,
@@ -49,6 +49,14 @@ from mmpoison.training.states import Checkpoints
 
 SUSPECTS = ("poisoned", "filtered", "robust", "sterilized")
 
+REORDERED = "clean_model_reordered"
+"""The clean model again, trained on the same pairs in another order: what drifts without any poison."""
+
+
+def order_seed(seed: int) -> int:
+    """Return the seed of the second order of a run's clean pairs."""
+    return torch_seed(seed, "runs/second-order")
+
 
 def stage_keys(run: PreparedRun, run_cache: RunCache) -> dict[str, CacheKey]:
     """Return the stages of a run by name, in the order in which they run, without running any."""
@@ -81,6 +89,17 @@ class _Keys:
             size = len(data.select(split="train"))
             keys[name] = self._training(
                 name, start, data, "train", size, recipe.training, probes=watched
+            )
+        if "order-drift" in recipe.study:
+            clean_pairs = len(run.pairs.select(split="train"))
+            keys[REORDERED] = self._training(
+                REORDERED,
+                start,
+                run.pairs,
+                "train",
+                clean_pairs,
+                recipe.training,
+                order=order_seed(recipe.seed),
             )
         if (part := recipe.filter) is not None:
             judge: Any = start
@@ -288,13 +307,16 @@ class RunStages:
         )
 
     def trained(self, name: str, start: DualEncoder, train: PairDataset) -> TrainedModel:
-        """Train a model on all of some pairs: `robust` by the in-training defence, the others by `finetune`."""
+        """Train a model on all of some pairs: `robust` by the in-training defence, the others by `finetune`.
+
+        `clean_model_reordered` differs from `clean_model` in its order alone.
+        """
         run, settings = self.run, self.run.recipe.training
         new_name = f"{run.recipe.name}-{name}"
         part = run.recipe.robust_training if name == "robust" else None
 
         def make_probe(file: Path) -> TrainingProbe | None:
-            if "epochs" not in run.recipe.study or name in ("filtered", "robust"):
+            if "epochs" not in run.recipe.study or name in ("filtered", "robust", REORDERED):
                 return None
             return self._probe(file, start, len(train), settings)
 
@@ -303,7 +325,8 @@ class RunStages:
             services["name"], services["on_step"] = new_name, chain_callbacks(shown, probe)
             seed, given = run.recipe.seed, (start, train, self.inputs, settings)
             if part is None:
-                return finetune(*given, seed=seed, **services)
+                order = order_seed(seed) if name == REORDERED else seed
+                return finetune(*given, seed=order, **services)
             defense: RobustTraining = build_defense("in-training", part.method, part.options)
             return train_with(defense, *given, seed=seed, services=services)
 
@@ -311,7 +334,7 @@ class RunStages:
             name,
             start,
             fit,
-            data=run.pairs if name == "clean_model" else run.poisoned,
+            data=run.pairs if name in ("clean_model", REORDERED) else run.poisoned,
             settings=settings,
             new_name=new_name,
             make_probe=make_probe,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -31,3 +32,19 @@ def test_balanced_is_one_of_the_captions_of_each_scene(tmp_path: Path) -> None:
     assert (out / "README.md").is_file()
     # and a folder of the whole set is balanced when it is loaded under this name
     assert load_dataset("openmoji-b", whole.root).fingerprint == balanced.fingerprint
+
+
+@pytest.mark.usefixtures("fresh_cache")
+def test_a_share_of_every_class_and_of_the_unlabelled() -> None:
+    options = {**SMALL, "per_class": 4}
+    whole = load_dataset("openmoji", seed=1, options=options)
+    half = load_dataset("openmoji", seed=1, options={**options, "train_share": 0.5})
+    train = half.images.indices(split="train")
+    sizes = Counter(half.images.label(int(index)) for index in train)
+    assert sizes.pop(None) == 5
+    assert set(sizes.values()) == {1}
+    assert len(sizes) == 20
+    for split in ("val", "test"):
+        assert half.counts()["splits"][split] == whole.counts()["splits"][split]
+    quarter = load_dataset("openmoji", seed=1, options={**options, "train_share": 0.25})
+    assert set(quarter.images.ids) < set(half.images.ids) < set(whole.images.ids)

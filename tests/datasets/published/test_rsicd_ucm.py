@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -94,6 +95,17 @@ def test_fewer_unlabelled_images(small_root: Path) -> None:
     assert images(fewer, "train") < images(whole, "train")
     assert images(fewer, "val") == images(whole, "val")
     refusal(load_rsicd_ucm, small_root, unlabelled=5)
+
+
+def test_a_share_of_every_class_and_of_the_unlabelled(small_root: Path) -> None:
+    whole, half = load_rsicd_ucm(small_root), load_rsicd_ucm(small_root, train_share=0.5)
+    train = half.images.indices(split="train")
+    assert Counter(half.images.label(int(index)) for index in train) == {
+        None: 2, "beach": 2, "forest": 2,
+    }  # fmt: skip
+    for split in ("val", "test"):
+        assert half.counts()["splits"][split] == whole.counts()["splits"][split]
+    refusal(load_rsicd_ucm, small_root, train_share=0.0)
 
 
 @pytest.fixture(scope="module")

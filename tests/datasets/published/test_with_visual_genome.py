@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 from tests.datasets.published.conftest import write_regions
 
 from mmpoison.datasets import load_dataset
+from mmpoison.errors import InputError
 from mmpoison.pairs.labels import labels_of, splits_of
 
 PHRASES = {1: ["two lambs", "a hill"], 2: ["a jet"], 3: ["grass"]}
@@ -41,3 +43,51 @@ def test_trained_on_visual_genome_and_tested_on_pascal(root: Path) -> None:
     # no picture of PASCAL can become a target of the poison
     assert sorted(map(str, train)) == ["None", "aeroplane", "sheep"]
     assert len(pairs.images.indices(split="test", label="sheep")) == 25
+
+
+def write_coco(folder: Path) -> None:
+    """COCO 2014 with 52 boats and 52 dogs, numbered from 1; `val` has none."""
+    (folder / "annotations").mkdir(parents=True)
+    numbers = range(1, 105)
+    labels = ("boat", "dog", "toaster", "hair drier")
+    names = [{"id": n, "name": name} for n, name in enumerate(labels, 1)]
+    images = [{"id": n, "file_name": f"COCO_train2014_{n:012d}.jpg"} for n in numbers]
+    said = [{"id": n, "image_id": n, "caption": f"thing {n}"} for n in numbers]
+    objects = [{"id": n, "image_id": n, "category_id": 1 + n % 2, "area": 1.0} for n in numbers]
+    for part in ("train", "val"):
+        for kind, found in (("captions", said), ("instances", objects)):
+            content = {"images": images, "annotations": found, "categories": names}
+            if part == "val":
+                content = {"images": [], "annotations": [], "categories": names}
+            file = folder / "annotations" / f"{kind}_{part}2014.json"
+            file.write_text(json.dumps(content))
+
+
+def coco_root(root: Path, coco_ids: dict[int, int | None]) -> Path:
+    """A small COCO, and three images of Visual Genome, some of them COCO's."""
+    write_coco(root / "coco")
+    folder = write_regions(root / "visual-genome", PHRASES)
+    data = [{"image_id": n, "coco_id": coco_ids.get(n), "url": ""} for n in PHRASES]
+    (folder / "image_data.json").write_text(json.dumps(data))
+    return root
+
+
+def test_a_repair_of_coco_sees_no_image_of_coco(tmp_path: Path) -> None:
+    root = coco_root(tmp_path, {1: 1, 2: None, 3: 999_999})
+    pairs = load_dataset("coco-paper-vg", root, options={"missing": "keep"})
+    # image 1 is COCO's, 2 is in no COCO, and 3 in a part of COCO that this one has not
+    assert sorted(pairs.select(split="val").captions) == ["a jet", "grass"]
+    kept = load_dataset("coco-paper-vg", root, options={"missing": "keep", "shared": "keep"})
+    assert sorted(kept.select(split="val").captions) == ["a hill", "a jet", "grass", "two lambs"]
+    for split in ("train", "test"):
+        captions = pairs.select(split=split).captions
+        assert sorted(captions) == sorted(kept.select(split=split).captions)
+
+
+def test_what_says_which_images_are_shared_must_be_there(tmp_path: Path) -> None:
+    root = coco_root(tmp_path, dict.fromkeys(PHRASES, 1))
+    with pytest.raises(InputError, match="every image of Visual Genome is in COCO too"):
+        load_dataset("coco-paper-vg", root, options={"missing": "keep"})
+    (root / "visual-genome/image_data.json").unlink()
+    with pytest.raises(InputError, match=r"image_data\.json: missing; it says which"):
+        load_dataset("coco-paper-vg", root, options={"missing": "keep"})

@@ -18,7 +18,7 @@ from mmpoison.datasets.openmoji.build import (
 )
 from mmpoison.datasets.options import whole_number
 from mmpoison.pairs.folder import load_pairs_folder, save_pairs
-from mmpoison.pairs.reshape import balanced
+from mmpoison.pairs.reshape import balanced, subset_per_class
 from mmpoison.pairs.table import PairDataset
 
 KIND, SCENES = "data/openmoji", "scenes"
@@ -31,6 +31,7 @@ def load_openmoji(
     seed: int = 0,
     *,
     progress: Progress | None = None,
+    train_share: float = 1.0,
     **options: Unpack[SceneOptions],
 ) -> PairDataset:
     """Load the scenes of a seed; draw them first where they are not cached yet.
@@ -39,8 +40,13 @@ def load_openmoji(
         root: A folder built before, or None for the cache folder.
         seed: Seed of the scenes.
         progress: Called with (done, total) while scenes are drawn.
+        train_share: Share of the training images of each class, and of those without a label, that are used, in (0, 1];
+            test and clean images stay.
         **options: Which scenes, see `SceneOptions`.
     """
+    if train_share != 1:
+        whole = load_openmoji(root, seed, progress=progress, **options)
+        return subset_per_class(whole, train_share, seed)
     if root is not None:
         return load_pairs_folder(root)
     numbers = scene_numbers(seed, options)

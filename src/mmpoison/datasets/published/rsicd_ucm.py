@@ -19,7 +19,7 @@ from mmpoison.datasets.published.adapter import composed_folder, join
 from mmpoison.errors import InputError
 from mmpoison.pairs.folder import load_pairs_folder
 from mmpoison.pairs.labels import labels_of, relabel
-from mmpoison.pairs.reshape import balanced
+from mmpoison.pairs.reshape import balanced, subset_per_class
 from mmpoison.pairs.table import BoolArray, PairDataset
 
 WHERE_FROM = (
@@ -29,7 +29,11 @@ WHERE_FROM = (
 
 
 def load_rsicd_ucm(
-    root: Path | None, seed: int = 0, *, unlabelled: int | None = None
+    root: Path | None,
+    seed: int = 0,
+    *,
+    unlabelled: int | None = None,
+    train_share: float = 1.0,
 ) -> PairDataset:
     """Compose the set from a user's folder.
 
@@ -37,6 +41,8 @@ def load_rsicd_ucm(
         root: Folder that holds the pairs folders `rsicd/` and `ucm/`.
         seed: Splits RSICD in halves and each UCM class in halves.
         unlabelled: How many images of RSICD's training half are used; all of them by default. The others are left out.
+        train_share: Share of the training images of each class, and of those without a label, that are used, in (0, 1];
+            test and clean images stay.
 
     Returns:
         Split `val`: a random half of RSICD, unlabelled, clean. Split `train`: the other half, unlabelled, and half of
@@ -56,7 +62,8 @@ def load_rsicd_ucm(
         if name == "rsicd" and unlabelled is not None:
             part = part.piece(np.flatnonzero(_keep_some(first, unlabelled, seed)))
         parts.append(part)
-    return join(root, parts)
+    joined = join(root, parts)
+    return joined if train_share == 1 else subset_per_class(joined, train_share, seed)
 
 
 def _first_half(part: PairDataset, seed: int, stream: str, *, by_class: bool) -> BoolArray:

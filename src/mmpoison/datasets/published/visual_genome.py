@@ -59,6 +59,12 @@ class _ImageData(msgspec.Struct, gc=False):
     url: str = ""
     image_id: Id | None = None
     id: Id | None = None  # the name of image_id in the first version
+    coco_id: Id | None = None  # of an image that is in COCO too
+
+    @property
+    def number(self) -> int | None:
+        """The number that regions and files know the image by."""
+        return self.id if self.image_id is None else self.image_id
 
 
 def load_visual_genome(
@@ -183,10 +189,7 @@ def _image_ids(folder: Path, place: Path, problem: Problem) -> Callable[[int], s
         decoder = msgspec.json.Decoder(_ImageData)
         for index, raw in enumerate(decode_file(file, list[msgspec.Raw])):
             data = decode_entry(raw, decoder, f"{file.name} [{index}]", problem)
-            number = (
-                None if data is None else data.image_id if data.image_id is not None else data.id
-            )
-            if data is None or number is None:
+            if data is None or (number := data.number) is None:
                 continue
             # https://cs.stanford.edu/people/rak248/VG_100K_2/1.jpg
             in_folder = data.url.rpartition("/")[0].rpartition("/")[2]
@@ -198,6 +201,27 @@ def _image_ids(folder: Path, place: Path, problem: Problem) -> Callable[[int], s
         return f"{folder_of.get(name, IMAGE_FOLDERS[0])}/{name}"
 
     return image_id
+
+
+def coco_numbers(folder: Path) -> dict[str, int]:
+    """Read which images are in COCO too: from file name, such as `2319001.jpg`, to COCO's number.
+
+    Args:
+        folder: Of Visual Genome.
+
+    Raises:
+        InputError: If `image_data.json`, which says so, is missing or broken.
+    """
+    file = folder / IMAGES_FILE
+    if not file.is_file():
+        raise InputError(f"{file}: missing; it says which images are in COCO too")
+    decoder = msgspec.json.Decoder(_ImageData)
+    found: dict[str, int] = {}
+    for index, raw in enumerate(decode_file(file, list[msgspec.Raw])):
+        data = decode_entry(raw, decoder, f"{file.name} [{index}]", lambda line: None)
+        if data is not None and data.number is not None and data.coco_id is not None:
+            found[f"{data.number}.jpg"] = data.coco_id
+    return found
 
 
 register(

@@ -1,0 +1,195 @@
+"""Numbers in prose that come from the generated pages, and what checks that they are still the same.
+
+    python benchmarks/page_numbers.py            # names every number in docs/ and README.md that differs from its page
+    python benchmarks/page_numbers.py --write    # puts the page's number in its place
+
+A number in prose stands between two comments, the first of which says where it comes from:
+
+    Hit@10 <!--= table-3; openmoji; ours (poisoned model); Hit@10 -->0.901<!--/-->
+
+The page (below `docs/results/paper/`), then cells of the row, in order, then the column. The number is that of the
+page, written with as many digits as the prose shows; a share may be written in percent.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from mmpoison.base.files import atomic_file
+from mmpoison.errors import InputError
+
+ROOT = Path(__file__).parents[1]
+PAGES = ROOT / "docs/results/paper"
+
+PLACE = re.compile(r"<!--= (?P<where>[^>]*?) -->(?P<text>[^<]*)<!--/-->")
+NUMBER = re.compile(r"[-−+]?\d[\d,]*(?:\.\d+)?")
+SPREAD = re.compile(r"± (\d[\d.]*)")
+ENDS = re.compile(r"\[(-?[\d.,]+), (-?[\d.,]+)\]")
+
+
+@dataclass(frozen=True)
+class PageTable:
+    """A table of a generated page: the names of its columns, and its rows as text."""
+
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+    def cell(self, keys: Sequence[str], column: str) -> str | None:
+        """Return the cell of the first row that has these cells in this order; None where there is none.
+
+        The number of seeds, column `n`, is no key: it would be taken for a step or an epoch.
+        """
+        if column not in self.columns:
+            return None
+        for row in self.rows:
+            named = zip(row, self.columns, strict=True)
+            rest = iter([cell for cell, name in named if name != "n"])
+            if all(key in rest for key in keys):
+                return row[self.columns.index(column)]
+        return None
+
+
+@cache
+def tables_of(page: Path) -> tuple[PageTable, ...]:
+    """Read the tables of a page.
+
+    Raises:
+        InputError: If there is no such page.
+    """
+    if not page.is_file():
+        raise InputError(f"{page}: no such page of results")
+    found: list[PageTable] = []
+    lines: list[tuple[str, ...]] = []
+    # earlier pages have a space before a percent sign
+    content = re.sub(r"\s+%", "%", page.read_text(encoding="utf-8"))
+    for line in [*content.splitlines(), ""]:
+        if line.startswith("|"):
+            cells = re.split(r"(?<!\\)\|", line.strip().strip("|"))
+            lines.append(tuple(cell.strip() for cell in cells))
+        elif lines:
+            found.append(PageTable(lines[0], tuple(lines[2:])))
+            lines = []
+    return tuple(found)
+
+
+@dataclass(frozen=True)
+class Printed:
+    """A number of a page, with its 95% interval or its standard deviation where it is printed."""
+
+    mean: float
+    low: float | None = None
+    high: float | None = None
+    sd: float | None = None
+
+
+def read_number(text: str) -> Printed:
+    """Read the first number of a cell.
+
+    Raises:
+        InputError: If there is none.
+
+    >>> read_number("0.144 [0.025, 0.263] ▼ 0.352")
+    Printed(mean=0.144, low=0.025, high=0.263, sd=None)
+    """
+    found = NUMBER.search(text)
+    if found is None:
+        raise InputError(f"{text!r}: no number")
+    ends, spread = ENDS.search(text), SPREAD.search(text)
+    low, high = (None, None) if ends is None else (_value(ends[1]), _value(ends[2]))
+    return Printed(_value(found[0]), low, high, None if spread is None else _value(spread[1]))
+
+
+def _value(text: str) -> float:
+    return float(text.replace(",", "").replace("−", "-"))
+
+
+def find(page: str, keys: Sequence[str], column: str, pages: Path = PAGES) -> Printed:
+    """Return a number of a page.
+
+    Raises:
+        InputError: If the page, the row or the column is not there.
+    """
+    for table in tables_of(pages / f"{page}.md"):
+        text = table.cell(keys, column)
+        if text is not None:
+            return read_number(text)
+    raise InputError(f"{page}.md has no row {'; '.join(keys)} with a column {column!r}")
+
+
+def written_as(value: float, sample: str) -> str:
+    """Write a number as another one is written: digits, percent, sign.
+
+    >>> written_as(0.9012, "0.9"), written_as(-0.004, "−0.01"), written_as(0.2509, "25%"), written_as(0.015, "+0.02")
+    ('0.9', '−0.00', '25%', '+0.01')
+    """
+    percent = sample.endswith("%")
+    shown = NUMBER.search(sample)
+    digits = len(shown[0].partition(".")[2]) if shown else 3
+    text = f"{100 * value if percent else value:,.{digits}f}"
+    if "−" in sample or not text.startswith("-"):
+        text = text.replace("-", "−")
+    if sample.startswith("+") and value >= 0:
+        text = f"+{text}"
+    return text + ("%" if percent else "")
+
+
+def differences(file: Path, pages: Path = PAGES) -> Iterator[tuple[str, str, str]]:
+    """Yield each number of a text that differs from its page: where it comes from, what stands there, and the page's.
+
+    Raises:
+        InputError: If a place names no number.
+    """
+    for place in PLACE.finditer(file.read_text(encoding="utf-8")):
+        wanted = _wanted(place, pages)
+        if wanted != place["text"]:
+            yield place["where"], place["text"], wanted
+
+
+def _wanted(place: re.Match[str], pages: Path) -> str:
+    page, *keys, column = (part.strip() for part in place["where"].split(";"))
+    return written_as(find(page, keys, column, pages).mean, place["text"])
+
+
+def write(file: Path, pages: Path = PAGES) -> None:
+    """Put the numbers of the pages in their places."""
+
+    def renewed(place: re.Match[str]) -> str:
+        return f"<!--= {place['where']} -->{_wanted(place, pages)}<!--/-->"
+
+    text = PLACE.sub(renewed, file.read_text(encoding="utf-8"))
+    with atomic_file(file) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def texts() -> list[Path]:
+    """List the texts that may hold such numbers."""
+    written = [*(ROOT / "docs").rglob("*.md"), ROOT / "README.md"]
+    return sorted(file for file in written if PAGES not in file.parents)
+
+
+def main() -> int:
+    """Check, or write; 1 if a number differs."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--write", action="store_true", help="put the page's numbers in place")
+    given = parser.parse_args()
+    wrong = 0
+    for file in texts():
+        if given.write:
+            write(file)
+            continue
+        for where, text, wanted in differences(file):
+            print(f"{file.relative_to(ROOT)}: {where}: {text} in the text, {wanted} on the page")
+            wrong += 1
+    return min(wrong, 1)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

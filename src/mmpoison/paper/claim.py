@@ -1,0 +1,217 @@
+"""The registry of the paper's claims that can be tested, and what their rules share.
+
+The claims themselves, with the paper's values, the data that each names, the rule by which it holds and the runs that
+it needs, are in `paper_values.json`; one without a rule here is a setting or a fact of the paper's data.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from mmpoison.paper.evidence import Verdict
+from mmpoison.paper.measured import Measured, Results, change
+from mmpoison.paper.paper_values import paper
+from mmpoison.reporting.parameters import Row
+from mmpoison.reporting.text import decimal
+from mmpoison.statistics import compare
+
+TAKEN = 0.5
+"""Mean Hit@10 from which an attack counts as taken: where none took, nothing can be said of what weakens it."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What some results say of a claim.
+
+    Attributes:
+        verdict: The answer.
+        number: What was measured, in words and digits, or why it cannot be tested.
+        rows: Where it comes from.
+    """
+
+    verdict: Verdict
+    number: str
+    rows: tuple[Row, ...]
+
+
+class Absent(Exception):
+    """Raised if the results do not hold what a rule needs; its text says what, where some of it is there."""
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A claim that can be tested.
+
+    Attributes:
+        id: `claim-12`.
+        rule: When it counts as holding.
+        needs: Which runs it needs, for a reader who has none.
+        test: Gives a finding for the rows of one data set; None where they hold nothing of what it takes.
+        data: The paper's data sets that it names; empty where it names none.
+        not_counted: Why it is not counted; empty where it is.
+        not_on: Why it cannot be tested on some data, by name.
+        sizes: Whether it compares parts of one data set.
+    """
+
+    id: str
+    rule: str
+    needs: str
+    test: Callable[[Results], Finding | None]
+    data: tuple[str, ...] = ()
+    not_counted: str = ""
+    not_on: Mapping[str, str] = field(default_factory=dict)
+    sizes: bool = False
+
+
+CLAIMS: dict[str, Claim] = {}
+"""The claims by the id that each has in the paper's numbers: `claim-12`."""
+
+Test = Callable[[Results], Finding]
+
+
+def claim(number: int, *, sizes: bool = False) -> Callable[[Test], Test]:
+    """Add the rule of a claim to `CLAIMS`."""
+
+    def decorate(test: Test) -> Test:
+        def find(results: Results) -> Finding | None:
+            try:
+                return test(results)
+            except Absent as absent:
+                why = str(absent)
+                return Finding(Verdict.UNTESTED, why, ()) if why else None
+
+        said = said_of(f"claim-{number:02}")
+        CLAIMS[said["id"]] = Claim(
+            said["id"],
+            said["rule"],
+            said["needs"],
+            find,
+            tuple(said.get("on", ())),
+            said.get("not_counted", ""),
+            said.get("not_on", {}),
+            sizes,
+        )
+        return test
+
+    return decorate
+
+
+def said_of(name: str) -> Mapping[str, Any]:
+    """Return what the paper says in a claim."""
+    (said,) = (one for one in paper()["claims"] if one["id"] == name)
+    found: Mapping[str, Any] = said
+    return found
+
+
+def need(given: bool, why: str = "") -> None:
+    """Give up where the rows do not hold enough.
+
+    Args:
+        given: Whether they do.
+        why: What is missing, where the rest is there; empty where nothing is.
+    """
+    if not given:
+        raise Absent(why)
+
+
+def mean(measured: Measured) -> float:
+    """Return the mean of a number, which some run must have."""
+    if measured.mean is None:
+        raise Absent
+    return measured.mean
+
+
+def need_taken(hits: Measured) -> None:
+    """Give up where the attack did not take."""
+    reached = mean(hits)
+    need(reached >= TAKEN, f"the attack did not take: Hit@10 {decimal(reached)}, less than {TAKEN}")
+
+
+def reference(
+    results: Results, *, varies: tuple[str, ...] = (), keep: tuple[str, ...] = ()
+) -> Results:
+    """Return the setting with the most seeds among several, so that a sweep over a parameter does not blur its default.
+
+    Args:
+        results: Rows of one data set.
+        varies: Parameters in which the rows may differ.
+        keep: Parameters of defences that distinguish settings.
+    """
+    groups = [group for _, group in results.settings(varies=varies, keep=keep)]
+    return max(groups, key=lambda group: len(group.values("seed")), default=results)
+
+
+def main_goal(results: Results) -> Results:
+    """Return the rows of the goal with the most seeds; of the first of several."""
+    goals = [rows for _, rows in results.by("goal")]
+    return max(goals, key=lambda rows: len(rows.values("seed")), default=results)
+
+
+def one_goal(results: Results, attack: Callable[[Row], bool], **keys: str) -> Results:
+    """Select rows of one attack's reference setting and goal, on the whole data set."""
+    return main_goal(reference(results.where(attack, **keys).whole_data()))
+
+
+def both_models(rows: Results, column: str) -> tuple[Measured, Measured]:
+    """Return a column of the clean and of the poisoned model."""
+    clean, poisoned = (rows.where(model=m).measured(column) for m in ("clean_model", "poisoned"))
+    return clean, poisoned
+
+
+def shown(measured: Measured, digits: int = 3) -> str:
+    """Format a mean, with its interval if there are several seeds.
+
+    >>> from mmpoison.statistics import summarize
+    >>> shown(Measured(summarize([0.5])))
+    '0.500'
+    """
+    summary = measured.summary
+    if summary is None:
+        return "–"
+    text = decimal(summary.mean, digits)
+    if summary.low is not None:
+        text += f" [{decimal(summary.low, digits)}, {decimal(summary.high, digits)}]"
+    return text
+
+
+def p_of(changed: Measured) -> float | None:
+    """Return p of the paired two-tailed t-test of a difference; None without a spread, or for fewer than two seeds."""
+    values = list(changed.by_seed.values())
+    return compare([0.0] * len(values), values).t_p if len(values) > 1 else None
+
+
+def versus(
+    first: Measured,
+    second: Measured,
+    says: Callable[[Measured], Verdict],
+    digits: int = 3,
+    times: float = 1.0,
+) -> Finding:
+    """Make a finding about two numbers that are compared by seed.
+
+    Args:
+        first: One number.
+        second: The other.
+        says: What their difference, the second less a multiple of the first, says of the claim.
+        digits: As many are shown.
+        times: The multiple.
+    """
+    mean(first)
+    mean(second)
+    changed = change(first, second, times)
+    number = f"{shown(first, digits)} to {shown(second, digits)}"
+    return Finding(says(changed), number + p_text(changed, times), changed.rows)
+
+
+def p_text(changed: Measured, times: float = 1.0) -> str:
+    """Say what a paired test of a difference gave: its p, or why there is none."""
+    if changed.exact:
+        return ""
+    seeds = len(changed.by_seed)
+    if seeds < 2:
+        return ", one seed: no test"
+    p = p_of(changed)
+    of = "" if times == 1 else f" of {times:g} times"
+    return f", p{of} = {p:.2g} (n = {seeds})" if p is not None else f", no spread (n = {seeds})"

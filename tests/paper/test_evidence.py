@@ -1,0 +1,84 @@
+"""What an interval says of a limit, against SciPy."""
+
+from __future__ import annotations
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats
+
+from mmpoison.paper import Measured
+from mmpoison.paper.evidence import (
+    FAILS,
+    HOLDS,
+    UNDECIDED,
+    Verdict,
+    every,
+    interval,
+    is_at_least,
+    is_at_most,
+    is_larger,
+    is_smaller,
+    is_within,
+    most,
+)
+from mmpoison.paper.measured import change
+
+VALUES = st.lists(st.integers(-50, 50).map(lambda n: n / 100), min_size=2, max_size=8)
+
+
+def of(values: list[float]) -> Measured:
+    return Measured.of(dict(enumerate(values)), ())
+
+
+@given(VALUES, st.data())
+def test_a_direction_is_the_paired_t_test(values: list[float], data: st.DataObject) -> None:
+    others = data.draw(
+        st.lists(st.sampled_from(values), min_size=len(values), max_size=len(values))
+    )
+    changed = change(of(values), of(others))
+    said = is_larger(changed)
+    assert said == {HOLDS: FAILS, FAILS: HOLDS, UNDECIDED: UNDECIDED}[is_smaller(changed)]
+    differences = np.array(others) - values
+    if np.ptp(differences) < 1e-9:
+        assert said == UNDECIDED
+        return
+    p = float(stats.ttest_rel(others, values).pvalue)
+    if abs(p - 0.05) > 1e-6:
+        wanted = UNDECIDED if p > 0.05 else HOLDS if differences.mean() > 0 else FAILS
+        assert said == wanted
+
+
+@given(VALUES, st.floats(0.01, 0.4))
+def test_no_difference_is_two_one_sided_tests(values: list[float], margin: float) -> None:
+    said = is_within(interval(of(values)), margin)
+    if np.ptp(values) < 1e-9:
+        return
+    below, above = (
+        float(stats.ttest_1samp(values, limit, alternative=way).pvalue)
+        for limit, way in ((margin, "less"), (-margin, "greater"))
+    )
+    worst = max(below, above)
+    if abs(worst - 0.025) > 1e-6:
+        assert (said == HOLDS) == (worst < 0.025)
+
+
+@given(VALUES, st.floats(-0.5, 0.5))
+def test_a_limit_is_asked_from_both_sides(values: list[float], limit: float) -> None:
+    ends = interval(of(values))
+    assert ends is not None
+    low, high = ends
+    assert (is_at_least(ends, limit) == HOLDS) == (low >= limit)
+    assert (is_at_most(ends, limit) == HOLDS) == (high <= limit)
+    assert {is_at_least(ends, limit), is_at_most(ends, limit)} != {FAILS}
+
+
+@given(st.lists(st.sampled_from([HOLDS, FAILS, UNDECIDED]), min_size=1, max_size=7))
+def test_undecided_parts_could_be_either(parts: list[Verdict]) -> None:
+    """An undecided part is whatever it turns out to be: a combination is decided only if both ways give the same."""
+    for combine in (every, most):
+        certain = {
+            combine([way if part == UNDECIDED else part for part in parts])
+            for way in (HOLDS, FAILS)
+        }
+        assert combine(parts) == (certain.pop() if len(certain) == 1 else UNDECIDED)

@@ -1,0 +1,96 @@
+"""Claims on the data that they name, on others, and the page of both."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+from tests.paper.claim_cases import CASES
+from typer.testing import CliRunner
+
+from mmpoison.cli.app import app
+from mmpoison.paper import CLAIMS, Results, claims_page
+from mmpoison.paper.evidence import FAILS, HOLDS, UNDECIDED, UNTESTED, Verdict
+from mmpoison.paper.paper_values import paper
+from mmpoison.paper.verdicts import answer, answers, counted
+from mmpoison.reporting.table import Link
+
+IDS = [one["id"] for one in paper()["claims"]]
+
+
+def on(found: Results, data: str, model: str = "clip-vit-b32") -> Results:
+    rows = tuple({**row, "data.name": data, "model.name": model} for row in found.rows)
+    return replace(found, rows=rows)
+
+
+def test_a_claim_is_bound_to_its_data() -> None:
+    claim, holds = CLAIMS["claim-11"], CASES["claim-11"][HOLDS]
+    named = answer(claim, on(holds, "coco-paper"))
+    assert (named.finding.verdict, named.twins) == (HOLDS, {})
+    twin = answer(claim, on(holds, "openmoji", "openmoji-small"))
+    assert twin.finding.verdict == UNTESTED
+    assert "on COCO, with CLIP" in twin.finding.number
+    assert {data: one.verdict for data, one in twin.twins.items()} == {"openmoji": HOLDS}
+    # another data set of the paper is not the one that is named, nor another model on the one that is
+    assert answer(claim, on(holds, "flickr-pascal")).finding.verdict == UNTESTED
+    other = answer(claim, on(holds, "coco-paper", "openmoji-small"))
+    assert other.finding.verdict == UNTESTED
+    assert list(other.twins) == ["COCO, openmoji-small"]
+
+
+def test_a_claim_on_two_data_sets_needs_both() -> None:
+    claim, cases = CLAIMS["claim-19"], CASES["claim-19"]
+
+    def of_both(first: Verdict, second: Verdict) -> Verdict:
+        parts = on(cases[first], "flickr-pascal"), on(cases[second], "coco-paper")
+        merged = {**parts[0].parameters, **parts[1].parameters}
+        return answer(claim, Results(parts[0].rows + parts[1].rows, merged)).finding.verdict
+
+    assert of_both(HOLDS, HOLDS) == HOLDS
+    assert of_both(HOLDS, FAILS) == FAILS
+    assert answer(claim, on(cases[HOLDS], "flickr-pascal")).finding.verdict == UNTESTED
+    assert answer(claim, on(cases[FAILS], "flickr-pascal")).finding.verdict == FAILS
+
+
+def test_parts_of_coco_are_compared_and_are_nothing_else() -> None:
+    assert answer(CLAIMS["claim-26"], CASES["claim-26"][HOLDS]).finding.verdict == HOLDS
+    only_parts = on(CASES["claim-11"][HOLDS], "coco-m")
+    assert answer(CLAIMS["claim-11"], only_parts).finding.verdict == UNTESTED
+
+
+def test_invalid_tests_are_marked() -> None:
+    person = answer(CLAIMS["claim-28"], on(CASES["claim-28"][HOLDS], "openmoji", "openmoji-small"))
+    assert person.twins["openmoji"].verdict == UNTESTED
+    own = answer(CLAIMS["claim-28"], CASES["claim-28"][HOLDS])
+    assert own.finding.verdict == HOLDS
+
+
+def test_what_excludes_or_contains_another_is_counted_once() -> None:
+    found = answers(Results((), {}))
+    not_counted = {one.claim.id for one in found if not one.counted}
+    assert not_counted == {"claim-09", "claim-15", "claim-44"}
+    assert counted(found) == {HOLDS: 0, FAILS: 0, UNDECIDED: 0, UNTESTED: 30}
+
+
+def test_every_claim_has_a_verdict(every_run: Path, tmp_path: Path) -> None:
+    page = claims_page(Results.read([every_run]))
+    verdicts, compared, settings = page.tables
+    claims = [row[2] for row in (*verdicts.rows, *settings.rows)]
+    assert all(any(str(one["claim"]) in str(c) for c in claims) for one in paper()["claims"])
+    assert len(claims) == len(IDS)
+    for row in verdicts.rows:
+        assert str(row[3]).startswith("not counted") or row[3] in set(Verdict)
+    assert {row[2] for row in compared.rows} == {"openmoji"}
+    linked = [row[4] for row in compared.rows if row[3] != UNTESTED]
+    assert linked
+    for cell in linked:
+        assert isinstance(cell, Link)
+        assert cell.address.startswith("#claims-source-")
+    done = CliRunner().invoke(
+        app, ["report", str(every_run), "--claims", "--out", str(tmp_path / "out")]
+    )
+    assert done.exit_code == 0, done.output
+    content = json.loads((tmp_path / "out/claims.json").read_text())
+    assert content["tables"][0]["rows"]
+    assert "Of 30 claims that count" in (tmp_path / "out/claims.md").read_text()

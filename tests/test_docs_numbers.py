@@ -1,0 +1,227 @@
+"""Numbers in prose are those of the generated pages: single ones by their places, copied tables row by row."""
+
+from __future__ import annotations
+
+import importlib
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from mmpoison.errors import InputError
+from mmpoison.paper import CLAIMS, Results
+from mmpoison.paper.evidence import Verdict
+from mmpoison.paper.verdicts import answers, counted
+
+ROOT = Path(__file__).parents[1]
+PAGES = ROOT / "docs/results/paper"
+
+pytestmark = pytest.mark.skipif(
+    not (ROOT / "benchmarks").is_dir() or not PAGES.is_dir(), reason="not in a built package"
+)
+
+
+def script(name: str) -> ModuleType:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(ROOT / "benchmarks"))  # as it is for a script
+        return importlib.import_module(name)
+
+
+@pytest.fixture(scope="module")
+def numbers() -> ModuleType:
+    return script("page_numbers")
+
+
+def test_prose_and_pages_agree(numbers: ModuleType) -> None:
+    places = 0
+    for file in numbers.texts():
+        places += len(numbers.PLACE.findall(file.read_text(encoding="utf-8")))
+        assert list(numbers.differences(file)) == [], file
+    assert places > 60
+
+
+def test_a_number_that_differs_is_found_and_mended(numbers: ModuleType, tmp_path: Path) -> None:
+    (tmp_path / "page.md").write_text(
+        "| on | steps | n | Hit@10 |\n|---|---|---:|---:|\n"
+        "| scenes | 3 | 5 | 0.1234 [0.1, 0.2] |\n| scenes | 5 | 5 | −0.5 |\n"
+    )
+    text = tmp_path / "text.md"
+    right = "a <!--= page; scenes; 3; Hit@10 -->0.12<!--/--> b <!--= page; scenes; 5; Hit@10 -->−50%<!--/-->"
+    text.write_text(right.replace("0.12", "0.21"))
+    assert list(numbers.differences(text, tmp_path)) == [
+        ("page; scenes; 3; Hit@10", "0.21", "0.12")
+    ]
+    numbers.write(text, tmp_path)
+    assert text.read_text() == right
+    for broken in ("page; scenes; 7; Hit@10", "page; scenes; 3; Hit@5", "other; scenes; 3; Hit@10"):
+        text.write_text(f"<!--= {broken} -->1<!--/-->")
+        with pytest.raises(InputError):
+            list(numbers.differences(text, tmp_path))
+
+
+# -- tables that prose copies from a page -----------------------------------------------------------------
+
+
+def rows_of(file: str, header: str) -> Iterator[list[str]]:
+    """The rows of the table of a text whose header begins so."""
+    lines = (ROOT / file).read_text(encoding="utf-8").splitlines()
+    (start,) = (n for n, line in enumerate(lines) if line.startswith(header))
+    for line in lines[start + 2 :]:
+        if not line.startswith("|"):
+            return
+        yield [cell.strip() for cell in line.strip("|").split("|")]
+
+
+def same(numbers: ModuleType, shown: str, page: str, keys: list[str], column: str) -> None:
+    value = numbers.find(page, keys, column).mean
+    assert shown == numbers.written_as(value, shown), (page, keys, column)
+
+
+CLEAN_SETS = {
+    "strays without a pattern": "independent",
+    "favourite topics": "favourites",
+    "second objects that captions name": "second-objects",
+    "oddly phrased batches": "odd-batches",
+    "random parts of real photos": "real",
+}
+
+
+@pytest.mark.parametrize("file", ["docs/results/defences.md", "docs/tasks/scan-my-data.md"])
+def test_false_alarms(numbers: ModuleType, file: str) -> None:
+    rows = list(rows_of(file, "| clean sets | number |"))
+    assert {row[0] for row in rows} == set(CLEAN_SETS)
+    for name, sets, *alarms in rows:
+        kind = [CLEAN_SETS[name]]
+        same(numbers, sets, "false-alarms", kind, "sets")
+        for shown, level in zip(alarms, ("0.1", "1.0", "5.0", "10.0"), strict=True):
+            same(numbers, shown, "false-alarms", kind, f"at {level}%")
+
+
+def test_suspected_goals(numbers: ModuleType) -> None:
+    rows = list(rows_of("docs/results/defences.md", "| data | attacker | goals |"))
+    assert len(rows) > 45
+    pages = {"OpenMoji": "suspected-goals-openmoji", "photos": "suspected-goals-rsicd-ucm"}
+    columns = ["goals", *(f"caught at {level}%" for level in ("0.1", "1.0", "2.0", "5.0"))]
+    for data, attacker, *shown in rows:
+        for text, column in zip(shown, [*columns, "auroc", "first", "named"], strict=True):
+            same(numbers, text, pages[data], [attacker], column)
+
+
+def test_six_goals_on_photos(numbers: ModuleType) -> None:
+    for mode, *shown in rows_of("docs/results/rsicd-ucm.md", "| mode | clean Hit@10 |"):
+        models = ("Clean", "Poisoned", "Filtered", "Sterilized")
+        columns = [f"{model} {what}" for model in models for what in ("Hit@10", "MinRank")]
+        for text, column in zip(shown, columns, strict=True):
+            key = [f"mean of goals, mode {mode}"]
+            assert text == cell_of(numbers, "goals-and-modes-rsicd-ucm", key, column)
+
+
+def test_the_table_of_the_readme(numbers: ModuleType) -> None:
+    spread = re.compile(r"<!--.*?-->")
+    for model, _, *shown in rows_of("README.md", "| Model | Hit@1 | Hit@10 |"):
+        for text, what in zip(shown[:2], ("Hit@10", "MinRank"), strict=True):
+            key, column = ["single-target-label"], f"{model} {what}"
+            assert spread.sub("", text) == cell_of(numbers, "defences-openmoji", key, column)
+
+
+def test_the_scan_of_a_model(numbers: ModuleType) -> None:
+    """Shares and intervals of two tables; a count of 60 clean models gives the share of the page."""
+    nulls = {
+        "no clean fine-tunes": "none",
+        "five on the suspect's own clean pairs": "same",
+        "five on split `val`, as many steps": "val",
+        "five on split `val`, half the steps": "short",
+    }
+    file = (ROOT / "docs/tasks/check-my-model.md").read_text(encoding="utf-8")
+    tables = file.split("| compared with | level")[1:]
+    for page, text in zip(("rsicd-ucm", "openmoji"), tables, strict=True):
+        null, checked = "", 0
+        for line in text.splitlines()[2:]:
+            if not line.startswith("|"):
+                break
+            compared, level, clean, flagged, first = (c.strip() for c in line.strip("|").split("|"))
+            null = nulls[compared] if compared else null
+            key = [f"{null}, p <= {level}"]
+            wanted = {
+                column: numbers_in(cell_of(numbers, f"model-scan-{page}", key, column))
+                for column in (
+                    "clean models flagged",
+                    "goal flagged, poison took",
+                    "goal first, poison took",
+                )
+            }
+            count, of, low, high = numbers_in(clean)
+            share = round(100 * count / of)
+            assert [share, low, high, of] == wanted["clean models flagged"]
+            assert numbers_in(flagged) == wanted["goal flagged, poison took"][:3]
+            assert not first or numbers_in(first) == wanted["goal first, poison took"][:3]
+            checked += 1
+        assert checked >= 5
+
+
+def cell_of(numbers: ModuleType, page: str, keys: list[str], column: str) -> str:
+    (found,) = (
+        text
+        for table in numbers.tables_of(PAGES / f"{page}.md")
+        if (text := table.cell(keys, column)) is not None
+    )
+    return str(found)
+
+
+def numbers_in(text: str) -> list[float]:
+    return [float(number) for number in re.findall(r"\d+(?:\.\d+)?", text)]
+
+
+# -- the page of claims --------------------------------------------------------------------------------------
+
+
+def test_the_page_of_claims_is_what_the_pages_give() -> None:
+    """As long as the runs are those that were not kept; `make reproduce` writes the page from runs."""
+    text = (PAGES / "claims.md").read_text(encoding="utf-8")
+    of_pages = script("claims_of_pages")
+    if "claims_of_pages.py" not in text:
+        pytest.skip("the page was written from runs")
+    found = of_pages.of_pages()
+    total = counted(found)
+    assert total == counted(answers(Results((), {})))
+    said = "; ".join(f"{verdict}: {number}" for verdict, number in total.items())
+    assert f"Of {sum(total.values())} claims that count: {said}." in text
+    for one in found:
+        for twin, finding in one.twins.items():
+            number = one.claim.id.removeprefix("claim-")
+            assert re.search(
+                rf"^\| {number} \| [^|]* \| {twin} \| {finding.verdict} \|", text, re.M
+            )
+
+
+def test_what_the_pages_bound_is_what_seeds_would_give() -> None:
+    """The interval of a difference from two printed ones holds that of any pairing of the seeds."""
+    import numpy as np
+
+    from mmpoison.statistics import compare, summarize
+
+    pages: Any = script("claims_of_pages")
+    rng = np.random.default_rng(0)
+    for _ in range(200):
+        one, two = rng.normal(size=5), rng.normal(0.5, 2, size=5)
+        printed = [pages.Printed(s.mean, s.low, s.high) for s in (summarize(one), summarize(two))]
+        true = compare(one, two)
+        low, high = pages.gap(*printed)
+        assert true.low is not None
+        assert true.high is not None
+        assert low <= true.low + 1e-9
+        assert true.high <= high + 1e-9
+        assert pages.gap_of_p(true.mean, true.t_p, 5) == pytest.approx((true.low, true.high))
+
+
+def test_every_claim_is_answered_from_the_pages_or_has_no_number_there() -> None:
+    rules = script("claims_of_pages").RULES
+    assert set(CLAIMS) - set(rules) == {"claim-09", "claim-49"}
+
+
+def test_the_texts_say_the_verdicts() -> None:
+    index = (ROOT / "docs/results/index.md").read_text(encoding="utf-8")
+    assert ", ".join(Verdict) in index
