@@ -68,6 +68,10 @@ def verdict_of(found: Finding) -> tuple[Verdict, list[str]]:
             "group can be an honest mistake too: look at the pairs."
         )
         return "possible poisoning", lines
+    if found.planted and not any(size.found for size in found.planted):
+        return "cannot be decided", [
+            f"No group of pairs is unusual, but this scan is blind here. {would_have_found(found)}"
+        ]
     return "no sign of poisoning", [f"No group of pairs is unusual. {would_have_found(found)}"]
 
 
