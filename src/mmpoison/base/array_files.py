@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,28 @@ import numpy as np
 import numpy.typing as npt
 
 from mmpoison.base.files import refuse_special
+
+
+def read_all_arrays(
+    file: Path, without: Sequence[str] = (), only: str = ""
+) -> dict[str, npt.NDArray[Any]] | None:
+    """Read all arrays of a file.
+
+    Args:
+        file: As for `read_arrays`.
+        without: Names of arrays that are left out.
+        only: What names begin with that are read.
+
+    Returns:
+        The arrays, or None as `read_arrays`.
+    """
+    try:
+        refuse_special(file)
+        with np.load(file, allow_pickle=False) as arrays:
+            chosen = [n for n in arrays.files if n not in without and n.startswith(only)]
+            return {name: np.asarray(arrays[name]) for name in chosen}
+    except Exception:
+        return None
 
 
 def read_arrays(file: Path, *names: str) -> tuple[npt.NDArray[Any], ...] | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from json import dumps
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -122,9 +123,7 @@ def scan(
     for shard in done.failed:
         stderr(f"mmpoison: warning: shard {shard.shard}: {shard.reason}")
     if json:
-        import json as text
-
-        echo(text.dumps(done.to_json(), indent=2, ensure_ascii=False))
+        echo(dumps(done.to_json(), indent=2, ensure_ascii=False))
     else:
         for line in _lines(done, out):
             say(line)

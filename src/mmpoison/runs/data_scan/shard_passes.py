@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from mmpoison.base.array_files import read_arrays
+from mmpoison.base.array_files import read_all_arrays, read_arrays
 from mmpoison.base.files import atomic_file, plain_name
 from mmpoison.errors import InputError
 from mmpoison.runs.progress import Progress, RunProgress
@@ -92,13 +92,10 @@ def load_part(file: Path, without: Sequence[str] = (), only: str = "") -> Arrays
     Raises:
         InputError: If the file is damaged or missing.
     """
-    try:
-        with np.load(file, allow_pickle=False) as arrays:
-            chosen = [n for n in arrays.files if n not in without and n.startswith(only)]
-            return {name: np.asarray(arrays[name]) for name in chosen}
-    except Exception:
-        # as `read_arrays`: damaged files raise errors of many kinds
-        raise InputError(f"{file}: is damaged: delete it and run the same command again") from None
+    found = read_all_arrays(file, without, only)
+    if found is None:
+        raise InputError(f"{file}: is damaged: delete it and run the same command again")
+    return found
 
 
 def part_file(work: Path, name: str, number: int, shard: str) -> Path:

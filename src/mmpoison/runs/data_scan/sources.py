@@ -59,7 +59,7 @@ def open_source(
     if _has_embeddings(source, format):
         if encoder is not None:
             raise InputError(
-                f"{source}: has embeddings, which need no --encoder; to embed its pairs anew name their --format"
+                f"{source}: has embeddings, which need no --encoder; to embed its pairs again name their --format"
             )
         return OpenedSource(open_embedded(source, format=format, options=options))
     from mmpoison.runs.data_scan.embed_source import embed_source
