@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from mmpoison.base.content_cache import digest_of
 from mmpoison.base.devices import find_device
 from mmpoison.base.files import atomic_file, write_json
 from mmpoison.base.untrusted import read_json
@@ -128,16 +128,18 @@ class _Writer:
     def __init__(self, folder: Path, model: DualEncoder, progress: ProgressFor) -> None:
         self.folder, self.model = folder, model
         self.unreadable: dict[str, str] = {}
-        self._identity = {
-            "computed": compute_environment(model.device, __name__, prepare_pixels),
-            **encoder_identity(model),
-        }
+        self._identity = digest_of(
+            {
+                "computed": compute_environment(model.device, __name__, prepare_pixels),
+                **encoder_identity(model),
+            }
+        )
         self._joint: bool | None = None
         self._plain_ids: bool | None = None
         kind = folder / KIND_FILE
         if kind.is_file():
             known = read_json(kind)
-            if known.get("identity") == json.loads(json.dumps(self._identity, default=str)):
+            if known.get("identity") == self._identity:
                 self._joint, self._plain_ids = bool(known["joint"]), bool(known["plain_ids"])
 
     def add(self, number: int, part: PairDataset) -> None:
@@ -187,7 +189,7 @@ class _Writer:
 
     def _key(self, part: PairDataset) -> str:
         digest = hashlib.sha256(present_files_digest(part, part.used_images())[0].encode())
-        digest.update(json.dumps(self._identity, sort_keys=True, default=str).encode())
+        digest.update(self._identity.encode())
         for caption, image in zip(part.captions, part.images.ids[part.image], strict=True):
             digest.update(f"{image}\0{caption}\0".encode("utf-8", "surrogatepass"))
         return digest.hexdigest()
@@ -224,7 +226,6 @@ class _Writer:
         write_json(
             self.folder / KIND_FILE,
             {"identity": self._identity, "joint": self._joint, "plain_ids": self._plain_ids},
-            default=str,
         )
 
     def _vectors(self, text: Vectors, image: Vectors) -> tuple[Vectors, Vectors]:
