@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -182,3 +185,30 @@ def test_few_pairs_are_refused(one_caption: Made) -> None:
         scanned([few])
     with pytest.raises(InputError, match="the shards hold no pairs"):
         scan_shards([], lambda i: few)
+
+
+SCAN = """
+import hashlib
+from tests.defenses.filters.passes.groups.conftest import made
+from mmpoison.defenses.filters.passes.groups.loop import scan_shards
+shards = made(0, captions=3, images=1500).shards(3)
+found = scan_shards([len(one) for one in shards], lambda i: shards[i], sample=2000)
+print(hashlib.sha256(b"".join(score.tobytes() for score in found.scores)).hexdigest())
+"""
+
+
+@pytest.mark.slow
+def test_threads_of_the_matrix_products_change_no_bit() -> None:
+    root = Path(__file__).parents[5]
+    found = {
+        subprocess.run(
+            [sys.executable, "-c", SCAN],
+            cwd=root,
+            env=os.environ | {"OPENBLAS_NUM_THREADS": threads},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for threads in ("1", "2")
+    }
+    assert len(found) == 1

@@ -112,7 +112,7 @@ def scan_shards(
         view: find(view, model, background[view], counts[view], flags[view], gathered[view])
         for view in model.views
     }
-    scores = list(every(lambda i: score_part(shard(i), rows[i], model, counts, flags, findings)))
+    scores = list(every(lambda i: score_part(shard(i), rows[i], model, counts, findings)))
     return ShardScan(
         groups_of(scores, sizes, findings),
         tuple(one.score for one in scores),

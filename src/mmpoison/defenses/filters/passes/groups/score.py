@@ -12,7 +12,7 @@ import numpy.typing as npt
 from mmpoison.defenses.filter_result import FEWEST_IMAGES
 from mmpoison.defenses.filters.passes.groups.counts import Counts, Rows
 from mmpoison.defenses.filters.passes.groups.findings import Findings, keys
-from mmpoison.defenses.filters.passes.groups.flags import Flags, read_items
+from mmpoison.defenses.filters.passes.groups.flags import read_items, rows_of_cells
 from mmpoison.defenses.filters.passes.groups.items import Values
 from mmpoison.defenses.filters.passes.groups.model import Model
 from mmpoison.defenses.filters.passes.groups.shard import Index, Shard
@@ -84,19 +84,18 @@ def score_part(
     rows: Mapping[str, Rows],
     model: Model,
     counts: Mapping[str, Counts],
-    flags: Mapping[str, Flags],
     findings: Mapping[str, Findings],
 ) -> Scores:
     """Score the rows of a shard.
 
-    Rows of flagged cells are compared with the gathered items. All others come behind them, by their conflict.
+    Conflicting rows of flagged cells, and of cells around clusters, are compared with the gathered items. All others
+    come behind them, by their conflict.
 
     Args:
         shard: The shard.
         rows: Its conflict and cells.
         model: The model.
         counts: Of all shards.
-        flags: The flagged cells.
         findings: Of all shards.
     """
     least = np.full(len(shard), np.inf)
@@ -110,7 +109,7 @@ def score_part(
             counts[view].share_above(conflict[usable]),
             found.flagged + 0.5 / max(len(counts[view]), 1),
         )
-        chosen = flags[view].of_rows(rows[view], model.usual[view].border)
+        chosen = rows_of_cells(rows[view], found.around, model.usual[view].border)
         items, row, item = read_items(shard, rows, model, view, chosen)
         key = keys(items.shard, items.owner)
         evidence, _, _ = found.compared.evidence(
