@@ -119,8 +119,8 @@ class Findings:
         levels: Evidence of the gathered items, sorted, shape `(n,)`.
         ranks: Share of all items that have at least so much, shape `(n,)`, falling.
         flagged: Share of all items that are conflicting and in flagged cells.
-        around: Cells whose conflicting rows are compared: the flagged ones, and those around a cluster's middle, which a
-            cluster may reach into, shape `(c, c)`.
+        around: Cells whose conflicting rows are compared: the flagged ones, and those around a cluster's middle, which
+            a cluster may reach into, shape `(c, c)`.
     """
 
     compared: Compared
