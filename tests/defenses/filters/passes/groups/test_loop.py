@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import replace
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -127,11 +127,8 @@ def test_threads_files_and_memory_maps_change_no_bit(
     expected = scanned(shards, sample=2000)
     assert not expected.flags["images"].everything
 
-    def every(part: Callable[[int], Any]) -> Iterator[Any]:
-        with ThreadPoolExecutor(3) as pool:
-            yield from pool.map(part, range(5))
-
-    same(scanned(shards, sample=2000, map_shards=every), expected)
+    with ThreadPoolExecutor(3) as pool:
+        same(scanned(shards, sample=2000, map_parts=pool.map), expected)
     for shard in shards:
         np.save(tmp_path / f"{shard.number}.npy", shard.image)
     mapped = [
@@ -195,6 +192,14 @@ shards = made(0, captions=3, images=1500).shards(3)
 found = scan_shards([len(one) for one in shards], lambda i: shards[i], sample=2000)
 print(hashlib.sha256(b"".join(score.tobytes() for score in found.scores)).hexdigest())
 """
+
+
+def test_processes_change_no_bit(one_caption: Made) -> None:
+    shards = one_caption.shards(3)
+    sizes = [len(one) for one in shards]
+    expected = scan_shards(sizes, shards.__getitem__, sample=2000)
+    with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
+        same(scan_shards(sizes, shards.__getitem__, sample=2000, map_parts=pool.map), expected)
 
 
 @pytest.mark.slow
