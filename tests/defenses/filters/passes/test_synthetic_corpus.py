@@ -14,6 +14,7 @@ pytest.importorskip("sklearn", reason="needs the extra analysis")
 
 from mmpoison.defenses.filters.passes.distance import distances
 from mmpoison.defenses.filters.passes.groups.loop import scan_shards
+from mmpoison.defenses.filters.passes.groups.score import STRONG
 from mmpoison.defenses.filters.passes.groups.shard import Shard
 
 FILE = Path(__file__).parents[4] / "benchmarks/synthetic_corpus.py"
@@ -75,7 +76,8 @@ def test_a_hundred_thousand_pairs_with_little_poison(corpus: Any, rate: float) -
     first = groups[0]
     assert bad[first].mean() > 0.9
     assert np.isin(np.flatnonzero(bad), first).mean() > 0.6
-    assert found.groups[0].false_alarms <= 0.01
+    assert (found.groups[0].false_alarms <= 0.01) == (found.groups[0].score >= STRONG)
+    assert found.groups[0].score > 10
     score = np.concatenate(found.scores)
     assert (score[bad] > np.quantile(score, 0.995)).mean() > 0.9
 

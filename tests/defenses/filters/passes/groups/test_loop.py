@@ -33,8 +33,9 @@ from mmpoison.defenses.filters.passes.groups.model import (
     sums_to_arrays,
 )
 from mmpoison.defenses.filters.passes.groups.sample import Sample
-from mmpoison.defenses.filters.passes.groups.score import Group, Scores
+from mmpoison.defenses.filters.passes.groups.score import STRONG, Group, Scores
 from mmpoison.defenses.filters.passes.groups.shard import Shard
+from mmpoison.defenses.filters.suspicious_groups._level import false_alarms_at
 from mmpoison.defenses.filters.suspicious_groups._scan import scan
 from mmpoison.errors import InputError
 
@@ -149,6 +150,12 @@ def test_poison_is_found_where_cells_are_flagged(monkeypatch: pytest.MonkeyPatch
     first = rows_of(found.groups[0], shards)
     assert data.bad[first].mean() > 0.9
     assert np.isin(np.flatnonzero(data.bad), first).mean() > 0.5
+    # the level of small sets does not hold here
+    for group in found.groups:
+        if group.score < STRONG or group.images < 5:
+            assert group.false_alarms == 1.0
+        else:
+            assert group.false_alarms == false_alarms_at(group.score)
     score = np.concatenate(found.scores)
     assert (score[data.bad] > np.quantile(score, 0.98)).mean() > 0.5
 
@@ -176,10 +183,13 @@ def test_a_shard_without_usable_rows_is_no_obstacle(one_caption: Made) -> None:
     assert found.unusable == 7
 
 
-def test_few_pairs_are_refused(one_caption: Made) -> None:
+def test_what_cannot_be_scanned_is_refused(one_caption: Made) -> None:
     few = Shard(0, one_caption.text[:19], one_caption.image[:19])
     with pytest.raises(InputError, match="19 usable pairs: suspicious-groups needs at least 20"):
         scanned([few])
+    other = Shard(1, one_caption.text[:30, :40], one_caption.image[:30])
+    with pytest.raises(InputError, match="text have 80 and 40 dimensions"):
+        scanned([one_caption.shards(1)[0], other])
     with pytest.raises(InputError, match="the shards hold no pairs"):
         scan_shards([], lambda i: few)
 

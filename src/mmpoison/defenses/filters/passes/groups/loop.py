@@ -71,9 +71,10 @@ def scan_shards(
     """Find suspicious groups in shards: two passes read all rows, and three a few.
 
     How often clean data show a group as strong (`Group.false_alarms`) was measured on sets of up to 15,000 pairs.
-    Larger sets are compared at the density of such a set, with a background of 20,000 pairs. That the share holds for
-    them is an assumption; docs/decisions/0053-passes-over-shards.md says on which synthetic sets it was checked. It is
-    not known for scraped pairs: the same image posted often, boilerplate captions and languages form groups too.
+    Larger sets are compared at the density of such a set, with a background of 20,000 pairs, but every clean set then
+    has a group that one small set in fifty has. So only groups with twice the score that a few synthetic clean sets
+    showed are taken for more than chance (`score.STRONG`). Nothing is known about scraped pairs: the same image posted
+    often, boilerplate captions and languages form groups too.
 
     Args:
         sizes: Rows of each shard.
@@ -119,7 +120,12 @@ def scan_shards(
     }
     scores = list(every(score_part, model, counts, findings, own=rows))
     return ShardScan(
-        groups_of(scores, sizes, findings),
+        groups_of(
+            scores,
+            sizes,
+            findings,
+            large=not all(one.everything for one in flags.values()),
+        ),
         tuple(one.score for one in scores),
         counts,
         flags,

@@ -20,6 +20,14 @@ from mmpoison.defenses.filters.suspicious_groups._evidence import SuspiciousClus
 from mmpoison.defenses.filters.suspicious_groups._level import false_alarms_at
 from mmpoison.defenses.filters.suspicious_groups._scan import joined_clusters
 
+STRONG = 20.0
+"""In sets larger than the background, weaker groups are what clean sets show too.
+
+The strongest group of a clean synthetic corpus of 0.1 or 1 million pairs has a score of 6 to 11
+(docs/decisions/0053-passes-over-shards.md), whereas one small clean set in a hundred has one above 10: the most extreme
+of many cells are compared.
+"""
+
 
 @dataclass(frozen=True)
 class Scores:
@@ -63,8 +71,9 @@ class Group:
         score: How strong it is.
         found: How many compared conflicting items are like its middle one on both sides.
         expected: How many would be if captions and images of conflicting items were independent.
-        false_alarms: Share of clean sets with a group as strong, 1 for fewer than five images: measured on sets of up
-            to 15,000 pairs (`suspicious_groups._level`), see `scan_shards` for larger ones.
+        false_alarms: Share of clean sets with a group as strong, 1 for fewer than five images. It was measured on sets
+            of up to 15,000 pairs (`suspicious_groups._level`). In sets larger than the background it is 1 below a score
+            of 20, and from there on that of small sets.
         images: How many images they are on.
     """
 
@@ -127,7 +136,11 @@ def score_part(
 
 
 def groups_of(
-    scores: Sequence[Scores], sizes: Sequence[int], findings: Mapping[str, Findings]
+    scores: Sequence[Scores],
+    sizes: Sequence[int],
+    findings: Mapping[str, Findings],
+    *,
+    large: bool,
 ) -> tuple[Group, ...]:
     """Join the clusters of all shards and both views, the strongest first.
 
@@ -135,6 +148,7 @@ def groups_of(
         scores: Of all shards, in their order; `Scores.score` is not read.
         sizes: Rows of each shard.
         findings: Of all shards.
+        large: Whether the set is larger than the background.
     """
     starts = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
     joined: tuple[SuspiciousCluster, ...] = ()
@@ -159,11 +173,15 @@ def groups_of(
         ]
         clusters.sort(key=lambda one: -one.score)
         joined = joined_clusters(joined, clusters)
-    return tuple(_group(cluster, scores, starts, owners) for cluster in joined)
+    return tuple(_group(cluster, scores, starts, owners, large) for cluster in joined)
 
 
 def _group(
-    cluster: SuspiciousCluster, scores: Sequence[Scores], starts: Index, owners: Mapping[int, int]
+    cluster: SuspiciousCluster,
+    scores: Sequence[Scores],
+    starts: Index,
+    owners: Mapping[int, int],
+    large: bool,
 ) -> Group:
     shard = np.searchsorted(starts, cluster.rows, side="right") - 1
     rows = {
@@ -173,5 +191,6 @@ def _group(
     images = len(
         {(s, owners[row]) for s, row in zip(shard.tolist(), cluster.rows.tolist(), strict=True)}
     )
-    alarms = false_alarms_at(cluster.score) if images >= FEWEST_IMAGES else 1.0
+    enough = images >= FEWEST_IMAGES and not (large and cluster.score < STRONG)
+    alarms = false_alarms_at(cluster.score) if enough else 1.0
     return Group(rows, cluster.score, cluster.found, cluster.expected, alarms, images)
