@@ -72,9 +72,10 @@ def scan_shards(
 
     How often clean data show a group as strong (`Group.false_alarms`) was measured on sets of up to 15,000 pairs.
     Larger sets are compared at the density of such a set, with a background of 20,000 pairs, but every clean set then
-    has a group that one small set in fifty has. So only groups with twice the score that a few synthetic clean sets
-    showed are taken for more than chance (`score.STRONG`). Nothing is known about scraped pairs: the same image posted
-    often, boilerplate captions and languages form groups too.
+    has a group that one small set in fifty has. So only groups with about twice the score that a few synthetic clean
+    sets with independent mistakes showed are taken for more than chance (`score.STRONG`). Clean sets whose mistakes
+    have favourites can have such groups. Nothing is known about scraped pairs: the same image posted often, boilerplate
+    captions and languages form groups too.
 
     Args:
         sizes: Rows of each shard.

@@ -23,9 +23,10 @@ from mmpoison.defenses.filters.suspicious_groups._scan import joined_clusters
 STRONG = 20.0
 """In sets larger than the background, weaker groups are what clean sets show too.
 
-The strongest group of a clean synthetic corpus of 0.1 or 1 million pairs has a score of 6 to 11
-(docs/decisions/0053-passes-over-shards.md), whereas one small clean set in a hundred has one above 10: the most extreme
-of many cells are compared.
+The strongest group of a clean synthetic corpus of 0.1 or 1 million pairs with independent mistakes has a score of 6 to
+12, whereas one small clean set in a hundred has one above 10: the most extreme of many cells are compared. Mistakes
+that have favourites go higher, up to 36 in one of three corpora: they look like poison
+(docs/decisions/0053-passes-over-shards.md).
 """
 
 
