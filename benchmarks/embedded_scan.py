@@ -18,7 +18,7 @@ import os
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -135,14 +135,14 @@ def timed_scan(files: Files, threads: int, seed: int) -> tuple[ShardScan, dict[s
     cpu: list[float] = []
     with ThreadPoolExecutor(threads) as pool:
 
-        def every(part: Callable[[int], Any]) -> Iterator[Any]:
+        def every(part: Callable[[Any], Any], tasks: Iterable[Any]) -> Iterator[Any]:
             start, busy = time.perf_counter(), time.process_time()
-            yield from pool.map(part, range(len(files.sizes)))
+            yield from pool.map(part, tasks)
             spent.append(time.perf_counter() - start)
             cpu.append(time.process_time() - busy)
 
         start, busy = time.perf_counter(), time.process_time()
-        found = scan_shards(files.sizes, files.shard, seed=seed, map_shards=every)
+        found = scan_shards(files.sizes, files.shard, seed=seed, map_parts=every)
         total, cpu_total = time.perf_counter() - start, time.process_time() - busy
     timing = {}
     for unit, values, whole in (("", spent, total), ("cpu_", cpu, cpu_total)):

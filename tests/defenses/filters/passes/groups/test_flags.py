@@ -14,6 +14,7 @@ from mmpoison.defenses.filters.passes.groups.flags import (
     Flags,
     expected_conflicts,
     flag,
+    rows_of_cells,
 )
 
 
@@ -71,4 +72,4 @@ def test_rows_of_flagged_cells() -> None:
     flags = Flags.from_arrays(saved_and_read(Flags(chance, chance, 0.1).to_arrays()))
     conflict = np.array([5, 5, 5, 5, 1, np.nan], dtype=np.float32)
     rows = Rows(conflict, np.array([0, 1, 2, 3, 1, 2], dtype=np.int32))
-    assert flags.of_rows(rows, 2.0).tolist() == [1, 2]
+    assert rows_of_cells(rows, flags.chance > 0, 2.0).tolist() == [1, 2]

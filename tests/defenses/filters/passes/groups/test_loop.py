@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+import os
+import subprocess
+import sys
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import replace
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +33,9 @@ from mmpoison.defenses.filters.passes.groups.model import (
     sums_to_arrays,
 )
 from mmpoison.defenses.filters.passes.groups.sample import Sample
-from mmpoison.defenses.filters.passes.groups.score import Group, Scores
+from mmpoison.defenses.filters.passes.groups.score import STRONG, Group, Scores
 from mmpoison.defenses.filters.passes.groups.shard import Shard
+from mmpoison.defenses.filters.suspicious_groups._level import false_alarms_at
 from mmpoison.defenses.filters.suspicious_groups._scan import scan
 from mmpoison.errors import InputError
 
@@ -124,11 +128,8 @@ def test_threads_files_and_memory_maps_change_no_bit(
     expected = scanned(shards, sample=2000)
     assert not expected.flags["images"].everything
 
-    def every(part: Callable[[int], Any]) -> Iterator[Any]:
-        with ThreadPoolExecutor(3) as pool:
-            yield from pool.map(part, range(5))
-
-    same(scanned(shards, sample=2000, map_shards=every), expected)
+    with ThreadPoolExecutor(3) as pool:
+        same(scanned(shards, sample=2000, map_parts=pool.map), expected)
     for shard in shards:
         np.save(tmp_path / f"{shard.number}.npy", shard.image)
     mapped = [
@@ -149,6 +150,12 @@ def test_poison_is_found_where_cells_are_flagged(monkeypatch: pytest.MonkeyPatch
     first = rows_of(found.groups[0], shards)
     assert data.bad[first].mean() > 0.9
     assert np.isin(np.flatnonzero(data.bad), first).mean() > 0.5
+    # the level of small sets does not hold here
+    for group in found.groups:
+        if group.score < STRONG or group.images < 5:
+            assert group.false_alarms == 1.0
+        else:
+            assert group.false_alarms == false_alarms_at(group.score)
     score = np.concatenate(found.scores)
     assert (score[data.bad] > np.quantile(score, 0.98)).mean() > 0.5
 
@@ -176,9 +183,47 @@ def test_a_shard_without_usable_rows_is_no_obstacle(one_caption: Made) -> None:
     assert found.unusable == 7
 
 
-def test_few_pairs_are_refused(one_caption: Made) -> None:
+def test_what_cannot_be_scanned_is_refused(one_caption: Made) -> None:
     few = Shard(0, one_caption.text[:19], one_caption.image[:19])
     with pytest.raises(InputError, match="19 usable pairs: suspicious-groups needs at least 20"):
         scanned([few])
+    other = Shard(1, one_caption.text[:30, :40], one_caption.image[:30])
+    with pytest.raises(InputError, match="text have 80 and 40 dimensions"):
+        scanned([one_caption.shards(1)[0], other])
     with pytest.raises(InputError, match="the shards hold no pairs"):
         scan_shards([], lambda i: few)
+
+
+SCAN = """
+import hashlib
+from tests.defenses.filters.passes.groups.conftest import made
+from mmpoison.defenses.filters.passes.groups.loop import scan_shards
+shards = made(0, captions=3, images=1500).shards(3)
+found = scan_shards([len(one) for one in shards], lambda i: shards[i], sample=2000)
+print(hashlib.sha256(b"".join(score.tobytes() for score in found.scores)).hexdigest())
+"""
+
+
+def test_processes_change_no_bit(one_caption: Made) -> None:
+    shards = one_caption.shards(3)
+    sizes = [len(one) for one in shards]
+    expected = scan_shards(sizes, shards.__getitem__, sample=2000)
+    with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
+        same(scan_shards(sizes, shards.__getitem__, sample=2000, map_parts=pool.map), expected)
+
+
+@pytest.mark.slow
+def test_threads_of_the_matrix_products_change_no_bit() -> None:
+    root = Path(__file__).parents[5]
+    found = {
+        subprocess.run(
+            [sys.executable, "-c", SCAN],
+            cwd=root,
+            env=os.environ | {"OPENBLAS_NUM_THREADS": threads},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for threads in ("1", "2")
+    }
+    assert len(found) == 1

@@ -53,6 +53,7 @@ def test_hashes_are_even_and_independent() -> None:
         ({"text": np.zeros((2, 2))}, "shard 4: vectors of captions are float64"),
         ({"image": np.zeros(2, np.float16)}, "vectors of images have shape"),
         ({"image_of": np.zeros(5, np.intp)}, "image_of has shape"),
+        ({"image_of": np.array([0, -1])}, "shard 4: image_of has the number -1"),
     ],
 )
 def test_what_is_no_shard_is_refused(change: dict[str, Any], says: str) -> None:

@@ -119,6 +119,8 @@ class Findings:
         levels: Evidence of the gathered items, sorted, shape `(n,)`.
         ranks: Share of all items that have at least so much, shape `(n,)`, falling.
         flagged: Share of all items that are conflicting and in flagged cells.
+        around: Cells whose conflicting rows are compared: the flagged ones, and those around a cluster's middle, which
+            a cluster may reach into, shape `(c, c)`.
     """
 
     compared: Compared
@@ -131,6 +133,7 @@ class Findings:
     levels: Numbers
     ranks: Numbers
     flagged: float
+    around: npt.NDArray[np.bool_]
 
     def cluster_of(self, text: Vectors, image: Vectors, evidence: Numbers) -> Index:
         """Return the cluster of each item, -1 for none, shape `(m,)`."""
@@ -171,7 +174,7 @@ _COMPARED = (
 )
 _NAMES = (
     *("cutoff", "middle_text", "middle_image", "score", "found", "expected", "levels", "ranks"),
-    "flagged",
+    *("flagged", "around"),
 )
 
 
@@ -256,4 +259,14 @@ def find(
         of_gathered[order],
         ranks,
         float(counts.conflicting[flags.chance > 0].sum() / max(len(counts), 1)),
+        _around(model, flags, views.text[middles], views.image[views.image_of[middles]]),
     )
+
+
+def _around(model: Model, flags: Flags, text: Vectors, image: Vectors) -> npt.NDArray[np.bool_]:
+    found = flags.chance > 0
+    for topic, place in zip(text, image, strict=True):
+        captions = nearness(model.captions, topic[None], CLUSTER_NEARNESS)
+        images = nearness(model.images, place[None], CLUSTER_NEARNESS)
+        found |= captions * images.T >= ALIKE
+    return found

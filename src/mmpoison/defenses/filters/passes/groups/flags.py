@@ -48,12 +48,6 @@ class Flags:
         """Whether all conflicting items are gathered: the background is the data set."""
         return bool((self.chance == 1).all())
 
-    def of_rows(self, rows: Rows, border: float) -> Index:
-        """Return the conflicting rows of flagged cells."""
-        with np.errstate(invalid="ignore"):
-            high = rows.conflict > border
-        return np.flatnonzero(high & (self.chance.ravel()[rows.cell] > 0))
-
     def to_arrays(self) -> dict[str, npt.NDArray[Any]]:
         """Return arrays for `numpy.savez`."""
         return {
@@ -66,6 +60,19 @@ class Flags:
     def from_arrays(cls, arrays: Mapping[str, npt.NDArray[Any]]) -> Flags:
         """Read what `to_arrays` gave."""
         return cls(arrays["chance"], arrays["counted_as"], float(arrays["background"]))
+
+
+def rows_of_cells(rows: Rows, cells: npt.NDArray[np.bool_], border: float) -> Index:
+    """Return the conflicting rows of some cells.
+
+    Args:
+        rows: Conflict and cell of the rows of a shard.
+        cells: Which cells, shape `(c, c)`.
+        border: Rows with more conflict are conflicting.
+    """
+    with np.errstate(invalid="ignore"):
+        high = rows.conflict > border
+    return np.flatnonzero(high & cells.ravel()[rows.cell])
 
 
 def expected_conflicts(counts: Counts) -> npt.NDArray[np.float64]:
@@ -157,7 +164,7 @@ def gather_part(
     """Read the items of flagged cells of a shard, a random part of them where they are many, for each view."""
     found = {}
     for view in model.views:
-        chosen = flags[view].of_rows(rows[view], model.usual[view].border)
+        chosen = rows_of_cells(rows[view], flags[view].chance > 0, model.usual[view].border)
         chance = flags[view].chance.ravel()[rows[view].cell[chosen]]
         number = shard.owner[chosen] if view == IMAGES else chosen
         drawn = hashes(model.start.seed, f"gather/{view}", shard.number, number)

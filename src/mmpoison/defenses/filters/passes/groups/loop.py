@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from functools import reduce
+from functools import partial, reduce
+from itertools import zip_longest
 from typing import Any, Protocol, Self, TypeVar
 
 import numpy as np
@@ -24,7 +25,7 @@ from mmpoison.defenses.filters.passes.groups.score import Group, groups_of, scor
 from mmpoison.defenses.filters.passes.groups.shard import Shard
 from mmpoison.errors import InputError
 
-MapShards = Callable[[Callable[[int], Any]], Iterable[Any]]
+MapParts = Callable[[Callable[[Any], Any], Iterable[Any]], Iterable[Any]]
 
 
 class Mergeable(Protocol):
@@ -65,22 +66,24 @@ def scan_shards(
     *,
     seed: int = 0,
     sample: int = SAMPLE,
-    map_shards: MapShards | None = None,
+    map_parts: MapParts = map,
 ) -> ShardScan:
-    """Find suspicious groups in shards, each read three times.
+    """Find suspicious groups in shards: two passes read all rows, and three a few.
 
     How often clean data show a group as strong (`Group.false_alarms`) was measured on sets of up to 15,000 pairs.
-    Larger sets are compared at the density of such a set, with a background of 20,000 pairs. That the share holds for
-    them is an assumption; docs/decisions/0053-passes-over-shards.md says on which synthetic sets it was checked. It is
-    not known for scraped pairs: the same image posted often, boilerplate captions and languages form groups too.
+    Larger sets are compared at the density of such a set, with a background of 20,000 pairs, but every clean set then
+    has a group that one small set in fifty has. So only groups with about twice the score that a few synthetic clean
+    sets with independent mistakes showed are taken for more than chance (`score.STRONG`). Clean sets whose mistakes
+    have favourites can have such groups. Nothing is known about scraped pairs: the same image posted often, boilerplate
+    captions and languages form groups too.
 
     Args:
         sizes: Rows of each shard.
-        shard: Gives a shard by its number; called by each pass.
+        shard: Gives a shard by its number; called by each pass, where the part runs.
         seed: Of the sample and the folds.
         sample: Pairs in the sample.
-        map_shards: Calls a function with the number of each shard and returns the results in this order, by default one
-            after the other. The result is the same, whatever runs the parts.
+        map_parts: Calls a function with each of some tasks and returns the results in their order, as `map` does. That
+            of a pool of threads or processes will do: the result is the same.
 
     Returns:
         Groups, and scores of all pairs.
@@ -90,21 +93,25 @@ def scan_shards(
     """
     if not sum(sizes):
         raise InputError("the shards hold no pairs")
-    every: MapShards = map_shards or (lambda part: map(part, range(len(sizes))))
+
+    def every(part: Callable[..., Any], *earlier: Any, own: Iterable[Any] = ()) -> Iterable[Any]:
+        tasks = zip_longest(range(len(sizes)), own)
+        return map_parts(partial(_run, part, shard, earlier), tasks)
+
     plan = SamplePlan(sum(sizes), sample, seed)
-    drawn = merged(every(lambda i: sample_part(shard(i), plan)))
+    drawn = merged(every(sample_part, plan))
     start = fit_start(drawn, seed)
-    sums = reduce(merge_sums, every(lambda i: sums_part(shard(i), start)))
+    sums = reduce(merge_sums, every(sums_part, start))
     model, background = fit_model(start, sums, drawn)
     del drawn
     counts: dict[str, Counts] = {}
     rows: list[dict[str, Rows]] = []
-    for part in every(lambda i: counts_part(shard(i), model)):
+    for part in every(counts_part, model):
         rows.append({view: part[view][1] for view in model.views})
         for view, (more, _) in part.items():
             counts[view] = counts[view].merge(more) if view in counts else more
     flags = {view: flag(counts[view], len(background[view].items)) for view in model.views}
-    parts = list(every(lambda i: gather_part(shard(i), rows[i], model, flags)))
+    parts = list(every(gather_part, model, flags, own=rows))
     gathered: dict[str, Gathered] = {
         view: merged(part[view] for part in parts) for view in model.views
     }
@@ -112,15 +119,31 @@ def scan_shards(
         view: find(view, model, background[view], counts[view], flags[view], gathered[view])
         for view in model.views
     }
-    scores = list(every(lambda i: score_part(shard(i), rows[i], model, counts, flags, findings)))
+    scores = list(every(score_part, model, counts, findings, own=rows))
     return ShardScan(
-        groups_of(scores, sizes, findings),
+        groups_of(
+            scores,
+            sizes,
+            findings,
+            large=not all(one.everything for one in flags.values()),
+        ),
         tuple(one.score for one in scores),
         counts,
         flags,
         sum(sizes),
         counts[model.views[0]].unusable,
     )
+
+
+def _run(
+    part: Callable[..., Any],
+    shard: Callable[[int], Shard],
+    earlier: tuple[Any, ...],
+    task: tuple[int, Any],
+) -> Any:
+    """Compute a part; a function of the module, so that it can be sent to another process."""
+    number, own = task
+    return part(shard(number), *(() if own is None else (own,)), *earlier)
 
 
 def merged(parts: Iterable[M]) -> M:

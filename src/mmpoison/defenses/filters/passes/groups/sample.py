@@ -12,6 +12,7 @@ import numpy.typing as npt
 from mmpoison.base.option_checks import check_whole
 from mmpoison.defenses.filters.passes.groups.shard import Hashes, Index, Shard, below, hashes
 from mmpoison.defenses.filters.passes.half import AnyVectors, squared_lengths, to_float32
+from mmpoison.errors import InputError
 
 SAMPLE = 100_000
 """Pairs in the sample: 200 MB of float16 with 512 dimensions on both sides."""
@@ -70,7 +71,17 @@ class Sample:
         return len(self.row)
 
     def merge(self, other: Sample) -> Sample:
-        """Return the pairs of both with the smallest hashes."""
+        """Return the pairs of both with the smallest hashes.
+
+        Raises:
+            InputError: If their vectors have different dimensions.
+        """
+        for side in ("text", "image"):
+            mine, theirs = (getattr(one, side).shape[1] for one in (self, other))
+            if mine != theirs:
+                raise InputError(
+                    f"vectors of {side} have {mine} and {theirs} dimensions: all shards must come from one encoder"
+                )
         both = {
             name: np.concatenate([getattr(self, name), getattr(other, name)]) for name in _COLUMNS
         }

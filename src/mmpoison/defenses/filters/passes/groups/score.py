@@ -12,13 +12,22 @@ import numpy.typing as npt
 from mmpoison.defenses.filter_result import FEWEST_IMAGES
 from mmpoison.defenses.filters.passes.groups.counts import Counts, Rows
 from mmpoison.defenses.filters.passes.groups.findings import Findings, keys
-from mmpoison.defenses.filters.passes.groups.flags import Flags, read_items
+from mmpoison.defenses.filters.passes.groups.flags import read_items, rows_of_cells
 from mmpoison.defenses.filters.passes.groups.items import Values
 from mmpoison.defenses.filters.passes.groups.model import Model
 from mmpoison.defenses.filters.passes.groups.shard import Index, Shard
 from mmpoison.defenses.filters.suspicious_groups._evidence import SuspiciousCluster
 from mmpoison.defenses.filters.suspicious_groups._level import false_alarms_at
 from mmpoison.defenses.filters.suspicious_groups._scan import joined_clusters
+
+STRONG = 20.0
+"""In sets larger than the background, weaker groups are what clean sets show too.
+
+The strongest group of a clean synthetic corpus of 0.1 or 1 million pairs with independent mistakes has a score of 6 to
+12, whereas one small clean set in a hundred has one above 10: the most extreme of many cells are compared. Mistakes
+that have favourites go higher, up to 36 in one of three corpora: they look like poison
+(docs/decisions/0053-passes-over-shards.md).
+"""
 
 
 @dataclass(frozen=True)
@@ -63,8 +72,9 @@ class Group:
         score: How strong it is.
         found: How many compared conflicting items are like its middle one on both sides.
         expected: How many would be if captions and images of conflicting items were independent.
-        false_alarms: Share of clean sets with a group as strong, 1 for fewer than five images: measured on sets of up
-            to 15,000 pairs (`suspicious_groups._level`), see `scan_shards` for larger ones.
+        false_alarms: Share of clean sets with a group as strong, 1 for fewer than five images. It was measured on sets
+            of up to 15,000 pairs (`suspicious_groups._level`). In sets larger than the background it is 1 below a score
+            of 20, and from there on that of small sets.
         images: How many images they are on.
     """
 
@@ -84,19 +94,18 @@ def score_part(
     rows: Mapping[str, Rows],
     model: Model,
     counts: Mapping[str, Counts],
-    flags: Mapping[str, Flags],
     findings: Mapping[str, Findings],
 ) -> Scores:
     """Score the rows of a shard.
 
-    Rows of flagged cells are compared with the gathered items. All others come behind them, by their conflict.
+    Conflicting rows of flagged cells, and of cells around clusters, are compared with the gathered items. All others
+    come behind them, by their conflict.
 
     Args:
         shard: The shard.
         rows: Its conflict and cells.
         model: The model.
         counts: Of all shards.
-        flags: The flagged cells.
         findings: Of all shards.
     """
     least = np.full(len(shard), np.inf)
@@ -110,7 +119,7 @@ def score_part(
             counts[view].share_above(conflict[usable]),
             found.flagged + 0.5 / max(len(counts[view]), 1),
         )
-        chosen = flags[view].of_rows(rows[view], model.usual[view].border)
+        chosen = rows_of_cells(rows[view], found.around, model.usual[view].border)
         items, row, item = read_items(shard, rows, model, view, chosen)
         key = keys(items.shard, items.owner)
         evidence, _, _ = found.compared.evidence(
@@ -128,7 +137,11 @@ def score_part(
 
 
 def groups_of(
-    scores: Sequence[Scores], sizes: Sequence[int], findings: Mapping[str, Findings]
+    scores: Sequence[Scores],
+    sizes: Sequence[int],
+    findings: Mapping[str, Findings],
+    *,
+    large: bool,
 ) -> tuple[Group, ...]:
     """Join the clusters of all shards and both views, the strongest first.
 
@@ -136,6 +149,7 @@ def groups_of(
         scores: Of all shards, in their order; `Scores.score` is not read.
         sizes: Rows of each shard.
         findings: Of all shards.
+        large: Whether the set is larger than the background.
     """
     starts = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
     joined: tuple[SuspiciousCluster, ...] = ()
@@ -160,11 +174,15 @@ def groups_of(
         ]
         clusters.sort(key=lambda one: -one.score)
         joined = joined_clusters(joined, clusters)
-    return tuple(_group(cluster, scores, starts, owners) for cluster in joined)
+    return tuple(_group(cluster, scores, starts, owners, large) for cluster in joined)
 
 
 def _group(
-    cluster: SuspiciousCluster, scores: Sequence[Scores], starts: Index, owners: Mapping[int, int]
+    cluster: SuspiciousCluster,
+    scores: Sequence[Scores],
+    starts: Index,
+    owners: Mapping[int, int],
+    large: bool,
 ) -> Group:
     shard = np.searchsorted(starts, cluster.rows, side="right") - 1
     rows = {
@@ -174,5 +192,6 @@ def _group(
     images = len(
         {(s, owners[row]) for s, row in zip(shard.tolist(), cluster.rows.tolist(), strict=True)}
     )
-    alarms = false_alarms_at(cluster.score) if images >= FEWEST_IMAGES else 1.0
+    enough = images >= FEWEST_IMAGES and not (large and cluster.score < STRONG)
+    alarms = false_alarms_at(cluster.score) if enough else 1.0
     return Group(rows, cluster.score, cluster.found, cluster.expected, alarms, images)

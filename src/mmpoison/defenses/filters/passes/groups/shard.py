@@ -59,6 +59,10 @@ class Shard:
                 f"{name}: image_of has shape {self.image_of.shape}, one number for each of {len(self.text):,} pairs "
                 "is needed"
             )
+        if self.image_of is not None and len(self.image_of) and self.image_of.min() < 0:
+            raise InputError(
+                f"{name}: image_of has the number {self.image_of.min()}, give numbers from 0"
+            )
 
     def __len__(self) -> int:
         return len(self.text)
