@@ -80,6 +80,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 def test_the_papers_table_is_not_cut_off(pages: Any, files: dict[str, Path], width: int) -> None:
     page = pages.open(viewport={"width": width, "height": 800})
     page.goto(files["paper"].as_uri())
+    page.evaluate("for (const fold of document.querySelectorAll('details')) fold.open = true")
     tables = page.locator(".scroll:has(table.compared)")
     assert "Attack II" in tables.first.inner_text()
     assert tables.first.locator("td small").count() > 8
