@@ -31,7 +31,7 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --maxprocesses 8
 .DELETE_ON_ERROR:
 # two installs into one environment at a time would break it
 .NOTPARALLEL:
-.PHONY: help demo reproduce test test-fast test-matrix coverage faults fuzz lowest lint format docs wheel clean
+.PHONY: help demo reproduce test test-fast test-matrix coverage faults fuzz lowest lint format docs screenshots wheel clean
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -78,6 +78,9 @@ format: $(VENV)/.installed-dev ## let ruff mend what it can
 
 docs: $(VENV)/.installed-docs ## build the documentation into site/
 	$(BIN)/mkdocs build --strict $(ARGS)
+
+screenshots: $(VENV)/.installed-dev ## make the screenshots in docs/images with Chromium (runs the demo first if runs/ has none)
+	$(BIN)/python benchmarks/screenshots.py $(ARGS)
 
 wheel: $(VENV)/.installed-dev ## build the wheel into dist/
 	$(BIN)/python -m build --wheel $(ARGS)

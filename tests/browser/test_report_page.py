@@ -13,9 +13,11 @@ from tests.reporting.conftest import (
     example_metrics,
     example_rank_lists,
     example_suspicious,
+    synthetic_run,
     thumbnail,
 )
 
+from mmpoison.paper.report_section import paper_section
 from mmpoison.reporting import write_filter_page, write_html
 
 if TYPE_CHECKING:
@@ -65,15 +67,29 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     filter_page = write_filter_page(
         folder / "suspicious.html", facts=facts, cut={"value": 0.8}, pairs=pairs
     )
+    seeds = [synthetic_run(folder / f"synthetic{seed}", seed=seed) for seed in range(3)]
     return {
         "run": write_html(runs[:1], folder / "out" / "run.html"),
         "sweep": write_html(runs, folder / "out" / "sweep.html"),
         "filter": filter_page,
+        "paper": write_html(seeds, folder / "out" / "paper.html", paper_section(seeds)),
     }
 
 
+@pytest.mark.parametrize("width", [1200, 1280])
+def test_the_papers_table_is_not_cut_off(pages: Any, files: dict[str, Path], width: int) -> None:
+    page = pages.open(viewport={"width": width, "height": 800})
+    page.goto(files["paper"].as_uri())
+    page.evaluate("for (const fold of document.querySelectorAll('details')) fold.open = true")
+    tables = page.locator(".scroll:has(table.compared)")
+    assert "Attack II" in tables.first.inner_text()
+    assert tables.first.locator("td small").count() > 8
+    for table in tables.all():
+        assert table.evaluate("e => e.scrollWidth - e.clientWidth") == 0
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("kind", ["run", "sweep", "filter"])
+@pytest.mark.parametrize("kind", ["run", "sweep", "filter", "paper"])
 def test_offline_and_accessible(
     pages: Any,
     files: dict[str, Path],

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import socket
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from tests.conftest import write_jsonl, write_square_pairs
 
+from mmpoison.defenses.filters.filter_facts import read_filter_facts
 from mmpoison.defenses.filters.pair_labels import LabelFile, read_labels
 from mmpoison.defenses.filters.pair_pieces import PairPieces
 from mmpoison.pages.review import filtered_pairs, review_app
@@ -34,6 +36,12 @@ def filtered(tmp_path: Path) -> Path:
     out = tmp_path / "kept"
     (out / "filter-report").mkdir(parents=True)
     (out / "filter-report" / "filter.json").write_text(json.dumps({"data": str(data)}))
+    goal = {
+        "sentence": f"possible poisoning: captions about {SCRIPT}",
+        "why": "about 31 pairs are alike, where about 2.0 would be",
+        "other_explanations": ["images that show both", "shifted rows"],
+    }
+    (out / "suspected-goals.json").write_text(json.dumps({"goals": [goal]}))
     place = 0
     with (out / "verdicts.jsonl").open("w") as stream:
         for line in lines:
@@ -44,6 +52,7 @@ def filtered(tmp_path: Path) -> Path:
                     "caption": caption,
                     "distance": 1 - place / 100,
                     "keep": place > 5,
+                    **({"goal": 0} if place < 2 else {}),
                 }
                 stream.write(json.dumps(verdict) + "\n")
                 place += 1
@@ -67,7 +76,8 @@ def address(filtered: Path, tmp_path: Path, serve_here: Callable[[FastAPI], str]
     """The page, served by this process."""
     pairs = filtered_pairs(filtered, PairPieces(tmp_path / "data"), 12)
     with LabelFile(tmp_path / "labels.csv", [pair.pair for pair in pairs]) as labels:
-        yield serve_here(review_app(pairs, labels, title="Suspicious pairs"))
+        facts = replace(read_filter_facts(filtered), score_name="evidence against a pair")
+        yield serve_here(review_app(pairs, labels, title="Suspicious pairs", facts=facts))
 
 
 def verdicts(tmp_path: Path) -> list[str]:
@@ -89,7 +99,9 @@ def test_by_keyboard_alone(pages: Any, address: str, tmp_path: Path) -> None:
     # captions are text: a script is words, an escape is spelled
     assert page.locator("#caption").inner_text() == SCRIPT
     assert page.locator("#caption *").count() == 0
-    assert page.locator("#facts").inner_text() == "Distance 1.000, the filter drops it"
+    assert page.locator("#facts").inner_text() == (
+        "Evidence against a pair 1.000, the filter drops it"
+    )
     page.keyboard.press("d")
     at(page, 2)
     assert verdicts(tmp_path)[:2] == ["drop", ""]
@@ -127,6 +139,60 @@ def test_by_keyboard_alone(pages: Any, address: str, tmp_path: Path) -> None:
     page.wait_for_function("document.querySelector('#counts').textContent.startsWith('12 of 12')")
     assert verdicts(tmp_path) == ["drop", "drop", *["keep"] * 10]
     pages.forgive("404")  # one of the images is broken
+
+
+def test_the_suspected_goal_and_its_reason_are_beside_the_pair(pages: Any, address: str) -> None:
+    page = pages.open()
+    page.goto(address)
+    at(page, 1)
+    goal = page.locator("#goal-part")
+    assert goal.inner_text().split("\n\n") == [
+        "The suspected goal",
+        f"possible poisoning: captions about {SCRIPT}",
+        "Why: about 31 pairs are alike, where about 2.0 would be",
+        "What else could explain it: images that show both; shifted rows",
+    ]
+    assert goal.locator("script, img").count() == 0
+    for number in (2, 3):
+        page.keyboard.press("ArrowRight")
+        at(page, number)
+    assert goal.is_hidden()
+    page.keyboard.press("ArrowLeft")
+    goal.wait_for()
+    pages.forgive("404")
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize(("width", "height"), [(375, 667), (768, 1024), (1280, 800)])
+def test_a_pair_and_its_verdict_are_on_the_first_screen(
+    pages: Any,
+    address: str,
+    serious: Callable[[Page], list[str]],
+    too_wide: Callable[[Page], int],
+    width: int,
+    height: int,
+    scheme: str,
+) -> None:
+    page = pages.open(viewport={"width": width, "height": height}, color_scheme=scheme)
+    page.goto(address)
+    at(page, 1)
+    # an ordinary caption, not the long script of the first pair
+    page.keyboard.press("ArrowRight")
+    at(page, 2)
+    page.evaluate("document.querySelector('#image').decode()")
+    footer = page.locator("footer").bounding_box()
+    assert footer is not None
+    assert footer["y"] + footer["height"] == height
+    for part in ("#image", "#caption", "#facts", "#goal"):
+        box = page.locator(part).bounding_box()
+        assert box is not None
+        assert box["y"] >= 0
+        assert box["y"] + box["height"] <= footer["y"], part
+    # keys are for those who have a keyboard
+    assert page.locator("#keep kbd").is_visible() == (width > 704)
+    assert too_wide(page) == 0
+    assert serious(page) == []
+    pages.forgive("404")
 
 
 def test_a_broken_image_is_said(pages: Any, address: str) -> None:

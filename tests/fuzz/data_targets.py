@@ -190,7 +190,10 @@ def _with_verdicts(folder: Path) -> None:
     _captions(folder / "pairs")
     train = [(name, n) for n, name in enumerate(NAMES) if n % 4 < 2]
     lines = [
-        {"pair": f"{name}#{place}", "caption": caption, "distance": 0.1 * n, "keep": n < 3}
+        {
+            **{"pair": f"{name}#{place}", "caption": caption},
+            **{"distance": 0.1 * n, "keep": n < 3, "goal": 0 if n < 2 else None},
+        }
         for name, n in train
         for place, caption in enumerate(_line(name, n)["captions"])
     ]
@@ -198,17 +201,19 @@ def _with_verdicts(folder: Path) -> None:
     bad = {"image": "gone/0.png", "reason": "no such image"}
     (folder / "unreadable.jsonl").write_text(json.dumps(bad) + "\n")
     (folder / "filter-report").mkdir()
-    report = {"data": str(folder / "pairs"), "threshold": 0.4}
+    report = {"data": str(folder / "pairs"), "data_path": "pairs", "method": "gmm-split"}
+    goals = {"goals": [{"sentence": "a", "why": "b", "other_explanations": ["c"]}]}
+    (folder / "suspected-goals.json").write_text(json.dumps(goals))
     (folder / "filter-report" / "filter.json").write_text(json.dumps(report))
 
 
 def _read_verdicts(folder: Path) -> None:
-    from mmpoison.cli.review import _filtered_data
+    from mmpoison.defenses.filters.filter_facts import read_filter_facts
     from mmpoison.defenses.filters.pair_pieces import PairPieces
     from mmpoison.pages.review import filtered_pairs
 
     # what it names may lie anywhere on the user's machine, so it is only read
-    _filtered_data(folder)
+    read_filter_facts(folder)
     for pair in filtered_pairs(folder, PairPieces(folder / "pairs"), 5):
         json.dumps([pair.caption, pair.distance], allow_nan=False)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,11 +15,16 @@ from mmpoison.paper.report_section import paper_section
 MakeRun = Callable[..., Path]
 
 
-def test_one_run_has_the_tables_and_the_curves(every_run: Path) -> None:
+def folded(html: str) -> list[str]:
+    """The numbers of the folded tables of the paper."""
+    return re.findall(r"<summary>Table (\d+)", html)
+
+
+def test_one_run_has_its_attack_and_the_curves(every_run: Path) -> None:
     html = paper_section([every_run / "defended" / "1e-05"])
-    assert html.index("Table 3: ") < html.index("Figure 7: ") < html.index("Table 16: ")
-    assert "<h3>Table 3: " in html
-    assert "<summary>Table 16: " in html
+    assert html.index("<h3>Table 3: ") < html.index("<h3>Figure 7: ")
+    # it would fill one line of each of them, with the paper's numbers of other data around it
+    assert folded(html) == []
     assert "The paper's are of other data" in html.replace("&#39;", "'")
     assert "data:image/svg+xml;base64," in html
     assert "Figure 8" not in html
@@ -26,6 +32,31 @@ def test_one_run_has_the_tables_and_the_curves(every_run: Path) -> None:
     # headers are words, not what the tables are made of
     assert ">measured on<" in html
     assert "{" not in html
+
+
+def test_studies_are_shown_where_there_is_something_to_compare(make_run: MakeRun) -> None:
+    """Runs that differ in what is studied, or one run on the paper's data; seeds alone are no study."""
+    seeds = [make_run(f"s{seed}", seed=seed, data="openmoji") for seed in range(3)]
+    assert "<h3>Table 3: " in paper_section(seeds)
+    assert folded(paper_section(seeds)) == []
+    frozen = [
+        make_run(part, data="openmoji", settings={"training": {"epochs": 1, "trainable": part}})
+        for part in ("image", "text")
+    ]
+    both = folded(paper_section([*seeds, *frozen]))
+    assert "5" in both  # attack II with frozen encoders
+    one = folded(paper_section([make_run("paper", data="flickr-pascal")]))
+    assert "5" in one
+    assert folded(paper_section([make_run("own", data="my-pairs")])) == []
+
+
+def test_interval_and_reference_have_lines_of_their_own(make_run: MakeRun) -> None:
+    html = paper_section([make_run(f"s{seed}", seed=seed, data="openmoji") for seed in range(3)])
+    cell = re.search(r"<td>(0\.\d+)((?: <small>[^<]+</small>)+)</td>", html)
+    assert cell is not None
+    interval, reference = re.findall(r"<small>([^<]+)</small>", cell[2])
+    assert re.fullmatch(r"\[\d\.\d+, \d\.\d+\]", interval)
+    assert re.fullmatch(r"\S \d\.\d+", reference)
 
 
 def test_several_runs_have_the_figures_over_runs(make_run: MakeRun) -> None:

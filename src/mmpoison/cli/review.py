@@ -19,7 +19,6 @@ from mmpoison.cli.serving import (
     announce,
     check_pages,
 )
-from mmpoison.errors import InputError
 
 if TYPE_CHECKING:
     from mmpoison.defenses.filters.pair_labels import LabelFile, ShownPair
@@ -63,6 +62,7 @@ def review(
     Example: [bold]mmpoison review kept --labels labels.csv --encoder openmoji-mini --count 50[/bold]
     """
     check_pages("review")
+    from mmpoison.defenses.filters.filter_facts import read_filter_facts
     from mmpoison.defenses.filters.pair_labels import LabelFile
     from mmpoison.defenses.filters.pair_pieces import PairPieces
     from mmpoison.pages.review.app import review_app
@@ -70,7 +70,8 @@ def review(
     from mmpoison.pages.review.neighbours import add_neighbours
     from mmpoison.pages.serve import serve
 
-    source = data if data is not None else _filtered_data(filtered)
+    facts = read_filter_facts(filtered)
+    source = data if data is not None else facts.source(filtered)
     pieces = PairPieces(source, format=format)
     pairs = filtered_pairs(filtered, pieces, count)
     if encoder is not None:
@@ -81,7 +82,8 @@ def review(
         with live_progress() as progress:
             pairs = add_neighbours(pairs, pieces, model, progress=progress.progress)
     with LabelFile(labels, (pair.pair for pair in pairs)) as file:
-        app = review_app(pairs, file, title=f"Suspicious pairs of {source}", host=host)
+        title = f"Suspicious pairs of {data or facts.data}"
+        app = review_app(pairs, file, title=title, facts=facts, host=host)
         serve(app, host=host, port=port, ready=partial(announce, open_it=open_it))
         _summary(file)
 
@@ -122,21 +124,6 @@ def ask_on_page(pairs: Sequence[ShownPair], file: Path, *, title: str, port: int
         _summary(labels)
     if not finished:
         raise KeyboardInterrupt
-
-
-def _filtered_data(filtered: Path) -> str:
-    """Return the data set that the filter says it has read."""
-    from mmpoison.base.untrusted import read_json
-
-    missing = f"{filtered}: does not say which set was filtered: name it with --data"
-    try:
-        facts = read_json(filtered / "filter-report" / "filter.json")
-    except InputError:
-        raise InputError(missing) from None
-    name = facts.get("data") if isinstance(facts, dict) else None
-    if not isinstance(name, str):
-        raise InputError(missing)
-    return name
 
 
 def _summary(labels: LabelFile) -> None:

@@ -10,6 +10,7 @@ from mmpoison.errors import InputError
 from mmpoison.paper.entries import PAPER
 from mmpoison.paper.measured import Results
 from mmpoison.paper.page import Page
+from mmpoison.paper.paper_values import paper_data
 from mmpoison.paper.write import plain_table, render_paper
 from mmpoison.reporting.figure import svg_address
 from mmpoison.reporting.html import template
@@ -23,6 +24,10 @@ CURVES = ("figure-3", "figure-6", "figure-7", "figure-9")
 
 NOT_SEVERAL = ("figure-8", "figure-10", "rank-lists")
 """What is shown run by run."""
+
+
+STAND_INS = ("openmoji", "rsicd-ucm")
+"""Data sets for small machines, which are compared with the paper's for the shape alone."""
 
 
 def paper_section(runs: Sequence[Path]) -> str:
@@ -41,7 +46,7 @@ def paper_section(runs: Sequence[Path]) -> str:
         results = Results.read(list(runs))
         names = results.values("data.name")
         for page in (render_paper(name, results) for name in PAPER if _fits(name, len(runs))):
-            if not page.empty:
+            if _has_something_to_compare(page, names):
                 shown.append(_shown(page, missing))
     except InputError as error:
         shown, missing = [], {str(error): None}
@@ -49,7 +54,7 @@ def paper_section(runs: Sequence[Path]) -> str:
         shown=sorted(shown, key=lambda one: not one["main"]),
         missing=list(missing),
         single=len(runs) == 1,
-        other=any(str(name).startswith(("openmoji", "rsicd-ucm")) for name in names),
+        other=any(str(name).startswith(STAND_INS) for name in names),
     )
     return str(html)
 
@@ -68,6 +73,22 @@ def _shown(page: Page, missing: dict[str, None]) -> dict[str, Any]:
         "figures": figures,
         "notes": [visible(note) for note in page.notes],
     }
+
+
+def _has_something_to_compare(page: Page, data: Sequence[object]) -> bool:
+    """Return whether a table or figure says something of the runs that the attack's own table does not.
+
+    The tables of the paper's studies are for comparing: runs on the paper's data with the paper's numbers, or runs
+    that differ in what is studied with each other. One run on other data would fill a line of each.
+    """
+    if page.empty:
+        return False
+    study = page.id.startswith("table") and page.id not in MAIN_TABLES
+    return not study or page.settings > 1 or any(map(_is_of_the_paper, data))
+
+
+def _is_of_the_paper(data: object) -> bool:
+    return paper_data(str(data)) is not None and not str(data).startswith(STAND_INS)
 
 
 def _fits(name: str, runs: int) -> bool:

@@ -202,10 +202,10 @@ def _alone(table: Table) -> Table:
     return replace(table, rows=rows)
 
 
-def _html_cell(cell: Cell, text: str, digits: int) -> dict[str, str]:
+def _html_cell(cell: Cell, text: str, digits: int) -> dict[str, Any]:
     if isinstance(cell, Link):
-        return {"text": text, "address": cell.address, "anchor": cell.anchor, "rest": ""}
+        return {"text": text, "address": cell.address, "anchor": cell.anchor, "parts": []}
     if isinstance(cell, Compared) and cell.measured is not None:
         mean, *others = compared_parts(cell, digits)
-        return {"text": mean, "address": cell.address, "anchor": "", "rest": " ".join(others)}
-    return {"text": text, "address": "", "anchor": "", "rest": ""}
+        return {"text": mean, "address": cell.address, "anchor": "", "parts": others}
+    return {"text": text, "address": "", "anchor": "", "parts": []}

@@ -60,6 +60,8 @@ def test_a_folder_becomes_what_the_filter_in_memory_says(
     facts = report(out)
     assert (facts["data"], facts["method"], facts["encoder"]) == (str(folder), method, judge.name)
     assert facts["dropped_pairs"] == int((~expected.keep).sum())
+    assert facts["score_name"] == plug_in.score_name
+    assert (out / facts["data_path"]).resolve() == folder.resolve()
     # what a method does by default is not repeated
     said = None if options.keys() <= {"k"} else json.loads(json.dumps(done.cut.facts()))
     assert facts.get("cut") == said

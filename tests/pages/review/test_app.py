@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from fastapi.testclient import TestClient
 
 from mmpoison.datasets import PairDataset
+from mmpoison.defenses.filters.filter_facts import FilterFacts, GoalNote
 from mmpoison.defenses.filters.pair_labels import LabelFile, Neighbour, ShownPair, read_labels
 from mmpoison.pages.review import review_app
 
@@ -54,6 +56,8 @@ def test_what_is_shown(client: TestClient, file: Path, squares: PairDataset) -> 
         "title": r"a\nb",
         "file": str(file),
         "then": "Go on",
+        "score_name": "score",
+        "goals": [],
         "verdicts": ["", "", ""],
     }
     pair = client.get("/api/pairs/1").json()
@@ -65,6 +69,28 @@ def test_what_is_shown(client: TestClient, file: Path, squares: PairDataset) -> 
     image = client.get(f"/images/{pair['image']}/large")
     assert image.headers["content-type"] == "image/jpeg"
     assert str(squares.root) not in client.get("/api/pairs/1").text
+
+
+def test_the_goal_and_its_reason_are_with_the_pair(squares: PairDataset, tmp_path: Path) -> None:
+    first, second, third = pairs_of(squares)
+    pairs = [replace(first, goal=0, kept=False), replace(second, goal=9), third]
+    goal = GoalNote("about\x1b[1m sheep", "31 alike", ("chance", "a\nb"))
+    facts = FilterFacts("evidence\n", goals=(goal,))
+    for blind in (False, True):
+        with LabelFile(tmp_path / "x.csv", [pair.pair for pair in pairs]) as labels:
+            app = review_app(pairs, labels, title="t", facts=facts, blind=blind)
+            client = TestClient(app, base_url="http://127.0.0.1")
+            review = client.get("/api/review").json()
+            found = [client.get(f"/api/pairs/{number}").json()["goal"] for number in range(3)]
+        assert review["score_name"] == r"evidence\n"
+        # of a goal that the filter does not list nothing is said, and to a labeller nothing at all
+        assert found == [None if blind else 0, None, None]
+        shown = {
+            "sentence": r"about\x1b[1m sheep",
+            "why": "31 alike",
+            "other_explanations": ["chance", r"a\nb"],
+        }
+        assert review["goals"] == ([] if blind else [shown])
 
 
 @pytest.mark.parametrize(

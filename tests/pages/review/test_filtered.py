@@ -5,14 +5,20 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
 
 from mmpoison.datasets import PairDataset, load_pairs
+from mmpoison.defenses import DEFENSES
+from mmpoison.defenses.cut import Cut
+from mmpoison.defenses.filter_result import PairScores, SuspectedGoal
 from mmpoison.defenses.filters.distance_scan import embed_pairs
+from mmpoison.defenses.filters.filter_facts import read_filter_facts
 from mmpoison.defenses.filters.pair_pieces import PairPieces
 from mmpoison.defenses.filters.pipeline import filter_pairs
+from mmpoison.defenses.filters.score_filter import ScoreFilter
 from mmpoison.errors import InputError
 from mmpoison.models import DualEncoder, prepare_pixels
 from mmpoison.pages.review import add_neighbours, filtered_pairs
@@ -47,6 +53,79 @@ def test_the_most_distant_come_first(kept: Path, square_folder: Path) -> None:
     assert len(filtered_pairs(kept, PairPieces(square_folder), 10_000)) == len(lines)
 
 
+METHODS = [name for name, found in DEFENSES.items() if found.kind == "pre-training"]
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_the_result_of_every_method(
+    method: str,
+    square_folder: Path,
+    judge: DualEncoder,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It is found from any folder; dropped pairs come first; the score has its own name."""
+    if method == "suspicious-groups":
+        pytest.importorskip("sklearn", reason="needs the extra analysis")
+    cut: dict[str, Any] = {} if method == "gmm-split" else {"clean_loss": 0.1}
+    monkeypatch.chdir(square_folder.parent)
+    out = tmp_path / "there" / "kept"
+    out.parent.mkdir()
+    done = filter_pairs(square_folder.name, judge, method, out=out, images="none", **cut)
+    monkeypatch.chdir(tmp_path)
+    kept = Path("there/kept")
+    facts = read_filter_facts(kept)
+    assert Path(facts.source(kept)) == square_folder.resolve()
+    assert facts.score_name == DEFENSES[method].score_name  # type: ignore[attr-defined]
+    assert ("distance" in facts.score_name) == (method == "relevance-filter")
+    shown = filtered_pairs(kept, PairPieces(facts.source(kept)), 10_000)
+    dropped = int((~done.keep).sum())
+    assert dropped
+    assert [pair.kept for pair in shown] == [False] * dropped + [True] * int(done.keep.sum())
+    for part in (shown[:dropped], shown[dropped:]):
+        scores = [pair.distance for pair in part]
+        assert scores == sorted(scores, reverse=True)
+
+
+class TwoGoals(ScoreFilter):
+    """Suspects what it is told to; scores rise from the first pair to the last."""
+
+    name = "two-goals"
+    kind = "pre-training"
+    source = summary = cost = "a test"
+    parameters: ClassVar[dict[str, str]] = {}
+    finds_groups = True
+    default_cut = Cut(false_alarms=0.01)
+
+    def score(self, pairs: PairDataset, *_: Any, **__: Any) -> PairScores:
+        def goal(rows: list[int], score: float, false_alarms: float = 0.001) -> SuspectedGoal:
+            rows_of = np.array(rows)
+            return SuspectedGoal(
+                ("sheep",), ("plane",), rows_of, 9, 31, 2, false_alarms, score, (), ()
+            )
+
+        goals = (goal([3, 7, 9], 1.0), goal([20, 7, 4], 2.0), goal([11], 3.0, false_alarms=0.5))
+        return PairScores(np.arange(len(pairs)) / 1000, goals=goals)
+
+
+def test_pairs_of_suspected_goals_come_first_and_name_their_goal(
+    square_folder: Path, judge: DualEncoder, tmp_path: Path
+) -> None:
+    out = tmp_path / "kept"
+    filter_pairs(square_folder, judge, TwoGoals(), out=out, images="none")
+    lines = [json.loads(line) for line in (out / "verdicts.jsonl").read_text().splitlines()]
+    # the stronger goal is the first in the list; the third is not significant
+    named = {place: line["goal"] for place, line in enumerate(lines) if "goal" in line}
+    assert named == {20: 0, 7: 0, 4: 0, 3: 1, 9: 1}
+    shown = filtered_pairs(out, PairPieces(square_folder, images_at_once=3), 7)
+    assert [pair.goal for pair in shown] == [0, 1, 0, 0, 1, None, None]
+    assert [pair.kept for pair in shown] == [False] * 5 + [True] * 2
+    facts = read_filter_facts(out)
+    assert len(facts.goals) == 2
+    assert "31 conflicting pairs are alike" in facts.goals[0].why
+    assert facts.score_name == "score"
+
+
 def test_another_set_is_refused(kept: Path, own_square_folder: Path) -> None:
     file = own_square_folder / "captions.jsonl"
     lines = file.read_text().splitlines()
@@ -62,6 +141,10 @@ def test_another_set_is_refused(kept: Path, own_square_folder: Path) -> None:
         ("", "no verdict in it"),
         ("{", "line 1: not valid JSON"),
         ('{"pair": "a#0"}\n', "line 1: is no verdict"),
+        (
+            '{"pair": "a#0", "caption": "c", "keep": true, "distance": 1, "goal": "x"}\n',
+            "line 1: is no verdict",
+        ),
         ("[" * 100_000, "line 1: not valid JSON"),
     ],
 )

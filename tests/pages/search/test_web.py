@@ -181,6 +181,16 @@ def test_a_broken_image_is_a_drawing_that_says_so(hostile: TestClient) -> None:
 # -- what is refused -------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("query", [{}, {"q": ""}, {"q": " "}])
+def test_an_empty_search_says_what_to_do(client: TestClient, query: dict[str, str]) -> None:
+    asked = {"data": key(client), "part": "test", **query}
+    answer = client.get("/api/search", params=asked)
+    assert answer.status_code == 400
+    assert answer.json() == {
+        "error": "the query is empty: type what the pictures should show",
+    }
+
+
 @pytest.mark.parametrize(
     ("change", "status"),
     [

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Container, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TextIO
@@ -34,6 +34,7 @@ def save_filtered(
     out: Path,
     *,
     split: str = "train",
+    goals: Sequence[npt.NDArray[np.integer[Any]]] = (),
     images: ImagePolicy = "link",
     also: Callable[[Path], None] | None = None,
 ) -> Path:
@@ -49,6 +50,7 @@ def save_filtered(
         facts: What a manifest will say of the filter.
         out: New folder.
         split: Which pairs were judged.
+        goals: The pairs of each suspected goal, as rows of the judged pairs; their verdicts name the goal, from 0.
         images: As in `save_pairs`.
         also: Writes more files into the folder, before it gets its name.
 
@@ -61,6 +63,7 @@ def save_filtered(
     names: dict[str, str] = {}
     left: set[int] = set()
     unreadable: list[PairDataset] = []
+    goal_of = {int(row): number for number, rows in reversed([*enumerate(goals)]) for row in rows}
     start = train = 0
     with atomic_folder(out) as folder:
         with (
@@ -71,7 +74,12 @@ def save_filtered(
                 judged = piece.in_split(split)
                 part = slice(start, start + int(judged.sum()))
                 start = part.stop
-                _write_verdicts(verdicts, piece, judged, keep[part], scores[part])
+                found = {
+                    row - part.start: goal_of[row]
+                    for row in range(part.start, part.stop)
+                    if row in goal_of
+                }
+                _write_verdicts(verdicts, piece, judged, keep[part], scores[part], found)
                 stays = ~judged
                 stays[judged] = keep[part]
                 left.update(piece.entry[stays & piece.poisoned].tolist())
@@ -136,6 +144,7 @@ def _write_verdicts(
     judged: BoolArray,
     keep: BoolArray,
     scores: npt.NDArray[np.floating[Any]],
+    goal_of: Mapping[int, int],
 ) -> None:
     names = piece.pair_ids()
     pairs = piece.pairs
@@ -147,6 +156,8 @@ def _write_verdicts(
             "distance": round(float(scores[place]), 6),
             "keep": bool(keep[place]),
         }
+        if place in goal_of:
+            line["goal"] = goal_of[place]
         stream.write(json.dumps(line) + "\n")
 
 

@@ -63,10 +63,11 @@ class ShownPair:
         image: Id of its image.
         caption: Its caption.
         root: Folder that image ids start from.
-        distance: Its score.
+        distance: Its score; what that is depends on the method.
         poisoned: What the manifest says, None where there is none.
         others: The other captions of its image, in order.
         kept: What a filter decided; None where none has.
+        goal: The suspected goal that it belongs to, from 0, in the order of the filter's list; None for none.
         by_caption: Pairs whose captions are nearest to its caption, the nearest first.
         by_image: Pairs whose images are nearest to its image, one for each image, the nearest first.
     """
@@ -79,6 +80,7 @@ class ShownPair:
     poisoned: bool | None = None
     others: tuple[str, ...] = ()
     kept: bool | None = None
+    goal: int | None = None
     by_caption: tuple[Neighbour, ...] = ()
     by_image: tuple[Neighbour, ...] = ()
 

@@ -22,6 +22,12 @@ from mmpoison.defenses.filters.distance_scan import (
     sample_of,
     scan_pairs,
 )
+from mmpoison.defenses.filters.filter_facts import (
+    FACTS_FILE,
+    GOALS_FILE,
+    REPORT_FOLDER,
+    data_pointer,
+)
 from mmpoison.defenses.filters.filtered_folder import save_filtered
 from mmpoison.defenses.filters.judge_test import check_judge, judge_auroc
 from mmpoison.defenses.filters.mismatched import mismatched_distances
@@ -47,8 +53,6 @@ from mmpoison.reporting.filter_page import (
     write_filter_page,
 )
 
-REPORT_FOLDER = "filter-report"
-GOALS_FILE = "suspected-goals.json"
 SHOWN = 48
 UNPROVEN = 5
 
@@ -182,7 +186,8 @@ def filter_pairs(
     if target is None:
         return result
     name = source.root.name if isinstance(source, PairDataset) else str(source)
-    notes = _write(pieces, chosen, result, name, streamed, images)
+    pointer = {} if isinstance(source, PairDataset) else data_pointer(name, target)
+    notes = _write(pieces, chosen, result, name, pointer, streamed, images)
     return replace(result, notes=[*result.notes, *notes])
 
 
@@ -243,6 +248,7 @@ def _write(
     method: PairFilter,
     result: FilterResult,
     name: str,
+    pointer: Mapping[str, str],
     streamed: bool,
     images: ImagePolicy,
 ) -> list[str]:
@@ -259,7 +265,8 @@ def _write(
     def report(folder: Path) -> None:
         inside = folder / REPORT_FOLDER
         inside.mkdir()
-        write_json(inside / "filter.json", {**facts, **cut})
+        about = {"score_name": method.score_name, **pointer}
+        write_json(inside / FACTS_FILE, {**facts, **about, **cut})
         if result.goals is not None:
             goals = {
                 "false_alarms": false_alarms(method),
@@ -291,7 +298,16 @@ def _write(
             figures=figures,
         )
 
-    save_filtered(pieces, result.keep, result.scores, facts, result.out, images=images, also=report)
+    save_filtered(
+        pieces,
+        result.keep,
+        result.scores,
+        facts,
+        result.out,
+        goals=[goal.rows for goal in result.goals or ()],
+        images=images,
+        also=report,
+    )
     return notes
 
 

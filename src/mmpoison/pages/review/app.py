@@ -12,6 +12,7 @@ from fastapi.responses import JSONResponse, Response
 from pydantic import BaseModel, ConfigDict
 
 from mmpoison.base.phrasing import one_line
+from mmpoison.defenses.filters.filter_facts import FilterFacts, GoalNote
 from mmpoison.defenses.filters.pair_labels import (
     LabelFile,
     Neighbour,
@@ -49,6 +50,7 @@ def review_app(
     *,
     title: str,
     host: str = LOCAL,
+    facts: FilterFacts | None = None,
     then: str | None = None,
     blind: bool = False,
 ) -> FastAPI:
@@ -59,12 +61,14 @@ def review_app(
         labels: Where verdicts go; each pair has its line in it.
         title: What is reviewed, in a few words.
         host: The address that it will listen on.
+        facts: What the filter says of its result: the name of its score, and the suspected goals.
         then: What happens when the person is done, as the label of a button; without one the server runs on.
         blind: Hide scores and verdicts of a filter, which would be the answer.
     """
     app = create_app("mmpoison review", STATIC, host=host)
     numbers: dict[tuple[Path, str], int] = {}
-    shown = [_facts(pair, numbers, blind) for pair in pairs]
+    about = facts or FilterFacts()
+    shown = [_facts(pair, numbers, about.goals, blind) for pair in pairs]
     places = list(numbers)  # images that the page may ask for, by number
     # requests come from several threads
     lock = threading.Lock()
@@ -80,6 +84,8 @@ def review_app(
                 "title": one_line(title),
                 "file": one_line(str(labels.file)),
                 "then": then,
+                "score_name": one_line(about.score_name),
+                "goals": [] if blind else [_goal(goal) for goal in about.goals],
                 "verdicts": verdicts(),
             }
 
@@ -120,7 +126,20 @@ def review_app(
     return app
 
 
-def _facts(pair: ShownPair, numbers: dict[tuple[Path, str], int], blind: bool) -> dict[str, Any]:
+def _goal(goal: GoalNote) -> dict[str, Any]:
+    return {
+        "sentence": one_line(goal.sentence),
+        "why": one_line(goal.why),
+        "other_explanations": [one_line(text) for text in goal.other_explanations],
+    }
+
+
+def _facts(
+    pair: ShownPair,
+    numbers: dict[tuple[Path, str], int],
+    goals: Sequence[GoalNote],
+    blind: bool,
+) -> dict[str, Any]:
     """Return what the page shows of a pair; its images get the next free `numbers`."""
 
     def number(shown: ShownPair | Neighbour) -> int:
@@ -133,12 +152,14 @@ def _facts(pair: ShownPair, numbers: dict[tuple[Path, str], int], blind: bool) -
             "distance": round(other.distance, 3),
         }
 
+    named = pair.goal is not None and 0 <= pair.goal < len(goals) and not blind
     return {
         "name": one_line(pair.pair),
         "caption": one_line(pair.caption),
         "image": number(pair),
         "distance": None if blind else round(pair.distance, 4),
         "kept": None if blind else pair.kept,
+        "goal": pair.goal if named else None,
         "others": [one_line(caption) for caption in pair.others],
         "by_caption": [neighbour(other) for other in pair.by_caption],
         "by_image": [neighbour(other) for other in pair.by_image],

@@ -50,7 +50,10 @@ def filtered_pairs(filtered: Path, pieces: PairPieces, count: int) -> list[Shown
                 f"{pieces.name}: is not the set that {filtered} was filtered from (pair {line['pair']!r:.80} is "
                 "another one): name it with --data"
             )
-    return [replace(pair, kept=line["keep"]) for (_, line), pair in zip(worst, shown, strict=True)]
+    return [
+        replace(pair, kept=line["keep"], goal=line.get("goal"))
+        for (_, line), pair in zip(worst, shown, strict=True)
+    ]
 
 
 def _verdicts(file: Path) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -66,6 +69,7 @@ def _verdicts(file: Path) -> Iterator[tuple[int, dict[str, Any]]]:
             and isinstance(line.get("caption"), str)
             and isinstance(line.get("keep"), bool)
             and type(line.get("distance")) in (int, float)
+            and (line.get("goal") is None or type(line["goal"]) is int)
         ):
             raise InputError(f"{where}: is no verdict")
         yield place, line

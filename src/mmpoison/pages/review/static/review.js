@@ -7,6 +7,8 @@ const SAYS = { keep: "keep", drop: "drop", unsure: "unsure", "": "open" };
 let verdicts = [];
 let place = 0;
 let busy = false;
+let scoreName = "score";
+let goals = []; // suspected goals of the filter
 let ended = false;
 const done = []; // what undo takes back: {place, was, verdict}
 const known = new Map(); // pairs that were fetched
@@ -71,6 +73,17 @@ function picture(image, caption, number, size) {
   image.src = `/images/${number}/${size}`;
 }
 
+function showGoal(number) {
+  const goal = number === null ? undefined : goals[number];
+  $("goal-part").hidden = goal === undefined;
+  if (goal === undefined) return;
+  $("goal-head").textContent = goals.length === 1 ? "The suspected goal" : `Suspected goal ${number + 1} of ${goals.length}`;
+  $("goal").textContent = goal.sentence;
+  $("goal-why").textContent = `Why: ${goal.why}`;
+  const others = goal.other_explanations;
+  $("goal-others").textContent = others.length ? `What else could explain it: ${others.join("; ")}` : "";
+}
+
 function neighbour(pair) {
   const row = document.createElement("li");
   const image = document.createElement("img");
@@ -109,9 +122,10 @@ async function show(number, said = "") {
   $("caption").textContent = pair.caption;
   $("name").textContent = pair.name;
   const facts = [];
-  if (pair.distance !== null) facts.push(`Distance ${pair.distance.toFixed(3)}`);
+  if (pair.distance !== null) facts.push(`${scoreName[0].toUpperCase()}${scoreName.slice(1)} ${pair.distance.toFixed(3)}`);
   if (pair.kept !== null) facts.push(pair.kept ? "the filter keeps it" : "the filter drops it");
   $("facts").textContent = facts.join(", ");
+  showGoal(pair.goal);
   $("no-image").hidden = true;
   picture($("image"), `Image of pair ${place + 1}`, pair.image, "large");
   list("others", pair.others.map((caption) => {
@@ -275,6 +289,8 @@ async function start() {
     return;
   }
   verdicts = review.verdicts;
+  scoreName = review.score_name;
+  goals = review.goals;
   $("title").textContent = review.title;
   document.title = `${review.title} · mmpoison`;
   if (review.then !== null) {

@@ -5,14 +5,17 @@ import { renderColumns, sayResults } from "./columns.js";
 import { byId, countOf, h, number, picture } from "./dom.js";
 
 const SOON = 700;
+const AT_ONCE = 200; // while there is nothing to see yet
 const AGAIN = 1000;
 
 let state = null;
 let asked = null; // {text} or {image} or {file}: what the results are of
 let incomplete = false; // some model has not answered it yet
 let lost = false; // the server did not answer the last time
+let first = null; // the query that the page opens with: the first suggested one
 let turn = 0; // of several answers under way only the last one counts
 let timer = null;
+const TYPE = "Type what the pictures should show, for example: a lamb on the grass.";
 const wish = new URLSearchParams(location.search);
 
 const chosen = () => state?.data.find((set) => set.key === byId("data").value) ?? null;
@@ -63,8 +66,10 @@ async function refresh() {
   if (back || chosen()?.key !== known) await suggest();
   if (!asked) begin();
   else if (back || (incomplete && (!state.busy.length || readiness() !== before))) await run();
-  if (!lost && (state.busy.length || incomplete)) later(refresh, SOON);
+  if (!lost && (state.busy.length || incomplete)) later(refresh, pace());
 }
+
+const pace = () => (byId("columns").querySelector(".hits") ? SOON : AT_ONCE);
 
 // changes whenever something has become ready
 const readiness = () => JSON.stringify([state.models, state.busy.map((job) => job.what)]);
@@ -83,21 +88,18 @@ function fill(select, options, value) {
 }
 
 function drawState() {
-  const models = state.models.map((m) => (m.state === "ready" ? m.name : `${m.name} (${m.state})`));
+  byId("about").textContent = `${state.models.map((m) => m.name).join(", ")} over ${state.data.map((d) => (d.key ? `${d.name}, ${countOf(d.images, "image")}` : d.name)).join("; ")}`;
   const sets = state.data.filter((set) => set.key);
-  byId("about").textContent = `${models.join(", ")} over ${state.data.map((d) => (d.key ? `${d.name}, ${countOf(d.images, "image")}` : `${d.name} (${d.state})`)).join("; ")}`;
   const before = byId("data").value;
   fill(byId("data"), sets.map((set) => [set.key, set.name]), before || wish.get("data"));
   if (before !== byId("data").value) drawCollection();
+  // one quiet line: what is loaded in the background, and then what is loaded
   const job = state.busy[0];
   byId("busy").hidden = !job;
+  byId("about").hidden = Boolean(job);
   if (job) {
-    const bar = byId("busy-bar");
-    byId("busy-what").textContent = `Preparing: ${job.what}${job.total ? `, ${number(job.done)} of ${number(job.total)}` : ""}${state.busy.length > 1 ? `; then ${state.busy.length - 1} more` : ""}`;
-    if (job.total) {
-      bar.max = job.total;
-      bar.value = job.done;
-    } else bar.removeAttribute("value");
+    const more = state.busy.length - 1;
+    byId("busy").textContent = `Loading ${job.what}${job.total ? `, ${number(job.done)} of ${number(job.total)}` : ""}${more ? `; then ${number(more)} more` : ""} …`;
   }
 }
 
@@ -130,11 +132,26 @@ async function suggest() {
   const label = byId("original").value;
   const answer = await guarded(() => ask("/api/suggestions", { data: set.key, part: byId("part").value, label }));
   if (!answer) return;
+  first = answer.queries[0] ?? null;
   byId("suggested").hidden = !answer.queries.length;
   byId("suggested-title").textContent = label ? `Captions of ${set.classes[label]}` : "Captions of any class";
   byId("suggestions").replaceChildren(
     ...answer.queries.map((query) => h("li", {}, h("button", { type: "button", onclick: () => searchText(query) }, query))),
   );
+  markSuggested();
+}
+
+function markSuggested() {
+  for (const button of byId("suggestions").querySelectorAll("button")) {
+    button.setAttribute("aria-pressed", String(button.textContent === asked?.text));
+  }
+}
+
+// says in one line what is chosen, for those who have not opened the options
+function drawChosen() {
+  const said = (id) => byId(id).selectedOptions[0]?.textContent ?? "";
+  const framed = byId("target").value ? `${said("target")} framed` : "nothing framed";
+  byId("chosen").textContent = `: ${[said("data"), said("part"), framed].join(", ")}`;
 }
 
 // -- asking -----------------------------------------------------------------------------------------
@@ -143,7 +160,11 @@ function begin() {
   if (!chosen()) return;
   if (wish.get("image") !== null && wish.get("data") === chosen().key) asked = { image: Number(wish.get("image")) };
   else if (wish.get("q")) asked = { text: wish.get("q") };
-  else return;
+  else if (first !== null) asked = { text: first };
+  else {
+    say(TYPE);
+    return;
+  }
   if (asked.text) byId("q").value = asked.text;
   wish.delete("q");
   wish.delete("image");
@@ -151,6 +172,11 @@ function begin() {
 }
 
 function searchText(text) {
+  if (!text.trim()) {
+    say(TYPE, true);
+    byId("q").focus();
+    return;
+  }
   byId("q").value = text;
   asked = { text };
   return run();
@@ -168,6 +194,8 @@ async function run() {
   const mine = ++turn;
   const common = { data: set.key, part: byId("part").value, shown: byId("shown").value };
   remember(common);
+  markSuggested();
+  drawChosen();
   const original = byId("original").value;
   const target = byId("target").value;
   byId("columns").setAttribute("aria-busy", "true");
@@ -193,9 +221,10 @@ async function run() {
   drawNotes(answer.notes);
   drawColumns(renderColumns(answer.models, captions ? answer.captions : answer.images, context));
   byId("jump").replaceChildren(...answer.models.map((column, place) => h("a", { href: `#model-${place}` }, column.name)));
-  byId("jump").hidden = answer.models.length < 2;
+  // pictures are strips on a phone, so that all models are on one screen; lists of captions are long
+  byId("jump").hidden = !captions || answer.models.length < 2;
   say(sayResults(answer.models, context));
-  if (incomplete) later(refresh, SOON);
+  if (incomplete) later(refresh, pace());
 }
 
 // keyboard focus stays on its result while more results arrive
@@ -253,8 +282,6 @@ function remember(common) {
 byId("text-form").addEventListener("submit", async (event) => {
   event.preventDefault();
   await searchText(byId("q").value);
-  // on a phone the results lie below the controls
-  if (matchMedia("(max-width: 44rem)").matches) byId("results").scrollIntoView();
 });
 byId("picture").addEventListener("change", () => {
   const [file] = byId("picture").files;

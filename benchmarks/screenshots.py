@@ -1,0 +1,187 @@
+"""The screenshots that the documentation shows, made of the pages as they are now.
+
+    make screenshots        (python benchmarks/screenshots.py --run runs/openmoji-seed0)
+
+Each page is opened in Chromium at a fixed size, in light colours, and written to `docs/images/` with 256 colours, so
+that no file has more than 150 kB:
+
+- `search.png`, `search-phone.png`: `mmpoison search --run` as it opens, at 1,280 and at 375 pixels;
+- `review.png`, `review-phone.png`: `mmpoison review` of OpenMoji scenes, poisoned and filtered by `suspicious-groups`;
+- `demo-report.png`: what a search returns, on the report of the run.
+
+The run is that of `mmpoison demo` (minutes), which is made where it is missing. Chromium is found as `chromium` or
+`chrome`, or named by `MMPOISON_CHROMIUM`. With `--only NAME`, repeated, only some are made.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from PIL import Image
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page
+
+MOST_BYTES = 150_000
+WIDE = (1280, 800)
+PHONE = (375, 667)
+IMAGES = Path(__file__).resolve().parents[1] / "docs" / "images"
+RUN = Path("runs/openmoji-seed0")
+# large enough for a goal to be found, small enough for a minute
+SCENES = ("unlabelled=800", "per_class=50", "held_out=20")
+
+
+def save_small(png: bytes, target: Path) -> None:
+    """Write a picture with at most 256 colours; one that is larger than `MOST_BYTES` all the same is refused."""
+    colours = Image.open(io.BytesIO(png)).convert("RGB").quantize(256, dither=Image.Dither.NONE)
+    written = io.BytesIO()
+    colours.save(written, "PNG", optimize=True)
+    if written.tell() > MOST_BYTES:
+        raise SystemExit(
+            f"{target}: {written.tell():,} bytes: at most {MOST_BYTES:,}, take a smaller part"
+        )
+    target.write_bytes(written.getvalue())
+    print(f"{target}: {written.tell():,} bytes")
+
+
+def mmpoison(*arguments: str | Path) -> None:
+    """Run a command to its end."""
+    subprocess.run([sys.executable, "-m", "mmpoison", *map(str, arguments)], check=True)
+
+
+@contextmanager
+def served(*arguments: str | Path) -> Iterator[str]:
+    """Run a command that serves a page, and give its address."""
+    command = [sys.executable, "-m", "mmpoison", *map(str, arguments), "--no-open", "--port", "0"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            for line in process.stdout:
+                if found := re.match(r"(http://\S+)", line):
+                    yield found[1]
+                    return
+            raise SystemExit(f"{' '.join(command)}: served nothing")
+        finally:
+            process.terminate()
+
+
+def opened(browser: Browser, address: str, size: tuple[int, int]) -> Page:
+    """Open a page in light colours."""
+    width, height = size
+    page = browser.new_page(viewport={"width": width, "height": height}, color_scheme="light")
+    page.set_default_timeout(300_000)
+    page.goto(address)
+    return page
+
+
+def settled(page: Page) -> bytes:
+    """Take a picture of what is on the screen, once all images in it are there."""
+    page.wait_for_load_state("networkidle")
+    page.wait_for_function(
+        "() => [...document.images].every(i => i.complete || i.getBoundingClientRect().top > innerHeight)"
+    )
+    return page.screenshot()
+
+
+def of_search(browser: Browser, run: Path, out: Path, work: Path) -> None:
+    """The search page as it opens."""
+    with served("search", "--run", run) as address:
+        for name, size in (("search", WIDE), ("search-phone", PHONE)):
+            page = opened(browser, address, size)
+            # every model has answered
+            page.wait_for_function(
+                "() => { const columns = document.querySelectorAll('.column').length;"
+                " return columns > 0 && columns === document.querySelectorAll('.hits').length"
+                " && document.querySelector('#busy').hidden; }"
+            )
+            save_small(settled(page), out / f"{name}.png")
+
+
+def of_review(browser: Browser, run: Path, out: Path, work: Path) -> None:
+    """The review of what `suspicious-groups` drops, from another folder than the filter ran in."""
+    options = [part for each in SCENES for part in ("--option", each)]
+    mmpoison("data", "build", "openmoji", "--out", work / "scenes", *options)
+    poison = ("--attack", "single-target-label", "--goal", "sheep2aeroplane", "--samples", "25")
+    mmpoison("poison", work / "scenes", *poison, "--out", work / "my-pairs")
+    method = ("--encoder", "openmoji-small", "--method", "suspicious-groups")
+    # named without its folder, which is shown on the page
+    subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "mmpoison",
+            "filter",
+            "--data",
+            "my-pairs",
+            *method,
+            "--out",
+            "kept",
+        ],
+        check=True,
+        cwd=work,
+    )
+    with served("review", work / "kept", "--labels", work / "labels.csv") as address:
+        for name, size in (("review", WIDE), ("review-phone", PHONE)):
+            page = opened(browser, address, size)
+            page.locator("#goal").wait_for()
+            page.evaluate("document.querySelector('#image').decode()")
+            save_small(settled(page), out / f"{name}.png")
+
+
+def of_report(browser: Browser, run: Path, out: Path, work: Path) -> None:
+    """The pictures of one query on the report of the run."""
+    file = work / "report.html"
+    mmpoison("report", run, "--html", file)
+    page = opened(browser, file.as_uri(), (1200, 760))
+    page.locator("#ranks").evaluate("heading => heading.scrollIntoView()")
+    save_small(settled(page), out / "demo-report.png")
+
+
+PICTURES: dict[str, Callable[[Browser, Path, Path, Path], None]] = {
+    "search": of_search,
+    "review": of_review,
+    "report": of_report,
+}
+FILES = ("search", "search-phone", "review", "review-phone", "demo-report")
+
+
+def main() -> None:
+    """Make the screenshots."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--run", type=Path, default=RUN, help="a finished run of the demo")
+    parser.add_argument("--out", type=Path, default=IMAGES, help="where the pictures go")
+    parser.add_argument("--only", action="append", choices=list(PICTURES), help="only this page")
+    given = parser.parse_args()
+    from playwright.sync_api import sync_playwright
+
+    chromium = (
+        os.environ.get("MMPOISON_CHROMIUM") or shutil.which("chromium") or shutil.which("chrome")
+    )
+    if chromium is None:
+        raise SystemExit("no Chromium on this machine: install one, or set MMPOISON_CHROMIUM to it")
+    wanted = given.only or list(PICTURES)
+    if set(wanted) != {"review"} and not (given.run / "recipe.yaml").is_file():
+        mmpoison("demo", "--out", given.run)
+    given.out.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory() as work, sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=chromium, args=["--no-sandbox", "--disable-dev-shm-usage"]
+        )
+        for name in wanted:
+            PICTURES[name](browser, given.run.resolve(), given.out, Path(work))
+        browser.close()
+
+
+if __name__ == "__main__":
+    main()
