@@ -10,6 +10,7 @@ import typer
 
 from mmpoison.cli.console import echo, live_progress, print_tables, say
 from mmpoison.cli.options import (
+    AllOption,
     DataOption,
     DeviceOption,
     Format,
@@ -104,6 +105,7 @@ def evaluate(
         typer.Option("--out", help="Write metrics.json (--suspect: model-scan.json) here."),
     ] = None,
     form: FormatOption = "table",
+    whole: AllOption = False,
     device: DeviceOption = "auto",
     trust: TrustOption = False,
 ) -> None:
@@ -180,7 +182,7 @@ def evaluate(
             trust=trust,
             progress=progress,
         ).metrics
-    print_metrics(metrics, form)
+    print_metrics(metrics, form, whole=whole)
 
 
 def _print_scan(found: ScannedModel, method: str, out: Path | None, form: Format) -> None:
@@ -202,7 +204,7 @@ def _print_scan(found: ScannedModel, method: str, out: Path | None, form: Format
         note="p value: the chance that a clean model shows anything as unusual",
     )
     print_tables([table], form)
-    if form == "markdown":
+    if form != "table":
         return
     lines = [f"possible poisoning: {one}" for one in found.flagged] or [
         f"nothing unusual: a clean model shows as much in more than {found.false_alarms:.2g} of cases"

@@ -11,6 +11,7 @@ from rich.table import Table
 from mmpoison.cli.console import console, say
 from mmpoison.cli.options import JsonOption, OutOption, TrustOption
 from mmpoison.cli.output import hold_output
+from mmpoison.reporting.text import safe_text
 
 app = typer.Typer(help="List, describe, download and export models.", no_args_is_help=True)
 
@@ -53,12 +54,15 @@ def list_(
         say(f"{entry['name']} ({entry['activation']}): {tags}")
     if architectures:
         return
-    table = Table("model", "description", "size", "cached", "licence", box=None, pad_edge=False)
+    table = Table.grid(padding=(0, 2))
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
     for entry in known:
-        size = f"{entry['megabytes']:,.0f} MB" if entry["megabytes"] else ""
-        here = "yes" if entry["on_this_machine"] else "no"
-        table.add_row(entry["name"], entry["summary"], size, here, entry["licence"])
-    console.print(table)
+        size = f"{entry['megabytes']:,.0f} MB, " if entry["megabytes"] else ""
+        here = "on this machine" if entry["on_this_machine"] else "not downloaded"
+        lines = (entry["summary"], f"{size}{here}; licence: {entry['licence']}")
+        table.add_row(entry["name"], "\n".join(map(safe_text, lines)))
+    console.print(table, highlight=False)
     console.print(f"\n{WAYS}", highlight=False, markup=False, soft_wrap=True)
 
 

@@ -18,8 +18,11 @@ SEEDS = 2**63 - 1
 WORKERS = 4096
 """The most processes or threads of one command."""
 
-Format = Literal["table", "markdown", "json"]
+Format = Literal["table", "markdown", "latex", "csv", "json"]
 FormatOption = Annotated[Format, typer.Option("--format", help="How to print the result.")]
+AllOption = Annotated[
+    bool, typer.Option("--all", help="Print every table and column, and intervals too.")
+]
 DeviceOption = Annotated[
     str, typer.Option("--device", help="auto (a GPU if there is one), cpu, cuda or cuda:N.")
 ]

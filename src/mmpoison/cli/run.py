@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from mmpoison.cli.console import console, live_progress, print_tables, stderr_console
+from mmpoison.cli.console import console, live_progress, stderr_console
 from mmpoison.cli.matrix import has_matrix, run_the_matrix
 from mmpoison.cli.options import (
     DataRootOption,
@@ -19,7 +19,7 @@ from mmpoison.cli.options import (
     SeedOption,
     StudyOption,
 )
-from mmpoison.cli.report import show_run
+from mmpoison.cli.report import command_for_all, print_first, show_run
 from mmpoison.cli.sweep import (
     DryRunOption,
     RayOption,
@@ -263,7 +263,7 @@ def _run_seeds(
     if len(finished) > 1 or form != "table":
         from mmpoison.reporting.seeds import seed_tables
 
-        print_tables(seed_tables(finished), form)
+        print_first(seed_tables(finished), form, rest=command_for_all(finished))
 
 
 def _run_folder(recipe: Any, out: Path | None, *, many: bool) -> Path:

@@ -87,7 +87,7 @@ def sterilize(
     """
     from mmpoison.api import defenses as api
     from mmpoison.reporting.repair import repair_table
-    from mmpoison.reporting.table import terminal
+    from mmpoison.reporting.terminal_tables import terminal
     from mmpoison.runs.sterilize_model import DEFAULT_REPAIR, work_folder
 
     hold_output(context, out, work=work_folder(out))
