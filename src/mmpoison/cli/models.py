@@ -9,11 +9,12 @@ import typer
 from rich.table import Table
 
 from mmpoison.cli.console import console, say
+from mmpoison.cli.help import PlainTyper
 from mmpoison.cli.options import JsonOption, OutOption, TrustOption
 from mmpoison.cli.output import hold_output
 from mmpoison.reporting.text import safe_text
 
-app = typer.Typer(help="List, describe, download and export models.", no_args_is_help=True)
+app = PlainTyper(help="List, describe, download and export models.", no_args_is_help=True)
 
 WAYS = """Other names for a model, accepted by every option that takes one:
   ARCHITECTURE:TAG       open_clip's architectures and weights, e.g. ViT-B-32:laion2b_s34b_b79k

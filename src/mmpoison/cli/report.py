@@ -27,33 +27,44 @@ def report(
     ],
     against: Annotated[
         list[Path] | None,
-        typer.Option(help="Runs of another setting: compare the two, paired by seed."),
+        typer.Option(
+            help="Runs of another setting: compare the two, paired by seed.",
+            rich_help_panel="Comparison",
+        ),
     ] = None,
     models: Annotated[
         str | None,
         typer.Option(
-            help="Two models of the runs to compare, paired by seed, e.g. clean_model,poisoned."
+            help="Two models of the runs to compare, paired by seed, e.g. clean_model,poisoned.",
+            rich_help_panel="Comparison",
         ),
     ] = None,
     markdown: Annotated[
-        Path | None, typer.Option(help="Write the tables to this file too, as Markdown.")
+        Path | None,
+        typer.Option(
+            help="Write the tables to this file too, as Markdown.", rich_help_panel="Files"
+        ),
     ] = None,
     paper: Annotated[
         list[str] | None,
         typer.Option(
-            help="A table or figure of the paper, e.g. table-3, figure-5b, or all, next to our numbers; several times."
+            help="A table or figure of the paper, e.g. table-3, figure-5b, or all, next to our numbers; several times.",
+            rich_help_panel="Paper",
         ),
     ] = None,
     out: Annotated[
         Path | None,
         typer.Option(
-            help="Folder for the files of --paper, `paper` in the first folder given by default; or of a matrix."
+            help="Folder for the files of --paper, `paper` in the first folder given by default; or of a matrix.",
+            rich_help_panel="Files",
         ),
     ] = None,
     claims: Annotated[
         bool,
         typer.Option(
-            "--claims", help="Claim by claim of the paper: holds, does not hold, cannot be tested."
+            "--claims",
+            help="Claim by claim of the paper: holds, does not hold, cannot be tested.",
+            rich_help_panel="Paper",
         ),
     ] = False,
     links: Annotated[
@@ -61,18 +72,21 @@ def report(
         typer.Option(
             "--links/--no-links",
             help="With --paper and --claims: lead to the runs of each number, or short pages without them.",
+            rich_help_panel="Paper",
         ),
     ] = True,
     parquet: Annotated[
         Path | None,
         typer.Option(
-            help="Write every number and parameter to this Parquet file, a row a run, goal and model."
+            help="Write every number and parameter to this Parquet file, a row a run, goal and model.",
+            rich_help_panel="Files",
         ),
     ] = None,
     html: Annotated[
         Path | None,
         typer.Option(
-            help="Write one HTML page of the run, or of all the runs, to this file: it opens offline and prints."
+            help="Write one HTML page of the run, or of all the runs, to this file: it opens offline and prints.",
+            rich_help_panel="Files",
         ),
     ] = None,
     form: FormatOption = "table",

@@ -17,7 +17,7 @@ from rich.table import Table
 
 from mmpoison.base.phrasing import count_of
 from mmpoison.cli.console import console, live_progress, say
-from mmpoison.cli.options import WORKERS, DataRootOption, DeviceOption
+from mmpoison.cli.options import COMPUTE, OUTPUT, WORKERS, DataRootOption, DeviceOption
 from mmpoison.errors import InputError
 from mmpoison.reporting.text import safe_text
 
@@ -40,21 +40,34 @@ WorkersOption = Annotated[
         min=1,
         max=WORKERS,
         help="Processes, each with one run at a time; as many as cores by default.",
+        rich_help_panel=COMPUTE,
     ),
 ]
-ThreadsOption = Annotated[int, typer.Option(min=1, max=WORKERS, help="Threads of each worker.")]
+ThreadsOption = Annotated[
+    int, typer.Option(min=1, max=WORKERS, help="Threads of each worker.", rich_help_panel=COMPUTE)
+]
 RetriesOption = Annotated[
     int,
     typer.Option(
-        min=0, max=1000, help="Retries of a run that crashed or met an error of the machine."
+        min=0,
+        max=1000,
+        help="Retries of a run that crashed or met an error of the machine.",
+        rich_help_panel=COMPUTE,
     ),
 ]
 RayOption = Annotated[
     str | None,
-    typer.Option("--ray", help="Address of a Ray cluster (HOST:PORT, auto), or local."),
+    typer.Option(
+        "--ray",
+        help="Address of a Ray cluster (HOST:PORT, auto), or local.",
+        rich_help_panel=COMPUTE,
+    ),
 ]
 DryRunOption = Annotated[
-    bool, typer.Option("--dry-run", help="Show what would be done, and do nothing.")
+    bool,
+    typer.Option(
+        "--dry-run", help="Show what would be done, and do nothing.", rich_help_panel=OUTPUT
+    ),
 ]
 
 
@@ -69,10 +82,17 @@ def sweep(
             "--set",
             metavar="KEY=VALUE,...",
             help="One value changes a key in all runs, several make a grid.",
+            rich_help_panel="Which runs",
         ),
     ] = None,
-    seeds: Annotated[str | None, typer.Option(help="Seeds, e.g. 3 or 0-4 or 0,2,5.")] = None,
-    goals: Annotated[str | None, typer.Option(help="all, or A2B,C2D: a run for each goal.")] = None,
+    seeds: Annotated[
+        str | None,
+        typer.Option(help="Seeds, e.g. 3 or 0-4 or 0,2,5.", rich_help_panel="Which runs"),
+    ] = None,
+    goals: Annotated[
+        str | None,
+        typer.Option(help="all, or A2B,C2D: a run for each goal.", rich_help_panel="Which runs"),
+    ] = None,
     data_root: DataRootOption = None,
     workers: WorkersOption = None,
     threads: ThreadsOption = 1,
@@ -80,7 +100,12 @@ def sweep(
     ray: RayOption = None,
     save_models: Annotated[
         bool | None,
-        typer.Option("--models/--no-models", help="Save the checkpoints in the run folders."),
+        typer.Option(
+            "--save-models/--no-save-models",
+            "--models/--no-models",
+            help="Save the checkpoints in the run folders.",
+            rich_help_panel=OUTPUT,
+        ),
     ] = None,
     device: DeviceOption = "auto",
     dry_run: DryRunOption = False,
