@@ -301,7 +301,8 @@ def verify(
     pairs, name, manifest_faults = load_to_verify(
         data, format=format, root=data_root, options=_data_options(option or [])
     )
-    with live_progress() as progress:
+    # standard output is for JSON alone where a program reads it
+    with live_progress(on_stderr=as_json) as progress:
         found = verify_pairs(
             pairs,
             clean=load_pairs(clean) if clean else None,
@@ -309,8 +310,7 @@ def verify(
             near=near_duplicates,
             format=name,
             manifest_faults=manifest_faults,
-            # JSON alone, so that another program can read it
-            progress=None if as_json else progress.progress("reading images"),
+            progress=progress.progress("reading images"),
         )
     if out is not None:
         write_json(out, found.to_json())

@@ -260,10 +260,12 @@ def show_recipes() -> None:
         return
     table = Table(box=None, pad_edge=False)
     rows = listed_recipes()
-    # rich would shorten all three columns, and a name or a number must be whole
-    table.add_column("recipe", min_width=max(len(row.name) for row in rows))
-    table.add_column("minutes", justify="right", min_width=len("minutes"))
-    table.add_column("what it is", no_wrap=True, overflow="ellipsis")
+    longest = max(len(row.name) for row in rows)
+    table.add_column("recipe")
+    table.add_column("minutes", justify="right")
+    # only this one is cut: a name or a number must be whole
+    rest = max(20, console.width - longest - len("minutes") - 4)
+    table.add_column("what it is", no_wrap=True, overflow="ellipsis", max_width=rest)
     on: dict[tuple[str, ...], list[str]] = {}
     for row in rows:
         # "Table 3: " says what the name says

@@ -15,6 +15,7 @@ import typer
 from rich.live import Live
 from rich.table import Table
 
+from mmpoison.base.heartbeat import Heartbeat
 from mmpoison.base.phrasing import count_of
 from mmpoison.cli.console import console, live_progress, say
 from mmpoison.cli.options import COMPUTE, OUTPUT, WORKERS, DataRootOption, DeviceOption
@@ -220,7 +221,8 @@ def read_sweep(recipe: str, changes: dict[str, Any], **more: Any) -> Sweep:
     def classes(one: Recipe) -> Sequence[str]:
         return goal_classes(run_cache.pairs(one.data, one.seed))
 
-    return load_sweep(recipe, changes, classes=classes, **more)
+    with Heartbeat(say, "loading data"):
+        return load_sweep(recipe, changes, classes=classes, **more)
 
 
 def run_all(
@@ -287,22 +289,33 @@ def cores() -> int:
 
 @contextmanager
 def shown() -> Iterator[Any]:
-    """Draw the state of a sweep: a live table on a terminal, elsewhere a line for each run."""
+    """Draw the state of a sweep: a live table on a terminal, elsewhere a line for each run, and every 30 seconds."""
     if not console.is_terminal:
         shown_runs = 0
+        with Heartbeat(say, "starting workers") as heartbeat:
 
-        def line(state: SweepState) -> None:
-            nonlocal shown_runs
-            for name, seconds in state.done[shown_runs:]:
-                number = state.found + state.done.index((name, seconds)) + 1
-                say(f"{number}/{state.total} {name}: {seconds:.0f} s")
-            shown_runs = len(state.done)
+            def line(state: SweepState) -> None:
+                nonlocal shown_runs
+                for number, (name, seconds) in enumerate(state.done[shown_runs:], shown_runs + 1):
+                    heartbeat.say(f"{state.found + number}/{state.total} {name}: {seconds:.0f} s")
+                shown_runs = len(state.done)
+                heartbeat.at = _state_line(state)
 
-        yield line
+            yield line
         return
     begun = time.monotonic()
     with Live(console=console, refresh_per_second=4, transient=True) as live:
         yield lambda state: live.update(_table(state, begun))
+
+
+def _state_line(state: SweepState) -> str:
+    """Describe in one line what a sweep is doing; empty if it is doing nothing."""
+    now = time.monotonic()
+    running = [f"{name} ({at}) for {duration(now - since)}" for name, at, since in state.at[:2]]
+    if len(state.at) > len(running):
+        running.append(f"{len(state.at) - len(running)} more")
+    complete = f"{state.found + len(state.done)} of {state.total} runs complete"
+    return f"{complete}, running {', '.join(running)}" if running else ""
 
 
 def _table(state: SweepState, begun: float) -> Table:

@@ -66,7 +66,7 @@ def search_app(engine: Engine, *, host: str = LOCAL) -> FastAPI:
         data: Key,
         part: Part,
         # more than the engine accepts, so that its own message is shown
-        q: Annotated[str, Query(max_length=2 * QUERY_LENGTH)],
+        q: Annotated[str, Query(max_length=2 * QUERY_LENGTH)] = "",
         shown: Shown = 12,
         target: Target = "",
     ) -> JSONResponse:
