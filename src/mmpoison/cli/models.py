@@ -85,7 +85,22 @@ def show(
         typer.echo(json.dumps(facts, indent=2))
         return
     for key, value in facts.items():
-        say(f"{key}: {value}")
+        say(f"{key.replace('_', ' ')}: {_in_words(value)}")
+
+
+def _in_words(value: Any) -> str:
+    """Write a fact about a model as a person reads it.
+
+    >>> _in_words(151277313), _in_words(True), _in_words({"mean": [0.5, 0.4], "size": 2})
+    ('151,277,313', 'yes', 'mean 0.5, 0.4; size 2')
+    """
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, dict):
+        return "; ".join(f"{key} {_in_words(part)}" for key, part in value.items())
+    if isinstance(value, list):
+        return ", ".join(map(_in_words, value))
+    return f"{value:,}" if isinstance(value, int) else str(value)
 
 
 @app.command()

@@ -252,7 +252,8 @@ def run_all(
         return
     console.print(
         f"[bold]{safe_text(sweep.base.name)}[/bold]: {safe_text(sweep.base.description)}; "
-        f"{len(sweep.runs)} runs, {count} workers, {threads} threads each; {safe_text(str(out))}",
+        f"{count_of(len(sweep.runs), 'run')}, {count_of(count, 'worker')}, {count_of(threads, 'thread')} each; "
+        f"{safe_text(str(out))}",
         highlight=False,
     )
     with shown() as on_change:
