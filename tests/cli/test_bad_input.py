@@ -215,9 +215,9 @@ CASES = {
         ("defenses local-densty", "did you mean 'local-density'"),
     ],
     "search": [
-        ("search", "give --models and --data"),
-        ("search --data squares", "give --models and --data"),
-        ("search --models model", "give --models and --data"),
+        ("search", "give --model and --data"),
+        ("search --data squares", "give --model and --data"),
+        ("search --models model", "give --model and --data"),
         ("search --data squares --models ./none", "none: no such checkpoint"),
         ("search --models model --data ./none", "none: no such folder"),
         (f"{SEARCH} --manifest none.json", "none.json: no such file"),

@@ -19,7 +19,12 @@ def test_all_are_listed(cli: Callable[..., Any]) -> None:
     known = json.loads(cli("defenses", "--json").out)
     assert {defense["name"] for defense in known} == set(DEFENSES)
     assert all(defense["source"] and defense["cost"] for defense in known)
-    shown = " ".join(cli("defenses").out.split())
+    lines = cli("defenses").out.splitlines()
+    assert max(map(len, lines)) <= 80
+    names = [line.split()[0] for line in lines if line.startswith("  ") and line[2] != " "]
+    assert sorted(names) == sorted(DEFENSES)
+    assert "post-training: mmpoison sterilize --method NAME" in lines
+    shown = " ".join(cli("defenses", "--all").out.split())
     assert "local-density (pre-training)" in shown
     assert "Huang et al., ICLR 2025" in shown
     assert "parameter k: a larger one" in shown

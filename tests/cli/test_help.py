@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -12,7 +13,8 @@ from typer.main import get_command
 
 from mmpoison import __version__
 from mmpoison.cli.app import app
-from mmpoison.runs.recipe_files import list_recipes
+from mmpoison.cli.console import console
+from mmpoison.runs.recipe_files import list_recipes, recipe_files
 
 
 def verbs(command: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
@@ -45,12 +47,72 @@ def test_help_has_an_example(cli: Callable[..., Any], path: tuple[str, ...]) -> 
     assert cli(*path, "-h").out == result.out
 
 
+def test_help_has_no_noise(cli: Callable[..., Any]) -> None:
+    """No types that say nothing, no bounds that nobody reaches, at most a screen of an old spelling."""
+    for path in ((), ("data",), *VERBS):
+        text = cli(*path, "--help").out
+        for noise in (
+            "<bool>",
+            "<str>",
+            "<int",
+            "<path>",
+            "<float",
+            "list[",
+            "9223372",
+            "--clean-loss",
+        ):
+            assert noise not in text, (path, noise)
+
+
+def test_options_are_in_panels(cli: Callable[..., Any]) -> None:
+    text = cli("filter", "--help").out
+    panels = [line.split("─ ")[1].split(" ─")[0] for line in text.splitlines() if "╭─ " in line]
+    assert panels[:2] == ["Options", "Cut (give one)"]
+    assert {"Labels by hand", "Judge", "Compute"} <= set(panels)
+    # an argument without a value takes none, the others say what
+    assert re.search(r"--data +DATA ", text)
+    assert re.search(r"--auto +By the scores", text)
+
+
+def test_commands_are_in_groups(cli: Callable[..., Any]) -> None:
+    text = cli("--help").out
+    groups = ("Start", "Data", "Attack", "Train and measure", "Defend", "Look")
+    places = [text.index(f"╭─ {group} ─") for group in groups]
+    assert places == sorted(places)
+    start, data = (text.index(f"│ {verb} ") for verb in ("demo", "data"))
+    assert places[0] < start < places[1] < data < places[2]
+
+
+def test_alone_it_shows_three_commands(cli: Callable[..., Any]) -> None:
+    result = cli()
+    assert result.code == 2
+    commands = [line.strip() for line in result.out.splitlines() if line.startswith("  mmpoison ")]
+    assert [command.split()[1] for command in commands] == ["demo", "filter", "evaluate"]
+    assert "mmpoison --help" in result.out
+
+
+def test_older_spellings_are_accepted(refused: Callable[..., str]) -> None:
+    given = "filter --data squares --encoder model --out full"
+    assert refused(f"{given} --clean-loss 0.1") == refused(f"{given} --lose 0.1")
+    assert "give --data" in refused("poison squares --data squares --goal sheep2sofa --out new")
+    assert "give --data" in refused("poison --goal sheep2sofa --out new")
+
+
 def test_version(cli: Callable[..., Any]) -> None:
     assert cli("--version").out == f"mmpoison {__version__}\n"
 
 
-def test_lists(cli: Callable[..., Any]) -> None:
+def test_lists(cli: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
     assert cli("run", "--list").out.splitlines() == list_recipes()
+    # on a terminal a table, of 80 columns, with whole names and numbers
+    monkeypatch.setattr(console, "_force_terminal", True)
+    monkeypatch.setattr(console, "_width", 80)
+    lines = [re.sub(r"\x1b\[[0-9;]*m", "", line) for line in cli("run", "--list").out.splitlines()]
+    assert max(map(len, lines)) <= 80
+    names = [line.split()[0] for line in lines[1 : lines.index("")]]
+    assert names == list(recipe_files())
+    (third,) = (line for line in lines if line.startswith("table-3 "))
+    assert third.split()[:3] == ["table-3", "7", "attack"]
     assert "openmoji" in cli("data", "list").out
 
 

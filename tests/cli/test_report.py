@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
 from tests.reporting.test_overview import write_run
+
+from mmpoison.cli.console import console
 
 Cli = Callable[..., Any]
 
@@ -21,9 +27,61 @@ def test_of_many_settings_a_terminal_shows_those_side_by_side_alone(
     assert shown.code == 0, shown.err
     assert "mean of goals" in shown.out
     assert "small, a0" not in shown.out
-    assert "--markdown FILE" in shown.out + shown.err
+    assert "26 more tables, all columns and intervals: --all" in shown.out
+    assert cli("report", tmp_path, "--all").out.count("small, a") == 13
     whole = json.loads(cli("report", tmp_path, "--format", "json").out)
     assert sum("small, a" in table["title"] for table in whole) == 13
     file = tmp_path / "all.md"
     assert cli("report", tmp_path, "--markdown", file).code == 0
     assert file.read_text().count("**small, a") == 13
+
+
+def test_two_settings_are_compared_first(cli: Cli, tmp_path: Path) -> None:
+    for number in range(2):
+        write_run(tmp_path / f"{number}", 0, (f"a{number}2b",))
+    shown = cli("report", tmp_path).out
+    assert "All settings: queries that find a target image" in shown
+    assert "small, a0" not in shown
+
+
+@pytest.mark.parametrize("width", ["40", "60", "80", "200"])
+@pytest.mark.parametrize("more", [(), ("--all",), ("--paper", "all"), ("--claims",)])
+def test_no_number_is_cut_at_any_width(
+    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, width: str, more: tuple[str, ...]
+) -> None:
+    """Every number of the tables for programs is whole on the terminal too."""
+    for seed in range(3):
+        write_run(tmp_path / "runs" / f"{seed}", seed)
+    monkeypatch.setattr(console, "_width", int(width))
+    shown = cli("report", tmp_path / "runs", *more, "--out", tmp_path / "paper").out
+    assert "…" not in shown
+    assert not re.search(r"^ *[a-z] *\n *[a-z] *$", shown, re.MULTILINE), "drawn letter by letter"
+    if more in ((), ("--all",)):
+        tables = json.loads(cli("report", tmp_path / "runs", "--format", "json").out)
+        means = [
+            cell["mean"]
+            for table in tables[:1]
+            for row in table["rows"]
+            for name, cell in row.items()
+            if isinstance(cell, dict) and name in ("Hit@10", "IR Hit@10")
+        ]
+        assert means
+        for mean in means:
+            assert re.search(rf"(?<![\d.]){mean:.3f}(?![\d.])", shown)
+
+
+def test_formats_for_programs_have_everything(cli: Cli, tmp_path: Path) -> None:
+    for seed in range(3):
+        write_run(tmp_path / f"{seed}", seed)
+    tables = json.loads(cli("report", tmp_path, "--format", "json").out)
+    rows = list(csv.DictReader(io.StringIO(cli("report", tmp_path, "--format", "csv").out)))
+    assert len(rows) == sum(len(table["rows"]) for table in tables)
+    whole = [(table["title"], row) for table in tables for row in table["rows"]]
+    for (title, row), read in zip(whole, rows, strict=True):
+        assert read["table"] == title
+        for name, cell in row.items():
+            if isinstance(cell, dict):
+                assert float(read[name]) == cell["mean"]
+                assert read[f"{name} sd"] == ("" if cell["sd"] is None else str(cell["sd"]))
+    text = cli("report", tmp_path, "--format", "latex").out
+    assert text.count(r"\begin{tabular}") == text.count(r"\end{table}") == len(tables)

@@ -349,7 +349,15 @@ def test_evaluate_to_the_letter(
         *("evaluate", "--data", square_folder, *models, "--format", "markdown"),
         *("--manifest", poisoned / "manifest.json", "--study", "queries"),
     )
-    assert "| Poisoned, captions of the poison |" in elsewhere.out
+    assert "| Model, captions of the poison |" in elsewhere.out
+    assert elsewhere.out.startswith("**sofa2bird, seeds 0**\n")
+    # the past of a model is the question: it is called neither poisoned nor clean
+    alone = cli("evaluate", "--data", square_folder, "--model", checkpoint, "--goal", "sheep2sofa")
+    rows = alone.out.partition("───\n ")[2] or alone.out.partition("─ \n ")[2]
+    names = [line.split()[0] for line in rows.partition("Model: ")[0].splitlines() if line.strip()]
+    assert names == ["Model", "random"], alone.out
+    assert f"Model: {checkpoint}" in alone.out.replace("\n", "")
+    assert "Poisoned" not in alone.out
     several = cli(
         *("evaluate", "--data", square_folder, *models),
         *("--goal", "sheep2sofa", "--goal", "sofa2sheep", "--study", "collateral"),

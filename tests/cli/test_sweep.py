@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,9 @@ from typing import Any
 import pytest
 import yaml
 from tests.conftest import squares_recipe
+
+from mmpoison.base import heartbeat
+from mmpoison.cli.sweep import shown
 
 Cli = Callable[..., Any]
 
@@ -67,3 +71,25 @@ def test_plan_run_and_again(cli: Cli, recipe: Path, tmp_path: Path, own_cache: P
     assert json.loads(cli("cache", "list", "--json").out)["kinds"]
     assert " 0 items" not in cli("cache", "clear", "--down-to", "0MB").out
     assert json.loads(cli("cache", "list", "--json").out)["kinds"] == {}
+
+
+def test_a_sweep_without_a_terminal_is_never_silent(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from mmpoison.runs.sweeps.dispatch import SweepState
+
+    monkeypatch.setattr(heartbeat, "SECONDS_OF_SILENCE", 0.05)
+    said = ""
+    with shown() as on_change:
+        until = time.monotonic() + 20
+        while "starting workers (" not in said and time.monotonic() < until:
+            said += capsys.readouterr().out
+        state = SweepState(3, found=1, at=[("seed1", "training", time.monotonic())])
+        on_change(state)
+        while "1 of 3 runs complete, running seed1 (training)" not in said:
+            assert time.monotonic() < until
+            said += capsys.readouterr().out
+        state.done = [("seed1", 2.0), ("seed2", 2.0)]
+        on_change(state)
+    said += capsys.readouterr().out
+    assert "2/3 seed1: 2 s\n3/3 seed2: 2 s\n" in said

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import pytest
+import torch
 
 from mmpoison.models import load_encoder
-from mmpoison.models.facts import size_facts
+from mmpoison.models.facts import encoder_facts, size_facts
 
 
 def test_size_of_a_model() -> None:
@@ -20,3 +21,12 @@ def test_size_of_a_model() -> None:
     context = encoder.tokens(["a"]).shape[1]
     assert facts["flops_g"] > 0.5 * text * context / 1e9
     assert facts["flops_g"] < 50
+
+
+def test_the_temperature_divides_and_the_logit_scale_multiplies() -> None:
+    encoder = load_encoder("openmoji-mini")
+    with torch.no_grad():
+        encoder.logit_scale.fill_(torch.tensor(20.0).log())
+    facts = encoder_facts(encoder)
+    assert facts["logit_scale"] == pytest.approx(20)
+    assert facts["temperature"] == pytest.approx(0.05)

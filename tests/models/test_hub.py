@@ -14,7 +14,7 @@ from tests.models.conftest import QUICK, TINY
 from torch import Tensor
 
 from mmpoison.errors import InputError
-from mmpoison.models import DualEncoder, export_model, load_encoder
+from mmpoison.models import DualEncoder, export_model, hub, load_encoder
 from mmpoison.models.catalogue import MODELS
 from mmpoison.models.open_clip_build import resolve_text_model
 
@@ -41,6 +41,41 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, Pat
         return Path(shutil.copytree(folder, home / "snapshots" / COMMIT))
 
     return put
+
+
+@pytest.mark.parametrize(
+    "name", ["clip-vit-b32", "hf-hub:owner/tiny", "ViT-B-32:laion2b_s34b_b79k"]
+)
+def test_without_a_network_it_is_said_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], name: str
+) -> None:
+    """huggingface_hub would try each file six times: a minute, and twenty lines."""
+    from huggingface_hub import constants
+
+    tries: list[object] = []
+
+    def no_network(*arguments: Any, **__: Any) -> None:
+        tries.append(arguments)
+        raise OSError("no network")
+
+    for variable in ("http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY"):
+        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(socket, "create_connection", no_network)
+    monkeypatch.setattr(socket, "getaddrinfo", no_network)
+    hub._is_reached.cache_clear()
+    try:
+        with pytest.raises(
+            InputError, match="is not on this machine and cannot be downloaded"
+        ) as error:
+            load_encoder(name)
+    finally:
+        hub._is_reached.cache_clear()
+    assert "no connection to huggingface.co" in str(error.value)
+    assert len(tries) == 1
+    printed = capfd.readouterr()
+    assert (printed.out, printed.err) == ("", "")
 
 
 @pytest.mark.parametrize("format", ["open-clip", "transformers"])

@@ -154,8 +154,20 @@ def test_all_settings_side_by_side(tmp_path: Path) -> None:
 
 def test_a_run_of_several_goals_has_a_row_for_each(tmp_path: Path) -> None:
     write_run(tmp_path / "a", 0, GOALS[:2])
-    found, _ = overview(seed_tables([tmp_path]))
+    # what it costs is of the models, and so the same for both goals: no table of equal rows
+    (found,) = overview(seed_tables([tmp_path]))
     assert [row[0] for row in found.rows] == ["cat2dog", "sheep2boat", "mean of goals"]
+
+
+def test_what_it_costs_has_one_row_for_the_goals_of_the_same_runs(tmp_path: Path) -> None:
+    for rate in (0.1, 0.2):
+        write_run(tmp_path / f"{rate}", 0, GOALS[:2], rate=rate)
+    found, costs = overview(seed_tables([tmp_path]))
+    assert len(found.rows) == 6
+    assert [row[0] for row in costs.rows] == [
+        "training.learning_rate 0.1",
+        "training.learning_rate 0.2",
+    ]
 
 
 def test_a_mean_is_of_what_differs_in_the_goal_alone(tmp_path: Path) -> None:

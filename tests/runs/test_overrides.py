@@ -130,3 +130,47 @@ def test_a_group_is_left_out_after_one_of_its_keys_was_given(again: list[str]) -
 def test_a_key_below_a_value_is_one_line() -> None:
     with pytest.raises(InputError, match=r"--set seed\.more: 'seed' is not a group of keys"):
         override({"seed": 3}, {}, {"seed.more": 1})
+
+
+FILTERED = {**SMALL, "filter": {"encoder": "openmoji-mini", "clean_loss": 0.02}}
+
+
+def filter_of(file: Path, *changes: str) -> dict[str, Any]:
+    part = load_recipe(file, parse_changes(changes)).filter
+    assert part is not None
+    return {"method": part.method, "encoder": part.encoder, **part.options}
+
+
+def test_another_method_has_its_own_cut_and_options(tmp_path: Path) -> None:
+    file = write_recipe(tmp_path, FILTERED)
+    own = {"method": "relevance-filter", "encoder": "openmoji-mini", "clean_loss": 0.02}
+    assert filter_of(file) == filter_of(file, "filter.method=relevance-filter") == own
+    for method in ("gmm-split", "suspicious-groups", "local-density"):
+        assert filter_of(file, f"filter.method={method}") == {
+            "method": method,
+            "encoder": "openmoji-mini",
+        }
+    # what the same command gives is the new method's
+    given = filter_of(file, "filter.method=local-density", "filter.k=8", "filter.clean_loss=0.1")
+    assert given == {
+        "method": "local-density",
+        "encoder": "openmoji-mini",
+        "k": 8,
+        "clean_loss": 0.1,
+    }
+
+
+@pytest.mark.parametrize("cut", ["threshold=0.8", "automatic=true", "clean_loss=0.1"])
+def test_another_cut_replaces_that_of_the_recipe(tmp_path: Path, cut: str) -> None:
+    from mmpoison.defenses.catalogue import build_filter
+
+    found = filter_of(write_recipe(tmp_path, FILTERED), f"filter.{cut}")
+    name = cut.partition("=")[0]
+    assert set(found) == {"method", "encoder", name}
+    del found["encoder"]
+    build_filter(found.pop("method"), found)
+
+
+def test_labels_keep_the_largest_share_of_the_recipe(tmp_path: Path) -> None:
+    found = filter_of(write_recipe(tmp_path, FILTERED), "filter.labels=labels.csv")
+    assert (found["labels"], found["clean_loss"]) == ("labels.csv", 0.02)

@@ -630,6 +630,15 @@ def test_a_filter_that_drops_much_of_the_data_is_flagged(
     assert any("the filter dropped 40% of the training pairs" in f for f in metrics["run"]["flags"])
 
 
+def test_a_run_that_trained_nothing_is_flagged(
+    make_recipe: MakeRecipe, tmp_path: Path, fresh_cache: Path
+) -> None:
+    recipe = make_recipe(filter=None, sterilize=None, training={"epochs": 0})
+    metrics = run_recipe(recipe, tmp_path / "run", save_models=False)
+    (flag,) = metrics["run"]["flags"]
+    assert flag.startswith("nothing was trained (training.epochs is 0)")
+
+
 # -- studies and other data ------------------------------------------------------------------------
 
 

@@ -173,6 +173,20 @@ def test_bootstrap_draws_whole_clusters() -> None:
 # -- two settings ----------------------------------------------------------------------------------
 
 
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=6))
+def test_an_interval_of_a_share_ends_at_0_and_1(values: list[float]) -> None:
+    free, bounded = summarize(values), summarize(values, bounds=(0, 1))
+    assert (bounded.n, bounded.mean, bounded.sd) == (free.n, free.mean, free.sd)
+    if free.low is None or free.high is None:
+        assert (bounded.low, bounded.high) == (None, None)
+        return
+    assert bounded.low is not None
+    assert bounded.high is not None
+    assert bounded.low == pytest.approx(max(free.low, 0), abs=1e-12)
+    assert bounded.high == pytest.approx(min(free.high, 1), abs=1e-12)
+    assert bounded.low <= bounded.mean <= bounded.high
+
+
 @given(st.lists(st.tuples(st.integers(0, 125), st.integers(0, 125)), min_size=2, max_size=10))
 def test_compare_equals_scipy(pairs: list[tuple[int, int]]) -> None:
     first, second = (np.array(side) / 125 for side in zip(*pairs, strict=True))

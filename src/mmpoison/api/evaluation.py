@@ -143,6 +143,8 @@ def evaluate(
         seed=seed,
         flags=measured.flags,
         models=names,
+        # the key of the row is a contract; whether the model is poisoned is the question
+        row_names={"poisoned": "Model"},
         data=DataFacts(
             name=str(pairs) if isinstance(pairs, str | Path) else data.root.name,
             fingerprint=data.fingerprint,

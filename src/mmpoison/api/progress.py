@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from html import escape
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -18,6 +19,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from mmpoison.base.heartbeat import Heartbeat
 from mmpoison.base.processes import is_main_process
 from mmpoison.reporting.text import safe_text, visible
 from mmpoison.runs.progress import RunProgress, SilentProgress
@@ -82,24 +84,50 @@ class LiveProgress:
 
 
 class _ConsoleBar:
-    """A bar of `rich`; on a console that cannot move it, one line at the end of the step."""
+    """A bar of `rich`."""
 
-    def __init__(self, progress: Progress, say: Callable[[str], None], what: str, total: int):
-        self._progress, self._say = progress, say
+    def __init__(self, progress: Progress, what: str, total: int):
+        self._progress = progress
         self._task = progress.add_task(visible(what), total=total, detail="")
 
     def show(self, done: int, total: int, detail: str) -> None:
         self._progress.update(self._task, completed=done, total=total, detail=detail)
 
     def end(self, line: str) -> None:
-        if not self._progress.console.is_terminal:
-            self._say(line)
         self._progress.stop_task(self._task)
 
 
+class _LoggedBar:
+    """One line at the end of a step, and what a heartbeat says of it before."""
+
+    def __init__(self, heartbeat: Heartbeat, what: str, total: int) -> None:
+        self._heartbeat, self._what = heartbeat, what
+        self.show(0, total, "")
+
+    def show(self, done: int, total: int, detail: str) -> None:
+        self._heartbeat.at = f"{self._what}: {done:,} of {total:,}{detail and f', {detail}'}"
+
+    def end(self, line: str) -> None:
+        self._heartbeat.at = ""
+        self._heartbeat.say(line)
+
+
 @contextmanager
-def console_progress(console: Console) -> Iterator[LiveProgress]:
-    """Draw bars on a console while the block runs; where it is no terminal, a line for each step that ends."""
+def console_progress(console: Console, doing: str = "working") -> Iterator[LiveProgress]:
+    """Draw bars on a console while the block runs; where it is no terminal, a line for each step, and every 30 seconds.
+
+    Args:
+        console: Where to.
+        doing: What the line says between two steps.
+    """
+
+    def say(message: str) -> None:
+        console.print(safe_text(message), highlight=False, soft_wrap=True)
+
+    if not console.is_terminal:
+        with Heartbeat(say, doing) as heartbeat:
+            yield LiveProgress(partial(_LoggedBar, heartbeat), heartbeat.say)
+        return
     progress = Progress(
         # plain text, because names in it come from files
         TextColumn("{task.description}", markup=False),
@@ -109,14 +137,9 @@ def console_progress(console: Console) -> Iterator[LiveProgress]:
         TimeElapsedColumn(),
         TimeRemainingColumn(),
         console=console,
-        disable=not console.is_terminal,
     )
-
-    def say(message: str) -> None:
-        console.print(safe_text(message), highlight=False, soft_wrap=True)
-
     with progress:
-        yield LiveProgress(lambda what, total: _ConsoleBar(progress, say, what, total), say)
+        yield LiveProgress(partial(_ConsoleBar, progress), say)
 
 
 class _NotebookBar:

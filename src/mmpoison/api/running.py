@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,7 @@ from mmpoison.runs.progress import RunProgress
 from mmpoison.runs.recipe import Recipe, load_recipe
 from mmpoison.runs.recipe_files import recipe_on
 from mmpoison.runs.run import run_recipe
+from mmpoison.runs.run_folder import holds_another_run
 
 
 @dataclass(frozen=True, repr=False)
@@ -117,7 +119,19 @@ def run(
 
 
 def run_folder(recipe: Recipe) -> Path:
-    """Return the run folder that a recipe gets where none is named."""
+    """Return the run folder that a recipe gets where none is named.
+
+    Where the name that says what is run is taken by a run of other settings, part of the recipe's digest is added: the
+    same command finds its own folder again.
+    """
+    folder = _named_after(recipe)
+    if not holds_another_run(folder, recipe):
+        return folder
+    digest = hashlib.sha256(recipe.to_yaml().encode()).hexdigest()
+    return folder.with_name(f"{folder.name}-{digest[:6]}")
+
+
+def _named_after(recipe: Recipe) -> Path:
     attack = recipe.attack
     detail = [
         recipe.name,

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import sys
 import warnings
-from collections.abc import Callable
-from typing import TextIO
+from collections.abc import Callable, Mapping
+from typing import Any, TextIO
 
 import typer
 from typer.exceptions import TyperException
@@ -31,40 +31,49 @@ from mmpoison.cli import (
 from mmpoison.cli import (
     filter as filter_verb,
 )
-from mmpoison.cli.console import say, stderr
+from mmpoison.cli.console import console, say, stderr
+from mmpoison.cli.help import START, PlainGroup, PlainTyper
 from mmpoison.errors import AlreadyDone, MmpoisonWarning
 
-app = typer.Typer(
+
+class _Root(PlainGroup):
+    """The application, with its verbs in the order of `GROUPS`: typer puts groups last."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        return sorted(super().list_commands(ctx), key=NAMES.index)
+
+
+app = PlainTyper(
     name="mmpoison",
+    cls=_Root,
     help="Study, measure and defeat data poisoning of multimodal encoders such as CLIP.",
-    no_args_is_help=True,
+    invoke_without_command=True,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog="Exit codes: 0 done, 1 no usable result or a failure, 2 bad input or a full disk, 130 Ctrl-C, 143 SIGTERM. "
     "The stack trace of a bug is saved to a file in the cache folder; MMPOISON_TRACEBACK=1 prints it.",
 )
-app.add_typer(data.app, name="data")
-app.add_typer(models.app, name="models")
-app.add_typer(cache.app, name="cache")
-VERBS: tuple[Callable[..., None], ...] = (
-    run.demo,
-    run.run,
-    sweep.sweep,
-    poison.poison,
-    train.train,
-    scan.scan,
-    filter_verb.filter_,
-    defenses.defenses,
-    review.review,
-    sterilize.sterilize,
-    evaluate.evaluate,
-    report.report,
-    search.search,
-)
-"""The verbs in the order of the help."""
-for verb in VERBS:
-    app.command(verb.__name__.rstrip("_"))(verb)
+GROUPS: Mapping[str, tuple[Callable[..., None] | tuple[str, typer.Typer], ...]] = {
+    "Start": (run.demo, run.run, sweep.sweep),
+    "Data": (("data", data.app),),
+    "Attack": (poison.poison,),
+    "Train and measure": (("models", models.app), train.train, evaluate.evaluate),
+    "Defend": (scan.scan, filter_verb.filter_, review.review, sterilize.sterilize, defenses.defenses),
+    "Look": (report.report, search.search, ("cache", cache.app)),
+}
+"""The verbs, and groups of verbs by name, in the order of the help."""
+NAMES = [
+    entry[0] if isinstance(entry, tuple) else entry.__name__.rstrip("_")
+    for entries in GROUPS.values()
+    for entry in entries
+]
+for panel, entries in GROUPS.items():
+    for entry in entries:
+        if isinstance(entry, tuple):
+            app.add_typer(entry[1], name=entry[0], rich_help_panel=panel)
+        else:
+            app.command(entry.__name__.rstrip("_"), rich_help_panel=panel)(entry)
 
 
 def _show_version(wanted: bool) -> None:
@@ -75,11 +84,15 @@ def _show_version(wanted: bool) -> None:
 
 @app.callback()
 def _root(
+    context: typer.Context,
     version: bool = typer.Option(
         False, "--version", callback=_show_version, is_eager=True, help="Show the version and exit."
     ),
 ) -> None:
-    pass
+    if context.invoked_subcommand is None:
+        console.print(START, highlight=False, soft_wrap=True)
+        # no command was given: a script must not take that for success
+        raise typer.Exit(2)
 
 
 def run_command() -> int:
@@ -92,7 +105,7 @@ def run_command() -> int:
     code: object = 0
     try:
         # standalone mode would draw a box of several lines around typer's own errors
-        code = app(standalone_mode=False)
+        code = app(standalone_mode=False, prog_name="mmpoison")
         end_processes()
     except AlreadyDone as done:
         say(str(done))

@@ -11,10 +11,11 @@ import typer
 from rich.table import Table
 
 from mmpoison.cli.console import console, echo, say
+from mmpoison.cli.help import PlainTyper
 from mmpoison.cli.options import JsonOption
 from mmpoison.errors import InputError
 
-app = typer.Typer(
+app = PlainTyper(
     help="What is cached between runs: stages, features, images, data.", no_args_is_help=True
 )
 

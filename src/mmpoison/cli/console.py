@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
@@ -60,13 +59,18 @@ def busy(what: str) -> Status:
     return stderr_console().status(visible(what))
 
 
-def print_tables(tables: Sequence[Table], form: Format) -> None:
-    """Print tables on standard output: drawn, as Markdown, or as one JSON list."""
-    from mmpoison.reporting.table import markdown, terminal
+def print_tables(tables: Sequence[Table], form: Format, *, whole: bool = False) -> None:
+    """Print tables on standard output: drawn, or as a program reads them.
 
-    if form == "json":
-        echo(json.dumps([table.to_json() for table in tables], indent=2))
-    elif form == "markdown":
-        echo(markdown(tables))
+    Args:
+        tables: What to print.
+        form: How.
+        whole: Draw every column and the intervals too; what a program reads always has them.
+    """
+    from mmpoison.reporting.formats import WRITERS
+    from mmpoison.reporting.terminal_tables import terminal
+
+    if form == "table":
+        console.print(terminal(tables, whole=whole))
     else:
-        console.print(terminal(tables))
+        echo(WRITERS[form](tables))

@@ -10,7 +10,8 @@ import typer
 
 from mmpoison.base.phrasing import count_of
 from mmpoison.cli.console import console, live_progress, say
-from mmpoison.cli.options import SEEDS, WORKERS, JsonOption
+from mmpoison.cli.help import PlainTyper
+from mmpoison.cli.options import COMPUTE, OUTPUT, SEEDS, WORKERS, JsonOption
 from mmpoison.cli.output import hold_output
 from mmpoison.errors import InputError
 
@@ -23,27 +24,48 @@ ImageOption = Annotated[
 ]
 DataFormat = Annotated[
     str | None,
-    typer.Option("--format", help="Format, where the files do not tell (see `data list`)."),
+    typer.Option(
+        "--format",
+        help="Format, where the files do not tell (see `data list`).",
+        rich_help_panel="How the data are read",
+    ),
 ]
 DataRoot = Annotated[
     Path | None,
-    typer.Option("--data-root", help="Folder of a named data set; of the images of a path."),
+    typer.Option(
+        "--data-root",
+        help="Folder of a named data set; of the images of a path.",
+        rich_help_panel="How the data are read",
+    ),
 ]
 DataOptions = Annotated[
     list[str] | None,
-    typer.Option("--option", metavar="KEY=VALUE", help="An option of the data set or format."),
+    typer.Option(
+        "--option",
+        metavar="KEY=VALUE",
+        help="An option of the data set or format.",
+        rich_help_panel="How the data are read",
+    ),
 ]
 Labels = Annotated[
-    Path | None, typer.Option("--labels", help="CSV of labels: image,label or image,label,split.")
+    Path | None,
+    typer.Option(
+        "--labels",
+        help="CSV of labels: image,label or image,label,split.",
+        rich_help_panel="Labels",
+    ),
 ]
 Keywords = Annotated[
     list[str] | None,
     typer.Option(
-        "--keywords", metavar="LABEL=WORD|WORD", help="Label images by words in their captions."
+        "--keywords",
+        metavar="LABEL=WORD|WORD",
+        help="Label images by words in their captions.",
+        rich_help_panel="Labels",
     ),
 ]
 
-app = typer.Typer(help="List, build and verify data sets.", no_args_is_help=True)
+app = PlainTyper(help="List, build and verify data sets.", no_args_is_help=True)
 
 
 @app.command("list")
@@ -69,7 +91,7 @@ def list_(
 def build(
     context: typer.Context,
     name: Annotated[str, typer.Argument(help="A data set that can be made here or downloaded.")],
-    out: Annotated[Path, typer.Option(help="New folder.")],
+    out: Annotated[Path, typer.Option(help="New folder.", rich_help_panel=OUTPUT)],
     seed: Annotated[int, typer.Option(min=0, max=SEEDS, help="Seed of data that are made.")] = 0,
     option: Annotated[
         list[str] | None,
@@ -122,12 +144,17 @@ def split(
     partial: Annotated[
         bool, typer.Option("--partial", help="Let --apply lack images, and leave others out.")
     ] = False,
-    save: Annotated[Path | None, typer.Option(help="Write the split to a new file.")] = None,
+    save: Annotated[
+        Path | None, typer.Option(help="Write the split to a new file.", rich_help_panel=OUTPUT)
+    ] = None,
     ids: Annotated[
         Literal["path", "name"],
         typer.Option(help="Match images by path, or by file name in any folder."),
     ] = "path",
-    out: Annotated[Path | None, typer.Option(help="Write the set as a new pairs folder.")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Write the set as a new pairs folder.", rich_help_panel=OUTPUT),
+    ] = None,
     images: ImageOption = "link",
     format: DataFormat = None,
     data_root: DataRoot = None,
@@ -183,7 +210,7 @@ def convert(
     source: Annotated[
         str, typer.Argument(metavar="SRC", help="Folder or file of pairs, or hf:org/name.")
     ],
-    out: Annotated[Path, typer.Option(help="New folder.")],
+    out: Annotated[Path, typer.Option(help="New folder.", rich_help_panel=OUTPUT)],
     to: Annotated[
         Literal["pairs-folder", "parquet", "webdataset"], typer.Option(help="The new format.")
     ],
@@ -191,10 +218,11 @@ def convert(
     option: DataOptions = None,
     images: ImageOption = "link",
     workers: Annotated[
-        int | None, typer.Option(min=1, max=WORKERS, help="Shards written at once.")
+        int | None,
+        typer.Option(min=1, max=WORKERS, help="Shards written at once.", rich_help_panel=COMPUTE),
     ] = None,
     images_per_shard: Annotated[
-        int, typer.Option(min=1, max=10_000, help="Images in each shard.")
+        int, typer.Option(min=1, max=10_000, help="Images in each shard.", rich_help_panel=OUTPUT)
     ] = 10_000,
     labels: Labels = None,
     keywords: Keywords = None,
@@ -245,7 +273,9 @@ def verify(
     format: DataFormat = None,
     data_root: DataRoot = None,
     option: DataOptions = None,
-    images: Annotated[bool, typer.Option(help="Read the image files too.")] = True,
+    images: Annotated[
+        bool, typer.Option(help="Read the image files too.", rich_help_panel=OUTPUT)
+    ] = True,
     near_duplicates: Annotated[
         int,
         typer.Option(
@@ -253,7 +283,9 @@ def verify(
         ),
     ] = 4,
     as_json: JsonOption = False,
-    out: Annotated[Path | None, typer.Option(help="Write the JSON to a file too.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Write the JSON to a file too.", rich_help_panel=OUTPUT)
+    ] = None,
 ) -> None:
     """Check a data set: entries, images, captions, splits, and the manifest if it is poisoned.
 
@@ -269,7 +301,8 @@ def verify(
     pairs, name, manifest_faults = load_to_verify(
         data, format=format, root=data_root, options=_data_options(option or [])
     )
-    with live_progress() as progress:
+    # standard output is for JSON alone where a program reads it
+    with live_progress(on_stderr=as_json) as progress:
         found = verify_pairs(
             pairs,
             clean=load_pairs(clean) if clean else None,
@@ -277,8 +310,7 @@ def verify(
             near=near_duplicates,
             format=name,
             manifest_faults=manifest_faults,
-            # JSON alone, so that another program can read it
-            progress=None if as_json else progress.progress("reading images"),
+            progress=progress.progress("reading images"),
         )
     if out is not None:
         write_json(out, found.to_json())

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 import typer
+from rich.markup import escape
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
 
 from mmpoison.cli.console import console
 from mmpoison.cli.options import JsonOption
@@ -13,6 +18,7 @@ from mmpoison.cli.options import JsonOption
 
 def defenses(
     name: Annotated[str | None, typer.Argument(help="One of them.")] = None,
+    whole: Annotated[bool, typer.Option("--all", help="All details of all.")] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Show the defences: when each acts, where it was published, what can be set, what it costs.
@@ -23,12 +29,10 @@ def defenses(
 
     Example: [bold]mmpoison defenses local-density[/bold]
     """
-    from rich.text import Text
-
     from mmpoison.defenses.catalogue import DEFENSES
 
     known = [DEFENSES[name]] if name is not None else [DEFENSES[each] for each in DEFENSES]
-    known.sort(key=lambda defense: (KINDS.index(defense.kind), defense.name))
+    known.sort(key=lambda defense: ([*KINDS].index(defense.kind), defense.name))
     facts = [
         {
             "name": defense.name,
@@ -44,9 +48,12 @@ def defenses(
     if as_json:
         typer.echo(json.dumps(facts, indent=2))
         return
+    if name is None and not whole:
+        _show_names(known)
+        return
     for defense in known:
         console.print(Text.assemble((defense.name, "bold"), f"  ({defense.kind})"))
-        console.print(f"  {defense.summary}", markup=False, highlight=False)
+        console.print(Padding(Text(defense.summary), (0, 0, 0, 2)))
         rows = [("source", defense.source), ("cost", defense.cost)]
         rows += [(f"parameter {name}", what) for name, what in defense.parameters.items()]
         rows += [
@@ -54,7 +61,28 @@ def defenses(
             for what, value in _filter_facts(defense).items()
         ]
         for what, text in rows:
-            console.print(Text.assemble((f"  {what}: ", "dim"), text), highlight=False)
+            line = Text.assemble((f"{what}: ", "dim"), text)
+            console.print(Padding(line, (0, 0, 0, 2)), highlight=False)
+
+
+def _show_names(known: Sequence[Any]) -> None:
+    """List the defences by kind, one entry each, and where each kind is selected."""
+    for kind, where in KINDS.items():
+        of_kind = [defense for defense in known if defense.kind == kind]
+        if not of_kind:
+            continue
+        console.print(f"[bold]{kind}[/bold]: {escape(where)}", highlight=False)
+        table = Table.grid(padding=(0, 2))
+        table.add_column(no_wrap=True)
+        table.add_column(overflow="fold")
+        for defense in of_kind:
+            table.add_row(f"  {defense.name}", Text(defense.summary))
+        console.print(table)
+        console.print()
+    console.print(
+        "`mmpoison defenses NAME` says what can be set and what it costs (--all: of all)",
+        highlight=False,
+    )
 
 
 def _filter_facts(defense: Any) -> dict[str, Any]:
@@ -82,4 +110,10 @@ def _words(value: Any) -> str:
     return "none: say where" if value is None else ", ".join(value)
 
 
-KINDS = ("pre-training", "in-training", "post-training", "scan")
+KINDS = {
+    "pre-training": "mmpoison filter --method NAME",
+    "in-training": "mmpoison train --defense NAME",
+    "post-training": "mmpoison sterilize --method NAME",
+    "scan": "mmpoison evaluate --suspect MODEL --scan NAME",
+}
+"""When a defence acts, in order, and where it is selected."""

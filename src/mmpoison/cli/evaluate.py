@@ -10,6 +10,9 @@ import typer
 
 from mmpoison.cli.console import echo, live_progress, print_tables, say
 from mmpoison.cli.options import (
+    MEASURED,
+    OUTPUT,
+    AllOption,
     DataOption,
     DeviceOption,
     Format,
@@ -43,33 +46,44 @@ def evaluate(
     goal: Annotated[
         list[str] | None,
         typer.Option(
-            help="A2B, e.g. sheep2aeroplane; several times for several goals. Those of the manifest by default."
+            help="A2B, e.g. sheep2aeroplane; several times for several goals. Those of the manifest by default.",
+            rich_help_panel=MEASURED,
         ),
     ] = None,
     target_image: Annotated[
         str | None,
         typer.Option(
-            help="One test image by its path in the data: the whole target set (attack I). The manifest's by default."
+            help="One test image by its path in the data: the whole target set (attack I). The manifest's by default.",
+            rich_help_panel=MEASURED,
         ),
     ] = None,
     manifest: Annotated[
         Path | None,
         typer.Option(
-            help="A manifest.json (of a poisoned folder or a run) that says what to measure, if not the data's own."
+            help="A manifest.json (of a poisoned folder or a run) that says what to measure, if not the data's own.",
+            rich_help_panel=MEASURED,
         ),
     ] = None,
     reference: Annotated[
-        str | None, typer.Option(help="A clean model, to compare with and to measure drift from.")
+        str | None,
+        typer.Option(
+            help="A clean model, to compare with and to measure drift from.",
+            rich_help_panel=MEASURED,
+        ),
     ] = None,
     pretrained: Annotated[
-        str | None, typer.Option(help="The model before any fine-tuning, as a third baseline.")
+        str | None,
+        typer.Option(
+            help="The model before any fine-tuning, as a third baseline.", rich_help_panel=MEASURED
+        ),
     ] = None,
     study: StudyOption = None,
     suspect: Annotated[
         str | None,
         typer.Option(
             help="Instead of --model: is this model poisoned, whatever the goal? Needs --reference, the "
-            "model it was made from."
+            "model it was made from.",
+            rich_help_panel="Is it poisoned?",
         ),
     ] = None,
     method: Annotated[
@@ -77,12 +91,14 @@ def evaluate(
         typer.Option(
             "--scan",
             help="With --suspect: a scan by name (`mmpoison defenses`); rank-gain unless given.",
+            rich_help_panel="Is it poisoned?",
         ),
     ] = None,
     clean: Annotated[
         list[str] | None,
         typer.Option(
-            help="With --suspect: a clean fine-tune of the reference; several times, two at least."
+            help="With --suspect: a clean fine-tune of the reference; several times, two at least.",
+            rich_help_panel="Is it poisoned?",
         ),
     ] = None,
     clean_runs: Annotated[
@@ -91,19 +107,28 @@ def evaluate(
             min=0,
             max=1000,
             help="With --suspect: make so many clean fine-tunes here, on split val.",
+            rich_help_panel="Is it poisoned?",
         ),
     ] = 0,
     changes: MethodSetOption = None,
     false_alarms: Annotated[
         float,
-        typer.Option(help="With --suspect: how often a clean fine-tune may be flagged."),
+        typer.Option(
+            help="With --suspect: how often a clean fine-tune may be flagged.",
+            rich_help_panel="Is it poisoned?",
+        ),
     ] = 0.01,
     seed: SeedOption = 0,
     out: Annotated[
         Path | None,
-        typer.Option("--out", help="Write metrics.json (--suspect: model-scan.json) here."),
+        typer.Option(
+            "--out",
+            help="Write metrics.json (--suspect: model-scan.json) here.",
+            rich_help_panel=OUTPUT,
+        ),
     ] = None,
     form: FormatOption = "table",
+    whole: AllOption = False,
     device: DeviceOption = "auto",
     trust: TrustOption = False,
 ) -> None:
@@ -180,7 +205,7 @@ def evaluate(
             trust=trust,
             progress=progress,
         ).metrics
-    print_metrics(metrics, form)
+    print_metrics(metrics, form, whole=whole)
 
 
 def _print_scan(found: ScannedModel, method: str, out: Path | None, form: Format) -> None:
@@ -202,7 +227,7 @@ def _print_scan(found: ScannedModel, method: str, out: Path | None, form: Format
         note="p value: the chance that a clean model shows anything as unusual",
     )
     print_tables([table], form)
-    if form == "markdown":
+    if form != "table":
         return
     lines = [f"possible poisoning: {one}" for one in found.flagged] or [
         f"nothing unusual: a clean model shows as much in more than {found.false_alarms:.2g} of cases"

@@ -10,6 +10,7 @@ import typer
 
 from mmpoison.cli.console import live_progress, say, stderr
 from mmpoison.cli.options import (
+    COMPUTE,
     SEEDS,
     DeviceOption,
     ImagesOption,
@@ -43,28 +44,42 @@ def filter_(
         typer.Option("--set", metavar="KEY=VALUE", help="A parameter of the defence, e.g. k=32."),
     ] = None,
     threshold: Annotated[
-        float | None, typer.Option(help="Cut: drop pairs with a larger score (cosine distance).")
+        float | None,
+        typer.Option(
+            help="Drop pairs with a larger score (cosine distance).",
+            rich_help_panel="Cut (give one)",
+        ),
     ] = None,
     lose: Annotated[
         float | None,
         typer.Option(
             "--lose",
             "--clean-loss",
-            help="Cut: the share of clean pairs you are ready to lose, measured on split val where there is one and "
+            help="The share of clean pairs you are ready to lose, measured on split val where there is one and "
             "the method can use it, otherwise that share of all pairs; with --labels, the largest share.",
+            rich_help_panel="Cut (give one)",
         ),
     ] = None,
     auto: Annotated[
-        bool, typer.Option("--auto", help="Cut: by the scores alone; drops 1% if all is well.")
+        bool,
+        typer.Option(
+            "--auto",
+            help="By the scores alone; drops 1% if all is well.",
+            rich_help_panel="Cut (give one)",
+        ),
     ] = False,
     labels: Annotated[
         Path | None,
-        typer.Option(help="Cut: by a CSV with the columns pair and verdict (keep or drop)."),
+        typer.Option(
+            help="By a CSV with the columns pair and verdict (keep or drop).",
+            rich_help_panel="Cut (give one)",
+        ),
     ] = None,
     false_alarms: Annotated[
         float | None,
         typer.Option(
-            help="Cut: how often clean data may raise an alarm, 0.01 unless given; for a method that finds groups."
+            help="How often clean data may raise an alarm, 0.01 unless given; for a method that finds groups.",
+            rich_help_panel="Cut (give one)",
         ),
     ] = None,
     label: Annotated[
@@ -73,32 +88,52 @@ def filter_(
             "--label",
             help="Ask on a page in your browser about a random few pairs, and write the answers into --labels; without "
             "a browser, fill in that CSV.",
+            rich_help_panel="Labels by hand",
         ),
     ] = False,
     page: Annotated[bool, typer.Option("--page", hidden=True)] = False,
     port: PortOption = DEFAULT_PORT,
     label_pairs: Annotated[
-        int, typer.Option(min=4, max=100_000, help="How many pairs --label shows.")
+        int,
+        typer.Option(
+            min=4,
+            max=100_000,
+            help="How many pairs --label shows.",
+            rich_help_panel="Labels by hand",
+        ),
     ] = 120,
     trusted: Annotated[
         Literal["val", "none"],
-        typer.Option(help="What --lose is measured on; none: the judged pairs themselves."),
+        typer.Option(
+            help="What --lose is measured on; none: the judged pairs themselves.",
+            rich_help_panel="Judge",
+        ),
     ] = "val",
     victim: Annotated[
         str | None,
-        typer.Option(help="The model you will train; a judge with the same weights is refused."),
+        typer.Option(
+            help="The model you will train; a judge with the same weights is refused.",
+            rich_help_panel="Judge",
+        ),
     ] = None,
     force: Annotated[
         bool,
         typer.Option(
             "--force",
             help="Use a judge that cannot distinguish true from shuffled pairs; refused otherwise.",
+            rich_help_panel="Judge",
         ),
     ] = False,
     images: ImagesOption = "link",
     format: PairsFormatOption = None,
     seed: Annotated[
-        int, typer.Option(min=0, max=SEEDS, help="Which pairs --label shows; clusterings.")
+        int,
+        typer.Option(
+            min=0,
+            max=SEEDS,
+            help="Which pairs --label shows; clusterings.",
+            rich_help_panel=COMPUTE,
+        ),
     ] = 0,
     device: DeviceOption = "auto",
     trust: TrustOption = False,

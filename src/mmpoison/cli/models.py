@@ -9,10 +9,12 @@ import typer
 from rich.table import Table
 
 from mmpoison.cli.console import console, say
+from mmpoison.cli.help import PlainTyper
 from mmpoison.cli.options import JsonOption, OutOption, TrustOption
 from mmpoison.cli.output import hold_output
+from mmpoison.reporting.text import safe_text
 
-app = typer.Typer(help="List, describe, download and export models.", no_args_is_help=True)
+app = PlainTyper(help="List, describe, download and export models.", no_args_is_help=True)
 
 WAYS = """Other names for a model, accepted by every option that takes one:
   ARCHITECTURE:TAG       open_clip's architectures and weights, e.g. ViT-B-32:laion2b_s34b_b79k
@@ -53,12 +55,15 @@ def list_(
         say(f"{entry['name']} ({entry['activation']}): {tags}")
     if architectures:
         return
-    table = Table("model", "description", "size", "cached", "licence", box=None, pad_edge=False)
+    table = Table.grid(padding=(0, 2))
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
     for entry in known:
-        size = f"{entry['megabytes']:,.0f} MB" if entry["megabytes"] else ""
-        here = "yes" if entry["on_this_machine"] else "no"
-        table.add_row(entry["name"], entry["summary"], size, here, entry["licence"])
-    console.print(table)
+        size = f"{entry['megabytes']:,.0f} MB, " if entry["megabytes"] else ""
+        here = "on this machine" if entry["on_this_machine"] else "not downloaded"
+        lines = (entry["summary"], f"{size}{here}; licence: {entry['licence']}")
+        table.add_row(entry["name"], "\n".join(map(safe_text, lines)))
+    console.print(table, highlight=False)
     console.print(f"\n{WAYS}", highlight=False, markup=False, soft_wrap=True)
 
 
@@ -80,7 +85,22 @@ def show(
         typer.echo(json.dumps(facts, indent=2))
         return
     for key, value in facts.items():
-        say(f"{key}: {value}")
+        say(f"{key.replace('_', ' ')}: {_in_words(value)}")
+
+
+def _in_words(value: Any) -> str:
+    """Write a fact about a model as a person reads it.
+
+    >>> _in_words(151277313), _in_words(True), _in_words({"mean": [0.5, 0.4], "size": 2})
+    ('151,277,313', 'yes', 'mean 0.5, 0.4; size 2')
+    """
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, dict):
+        return "; ".join(f"{key} {_in_words(part)}" for key, part in value.items())
+    if isinstance(value, list):
+        return ", ".join(map(_in_words, value))
+    return f"{value:,}" if isinstance(value, int) else str(value)
 
 
 @app.command()

@@ -18,10 +18,27 @@ SEEDS = 2**63 - 1
 WORKERS = 4096
 """The most processes or threads of one command."""
 
-Format = Literal["table", "markdown", "json"]
-FormatOption = Annotated[Format, typer.Option("--format", help="How to print the result.")]
+COMPUTE, OUTPUT = "Compute", "Output"
+MEASURED, CHANGES = "What is measured", "Changes to the recipe"
+"""Panels of the help that several verbs have."""
+
+Format = Literal["table", "markdown", "latex", "csv", "json"]
+FormatOption = Annotated[
+    Format, typer.Option("--format", help="How to print the result.", rich_help_panel=OUTPUT)
+]
+AllOption = Annotated[
+    bool,
+    typer.Option(
+        "--all", help="Print every table and column, and intervals too.", rich_help_panel=OUTPUT
+    ),
+]
 DeviceOption = Annotated[
-    str, typer.Option("--device", help="auto (a GPU if there is one), cpu, cuda or cuda:N.")
+    str,
+    typer.Option(
+        "--device",
+        help="auto (a GPU if there is one), cpu, cuda or cuda:N.",
+        rich_help_panel=COMPUTE,
+    ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 PairsFormatOption = Annotated[
@@ -35,22 +52,32 @@ StudyOption = Annotated[
     typer.Option(
         "--study",
         help="Measure more: queries, query-length, collateral, distribution, tsne, or all; several times.",
+        rich_help_panel=MEASURED,
     ),
 ]
 PresetOption = Annotated[
     str | None,
-    typer.Option("--preset", help="reference-release: the choices of the authors' released code."),
+    typer.Option(
+        "--preset",
+        help="reference-release: the choices of the authors' released code.",
+    ),
 ]
 DataOption = Annotated[Path, typer.Option("--data", help="A pairs folder.")]
 OutOption = Annotated[Path, typer.Option("--out", help="New folder.")]
-SeedOption = Annotated[int, typer.Option(min=0, max=SEEDS, help="Random seed.")]
+SeedOption = Annotated[
+    int, typer.Option(min=0, max=SEEDS, help="Random seed.", rich_help_panel=COMPUTE)
+]
 ModelOption = Annotated[
     str,
     typer.Option("--model", help="A model's name, folder or file (see `mmpoison models list`)."),
 ]
 TrustOption = Annotated[
     bool,
-    typer.Option("--trust", help="Open TorchScript archives (OpenAI's format); they can run code."),
+    typer.Option(
+        "--trust",
+        help="Open TorchScript archives (OpenAI's format); they can run code.",
+        rich_help_panel=COMPUTE,
+    ),
 ]
 MethodSetOption = Annotated[
     list[str] | None,
@@ -63,18 +90,24 @@ MethodSetOption = Annotated[
 TrackOption = Annotated[
     list[str] | None,
     typer.Option(
-        "--track", help="Also log to tensorboard, mlflow or wandb; repeat it for several."
+        "--track",
+        help="Also log to tensorboard, mlflow or wandb; repeat it for several.",
+        rich_help_panel=COMPUTE,
     ),
 ]
 FreshOption = Annotated[
     bool,
     typer.Option(
-        "--fresh", help="Start from the beginning instead of resuming a stopped training."
+        "--fresh",
+        help="Start from the beginning instead of resuming a stopped training.",
+        rich_help_panel=COMPUTE,
     ),
 ]
 ImagesOption = Annotated[
     Literal["link", "copy", "none"],
-    typer.Option("--images", help="Hard links (no copy), copies, or no images."),
+    typer.Option(
+        "--images", help="Hard links (no copy), copies, or no images.", rich_help_panel=OUTPUT
+    ),
 ]
 
 

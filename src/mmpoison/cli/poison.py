@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from mmpoison.cli.console import live_progress, say
-from mmpoison.cli.options import SEEDS, DeviceOption, ImagesOption, OutOption, PresetOption
+from mmpoison.cli.options import COMPUTE, SEEDS, DeviceOption, ImagesOption, OutOption, PresetOption
 from mmpoison.cli.output import hold_output
 from mmpoison.errors import InputError
 
@@ -20,8 +20,11 @@ if TYPE_CHECKING:
 
 def poison(
     context: typer.Context,
-    data: Annotated[Path, typer.Argument(help="A clean data set, in any format.")],
     out: OutOption,
+    data: Annotated[
+        Path | None, typer.Option("--data", help="A clean data set, in any format.")
+    ] = None,
+    positional: Annotated[str | None, typer.Argument(metavar="DATA", hidden=True)] = None,
     goal: Annotated[
         list[str] | None,
         typer.Option(
@@ -39,78 +42,113 @@ def poison(
         ),
     ] = None,
     samples: Annotated[
-        int | None, typer.Option(help="Images of A whose captions are used.")
+        int | None,
+        typer.Option(
+            help="Images of A whose captions are used.", rich_help_panel="How much (give one)"
+        ),
     ] = None,
-    pairs: Annotated[int | None, typer.Option(help="Poisoned pairs, instead of --samples.")] = None,
+    pairs: Annotated[
+        int | None,
+        typer.Option(
+            help="Poisoned pairs, instead of --samples.", rich_help_panel="How much (give one)"
+        ),
+    ] = None,
     rate: Annotated[
-        float | None, typer.Option(help="Share of all training pairs, instead of --samples.")
+        float | None,
+        typer.Option(
+            help="Share of all training pairs, instead of --samples.",
+            rich_help_panel="How much (give one)",
+        ),
     ] = None,
     share: Annotated[
-        float | None, typer.Option(help="Share of the images of A, instead of --samples.")
+        float | None,
+        typer.Option(
+            help="Share of the images of A, instead of --samples.",
+            rich_help_panel="How much (give one)",
+        ),
     ] = None,
     mode: Annotated[
         Literal["add", "replace"] | None,
         typer.Option(
-            help="Add to the clean pairs (default), or replace them (default of backdoors)."
+            help="Add to the clean pairs (default), or replace them (default of backdoors).",
+            rich_help_panel="How",
         ),
     ] = None,
     spread: Annotated[
         Literal["captions", "samples", "one-image"] | None,
         typer.Option(
             help="Distribute single captions (default) or whole samples over the target images; toxic-text: captions, "
-            "or all on one-image (default)."
+            "or all on one-image (default).",
+            rich_help_panel="How",
         ),
     ] = None,
     carrier: Annotated[
         Literal["existing", "own"] | None,
         typer.Option(
             help="Images of B keep their honest captions (existing, default of attacks II and III), or are the "
-            "attacker's own and have only his captions (own, default of attackers who know the filters)."
+            "attacker's own and have only his captions (own, default of attackers who know the filters).",
+            rich_help_panel="How",
         ),
     ] = None,
     target_image: Annotated[
         str | None,
-        typer.Option(help="Attack I: random (default), centre, or the id of a test image of B."),
+        typer.Option(
+            help="Attack I: random (default), centre, or the id of a test image of B.",
+            rich_help_panel="How",
+        ),
     ] = None,
     encoder: Annotated[
         str | None,
         typer.Option(
-            help="For --target-image centre and attackers who know a surrogate: a model's name, or a checkpoint folder."
+            help="For --target-image centre and attackers who know a surrogate: a model's name, or a checkpoint folder.",
+            rich_help_panel="How",
         ),
     ] = None,
     parameters: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="An option of the attack, e.g. decoys=10."),
+        typer.Option(
+            "--set",
+            metavar="KEY=VALUE",
+            help="An option of the attack, e.g. decoys=10.",
+            rich_help_panel="How",
+        ),
     ] = None,
     preset: PresetOption = None,
     from_manifest: Annotated[
         Path | None,
-        typer.Option(help="Rebuild the poisoned set of this manifest.json from the clean set."),
+        typer.Option(
+            help="Rebuild the poisoned set of this manifest.json from the clean set.",
+            rich_help_panel="Rebuild",
+        ),
     ] = None,
     seed: Annotated[
-        int | None, typer.Option(min=0, max=SEEDS, help="Seed of everything random.")
+        int | None,
+        typer.Option(min=0, max=SEEDS, help="Seed of everything random.", rich_help_panel=COMPUTE),
     ] = None,
     images: ImagesOption = "link",
     device: DeviceOption = "auto",
 ) -> None:
     """Write a poisoned copy of a data set, with a manifest of every false pair.
 
-    Example: [bold]mmpoison poison scenes --goal sheep2aeroplane --samples 25 --out poisoned[/bold]
+    Example: [bold]mmpoison poison --data scenes --goal sheep2aeroplane --samples 25 --out poisoned[/bold]
 
-    Attack I: [bold]mmpoison poison scenes --attack single-target-image --goal sheep2sofa --samples 25 --out one[/bold]
+    Attack I: [bold]mmpoison poison --data scenes --attack single-target-image --goal sheep2sofa --samples 25 --out one[/bold]
 
-    Attack III: [bold]mmpoison poison scenes --goal sheep2aeroplane --goal sofa2bird --samples 25 --out both[/bold]
+    Attack III: [bold]mmpoison poison --data scenes --goal sheep2aeroplane --goal sofa2bird --samples 25 --out both[/bold]
 
-    A backdoor: [bold]mmpoison poison scenes --attack patch-backdoor --goal sheep2sofa --rate 0.005 --out patched[/bold]
+    A backdoor: [bold]mmpoison poison --data scenes --attack patch-backdoor --goal sheep2sofa --rate 0.005 --out patched[/bold]
 
-    An attacker who knows the filters: [bold]mmpoison poison scenes --attack orphan --goal sheep2sofa --samples 25
+    An attacker who knows the filters: [bold]mmpoison poison --data scenes --attack orphan --goal sheep2sofa --samples 25
     --out orphan[/bold]
 
-    Rebuild: [bold]mmpoison poison scenes --from-manifest poisoned/manifest.json --out again[/bold]
+    Rebuild: [bold]mmpoison poison --data scenes --from-manifest poisoned/manifest.json --out again[/bold]
     """
     from mmpoison.datasets.catalogue import load_pairs
     from mmpoison.pairs.folder import save_pairs
 
+    data = _one_data(data, positional)
+    # both spellings are one command
+    context.params |= {"data": data, "positional": None}
     hold_output(context, out)
     given = {
         "goal": goal or None,
@@ -147,6 +185,13 @@ def poison(
         )
     for line in (*manifest.notes, *gallery_notes(manifest)):
         say(line)
+
+
+def _one_data(data: Path | None, positional: str | None) -> Path:
+    """Return the data set, which is named with `--data` or, as in earlier versions, without it."""
+    if (data is None) == (positional is None):
+        raise InputError("which data? give --data FOLDER, FILE or NAME, once")
+    return data if data is not None else Path(str(positional))
 
 
 def gallery_notes(manifest: PoisonManifest) -> list[str]:

@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 import json
+import shlex
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from mmpoison.base.phrasing import count_of
 from mmpoison.cli.console import busy, console, echo, print_tables, say
 from mmpoison.cli.matrix import is_matrix, report_matrix
-from mmpoison.cli.options import Format, FormatOption
+from mmpoison.cli.options import AllOption, Format, FormatOption
 from mmpoison.errors import InputError
 
 if TYPE_CHECKING:
     from mmpoison.records.run_files import Metrics
     from mmpoison.reporting.table import Table
-
-
-MANY_SETTINGS = 12
-"""Of more than these a terminal shows one table, a row each: hundreds are too many to scroll through."""
 
 
 def report(
@@ -28,27 +27,36 @@ def report(
     ],
     against: Annotated[
         list[Path] | None,
-        typer.Option(help="Runs of another setting: compare the two, paired by seed."),
+        typer.Option(
+            help="Runs of another setting: compare the two, paired by seed.",
+            rich_help_panel="Comparison",
+        ),
     ] = None,
     models: Annotated[
         str | None,
         typer.Option(
-            help="Two models of the runs to compare, paired by seed, e.g. clean_model,poisoned."
+            help="Two models of the runs to compare, paired by seed, e.g. clean_model,poisoned.",
+            rich_help_panel="Comparison",
         ),
     ] = None,
     markdown: Annotated[
-        Path | None, typer.Option(help="Write the tables to this file too, as Markdown.")
+        Path | None,
+        typer.Option(
+            help="Write the tables to this file too, as Markdown.", rich_help_panel="Files"
+        ),
     ] = None,
     paper: Annotated[
         list[str] | None,
         typer.Option(
-            help="A table or figure of the paper, e.g. table-3, figure-5b, or all, next to our numbers; several times."
+            help="A table or figure of the paper, e.g. table-3, figure-5b, or all, next to our numbers; several times.",
+            rich_help_panel="Paper",
         ),
     ] = None,
     out: Annotated[
         Path | None,
         typer.Option(
-            help="Folder for the files of --paper, `paper` in the first folder given by default; or of a matrix."
+            help="Folder for the files of --paper, `paper` in the first folder given by default; or of a matrix.",
+            rich_help_panel="Files",
         ),
     ] = None,
     claims: Annotated[
@@ -56,6 +64,7 @@ def report(
         typer.Option(
             "--claims",
             help="Claim by claim of the paper: holds, does not hold, undecided, cannot be tested here.",
+            rich_help_panel="Paper",
         ),
     ] = False,
     links: Annotated[
@@ -63,23 +72,29 @@ def report(
         typer.Option(
             "--links/--no-links",
             help="With --paper and --claims: lead to the runs of each number, or short pages without them.",
+            rich_help_panel="Paper",
         ),
     ] = True,
     parquet: Annotated[
         Path | None,
         typer.Option(
-            help="Write every number and parameter to this Parquet file, a row a run, goal and model."
+            help="Write every number and parameter to this Parquet file, a row a run, goal and model.",
+            rich_help_panel="Files",
         ),
     ] = None,
     html: Annotated[
         Path | None,
         typer.Option(
-            help="Write one HTML page of the run, or of all the runs, to this file: it opens offline and prints."
+            help="Write one HTML page of the run, or of all the runs, to this file: it opens offline and prints.",
+            rich_help_panel="Files",
         ),
     ] = None,
     form: FormatOption = "table",
+    whole: AllOption = False,
 ) -> None:
     """Show finished runs again: one gets its table and page, several tables of means over seeds.
+
+    A terminal shows the summary first; --all shows every table and column, and intervals. The other formats have all.
 
     Example: [bold]mmpoison report runs/openmoji-seed0[/bold]
 
@@ -133,10 +148,11 @@ def report(
         )
         return
     if paper or claims:
-        print_paper(paper or [], runs, out or runs[0] / "paper", form, claims=claims, links=links)
+        folder = out or runs[0] / "paper"
+        print_paper(paper or [], runs, folder, form, claims=claims, links=links, whole=whole)
         return
     if len(folders) == 1 and not (against or models or markdown) and form == "table":
-        show_run(folders[0])
+        show_run(folders[0], whole=whole)
         return
     if against:
         tables = compare_runs(folders, against)
@@ -153,20 +169,45 @@ def report(
     if markdown is not None:
         with atomic_file(markdown) as temporary:
             temporary.write_text(as_markdown(tables), encoding="utf-8")
-    shown = in_short(tables, form)
-    print_tables(shown, form)
-    if len(shown) < len(tables) and markdown is None:
-        say("the tables of each setting: --markdown FILE, --html FILE, or --format json")
+    print_first(tables, form, whole=whole)
 
 
-def in_short(tables: list[Table], form: Format) -> list[Table]:
-    """Leave out tables of single settings: on a terminal, for many settings, only the comparing tables are shown."""
-    many = sum(table.of_models for table in tables) > MANY_SETTINGS
-    return [table for table in tables if table.of_all] if many and form == "table" else tables
+def print_first(
+    tables: Sequence[Table], form: Format, *, whole: bool = False, rest: str = "--all"
+) -> None:
+    """Print tables; on a terminal the summary alone, and how to get the rest.
+
+    Args:
+        tables: All of them.
+        form: How to print.
+        whole: Print all of them on a terminal too.
+        rest: What prints the rest.
+    """
+    from mmpoison.reporting.terminal_tables import first_tables, hides
+
+    first = tables if whole or form != "table" else first_tables(tables)
+    print_tables(first, form, whole=whole)
+    if form == "table" and not whole:
+        _say_the_rest(len(tables) - len(first), hides(first), rest)
+
+
+def _say_the_rest(tables: int, columns: bool, rest: str) -> None:
+    """Say how many more tables there are, whether these have more columns or intervals, and what prints them."""
+    more = [count_of(tables, "more table")] if tables else []
+    more += ["all columns and intervals"] if columns else []
+    if more:
+        say(f"{', '.join(more)}: {rest}")
 
 
 def print_paper(
-    names: list[str], runs: list[Path], out: Path, form: Format, *, claims: bool, links: bool
+    names: list[str],
+    runs: list[Path],
+    out: Path,
+    form: Format,
+    *,
+    claims: bool,
+    links: bool,
+    whole: bool = False,
 ) -> None:
     """Write tables and figures of the paper, or its claims, and print the tables."""
     from mmpoison.paper.verdicts import write_claims
@@ -176,7 +217,7 @@ def print_paper(
         written = write_paper(names, runs, out, links=links) if names else []
         if claims:
             written.append(write_claims(runs, out, links=links))
-    print_tables([table for one in written for table in one.tables], form)
+    print_first([table for one in written for table in one.tables], form, whole=whole)
     if form == "table":
         for one in written:
             for note in one.page.notes:
@@ -185,28 +226,43 @@ def print_paper(
             console.print(str(file), soft_wrap=True, highlight=False, markup=False)
 
 
-def print_metrics(metrics: Metrics, form: Format) -> None:
+def print_metrics(
+    metrics: Metrics, form: Format, *, whole: bool = False, rest: str = "--all"
+) -> None:
     """Print what was measured of some models: as tables, or as `metrics.json`."""
     from mmpoison.reporting.seeds import metrics_tables
+    from mmpoison.reporting.terminal_tables import hides
     from mmpoison.reporting.terminal_view import terminal_table
 
     if form == "json":
         echo(json.dumps(metrics.to_json(), indent=2))
-    elif form == "markdown":
+    elif form != "table":
         print_tables(metrics_tables(metrics), form)
     else:
         console.print(terminal_table(metrics))
-        if more := [table for table in metrics_tables(metrics) if not table.of_models]:
-            print_tables(more, form)
+        # of one run the table above has every goal: no table of all settings
+        tables = [table for table in metrics_tables(metrics) if not table.of_all]
+        more = tables if whole else [t for t in tables if not (t.of_models or t.detail)]
+        print_tables(more, form, whole=whole)
+        if not whole:
+            _say_the_rest(len(tables) - len(more), hides(more), rest)
 
 
-def show_run(folder: Path, page: Path | None = None, *, drawn: bool = True) -> None:
+def command_for_all(runs: Sequence[Path]) -> str:
+    """Return the command that prints every table of some runs."""
+    return shlex.join(["mmpoison", "report", *map(str, runs), "--all"])
+
+
+def show_run(
+    folder: Path, page: Path | None = None, *, drawn: bool = True, whole: bool = False
+) -> None:
     """Make a finished run's page, and print its tables and where everything is.
 
     Args:
         folder: The run folder.
         page: Its page, where it is written already.
         drawn: False makes the page alone.
+        whole: Print every table and column.
     """
     from mmpoison.paper.report_section import paper_section
     from mmpoison.records.run_files import Metrics
@@ -215,6 +271,8 @@ def show_run(folder: Path, page: Path | None = None, *, drawn: bool = True) -> N
     page = page or write_report(folder, paper_section([folder]))
     if not drawn:
         return
-    print_metrics(Metrics.read(folder / "metrics.json"), "table")
+    print_metrics(
+        Metrics.read(folder / "metrics.json"), "table", whole=whole, rest=command_for_all([folder])
+    )
     console.print(f"run folder: {folder.resolve()}", soft_wrap=True, highlight=False, markup=False)
     console.print(f"page:       {page.resolve()}", soft_wrap=True, highlight=False, markup=False)

@@ -7,10 +7,13 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich.table import Table
 
-from mmpoison.cli.console import console, live_progress, print_tables, stderr_console
+from mmpoison.cli.console import console, live_progress, stderr_console
 from mmpoison.cli.matrix import has_matrix, run_the_matrix
 from mmpoison.cli.options import (
+    CHANGES,
+    OUTPUT,
     DataRootOption,
     DeviceOption,
     Format,
@@ -19,7 +22,7 @@ from mmpoison.cli.options import (
     SeedOption,
     StudyOption,
 )
-from mmpoison.cli.report import show_run
+from mmpoison.cli.report import command_for_all, print_first, show_run
 from mmpoison.cli.sweep import (
     DryRunOption,
     RayOption,
@@ -72,13 +75,19 @@ def run(
         typer.Option(help="Seeds, e.g. 3 or 0-4 or 0,2,5; each gets its own run folder."),
     ] = None,
     attack: Annotated[
-        str | None, typer.Option(help="Which attack, e.g. single-target-image.")
+        str | None,
+        typer.Option(help="Which attack, e.g. single-target-image.", rich_help_panel=CHANGES),
     ] = None,
     goal: Annotated[
         list[str] | None,
-        typer.Option(help="A2B, e.g. sheep2aeroplane; several times for several goals."),
+        typer.Option(
+            help="A2B, e.g. sheep2aeroplane; several times for several goals.",
+            rich_help_panel=CHANGES,
+        ),
     ] = None,
-    mode: Annotated[str | None, typer.Option(help="add or replace.")] = None,
+    mode: Annotated[
+        str | None, typer.Option(help="add or replace.", rich_help_panel=CHANGES)
+    ] = None,
     preset: PresetOption = None,
     data_root: DataRootOption = None,
     study: StudyOption = None,
@@ -86,8 +95,10 @@ def run(
     save_models: Annotated[
         bool | None,
         typer.Option(
+            "--save-models/--no-save-models",
             "--models/--no-models",
             help="Save the checkpoints; by default where the recipe is about one run.",
+            rich_help_panel=OUTPUT,
         ),
     ] = None,
     device: DeviceOption = "auto",
@@ -99,21 +110,32 @@ def run(
     rows: Annotated[
         str | None,
         typer.Option(
-            help="Of a matrix: rows with commas, e.g. II-own,orphan, or registered attacks."
+            help="Of a matrix: rows with commas, e.g. II-own,orphan, or registered attacks.",
+            rich_help_panel="A matrix of attacks and defences",
         ),
     ] = None,
     columns: Annotated[
         str | None,
-        typer.Option(help="Of a matrix: columns with commas, or registered defences."),
+        typer.Option(
+            help="Of a matrix: columns with commas, or registered defences.",
+            rich_help_panel="A matrix of attacks and defences",
+        ),
     ] = None,
     goals: Annotated[
-        int | None, typer.Option(min=1, max=1000, help="Of a matrix: how many random goals.")
+        int | None,
+        typer.Option(
+            min=1,
+            max=1000,
+            help="Of a matrix: how many random goals.",
+            rich_help_panel="A matrix of attacks and defences",
+        ),
     ] = None,
     tuning: Annotated[
         bool,
         typer.Option(
             "--tuning",
             help="Of a matrix: only the goal and seed on which settings are chosen, and which are left out otherwise.",
+            rich_help_panel="A matrix of attacks and defences",
         ),
     ] = False,
     measured: Annotated[
@@ -142,11 +164,10 @@ def run(
     from mmpoison.api.data import SEVERAL_GOALS
     from mmpoison.attacks.catalogue import takes_several_goals
     from mmpoison.runs.recipe import load_recipe, parse_changes
-    from mmpoison.runs.recipe_files import folder_name, list_recipes, recipe_on
+    from mmpoison.runs.recipe_files import folder_name, recipe_on
 
     if show:
-        for line in list_recipes():
-            typer.echo(line)
+        show_recipes()
         return
     if recipe is None:
         raise InputError(
@@ -238,6 +259,39 @@ def run(
     )
 
 
+def show_recipes() -> None:
+    """List the shipped recipes, one a line: as a table on a terminal, whole for a program."""
+    from mmpoison.runs.recipe_files import MEASURED_ON, list_recipes, listed_recipes
+
+    if not console.is_terminal:
+        for line in list_recipes():
+            typer.echo(line)
+        return
+    table = Table(box=None, pad_edge=False)
+    rows = listed_recipes()
+    longest = max(len(row.name) for row in rows)
+    table.add_column("recipe")
+    table.add_column("minutes", justify="right")
+    # only this one is cut: a name or a number must be whole
+    rest = max(20, console.width - longest - len("minutes") - 4)
+    table.add_column("what it is", no_wrap=True, overflow="ellipsis", max_width=rest)
+    on: dict[tuple[str, ...], list[str]] = {}
+    for row in rows:
+        # "Table 3: " says what the name says
+        title = row.title.removeprefix(f"{row.name.capitalize().replace('-', ' ')}: ")
+        table.add_row(row.name, "" if row.minutes is None else str(row.minutes), safe_text(title))
+        if row.data:
+            on.setdefault(tuple(row.data), []).append(row.name)
+    console.print(table, highlight=False)
+    console.print(
+        f"\nMinutes: measured on two cores with bf16, --on {MEASURED_ON} where a recipe has several data sets.",
+        highlight=False,
+    )
+    for data, names in on.items():
+        which = names[0] if len(names) == 1 else f"{names[0]} to {names[-1]}"
+        console.print(f"{which}: --on {', '.join(data)}", highlight=False)
+
+
 def _run_seeds(
     name: str,
     seeds: list[Any],
@@ -272,7 +326,7 @@ def _run_seeds(
     if len(finished) > 1 or form != "table":
         from mmpoison.reporting.seeds import seed_tables
 
-        print_tables(seed_tables(finished), form)
+        print_first(seed_tables(finished), form, rest=command_for_all(finished))
 
 
 def _run_folder(recipe: Any, out: Path | None, *, many: bool) -> Path:

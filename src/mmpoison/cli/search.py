@@ -32,15 +32,14 @@ def search(
     models: Annotated[
         list[str] | None,
         typer.Option(
+            "--model",
             "--models",
             metavar="MODEL...",
             help="Up to four models: folders, files or names; NAME=MODEL sets the name shown. The others are compared "
             "with the first.",
         ),
     ] = None,
-    more: Annotated[
-        list[str] | None, typer.Argument(metavar="[MODEL...]", show_default=False)
-    ] = None,
+    more: Annotated[list[str] | None, typer.Argument(hidden=True)] = None,
     data: Annotated[
         list[str] | None,
         typer.Option(
@@ -49,10 +48,20 @@ def search(
         ),
     ] = None,
     demo: Annotated[
-        bool, typer.Option("--demo", help="The models and data of the last demo run in runs/.")
+        bool,
+        typer.Option(
+            "--demo",
+            help="The models and data of the last demo run in runs/.",
+            rich_help_panel="Models and data of a run",
+        ),
     ] = False,
     run: Annotated[
-        Path | None, typer.Option("--run", help="The models and data of a run folder.")
+        Path | None,
+        typer.Option(
+            "--run",
+            help="The models and data of a run folder.",
+            rich_help_panel="Models and data of a run",
+        ),
     ] = None,
     manifest: Annotated[
         Path | None,
@@ -66,7 +75,7 @@ def search(
 ) -> None:
     """Search a gallery in the browser, with up to four models side by side.
 
-    Example: [bold]mmpoison search --models clean poisoned filtered --data scenes --port 8747[/bold]
+    Example: [bold]mmpoison search --model clean poisoned filtered --data scenes --port 8747[/bold]
 
     After a demo: [bold]mmpoison search --demo[/bold]
     """
@@ -85,7 +94,7 @@ def search(
         found = _of_run(run) if run is not None else _of_demo()
         named, sets = [*found[0], *named], [found[1], *sets]
     if not named or not sets:
-        raise InputError("give --models and --data, or --demo, or --run DIR")
+        raise InputError("give --model and --data, or --demo, or --run DIR")
     library = Library(named, sets, device=device, say=say, on_failure=lambda: app.state.stop())
     app = search_app(Engine(library), host=host)
 

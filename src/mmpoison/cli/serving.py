@@ -15,16 +15,25 @@ from mmpoison.cli.console import say
 DEFAULT_PORT = 8747
 PortOption = Annotated[
     int,
-    typer.Option("--port", min=0, max=65535, help="Port of the page; 0 takes a free one."),
+    typer.Option(
+        "--port",
+        min=0,
+        max=65535,
+        help="Port of the page; 0 takes a free one.",
+        rich_help_panel="Page",
+    ),
 ]
 HostOption = Annotated[
     str,
     typer.Option(
-        "--host", help="Address to listen on; everyone who can reach it can see the page."
+        "--host",
+        help="Address to listen on; everyone who can reach it can see the page.",
+        rich_help_panel="Page",
     ),
 ]
 OpenOption = Annotated[
-    bool, typer.Option("--open/--no-open", help="Open the page in your browser.")
+    bool,
+    typer.Option("--open/--no-open", help="Open the page in your browser.", rich_help_panel="Page"),
 ]
 
 

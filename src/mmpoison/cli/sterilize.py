@@ -42,21 +42,31 @@ def sterilize(
     held_out: Annotated[
         float,
         typer.Option(
-            help="Share of the clean images to judge by, never trained on; 0: train on all, judge nothing."
+            help="Share of the clean images to judge by, never trained on; 0: train on all, judge nothing.",
+            rich_help_panel="How the repair is judged",
         ),
     ] = 0.2,
     max_utility_loss: Annotated[
         float | None,
         typer.Option(
-            help="Save no model that lost more Hit@K on the held-out images; 0.02 unless given."
+            help="Save no model that lost more Hit@K on the held-out images; 0.02 unless given.",
+            rich_help_panel="How the repair is judged",
         ),
     ] = None,
     canary_goal: Annotated[
         list[str] | None,
-        typer.Option(help="A2B that is known to be in the suspect: stop when it is gone."),
+        typer.Option(
+            help="A2B that is known to be in the suspect: stop when it is gone.",
+            rich_help_panel="How the repair is judged",
+        ),
     ] = None,
     stop: Annotated[
-        bool, typer.Option("--stop/--no-stop", help="Stop when the canary is quiet.")
+        bool,
+        typer.Option(
+            "--stop/--no-stop",
+            help="Stop when the canary is quiet.",
+            rich_help_panel="How the repair is judged",
+        ),
     ] = True,
     evaluate_every: Annotated[
         int | None,
@@ -64,11 +74,15 @@ def sterilize(
             min=1,
             max=10**9,
             help="Measure after so many steps too, not only at 1, 2, 5, 10, ... and each epoch.",
+            rich_help_panel="How the repair is judged",
         ),
     ] = None,
     goal: Annotated[
         list[str] | None,
-        typer.Option(help="A2B to show on the test part; those of the manifest by default."),
+        typer.Option(
+            help="A2B to show on the test part; those of the manifest by default.",
+            rich_help_panel="How the repair is judged",
+        ),
     ] = None,
     device: DeviceOption = "auto",
     track: TrackOption = None,
@@ -87,7 +101,7 @@ def sterilize(
     """
     from mmpoison.api import defenses as api
     from mmpoison.reporting.repair import repair_table
-    from mmpoison.reporting.table import terminal
+    from mmpoison.reporting.terminal_tables import terminal
     from mmpoison.runs.sterilize_model import DEFAULT_REPAIR, work_folder
 
     hold_output(context, out, work=work_folder(out))

@@ -15,9 +15,10 @@ import typer
 from rich.live import Live
 from rich.table import Table
 
+from mmpoison.base.heartbeat import Heartbeat
 from mmpoison.base.phrasing import count_of
 from mmpoison.cli.console import console, live_progress, say
-from mmpoison.cli.options import WORKERS, DataRootOption, DeviceOption
+from mmpoison.cli.options import COMPUTE, OUTPUT, WORKERS, DataRootOption, DeviceOption
 from mmpoison.errors import InputError
 from mmpoison.reporting.text import safe_text
 
@@ -40,21 +41,34 @@ WorkersOption = Annotated[
         min=1,
         max=WORKERS,
         help="Processes, each with one run at a time; as many as cores by default.",
+        rich_help_panel=COMPUTE,
     ),
 ]
-ThreadsOption = Annotated[int, typer.Option(min=1, max=WORKERS, help="Threads of each worker.")]
+ThreadsOption = Annotated[
+    int, typer.Option(min=1, max=WORKERS, help="Threads of each worker.", rich_help_panel=COMPUTE)
+]
 RetriesOption = Annotated[
     int,
     typer.Option(
-        min=0, max=1000, help="Retries of a run that crashed or met an error of the machine."
+        min=0,
+        max=1000,
+        help="Retries of a run that crashed or met an error of the machine.",
+        rich_help_panel=COMPUTE,
     ),
 ]
 RayOption = Annotated[
     str | None,
-    typer.Option("--ray", help="Address of a Ray cluster (HOST:PORT, auto), or local."),
+    typer.Option(
+        "--ray",
+        help="Address of a Ray cluster (HOST:PORT, auto), or local.",
+        rich_help_panel=COMPUTE,
+    ),
 ]
 DryRunOption = Annotated[
-    bool, typer.Option("--dry-run", help="Show what would be done, and do nothing.")
+    bool,
+    typer.Option(
+        "--dry-run", help="Show what would be done, and do nothing.", rich_help_panel=OUTPUT
+    ),
 ]
 
 
@@ -69,10 +83,17 @@ def sweep(
             "--set",
             metavar="KEY=VALUE,...",
             help="One value changes a key in all runs, several make a grid.",
+            rich_help_panel="Which runs",
         ),
     ] = None,
-    seeds: Annotated[str | None, typer.Option(help="Seeds, e.g. 3 or 0-4 or 0,2,5.")] = None,
-    goals: Annotated[str | None, typer.Option(help="all, or A2B,C2D: a run for each goal.")] = None,
+    seeds: Annotated[
+        str | None,
+        typer.Option(help="Seeds, e.g. 3 or 0-4 or 0,2,5.", rich_help_panel="Which runs"),
+    ] = None,
+    goals: Annotated[
+        str | None,
+        typer.Option(help="all, or A2B,C2D: a run for each goal.", rich_help_panel="Which runs"),
+    ] = None,
     data_root: DataRootOption = None,
     workers: WorkersOption = None,
     threads: ThreadsOption = 1,
@@ -80,7 +101,12 @@ def sweep(
     ray: RayOption = None,
     save_models: Annotated[
         bool | None,
-        typer.Option("--models/--no-models", help="Save the checkpoints in the run folders."),
+        typer.Option(
+            "--save-models/--no-save-models",
+            "--models/--no-models",
+            help="Save the checkpoints in the run folders.",
+            rich_help_panel=OUTPUT,
+        ),
     ] = None,
     device: DeviceOption = "auto",
     dry_run: DryRunOption = False,
@@ -195,7 +221,8 @@ def read_sweep(recipe: str, changes: dict[str, Any], **more: Any) -> Sweep:
     def classes(one: Recipe) -> Sequence[str]:
         return goal_classes(run_cache.pairs(one.data, one.seed))
 
-    return load_sweep(recipe, changes, classes=classes, **more)
+    with Heartbeat(say, "loading data"):
+        return load_sweep(recipe, changes, classes=classes, **more)
 
 
 def run_all(
@@ -225,7 +252,8 @@ def run_all(
         return
     console.print(
         f"[bold]{safe_text(sweep.base.name)}[/bold]: {safe_text(sweep.base.description)}; "
-        f"{len(sweep.runs)} runs, {count} workers, {threads} threads each; {safe_text(str(out))}",
+        f"{count_of(len(sweep.runs), 'run')}, {count_of(count, 'worker')}, {count_of(threads, 'thread')} each; "
+        f"{safe_text(str(out))}",
         highlight=False,
     )
     with shown() as on_change:
@@ -262,22 +290,33 @@ def cores() -> int:
 
 @contextmanager
 def shown() -> Iterator[Any]:
-    """Draw the state of a sweep: a live table on a terminal, elsewhere a line for each run."""
+    """Draw the state of a sweep: a live table on a terminal, elsewhere a line for each run, and every 30 seconds."""
     if not console.is_terminal:
         shown_runs = 0
+        with Heartbeat(say, "starting workers") as heartbeat:
 
-        def line(state: SweepState) -> None:
-            nonlocal shown_runs
-            for name, seconds in state.done[shown_runs:]:
-                number = state.found + state.done.index((name, seconds)) + 1
-                say(f"{number}/{state.total} {name}: {seconds:.0f} s")
-            shown_runs = len(state.done)
+            def line(state: SweepState) -> None:
+                nonlocal shown_runs
+                for number, (name, seconds) in enumerate(state.done[shown_runs:], shown_runs + 1):
+                    heartbeat.say(f"{state.found + number}/{state.total} {name}: {seconds:.0f} s")
+                shown_runs = len(state.done)
+                heartbeat.at = _state_line(state)
 
-        yield line
+            yield line
         return
     begun = time.monotonic()
     with Live(console=console, refresh_per_second=4, transient=True) as live:
         yield lambda state: live.update(_table(state, begun))
+
+
+def _state_line(state: SweepState) -> str:
+    """Describe in one line what a sweep is doing; empty if it is doing nothing."""
+    now = time.monotonic()
+    running = [f"{name} ({at}) for {duration(now - since)}" for name, at, since in state.at[:2]]
+    if len(state.at) > len(running):
+        running.append(f"{len(state.at) - len(running)} more")
+    complete = f"{state.found + len(state.done)} of {state.total} runs complete"
+    return f"{complete}, running {', '.join(running)}" if running else ""
 
 
 def _table(state: SweepState, begun: float) -> Table:

@@ -135,16 +135,18 @@ class TestEmbeddings:
         progress: Progress | None = None,
     ) -> TestEmbeddings:
         """Embed the gallery and the captions once."""
-        total = len(test.gallery) + len(test.pairs)
+        captions = test.pairs.captions
+        # equal captions are embedded once
+        images, texts = len(test.gallery), len(set(captions))
 
         def shifted(offset: int) -> Progress | None:
             if progress is None:
                 return None
-            return lambda done, _: progress(offset + done, total)
+            return lambda done, _: progress(offset + done, images + texts)
 
         return cls(
             embed_images(encoder, inputs, test.gallery, progress=shifted(0)),
-            embed_texts(encoder, inputs, test.pairs.captions, progress=shifted(len(test.gallery))),
+            embed_texts(encoder, inputs, captions, progress=shifted(images)),
         )
 
     def ranks(

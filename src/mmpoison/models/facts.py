@@ -18,9 +18,10 @@ def encoder_facts(encoder: DualEncoder) -> dict[str, Any]:
 
     Returns:
         `name`; `architecture`, `source` and `poisoned` if they are known; `activation`, `parameters` (also of each
-        encoder), `embedding` (dimensions), `image_size` (pixels), `context` (tokens), `preprocessing`, `temperature`
-        (exp of the learnt scale) and `digest` (sha256 of the weights).
+        encoder), `embedding` (dimensions), `image_size` (pixels), `context` (tokens), `preprocessing`, `logit_scale`
+        (what cosines are multiplied by), `temperature` (what they are divided by) and `digest` (sha256 of the weights).
     """
+    scale = float(encoder.logit_scale.detach().exp().max())
     cfg = encoder.config["model_cfg"]
     record = encoder.record.to_json()
     preprocess = encoder.config.get("preprocess_cfg", {})
@@ -42,7 +43,8 @@ def encoder_facts(encoder: DualEncoder) -> dict[str, Any]:
             for key in ("mean", "std", "interpolation", "resize_mode")
             if key in preprocess
         },
-        "temperature": round(float(encoder.logit_scale.detach().exp().max()), 4),
+        "logit_scale": round(scale, 4),
+        "temperature": float(f"{1 / scale:.4g}"),
         "digest": encoder.digest(),
     }
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import socket
 import textwrap
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from functools import cache
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from mmpoison.errors import InputError
 
@@ -26,6 +29,38 @@ def no_downloads() -> Iterator[None]:
         constants.HF_HUB_OFFLINE = before
 
 
+REACH_SECONDS = 5.0
+"""How long a connection to the hub may take before the machine counts as offline."""
+
+
+@contextmanager
+def hub_if_reached() -> Iterator[None]:
+    """Keep off the hub while the block runs if it cannot be reached: what is cached loads at once, the rest is refused.
+
+    huggingface_hub itself tries each file six times, for a minute and twenty lines.
+    """
+    with nullcontext() if _is_reached() else no_downloads():
+        yield
+
+
+@cache
+def _is_reached() -> bool:
+    from urllib.request import getproxies
+
+    from huggingface_hub import constants
+
+    address = urlsplit(constants.ENDPOINT)
+    # behind a proxy this machine itself need not reach it
+    if constants.HF_HUB_OFFLINE or getproxies() or address.hostname is None:
+        return True
+    port = address.port or (80 if address.scheme == "http" else 443)
+    try:
+        socket.create_connection((address.hostname, port), REACH_SECONDS).close()
+    except OSError:
+        return False
+    return True
+
+
 def hub_folder(
     repository: str, patterns: Sequence[str], *, revision: str = "", fetch: bool = True
 ) -> Path:
@@ -44,15 +79,16 @@ def hub_folder(
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
     try:
-        return Path(
-            snapshot_download(
-                repository,
-                revision=revision or None,
-                allow_patterns=list(patterns),
-                # huggingface_hub 1.33 asks for a commit's list of files even where HF_HUB_OFFLINE is set
-                local_files_only=not fetch or constants.HF_HUB_OFFLINE,
+        with hub_if_reached():
+            return Path(
+                snapshot_download(
+                    repository,
+                    revision=revision or None,
+                    allow_patterns=list(patterns),
+                    # huggingface_hub 1.33 asks for a commit's list of files even where HF_HUB_OFFLINE is set
+                    local_files_only=not fetch or constants.HF_HUB_OFFLINE,
+                )
             )
-        )
     except (HfHubHTTPError, HFValidationError, OSError) as error:
         raise not_fetched(repository, error, fetch=fetch) from None
 
@@ -69,7 +105,8 @@ def hub_file(repository: str, names: Sequence[str], *, revision: str = "") -> Pa
     offline: Exception | None = None
     for name in names:
         try:
-            return Path(hf_hub_download(repository, name, revision=revision or None))
+            with hub_if_reached():
+                return Path(hf_hub_download(repository, name, revision=revision or None))
         except LocalEntryNotFoundError as error:  # not in the cache, and the hub cannot be reached
             offline = offline or error
         except EntryNotFoundError:
@@ -97,5 +134,10 @@ def not_fetched(what: str, error: Exception, *, fetch: bool = True) -> InputErro
     from huggingface_hub import constants
 
     first = (str(error).strip().splitlines() or [repr(error)])[0]
-    why = "HF_HUB_OFFLINE is set" if constants.HF_HUB_OFFLINE else textwrap.shorten(first, 160)
+    if constants.HF_HUB_OFFLINE:
+        why = "HF_HUB_OFFLINE is set"
+    elif not _is_reached():
+        why = f"no connection to {urlsplit(constants.ENDPOINT).hostname}"
+    else:
+        why = textwrap.shorten(first, 160)
     return InputError(f"{what!r} is not on this machine and cannot be downloaded ({why})")

@@ -25,7 +25,7 @@ from mmpoison.models.architectures import (
 from mmpoison.models.checkpoint import CONFIG_FILE, encoder_from_config
 from mmpoison.models.dual_encoder import CLIP_PREPROCESSING, DualEncoder
 from mmpoison.models.fit import build_with_weights, check_usable
-from mmpoison.models.hub import not_fetched
+from mmpoison.models.hub import hub_if_reached, not_fetched
 from mmpoison.models.hugging_face import is_transformers_naming
 from mmpoison.models.open_clip_build import build_module, build_tokenizer
 from mmpoison.models.weights_file import Weights, read_weights
@@ -54,7 +54,8 @@ def load_tag(architecture: str, tag: str, *, trust: bool = False) -> DualEncoder
         )
     check_activation(architecture, uses_quick_gelu(cfg), tag_activation(architecture, known), name)
     try:
-        file = Path(pretrained.download_pretrained(known))
+        with hub_if_reached():
+            file = Path(pretrained.download_pretrained(known))
     except (OSError, RuntimeError, ValueError) as error:
         reason = not_fetched(name, error)
         raise InputError(

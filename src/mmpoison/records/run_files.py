@@ -306,6 +306,7 @@ class RunFacts(Record):
     Attributes:
         goals: The goals in their order.
         models: Names of the models by row, where no recipe says them.
+        row_names: Names of rows that differ from the usual ones: a model of unknown past is not called poisoned.
         training: How each model was trained.
         flags: What a reader must know before believing the numbers.
         seconds: Time by stage.
@@ -326,6 +327,7 @@ class RunFacts(Record):
     data: OrEmpty[DataFacts] = DataFacts()
     model: OrEmpty[ModelFacts] = ModelFacts()
     models: OrEmpty[dict[str, str]] = {}
+    row_names: OrEmpty[dict[str, str]] = {}
     training: OrEmpty[dict[str, TrainingRecord]] = {}
     device: str | None = None
     versions: OrEmpty[dict[str, str]] = {}

@@ -16,7 +16,8 @@ from mmpoison.reporting.seeds import (
     summary_markdown,
     summary_table,
 )
-from mmpoison.reporting.table import Column, Table, markdown, terminal
+from mmpoison.reporting.table import Column, Table, markdown
+from mmpoison.reporting.terminal_tables import terminal
 from mmpoison.reporting.terminal_view import terminal_table
 from mmpoison.reporting.text import safe_text
 from mmpoison.reporting.tidy import results_table, write_results

@@ -23,7 +23,7 @@ COLUMNS = (
     Column("95% interval"),
     Column("t p", 4),
     Column("Wilcoxon p", 4),
-    Column("d", 2),
+    Column("d", 2, narrow=False),
     Column("r", 2, narrow=False),
 )
 NOTE = (

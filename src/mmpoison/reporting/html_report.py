@@ -33,6 +33,7 @@ from mmpoison.reporting.seeds import group_tables, metrics_tables
 from mmpoison.reporting.summary import (
     RANK_LIST_MODELS,
     Model,
+    computed_models,
     goal_title,
     headline,
     shown_models,
@@ -234,6 +235,13 @@ def _plain_table(table: Table) -> _PlainTable:
 
 
 def _rows(metrics: Metrics, goal: str) -> list[Row]:
+    # an evaluation of one model lacks most rows of a run, and a reader looks for none of them
+    evaluated = bool(metrics.run.row_names)
+    models = (
+        computed_models(metrics, goal)
+        if evaluated
+        else shown_models(metrics.goal.get(goal, metrics.utility))
+    )
     return [
         Row(
             model,
@@ -241,7 +249,7 @@ def _rows(metrics: Metrics, goal: str) -> list[Row]:
             metrics.utility.get(model.key) or Utility(),
             metrics.spread(goal, model.key),
         )
-        for model in shown_models(metrics.goal.get(goal, metrics.utility))
+        for model in models
     ]
 
 

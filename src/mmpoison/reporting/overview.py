@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from mmpoison.records.run_files import FilterFacts, Metrics
 from mmpoison.reporting.measures import (
     MEASURES,
+    SHARE,
     UTILITY,
     Retrieval,
     Value,
@@ -57,9 +58,29 @@ def overview_tables(groups: Sequence[Group]) -> list[Table]:
             _found(),
             "Mean ± standard deviation over n seeds; a mean of goals is over the goals' means. MinRank counts from 0.",
         ),
-        _table(groups, "All settings: what it costs", _costs()),
     ]
+    # what it costs does not depend on the goal: one row for all goals of the same runs
+    models = [replace(groups[place], goal=goals) for place, goals in same_runs(groups)]
+    if len(models) > 1:
+        tables.append(_table(models, "All settings: what it costs", _costs()))
     return [table for table in tables if len(table.columns) > 2]
+
+
+def same_runs(groups: Sequence[Group]) -> list[tuple[int, str]]:
+    """List the first setting of each set of runs, and the goals that were measured on these runs.
+
+    Args:
+        groups: Settings; those of the goals of one run hold the same runs.
+
+    Returns:
+        Place in `groups`, and goals with commas.
+    """
+    found: dict[tuple[int, ...], list[int]] = {}
+    for place, group in enumerate(groups):
+        found.setdefault(tuple(map(id, group.in_order())), []).append(place)
+    return [
+        (places[0], ", ".join(groups[place].goal for place in places)) for places in found.values()
+    ]
 
 
 def _found() -> list[_Measure]:
@@ -80,7 +101,7 @@ def _costs() -> list[_Measure]:
             for short, part in UTILITY.items()
         ),
         _measure("AUROC", filter_value("auroc"), note=FILTER_NOTE),
-        _measure("caught", _caught, note=FILTER_NOTE),
+        _measure("caught", _CAUGHT, note=FILTER_NOTE),
         _measure("lost", filter_value("clean_dropped_share"), note=FILTER_NOTE, digits=4),
         *(
             _measure(f"drift of {kind}s", drift_value(kind), note=DRIFT_NOTE)
@@ -104,15 +125,15 @@ def _measure(
 def _change(part: Retrieval) -> Value:
     value = utility_value(part, "hit@10")
 
-    def change(run: Metrics, goal: str, model: str) -> float | None:
+    def read(run: Metrics, goal: str, model: str) -> float | None:
         before, after = value(run, goal, "clean_model"), value(run, goal, model)
         return None if before is None or after is None else after - before
 
-    return change
+    # a share less a share
+    return Value(read, (-1.0, 1.0))
 
 
-def _caught(run: Metrics, goal: str, model: str) -> float | None:
-    return (run.run.filter or FilterFacts()).caught_share
+_CAUGHT = Value(lambda run, *_: (run.run.filter or FilterFacts()).caught_share, SHARE)
 
 
 def _table(

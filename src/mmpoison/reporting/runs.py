@@ -18,8 +18,9 @@ from mmpoison.reporting.parameters import (
     leave_out,
     parameters_of,
 )
+from mmpoison.reporting.summary import Model, named_models
 from mmpoison.reporting.text import as_number, clean
-from mmpoison.statistics import Summary, summarize
+from mmpoison.statistics import UNBOUNDED, Summary, summarize
 
 DEPTH = 3
 """How many folders deep runs are searched: a folder of sweeps, a sweep, its `runs`."""
@@ -56,9 +57,9 @@ class Group:
     """Runs that differ only in their seed, for one of their goals.
 
     Attributes:
-        recipe: Name of the recipe.
+        recipe: Name of the recipe; empty for an evaluation without one.
         goal: The goal.
-        mode: `add` or `replace`.
+        mode: `add` or `replace`; empty where it is not known.
         setting: What else distinguishes settings: the attack, its options, what was trained.
         parameters: Those of the recipe that distinguish it from other groups.
         runs: Metrics by seed.
@@ -90,25 +91,37 @@ class Group:
     def every_part(self) -> list[str]:
         """All that its runs have in common, in words."""
         first = next(iter(self.runs.values())).run
-        numbers = sorted({str(metrics.run.poisoned_pairs) for metrics in self.in_order()})
-        return [
+        pairs = {metrics.run.poisoned_pairs for metrics in self.in_order()} - {None}
+        numbers = "/".join(sorted(map(str, pairs)))
+        parts = [
             self.recipe,
             first.attack or USUAL_ATTACK,
             self.goal,
-            f"mode {self.mode}",
-            f"{'/'.join(numbers)} poisoned pairs",
+            self.mode and f"mode {self.mode}",
+            numbers and f"{numbers} poisoned pairs",
             f"trained: {first.trainable}" if first.trainable else USUAL_TRAINING,
             *(f"{key} {_as_text(value)}" for key, value in self.parameters.items()),
         ]
+        # an evaluation of a model has no recipe, mode and poison
+        return [part for part in parts if part]
+
+    @property
+    def models(self) -> list[Model]:
+        """The rows of its tables, with the names that they have in its runs."""
+        return named_models(next(iter(self.runs.values())).run)
 
     def in_order(self) -> Iterator[Metrics]:
         """Return metrics in the order of the seeds."""
         return (self.runs[seed] for seed in self.seeds)
 
-    def over_seeds(self, value: Callable[[Metrics], float | None]) -> Summary | None:
-        """Summarise one number of each run over the seeds; None where no run has it."""
+    def over_seeds(
+        self,
+        value: Callable[[Metrics], float | None],
+        bounds: tuple[float, float] = UNBOUNDED,
+    ) -> Summary | None:
+        """Summarise one number of each run over the seeds, within its bounds; None where no run has it."""
         found = [number for run in self.in_order() if (number := value(run)) is not None]
-        return summarize(found) if found else None
+        return summarize(found, bounds=bounds) if found else None
 
 
 def expand(folders: Sequence[Path]) -> list[Path]:
@@ -170,7 +183,7 @@ def group_metrics(runs: Sequence[RunRead]) -> list[Group]:
     groups: dict[tuple[str, str, str, str, str], Group] = {}
     for name, metrics, parameters in runs:
         run = metrics.run
-        recipe, mode, setting = str(run.recipe), str(run.mode), _setting(run)
+        recipe, mode, setting = run.recipe or "", run.mode or "", _setting(run)
         own = {key: parameters.get(key) for key in distinguishing[recipe]}
         seed = run.seed or 0
         for goal in metrics.goals:
@@ -188,7 +201,7 @@ def _distinguishing(runs: Sequence[RunRead]) -> dict[str, list[str]]:
     """Find the parameters in which the runs of each recipe differ."""
     rows: dict[str, list[Row]] = {}
     for run in runs:
-        rows.setdefault(str(run.metrics.run.recipe), []).append(
+        rows.setdefault(run.metrics.run.recipe or "", []).append(
             leave_out(run.parameters, SHOWN_OTHERWISE)
         )
     return {recipe: distinguishing_keys(found) for recipe, found in rows.items()}

@@ -19,11 +19,11 @@ from mmpoison.reporting.measures import (
     over_seeds,
     utility_value,
 )
-from mmpoison.reporting.overview import overview_tables
+from mmpoison.reporting.overview import overview_tables, same_runs
 from mmpoison.reporting.runs import Group, RunRead, group_metrics, group_runs
 from mmpoison.reporting.study import study_tables
-from mmpoison.reporting.summary import MODELS
-from mmpoison.reporting.table import Cell, Column, Table, markdown, terminal
+from mmpoison.reporting.table import Cell, Column, Table, markdown
+from mmpoison.reporting.terminal_tables import first_tables, terminal
 from mmpoison.reporting.text import clean
 from mmpoison.statistics import compare
 
@@ -85,7 +85,8 @@ def group_tables(groups: Sequence[Group]) -> list[Table]:
         groups: The settings.
     """
     tables = overview_tables(groups)
-    for group in groups:
+    shared = dict(same_runs(groups))
+    for place, group in enumerate(groups):
         main = _models_table(group, group.title, MEASURES, NOTE)
         tables.append(replace(main, of_models=True))
         if any(run.with_trigger for run in group.in_order()):
@@ -94,19 +95,20 @@ def group_tables(groups: Sequence[Group]) -> list[Table]:
                     group,
                     f"{group.goal}: with the trigger on the target images",
                     _WITH_TRIGGER,
-                    "The table above is of the gallery as it is. A clean model shows what the trigger does by itself.",
+                    "The main table is of the gallery as it is. A clean model shows what the trigger does by itself.",
                 )
             )
-        if any(run.utility_equal_texts for run in group.in_order()):
-            tables.append(
-                _models_table(
+        # utility and drift are of the models and not of a goal: once for all goals of the same runs
+        if goals := shared.get(place):
+            if any(run.utility_equal_texts for run in group.in_order()):
+                table = _models_table(
                     group,
-                    f"{group.goal}: utility where an equal caption of another image counts as right",
+                    f"{goals}: utility where an equal caption of another image counts as right",
                     _EQUAL_TEXTS,
-                    "The table above counts only a caption's own image and an image's own captions.",
+                    "Utility in the other tables counts only a caption's own image and an image's own captions.",
                 )
-            )
-        tables.extend(_drift_table(group))
+                tables.append(replace(table, detail=True))
+            tables.extend(_drift_table(group, goals))
         tables.extend(study_tables(group))
     return tables
 
@@ -115,7 +117,7 @@ def _models_table(
     group: Group, title: str, measures: Mapping[str, tuple[Column, Value]], note: str
 ) -> Table:
     rows: list[tuple[Cell, ...]] = []
-    for model in MODELS:
+    for model in group.models:
         cells = [over_seeds(group, value, model.key) for _, value in measures.values()]
         known = [cell for cell in cells if cell is not None]
         if known:
@@ -124,7 +126,7 @@ def _models_table(
     return Table(title, columns, tuple(rows), note)
 
 
-def _drift_table(group: Group) -> list[Table]:
+def _drift_table(group: Group, goals: str) -> list[Table]:
     kinds = {"texts": "text", "images": "image"}
     values = {
         name: [run.drift.number(key) for run in group.in_order()] for name, key in kinds.items()
@@ -149,18 +151,25 @@ def _drift_table(group: Group) -> list[Table]:
             )
     return [
         Table(
-            f"{group.goal}: drift",
+            f"{goals}: drift",
             (Column("Embeddings of"), Column("n"), Column("drift", 4)),
             tuple(rows),
             note,
             of_drift=True,
+            detail=True,
         )
     ]
 
 
-def summary_table(runs: Sequence[Path]) -> RenderableType:
-    """Draw `seed_tables` for the terminal."""
-    return terminal(seed_tables(runs))
+def summary_table(runs: Sequence[Path], *, whole: bool = False) -> RenderableType:
+    """Draw `seed_tables` for the terminal.
+
+    Args:
+        runs: Finished run folders, or folders of them.
+        whole: Draw every table and column, and intervals too.
+    """
+    tables = seed_tables(runs)
+    return terminal(tables if whole else first_tables(tables), whole=whole)
 
 
 def summary_markdown(runs: Sequence[Path]) -> str:

@@ -6,8 +6,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from mmpoison.base.record import Record
 from mmpoison.records.run_files import ClassChange, GoalRow, Silhouettes, TransferMeasures
+from mmpoison.reporting.measures import bounds_of
 from mmpoison.reporting.runs import Group
-from mmpoison.reporting.summary import MODELS, classes
+from mmpoison.reporting.summary import classes
 from mmpoison.reporting.table import Cell, Column, Table
 from mmpoison.statistics import Summary, summarize
 
@@ -23,14 +24,15 @@ _ROW = (
     ("Hit@10", "hit@10", 3),
     ("MinRank", "min_rank", 2),
 )
-_NAMES = {model.key: model.name for model in MODELS}
 
 
 def study_tables(group: Group) -> Iterator[Table]:
     """Make the tables of the studies that the runs of a group hold."""
     goal, studies = group.goal, [run.study for run in group.in_order()]
+    names = {model.key: model.name for model in group.models}
     yield from _rows_table(
         goal,
+        names,
         [study.queries.get(goal, {}) for study in studies],
         "where the queries come from",
         "Queries",
@@ -38,6 +40,7 @@ def study_tables(group: Group) -> Iterator[Table]:
     )
     yield from _rows_table(
         goal,
+        names,
         [study.query_length.get(goal, {}) for study in studies],
         "each caption once or several times in a row",
         "Repeats",
@@ -45,8 +48,8 @@ def study_tables(group: Group) -> Iterator[Table]:
         (("words", "words", 1), ("context full", "full_context", 2)),
     )
     yield from _collateral(goal, [study.collateral.get(goal, {}) for study in studies])
-    yield from _distribution([study.distribution for study in studies])
-    yield from _transfer(goal, [run.transfer for run in group.in_order()])
+    yield from _distribution(names, [study.distribution for study in studies])
+    yield from _transfer(goal, names, [run.transfer for run in group.in_order()])
 
 
 def _keys(mappings: Iterable[Mapping[str, object]]) -> list[str]:
@@ -57,13 +60,16 @@ def _keys(mappings: Iterable[Mapping[str, object]]) -> list[str]:
 def _cells(records: Iterable[Record | None], keys: Iterable[str]) -> list[Summary | None]:
     """Summarise the numbers of a record over seeds; None where no run has it."""
     present = [record for record in records if record is not None]
-    found = ([record.number(key) for record in present] for key in keys)
-    known = ([number for number in numbers if number is not None] for numbers in found)
-    return [summarize(numbers) if numbers else None for numbers in known]
+    cells: list[Summary | None] = []
+    for key in keys:
+        numbers = [number for record in present if (number := record.number(key)) is not None]
+        cells.append(summarize(numbers, bounds=bounds_of(key)) if numbers else None)
+    return cells
 
 
 def _rows_table(
     goal: str,
+    names: Mapping[str, str],
     runs: Sequence[Mapping[str, Mapping[str, GoalRow]]],
     title: str,
     what: str,
@@ -77,7 +83,7 @@ def _rows_table(
         for kind in _keys(of_model):
             cells = _cells([kinds.get(kind) for kinds in of_model], [key for _, key, _ in shown])
             n = cells[0].n if cells[0] else None
-            rows.append((f"{_NAMES.get(model, model)}, {name(kind)}", n, *cells))
+            rows.append((f"{names.get(model, model)}, {name(kind)}", n, *cells))
     if rows:
         columns = (
             Column(f"Model, {what.lower()}"),
@@ -117,13 +123,15 @@ def _collateral(goal: str, runs: Sequence[Mapping[str, ClassChange]]) -> Iterato
         yield Table(f"{goal}: who else moved", columns, tuple(rows), note)
 
 
-def _distribution(runs: Sequence[Mapping[str, Silhouettes]]) -> Iterator[Table]:
+def _distribution(
+    names: Mapping[str, str], runs: Sequence[Mapping[str, Silhouettes]]
+) -> Iterator[Table]:
     rows: list[tuple[Cell, ...]] = []
     for model in _keys(runs):
         cells = _cells([run.get(model) for run in runs], ("text_silhouette", "image_silhouette"))
         known = [cell for cell in cells if cell is not None]
         if known:
-            rows.append((_NAMES.get(model, model), known[0].n, *cells))
+            rows.append((names.get(model, model), known[0].n, *cells))
     if rows:
         yield Table(
             "silhouette by class",
@@ -133,15 +141,17 @@ def _distribution(runs: Sequence[Mapping[str, Silhouettes]]) -> Iterator[Table]:
         )
 
 
-def _transfer(goal: str, runs: Sequence[Mapping[str, TransferMeasures]]) -> Iterator[Table]:
+def _transfer(
+    goal: str, names: Mapping[str, str], runs: Sequence[Mapping[str, TransferMeasures]]
+) -> Iterator[Table]:
     columns = (Column("Model"), Column("n"), *(Column(title, digits) for title, _, digits in _ROW))
     for data in _keys(runs):
         there = [measures for run in runs if (measures := run.get(data)) is not None]
         for tested in _keys([measures.goal for measures in there]):
             rows: list[tuple[Cell, ...]] = []
-            for model in MODELS:
-                found = [measures.row(tested, model.key) for measures in there]
+            for model, name in names.items():
+                found = [measures.row(tested, model) for measures in there]
                 cells = _cells(found, [key for _, key, _ in _ROW])
                 if cells[0] is not None:
-                    rows.append((model.name, cells[0].n, *cells))
+                    rows.append((name, cells[0].n, *cells))
             yield Table(f"trained for {goal}, tested on {data}: {tested}", columns, tuple(rows))

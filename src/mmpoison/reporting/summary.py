@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Container, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from mmpoison.errors import InputError
@@ -35,12 +35,35 @@ RANK_LIST_MODELS = tuple(
 )
 
 
+def named_models(run: RunFacts, models: Sequence[Model] = MODELS) -> list[Model]:
+    """Return the rows with the names that they have in a run.
+
+    Args:
+        run: Its facts: `row_names` differ from the usual ones.
+        models: The usual rows.
+    """
+    names = run.row_names
+    return [
+        replace(model, name=names[model.key], meaning="the model in question")
+        if model.key in names
+        else model
+        for model in models
+    ]
+
+
 def shown_models(computed: Container[str], models: Sequence[Model] = MODELS) -> list[Model]:
-    """Give the rows of a table that shows what was not computed as a dash.
+    """Give the rows of a page of a run, which shows what was not computed as a dash.
 
     Few runs have a robust training: its row is there only where it was computed.
     """
     return [model for model in models if model.key != "robust" or model.key in computed]
+
+
+def computed_models(metrics: Metrics, goal: str) -> list[Model]:
+    """Select the rows of a goal that were computed, with their names; all of them where there is none."""
+    computed = {*metrics.goal.get(goal, {}), *metrics.utility}
+    models = named_models(metrics.run)
+    return [model for model in models if model.key in computed] or models
 
 
 def section(parent: Mapping[str, Any], key: str) -> Mapping[str, Any]:

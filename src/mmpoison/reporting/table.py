@@ -6,12 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from rich import box
-from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
-from rich.measure import Measurement
-from rich.table import Table as RichTable
-from rich.text import Text
-
 from mmpoison.reporting.text import ABSENT, decimal, visible
 from mmpoison.statistics import Summary
 
@@ -52,9 +46,6 @@ class Compared:
     spread: bool = False
 
 
-_ENDLESS = 10_000
-"""Columns of a terminal on which every table has room."""
-
 Cell = str | int | float | Summary | tuple[float, float] | Link | Compared | None
 """Text, a count, a number, one over seeds, an interval, a link, one compared with a reference, or nothing."""
 
@@ -66,7 +57,7 @@ class Column:
     Attributes:
         name: Its header.
         digits: After the point.
-        narrow: Whether a terminal of 80 columns has room for it.
+        narrow: Whether a terminal shows it at once; the others are shown with `--all`.
         interval: Whether a number over seeds is shown with its interval.
     """
 
@@ -88,6 +79,7 @@ class Table:
         of_models: Whether it is the main table of a run, models and their figures.
         of_drift: Whether it is the table of drift.
         of_all: Whether it has all settings side by side, of which other tables say more.
+        detail: Whether it only adds to another table: a terminal shows it with `--all`.
     """
 
     title: str
@@ -97,6 +89,7 @@ class Table:
     of_models: bool = False
     of_drift: bool = False
     of_all: bool = False
+    detail: bool = False
 
     def is_text(self, number: int) -> bool:
         """Return whether a column holds words, which are left-aligned; the first column always does."""
@@ -137,62 +130,14 @@ def markdown(tables: Sequence[Table]) -> str:
     return "\n\n".join(blocks) + "\n"
 
 
-def terminal(tables: Sequence[Table]) -> RenderableType:
-    """Draw tables for a terminal; what is too wide for it is drawn in parts, below each other."""
-    return Group(*map(_Parts, tables))
-
-
-@dataclass(frozen=True)
-class _Parts:
-    """A table whose columns are drawn in as many parts as the terminal needs; each part begins with the names."""
-
-    table: Table
-
-    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        columns = [n for n, column in enumerate(self.table.columns) if column.narrow]
-        parts: list[list[int]] = [columns[:1]]
-        for number in columns[1:]:
-            wider = [*parts[-1], number]
-            if len(wider) > 2 and self._width(wider, console, options) > options.max_width:
-                wider = [columns[0], number]
-                parts.append(wider)
-            parts[-1] = wider
-        for place, part in enumerate(parts):
-            yield self._drawn(part, first=place == 0, last=place == len(parts) - 1)
-
-    def _width(self, numbers: Sequence[int], console: Console, options: ConsoleOptions) -> int:
-        drawn = self._drawn(numbers, first=False, last=False)
-        return Measurement.get(console, options.update(max_width=_ENDLESS), drawn).maximum
-
-    def _drawn(self, numbers: Sequence[int], *, first: bool, last: bool) -> RichTable:
-        table = self.table
-        columns = [table.columns[n] for n in numbers]
-        drawn = RichTable(
-            title=Text(visible(table.title), style="bold") if first else None,
-            title_justify="left",
-            caption=Text(visible(table.note), style="not bold") if table.note and last else None,
-            caption_justify="left",
-            box=box.SIMPLE_HEAD,
-            pad_edge=False,
-        )
-        drawn.add_column(visible(columns[0].name), overflow="fold", max_width=22)
-        for column in columns[1:]:
-            header = visible(column.name).replace(" ", "\n")
-            drawn.add_column(header, justify="right", overflow="fold")
-        for row in table.rows:
-            cells = _texts([row[n] for n in numbers], columns, "\n")
-            drawn.add_row(*(Text(visible_lines(cell)) for cell in cells))
-        return drawn
-
-
 def cell_texts(row: Sequence[Cell], columns: Sequence[Column]) -> list[str]:
     """Write the cells of a row as text, each on one line."""
     return [visible(text) for text in _texts(row, columns, " ")]
 
 
-def visible_lines(text: str) -> str:
-    """Apply `visible`, but keep the line breaks of a cell."""
-    return "\n".join(map(visible, text.split("\n")))
+def stacked_texts(row: Sequence[Cell], columns: Sequence[Column]) -> list[str]:
+    """Write the cells of a row as text, the parts of a number over seeds below each other."""
+    return ["\n".join(map(visible, text.split("\n"))) for text in _texts(row, columns, "\n")]
 
 
 def _texts(row: Sequence[Cell], columns: Sequence[Column], between: str) -> list[str]:
@@ -218,7 +163,7 @@ def _text(cell: Cell, column: Column, between: str) -> str:
     if isinstance(cell, Link):
         return cell.text
     if isinstance(cell, Compared):
-        return between.join(compared_parts(cell, digits))
+        return between.join(compared_parts(cell, digits, interval=column.interval))
     if isinstance(cell, Summary):
         mean = decimal(cell.mean, digits)
         if cell.sd is None:
@@ -242,7 +187,7 @@ def _interval(
     return (f"[{low},", f"{high}]") if between == "\n" else (f"[{low}, {high}]",)
 
 
-def compared_parts(cell: Compared, digits: int) -> list[str]:
+def compared_parts(cell: Compared, digits: int, *, interval: bool = True) -> list[str]:
     """Format a compared number: mean, spread, interval, arrow and reference; what is absent is left out.
 
     >>> compared_parts(Compared(Summary(3, 0.5, 0.1, 0.25, 0.75), 0.6, "▼"), 2)
@@ -252,9 +197,10 @@ def compared_parts(cell: Compared, digits: int) -> list[str]:
     if cell.measured is not None and cell.measured.sd is not None:
         if cell.spread:
             parts.append(f"± {decimal(cell.measured.sd, digits)}")
-        parts.append(
-            f"[{decimal(cell.measured.low, digits)}, {decimal(cell.measured.high, digits)}]"
-        )
+        if interval:
+            parts.append(
+                f"[{decimal(cell.measured.low, digits)}, {decimal(cell.measured.high, digits)}]"
+            )
     if cell.reference is not None:
         sd = "" if cell.reference_sd is None else f" ({decimal(cell.reference_sd, digits)})"
         parts.append(f"{cell.arrow or '|'} {decimal(cell.reference, digits)}{sd}")

@@ -8,8 +8,8 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from mmpoison.records.run_files import Metrics, RunFacts, Utility
-from mmpoison.reporting.summary import MODELS, goal_title, shown_models
+from mmpoison.records.run_files import Metrics, Utility
+from mmpoison.reporting.summary import computed_models, goal_title, named_models
 from mmpoison.reporting.text import ABSENT, count, decimal, percent, visible
 
 
@@ -26,7 +26,7 @@ def terminal_table(metrics: Metrics | Mapping[str, object]) -> Table:
     names = metrics.goals
     table = Table(
         title=Text(visible(goal_title(names[0]))) if len(names) == 1 else None,
-        caption=_caption(metrics.run),
+        caption=_caption(metrics),
         caption_justify="left",
         title_justify="left",
         box=box.SIMPLE_HEAD,
@@ -38,7 +38,7 @@ def terminal_table(metrics: Metrics | Mapping[str, object]) -> Table:
     for goal in names or [""]:
         if len(names) > 1:
             table.add_row(Text(visible(goal_title(goal)), style="bold"))
-        for model in shown_models(metrics.goal.get(goal, metrics.utility)):
+        for model in computed_models(metrics, goal):
             row, utility = metrics.row(goal, model.key), metrics.utility.get(model.key) or Utility()
             name = f"  {model.name}" if model.key == "random_captions" else model.name
             table.add_row(
@@ -52,7 +52,8 @@ def terminal_table(metrics: Metrics | Mapping[str, object]) -> Table:
     return table
 
 
-def _caption(run: RunFacts) -> Text:
+def _caption(metrics: Metrics) -> Text:
+    run, drift = metrics.run, metrics.drift
     warnings = [f"WARNING: {visible(flag)}" for flag in run.flags]
     amount = (
         f"{count(run.poisoned_pairs)} poisoned of {count(run.training_pairs)} "
@@ -67,8 +68,14 @@ def _caption(run: RunFacts) -> Text:
         caption.append("\n")
     if run.poisoned_pairs is not None:
         caption.append(f"{amount}\n", style="not bold")
-    for model in MODELS:
+    for model in named_models(run):
         if name := run.models.get(model.key):
             caption.append(f"{model.name}: {visible(name)}\n", style="not bold")
+    if drift.text is not None and drift.image is not None:
+        caption.append(
+            f"Drift from the clean model: texts {decimal(drift.text, 4)}, images {decimal(drift.image, 4)} "
+            "(mean cosine distance).\n",
+            style="not bold",
+        )
     caption.append(legend, style="not bold")
     return caption

@@ -39,9 +39,36 @@ def override(
     left_out = {key for key, new in of_file.items() if new is None and key not in given}
     top = {key: new for key, new in given.items() if not within(key, left_out)}
     changes = {**{key: new for key, new in of_file.items() if key not in top}, **top}
+    _leave_options_of_another_filter(value.get(FILTER), changes)
     for key, new in changes.items():
         set_key(value, key, copy.deepcopy(new))  # runs share what a variant says
     return changes
+
+
+FILTER, USUAL_METHOD = "filter", "relevance-filter"
+OF_EVERY_FILTER = ("method", "encoder", "trusted", "force", "trust")
+"""Keys of a filter that are no options of its method."""
+CUTS = ("threshold", "clean_loss", "automatic", "labels")
+"""Keys of which one says where a filter cuts; `clean_loss` may also bound what labels drop."""
+
+
+def _leave_options_of_another_filter(part: Any, changes: Mapping[str, Any]) -> None:
+    """Remove options of a recipe's filter that its changes replace, in place.
+
+    Another method has its own options and its own cut. Another cut replaces that of the recipe: two would be refused.
+    """
+    if not isinstance(part, dict):
+        return
+    method = changes.get(f"{FILTER}.method", part.get("method", USUAL_METHOD))
+    if method != part.get("method", USUAL_METHOD):
+        for key in set(part) - set(OF_EVERY_FILTER):
+            del part[key]
+        return
+    given = [key for key in CUTS if changes.get(f"{FILTER}.{key}") not in (None, False)]
+    if given:
+        stays = {"clean_loss"} if "labels" in given else set()
+        for key in set(CUTS) - stays:
+            part.pop(key, None)
 
 
 def within(key: str, groups: Collection[str]) -> bool:

@@ -164,6 +164,10 @@ def _make_run(
     with _timed(seconds, "evaluate"):
         measured = measures.measured(models, stages.inputs, reordered)
         lists = measures.lists(measured)
+    if recipe.training.epochs == 0:
+        measures.flags.append(
+            "nothing was trained (training.epochs is 0): every row is the model before the fine-tuning"
+        )
     sections: dict[str, object] = measured.metrics.to_json()
     if recipe.transfer:
         with _timed(seconds, "transfer"):

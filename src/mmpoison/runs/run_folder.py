@@ -28,8 +28,14 @@ def check_folder(out: Path, recipe: Recipe) -> None:
     written = out / "recipe.yaml"
     if occupied_by_others(written):
         raise InputError(f"{out}: holds something that is not a run: choose another --out")
-    if written.is_file() and read_bytes(written) != recipe.to_yaml().encode():
+    if holds_another_run(out, recipe):
         raise InputError(f"{out}: holds a run of another recipe: choose another --out")
+
+
+def holds_another_run(out: Path, recipe: Recipe) -> bool:
+    """Return whether a run folder is of another recipe."""
+    written = out / "recipe.yaml"
+    return written.is_file() and read_bytes(written) != recipe.to_yaml().encode()
 
 
 @contextmanager

@@ -18,11 +18,12 @@ from mmpoison.statistics._clusters import (
     clustered_share,
 )
 from mmpoison.statistics._paired import Comparison, compare
-from mmpoison.statistics._summary import Summary, summarize
+from mmpoison.statistics._summary import UNBOUNDED, Summary, summarize
 from mmpoison.statistics._true_pairs import true_pair_auroc, twice_below
 from mmpoison.statistics._two_gaussians import TwoGaussians, fit_two_gaussians
 
 __all__ = [
+    "UNBOUNDED",
     "Comparison",
     "Estimate",
     "Summary",

@@ -35,16 +35,25 @@ class Summary:
         return asdict(self)
 
 
-def summarize(values: npt.ArrayLike, confidence: float = 0.95) -> Summary:
+UNBOUNDED = (-math.inf, math.inf)
+"""Bounds of a number that can be anything."""
+
+
+def summarize(
+    values: npt.ArrayLike,
+    confidence: float = 0.95,
+    bounds: tuple[float, float] = UNBOUNDED,
+) -> Summary:
     """Compute mean, standard deviation and t-interval of one number per seed (as in tables 11 and 12 of the paper).
 
     The interval is Student's with n - 1 degrees of freedom: that of the *mean* over seeds. With five seeds it is 1.24
-    standard deviations to each side. It is not cut at 0 or 1: an interval of a share that leaves [0, 1] says that n is
-    too small for it.
+    standard deviations to each side. It ends at `bounds`: the mean of a share is never outside of [0, 1], and an
+    interval that reaches 0 or 1 says that n is too small for it.
 
     Args:
         values: Shape (n,), one finite number a seed.
         confidence: Between 0 and 1.
+        bounds: The least and the largest possible value, for example (0, 1) of a share.
 
     Raises:
         InputError: No values, or one that is not finite.
@@ -55,6 +64,9 @@ def summarize(values: npt.ArrayLike, confidence: float = 0.95) -> Summary:
         (5, 3.0, 1.5811, 1.0368, 4.9632)
         >>> summarize([0.5])
         Summary(n=1, mean=0.5, sd=None, low=None, high=None, confidence=0.95)
+        >>> share = summarize([0.9, 1.0], bounds=(0, 1))
+        >>> round(share.low, 3), share.high
+        (0.315, 1.0)
     """
     array = as_values(values)
     check_confidence(confidence)
@@ -63,7 +75,10 @@ def summarize(values: npt.ArrayLike, confidence: float = 0.95) -> Summary:
         return Summary(1, mean, None, None, None, confidence)
     sd = float(array.std(ddof=1))
     half = t_quantile(confidence, len(array) - 1) * sd / math.sqrt(len(array))
-    return Summary(len(array), mean, sd, mean - half, mean + half, confidence)
+    least, largest = bounds
+    # a value outside of the bounds is the caller's mistake: the interval still contains the mean
+    low, high = max(mean - half, min(least, mean)), min(mean + half, max(largest, mean))
+    return Summary(len(array), mean, sd, float(low), float(high), confidence)
 
 
 def t_quantile(confidence: float, degrees: int) -> float:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -180,3 +180,39 @@ def test_labels_set_the_threshold(folder: Path, judge: DualEncoder, tmp_path: Pa
     assert done.cut.rule == "labels"
     # the same file without asking gives the same
     assert filter_pairs(folder, judge, method).cut == done.cut
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("sheep/00.png#0,keep\nsheep/99.png#0,drop\n", "1 labelled pairs are not among"),
+        ("sheep/00.png#0,drop\n", "1 labels, 1 of them drop"),
+        ("sheep/00.png#0,unsure\n", "0 labels, 0 of them drop"),
+    ],
+)
+@pytest.mark.parametrize("method", ["relevance-filter", "local-density"])
+def test_labels_of_no_use_are_refused_before_anything_is_judged(
+    folder: Path, judge: DualEncoder, tmp_path: Path, text: str, says: str, method: str
+) -> None:
+    labels = tmp_path / "labels.csv"
+    labels.write_text(f"pair,verdict\n{text}")
+    steps: list[str] = []
+
+    def progress(what: str) -> Callable[[int, int], None]:
+        steps.append(what)
+        return lambda done, total: None
+
+    with pytest.raises(InputError, match=says):
+        filter_pairs(folder, judge, method, labels=labels, progress=progress)
+    assert steps == []
+
+
+def test_a_step_that_counts_images_does_not_say_pairs(folder: Path, judge: DualEncoder) -> None:
+    totals: dict[str, int] = {}
+
+    def progress(what: str) -> Callable[[int, int], None]:
+        return lambda done, total: totals.update({what: total})
+
+    filter_pairs(folder, judge, clean_loss=0.2, trusted="none", progress=progress)
+    images = len(load_pairs(folder).images)
+    assert totals == {"scanning images for train pairs": images}

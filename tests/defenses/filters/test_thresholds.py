@@ -123,7 +123,7 @@ def test_labels_without_a_bad_pair_say_so() -> None:
 
 @pytest.mark.parametrize("labels", [[], [True, True]])
 def test_labels_that_tell_nothing_apart(labels: list[bool]) -> None:
-    with pytest.raises(InputError, match="some pairs to keep are needed"):
+    with pytest.raises(InputError, match="label some pairs that are to be kept too"):
         label_threshold(clean(0), np.array([0.5] * len(labels)), np.array(labels, dtype=bool))
 
 

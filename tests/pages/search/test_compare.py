@@ -26,15 +26,15 @@ def test_ranks_moves_and_targets() -> None:
     )
     clean, poisoned = columns["clean"], columns["poisoned"]
     assert [(h.item, h.rank, h.similarity, h.was) for h in clean.hits] == [
-        (0, 1, 0.9, None),
-        (1, 2, 0.8, None),
+        (0, 0, 0.9, None),
+        (1, 1, 0.8, None),
     ]
-    assert (clean.best_target, clean.targets_shown, clean.new) == (4, 0, None)
+    assert (clean.best_target, clean.targets_shown, clean.new) == (3, 0, None)
     assert [(h.item, h.rank, h.target, h.was) for h in poisoned.hits] == [
-        (2, 1, True, 4),
-        (0, 2, False, 1),
+        (2, 0, True, 3),
+        (0, 1, False, 0),
     ]
-    assert (poisoned.best_target, poisoned.targets_shown, poisoned.new) == (1, 1, 1)
+    assert (poisoned.best_target, poisoned.targets_shown, poisoned.new) == (0, 1, 1)
     assert (poisoned.known, poisoned.size) == (4, 9)
 
 
@@ -50,7 +50,7 @@ def test_an_image_beyond_the_known_ranks_of_the_first_model_has_no_former_rank()
 def test_ties_count_against_the_target() -> None:
     # a collapsed model, which puts the target first by chance, must not look like a success
     tied = side_by_side({"m": ranking([2, 0, 1], [0.5, 0.5, 0.5])}, TARGETS, 3, "m")["m"]
-    assert tied.best_target == 3
+    assert tied.best_target == 2
 
 
 def test_without_the_first_model_nothing_moved() -> None:

@@ -107,7 +107,7 @@ def scan_pairs(
         InputError: If there is no pair in the split, or none of its images can be read.
     """
     cache, judge = ContentCache(work), scan_parts(encoder, method)
-    report = progress(f"judging {split} pairs") if progress is not None else None
+    report = progress(f"scanning images for {split} pairs") if progress is not None else None
     distances: list[Floats] = []
     image: list[IntArray] = []
     poisoned: list[BoolArray] = []

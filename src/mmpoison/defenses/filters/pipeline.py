@@ -39,6 +39,7 @@ from mmpoison.defenses.filters.pair_labels import (
     shown_pairs,
 )
 from mmpoison.defenses.filters.pair_pieces import PairPieces, pairs_without
+from mmpoison.defenses.filters.thresholds import check_labelled
 from mmpoison.defenses.unreadable import AllUnreadable, Unreadable, absent, short_reasons
 from mmpoison.errors import InputError
 from mmpoison.evaluation.lists import thumbnail_address
@@ -128,7 +129,7 @@ def filter_pairs(
         refuse_occupied(target)
     labels = chosen.cut.labels
     if labels is not None and ask is None:
-        read_labels(labels)  # refused before the work and not after it
+        read_labels(labels)  # before the data are looked for
     pieces = PairPieces(
         source,
         images_at_once=images_at_once(judge.image_size),
@@ -136,6 +137,9 @@ def filter_pairs(
         options=options,
         whole=not streamed,
     )
+    if labels is not None and ask is None:
+        # labels that cannot be used are refused before everything is judged
+        check_labelled(labelled_places(pieces, "train", read_labels(labels), labels)[1])
     if not streamed and (inputs is None or target is not None):
         for _ in pieces:  # notes the states of all files, so that a change from now on is refused
             pass

@@ -67,6 +67,21 @@ def loss_threshold(
     )
 
 
+def check_labelled(bad: npt.NDArray[np.bool_]) -> None:
+    """Refuse labels of which none says what to keep.
+
+    Args:
+        bad: Which labelled pairs are to be dropped, shape `(n,)`.
+
+    Raises:
+        InputError: If there are no labels, or all say drop.
+    """
+    if bad.all():
+        raise InputError(
+            f"{len(bad)} labels, {int(bad.sum())} of them drop: label some pairs that are to be kept too"
+        )
+
+
 def label_threshold(
     distances: Values, labelled: Values, bad: npt.NDArray[np.bool_], loss: float | None = None
 ) -> Threshold:
@@ -89,10 +104,7 @@ def label_threshold(
     """
     if loss is not None:
         check_loss(loss)
-    if len(labelled) == 0 or bad.all():
-        raise InputError(
-            f"{len(labelled)} labels, {int(bad.sum())} of them drop: some pairs to keep are needed to tell them apart"
-        )
+    check_labelled(bad)
     ordered = np.sort(np.asarray(distances, dtype=np.float64))
     value, lost = _best_cut(ordered, labelled, bad, loss)
     few = ordered[np.linspace(0, len(ordered) - 1, min(len(ordered), IN_BOOTSTRAP)).astype(int)]

@@ -18,7 +18,7 @@ class Hit:
 
     Attributes:
         item: The image, or the row of the caption.
-        rank: From 1.
+        rank: From 0, as everywhere.
         similarity: Cosine similarity to the query, in [-1, 1].
         target: Whether it is in the target set.
         was: Its rank under the first model; None if that rank is not known, or this is the first model.
@@ -37,9 +37,9 @@ class Column:
 
     Attributes:
         hits: The results shown, best first.
-        known: The largest known rank.
+        known: How many ranks are known, from 0.
         size: Number of searched items.
-        best_target: Rank of the best target from 1, ties counted against it; None if it is not among the known ranks.
+        best_target: Rank of the best target, ties counted against it; None if it is not among the known ranks.
         targets_shown: Number of targets among the shown results.
         new: Number of shown results that the first model does not show; None for the first model.
     """
@@ -67,7 +67,7 @@ def side_by_side(
         One column per model, in the given order.
     """
     reference = rankings.get(first) if first is not None else None
-    ranks = {} if reference is None else {int(i): r for r, i in enumerate(reference.items, 1)}
+    ranks = {} if reference is None else {int(i): r for r, i in enumerate(reference.items)}
     top = set() if reference is None else {int(item) for item in reference.items[:shown]}
     columns: dict[str, Column] = {}
     for name, ranking in rankings.items():
@@ -77,15 +77,15 @@ def side_by_side(
             Hit(
                 int(item),
                 rank,
-                round(float(ranking.similarity[rank - 1]), 4),
-                bool(mask[rank - 1]),
+                round(float(ranking.similarity[rank]), 4),
+                bool(mask[rank]),
                 ranks.get(int(item)) if compared else None,
             )
-            for rank, item in enumerate(ranking.items[:shown], 1)
+            for rank, item in enumerate(ranking.items[:shown])
         )
         best = None
         if mask.any():
-            best = int(target_ranks(np.asarray(ranking.similarity)[None], mask)[0]) + 1
+            best = int(target_ranks(np.asarray(ranking.similarity)[None], mask)[0])
         columns[name] = Column(
             hits,
             len(ranking.items),

@@ -8,7 +8,7 @@ const similarity = (value) => value.toFixed(3);
 function move(hit, column, first) {
   if (!first || column.new === null) return null;
   if (hit.was === null) {
-    const beyond = `from beyond rank ${number(first.known)}`;
+    const beyond = `from beyond rank ${number(first.known - 1)}`;
     return h("span", { class: "move up" }, h("span", { "aria-hidden": "true" }, "▲ "), beyond);
   }
   const places = hit.was - hit.rank;
@@ -72,7 +72,7 @@ function captionHit(hit, column, first, facts, context) {
 function summary(column, first, context) {
   const lines = [];
   if (context.framed) {
-    const rank = column.best_target === null ? `beyond rank ${number(column.known)}` : `at rank ${number(column.best_target)}`;
+    const rank = column.best_target === null ? `beyond rank ${number(column.known - 1)}` : `at rank ${number(column.best_target)}`;
     lines.push(h("p", {}, `First of ${context.framed} `, h("b", {}, rank), `, ${column.targets_shown} of the ${column.hits.length} shown`));
   }
   if (first && column.new !== null) {
@@ -110,7 +110,7 @@ export function sayResults(models, context) {
   const what = context.captions ? "caption" : "picture";
   const parts = [`${countOf(ready[0].hits.length, what)} of ${number(ready[0].size)} under ${countOf(ready.length, "model")}.`];
   if (context.framed) {
-    const ranks = ready.map((c) => `${c.name} ${c.best_target === null ? `beyond ${number(c.known)}` : number(c.best_target)}`);
+    const ranks = ready.map((c) => `${c.name} ${c.best_target === null ? `beyond ${number(c.known - 1)}` : number(c.best_target)}`);
     parts.push(`Rank of the first of ${context.framed}: ${ranks.join(", ")}.`);
   }
   return parts.join(" ");

@@ -1,0 +1,138 @@
+"""The help of the command line: groups of verbs, options without noise, and what `mmpoison` alone prints."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import typer
+from typer.core import TyperCommand, TyperGroup, TyperOption
+
+VALUES = {
+    "--data": "DATA",
+    "--goal": "A2B",
+    "--goals": "A2B,C2D",
+    "--seeds": "0-4",
+    "--out": "DIR",
+    "--data-root": "DIR",
+    "--run": "DIR",
+    "--against": "DIR",
+    "--labels": "CSV",
+    "--markdown": "FILE",
+    "--html": "FILE",
+    "--parquet": "FILE",
+    "--manifest": "FILE",
+    "--from-manifest": "FILE",
+    "--ray": "HOST:PORT",
+    "--device": "DEVICE",
+    "--host": "ADDRESS",
+    "--models": "A,B",
+    "--older-than": "AGE",
+    "--down-to": "SIZE",
+    **dict.fromkeys(
+        ("--model", "--encoder", "--victim", "--suspect", "--reference", "--pretrained", "--clean"),
+        "MODEL",
+    ),
+    **dict.fromkeys(
+        (
+            *("--attack", "--method", "--defense", "--scan", "--preset", "--study"),
+            *("--format", "--track", "--paper", "--split", "--kind"),
+        ),
+        "NAME",
+    ),
+}
+"""What an option takes, where its type says nothing."""
+
+LONGEST_CHOICES = 16
+"""Characters of choices that stand next to an option; more of them would make a column of half the terminal."""
+
+START = """[bold]mmpoison[/bold] studies, measures and defeats data poisoning of multimodal encoders such as CLIP.
+
+Three commands to begin with:
+
+  [bold]mmpoison demo[/bold]
+      poison, fine-tune, measure and defend on data that come with the package: four minutes, no network
+  [bold]mmpoison filter --data pairs.csv --encoder MODEL --method suspicious-groups --out kept[/bold]
+      find and drop suspicious image-caption pairs of your own before you train on them
+  [bold]mmpoison evaluate --data pairs --suspect MODEL --reference START[/bold]
+      find out whether a checkpoint is poisoned
+
+All commands: [bold]mmpoison --help[/bold]; one of them: [bold]mmpoison filter --help[/bold]"""
+"""What `mmpoison` without a command prints."""
+
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class PlainCommand(TyperCommand):
+    """A verb whose help has no types that say nothing, no bounds that nobody reaches, and no old spellings."""
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        """Print the help; nothing is parsed after it."""
+        _simplify_all(self, ctx)
+        super().format_help(ctx, formatter)
+
+
+class PlainGroup(TyperGroup):
+    """A group of verbs with such a help."""
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        """Print the help; nothing is parsed after it."""
+        _simplify_all(self, ctx)
+        super().format_help(ctx, formatter)
+
+
+class PlainTyper(typer.Typer):
+    """An application with such a help; its options are those of `typer.Typer`."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**{"cls": PlainGroup, **options})
+
+    def command(self, name: str | None = None, **options: Any) -> Callable[[F], F]:
+        """Register a verb, as `typer.Typer.command` does."""
+        return super().command(name, **{"cls": PlainCommand, **options})
+
+
+def _simplify_all(command: PlainCommand | PlainGroup, ctx: Any) -> None:
+    if command.help:
+        # a line break of the source is none of the terminal
+        command.help = re.sub(r"(?<!\n)\n(?!\n)", " ", inspect.cleandoc(command.help))
+    for parameter in command.get_params(ctx):
+        if isinstance(parameter, TyperOption):
+            _simplify(parameter)
+        else:
+            # its name and its help say what it is
+            vars(parameter)["display_type_rich"] = lambda ctx: ""
+
+
+def _simplify(option: TyperOption) -> None:
+    # an option is spelled one way; what follows its first long name is an older spelling
+    long = [name for name in option.opts if name.startswith("--")]
+    option.opts = long[:1] + [name for name in option.opts if name not in long]
+    option.secondary_opts = option.secondary_opts[:1]
+    # a range is a bound on nonsense; a message names it when it is left
+    vars(option)["_get_number_range_help_str"] = lambda: None
+    if option.metavar is None:
+        value = _value_of(option)
+        option.metavar = VALUES.get(long[0] if long else "", value) if value else value
+
+
+def _value_of(option: TyperOption) -> str:
+    """Return what an option takes by its type; long choices go into its help."""
+    if option.is_flag or option.name == "help":
+        return ""
+    kind = option.type_descriptor
+    if kind.is_choice:
+        choices = [str(choice) for choice in kind.choices or ()]
+        short = "|".join(choices)
+        if len(short) <= LONGEST_CHOICES:
+            return short
+        option.help = f"{option.help or ''} One of {', '.join(choices)}."
+        return "NAME"
+    names = str(kind.annotation)
+    for part, value in (("int", "N"), ("float", "NUMBER"), ("Path", "PATH")):
+        if part in names:
+            return value
+    return "TEXT"

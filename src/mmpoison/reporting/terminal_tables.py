@@ -1,0 +1,155 @@
+"""Draws tables for a terminal: no number is cut, whatever its width."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from rich import box
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
+from rich.measure import Measurement
+from rich.table import Table as RichTable
+from rich.text import Text
+
+from mmpoison.reporting.table import Cell, Column, Compared, Table, cell_texts, stacked_texts
+from mmpoison.reporting.text import ABSENT, visible
+from mmpoison.statistics import Summary
+
+ENDLESS = 10_000
+"""Columns of a terminal on which every table has room."""
+
+LONGEST_NAME = 22
+"""Columns of the names of rows; longer names are folded."""
+
+LONGEST_JOINED_NAME = 32
+"""The same where several columns of words became one."""
+
+LONGEST_WORDS = 30
+"""Characters of the words that such a column takes in; sentences have a part of their own."""
+
+_INTERVAL = re.compile(r" \[95 ?% interval[^\]]*\]")
+"""What a note says of the intervals in its cells."""
+
+
+def first_tables(tables: Sequence[Table]) -> list[Table]:
+    """Select the tables that a terminal shows at once: those that compare settings, else all but details.
+
+    Args:
+        tables: Of one setting, or of several.
+    """
+    compared = [table for table in tables if table.of_all]
+    return compared or [table for table in tables if not table.detail]
+
+
+def terminal(tables: Sequence[Table], *, whole: bool = False) -> RenderableType:
+    """Draw tables for a terminal; what is too wide for it is drawn in parts, below each other.
+
+    Args:
+        tables: What to draw.
+        whole: Draw every column and the intervals too, not only what a reader needs first.
+    """
+    return Group(*(_Drawn(table if whole else _short(table)) for table in tables))
+
+
+def hides(tables: Sequence[Table]) -> bool:
+    """Return whether `terminal` leaves columns or intervals of these tables out."""
+    return any(
+        not column.narrow or (column.interval and any(map(_has_interval, cells)))
+        for table in tables
+        for column, cells in zip(table.columns, zip(*table.rows, strict=True), strict=False)
+    )
+
+
+def _has_interval(cell: Cell) -> bool:
+    summary = cell.measured if isinstance(cell, Compared) else cell
+    return isinstance(summary, Summary) and summary.sd is not None
+
+
+def _short(table: Table) -> Table:
+    """Leave out the columns that are not narrow, and intervals; one n for all rows is said in the note."""
+    shown = [n for n, column in enumerate(table.columns) if column.narrow]
+    note = _INTERVAL.sub("", table.note)
+    for place in [n for n in shown if table.columns[n].name == "n"]:
+        counts = {row[place] for row in table.rows}
+        if len(counts) == 1 and None not in counts:
+            shown.remove(place)
+            note = f"{note} n = {counts.pop()}.".lstrip()
+    return replace(
+        table,
+        columns=tuple(replace(table.columns[n], interval=False) for n in shown),
+        rows=tuple(tuple(row[n] for n in shown) for row in table.rows),
+        note=note,
+    )
+
+
+@dataclass(frozen=True)
+class _Drawn:
+    """A table, in as many parts as the terminal needs; each part begins with the names of the rows."""
+
+    table: Table
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        table, longest = self.table, LONGEST_NAME
+        every = range(len(table.columns))
+        if len(table.columns) > 1 and _width(table, every, longest, console) > options.max_width:
+            table, joined = _names_joined(table)
+            longest = LONGEST_JOINED_NAME if joined else longest
+        parts: list[list[int]] = [[0]]
+        for number in range(1, len(table.columns)):
+            wider = [*parts[-1], number]
+            if len(wider) > 2 and _width(table, wider, longest, console) > options.max_width:
+                wider = [0, number]
+                parts.append(wider)
+            parts[-1] = wider
+        # as wide as the terminal: a title above a narrow table would be a column of words
+        yield Text(visible(table.title), style="bold")
+        for part in parts:
+            yield _part(table, part, longest)
+        if table.note:
+            yield Text(visible(table.note))
+            yield Text()
+
+
+def _names_joined(table: Table) -> tuple[Table, bool]:
+    """Join the columns of words into one, so that every part says which row it is of."""
+    words = [0, *(n for n in range(1, len(table.columns)) if _is_name(table, n))]
+    numbers = [n for n in range(len(table.columns)) if n not in words]
+    if len(words) == 1 or not numbers:
+        return table, False
+    columns = [table.columns[n] for n in words]
+    rows = []
+    for row in table.rows:
+        texts = cell_texts([row[n] for n in words], columns)
+        name = ", ".join(text for text in texts if text != ABSENT) or ABSENT
+        rows.append((name, *(row[n] for n in numbers)))
+    header = Column(", ".join(column.name for column in columns))
+    return replace(
+        table, columns=(header, *(table.columns[n] for n in numbers)), rows=tuple(rows)
+    ), True
+
+
+def _is_name(table: Table, number: int) -> bool:
+    texts = [text for row in table.rows for text in cell_texts(row[number:][:1], [Column("")])]
+    return table.is_text(number) and max(map(len, texts), default=0) <= LONGEST_WORDS
+
+
+def _width(table: Table, numbers: Sequence[int], longest: int, console: Console) -> int:
+    drawn = _part(table, numbers, longest)
+    return Measurement.get(console, console.options.update(max_width=ENDLESS), drawn).maximum
+
+
+def _part(table: Table, numbers: Sequence[int], longest: int) -> RichTable:
+    columns = [table.columns[n] for n in numbers]
+    drawn = RichTable(box=box.SIMPLE_HEAD, pad_edge=False)
+    drawn.add_column(visible(columns[0].name), overflow="fold", max_width=longest)
+    for number, column in zip(numbers[1:], columns[1:], strict=True):
+        # below each other, so that a column is as narrow as its numbers
+        header = visible(column.name).replace(" ", "\n")
+        drawn.add_column(
+            header, justify="left" if table.is_text(number) else "right", overflow="fold"
+        )
+    for row in table.rows:
+        cells: list[Cell] = [row[n] for n in numbers]
+        drawn.add_row(*map(Text, stacked_texts(cells, columns)))
+    return drawn
