@@ -147,7 +147,7 @@ class ScorePass:
 
     Attributes:
         model: File of the model.
-        flags: File of the flags and counts.
+        flags: File of the counts, with the flags.
         findings: File of the findings.
         work: The work folder.
     """
@@ -167,7 +167,6 @@ class ScorePass:
             rows_of(self.work, shard, number, model),
             model,
             {view: Counts.from_arrays(_part(f"counts/{view}", state)) for view in views},
-            {view: Flags.from_arrays(_part(f"flags/{view}", state)) for view in views},
             {view: Findings.from_arrays(_part(view, found)) for view in views},
         )
         return scores.to_arrays()

@@ -261,10 +261,13 @@ def _groups(
     findings_file = save_state(work / "findings.npz", findings_to_arrays(findings))
     score = ScorePass(model_file, flags_file, findings_file, work)
     runner.run(SCORE, "scoring pairs", score)
-    return _joined(runner, model, findings), start.image
+    large = not all(one.everything for one in flags.values())
+    return _joined(runner, model, findings, large=large), start.image
 
 
-def _joined(runner: ShardRunner, model: Model, findings: dict[str, Findings]) -> tuple[Group, ...]:
+def _joined(
+    runner: ShardRunner, model: Model, findings: dict[str, Findings], *, large: bool
+) -> tuple[Group, ...]:
     nothing: Values = np.empty(0, dtype=np.float32)
     scores, sizes = [], []
     names = [f"{kind}_{view}" for kind in ("member", "owner") for view in model.views]
@@ -273,7 +276,7 @@ def _joined(runner: ShardRunner, model: Model, findings: dict[str, Findings]) ->
         one = Scores.from_arrays({**arrays, "number": np.array(number), "score": nothing})
         scores.append(one)
         sizes.append(runner.shards[number].rows)
-    return groups_of(scores, sizes, findings)
+    return groups_of(scores, sizes, findings, large=large)
 
 
 def _describe(
