@@ -144,3 +144,13 @@ def test_what_is_not_there_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no such folder or file, and no data set of that name"):
         embedded(tmp_path / "nothing", tmp_path / "work")
     assert not (tmp_path / "work").exists()
+
+
+def test_groups_of_pairs_are_shown_with_pictures(scenes: Path, tmp_path: Path) -> None:
+    from mmpoison.runs.data_scan.drop import _example
+
+    made = embedded(scenes, tmp_path)
+    example = _example(made.source.shards[0], 7, made.root)
+    assert example["picture"].startswith("data:image/")
+    assert example["id"].endswith("(shard 0, row 7)")
+    assert "picture" not in _example(made.source.shards[0], 7, None)

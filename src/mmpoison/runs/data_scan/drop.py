@@ -35,6 +35,9 @@ SCORE_BINS, LARGEST_SCORE = 12_000, 12.0
 
 HISTOGRAM_BINS = 200
 
+THUMBNAIL = 160
+"""Longest side of a picture on the page."""
+
 ADDRESSES = ("url", "image_url", "URL")
 """Own columns that say where an image is in the web."""
 
@@ -76,6 +79,7 @@ class Judged:
         notes: What a user must know.
         seed: Of everything random.
         encoder: Name of the model, where pairs were embedded here.
+        root: Folder of their images.
         scan: What was written; None before that.
         out: The folder that was written.
     """
@@ -90,6 +94,7 @@ class Judged:
     notes: Sequence[str]
     seed: int
     encoder: str | None = None
+    root: Path | None = None
     scan: DataScan | None = None
     out: Path | None = None
 
@@ -233,7 +238,7 @@ def _record(
     known = {"low": judge.low, "high": judge.high} if judge is not None else {}
     level = judged.finding.level
     groups = [
-        (group.false_alarms <= level, _group_json(described, runner))
+        (group.false_alarms <= level, _group_json(described, runner, judged.root))
         for described, group in zip(judged.described, judged.rows, strict=True)
     ]
     return DataScan.of(
@@ -290,14 +295,14 @@ def _record(
     )
 
 
-def _group_json(described: DescribedGroup, runner: ShardRunner) -> dict[str, Any]:
+def _group_json(
+    described: DescribedGroup, runner: ShardRunner, root: Path | None
+) -> dict[str, Any]:
     goal = described.goal
-    examples = []
-    for place, caption in zip(described.examples, described.captions, strict=True):
-        shard = runner.shards[place.shard]
-        examples.append(
-            {"id": _id_of(shard, place.row), "caption": caption, **_address_of(shard, place.row)}
-        )
+    examples = [
+        {"caption": caption, **_example(runner.shards[place.shard], place.row, root)}
+        for place, caption in zip(described.examples, described.captions, strict=True)
+    ]
     return {
         "sentence": str(goal),
         "pairs": len(goal.rows),
@@ -312,22 +317,33 @@ def _group_json(described: DescribedGroup, runner: ShardRunner) -> dict[str, Any
     }
 
 
-def _id_of(shard: Shard, row: int) -> str:
+def _example(shard: Shard, row: int, root: Path | None) -> dict[str, str]:
+    """Return the name of a pair, and the address in the web or a small picture of its image, where there is one."""
+    name = f"shard {shard.name}, row {row}"
     try:
-        return f"{shard.name}, row {row}: {shard.ids()[row]}"
+        own = shard.ids()[row]
+        table = shard.table(np.array([row])).to_pylist()[0]
     except ShardError:
-        return f"{shard.name}, row {row}"
+        return {"id": name}
+    found = {"id": name if own == str(row) else f"{own} ({name})"}
+    address = next((table[key] for key in ADDRESSES if isinstance(table.get(key), str)), None)
+    if address is not None:
+        found["address"] = address
+    if root is not None and (picture := _picture(root, str(table["image"]))):
+        found["picture"] = picture
+    return found
 
 
-def _address_of(shard: Shard, row: int) -> dict[str, str]:
+def _picture(root: Path, image: str) -> str | None:
+    from mmpoison.evaluation.lists import (
+        thumbnail_address,
+    )  # imports torch: pairs were embedded here
+    from mmpoison.images.decode import BrokenImage
+
     try:
-        table = shard.table(np.array([row]))
-    except ShardError:
-        return {}
-    for name in ADDRESSES:
-        if name in table.column_names and isinstance(value := table[name][0].as_py(), str):
-            return {"address": value}
-    return {}
+        return thumbnail_address(root, image, THUMBNAIL)
+    except BrokenImage:
+        return None
 
 
 def _histogram(judged: Judged) -> dict[str, Any] | None:

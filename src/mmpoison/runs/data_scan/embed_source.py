@@ -48,11 +48,13 @@ class EmbeddedPairs:
         source: The embeddings.
         unreadable: Images that cannot be read, and why.
         encoder: Name of the model.
+        root: Folder that ids of images start from.
     """
 
     source: EmbeddedSource
     unreadable: Mapping[str, str]
     encoder: str
+    root: Path
 
 
 def embed_source(
@@ -102,7 +104,9 @@ def embed_source(
     total = pieces.images
     report = progress.progress(f"embedding pairs with {model.name}")
     done = number = 0
+    root = Path()
     for piece in pieces:
+        root = piece.pairs.root
         part = piece.pairs.where(piece.in_split(SPLIT))
         if len(part):
             writer.add(number, part)
@@ -119,7 +123,7 @@ def embed_source(
     named = EmbeddedSource(
         pieces.format, str(source), opened.shards, opened.dimension, opened.id_kind
     )
-    return EmbeddedPairs(named, writer.unreadable, model.name)
+    return EmbeddedPairs(named, writer.unreadable, model.name, root)
 
 
 class _Writer:

@@ -150,7 +150,9 @@ def scan_embedded(
     finally:
         for worker in crew:
             worker.stop()
-    judged = replace(judged, notes=[*opened.notes, *judged.notes], encoder=opened.encoder)
+    judged = replace(
+        judged, notes=[*opened.notes, *judged.notes], encoder=opened.encoder, root=opened.root
+    )
     methods = describe_methods(judged, len(source.shards))
     judged = write_verdicts(judged, source, runner, out, progress, methods)
     shutil.rmtree(work, ignore_errors=True)

@@ -23,11 +23,13 @@ class OpenedSource:
         source: The embeddings.
         encoder: Name of the model, where the pairs were embedded here.
         notes: What a user must know of it.
+        root: Folder of the images, where the pairs were embedded here.
     """
 
     source: EmbeddedSource
     encoder: str | None = None
     notes: tuple[str, ...] = ()
+    root: Path | None = None
 
 
 def open_source(
@@ -81,7 +83,7 @@ def open_source(
             f"{count_of(len(made.unreadable), 'image')} cannot be read, and their pairs are not judged: "
             f"{one_line(name)}: {one_line(reason)}",
         )
-    return OpenedSource(made.source, made.encoder, notes)
+    return OpenedSource(made.source, made.encoder, notes, made.root)
 
 
 def _has_embeddings(source: str | Path, format: str | None) -> bool:
