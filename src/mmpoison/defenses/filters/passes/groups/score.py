@@ -25,7 +25,7 @@ STRONG = 20.0
 
 The strongest group of a clean synthetic corpus of 0.1 or 1 million pairs with independent mistakes has a score of 6 to
 12, whereas one small clean set in a hundred has one above 10: the most extreme of many cells are compared. Mistakes
-that have favourites go higher, up to 36 in one of three corpora: they look like poison
+that have favourites go higher, above 20 in two of four corpora: they look like poison
 (docs/decisions/0053-passes-over-shards.md).
 """
 
