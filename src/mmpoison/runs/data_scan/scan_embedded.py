@@ -15,10 +15,10 @@ import numpy as np
 from mmpoison._version import __version__
 from mmpoison.base.phrasing import count_of
 from mmpoison.defenses.filters.passes.gaussians import DistanceCounts
+from mmpoison.defenses.filters.passes.groups.counts import Counts
 from mmpoison.defenses.filters.passes.groups.findings import Findings, find
 from mmpoison.defenses.filters.passes.groups.flags import flag
 from mmpoison.defenses.filters.passes.groups.items import Values
-from mmpoison.defenses.filters.passes.groups.loop import merged
 from mmpoison.defenses.filters.passes.groups.model import Model, fit_model, fit_start, merge_sums
 from mmpoison.defenses.filters.passes.groups.sample import SAMPLE, Sample, SamplePlan
 from mmpoison.defenses.filters.passes.groups.score import Group, Scores, groups_of
@@ -241,11 +241,12 @@ def _groups(
     report(2, 2)
     model_file = save_state(work / "model.npz", model.to_arrays())
     runner.run(COUNTS, "counting conflicts", CountsPass(model_file))
-    parts = [
-        {view: counts_from(part, view) for view in model.views}
-        for _, part in runner.whole_parts(COUNTS, only="counts/")
-    ]
-    counts = {view: merged(part[view] for part in parts) for view in model.views}
+    counts: dict[str, Counts] = {}
+    # merged as they are read: each is a megabyte
+    for _, part in runner.whole_parts(COUNTS, only="counts/"):
+        for view in model.views:
+            more = counts_from(part, view)
+            counts[view] = counts[view].merge(more) if view in counts else more
     flags = {view: flag(counts[view], len(background[view].items)) for view in model.views}
     flags_file = save_state(work / "flags.npz", flags_to_arrays(flags, counts))
     runner.run(GATHER, "reading suspicious cells", GatherPass(model_file, flags_file, work))
@@ -357,5 +358,6 @@ def describe_methods(judged: Judged, shards: int) -> list[str]:
     return [
         f"{count_of(judged.facts.rows, 'pair')} in {count_of(shards, 'shard')}, {embedded}",
         "suspicious-groups in passes over the shards (docs: Scan my data); a group is a suspected goal if at most "
-        f"{judged.finding.level:.0%} of clean sets show one as strong, measured on sets of up to 15,000 pairs",
+        f"{judged.finding.level:.0%} of clean sets show one as strong, measured on sets of up to 15,000 pairs; of more "
+        "than 20,000 pairs it must also be about twice as strong as any group of a few synthetic clean corpora of that size",
     ]
