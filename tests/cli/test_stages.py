@@ -357,7 +357,8 @@ def test_evaluate_to_the_letter(
     names = [line.split()[0] for line in rows.partition("Model: ")[0].splitlines() if line.strip()]
     assert names == ["Model", "random"], alone.out
     assert f"Model: {checkpoint}" in alone.out.replace("\n", "")
-    assert "Poisoned" not in alone.out
+    assert "poisoned" not in alone.out.lower()
+    assert "embedding with the model: " in alone.out
     several = cli(
         *("evaluate", "--data", square_folder, *models),
         *("--goal", "sheep2sofa", "--goal", "sofa2sheep", "--study", "collateral"),

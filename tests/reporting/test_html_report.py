@@ -159,6 +159,21 @@ def test_what_was_not_computed_is_a_dash_never_a_zero(write_run: WriteRun) -> No
     assert "No defence was run" in page.text
 
 
+def test_a_page_of_an_evaluation_has_the_rows_that_were_computed(write_run: WriteRun) -> None:
+    evaluated = {
+        "goal": {
+            "sheep2aeroplane": {"poisoned": {"hit@10": 0.5}, "random_captions": {"hit@10": 0}}
+        },
+        "run": {"row_names": {"poisoned": "Model"}},
+    }
+    html = render_html(write_run(metrics=evaluated, rank_lists=None, suspicious_pairs=None))
+    main_table = words(Page(html[html.index('class="main"') : html.index("</table>")]))
+    assert "Model the model in question" in main_table
+    assert "unrelated queries, the same model" in main_table
+    for absent in ("Poisoned", "Filtered", "Sterilized", "Pre-trained", "Clean"):
+        assert absent not in main_table
+
+
 @pytest.mark.parametrize("metrics", [{}, {"run": {}}, {"run": {"flags": None, "goals": None}}])
 def test_an_empty_run_still_makes_a_page(write_run: WriteRun, metrics: dict[str, Any]) -> None:
     html = render_html(write_run(metrics=metrics, rank_lists={}, suspicious_pairs=[]))

@@ -172,6 +172,25 @@ def test_equal_texts_have_a_table_of_their_own(tmp_path: Path) -> None:
     tables = metrics_tables(json.loads((folder / "metrics.json").read_text()))
     assert [table.of_models for table in tables] == [True, False]
     assert "an equal caption of another image counts as right" in tables[1].title
+    # the note names what it is about: the table above it may be any other
+    assert "above" not in tables[1].note
+    assert tables[1].note.startswith("Utility in the other tables counts only")
+
+
+def test_utility_and_drift_of_a_run_are_shown_once_for_all_its_goals(tmp_path: Path) -> None:
+    part = {"image_retrieval": {"hit@10": 0.7}, "text_retrieval": {"hit@10": 0.6}}
+    folder = change_run(
+        write_run(tmp_path / "0", 0),
+        utility_equal_texts={"poisoned": part},
+        drift={"text": 0.1, "image": 0.2},
+        goal={"sofa2bird": {"poisoned": {"hit@10": 0.5}}},
+    )
+    titles = [table["title"] for table in summary_json([folder])]
+    shared = "sheep2aeroplane, sofa2bird"
+    assert sum("drift" in title for title in titles) == 1
+    assert f"{shared}: drift" in titles
+    assert sum(title.startswith(f"{shared}: utility where") for title in titles) == 1
+    assert sum("seeds 0" in title for title in titles) == 2
 
 
 def test_text_from_outside_is_harmless(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -25,6 +26,9 @@ from mmpoison.reporting.seeds import metrics_tables
 from mmpoison.reporting.summary import goal_title
 from mmpoison.reporting.text import decimal
 from mmpoison.runs.progress import RunProgress
+
+_ROLE = re.compile(r"\b(poisoned|clean_model|pretrained)$")
+"""The row of a model at the end of the name of a step."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -135,7 +139,7 @@ def evaluate(
             study=studies,
             pairs=data,
             manifest=poison,
-            progress=reporter.progress,
+            progress=lambda step: reporter.progress(_ROLE.sub(_in_words, step)),
         )
     run = RunFacts(
         goals=[str(target) for target in targets],
@@ -157,6 +161,10 @@ def evaluate(
                 write_json(folder / "embedding_map.json", measured.embedding_map.to_json())
             write_json(folder / "metrics.json", metrics.to_json())
     return Evaluation(metrics, measured.embedding_map)
+
+
+def _in_words(role: re.Match[str]) -> str:
+    return {"poisoned": "the model", "clean_model": "the reference"}.get(role[0], "pretrained")
 
 
 def _goal_targets(

@@ -108,7 +108,8 @@ class _LoggedBar:
         self._heartbeat.at = f"{self._what}: {done:,} of {total:,}{detail and f', {detail}'}"
 
     def end(self, line: str) -> None:
-        self._heartbeat.at = ""
+        # what comes next has no bar yet
+        self._heartbeat.at = f"working, after {self._what}"
         self._heartbeat.say(line)
 
 

@@ -10,6 +10,7 @@ from mmpoison.reporting.measures import (
     MEASURES,
     SHARE,
     UTILITY,
+    Bounds,
     Retrieval,
     Value,
     drift_value,
@@ -147,7 +148,10 @@ def _table(
         for group, row in zip(groups, cells, strict=True)
     ]
     for alike in _alike(groups):
-        means = [_over_settings([cells[number][n] for number in alike]) for n in kept]
+        means = [
+            _over_settings([cells[number][n] for number in alike], measures[n].value.bounds)
+            for n in kept
+        ]
         parts = [part for part in groups[alike[0]].every_part if part != groups[alike[0]].goal]
         shared = set.intersection(*(set(groups[number].every_part) for number in alike))
         label = _label([part for part in parts if part in shared], common)
@@ -174,6 +178,6 @@ def _alike(groups: Sequence[Group]) -> list[list[int]]:
     return [numbers for numbers in found.values() if len(numbers) > 1]
 
 
-def _over_settings(cells: Sequence[Summary | None]) -> Summary | None:
+def _over_settings(cells: Sequence[Summary | None], bounds: Bounds) -> Summary | None:
     known = [cell.mean for cell in cells if cell is not None]
-    return summarize(known) if known else None
+    return summarize(known, bounds=bounds) if known else None

@@ -43,10 +43,18 @@ def named_models(run: RunFacts, models: Sequence[Model] = MODELS) -> list[Model]
         models: The usual rows.
     """
     names = run.row_names
+    if not names:
+        return list(models)
+    meanings = {
+        **dict.fromkeys(names, "the model in question"),
+        "random_captions": "unrelated queries, the same model",
+    }
     return [
-        replace(model, name=names[model.key], meaning="the model in question")
-        if model.key in names
-        else model
+        replace(
+            model,
+            name=names.get(model.key, model.name),
+            meaning=meanings.get(model.key, model.meaning),
+        )
         for model in models
     ]
 
