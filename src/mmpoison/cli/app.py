@@ -59,7 +59,13 @@ GROUPS: Mapping[str, tuple[Callable[..., None] | tuple[str, typer.Typer], ...]] 
     "Data": (("data", data.app),),
     "Attack": (poison.poison,),
     "Train and measure": (("models", models.app), train.train, evaluate.evaluate),
-    "Defend": (scan.scan, filter_verb.filter_, review.review, sterilize.sterilize, defenses.defenses),
+    "Defend": (
+        scan.scan,
+        filter_verb.filter_,
+        review.review,
+        sterilize.sterilize,
+        defenses.defenses,
+    ),
     "Look": (report.report, search.search, ("cache", cache.app)),
 }
 """The verbs, and groups of verbs by name, in the order of the help."""

@@ -100,7 +100,7 @@ def poison(
     encoder: Annotated[
         str | None,
         typer.Option(
-            help="For --target-image centre and attackers who know a surrogate: a model's name, or a checkpoint folder.",
+            help="For --target-image centre and attackers who know a surrogate: a model's name or folder.",
             rich_help_panel="How",
         ),
     ] = None,
@@ -130,18 +130,21 @@ def poison(
 ) -> None:
     """Write a poisoned copy of a data set, with a manifest of every false pair.
 
-    Example: [bold]mmpoison poison --data scenes --goal sheep2aeroplane --samples 25 --out poisoned[/bold]
+    Example: [bold]mmpoison poison --data pairs --goal sheep2aeroplane --samples 25 --out poisoned[/bold]
 
-    Attack I: [bold]mmpoison poison --data scenes --attack single-target-image --goal sheep2sofa --samples 25 --out one[/bold]
+    Attack I: [bold]mmpoison poison --data pairs --attack single-target-image --goal sheep2sofa --samples 25 --out
+    one[/bold]
 
-    Attack III: [bold]mmpoison poison --data scenes --goal sheep2aeroplane --goal sofa2bird --samples 25 --out both[/bold]
+    Attack III: [bold]mmpoison poison --data pairs --goal sheep2aeroplane --goal sofa2bird --samples 25
+    --out both[/bold]
 
-    A backdoor: [bold]mmpoison poison --data scenes --attack patch-backdoor --goal sheep2sofa --rate 0.005 --out patched[/bold]
+    A backdoor: [bold]mmpoison poison --data pairs --attack patch-backdoor --goal sheep2sofa --rate 0.005
+    --out patched[/bold]
 
-    An attacker who knows the filters: [bold]mmpoison poison --data scenes --attack orphan --goal sheep2sofa --samples 25
+    An attacker who knows the filters: [bold]mmpoison poison --data pairs --attack orphan --goal sheep2sofa --samples 25
     --out orphan[/bold]
 
-    Rebuild: [bold]mmpoison poison --data scenes --from-manifest poisoned/manifest.json --out again[/bold]
+    Rebuild: [bold]mmpoison poison --data pairs --from-manifest poisoned/manifest.json --out again[/bold]
     """
     from mmpoison.datasets.catalogue import load_pairs
     from mmpoison.pairs.folder import save_pairs
