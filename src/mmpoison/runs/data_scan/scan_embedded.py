@@ -359,5 +359,5 @@ def describe_methods(judged: Judged, shards: int) -> list[str]:
         f"{count_of(judged.facts.rows, 'pair')} in {count_of(shards, 'shard')}, {embedded}",
         "suspicious-groups in passes over the shards (docs: Scan my data); a group is a suspected goal if at most "
         f"{judged.finding.level:.0%} of clean sets show one as strong, measured on sets of up to 15,000 pairs; of more "
-        "than 20,000 pairs it must also be about twice as strong as any group of a few synthetic clean corpora of that size",
+        "than 20,000 it must also be about twice as strong as any group of a few synthetic clean corpora of that size",
     ]
