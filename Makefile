@@ -79,7 +79,7 @@ format: $(VENV)/.installed-dev ## let ruff mend what it can
 docs: $(VENV)/.installed-docs ## build the documentation into site/
 	$(BIN)/mkdocs build --strict $(ARGS)
 
-screenshots: $(VENV)/.installed-dev ## make the screenshots in docs/images with Chromium (runs the demo first if runs/ has none)
+screenshots: $(VENV)/.installed-dev ## make the screenshots in docs/images, with Chromium
 	$(BIN)/python benchmarks/screenshots.py $(ARGS)
 
 wheel: $(VENV)/.installed-dev ## build the wheel into dist/

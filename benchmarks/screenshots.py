@@ -1,16 +1,16 @@
 """The screenshots that the documentation shows, made of the pages as they are now.
 
-    make screenshots        (python benchmarks/screenshots.py --run runs/openmoji-seed0)
+    make screenshots        (python benchmarks/screenshots.py)
 
-Each page is opened in Chromium at a fixed size, in light colours, and written to `docs/images/` with 256 colours, so
-that no file has more than 150 kB:
+Each page is opened in Chromium at a fixed size, in light colours, and written to `docs/images/`, with 256 colours where
+the file would have more than 150 kB:
 
 - `search.png`, `search-phone.png`: `mmpoison search --run` as it opens, at 1,280 and at 375 pixels;
 - `review.png`, `review-phone.png`: `mmpoison review` of OpenMoji scenes, poisoned and filtered by `suspicious-groups`;
-- `demo-report.png`: what a search returns, on the report of the run.
+- `report.png`: what a search returns, on the report of the run.
 
-The run is that of `mmpoison demo` (minutes), which is made where it is missing. Chromium is found as `chromium` or
-`chrome`, or named by `MMPOISON_CHROMIUM`. With `--only NAME`, repeated, only some are made.
+The run is one of `openmoji-heads`, which takes a minute or two; `--run` names a finished one. Chromium is found as
+`chromium` or `chrome`, or named by `MMPOISON_CHROMIUM`. With `--only NAME`, repeated, only some are made.
 """
 
 from __future__ import annotations
@@ -37,22 +37,24 @@ MOST_BYTES = 150_000
 WIDE = (1280, 800)
 PHONE = (375, 667)
 IMAGES = Path(__file__).resolve().parents[1] / "docs" / "images"
-RUN = Path("runs/openmoji-seed0")
+RECIPE = "openmoji-heads"
 # large enough for a goal to be found, small enough for a minute
 SCENES = ("unlabelled=800", "per_class=50", "held_out=20")
 
 
 def save_small(png: bytes, target: Path) -> None:
-    """Write a picture with at most 256 colours; one that is larger than `MOST_BYTES` all the same is refused."""
-    colours = Image.open(io.BytesIO(png)).convert("RGB").quantize(256, dither=Image.Dither.NONE)
-    written = io.BytesIO()
-    colours.save(written, "PNG", optimize=True)
-    if written.tell() > MOST_BYTES:
-        raise SystemExit(
-            f"{target}: {written.tell():,} bytes: at most {MOST_BYTES:,}, take a smaller part"
-        )
-    target.write_bytes(written.getvalue())
-    print(f"{target}: {written.tell():,} bytes")
+    """Write a picture in as many colours as fit into `MOST_BYTES`: all, or 256; a larger one is refused."""
+    picture = Image.open(io.BytesIO(png)).convert("RGB")
+    for fewer in (picture, picture.quantize(256, dither=Image.Dither.NONE)):
+        written = io.BytesIO()
+        fewer.save(written, "PNG", optimize=True)
+        if written.tell() <= MOST_BYTES:
+            target.write_bytes(written.getvalue())
+            print(f"{target}: {written.tell():,} bytes")
+            return
+    raise SystemExit(
+        f"{target}: {written.tell():,} bytes: at most {MOST_BYTES:,}, take a smaller part"
+    )
 
 
 def mmpoison(*arguments: str | Path) -> None:
@@ -80,7 +82,7 @@ def opened(browser: Browser, address: str, size: tuple[int, int]) -> Page:
     """Open a page in light colours."""
     width, height = size
     page = browser.new_page(viewport={"width": width, "height": height}, color_scheme="light")
-    page.set_default_timeout(300_000)
+    page.set_default_timeout(120_000)
     page.goto(address)
     return page
 
@@ -88,8 +90,10 @@ def opened(browser: Browser, address: str, size: tuple[int, int]) -> Page:
 def settled(page: Page) -> bytes:
     """Take a picture of what is on the screen, once all images in it are there."""
     page.wait_for_load_state("networkidle")
+    # those that are off the screen are loaded only when somebody scrolls to them
     page.wait_for_function(
-        "() => [...document.images].every(i => i.complete || i.getBoundingClientRect().top > innerHeight)"
+        "() => [...document.images].every(image => { const box = image.getBoundingClientRect();"
+        " return image.complete || box.top > innerHeight || box.left > innerWidth - 20; })"
     )
     return page.screenshot()
 
@@ -145,7 +149,7 @@ def of_report(browser: Browser, run: Path, out: Path, work: Path) -> None:
     mmpoison("report", run, "--html", file)
     page = opened(browser, file.as_uri(), (1200, 760))
     page.locator("#ranks").evaluate("heading => heading.scrollIntoView()")
-    save_small(settled(page), out / "demo-report.png")
+    save_small(settled(page), out / "report.png")
 
 
 PICTURES: dict[str, Callable[[Browser, Path, Path, Path], None]] = {
@@ -153,13 +157,13 @@ PICTURES: dict[str, Callable[[Browser, Path, Path, Path], None]] = {
     "review": of_review,
     "report": of_report,
 }
-FILES = ("search", "search-phone", "review", "review-phone", "demo-report")
+FILES = ("search", "search-phone", "review", "review-phone", "report")
 
 
 def main() -> None:
     """Make the screenshots."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--run", type=Path, default=RUN, help="a finished run of the demo")
+    parser.add_argument("--run", type=Path, help=f"a finished run of {RECIPE}")
     parser.add_argument("--out", type=Path, default=IMAGES, help="where the pictures go")
     parser.add_argument("--only", action="append", choices=list(PICTURES), help="only this page")
     given = parser.parse_args()
@@ -171,15 +175,16 @@ def main() -> None:
     if chromium is None:
         raise SystemExit("no Chromium on this machine: install one, or set MMPOISON_CHROMIUM to it")
     wanted = given.only or list(PICTURES)
-    if set(wanted) != {"review"} and not (given.run / "recipe.yaml").is_file():
-        mmpoison("demo", "--out", given.run)
     given.out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as work, sync_playwright() as playwright:
         browser = playwright.chromium.launch(
             executable_path=chromium, args=["--no-sandbox", "--disable-dev-shm-usage"]
         )
+        run = Path(work) / RECIPE if given.run is None else given.run.resolve()
+        if given.run is None and set(wanted) != {"review"}:
+            mmpoison("run", RECIPE, "--out", run)
         for name in wanted:
-            PICTURES[name](browser, given.run.resolve(), given.out, Path(work))
+            PICTURES[name](browser, run, given.out, Path(work))
         browser.close()
 
 
