@@ -94,3 +94,25 @@ def test_no_readable_shard_is_one_line(refused: Callable[..., str], work: Path) 
     write_corpus(work / "source", 30, bad=0, shards=1)
     np.save(work / "source" / "img_emb" / "img_emb_0.npy", np.zeros((29, 32), np.float16))
     assert "no shard can be read: source/" in refused("scan source --out out")
+
+
+def test_pairs_that_were_scanned_can_be_reviewed(
+    cli: Callable[..., Outcome], work: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from mmpoison.defenses.filters.filter_facts import read_filter_facts
+    from mmpoison.defenses.filters.pair_pieces import PairPieces
+    from mmpoison.pages.review.filtered import filtered_pairs
+
+    broken = next((work / "squares").rglob("*.png"))
+    broken.write_bytes(b"no picture")
+    done = cli("scan", "squares", "--out", "out", "--encoder", "model", "--no-planted")
+    assert done.code == 0, done
+    assert "1 image cannot be read" in done.out
+    monkeypatch.chdir(work / "full")  # from any folder
+    facts = read_filter_facts(work / "out")
+    pieces = PairPieces(facts.source(work / "out"))
+    shown = filtered_pairs(work / "out", pieces, 20)
+    assert len(shown) == 20
+    assert all(pair.kept for pair in shown)
+    name = str(broken.relative_to(work / "squares"))
+    assert name not in {pair.image for pair in filtered_pairs(work / "out", pieces, 1000)}

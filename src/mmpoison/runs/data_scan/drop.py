@@ -20,13 +20,15 @@ from mmpoison.defenses.filters.passes.groups.score import Group
 from mmpoison.embedded.checks import ShardFacts
 from mmpoison.embedded.keep_lists import KEEP_FILE, KEEP_FOLDER
 from mmpoison.embedded.results import NO_GROUP, ShardVerdict, write_results
-from mmpoison.embedded.source import EmbeddedSource, Shard, ShardError
+from mmpoison.embedded.source import Shard, ShardError
 from mmpoison.records.data_scan import SCAN_FILE, SCAN_PAGE, DataScan
 from mmpoison.reporting.scan_page import write_scan_page
 from mmpoison.reporting.text import percent
 from mmpoison.runs.data_scan.goal_words import DescribedGroup
 from mmpoison.runs.data_scan.group_passes import READ, SCORE
+from mmpoison.runs.data_scan.review_files import write_review_files
 from mmpoison.runs.data_scan.shard_passes import ShardRunner
+from mmpoison.runs.data_scan.sources import OpenedSource
 from mmpoison.runs.data_scan.verdict import Finding, next_steps, verdict_of
 from mmpoison.runs.progress import RunProgress
 
@@ -69,6 +71,7 @@ class Judged:
     """A source that was scanned.
 
     Attributes:
+        opened: The source.
         finding: What the verdict is made of.
         facts: Of its shards.
         counted: Distances of its pairs.
@@ -78,12 +81,11 @@ class Judged:
         rule: Which single pairs are dropped.
         notes: What a user must know.
         seed: Of everything random.
-        encoder: Name of the model, where pairs were embedded here.
-        root: Folder of their images.
         scan: What was written; None before that.
         out: The folder that was written.
     """
 
+    opened: OpenedSource
     finding: Finding
     facts: ShardFacts
     counted: DistanceCounts
@@ -93,8 +95,6 @@ class Judged:
     rule: DropRule
     notes: Sequence[str]
     seed: int
-    encoder: str | None = None
-    root: Path | None = None
     scan: DataScan | None = None
     out: Path | None = None
 
@@ -152,7 +152,6 @@ def drop_rule(
 
 def write_verdicts(
     judged: Judged,
-    source: EmbeddedSource,
     runner: ShardRunner,
     out: Path,
     progress: RunProgress,
@@ -162,7 +161,6 @@ def write_verdicts(
 
     Args:
         judged: What was found.
-        source: The source.
         runner: Has the scores of the shards.
         out: New folder.
         progress: Reports the progress.
@@ -173,6 +171,7 @@ def write_verdicts(
     """
     sentences = [str(described.goal) for described, _ in judged.goals]
     goals = [group for _, group in judged.goals]
+    opened, source = judged.opened, judged.opened.source
     report = progress.progress("writing lists")
     with atomic_folder(out) as folder:
         with write_results(folder, source) as results:
@@ -188,8 +187,22 @@ def write_verdicts(
                         runner.failed[number] = str(error)
                 report(number + 1, len(source.shards))
             results.name_groups([described.goal.to_json() for described, _ in judged.goals])
+        if opened.encoder is not None:  # pairs can be shown; embeddings alone cannot
+            write_review_files(
+                folder,
+                (
+                    (shard, _verdict_of(judged.rule, goals, sentences, runner, number))
+                    for number, shard in enumerate(source.shards)
+                    if number not in runner.failed
+                ),
+                data=source.root,
+                out=out,
+                score_name=judged.rule.name,
+                goals=[described.goal.to_json() for described, _ in judged.goals],
+                unreadable=opened.unreadable,
+            )
         kept = next((n for n in (KEEP_FILE, KEEP_FOLDER) if (folder / n).exists()), None)
-        scan = _record(judged, source, runner, results.shard_counts, results.notes, kept, methods)
+        scan = _record(judged, runner, results.shard_counts, results.notes, kept, methods)
         write_json(folder / SCAN_FILE, scan.to_json())
         write_scan_page(folder / SCAN_PAGE, scan)
     return replace(judged, scan=scan, out=out)
@@ -225,7 +238,6 @@ def _verdict_of(
 
 def _record(
     judged: Judged,
-    source: EmbeddedSource,
     runner: ShardRunner,
     shards: Sequence[dict[str, Any]],
     notes: Sequence[str],
@@ -238,13 +250,13 @@ def _record(
     known = {"low": judge.low, "high": judge.high} if judge is not None else {}
     level = judged.finding.level
     groups = [
-        (group.false_alarms <= level, _group_json(described, runner, judged.root))
+        (group.false_alarms <= level, _group_json(described, runner, judged.opened.root))
         for described, group in zip(judged.described, judged.rows, strict=True)
     ]
     return DataScan.of(
         {
-            "source": source.root,
-            "format": source.format,
+            "source": judged.opened.source.root,
+            "format": judged.opened.source.format,
             "pairs": judged.facts.rows,
             "verdict": verdict,
             "summary": summary,
@@ -253,7 +265,7 @@ def _record(
                 keep_file=kept,
                 dropped=dropped,
                 distance=judged.rule.score == "distance",
-                embedded=judged.encoder is None,
+                embedded=judged.opened.encoder is None,
             ),
             "notes": [*judged.notes, *(note for note in notes if note not in judged.notes)],
             "score_name": judged.rule.name,

@@ -107,9 +107,10 @@ def embed_source(
     root = Path()
     for piece in pieces:
         root = piece.pairs.root
-        part = piece.pairs.where(piece.in_split(SPLIT))
+        judged = piece.in_split(SPLIT)
+        part = piece.pairs.where(judged)
         if len(part):
-            writer.add(number, part)
+            writer.add(number, part, np.array(piece.pair_ids(), dtype=object)[judged])
             number += 1
         done += len(piece.pairs.images)
         report(done, total if total is not None else done + 1)
@@ -118,7 +119,7 @@ def embed_source(
         raise InputError(f"{source}: has no training pairs (split {SPLIT!r})")
     writer.finish(number)
     opened = open_embedded(
-        folder, format="clip-retrieval", options={"id": "pair", "image_id": "image"}
+        folder, format="clip-retrieval", options={"id": "id", "image_id": "image"}
     )
     named = EmbeddedSource(
         pieces.format, str(source), opened.shards, opened.dimension, opened.id_kind
@@ -146,9 +147,10 @@ class _Writer:
             if known.get("identity") == self._identity:
                 self._joint, self._plain_ids = bool(known["joint"]), bool(known["plain_ids"])
 
-    def add(self, number: int, part: PairDataset) -> None:
-        """Embed a piece, or take what is there."""
+    def add(self, number: int, part: PairDataset, names: npt.NDArray[np.object_]) -> None:
+        """Embed a piece, or take what is there; `names` are those of its pairs."""
         if self._plain_ids is None:
+            # an image with one caption names its pair
             self._plain_ids = len(np.unique(part.image)) == len(part)
         key = self._key(part)
         note = self.folder / f"piece-{number}.json"
@@ -161,12 +163,13 @@ class _Writer:
         if self._joint is None:
             self._decide(text, image, part)
         both = self._vectors(text, image)
-        names = self._names(part)
         text_file, image_file, table_file = self._files(number)
         for file, vectors in ((text_file, both[0]), (image_file, both[1])):
             with atomic_file(file) as temporary, temporary.open("wb") as stream:
                 np.save(stream, vectors.astype(np.float16), allow_pickle=False)
-        _write_table(table_file, names, part)
+        alone = self._plain_ids and len(np.unique(part.image)) == len(part)
+        ids = part.images.ids[part.image] if alone else names
+        _write_table(table_file, {"id": ids, "pair": names}, part)
         reasons = dict(short_reasons(part.root, broken))
         self.unreadable |= reasons
         write_json(note, {"key": key, "unreadable": reasons})
@@ -249,29 +252,18 @@ class _Writer:
                 sides.append(np.asarray(joint, dtype=np.float32))
         return sides[0], sides[1]
 
-    def _names(self, part: PairDataset) -> list[str]:
-        """Return the name of each pair: the image's id, with the place of the caption where an image has several."""
-        place: dict[int, int] = {}
-        names = []
-        for image in part.image.tolist():
-            number = place[image] = place.get(image, -1) + 1
-            own = str(part.images.ids[image])
-            names.append(own if self._plain_ids and not number else f"{own}#{number}")
-        return names
 
-
-def _write_table(file: Path, names: list[str], part: PairDataset) -> None:
+def _write_table(
+    file: Path, names: Mapping[str, npt.NDArray[np.object_]], part: PairDataset
+) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    def storable(text: Any) -> str:
-        return str(text).encode("utf-8", "backslashreplace").decode("utf-8")
-
+    columns = {**names, "image": part.images.ids[part.image], "caption": part.captions}
     table = pa.table(
         {
-            "pair": [storable(name) for name in names],
-            "image": [storable(name) for name in part.images.ids[part.image]],
-            "caption": [storable(caption) for caption in part.captions],
+            name: [str(v).encode("utf-8", "backslashreplace").decode() for v in values]
+            for name, values in columns.items()
         }
     )
     with atomic_file(file) as temporary:

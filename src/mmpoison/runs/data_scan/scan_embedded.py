@@ -25,7 +25,6 @@ from mmpoison.defenses.filters.passes.groups.score import Group, Scores, groups_
 from mmpoison.defenses.filters.passes.groups.space import Space
 from mmpoison.defenses.filters.suspicious_groups import PlantedSize, Views, plant_goals
 from mmpoison.embedded.checks import GUESSING, SCORE_OFF, ShardFacts, notes_on
-from mmpoison.embedded.source import EmbeddedSource
 from mmpoison.errors import InputError
 from mmpoison.runs.data_scan.drop import Judged, drop_rule, write_verdicts
 from mmpoison.runs.data_scan.goal_words import DescribedGroup, Describer
@@ -140,7 +139,7 @@ def scan_embedded(
         progress.say(f"{work}: resuming a scan that was stopped")
     try:
         runner = ShardRunner(dict(enumerate(source.shards)), passes, crew, progress)
-        judged = _scan(source, runner, passes, settings, progress)
+        judged = _scan(opened, runner, passes, settings, progress)
     except InputError:
         if not any(passes.rglob("*.npz")):  # nothing that another attempt could use
             shutil.rmtree(passes, ignore_errors=True)
@@ -150,22 +149,20 @@ def scan_embedded(
     finally:
         for worker in crew:
             worker.stop()
-    judged = replace(
-        judged, notes=[*opened.notes, *judged.notes], encoder=opened.encoder, root=opened.root
-    )
-    methods = describe_methods(judged, len(source.shards))
-    judged = write_verdicts(judged, source, runner, out, progress, methods)
+    judged = replace(judged, notes=[*opened.notes, *judged.notes])
+    judged = write_verdicts(judged, runner, out, progress, describe_methods(judged))
     shutil.rmtree(work, ignore_errors=True)
     return judged
 
 
 def _scan(
-    source: EmbeddedSource,
+    opened: OpenedSource,
     runner: ShardRunner,
     work: Path,
     settings: ScanSettings,
     progress: RunProgress,
 ) -> Judged:
+    source = opened.source
     plan = SamplePlan(max(1, source.pairs), settings.sample, settings.seed)
     runner.run(READ, "reading embeddings", ReadPass(plan, ids=source.id_kind != "row"))
     read = [
@@ -205,6 +202,7 @@ def _scan(
             "is guessing: these embeddings are not of one model, or captions and images are not in the same order"
         )
     return Judged(
+        opened=opened,
         finding=Finding(
             pairs=facts.usable,
             goals=[one.goal for one in _significant(found, settings.level)],
@@ -350,11 +348,10 @@ def _in_pairs(parts: list[T], merge: Callable[[T, T], T]) -> T:
     return parts[0]
 
 
-def describe_methods(judged: Judged, shards: int) -> list[str]:
+def describe_methods(judged: Judged) -> list[str]:
     """Say what was computed, a line each."""
-    embedded = (
-        f"embedded with {judged.encoder}" if judged.encoder else "embeddings as they are stored"
-    )
+    encoder, shards = judged.opened.encoder, len(judged.opened.source.shards)
+    embedded = f"embedded with {encoder}" if encoder else "embeddings as they are stored"
     return [
         f"{count_of(judged.facts.rows, 'pair')} in {count_of(shards, 'shard')}, {embedded}",
         "suspicious-groups in passes over the shards (docs: Scan my data); a group is a suspected goal if at most "

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +24,14 @@ class OpenedSource:
         encoder: Name of the model, where the pairs were embedded here.
         notes: What a user must know of it.
         root: Folder of the images, where the pairs were embedded here.
+        unreadable: Of these, images that cannot be read, and why.
     """
 
     source: EmbeddedSource
     encoder: str | None = None
     notes: tuple[str, ...] = ()
     root: Path | None = None
+    unreadable: Mapping[str, str] = field(default_factory=dict)
 
 
 def open_source(
@@ -83,7 +85,7 @@ def open_source(
             f"{count_of(len(made.unreadable), 'image')} cannot be read, and their pairs are not judged: "
             f"{one_line(name)}: {one_line(reason)}",
         )
-    return OpenedSource(made.source, made.encoder, notes, made.root)
+    return OpenedSource(made.source, made.encoder, notes, made.root, made.unreadable)
 
 
 def _has_embeddings(source: str | Path, format: str | None) -> bool:
