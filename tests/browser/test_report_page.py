@@ -77,7 +77,9 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 @pytest.mark.parametrize("width", [1200, 1280])
-def test_the_papers_table_is_not_cut_off(pages: Any, files: dict[str, Path], width: int) -> None:
+def test_no_table_of_a_run_or_of_the_paper_is_cut_off(
+    pages: Any, files: dict[str, Path], width: int
+) -> None:
     page = pages.open(viewport={"width": width, "height": 800})
     page.goto(files["paper"].as_uri())
     page.evaluate("for (const fold of document.querySelectorAll('details')) fold.open = true")
@@ -85,6 +87,11 @@ def test_the_papers_table_is_not_cut_off(pages: Any, files: dict[str, Path], wid
     assert "Attack II" in tables.first.inner_text()
     assert tables.first.locator("td small").count() > 8
     for table in tables.all():
+        assert table.evaluate("e => e.scrollWidth - e.clientWidth") == 0
+    page.goto(files["run"].as_uri())
+    page.evaluate("for (const fold of document.querySelectorAll('details')) fold.open = true")
+    assert page.locator(".scroll").count() > 1
+    for table in page.locator(".scroll").all():
         assert table.evaluate("e => e.scrollWidth - e.clientWidth") == 0
 
 

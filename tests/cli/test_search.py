@@ -8,12 +8,15 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from mmpoison.errors import InputError
 
 Cli = Callable[..., Any]
 
@@ -35,6 +38,45 @@ def test_what_cannot_be_loaded_ends_the_page(
     (work / "broken" / "captions.jsonl").write_text("{")
     model, data = ("./broken", "squares") if broken == "model" else ("model", "broken")
     assert "broken" in refused(f"search --models {model} --data {data} --port 0")
+
+
+class Loading:
+    """A library that becomes ready when somebody says so."""
+
+    def __init__(self) -> None:
+        self.ready = threading.Event()
+        self.error: BaseException | None = None
+
+    def wait(self, timeout: float) -> None:
+        if not self.ready.wait(timeout):
+            raise TimeoutError
+        if self.error is not None:
+            raise self.error
+
+
+def test_the_browser_opens_with_an_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    import mmpoison.cli.search as module
+
+    opened: list[str] = []
+    monkeypatch.setattr(module, "open_in_browser", opened.append)
+    library: Any = Loading()
+    waiting = threading.Thread(
+        target=module._open_with_an_answer, args=(library, "http://x/", 60.0)
+    )
+    waiting.start()
+    waiting.join(0.2)
+    assert opened == []
+    library.ready.set()
+    waiting.join(20)
+    assert opened == ["http://x/"]
+    # a gallery that takes minutes: the page shows how far it is
+    slow: Any = Loading()
+    module._open_with_an_answer(slow, "http://slow/", 0.01)
+    assert opened == ["http://x/", "http://slow/"]
+    # the command ends with an error: there is no page
+    library.error = InputError("no such model")
+    module._open_with_an_answer(library, "http://failed/", 60.0)
+    assert opened == ["http://x/", "http://slow/"]
 
 
 def test_it_answers_and_ctrl_c_ends_it(square_folder: Path, checkpoint: Path) -> None:

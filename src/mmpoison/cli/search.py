@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from functools import partial
 from pathlib import Path
@@ -18,14 +19,18 @@ from mmpoison.cli.serving import (
     PortOption,
     announce,
     check_pages,
+    open_in_browser,
 )
 from mmpoison.errors import InputError
 
 if TYPE_CHECKING:
     from mmpoison.pages.search.collection import Collection
-    from mmpoison.pages.search.library import Source
+    from mmpoison.pages.search.library import Library, Source
 
 RUNS = Path("runs")
+
+PATIENCE = 10.0
+"""Seconds that the browser waits for the first answer; after that the page is opened while it loads."""
 
 
 def search(
@@ -99,10 +104,13 @@ def search(
     app = search_app(Engine(library), host=host)
 
     def ready(address: str) -> None:
-        announce(address, open_it=open_it)
+        announce(address, open_it=False)
         if host not in ("127.0.0.1", "localhost", "::1"):
             say("everyone who can reach this machine can see the pictures and captions")
         library.start()
+        if open_it:
+            opens = partial(_open_with_an_answer, library, address)
+            threading.Thread(target=opens, name="browser", daemon=True).start()
 
     try:
         serve(app, host=host, port=port, ready=ready)
@@ -111,6 +119,17 @@ def search(
     if library.failure is not None:
         raise library.failure
     say(f"stopped after {time.perf_counter() - begun:,.0f} s")
+
+
+def _open_with_an_answer(library: Library, address: str, patience: float = PATIENCE) -> None:
+    """Open the page once all models can answer, or have taken too long; not if the session has failed."""
+    try:
+        library.wait(patience)
+    except TimeoutError:
+        pass  # a large gallery: the page shows what is loaded
+    except BaseException:
+        return  # the session has failed, which its own thread reports
+    open_in_browser(address)
 
 
 def _model(text: str, trust: bool) -> Source:

@@ -50,7 +50,13 @@ def check_pages(verb: str) -> None:
 def announce(address: str, *, open_it: bool, what: str = "Ctrl-C stops it") -> None:
     """Print the page's address, and open it if there is a browser."""
     say(f"{address}   ({what})")
-    if open_it and _has_screen():
+    if open_it:
+        open_in_browser(address)
+
+
+def open_in_browser(address: str) -> None:
+    """Open a page if there is a graphical browser."""
+    if _has_screen():
         try:
             webbrowser.open(address)
         except (webbrowser.Error, OSError):
