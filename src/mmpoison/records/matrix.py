@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from mmpoison.base.files import atomic_file, plain_name
+from mmpoison.base.files import atomic_file, plain_name, refuse_special
 from mmpoison.base.untrusted_yaml import read_yaml
 from mmpoison.errors import InputError
 
@@ -282,6 +282,7 @@ def described(file: Path) -> str:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    refuse_special(file)
     try:
         text: str = (pq.read_schema(file).metadata or {}).get(_DESCRIBED, b"").decode()
     except (OSError, ValueError, pa.ArrowException) as error:
