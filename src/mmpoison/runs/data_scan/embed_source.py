@@ -90,12 +90,15 @@ def embed_source(
         raise InputError(
             f"{source}: no such folder or file, and no data set of that name (`mmpoison data list`)"
         )
+    loading = progress.progress(f"loading {encoder or DEFAULT_ENCODER}")
+    loading(0, 1)
     try:
         model = load_encoder(encoder or DEFAULT_ENCODER, trust=trust).to(find_device(device))
     except InputError as error:
         if encoder is not None:
             raise
         raise InputError(f"{error}; or name a model with --encoder") from None
+    loading(1, 1)
     folder = work / FOLDER
     pieces = PairPieces(
         source, images_at_once=images_at_once(model.image_size), format=format, options=options
