@@ -117,7 +117,8 @@ def embed_source(
             number += 1
         done += len(piece.pairs.images)
         report(done, total if total is not None else done + 1)
-    report(done, done)
+    if total is None:
+        report(done, done)
     if not number:
         raise InputError(f"{source}: has no training pairs (split {SPLIT!r})")
     writer.finish(number)

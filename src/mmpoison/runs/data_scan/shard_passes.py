@@ -204,8 +204,14 @@ class ShardRunner:
 def _follow(
     state: SweepState, todo: list[ShardTask], workers: Sequence[Worker], report: Progress
 ) -> None:
+    shown = -1
+
     def show(now: SweepState) -> None:
-        report(now.found + len(now.done) + len(now.failed), now.total)
+        nonlocal shown
+        done = now.found + len(now.done) + len(now.failed)
+        if done != shown:  # a bar that is full is not drawn twice
+            shown = done
+            report(done, now.total)
 
     show(state)
     if todo:
