@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,8 @@ from mmpoison.embedded.files import list_place
 from mmpoison.embedded.source import EmbeddedSource
 from mmpoison.errors import InputError
 from mmpoison.runs.progress import RunProgress
+
+_IN_MEMORY = re.compile(r"(^|::)memory://")
 
 
 @dataclass(frozen=True)
@@ -56,10 +59,11 @@ def open_source(
     Raises:
         InputError: If nothing can be read.
     """
+    _refuse_memory(source)
     if _has_embeddings(source, format):
         if encoder is not None:
             raise InputError(
-                f"{source}: has embeddings, which need no --encoder; to embed its pairs anew name their --format"
+                f"{source}: has embeddings, which need no --encoder; to embed its pairs again name their --format"
             )
         return OpenedSource(open_embedded(source, format=format, options=options))
     from mmpoison.runs.data_scan.embed_source import embed_source
@@ -82,6 +86,15 @@ def open_source(
             f"{one_line(name)}: {one_line(reason)}",
         )
     return OpenedSource(made.source, made.encoder, notes)
+
+
+def _refuse_memory(source: str | Path) -> None:
+    """Refuse an address in the memory of this process: the workers are other processes, where it is empty."""
+    if _IN_MEMORY.search(str(source)):
+        raise InputError(
+            f"{one_line(str(source))}: lies in the memory of one process, and a scan works in others: copy it to a folder or "
+            "an object store"
+        )
 
 
 def _has_embeddings(source: str | Path, format: str | None) -> bool:
