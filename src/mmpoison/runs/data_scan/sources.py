@@ -92,8 +92,8 @@ def _refuse_memory(source: str | Path) -> None:
     """Refuse an address in the memory of this process: the workers are other processes, where it is empty."""
     if _IN_MEMORY.search(str(source)):
         raise InputError(
-            f"{one_line(str(source))}: lies in the memory of one process, and a scan works in others: copy it to a folder or "
-            "an object store"
+            f"{one_line(str(source))}: lies in the memory of one process, and a scan works in others: copy it to a "
+            "folder or an object store"
         )
 
 
