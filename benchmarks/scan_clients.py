@@ -5,7 +5,7 @@
     python benchmarks/scan_clients.py datacomp --python resharder/bin/python --json clients.json
 
 The first argument is a copy of DataComp's repository; its `resharder.py` is run as it is, by a Python that has what it
-imports (`--python`). open_clip is the one that is installed here. The steps:
+imports (`--python`). open_clip is the one that is installed here; its training needs `webdataset<=0.2.86`. The steps:
 
 1. A synthetic corpus with poison in DataComp's layout (`.npz` and `.parquet` a shard, a uid a pair), and tars in
    img2dataset's layout: other shards in another order, each sample with its uid in the JSON. A few pairs are in no tar,
@@ -26,6 +26,8 @@ import argparse
 import hashlib
 import io
 import json
+import os
+import re
 import subprocess
 import sys
 import tarfile
@@ -157,15 +159,20 @@ def reshard(repository: Path, python: str, tars: Path, keep: Path, out: Path) ->
     """Run DataComp's resharder, and return what it logged."""
     out.mkdir()
     options = ["-i", str(tars), "-o", str(out), "-s", str(keep), "-j", "2"]
+    # another Python has packages of its own
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     done = subprocess.run(
         [python, str(repository / "resharder.py"), *options],
+        env=environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
     )
     if done.returncode:
         raise SystemExit(f"resharder.py: {done.stdout[-2000:]}")
-    return [line for line in done.stdout.splitlines() if "[" in line]
+    return [
+        " ".join(found) for found in re.findall(r"\[(INFO|WARN|ERROR|FATAL)\]\S* (.*)", done.stdout)
+    ]
 
 
 def by_open_clip(tars: Path, samples: int, *, train: bool) -> list[int]:
@@ -187,8 +194,8 @@ def by_open_clip(tars: Path, samples: int, *, train: bool) -> list[int]:
         val_num_samples=samples,
         train_data_upsampling_factors=None,
         dataset_resampled=False,
-        # one worker and one pair a batch: an epoch of open_clip repeats pairs to fill its batches
-        batch_size=1,
+        # one worker, and for training one pair a batch: there an epoch repeats pairs to fill its batches
+        batch_size=1 if train else 100,
         workers=1,
         world_size=1,
         seed=0,
@@ -201,7 +208,7 @@ def by_open_clip(tars: Path, samples: int, *, train: bool) -> list[int]:
         return torch.from_numpy(np.asarray(image.convert("RGB"), dtype=np.uint8).copy())
 
     data = get_wds_dataset(args, pixels, is_train=train, tokenizer=lambda text: [number(text)])
-    return [int(texts[0]) for _, texts in data.dataloader]
+    return [pair for _, texts in data.dataloader for pair in texts.flatten().tolist()]
 
 
 def by_open_clip_kept(tars: Path, keep: Path, samples: int, *, train: bool) -> list[int]:
@@ -220,7 +227,7 @@ def by_webdataset(tars: Path, keep: Path) -> list[int]:
     """Read the old tars with webdataset through `keep_filter`."""
     import webdataset
 
-    dataset = webdataset.WebDataset(tars_of(tars), shardshuffle=False, empty_check=False)
+    dataset = webdataset.WebDataset(tars_of(tars), shardshuffle=False)
     kept = dataset.select(mmpoison.keep_filter(keep))
     return [int(sample["txt"].rsplit(b" ", 1)[1]) for sample in kept]
 

@@ -14,7 +14,7 @@ from tests.runs.data_scan.conftest import write_corpus
 import mmpoison
 from mmpoison.errors import InputError
 from mmpoison.records.data_scan import DataScan
-from mmpoison.runs.sweeps.ray_workers import RayWorker
+from mmpoison.runs.sweeps.ray_workers import RayWorker, connect
 
 ray = pytest.importorskip("ray")
 
@@ -48,8 +48,13 @@ def test_ray_gives_the_bytes_that_processes_give(
             os.kill(killed[0], signal.SIGKILL)
 
     monkeypatch.setattr(RayWorker, "submit", submit)
-    out = tmp_path / "scan"
+    # on a cluster a node was started in another folder than the scan
+    (tmp_path / "node").mkdir()
+    monkeypatch.chdir(tmp_path / "node")
     try:
+        connect("local", 2, 1)
+        monkeypatch.chdir(tmp_path)
+        source, out = Path("corpus"), Path("scan")
         found = scan(source, out, "local")
     finally:
         ray.shutdown()
@@ -69,3 +74,12 @@ def test_a_cluster_that_is_not_there_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"^--ray head-node: local, auto, HOST:PORT .* possible$"):
         scan(tmp_path / "corpus", tmp_path / "out", "head-node")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["corpus"]
+
+
+def test_local_is_a_cluster_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without an address Ray joins a cluster of the user's, and refuses to be told its number of cores."""
+    asked: dict[str, Any] = {}
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray, "init", lambda **options: asked.update(options))
+    connect("local", 3, 2)
+    assert (asked["address"], asked["num_cpus"]) == ("local", 6)

@@ -6,8 +6,11 @@ with the extra `ray` must be installed on each.
 
 from __future__ import annotations
 
+import os
 import re
 import socket
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 from mmpoison.base.extras import require
@@ -42,7 +45,7 @@ def connect(address: str, workers: int, threads: int) -> None:
     }
     try:
         if address == LOCAL:
-            ray.init(num_cpus=workers * threads, include_dashboard=False, **options)
+            ray.init(address=LOCAL, num_cpus=workers * threads, include_dashboard=False, **options)
         else:
             ray.init(address=address, **options)
     except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
@@ -80,7 +83,7 @@ class RayWorker:
 
         if self._actor is None:
             runner = ray.remote(_Actor).options(num_cpus=self._threads, max_concurrency=2)
-            self._actor = runner.remote(self._threads)
+            self._actor = runner.remote(self._threads, str(Path.cwd()))
         self.at = "running"
         self._reply = self._actor.do.remote(task)
 
@@ -114,13 +117,14 @@ class RayWorker:
 
 
 class _Actor:
-    def __init__(self, threads: int) -> None:
+    def __init__(self, threads: int, folder: str) -> None:
+        # Ray starts processes where the node was started; relative paths are those of the driver's folder
+        with suppress(OSError):
+            os.chdir(folder)
         self._runner = TaskRunner(threads)
 
     def do(self, task: Task) -> Reply:
         return self._runner(task)
 
     def pid(self) -> int:
-        import os
-
         return os.getpid()
