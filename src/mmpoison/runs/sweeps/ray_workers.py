@@ -74,8 +74,10 @@ class RayWorker:
     def __init__(self, threads: int) -> None:
         self._threads = threads
         self._actor: Any = None
+        self._begun: Any = None
         self._reply: Any = None
         self.at = ""
+        self.waits = False
 
     def submit(self, task: Task) -> None:
         """Start a task, and an actor if there is none."""
@@ -84,20 +86,25 @@ class RayWorker:
         if self._actor is None:
             runner = ray.remote(_Actor).options(num_cpus=self._threads, max_concurrency=2)
             self._actor = runner.remote(self._threads, str(Path.cwd()))
-        self.at = "running"
+            self._begun = self._actor.pid.remote()
+            self.at, self.waits = "waiting for a free core", True
+        else:
+            self.at = "running"
         self._reply = self._actor.do.remote(task)
 
     def reply(self) -> Reply | None:
         """Return the reply of the task, or None if it is not done."""
         import ray
 
+        if self.waits and ray.wait([self._begun], timeout=0)[0]:
+            self.at, self.waits = "running", False
         ready, _ = ray.wait([self._reply], timeout=0)
         if not ready:
             return None
         try:
             reply: Reply = ray.get(self._reply)
         except ray.exceptions.RayError:
-            self._actor = None
+            self._actor, self.waits = None, False
             return Reply(DIED, retry=True)
         return reply
 
@@ -113,7 +120,7 @@ class RayWorker:
 
         if self._actor is not None and ray.is_initialized():
             ray.kill(self._actor)
-            self._actor = None
+            self._actor, self.waits = None, False
 
 
 class _Actor:
