@@ -199,3 +199,12 @@ def test_memory_is_refused_where_workers_are_other_processes(tmp_path: Path, add
     ):
         mmpoison.scan_pairs(address, out=tmp_path / "out", progress=False)
     assert not list(tmp_path.iterdir())
+
+
+def test_results_are_not_written_to_a_store(
+    corpus: tuple[Path, set[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match=r"^s3://bucket/out: results are written to a folder"):
+        mmpoison.scan_pairs(corpus[0], out="s3://bucket/out", progress=False)
+    assert not list(tmp_path.iterdir())
