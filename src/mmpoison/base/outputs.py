@@ -37,8 +37,8 @@ def refuse_address(out: str | Path) -> None:
     """
     if _STORE.match(str(out)):
         raise InputError(
-            f"{one_line(str(out))}: results are written to a folder of this machine, not to a store: give a folder, and "
-            "copy it afterwards"
+            f"{one_line(str(out))}: results are written to a folder of this machine, not to a store: give a folder "
+            "and copy it afterwards"
         )
 
 
