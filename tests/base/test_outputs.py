@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from mmpoison.base.files import RECORD_FILE, atomic_file, atomic_folder
-from mmpoison.base.outputs import held_output, input_state
+from mmpoison.base.outputs import held_output, input_state, refuse_address
 from mmpoison.base.temporaries import remove_all_dead, remove_dead, temporaries_of
 from mmpoison.errors import AlreadyDone, InputError
 
@@ -147,3 +147,14 @@ def test_inputs_are_known_by_names_sizes_and_times(tmp_path: Path) -> None:
     assert input_state(data, without=out) != first
     os.mkfifo(data / "pipe")
     assert input_state(data)  # is not opened
+
+
+@pytest.mark.parametrize("out", ["s3://bucket/scan", Path("s3://bucket/scan"), "hf://datasets/a/b"])
+def test_an_address_of_a_store_is_no_folder(out: str | Path) -> None:
+    with pytest.raises(InputError, match=r"^(s3|hf):/.*: results are written to a folder"):
+        refuse_address(out)
+
+
+@pytest.mark.parametrize("out", ["scan", "a:b", "/tmp/s3:/x", Path("C:/scan"), "./s3:/x"])
+def test_a_folder_is_no_address(out: str | Path) -> None:
+    refuse_address(out)

@@ -49,7 +49,7 @@ def save_subset(file: Path, uids: Iterable[str]) -> Path:
 
 
 def read(tar: Path, predicate: Any, decode: bool = False) -> list[str]:
-    dataset = webdataset.WebDataset(str(tar), shardshuffle=False, empty_check=False)
+    dataset = webdataset.WebDataset(str(tar), shardshuffle=False)
     if decode:
         dataset = dataset.decode(only=["json"])
     return [sample["__key__"] for sample in dataset.select(predicate)]

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mmpoison.api.progress import shown
+from mmpoison.base.outputs import refuse_address
 from mmpoison.runs.progress import RunProgress
 
 if TYPE_CHECKING:
@@ -66,6 +67,7 @@ def scan_pairs(
     from mmpoison.runs.data_scan.sources import open_source
 
     settings = ScanSettings(lose=lose, level=level, planted=planted, seed=seed)
+    refuse_address(out)
     target = Path(out)
     work = work_folder(target)
     with shown(progress) as reporter:

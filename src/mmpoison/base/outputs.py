@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -18,8 +19,27 @@ from typing import Any
 
 from mmpoison._version import __version__
 from mmpoison.base.files import RECORD_FILE, held_records, refuse_live_writers, refuse_occupied
+from mmpoison.base.phrasing import one_line
 from mmpoison.base.temporaries import one_at_a_time, owned_temporary, remove_dead
-from mmpoison.errors import AlreadyDone
+from mmpoison.errors import AlreadyDone, InputError
+
+_STORE = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
+
+
+def refuse_address(out: str | Path) -> None:
+    """Refuse an address of an object store as an output: it would become a folder that is called `s3:`.
+
+    Args:
+        out: The folder, as text or as a path, in which `//` is `/`.
+
+    Raises:
+        InputError: If it is an address.
+    """
+    if _STORE.match(str(out)):
+        raise InputError(
+            f"{one_line(str(out))}: results are written to a folder of this machine, not to a store: give a folder "
+            "and copy it afterwards"
+        )
 
 
 @contextmanager

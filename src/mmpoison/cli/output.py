@@ -8,7 +8,13 @@ from typing import Any
 
 import typer
 
-from mmpoison.base.outputs import check_output, held_output, input_state, output_record
+from mmpoison.base.outputs import (
+    check_output,
+    held_output,
+    input_state,
+    output_record,
+    refuse_address,
+)
 from mmpoison.base.processes import is_main_process
 
 
@@ -22,8 +28,9 @@ def hold_output(context: typer.Context, out: Path, *, work: Path | None = None) 
 
     Raises:
         AlreadyDone: If the same command made it before, from the same inputs.
-        InputError: If it contains anything else, or another process is writing it.
+        InputError: If it is an address of a store, contains anything else, or another process is writing it.
     """
+    refuse_address(out)
     made_by: dict[str, Any] = {
         "command": context.info_name,
         "options": {name: value for name, value in context.params.items() if name != "out"},

@@ -110,11 +110,11 @@ class DataFile:
             yield
         except FileNotFoundError:
             raise ShardError(f"{self}: no such file") from None
-        except (OSError, ValueError) as error:
-            if isinstance(error, InputError):
+        except Exception as error:
+            known = (OSError, ValueError) if self.store is None else Exception
+            if isinstance(error, (InputError, MemoryError)) or not isinstance(error, known):
                 raise
-            reason = one_line(str(getattr(error, "strerror", None) or error))[:160]
-            raise ShardError(f"{self}: cannot be read ({reason})") from None
+            raise ShardError(f"{self}: cannot be read ({reason_of(error)})") from None
 
 
 @dataclass
@@ -175,6 +175,9 @@ class Listing:
                 entries = self.place.store.ls(folder, detail=True)
             except (FileNotFoundError, NotADirectoryError):
                 return
+            except Exception as error:
+                # as in `list_place`
+                raise _cannot_be_opened(self.given, error) from None
             names = [
                 e["name"].rstrip("/").rpartition("/")[2] for e in entries if e["type"] == "file"
             ]
@@ -216,15 +219,25 @@ def list_place(given: str | Path) -> Listing:
     try:
         store, path = fsspec.core.url_to_fs(text)
         there = store.exists(path)
-    except (ImportError, ValueError, OSError) as error:
-        reason = one_line(" ".join(str(error).split()))[:200]
-        raise InputError(f"{one_line(text)}: cannot be opened ({reason})") from None
+    except Exception as error:
+        # each package of a store has errors of its own kind: no credentials, no connection, no such package
+        raise _cannot_be_opened(text, error) from None
     if not there:
         raise InputError(f"{one_line(text)}: no such folder or file")
     protocols = (store.protocol,) if isinstance(store.protocol, str) else store.protocol
     if "file" in protocols:
         return Listing(text, DataFile(path))
     return Listing(text, DataFile(path, store))
+
+
+def reason_of(error: Exception) -> str:
+    """Return why something could not be read, in a short line."""
+    said = str(getattr(error, "strerror", None) or error) or type(error).__name__
+    return one_line(" ".join(said.split()))[:200]
+
+
+def _cannot_be_opened(given: str, error: Exception) -> InputError:
+    return InputError(f"{one_line(given)}: cannot be opened ({reason_of(error)})")
 
 
 def each(function: Callable[[A], B], items: Iterable[A], *, remote: bool) -> list[B]:

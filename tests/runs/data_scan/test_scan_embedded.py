@@ -34,7 +34,9 @@ def in_this_process(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPa
         monkeypatch.setattr(module, "make_workers", lambda count, threads, ray: [Here()])
 
 
-def scanned(source: Path, out: Path, settings: ScanSettings = QUICK, **options: Any) -> Judged:
+def scanned(
+    source: str | Path, out: Path, settings: ScanSettings = QUICK, **options: Any
+) -> Judged:
     return scan_embedded(
         OpenedSource(open_embedded(source)),
         out,

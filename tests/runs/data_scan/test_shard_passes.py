@@ -28,6 +28,8 @@ class Numbers:
 class Here:
     """A worker in this process."""
 
+    waits = False
+
     def __init__(self) -> None:
         self.at, self._runner, self._reply = "", TaskRunner(1), Reply()
         self.done: list[str] = []

@@ -11,7 +11,7 @@ from typing import Any
 
 from mmpoison.base.files import atomic_file
 from mmpoison.embedded.files import DataFile
-from mmpoison.embedded.source import EmbeddedSource
+from mmpoison.embedded.source import EmbeddedSource, ShardError
 from mmpoison.errors import InputError
 
 KEY_FILE = "key"
@@ -68,10 +68,11 @@ def _state(file: DataFile) -> str:
         if file.store is None:
             found = Path(file.path).stat()
             return f"{file.path} {found.st_size} {found.st_mtime_ns}"
-        facts = file.store.info(file.path)
+        with file.reading():
+            facts = file.store.info(file.path)
         known = {
             name: facts.get(name) for name in ("size", "ETag", "etag", "LastModified", "mtime")
         }
         return f"{file.path} {known}"
-    except OSError:
+    except (OSError, ShardError):
         return f"{file.path} is missing"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +14,8 @@ from mmpoison.embedded.files import list_place
 from mmpoison.embedded.source import EmbeddedSource
 from mmpoison.errors import InputError
 from mmpoison.runs.progress import RunProgress
+
+_IN_MEMORY = re.compile(r"(^|::)memory://")
 
 
 @dataclass(frozen=True)
@@ -60,6 +63,7 @@ def open_source(
     Raises:
         InputError: If nothing can be read.
     """
+    _refuse_memory(source)
     if _has_embeddings(source, format):
         if encoder is not None:
             raise InputError(
@@ -86,6 +90,15 @@ def open_source(
             f"{one_line(name)}: {one_line(reason)}",
         )
     return OpenedSource(made.source, made.encoder, notes, made.root, made.unreadable)
+
+
+def _refuse_memory(source: str | Path) -> None:
+    """Refuse an address in the memory of this process: the workers are other processes, where it is empty."""
+    if _IN_MEMORY.search(str(source)):
+        raise InputError(
+            f"{one_line(str(source))}: lies in the memory of one process, and a scan works in others: copy it to a "
+            "folder or an object store"
+        )
 
 
 def _has_embeddings(source: str | Path, format: str | None) -> bool:

@@ -110,6 +110,10 @@ class Dispatch:
                     last[number] = task.group
                     worker.submit(task)
                     shown = 0.0
+            if any(workers[number].waits for number in busy):
+                # a cluster with fewer cores than workers: who is idle gives the core back, else the task waits forever
+                for number in set(range(len(workers))) - set(busy):
+                    workers[number].stop()
             for number in list(busy):
                 reply = workers[number].reply()
                 if reply is None:

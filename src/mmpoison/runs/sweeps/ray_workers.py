@@ -6,8 +6,11 @@ with the extra `ray` must be installed on each.
 
 from __future__ import annotations
 
+import os
 import re
 import socket
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 from mmpoison.base.extras import require
@@ -42,7 +45,7 @@ def connect(address: str, workers: int, threads: int) -> None:
     }
     try:
         if address == LOCAL:
-            ray.init(num_cpus=workers * threads, include_dashboard=False, **options)
+            ray.init(address=LOCAL, num_cpus=workers * threads, include_dashboard=False, **options)
         else:
             ray.init(address=address, **options)
     except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
@@ -71,8 +74,10 @@ class RayWorker:
     def __init__(self, threads: int) -> None:
         self._threads = threads
         self._actor: Any = None
+        self._begun: Any = None
         self._reply: Any = None
         self.at = ""
+        self.waits = False
 
     def submit(self, task: Task) -> None:
         """Start a task, and an actor if there is none."""
@@ -80,21 +85,26 @@ class RayWorker:
 
         if self._actor is None:
             runner = ray.remote(_Actor).options(num_cpus=self._threads, max_concurrency=2)
-            self._actor = runner.remote(self._threads)
-        self.at = "running"
+            self._actor = runner.remote(self._threads, str(Path.cwd()))
+            self._begun = self._actor.pid.remote()
+            self.at, self.waits = "waiting for a free core", True
+        else:
+            self.at = "running"
         self._reply = self._actor.do.remote(task)
 
     def reply(self) -> Reply | None:
         """Return the reply of the task, or None if it is not done."""
         import ray
 
+        if self.waits and ray.wait([self._begun], timeout=0)[0]:
+            self.at, self.waits = "running", False
         ready, _ = ray.wait([self._reply], timeout=0)
         if not ready:
             return None
         try:
             reply: Reply = ray.get(self._reply)
         except ray.exceptions.RayError:
-            self._actor = None
+            self._actor, self.waits = None, False
             return Reply(DIED, retry=True)
         return reply
 
@@ -110,17 +120,18 @@ class RayWorker:
 
         if self._actor is not None and ray.is_initialized():
             ray.kill(self._actor)
-            self._actor = None
+            self._actor, self.waits = None, False
 
 
 class _Actor:
-    def __init__(self, threads: int) -> None:
+    def __init__(self, threads: int, folder: str) -> None:
+        # Ray starts processes where the node was started; relative paths are those of the driver's folder
+        with suppress(OSError):
+            os.chdir(folder)
         self._runner = TaskRunner(threads)
 
     def do(self, task: Task) -> Reply:
         return self._runner(task)
 
     def pid(self) -> int:
-        import os
-
         return os.getpid()

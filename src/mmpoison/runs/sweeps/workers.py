@@ -113,6 +113,9 @@ class Worker(Protocol):
     at: str
     """What its task is doing, for people."""
 
+    waits: bool
+    """Whether its task waits for a core that other workers hold."""
+
     def submit(self, task: Task) -> None:
         """Start a task; the one before it is done. A process that has died is replaced."""
 
@@ -208,6 +211,7 @@ class LocalWorker:
         self._process: Any = None
         self._pipe: Any = None
         self.at = ""
+        self.waits = False
 
     def submit(self, task: Task) -> None:
         """Start a task, and the process if there is none."""

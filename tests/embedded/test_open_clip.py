@@ -1,0 +1,96 @@
+"""open_clip's own loader reads the kept pairs, with the file that `docs/tasks/scan-web-data.md` shows."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+import runpy
+import tarfile
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from tests.embedded.conftest import make_pairs
+from tests.embedded.test_keep_filter import save_subset
+
+data = pytest.importorskip("open_clip_train.data")
+
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "tasks" / "scan-web-data.md"
+PAIRS = make_pairs(30)
+
+
+def code_of_the_page(names: str) -> str:
+    """The Python block of the page that has some text in it."""
+    blocks = re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
+    (found,) = [block for block in blocks if names in block]
+    return str(found)
+
+
+def write_tar(file: Path) -> Path:
+    picture = io.BytesIO()
+    Image.new("RGB", (8, 8)).save(picture, "JPEG")
+    with tarfile.open(file, "w") as archive:
+        for number, (key, uid) in enumerate(zip(PAIRS.keys, PAIRS.uids, strict=True)):
+            members = {"jpg": picture.getvalue(), "txt": str(number).encode()}
+            # without an image, which open_clip leaves out by itself
+            members = {"txt": members["txt"]} if number == 3 else members
+            for ending, raw in {**members, "json": json.dumps({"uid": uid}).encode()}.items():
+                info = tarfile.TarInfo(f"{key}.{ending}")
+                info.size = len(raw)
+                archive.addfile(info, io.BytesIO(raw))
+    return file
+
+
+def read(tar: Path) -> list[int]:
+    import torch
+
+    args: Any = SimpleNamespace(
+        val_data=str(tar), val_num_samples=len(PAIRS), batch_size=4, workers=0, world_size=1, seed=0
+    )
+    loader = data.get_wds_dataset(
+        args,
+        lambda image: torch.from_numpy(np.asarray(image).copy()),
+        is_train=False,
+        tokenizer=lambda text: [torch.tensor(int(text))],
+    ).dataloader
+    return [number for _, texts in loader for number in texts.tolist()]
+
+
+def test_the_file_of_the_page_drops_while_open_clip_reads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tar = write_tar(tmp_path / "00000.tar")
+    (tmp_path / "scan").mkdir()
+    save_subset(tmp_path / "scan" / "keep.npy", PAIRS.uids[::3])
+    file = tmp_path / "train_kept.py"
+    file.write_text(code_of_the_page("complete_and_kept"))
+    monkeypatch.chdir(tmp_path)
+    complete = data.filter_no_caption_or_no_image
+    # is put back after the test
+    monkeypatch.setattr(data, "filter_no_caption_or_no_image", complete)
+    assert read(tar) == [number for number in range(30) if number != 3]
+    runpy.run_path(str(file), run_name="train_kept")
+    assert data.filter_no_caption_or_no_image is not complete
+    assert read(tar) == [number for number in range(0, 30, 3) if number != 3]
+
+
+def test_the_table_of_urls_is_written_without_the_dropped_pairs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    for folder in ("scan", "data/metadata"):
+        (tmp_path / folder).mkdir(parents=True)
+    pq.write_table(pa.table({"id": PAIRS.uids[4:9]}), tmp_path / "scan" / "drop.parquet")
+    own = {"uid": PAIRS.uids, "url": PAIRS.keys, "text": PAIRS.captions}
+    pq.write_table(pa.table(own), tmp_path / "data" / "metadata" / "a.parquet")
+    monkeypatch.chdir(tmp_path)
+    exec(code_of_the_page("pc.invert"), {})
+    left = pq.read_table(tmp_path / "urls" / "a.parquet")
+    assert left["uid"].to_pylist() == [*PAIRS.uids[:4], *PAIRS.uids[9:]]
+    assert left.column_names == ["uid", "url", "text"]
