@@ -76,6 +76,7 @@ WORKS = {
     "poison": "poison {data} --goal sheep2aeroplane --samples 2 --out {place}/poisoned",
     "train": "train --data {data} --model {model} --out {place}/trained --set "
     + " --set ".join(SMALL),
+    "scan": "scan {data} --encoder {model} --workers 1 --out {place}/scanned",
     "filter": "filter --data {place}/poisoned --encoder {model} --clean-loss 0.1 --out {place}/filtered",
     "defenses": "defenses",
     "sterilize": "sterilize --data {data} --model {model} --out {place}/repaired --set "

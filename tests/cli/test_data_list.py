@@ -47,7 +47,7 @@ def test_one_with_details(cli: Cli, fresh_cache: Path) -> None:
     assert result.code == 0
     text = " ".join(result.out.split())
     assert DATASETS["openmoji"].where_from in text
-    assert "options: unlabelled, per_class" in text
+    assert "options: train_share, unlabelled, per_class" in text
     assert "coco" not in text
 
 

@@ -49,6 +49,7 @@ NUMBERS = list(numbers())
 # what each verb needs beside the number; floats are checked by what uses them, so the verb must come so far
 REST: dict[tuple[str, ...], list[str]] = {
     ("poison",): ["squares", "--goal", "sheep2aeroplane", "--out", "out"],
+    ("scan",): ["squares", "--encoder", "model", "--out", "out", "--no-planted"],
     ("filter",): ["--data", "squares", "--encoder", "model", "--out", "out"],
     ("train",): ["--data", "squares", "--model", "model", "--out", "out"],
     ("sterilize",): ["--data", "squares", "--model", "model", "--out", "out"],

@@ -33,7 +33,7 @@ def test_the_chain(
     def ok(*arguments: str | Path) -> str:
         result = cli(*arguments)
         assert result.code == 0, result.err
-        assert result.err == ""
+        assert "mmpoison:" not in result.err  # lines of progress alone
         return str(result.out)
 
     poisoned, model = tmp_path / "poisoned", tmp_path / "model"

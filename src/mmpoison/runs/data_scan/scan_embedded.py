@@ -19,7 +19,13 @@ from mmpoison.defenses.filters.passes.groups.counts import Counts
 from mmpoison.defenses.filters.passes.groups.findings import Findings, find
 from mmpoison.defenses.filters.passes.groups.flags import flag
 from mmpoison.defenses.filters.passes.groups.items import Values
-from mmpoison.defenses.filters.passes.groups.model import Model, fit_model, fit_start, merge_sums
+from mmpoison.defenses.filters.passes.groups.model import (
+    Model,
+    Start,
+    fit_model,
+    fit_start,
+    merge_sums,
+)
 from mmpoison.defenses.filters.passes.groups.sample import SAMPLE, Sample, SamplePlan
 from mmpoison.defenses.filters.passes.groups.score import Group, Scores, groups_of
 from mmpoison.defenses.filters.passes.groups.space import Space
@@ -179,23 +185,13 @@ def _scan(
     planted: Sequence[PlantedSize] = ()
     used = 0
     if len(sample) >= FEWEST_PAIRS:
-        groups, space = _groups(runner, work, sample, settings, progress)
-        found = _describe(runner, sample, groups, space, settings.level, progress)
+        groups, start = _groups(runner, work, sample, settings, progress)
+        found = _describe(runner, sample, groups, start.image, settings.level, progress)
         if settings.planted:
-            few = _first(sample, PLANTED_IN)
-            used = len(few)
-            own = np.unique(
-                few.shard * (1 << 40) + few.owner, return_index=True, return_inverse=True
-            )
-            views = Views.of(
-                np.asarray(few.text, dtype=np.float32),
-                np.asarray(few.image, dtype=np.float32)[own[1]],
-                np.arange(used),
-                own[2],
-            )
-            planted = plant_goals(
-                views, seed=settings.seed, progress=progress.progress("planting goals as a test")
-            )
+            views = _views(_first(sample, PLANTED_IN), start)
+            used = len(views)
+            report = progress.progress("planting goals as a test")
+            planted = plant_goals(views, seed=settings.seed, progress=report)
     if not aligned and judge is not None and judge.value < GUESSING:
         notes.append(
             f"captions are nearer to their own image than to a random one in {judge.value:.0%} of comparisons, which "
@@ -224,9 +220,21 @@ def _scan(
     )
 
 
+def _views(sample: Sample, start: Start) -> Views:
+    """Return sampled pairs as the scan in memory sees them."""
+    image = sample.shard * (1 << 40) + sample.owner
+    _, first, image_of = np.unique(image, return_index=True, return_inverse=True)
+    return Views(
+        start.text.reduce(sample.text),
+        start.image.reduce(sample.image[first]),
+        np.arange(len(sample)),
+        image_of,
+    )
+
+
 def _groups(
     runner: ShardRunner, work: Path, sample: Sample, settings: ScanSettings, progress: RunProgress
-) -> tuple[tuple[Group, ...], Space]:
+) -> tuple[tuple[Group, ...], Start]:
     """Find suspicious groups, pass by pass; what the scores are is in the results of the last pass."""
     report = progress.progress("fitting the sample")
     report(0, 2)
@@ -263,7 +271,7 @@ def _groups(
     score = ScorePass(model_file, flags_file, findings_file, work)
     runner.run(SCORE, "scoring pairs", score)
     large = not all(one.everything for one in flags.values())
-    return _joined(runner, model, findings, large=large), start.image
+    return _joined(runner, model, findings, large=large), start
 
 
 def _joined(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -90,13 +91,17 @@ def plant_goals(
 
 
 def _clusters(vectors: npt.NDArray[np.float32], seed: int) -> Index:
-    from sklearn.cluster import KMeans
+    from scipy.cluster.vq import kmeans2
 
     count = min(TOPICS, len(vectors) // 100)
     if count < 2:
         return np.zeros(len(vectors), dtype=np.intp)
-    labels: Index = KMeans(count, n_init=1, random_state=seed).fit_predict(vectors)
-    return labels
+    rng = np.random.default_rng(seed)
+    with warnings.catch_warnings():
+        # a cluster that becomes empty stays so, and no goal is drawn from it
+        warnings.simplefilter("ignore", UserWarning)
+        labels = kmeans2(vectors, count, minit="++", rng=rng)[1]
+    return np.asarray(labels, dtype=np.intp)
 
 
 def _draw(
