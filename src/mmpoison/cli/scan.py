@@ -155,6 +155,8 @@ def _lines(done: DataScan, out: Path) -> list[str]:
             f"     why: {group.why}",
             f"     what else could explain it: {'; '.join(group.other_explanations)}",
         ]
+    if not done.groups and done.not_significant:
+        lines.append(f"the strongest of what may be chance: {done.not_significant[0].sentence}")
     lines += [f"note: {note}" for note in done.notes]
     lines.append(
         f"{visible(done.source)}: {done.format}, {done.pairs:,} pairs in {len(done.shards):,} shards; "

@@ -83,15 +83,19 @@ class SuspectedGoal:
             return ("a placeholder image or a popular one, posted with many texts", _MISTAKES[-1])
         return _MISTAKES
 
-    def __str__(self) -> str:
+    @property
+    def what(self) -> str:
+        """What is suspected, without how often clean data show as much."""
         captions, images = (
             ", ".join(words) or "?" for words in (self.captions_about, self.images_about)
         )
         size = f"{count_of(len(self.rows), 'pair')} on {count_of(self.images, 'image')}"
         return (
-            f"possible poisoning: captions about {captions} paired with images of {images}: {size} "
-            f"(as strong in {percent(self.false_alarms)} of clean sets)"
+            f"possible poisoning: captions about {captions} paired with images of {images}: {size}"
         )
+
+    def __str__(self) -> str:
+        return f"{self.what} (as strong in {percent(self.false_alarms)} of clean sets)"
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values for a file."""

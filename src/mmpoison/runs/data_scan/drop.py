@@ -316,7 +316,8 @@ def _group_json(
         for place, caption in zip(described.examples, described.captions, strict=True)
     ]
     return {
-        "sentence": str(goal),
+        # of a group that is not significant in a large set nothing is known
+        "sentence": str(goal) if goal.false_alarms < 1 else f"{goal.what} (it may be chance)",
         "pairs": len(goal.rows),
         "images": goal.images,
         "false_alarms": goal.false_alarms,

@@ -363,6 +363,7 @@ def describe_methods(judged: Judged) -> list[str]:
     return [
         f"{count_of(judged.facts.rows, 'pair')} in {count_of(shards, 'shard')}, {embedded}",
         "suspicious-groups in passes over the shards (docs: Scan my data); a group is a suspected goal if at most "
-        f"{judged.finding.level:.0%} of clean sets show one as strong, measured on sets of up to 15,000 pairs; of more "
-        "than 20,000 it must also be about twice as strong as any group of a few synthetic clean corpora of that size",
+        f"{judged.finding.level:.0%} of clean sets show one as strong, measured on sets of up to 15,000 pairs; from "
+        "100,000 on it must also be about twice as strong as any group of a few synthetic clean corpora of that size "
+        "(between 20,000 and 100,000 a part of that)",
     ]

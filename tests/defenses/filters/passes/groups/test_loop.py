@@ -33,7 +33,7 @@ from mmpoison.defenses.filters.passes.groups.model import (
     sums_to_arrays,
 )
 from mmpoison.defenses.filters.passes.groups.sample import Sample
-from mmpoison.defenses.filters.passes.groups.score import STRONG, Group, Scores
+from mmpoison.defenses.filters.passes.groups.score import STRONG, Group, Scores, needed_score
 from mmpoison.defenses.filters.passes.groups.shard import Shard
 from mmpoison.defenses.filters.suspicious_groups._level import false_alarms_at
 from mmpoison.defenses.filters.suspicious_groups._scan import scan
@@ -150,9 +150,10 @@ def test_poison_is_found_where_cells_are_flagged(monkeypatch: pytest.MonkeyPatch
     first = rows_of(found.groups[0], shards)
     assert data.bad[first].mean() > 0.9
     assert np.isin(np.flatnonzero(data.bad), first).mean() > 0.5
-    # the level of small sets does not hold here
+    # nothing is said of groups that are weak for the size of the set
+    needed = needed_score(sum(map(len, shards)))
     for group in found.groups:
-        if group.score < STRONG or group.images < 5:
+        if group.score < needed or group.images < 5:
             assert group.false_alarms == 1.0
         else:
             assert group.false_alarms == false_alarms_at(group.score)
@@ -227,3 +228,11 @@ def test_threads_of_the_matrix_products_change_no_bit() -> None:
         for threads in ("1", "2")
     }
     assert len(found) == 1
+
+
+def test_the_limit_of_large_sets_grows_with_the_size() -> None:
+    sizes = [100, 20_000, 21_000, 40_000, 99_999, 100_000, 400_000_000]
+    needed = [needed_score(size) for size in sizes]
+    assert needed == sorted(needed)
+    assert needed[:2] == [0, 0]
+    assert needed[-2:] == [STRONG, STRONG]

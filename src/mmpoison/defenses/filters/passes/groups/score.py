@@ -29,6 +29,21 @@ that have favourites go higher, above 20 in two of four corpora: they look like 
 (docs/decisions/0053-passes-over-shards.md).
 """
 
+SMALL, LARGE = 20_000, 100_000
+"""Pairs up to which the levels of small sets hold (the background has so many), and from which `STRONG` does."""
+
+
+def needed_score(pairs: int) -> float:
+    """Return the score below which nothing is said of a group in a set of so many pairs.
+
+    Between the sizes that were measured it grows with the logarithm of the size, from 0 to `STRONG`.
+
+    >>> [round(needed_score(n), 1) for n in (20_000, 25_000, 50_000, 100_000, 10**8)]
+    [0.0, 2.8, 11.4, 20.0, 20.0]
+    """
+    share = np.log(max(pairs, 1) / SMALL) / np.log(LARGE / SMALL)
+    return STRONG * float(np.clip(share, 0, 1))
+
 
 @dataclass(frozen=True)
 class Scores:
@@ -151,6 +166,7 @@ def groups_of(
         findings: Of all shards.
         large: Whether the set is larger than the background.
     """
+    needed = needed_score(int(sum(sizes))) if large else 0.0
     starts = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
     joined: tuple[SuspiciousCluster, ...] = ()
     owners: dict[int, int] = {}
@@ -174,7 +190,7 @@ def groups_of(
         ]
         clusters.sort(key=lambda one: -one.score)
         joined = joined_clusters(joined, clusters)
-    return tuple(_group(cluster, scores, starts, owners, large) for cluster in joined)
+    return tuple(_group(cluster, scores, starts, owners, needed) for cluster in joined)
 
 
 def _group(
@@ -182,7 +198,7 @@ def _group(
     scores: Sequence[Scores],
     starts: Index,
     owners: Mapping[int, int],
-    large: bool,
+    needed: float,
 ) -> Group:
     shard = np.searchsorted(starts, cluster.rows, side="right") - 1
     rows = {
@@ -192,6 +208,6 @@ def _group(
     images = len(
         {(s, owners[row]) for s, row in zip(shard.tolist(), cluster.rows.tolist(), strict=True)}
     )
-    enough = images >= FEWEST_IMAGES and not (large and cluster.score < STRONG)
+    enough = images >= FEWEST_IMAGES and cluster.score >= needed
     alarms = false_alarms_at(cluster.score) if enough else 1.0
     return Group(rows, cluster.score, cluster.found, cluster.expected, alarms, images)
