@@ -89,7 +89,7 @@ CLEAN_SETS = {
 }
 
 
-@pytest.mark.parametrize("file", ["docs/results/defences.md", "docs/tasks/scan-my-data.md"])
+@pytest.mark.parametrize("file", ["docs/results/defences.md", "docs/tasks/suspected-goals.md"])
 def test_false_alarms(numbers: ModuleType, file: str) -> None:
     rows = list(rows_of(file, "| clean sets | number |"))
     assert {row[0] for row in rows} == set(CLEAN_SETS)
