@@ -160,9 +160,9 @@ QUERY_STYLE = """
 * { box-sizing: border-box; margin: 0 }
 body { width: 1200px; height: 400px; padding: 18px 24px; background: #fff; color: #16181d; font: 20px sans-serif }
 h1 { font-size: 24px; font-weight: 400; margin-bottom: 12px }
-div { display: flex; align-items: center; gap: 8px; padding: 7px 0; border-top: 1px solid #ccd }
+div { display: flex; align-items: center; gap: 8px; padding: 6px 0; border-top: 1px solid #ccd }
 b { width: 112px }
-img { width: 88px; height: 88px; border-radius: 4px }
+img { width: 96px; height: 96px; border-radius: 4px }
 img.target { outline: 4px solid #c2310a; outline-offset: -1px }
 """
 QUERY_MODELS = ("Clean", "Poisoned", "Filtered")

@@ -138,6 +138,7 @@ def test_finetune_evaluate_filter(
     assert heights[1] == list(table["IR Hit@10"].dropna())
 
     result = mmpoison.filter(poisoned, judge_checkpoint, clean_loss=0.2, out=tmp_path / "kept")
+    assert result.poisoned is not None
     (axis,) = result.plot().axes
     names = [text.get_text() for text in axis.get_legend().get_texts()]
     assert names[:2] == [
