@@ -195,28 +195,27 @@ def dot_plot(table: Table) -> Any:
     if not is_compared(table) or not is_installed("matplotlib"):
         return None
     columns = [at for at in number_columns(table) if table.columns[at].narrow][:MOST_NUMBERS]
-    rows = [
-        row
-        for row in table.rows
-        if any(isinstance(row[at], Compared) and row[at].measured for at in columns)
-    ]
-    numbers = [[row[at] for row in rows] for at in columns]
-    compared = [[c if isinstance(c, Compared) else Compared(None) for c in one] for one in numbers]
-    if not 0 < len(rows) <= MOST_DOTS or not any(
-        c.reference is not None for one in compared for c in one
-    ):
+    lines = [(row, [_compared(row[at]) for at in columns]) for row in table.rows]
+    lines = [(row, cells) for row, cells in lines if any(cell.measured for cell in cells)]
+    if not 0 < len(lines) <= MOST_DOTS:
+        return None
+    if all(cell.reference is None for _, cells in lines for cell in cells):
         return None
     names = [at for at in range(columns[0]) if table.columns[at].name != "n"]
     panels = [
         Dots(
             table.columns[at].name,
-            [(cell.measured, cell.reference) for cell in one],
+            [(cells[place].measured, cells[place].reference) for _, cells in lines],
             log=table.columns[at].name == "MinRank",
             share=table.columns[at].name.startswith("Hit@"),
         )
-        for at, one in zip(columns, compared, strict=True)
+        for place, at in enumerate(columns)
     ]
-    return dots([", ".join(str(row[at]) for at in names if row[at]) for row in rows], panels)
+    return dots([", ".join(str(row[at]) for at in names if row[at]) for row, _ in lines], panels)
+
+
+def _compared(cell: Cell) -> Compared:
+    return cell if isinstance(cell, Compared) else Compared(None)
 
 
 def plain_table(table: Table) -> dict[str, Any]:
