@@ -28,9 +28,9 @@ SETS = {"openmoji": "OpenMoji scenes", "rsicd-ucm": "satellite photos"}
 CLAIMS = {
     "14": "False pairs for two goals at once work for both goals",
     "23": "More false pairs make the attack stronger",
-    "27": "For most goals the best target image is among the first ten",
+    "27": "For most goals MinRank is at most 10",
     "22": "At most 0.1% of false pairs is enough for a MinRank of 6",
-    "01": "One single target image: Hit@5 of 0.918",
+    "01": "With one single target image (attack I), Hit@5 is about 0.92",
     "18": "The text encoder alone is poisoned more at Hit@1 than the image encoder alone",
     "32": "Another encoder finds false pairs further from their images than true pairs",
     "34": "The filter before training removes the effect",
