@@ -163,7 +163,7 @@ def dots(lines: Sequence[str], panels: Sequence[Dots]) -> Any:
             axis.set_xlim(-0.04, 1.04)
         axis.set_yticks(
             range(len(lines)),
-            [shorten(plain(line), 56, placeholder=" …") for line in lines] if not number else [],
+            [plain(line) for line in lines] if not number else [],
         )
         axis.set_ylim(len(lines) - 0.5, -0.5)
         axis.grid(axis="y", color="0.9")

@@ -7,6 +7,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from textwrap import shorten
 from typing import Any
 from urllib.parse import quote
 
@@ -211,7 +212,12 @@ def dot_plot(table: Table) -> Any:
         )
         for place, at in enumerate(columns)
     ]
-    return dots([", ".join(str(row[at]) for at in names if row[at]) for row, _ in lines], panels)
+    # a long name is cut where it stands, so that the names after it distinguish the lines
+    named = [
+        ", ".join(shorten(str(row[at]), 28, placeholder=" …") for at in names if row[at])
+        for row, _ in lines
+    ]
+    return dots(named, panels)
 
 
 def _compared(cell: Cell) -> Compared:
