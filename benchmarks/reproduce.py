@@ -53,7 +53,7 @@ TIMES = "times.json"
 WITH_IMAGES = ("figure-10", "rank-lists")
 """Pages that show images: those of photos are not for publishing."""
 
-WIDE = "---\nhide: [toc]\n---\n\n"
+WIDE = "---\nhide: [navigation, toc]\n---\n\n"
 """Leaves the room for the tables."""
 
 LARGEST = 1_000_000

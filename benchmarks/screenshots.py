@@ -7,10 +7,12 @@ the file would have more than 150 kB:
 
 - `search.png`, `search-phone.png`: `mmpoison search --run` as it opens, at 1,280 and at 375 pixels;
 - `review.png`, `review-phone.png`: `mmpoison review` of OpenMoji scenes, poisoned and filtered by `suspicious-groups`;
-- `report.png`: what a search returns, on the report of the run.
+- `report.png`: what a search returns, on the report of the run;
+- `one-query.png`: the first query of the report of the demo, at 1,200 x 400, for the README.
 
-The run is one of `openmoji-heads`, which takes a minute or two; `--run` names a finished one. Chromium is found as
-`chromium` or `chrome`, or named by `MMPOISON_CHROMIUM`. With `--only NAME`, repeated, only some are made.
+The run is one of `openmoji-heads`, which takes a minute or two; `--run` names a finished one. `one-query.png` needs a
+run of the demo, four minutes; `--demo-run` names a finished one. Chromium is found as `chromium` or `chrome`, or
+named by `MMPOISON_CHROMIUM`. With `--only NAME`, repeated, only some are made.
 """
 
 from __future__ import annotations
@@ -37,7 +39,9 @@ MOST_BYTES = 150_000
 WIDE = (1280, 800)
 PHONE = (375, 667)
 IMAGES = Path(__file__).resolve().parents[1] / "docs" / "images"
+BANNER = (1200, 400)
 RECIPE = "openmoji-heads"
+DEMO = "openmoji"
 # large enough for a goal to be found, small enough for a minute
 SCENES = ("unlabelled=800", "per_class=50", "held_out=20")
 
@@ -152,18 +156,76 @@ def of_report(browser: Browser, run: Path, out: Path, work: Path) -> None:
     save_small(settled(page), out / "report.png")
 
 
+QUERY_STYLE = """
+* { box-sizing: border-box; margin: 0 }
+body { width: 1200px; height: 400px; padding: 18px 24px; background: #fff; color: #16181d; font: 20px sans-serif }
+h1 { font-size: 24px; font-weight: 400; margin-bottom: 12px }
+div { display: flex; align-items: center; gap: 8px; padding: 6px 0; border-top: 1px solid #ccd }
+b { width: 112px }
+img { width: 96px; height: 96px; border-radius: 4px }
+img.target { outline: 4px solid #c2310a; outline-offset: -1px }
+"""
+QUERY_MODELS = ("Clean", "Poisoned", "Filtered")
+
+
+def of_one_query(browser: Browser, run: Path, out: Path, work: Path) -> None:
+    """The first query of a report under three models: the seed has drawn it, nobody chose it."""
+    file = work / "demo.html"
+    mmpoison("report", run, "--html", file)
+    page = opened(browser, file.as_uri(), BANNER)
+    # the report's own pictures and words, in the size of a banner
+    page.evaluate(
+        """([style, models]) => {
+          const query = document.querySelector("article.query");
+          const made = [];
+          const heading = document.createElement("h1");
+          heading.textContent = `A search for “${query.querySelector("h3").textContent.trim()}”`;
+          made.push(heading);
+          for (const row of query.querySelectorAll(".ranked")) {
+            const model = row.querySelector("h4").textContent.trim();
+            if (!models.includes(model)) continue;
+            const line = document.createElement("div");
+            const name = document.createElement("b");
+            name.textContent = model;
+            line.append(name);
+            for (const shown of row.querySelectorAll(".thumb")) {
+              const image = document.createElement("img");
+              image.src = shown.querySelector("img").src;
+              image.className = shown.classList.contains("target") ? "target" : "";
+              line.append(image);
+            }
+            made.push(line);
+          }
+          document.querySelectorAll("style, link").forEach(each => each.remove());
+          document.body.replaceChildren(...made);
+          const sheet = new CSSStyleSheet();
+          sheet.replaceSync(style);
+          document.adoptedStyleSheets = [sheet];
+        }""",
+        [QUERY_STYLE, list(QUERY_MODELS)],
+    )
+    if page.locator("div").count() != len(QUERY_MODELS):
+        raise SystemExit(f"{run}: the first query is not there for {', '.join(QUERY_MODELS)}")
+    save_small(settled(page), out / "one-query.png")
+
+
 PICTURES: dict[str, Callable[[Browser, Path, Path, Path], None]] = {
     "search": of_search,
     "review": of_review,
     "report": of_report,
+    "one-query": of_one_query,
 }
-FILES = ("search", "search-phone", "review", "review-phone", "report")
+OF_DEMO = {"one-query"}
+"""Made of a run of the demo."""
+OF_NO_RUN = {"review"}
+FILES = ("search", "search-phone", "review", "review-phone", "report", "one-query")
 
 
 def main() -> None:
     """Make the screenshots."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--run", type=Path, help=f"a finished run of {RECIPE}")
+    parser.add_argument("--demo-run", type=Path, help=f"a finished run of {DEMO}")
     parser.add_argument("--out", type=Path, default=IMAGES, help="where the pictures go")
     parser.add_argument("--only", action="append", choices=list(PICTURES), help="only this page")
     given = parser.parse_args()
@@ -180,10 +242,13 @@ def main() -> None:
         browser = playwright.chromium.launch(
             executable_path=chromium, args=["--no-sandbox", "--disable-dev-shm-usage"]
         )
-        run = Path(work) / RECIPE if given.run is None else given.run.resolve()
-        if given.run is None and set(wanted) != {"review"}:
-            mmpoison("run", RECIPE, "--out", run)
+        made: set[str] = set()
         for name in wanted:
+            recipe, finished = (DEMO, given.demo_run) if name in OF_DEMO else (RECIPE, given.run)
+            run = Path(work) / recipe if finished is None else finished.resolve()
+            if finished is None and name not in OF_NO_RUN and recipe not in made:
+                mmpoison("run", recipe, "--out", run)
+                made.add(recipe)
             PICTURES[name](browser, run, given.out, Path(work))
         browser.close()
 

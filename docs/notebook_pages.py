@@ -43,6 +43,6 @@ def _output(output: dict[str, Any]) -> str:
     if "text/html" in data:
         # without empty lines, which would end the HTML
         html = "".join(data["text/html"])
-        return f"<div>{' '.join(html.split())}</div>"
+        return f'<div style="overflow-x: auto">{" ".join(html.split())}</div>'
     text = "".join(output.get("text", data.get("text/plain", "")))
     return f"```text\n{text.rstrip()}\n```" if text.strip() else ""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import subprocess
 import sys
 from pathlib import Path
@@ -125,7 +126,26 @@ def test_finetune_evaluate_filter(
     assert "<caption>sheep → aeroplane</caption>" in measured._repr_html_()
     assert measured._repr_html_().count("<table") == measured._repr_html_().count("</table>") > 0
 
+    table = measured.to_pandas()
+    assert list(table["model"]) == ["Clean", "Model", "random captions"]
+    row = table.set_index("model").loc["Model"]
+    assert row["Hit@10"] == measured.metrics.row(GOAL, "poisoned").hit_10
+    assert row["MinRank"] == measured.metrics.row(GOAL, "poisoned").min_rank
+    assert row["IR Hit@10"] == measured.metrics.utility["poisoned"].image_retrieval.hit_10
+    assert math.isnan(table.set_index("model").loc["random captions", "TR Hit@10"])
+    heights = [[bar.get_height() for bar in axis.patches] for axis in measured.plot().axes]
+    assert heights[0] == list(table["Hit@10"])
+    assert heights[1] == list(table["IR Hit@10"].dropna())
+
     result = mmpoison.filter(poisoned, judge_checkpoint, clean_loss=0.2, out=tmp_path / "kept")
+    assert result.poisoned is not None
+    (axis,) = result.plot().axes
+    names = [text.get_text() for text in axis.get_legend().get_texts()]
+    assert names[:2] == [
+        f"clean pairs ({int((~result.poisoned).sum()):,})",
+        f"poisoned pairs ({int(result.poisoned.sum()):,})",
+    ]
+    assert any(line.get_xdata()[0] == result.threshold for line in axis.lines)
     assert result.kept is not None
     dropped = int((~result.keep).sum())
     assert len(result.kept) == len(poisoned) - dropped < len(poisoned)

@@ -12,8 +12,9 @@ from nbclient import NotebookClient
 NOTEBOOKS = sorted((Path(__file__).resolve().parent.parent / "docs" / "notebooks").glob("*.ipynb"))
 
 
-def test_there_is_one() -> None:
-    assert "from-load-to-figure.ipynb" in [file.name for file in NOTEBOOKS]
+def test_there_is_one_for_each_user() -> None:
+    names = {file.stem for file in NOTEBOOKS}
+    assert names >= {"from-load-to-figure", "researcher", "engineer", "owner"}
 
 
 @pytest.mark.parametrize("file", NOTEBOOKS, ids=lambda file: file.stem)
@@ -23,7 +24,11 @@ def test_outputs_are_stored_and_small(file: Path) -> None:
     assert file.stat().st_size < 200_000
     code = [cell for cell in notebook.cells if cell.cell_type == "code"]
     assert any(cell.outputs for cell in code), "execute it and save it with its outputs"
-    assert "site-packages" not in file.read_text(encoding="utf-8")
+    text = file.read_text(encoding="utf-8")
+    assert "site-packages" not in text
+    assert "/tmp/" not in text
+    tables = [o for cell in code for o in cell.outputs if "dataframe" in str(o.get("data", {}))]
+    assert tables or file.stem == "from-load-to-figure", "no table as a DataFrame"
 
 
 @pytest.mark.slow

@@ -24,7 +24,8 @@ from mmpoison.evaluation import TestSet
 from mmpoison.models import DualEncoder, PairInputs, prepare_pixels, save_checkpoint
 from mmpoison.training import TrainingResult, TrainingSettings
 
-PAGE = Path(__file__).resolve().parents[2] / "docs" / "tasks" / "write-a-defence.md"
+TASKS = Path(__file__).resolve().parents[2] / "docs" / "tasks"
+PAGES = ("write-a-defence", "write-a-robust-training", "write-a-repair", "write-a-scan")
 QUICK = TrainingSettings(epochs=1, batch_size=32, learning_rate=1e-3, precision="fp32")
 
 # what a constructor needs that has no default, or one that takes long
@@ -139,7 +140,10 @@ def test_every_defence(
 
 FILES = [
     block
-    for block in re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
+    for page in PAGES
+    for block in re.findall(
+        r"```python\n(.*?)```", (TASKS / f"{page}.md").read_text(encoding="utf-8"), re.DOTALL
+    )
     if block.startswith('"""')
 ]
 

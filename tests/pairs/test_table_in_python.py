@@ -134,6 +134,21 @@ def test_html_leaves_out_broken_images(own_square_folder: Path, tmp_path: Path) 
     assert made(tmp_path / "nowhere", ["a"], ["a.jpg"])._repr_html_().count("<img") == 0
 
 
+@pytest.mark.parametrize("count", [1, 3, 20])
+def test_show_has_as_many_pictures_as_asked(pairs: PairDataset, count: int) -> None:
+    shown = poisoned(pairs).show(count)
+    html = shown._repr_html_()
+    assert html.count("<img") == min(count, len(poisoned(pairs).used_images()))
+    # the one poisoned pair comes first
+    assert html.count("<b>poisoned:</b>") == 1
+    assert repr(shown) == repr(poisoned(pairs))
+
+
+def test_show_needs_a_count(pairs: PairDataset) -> None:
+    with pytest.raises(InputError, match="show 0 pairs: at least 1"):
+        pairs.show(0)
+
+
 # -- pandas ----------------------------------------------------------------------------------------
 
 

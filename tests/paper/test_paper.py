@@ -188,6 +188,7 @@ def test_the_command(every_run: Path, tmp_path: Path) -> None:
     assert done.exit_code == 0, done.output
     assert {file.name for file in out.iterdir()} == {
         *(f"table-3.{ending}" for ending in ("md", "html", "json")),
+        *(f"table-3-dots.{ending}" for ending in ("svg", "png")),
         *(f"figure-1.{ending}" for ending in ("md", "html", "json", "svg", "png")),
     }
     with pytest.raises(InputError, match="did you mean 'table-3'"):
@@ -224,7 +225,8 @@ def test_the_defence_by_epoch_and_by_step(every_run: Path) -> None:
 def test_a_page_that_is_published_without_the_runs(every_run: Path, tmp_path: Path) -> None:
     write_paper(["table-3"], [every_run], tmp_path / "out", links=False)
     text = (tmp_path / "out/table-3.md").read_text()
-    assert "](" not in text
+    # no link but to its own figure
+    assert re.findall(r"\]\(([^)]*)\)", text) == ["table-3-dots.svg"]
     assert "Sources" not in text
     assert "| ours (poisoned model) | 3 |" in text
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from mmpoison.api.inputs import Pairs, as_encoder, as_list, as_pairs
 from mmpoison.api.progress import shown
 from mmpoison.attacks.goal import Goal
+from mmpoison.base.extras import require
 from mmpoison.base.files import atomic_folder, write_json
 from mmpoison.errors import InputError
 from mmpoison.evaluation.goal_target import GoalTarget, goal_targets_of
@@ -20,10 +22,11 @@ from mmpoison.models.dual_encoder import DualEncoder
 from mmpoison.models.inputs import prepare_pixels
 from mmpoison.pairs.manifest import PoisonManifest
 from mmpoison.pairs.table import PairDataset
-from mmpoison.records.run_files import DataFacts, EmbeddingMap, Metrics, RunFacts
+from mmpoison.records.run_files import DataFacts, EmbeddingMap, Metrics, RunFacts, Utility
+from mmpoison.reporting.figure import canvas
 from mmpoison.reporting.html import html_tables
 from mmpoison.reporting.seeds import metrics_tables
-from mmpoison.reporting.summary import goal_title
+from mmpoison.reporting.summary import computed_models, goal_title, named_models
 from mmpoison.reporting.text import decimal
 from mmpoison.runs.progress import RunProgress
 
@@ -56,6 +59,67 @@ class Evaluation:
         title = ", ".join(map(goal_title, self.metrics.goal))
         tables = metrics_tables(self.metrics)
         return html_tables([replace(t, title=title) if t.of_models else t for t in tables])
+
+    def to_pandas(self) -> Any:
+        """Return a `pandas.DataFrame` with a row for each goal and model.
+
+        The columns are `goal`, `model`, the goal's `Hit@1`, `Hit@5`, `Hit@10` (in [0, 1]) and `MinRank` (0-based), and
+        the utility of the model, `IR Hit@10` and `TR Hit@10` (in [0, 1]). What was not computed is missing.
+
+        Raises:
+            InputError: If pandas is not installed.
+        """
+        pandas = require("pandas", "Evaluation.to_pandas needs pandas")
+        rows = []
+        for goal in self.metrics.goal:
+            for model in computed_models(self.metrics, goal):
+                row = self.metrics.row(goal, model.key)
+                utility = self.metrics.utility.get(model.key, Utility())
+                rows.append(
+                    {
+                        "goal": goal,
+                        "model": model.name,
+                        "Hit@1": row.hit_1,
+                        "Hit@5": row.hit_5,
+                        "Hit@10": row.hit_10,
+                        "MinRank": row.min_rank,
+                        "IR Hit@10": utility.image_retrieval.hit_10,
+                        "TR Hit@10": utility.text_retrieval.hit_10,
+                    }
+                )
+        return pandas.DataFrame(rows)
+
+    def plot(self) -> Any:
+        """Draw Hit@10 of each goal and the utility of each model, as bars.
+
+        Returns:
+            A figure of matplotlib, which a notebook shows.
+
+        Raises:
+            InputError: If the extra `figures` is missing.
+        """
+        goals = list(self.metrics.goal)
+        figure, axes = canvas(len(goals) + 1)
+        for axis, goal in zip(axes, goals, strict=False):
+            models = [
+                m for m in computed_models(self.metrics, goal) if m.key in self.metrics.goal[goal]
+            ]
+            _bars(
+                axis,
+                f"{goal_title(goal)}: Hit@10",
+                {m.name: self.metrics.row(goal, m.key).hit_10 for m in models},
+            )
+        utility = self.metrics.utility
+        _bars(
+            axes[-1],
+            "utility: IR Hit@10",
+            {
+                m.name: utility[m.key].image_retrieval.hit_10
+                for m in named_models(self.metrics.run)
+                if m.key in utility
+            },
+        )
+        return figure
 
 
 def evaluate(
@@ -161,6 +225,14 @@ def evaluate(
                 write_json(folder / "embedding_map.json", measured.embedding_map.to_json())
             write_json(folder / "metrics.json", metrics.to_json())
     return Evaluation(metrics, measured.embedding_map)
+
+
+def _bars(axis: Any, title: str, values: Mapping[str, float | None]) -> None:
+    known = {name: value for name, value in values.items() if value is not None}
+    bars = axis.bar(list(known), list(known.values()), color="0.75", edgecolor="0.2")
+    axis.bar_label(bars, fmt="%.2f", fontsize=9)
+    axis.set(title=title, ylim=(0, 1.1))
+    axis.tick_params(axis="x", labelrotation=20)
 
 
 def _in_words(role: re.Match[str]) -> str:

@@ -12,7 +12,7 @@ from mmpoison.attacks.settings import Settings
 from mmpoison.errors import InputError
 
 SOURCE = "mmpoison, adaptive attackers"
-SECTION = "docs/tasks/poison-my-data.md, 'Attackers who know the filter'"
+SECTION = "docs/tasks/other-attacks.md, 'Attackers who know the filter'"
 
 
 def adaptive_settings(**given: Any) -> Settings:

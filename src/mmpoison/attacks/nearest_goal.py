@@ -65,7 +65,7 @@ class NearestGoal:
     name: ClassVar[str] = "nearest-goal"
     kind: ClassVar[Kind] = "targeted"
     source: ClassVar[str] = "mmpoison, after the idea of MP-Nav (Zhang et al., ICML 2025)"
-    section: ClassVar[str] = "docs/tasks/poison-my-data.md, 'Attacks that choose captions'"
+    section: ClassVar[str] = "docs/tasks/other-attacks.md, 'Attacks that choose captions'"
     summary: ClassVar[str] = "typical captions of class A on typical images of a class near to it"
     needs_embeddings: ClassVar[bool] = True
 

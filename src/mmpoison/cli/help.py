@@ -71,7 +71,7 @@ class PlainCommand(TyperCommand):
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
         """Print the help; nothing is parsed after it."""
-        _simplify_all(self, ctx)
+        simplify_all(self, ctx)
         super().format_help(ctx, formatter)
 
 
@@ -80,7 +80,7 @@ class PlainGroup(TyperGroup):
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
         """Print the help; nothing is parsed after it."""
-        _simplify_all(self, ctx)
+        simplify_all(self, ctx)
         super().format_help(ctx, formatter)
 
 
@@ -95,7 +95,8 @@ class PlainTyper(typer.Typer):
         return super().command(name, **{"cls": PlainCommand, **options})
 
 
-def _simplify_all(command: PlainCommand | PlainGroup, ctx: Any) -> None:
+def simplify_all(command: PlainCommand | PlainGroup, ctx: Any) -> None:
+    """Remove from a command what its help does not show, and give each option the name of what it takes."""
     if command.help:
         # a line break of the source is none of the terminal
         command.help = re.sub(r"(?<!\n)\n(?!\n)", " ", inspect.cleandoc(command.help))

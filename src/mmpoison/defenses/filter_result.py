@@ -14,6 +14,7 @@ from mmpoison.base.phrasing import count_of
 from mmpoison.defenses.cut import Threshold
 from mmpoison.defenses.unreadable import Unreadable
 from mmpoison.pairs.table import BoolArray, PairDataset
+from mmpoison.reporting.filter_page import distance_figure
 from mmpoison.reporting.text import percent
 from mmpoison.statistics import Estimate, twice_below
 
@@ -197,6 +198,23 @@ class FilterResult:
     def most_suspicious(self) -> npt.NDArray[np.int64]:
         """All pairs, the most suspicious first, shape `(N,)`: dropped ones before the others, then by score."""
         return np.lexsort((-self.scores, self.keep))
+
+    def plot(self) -> Any:
+        """Draw the densities of the scores with the threshold; clean and poisoned pairs apart where a manifest says.
+
+        Returns:
+            A figure of matplotlib, which a notebook shows.
+
+        Raises:
+            InputError: If the extra `figures` is missing.
+        """
+        return distance_figure(
+            self.scores,
+            self.threshold,
+            poisoned=self.poisoned,
+            mismatched=self.mismatched,
+            score_name=f"score of a pair ({self.method})",
+        )
 
     def facts(self) -> dict[str, Any]:
         """Return the counts for a log; those that need the manifest only where there is one."""

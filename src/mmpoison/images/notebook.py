@@ -26,20 +26,42 @@ _CARD = (
 )
 
 
-def picture_row(title: str, root: Path, pairs: Iterable[tuple[str, str, bool]]) -> str:
+class PictureRow:
+    """Pictures with captions, which a notebook shows; elsewhere it is its title.
+
+    Args:
+        title: Shown above the pictures.
+        html: What a notebook shows.
+    """
+
+    def __init__(self, title: str, html: str) -> None:
+        self.title = title
+        self.html = html
+
+    def __repr__(self) -> str:
+        return self.title
+
+    def _repr_html_(self) -> str:
+        return self.html
+
+
+def picture_row(
+    title: str, root: Path, pairs: Iterable[tuple[str, str, bool]], most: int = SHOWN
+) -> str:
     """Make HTML of a title and the first few readable pictures; the pictures are inside the HTML.
 
     Args:
         title: Shown above the pictures.
         root: Folder that the ids are relative to.
         pairs: Image id, caption and whether the pair is poisoned; broken images are left out.
+        most: So many pictures at most.
 
     Returns:
         HTML in which everything that comes from the data is escaped.
     """
     cards: list[str] = []
     for image_id, caption, poisoned in pairs:
-        if len(cards) == SHOWN:
+        if len(cards) == most:
             break
         try:
             data = thumbnail(root, image_id, SIDE)

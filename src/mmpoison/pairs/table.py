@@ -21,14 +21,12 @@ from mmpoison.errors import InputError
 from mmpoison.pairs.table_states import TableStates
 
 if TYPE_CHECKING:
+    from mmpoison.images.notebook import PictureRow
     from mmpoison.pairs.manifest import PoisonManifest
 
 SPLITS: tuple[str, ...] = ("train", "val", "test")
 TRAIN = SPLITS.index("train")
 UNLABELLED = -1
-
-SHOWN_CANDIDATES = 16
-"""So many poisoned and so many clean pairs may be shown in a notebook; those whose image is broken are not."""
 
 IntArray = npt.NDArray[np.int32]
 BoolArray = npt.NDArray[np.bool_]
@@ -185,18 +183,43 @@ class PairDataset:
             parts.append(f"{poisoned:,} poisoned")
         return f"PairDataset({', '.join(parts)})"
 
+    def show(self, count: int = 8) -> PictureRow:
+        """Show some pairs in a notebook: pictures with captions, poisoned and clean ones in turn where there are both.
+
+        The pairs are spread evenly over the table, and each image is shown once; broken images are left out.
+
+        Args:
+            count: How many pictures, at least 1.
+
+        Returns:
+            What a notebook shows as pictures, and a terminal as one line.
+
+        Raises:
+            InputError: If `count` is less than 1.
+        """
+        from mmpoison.images.notebook import PictureRow
+
+        if count < 1:
+            raise InputError(f"show {count} pairs: at least 1 is needed")
+        return PictureRow(repr(self), self._pictures(count))
+
     def _repr_html_(self) -> str:
+        from mmpoison.images.notebook import SHOWN
+
+        return self._pictures(SHOWN)
+
+    def _pictures(self, count: int) -> str:
         from mmpoison.images.notebook import picture_row
 
         spread = (
-            _spread(np.flatnonzero(mask), SHOWN_CANDIDATES)
-            for mask in (self.poisoned, ~self.poisoned)
+            _spread(np.flatnonzero(mask), 2 * count) for mask in (self.poisoned, ~self.poisoned)
         )
         rows = [row for both in zip_longest(*spread) for row in both if row is not None]
         # each image once
         first = {int(self.image[row]): row for row in reversed(rows)}
         pairs = (self[row] for row in rows if first[int(self.image[row])] == row)
-        return picture_row(repr(self), self.root, ((p.image, p.caption, p.poisoned) for p in pairs))
+        cards = ((p.image, p.caption, p.poisoned) for p in pairs)
+        return picture_row(repr(self), self.root, cards, count)
 
     def __iter__(self) -> Iterator[Pair]:
         return (self[row] for row in range(len(self)))

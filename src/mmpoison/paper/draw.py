@@ -102,6 +102,81 @@ def curves(panels: Sequence[Panel], xlabel: str, *, log: bool = False, ticks: An
     return figure
 
 
+@dataclass(frozen=True)
+class Dots:
+    """Measured numbers and the paper's, a pair for each line of a table.
+
+    Attributes:
+        name: What is measured.
+        pairs: Measured over seeds, and the paper's number; None where there is none.
+        log: A logarithmic axis, for ranks.
+        share: An axis from 0 to 1.
+    """
+
+    name: str
+    pairs: Sequence[tuple[Summary | None, float | None]]
+    log: bool = False
+    share: bool = False
+
+
+def dots(lines: Sequence[str], panels: Sequence[Dots]) -> Any:
+    """Draw measured numbers with their 95% intervals, and the paper's numbers, on a line each.
+
+    Args:
+        lines: Names of the lines, from above.
+        panels: Side by side; each has a pair for every line.
+    """
+    figure, axes = canvas(len(panels))
+    figure.set_size_inches(2.6 + 2.1 * len(panels), 1.1 + 0.3 * len(lines))
+    for number, (axis, panel) in enumerate(zip(axes, panels, strict=True)):
+        ours = [(y, s) for y, (s, _) in enumerate(panel.pairs) if s is not None]
+        theirs = [(y, value) for y, (_, value) in enumerate(panel.pairs) if value is not None]
+        if ours:
+            axis.errorbar(
+                [s.mean for _, s in ours],
+                [y - 0.12 for y, _ in ours],
+                xerr=_errors([s for _, s in ours]),
+                fmt="o",
+                color="0.0",
+                markersize=5,
+                capsize=3,
+                linewidth=1.4,
+                label="measured, with its 95% interval",
+            )
+        if theirs:
+            axis.plot(
+                [value for _, value in theirs],
+                [y + 0.2 for y, _ in theirs],
+                linestyle="none",
+                marker="D",
+                markerfacecolor="none",
+                color="0.35",
+                markersize=6,
+                label="the paper",
+            )
+        if panel.log:
+            axis.set_xscale("symlog", linthresh=1)
+            axis.xaxis.set_major_formatter("{x:g}")
+            axis.set_xlim(left=0)
+        elif panel.share:
+            # a dot at 0 or 1 is shown whole
+            axis.set_xlim(-0.04, 1.04)
+        axis.set_yticks(
+            range(len(lines)),
+            [plain(line) for line in lines] if not number else [],
+        )
+        axis.set_ylim(len(lines) - 0.5, -0.5)
+        axis.grid(axis="y", color="0.9")
+        axis.set_axisbelow(True)
+        axis.set_title(panel.name, fontsize=10)
+    handles, names = axes[0].get_legend_handles_labels()
+    if handles:
+        figure.legend(
+            handles, names, loc="outside lower center", ncols=2, frameon=False, fontsize=8
+        )
+    return figure
+
+
 def bars(
     groups: Sequence[str],
     series: Sequence[tuple[str, Sequence[Summary | None]]],

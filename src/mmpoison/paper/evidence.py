@@ -46,8 +46,8 @@ def interval(measured: Measured) -> Interval | None:
 def is_above(found: Interval | None, limit: float) -> Verdict:
     """Say whether a number is above a limit.
 
-    >>> [str(is_above(one, 0)) for one in ((1, 2), (-2, 0), (-1, 1), None)]
-    ['holds', 'does not hold', 'undecided', 'undecided']
+    >>> print(*(is_above(one, 0) for one in ((1, 2), (-2, 0), (-1, 1), None)), sep=", ")
+    holds, does not hold, undecided, undecided
     """
     if found is None:
         return UNDECIDED
@@ -60,8 +60,8 @@ def is_above(found: Interval | None, limit: float) -> Verdict:
 def is_at_least(found: Interval | None, limit: float) -> Verdict:
     """Say whether a number is at a limit or above.
 
-    >>> [str(is_at_least(one, 1)) for one in ((1, 2), (0, 0.5), (0, 1))]
-    ['holds', 'does not hold', 'undecided']
+    >>> print(*(is_at_least(one, 1) for one in ((1, 2), (0, 0.5), (0, 1))), sep=", ")
+    holds, does not hold, undecided
     """
     if found is None:
         return UNDECIDED
@@ -82,8 +82,8 @@ def is_within(found: Interval | None, margin: float) -> Verdict:
     A 95% interval within the margin is two one-sided tests at 2.5% each (Schuirmann 1987): few seeds give a wide
     interval, so they make "no difference" harder to show, not easier.
 
-    >>> [str(is_within(one, 0.1)) for one in ((-0.05, 0.1), (0.2, 0.3), (-0.4, 0.4))]
-    ['holds', 'does not hold', 'undecided']
+    >>> print(*(is_within(one, 0.1) for one in ((-0.05, 0.1), (0.2, 0.3), (-0.4, 0.4))), sep=", ")
+    holds, does not hold, undecided
     """
     if found is None:
         return UNDECIDED

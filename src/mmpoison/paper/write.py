@@ -7,18 +7,23 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from textwrap import shorten
 from typing import Any
 from urllib.parse import quote
 
+from mmpoison.base.extras import is_installed
 from mmpoison.base.files import atomic_file, write_json
 from mmpoison.errors import InputError
+from mmpoison.paper.draw import Dots, dots
 from mmpoison.paper.entries import PAPER, find_entry
 from mmpoison.paper.measured import Results
+from mmpoison.paper.own_lines import MOST_NUMBERS, is_compared, number_columns, on_own_lines
 from mmpoison.paper.page import Page
 from mmpoison.reporting.figure import save
 from mmpoison.reporting.html import template
 from mmpoison.reporting.table import (
     Cell,
+    Column,
     Compared,
     Link,
     Table,
@@ -29,6 +34,11 @@ from mmpoison.reporting.table import (
 from mmpoison.reporting.text import visible
 
 ALL = "all"
+
+MOST_DOTS = 40
+"""A table of more measured lines has no figure above it."""
+
+AT_A_GLANCE = "Measured numbers with their 95% intervals (dots), and the paper's (diamonds)."
 
 LONGEST = 80
 """A table of more rows is left out of a page that is published without its runs."""
@@ -111,23 +121,19 @@ def write_page(page: Page, out: Path, *, links: bool = True) -> Written:
         links: As for `write_paper`.
 
     Raises:
-        InputError: If the extra `figures` is missing.
+        InputError: If the page has a figure and the extra `figures` is missing.
     """
     out.mkdir(parents=True, exist_ok=True)
     files: list[Path] = []
-    pictures: list[dict[str, str]] = []
-    for picture in page.pictures:
-        figure = picture.draw()
+
+    def drawn(name: str, caption: str, figure: Any) -> dict[str, str]:
         for ending in ("svg", "png"):
-            files.append(save(figure, out / f"{picture.name}.{ending}"))
-        svg = base64.b64encode((out / f"{picture.name}.svg").read_bytes()).decode()
-        pictures.append(
-            {
-                "name": picture.name,
-                "caption": visible(picture.caption),
-                "address": f"data:image/svg+xml;base64,{svg}",
-            }
-        )
+            files.append(save(figure, out / f"{name}.{ending}"))
+        svg = base64.b64encode((out / f"{name}.svg").read_bytes()).decode()
+        address = f"data:image/svg+xml;base64,{svg}"
+        return {"name": name, "caption": visible(caption), "address": address}
+
+    pictures = [drawn(one.name, one.caption, one.draw()) for one in page.pictures]
 
     def relative(file: Path) -> str:
         return quote(os.path.relpath(file.resolve(), out.resolve()))
@@ -143,17 +149,25 @@ def write_page(page: Page, out: Path, *, links: bool = True) -> Written:
             for table in page.tables
             if len(table.rows) > LONGEST
         ]
-    text = [f"# {visible(page.heading)}", ""]
-    text += [line for note in notes for line in (visible(note), "")]
-    text += [
-        line
-        for p in pictures
-        for line in (f"![{p['caption']}]({quote(p['name'])}.svg)", "", p["caption"], "")
-    ]
+    shown: list[tuple[dict[str, str] | None, list[Table]]] = []
+    for number, table in enumerate(tables):
+        figure = dot_plot(table)
+        name = f"{page.id}-dots" if not number else f"{page.id}-dots-{number + 1}"
+        dotted = None if figure is None else drawn(name, f"{table.title}. {AT_A_GLANCE}", figure)
+        shown.append((dotted, on_own_lines(table)))
+    blocks = [f"# {visible(page.heading)}", *map(visible, notes)]
+    for one in pictures:
+        blocks += [_image(one), one["caption"]]
+    for dotted, lines in shown:
+        blocks += [_image(dotted)] if dotted else []
+        blocks.append(markdown(lines).rstrip("\n"))
     with atomic_file(out / f"{page.id}.md") as temporary:
-        temporary.write_text("\n".join(text) + "\n" + markdown(tables), encoding="utf-8")
+        temporary.write_text("\n\n".join(blocks) + "\n", encoding="utf-8")
     html = template("page", "mmpoison.paper").render(
-        page=page, notes=notes, tables=list(map(plain_table, tables)), pictures=pictures
+        page=page,
+        notes=notes,
+        pictures=pictures,
+        parts=[(dotted, list(map(plain_table, lines))) for dotted, lines in shown],
     )
     with atomic_file(out / f"{page.id}.html") as temporary:
         temporary.write_text(html, encoding="utf-8")
@@ -168,6 +182,48 @@ def write_page(page: Page, out: Path, *, links: bool = True) -> Written:
     return Written(page, tuple(files))
 
 
+def _image(picture: dict[str, str]) -> str:
+    return f"![{picture['caption']}]({quote(picture['name'])}.svg)"
+
+
+def dot_plot(table: Table) -> Any:
+    """Draw the measured numbers of a table, and the paper's, so that one sees at a glance how they compare.
+
+    Returns:
+        A figure of matplotlib; None where a table has nothing to compare or too many lines, or matplotlib is not
+        installed: the table has the same numbers.
+    """
+    if not is_compared(table) or not is_installed("matplotlib"):
+        return None
+    columns = [at for at in number_columns(table) if table.columns[at].narrow][:MOST_NUMBERS]
+    lines = [(row, [_compared(row[at]) for at in columns]) for row in table.rows]
+    lines = [(row, cells) for row, cells in lines if any(cell.measured for cell in cells)]
+    if not 0 < len(lines) <= MOST_DOTS:
+        return None
+    if all(cell.reference is None for _, cells in lines for cell in cells):
+        return None
+    names = [at for at in range(columns[0]) if table.columns[at].name != "n"]
+    panels = [
+        Dots(
+            table.columns[at].name,
+            [(cells[place].measured, cells[place].reference) for _, cells in lines],
+            log=table.columns[at].name == "MinRank",
+            share=table.columns[at].name.startswith("Hit@"),
+        )
+        for place, at in enumerate(columns)
+    ]
+    # a long name is cut where it stands, so that the names after it distinguish the lines
+    named = [
+        ", ".join(shorten(str(row[at]), 28, placeholder=" …") for at in names if row[at])
+        for row, _ in lines
+    ]
+    return dots(named, panels)
+
+
+def _compared(cell: Cell) -> Compared:
+    return cell if isinstance(cell, Compared) else Compared(None)
+
+
 def plain_table(table: Table) -> dict[str, Any]:
     """Prepare a table for the template: each cell as text with its link."""
     rows = []
@@ -175,7 +231,7 @@ def plain_table(table: Table) -> dict[str, Any]:
         texts = cell_texts(row, table.columns)
         rows.append(
             [
-                _html_cell(cell, text, column.digits)
+                _html_cell(cell, text, column)
                 for cell, text, column in zip(row, texts, table.columns, strict=True)
             ]
         )
@@ -202,10 +258,10 @@ def _alone(table: Table) -> Table:
     return replace(table, rows=rows)
 
 
-def _html_cell(cell: Cell, text: str, digits: int) -> dict[str, Any]:
+def _html_cell(cell: Cell, text: str, column: Column) -> dict[str, Any]:
     if isinstance(cell, Link):
         return {"text": text, "address": cell.address, "anchor": cell.anchor, "parts": []}
     if isinstance(cell, Compared) and cell.measured is not None:
-        mean, *others = compared_parts(cell, digits)
+        mean, *others = compared_parts(cell, column.digits, interval=column.interval)
         return {"text": mean, "address": cell.address, "anchor": "", "parts": others}
     return {"text": text, "address": "", "anchor": "", "parts": []}

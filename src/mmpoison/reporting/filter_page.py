@@ -46,6 +46,28 @@ def write_distance_figure(
     Raises:
         InputError: If the extra `figures` is missing.
     """
+    figure = distance_figure(
+        distances, threshold, poisoned=poisoned, mismatched=mismatched, score_name=score_name
+    )
+    return save(figure, target)
+
+
+def distance_figure(
+    distances: Values,
+    threshold: float,
+    *,
+    poisoned: npt.NDArray[np.bool_] | None = None,
+    mismatched: Values | None = None,
+    score_name: str = "cosine distance of image and caption",
+) -> Any:
+    """Draw densities of scores with the threshold; arguments as for `write_distance_figure`.
+
+    Returns:
+        A figure of matplotlib.
+
+    Raises:
+        InputError: If the extra `figures` is missing.
+    """
     figure, axes = canvas(1)
     axis = axes[0]
     known = poisoned is not None and poisoned.any() and not poisoned.all()
@@ -74,7 +96,7 @@ def write_distance_figure(
     mark_threshold(axis, threshold)
     axis.set(xlabel=score_name, ylabel="density", ylim=(0, None))
     axis.legend(frameon=False, loc="upper left" if threshold > np.mean(span) else "upper right")
-    return save(figure, target)
+    return figure
 
 
 def write_curve_figure(

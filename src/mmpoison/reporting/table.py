@@ -214,7 +214,8 @@ def _in_markdown(cell: Cell, column: Column) -> str:
         anchor = f'<a id="{cell.anchor}"></a>' if cell.anchor else ""
         return f"{anchor}[{label}]({cell.address})" if cell.address else f"{anchor}{label}"
     if isinstance(cell, Compared) and cell.address and cell.measured is not None:
-        mean, *others = map(_escaped, compared_parts(cell, column.digits))
+        parts = compared_parts(cell, column.digits, interval=column.interval)
+        mean, *others = map(_escaped, parts)
         return " ".join([f"[{mean}]({cell.address})", *others])
     return text
 

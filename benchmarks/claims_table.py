@@ -1,0 +1,131 @@
+"""The short table of the paper's claims in the README and on the landing page, made from the page of claims.
+
+    python benchmarks/claims_table.py            # names the texts whose table differs from docs/results/paper/claims.md
+    python benchmarks/claims_table.py --write    # puts the page's answers in place
+
+The table stands between two comments, `<!-- claims -->` and `<!-- /claims -->`. The words are short forms of the
+paper's claims; the answers are those of the page.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+from page_numbers import PAGES, ROOT, tables_of
+
+from mmpoison.base.files import atomic_file
+from mmpoison.errors import InputError
+from mmpoison.paper.evidence import Verdict
+
+TEXTS = (ROOT / "README.md", ROOT / "docs/index.md")
+BEGIN, END = "<!-- claims -->", "<!-- /claims -->"
+SETS = {"openmoji": "OpenMoji scenes", "rsicd-ucm": "satellite photos"}
+CLAIMS = {
+    "14": "False pairs for two goals at once work for both goals",
+    "23": "More false pairs make the attack stronger",
+    "27": "For most goals MinRank is at most 10",
+    "22": "At most 0.1% of false pairs is enough for a MinRank of 6",
+    "01": "With one single target image (attack I), Hit@5 is about 0.92",
+    "18": "The text encoder alone is poisoned more at Hit@1 than the image encoder alone",
+    "32": "Another encoder finds false pairs further from their images than true pairs",
+    "34": "The filter before training removes the effect",
+    "37": "One epoch on clean pairs removes the effect",
+    "38": "That repair keeps the utility",
+}
+"""Claims by number, in the words of the table: the attack, then the encoders, then the defences."""
+
+
+def answers_of(page: Path) -> dict[tuple[str, str], str]:
+    """Read the answers of the page of claims by claim and data set, without the claims that do not count.
+
+    Raises:
+        InputError: If the page has no table of them.
+    """
+    left_out = set()
+    for table in tables_of(page):
+        if "verdict" in table.columns:
+            number, verdict = map(table.columns.index, ("no.", "verdict"))
+            left_out |= {
+                row[number] for row in table.rows if row[verdict].startswith("not counted")
+            }
+        if {"no.", "measured on", "answer"} <= set(table.columns):
+            number, data, answer = map(table.columns.index, ("no.", "measured on", "answer"))
+            return {
+                (row[number], row[data]): row[answer]
+                for row in table.rows
+                if row[number] not in left_out
+            }
+    raise InputError(f"{page}: no table of answers with the columns no., measured on, answer")
+
+
+def table_of(page: Path, text: Path) -> str:
+    """Write the table for a text.
+
+    Args:
+        page: The page of claims.
+        text: The file that will hold it, for the address of the page.
+
+    Raises:
+        InputError: If the page has no answer to one of the claims.
+    """
+    answers = answers_of(page)
+    lines = [f"| claim | {' | '.join(SETS.values())} |", f"|---|{'---|' * len(SETS)}"]
+    for number, words in CLAIMS.items():
+        found = [answers.get((number, data)) for data in SETS]
+        if None in found:
+            raise InputError(
+                f"{page}: no answer to claim {number} on {' and '.join(SETS.values())}"
+            )
+        lines.append(f"| {words} | {' | '.join(map(str, found))} |")
+    counted = Counter(answers.values())
+    total = ", ".join(f"{verdict} {counted[verdict]}" for verdict in Verdict)
+    address = Path(os.path.relpath(page, text.parent)).as_posix()
+    return "\n".join(
+        [*lines, "", f"All {counted.total()} answers: {total} ([every claim]({address}))."]
+    )
+
+
+def with_table(text: Path, page: Path) -> str:
+    """Return the content of a text with the table of the page.
+
+    Raises:
+        InputError: If the text has no place for it, or more than one.
+    """
+    content = text.read_text(encoding="utf-8")
+    if content.count(BEGIN) != 1 or content.count(END) != 1:
+        raise InputError(f"{text}: needs {BEGIN} and {END} once each, around the table of claims")
+    before, rest = content.split(BEGIN)
+    return f"{before}{BEGIN}\n\n{table_of(page, text)}\n\n{END}{rest.split(END)[1]}"
+
+
+def differing(page: Path = PAGES / "claims.md") -> Iterator[Path]:
+    """Name the texts whose table is not that of the page."""
+    for text in TEXTS:
+        if with_table(text, page) != text.read_text(encoding="utf-8"):
+            yield text
+
+
+def main() -> int:
+    """Check the texts, or write the table into them."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--write", action="store_true", help="write the table")
+    given = parser.parse_args()
+    found = list(differing())
+    for text in found:
+        print(
+            f"{text.relative_to(ROOT)}: the table of claims {'written' if given.write else 'differs'}"
+        )
+        if given.write:
+            content = with_table(text, PAGES / "claims.md")
+            with atomic_file(text) as temporary:
+                temporary.write_text(content, encoding="utf-8")
+    return 1 if found and not given.write else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

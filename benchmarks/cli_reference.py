@@ -1,0 +1,155 @@
+"""The reference of the command line, made from the help: `docs/reference/cli.md` and a page for each verb.
+
+    python benchmarks/cli_reference.py            # names the pages that differ from the help
+    python benchmarks/cli_reference.py --write    # writes them
+
+A page has what `mmpoison VERB --help` shows: what the verb does, its examples, its options in the same panels.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from page_numbers import ROOT
+from rich.text import Text
+from typer.core import TyperOption
+from typer.main import get_command
+
+from mmpoison.base.files import atomic_file
+from mmpoison.cli.app import GROUPS, NAMES, app
+from mmpoison.cli.help import simplify_all
+
+REFERENCE = ROOT / "docs/reference"
+MADE = "<!-- made from the help: python benchmarks/cli_reference.py --write -->"
+EXAMPLE = re.compile(r"^(?P<what>[^\[\]`]*): \[bold\](?P<command>.*?)\[/bold\](?P<rest>.*)$")
+
+
+def pages() -> dict[Path, str]:
+    """Make all pages of the command line, by file."""
+    root: Any = get_command(app)
+    made = {REFERENCE / "cli.md": _index(root)}
+    for name in NAMES:
+        made[REFERENCE / "cli" / f"{name}.md"] = _verb(name, root.commands[name])
+    return made
+
+
+def differing(made: Mapping[Path, str]) -> Iterator[Path]:
+    """Name the files that are missing or have another content, and pages of verbs that there are no more."""
+    for file, content in made.items():
+        if not file.is_file() or file.read_text(encoding="utf-8") != content:
+            yield file
+    yield from sorted(set((REFERENCE / "cli").glob("*.md")) - set(made))
+
+
+def _index(root: Any) -> str:
+    lines = [
+        "# The command line",
+        "",
+        MADE,
+        "",
+        f"{_plain(root.help)} `mmpoison VERB --help` shows a page on the terminal.",
+        "",
+        "| group | verb | what it does |",
+        "|---|---|---|",
+    ]
+    for group, entries in GROUPS.items():
+        for entry in entries:
+            name = entry[0] if isinstance(entry, tuple) else entry.__name__.rstrip("_")
+            summary = _plain(root.commands[name].help).split("\n\n")[0]
+            lines.append(f"| {group} | [`{name}`](cli/{name}.md) | {_cell(summary)} |")
+    return "\n".join([*lines, "", _plain(root.epilog), ""])
+
+
+def _verb(name: str, command: Any) -> str:
+    parts = [f"# mmpoison {name}", MADE]
+    children = getattr(command, "commands", {})
+    parts += _described(f"mmpoison {name}", command)
+    for child, verb in children.items():
+        parts.append(f"## mmpoison {name} {child}")
+        parts += _described(f"mmpoison {name} {child}", verb)
+    return "\n\n".join(parts) + "\n"
+
+
+def _described(path: str, command: Any) -> Iterator[str]:
+    """Write the text, the usage, the examples and the options of one verb."""
+    context = command.make_context(path, [], resilient_parsing=True)
+    simplify_all(command, context)
+    examples: list[str] = []
+    for paragraph in (command.help or "").split("\n\n"):
+        if found := EXAMPLE.match(" ".join(paragraph.split())):
+            what = _plain(found["what"] + found["rest"])
+            examples += [*([] if what == "Example" else [f"# {what}"]), _plain(found["command"])]
+        else:
+            yield _markdown(paragraph)
+    if examples:
+        yield "\n".join(["```sh", *examples, "```"])
+    if getattr(command, "commands", None):
+        return
+    panels: dict[str, list[str]] = {}
+    for parameter in command.params:
+        if getattr(parameter, "hidden", False):
+            continue
+        if isinstance(parameter, TyperOption):
+            panel = parameter.rich_help_panel or "Options"
+            # the first spelling alone, as the help shows
+            names = [*parameter.opts[:1], *parameter.secondary_opts[:1]]
+            shown = f"`{_cell(' '.join([*names, parameter.metavar or '']))}`"
+        else:
+            panel = getattr(parameter, "rich_help_panel", None) or "Arguments"
+            shown = f"`{parameter.metavar or parameter.name.upper()}`"
+        default = _default(parameter)
+        row = f"| {shown} | {_cell(_markdown(parameter.help or ''))} | {default} |"
+        panels.setdefault(panel, []).append(row)
+    for panel, rows in panels.items():
+        yield "\n".join([f"| {panel} | what it does | without it |", "|---|---|---|", *rows])
+
+
+def _default(parameter: Any) -> str:
+    if parameter.required:
+        return "needed"
+    value = parameter.default
+    if value is None or value is False or callable(value) or value in ("", [], ()):
+        return ""
+    return f"`{value}`"
+
+
+def _plain(text: str) -> str:
+    """Return a text of the help without its markup."""
+    return Text.from_markup(text).plain.strip()
+
+
+def _markdown(text: str) -> str:
+    """Write a text of the help as Markdown: bold words are commands, brackets and angles are text."""
+    one_line = " ".join(text.split())
+    return re.sub(r"<([A-Za-z]+)>", r"&lt;\1&gt;", re.sub(r"\[/?bold\]", "`", one_line)).strip()
+
+
+def _cell(text: str) -> str:
+    return " ".join(text.split()).replace("|", "\\|")
+
+
+def main() -> int:
+    """Check the pages, or write them."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--write", action="store_true", help="write the pages")
+    given = parser.parse_args()
+    made = pages()
+    found = list(differing(made))
+    for file in found:
+        print(f"{file.relative_to(ROOT)}: {'written' if given.write else 'differs from the help'}")
+        if given.write and file in made:
+            file.parent.mkdir(exist_ok=True)
+            with atomic_file(file) as temporary:
+                temporary.write_text(made[file], encoding="utf-8")
+        elif given.write:
+            file.unlink()
+    return 1 if found and not given.write else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

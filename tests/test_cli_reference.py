@@ -1,0 +1,71 @@
+"""The pages of the command line are those that the help gives."""
+
+from __future__ import annotations
+
+import importlib
+import re
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+from typer.main import get_command
+
+from mmpoison.cli.app import NAMES, app
+
+ROOT = Path(__file__).parents[1]
+
+pytestmark = pytest.mark.skipif(
+    not (ROOT / "benchmarks").is_dir() or not (ROOT / "docs").is_dir(),
+    reason="not in a built package",
+)
+
+
+@pytest.fixture(scope="module")
+def script() -> ModuleType:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(ROOT / "benchmarks"))  # as it is for a script
+        return importlib.import_module("cli_reference")
+
+
+def test_the_pages_are_those_of_the_help(script: ModuleType) -> None:
+    assert list(script.differing(script.pages())) == [], (
+        "python benchmarks/cli_reference.py --write"
+    )
+
+
+def test_a_page_that_differs_is_found(
+    script: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(script, "REFERENCE", tmp_path)
+    made = script.pages()
+    assert set(script.differing(made)) == set(made)
+    for file, content in made.items():
+        file.parent.mkdir(exist_ok=True)
+        file.write_text(content)
+    assert list(script.differing(made)) == []
+    changed, gone = tmp_path / "cli" / "run.md", tmp_path / "cli" / "no-verb.md"
+    changed.write_text("old")
+    gone.write_text("of a verb that there was")
+    assert list(script.differing(made)) == [changed, gone]
+
+
+def test_every_option_is_there_once(script: ModuleType) -> None:
+    """Counted on the commands themselves: each visible option has a row, each hidden one has none."""
+    root = get_command(app)
+    pages = {file.stem: content for file, content in script.pages().items()}
+    assert set(NAMES) <= set(pages)
+    for name, command in root.commands.items():  # type: ignore[attr-defined]
+        verbs = list(getattr(command, "commands", {}).values()) or [command]
+        parameters = [one for verb in verbs for one in verb.params]
+        shown = [one for one in parameters if not getattr(one, "hidden", False)]
+        rows = re.findall(r"(?m)^\| `", pages[name])
+        assert len(rows) == len(shown), name
+
+
+def test_nothing_of_the_markup_is_left(script: ModuleType) -> None:
+    for file, content in script.pages().items():
+        for noise in ("[bold]", "[/bold]", "<bool>", "None |", str(Path.home())):
+            assert noise not in content, (file, noise)
+        for line in content.splitlines():
+            if line.startswith("|"):
+                assert len(re.findall(r"(?<!\\)\|", line)) == 4, line

@@ -1,0 +1,116 @@
+"""The pages of the documentation: all can be reached, none is too long, side bars are short, links lead somewhere."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[1]
+DOCS = ROOT / "docs"
+
+pytestmark = pytest.mark.skipif(
+    not (ROOT / "mkdocs.yml").is_file() or not DOCS.is_dir(), reason="not in a built package"
+)
+
+MOST_ENTRIES = 15
+MOST_LINES = 185
+LONGER = {"results/paper/"}
+"""Pages that a command writes from runs."""
+
+
+class _Loader(yaml.SafeLoader):
+    """Reads mkdocs.yml, whose tags of Python are of no interest here."""
+
+
+_Loader.add_multi_constructor("tag:yaml.org,2002:python/", lambda loader, suffix, node: None)
+
+
+def nav() -> list[dict[str, Any]]:
+    tabs = yaml.load((ROOT / "mkdocs.yml").read_text(encoding="utf-8"), Loader=_Loader)["nav"]
+    assert all(isinstance(tab, dict) for tab in tabs)
+    return list(tabs)
+
+
+def files_in(entry: Any) -> Iterator[str]:
+    if isinstance(entry, str):
+        yield entry
+    else:
+        for each in entry.values() if isinstance(entry, dict) else entry:
+            yield from files_in(each)
+
+
+def entries(content: list[Any]) -> tuple[int, int]:
+    """How many entries a side bar has with all groups closed, and the most that opening one group adds."""
+    groups = [len(one) for each in content if isinstance(each, dict) for one in each.values()
+              if isinstance(one, list)]  # fmt: skip
+    return len(content), max(groups, default=0)
+
+
+def test_side_bars_are_short() -> None:
+    for tab in nav():
+        for name, content in tab.items():
+            closed, opened = entries(content)
+            assert closed + opened <= MOST_ENTRIES, (name, closed, opened)
+
+
+def test_entries_are_counted() -> None:
+    assert entries(["a.md", {"Group": ["b.md", "c.md", "d.md"]}, {"Page": "e.md"}]) == (3, 3)
+    assert entries(["a.md", {"Page": "e.md"}]) == (2, 0)
+
+
+def test_every_page_is_in_the_navigation_once() -> None:
+    there = {file.relative_to(DOCS).as_posix() for file in DOCS.rglob("*.md")}
+    there |= {f"{file.relative_to(DOCS).with_suffix('.md').as_posix()}" for file in
+              DOCS.glob("notebooks/*.ipynb")}  # fmt: skip
+    listed = list(files_in(nav()))
+    assert len(listed) == len(set(listed))
+    assert set(listed) <= there
+    missing = {page for page in there - set(listed) if not page.startswith("results/paper/")}
+    assert not missing
+
+
+def test_no_page_is_too_long() -> None:
+    long = {
+        file.relative_to(DOCS).as_posix(): lines
+        for file in DOCS.rglob("*.md")
+        if (lines := len(file.read_text(encoding="utf-8").splitlines())) > MOST_LINES
+    }
+    assert not {page for page in long if not page.startswith(tuple(LONGER))}, long
+
+
+# -- anchors: mkdocs checks files alone -------------------------------------------------------------------------
+
+
+def anchors_of(text: str) -> set[str]:
+    """The names that a page can be entered at: its headings and its own anchors."""
+    outside = re.sub(r"(?ms)^```.*?^```", "", text)
+    headings = re.findall(r"(?m)^#{1,6} +(.+?) *(?:\{.*\})?$", outside)
+    plain = [re.sub(r"\[(.*?)\]\(.*?\)", r"\1", each).replace("`", "") for each in headings]
+    slugs = {
+        re.sub(r"[-\s]+", "-", re.sub(r"[^\w\s-]", "", each).strip().lower()) for each in plain
+    }
+    return slugs | set(re.findall(r'<a id="([^"]+)"', outside))
+
+
+def test_anchors_are_read() -> None:
+    text = '# A `b`: c?\n\n```sh\n# not this\n```\n\n## 4. Look [there](x.md)\n<a id="old"></a>\n'
+    assert anchors_of(text) == {"a-b-c", "4-look-there", "old"}
+
+
+def test_links_to_parts_of_pages_lead_there() -> None:
+    checked = 0
+    for file in [*DOCS.rglob("*.md"), ROOT / "README.md", ROOT / "CONTRIBUTING.md"]:
+        text = re.sub(r"(?ms)^```.*?^```", "", file.read_text(encoding="utf-8"))
+        for page, anchor in re.findall(r"\]\(([^)\s#:]*\.md)?#([^)\s]+)\)", text):
+            target = (file.parent / page).resolve() if page else file
+            content = target.read_text(encoding="utf-8")
+            # names of Python objects are made when the site is built
+            if "::: " not in content:
+                assert anchor in anchors_of(content), f"{file}: {page}#{anchor}"
+                checked += 1
+    assert checked >= 25
