@@ -19,7 +19,7 @@ from mmpoison.runs.data_scan import scan_embedded as module
 @pytest.fixture(autouse=True)
 def in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
     """Compute in this process; starting others takes seconds."""
-    monkeypatch.setattr(module, "make_workers", lambda count, threads, ray: [Here()])
+    monkeypatch.setattr(module, "make_workers", lambda *given, **more: [Here()])
 
 
 @pytest.fixture(scope="module")

@@ -29,7 +29,7 @@ WHERE = ("AWS_ENDPOINT_URL", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
 @pytest.fixture
 def here(monkeypatch: pytest.MonkeyPatch) -> None:
     """Compute in this process; starting others takes seconds."""
-    monkeypatch.setattr(module, "make_workers", lambda count, threads, ray: [Here()])
+    monkeypatch.setattr(module, "make_workers", lambda *given, **more: [Here()])
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +65,7 @@ def local(corpus: tuple[Path, set[str]], tmp_path_factory: pytest.TempPathFactor
     """The result of a scan of the corpus on this machine."""
     out = tmp_path_factory.mktemp("local") / "out"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "make_workers", lambda count, threads, ray: [Here()])
+        patch.setattr(module, "make_workers", lambda *given, **more: [Here()])
         scanned(corpus[0], out)
     return out
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +33,7 @@ QUICK = ScanSettings(planted=False)
 def in_this_process(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Compute in this process; starting others takes seconds."""
     if "own_processes" not in request.keywords:
-        monkeypatch.setattr(module, "make_workers", lambda count, threads, ray: [Here()])
+        monkeypatch.setattr(module, "make_workers", lambda *given, **more: [Here()])
 
 
 def scanned(
@@ -53,7 +55,7 @@ def scanned(
 def result(corpus: tuple[Path, set[str]], tmp_path_factory: pytest.TempPathFactory) -> Judged:
     """The result of a scan of `corpus`."""
     patch = pytest.MonkeyPatch()
-    patch.setattr(module, "make_workers", lambda count, threads, ray: [Here()])
+    patch.setattr(module, "make_workers", lambda *given, **more: [Here()])
     out = tmp_path_factory.mktemp("scan") / "out"
     try:
         return scanned(corpus[0], out)
@@ -175,13 +177,13 @@ def test_a_scan_that_was_stopped_resumes_to_the_same_result(
                 raise Stopped
             super().submit(task)
 
-    monkeypatch.setattr(module, "make_workers", lambda count, threads, ray: [Stops()])
+    monkeypatch.setattr(module, "make_workers", lambda *given, **more: [Stops()])
     out = tmp_path / "out"
     with pytest.raises(Stopped):
         scanned(corpus[0], out)
     assert not out.exists()
     again = Here()
-    monkeypatch.setattr(module, "make_workers", lambda count, threads, ray: [again])
+    monkeypatch.setattr(module, "make_workers", lambda *given, **more: [again])
     scanned(corpus[0], out)
     assert again.done[0] == "4-gather/1"
     assert result.out is not None
@@ -211,3 +213,15 @@ def test_processes_give_the_same_bytes(
     assert found.groups == result.scan.groups
     for name in ("groups.json", "keep/0.txt", "keep/1.txt", "keep/2.txt"):
         assert (tmp_path / "out" / name).read_bytes() == (result.out / name).read_bytes(), name
+
+
+def test_a_script_without_a_guard_scans(corpus: tuple[Path, set[str]], tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import mmpoison\n"
+        f"source, out = {str(corpus[0])!r}, {str(tmp_path / 'out')!r}\n"
+        "found = mmpoison.scan_pairs(source, out=out, planted=False, progress=False)\n"
+        "print(found.verdict)\n"
+    )
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, check=True)
+    assert done.stdout == "possible poisoning\n"

@@ -140,7 +140,8 @@ def scan_embedded(
     key = source_key(
         source, version=__version__, seed=settings.seed, sample=settings.sample, planted=2
     )
-    crew = make_workers(min(workers, max(1, len(source.shards))), threads, ray)
+    count = min(workers, max(1, len(source.shards)))
+    crew = make_workers(count, threads, ray, alone_here=True)
     if claim_work(passes, key):
         progress.say(f"{work}: resuming a scan that was stopped")
     try:

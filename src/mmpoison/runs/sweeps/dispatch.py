@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from mmpoison.runs.sweeps.workers import LocalWorker, Reply, Task, Worker
+from mmpoison.runs.sweeps.workers import LocalWorker, Reply, Task, ThisProcess, Worker
 
 POLL, SHOW_EVERY = 0.02, 0.5
 
@@ -55,17 +55,22 @@ class SweepState:
 OnChange = Callable[[SweepState], None]
 
 
-def make_workers(count: int, threads: int, ray: str | None) -> Sequence[Worker]:
+def make_workers(
+    count: int, threads: int, ray: str | None, *, alone_here: bool = False
+) -> Sequence[Worker]:
     """Make workers on this machine or on a Ray cluster.
 
     Args:
         count: How many.
         threads: Threads of each.
         ray: Address of a cluster, or None.
+        alone_here: A single worker that is on no cluster does its tasks in this process.
 
     Raises:
         InputError: If there is no such cluster.
     """
+    if ray is None and count == 1 and alone_here:
+        return [ThisProcess()]
     if ray is None:
         return [LocalWorker(threads) for _ in range(count)]
     from mmpoison.runs.sweeps.ray_workers import RayWorker, connect

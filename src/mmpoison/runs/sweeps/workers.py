@@ -129,7 +129,7 @@ class Worker(Protocol):
 class TaskRunner:
     """Runs tasks in the worker's process."""
 
-    def __init__(self, threads: int) -> None:
+    def __init__(self, threads: int | None) -> None:
         self._threads = threads
         self._run_cache: RunCache | None = None
 
@@ -139,7 +139,8 @@ class TaskRunner:
 
             from mmpoison.runs.run_cache import RunCache
 
-            torch.set_num_threads(self._threads)
+            if self._threads is not None:
+                torch.set_num_threads(self._threads)
             self._run_cache = RunCache()
         return self._run_cache
 
@@ -201,6 +202,28 @@ def environment(threads: int) -> dict[str, str]:
         "MMPOISON_CACHE": str(cache_folder().absolute()),
         **({"PYTHONPATH": os.environ["PYTHONPATH"]} if "PYTHONPATH" in os.environ else {}),
     }
+
+
+class ThisProcess:
+    """Does its tasks in the process that gives them, one after the other; a script that calls it needs no guard."""
+
+    def __init__(self) -> None:
+        self._runner = TaskRunner(None)
+        self._reply: Reply | None = None
+        self.at = ""
+        self.waits = False
+
+    def submit(self, task: Task) -> None:
+        """Do a task."""
+        self.at = task.id
+        self._reply = self._runner(task)
+
+    def reply(self) -> Reply | None:
+        """Return the reply of the last task."""
+        return self._reply
+
+    def stop(self) -> None:
+        """Do nothing."""
 
 
 class LocalWorker:
