@@ -38,7 +38,7 @@ VALUES = {
     **dict.fromkeys(
         (
             *("--attack", "--method", "--defense", "--scan", "--preset", "--study"),
-            *("--format", "--track", "--paper", "--split", "--kind"),
+            *("--format", "--data-format", "--track", "--paper", "--split", "--kind"),
         ),
         "NAME",
     ),

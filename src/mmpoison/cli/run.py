@@ -14,6 +14,7 @@ from mmpoison.cli.matrix import has_matrix, run_the_matrix
 from mmpoison.cli.options import (
     CHANGES,
     OUTPUT,
+    DataOptionsOption,
     DataRootOption,
     DeviceOption,
     Format,
@@ -21,6 +22,7 @@ from mmpoison.cli.options import (
     PresetOption,
     SeedOption,
     StudyOption,
+    data_changes,
 )
 from mmpoison.cli.report import command_for_all, print_first, show_run
 from mmpoison.cli.sweep import (
@@ -90,6 +92,7 @@ def run(
     ] = None,
     preset: PresetOption = None,
     data_root: DataRootOption = None,
+    option: DataOptionsOption = None,
     study: StudyOption = None,
     changes: SetOption = None,
     save_models: Annotated[
@@ -189,11 +192,10 @@ def run(
     if study:
         given.append(f"study={json.dumps(study)}")
     changed = parse_changes(given)
-    if data_root is not None:
-        changed["data.root"] = str(data_root)
+    changed |= data_changes(data_root, option)
     chosen_seeds = [seed for seed in parse_seeds(seeds) if seed is not None] or None
     if has_matrix(recipe):
-        for option, one_run in (
+        for name, one_run in (
             ("--attack", attack),
             ("--goal", goal),
             ("--mode", mode),
@@ -201,9 +203,7 @@ def run(
             ("--study", study),
         ):
             if one_run:
-                raise InputError(
-                    f"{option}: a matrix draws its goals, and --rows says which attacks"
-                )
+                raise InputError(f"{name}: a matrix draws its goals, and --rows says which attacks")
         run_the_matrix(
             recipe,
             changed,
@@ -222,7 +222,7 @@ def run(
             measured=measured,
         )
         return
-    for option, value in (
+    for name, value in (
         ("--rows", rows),
         ("--columns", columns),
         ("--goals", goals),
@@ -230,7 +230,7 @@ def run(
         ("--from", measured),
     ):
         if value:
-            raise InputError(f"{option}: is for a matrix, and recipe {recipe} is none")
+            raise InputError(f"{name}: is for a matrix, and recipe {recipe} is none")
     if dry_run or has_sweep(recipe):
         run_all(
             read_sweep(

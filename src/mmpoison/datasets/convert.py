@@ -34,6 +34,7 @@ from mmpoison.base.temporaries import remove_all_dead
 from mmpoison.base.untrusted import parse_json, read_json, read_lines
 from mmpoison.datasets.catalogue import (
     DATASETS,
+    image_folder,
     load_dataset,
     recognise,
     source_of_address,
@@ -109,6 +110,7 @@ def convert_pairs(
     *,
     to: Target,
     format: str | None = None,
+    root: str | Path | None = None,
     options: Mapping[str, Any] | None = None,
     images: ImagePolicy = "link",
     workers: int | None = None,
@@ -124,6 +126,7 @@ def convert_pairs(
         out: New folder.
         to: `pairs-folder`, `parquet` or `webdataset`.
         format: Registered name of the source's format, where it cannot be recognised.
+        root: The folder that holds a named data set; for a path, the folder of its images.
         options: Options of the source's format.
         images: `link` and `copy` make a pairs folder with hard links or copies, and put the bytes into the shards of
             the other formats; `none` writes the table alone (a pairs folder, or Parquet with paths).
@@ -153,6 +156,7 @@ def convert_pairs(
         "to": to,
         "format": format,
         "options": {key: str(value) for key, value in sorted((options or {}).items())},
+        "root": None if root is None else str(Path(root).absolute()),
         "images": images,
         "images_per_shard": images_per_shard,
         "labels": None if labels is None else str(Path(labels).absolute()),
@@ -161,7 +165,7 @@ def convert_pairs(
     with _work_folder(target, settings) as work:
         job = _Job(work, to, images, workers or min(os.cpu_count() or 1, 8), progress)
         whole, pieces, total = _read(
-            source, format, dict(options or {}), labels, keywords, images_per_shard
+            source, format, root, dict(options or {}), labels, keywords, images_per_shard
         )
         try:
             job.run(pieces, total, strict=whole is not None and whole.manifest is not None)
@@ -240,6 +244,7 @@ def _finished_shards(work: Path) -> int:
 def _read(
     source: str | Path,
     format: str | None,
+    root: str | Path | None,
     options: dict[str, Any],
     labels: str | Path | None,
     keywords: Sequence[str],
@@ -251,6 +256,8 @@ def _read(
         found = recognise(path) if format is None else DATASETS[format]
         folder = path if path.is_dir() else path.parent
         if found.stream is not None and not is_poisoned(folder):
+            if root is not None:
+                options["images"] = image_folder(found, root)
             parts = stream_pairs(
                 path, images_at_once=images_per_shard, format=found.name, **options
             )
@@ -259,7 +266,7 @@ def _read(
     with warnings.catch_warnings():
         # what is left out is written to a file here
         warnings.simplefilter("ignore", MmpoisonWarning)
-        pairs = load_dataset(str(source), options=options, format=format)
+        pairs = load_dataset(str(source), root, options=options, format=format)
     if labels is not None:
         pairs = labels_from_csv(pairs, labels)
     if keywords:

@@ -73,7 +73,7 @@ def choose_columns(schema: Any, chosen: ColumnNames, where: str) -> TableColumns
         )
     captions = need_column(names, chosen, "caption_column", where)
     if not (
-        is_text_type(schema.field(captions).type) or _is_list_of_text(schema.field(captions).type)
+        is_text_type(schema.field(captions).type) or is_list_of_text(schema.field(captions).type)
     ):
         raise InputError(
             f"{where}: caption_column {captions!r} holds {schema.field(captions).type}: "
@@ -82,7 +82,7 @@ def choose_columns(schema: Any, chosen: ColumnNames, where: str) -> TableColumns
     label = find_column(names, chosen, "label_column", where)
     split = find_column(names, chosen, "split_column", where)
     categories = find_column(names, {}, "categories", where)
-    if categories is not None and not _is_list_of_text(schema.field(categories).type):
+    if categories is not None and not is_list_of_text(schema.field(categories).type):
         categories = None
     return TableColumns(
         image,
@@ -105,7 +105,8 @@ def is_text_type(kind: Any) -> bool:
     return bool(types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind))
 
 
-def _is_list_of_text(kind: Any) -> bool:
+def is_list_of_text(kind: Any) -> bool:
+    """Return whether an Arrow type is a list of strings."""
     import pyarrow.types as types
 
     is_list = types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind)

@@ -7,6 +7,7 @@ import gzip
 import io
 import zlib
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Any, BinaryIO, Unpack
 
@@ -21,6 +22,7 @@ from mmpoison.datasets.formats.columns import (
     path_in_root,
     split_name,
 )
+from mmpoison.datasets.formats.guessed_columns import complete_columns, sampled_rows
 from mmpoison.errors import InputError
 from mmpoison.pairs.builder import PairsBuilder, is_text
 from mmpoison.pairs.table import PairDataset
@@ -50,7 +52,8 @@ def load_delimited(
     Args:
         root: The file, or a folder with exactly one.
         seed: Not used.
-        separator: One character; by default the one under which the first line has columns of usual names.
+        separator: One character; by default the one under which the first line has columns of usual names, else the
+            most frequent one in it.
         images: Folder that the image paths start from; the file's own by default.
         **columns: Which columns are read, see `ColumnNames`.
 
@@ -241,8 +244,16 @@ def _entries(
     lines._ahead.append(head)
     records = _records(lines, separator, problems, file)
     _, header = next(records)
+    ahead: list[tuple[int, list[str]]] = []
+
+    def sample() -> dict[str, list[str]]:
+        ahead.extend(_first_records(records))
+        rows = [fields for _, fields in ahead if len(fields) == len(header)]
+        return {name: [fields[header.index(name)] for fields in rows] for name in header}
+
+    chosen = complete_columns(header, chosen, f"{file} line 1", builder.root, sample)
     image, caption, label, split = _columns(header, file, chosen)
-    for number, fields in records:
+    for number, fields in chain(ahead, records):
         where = f"{file} line {number}"
         if not any(fields):
             continue
@@ -275,6 +286,19 @@ def _entries(
         )
 
 
+def _first_records(records: Iterator[tuple[int, list[str]]]) -> list[tuple[int, list[str]]]:
+    """Take the records that columns are guessed from."""
+    numbers: list[int] = []
+
+    def fields() -> Iterator[list[str]]:
+        for number, row in records:
+            numbers.append(number)
+            yield row
+
+    taken = sampled_rows(fields())
+    return [(number, list(row)) for number, row in zip(numbers, taken, strict=True)]
+
+
 def _separator(head: str, file: Path, chosen: ColumnNames) -> str:
     """Find the separator with which the first line names an image and a caption."""
     order = sorted(SEPARATORS, key=lambda s: s != "\t") if ".tsv" in file.name else SEPARATORS
@@ -288,10 +312,8 @@ def _separator(head: str, file: Path, chosen: ColumnNames) -> str:
             return separator
         except InputError:
             continue
-    # the message names the columns under the likeliest one
-    best = max(order, key=head.count)
-    _columns(next(csv.reader([head], delimiter=best), []), file, chosen)
-    return best
+    # which columns these are is guessed from what they hold
+    return max(order, key=head.count)
 
 
 def _columns(

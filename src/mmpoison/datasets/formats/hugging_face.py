@@ -7,6 +7,7 @@ import logging
 import os
 import re
 from collections.abc import Iterable, Iterator
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Any, Unpack
@@ -16,8 +17,10 @@ from mmpoison.base.untrusted import read_json
 from mmpoison.datasets.catalogue import DataSource, register
 from mmpoison.datasets.entries import ImageEntry, add_entries
 from mmpoison.datasets.formats.arrow_columns import choose_columns
+from mmpoison.datasets.formats.arrow_guesses import complete_arrow_columns
 from mmpoison.datasets.formats.arrow_rows import bounded_batches, entries_of, short
 from mmpoison.datasets.formats.columns import ColumnNames, split_name
+from mmpoison.datasets.formats.guessed_columns import SAMPLE_ROWS
 from mmpoison.errors import InputError
 from mmpoison.images.arrow_images import arrow_errors
 from mmpoison.images.containers import arrow_batches
@@ -189,6 +192,9 @@ def _entries(
         first = next(batches, None)
         if first is not None:
             try:
+                # what is guessed for the first file holds for all
+                sample = partial(_sample_batch, first)
+                chosen = complete_arrow_columns(first.schema, chosen, str(path), root, sample)
                 columns = choose_columns(first.schema, chosen, str(path))
             except UnicodeDecodeError:
                 yield f"{path}: the name of a column is not UTF-8"
@@ -200,6 +206,13 @@ def _entries(
             except InputError as error:
                 yield f"{path}: {error}, what follows in it is lost"
         yield from problems
+
+
+def _sample_batch(batch: Any, columns: list[str]) -> Any:
+    try:
+        return next(_checked([batch.slice(0, SAMPLE_ROWS)], columns))[1]
+    except InputError:
+        return None  # broken: reading says so
 
 
 def _checked(batches: Iterable[Any], needed: list[str]) -> Iterator[tuple[int, Any]]:
