@@ -344,6 +344,12 @@ def _warned(pairs: PairDataset, place: Path | str | None) -> PairDataset:
     return pairs
 
 
+def with_own_columns(source: DataSource, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return options by which a format reads the user's own columns too, if it can and nothing else is said."""
+    more = {"own_columns": True} if "own_columns" in source.options else {}
+    return {**more, **options}
+
+
 def fitted_options(source: DataSource, options: Mapping[str, Any]) -> dict[str, Any]:
     """Convert the options of a data set or format, as text or as values, to the types that it takes.
 

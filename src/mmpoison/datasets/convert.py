@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any, NoReturn, get_args
@@ -39,11 +40,13 @@ from mmpoison.datasets.catalogue import (
     recognise,
     source_of_address,
     stream_pairs,
+    with_own_columns,
 )
 from mmpoison.datasets.formats.shard_writers import (
     Line,
     Target,
     Written,
+    column_kinds,
     part_file,
     write_shard,
 )
@@ -61,6 +64,7 @@ from mmpoison.pairs.folder import (
     rename_images,
 )
 from mmpoison.pairs.labels import label_by_keyword, labels_from_csv, parse_keywords
+from mmpoison.pairs.own_columns import Kind
 from mmpoison.pairs.table import PairDataset
 
 MAX_IMAGES_IN_SHARD = 10_000
@@ -164,8 +168,8 @@ def convert_pairs(
     }
     with _work_folder(target, settings) as work:
         job = _Job(work, to, images, workers or min(os.cpu_count() or 1, 8), progress)
-        whole, pieces, total = _read(
-            source, format, root, dict(options or {}), labels, keywords, images_per_shard
+        whole, pieces, total, job.own_columns = _read(
+            source, to, format, root, dict(options or {}), labels, keywords, images_per_shard
         )
         try:
             job.run(pieces, total, strict=whole is not None and whole.manifest is not None)
@@ -243,26 +247,34 @@ def _finished_shards(work: Path) -> int:
 
 def _read(
     source: str | Path,
+    to: Target,
     format: str | None,
     root: str | Path | None,
     options: dict[str, Any],
     labels: str | Path | None,
     keywords: Sequence[str],
     images_per_shard: int,
-) -> tuple[PairDataset | None, Iterator[_Piece], int | None]:
-    """Read the whole data set if necessary; return it, its pieces, and the number of images if known."""
+) -> tuple[PairDataset | None, Iterator[_Piece], int | None, dict[str, Kind]]:
+    """Read the whole data set if necessary; return it, its pieces, the number of images if known, and own columns."""
     path = Path(source)
+    named = format is None and str(source) in DATASETS
+    if path.exists() and not named:
+        found = recognise(path) if format is None else DATASETS[format]
+        options = with_own_columns(found, options)
     if labels is None and not keywords and path.exists():
         found = recognise(path) if format is None else DATASETS[format]
         folder = path if path.is_dir() else path.parent
         if found.stream is not None and not is_poisoned(folder):
             if root is not None:
                 options["images"] = image_folder(found, root)
-            parts = stream_pairs(
-                path, images_at_once=images_per_shard, format=found.name, **options
+            read = partial(
+                stream_pairs, path, images_at_once=images_per_shard, format=found.name, **options
             )
             total = count_images(path) if found.name == "pairs-folder" else None
-            return None, (_Piece(list(p.lines()), p.root, p.problems) for p in parts), total
+            # all files of a set have one schema, which only the whole set tells
+            kinds = column_kinds(read()) if to == "parquet" else {}
+            lines = (_Piece(list(p.lines(own_columns=True)), p.root, p.problems) for p in read())
+            return None, lines, total, kinds
     with warnings.catch_warnings():
         # what is left out is written to a file here
         warnings.simplefilter("ignore", MmpoisonWarning)
@@ -271,11 +283,11 @@ def _read(
         pairs = labels_from_csv(pairs, labels)
     if keywords:
         pairs = label_by_keyword(pairs, parse_keywords(keywords))
-    return pairs, _pieces(pairs, images_per_shard), len(pairs.images)
+    return pairs, _pieces(pairs, images_per_shard), len(pairs.images), column_kinds([pairs])
 
 
 def _pieces(pairs: PairDataset, images_per_shard: int) -> Iterator[_Piece]:
-    lines = pairs.lines()
+    lines = pairs.lines(own_columns=True)
     problems = pairs.problems
     while piece := list(islice(lines, images_per_shard)):
         yield _Piece(piece, pairs.root, problems)
@@ -300,6 +312,7 @@ class _Job:
         self.workers = workers
         self.progress = progress
         self.images = self.pairs = self.shards = self.kept = self.left_out = 0
+        self.own_columns: dict[str, Kind] = {}
         self._read = 0
         self._total: int | None = None
         self._new_ids: list[str] | None = None
@@ -371,7 +384,9 @@ class _Job:
             shutil.copyfile(self.work / PROBLEMS_FILE, self.data / PROBLEMS_FILE)
 
     def _write(self, number: int, piece: _Piece, digest: str) -> Written:
-        written = write_shard(self.to, number, piece.lines, piece.root, self.data, self.policy)
+        written = write_shard(
+            self.to, number, piece.lines, piece.root, self.data, self.policy, self.own_columns
+        )
         refuse_changed(piece.root, piece.ids, piece.states)
         # behind the shard itself: it says that the shard is whole
         write_json(self.work / "done" / f"{number:05d}.json", {"digest": digest, **asdict(written)})

@@ -32,10 +32,16 @@ def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_pairs(pairs, tmp_path_factory.mktemp("scenes") / "pairs", images="copy")
 
 
-def embedded(source: Path, work: Path, **options: Any) -> EmbeddedPairs:
-    given: dict[str, Any] = {"encoder": "openmoji-mini", **options}
+def embedded(
+    source: Path, work: Path, encoder: str = "openmoji-mini", options: dict[str, Any] | None = None
+) -> EmbeddedPairs:
     return embed_source(
-        NamedData(str(source)), work, **given, device="cpu", trust=False, progress=SilentProgress()
+        NamedData(str(source), options=options or {}),
+        work,
+        encoder=encoder,
+        device="cpu",
+        trust=False,
+        progress=SilentProgress(),
     )
 
 

@@ -25,6 +25,7 @@ from mmpoison.datasets.formats.columns import (
 from mmpoison.datasets.formats.guessed_columns import complete_columns, sampled_rows
 from mmpoison.errors import InputError
 from mmpoison.pairs.builder import PairsBuilder, is_text
+from mmpoison.pairs.own_columns import own_names, own_values
 from mmpoison.pairs.table import PairDataset
 
 ENDINGS = (".csv", ".tsv", ".csv.gz", ".tsv.gz")
@@ -45,6 +46,7 @@ def load_delimited(
     *,
     separator: str | None = None,
     images: str | Path | None = None,
+    own_columns: bool = False,
     **columns: Unpack[ColumnNames],
 ) -> PairDataset:
     """Load a table of text whose first line names its columns; rows with the same image are one image.
@@ -55,6 +57,7 @@ def load_delimited(
         separator: One character; by default the one under which the first line has columns of usual names, else the
             most frequent one in it.
         images: Folder that the image paths start from; the file's own by default.
+        own_columns: Read the other columns too, so that they are written with the pairs again.
         **columns: Which columns are read, see `ColumnNames`.
 
     Raises:
@@ -63,7 +66,7 @@ def load_delimited(
     file = _find(root)
     builder = PairsBuilder(file.parent if images is None else Path(images))
     with _open(file) as stream:
-        add_entries(_entries(stream, file, builder, columns, separator), builder)
+        add_entries(_entries(stream, file, builder, columns, separator, own_columns), builder)
     return builder.build(str(file))
 
 
@@ -229,6 +232,7 @@ def _entries(
     builder: PairsBuilder,
     chosen: ColumnNames,
     separator: str | None,
+    own_columns: bool,
 ) -> Iterator[ImageEntry | str]:
     problems = builder.problems
     lines = _Lines(stream, problems, file)
@@ -253,6 +257,8 @@ def _entries(
 
     chosen = complete_columns(header, chosen, f"{file} line 1", builder.root, sample)
     image, caption, label, split = _columns(header, file, chosen)
+    used = [header[place] for place in (image, caption, label, split) if place is not None]
+    own = own_names(header, used) if own_columns else {}
     for number, fields in chain(ahead, records):
         where = f"{file} line {number}"
         if not any(fields):
@@ -283,6 +289,7 @@ def _entries(
             where,
             (fields[label] or None) if label is not None else None,
             split_name(fields[split]) if split is not None else None,
+            own=own_values({name: fields[place] for place, name in own.items()}) if own else None,
         )
 
 

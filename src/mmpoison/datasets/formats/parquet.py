@@ -33,6 +33,7 @@ def load_parquet(
     seed: int = 0,
     *,
     images: str | Path | None = None,
+    own_columns: bool = False,
     **columns: Unpack[ColumnNames],
 ) -> PairDataset:
     """Load Parquet files; images that are bytes stay where they are.
@@ -41,6 +42,7 @@ def load_parquet(
         root: A file, or a folder of `*.parquet` (also in folders below it).
         seed: Not used.
         images: Folder that image paths start from, where the column holds paths; the folder itself by default.
+        own_columns: Read the other columns too, but those of bytes, so that they are written with the pairs again.
         **columns: Which columns are read, see `ColumnNames`.
 
     Returns:
@@ -52,7 +54,9 @@ def load_parquet(
     folder, files, refused = find_files(root)
     first, columns = _first_columns(folder, files, columns, images)
     builder = PairsBuilder(_image_root(folder, images, first))
-    add_entries(chain(refused, _entries(folder, files, builder.root, columns)), builder)
+    add_entries(
+        chain(refused, _entries(folder, files, builder.root, columns, own_columns)), builder
+    )
     return with_manifest(builder.build(str(root)), folder)
 
 
@@ -61,6 +65,7 @@ def stream_parquet(
     images_at_once: int,
     *,
     images: str | Path | None = None,
+    own_columns: bool = False,
     **columns: Unpack[ColumnNames],
 ) -> Iterator[PairDataset]:
     """Read Parquet files in pieces; memory does not grow with their number of rows.
@@ -69,6 +74,7 @@ def stream_parquet(
         root: As for `load_parquet`.
         images_at_once: Images in each piece.
         images: As for `load_parquet`.
+        own_columns: As for `load_parquet`.
         **columns: As for `load_parquet`.
 
     Raises:
@@ -78,7 +84,7 @@ def stream_parquet(
     require_no_manifest(folder)
     first, columns = _first_columns(folder, files, columns, images)
     base = _image_root(folder, images, first)
-    entries = chain(refused, _entries(folder, files, base, columns))
+    entries = chain(refused, _entries(folder, files, base, columns, own_columns))
     yield from pieces(entries, base, images_at_once)
 
 
@@ -150,7 +156,7 @@ def _sample_batch(path: Path, columns: list[str]) -> Any:
 
 
 def _entries(
-    folder: Path, files: list[Path], root: Path, chosen: ColumnNames
+    folder: Path, files: list[Path], root: Path, chosen: ColumnNames, own: bool
 ) -> Iterator[ImageEntry | str]:
     import pyarrow.parquet as pq
 
@@ -160,7 +166,7 @@ def _entries(
         problems: list[str] = []
         try:
             with pq.ParquetFile(path) as file:
-                columns = choose_columns(file.schema_arrow, chosen, name)
+                columns = choose_columns(file.schema_arrow, chosen, name, own_columns=own)
                 if inside is not None and columns.inside != inside:
                     kind = "bytes" if columns.inside else "paths"
                     yield f"{name}: holds {kind} of images, the first file does not"

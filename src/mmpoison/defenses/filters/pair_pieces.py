@@ -18,6 +18,7 @@ from mmpoison.datasets.catalogue import (
     load_pairs,
     recognise,
     stream_pairs,
+    with_own_columns,
 )
 from mmpoison.datasets.named_data import NamedData
 from mmpoison.errors import InputError
@@ -68,6 +69,7 @@ class PairPieces:
         format: Registered name of the format of a path, where it cannot be recognised.
         options: Options of the format.
         whole: Read all of it into memory at once, for a method that needs all pairs.
+        own_columns: Read the user's own columns of a path too, to write them again.
 
     Attributes:
         name: What it is called in messages and keys.
@@ -89,6 +91,7 @@ class PairPieces:
         format: str | None = None,
         options: Mapping[str, Any] | None = None,
         whole: bool = False,
+        own_columns: bool = False,
     ) -> None:
         root = None
         if isinstance(source, NamedData):
@@ -118,6 +121,8 @@ class PairPieces:
             self._source = found.name
             if root is not None:
                 self._options["images"] = image_folder(found, root)
+            if own_columns:
+                self._options = with_own_columns(found, self._options)
             self._options = fitted_options(found, self._options)
             folder = path if path.is_dir() else path.parent
             if not whole and found.name == "pairs-folder":

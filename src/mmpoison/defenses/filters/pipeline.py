@@ -138,6 +138,7 @@ def filter_pairs(
         format=format,
         options=options,
         whole=not streamed,
+        own_columns=target is not None,
     )
     if labels is not None and ask is None:
         # labels that cannot be used are refused before everything is judged
