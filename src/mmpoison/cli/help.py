@@ -23,6 +23,7 @@ VALUES = {
     "--markdown": "FILE",
     "--html": "FILE",
     "--parquet": "FILE",
+    "--bundle": "FILE",
     "--manifest": "FILE",
     "--from-manifest": "FILE",
     "--ray": "HOST:PORT",

@@ -33,7 +33,10 @@ def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def embedded(
-    source: Path, work: Path, encoder: str = "openmoji-mini", options: dict[str, Any] | None = None
+    source: Path,
+    work: Path,
+    encoder: str | Path = "openmoji-mini",
+    options: dict[str, Any] | None = None,
 ) -> EmbeddedPairs:
     return embed_source(
         NamedData(str(source), options=options or {}),
