@@ -8,6 +8,7 @@ from typing import Any
 
 from tests.conftest import squares_recipe
 
+from mmpoison.records.bundle import MEMBERS, read_member
 from mmpoison.runs.recipe import parse_recipe
 from mmpoison.runs.run import run_recipe
 
@@ -20,6 +21,13 @@ def test_somebody_else_gets_the_same_numbers(
     file = tmp_path / "first.zip"
     packed = cli("report", tmp_path / "first", "--bundle", file)
     assert packed.code == 0, packed.err
+    # pictures are in the run's own page, and nowhere in the bundle
+    assert "data:image" in (tmp_path / "first" / "rank_lists.json").read_text()
+    for name in MEMBERS:
+        content = read_member(file, name)
+        assert b"data:image" not in content
+        assert str(tmp_path).encode() not in content
+        assert str(square_folder).encode() not in content
     assert "mmpoison run first.zip --set data.name=... --set model.name=..." in packed.out
     refused = cli("run", file, "--out", tmp_path / "second")
     assert refused.code == 2

@@ -47,6 +47,8 @@ def run(tmp_path: Path) -> Path:
     (folder / "manifest.json").write_text(json.dumps({"options": {"encoder": f"{SECRET}/e"}}))
     lists = {"goal": "sheep2aeroplane", "queries": [], "thumbnails": {"a.jpg": PICTURE}}
     (folder / "rank_lists.json").write_text(json.dumps(lists))
+    suspicious = [{"caption": "a sheep", "image": "a.jpg", "distance": 0.5, "thumbnail": PICTURE}]
+    (folder / "suspicious_pairs.json").write_text(json.dumps(suspicious))
     (folder / "models").mkdir()
     (folder / "models" / "weights.safetensors").write_bytes(b"w" * 1000)
     return folder
@@ -65,7 +67,9 @@ def test_a_bundle_has_the_files_and_nothing_of_the_machine(run: Path, tmp_path: 
     assert facts["versions"] == {"torch": "2.9"}
     assert facts["goals"] == bundle_metrics(file).goals
     # the run's own page and numbers
-    assert b"<html" in read_member(file, "report.html")
+    page = read_member(file, "report.html")
+    assert b"<html" in page
+    assert b"a sheep" in page
     assert compare_numbers(bundle_metrics(file), Metrics.read(run / "metrics.json"))[1:] == (0, 0.0)
     first = file.read_bytes()
     write_bundle(run, file)

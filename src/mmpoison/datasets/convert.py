@@ -53,6 +53,7 @@ from mmpoison.datasets.formats.shard_writers import (
 from mmpoison.errors import InputError, MmpoisonWarning
 from mmpoison.images.file_states import States, file_states, refuse_changed
 from mmpoison.images.sources import NameClash
+from mmpoison.pairs.data_card import write_data_card
 from mmpoison.pairs.folder import (
     CAPTIONS_FILE,
     MANIFEST_FILE,
@@ -380,6 +381,8 @@ class _Job:
             renamed.manifest.write(self.data / MANIFEST_FILE)
         if self._root is not None:
             copy_notices(self._root, self.data)
+        if whole is not None and whole.manifest is not None:
+            write_data_card(self.data, whole.manifest, self.pairs)
         if self.left_out:
             shutil.copyfile(self.work / PROBLEMS_FILE, self.data / PROBLEMS_FILE)
 

@@ -20,6 +20,7 @@ from mmpoison.images.added import cached_image
 from mmpoison.images.containers import split_container
 from mmpoison.images.sources import NameClash, file_name, image_bytes, image_path
 from mmpoison.pairs.builder import PairsBuilder, check_relative
+from mmpoison.pairs.data_card import write_data_card
 from mmpoison.pairs.manifest import PoisonManifest
 from mmpoison.pairs.own_columns import CAPTION_COLUMNS, is_own_captions, own_keys
 from mmpoison.pairs.table import SPLITS, PairDataset
@@ -152,6 +153,8 @@ def save_pairs(
         for name, text in (extra or {}).items():
             (folder / name).write_text(text, encoding="utf-8")
         copy_notices(root, folder)
+        if pairs.manifest is not None:
+            write_data_card(folder, pairs.manifest, len(pairs))
     return target
 
 

@@ -22,9 +22,13 @@ from mmpoison.records.run_files import Metrics
 from mmpoison.reporting.html_report import render_html
 from mmpoison.reporting.text import clean
 
-LISTS = "rank_lists.json"
-SHOWN_FILES = ("embedding_map.json", "suspicious_pairs.json", "sterilize-curve.json")
-"""Files of a run that its page shows and that hold no picture."""
+SHOWN_FILES = (
+    "rank_lists.json",
+    "embedding_map.json",
+    "suspicious_pairs.json",
+    "sterilize-curve.json",
+)
+"""Files of a run that its page shows besides."""
 
 _PLACES = (("data", "name"), ("data", "root"), ("model", "name"), ("filter", "encoder"))
 """Keys of a recipe that may name a folder or file."""
@@ -185,9 +189,19 @@ def _page(run: Path, content: Mapping[str, bytes]) -> str:
             (folder / name).write_bytes(content[name])
         for name in SHOWN_FILES:
             if (run / name).is_file():
-                write_json(folder / name, read_json(run / name))
-        if (run / LISTS).is_file():
-            lists = read_json(run / LISTS)
-            if isinstance(lists, dict):
-                write_json(folder / LISTS, {**lists, "thumbnails": {}})
+                write_json(folder / name, _without_pictures(read_json(run / name)))
         return render_html(folder)
+
+
+def _without_pictures(value: Any) -> Any:
+    """Return a value without the entries that are pictures (data addresses)."""
+    if isinstance(value, dict):
+        kept = {key: inner for key, inner in value.items() if not _is_picture(inner)}
+        return {key: _without_pictures(inner) for key, inner in kept.items()}
+    if isinstance(value, list):
+        return [_without_pictures(inner) for inner in value if not _is_picture(inner)]
+    return value
+
+
+def _is_picture(value: object) -> bool:
+    return isinstance(value, str) and value.lstrip()[:5].lower() == "data:"
