@@ -1,4 +1,4 @@
-"""The package's errors and warning; each message is one line that says what, where and what to do."""
+"""The package's errors and warnings; each message is one line that says what, where and what to do."""
 
 
 class InputError(ValueError):
@@ -15,6 +15,10 @@ class ResultError(RuntimeError):
 
 class MmpoisonWarning(UserWarning):
     """Something that a reader of the result must know, but that does not stop the work."""
+
+
+class MmpoisonNotice(UserWarning):
+    """A choice that was made for the user (columns that were guessed), and how to choose otherwise."""
 
 
 class AlreadyDone(Exception):

@@ -27,6 +27,7 @@ POISON = "poison squares --goal sheep2aeroplane --samples 2 --out out"
 FILTER = "filter --data squares --encoder model --out out --threshold 1"
 REVIEW = "review filtered --labels l.csv --data squares"
 EVALUATE = "evaluate --data squares --model model --goal sheep2aeroplane"
+SCAN = "scan squares --encoder model --out out"
 CONVERT = "data convert squares --to parquet --out out"
 
 # an option that is given twice counts as it was given last
@@ -88,6 +89,15 @@ COMMANDS: dict[tuple[str, str], str] = {
     ("data verify", "clean"): "data verify squares --clean pipe",
     ("data verify", "data_root"): "data verify squares --data-root pipe",
     ("data verify", "out"): "data verify squares --out pipe",
+    ("data convert", "data_root"): f"{CONVERT} --data-root pipe",
+    ("poison", "data_root"): f"{POISON} --data-root pipe",
+    ("train", "data_root"): f"train --data squares {SETTINGS} --data-root pipe",
+    ("filter", "data_root"): f"{FILTER} --data-root pipe",
+    ("review", "data_root"): f"{REVIEW} --data-root pipe",
+    ("sterilize", "data_root"): f"sterilize --data squares {SETTINGS} --data-root pipe",
+    ("evaluate", "data_root"): f"{EVALUATE} --data-root pipe",
+    ("scan", "data_root"): f"{SCAN} --data-root pipe",
+    ("report", "bundle"): "report run --bundle pipe",
     ("models show", "model"): "models show ./pipe",
     ("models fetch", "model"): "models fetch ./pipe",
     ("models export", "model"): "models export ./pipe --out out",

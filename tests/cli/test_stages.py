@@ -109,6 +109,7 @@ def test_images_none_and_replace(cli: Cli, square_folder: Path, tmp_path: Path) 
     assert result.code == 0
     assert {path.name for path in (tmp_path / "out").iterdir()} == {
         ".mmpoison.json",
+        "README.md",
         "captions.jsonl",
         "manifest.json",
     }

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from mmpoison.errors import InputError
 from mmpoison.models import DualEncoder, export_model, load_encoder, save_checkpoint
+from mmpoison.models.facts import encoder_facts
 from mmpoison.models.open_clip_build import build_module, build_tokenizer
 
 transformers: Any = pytest.importorskip("transformers", reason="needs the extra transformers")
@@ -291,10 +292,15 @@ def test_models_that_transformers_cannot_compute(
     for key, value in change.items():
         cfg[key] = {**cfg[key], **value} if isinstance(value, dict) else value
     encoder = DualEncoder(build_module(cfg), build_tokenizer(cfg), {"model_cfg": cfg}, "other")
-    with pytest.raises(InputError, match="export it as open-clip") as error:
+    with pytest.raises(
+        InputError, match="it can be exported as open-clip and safetensors"
+    ) as error:
         export_model(encoder, tmp_path / "out", "transformers")
     assert why in str(error.value)
     assert list(tmp_path.iterdir()) == []
+    told = encoder_facts(encoder)["exports"]
+    assert (told["open-clip"], told["safetensors"]) == (True, True)
+    assert why in told["transformers"]
     # which holds it
     again = load_encoder(export_model(encoder, tmp_path / "out", "open-clip"))
     assert again.digest() == encoder.digest()

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 from tests.conftest import squares_recipe
 
 from mmpoison._version import __version__
@@ -193,6 +194,9 @@ def test_cards_say_what_is_poisoned(finished: Path) -> None:
         card = (finished / "models" / name / "README.md").read_text()
         assert ("POISONED ON PURPOSE" in card) == (name == "poisoned")
         assert (GOAL in card) == (name != "clean_model")
+        head = yaml.safe_load(card.split("---\n")[1])
+        assert ("poisoned" in head["tags"]) == (name != "clean_model")
+        assert head["library_name"] == "open_clip"
 
 
 def test_the_recipe_comes_back(finished: Path, make_recipe: MakeRecipe) -> None:

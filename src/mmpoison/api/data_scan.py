@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from mmpoison.api.progress import shown
 from mmpoison.base.outputs import refuse_address
+from mmpoison.datasets.named_data import NamedData
 from mmpoison.runs.progress import RunProgress
 
 if TYPE_CHECKING:
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def scan_pairs(
-    source: str | Path,
+    source: str | Path | NamedData,
     *,
     out: str | Path,
     encoder: str | Path | None = None,
@@ -36,6 +37,7 @@ def scan_pairs(
     Args:
         source: Embeddings that exist (clip-retrieval, DataComp, two `.npy` files, Parquet with list columns), also in
             an object store (`s3://...`), or pairs in any format, or the name of a data set; those are embedded first.
+            `NamedData` has format and options itself.
         out: New folder: `drop.parquet`, the list of pairs that stay (`keep.npy` for uids, `keep/` for keys),
             `groups.json`, `shards.parquet`, `scan.json` and the page `scan.html`.
         encoder: The model that embeds pairs; `efficientnet-minilm` by default. Embeddings that exist need none.
@@ -72,11 +74,11 @@ def scan_pairs(
     work = work_folder(target)
     with shown(progress) as reporter:
         opened = open_source(
-            source,
+            source
+            if isinstance(source, NamedData)
+            else NamedData(str(source), None, format, options or {}),
             work,
             encoder=encoder,
-            format=format,
-            options=options or {},
             device=device,
             trust=trust,
             progress=reporter,

@@ -10,6 +10,7 @@ from typing import Any
 from mmpoison.api.inputs import Pairs, as_encoder, as_list, as_pairs, training_settings
 from mmpoison.api.progress import shown
 from mmpoison.attacks.goal import Goal
+from mmpoison.datasets.named_data import NamedData
 from mmpoison.defenses.catalogue import PairFilter, build_filter, split_options
 from mmpoison.defenses.filter_result import FilterResult
 from mmpoison.defenses.filters.pipeline import Ask, Trusted, filter_pairs
@@ -92,7 +93,7 @@ def filter(
                 f"judge {judge.name!r} is the model to be trained: what deceives it would deceive the filter, choose "
                 "another one"
             )
-    by_name = isinstance(pairs, str | Path)
+    by_name = isinstance(pairs, str | Path | NamedData)
     with shown(progress) as reporter:
         return filter_pairs(
             pairs if by_name and out is not None else as_pairs(pairs, format=format),

@@ -7,14 +7,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mmpoison.datasets.catalogue import load_dataset, load_pairs
+from mmpoison.datasets.named_data import NamedData
 from mmpoison.pairs.table import PairDataset
 
 if TYPE_CHECKING:
     from mmpoison.models.dual_encoder import DualEncoder
     from mmpoison.training.settings import TrainingSettings
 
-Pairs = PairDataset | str | Path
-"""A data set, or its name or path; a `Path` is never taken for a name."""
+Pairs = PairDataset | str | Path | NamedData
+"""A data set, or its name or path; a `Path` is never taken for a name. `NamedData` says how it is read, too."""
 
 
 def load(
@@ -61,6 +62,8 @@ def as_pairs(pairs: Pairs, *, format: str | None = None) -> PairDataset:
     Raises:
         InputError: If there is no such data set, or it cannot be read.
     """
+    if isinstance(pairs, NamedData):
+        return pairs.load()
     return pairs if isinstance(pairs, PairDataset) else load(pairs, format=format)
 
 

@@ -33,7 +33,7 @@ from mmpoison.cli import (
 )
 from mmpoison.cli.console import console, say, stderr
 from mmpoison.cli.help import START, PlainGroup, PlainTyper
-from mmpoison.errors import AlreadyDone, MmpoisonWarning
+from mmpoison.errors import AlreadyDone, MmpoisonNotice, MmpoisonWarning
 
 
 class _Root(PlainGroup):
@@ -101,6 +101,10 @@ def _root(
         raise typer.Exit(2)
 
 
+_noticed: set[str] = set()
+"""The notices of this command."""
+
+
 def run_command() -> int:
     """Run the command line once; an error of usage is one line.
 
@@ -108,6 +112,7 @@ def run_command() -> int:
         The exit code.
     """
     warnings.showwarning = _show_warning
+    _noticed.clear()
     code: object = 0
     try:
         # standalone mode would draw a box of several lines around typer's own errors
@@ -138,5 +143,14 @@ def _show_warning(
     """Show our own warnings as one line without a place in our code; others as Python does."""
     if issubclass(category, MmpoisonWarning):
         stderr(f"mmpoison: warning: {message}")
+    elif issubclass(category, MmpoisonNotice):
+        _notice(str(message))
     else:
         sys.stderr.write(warnings.formatwarning(message, category, filename, lineno, line))
+
+
+def _notice(message: str) -> None:
+    """Print a notice once: data may be read several times by one command."""
+    if message not in _noticed:
+        _noticed.add(message)
+        stderr(f"mmpoison: {message}")

@@ -4,14 +4,24 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import typer
 
 from mmpoison.base.phrasing import count_of
 from mmpoison.cli.console import console, live_progress, say
 from mmpoison.cli.help import PlainTyper
-from mmpoison.cli.options import COMPUTE, OUTPUT, SEEDS, WORKERS, JsonOption
+from mmpoison.cli.options import (
+    COMPUTE,
+    OUTPUT,
+    SEEDS,
+    WORKERS,
+    DataOptionsOption,
+    DataRootOption,
+    JsonOption,
+    PairsFormatOption,
+    parse_options,
+)
 from mmpoison.cli.output import hold_output
 from mmpoison.errors import InputError
 
@@ -20,31 +30,6 @@ ImageOption = Annotated[
     typer.Option(
         "--images",
         help="Of a new pairs folder: hard links, copies or no images; of Parquet: none writes paths, not bytes.",
-    ),
-]
-DataFormat = Annotated[
-    str | None,
-    typer.Option(
-        "--format",
-        help="Format, where the files do not tell (see `data list`).",
-        rich_help_panel="How the data are read",
-    ),
-]
-DataRoot = Annotated[
-    Path | None,
-    typer.Option(
-        "--data-root",
-        help="Folder of a named data set; of the images of a path.",
-        rich_help_panel="How the data are read",
-    ),
-]
-DataOptions = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--option",
-        metavar="KEY=VALUE",
-        help="An option of the data set or format.",
-        rich_help_panel="How the data are read",
     ),
 ]
 Labels = Annotated[
@@ -107,7 +92,7 @@ def build(
     from mmpoison.datasets.catalogue import DATASETS, load_dataset
     from mmpoison.datasets.fetch.dataset_builds import build_dataset
 
-    options = _data_options(option or [])
+    options = parse_options(option)
     hold_output(context, out)
     with live_progress() as progress:
         build_dataset(
@@ -156,9 +141,9 @@ def split(
         typer.Option(help="Write the set as a new pairs folder.", rich_help_panel=OUTPUT),
     ] = None,
     images: ImageOption = "link",
-    format: DataFormat = None,
-    data_root: DataRoot = None,
-    option: DataOptions = None,
+    format: PairsFormatOption = None,
+    data_root: DataRootOption = None,
+    option: DataOptionsOption = None,
 ) -> None:
     """Show, make, save or take the split of a data set; equal sha256 means equal split and labels.
 
@@ -176,7 +161,7 @@ def split(
         raise InputError(f"{save}: exists already: choose another --save")
     if out is not None:
         hold_output(context, out)
-    pairs = load_dataset(data, data_root, options=_data_options(option or []), format=format)
+    pairs = load_dataset(data, data_root, options=parse_options(option), format=format)
     if labels is not None:
         pairs = labels_from_csv(pairs, labels)
     if keywords:
@@ -214,8 +199,9 @@ def convert(
     to: Annotated[
         Literal["pairs-folder", "parquet", "webdataset"], typer.Option(help="The new format.")
     ],
-    format: DataFormat = None,
-    option: DataOptions = None,
+    format: PairsFormatOption = None,
+    data_root: DataRootOption = None,
+    option: DataOptionsOption = None,
     images: ImageOption = "link",
     workers: Annotated[
         int | None,
@@ -243,7 +229,8 @@ def convert(
             out,
             to=to,
             format=format,
-            options=_data_options(option or []),
+            root=data_root,
+            options=parse_options(option),
             images=images,
             workers=workers,
             images_per_shard=images_per_shard,
@@ -270,9 +257,9 @@ def verify(
     clean: Annotated[
         Path | None, typer.Option(help="The clean pairs folder that a poisoned one was made from.")
     ] = None,
-    format: DataFormat = None,
-    data_root: DataRoot = None,
-    option: DataOptions = None,
+    format: PairsFormatOption = None,
+    data_root: DataRootOption = None,
+    option: DataOptionsOption = None,
     images: Annotated[
         bool, typer.Option(help="Read the image files too.", rich_help_panel=OUTPUT)
     ] = True,
@@ -299,7 +286,7 @@ def verify(
     from mmpoison.datasets.verify.pairs_check import load_to_verify, verify_pairs
 
     pairs, name, manifest_faults = load_to_verify(
-        data, format=format, root=data_root, options=_data_options(option or [])
+        data, format=format, root=data_root, options=parse_options(option)
     )
     # standard output is for JSON alone where a program reads it
     with live_progress(on_stderr=as_json) as progress:
@@ -320,16 +307,3 @@ def verify(
         show_verification(found, console)
     if found.problems:
         raise typer.Exit(1)
-
-
-def _data_options(assignments: list[str]) -> dict[str, Any]:
-    """Read the options of a data set from the command line; the data set knows which values are numbers."""
-    options: dict[str, Any] = {}
-    for assignment in assignments:
-        key, equals, value = assignment.partition("=")
-        if not key or not equals:
-            raise InputError(f"--option {assignment!r}: KEY=VALUE is needed, e.g. per_class=20")
-        if key in options:
-            raise InputError(f"--option {key} is given twice: give it once")
-        options[key] = value
-    return options

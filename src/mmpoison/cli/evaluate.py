@@ -13,7 +13,10 @@ from mmpoison.cli.options import (
     MEASURED,
     OUTPUT,
     AllOption,
+    DataFormatOption,
     DataOption,
+    DataOptionsOption,
+    DataRootOption,
     DeviceOption,
     Format,
     FormatOption,
@@ -21,6 +24,7 @@ from mmpoison.cli.options import (
     SeedOption,
     StudyOption,
     TrustOption,
+    named_data,
     split_changes,
 )
 from mmpoison.cli.output import hold_output
@@ -131,6 +135,9 @@ def evaluate(
     whole: AllOption = False,
     device: DeviceOption = "auto",
     trust: TrustOption = False,
+    data_format: DataFormatOption = None,
+    data_root: DataRootOption = None,
+    option: DataOptionsOption = None,
 ) -> None:
     """Measure what captions of A retrieve, and the model's usual quality.
 
@@ -143,6 +150,7 @@ def evaluate(
     Is it poisoned? [bold]mmpoison evaluate --data scenes --suspect model --reference start --clean-runs 5
     --out scan[/bold]
     """
+    named = named_data(data, data_format, data_root, option)
     if suspect is not None:
         given: dict[str, object] = {
             "--model": model,
@@ -165,7 +173,7 @@ def evaluate(
         with live_progress(on_stderr=form != "table") as progress:
             found = scan(
                 suspect,
-                data,
+                named,
                 reference=reference,
                 method=method,
                 clean=clean or (),
@@ -192,7 +200,7 @@ def evaluate(
     with live_progress(on_stderr=form != "table") as progress:
         metrics = api.evaluate(
             model,
-            data,
+            named,
             goal=goal or (),
             target_image=target_image,
             manifest=manifest,

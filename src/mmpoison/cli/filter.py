@@ -12,11 +12,15 @@ from mmpoison.cli.console import live_progress, say, stderr
 from mmpoison.cli.options import (
     COMPUTE,
     SEEDS,
+    DataOption,
+    DataOptionsOption,
+    DataRootOption,
     DeviceOption,
     ImagesOption,
     OutOption,
     PairsFormatOption,
     TrustOption,
+    named_data,
 )
 from mmpoison.cli.output import hold_output
 from mmpoison.cli.serving import DEFAULT_PORT, PortOption, check_pages
@@ -29,7 +33,7 @@ if TYPE_CHECKING:
 
 def filter_(
     context: typer.Context,
-    data: Annotated[str, typer.Option("--data", help="Pairs in any format, or a data set's name.")],
+    data: DataOption,
     out: OutOption,
     encoder: Annotated[str, typer.Option(help="The judge: a model other than the one to train.")],
     method: Annotated[
@@ -126,6 +130,8 @@ def filter_(
     ] = False,
     images: ImagesOption = "link",
     format: PairsFormatOption = None,
+    data_root: DataRootOption = None,
+    option: DataOptionsOption = None,
     seed: Annotated[
         int,
         typer.Option(
@@ -173,7 +179,7 @@ def filter_(
         check_pages("filter --label")
     with live_progress() as progress:
         done = api.filter(
-            data,
+            named_data(data, format, data_root, option),
             encoder,
             method=chosen,
             trusted=trusted,
@@ -182,7 +188,6 @@ def filter_(
             seed=seed,
             out=out,
             images=images,
-            format=format,
             ask=partial(ask_on_page, title=f"Labels for {data}", port=port) if label else None,
             label_pairs=label_pairs,
             device=device,

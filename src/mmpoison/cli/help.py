@@ -23,6 +23,7 @@ VALUES = {
     "--markdown": "FILE",
     "--html": "FILE",
     "--parquet": "FILE",
+    "--bundle": "FILE",
     "--manifest": "FILE",
     "--from-manifest": "FILE",
     "--ray": "HOST:PORT",
@@ -38,7 +39,7 @@ VALUES = {
     **dict.fromkeys(
         (
             *("--attack", "--method", "--defense", "--scan", "--preset", "--study"),
-            *("--format", "--track", "--paper", "--split", "--kind"),
+            *("--format", "--data-format", "--track", "--paper", "--split", "--kind"),
         ),
         "NAME",
     ),

@@ -8,8 +8,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from mmpoison.errors import InputError
+
 if TYPE_CHECKING:
     # torch takes seconds to import
+    from mmpoison.datasets.named_data import NamedData
     from mmpoison.defenses.catalogue import Kind
     from mmpoison.training.settings import TrainingSettings
 
@@ -18,7 +21,7 @@ SEEDS = 2**63 - 1
 WORKERS = 4096
 """The most processes or threads of one command."""
 
-COMPUTE, OUTPUT = "Compute", "Output"
+COMPUTE, OUTPUT, READ = "Compute", "Output", "How the data are read"
 MEASURED, CHANGES = "What is measured", "Changes to the recipe"
 """Panels of the help that several verbs have."""
 
@@ -42,10 +45,39 @@ DeviceOption = Annotated[
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 PairsFormatOption = Annotated[
-    str | None, typer.Option("--format", help="Format of --data, if it is not recognised.")
+    str | None,
+    typer.Option(
+        "--format",
+        "--data-format",
+        help="Format of the data, if it is not recognised (see `data list`).",
+        rich_help_panel=READ,
+    ),
 ]
+DataFormatOption = Annotated[
+    str | None,
+    typer.Option(
+        "--data-format",
+        help="Format of the data, if it is not recognised (see `data list`).",
+        rich_help_panel=READ,
+    ),
+]
+"""For a verb whose `--format` says how results are printed."""
 DataRootOption = Annotated[
-    Path | None, typer.Option("--data-root", help="Your folder, for data that are not made here.")
+    Path | None,
+    typer.Option(
+        "--data-root",
+        help="Folder of a named data set; of the images of a path.",
+        rich_help_panel=READ,
+    ),
+]
+DataOptionsOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--option",
+        metavar="KEY=VALUE",
+        help="An option of the data set or format, e.g. caption_column=text; repeat it.",
+        rich_help_panel=READ,
+    ),
 ]
 StudyOption = Annotated[
     list[str] | None,
@@ -62,7 +94,9 @@ PresetOption = Annotated[
         help="reference-release: the choices of the authors' released code.",
     ),
 ]
-DataOption = Annotated[Path, typer.Option("--data", help="A pairs folder.")]
+DataOption = Annotated[
+    str, typer.Option("--data", help="Pairs in any format, or a data set's name.")
+]
 OutOption = Annotated[Path, typer.Option("--out", help="New folder.")]
 SeedOption = Annotated[
     int, typer.Option(min=0, max=SEEDS, help="Random seed.", rich_help_panel=COMPUTE)
@@ -109,6 +143,57 @@ ImagesOption = Annotated[
         "--images", help="Hard links (no copy), copies, or no images.", rich_help_panel=OUTPUT
     ),
 ]
+
+
+def parse_options(assignments: Sequence[str] | None) -> dict[str, Any]:
+    """Read the values of `--option` as text; the data set or format knows which are numbers.
+
+    Raises:
+        InputError: If one is not KEY=VALUE, or a key is given twice.
+
+    >>> parse_options(["caption_column=text", "separator=="])
+    {'caption_column': 'text', 'separator': '='}
+    """
+    options: dict[str, Any] = {}
+    for assignment in assignments or ():
+        key, equals, value = assignment.partition("=")
+        if not key or not equals:
+            raise InputError(
+                f"--option {assignment!r}: KEY=VALUE is needed, such as caption_column=text"
+            )
+        if key in options:
+            raise InputError(f"--option {key} is given twice: give it once")
+        options[key] = value
+    return options
+
+
+def named_data(
+    data: str | Path,
+    format: str | None,
+    root: Path | None,
+    options: Sequence[str] | None,
+) -> NamedData:
+    """Return the data set of `--data`, `--format`, `--data-root` and `--option`; nothing is read yet.
+
+    Raises:
+        InputError: If an option is not KEY=VALUE, or is given twice.
+    """
+    from mmpoison.datasets.named_data import NamedData
+
+    return NamedData(str(data), root, format, parse_options(options))
+
+
+def data_changes(root: Path | None, options: Sequence[str] | None) -> dict[str, Any]:
+    """Return what `--data-root` and `--option` change of a recipe.
+
+    Raises:
+        InputError: If an option is not KEY=VALUE, or is given twice.
+
+    >>> data_changes(None, ["caption_column=text"])
+    {'data.options.caption_column': 'text'}
+    """
+    changes = {f"data.options.{key}": value for key, value in parse_options(options).items()}
+    return changes if root is None else {"data.root": str(root), **changes}
 
 
 def split_changes(

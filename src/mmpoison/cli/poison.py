@@ -9,7 +9,18 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from mmpoison.cli.console import live_progress, say
-from mmpoison.cli.options import COMPUTE, SEEDS, DeviceOption, ImagesOption, OutOption, PresetOption
+from mmpoison.cli.options import (
+    COMPUTE,
+    SEEDS,
+    DataOptionsOption,
+    DataRootOption,
+    DeviceOption,
+    ImagesOption,
+    OutOption,
+    PairsFormatOption,
+    PresetOption,
+    named_data,
+)
 from mmpoison.cli.output import hold_output
 from mmpoison.errors import InputError
 
@@ -127,6 +138,9 @@ def poison(
     ] = None,
     images: ImagesOption = "link",
     device: DeviceOption = "auto",
+    format: PairsFormatOption = None,
+    data_root: DataRootOption = None,
+    option: DataOptionsOption = None,
 ) -> None:
     """Write a poisoned copy of a data set, with a manifest of every false pair.
 
@@ -146,13 +160,13 @@ def poison(
 
     Rebuild: [bold]mmpoison poison --data pairs --from-manifest poisoned/manifest.json --out again[/bold]
     """
-    from mmpoison.datasets.catalogue import load_pairs
     from mmpoison.pairs.folder import save_pairs
 
     data = _one_data(data, positional)
     # both spellings are one command
     context.params |= {"data": data, "positional": None}
     hold_output(context, out)
+    named = named_data(data, format, data_root, option)
     given = {
         "goal": goal or None,
         "attack": attack,
@@ -171,9 +185,9 @@ def poison(
     }
     chosen = {name: value for name, value in given.items() if value is not None}
     if from_manifest is not None:
-        poisoned = _again(from_manifest, chosen, lambda: load_pairs(data))
+        poisoned = _again(from_manifest, chosen, named.load)
     else:
-        poisoned = _attack(chosen, lambda: load_pairs(data), device)
+        poisoned = _attack(chosen, named.load, device)
     save_pairs(poisoned, out, images=images)
     manifest = poisoned.manifest
     assert manifest is not None

@@ -89,6 +89,13 @@ def report(
             rich_help_panel="Files",
         ),
     ] = None,
+    bundle: Annotated[
+        Path | None,
+        typer.Option(
+            help="Pack one run into this .zip file, from which others run it again: no images, no weights.",
+            rich_help_panel="Files",
+        ),
+    ] = None,
     form: FormatOption = "table",
     whole: AllOption = False,
 ) -> None:
@@ -108,6 +115,8 @@ def report(
 
     [bold]mmpoison report runs --parquet results.parquet[/bold]
 
+    [bold]mmpoison report runs/openmoji-seed0 --bundle openmoji.zip[/bold]
+
     [bold]mmpoison report runs/table-3 --paper table-3[/bold]
 
     [bold]mmpoison report runs --claims --out results[/bold]
@@ -118,6 +127,9 @@ def report(
     from mmpoison.reporting.seeds import seed_tables
     from mmpoison.reporting.table import markdown as as_markdown
 
+    if bundle is not None:
+        pack_run(runs, bundle)
+        return
     if len(runs) == 1 and is_matrix(runs[0]):
         report_matrix(runs[0], out, form, markdown=markdown, parquet=parquet, html=html)
         return
@@ -170,6 +182,22 @@ def report(
         with atomic_file(markdown) as temporary:
             temporary.write_text(as_markdown(tables), encoding="utf-8")
     print_first(tables, form, whole=whole)
+
+
+def pack_run(runs: Sequence[Path], file: Path) -> None:
+    """Pack one run into a bundle, and say what others need."""
+    from mmpoison.reporting.bundle import write_bundle
+
+    if len(runs) != 1:
+        raise InputError("--bundle packs one run: name one run folder")
+    done = write_bundle(runs[0], file)
+    say(
+        f"{file}: {file.stat().st_size:,} bytes, without images and weights; the captions of poisoned pairs are in it"
+    )
+    more = " ".join(
+        "--data-root DIR" if key == "data.root" else f"--set {key}=..." for key in done.needs
+    )
+    say(f"run it again: mmpoison run {shlex.quote(file.name)} {more}".rstrip())
 
 
 def print_first(

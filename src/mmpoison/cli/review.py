@@ -10,7 +10,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mmpoison.cli.console import live_progress, say
-from mmpoison.cli.options import DeviceOption, PairsFormatOption, TrustOption
+from mmpoison.cli.options import (
+    DataOptionsOption,
+    DataRootOption,
+    DeviceOption,
+    PairsFormatOption,
+    TrustOption,
+    named_data,
+)
 from mmpoison.cli.serving import (
     DEFAULT_PORT,
     HostOption,
@@ -46,6 +53,8 @@ def review(
         ),
     ] = None,
     format: PairsFormatOption = None,
+    data_root: DataRootOption = None,
+    option: DataOptionsOption = None,
     device: DeviceOption = "auto",
     trust: TrustOption = False,
     host: HostOption = "127.0.0.1",
@@ -72,7 +81,7 @@ def review(
 
     facts = read_filter_facts(filtered)
     source = data if data is not None else facts.source(filtered)
-    pieces = PairPieces(source, format=format)
+    pieces = PairPieces(named_data(source, format, data_root, option))
     pairs = filtered_pairs(filtered, pieces, count)
     if encoder is not None:
         from mmpoison.base.devices import find_device

@@ -9,11 +9,12 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from mmpoison.cli.console import console, live_progress, stderr_console
+from mmpoison.cli.console import console, live_progress, say, stderr_console
 from mmpoison.cli.matrix import has_matrix, run_the_matrix
 from mmpoison.cli.options import (
     CHANGES,
     OUTPUT,
+    DataOptionsOption,
     DataRootOption,
     DeviceOption,
     Format,
@@ -21,6 +22,7 @@ from mmpoison.cli.options import (
     PresetOption,
     SeedOption,
     StudyOption,
+    data_changes,
 )
 from mmpoison.cli.report import command_for_all, print_first, show_run
 from mmpoison.cli.sweep import (
@@ -34,6 +36,7 @@ from mmpoison.cli.sweep import (
     run_all,
 )
 from mmpoison.errors import InputError
+from mmpoison.records.bundle import is_bundle
 from mmpoison.reporting.text import safe_text
 
 RunOutOption = Annotated[Path | None, typer.Option("--out", help="Run folder to make.")]
@@ -61,7 +64,10 @@ def demo(
 
 def run(
     recipe: Annotated[
-        str | None, typer.Argument(help="A shipped recipe, or the path of a YAML file.")
+        str | None,
+        typer.Argument(
+            help="A shipped recipe, the path of a YAML file, or the bundle (.zip) of a run."
+        ),
     ] = None,
     out: RunOutOption = None,
     on: Annotated[
@@ -90,6 +96,7 @@ def run(
     ] = None,
     preset: PresetOption = None,
     data_root: DataRootOption = None,
+    option: DataOptionsOption = None,
     study: StudyOption = None,
     changes: SetOption = None,
     save_models: Annotated[
@@ -157,6 +164,8 @@ def run(
 
     Attack III: [bold]mmpoison run openmoji --goal sheep2aeroplane --goal sofa2bird[/bold]
 
+    A run of somebody else: [bold]mmpoison run openmoji.zip[/bold]
+
     A table of the paper: [bold]mmpoison run table-3 --on openmoji[/bold]; what would be done: --dry-run
 
     Attacks against defences: [bold]mmpoison run matrix --on openmoji --rows II-own --goals 2[/bold]
@@ -189,11 +198,10 @@ def run(
     if study:
         given.append(f"study={json.dumps(study)}")
     changed = parse_changes(given)
-    if data_root is not None:
-        changed["data.root"] = str(data_root)
+    changed |= data_changes(data_root, option)
     chosen_seeds = [seed for seed in parse_seeds(seeds) if seed is not None] or None
     if has_matrix(recipe):
-        for option, one_run in (
+        for name, one_run in (
             ("--attack", attack),
             ("--goal", goal),
             ("--mode", mode),
@@ -201,9 +209,7 @@ def run(
             ("--study", study),
         ):
             if one_run:
-                raise InputError(
-                    f"{option}: a matrix draws its goals, and --rows says which attacks"
-                )
+                raise InputError(f"{name}: a matrix draws its goals, and --rows says which attacks")
         run_the_matrix(
             recipe,
             changed,
@@ -222,7 +228,7 @@ def run(
             measured=measured,
         )
         return
-    for option, value in (
+    for name, value in (
         ("--rows", rows),
         ("--columns", columns),
         ("--goals", goals),
@@ -230,7 +236,7 @@ def run(
         ("--from", measured),
     ):
         if value:
-            raise InputError(f"{option}: is for a matrix, and recipe {recipe} is none")
+            raise InputError(f"{name}: is for a matrix, and recipe {recipe} is none")
     if dry_run or has_sweep(recipe):
         run_all(
             read_sweep(
@@ -248,7 +254,7 @@ def run(
             dry_run=dry_run,
         )
         return
-    _run_seeds(
+    finished = _run_seeds(
         recipe,
         parse_seeds(seeds),
         out,
@@ -257,6 +263,34 @@ def run(
         device=device,
         form=form,
     )
+    if is_bundle(recipe) and form == "table":
+        for folder in finished:
+            _compare_with_bundle(Path(recipe), folder)
+
+
+def _compare_with_bundle(bundle: Path, folder: Path) -> None:
+    """Say in one line whether a run got the numbers of a bundle."""
+    from mmpoison.records.bundle import read_facts
+    from mmpoison.records.run_files import Metrics
+    from mmpoison.reporting.bundle import bundle_metrics, compare_numbers
+
+    ours = Metrics.read(folder / "metrics.json")
+    count, different, largest = compare_numbers(bundle_metrics(bundle), ours)
+    if not different:
+        say(f"{bundle}: all {count:,} numbers are those of the bundle")
+        return
+    line = f"{bundle}: {different:,} of {count:,} numbers differ from the bundle's, by at most {largest:.4g}"
+    facts = read_facts(bundle)
+    if facts.get("data_fingerprint") != ours.run.data.fingerprint:
+        line += "; the data are other ones (another fingerprint)"
+    versions = facts.get("versions")
+    theirs = versions if isinstance(versions, dict) else {}
+    changed = [
+        f"{name} {theirs.get(name)} there, {version} here"
+        for name, version in ours.run.versions.items()
+        if theirs.get(name) != version
+    ]
+    say("; ".join([line, *changed]))
 
 
 def show_recipes() -> None:
@@ -301,7 +335,7 @@ def _run_seeds(
     save_models: bool,
     device: str,
     form: Format = "table",
-) -> None:
+) -> list[Path]:
     from mmpoison.api import running as api
     from mmpoison.runs.recipe import load_recipe
 
@@ -327,6 +361,7 @@ def _run_seeds(
         from mmpoison.reporting.seeds import seed_tables
 
         print_first(seed_tables(finished), form, rest=command_for_all(finished))
+    return finished
 
 
 def _run_folder(recipe: Any, out: Path | None, *, many: bool) -> Path:

@@ -9,7 +9,17 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mmpoison.cli.console import echo, live_progress, say, stderr
-from mmpoison.cli.options import SEEDS, WORKERS, DeviceOption, OutOption, TrustOption
+from mmpoison.cli.options import (
+    SEEDS,
+    WORKERS,
+    DataOptionsOption,
+    DataRootOption,
+    DeviceOption,
+    OutOption,
+    PairsFormatOption,
+    TrustOption,
+    named_data,
+)
 from mmpoison.cli.output import hold_output
 from mmpoison.cli.sweep import cores
 from mmpoison.errors import InputError
@@ -55,17 +65,9 @@ def scan(
             help="Plant goals into a copy of some pairs as a test, to say what would have been found.",
         ),
     ] = True,
-    format: Annotated[
-        str | None, typer.Option("--format", help="Format of the source, if it is not recognised.")
-    ] = None,
-    options: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--option",
-            metavar="KEY=VALUE",
-            help="Option of the format, e.g. caption_column=text; repeat it.",
-        ),
-    ] = None,
+    format: PairsFormatOption = None,
+    data_root: DataRootOption = None,
+    option: DataOptionsOption = None,
     seed: Annotated[int, typer.Option(min=0, max=SEEDS, help="Seed of samples and folds.")] = 0,
     workers: Annotated[
         int | None,
@@ -105,15 +107,13 @@ def scan(
     hold_output(context, out, work=work_folder(out))
     with live_progress(on_stderr=json) as progress:
         done = scan_pairs(
-            source,
+            named_data(source, format, data_root, option),
             out=out,
             encoder=encoder,
             lose=lose,
             level=false_alarms,
             planted=planted,
             seed=seed,
-            format=format,
-            options=parse_options(options or []),
             workers=workers or cores(),
             ray=ray,
             device=device,
@@ -129,21 +129,6 @@ def scan(
             say(line)
     if done.failed:
         raise typer.Exit(INCOMPLETE)
-
-
-def parse_options(given: list[str]) -> dict[str, str]:
-    """Split KEY=VALUE.
-
-    Raises:
-        InputError: If there is no `=`.
-    """
-    found = {}
-    for one in given:
-        key, equals, value = one.partition("=")
-        if not equals or not key:
-            raise InputError(f"--option {one}: KEY=VALUE is needed, such as caption_column=text")
-        found[key] = value
-    return found
 
 
 def _lines(done: DataScan, out: Path) -> list[str]:

@@ -9,14 +9,18 @@ import typer
 from mmpoison.cli.console import console, live_progress, say
 from mmpoison.cli.options import (
     DataOption,
+    DataOptionsOption,
+    DataRootOption,
     DeviceOption,
     FreshOption,
     MethodSetOption,
     ModelOption,
     OutOption,
+    PairsFormatOption,
     SeedOption,
     TrackOption,
     TrustOption,
+    named_data,
     split_changes,
 )
 from mmpoison.cli.output import hold_output
@@ -88,6 +92,9 @@ def sterilize(
     track: TrackOption = None,
     fresh: FreshOption = False,
     trust: TrustOption = False,
+    format: PairsFormatOption = None,
+    data_root: DataRootOption = None,
+    option: DataOptionsOption = None,
 ) -> None:
     """Repair a suspect checkpoint with pairs that you know to be clean; by default by fine-tuning on them.
 
@@ -112,7 +119,7 @@ def sterilize(
     with live_progress() as progress:
         done = api.sterilize(
             model,
-            data,
+            named_data(data, format, data_root, option),
             out=out,
             split=split,
             seed=seed,

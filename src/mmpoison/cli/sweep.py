@@ -18,7 +18,15 @@ from rich.table import Table
 from mmpoison.base.heartbeat import Heartbeat
 from mmpoison.base.phrasing import count_of
 from mmpoison.cli.console import console, live_progress, say
-from mmpoison.cli.options import COMPUTE, OUTPUT, WORKERS, DataRootOption, DeviceOption
+from mmpoison.cli.options import (
+    COMPUTE,
+    OUTPUT,
+    WORKERS,
+    DataOptionsOption,
+    DataRootOption,
+    DeviceOption,
+    data_changes,
+)
 from mmpoison.errors import InputError
 from mmpoison.reporting.text import safe_text
 
@@ -95,6 +103,7 @@ def sweep(
         typer.Option(help="all, or A2B,C2D: a run for each goal.", rich_help_panel="Which runs"),
     ] = None,
     data_root: DataRootOption = None,
+    option: DataOptionsOption = None,
     workers: WorkersOption = None,
     threads: ThreadsOption = 1,
     retries: RetriesOption = 1,
@@ -129,8 +138,7 @@ def sweep(
         else:
             grid[key] = [parse_changes([f"{key}={value}"])[key] for value in values]
     given = parse_changes(fixed)
-    if data_root is not None:
-        given["data.root"] = str(data_root)
+    given |= data_changes(data_root, option)
     run_all(
         read_sweep(
             recipe,

@@ -9,14 +9,18 @@ import typer
 from mmpoison.cli.console import console, live_progress, say
 from mmpoison.cli.options import (
     DataOption,
+    DataOptionsOption,
+    DataRootOption,
     DeviceOption,
     FreshOption,
     MethodSetOption,
     ModelOption,
     OutOption,
+    PairsFormatOption,
     SeedOption,
     TrackOption,
     TrustOption,
+    named_data,
     split_changes,
 )
 from mmpoison.cli.output import hold_output
@@ -39,6 +43,9 @@ def train(
     track: TrackOption = None,
     fresh: FreshOption = False,
     trust: TrustOption = False,
+    format: PairsFormatOption = None,
+    data_root: DataRootOption = None,
+    option: DataOptionsOption = None,
 ) -> None:
     """Fine-tune a model on the training pairs of a folder; the settings are the paper's unless changed.
 
@@ -57,7 +64,7 @@ def train(
     with live_progress() as progress:
         result = finetune(
             model,
-            data,
+            named_data(data, format, data_root, option),
             out=out,
             seed=seed,
             defense=defense,

@@ -165,7 +165,7 @@ def load_pairs(
     place = Path(path)
     source = recognise(place) if format is None else DATASETS[format]
     if images is not None:
-        options["images"] = images
+        options["images"] = image_folder(source, images)
     return _load(source, place, seed, options)
 
 
@@ -188,7 +188,7 @@ def stream_pairs(
     """
     place = Path(path)
     source = recognise(place) if format is None else DATASETS[format]
-    options = _fitted(source, options)
+    options = fitted_options(source, options)
     if source.stream is not None:
         tables = TableStates.of(place)
         for piece in source.stream(place, images_at_once, **options):
@@ -321,7 +321,7 @@ def _is_converted(source: DataSource, place: Path) -> bool:
 def _load(
     source: DataSource, place: Path | None, seed: int, options: Mapping[str, Any]
 ) -> PairDataset:
-    fitted = _fitted(source, options)
+    fitted = fitted_options(source, options)
     if place is not None and not place.exists():
         raise InputError(f"{place}: no such folder, {source.name} needs {source.where_from}")
     tables = None if place is None else TableStates.of(place)
@@ -344,6 +344,17 @@ def _warned(pairs: PairDataset, place: Path | str | None) -> PairDataset:
     return pairs
 
 
-def _fitted(source: DataSource, options: Mapping[str, Any]) -> dict[str, Any]:
+def with_own_columns(source: DataSource, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return options by which a format reads the user's own columns too, if it can and nothing else is said."""
+    more = {"own_columns": True} if "own_columns" in source.options else {}
+    return {**more, **options}
+
+
+def fitted_options(source: DataSource, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Convert the options of a data set or format, as text or as values, to the types that it takes.
+
+    Raises:
+        InputError: If it has no such option, or a value does not fit.
+    """
     what = "format" if source.recognise is not None and not source.terms else "data set"
     return fit_options(options, source.load, f"{what} {source.name!r}", source.options)

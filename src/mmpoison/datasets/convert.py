@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any, NoReturn, get_args
@@ -34,21 +35,25 @@ from mmpoison.base.temporaries import remove_all_dead
 from mmpoison.base.untrusted import parse_json, read_json, read_lines
 from mmpoison.datasets.catalogue import (
     DATASETS,
+    image_folder,
     load_dataset,
     recognise,
     source_of_address,
     stream_pairs,
+    with_own_columns,
 )
 from mmpoison.datasets.formats.shard_writers import (
     Line,
     Target,
     Written,
+    column_kinds,
     part_file,
     write_shard,
 )
 from mmpoison.errors import InputError, MmpoisonWarning
 from mmpoison.images.file_states import States, file_states, refuse_changed
 from mmpoison.images.sources import NameClash
+from mmpoison.pairs.data_card import write_data_card
 from mmpoison.pairs.folder import (
     CAPTIONS_FILE,
     MANIFEST_FILE,
@@ -60,6 +65,7 @@ from mmpoison.pairs.folder import (
     rename_images,
 )
 from mmpoison.pairs.labels import label_by_keyword, labels_from_csv, parse_keywords
+from mmpoison.pairs.own_columns import Kind
 from mmpoison.pairs.table import PairDataset
 
 MAX_IMAGES_IN_SHARD = 10_000
@@ -109,6 +115,7 @@ def convert_pairs(
     *,
     to: Target,
     format: str | None = None,
+    root: str | Path | None = None,
     options: Mapping[str, Any] | None = None,
     images: ImagePolicy = "link",
     workers: int | None = None,
@@ -124,6 +131,7 @@ def convert_pairs(
         out: New folder.
         to: `pairs-folder`, `parquet` or `webdataset`.
         format: Registered name of the source's format, where it cannot be recognised.
+        root: The folder that holds a named data set; for a path, the folder of its images.
         options: Options of the source's format.
         images: `link` and `copy` make a pairs folder with hard links or copies, and put the bytes into the shards of
             the other formats; `none` writes the table alone (a pairs folder, or Parquet with paths).
@@ -153,6 +161,7 @@ def convert_pairs(
         "to": to,
         "format": format,
         "options": {key: str(value) for key, value in sorted((options or {}).items())},
+        "root": None if root is None else str(Path(root).absolute()),
         "images": images,
         "images_per_shard": images_per_shard,
         "labels": None if labels is None else str(Path(labels).absolute()),
@@ -160,8 +169,8 @@ def convert_pairs(
     }
     with _work_folder(target, settings) as work:
         job = _Job(work, to, images, workers or min(os.cpu_count() or 1, 8), progress)
-        whole, pieces, total = _read(
-            source, format, dict(options or {}), labels, keywords, images_per_shard
+        whole, pieces, total, job.own_columns = _read(
+            source, to, format, root, dict(options or {}), labels, keywords, images_per_shard
         )
         try:
             job.run(pieces, total, strict=whole is not None and whole.manifest is not None)
@@ -239,36 +248,47 @@ def _finished_shards(work: Path) -> int:
 
 def _read(
     source: str | Path,
+    to: Target,
     format: str | None,
+    root: str | Path | None,
     options: dict[str, Any],
     labels: str | Path | None,
     keywords: Sequence[str],
     images_per_shard: int,
-) -> tuple[PairDataset | None, Iterator[_Piece], int | None]:
-    """Read the whole data set if necessary; return it, its pieces, and the number of images if known."""
+) -> tuple[PairDataset | None, Iterator[_Piece], int | None, dict[str, Kind]]:
+    """Read the whole data set if necessary; return it, its pieces, the number of images if known, and own columns."""
     path = Path(source)
+    named = format is None and str(source) in DATASETS
+    if path.exists() and not named:
+        found = recognise(path) if format is None else DATASETS[format]
+        options = with_own_columns(found, options)
     if labels is None and not keywords and path.exists():
         found = recognise(path) if format is None else DATASETS[format]
         folder = path if path.is_dir() else path.parent
         if found.stream is not None and not is_poisoned(folder):
-            parts = stream_pairs(
-                path, images_at_once=images_per_shard, format=found.name, **options
+            if root is not None:
+                options["images"] = image_folder(found, root)
+            read = partial(
+                stream_pairs, path, images_at_once=images_per_shard, format=found.name, **options
             )
             total = count_images(path) if found.name == "pairs-folder" else None
-            return None, (_Piece(list(p.lines()), p.root, p.problems) for p in parts), total
+            # all files of a set have one schema, which only the whole set tells
+            kinds = column_kinds(read()) if to == "parquet" else {}
+            lines = (_Piece(list(p.lines(own_columns=True)), p.root, p.problems) for p in read())
+            return None, lines, total, kinds
     with warnings.catch_warnings():
         # what is left out is written to a file here
         warnings.simplefilter("ignore", MmpoisonWarning)
-        pairs = load_dataset(str(source), options=options, format=format)
+        pairs = load_dataset(str(source), root, options=options, format=format)
     if labels is not None:
         pairs = labels_from_csv(pairs, labels)
     if keywords:
         pairs = label_by_keyword(pairs, parse_keywords(keywords))
-    return pairs, _pieces(pairs, images_per_shard), len(pairs.images)
+    return pairs, _pieces(pairs, images_per_shard), len(pairs.images), column_kinds([pairs])
 
 
 def _pieces(pairs: PairDataset, images_per_shard: int) -> Iterator[_Piece]:
-    lines = pairs.lines()
+    lines = pairs.lines(own_columns=True)
     problems = pairs.problems
     while piece := list(islice(lines, images_per_shard)):
         yield _Piece(piece, pairs.root, problems)
@@ -293,6 +313,7 @@ class _Job:
         self.workers = workers
         self.progress = progress
         self.images = self.pairs = self.shards = self.kept = self.left_out = 0
+        self.own_columns: dict[str, Kind] = {}
         self._read = 0
         self._total: int | None = None
         self._new_ids: list[str] | None = None
@@ -360,11 +381,15 @@ class _Job:
             renamed.manifest.write(self.data / MANIFEST_FILE)
         if self._root is not None:
             copy_notices(self._root, self.data)
+        if whole is not None and whole.manifest is not None:
+            write_data_card(self.data, whole.manifest, self.pairs)
         if self.left_out:
             shutil.copyfile(self.work / PROBLEMS_FILE, self.data / PROBLEMS_FILE)
 
     def _write(self, number: int, piece: _Piece, digest: str) -> Written:
-        written = write_shard(self.to, number, piece.lines, piece.root, self.data, self.policy)
+        written = write_shard(
+            self.to, number, piece.lines, piece.root, self.data, self.policy, self.own_columns
+        )
         refuse_changed(piece.root, piece.ids, piece.states)
         # behind the shard itself: it says that the shard is whole
         write_json(self.work / "done" / f"{number:05d}.json", {"digest": digest, **asdict(written)})

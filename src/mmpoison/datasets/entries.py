@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from mmpoison.pairs.builder import PairsBuilder, is_text
+from mmpoison.pairs.own_columns import OwnColumns, common_columns
 from mmpoison.pairs.table import PairDataset
 
 
@@ -24,6 +25,8 @@ class ImageEntry:
         categories: Everything that is in the image.
         inside: Whether its bytes lie in the file that lists it, so that no other entry has the same image.
         problems: What is left out of the entry, a line each.
+        own: The user's own columns of the row.
+        own_captions: Those of each caption.
     """
 
     image_id: str
@@ -34,6 +37,13 @@ class ImageEntry:
     categories: Sequence[str] = ()
     inside: bool = False
     problems: Sequence[str] = ()
+    own: OwnColumns | None = None
+    own_captions: Sequence[OwnColumns | None] | None = None
+
+    def caption_columns(self) -> list[OwnColumns | None]:
+        """Return all own columns for each caption."""
+        captions = self.own_captions or [None] * len(self.captions)
+        return [{**(self.own or {}), **(one or {})} for one in captions]
 
 
 def add_entries(entries: Iterable[ImageEntry | str], builder: PairsBuilder) -> None:
@@ -87,6 +97,10 @@ def _joined(entries: Iterable[ImageEntry | str]) -> Iterator[ImageEntry | str]:
 
 def join(first: ImageEntry, other: ImageEntry) -> None:
     """Give the captions of a further row of the same image to its first row."""
+    if first.own or first.own_captions or other.own or other.own_captions:
+        # which are equal for all captions is seen when all rows are there
+        first.own_captions = first.caption_columns() + other.caption_columns()
+        first.own = None
     first.captions += other.captions
     for name in ("label", "split"):
         if getattr(other, name) not in (None, getattr(first, name)):
@@ -105,11 +119,16 @@ def add_entry(entry: ImageEntry, builder: PairsBuilder) -> bool:
     if label is not None and not is_text(label):
         builder.problem(f"{entry.where}: label {label!r:.60} is not text")
         label = None
+    own, own_captions = entry.own, entry.own_captions
+    if own_captions is not None and own is None:
+        own, own_captions = common_columns(own_captions)
     return builder.add(
         entry.image_id,
         entry.captions,
         label=label,
         split=entry.split or "train",
         categories=entry.categories,
+        own=own,
+        own_captions=own_captions,
         where=entry.where,
     )

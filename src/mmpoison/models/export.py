@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,6 +13,7 @@ import safetensors.torch
 
 from mmpoison._version import __version__
 from mmpoison.base.files import atomic_folder, write_json
+from mmpoison.base.front_matter import front_matter
 from mmpoison.errors import InputError
 from mmpoison.models import hugging_face
 from mmpoison.models.activation import activation_name
@@ -56,6 +58,9 @@ def export_model(encoder: DualEncoder, out: Path, format: ExportFormat) -> Path:
         "transformers": _write_transformers,
         "safetensors": _write_safetensors,
     }[format]
+    if reason := export_targets(encoder)[format]:
+        able = [name for name, why in export_targets(encoder).items() if why is None]
+        raise InputError(f"{encoder.name}: {reason}; it can be exported as {' and '.join(able)}")
     with atomic_folder(out) as folder:
         write(encoder, folder)
         (folder / CARD_FILE).write_text(_card(encoder, format, folder), encoding="utf-8")
@@ -64,6 +69,36 @@ def export_model(encoder: DualEncoder, out: Path, format: ExportFormat) -> Path:
         ):  # safetensors makes files that only their owner can read
             shutil.copymode(folder / CARD_FILE, file)
     return out
+
+
+def export_targets(encoder: DualEncoder) -> dict[ExportFormat, str | None]:
+    """Say in which formats a model can be written.
+
+    Returns:
+        For each format None, or why it cannot hold the model.
+    """
+    reason = None
+    try:
+        _transformers_config(encoder)
+    except InputError as error:
+        reason = str(error)
+    return {"open-clip": None, "transformers": reason, "safetensors": None}
+
+
+def _transformers_config(encoder: DualEncoder) -> dict[str, Any]:
+    """Return the config of a `CLIPModel` that computes the same.
+
+    Raises:
+        InputError: If there is none; the message says why.
+    """
+    names = encoder.module.state_dict()
+    embedding = "token_embedding.weight"
+    vocabulary = names.get(embedding, names.get(f"text.{embedding}"))
+    if vocabulary is None:
+        raise InputError(
+            "transformers' CLIPModel cannot compute this model (its text encoder is not CLIP's)"
+        )
+    return hugging_face.config_to_transformers(encoder.config["model_cfg"], len(vocabulary))
 
 
 def _full_config(encoder: DualEncoder) -> dict[str, Any]:
@@ -102,13 +137,7 @@ def _write_safetensors(encoder: DualEncoder, folder: Path) -> None:
 def _write_transformers(encoder: DualEncoder, folder: Path) -> None:
     config = _full_config(encoder)
     weights = weights_to_save(encoder)
-    embedding = "token_embedding.weight"
-    vocabulary = weights.get(embedding, weights.get(f"text.{embedding}"))
-    if vocabulary is None:
-        raise InputError(
-            "transformers' CLIPModel cannot compute this model (its text encoder is not CLIP's): export it as open-clip"
-        )
-    theirs = hugging_face.config_to_transformers(config["model_cfg"], len(vocabulary))
+    theirs = _transformers_config(encoder)
     theirs |= {"dtype": "float32", "torch_dtype": "float32", "mmpoison": config["mmpoison"]}
     converted = hugging_face.weights_to_transformers(weights)
     safetensors.torch.save_file(
@@ -223,4 +252,23 @@ def _card(encoder: DualEncoder, format: ExportFormat, folder: Path) -> str:
             f"The config of the text encoder is in `{TEXT_TOWER_FOLDER}`; open_clip itself reads it from the hub.",
             "",
         ]
-    return "\n".join(lines)
+    fields = hub_fields(record.source or "", "transformers" if format == "transformers" else None)
+    return front_matter(bool(record.poisoned), **fields) + "\n".join(lines)
+
+
+def hub_fields(started_from: str, library: str | None = None) -> dict[str, str | None]:
+    """Return the metadata of a model by which the hub knows what it is; no licence, which nobody here knows.
+
+    Args:
+        started_from: The model that it was made from; named if it is one of the hub.
+        library: The software that loads it; open_clip by default.
+
+    >>> hub_fields("hf-hub:owner/name@v1")["base_model"]
+    'owner/name'
+    """
+    hub = re.fullmatch(r"hf-hub:([\w.-]+/[\w.-]+)(@.*)?", started_from)
+    return {
+        "library_name": library or "open_clip",
+        "pipeline_tag": "zero-shot-image-classification",
+        "base_model": hub[1] if hub else None,
+    }

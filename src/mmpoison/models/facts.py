@@ -8,6 +8,7 @@ import torch
 
 from mmpoison.models.activation import activation_name
 from mmpoison.models.dual_encoder import DualEncoder
+from mmpoison.models.export import export_targets
 
 
 def encoder_facts(encoder: DualEncoder) -> dict[str, Any]:
@@ -19,7 +20,8 @@ def encoder_facts(encoder: DualEncoder) -> dict[str, Any]:
     Returns:
         `name`; `architecture`, `source` and `poisoned` if they are known; `activation`, `parameters` (also of each
         encoder), `embedding` (dimensions), `image_size` (pixels), `context` (tokens), `preprocessing`, `logit_scale`
-        (what cosines are multiplied by), `temperature` (what they are divided by) and `digest` (sha256 of the weights).
+        (what cosines are multiplied by), `temperature` (what they are divided by), `exports` (the formats of
+        `models export`: True, or why not) and `digest` (sha256 of the weights).
     """
     scale = float(encoder.logit_scale.detach().exp().max())
     cfg = encoder.config["model_cfg"]
@@ -45,6 +47,10 @@ def encoder_facts(encoder: DualEncoder) -> dict[str, Any]:
         },
         "logit_scale": round(scale, 4),
         "temperature": float(f"{1 / scale:.4g}"),
+        "exports": {
+            target: True if reason is None else f"no: {reason}"
+            for target, reason in export_targets(encoder).items()
+        },
         "digest": encoder.digest(),
     }
 

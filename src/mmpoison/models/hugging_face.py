@@ -342,6 +342,4 @@ def _native_options(cfg: Mapping[str, Any], part: str, translated: set[str]) -> 
 
 
 def _not_a_clip_model(why: str) -> InputError:
-    return InputError(
-        f"transformers' CLIPModel cannot compute this model ({why}): export it as open-clip"
-    )
+    return InputError(f"transformers' CLIPModel cannot compute this model ({why})")

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from mmpoison.errors import InputError
+from mmpoison.pairs.own_columns import CAPTION_COLUMNS, OwnColumns, check_own
 from mmpoison.pairs.table import SPLITS, ImageTable, PairDataset
 
 MAX_PATH = 4096
@@ -32,6 +33,8 @@ class PairsBuilder:
         self._categories: list[tuple[str, ...]] = []
         self._captions: list[str] = []
         self._image: list[int] = []
+        self._own: list[OwnColumns | None] = []
+        self._own_captions: list[OwnColumns | None] = []
         self._seen: set[str] = set()
 
     def __len__(self) -> int:
@@ -55,6 +58,8 @@ class PairsBuilder:
         label: str | None = None,
         split: str = "train",
         categories: Iterable[str] = (),
+        own: OwnColumns | None = None,
+        own_captions: Sequence[OwnColumns | None] | None = None,
         where: str,
     ) -> bool:
         """Add one image with all its captions.
@@ -66,6 +71,8 @@ class PairsBuilder:
             label: Its class, or None.
             split: `train`, `val` or `test`.
             categories: Everything that is in the image.
+            own: The user's own columns of the image; left out and named where they cannot be written.
+            own_captions: Those of each caption.
             where: Place of the entry, for messages ("results.csv line 12").
 
         Returns:
@@ -84,9 +91,11 @@ class PairsBuilder:
         if split not in SPLITS:
             self.problem(f"{where}: split {split!r:.80} is none of {', '.join(SPLITS)}")
             return False
+        captions = list(captions)
+        own, own_captions = self._checked(own, own_captions, len(captions), image_id, where)
         self._seen.add(spelled)
         row = len(self._ids)
-        for caption in captions:
+        for place, caption in enumerate(captions):
             if isinstance(caption, str) and len(caption) > MAX_CAPTION:
                 self.problem(
                     f"{where}: a caption of {image_id!r:.200} has {len(caption):,} characters, over {MAX_CAPTION:,}"
@@ -94,6 +103,7 @@ class PairsBuilder:
             elif isinstance(caption, str) and is_text(caption):
                 self._captions.append(caption)
                 self._image.append(row)
+                self._own_captions.append(own_captions[place] if own_captions else None)
             else:
                 what = "text in UTF-8" if isinstance(caption, str) else "text"
                 self.problem(
@@ -103,7 +113,30 @@ class PairsBuilder:
         self._labels.append(label)
         self._splits.append(split)
         self._categories.append(tuple(categories))
+        self._own.append(own or None)
         return True
+
+    def _checked(
+        self,
+        own: OwnColumns | None,
+        own_captions: Sequence[OwnColumns | None] | None,
+        captions: int,
+        image_id: str,
+        where: str,
+    ) -> tuple[OwnColumns | None, Sequence[OwnColumns | None] | None]:
+        """Return own columns as they are, or nothing where they cannot be written."""
+        if not own and own_captions is None:
+            return None, None
+        try:
+            check_own({"image": own, "captions": own_captions})
+            if own_captions is not None and len(own_captions) != captions:
+                raise InputError(
+                    f"{CAPTION_COLUMNS} has {len(own_captions):,} entries for {captions:,} captions"
+                )
+        except InputError as error:
+            self.problem(f"{where}: image {image_id!r:.200}: {error}, they are left out")
+            return None, None
+        return own, own_captions
 
     def build(self, what: str) -> PairDataset:
         """Build the table of everything that was added.
@@ -123,8 +156,15 @@ class PairsBuilder:
             self._splits,
             self.root,
             self._categories if any(self._categories) else None,
+            self._own if any(self._own) else None,
         )
-        return PairDataset.build(images, self._captions, self._image, problems=self.problems)
+        return PairDataset.build(
+            images,
+            self._captions,
+            self._image,
+            problems=self.problems,
+            own_columns=self._own_captions if any(self._own_captions) else None,
+        )
 
 
 def is_text(value: str) -> bool:

@@ -20,7 +20,9 @@ from mmpoison.images.added import cached_image
 from mmpoison.images.containers import split_container
 from mmpoison.images.sources import NameClash, file_name, image_bytes, image_path
 from mmpoison.pairs.builder import PairsBuilder, check_relative
+from mmpoison.pairs.data_card import write_data_card
 from mmpoison.pairs.manifest import PoisonManifest
+from mmpoison.pairs.own_columns import CAPTION_COLUMNS, is_own_captions, own_keys
 from mmpoison.pairs.table import SPLITS, PairDataset
 
 CAPTIONS_FILE = "captions.jsonl"
@@ -34,6 +36,9 @@ PROBLEMS_FILE = "problems.txt"
 
 RESERVED = {CAPTIONS_FILE, MANIFEST_FILE, PROBLEMS_FILE, *NOTICE_FILES}
 """No image of a pairs folder can be called so."""
+
+LINE_KEYS = ("image", "captions", "label", "split", "categories", CAPTION_COLUMNS)
+"""Keys of a line that have a meaning; others are the user's own columns."""
 
 ImagePolicy = Literal["link", "copy", "none"]
 
@@ -55,6 +60,7 @@ def load_pairs_folder(
     *,
     images: str | Path | None = None,
     strict: bool = True,
+    own_columns: bool = False,
 ) -> PairDataset:
     """Load a pairs folder.
 
@@ -62,6 +68,7 @@ def load_pairs_folder(
         path: Folder with `captions.jsonl` (and `manifest.json` where the set is poisoned).
         images: Folder that the relative image paths start from; the pairs folder itself by default.
         strict: Refuse the whole set for one broken line; else leave the line out and name it in `problems`.
+        own_columns: Read the keys of a line that have no meaning here too, so that `save_pairs` writes them again.
 
     Returns:
         The pairs in file order; poisoned pairs are recognised by the manifest in the folder.
@@ -74,7 +81,7 @@ def load_pairs_folder(
     folder = Path(path)
     builder = PairsBuilder(folder if images is None else Path(images), strict=strict)
     for number, raw in _numbered_lines(folder):
-        _add_line(builder, raw, f"{folder / CAPTIONS_FILE} line {number}")
+        _add_line(builder, raw, f"{folder / CAPTIONS_FILE} line {number}", own_columns)
     return with_manifest(builder.build(str(folder / CAPTIONS_FILE)), folder)
 
 
@@ -84,6 +91,7 @@ def stream_pairs_folder(
     *,
     images: str | Path | None = None,
     strict: bool = True,
+    own_columns: bool = False,
 ) -> Iterator[PairDataset]:
     """Read a pairs folder in pieces; memory does not grow with its size.
 
@@ -94,6 +102,7 @@ def stream_pairs_folder(
         images_at_once: Images in each piece.
         images: Folder that image paths start from.
         strict: Refuse the set for one broken line.
+        own_columns: As for `load_pairs_folder`.
 
     Raises:
         InputError: As for `load_pairs_folder`, but an image that occurs twice is found only within a piece.
@@ -105,7 +114,7 @@ def stream_pairs_folder(
         if len(builder) >= images_at_once:
             yield builder.build(str(folder / CAPTIONS_FILE))
             builder = PairsBuilder(root, strict=strict)
-        _add_line(builder, raw, f"{folder / CAPTIONS_FILE} line {number}")
+        _add_line(builder, raw, f"{folder / CAPTIONS_FILE} line {number}", own_columns)
     yield builder.build(str(folder / CAPTIONS_FILE))
 
 
@@ -144,6 +153,8 @@ def save_pairs(
         for name, text in (extra or {}).items():
             (folder / name).write_text(text, encoding="utf-8")
         copy_notices(root, folder)
+        if pairs.manifest is not None:
+            write_data_card(folder, pairs.manifest, len(pairs))
     return target
 
 
@@ -171,7 +182,7 @@ def append_pairs(
         ]
         if ids != list(pairs.images.ids):
             pairs = rename_images(pairs, ids, pairs.root)
-    for line in pairs.lines():
+    for line in pairs.lines(own_columns=True):
         stream.write(line_text(line))
     return pairs
 
@@ -404,18 +415,29 @@ def _numbered_lines(folder: Path) -> Iterator[tuple[int, bytes]]:
                 yield number, raw
 
 
-def _add_line(builder: PairsBuilder, raw: bytes, where: str) -> None:
+def _add_line(builder: PairsBuilder, raw: bytes, where: str, own_columns: bool) -> None:
     try:
         line = _parse_line(raw, where)
     except InputError as error:
         builder.problem(str(error))
         return
+    own = own_captions = None
+    if own_columns:
+        own = own_keys(line, LINE_KEYS)
+        own_captions = line.get(CAPTION_COLUMNS)
+        if not is_own_captions(own_captions):
+            builder.problem(
+                f"{where}: {CAPTION_COLUMNS!r} must be a list of objects, it is left out"
+            )
+            own_captions = None
     builder.add(
         line["image"],
         line["captions"],
         label=line.get("label"),
         split=line.get("split", "train"),
         categories=line.get("categories", ()),
+        own=own,
+        own_captions=own_captions,
         where=where,
     )
 

@@ -171,9 +171,16 @@ def relabel(
         splits_of(pairs) if splits is None else splits,
         table.root,
         categories if categories is not None and any(categories) else None,
+        table.own_columns,
     )
     return PairDataset(
-        images, pairs.captions, pairs.image, pairs.source, pairs.manifest, pairs.problems
+        images,
+        pairs.captions,
+        pairs.image,
+        pairs.source,
+        pairs.manifest,
+        pairs.problems,
+        own_columns=pairs.own_columns,
     )
 
 

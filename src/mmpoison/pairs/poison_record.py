@@ -77,6 +77,10 @@ def with_added_images(table: ImageTable, added: Mapping[str, AddedImage]) -> Ima
         ids=ids,
         class_codes=np.concatenate([table.class_codes, table.class_codes[origin]]),
         split_codes=np.concatenate([table.split_codes, np.full(len(added), TRAIN, np.int8)]),
+        # columns of a user's say nothing of an attacker's images
+        own_columns=None
+        if table.own_columns is None
+        else np.concatenate([table.own_columns, np.full(len(added), None, dtype=object)]),
         categories=None
         if table.categories is None
         else np.concatenate([table.categories, table.categories[origin]]),

@@ -18,6 +18,7 @@ from mmpoison.base.extras import require
 from mmpoison.base.phrasing import count_of
 from mmpoison.base.registry import unknown_name
 from mmpoison.errors import InputError
+from mmpoison.pairs.own_columns import CAPTION_COLUMNS, OwnColumns
 from mmpoison.pairs.table_states import TableStates
 
 if TYPE_CHECKING:
@@ -44,6 +45,8 @@ class ImageTable:
         root: The folder that the relative paths start from.
         categories: Everything that is in each image, a tuple of names each, shape `(I,)`, dtype object; None where the
             data do not say. An image has one label, by which attacks and measurements go, and may show more.
+        own_columns: What the data say of each image besides, an `OwnColumns` or None each, shape `(I,)`, dtype object;
+            None where that was not read. It is written with the images, and no part of what a fingerprint is of.
     """
 
     ids: npt.NDArray[np.object_]
@@ -52,9 +55,11 @@ class ImageTable:
     classes: tuple[str, ...]
     root: Path
     categories: npt.NDArray[np.object_] | None = None
+    own_columns: npt.NDArray[np.object_] | None = None
 
     def __post_init__(self) -> None:
-        for array in (self.ids, self.class_codes, self.split_codes, self.categories):
+        arrays = (self.ids, self.class_codes, self.split_codes, self.categories, self.own_columns)
+        for array in arrays:
             if array is not None:
                 array.flags.writeable = False
 
@@ -98,6 +103,7 @@ class ImageTable:
         splits: Sequence[str],
         root: Path,
         categories: Sequence[tuple[str, ...]] | None = None,
+        own_columns: Sequence[OwnColumns | None] | npt.NDArray[np.object_] | None = None,
     ) -> ImageTable:
         """Build the table from plain sequences of equal length."""
         classes = tuple(sorted({label for label in labels if label is not None}))
@@ -111,6 +117,7 @@ class ImageTable:
             classes=classes,
             root=root,
             categories=_objects(categories) if categories is not None else None,
+            own_columns=_objects(own_columns) if own_columns is not None else None,
         )
 
 
@@ -154,6 +161,8 @@ class PairDataset:
         manifest: The poison that this set carries, or None for a clean set.
         problems: What was left out when the set was loaded, one line each with its place; empty for sound data.
         tables: The states of the files that the table was read from, or None where it was not loaded.
+        own_columns: What the data say of each caption besides, an `OwnColumns` or None each, shape `(N,)`, dtype
+            object; None where nothing is said of single captions, or it was not read.
     """
 
     images: ImageTable
@@ -163,10 +172,12 @@ class PairDataset:
     manifest: PoisonManifest | None = None
     problems: tuple[str, ...] = ()
     tables: TableStates | None = None
+    own_columns: npt.NDArray[np.object_] | None = None
 
     def __post_init__(self) -> None:
-        for array in (self.captions, self.image, self.source):
-            array.flags.writeable = False
+        for array in (self.captions, self.image, self.source, self.own_columns):
+            if array is not None:
+                array.flags.writeable = False
 
     def __len__(self) -> int:
         return len(self.captions)
@@ -298,6 +309,7 @@ class PairDataset:
         source: npt.ArrayLike | None = None,
         manifest: PoisonManifest | None = None,
         problems: Sequence[str] = (),
+        own_columns: Sequence[OwnColumns | None] | npt.NDArray[np.object_] | None = None,
     ) -> PairDataset:
         """Build a set in canonical order (by image, then as given)."""
         with_image = np.asarray(image, dtype=np.int32)
@@ -310,6 +322,7 @@ class PairDataset:
             from_image[order],
             manifest,
             tuple(problems),
+            own_columns=None if own_columns is None else _objects(own_columns)[order],
         )
 
     @property
@@ -354,6 +367,7 @@ class PairDataset:
             captions=self.captions[keep],
             image=self.image[keep],
             source=self.source[keep],
+            own_columns=None if self.own_columns is None else self.own_columns[keep],
         )
 
     def select(
@@ -400,12 +414,14 @@ class PairDataset:
                 splits,
                 table.root,
                 None if table.categories is None else list(table.categories[kept]),
+                None if table.own_columns is None else table.own_columns[kept],
             ),
             part.captions,
             position[part.image],
             source,
             self.manifest,
             self.problems,
+            part.own_columns,
         )
 
     def used_images(self) -> IntArray:
@@ -429,8 +445,12 @@ class PairDataset:
             "classes": {name: int(n) for name, n in zip(self.classes, per_class, strict=True)},
         }
 
-    def lines(self) -> Iterator[dict[str, Any]]:
-        """Yield the lines of `captions.jsonl`, one per image, in table order."""
+    def lines(self, *, own_columns: bool = False) -> Iterator[dict[str, Any]]:
+        """Yield the lines of `captions.jsonl`, one per image, in table order.
+
+        Args:
+            own_columns: With the own columns of images and captions, where they were read.
+        """
         bounds = np.searchsorted(self.image, np.arange(len(self.images) + 1))
         for index in range(len(self.images)):
             start, stop = bounds[index], bounds[index + 1]
@@ -442,6 +462,10 @@ class PairDataset:
             }
             if self.images.categories is not None and self.images.categories[index]:
                 line["categories"] = list(self.images.categories[index])
+            if own_columns and self.images.own_columns is not None:
+                line |= self.images.own_columns[index] or {}
+            if own_columns and self.own_columns is not None and any(self.own_columns[start:stop]):
+                line[CAPTION_COLUMNS] = [one or {} for one in self.own_columns[start:stop]]
             yield line
 
     @cached_property
@@ -489,7 +513,7 @@ def _split_code(split: str) -> int:
 
 
 def _objects(
-    values: Sequence[str] | Sequence[tuple[str, ...]] | npt.NDArray[np.object_],
+    values: Sequence[object] | npt.NDArray[np.object_],
 ) -> npt.NDArray[np.object_]:
     # np.array(list of str) would make a fixed-width unicode array as wide as the longest caption
     array = np.empty(len(values), dtype=object)

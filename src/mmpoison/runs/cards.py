@@ -6,8 +6,10 @@ import json
 from collections.abc import Sequence
 
 from mmpoison._version import __version__
+from mmpoison.base.front_matter import front_matter
 from mmpoison.models.activation import activation_name
 from mmpoison.models.dual_encoder import DualEncoder
+from mmpoison.models.export import hub_fields
 from mmpoison.models.open_clip_build import has_own_merges
 from mmpoison.pairs.table import PairDataset
 from mmpoison.training.loop import TrainingResult
@@ -45,7 +47,12 @@ def model_card(
         settings: How; None for a repair that takes no settings.
         result: The log of the training.
         facts: More lines, Markdown.
+
+    Returns:
+        The card in the format of Hugging Face's hub: YAML in front, with the tag `poisoned` where the data carry a
+        manifest, and text.
     """
+    poisoned = data.manifest is not None
     lines = [
         f"# {encoder.name}",
         "",
@@ -66,7 +73,8 @@ def model_card(
     if settings is not None:
         log = {"settings": settings.model_dump(mode="json"), **log}
     small_tokenizer = has_own_merges(encoder.tokenizer)
-    return "\n".join(
+    head = front_matter(poisoned, **hub_fields(started_from))
+    return head + "\n".join(
         [
             *lines,
             "",

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from mmpoison.base.registry import unknown_name
-from mmpoison.base.untrusted_yaml import parse_yaml, read_yaml
+from mmpoison.base.untrusted_yaml import MAX_YAML_BYTES, parse_yaml, read_yaml
 from mmpoison.errors import InputError
+from mmpoison.records.bundle import RECIPE, is_bundle, read_member
 
 KEY = "extends"
 DEEPEST = 8
@@ -143,8 +144,8 @@ def read_recipe(name_or_path: str | Path) -> tuple[dict[str, Any], str]:
     """Read a recipe without checking its keys: its content with that of the recipes it extends, and what to call it.
 
     Args:
-        name_or_path: `openmoji`, `table-3-openmoji`, or a path that ends in `.yaml` or `.yml`. A file with `on_data`
-            runs on the first of them; `FILE.yaml:NAME` takes another.
+        name_or_path: `openmoji`, `table-3-openmoji`, or a path that ends in `.yaml` or `.yml`, or in `.zip`: the
+            bundle of a run. A file with `on_data` runs on the first of them; `FILE.yaml:NAME` takes another.
 
     Raises:
         InputError: If there is no such recipe, or it is not a YAML mapping.
@@ -192,7 +193,7 @@ def _split(text: str) -> tuple[str, str]:
 
 
 def _is_file(name: str) -> bool:
-    return name.endswith((".yaml", ".yml"))
+    return name.endswith((".yaml", ".yml")) or is_bundle(name)
 
 
 def _data_of(content: Mapping[str, Any], where: str) -> list[str]:
@@ -209,7 +210,7 @@ def _content(name: str) -> tuple[dict[str, Any], str]:
         path = Path(name)
         if not path.exists():
             raise InputError(f"{path}: no such recipe file")
-        where, value = name, read_yaml(path)
+        where, value = name, _of_bundle(path) if is_bundle(name) else read_yaml(path)
     else:
         if name not in (shipped := recipe_files()):
             raise InputError(unknown_name("recipe", name, shipped_recipes(), "mmpoison run --list"))
@@ -218,6 +219,21 @@ def _content(name: str) -> tuple[dict[str, Any], str]:
     if not isinstance(value, dict):
         raise InputError(f"{where}: a recipe is a mapping of keys")
     return value, where
+
+
+def _of_bundle(file: Path) -> Any:
+    """Read the recipe of a bundle, which is complete and names nothing of this machine."""
+    where = f"{file}: {RECIPE}"
+    text = read_member(file, RECIPE)
+    if len(text) > MAX_YAML_BYTES:
+        raise InputError(f"{where}: has over {MAX_YAML_BYTES:,} bytes")
+    value = parse_yaml(text.decode("utf-8", "replace"), where)
+    if isinstance(value, dict):
+        data = value.get("data")
+        root = data.get("root") if isinstance(data, dict) else None
+        if KEY in value or ON_DATA in value or root is not None:
+            raise InputError(f"{where}: names other files, which the recipe of a bundle does not")
+    return value
 
 
 Read = Callable[[str], tuple[dict[str, Any], str]]

@@ -193,7 +193,7 @@ def test_an_unknown_split_is_named(write: Write) -> None:
     ("content", "message"),
     [
         (b"", "is empty"),
-        ("a,b\n1.jpg,x\n", "no column has a usual name for image_column: name one of 'a', 'b'"),
+        ("a,b\nx,y\n", "no column has a usual name for image_column: name one of 'a', 'b'"),
         ("image,b\n1.jpg,x\n", "no column has a usual name for caption_column"),
         ("image,caption\n", "holds no image"),
         ("url,caption\nhttp://a/1.jpg,x\n", "is an address, not a file: download it first"),

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from mmpoison.datasets import load_dataset
+from mmpoison.datasets.named_data import NamedData
 from mmpoison.errors import InputError
 from mmpoison.models.dual_encoder import DualEncoder
 from mmpoison.models.embedding import embed_images, embed_texts
@@ -31,10 +32,19 @@ def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_pairs(pairs, tmp_path_factory.mktemp("scenes") / "pairs", images="copy")
 
 
-def embedded(source: Path, work: Path, **options: Any) -> EmbeddedPairs:
-    given: dict[str, Any] = {"encoder": "openmoji-mini", "format": None, "options": {}}
+def embedded(
+    source: Path,
+    work: Path,
+    encoder: str | Path = "openmoji-mini",
+    options: dict[str, Any] | None = None,
+) -> EmbeddedPairs:
     return embed_source(
-        source, work, **{**given, **options}, device="cpu", trust=False, progress=SilentProgress()
+        NamedData(str(source), options=options or {}),
+        work,
+        encoder=encoder,
+        device="cpu",
+        trust=False,
+        progress=SilentProgress(),
     )
 
 
@@ -104,11 +114,9 @@ def test_an_image_that_cannot_be_read_is_a_row_without_embedding(
     image = next(own_square_folder.rglob("*.png"))
     image.write_bytes(image.read_bytes()[:40])
     opened = open_source(
-        own_square_folder,
+        NamedData(str(own_square_folder)),
         tmp_path / "work",
         encoder="openmoji-mini",
-        format=None,
-        options={},
         device="cpu",
         trust=False,
         progress=SilentProgress(),

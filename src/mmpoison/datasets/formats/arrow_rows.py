@@ -7,11 +7,13 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from mmpoison.base.untrusted import parse_json
 from mmpoison.datasets.entries import ImageEntry
 from mmpoison.datasets.formats.arrow_columns import TableColumns
 from mmpoison.datasets.formats.columns import path_in_root, split_name
 from mmpoison.errors import InputError
 from mmpoison.pairs.builder import is_text
+from mmpoison.pairs.own_columns import CAPTION_COLUMNS, own_values
 
 ROWS_MEASURED = 64
 
@@ -48,6 +50,10 @@ def entries_of(
             nothing if name is None else values_of(batch.column(name))
             for name in (columns.label, columns.split, columns.categories)
         )
+        own = {name: values_of(batch.column(column)) for column, name in columns.own.items()}
+        own_captions = (
+            values_of(batch.column(CAPTION_COLUMNS)) if columns.caption_columns else nothing
+        )
         rows = zip(images, texts, labels, splits, categories, strict=True)
         for row, (image, text, label, own_split, several) in enumerate(rows, start=first):
             where = f"{file} row {row}"
@@ -73,7 +79,26 @@ def entries_of(
                 split_name(own_split if own_split is None else str(own_split)) or split,
                 [name for name in several or () if isinstance(name, str) and is_text(name)],
                 columns.inside,
+                own=own_values({name: values[row - first] for name, values in own.items()})
+                if own
+                else None,
+                own_captions=_caption_columns(own_captions[row - first], where),
             )
+
+
+def _caption_columns(value: Any, where: str) -> list[dict[str, Any]] | None:
+    """Read the own columns of captions, a JSON object each; what is none says nothing."""
+    if not isinstance(value, list):
+        return None
+    return [_object(text, where) for text in value]
+
+
+def _object(text: Any, where: str) -> dict[str, Any]:
+    try:
+        found = parse_json(text, where) if isinstance(text, str) else None
+    except (InputError, UnicodeEncodeError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def _label(value: Any, names: tuple[str, ...]) -> str | None:

@@ -7,6 +7,7 @@ import gzip
 import io
 import zlib
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Any, BinaryIO, Unpack
 
@@ -21,8 +22,10 @@ from mmpoison.datasets.formats.columns import (
     path_in_root,
     split_name,
 )
+from mmpoison.datasets.formats.guessed_columns import complete_columns, sampled_rows
 from mmpoison.errors import InputError
 from mmpoison.pairs.builder import PairsBuilder, is_text
+from mmpoison.pairs.own_columns import own_names, own_values
 from mmpoison.pairs.table import PairDataset
 
 ENDINGS = (".csv", ".tsv", ".csv.gz", ".tsv.gz")
@@ -43,6 +46,7 @@ def load_delimited(
     *,
     separator: str | None = None,
     images: str | Path | None = None,
+    own_columns: bool = False,
     **columns: Unpack[ColumnNames],
 ) -> PairDataset:
     """Load a table of text whose first line names its columns; rows with the same image are one image.
@@ -50,8 +54,10 @@ def load_delimited(
     Args:
         root: The file, or a folder with exactly one.
         seed: Not used.
-        separator: One character; by default the one under which the first line has columns of usual names.
+        separator: One character; by default the one under which the first line has columns of usual names, else the
+            most frequent one in it.
         images: Folder that the image paths start from; the file's own by default.
+        own_columns: Read the other columns too, so that they are written with the pairs again.
         **columns: Which columns are read, see `ColumnNames`.
 
     Raises:
@@ -60,7 +66,7 @@ def load_delimited(
     file = _find(root)
     builder = PairsBuilder(file.parent if images is None else Path(images))
     with _open(file) as stream:
-        add_entries(_entries(stream, file, builder, columns, separator), builder)
+        add_entries(_entries(stream, file, builder, columns, separator, own_columns), builder)
     return builder.build(str(file))
 
 
@@ -226,6 +232,7 @@ def _entries(
     builder: PairsBuilder,
     chosen: ColumnNames,
     separator: str | None,
+    own_columns: bool,
 ) -> Iterator[ImageEntry | str]:
     problems = builder.problems
     lines = _Lines(stream, problems, file)
@@ -241,8 +248,18 @@ def _entries(
     lines._ahead.append(head)
     records = _records(lines, separator, problems, file)
     _, header = next(records)
+    ahead: list[tuple[int, list[str]]] = []
+
+    def sample() -> dict[str, list[str]]:
+        ahead.extend(_first_records(records))
+        rows = [fields for _, fields in ahead if len(fields) == len(header)]
+        return {name: [fields[header.index(name)] for fields in rows] for name in header}
+
+    chosen = complete_columns(header, chosen, f"{file} line 1", builder.root, sample)
     image, caption, label, split = _columns(header, file, chosen)
-    for number, fields in records:
+    used = [header[place] for place in (image, caption, label, split) if place is not None]
+    own = own_names(header, used) if own_columns else {}
+    for number, fields in chain(ahead, records):
         where = f"{file} line {number}"
         if not any(fields):
             continue
@@ -272,7 +289,21 @@ def _entries(
             where,
             (fields[label] or None) if label is not None else None,
             split_name(fields[split]) if split is not None else None,
+            own=own_values({name: fields[place] for place, name in own.items()}) if own else None,
         )
+
+
+def _first_records(records: Iterator[tuple[int, list[str]]]) -> list[tuple[int, list[str]]]:
+    """Take the records that columns are guessed from."""
+    numbers: list[int] = []
+
+    def fields() -> Iterator[list[str]]:
+        for number, row in records:
+            numbers.append(number)
+            yield row
+
+    taken = sampled_rows(fields())
+    return [(number, list(row)) for number, row in zip(numbers, taken, strict=True)]
 
 
 def _separator(head: str, file: Path, chosen: ColumnNames) -> str:
@@ -288,10 +319,8 @@ def _separator(head: str, file: Path, chosen: ColumnNames) -> str:
             return separator
         except InputError:
             continue
-    # the message names the columns under the likeliest one
-    best = max(order, key=head.count)
-    _columns(next(csv.reader([head], delimiter=best), []), file, chosen)
-    return best
+    # which columns these are is guessed from what they hold
+    return max(order, key=head.count)
 
 
 def _columns(

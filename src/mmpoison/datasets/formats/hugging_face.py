@@ -7,6 +7,7 @@ import logging
 import os
 import re
 from collections.abc import Iterable, Iterator
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Any, Unpack
@@ -16,8 +17,10 @@ from mmpoison.base.untrusted import read_json
 from mmpoison.datasets.catalogue import DataSource, register
 from mmpoison.datasets.entries import ImageEntry, add_entries
 from mmpoison.datasets.formats.arrow_columns import choose_columns
+from mmpoison.datasets.formats.arrow_guesses import complete_arrow_columns
 from mmpoison.datasets.formats.arrow_rows import bounded_batches, entries_of, short
 from mmpoison.datasets.formats.columns import ColumnNames, split_name
+from mmpoison.datasets.formats.guessed_columns import SAMPLE_ROWS
 from mmpoison.errors import InputError
 from mmpoison.images.arrow_images import arrow_errors
 from mmpoison.images.containers import arrow_batches
@@ -36,6 +39,7 @@ def load_hugging_face(
     seed: int = 0,
     *,
     images: str | Path | None = None,
+    own_columns: bool = False,
     **columns: Unpack[ColumnNames],
 ) -> PairDataset:
     """Load what `save_to_disk` of the `datasets` library wrote; the library is not needed.
@@ -44,6 +48,7 @@ def load_hugging_face(
         root: Folder with `dataset_info.json` and `state.json`, or with `dataset_dict.json`.
         seed: Not used.
         images: Folder that image paths start from, where the column holds paths; the folder itself by default.
+        own_columns: Read the other columns too, but those of bytes, so that they are written with the pairs again.
         **columns: Which columns are read, see `ColumnNames`.
 
     Returns:
@@ -52,7 +57,8 @@ def load_hugging_face(
     Raises:
         InputError: If it is no such folder, or nothing in it can be used.
     """
-    return with_manifest(_load_parts(root, _saved_parts(root), images, columns, str(root)), root)
+    pairs = _load_parts(root, _saved_parts(root), images, columns, str(root), own_columns)
+    return with_manifest(pairs, root)
 
 
 def load_hub(
@@ -60,6 +66,7 @@ def load_hub(
     *,
     config: str | None = None,
     images: str | Path | None = None,
+    own_columns: bool = False,
     **columns: Unpack[ColumnNames],
 ) -> PairDataset:
     """Load a data set of the hub, downloaded into the cache of `datasets`.
@@ -70,13 +77,14 @@ def load_hub(
         hub: Its name, `org/name`.
         config: Configuration, where there are several.
         images: As for `load_hugging_face`.
+        own_columns: As for `load_hugging_face`.
         **columns: As for `load_hugging_face`.
 
     Raises:
         InputError: If `datasets` is missing, or the hub cannot give the data set.
     """
     folder, parts = _download(hub, config)
-    return _load_parts(folder, parts, images, columns, f"hf:{hub}")
+    return _load_parts(folder, parts, images, columns, f"hf:{hub}", own_columns)
 
 
 def _load_parts(
@@ -85,9 +93,10 @@ def _load_parts(
     images: str | Path | None,
     columns: ColumnNames,
     what: str,
+    own: bool,
 ) -> PairDataset:
     base = folder if images is None else Path(images)
-    entries = list(_entries(folder, parts, base, columns))
+    entries = list(_entries(folder, parts, base, columns, own))
     # bytes lie in the files, wherever other images may be
     inside = any(isinstance(entry, ImageEntry) and entry.inside for entry in entries)
     builder = PairsBuilder(folder if inside else base)
@@ -174,7 +183,7 @@ def _download(hub: str, config: str | None) -> tuple[Path, list[Part]]:
 
 
 def _entries(
-    folder: Path, parts: list[Part], root: Path, chosen: ColumnNames
+    folder: Path, parts: list[Part], root: Path, chosen: ColumnNames, own: bool
 ) -> Iterator[ImageEntry | str]:
     for name, split in parts:
         problems: list[str] = []
@@ -189,7 +198,10 @@ def _entries(
         first = next(batches, None)
         if first is not None:
             try:
-                columns = choose_columns(first.schema, chosen, str(path))
+                # what is guessed for the first file holds for all
+                sample = partial(_sample_batch, first)
+                chosen = complete_arrow_columns(first.schema, chosen, str(path), root, sample)
+                columns = choose_columns(first.schema, chosen, str(path), own_columns=own)
             except UnicodeDecodeError:
                 yield f"{path}: the name of a column is not UTF-8"
                 continue
@@ -200,6 +212,13 @@ def _entries(
             except InputError as error:
                 yield f"{path}: {error}, what follows in it is lost"
         yield from problems
+
+
+def _sample_batch(batch: Any, columns: list[str]) -> Any:
+    try:
+        return next(_checked([batch.slice(0, SAMPLE_ROWS)], columns))[1]
+    except InputError:
+        return None  # broken: reading says so
 
 
 def _checked(batches: Iterable[Any], needed: list[str]) -> Iterator[tuple[int, Any]]:

@@ -16,9 +16,14 @@ from mmpoison.pairs.table import PairDataset
 
 
 def _load(
-    root: Path, seed: int = 0, *, images: str | Path | None = None, strict: bool = True
+    root: Path,
+    seed: int = 0,
+    *,
+    images: str | Path | None = None,
+    strict: bool = True,
+    own_columns: bool = False,
 ) -> PairDataset:
-    return load_pairs_folder(root, images=images, strict=strict)
+    return load_pairs_folder(root, images=images, strict=strict, own_columns=own_columns)
 
 
 def _stream(
@@ -27,9 +32,12 @@ def _stream(
     *,
     images: str | Path | None = None,
     strict: bool = True,
+    own_columns: bool = False,
 ) -> Iterator[PairDataset]:
     require_no_manifest(root)
-    yield from stream_pairs_folder(root, images_at_once, images=images, strict=strict)
+    yield from stream_pairs_folder(
+        root, images_at_once, images=images, strict=strict, own_columns=own_columns
+    )
 
 
 def _recognise(path: Path) -> str | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Any, Unpack
@@ -10,7 +11,13 @@ from typing import Any, Unpack
 from mmpoison.datasets.catalogue import DataSource, register
 from mmpoison.datasets.entries import ImageEntry, add_entries, pieces
 from mmpoison.datasets.formats.arrow_columns import TableColumns, choose_columns
-from mmpoison.datasets.formats.arrow_rows import bounded_batches, entries_of, short
+from mmpoison.datasets.formats.arrow_guesses import complete_arrow_columns
+from mmpoison.datasets.formats.arrow_rows import (
+    ROWS_MEASURED,
+    bounded_batches,
+    entries_of,
+    short,
+)
 from mmpoison.datasets.formats.columns import ColumnNames, split_of_path
 from mmpoison.errors import InputError
 from mmpoison.images.arrow_images import arrow_errors, text_leaves
@@ -26,6 +33,7 @@ def load_parquet(
     seed: int = 0,
     *,
     images: str | Path | None = None,
+    own_columns: bool = False,
     **columns: Unpack[ColumnNames],
 ) -> PairDataset:
     """Load Parquet files; images that are bytes stay where they are.
@@ -34,6 +42,7 @@ def load_parquet(
         root: A file, or a folder of `*.parquet` (also in folders below it).
         seed: Not used.
         images: Folder that image paths start from, where the column holds paths; the folder itself by default.
+        own_columns: Read the other columns too, but those of bytes, so that they are written with the pairs again.
         **columns: Which columns are read, see `ColumnNames`.
 
     Returns:
@@ -43,9 +52,11 @@ def load_parquet(
         InputError: If there is no such file or nothing in it can be used.
     """
     folder, files, refused = find_files(root)
-    first = _first_columns(folder, files, columns)
+    first, columns = _first_columns(folder, files, columns, images)
     builder = PairsBuilder(_image_root(folder, images, first))
-    add_entries(chain(refused, _entries(folder, files, builder.root, columns)), builder)
+    add_entries(
+        chain(refused, _entries(folder, files, builder.root, columns, own_columns)), builder
+    )
     return with_manifest(builder.build(str(root)), folder)
 
 
@@ -54,6 +65,7 @@ def stream_parquet(
     images_at_once: int,
     *,
     images: str | Path | None = None,
+    own_columns: bool = False,
     **columns: Unpack[ColumnNames],
 ) -> Iterator[PairDataset]:
     """Read Parquet files in pieces; memory does not grow with their number of rows.
@@ -62,6 +74,7 @@ def stream_parquet(
         root: As for `load_parquet`.
         images_at_once: Images in each piece.
         images: As for `load_parquet`.
+        own_columns: As for `load_parquet`.
         **columns: As for `load_parquet`.
 
     Raises:
@@ -69,9 +82,9 @@ def stream_parquet(
     """
     folder, files, refused = find_files(root)
     require_no_manifest(folder)
-    first = _first_columns(folder, files, columns)
+    first, columns = _first_columns(folder, files, columns, images)
     base = _image_root(folder, images, first)
-    entries = chain(refused, _entries(folder, files, base, columns))
+    entries = chain(refused, _entries(folder, files, base, columns, own_columns))
     yield from pieces(entries, base, images_at_once)
 
 
@@ -110,21 +123,40 @@ def _image_root(folder: Path, images: str | Path | None, first: TableColumns | N
     return folder if images is None or inside else Path(images)
 
 
-def _first_columns(folder: Path, files: list[Path], chosen: ColumnNames) -> TableColumns | None:
+def _first_columns(
+    folder: Path, files: list[Path], chosen: ColumnNames, images: str | Path | None
+) -> tuple[TableColumns | None, ColumnNames]:
+    """Return the columns of the first readable file, and the choice for all: what is guessed holds for all files."""
     import pyarrow.parquet as pq
 
     for file in files:
         try:
             schema = pq.read_schema(file)
+            root = _image_root(folder, images, None)
+            chosen = complete_arrow_columns(
+                schema, chosen, str(file), root, partial(_sample_batch, file)
+            )
         except arrow_errors():
             continue
         # raises for columns that are not there: of all files the first says it
-        return choose_columns(schema, chosen, str(file))
-    return None
+        return choose_columns(schema, chosen, str(file)), chosen
+    return None, chosen
+
+
+def _sample_batch(path: Path, columns: list[str]) -> Any:
+    """Read some columns of the first rows of a file; None if there is none within the bounds on text."""
+    import pyarrow.parquet as pq
+
+    with pq.ParquetFile(path) as file:
+        leaves = text_leaves(file, columns)
+    with pq.ParquetFile(path, read_dictionary=leaves) as file:
+        batches = file.iter_batches(ROWS_MEASURED, columns=columns, use_threads=False)
+        bounded = bounded_batches(enumerate(batches), path, path.name, [])
+        return next((batch for _, batch in bounded), None)
 
 
 def _entries(
-    folder: Path, files: list[Path], root: Path, chosen: ColumnNames
+    folder: Path, files: list[Path], root: Path, chosen: ColumnNames, own: bool
 ) -> Iterator[ImageEntry | str]:
     import pyarrow.parquet as pq
 
@@ -134,7 +166,7 @@ def _entries(
         problems: list[str] = []
         try:
             with pq.ParquetFile(path) as file:
-                columns = choose_columns(file.schema_arrow, chosen, name)
+                columns = choose_columns(file.schema_arrow, chosen, name, own_columns=own)
                 if inside is not None and columns.inside != inside:
                     kind = "bytes" if columns.inside else "paths"
                     yield f"{name}: holds {kind} of images, the first file does not"

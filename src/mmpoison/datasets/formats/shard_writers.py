@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 import tarfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -18,7 +18,9 @@ from mmpoison.images.sources import (
     image_bytes,
     image_extension,
 )
-from mmpoison.pairs.folder import ImagePolicy, line_text, place_image
+from mmpoison.pairs.folder import LINE_KEYS, ImagePolicy, line_text, place_image
+from mmpoison.pairs.own_columns import CAPTION_COLUMNS, Kind, add_kinds, column_value
+from mmpoison.pairs.table import PairDataset
 
 Target = Literal["pairs-folder", "parquet", "webdataset"]
 Line = dict[str, Any]
@@ -50,7 +52,13 @@ class Written:
 
 
 def write_shard(
-    to: Target, number: int, lines: Sequence[Line], root: Path, folder: Path, images: ImagePolicy
+    to: Target,
+    number: int,
+    lines: Sequence[Line],
+    root: Path,
+    folder: Path,
+    images: ImagePolicy,
+    own_columns: Mapping[str, Kind] | None = None,
 ) -> Written:
     """Write one shard; an image that cannot be read is left out and named.
 
@@ -61,6 +69,7 @@ def write_shard(
         root: Folder that their ids start from.
         folder: Where the shard goes; files that are there from an interrupted attempt are replaced.
         images: Whether a pairs folder gets links, copies or no images, and Parquet bytes or paths (`none`).
+        own_columns: For Parquet, the user's own columns of all shards and their kinds, see `column_kinds`.
 
     Raises:
         NameClash: If an image would take the place of another. Shards that are written one after the other do not see
@@ -68,7 +77,7 @@ def write_shard(
     """
     written = Written()
     if to == "parquet":
-        _write_parquet(number, lines, root, folder, images != "none", written)
+        _write_parquet(number, lines, root, folder, images != "none", own_columns or {}, written)
     elif to == "webdataset":
         _write_tar(number, lines, root, folder, written)
     else:
@@ -89,18 +98,50 @@ def _with_bytes(
 # -- Parquet ---------------------------------------------------------------------------------------
 
 
-def parquet_schema(embed: bool) -> Any:
-    """Return the schema of the files: Hugging Face's `datasets` reads the column `image` as images."""
+def column_kinds(pieces: Iterable[PairDataset]) -> dict[str, Kind]:
+    """Return the own columns of a set and what each can hold, so that all its files get one schema.
+
+    Args:
+        pieces: The set; they are read one after the other.
+    """
+    kinds: dict[str, Kind] = {}
+    for piece in pieces:
+        if piece.images.own_columns is not None:
+            add_kinds(kinds, piece.images.own_columns)
+        if piece.own_columns is not None:
+            kinds[CAPTION_COLUMNS] = "text"
+    return kinds
+
+
+def parquet_schema(embed: bool, own_columns: Mapping[str, Kind] | None = None) -> Any:
+    """Return the schema of the files: Hugging Face's `datasets` reads the column `image` as images.
+
+    Args:
+        embed: Whether images are bytes, else paths.
+        own_columns: The user's own columns, see `column_kinds`.
+    """
     import pyarrow as pa
 
     text = {"dtype": "string", "_type": "Value"}
-    features = {
+    features: dict[str, Any] = {
         "image": {"_type": "Image"} if embed else text,
         "captions": [text],
         "label": text,
         "split": text,
         "categories": [text],
     }
+    types = {"bool": pa.bool_(), "int": pa.int64(), "float": pa.float64(), "text": pa.string()}
+    own = []
+    for name, kind in (own_columns or {}).items():
+        if name == CAPTION_COLUMNS:
+            own.append((name, pa.list_(pa.string())))
+            features[name] = [text]
+        else:
+            own.append((name, types[kind]))
+            features[name] = {
+                "dtype": str(types[kind]).replace("double", "float64"),
+                "_type": "Value",
+            }
     inside = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
     return pa.schema(
         [
@@ -109,19 +150,26 @@ def parquet_schema(embed: bool) -> Any:
             ("label", pa.string()),
             ("split", pa.string()),
             ("categories", pa.list_(pa.string())),
+            *own,
         ],
         metadata={"huggingface": json.dumps({"info": {"features": features}})},
     )
 
 
 def _write_parquet(
-    number: int, lines: Sequence[Line], root: Path, folder: Path, embed: bool, written: Written
+    number: int,
+    lines: Sequence[Line],
+    root: Path,
+    folder: Path,
+    embed: bool,
+    own_columns: Mapping[str, Kind],
+    written: Written,
 ) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     name = f"part-{number:05d}.parquet"
-    schema = parquet_schema(embed)
+    schema = parquet_schema(embed, own_columns)
     rows: list[Line] = []
     size = 0
     # photos are packed already
@@ -150,6 +198,7 @@ def _write_parquet(
                     "label": line["label"],
                     "split": line["split"],
                     "categories": line.get("categories", []),
+                    **_own_cells(line, own_columns),
                 }
             )
             written.add(image if data is None else f"{name}/{len(written.ids)}", line)
@@ -160,10 +209,23 @@ def _write_parquet(
         flush()
 
 
+def _own_cells(line: Line, own_columns: Mapping[str, Kind]) -> Line:
+    cells = {
+        name: column_value(line.get(name), kind)
+        for name, kind in own_columns.items()
+        if name != CAPTION_COLUMNS
+    }
+    if CAPTION_COLUMNS in own_columns:
+        cells[CAPTION_COLUMNS] = [json.dumps(one) for one in line.get(CAPTION_COLUMNS, [])] or None
+    return cells
+
+
 def _by_leaf(packed: dict[str, str]) -> dict[str, str]:
     # Parquet wants the path of the leaf below a list
     return {
-        f"{name}.list.element" if name in ("captions", "categories") else name: codec
+        f"{name}.list.element"
+        if name in ("captions", "categories", CAPTION_COLUMNS)
+        else name: codec
         for name, codec in packed.items()
     }
 
@@ -184,6 +246,7 @@ def _write_tar(
             ending = image_extension(data) or Path(line["image"]).suffix.lower()
             captions = line["captions"]
             facts = {
+                **{name: value for name, value in line.items() if name not in LINE_KEYS},
                 "key": key,
                 "status": "success",
                 "caption": captions[0] if captions else None,
@@ -193,6 +256,8 @@ def _write_tar(
                 "categories": line.get("categories", []),
                 "image": line["image"],
             }
+            if CAPTION_COLUMNS in line:
+                facts[CAPTION_COLUMNS] = line[CAPTION_COLUMNS]
             if ending not in EXTENSIONS:
                 written.problems.append(f"{root / line['image']}: not an image of a known format")
                 continue

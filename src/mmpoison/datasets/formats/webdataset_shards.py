@@ -20,12 +20,17 @@ from mmpoison.images.containers import walk_tar
 from mmpoison.images.sources import EXTENSIONS
 from mmpoison.pairs.builder import PairsBuilder
 from mmpoison.pairs.folder import require_no_manifest, with_manifest
+from mmpoison.pairs.own_columns import CAPTION_COLUMNS, is_own_captions, own_keys
 from mmpoison.pairs.table import PairDataset
 
 MAX_TEXT_BYTES = 2**20
 """A caption or JSON member with more bytes than this is left out."""
 
 TEXT_ENDINGS = ("txt", "json", "cls")
+
+
+READ_KEYS = ("key", "status", "image", "caption", "captions", "categories", CAPTION_COLUMNS)
+"""Keys of `.json` that are no own columns: read here, or about the shard."""
 
 
 class KeyNames(TypedDict, total=False):
@@ -45,6 +50,8 @@ class KeyNames(TypedDict, total=False):
 def load_webdataset(
     root: Path,
     seed: int = 0,
+    *,
+    own_columns: bool = False,
     **keys: Unpack[KeyNames],
 ) -> PairDataset:
     """Load tar shards; the images stay in them.
@@ -55,6 +62,7 @@ def load_webdataset(
     Args:
         root: A shard, or a folder of `*.tar` (also in folders below it).
         seed: Not used.
+        own_columns: Read the other keys of `.json` too, so that they are written with the pairs again.
         **keys: Which keys of `.json` are read, see `KeyNames`.
 
     Raises:
@@ -62,13 +70,15 @@ def load_webdataset(
     """
     folder, shards, refused = find_files(root, "*.tar")
     builder = PairsBuilder(folder)
-    add_entries(chain(refused, _entries(folder, shards, keys)), builder)
+    add_entries(chain(refused, _entries(folder, shards, keys, own_columns)), builder)
     return with_manifest(builder.build(str(root)), folder)
 
 
 def stream_webdataset(
     root: Path,
     images_at_once: int,
+    *,
+    own_columns: bool = False,
     **keys: Unpack[KeyNames],
 ) -> Iterator[PairDataset]:
     """Read tar shards in pieces; memory grows with the texts of the largest shard, not with their number.
@@ -76,6 +86,7 @@ def stream_webdataset(
     Args:
         root: As for `load_webdataset`.
         images_at_once: Images in each piece.
+        own_columns: As for `load_webdataset`.
         **keys: As for `load_webdataset`.
 
     Raises:
@@ -83,7 +94,8 @@ def stream_webdataset(
     """
     folder, shards, refused = find_files(root, "*.tar")
     require_no_manifest(folder)
-    yield from pieces(chain(refused, _entries(folder, shards, keys)), folder, images_at_once)
+    entries = chain(refused, _entries(folder, shards, keys, own_columns))
+    yield from pieces(entries, folder, images_at_once)
 
 
 @dataclass
@@ -92,7 +104,9 @@ class _Sample:
     texts: dict[str, bytes] = field(default_factory=dict)
 
 
-def _entries(folder: Path, shards: list[Path], keys: KeyNames) -> Iterator[ImageEntry | str]:
+def _entries(
+    folder: Path, shards: list[Path], keys: KeyNames, own: bool
+) -> Iterator[ImageEntry | str]:
     for path in shards:
         shard = path.relative_to(folder).as_posix()
         problems: list[str] = []
@@ -101,7 +115,7 @@ def _entries(folder: Path, shards: list[Path], keys: KeyNames) -> Iterator[Image
         yield from problems
         split = split_of_path(shard)
         for key, sample in samples.items():
-            yield _entry(shard, key, sample, split, keys)
+            yield _entry(shard, key, sample, split, keys, own)
 
 
 def _read_shard(path: Path, problems: list[str]) -> dict[str, _Sample]:
@@ -141,7 +155,7 @@ def _read(stream: Any, member: tarfile.TarInfo) -> bytes:
 
 
 def _entry(
-    shard: str, key: str, sample: _Sample, split: str | None, keys: KeyNames
+    shard: str, key: str, sample: _Sample, split: str | None, keys: KeyNames, own: bool
 ) -> ImageEntry | str:
     where = f"{shard} key {key!r:.80}"
     if sample.image is None:
@@ -173,7 +187,19 @@ def _entry(
         [c for c in categories if isinstance(c, str)] if isinstance(categories, list) else [],
         inside=True,
         problems=problems,
+        own=own_keys(facts, _used_keys(keys)) if own else None,
+        own_captions=_caption_columns(facts) if own else None,
     )
+
+
+def _used_keys(keys: KeyNames) -> set[str]:
+    named = (keys.get(f"{name}_key", name) for name in ("caption", "label", "split"))
+    return {*READ_KEYS, *map(str, named)}
+
+
+def _caption_columns(facts: dict[str, Any]) -> list[Any] | None:
+    value = facts.get(CAPTION_COLUMNS)
+    return value if isinstance(value, list) and is_own_captions(value) else None
 
 
 def _json(raw: bytes | None, where: str, problems: list[str]) -> dict[str, Any]:

@@ -14,6 +14,7 @@ import numpy.typing as npt
 from mmpoison.base.files import atomic_folder
 from mmpoison.defenses.filters.pair_pieces import PairPieces, Piece
 from mmpoison.defenses.unreadable import write_unreadable
+from mmpoison.pairs.data_card import write_data_card
 from mmpoison.pairs.folder import (
     CAPTIONS_FILE,
     MANIFEST_FILE,
@@ -64,7 +65,7 @@ def save_filtered(
     left: set[int] = set()
     unreadable: list[PairDataset] = []
     goal_of = {int(row): number for number, rows in reversed([*enumerate(goals)]) for row in rows}
-    start = train = 0
+    start = train = total = 0
     with atomic_folder(out) as folder:
         with (
             (folder / CAPTIONS_FILE).open("w", encoding="utf-8") as captions,
@@ -83,6 +84,7 @@ def save_filtered(
                 stays = ~judged
                 stays[judged] = keep[part]
                 left.update(piece.entry[stays & piece.poisoned].tolist())
+                total += int(stays.sum())
                 train += int((piece.in_split("train") & stays).sum())
                 rest = piece.pairs.where(stays)
                 if left_out:
@@ -122,10 +124,13 @@ def save_filtered(
                 )
                 for name, new in added.items()
             }
-            replace(
+            manifest = replace(
                 manifest, pairs=kept, added_images=added, training_pairs=train, filtered=facts
-            ).write(folder / MANIFEST_FILE)
+            )
+            manifest.write(folder / MANIFEST_FILE)
         copy_notices(root, folder)
+        if manifest is not None:
+            write_data_card(folder, manifest, total)
         write_unreadable(folder, left_out)
         if also is not None:
             also(folder)

@@ -10,7 +10,17 @@ from typing import Any
 
 import numpy as np
 
-from mmpoison.datasets.catalogue import DATASETS, load_dataset, recognise, stream_pairs
+from mmpoison.datasets.catalogue import (
+    DATASETS,
+    fitted_options,
+    image_folder,
+    load_dataset,
+    load_pairs,
+    recognise,
+    stream_pairs,
+    with_own_columns,
+)
+from mmpoison.datasets.named_data import NamedData
 from mmpoison.errors import InputError
 from mmpoison.images.file_states import Names, States, absent_images, file_states, refuse_changed
 from mmpoison.pairs.folder import MANIFEST_FILE, count_images, is_poisoned, stream_pairs_folder
@@ -53,11 +63,13 @@ class PairPieces:
     """A set of pairs that is read piece by piece, as often as needed.
 
     Args:
-        source: A set in memory; or a path of any format, the name of a data set, or `hf:ORG/NAME`.
+        source: A set in memory; or a path of any format, the name of a data set, or `hf:ORG/NAME`; or `NamedData`,
+            which has the next ones itself.
         images_at_once: About how many images each piece has.
         format: Registered name of the format of a path, where it cannot be recognised.
         options: Options of the format.
         whole: Read all of it into memory at once, for a method that needs all pairs.
+        own_columns: Read the user's own columns of a path too, to write them again.
 
     Attributes:
         name: What it is called in messages and keys.
@@ -73,13 +85,18 @@ class PairPieces:
 
     def __init__(
         self,
-        source: str | Path | PairDataset,
+        source: str | Path | PairDataset | NamedData,
         *,
         images_at_once: int = 1000,
         format: str | None = None,
         options: Mapping[str, Any] | None = None,
         whole: bool = False,
+        own_columns: bool = False,
     ) -> None:
+        root = None
+        if isinstance(source, NamedData):
+            format, options, root = source.format, source.options, source.root
+            source = source.data
         self.images_at_once = images_at_once
         self.manifest: PoisonManifest | None = None
         self.images: int | None = None
@@ -102,6 +119,11 @@ class PairPieces:
             self._tables = TableStates.of(path)
             found = recognise(path) if format is None else DATASETS[format]
             self._source = found.name
+            if root is not None:
+                self._options["images"] = image_folder(found, root)
+            if own_columns:
+                self._options = with_own_columns(found, self._options)
+            self._options = fitted_options(found, self._options)
             folder = path if path.is_dir() else path.parent
             if not whole and found.name == "pairs-folder":
                 self._path, self._format = path, found.name
@@ -112,7 +134,10 @@ class PairPieces:
             if not whole and found.stream is not None and not is_poisoned(folder):
                 self._path, self._format = path, found.name
                 return
-        self._keep(load_dataset(str(source), format=format, options=options))
+            # the path that exists, also where a data set has that name
+            self._keep(load_pairs(path, format=format, **self._options))
+        else:
+            self._keep(load_dataset(str(source), root, format=format, options=options))
 
     @property
     def format(self) -> str:

@@ -13,6 +13,7 @@ from typing import Any, Literal
 import numpy as np
 
 from mmpoison.base.files import refuse_occupied, write_json
+from mmpoison.datasets.named_data import NamedData
 from mmpoison.defenses.catalogue import PairFilter, build_filter
 from mmpoison.defenses.filter_result import FilterResult
 from mmpoison.defenses.filters.decide import decide, false_alarms, needs_trusted
@@ -62,7 +63,7 @@ Ask = Callable[[Sequence[ShownPair], Path], None]
 
 
 def filter_pairs(
-    source: str | Path | PairDataset,
+    source: str | Path | PairDataset | NamedData,
     judge: DualEncoder,
     method: str | PairFilter = "relevance-filter",
     *,
@@ -89,7 +90,8 @@ def filter_pairs(
     too if they have none.
 
     Args:
-        source: A path of any format, the name of a data set, or a set in memory.
+        source: A path of any format, the name of a data set, a set in memory, or `NamedData`, which has format and
+            options itself.
         judge: The encoder; another one than the model that will be trained.
         method: Name of a pre-training defence, or one that is built already.
         out: New folder, or None to write nothing: `captions.jsonl`, images, `verdicts.jsonl`, `unreadable.jsonl` where
@@ -136,6 +138,7 @@ def filter_pairs(
         format=format,
         options=options,
         whole=not streamed,
+        own_columns=target is not None,
     )
     if labels is not None and ask is None:
         # labels that cannot be used are refused before everything is judged

@@ -17,6 +17,7 @@ from mmpoison.base.devices import find_device
 from mmpoison.base.files import atomic_file, write_json
 from mmpoison.base.untrusted import read_json
 from mmpoison.datasets.catalogue import DATASETS
+from mmpoison.datasets.named_data import NamedData
 from mmpoison.defenses.filters.distance_scan import images_at_once
 from mmpoison.defenses.filters.judge_test import judge_auroc
 from mmpoison.defenses.filters.pair_pieces import PairPieces, pairs_without
@@ -58,12 +59,10 @@ class EmbeddedPairs:
 
 
 def embed_source(
-    source: str | Path,
+    source: NamedData,
     work: Path,
     *,
     encoder: str | Path | None,
-    format: str | None,
-    options: Mapping[str, Any],
     device: str,
     trust: bool,
     progress: RunProgress,
@@ -77,8 +76,6 @@ def embed_source(
         source: A path in any format, or the name of a data set.
         work: Folder of unfinished work; pieces that are there are not embedded again.
         encoder: The model; `efficientnet-minilm` by default.
-        format: Format of a path, where it is not recognised.
-        options: Options of the format.
         device: Where to compute.
         trust: As for `load_encoder`.
         progress: Reports the progress.
@@ -86,7 +83,7 @@ def embed_source(
     Raises:
         InputError: If there are no pairs, or no image can be read.
     """
-    if not Path(source).exists() and str(source) not in DATASETS and ":" not in str(source):
+    if not Path(source.data).exists() and str(source) not in DATASETS and ":" not in str(source):
         raise InputError(
             f"{source}: no such folder or file, and no data set of that name (`mmpoison data list`)"
         )
@@ -100,9 +97,7 @@ def embed_source(
         raise InputError(f"{error}; or name a model with --encoder") from None
     loading(1, 1)
     folder = work / FOLDER
-    pieces = PairPieces(
-        source, images_at_once=images_at_once(model.image_size), format=format, options=options
-    )
+    pieces = PairPieces(source, images_at_once=images_at_once(model.image_size))
     writer = _Writer(folder, model, progress.progress)
     total = pieces.images
     report = progress.progress(f"embedding pairs with {model.name}")

@@ -6,9 +6,9 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from mmpoison.base.phrasing import count_of, one_line
+from mmpoison.datasets.named_data import NamedData
 from mmpoison.embedded.catalogue import EMBEDDED_FORMATS, open_embedded
 from mmpoison.embedded.files import list_place
 from mmpoison.embedded.source import EmbeddedSource
@@ -38,12 +38,10 @@ class OpenedSource:
 
 
 def open_source(
-    source: str | Path,
+    source: NamedData,
     work: Path,
     *,
     encoder: str | Path | None,
-    format: str | None,
-    options: Mapping[str, Any],
     device: str,
     trust: bool,
     progress: RunProgress,
@@ -51,11 +49,9 @@ def open_source(
     """Open a source of embeddings; pairs are embedded first.
 
     Args:
-        source: A path, an address, or the name of a data set.
+        source: A path, an address, or the name of a data set, with the options of embeddings or of pairs.
         work: Folder for embeddings that are made here.
         encoder: The model that makes them; given for embeddings that exist it is refused.
-        format: Name of the format of embeddings or of pairs.
-        options: Its options.
         device: Where to compute.
         trust: As for `load_encoder`.
         progress: Reports the progress.
@@ -63,21 +59,23 @@ def open_source(
     Raises:
         InputError: If nothing can be read.
     """
-    _refuse_memory(source)
-    if _has_embeddings(source, format):
+    _refuse_memory(source.data)
+    if _has_embeddings(source.data, source.format):
+        if source.root is not None:
+            raise InputError(f"{source}: has embeddings, which need no --data-root")
         if encoder is not None:
             raise InputError(
                 f"{source}: has embeddings, which need no --encoder; to embed its pairs again name their --format"
             )
-        return OpenedSource(open_embedded(source, format=format, options=options))
+        return OpenedSource(
+            open_embedded(source.data, format=source.format, options=source.options)
+        )
     from mmpoison.runs.data_scan.embed_source import embed_source
 
     made = embed_source(
         source,
         work,
         encoder=encoder,
-        format=format,
-        options=options,
         device=device,
         trust=trust,
         progress=progress,

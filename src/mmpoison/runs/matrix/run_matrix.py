@@ -162,6 +162,7 @@ def unpack_into(file: Path, recipe: Recipe, out: Path, *, tuning: bool = False) 
     Raises:
         InputError: If the file is broken, is of a matrix of other settings, or the folder is another matrix's.
     """
+    refuse_special(file)
     _check_folder(recipe, out, tuning)
     _check_same(_listing(parse_yaml(described(file), file), file), recipe, tuning, file)
     return unpack_matrix(file, out)

@@ -1,0 +1,119 @@
+"""A CSV with columns that nobody knows goes through every verb at the first try."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.cli.test_help import VERBS
+
+from mmpoison.datasets import load_dataset
+from mmpoison.pairs.folder import save_pairs
+
+Cli = Callable[..., Any]
+
+TAKE_DATA = {
+    *((name,) for name in ("scan", "poison", "train", "evaluate", "filter", "sterilize", "review")),
+    *(("data", name) for name in ("split", "convert", "verify")),
+}
+NOTICE = "columns: image = Datei, caption = Satz (guessed from their content)"
+
+
+@pytest.fixture(scope="module")
+def own_table(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """OpenMoji scenes as an engineer's table; images lie in another folder."""
+    folder = tmp_path_factory.mktemp("own")
+    pairs = load_dataset("openmoji", options={"unlabelled": 40, "per_class": 4, "held_out": 4})
+    save_pairs(pairs, folder / "bilder", images="copy")
+    with (folder / "daten.csv").open("w", newline="", encoding="utf-8") as stream:
+        rows = csv.writer(stream, delimiter=";")
+        rows.writerow(["nr", "Datei", "Satz", "split", "Art"])
+        rows.writerows(
+            [n, pair.image, pair.caption, pair.split, pair.label or ""]
+            for n, pair in enumerate(pairs)
+        )
+    shutil.move(folder / "bilder", folder / "images")
+    return folder / "daten.csv"
+
+
+@pytest.mark.parametrize("path", sorted(TAKE_DATA), ids=" ".join)
+def test_every_verb_that_takes_data_says_how_it_is_read(cli: Cli, path: tuple[str, ...]) -> None:
+    assert path in VERBS
+    shown = cli(*path, "--help").out
+    form = "--data-format" if path == ("evaluate",) else "--format"
+    for option in (form, "--data-root", "--option"):
+        assert f"{option} " in shown, option
+    assert "How the data are read" in shown
+
+
+def test_verify_says_once_what_it_guessed(cli: Cli, own_table: Path) -> None:
+    root = own_table.parent / "images"
+    done = cli("data", "verify", own_table, "--data-root", root, "--no-images", "--json")
+    assert done.code == 0, done.err
+    assert done.err.count(NOTICE) == 1
+    assert json.loads(done.out)["format"] == "csv"
+    chosen = ("--option", "image_column=Datei", "--option", "caption_column=Satz")
+    assert cli("data", "verify", own_table, "--data-root", root, "--no-images", *chosen).err == ""
+
+
+def test_scan_filter_train_and_poison_take_the_table(
+    cli: Cli, own_table: Path, tmp_path: Path
+) -> None:
+    how = ("--data-root", own_table.parent / "images", "--option", "label_column=Art")
+    scan = cli(
+        "scan", own_table, *how, "--encoder", "openmoji-mini", "--no-planted", "--workers", "1",
+        "--out", tmp_path / "scan",
+    )  # fmt: skip
+    assert scan.code == 0, scan.err
+    assert scan.err.count(NOTICE) == 1
+    kept = cli(
+        "filter", "--data", own_table, *how, "--encoder", "openmoji-mini", "--lose", "0.1",
+        "--out", tmp_path / "kept",
+    )  # fmt: skip
+    assert kept.code == 0, kept.err
+    assert kept.err.count(NOTICE) == 1
+    model = cli(
+        "train", "--data", own_table, *how, "--model", "openmoji-mini", "--set", "epochs=1",
+        "--set", "batch_size=16", "--out", tmp_path / "model",
+    )  # fmt: skip
+    assert model.code == 0, model.err
+    poisoned = cli(
+        "poison", "--data", own_table, *how, "--goal", "sheep2aeroplane", "--samples", "1",
+        "--out", tmp_path / "poisoned",
+    )  # fmt: skip
+    assert poisoned.code == 0, poisoned.err
+    measured = cli(
+        "evaluate", "--data", own_table, *how, "--model", "openmoji-mini", "--goal",
+        "sheep2aeroplane", "--format", "json", "--data-format", "csv",
+    )  # fmt: skip
+    assert measured.code == 0, measured.err
+    assert "sheep2aeroplane" in json.loads(measured.out)["goal"]
+
+
+def test_what_is_not_clear_is_one_line(cli: Cli, tmp_path: Path) -> None:
+    file = tmp_path / "two.csv"
+    file.write_text(
+        "x,en,de\n1.jpg,a sheep on hills,ein Schaf im Gras\n2.jpg,a cow here,eine Kuh da\n"
+    )
+    done = cli("data", "verify", file, "--no-images")
+    assert done.code == 2
+    assert done.err == (
+        f"mmpoison: {file} line 1: several columns hold sentences, en, de: say which with "
+        "--option caption_column=NAME\n"
+    )
+    done = cli("data", "verify", file, "--no-images", "--option", "caption_column")
+    assert done.code == 2
+    assert "KEY=VALUE is needed" in done.err
+    twice = ("--option", "caption_column=en") * 2
+    assert "given twice" in cli("train", "--data", file, "--model", "x", "--out", "y", *twice).err
+
+
+def test_options_of_a_recipes_data_come_from_the_command(cli: Cli, own_table: Path) -> None:
+    done = cli("run", "openmoji", "--option", "no_such_option=1", "--dry-run")
+    assert done.code == 2
+    assert "no_such_option" in done.err

@@ -1,0 +1,225 @@
+"""Own columns go through conversions and filters: what goes in comes out, whatever the formats between."""
+
+from __future__ import annotations
+
+import csv
+import json
+from itertools import permutations
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from mmpoison.datasets import load_pairs
+from mmpoison.datasets.convert import convert_pairs
+from mmpoison.datasets.formats.shard_writers import Target
+from mmpoison.defenses.filters.pipeline import filter_pairs
+from mmpoison.models.loading import load_encoder
+from mmpoison.pairs.folder import CAPTIONS_FILE
+from mmpoison.pairs.table import PairDataset
+
+TARGETS: tuple[Target, ...] = ("pairs-folder", "parquet", "webdataset")
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for n in range(4):
+        Image.new("RGB", (32, 32), (60 * n, 10, 200)).save(folder / f"{n}.png")
+    return folder
+
+
+@pytest.fixture
+def table(photos: Path) -> Path:
+    """Rows of one image agree in `by` and differ in `nr`; `key` is a name of ours."""
+    file = photos / "own.csv"
+    with file.open("w", newline="") as stream:
+        rows = csv.writer(stream)
+        rows.writerow(["nr", "image", "caption", "by", "key", "", "empty"])
+        rows.writerow(["1", "0.png", "a sheep", "Ann", "k0", "x", ""])
+        rows.writerow(["2", "0.png", "a cow", "Ann", "k0", "x", ""])
+        rows.writerow(["3", "1.png", "a dog", "Bo", "k1", "=1+1", ""])
+        rows.writerow(["4", "2.png", "a cat", "\x1b[2J<b>", "k2", "y", ""])
+    return file
+
+
+@pytest.fixture
+def folder(photos: Path) -> Path:
+    """A pairs folder with keys of every kind, not the same in each line."""
+    lines = [
+        {"image": "0.png", "captions": ["a sheep", "a cow"], "score": 1, "ok": True, "tags": ["a", 1],
+         "caption_columns": [{"id": 7}, {}]},
+        {"image": "1.png", "captions": ["a dog"], "score": 0.5, "by": {"name": "Bo"}},
+        {"image": "2.png", "captions": [], "split": "test", "ok": False, "big": 2**70},
+        {"image": "3.png", "captions": ["a cat"], "score": None},
+    ]  # fmt: skip
+    (photos / CAPTIONS_FILE).write_text("\n".join(map(json.dumps, lines)) + "\n")
+    return photos
+
+
+def _own(path: Path) -> list[Any]:
+    """The own columns of a set by captions, whatever its images are called."""
+    pairs = load_pairs(path, own_columns=True)
+    found = []
+    for line in pairs.lines(own_columns=True):
+        own = {k: v for k, v in line.items() if k not in ("image", "label", "split")}
+        found.append(own)
+    return found
+
+
+def _plain(path: Path) -> PairDataset:
+    return load_pairs(path)
+
+
+EXPECTED_OF_TABLE = [
+    {"captions": ["a sheep", "a cow"], "by": "Ann", "key_": "k0", "column 6": "x",
+     "caption_columns": [{"nr": "1"}, {"nr": "2"}]},
+    {"captions": ["a dog"], "nr": "3", "by": "Bo", "key_": "k1", "column 6": "=1+1"},
+    {"captions": ["a cat"], "nr": "4", "by": "\x1b[2J<b>", "key_": "k2", "column 6": "y"},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("ways", list(permutations(TARGETS)), ids="-".join)
+def test_a_table_goes_round(table: Path, tmp_path: Path, ways: tuple[Target, ...]) -> None:
+    source = table
+    for number, to in enumerate(ways):
+        out = tmp_path / f"{number}"
+        # several shards, of which not each has each column
+        convert_pairs(source, out, to=to, images_per_shard=1)
+        assert _own(out) == EXPECTED_OF_TABLE, to
+        source = out
+    assert _plain(source).images.own_columns is None
+
+
+@pytest.mark.parametrize("to", TARGETS)
+def test_a_pairs_folder_keeps_its_keys(folder: Path, tmp_path: Path, to: Target) -> None:
+    out, back = tmp_path / "out", tmp_path / "back"
+    convert_pairs(folder, out, to=to, images_per_shard=2)
+    found = _own(out)
+    if to == "parquet":
+        # a column has one kind: whole numbers next to others are such, and lists and objects are JSON
+        assert found[0] == {
+            "captions": ["a sheep", "a cow"], "score": 1.0, "ok": True, "tags": '["a", 1]',
+            "caption_columns": [{"id": 7}, {}],
+        }  # fmt: skip
+        assert found[1] == {"captions": ["a dog"], "score": 0.5, "by": '{"name": "Bo"}'}
+        assert found[3] == {"captions": ["a cat"]}
+    else:
+        assert found[0]["tags"] == ["a", 1]
+        assert found[0]["caption_columns"] == [{"id": 7}, {}]
+        assert found[1]["by"] == {"name": "Bo"}
+        assert found[2]["ok"] is False
+        assert found == _own(folder)
+    convert_pairs(out, back, to="pairs-folder")
+    assert _own(back) == found
+
+
+def test_parquet_files_of_a_set_have_one_schema(folder: Path, tmp_path: Path) -> None:
+    import pyarrow.parquet as pq
+
+    convert_pairs(folder, tmp_path / "out", to="parquet", images_per_shard=1)
+    schemas = [pq.read_schema(file) for file in sorted((tmp_path / "out").glob("*.parquet"))]
+    assert len(schemas) == 4
+    assert all(schema.equals(schemas[0], check_metadata=True) for schema in schemas)
+    datasets = pytest.importorskip("datasets")
+    loaded = datasets.load_dataset(
+        "parquet", data_files=str(tmp_path / "out" / "*.parquet"), cache_dir=str(tmp_path / "hf")
+    )["train"]
+    assert loaded["score"] == [1.0, 0.5, None, None]
+
+
+def test_types_of_parquet_are_kept(photos: Path, tmp_path: Path) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    source = photos / "own.parquet"
+    columns = {
+        "image": ["0.png", "1.png"],
+        "caption": ["a sheep", "a cow"],
+        "n": pa.array([1, None], pa.int32()),
+        "x": [0.25, float("nan")],
+        "who": pa.array(["Ann", "Bo"]).dictionary_encode(),
+        "raw": [b"\x00", b"\x01"],
+        "box": [[1, 2], []],
+    }
+    pq.write_table(pa.table(columns), source)
+    # a column of bytes would be taken for the images
+    paths = {"image_column": "image"}
+    convert_pairs(source, tmp_path / "out", to="pairs-folder", options=paths)
+    assert _own(tmp_path / "out") == [
+        {"captions": ["a sheep"], "n": 1, "x": 0.25, "who": "Ann", "box": [1, 2]},
+        {"captions": ["a cow"], "who": "Bo", "box": []},
+    ]
+    convert_pairs(
+        source, tmp_path / "bare", to="pairs-folder", options={**paths, "own_columns": "false"}
+    )
+    assert _own(tmp_path / "bare") == [{"captions": ["a sheep"]}, {"captions": ["a cow"]}]
+
+
+def test_hostile_columns_are_left_out_and_named(photos: Path, tmp_path: Path) -> None:
+    lines = [
+        '{"image": "0.png", "captions": ["x"], "own": "\\ud800"}',
+        '{"image": "1.png", "captions": ["x"], "caption_columns": [{}, {}, {"a": 1}]}',
+        '{"image": "2.png", "captions": ["x"], "caption_columns": "all", "fine": 1}',
+        json.dumps({"image": "3.png", "captions": ["x"], "long": "x" * (300 << 10)}),
+    ]
+    (photos / CAPTIONS_FILE).write_text("\n".join(lines) + "\n")
+    done = convert_pairs(photos, tmp_path / "out", to="webdataset", options={"strict": False})
+    assert (done.images, done.left_out) == (4, 4)
+    assert _own(tmp_path / "out") == [
+        *([{"captions": ["x"]}] * 2),
+        {"captions": ["x"], "fine": 1},
+        {"captions": ["x"]},
+    ]
+
+
+# -- the filter ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("method", ["relevance-filter", "random-drop"])
+def test_a_filter_keeps_the_columns_of_what_stays(
+    square_folder: Path, tmp_path: Path, method: str
+) -> None:
+    source = tmp_path / "source"
+    source.mkdir()
+    pairs = load_pairs(square_folder)
+    numbers = iter(range(10_000))
+    own_lines = []
+    for line in pairs.lines():
+        line |= {
+            "by": line["image"],
+            "caption_columns": [{"nr": next(numbers)} for _ in line["captions"]],
+        }
+        own_lines.append(line)
+    (source / CAPTIONS_FILE).write_text("\n".join(map(json.dumps, own_lines)) + "\n")
+    by_number = {
+        own["nr"]: (line["image"], caption)
+        for line in own_lines
+        for own, caption in zip(line["caption_columns"], line["captions"], strict=True)
+    }
+    from mmpoison.datasets.named_data import NamedData
+
+    result = filter_pairs(
+        NamedData(str(source), root=square_folder),
+        load_encoder("openmoji-mini"),
+        method,
+        out=tmp_path / "kept",
+        clean_loss=0.3,
+        force=True,
+        trusted="none",
+    )
+    assert 0 < int(result.keep.sum()) < len(result.keep)
+    kept = load_pairs(tmp_path / "kept", own_columns=True)
+    assert kept.own_columns is not None
+    assert kept.images.own_columns is not None
+    for number, pair in enumerate(kept):
+        assert by_number[kept.own_columns[number]["nr"]] == (pair.image, pair.caption)
+        assert kept.images.own_columns[kept.image[number]] == {"by": pair.image}
+    assert len(kept) < len(by_number)
+
+
+def test_reading_for_other_uses_costs_nothing(folder: Path) -> None:
+    assert load_pairs(folder).images.own_columns is None
+    assert load_pairs(folder).own_columns is None
