@@ -135,10 +135,12 @@ def test_a_csv_with_one_caption_an_image_keeps_its_names(scenes: Path, tmp_path:
     pairs = load_dataset(str(scenes))
     with (tmp_path / "pairs.csv").open("w", newline="") as stream:
         table = csv.writer(stream)
-        table.writerow(["path", "text"])
+        table.writerow(["path", "text", "pair", "number"])
         for image in range(30):
             row = int(np.flatnonzero(pairs.image == image)[0])
-            table.writerow([pairs.images.ids[image], f"{pairs.captions[row]}"])
+            table.writerow(
+                [pairs.images.ids[image], f"{pairs.captions[row]}", f"mine {image}", image]
+            )
     found = embedded(
         tmp_path / "pairs.csv",
         tmp_path / "work",
@@ -146,6 +148,9 @@ def test_a_csv_with_one_caption_an_image_keeps_its_names(scenes: Path, tmp_path:
     )
     ids = found.source.shards[0].ids()
     assert ids == [str(name) for name in pairs.images.ids[:30]]
+    # own columns go along, under another name where the name is taken
+    own = found.source.shards[0].table(np.array([7, 3])).to_pylist()
+    assert [(row["pair_"], int(row["number"])) for row in own] == [("mine 7", 7), ("mine 3", 3)]
 
 
 def test_what_is_not_there_is_one_line(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -97,7 +98,7 @@ def embed_source(
         raise InputError(f"{error}; or name a model with --encoder") from None
     loading(1, 1)
     folder = work / FOLDER
-    pieces = PairPieces(source, images_at_once=images_at_once(model.image_size))
+    pieces = PairPieces(source, images_at_once=images_at_once(model.image_size), own_columns=True)
     writer = _Writer(folder, model, progress.progress)
     total = pieces.images
     report = progress.progress(f"embedding pairs with {model.name}")
@@ -198,6 +199,7 @@ class _Writer:
         digest.update(self._identity.encode())
         for caption, image in zip(part.captions, part.images.ids[part.image], strict=True):
             digest.update(f"{image}\0{caption}\0".encode("utf-8", "surrogatepass"))
+        digest.update(json.dumps(_own_columns(part), default=str).encode())
         return digest.hexdigest()
 
     def _embedded(self, part: PairDataset) -> tuple[Vectors, Vectors, Mapping[str, Any]]:
@@ -259,14 +261,42 @@ def _write_table(
     import pyarrow.parquet as pq
 
     columns = {**names, "image": part.images.ids[part.image], "caption": part.captions}
-    table = pa.table(
-        {
-            name: [str(v).encode("utf-8", "backslashreplace").decode() for v in values]
-            for name, values in columns.items()
-        }
-    )
+    table: dict[str, list[Any]] = {
+        name: [_storable(value) for value in values] for name, values in columns.items()
+    }
+    for name, values in _own_columns(part).items():
+        while name in table:
+            name += "_"
+        kinds = {type(value) for value in values if value is not None}
+        # one kind of plain values as it is, anything else as text
+        plain = len(kinds) == 1 and kinds <= {bool, int, float, str}
+        table[name] = [v if plain and type(v) is not str else _as_text(v) for v in values]
     with atomic_file(file) as temporary:
-        pq.write_table(table, temporary)
+        pq.write_table(pa.table(table), temporary)
+
+
+def _own_columns(part: PairDataset) -> dict[str, list[Any]]:
+    """Return the user's own columns of the images and captions of pairs, a value or None a pair."""
+    per_image, per_caption = part.images.own_columns, part.own_columns
+    rows: list[dict[str, Any]] = [
+        {
+            **((per_image[image] or {}) if per_image is not None else {}),
+            **((per_caption[row] or {}) if per_caption is not None else {}),
+        }
+        for row, image in enumerate(part.image)
+    ]
+    names = dict.fromkeys(name for row in rows for name in row)
+    return {name: [row.get(name) for row in rows] for name in names}
+
+
+def _as_text(value: Any) -> str | None:
+    if value is None:
+        return None
+    return _storable(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))
+
+
+def _storable(value: Any) -> str:
+    return str(value).encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def _widened(vectors: Vectors, width: int) -> Vectors:
