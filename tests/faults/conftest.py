@@ -178,7 +178,18 @@ def bench(
 
 # -- what is compared ------------------------------------------------------------------------------
 
-TIMES = {"seconds", "pairs_per_second", "resumed_from", "from", "time", "created", "speed"}
+TIMES = {
+    "seconds",
+    "pairs_per_second",
+    "resumed_from",
+    "from",
+    "time",
+    "created",
+    "speed",
+    "data_path",
+}
+"""Keys of times, and of the path from a result to its data, which depends on where the result lies."""
+
 SHOWN = (".html", ".md")
 """Files for people: they show how long it took."""
 

@@ -99,6 +99,7 @@ def test_columns_by_option(write: Write) -> None:
 
 def test_images_elsewhere_and_absolute_paths_in_their_folder(write: Write, tmp_path: Path) -> None:
     root = tmp_path / "photos"
+    root.mkdir()
     file = write(f"image,caption\n{root}/a/1.jpg,x\n2.jpg,y\n")
     pairs = load_pairs(file, images=root)
     assert pairs.root == root

@@ -56,6 +56,7 @@ def test_paths(write: Write, tmp_path: Path) -> None:
         assert captions_by_image(pairs) == {"a/1.jpg": ["x", "z"], "a/2.jpg": ["y"]}
         assert [line["split"] for line in pairs.lines()] == ["val", "test"]
         assert pairs.root == tmp_path
+    (tmp_path / "b").mkdir()
     assert load_pairs(file, images=tmp_path / "b").root == tmp_path / "b"
 
 
@@ -68,6 +69,7 @@ BYTES = [b"first", b"second", b"third", b"fourth", b"fifth"]
 def test_bytes_stay_in_the_file(write: Write, tmp_path: Path, kind: Any) -> None:
     cells = [{"bytes": b, "path": None} for b in BYTES] if pa.types.is_struct(kind) else BYTES
     write("part-0.parquet", image=pa.array(cells, kind), caption=list("abcde"))
+    (tmp_path / "elsewhere").mkdir()
     pairs = load_pairs(tmp_path, images=tmp_path / "elsewhere")
     assert list(pairs.images.ids) == [f"part-0.parquet/{n}" for n in range(5)]
     # bytes lie in the file, wherever other images may be
