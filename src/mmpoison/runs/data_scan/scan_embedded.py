@@ -181,6 +181,9 @@ def _scan(
     sample = _in_pairs([one for _, _, one in read], Sample.merge)
     judge = _judge(sample)
     aligned = judge is not None and judge.value >= ALIGNED
+    if opened.encoder is not None:
+        # embedded here, so in one order; a model that is not aligned only looks as if it were not
+        facts = replace(facts, matches=(), repeats=0)
     notes = notes_on(facts, [(source.shards[n].name, e) for n, e in runner.failed.items()])
     found: Groups | None = None
     planted: Sequence[PlantedSize] = ()
@@ -193,10 +196,13 @@ def _scan(
             used = len(views)
             report = progress.progress("planting goals as a test")
             planted = plant_goals(views, seed=settings.seed, progress=report)
-    if not aligned and judge is not None and judge.value < GUESSING:
+    if judge is not None and judge.value < GUESSING:
+        often = f"captions are nearer to their own image than to a random one in {judge.value:.0%} of comparisons"
         notes.append(
-            f"captions are nearer to their own image than to a random one in {judge.value:.0%} of comparisons, which "
-            "is guessing: these embeddings are not of one model, or captions and images are not in the same order"
+            f"{often}, which is guessing: these embeddings are not of one model, or captions and images are not in the "
+            "same order"
+            if opened.encoder is None
+            else f"{often} by {opened.encoder}: it is not aligned on such pairs, so groups alone are looked for"
         )
     return Judged(
         opened=opened,
