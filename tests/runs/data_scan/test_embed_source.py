@@ -163,7 +163,8 @@ def test_groups_of_pairs_are_shown_with_pictures(scenes: Path, tmp_path: Path) -
     from mmpoison.runs.data_scan.drop import _example
 
     made = embedded(scenes, tmp_path)
-    example = _example(made.source.shards[0], 7, made.root)
+    shard = made.source.shards[0]
+    example = _example(shard, shard.ids(), 7, made.root)
     assert example["picture"].startswith("data:image/")
     assert example["id"].endswith("(shard 0, row 7)")
-    assert "picture" not in _example(made.source.shards[0], 7, None)
+    assert "picture" not in _example(shard, shard.ids(), 7, None)

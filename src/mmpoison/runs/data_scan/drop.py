@@ -77,7 +77,6 @@ class Judged:
         counted: Distances of its pairs.
         sample: A small sample of its pairs.
         described: Groups in words, the strongest first.
-        rows: The same groups, by shards and rows.
         rule: Which single pairs are dropped.
         notes: What a user must know.
         seed: Of everything random.
@@ -91,7 +90,6 @@ class Judged:
     counted: DistanceCounts
     sample: Sample
     described: Sequence[DescribedGroup]
-    rows: Sequence[Group]
     rule: DropRule
     notes: Sequence[str]
     seed: int
@@ -99,13 +97,9 @@ class Judged:
     out: Path | None = None
 
     @property
-    def goals(self) -> list[tuple[DescribedGroup, Group]]:
+    def goals(self) -> list[DescribedGroup]:
         """The suspected goals."""
-        return [
-            (described, group)
-            for described, group in zip(self.described, self.rows, strict=True)
-            if group.false_alarms <= self.finding.level
-        ]
+        return [one for one in self.described if one.group.false_alarms <= self.finding.level]
 
 
 def drop_rule(
@@ -169,8 +163,9 @@ def write_verdicts(
     Returns:
         The same, with what was written.
     """
-    sentences = [str(described.goal) for described, _ in judged.goals]
-    goals = [group for _, group in judged.goals]
+    sentences = [str(one.goal) for one in judged.goals]
+    goals = [one.group for one in judged.goals]
+    goals_json = [one.goal.to_json() for one in judged.goals]
     opened, source = judged.opened, judged.opened.source
     report = progress.progress("writing lists")
     with atomic_folder(out) as folder:
@@ -186,7 +181,7 @@ def write_verdicts(
                         results.fail(shard, str(error))
                         runner.failed[number] = str(error)
                 report(number + 1, len(source.shards))
-            results.name_groups([described.goal.to_json() for described, _ in judged.goals])
+            results.name_groups(goals_json)
         if opened.encoder is not None:  # pairs can be shown; embeddings alone cannot
             write_review_files(
                 folder,
@@ -198,7 +193,7 @@ def write_verdicts(
                 data=source.root,
                 out=out,
                 score_name=judged.rule.name,
-                goals=[described.goal.to_json() for described, _ in judged.goals],
+                goals=goals_json,
                 unreadable=opened.unreadable,
             )
         kept = next((n for n in (KEEP_FILE, KEEP_FOLDER) if (folder / n).exists()), None)
@@ -247,11 +242,10 @@ def _record(
     verdict, summary = verdict_of(judged.finding)
     dropped = sum(shard["dropped"] for shard in shards)
     judge = judged.finding.judge
-    known = {"low": judge.low, "high": judge.high} if judge is not None else {}
     level = judged.finding.level
     groups = [
-        (group.false_alarms <= level, _group_json(described, runner, judged.opened.root))
-        for described, group in zip(judged.described, judged.rows, strict=True)
+        (one.group.false_alarms <= level, _group_json(one, runner, judged.opened.root))
+        for one in judged.described
     ]
     return DataScan.of(
         {
@@ -272,8 +266,8 @@ def _record(
             "methods": [*methods, *([judged.rule.what] if judged.rule.what else [])],
             **({} if judge is None else {"judge_auroc": judge.value}),
             **(
-                {"judge_interval": [known["low"], known["high"]]}
-                if known.get("low") is not None
+                {"judge_interval": [judge.low, judge.high]}
+                if judge is not None and judge.low is not None
                 else {}
             ),
             "dropped": dropped,
@@ -311,9 +305,11 @@ def _group_json(
     described: DescribedGroup, runner: ShardRunner, root: Path | None
 ) -> dict[str, Any]:
     goal = described.goal
+    places = described.examples
+    ids = {number: _ids_of(runner.shards[number]) for number in {p.shard for p in places}}
     examples = [
-        {"caption": caption, **_example(runner.shards[place.shard], place.row, root)}
-        for place, caption in zip(described.examples, described.captions, strict=True)
+        {"caption": caption, **_example(runner.shards[p.shard], ids[p.shard], p.row, root)}
+        for p, caption in zip(places, described.captions, strict=True)
     ]
     return {
         # of a group that is not significant in a large set nothing is known
@@ -330,15 +326,25 @@ def _group_json(
     }
 
 
-def _example(shard: Shard, row: int, root: Path | None) -> dict[str, str]:
+def _ids_of(shard: Shard) -> list[str] | None:
+    try:
+        return shard.ids()
+    except ShardError:
+        return None
+
+
+def _example(
+    shard: Shard, ids: Sequence[str] | None, row: int, root: Path | None
+) -> dict[str, str]:
     """Return the name of a pair, and the address in the web or a small picture of its image, where there is one."""
     name = f"shard {shard.name}, row {row}"
+    if ids is None:
+        return {"id": name}
     try:
-        own = shard.ids()[row]
         table = shard.table(np.array([row])).to_pylist()[0]
     except ShardError:
         return {"id": name}
-    found = {"id": name if own == str(row) else f"{own} ({name})"}
+    found = {"id": name if ids[row] == str(row) else f"{ids[row]} ({name})"}
     address = next((table[key] for key in ADDRESSES if isinstance(table.get(key), str)), None)
     if address is not None:
         found["address"] = address

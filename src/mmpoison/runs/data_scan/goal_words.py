@@ -43,11 +43,13 @@ class DescribedGroup:
     """A group in words.
 
     Attributes:
-        goal: The group; `rows` are numbers through all shards.
+        group: The group, by shards and rows.
+        goal: It in words; `rows` are numbers through all shards.
         examples: Some of its pairs.
         captions: Their captions; empty where the source has none.
     """
 
+    group: Group
     goal: SuspectedGoal
     examples: tuple[Place, ...]
     captions: tuple[str, ...]
@@ -138,7 +140,9 @@ class Describer:
             example_captions=tuple(text for text, _ in frequent.most_common(5)),
             example_images=(),
         )
-        return DescribedGroup(goal, tuple(few[i] for i in chosen), tuple(own[i] for i in chosen))
+        return DescribedGroup(
+            group, goal, tuple(few[i] for i in chosen), tuple(own[i] for i in chosen)
+        )
 
     def _alike(self, places: Sequence[Place], own: Sequence[str]) -> list[int]:
         """Return the sampled pairs whose images are most like those of a group, without its own."""

@@ -25,12 +25,11 @@ from mmpoison.defenses.filters.passes.groups.flags import Flags, Gathered, gathe
 from mmpoison.defenses.filters.passes.groups.model import (
     Model,
     Start,
-    sums_from_arrays,
     sums_part,
     sums_to_arrays,
 )
 from mmpoison.defenses.filters.passes.groups.sample import Sample, SamplePlan, sample_part
-from mmpoison.defenses.filters.passes.groups.score import Scores, score_part
+from mmpoison.defenses.filters.passes.groups.score import score_part
 from mmpoison.defenses.filters.passes.groups.shard import Shard as VectorShard
 from mmpoison.embedded.checks import IdHashes, MatchFact, ShardFacts, check_shard
 from mmpoison.embedded.source import Shard
@@ -190,10 +189,6 @@ def counts_from(arrays: Mapping[str, npt.NDArray[Any]], view: str) -> Counts:
 def gathered_from(arrays: Mapping[str, npt.NDArray[Any]], view: str) -> Gathered:
     """Return the items of a view from the result of `GatherPass`."""
     return Gathered.from_arrays(_part(view, arrays))
-
-
-sums_from = sums_from_arrays
-scores_from = Scores.from_arrays
 
 
 def flags_to_arrays(flags: Mapping[str, Flags], counts: Mapping[str, Counts]) -> Arrays:

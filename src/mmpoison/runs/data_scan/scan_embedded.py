@@ -25,6 +25,7 @@ from mmpoison.defenses.filters.passes.groups.model import (
     fit_model,
     fit_start,
     merge_sums,
+    sums_from_arrays,
 )
 from mmpoison.defenses.filters.passes.groups.sample import SAMPLE, Sample, SamplePlan
 from mmpoison.defenses.filters.passes.groups.score import Group, Scores, groups_of
@@ -53,7 +54,6 @@ from mmpoison.runs.data_scan.group_passes import (
     gathered_from,
     sample_from,
     save_state,
-    sums_from,
 )
 from mmpoison.runs.data_scan.shard_passes import ShardRunner
 from mmpoison.runs.data_scan.source_state import claim_work, source_key
@@ -95,19 +95,6 @@ class ScanSettings:
     planted: bool = True
     seed: int = 0
     sample: int = SAMPLE
-
-
-@dataclass(frozen=True)
-class Groups:
-    """What suspicious-groups found.
-
-    Attributes:
-        described: Groups in words, the strongest first: significant ones and a few others.
-        rows: Of each, the rows by the number of the shard.
-    """
-
-    described: tuple[DescribedGroup, ...]
-    rows: tuple[Group, ...]
 
 
 def scan_embedded(
@@ -185,12 +172,13 @@ def _scan(
         # embedded here, so in one order; a model that is not aligned only looks as if it were not
         facts = replace(facts, matches=(), repeats=0)
     notes = notes_on(facts, [(source.shards[n].name, e) for n, e in runner.failed.items()])
-    found: Groups | None = None
+    described: Sequence[DescribedGroup] = ()
+    scored = len(sample) >= FEWEST_PAIRS
     planted: Sequence[PlantedSize] = ()
     used = 0
-    if len(sample) >= FEWEST_PAIRS:
+    if scored:
         groups, start = _groups(runner, work, sample, settings, progress)
-        found = _describe(runner, sample, groups, start.image, settings.level, progress)
+        described = _describe(runner, sample, groups, start.image, settings.level, progress)
         if settings.planted:
             views = _views(_first(sample, PLANTED_IN), start)
             used = len(views)
@@ -208,8 +196,8 @@ def _scan(
         opened=opened,
         finding=Finding(
             pairs=facts.usable,
-            goals=[one.goal for one in _significant(found, settings.level)],
-            weak=[one.goal for one in _weak(found, settings.level)],
+            goals=[one.goal for one in described if one.group.false_alarms <= settings.level],
+            weak=[one.goal for one in described if one.group.false_alarms > settings.level],
             planted=planted,
             sample=used,
             judge=judge,
@@ -219,9 +207,8 @@ def _scan(
         facts=facts,
         counted=counted,
         sample=_first(sample, 2048),
-        described=() if found is None else found.described,
-        rows=() if found is None else found.rows,
-        rule=drop_rule(runner, settings.lose, counted, aligned=aligned, scored=found is not None),
+        described=described,
+        rule=drop_rule(runner, settings.lose, counted, aligned=aligned, scored=scored),
         notes=notes,
         seed=settings.seed,
     )
@@ -248,7 +235,7 @@ def _groups(
     start = fit_start(sample, settings.seed)
     start_file = save_state(work / "start.npz", start.to_arrays())
     runner.run(SUMS, "fitting regressions", SumsPass(start_file))
-    sums = reduce(merge_sums, (sums_from(part) for _, part in runner.whole_parts(SUMS)))
+    sums = reduce(merge_sums, (sums_from_arrays(part) for _, part in runner.whole_parts(SUMS)))
     report(1, 2)
     model, background = fit_model(start, sums, sample)
     report(2, 2)
@@ -302,14 +289,14 @@ def _describe(
     space: Space,
     level: float,
     progress: RunProgress,
-) -> Groups:
+) -> list[DescribedGroup]:
     chosen = [group for group in groups if group.false_alarms <= level]
     chosen += [group for group in groups if group.false_alarms > level][:WEAK]
     numbers = sorted(runner.shards)
     sizes = [runner.shards[number].rows for number in numbers]
     starts = dict(zip(numbers, np.concatenate([[0], np.cumsum(sizes)[:-1]]).tolist(), strict=True))
     if not chosen:
-        return Groups((), ())
+        return []
     report = progress.progress("describing groups")
     report(0, len(chosen))
     describe = Describer(runner.shards, sample, space, starts)
@@ -317,15 +304,7 @@ def _describe(
     for done, group in enumerate(chosen, 1):
         described.append(describe(group))
         report(done, len(chosen))
-    return Groups(tuple(described), tuple(chosen))
-
-
-def _significant(found: Groups | None, level: float) -> list[DescribedGroup]:
-    return [] if found is None else [d for d in found.described if d.goal.false_alarms <= level]
-
-
-def _weak(found: Groups | None, level: float) -> list[DescribedGroup]:
-    return [] if found is None else [d for d in found.described if d.goal.false_alarms > level]
+    return described
 
 
 def _judge(sample: Sample) -> Estimate | None:
