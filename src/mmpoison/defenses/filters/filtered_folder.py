@@ -143,6 +143,20 @@ def _parted(pairs: PairDataset, images: Container[str]) -> tuple[PairDataset, Pa
     return pairs.piece(np.flatnonzero(~found)), pairs.piece(np.flatnonzero(found))
 
 
+def verdict_line(
+    pair: str, image: str, caption: str, score: float, *, keep: bool, goal: int | None
+) -> dict[str, Any]:
+    """Return a line of `verdicts.jsonl`; a pair of no goal has no key `goal`."""
+    line = {
+        "pair": pair,
+        "image": image,
+        "caption": caption,
+        "distance": round(score, 6),
+        "keep": keep,
+    }
+    return line if goal is None else {**line, "goal": goal}
+
+
 def _write_verdicts(
     stream: TextIO,
     piece: Piece,
@@ -154,15 +168,14 @@ def _write_verdicts(
     names = piece.pair_ids()
     pairs = piece.pairs
     for place, row in enumerate(np.flatnonzero(judged)):
-        line = {
-            "pair": names[row],
-            "image": pairs.images.ids[pairs.image[row]],
-            "caption": pairs.captions[row],
-            "distance": round(float(scores[place]), 6),
-            "keep": bool(keep[place]),
-        }
-        if place in goal_of:
-            line["goal"] = goal_of[place]
+        line = verdict_line(
+            names[row],
+            pairs.images.ids[pairs.image[row]],
+            pairs.captions[row],
+            float(scores[place]),
+            keep=bool(keep[place]),
+            goal=goal_of.get(place),
+        )
         stream.write(json.dumps(line) + "\n")
 
 

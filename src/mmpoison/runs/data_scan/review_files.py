@@ -16,7 +16,7 @@ from mmpoison.defenses.filters.filter_facts import (
     REPORT_FOLDER,
     data_pointer,
 )
-from mmpoison.defenses.filters.filtered_folder import VERDICTS_FILE
+from mmpoison.defenses.filters.filtered_folder import VERDICTS_FILE, verdict_line
 from mmpoison.defenses.unreadable import write_unreadable
 from mmpoison.embedded.results import NO_GROUP, ShardVerdict
 from mmpoison.embedded.source import Shard
@@ -51,15 +51,14 @@ def write_review_files(
                 if own["image"] in unreadable:
                     continue
                 score = float(verdict.score[row])
-                line = {
-                    "pair": own["pair"],
-                    "image": own["image"],
-                    "caption": own["caption"],
-                    "distance": round(score, 6) if np.isfinite(score) else 0.0,
-                    "keep": not bool(verdict.drop[row]),
-                }
-                if group[row] != NO_GROUP:
-                    line["goal"] = int(group[row])
+                line = verdict_line(
+                    own["pair"],
+                    own["image"],
+                    own["caption"],
+                    score if np.isfinite(score) else 0.0,
+                    keep=not bool(verdict.drop[row]),
+                    goal=None if group[row] == NO_GROUP else int(group[row]),
+                )
                 stream.write(json.dumps(line) + "\n")
     write_json(folder / GOALS_FILE, {"goals": list(goals), "not_significant": []})
     (folder / REPORT_FOLDER).mkdir()
