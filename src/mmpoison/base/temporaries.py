@@ -10,9 +10,9 @@ from __future__ import annotations
 import errno
 import os
 import re
+import secrets
 import shutil
 import sys
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -27,6 +27,8 @@ State = Literal["dead", "alive", "unknown"]
 
 _TRIES = 100
 _ANY = re.compile(r"\..+\.mmpoison-[a-z0-9_]{8}")
+_own: dict[Path, int] = {}
+"""Temporaries that exist or are about to, with the process that makes them; a forked child inherits the table."""
 _NO_LINK, _NO_WAIT = getattr(os, "O_NOFOLLOW", 0), getattr(os, "O_NONBLOCK", 0)
 
 
@@ -64,6 +66,19 @@ def owned_temporary(target: Path, *, folder: bool) -> Iterator[Path]:
     finally:
         _remove(path)
         os.close(handle)
+        _own.pop(path, None)
+
+
+def remove_own() -> None:
+    """Remove this process's temporaries, before it ends.
+
+    A signal raises its exception between any two instructions, so also after a temporary was made and before the block
+    that removes it.
+    """
+    for path, owner in list(_own.items()):
+        if owner == os.getpid():
+            _remove(path)
+            del _own[path]
 
 
 def remove_dead(target: Path) -> list[Path]:
@@ -132,20 +147,32 @@ def lock(handle: int) -> State:
 
 def _make(target: Path, *, folder: bool) -> tuple[Path, int]:
     for _ in range(_TRIES):
-        if folder:
-            name = tempfile.mkdtemp(prefix=temporary_prefix(target), dir=target.parent)
-            try:
-                handle = os.open(name, os.O_RDONLY)
-            except FileNotFoundError:
+        path = target.parent / f"{temporary_prefix(target)}{secrets.token_hex(4)}"
+        _own[path] = os.getpid()
+        try:
+            handle = _open_new(path, folder=folder)
+        except FileExistsError:
+            del _own[path]
+            continue
+        except FileNotFoundError:
+            # before it was opened, another writer may have removed it as a dead one's
+            del _own[path]
+            if folder and target.parent.is_dir():
                 continue
-        else:
-            handle, name = tempfile.mkstemp(prefix=temporary_prefix(target), dir=target.parent)
-        path = Path(name)
-        # before it was locked, another writer may have removed it as a dead one's
+            raise
         if lock(handle) != "alive" and _is_at(handle, path):
             return path, handle
         os.close(handle)
+        del _own[path]
     raise FileExistsError(errno.EEXIST, "no temporary can be made", str(target.parent))
+
+
+def _open_new(path: Path, *, folder: bool) -> int:
+    """Make a file or folder that only its owner can read, and open it."""
+    if folder:
+        path.mkdir(0o700)
+        return os.open(path, os.O_RDONLY)
+    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | _NO_LINK, 0o600)
 
 
 @contextmanager

@@ -128,6 +128,9 @@ def _code_of(run: Callable[[], int], signals: _Signals) -> int:
 
 
 def _stopped(signals: _Signals) -> int:
+    from mmpoison.base.temporaries import remove_own
+
+    remove_own()
     terminated = signals.came == signal.SIGTERM
     _say(f"{'terminated' if terminated else 'stopped'}; run the same command again to resume")
     return 128 + (signal.SIGTERM if terminated else signal.SIGINT)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,9 @@ from PIL import Image
 from mmpoison.datasets import load_pairs
 from mmpoison.models import load_encoder
 from mmpoison.pages.search import Collection, Engine, Library
+from mmpoison.pages.search.library import Job
 from mmpoison.pages.search.web import search_app
+from mmpoison.pages.search.web.answers import images_answer
 
 HOST = "http://127.0.0.1:8000"
 
@@ -104,6 +107,17 @@ def test_a_gallery_that_is_not_ready_is_said_to_be_waiting(fresh_engine: Engine)
     assert {model["state"] for model in answer["models"]} <= {"waiting", "working"}
     fresh_engine.library.wait()
     assert {model["state"] for model in search(client, part="all")["models"]} == {"ready"}
+
+
+def test_a_gallery_that_becomes_ready_while_the_answer_is_made_has_no_results_yet(
+    engine: Engine, poisoned: Collection
+) -> None:
+    answer = engine.images_for(poisoned, "test", "a sheep", shown=4)
+    ready = {name: Job("model", print, state="ready") for name in answer.columns}
+    late = replace(answer, columns={}, waiting=ready)
+    models = images_answer(late, poisoned, engine.library, "test")["models"]
+    # "ready" would promise the page ranks and pictures
+    assert [model["state"] for model in models] == ["working"] * len(ready)
 
 
 def test_captions_for_images(client: TestClient, engine: Engine, poisoned: Collection) -> None:

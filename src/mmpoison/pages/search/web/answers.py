@@ -142,7 +142,10 @@ def _columns(answer: Answer, library: Library) -> list[dict[str, Any]]:
     columns: list[dict[str, Any]] = []
     for name in library.model_names:
         if (job := answer.waiting.get(name)) is not None:
-            columns.append({**_named(name, job), **_job(job), "message": visible(job.message)})
+            facts = {**_named(name, job), **_job(job), "message": visible(job.message)}
+            if facts["state"] == "ready":
+                facts["state"] = "working"  # it became ready after the search had passed it over
+            columns.append(facts)
         else:
             columns.append({"name": visible(name), "state": "ready", **_column(answer, name)})
     return columns
