@@ -12,7 +12,8 @@ from open_clip.transformer import QuickGELU, Transformer
 from torch import Tensor, nn
 
 from mmpoison.models import DualEncoder
-from mmpoison.models.clip_blocks import _QuickGelu, run_blocks, runs_blocks
+from mmpoison.models.clip_blocks import run_blocks, runs_blocks
+from mmpoison.models.clip_operations import QuickGelu as QuickGeluByHand
 
 WIDTH, LENGTH = 32, 9
 
@@ -104,8 +105,8 @@ def test_bf16_is_as_near_as_open_clips(read: Tensor | None) -> None:
 
 def test_quick_gelu_and_its_gradient() -> None:
     x = torch.linspace(-12, 12, 1001, dtype=torch.float64, requires_grad=True)
-    assert torch.autograd.gradcheck(_QuickGelu.apply, (x,))
-    torch.testing.assert_close(_QuickGelu.apply(x), QuickGELU()(x))  # type: ignore[no-untyped-call]
+    assert torch.autograd.gradcheck(QuickGeluByHand.apply, (x,))
+    torch.testing.assert_close(QuickGeluByHand.apply(x), QuickGELU()(x))  # type: ignore[no-untyped-call]
 
 
 @pytest.mark.parametrize(

@@ -1,39 +1,26 @@
 """Computes the transformer blocks of CLIP: the same numbers as open_clip's, faster (decision 0016).
 
-Four things besides matrix multiplication cost time in a training step on a CPU: the copies with which
-`nn.MultiheadAttention` reorders queries, keys and values; the zeros that their gradients start from; QuickGELU as three
-operations that each store a tensor; and the last block, of which only one token is read. Here queries, keys and values
-are one view, QuickGELU is one operation in each direction, and the last block computes only the token that is read.
+Several things besides matrix multiplication cost time in a training step on a CPU: the copies with which
+`nn.MultiheadAttention` reorders queries, keys and values; the zeros that their gradients start from; the gradient of
+attention in bf16, for which torch has no fast operation; QuickGELU as three operations that each store a tensor; tokens
+after the end of a caption; and the last block, of which only one token is read. Here queries, keys and values are one
+view, attention and QuickGELU have gradients of their own (`clip_operations`), tokens after the end are left out, and
+the last block computes only the token that is read.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 
-QUICK = 1.702
-"""QuickGELU is `x * sigmoid(1.702 x)`, which is `silu(1.702 x) / 1.702`."""
+from mmpoison.models.clip_operations import PickRows, PlaceRows, QuickGelu, ShortAttention
 
-
-class _QuickGelu(torch.autograd.Function):
-    """QuickGELU through SiLU, for which torch has one operation forward and one backward."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
-        scaled = x * QUICK
-        ctx.save_for_backward(scaled)
-        return F.silu(scaled).mul_(1 / QUICK)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> Tensor:
-        (scaled,) = ctx.saved_tensors
-        # the two factors of 1.702 cancel
-        return torch.as_tensor(torch.ops.aten.silu_backward(gradient, scaled))
+WORTH_LEAVING_OUT = 0.05
+"""Tokens after the end of their captions are left out of a training step if they are this share of all."""
 
 
 def runs_blocks(transformer: Any) -> bool:
@@ -45,7 +32,7 @@ def runs_blocks(transformer: Any) -> bool:
     return (
         type(transformer) is Transformer
         and not transformer.grad_checkpointing
-        and not _hooked(transformer)
+        and not hooked(transformer)
         and all(_plain(block) for block in transformer.resblocks)
     )
 
@@ -58,47 +45,105 @@ def run_blocks(
     Args:
         transformer: One that `runs_blocks` accepts.
         x: Tokens, shape `(n, l, w)`.
-        mask: Added to the attention, shape `(l, l)`.
+        mask: Added to the attention, shape `(l, l)`. With `read`, it must hide later tokens from earlier ones.
         read: The token to read in each row, shape `(n,)`; the last block computes no other.
 
     Returns:
         Tokens, shape `(n, l, w)`, or the tokens to read, shape `(n, w)`.
     """
     blocks: Any = transformer.resblocks
-    for block in blocks if read is None else blocks[:-1]:
-        x = _mlp(block, x + block.ls_1(_attention(block.attn, block.ln_1(x), mask)))
-    if read is None:
-        return x
-    last = blocks[-1]
-    rows = torch.arange(len(x), device=x.device)
-    attended = _attention_of_one(last.attn, last.ln_1(x), mask, rows, read)
-    return _mlp(last, x[rows, read] + last.ls_1(attended))
-
-
-def _attention(attention: Any, x: Tensor, mask: Tensor | None) -> Tensor:
     n, length, width = x.shape
-    heads = attention.num_heads
-    packed = F.linear(x, attention.in_proj_weight, attention.in_proj_bias)
+    tokens = _Tokens.of(n, length, None if mask is None else read)
+    x = tokens.take(x.reshape(n * length, width))
+    for block in blocks if read is None else blocks[:-1]:
+        x = _mlp(block, x + block.ls_1(_attention(block.attn, block.ln_1(x), mask, tokens)))
+    if read is None:
+        return x.view(n, length, width)
+    last = blocks[-1]
+    rows = tokens.rows_of(read)
+    attended = _attention_of_one(last.attn, last.ln_1(x), mask, tokens, read)
+    return _mlp(last, _pick(x, rows) + last.ls_1(attended))
+
+
+@dataclass(frozen=True)
+class _Tokens:
+    """Which tokens of a batch are computed: rows of one matrix.
+
+    Attributes:
+        n: Number of sequences.
+        length: Length of the longest.
+        kept: Places of the computed tokens among all `n * length`, ascending; None for all of them.
+    """
+
+    n: int
+    length: int
+    kept: Tensor | None
+
+    @classmethod
+    def of(cls, n: int, length: int, last: Tensor | None) -> _Tokens:
+        """Leave out what comes after the last token that is needed of each sequence, shape `(n,)`."""
+        # whoever computes without gradients has captions of one length together
+        if last is None or not torch.is_grad_enabled():
+            return cls(n, length, None)
+        needed = torch.arange(length, device=last.device) <= last[:, None]
+        kept = needed.flatten().nonzero()[:, 0]
+        return cls(n, length, kept if len(kept) <= (1 - WORTH_LEAVING_OUT) * n * length else None)
+
+    def take(self, x: Tensor) -> Tensor:
+        """Of all tokens, shape `(n * length, w)`, the computed ones."""
+        return x if self.kept is None else _pick(x, self.kept)
+
+    def spread(self, x: Tensor) -> Tensor:
+        """Place the computed tokens among all, shape `(n * length, w)`; the others are zeros."""
+        if self.kept is None:
+            return x
+        placed = PlaceRows.apply(x, self.kept, self.n * self.length)  # type: ignore[no-untyped-call]
+        return torch.as_tensor(placed)
+
+    def rows_of(self, read: Tensor) -> Tensor:
+        """Rows of one token of each sequence among the computed ones, shape `(n,)`."""
+        if self.kept is None:
+            return torch.arange(self.n, device=read.device) * self.length + read
+        # the token to read is the last computed one of its sequence
+        return (read + 1).cumsum(0) - 1
+
+
+def _pick(x: Tensor, rows: Tensor) -> Tensor:
+    return torch.as_tensor(PickRows.apply(x, rows))  # type: ignore[no-untyped-call]
+
+
+def _attention(attention: Any, x: Tensor, mask: Tensor | None, tokens: _Tokens) -> Tensor:
+    """Compute attention of all tokens to all; of and to rows of one matrix, shape `(t, w)`."""
+    n, length, width, heads = tokens.n, tokens.length, x.shape[1], attention.num_heads
+    packed = tokens.spread(F.linear(x, attention.in_proj_weight, attention.in_proj_bias))
     q, k, v = packed.view(n, length, 3, heads, width // heads).permute(2, 0, 3, 1, 4).unbind(0)
-    seen = None if mask is None else mask.to(q.dtype)
-    attended = F.scaled_dot_product_attention(q, k, v, attn_mask=seen)
-    return _project(attention, attended.transpose(1, 2).reshape(n, length, width))
+    attended = _attend(q, k, v, mask).transpose(1, 2).reshape(n * length, width)
+    return _project(attention, tokens.take(attended))
 
 
 def _attention_of_one(
-    attention: Any, x: Tensor, mask: Tensor | None, rows: Tensor, read: Tensor
+    attention: Any, x: Tensor, mask: Tensor | None, tokens: _Tokens, read: Tensor
 ) -> Tensor:
-    """Compute attention of one token to all; shape `(n, w)`."""
-    n, length, width = x.shape
-    heads, size = attention.num_heads, width // attention.num_heads
+    """Compute attention of one token of each sequence to all; shape `(n, w)`."""
+    n, length, width, heads = tokens.n, tokens.length, x.shape[1], attention.num_heads
     weight_q, weight_kv = attention.in_proj_weight.split([width, 2 * width])
     bias_q, bias_kv = attention.in_proj_bias.split([width, 2 * width])
-    q = F.linear(x[rows, read], weight_q, bias_q).view(n, 1, heads, size).transpose(1, 2)
-    packed = F.linear(x, weight_kv, bias_kv)
-    k, v = packed.view(n, length, 2, heads, size).permute(2, 0, 3, 1, 4).unbind(0)
-    seen = None if mask is None else mask[read][:, None, None].to(q.dtype)
-    attended = F.scaled_dot_product_attention(q, k, v, attn_mask=seen)
+    q = F.linear(_pick(x, tokens.rows_of(read)), weight_q, bias_q)
+    packed = tokens.spread(F.linear(x, weight_kv, bias_kv))
+    k, v = packed.view(n, length, 2, heads, width // heads).permute(2, 0, 3, 1, 4).unbind(0)
+    q = q.view(n, 1, heads, width // heads).transpose(1, 2)
+    attended = _attend(q, k, v, None if mask is None else mask[read][:, None, None])
     return _project(attention, attended.reshape(n, width))
+
+
+def _attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
+    """Compute attention of `(n, heads, l, size)` each; the mask is added to the scores."""
+    if q.dtype == torch.bfloat16 and q.device.type == "cpu" and q.requires_grad:
+        # of these torch has a fast forward and a slow backward pass
+        return torch.as_tensor(ShortAttention.apply(q, k, v, mask))  # type: ignore[no-untyped-call]
+    return F.scaled_dot_product_attention(
+        q, k, v, attn_mask=None if mask is None else mask.to(q.dtype)
+    )
 
 
 def _project(attention: Any, x: Tensor) -> Tensor:
@@ -111,7 +156,7 @@ def _mlp(block: Any, x: Tensor) -> Tensor:
     mlp = block.mlp
     hidden = mlp.c_fc(block.ln_2(x))
     quick = type(mlp.gelu) is QuickGELU
-    hidden = _QuickGelu.apply(hidden) if quick else mlp.gelu(hidden)  # type: ignore[no-untyped-call]
+    hidden = QuickGelu.apply(hidden) if quick else mlp.gelu(hidden)  # type: ignore[no-untyped-call]
     return torch.as_tensor(x + block.ls_2(mlp.c_proj(hidden)))
 
 
@@ -131,7 +176,7 @@ def _plain(block: Any) -> bool:
     )
 
 
-def _hooked(module: nn.Module) -> bool:
+def hooked(module: nn.Module) -> bool:
     """Return whether a part has hooks, which `run_blocks` would skip."""
     return any(
         part._forward_hooks

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from mmpoison.errors import InputError
 from mmpoison.images.preparation import Preparation
 from mmpoison.models.clip_blocks import run_blocks, runs_blocks
+from mmpoison.models.clip_patches import embed_patches
 from mmpoison.models.model_config import check_preprocess_cfg
 from mmpoison.records.checkpoint import CheckpointRecord
 
@@ -200,7 +201,7 @@ class DualEncoder:
             features: Tensor = visual.trunk(inputs)
             return features
         if self._image_projection is not None:
-            tokens = visual._embeds(inputs)
+            tokens = embed_patches(visual, inputs)
             if not runs_blocks(visual.transformer):
                 pooled: Tensor = visual._pool(visual.transformer(tokens))[0]
             elif _reads_class_token(visual):

@@ -1,0 +1,69 @@
+"""Freed memory stays in the process while the block runs, and no longer."""
+
+from __future__ import annotations
+
+import resource
+import sys
+import threading
+from collections.abc import Callable
+
+import pytest
+
+from mmpoison.base import memory_reuse
+from mmpoison.base.memory_reuse import freed_memory_kept
+
+MB = 1 << 20
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="of the C library of Linux")
+
+
+def faults(work: Callable[[], object]) -> int:
+    """Pages that the system had to give while something ran."""
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    work()
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+
+def use_blocks() -> None:
+    import torch
+
+    for _ in range(4):
+        torch.ones(48 * MB, dtype=torch.uint8)
+
+
+def test_blocks_are_used_again() -> None:
+    if memory_reuse._glibc() is None:
+        pytest.skip("another C library")
+    use_blocks()
+    outside = faults(use_blocks)
+    with freed_memory_kept():
+        use_blocks()
+        with freed_memory_kept():
+            use_blocks()
+        inside = faults(use_blocks)
+    after = faults(use_blocks)
+    pages = 4 * 48 * MB // 4096
+    assert outside > pages * 0.1  # huge pages may be used
+    assert inside < outside * 0.05
+    assert after > outside * 0.5
+
+
+def test_blocks_in_several_threads_end_in_any_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[dict[int, int]] = []
+    monkeypatch.setattr(memory_reuse, "_set", lambda _, options: told.append(options))
+    first, second = threading.Event(), threading.Event()
+
+    def other() -> None:
+        with freed_memory_kept():
+            first.set()
+            second.wait()
+
+    thread = threading.Thread(target=other)
+    with freed_memory_kept():
+        thread.start()
+        first.wait()
+    if memory_reuse._glibc() is not None:
+        assert told == [memory_reuse._KEEP]
+    second.set()
+    thread.join()
+    if memory_reuse._glibc() is not None:
+        assert told == [memory_reuse._KEEP, memory_reuse._USUAL]
