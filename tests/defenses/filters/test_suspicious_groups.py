@@ -19,7 +19,12 @@ from mmpoison.attacks import SingleTargetLabel
 from mmpoison.datasets import PairDataset
 from mmpoison.defenses.filter_result import FilterResult, PairScores, SuspectedGoal
 from mmpoison.defenses.filters.decide import decide
-from mmpoison.defenses.filters.suspicious_groups import SuspiciousGroups, Views
+from mmpoison.defenses.filters.suspicious_groups import (
+    SuspiciousGroups,
+    Views,
+    _evidence,
+    _regression,
+)
 from mmpoison.defenses.filters.suspicious_groups._conflict import (
     IMAGE_SIDE,
     conflict_of_images,
@@ -412,6 +417,22 @@ def test_evidence_as_a_slow_loop_over_pairs_has_it(one_goal: Made) -> None:
         )
         assert score[row] == pytest.approx(expected, rel=1e-3, abs=1e-3)
     assert score[conflict <= border].max() < score[odd].min()
+
+
+def test_few_rows_at_a_time_give_the_same(one_goal: Made, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = one_goal.views()
+    expected = scan(seen)
+    assert [(block.start, block.stop) for block in _evidence.blocks(2500, 10)][-1] == (2048, 2500)
+    monkeypatch.setattr(_evidence, "AT_ONCE", 3000)
+    monkeypatch.setattr(_regression, "AT_ONCE", 50)
+    steps = [block.stop - block.start for block in _evidence.blocks(2500, 1000)]
+    assert max(steps) == 3
+    assert sum(steps) == 2500
+    found = scan(seen)
+    np.testing.assert_allclose(found.score, expected.score, atol=1e-4)
+    for one, other in zip(found.clusters, expected.clusters, strict=True):
+        assert one.rows.tolist() == other.rows.tolist()
+        assert one.score == pytest.approx(other.score, rel=1e-4)
 
 
 def test_the_strongest_cluster_is_the_goal(clean: Made, one_goal: Made) -> None:

@@ -6,7 +6,7 @@ the captions and images of conflicting items had nothing to do with each other.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -60,6 +60,8 @@ WEIGHT_POWER = 1.5
 """Few pairs with much evidence count more than many with little: clean data have the latter."""
 
 ROWS = 1024
+AT_ONCE = 1 << 24
+"""Nearnesses held at a time, 64 MB: fewer rows a block where there are more than 16,384 others to compare with."""
 
 
 @dataclass(frozen=True)
@@ -149,8 +151,17 @@ def owners_of(views: Views, rows: Index) -> Index:
 
 def nearness(left: Vectors, right: Vectors, steepness: float) -> Vectors:
     """Return how far vectors count for each other, exp(steepness (cosine - 1)), shape `(n, m)`."""
-    near: Vectors = np.exp(np.float32(steepness) * (left @ right.T - np.float32(1)))
-    return near
+    near: Vectors = left @ right.T
+    near -= np.float32(1)
+    near *= np.float32(steepness)
+    return np.exp(near, out=near)
+
+
+def blocks(rows: int, columns: int) -> Iterator[slice]:
+    """Yield consecutive rows of a table of nearnesses, few enough that their part of it fits into memory."""
+    step = max(1, min(ROWS, AT_ONCE // max(columns, 1)))
+    for start in range(0, rows, step):
+        yield slice(start, min(start + step, rows))
 
 
 def _other(owners: Index, block: slice) -> npt.NDArray[np.bool_]:
@@ -165,13 +176,15 @@ def _alike(text: Vectors, image: Vectors, owners: Index) -> tuple[npt.NDArray[np
     """Count the pairs similar to each on both sides, and the count expected of unrelated sides, shapes `(n,)`."""
     pairs = len(text)
     alike, apart = np.empty(pairs), np.empty(pairs)
-    for start in range(0, pairs, ROWS):
-        block = slice(start, min(start + ROWS, pairs))
+    for block in blocks(pairs, pairs):
         other = _other(owners, block)
-        captions = nearness(text[block], text, NEARNESS) * other
-        images = nearness(image[block], image, NEARNESS) * other
-        alike[block] = (captions * images).sum(axis=1)
+        captions = nearness(text[block], text, NEARNESS)
+        captions *= other
+        images = nearness(image[block], image, NEARNESS)
+        images *= other
         apart[block] = captions.mean(axis=1) * images.sum(axis=1)
+        captions *= images
+        alike[block] = captions.sum(axis=1)
     return alike, apart
 
 
@@ -182,11 +195,10 @@ def _vouched(views: Views, rows: Index, quiet: npt.NDArray[np.bool_]) -> npt.NDA
     odd = np.bincount(views.caption_of[rows], minlength=captions).astype(np.float32)
     used, back = np.unique(views.caption_of[rows], return_inverse=True)
     share = np.empty(len(used))
-    for start in range(0, len(used), ROWS):
-        some = used[start : start + ROWS]
-        near = nearness(views.text[some], views.text, CAPTION_NEARNESS)
+    for block in blocks(len(used), captions):
+        near = nearness(views.text[used[block]], views.text, CAPTION_NEARNESS)
         fitting = near @ right
-        share[start : start + ROWS] = (fitting + FEW) / (fitting + near @ odd + FEW)
+        share[block] = (fitting + FEW) / (fitting + near @ odd + FEW)
     return share[back]
 
 
@@ -215,7 +227,8 @@ def clusters_of(
     chosen = np.sort(order[:count])
     weight = (score[chosen] - score[order[count - 1]]) ** WEIGHT_POWER
     text, image = views.text[views.caption_of[chosen]], views.image[views.image_of[chosen]]
-    near = nearness(text, text, CLUSTER_NEARNESS) * nearness(image, image, CLUSTER_NEARNESS)
+    near = nearness(text, text, CLUSTER_NEARNESS)
+    near *= nearness(image, image, CLUSTER_NEARNESS)
     counted = near * _other(owners_of(views, chosen), slice(0, count))
     if counted_as is not None:
         counted *= counted_as[chosen].astype(np.float32)

@@ -12,6 +12,7 @@ from mmpoison.defenses.filters.suspicious_groups._views import Index, Vectors, u
 
 FOLDS = 5
 RIDGE = 1.0
+AT_ONCE = 1 << 16
 FEWEST_ITEMS = 20
 """Of fewer items nothing is learned: what is predicted is zero."""
 
@@ -38,15 +39,27 @@ def predict(x: Vectors, y: Vectors, weight: npt.NDArray[np.float32], fold: Index
     predicted = np.zeros_like(y)
     if np.count_nonzero(weight) < FEWEST_ITEMS:
         return predicted
-    x, y = np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64)
-    sums = [
-        sums_of(x[fold == number], y[fold == number], weight[fold == number])
-        for number in range(FOLDS)
-    ]
-    for number, line in enumerate(solve_folds(sums)):
-        mine = fold == number
-        predicted[mine] = (x[mine] - line.x_mean) @ line.slope + line.y_mean
+    folds = [np.flatnonzero(fold == number) for number in range(FOLDS)]
+    sums = [_sums_of_rows(x, y, weight, rows) for rows in folds]
+    for rows, line in zip(folds, solve_folds(sums), strict=True):
+        for some in _pieces(rows):
+            predicted[some] = (x[some].astype(np.float64) - line.x_mean) @ line.slope + line.y_mean
     return unit(predicted)
+
+
+def _sums_of_rows(
+    x: Vectors, y: Vectors, weight: npt.NDArray[np.float32], rows: Index
+) -> tuple[npt.NDArray[np.float64], ...]:
+    """Sum over some items, a piece at a time: copies in 64-bit are twice as large as the data."""
+    parts = [
+        sums_of(x[some].astype(np.float64), y[some].astype(np.float64), weight[some])
+        for some in _pieces(rows) or [rows]
+    ]
+    return tuple(np.asarray(sum(part)) for part in zip(*parts, strict=True))
+
+
+def _pieces(rows: Index) -> list[Index]:
+    return [rows[start : start + AT_ONCE] for start in range(0, len(rows), AT_ONCE)]
 
 
 @dataclass(frozen=True)

@@ -51,17 +51,25 @@ def _centred(features: npt.ArrayLike) -> Vectors:
     require_sklearn()
     from sklearn.decomposition import PCA
 
+    # one copy, which is changed in place: features of all captions of a large set are gigabytes
     vectors = unit(np.asarray(features, dtype=np.float32))
-    vectors = unit(vectors - vectors.mean(axis=0))
+    vectors -= vectors.mean(axis=0)
+    vectors /= _lengths(vectors)
     dimensions = min(DIMENSIONS, *vectors.shape)
-    return unit(PCA(dimensions, random_state=0).fit_transform(vectors).astype(np.float32))
+    reduced = PCA(dimensions, copy=False, random_state=0).fit_transform(vectors)
+    return unit(reduced.astype(np.float32))
 
 
 def unit(vectors: Vectors) -> Vectors:
     """Return the rows divided by their length; a row of zeros stays one, shape as given."""
-    length = np.linalg.norm(vectors, axis=-1, keepdims=True)
-    scaled: Vectors = vectors / np.maximum(length, np.float32(1e-9))
+    scaled: Vectors = vectors / _lengths(vectors)
     return scaled
+
+
+def _lengths(vectors: Vectors) -> Vectors:
+    """Return the lengths of the rows, at least 1e-9, shape `(..., 1)`."""
+    length = np.linalg.norm(vectors, axis=-1, keepdims=True)
+    return np.maximum(length, np.float32(1e-9))
 
 
 def group_sums(vectors: Vectors, group: Index, groups: int) -> Vectors:
