@@ -78,6 +78,15 @@ def test_imports_without_torch(module: str) -> None:
     assert done.stdout.strip() == "[]"
 
 
+def test_the_help_loads_nothing_heavy() -> None:
+    code = (
+        "import sys; from mmpoison.cli.app import app; "
+        "print([m for m in ('torch', 'numpy', 'scipy', 'pyarrow', 'pydantic') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
 # What parses text may be fed by strangers: it is bounded in untrusted.py and its kin, and in these files for a reason.
 PARSERS = {
     "base/untrusted.py": "the bounds",

@@ -18,7 +18,8 @@ from tests.reporting.conftest import (
 )
 
 from mmpoison.paper.report_section import paper_section
-from mmpoison.reporting import write_filter_page, write_html
+from mmpoison.reporting.filter_page import write_filter_page
+from mmpoison.reporting.html_report import write_html
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page

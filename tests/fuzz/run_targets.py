@@ -113,14 +113,11 @@ def _run(folder: Path) -> None:
 def _read_metrics(folder: Path) -> None:
     """As `report` counts: tables as Markdown and JSON, comparisons, the table of results."""
     from mmpoison.base.untrusted import read_json
-    from mmpoison.reporting import (
-        compare_models,
-        expand,
-        markdown,
-        metrics_tables,
-        results_table,
-        seed_tables,
-    )
+    from mmpoison.reporting.compare import compare_models
+    from mmpoison.reporting.runs import expand
+    from mmpoison.reporting.seeds import metrics_tables, seed_tables
+    from mmpoison.reporting.table import markdown
+    from mmpoison.reporting.tidy import results_table
 
     runs = expand([folder / "run"])
     tables = seed_tables(runs)
@@ -134,14 +131,11 @@ def _read_metrics(folder: Path) -> None:
 def _read_run(folder: Path) -> None:
     """As `report` shows it: on the terminal, the page of one run and of several."""
     from mmpoison.base.untrusted import read_json
-    from mmpoison.reporting import (
-        expand,
-        render_runs_html,
-        seed_tables,
-        terminal,
-        terminal_table,
-        write_report,
-    )
+    from mmpoison.reporting.html_report import render_runs_html, write_report
+    from mmpoison.reporting.runs import expand
+    from mmpoison.reporting.seeds import seed_tables
+    from mmpoison.reporting.terminal_tables import terminal
+    from mmpoison.reporting.terminal_view import terminal_table
 
     run = folder / "run"
     write_report(run)

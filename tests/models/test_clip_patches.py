@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmpoison.models import DualEncoder, clip_patches
@@ -44,13 +45,13 @@ def open_clips(visual: Any, inputs: Tensor) -> Tensor:
 def products(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
     """Shapes of the weights of the matrix products of patches."""
     seen: list[tuple[int, ...]] = []
-    plain = clip_patches.F.linear
+    plain = F.linear
 
     def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         seen.append(tuple(weight.shape))
         return plain(x, weight, bias)
 
-    monkeypatch.setattr(clip_patches.F, "linear", linear)
+    monkeypatch.setattr(F, "linear", linear)
     return seen
 
 

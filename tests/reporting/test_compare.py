@@ -11,7 +11,9 @@ from scipy import stats
 from tests.reporting.conftest import shown_lines
 
 from mmpoison.errors import InputError
-from mmpoison.reporting import compare_models, compare_runs, markdown, terminal
+from mmpoison.reporting.compare import compare_models, compare_runs
+from mmpoison.reporting.table import markdown
+from mmpoison.reporting.terminal_tables import terminal
 
 IMAGE = {0: 0.50, 1: 0.60, 2: 0.55, 3: 0.58, 4: 0.49}
 TEXT = {0: 0.70, 1: 0.66, 2: 0.80, 3: 0.71, 4: 0.65}

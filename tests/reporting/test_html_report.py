@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from mmpoison.errors import InputError
-from mmpoison.reporting import render_html, write_html, write_report
+from mmpoison.reporting.html_report import render_html, write_html, write_report
 
 VOID = {"meta", "img", "link", "br", "hr", "input"}
 WriteRun = Callable[..., Path]

@@ -11,7 +11,9 @@ import pytest
 import yaml
 
 from mmpoison.errors import InputError
-from mmpoison.reporting import Table, render_runs_html, seed_tables, summary_markdown
+from mmpoison.reporting.html_report import render_runs_html
+from mmpoison.reporting.seeds import seed_tables, summary_markdown
+from mmpoison.reporting.table import Table
 from mmpoison.statistics import Summary
 
 GOALS = ("sheep2boat", "cat2dog", "boat2<b>dog</b>")

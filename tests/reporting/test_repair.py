@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from mmpoison.reporting import markdown, repair_table, write_repair_figures
+from mmpoison.reporting.repair import repair_table, write_repair_figures
+from mmpoison.reporting.table import markdown
 
 
 def probe(step: int, hit: float, lost: float) -> dict[str, Any]:

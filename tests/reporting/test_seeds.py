@@ -12,8 +12,13 @@ from scipy import stats
 from tests.reporting.conftest import shown_lines
 
 from mmpoison.errors import InputError
-from mmpoison.reporting import metrics_tables, summary_json, summary_markdown, summary_table
-from mmpoison.reporting.seeds import NOTE
+from mmpoison.reporting.seeds import (
+    NOTE,
+    metrics_tables,
+    summary_json,
+    summary_markdown,
+    summary_table,
+)
 
 HITS = {0: 0.2, 1: 0.5, 2: 0.7}
 

@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from mmpoison.errors import InputError
-from mmpoison.reporting import safe_text, terminal_table
 from mmpoison.reporting.table import Column, Table
 from mmpoison.reporting.terminal_tables import terminal
+from mmpoison.reporting.terminal_view import terminal_table
+from mmpoison.reporting.text import safe_text
 
 
 def printed(metrics: dict[str, Any], width: int = 80) -> str:
