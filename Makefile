@@ -31,7 +31,7 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --maxprocesses 8
 .DELETE_ON_ERROR:
 # two installs into one environment at a time would break it
 .NOTPARALLEL:
-.PHONY: help demo reproduce test test-fast test-matrix coverage faults fuzz lowest lint format docs screenshots wheel clean
+.PHONY: help demo reproduce test test-fast test-matrix coverage faults fuzz lowest lint format docs screenshots wheel clean bench
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -61,6 +61,9 @@ test-matrix: ## the fast tests three times: lowest dependencies, newest, newest 
 	$(MAKE) test-fast VENV=.venv-lowest PYTHON=$(OLDEST) CONSTRAINTS=requirements/lowest.txt
 	$(MAKE) test-fast VENV=.venv-oldest PYTHON=$(OLDEST)
 	$(MAKE) test-fast VENV=.venv-newest PYTHON=$(NEWEST)
+
+bench: $(VENV)/.installed-dev ## measure the speed (half an hour on an idle machine), then docs/performance.md
+	$(BIN)/python benchmarks/bench.py $(ARGS)
 
 lowest: ## write requirements/lowest.txt: the lowest releases that pyproject.toml allows (needs uv)
 	UV_CUSTOM_COMPILE_COMMAND="make lowest" uv pip compile pyproject.toml --extra dev --resolution lowest-direct \

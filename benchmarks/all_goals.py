@@ -37,6 +37,7 @@ def main() -> None:
     parser.add_argument("--recipe", default="openmoji-heads")
     parser.add_argument("--single", type=int, default=2, help="runs one by one")
     parser.add_argument("--sweep", type=int, default=6, help="goals of the larger sweep")
+    parser.add_argument("--json", type=Path, help="write the result here")
     arguments = parser.parse_args()
     names = list(CLASSES)
     goals = [f"{a}2{b}" for a in names for b in names if a != b]
@@ -67,6 +68,8 @@ def main() -> None:
             "share": round(whole / (one * len(goals)), 3),
         }
     print(json.dumps(report, indent=2))
+    if arguments.json is not None:
+        arguments.json.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
 
 
 def seed_cache(recipe: str) -> None:
