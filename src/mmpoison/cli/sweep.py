@@ -255,7 +255,9 @@ def run_all(
         where = str(find_device(device))
         with live_progress() as progress:
             looking = progress.progress("looking at runs")
-            plan = plan_sweep(sweep, out, threads=threads, device=where, on_look=looking)
+            plan = plan_sweep(
+                sweep, out, threads=threads, device=where, save_models=save_models, on_look=looking
+            )
         print_plan(plan, min(placement.count, plan.runs), out)
         return
     console.print(

@@ -12,6 +12,7 @@ from pathlib import Path
 from mmpoison.runs.recipe import Recipe
 from mmpoison.runs.sweeps.dispatch import Dispatch, OnChange, SweepState, make_workers
 from mmpoison.runs.sweeps.folder import SweepFolder
+from mmpoison.runs.sweeps.own_models import evicting_runs, saves_models
 from mmpoison.runs.sweeps.placement import place_workers
 from mmpoison.runs.sweeps.sweep_runs import Sweep, SweepRun
 from mmpoison.runs.sweeps.workers import RunTask
@@ -43,7 +44,8 @@ def run_sweep(
             not tried again.
         ray: Address of a Ray cluster whose workers do it, or `local`; by default processes of this machine.
         device: Where the workers compute: `auto`, `cpu`, `cuda` (each on one GPU, in turn) or `cuda:N`.
-        save_models: Save the checkpoints in the run folders; by default what the recipe says.
+        save_models: Save the checkpoints in the run folders; by default what the recipe says. Where they are not
+            saved and there are many goals, large models of single goals leave the cache too (`own_models`).
         on_change: Called with the state, twice a second and at each change.
 
     Returns:
@@ -55,7 +57,8 @@ def run_sweep(
     folder = SweepFolder(out)
     folder.check(sweep)
     missing = folder.missing(sweep)
-    keep = sweep.part.models if save_models is None else save_models
+    keep = saves_models(sweep, save_models)
+    evicting = evicting_runs(sweep, save_models=keep)
     state = SweepState(len(sweep.runs), found=len(sweep.runs) - len(missing))
     if missing:
         # a cluster that is not there is refused before anything is written
@@ -65,7 +68,8 @@ def run_sweep(
     if missing:
         try:
             Dispatch(state, retries, on_change, folder.write_failures).run(
-                [_task(folder, run, keep, placement.device) for run in missing], crew
+                [_task(folder, run, keep, placement.device, run.id in evicting) for run in missing],
+                crew,
             )
         finally:
             for worker in crew:
@@ -75,9 +79,9 @@ def run_sweep(
     return state
 
 
-def _task(folder: SweepFolder, run: SweepRun, keep: bool, device: str) -> RunTask:
+def _task(folder: SweepFolder, run: SweepRun, keep: bool, device: str, evict: bool) -> RunTask:
     group = shared_part(run.recipe)
-    return RunTask(run.id, run.recipe, folder.run_folder(run.id), keep, device, group)
+    return RunTask(run.id, run.recipe, folder.run_folder(run.id), keep, device, group, evict)
 
 
 def shared_part(recipe: Recipe) -> str:

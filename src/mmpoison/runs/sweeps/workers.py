@@ -69,6 +69,7 @@ class RunTask:
         save_models: Save the checkpoints in the run folder.
         device: Where to compute, as the worker finds it (`find_device`).
         group: Tasks of one group share data and a clean model.
+        evict_models: Delete large models that only this run needs from the cache when it is complete.
     """
 
     id: str
@@ -77,6 +78,7 @@ class RunTask:
     save_models: bool
     device: str
     group: str
+    evict_models: bool = False
 
     def run(self, loaded: Callable[[], RunCache], progress: RunProgress) -> None:
         """Run the recipe, if another sweep has not done it."""
@@ -90,6 +92,7 @@ class RunTask:
                 save_models=self.save_models,
                 device=find_device(self.device),
                 run_cache=loaded(),
+                evict_models=self.evict_models,
             )
 
 
