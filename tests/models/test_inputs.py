@@ -66,23 +66,23 @@ def test_equal_things_are_embedded_once(
     encoder: DualEncoder, inputs: PixelInputs, squares: PairDataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rows: list[int] = []
-    image, text = inputs.encode_images, inputs.encode_texts
+    image, text = inputs.load_images, inputs.load_texts
 
-    def count(encode: Callable[..., Any]) -> Callable[..., Any]:
-        def counted(encoder: DualEncoder, batch: Any) -> Any:
+    def count(load: Callable[..., Any]) -> Callable[..., Any]:
+        def counted(batch: Any) -> Any:
             rows.extend(batch.tolist())
-            return encode(encoder, batch)
+            return load(batch)
 
         return counted
 
-    monkeypatch.setattr(inputs, "encode_images", count(image))
+    monkeypatch.setattr(inputs, "load_images", count(image))
     got = embed_images(encoder, inputs, np.array([4, 1, 4, 4], dtype=np.int32))
     assert sorted(rows) == sorted(set(rows))
     assert len(rows) == 2
     np.testing.assert_array_equal(got[0], got[3])
 
     rows.clear()
-    monkeypatch.setattr(inputs, "encode_texts", count(text))
+    monkeypatch.setattr(inputs, "load_texts", count(text))
     embed_texts(encoder, inputs, [squares.captions[0]] * 3 + [squares.captions[9]])
     assert len(rows) == 2
 
@@ -92,13 +92,13 @@ def test_texts_run_in_order_of_length(
 ) -> None:
     """Sorted by length there is next to no padding."""
     lengths: list[int] = []
-    encode = inputs.encode_texts
+    load = inputs.load_texts
 
-    def watched(encoder: DualEncoder, batch: Any) -> Any:
+    def watched(batch: Any) -> Any:
         lengths.extend(inputs.lengths[batch].tolist())
-        return encode(encoder, batch)
+        return load(batch)
 
-    monkeypatch.setattr(inputs, "encode_texts", watched)
+    monkeypatch.setattr(inputs, "load_texts", watched)
     embed_texts(encoder, inputs, squares.captions, batch_size=16)
     assert lengths == sorted(lengths)
     assert lengths[0] < lengths[-1]

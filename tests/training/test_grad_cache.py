@@ -99,7 +99,9 @@ def test_dropout_draws_the_same_numbers_in_both_passes(
                 by_hand.image_input(inputs.pixels.pixels[inputs.image_rows(train.image[chunk])])
             )
         )
-        texts.append(inputs.encode_texts(by_hand, inputs.text_rows(train.captions[chunk])))
+        texts.append(
+            inputs.encode_texts(by_hand, inputs.load_texts(inputs.text_rows(train.captions[chunk])))
+        )
     expected = contrastive_loss(torch.cat(texts), torch.cat(images), by_hand.logit_scale.exp())
     torch.autograd.backward(expected)
     assert loss == pytest.approx(expected.item(), rel=1e-6)

@@ -283,6 +283,10 @@ class ContentCache:
                 found += _entries(path, path.name)
         return found
 
+    def entry(self, key: CacheKey) -> CacheEntry | None:
+        """Return what the cache says of a key's entry; None if there is none."""
+        return _entry(key.kind, self.path(key)) if key in self else None
+
     def delete(self, entry: CacheEntry) -> bool:
         """Delete an entry, unless a process makes or holds it; returns whether it is gone."""
 

@@ -1,4 +1,4 @@
-"""Which of several processes this is, known before anything heavy is imported.
+"""Which of several processes this is, and how many cores it may use, known before anything heavy is imported.
 
 `torchrun` and `accelerate launch` set it in the environment.
 """
@@ -23,6 +23,13 @@ def process_count() -> int:
 def is_main_process() -> bool:
     """Return whether this process is the one that writes results."""
     return int(os.environ.get("RANK", "0")) == 0
+
+
+def cores() -> int:
+    """Count the cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 @contextmanager

@@ -11,12 +11,13 @@ import typer
 from mmpoison.base.phrasing import count_of
 from mmpoison.cli.console import busy, console, live_progress, print_tables, say
 from mmpoison.cli.options import Format
-from mmpoison.cli.sweep import FAILED, cores, duration, shown
+from mmpoison.cli.sweep import FAILED, duration, shown
 from mmpoison.errors import InputError
 from mmpoison.reporting.text import safe_text
 
 if TYPE_CHECKING:
     from mmpoison.runs.matrix.run_matrix import MatrixPlan
+    from mmpoison.runs.sweeps.placement import Placement
 
 
 def has_matrix(recipe: str) -> bool:
@@ -61,25 +62,24 @@ def run_the_matrix(
     measured: Path | None = None,
 ) -> None:
     """Run a matrix, or say what it would do; then write its pages and print its tables."""
-    from mmpoison.base.devices import find_device
     from mmpoison.runs.matrix.plan import chosen_part
     from mmpoison.runs.matrix.run_matrix import plan_matrix, run_matrix, unpack_into
     from mmpoison.runs.recipe import load_recipe
+    from mmpoison.runs.sweeps.placement import place_workers
 
     recipe = load_recipe(name, changes)
     assert recipe.matrix is not None
     part = chosen_part(recipe.matrix, names_of(rows), names_of(columns), goals, seeds)
     recipe = recipe.model_copy(update={"matrix": part})
-    where = str(find_device(device))
-    count = workers or cores()
+    placement = place_workers(workers, device, ray=ray)
     if measured is not None and not dry_run:
         with busy("unpacking pieces"):
             known = unpack_into(measured, recipe, out, tuning=tuning)
         say(f"{measured}: {count_of(known, 'measurement')} added to {out}")
     with live_progress() as progress:
         progress.progress("loading data")
-        plan = plan_matrix(recipe, out, device=where, tuning=tuning)
-    _say_plan(plan, out, count)
+        plan = plan_matrix(recipe, out, device=placement.device, tuning=tuning)
+    _say_plan(plan, out, placement)
     if dry_run:
         return
     console.print(
@@ -92,10 +92,10 @@ def run_the_matrix(
         state = run_matrix(
             recipe,
             out,
-            workers=count,
+            workers=workers,
             retries=retries,
             ray=ray,
-            device=where,
+            device=device,
             tuning=tuning,
             on_change=on_change,
         )
@@ -107,13 +107,13 @@ def run_the_matrix(
         raise typer.Exit(FAILED)
 
 
-def _say_plan(plan: MatrixPlan, out: Path, workers: int) -> None:
+def _say_plan(plan: MatrixPlan, out: Path, placement: Placement) -> None:
     left = plan.seconds_left
-    busy_workers = min(workers, max(1, len(plan.todo)))
+    busy_workers = min(placement.count, max(1, len(plan.todo)))
     time = "" if left is None else f": about {duration(left / busy_workers)}"
     say(
         f"{out}: {count_of(len(plan.tasks), 'piece')}, {len(plan.tasks) - len(plan.todo):,} complete; "
-        f"{plan.columns_todo:,} measurements remain, {count_of(busy_workers, 'worker')}{time}"
+        f"{plan.columns_todo:,} measurements remain, {placement.describe(len(plan.todo))}{time}"
     )
 
 

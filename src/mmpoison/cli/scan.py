@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from mmpoison.base.processes import cores
 from mmpoison.cli.console import echo, live_progress, say, stderr
 from mmpoison.cli.options import (
     SEEDS,
@@ -21,7 +22,6 @@ from mmpoison.cli.options import (
     named_data,
 )
 from mmpoison.cli.output import hold_output
-from mmpoison.cli.sweep import cores
 from mmpoison.errors import InputError
 from mmpoison.reporting.text import percent, visible
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shlex
 import time
@@ -48,7 +47,7 @@ WorkersOption = Annotated[
     typer.Option(
         min=1,
         max=WORKERS,
-        help="Processes, each with one run at a time; as many as cores by default.",
+        help="Processes, each with one run at a time; by default one for each GPU, or as many as cores.",
         rich_help_panel=COMPUTE,
     ),
 ]
@@ -247,20 +246,23 @@ def run_all(
 ) -> None:
     """Run a sweep, or say what it would do; exit with 1 if a run failed."""
     from mmpoison.base.devices import find_device
+    from mmpoison.runs.sweeps.placement import place_workers
     from mmpoison.runs.sweeps.plan import plan_sweep
     from mmpoison.runs.sweeps.sweep import run_sweep
 
-    where = str(find_device(device))
-    count = workers or max(1, cores() // threads)
+    placement = place_workers(workers, device, threads=threads, ray=ray)
     if dry_run:
+        where = str(find_device(device))
         with live_progress() as progress:
             looking = progress.progress("looking at runs")
-            plan = plan_sweep(sweep, out, threads=threads, device=where, on_look=looking)
-        print_plan(plan, min(count, plan.runs), out)
+            plan = plan_sweep(
+                sweep, out, threads=threads, device=where, save_models=save_models, on_look=looking
+            )
+        print_plan(plan, min(placement.count, plan.runs), out)
         return
     console.print(
         f"[bold]{safe_text(sweep.base.name)}[/bold]: {safe_text(sweep.base.description)}; "
-        f"{count_of(len(sweep.runs), 'run')}, {count_of(count, 'worker')}, {count_of(threads, 'thread')} each; "
+        f"{count_of(len(sweep.runs), 'run')}, {placement.describe()}, {count_of(threads, 'thread')} each; "
         f"{safe_text(str(out))}",
         highlight=False,
     )
@@ -268,11 +270,11 @@ def run_all(
         state = run_sweep(
             sweep,
             out,
-            workers=count,
+            workers=workers,
             threads=threads,
             retries=retries,
             ray=ray,
-            device=where,
+            device=device,
             save_models=save_models,
             on_change=on_change,
         )
@@ -287,13 +289,6 @@ def run_all(
         say(f"results: mmpoison report {shlex.quote(str(out))}")
     if state.failed:
         raise typer.Exit(FAILED)
-
-
-def cores() -> int:
-    """Count the cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 @contextmanager

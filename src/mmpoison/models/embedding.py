@@ -45,7 +45,8 @@ def embed_images(
         encoder,
         rows,
         batch_size,
-        lambda batch: inputs.encode_images(encoder, batch),
+        inputs.load_images,
+        lambda loaded: inputs.encode_images(encoder, loaded),
         precision=precision,
         progress=progress,
     )
@@ -77,7 +78,8 @@ def embed_texts(
         encoder,
         by_length,
         batch_size,
-        lambda batch: inputs.encode_texts(encoder, batch),
+        inputs.load_texts,
+        lambda loaded: inputs.encode_texts(encoder, loaded),
         precision=precision,
         progress=progress,
     )
@@ -110,7 +112,8 @@ def embed_captions(
         encoder,
         by_length,
         batch_size,
-        lambda batch: encoder.encode_text(tokens[torch.as_tensor(batch)].long().to(encoder.device)),
+        lambda batch: tokens[torch.as_tensor(batch)].long(),
+        encoder.encode_text,
         precision=precision,
         progress=progress,
     )
@@ -129,5 +132,6 @@ def embed_pixels(encoder: DualEncoder, pixels: Pixels, *, batch_size: int = 128)
         encoder,
         np.arange(len(pixels)),
         batch_size,
-        lambda rows: encoder.encode_image(encoder.image_input(pixels[rows])),
+        lambda rows: torch.as_tensor(pixels[rows]),
+        lambda loaded: encoder.encode_image(encoder.image_input(loaded)),
     )

@@ -94,13 +94,13 @@ class PairInputs(ABC):
     def text_trunk(self, encoder: DualEncoder, loaded: Tensor) -> Tensor:
         """Compute features before the text head from what `load_texts` returned, shape `(n, f)`."""
 
-    def encode_images(self, encoder: DualEncoder, rows: Rows) -> Tensor:
-        """Embed images by row: unit embeddings, shape `(n, d)`; gradients flow where they are enabled."""
-        return encoder.image_head(self.image_trunk(encoder, self.load_images(rows)))
+    def encode_images(self, encoder: DualEncoder, loaded: Tensor) -> Tensor:
+        """Embed what `load_images` returned: unit embeddings, shape `(n, d)`; gradients flow where enabled."""
+        return encoder.image_head(self.image_trunk(encoder, loaded))
 
-    def encode_texts(self, encoder: DualEncoder, rows: Rows) -> Tensor:
-        """Embed captions by row: unit embeddings, shape `(n, d)`; gradients flow where they are enabled."""
-        return encoder.text_head(self.text_trunk(encoder, self.load_texts(rows)))
+    def encode_texts(self, encoder: DualEncoder, loaded: Tensor) -> Tensor:
+        """Embed what `load_texts` returned: unit embeddings, shape `(n, d)`; gradients flow where enabled."""
+        return encoder.text_head(self.text_trunk(encoder, loaded))
 
 
 class PixelInputs(PairInputs):
@@ -234,7 +234,8 @@ def prepare_features(
         image = _run_trunk(
             len(used),
             64,
-            lambda rows: encoder.image_before_head(encoder.image_input(inputs.pixels.pixels[rows])),
+            inputs.load_images,
+            lambda loaded: inputs.image_before_head(encoder, loaded),
             encoder,
             progress("image features") if progress else None,
         )
@@ -242,7 +243,8 @@ def prepare_features(
         sorted_text = _run_trunk(
             len(captions),
             256,
-            lambda rows: encoder.text_trunk(inputs.tokens[order[torch.as_tensor(rows)]].long()),
+            lambda rows: inputs.load_texts(order.numpy()[rows]),
+            encoder.text_trunk,
             encoder,
             progress("text features") if progress else None,
         )
@@ -316,11 +318,12 @@ def _needed(pairs: PairDataset, images: IntArray | None) -> IntArray:
 def _run_trunk(
     count: int,
     batch_size: int,
-    encode: Callable[[Rows], Tensor],
+    load: Callable[[Rows], Tensor],
+    encode: Callable[[Tensor], Tensor],
     encoder: DualEncoder,
     progress: Progress | None,
 ) -> Tensor:
-    outputs = run_in_batches(encoder, np.arange(count), batch_size, encode, progress=progress)
+    outputs = run_in_batches(encoder, np.arange(count), batch_size, load, encode, progress=progress)
     return torch.from_numpy(outputs)
 
 

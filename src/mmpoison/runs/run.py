@@ -39,6 +39,7 @@ def run_recipe(
     save_models: bool = True,
     device: torch.device | str = "cpu",
     run_cache: RunCache | None = None,
+    evict_models: bool = False,
 ) -> Metrics:
     """Run a recipe into a run folder; a run that was killed resumes, and one that is complete is only read.
 
@@ -51,6 +52,8 @@ def run_recipe(
         save_models: Save the checkpoints in the run folder too.
         device: Where to compute.
         run_cache: What earlier runs of this process have loaded.
+        evict_models: Delete large models of the poison from the cache when the run is complete: no other run needs
+            them. What runs share stays.
 
     Returns:
         The metrics, as written to `metrics.json`.
@@ -64,7 +67,9 @@ def run_recipe(
     with _timed(seconds, "data"):
         # everything that can be refused is refused before hours of training
         run = prepare_run(recipe, run_cache, progress, torch.device(device))
-    stages = RunStages(run, out, ContentCache(), run_cache, progress, save_models, seconds)
+    stages = RunStages(
+        run, out, ContentCache(), run_cache, progress, save_models, seconds, evict=evict_models
+    )
     if (metrics := _complete_run(out, stages, run_cache)) is not None:
         progress.say(
             f"{out}: is complete, with the same recipe, data, models and code: nothing is computed"
@@ -73,7 +78,9 @@ def run_recipe(
     stages.inputs  # noqa: B018 - an image that cannot be read is refused now too
     # nothing is written before all of it has been accepted
     with held_folder(out, recipe):
-        return _make_run(run, stages, out, progress, run_cache, seconds)
+        metrics = _make_run(run, stages, out, progress, run_cache, seconds)
+        stages.evict_own()
+        return metrics
 
 
 def _measured_key(stages: RunStages, run_cache: RunCache) -> CacheKey:

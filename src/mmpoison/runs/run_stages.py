@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -35,7 +35,13 @@ from mmpoison.runs.prepared_run import PreparedRun
 from mmpoison.runs.progress import RunProgress
 from mmpoison.runs.recipe import CLEAN_FINETUNE, SterilizePart
 from mmpoison.runs.run_cache import RunCache
-from mmpoison.runs.trained_models import TrainedModel, link_log, read_model, store_model
+from mmpoison.runs.trained_models import (
+    TrainedModel,
+    link_log,
+    read_model,
+    store_model,
+    weights_bytes,
+)
 from mmpoison.runs.training_probe import TrainingProbe
 from mmpoison.runs.verdicts import Verdicts, read_verdicts, store_verdicts
 from mmpoison.training.callbacks import chain_callbacks
@@ -48,6 +54,12 @@ from mmpoison.training.settings import TrainingSettings
 from mmpoison.training.states import Checkpoints
 
 SUSPECTS = ("poisoned", "filtered", "robust", "sterilized")
+
+LARGEST_CACHED = 64 << 20
+"""Models of one run alone that store more bytes of weights leave the cache with it, where `evict` says so."""
+
+OF_ONE_RUN = "of_one_run"
+"""In the note of a cache entry: it was made by such a run, for itself."""
 
 REORDERED = "clean_model_reordered"
 """The clean model again, trained on the same pairs in another order: what drifts without any poison."""
@@ -248,6 +260,7 @@ class RunStages:
         save_models: Save the checkpoints in the run folder too.
         seconds: Of each stage that was made here.
         made: For each stage its key, and whether it was `made` here, or found in the `cache` or the `run folder`.
+        evict: No other run needs the models of this one's poison: `evict_own` may delete them.
     """
 
     run: PreparedRun
@@ -258,11 +271,18 @@ class RunStages:
     save_models: bool
     seconds: dict[str, float] = field(default_factory=dict)
     made: dict[str, dict[str, str]] = field(default_factory=dict)
+    evict: bool = False
 
     @cached_property
     def keys(self) -> dict[str, CacheKey]:
         """The stages by name."""
-        return stage_keys(self.run, self.run_cache)
+        keys = stage_keys(self.run, self.run_cache)
+        if not self.evict:
+            return keys
+        return {
+            name: replace(key, note={**key.note, OF_ONE_RUN: True}) if name in SUSPECTS else key
+            for name, key in keys.items()
+        }
 
     @cached_property
     def inputs(self) -> PairInputs:
@@ -421,6 +441,22 @@ class RunStages:
         if part.training is not None:
             facts["learning_rate"] = part.training.learning_rate
         return model, SterilizeFacts.of(facts)
+
+    def evict_own(self) -> None:
+        """Delete large models of this run's poison from the cache, if it made them for itself; the run is complete.
+
+        One that another command made or resumed for itself stays. A model in use by another process is made again
+        there.
+        """
+        if not self.evict:
+            return
+        for name in SUSPECTS:
+            entry = self.store.entry(self.keys[name]) if name in self.keys else None
+            if entry is None or weights_bytes(entry.path) <= LARGEST_CACHED:
+                continue
+            note = entry.about.get("note")
+            if isinstance(note, dict) and note.get(OF_ONE_RUN) is True:
+                self.store.delete(entry)
 
     # -- one model ------------------------------------------------------------------------------------------------
 

@@ -97,6 +97,12 @@ def read_model(
     return result, [ProbeRecord.of(probe, folder / FACTS) for probe in facts["looks"]]
 
 
+def weights_bytes(folder: Path) -> int:
+    """Return the size of the weights that `store_model` wrote; 0 if there are none."""
+    file = folder / WEIGHTS
+    return file.stat().st_size if file.is_file() else 0
+
+
 def link_log(folder: Path, out: Path) -> None:
     """Put the log of a training into a run folder; as a hard link where the disk allows it."""
     for file in sorted(folder.glob("log/*")):

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Generator, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,15 +14,12 @@ from torch import Tensor, nn
 
 from mmpoison.base.seeding import generator
 from mmpoison.errors import InputError
-from mmpoison.models.batches import run_in_batches
+from mmpoison.models.batches import ahead, pinned_for, run_in_batches
 from mmpoison.models.dual_encoder import DualEncoder
 from mmpoison.models.inputs import PairInputs, ProgressFor, Rows
 from mmpoison.training.frozen import BATCH, Side, frozen_outputs
 from mmpoison.training.objective import Objective
 from mmpoison.training.parts import Role, TrainedPart
-
-A = TypeVar("A")
-B = TypeVar("B")
 
 Loaded = tuple[tuple[Tensor, ...], tuple[Tensor, ...]]
 """Images and captions of some pairs, on the CPU: a tensor for each view."""
@@ -43,26 +38,6 @@ class Request:
     pairs: Rows
     seed: int
     stream: str
-
-
-def ahead(items: Iterable[A], prepare: Callable[[A], B]) -> Iterator[B]:
-    """Prepare items in order, each while the one before is in use.
-
-    >>> list(ahead([1, 2, 3], str))
-    ['1', '2', '3']
-    """
-    pending: deque[Future[B]] = deque()
-    with ThreadPoolExecutor(1, "feed") as pool:
-        try:
-            for item in items:
-                pending.append(pool.submit(prepare, item))
-                if len(pending) > 1:
-                    yield pending.popleft().result()
-            while pending:
-                yield pending.popleft().result()
-        finally:
-            for future in pending:
-                future.cancel()
 
 
 class _FeedSide:
@@ -141,8 +116,7 @@ class _FeedSide:
             if view is not None:
                 name = f"{request.stream}/{self.side}/{number}"
                 one = self._view(view, plain, request.pairs, generator(request.seed, name))
-            # from pinned memory a copy to the GPU does not wait
-            loaded.append(one.pin_memory() if self.student.device.type == "cuda" else one)
+            loaded.append(pinned_for(self.student.device, one))
         return tuple(loaded)
 
     def _load_rows(self, rows: Rows) -> Tensor:
@@ -186,7 +160,8 @@ class _FeedSide:
             self.student,
             rows[order],
             BATCH[self.side],
-            lambda part: self.encode(self._load_rows(part), self.student),
+            self._load_rows,
+            lambda loaded: self.encode(loaded, self.student),
         )
         embedded = np.empty_like(in_order)
         embedded[order] = in_order

@@ -107,16 +107,17 @@ def _compute(
         else np.arange(len(rows))
     )
 
-    def encode(batch: Rows) -> Tensor:
+    load = inputs.load_images if side == "image" else inputs.load_texts
+
+    def encode(loaded: Tensor) -> Tensor:
         if side == "image" and head:
-            return encoder.image_head(inputs.image_trunk(encoder, inputs.load_images(batch)))
+            return inputs.encode_images(encoder, loaded)
         if side == "image":
-            return inputs.image_before_head(encoder, inputs.load_images(batch))
-        features = inputs.text_trunk(encoder, inputs.load_texts(batch))
-        return encoder.text_head(features) if head else features
+            return inputs.image_before_head(encoder, loaded)
+        return inputs.encode_texts(encoder, loaded) if head else inputs.text_trunk(encoder, loaded)
 
     in_order = torch.from_numpy(
-        run_in_batches(encoder, rows[order], BATCH[side], encode, progress=progress)
+        run_in_batches(encoder, rows[order], BATCH[side], load, encode, progress=progress)
     )
     result = torch.empty_like(in_order)
     result[torch.from_numpy(order)] = in_order

@@ -30,7 +30,8 @@ def autocast(
 def has_bf16(device: torch.device) -> bool:
     """Return whether the device multiplies bf16 matrices in hardware."""
     if device.type == "cuda":
-        return bool(torch.cuda.is_bf16_supported())
+        # older GPUs emulate it, which is slow
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     # private in torch, so absent in some releases; then 32-bit is the safe answer
     check = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
     return bool(device.type == "cpu" and check is not None and check())

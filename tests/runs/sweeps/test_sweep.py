@@ -145,6 +145,33 @@ def test_a_worker_that_is_killed_is_replaced(
     assert len(workers) == 2
 
 
+def test_on_gpus_a_run_gets_the_one_of_its_worker(
+    make_sweep: MakeSweep, tmp_path: Path, own_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5,7")
+    seen: list[tuple[list[str], list[str | None]]] = []
+
+    def run(self: Any, tasks: list[Any], workers: list[Any]) -> None:
+        seen.append(([task.device for task in tasks], [worker._gpu for worker in workers]))
+
+    monkeypatch.setattr("mmpoison.runs.sweeps.sweep.Dispatch.run", run)
+    sweep = make_sweep({"grid": {"attack.samples": [1, 2, 3]}})
+    run_sweep(sweep, tmp_path / "each", workers=None, device="auto")
+    run_sweep(sweep, tmp_path / "three", workers=3, device="auto")
+    run_sweep(sweep, tmp_path / "last", workers=2, device="cuda:1")
+    run_sweep(sweep, tmp_path / "cpu", workers=2, device="cpu")
+    assert seen == [
+        (["cuda"] * 3, ["5", "7"]),
+        (["cuda"] * 3, ["5", "7", "5"]),
+        (["cuda"] * 3, ["7", "7"]),
+        (["cpu"] * 3, [None, None]),
+    ]
+
+
 def test_models_that_goals_share_are_measured_once(
     make_sweep: MakeSweep, tmp_path: Path, own_cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

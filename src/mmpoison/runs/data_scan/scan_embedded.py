@@ -62,6 +62,7 @@ from mmpoison.runs.data_scan.sources import OpenedSource
 from mmpoison.runs.data_scan.verdict import ALIGNED, FEWEST_PAIRS, Finding
 from mmpoison.runs.progress import RunProgress
 from mmpoison.runs.sweeps.dispatch import make_workers
+from mmpoison.runs.sweeps.placement import Placement
 from mmpoison.statistics import Estimate, true_pair_auroc
 
 LEVEL = 0.01
@@ -129,8 +130,8 @@ def scan_embedded(
     key = source_key(
         source, version=__version__, seed=settings.seed, sample=settings.sample, planted=2
     )
-    count = min(workers, max(1, len(source.shards)))
-    crew = make_workers(count, threads, ray, alone_here=True)
+    placement = Placement(workers, "cpu", threads, ray=ray)
+    crew = make_workers(placement, len(source.shards), alone_here=True)
     if claim_work(passes, key):
         progress.say(f"{work}: resuming a scan that was stopped")
     try:

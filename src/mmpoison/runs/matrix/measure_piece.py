@@ -18,6 +18,7 @@ from mmpoison.attacks.catalogue import build_attack
 from mmpoison.attacks.goal import Goal
 from mmpoison.attacks.surrogate import Surrogate, nearest_classes
 from mmpoison.base.content_cache import ContentCache, digest_of
+from mmpoison.base.devices import find_device
 from mmpoison.base.files import plain_name
 from mmpoison.base.seeding import generator
 from mmpoison.defenses.catalogue import (
@@ -86,7 +87,7 @@ class PieceTask:
         piece: Row, goals and seed.
         recipe: The recipe of the matrix, with the chosen rows and columns.
         out: The folder of the piece: one Parquet file a column.
-        device: Where to compute.
+        device: Where to compute, as the worker finds it (`find_device`).
     """
 
     piece: Piece
@@ -136,7 +137,7 @@ class PieceTask:
             return
         run_cache = loaded()
         recipe = row_recipe(self.recipe, self.row, self.piece)
-        device = torch.device(self.device)
+        device = find_device(self.device)
         # mistakes of the user stop the matrix; what only this goal lacks becomes a note
         run_cache.pairs(recipe.data, recipe.seed)
         run_cache.encoder(recipe.model.name, trust=recipe.model.trust, device=device)
@@ -233,7 +234,7 @@ def _empty(task: PieceTask, column: str) -> MatrixCell:
         kind=kind,
         needs=", ".join(needs),
         tool_version=__version__,
-        device=task.device,
+        device=find_device(task.device).type,
     )
 
 

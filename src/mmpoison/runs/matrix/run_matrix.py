@@ -27,6 +27,7 @@ from mmpoison.runs.recipe import Recipe
 from mmpoison.runs.run_cache import RunCache
 from mmpoison.runs.sweeps.dispatch import Dispatch, Failure, OnChange, SweepState, make_workers
 from mmpoison.runs.sweeps.folder import FAILURES
+from mmpoison.runs.sweeps.placement import place_workers
 
 NOT_COMPARED = ("matrix", "sweep", "attack", "seed")
 """Keys of the recipe that a piece does not depend on."""
@@ -66,7 +67,7 @@ def plan_matrix(
     Args:
         recipe: A recipe with a section `matrix`, of the rows and columns that are asked for.
         out: The folder of the matrix, which may hold pieces.
-        device: Where each worker computes.
+        device: Where each worker computes, as it finds it (`find_device`).
         tuning: Only the goal and the seed on which settings are chosen.
 
     Raises:
@@ -91,7 +92,7 @@ def run_matrix(
     recipe: Recipe,
     out: Path,
     *,
-    workers: int = 1,
+    workers: int | None = 1,
     threads: int = 1,
     retries: int = 1,
     ray: str | None = None,
@@ -104,11 +105,11 @@ def run_matrix(
     Args:
         recipe: As for `plan_matrix`.
         out: The folder: new, empty, or of the same matrix with other rows, columns, goals or seeds.
-        workers: Processes, each with one piece at a time.
+        workers: Processes, each with one piece at a time; None for one a GPU, or as many as cores.
         threads: Threads of each.
         retries: How often a piece is repeated that crashed or met an error of the machine.
         ray: Address of a Ray cluster whose workers do it, or `local`; by default processes of this machine.
-        device: Where each worker computes.
+        device: Where the workers compute: `auto`, `cpu`, `cuda` (each on one GPU, in turn) or `cuda:N`.
         tuning: Only the goal and the seed on which settings are chosen.
         on_change: Called with the state, twice a second and at each change.
 
@@ -116,13 +117,14 @@ def run_matrix(
         The state at the end; its counts are pieces.
 
     Raises:
-        InputError: As `plan_matrix`, or if there is no such cluster.
+        InputError: As `plan_matrix`, or if there is no such device or cluster.
     """
-    plan = plan_matrix(recipe, out, device=device, tuning=tuning)
+    placement = place_workers(workers, device, threads=threads, ray=ray)
+    plan = plan_matrix(recipe, out, device=placement.device, tuning=tuning)
     state = SweepState(len(plan.tasks), found=len(plan.tasks) - len(plan.todo))
     if plan.todo:
         # a cluster that is not there is refused before anything is written
-        crew = make_workers(min(workers, len(plan.todo)), threads, ray)
+        crew = make_workers(placement, len(plan.todo))
     _claim(recipe, out, tuning)
     folders = {task.id: task for task in plan.tasks}
 

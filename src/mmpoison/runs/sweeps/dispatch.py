@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+from mmpoison.runs.sweeps.placement import Placement
 from mmpoison.runs.sweeps.workers import LocalWorker, Reply, Task, ThisProcess, Worker
 
 POLL, SHOW_EVERY = 0.02, 0.5
@@ -55,28 +56,30 @@ class SweepState:
 OnChange = Callable[[SweepState], None]
 
 
-def make_workers(
-    count: int, threads: int, ray: str | None, *, alone_here: bool = False
-) -> Sequence[Worker]:
+def make_workers(placement: Placement, tasks: int, *, alone_here: bool = False) -> Sequence[Worker]:
     """Make workers on this machine or on a Ray cluster.
 
     Args:
-        count: How many.
-        threads: Threads of each.
-        ray: Address of a cluster, or None.
+        placement: How many, and where.
+        tasks: How many tasks there are; no more workers are made.
         alone_here: A single worker that is on no cluster does its tasks in this process.
 
     Raises:
-        InputError: If there is no such cluster.
+        InputError: If there is no such cluster, or it lacks a GPU that is asked for.
     """
+    threads, ray = placement.threads, placement.ray
+    count = max(1, min(placement.count, tasks))
     if ray is None and count == 1 and alone_here:
         return [ThisProcess()]
     if ray is None:
-        return [LocalWorker(threads) for _ in range(count)]
-    from mmpoison.runs.sweeps.ray_workers import RayWorker, connect
+        return [LocalWorker(threads, placement.gpu(number)) for number in range(count)]
+    from mmpoison.runs.sweeps.ray_workers import RayWorker, cluster_gpus, connect
 
     connect(ray, count, threads)
-    return [RayWorker(threads) for _ in range(count)]
+    gpus = cluster_gpus(placement.device)
+    if gpus and placement.by_cluster:
+        count = max(1, min(gpus, tasks))
+    return [RayWorker(threads, gpus=1 if gpus else 0) for _ in range(count)]
 
 
 class Dispatch:

@@ -13,8 +13,9 @@ from mmpoison.base.content_cache import CacheKey, ContentCache
 from mmpoison.runs.prepared_run import prepare_run
 from mmpoison.runs.progress import SilentProgress
 from mmpoison.runs.run_cache import RunCache
-from mmpoison.runs.run_stages import stage_keys
+from mmpoison.runs.run_stages import LARGEST_CACHED, SUSPECTS, stage_keys
 from mmpoison.runs.sweeps.folder import SweepFolder
+from mmpoison.runs.sweeps.own_models import evicting_runs, saves_models
 from mmpoison.runs.sweeps.sweep_runs import Sweep, SweepRun
 
 LOOKED_AT = 12
@@ -29,7 +30,7 @@ class StagePlan:
         cached: How many are cached.
         to_run: How many are not.
         seconds: What these will take in one worker; None if no stage like them has been made here.
-        bytes: What these will take on the disk; None likewise.
+        bytes: What these will leave on the disk; None likewise.
     """
 
     cached: int
@@ -61,6 +62,7 @@ def plan_sweep(
     *,
     threads: int = 1,
     device: str = "cpu",
+    save_models: bool | None = None,
     on_look: Callable[[int, int], None] = lambda done, total: None,
 ) -> SweepPlan:
     """List the stages of a sweep's runs, cached or still to run, without running any.
@@ -70,6 +72,7 @@ def plan_sweep(
         out: Its folder, which may hold complete ones.
         threads: Of a worker.
         device: Where it computes.
+        save_models: As for `run_sweep`.
         on_look: Called with (done, total).
 
     Raises:
@@ -90,6 +93,8 @@ def plan_sweep(
         torch.set_num_threads(before)
     cache = ContentCache()
     paces = _paces(cache)
+    evicting = evicting_runs(sweep, save_models=saves_models(sweep, save_models))
+    leaving = SUSPECTS if all(run.id in evicting for run in looked) else ()
     for name, distinct in keys.items():
         to_run = [key for key in distinct.values() if key not in cache]
         # a stage that the runs share does not grow with their number
@@ -101,7 +106,8 @@ def plan_sweep(
             seconds = (
                 None if pace is None or seconds is None else seconds + pace[0] * key.note["work"]
             )
-            size = None if pace is None or size is None else size + pace[1]
+            leaves = pace is not None and name in leaving and pace[1] > LARGEST_CACHED
+            size = None if pace is None or size is None else size + (0.0 if leaves else pace[1])
         plan.stages[name] = StagePlan(
             round(grow * (len(distinct) - len(to_run))),
             round(grow * len(to_run)),

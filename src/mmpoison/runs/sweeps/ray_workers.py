@@ -53,6 +53,26 @@ def connect(address: str, workers: int, threads: int) -> None:
         raise InputError(f"--ray {address}: no Ray cluster answers ({reason})") from None
 
 
+def cluster_gpus(device: str) -> int:
+    """Count the GPUs of the cluster that workers may take; 0 if they compute on the CPU.
+
+    Args:
+        device: `auto`, `cpu` or `cuda`.
+
+    Raises:
+        InputError: If the device is `cuda` and the cluster has no GPU.
+    """
+    if device == "cpu":
+        return 0
+    ray = require("ray", "--ray needs Ray")
+    count = int(ray.cluster_resources().get("GPU", 0))
+    if device == "cuda" and not count:
+        raise InputError(
+            f"--device {device}: the Ray cluster has no GPU: write auto or cpu, or start a node with --num-gpus"
+        )
+    return count
+
+
 def _knock(address: str) -> None:
     """Refuse an address where nothing listens."""
     parts = re.fullmatch(
@@ -69,10 +89,15 @@ def _knock(address: str) -> None:
 
 
 class RayWorker:
-    """An actor of a Ray cluster."""
+    """An actor of a Ray cluster.
 
-    def __init__(self, threads: int) -> None:
-        self._threads = threads
+    Args:
+        threads: Of its process, and the cores that Ray reserves for it.
+        gpus: GPUs that Ray reserves for it; it sees no others.
+    """
+
+    def __init__(self, threads: int, gpus: int = 0) -> None:
+        self._threads, self._gpus = threads, gpus
         self._actor: Any = None
         self._begun: Any = None
         self._reply: Any = None
@@ -84,10 +109,13 @@ class RayWorker:
         import ray
 
         if self._actor is None:
-            runner = ray.remote(_Actor).options(num_cpus=self._threads, max_concurrency=2)
+            runner = ray.remote(_Actor).options(
+                num_cpus=self._threads, num_gpus=self._gpus, max_concurrency=2
+            )
             self._actor = runner.remote(self._threads, str(Path.cwd()))
             self._begun = self._actor.pid.remote()
-            self.at, self.waits = "waiting for a free core", True
+            free = "GPU" if self._gpus else "core"
+            self.at, self.waits = f"waiting for a free {free}", True
         else:
             self.at = "running"
         self._reply = self._actor.do.remote(task)

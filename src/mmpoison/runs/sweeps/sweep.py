@@ -12,6 +12,8 @@ from pathlib import Path
 from mmpoison.runs.recipe import Recipe
 from mmpoison.runs.sweeps.dispatch import Dispatch, OnChange, SweepState, make_workers
 from mmpoison.runs.sweeps.folder import SweepFolder
+from mmpoison.runs.sweeps.own_models import evicting_runs, saves_models
+from mmpoison.runs.sweeps.placement import place_workers
 from mmpoison.runs.sweeps.sweep_runs import Sweep, SweepRun
 from mmpoison.runs.sweeps.workers import RunTask
 
@@ -20,7 +22,7 @@ def run_sweep(
     sweep: Sweep,
     out: Path,
     *,
-    workers: int = 1,
+    workers: int | None = 1,
     threads: int = 1,
     retries: int = 1,
     ray: str | None = None,
@@ -36,34 +38,38 @@ def run_sweep(
     Args:
         sweep: The runs.
         out: The folder: new, empty, or of an earlier try.
-        workers: Processes, each with one run at a time.
+        workers: Processes, each with one run at a time; None for one a GPU, or as many as cores.
         threads: Threads of each.
         retries: How often a run is repeated that crashed or met an error of the machine; an input that is refused is
             not tried again.
         ray: Address of a Ray cluster whose workers do it, or `local`; by default processes of this machine.
-        device: Where each worker computes.
-        save_models: Save the checkpoints in the run folders; by default what the recipe says.
+        device: Where the workers compute: `auto`, `cpu`, `cuda` (each on one GPU, in turn) or `cuda:N`.
+        save_models: Save the checkpoints in the run folders; by default what the recipe says. Where they are not
+            saved and there are many goals, large models of single goals leave the cache too (`own_models`).
         on_change: Called with the state, twice a second and at each change.
 
     Returns:
         The state at the end.
 
     Raises:
-        InputError: If the folder is another sweep's, or there is no such cluster.
+        InputError: If the folder is another sweep's, or there is no such device or cluster.
     """
     folder = SweepFolder(out)
     folder.check(sweep)
     missing = folder.missing(sweep)
-    keep = sweep.part.models if save_models is None else save_models
+    keep = saves_models(sweep, save_models)
+    evicting = evicting_runs(sweep, save_models=keep)
     state = SweepState(len(sweep.runs), found=len(sweep.runs) - len(missing))
     if missing:
         # a cluster that is not there is refused before anything is written
-        crew = make_workers(min(workers, len(missing)), threads, ray)
+        placement = place_workers(workers, device, threads=threads, ray=ray)
+        crew = make_workers(placement, len(missing))
     folder.claim(sweep)
     if missing:
         try:
             Dispatch(state, retries, on_change, folder.write_failures).run(
-                [_task(folder, run, keep, device) for run in missing], crew
+                [_task(folder, run, keep, placement.device, run.id in evicting) for run in missing],
+                crew,
             )
         finally:
             for worker in crew:
@@ -73,9 +79,9 @@ def run_sweep(
     return state
 
 
-def _task(folder: SweepFolder, run: SweepRun, keep: bool, device: str) -> RunTask:
+def _task(folder: SweepFolder, run: SweepRun, keep: bool, device: str, evict: bool) -> RunTask:
     group = shared_part(run.recipe)
-    return RunTask(run.id, run.recipe, folder.run_folder(run.id), keep, device, group)
+    return RunTask(run.id, run.recipe, folder.run_folder(run.id), keep, device, group, evict)
 
 
 def shared_part(recipe: Recipe) -> str:

@@ -11,6 +11,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from mmpoison.base.devices import find_device, only_gpu
 from mmpoison.base.processes import begin_worker
 from mmpoison.errors import InputError, ResultError
 from mmpoison.runs.progress import Progress, RunProgress
@@ -66,8 +67,9 @@ class RunTask:
         recipe: The whole recipe.
         out: The run folder.
         save_models: Save the checkpoints in the run folder.
-        device: Where to compute.
+        device: Where to compute, as the worker finds it (`find_device`).
         group: Tasks of one group share data and a clean model.
+        evict_models: Delete large models that only this run needs from the cache when it is complete.
     """
 
     id: str
@@ -76,6 +78,7 @@ class RunTask:
     save_models: bool
     device: str
     group: str
+    evict_models: bool = False
 
     def run(self, loaded: Callable[[], RunCache], progress: RunProgress) -> None:
         """Run the recipe, if another sweep has not done it."""
@@ -87,8 +90,9 @@ class RunTask:
                 self.out,
                 progress=progress,
                 save_models=self.save_models,
-                device=self.device,
+                device=find_device(self.device),
                 run_cache=loaded(),
+                evict_models=self.evict_models,
             )
 
 
@@ -191,8 +195,13 @@ class TaskProgress:
         return step
 
 
-def environment(threads: int) -> dict[str, str]:
-    """Return the environment of a worker process, set before torch is imported there."""
+def environment(threads: int, gpu: str | None = None) -> dict[str, str]:
+    """Return the environment of a worker process, set before torch is imported there.
+
+    Args:
+        threads: Of the process.
+        gpu: The one GPU that it sees, as `CUDA_VISIBLE_DEVICES` names it; None leaves what it inherits.
+    """
     from mmpoison.base.cache_folder import cache_folder
 
     number = str(threads)
@@ -200,6 +209,7 @@ def environment(threads: int) -> dict[str, str]:
         "OMP_NUM_THREADS": number,
         "MKL_NUM_THREADS": number,
         "MMPOISON_CACHE": str(cache_folder().absolute()),
+        **({} if gpu is None else only_gpu(gpu)),
         **({"PYTHONPATH": os.environ["PYTHONPATH"]} if "PYTHONPATH" in os.environ else {}),
     }
 
@@ -227,10 +237,15 @@ class ThisProcess:
 
 
 class LocalWorker:
-    """A process on this machine, which gets its tasks through a pipe."""
+    """A process on this machine, which gets its tasks through a pipe.
 
-    def __init__(self, threads: int) -> None:
-        self._threads = threads
+    Args:
+        threads: Of the process.
+        gpu: The one GPU that it sees, as `CUDA_VISIBLE_DEVICES` names it.
+    """
+
+    def __init__(self, threads: int, gpu: str | None = None) -> None:
+        self._threads, self._gpu = threads, gpu
         self._process: Any = None
         self._pipe: Any = None
         self.at = ""
@@ -250,7 +265,7 @@ class LocalWorker:
     def _start(self) -> None:
         context = multiprocessing.get_context("spawn")
         self._pipe, theirs = context.Pipe()
-        own = environment(self._threads)
+        own = environment(self._threads, self._gpu)
         before = {name: os.environ.get(name) for name in own}
         os.environ.update(own)
         try:
