@@ -83,7 +83,8 @@ class _Tokens:
     def of(cls, n: int, length: int, last: Tensor | None) -> _Tokens:
         """Leave out what comes after the last token that is needed of each sequence, shape `(n,)`."""
         # whoever computes without gradients has captions of one length together
-        if last is None or not torch.is_grad_enabled():
+        # nor on a GPU, which would have to wait until the number of tokens is known
+        if last is None or last.device.type != "cpu" or not torch.is_grad_enabled():
             return cls(n, length, None)
         needed = torch.arange(length, device=last.device) <= last[:, None]
         kept = needed.flatten().nonzero()[:, 0]
