@@ -113,6 +113,31 @@ def test_what_is_not_clear_is_one_line(cli: Cli, tmp_path: Path) -> None:
     assert "given twice" in cli("train", "--data", file, "--model", "x", "--out", "y", *twice).err
 
 
+def test_absolute_paths_elsewhere_name_the_data_root(
+    cli: Cli, own_table: Path, tmp_path: Path
+) -> None:
+    images = own_table.parent / "images"
+    file = tmp_path / "absolute.csv"
+    with own_table.open(encoding="utf-8", newline="") as stream, file.open("w", newline="") as out:
+        rows, written = csv.DictReader(stream, delimiter=";"), csv.writer(out)
+        written.writerow(["image", "caption"])
+        written.writerows([images / row["Datei"], row["Satz"]] for row in rows)
+    done = cli("data", "verify", file, "--no-images")
+    assert done.code == 2
+    # what the line says to add is what it takes
+    start = f"mmpoison: {file}: no image path is in the folder {str(tmp_path)!r}: all are in {images}"
+    assert done.err.startswith(start)
+    said = done.err.rstrip("\n").rpartition("give --data-root ")[2]
+    assert Path(said) == images
+    assert cli("data", "verify", file, "--no-images", "--data-root", said).code == 0
+    # one image elsewhere: the others are read, and the warning says what to do
+    with file.open("a") as out:
+        out.write("/elsewhere/1.jpg,a sheep\n")
+    some = cli("data", "verify", file, "--no-images", "--data-root", said)
+    line = "image path '/elsewhere/1.jpg' leaves the folder, it is refused: give the folder of all images with --data-root"
+    assert line in " ".join((some.out + some.err).split())
+
+
 def test_options_of_a_recipes_data_come_from_the_command(cli: Cli, own_table: Path) -> None:
     done = cli("run", "openmoji", "--option", "no_such_option=1", "--dry-run")
     assert done.code == 2
