@@ -11,16 +11,42 @@ from typing import Any
 
 import pytest
 from tests.cli.test_help import VERBS
+from typer.main import get_command
 
+from mmpoison.cli.app import app
 from mmpoison.datasets import load_dataset
 from mmpoison.pairs.folder import save_pairs
 
 Cli = Callable[..., Any]
 
-TAKE_DATA = {
-    *((name,) for name in ("scan", "poison", "train", "evaluate", "filter", "sterilize", "review")),
-    *(("data", name) for name in ("split", "convert", "verify")),
+NAMES_OF_DATA = ("a data set's name", "Pairs in any format", "A clean data set", "of pairs, or hf:")
+"""What the help of an option or argument says that takes pairs of any format."""
+
+FORMAT_IS_PRINTED = {
+    ("evaluate",): "--format says how results are printed: there it is --data-format",
 }
+NO_DATA: dict[tuple[str, ...], str] = {
+    ("run",): "a recipe names its data and their format; --data-root and --option change them",
+    ("sweep",): "a recipe names its data and their format; --data-root and --option change them",
+    ("data", "list"): "takes a registered name alone: it reads no pairs",
+    ("data", "build"): "takes a registered name alone, and the options of its making",
+}
+"""Verbs near data that take no path of pairs, and why."""
+
+
+def takes_data(path: tuple[str, ...]) -> bool:
+    """Whether a verb takes pairs of any format: by an option `--data`, or an argument that says so."""
+    command: Any = get_command(app)
+    for name in path:
+        command = command.commands[name]
+    return any(
+        "--data" in parameter.opts
+        or any(words in (getattr(parameter, "help", "") or "") for words in NAMES_OF_DATA)
+        for parameter in command.params
+    )
+
+
+TAKE_DATA = {path for path in VERBS if takes_data(path)}
 NOTICE = "columns: image = Datei, caption = Satz (guessed from their content)"
 
 
@@ -41,11 +67,26 @@ def own_table(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "daten.csv"
 
 
+def test_the_verbs_that_take_data_are_found() -> None:
+    wanted = ("scan", "poison", "train", "evaluate", "filter", "sterilize", "review", "search")
+    found = {(name,) for name in wanted}
+    found |= {("data", name) for name in ("split", "convert", "verify")}
+    assert found == TAKE_DATA
+    # whoever adds --data to one of these takes it from the exceptions
+    assert not TAKE_DATA & set(NO_DATA)
+    assert set(NO_DATA) <= set(VERBS)
+
+
+@pytest.mark.parametrize("path", sorted(set(VERBS) - TAKE_DATA - set(NO_DATA)), ids=" ".join)
+def test_no_other_verb_says_how_data_are_read(cli: Cli, path: tuple[str, ...]) -> None:
+    """A verb that reads data under another name is found by the options that only data have."""
+    assert "--data-root" not in cli(*path, "--help").out
+
+
 @pytest.mark.parametrize("path", sorted(TAKE_DATA), ids=" ".join)
 def test_every_verb_that_takes_data_says_how_it_is_read(cli: Cli, path: tuple[str, ...]) -> None:
-    assert path in VERBS
     shown = cli(*path, "--help").out
-    form = "--data-format" if path == ("evaluate",) else "--format"
+    form = "--data-format" if path in FORMAT_IS_PRINTED else "--format"
     for option in (form, "--data-root", "--option"):
         assert f"{option} " in shown, option
     assert "How the data are read" in shown
