@@ -166,7 +166,9 @@ def test_absolute_paths_elsewhere_name_the_data_root(
     done = cli("data", "verify", file, "--no-images")
     assert done.code == 2
     # what the line says to add is what it takes
-    start = f"mmpoison: {file}: no image path is in the folder {str(tmp_path)!r}: all are in {images}"
+    start = (
+        f"mmpoison: {file}: no image path is in the folder {str(tmp_path)!r}: all are in {images}"
+    )
     assert done.err.startswith(start)
     said = done.err.rstrip("\n").rpartition("give --data-root ")[2]
     assert Path(said) == images
@@ -175,8 +177,8 @@ def test_absolute_paths_elsewhere_name_the_data_root(
     with file.open("a") as out:
         out.write("/elsewhere/1.jpg,a sheep\n")
     some = cli("data", "verify", file, "--no-images", "--data-root", said)
-    line = "image path '/elsewhere/1.jpg' leaves the folder, it is refused: give the folder of all images with --data-root"
-    assert line in " ".join((some.out + some.err).split())
+    line = "image path '/elsewhere/1.jpg' leaves the folder, it is refused: give the folder of all images with "
+    assert f"{line}--data-root" in " ".join((some.out + some.err).split())
 
 
 def test_options_of_a_recipes_data_come_from_the_command(cli: Cli, own_table: Path) -> None:

@@ -35,13 +35,15 @@ def test_no_path_has_no_folder() -> None:
     assert OutsidePaths().folder is None
 
 
-@pytest.mark.parametrize(("name", "shown"), [("photos", ""), ("my photos", "'"), ("x\x1b[31m", "'")])
+@pytest.mark.parametrize(
+    ("name", "shown"), [("photos", ""), ("my photos", "'"), ("x\x1b[31m", "'")]
+)
 def test_the_line_is_one_that_a_shell_takes(tmp_path: Path, name: str, shown: str) -> None:
     folder = tmp_path / name
     folder.mkdir()
     outside = OutsidePaths()
     outside.add(f"{folder}/1.jpg")
-    line = outside.refusal("a.csv", Path("."))
+    line = outside.refusal("a.csv", Path())
     assert line.isprintable()
     plain = f"{folder}".replace("\x1b", "\\x1b")
     assert line.endswith(f"give --data-root {shown}{plain}{shown}")

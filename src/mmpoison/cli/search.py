@@ -57,7 +57,8 @@ def search(
         list[str] | None,
         typer.Option(
             "--data",
-            help="Pairs in any format, or a data set's name; repeat it to switch between several, which are all read the same way.",
+            help="Pairs in any format, or a data set's name; repeat it to switch between several, which are all read "
+            "the same way.",
         ),
     ] = None,
     demo: Annotated[

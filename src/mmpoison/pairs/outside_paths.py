@@ -22,7 +22,7 @@ class OutsidePaths:
             self._plain = False
         if not self._plain:
             return
-        folder = os.path.dirname(path)
+        folder = path.rpartition("/")[0].rstrip("/") or "/"
         if self._common is None:
             self._common = folder
         elif folder != self._common and not folder.startswith(f"{self._common}/"):
@@ -47,7 +47,9 @@ class OutsidePaths:
 the paths, or write them relative to a folder and give it with --data-root"
         """
         folder = self.folder or "/"
-        line = f"{what}: no image path is in the folder {str(root)!r}: all are in {one_line(folder)}"
+        line = (
+            f"{what}: no image path is in the folder {str(root)!r}: all are in {one_line(folder)}"
+        )
         if not _is_folder(folder):
             return (
                 f"{line}, which is not on this machine: correct the paths, or write them relative to a folder and "
