@@ -45,6 +45,8 @@ def test_an_interval_ends_where_its_number_does(
 ) -> None:
     summary = of(column, values).measured(column).summary
     assert summary is not None
+    assert summary.low is not None
+    assert summary.high is not None
     low, high = t_interval(values)
     assert summary.low == pytest.approx(max(low, least), abs=1e-6)
     assert summary.high == pytest.approx(min(high, largest), abs=1e-6)
