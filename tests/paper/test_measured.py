@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from mmpoison.paper.measured import MAIN, Results, change
+from mmpoison.paper.measured import Results, change
+from mmpoison.reporting.tidy import MAIN
 
 SHARES = st.lists(st.floats(0, 1, width=32), min_size=2, max_size=6)
 
