@@ -92,7 +92,8 @@ def report(
     bundle: Annotated[
         Path | None,
         typer.Option(
-            help="Pack one run into this .zip file, from which others run it again: no images, no weights.",
+            help="Pack a run, or all runs of a sweep, into this .zip file, from which others run them again: "
+            "no images, no weights.",
             rich_help_panel="Files",
         ),
     ] = None,
@@ -185,14 +186,26 @@ def report(
 
 
 def pack_run(runs: Sequence[Path], file: Path) -> None:
-    """Pack one run into a bundle, and say what others need."""
+    """Pack a run, or the runs of a sweep, into a bundle, and say what others need."""
     from mmpoison.reporting.bundle import write_bundle
+    from mmpoison.reporting.bundle_sweep import write_sweep_bundle
+    from mmpoison.reporting.runs import expand
 
-    if len(runs) != 1:
-        raise InputError("--bundle packs one run: name one run folder")
-    done = write_bundle(runs[0], file)
+    for folder in runs:
+        if is_matrix(folder):
+            raise InputError(
+                f"{folder}: --bundle packs runs, and this is a matrix: share its matrix.parquet and recipe; others "
+                "continue with `mmpoison run RECIPE --from matrix.parquet`"
+            )
+    folders = expand(runs)
+    if len(folders) == 1:
+        done = write_bundle(folders[0], file)
+    else:
+        with busy(f"packing {len(folders):,} runs"):
+            done = write_sweep_bundle(folders, file)
     say(
-        f"{file}: {file.stat().st_size:,} bytes, without images and weights; the captions of poisoned pairs are in it"
+        f"{file}: {file.stat().st_size:,} bytes, without images and weights"
+        + ("; the captions of poisoned pairs are in it" if len(folders) == 1 else "")
     )
     more = " ".join(
         "--data-root DIR" if key == "data.root" else f"--set {key}=..." for key in done.needs
