@@ -140,25 +140,11 @@ def report(
         raise InputError("--html shows runs as they are: give it without --against and --models")
     folders = expand(runs)
     reading = f"reading {len(folders):,} run{'' if len(folders) == 1 else 's'}"
-    if html is not None:
-        from mmpoison.paper.report_section import paper_section
-        from mmpoison.reporting.html_report import write_html
-
-        with busy(reading):
-            page = write_html(folders, html, paper_section(folders))
-        say(f"page: {page}")
-        return
-    if parquet is not None:
-        from mmpoison.reporting.tidy import write_results
-
-        with busy(reading):
-            table = write_results(folders, parquet)
-        console.print(
-            f"{table.num_rows:,} rows, {table.num_columns} columns: {parquet}",
-            soft_wrap=True,
-            highlight=False,
-            markup=False,
-        )
+    with busy(reading):
+        written = _write_files(folders, html, parquet)
+    for line in written:
+        say(line)
+    if written and markdown is None:
         return
     if paper or claims:
         folder = out or runs[0] / "paper"
@@ -183,6 +169,22 @@ def report(
         with atomic_file(markdown) as temporary:
             temporary.write_text(as_markdown(tables), encoding="utf-8")
     print_first(tables, form, whole=whole)
+
+
+def _write_files(folders: Sequence[Path], html: Path | None, parquet: Path | None) -> list[str]:
+    """Write the page and the table of all numbers of some runs, and return a line about each."""
+    said = []
+    if html is not None:
+        from mmpoison.paper.report_section import paper_section
+        from mmpoison.reporting.html_report import write_html
+
+        said.append(f"page: {write_html(folders, html, paper_section(folders))}")
+    if parquet is not None:
+        from mmpoison.reporting.tidy import write_results
+
+        table = write_results(folders, parquet)
+        said.append(f"{table.num_rows:,} rows, {table.num_columns} columns: {parquet}")
+    return said
 
 
 def pack_run(runs: Sequence[Path], file: Path) -> None:
