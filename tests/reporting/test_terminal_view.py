@@ -155,3 +155,5 @@ def test_what_is_said_of_several_tables_is_said_once() -> None:
     lines = [line.strip() for line in stream.getvalue().splitlines()]
     said = [line for line in lines if line in ("A", "B", "C", "D", "E") or line.startswith("Of")]
     assert said == ["A", "B", "Of two.", "C", "Of C.", "D", "E", "Of two."]
+    Console(file=(nothing := io.StringIO())).print(terminal([]), end="")
+    assert nothing.getvalue() == ""

@@ -51,10 +51,11 @@ def terminal(tables: Sequence[Table], *, whole: bool = False) -> RenderableType:
     """
     shown = [table if whole else _short(table) for table in tables]
     # what is said of several tables in a row is said once, under the last of them
-    following = [*(table.note for table in shown[1:]), None]
     once = [
-        replace(table, note="") if table.note == note else table
-        for table, note in zip(shown, following, strict=True)
+        replace(table, note="")
+        if [table.note] == [n.note for n in shown[place : place + 1]]
+        else table
+        for place, table in enumerate(shown, 1)
     ]
     return Group(*map(_Drawn, once))
 
