@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -147,10 +148,10 @@ def _listed(seeds: Sequence[int] | Mapping[int, object]) -> str:
 
 def _take_out_places(settings: Sequence[_Setting]) -> tuple[str, ...]:
     """Take what names a place of this machine out of every recipe, in place; return the keys that others must give."""
-    before = [json.loads(json.dumps(one.recipe, default=str)) for one in settings]
+    before = [copy.deepcopy(one.recipe) for one in settings]
     needs = [take_out_places(one.recipe) for one in settings]
     for key in dict.fromkeys(key for keys in needs for key in keys):
-        given = {json.dumps(_at(recipe, key), sort_keys=True) for recipe in before}
+        given = {json.dumps(_at(recipe, key), sort_keys=True, default=str) for recipe in before}
         if len(given) > 1:
             raise InputError(
                 f"the runs differ in {key}, which is of this machine: one bundle cannot ask for several: pack the runs "
