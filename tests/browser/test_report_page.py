@@ -44,6 +44,26 @@ def write_run(folder: Path, seed: int, **about: Any) -> Path:
     return folder
 
 
+def write_setting(folder: Path, goal: str, samples: int, seed: int) -> Path:
+    """A run of a sweep, with a row for every defence and numbers that differ between seeds."""
+    metrics = copy.deepcopy(example_metrics())
+    rows = metrics["goal"].pop("sheep2aeroplane")
+    rows["robust"] = dict(rows["filtered"])
+    for row in rows.values():
+        row["hit@10"] = round(row["hit@10"] * (1 - 0.1 * seed), 3)
+        row["min_rank"] = 7 * row["min_rank"] + seed * samples
+    metrics["goal"][goal] = rows
+    metrics["utility"]["robust"] = metrics["utility"]["filtered"]
+    metrics["run"] |= {"seed": seed, "goals": [goal], "poisoned_pairs": samples}
+    run = folder / f"{goal}-{samples}-seed{seed}"
+    run.mkdir(parents=True)
+    (run / "metrics.json").write_text(json.dumps(metrics))
+    (run / "rank_lists.json").write_text(json.dumps(example_rank_lists()))
+    recipe = f"name: openmoji\nattack:\n  goal: {goal}\n  samples: {samples}\n"
+    (run / "recipe.yaml").write_text(recipe)
+    return run
+
+
 @pytest.fixture(scope="module")
 def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Each page as a file of its own, somewhere else than its run."""
@@ -68,10 +88,17 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     filter_page = write_filter_page(
         folder / "suspicious.html", facts=facts, cut={"value": 0.8}, pairs=pairs
     )
+    many = [
+        write_setting(folder / "many", goal, samples, seed)
+        for goal in ("sheep2aeroplane", "diningtable2pottedplant")
+        for samples in (5, 125)
+        for seed in range(3)
+    ]
     seeds = [synthetic_run(folder / f"synthetic{seed}", seed=seed) for seed in range(3)]
     return {
         "run": write_html(runs[:1], folder / "out" / "run.html"),
         "sweep": write_html(runs, folder / "out" / "sweep.html"),
+        "settings": write_html(many, folder / "out" / "settings.html"),
         "filter": filter_page,
         "paper": write_html(seeds, folder / "out" / "paper.html", paper_section(seeds)),
     }
@@ -96,8 +123,39 @@ def test_no_table_of_a_run_or_of_the_paper_is_cut_off(
         assert table.evaluate("e => e.scrollWidth - e.clientWidth") == 0
 
 
+@pytest.mark.parametrize("width", [1200, 1280])
+def test_no_table_of_a_sweep_is_cut_off(pages: Any, files: dict[str, Path], width: int) -> None:
+    page = pages.open(viewport={"width": width, "height": 800})
+    page.goto(files["settings"].as_uri())
+    tables = page.locator(".scroll")
+    head = tables.first.locator("th[scope=col]").all_inner_texts()
+    assert {"Poisoned Hit@10", "Robust Hit@10", "Sterilized MinRank"} <= set(head)
+    for table in tables.all():
+        assert table.evaluate("e => e.scrollWidth - e.clientWidth") == 0
+    # the parts of a table that was divided begin with the names of the rows
+    parts = page.locator(".scroll.next th[scope=col]:first-child").all_inner_texts()
+    assert set(parts) == {"Setting", "Model"}
+
+
+@pytest.mark.parametrize("width", [375, 768])
+def test_a_sweep_on_a_small_screen(
+    pages: Any, files: dict[str, Path], too_wide: Callable[[Page], int], width: int
+) -> None:
+    page = pages.open(viewport={"width": width, "height": 800})
+    page.goto(files["settings"].as_uri())
+    assert too_wide(page) == 0
+    table = page.locator(".scroll").first
+    name = table.locator("tbody th").first
+    left = name.bounding_box()
+    table.evaluate("e => e.scrollTo(200, 0)")
+    moved = table.evaluate("e => e.scrollLeft")
+    assert moved > 0
+    # on a phone the names of the rows stay where they are
+    assert name.bounding_box()["x"] == left["x"] - (0 if width == 375 else moved)
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("kind", ["run", "sweep", "filter", "paper"])
+@pytest.mark.parametrize("kind", ["run", "sweep", "settings", "filter", "paper"])
 def test_offline_and_accessible(
     pages: Any,
     files: dict[str, Path],

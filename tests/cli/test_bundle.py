@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import yaml
 from tests.conftest import squares_recipe
 
 from mmpoison.records.bundle import MEMBERS, read_member
@@ -41,5 +42,47 @@ def test_somebody_else_gets_the_same_numbers(
     )
     assert other.code == 0, other.err
     assert "numbers differ from the bundle's, by at most" in other.out
-    two = cli("report", tmp_path / "first", tmp_path / "second", "--bundle", file)
-    assert (two.code, two.err) == (2, "mmpoison: --bundle packs one run: name one run folder\n")
+    two = cli("report", tmp_path / "first", tmp_path / "first", "--bundle", file)
+    assert two.code == 2
+    assert "seed 0 of its setting was given twice" in two.err
+
+
+def test_a_sweep_is_run_again_by_one_command(
+    cli: Callable[..., Any], square_folder: Path, checkpoint: Path, tmp_path: Path
+) -> None:
+    recipe = squares_recipe(square_folder, checkpoint)
+    recipe["sweep"] = {"seeds": [0, 3], "grid": {"attack.samples": [1, 2]}}
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump(recipe))
+    done = cli("run", tmp_path / "mine.yaml", "--out", tmp_path / "first", "--workers", "1")
+    assert done.code == 0, done.err
+    file = tmp_path / "first.zip"
+    packed = cli("report", tmp_path / "first", "--bundle", file)
+    assert packed.code == 0, packed.err
+    whole = b"".join(read_member(file, name) for name in MEMBERS if name != "manifest.json")
+    for secret in (b"data:image", str(tmp_path).encode(), str(square_folder).encode()):
+        assert secret not in whole
+    assert "mmpoison run first.zip --set data.name=... --set model.name=..." in packed.out
+    refused = cli("run", file, "--out", tmp_path / "second")
+    assert refused.code == 2
+    assert "give yours with --set data.name=..." in refused.err
+    yours = ("--set", f"data.name={square_folder}", "--set", f"model.name={checkpoint}")
+    again = cli("run", file, *yours, "--out", tmp_path / "second", "--workers", "1")
+    assert again.code == 0, again.err
+    assert "4 of 4 runs are complete" in again.out
+    assert "numbers are those of the bundle" in again.out
+    other = cli(
+        "run", file, *yours, "--set", "training.max_steps=1", "--out", tmp_path / "third",
+        "--workers", "1",
+    )  # fmt: skip
+    assert other.code == 0, other.err
+    assert "numbers differ from the bundle's, by at most" in other.out
+
+
+def test_a_matrix_says_how_it_is_shared(cli: Callable[..., Any], tmp_path: Path) -> None:
+    from mmpoison.records.matrix import MATRIX_FILE
+
+    (tmp_path / "matrix").mkdir()
+    (tmp_path / "matrix" / MATRIX_FILE).write_text("{}")
+    refused = cli("report", tmp_path / "matrix", "--bundle", tmp_path / "x.zip")
+    assert refused.code == 2
+    assert "this is a matrix: share its matrix.parquet" in refused.err

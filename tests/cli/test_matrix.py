@@ -68,8 +68,8 @@ def test_a_whole_matrix(cli: Callable[..., Outcome], recipe: str, work: Path) ->
     shown = cli("report", "out", "--format", "json")
     tables = {table["title"]: table["rows"] for table in json.loads(shown.out)}
     assert [row["Attack"] for row in tables["Attack success after each defence"]] == ["II-own"]
-    assert cli("report", "out", "--html", "page.html").code == 0
-    assert cli("report", "out", "--parquet", "all.parquet").code == 0
+    assert cli("report", "out", "--html", "page.html", "--parquet", "all.parquet").code == 0
+    assert Path("page.html").is_file()
     assert cli("report", "out", "--out", "docs").code == 0
     assert (work / "docs" / "matrix.md").read_bytes() == (out / "matrix.md").read_bytes()
 

@@ -11,16 +11,42 @@ from typing import Any
 
 import pytest
 from tests.cli.test_help import VERBS
+from typer.main import get_command
 
+from mmpoison.cli.app import app
 from mmpoison.datasets import load_dataset
 from mmpoison.pairs.folder import save_pairs
 
 Cli = Callable[..., Any]
 
-TAKE_DATA = {
-    *((name,) for name in ("scan", "poison", "train", "evaluate", "filter", "sterilize", "review")),
-    *(("data", name) for name in ("split", "convert", "verify")),
+NAMES_OF_DATA = ("a data set's name", "Pairs in any format", "A clean data set", "of pairs, or hf:")
+"""What the help of an option or argument says that takes pairs of any format."""
+
+FORMAT_IS_PRINTED = {
+    ("evaluate",): "--format says how results are printed: there it is --data-format",
 }
+NO_DATA: dict[tuple[str, ...], str] = {
+    ("run",): "a recipe names its data and their format; --data-root and --option change them",
+    ("sweep",): "a recipe names its data and their format; --data-root and --option change them",
+    ("data", "list"): "takes a registered name alone: it reads no pairs",
+    ("data", "build"): "takes a registered name alone, and the options of its making",
+}
+"""Verbs near data that take no path of pairs, and why."""
+
+
+def takes_data(path: tuple[str, ...]) -> bool:
+    """Whether a verb takes pairs of any format: by an option `--data`, or an argument that says so."""
+    command: Any = get_command(app)
+    for name in path:
+        command = command.commands[name]
+    return any(
+        "--data" in parameter.opts
+        or any(words in (getattr(parameter, "help", "") or "") for words in NAMES_OF_DATA)
+        for parameter in command.params
+    )
+
+
+TAKE_DATA = {path for path in VERBS if takes_data(path)}
 NOTICE = "columns: image = Datei, caption = Satz (guessed from their content)"
 
 
@@ -41,11 +67,26 @@ def own_table(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "daten.csv"
 
 
+def test_the_verbs_that_take_data_are_found() -> None:
+    wanted = ("scan", "poison", "train", "evaluate", "filter", "sterilize", "review", "search")
+    found: set[tuple[str, ...]] = {(name,) for name in wanted}
+    found |= {("data", name) for name in ("split", "convert", "verify")}
+    assert found == TAKE_DATA
+    # whoever adds --data to one of these takes it from the exceptions
+    assert not TAKE_DATA & set(NO_DATA)
+    assert set(NO_DATA) <= set(VERBS)
+
+
+@pytest.mark.parametrize("path", sorted(set(VERBS) - TAKE_DATA - set(NO_DATA)), ids=" ".join)
+def test_no_other_verb_says_how_data_are_read(cli: Cli, path: tuple[str, ...]) -> None:
+    """A verb that reads data under another name is found by the options that only data have."""
+    assert "--data-root" not in cli(*path, "--help").out
+
+
 @pytest.mark.parametrize("path", sorted(TAKE_DATA), ids=" ".join)
 def test_every_verb_that_takes_data_says_how_it_is_read(cli: Cli, path: tuple[str, ...]) -> None:
-    assert path in VERBS
     shown = cli(*path, "--help").out
-    form = "--data-format" if path == ("evaluate",) else "--format"
+    form = "--data-format" if path in FORMAT_IS_PRINTED else "--format"
     for option in (form, "--data-root", "--option"):
         assert f"{option} " in shown, option
     assert "How the data are read" in shown
@@ -111,6 +152,33 @@ def test_what_is_not_clear_is_one_line(cli: Cli, tmp_path: Path) -> None:
     assert "KEY=VALUE is needed" in done.err
     twice = ("--option", "caption_column=en") * 2
     assert "given twice" in cli("train", "--data", file, "--model", "x", "--out", "y", *twice).err
+
+
+def test_absolute_paths_elsewhere_name_the_data_root(
+    cli: Cli, own_table: Path, tmp_path: Path
+) -> None:
+    images = own_table.parent / "images"
+    file = tmp_path / "absolute.csv"
+    with own_table.open(encoding="utf-8", newline="") as stream, file.open("w", newline="") as out:
+        rows, written = csv.DictReader(stream, delimiter=";"), csv.writer(out)
+        written.writerow(["image", "caption"])
+        written.writerows([images / row["Datei"], row["Satz"]] for row in rows)
+    done = cli("data", "verify", file, "--no-images")
+    assert done.code == 2
+    # what the line says to add is what it takes
+    start = (
+        f"mmpoison: {file}: no image path is in the folder {str(tmp_path)!r}: all are in {images}"
+    )
+    assert done.err.startswith(start)
+    said = done.err.rstrip("\n").rpartition("give --data-root ")[2]
+    assert Path(said) == images
+    assert cli("data", "verify", file, "--no-images", "--data-root", said).code == 0
+    # one image elsewhere: the others are read, and the warning says what to do
+    with file.open("a") as out:
+        out.write("/elsewhere/1.jpg,a sheep\n")
+    some = cli("data", "verify", file, "--no-images", "--data-root", said)
+    line = "image path '/elsewhere/1.jpg' leaves the folder, it is refused: give the folder of all images with "
+    assert f"{line}--data-root" in " ".join((some.out + some.err).split())
 
 
 def test_options_of_a_recipes_data_come_from_the_command(cli: Cli, own_table: Path) -> None:

@@ -85,3 +85,19 @@ def test_formats_for_programs_have_everything(cli: Cli, tmp_path: Path) -> None:
                 assert read[f"{name} sd"] == ("" if cell["sd"] is None else str(cell["sd"]))
     text = cli("report", tmp_path, "--format", "latex").out
     assert text.count(r"\begin{tabular}") == text.count(r"\end{table}") == len(tables)
+
+
+def test_every_file_that_is_asked_for_is_written(cli: Cli, tmp_path: Path) -> None:
+    for seed in range(2):
+        write_run(tmp_path / "runs" / f"{seed}", seed)
+    files = [tmp_path / name for name in ("page.html", "all.parquet", "tables.md")]
+    given = [part for file in files for part in (f"--{_option(file)}", file)]
+    done = cli("report", tmp_path / "runs", *given)
+    assert done.code == 0, done.err
+    assert all(file.is_file() for file in files)
+    assert f"page: {files[0]}" in done.out
+    assert f"columns: {files[1]}" in done.out
+
+
+def _option(file: Path) -> str:
+    return {".html": "html", ".parquet": "parquet", ".md": "markdown"}[file.suffix]

@@ -1,4 +1,4 @@
-"""open_clip's own loader reads the kept pairs, with the file that `docs/tasks/scan-web-data.md` shows."""
+"""open_clip's own loader reads the kept pairs, with the file that `docs/tasks/train-on-kept-pairs.md` shows."""
 
 from __future__ import annotations
 
@@ -19,13 +19,15 @@ from tests.embedded.test_keep_filter import save_subset
 
 data = pytest.importorskip("open_clip_train.data")
 
-PAGE = Path(__file__).resolve().parents[2] / "docs" / "tasks" / "scan-web-data.md"
+TASKS = Path(__file__).resolve().parents[2] / "docs" / "tasks"
+PAGES = ("train-on-kept-pairs.md", "scan-web-data.md")
 PAIRS = make_pairs(30)
 
 
 def code_of_the_page(names: str) -> str:
-    """The Python block of the page that has some text in it."""
-    blocks = re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
+    """The Python block of the pages that has some text in it."""
+    text = "\n".join((TASKS / page).read_text(encoding="utf-8") for page in PAGES)
+    blocks = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
     (found,) = [block for block in blocks if names in block]
     return str(found)
 

@@ -144,3 +144,17 @@ def test_a_wide_table_is_drawn_in_parts(names: list[str], width: int) -> None:
         assert [number for row in found for number in row] == list(map(str, numbers))
     assert sum(line.startswith("Success") for line in lines) == 1
     assert sum(line.startswith("Of all.") for line in lines) == 1
+
+
+def test_what_is_said_of_several_tables_is_said_once() -> None:
+    def table(title: str, note: str) -> Table:
+        return Table(title, (Column("Model"), Column("Hit@1")), (("Clean", 0.5),), note=note)
+
+    tables = [table("A", "Of two."), table("B", "Of two."), table("C", "Of C."), table("D", "")]
+    stream = io.StringIO()
+    Console(file=stream, width=80, no_color=True).print(terminal([*tables, table("E", "Of two.")]))
+    lines = [line.strip() for line in stream.getvalue().splitlines()]
+    said = [line for line in lines if line in ("A", "B", "C", "D", "E") or line.startswith("Of")]
+    assert said == ["A", "B", "Of two.", "C", "Of C.", "D", "E", "Of two."]
+    Console(file=(nothing := io.StringIO())).print(terminal([]), end="")
+    assert nothing.getvalue() == ""

@@ -149,16 +149,16 @@ def report_matrix(
     if parquet is not None:
         write_cells(parquet, cells, facts.described)
         say(f"{count_of(len(cells), 'row')}: {parquet}")
-        return
-    if html is not None or markdown is not None:
-        text = matrix_html(summary) if html else as_markdown(matrix_tables(summary))
-        target = html or markdown
-        assert target is not None
+    for target in (html, markdown):
+        if target is None:
+            continue
+        text = matrix_html(summary) if target is html else as_markdown(matrix_tables(summary))
         if target.is_dir():
             raise InputError(f"{target}: is a folder, a file is needed")
         with atomic_file(target) as temporary:
             temporary.write_text(text, encoding="utf-8")
         say(f"page: {target}")
+    if not (parquet is None and html is None and markdown is None):
         return
     with busy("writing pages"):
         files = write_matrix_pages(summary, cells, out or folder)

@@ -92,7 +92,8 @@ def report(
     bundle: Annotated[
         Path | None,
         typer.Option(
-            help="Pack one run into this .zip file, from which others run it again: no images, no weights.",
+            help="Pack a run, or all runs of a sweep, into this .zip file, from which others run them again: "
+            "no images, no weights.",
             rich_help_panel="Files",
         ),
     ] = None,
@@ -139,25 +140,11 @@ def report(
         raise InputError("--html shows runs as they are: give it without --against and --models")
     folders = expand(runs)
     reading = f"reading {len(folders):,} run{'' if len(folders) == 1 else 's'}"
-    if html is not None:
-        from mmpoison.paper.report_section import paper_section
-        from mmpoison.reporting.html_report import write_html
-
-        with busy(reading):
-            page = write_html(folders, html, paper_section(folders))
-        say(f"page: {page}")
-        return
-    if parquet is not None:
-        from mmpoison.reporting.tidy import write_results
-
-        with busy(reading):
-            table = write_results(folders, parquet)
-        console.print(
-            f"{table.num_rows:,} rows, {table.num_columns} columns: {parquet}",
-            soft_wrap=True,
-            highlight=False,
-            markup=False,
-        )
+    with busy(reading):
+        written = _write_files(folders, html, parquet)
+    for line in written:
+        say(line)
+    if written and markdown is None:
         return
     if paper or claims:
         folder = out or runs[0] / "paper"
@@ -184,15 +171,43 @@ def report(
     print_first(tables, form, whole=whole)
 
 
-def pack_run(runs: Sequence[Path], file: Path) -> None:
-    """Pack one run into a bundle, and say what others need."""
-    from mmpoison.reporting.bundle import write_bundle
+def _write_files(folders: Sequence[Path], html: Path | None, parquet: Path | None) -> list[str]:
+    """Write the page and the table of all numbers of some runs, and return a line about each."""
+    said = []
+    if html is not None:
+        from mmpoison.paper.report_section import paper_section
+        from mmpoison.reporting.html_report import write_html
 
-    if len(runs) != 1:
-        raise InputError("--bundle packs one run: name one run folder")
-    done = write_bundle(runs[0], file)
+        said.append(f"page: {write_html(folders, html, paper_section(folders))}")
+    if parquet is not None:
+        from mmpoison.reporting.tidy import write_results
+
+        table = write_results(folders, parquet)
+        said.append(f"{table.num_rows:,} rows, {table.num_columns} columns: {parquet}")
+    return said
+
+
+def pack_run(runs: Sequence[Path], file: Path) -> None:
+    """Pack a run, or the runs of a sweep, into a bundle, and say what others need."""
+    from mmpoison.reporting.bundle import write_bundle
+    from mmpoison.reporting.bundle_sweep import write_sweep_bundle
+    from mmpoison.reporting.runs import expand
+
+    for folder in runs:
+        if is_matrix(folder):
+            raise InputError(
+                f"{folder}: --bundle packs runs, and this is a matrix: share its matrix.parquet and recipe; others "
+                "continue with `mmpoison run RECIPE --from matrix.parquet`"
+            )
+    folders = expand(runs)
+    if len(folders) == 1:
+        done = write_bundle(folders[0], file)
+    else:
+        with busy(f"packing {len(folders):,} runs"):
+            done = write_sweep_bundle(folders, file)
     say(
-        f"{file}: {file.stat().st_size:,} bytes, without images and weights; the captions of poisoned pairs are in it"
+        f"{file}: {file.stat().st_size:,} bytes, without images and weights"
+        + ("; the captions of poisoned pairs are in it" if len(folders) == 1 else "")
     )
     more = " ".join(
         "--data-root DIR" if key == "data.root" else f"--set {key}=..." for key in done.needs

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.table import Table
@@ -39,6 +40,10 @@ from mmpoison.errors import InputError
 from mmpoison.records.bundle import is_bundle
 from mmpoison.reporting.text import safe_text
 
+if TYPE_CHECKING:
+    from mmpoison.records.run_files import Metrics
+    from mmpoison.runs.sweeps.sweep_runs import SweepRun
+
 RunOutOption = Annotated[Path | None, typer.Option("--out", help="Run folder to make.")]
 SetOption = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a key of the recipe.")
@@ -66,7 +71,7 @@ def run(
     recipe: Annotated[
         str | None,
         typer.Argument(
-            help="A shipped recipe, the path of a YAML file, or the bundle (.zip) of a run."
+            help="A shipped recipe, the path of a YAML file, or the bundle (.zip) of a run or sweep."
         ),
     ] = None,
     out: RunOutOption = None,
@@ -238,13 +243,11 @@ def run(
         if value:
             raise InputError(f"{name}: is for a matrix, and recipe {recipe} is none")
     if dry_run or has_sweep(recipe):
+        sweep = read_sweep(recipe, changed, seeds=chosen_seeds)
+        where = out if out is not None else Path("runs") / folder_name(recipe)
         run_all(
-            read_sweep(
-                recipe,
-                changed,
-                seeds=chosen_seeds,
-            ),
-            out if out is not None else Path("runs") / folder_name(recipe),
+            sweep,
+            where,
             workers=workers,
             threads=1,
             retries=retries,
@@ -253,6 +256,7 @@ def run(
             device=device,
             dry_run=dry_run,
         )
+        _compare_sweep(Path(recipe), () if dry_run else sweep.runs, where)
         return
     finished = _run_seeds(
         recipe,
@@ -270,12 +274,46 @@ def run(
 
 def _compare_with_bundle(bundle: Path, folder: Path) -> None:
     """Say in one line whether a run got the numbers of a bundle."""
-    from mmpoison.records.bundle import read_facts
     from mmpoison.records.run_files import Metrics
     from mmpoison.reporting.bundle import bundle_metrics, compare_numbers
 
     ours = Metrics.read(folder / "metrics.json")
-    count, different, largest = compare_numbers(bundle_metrics(bundle), ours)
+    _say_compared(bundle, [compare_numbers(bundle_metrics(bundle), ours)], ours)
+
+
+def _compare_sweep(bundle: Path, runs: Sequence[SweepRun], out: Path) -> None:
+    """Say in one line whether the runs of a sweep got the numbers of a bundle, if it was made by one."""
+    if not (runs and is_bundle(bundle.name)):
+        return
+    from mmpoison.records.run_files import Metrics
+    from mmpoison.reporting.bundle import compare_numbers
+    from mmpoison.reporting.bundle_sweep import bundle_runs
+    from mmpoison.runs.sweeps.folder import SweepFolder
+
+    theirs = bundle_runs(bundle)
+    folder = SweepFolder(out)
+    compared = []
+    for run in runs:
+        known = theirs.get((run.parameters.get("variant"), run.recipe.seed))
+        if known is not None:
+            ours = Metrics.read(folder.run_folder(run.id) / "metrics.json")
+            compared.append(compare_numbers(known, ours))
+    if compared:
+        _say_compared(bundle, compared, ours)
+
+
+def _say_compared(bundle: Path, compared: Sequence[tuple[int, int, float]], ours: Metrics) -> None:
+    """Say how many numbers differ from those of a bundle, and what may be the reason.
+
+    Args:
+        bundle: The bundle.
+        compared: What `compare_numbers` returns, for each run.
+        ours: The metrics of one of the runs here.
+    """
+    from mmpoison.records.bundle import read_facts
+
+    count, different = (sum(one[n] for one in compared) for n in (0, 1))
+    largest = max(one[2] for one in compared)
     if not different:
         say(f"{bundle}: all {count:,} numbers are those of the bundle")
         return

@@ -11,7 +11,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mmpoison.cli.console import say
-from mmpoison.cli.options import DeviceOption, TrustOption
+from mmpoison.cli.options import (
+    DataOptionsOption,
+    DataRootOption,
+    DeviceOption,
+    PairsFormatOption,
+    TrustOption,
+    named_data,
+)
 from mmpoison.cli.serving import (
     DEFAULT_PORT,
     HostOption,
@@ -24,6 +31,7 @@ from mmpoison.cli.serving import (
 from mmpoison.errors import InputError
 
 if TYPE_CHECKING:
+    from mmpoison.datasets.named_data import NamedData
     from mmpoison.pages.search.collection import Collection
     from mmpoison.pages.search.library import Library, Source
 
@@ -49,7 +57,8 @@ def search(
         list[str] | None,
         typer.Option(
             "--data",
-            help="Pairs in any format, or a data set's name; repeat it to switch between several.",
+            help="Pairs in any format, or a data set's name; repeat it to switch between several, which are all read "
+            "the same way.",
         ),
     ] = None,
     demo: Annotated[
@@ -72,6 +81,9 @@ def search(
         Path | None,
         typer.Option(help="A manifest.json for the first --data, if it has no manifest itself."),
     ] = None,
+    format: PairsFormatOption = None,
+    data_root: DataRootOption = None,
+    option: DataOptionsOption = None,
     host: HostOption = "127.0.0.1",
     port: PortOption = DEFAULT_PORT,
     open_it: OpenOption = True,
@@ -91,10 +103,19 @@ def search(
     from mmpoison.pages.search.web.app import search_app
     from mmpoison.pages.serve import serve
 
-    if manifest is not None and not data:
-        raise InputError("--manifest needs --data")
+    belongs_to_data = {
+        "--manifest": manifest,
+        "--format": format,
+        "--data-root": data_root,
+        "--option": option,
+    }
+    if not data and (alone := [name for name, value in belongs_to_data.items() if value]):
+        raise InputError(f"{alone[0]} needs --data")
     named = [_model(text, trust) for text in [*(models or []), *(more or [])]]
-    sets = [_data(text, manifest if place == 0 else None) for place, text in enumerate(data or [])]
+    sets = [
+        _data(named_data(text, format, data_root, option), manifest if place == 0 else None)
+        for place, text in enumerate(data or [])
+    ]
     if demo or run is not None:
         found = _of_run(run) if run is not None else _of_demo()
         named, sets = [*found[0], *named], [found[1], *sets]
@@ -150,9 +171,10 @@ def _model(text: str, trust: bool) -> Source:
     return Source(name or Path(rest).resolve().name, load)
 
 
-def _data(text: str, manifest: Path | None) -> Source:
+def _data(named: NamedData, manifest: Path | None) -> Source:
     from mmpoison.pages.search.library import Source
 
+    text = named.data
     if "/" in text and not text.startswith("hf:") and not Path(text).exists():
         raise InputError(f"{text}: no such folder or file")
     if manifest is not None and not manifest.is_file():
@@ -160,11 +182,10 @@ def _data(text: str, manifest: Path | None) -> Source:
     name = Path(text).resolve().name if Path(text).exists() else text
 
     def load() -> Collection:
-        from mmpoison.datasets.catalogue import load_dataset
         from mmpoison.pages.search.collection import Collection
         from mmpoison.pairs.manifest import PoisonManifest
 
-        pairs = load_dataset(text)
+        pairs = named.load()
         given = pairs.manifest if manifest is None else PoisonManifest.read(manifest)
         if pairs.manifest is not None and manifest is not None:
             raise InputError(f"{text}: has its own manifest: remove --manifest")

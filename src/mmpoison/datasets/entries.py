@@ -60,9 +60,18 @@ def add_entries(entries: Iterable[ImageEntry | str], builder: PairsBuilder) -> N
         add_entry(entry, builder)
 
 
-def pieces(entries: Iterable[ImageEntry | str], root: Path, images: int) -> Iterator[PairDataset]:
-    """Yield tables of a limited number of images; adjacent rows with the same path are one image."""
-    builder = PairsBuilder(root)
+def pieces(
+    entries: Iterable[ImageEntry | str], root: Path, images: int, *, own_paths: bool = False
+) -> Iterator[PairDataset]:
+    """Yield tables of a limited number of images; adjacent rows with the same path are one image.
+
+    Args:
+        entries: Images and problems, in order.
+        root: The folder that image ids start from.
+        images: The most images of a table.
+        own_paths: As for `PairsBuilder`.
+    """
+    builder = PairsBuilder(root, own_paths=own_paths)
     for entry in _joined(entries):
         if isinstance(entry, str):
             builder.problem(entry)
@@ -70,7 +79,7 @@ def pieces(entries: Iterable[ImageEntry | str], root: Path, images: int) -> Iter
             add_entry(entry, builder)
         else:
             # a full piece waits for the next sound image, so that problems never stand alone behind the last
-            fresh = PairsBuilder(root)
+            fresh = PairsBuilder(root, own_paths=own_paths)
             if add_entry(entry, fresh):
                 yield builder.build(str(root))
                 builder = fresh

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from mmpoison.errors import InputError
+from mmpoison.pairs.outside_paths import OutsidePaths, advice
 from mmpoison.pairs.own_columns import CAPTION_COLUMNS, OwnColumns, check_own
 from mmpoison.pairs.table import SPLITS, ImageTable, PairDataset
 
@@ -21,11 +22,13 @@ class PairsBuilder:
     Args:
         root: The folder that image ids start from.
         strict: Raise at the first problem; else leave the image out and go on.
+        own_paths: Whether the paths are those of a user's own table, whose root `--data-root` names.
     """
 
-    def __init__(self, root: Path, *, strict: bool = False) -> None:
+    def __init__(self, root: Path, *, strict: bool = False, own_paths: bool = False) -> None:
         self.root = root
         self.strict = strict
+        self._outside = OutsidePaths() if own_paths else None
         self.problems: list[str] = []
         self._ids: list[str] = []
         self._labels: list[str | None] = []
@@ -81,7 +84,7 @@ class PairsBuilder:
         try:
             check_relative(image_id, where)
         except InputError as error:
-            self.problem(str(error))
+            self.problem(self._refused(image_id, error))
             return False
         # `./a.jpg` and `a.jpg` are one image
         spelled = "/".join(part for part in image_id.split("/") if part not in ("", "."))
@@ -116,6 +119,13 @@ class PairsBuilder:
         self._own.append(own or None)
         return True
 
+    def _refused(self, path: str, error: InputError) -> str:
+        """Return the line for a refused path."""
+        if self._outside is None or not _escapes(path):
+            return str(error)
+        self._outside.add(path)
+        return f"{error}: {advice(path)}"
+
     def _checked(
         self,
         own: OwnColumns | None,
@@ -148,6 +158,8 @@ class PairsBuilder:
             InputError: If nothing was added.
         """
         if not self._ids:
+            if self._outside is not None and self._outside.folder is not None:
+                raise InputError(self._outside.refusal(what, self.root))
             first = f" ({self.problems[0]})" if self.problems else ""
             raise InputError(f"{what}: holds no image{first}")
         images = ImageTable.build(
@@ -186,12 +198,15 @@ def check_relative(path: str, where: str) -> str:
     >>> check_relative("sheep/0001.jpg", "line 1")
     'sheep/0001.jpg'
     """
-    # plain string work: pathlib would take most of the time of reading a large table
-    escapes = path.startswith("/") or ".." in path.split("/") or "\\" in path or ":" in path[:3]
     if not is_text(path):
         raise InputError(f"{where}: image path {path!r:.200} is not UTF-8, it is refused")
     if len(path) > MAX_PATH:
         raise InputError(f"{where}: image path {path[:60]!r}... has over {MAX_PATH:,} characters")
-    if not path or escapes or "\x00" in path:
+    if not path or "\x00" in path or _escapes(path):
         raise InputError(f"{where}: image path {path!r:.200} leaves the folder, it is refused")
     return path
+
+
+def _escapes(path: str) -> bool:
+    # plain string work: pathlib would take most of the time of reading a large table
+    return path.startswith("/") or ".." in path.split("/") or "\\" in path or ":" in path[:3]

@@ -17,6 +17,7 @@ from mmpoison.paper.evidence import every, interval, is_at_least, is_at_most, is
 from mmpoison.paper.figures import median_distance
 from mmpoison.paper.measured import ATTACK_2, CURVE, Measured, Results, change, with_model
 from mmpoison.paper.tables import RATE
+from mmpoison.reporting.measures import DISTANCE
 from mmpoison.reporting.text import as_number
 
 GONE = 0.1
@@ -48,7 +49,7 @@ def _medians(rows: Results, kind: str) -> Measured:
             by_seed.setdefault(int(row["seed"]), []).append(value)
             used.append(row)
     means = {seed: sum(values) / len(values) for seed, values in sorted(by_seed.items())}
-    return Measured.of(means, used, exact=rows.exact)
+    return Measured.of(means, used, exact=rows.exact, bounds=DISTANCE)
 
 
 def _defended(results: Results, model: str, part: str) -> Results:

@@ -25,6 +25,7 @@ from mmpoison.paper.page import Page
 from mmpoison.paper.paper_values import paper_data
 from mmpoison.paper.tables import DIGITS, NAMES
 from mmpoison.reporting.map import drawings
+from mmpoison.reporting.measures import DISTANCE, bounds_of
 from mmpoison.reporting.parameters import Row
 from mmpoison.reporting.summary import classes, section
 from mmpoison.reporting.table import Cell, Column
@@ -301,7 +302,8 @@ def distances(results: Results, page: Page) -> None:
             printed = dict(CENTRES) if paper_data(str(data)) == "flickr-pascal" else {}
             for kind in ("clean", "poisoned"):
                 values = [_centre(h, kind) for _, h in found]
-                cell = page.cell(Measured(summarize(values), used), printed.get(f"{kind} pairs"))
+                summary = summarize(values, bounds=DISTANCE)
+                cell = page.cell(Measured(summary, used), printed.get(f"{kind} pairs"))
                 rows.append((str(data), str(encoder), f"{kind} pairs", len(values), cell))
             first, histogram = min(found, key=lambda pair: int(pair[0]["seed"]))
             threshold = as_number(first.get("run.filter.threshold"))
@@ -393,7 +395,8 @@ def embedding_maps(results: Results, page: Page) -> None:
                 pretrained = section(section(study, "distribution"), "pretrained")
                 if isinstance(value := pretrained.get(f"{kind}_silhouette"), float):
                     by_seed[row["seed"]] = (value, row)
-            summary = summarize([v for v, _ in by_seed.values()]) if by_seed else None
+            found = [value for value, _ in by_seed.values()]
+            summary = summarize(found, bounds=bounds_of("silhouette")) if found else None
             cells.append(page.cell(Measured(summary, tuple(row for _, row in by_seed.values()))))
         if any(cell.measured for cell in cells):
             rows.append((str(data), *cells))

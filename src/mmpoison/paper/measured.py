@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from mmpoison.base.untrusted import read_json
+from mmpoison.reporting.measures import Bounds, bounds_of
 from mmpoison.reporting.parameters import NO_SETTING, Row, leave_out, parameters_of
 from mmpoison.reporting.runs import expand
 from mmpoison.reporting.text import clean
 from mmpoison.reporting.tidy import MAIN, run_rows
-from mmpoison.statistics import Comparison, Summary, compare, summarize
+from mmpoison.statistics import UNBOUNDED, Comparison, Summary, compare, summarize
 
 AMOUNTS = ("attack.samples", "attack.pairs", "attack.rate", "attack.share")
 """The parameters that say how much poison."""
@@ -44,10 +45,22 @@ class Measured:
 
     @classmethod
     def of(
-        cls, by_seed: Mapping[int, float], rows: Iterable[Row], *, exact: bool = False
+        cls,
+        by_seed: Mapping[int, float],
+        rows: Iterable[Row],
+        *,
+        exact: bool = False,
+        bounds: Bounds = UNBOUNDED,
     ) -> Measured:
-        """Summarize the number of each seed; without a summary where there is none."""
-        summary = summarize(list(by_seed.values())) if by_seed else None
+        """Summarize the number of each seed; without a summary where there is none.
+
+        Args:
+            by_seed: The number of each seed.
+            rows: The rows that they come from.
+            exact: As the attribute.
+            bounds: The least and the largest possible value, at which the interval ends.
+        """
+        summary = summarize(list(by_seed.values()), bounds=bounds) if by_seed else None
         return cls(summary, tuple(rows), by_seed, exact)
 
     @property
@@ -104,14 +117,14 @@ class Results:
         return list(dict.fromkeys(v for row in self.rows if (v := row.get(column)) is not None))
 
     def measured(self, column: str) -> Measured:
-        """Average a column over seeds: rows of one seed are averaged first."""
+        """Average a column over seeds: rows of one seed are averaged first. A share's interval stays in [0, 1]."""
         rows = tuple(
             row
             for row in self.rows
             if isinstance(v := row.get(column), (int, float)) and math.isfinite(v)
         )
         means = self.over_seeds(column)
-        return Measured.of(means, rows, exact=self.exact)
+        return Measured.of(means, rows, exact=self.exact, bounds=bounds_of(column))
 
     def over_seeds(self, column: str) -> dict[int, float]:
         """Return the mean of a column for each seed that has it, in the order of the seeds."""

@@ -43,6 +43,7 @@ from mmpoison.paper.measured import (
     by_amount,
     change,
 )
+from mmpoison.reporting.measures import SHARE
 from mmpoison.reporting.parameters import Row
 from mmpoison.statistics import clustered_mean, clustered_share
 
@@ -124,7 +125,7 @@ def _early_and_lasting(results: Results) -> Finding:
     for seed in sorted(set.intersection(*(set(hit.by_seed) for hit in hits.values()))):
         best = max(hit.by_seed[seed] for hit in hits.values())
         by_seed[seed] = min(hit.by_seed[seed] for hit in later) / best if best else 0.0
-    lowest = Measured.of(by_seed, rows.rows, exact=rows.exact)
+    lowest = Measured.of(by_seed, rows.rows, exact=rows.exact, bounds=SHARE)
     curve = ", ".join(f"{epoch:g}: {mean(hit):.2f}" for epoch, hit in sorted(hits.items()))
     said = f"Hit@10 by epoch: {curve}; lowest from epoch 2 on, as a share of the largest: {shown(lowest)}"
     return Finding(is_at_least(interval(lowest), 0.5), said, rows.rows)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -18,7 +18,7 @@ from mmpoison.base.untrusted import parse_json, read_json
 from mmpoison.base.untrusted_yaml import read_yaml
 from mmpoison.errors import InputError
 from mmpoison.records import bundle as files
-from mmpoison.records.run_files import Metrics
+from mmpoison.records.run_files import Metrics, RunFacts
 from mmpoison.reporting.html_report import render_html
 from mmpoison.reporting.text import clean
 
@@ -58,47 +58,87 @@ def write_bundle(run: Path, file: Path) -> Bundle:
     Raises:
         InputError: If it is no finished run, one of its files is broken, or `file` does not end in `.zip`.
     """
-    if not files.is_bundle(file.name):
-        raise InputError(f"{file}: a bundle is a .zip file: name it so")
-    if file.is_dir():
-        raise InputError(f"{file}: is a folder, a file is needed, e.g. {file / 'run.zip'}")
-    for name in (files.RECIPE, files.METRICS):
-        if not (run / name).is_file():
-            raise InputError(f"{run}: no finished run, it has no {name}")
-    recipe = read_yaml(run / files.RECIPE)
-    if not isinstance(recipe, dict):
-        raise InputError(f"{run / files.RECIPE}: a recipe is a mapping of keys")
-    needs = _take_out_places(recipe)
+    check_target(file)
+    packed = PackedRun.read(run)
+    needs = take_out_places(packed.recipe)
     if needs:
-        recipe[files.NEEDS] = list(needs)
-    metrics = read_json(run / files.METRICS)
-    if not isinstance(metrics, dict):
-        raise InputError(f"{run / files.METRICS}: must be a JSON object")
-    about = Metrics.read(run / files.METRICS).run
-    metrics["run"] = _without_folders(metrics.get("run", {}))
+        packed.recipe[files.NEEDS] = list(needs)
     content = {
-        files.RECIPE: yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True).encode(),
-        files.METRICS: _json(metrics),
-        files.FACTS: _json(
-            {
-                "bundle": 1,
-                "tool_version": about.tool_version or __version__,
-                "versions": about.versions,
-                "device": about.device,
-                "goals": about.goals,
-                "data_fingerprint": about.data.fingerprint,
-                files.NEEDS: list(needs),
-            }
-        ),
+        files.RECIPE: yaml_bytes(packed.recipe),
+        files.METRICS: json_bytes(packed.metrics),
+        files.FACTS: json_bytes(bundle_facts([packed.about], needs)),
     }
     if (run / files.MANIFEST).is_file():
         manifest = read_json(run / files.MANIFEST)
         if isinstance(manifest, dict) and "options" in manifest:
             manifest["options"] = _without_folders(manifest["options"])
-        content[files.MANIFEST] = _json(manifest)
-    content[files.PAGE] = _page(run, content).encode()
+        content[files.MANIFEST] = json_bytes(manifest)
+    content[files.PAGE] = _page(packed).encode()
     files.write_members(file, {name: content[name] for name in files.MEMBERS if name in content})
     return Bundle(file, needs)
+
+
+def check_target(file: Path) -> None:
+    """Refuse a file that cannot be a bundle.
+
+    Raises:
+        InputError: If it does not end in `.zip`, or is a folder.
+    """
+    if not files.is_bundle(file.name):
+        raise InputError(f"{file}: a bundle is a .zip file: name it so")
+    if file.is_dir():
+        raise InputError(f"{file}: is a folder, a file is needed, e.g. {file / 'run.zip'}")
+
+
+@dataclass(frozen=True)
+class PackedRun:
+    """A finished run as a bundle has it.
+
+    Attributes:
+        folder: The run folder.
+        recipe: Its recipe, with what names places of this machine still in it (`take_out_places`).
+        metrics: Its metrics, without such places.
+        about: What the metrics say of the run.
+    """
+
+    folder: Path
+    recipe: dict[str, Any]
+    metrics: dict[str, Any]
+    about: RunFacts
+
+    @classmethod
+    def read(cls, run: Path) -> PackedRun:
+        """Read a run folder.
+
+        Raises:
+            InputError: If it is no finished run, or one of its files is broken.
+        """
+        for name in (files.RECIPE, files.METRICS):
+            if not (run / name).is_file():
+                raise InputError(f"{run}: no finished run, it has no {name}")
+        recipe = read_yaml(run / files.RECIPE)
+        if not isinstance(recipe, dict):
+            raise InputError(f"{run / files.RECIPE}: a recipe is a mapping of keys")
+        metrics = read_json(run / files.METRICS)
+        if not isinstance(metrics, dict):
+            raise InputError(f"{run / files.METRICS}: must be a JSON object")
+        about = Metrics.read(run / files.METRICS).run
+        metrics["run"] = _without_folders(metrics.get("run", {}))
+        return cls(run, recipe, metrics, about)
+
+
+def bundle_facts(abouts: Sequence[RunFacts], needs: Sequence[str]) -> dict[str, Any]:
+    """Return what a bundle says of itself; of several runs the versions of the first."""
+    first = abouts[0]
+    return {
+        "bundle": 1,
+        "tool_version": first.tool_version or __version__,
+        "versions": first.versions,
+        "device": first.device,
+        "goals": list(dict.fromkeys(goal for about in abouts for goal in about.goals)),
+        "data_fingerprint": first.data.fingerprint,
+        files.NEEDS: list(needs),
+    }
 
 
 def bundle_metrics(file: Path) -> Metrics:
@@ -135,11 +175,17 @@ def _numbers(metrics: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
         yield from walk(metrics.get(part), part)
 
 
-def _json(value: Any) -> bytes:
+def json_bytes(value: Any) -> bytes:
+    """Return the content of a JSON file."""
     return (json.dumps(value, indent=2) + "\n").encode()
 
 
-def _take_out_places(recipe: dict[str, Any]) -> tuple[str, ...]:
+def yaml_bytes(value: Mapping[str, Any]) -> bytes:
+    """Return the content of a YAML file."""
+    return yaml.safe_dump(dict(value), sort_keys=False, allow_unicode=True).encode()
+
+
+def take_out_places(recipe: dict[str, Any]) -> tuple[str, ...]:
     """Replace what names a folder or file of this machine by its last part; return the keys."""
     transfers = recipe.get("transfer") or []
     parts = [(f"{group}.{key}", recipe.get(group), key) for group, key in _PLACES]
@@ -180,17 +226,28 @@ def _without_folders(value: Any) -> Any:
     return value
 
 
-def _page(run: Path, content: Mapping[str, bytes]) -> str:
+def _page(run: PackedRun) -> str:
     """Make the run's page again, without pictures, from what the bundle holds and the lists of the run."""
     with TemporaryDirectory() as scratch:
-        folder = Path(scratch) / (run.resolve().name or "run")
-        folder.mkdir()
-        for name in (files.RECIPE, files.METRICS):
-            (folder / name).write_bytes(content[name])
-        for name in SHOWN_FILES:
-            if (run / name).is_file():
-                write_json(folder / name, _without_pictures(read_json(run / name)))
+        folder = Path(scratch) / (run.folder.resolve().name or "run")
+        pack_files(run, folder, lists=True)
         return render_html(folder)
+
+
+def pack_files(run: PackedRun, folder: Path, *, lists: bool) -> None:
+    """Write the files from which a page is made, without pictures.
+
+    Args:
+        run: The run.
+        folder: A new folder.
+        lists: Write also what the page shows besides recipe and metrics.
+    """
+    folder.mkdir()
+    (folder / files.RECIPE).write_bytes(yaml_bytes(run.recipe))
+    (folder / files.METRICS).write_bytes(json_bytes(run.metrics))
+    for name in SHOWN_FILES if lists else ():
+        if (run.folder / name).is_file():
+            write_json(folder / name, _without_pictures(read_json(run.folder / name)))
 
 
 def _without_pictures(value: Any) -> Any:

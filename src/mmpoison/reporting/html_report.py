@@ -28,6 +28,7 @@ from mmpoison.records.run_files import (
 from mmpoison.reporting import map as _map
 from mmpoison.reporting import text as _text
 from mmpoison.reporting.html import pictures_inside, template
+from mmpoison.reporting.page_tables import PageTable, page_tables
 from mmpoison.reporting.runs import group_metrics, read_run
 from mmpoison.reporting.seeds import group_tables, metrics_tables
 from mmpoison.reporting.summary import (
@@ -38,7 +39,6 @@ from mmpoison.reporting.summary import (
     headline,
     shown_models,
 )
-from mmpoison.reporting.table import Table, cell_texts
 
 SUSPICIOUS_SHOWN = 12
 
@@ -124,7 +124,7 @@ def render_runs_html(runs: Sequence[Path], more: str = "") -> str:
         title=", ".join(dict.fromkeys(str(about.recipe) for _, about in named)),
         settings=[group.title for group in groups],
         flags=[f"{name}: {flag}" for name, about in named for flag in about.flags],
-        tables=[_plain_table(table) for table in group_tables(groups)],
+        tables=[part for table in group_tables(groups) for part in page_tables(table)],
         more=Markup(more),
         runs=named,
         attributions=list(dict.fromkeys(attributions)),
@@ -216,24 +216,6 @@ def _versions(abouts: Sequence[RunFacts]) -> dict[str, str]:
     return {library: ", ".join(versions) for library, versions in found.items()}
 
 
-class _PlainTable(TypedDict):
-    """A table as text."""
-
-    title: str
-    note: str
-    columns: list[str]
-    rows: list[list[str]]
-
-
-def _plain_table(table: Table) -> _PlainTable:
-    return {
-        "title": table.title,
-        "note": table.note,
-        "columns": [column.name for column in table.columns],
-        "rows": [cell_texts(row, table.columns) for row in table.rows],
-    }
-
-
 def _rows(metrics: Metrics, goal: str) -> list[Row]:
     # an evaluation of one model lacks most rows of a run, and a reader looks for none of them
     evaluated = bool(metrics.run.row_names)
@@ -253,18 +235,15 @@ def _rows(metrics: Metrics, goal: str) -> list[Row]:
     ]
 
 
-def _studies(metrics: Metrics) -> list[_PlainTable]:
+def _studies(metrics: Metrics) -> list[PageTable]:
     """Describe, as text, what is measured beyond the main table and the drift."""
-    shown = []
-    for table in metrics_tables(metrics):
-        if not table.of_models and not table.of_drift:
-            # one run: no n
-            kept = [n for n, column in enumerate(table.columns) if column.name != "n"]
-            plain = _plain_table(table)
-            plain["columns"] = [plain["columns"][n] for n in kept]
-            plain["rows"] = [[row[n] for n in kept] for row in plain["rows"]]
-            shown.append(plain)
-    return shown
+    return [
+        part
+        for table in metrics_tables(metrics)
+        if not table.of_models and not table.of_drift
+        # one run: no n
+        for part in page_tables(table, leave_out=("n",))
+    ]
 
 
 def _maps(path: Path, names: list[str]) -> list[_map.Drawing]:

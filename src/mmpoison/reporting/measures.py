@@ -38,13 +38,21 @@ DISTANCE: Bounds = (0.0, 2.0)
 """Of a cosine distance."""
 
 
+_SHARES = ("auroc", "full_context", "clean_dropped_share", "poisoning_rate")
+
+
 def bounds_of(key: str) -> Bounds:
-    """Return the bounds of a figure of `metrics.json` by its key.
+    """Return the bounds of a figure of `metrics.json` by its key, or by a column of the tidy table.
 
     >>> bounds_of("hit@10"), bounds_of("min_rank"), bounds_of("change")
     ((0.0, 1.0), (0.0, inf), (-inf, inf))
+    >>> bounds_of("utility.image_retrieval.hit@10"), bounds_of("drift.text")
+    ((0.0, 1.0), (0.0, 2.0))
     """
-    if key.startswith("hit@") or key in ("auroc", "full_context", "clean_dropped_share"):
+    section, _, key = key.rpartition(".")
+    if section in ("drift", "order_drift"):
+        return DISTANCE
+    if key.startswith("hit@") or key in _SHARES:
         return SHARE
     if key in ("min_rank", "words"):
         return AT_LEAST_ZERO

@@ -49,7 +49,15 @@ def terminal(tables: Sequence[Table], *, whole: bool = False) -> RenderableType:
         tables: What to draw.
         whole: Draw every column and the intervals too, not only what a reader needs first.
     """
-    return Group(*(_Drawn(table if whole else _short(table)) for table in tables))
+    shown = [table if whole else _short(table) for table in tables]
+    # what is said of several tables in a row is said once, under the last of them
+    once = [
+        replace(table, note="")
+        if [table.note] == [n.note for n in shown[place : place + 1]]
+        else table
+        for place, table in enumerate(shown, 1)
+    ]
+    return Group(*map(_Drawn, once))
 
 
 def hides(tables: Sequence[Table]) -> bool:

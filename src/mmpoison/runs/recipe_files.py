@@ -231,9 +231,18 @@ def _of_bundle(file: Path) -> Any:
     if isinstance(value, dict):
         data = value.get("data")
         root = data.get("root") if isinstance(data, dict) else None
-        if KEY in value or ON_DATA in value or root is not None:
+        if KEY in value or ON_DATA in value or root is not None or _sets_data(value.get("sweep")):
             raise InputError(f"{where}: names other files, which the recipe of a bundle does not")
     return value
+
+
+def _sets_data(sweep: Any) -> bool:
+    """Return whether the runs of a sweep, which may be anything, take their data from a folder that it names."""
+    parts = sweep if isinstance(sweep, dict) else {}
+    variants = parts.get("variants")
+    listed = [parts.get("grid"), *(variants.values() if isinstance(variants, dict) else ())]
+    keys = [str(key) for part in listed if isinstance(part, dict) for key in part]
+    return any(key in ("data", "data.root") or key.startswith("data.root.") for key in keys)
 
 
 Read = Callable[[str], tuple[dict[str, Any], str]]

@@ -135,6 +135,20 @@ def test_pieces_of_paths_join_rows_that_stand_together(write: Write) -> None:
     ]
 
 
+def test_absolute_paths_elsewhere_name_the_data_root(write: Write, tmp_path: Path) -> None:
+    photos = tmp_path / "photos"
+    (photos / "b").mkdir(parents=True)
+    places = [str(photos / "a/1.jpg"), str(photos / "b/2.jpg"), str(photos / "b/2.jpg")]
+    file = write("tables/p.parquet", image=places, caption=["x", "y", "z"])
+    said = f"all are in {photos}: give --data-root {photos}"
+    assert refusal(load_pairs, file).endswith(said)
+    assert refusal(lambda: list(stream_pairs(file, images_at_once=1))).endswith(said)
+    assert captions_by_image(load_pairs(file, images=photos)) == {
+        "a/1.jpg": ["x"],
+        "b/2.jpg": ["y", "z"],
+    }
+
+
 def test_a_problem_behind_the_last_image_is_said(write: Write) -> None:
     file = write(image=["1", "2", "../3"], caption=list("abc"))
     pieces = list(stream_pairs(file, images_at_once=1))

@@ -64,7 +64,7 @@ def load_delimited(
         InputError: If there is no such file, its columns are not found, or no row can be used.
     """
     file = _find(root)
-    builder = PairsBuilder(file.parent if images is None else Path(images))
+    builder = PairsBuilder(file.parent if images is None else Path(images), own_paths=True)
     with _open(file) as stream:
         add_entries(_entries(stream, file, builder, columns, separator, own_columns), builder)
     return builder.build(str(file))

@@ -99,7 +99,7 @@ def _load_parts(
     entries = list(_entries(folder, parts, base, columns, own))
     # bytes lie in the files, wherever other images may be
     inside = any(isinstance(entry, ImageEntry) and entry.inside for entry in entries)
-    builder = PairsBuilder(folder if inside else base)
+    builder = PairsBuilder(folder if inside else base, own_paths=True)
     add_entries(entries, builder)
     return builder.build(what)
 

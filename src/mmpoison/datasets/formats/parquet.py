@@ -53,7 +53,7 @@ def load_parquet(
     """
     folder, files, refused = find_files(root)
     first, columns = _first_columns(folder, files, columns, images)
-    builder = PairsBuilder(_image_root(folder, images, first))
+    builder = PairsBuilder(_image_root(folder, images, first), own_paths=True)
     add_entries(
         chain(refused, _entries(folder, files, builder.root, columns, own_columns)), builder
     )
@@ -85,7 +85,7 @@ def stream_parquet(
     first, columns = _first_columns(folder, files, columns, images)
     base = _image_root(folder, images, first)
     entries = chain(refused, _entries(folder, files, base, columns, own_columns))
-    yield from pieces(entries, base, images_at_once)
+    yield from pieces(entries, base, images_at_once, own_paths=True)
 
 
 def find_files(path: Path, pattern: str = "*.parquet") -> tuple[Path, list[Path], list[str]]:
