@@ -4,7 +4,8 @@ A folder in `expected/` holds what version 0.1.0 computed on one kind of process
 commands and compares to the last digit.
 Later than 0.1.0 are all files of suspicious-groups, which now compares in two ways, `judge_auroc` in the facts of
 filters, `row_names` in an evaluation, and which tables a report of two goals has, with their titles and notes; and, in
-`avx512-bf16`, all files of runs and filters, which an earlier machine of that kind had not recorded.
+`avx512-bf16`, all files of runs and filters, which an earlier machine of that kind had not recorded, and the run that
+trains both encoders, since captions are cut there and attention has its own gradient in bf16.
 
     python tests/golden/make_golden.py tests/golden/expected/avx512-bf16
 
