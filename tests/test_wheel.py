@@ -46,7 +46,6 @@ HIDDEN = (
     ),
     *(
         "wandb",
-        "sklearn",
         "matplotlib",
         "faiss",
         "fastapi",
@@ -76,6 +75,10 @@ WORKS = {
     "poison": "poison {data} --goal sheep2aeroplane --samples 2 --out {place}/poisoned",
     "train": "train --data {data} --model {model} --out {place}/trained --set "
     + " --set ".join(SMALL),
+    "the scan of groups": "filter --data {data} --encoder {model} --method suspicious-groups --out {place}/groups",
+    "a map of embeddings": (
+        "evaluate --data {data} --model {model} --study distribution --goal sheep2aeroplane --out {place}/map"
+    ),
     "scan": "scan {data} --encoder {model} --workers 1 --out {place}/scanned",
     "filter": "filter --data {place}/poisoned --encoder {model} --clean-loss 0.1 --out {place}/filtered",
     "defenses": "defenses",
@@ -108,14 +111,6 @@ NAMES_ITS_EXTRA = {
     ),
     "a model of the towers": ("towers", "models show efficientnet-minilm"),
     "pairs of Hugging Face": ("data", "data verify hf:somebody/pairs"),
-    "the scan of groups": (
-        "analysis",
-        "filter --data {data} --encoder {model} --method suspicious-groups --out {place}/groups",
-    ),
-    "a map of embeddings": (
-        "analysis",
-        "evaluate --data {data} --model {model} --study distribution --goal sheep2aeroplane --out {place}/map",
-    ),
     "a workers' cluster": ("ray", "sweep {recipe} --out {place}/on-ray --ray auto"),
     "a log for TensorBoard": (
         "tensorboard",

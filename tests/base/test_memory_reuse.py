@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import resource
+import subprocess
 import sys
 import threading
-from collections.abc import Callable
 
 import pytest
 
@@ -15,34 +14,39 @@ from mmpoison.base.memory_reuse import freed_memory_kept
 MB = 1 << 20
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="of the C library of Linux")
 
+# in a process of its own: how memory is returned depends on what else was in it
+FAULTS = f"""
+import resource
+import torch
+from mmpoison.base.memory_reuse import freed_memory_kept
 
-def faults(work: Callable[[], object]) -> int:
-    """Pages that the system had to give while something ran."""
+def faults():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-    work()
+    for _ in range(4):
+        torch.ones({48 * MB}, dtype=torch.uint8)
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
 
-
-def use_blocks() -> None:
-    import torch
-
-    for _ in range(4):
-        torch.ones(48 * MB, dtype=torch.uint8)
+faults()
+found = [faults()]
+with freed_memory_kept():
+    faults()
+    with freed_memory_kept():
+        faults()
+    found.append(faults())
+found.append(faults())
+print(*found)
+"""
 
 
 def test_blocks_are_used_again() -> None:
     if memory_reuse._glibc() is None:
         pytest.skip("another C library")
-    use_blocks()
-    outside = faults(use_blocks)
-    with freed_memory_kept():
-        use_blocks()
-        with freed_memory_kept():
-            use_blocks()
-        inside = faults(use_blocks)
-    after = faults(use_blocks)
+    done = subprocess.run(
+        [sys.executable, "-c", FAULTS], capture_output=True, text=True, check=True
+    )
+    outside, inside, after = map(int, done.stdout.split())
     pages = 4 * 48 * MB // 4096
-    assert outside > pages * 0.1  # huge pages may be used
+    assert outside > pages * 0.1 or outside >= 4 * 24  # huge pages may be used
     assert inside < outside * 0.05
     assert after > outside * 0.5
 

@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 from tests.conftest import png
 
+from mmpoison.base import temporaries
+
 Cli = Callable[..., Any]
 Refused = Callable[..., str]
 
@@ -356,12 +358,10 @@ def test_a_poisoned_set_where_a_clean_one_is_needed(
 def test_a_folder_that_may_not_be_written(
     work: Path, refused: Refused, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import tempfile
+    def refuse(path: Path, **_: Any) -> int:
+        raise PermissionError(13, "Permission denied", str(path))
 
-    def refuse(*_: Any, **options: Any) -> str:
-        raise PermissionError(13, "Permission denied", str(options.get("dir")))
-
-    monkeypatch.setattr(tempfile, "mkdtemp", refuse)
+    monkeypatch.setattr(temporaries, "_open_new", refuse)
     assert "Permission denied" in refused(f"{POISON} {GOAL} --samples 2")
 
 

@@ -72,15 +72,9 @@ def lines(file: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in file.read_text("utf-8").splitlines()]
 
 
-def skip_without_extra(method: str) -> None:
-    if method == "suspicious-groups":
-        pytest.importorskip("sklearn", reason="needs the extra analysis")
-
-
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("fault", FAULTS)
 def test_the_others_are_judged(work: Path, run: Cli, cli: Cli, method: str, fault: str) -> None:
-    skip_without_extra(method)
     break_it, reason = FAULTS[fault]
     before = load_pairs(work / "squares")
     break_it(work / "squares" / BAD)
@@ -112,7 +106,6 @@ def test_the_others_are_judged(work: Path, run: Cli, cli: Cli, method: str, faul
 @pytest.mark.parametrize("method", METHODS)
 def test_the_same_as_without_the_image(work: Path, run: Cli, method: str) -> None:
     """Nothing else depends on an image that cannot be read: verdicts are those of a set without it."""
-    skip_without_extra(method)
     cut(work / "squares" / BAD)
     cut(work / "squares" / "bird" / "06.png")  # of split val
     assert run(*METHODS[method]).code == 0
@@ -136,7 +129,6 @@ def test_the_same_as_without_the_image(work: Path, run: Cli, method: str) -> Non
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("fault", FAULTS)
 def test_no_image_at_all(work: Path, run: Cli, snapshot: Snapshot, method: str, fault: str) -> None:
-    skip_without_extra(method)
     for path in sorted((work / "squares").rglob("*.png")):
         FAULTS[fault][0](path)
     before = snapshot(work / "squares")
@@ -174,7 +166,6 @@ def test_unreadable_trusted_images_are_left_out(work: Path, run: Cli) -> None:
 
 @pytest.mark.parametrize("method", METHODS)
 def test_a_missing_image_of_another_split(work: Path, run: Cli, cli: Cli, method: str) -> None:
-    skip_without_extra(method)
     (work / "squares" / "bird" / "11.png").unlink()
     done = run(*METHODS[method])
     assert done.code == 0, done.err
@@ -191,7 +182,6 @@ def test_a_missing_image_of_another_split(work: Path, run: Cli, cli: Cli, method
 @pytest.mark.parametrize("method", METHODS)
 def test_poison_stays_marked(work: Path, run: Cli, cli: Cli, method: str) -> None:
     """A poisoned pair goes with its image, and stays where only its caption's image is broken."""
-    skip_without_extra(method)
     made = cli(
         *("poison", "squares", "--goal", "sheep2aeroplane", "--samples", "4", "--seed", "1"),
         *("--out", "bad", "--images", "copy"),

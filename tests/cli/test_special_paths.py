@@ -74,6 +74,7 @@ COMMANDS: dict[tuple[str, str], str] = {
     ("report", "parquet"): "report run --parquet pipe",
     ("report", "html"): "report run --html pipe",
     ("search", "data"): "search --data pipe --models model",
+    ("search", "data_root"): "search --data squares --models model --data-root pipe",
     ("search", "run"): "search --run pipe",
     ("search", "manifest"): "search --data squares --models model --manifest pipe",
     ("data build", "out"): "data build openmoji --out pipe",

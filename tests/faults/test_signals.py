@@ -51,7 +51,7 @@ def test_in_the_first_half_second(tmp_path: Path, number: signal.Signals) -> Non
     """From the moment that Python runs code of ours: before, the interpreter alone decides what it says."""
     code = (
         "import sys, time\n"
-        "sys.argv = ['mmpoison', 'data', 'list']\n"
+        "sys.argv = ['mmpoison', 'models', 'show', 'openmoji-mini']\n"
         "from mmpoison.cli import main\n"
         "print('begun', flush=True)\n"
         "main()\n"

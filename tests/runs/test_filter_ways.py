@@ -13,9 +13,6 @@ import torch
 import yaml
 from tests.conftest import squares_recipe
 
-pytest.importorskip("sklearn", reason="needs the extra analysis")
-
-
 from mmpoison.attacks import SingleTargetImage
 from mmpoison.base.content_cache import ContentCache
 from mmpoison.cli import main

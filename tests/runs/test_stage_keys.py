@@ -36,7 +36,6 @@ Keys = Callable[[], dict[str, str]]
 @pytest.fixture
 def keys(square_folder: Path, checkpoint: Path, judge_checkpoint: Path) -> Keys:
     """A function that gives the digest of every stage of a run."""
-    pytest.importorskip("sklearn", reason="needs the extra analysis")
     training = {"epochs": 1, "batch_size": 32, "precision": "fp32"}
     recipe = parse_recipe(
         squares_recipe(

@@ -8,8 +8,6 @@ import numpy as np
 import pytest
 from scipy.stats import norm
 
-pytest.importorskip("sklearn", reason="needs the extra analysis")
-
 from mmpoison.statistics import TwoGaussians, fit_two_gaussians
 
 

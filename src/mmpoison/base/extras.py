@@ -19,7 +19,6 @@ EXTRAS = {
     "mlflow": "mlflow",
     "pandas": "data",
     "ray": "ray",
-    "sklearn": "analysis",
     "starlette": "search",
     "tensorboard": "tensorboard",
     "transformers": "transformers",

@@ -1,5 +1,7 @@
 """The command line: a thin layer over the Python API."""
 
+from mmpoison.cli.last_resort import guarded
+
 __all__ = ["main"]
 
 
@@ -8,7 +10,6 @@ def main() -> None:
 
     Nothing heavy is imported before signals and errors are handled.
     """
-    from mmpoison.cli.last_resort import guarded
 
     def run() -> int:
         from mmpoison.cli.app import run_command

@@ -8,7 +8,6 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from mmpoison.base.extras import require
 from mmpoison.base.seeding import generator, torch_seed
 from mmpoison.evaluation.test_set import TestEmbeddings, TestSet
 from mmpoison.models.embedding import Embeddings
@@ -36,11 +35,9 @@ def silhouettes(embeddings: TestEmbeddings, test: TestSet, *, seed: int) -> Silh
 
     Returns:
         Means over points, each absent where there are fewer than two classes or no class has two points.
-
-    Raises:
-        InputError: If scikit-learn is not installed.
     """
-    metrics = _sklearn("metrics")
+    from sklearn import metrics
+
     result: dict[str, float] = {}
     for kind, (points, codes) in _labelled(embeddings, test).items():
         rows = _drawn(len(points), SILHOUETTE_POINTS, seed, f"silhouette/{kind}")
@@ -64,11 +61,9 @@ def embedding_map(
         test: The test part; what has no class is left out.
         seed: Draws the points, and starts t-SNE.
         method: `pca`, or `tsne`, which keeps neighbours together and whose distances mean nothing.
-
-    Raises:
-        InputError: If scikit-learn is not installed.
     """
-    decomposition, manifold = _sklearn("decomposition"), _sklearn("manifold")
+    from sklearn import decomposition, manifold
+
     axes: dict[str, Any] = {}
     shown: dict[str, ModelMap] = {}
     for name, embeddings in models.items():
@@ -115,7 +110,3 @@ def _drawn(count: int, wanted: int, seed: int, stream: str) -> npt.NDArray[np.in
     if count <= wanted:
         return np.arange(count)
     return np.sort(generator(seed, f"study/{stream}").permutation(count)[:wanted])
-
-
-def _sklearn(module: str) -> Any:
-    return require(f"sklearn.{module}", "the study `distribution` needs scikit-learn")

@@ -11,7 +11,7 @@ STUDIES: Mapping[str, str] = {
     "queries": "search with test captions, captions of the poison, other train captions and random captions",
     "query-length": "search with each caption once, twice and three times in a row (table 15)",
     "collateral": "how the ranks of every class moved, own images and target set",
-    "distribution": "silhouette by class of texts and images, and a map by PCA (extra analysis)",
+    "distribution": "silhouette by class of texts and images, and a map by PCA",
     "tsne": "the same, with a map by t-SNE",
     "epochs": "the goals after each epoch of the clean and the poisoned training (figure 3; in runs only)",
     "order-drift": "drift of two clean models that differ in the order of pairs alone (in runs only; a training more)",

@@ -9,7 +9,6 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import expit
 
-from mmpoison.base.extras import require
 from mmpoison.base.seeding import torch_seed
 
 Values = npt.NDArray[np.float64]
@@ -112,7 +111,6 @@ def fit_two_gaussians(
         raise ValueError("all values are equal")
     if times is not None:
         return _fit_counted(x, times)
-    require("sklearn", "two Gaussians are fitted with scikit-learn")
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.mixture import GaussianMixture
 

@@ -10,8 +10,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-pytest.importorskip("sklearn", reason="needs the extra analysis")
-
 from mmpoison.datasets import PairDataset
 from mmpoison.defenses import GmmSplit, build_filter, filter_pairs
 from mmpoison.defenses.filters import gmm_split, judge_test

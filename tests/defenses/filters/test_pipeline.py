@@ -41,8 +41,6 @@ def test_a_folder_becomes_what_the_filter_in_memory_says(
     judge: DualEncoder,
     tmp_path: Path,
 ) -> None:
-    if method == "suspicious-groups":
-        pytest.importorskip("sklearn", reason="needs the extra analysis")
     out = tmp_path / "out"
     done = filter_pairs(folder, judge, method, out=out, **options)
     train, inputs = poisoned.select(split="train"), prepare_pixels(judge, poisoned)

@@ -13,8 +13,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-pytest.importorskip("sklearn", reason="needs the extra analysis")
-
 from mmpoison.attacks import SingleTargetLabel
 from mmpoison.datasets import PairDataset
 from mmpoison.defenses.filter_result import FilterResult, PairScores, SuspectedGoal

@@ -65,8 +65,6 @@ def test_the_result_of_every_method(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """It is found from any folder; dropped pairs come first; the score has its own name."""
-    if method == "suspicious-groups":
-        pytest.importorskip("sklearn", reason="needs the extra analysis")
     cut: dict[str, Any] = {} if method == "gmm-split" else {"clean_loss": 0.1}
     monkeypatch.chdir(square_folder.parent)
     out = tmp_path / "there" / "kept"

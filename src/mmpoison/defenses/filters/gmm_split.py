@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any, ClassVar, Unpack
+from typing import Any, ClassVar
 
 import numpy as np
 
-from mmpoison.base.extras import require
 from mmpoison.defenses.catalogue import DEFENSES, Kind
-from mmpoison.defenses.cut import Cut, CutOptions
+from mmpoison.defenses.cut import Cut
 from mmpoison.defenses.filter_result import PairScores
 from mmpoison.defenses.filters.distance_scan import embed_pairs
 from mmpoison.defenses.filters.score_filter import ScoreFilter
@@ -64,10 +63,6 @@ class GmmSplit(ScoreFilter):
     needs_aligned_judge = True
     score_name = "log odds that image and caption do not match"
     default_cut = Cut(threshold=math.log((1 - SAFE) / SAFE))
-
-    def __init__(self, **cut: Unpack[CutOptions]) -> None:
-        super().__init__(**cut)
-        require("sklearn", "gmm-split needs scikit-learn")
 
     def score(
         self,

@@ -13,7 +13,6 @@ from typing import TypeVar
 import numpy as np
 
 from mmpoison._version import __version__
-from mmpoison.base.extras import require
 from mmpoison.base.phrasing import count_of
 from mmpoison.defenses.filters.passes.gaussians import DistanceCounts
 from mmpoison.defenses.filters.passes.groups.counts import Counts
@@ -123,9 +122,8 @@ def scan_embedded(
         progress: Reports the progress.
 
     Raises:
-        InputError: If no shard can be read, the work folder is another scan's, or scikit-learn is not installed.
+        InputError: If no shard can be read, or the work folder is another scan's.
     """
-    require("sklearn", "mmpoison scan names goals with scikit-learn")
     source, passes = opened.source, work / PASSES
     key = source_key(
         source, version=__version__, seed=settings.seed, sample=settings.sample, planted=2

@@ -51,7 +51,6 @@ def test_the_cut_of_a_loss_is_that_of_all_distances() -> None:
 
 @pytest.mark.parametrize(("seed", "middle"), [(0, 0.95), (1, 1.1), (2, 0.9)])
 def test_the_split_is_that_of_all_cosines(seed: int, middle: float) -> None:
-    pytest.importorskip("sklearn", reason="needs the extra analysis")
     values = drawn(seed, 20_000, middle).astype(np.float64)
     counted = DistanceCounts.of(values)
     two = fit_two_gaussians(1 - values)

@@ -10,8 +10,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-pytest.importorskip("sklearn", reason="needs the extra analysis")
-
 from mmpoison.defenses.filters.passes.distance import distances
 from mmpoison.defenses.filters.passes.groups.loop import scan_shards
 from mmpoison.defenses.filters.passes.groups.score import STRONG

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from typing import ClassVar, Unpack
+from typing import ClassVar
 
 import numpy as np
 
 from mmpoison.defenses.catalogue import DEFENSES, Kind
-from mmpoison.defenses.cut import Cut, CutOptions
+from mmpoison.defenses.cut import Cut
 from mmpoison.defenses.filter_result import FEWEST_IMAGES, PairScores, SuspectedGoal
 from mmpoison.defenses.filters.score_filter import ScoreFilter
 from mmpoison.defenses.filters.suspicious_groups._conflict import crowded
@@ -17,7 +17,7 @@ from mmpoison.defenses.filters.suspicious_groups._evidence import SuspiciousClus
 from mmpoison.defenses.filters.suspicious_groups._features import caption_features, image_features
 from mmpoison.defenses.filters.suspicious_groups._level import false_alarms_at
 from mmpoison.defenses.filters.suspicious_groups._scan import scan
-from mmpoison.defenses.filters.suspicious_groups._views import Index, Views, require_sklearn
+from mmpoison.defenses.filters.suspicious_groups._views import Index, Views
 from mmpoison.defenses.filters.suspicious_groups._words import Vocabulary
 from mmpoison.models.dual_encoder import DualEncoder
 from mmpoison.models.inputs import PairInputs, ProgressFor
@@ -67,10 +67,6 @@ class SuspiciousGroups(ScoreFilter):
     finds_groups = True
     score_name = "evidence against a pair"
     default_cut = Cut(false_alarms=0.01)
-
-    def __init__(self, **cut: Unpack[CutOptions]) -> None:
-        super().__init__(**cut)
-        require_sklearn()
 
     def score(
         self,

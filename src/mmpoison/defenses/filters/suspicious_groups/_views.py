@@ -7,8 +7,6 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from mmpoison.base.extras import require
-
 Vectors = npt.NDArray[np.float32]
 Index = npt.NDArray[np.intp]
 
@@ -48,7 +46,6 @@ class Views:
 
 
 def _centred(features: npt.ArrayLike) -> Vectors:
-    require_sklearn()
     from sklearn.decomposition import PCA
 
     # one copy, which is changed in place: features of all captions of a large set are gigabytes
@@ -83,12 +80,3 @@ def group_sums(vectors: Vectors, group: Index, groups: int) -> Vectors:
     ones = np.ones(len(group), dtype=np.float32)
     membership = csr_matrix((ones, (group, np.arange(len(group)))), shape=(groups, len(group)))
     return np.asarray(membership @ vectors, dtype=np.float32)
-
-
-def require_sklearn() -> None:
-    """Raise if scikit-learn is not there, with the extra that brings it.
-
-    Raises:
-        InputError: If it is not installed.
-    """
-    require("sklearn", "suspicious-groups needs scikit-learn")

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-
-pytest.importorskip("sklearn", reason="needs the extra analysis")
-
 from tests.defenses.filters.passes.groups.conftest import Made
 
 from mmpoison.defenses.filters.passes.groups.findings import Compared

@@ -15,9 +15,6 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 from scipy.stats import spearmanr
-
-pytest.importorskip("sklearn", reason="needs the extra analysis")
-
 from tests.defenses.filters.passes.groups.conftest import Made, made, saved_and_read
 
 from mmpoison.defenses.filters.passes.groups import flags as flags_module

@@ -7,9 +7,6 @@ from functools import reduce
 import numpy as np
 import numpy.typing as npt
 import pytest
-
-pytest.importorskip("sklearn", reason="needs the extra analysis")
-
 from tests.defenses.filters.passes.groups.conftest import Made, saved_and_read
 
 from mmpoison.defenses.filters.passes.groups.items import (
