@@ -66,7 +66,8 @@ def unit(vectors: Vectors) -> Vectors:
 def _lengths(vectors: Vectors) -> Vectors:
     """Return the lengths of the rows, at least 1e-9, shape `(..., 1)`."""
     length = np.linalg.norm(vectors, axis=-1, keepdims=True)
-    return np.maximum(length, np.float32(1e-9))
+    lengths: Vectors = np.maximum(length, np.float32(1e-9))
+    return lengths
 
 
 def group_sums(vectors: Vectors, group: Index, groups: int) -> Vectors:
