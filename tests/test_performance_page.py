@@ -57,6 +57,7 @@ def test_a_page(bench: Any) -> None:
     ]
     assert "Limits." in text
     assert "busy" not in text
+    assert "busy" not in bench.page({"one": result(found, load_before=[2.1, 1, 1])}, listed(bench))
     busy = bench.page({"one": result(found, load_before=[3.5, 1, 1])}, listed(bench))
     assert "The machine was busy before (load 3.5)." in busy
 
