@@ -199,19 +199,6 @@ def test_a_map_is_plain_and_drawn_by_the_seed(
             assert all(len(point) == 3 and 0 <= point[2] < 4 for point in points)
 
 
-def test_without_scikit_learn_the_extra_is_named(
-    models: dict[str, Studied], test_set: TestSet, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    import importlib
-
-    def missing(name: str) -> Any:
-        raise ImportError(name)
-
-    monkeypatch.setattr(importlib, "import_module", missing)
-    with pytest.raises(InputError, match=r"pip install 'mmpoison\[analysis\]'"):
-        silhouettes(models["poisoned"].embeddings, test_set, seed=0)
-
-
 # -- all together ----------------------------------------------------------------------------------
 
 
