@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from mmpoison.base.files import atomic_file, write_json
+from mmpoison.base.processes import cores
 from mmpoison.errors import InputError
 
 ROOT = Path(__file__).parents[1]
@@ -356,7 +357,7 @@ def machine() -> dict[str, Any]:
     return {
         "processor": cpu_kind(),
         "bf16": bf16,
-        "cores": len(os.sched_getaffinity(0)),
+        "cores": cores(),
         "torch": torch.__version__,
     }
 

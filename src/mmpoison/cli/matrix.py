@@ -132,9 +132,9 @@ def report_matrix(
         folder: The folder of `run matrix`.
         out: Folder for the pages; the same by default.
         form: How to print.
-        markdown: Write the tables to this file instead.
-        parquet: Write every measurement to this file instead.
-        html: Write the page to this file instead.
+        markdown: Write the tables to this file; the pages only if `out` is given too.
+        parquet: Write every measurement to this file; likewise.
+        html: Write the page to this file; likewise.
     """
     from mmpoison.base.files import atomic_file
     from mmpoison.records.matrix import read_matrix, write_cells
@@ -158,7 +158,7 @@ def report_matrix(
         with atomic_file(target) as temporary:
             temporary.write_text(text, encoding="utf-8")
         say(f"page: {target}")
-    if not (parquet is None and html is None and markdown is None):
+    if out is None and (parquet or html or markdown) is not None:
         return
     with busy("writing pages"):
         files = write_matrix_pages(summary, cells, out or folder)

@@ -68,13 +68,12 @@ def place_workers(
         InputError: If there is no such device, or the number of a GPU is given for a cluster.
     """
     number = gpu_number(device)
+    by_cores = workers or max(1, cores() // threads)
     if ray is not None:
         if number is not None:
             raise InputError(f"--device {device}: Ray chooses the GPU of each worker: write cuda")
-        count = workers or max(1, cores() // threads)
-        return Placement(count, device, threads, (), ray, workers is not None)
+        return Placement(by_cores, device, threads, (), ray, workers is not None)
     gpus = find_gpus(device)
     if gpus:
         return Placement(workers or len(gpus), "cuda", threads, gpus, None, workers is not None)
-    count = workers or max(1, cores() // threads)
-    return Placement(count, "cpu", threads, (), None, workers is not None)
+    return Placement(by_cores, "cpu", threads, (), None, workers is not None)
