@@ -110,8 +110,8 @@ def run_rows(folder: Path) -> Iterator[Row]:
 def to_arrow(rows: Iterable[Mapping[str, Any]]) -> pa.Table:
     """Make a table of plain rows; a column that holds kinds that do not mix is text, a list or object is JSON.
 
-    >>> to_arrow([{"a": 1, "b": [1, 2]}, {"a": 2.5}]).to_pylist()[1]["a"]
-    2.5
+    >>> to_arrow([{"a": 1, "b": [1, 2]}, {"a": 2.5}]).column("a").to_pylist()
+    [1.0, 2.5]
     """
     listed = list(rows)
     names = list(dict.fromkeys([*FIRST, *(name for row in listed for name in row)]))
