@@ -116,9 +116,9 @@ class TrainingResult:
         )
 
     def headline(self) -> str:
-        """Say steps, speed and the last loss in a line."""
-        last = f", last loss {self.epochs[-1]['loss']:.3f}" if self.epochs else ""
-        return f"{self.steps} steps, {self.pairs_per_second:,.0f} pairs/s{last}"
+        """Say steps, speed and the mean loss of the last epoch in a line."""
+        loss = f", mean loss {self.epochs[-1]['loss']:.3f} in the last epoch" if self.epochs else ""
+        return f"{self.steps} steps, {self.pairs_per_second:,.0f} pairs/s{loss}"
 
 
 def finetune(
