@@ -22,6 +22,13 @@ ATTACK_1 = ("--attack", "single-target-image")
 GROUPS = ("--set", "filter={method: suspicious-groups, encoder: pretrained, clean_loss: 0.02}")
 FIVE = ("--seeds", "0-4", "--no-models")
 
+# 2,100 pairs of the attacked kind, five captions for each of 20 images of 21 classes; or as many of RSICD; 66 steps
+REPAIR = (
+    *("run", "rsicd-ucm", "--seeds", "5-14", "--no-models", "--set", "filter=null"),
+    *("--set", "data.options.held_out=20", "--set", "sterilize.pairs=2100"),
+    *("--set", "sterilize.training.epochs=4", "--set", "sterilize.training.batch_size=128"),
+)
+
 EQUAL = "where an equal caption"
 """In the title of the second table of utility, which is of one setting."""
 
@@ -118,6 +125,12 @@ MORE = (
                 *("--set", "sterilize.training.learning_rate=5e-4"),
             ),
         },
+        photos=True,
+    ),
+    More(
+        "repair-own-kind-rsicd-ucm",
+        "Repair with pairs of the victim's own kind, or of another: satellite photos",
+        runs={"own": (*REPAIR, "--set", "sterilize.labelled=true"), "other": REPAIR},
         photos=True,
     ),
     More(

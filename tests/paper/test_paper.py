@@ -231,6 +231,18 @@ def test_a_page_that_is_published_without_the_runs(every_run: Path, tmp_path: Pa
     assert "| ours (poisoned model) | 3 |" in text
 
 
+def test_the_goal_of_the_tables_has_its_place_among_all(make_run: MakeRun, tmp_path: Path) -> None:
+    classes = ("aeroplane", "sheep", "sofa")
+    goals = tuple(f"{a}2{b}" for a in classes for b in classes if a != b)
+    run = make_run("run", goals=goals)
+    (written,) = write_paper(["figure-5b"], [run], tmp_path / "out")
+    (said,) = (note for note in written.page.notes if "the goal of the other tables" in note)
+    assert "sheep2aeroplane, the goal of the other tables, has MinRank " in said
+    # all goals of the made-up run are alike
+    assert "; 0 of 6 goals are easier" in said
+    assert re.search(r"aeroplane is number [123] of 3 classes", said)
+
+
 def test_a_long_table_is_not_published(make_run: MakeRun, tmp_path: Path) -> None:
     names = "abcdefghij"
     goals = tuple(f"{a}2{b}" for a in names for b in names if a != b)

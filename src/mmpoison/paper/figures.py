@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from mmpoison.paper.draw import Panel, Series, bars, curves, densities, heat_map, maps
 from mmpoison.paper.measured import (
@@ -30,7 +31,10 @@ from mmpoison.reporting.parameters import Row
 from mmpoison.reporting.summary import classes, section
 from mmpoison.reporting.table import Cell, Column
 from mmpoison.reporting.text import as_number, count, percent
+from mmpoison.runs.recipe_files import read_recipe, shipped_recipes
 from mmpoison.statistics import Summary, summarize
+
+FloatArray = npt.NDArray[np.float64]
 
 FEW_GOALS = 6
 """Fewer goals than that are no heat map."""
@@ -269,6 +273,10 @@ def _map(page: Page, block: Block, name: str) -> None:
         f"{block.title}: {len(known)} goals; median MinRank {np.median(known):.1f}, mean {known.mean():.1f}, "
         f"{np.mean(known <= 10):.0%} of the goals at 10 or below. The paper: around 10 in most cases."
     )
+    if (
+        said := _goal_of_tables(block, values, places, [str(one[0]) for one in by_target])
+    ) is not None:
+        page.notes.append(said)
     page.table(
         f"{block.title}: mean MinRank by target class, worst first",
         (Column("target class"), Column("goals"), Column("MinRank", 1)),
@@ -284,6 +292,28 @@ def _map(page: Page, block: Block, name: str) -> None:
         name,
         f"Mean MinRank of each goal on {block.title}; lighter is easier to poison. The shade is logarithmic.",
         lambda: heat_map(values, labels, "MinRank"),
+    )
+
+
+def _goal_of_tables(
+    block: Block, values: FloatArray, places: Mapping[str, int], hardest_first: Sequence[str]
+) -> str | None:
+    """Say where the goal of the other tables stands among all goals; None where it was not measured."""
+    if (table := f"table-3-{block.data}") not in shipped_recipes():
+        return None
+    goal = str(read_recipe(table)[0]["attack"]["goal"])
+    original, _, target = goal.partition("2")
+    if original not in places or target not in places:
+        return None
+    own = values[places[original], places[target]]
+    if not np.isfinite(own):
+        return None
+    known = values[np.isfinite(values)]
+    easier = int((known < own).sum())
+    of_targets = len(hardest_first) - hardest_first.index(target)
+    return (
+        f"{block.title}: {goal}, the goal of the other tables, has MinRank {own:.1f}; {easier} of {len(known)} goals "
+        f"are easier. As a target {target} is number {of_targets} of {len(hardest_first)} classes, the easiest first."
     )
 
 

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from mmpoison.base.content_cache import CacheKey, ContentCache, digest_of
+from mmpoison.base.phrasing import count_of
 from mmpoison.base.seeding import generator, torch_seed
 from mmpoison.defenses.catalogue import (
     DEFENSES,
@@ -24,11 +25,12 @@ from mmpoison.defenses.catalogue import (
     train_with,
 )
 from mmpoison.defenses.filters.pipeline import filter_pairs
+from mmpoison.errors import InputError
 from mmpoison.models.checkpoint import load_checkpoint, save_checkpoint
 from mmpoison.models.compute_environment import compute_environment, cpu_kind
 from mmpoison.models.dual_encoder import DualEncoder
 from mmpoison.models.inputs import PairInputs, prepare_features, prepare_pixels
-from mmpoison.pairs.table import PairDataset
+from mmpoison.pairs.table import BoolArray, PairDataset
 from mmpoison.records.run_files import SterilizeFacts
 from mmpoison.runs.cards import model_card
 from mmpoison.runs.prepared_run import PreparedRun
@@ -85,7 +87,7 @@ class _Keys:
         keys: dict[str, CacheKey] = {}
         start: Any = self.run_cache.identity(run.start)
         if recipe.model.align is not None:
-            clean = run.pairs.select(split="val")
+            clean = alignment_pairs(run.pairs)
             keys["pretrained"] = self._training(
                 "pretrained", start, run.pairs, "val", len(clean), recipe.model.align
             )
@@ -166,6 +168,7 @@ class _Keys:
                 made_by=(DEFENSES[repair.method],),
                 defense=[repair.method, repair.options],
                 pairs=repair.pairs,
+                labelled=repair.labelled or None,
                 probes=[[str(goal_target) for goal_target in run.goal_targets], repair.every]
                 if repair.curve
                 else None,
@@ -236,9 +239,32 @@ def stage_note(work: int, *pace: Any) -> dict[str, Any]:
     return {"work": max(1, work), "like": digest_of(computed)}
 
 
+def alignment_pairs(pairs: PairDataset) -> PairDataset:
+    """Select the clean pairs on which towers are aligned: those without a label, where there are any."""
+    clean = pairs.select(split="val")
+    unlabelled = ~_is_labelled(clean)
+    return clean.where(unlabelled) if unlabelled.any() else clean
+
+
+def _is_labelled(pairs: PairDataset) -> BoolArray:
+    """Return which pairs have an image with a label, shape `(N,)`."""
+    return pairs.images.class_codes[pairs.image] >= 0
+
+
 def repair_pairs(run: PreparedRun, part: SterilizePart) -> PairDataset:
-    """Select the clean pairs that a repair may use."""
+    """Select the clean pairs that a repair may use.
+
+    Raises:
+        InputError: If only labelled ones are wanted, and there are fewer than two.
+    """
     clean = run.poisoned.select(split="val")
+    if part.labelled:
+        clean = clean.where(_is_labelled(clean))
+        if len(clean) < 2:
+            raise InputError(
+                f"sterilize.labelled: split val has {count_of(len(clean), 'pair')} with a label, and 2 are needed: "
+                "hold some out (data.options.held_out), or leave the key out"
+            )
     if part.pairs is None or part.pairs >= len(clean):
         return clean
     chosen = generator(run.recipe.seed, "sterilize/pairs").permutation(len(clean))[: part.pairs]
@@ -314,7 +340,7 @@ class RunStages:
         def align(_: TrainingProbe | None, services: TrainingServices) -> TrainingResult:
             services["name"] = f"{run.start.name}-aligned"
             services["on_step"] = self.progress.training("aligning the towers")
-            clean = run.pairs.select(split="val")
+            clean = alignment_pairs(run.pairs)
             return finetune(run.start, clean, inputs(), settings, seed=run.recipe.seed, **services)
 
         return self._model(

@@ -108,6 +108,27 @@ def test_a_share_of_every_class_and_of_the_unlabelled(small_root: Path) -> None:
     refusal(load_rsicd_ucm, small_root, train_share=0.0)
 
 
+def test_clean_pairs_of_the_own_kind_are_held_out_of_training(small_root: Path) -> None:
+    whole, held = load_rsicd_ucm(small_root), load_rsicd_ucm(small_root, held_out=2)
+
+    def images(pairs: PairDataset, split: str, label: str) -> set[str]:
+        return set(pairs.images.ids[pairs.images.indices(split=split, label=label)])
+
+    for label in ("beach", "forest"):
+        assert len(images(held, "val", label)) == 2
+        assert len(images(held, "train", label)) == 1
+        own = images(held, "val", label) | images(held, "train", label)
+        assert own == images(whole, "train", label)
+        assert images(held, "test", label) == images(whole, "test", label)
+    # the clean half of rsicd stays, without a label
+    assert held.counts()["splits"]["val"] == {"images": 5 + 4, "pairs": 10 + 4}
+    assert load_dataset("rsicd-ucm", small_root).fingerprint == whole.fingerprint
+    for count in (3, -1):
+        said = refusal(load_rsicd_ucm, small_root, held_out=count)
+        assert "held_out" in said
+        assert "beach" in said
+
+
 @pytest.fixture(scope="module")
 def photos() -> PairDataset:
     return load_rsicd_ucm(SHARED)

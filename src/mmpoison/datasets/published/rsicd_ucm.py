@@ -34,6 +34,7 @@ def load_rsicd_ucm(
     *,
     unlabelled: int | None = None,
     train_share: float = 1.0,
+    held_out: int = 0,
 ) -> PairDataset:
     """Compose the set from a user's folder.
 
@@ -43,10 +44,12 @@ def load_rsicd_ucm(
         unlabelled: How many images of RSICD's training half are used; all of them by default. The others are left out.
         train_share: Share of the training images of each class, and of those without a label, that are used, in (0, 1];
             test and clean images stay.
+        held_out: So many of each class's training images are held out as clean pairs of the victim's own kind, in split
+            `val` with their label.
 
     Returns:
-        Split `val`: a random half of RSICD, unlabelled, clean. Split `train`: the other half, unlabelled, and half of
-        the images of each UCM class, labelled. Split `test`: the other half of each UCM class.
+        Split `val`: a random half of RSICD, unlabelled, clean, and what is held out. Split `train`: the other half,
+        unlabelled, and half of the images of each UCM class, labelled. Split `test`: the other half of each UCM class.
 
     Raises:
         InputError: If a folder is missing or broken, or there are fewer images than asked for.
@@ -58,6 +61,9 @@ def load_rsicd_ucm(
         first = _first_half(part, seed, f"split/{name}", by_class=name == "ucm")
         splits = np.where(first, "train", "val" if name == "rsicd" else "test").tolist()
         labels = labels_of(part) if name == "ucm" else [None] * len(first)
+        if name == "ucm" and held_out:
+            for image in _hold_out(part, first, held_out, seed):
+                splits[image] = "val"
         part = relabel(part, labels=labels, splits=splits)
         if name == "rsicd" and unlabelled is not None:
             part = part.piece(np.flatnonzero(_keep_some(first, unlabelled, seed)))
@@ -81,6 +87,20 @@ def _first_half(part: PairDataset, seed: int, stream: str, *, by_class: bool) ->
     return first
 
 
+def _hold_out(part: PairDataset, first: BoolArray, count: int, seed: int) -> list[int]:
+    """Draw so many training images of each class; every class keeps one at least."""
+    rng = generator(seed, "held-out/ucm")
+    drawn: list[int] = []
+    for code, name in enumerate(part.classes):
+        own = np.flatnonzero(first & (part.images.class_codes == code))
+        if not 0 <= count < len(own):
+            raise InputError(
+                f"data option held_out={count}: {name} has {count_of(len(own), 'training image')}, and one must stay"
+            )
+        drawn.extend(rng.permutation(own)[:count].tolist())
+    return drawn
+
+
 def _keep_some(first: BoolArray, unlabelled: int, seed: int) -> BoolArray:
     """Keep all images of the second half and a random few of the first, shape `(I,)`."""
     candidates = np.flatnonzero(first)
@@ -95,7 +115,12 @@ def _keep_some(first: BoolArray, unlabelled: int, seed: int) -> BoolArray:
 
 
 def load_balanced_rsicd_ucm(
-    root: Path | None, seed: int = 0, *, unlabelled: int | None = None, caption_seed: int = 0
+    root: Path | None,
+    seed: int = 0,
+    *,
+    unlabelled: int | None = None,
+    held_out: int = 0,
+    caption_seed: int = 0,
 ) -> PairDataset:
     """Load the set with one random caption for each photo (the paper's balanced sets, "-b").
 
@@ -103,10 +128,11 @@ def load_balanced_rsicd_ucm(
         root: As for `load_rsicd_ucm`.
         seed: As for `load_rsicd_ucm`.
         unlabelled: As for `load_rsicd_ucm`.
+        held_out: As for `load_rsicd_ucm`.
         caption_seed: Seed of the choice of captions.
     """
     chosen = whole_number("caption_seed", caption_seed)
-    return balanced(load_rsicd_ucm(root, seed, unlabelled=unlabelled), chosen)
+    return balanced(load_rsicd_ucm(root, seed, unlabelled=unlabelled, held_out=held_out), chosen)
 
 
 for _name, _load, _what in (
