@@ -1,7 +1,7 @@
 """The registry of the paper's claims that can be tested, and what their rules share.
 
-The claims themselves, with the paper's values, the table or figure that each rests on, short words for it, the data that
-it names, the rule by which it holds and the runs that it needs, are in `paper_values.json`; one without a rule here is a
+The claims themselves are in `paper_values.json`: the paper's values, the table or figure that each rests on, short words
+for it, the data that it names, the rule by which it holds and the runs that it needs. One without a rule here is a
 setting or a fact of the paper's data.
 """
 

@@ -127,9 +127,6 @@ def summary_page(found: Sequence[Answer], numbers: Numbers) -> Page:
     """
     page = Page("summary", "The paper on one screen")
     data = data_of(found, numbers)
-    for name in data:
-        verdicts = [one.by_data[name].verdict for one in found if one.counted and name in one.by_data]
-        page.notes.append(f"{name}: {count_of_each(verdicts) or 'no claim is answered'}.")
     columns = [
         Column("table or figure"),
         Column("what it shows", narrow=False),
@@ -138,7 +135,10 @@ def summary_page(found: Sequence[Answer], numbers: Numbers) -> Page:
         Column("what came out", prose=True),
     ]
     rows = [_line(entry, found, numbers.get(name, {}), data) for name, entry in LINES.items()]
-    page.table("Each table and figure", columns, rows, NOTE)
+    counted = [one for one in found if one.counted]
+    totals = [f"{name}: {_count(counted, name) or 'no answer'}" for name in data]
+    in_all = f"In all, {'; '.join(totals)}. " if totals else ""
+    page.table("Each table and figure", columns, rows, in_all + NOTE)
     return page
 
 
@@ -150,12 +150,11 @@ def data_of(found: Sequence[Answer], numbers: Numbers) -> list[str]:
     return sorted(names, key=lambda name: own.index(name) if name in own else len(own))
 
 
-def count_of_each(verdicts: Sequence[Verdict]) -> str:
-    """Count verdicts.
-
-    >>> count_of_each([UNDECIDED, HOLDS, UNDECIDED])
-    'holds 1, undecided 2'
-    """
+def _count(claims: Sequence[Answer], name: str, *, alone: bool = False) -> str:
+    """Count the answers on a data set; `alone`: a single one is said without its number."""
+    verdicts = [one.by_data[name].verdict for one in claims if name in one.by_data]
+    if alone and len(verdicts) == 1:
+        return str(verdicts[0])
     counts = Counter(verdicts)
     return ", ".join(f"{verdict} {counts[verdict]}" for verdict in Verdict if counts[verdict])
 
@@ -166,10 +165,7 @@ def _line(
     claims = [one for one in found if one.claim.entry == entry.name]
     counted = [one for one in claims if one.counted]
     answered = [one for one in counted if one.by_data]
-    cells = []
-    for name in data:
-        verdicts = [one.by_data[name].verdict for one in answered if name in one.by_data]
-        cells.append(str(verdicts[0]) if len(verdicts) == 1 else count_of_each(verdicts) or None)
+    cells = [_count(answered, name, alone=True) or None for name in data]
     if answered:
         said = "; ".join(_decided(one, data) for one in answered)
         seeds = seeds_behind(finding for one in answered for finding in one.by_data.values())
