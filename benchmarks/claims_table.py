@@ -76,10 +76,12 @@ def table_of(page: Path, text: Path) -> str:
         lines.append(f"| {words} | {' | '.join(map(str, found))} |")
     counted = Counter(answers.values())
     total = ", ".join(f"{verdict} {counted[verdict]}" for verdict in Verdict)
-    address = Path(os.path.relpath(page, text.parent)).as_posix()
-    return "\n".join(
-        [*lines, "", f"All {counted.total()} answers: {total} ([every claim]({address}))."]
+    claims, summary = (
+        Path(os.path.relpath(each, text.parent)).as_posix()
+        for each in (page, page.with_name("summary.md"))
     )
+    links = f"[the paper on one screen]({summary}), [every claim]({claims})"
+    return "\n".join([*lines, "", f"All {counted.total()} answers: {total} ({links})."])
 
 
 def with_table(text: Path, page: Path) -> str:

@@ -63,7 +63,7 @@ def report(
         bool,
         typer.Option(
             "--claims",
-            help="Claim by claim of the paper: holds, does not hold, undecided, cannot be tested here.",
+            help="The paper on one screen, and claim by claim: holds, does not hold, undecided, cannot be tested here.",
             rich_help_panel="Paper",
         ),
     ] = False,

@@ -1,8 +1,8 @@
 """The registry of the paper's claims that can be tested, and what their rules share.
 
-The claims themselves are in `paper_values.json`: the paper's values, the table or figure that each rests on, short words
-for it, the data that it names, the rule by which it holds and the runs that it needs. One without a rule here is a
-setting or a fact of the paper's data.
+The claims themselves are in `paper_values.json`: the paper's values, the table or figure that each rests on, short
+words for it, the data that it names, the rule by which it holds and the runs that it needs. One without a rule here is
+a setting or a fact of the paper's data.
 """
 
 from __future__ import annotations

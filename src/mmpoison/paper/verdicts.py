@@ -199,10 +199,10 @@ def page_of(found: list[Answer]) -> Page:
     own = Column("the paper's own numbers", narrow=False)
     page.table("Verdicts", (*header, rule, own), rows, NOTE, detail=True)
     compared = [row for one in found for row in _twin_rows(one, page)]
-    header = (id_, where, *map(Column, ("measured on", "answer", "measured", "seeds")))
+    answered = map(Column, ("measured on", "answer", "measured", "seeds"))
     page.table(
         "Comparison: the same rules on other data",
-        (*header, rule),
+        (id_, where, *answered, rule),
         compared,
         TWINS_NOTE,
         detail=True,
