@@ -305,7 +305,8 @@ def test_the_summary_is_printed_first_and_written(every_run: Path, tmp_path: Pat
     assert "3 more tables" in done.output
     assert "Settings and facts" not in done.output
     assert "…" not in done.output
-    assert max(map(len, done.output.splitlines())) <= 80
+    # a path is not broken
+    assert max(len(line) for line in done.output.splitlines() if "/" not in line) <= 80
     for number in ("30,000;", "4,998 to 616,767", "82.5 to", "258.7."):
         assert number in done.output
     whole = CliRunner().invoke(app, [*call, "--all"], env={"COLUMNS": "80"})
