@@ -161,6 +161,15 @@ def test_the_counts_are_those_of_the_page_of_claims() -> None:
     assert int(number) > 20
 
 
+def test_a_single_answer_in_all_has_its_number() -> None:
+    given = [
+        replace(one, twins={"photos": said(HOLDS, 5)} if one.claim.id == "claim-14" else {})
+        for one in NOTHING
+    ]
+    (table,) = summary_page(given, {}).tables
+    assert table.note.startswith("In all, photos: holds 1. ")
+
+
 def test_seeds_that_were_not_kept() -> None:
     found = lines(
         {
@@ -250,6 +259,13 @@ def test_numbers_are_read_from_the_results() -> None:
     assert "openmoji 1,234;" in others["Table 9"]["what came out"]
     assert "openmoji 26.9;" in others["Table 10"]["what came out"]
     assert "openmoji 0.300, 0.600;" in others["Figure 1"]["what came out"]
+
+
+def test_the_size_is_that_of_the_whole_data_set() -> None:
+    whole = facts(32500, 6.96, 0.1)
+    balanced = on(facts(6500, 6.96, 0.1), "openmoji-b")
+    both = replace(whole, rows=(*balanced.rows, *whole.rows))
+    assert numbers_of(both)["table-9"]["openmoji"].text == "32,500"
 
 
 def test_several_models_of_a_data_set_are_a_range() -> None:
