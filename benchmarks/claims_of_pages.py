@@ -1,12 +1,12 @@
-"""Write the page of claims from the other pages of results, where the runs themselves are no longer there.
+"""Write the pages of claims from the other pages of results, where the runs themselves are no longer there.
 
-    python benchmarks/claims_of_pages.py     # docs/results/paper/claims.md
+    python benchmarks/claims_of_pages.py     # docs/results/paper/claims.md, summary.md, and its table in index.md
 
-`make reproduce` writes that page from the runs. The runs of 0.1.0 were not kept; their pages have means with
+`make reproduce` writes these pages from the runs. The runs of 0.1.0 were not kept; their pages have means with
 intervals, and figure 5b every goal in `runs.parquet`. Where a page prints p of a paired test, the interval of a
 difference follows from it. Where it does not, the widest interval that any pairing of the seeds could give is taken:
 the sum of the two. So a verdict that comes out is one that the runs would have given, but for rounding; some of theirs
-stay undecided.
+stay undecided. Seeds are counted in the column n of the pages, and where there is none, in `runs.parquet`.
 """
 
 from __future__ import annotations
@@ -16,12 +16,16 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
-from page_numbers import PAGES, ROOT, Printed, find, tables_of
+from page_blocks import WIDE, for_docs, summary_of, with_block
+from page_numbers import PAGES, Printed, find, tables_of
 from scipy import stats
 
+from mmpoison.base.files import atomic_file
 from mmpoison.errors import InputError
 from mmpoison.paper.claims import CLAIMS, Finding
 from mmpoison.paper.defence_claims import GONE, LIKE_CLEAN, UTILITY_LOSS
@@ -37,7 +41,7 @@ from mmpoison.paper.evidence import (
     most,
 )
 from mmpoison.paper.measured import Results
-from mmpoison.paper.page import Page
+from mmpoison.paper.summary import SHOWN, Number, Numbers, summary_page
 from mmpoison.paper.verdicts import Answer, answers, page_of
 from mmpoison.paper.write import write_page
 from mmpoison.reporting.text import decimal
@@ -106,8 +110,10 @@ def said(first: Printed, second: Printed, digits: int = 3, p: float | None = Non
     return text if p is None else f"{text}, p = {p:.2g}"
 
 
-def _finding(verdict: Verdict, text: str) -> Finding:
-    return Finding(verdict, text, ())
+def _finding(verdict: Verdict, text: str, *used: Printed) -> Finding:
+    """Make a finding from the numbers that it compares; its seeds are the fewest of theirs that are printed."""
+    seeds = [one.n for one in used if one.n is not None]
+    return Finding(verdict, text, (), min(seeds, default=None))
 
 
 def _models(twin: str, table: str, column: str, goal: str = "") -> tuple[Printed, Printed]:
@@ -119,41 +125,44 @@ def _models(twin: str, table: str, column: str, goal: str = "") -> tuple[Printed
 @rule(1)
 def _hit_5(twin: str) -> Finding:
     _, hit = _models(twin, "table-2", "Hit@5")
-    return _finding(is_at_least(ends_of(hit), 0.918 - 0.1), shown(hit))
+    return _finding(is_at_least(ends_of(hit), 0.918 - 0.1), shown(hit), hit)
 
 
 @rule(11)
 def _retrieval(twin: str) -> Finding:
     before, after = (find("table-1", [twin, "IR"], c) for c in ("Clean", "Attack II"))
-    return _finding(is_above(gap(before, after), 0), said(before, after))
+    return _finding(is_above(gap(before, after), 0), said(before, after), before, after)
 
 
 @rule(12)
 def _tenth(twin: str) -> Finding:
     before, after = _models(twin, "table-2", "MinRank")
-    return _finding(is_at_least(gap(after, before, 10), 0), said(before, after, 1))
+    verdict = is_at_least(gap(after, before, 10), 0)
+    return _finding(verdict, said(before, after, 1), before, after)
 
 
 @rule(13)
 def _hit_1(twin: str) -> Finding:
-    parts, texts = [], []
+    parts, texts, used = [], [], []
     for column in ("Hit@1", "Hit@5", "Hit@10", "MinRank"):
         before, after = _models(twin, "table-3", column)
         falls = column in ("Hit@1", "MinRank")
         parts.append(is_above(gap(after, before) if falls else gap(before, after), 0))
         texts.append(f"{column} {said(before, after, 1 if column == 'MinRank' else 3)}")
-    return _finding(every(parts), "; ".join(texts))
+        used += [before, after]
+    return _finding(every(parts), "; ".join(texts), *used)
 
 
 @rule(14)
 def _both_goals(twin: str) -> Finding:
     second = {"openmoji": "sofa2bird", "rsicd-ucm": "tenniscourt2forest"}[twin]
-    parts, texts = [], []
+    parts, texts, used = [], [], []
     for goal in (TWINS[twin], second):
         before, after = _models(twin, "table-4", "MinRank", goal)
         parts.append(is_above(gap(after, before), 0))
         texts.append(f"{goal} {said(before, after, 1)}")
-    return _finding(every(parts), "; ".join(texts))
+        used += [before, after]
+    return _finding(every(parts), "; ".join(texts), *used)
 
 
 def _no_order(twin: str) -> Finding:
@@ -185,21 +194,21 @@ def _p(twin: str, first: str, second: str, column: str) -> float:
 def _rank(twin: str) -> Finding:
     image, text, p = _frozen(twin, "image encoder", "text encoder", "MinRank")
     ends = gap_of_p(text.mean - image.mean, p, 5)
-    return _finding(is_above(ends, 0), said(image, text, 2, p))
+    return _finding(is_above(ends, 0), said(image, text, 2, p), image, text)
 
 
 @rule(18)
 def _first_hit(twin: str) -> Finding:
     text, image, p = _frozen(twin, "text encoder", "image encoder", "Hit@1")
     ends = gap_of_p(text.mean - image.mean, p, 5)
-    return _finding(is_above(ends, 0), said(text, image, 3, p))
+    return _finding(is_above(ends, 0), said(text, image, 3, p), text, image)
 
 
 @rule(44)
 def _both_modalities(twin: str) -> Finding:
     rank, hit = _rank(twin), _first_hit(twin)
     text = f"MinRank image, text: {rank.number}; Hit@1 text, image: {hit.number}"
-    return _finding(every([rank.verdict, hit.verdict]), text)
+    return replace(rank, verdict=every([rank.verdict, hit.verdict]), number=text)
 
 
 COLUMNS = ("Hit@1", "Hit@5", "Hit@10", "Hit@20", "Hit@30", "Hit@50", "MinRank")
@@ -208,11 +217,12 @@ KINDS = ("both trained", "image encoder", "text encoder", "pre-trained")
 
 @rule(19)
 def _best(twin: str) -> Finding:
-    parts, best = [], []
+    parts, best, used = [], [], []
     for column in COLUMNS:
         better = []
         for other in ("image encoder", "text encoder"):
             both, against, p = _frozen(twin, "both trained", other, column)
+            used += [both, against]
             more = both.mean - against.mean
             if column == "MinRank":
                 more = -more
@@ -226,7 +236,7 @@ def _best(twin: str) -> Finding:
     text = (
         f"best in {len(best)} of {len(parts)}: {', '.join(best) or 'none'}; undecided: {undecided}"
     )
-    return _finding(most(parts), text)
+    return _finding(most(parts), text, *used)
 
 
 @rule(51)
@@ -248,7 +258,7 @@ def _table_12(twin: str) -> Finding:
         f"Hit@1 {said(both, text, 3, p)}; of {len(others)} others {significant} below 0.05, "
         f"{untested} without a test"
     )
-    return _finding(every([is_within(ends, SAME_HIT_1), rest]), said_)
+    return _finding(every([is_within(ends, SAME_HIT_1), rest]), said_, both, text)
 
 
 def _points(twin: str, page: str, column: str, axis: str) -> list[tuple[str, Printed]]:
@@ -267,14 +277,15 @@ def _rates(twin: str, column: str) -> list[tuple[str, Printed]]:
 @rule(22)
 def _low_rate(twin: str) -> Finding:
     rate, rank = _rates(twin, "MinRank")[0]
-    return _finding(is_at_most(ends_of(rank), 6), f"at {rate}: {shown(rank, 1)}")
+    return _finding(is_at_most(ends_of(rank), 6), f"at {rate}: {shown(rank, 1)}", rank)
 
 
 @rule(23)
 def _trend(twin: str) -> Finding:
-    slopes = {}
+    slopes, used = {}, []
     for column in ("Hit@10", "MinRank"):
         values = [value for _, value in _rates(twin, column)]
+        used += values
         places = np.arange(len(values)) - (len(values) - 1) / 2
         weights = places / (places**2).sum()
         slope = sum(w * value.mean for w, value in zip(weights, values, strict=True))
@@ -288,7 +299,7 @@ def _trend(twin: str) -> Finding:
     down = replace(rank, low=-(rank.high or 0), high=-(rank.low or 0), mean=-rank.mean)
     verdict = every([is_above(ends_of(hit), 0), is_above(ends_of(down), 0)])
     text = f"change from each rate to the next: Hit@10 {shown(hit)}, MinRank {shown(rank, 1)}"
-    return _finding(verdict, text)
+    return _finding(verdict, text, *used)
 
 
 @rule(24)
@@ -318,18 +329,20 @@ def _sizes(twin: str) -> Finding:
 
 @rule(27)
 def _goals(twin: str) -> Finding:
-    rows = [
-        row
-        for row in pq.read_table(PAGES / "runs.parquet").to_pylist()
-        if row["run"].startswith(f"figure-5b-{twin}/") and row["min_rank"] is not None
-    ]
+    rows = [row for row in _runs("figure-5b", twin) if row["min_rank"] is not None]
     ranks = np.array([row["min_rank"] for row in rows])
     targets = [str(row["goal"]).partition("2")[2] for row in rows]
     share = clustered_share(ranks <= 10, targets)
     ends = None if share.low is None or share.high is None else (share.low, share.high)
     at = "" if ends is None else f" [{ends[0]:.0%}, {ends[1]:.0%}, by target class]"
     text = f"{share.value:.0%} of {share.n} goals at 10 or below{at}, median {np.median(ranks):.1f}"
-    return _finding(is_above(ends, 0.5), text)
+    return Finding(is_above(ends, 0.5), text, tuple(rows))
+
+
+def _runs(entry: str, twin: str) -> list[dict[str, Any]]:
+    """Read the runs of a table or figure, of which the seeds are known and few numbers."""
+    rows: list[dict[str, Any]] = pq.read_table(PAGES / "runs.parquet").to_pylist()
+    return [row for row in rows if row["run"].startswith(f"{entry}-{twin}/")]
 
 
 @rule(28)
@@ -344,7 +357,7 @@ def _transfer(twin: str) -> Finding:
     if twin in (not_on := CLAIMS["claim-31"].not_on):
         return _finding(Verdict.UNTESTED, not_on[twin])
     before, after = _models(twin, "table-6", "Hit@5")
-    return _finding(is_at_least(gap(before, after), 0.35), said(before, after))
+    return _finding(is_at_least(gap(before, after), 0.35), said(before, after), before, after)
 
 
 @rule(32)
@@ -353,7 +366,7 @@ def _distances(twin: str) -> Finding:
         find("figure-6", [twin, f"{kind} pairs"], "median distance")
         for kind in ("clean", "poisoned")
     )
-    return _finding(is_at_least(gap(clean, poisoned), 0.05), said(clean, poisoned))
+    return _finding(is_at_least(gap(clean, poisoned), 0.05), said(clean, poisoned), clean, poisoned)
 
 
 @rule(34)
@@ -372,7 +385,7 @@ def _filter(twin: str) -> Finding:
         ]
     )
     text = f"MinRank {said(before, after, 1)}; Hit@10 {shown(filtered)}, clean {shown(clean)}"
-    return _finding(verdict, text)
+    return _finding(verdict, text, before, after, clean, filtered)
 
 
 @rule(35)
@@ -384,20 +397,22 @@ def _filtered_utility(twin: str) -> Finding:
     changes = {way: find(page, [line], f"Filtered {way}") for way in ("TR", "IR")}
     changes = {way: _with_interval(one, n) for way, one in changes.items()}
     verdict = every(is_at_least(ends_of(one), -0.01) for one in changes.values())
-    return _finding(verdict, ", ".join(f"{way} {shown(one)}" for way, one in changes.items()))
+    text = ", ".join(f"{way} {shown(one)}" for way, one in changes.items())
+    return _finding(verdict, text, *changes.values())
 
 
 def _with_interval(one: Printed, n: int) -> Printed:
     """Return a number with the interval that its standard deviation over n seeds gives."""
     half = float(stats.t.ppf(0.975, n - 1)) * (one.sd or 0.0) / math.sqrt(n)
-    return replace(one, low=one.mean - half, high=one.mean + half)
+    return replace(one, low=one.mean - half, high=one.mean + half, n=n)
 
 
 @rule(38)
 def _repaired_utility(twin: str) -> Finding:
     changes = {way: find("table-7", [twin], f"change of {way}") for way in ("TR", "IR")}
     verdict = every(is_at_least(ends_of(one), -UTILITY_LOSS) for one in changes.values())
-    return _finding(verdict, ", ".join(f"{way} {shown(one)}" for way, one in changes.items()))
+    text = ", ".join(f"{way} {shown(one)}" for way, one in changes.items())
+    return _finding(verdict, text, *changes.values())
 
 
 @rule(37)
@@ -406,7 +421,7 @@ def _epochs_of_repair(twin: str) -> Finding:
     verdict = every(is_at_most(ends_of(hit), GONE) for _, hit in later)
     worst = max((hit for _, hit in later), key=lambda hit: hit.mean)
     text = f"from {shown(start)} to {shown(later[0][1])} after one epoch, {shown(worst)} at most from then on"
-    return _finding(verdict, text)
+    return _finding(verdict, text, start, *(hit for _, hit in later))
 
 
 @rule(40)
@@ -415,7 +430,8 @@ def _steps_of_repair(twin: str) -> Finding:
     if "50" not in points:
         text = f"the repair had {list(points)[-1]} steps in its first epoch"
         return _finding(Verdict.UNTESTED, text)
-    return _finding(is_at_most(ends_of(points["50"]), GONE), said(points["0"], points["50"]))
+    before, after = points["0"], points["50"]
+    return _finding(is_at_most(ends_of(after), GONE), said(before, after), before, after)
 
 
 def _rates_of_repair(twin: str, column: str) -> dict[str, Printed]:
@@ -431,20 +447,21 @@ def _best_rate(twin: str) -> Finding:
     name = min(ten, key=lambda one: ten[one].mean)
     five = _rates_of_repair(twin, "Hit@5")[name]
     verdict = every([is_at_most(ends_of(five), 0.02), is_at_most(ends_of(ten[name]), 0.05)])
-    return _finding(verdict, f"{name}: Hit@5 {shown(five)}, Hit@10 {shown(ten[name])}")
+    text = f"{name}: Hit@5 {shown(five)}, Hit@10 {shown(ten[name])}"
+    return _finding(verdict, text, five, ten[name])
 
 
 @rule(43)
 def _worst_rate(twin: str) -> Finding:
     before = find("table-8", [twin, "attack II"], "Hit@5")
     worst = max(_rates_of_repair(twin, "Hit@5").values(), key=lambda hit: hit.mean)
-    return _finding(is_above(gap(worst, before), 0), said(before, worst))
+    return _finding(is_above(gap(worst, before), 0), said(before, worst), before, worst)
 
 
 @rule(52)
 def _balanced(twin: str) -> Finding:
     before, after = _models(f"{twin}-b", "table-13", "Hit@10")
-    return _finding(is_at_least(gap(before, after), 0.5), said(before, after))
+    return _finding(is_at_least(gap(before, after), 0.5), said(before, after), before, after)
 
 
 @rule(55)
@@ -454,7 +471,7 @@ def _lengths(twin: str) -> Finding:
         why = "85% of the captions said three times fill what the model reads: they are cut, not longer"
         return _finding(Verdict.UNTESTED, why)
     once, thrice = (find("table-15", [twin, times], "Hit@5") for times in ("1x", "3x"))
-    return _finding(is_above(gap(thrice, once), 0), said(once, thrice))
+    return _finding(is_above(gap(thrice, once), 0), said(once, thrice), once, thrice)
 
 
 def of_pages() -> list[Answer]:
@@ -473,14 +490,47 @@ def of_pages() -> list[Answer]:
     return found
 
 
+def numbers_of_pages() -> Numbers:
+    """Read what the pages say where no claim is answered, as `numbers_of` measures it of runs."""
+    found: dict[str, dict[str, Number]] = {name: {} for name in SHOWN}
+    for twin in TWINS:
+        models = [name for name, _ in _points_of_encoders(twin)]
+        values = {
+            "table-9": [find("table-9", [twin], "pairs")],
+            "table-10": [find("table-10", [name], "parameters (10⁶)") for name in models],
+            "figure-1": [find("figure-1", [twin], column) for column in ("texts", "images")],
+            "figure-8": [find("figure-8", [twin], column) for column in ("texts", "images")],
+        }
+        for name, printed in values.items():
+            text = SHOWN[name].text([one.mean for one in printed])
+            seeds = _finding(Verdict.HOLDS, text, *printed).seeds
+            of_runs = {row["seed"] for row in _runs(name, twin)}
+            found[name][twin] = Number(text, seeds or len(of_runs) or None)
+    return found
+
+
+def texts() -> dict[str, str]:
+    """Write the pages: the summary, the claims, and the page that leads to all, with its summary renewed."""
+    found = of_pages()
+    summary, claims = summary_page(found, numbers_of_pages()), page_of(found)
+    summary.tables = [replace(one, note=f"{one.note} {NOTE}") for one in summary.tables]
+    claims.notes.append(NOTE)
+    written = {}
+    with TemporaryDirectory() as folder:
+        for page in (summary, claims):
+            write_page(page, Path(folder), links=False)
+            written[page.id] = (Path(folder) / f"{page.id}.md").read_text(encoding="utf-8")
+    written["summary"] = for_docs(written["summary"], PAGES)
+    index, block = PAGES / "index.md", summary_of(written["summary"])
+    content = with_block(index.read_text(encoding="utf-8"), "summary", block, index)
+    return {**{name: WIDE + text for name, text in written.items()}, "index": content}
+
+
 def main() -> int:
-    """Write the page."""
-    page: Page = page_of(of_pages())
-    page.notes.append(NOTE)
-    made = ROOT / "runs/claims-of-pages"
-    write_page(page, made, links=False)
-    text = "---\nhide: [toc]\n---\n\n" + (made / "claims.md").read_text(encoding="utf-8")
-    Path(PAGES / "claims.md").write_text(text, encoding="utf-8")
+    """Write the pages to their files."""
+    for name, text in texts().items():
+        with atomic_file(PAGES / f"{name}.md") as temporary:
+            temporary.write_text(text, encoding="utf-8")
     return 0
 
 

@@ -3,8 +3,8 @@
     python benchmarks/claims_table.py            # names the texts whose table differs from docs/results/paper/claims.md
     python benchmarks/claims_table.py --write    # puts the page's answers in place
 
-The table stands between two comments, `<!-- claims -->` and `<!-- /claims -->`. The words are short forms of the
-paper's claims; the answers are those of the page.
+The table stands between two comments, `<!-- claims -->` and `<!-- /claims -->`. The words are the short ones of the
+paper's claims (`paper_values.json`); the answers are those of the page.
 """
 
 from __future__ import annotations
@@ -16,28 +16,19 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
+from page_blocks import with_block
 from page_numbers import PAGES, ROOT, tables_of
 
 from mmpoison.base.files import atomic_file
+from mmpoison.base.phrasing import capitalized
 from mmpoison.errors import InputError
+from mmpoison.paper.claims import CLAIMS
 from mmpoison.paper.evidence import Verdict
 
 TEXTS = (ROOT / "README.md", ROOT / "docs/index.md")
-BEGIN, END = "<!-- claims -->", "<!-- /claims -->"
 SETS = {"openmoji": "OpenMoji scenes", "rsicd-ucm": "satellite photos"}
-CLAIMS = {
-    "14": "False pairs for two goals at once work for both goals",
-    "23": "More false pairs make the attack stronger",
-    "27": "For most goals MinRank is at most 10",
-    "22": "At most 0.1% of false pairs is enough for a MinRank of 6",
-    "01": "With one single target image (attack I), Hit@5 is about 0.92",
-    "18": "The text encoder alone is poisoned more at Hit@1 than the image encoder alone",
-    "32": "Another encoder finds false pairs further from their images than true pairs",
-    "34": "The filter before training removes the effect",
-    "37": "One epoch on clean pairs removes the effect",
-    "38": "That repair keeps the utility",
-}
-"""Claims by number, in the words of the table: the attack, then the encoders, then the defences."""
+SHOWN = ("14", "23", "27", "22", "01", "18", "32", "34", "37", "38")
+"""The claims of the table by number: the attack, then the encoders, then the defences."""
 
 
 def answers_of(page: Path) -> dict[tuple[str, str], str]:
@@ -75,7 +66,8 @@ def table_of(page: Path, text: Path) -> str:
     """
     answers = answers_of(page)
     lines = [f"| claim | {' | '.join(SETS.values())} |", f"|---|{'---|' * len(SETS)}"]
-    for number, words in CLAIMS.items():
+    for number in SHOWN:
+        words = capitalized(CLAIMS[f"claim-{number}"].short)
         found = [answers.get((number, data)) for data in SETS]
         if None in found:
             raise InputError(
@@ -84,10 +76,12 @@ def table_of(page: Path, text: Path) -> str:
         lines.append(f"| {words} | {' | '.join(map(str, found))} |")
     counted = Counter(answers.values())
     total = ", ".join(f"{verdict} {counted[verdict]}" for verdict in Verdict)
-    address = Path(os.path.relpath(page, text.parent)).as_posix()
-    return "\n".join(
-        [*lines, "", f"All {counted.total()} answers: {total} ([every claim]({address}))."]
+    claims, summary = (
+        Path(os.path.relpath(each, text.parent)).as_posix()
+        for each in (page, page.with_name("summary.md"))
     )
+    links = f"[the paper on one screen]({summary}), [every claim]({claims})"
+    return "\n".join([*lines, "", f"All {counted.total()} answers: {total} ({links})."])
 
 
 def with_table(text: Path, page: Path) -> str:
@@ -97,10 +91,7 @@ def with_table(text: Path, page: Path) -> str:
         InputError: If the text has no place for it, or more than one.
     """
     content = text.read_text(encoding="utf-8")
-    if content.count(BEGIN) != 1 or content.count(END) != 1:
-        raise InputError(f"{text}: needs {BEGIN} and {END} once each, around the table of claims")
-    before, rest = content.split(BEGIN)
-    return f"{before}{BEGIN}\n\n{table_of(page, text)}\n\n{END}{rest.split(END)[1]}"
+    return with_block(content, "claims", table_of(page, text), text)
 
 
 def differing(page: Path = PAGES / "claims.md") -> Iterator[Path]:

@@ -16,8 +16,8 @@ from __future__ import annotations
 import argparse
 import re
 import sys
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
@@ -45,13 +45,16 @@ class PageTable:
 
         The number of seeds, column `n`, is no key: it would be taken for a step or an epoch.
         """
-        if column not in self.columns:
-            return None
+        found = self.line(keys) if column in self.columns else None
+        return None if found is None else found[column]
+
+    def line(self, keys: Sequence[str]) -> Mapping[str, str] | None:
+        """Return the first row that has these cells in this order, by column."""
         for row in self.rows:
-            named = zip(row, self.columns, strict=True)
-            rest = iter([cell for cell, name in named if name != "n"])
+            named = list(zip(self.columns, row, strict=True))
+            rest = iter([cell for name, cell in named if name != "n"])
             if all(key in rest for key in keys):
-                return row[self.columns.index(column)]
+                return dict(reversed(named))
         return None
 
 
@@ -80,12 +83,13 @@ def tables_of(page: Path) -> tuple[PageTable, ...]:
 
 @dataclass(frozen=True)
 class Printed:
-    """A number of a page, with its 95% interval or its standard deviation where it is printed."""
+    """A number of a page; its 95% interval, standard deviation and number of seeds where they are printed."""
 
     mean: float
     low: float | None = None
     high: float | None = None
     sd: float | None = None
+    n: int | None = None
 
 
 def read_number(text: str) -> Printed:
@@ -95,7 +99,7 @@ def read_number(text: str) -> Printed:
         InputError: If there is none.
 
     >>> read_number("0.144 [0.025, 0.263] ▼ 0.352")
-    Printed(mean=0.144, low=0.025, high=0.263, sd=None)
+    Printed(mean=0.144, low=0.025, high=0.263, sd=None, n=None)
     """
     found = NUMBER.search(text)
     if found is None:
@@ -116,9 +120,10 @@ def find(page: str, keys: Sequence[str], column: str, pages: Path = PAGES) -> Pr
         InputError: If the page, the row or the column is not there.
     """
     for table in tables_of(pages / f"{page}.md"):
-        text = table.cell(keys, column)
-        if text is not None:
-            return read_number(text)
+        row = table.line(keys) if column in table.columns else None
+        if row is not None:
+            seeds = row.get("n", "")
+            return replace(read_number(row[column]), n=int(seeds) if seeds.isdigit() else None)
     raise InputError(f"{page}.md has no row {'; '.join(keys)} with a column {column!r}")
 
 

@@ -34,6 +34,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 from more_results import MORE, commands, is_complete, page
+from page_blocks import WIDE, for_docs, summary_of, with_block
 from PIL import Image
 
 from mmpoison import __version__
@@ -53,19 +54,24 @@ TIMES = "times.json"
 WITH_IMAGES = ("figure-10", "rank-lists")
 """Pages that show images: those of photos are not for publishing."""
 
-WIDE = "---\nhide: [navigation, toc]\n---\n\n"
-"""Leaves the room for the tables."""
-
 LARGEST = 1_000_000
 """Bytes of `runs.parquet` that go into the repository."""
 
 OVERVIEW = """# The paper's tables and figures, on two small sets
 
 Every table and figure of the paper, run here on OpenMoji scenes and on satellite photos (RSICD and UCM-Captions), with
-the paper's numbers next to ours. [Claim by claim](claims.md) says what holds. Neither set is the paper's and no model
-is CLIP: the shape of a result can be compared, not its digits. [How to run them](../../tasks/reproduce.md).
+the paper's numbers next to ours. Below is [the paper on one screen](summary.md); [claim by claim](claims.md) has every
+claim with its rule and its numbers. Neither set is the paper's and no model is CLIP: the shape of a result can be
+compared, not its digits. [How to run them](../../tasks/reproduce.md).
 
 The pages have means over seeds. Every run behind them, with its seed and the digest of its poison, is in {runs}.
+
+## On one screen
+
+<!-- summary -->
+<!-- /summary -->
+
+## What it took
 
 All of it, pages included: `make reproduce DATA=photos`. Measured on {machine}, mmpoison {version}, one worker of
 one thread a core. *Trained here*: trainings that the command made; the others were taken from the cache, where an
@@ -235,10 +241,14 @@ def machine() -> str:
 
 
 def overview(names: list[str], runs: Path, out: Path) -> str:
-    """Write the page that leads to all others, with the commands and what they took."""
+    """Write the page that leads to all others, with the summary, the commands and what they took."""
     times, cached = read_times(runs), cached_trainings()
     where = f"[`{RUNS_FILE}`]({RUNS_FILE})" if is_small(runs) else f"`{RUNS_FILE}` of the release"
-    lines = OVERVIEW.format(machine=machine(), version=__version__, runs=where).splitlines()
+    text = OVERVIEW.format(machine=machine(), version=__version__, runs=where)
+    if (summary := out / "summary.md").is_file():
+        block = summary_of(summary.read_text(encoding="utf-8"))
+        text = with_block(text, "summary", block, out / "index.md")
+    lines = text.splitlines()
     lines += [
         "| `mmpoison run` | page | runs | trained here | minutes | of processor | all its trainings | alone, minutes |",
         "|---|---|---:|---:|---:|---:|---:|---:|",
@@ -352,6 +362,8 @@ def main() -> int:
         if shown.returncode:
             failed.append(shlex.join(command[-7:]))
     write_runs([*names, *(more.name for more in MORE if more.runs)], given.runs)
+    if (summary := made / "summary.md").is_file():
+        summary.write_text(for_docs(summary.read_text(encoding="utf-8"), made), encoding="utf-8")
     if made.is_dir():
         beyond = more_pages(given.runs, made)
         text = overview(names, given.runs, made)

@@ -197,6 +197,44 @@ def test_the_page_of_claims_is_what_the_pages_give() -> None:
             )
 
 
+def test_the_summary_and_the_claims_are_written_whole() -> None:
+    of_pages = script("claims_of_pages")
+    if "claims_of_pages.py" not in (PAGES / "claims.md").read_text(encoding="utf-8"):
+        pytest.skip("the page was written from runs")
+    written = of_pages.texts()
+    assert set(written) == {"summary", "claims", "index"}
+    for name, text in written.items():
+        there = (PAGES / f"{name}.md").read_text(encoding="utf-8")
+        assert text == there, f"{name}: python benchmarks/claims_of_pages.py"
+    # two lines at 1,280 pixels, measured with 195 characters; and above the costs
+    (lines,) = script("page_numbers").tables_of(PAGES / "summary.md")
+    assert len(lines.rows) == 27
+    assert max(len(row[-1]) for row in lines.rows) <= 195
+    assert written["index"].index("| [Table 1](table-1.md) |") < written["index"].index("minutes")
+
+
+def test_seeds_are_those_of_the_pages() -> None:
+    of_pages = script("claims_of_pages")
+    found = {one.claim.id: one.twins for one in of_pages.of_pages()}
+    for name, twin, seeds in (
+        ("claim-01", "openmoji", 5),
+        ("claim-23", "rsicd-ucm", 3),
+        ("claim-27", "openmoji", 1),  # figure 5b has no column n: its runs have seeds
+        ("claim-35", "openmoji", 5),
+        ("claim-35", "rsicd-ucm", 3),
+    ):
+        assert found[name][twin].seeds == seeds, name
+    # all that was tested
+    for twins in found.values():
+        for finding in twins.values():
+            assert (finding.seeds is None) == (finding.verdict is Verdict.UNTESTED)
+    numbers = of_pages.numbers_of_pages()
+    assert all(set(by_data) == set(of_pages.TWINS) for by_data in numbers.values())
+    assert numbers["table-9"]["openmoji"].text == "32,500"
+    assert numbers["figure-1"]["rsicd-ucm"].seeds == 5
+    assert numbers["figure-8"]["rsicd-ucm"].seeds == 1
+
+
 def test_what_the_pages_bound_is_what_seeds_would_give() -> None:
     """The interval of a difference from two printed ones holds that of any pairing of the seeds."""
     import numpy as np
@@ -247,7 +285,7 @@ def test_every_claim_of_the_short_table_is_answered(tmp_path: Path) -> None:
         table.table_of(page, ROOT / "README.md")
     (tmp_path / "text.md").write_text("no place")
     with pytest.raises(InputError, match="once each"):
-        table.with_table(tmp_path / "text.md", page)
+        table.with_table(tmp_path / "text.md", PAGES / "claims.md")
 
 
 def test_the_texts_say_the_verdicts() -> None:

@@ -90,6 +90,21 @@ def test_the_page_says_what_each_command_took(reproduce: ModuleType, tmp_path: P
     assert "In all 0.2 hours" in text
 
 
+def test_the_page_begins_with_the_summary(reproduce: ModuleType, tmp_path: Path) -> None:
+    (tmp_path / "times.json").write_text("{}")
+    (tmp_path / "table-3.md").touch()
+    made = "# The paper\n\n**Each**\n\n| a | b |\n|---|---|\n| Table 3 | Figure 4 |\n| Figure 5b | x |\n\nA note.\n"
+    (tmp_path / "summary.md").write_text(reproduce.for_docs(made, tmp_path))
+    text = reproduce.overview([], tmp_path, tmp_path)
+    summary = text[text.index("<!-- summary -->") : text.index("<!-- /summary -->")]
+    # a name leads to a page that is there; other cells are left as they are
+    assert "| [Table 3](table-3.md) | Figure 4 |\n| Figure 5b | x |\n\n</div>" in summary
+    assert summary.rstrip().endswith("A note.")
+    assert "Each" not in summary
+    assert text.index("<!-- /summary -->") < text.index("minutes")
+    assert "[the paper on one screen](summary.md)" in text
+
+
 def test_time_without_what_others_trained(
     reproduce: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:

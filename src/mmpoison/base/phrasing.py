@@ -21,6 +21,15 @@ def file_size(count: int) -> str:
     return f"{count / 1e9:,.1f} GB" if count >= 1e8 else f"{count / 1e6:,.1f} MB"
 
 
+def capitalized(text: str) -> str:
+    """Write the first letter large, and nothing else otherwise.
+
+    >>> capitalized("the poison of Hit@5"), capitalized("")
+    ('The poison of Hit@5', '')
+    """
+    return text[:1].upper() + text[1:]
+
+
 def one_line(text: str) -> str:
     r"""Escape unprintable characters, so that text of any origin fits on one line.
 

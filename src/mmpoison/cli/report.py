@@ -63,7 +63,7 @@ def report(
         bool,
         typer.Option(
             "--claims",
-            help="Claim by claim of the paper: holds, does not hold, undecided, cannot be tested here.",
+            help="The paper on one screen, and claim by claim: holds, does not hold, undecided, cannot be tested here.",
             rich_help_panel="Paper",
         ),
     ] = False,
@@ -252,14 +252,14 @@ def print_paper(
     links: bool,
     whole: bool = False,
 ) -> None:
-    """Write tables and figures of the paper, or its claims, and print the tables."""
-    from mmpoison.paper.verdicts import write_claims
+    """Write tables and figures of the paper, or its claims with their summary, and print the tables."""
+    from mmpoison.paper.summary import write_claims
     from mmpoison.paper.write import write_paper
 
     with busy("reading runs and writing pages"):
-        written = write_paper(names, runs, out, links=links) if names else []
-        if claims:
-            written.append(write_claims(runs, out, links=links))
+        written = write_claims(runs, out, links=links) if claims else []
+        if names:
+            written += write_paper(names, runs, out, links=links)
     print_first([table for one in written for table in one.tables], form, whole=whole)
     if form == "table":
         for one in written:

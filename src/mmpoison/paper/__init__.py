@@ -8,7 +8,8 @@ Where a number of Table 3 comes from:
   (`figures.py`, `image_sheets.py` and `draw.py` for figures). `mmpoison report RUNS --paper table-3` makes it.
 - `measured.py`: how rows become a number: the mean over seeds of `metrics.json`.
 - `attack_claims.py`, `encoder_claims.py`, `study_claims.py`, `defence_claims.py`: the rule of each claim, decided by
-  `evidence.py` on paired intervals. `verdicts.py` binds each claim to its data; `mmpoison report RUNS --claims`.
+  `evidence.py` on paired intervals. `verdicts.py` binds each claim to its data, `summary.py` each to its table or
+  figure; `mmpoison report RUNS --claims`.
   `own_numbers.py` puts the paper's printed numbers to the rules.
 """
 
@@ -16,7 +17,8 @@ from mmpoison.paper.claims import CLAIMS, Claim, Finding
 from mmpoison.paper.entries import PAPER, Entry
 from mmpoison.paper.measured import Measured, Results
 from mmpoison.paper.page import Page
-from mmpoison.paper.verdicts import claims_page, write_claims
+from mmpoison.paper.summary import numbers_of, summary_page, write_claims
+from mmpoison.paper.verdicts import claims_page
 from mmpoison.paper.write import Written, render_paper, write_page, write_paper
 
 __all__ = [
@@ -30,7 +32,9 @@ __all__ = [
     "Results",
     "Written",
     "claims_page",
+    "numbers_of",
     "render_paper",
+    "summary_page",
     "write_claims",
     "write_page",
     "write_paper",

@@ -1,7 +1,8 @@
 """The registry of the paper's claims that can be tested, and what their rules share.
 
-The claims themselves, with the paper's values, the data that each names, the rule by which it holds and the runs that
-it needs, are in `paper_values.json`; one without a rule here is a setting or a fact of the paper's data.
+The claims themselves are in `paper_values.json`: the paper's values, the table or figure that each rests on, short
+words for it, the data that it names, the rule by which it holds and the runs that it needs. One without a rule here is
+a setting or a fact of the paper's data.
 """
 
 from __future__ import annotations
@@ -29,11 +30,22 @@ class Finding:
         verdict: The answer.
         number: What was measured, in words and digits, or why it cannot be tested.
         rows: Where it comes from.
+        n: How many seeds it rests on, where the rows are not there.
     """
 
     verdict: Verdict
     number: str
     rows: tuple[Row, ...]
+    n: int | None = None
+
+    @property
+    def seeds(self) -> int | None:
+        """How many distinct seeds it rests on; None where that is not known.
+
+        >>> Finding(Verdict.HOLDS, "", ({"seed": 0}, {"seed": 3}, {"seed": 0})).seeds
+        2
+        """
+        return self.n or len({row["seed"] for row in self.rows if "seed" in row}) or None
 
 
 class Absent(Exception):
@@ -46,6 +58,8 @@ class Claim:
 
     Attributes:
         id: `claim-12`.
+        entry: The table or figure that it rests on: `table-2`.
+        short: What it says, in a few words that begin with a small letter.
         rule: When it counts as holding.
         needs: Which runs it needs, for a reader who has none.
         test: Gives a finding for the rows of one data set; None where they hold nothing of what it takes.
@@ -56,6 +70,8 @@ class Claim:
     """
 
     id: str
+    entry: str
+    short: str
     rule: str
     needs: str
     test: Callable[[Results], Finding | None]
@@ -85,6 +101,8 @@ def claim(number: int, *, sizes: bool = False) -> Callable[[Test], Test]:
         said = said_of(f"claim-{number:02}")
         CLAIMS[said["id"]] = Claim(
             said["id"],
+            said["entry"],
+            said["short"],
             said["rule"],
             said["needs"],
             find,

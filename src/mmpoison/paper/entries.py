@@ -33,12 +33,14 @@ class Entry:
     Attributes:
         name: `table-3`, `figure-5a`.
         title: What it is of.
+        short: The same in a few words.
         needs: What the runs must hold, for a reader who has none.
         render: Puts its tables and figures on a page.
     """
 
     name: str
     title: str
+    short: str
     needs: str
     render: Render
 
@@ -106,7 +108,9 @@ RENDERERS: dict[str, Render] = {
 }
 
 PAPER = {
-    name: Entry(name, paper()[name]["title"], paper()[name]["needs"], render)
+    name: Entry(
+        name, paper()[name]["title"], paper()[name]["short"], paper()[name]["needs"], render
+    )
     for name, render in RENDERERS.items()
 }
 """The tables and figures by name, in the order of the paper: tables first."""

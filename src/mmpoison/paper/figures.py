@@ -414,20 +414,7 @@ def embedding_maps(results: Results, page: Page) -> None:
         for run in sorted(runs.values(), key=lambda row: int(row["seed"])):
             if _draw_map(results, page, str(data), run):
                 break
-        studies = [
-            (row, section(results.content(row, "metrics.json"), "study")) for row in runs.values()
-        ]
-        cells = []
-        for kind in ("text", "image"):
-            # one run a seed: the pre-trained model does not depend on the attack
-            by_seed = {}
-            for row, study in studies:
-                pretrained = section(section(study, "distribution"), "pretrained")
-                if isinstance(value := pretrained.get(f"{kind}_silhouette"), float):
-                    by_seed[row["seed"]] = (value, row)
-            found = [value for value, _ in by_seed.values()]
-            summary = summarize(found, bounds=bounds_of("silhouette")) if found else None
-            cells.append(page.cell(Measured(summary, tuple(row for _, row in by_seed.values()))))
+        cells = [page.cell(one) for one in silhouettes(on_data)]
         if any(cell.measured for cell in cells):
             rows.append((str(data), *cells))
     page.table(
@@ -436,6 +423,26 @@ def embedding_maps(results: Results, page: Page) -> None:
         rows,
         "From -1 to 1, cosine distance; higher: the classes lie further apart. The paper: images separate better.",
     )
+
+
+def silhouettes(results: Results) -> list[Measured]:
+    """Measure how far the classes lie apart in the pre-trained model: in the texts, and in the images."""
+    runs = {str(row["run"]): row for row in results.where().rows}
+    studies = [
+        (row, section(results.content(row, "metrics.json"), "study")) for row in runs.values()
+    ]
+    measured = []
+    for kind in ("text", "image"):
+        # one run a seed: the pre-trained model does not depend on the attack
+        by_seed = {}
+        for row, study in studies:
+            pretrained = section(section(study, "distribution"), "pretrained")
+            if isinstance(value := pretrained.get(f"{kind}_silhouette"), float):
+                by_seed[row["seed"]] = (value, row)
+        found = [value for value, _ in by_seed.values()]
+        summary = summarize(found, bounds=bounds_of("silhouette")) if found else None
+        measured.append(Measured(summary, tuple(row for _, row in by_seed.values())))
+    return measured
 
 
 def _draw_map(results: Results, page: Page, data: str, run: Row) -> bool:

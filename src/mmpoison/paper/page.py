@@ -63,9 +63,8 @@ class Page:
         >>> Page("figure-5b", "All goals").heading, Page("claims", "What holds").heading
         ('Figure 5b: All goals', 'What holds')
         """
-        kind, _, number = self.id.partition("-")
-        named = kind in ("table", "figure") and number
-        return f"{kind.capitalize()} {number}: {self.title}" if named else self.title
+        name = name_of(self.id)
+        return f"{name}: {self.title}" if name else self.title
 
     @property
     def empty(self) -> bool:
@@ -117,11 +116,18 @@ class Page:
         return f"#{self.id}-source-{number}"
 
     def table(
-        self, title: str, columns: Sequence[Column], rows: Sequence[Sequence[Cell]], note: str = ""
+        self,
+        title: str,
+        columns: Sequence[Column],
+        rows: Sequence[Sequence[Cell]],
+        note: str = "",
+        *,
+        detail: bool = False,
     ) -> None:
-        """Add a table; one without rows is left out."""
+        """Add a table; one without rows is left out. A terminal shows a table of detail with `--all` alone."""
         if rows:
-            self.tables.append(Table(title, tuple(columns), tuple(map(tuple, rows)), note))
+            cells = tuple(map(tuple, rows))
+            self.tables.append(Table(title, tuple(columns), cells, note, detail=detail))
 
     def picture(self, name: str, caption: str, draw: Callable[[], Any]) -> None:
         """Add a figure."""
@@ -156,6 +162,16 @@ class Page:
             return None
         columns = tuple(map(Column, ("#", "run", "seed", "numbers", "manifest (sha256)")))
         return Table("Sources", columns, tuple(rows), "Each number above leads to its line here.")
+
+
+def name_of(page: str) -> str:
+    """Return the name that a table or figure has in the paper; empty for another page.
+
+    >>> name_of("figure-5b"), name_of("claims")
+    ('Figure 5b', '')
+    """
+    kind, _, number = page.partition("-")
+    return f"{kind.capitalize()} {number}" if kind in ("table", "figure") and number else ""
 
 
 def _short(folder: Path) -> str:

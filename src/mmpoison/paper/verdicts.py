@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from mmpoison.paper.claims import CLAIMS, Claim, Finding
@@ -15,7 +14,6 @@ from mmpoison.paper.measured import Results
 from mmpoison.paper.own_numbers import contradiction, own_finding, unprinted
 from mmpoison.paper.page import Page
 from mmpoison.paper.paper_values import TITLES, paper
-from mmpoison.paper.write import Written, write_page
 from mmpoison.reporting.parameters import Row
 from mmpoison.reporting.table import Cell, Column, Link
 
@@ -31,6 +29,9 @@ OWN_DATA = {
 """The paper's data set that measured data are; all others are twins, whatever their shape."""
 
 PARTS_OF_COCO = ("coco-m", "coco-s")
+
+NOT_KEPT = "not kept"
+"""Written where it is not known how many seeds are behind a finding."""
 
 OWN_ENCODERS = ("clip-vit-b32", "clip-vit-b16", "clip-vit-l14")
 
@@ -80,16 +81,23 @@ class Answer:
         claim: The claim.
         finding: On the data that it names: a finding, or why it cannot be tested here.
         twins: Findings on other data, by name: a comparison.
+        own: The findings on each of the data sets that it names, of those that were run, by name.
     """
 
     claim: Claim
     finding: Finding
     twins: dict[str, Finding]
+    own: Mapping[str, Finding] = field(default_factory=dict)
 
     @property
     def counted(self) -> bool:
         """Whether its verdict is counted."""
         return not self.claim.not_counted
+
+    @property
+    def by_data(self) -> dict[str, Finding]:
+        """The findings on every data set that was run, those that it names first."""
+        return {**self.own, **self.twins}
 
 
 def answer(claim: Claim, results: Results) -> Answer:
@@ -108,7 +116,8 @@ def answer(claim: Claim, results: Results) -> Answer:
             own[group.own] = finding
         else:
             twins[group.name] = finding
-    return Answer(claim, _of_all(claim, own), twins)
+    named = {TITLES[data]: finding for data, finding in own.items()}
+    return Answer(claim, _of_all(claim, own), twins, named)
 
 
 def _of_all(claim: Claim, own: dict[str, Finding]) -> Finding:
@@ -188,16 +197,27 @@ def page_of(found: list[Answer]) -> Page:
     header = (id_, where, said, Column("verdict"), Column("measured, or why not"))
     rule = Column("rule", narrow=False)
     own = Column("the paper's own numbers", narrow=False)
-    page.table("Verdicts", (*header, rule, own), rows, NOTE)
+    page.table("Verdicts", (*header, rule, own), rows, NOTE, detail=True)
     compared = [row for one in found for row in _twin_rows(one, page)]
-    header = (id_, where, Column("measured on"), Column("answer"), Column("measured"))
-    page.table("Comparison: the same rules on other data", (*header, rule), compared, TWINS_NOTE)
+    answered = map(Column, ("measured on", "answer", "measured", "seeds"))
+    page.table(
+        "Comparison: the same rules on other data",
+        (id_, where, *answered, rule),
+        compared,
+        TWINS_NOTE,
+        detail=True,
+    )
     others = [
         (_number(one["id"]), one["where"], _said(one))
         for one in paper()["claims"]
         if one["id"] not in CLAIMS
     ]
-    page.table("Settings and facts of the paper's data, not results", (id_, where, said), others)
+    page.table(
+        "Settings and facts of the paper's data, not results",
+        (id_, where, said),
+        others,
+        detail=True,
+    )
     return page
 
 
@@ -221,7 +241,23 @@ def _twin_rows(one: Answer, page: Page) -> Iterator[tuple[Cell, ...]]:
     for data, finding in one.twins.items():
         measured = Link(finding.number, page.source_of(finding.rows))
         number, where = _number(one.claim.id), _claim_of(one)["where"]
-        yield number, where, data, str(finding.verdict), measured, one.claim.rule
+        seeds = seeds_behind([finding])
+        yield number, where, data, str(finding.verdict), measured, seeds, one.claim.rule
+
+
+def seeds_behind(findings: Iterable[Finding]) -> str | None:
+    """Say how many seeds are behind some findings: the fewest and the most; None where nothing was tested.
+
+    >>> three, five = (Finding(Verdict.HOLDS, "", (), n) for n in (3, 5))
+    >>> seeds_behind([five, three]), seeds_behind([five]), seeds_behind([Finding(Verdict.HOLDS, "", ())])
+    ('3 to 5', '5', 'not kept')
+    """
+    tested = [one.seeds for one in findings if one.verdict is not Verdict.UNTESTED]
+    known = [seeds for seeds in tested if seeds is not None]
+    if not known:
+        return NOT_KEPT if tested else None
+    fewest, most = min(known), max(known)
+    return f"{fewest}" if fewest == most else f"{fewest} to {most}"
 
 
 def own_words(name: str) -> str:
@@ -244,20 +280,6 @@ def _number(name: object) -> str:
 
 def _said(one: dict[str, Any]) -> str:
     return f"{one['claim']} ({_values(one['values'])})"
-
-
-def write_claims(runs: list[Path], out: Path, *, links: bool = True) -> Written:
-    """Write the claims as Markdown, HTML and JSON.
-
-    Args:
-        runs: Run folders, or folders that hold some.
-        out: Where the files go.
-        links: As for `write_paper`.
-
-    Raises:
-        InputError: If a folder holds no finished run.
-    """
-    return write_page(claims_page(Results.read(runs)), out, links=links)
 
 
 def _values(values: dict[str, Any]) -> str:

@@ -238,7 +238,7 @@ def plain_table(table: Table) -> dict[str, Any]:
     return {
         "title": visible(table.title),
         "columns": [
-            {"name": visible(column.name), "text": table.is_text(number)}
+            {"name": visible(column.name), "text": table.is_text(number), "prose": column.prose}
             for number, column in enumerate(table.columns)
         ],
         "rows": rows,

@@ -59,12 +59,14 @@ class Column:
         digits: After the point.
         narrow: Whether a terminal shows it at once; the others are shown with `--all`.
         interval: Whether a number over seeds is shown with its interval.
+        prose: Whether it holds sentences, which are wrapped.
     """
 
     name: str
     digits: int = 3
     narrow: bool = True
     interval: bool = True
+    prose: bool = False
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Literal
 
 from rich import box
 from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
@@ -27,6 +28,9 @@ LONGEST_JOINED_NAME = 32
 
 LONGEST_WORDS = 30
 """Characters of the words that such a column takes in; sentences have a part of their own."""
+
+NARROWEST_PROSE, NEXT_TO_PROSE = 26, 16
+"""Columns of a terminal that sentences need, and the most that each column of words next to them gets."""
 
 _INTERVAL = re.compile(r" \[95 ?% interval[^\]]*\]")
 """What a note says of the intervals in its cells."""
@@ -100,7 +104,9 @@ class _Drawn:
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         table, longest = self.table, LONGEST_NAME
         every = range(len(table.columns))
-        if len(table.columns) > 1 and _width(table, every, longest, console) > options.max_width:
+        if _has_prose(table):
+            longest = NEXT_TO_PROSE
+        elif len(table.columns) > 1 and _width(table, every, longest, console) > options.max_width:
             table, joined = _names_joined(table)
             longest = LONGEST_JOINED_NAME if joined else longest
         parts: list[list[int]] = [[0]]
@@ -137,26 +143,38 @@ def _names_joined(table: Table) -> tuple[Table, bool]:
     ), True
 
 
+def _has_prose(table: Table) -> bool:
+    return any(column.prose for column in table.columns)
+
+
 def _is_name(table: Table, number: int) -> bool:
     texts = [text for row in table.rows for text in cell_texts(row[number:][:1], [Column("")])]
     return table.is_text(number) and max(map(len, texts), default=0) <= LONGEST_WORDS
 
 
 def _width(table: Table, numbers: Sequence[int], longest: int, console: Console) -> int:
-    drawn = _part(table, numbers, longest)
+    drawn = _part(table, numbers, longest, NARROWEST_PROSE)
     return Measurement.get(console, console.options.update(max_width=ENDLESS), drawn).maximum
 
 
-def _part(table: Table, numbers: Sequence[int], longest: int) -> RichTable:
+def _part(
+    table: Table, numbers: Sequence[int], longest: int, prose: int | None = None
+) -> RichTable:
+    """Draw some columns of a table; `prose` is the most that sentences get, by default what the others leave."""
     columns = [table.columns[n] for n in numbers]
     drawn = RichTable(box=box.SIMPLE_HEAD, pad_edge=False)
-    drawn.add_column(visible(columns[0].name), overflow="fold", max_width=longest)
+    sentences = _has_prose(table)
+    name = visible(columns[0].name)
+    drawn.add_column(
+        name.replace(" ", "\n") if sentences else name, overflow="fold", max_width=longest
+    )
     for number, column in zip(numbers[1:], columns[1:], strict=True):
         # below each other, so that a column is as narrow as its numbers
-        header = visible(column.name).replace(" ", "\n")
-        drawn.add_column(
-            header, justify="left" if table.is_text(number) else "right", overflow="fold"
-        )
+        header = visible(column.name)
+        header = header if column.prose else header.replace(" ", "\n")
+        widest = prose if column.prose else longest if sentences else None
+        justify: Literal["left", "right"] = "left" if table.is_text(number) else "right"
+        drawn.add_column(header, justify=justify, overflow="fold", max_width=widest)
     for row in table.rows:
         cells: list[Cell] = [row[n] for n in numbers]
         drawn.add_row(*map(Text, stacked_texts(cells, columns)))

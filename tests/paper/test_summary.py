@@ -1,0 +1,351 @@
+"""The paper on one screen: a line for each table and figure, from answers that are made up."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.paper.claim_cases import CASES, results, rows
+from typer.testing import CliRunner
+
+from mmpoison.cli.app import app
+from mmpoison.paper import CLAIMS, PAPER, Finding, Results
+from mmpoison.paper.evidence import FAILS, HOLDS, UNDECIDED, UNTESTED, Verdict
+from mmpoison.paper.page import Page
+from mmpoison.paper.paper_values import paper
+from mmpoison.paper.summary import (
+    LINES,
+    SHOWN,
+    Number,
+    Numbers,
+    numbers_of,
+    summary_page,
+    write_claims,
+)
+from mmpoison.paper.verdicts import Answer, answer, answers, page_of
+
+Line = dict[str, Any]
+
+NOTHING = answers(Results((), {}))
+"""Every claim, without an answer."""
+
+
+def said(verdict: Verdict, seeds: int | None = None) -> Finding:
+    return Finding(verdict, "", (), seeds)
+
+
+def lines(
+    twins: Mapping[str, Mapping[str, Finding]], numbers: Numbers | None = None
+) -> dict[str, Line]:
+    """The lines of the page by name, where these claims have these answers by data set, and all others none."""
+    given = [replace(one, twins=dict(twins.get(one.claim.id, {}))) for one in NOTHING]
+    assert set(twins) <= {one.claim.id for one in given}
+    return by_name(summary_page(given, numbers or {}))
+
+
+def by_name(page: Page) -> dict[str, Line]:
+    (table,) = page.tables
+    return {row["table or figure"]: row for row in table.to_json()["rows"]}
+
+
+# -- what is in the data -----------------------------------------------------------------------------------
+
+
+def test_every_claim_with_a_rule_has_short_words_and_an_entry() -> None:
+    for one in paper()["claims"]:
+        assert ("rule" in one) == ("short" in one) == ("entry" in one) == (one["id"] in CLAIMS), one
+    for claim in CLAIMS.values():
+        assert claim.entry in LINES, claim.id
+        assert 10 < len(claim.short) <= 80, claim.id
+        assert not claim.short.endswith("."), claim.id
+    shorts = [claim.short for claim in CLAIMS.values()]
+    # claims 15 and 50 exclude each other, and 53 is of balanced data
+    assert len(set(shorts)) == len(shorts)
+
+
+def test_the_entry_is_the_table_or_figure_that_the_paper_names() -> None:
+    named = 0
+    for claim in CLAIMS.values():
+        (where,) = (one["where"] for one in paper()["claims"] if one["id"] == claim.id)
+        found = re.search(r"(Table|Figure) (\d+)(?: \((.)\))?", where)
+        if found is not None:
+            assert claim.entry == f"{found[1].lower()}-{found[2]}{found[3] or ''}", claim.id
+            named += 1
+    assert len(CLAIMS) - named == 4  # 01, 09, 35 and 44 name a section alone
+
+
+def test_every_table_and_figure_has_a_line_in_the_order_of_the_paper() -> None:
+    assert len(LINES) == 27
+    assert list(LINES) == [name for name in PAPER if name != "rank-lists"]
+    assert all(0 < len(entry.short) <= 30 for entry in LINES.values())
+    names = list(lines({}))
+    assert names[:2] == ["Table 1", "Table 2"]
+    assert names[15:17] == ["Table 16", "Figure 1"]
+    assert names[19:22] == ["Figure 4", "Figure 5a", "Figure 5b"]
+    assert len(names) == 27
+
+
+# -- the answers ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("verdict", list(Verdict))
+def test_one_claim_on_one_data_set(verdict: Verdict) -> None:
+    line = lines({"claim-14": {"photos": said(verdict, 4)}})["Table 4"]
+    assert line["photos"] == verdict
+    assert line["seeds"] == (None if verdict is UNTESTED else "4")
+    assert line["what came out"] == (
+        f"False pairs for two goals at once work for both goals: {verdict}."
+    )
+
+
+def test_claims_are_counted_for_each_data_set() -> None:
+    line = lines(
+        {
+            "claim-17": {"scenes": said(FAILS, 5), "photos": said(UNDECIDED, 3)},
+            "claim-18": {"scenes": said(HOLDS, 5), "photos": said(UNDECIDED, 5)},
+            "claim-19": {"scenes": said(UNDECIDED, 5), "photos": said(UNTESTED)},
+        }
+    )["Table 5"]
+    assert line["scenes"] == "holds 1, does not hold 1, undecided 1"
+    assert line["photos"] == "undecided 2, cannot be tested here 1"
+    assert line["seeds"] == "3 to 5"
+    first, second, third = (CLAIMS[f"claim-{number}"].short for number in (17, 18, 19))
+    assert line["what came out"] == (
+        f"{first[0].upper()}{first[1:]}: does not hold on scenes; {second}: holds on scenes; {third}: undecided."
+    )
+
+
+def test_the_sentence_names_the_data_where_answers_differ() -> None:
+    def of(**found: Verdict) -> str:
+        twins = {"claim-34": {name: said(verdict, 5) for name, verdict in found.items()}}
+        # another data set, on which this claim has no answer
+        twins["claim-14"] = {name: said(HOLDS, 5) for name in ("a", "b", "c")}
+        return str(lines(twins)["Table 16"]["what came out"]).partition(": ")[2]
+
+    assert of(a=HOLDS, b=HOLDS, c=HOLDS) == "holds."
+    assert of(a=HOLDS, b=FAILS, c=HOLDS) == "holds on a and c, does not hold on b."
+    assert of(a=HOLDS, b=HOLDS) == "holds on a and b."
+    assert of(a=UNTESTED, b=FAILS, c=UNDECIDED) == "does not hold on b."
+    assert of(a=UNTESTED, b=UNDECIDED) == "undecided."
+    assert of(a=UNTESTED) == "cannot be tested here."
+
+
+def test_what_is_not_counted_is_not_counted_here() -> None:
+    twins = {f"claim-{number}": {"scenes": said(HOLDS, 5)} for number in ("09", "15", "44")}
+    found = lines(twins)
+    for line in found.values():
+        assert line["scenes"] is None
+    assert found["Figure 1"]["what came out"].startswith("Its claims are not counted")
+    assert not found["Table 5"]["what came out"].startswith("Its claims")
+    (table,) = summary_page(
+        [replace(one, twins=dict(twins.get(one.claim.id, {}))) for one in NOTHING], {}
+    ).tables
+    assert "In all, scenes: no answer." in table.note
+
+
+def test_the_counts_are_those_of_the_page_of_claims() -> None:
+    found = [
+        answer(CLAIMS[name], on(cases[HOLDS], "openmoji"))
+        for name, cases in CASES.items()
+        if HOLDS in cases
+    ]
+    (table,) = summary_page(found, {}).tables
+    said_there = next(note for note in page_of(found).notes if "On other data" in note)
+    (number,) = re.findall(r"holds: (\d+); does", said_there)
+    assert f"In all, openmoji: holds {number}" in table.note
+    assert int(number) > 20
+
+
+def test_a_single_answer_in_all_has_its_number() -> None:
+    given = [
+        replace(one, twins={"photos": said(HOLDS, 5)} if one.claim.id == "claim-14" else {})
+        for one in NOTHING
+    ]
+    (table,) = summary_page(given, {}).tables
+    assert table.note.startswith("In all, photos: holds 1. ")
+
+
+def test_seeds_that_were_not_kept() -> None:
+    found = lines(
+        {
+            "claim-14": {"photos": said(HOLDS)},
+            "claim-34": {"photos": said(HOLDS), "scenes": said(FAILS, 3)},
+            "claim-24": {"photos": said(UNTESTED)},
+        }
+    )
+    assert found["Table 4"]["seeds"] == "not kept"
+    assert found["Table 16"]["seeds"] == "3"
+    assert found["Figure 3"]["seeds"] is None
+    assert found["Table 3"]["seeds"] is None
+
+
+# -- rows of runs ----------------------------------------------------------------------------------------------
+
+
+def on(found: Results, data: str, model: str = "openmoji-small") -> Results:
+    given = tuple({**row, "data.name": data, "model.name": model} for row in found.rows)
+    return replace(found, rows=given)
+
+
+def test_the_papers_own_data_come_first_each_with_its_own_answer() -> None:
+    cases = CASES["claim-19"]
+    parts = [
+        on(cases[UNDECIDED], "openmoji"),
+        on(cases[FAILS], "coco-paper", "clip-vit-b32"),
+        on(cases[HOLDS], "flickr-pascal", "clip-vit-b32"),
+    ]
+    merged = Results(
+        tuple(
+            {**row, "run": f"{place}/{row['run']}"}
+            for place, part in enumerate(parts)
+            for row in part.rows
+        ),
+        {
+            f"{place}/{run}": parameters
+            for place, part in enumerate(parts)
+            for run, parameters in part.parameters.items()
+        },
+    )
+    line = by_name(summary_page([answer(CLAIMS["claim-19"], merged)], {}))["Table 5"]
+    assert list(line)[2:5] == ["Flickr-PASCAL", "COCO", "openmoji"]
+    assert list(line.values())[2:5] == [HOLDS, FAILS, UNDECIDED]
+    assert line["what came out"].endswith("holds on Flickr-PASCAL, does not hold on COCO.")
+
+
+def test_distinct_seeds_are_counted() -> None:
+    case = CASES["claim-01"][HOLDS]
+    twice = replace(case, rows=(*case.rows, *case.rows))
+    line = by_name(summary_page([answer(CLAIMS["claim-01"], on(twice, "openmoji"))], {}))["Table 2"]
+    assert line["seeds"] == "5"
+
+
+# -- tables and figures on which no claim is answered ----------------------------------------------------------
+
+
+def facts(pairs: float, parameters: float, drift: float) -> Results:
+    made = results(
+        rows(
+            {
+                "run.data.pairs": [pairs] * 3,
+                "run.model.parameters_m": [parameters] * 3,
+                "drift.text": [drift] * 3,
+                "drift.image": [2 * drift] * 3,
+            }
+        )
+    )
+    return on(made, "openmoji")
+
+
+def test_numbers_are_read_from_the_results() -> None:
+    found = lines({}, numbers_of(facts(32500, 6.96, 0.1)))
+    assert found["Table 9"]["what came out"] == (
+        "No claim rests on it; pairs: openmoji 32,500; the paper: 4,998 to 616,767."
+    )
+    assert (
+        "parameters in millions: openmoji 7.0; the paper: 82.5 to 258.7."
+        in found["Table 10"]["what came out"]
+    )
+    assert found["Figure 1"]["what came out"] == (
+        "Its claims are not counted; drift of texts, images: openmoji 0.100, 0.200; the paper: no number."
+    )
+    assert found["Figure 1"]["seeds"] == "3"
+    assert found["Table 9"]["openmoji"] is None
+    others = lines({}, numbers_of(facts(1234, 26.9, 0.3)))
+    assert "openmoji 1,234;" in others["Table 9"]["what came out"]
+    assert "openmoji 26.9;" in others["Table 10"]["what came out"]
+    assert "openmoji 0.300, 0.600;" in others["Figure 1"]["what came out"]
+
+
+def test_the_size_is_that_of_the_whole_data_set() -> None:
+    whole = facts(32500, 6.96, 0.1)
+    balanced = on(facts(6500, 6.96, 0.1), "openmoji-b")
+    both = replace(whole, rows=(*balanced.rows, *whole.rows))
+    assert numbers_of(both)["table-9"]["openmoji"].text == "32,500"
+
+
+def test_several_models_of_a_data_set_are_a_range() -> None:
+    assert SHOWN["table-10"].text([26.9]) == "26.9"
+    assert SHOWN["table-10"].text([6.96, 4.67, 5.0]) == "4.7 to 7.0"
+    assert SHOWN["figure-8"].text([0.5, -0.25]) == "0.500, -0.250"
+
+
+def test_without_runs_no_sentence_has_a_result() -> None:
+    """Every digit of a sentence is in the words of the data: nothing is said that was not measured."""
+    for name, line in lines({}).items():
+        sentence = str(line["what came out"])
+        entry = next(one for one in LINES.values() if one.name == name.lower().replace(" ", "-"))
+        needs = [claim.needs for claim in CLAIMS.values() if claim.entry == entry.name]
+        for words in (*needs, entry.needs):
+            sentence = sentence.replace(words, "")
+        assert not re.search(r"\d", sentence), line
+        assert not any(str(verdict) in sentence for verdict in (HOLDS, FAILS, UNDECIDED)), line
+        assert line["seeds"] is None
+    assert (
+        lines({})["Figure 10"]["what came out"]
+        == "No claim rests on it, and no number is compared."
+    )
+    assert lines({})["Figure 8"]["what came out"].endswith(
+        "needs runs with the study distribution."
+    )
+    assert "needs attack II on several" not in lines({})["Figure 4"]["what came out"]
+
+
+def test_numbers_whose_seeds_were_not_kept() -> None:
+    numbers = {"figure-8": {"photos": Number("0.1, 0.2")}, "figure-1": {"photos": Number("0.3", 2)}}
+    found = lines({}, numbers)
+    assert found["Figure 8"]["seeds"] == "not kept"
+    assert found["Figure 1"]["seeds"] == "2"
+    # an answer is shown in place of numbers
+    found = lines(
+        {"claim-49": {"photos": said(HOLDS, 1)}}, {"table-10": {"photos": Number("5.0", 1)}}
+    )
+    assert "5.0" not in found["Table 10"]["what came out"]
+
+
+# -- the command -----------------------------------------------------------------------------------------------
+
+
+def test_the_summary_is_printed_first_and_written(every_run: Path, tmp_path: Path) -> None:
+    call = ["report", str(every_run), "--claims", "--out", str(tmp_path / "out")]
+    done = CliRunner().invoke(app, call, env={"COLUMNS": "80"})
+    assert done.exit_code == 0, done.output
+    assert {file.name for file in (tmp_path / "out").iterdir()} == {
+        f"{name}.{ending}" for name in ("summary", "claims") for ending in ("md", "html", "json")
+    }
+    assert done.output.index("Each table and figure") < done.output.index("summary.md")
+    assert "3 more tables" in done.output
+    assert "Settings and facts" not in done.output
+    assert "…" not in done.output
+    # a path is not broken
+    assert max(len(line) for line in done.output.splitlines() if "/" not in line) <= 80
+    for number in ("30,000;", "4,998 to 616,767", "82.5 to", "258.7."):
+        assert number in done.output
+    whole = CliRunner().invoke(app, [*call, "--all"], env={"COLUMNS": "80"})
+    assert "Settings and facts" in whole.output
+    content = json.loads((tmp_path / "out/summary.json").read_text())
+    assert len(content["tables"][0]["rows"]) == 27
+    said_first = json.loads(CliRunner().invoke(app, [*call, "--format", "json"]).stdout)
+    tables = said_first if isinstance(said_first, list) else said_first["tables"]
+    assert tables[0]["title"] == "Each table and figure"
+    assert "openmoji" in tables[0]["rows"][0]
+
+
+def test_a_name_of_data_cannot_do_harm(tmp_path: Path, make_run: Any) -> None:
+    make_run("run", data="<script>alert(1)</script>|x")
+    written, _ = write_claims([tmp_path / "run"], tmp_path / "out")
+    html = (tmp_path / "out/summary.html").read_text()
+    assert "<script>" not in html
+    text = (tmp_path / "out/summary.md").read_text()
+    assert all(row.count(" | ") == 5 - 1 for row in text.splitlines() if row.startswith("| Table"))
+    assert written.page.id == "summary"
+
+
+def test_an_answer_is_of_its_own_data_and_of_others() -> None:
+    own, twin = said(HOLDS, 5), said(FAILS, 3)
+    one = Answer(CLAIMS["claim-01"], own, {"openmoji": twin}, {"Flickr-PASCAL": own})
+    assert one.by_data == {"Flickr-PASCAL": own, "openmoji": twin}
