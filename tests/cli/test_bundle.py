@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
 from tests.conftest import squares_recipe
 
@@ -47,6 +48,7 @@ def test_somebody_else_gets_the_same_numbers(
     assert "seed 0 of its setting was given twice" in two.err
 
 
+@pytest.mark.slow
 def test_a_sweep_is_run_again_by_one_command(
     cli: Callable[..., Any], square_folder: Path, checkpoint: Path, tmp_path: Path
 ) -> None:

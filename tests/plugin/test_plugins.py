@@ -85,6 +85,7 @@ def test_a_defence_is_listed_and_filters(
     assert 0 < facts["dropped_pairs"] < facts["pairs"]
 
 
+@pytest.mark.slow
 def test_each_kind_of_defence_is_selected_on_the_command_line(
     square_folder: Path, checkpoint: Path, tmp_path: Path
 ) -> None:
@@ -146,6 +147,7 @@ def test_each_kind_of_defence_is_selected_on_the_command_line(
     assert "has no use for clean fine-tunes" in done.stderr.splitlines()[-1]
 
 
+@pytest.mark.slow
 def test_plug_ins_of_every_kind_run_a_recipe(tmp_path: Path) -> None:
     (tmp_path / "squares").mkdir()
     recipe: dict[str, Any] = {

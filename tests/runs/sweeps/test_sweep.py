@@ -80,6 +80,7 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "cache"
 
 
+@pytest.mark.slow
 def test_two_workers_give_what_one_by_one_gives(
     make_sweep: MakeSweep, tmp_path: Path, own_cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -120,6 +121,7 @@ def test_a_failure_is_listed_and_stops_nothing(
     assert len(again.failed) == 1
 
 
+@pytest.mark.slow
 def test_a_worker_that_is_killed_is_replaced(
     make_sweep: MakeSweep, tmp_path: Path, own_cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
