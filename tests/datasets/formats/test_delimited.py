@@ -294,7 +294,9 @@ def test_a_packed_table_that_is_cut_at_once(tmp_path: Path) -> None:
 # -- what has no end -------------------------------------------------------------------------------
 
 
-def test_a_record_of_many_short_lines(write: Write) -> None:
+def test_a_record_of_many_short_lines(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    # each time the file is read again it takes as long as the first
+    monkeypatch.setattr(delimited, "MAX_REREADS", 2)
     # each field is short and each line too, so neither bound is reached
     file = write("image,caption\n1.jpg,a\n2.jpg," + '"some words\nand more",' * 200_000)
     with pytest.warns(MmpoisonWarning, match="a record of over 4,194,304 characters"):
