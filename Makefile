@@ -46,7 +46,7 @@ test: $(VENV)/.installed-dev ## install with the development tools, then run all
 	$(PYTEST) $(ARGS)
 
 test-fast: $(VENV)/.installed-dev ## the tests without the slow ones
-	$(PYTEST) -m "not slow" $(ARGS)
+	$(PYTEST) -m "not slow" --hypothesis-profile fast $(ARGS)
 
 coverage: $(VENV)/.installed-dev ## the fast tests, and which lines and branches they run: htmlcov/index.html
 	$(PYTEST) -m "not slow" --cov --cov-report term:skip-covered --cov-report html $(ARGS)

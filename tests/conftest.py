@@ -23,6 +23,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 # a busy machine is no failure
 settings.register_profile("mmpoison", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("mmpoison")
+# `make test-fast` asks for it; `make test` tries as many examples as hypothesis does by itself
+settings.register_profile("fast", settings.get_profile("mmpoison"), max_examples=25)
 
 if TYPE_CHECKING:
     from mmpoison.datasets import PairDataset
