@@ -298,7 +298,7 @@ def test_by_keyboard_alone(pages: Any, address: str) -> None:
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", [375, 768, 1280])
+@pytest.mark.parametrize("width", [375, pytest.param(768, marks=pytest.mark.slow), 1280])
 def test_every_state_is_accessible_and_fits(
     pages: Any,
     address: str,

@@ -307,7 +307,7 @@ def test_another_folder_gives_the_same_numbers(
     assert "training clean model" in watch.trained
 
 
-@pytest.mark.parametrize("keep_cache", [True, False])
+@pytest.mark.parametrize("keep_cache", [True, pytest.param(False, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("stop", ["training poisoned", "training filtered", "sterilizing"])
 def test_a_killed_run_goes_on(
     make_recipe: MakeRecipe,
