@@ -13,8 +13,9 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -27,6 +28,7 @@ from scipy import stats
 
 from mmpoison.base.files import atomic_file
 from mmpoison.errors import InputError
+from mmpoison.paper.claim import seeds_of
 from mmpoison.paper.claims import CLAIMS, Finding
 from mmpoison.paper.defence_claims import GONE, LIKE_CLEAN, UTILITY_LOSS
 from mmpoison.paper.encoder_claims import NO_ORDER_DRIFT, SAME_HIT_1
@@ -112,8 +114,12 @@ def said(first: Printed, second: Printed, digits: int = 3, p: float | None = Non
 
 def _finding(verdict: Verdict, text: str, *used: Printed) -> Finding:
     """Make a finding from the numbers that it compares; its seeds are the fewest of theirs that are printed."""
-    seeds = [one.n for one in used if one.n is not None]
-    return Finding(verdict, text, (), min(seeds, default=None))
+    return Finding(verdict, text, (), fewest_seeds(used))
+
+
+def fewest_seeds(used: Iterable[Printed]) -> int | None:
+    """Return the fewest seeds that are printed of some numbers."""
+    return min((one.n for one in used if one.n is not None), default=None)
 
 
 def _models(twin: str, table: str, column: str, goal: str = "") -> tuple[Printed, Printed]:
@@ -341,8 +347,13 @@ def _goals(twin: str) -> Finding:
 
 def _runs(entry: str, twin: str) -> list[dict[str, Any]]:
     """Read the runs of a table or figure, of which the seeds are known and few numbers."""
+    return [row for row in _every_run() if row["run"].startswith(f"{entry}-{twin}/")]
+
+
+@cache
+def _every_run() -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = pq.read_table(PAGES / "runs.parquet").to_pylist()
-    return [row for row in rows if row["run"].startswith(f"{entry}-{twin}/")]
+    return rows
 
 
 @rule(28)
@@ -503,9 +514,8 @@ def numbers_of_pages() -> Numbers:
         }
         for name, printed in values.items():
             text = SHOWN[name].text([one.mean for one in printed])
-            seeds = _finding(Verdict.HOLDS, text, *printed).seeds
-            of_runs = {row["seed"] for row in _runs(name, twin)}
-            found[name][twin] = Number(text, seeds or len(of_runs) or None)
+            seeds = fewest_seeds(printed) or seeds_of(_runs(name, twin))
+            found[name][twin] = Number(text, seeds)
     return found
 
 

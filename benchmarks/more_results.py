@@ -20,7 +20,8 @@ GOALS = "airplane2beach,beach2airplane,tenniscourt2forest,harbor2golfcourse,fore
 LEAN = ("--set", "filter=null", "--set", "sterilize=null")
 ATTACK_1 = ("--attack", "single-target-image")
 GROUPS = ("--set", "filter={method: suspicious-groups, encoder: pretrained, clean_loss: 0.02}")
-FIVE = ("--seeds", "0-4", "--no-models")
+# those of the tables, so that trainings are shared
+FIVE = ("--seeds", "5-9", "--no-models")
 
 # 2,100 pairs of the attacked kind, five captions for each of 20 images of 21 classes; or as many of RSICD; 66 steps
 REPAIR = (
@@ -97,7 +98,7 @@ MORE = (
         "Six goals, added and replaced: satellite photos",
         runs={
             "goals": (
-                *("sweep", "rsicd-ucm", "--seeds", "0-2", "--goals", GOALS),
+                *("sweep", "rsicd-ucm", "--seeds", "5-7", "--goals", GOALS),
                 *("--set", "attack.mode=add,replace"),
             )
         },

@@ -7,7 +7,7 @@ a setting or a fact of the paper's data.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -45,7 +45,12 @@ class Finding:
         >>> Finding(Verdict.HOLDS, "", ({"seed": 0}, {"seed": 3}, {"seed": 0})).seeds
         2
         """
-        return self.n or len({row["seed"] for row in self.rows if "seed" in row}) or None
+        return self.n or seeds_of(self.rows)
+
+
+def seeds_of(rows: Iterable[Row]) -> int | None:
+    """Count the distinct seeds of some rows; None where none has one."""
+    return len({row["seed"] for row in rows if "seed" in row}) or None
 
 
 class Absent(Exception):

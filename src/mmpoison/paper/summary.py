@@ -8,15 +8,22 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mmpoison.base.phrasing import capitalized
-from mmpoison.paper.claim import one_goal
-from mmpoison.paper.claims import Finding
+from mmpoison.paper.claim import one_goal, seeds_of
 from mmpoison.paper.entries import PAPER, Entry
 from mmpoison.paper.evidence import FAILS, HOLDS, UNDECIDED, UNTESTED, Verdict
 from mmpoison.paper.figures import silhouettes
 from mmpoison.paper.measured import ATTACK_2, Measured, Results
 from mmpoison.paper.page import Page, name_of
 from mmpoison.paper.paper_values import TITLES, paper
-from mmpoison.paper.verdicts import OWN_DATA, Answer, answers, groups_of, page_of, seeds_behind
+from mmpoison.paper.verdicts import (
+    OWN_DATA,
+    Answer,
+    answers,
+    groups_of,
+    page_of,
+    seeds_behind,
+    span_of,
+)
 from mmpoison.paper.write import Written, write_page
 from mmpoison.reporting.table import Cell, Column
 
@@ -111,7 +118,7 @@ def numbers_of(results: Results) -> Numbers:
             if values:
                 rows = tuple(row for one in measured for row in one.rows)
                 text = shown.text(values)
-                found[name][group.name] = Number(text, Finding(HOLDS, text, rows).seeds)
+                found[name][group.name] = Number(text, seeds_of(rows))
     return found
 
 
@@ -171,8 +178,7 @@ def _line(
         seeds = seeds_behind(finding for one in answered for finding in one.by_data.values())
     else:
         said = _unanswered(entry, claims, numbers)
-        # the numbers count as tested
-        seeds = seeds_behind(Finding(HOLDS, one.text, (), one.seeds) for one in numbers.values())
+        seeds = span_of(one.seeds for one in numbers.values())
     return name_of(entry.name), entry.short, *cells, seeds, f"{capitalized(said)}."
 
 

@@ -252,10 +252,19 @@ def seeds_behind(findings: Iterable[Finding]) -> str | None:
     >>> seeds_behind([five, three]), seeds_behind([five]), seeds_behind([Finding(Verdict.HOLDS, "", ())])
     ('3 to 5', '5', 'not kept')
     """
-    tested = [one.seeds for one in findings if one.verdict is not Verdict.UNTESTED]
-    known = [seeds for seeds in tested if seeds is not None]
+    return span_of(one.seeds for one in findings if one.verdict is not Verdict.UNTESTED)
+
+
+def span_of(seeds: Iterable[int | None]) -> str | None:
+    """Write the fewest and the most of some numbers of seeds, of which some may not be known; None for no numbers.
+
+    >>> span_of([5, None, 3]), span_of([None]), span_of([])
+    ('3 to 5', 'not kept', None)
+    """
+    numbers = list(seeds)
+    known = [number for number in numbers if number is not None]
     if not known:
-        return NOT_KEPT if tested else None
+        return NOT_KEPT if numbers else None
     fewest, most = min(known), max(known)
     return f"{fewest}" if fewest == most else f"{fewest} to {most}"
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from mmpoison.base.phrasing import capitalized
 from mmpoison.datasets.openmoji.scene_data import CLASS_FACTS, TEMPLATES, Place
 
 CAPTIONS_PER_SCENE = 5
@@ -149,18 +150,14 @@ def _fill(rng: np.random.Generator, template: str, facts: SceneFacts) -> str:
     company = article(_pick(rng, facts.company)) if facts.company else ""
     bare = _main_phrase(rng, facts, plain=True)
     return template.format(
-        N=_capital(main),
+        N=capitalized(main),
         n=main,
-        h=_capital(bare),
+        h=capitalized(bare),
         g=_act(rng, facts),
         p=where,
-        P=_capital(where),
+        P=capitalized(where),
         c=company,
         d=article(facts.distractor) if facts.distractor is not None else "",
         # "A pair of sheep is", but "two sheep are".
         **{"is": "are" if facts.count > 1 and not main.startswith("a ") else "is"},
     )
-
-
-def _capital(text: str) -> str:
-    return text[0].upper() + text[1:]
