@@ -21,8 +21,10 @@ def test_gradient_by_pixels(
     vit_config: dict[str, Any],
     squares: PairDataset,
     architecture: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Against differences of a loss, and against the embeddings of whole pixels."""
+    """Against differences of a loss, and against the embeddings of whole pixels; three images in two parts."""
+    monkeypatch.setattr("mmpoison.models.embedder.DIFFERENTIATED", 2)
     encoder = make_encoder(config=None if architecture == "resnet" else vit_config)
     surrogate = Embedder(encoder)
     assert isinstance(surrogate, PixelSurrogate)

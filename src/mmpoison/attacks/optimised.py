@@ -12,6 +12,7 @@ import numpy.typing as npt
 from mmpoison.attacks.surrogate import PixelSurrogate, Vectors
 from mmpoison.base.code_version import code_version
 from mmpoison.base.content_cache import CacheKey, ContentCache
+from mmpoison.base.memory_reuse import freed_memory_kept
 
 Array = npt.NDArray[Any]
 
@@ -40,6 +41,11 @@ def optimised(
         settings: What else it depends on, the seed among it, as JSON values.
         code: Module that computes it.
     """
+
+    def result() -> dict[str, Array]:
+        with freed_memory_kept():
+            return {"result": make()}
+
     digest = hashlib.sha256()
     for array in inputs:
         digest.update(f"{array.dtype} {array.shape}\n".encode())
@@ -55,7 +61,7 @@ def optimised(
         },
         f"pixels of {attack} by {surrogate.name}",
     )
-    return ContentCache().arrays(key, lambda: {"result": make()}, "result")[0]
+    return ContentCache().arrays(key, result, "result")[0]
 
 
 def surrogate_note(surrogate: PixelSurrogate, measured: str) -> str:

@@ -21,6 +21,9 @@ from mmpoison.pairs.table import IntArray, PairDataset
 AT_ONCE = 512
 """Images whose pixels are in memory at once."""
 
+DIFFERENTIATED = 16
+"""Images that are differentiated at once: few, so that the blocks of memory are small enough to be used again."""
+
 
 class Embedder:
     """A dual encoder as attacks take it (`mmpoison.attacks.surrogate.PixelSurrogate`).
@@ -85,17 +88,21 @@ class Embedder:
             the pixels, shape as `pixels`. It can be called once.
         """
         encoder = self._encoder
-        leaf = torch.tensor(pixels, dtype=torch.float32, device=encoder.device, requires_grad=True)
+        leaves, parts = [], []
         with evaluation_mode(encoder), torch.enable_grad():
-            # a copy, since the input is normalised in place
-            vectors = encoder.encode_image(encoder.image_input(leaf.clone()))
+            for start in range(0, len(pixels), DIFFERENTIATED):
+                part = pixels[start : start + DIFFERENTIATED]
+                leaf = torch.tensor(part, dtype=torch.float32, device=encoder.device)
+                leaves.append(leaf.requires_grad_())
+                # a copy, since the input is normalised in place
+                parts.append(encoder.encode_image(encoder.image_input(leaf.clone())))
 
         def pull_back(gradient: Embeddings) -> npt.NDArray[np.float32]:
-            weights = torch.as_tensor(gradient, dtype=vectors.dtype, device=vectors.device)
-            (by_pixels,) = torch.autograd.grad(vectors, leaf, weights)
-            return np.asarray(by_pixels.cpu().numpy())
+            weights = torch.as_tensor(gradient, dtype=parts[0].dtype, device=parts[0].device)
+            by_pixels = torch.autograd.grad(parts, leaves, list(torch.split(weights, DIFFERENTIATED)))
+            return np.asarray(torch.cat(by_pixels).cpu().numpy())
 
-        return vectors.detach().cpu().numpy(), pull_back
+        return torch.cat(parts).detach().cpu().numpy(), pull_back
 
     def _inputs(self, pairs: PairDataset, images: IntArray) -> PixelInputs:
         # captions are not needed
