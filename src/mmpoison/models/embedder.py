@@ -99,7 +99,9 @@ class Embedder:
 
         def pull_back(gradient: Embeddings) -> npt.NDArray[np.float32]:
             weights = torch.as_tensor(gradient, dtype=parts[0].dtype, device=parts[0].device)
-            by_pixels = torch.autograd.grad(parts, leaves, list(torch.split(weights, DIFFERENTIATED)))
+            by_pixels = torch.autograd.grad(
+                parts, leaves, list(torch.split(weights, DIFFERENTIATED))
+            )
             return np.asarray(torch.cat(by_pixels).cpu().numpy())
 
         return torch.cat(parts).detach().cpu().numpy(), pull_back
