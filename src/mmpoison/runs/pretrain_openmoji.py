@@ -53,6 +53,8 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "small": {"vision": {"layers": [1, 1, 1, 1], "width": 32, "head_width": 64}, "seed": 101},
     # another architecture, initialisation and data, for the filter
     "mini": {"vision": {"layers": [1, 1, 1, 1], "width": 24, "head_width": 32}, "seed": 202},
+    # another family: a transformer, as CLIP's ViT models
+    "vit": {"vision": {"layers": 4, "width": 128, "head_width": 32, "patch_size": 8}, "seed": 303},
 }
 
 

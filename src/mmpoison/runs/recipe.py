@@ -114,6 +114,8 @@ class FilterPart(BaseModel):
     Attributes:
         method: A registered pre-training defence, for example `relevance-filter`.
         encoder: The judge: a model as `model.name` takes it, or `pretrained`: the model the run starts from.
+        align: For a judge of towers that were trained apart: how to train them together, as `model.align`. Where both
+            are given, the clean images are split at random: one half aligns the model, the other half the judge.
         trusted: Which pairs are known to be clean, for a defence that can use them (`clean_loss`): the clean split
             `val`, or `none`, where `val` is of another kind or the judge was trained on it.
         force: Use a judge that cannot distinguish true from shuffled pairs of the set.
@@ -124,9 +126,26 @@ class FilterPart(BaseModel):
 
     method: str = "relevance-filter"
     encoder: str
+    align: TrainingSettings | None = None
     trusted: Literal["val", "none"] = "val"
     force: bool = False
     trust: bool = False
+
+    @model_validator(mode="after")
+    def _aligned_once(self) -> FilterPart:
+        if self.align is not None and self.encoder == "pretrained":
+            raise ValueError(
+                "align: encoder 'pretrained' is aligned by model.align; name another, or leave it out"
+            )
+        return self
+
+    @model_serializer(mode="wrap")
+    def _without_what_is_not_set(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # recipes that 0.1.0 knows are written as it wrote them
+        value: dict[str, Any] = handler(self)
+        if self.align is None:
+            value.pop("align", None)
+        return value
 
     @property
     def options(self) -> dict[str, Any]:

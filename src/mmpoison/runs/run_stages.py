@@ -35,7 +35,7 @@ from mmpoison.records.run_files import SterilizeFacts
 from mmpoison.runs.cards import model_card
 from mmpoison.runs.prepared_run import PreparedRun
 from mmpoison.runs.progress import RunProgress
-from mmpoison.runs.recipe import CLEAN_FINETUNE, SterilizePart
+from mmpoison.runs.recipe import CLEAN_FINETUNE, FilterPart, Recipe, SterilizePart
 from mmpoison.runs.run_cache import RunCache
 from mmpoison.runs.trained_models import (
     TrainedModel,
@@ -87,10 +87,7 @@ class _Keys:
         keys: dict[str, CacheKey] = {}
         start: Any = self.run_cache.identity(run.start)
         if recipe.model.align is not None:
-            clean = alignment_pairs(run.pairs)
-            keys["pretrained"] = self._training(
-                "pretrained", start, run.pairs, "val", len(clean), recipe.model.align
-            )
+            keys["pretrained"] = self._alignment("pretrained", run.start, recipe.model.align)
             start = keys["pretrained"].digest
         watched = (
             [str(goal_target) for goal_target in run.goal_targets]
@@ -118,10 +115,12 @@ class _Keys:
         if (part := recipe.filter) is not None:
             judge: Any = start
             if part.encoder != "pretrained":
-                judge = self.run_cache.identity(
-                    self.run_cache.encoder(part.encoder, trust=part.trust, device=run.device)
-                )
-            asked = part.model_dump(mode="json", exclude={"encoder", "trust"})
+                encoder = self.run_cache.encoder(part.encoder, trust=part.trust, device=run.device)
+                judge = self.run_cache.identity(encoder)
+                if part.align is not None:
+                    keys["judge"] = self._alignment("judge", encoder, part.align)
+                    judge = keys["judge"].digest
+            asked = part.model_dump(mode="json", exclude={"encoder", "trust", "align"})
             keys["filter"] = CacheKey(
                 "stages/filter",
                 {
@@ -202,6 +201,7 @@ class _Keys:
         settings: TrainingSettings,
         probes: Any = None,
         made_by: tuple[object, ...] = (),
+        encoder: DualEncoder | None = None,
         **more: Any,
     ) -> CacheKey:
         watched_by = () if probes is None else (TrainingProbe,)
@@ -222,11 +222,22 @@ class _Keys:
             parts["pairs"] = self.run.pairs.fingerprint
         steps = Plan(size, settings, self.run.recipe.seed).steps
         kind = [settings.trainable, settings.batch_size, settings.chunk_size, probes is not None]
-        weights = self.run_cache.identity(self.run.start)["weights"]
+        weights = self.run_cache.identity(encoder or self.run.start)["weights"]
         note = stage_note(steps * settings.batch_size, *kind, parts["on_features"], weights)
         return CacheKey("stages/finetune", parts, name, note)
 
+    def _alignment(self, name: str, encoder: DualEncoder, settings: TrainingSettings) -> CacheKey:
+        return self._training(
+            *(name, self.run_cache.identity(encoder), self.run.pairs, "val"),
+            len(alignment_pairs(self.run.pairs, name, _halves(self.run.recipe))),
+            settings,
+            encoder=encoder,
+            half=None if _halves(self.run.recipe) is None else name,
+        )
+
     def _fed_features(self, name: str, settings: TrainingSettings) -> bool:
+        if name == "judge":
+            return settings.trainable in ON_FEATURES
         return self.run.on_features or (name == "pretrained" and settings.trainable in ON_FEATURES)
 
 
@@ -239,11 +250,31 @@ def stage_note(work: int, *pace: Any) -> dict[str, Any]:
     return {"work": max(1, work), "like": digest_of(computed)}
 
 
-def alignment_pairs(pairs: PairDataset) -> PairDataset:
-    """Select the clean pairs on which towers are aligned: those without a label, where there are any."""
+def alignment_pairs(
+    pairs: PairDataset, name: str = "pretrained", halves: int | None = None
+) -> PairDataset:
+    """Select the clean pairs on which towers are aligned: those without a label, where there are any.
+
+    Args:
+        pairs: The clean data.
+        name: `pretrained` or `judge`.
+        halves: Seed by which one half of the images goes to `pretrained` and the other to `judge`; None: all go.
+    """
     clean = pairs.select(split="val")
     unlabelled = ~_is_labelled(clean)
-    return clean.where(unlabelled) if unlabelled.any() else clean
+    clean = clean.where(unlabelled) if unlabelled.any() else clean
+    if halves is None:
+        return clean
+    images = clean.used_images()
+    first = generator(halves, "align/halves").permutation(images)[: len(images) // 2]
+    return clean.where(np.isin(clean.image, first) == (name == "pretrained"))
+
+
+def _halves(recipe: Recipe) -> int | None:
+    """Return the seed by which model and judge share the clean images, if both are aligned on them."""
+    judge = recipe.filter
+    both = recipe.model.align is not None and judge is not None and judge.align is not None
+    return recipe.seed if both else None
 
 
 def _is_labelled(pairs: PairDataset) -> BoolArray:
@@ -337,20 +368,24 @@ class RunStages:
                 )
             return self.inputs
 
-        def align(_: TrainingProbe | None, services: TrainingServices) -> TrainingResult:
-            services["name"] = f"{run.start.name}-aligned"
-            services["on_step"] = self.progress.training("aligning the towers")
-            clean = alignment_pairs(run.pairs)
-            return finetune(run.start, clean, inputs(), settings, seed=run.recipe.seed, **services)
+        return self._aligned("pretrained", run.start, settings, inputs)
 
-        return self._model(
-            "pretrained",
-            run.start,
-            align,
-            data=run.pairs,
-            settings=settings,
-            new_name=f"{run.start.name}-aligned",
-        )
+    def _aligned(
+        self,
+        name: str,
+        start: DualEncoder,
+        settings: TrainingSettings,
+        inputs: Callable[[], PairInputs],
+    ) -> TrainedModel:
+        run, new_name = self.run, f"{start.name}-aligned"
+        shown = "aligning the towers" + (" of the judge" if name == "judge" else "")
+
+        def align(_: TrainingProbe | None, services: TrainingServices) -> TrainingResult:
+            services["name"], services["on_step"] = new_name, self.progress.training(shown)
+            clean = alignment_pairs(run.pairs, name, _halves(run.recipe))
+            return finetune(start, clean, inputs(), settings, seed=run.recipe.seed, **services)
+
+        return self._model(name, start, align, data=run.pairs, settings=settings, new_name=new_name)
 
     def trained(self, name: str, start: DualEncoder, train: PairDataset) -> TrainedModel:
         """Train a model on all of some pairs: `robust` by the in-training defence, the others by `finetune`.
@@ -391,19 +426,10 @@ class RunStages:
         run, part = self.run, self.run.recipe.filter
         assert part is not None
         train = run.poisoned.select(split="train")
+        judge, inputs_of_judge = self._judge(part, pretrained)
 
         def make(folder: Path) -> None:
-            if part.encoder == "pretrained":
-                judge, inputs = pretrained, self.inputs
-            else:
-                judge = self.run_cache.encoder(part.encoder, trust=part.trust, device=run.device)
-                inputs = self.run_cache.inputs(
-                    judge,
-                    run.input_pairs,
-                    on_features=False,
-                    progress=self.progress.progress,
-                    reuse_from=None if run.on_features else self.inputs,
-                )
+            inputs = inputs_of_judge()
             begun = time.perf_counter()
             result = filter_pairs(
                 run.poisoned,
@@ -426,6 +452,28 @@ class RunStages:
         )
         self._tell("filter", "cache" if found else "made")
         return verdicts
+
+    def _judge(
+        self, part: FilterPart, pretrained: DualEncoder
+    ) -> tuple[DualEncoder, Callable[[], PairInputs]]:
+        """Return the judge of the filter, aligned if the recipe asks for it, and what prepares its inputs."""
+        if part.encoder == "pretrained":
+            return pretrained, lambda: self.inputs
+        run, align = self.run, part.align
+        judge = self.run_cache.encoder(part.encoder, trust=part.trust, device=run.device)
+
+        def inputs() -> PairInputs:
+            return self.run_cache.inputs(
+                judge,
+                run.input_pairs,
+                on_features=align is not None and align.trainable in ON_FEATURES,
+                progress=self.progress.progress,
+                reuse_from=None if run.on_features else self.inputs,
+            )
+
+        if align is None:
+            return judge, inputs
+        return self._aligned("judge", judge, align, inputs).encoder, inputs
 
     def sterilized(self, suspect: DualEncoder) -> tuple[TrainedModel, SterilizeFacts]:
         """Repair the poisoned model; return the repaired model and facts about the repair."""
@@ -531,7 +579,7 @@ class RunStages:
             card = model_card(
                 model.encoder,
                 name,
-                started_from=recipe.model.name,
+                started_from=start.name if name == "judge" else recipe.model.name,
                 data=data,
                 settings=settings,
                 result=result,
