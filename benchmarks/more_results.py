@@ -125,6 +125,7 @@ MORE = (
                 *("run", "rsicd-ucm-full", "--no-models", "--set", "training.learning_rate=5e-4"),
                 *("--set", "sterilize.training.learning_rate=5e-4"),
             ),
+            "ten-epochs": ("run", "rsicd-ucm-full", "--no-models", "--set", "training.epochs=10"),
         },
         photos=True,
     ),

@@ -563,6 +563,20 @@ def test_no_clean_split(
     assert message == f"recipe key {need} needs clean pairs, and the data have none (split 'val')"
 
 
+def test_labelled_clean_pairs_that_are_not_there(
+    make_recipe: MakeRecipe, squares: PairDataset, own_square_folder: Path, tmp_path: Path
+) -> None:
+    lines = [
+        {key: value for key, value in line.items() if line["split"] != "val" or key != "label"}
+        for line in squares.lines()
+    ]
+    text = "".join(json.dumps(line) + "\n" for line in lines)
+    (own_square_folder / "captions.jsonl").write_text(text)
+    sterilize = {"labelled": True, "training": {"epochs": 1}}
+    recipe = make_recipe(data={"name": str(own_square_folder)}, sterilize=sterilize)
+    assert "split val has 0 pairs with a label" in refused_early(recipe, tmp_path / "run")
+
+
 def test_a_poisoned_set_is_refused(
     make_recipe: MakeRecipe, squares: PairDataset, tmp_path: Path
 ) -> None:

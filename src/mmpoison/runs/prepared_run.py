@@ -22,6 +22,7 @@ from mmpoison.models.catalogue import MODELS
 from mmpoison.models.dual_encoder import DualEncoder
 from mmpoison.models.embedder import Embedder
 from mmpoison.pairs.table import PairDataset
+from mmpoison.runs.clean_pairs import repair_pairs
 from mmpoison.runs.progress import RunProgress
 from mmpoison.runs.recipe import Recipe, TransferPart
 from mmpoison.runs.run_cache import RunCache
@@ -118,6 +119,7 @@ def prepare_run(
         # a target class that the attack chooses is known, and checked, only after it
         if original_of_auto(text, pairs.classes) is None:
             test.check_goal(Goal.parse(text, pairs.classes))
+    _check_clean_split(recipe, pairs)
     attack = build_attack(
         recipe.attack.name, recipe.attack.goals, recipe.attack.options, "recipe key attack."
     )
@@ -135,7 +137,6 @@ def prepare_run(
 
     poisoned = run_attack(attack, pairs, recipe.seed, embedder, progress.progress)
     assert poisoned.manifest is not None
-    _check_clean_split(recipe, pairs)
     goal_targets = goal_targets_of(poisoned.manifest, pairs)
     for goal_target in goal_targets:
         test.check(goal_target)
@@ -233,3 +234,5 @@ def _check_clean_split(recipe: Recipe, pairs: PairDataset) -> None:
         raise InputError(
             f"recipe key {needed[0]} needs clean pairs, and the data have none (split 'val')"
         )
+    if recipe.sterilize is not None:
+        repair_pairs(pairs, recipe.sterilize, recipe.seed)

@@ -9,12 +9,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from mmpoison.base.content_cache import CacheKey, ContentCache, digest_of
-from mmpoison.base.phrasing import count_of
-from mmpoison.base.seeding import generator, torch_seed
+from mmpoison.base.seeding import torch_seed
 from mmpoison.defenses.catalogue import (
     DEFENSES,
     ModelRepair,
@@ -25,17 +23,18 @@ from mmpoison.defenses.catalogue import (
     train_with,
 )
 from mmpoison.defenses.filters.pipeline import filter_pairs
-from mmpoison.errors import InputError
 from mmpoison.models.checkpoint import load_checkpoint, save_checkpoint
 from mmpoison.models.compute_environment import compute_environment, cpu_kind
 from mmpoison.models.dual_encoder import DualEncoder
 from mmpoison.models.inputs import PairInputs, prepare_features, prepare_pixels
-from mmpoison.pairs.table import BoolArray, PairDataset
+from mmpoison.pairs.table import PairDataset
 from mmpoison.records.run_files import SterilizeFacts
+from mmpoison.runs import clean_pairs
 from mmpoison.runs.cards import model_card
+from mmpoison.runs.clean_pairs import alignment_pairs, halves_of, repair_pairs
 from mmpoison.runs.prepared_run import PreparedRun
 from mmpoison.runs.progress import RunProgress
-from mmpoison.runs.recipe import CLEAN_FINETUNE, FilterPart, Recipe, SterilizePart
+from mmpoison.runs.recipe import CLEAN_FINETUNE, FilterPart
 from mmpoison.runs.run_cache import RunCache
 from mmpoison.runs.trained_models import (
     TrainedModel,
@@ -161,7 +160,7 @@ class _Keys:
                 keys["poisoned"].digest,
                 run.poisoned,
                 "val",
-                len(repair_pairs(run, repair)),
+                len(repair_pairs(run.poisoned, repair, recipe.seed)),
                 # a repair that takes no settings is forecast as a training like the run's own
                 repair.training or recipe.training,
                 made_by=(DEFENSES[repair.method],),
@@ -184,7 +183,7 @@ class _Keys:
         return {
             # this file says how the stages are put together, and imports the code of all of them
             "computed": compute_environment(
-                self.run.device, *prepared_by, *made_by, alone=(__name__,)
+                self.run.device, *prepared_by, *made_by, alone=(__name__, clean_pairs.__name__)
             ),
             "seed": self.run.recipe.seed,
             "data": data.fingerprint,
@@ -229,10 +228,10 @@ class _Keys:
     def _alignment(self, name: str, encoder: DualEncoder, settings: TrainingSettings) -> CacheKey:
         return self._training(
             *(name, self.run_cache.identity(encoder), self.run.pairs, "val"),
-            len(alignment_pairs(self.run.pairs, name, _halves(self.run.recipe))),
+            len(alignment_pairs(self.run.pairs, name, halves_of(self.run.recipe))),
             settings,
             encoder=encoder,
-            half=None if _halves(self.run.recipe) is None else name,
+            half=None if halves_of(self.run.recipe) is None else name,
         )
 
     def _fed_features(self, name: str, settings: TrainingSettings) -> bool:
@@ -248,60 +247,6 @@ def stage_note(work: int, *pace: Any) -> dict[str, Any]:
     """
     computed = [*pace, cpu_kind(), torch.get_num_threads()]
     return {"work": max(1, work), "like": digest_of(computed)}
-
-
-def alignment_pairs(
-    pairs: PairDataset, name: str = "pretrained", halves: int | None = None
-) -> PairDataset:
-    """Select the clean pairs on which towers are aligned: those without a label, where there are any.
-
-    Args:
-        pairs: The clean data.
-        name: `pretrained` or `judge`.
-        halves: Seed by which one half of the images goes to `pretrained` and the other to `judge`; None: all go.
-    """
-    clean = pairs.select(split="val")
-    unlabelled = ~_is_labelled(clean)
-    clean = clean.where(unlabelled) if unlabelled.any() else clean
-    if halves is None:
-        return clean
-    images = clean.used_images()
-    first = generator(halves, "align/halves").permutation(images)[: len(images) // 2]
-    return clean.where(np.isin(clean.image, first) == (name == "pretrained"))
-
-
-def _halves(recipe: Recipe) -> int | None:
-    """Return the seed by which model and judge share the clean images, if both are aligned on them."""
-    judge = recipe.filter
-    both = recipe.model.align is not None and judge is not None and judge.align is not None
-    return recipe.seed if both else None
-
-
-def _is_labelled(pairs: PairDataset) -> BoolArray:
-    """Return which pairs have an image with a label, shape `(N,)`."""
-    return pairs.images.class_codes[pairs.image] >= 0
-
-
-def repair_pairs(run: PreparedRun, part: SterilizePart) -> PairDataset:
-    """Select the clean pairs that a repair may use.
-
-    Raises:
-        InputError: If only labelled ones are wanted, and there are fewer than two.
-    """
-    clean = run.poisoned.select(split="val")
-    if part.labelled:
-        clean = clean.where(_is_labelled(clean))
-        if len(clean) < 2:
-            raise InputError(
-                f"sterilize.labelled: split val has {count_of(len(clean), 'pair')} with a label, and 2 are needed: "
-                "hold some out (data.options.held_out), or leave the key out"
-            )
-    if part.pairs is None or part.pairs >= len(clean):
-        return clean
-    chosen = generator(run.recipe.seed, "sterilize/pairs").permutation(len(clean))[: part.pairs]
-    mask = np.zeros(len(clean), dtype=bool)
-    mask[chosen] = True
-    return clean.where(mask)
 
 
 @dataclass
@@ -382,7 +327,7 @@ class RunStages:
 
         def align(_: TrainingProbe | None, services: TrainingServices) -> TrainingResult:
             services["name"], services["on_step"] = new_name, self.progress.training(shown)
-            clean = alignment_pairs(run.pairs, name, _halves(run.recipe))
+            clean = alignment_pairs(run.pairs, name, halves_of(run.recipe))
             return finetune(start, clean, inputs(), settings, seed=run.recipe.seed, **services)
 
         return self._model(name, start, align, data=run.pairs, settings=settings, new_name=new_name)
@@ -479,7 +424,7 @@ class RunStages:
         """Repair the poisoned model; return the repaired model and facts about the repair."""
         run, part = self.run, self.run.recipe.sterilize
         assert part is not None
-        clean = repair_pairs(run, part)
+        clean = repair_pairs(run.poisoned, part, run.recipe.seed)
         new_name = f"{run.recipe.name}-sterilized"
         settings = part.training or run.recipe.training
         repair: ModelRepair = build_defense(

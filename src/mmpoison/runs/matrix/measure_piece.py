@@ -53,13 +53,14 @@ from mmpoison.records.matrix import (
     read_cells,
     write_cells,
 )
+from mmpoison.runs.clean_pairs import repair_pairs
 from mmpoison.runs.matrix.plan import Piece, column_order, repair_settings
 from mmpoison.runs.matrix_part import MatrixColumn, MatrixPart, MatrixRow
 from mmpoison.runs.prepared_run import PreparedRun, prepare_run
 from mmpoison.runs.progress import RunProgress
 from mmpoison.runs.recipe import AttackPart, Recipe, SterilizePart
 from mmpoison.runs.run_cache import RunCache
-from mmpoison.runs.run_stages import RunStages, repair_pairs
+from mmpoison.runs.run_stages import RunStages
 from mmpoison.runs.trained_models import read_model, store_model
 from mmpoison.training.loop import TrainingResult, finetune
 from mmpoison.training.states import Checkpoints
@@ -433,7 +434,7 @@ class _Measurer:
                 "pairs": self.task.part.repair_pairs,
             }
         )
-        clean, meter = repair_pairs(self.run, part), None
+        clean, meter = repair_pairs(self.run.poisoned, part, self.run.recipe.seed), None
         if column.learning_rates:
             clean, held_out = hold_out(clean, HELD_OUT, self.seed)
             rule = RepairRule(stop=False)

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from tests.conftest import refusal
 
 from mmpoison.datasets import PairDataset, load_dataset
+from mmpoison.runs.clean_pairs import alignment_pairs, repair_pairs
 from mmpoison.runs.recipe import FilterPart, SterilizePart
-from mmpoison.runs.run_stages import alignment_pairs, repair_pairs
 
 
 @pytest.fixture
@@ -31,8 +30,7 @@ def part(**keys: Any) -> SterilizePart:
 
 
 def repaired_with(clean: PairDataset, **keys: Any) -> set[str]:
-    run: Any = SimpleNamespace(poisoned=clean, recipe=SimpleNamespace(seed=0))
-    return set(repair_pairs(run, part(**keys)).captions)
+    return set(repair_pairs(clean, part(**keys), 0).captions)
 
 
 def test_towers_are_aligned_on_pairs_without_a_label(pairs: PairDataset) -> None:
