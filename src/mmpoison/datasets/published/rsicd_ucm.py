@@ -7,9 +7,11 @@ UCM are the training data; the other half of UCM is the test.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
 from mmpoison.base.phrasing import count_of
 from mmpoison.base.seeding import generator
@@ -55,33 +57,36 @@ def load_rsicd_ucm(
         InputError: If a folder is missing or broken, or there are fewer images than asked for.
     """
     root = composed_folder(root, "rsicd-ucm", WHERE_FROM)
-    parts = []
-    for name in ("rsicd", "ucm"):
-        part = load_pairs_folder(root / name)
-        first = _first_half(part, seed, f"split/{name}", by_class=name == "ucm")
-        splits = np.where(first, "train", "val" if name == "rsicd" else "test").tolist()
-        labels = labels_of(part) if name == "ucm" else [None] * len(first)
-        if name == "ucm" and held_out:
-            for image in _hold_out(part, first, held_out, seed):
-                splits[image] = "val"
-        part = relabel(part, labels=labels, splits=splits)
-        if name == "rsicd" and unlabelled is not None:
-            part = part.piece(np.flatnonzero(_keep_some(first, unlabelled, seed)))
-        parts.append(part)
+    parts = [
+        _unlabelled_part(load_pairs_folder(root / "rsicd"), seed, unlabelled),
+        _labelled_part(load_pairs_folder(root / "ucm"), seed, held_out),
+    ]
     joined = join(root, parts)
     return joined if train_share == 1 else subset_per_class(joined, train_share, seed)
 
 
-def _first_half(part: PairDataset, seed: int, stream: str, *, by_class: bool) -> BoolArray:
-    """Draw which images are in the first half, within each class or over all, shape `(I,)`."""
+def _unlabelled_part(rsicd: PairDataset, seed: int, count: int | None) -> PairDataset:
+    images = np.arange(len(rsicd.images))
+    first = _first_half([images], seed, "split/rsicd")
+    splits = np.where(first, "train", "val").tolist()
+    part = relabel(rsicd, labels=[None] * len(images), splits=splits)
+    return part if count is None else part.piece(np.flatnonzero(_keep_some(first, count, seed)))
+
+
+def _labelled_part(ucm: PairDataset, seed: int, held_out: int) -> PairDataset:
+    codes = range(len(ucm.classes))
+    by_class = [np.flatnonzero(ucm.images.class_codes == code) for code in codes]
+    first = _first_half(by_class, seed, "split/ucm")
+    splits = np.where(first, "train", "test").tolist()
+    for image in _hold_out(ucm, first, held_out, seed) if held_out else ():
+        splits[image] = "val"
+    return relabel(ucm, labels=labels_of(ucm), splits=splits)
+
+
+def _first_half(groups: Sequence[npt.NDArray[np.intp]], seed: int, stream: str) -> BoolArray:
+    """Draw which images are in the first half of each group; the groups hold each image once, shape `(I,)`."""
     rng = generator(seed, stream)
-    count = len(part.images)
-    groups = (
-        [np.flatnonzero(part.images.class_codes == code) for code in range(len(part.classes))]
-        if by_class
-        else [np.arange(count)]
-    )
-    first = np.zeros(count, dtype=bool)
+    first = np.zeros(sum(map(len, groups)), dtype=bool)
     for group in groups:
         first[rng.permutation(group)[: len(group) // 2]] = True
     return first
