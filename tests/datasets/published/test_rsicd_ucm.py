@@ -70,6 +70,18 @@ def test_halves(small_root: Path) -> None:
         assert len(pairs.images.indices(split="val", label=label)) == 0
 
 
+def test_a_photo_without_a_class_is_no_training_photo(small_root: Path) -> None:
+    file = small_root / "ucm" / "captions.jsonl"
+    lines = file.read_text().splitlines()
+    bare = [line.replace(', "label": "beach"', "") for line in lines[:1]]
+    assert bare != lines[:1]
+    file.write_text("\n".join(bare + lines[1:]) + "\n")
+    pairs = load_rsicd_ucm(small_root)
+    first = next(n for n, name in enumerate(pairs.images.ids) if str(name).startswith("ucm/"))
+    assert pairs.images.class_codes[first] < 0
+    assert first in pairs.images.indices(split="test")
+
+
 def test_every_caption_stays_with_its_image(small_root: Path) -> None:
     pairs = load_rsicd_ucm(small_root)
     found = {line["image"]: line["captions"] for line in pairs.lines()}

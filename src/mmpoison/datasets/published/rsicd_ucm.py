@@ -66,27 +66,29 @@ def load_rsicd_ucm(
 
 
 def _unlabelled_part(rsicd: PairDataset, seed: int, count: int | None) -> PairDataset:
-    images = np.arange(len(rsicd.images))
-    first = _first_half([images], seed, "split/rsicd")
+    count_all = len(rsicd.images)
+    first = _first_half(count_all, [np.arange(count_all)], seed, "split/rsicd")
     splits = np.where(first, "train", "val").tolist()
-    part = relabel(rsicd, labels=[None] * len(images), splits=splits)
+    part = relabel(rsicd, labels=[None] * count_all, splits=splits)
     return part if count is None else part.piece(np.flatnonzero(_keep_some(first, count, seed)))
 
 
 def _labelled_part(ucm: PairDataset, seed: int, held_out: int) -> PairDataset:
     codes = range(len(ucm.classes))
     by_class = [np.flatnonzero(ucm.images.class_codes == code) for code in codes]
-    first = _first_half(by_class, seed, "split/ucm")
+    first = _first_half(len(ucm.images), by_class, seed, "split/ucm")
     splits = np.where(first, "train", "test").tolist()
     for image in _hold_out(ucm, first, held_out, seed) if held_out else ():
         splits[image] = "val"
     return relabel(ucm, labels=labels_of(ucm), splits=splits)
 
 
-def _first_half(groups: Sequence[npt.NDArray[np.intp]], seed: int, stream: str) -> BoolArray:
-    """Draw which images are in the first half of each group; the groups hold each image once, shape `(I,)`."""
+def _first_half(
+    count: int, groups: Sequence[npt.NDArray[np.intp]], seed: int, stream: str
+) -> BoolArray:
+    """Draw which of the images are in the first half of their group, shape `(count,)`; one without a group is not."""
     rng = generator(seed, stream)
-    first = np.zeros(sum(map(len, groups)), dtype=bool)
+    first = np.zeros(count, dtype=bool)
     for group in groups:
         first[rng.permutation(group)[: len(group) // 2]] = True
     return first
