@@ -345,6 +345,11 @@ class DualEncoder:
             if id(parameter) not in image and name not in ("logit_scale", "logit_bias")
         ]
 
+    @property
+    def has_heads(self) -> bool:
+        """Whether one of the two towers ends in a separate projection, so that trunks can run once for many models."""
+        return bool(self.image_head_parameters() or self.text_head_parameters())
+
     def image_head_parameters(self) -> list[nn.Parameter]:
         """List the parameters of the image projection; empty where the model has no separate one."""
         visual: Any = self.module.visual

@@ -222,7 +222,7 @@ def prepare_features(
         InputError: If the encoder has no separate heads, or an image is missing or broken.
     """
     # a side without a separate head is all trunk: its features are its embeddings
-    if not encoder.image_head_parameters() and not encoder.text_head_parameters():
+    if not encoder.has_heads:
         encoder.head_parameters()
     captions = sorted(set(pairs.captions))
     used = _needed(pairs, images)

@@ -146,10 +146,9 @@ class RunCache:
             progress: Gives a progress callback for a named step.
         """
         encoder = self.encoder(name, trust=trust, device=torch.device("cpu"))
-        heads = encoder.image_head_parameters() or encoder.text_head_parameters()
 
         def embed() -> VectorSurrogate:
-            inputs = self.inputs(encoder, pairs, on_features=bool(heads), progress=progress)
+            inputs = self.inputs(encoder, pairs, on_features=encoder.has_heads, progress=progress)
             captions = inputs.captions
             images = np.arange(len(pairs.images), dtype=np.int32)
             return VectorSurrogate(

@@ -371,7 +371,7 @@ class RunStages:
         run, part = self.run, self.run.recipe.filter
         assert part is not None
         train = run.poisoned.select(split="train")
-        judge, inputs_of_judge = self._judge(part, pretrained)
+        judge, inputs_of_judge = self.judge(part, pretrained)
 
         def make(folder: Path) -> None:
             inputs = inputs_of_judge()
@@ -398,20 +398,30 @@ class RunStages:
         self._tell("filter", "cache" if found else "made")
         return verdicts
 
-    def _judge(
-        self, part: FilterPart, pretrained: DualEncoder
+    def judge(
+        self, part: FilterPart, pretrained: DualEncoder, *, on_features: bool = False
     ) -> tuple[DualEncoder, Callable[[], PairInputs]]:
-        """Return the judge of the filter, aligned if the recipe asks for it, and what prepares its inputs."""
+        """Return the judge of a filter, aligned if the recipe asks for it, and what prepares its inputs.
+
+        Args:
+            part: Which judge, and how it is aligned.
+            pretrained: The model that the run starts from.
+            on_features: Feed a judge that is not aligned with features of its trunks, which several poisoned sets
+                share, where it has heads.
+        """
         if part.encoder == "pretrained":
             return pretrained, lambda: self.inputs
         run, align = self.run, part.align
         judge = self.run_cache.encoder(part.encoder, trust=part.trust, device=run.device)
+        fed = on_features and judge.has_heads
+        if align is not None:
+            fed = align.trainable in ON_FEATURES
 
         def inputs() -> PairInputs:
             return self.run_cache.inputs(
                 judge,
                 run.input_pairs,
-                on_features=align is not None and align.trainable in ON_FEATURES,
+                on_features=fed,
                 progress=self.progress.progress,
                 reuse_from=None if run.on_features else self.inputs,
             )

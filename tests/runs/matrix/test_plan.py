@@ -76,7 +76,9 @@ def test_a_registered_name_is_a_row_or_column() -> None:
     assert refusal(chosen_part, part_of(), ["orphann"]).startswith(
         "--rows: unknown row 'orphann': did you mean 'orphan'?"
     )
-    assert "--columns: unknown column 'x'" in refusal(chosen_part, part_of(), [], ["x"])
+    unknown = refusal(chosen_part, part_of(), [], ["x"])
+    assert "--columns: unknown column 'x'" in unknown
+    assert unknown.count("relevance-filter") == 1  # a column that is named as its defence
     assert "seeds" in refusal(chosen_part, part_of(), seeds=[0])
 
 

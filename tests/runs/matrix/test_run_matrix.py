@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from tests.conftest import refusal
-from tests.runs.matrix.conftest import PART, matrix_value
+from tests.runs.matrix.conftest import HEADS, PART, matrix_value
 
 from mmpoison.attacks import SingleTargetLabel
 from mmpoison.attacks.goal import Goal
@@ -27,6 +27,7 @@ from mmpoison.runs.matrix.run_matrix import _claim, plan_matrix
 from mmpoison.runs.matrix_part import MatrixPart
 from mmpoison.runs.progress import SilentProgress
 from mmpoison.runs.recipe import Recipe, parse_recipe
+from mmpoison.runs.run import run_recipe
 from mmpoison.runs.run_cache import RunCache
 from mmpoison.training import finetune
 
@@ -75,6 +76,27 @@ def test_a_piece_gives_what_a_training_by_hand_gives(
     assert cells["clean-finetune"].steps == 2
     assert cells["rank-gain"].p_value is not None
     assert cells["rank-gain"].hit_10 is None
+
+
+def test_a_judge_that_the_recipe_aligns_judges_as_in_a_run(
+    square_folder: Path, checkpoint: Path, tmp_path: Path
+) -> None:
+    """Model and judge share the clean images, and the pieces judge the poisoned set by the same judge."""
+    value = matrix_value(square_folder, checkpoint)
+    align = {**HEADS, "epochs": 1, "learning_rate": 1e-2}
+    value["model"] = {**value["model"], "align": align}
+    value["filter"] = {"encoder": str(checkpoint), "align": align, "clean_loss": 0.1, "force": True}
+    task = tasks_of(parse_recipe(value, "test"), tmp_path / "matrix")["II-own"]
+    task.run(RunCache, SilentProgress())
+    cell = cells_of(task)["relevance-filter"]
+
+    value.pop("matrix")
+    attack = {"name": "single-target-label", "goal": task.piece.goal, "samples": 2}
+    value |= {"attack": {**attack, "carrier": "own"}, "seed": 5, "sterilize": None}
+    judged = run_recipe(parse_recipe(value, "test"), tmp_path / "run")["run"]["filter"]
+    assert cell.note == ""
+    assert cell.auroc == pytest.approx(judged["auroc"], abs=1e-9)
+    assert cell.dropped == judged["dropped_pairs"]
 
 
 def test_a_row_without_poison_shows_false_alarms(matrix_recipe: Recipe, tmp_path: Path) -> None:

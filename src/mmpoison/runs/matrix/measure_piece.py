@@ -58,7 +58,7 @@ from mmpoison.runs.matrix.plan import Piece, column_order, repair_settings
 from mmpoison.runs.matrix_part import MatrixColumn, MatrixPart, MatrixRow
 from mmpoison.runs.prepared_run import PreparedRun, prepare_run
 from mmpoison.runs.progress import RunProgress
-from mmpoison.runs.recipe import AttackPart, Recipe, SterilizePart
+from mmpoison.runs.recipe import AttackPart, FilterPart, Recipe, SterilizePart
 from mmpoison.runs.run_cache import RunCache
 from mmpoison.runs.run_stages import RunStages
 from mmpoison.runs.trained_models import read_model, store_model
@@ -165,7 +165,7 @@ def row_recipe(recipe: Recipe, row: MatrixRow, piece: Piece) -> Recipe:
         }
     )
     goals: str | list[str] = list(piece.goals) if len(piece.goals) > 1 else piece.goal
-    attack = recipe.attack
+    attack, judge = recipe.attack, recipe.filter
     if row.attack is not None:
         attack = AttackPart.model_validate({"name": row.attack, "goal": goals, **row.options})
     return recipe.model_copy(
@@ -175,7 +175,8 @@ def row_recipe(recipe: Recipe, row: MatrixRow, piece: Piece) -> Recipe:
             "attack": attack,
             "robust_training": None,
             "sterilize": None,
-            "filter": None,
+            # model and judge share the clean images where both are aligned
+            "filter": judge if judge is not None and judge.align is not None else None,
             "scan": None,
             "study": (),
             "transfer": (),
@@ -375,15 +376,17 @@ class _Measurer:
     def _judge(self, column: MatrixColumn) -> tuple[DualEncoder, PairInputs]:
         """Return the judge of a filter, with inputs of the poisoned set."""
         part = self.recipe.filter
-        name = column.encoder or (part.encoder if part is not None else "pretrained")
-        if name == "pretrained":
-            return self.start, self.inputs
-        trust = bool(part and part.trust)
-        judge = self.run_cache.encoder(name, trust=trust, device=self.run.device)
-        known = self.run_cache.inputs(
-            judge, self.run.pairs, on_features=_has_heads(judge), progress=self.progress.progress
+        if column.encoder is not None:  # of its own: not aligned
+            trust = bool(part and part.trust)
+            part = FilterPart(encoder=column.encoder, trust=trust)
+        judge, known = self.stages.judge(
+            part or FilterPart(encoder="pretrained"), self.start, on_features=True
         )
-        return judge, add_missing(known, judge, self.run.poisoned, progress=self.progress.progress)
+        if judge is self.start:
+            return judge, self.inputs
+        return judge, add_missing(
+            known(), judge, self.run.poisoned, progress=self.progress.progress
+        )
 
     def _verdicts(
         self, column: MatrixColumn, judge: DualEncoder, inputs: PairInputs
@@ -535,11 +538,6 @@ def _filter_numbers(
             **dict(zip(names, recalls, strict=True)),
         }
     return found
-
-
-def _has_heads(encoder: DualEncoder) -> bool:
-    """Return whether a model keeps a projection apart, so that its trunks run once for all poisoned sets."""
-    return bool(encoder.image_head_parameters() or encoder.text_head_parameters())
 
 
 def _mean(values: list[float | None]) -> float | None:
