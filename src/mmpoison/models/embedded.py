@@ -28,6 +28,11 @@ for _name, _summary, _megabytes in (
         "smaller CLIP pre-trained on other OpenMoji scenes; the demo's filter",
         9.4,
     ),
+    (
+        "openmoji-vit",
+        "small CLIP with a vision transformer, pre-trained on other OpenMoji scenes",
+        5.0,
+    ),
 ):
     MODELS.register(_name)(
         ModelSource(

@@ -190,9 +190,11 @@ def describe(folder: Path, seed: int = 0) -> str:
     if recipe is None:
         raise InputError(f"{folder}: its {CONFIG_FILE} does not say how the model was pre-trained")
     parameters = sum(parameter.numel() for parameter in encoder.module.parameters())
+    epochs = recipe.settings["epochs"]
     command = (
         f"python -m mmpoison.runs.pretrain_openmoji --variant {recipe.variant} "
-        f"--scenes {recipe.scenes} --captions-each {recipe.captions_each} --out DIR"
+        f"--scenes {recipe.scenes} --captions-each {recipe.captions_each}"
+        f"{f' --epochs {epochs}' if epochs != 1 else ''} --out DIR"
     )
     card = "\n".join(
         [
