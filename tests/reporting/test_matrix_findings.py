@@ -60,7 +60,7 @@ def test_what_stops_what_and_what_does_not() -> None:
     assert said[1] == "No attack with a trigger takes here."
     assert said[2].endswith(": ours (0.01).")
     assert said[3] == "Without a trigger, no effect is certain of: other (0.90)."
-    assert "For every attack some defence comes within 0.05 of the clean model." in said
+    assert "For every attack some defence comes within 0.05 of the clean model on average." in said
     assert "ours leaves 0.01" in said[5]
     assert "no defence beats it, and it beats 1 of 1" in said[5]
 
@@ -180,17 +180,26 @@ def test_densities(distance: float, slof: float, dao: float, verdict: str) -> No
 
 
 @pytest.mark.parametrize(
-    ("with_one", "without", "verdict"), [(1, 0, "agrees"), (0, 1, "does not agree")]
+    ("with_one", "without", "verdict"),
+    [
+        (6, 0, "agrees"),
+        (5, 0, "agrees"),  # p = 0.008
+        (3, 0, "undecided"),  # p = 0.09
+        (0, 0, "does not agree"),  # finds none
+        (6, 6, "does not agree"),  # flags all
+        (3, 3, "undecided"),
+        (0, 6, "does not agree"),
+    ],
 )
 def test_a_scan_for_triggers(with_one: int, without: int, verdict: str) -> None:
     scan: dict[str, Any] = {"kind": "scan", "method": "decree"}
     cells = with_trigger("patch", "none", HIGH) + cells_of("II", "none", HIGH)
-    for row, attack, alarms in (("patch", "patch-backdoor", with_one), ("II", "x", without)):
+    pieces = [(goal, seed) for goal in ("a2b", "b2c", "c2a") for seed in (5, 6)]
+    for row, attack, flagged in (("patch", "patch-backdoor", with_one), ("II", "x", without)):
         cells += [
-            MatrixCell(row, "decree", goal, seed, attack, alarms=alarms, **scan)
-            for goal in ("a2b", "b2c", "c2a")
-            for seed in (5, 6)
+            MatrixCell(row, "decree", goal, seed, attack, alarms=int(number < flagged), **scan)
+            for number, (goal, seed) in enumerate(pieces)
         ]
     (found,) = compare_claims(shown(cells, "decree"))
     assert found.verdict == verdict
-    assert "of 6 with a trigger" in found.measured
+    assert found.measured == f"{with_one} of 6 with a trigger, {without} of 6 without"

@@ -151,7 +151,7 @@ def _gets_through(rows: Sequence[RowSummary], chosen: Sequence[ColumnSummary]) -
         return ""
     most, text = max(found)
     if most < CLOSE:
-        return f"For every attack some defence comes within {CLOSE} of the clean model."
+        return f"For every attack some defence comes within {CLOSE} of the clean model on average."
     return f"The attack that gets through most is {text}."
 
 

@@ -19,13 +19,19 @@ from mmpoison.reporting.matrix.pooled import (
 )
 from mmpoison.reporting.matrix.summary import MatrixSummary, RowSummary
 from mmpoison.reporting.text import ABSENT
-from mmpoison.statistics import Estimate
+from mmpoison.statistics import Estimate, clustered_share
 
 Verdict = Literal["agrees", "does not agree", "undecided", "cannot be tested"]
 
 BACKDOORS = ("patch-backdoor", "blend-backdoor")
 TARGETED = "single-target-image"
 """The attack of the paper that targets one image, as those of SafeCLIP and RoCLIP do."""
+
+LEVEL = 0.05
+"""Of the test whether a scan flags more models with a trigger than without."""
+
+HALF = 0.5
+"""A scan that finds fewer models than this does not find them; one that flags more clean ones is not silent."""
 
 
 @dataclass(frozen=True)
@@ -130,19 +136,31 @@ def _denser(summary: MatrixSummary) -> Comparison:
 
 def _silent(summary: MatrixSummary) -> Comparison:
     paper = ("DECREE, CVPR 2023", "finds encoders with a trigger; expected silent without one")
-    rule = "models flagged with a trigger and without: more with"
-    shares = []
-    for rows in (counted(summary, with_trigger=True), counted(summary, with_trigger=False)):
-        found = _flagged(rows)
-        if not found:
-            return _untested(
-                paper, rule, "needs models with and models without a trigger that take"
-            )
-        shares.append((sum(found), len(found)))
-    (with_one, models), (without, others) = shares
-    measured = f"{with_one} of {models} with a trigger, {without} of {others} without"
-    more = with_one / models > without / others
-    return Comparison(*paper, rule, measured, "agrees" if more else "does not agree")
+    rule = (
+        "more models flagged with a trigger than without (Fisher's exact test, 5%); does not agree where the 95% "
+        "interval is below a half of those with one, or above a half of those without"
+    )
+    groups = [_flagged(counted(summary, with_trigger=trigger)) for trigger in (True, False)]
+    if not all(groups):
+        return _untested(paper, rule, "needs models with and models without a trigger that take")
+    found, alarms = (clustered_share(group, range(len(group))) for group in groups)
+    measured = ", ".join(
+        f"{sum(group)} of {len(group)} {kind}"
+        for group, kind in zip(groups, ("with a trigger", "without"), strict=True)
+    )
+    verdict: Verdict = "undecided"
+    if _flags_more(*groups):
+        verdict = "agrees"
+    elif below(found, HALF) or above(alarms, HALF):
+        verdict = "does not agree"
+    return Comparison(*paper, rule, measured, verdict)
+
+
+def _flags_more(first: Sequence[bool], second: Sequence[bool]) -> bool:
+    from scipy.stats import fisher_exact  # takes half a second to import
+
+    counts = [[sum(group), len(group) - sum(group)] for group in (first, second)]
+    return bool(fisher_exact(counts, alternative="greater").pvalue < LEVEL)
 
 
 def _flagged(rows: Sequence[RowSummary]) -> list[bool]:
