@@ -12,9 +12,9 @@ from mmpoison.runs import pretrain_openmoji
 from mmpoison.runs.pretrain_openmoji import VARIANTS
 
 
-def made(folder: Path, variant: str, monkeypatch: pytest.MonkeyPatch, *more: str) -> str:
-    words = ["--variant", variant, "--scenes", "260", "--captions-each", "1", "--workers", "1"]
-    monkeypatch.setattr(sys, "argv", ["pretrain_openmoji", *words, *more, "--out", str(folder)])
+def made(folder: Path, variant: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    words = f"--variant {variant} --scenes 260 --captions-each 1 --epochs 2 --workers 1"
+    monkeypatch.setattr(sys, "argv", ["pretrain_openmoji", *words.split(), "--out", str(folder)])
     pretrain_openmoji.main()
     return (folder / "README.md").read_text(encoding="utf-8")
 
@@ -24,12 +24,12 @@ def made(folder: Path, variant: str, monkeypatch: pytest.MonkeyPatch, *more: str
 def test_every_variant_can_be_made_again(
     tmp_path: Path, variant: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    card = made(tmp_path / "model", variant, monkeypatch, "--epochs", "2")
+    card = made(tmp_path / "model", variant, monkeypatch)
     assert f"--variant {variant} --scenes 260 --captions-each 1 --epochs 2 --out DIR" in card
     encoder = load_encoder(str(tmp_path / "model"))
     training = encoder.record.pretraining
     assert training is not None
     assert training.training.steps == 4
     assert training.seed == VARIANTS[variant]["seed"]
-    made(tmp_path / "again", variant, monkeypatch, "--epochs", "2")
+    made(tmp_path / "again", variant, monkeypatch)
     assert load_encoder(str(tmp_path / "again")).digest() == encoder.digest()

@@ -151,7 +151,7 @@ def unknown_name(
     Args:
         kind: The kind of thing that has the name.
         name: The given name.
-        known: The names that exist.
+        known: The names that exist; one that is given twice is written once.
         listed_by: A command that lists them, if they are too many for one line.
 
     >>> unknown_name("class", "shep", ["sheep", "cow"])
@@ -159,7 +159,7 @@ def unknown_name(
     >>> unknown_name("data set", "coko", ["coco", "csv"], "mmpoison data list")
     "unknown data set 'coko': did you mean 'coco'? `mmpoison data list` shows all"
     """
-    names = sorted(known)
+    names = sorted(set(known))
     near = difflib.get_close_matches(name, names, n=3 if listed_by else 1)
     hint = f"did you mean {' or '.join(map(repr, near))}? " if near else ""
     rest = f"`{listed_by}` shows all" if listed_by else f"known: {', '.join(names) or 'none'}"

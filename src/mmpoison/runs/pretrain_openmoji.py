@@ -201,7 +201,7 @@ def describe(folder: Path, seed: int = 0) -> str:
             f"# {encoder.name}",
             "",
             "A small dual encoder in the layout of open_clip's CLIP, trained from random weights on OpenMoji scenes. "
-            "It plays the part of CLIP in mmpoison's demo and is good for nothing else. It has never seen a photo.",
+            "It plays the part of CLIP on such scenes and is good for nothing else. It has never seen a photo.",
             "",
             f"- {parameters / 1e6:.2f} million parameters; images of {IMAGE_SIZE} pixels; 128 dimensions",
             f"- tokenizer: CLIP's with its first {MERGES:,} merges (`{BPE_FILE}`), {VOCABULARY:,} tokens",

@@ -140,16 +140,16 @@ def _silent(summary: MatrixSummary) -> Comparison:
         "more models flagged with a trigger than without (Fisher's exact test, 5%); does not agree where the 95% "
         "interval is below a half of those with one, or above a half of those without"
     )
-    groups = [_flagged(counted(summary, with_trigger=trigger)) for trigger in (True, False)]
-    if not all(groups):
-        return _untested(paper, rule, "needs models with and models without a trigger that take")
-    found, alarms = (clustered_share(group, range(len(group))) for group in groups)
-    measured = ", ".join(
-        f"{sum(group)} of {len(group)} {kind}"
-        for group, kind in zip(groups, ("with a trigger", "without"), strict=True)
+    with_one, without = (
+        _flagged(counted(summary, with_trigger=trigger)) for trigger in (True, False)
     )
+    if not (with_one and without):
+        return _untested(paper, rule, "needs models with and models without a trigger that take")
+    measured = f"{sum(with_one)} of {len(with_one)} with a trigger, {sum(without)} of {len(without)} without"
+    # each model is a cluster of its own
+    found, alarms = (clustered_share(group, range(len(group))) for group in (with_one, without))
     verdict: Verdict = "undecided"
-    if _flags_more(*groups):
+    if _flags_more(with_one, without):
         verdict = "agrees"
     elif below(found, HALF) or above(alarms, HALF):
         verdict = "does not agree"

@@ -98,7 +98,7 @@ def chosen_part(
 def _row_of(name: str, part: MatrixPart) -> MatrixRow:
     if name not in ATTACKS:
         ATTACKS.refuse_unusable(name)
-        raise InputError(f"--rows: {unknown_name('row', name, sorted({*part.rows, *ATTACKS}))}")
+        raise InputError(f"--rows: {unknown_name('row', name, [*part.rows, *ATTACKS])}")
     takes = inspect.signature(ATTACKS[name]).parameters
     return MatrixRow.model_validate(
         {
@@ -112,9 +112,7 @@ def _row_of(name: str, part: MatrixPart) -> MatrixRow:
 def _column_of(name: str, part: MatrixPart) -> MatrixColumn:
     if name not in DEFENSES:
         DEFENSES.refuse_unusable(name)
-        raise InputError(
-            f"--columns: {unknown_name('column', name, sorted({*part.columns, *DEFENSES}))}"
-        )
+        raise InputError(f"--columns: {unknown_name('column', name, [*part.columns, *DEFENSES])}")
     plug_in = DEFENSES[name]
     cut = {}
     if plug_in.kind == "pre-training" and getattr(plug_in, "default_cut", None) is None:
