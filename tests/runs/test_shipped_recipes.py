@@ -25,7 +25,6 @@ from mmpoison.runs.recipe_files import (
     shipped_recipes,
 )
 from mmpoison.runs.sweeps.sweep_runs import Sweep, load_sweep
-from mmpoison.training.parts import ON_FEATURES
 
 PASCAL: tuple[str, ...] = tuple(CLASSES)
 UCM = (
@@ -194,7 +193,7 @@ def test_a_matrix_can_be_run(name: str) -> None:
         if entry.single:
             assert f"{recipe.data.name}-b" in DATASETS
     frozen = name in ("matrix", "matrix-rsicd-ucm")
-    assert (recipe.training.trainable in ON_FEATURES) == frozen
+    assert recipe.training.heads_only == frozen
 
 
 def sizes() -> dict[str, int]:

@@ -19,8 +19,7 @@ from mmpoison.models import DualEncoder, PixelInputs, prepare_features, prepare_
 from mmpoison.training import Checkpoints, Step
 from mmpoison.training import frozen as frozen_module
 from mmpoison.training.frozen import frozen_outputs, tower_digest
-from mmpoison.training.parts import ROLES
-from mmpoison.training.settings import Trainable
+from mmpoison.training.settings import ROLES, Trainable
 
 Make = Callable[..., DualEncoder]
 

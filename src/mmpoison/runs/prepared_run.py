@@ -26,8 +26,7 @@ from mmpoison.runs.clean_pairs import repair_pairs
 from mmpoison.runs.progress import RunProgress
 from mmpoison.runs.recipe import Recipe, TransferPart
 from mmpoison.runs.run_cache import RunCache
-from mmpoison.training.parts import ON_FEATURES, ROLES
-from mmpoison.training.settings import Trainable
+from mmpoison.training.settings import ROLES, TrainingSettings
 
 
 @dataclass(frozen=True)
@@ -88,7 +87,7 @@ class PreparedRun:
     @property
     def on_features(self) -> bool:
         """Whether only projections train."""
-        return self.recipe.training.trainable in ON_FEATURES
+        return self.recipe.training.heads_only
 
 
 def prepare_run(
@@ -196,25 +195,25 @@ def _check_models(
         if judge.encoder != "pretrained":
             encoder = run_cache.encoder(judge.encoder, trust=judge.trust, device=device)
             if judge.align is not None:
-                _check_heads(encoder, judge.align.trainable)
-    _check_heads(start, recipe.training.trainable)
+                _check_heads(encoder, judge.align)
+    _check_heads(start, recipe.training)
     for key, settings in (
         ("model.align", model.align),
         ("sterilize.training", repair.training if repair else None),
     ):
         if settings is None:
             continue
-        _check_heads(start, settings.trainable)
-        if settings.trainable not in ON_FEATURES and recipe.training.trainable in ON_FEATURES:
+        _check_heads(start, settings)
+        if recipe.training.heads_only and not settings.heads_only:
             raise InputError(
                 f"recipe key {key}.trainable is {settings.trainable!r}, but with training.trainable "
                 f"{recipe.training.trainable!r} the trunks run only once, so only heads can be trained"
             )
 
 
-def _check_heads(start: DualEncoder, trainable: Trainable) -> None:
-    if trainable in ON_FEATURES:
-        image, text = (role == "head" for role in ROLES[trainable])
+def _check_heads(start: DualEncoder, settings: TrainingSettings) -> None:
+    if settings.heads_only:
+        image, text = (role == "head" for role in ROLES[settings.trainable])
         start.head_parameters("both" if image and text else "image" if image else "text")
 
 

@@ -48,7 +48,6 @@ from mmpoison.runs.verdicts import Verdicts, read_verdicts, store_verdicts
 from mmpoison.training.callbacks import chain_callbacks
 from mmpoison.training.log import LogOptions
 from mmpoison.training.loop import TrainingResult, finetune
-from mmpoison.training.parts import ON_FEATURES
 from mmpoison.training.plan import Plan
 from mmpoison.training.precision import autocast
 from mmpoison.training.settings import TrainingSettings
@@ -236,8 +235,8 @@ class _Keys:
 
     def _fed_features(self, name: str, settings: TrainingSettings) -> bool:
         if name == "judge":
-            return settings.trainable in ON_FEATURES
-        return self.run.on_features or (name == "pretrained" and settings.trainable in ON_FEATURES)
+            return settings.heads_only
+        return self.run.on_features or (name == "pretrained" and settings.heads_only)
 
 
 def stage_note(work: int, *pace: Any) -> dict[str, Any]:
@@ -307,7 +306,7 @@ class RunStages:
 
         def inputs() -> PairInputs:
             # the trunks are still the original ones, so their features serve even if they will be trained later
-            if settings.trainable in ON_FEATURES and not run.on_features:
+            if settings.heads_only and not run.on_features:
                 return self.run_cache.inputs(
                     run.start, run.input_pairs, on_features=True, progress=self.progress.progress
                 )
@@ -415,7 +414,7 @@ class RunStages:
         judge = self.run_cache.encoder(part.encoder, trust=part.trust, device=run.device)
         fed = on_features and judge.has_heads
         if align is not None:
-            fed = align.trainable in ON_FEATURES
+            fed = align.heads_only
 
         def inputs() -> PairInputs:
             return self.run_cache.inputs(

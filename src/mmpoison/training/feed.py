@@ -19,7 +19,8 @@ from mmpoison.models.dual_encoder import DualEncoder
 from mmpoison.models.inputs import PairInputs, ProgressFor, Rows
 from mmpoison.training.frozen import BATCH, Side, frozen_outputs
 from mmpoison.training.objective import Objective
-from mmpoison.training.parts import Role, TrainedPart
+from mmpoison.training.parts import TrainedPart
+from mmpoison.training.settings import Role
 
 Loaded = tuple[tuple[Tensor, ...], tuple[Tensor, ...]]
 """Images and captions of some pairs, on the CPU: a tensor for each view."""

@@ -3,36 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from torch import nn
 
 from mmpoison.models.dual_encoder import DualEncoder
-from mmpoison.training.settings import Trainable
-
-Role = Literal["trained", "head", "frozen"]
-"""An encoder runs in every step, or only its projection does, or nothing of it."""
-
-ROLES: dict[Trainable, tuple[Role, Role]] = {
-    "both": ("trained", "trained"),
-    "image": ("trained", "frozen"),
-    "text": ("frozen", "trained"),
-    "heads": ("head", "head"),
-    "image-head": ("head", "frozen"),
-    "text-head": ("frozen", "head"),
-    "text-transformer-frozen": ("trained", "trained"),
-    "none": ("frozen", "frozen"),
-}
-"""Roles of the image and the text encoder."""
-
-ON_FEATURES = frozenset(
-    trainable for trainable, roles in ROLES.items() if "head" in roles and "trained" not in roles
-)
-"""Settings that train nothing but projections: features of the trunks, computed once, serve for all of it.
-
->>> "image-head" in ON_FEATURES, "both" in ON_FEATURES
-(True, False)
-"""
+from mmpoison.training.settings import ROLES, Role, Trainable
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,21 @@ Trainable = Literal[
     "none",
 ]
 
+Role = Literal["trained", "head", "frozen"]
+"""An encoder runs in every step, or only its projection does, or nothing of it."""
+
+ROLES: dict[Trainable, tuple[Role, Role]] = {
+    "both": ("trained", "trained"),
+    "image": ("trained", "frozen"),
+    "text": ("frozen", "trained"),
+    "heads": ("head", "head"),
+    "image-head": ("head", "frozen"),
+    "text-head": ("frozen", "head"),
+    "text-transformer-frozen": ("trained", "trained"),
+    "none": ("frozen", "frozen"),
+}
+"""Roles of the image and the text encoder."""
+
 MOST_EPOCHS = 100_000
 MOST_PAIRS = 1 << 24
 """In one batch; the pairs of the largest published batch fit 512 times."""
@@ -72,6 +87,16 @@ class TrainingSettings(BaseModel):
     precision: Precision = "auto"
     divergence: float = Field(3.0, gt=1, le=1e6)
     max_steps: int | None = Field(None, ge=1, le=MOST_STEPS)
+
+    @property
+    def heads_only(self) -> bool:
+        """Whether nothing but projections trains: features of the trunks, computed once, serve all of it.
+
+        >>> TrainingSettings(trainable="image-head").heads_only, TrainingSettings().heads_only
+        (True, False)
+        """
+        roles = ROLES[self.trainable]
+        return "head" in roles and "trained" not in roles
 
     @model_validator(mode="after")
     def _consistent(self) -> TrainingSettings:

@@ -19,8 +19,7 @@ from mmpoison.pairs.table import PairDataset
 from mmpoison.training.loop import TrainingResult, finetune
 from mmpoison.training.loss import contrastive_loss
 from mmpoison.training.objective import Embedded, EpochStart, Objective
-from mmpoison.training.parts import ROLES
-from mmpoison.training.settings import MOST_EPOCHS, TrainingSettings
+from mmpoison.training.settings import MOST_EPOCHS, ROLES, TrainingSettings
 from mmpoison.training.views import CropFlipColour, EditWords, ImageView, TextView
 
 

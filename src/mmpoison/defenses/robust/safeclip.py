@@ -19,9 +19,8 @@ from mmpoison.statistics import fit_two_gaussians
 from mmpoison.training.loop import TrainingResult, finetune
 from mmpoison.training.loss import contrastive_loss
 from mmpoison.training.objective import Embedded, EpochStart, Objective
-from mmpoison.training.parts import ROLES
 from mmpoison.training.plan import Plan
-from mmpoison.training.settings import MOST_EPOCHS, TrainingSettings
+from mmpoison.training.settings import MOST_EPOCHS, ROLES, TrainingSettings
 from mmpoison.training.views import CropFlipColour, EditWords, ImageView, TextView
 
 PAPER_EPOCHS, PAPER_WARMUP, PAPER_GROWTH = 32, 5, 0.01
