@@ -22,7 +22,7 @@ from typer.main import get_command
 
 from mmpoison.base.files import atomic_file
 from mmpoison.cli.app import GROUPS, NAMES, app
-from mmpoison.cli.help import simplify_all
+from mmpoison.cli.help import simplified
 
 REFERENCE = ROOT / "docs/reference"
 MADE = "<!-- made from the help: python benchmarks/cli_reference.py --write -->"
@@ -78,7 +78,7 @@ def _verb(name: str, command: Any) -> str:
 def _described(path: str, command: Any) -> Iterator[str]:
     """Write the text, the usage, the examples and the options of one verb."""
     context = command.make_context(path, [], resilient_parsing=True)
-    simplify_all(command, context)
+    command = simplified(command, context)
     examples: list[str] = []
     for paragraph in (command.help or "").split("\n\n"):
         if found := EXAMPLE.match(" ".join(paragraph.split())):
@@ -92,7 +92,7 @@ def _described(path: str, command: Any) -> Iterator[str]:
         return
     panels: dict[str, list[str]] = {}
     for parameter in command.params:
-        if getattr(parameter, "hidden", False):
+        if getattr(parameter, "hidden", False) or parameter.name == "help":
             continue
         if isinstance(parameter, TyperOption):
             panel = parameter.rich_help_panel or "Options"

@@ -5,10 +5,12 @@ from __future__ import annotations
 import sys
 import warnings
 from collections.abc import Callable, Mapping
+from functools import cache as once
 from typing import Any, TextIO
 
 import typer
 from typer.exceptions import TyperException
+from typer.main import get_command
 
 from mmpoison._version import __version__
 from mmpoison.base.processes import end_processes
@@ -105,6 +107,12 @@ _noticed: set[str] = set()
 """The notices of this command."""
 
 
+@once
+def _command() -> Any:
+    # 30 ms, which a process that runs many commands, as the tests do, spends once
+    return get_command(app)
+
+
 def run_command() -> int:
     """Run the command line once; an error of usage is one line.
 
@@ -116,7 +124,7 @@ def run_command() -> int:
     code: object = 0
     try:
         # standalone mode would draw a box of several lines around typer's own errors
-        code = app(standalone_mode=False, prog_name="mmpoison")
+        code = _command()(standalone_mode=False, prog_name="mmpoison")
         end_processes()
     except AlreadyDone as done:
         say(str(done))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Callable
+from copy import copy
 from typing import Any, TypeVar
 
 import typer
@@ -65,24 +66,23 @@ All commands: [bold]mmpoison --help[/bold]; one of them: [bold]mmpoison filter -
 
 
 F = TypeVar("F", bound=Callable[..., Any])
+C = TypeVar("C", "PlainCommand", "PlainGroup")
 
 
 class PlainCommand(TyperCommand):
     """A verb whose help has no types that say nothing, no bounds that nobody reaches, and no old spellings."""
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
-        """Print the help; nothing is parsed after it."""
-        simplify_all(self, ctx)
-        super().format_help(ctx, formatter)
+        """Print the help."""
+        super(PlainCommand, simplified(self, ctx)).format_help(ctx, formatter)
 
 
 class PlainGroup(TyperGroup):
     """A group of verbs with such a help."""
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
-        """Print the help; nothing is parsed after it."""
-        simplify_all(self, ctx)
-        super().format_help(ctx, formatter)
+        """Print the help."""
+        super(PlainGroup, simplified(self, ctx)).format_help(ctx, formatter)
 
 
 class PlainTyper(typer.Typer):
@@ -96,17 +96,21 @@ class PlainTyper(typer.Typer):
         return super().command(name, **{"cls": PlainCommand, **options})
 
 
-def simplify_all(command: PlainCommand | PlainGroup, ctx: Any) -> None:
-    """Remove from a command what its help does not show, and give each option the name of what it takes."""
-    if command.help:
+def simplified(command: C, ctx: Any) -> C:
+    """Copy a command, without what its help does not show, and give each option the name of what it takes."""
+    shown = copy(command)
+    if shown.help:
         # a line break of the source is none of the terminal
-        command.help = re.sub(r"(?<!\n)\n(?!\n)", " ", inspect.cleandoc(command.help))
-    for parameter in command.get_params(ctx):
+        shown.help = re.sub(r"(?<!\n)\n(?!\n)", " ", inspect.cleandoc(shown.help))
+    # with --help, which none of its own is added to then
+    shown.params = [copy(parameter) for parameter in command.get_params(ctx)]
+    for parameter in shown.params:
         if isinstance(parameter, TyperOption):
             _simplify(parameter)
         else:
             # its name and its help say what it is
             vars(parameter)["display_type_rich"] = lambda ctx: ""
+    return shown
 
 
 def _simplify(option: TyperOption) -> None:
