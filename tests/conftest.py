@@ -8,7 +8,7 @@ import os
 import struct
 import tarfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,6 +37,13 @@ SHARED = Path(
 
 SECONDS_OF_A_SLOW_TEST = 1800
 """A test that is not marked as slow may take `timeout` of pyproject.toml."""
+
+
+def few(values: Iterable[Any], *fast: Any) -> list[Any]:
+    """Values of a parameter, of which `make test-fast` tries some and `make test` all."""
+    every = list(values)
+    assert set(fast) <= set(every)
+    return [each if each in fast else pytest.param(each, marks=pytest.mark.slow) for each in every]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

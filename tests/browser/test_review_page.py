@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from tests.conftest import write_jsonl, write_square_pairs
+from tests.conftest import few, write_jsonl, write_square_pairs
 
 from mmpoison.defenses.filters.filter_facts import read_filter_facts
 from mmpoison.defenses.filters.pair_labels import LabelFile, read_labels
@@ -162,7 +162,7 @@ def test_the_suspected_goal_and_its_reason_are_beside_the_pair(pages: Any, addre
     pages.forgive("404")
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("scheme", few(["light", "dark"], "dark"))
 @pytest.mark.parametrize(("width", "height"), [(375, 667), (768, 1024), (1280, 800)])
 def test_a_pair_and_its_verdict_are_on_the_first_screen(
     pages: Any,
@@ -268,7 +268,7 @@ def test_two_tabs(pages: Any, address: str, tmp_path: Path) -> None:
     pages.forgive("409", "ERR_FAILED")
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("scheme", few(["light", "dark"], "dark"))
 def test_narrow_and_accessible(
     pages: Any,
     address: str,

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from tests.conftest import write_jsonl, write_square_pairs
+from tests.conftest import few, write_jsonl, write_square_pairs
 
 from mmpoison.attacks import SingleTargetLabel
 from mmpoison.datasets import load_pairs
@@ -297,8 +297,8 @@ def test_by_keyboard_alone(pages: Any, address: str) -> None:
     assert page.locator("#q").input_value() == "sheep / sofa"
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", [375, pytest.param(768, marks=pytest.mark.slow), 1280])
+@pytest.mark.parametrize("scheme", few(["light", "dark"], "dark"))
+@pytest.mark.parametrize("width", few([375, 768, 1280], 375, 1280))
 def test_every_state_is_accessible_and_fits(
     pages: Any,
     address: str,

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.conftest import png
+from tests.conftest import few, png
 
 from mmpoison.datasets import load_pairs
 
@@ -72,8 +72,8 @@ def lines(file: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in file.read_text("utf-8").splitlines()]
 
 
-@pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize("method", few(METHODS, "threshold", "suspicious-groups"))
+@pytest.mark.parametrize("fault", few(FAULTS, "cut", "missing"))
 def test_the_others_are_judged(work: Path, run: Cli, cli: Cli, method: str, fault: str) -> None:
     break_it, reason = FAULTS[fault]
     before = load_pairs(work / "squares")
@@ -103,7 +103,7 @@ def test_the_others_are_judged(work: Path, run: Cli, cli: Cli, method: str, faul
     assert "no format errors" in cli("data", "verify", "out").out
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", few(METHODS, "threshold", "suspicious-groups"))
 def test_the_same_as_without_the_image(work: Path, run: Cli, method: str) -> None:
     """Nothing else depends on an image that cannot be read: verdicts are those of a set without it."""
     cut(work / "squares" / BAD)
@@ -126,8 +126,8 @@ def test_the_same_as_without_the_image(work: Path, run: Cli, method: str) -> Non
     assert not (work / "two" / "unreadable.jsonl").exists()
 
 
-@pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize("method", few(METHODS, "threshold", "suspicious-groups"))
+@pytest.mark.parametrize("fault", few(FAULTS, "cut", "missing"))
 def test_no_image_at_all(work: Path, run: Cli, snapshot: Snapshot, method: str, fault: str) -> None:
     for path in sorted((work / "squares").rglob("*.png")):
         FAULTS[fault][0](path)
@@ -164,7 +164,7 @@ def test_unreadable_trusted_images_are_left_out(work: Path, run: Cli) -> None:
     assert json.loads((work / "out" / "filter-report" / "filter.json").read_text())["pairs"] == 140
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", few(METHODS, "threshold", "suspicious-groups"))
 def test_a_missing_image_of_another_split(work: Path, run: Cli, cli: Cli, method: str) -> None:
     (work / "squares" / "bird" / "11.png").unlink()
     done = run(*METHODS[method])
@@ -179,7 +179,7 @@ def test_a_missing_image_of_another_split(work: Path, run: Cli, cli: Cli, method
     assert "bird/11.png" in set(load_pairs(work / "two").images.ids)
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", few(METHODS, "threshold", "suspicious-groups"))
 def test_poison_stays_marked(work: Path, run: Cli, cli: Cli, method: str) -> None:
     """A poisoned pair goes with its image, and stays where only its caption's image is broken."""
     made = cli(

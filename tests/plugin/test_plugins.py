@@ -60,6 +60,7 @@ def warned(done: subprocess.CompletedProcess[str], kind: str) -> None:
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.slow
 def test_a_defence_is_listed_and_filters(
     square_folder: Path, checkpoint: Path, tmp_path: Path
 ) -> None:

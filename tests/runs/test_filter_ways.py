@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from tests.conftest import squares_recipe
+from tests.conftest import few, squares_recipe
 
 from mmpoison.attacks import SingleTargetImage
 from mmpoison.base.content_cache import ContentCache
@@ -52,9 +52,6 @@ REFUSED = {
         if method != "suspicious-groups"
     },
 }
-FAST_CUTS = ("default", "clean-loss", "labels")
-"""With these `make test-fast` tries every method; `make test` with all."""
-
 GOAL, SAMPLES, SEED = "sheep2aeroplane", 3, 1
 
 
@@ -160,10 +157,7 @@ def _counts(facts: dict[str, Any]) -> dict[str, Any]:
     return {name: facts[name] for name in names}
 
 
-@pytest.mark.parametrize(
-    "cut",
-    [pytest.param(cut, marks=[] if cut in FAST_CUTS else pytest.mark.slow, id=cut) for cut in CUTS],
-)
+@pytest.mark.parametrize("cut", few(CUTS, "default", "labels"))
 @pytest.mark.parametrize("method", METHODS)
 def test_every_way_gives_the_same_verdicts(
     method: str,

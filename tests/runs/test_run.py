@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from tests.conftest import squares_recipe
+from tests.conftest import few, squares_recipe
 
 from mmpoison._version import __version__
 from mmpoison.datasets import PairDataset, load_pairs
@@ -279,6 +279,7 @@ def test_one_target_image_and_several_goals(
 # -- again -----------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_another_folder_gives_the_same_numbers(
     make_recipe: MakeRecipe, metrics: dict[str, Any], tmp_path: Path, fresh_cache: Path
 ) -> None:
@@ -308,8 +309,10 @@ def test_another_folder_gives_the_same_numbers(
     assert "training clean model" in watch.trained
 
 
-@pytest.mark.parametrize("keep_cache", [True, pytest.param(False, marks=pytest.mark.slow)])
-@pytest.mark.parametrize("stop", ["training poisoned", "training filtered", "sterilizing"])
+@pytest.mark.parametrize("keep_cache", few([True, False], True))
+@pytest.mark.parametrize(
+    "stop", few(["training poisoned", "training filtered", "sterilizing"], "training filtered")
+)
 def test_a_killed_run_goes_on(
     make_recipe: MakeRecipe,
     metrics: dict[str, Any],
@@ -424,6 +427,7 @@ def test_images_that_changed_are_not_taken_from_the_cache(
     assert "training clean model" in watch.trained
 
 
+@pytest.mark.slow
 def test_a_changed_key_makes_only_what_depends_on_it(
     make_recipe: MakeRecipe, tmp_path: Path, fresh_cache: Path
 ) -> None:

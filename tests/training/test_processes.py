@@ -85,6 +85,7 @@ def both(
     return train(square_folder, vit_checkpoint, None), safetensors.torch.load_file(out)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("variant", ["plain", "chunks", "image"])
 @pytest.mark.parametrize("what", ["losses", "gradient", "weights"])
 def test_two_find_what_one_finds(

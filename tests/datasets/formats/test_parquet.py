@@ -155,6 +155,7 @@ def test_a_problem_behind_the_last_image_is_said(write: Write) -> None:
     assert [len(piece.problems) for piece in pieces] == [0, 1]
 
 
+@pytest.mark.slow
 def test_pieces_take_a_fraction_of_the_memory(write: Write) -> None:
     rows = 16_000
     file = write(

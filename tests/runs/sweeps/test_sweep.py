@@ -102,6 +102,7 @@ def test_two_workers_give_what_one_by_one_gives(
     assert run_sweep(sweep, tmp_path / "two").found == 2
 
 
+@pytest.mark.slow
 def test_a_failure_is_listed_and_stops_nothing(
     make_sweep: MakeSweep, tmp_path: Path, own_cache: Path
 ) -> None:
@@ -208,6 +209,7 @@ def test_a_folder_of_something_else(make_sweep: MakeSweep, tmp_path: Path) -> No
     assert not (tmp_path / "out" / "sweep.yaml").exists()
 
 
+@pytest.mark.slow
 def test_a_sweep_killed_at_its_very_beginning_goes_on(
     make_sweep: MakeSweep, tmp_path: Path
 ) -> None:
