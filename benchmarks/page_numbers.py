@@ -8,7 +8,8 @@ A number in prose stands between two comments, the first of which says where it 
     Hit@10 <!--= table-3; openmoji; ours (poisoned model); Hit@10 -->0.901<!--/-->
 
 The page (below `docs/results/paper/`), then cells of the row, in order, then the column. The number is that of the
-page, written with as many digits as the prose shows; a share may be written in percent.
+page, written with as many digits as the prose shows; a share may be written in percent. `0.901 ± 0.050` between the
+comments has the standard deviation, too.
 """
 
 from __future__ import annotations
@@ -158,7 +159,11 @@ def differences(file: Path, pages: Path = PAGES) -> Iterator[tuple[str, str, str
 
 def _wanted(place: re.Match[str], pages: Path) -> str:
     page, *keys, column = (part.strip() for part in place["where"].split(";"))
-    return written_as(find(page, keys, column, pages).mean, place["text"])
+    found = find(page, keys, column, pages)
+    mean, spread, sd = place["text"].partition(" ± ")
+    if spread and found.sd is None:
+        raise InputError(f"{page}.md: {'; '.join(keys)}: {column!r} has no standard deviation")
+    return written_as(found.mean, mean) + (f" ± {written_as(found.sd or 0, sd)}" if spread else "")
 
 
 def write(file: Path, pages: Path = PAGES) -> None:

@@ -47,12 +47,17 @@ def test_a_number_that_differs_is_found_and_mended(numbers: ModuleType, tmp_path
     (tmp_path / "page.md").write_text(
         "| on | steps | n | Hit@10 |\n|---|---|---:|---:|\n"
         "| scenes | 3 | 5 | 0.1234 [0.1, 0.2] |\n| scenes | 5 | 5 | −0.5 |\n"
+        "| photos | 3 | 5 | 0.25 ± 0.062 |\n"
     )
     text = tmp_path / "text.md"
-    right = "a <!--= page; scenes; 3; Hit@10 -->0.12<!--/--> b <!--= page; scenes; 5; Hit@10 -->−50%<!--/-->"
-    text.write_text(right.replace("0.12", "0.21"))
+    right = (
+        "a <!--= page; scenes; 3; Hit@10 -->0.12<!--/--> b <!--= page; scenes; 5; Hit@10 -->−50%<!--/-->"
+        " c <!--= page; photos; Hit@10 -->0.2 ± 0.06<!--/-->"
+    )
+    text.write_text(right.replace("0.12", "0.21").replace("0.06", "0.07"))
     assert list(numbers.differences(text, tmp_path)) == [
-        ("page; scenes; 3; Hit@10", "0.21", "0.12")
+        ("page; scenes; 3; Hit@10", "0.21", "0.12"),
+        ("page; photos; Hit@10", "0.2 ± 0.07", "0.2 ± 0.06"),
     ]
     numbers.write(text, tmp_path)
     assert text.read_text() == right
@@ -60,6 +65,9 @@ def test_a_number_that_differs_is_found_and_mended(numbers: ModuleType, tmp_path
         text.write_text(f"<!--= {broken} -->1<!--/-->")
         with pytest.raises(InputError):
             list(numbers.differences(text, tmp_path))
+    text.write_text("<!--= page; scenes; 3; Hit@10 -->0.12 ± 0.01<!--/-->")
+    with pytest.raises(InputError, match="no standard deviation"):
+        list(numbers.differences(text, tmp_path))
 
 
 # -- tables that prose copies from a page -----------------------------------------------------------------
@@ -117,14 +125,6 @@ def test_six_goals_on_photos(numbers: ModuleType) -> None:
         for text, column in zip(shown, columns, strict=True):
             key = [f"mean of goals, mode {mode}"]
             assert text == cell_of(numbers, "goals-and-modes-rsicd-ucm", key, column)
-
-
-def test_the_table_of_the_readme(numbers: ModuleType) -> None:
-    spread = re.compile(r"<!--.*?-->")
-    for model, _, *shown in rows_of("README.md", "| Model | Hit@1 | Hit@10 |"):
-        for text, what in zip(shown[:2], ("Hit@10", "MinRank"), strict=True):
-            key, column = ["single-target-label"], f"{model} {what}"
-            assert spread.sub("", text) == cell_of(numbers, "defences-openmoji", key, column)
 
 
 def test_the_scan_of_a_model(numbers: ModuleType) -> None:
