@@ -150,12 +150,17 @@ def read_times(runs: Path) -> dict[str, Any]:
     return times
 
 
-def more_pages(runs: Path, made: Path) -> list[str]:
-    """Write the pages of what goes beyond the paper, of which all commands were run; their lines of the overview."""
+def more_pages(runs: Path, made: Path, out: Path) -> list[str]:
+    """Write the pages of what goes beyond the paper, of which all commands were run; their lines of the overview.
+
+    A page of `out` whose commands were not run now has its line, too, for it stays.
+    """
     times = read_times(runs)
     lines = []
     for more in MORE:
         if not is_complete(more, runs):
+            if (out / f"{more.name}.md").is_file():
+                lines.append(f"- [{more.title}]({more.name}.md), of an earlier run")
             continue
         took = times.get(more.name, {})
         (made / f"{more.name}.md").write_text(page(more, runs, took), encoding="utf-8")
@@ -278,10 +283,15 @@ def is_small(runs: Path) -> bool:
 
 
 def publish(made: Path, runs: Path, out: Path) -> None:
-    """Put the pages, their figures and the numbers of the runs into the documentation, in the place of earlier ones."""
+    """Put the pages, their figures and the numbers of the runs into the documentation, in the place of earlier ones.
+
+    Pages beyond the paper take hours each; one that was not made now stays.
+    """
     out.mkdir(parents=True, exist_ok=True)
+    beyond = {more.name for more in MORE}
     for old in (*out.glob("*.md"), *out.glob("*.svg"), *out.glob(RUNS_FILE)):
-        old.unlink()
+        if old.stem not in beyond:
+            old.unlink()
     for file in made.glob("*.svg"):
         (out / file.name).write_text(shorter(file.read_text(encoding="utf-8")), encoding="utf-8")
     for file in made.glob("*.md"):
@@ -365,7 +375,7 @@ def main() -> int:
     if (summary := made / "summary.md").is_file():
         summary.write_text(for_docs(summary.read_text(encoding="utf-8"), made), encoding="utf-8")
     if made.is_dir():
-        beyond = more_pages(given.runs, made)
+        beyond = more_pages(given.runs, made, given.out)
         text = overview(names, given.runs, made)
         if beyond:
             text += "\n".join(["\n## Beyond the paper\n", *beyond]) + "\n"

@@ -118,15 +118,16 @@ def test_pages_are_replaced_whole(reproduce: ModuleType, tmp_path: Path) -> None
     made, out = tmp_path / "made", tmp_path / "out"
     made.mkdir()
     out.mkdir()
-    for file in (made / "table-1.md", made / "table-1.html", out / "table-9.md"):
+    beyond = {f"{reproduce.MORE[0].name}.md"}  # not made now, so it stays
+    for file in (made / "table-1.md", made / "table-1.html", out / "table-9.md", out / min(beyond)):
         file.write_text("text")
     (tmp_path / "runs.parquet").write_bytes(b"small")
     reproduce.publish(made, tmp_path, out)
-    assert {file.name for file in out.iterdir()} == {"table-1.md", "runs.parquet"}
+    assert {file.name for file in out.iterdir()} == {"table-1.md", "runs.parquet"} | beyond
     assert (out / "table-1.md").read_text().endswith("---\n\ntext")
     (tmp_path / "runs.parquet").write_bytes(bytes(reproduce.LARGEST + 1))
     reproduce.publish(made, tmp_path, out)
-    assert {file.name for file in out.iterdir()} == {"table-1.md"}
+    assert {file.name for file in out.iterdir()} == {"table-1.md"} | beyond
 
 
 def test_the_runs_are_named_from_their_folder(reproduce: ModuleType, tmp_path: Path) -> None:
@@ -180,8 +181,12 @@ def test_pages_beyond_the_paper(reproduce: ModuleType, tmp_path: Path) -> None:
     found = {"attacks": {"single-target-label/add": {"goals": 24, "first": 0.5}}}
     for name in suspected.benchmarks:
         (tmp_path / suspected.name / f"{name}.json").write_text(json.dumps(found))
-    assert reproduce.more_pages(tmp_path, tmp_path) == [
-        "- [Suspected goals: OpenMoji scenes](suspected-goals-openmoji.md)"
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "false-alarms.md").touch()
+    assert reproduce.more_pages(tmp_path, tmp_path, out) == [
+        "- [Suspected goals: OpenMoji scenes](suspected-goals-openmoji.md)",
+        "- [False alarms of suspicious-groups on clean sets](false-alarms.md), of an earlier run",
     ]
     text = (tmp_path / "suspected-goals-openmoji.md").read_text()
     assert "| single-target-label/add | 24 | 0.5000 |" in text
