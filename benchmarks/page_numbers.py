@@ -161,9 +161,11 @@ def _wanted(place: re.Match[str], pages: Path) -> str:
     page, *keys, column = (part.strip() for part in place["where"].split(";"))
     found = find(page, keys, column, pages)
     mean, spread, sd = place["text"].partition(" ± ")
-    if spread and found.sd is None:
+    if not spread:
+        return written_as(found.mean, mean)
+    if found.sd is None:
         raise InputError(f"{page}.md: {'; '.join(keys)}: {column!r} has no standard deviation")
-    return written_as(found.mean, mean) + (f" ± {written_as(found.sd or 0, sd)}" if spread else "")
+    return f"{written_as(found.mean, mean)} ± {written_as(found.sd, sd)}"
 
 
 def write(file: Path, pages: Path = PAGES) -> None:

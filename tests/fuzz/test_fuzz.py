@@ -50,7 +50,7 @@ def test_no_changed_data_get_through(tmp_path: Path, own: bool) -> None:
         for name, target in all_targets().items()
         if not target.models and (name in OWN_FILES) == own
     ]
-    inputs = 60 if own else 15
+    inputs = 120 if own else 25
     _check(fuzz(names, tmp_path, inputs=inputs), inputs)
 
 
