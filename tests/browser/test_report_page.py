@@ -156,7 +156,9 @@ def test_a_sweep_on_a_small_screen(
 
 
 @pytest.mark.parametrize("scheme", few(["light", "dark"], "dark"))
-@pytest.mark.parametrize("kind", ["run", "sweep", "settings", "filter", "paper"])
+@pytest.mark.parametrize(
+    "kind", few(["run", "sweep", "settings", "filter", "paper"], "run", "filter", "paper")
+)
 def test_offline_and_accessible(
     pages: Any,
     files: dict[str, Path],

@@ -34,9 +34,12 @@ NO_DATA: dict[tuple[str, ...], str] = {
 """Verbs near data that take no path of pairs, and why."""
 
 
+COMMAND: Any = get_command(app)
+
+
 def takes_data(path: tuple[str, ...]) -> bool:
     """Whether a verb takes pairs of any format: by an option `--data`, or an argument that says so."""
-    command: Any = get_command(app)
+    command = COMMAND
     for name in path:
         command = command.commands[name]
     return any(
@@ -102,6 +105,7 @@ def test_verify_says_once_what_it_guessed(cli: Cli, own_table: Path) -> None:
     assert cli("data", "verify", own_table, "--data-root", root, "--no-images", *chosen).err == ""
 
 
+@pytest.mark.slow
 def test_scan_filter_train_and_poison_take_the_table(
     cli: Cli, own_table: Path, tmp_path: Path
 ) -> None:

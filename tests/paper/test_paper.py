@@ -12,6 +12,7 @@ from urllib.parse import unquote
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.conftest import few
 from typer.testing import CliRunner
 
 from mmpoison.cli.app import app
@@ -31,7 +32,10 @@ def test_every_table_and_figure_is_there() -> None:
     assert wanted <= set(PAPER)
 
 
-@pytest.mark.parametrize("name", sorted(PAPER))
+@pytest.mark.parametrize(
+    "name",
+    few(sorted(PAPER), "table-1", "table-9", "table-13", "figure-4", "figure-5a", "figure-9"),
+)
 def test_each_is_rendered(name: str, every_run: Path, tmp_path: Path) -> None:
     (written,) = write_paper([name], [every_run], tmp_path / "out")
     page = written.page

@@ -157,7 +157,7 @@ def _counts(facts: dict[str, Any]) -> dict[str, Any]:
     return {name: facts[name] for name in names}
 
 
-@pytest.mark.parametrize("cut", few(CUTS, "default", "labels"))
+@pytest.mark.parametrize("cut", few(CUTS, "labels"))
 @pytest.mark.parametrize("method", METHODS)
 def test_every_way_gives_the_same_verdicts(
     method: str,

@@ -112,6 +112,7 @@ def test_a_part_goes_on_too(
     assert same(result.encoder, whole.encoder)
 
 
+@pytest.mark.slow
 def test_killed_at_random_moments(make_encoder: Make, tune: Tune, tmp_path: Path) -> None:
     """SIGKILL, which no program can prepare for, again and again until the training is through."""
     encoder = make_encoder()

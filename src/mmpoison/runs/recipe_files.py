@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import functools
 import re
 from collections.abc import Callable, Mapping
 from importlib.resources import files
@@ -215,10 +217,16 @@ def _content(name: str) -> tuple[dict[str, Any], str]:
         if name not in (shipped := recipe_files()):
             raise InputError(unknown_name("recipe", name, shipped_recipes(), "mmpoison run --list"))
         where = f"recipe {name}"
-        value = parse_yaml(shipped[name].read_text("utf-8"), where)
+        value = copy.deepcopy(_shipped(shipped[name], where))
     if not isinstance(value, dict):
         raise InputError(f"{where}: a recipe is a mapping of keys")
     return value, where
+
+
+@functools.cache
+def _shipped(file: Traversable, where: str) -> Any:
+    # a list of the recipes reads each of them, some several times, and a process may ask for it often
+    return parse_yaml(file.read_text("utf-8"), where)
 
 
 def _of_bundle(file: Path) -> Any:

@@ -77,6 +77,7 @@ def same_results(out: Path, expected: Path) -> None:
     assert pq.read_table(expected / "drop.parquet").num_rows > 0
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("here")
 def test_a_corpus_on_s3_gives_the_same_results(
     s3: Any, corpus: tuple[Path, set[str]], local: Path, tmp_path: Path

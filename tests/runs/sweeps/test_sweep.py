@@ -228,6 +228,7 @@ def test_a_sweep_killed_at_its_very_beginning_goes_on(
     assert not list(run.rglob(".*"))
 
 
+@pytest.mark.slow
 def test_the_plan_makes_nothing_and_knows_what_is_there(
     make_sweep: MakeSweep, tmp_path: Path, own_cache: Path
 ) -> None:
