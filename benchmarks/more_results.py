@@ -23,6 +23,9 @@ GROUPS = ("--set", "filter={method: suspicious-groups, encoder: pretrained, clea
 # those of the tables, so that trainings are shared
 FIVE = ("--seeds", "5-9", "--no-models")
 
+# two seeds, one for each core: ten epochs take an hour a model
+WHOLE = ("run", "rsicd-ucm-full", "--seeds", "5-6", "--no-models")
+
 # 2,100 pairs of the attacked kind, five captions for each of 20 images of 21 classes; or as many of RSICD; 66 steps
 REPAIR = (
     *("run", "rsicd-ucm", "--seeds", "5-14", "--no-models", "--set", "filter=null"),
@@ -120,12 +123,12 @@ MORE = (
         "both-encoders-rsicd-ucm",
         "Both encoders trained: satellite photos",
         runs={
-            "rate-1e-4": ("run", "rsicd-ucm-full", "--no-models"),
+            "rate-1e-4": WHOLE,
             "rate-5e-4": (
-                *("run", "rsicd-ucm-full", "--no-models", "--set", "training.learning_rate=5e-4"),
+                *(*WHOLE, "--set", "training.learning_rate=5e-4"),
                 *("--set", "sterilize.training.learning_rate=5e-4"),
             ),
-            "ten-epochs": ("run", "rsicd-ucm-full", "--no-models", "--set", "training.epochs=10"),
+            "ten-epochs": (*WHOLE, "--set", "training.epochs=10"),
         },
         photos=True,
     ),
