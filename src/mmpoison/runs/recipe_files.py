@@ -214,19 +214,18 @@ def _content(name: str) -> tuple[dict[str, Any], str]:
             raise InputError(f"{path}: no such recipe file")
         where, value = name, _of_bundle(path) if is_bundle(name) else read_yaml(path)
     else:
-        if name not in (shipped := recipe_files()):
+        if name not in recipe_files():
             raise InputError(unknown_name("recipe", name, shipped_recipes(), "mmpoison run --list"))
-        where = f"recipe {name}"
-        value = copy.deepcopy(_shipped(shipped[name], where))
+        where, value = f"recipe {name}", copy.deepcopy(_shipped(name))
     if not isinstance(value, dict):
         raise InputError(f"{where}: a recipe is a mapping of keys")
     return value, where
 
 
 @functools.cache
-def _shipped(file: Traversable, where: str) -> Any:
+def _shipped(name: str) -> Any:
     # a list of the recipes reads each of them, some several times, and a process may ask for it often
-    return parse_yaml(file.read_text("utf-8"), where)
+    return parse_yaml(recipe_files()[name].read_text("utf-8"), f"recipe {name}")
 
 
 def _of_bundle(file: Path) -> Any:
