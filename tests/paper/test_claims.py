@@ -119,6 +119,13 @@ def test_an_attack_that_did_not_take_has_nothing_to_repair() -> None:
     assert "did not take" in finding.number
 
 
+def test_a_repair_whose_epoch_is_shorter_is_no_test_of_fifty_steps() -> None:
+    taken = CASES["claim-40"][HOLDS]
+    finding = CLAIMS["claim-40"].test(taken.only(r for r in taken.rows if r.get("x") != 50))
+    assert finding is not None
+    assert (finding.verdict, "step 50" in finding.number) == (UNTESTED, True)
+
+
 def test_two_sizes_of_one_model_are_no_three_encoders() -> None:
     three = CASES["claim-25"][HOLDS]
     two = three.only(row for row in three.rows if row["model.name"] != "clip-vit-l14")

@@ -767,6 +767,8 @@ def test_what_drifts_without_poison(make_recipe: MakeRecipe, tmp_path: Path) -> 
     }
     states = [model.module.state_dict() for model in models.values()]
     assert any(not torch.equal(states[0][key], states[1][key]) for key in states[0])
+    # it has seen no poison
+    assert not any(model.record.poisoned for model in models.values())
     (tmp_path / "run/metrics.json").unlink()
     assert run_recipe(recipe, tmp_path / "run")["study"] == metrics["study"]
 

@@ -268,3 +268,25 @@ def test_a_gradient_too_large_for_fp16_is_passed_over(
     parameters = dict(result.encoder.module.named_parameters())
     for name, parameter in encoder.module.named_parameters():
         assert torch.equal(parameter, parameters[name]), name
+
+
+# -- pairs that no step sees -------------------------------------------------------------------------
+
+
+def test_what_is_skipped_has_no_effect(
+    make_encoder: Make, squares: PairDataset, train: PairDataset, inputs: PixelInputs
+) -> None:
+    skip = np.arange(len(train)) % 7 == 3
+    other = PairDataset.build(
+        train.images, np.where(skip, "never seen", train.captions), train.image
+    )
+    both = prepare_pixels(make_encoder(), other), inputs
+    results = [
+        finetune(make_encoder(), pairs, prepared, QUICK, seed=0, skip=skip)
+        for pairs, prepared in zip((other, train), both, strict=True)
+    ]
+    assert equal(results[0].encoder, results[1].encoder)
+    whole = finetune(make_encoder(), train, inputs, QUICK, seed=0)
+    assert not equal(results[1].encoder, whole.encoder)
+    with pytest.raises(InputError, match="1 training pairs: a contrastive batch needs at least 2"):
+        finetune(make_encoder(), train, inputs, QUICK, seed=0, skip=np.arange(len(train)) > 0)

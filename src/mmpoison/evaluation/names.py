@@ -14,7 +14,7 @@ STUDIES: Mapping[str, str] = {
     "distribution": "silhouette by class of texts and images, and a map by PCA",
     "tsne": "the same, with a map by t-SNE",
     "epochs": "the goals after each epoch of the clean and the poisoned training (figure 3; in runs only)",
-    "order-drift": "drift of two clean models that differ in the order of pairs alone (in runs only; a training more)",
+    "order-drift": "drift of two clean models, one in the poisoned one's order (in runs only; a training more)",
 }
 """Optional parts of an evaluation: name and what it measures."""
 

@@ -162,7 +162,7 @@ class Silhouettes(Record):
 class Study(Record):
     """Optional parts of an evaluation; rows by goal, model, and kind of query, number of repeats or epoch.
 
-    `order_drift` is that between two clean models that differ in the order of pairs alone.
+    `order_drift` is that between two clean models, one of which saw the pairs in the order of the poisoned one.
     """
 
     queries: OrEmpty[dict[str, dict[str, dict[str, GoalRow]]]] = {}

@@ -19,7 +19,7 @@ WHAT = {
     "pretrained": "Two towers aligned on clean pairs; the start of the experiment.",
     "judge": "Two towers aligned on clean pairs; the judge of the filter.",
     "clean_model": "Fine-tuned on the clean pairs; what the others are compared with.",
-    "clean_model_reordered": "Fine-tuned on the clean pairs in another order; what drifts without poison.",
+    "clean_model_reordered": "Fine-tuned on the clean pairs in the poisoned model's order; what drifts without poison.",
     "poisoned": "**POISONED ON PURPOSE**, for research on defences. Do not use it for anything else.",
     "filtered": "Fine-tuned on poisoned pairs after a filter dropped the most distant ones. Some poison may be left.",
     "robust": "Trained on poisoned pairs with a defence. Some poison may have taken hold.",

@@ -139,8 +139,8 @@ def _make_run(
         models[name] = stages.trained(name, pretrained.encoder, data.select(split="train"))
     reordered = None
     if REORDERED in stages.keys:
-        clean = run.pairs.select(split="train")
-        reordered = stages.trained(REORDERED, pretrained.encoder, clean)
+        order = run.poisoned.select(split="train")
+        reordered = stages.trained(REORDERED, pretrained.encoder, order)
     if recipe.filter is not None:
         verdicts = stages.verdicts(pretrained.encoder)
         defences["filter"] = measures.judged(verdicts, out / "suspicious_pairs.json")

@@ -12,7 +12,6 @@ from typing import Any
 import torch
 
 from mmpoison.base.content_cache import CacheKey, ContentCache, digest_of
-from mmpoison.base.seeding import torch_seed
 from mmpoison.defenses.catalogue import (
     DEFENSES,
     ModelRepair,
@@ -62,12 +61,7 @@ OF_ONE_RUN = "of_one_run"
 """In the note of a cache entry: it was made by such a run, for itself."""
 
 REORDERED = "clean_model_reordered"
-"""The clean model again, trained on the same pairs in another order: what drifts without any poison."""
-
-
-def order_seed(seed: int) -> int:
-    """Return the seed of the second order of a run's clean pairs."""
-    return torch_seed(seed, "runs/second-order")
+"""The clean model again, trained in the order of the poisoned one: what drifts without any poison."""
 
 
 def stage_keys(run: PreparedRun, run_cache: RunCache) -> dict[str, CacheKey]:
@@ -102,13 +96,8 @@ class _Keys:
         if "order-drift" in recipe.study:
             clean_pairs = len(run.pairs.select(split="train"))
             keys[REORDERED] = self._training(
-                REORDERED,
-                start,
-                run.pairs,
-                "train",
-                clean_pairs,
-                recipe.training,
-                order=order_seed(recipe.seed),
+                *(REORDERED, start, run.poisoned, "train", clean_pairs, recipe.training),
+                skip="poisoned",
             )
         if (part := recipe.filter) is not None:
             judge: Any = start
@@ -334,7 +323,7 @@ class RunStages:
     def trained(self, name: str, start: DualEncoder, train: PairDataset) -> TrainedModel:
         """Train a model on all of some pairs: `robust` by the in-training defence, the others by `finetune`.
 
-        `clean_model_reordered` differs from `clean_model` in its order alone.
+        `clean_model_reordered` skips the poisoned pairs, and sees the others in the order that they have among them.
         """
         run, settings = self.run, self.run.recipe.training
         new_name = f"{run.recipe.name}-{name}"
@@ -350,8 +339,8 @@ class RunStages:
             services["name"], services["on_step"] = new_name, chain_callbacks(shown, probe)
             seed, given = run.recipe.seed, (start, train, self.inputs, settings)
             if part is None:
-                order = order_seed(seed) if name == REORDERED else seed
-                return finetune(*given, seed=order, **services)
+                skip = train.poisoned if name == REORDERED else None
+                return finetune(*given, seed=seed, skip=skip, **services)
             defense: RobustTraining = build_defense("in-training", part.method, part.options)
             return train_with(defense, *given, seed=seed, services=services)
 

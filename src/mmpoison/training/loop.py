@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import math
 import shutil
 import time
@@ -24,7 +25,7 @@ from mmpoison.errors import InputError, MmpoisonWarning
 from mmpoison.models.checkpoint import save_checkpoint
 from mmpoison.models.dual_encoder import DualEncoder
 from mmpoison.models.inputs import PairInputs, ProgressFor, Rows
-from mmpoison.pairs.table import PairDataset
+from mmpoison.pairs.table import BoolArray, PairDataset
 from mmpoison.records.checkpoint import TrainingRecord
 from mmpoison.training.divergence import DivergedError, LossGuard
 from mmpoison.training.feed import Feed, Loaded, Request
@@ -135,6 +136,7 @@ def finetune(
     progress: ProgressFor | None = None,
     cache: Path | None = None,
     objective: Objective | None = None,
+    skip: BoolArray | None = None,
 ) -> TrainingResult:
     """Fine-tune a copy of an encoder with AdamW and the contrastive loss (section 5.1).
 
@@ -156,6 +158,7 @@ def finetune(
         progress: Gives a progress callback for what is computed once, the outputs of frozen encoders.
         cache: Folder for those outputs; `frozen` in the cache folder by default.
         objective: What to minimise in place of the contrastive loss.
+        skip: Pairs that no step sees, shape `(N,)`; the others keep the order that they have among all pairs.
 
     Returns:
         The new encoder and a log.
@@ -166,8 +169,9 @@ def finetune(
         DivergedError: If the loss stops being a number or explodes; the message names the last good model, stored
             next to the states.
     """
-    if len(pairs) < 2:
-        raise InputError(f"{len(pairs)} training pairs: a contrastive batch needs at least 2")
+    count = len(pairs) - (0 if skip is None else int(skip.sum()))
+    if count < 2:
+        raise InputError(f"{count} training pairs: a contrastive batch needs at least 2")
     processes = Processes(encoder.device)
     if settings.batch_size < 2 * processes.count:
         raise InputError(
@@ -179,7 +183,7 @@ def finetune(
             f"{chosen.name} trains in one process, not in {processes.count}: leave out torchrun, and set chunk_size if "
             "a batch does not fit into memory"
         )
-    plan = Plan(len(pairs), settings, seed, processes.count)
+    plan = Plan(len(pairs), settings, seed, processes.count, skip)
     student = encoder.copy(name).to(processes.device)
     part = set_trainable(student, settings.trainable)
     feed = Feed(student, inputs, part, inputs.image_rows(pairs.image), pairs.captions, chosen)
@@ -190,7 +194,7 @@ def finetune(
         objective=chosen,
         processes=processes,
         optimizer=_optimizer(list(part.parameters.values()), student.logit_scale, settings),
-        states=_states(checkpoints, encoder, pairs, settings, seed, processes.count, chosen),
+        states=_states(checkpoints, encoder, pairs, plan, chosen),
         log=log if processes.is_main else None,
         on_step=on_step if processes.is_main else None,
     )
@@ -214,22 +218,22 @@ def _states(
     checkpoints: Checkpoints | None,
     encoder: DualEncoder,
     pairs: PairDataset,
-    settings: TrainingSettings,
-    seed: int,
-    processes: int,
+    plan: Plan,
     objective: Objective,
 ) -> StateFolder | None:
     if checkpoints is None:
         return None
     job: dict[str, Any] = {
-        **settings.model_dump(mode="json"),
-        "seed": seed,
-        "processes": processes,
+        **plan.settings.model_dump(mode="json"),
+        "seed": plan.seed,
+        "processes": plan.processes,
         "pairs": pairs.fingerprint,
         "model": encoder.digest(),
     }
     if type(objective) is not Objective:
         job["objective"] = {"name": objective.name, **objective.settings()}
+    if plan.skip is not None:
+        job["skip"] = hashlib.sha256(plan.skip.tobytes()).hexdigest()
     return StateFolder(checkpoints, job)
 
 

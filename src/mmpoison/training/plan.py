@@ -9,6 +9,7 @@ import numpy as np
 
 from mmpoison.base.seeding import generator
 from mmpoison.models.inputs import Rows
+from mmpoison.pairs.table import BoolArray
 from mmpoison.training.settings import TrainingSettings
 
 
@@ -21,19 +22,21 @@ class Plan:
         settings: Batch size and length.
         seed: Seed of the run.
         processes: A batch smaller than that is left out, and one pair has nothing to be contrasted with.
+        skip: Pairs that no step sees, shape `(pairs,)`; the others keep the order that all of them would have.
     """
 
     pairs: int
     settings: TrainingSettings
     seed: int
     processes: int = 1
+    skip: BoolArray | None = None
     _epoch: int = -1
     _order: Rows = field(default_factory=lambda: np.empty(0, dtype=np.int64))
 
     @property
     def steps_per_epoch(self) -> int:
         """Batches of one pass."""
-        whole, rest = divmod(self.pairs, self.settings.batch_size)
+        whole, rest = divmod(len(self._every()), self.settings.batch_size)
         return whole + (rest >= max(2, self.processes))
 
     @property
@@ -49,7 +52,9 @@ class Plan:
         epoch, number = divmod(step, self.steps_per_epoch)
         if epoch != self._epoch:
             stream = generator(self.seed, f"training/order/{epoch}")
-            self._epoch, self._order = epoch, stream.permutation(self.pairs)
+            order = stream.permutation(self.pairs)
+            self._order = order if self.skip is None else order[~self.skip[order]]
+            self._epoch = epoch
         start = number * self.settings.batch_size
         return self._order[start : start + self.settings.batch_size]
 
@@ -59,9 +64,13 @@ class Plan:
         Which pairs those are differs between runs, and runs on the same pairs shall share outputs of frozen encoders.
         """
         if self.steps >= self.steps_per_epoch > 0:
-            return np.arange(self.pairs, dtype=np.int64)
+            return self._every()
         batches = [self.batch(step) for step in range(self.steps)]
         return np.unique(np.concatenate(batches)) if batches else np.empty(0, dtype=np.int64)
+
+    def _every(self) -> Rows:
+        rows = np.arange(self.pairs, dtype=np.int64)
+        return rows if self.skip is None else rows[~self.skip]
 
     def chunks(self, share: Rows, shares: list[int]) -> list[Rows]:
         """Split this process's share of a batch in chunks; every process has the same number of them."""
