@@ -128,9 +128,10 @@ def test_the_command_is_installed() -> None:
     assert done.stdout == ""
 
 
-def test_help_does_not_wait_for_torch() -> None:
+@pytest.mark.parametrize("arguments", [["train", "--help"], ["run", "--list"]])
+def test_help_and_lists_do_not_wait_for_torch(arguments: list[str]) -> None:
     code = (
-        "import sys; sys.argv = ['mmpoison', 'train', '--help']\n"
+        f"import sys; sys.argv = ['mmpoison', *{arguments}]\n"
         "from mmpoison.cli import main\n"
         "try: main()\n"
         "except SystemExit: pass\n"

@@ -175,18 +175,18 @@ def run(
 
     Attacks against defences: [bold]mmpoison run matrix --on openmoji --rows II-own --goals 2[/bold]
     """
-    from mmpoison.api.data import SEVERAL_GOALS
-    from mmpoison.attacks.catalogue import takes_several_goals
-    from mmpoison.runs.recipe import load_recipe, parse_changes
-    from mmpoison.runs.recipe_files import folder_name, recipe_on
-
-    if show:
+    if show:  # before anything that takes torch
         show_recipes()
         return
     if recipe is None:
         raise InputError(
             "which recipe? `mmpoison run --list` shows all; or the path of a YAML file"
         )
+    from mmpoison.api.data import SEVERAL_GOALS
+    from mmpoison.attacks.catalogue import takes_several_goals
+    from mmpoison.runs.recipe import load_recipe, parse_changes
+    from mmpoison.runs.recipe_files import folder_name, recipe_on
+
     recipe = recipe_on(recipe, on)
     given = [*(changes or [])]
     if attack is None and goal and len(goal) > 1:
