@@ -94,7 +94,7 @@ class _Keys:
                 name, start, data, "train", size, recipe.training, probes=watched
             )
         if "order-drift" in recipe.study:
-            clean_pairs = len(run.pairs.select(split="train"))
+            clean_pairs = int((~run.poisoned.select(split="train").poisoned).sum())
             keys[REORDERED] = self._training(
                 *(REORDERED, start, run.poisoned, "train", clean_pairs, recipe.training),
                 skip="poisoned",

@@ -169,10 +169,10 @@ def finetune(
         DivergedError: If the loss stops being a number or explodes; the message names the last good model, stored
             next to the states.
     """
-    count = len(pairs) - (0 if skip is None else int(skip.sum()))
-    if count < 2:
-        raise InputError(f"{count} training pairs: a contrastive batch needs at least 2")
     processes = Processes(encoder.device)
+    plan = Plan(len(pairs), settings, seed, processes.count, skip)
+    if len(plan.kept) < 2:
+        raise InputError(f"{len(plan.kept)} training pairs: a contrastive batch needs at least 2")
     if settings.batch_size < 2 * processes.count:
         raise InputError(
             f"batch size {settings.batch_size} is too small for {processes.count} processes: each needs 2 pairs"
@@ -183,7 +183,6 @@ def finetune(
             f"{chosen.name} trains in one process, not in {processes.count}: leave out torchrun, and set chunk_size if "
             "a batch does not fit into memory"
         )
-    plan = Plan(len(pairs), settings, seed, processes.count, skip)
     student = encoder.copy(name).to(processes.device)
     part = set_trainable(student, settings.trainable)
     feed = Feed(student, inputs, part, inputs.image_rows(pairs.image), pairs.captions, chosen)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 
@@ -33,10 +34,16 @@ class Plan:
     _epoch: int = -1
     _order: Rows = field(default_factory=lambda: np.empty(0, dtype=np.int64))
 
+    @cached_property
+    def kept(self) -> Rows:
+        """The pairs that are not skipped, sorted; every step asks how many they are."""
+        rows = np.arange(self.pairs, dtype=np.int64)
+        return rows if self.skip is None else rows[~self.skip]
+
     @property
     def steps_per_epoch(self) -> int:
         """Batches of one pass."""
-        whole, rest = divmod(len(self._every()), self.settings.batch_size)
+        whole, rest = divmod(len(self.kept), self.settings.batch_size)
         return whole + (rest >= max(2, self.processes))
 
     @property
@@ -64,13 +71,9 @@ class Plan:
         Which pairs those are differs between runs, and runs on the same pairs shall share outputs of frozen encoders.
         """
         if self.steps >= self.steps_per_epoch > 0:
-            return self._every()
+            return self.kept
         batches = [self.batch(step) for step in range(self.steps)]
         return np.unique(np.concatenate(batches)) if batches else np.empty(0, dtype=np.int64)
-
-    def _every(self) -> Rows:
-        rows = np.arange(self.pairs, dtype=np.int64)
-        return rows if self.skip is None else rows[~self.skip]
 
     def chunks(self, share: Rows, shares: list[int]) -> list[Rows]:
         """Split this process's share of a batch in chunks; every process has the same number of them."""
