@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from tests.conftest import few
+from tests.paper.claim_cases import drifts
 from typer.testing import CliRunner
 
 from mmpoison.cli.app import app
@@ -90,6 +91,27 @@ def test_the_papers_numbers_stand_next_to_measured_ones(make_run: MakeRun) -> No
     assert isinstance(absent, Compared)
     assert absent.measured is None
     assert absent.reference == 0.516
+
+
+def test_what_poison_adds_to_drift_stands_below_the_papers_table() -> None:
+    found = drifts()([0.02, 0.03, 0.02], [0.01, 0.01, 0.02])
+    page = render_paper("table-11", found)
+    _, table = page.tables
+    names = [column.name for column in table.columns]
+    assert names == ["measured on", "drift", "n", "texts", "images", "p"]
+    without, beyond = table.rows
+    means = [
+        [cell.measured.mean for cell in row if isinstance(cell, Compared) and cell.measured]
+        for row in table.rows
+    ]
+    assert means == [pytest.approx([0.3, 0.1]), pytest.approx([0.07 / 3, 0.04 / 3])]
+    assert without[1:3] == ("without poison", 3)
+    assert without[-1] is None
+    assert beyond[1:3] == ("beyond that", 3)
+    # differences 0.01, 0.02, 0: t = 1.7321 with two degrees of freedom
+    assert beyond[-1] == pytest.approx(0.2254, abs=1e-4)
+    bare = found.only({k: v for k, v in row.items() if "order" not in k} for row in found.rows)
+    assert len(render_paper("table-11", bare).tables) == 1
 
 
 def test_settings_are_not_mixed(make_run: MakeRun) -> None:

@@ -12,11 +12,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mmpoison.paper.evidence import Verdict
-from mmpoison.paper.measured import Measured, Results, change
+from mmpoison.paper.measured import Measured, Results, change, p_of
 from mmpoison.paper.paper_values import paper
 from mmpoison.reporting.parameters import Row
 from mmpoison.reporting.text import decimal
-from mmpoison.statistics import compare
 
 TAKEN = 0.5
 """Mean Hit@10 from which an attack counts as taken: where none took, nothing can be said of what weakens it."""
@@ -197,12 +196,6 @@ def shown(measured: Measured, digits: int = 3) -> str:
     if summary.low is not None:
         text += f" [{decimal(summary.low, digits)}, {decimal(summary.high, digits)}]"
     return text
-
-
-def p_of(changed: Measured) -> float | None:
-    """Return p of the paired two-tailed t-test of a difference; None without a spread, or for fewer than two seeds."""
-    values = list(changed.by_seed.values())
-    return compare([0.0] * len(values), values).t_p if len(values) > 1 else None
 
 
 def versus(

@@ -13,7 +13,6 @@ from mmpoison.paper.claim import (
     mean,
     need,
     one_goal,
-    p_of,
     p_text,
     reference,
     shown,
@@ -30,7 +29,16 @@ from mmpoison.paper.evidence import (
     most,
     negated,
 )
-from mmpoison.paper.measured import ATTACK_2, Measured, Results, attack_2, change, trained
+from mmpoison.paper.measured import (
+    ATTACK_2,
+    Measured,
+    Results,
+    attack_2,
+    beyond_order,
+    change,
+    p_of,
+    trained,
+)
 from mmpoison.paper.tables import DEEP_HITS, FROZEN
 from mmpoison.reporting.parameters import Row
 
@@ -42,11 +50,9 @@ SAME_HIT_1 = 0.1
 
 
 def _excess(rows: Results, kind: str) -> Measured:
-    """Return the drift of one kind of embedding less that between two clean models whose order of pairs differs."""
-    drift, order = rows.measured(f"drift.{kind}"), rows.measured(f"order_drift.{kind}")
-    mean(drift)
-    need(order.mean is not None, NO_ORDER_DRIFT)
-    return change(order, drift)
+    mean(rows.measured(f"drift.{kind}"))
+    need(rows.measured(f"order_drift.{kind}").mean is not None, NO_ORDER_DRIFT)
+    return beyond_order(rows, kind)
 
 
 NO_ORDER_DRIFT = (

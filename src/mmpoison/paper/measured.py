@@ -305,6 +305,22 @@ def change(first: Measured, second: Measured, times: float = 1.0) -> Measured:
     return Measured.of(by_seed, rows, exact=first.exact and second.exact)
 
 
+def p_of(changed: Measured) -> float | None:
+    """Return p of the paired two-tailed t-test of a difference; None without a spread, or for fewer than two seeds."""
+    values = list(changed.by_seed.values())
+    return compare([0.0] * len(values), values).t_p if len(values) > 1 else None
+
+
+def beyond_order(rows: Results, kind: str) -> Measured:
+    """Return the drift of one kind of embedding less that between two clean models whose order of pairs differs.
+
+    Args:
+        rows: Of poisoned models, with the study order-drift.
+        kind: `text` or `image`.
+    """
+    return change(rows.measured(f"order_drift.{kind}"), rows.measured(f"drift.{kind}"))
+
+
 def paired(first: Results, second: Results, column: str, other: str = "") -> Comparison | None:
     """Compare a column of two kinds of rows over the seeds that both have; None where they share fewer than two.
 
