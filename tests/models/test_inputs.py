@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -206,7 +207,7 @@ def test_a_cache_hit_equals_computing_again(
     encoder = make_heads_encoder()
     fresh = prepare_features(encoder, squares)
     first = prepare_features(encoder, squares, cache=tmp_path / "cache")
-    assert len(list((tmp_path / "cache" / "features").iterdir())) == 1
+    assert len(list((tmp_path / "cache" / "features").iterdir())) == 2
     runs: list[int] = []
     trunk = encoder.image_trunk
 
@@ -230,39 +231,63 @@ def test_the_cache_is_not_used_for_anything_else(
 ) -> None:
     cache = tmp_path / "cache"
 
-    def entries() -> int:
-        return len(list((cache / "features").iterdir()))
+    def new_entries() -> list[str]:
+        kinds = []
+        for file in (cache / "features").glob("*/entry.json"):
+            if file not in known:
+                known.add(file)
+                kinds.append(json.loads(file.read_text())["name"].split()[0])
+        return sorted(kinds)
 
+    known: set[Path] = set()
     encoder = make_heads_encoder()
     pairs = load_pairs(own_square_folder)
     prepare_features(encoder, pairs, cache=cache)
+    assert new_entries() == ["image", "text"]
     # heads and temperature do not count, trunks do
     with torch.no_grad():
         encoder.logit_scale.add_(1)
         encoder.head_parameters()[0].add_(1)
     prepare_features(encoder, pairs, cache=cache)
-    assert entries() == 1
+    assert new_entries() == []
     prepare_features(make_heads_encoder(1), pairs, cache=cache)
-    assert entries() == 2
+    assert new_entries() == ["image", "text"]
+    # another image tower with the same text tower, and the reverse
+    module = copy.deepcopy(encoder.module)
+    mixed = DualEncoder(module, encoder.tokenizer, encoder.config, "mixed")
+    heads = {id(parameter) for parameter in mixed.head_parameters()}
+    one_of_image = next(p for p in mixed.image_parameters() if id(p) not in heads)
+    one_of_text = next(p for p in mixed.text_parameters() if id(p) not in heads)
+    for parameter, kind in ((one_of_image, "image"), (one_of_text, "text")):
+        with torch.no_grad():
+            parameter.add_(1)
+        prepare_features(mixed, pairs, cache=cache)
+        assert new_entries() == [kind]
     prepare_features(encoder, pairs.select(label="sofa"), cache=cache)
-    assert entries() == 3
+    assert new_entries() == ["image", "text"]
+    # some captions of the same images
+    first = np.unique(pairs.image, return_index=True)[1]
+    one_each = pairs.where(np.isin(np.arange(len(pairs)), first))
+    assert len(set(one_each.captions)) < len(set(pairs.captions))
+    prepare_features(encoder, one_each, cache=cache)
+    assert new_entries() == ["text"]
     path = own_square_folder / "sofa/03.png"
     content = path.read_bytes()
     path.write_bytes(content)
     stat = path.stat()
     os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns + 1_000_000_000))
     prepare_features(encoder, pairs, cache=cache)
-    assert entries() == 4
+    assert new_entries() == ["image"]
     # other pixels of the same images
     config = copy.deepcopy(encoder.config)
     config["preprocess_cfg"]["interpolation"] = "bilinear"
     other = DualEncoder(encoder.module, encoder.tokenizer, config, "other")
     prepare_features(other, pairs, cache=cache)
-    assert entries() == 5
+    assert new_entries() == ["image"]
     code = "another version of the code"
     monkeypatch.setattr(inputs_module, "compute_environment", lambda *parts: code)
     prepare_features(encoder, pairs, cache=cache)
-    assert entries() == 6
+    assert new_entries() == ["image", "text"]
 
 
 def test_features_are_refused_without_heads(encoder: DualEncoder, squares: PairDataset) -> None:

@@ -114,7 +114,8 @@ def test_every_cache_of_outputs_knows_threads_device_and_code(
                 distance_scan.scan_parts(encoder, RelevanceFilter(threshold=0.8))
             ),
             "embeddings": test_embeddings.embeddings_key(encoder, inputs, test).digest,
-            "features": features._features_key(encoder, squares, ["a"], images).digest,
+            "image features": features._image_key(encoder, squares, images).digest,
+            "text features": features._text_key(encoder, ["a"]).digest,
             "frozen": frozen._key(encoder, inputs, rows, "image", False).digest,
             "search": search.search_key(encoder, "images", "content").digest,
         }

@@ -30,6 +30,9 @@ Progress = Callable[[int, int], None]
 ProgressFor = Callable[[str], Progress]
 Rows = npt.NDArray[np.int64]
 
+SCALES = ("logit_scale", "logit_bias")
+"""Weights of neither tower."""
+
 
 class PairInputs(ABC):
     """Inputs of one data set for one kind of encoder.
@@ -187,17 +190,32 @@ def prepare_pixels(
         or len(pixels.position) != len(pairs.images)
         or (pixels.position[used] < 0).any()
     ):
-        pixels = PixelStore.decode(
-            pairs,
-            encoder.preparation,
-            indices=used,
-            broken=broken,
-            progress=progress("decoding images") if progress else None,
-        )
+        pixels = _decoded(encoder, pairs, used, broken=broken, progress=progress)
     captions = sorted(set(pairs.captions))
+    tokens, lengths = _tokens(encoder, captions)
+    return PixelInputs(captions, tokens, lengths, pixels)
+
+
+def _decoded(
+    encoder: DualEncoder,
+    pairs: PairDataset,
+    used: IntArray,
+    *,
+    broken: Literal["raise", "drop"] = "raise",
+    progress: ProgressFor | None = None,
+) -> PixelStore:
+    return PixelStore.decode(
+        pairs,
+        encoder.preparation,
+        indices=used,
+        broken=broken,
+        progress=progress("decoding images") if progress else None,
+    )
+
+
+def _tokens(encoder: DualEncoder, captions: Sequence[str]) -> tuple[Tensor, Tensor]:
     tokens = encoder.tokens(captions) if captions else torch.zeros((0, 1), dtype=torch.int64)
-    lengths = encoder.token_lengths(tokens)
-    return PixelInputs(captions, tokens.to(torch.int32), lengths, pixels)
+    return tokens.to(torch.int32), encoder.token_lengths(tokens)
 
 
 def prepare_features(
@@ -214,8 +232,9 @@ def prepare_features(
         encoder: Must have a separate projection.
         pairs: All pairs that any stage will use.
         images: As for `prepare_pixels`.
-        cache: Folder of a content cache; None caches nothing. The key holds the trunks' weights, the captions, the
-            images' paths, sizes and times of change, and what computes it, so that nothing stale is ever used.
+        cache: Folder of a content cache; None caches nothing. Images and captions have an entry each; its key holds
+            the trunk's weights, the captions or the images' paths, sizes and times of change, and what computes it, so
+            that nothing stale is ever used.
         progress: Gives a progress callback for a named step.
 
     Raises:
@@ -229,41 +248,46 @@ def prepare_features(
     position = np.full(len(pairs.images), -1, dtype=np.int32)
     position[used] = np.arange(len(used), dtype=np.int32)
 
-    def compute() -> dict[str, npt.NDArray[Any]]:
-        inputs = prepare_pixels(encoder, pairs, images=used, progress=progress)
+    def image_features() -> dict[str, npt.NDArray[Any]]:
+        pixels = _decoded(encoder, pairs, used, progress=progress)
         image = _run_trunk(
             len(used),
             64,
-            inputs.load_images,
-            lambda loaded: inputs.image_before_head(encoder, loaded),
+            lambda rows: torch.from_numpy(pixels.pixels[rows]),
+            lambda loaded: encoder.image_before_head(encoder.image_input(loaded)),
             encoder,
             progress("image features") if progress else None,
         )
-        order = torch.argsort(inputs.lengths, stable=True)
+        return {"image": image.numpy()}
+
+    def text_features() -> dict[str, npt.NDArray[Any]]:
+        tokens, lengths = _tokens(encoder, captions)
+        order = torch.argsort(lengths, stable=True)
         sorted_text = _run_trunk(
             len(captions),
             256,
-            lambda rows: inputs.load_texts(order.numpy()[rows]),
+            lambda rows: tokens[order[torch.as_tensor(rows)]].long(),
             encoder.text_trunk,
             encoder,
             progress("text features") if progress else None,
         )
         text = torch.empty_like(sorted_text)
         text[order] = sorted_text
-        return {
-            "image": image.numpy(),
-            "text": text.numpy(),
-            "lengths": inputs.lengths.numpy(),
-        }
+        return {"text": text.numpy(), "lengths": lengths.numpy()}
 
-    names = ("image", "text", "lengths")
-    if cache is None:
-        made = compute()
-        found = tuple(made[name] for name in names)
-    else:
-        key = _features_key(encoder, pairs, captions, used)
-        found = ContentCache(cache).arrays(key, compute, *names)
-    image, text, lengths = map(torch.from_numpy, found)
+    def found(
+        key: Callable[[], CacheKey], compute: Callable[[], dict[str, Any]], *names: str
+    ) -> list[Tensor]:
+        if cache is None:
+            made = compute()
+            arrays = tuple(made[name] for name in names)
+        else:
+            arrays = ContentCache(cache).arrays(key(), compute, *names)
+        return [torch.from_numpy(array) for array in arrays]
+
+    # apart: sets of the same images differ in their captions, and models in one of their two towers
+    (image,) = found(lambda: _image_key(encoder, pairs, used), image_features, "image")
+    text, lengths = found(lambda: _text_key(encoder, captions), text_features, "text", "lengths")
     return FeatureInputs(captions, lengths, image, text, position)
 
 
@@ -327,26 +351,41 @@ def _run_trunk(
     return torch.from_numpy(outputs)
 
 
+def _image_key(encoder: DualEncoder, pairs: PairDataset, used: IntArray) -> CacheKey:
+    heads = encoder.image_head_parameters()
+    parts = {"preparation": preparation_key(encoder), "images": files_digest(pairs, used)}
+    return _features_key(encoder, "image", heads, parts)
+
+
+def _text_key(encoder: DualEncoder, captions: Sequence[str]) -> CacheKey:
+    parts = {"captions": texts_digest(captions)}
+    return _features_key(encoder, "text", encoder.text_head_parameters(), parts)
+
+
 def _features_key(
-    encoder: DualEncoder, pairs: PairDataset, captions: Sequence[str], used: IntArray
+    encoder: DualEncoder,
+    side: Literal["image", "text"],
+    heads: Sequence[torch.nn.Parameter],
+    parts: dict[str, Any],
 ) -> CacheKey:
     digest = hashlib.sha256()
-    heads = {id(p) for p in encoder.image_head_parameters() + encoder.text_head_parameters()}
+    left_out = {id(parameter) for parameter in heads}
     for name, parameter in encoder.module.state_dict(keep_vars=True).items():
-        if id(parameter) not in heads and name != "logit_scale":
+        of_images = name.startswith("visual.")
+        if of_images == (side == "image") and id(parameter) not in left_out and name not in SCALES:
             digest.update(name.encode())
             digest.update(parameter.detach().cpu().contiguous().numpy().tobytes())
+    other = "text_cfg" if side == "image" else "vision_cfg"
+    model = {k: v for k, v in dict(encoder.config.get("model_cfg") or {}).items() if k != other}
     return CacheKey(
         "features",
         {
             "computed": compute_environment(encoder.device, __name__),
-            "trunks": digest.hexdigest(),
-            "model": encoder.config.get("model_cfg"),
-            "preparation": preparation_key(encoder),
-            "captions": texts_digest(captions),
-            "images": files_digest(pairs, used),
+            "trunk": digest.hexdigest(),
+            "model": model,
+            **parts,
         },
-        f"features of {encoder.name}",
+        f"{side} features of {encoder.name}",
     )
 
 

@@ -514,10 +514,10 @@ class DriftTable:
         without: list[tuple[Cell, ...]] = []
         for block in blocks(runs):
             order = [block.results.measured(f"order_drift.{kind}") for kind in ("text", "image")]
-            beyond = [beyond_order(block.results, kind) for kind in ("text", "image")]
+            text, image = (beyond_order(block.results, kind) for kind in ("text", "image"))
             for name, drift, p in (
                 ("without poison", order, None),
-                ("beyond that", beyond, p_of(change(*beyond))),
+                ("beyond that", [text, image], p_of(change(text, image))),
             ):
                 if all(one.summary for one in drift):
                     n = max(one.summary.n for one in drift if one.summary)
