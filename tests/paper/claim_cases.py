@@ -135,11 +135,11 @@ def transferred(clean: Values, poisoned: Values) -> Results:
     return models("hit@5", **on)(clean, poisoned)
 
 
-def curve(points: Mapping[float, tuple[int, Values]]) -> Results:
+def curve(points: Mapping[float, tuple[int, Values]], **setting: Any) -> Results:
     """Hit@10 at steps of a repair: step to epoch and numbers."""
     return results(
         *(
-            rows({"hit@10": hit}, "sterilized", study=CURVE, x=step, epoch=epoch)
+            rows({"hit@10": hit}, "sterilized", study=CURVE, x=step, epoch=epoch, **setting)
             for step, (epoch, hit) in points.items()
         )
     )

@@ -16,6 +16,7 @@ from tests.paper.claim_cases import (
     OTHER_NOISE,
     REPAIR_EPOCHS,
     about,
+    curve,
     filtered,
     goals,
     poisoning,
@@ -114,6 +115,20 @@ def test_repairs_of_two_lengths_are_not_averaged() -> None:
         (False, "defence, 0.0001"): pytest.approx(0.4),
         (True, "defence, 0.001"): 0.0,
     }
+
+
+def test_a_claim_is_about_the_repair_of_its_figure() -> None:
+    """Figure 9 is of one epoch, figure 7 of several: they differ at the same step."""
+    before, gone, left = [0.9] * 5, [0.02] * 5, [0.5] * 5
+    one = curve({0.0: (0, before), 50.0: (0, gone), 60.0: (1, gone)}, **{REPAIR_EPOCHS: 1})
+    points = {0.0: (0, before), 50.0: (0, left), 60.0: (1, left), 120.0: (2, left)}
+    two = curve(points, **{REPAIR_EPOCHS: 2})
+    too_short = curve({0.0: (0, before), 40.0: (1, left)}, **{REPAIR_EPOCHS: 0})
+    found = results(one.rows, two.rows, too_short.rows)
+    assert verdict("claim-40", found) == HOLDS
+    assert verdict("claim-37", found) == FAILS
+    assert verdict("claim-40", results(two.rows, too_short.rows)) == FAILS
+    assert verdict("claim-37", results(one.rows, too_short.rows)) == HOLDS
 
 
 def test_measuring_a_repair_on_its_way_makes_no_other_repair() -> None:
