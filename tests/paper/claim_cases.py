@@ -9,6 +9,8 @@ from mmpoison.paper.evidence import FAILS, HOLDS, UNDECIDED, Verdict
 from mmpoison.paper.measured import CURVE, Results
 from mmpoison.paper.tables import RATE
 
+REPAIR_EPOCHS = "sterilize.training.epochs"
+
 Row = dict[str, Any]
 Values = Sequence[float]
 
@@ -54,6 +56,7 @@ def rows(cells: Mapping[str, Values], model: str = "poisoned", /, **more: Any) -
             "training.trainable",
             "attack.rate",
             RATE,
+            REPAIR_EPOCHS,
         )
     ]
     return [
@@ -132,11 +135,11 @@ def transferred(clean: Values, poisoned: Values) -> Results:
     return models("hit@5", **on)(clean, poisoned)
 
 
-def curve(points: Mapping[float, tuple[int, Values]]) -> Results:
+def curve(points: Mapping[float, tuple[int, Values]], **setting: Any) -> Results:
     """Hit@10 at steps of a repair: step to epoch and numbers."""
     return results(
         *(
-            rows({"hit@10": hit}, "sterilized", study=CURVE, x=step, epoch=epoch)
+            rows({"hit@10": hit}, "sterilized", study=CURVE, x=step, epoch=epoch, **setting)
             for step, (epoch, hit) in points.items()
         )
     )
@@ -150,12 +153,12 @@ def after_epochs(first: Values, later: Values) -> Results:
     return curve({0.0: (0, [0.9] * 5), 100.0: (1, first), 200.0: (2, later)})
 
 
-def rates_of_repair(best: Values, worst: Values) -> Results:
+def rates_of_repair(best: Values, worst: Values, **setting: Any) -> Results:
     """Hit@5 at the best and the worst learning rate; the poisoned models had 0.8."""
     parts = []
     for rate, hits in ((1e-3, best), (1e-4, worst)):
         ten = [min(1.0, hit + 0.02) for hit in hits]
-        more = {RATE: rate}
+        more = {RATE: rate, **setting}
         parts += [rows({"hit@5": hits, "hit@10": ten}, "sterilized", **more)]
         parts += [rows({"hit@5": about(0.8, 0.01), "hit@10": [0.9] * 5}, **more)]
     return results(*parts)

@@ -14,10 +14,13 @@ from tests.paper.claim_cases import (
     FLAT,
     NOISE,
     OTHER_NOISE,
+    REPAIR_EPOCHS,
     about,
+    curve,
     filtered,
     goals,
     poisoning,
+    rates_of_repair,
     results,
     rows,
 )
@@ -25,8 +28,9 @@ from tests.paper.claim_cases import (
 from mmpoison.paper import CLAIMS, Results, render_paper
 from mmpoison.paper.evidence import FAILS, HOLDS, UNDECIDED, UNTESTED, Verdict
 from mmpoison.paper.paper_values import paper
-from mmpoison.paper.tables import RATE
+from mmpoison.paper.tables import RATE, REPAIR_CURVE
 from mmpoison.reporting.parameters import Row
+from mmpoison.reporting.table import Compared
 
 MakeRun = Callable[..., Path]
 IDS = [one["id"] for one in paper()["claims"]]
@@ -88,6 +92,59 @@ def test_wider_is_not_equal() -> None:
 
 
 # -- what a rule needs --------------------------------------------------------------------------------------
+
+
+def test_repairs_of_two_lengths_are_not_averaged() -> None:
+    """Five epochs at one rate leave nothing of the attack, one epoch at two rates does."""
+    short = rates_of_repair([0.1] * 5, [0.4] * 5, **{REPAIR_EPOCHS: 1})
+    long = rows(
+        {"hit@5": [0.0] * 5, "hit@10": [0.0] * 5}, "sterilized", **{RATE: 1e-3, REPAIR_EPOCHS: 5}
+    )
+    found = results([*short.rows, *long])
+    assert verdict("claim-42", found) == FAILS
+    (table,) = render_paper("table-8", found).tables
+    lines = {(str(row[0]), row[1]): row[4] for row in table.rows if row[0]}
+    hits = {
+        (REPAIR_EPOCHS + "=5" in title, name): cell.measured.mean
+        for (title, name), cell in lines.items()
+        if isinstance(cell, Compared) and cell.measured
+    }
+    assert hits == {
+        (False, "attack II"): pytest.approx(0.8),
+        (False, "defence, 0.001"): pytest.approx(0.1),
+        (False, "defence, 0.0001"): pytest.approx(0.4),
+        (True, "defence, 0.001"): 0.0,
+    }
+
+
+def test_a_claim_is_about_the_repair_of_its_figure() -> None:
+    """Figure 9 is of one epoch, figure 7 of several: they differ at the same step."""
+    before, gone, left = [0.9] * 5, [0.02] * 5, [0.5] * 5
+    one = curve({0.0: (0, before), 50.0: (0, gone), 60.0: (1, gone)}, **{REPAIR_EPOCHS: 1})
+    points = {0.0: (0, before), 50.0: (0, left), 60.0: (1, left), 120.0: (2, left)}
+    two = curve(points, **{REPAIR_EPOCHS: 2})
+    too_short = curve({0.0: (0, before), 40.0: (1, left)}, **{REPAIR_EPOCHS: 0})
+    found = results(one.rows, two.rows, too_short.rows)
+    assert verdict("claim-40", found) == HOLDS
+    assert verdict("claim-37", found) == FAILS
+    assert verdict("claim-40", results(two.rows, too_short.rows)) == FAILS
+    assert verdict("claim-37", results(one.rows, too_short.rows)) == HOLDS
+
+
+def test_measuring_a_repair_on_its_way_makes_no_other_repair() -> None:
+    seen, unseen = (
+        rows(
+            {"hit@5": [0.0] * 5, "hit@10": [0.0] * 5},
+            "sterilized",
+            **{RATE: rate, REPAIR_CURVE: rate > 5e-4},
+        )
+        for rate in (1e-3, 1e-4)
+    )
+    before = [
+        rows({"hit@5": [0.8] * 5, "hit@10": [0.9] * 5}, **{RATE: r, REPAIR_CURVE: r > 5e-4})
+        for r in (1e-3, 1e-4)
+    ]
+    assert verdict("claim-42", results(seen, unseen, *before)) == HOLDS
 
 
 def test_drift_without_a_second_clean_model_is_not_tested() -> None:

@@ -16,7 +16,7 @@ from mmpoison.paper.claim import (
 from mmpoison.paper.evidence import every, interval, is_at_least, is_at_most, is_smaller
 from mmpoison.paper.figures import median_distance
 from mmpoison.paper.measured import ATTACK_2, CURVE, Measured, Results, change, with_model
-from mmpoison.paper.tables import RATE
+from mmpoison.paper.tables import RATE, REPAIR_RATE
 from mmpoison.reporting.measures import DISTANCE
 from mmpoison.reporting.text import as_number
 
@@ -99,16 +99,23 @@ def _repair_keeps_utility(results: Results) -> Finding:
 # -- the repair, step by step ------------------------------------------------------------------------
 
 
-def _repair_curve(results: Results) -> Results:
-    """Return the rows of the repair that was measured for the most steps; of several, on the most seeds."""
+def _repair_curve(results: Results, at: float | None = None) -> Results:
+    """Return the rows of one repair that was measured on its way.
+
+    Args:
+        results: Rows of one data set.
+        at: The shortest repair that was measured at this step, as figure 9 is of one epoch; by default the longest, as
+            figure 7 is of several. Of several, that of the most seeds.
+    """
     rows = results.where(ATTACK_2, study=CURVE).whole_data()
     groups = [g for _, g in rows.settings(keep=("sterilize",))]
 
-    def length(group: Results) -> tuple[float, int]:
-        return max((row["x"] or 0.0) for row in group.rows), len(group.values("seed"))
+    def fits(group: Results) -> tuple[bool, float, int]:
+        steps = [row["x"] or 0.0 for row in group.rows]
+        length = max(steps) if at is None else -max(steps)
+        return at in steps, length, len(group.values("seed"))
 
-    best = max(groups, key=length, default=rows)
-    return main_goal(best)
+    return main_goal(max(groups, key=fits, default=rows))
 
 
 def _hits_at(rows: Results, step: float) -> Measured:
@@ -132,7 +139,7 @@ def _one_epoch_is_enough(results: Results) -> Finding:
 
 @claim(40)
 def _fifty_steps_are_enough(results: Results) -> Finding:
-    rows = _repair_curve(results)
+    rows = _repair_curve(results, at=50)
     before, after = _hits_at(rows, 0), _hits_at(rows, 50)
     why = "not measured at step 50: the steps of the first epoch are, and an epoch is shorter here"
     need(not before.rows or bool(after.rows), why)
@@ -146,9 +153,15 @@ def _fifty_steps_are_enough(results: Results) -> Finding:
 
 
 def _by_repair_rate(results: Results) -> list[tuple[float, Results]]:
+    """Return the repairs that differ in their learning rate alone; of several, those of the most rates and seeds."""
     rows = results.where(ATTACK_2, model="sterilized").whole_data()
-    rows = main_goal(reference(rows, varies=("sterilize",)))
-    rates = [(float(rate), at) for rate, at in rows.by(RATE)]
+    groups = [group for _, group in rows.settings(keep=("sterilize",), varies=REPAIR_RATE)]
+
+    def size(group: Results) -> tuple[int, int]:
+        return len(group.values(RATE)), len(group.values("seed"))
+
+    best = main_goal(max(groups, key=size, default=rows))
+    rates = [(float(rate), at) for rate, at in best.by(RATE)]
     return sorted(rates, key=lambda pair: pair[0]) if len(rates) > 1 else []
 
 

@@ -24,7 +24,7 @@ from mmpoison.paper.measured import (
 )
 from mmpoison.paper.page import Page
 from mmpoison.paper.paper_values import paper_data
-from mmpoison.paper.tables import DIGITS, NAMES
+from mmpoison.paper.tables import DIGITS, NAMES, REPAIR_RATE
 from mmpoison.reporting.map import drawings
 from mmpoison.reporting.measures import DISTANCE, bounds_of
 from mmpoison.reporting.parameters import Row
@@ -186,7 +186,8 @@ def by_repair(results: Results, page: Page, *, column: str) -> list[Curve]:
             are known.
     """
     lines = []
-    for block in blocks(results.where(ATTACK_2, study=CURVE), varies=("sterilize",)):
+    runs = results.where(ATTACK_2, study=CURVE)
+    for block in blocks(runs, varies=REPAIR_RATE, keep=("sterilize",)):
         rates = list(block.results.by("case"))
         for rate, at_rate in rates or [("", block.results)]:
             name = f"{block.title}, {rate}" if len(rates) > 1 else block.title

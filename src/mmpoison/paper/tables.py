@@ -34,6 +34,12 @@ NAMES = {**{f"hit@{k}": f"Hit@{k}" for k in (1, 5, 10, 20, 30, 50)}, "min_rank":
 DIGITS = {"min_rank": 2}
 TASKS = (("tr", "text"), ("ir", "image"))
 RATE = "sterilize.training.learning_rate"
+
+REPAIR_CURVE = "sterilize.curve"
+"""Whether a repair is measured on its way, which changes none of its results."""
+
+REPAIR_RATE = (RATE, REPAIR_CURVE)
+"""In what repairs may differ that are compared by their learning rate."""
 SEVERAL_GOALS = 4
 """More goals than that are one line, their mean."""
 
@@ -340,7 +346,9 @@ def utility_after_repair(results: Results, page: Page) -> None:
     runs = results.where(ATTACK_2, model=("clean_model", "sterilized")).whole_data()
 
     def lines() -> Iterator[Measurements]:
-        for block in blocks(with_model(runs, "sterilized"), keep=("sterilize",)):
+        for block in blocks(
+            with_model(runs, "sterilized"), varies=(REPAIR_CURVE,), keep=("sterilize",)
+        ):
             data = paper_data(block.data)
             before, after = (block.results.where(model=m) for m in ("clean_model", "sterilized"))
             numbers = []
@@ -366,7 +374,8 @@ def repair_rates(results: Results, page: Page) -> None:
     """Build table 8: the poisoned model, then the sterilized one at each learning rate, high to low."""
 
     def lines() -> Iterator[Measurements]:
-        for block in blocks(results.where(ATTACK_2).whole_data()):
+        runs = results.where(ATTACK_2).whole_data()
+        for block in blocks(runs, varies=REPAIR_RATE, keep=("sterilize",)):
             defended = block.results.where(
                 lambda row: row.get(RATE) is not None, model="sterilized"
             )
