@@ -20,15 +20,18 @@ GOALS = "airplane2beach,beach2airplane,tenniscourt2forest,harbor2golfcourse,fore
 LEAN = ("--set", "filter=null", "--set", "sterilize=null")
 ATTACK_1 = ("--attack", "single-target-image")
 GROUPS = ("--set", "filter={method: suspicious-groups, encoder: pretrained, clean_loss: 0.02}")
+SIDE_BY_SIDE = ("--no-models", "--workers", "2")
+
 # those of the tables, so that trainings are shared
-FIVE = ("--seeds", "5-9", "--no-models")
+FIVE = ("--seeds", "5-9", *SIDE_BY_SIDE)
+TEN = ("--seeds", "5-14", *SIDE_BY_SIDE)
 
 # two seeds, one for each core: ten epochs take an hour a model
-WHOLE = ("run", "rsicd-ucm-full", "--seeds", "5-6", "--no-models")
+WHOLE = ("run", "rsicd-ucm-full", "--seeds", "5-6", *SIDE_BY_SIDE)
 
 # 2,100 pairs of the attacked kind, five captions for each of 20 images of 21 classes; or as many of RSICD; 66 steps
 REPAIR = (
-    *("run", "rsicd-ucm", "--seeds", "5-14", "--no-models", "--set", "filter=null"),
+    *("run", "rsicd-ucm", *TEN, "--set", "filter=null"),
     *("--set", "data.options.held_out=20", "--set", "sterilize.pairs=2100"),
     *("--set", "sterilize.training.epochs=4", "--set", "sterilize.training.batch_size=128"),
 )
@@ -142,7 +145,7 @@ MORE = (
         "judge-rsicd-ucm",
         "The filter judged by the model itself, or by another model: satellite photos",
         runs={
-            name: ("run", recipe, "--seeds", "5-14", "--no-models", "--set", "sterilize=null")
+            name: ("run", recipe, *TEN, "--set", "sterilize=null")
             for name, recipe in (("own", "rsicd-ucm"), ("independent", "rsicd-ucm-judge"))
         },
         photos=True,

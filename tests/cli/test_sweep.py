@@ -74,6 +74,36 @@ def test_plan_run_and_again(cli: Cli, recipe: Path, tmp_path: Path, own_cache: P
     assert json.loads(cli("cache", "list", "--json").out)["kinds"] == {}
 
 
+@pytest.mark.slow
+def test_seeds_of_one_run_side_by_side(
+    cli: Cli, square_folder: Path, checkpoint: Path, tmp_path: Path, own_cache: Path
+) -> None:
+    file = tmp_path / "one.yaml"
+    file.write_text(yaml.safe_dump(squares_recipe(square_folder, checkpoint), sort_keys=False))
+    shared = cli("run", file, "--seeds", "0-1", "--workers", "1", "--out", tmp_path / "shared")
+    assert shared.code == 0, shared.err
+    assert "2 of 2 runs are complete" in shared.out
+    single = cli("run", file, "--seeds", "0-1", "--out", tmp_path / "single")
+    assert single.code == 0, single.err
+    for seed in (0, 1):
+        one, other = (
+            json.loads((tmp_path / folder / f"seed{seed}" / "metrics.json").read_text())
+            for folder in ("shared/runs", "single")
+        )
+        assert one["goal"]
+        assert (one["goal"], one["utility"]) == (other["goal"], other["utility"])
+        assert list((tmp_path / "shared/runs" / f"seed{seed}" / "models").iterdir())
+
+
+@pytest.mark.parametrize(("option", "value"), [("--workers", "2"), ("--ray", "local")])
+def test_one_run_is_not_shared_out(cli: Cli, option: str, value: str, tmp_path: Path) -> None:
+    for seeds in ((), ("--seeds", "3")):
+        refused = cli("run", "openmoji", *seeds, option, value, "--out", tmp_path / "out")
+        assert refused.code == 2
+        assert f"{option}: openmoji is one run, in one process; for several: --seeds" in refused.err
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_sweep_without_a_terminal_is_never_silent(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

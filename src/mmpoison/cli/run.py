@@ -83,7 +83,9 @@ def run(
     ] = None,
     seeds: Annotated[
         str | None,
-        typer.Option(help="Seeds, e.g. 3 or 0-4 or 0,2,5; each gets its own run folder."),
+        typer.Option(
+            help="Seeds, e.g. 3 or 0-4 or 0,2,5; each gets its own run folder. With --workers: side by side."
+        ),
     ] = None,
     attack: Annotated[
         str | None,
@@ -242,7 +244,8 @@ def run(
     ):
         if value:
             raise InputError(f"{name}: is for a matrix, and recipe {recipe} is none")
-    if dry_run or has_sweep(recipe):
+    many = has_sweep(recipe)
+    if dry_run or many or _side_by_side(recipe, chosen_seeds, workers, ray):
         sweep = read_sweep(recipe, changed, seeds=chosen_seeds)
         where = out if out is not None else Path("runs") / folder_name(recipe)
         run_all(
@@ -252,7 +255,7 @@ def run(
             threads=1,
             retries=retries,
             ray=ray,
-            save_models=save_models,
+            save_models=save_models if many else save_models is not False,
             device=device,
             dry_run=dry_run,
         )
@@ -362,6 +365,20 @@ def show_recipes() -> None:
     for data, names in on.items():
         which = names[0] if len(names) == 1 else f"{names[0]} to {names[-1]}"
         console.print(f"{which}: --on {', '.join(data)}", highlight=False)
+
+
+def _side_by_side(
+    recipe: str, seeds: list[int] | None, workers: int | None, ray: str | None
+) -> bool:
+    """Whether the seeds of one run are to be shared out.
+
+    Raises:
+        InputError: If there is one alone.
+    """
+    asked = "--workers" if workers is not None else "--ray" if ray is not None else None
+    if asked and len(seeds or ()) < 2:
+        raise InputError(f"{asked}: {recipe} is one run, in one process; for several: --seeds 0-4")
+    return asked is not None
 
 
 def _run_seeds(
