@@ -620,7 +620,7 @@ def test_heads_are_aligned_and_trained_on_features(
     )
     assert watch.trained[0] == "aligning the towers"
     assert set(metrics["goal"][GOAL]) == {*MODELS, "random_captions"}
-    assert len(list((fresh_cache / "features").iterdir())) == 1
+    assert len(list((fresh_cache / "features").iterdir())) == 2  # of images and of captions
     trunks = [
         load_checkpoint(tmp_path / "run" / "models" / name).module.visual.trunk.state_dict()  # type: ignore[union-attr]
         for name in MODELS
