@@ -8,8 +8,9 @@
 
 A second call resumes: a recipe takes what it has done from its folder, and trainings that several recipes share from
 the cache; `times.json` next to the runs says what each took when it was made. A recipe that fails is named at the end
-and does not stop the others. The pages have means; `runs.parquet` has every number of every run, with its seed,
-settings and digest. It lies next to the pages, or where it is too large for that, next to the runs, for a release.
+and does not stop the others. Where only pages beyond the paper were run, those of the paper stay as they are. The
+pages have means; `runs.parquet` has every number of every run, with its seed, settings and digest. It lies next to the
+pages, or where it is too large for that, next to the runs, for a release.
 """
 
 from __future__ import annotations
@@ -56,6 +57,9 @@ WITH_IMAGES = ("figure-10", "rank-lists")
 
 LARGEST = 1_000_000
 """Bytes of `runs.parquet` that go into the repository."""
+
+BEYOND = "\n## Beyond the paper\n\n"
+"""Heads the last part of the overview."""
 
 OVERVIEW = """# The paper's tables and figures, on two small sets
 
@@ -131,16 +135,27 @@ def report_commands(names: list[str], runs: Path, out: Path) -> list[list[str]]:
     return commands
 
 
-def write_runs(names: list[str], runs: Path) -> None:
-    """Write every number of every run to one Parquet file; its runs are named from the folder that holds them."""
+def write_runs(names: list[str], runs: Path, earlier: Path | None = None) -> None:
+    """Write every number of every run to one Parquet file; its runs are named from the folder that holds them.
+
+    Args:
+        names: Folders in `runs`.
+        runs: The file goes here.
+        earlier: Such a file, whose runs of other folders are taken over.
+    """
     folders = [runs / name for name in names if any((runs / name).rglob("metrics.json"))]
-    if folders:
-        table = results_table(folders)
-        named = [str(Path(run).relative_to(runs)) for run in table.column("run").to_pylist()]
-        place = table.schema.get_field_index("run")
-        pq.write_table(
-            table.set_column(place, "run", pa.array(named)), runs / RUNS_FILE, compression="zstd"
-        )
+    if not folders:
+        return
+    table = results_table(folders)
+    named = [str(Path(run).relative_to(runs)) for run in table.column("run").to_pylist()]
+    place = table.schema.get_field_index("run")
+    table = table.set_column(place, "run", pa.array(named))
+    if earlier is not None and earlier.is_file():
+        kept, now = pq.read_table(earlier), {folder.name for folder in folders}
+        others = [run.partition("/")[0] not in now for run in kept.column("run").to_pylist()]
+        tables = [kept.filter(pa.array(others)), table]
+        table = pa.concat_tables(tables, promote_options="permissive")
+    pq.write_table(table, runs / RUNS_FILE, compression="zstd", compression_level=19)
 
 
 def read_times(runs: Path) -> dict[str, Any]:
@@ -150,17 +165,25 @@ def read_times(runs: Path) -> dict[str, Any]:
     return times
 
 
-def more_pages(runs: Path, made: Path, out: Path) -> list[str]:
+def more_pages(runs: Path, made: Path, out: Path, listed: str = "") -> list[str]:
     """Write the pages of what goes beyond the paper, of which all commands were run; their lines of the overview.
 
     A page of `out` whose commands were not run now has its line, too, for it stays.
+
+    Args:
+        runs: Where the results are.
+        made: The pages go here.
+        out: Holds the pages of earlier runs.
+        listed: Lines of an earlier overview that are still true.
     """
+    known = {line.partition(".md)")[0]: line for line in listed.splitlines()}
     times = read_times(runs)
     lines = []
     for more in MORE:
         if not is_complete(more, runs):
             if (out / f"{more.name}.md").is_file():
-                lines.append(f"- [{more.title}]({more.name}.md), of an earlier run")
+                older = f"- [{more.title}]({more.name}.md), of an earlier run"
+                lines.append(known.get(older.partition(".md)")[0], older))
             continue
         took = times.get(more.name, {})
         (made / f"{more.name}.md").write_text(page(more, runs, took), encoding="utf-8")
@@ -292,6 +315,25 @@ def publish(made: Path, runs: Path, out: Path) -> None:
     for old in (*out.glob("*.md"), *out.glob("*.svg"), *out.glob(RUNS_FILE)):
         if old.stem not in beyond:
             old.unlink()
+    put(made, runs, out)
+
+
+def renew_more(runs: Path, made: Path, out: Path) -> None:
+    """Put the pages beyond the paper into the documentation, where no recipe of the paper was run.
+
+    The pages of the paper stay, and so do the numbers of their runs.
+    """
+    index = out / "index.md"
+    before, heading, listed = index.read_text(encoding="utf-8").partition(BEYOND)
+    made.mkdir()
+    lines = more_pages(runs, made, out, listed)
+    write_runs([more.name for more in MORE if more.runs], runs, out / RUNS_FILE)
+    put(made, runs, out)
+    index.write_text(before + (heading or BEYOND) + "\n".join(lines) + "\n", encoding="utf-8")
+
+
+def put(made: Path, runs: Path, out: Path) -> None:
+    """Put pages, their figures and the numbers of the runs next to those that are there."""
     for file in made.glob("*.svg"):
         (out / file.name).write_text(shorter(file.read_text(encoding="utf-8")), encoding="utf-8")
     for file in made.glob("*.md"):
@@ -364,6 +406,9 @@ def main() -> int:
     shutil.rmtree(made, ignore_errors=True)
     # the pages of one part of the recipes would lack the numbers of the others
     names = recipes([], photos=True)
+    if not any(results(given.runs / name) for name in names) and (given.out / "index.md").is_file():
+        renew_more(given.runs, made, given.out)
+        return report_failures(failed)
     for command in report_commands(names, given.runs, made):
         print(f"mmpoison {shlex.join(command)}", flush=True)
         shown = subprocess.run(
@@ -378,7 +423,7 @@ def main() -> int:
         beyond = more_pages(given.runs, made, given.out)
         text = overview(names, given.runs, made)
         if beyond:
-            text += "\n".join(["\n## Beyond the paper\n", *beyond]) + "\n"
+            text += BEYOND + "\n".join(beyond) + "\n"
         (made / "index.md").write_text(text, encoding="utf-8")
         publish(made, given.runs, given.out)
     return report_failures(failed)

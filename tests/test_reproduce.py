@@ -6,6 +6,8 @@ import base64
 import importlib
 import io
 import json
+import shutil
+import sys
 from pathlib import Path
 from types import ModuleType
 
@@ -192,3 +194,43 @@ def test_pages_beyond_the_paper(reproduce: ModuleType, tmp_path: Path) -> None:
     assert "| single-target-label/add | 24 | 0.5000 |" in text
     assert "python benchmarks/suspected_goals.py openmoji" in text
     assert str(tmp_path) not in text
+
+
+def test_pages_beyond_the_paper_alone_leave_those_of_the_paper(
+    reproduce: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs, out = tmp_path / "runs", tmp_path / "out"
+    out.mkdir()
+    (out / "table-1.md").write_text("of the paper")
+    (out / "false-alarms.md").write_text("earlier")
+    (out / "index.md").write_text(
+        f"# All\n{reproduce.BEYOND}- [{more_title(reproduce, 'false-alarms')}](false-alarms.md), 3.0 minutes\n"
+    )
+    synthetic_run(runs / "table-3-openmoji" / "seed5")
+    synthetic_run(runs / "studies-openmoji" / "II")
+    reproduce.write_runs(["table-3-openmoji", "studies-openmoji"], runs)
+    (runs / "runs.parquet").rename(out / "runs.parquet")
+    shutil.rmtree(runs)
+    synthetic_run(runs / "studies-openmoji/II")
+    synthetic_run(runs / "studies-openmoji/I", attack="single-target-image")
+    monkeypatch.setattr(
+        sys, "argv", ["reproduce.py", "--pages", "--runs", str(runs), "--out", str(out)]
+    )
+    assert reproduce.main() == 0
+    assert (out / "table-1.md").read_text() == "of the paper"
+    assert (out / "false-alarms.md").read_text() == "earlier"
+    assert "# Queries, neighbours and classes" in (out / "studies-openmoji.md").read_text()
+    assert (out / "index.md").read_text().splitlines() == [
+        "# All",
+        "",
+        "## Beyond the paper",
+        "",
+        "- [Queries, neighbours and classes: OpenMoji scenes](studies-openmoji.md)",
+        "- [False alarms of suspicious-groups on clean sets](false-alarms.md), 3.0 minutes",
+    ]
+    published = set(pq.read_table(out / "runs.parquet").column("run").to_pylist())
+    assert published == {"table-3-openmoji/seed5", "studies-openmoji/II", "studies-openmoji/I"}
+
+
+def more_title(reproduce: ModuleType, name: str) -> str:
+    return next(str(more.title) for more in reproduce.MORE if more.name == name)

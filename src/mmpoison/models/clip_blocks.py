@@ -1,4 +1,4 @@
-"""Computes the transformer blocks of CLIP: the same numbers as open_clip's, faster (decision 0016).
+"""Computes the transformer blocks of CLIP: the same numbers as open_clip's, faster (decision 0014).
 
 Several things besides matrix multiplication cost time in a training step on a CPU: the copies with which
 `nn.MultiheadAttention` reorders queries, keys and values; the zeros that their gradients start from; the gradient of

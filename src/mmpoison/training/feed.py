@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from mmpoison.base.seeding import generator
 from mmpoison.errors import InputError
 from mmpoison.models.batches import ahead, pinned_for, run_in_batches
+from mmpoison.models.depthwise import depthwise_gradients
 from mmpoison.models.dual_encoder import DualEncoder
 from mmpoison.models.inputs import PairInputs, ProgressFor, Rows
 from mmpoison.training.frozen import BATCH, Side, frozen_outputs
@@ -201,6 +202,8 @@ class Feed(nn.Module):
             student, inputs, "image", part.image, image_rows, objective, captions
         )
         self._text = _FeedSide(student, inputs, "text", part.text, text_rows, objective, captions)
+        visual: Any = student.module.visual
+        self._depthwise = depthwise_gradients(visual)
         self._reference = student.copy() if objective.reference else None
         if self._reference is not None:
             self._reference.module.eval()
@@ -234,7 +237,8 @@ class Feed(nn.Module):
         self, images: tuple[Tensor, ...], texts: tuple[Tensor, ...]
     ) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...], Tensor]:
         """Compute unit embeddings of views of images and captions, each of shape `(n, d)`, and exp(tau)."""
-        image = tuple(self._image.encode(one, self.student).float() for one in images)
+        with self._depthwise:
+            image = tuple(self._image.encode(one, self.student).float() for one in images)
         text = tuple(self._text.encode(one, self.student).float() for one in texts)
         return image, text, self.student.logit_scale.exp()
 
