@@ -95,7 +95,9 @@ def test_seeds_of_one_run_side_by_side(
         assert list((tmp_path / "shared/runs" / f"seed{seed}" / "models").iterdir())
 
 
-@pytest.mark.parametrize(("option", "value"), [("--workers", "2"), ("--ray", "local")])
+@pytest.mark.parametrize(
+    ("option", "value"), [("--workers", "2"), ("--retries", "3"), ("--ray", "local")]
+)
 def test_one_run_is_not_shared_out(cli: Cli, option: str, value: str, tmp_path: Path) -> None:
     for seeds in ((), ("--seeds", "3")):
         refused = cli("run", "openmoji", *seeds, option, value, "--out", tmp_path / "out")

@@ -284,6 +284,12 @@ def test_the_cache_is_not_used_for_anything_else(
     other = DualEncoder(encoder.module, encoder.tokenizer, config, "other")
     prepare_features(other, pairs, cache=cache)
     assert new_entries() == ["image"]
+    # the same weights with other tokens
+    shorter = DualEncoder(
+        encoder.module, lambda texts: encoder.tokenizer(texts)[:, ::2], encoder.config, "s"
+    )
+    prepare_features(shorter, pairs, cache=cache)
+    assert new_entries() == ["text"]
     code = "another version of the code"
     monkeypatch.setattr(inputs_module, "compute_environment", lambda *parts: code)
     prepare_features(encoder, pairs, cache=cache)

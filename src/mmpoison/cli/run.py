@@ -27,6 +27,7 @@ from mmpoison.cli.options import (
 )
 from mmpoison.cli.report import command_for_all, print_first, show_run
 from mmpoison.cli.sweep import (
+    RETRIES,
     DryRunOption,
     RayOption,
     RetriesOption,
@@ -118,7 +119,7 @@ def run(
     device: DeviceOption = "auto",
     form: FormatOption = "table",
     workers: WorkersOption = None,
-    retries: RetriesOption = 1,
+    retries: RetriesOption = RETRIES,
     ray: RayOption = None,
     dry_run: DryRunOption = False,
     rows: Annotated[
@@ -245,7 +246,7 @@ def run(
         if value:
             raise InputError(f"{name}: is for a matrix, and recipe {recipe} is none")
     many = has_sweep(recipe)
-    if dry_run or many or _side_by_side(recipe, chosen_seeds, workers, ray):
+    if dry_run or many or _side_by_side(recipe, chosen_seeds, workers, retries, ray):
         sweep = read_sweep(recipe, changed, seeds=chosen_seeds)
         where = out if out is not None else Path("runs") / folder_name(recipe)
         run_all(
@@ -368,17 +369,24 @@ def show_recipes() -> None:
 
 
 def _side_by_side(
-    recipe: str, seeds: list[int] | None, workers: int | None, ray: str | None
+    recipe: str, seeds: list[int] | None, workers: int | None, retries: int, ray: str | None
 ) -> bool:
     """Whether the seeds of one run are to be shared out.
 
     Raises:
         InputError: If there is one alone.
     """
-    asked = "--workers" if workers is not None else "--ray" if ray is not None else None
+    given = {
+        "--workers": workers is not None,
+        "--retries": retries != RETRIES,
+        "--ray": ray is not None,
+    }
+    asked = [option for option, is_given in given.items() if is_given]
     if asked and len(seeds or ()) < 2:
-        raise InputError(f"{asked}: {recipe} is one run, in one process; for several: --seeds 0-4")
-    return asked is not None
+        raise InputError(
+            f"{asked[0]}: {recipe} is one run, in one process; for several: --seeds 0-4"
+        )
+    return bool(asked)
 
 
 def _run_seeds(

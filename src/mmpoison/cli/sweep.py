@@ -54,6 +54,9 @@ WorkersOption = Annotated[
 ThreadsOption = Annotated[
     int, typer.Option(min=1, max=WORKERS, help="Threads of each worker.", rich_help_panel=COMPUTE)
 ]
+RETRIES = 1
+"""How often a run that crashed is tried again, unless said."""
+
 RetriesOption = Annotated[
     int,
     typer.Option(
@@ -105,7 +108,7 @@ def sweep(
     option: DataOptionsOption = None,
     workers: WorkersOption = None,
     threads: ThreadsOption = 1,
-    retries: RetriesOption = 1,
+    retries: RetriesOption = RETRIES,
     ray: RayOption = None,
     save_models: Annotated[
         bool | None,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import platform
 from functools import cache
 from pathlib import Path
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 LOADING = "mmpoison.models.loading"
 CPU_NAMES = ("model name", "CPU implementer", "CPU part")
 """Lines of `/proc/cpuinfo` that name a processor: the first on x86, the others on ARM."""
+PROBE = ("", "A photo of a SHEEP, naïve &amp; 12,345.6\t#", "sheep " * 200)
+"""Captions that show what a tokenizer does with case, accents, entities and length."""
 
 
 def compute_environment(device: torch.device, *roots: object, alone: tuple[str, ...] = ()) -> str:
@@ -55,14 +58,29 @@ def cpu_kind() -> str:
 
 
 def encoder_identity(encoder: DualEncoder) -> dict[str, Any]:
-    """Weights, architecture (an activation has no weights) and preparation of images of an encoder, as JSON values."""
+    """Weights, architecture (an activation has no weights), preparation and tokenizer of an encoder, as JSON values."""
     return {
         "weights": encoder.digest(),
         "model": encoder.config.get("model_cfg"),
         "preparation": preparation_key(encoder),
+        "tokenizer": tokenizer_key(encoder),
     }
 
 
 def preparation_key(encoder: DualEncoder) -> str:
     """Return how an encoder has its images resized, cropped and normalized."""
     return f"{encoder.preparation}; {encoder.config.get('preprocess_cfg')!r}"
+
+
+def tokenizer_key(encoder: DualEncoder) -> str:
+    """Return the sha256 of what an encoder's captions become tokens by: its vocabulary, its rules, its context."""
+    tokenizer: Any = encoder.tokenizer
+    # first: it sets the length in the state that is written below
+    tokens = encoder.tokens(PROBE)
+    # of the tokenizers library; or open_clip's own
+    backend = getattr(getattr(tokenizer, "tokenizer", None), "backend_tokenizer", None)
+    own = [getattr(tokenizer, name, None) for name in ("encoder", "bpe_ranks")]
+    table = repr(own) if backend is None else backend.to_str()
+    digest = hashlib.sha256(table.encode("utf-8", "surrogatepass"))
+    digest.update(tokens.numpy().tobytes())
+    return digest.hexdigest()

@@ -22,7 +22,7 @@ from mmpoison.errors import InputError
 from mmpoison.images.sources import image_stats
 from mmpoison.images.store import PixelStore
 from mmpoison.models.batches import run_in_batches
-from mmpoison.models.compute_environment import compute_environment, preparation_key
+from mmpoison.models.compute_environment import compute_environment, preparation_key, tokenizer_key
 from mmpoison.models.dual_encoder import DualEncoder
 from mmpoison.pairs.table import IntArray, PairDataset
 
@@ -358,7 +358,7 @@ def _image_key(encoder: DualEncoder, pairs: PairDataset, used: IntArray) -> Cach
 
 
 def _text_key(encoder: DualEncoder, captions: Sequence[str]) -> CacheKey:
-    parts = {"captions": texts_digest(captions)}
+    parts = {"captions": texts_digest(captions), "tokenizer": tokenizer_key(encoder)}
     return _features_key(encoder, "text", encoder.text_head_parameters(), parts)
 
 
