@@ -171,12 +171,13 @@ class RunCache:
         """Measure a model on the test part of a set, as far as no goal is needed.
 
         Args:
-            encoder: The model; one of the same weights has the same measures.
+            encoder: The model; an equal one has the same measures.
             pairs: The set.
             make: Measures.
             how: What else decides the numbers.
         """
-        key = [encoder.digest(), pairs.fingerprint, self.files(pairs), str(encoder.device), how]
+        identity = encoder_identity(encoder)
+        key = [identity, pairs.fingerprint, self.files(pairs), str(encoder.device), how]
         return self._get("measured", key, make)
 
     def _get(self, kind: str, key: Any, make: Callable[[], T], holding: Any = None) -> T:
