@@ -155,6 +155,26 @@ def benchmarks() -> tuple[Benchmark, ...]:
             "Only the shorter text, the last block and the memory that is used again save time here.",
         ),
         Benchmark(
+            "training_step_depthwise",
+            "The same with depthwise convolutions",
+            (
+                *("training_step.py", "--model", "efficientnet-minilm"),
+                *("--images", "64", "--rounds", "5", "--steps", "4"),
+            ),
+            "EfficientNet-Lite0 and MiniLM-L6 (`efficientnet-minilm`), as `rsicd-ucm-full` trains them. The peer is "
+            "the released loop on this model.",
+            (
+                Figure("times as fast as the released loop", at("ratio_vs_reference_step")),
+                Figure(
+                    "times as fast as with torch's own gradients",
+                    at("ratio_vs_open_clip_blocks"),
+                    "everything else equal",
+                ),
+                Figure("seconds a step", at("seconds")),
+                Figure("seconds a step of the released loop", at("seconds_reference")),
+            ),
+        ),
+        Benchmark(
             "embedding",
             "Embedding a test set",
             ("embedding.py", "--images", "24"),
