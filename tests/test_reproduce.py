@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 from types import ModuleType
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
@@ -234,3 +235,18 @@ def test_pages_beyond_the_paper_alone_leave_those_of_the_paper(
 
 def more_title(reproduce: ModuleType, name: str) -> str:
     return next(str(more.title) for more in reproduce.MORE if more.name == name)
+
+
+def test_an_empty_column_has_no_type(reproduce: ModuleType, tmp_path: Path) -> None:
+    earlier = tmp_path / "earlier.parquet"
+    table = pa.table(
+        {"run": ["table-3-openmoji/seed0"], "x": [0.5], "case": pa.nulls(1, pa.string())}
+    )
+    pq.write_table(table, earlier)
+    synthetic_run(tmp_path / "studies-openmoji" / "II")  # has no x
+    reproduce.write_runs(["studies-openmoji"], tmp_path, earlier)
+    merged = pq.read_table(tmp_path / "runs.parquet").to_pylist()
+    assert {row["run"]: row["x"] for row in merged} == {
+        "table-3-openmoji/seed0": 0.5,
+        "studies-openmoji/II": None,
+    }
