@@ -115,15 +115,6 @@ def test_suspected_goals(numbers: ModuleType) -> None:
             same(numbers, text, pages[data], [attacker], column)
 
 
-def test_six_goals_on_photos(numbers: ModuleType) -> None:
-    for mode, *shown in rows_of("docs/results/rsicd-ucm.md", "| mode | clean Hit@10 |"):
-        models = ("Clean", "Poisoned", "Filtered", "Sterilized")
-        columns = [f"{model} {what}" for model in models for what in ("Hit@10", "MinRank")]
-        for text, column in zip(shown, columns, strict=True):
-            key = [f"mean of goals, mode {mode}"]
-            assert text == cell_of(numbers, "goals-and-modes-rsicd-ucm", key, column)
-
-
 def test_the_scan_of_a_model(numbers: ModuleType) -> None:
     """Shares and intervals of two tables; a count of 60 clean models gives the share of the page."""
     nulls = {
