@@ -29,7 +29,7 @@ TEN = ("--seeds", "5-14", *SIDE_BY_SIDE)
 # one seed: ten epochs take an hour a model on one core
 WHOLE = ("run", "rsicd-ucm-full", "--seeds", "5", "--no-models")
 
-# 2,100 pairs of the attacked kind, five captions for each of 20 images of 21 classes; or as many of RSICD; 66 steps
+# 2,100 pairs of the attacked kind, five captions for each of 20 images of 21 classes; or as many of RSICD; 68 steps
 REPAIR = (
     *("run", "rsicd-ucm", *TEN, "--set", "filter=null"),
     *("--set", "data.options.held_out=20", "--set", "sterilize.pairs=2100"),
