@@ -333,7 +333,9 @@ def renew_more(runs: Path, made: Path, out: Path) -> None:
     before, heading, listed = index.read_text(encoding="utf-8").partition(BEYOND)
     made.mkdir()
     lines = more_pages(runs, made, out, listed)
-    write_runs([more.name for more in MORE if more.runs], runs, out / RUNS_FILE)
+    # the numbers of a page that stays stay with it
+    whole = [more.name for more in MORE if more.runs and is_complete(more, runs)]
+    write_runs(whole, runs, out / RUNS_FILE)
     put(made, runs, out)
     index.write_text(before + (heading or BEYOND) + "\n".join(lines) + "\n", encoding="utf-8")
 

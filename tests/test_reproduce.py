@@ -214,6 +214,7 @@ def test_pages_beyond_the_paper_alone_leave_those_of_the_paper(
     shutil.rmtree(runs)
     synthetic_run(runs / "studies-openmoji/II")
     synthetic_run(runs / "studies-openmoji/I", attack="single-target-image")
+    synthetic_run(runs / "defences-openmoji/II", seed=1)  # of two commands
     monkeypatch.setattr(
         sys, "argv", ["reproduce.py", "--pages", "--runs", str(runs), "--out", str(out)]
     )
