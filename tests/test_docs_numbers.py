@@ -77,7 +77,8 @@ def rows_of(file: str, header: str) -> Iterator[list[str]]:
     for line in lines[start + 2 :]:
         if not line.startswith("|"):
             return
-        yield [cell.strip() for cell in line.strip("|").split("|")]
+        plain = re.sub(r"<!--.*?-->", "", line)
+        yield [cell.strip() for cell in plain.strip("|").split("|")]
 
 
 def same(numbers: ModuleType, shown: str, page: str, keys: list[str], column: str) -> None:
@@ -113,6 +114,15 @@ def test_suspected_goals(numbers: ModuleType) -> None:
     for data, attacker, *shown in rows:
         for text, column in zip(shown, [*columns, "auroc", "first", "named"], strict=True):
             same(numbers, text, pages[data], [attacker], column)
+
+
+def test_six_goals_on_photos(numbers: ModuleType) -> None:
+    for mode, *shown in rows_of("docs/results/rsicd-ucm.md", "| mode | clean Hit@10 |"):
+        models = ("Clean", "Poisoned", "Filtered", "Sterilized")
+        columns = [f"{model} {what}" for model in models for what in ("Hit@10", "MinRank")]
+        for text, column in zip(shown, columns, strict=True):
+            key = [f"mean of goals, mode {mode}"]
+            assert text == cell_of(numbers, "goals-and-modes-rsicd-ucm", key, column)
 
 
 def test_the_scan_of_a_model(numbers: ModuleType) -> None:

@@ -1,7 +1,8 @@
 """Gradients of depthwise convolutions in bf16 on a CPU, as of EfficientNet, MobileNet and ConvNeXt (decision 0014).
 
 In bf16, torch has fast gradients for a stride of 1 (those of the images) and for 3 x 3 weights; others take up to fifty
-times as long. So other strides are computed in 32-bit, and larger weights in blocks of 3 x 3.
+times as long. So other strides are computed in 32-bit, and larger weights in blocks of 3 x 3; those of weights that are
+dilated, or lower or narrower than 3, are left to torch.
 """
 
 from __future__ import annotations
@@ -50,7 +51,8 @@ class DepthwiseConvolution(torch.autograd.Function):
             given = [tensor.to(kind) for tensor in (gradient, x, weight)]
             by_x = _gradients(given, ctx.places, (True, False))[0].to(x.dtype)
         if ctx.needs_input_grad[1]:
-            if max(weight.shape[2:]) > FAST_SIDE <= min(weight.shape[2:]) and max(dilation) == 1:
+            low, high = sorted(weight.shape[2:])
+            if low >= FAST_SIDE and high > FAST_SIDE and max(dilation) == 1:
                 by_weight = _in_blocks(gradient, x, weight, stride, padding)
             else:
                 by_weight = _gradients((gradient, x, weight), ctx.places, (False, True))[1]

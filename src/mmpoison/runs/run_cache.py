@@ -176,7 +176,7 @@ class RunCache:
             make: Measures.
             how: What else decides the numbers.
         """
-        identity = encoder_identity(encoder)
+        identity = self.identity(encoder)
         key = [identity, pairs.fingerprint, self.files(pairs), str(encoder.device), how]
         return self._get("measured", key, make)
 
