@@ -9,6 +9,10 @@ class InputError(ValueError):
     """
 
 
+class WorkStopped(InputError):
+    """A work of many pieces cannot go on (no room, no memory, an input that changed); what is done stays to resume."""
+
+
 class ResultError(RuntimeError):
     """A computation finished but its result would mislead (a collapsed model, a diverged loss)."""
 

@@ -101,6 +101,34 @@ def test_keys_become_a_list_for_each_shard(tmp_path: Path, pairs: Pairs) -> None
     }
 
 
+def test_a_key_that_goes_in_one_shard_is_kept_in_none(tmp_path: Path) -> None:
+    pairs = make_pairs(300)
+    again = replace(pairs, keys=[*pairs.keys[:299], pairs.keys[20]])
+    results = scan(clip_retrieval(tmp_path / "set", again.parts([150, 150])), tmp_path / "out", 10)
+    lists = [p.read_text().splitlines() for p in sorted((tmp_path / "out" / "keep").iterdir())]
+    gone = {pairs.keys[n] for n in range(300) if n % 10 == 0}
+    assert [key for keys in lists for key in keys] == [k for k in again.keys if k not in gone]
+    assert results.notes == [
+        "on no list, though not dropped: 1 pair with the key of a dropped pair elsewhere"
+    ]
+
+
+def test_keys_that_restart_in_each_shard_give_no_list_but_a_line(tmp_path: Path) -> None:
+    """Three runs of img2dataset, which all begin with 000000000: a list of bare keys would lose most of the rest."""
+    parts = make_pairs(60).parts([20, 20, 20])
+    parts = [replace(part, keys=parts[0].keys) for part in parts]
+    source = open_embedded(clip_retrieval(tmp_path / "set", parts))
+    with write_results(tmp_path / "out", source) as results:
+        for number, shard in enumerate(source.shards):
+            drop = np.arange(20) % 3 == number
+            results.add(shard, ShardVerdict(np.zeros(20), drop))
+    assert not (tmp_path / "out" / "keep").exists()
+    (line,) = results.notes
+    assert line.startswith("no lists of pairs to keep: 40 of 40 pairs that stay have the key of")
+    assert "option id" in line
+    assert pq.read_table(tmp_path / "out" / "drop.parquet").num_rows == 20
+
+
 def test_a_key_with_a_line_break_is_not_two_keys(tmp_path: Path, pairs: Pairs) -> None:
     keys = ["a\nb", "", *pairs.keys[2:]]
     folder = clip_retrieval(tmp_path / "set", [replace(pairs, keys=keys)])

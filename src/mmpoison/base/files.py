@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from mmpoison.base.temporaries import is_temporary, owned_temporary, remove_dead
-from mmpoison.errors import InputError
+from mmpoison.errors import InputError, WorkStopped
 
 RECORD_FILE = ".mmpoison.json"
 """In an output folder: records which command made it (see `outputs`)."""
@@ -22,7 +22,7 @@ held_records: dict[Path, str] = {}
 """Outputs that a command of this process has locked, and the content of the `RECORD_FILE` that each will get."""
 
 
-class DiskFull(InputError):
+class DiskFull(WorkStopped):
     """No room for a file: the disk is full, a quota is used up, or a system limit is reached."""
 
 

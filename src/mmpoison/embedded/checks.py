@@ -90,12 +90,8 @@ class IdHashes:
 
     @classmethod
     def of(cls, ids: Iterable[str]) -> IdHashes:
-        """Hash ids; the same on every machine."""
-        digest = b"".join(
-            hashlib.blake2b(each.encode("utf-8", "surrogatepass"), digest_size=8).digest()
-            for each in ids
-        )
-        values = np.frombuffer(digest, "<u8").astype(np.uint64)
+        """Count ids by their hashes."""
+        values = hash_ids(ids)
         return cls._counted(values, np.ones(len(values), np.int64), 1 << 64)
 
     def merge(self, other: IdHashes) -> IdHashes:
@@ -141,6 +137,15 @@ class IdHashes:
             if stop <= HASHES:
                 return cls(values[:stop], counts[:stop], limit)
             limit //= 2
+
+
+def hash_ids(ids: Iterable[str]) -> npt.NDArray[np.uint64]:
+    """Hash ids, the same on every machine; shape `(ids,)`."""
+    digest = b"".join(
+        hashlib.blake2b(each.encode("utf-8", "surrogatepass"), digest_size=8).digest()
+        for each in ids
+    )
+    return np.frombuffer(digest, "<u8").astype(np.uint64)
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,12 +14,16 @@ import numpy.typing as npt
 from mmpoison.base.files import atomic_file, atomic_folder
 from mmpoison.base.phrasing import count_of, one_line
 from mmpoison.base.temporaries import owned_temporary
+from mmpoison.embedded.checks import hash_ids
 from mmpoison.embedded.source import IdKind
 from mmpoison.embedded.uids import UidRuns, parse_uids
 from mmpoison.errors import InputError
 
 KEEP_FILE = "keep.npy"
 KEEP_FOLDER = "keep"
+
+MOST_LOST = 0.01
+"""No lists of keys are written where they lack a larger share of the pairs that stay."""
 
 BoolArray = npt.NDArray[np.bool_]
 
@@ -50,7 +55,11 @@ def keep_list(out: Path, id_kind: IdKind) -> Iterator[KeepList]:
             yield uids
     elif id_kind == "key":
         with atomic_folder(out / KEEP_FOLDER) as folder:
-            yield KeyLists(folder)
+            lists = KeyLists(folder)
+            yield lists
+            lists.finish()
+        if lists.refused:
+            shutil.rmtree(out / KEEP_FOLDER)
     else:
         yield NoList()
 
@@ -71,14 +80,22 @@ class NoList:
 class KeyLists:
     """Writes one key a line, a file for each shard.
 
+    A key that goes in one place goes everywhere, for a reader of the lists knows only the key, and runs of img2dataset
+    use the same keys again.
+
+    Attributes:
+        refused: Whether there are no lists, since too many pairs that stay have the key of one that goes.
+
     Args:
         folder: The folder of the lists.
     """
 
     def __init__(self, folder: Path) -> None:
         self.notes: list[str] = []
+        self.refused = False
         self._folder = folder
         self._unlisted = 0
+        self._dropped: list[npt.NDArray[np.uint64]] = []
 
     def add(self, shard: str, ids: Sequence[str], keep: BoolArray) -> None:
         """Write the keys of a shard that stay."""
@@ -86,6 +103,7 @@ class KeyLists:
         if Path(name).name != name or "\0" in name:
             raise InputError(f"shard {shard!r:.80}: no file can have this name")
         kept = [key for key, stays in zip(ids, keep.tolist(), strict=True) if stays]
+        self._dropped.append(hash_ids(ids[row] for row in np.flatnonzero(~keep)))
         # a line break in a key would be another key
         listed = [key for key in kept if key and key.isprintable()]
         if self._unlisted == 0 and len(listed) < len(kept):
@@ -96,8 +114,34 @@ class KeyLists:
                 f"{count_of(self._unlisted, 'key')} cannot be in a list (empty, or with characters that cannot be "
                 "printed): the pairs are left out while reading"
             )
-        text = "".join(f"{key}\n" for key in listed)
-        (self._folder / name).write_text(text, encoding="utf-8", newline="\n")
+        _write_lines(self._folder / name, listed)
+
+    def finish(self) -> None:
+        """Leave keys of dropped pairs out of all lists."""
+        dropped = np.concatenate(self._dropped or [np.empty(0, np.uint64)])
+        listed = lost = 0
+        for file in sorted(self._folder.iterdir()) if len(dropped) else []:
+            keys = file.read_text(encoding="utf-8").splitlines()
+            stays = ~np.isin(hash_ids(keys), dropped)
+            if not stays.all():
+                _write_lines(file, [key for key, one in zip(keys, stays, strict=True) if one])
+            listed, lost = listed + len(keys), lost + int((~stays).sum())
+        self.refused = lost > MOST_LOST * listed
+        if self.refused:
+            self.notes.append(
+                f"no lists of pairs to keep: {lost:,} of {count_of(listed, 'pair')} that stay have the key of a "
+                "dropped pair elsewhere, so lists of keys would lose them: name a column of ids that are unique in "
+                "all shards with the option id; drop.parquet has shard and row of each pair that goes"
+            )
+        elif lost:
+            self.notes.append(
+                f"on no list, though not dropped: {count_of(lost, 'pair')} with the key of a dropped pair elsewhere"
+            )
+
+
+def _write_lines(file: Path, lines: Sequence[str]) -> None:
+    text = "".join(f"{line}\n" for line in lines)
+    file.write_text(text, encoding="utf-8", newline="\n")
 
 
 class UidFile:

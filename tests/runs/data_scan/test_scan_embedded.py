@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -168,16 +169,11 @@ def test_a_scan_that_was_stopped_resumes_to_the_same_result(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    class Stopped(Exception):
-        pass
+    def stop() -> None:
+        raise Stopped
 
-    class Stops(Here):
-        def submit(self, task: Any) -> None:
-            if task.id == "4-gather/1":
-                raise Stopped
-            super().submit(task)
-
-    monkeypatch.setattr(module, "make_workers", lambda *given, **more: [Stops()])
+    worker = Meddles("4-gather/1", stop)
+    monkeypatch.setattr(module, "make_workers", lambda *given, **more: [worker])
     out = tmp_path / "out"
     with pytest.raises(Stopped):
         scanned(corpus[0], out)
@@ -194,9 +190,69 @@ def test_a_scan_that_was_stopped_resumes_to_the_same_result(
 def test_work_of_other_data_is_not_used(corpus: tuple[Path, set[str]], tmp_path: Path) -> None:
     work = tmp_path / "out.scanning" / "passes"
     work.mkdir(parents=True)
-    (work / "key").write_text("of something else")
+    (work / "key.json").write_text('{"scan": "of something else", "files": {}}')
     with pytest.raises(InputError, match="unfinished work of another scan"):
         scanned(corpus[0], tmp_path / "out")
+
+
+class Stopped(Exception):
+    pass
+
+
+class Meddles(Here):
+    """Does something when a shard's turn comes in a pass."""
+
+    def __init__(self, task: str, act: Callable[[], None]) -> None:
+        super().__init__()
+        self._task, self._act = task, act
+
+    def submit(self, task: Any) -> None:
+        if task.id == self._task:
+            self._act()
+        super().submit(task)
+
+
+def replace_keeping_times(file: Path) -> None:
+    """As `rsync -t` does: other embeddings, with the size and the time of change of the old ones."""
+    times = (file.stat().st_atime_ns, file.stat().st_mtime_ns)
+    new = file.with_suffix(".new")
+    np.save(new.open("wb"), np.load(file)[::-1].copy())
+    new.replace(file)
+    os.utime(file, ns=times)
+
+
+@pytest.mark.parametrize("task", ["1-read/2", "3-counts/0", "5-score/2"])
+def test_a_source_that_changes_under_the_scan_gives_no_result(
+    corpus: tuple[Path, set[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, task: str
+) -> None:
+    source = tmp_path / "source"
+    shutil.copytree(corpus[0], source)
+    file = source / "img_emb" / "img_emb_0.npy"
+    worker = Meddles(task, lambda: replace_keeping_times(file))
+    monkeypatch.setattr(module, "make_workers", lambda *given, **more: [worker])
+    with pytest.raises(InputError, match=r"img_emb_0\.npy: changed since the scan began"):
+        scanned(source, tmp_path / "out")
+    assert task in worker.done
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_source_that_changes_between_a_kill_and_its_resume_is_refused(
+    corpus: tuple[Path, set[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = tmp_path / "source"
+    shutil.copytree(corpus[0], source)
+
+    def stop() -> None:
+        raise Stopped
+
+    worker = Meddles("4-gather/1", stop)
+    monkeypatch.setattr(module, "make_workers", lambda *given, **more: [worker])
+    with pytest.raises(Stopped):
+        scanned(source, tmp_path / "out")
+    replace_keeping_times(source / "text_emb" / "text_emb_1.npy")
+    with pytest.raises(InputError, match=r"text_emb_1\.npy: changed since the scan began"):
+        scanned(source, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.own_processes

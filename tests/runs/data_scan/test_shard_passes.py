@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
-from mmpoison.errors import InputError
+from mmpoison.errors import InputError, WorkStopped
 from mmpoison.runs.data_scan.shard_passes import Arrays, ShardRunner, part_file
 from mmpoison.runs.progress import SilentProgress
-from mmpoison.runs.sweeps.workers import Reply, TaskRunner
+from mmpoison.runs.sweeps.workers import DIED, Reply, TaskRunner
 
 
 @dataclass(frozen=True)
@@ -63,8 +65,8 @@ def square(shard: Any, number: int) -> Arrays:
 
 def runner(shards: list[Numbers], work: Path, bars: Bars | None = None) -> tuple[ShardRunner, Here]:
     here = Here()
-    numbered: Any = dict(enumerate(shards))
-    return ShardRunner(numbered, work, [here], bars or Bars()), here
+    source: Any = SimpleNamespace(shards=shards)
+    return ShardRunner(source, {}, work, [here], bars or Bars()), here
 
 
 def test_each_shard_is_computed_once_and_read_in_order(tmp_path: Path) -> None:
@@ -94,6 +96,44 @@ def test_a_shard_that_fails_is_left_out_of_later_passes(tmp_path: Path) -> None:
     assert run.failed == {1: "01.npy: is truncated"}
     assert here.done == ["pass-1/00", "pass-1/01", "pass-1/02", "pass-2/00", "pass-2/02"]
     assert [n for n, _ in run.parts("pass-2", "square")] == [0, 2]
+
+
+@pytest.mark.parametrize(
+    ("error", "says"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device"), "the disk is full: make room"),
+        (MemoryError(), "MemoryError"),
+    ],
+)
+def test_no_room_and_no_memory_stop_the_pass_and_it_resumes(
+    tmp_path: Path, error: Exception, says: str
+) -> None:
+    """A list without the pairs of the shards that are missing would pass for a whole result."""
+    shards = [Numbers("00", 3), Numbers("01", 4), Numbers("02", 5)]
+
+    def fails(shard: Any, number: int) -> Arrays:
+        if shard.value == 4:
+            raise error
+        return square(shard, number)
+
+    run, _ = runner(shards, tmp_path)
+    with pytest.raises(WorkStopped, match=f"{says}.*the same command resumes"):
+        run.run("pass-1", "one", fails)
+    again, here = runner(shards, tmp_path)
+    again.run("pass-1", "one", square)
+    assert "pass-1/00" not in here.done
+    assert len(list(again.parts("pass-1", "square"))) == 3
+
+
+def test_a_worker_that_is_killed_stops_the_pass(tmp_path: Path) -> None:
+    class Dies(Here):
+        def reply(self) -> Reply:
+            return DIED
+
+    source: Any = SimpleNamespace(shards=[Numbers("00", 3), Numbers("01", 4)])
+    killed = ShardRunner(source, {}, tmp_path, [Dies()], Bars())
+    with pytest.raises(WorkStopped, match=r"out of memory.*pass-1/00.*fewer --workers"):
+        killed.run("pass-1", "one", square)
 
 
 def test_no_readable_shard_is_one_line(tmp_path: Path) -> None:

@@ -196,6 +196,7 @@ def write_verdicts(
                 goals=goals_json,
                 unreadable=opened.unreadable,
             )
+        runner.refuse_changed()
         kept = next((n for n in (KEEP_FILE, KEEP_FOLDER) if (folder / n).exists()), None)
         scan = _record(judged, runner, results.shard_counts, results.notes, kept, methods)
         write_json(folder / SCAN_FILE, scan.to_json())

@@ -56,7 +56,7 @@ from mmpoison.runs.data_scan.group_passes import (
     save_state,
 )
 from mmpoison.runs.data_scan.shard_passes import ShardRunner
-from mmpoison.runs.data_scan.source_state import claim_work, source_key
+from mmpoison.runs.data_scan.source_state import claim_work, file_states
 from mmpoison.runs.data_scan.sources import OpenedSource
 from mmpoison.runs.data_scan.verdict import ALIGNED, FEWEST_PAIRS, Finding
 from mmpoison.runs.progress import RunProgress
@@ -125,15 +125,21 @@ def scan_embedded(
         InputError: If no shard can be read, or the work folder is another scan's.
     """
     source, passes = opened.source, work / PASSES
-    key = source_key(
-        source, version=__version__, seed=settings.seed, sample=settings.sample, planted=2
-    )
+    states = file_states(source)
     placement = Placement(workers, "cpu", threads, ray=ray)
     crew = make_workers(placement, len(source.shards), alone_here=True)
-    if claim_work(passes, key):
+    if claim_work(
+        passes,
+        source,
+        states,
+        version=__version__,
+        seed=settings.seed,
+        sample=settings.sample,
+        planted=2,
+    ):
         progress.say(f"{work}: resuming a scan that was stopped")
     try:
-        runner = ShardRunner(dict(enumerate(source.shards)), passes, crew, progress)
+        runner = ShardRunner(source, states, passes, crew, progress)
         judged = _scan(opened, runner, passes, settings, progress)
     except InputError:
         if not any(passes.rglob("*.npz")):  # nothing that another attempt could use

@@ -12,13 +12,15 @@ import numpy.typing as npt
 
 from mmpoison.base.array_files import read_all_arrays, read_arrays
 from mmpoison.base.files import atomic_file, plain_name
-from mmpoison.errors import InputError
+from mmpoison.base.phrasing import one_line
+from mmpoison.errors import InputError, WorkStopped
+from mmpoison.runs.data_scan.source_state import FileStates, file_states, refuse_changed
 from mmpoison.runs.progress import Progress, RunProgress
-from mmpoison.runs.sweeps.dispatch import Dispatch, SweepState
+from mmpoison.runs.sweeps.dispatch import Dispatch, Failure, SweepState
 from mmpoison.runs.sweeps.workers import Worker
 
 if TYPE_CHECKING:
-    from mmpoison.embedded.source import Shard
+    from mmpoison.embedded.source import EmbeddedSource, Shard
     from mmpoison.runs.run_cache import RunCache
 
 Arrays = dict[str, npt.NDArray[Any]]
@@ -106,10 +108,11 @@ def part_file(work: Path, name: str, number: int, shard: str) -> Path:
 class ShardRunner:
     """Runs passes over the shards of a source.
 
-    A shard that fails in one pass is left out of the later ones.
+    A shard that cannot be read in one pass is left out of the later ones.
 
     Args:
-        shards: The shards, by their numbers in the source.
+        source: The source.
+        states: Of its files when the scan began.
         work: Folder of the results.
         workers: Does the tasks.
         progress: Reports the progress.
@@ -117,14 +120,16 @@ class ShardRunner:
 
     def __init__(
         self,
-        shards: Mapping[int, Shard],
+        source: EmbeddedSource,
+        states: FileStates,
         work: Path,
         workers: Sequence[Worker],
         progress: RunProgress,
     ) -> None:
-        self.shards = dict(shards)
+        self.shards = dict(enumerate(source.shards))
         self.work = work
         self.failed: dict[int, str] = {}
+        self._source, self._states = source, states
         self._workers = workers
         self._progress = progress
 
@@ -137,7 +142,8 @@ class ShardRunner:
             compute: What is computed.
 
         Raises:
-            InputError: If no shard is left.
+            InputError: If no shard is left, or a file of the source has changed.
+            WorkStopped: If there is no room or no memory, or a worker was killed; the same call resumes.
         """
         tasks = [
             ShardTask(name, shard, number, compute, self._file(name, number))
@@ -147,6 +153,7 @@ class ShardRunner:
         state = SweepState(len(tasks), found=len(tasks) - len(todo))
         report = self._progress.progress(title)
         _follow(state, todo, self._workers, report)
+        self.refuse_changed()
         for task in todo:
             failure = state.failed.get(task.id)
             if failure is not None:
@@ -155,6 +162,14 @@ class ShardRunner:
         if not self.shards:
             first = next(iter(self.failed.values()), "there are no shards")
             raise InputError(f"no shard can be read: {first}")
+
+    def refuse_changed(self) -> None:
+        """Compare all files of the source with what they were when the scan began.
+
+        Raises:
+            InputError: If one has changed.
+        """
+        refuse_changed(self._states, file_states(self._source))
 
     def part(self, name: str, number: int, *arrays: str) -> tuple[npt.NDArray[Any], ...]:
         """Read arrays of the result of one shard.
@@ -201,6 +216,16 @@ class ShardRunner:
         return part_file(self.work, name, number, self.shards[number].name)
 
 
+def _stop(failures: Mapping[str, Failure]) -> None:
+    """End the pass where no shard is to blame: lists without its pairs would pass for a whole result."""
+    for failure in failures.values():
+        if failure.stops:
+            raise WorkStopped(
+                f"{failure.error} (at {one_line(failure.run)}); what is done stays, and the same command resumes "
+                "(fewer --workers need less memory)"
+            )
+
+
 def _follow(
     state: SweepState, todo: list[ShardTask], workers: Sequence[Worker], report: Progress
 ) -> None:
@@ -215,5 +240,5 @@ def _follow(
 
     show(state)
     if todo:
-        Dispatch(state, RETRIES, show, lambda failures: None).run(list(todo), workers)
+        Dispatch(state, RETRIES, show, _stop).run(list(todo), workers)
         show(state)

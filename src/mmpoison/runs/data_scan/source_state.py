@@ -1,54 +1,84 @@
-"""Identifies the files of a source, so that results of a scan that was killed are used for the same files alone."""
+"""Identifies the files of a source, so that all passes of a scan, also of one that was killed, read the same data."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 from collections.abc import Iterator
-from dataclasses import fields, is_dataclass
+from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
-from mmpoison.base.files import atomic_file
-from mmpoison.embedded.files import DataFile
+from mmpoison.base.files import write_json
+from mmpoison.base.untrusted import read_json
+from mmpoison.embedded.files import DataFile, each
 from mmpoison.embedded.source import EmbeddedSource, ShardError
 from mmpoison.errors import InputError
 
-KEY_FILE = "key"
+KEY_FILE = "key.json"
+BLOCK = 4096
+"""Bytes at the beginning and at the end of a file that are compared."""
+MISSING = "missing"
+
+FileStates = dict[str, str]
+"""The state of each file of a source, by its path."""
 
 
-def source_key(source: EmbeddedSource, **settings: Any) -> str:
-    """Return a hash of the shards, of the sizes and times of their files, and of settings.
+def file_states(source: EmbeddedSource) -> FileStates:
+    """Return for each file of a source what changes when it is written or replaced.
 
-    Args:
-        source: The source.
-        **settings: What results depend on besides, as JSON values.
+    Of a file of this machine these are its size, time of change, inode and a hash of its first and last block; of one
+    in a store what the store says of its version.
     """
-    digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
-    for shard in source.shards:
-        digest.update(repr(shard).encode("utf-8", "backslashreplace"))
-        for file in sorted(set(_files(shard)), key=str):
-            digest.update(_state(file).encode("utf-8", "backslashreplace"))
-    return digest.hexdigest()
+    files = {str(file): file for shard in source.shards for file in _files(shard)}
+    remote = any(file.store is not None for file in files.values())
+    return dict(zip(files, each(_state, files.values(), remote=remote), strict=True))
 
 
-def claim_work(work: Path, key: str) -> bool:
-    """Take a work folder for a key, and return whether it holds results of an earlier scan with the same one.
+def refuse_changed(before: FileStates, now: FileStates) -> None:
+    """Compare the states of the files of a source.
 
     Raises:
-        InputError: If it is a work folder of another scan, or something else.
+        InputError: If one has changed.
     """
+    for file, state in now.items():
+        if before.get(file) != state:
+            raise InputError(
+                f"{file}: changed since the scan began, so its results would belong to neither version: let the source "
+                "rest, delete the folder of unfinished work (.scanning) and scan again"
+            )
+
+
+def claim_work(work: Path, source: EmbeddedSource, states: FileStates, **settings: Any) -> bool:
+    """Take a work folder for a scan, and return whether it holds results of an earlier one of the same source.
+
+    Args:
+        work: The folder.
+        source: The source.
+        states: Of its files.
+        **settings: What results depend on besides, as JSON values.
+
+    Raises:
+        InputError: If it is a work folder of another scan, or something else, or a file has changed since that scan
+            began.
+    """
+    digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
+    # without what the headers say, which is part of the states
+    shards = [replace(cast(Any, shard), rows=0, dimension=0) for shard in source.shards]
+    digest.update(repr(shards).encode("utf-8", "backslashreplace"))
+    key = {"scan": digest.hexdigest(), "files": states}
     file = work / KEY_FILE
     if file.is_file():
-        if file.read_text(encoding="utf-8", errors="replace") == key:
-            return True
-        raise InputError(
-            f"{work}: holds the unfinished work of another scan: delete it, or choose another --out"
-        )
+        known = read_json(file)
+        if not isinstance(known, dict) or known.get("scan") != key["scan"]:
+            raise InputError(
+                f"{work}: holds the unfinished work of another scan: delete it, or choose another --out"
+            )
+        refuse_changed(known["files"], states)
+        return True
     if work.exists() and (not work.is_dir() or any(work.iterdir())):
         raise InputError(f"{work}: is not empty: delete it, or choose another --out")
-    with atomic_file(file) as temporary:
-        temporary.write_text(key, encoding="utf-8")
+    write_json(file, key)
     return False
 
 
@@ -56,8 +86,8 @@ def _files(value: Any) -> Iterator[DataFile]:
     if isinstance(value, DataFile):
         yield value
     elif is_dataclass(value) and not isinstance(value, type):
-        for each in fields(value):
-            yield from _files(getattr(value, each.name))
+        for field in fields(value):
+            yield from _files(getattr(value, field.name))
     elif isinstance(value, (tuple, list)):
         for item in value:
             yield from _files(item)
@@ -67,12 +97,13 @@ def _state(file: DataFile) -> str:
     try:
         if file.store is None:
             found = Path(file.path).stat()
-            return f"{file.path} {found.st_size} {found.st_mtime_ns}"
+            last = max(found.st_size - BLOCK, 0)
+            blocks = file.bytes_between(0, BLOCK) + file.bytes_between(last, last + BLOCK)
+            digest = hashlib.blake2b(blocks, digest_size=16).hexdigest()
+            return f"{found.st_size} {found.st_mtime_ns} {found.st_ino} {digest}"
         with file.reading():
             facts = file.store.info(file.path)
-        known = {
-            name: facts.get(name) for name in ("size", "ETag", "etag", "LastModified", "mtime")
-        }
-        return f"{file.path} {known}"
     except (OSError, ShardError):
-        return f"{file.path} is missing"
+        return MISSING
+    names = ("size", "ETag", "etag", "LastModified", "mtime", "ino")
+    return str({name: facts.get(name) for name in names})

@@ -21,12 +21,14 @@ class Failure:
         error: Why, one line.
         tries: How many attempts there were.
         detail: The stack trace, where the reason is not the user's input.
+        stops: As for `Reply`.
     """
 
     run: str
     error: str
     tries: int
     detail: str = ""
+    stops: bool = False
 
 
 @dataclass
@@ -149,7 +151,9 @@ class Dispatch:
         elif reply.retry and tries <= self.retries:
             self.waiting.append(task)
         else:
-            self.state.failed[task.id] = Failure(task.id, reply.error, tries, reply.detail)
+            self.state.failed[task.id] = Failure(
+                task.id, reply.error, tries, reply.detail, reply.stops
+            )
             self.on_failure(self.state.failed)
 
     def _show(self, workers: Sequence[Worker], busy: dict[int, tuple[Task, float]]) -> None:

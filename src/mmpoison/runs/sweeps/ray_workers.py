@@ -133,7 +133,7 @@ class RayWorker:
             reply: Reply = ray.get(self._reply)
         except ray.exceptions.RayError:
             self._actor, self.waits = None, False
-            return Reply(DIED, retry=True)
+            return DIED
         return reply
 
     def pid(self) -> int:

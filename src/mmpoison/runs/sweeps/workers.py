@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from mmpoison.base.devices import find_device, only_gpu
+from mmpoison.base.files import refused_without_room
 from mmpoison.base.processes import begin_worker
-from mmpoison.errors import InputError, ResultError
+from mmpoison.errors import InputError, ResultError, WorkStopped
 from mmpoison.runs.progress import Progress, RunProgress
 
 if TYPE_CHECKING:
@@ -21,8 +22,6 @@ if TYPE_CHECKING:
     from mmpoison.runs.recipe import Recipe
     from mmpoison.runs.run_cache import RunCache
     from mmpoison.training.loop import OnStep
-
-DIED = "the process that ran it died (was it killed, or out of memory?)"
 
 Report = Callable[[str], None]
 
@@ -104,11 +103,18 @@ class Reply:
         error: None if it is done; else why it is not, one line.
         detail: Stack trace of what was not expected.
         retry: Whether another attempt may go better: not where the input is to blame.
+        stops: Whether other tasks would meet it too: no room, no memory, a changed input, a process that was killed.
     """
 
     error: str | None = None
     detail: str = ""
     retry: bool = False
+    stops: bool = False
+
+
+DIED = Reply(
+    "the process that ran it died (was it killed, or out of memory?)", retry=True, stops=True
+)
 
 
 class Worker(Protocol):
@@ -151,14 +157,14 @@ class TaskRunner:
     def __call__(self, task: Task, report: Report = lambda text: None) -> Reply:
         """Run a task; only exceptions that end the process are raised."""
         try:
-            with _folder_lock(task.out):
+            with refused_without_room(task.out), _folder_lock(task.out):
                 task.run(self._loaded, TaskProgress(report))
             return Reply()
         except (InputError, ResultError) as error:
-            return Reply(" ".join(str(error).split()))
+            return Reply(" ".join(str(error).split()), stops=isinstance(error, WorkStopped))
         except Exception as error:
             line = " ".join(f"{type(error).__name__}: {error}".split())
-            return Reply(line, traceback.format_exc(), True)
+            return Reply(line, traceback.format_exc(), True, isinstance(error, MemoryError))
 
 
 def _folder_lock(out: Path) -> Any:
@@ -290,7 +296,7 @@ class LocalWorker:
         except (EOFError, OSError):
             self._process.join(5)
             self._process = None
-            return Reply(DIED, retry=True)
+            return DIED
         return None
 
     def pid(self) -> int:
