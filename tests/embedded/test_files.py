@@ -67,6 +67,24 @@ def test_a_link_out_of_the_folder_is_refused_and_one_within_is_not(tmp_path: Pat
             read()
 
 
+def test_a_linked_folder_and_a_loop_of_links(tmp_path: Path) -> None:
+    for folder in ("set/real", "elsewhere"):
+        (tmp_path / folder).mkdir(parents=True)
+        (tmp_path / folder / "a.npy").write_bytes(b"12")
+    links = {"out": "../elsewhere", "in": "real", "loop": "loop", "a.npy": "a.npy"}
+    for name, target in links.items():
+        (tmp_path / "set" / name).symlink_to(target)
+    place = list_place(tmp_path / "set")
+    assert place.files("in")["a.npy"].bytes_between(0, 9) == b"12"
+    with pytest.raises(InputError, match="set/out: leads out of its folder"):
+        place.files("out")
+    with pytest.raises(InputError, match="set/loop: "):
+        place.files("loop")
+    # the loop is one file that cannot be read, and the others can
+    with pytest.raises(ShardError, match=r"a\.npy: "):
+        place.files()["a.npy"].bytes_between(0, 9)
+
+
 def test_links_of_the_hub_cache_are_followed(tmp_path: Path) -> None:
     home = tmp_path / "datasets--org--name"
     for folder in ("blobs", "snapshots/1"):

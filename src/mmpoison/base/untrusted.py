@@ -21,6 +21,8 @@ MAX_JSON_BYTES = 64 << 20
 """Larger than any config, manifest, tokenizer or table of results; a list of pairs is read line by line."""
 MAX_LINE_BYTES = 4 << 20
 """One line of JSON lines: an image with all its captions and columns."""
+MAX_UNPACKED, UNPACKED_PER_BYTE = 256 << 20, 20
+"""Numbers that a file packs may take so much memory, and so much for each of its own bytes."""
 MAX_DEPTH = 64
 """Levels of nesting; later code recurses over values, and Python allows about a thousand nested calls."""
 MAX_INTEGER = 2**63
@@ -82,6 +84,11 @@ def plain_file(folder: Path, name: str) -> Path:
     if not (target.is_relative_to(home.resolve()) or target.is_relative_to(repository.resolve())):
         raise InputError(f"{path}: leads out of its folder: put the file itself there")
     return path
+
+
+def most_unpacked(size: int) -> int:
+    """Return how many bytes a packed file or a member of an archive may unpack to; `size` is what it takes packed."""
+    return MAX_UNPACKED + UNPACKED_PER_BYTE * size
 
 
 def open_bytes(path: Path) -> BufferedReader:

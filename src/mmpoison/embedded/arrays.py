@@ -18,11 +18,15 @@ from typing import Literal
 import numpy as np
 
 from mmpoison.base.phrasing import one_line
+from mmpoison.base.untrusted import most_unpacked
 from mmpoison.embedded.files import DataFile
 from mmpoison.embedded.source import Array, ShardError
 
 MOST_BYTES = 16 << 30
 """An array that cannot be mapped (in a store, or compressed) and takes more memory is refused."""
+
+MOST_ROWS = 1 << 40
+"""A header can claim any number, and an error message would repeat all its digits."""
 
 HEADER_BYTES = 12_000
 """The header of a plain array takes 128 bytes; NumPy refuses more than 10,000."""
@@ -113,7 +117,10 @@ class ArrayFile:
             found = mapped[start:stop]
         else:
             found = self._read_rows(place, header, start, stop)
-        return found.astype(_native(header.dtype), copy=False)
+        with np.errstate(
+            over="ignore"
+        ):  # what float32 cannot hold becomes infinite, and is counted as not finite
+            return found.astype(_native(header.dtype), copy=False)
 
     def _read_rows(
         self, place: tuple[int, int] | None, header: Header, start: int, stop: int
@@ -165,6 +172,11 @@ class ArrayFile:
         if info.flag_bits & 1:
             raise ShardError(f"{self}: is encrypted")
         if info.compress_type != zipfile.ZIP_STORED:
+            if info.file_size > most_unpacked(info.compress_size):
+                raise ShardError(
+                    f"{self}: {info.compress_size:,} bytes unpack to {info.file_size / 2**30:.1f} GiB (a bomb?): save "
+                    "it again without compression (numpy.savez)"
+                )
             return None
         fixed = self.file.bytes_between(info.header_offset, info.header_offset + 30)
         if len(fixed) < 30 or fixed[:4] != b"PK\x03\x04":
@@ -236,8 +248,8 @@ def _parse(raw: bytes, where: str) -> Header:
         raise ShardError(
             f"{where}: holds {one_line(str(dtype))[:40]}: float16 or float32 numbers are needed"
         )
-    if len(shape) != 2 or shape[1] < 1 or shape[0] < 0:
-        raise ShardError(f"{where}: has the shape {shape}: (pairs, numbers) is needed")
+    if len(shape) != 2 or not (0 <= shape[0] <= MOST_ROWS and 1 <= shape[1] <= MOST_ROWS):
+        raise ShardError(f"{where}: has the shape {shape!s:.60}: (pairs, numbers) is needed")
     return Header(int(shape[0]), int(shape[1]), dtype, bool(fortran), stream.tell())
 
 

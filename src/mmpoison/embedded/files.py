@@ -152,6 +152,9 @@ class Listing:
         Returns:
             In the order of names; a link that leads out of the folder is there and refuses to be read. Empty if there
             is no such folder.
+
+        Raises:
+            InputError: If `below` is a link that leads out of the folder, or cannot be listed.
         """
         if below not in self._known:
             self._known[below] = dict(sorted(self._list(below)))
@@ -184,11 +187,16 @@ class Listing:
             yield from ((n, self._child(below, n)) for n in names if not n.startswith("."))
             return
         home = Path(self.place.path)
+        plain_file(home, below)
         try:
             with os.scandir(home / below) as entries:
-                found = [(e.name, e.is_symlink()) for e in entries if not e.is_dir()]
+                found = [(e.name, e.is_symlink()) for e in entries if not Path(e.path).is_dir()]
         except (FileNotFoundError, NotADirectoryError):
             return
+        except OSError as error:
+            raise InputError(
+                f"{one_line(str(home / below))}: cannot be listed ({reason_of(error)})"
+            ) from None
         for name, is_link in found:
             file = self._child(below, name)
             if is_link:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import compress
 from pathlib import Path
 from typing import Protocol
 
@@ -103,7 +104,7 @@ class KeyLists:
         if Path(name).name != name or "\0" in name:
             raise InputError(f"shard {shard!r:.80}: no file can have this name")
         kept = [key for key, stays in zip(ids, keep.tolist(), strict=True) if stays]
-        self._dropped.append(hash_ids(ids[row] for row in np.flatnonzero(~keep)))
+        self._dropped.append(hash_ids(compress(ids, (~keep).tolist())))
         # a line break in a key would be another key
         listed = [key for key in kept if key and key.isprintable()]
         if self._unlisted == 0 and len(listed) < len(kept):

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mmpoison.base.phrasing import one_line
+from mmpoison.base.untrusted_parquet import refuse_packed, text_leaves
 from mmpoison.datasets.formats.arrow_columns import is_text_type
 from mmpoison.datasets.formats.arrow_rows import TEXT_PER_BYTE, short, text_bytes, values_of
 from mmpoison.embedded.files import DataFile
 from mmpoison.embedded.source import Array, IdKind, IntArray, ShardError
 from mmpoison.errors import InputError
-from mmpoison.images.arrow_images import arrow_errors, text_leaves, usual_column
-from mmpoison.images.containers import MAX_GROUP_BYTES
+from mmpoison.images.arrow_images import arrow_errors, usual_column
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -142,10 +142,9 @@ class OwnColumns:
         order = np.argsort(wanted, kind="stable")
         ascending = wanted[order] + self.start
         pieces = []
-        texts = [f.name for f in schema if is_text_type(f.type) or _is_list_of_text(f.type)]
         limit = MOST_TEXT + TEXT_PER_BYTE * self.file.size()
         with self.opened() as plain:
-            leaves = text_leaves(plain, texts)
+            leaves = text_leaves(plain, schema.names)
             metadata = plain.metadata
             if (
                 len(wanted)
@@ -157,7 +156,7 @@ class OwnColumns:
                 inside = ascending[(ascending >= first) & (ascending < last)] - first
                 if not len(inside):
                     continue
-                self.check_group(metadata, group)
+                self._refuse_packed(metadata, schema.names, [group])
                 with self._broken():
                     read = file.read_row_group(group, columns=schema.names, use_threads=False)
                     piece = read.take(pa.array(inside)).combine_chunks()
@@ -184,11 +183,10 @@ class OwnColumns:
                     )
             leaves, metadata = text_leaves(plain, columns), plain.metadata
             start, stop = self._span(plain)
+            groups = [g for g in _groups(metadata) if g[2] > start and g[1] < stop]
+            self._refuse_packed(metadata, columns, [group for group, _, _ in groups])
         with self.opened(read_dictionary=leaves, metadata=metadata) as file, self._broken():
-            for group, first, last in _groups(metadata):
-                if last <= start or first >= stop:
-                    continue
-                self.check_group(metadata, group)
+            for group, first, _ in groups:
                 for batch in file.iter_batches(
                     ROWS_AT_ONCE, row_groups=[group], columns=list(columns), use_threads=False
                 ):
@@ -196,18 +194,6 @@ class OwnColumns:
                     if high > low:
                         yield batch.slice(low, high - low)
                     first += batch.num_rows
-
-    def check_group(self, metadata: Any, group: int) -> None:
-        """Refuse a row group that does not fit into memory.
-
-        Raises:
-            ShardError: If it takes more than `MAX_GROUP_BYTES`.
-        """
-        if (declared := metadata.row_group(group).total_byte_size) > MAX_GROUP_BYTES:
-            raise ShardError(
-                f"{self.file}: row group {group} holds {declared / 2**30:.1f} GiB, too much to read at once: write it "
-                "again with smaller row groups"
-            )
 
     @contextmanager
     def opened(self, **options: Any) -> Iterator[Any]:
@@ -236,6 +222,12 @@ class OwnColumns:
                 if limit < 0:
                     raise ShardError(f"{self.file}: unpacks to too much text (a bomb?)")
                 yield array.dictionary_decode() if pa.types.is_dictionary(array.type) else array
+
+    def _refuse_packed(self, metadata: Any, columns: Sequence[str], groups: Sequence[int]) -> None:
+        try:
+            refuse_packed(metadata, self.file.size(), self.file, columns=columns, groups=groups)
+        except InputError as error:
+            raise ShardError(str(error)) from None
 
     def _span(self, file: Any) -> tuple[int, int]:
         rows = int(file.metadata.num_rows)
@@ -306,11 +298,3 @@ def _plain(kind: Any) -> Any:
     import pyarrow.types as types
 
     return kind.value_type if types.is_dictionary(kind) else kind
-
-
-def _is_list_of_text(kind: Any) -> bool:
-    import pyarrow.types as types
-
-    return bool(
-        (types.is_list(kind) or types.is_large_list(kind)) and is_text_type(kind.value_type)
-    )

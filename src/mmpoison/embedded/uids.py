@@ -96,10 +96,10 @@ def map_subset(path: Path) -> Uids:
             # a damaged header raises errors of ast, tokenize or numpy, or a MemoryError
             raise InputError(f"{path}: is no .npy file (its header cannot be read)") from None
         start = stream.tell()
-    if dtype != UID_TYPE or len(shape) != 1:
+    if dtype != UID_TYPE or len(shape) != 1 or shape[0] > path.stat().st_size:
         raise InputError(
-            f"{path}: holds {one_line(str(dtype))[:60]} of shape {shape}: a sorted list of two uint64 for each uid is "
-            "needed, as DataComp's subset files are"
+            f"{path}: holds {one_line(str(dtype))[:60]} of shape {shape!s:.60}: a sorted list of two uint64 for each "
+            "uid is needed, as DataComp's subset files are"
         )
     count = int(shape[0])
     if (missing := start + count * UID_TYPE.itemsize - path.stat().st_size) > 0:

@@ -28,25 +28,6 @@ def arrow_errors() -> tuple[type[Exception], ...]:
     return (pa.ArrowException, OSError, UnicodeDecodeError)
 
 
-def text_leaves(file: Any, columns: Sequence[str]) -> list[str]:
-    """List the paths of the leaves of Parquet columns that hold bytes or text.
-
-    They are read as dictionaries: a value that a file of 5 kB says once and repeats a thousand times is in memory once,
-    where it would take 64 GB written out.
-
-    Args:
-        file: A `pyarrow.parquet.ParquetFile`.
-        columns: Names of columns.
-    """
-    leaves = (file.schema.column(number) for number in range(len(file.schema)))
-    return [
-        leaf.path
-        for leaf in leaves
-        if leaf.physical_type == "BYTE_ARRAY"
-        and any(leaf.path == name or leaf.path.startswith(f"{name}.") for name in columns)
-    ]
-
-
 def default_image_column(schema: Any) -> str | None:
     """Return the column of image bytes that is used by default.
 

@@ -22,17 +22,15 @@ import numpy as np
 
 from mmpoison.base.phrasing import count_of
 from mmpoison.base.untrusted import open_bytes
+from mmpoison.base.untrusted_parquet import refuse_packed, text_leaves
 from mmpoison.errors import InputError
-from mmpoison.images.arrow_images import arrow_errors, default_image_column, text_leaves
+from mmpoison.images.arrow_images import arrow_errors, default_image_column
 from mmpoison.images.tar_reading import TAR_ERRORS, BoundedReader, open_tar
 
 CONTAINERS = (".tar", ".parquet", ".arrow")
 
 MAX_IMAGE_BYTES = 200 * 2**20
 """An image with more bytes than this is refused before it is read."""
-
-MAX_GROUP_BYTES = 4 * 2**30
-"""A Parquet row group whose images take more than this cannot be read: it would have to fit into memory."""
 
 T = TypeVar("T")
 Problem = Callable[[str], None]
@@ -265,13 +263,7 @@ def _parquet_cell(path: Path, column: str, row: int, key: FileKey) -> tuple[Any,
         return (metadata, chosen, np.cumsum([0, *rows]), leaves), 1
 
     def read_group() -> tuple[Any, int]:
-        # of all columns: pyarrow ends the process where it is asked for one column of a broken description
-        declared = metadata.row_group(group).total_byte_size
-        if declared > MAX_GROUP_BYTES:
-            raise InputError(
-                f"{path}: row group {group} holds {declared / 2**30:.1f} GiB, too much to read at once: "
-                "write it again with smaller row groups"
-            )
+        refuse_packed(metadata, key[1], path, columns=[chosen], groups=[group])
         # a handle for each reading: they cannot be shared between threads
         with pq.ParquetFile(path, metadata=metadata, read_dictionary=leaves) as file:
             array = file.read_row_group(group, columns=[chosen], use_threads=False)[chosen]

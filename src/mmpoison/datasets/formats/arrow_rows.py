@@ -151,7 +151,11 @@ def text_bytes(column: Any) -> int:
     import pyarrow.compute as pc
 
     kind = column.type
-    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
+    if pa.types.is_struct(kind):
+        return sum(map(text_bytes, column.flatten()))
+    if pa.types.is_map(kind):
+        return text_bytes(column.keys) + text_bytes(column.items)
+    if pa.types.is_nested(kind):
         return text_bytes(column.flatten())
     if not pa.types.is_dictionary(kind):
         return int(column.nbytes)

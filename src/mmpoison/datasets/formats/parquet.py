@@ -8,6 +8,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, Unpack
 
+from mmpoison.base.untrusted_parquet import refuse_packed, text_leaves
 from mmpoison.datasets.catalogue import DataSource, register
 from mmpoison.datasets.entries import ImageEntry, add_entries, pieces
 from mmpoison.datasets.formats.arrow_columns import TableColumns, choose_columns
@@ -20,7 +21,7 @@ from mmpoison.datasets.formats.arrow_rows import (
 )
 from mmpoison.datasets.formats.columns import ColumnNames, split_of_path
 from mmpoison.errors import InputError
-from mmpoison.images.arrow_images import arrow_errors, text_leaves
+from mmpoison.images.arrow_images import arrow_errors
 from mmpoison.pairs.builder import PairsBuilder
 from mmpoison.pairs.folder import require_no_manifest, with_manifest
 from mmpoison.pairs.table import PairDataset
@@ -149,6 +150,13 @@ def _sample_batch(path: Path, columns: list[str]) -> Any:
 
     with pq.ParquetFile(path) as file:
         leaves = text_leaves(file, columns)
+        refuse_packed(
+            file.metadata,
+            path.stat().st_size,
+            path,
+            columns=columns,
+            groups=range(file.num_row_groups)[:1],
+        )
     with pq.ParquetFile(path, read_dictionary=leaves) as file:
         batches = file.iter_batches(ROWS_MEASURED, columns=columns, use_threads=False)
         bounded = bounded_batches(enumerate(batches), path, path.name, [])
@@ -173,6 +181,7 @@ def _entries(
                     continue
                 inside = columns.inside
                 leaves = text_leaves(file, columns.needed)
+                refuse_packed(file.metadata, path.stat().st_size, name, columns=columns.needed)
             with pq.ParquetFile(path, read_dictionary=leaves) as file:
                 batches = _batches(file, columns.needed, name, problems)
                 bounded = bounded_batches(batches, path, name, problems)

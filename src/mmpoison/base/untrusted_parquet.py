@@ -1,0 +1,78 @@
+"""Bounds on what a Parquet file unpacks to, by its footer: a file of 40 kB can say one list four million times."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from mmpoison.base.untrusted import most_unpacked
+from mmpoison.errors import InputError
+
+MAX_GROUP_BYTES = 4 << 30
+"""A row group is read as a whole, so it has to fit into memory."""
+
+_WIDTHS = {"BOOLEAN": 1, "INT32": 4, "FLOAT": 4, "INT64": 8, "DOUBLE": 8, "INT96": 12}
+_PLACE = 4
+"""A text or some bytes are read as a place in a dictionary (`text_leaves`)."""
+
+
+def refuse_packed(
+    metadata: Any,
+    size: int,
+    where: object,
+    *,
+    columns: Sequence[str] | None = None,
+    groups: Iterable[int] | None = None,
+) -> None:
+    """Refuse row groups that take much more memory than the file takes on the disk, before they are decoded.
+
+    Args:
+        metadata: Footer of the file, a `pyarrow.parquet.FileMetaData`.
+        size: Bytes of the file.
+        where: Its name, for messages.
+        columns: Those that are read; all by default.
+        groups: The row groups that are in memory at the same time; all by default.
+
+    Raises:
+        InputError: If a row group is larger than `MAX_GROUP_BYTES`, or what is read unpacks to more than
+            `most_unpacked` of the size.
+    """
+    kinds = [metadata.schema.column(number) for number in range(metadata.num_columns)]
+    read = [
+        (number, _WIDTHS.get(kind.physical_type, max(_PLACE, kind.length)))
+        for number, kind in enumerate(kinds)
+        if columns is None or any(f"{kind.path}.".startswith(f"{name}.") for name in columns)
+    ]
+    total = 0
+    for group in range(metadata.num_row_groups) if groups is None else groups:
+        rows = metadata.row_group(group)
+        if rows.total_byte_size > MAX_GROUP_BYTES:
+            raise InputError(
+                f"{where}: row group {group} holds {rows.total_byte_size / 2**30:.1f} GiB, too much to read at once: "
+                "write it again with smaller row groups"
+            )
+        total += sum(rows.column(number).num_values * width for number, width in read)
+        if total > most_unpacked(size):
+            raise InputError(
+                f"{where}: {size:,} bytes unpack to {total / 2**30:.1f} GiB or more (a bomb?): write it again without "
+                "the columns that repeat one value, or with smaller row groups"
+            )
+
+
+def text_leaves(file: Any, columns: Sequence[str]) -> list[str]:
+    """List the paths of the leaves of Parquet columns that hold bytes or text.
+
+    They are read as dictionaries: a value that a file of 5 kB says once and repeats a thousand times is in memory once,
+    where it would take 64 GB written out.
+
+    Args:
+        file: A `pyarrow.parquet.ParquetFile`.
+        columns: Names of columns.
+    """
+    leaves = (file.schema.column(number) for number in range(len(file.schema)))
+    return [
+        leaf.path
+        for leaf in leaves
+        if leaf.physical_type == "BYTE_ARRAY"
+        and any(f"{leaf.path}.".startswith(f"{name}.") for name in columns)
+    ]
