@@ -90,7 +90,8 @@ wheel: $(VENV)/.installed-dev ## build the wheel into dist/
 	$(BIN)/python -m build --wheel $(ARGS)
 
 clean: ## remove the environment and everything that was built; runs/ stays
-	rm -rf $(VENV) .venv-ci .venv-lowest .venv-oldest .venv-newest site dist build .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache htmlcov
+	@test ! -e $(VENV)/.made || rm -rf $(VENV)
+	rm -rf .venv-ci .venv-lowest .venv-oldest .venv-newest site dist build .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache htmlcov
 
 # -- the environment: a stamp file says that a step is done; a change of pyproject.toml installs again ----------------
 
@@ -98,7 +99,10 @@ $(VENV)/.made:
 	@command -v $(PYTHON) >/dev/null || { \
 	  echo "make: no $(PYTHON) here: install Python 3.11 or newer, or say where it is: make $(MAKECMDGOALS) PYTHON=/path/to/python3.11" >&2; exit 1; }
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("make: mmpoison needs Python 3.11 or newer, $(PYTHON) is " + sys.version.split()[0] + ": make $(MAKECMDGOALS) PYTHON=/path/to/python3.11")'
-	$(PYTHON) -m venv --clear $(VENV)
+	@test ! -e $(VENV) -o -e $(VENV)/.begun || { \
+	  echo "make: $(VENV) is there and was not made by this Makefile: take another place, make $(MAKECMDGOALS) VENV=.venv-mmpoison" >&2; exit 1; }
+	@mkdir -p $(VENV) && touch $(VENV)/.begun
+	$(PYTHON) -m venv $(VENV)
 	@touch $@
 
 $(VENV)/.installed: $(VENV)/.made pyproject.toml

@@ -1,11 +1,13 @@
-"""The workflow on GitHub, which nobody can run here: it reads as YAML and runs only targets of the Makefile."""
+"""The Makefile, and the workflow on GitHub, which nobody can run here: it runs only targets of the Makefile."""
 
 from __future__ import annotations
 
 import re
+import subprocess
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -63,3 +65,18 @@ def test_it_may_read_and_nothing_else() -> None:
     text = (ROOT / ".github" / "workflows" / "ci.yml").read_text(encoding="utf-8")
     assert "secrets." not in text
     assert "pull_request_target" not in text
+
+
+@pytest.mark.parametrize("target", ["docs", "clean"])
+def test_an_environment_that_make_did_not_make_stays(tmp_path: Path, target: str) -> None:
+    mine = tmp_path / ".venv" / "mine"
+    mine.parent.mkdir()
+    mine.touch()
+    (tmp_path / "pyproject.toml").touch()
+    make = ["make", "-f", str(ROOT / "Makefile"), "-C", str(tmp_path), target]
+    done = subprocess.run(make, capture_output=True, text=True, check=False)
+    assert mine.exists()
+    if target == "docs":
+        assert done.returncode == 2
+        assert "make: .venv is there and was not made by this Makefile" in done.stderr
+        assert "make docs VENV=.venv-mmpoison" in done.stderr

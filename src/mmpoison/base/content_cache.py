@@ -16,6 +16,7 @@ import re
 import shutil
 import socket
 import time
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
@@ -33,7 +34,7 @@ from mmpoison.base.cache_folder import cache_folder
 from mmpoison.base.files import atomic_file, refused_without_room, write_json
 from mmpoison.base.temporaries import remove_all_dead
 from mmpoison.base.untrusted import read_json, read_text
-from mmpoison.errors import InputError
+from mmpoison.errors import InputError, MmpoisonWarning
 
 T = TypeVar("T")
 Array = npt.NDArray[Any]
@@ -119,6 +120,7 @@ class ContentCache:
         if key not in self:
             return None
         try:
+            _check_files(folder)
             value = read(folder)
         except (InputError, OSError, ValueError, KeyError):
             return None
@@ -159,13 +161,19 @@ class ContentCache:
         with refused_without_room(self.path(key)), self.locked(key, on_wait) as target:
             if (found := self.find(key, read)) is not None:  # it was made meanwhile
                 return found[0], True
+            if key in self:
+                warnings.warn(
+                    f"{key.name or key.kind}: the cached result in {target} is damaged, it is made again",
+                    MmpoisonWarning,
+                    stacklevel=2,
+                )
             work = target.with_name(target.name + WORK)
             work.mkdir(parents=True, exist_ok=True)
             try:
                 remove_all_dead(work)
                 begun = time.perf_counter()
                 make(work)
-                self.describe(key, work, time.perf_counter() - begun)
+                self.describe(key, work, time.perf_counter() - begun, _digests(work))
                 shutil.rmtree(target, ignore_errors=True)
                 work.rename(target)
             finally:
@@ -226,8 +234,14 @@ class ContentCache:
         with self._lock(target, on_wait):
             yield target
 
-    def describe(self, key: CacheKey, folder: Path, seconds: float | None = None) -> None:
-        """Write the `entry.json` of an entry, which makes it one."""
+    def describe(
+        self,
+        key: CacheKey,
+        folder: Path,
+        seconds: float | None = None,
+        sha256: Mapping[str, str] | None = None,
+    ) -> None:
+        """Write the `entry.json` of an entry, which makes it one; `sha256` of its files is checked at each reading."""
         entry = {
             "kind": key.kind,
             "name": key.name,
@@ -236,6 +250,7 @@ class ContentCache:
             "created": time.time(),
             "note": dict(key.note),
             "parts": dict(key.parts),
+            "sha256": dict(sha256 or {}),
         }
         write_json(folder / ENTRY_FILE, entry, default=str)
 
@@ -303,6 +318,26 @@ class ContentCache:
         except BlockingIOError:
             return False
         return not entry.path.exists()
+
+
+def _digests(folder: Path) -> dict[str, str]:
+    """Return the SHA-256 of each file; an `.npz` file has checksums of its own, which are checked when it is read."""
+    files = [file for file in folder.rglob("*") if file.is_file() and file.suffix != ".npz"]
+    return {file.relative_to(folder).as_posix(): _sha256(file) for file in sorted(files)}
+
+
+def _check_files(folder: Path) -> None:
+    entry = read_json(folder / ENTRY_FILE)
+    if not isinstance(entry, dict):
+        raise InputError(f"{folder / ENTRY_FILE}: is damaged")
+    for name, digest in entry.get("sha256", {}).items():
+        if _sha256(folder / name) != digest:
+            raise InputError(f"{folder / name}: is damaged")
+
+
+def _sha256(file: Path) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def touch(folder: Path) -> None:
