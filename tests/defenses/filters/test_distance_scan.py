@@ -23,7 +23,7 @@ from mmpoison.defenses.filters.distance_scan import (
 from mmpoison.defenses.filters.mismatched import mismatched_distances
 from mmpoison.defenses.filters.pair_pieces import PairPieces
 from mmpoison.defenses.filters.relevance_filter import RelevanceFilter, pair_distances
-from mmpoison.errors import InputError
+from mmpoison.errors import InputError, MmpoisonWarning
 from mmpoison.images import BrokenImage, decode
 from mmpoison.models import DualEncoder, prepare_pixels
 
@@ -100,7 +100,8 @@ def test_it_goes_on_where_it_stopped(
     files = sorted(tmp_path.rglob("*.npz"))
     assert len(files) == 3
     files[0].write_bytes(files[0].read_bytes()[:100])
-    scan = scan_pairs(pieces, judge, METHOD, work=tmp_path)
+    with pytest.warns(MmpoisonWarning, match="is damaged, it is made again"):
+        scan = scan_pairs(pieces, judge, METHOD, work=tmp_path)
     np.testing.assert_allclose(scan.scores, expected, atol=1e-5)
     assert 0 < scan.new_pairs < len(expected)
     assert scan_pairs(pieces, judge, METHOD, work=tmp_path).new_pairs == 0

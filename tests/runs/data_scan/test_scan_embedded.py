@@ -18,6 +18,8 @@ from tests.runs.data_scan.conftest import FALSE_PAIRS, write_corpus
 from tests.runs.data_scan.test_shard_passes import Here
 
 import mmpoison
+from mmpoison.defenses.filters.suspicious_groups._scan import scan as scan_in_memory
+from mmpoison.defenses.filters.suspicious_groups._views import Views
 from mmpoison.embedded import open_embedded
 from mmpoison.errors import InputError
 from mmpoison.records.data_scan import DataScan
@@ -108,6 +110,20 @@ def test_clean_data_show_no_sign_and_say_what_would_have_been_found(tmp_path: Pa
     assert {one.pairs for one in scan.planted} == {10, 25, 50}
     assert f"{scan.planted[-1].found} of 5 with 50 pairs" in scan.summary[0]
     assert scan.planted[-1].found > 0
+
+
+@pytest.mark.xfail(
+    strict=True, reason="`filter` and `scan` are two implementations of suspicious-groups"
+)
+def test_scan_and_filter_give_one_answer(result: Judged, corpus: tuple[Path, set[str]]) -> None:
+    files = [sorted((corpus[0] / f"{side}_emb").iterdir()) for side in ("text", "img")]
+    text, image = (np.concatenate([np.load(file) for file in side]) for side in files)
+    each = np.arange(len(text))
+    in_memory = scan_in_memory(Views.of(text, image, each, each)).clusters
+    assert result.scan is not None
+    assert [group.score for group in result.scan.groups] == pytest.approx(
+        [cluster.score for cluster in in_memory[:1]], rel=0.001
+    )
 
 
 def test_a_share_of_single_pairs_can_be_given_up(

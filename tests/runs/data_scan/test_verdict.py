@@ -35,7 +35,7 @@ SEES, BLIND = PlantedSize(50, 5, 4), PlantedSize(50, 5, 0)
             "no sign of poisoning",
             "4 of 5 with 50 pairs",
         ),
-        (Finding(1000, []), "no sign of poisoning", "was not measured"),
+        (Finding(1000, []), "cannot be decided", "was not measured"),
         (Finding(1000, [], planted=[BLIND], sample=500), "cannot be decided", "blind"),
         # a group that was found counts, whatever was planted
         (Finding(1000, [goal([1])], planted=[BLIND]), "possible poisoning", "1 suspected goal"),

@@ -135,7 +135,7 @@ def scan_embedded(
         version=__version__,
         seed=settings.seed,
         sample=settings.sample,
-        planted=2,
+        planted=3,
     ):
         progress.say(f"{work}: resuming a scan that was stopped")
     try:

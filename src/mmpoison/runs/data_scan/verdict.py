@@ -19,6 +19,10 @@ FEWEST_PAIRS = 200
 """Of fewer pairs no group is said to be unusual: no clean set of that size was measured."""
 
 
+PLANTED_FROM = 500
+"""Into fewer pairs no goals are planted: the smallest would be more than 2% of them."""
+
+
 @dataclass(frozen=True)
 class Finding:
     """What a scan found, for `verdict_of`.
@@ -68,7 +72,12 @@ def verdict_of(found: Finding) -> tuple[Verdict, list[str]]:
             "group can be an honest mistake too: look at the pairs."
         )
         return "possible poisoning", lines
-    if found.planted and not any(size.found for size in found.planted):
+    if not found.planted:
+        return "cannot be decided", [
+            "No group of pairs is unusual, but what this scan would have found was not measured, so that says little: "
+            f"scan at least {PLANTED_FROM} pairs, without --no-planted."
+        ]
+    if not any(size.found for size in found.planted):
         return "cannot be decided", [
             f"No group of pairs is unusual, but this scan is blind here. {would_have_found(found)}"
         ]
@@ -76,14 +85,12 @@ def verdict_of(found: Finding) -> tuple[Verdict, list[str]]:
 
 
 def would_have_found(found: Finding) -> str:
-    """Say in a sentence what the scan finds of planted goals.
+    """Say in a sentence what the scan finds of planted goals, at least one.
 
     >>> sizes = [PlantedSize(10, 6, 1), PlantedSize(50, 6, 6)]
     >>> would_have_found(Finding(100_000, (), planted=sizes, sample=5000))
     'Would have found, of goals planted into 5,000 of these pairs: 1 of 6 with 10 pairs, 6 of 6 with 50 pairs.'
     """
-    if not found.planted:
-        return "What the scan would have found was not measured."
     sizes = ", ".join(
         f"{one.found} of {one.planted} with {one.pairs} pairs" for one in found.planted
     )

@@ -19,6 +19,9 @@ GOALS = 5
 TOPICS = 40
 """Clusters of captions and of images from which the original and the target class of a goal are drawn."""
 
+IN_TOPIC = 20
+"""A cluster has about so many captions or images at least: a class of a small set is no larger."""
+
 MOST = 0.02
 """Larger shares of the data are no attack by stealth, and the scan is not made for them."""
 
@@ -53,7 +56,9 @@ def plant_goals(
     """Plant goals into copies of a data set, and count those that a scan of each copy names.
 
     A goal takes captions of one cluster and gives each to an image of another cluster, in place of its own. Both
-    clusters are drawn at random among those of the data.
+    clusters are drawn at random among those of the data. Attackers post false captions to images of others, or images
+    of their own with false captions alone: every second goal makes single pairs of many images false, the others all
+    pairs of few images, which is the same where each image has one caption.
 
     Args:
         views: The data, or a sample of it.
@@ -75,7 +80,7 @@ def plant_goals(
     for number, size in enumerate(fitting):
         found = 0
         for goal in range(goals):
-            rows, captions = _draw(views, topic, kind, size, rng)
+            rows, captions = _draw(views, topic, kind, size, rng, whole_images=goal % 2 == 0)
             caption_of = views.caption_of.copy()
             caption_of[rows] = captions
             poisoned = Views(views.text, views.image, caption_of, views.image_of)
@@ -93,7 +98,7 @@ def plant_goals(
 def _clusters(vectors: npt.NDArray[np.float32], seed: int) -> Index:
     from scipy.cluster.vq import kmeans2
 
-    count = min(TOPICS, len(vectors) // 100)
+    count = min(TOPICS, len(vectors) // IN_TOPIC)
     if count < 2:
         return np.zeros(len(vectors), dtype=np.intp)
     rng = np.random.default_rng(seed)
@@ -105,7 +110,13 @@ def _clusters(vectors: npt.NDArray[np.float32], seed: int) -> Index:
 
 
 def _draw(
-    views: Views, topic: Index, kind: Index, size: int, rng: np.random.Generator
+    views: Views,
+    topic: Index,
+    kind: Index,
+    size: int,
+    rng: np.random.Generator,
+    *,
+    whole_images: bool,
 ) -> tuple[Index, Index]:
     """Draw the pairs that become false, and their new captions.
 
@@ -118,7 +129,11 @@ def _draw(
         for target in rng.permutation(len(at_home)):
             rows = np.flatnonzero((kind == target) & (topic != original))
             if at_home[target] < 0.1 and len(rows) >= size and len(of_topic):
-                chosen = np.sort(rng.choice(rows, size, replace=False))
+                if whole_images:
+                    order = rng.permutation(len(views.image))[views.image_of[rows]]
+                    chosen = np.sort(rows[np.argsort(order, kind="stable")[:size]])
+                else:
+                    chosen = np.sort(rng.choice(rows, size, replace=False))
                 return chosen, views.caption_of[rng.choice(of_topic, size)]
     # every cluster is too small: any pairs, with captions of others
     chosen = np.sort(rng.choice(len(views), size, replace=False))
