@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +19,7 @@ from mmpoison.records.matrix import (
     MatrixFacts,
     read_cells,
     read_matrix,
-    unpack_matrix,
+    read_pieces,
     write_cells,
 )
 from mmpoison.reporting.matrix.page import matrix_html, write_matrix_pages
@@ -94,14 +95,57 @@ def test_one_file_becomes_pieces_inside_the_folder(cells: list[MatrixCell], tmp_
     odd = replace(cells[0], row="../../away", column="/etc/x", goal="..")
     file, folder = tmp_path / "all.parquet", tmp_path / "out"
     write_cells(file, [odd, *cells])
-    with pytest.raises(InputError, match="does not say of what matrix"):
-        unpack_matrix(file, folder)
-    write_cells(file, [odd, *cells], "name: x")
-    assert unpack_matrix(file, folder) == len(cells) + 1
-    assert unpack_matrix(file, folder) == 0
-    found = read_cells(sorted(folder.glob("pieces/*/*/*.parquet")))
-    assert len(found) == len(cells) + 1
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["all.parquet", "out"]
+    pieces = read_pieces(file, folder)
+    assert list(pieces.values()) == [odd, *cells]
+    assert all(path.resolve().parents[2] == folder / "pieces" for path in pieces)
+    assert not folder.exists()
+    write_cells(file, [*cells, replace(cells[3], hit_10=0.0)])
+    with pytest.raises(InputError, match=r"measures pieces/II/b2c-seed6/none\.parquet twice"):
+        read_pieces(file, folder)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "says"),
+    [
+        ("hit_10", 7.0, "hit@10: 7.0 is not from 0 to 1"),
+        ("ir_10", math.nan, "ir.hit@10: nan is not from 0 to 1"),
+        ("with_trigger", -0.1, "with_trigger: -0.1 is not from 0 to 1"),
+        ("p_value", math.inf, "p_value: inf is not from 0 to 1"),
+        ("min_rank", -1.0, "min_rank: -1.0 is not a finite number from 0"),
+        ("defence_seconds", math.inf, "defence_seconds: inf is not a finite number from 0"),
+        ("seed", -5, "seed: -5 is not a finite number from 0"),
+        ("training_pairs", 0, "training_pairs: 0 is not a finite number from 1"),
+        ("attack", None, "attack: the value is missing"),
+    ],
+)
+def test_impossible_values_are_named(
+    cells: list[MatrixCell], tmp_path: Path, name: str, value: Any, says: str
+) -> None:
+    file = tmp_path / "theirs.parquet"
+    write_cells(file, [*cells[:3], replace(cells[3], **{name: value})])
+    with pytest.raises(InputError, match=rf"theirs\.parquet: .*row 3, column {re.escape(says)}"):
+        read_cells([file])
+
+
+def test_small_files_that_decode_to_much_are_refused(
+    cells: list[MatrixCell], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    file = tmp_path / "theirs.parquet"
+    write_cells(file, [replace(cells[0], note="x" * 2**20)])
+    one = pq.read_table(file)
+    pq.write_table(one.take(pa.array(np.zeros(200, np.int64))), file)
+    assert file.stat().st_size < 2**20
+    with pytest.raises(InputError, match="more than 64 MiB of values"):
+        read_cells([file])
+    many = one.drop(["note"]).take(pa.array(np.zeros(100_001, np.int64)))
+    pq.write_table(many, file)
+    # the footer alone says it
+    monkeypatch.setattr(pq.ParquetFile, "iter_batches", None)
+    with pytest.raises(InputError, match="100,001 rows, at most 100,000"):
+        read_cells([file])
 
 
 @pytest.mark.parametrize(
