@@ -1,4 +1,4 @@
-"""The summary of a matrix against a slow version, the gate, the ranking, and pages that escape what they show."""
+"""The summary of a matrix against a slow version, the gate, foreign files, and pages that escape what they show."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from mmpoison.records.matrix import (
     write_cells,
 )
 from mmpoison.reporting.matrix.page import matrix_html, write_matrix_pages
-from mmpoison.reporting.matrix.summary import MatrixSummary, paired, rank_columns, summarise
+from mmpoison.reporting.matrix.summary import MatrixSummary, paired, summarise
 from mmpoison.reporting.matrix.tables import matrix_tables
 from mmpoison.reporting.table import markdown
 
@@ -193,7 +193,7 @@ def test_only_pieces_that_have_both_are_paired(cells: list[MatrixCell]) -> None:
 def test_a_row_counts_only_where_the_attack_takes(cells: list[MatrixCell]) -> None:
     summary = summarise(facts("filter", "repair"), cells)
     assert {row.name: row.counts for row in summary.rows} == {"II": True, "weak": False}
-    assert summary.rows[1].ranking == ()
+    assert summary.effects["filter"].pieces == 6
     success = matrix_tables(summary)[0].to_json()["rows"]
     assert success[1] == {
         "Attack": "weak",
@@ -208,27 +208,64 @@ def test_a_row_counts_only_where_the_attack_takes(cells: list[MatrixCell]) -> No
     assert found.rows[0].counts
 
 
-def test_a_ranking_only_where_intervals_part(cells: list[MatrixCell]) -> None:
-    summary = summarise(facts("filter", "repair"), cells)
-    assert summary.ranking == (("filter", "repair"), ("none",))
-    # one goal gives no interval, and no ranking
-    one = [c for c in cells if c.goal == "a2b"]
-    assert summarise(facts("filter", "repair"), one).ranking == (("filter", "repair", "none"),)
-    assert rank_columns({}, ["filter"]) == ()
+def tables_of(summary: MatrixSummary) -> dict[str, list[dict[str, Any]]]:
+    return {table.title: table.to_json()["rows"] for table in matrix_tables(summary)}
 
 
-def test_more_comparisons_need_larger_differences() -> None:
-    rng = np.random.default_rng(0)
-    base = rng.uniform(0.4, 0.6, 6)
-    better = base - np.array([0.05, 0.05, 0.02, 0.03, 0.06, 0.05])
-    pieces: dict[Any, dict[str, MatrixCell]] = {}
-    names = ["none", "better", *(f"same-{n}" for n in range(8))]
-    for name in names:
-        values = (better if name == "better" else base).tolist()
-        for one in cells_of("II", name, values):
-            pieces.setdefault((one.row, one.goal, one.seed), {})[name] = one
-    assert rank_columns(pieces, ["none", "better"]) == (("better",), ("none",))
-    assert len(rank_columns(pieces, names)) == 1
+def test_each_effect_has_an_interval_and_a_probability(cells: list[MatrixCell]) -> None:
+    """A defence that does nothing stays next to `none`, whatever the intervals of the others."""
+    cells += cells_of("II", "noise", (1.0, 0.9, 0.85, 0.75, 0.8, 0.85))
+    cells += cells_of("II", "nothing", UNDEFENDED)
+    names = ["filter", "repair", "noise", "nothing"]
+    rows = {
+        row["Defence"]: row
+        for row in tables_of(summarise(facts(*names), cells))[
+            "All attacks that count: each defence"
+        ]
+    }
+    # by column, own ones first, not by what intervals hold
+    assert list(rows) == ["clean model", "none", *names]
+    assert (rows["none"]["change"], rows["none"]["beats none"]) == (None, None)
+    assert (rows["filter"]["change"], rows["filter"]["beats none"]) == (
+        "-0.80 [-1.00, -0.55]",
+        "> 0.99",
+    )
+    assert rows["nothing"]["change"] == "0.00 [0.00, 0.00]"
+    assert rows["nothing"]["beats none"] == "0.50"
+    assert rows["noise"]["beats none"] == "0.60"
+    page = matrix_html(summarise(facts(*names), cells))
+    assert "group" not in page.partition("</style>")[2].replace("colgroup", "")
+    # one goal gives no interval, and no probability
+    one = summarise(facts(*names), [c for c in cells if c.goal == "a2b"])
+    found = tables_of(one)["All attacks that count: each defence"]
+    assert {row["beats none"] for row in found} == {None, "–"}
+
+
+def test_counts_are_of_each_column(cells: list[MatrixCell]) -> None:
+    assert "All columns were measured on 12 pieces of 3 goals and 2 seeds (5, 6);" in matrix_html(
+        summarise(facts("filter"), [c for c in cells if c.column in ("none", "filter")])
+    )
+    own = [replace(c, seed=c.seed + 2, column="mine") for c in cells if c.column == "filter"]
+    own += [replace(c, seed=c.seed + 2) for c in cells if c.column == "none"]
+    published = [c for c in cells if c.column in ("none", "filter")]
+    published += [replace(c, column="other") for c in published if c.column == "filter"]
+    summary = summarise(facts("mine", "filter", "other"), [*published, *own])
+    page = matrix_html(summary)
+    assert "Most columns were measured on 12 pieces of 3 goals and 2 seeds (5, 6);" in page
+    assert (
+        "mine was measured on other pieces than most columns, 12 pieces of 3 goals and 2 seeds (7, 8):"
+        in page
+    )
+    counts = {
+        row["Defence"]: (row["pieces"], row["goals"], row["seeds"])
+        for row in tables_of(summary)["The defences"]
+    }
+    assert counts == {
+        "none": (24, 3, "5, 6, 7, 8"),
+        "mine": (12, 3, "7, 8"),
+        "filter": (12, 3, "5, 6"),
+        "other": (12, 3, "5, 6"),
+    }
 
 
 def hostile(cells: list[MatrixCell]) -> MatrixSummary:
@@ -312,10 +349,7 @@ def test_small_matrices_say_so(cells: list[MatrixCell]) -> None:
 def test_a_number_that_is_not_there_is_null_in_json(cells: list[MatrixCell]) -> None:
     # the scan gives no model, so it has no utility
     scans = [cell("II", "scan", "a2b", 5, kind="scan", p_value=0.5)]
-    tables = {
-        table.title: table.to_json()["rows"]
-        for table in matrix_tables(summarise(facts("filter", "scan"), [*cells, *scans]))
-    }
+    tables = tables_of(summarise(facts("filter", "scan"), [*cells, *scans]))
     (scan,) = (row for row in tables["The defences"] if row["Defence"] == "scan")
     assert (scan["utility lost"], scan["without poison"]) == (None, None)
     (scan,) = (row for row in tables["II: each defence"] if row["Defence"] == "scan")
