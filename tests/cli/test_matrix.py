@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,9 @@ import yaml
 from tests.cli.conftest import Outcome
 from tests.runs.matrix.conftest import matrix_value
 
-from mmpoison.records.matrix import read_cells
+from mmpoison.records.matrix import MatrixCell, read_cells, write_cells
+from mmpoison.runs.matrix.run_matrix import _claim
+from mmpoison.runs.recipe import load_recipe
 
 
 @pytest.fixture
@@ -92,6 +96,39 @@ def test_what_cannot_be_run_is_one_line(
     refused: Callable[..., str], recipe: str, more: list[str], says: str
 ) -> None:
     assert says in refused(["run", recipe, "--out", "out", *more])
+
+
+def published(recipe: str, **changes: Any) -> None:
+    """Write `theirs.parquet`: two measurements of the recipe's matrix, the second one changed."""
+    _claim(load_recipe(recipe), Path("theirs"), False)
+    cell = MatrixCell("II-own", "none", "sheep2aeroplane", 5, "single-target-label", hit_10=0.5)
+    cells = [replace(cell, seed=6), replace(cell, **changes)]
+    write_cells(Path("theirs.parquet"), cells, Path("theirs/matrix.yaml").read_text())
+    shutil.rmtree("theirs")
+
+
+@pytest.mark.parametrize("more", [["--dry-run"], []])
+def test_a_foreign_file_is_checked_before_anything_is_done(
+    refused: Callable[..., str], recipe: str, more: list[str]
+) -> None:
+    command = ["run", recipe, "--out", "out", "--seeds", "5-6", "--from"]
+    assert "/dev/zero: is a device" in refused([*command, "/dev/zero", *more])
+    published(recipe, hit_10=7.0)
+    assert "theirs.parquet: is no table of a matrix (row 1, column hit@10: 7.0 is not from 0" in (
+        refused([*command, "theirs.parquet", *more])
+    )
+
+
+def test_seeds_that_nothing_is_paired_on_are_named(
+    cli: Callable[..., Outcome], recipe: str, work: Path
+) -> None:
+    published(recipe)
+    command = ("run", recipe, "--out", "out", "--from", "theirs.parquet", "--dry-run", "--seeds")
+    said = cli(*command, "6-7").out.splitlines()
+    assert said[0] == "theirs.parquet: 2 measurements, seeds 5,6"
+    assert said[1] == "seeds 5,7 are not both there and in this run: nothing can be paired on them"
+    assert "are not both" not in cli(*command, "5-6").out
+    assert not (work / "out").exists()
 
 
 @pytest.mark.parametrize(

@@ -1,9 +1,10 @@
-"""The summary of a matrix against a slow version, the gate, the ranking, and pages that escape what they show."""
+"""The summary of a matrix against a slow version, the gate, foreign files, and pages that escape what they show."""
 
 from __future__ import annotations
 
 import itertools
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -18,11 +19,11 @@ from mmpoison.records.matrix import (
     MatrixFacts,
     read_cells,
     read_matrix,
-    unpack_matrix,
+    read_pieces,
     write_cells,
 )
 from mmpoison.reporting.matrix.page import matrix_html, write_matrix_pages
-from mmpoison.reporting.matrix.summary import MatrixSummary, paired, rank_columns, summarise
+from mmpoison.reporting.matrix.summary import MatrixSummary, paired, summarise
 from mmpoison.reporting.matrix.tables import matrix_tables
 from mmpoison.reporting.table import markdown
 
@@ -94,14 +95,57 @@ def test_one_file_becomes_pieces_inside_the_folder(cells: list[MatrixCell], tmp_
     odd = replace(cells[0], row="../../away", column="/etc/x", goal="..")
     file, folder = tmp_path / "all.parquet", tmp_path / "out"
     write_cells(file, [odd, *cells])
-    with pytest.raises(InputError, match="does not say of what matrix"):
-        unpack_matrix(file, folder)
-    write_cells(file, [odd, *cells], "name: x")
-    assert unpack_matrix(file, folder) == len(cells) + 1
-    assert unpack_matrix(file, folder) == 0
-    found = read_cells(sorted(folder.glob("pieces/*/*/*.parquet")))
-    assert len(found) == len(cells) + 1
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["all.parquet", "out"]
+    pieces = read_pieces(file, folder)
+    assert list(pieces.values()) == [odd, *cells]
+    assert all(path.resolve().parents[2] == folder / "pieces" for path in pieces)
+    assert not folder.exists()
+    write_cells(file, [*cells, replace(cells[3], hit_10=0.0)])
+    with pytest.raises(InputError, match=r"measures pieces/II/b2c-seed6/none\.parquet twice"):
+        read_pieces(file, folder)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "says"),
+    [
+        ("hit_10", 7.0, "hit@10: 7.0 is not from 0 to 1"),
+        ("ir_10", math.nan, "ir.hit@10: nan is not from 0 to 1"),
+        ("with_trigger", -0.1, "with_trigger: -0.1 is not from 0 to 1"),
+        ("p_value", math.inf, "p_value: inf is not from 0 to 1"),
+        ("min_rank", -1.0, "min_rank: -1.0 is not a finite number from 0"),
+        ("defence_seconds", math.inf, "defence_seconds: inf is not a finite number from 0"),
+        ("seed", -5, "seed: -5 is not a finite number from 0"),
+        ("training_pairs", 0, "training_pairs: 0 is not a finite number from 1"),
+        ("attack", None, "attack: the value is missing"),
+    ],
+)
+def test_impossible_values_are_named(
+    cells: list[MatrixCell], tmp_path: Path, name: str, value: Any, says: str
+) -> None:
+    file = tmp_path / "theirs.parquet"
+    write_cells(file, [*cells[:3], replace(cells[3], **{name: value})])
+    with pytest.raises(InputError, match=rf"theirs\.parquet: .*row 3, column {re.escape(says)}"):
+        read_cells([file])
+
+
+def test_small_files_that_decode_to_much_are_refused(
+    cells: list[MatrixCell], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    file = tmp_path / "theirs.parquet"
+    write_cells(file, [replace(cells[0], note="x" * 2**20)])
+    one = pq.read_table(file)
+    pq.write_table(one.take(pa.array(np.zeros(200, np.int64))), file)
+    assert file.stat().st_size < 2**20
+    with pytest.raises(InputError, match="more than 64 MiB of values"):
+        read_cells([file])
+    many = one.drop(["note"]).take(pa.array(np.zeros(100_001, np.int64)))
+    pq.write_table(many, file)
+    # the footer alone says it
+    monkeypatch.setattr(pq.ParquetFile, "iter_batches", None)
+    with pytest.raises(InputError, match="100,001 rows, at most 100,000"):
+        read_cells([file])
 
 
 @pytest.mark.parametrize(
@@ -149,7 +193,7 @@ def test_only_pieces_that_have_both_are_paired(cells: list[MatrixCell]) -> None:
 def test_a_row_counts_only_where_the_attack_takes(cells: list[MatrixCell]) -> None:
     summary = summarise(facts("filter", "repair"), cells)
     assert {row.name: row.counts for row in summary.rows} == {"II": True, "weak": False}
-    assert summary.rows[1].ranking == ()
+    assert summary.effects["filter"].pieces == 6
     success = matrix_tables(summary)[0].to_json()["rows"]
     assert success[1] == {
         "Attack": "weak",
@@ -164,27 +208,64 @@ def test_a_row_counts_only_where_the_attack_takes(cells: list[MatrixCell]) -> No
     assert found.rows[0].counts
 
 
-def test_a_ranking_only_where_intervals_part(cells: list[MatrixCell]) -> None:
-    summary = summarise(facts("filter", "repair"), cells)
-    assert summary.ranking == (("filter", "repair"), ("none",))
-    # one goal gives no interval, and no ranking
-    one = [c for c in cells if c.goal == "a2b"]
-    assert summarise(facts("filter", "repair"), one).ranking == (("filter", "repair", "none"),)
-    assert rank_columns({}, ["filter"]) == ()
+def tables_of(summary: MatrixSummary) -> dict[str, list[dict[str, Any]]]:
+    return {table.title: table.to_json()["rows"] for table in matrix_tables(summary)}
 
 
-def test_more_comparisons_need_larger_differences() -> None:
-    rng = np.random.default_rng(0)
-    base = rng.uniform(0.4, 0.6, 6)
-    better = base - np.array([0.05, 0.05, 0.02, 0.03, 0.06, 0.05])
-    pieces: dict[Any, dict[str, MatrixCell]] = {}
-    names = ["none", "better", *(f"same-{n}" for n in range(8))]
-    for name in names:
-        values = (better if name == "better" else base).tolist()
-        for one in cells_of("II", name, values):
-            pieces.setdefault((one.row, one.goal, one.seed), {})[name] = one
-    assert rank_columns(pieces, ["none", "better"]) == (("better",), ("none",))
-    assert len(rank_columns(pieces, names)) == 1
+def test_each_effect_has_an_interval_and_a_probability(cells: list[MatrixCell]) -> None:
+    """A defence that does nothing stays next to `none`, whatever the intervals of the others."""
+    cells += cells_of("II", "noise", (1.0, 0.9, 0.85, 0.75, 0.8, 0.85))
+    cells += cells_of("II", "nothing", UNDEFENDED)
+    names = ["filter", "repair", "noise", "nothing"]
+    rows = {
+        row["Defence"]: row
+        for row in tables_of(summarise(facts(*names), cells))[
+            "All attacks that count: each defence"
+        ]
+    }
+    # by column, own ones first, not by what intervals hold
+    assert list(rows) == ["clean model", "none", *names]
+    assert (rows["none"]["change"], rows["none"]["beats none"]) == (None, None)
+    assert (rows["filter"]["change"], rows["filter"]["beats none"]) == (
+        "-0.80 [-1.00, -0.55]",
+        "> 0.99",
+    )
+    assert rows["nothing"]["change"] == "0.00 [0.00, 0.00]"
+    assert rows["nothing"]["beats none"] == "0.50"
+    assert rows["noise"]["beats none"] == "0.60"
+    page = matrix_html(summarise(facts(*names), cells))
+    assert "group" not in page.partition("</style>")[2].replace("colgroup", "")
+    # one goal gives no interval, and no probability
+    one = summarise(facts(*names), [c for c in cells if c.goal == "a2b"])
+    found = tables_of(one)["All attacks that count: each defence"]
+    assert {row["beats none"] for row in found} == {None, "–"}
+
+
+def test_counts_are_of_each_column(cells: list[MatrixCell]) -> None:
+    assert "All columns were measured on 12 pieces of 3 goals and 2 seeds (5, 6);" in matrix_html(
+        summarise(facts("filter"), [c for c in cells if c.column in ("none", "filter")])
+    )
+    own = [replace(c, seed=c.seed + 2, column="mine") for c in cells if c.column == "filter"]
+    own += [replace(c, seed=c.seed + 2) for c in cells if c.column == "none"]
+    published = [c for c in cells if c.column in ("none", "filter")]
+    published += [replace(c, column="other") for c in published if c.column == "filter"]
+    summary = summarise(facts("mine", "filter", "other"), [*published, *own])
+    page = matrix_html(summary)
+    assert "Most columns were measured on 12 pieces of 3 goals and 2 seeds (5, 6);" in page
+    assert (
+        "mine was measured on other pieces than most columns, 12 pieces of 3 goals and 2 seeds (7, 8):"
+        in page
+    )
+    counts = {
+        row["Defence"]: (row["pieces"], row["goals"], row["seeds"])
+        for row in tables_of(summary)["The defences"]
+    }
+    assert counts == {
+        "none": (24, 3, "5, 6, 7, 8"),
+        "mine": (12, 3, "7, 8"),
+        "filter": (12, 3, "5, 6"),
+        "other": (12, 3, "5, 6"),
+    }
 
 
 def hostile(cells: list[MatrixCell]) -> MatrixSummary:
@@ -268,10 +349,7 @@ def test_small_matrices_say_so(cells: list[MatrixCell]) -> None:
 def test_a_number_that_is_not_there_is_null_in_json(cells: list[MatrixCell]) -> None:
     # the scan gives no model, so it has no utility
     scans = [cell("II", "scan", "a2b", 5, kind="scan", p_value=0.5)]
-    tables = {
-        table.title: table.to_json()["rows"]
-        for table in matrix_tables(summarise(facts("filter", "scan"), [*cells, *scans]))
-    }
+    tables = tables_of(summarise(facts("filter", "scan"), [*cells, *scans]))
     (scan,) = (row for row in tables["The defences"] if row["Defence"] == "scan")
     assert (scan["utility lost"], scan["without poison"]) == (None, None)
     (scan,) = (row for row in tables["II: each defence"] if row["Defence"] == "scan")

@@ -58,11 +58,13 @@ def test_what_stops_what_and_what_does_not() -> None:
     assert said[0].startswith("1 attack without a trigger takes: undefended, 0.90 [0.8")
     assert said[0].endswith("under the clean model, 0.01 [0.00, 0.02].")
     assert said[1] == "No attack with a trigger takes here."
-    assert said[2].endswith(": ours (0.01).")
-    assert said[3] == "Without a trigger, no effect is certain of: other (0.90)."
+    assert said[2].endswith(": ours (0.01 [0.00, 0.02]).")
+    assert said[3] == (
+        "Without a trigger, it is open whether these beat `none` (change of success, probability that it is below 0): "
+        "other 0.00 [0.00, 0.00] (0.50)."
+    )
     assert "For every attack some defence comes within 0.05 of the clean model on average." in said
-    assert "ours leaves 0.01" in said[5]
-    assert "no defence beats it, and it beats 1 of 1" in said[5]
+    assert said[5] == "ours leaves 0.01 [0.00, 0.02], the least."
 
 
 def test_a_wide_interval_stops_nothing() -> None:
@@ -73,7 +75,10 @@ def test_a_wide_interval_stops_nothing() -> None:
 def test_the_own_filter_may_be_beaten() -> None:
     half = tuple(value - 0.4 for value in HIGH)
     said = " ".join(findings(shown(plain(ours=half, other=NONE), "ours", "other")))
-    assert "it is beaten by other (0.01), and it beats 0 of 1" in said
+    assert "; less is left, with this probability, by other (> 0.99)." in said
+    # not significant is not equal: a wide interval is a probability
+    said = " ".join(findings(shown(plain(ours=half, other=WIDE), "ours", "other")))
+    assert "; less is left, with this probability, by other (0.86)." in said
 
 
 def test_what_is_lost_and_for_nothing() -> None:
@@ -86,13 +91,14 @@ def test_what_is_lost_and_for_nothing() -> None:
     assert "dear and vain." not in said
 
 
-def test_what_helps_against_triggers_alone() -> None:
+def test_triggers_are_told_apart() -> None:
     cells = plain(other=HIGH)
     cells += with_trigger("patch", "none", HIGH) + with_trigger("patch", "clean model", NONE)
     cells += with_trigger("patch", "other", NONE, kind="pre-training")
     said = " ".join(findings(shown(cells, "other")))
-    assert "Only against triggers help: other (0.01)." in said
     assert "With a trigger, these come within 0.05 of the clean model" in said
+    assert "With a trigger, it is open" not in said
+    assert "Without a trigger, it is open whether these beat `none`" in said
 
 
 def test_what_gets_through_and_false_alarms() -> None:

@@ -18,6 +18,7 @@ from mmpoison.statistics import (
     clustered_mean,
     clustered_share,
     compare,
+    probability_below_zero,
     summarize,
 )
 
@@ -104,6 +105,47 @@ def test_copies_of_a_caption_add_no_certainty() -> None:
     assert naive.high is not None
     assert once.high is not None
     assert naive.high < once.high
+
+
+@pytest.mark.parametrize("shift", [-1.0, 0.2, 3.0])
+def test_the_probability_of_a_mean_is_that_of_means_drawn_one_by_one(shift: float) -> None:
+    values, clusters = [-1.0, 0.5, 2.0, -0.5, 1.0, -2.0], [0, 0, 1, 1, 2, 3]
+    values = [value + shift for value in values]
+    mean, count = sum(values) / 6, 4
+    sums = [
+        sum(v - mean for v, c in zip(values, clusters, strict=True) if c == name)
+        for name in range(count)
+    ]
+    error = math.sqrt(count / (count - 1) * sum(one * one for one in sums)) / 6
+    rng = np.random.default_rng(0)
+    below, draws = 0, 40_000
+    for _ in range(draws):
+        # Student's t by its definition
+        chi_square = sum(rng.normal() ** 2 for _ in range(count - 1))
+        below += mean + error * rng.normal() / math.sqrt(chi_square / (count - 1)) < 0
+    got = probability_below_zero(clustered_mean(values, clusters))
+    assert got == pytest.approx(below / draws, abs=0.01)
+
+
+@given(CASES)
+def test_the_probability_fits_the_interval(case: tuple[list[int], list[int]]) -> None:
+    values, clusters = case
+    mean = clustered_mean(values, clusters)
+    got = probability_below_zero(mean)
+    if mean.high is None or mean.low is None:
+        assert got is None
+        return
+    assert got is not None
+    opposite = probability_below_zero(clustered_mean([-value for value in values], clusters))
+    assert opposite == pytest.approx(1 - got, abs=1e-9)
+    if abs(mean.high) > 1e-9:
+        assert (mean.high < 0) == (got > 0.975)
+
+
+def test_differences_without_spread_are_certain_only_where_there_is_one() -> None:
+    rounding = [0.1 + 0.2 - 0.3, 0.3 - 0.1 - 0.2, 0.0]
+    for values, wanted in (([0.0] * 3, 0.5), (rounding, 0.5), ([-0.3] * 3, 1.0), ([0.3] * 3, 0.0)):
+        assert probability_below_zero(clustered_mean(values, range(3))) == wanted
 
 
 @given(CASES)

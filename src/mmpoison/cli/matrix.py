@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,7 @@ from mmpoison.errors import InputError
 from mmpoison.reporting.text import safe_text
 
 if TYPE_CHECKING:
+    from mmpoison.records.matrix import MatrixCell
     from mmpoison.runs.matrix.run_matrix import MatrixPlan
     from mmpoison.runs.sweeps.placement import Placement
 
@@ -72,13 +74,19 @@ def run_the_matrix(
     part = chosen_part(recipe.matrix, names_of(rows), names_of(columns), goals, seeds)
     recipe = recipe.model_copy(update={"matrix": part})
     placement = place_workers(workers, device, ray=ray)
-    if measured is not None and not dry_run:
-        with busy("unpacking pieces"):
-            known = unpack_into(measured, recipe, out, tuning=tuning)
-        say(f"{measured}: {count_of(known, 'measurement')} added to {out}")
+    known: dict[Path, MatrixCell] = {}
+    if measured is not None:
+        with busy("reading measurements"):
+            known = unpack_into(measured, recipe, out, tuning=tuning, dry_run=dry_run)
+        theirs = {cell.seed for cell in known.values()}
+        say(f"{measured}: {count_of(len(known), 'measurement')}, seeds {_listed(theirs)}")
+        if not tuning and (alone := theirs ^ {*part.seeds}):
+            say(
+                f"seeds {_listed(alone)} are not both there and in this run: nothing can be paired on them"
+            )
     with live_progress() as progress:
         progress.progress("loading data")
-        plan = plan_matrix(recipe, out, device=placement.device, tuning=tuning)
+        plan = plan_matrix(recipe, out, device=placement.device, tuning=tuning, measured=known)
     _say_plan(plan, out, placement)
     if dry_run:
         return
@@ -107,13 +115,17 @@ def run_the_matrix(
         raise typer.Exit(FAILED)
 
 
+def _listed(seeds: Collection[int]) -> str:
+    return ",".join(map(str, sorted(seeds)[:12])) + (",..." if len(seeds) > 12 else "")
+
+
 def _say_plan(plan: MatrixPlan, out: Path, placement: Placement) -> None:
     left = plan.seconds_left
     busy_workers = min(placement.count, max(1, len(plan.todo)))
     time = "" if left is None else f": about {duration(left / busy_workers)}"
     say(
         f"{out}: {count_of(len(plan.tasks), 'piece')}, {len(plan.tasks) - len(plan.todo):,} complete; "
-        f"{plan.columns_todo:,} measurements remain, {placement.describe(len(plan.todo))}{time}"
+        f"{len(plan.missing):,} measurements remain, {placement.describe(len(plan.todo))}{time}"
     )
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from mmpoison.base.files import atomic_file, plain_name, refuse_special
+from mmpoison.base.untrusted import MAX_INTEGER
 from mmpoison.base.untrusted_yaml import read_yaml
 from mmpoison.errors import InputError
 
@@ -152,7 +153,7 @@ def write_cells(file: Path, cells: Iterable[MatrixCell], described: str = "") ->
     Args:
         file: The new file.
         cells: The measurements.
-        described: The text of `matrix.yaml`, which `unpack_matrix` needs.
+        described: The text of `matrix.yaml`, which `run matrix --from` needs.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -167,38 +168,83 @@ def write_cells(file: Path, cells: Iterable[MatrixCell], described: str = "") ->
         pq.write_table(table, temporary)
 
 
+MAX_ROWS = 100_000
+"""Of one file: twenty times the largest published matrix; half a gigabyte once they are Python objects."""
+MAX_BYTES = 64 << 20
+"""Of one file, decoded: a file can hold a long text once and repeat it in every row."""
+ROWS_AT_ONCE = 64
+
+_NOT_SHARES = ("min_rank", "defence_seconds", "training_seconds")
+
+
 def read_cells(files: Sequence[Path]) -> list[MatrixCell]:
-    """Read measurements from Parquet files.
+    """Read measurements from Parquet files, which may be somebody else's.
 
     Args:
         files: As `write_cells` wrote them; columns that this version does not know are left out.
 
     Raises:
-        InputError: If a file is broken, or has no such table.
+        InputError: If a file is broken or too large, has no such table, or a value is missing or out of its range.
+    """
+    import pyarrow as pa
+
+    cells: list[MatrixCell] = []
+    for file in files:
+        try:
+            cells += [_checked(row, number) for number, row in enumerate(_rows(file))]
+        except (OSError, ValueError, KeyError, pa.ArrowException) as error:
+            reason = " ".join(str(error).split())[:200]
+            raise InputError(f"{file}: is no table of a matrix ({reason}): remove it") from None
+    return cells
+
+
+def _rows(file: Path) -> Iterator[dict[str, Any]]:
+    """Yield the rows of a file; the footer is checked before anything is decoded.
+
+    Raises:
+        ValueError: If there are too many, or a column has values of another kind.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    cells: list[MatrixCell] = []
-    schema = matrix_schema()
-    back = {shown: name for name, shown in _SHOWN.items()}
-    for file in files:
-        try:
-            # no partitions read from the names of folders
-            # and no threads: each file has a few rows
-            table = pq.ParquetFile(file).read(use_threads=False)
-            there = set(table.column_names)
-            known = [field for field in schema if field.name in there]
-            table = table.select([field.name for field in known]).cast(pa.schema(known))
-            rows: list[dict[str, Any]] = table.to_pylist()
-            for row in rows:
-                if None in (row["row"], row["column"], row["goal"], row["seed"]):
-                    raise ValueError("a row, column, goal or seed is missing")
-                cells.append(MatrixCell(**{back.get(n, n): v for n, v in row.items()}))
-        except (OSError, ValueError, TypeError, KeyError, pa.ArrowException) as error:
-            reason = " ".join(str(error).split())[:200]
-            raise InputError(f"{file}: is no table of a matrix ({reason}): delete it") from None
-    return cells
+    # no partitions read from the names of folders
+    with pq.ParquetFile(file) as opened:
+        if (rows := opened.metadata.num_rows) > MAX_ROWS:
+            raise ValueError(f"{rows:,} rows, at most {MAX_ROWS:,} are read")
+        there = opened.schema_arrow
+        known = [field for field in matrix_schema() if field.name in there.names]
+        for name in (names := [field.name for field in known]):
+            kind = there.field(name).type
+            if pa.types.is_nested(kind) or pa.types.is_fixed_size_binary(kind):
+                raise ValueError(f"column {name} holds {kind}")
+        left = MAX_BYTES
+        # no threads: most files have one row
+        for batch in opened.iter_batches(ROWS_AT_ONCE, columns=names, use_threads=False):
+            plain = batch.select(names).cast(pa.schema(known))
+            if (left := left - plain.nbytes) < 0:
+                raise ValueError(f"more than {MAX_BYTES >> 20} MiB of values")
+            yield from plain.to_pylist()
+
+
+def _checked(row: dict[str, Any], number: int) -> MatrixCell:
+    """Make a measurement of a row of a file.
+
+    Raises:
+        ValueError: If a value is missing or out of its range.
+    """
+    values: dict[str, Any] = {}
+    for field in fields(MatrixCell):
+        name, kind = _SHOWN.get(field.name, field.name), str(field.type)
+        value = values[field.name] = row.get(name, field.default)
+        if value is MISSING or (value is None and "None" not in kind):
+            raise ValueError(f"row {number}, column {name}: the value is missing")
+        least = 1 if name == "training_pairs" else 0
+        share = "float" in kind and name not in _NOT_SHARES
+        most = 1 if share else MAX_INTEGER
+        if isinstance(value, int | float) and not least <= value <= most:
+            limits = "from 0 to 1" if share else f"a finite number from {least}"
+            raise ValueError(f"row {number}, column {name}: {value} is not {limits}")
+    return MatrixCell(**values)
 
 
 MATRIX_FILE = "matrix.yaml"
@@ -254,7 +300,8 @@ def read_matrix(folder: Path) -> tuple[MatrixFacts, list[MatrixCell]]:
     except (KeyError, TypeError, ValueError):
         raise InputError(f"{file}: is broken: delete it, the pieces next to it stay") from None
     cells = read_cells(sorted(folder.glob(f"{PIECES}/*/*/*.parquet")))
-    if not cells:
+    columns = (CLEAN_MODEL, UNDEFENDED, *facts.columns)
+    if not any(cell.row in facts.rows and cell.column in columns for cell in cells):
         raise InputError(f"{folder}: no piece is done yet")
     return facts, cells
 
@@ -293,32 +340,19 @@ def described(file: Path) -> str:
     return text
 
 
-def unpack_matrix(file: Path, folder: Path) -> int:
-    """Write the pieces of one Parquet file into the folder of a matrix, so that they are not measured again.
+def read_pieces(file: Path, folder: Path) -> dict[Path, MatrixCell]:
+    """Read the measurements of one Parquet file, by the file that each has in the folder of a matrix.
 
     Args:
         file: A `matrix.parquet`.
-        folder: New, or of a matrix: what it holds stays as it is.
-
-    Returns:
-        How many measurements were written.
+        folder: The folder, which need not exist.
 
     Raises:
-        InputError: If the file is broken, or does not say of what matrix it is.
+        InputError: As `read_cells`, or if two measurements have one file.
     """
-    text, cells = described(file), read_cells([file])
-    missing = [
-        (target, cell)
-        for cell in cells
-        if not (
-            target := cell_file(
-                folder / PIECES / piece_folder(cell.row, cell.goal, cell.seed), cell.column
-            )
-        ).exists()
-    ]
-    if not (folder / MATRIX_FILE).exists():
-        with atomic_file(folder / MATRIX_FILE) as temporary:
-            temporary.write_text(text, encoding="utf-8")
-    for target, cell in missing:
-        write_cells(target, [cell])
-    return len(missing)
+    pieces: dict[Path, MatrixCell] = {}
+    for cell in read_cells([file]):
+        piece = folder / PIECES / piece_folder(cell.row, cell.goal, cell.seed)
+        if pieces.setdefault(target := cell_file(piece, cell.column), cell) is not cell:
+            raise InputError(f"{file}: measures {target.relative_to(folder)} twice: give another")
+    return pieces

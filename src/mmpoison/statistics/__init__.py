@@ -3,6 +3,7 @@
 - `summarize`: mean, standard deviation and 95% interval of one number a seed.
 - `clustered_mean`, `clustered_share`, `cluster_bootstrap`: intervals of means, shares and other numbers over queries.
   The queries of one image (its five captions) are correlated and count as one piece of evidence, not five.
+- `probability_below_zero`: of a mean difference, by the distribution that gives its interval.
 - `compare`: two settings paired by seed: t-test and Wilcoxon test, two-tailed, with effect sizes.
 - `true_pair_auroc`: whether captions and images of pairs belong together, from their embeddings.
 - `fit_two_gaussians`: two Gaussians fitted to numbers, to split them in two kinds.
@@ -16,6 +17,7 @@ from mmpoison.statistics._clusters import (
     cluster_bootstrap,
     clustered_mean,
     clustered_share,
+    probability_below_zero,
 )
 from mmpoison.statistics._paired import Comparison, compare
 from mmpoison.statistics._summary import UNBOUNDED, Summary, summarize
@@ -33,6 +35,7 @@ __all__ = [
     "clustered_share",
     "compare",
     "fit_two_gaussians",
+    "probability_below_zero",
     "summarize",
     "true_pair_auroc",
     "twice_below",

@@ -159,6 +159,37 @@ def cluster_bootstrap(
     return Estimate(len(array), count, value, float(low), float(high), confidence)
 
 
+def probability_below_zero(mean: Estimate) -> float | None:
+    """Compute the probability that a mean of `clustered_mean` is below 0, by the distribution that gives its interval.
+
+    The interval is value ± q x error, with q of Student's t with C - 1 degrees of freedom. Read as what is believed of
+    the mean after the measurement (all means alike before it), this is value + error x T, which is below 0 with the
+    probability P(T < -value / error). It is above 0.975 exactly where the 95% interval is below 0.
+
+    Args:
+        mean: Of paired differences, for example.
+
+    Returns:
+        None with one cluster. Without any spread 0 or 1, and 0.5 if the mean is 0.
+
+    Example:
+        >>> probability_below_zero(clustered_mean([-0.1, 0.1], [0, 1]))
+        0.5
+        >>> round(probability_below_zero(clustered_mean([-0.1, -0.2, -0.3], [0, 1, 2])), 3)
+        0.963
+    """
+    if mean.high is None:
+        return None
+    # differences that are equal but for rounding have no spread
+    value, half = round(mean.value, 12), round(mean.high - mean.value, 12)
+    if half == 0:
+        return 0.5 if value == 0 else float(value < 0)
+    from scipy import stats  # takes half a second to import
+
+    error = half / t_quantile(mean.confidence, mean.clusters - 1)
+    return float(stats.t.cdf(-value / error, mean.clusters - 1))
+
+
 def _read(
     values: npt.ArrayLike, clusters: npt.ArrayLike, confidence: float
 ) -> tuple[FloatVector, npt.NDArray[np.intp], int]:

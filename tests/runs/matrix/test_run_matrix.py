@@ -19,11 +19,11 @@ from mmpoison.defenses.repairs.repair import run_repair
 from mmpoison.evaluation import GoalTarget, TestEmbeddings, TestSet, goal_row, utility_row
 from mmpoison.models import DualEncoder, load_encoder, prepare_features
 from mmpoison.models.inputs import add_missing
-from mmpoison.records.matrix import MatrixCell, read_cells, read_matrix
+from mmpoison.records.matrix import MatrixCell, read_cells, read_matrix, write_cells
 from mmpoison.runs.matrix import measure_piece
 from mmpoison.runs.matrix.measure_piece import PieceTask, _Measurer, filled
 from mmpoison.runs.matrix.plan import chosen_part
-from mmpoison.runs.matrix.run_matrix import _claim, plan_matrix
+from mmpoison.runs.matrix.run_matrix import _claim, plan_matrix, unpack_into
 from mmpoison.runs.matrix_part import MatrixPart
 from mmpoison.runs.progress import SilentProgress
 from mmpoison.runs.recipe import Recipe, parse_recipe
@@ -154,12 +154,12 @@ def test_a_registered_attack_is_one_more_row(matrix_recipe: Recipe, tmp_path: Pa
     recipe = matrix_recipe.model_copy(update={"matrix": more})
     plan = plan_matrix(recipe, tmp_path)
     (task,) = plan.todo
-    assert plan.columns_todo == 3
+    assert plan.missing == ["clean model", "none", "rank-gain"]
     assert plan.seconds_left is None
     _claim(recipe, tmp_path, False)
     task.run(RunCache, SilentProgress())
     facts, cells = read_matrix(tmp_path)
-    assert facts.rows == ("clean", "II-own", "orphan")
+    assert facts.rows == ("orphan", "clean", "II-own")
     assert facts.columns == tuple(PART["columns"])
     assert {(cell.row, cell.column) for cell in cells} == {
         ("orphan", column) for column in ("clean model", "none", "rank-gain")
@@ -306,3 +306,33 @@ def test_a_folder_of_another_matrix_is_refused(matrix_recipe: Recipe, tmp_path: 
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "thesis.txt").write_text("years of work")
     assert "not a matrix" in refusal(plan_matrix, matrix_recipe, tmp_path / "full")
+
+
+def test_own_columns_come_before_those_of_a_file(matrix_recipe: Recipe, tmp_path: Path) -> None:
+    """In a new folder, and in one that has measurements; a dry run counts them and writes nothing."""
+    part = matrix_recipe.matrix
+    assert part is not None
+    theirs = tmp_path / "theirs.parquet"
+    _claim(matrix_recipe, tmp_path / "theirs", False)
+    tasks = plan_matrix(matrix_recipe, tmp_path / "theirs").tasks
+    cells = [
+        MatrixCell(task.piece.row, name, task.piece.goal, 5, "x", ir_10=0.5, tr_10=0.5)
+        for task in tasks
+        for name in task.columns
+    ]
+    write_cells(theirs, cells, (tmp_path / "theirs" / "matrix.yaml").read_text())
+    columns = {**PART["columns"], "mine": {"method": "relevance-filter", "clean_loss": 0.2}}
+    value = {**matrix_recipe.model_dump(mode="json"), "matrix": {**PART, "columns": columns}}
+    recipe = parse_recipe(value, "test")
+    out = tmp_path / "out"
+    known = unpack_into(theirs, recipe, out, dry_run=True)
+    assert plan_matrix(recipe, out, measured=known).missing == ["mine", "mine"]
+    assert not out.exists()
+    _claim(recipe.model_copy(update={"matrix": chosen_part(part, [], ["rank-gain"])}), out, False)
+    for folder in (out, tmp_path / "new"):
+        assert unpack_into(theirs, recipe, folder) == {
+            folder / path.relative_to(out): cell for path, cell in known.items()
+        }
+        _claim(recipe, folder, False)
+        assert plan_matrix(recipe, folder).missing == ["mine", "mine"]
+        assert read_matrix(folder)[0].columns == ("mine", *PART["columns"])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 
 from mmpoison.base.phrasing import count_of
 from mmpoison.records.matrix import CLEAN_MODEL, UNDEFENDED
@@ -14,10 +14,12 @@ from mmpoison.reporting.matrix.pooled import (
     counted,
     defences,
     interval,
+    probability,
     share,
     utility,
 )
 from mmpoison.reporting.matrix.summary import ColumnSummary, MatrixSummary, RowSummary
+from mmpoison.statistics import Estimate
 
 CLOSE = 0.05
 """An attack is stopped where its success is above that of the clean model by less than this, at the interval's end."""
@@ -46,9 +48,9 @@ def findings(summary: MatrixSummary) -> list[str]:
         _takes(plain, "without a trigger"),
         _takes(triggers, "with a trigger"),
         _stopped(plain, chosen, "Without a trigger"),
-        _no_effect(plain, chosen, "Without a trigger"),
+        _not_shown(plain, chosen, "Without a trigger"),
         _stopped(triggers, chosen, "With a trigger"),
-        _triggers_only(plain, triggers, chosen),
+        _not_shown(triggers, chosen, "With a trigger"),
         _costs(every, chosen),
         _ours(every, chosen),
         _gets_through([*plain, *triggers], chosen),
@@ -74,34 +76,25 @@ def _stopped(rows: Sequence[RowSummary], chosen: Sequence[ColumnSummary], what: 
     if not rows:
         return ""
     pooled = Pooled.of(rows)
-    names = _with_mean(
-        pooled, chosen, lambda name: at_most(pooled.difference(CLEAN_MODEL, name), CLOSE)
+    excess = _differences(pooled, CLEAN_MODEL, chosen)
+    names = _listed(
+        f"{name} ({share(pooled.mean(name))})" for name, e in excess.items() if at_most(e, CLOSE)
     )
     if not names:
         return f"{what}, no defence comes within {CLOSE} of the clean model (at the end of its 95% interval)."
     return f"{what}, these come within {CLOSE} of the clean model (at the end of the 95% interval): {names}."
 
 
-def _no_effect(rows: Sequence[RowSummary], chosen: Sequence[ColumnSummary], what: str) -> str:
-    if not rows:
-        return ""
-    pooled = Pooled.of(rows)
-    names = _with_mean(pooled, chosen, lambda name: not _helps(pooled, name))
-    return (
-        f"{what}, no effect is certain of: {names}." if names else f"{what}, every defence helps."
+def _not_shown(rows: Sequence[RowSummary], chosen: Sequence[ColumnSummary], what: str) -> str:
+    """Name the defences whose change has an interval with 0 in it: what they do is open, not nothing."""
+    changes = _differences(Pooled.of(rows), UNDEFENDED, chosen)
+    names = _listed(
+        f"{name} {interval(change)} ({probability(change)})"
+        for name, change in changes.items()
+        if not below(change, 0)
     )
-
-
-def _triggers_only(
-    plain: Sequence[RowSummary], triggers: Sequence[RowSummary], chosen: Sequence[ColumnSummary]
-) -> str:
-    if not plain or not triggers:
-        return ""
-    one, other = Pooled.of(plain), Pooled.of(triggers)
-    names = _with_mean(other, chosen, lambda name: _helps(other, name) and not _helps(one, name))
-    if not names:
-        return "No defence helps against triggers alone."
-    return f"Only against triggers help: {names}."
+    said = f"{what}, it is open whether these beat `{UNDEFENDED}` (change of success, probability that it is below 0)"
+    return f"{said}: {names}." if names else ""
 
 
 def _costs(pooled: Pooled, chosen: Sequence[ColumnSummary]) -> str:
@@ -125,13 +118,13 @@ def _ours(pooled: Pooled, chosen: Sequence[ColumnSummary]) -> str:
     own = next((column.name for column in chosen if column.method == OURS), None)
     if own is None:
         return ""
-    others = [column for column in chosen if column.name != own]
-    better = _with_mean(pooled, others, lambda name: below(pooled.difference(own, name), 0))
-    worse = sum(above(pooled.difference(own, column.name), 0) for column in others)
-    beaten = f"it is beaten by {better}" if better else "no defence beats it"
+    changes = _differences(pooled, own, [column for column in chosen if column.name != own])
+    less = _listed(f"{name} ({probability(d)})" for name, d in changes.items() if d.value < 0)
+    left = f"{own} leaves {share(pooled.mean(own))}"
     return (
-        f"{own} leaves {share(pooled.mean(own))}: {beaten}, and it beats {worse} of {len(others)} "
-        "(paired differences)."
+        f"{left}; less is left, with this probability, by {less}."
+        if less
+        else f"{left}, the least."
     )
 
 
@@ -170,20 +163,12 @@ def _false_alarms(summary: MatrixSummary) -> str:
     return f"Without any poison, the filters drop at their own cut: {drops}."
 
 
-def _helps(pooled: Pooled, name: str) -> bool:
-    return below(pooled.difference(UNDEFENDED, name), 0)
-
-
-def _with_mean(
-    pooled: Pooled, columns: Sequence[ColumnSummary], chosen: Callable[[str], bool]
-) -> str:
-    """List the chosen columns that have numbers, with the attack's success, the smallest first."""
-    known = [
-        (mean.value, column.name)
-        for column in columns
-        if (mean := pooled.mean(column.name)) is not None and chosen(column.name)
-    ]
-    return _listed(f"{name} ({value:.2f})" for value, name in sorted(known))
+def _differences(
+    pooled: Pooled, first: str, columns: Sequence[ColumnSummary]
+) -> dict[str, Estimate]:
+    """Return how much more success each column leaves than the first, where they have pieces in common."""
+    found = {column.name: pooled.difference(first, column.name) for column in columns}
+    return {name: difference for name, difference in found.items() if difference is not None}
 
 
 def _listed(names: Iterable[str]) -> str:

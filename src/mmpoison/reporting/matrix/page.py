@@ -6,16 +6,18 @@ import shlex
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
+from statistics import mode
 from typing import Any
 
 from mmpoison.base.files import atomic_file
+from mmpoison.base.phrasing import count_of
 from mmpoison.errors import InputError
 from mmpoison.records.matrix import MatrixCell, write_cells
 from mmpoison.reporting import text as _text
 from mmpoison.reporting.html import template
 from mmpoison.reporting.matrix.findings import findings
 from mmpoison.reporting.matrix.heat_map import heat_rows, write_heat_maps
-from mmpoison.reporting.matrix.summary import MatrixSummary
+from mmpoison.reporting.matrix.summary import ColumnSummary, MatrixSummary
 from mmpoison.reporting.matrix.tables import anchor_of, matrix_tables
 from mmpoison.reporting.table import cell_texts, markdown
 
@@ -98,10 +100,25 @@ def _title(summary: MatrixSummary) -> str:
 def _lead(summary: MatrixSummary) -> str:
     counted = [row for row in summary.rows if row.counts and not row.clean]
     poisoned = [row for row in summary.rows if not row.clean]
+    odd = _odd_columns(summary)
+    usual = next(column for column in summary.columns if column not in odd)
     return (
-        f"{summary.goals} goals x {len(summary.seeds)} seeds ({', '.join(map(str, summary.seeds))}), the same for each "
-        f"attack and defence. The undefended attack succeeds at least {summary.facts.took:.0%} of the time in "
+        f"{'Most' if odd else 'All'} columns were measured on {_measured(usual)}; a piece is an attack with "
+        f"a goal and a seed. The undefended attack succeeds at least {summary.facts.took:.0%} of the time in "
         f"{len(counted)} of {len(poisoned)} rows; only these rows are compared."
+    )
+
+
+def _odd_columns(summary: MatrixSummary) -> list[ColumnSummary]:
+    """Return the columns that were not measured on the same pieces as most columns."""
+    usual = mode(column.pieces for column in summary.columns)
+    return [column for column in summary.columns if column.pieces != usual]
+
+
+def _measured(column: ColumnSummary) -> str:
+    seeds = f"{count_of(len(column.seeds), 'seed')} ({', '.join(map(str, column.seeds))})"
+    return (
+        f"{count_of(len(column.pieces), 'piece')} of {count_of(column.goals, 'goal')} and {seeds}"
     )
 
 
@@ -111,10 +128,15 @@ def _warnings(summary: MatrixSummary) -> list[str]:
         found.append(
             "These numbers are of the goal and seed on which settings are chosen: they are no result."
         )
-    if summary.goals < 6 or len(summary.seeds) < 3:
+    if any(column.goals < 6 or len(column.seeds) < 3 for column in summary.columns):
         found.append(
             "Fewer than 6 goals x 3 seeds: intervals are wide, and one goal gives no interval."
         )
+    found += [
+        f"{column.name} was measured on other pieces than most columns, {_measured(column)}: compare changes, not "
+        "means."
+        for column in _odd_columns(summary)
+    ]
     return found
 
 

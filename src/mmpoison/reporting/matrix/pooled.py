@@ -16,7 +16,7 @@ from mmpoison.reporting.matrix.summary import (
     paired,
 )
 from mmpoison.reporting.text import ABSENT
-from mmpoison.statistics import Estimate
+from mmpoison.statistics import Estimate, probability_below_zero
 
 
 def interval(estimate: Estimate | None, digits: int = 2, *, share: bool = False) -> str | None:
@@ -25,21 +25,27 @@ def interval(estimate: Estimate | None, digits: int = 2, *, share: bool = False)
     Args:
         estimate: Without an interval where one goal alone was measured.
         digits: After the point.
-        share: Whether it is a share; its interval ends at 0 and 1.
+        share: Whether it is a share, whose interval ends at 0 and 1, and not a difference of two, at -1 and 1.
     """
     if estimate is None:
         return None
     if estimate.low is None or estimate.high is None:
         return f"{estimate.value:.{digits}f}"
-    low, high = estimate.low, estimate.high
-    if share:
-        low, high = max(low, 0.0), min(high, 1.0)
+    low, high = max(estimate.low, 0.0 if share else -1.0), min(estimate.high, 1.0)
     return f"{estimate.value:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
 
 
 def share(estimate: Estimate | None) -> str:
     """Write a share with its interval, in a sentence."""
     return interval(estimate, share=True) or ABSENT
+
+
+def probability(change: Estimate) -> str:
+    """Write the probability that a change is below 0, never as 0 or 1: so few goals do not show that."""
+    value = probability_below_zero(change)
+    if value is None:
+        return ABSENT
+    return "< 0.01" if value < 0.01 else "> 0.99" if value > 0.99 else f"{value:.2f}"
 
 
 def above(estimate: Estimate | None, limit: float) -> bool:

@@ -1,8 +1,7 @@
-"""Summarises a matrix: paired differences with intervals, which rows count, and which columns differ."""
+"""Summarises a matrix: paired differences with intervals, and which rows count."""
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -14,8 +13,6 @@ from mmpoison.records.matrix import (
     MatrixFacts,
 )
 from mmpoison.statistics import Estimate, clustered_mean
-
-CONFIDENCE = 0.95
 
 Measure = Callable[[MatrixCell], float | None]
 Key = tuple[str, str, int]
@@ -55,7 +52,6 @@ class RowSummary:
         goals: The goals that were measured.
         counts: Whether the undefended attack succeeds often enough; always for a row without poison.
         cells: By column.
-        ranking: Columns from the best on, in groups that the intervals separate; empty where the row does not count.
         pieces: The cells of the pieces, by goal and seed.
     """
 
@@ -68,7 +64,6 @@ class RowSummary:
     goals: tuple[str, ...]
     counts: bool
     cells: Mapping[str, CellSummary]
-    ranking: tuple[tuple[str, ...], ...]
     pieces: Mapping[tuple[str, int], Mapping[str, MatrixCell]]
 
     @property
@@ -104,6 +99,7 @@ class ColumnSummary:
         seconds: Mean time of the defence, its training after a filter included.
         lost: Utility lost over all rows with poison.
         lost_clean: Utility lost on the rows without poison, where there are any.
+        pieces: Those that have numbers.
     """
 
     name: str
@@ -113,6 +109,17 @@ class ColumnSummary:
     seconds: float | None
     lost: Estimate | None
     lost_clean: Estimate | None
+    pieces: frozenset[Key]
+
+    @property
+    def goals(self) -> int:
+        """On how many goals it was measured."""
+        return len({goal for _, goal, _ in self.pieces if goal})
+
+    @property
+    def seeds(self) -> list[int]:
+        """The seeds on which it was measured."""
+        return sorted({seed for _, _, seed in self.pieces})
 
 
 @dataclass(frozen=True)
@@ -125,9 +132,7 @@ class MatrixSummary:
         columns: In order, those of every piece first.
         filters: Filters by column and row.
         scans: Scans by column and row: shares of models that are flagged, and whose goal is found first.
-        ranking: Over all rows that count, as `RowSummary.ranking`.
-        goals: How many goals were drawn.
-        seeds: The seeds.
+        effects: By column, over all rows with poison that count; empty where none does.
     """
 
     facts: MatrixFacts
@@ -135,9 +140,7 @@ class MatrixSummary:
     columns: tuple[ColumnSummary, ...]
     filters: tuple[FilterSummary, ...]
     scans: tuple[FilterSummary, ...]
-    ranking: tuple[tuple[str, ...], ...]
-    goals: int
-    seeds: tuple[int, ...]
+    effects: Mapping[str, CellSummary]
 
     @property
     def defended(self) -> list[ColumnSummary]:
@@ -182,16 +185,14 @@ def summarise(facts: MatrixFacts, cells: Sequence[MatrixCell]) -> MatrixSummary:
     columns = [name for name in columns if name in known]
     rows = tuple(_row(name, columns, pieces.of_row(name), facts.took) for name in names)
     counted = {row.name for row in rows if row.counts and not row.clean}
-    ranked = {key: piece for key, piece in pieces.cells.items() if key[0] in counted}
+    attacked = {key: piece for key, piece in pieces.cells.items() if key[0] in counted}
     return MatrixSummary(
         facts,
         rows,
         tuple(_column(name, cells, pieces) for name in columns),
         _of_kind("pre-training", columns, names, cells, FILTER_NUMBERS),
         _of_kind("scan", columns, names, cells, ("alarms", "named", "p_value")),
-        rank_columns(ranked, [name for name in columns if name != CLEAN_MODEL]),
-        len({cell.goal for cell in cells if cell.goal}),
-        tuple(sorted({cell.seed for cell in cells})),
+        {name: c for name in columns if (c := _cell(attacked, name)).success is not None},
     )
 
 
@@ -200,7 +201,6 @@ def paired(
     first: str,
     second: str,
     measure: Measure,
-    confidence: float = CONFIDENCE,
 ) -> Estimate | None:
     """Estimate the mean difference of two columns, second minus first, on the pieces that have both.
 
@@ -209,10 +209,9 @@ def paired(
         first: Name of a column.
         second: Name of a column.
         measure: What is compared.
-        confidence: Of the interval; goals are clusters.
 
     Returns:
-        None where no piece has both; without an interval where there is only one goal.
+        With goals as clusters. None where no piece has both; without an interval where there is only one goal.
     """
     differences: list[float] = []
     clusters: list[str] = []
@@ -221,39 +220,7 @@ def paired(
         if values[0] is not None and values[1] is not None:
             differences.append(values[1] - values[0])
             clusters.append(goal or f"seed {seed}")
-    return clustered_mean(differences, clusters, confidence) if differences else None
-
-
-def rank_columns(
-    pieces: Mapping[Key, Mapping[str, MatrixCell]], columns: Sequence[str]
-) -> tuple[tuple[str, ...], ...]:
-    """Rank columns by how rarely the attack succeeds, in groups that intervals separate.
-
-    The first group has the best column and all those whose paired difference from it has an interval that contains 0;
-    the second one begins with the best of the others, and so on. The intervals hold together for all pairs of columns
-    (Bonferroni).
-
-    Args:
-        pieces: As for `paired`.
-        columns: Names; those without numbers are left out.
-    """
-    means = {name: mean_of(pieces, name, lambda cell: cell.success) for name in columns}
-    left = sorted(
-        (name for name, mean in means.items() if mean is not None), key=lambda n: _value(means[n])
-    )
-    pairs = max(1, len(list(itertools.combinations(left, 2))))
-    confidence = 1 - (1 - CONFIDENCE) / pairs
-    groups: list[tuple[str, ...]] = []
-    while left:
-        best = left[0]
-        group = [best]
-        for other in left[1:]:
-            found = paired(pieces, best, other, lambda cell: cell.success, confidence)
-            if found is None or found.low is None or found.low <= 0:
-                group.append(other)
-        groups.append(tuple(group))
-        left = [name for name in left if name not in group]
-    return tuple(groups)
+    return clustered_mean(differences, clusters) if differences else None
 
 
 def _row(
@@ -265,7 +232,6 @@ def _row(
     clean = first.attack == CLEAN_ROW
     counts = clean or (undefended is not None and undefended.value >= took)
     measured = [cell for cell in cells if cell.goals]
-    ranked = [column for column in columns if column != CLEAN_MODEL]
     return RowSummary(
         name,
         first.attack,
@@ -276,7 +242,6 @@ def _row(
         tuple(dict.fromkeys(cell.goals for cell in measured)),
         counts,
         {column: _cell(pieces, column) for column in columns},
-        rank_columns(pieces, ranked) if counts and not clean else (),
         {(goal, seed): piece for (_, goal, seed), piece in sorted(pieces.items())},
     )
 
@@ -287,7 +252,7 @@ def _cell(pieces: Mapping[Key, Mapping[str, MatrixCell]], column: str) -> CellSu
         mean_of(pieces, column, lambda cell: cell.success),
         paired(pieces, UNDEFENDED, column, lambda cell: cell.success),
         paired(pieces, column, UNDEFENDED, lambda cell: cell.utility),
-        sum(cell.utility is not None or cell.p_value is not None for cell in found),
+        sum(map(_has_numbers, found)),
         tuple(dict.fromkeys(cell.note for cell in found if cell.note)),
     )
 
@@ -313,7 +278,12 @@ def _column(name: str, cells: Sequence[MatrixCell], pieces: _Pieces) -> ColumnSu
         sum(spent) / len(spent) if spent else None,
         lost,
         lost_clean,
+        frozenset((cell.row, cell.goal, cell.seed) for cell in mine if _has_numbers(cell)),
     )
+
+
+def _has_numbers(cell: MatrixCell) -> bool:
+    return cell.utility is not None or cell.p_value is not None
 
 
 def _of_kind(
@@ -353,10 +323,6 @@ def mean_of(
         if column in cells and (value := measure(cells[column])) is not None
     ]
     return clustered_mean([v for _, v in values], [g for g, _ in values]) if values else None
-
-
-def _value(estimate: Estimate | None) -> float:
-    return float("inf") if estimate is None else estimate.value
 
 
 def _range(values: Iterable[int | None]) -> tuple[int, int] | None:

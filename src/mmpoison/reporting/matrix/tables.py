@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from mmpoison.records.matrix import CLEAN_MODEL, UNDEFENDED
 from mmpoison.reporting import text as _text
-from mmpoison.reporting.matrix.pooled import interval
+from mmpoison.reporting.matrix.pooled import interval, probability
 from mmpoison.reporting.matrix.published import compare_claims
 from mmpoison.reporting.matrix.summary import CellSummary, FilterSummary, MatrixSummary, RowSummary
 from mmpoison.reporting.table import Cell, Column, Link, Table
@@ -33,9 +33,11 @@ def matrix_tables(summary: MatrixSummary, *, short: bool = False) -> list[Table]
 
     Args:
         summary: Of the pieces.
-        short: Only attack success, utility and ranking.
+        short: Only attack success, utility, and the effect of each defence over all attacks.
     """
-    tables = [success_table(summary), utility_table(summary), _ranking_table(summary)]
+    tables = [success_table(summary), utility_table(summary)]
+    if summary.effects:
+        tables.append(_effect_table("All attacks that count", summary.effects))
     if short:
         return tables
     if claims := _claim_table(summary):
@@ -46,7 +48,7 @@ def matrix_tables(summary: MatrixSummary, *, short: bool = False) -> list[Table]
     if summary.scans:
         tables.append(_scan_table(summary))
     for row in summary.rows:
-        tables += [_row_table(row), _piece_table(row, summary)]
+        tables += [_effect_table(row.name, row.cells), _piece_table(row, summary)]
     return tables
 
 
@@ -99,21 +101,6 @@ def lost(row: RowSummary, column: str) -> Estimate | None:
     """Return the utility lost by a defence; None where it has no number."""
     found = row.cells.get(column)
     return found.lost if found is not None else None
-
-
-def _ranking_table(summary: MatrixSummary) -> Table:
-    rows = [(row.name, _groups(row.ranking)) for row in summary.rows if row.ranking]
-    return Table(
-        "Which defences differ",
-        (Column("Attack"), Column("From the best on")),
-        (("all that count", _groups(summary.ranking)), *rows),
-        "Defences of one group do not differ: the 95% interval of the paired difference from the first of the group "
-        "contains 0. Goals are clusters; the intervals hold for all pairs of a line together (Bonferroni).",
-    )
-
-
-def _groups(ranking: Sequence[Sequence[str]]) -> str:
-    return "; ".join(f"{n}. {', '.join(group)}" for n, group in enumerate(ranking, 1)) or "–"
 
 
 def _claim_table(summary: MatrixSummary) -> Table | None:
@@ -187,6 +174,9 @@ def _column_table(summary: MatrixSummary) -> Table:
             Column("seconds", 1),
             Column("utility lost"),
             Column("without poison"),
+            Column("pieces"),
+            Column("goals"),
+            Column("seeds"),
         ),
         tuple(
             (
@@ -197,6 +187,9 @@ def _column_table(summary: MatrixSummary) -> Table:
                 column.seconds,
                 interval(column.lost, 3),
                 interval(column.lost_clean, 3),
+                len(column.pieces),
+                column.goals,
+                ", ".join(map(str, column.seeds)),
             )
             for column in summary.columns
         ),
@@ -248,13 +241,14 @@ def _means(
     )
 
 
-def _row_table(row: RowSummary) -> Table:
+def _effect_table(what: str, cells: Mapping[str, CellSummary]) -> Table:
     return Table(
-        f"{row.name}: each defence",
+        f"{what}: each defence",
         (
             Column("Defence"),
             Column("success"),
             Column("change"),
+            Column(f"beats {UNDEFENDED}"),
             Column("utility lost"),
             Column("pieces"),
             Column("notes"),
@@ -264,13 +258,16 @@ def _row_table(row: RowSummary) -> Table:
                 name,
                 interval(cell.success, share=True),
                 None if name == UNDEFENDED else interval(cell.change),
+                probability(cell.change) if cell.change and name != UNDEFENDED else None,
                 None if name == UNDEFENDED else interval(cell.lost, 3),
                 cell.pieces,
                 _notes(cell),
             )
-            for name, cell in row.cells.items()
+            for name, cell in cells.items()
         ),
-        "Means over goals and seeds with 95% intervals, goals as clusters. Change: against the undefended model.",
+        "Means with 95% intervals, goals as clusters. Change: of success against the undefended model, by the same "
+        f"goals and seeds. Beats {UNDEFENDED}: the probability that the change is below 0, by the distribution of its "
+        "interval.",
     )
 
 

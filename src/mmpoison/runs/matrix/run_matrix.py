@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import asdict, dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,11 @@ from mmpoison.errors import InputError
 from mmpoison.records.matrix import (
     MATRIX_FILE,
     PIECES,
+    MatrixCell,
     described,
     read_cells,
-    unpack_matrix,
+    read_pieces,
+    write_cells,
 )
 from mmpoison.runs.matrix.measure_piece import PieceTask
 from mmpoison.runs.matrix.plan import check_matrix, plan_pieces
@@ -40,27 +43,31 @@ class MatrixPlan:
     Attributes:
         tasks: All pieces that are asked for.
         todo: Those of which a column is missing.
-        columns_todo: How many columns are missing in all of them.
+        missing: The missing columns, each as often as pieces lack it.
         seconds: Mean time of a column, by its name, where some piece has it already.
     """
 
     tasks: list[PieceTask]
     todo: list[PieceTask]
-    columns_todo: int
+    missing: list[str]
     seconds: dict[str, float]
 
     @property
     def seconds_left(self) -> float | None:
         """Time of the missing columns in one worker; None where nothing like them has been measured here."""
-        missing = [column for task in self.todo for column in task.missing]
-        if not self.seconds or not missing:
-            return None if missing else 0.0
+        if not self.seconds or not self.missing:
+            return None if self.missing else 0.0
         usual = sum(self.seconds.values()) / len(self.seconds)
-        return sum(self.seconds.get(column, usual) for column in missing)
+        return sum(self.seconds.get(column, usual) for column in self.missing)
 
 
 def plan_matrix(
-    recipe: Recipe, out: Path, *, device: str = "cpu", tuning: bool = False
+    recipe: Recipe,
+    out: Path,
+    *,
+    device: str = "cpu",
+    tuning: bool = False,
+    measured: Container[Path] = (),
 ) -> MatrixPlan:
     """List the pieces of a matrix, without running any; the data of the first seed are loaded.
 
@@ -69,6 +76,7 @@ def plan_matrix(
         out: The folder of the matrix, which may hold pieces.
         device: Where each worker computes, as it finds it (`find_device`).
         tuning: Only the goal and the seed on which settings are chosen.
+        measured: Files of measurements that count as there, see `unpack_into`.
 
     Raises:
         InputError: If the recipe has no matrix or a mistake, or the folder is another matrix's.
@@ -84,8 +92,9 @@ def plan_matrix(
     tasks = [
         PieceTask(piece, recipe, out.absolute() / PIECES / piece.id, device) for piece in pieces
     ]
-    todo = [task for task in tasks if task.missing]
-    return MatrixPlan(tasks, todo, sum(len(task.missing) for task in todo), _seconds(out))
+    missing = [[n for n in task.missing if task.file(n) not in measured] for task in tasks]
+    todo = [task for task, names in zip(tasks, missing, strict=True) if names]
+    return MatrixPlan(tasks, todo, list(chain(*missing)), _seconds(out))
 
 
 def run_matrix(
@@ -149,25 +158,35 @@ def run_matrix(
     return state
 
 
-def unpack_into(file: Path, recipe: Recipe, out: Path, *, tuning: bool = False) -> int:
+def unpack_into(
+    file: Path, recipe: Recipe, out: Path, *, tuning: bool = False, dry_run: bool = False
+) -> dict[Path, MatrixCell]:
     """Write the pieces of a `matrix.parquet` into the folder of the same matrix, so that they are not measured again.
 
     Args:
         file: The Parquet file.
         recipe: As for `plan_matrix`.
-        out: As for `plan_matrix`.
+        out: As for `plan_matrix`; measurements that it has stay as they are.
         tuning: As for `plan_matrix`.
+        dry_run: Only read and check the file.
 
     Returns:
-        How many measurements were written.
+        All measurements of the file, by the file that each has in the folder.
 
     Raises:
         InputError: If the file is broken, is of a matrix of other settings, or the folder is another matrix's.
     """
     refuse_special(file)
     _check_folder(recipe, out, tuning)
-    _check_same(_listing(parse_yaml(described(file), file), file), recipe, tuning, file)
-    return unpack_matrix(file, out)
+    listing = _listing(parse_yaml(described(file), file), file)
+    _check_same(listing, recipe, tuning, file)
+    pieces = read_pieces(file, out.absolute())
+    if not dry_run:
+        _claim(recipe, out, tuning, listing)
+        for target, cell in pieces.items():
+            if not target.exists():
+                write_cells(target, [cell])
+    return pieces
 
 
 def _check_folder(recipe: Recipe, out: Path, tuning: bool) -> None:
@@ -236,11 +255,13 @@ def _listing(value: Any, file: Path) -> dict[str, Any]:
     return value
 
 
-def _claim(recipe: Recipe, out: Path, tuning: bool) -> None:
-    """Write `matrix.yaml`; rows and columns of an earlier call stay listed."""
+def _claim(recipe: Recipe, out: Path, tuning: bool, file: dict[str, Any] | None = None) -> None:
+    """Write `matrix.yaml`: what is new, or not in the list of a file, then the rows and columns listed so far."""
     found, new = _listed(out), _described(recipe, tuning)
     for kind in ("rows", "columns"):
-        new[kind] = {**found.get(kind, {}), **new[kind]}
+        others = (file or found).get(kind, {})
+        named = {**new[kind], **found.get(kind, {})}
+        new[kind] = {name: named[name] for name in named if name not in others} | others
     text = yaml.safe_dump(new, sort_keys=False, allow_unicode=True)
     with atomic_file(out / MATRIX_FILE) as temporary:
         temporary.write_text(text, encoding="utf-8")
