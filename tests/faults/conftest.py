@@ -18,13 +18,14 @@ from typing import Any
 
 import pytest
 import yaml
+from tests.runs.data_scan.conftest import write_corpus
 
 POINTS = int(os.environ.get("MMPOISON_FAULT_POINTS", "0"))
 """How many points a verb; 0: the few of `make test`."""
 
 SETTINGS = ("epochs=3", "batch_size=32", "learning_rate=1e-3", "precision=fp32")
 SET = [word for setting in SETTINGS for word in ("--set", setting)]
-VERBS = ("poison", "convert", "filter", "train", "sterilize", "run", "sweep")
+VERBS = ("poison", "convert", "filter", "scan", "train", "sterilize", "run", "sweep")
 
 
 @dataclass
@@ -99,6 +100,7 @@ class Bench:
     nursery: Nursery
     folder: Path
     squares: Path
+    corpus: Path
     model: Path
     judge: Path
     whole: dict[str, tuple[dict[str, str], float]] = field(default_factory=dict)
@@ -115,6 +117,7 @@ class Bench:
                 *("--images-per-shard", "10", "--workers", "2"),
             ],
             "filter": ["filter", *pairs, "--encoder", judge, "--lose", "0.1", *out],
+            "scan": ["scan", str(self.corpus), *out, "--no-planted", "--workers", "1"],
             "train": ["train", *pairs, "--model", model, *out, *SET],
             "sterilize": ["sterilize", *pairs, "--model", model, *out, *SET],
             "run": ["run", str(self.recipe("run")), *out],
@@ -173,7 +176,9 @@ def bench(
 ) -> Bench:
     """The verbs with small inputs."""
     folder = tmp_path_factory.mktemp("faults")
-    return Bench(nursery, folder, square_folder, checkpoint, judge_checkpoint)
+    corpus = folder / "corpus"
+    write_corpus(corpus, 1200)
+    return Bench(nursery, folder, square_folder, corpus, checkpoint, judge_checkpoint)
 
 
 # -- what is compared ------------------------------------------------------------------------------

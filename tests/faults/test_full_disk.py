@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.faults.conftest import VERBS
 
-VERBS = ("poison", "convert", "filter", "train", "sterilize", "run", "sweep")
 PAGE = 4096
 
 

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.faults.conftest import VERBS
 
-VERBS = ("poison", "convert", "filter", "train", "sterilize", "run", "sweep")
 NAMES = {signal.SIGINT: "stopped", signal.SIGTERM: "terminated"}
 
 

@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
-VERBS = ("poison", "convert", "filter", "train", "sterilize", "run", "sweep")
+from tests.faults.conftest import VERBS
 
 
 @pytest.mark.slow
