@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mmpoison.base.phrasing import one_line
-from mmpoison.datasets.formats.arrow_columns import is_text_type
-from mmpoison.datasets.formats.arrow_rows import TEXT_PER_BYTE, short, text_bytes, values_of
+from mmpoison.datasets.formats.arrow_columns import is_text_type, values_of
+from mmpoison.datasets.formats.arrow_rows import TEXT_PER_BYTE, short, text_bytes
 from mmpoison.embedded.files import DataFile
 from mmpoison.embedded.source import Array, IdKind, IntArray, ShardError
 from mmpoison.errors import InputError

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import accumulate
 from typing import Any
 
 IMAGE_NAMES = (
@@ -16,7 +17,6 @@ IMAGE_NAMES = (
     "img",
     "jpg",
     "png",
-    "url",
 )
 """Usual names of a column of images, the likeliest first."""
 
@@ -39,11 +39,12 @@ def text_leaves(file: Any, columns: Sequence[str]) -> list[str]:
         columns: Names of columns.
     """
     leaves = (file.schema.column(number) for number in range(len(file.schema)))
+    wanted = set(columns)
     return [
         leaf.path
         for leaf in leaves
         if leaf.physical_type == "BYTE_ARRAY"
-        and any(leaf.path == name or leaf.path.startswith(f"{name}.") for name in columns)
+        and not wanted.isdisjoint(accumulate(leaf.path.split("."), "{}.{}".format))
     ]
 
 
