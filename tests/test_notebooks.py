@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import os
+import re
+import tomllib
 from pathlib import Path
 
 import nbformat
 import pytest
 from nbclient import NotebookClient
 
-NOTEBOOKS = sorted((Path(__file__).resolve().parent.parent / "docs" / "notebooks").glob("*.ipynb"))
+ROOT = Path(__file__).resolve().parent.parent
+NOTEBOOKS = sorted((ROOT / "docs" / "notebooks").glob("*.ipynb"))
+EXTRAS = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"][
+    "optional-dependencies"
+]
 
 
 def test_there_is_one_for_each_user() -> None:
@@ -29,6 +35,17 @@ def test_outputs_are_stored_and_small(file: Path) -> None:
     assert "/tmp/" not in text
     tables = [o for cell in code for o in cell.outputs if "dataframe" in str(o.get("data", {}))]
     assert tables or file.stem == "from-load-to-figure", "no table as a DataFrame"
+
+
+def test_one_extra_installs_what_they_import() -> None:
+    names, brought = {"mmpoison", "numpy"}, {"mmpoison[figures]": "matplotlib"}
+    extra = EXTRAS["notebooks"]
+    names |= {brought.get(each, each.partition(">")[0]) for each in extra}
+    for file in NOTEBOOKS:
+        notebook = nbformat.read(file, as_version=4)
+        assert "pip install 'mmpoison[notebooks]'" in notebook.cells[0].source, file
+        code = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "code")
+        assert set(re.findall(r"(?m)^(?:import|from) (\w+)", code)) <= names, file
 
 
 @pytest.mark.slow

@@ -22,7 +22,7 @@ class MmpoisonWarning(UserWarning):
 
 
 class MmpoisonNotice(UserWarning):
-    """A choice that was made for the user (columns that were guessed), and how to choose otherwise."""
+    """A choice that was made for the user (columns that were found by their values), and how to choose otherwise."""
 
 
 class AlreadyDone(Exception):

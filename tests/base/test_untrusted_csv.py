@@ -48,3 +48,9 @@ def test_what_has_no_end_is_refused(tmp_path: Path, content: str, says: str) -> 
     (tmp_path / "x.csv").write_text("a,b\n" + content)
     with pytest.raises(InputError, match=says):
         list(BoundedRows(tmp_path / "x.csv"))
+
+
+def test_two_columns_of_one_name_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "x.csv").write_text("image,label,label ,,\n1,sheep,cow,,\n")
+    with pytest.raises(InputError, match=r"x\.csv line 1: 2 columns are called 'label': give them"):
+        BoundedRows(tmp_path / "x.csv")

@@ -29,7 +29,7 @@ def test_options_and_what_is_left_out(
     (tmp_path / "a.csv").write_text("1|2\nsheep/00.png|one\nsheep/99.png|two\n")
     done = cli(
         "data", "convert", tmp_path / "a.csv", "--out", tmp_path / "out", "--to", "parquet",
-        "--option", "image_column=1", "--option", "caption_column=2", "--option", "separator=|",
+        "--option", "image=1", "--option", "caption=2", "--option", "separator=|",
         "--option", f"images={square_folder}",
     )  # fmt: skip
     assert done.code == 0, done.err

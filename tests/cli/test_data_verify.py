@@ -109,7 +109,7 @@ def test_another_format(cli: Cli, square_folder: Path, tmp_path: Path) -> None:
     (work / "pairs.csv").write_text("image,caption\nsofa/00.png,a sofa\nsofa/01.png,\n")
     result = cli(
         *("data", "verify", work / "pairs.csv", "--format", "csv"),
-        *("--option", "image_column=image", "--option", "caption_column=caption", "--json"),
+        *("--option", "image=image", "--option", "caption=caption", "--json"),
     )
     found = json.loads(result.out)
     assert found["format"] == "csv"

@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,6 +16,8 @@ from mmpoison import __version__
 from mmpoison.cli.app import app
 from mmpoison.cli.console import console
 from mmpoison.runs.recipe_files import list_recipes, recipe_files
+
+README = Path(__file__).parents[2] / "README.md"
 
 
 def verbs(command: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
@@ -83,11 +86,14 @@ def test_commands_are_in_groups(cli: Callable[..., Any]) -> None:
     assert places[0] < start < places[1] < data < places[2]
 
 
-def test_alone_it_shows_three_commands(cli: Callable[..., Any]) -> None:
+def test_alone_it_shows_the_first_steps_of_readme(cli: Callable[..., Any]) -> None:
     result = cli()
     assert result.code == 2
     commands = [line.strip() for line in result.out.splitlines() if line.startswith("  mmpoison ")]
-    assert [command.split()[1] for command in commands] == ["demo", "filter", "evaluate"]
+    assert [command.split()[1] for command in commands] == ["demo", "scan", "evaluate", "run"]
+    if README.is_file():  # not in a built package
+        readme = README.read_text(encoding="utf-8")
+        assert all(f"`{command}`" in readme for command in commands)
     assert "mmpoison --help" in result.out
 
 

@@ -85,7 +85,7 @@ def test_a_whole_matrix(cli: Callable[..., Outcome], recipe: str, work: Path) ->
         (["--rows", "II-onw"], "--rows: unknown row 'II-onw': did you mean 'II-own'?"),
         (["--columns", "nothing"], "--columns: unknown column 'nothing'"),
         (["--goals", "900"], "matrix.goals: 900 goals"),
-        (["--seeds", "0"], "tuning_seed 0 is among the seeds"),
+        (["--seeds", "0-1"], "Seed 0 is reserved for tuning: try --seeds 5-7\n"),
         (["--out", "full"], "holds something that is not a matrix"),
         (["--set", "matrix.rows=3"], "matrix.rows"),
         (["--from", "mine.yaml"], "mine.yaml: is no Parquet file"),

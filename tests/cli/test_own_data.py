@@ -50,7 +50,7 @@ def takes_data(path: tuple[str, ...]) -> bool:
 
 
 TAKE_DATA = {path for path in VERBS if takes_data(path)}
-NOTICE = "columns: image = Datei, caption = Satz (guessed from their content)"
+NOTICE = "columns: image = Datei, caption = Satz (found by their values)"
 
 
 @pytest.fixture(scope="module")
@@ -95,13 +95,13 @@ def test_every_verb_that_takes_data_says_how_it_is_read(cli: Cli, path: tuple[st
     assert "How the data are read" in shown
 
 
-def test_verify_says_once_what_it_guessed(cli: Cli, own_table: Path) -> None:
+def test_verify_says_once_which_columns_it_found(cli: Cli, own_table: Path) -> None:
     root = own_table.parent / "images"
     done = cli("data", "verify", own_table, "--data-root", root, "--no-images", "--json")
     assert done.code == 0, done.err
     assert done.err.count(NOTICE) == 1
     assert json.loads(done.out)["format"] == "csv"
-    chosen = ("--option", "image_column=Datei", "--option", "caption_column=Satz")
+    chosen = ("--option", "image=Datei", "--option", "caption=Satz")
     assert cli("data", "verify", own_table, "--data-root", root, "--no-images", *chosen).err == ""
 
 
@@ -109,7 +109,7 @@ def test_verify_says_once_what_it_guessed(cli: Cli, own_table: Path) -> None:
 def test_scan_filter_train_and_poison_take_the_table(
     cli: Cli, own_table: Path, tmp_path: Path
 ) -> None:
-    how = ("--data-root", own_table.parent / "images", "--option", "label_column=Art")
+    how = ("--data-root", own_table.parent / "images", "--option", "label=Art")
     scan = cli(
         "scan", own_table, *how, "--encoder", "openmoji-mini", "--no-planted", "--workers", "1",
         "--out", tmp_path / "scan",
@@ -142,19 +142,17 @@ def test_scan_filter_train_and_poison_take_the_table(
 
 def test_what_is_not_clear_is_one_line(cli: Cli, tmp_path: Path) -> None:
     file = tmp_path / "two.csv"
-    file.write_text(
-        "x,en,de\n1.jpg,a sheep on hills,ein Schaf im Gras\n2.jpg,a cow here,eine Kuh da\n"
-    )
+    file.write_text("x,small,en\n1.jpg,1s.jpg,a sheep on hills\n2.jpg,2s.jpg,a cow here\n")
     done = cli("data", "verify", file, "--no-images")
     assert done.code == 2
     assert done.err == (
-        f"mmpoison: {file} line 1: several columns hold sentences, en, de: say which with "
-        "--option caption_column=NAME\n"
+        f"mmpoison: {file} line 1: several columns hold images, x, small: say which with "
+        "--option image=NAME\n"
     )
-    done = cli("data", "verify", file, "--no-images", "--option", "caption_column")
+    done = cli("data", "verify", file, "--no-images", "--option", "caption")
     assert done.code == 2
     assert "KEY=VALUE is needed" in done.err
-    twice = ("--option", "caption_column=en") * 2
+    twice = ("--option", "caption=en") * 2
     assert "given twice" in cli("train", "--data", file, "--model", "x", "--out", "y", *twice).err
 
 

@@ -55,7 +55,7 @@ def test_own_tables_are_read_as_said(tmp_path: Path) -> None:
     Image.new("RGB", (8, 8)).save(tmp_path / "photos" / "1.png")
     file = tmp_path / "pairs.txt"
     file.write_text("Bild;Satz;split\n1.png;a dark square;test\n")
-    options = ["image_column=Bild", "caption_column=Satz"]
+    options = ["image=Bild", "caption=Satz"]
     source = _data(named_data(str(file), "csv", tmp_path / "photos", options), None)
     assert source.name == "pairs.txt"
     loaded: Any = source.load()

@@ -513,7 +513,7 @@ def test_what_is_refused_is_not_in_the_way_of_the_next_try(
     (tmp_path / "x.csv").write_text("image,caption\nnowhere.jpg,a\n")
     for source, options in (
         (square_folder, {"options": {"strict": "perhaps"}}),
-        (tmp_path / "x.csv", {"options": {"caption_column": "text"}}),
+        (tmp_path / "x.csv", {"options": {"caption": "text"}}),
         (tmp_path / "x.csv", {}),
     ):
         refusal(convert, source, tmp_path / "out", to="webdataset", **options)

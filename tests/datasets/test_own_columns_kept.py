@@ -146,7 +146,7 @@ def test_types_of_parquet_are_kept(photos: Path, tmp_path: Path) -> None:
     }
     pq.write_table(pa.table(columns), source)
     # a column of bytes would be taken for the images
-    paths = {"image_column": "image"}
+    paths = {"image": "image"}
     convert_pairs(source, tmp_path / "out", to="pairs-folder", options=paths)
     assert _own(tmp_path / "out") == [
         {"captions": ["a sheep"], "n": 1, "x": 0.25, "who": "Ann", "box": [1, 2]},

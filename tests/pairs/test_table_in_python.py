@@ -166,5 +166,5 @@ def test_without_pandas_the_extra_is_named(
     pairs: PairDataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "pandas", None)
-    with pytest.raises(InputError, match=r"needs pandas: pip install 'mmpoison\[data\]'"):
+    with pytest.raises(InputError, match=r"needs pandas: pip install 'mmpoison\[notebooks\]'"):
         pairs.to_pandas()

@@ -18,7 +18,7 @@ EXTRAS = {
     "imagehash": "data",
     "matplotlib": "figures",
     "mlflow": "mlflow",
-    "pandas": "data",
+    "pandas": "notebooks",
     "ray": "ray",
     "starlette": "search",
     "tensorboard": "tensorboard",

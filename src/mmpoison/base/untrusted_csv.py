@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from mmpoison.base.untrusted import MAX_LINE_BYTES, read_lines
@@ -16,6 +17,20 @@ from mmpoison.errors import InputError
 
 MAX_RECORD = MAX_LINE_BYTES
 """Characters of one record."""
+
+
+def check_names(names: Iterable[str], where: str) -> None:
+    """Refuse a table with two columns of one name, of which one would be lost; an empty name is none.
+
+    Raises:
+        InputError: If a name occurs twice, with or without spaces around it.
+    """
+    counts = Counter(name.strip() for name in names)
+    for name, count in counts.items():
+        if count > 1 and name:
+            raise InputError(
+                f"{where}: {count} columns are called {name!r:.80}: give them different names"
+            )
 
 
 class BoundedRows(Iterator[dict[str, str]]):
@@ -29,8 +44,8 @@ class BoundedRows(Iterator[dict[str, str]]):
         columns: Names of the columns, without white space around them.
 
     Raises:
-        InputError: If the file is missing, not regular, not UTF-8, not CSV, or a line or record is too long; here or
-            while it is read.
+        InputError: If the file is missing, not regular, not UTF-8, not CSV, has two columns of one name, or a line or
+            record is too long; here or while it is read.
     """
 
     def __init__(self, path: Path) -> None:
@@ -42,6 +57,7 @@ class BoundedRows(Iterator[dict[str, str]]):
             self.columns = [(name or "").strip() for name in self._rows.fieldnames or ()]
         except csv.Error as error:
             raise self._broken(error) from None
+        check_names(self.columns, f"{path} line 1")
         self._rows.fieldnames = self.columns
 
     @property

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import accumulate
 from typing import Any
 
 from mmpoison.base.untrusted import most_unpacked
@@ -37,11 +38,9 @@ def refuse_packed(
         InputError: If a row group is larger than `MAX_GROUP_BYTES`, or what is read unpacks to more than
             `most_unpacked` of the size.
     """
-    kinds = [metadata.schema.column(number) for number in range(metadata.num_columns)]
     read = [
-        (number, _WIDTHS.get(kind.physical_type, max(_PLACE, kind.length)))
-        for number, kind in enumerate(kinds)
-        if columns is None or any(f"{kind.path}.".startswith(f"{name}.") for name in columns)
+        (number, _WIDTHS.get(leaf.physical_type, max(_PLACE, leaf.length)))
+        for number, leaf in _leaves(metadata.schema, columns)
     ]
     total = 0
     for group in range(metadata.num_row_groups) if groups is None else groups:
@@ -69,10 +68,17 @@ def text_leaves(file: Any, columns: Sequence[str]) -> list[str]:
         file: A `pyarrow.parquet.ParquetFile`.
         columns: Names of columns.
     """
-    leaves = (file.schema.column(number) for number in range(len(file.schema)))
-    return [
-        leaf.path
-        for leaf in leaves
-        if leaf.physical_type == "BYTE_ARRAY"
-        and any(f"{leaf.path}.".startswith(f"{name}.") for name in columns)
-    ]
+    leaves = _leaves(file.schema, columns)
+    return [leaf.path for _, leaf in leaves if leaf.physical_type == "BYTE_ARRAY"]
+
+
+def _leaves(schema: Any, columns: Sequence[str] | None) -> Iterator[tuple[int, Any]]:
+    """Yield number and description of each leaf, of all columns or of some."""
+    wanted = None if columns is None else set(columns)
+    for number in range(len(schema)):
+        leaf = schema.column(number)
+        # the path of a leaf is that of its column, and more
+        if wanted is None or not wanted.isdisjoint(
+            accumulate(leaf.path.split("."), "{}.{}".format)
+        ):
+            yield number, leaf

@@ -52,16 +52,18 @@ LONGEST_CHOICES = 16
 
 START = """[bold]mmpoison[/bold] studies, measures and defeats data poisoning of multimodal encoders such as CLIP.
 
-Three commands to begin with:
+Start with one of these:
 
   [bold]mmpoison demo[/bold]
-      poison, fine-tune, measure and defend on data that come with the package: four minutes, no network
-  [bold]mmpoison filter --data pairs.csv --encoder MODEL --method suspicious-groups --out kept[/bold]
-      find and drop suspicious image-caption pairs of your own before you train on them
+      to see all of it: poison, fine-tune, measure and defend on the package's own data; four minutes, no network
+  [bold]mmpoison scan pairs.csv --out scan[/bold]
+      with pairs of your own: find out whether they are poisoned, and which pairs to drop
   [bold]mmpoison evaluate --data pairs --suspect MODEL --reference START[/bold]
-      find out whether a checkpoint is poisoned
+      with a model of somebody else: find out whether it is poisoned
+  [bold]mmpoison run table-3-openmoji[/bold]
+      with the paper in mind: repeat any table or figure of it
 
-All commands: [bold]mmpoison --help[/bold]; one of them: [bold]mmpoison filter --help[/bold]"""
+All commands: [bold]mmpoison --help[/bold]; one of them: [bold]mmpoison scan --help[/bold]"""
 """What `mmpoison` without a command prints."""
 
 

@@ -75,7 +75,7 @@ DataOptionsOption = Annotated[
     typer.Option(
         "--option",
         metavar="KEY=VALUE",
-        help="An option of the data set or format, e.g. caption_column=text; repeat it.",
+        help="An option of the data set or format, e.g. caption=text; repeat it.",
         rich_help_panel=READ,
     ),
 ]
@@ -151,16 +151,14 @@ def parse_options(assignments: Sequence[str] | None) -> dict[str, Any]:
     Raises:
         InputError: If one is not KEY=VALUE, or a key is given twice.
 
-    >>> parse_options(["caption_column=text", "separator=="])
-    {'caption_column': 'text', 'separator': '='}
+    >>> parse_options(["caption=text", "separator=="])
+    {'caption': 'text', 'separator': '='}
     """
     options: dict[str, Any] = {}
     for assignment in assignments or ():
         key, equals, value = assignment.partition("=")
         if not key or not equals:
-            raise InputError(
-                f"--option {assignment!r}: KEY=VALUE is needed, such as caption_column=text"
-            )
+            raise InputError(f"--option {assignment!r}: KEY=VALUE is needed, such as caption=text")
         if key in options:
             raise InputError(f"--option {key} is given twice: give it once")
         options[key] = value
@@ -189,8 +187,8 @@ def data_changes(root: Path | None, options: Sequence[str] | None) -> dict[str, 
     Raises:
         InputError: If an option is not KEY=VALUE, or is given twice.
 
-    >>> data_changes(None, ["caption_column=text"])
-    {'data.options.caption_column': 'text'}
+    >>> data_changes(None, ["caption=text"])
+    {'data.options.caption': 'text'}
     """
     changes = {f"data.options.{key}": value for key, value in parse_options(options).items()}
     return changes if root is None else {"data.root": str(root), **changes}

@@ -91,7 +91,7 @@ def scan(
 
     Example: [bold]mmpoison scan laion/embeddings --out scan[/bold]
 
-    Example: [bold]mmpoison scan pairs.csv --out scan --option image_column=path --option caption_column=text[/bold]
+    Example: [bold]mmpoison scan pairs.csv --out scan --option image=path --option caption=text[/bold]
 
     A scan that was killed resumes with the same command. Exit code 1: some shards could not be read, the others were
     scanned.

@@ -65,7 +65,7 @@ def search(
         bool,
         typer.Option(
             "--demo",
-            help="The models and data of the last demo run in runs/.",
+            help="The models and data of the last run of `mmpoison demo` in runs/.",
             rich_help_panel="Models and data of a run",
         ),
     ] = False,
@@ -94,7 +94,7 @@ def search(
 
     Example: [bold]mmpoison search --model clean poisoned filtered --data scenes --port 8747[/bold]
 
-    After a demo: [bold]mmpoison search --demo[/bold]
+    The page needs the extra 'search'. After [bold]mmpoison demo[/bold]: [bold]mmpoison search --demo[/bold]
     """
     begun = time.perf_counter()
     check_pages("search")

@@ -45,7 +45,9 @@ def fit_options(
     kinds = {**{name: set[str]() for name in more}, **option_kinds(function)}
     for name in sorted(given):
         if name not in kinds:
-            near = difflib.get_close_matches(name, kinds, n=1)
+            # what options of columns and keys were called
+            plain = re.sub("_(column|key)$", "", name)
+            near = difflib.get_close_matches(plain, kinds, n=1)
             hint = f"did you mean {near[0]!r}? " if near else ""
             raise InputError(
                 f"{what} has no option {name!r}: {hint}it has {', '.join(kinds) or 'none'}"

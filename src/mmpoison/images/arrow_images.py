@@ -16,7 +16,6 @@ IMAGE_NAMES = (
     "img",
     "jpg",
     "png",
-    "url",
 )
 """Usual names of a column of images, the likeliest first."""
 

@@ -121,8 +121,10 @@ class MatrixPart(BaseModel):
         if len(set(self.seeds)) < len(self.seeds):
             raise ValueError("seeds: one is given twice")
         if self.tuning_seed in self.seeds:
+            # the default seeds, or those that follow it
+            free = max(5, self.tuning_seed + 1)
             raise ValueError(
-                f"tuning_seed {self.tuning_seed} is among the seeds: settings are chosen on another one"
+                f"Seed {self.tuning_seed} is reserved for tuning: try --seeds {free}-{free + 2}"
             )
         for name, column in self.columns.items():
             if column.as_many_as is not None and column.as_many_as not in self.columns:

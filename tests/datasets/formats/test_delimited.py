@@ -64,12 +64,12 @@ def write(tmp_path: Path) -> Write:
         ),
         (
             "a~b\n1.jpg~x\n",
-            {"image_column": "a", "caption_column": "b", "separator": "~"},
+            {"image": "a", "caption": "b", "separator": "~"},
             {"1.jpg": ["x"]},
         ),
         (
             "a\tb,c\n1.jpg\tx\n",
-            {"image_column": "a", "caption_column": "b,c", "separator": "\\t"},
+            {"image": "a", "caption": "b,c", "separator": "\\t"},
             {"1.jpg": ["x"]},
         ),
     ],
@@ -93,7 +93,7 @@ def test_label_and_split(write: Write) -> None:
 
 def test_columns_by_option(write: Write) -> None:
     file = write("a,b,c,image,caption\n1.jpg,x,k,wrong,wrong\n")
-    pairs = load_pairs(file, image_column="a", caption_column="b", label_column="c")
+    pairs = load_pairs(file, image="a", caption="b", label="c")
     assert captions_by_image(pairs) == {"1.jpg": ["x"]}
     assert pairs.classes == ("k",)
 
@@ -195,10 +195,16 @@ def test_an_unknown_split_is_named(write: Write) -> None:
     ("content", "message"),
     [
         (b"", "is empty"),
-        ("a,b\nx,y\n", "no column has a usual name for image_column: name one of 'a', 'b'"),
-        ("image,b\n1.jpg,x\n", "no column has a usual name for caption_column"),
+        ("a,b\nx,y\n", "no column holds images: say which with --option image=NAME, one of a, b"),
+        ("image,b\n1.jpg,x\n", "no column holds captions"),
         ("image,caption\n", "holds no image"),
-        ("url,caption\nhttp://a/1.jpg,x\n", "is an address, not a file: download it first"),
+        ('"', "line 1: a quote is opened and never closed"),
+        ("\nimage,caption\n", "its first line is empty"),
+        ("image,caption,by,by \n1.jpg,x,y,z\n", "line 1: 2 columns are called 'by': give"),
+        (
+            "url,caption\nhttp://a/1.jpg,x\n",
+            "no column names files, addresses are in url: download them first",
+        ),
         ("image,caption\n1.jpg,x\n".encode("utf-16"), "is UTF-16, save it as UTF-8"),
         (b"\x89PNG\r\n\x1a\n\x00\x00", "its first line is not text"),
         (
@@ -206,7 +212,19 @@ def test_an_unknown_split_is_named(write: Write) -> None:
             "line 3: longer than 4 MiB, it is refused",
         ),
     ],
-    ids=["empty", "image", "caption", "none", "address", "utf-16", "png", "line"],
+    ids=[
+        "empty",
+        "image",
+        "caption",
+        "none",
+        "quote",
+        "blank",
+        "twice",
+        "address",
+        "utf-16",
+        "png",
+        "line",
+    ],
 )
 def test_a_file_that_is_no_such_table(write: Write, content: str | bytes, message: str) -> None:
     assert message in refusal(load_pairs, write(content))
@@ -214,10 +232,12 @@ def test_a_file_that_is_no_such_table(write: Write, content: str | bytes, messag
 
 def test_bad_options(write: Write, tmp_path: Path) -> None:
     file = write("image,caption\n1.jpg,x\n")
-    assert "did you mean 'caption'" in refusal(load_pairs, file, caption_column="captoin")
+    assert "did you mean 'caption'" in refusal(load_pairs, file, caption="captoin")
     assert "one character is needed" in refusal(load_pairs, file, separator="::")
     assert "has no option 'column'" in refusal(load_pairs, file, column="x")
-    assert "are both 'image'" in refusal(load_pairs, file, caption_column="image")
+    assert "are both 'image'" in refusal(load_pairs, file, image="image", caption="image")
+    # what the option was called
+    assert "did you mean 'caption'?" in refusal(load_pairs, file, caption_column="caption")
     with pytest.raises(InputError, match="no such file"):
         load_delimited(tmp_path / "nowhere.csv")
 

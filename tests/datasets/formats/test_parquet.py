@@ -80,7 +80,7 @@ def test_bytes_stay_in_the_file(write: Write, tmp_path: Path, kind: Any) -> None
 
 def test_a_column_by_option_is_the_one_that_is_opened(write: Write, tmp_path: Path) -> None:
     write("p.parquet", image=pa.array([b"no"]), photo=pa.array([b"yes"]), alt=["x"])
-    pairs = load_pairs(tmp_path, image_column="photo", caption_column="alt")
+    pairs = load_pairs(tmp_path, image="photo", caption="alt")
     assert list(pairs.images.ids) == ["p.parquet/photo/0"]
     assert open_image(tmp_path, "p.parquet/photo/0").read() == b"yes"
 
@@ -213,7 +213,7 @@ def test_a_broken_file_among_sound_ones(write: Write, tmp_path: Path) -> None:
     assert captions_by_image(pairs) == {"1.jpg": ["x"], "2.jpg": ["y"]}
     assert len(pairs.problems) == 2
     assert "b.parquet: broken Parquet file" in pairs.problems[0]
-    assert "d.parquet: no column has a usual name for image_column" in pairs.problems[1]
+    assert "d.parquet: no column holds images" in pairs.problems[1]
 
 
 def test_a_broken_group_loses_its_rows_alone(write: Write) -> None:
@@ -240,9 +240,9 @@ def test_paths_and_bytes_are_not_mixed(write: Write, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("columns", "message"),
     [
-        ({"image": [1], "caption": ["x"]}, "no column has a usual name for image_column"),
-        ({"image": ["1.jpg"], "b": ["x"]}, "no column has a usual name for caption_column"),
-        ({"image": ["1.jpg"], "caption": [3]}, "caption_column 'caption' holds int64"),
+        ({"image": [1], "caption": ["x"]}, "column 'image' holds int64, no images"),
+        ({"image": ["1.jpg"], "b": ["x"]}, "no column holds captions"),
+        ({"image": ["1.jpg"], "caption": [3]}, "column 'caption' holds int64, no captions"),
         ({"image": ["1.jpg"], "caption": pa.array([], pa.string())}, None),
     ],
 )
@@ -253,10 +253,28 @@ def test_columns_that_cannot_be_used(write: Write, columns: Any, message: str | 
     assert message in refusal(load_pairs, write(**columns))
 
 
+def test_a_time_that_python_has_not_is_left_out(write: Write) -> None:
+    times = pa.array([0, 2**62], pa.int64()).cast(pa.timestamp("us"))
+    file = write(image=["1.jpg", "2.jpg"], caption=["x", "y"], taken=times)
+    with pytest.warns(MmpoisonWarning, match=r"row 1: image '2.jpg': own columns are not text"):
+        assert len(load_pairs(file, own_columns=True)) == 2
+
+
+def test_two_columns_of_one_name_are_refused(write: Write, tmp_path: Path) -> None:
+    names = ["image", "caption", "by", "by"]
+    twice = pa.Table.from_arrays([pa.array(["x"])] * 4, names)
+    pq.write_table(twice, tmp_path / "b.parquet")
+    message = "b.parquet: 2 columns are called 'by': give them different names"
+    assert message in refusal(load_pairs, tmp_path / "b.parquet")
+    write("a.parquet", image=["1.jpg"], caption=["x"])
+    with pytest.warns(MmpoisonWarning):
+        assert message in load_pairs(tmp_path).problems[0]
+
+
 def test_bad_options(write: Write, tmp_path: Path) -> None:
     file = write(image=["1.jpg"], caption=["x"], number=[1])
-    assert "did you mean 'caption'" in refusal(load_pairs, file, caption_column="captoin")
-    assert "paths or bytes are needed" in refusal(load_pairs, file, image_column="number")
+    assert "did you mean 'caption'" in refusal(load_pairs, file, caption="captoin")
+    assert "paths or bytes are needed" in refusal(load_pairs, file, image="number")
     (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match="has no"):
         load_parquet(tmp_path / "empty")

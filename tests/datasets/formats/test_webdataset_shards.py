@@ -122,7 +122,7 @@ def test_labels_splits_and_several_captions(write: Write, tmp_path: Path) -> Non
 def test_keys_by_option(write: Write) -> None:
     about = json.dumps({"alt": "a hill", "kind": "hill", "part": "test"})
     file = write(("0.jpg", b""), ("0.json", about))
-    pairs = load_pairs(file, caption_key="alt", label_key="kind", split_key="part")
+    pairs = load_pairs(file, caption="alt", label="kind", split="part")
     assert next(pairs.lines()) == {
         "image": "00000.tar/0.jpg", "captions": ["a hill"], "label": "hill", "split": "test",
     }  # fmt: skip

@@ -144,7 +144,7 @@ def test_a_csv_with_one_caption_an_image_keeps_its_names(scenes: Path, tmp_path:
     found = embedded(
         tmp_path / "pairs.csv",
         tmp_path / "work",
-        options={"image_column": "path", "caption_column": "text", "images": str(scenes)},
+        options={"image": "path", "caption": "text", "images": str(scenes)},
     )
     ids = found.source.shards[0].ids()
     assert ids == [str(name) for name in pairs.images.ids[:30]]

@@ -56,28 +56,44 @@ def test_the_verdict_says_what_was_found_and_how_sure(
 
 
 @pytest.mark.parametrize(
-    ("verdict", "distance", "embedded", "says", "not_said"),
+    ("verdict", "distance", "singles", "embedded", "says", "not_said"),
     [
-        ("possible poisoning", True, True, ["Look at", "--lose 0.02", "not on it"], ["no proof"]),
+        (
+            "possible poisoning",
+            True,
+            False,
+            True,
+            ["Look at", "--lose 0.02", "not on it"],
+            ["no p"],
+        ),
+        # what was given is not advised
+        ("possible poisoning", True, True, True, ["Look at", "not on it"], ["--lose", "not seen"]),
         (
             "no sign of poisoning",
+            False,
             False,
             True,
             ["no proof", "these embeddings do not tell"],
             ["Look at"],
         ),
-        ("no sign of poisoning", False, False, ["--encoder and a CLIP"], ["--lose"]),
-        ("cannot be decided", True, True, [], ["Train"]),
+        ("no sign of poisoning", False, True, False, ["--encoder and a CLIP"], ["--lose"]),
+        ("cannot be decided", True, False, True, [], ["Train"]),
     ],
 )
 def test_what_to_do_next(
-    verdict: str, distance: bool, embedded: bool, says: list[str], not_said: list[str]
+    verdict: str,
+    distance: bool,
+    singles: bool,
+    embedded: bool,
+    says: list[str],
+    not_said: list[str],
 ) -> None:
     steps = next_steps(
         verdict,  # type: ignore[arg-type]
         keep_file="keep.npy",
         dropped=3 if verdict == "possible poisoning" else 0,
         distance=distance,
+        singles=singles,
         embedded=embedded,
     )
     text = " ".join(steps)

@@ -59,7 +59,7 @@ def test_settings_are_chosen_on_a_goal_that_is_left_out() -> None:
     pieces = plan_pieces(part, CLASSES, tuning=True)
     assert {(piece.goal, piece.seed) for piece in pieces} == {("", 0), (tuned, 0)}
     assert "13 classes" not in refusal(draw_goals, part_of(goals=12), CLASSES)
-    with pytest.raises(ValueError, match="tuning_seed 5 is among the seeds"):
+    with pytest.raises(ValueError, match="Seed 5 is reserved for tuning: try --seeds 6-8"):
         part_of(tuning_seed=5)
 
 

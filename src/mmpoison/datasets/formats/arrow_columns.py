@@ -1,16 +1,29 @@
-"""Finds the columns of a Parquet or Arrow table that hold images, captions, labels and splits."""
+"""Finds the columns of a Parquet or Arrow table that hold images, captions, labels and splits; reads values."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
 from typing import Any
 
 from mmpoison.base.untrusted import parse_json
-from mmpoison.datasets.formats.columns import ColumnNames, find_column, need_column
+from mmpoison.base.untrusted_csv import check_names
+from mmpoison.datasets.formats.columns import (
+    SAMPLE_ROWS,
+    ColumnNames,
+    Sample,
+    complete_columns,
+    find_column,
+    need_column,
+)
 from mmpoison.errors import InputError
 from mmpoison.images.arrow_images import default_image_column, holds_bytes
 from mmpoison.pairs.own_columns import CAPTION_COLUMNS, own_names
+
+TEXTS_OF_A_LIST = 5
+"""So many captions of one image are examined."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +63,40 @@ class TableColumns:
         return list(dict.fromkeys(name for name in names if name is not None))
 
 
+def complete_arrow_columns(
+    schema: Any, chosen: ColumnNames, where: str, root: Path, read: Callable[[list[str]], Any]
+) -> ColumnNames:
+    """Complete the user's choice of columns by what the columns of text hold, see `complete_columns`.
+
+    Args:
+        schema: Arrow schema.
+        chosen: The user's choice.
+        where: The file, for messages.
+        root: Folder that image paths start from.
+        read: Reads some rows of some columns, a record batch or None; called only if there is something to find.
+
+    Raises:
+        InputError: As `complete_columns`.
+    """
+    texts = [
+        field.name for field in schema if is_text_type(field.type) or is_list_of_text(field.type)
+    ]
+
+    def sample() -> Sample:
+        batch = read(texts) if texts else None
+        return {} if batch is None else {name: _texts(batch.column(name)) for name in texts}
+
+    image = chosen.get("image") or default_image_column(schema)
+    return complete_columns(list(schema.names), chosen, where, root, sample, image=image)
+
+
+def _texts(column: Any) -> list[str]:
+    """Return the first values of a column of text; of lists their first texts."""
+    values = values_of(column.slice(0, SAMPLE_ROWS))
+    lists = (value if isinstance(value, list) else [value] for value in values)
+    return [text for texts in lists for text in texts[:TEXTS_OF_A_LIST] if isinstance(text, str)]
+
+
 def choose_columns(
     schema: Any, chosen: ColumnNames, where: str, *, own_columns: bool = False
 ) -> TableColumns:
@@ -65,33 +112,28 @@ def choose_columns(
         InputError: If a column is missing or of a type that cannot be used.
     """
     names = list(schema.names)
-    if twice := sorted({name for name in names if names.count(name) > 1}):
-        raise InputError(f"{where}: several columns are called {twice[0]!r}, which one is meant?")
+    check_names(names, where)
     default = default_image_column(schema)
-    if chosen.get("image_column") is not None:
-        image = need_column(names, chosen, "image_column", where)
-    else:
-        texts = [field.name for field in schema if is_text_type(field.type)]
-        image = default or need_column(texts, {}, "image_column", where)
+    image = need_column(names, {"image": chosen.get("image") or default}, "image", where)
     inside = holds_bytes(schema.field(image).type)
     if not inside and not is_text_type(schema.field(image).type):
         raise InputError(
-            f"{where}: image_column {image!r} holds {schema.field(image).type}: paths or bytes are needed"
+            f"{where}: column {image!r} holds {schema.field(image).type}, no images: paths or bytes are needed"
         )
     if inside and image != default and "/" in image:
         raise InputError(
             f"{where}: a column of images cannot be called {image!r}, with a slash in it"
         )
-    captions = need_column(names, chosen, "caption_column", where)
+    captions = need_column(names, chosen, "caption", where)
     if not (
         is_text_type(schema.field(captions).type) or is_list_of_text(schema.field(captions).type)
     ):
         raise InputError(
-            f"{where}: caption_column {captions!r} holds {schema.field(captions).type}: "
+            f"{where}: column {captions!r} holds {schema.field(captions).type}, no captions: "
             "a string or a list of strings is needed"
         )
-    label = find_column(names, chosen, "label_column", where)
-    split = find_column(names, chosen, "split_column", where)
+    label = find_column(names, chosen, "label", where)
+    split = find_column(names, chosen, "split", where)
     categories = find_column(names, {}, "categories", where)
     if categories is not None and not is_list_of_text(schema.field(categories).type):
         categories = None
@@ -158,3 +200,35 @@ def _class_names(schema: Any, label: str | None) -> tuple[str, ...]:
         return ()
     whole = isinstance(names, list) and all(isinstance(name, str) for name in names)
     return tuple(names) if whole else ()
+
+
+def values_of(column: Any) -> list[Any]:
+    """Return the Python values of an Arrow array.
+
+    Text that is no UTF-8, and times that Python has not, come out as text that cannot be written.
+    """
+    import pyarrow as pa
+
+    kind = column.type
+    if pa.types.is_dictionary(kind):
+        # each value is one object, however often it occurs
+        values = values_of(column.dictionary)
+        return [None if place is None else values[place] for place in column.indices.to_pylist()]
+    if (pa.types.is_list(kind) or pa.types.is_large_list(kind)) and pa.types.is_dictionary(
+        kind.value_type
+    ):
+        flat = iter(values_of(column.flatten()))
+        lengths = column.value_lengths().to_pylist()
+        return [None if n is None else list(islice(flat, n)) for n in lengths]
+    try:
+        return list(column.to_pylist())
+    except (ValueError, OverflowError):
+        return [_value(column, row) for row in range(len(column))]
+
+
+def _value(column: Any, row: int) -> Any:
+    try:
+        return column[row].as_py()
+    except (ValueError, OverflowError):
+        # half a surrogate pair: the builder refuses it and names its row
+        return "\udcff"

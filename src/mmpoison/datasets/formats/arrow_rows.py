@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from mmpoison.base.untrusted import parse_json
 from mmpoison.datasets.entries import ImageEntry
-from mmpoison.datasets.formats.arrow_columns import TableColumns
+from mmpoison.datasets.formats.arrow_columns import TableColumns, values_of
 from mmpoison.datasets.formats.columns import path_in_root, split_name
 from mmpoison.errors import InputError
 from mmpoison.pairs.builder import is_text
@@ -166,35 +165,6 @@ def text_bytes(column: Any) -> int:
     if places.min() < 0:
         raise IndexError("a place before the first")
     return int(lengths[places].sum())
-
-
-def values_of(column: Any) -> list[Any]:
-    """Return the Python values of an Arrow array; text that is no UTF-8 comes out as text that cannot be written."""
-    import pyarrow as pa
-
-    kind = column.type
-    if pa.types.is_dictionary(kind):
-        # each value is one object, however often it occurs
-        values = values_of(column.dictionary)
-        return [None if place is None else values[place] for place in column.indices.to_pylist()]
-    if (pa.types.is_list(kind) or pa.types.is_large_list(kind)) and pa.types.is_dictionary(
-        kind.value_type
-    ):
-        flat = iter(values_of(column.flatten()))
-        lengths = column.value_lengths().to_pylist()
-        return [None if n is None else list(islice(flat, n)) for n in lengths]
-    try:
-        return list(column.to_pylist())
-    except UnicodeDecodeError:
-        return [_value(column, row) for row in range(len(column))]
-
-
-def _value(column: Any, row: int) -> Any:
-    try:
-        return column[row].as_py()
-    except UnicodeDecodeError:
-        # half a surrogate pair: the builder refuses it and names its row
-        return "\udcff"
 
 
 def short(error: BaseException) -> str:

@@ -1,44 +1,66 @@
-"""Columns of other people's tables: the names they usually have, and what their values mean."""
+"""Columns of other people's tables: which hold images and captions, by their values and their usual names."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import TypedDict
 
+from mmpoison.base.phrasing import one_line
 from mmpoison.base.registry import unknown_name
-from mmpoison.errors import InputError
+from mmpoison.base.untrusted_csv import check_names
+from mmpoison.errors import InputError, MmpoisonNotice
 from mmpoison.images.arrow_images import IMAGE_NAMES, usual_column
+from mmpoison.images.sources import EXTENSIONS
+from mmpoison.pairs.builder import check_relative
 from mmpoison.pairs.table import SPLITS
 
 
 class ColumnNames(TypedDict, total=False):
-    """The columns of a table; one that is not given is found by the usual names (`USUAL_NAMES`).
+    """The columns of a table; those that are not given are found, see `complete_columns`.
 
     Attributes:
-        image_column: Column of images: paths, or bytes where the format holds them.
-        caption_column: Column of captions: a string, or a list of strings where the format has lists.
-        label_column: Column of classes.
-        split_column: Column of splits.
+        image: Column of images: paths, or bytes where the format holds them.
+        caption: Column of captions: a string, or a list of strings where the format has lists.
+        label: Column of classes.
+        split: Column of splits.
     """
 
-    image_column: str | None
-    caption_column: str | None
-    label_column: str | None
-    split_column: str | None
+    image: str | None
+    caption: str | None
+    label: str | None
+    split: str | None
 
 
 USUAL_NAMES: Mapping[str, tuple[str, ...]] = {
-    "image_column": IMAGE_NAMES,
-    "caption_column": (
+    "image": IMAGE_NAMES,
+    "caption": (
         "captions", "caption", "title", "text", "texts", "sentence", "sentences", "comment",
     ),
-    "label_column": ("label", "class", "category"),
-    "split_column": ("split",),
+    "label": ("label", "class", "category"),
+    "split": ("split",),
     "categories": ("categories",),
 }  # fmt: skip
 """Usual names of each column, the likeliest first."""
+
+SAMPLE_ROWS = 100
+"""So many rows are examined."""
+SAMPLE_SIZE = 1 << 20
+"""After so many characters and fields no further row is examined: a row may be long."""
+
+Sample = Mapping[str, Sequence[str]]
+"""Some values of each column of text, by its name."""
+
+MOST = 0.8
+"""Share of a column's values that decides what it holds: a few may be broken."""
+LONGEST_PATH = 255
+"""Characters of a value that is looked for among the files."""
+EXAMINED = 500
+"""Characters of a text whose letters are counted."""
+
+_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]{0,20}://")
 
 _SPLITS = {
     **{name: name for name in SPLITS},
@@ -58,13 +80,13 @@ def find_column(names: Sequence[str], chosen: ColumnNames, option: str, where: s
     Args:
         names: Columns of the table.
         chosen: The user's choice.
-        option: Key of `USUAL_NAMES`, such as `image_column`.
+        option: Key of `USUAL_NAMES`, such as `image`.
         where: The file, for the message.
 
     Raises:
         InputError: If the user's choice is not there.
 
-    >>> find_column(["Filepath", " title "], {}, "caption_column", "a.csv")
+    >>> find_column(["Filepath", " title "], {}, "caption", "a.csv")
     ' title '
     """
     wanted = chosen.get(option)
@@ -84,9 +106,163 @@ def need_column(names: Sequence[str], chosen: ColumnNames, option: str, where: s
     """
     column = find_column(names, chosen, option, where)
     if column is None:
-        shown = ", ".join(repr(name) for name in names[:12]) or "none"
-        raise InputError(f"{where}: no column has a usual name for {option}: name one of {shown}")
+        raise InputError(
+            f"{where}: no column holds {option}s: say which with --option {option}=NAME, "
+            f"one of {_listed(names) or 'none'}"
+        )
     return column
+
+
+# -- by what they hold -----------------------------------------------------------------------------
+
+
+def complete_columns(
+    names: Sequence[str],
+    chosen: ColumnNames,
+    where: str,
+    root: Path,
+    sample: Callable[[], Sample],
+    *,
+    image: str | None = None,
+) -> ColumnNames:
+    """Complete a user's choice of the columns of images and captions by what the columns hold.
+
+    Images are in the column whose values name files, captions in a column of text: the one with a usual name, or the
+    longest. Where this is not what the names alone say, one line reports it, as a `MmpoisonNotice`.
+
+    Args:
+        names: Columns of the table.
+        chosen: The user's choice.
+        where: The file, for messages.
+        root: Folder that image paths start from.
+        sample: Reads some values of the columns of text; called only if there is something to find.
+        image: The column of images, where it is known.
+
+    Returns:
+        The choice, with `image` and `caption` where the names alone do not say them.
+
+    Raises:
+        InputError: If two columns have one name, the first line is data, no column holds images or captions, or
+            several hold images and none of them has a usual name.
+    """
+    check_names(names, where)
+    known: ColumnNames = {**chosen, "image": image or chosen.get("image")}
+    by_name = {option: find_column(names, known, option, where) for option in ("image", "caption")}
+    free = [option for option in by_name if known.get(option) is None]
+    if free and None in by_name.values() and any(map(_is_image_path, names)):
+        raise InputError(
+            f"{where}: seems to hold a pair, not names of columns: add a first line such as image,caption"
+        )
+    values = {
+        name: filled
+        for name, column in (sample() if free else {}).items()
+        if name.strip() and (filled := [text for text in column if text.strip()])
+    }
+    found = dict(by_name)
+    if "image" in free:
+        others = [name for name in names if name != known.get("caption")]
+        found["image"] = _image_column(others, values, root, where)
+    if "caption" in free:
+        others = [name for name in names if name != found["image"]]
+        found["caption"] = _caption_column(others, values, where)
+    if found["image"] == found["caption"]:
+        raise InputError(f"{where}: image and caption are both {found['image']!r}")
+    if found != by_name:
+        what = ", ".join(f"{option} = {_listed([found[option] or ''])}" for option in free)
+        say = " ".join(f"--option {option}=NAME" for option in free)
+        warnings.warn(
+            f"{where}: columns: {what} (found by their values); change it with {say}",
+            MmpoisonNotice,
+            stacklevel=2,
+        )
+    more = {option: name for option, name in found.items() if name != by_name[option]}
+    return {**chosen, **more}  # type: ignore[typeddict-item]
+
+
+def _image_column(names: Sequence[str], values: Sample, root: Path, where: str) -> str:
+    paths = _columns(names, values, _is_image_path)
+    there = _columns(names, values, lambda text: _lies_there(text, root))
+    found = [name for name in there if name in paths] or there or paths
+    usual = usual_column(found or names, USUAL_NAMES["image"])
+    if usual is None and len(found) > 1:
+        raise InputError(
+            f"{where}: several columns hold images, {_listed(found)}: say which with --option image=NAME"
+        )
+    if usual is None and not found and (web := _columns(names, values, _is_address)):
+        raise InputError(
+            f"{where}: no column names files, addresses are in {_listed(web)}: download them first (img2dataset does), "
+            "or say which column holds images with --option image=NAME"
+        )
+    return usual or (found[0] if found else need_column(names, {}, "image", where))
+
+
+def _caption_column(names: Sequence[str], values: Sample, where: str) -> str:
+    texts = _columns(names, values, _is_text)
+    usual = usual_column(texts or names, USUAL_NAMES["caption"])
+
+    def length(name: str) -> int:
+        # each text once: a licence or a place says the same of many images, and what is said of all describes none
+        different = set(values[name])
+        describes = len(different) > 1 or len(values[name]) == 1
+        return sum(map(_phrase_length, different)) if describes else 0
+
+    longest = max(filter(length, texts), key=length, default=None)
+    return usual or longest or need_column(names, {}, "caption", where)
+
+
+def _columns(names: Sequence[str], values: Sample, test: Callable[[str], bool]) -> list[str]:
+    """Return the columns of whose values most pass a test."""
+    filled = [name for name in names if name in values]
+    return [name for name in filled if sum(map(test, values[name])) >= MOST * len(values[name])]
+
+
+def _listed(names: Sequence[str]) -> str:
+    lines = map(one_line, names[:12])
+    return ", ".join(line if len(line) <= 60 else f"{line[:57]}..." for line in lines)
+
+
+def _is_address(text: str) -> bool:
+    return _ADDRESS.match(text.strip()) is not None
+
+
+def _is_image_path(text: str) -> bool:
+    plain = text.strip()
+    return (
+        len(plain) < 4096
+        and "\n" not in plain
+        and plain.lower().endswith(EXTENSIONS)
+        and not _is_address(plain)
+    )
+
+
+def _lies_there(text: str, root: Path) -> bool:
+    """Return whether a value is the path of a file in a folder; nothing is read of it."""
+    plain = text.strip()
+    if not 0 < len(plain) <= LONGEST_PATH:
+        return False
+    try:
+        return (root / check_relative(path_in_root(plain, root), "")).is_file()
+    except (InputError, OSError):
+        return False
+
+
+def _is_text(text: str) -> bool:
+    start = text[:EXAMINED]
+    return any(map(str.isalpha, start)) and not _is_image_path(text) and not _is_address(text)
+
+
+def _phrase_length(text: str) -> int:
+    """Count the letters of a text of several words; one word of ASCII may be a key or a digest.
+
+    >>> _phrase_length("a sheep on a hill"), _phrase_length("3f2a9c"), _phrase_length("丘の上の羊")
+    (13, 0, 5)
+    """
+    start = text[:EXAMINED]
+    several = len(start.split()) > 1 or not start.isascii()
+    return sum(map(str.isalpha, start)) if several else 0
+
+
+# -- what their values mean ------------------------------------------------------------------------
 
 
 def split_name(value: str | None) -> str | None:

@@ -6,7 +6,7 @@ import csv
 import gzip
 import io
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import chain
 from pathlib import Path
 from typing import Any, BinaryIO, Unpack
@@ -16,13 +16,15 @@ from mmpoison.base.untrusted_csv import MAX_RECORD
 from mmpoison.datasets.catalogue import DataSource, register
 from mmpoison.datasets.entries import ImageEntry, add_entries
 from mmpoison.datasets.formats.columns import (
+    SAMPLE_ROWS,
+    SAMPLE_SIZE,
     ColumnNames,
+    complete_columns,
     find_column,
     need_column,
     path_in_root,
     split_name,
 )
-from mmpoison.datasets.formats.guessed_columns import complete_columns, sampled_rows
 from mmpoison.errors import InputError
 from mmpoison.pairs.builder import PairsBuilder, is_text
 from mmpoison.pairs.own_columns import own_names, own_values
@@ -247,13 +249,15 @@ def _entries(
     lines.begin()
     lines._ahead.append(head)
     records = _records(lines, separator, problems, file)
-    _, header = next(records)
+    _, header = next(records, (1, []))
+    if not header:
+        raise InputError(problems[-1] if problems else f"{file}: its first line is empty")
     ahead: list[tuple[int, list[str]]] = []
 
     def sample() -> dict[str, list[str]]:
         ahead.extend(_first_records(records))
         rows = [fields for _, fields in ahead if len(fields) == len(header)]
-        return {name: [fields[header.index(name)] for fields in rows] for name in header}
+        return {name: [fields[place] for fields in rows] for place, name in enumerate(header)}
 
     chosen = complete_columns(header, chosen, f"{file} line 1", builder.root, sample)
     image, caption, label, split = _columns(header, file, chosen)
@@ -293,17 +297,16 @@ def _entries(
         )
 
 
-def _first_records(records: Iterator[tuple[int, list[str]]]) -> list[tuple[int, list[str]]]:
-    """Take the records that columns are guessed from."""
-    numbers: list[int] = []
-
-    def fields() -> Iterator[list[str]]:
-        for number, row in records:
-            numbers.append(number)
-            yield row
-
-    taken = sampled_rows(fields())
-    return [(number, list(row)) for number, row in zip(numbers, taken, strict=True)]
+def _first_records(records: Iterable[tuple[int, list[str]]]) -> list[tuple[int, list[str]]]:
+    """Take the records that columns are found by; at least one where there is one."""
+    taken: list[tuple[int, list[str]]] = []
+    size = 0
+    for number, fields in records:
+        taken.append((number, fields))
+        size += len(fields) + sum(map(len, fields))
+        if len(taken) >= SAMPLE_ROWS or size > SAMPLE_SIZE:
+            break
+    return taken
 
 
 def _separator(head: str, file: Path, chosen: ColumnNames) -> str:
@@ -319,7 +322,7 @@ def _separator(head: str, file: Path, chosen: ColumnNames) -> str:
             return separator
         except InputError:
             continue
-    # which columns these are is guessed from what they hold
+    # which columns these are is found by what they hold
     return max(order, key=head.count)
 
 
@@ -327,17 +330,12 @@ def _columns(
     header: list[str], file: Path, chosen: ColumnNames
 ) -> tuple[int, int, int | None, int | None]:
     where = f"{file} line 1"
-    image = header.index(need_column(header, chosen, "image_column", where))
-    caption = header.index(need_column(header, chosen, "caption_column", where))
+    image = header.index(need_column(header, chosen, "image", where))
+    caption = header.index(need_column(header, chosen, "caption", where))
     label, split = (
         None if column is None else header.index(column)
-        for column in (
-            find_column(header, chosen, option, where)
-            for option in ("label_column", "split_column")
-        )
+        for column in (find_column(header, chosen, option, where) for option in ("label", "split"))
     )
-    if image == caption:
-        raise InputError(f"{where}: image_column and caption_column are both {header[image]!r}")
     return image, caption, label, split
 
 

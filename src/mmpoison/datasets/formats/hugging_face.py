@@ -16,11 +16,9 @@ from mmpoison.base.extras import require
 from mmpoison.base.untrusted import read_json
 from mmpoison.datasets.catalogue import DataSource, register
 from mmpoison.datasets.entries import ImageEntry, add_entries
-from mmpoison.datasets.formats.arrow_columns import choose_columns
-from mmpoison.datasets.formats.arrow_guesses import complete_arrow_columns
+from mmpoison.datasets.formats.arrow_columns import choose_columns, complete_arrow_columns
 from mmpoison.datasets.formats.arrow_rows import bounded_batches, entries_of, short
-from mmpoison.datasets.formats.columns import ColumnNames, split_name
-from mmpoison.datasets.formats.guessed_columns import SAMPLE_ROWS
+from mmpoison.datasets.formats.columns import SAMPLE_ROWS, ColumnNames, split_name
 from mmpoison.errors import InputError
 from mmpoison.images.arrow_images import arrow_errors
 from mmpoison.images.containers import arrow_batches
@@ -185,6 +183,7 @@ def _download(hub: str, config: str | None) -> tuple[Path, list[Part]]:
 def _entries(
     folder: Path, parts: list[Part], root: Path, chosen: ColumnNames, own: bool
 ) -> Iterator[ImageEntry | str]:
+    found: ColumnNames | None = None
     for name, split in parts:
         problems: list[str] = []
         path = folder / name
@@ -198,10 +197,11 @@ def _entries(
         first = next(batches, None)
         if first is not None:
             try:
-                # what is guessed for the first file holds for all
-                sample = partial(_sample_batch, first)
-                chosen = complete_arrow_columns(first.schema, chosen, str(path), root, sample)
-                columns = choose_columns(first.schema, chosen, str(path), own_columns=own)
+                # what is found by the values of the first file holds for all
+                if found is None:
+                    sample = partial(_sample_batch, first)
+                    found = complete_arrow_columns(first.schema, chosen, str(path), root, sample)
+                columns = choose_columns(first.schema, found, str(path), own_columns=own)
             except UnicodeDecodeError:
                 yield f"{path}: the name of a column is not UTF-8"
                 continue

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -11,8 +12,11 @@ from typing import Any, Unpack
 from mmpoison.base.untrusted_parquet import refuse_packed, text_leaves
 from mmpoison.datasets.catalogue import DataSource, register
 from mmpoison.datasets.entries import ImageEntry, add_entries, pieces
-from mmpoison.datasets.formats.arrow_columns import TableColumns, choose_columns
-from mmpoison.datasets.formats.arrow_guesses import complete_arrow_columns
+from mmpoison.datasets.formats.arrow_columns import (
+    TableColumns,
+    choose_columns,
+    complete_arrow_columns,
+)
 from mmpoison.datasets.formats.arrow_rows import (
     ROWS_MEASURED,
     bounded_batches,
@@ -127,7 +131,7 @@ def _image_root(folder: Path, images: str | Path | None, first: TableColumns | N
 def _first_columns(
     folder: Path, files: list[Path], chosen: ColumnNames, images: str | Path | None
 ) -> tuple[TableColumns | None, ColumnNames]:
-    """Return the columns of the first readable file, and the choice for all: what is guessed holds for all files."""
+    """Return the columns of the first readable file, and the choice for all: what its values say holds for all."""
     import pyarrow.parquet as pq
 
     for file in files:
@@ -145,7 +149,7 @@ def _first_columns(
 
 
 def _sample_batch(path: Path, columns: list[str]) -> Any:
-    """Read some columns of the first rows of a file; None if there is none within the bounds on text."""
+    """Read some columns of the first rows of a file; None if they are broken or beyond the bounds on text."""
     import pyarrow.parquet as pq
 
     with pq.ParquetFile(path) as file:
@@ -157,7 +161,7 @@ def _sample_batch(path: Path, columns: list[str]) -> Any:
             columns=columns,
             groups=range(file.num_row_groups)[:1],
         )
-    with pq.ParquetFile(path, read_dictionary=leaves) as file:
+    with pq.ParquetFile(path, read_dictionary=leaves) as file, suppress(*arrow_errors()):
         batches = file.iter_batches(ROWS_MEASURED, columns=columns, use_threads=False)
         bounded = bounded_batches(enumerate(batches), path, path.name, [])
         return next((batch for _, batch in bounded), None)

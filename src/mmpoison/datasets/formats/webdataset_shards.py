@@ -37,14 +37,14 @@ class KeyNames(TypedDict, total=False):
     """Keys of the `.json` of a sample.
 
     Attributes:
-        caption_key: Of the caption, `caption` by default.
-        label_key: Of the label, `label` by default.
-        split_key: Of the split, `split` by default; where there is none, names of folders and shards say it.
+        caption: Of the caption, `caption` by default.
+        label: Of the label, `label` by default.
+        split: Of the split, `split` by default; where there is none, names of folders and shards say it.
     """
 
-    caption_key: str
-    label_key: str
-    split_key: str
+    caption: str
+    label: str
+    split: str
 
 
 def load_webdataset(
@@ -57,7 +57,7 @@ def load_webdataset(
     """Load tar shards; the images stay in them.
 
     Members that differ only in their ending belong together. The captions are the list `captions` in `.json`, else
-    the text of `.txt`, else `caption_key` in `.json`; the label is `.cls`, else `label_key` in `.json`.
+    the text of `.txt`, else `caption` in `.json`; the label is `.cls`, else `label` in `.json`.
 
     Args:
         root: A shard, or a folder of `*.tar` (also in folders below it).
@@ -163,7 +163,7 @@ def _entry(
     problems: list[str] = []
     facts = _json(sample.texts.get("json"), where, problems)
     captions = facts.get("captions")
-    single = facts.get(keys.get("caption_key", "caption"))
+    single = facts.get(keys.get("caption", "caption"))
     if not isinstance(captions, list):
         if "txt" in sample.texts:
             # half surrogates stand for what is no UTF-8; the builder refuses them
@@ -173,10 +173,10 @@ def _entry(
             captions = [single]
         else:
             return "; ".join([f"{where}: has no caption", *problems])
-    label = facts.get(keys.get("label_key", "label"))
+    label = facts.get(keys.get("label", "label"))
     if label is None and "cls" in sample.texts:
         label = sample.texts["cls"].decode("utf-8", "surrogateescape").strip()
-    own_split = facts.get(keys.get("split_key", "split"))
+    own_split = facts.get(keys.get("split", "split"))
     categories = facts.get("categories")
     return ImageEntry(
         f"{shard}/{sample.image}",
@@ -193,7 +193,7 @@ def _entry(
 
 
 def _used_keys(keys: KeyNames) -> set[str]:
-    named = (keys.get(f"{name}_key", name) for name in ("caption", "label", "split"))
+    named = (keys.get(name, name) for name in ("caption", "label", "split"))
     return {*READ_KEYS, *map(str, named)}
 
 

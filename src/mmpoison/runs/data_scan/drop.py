@@ -260,6 +260,7 @@ def _record(
                 keep_file=kept,
                 dropped=dropped,
                 distance=judged.rule.score == "distance",
+                singles=judged.rule.above is not None,
                 embedded=judged.opened.encoder is None,
             ),
             "notes": [*judged.notes, *(note for note in notes if note not in judged.notes)],

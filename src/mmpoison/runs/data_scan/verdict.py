@@ -98,7 +98,13 @@ def would_have_found(found: Finding) -> str:
 
 
 def next_steps(
-    verdict: Verdict, *, keep_file: str | None, dropped: int, distance: bool, embedded: bool
+    verdict: Verdict,
+    *,
+    keep_file: str | None,
+    dropped: int,
+    distance: bool,
+    singles: bool,
+    embedded: bool,
 ) -> list[str]:
     """Say what to do with the result.
 
@@ -107,6 +113,7 @@ def next_steps(
         keep_file: Name of the file or folder that lists what stays, if it was written.
         dropped: How many pairs are not on it.
         distance: Whether distances of single pairs mean something.
+        singles: Whether single pairs are dropped already.
         embedded: Whether embeddings were given.
     """
     if verdict == "cannot be decided":
@@ -120,11 +127,11 @@ def next_steps(
         steps.append(
             f"Train on the pairs that {keep_file} lists: {count_of(dropped, 'pair')} are not on it."
         )
-    if distance:
+    if distance and not singles:
         steps.append(
-            "To be safer, give up single pairs too whose image and caption do not match: run again with --lose 0.02."
+            "To be safer, drop single pairs too whose image and caption do not match: run again with --lose 0.02."
         )
-    else:
+    elif not distance:
         known, remedy = (
             ("these embeddings do", "Scan with those of a CLIP.")
             if embedded
