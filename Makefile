@@ -70,10 +70,11 @@ lowest: ## write requirements/lowest.txt: the lowest releases that pyproject.tom
 	UV_CUSTOM_COMPILE_COMMAND="make lowest" uv pip compile pyproject.toml --extra dev --resolution lowest-direct \
 	  --python-version 3.11 --no-annotate --quiet --output-file requirements/lowest.txt
 
-lint: $(VENV)/.installed-dev ## ruff (rules and format), import-linter (the layers) and mypy
+lint: $(VENV)/.installed-dev ## ruff (rules and format), import-linter (the layers), budgets and mypy
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/lint-imports --no-logo
+	$(BIN)/python benchmarks/budgets.py
 	$(BIN)/mypy
 
 format: $(VENV)/.installed-dev ## let ruff mend what it can
