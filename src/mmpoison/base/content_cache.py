@@ -41,6 +41,8 @@ Array = npt.NDArray[Any]
 
 ENTRY_FILE, ARRAYS_FILE = "entry.json", "arrays.npz"
 WORK, LOCKS = ".work", ".locks"
+UNCHECKED = (".npz", ".jpg")
+"""Arrays have checksums of their own, which are checked when they are read; 6,500 small pictures would take a second a run."""
 POLL = 0.2
 """Seconds between two attempts to get a lock."""
 
@@ -321,8 +323,8 @@ class ContentCache:
 
 
 def _digests(folder: Path) -> dict[str, str]:
-    """Return the SHA-256 of each file; an `.npz` file has checksums of its own, which are checked when it is read."""
-    files = [file for file in folder.rglob("*") if file.is_file() and file.suffix != ".npz"]
+    """Return the SHA-256 of each file, but for those of `UNCHECKED`."""
+    files = [f for f in folder.rglob("*") if f.is_file() and f.suffix not in UNCHECKED]
     return {file.relative_to(folder).as_posix(): _sha256(file) for file in sorted(files)}
 
 
