@@ -42,7 +42,7 @@ Array = npt.NDArray[Any]
 ENTRY_FILE, ARRAYS_FILE = "entry.json", "arrays.npz"
 WORK, LOCKS = ".work", ".locks"
 UNCHECKED = (".npz", ".jpg")
-"""Arrays have checksums of their own, which are checked when they are read; 6,500 small pictures would take a second a run."""
+"""Arrays have checksums of their own, checked when they are read; 6,500 small pictures would take a second a run."""
 POLL = 0.2
 """Seconds between two attempts to get a lock."""
 
