@@ -83,8 +83,8 @@ def test_the_chain(
 
     repaired = tmp_path / "repaired"
     ok("sterilize", "--data", square_folder, "--model", model, "--out", repaired, *SETTINGS)
-    assert load_checkpoint(repaired).config["mmpoison"]["poisoned"] is False
-    assert "A suspect model, repaired with clean pairs" in (repaired / "README.md").read_text()
+    assert load_checkpoint(repaired).config["mmpoison"]["poisoned"] is True
+    assert "A suspect model after a repair with clean pairs" in (repaired / "README.md").read_text()
     assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
 
 

@@ -70,11 +70,48 @@ def test_rates_side_by_side(cli: Cli, many_squares: Path, checkpoint: Path, tmp_
     assert "sheep2aeroplane" in done.out
     assert (out / "logs" / "learning-rate-0.001" / "steps.jsonl").is_file()
     assert not list(out.rglob("step-*")) + list(out.rglob("probes.jsonl"))
-    assert load_checkpoint(out).config["mmpoison"]["poisoned"] is False
+    assert "poisoned" not in load_checkpoint(out).config["mmpoison"]
     assert "utility lost on 20 held-out images" in (out / "README.md").read_text()
     pytest.importorskip("matplotlib")
     assert (out / "sterilize-curve.png").read_bytes().startswith(b"\x89PNG")
     assert "<svg" in (out / "sterilize-curve.svg").read_text()
+
+
+def test_what_is_saved_is_not_called_repaired(
+    cli: Cli, many_squares: Path, checkpoint: Path, tmp_path: Path
+) -> None:
+    """Several rates by default; the check before and after, or the command that checks, and no promise."""
+    command = [
+        *("sterilize", "--data", many_squares, "--model", checkpoint, "--max-utility-loss", "1"),
+        *(*SETTINGS[:4], *SETTINGS[6:], "--set", "max_steps=1"),
+    ]
+    checked = cli(*command, "--out", tmp_path / "checked", "--reference", checkpoint)
+    assert checked.code == 0, checked.err
+    scans = json.loads((tmp_path / "checked" / "model-scan.json").read_text())
+    assert list(scans) == ["before", "after"]
+    card = (tmp_path / "checked" / "README.md").read_text()
+    for when in scans:
+        line = f"Model check {when}: No sign of poisoning (no finding with p <= 0.01)"
+        assert line in checked.out
+        assert f"- {line}" in card
+    curve = json.loads((tmp_path / "checked" / "sterilize-curve.json").read_text())
+    assert [branch["learning_rate"] for branch in curve["branches"]] == [1e-3, 1e-4, 1e-5]
+    assert [branch["keeps_utility"] for branch in curve["branches"]] == [True, None, None]
+    assert "learning rate 0.0001: not tried, because a higher learning rate keeps" in checked.out
+    assert "Chosen: learning rate 0.001, the highest" in " ".join(checked.out.split())
+
+    alone = tmp_path / "alone"
+    plain = cli(*command, "--out", alone, "--learning-rate", "1e-4")
+    assert plain.code == 0, plain.err
+    (branch,) = json.loads((alone / "sterilize-curve.json").read_text())["branches"]
+    assert branch["ended"] == "All steps are done. This does not show that the poison is gone."
+    assert f"learning rate 0.0001: {branch['ended']}" in plain.out
+    assert branch["ended"] in (alone / "README.md").read_text()
+    assert (
+        f"Next, check it: mmpoison evaluate --data {many_squares} --suspect {alone} " in plain.out
+    )
+    for said in (checked.out, plain.out, card):
+        assert "repaired" not in said
 
 
 def test_a_manifest_asks_for_no_test_part(

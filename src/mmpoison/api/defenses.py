@@ -123,6 +123,7 @@ def sterilize(
     learning_rate: float | Sequence[float] | None = None,
     held_out: float = 0.2,
     max_utility_loss: float | None = None,
+    reference: DualEncoder | str | Path | None = None,
     canary_goal: str | Sequence[str] = (),
     stop: bool = True,
     evaluate_every: int | None = None,
@@ -144,12 +145,14 @@ def sterilize(
         seed: Seed of everything random.
         method: A registered repair (`mmpoison defenses` shows them); by default a fine-tune on the clean pairs.
         settings: How to train; the paper's settings by default.
-        learning_rate: One or several; of several the best by the stated rule is chosen.
+        learning_rate: One or several; of several the best by the stated rule is chosen. By default, where the settings
+            have none, 1e-3, 1e-4 and 1e-5 are tried in turn, until one keeps the utility.
         held_out: Share of the clean images that judge the repair and are not trained on; 0: train on all, judge
             nothing.
         max_utility_loss: Refuse a model that lost more Hit@K on these images; 0.02 by default.
+        reference: The clean model that the suspect was made from, to scan the model before and after (`checks`).
         canary_goal: `A2B` that is known to be in the suspect: stop when it is gone.
-        stop: Stop when the canary is quiet.
+        stop: Stop when associations are no longer changing.
         evaluate_every: Evaluate every so many steps too.
         goal: `A2B` to measure on the test part; those of the manifest by default.
         track: With `out`: `tensorboard`, `mlflow` or `wandb`, to log to as well.
@@ -160,8 +163,8 @@ def sterilize(
         **changes: Single settings, for example `epochs=1`, and parameters of `method`.
 
     Returns:
-        The repaired model (`result.encoder`) and what the repair did. Its `out` does not exist if none was given. Of
-        several processes only the first one judges and saves.
+        The model (`result.encoder`) and what the repair did. Its `out` does not exist if none was given. Of several
+        processes only the first one judges and saves.
 
     Raises:
         InputError: If the input cannot be used, or a clean pair is poisoned.
@@ -169,7 +172,8 @@ def sterilize(
 
     Example:
         ```python
-        repaired = mmpoison.sterilize(encoder, pairs, epochs=1).result.encoder
+        done = mmpoison.sterilize(encoder, pairs, reference="openmoji-small", epochs=1)
+        done.checks["after"].flagged
         ```
     """
     rates = [learning_rate] if isinstance(learning_rate, int | float) else learning_rate or ()
@@ -189,6 +193,7 @@ def sterilize(
     if held_out and data.manifest is not None and data.select(split="test", poisoned=False):
         goal_targets = goal_targets or list(goal_targets_of(data.manifest, data))
     suspect = as_encoder(model, device=device, trust=trust)
+    start = None if reference is None else as_encoder(reference, device=device, trust=trust)
     with shown(progress) as reporter, TemporaryDirectory() as scratch:
         return sterilize_model(
             data,
@@ -198,6 +203,7 @@ def sterilize(
             method=method,
             options=options,
             learning_rates=list(rates),
+            reference=start,
             progress=reporter,
             split=split,
             seed=seed,

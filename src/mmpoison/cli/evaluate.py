@@ -237,10 +237,7 @@ def _print_scan(found: ScannedModel, method: str, out: Path | None, form: Format
     print_tables([table], form)
     if form != "table":
         return
-    lines = [f"possible poisoning: {one}" for one in found.flagged] or [
-        f"nothing unusual: a clean model shows as much in more than {found.false_alarms:.2g} of cases"
-    ]
-    lines += found.result.notes
+    lines = [*found.verdict(), *found.result.notes]
     if out is not None:
         lines.append(f"all findings: {out / SCAN_FILE}")
     for line in lines:

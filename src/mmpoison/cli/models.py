@@ -131,7 +131,7 @@ def export(
 ) -> None:
     """Write a model for other software, where it gives the same embeddings.
 
-    Example: [bold]mmpoison models export repaired --format transformers --out repaired-hf[/bold]
+    Example: [bold]mmpoison models export candidate --format transformers --out candidate-hf[/bold]
     """
     from mmpoison.models.export import export_model
     from mmpoison.models.loading import load_encoder

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import Annotated
 
 import typer
@@ -41,7 +42,10 @@ def sterilize(
     changes: MethodSetOption = None,
     learning_rate: Annotated[
         list[float] | None,
-        typer.Option(help="Several times: try each, and save the best by the stated rule."),
+        typer.Option(
+            help="Try this one; several times: each, and save the best by the stated rule. Unless given 1e-3, 1e-4 and "
+            "1e-5 in turn, until one keeps the utility."
+        ),
     ] = None,
     held_out: Annotated[
         float,
@@ -57,6 +61,13 @@ def sterilize(
             rich_help_panel="How the repair is judged",
         ),
     ] = None,
+    reference: Annotated[
+        str | None,
+        typer.Option(
+            help="The clean model that the suspect was made from: the model check runs before and after.",
+            rich_help_panel="How the repair is judged",
+        ),
+    ] = None,
     canary_goal: Annotated[
         list[str] | None,
         typer.Option(
@@ -68,7 +79,7 @@ def sterilize(
         bool,
         typer.Option(
             "--stop/--no-stop",
-            help="Stop when the canary is quiet.",
+            help="Stop when associations are no longer changing.",
             rich_help_panel="How the repair is judged",
         ),
     ] = True,
@@ -98,10 +109,10 @@ def sterilize(
 ) -> None:
     """Repair a suspect checkpoint with pairs that you know to be clean; by default by fine-tuning on them.
 
-    Example: [bold]mmpoison sterilize --data scenes --model model --out repaired --set epochs=1[/bold]
+    Example: [bold]mmpoison sterilize --data scenes --model model --out candidate --reference start[/bold]
 
-    Learning rates side by side: [bold]mmpoison sterilize --data scenes --model model --out repaired
-    --learning-rate 1e-6 --learning-rate 1e-5 --learning-rate 1e-4[/bold]
+    Other learning rates: [bold]mmpoison sterilize --data scenes --model model --out candidate
+    --learning-rate 3e-6 --learning-rate 3e-5[/bold]
 
     The associations that weakened, and the utility, are in OUT/sterilize-curve.json. No model is saved (exit code 1)
     if all of them lost more than --max-utility-loss.
@@ -128,6 +139,7 @@ def sterilize(
             learning_rate=learning_rate,
             held_out=held_out,
             max_utility_loss=max_utility_loss,
+            reference=reference,
             canary_goal=canary_goal or (),
             stop=stop,
             evaluate_every=evaluate_every,
@@ -141,8 +153,16 @@ def sterilize(
         )
     if done.curve is not None:
         console.print(terminal([repair_table(done.curve)]))
-    for branch in done.branches:
-        if len(done.branches) > 1 or branch.ended != "all steps done":
-            say(f"{branch.label}: {branch.ended}")
-    for line in (*done.weakened(), *done.notes, f"{out}: {done.summary()}"):
+    lines = [f"{b.label}: {b.ended}" for b in done.branches if b.chosen or not b.probes]
+    lines += [*done.weakened(), *done.notes, *done.checked()]
+    if not done.checks:
+        check = shlex.join(["mmpoison", "evaluate", "--data", data, "--suspect", str(out)])
+        lines.append(
+            f"Next, check it: {check} --reference MODEL (the clean model that the suspect was made from)"
+        )
+    elif done.checks["after"].flagged:
+        lines.append(
+            "Next, repair the suspect again: a higher --learning-rate, or more clean pairs of these kinds"
+        )
+    for line in (*lines, f"{out}: {done.summary()}"):
         say(line)

@@ -161,7 +161,7 @@ class RobustTraining(Defense, Protocol):
 
 
 class ModelRepair(Defense, Protocol):
-    """A post-training defence: makes a repaired copy of a suspect model from pairs that are known to be clean.
+    """A post-training defence: changes a copy of a suspect model with pairs that are known to be clean.
 
     One whose constructor has a parameter `settings` (`TrainingSettings`) is given those of the command line or the
     recipe there, and can be tried at several learning rates.

@@ -111,14 +111,14 @@ def repair_table(curve: Mapping[str, Any]) -> Table:
     for branch in curve["branches"]:
         verdict = " (chosen)" if branch["chosen"] else ""
         if not branch["keeps_utility"]:
-            verdict = " (refused)"
+            verdict = " (not tried)" if branch["keeps_utility"] is None else " (refused)"
         rows.append(row(_name(branch) + verdict, branch["looks"][-1] if branch["looks"] else None))
     return Table(
         f"Repair, judged on {curve['held_out']['images']} held-out images"
         + (f"; {goals[0]} on the test part" if one else ""),
         tuple(columns),
         tuple(rows),
-        note=f"Chosen: {curve['rule']['choice']}.",
+        note=f"Chosen: {curve['rule']['choice']}." if len(curve["branches"]) > 1 else "",
     )
 
 

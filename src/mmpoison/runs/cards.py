@@ -23,7 +23,7 @@ WHAT = {
     "poisoned": "**POISONED ON PURPOSE**, for research on defences. Do not use it for anything else.",
     "filtered": "Fine-tuned on poisoned pairs after a filter dropped the most distant ones. Some poison may be left.",
     "robust": "Trained on poisoned pairs with a defence. Some poison may have taken hold.",
-    "sterilized": "A suspect model, repaired with clean pairs. Some of the poison may be left.",
+    "sterilized": "A suspect model after a repair with clean pairs. Some of the poison may be left.",
     "trained": "Fine-tuned on pairs that carry no poison manifest.",
 }
 

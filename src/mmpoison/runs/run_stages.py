@@ -419,7 +419,7 @@ class RunStages:
         return self._aligned("judge", judge, align, inputs).encoder, inputs
 
     def sterilized(self, suspect: DualEncoder) -> tuple[TrainedModel, SterilizeFacts]:
-        """Repair the poisoned model; return the repaired model and facts about the repair."""
+        """Repair a copy of the poisoned model; return it and facts about the repair."""
         run, part = self.run, self.run.recipe.sterilize
         assert part is not None
         clean = repair_pairs(run.poisoned, part, run.recipe.seed)

@@ -48,13 +48,19 @@ class ScannedModel:
     false_alarms: float
 
     def __repr__(self) -> str:
-        found = "; ".join(map(str, self.flagged)) or "nothing unusual"
-        return f"ScannedModel({self.about['suspect']!r}: {found})"
+        return f"ScannedModel({self.about['suspect']!r}: {'; '.join(self.verdict())})"
 
     @property
     def flagged(self) -> tuple[Finding, ...]:
         """The findings that are too unusual for a clean model."""
         return self.result.flagged(self.false_alarms)
+
+    def verdict(self) -> list[str]:
+        """Say what was flagged, a line each; or that nothing was, and the strongest finding."""
+        strongest = "".join(f"; the strongest: {one}" for one in self.result.findings[:1])
+        return [f"possible poisoning: {one}" for one in self.flagged] or [
+            f"No sign of poisoning (no finding with p <= {self.false_alarms:g}){strongest}"
+        ]
 
     def to_json(self) -> dict[str, Any]:
         """Return the content of `model-scan.json`."""

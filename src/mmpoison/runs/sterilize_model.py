@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +12,9 @@ from mmpoison.base.files import refuse_occupied, write_json
 from mmpoison.base.processes import is_main_process
 from mmpoison.defenses.catalogue import defense_parameters, require_clean
 from mmpoison.defenses.repairs.repair import (
-    CHOSEN_BY_CANARY,
-    CHOSEN_BY_RATE,
     PROBES_FILE,
     Branch,
+    choice,
     refusal,
     repair_branches,
     run_repair,
@@ -32,6 +31,7 @@ from mmpoison.pairs.table import PairDataset
 from mmpoison.reporting.repair import write_repair_figures
 from mmpoison.runs.cards import model_card
 from mmpoison.runs.progress import RunProgress, SilentProgress
+from mmpoison.runs.scan_model import SCAN_FILE, ScannedModel, scan_model
 from mmpoison.training.log import LogOptions
 from mmpoison.training.loop import TrainingResult
 from mmpoison.training.settings import TrainingSettings
@@ -44,7 +44,7 @@ SHOWN = 3
 
 @dataclass(frozen=True)
 class Sterilized:
-    """A repaired model that was saved.
+    """The model of a repair that was saved; `checks` say whether poison is still found in it.
 
     Attributes:
         out: The new checkpoint.
@@ -52,6 +52,7 @@ class Sterilized:
         branches: One a learning rate.
         curve: The content of `sterilize-curve.json`; None where nothing was held out.
         notes: What a user should know besides.
+        checks: The scans `before` and `after`; empty without a reference.
     """
 
     out: Path
@@ -59,6 +60,7 @@ class Sterilized:
     branches: list[Branch]
     curve: dict[str, Any] | None
     notes: tuple[str, ...]
+    checks: Mapping[str, ScannedModel] = field(default_factory=dict)
 
     def __repr__(self) -> str:
         return f"Sterilized({self.result.encoder.name!r}, {self.summary()})"
@@ -70,6 +72,14 @@ class Sterilized:
             return []
         found = [str(Rise(**rise)) for rise in chosen.probes[-1].record["weakened"][:SHOWN]]
         return found or ["no association weakened unusually much"]
+
+    def checked(self) -> list[str]:
+        """Say what the scans before and after found; empty without a reference."""
+        return [
+            f"Model check {when}: {line}"
+            for when, scan in self.checks.items()
+            for line in scan.verdict()[:SHOWN]
+        ]
 
     def summary(self) -> str:
         """Return one line: how many steps, and how fast."""
@@ -87,6 +97,7 @@ def sterilize_model(
     method: str = DEFAULT_REPAIR,
     options: Mapping[str, Any] | None = None,
     learning_rates: Sequence[float] = (),
+    reference: DualEncoder | None = None,
     progress: RunProgress | None = None,
     split: str = "val",
     seed: int = 0,
@@ -106,7 +117,10 @@ def sterilize_model(
         settings: How the repair trains, where it takes settings; the paper's by default.
         method: A registered repair.
         options: Of its constructor.
-        learning_rates: Try each of these, and save the best model by the rule.
+        learning_rates: Try each of these, and save the best model by the rule. None, here and in the settings:
+            `LEARNING_RATES` in turn until one keeps the utility, where something is held out to choose by.
+        reference: The clean model that the suspect was made from: both are compared with it, on the test part, by
+            `scan_model`.
         progress: Reports progress.
         split: The clean split.
         seed: Seed of everything random.
@@ -132,31 +146,31 @@ def sterilize_model(
         shutil.rmtree(work, ignore_errors=True)
     if "settings" in defense_parameters("post-training", method):
         settings = settings or TrainingSettings()
-    branches = repair_branches(method, options or {}, settings, learning_rates)
-    if not 0 <= held_out < 1:
-        raise InputError(f"held-out share {held_out} is not between 0 and 1")
     clean = pairs.select(split=split)
     if not len(clean):
         raise InputError(f"split {split!r} has no pairs to train on")
     require_clean(clean)
-    notes: list[str] = []
-    held: TestSet | None = None
-    train = clean
-    if held_out:
-        try:
-            train, held = hold_out(clean, held_out, seed)
-        except InputError as error:
-            if rule is not None or len(branches) > 1:
-                raise
-            goal_targets = ()
-            notes.append(f"no utility guard and no curve: {error}")
-    elif rule is not None or len(branches) > 1 or goal_targets:
+    judged = rule is not None or len(learning_rates) > 1
+    if not held_out and (judged or goal_targets):
         raise InputError("without held-out pairs nothing can be guarded, chosen or shown")
+    train, held, notes = _hold_out(clean, held_out, seed, needed=judged)
+    if held is None:
+        goal_targets = ()
+    branches = repair_branches(
+        method, options or {}, settings, learning_rates, several=held is not None
+    )
     test = TestSet.of(pairs) if goal_targets else None
     for goal_target in goal_targets:
         assert test is not None
         test.check(goal_target)
     in_test = pairs.in_split("test") & ~pairs.poisoned
+    checks: dict[str, ScannedModel] = {}
+
+    def check(when: str, encoder: DualEncoder) -> None:
+        if reference is not None and is_main_process():
+            checks[when] = scan_model(pairs, encoder, reference, seed=seed, progress=progress)
+
+    check("before", suspect)
     inputs = prepare_pixels(
         suspect,
         clean if test is None else pairs.where(pairs.in_split(split) | in_test),
@@ -184,6 +198,7 @@ def sterilize_model(
             "sterilizing" + (f" at {branch.label}" if len(branches) > 1 else "")
         ),
         progress=progress.progress,
+        first=not (learning_rates or (rule and rule.canary_goals)),
     )
     if not is_main_process():
         assert result is not None, "without a meter no branch is refused"
@@ -195,10 +210,14 @@ def sterilize_model(
         assert meter is not None
         raise refusal(branches, meter, work)
     chosen = next(branch for branch in branches if branch.chosen)
+    check("after", result.encoder)
+    done = Sterilized(out, result, branches, curve, tuple(notes), checks)
 
     def add_curve_and_logs(folder: Path) -> None:
         if curve is not None:
             _write_curve(folder, curve)
+        if checks:
+            write_json(folder / SCAN_FILE, {when: scan.to_json() for when, scan in checks.items()})
         copy_logs(work, folder / "logs", without=(PROBES_FILE, f"{CURVE}.*"))
 
     card = model_card(
@@ -208,18 +227,19 @@ def sterilize_model(
         data=clean,
         settings=chosen.settings,
         result=result,
-        facts=_facts(method, chosen, meter),
+        facts=(*_facts(method, chosen, meter), *done.checked()),
     )
     save_checkpoint(
         result.encoder,
         out,
         card=card,
-        metadata={"training": result.summary(), "seed": seed, "poisoned": False},
+        # what the suspect was trained on stays in its record
+        metadata={"training": result.summary(), "seed": seed},
         # before the folder of the model appears: a kill cannot part them
         also=add_curve_and_logs,
     )
     shutil.rmtree(work, ignore_errors=True)
-    return Sterilized(out, result, branches, curve, tuple(notes))
+    return done
 
 
 def work_folder(out: Path) -> Path:
@@ -227,11 +247,27 @@ def work_folder(out: Path) -> Path:
     return out.with_name(f"{out.name}.training")
 
 
+def _hold_out(
+    clean: PairDataset, share: float, seed: int, *, needed: bool
+) -> tuple[PairDataset, TestSet | None, list[str]]:
+    """Hold images out where there are enough, or say why none are."""
+    if not 0 <= share < 1:
+        raise InputError(f"held-out share {share} is not between 0 and 1")
+    if not share:
+        return clean, None, []
+    try:
+        return *hold_out(clean, share, seed), []
+    except InputError as error:
+        if needed:
+            raise
+        return clean, None, [f"no utility guard and no curve: {error}"]
+
+
 def _curve(meter: RepairMeter, branches: Sequence[Branch]) -> dict[str, Any]:
     rule, kinds = meter.rule, meter.kinds
     return {
         "rule": {
-            "choice": CHOSEN_BY_CANARY if rule.canary_goals else CHOSEN_BY_RATE,
+            "choice": choice(branches, meter),
             "max_utility_loss": rule.max_utility_loss,
             "stop": rule.stop,
             "canary_goals": [str(goal) for goal in rule.canary_goals],
@@ -262,6 +298,5 @@ def _facts(method: str, chosen: Branch, meter: RepairMeter | None) -> tuple[str,
         facts += [
             f"utility lost on {len(meter.held_out.gallery)} held-out images: {chosen.probes[-1].loss:.3f} of "
             f"Hit@{meter.k}",
-            f"ended: {chosen.ended}",
         ]
-    return tuple(facts)
+    return (*facts, f"ended: {chosen.ended}")

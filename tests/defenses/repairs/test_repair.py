@@ -155,10 +155,16 @@ class Played:
         return Probe(record=record, ranks=None, loss=loss, goals_left=left)
 
 
-def stopped_at(rule: RepairRule, probes: dict[int, tuple[float, int]]) -> int | None:
+QUIET = "Stopped: associations are no longer changing. This does not show that the poison is gone."
+
+
+def stopped_at(
+    rule: RepairRule, probes: dict[int, tuple[float, int]], why: str = QUIET
+) -> int | None:
     watch = RepairWatch(Played(rule, probes), 1000)  # type: ignore[arg-type]
     for number in range(1, 1001):
         if watch(step(number), None):  # type: ignore[arg-type]
+            assert watch.stopped == why
             return number
     return None
 
@@ -178,7 +184,7 @@ SERIES = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
         ((), (100, 200), 500),
     ],
 )
-def test_it_stops_when_the_canary_is_quiet(
+def test_it_stops_when_associations_no_longer_change(
     noisy: tuple[int, ...], lossy: tuple[int, ...], expected: int
 ) -> None:
     probes = {n: (0.5 if n in lossy else 0.0, int(n in noisy)) for n in SERIES}
@@ -189,7 +195,8 @@ def test_it_stops_when_the_canary_is_quiet(
 
 def test_known_goals_decide_alone() -> None:
     rule = RepairRule(canary_goals=(Goal("sheep", "sofa"),))
-    assert stopped_at(rule, {n: (0.0, int(n < 20)) for n in SERIES}) == 20
+    gone = "Stopped: the known goals are gone. Poison of other goals may be left."
+    assert stopped_at(rule, {n: (0.0, int(n < 20)) for n in SERIES}, gone) == 20
     assert stopped_at(rule, dict.fromkeys(SERIES, (0.0, 1))) is None
 
 
@@ -216,12 +223,15 @@ def run_branches(
     most_lost: float = 1.0,
     method: str = "clean-finetune",
     settings: TrainingSettings | None = QUICK,
+    first: bool = False,
 ) -> tuple[list[Branch], TrainingResult | None, RepairMeter]:
     train, held = parts
     encoder = make_encoder()
     meter = RepairMeter(encoder, inputs, held, RepairRule(most_lost), seed=0)
     branches = repair_branches(method, {}, settings, rates)
-    result = run_repair(encoder, train, inputs, branches, seed=0, meter=meter, work=work)
+    result = run_repair(
+        encoder, train, inputs, branches, seed=0, meter=meter, work=work, first=first
+    )
     return branches, result, meter
 
 
@@ -244,6 +254,33 @@ def test_the_highest_rate_that_keeps_the_utility_is_chosen(
     lost = [branch.probes[-1].loss for branch in again]
     assert [branch.keeps_utility for branch in again] == [loss <= 0 for loss in lost]
     assert (none is None) == all(loss > 0 for loss in lost)
+
+
+@pytest.mark.parametrize(
+    ("settings", "rates", "expected"),
+    [
+        (TrainingSettings(epochs=2), [], [1e-3, 1e-4, 1e-5]),
+        (TrainingSettings(epochs=2), [1e-6], [1e-6]),
+        (TrainingSettings(learning_rate=1e-5), [], [1e-5]),
+    ],
+)
+def test_several_rates_are_tried_where_none_is_given(
+    settings: TrainingSettings, rates: list[float], expected: list[float]
+) -> None:
+    branches = repair_branches("clean-finetune", {}, settings, rates, several=True)
+    assert [branch.learning_rate for branch in branches] == expected
+    assert {branch.settings.epochs for branch in branches if branch.settings} == {settings.epochs}
+
+
+def test_rates_in_turn_end_with_the_first_that_keeps_the_utility(
+    make_encoder: Make, parts: tuple[PairDataset, TestSet], inputs: PixelInputs, tmp_path: Path
+) -> None:
+    given: Any = (make_encoder, parts, inputs, tmp_path)
+    branches, result, _ = run_branches(*given, rates=[1e30, 1e-3, 1e-4], first=True)
+    assert [branch.keeps_utility for branch in branches] == [False, True, None]
+    assert [branch.chosen for branch in branches] == [False, True, False]
+    assert result is branches[1].result
+    assert branches[2].ended == "not tried, because a higher learning rate keeps the utility"
 
 
 def test_a_refusal_says_what_was_lost(

@@ -1,1 +1,1 @@
-"""Post-training defences: make a repaired copy of a model."""
+"""Post-training defences: change a copy of a suspect model with clean pairs."""

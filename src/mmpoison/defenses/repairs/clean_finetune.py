@@ -51,7 +51,7 @@ class CleanFinetune:
         seed: int,
         **services: Unpack[TrainingServices],
     ) -> TrainingResult:
-        """Return a repaired copy of an encoder; see `ModelRepair`."""
+        """Return a fine-tuned copy of an encoder; see `ModelRepair`."""
         require_clean(clean_pairs)
         services["name"] = services.get("name") or f"{encoder.name}-sterilized"
         return finetune(

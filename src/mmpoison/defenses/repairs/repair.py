@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from mmpoison.base.processes import process_count
 from mmpoison.defenses.catalogue import ModelRepair, build_defense, services_of, train_with
-from mmpoison.defenses.repairs.repair_watch import Probe, RepairMeter, RepairWatch
+from mmpoison.defenses.repairs.repair_watch import NOT_SHOWN, Probe, RepairMeter, RepairWatch
 from mmpoison.errors import InputError, ResultError
 from mmpoison.models.dual_encoder import DualEncoder
 from mmpoison.models.inputs import PairInputs, ProgressFor
@@ -21,6 +21,7 @@ from mmpoison.training.divergence import DivergedError
 from mmpoison.training.log import LogOptions
 from mmpoison.training.loop import OnStep, TrainingResult
 from mmpoison.training.plan import Plan
+from mmpoison.training.processes import Processes
 from mmpoison.training.settings import TrainingSettings
 from mmpoison.training.states import Checkpoints
 
@@ -29,6 +30,9 @@ CHOSEN_BY_RATE = (
 )
 CHOSEN_BY_CANARY = "of those that keep the utility, the one whose known goals find least"
 PROBES_FILE = "probes.jsonl"
+
+LEARNING_RATES = (1e-3, 1e-4, 1e-5)
+"""Tried where none is given: from those of small models down to the paper's for CLIP."""
 
 
 @dataclass
@@ -40,8 +44,8 @@ class Branch:
         settings: How it trains; None where it takes no settings.
         result: Its result; None where it diverged or its model is not the best one so far.
         probes: What was measured during training; empty where nothing is held out.
-        ended: Why it ended.
-        keeps_utility: Whether it lost no more than the rule allows.
+        ended: Why it ended, or was not tried.
+        keeps_utility: Whether it lost no more than the rule allows; None where it was not tried.
         chosen: Whether its model is saved.
     """
 
@@ -49,8 +53,8 @@ class Branch:
     settings: TrainingSettings | None
     result: TrainingResult | None = None
     probes: list[Probe] = field(default_factory=list)
-    ended: str = "all steps done"
-    keeps_utility: bool = True
+    ended: str = "not tried, because a higher learning rate keeps the utility"
+    keeps_utility: bool | None = None
     chosen: bool = False
 
     @property
@@ -83,6 +87,8 @@ def repair_branches(
     options: Mapping[str, Any],
     settings: TrainingSettings | None,
     rates: Sequence[float] = (),
+    *,
+    several: bool = False,
 ) -> list[Branch]:
     """Build a repair for each learning rate; all other settings and options are the same.
 
@@ -91,10 +97,13 @@ def repair_branches(
         options: Of its constructor.
         settings: How it trains; None for a repair that takes no settings.
         rates: Learning rates to try; none for that of the settings.
+        several: Without `rates`, try `LEARNING_RATES` where the settings leave the learning rate at its default.
 
     Raises:
         InputError: If an option is unknown, a rate is given twice, or does not match the other settings.
     """
+    if several and settings is not None and "learning_rate" not in settings.model_fields_set:
+        rates = rates or LEARNING_RATES
     if len(set(rates)) < len(rates):
         raise InputError("the same learning rate is given twice")
     chosen: list[TrainingSettings | None] = [settings]
@@ -127,6 +136,7 @@ def run_repair(
     trackers: Sequence[str] = (),
     shown: Callable[[Branch], OnStep] | None = None,
     progress: ProgressFor | None = None,
+    first: bool = False,
 ) -> TrainingResult | None:
     """Run each branch from the suspect, store its results in it, and choose one.
 
@@ -144,6 +154,7 @@ def run_repair(
         trackers: As in `LogOptions`.
         shown: Gives a callback that shows the steps of a branch.
         progress: As in `finetune`.
+        first: Take the first branch that keeps the utility; those after it are not tried.
 
     Returns:
         The result of the chosen branch; None where all lost too much utility.
@@ -154,6 +165,8 @@ def run_repair(
     """
     best: Branch | None = None
     for branch in branches:
+        if first and Processes(suspect.device).agree(best is not None):
+            break
         # the work folder itself where there is only one
         folder = work if len(branches) == 1 else work / branch.label.replace(" ", "-")
         watch = None
@@ -184,9 +197,10 @@ def run_repair(
                 raise
             branch.ended, branch.keeps_utility = f"diverged: {error}", False
             continue
-        if watch is not None and meter is not None:
-            branch.ended = watch.stopped or branch.ended
-            branch.keeps_utility = branch.probes[-1].loss <= meter.rule.max_utility_loss
+        branch.ended = (watch and watch.stopped) or f"All steps are done. {NOT_SHOWN}"
+        branch.keeps_utility = (
+            meter is None or branch.probes[-1].loss <= meter.rule.max_utility_loss
+        )
         # only the best model stays in memory
         if branch.keeps_utility and (best is None or _merit(branch) > _merit(best)):
             if best is not None:
@@ -212,6 +226,13 @@ def refusal(branches: Sequence[Branch], meter: RepairMeter, work: Path) -> Resul
         f"{len(meter.held_out.gallery)} held-out images ({lost}): lower the learning rate, or allow more with "
         f"--max-utility-loss, which resumes from {work}"
     )
+
+
+def choice(branches: Sequence[Branch], meter: RepairMeter) -> str:
+    """Say which learning rate was taken, and why; the rule alone where none was."""
+    rule = CHOSEN_BY_CANARY if meter.rule.canary_goals else CHOSEN_BY_RATE
+    taken = "".join(f"{branch.label}, " for branch in branches if branch.chosen)
+    return f"{taken}{rule} (at most {meter.rule.max_utility_loss:g} of Hit@{meter.k} lost)"
 
 
 def _merit(branch: Branch) -> tuple[float, ...]:

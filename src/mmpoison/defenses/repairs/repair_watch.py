@@ -1,4 +1,4 @@
-"""Measures a repair on held-out clean pairs while it runs, and ends it when the canary is quiet."""
+"""Measures a repair on held-out clean pairs while it runs, and ends it when associations no longer change."""
 
 from __future__ import annotations
 
@@ -41,6 +41,8 @@ FEWEST_HELD_OUT = 20
 LEAST_STEPS = 50
 """The paper sees the effect within 50 steps (appendix, figure 9); before that, stillness may be the warm-up."""
 
+NOT_SHOWN = "This does not show that the poison is gone."
+
 QUIET_PROBES = 2
 SHOWN = 10
 GONE_MARGIN = 0.05
@@ -49,12 +51,12 @@ GONE_MARGIN = 0.05
 
 @dataclass(frozen=True)
 class RepairRule:
-    """The rule that accepts or refuses a repaired model; nothing in it needs to know the goal.
+    """The rule that accepts or refuses the model of a repair; nothing in it needs to know the goal.
 
     Attributes:
         max_utility_loss: A model that lost more of its held-out Hit@K, in either direction of retrieval, is not saved.
-        stop: End the training when the canary is quiet.
-        canary_goals: Goals that are known to be in the suspect; the canary is then quiet when they are gone.
+        stop: End the training when associations are no longer changing.
+        canary_goals: Goals that are known to be in the suspect; the training then ends when they are gone.
         every: Probe after so many steps too.
 
     Raises:
@@ -328,13 +330,14 @@ class RepairWatch:
         if not rule.stop or now.loss > rule.max_utility_loss:
             return ""
         if rule.canary_goals:
-            return "" if now.goals_left else "the canary goals are gone"
+            gone = "Stopped: the known goals are gone. Poison of other goals may be left."
+            return "" if now.goals_left else gone
         late = [probe for probe in self.probes if probe.step >= LEAST_STEPS][-QUIET_PROBES:]
         if len(late) < QUIET_PROBES or any(
             probe.record.get("still_weakening", [1]) for probe in late
         ):
             return ""
-        return "the canary is quiet: twice the steps weaken no association further"
+        return f"Stopped: associations are no longer changing. {NOT_SHOWN}"
 
 
 def in_series(step: int) -> bool:
