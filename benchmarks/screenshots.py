@@ -7,12 +7,12 @@ the file would have more than 150 kB:
 
 - `search.png`, `search-phone.png`: `mmpoison search --run` as it opens, at 1,280 and at 375 pixels;
 - `review.png`, `review-phone.png`: `mmpoison review` of OpenMoji scenes, poisoned and filtered by `suspicious-groups`;
-- `report.png`: what a search returns, on the report of the run;
-- `one-query.png`: the first query of the report of the demo, at 1,200 x 400, for the README.
+- `report.png`: what a search returns, on the report of the demo, for the guide;
+- `one-query.png`: the first query of the same report, at 1,200 x 400, for the README.
 
-The run is one of `openmoji-heads`, which takes a minute or two; `--run` names a finished one. `one-query.png` needs a
-run of the demo, four minutes; `--demo-run` names a finished one. Chromium is found as `chromium` or `chrome`, or
-named by `MMPOISON_CHROMIUM`. With `--only NAME`, repeated, only some are made.
+The run is one of `openmoji-heads`, which takes a minute or two; `--run` names a finished one. The last two need a run
+of the demo, four minutes; `--demo-run` names a finished one. Chromium is found as `chromium` or `chrome`, or named
+by `MMPOISON_CHROMIUM`. With `--only NAME`, repeated, only some are made.
 """
 
 from __future__ import annotations
@@ -148,7 +148,7 @@ def of_review(browser: Browser, run: Path, out: Path, work: Path) -> None:
 
 
 def of_report(browser: Browser, run: Path, out: Path, work: Path) -> None:
-    """The pictures of one query on the report of the run."""
+    """The pictures of one query on the report of the demo."""
     file = work / "report.html"
     mmpoison("report", run, "--html", file)
     page = opened(browser, file.as_uri(), (1200, 760))
@@ -215,7 +215,7 @@ PICTURES: dict[str, Callable[[Browser, Path, Path, Path], None]] = {
     "report": of_report,
     "one-query": of_one_query,
 }
-OF_DEMO = {"one-query"}
+OF_DEMO = {"report", "one-query"}
 """Made of a run of the demo."""
 OF_NO_RUN = {"review"}
 FILES = ("search", "search-phone", "review", "review-phone", "report", "one-query")

@@ -264,10 +264,12 @@ def find_column(
         InputError: If the named column is in no file.
     """
     first: tuple[str, list[str]] | None = None
+    problem = ""
     for own in files:
         try:
             names = list(own.schema().names)
-        except ShardError:
+        except ShardError as error:
+            problem = problem or str(error)
             continue
         if given is None:
             return usual_column(names, usual)
@@ -277,7 +279,9 @@ def find_column(
     if given is None:
         return None
     if first is None:
-        raise InputError(f"option {option}={given!r:.80}: no table can be read")
+        raise InputError(
+            f"option {option}={given!r:.80}: no table can be read ({problem or 'none'})"
+        )
     shown = ", ".join(map(one_line, first[1][:12])) or "none"
     raise InputError(
         f"{first[0]}: has no column {given!r:.80} (option {option}): name one of {shown:.200}"

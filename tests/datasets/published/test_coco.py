@@ -288,6 +288,10 @@ def test_classes_to_drop(two_parts: Path) -> None:
     ).classes == ("person",)
     with pytest.raises(InputError, match="drop_classes: 'dog' is none of the categories: cat, h"):
         load_coco(two_parts, drop_classes=["dog"])
+    for file in (two_parts / "annotations").glob("instances*.json"):
+        file.write_text(file.read_text().replace('"cat"', '"c\\nat"'))
+    with pytest.raises(InputError, match=r"categories: c\\nat, h"):
+        load_coco(two_parts, drop_classes=["dog"])
 
 
 @pytest.mark.parametrize(

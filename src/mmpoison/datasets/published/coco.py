@@ -11,7 +11,7 @@ from typing import Any, Unpack
 
 import msgspec
 
-from mmpoison.base.phrasing import count_phrase
+from mmpoison.base.phrasing import count_phrase, one_line
 from mmpoison.datasets.catalogue import DataSource, register
 from mmpoison.datasets.entries import ImageEntry
 from mmpoison.datasets.options import one_of, whole_number, words
@@ -294,8 +294,9 @@ def _report_unlisted(
 
 def _drop(entries: list[ImageEntry], dropped: Sequence[str], known: set[str]) -> list[ImageEntry]:
     if unknown := sorted(set(dropped) - known):
+        names = one_line(", ".join(sorted(known))) or "none"
         raise InputError(
-            f"data option drop_classes: {unknown[0]!r} is none of the categories: {', '.join(sorted(known)) or 'none'}"
+            f"data option drop_classes: {unknown[0]!r} is none of the categories: {names}"
         )
     return [entry for entry in entries if entry.label not in dropped]
 
