@@ -145,8 +145,8 @@ def read_recipe(name_or_path: str | Path) -> tuple[dict[str, Any], str]:
     """Read a recipe without checking its keys: its content with that of the recipes it extends, and what to call it.
 
     Args:
-        name_or_path: `openmoji`, `table-3-openmoji`, or a path that ends in `.yaml` or `.yml`. A file with `on_data` runs
-            on the first of them; `FILE.yaml:NAME` takes another.
+        name_or_path: `openmoji`, `table-3-openmoji`, or a path that ends in `.yaml` or `.yml`. A file with `on_data`
+            runs on the first of them; `FILE.yaml:NAME` takes another.
 
     Raises:
         InputError: If there is no such recipe, or it is not a YAML mapping.
