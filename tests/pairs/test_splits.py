@@ -170,6 +170,8 @@ def change(**changes: Any) -> Callable[[dict[str, Any]], None]:
         (change(labels={"z.jpg": "cat"}), "a label for 'z.jpg', which is in no part"),
         (change(train="a/2.jpg"), r"not a split \(Expected `array`, got `str` - at `\$.train`\)"),
         (change(ids="hash"), "not a split"),
+        # found by `make fuzz`: the message repeated a value of any length
+        (change(ids="d/" * 5000), r"not a split \(.{,160}\)$"),
         (lambda raw: raw.pop("test"), "not a split"),
     ],
 )

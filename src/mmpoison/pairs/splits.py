@@ -16,7 +16,7 @@ import numpy as np
 
 from mmpoison._version import __version__
 from mmpoison.base.files import write_json
-from mmpoison.base.phrasing import count_phrase
+from mmpoison.base.phrasing import count_phrase, one_line
 from mmpoison.base.registry import unknown_name
 from mmpoison.base.untrusted import read_bytes
 from mmpoison.errors import InputError
@@ -80,7 +80,7 @@ class FrozenSplit:
         try:
             raw = msgspec.json.decode(read_bytes(file, MAX_BYTES), type=_File)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            raise InputError(f"{file}: not a split ({error})") from None
+            raise InputError(f"{file}: not a split ({one_line(str(error))[:160]})") from None
         splits: dict[str, str] = {}
         for split, members in (("train", raw.train), ("val", raw.val), ("test", raw.test)):
             for member in members:
