@@ -57,7 +57,7 @@ def serve_synthetic(models: list[str], images: int) -> None:
     from mmpoison.models.embedding import embed_captions
     from mmpoison.pages import serve
     from mmpoison.pages.search import Collection, Engine, Library, Source
-    from mmpoison.pages.search.embedded import Indexed
+    from mmpoison.pages.search.embedded import Searchable
     from mmpoison.pages.search.web import search_app
 
     rng = np.random.default_rng(0)
@@ -84,10 +84,10 @@ def serve_synthetic(models: list[str], images: int) -> None:
         encoder = load_encoder(model)
         encoder.module.eval()
         library.encoders[name] = encoder
-        like = embed_captions(encoder, captions[:500])
-        vectors = rng.standard_normal((images, like.shape[1]), dtype=np.float32)
+        width = embed_captions(encoder, captions[:1]).shape[1]
+        vectors = rng.standard_normal((images, width), dtype=np.float32)
         vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-        index = Indexed.build(np.arange(images, dtype=np.int32), vectors, like)
+        index = Searchable(np.arange(images, dtype=np.int32), vectors)
         library._indices["synthetic", "test", name, "images"] = index
     serve(search_app(Engine(library)), ready=lambda address: print(address, flush=True))
 

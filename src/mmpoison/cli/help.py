@@ -24,7 +24,6 @@ VALUES = {
     "--markdown": "FILE",
     "--html": "FILE",
     "--parquet": "FILE",
-    "--bundle": "FILE",
     "--manifest": "FILE",
     "--from-manifest": "FILE",
     "--ray": "HOST:PORT",

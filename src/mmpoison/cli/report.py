@@ -89,14 +89,6 @@ def report(
             rich_help_panel="Files",
         ),
     ] = None,
-    bundle: Annotated[
-        Path | None,
-        typer.Option(
-            help="Pack a run, or all runs of a sweep, into this .zip file, from which others run them again: "
-            "no images, no weights.",
-            rich_help_panel="Files",
-        ),
-    ] = None,
     form: FormatOption = "table",
     whole: AllOption = False,
 ) -> None:
@@ -116,8 +108,6 @@ def report(
 
     [bold]mmpoison report runs --parquet results.parquet[/bold]
 
-    [bold]mmpoison report runs/openmoji-seed0 --bundle openmoji.zip[/bold]
-
     [bold]mmpoison report runs/table-3 --paper table-3[/bold]
 
     [bold]mmpoison report runs --claims --out results[/bold]
@@ -128,9 +118,6 @@ def report(
     from mmpoison.reporting.seeds import seed_tables
     from mmpoison.reporting.table import markdown as as_markdown
 
-    if bundle is not None:
-        pack_run(runs, bundle)
-        return
     if len(runs) == 1 and is_matrix(runs[0]):
         report_matrix(runs[0], out, form, markdown=markdown, parquet=parquet, html=html)
         return
@@ -185,34 +172,6 @@ def _write_files(folders: Sequence[Path], html: Path | None, parquet: Path | Non
         table = write_results(folders, parquet)
         said.append(f"{table.num_rows:,} rows, {table.num_columns} columns: {parquet}")
     return said
-
-
-def pack_run(runs: Sequence[Path], file: Path) -> None:
-    """Pack a run, or the runs of a sweep, into a bundle, and say what others need."""
-    from mmpoison.reporting.bundle import write_bundle
-    from mmpoison.reporting.bundle_sweep import write_sweep_bundle
-    from mmpoison.reporting.runs import expand
-
-    for folder in runs:
-        if is_matrix(folder):
-            raise InputError(
-                f"{folder}: --bundle packs runs, and this is a matrix: share its matrix.parquet and recipe; others "
-                "continue with `mmpoison run RECIPE --from matrix.parquet`"
-            )
-    folders = expand(runs)
-    if len(folders) == 1:
-        done = write_bundle(folders[0], file)
-    else:
-        with busy(f"packing {len(folders):,} runs"):
-            done = write_sweep_bundle(folders, file)
-    say(
-        f"{file}: {file.stat().st_size:,} bytes, without images and weights"
-        + ("; the captions of poisoned pairs are in it" if len(folders) == 1 else "")
-    )
-    more = " ".join(
-        "--data-root DIR" if key == "data.root" else f"--set {key}=..." for key in done.needs
-    )
-    say(f"run it again: mmpoison run {shlex.quote(file.name)} {more}".rstrip())
 
 
 def print_first(

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.table import Table
 
-from mmpoison.cli.console import console, live_progress, say, stderr_console
+from mmpoison.cli.console import console, live_progress, stderr_console
 from mmpoison.cli.matrix import has_matrix, run_the_matrix
 from mmpoison.cli.options import (
     CHANGES,
@@ -38,12 +37,10 @@ from mmpoison.cli.sweep import (
     run_all,
 )
 from mmpoison.errors import InputError
-from mmpoison.records.bundle import is_bundle
 from mmpoison.reporting.text import safe_text
 
 if TYPE_CHECKING:
-    from mmpoison.records.run_files import Metrics
-    from mmpoison.runs.sweeps.sweep_runs import SweepRun
+    pass
 
 RunOutOption = Annotated[Path | None, typer.Option("--out", help="Run folder to make.")]
 SetOption = Annotated[
@@ -71,9 +68,7 @@ def demo(
 def run(
     recipe: Annotated[
         str | None,
-        typer.Argument(
-            help="A shipped recipe, the path of a YAML file, or the bundle (.zip) of a run or sweep."
-        ),
+        typer.Argument(help="A shipped recipe, or the path of a YAML file."),
     ] = None,
     out: RunOutOption = None,
     on: Annotated[
@@ -260,9 +255,8 @@ def run(
             device=device,
             dry_run=dry_run,
         )
-        _compare_sweep(Path(recipe), () if dry_run else sweep.runs, where)
         return
-    finished = _run_seeds(
+    _run_seeds(
         recipe,
         parse_seeds(seeds),
         out,
@@ -271,68 +265,6 @@ def run(
         device=device,
         form=form,
     )
-    if is_bundle(recipe) and form == "table":
-        for folder in finished:
-            _compare_with_bundle(Path(recipe), folder)
-
-
-def _compare_with_bundle(bundle: Path, folder: Path) -> None:
-    """Say in one line whether a run got the numbers of a bundle."""
-    from mmpoison.records.run_files import Metrics
-    from mmpoison.reporting.bundle import bundle_metrics, compare_numbers
-
-    ours = Metrics.read(folder / "metrics.json")
-    _say_compared(bundle, [compare_numbers(bundle_metrics(bundle), ours)], ours)
-
-
-def _compare_sweep(bundle: Path, runs: Sequence[SweepRun], out: Path) -> None:
-    """Say in one line whether the runs of a sweep got the numbers of a bundle, if it was made by one."""
-    if not (runs and is_bundle(bundle.name)):
-        return
-    from mmpoison.records.run_files import Metrics
-    from mmpoison.reporting.bundle import compare_numbers
-    from mmpoison.reporting.bundle_sweep import bundle_runs
-    from mmpoison.runs.sweeps.folder import SweepFolder
-
-    theirs = bundle_runs(bundle)
-    folder = SweepFolder(out)
-    compared = []
-    for run in runs:
-        known = theirs.get((run.parameters.get("variant"), run.recipe.seed))
-        if known is not None:
-            ours = Metrics.read(folder.run_folder(run.id) / "metrics.json")
-            compared.append(compare_numbers(known, ours))
-    if compared:
-        _say_compared(bundle, compared, ours)
-
-
-def _say_compared(bundle: Path, compared: Sequence[tuple[int, int, float]], ours: Metrics) -> None:
-    """Say how many numbers differ from those of a bundle, and what may be the reason.
-
-    Args:
-        bundle: The bundle.
-        compared: What `compare_numbers` returns, for each run.
-        ours: The metrics of one of the runs here.
-    """
-    from mmpoison.records.bundle import read_facts
-
-    count, different = (sum(one[n] for one in compared) for n in (0, 1))
-    largest = max(one[2] for one in compared)
-    if not different:
-        say(f"{bundle}: all {count:,} numbers are those of the bundle")
-        return
-    line = f"{bundle}: {different:,} of {count:,} numbers differ from the bundle's, by at most {largest:.4g}"
-    facts = read_facts(bundle)
-    if facts.get("data_fingerprint") != ours.run.data.fingerprint:
-        line += "; the data are other ones (another fingerprint)"
-    versions = facts.get("versions")
-    theirs = versions if isinstance(versions, dict) else {}
-    changed = [
-        f"{name} {theirs.get(name)} there, {version} here"
-        for name, version in ours.run.versions.items()
-        if theirs.get(name) != version
-    ]
-    say("; ".join([line, *changed]))
 
 
 def show_recipes() -> None:

@@ -1,7 +1,6 @@
 """Evaluates models: embeds the test part once, then computes every number with the pure functions of `metrics`."""
 
 from mmpoison.evaluation.distribution import embedding_map, silhouettes
-from mmpoison.evaluation.gallery_index import GalleryIndex
 from mmpoison.evaluation.goal_target import GoalTarget, goal_targets_of
 from mmpoison.evaluation.lists import rank_lists, thumbnail_address
 from mmpoison.evaluation.measure import (
@@ -27,7 +26,6 @@ from mmpoison.records.run_files import GoalRow, Metrics, RankLists, Utility
 
 __all__ = [
     "STUDIES",
-    "GalleryIndex",
     "GoalRow",
     "GoalTarget",
     "Measurement",

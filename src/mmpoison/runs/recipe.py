@@ -26,7 +26,6 @@ from mmpoison.base.untrusted import MAX_INTEGER, parse_json
 from mmpoison.base.untrusted_yaml import parse_yaml
 from mmpoison.errors import InputError
 from mmpoison.evaluation.names import parse_studies
-from mmpoison.records.bundle import NEEDS
 from mmpoison.runs.matrix_part import MatrixPart
 from mmpoison.runs.overrides import override
 from mmpoison.runs.preset import apply_preset
@@ -389,31 +388,11 @@ def resolve_recipe(
     Raises:
         InputError: If a key is unknown or has a wrong value, or a file wants a program to be opened.
     """
-    refuse_missing(value.pop(NEEDS, ()), given, where)
     changes = override(value, of_file or {}, given)
     apply_preset(value, changes, where)
     recipe = parse_recipe(value, where)
     _refuse_trust_of_a_file(recipe, given, where)
     return recipe
-
-
-def refuse_missing(needs: Any, given: Mapping[str, Any], where: str) -> None:
-    """Refuse the recipe of a bundle if what only its maker's machine had is not given.
-
-    Raises:
-        InputError: If a key is missing; the message lists all.
-    """
-    known = (
-        [key for key in needs if isinstance(key, str)] if isinstance(needs, list | tuple) else []
-    )
-    missing = [key for key in known if key not in given and key.split(".")[0] not in given]
-    if missing:
-        say = " ".join(
-            "--data-root DIR" if key == "data.root" else f"--set {key[:60]}=..." for key in missing
-        )
-        raise InputError(
-            f"{where}: used data or a model of its maker's own machine: give yours with {say}"
-        )
 
 
 def _refuse_trust_of_a_file(recipe: Recipe, given: Mapping[str, Any], where: str) -> None:

@@ -12,9 +12,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from mmpoison.base.registry import unknown_name
-from mmpoison.base.untrusted_yaml import MAX_YAML_BYTES, parse_yaml, read_yaml
+from mmpoison.base.untrusted_yaml import parse_yaml, read_yaml
 from mmpoison.errors import InputError
-from mmpoison.records.bundle import RECIPE, is_bundle, read_member
 
 KEY = "extends"
 DEEPEST = 8
@@ -146,8 +145,8 @@ def read_recipe(name_or_path: str | Path) -> tuple[dict[str, Any], str]:
     """Read a recipe without checking its keys: its content with that of the recipes it extends, and what to call it.
 
     Args:
-        name_or_path: `openmoji`, `table-3-openmoji`, or a path that ends in `.yaml` or `.yml`, or in `.zip`: the
-            bundle of a run. A file with `on_data` runs on the first of them; `FILE.yaml:NAME` takes another.
+        name_or_path: `openmoji`, `table-3-openmoji`, or a path that ends in `.yaml` or `.yml`. A file with `on_data`
+            runs on the first of them; `FILE.yaml:NAME` takes another.
 
     Raises:
         InputError: If there is no such recipe, or it is not a YAML mapping.
@@ -195,7 +194,7 @@ def _split(text: str) -> tuple[str, str]:
 
 
 def _is_file(name: str) -> bool:
-    return name.endswith((".yaml", ".yml")) or is_bundle(name)
+    return name.endswith((".yaml", ".yml"))
 
 
 def _data_of(content: Mapping[str, Any], where: str) -> list[str]:
@@ -212,7 +211,7 @@ def _content(name: str) -> tuple[dict[str, Any], str]:
         path = Path(name)
         if not path.exists():
             raise InputError(f"{path}: no such recipe file")
-        where, value = name, _of_bundle(path) if is_bundle(name) else read_yaml(path)
+        where, value = name, read_yaml(path)
     else:
         if name not in recipe_files():
             raise InputError(unknown_name("recipe", name, shipped_recipes(), "mmpoison run --list"))
@@ -226,30 +225,6 @@ def _content(name: str) -> tuple[dict[str, Any], str]:
 def _shipped(name: str) -> Any:
     # a list of the recipes reads each of them, some several times, and a process may ask for it often
     return parse_yaml(recipe_files()[name].read_text("utf-8"), f"recipe {name}")
-
-
-def _of_bundle(file: Path) -> Any:
-    """Read the recipe of a bundle, which is complete and names nothing of this machine."""
-    where = f"{file}: {RECIPE}"
-    text = read_member(file, RECIPE)
-    if len(text) > MAX_YAML_BYTES:
-        raise InputError(f"{where}: has over {MAX_YAML_BYTES:,} bytes")
-    value = parse_yaml(text.decode("utf-8", "replace"), where)
-    if isinstance(value, dict):
-        data = value.get("data")
-        root = data.get("root") if isinstance(data, dict) else None
-        if KEY in value or ON_DATA in value or root is not None or _sets_data(value.get("sweep")):
-            raise InputError(f"{where}: names other files, which the recipe of a bundle does not")
-    return value
-
-
-def _sets_data(sweep: Any) -> bool:
-    """Return whether the runs of a sweep, which may be anything, take their data from a folder that it names."""
-    parts = sweep if isinstance(sweep, dict) else {}
-    variants = parts.get("variants")
-    listed = [parts.get("grid"), *(variants.values() if isinstance(variants, dict) else ())]
-    keys = [str(key) for part in listed if isinstance(part, dict) for key in part]
-    return any(key in ("data", "data.root") or key.startswith("data.root.") for key in keys)
 
 
 Read = Callable[[str], tuple[dict[str, Any], str]]

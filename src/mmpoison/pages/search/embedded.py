@@ -1,4 +1,4 @@
-"""Embeds a gallery or its captions with one model, caches the result, and indexes it with faiss."""
+"""Embeds a gallery or its captions with one model, caches the result, and searches it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,6 @@ from mmpoison.pairs.table import IntArray, PairDataset
 
 if TYPE_CHECKING:
     # torch takes seconds to import, and the page opens before that
-    from mmpoison.evaluation.gallery_index import GalleryIndex
     from mmpoison.models.dual_encoder import DualEncoder
     from mmpoison.models.embedding import Embeddings
 
@@ -44,29 +43,26 @@ class Ranking:
 
 
 @dataclass(frozen=True)
-class Indexed:
-    """Items that can be searched.
+class Searchable:
+    """Items and their embeddings, which each search compares with the query: exact at any size.
 
     Attributes:
-        items: The item of each row of the index, shape `(G,)`.
-        index: Finds the nearest rows.
+        items: The item of each row, shape `(G,)`.
+        embeddings: Unit vectors, shape `(G, d)`.
     """
 
     items: IntArray
-    index: GalleryIndex
-
-    @classmethod
-    def build(cls, items: IntArray, embeddings: Embeddings, queries: Embeddings) -> Indexed:
-        """Index embeddings, shape `(G, d)`; `queries`, shape `(Q, d)`, are typical queries to tune the index with."""
-        from mmpoison.evaluation.gallery_index import GalleryIndex
-
-        return cls(items, GalleryIndex.build(embeddings, queries, k=min(DEPTH, len(items))))
+    embeddings: Embeddings
 
     def search(self, query: Embeddings) -> Ranking:
-        """Find the first items for one unit embedding, shape `(1, d)`."""
-        similarity, rows = self.index.search(query)
-        found = rows[0] >= 0
-        return Ranking(self.items[rows[0][found]], similarity[0][found], len(self.items))
+        """Find the first items for one unit embedding, shape `(1, d)`; of equal ones the earlier row is first."""
+        similarity = self.embeddings @ query[0]
+        depth = min(DEPTH, len(similarity))
+        # all that score as much as the last one, so that ties do not depend on the partition
+        last = np.partition(similarity, -depth)[-depth]
+        rows = np.flatnonzero(similarity >= last)
+        rows = rows[np.argsort(-similarity[rows], kind="stable")][:depth]
+        return Ranking(self.items[rows], similarity[rows], len(self.items))
 
 
 @dataclass(frozen=True)

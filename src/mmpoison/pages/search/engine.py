@@ -14,7 +14,7 @@ from mmpoison.images.decode import BrokenImage, read_image, read_image_bytes
 from mmpoison.images.preparation import Preparation
 from mmpoison.pages.search.collection import Caption, Collection
 from mmpoison.pages.search.compare import Column, side_by_side
-from mmpoison.pages.search.embedded import Indexed, Ranking
+from mmpoison.pages.search.embedded import Ranking, Searchable
 from mmpoison.pages.search.library import Job, Kind, Library
 
 if TYPE_CHECKING:
@@ -170,8 +170,8 @@ class Engine:
 
     def _ready(
         self, collection: Collection, part: str, kind: Kind
-    ) -> tuple[dict[str, Indexed], dict[str, Job]]:
-        found: dict[str, Indexed] = {}
+    ) -> tuple[dict[str, Searchable], dict[str, Job]]:
+        found: dict[str, Searchable] = {}
         waiting: dict[str, Job] = {}
         for name in self.library.model_names:
             if name not in self.library.encoders:

@@ -15,7 +15,7 @@ from mmpoison.base.registry import unknown_name
 from mmpoison.errors import InputError
 from mmpoison.images.store import PixelStore
 from mmpoison.pages.search.collection import Collection, DistinctCaptions
-from mmpoison.pages.search.embedded import Indexed, cached_captions, embed_gallery
+from mmpoison.pages.search.embedded import Searchable, cached_captions, embed_gallery
 from mmpoison.pairs.table import PairDataset
 
 if TYPE_CHECKING:
@@ -27,9 +27,6 @@ MODELS_AT_ONCE = 4
 
 State = Literal["waiting", "working", "ready", "failed"]
 Kind = Literal["images", "captions"]
-
-_LIKE_QUERIES = 500
-"""Number of captions that serve as typical queries to tune an index."""
 
 
 @dataclass(frozen=True)
@@ -118,7 +115,7 @@ class Library:
         self._cache = cache
         self._on_failure = on_failure or (lambda: None)
         self._say = say or (lambda line: None)
-        self._indices: dict[tuple[str, str, str, Kind], Indexed] = {}
+        self._indices: dict[tuple[str, str, str, Kind], Searchable] = {}
         self._captions: dict[tuple[str, str], DistinctCaptions] = {}
         self._pixels: tuple[tuple[str, str, Preparation], PixelStore] | None = None
         self._jobs: dict[tuple[str, ...], Job] = {}
@@ -149,7 +146,9 @@ class Library:
         """Return the progress of a data set."""
         return self._jobs["data", name]
 
-    def indexed(self, collection: Collection, part: str, model: str, kind: Kind) -> Indexed | Job:
+    def indexed(
+        self, collection: Collection, part: str, model: str, kind: Kind
+    ) -> Searchable | Job:
         """Return a gallery, or its captions, under a model; if it is not ready, queue it and return its job.
 
         Raises:
@@ -295,7 +294,6 @@ class Library:
         )
 
     def _embed(self, name: str, part: str, model: str, kind: Kind, job: Job) -> None:
-        from mmpoison.models.embedding import embed_captions
 
         collection, encoder = self.collections[name], self.encoders[model]
         gallery = collection.gallery(part)
@@ -314,10 +312,7 @@ class Library:
                 decode=lambda: self._decoded(collection, part, encoder.preparation, job, progress),
                 progress=progress,
             )
-            queries = collection.suggestions(part, None, _LIKE_QUERIES) or ["a picture"]
-            index = Indexed.build(
-                embedded.images, embedded.embeddings, embed_captions(encoder, queries)
-            )
+            index = Searchable(embedded.images, embedded.embeddings)
             if embedded.unreadable:
                 job.note = (
                     f"{embedded.unreadable:,} of {len(gallery):,} images cannot be read and are left out: "
@@ -330,9 +325,7 @@ class Library:
             vectors = cached_captions(
                 encoder, captions.texts.tolist(), cache=self._cache, progress=progress
             )
-            index = Indexed.build(
-                np.arange(len(vectors), dtype=np.int32), vectors, vectors[:_LIKE_QUERIES]
-            )
+            index = Searchable(np.arange(len(vectors), dtype=np.int32), vectors)
         self._indices[name, part, model, kind] = index
 
     def _decoded(

@@ -15,7 +15,6 @@ from typing import Any
 
 from mmpoison.base.files import plain_name
 from mmpoison.errors import InputError
-from mmpoison.records.bundle import NEEDS
 from mmpoison.runs.overrides import set_key, within
 from mmpoison.runs.recipe import Recipe, SweepPart, parse_recipe, resolve_recipe
 from mmpoison.runs.recipe_files import read_recipe
@@ -94,9 +93,8 @@ def load_sweep(
         if grid and isinstance(listed, dict):
             section["grid"] = {**listed, **grid}
         value["sweep"] = section
-    # its own mistakes, before those of the runs; what a bundle needs is no key of a recipe
-    own = {key: each for key, each in value.items() if key != NEEDS}
-    parse_recipe({**own, "preset": None}, where)
+    # its own mistakes, before those of the runs
+    parse_recipe({**value, "preset": None}, where)
     part = SweepPart.model_validate(value.pop("sweep"))
     per_run = {*(grid or ())} | ({GOAL} if goals is not None else set())
     part = _without(part, {*changes} - per_run, per_run)

@@ -1,4 +1,4 @@
-"""Trains the shipped dual encoders: `python -m mmpoison.runs.pretrain_openmoji --variant small --out DIR`.
+"""Trains the shipped dual encoders: `python -m benchmarks.pretrain_openmoji --variant small --out DIR`.
 
 They play the part of CLIP in the demo: trained from random weights on scenes of the `pretraining` pool, which shares no
 seed, no background palette and, where a class has enough drawings, not every drawing with the demo's scenes.
@@ -192,7 +192,7 @@ def describe(folder: Path, seed: int = 0) -> str:
     parameters = sum(parameter.numel() for parameter in encoder.module.parameters())
     epochs = recipe.settings["epochs"]
     command = (
-        f"python -m mmpoison.runs.pretrain_openmoji --variant {recipe.variant} "
+        f"python -m benchmarks.pretrain_openmoji --variant {recipe.variant} "
         f"--scenes {recipe.scenes} --captions-each {recipe.captions_each}"
         f"{f' --epochs {epochs}' if epochs != 1 else ''} --out DIR"
     )

@@ -6,10 +6,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from benchmarks import pretrain_openmoji
+from benchmarks.pretrain_openmoji import VARIANTS
 
 from mmpoison.models import load_encoder
-from mmpoison.runs import pretrain_openmoji
-from mmpoison.runs.pretrain_openmoji import VARIANTS
 
 
 def made(folder: Path, variant: str, monkeypatch: pytest.MonkeyPatch) -> str:
