@@ -96,6 +96,7 @@ COMMANDS: dict[tuple[str, str], str] = {
     ("filter", "data_root"): f"{FILTER} --data-root pipe",
     ("review", "data_root"): f"{REVIEW} --data-root pipe",
     ("sterilize", "data_root"): f"sterilize --data squares {SETTINGS} --data-root pipe",
+    ("sterilize", "reference"): f"sterilize --data squares {SETTINGS} --reference pipe",
     ("evaluate", "data_root"): f"{EVALUATE} --data-root pipe",
     ("scan", "data_root"): f"{SCAN} --data-root pipe",
     ("models show", "model"): "models show ./pipe",

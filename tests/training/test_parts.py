@@ -15,6 +15,7 @@ from tests.training.conftest import Tune
 from torch import Tensor
 
 from mmpoison.datasets import PairDataset
+from mmpoison.errors import MmpoisonWarning
 from mmpoison.models import DualEncoder, PixelInputs, prepare_features, prepare_pixels
 from mmpoison.training import Checkpoints, Step
 from mmpoison.training import frozen as frozen_module
@@ -222,7 +223,8 @@ def test_outputs_of_a_whole_set_are_found_again(
     # what is broken in the cache is computed again
     for path in tmp_path.rglob("*.npz"):
         path.write_bytes(b"broken")
-    outputs(encoder, range(10))
+    with pytest.warns(MmpoisonWarning, match="is damaged, it is made again"):
+        outputs(encoder, range(10))
     assert computed == [10] * 7
 
 

@@ -47,6 +47,19 @@ def without_main_script() -> Iterator[None]:
         sys.modules["__main__"] = main
 
 
+@contextmanager
+def one_blas_thread() -> Iterator[None]:
+    """Compute matrix products of NumPy and SciPy with one thread while the block, or the decorated function, runs.
+
+    On some processors the last bits of a product depend on the number of threads (OpenBLAS, Haswell kernels).
+    """
+    import scipy.linalg  # noqa: F401 - its BLAS is a library of its own, which must be there to be limited
+    from threadpoolctl import threadpool_limits
+
+    with threadpool_limits(1, user_api="blas"):
+        yield
+
+
 def begin_worker(parent: int) -> None:
     """Prepare a worker process: it ignores Ctrl-C, and it ends when its parent has died.
 

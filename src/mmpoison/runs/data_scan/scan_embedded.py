@@ -14,6 +14,7 @@ import numpy as np
 
 from mmpoison._version import __version__
 from mmpoison.base.phrasing import count_of
+from mmpoison.base.processes import one_blas_thread
 from mmpoison.defenses.filters.passes.gaussians import DistanceCounts
 from mmpoison.defenses.filters.passes.groups.counts import Counts
 from mmpoison.defenses.filters.passes.groups.findings import Findings, find
@@ -156,6 +157,7 @@ def scan_embedded(
     return judged
 
 
+@one_blas_thread()
 def _scan(
     opened: OpenedSource,
     runner: ShardRunner,

@@ -13,6 +13,7 @@ import numpy.typing as npt
 from mmpoison.base.array_files import read_all_arrays, read_arrays
 from mmpoison.base.files import atomic_file, plain_name
 from mmpoison.base.phrasing import one_line
+from mmpoison.base.processes import one_blas_thread
 from mmpoison.errors import InputError, WorkStopped
 from mmpoison.runs.data_scan.source_state import FileStates, file_states, refuse_changed
 from mmpoison.runs.progress import Progress, RunProgress
@@ -78,7 +79,9 @@ class ShardTask:
         if self.out.is_file():
             return
         progress.progress(self.id)
-        write_part(self.out, self.compute(self.shard, self.number))
+        with one_blas_thread():  # in this process as in a worker
+            found = self.compute(self.shard, self.number)
+        write_part(self.out, found)
 
 
 def write_part(file: Path, arrays: Mapping[str, npt.NDArray[Any]]) -> None:

@@ -11,6 +11,7 @@ from typing import Any, Protocol, Self, TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from mmpoison.base.processes import one_blas_thread
 from mmpoison.defenses.filters.passes.groups.counts import Counts, Rows, counts_part
 from mmpoison.defenses.filters.passes.groups.findings import Findings, find
 from mmpoison.defenses.filters.passes.groups.flags import Flags, Gathered, flag, gather_part
@@ -60,6 +61,7 @@ class ShardScan:
     unusable: int
 
 
+@one_blas_thread()
 def scan_shards(
     sizes: Sequence[int],
     shard: Callable[[int], Shard],
