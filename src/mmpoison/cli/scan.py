@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from mmpoison.base.phrasing import count_of
 from mmpoison.base.processes import cores
 from mmpoison.cli.console import echo, live_progress, say, stderr
 from mmpoison.cli.options import (
@@ -144,7 +145,7 @@ def _lines(done: DataScan, out: Path) -> list[str]:
         lines.append(f"the strongest of what may be chance: {done.not_significant[0].sentence}")
     lines += [f"note: {note}" for note in done.notes]
     lines.append(
-        f"{visible(done.source)}: {done.format}, {done.pairs:,} pairs in {len(done.shards):,} shards; "
+        f"{visible(done.source)}: {done.format}, {done.pairs:,} pairs in {count_of(len(done.shards), 'shard')}; "
         f"{done.dropped:,} dropped ({percent(done.dropped / max(done.pairs, 1))})"
     )
     lines += [f"next: {step}" for step in done.next_steps]
