@@ -23,9 +23,9 @@ from mmpoison.records.run_files import (
 GOLDEN = Path(__file__).parents[1] / "golden" / "expected"
 
 
-@pytest.mark.parametrize("file", sorted(GOLDEN.glob("*/run-*.json")), ids=lambda file: file.stem)
+@pytest.mark.parametrize("file", sorted(GOLDEN.glob("run-*.json")), ids=lambda file: file.stem)
 def test_a_run_is_written_to_the_bytes_it_was_read_from(file: Path) -> None:
-    metrics = json.loads(file.read_text("utf-8"))["metrics"]
+    metrics = json.loads(file.read_text("utf-8"))["metrics.json"]
     assert json.dumps(Metrics.of(metrics).to_json()) == json.dumps(metrics)
 
 
