@@ -19,6 +19,9 @@ from PIL import Image
 
 # the tests' models are so small that a second thread only waits for the first; before torch is imported
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# nor may the terminal in which they run decide how wide a table is; before the console is made
+for _name in ("COLUMNS", "LINES"):
+    os.environ.pop(_name, None)
 
 # a busy machine is no failure
 settings.register_profile("mmpoison", deadline=None, suppress_health_check=[HealthCheck.too_slow])
