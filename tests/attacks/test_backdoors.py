@@ -16,7 +16,7 @@ from mmpoison.attacks import ATTACKS, BlendBackdoor, PatchBackdoor
 from mmpoison.attacks.backdoor import TEMPLATES
 from mmpoison.datasets import ImageTable, PairDataset
 from mmpoison.images.triggers import random_bytes, read_trigger, source_pixels
-from mmpoison.pairs.class_captions import caption_of
+from mmpoison.pairs.captions import caption_of
 from mmpoison.pairs.manifest import PoisonManifest
 
 GOAL = "sheep2aeroplane"

@@ -20,7 +20,7 @@ from mmpoison.base.seeding import generator
 from mmpoison.datasets import ImageTable, PairDataset, load_pairs, save_pairs
 from mmpoison.errors import InputError
 from mmpoison.evaluation.goal_target import goal_targets_of
-from mmpoison.pairs.synonyms import groups, synonyms
+from mmpoison.pairs.captions import groups, synonyms
 
 GOAL = "car2boat"
 WORDS = ("A big car on the road.", "Two old cars near a house.", "a man walking by a red car")

@@ -54,7 +54,7 @@ def test_a_token_more_of_hugging_face_is_another_model() -> None:
         tokenizer: Any = build_tokenizer(towers_config(LITE0)["model_cfg"])
         tokenizer.tokenizer.add_tokens(more)
         tokens = {"tokens": lambda captions: torch.as_tensor(tokenizer(list(captions)))}
-        return tokenizer_key(cast(DualEncoder, SimpleNamespace(tokenizer=tokenizer, **tokens)))
+        return tokenizer_key(cast("DualEncoder", SimpleNamespace(tokenizer=tokenizer, **tokens)))
 
     assert key([]) == key([])
     assert key(["heliport"]) != key([])

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mmpoison.pairs.choices import hash_order, hash_pick
+from mmpoison.pairs.splits import hash_order, hash_pick
 
 IDS = ["a.jpg", "b.jpg", "c.jpg", "d.jpg", "e.jpg"]
 

@@ -10,8 +10,7 @@ import yaml
 from mmpoison.attacks import SingleTargetLabel
 from mmpoison.datasets import load_pairs
 from mmpoison.datasets.convert import convert_pairs
-from mmpoison.pairs.data_card import HEADING, MARK
-from mmpoison.pairs.folder import save_pairs
+from mmpoison.pairs.folder import HEADING, MARK, save_pairs
 from mmpoison.pairs.table import PairDataset
 
 

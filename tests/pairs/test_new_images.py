@@ -22,14 +22,22 @@ from mmpoison.datasets.convert import convert_pairs
 from mmpoison.datasets.verify.pairs_check import load_to_verify, verify_pairs
 from mmpoison.errors import InputError
 from mmpoison.images import PixelStore, Preparation, read_image
-from mmpoison.images.added import KIND, add_image, added_digest, pixels_digest
-from mmpoison.images.file_states import MISSING, file_states
-from mmpoison.images.sources import image_bytes, image_stat, image_stats
+from mmpoison.images.sources import (
+    KIND,
+    MISSING,
+    add_image,
+    added_digest,
+    file_states,
+    image_bytes,
+    image_stat,
+    image_stats,
+    pixels_digest,
+)
 from mmpoison.images.triggers import PatchTrigger, Trigger, triggered_pixels
 from mmpoison.models.inputs import files_digest
 from mmpoison.pairs.folder import rename_images, restore_clean
 from mmpoison.pairs.manifest import AddedImage, PoisonedPair, PoisonManifest
-from mmpoison.pairs.new_images import new_image
+from mmpoison.pairs.poison_record import new_image
 
 PATCH = PatchTrigger(bytes(range(48)), 4, place="random")
 

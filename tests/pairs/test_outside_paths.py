@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mmpoison.pairs.outside_paths import OutsidePaths
+from mmpoison.pairs.builder import OutsidePaths
 
 PARTS = st.lists(st.sampled_from(["a", "ab", "b", "..", "x.jpg"]), min_size=1, max_size=4)
 

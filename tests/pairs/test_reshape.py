@@ -15,7 +15,7 @@ from mmpoison.attacks import SingleTargetLabel
 from mmpoison.datasets import ImageTable, PairDataset
 from mmpoison.errors import InputError
 from mmpoison.pairs.labels import labels_of
-from mmpoison.pairs.reshape import (
+from mmpoison.pairs.splits import (
     balanced,
     cap_captions,
     drop_classes,

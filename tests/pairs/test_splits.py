@@ -16,13 +16,13 @@ from mmpoison.attacks import SingleTargetLabel
 from mmpoison.datasets import ImageTable, PairDataset, load_pairs
 from mmpoison.errors import InputError
 from mmpoison.pairs.labels import labels_of, relabel, splits_of
-from mmpoison.pairs.reshape import split_per_class
 from mmpoison.pairs.splits import (
     FrozenSplit,
     IdKind,
     find_split,
     shipped_split,
     shipped_splits,
+    split_per_class,
 )
 
 PASCAL = SHARED / "pascal_sentences" / "pascal_sentences.json"

@@ -21,10 +21,10 @@ from mmpoison.defenses.filters import distance_scan, pipeline
 from mmpoison.defenses.filters.pipeline import filter_pairs
 from mmpoison.errors import InputError
 from mmpoison.images import PixelStore, store
-from mmpoison.images.file_states import changed_files, file_states
+from mmpoison.images.sources import changed_files, file_states
 from mmpoison.models import DualEncoder
 from mmpoison.pairs import folder as pairs_folder
-from mmpoison.pairs.table_states import TableStates
+from mmpoison.pairs.table import TableStates
 from mmpoison.runs import run as running
 from mmpoison.runs.recipe import parse_recipe
 from mmpoison.runs.run import run_recipe

@@ -15,9 +15,9 @@ from mmpoison.attacks.target_labels import require_clean_set, target_images
 from mmpoison.base.seeding import generator
 from mmpoison.errors import InputError
 from mmpoison.images.triggers import Trigger, triggered_pixels
-from mmpoison.pairs.class_captions import caption_of
+from mmpoison.pairs.captions import caption_of
 from mmpoison.pairs.manifest import AddedImage, PoisonedPair
-from mmpoison.pairs.new_images import new_image
+from mmpoison.pairs.poison_record import new_image
 from mmpoison.pairs.table import IntArray, PairDataset
 
 DrawnFrom = Literal["all", "target"]

@@ -20,7 +20,7 @@ from mmpoison.base.option_checks import check_whole
 from mmpoison.base.seeding import generator
 from mmpoison.errors import InputError
 from mmpoison.pairs.manifest import PoisonedPair
-from mmpoison.pairs.new_images import new_image
+from mmpoison.pairs.poison_record import new_image
 from mmpoison.pairs.table import PairDataset
 
 

@@ -7,8 +7,7 @@ from pathlib import Path
 
 from mmpoison.errors import InputError
 from mmpoison.pairs.manifest import PoisonManifest
-from mmpoison.pairs.new_images import restore_new_images
-from mmpoison.pairs.poison_record import inject
+from mmpoison.pairs.poison_record import inject, restore_new_images
 from mmpoison.pairs.table import PairDataset
 
 

@@ -9,7 +9,7 @@ from itertools import pairwise
 import numpy as np
 
 from mmpoison.attacks.noun_phrase import noun_phrase
-from mmpoison.pairs.synonyms import plural, synonyms
+from mmpoison.pairs.captions import plural, synonyms
 
 _WORD = re.compile(r"[^\W\d_]+")
 

@@ -54,10 +54,10 @@ class Settings:
                 raise InputError(f"{name} {chosen[name]!r} is neither {' nor '.join(known)}")
         return cls(
             Amount.of(**amount),
-            cast(Mode, chosen["mode"]),
-            cast(Spread, chosen["spread"]),
+            cast("Mode", chosen["mode"]),
+            cast("Spread", chosen["spread"]),
             preset,
-            cast(Carrier, chosen["carrier"]),
+            cast("Carrier", chosen["carrier"]),
             _words(given.get("words")),
         )
 

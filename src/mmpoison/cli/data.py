@@ -152,8 +152,7 @@ def split(
     from mmpoison.datasets.catalogue import load_dataset
     from mmpoison.pairs.folder import save_pairs
     from mmpoison.pairs.labels import label_by_keyword, labels_from_csv, parse_keywords
-    from mmpoison.pairs.reshape import split_per_class
-    from mmpoison.pairs.splits import FrozenSplit, find_split
+    from mmpoison.pairs.splits import FrozenSplit, find_split, split_per_class
 
     if per_class is not None and apply is not None:
         raise InputError("--per-class makes a split and --apply takes one: give one of them")

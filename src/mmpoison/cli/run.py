@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 from rich.table import Table
@@ -38,9 +38,6 @@ from mmpoison.cli.sweep import (
 )
 from mmpoison.errors import InputError
 from mmpoison.reporting.text import safe_text
-
-if TYPE_CHECKING:
-    pass
 
 RunOutOption = Annotated[Path | None, typer.Option("--out", help="Run folder to make.")]
 SetOption = Annotated[

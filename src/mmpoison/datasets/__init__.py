@@ -14,15 +14,18 @@ from mmpoison.images.sources import NameClash
 from mmpoison.pairs.folder import ManifestMisfit, restore_clean, save_pairs
 from mmpoison.pairs.labels import label_by_keyword, labels_from_csv
 from mmpoison.pairs.manifest import PoisonedPair, PoisonManifest
-from mmpoison.pairs.reshape import (
+from mmpoison.pairs.splits import (
+    FrozenSplit,
     balanced,
     cap_captions,
     drop_classes,
+    find_split,
     repeat_captions,
+    shipped_split,
+    shipped_splits,
     split_per_class,
     subset_per_class,
 )
-from mmpoison.pairs.splits import FrozenSplit, find_split, shipped_split, shipped_splits
 from mmpoison.pairs.table import SPLITS, ImageTable, Pair, PairDataset
 
 __all__ = [

@@ -16,8 +16,7 @@ from mmpoison.base.files import refuse_special
 from mmpoison.base.registry import Registry, unknown_name
 from mmpoison.datasets.options import fit_options, option_kinds, whole_number
 from mmpoison.errors import InputError, MmpoisonWarning
-from mmpoison.pairs.table import PairDataset
-from mmpoison.pairs.table_states import TableStates
+from mmpoison.pairs.table import PairDataset, TableStates
 
 Progress = Callable[[int, int], None]
 

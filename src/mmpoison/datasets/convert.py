@@ -51,9 +51,7 @@ from mmpoison.datasets.formats.shard_writers import (
     write_shard,
 )
 from mmpoison.errors import InputError, MmpoisonWarning
-from mmpoison.images.file_states import States, file_states, refuse_changed
-from mmpoison.images.sources import NameClash
-from mmpoison.pairs.data_card import write_data_card
+from mmpoison.images.sources import NameClash, States, file_states, refuse_changed
 from mmpoison.pairs.folder import (
     CAPTIONS_FILE,
     MANIFEST_FILE,
@@ -63,6 +61,7 @@ from mmpoison.pairs.folder import (
     count_images,
     is_poisoned,
     rename_images,
+    write_data_card,
 )
 from mmpoison.pairs.labels import label_by_keyword, labels_from_csv, parse_keywords
 from mmpoison.pairs.own_columns import Kind

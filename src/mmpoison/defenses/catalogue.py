@@ -354,4 +354,4 @@ def build_filter(name: str, options: Mapping[str, Any], where: str = "") -> Pair
     Raises:
         InputError: If there is no such defence, it acts at another time, or it has no such option.
     """
-    return cast(PairFilter, build_defense("pre-training", name, options, where))
+    return cast("PairFilter", build_defense("pre-training", name, options, where))

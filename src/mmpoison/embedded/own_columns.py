@@ -16,7 +16,7 @@ from mmpoison.datasets.formats.arrow_rows import TEXT_PER_BYTE, short, text_byte
 from mmpoison.embedded.files import DataFile
 from mmpoison.embedded.source import Array, IdKind, IntArray, ShardError
 from mmpoison.errors import InputError
-from mmpoison.images.arrow_images import arrow_errors, usual_column
+from mmpoison.images.containers import arrow_errors, usual_column
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -10,13 +10,18 @@ bounded size, one set for each process.
 
 from __future__ import annotations
 
+import bz2
+import gzip
+import lzma
 import os
+import struct
 import tarfile
 import threading
+import zlib
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
-from typing import Any, Generic, TypeVar
+from typing import IO, Any, Generic, TypeVar, cast
 
 import numpy as np
 
@@ -24,8 +29,144 @@ from mmpoison.base.phrasing import count_of
 from mmpoison.base.untrusted import open_bytes
 from mmpoison.base.untrusted_parquet import refuse_packed, text_leaves
 from mmpoison.errors import InputError
-from mmpoison.images.arrow_images import arrow_errors, default_image_column
-from mmpoison.images.tar_reading import TAR_ERRORS, BoundedReader, open_tar
+
+# -- Opens tar files that are not trusted: what tarfile reads for one header is bounded.
+
+
+MAX_HEADER_BYTES = 1 << 20
+"""Of one member, with all that extends its header."""
+
+TAR_ERRORS: tuple[type[Exception], ...] = (
+    tarfile.TarError,
+    zlib.error,
+    lzma.LZMAError,
+    EOFError,
+    ValueError,  # also of names that are no UTF-8
+    IndexError,
+    OverflowError,
+    struct.error,
+)
+"""What tarfile and the unpackers below it raise for broken bytes, in addition to OSError without a number."""
+
+
+class BoundedReader:
+    """A stream whose reads are counted, as far as they belong to one header.
+
+    Args:
+        stream: Of unpacked bytes.
+    """
+
+    def __init__(self, stream: IO[bytes]) -> None:
+        self._stream = stream
+        self._left: int | None = MAX_HEADER_BYTES
+
+    def next_header(self) -> None:
+        """Start a new count at this position."""
+        self._left = MAX_HEADER_BYTES
+
+    def no_more_headers(self) -> None:
+        """Count no longer: the members' own bytes are read, a piece at a time."""
+        self._left = None
+
+    def read(self, size: int) -> bytes:
+        """Read so many bytes.
+
+        Raises:
+            tarfile.ReadError: If they are too many for a header.
+        """
+        if self._left is not None:
+            self._left -= size
+            if self._left < 0:
+                raise tarfile.ReadError(f"a header of more than {MAX_HEADER_BYTES >> 20} MiB")
+        return self._stream.read(size)
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        """Seek, as any stream."""
+        return self._stream.seek(offset, whence)
+
+    def tell(self) -> int:
+        """Return the position, as any stream."""
+        return self._stream.tell()
+
+
+def unpacked(path: Path) -> IO[bytes]:
+    """Open a file, unpacked where it is packed with gzip, bzip2 or xz; which its first bytes say."""
+    with path.open("rb") as raw:
+        head = raw.read(6)
+    for start, opener in (
+        (b"\x1f\x8b", gzip.open),
+        (b"BZh", bz2.open),
+        (b"\xfd7zXZ\x00", lzma.open),
+    ):
+        if head.startswith(start):
+            return cast("IO[bytes]", cast("Any", opener)(path, "rb"))
+    return path.open("rb")
+
+
+def open_tar(reader: BoundedReader) -> tarfile.TarFile:
+    """Open a tar file whose headers are bounded.
+
+    Raises:
+        tarfile.TarError: If it is none; and the others of `TAR_ERRORS`.
+    """
+    return tarfile.open(fileobj=cast("IO[bytes]", reader), mode="r:")
+
+
+# -- The columns of Arrow and Parquet files that hold the bytes of images.
+
+
+IMAGE_NAMES = (
+    "image",
+    "filepath",
+    "file_name",
+    "filename",
+    "image_path",
+    "image_name",
+    "path",
+    "img",
+    "jpg",
+    "png",
+)
+"""Usual names of a column of images, the likeliest first."""
+
+
+def arrow_errors() -> tuple[type[Exception], ...]:
+    """Return the errors that pyarrow raises for a broken file, including Python's for names that are not UTF-8."""
+    import pyarrow as pa
+
+    return (pa.ArrowException, OSError, UnicodeDecodeError)
+
+
+def default_image_column(schema: Any) -> str | None:
+    """Return the column of image bytes that is used by default.
+
+    It is the first usual name whose type is bytes (or Hugging Face's `{bytes, path}`), else the first such column.
+    """
+    inside = [field.name for field in schema if holds_bytes(field.type)]
+    return usual_column(inside, IMAGE_NAMES) or next(iter(inside), None)
+
+
+def holds_bytes(kind: Any) -> bool:
+    """Return whether an Arrow type can hold the bytes of an image."""
+    import pyarrow.types as types
+
+    if types.is_struct(kind):
+        return any(
+            kind.field(n).name == "bytes" and holds_bytes(kind.field(n).type)
+            for n in range(kind.num_fields)
+        )
+    return bool(types.is_binary(kind) or types.is_large_binary(kind) or types.is_binary_view(kind))
+
+
+def usual_column(names: Sequence[str], usual: Sequence[str]) -> str | None:
+    """Return the first column with a recognised name; case and spaces around a name are ignored.
+
+    >>> usual_column(["Filepath", " title "], ("caption", "title"))
+    ' title '
+    """
+    plain = {name.strip().lower(): name for name in reversed(names)}
+    return next((plain[name] for name in usual if name in plain), None)
+
 
 CONTAINERS = (".tar", ".parquet", ".arrow")
 

@@ -18,9 +18,8 @@ from PIL import Image, UnidentifiedImageError
 
 from mmpoison.base.phrasing import one_line
 from mmpoison.errors import InputError
-from mmpoison.images.added import refuse_other_pixels
 from mmpoison.images.preparation import Pixels, Preparation
-from mmpoison.images.sources import open_image
+from mmpoison.images.sources import open_image, refuse_other_pixels
 
 MAX_PIXELS = 100_000_000
 """A picture with more pixels than this is refused before it is decoded (a decompression bomb)."""

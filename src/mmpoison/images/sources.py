@@ -11,18 +11,225 @@ import io
 import os
 import re
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO, Protocol
 
 import numpy as np
 import numpy.typing as npt
+from PIL import Image
 
-from mmpoison.base.files import refuse_special
+from mmpoison.base.cache_folder import cache_folder
+from mmpoison.base.files import DiskFull, atomic_file, refuse_special
+from mmpoison.base.phrasing import count_of
 from mmpoison.errors import InputError
-from mmpoison.images.added import cached_image
 from mmpoison.images.containers import check_bytes, read_inside, split_container
+from mmpoison.images.preparation import Pixels
+
+# -- Stores images that attacks make, named by their pixels, so that no image file of a data set is ever
+# changed.
+
+
+FOLDER = "added"
+"""First part of the id of an added image, and its folder in a saved set."""
+
+KIND = "added-images"
+"""Its folder in the cache."""
+
+_ADDED = re.compile(r"added/([0-9a-f]{64})\.png")
+
+
+def pixels_digest(pixels: Pixels) -> str:
+    """Return the sha256 of an image's size and pixels, in hexadecimal digits.
+
+    Args:
+        pixels: RGB, shape `(height, width, 3)`.
+    """
+    height, width, _ = pixels.shape
+    return hashlib.sha256(f"RGB {width} {height}\n".encode() + pixels.tobytes()).hexdigest()
+
+
+def added_id(digest: str) -> str:
+    """Return the id of the added image with these pixels.
+
+    Args:
+        digest: Of `pixels_digest`.
+    """
+    return f"{FOLDER}/{digest}.png"
+
+
+def added_digest(image_id: str) -> str | None:
+    """Return the digest in the id of an added image; None for any other image.
+
+    >>> added_digest("added/" + "0" * 64 + ".png") == "0" * 64, added_digest("sheep/1.png")
+    (True, None)
+    """
+    found = _ADDED.fullmatch(image_id) if image_id.startswith(f"{FOLDER}/") else None
+    return found and found[1]
+
+
+def add_image(pixels: Pixels) -> str:
+    """Write an image to the cache, unless it is there, and return its id.
+
+    Args:
+        pixels: RGB, shape `(height, width, 3)`.
+
+    Raises:
+        InputError: If the cache cannot be written.
+    """
+    digest = pixels_digest(pixels)
+    image_id = added_id(digest)
+    target = _path_in_cache(digest)
+    if not target.is_file():
+        try:
+            with atomic_file(target) as temporary:
+                Image.fromarray(pixels).save(temporary, "PNG")
+        except DiskFull:
+            raise
+        except OSError as error:
+            raise InputError(
+                f"{target.parent}: a new image cannot be written ({error.strerror or error}): "
+                "set MMPOISON_CACHE to a folder that can"
+            ) from None
+    return image_id
+
+
+def cached_image(root: Path, image_id: str) -> Path | None:
+    """Return the file in the cache of an added image that the data set's own folder lacks; None for any other.
+
+    Args:
+        root: Folder of the data set.
+        image_id: Id of any image.
+    """
+    digest = added_digest(image_id)
+    # a file of the data set, whatever it is, is judged as one
+    if digest is None or (root / image_id).exists() or (root / image_id).is_symlink():
+        return None
+    cached = _path_in_cache(digest)
+    return cached if cached.is_file() else None
+
+
+def refuse_other_pixels(image_id: str, image: Image.Image, name: str) -> None:
+    """Refuse an added image whose pixels are not those of its id; any other image is let through undecoded.
+
+    Args:
+        image_id: Id of any image.
+        image: The picture.
+        name: What to call it in the message.
+
+    Raises:
+        InputError: If they differ.
+    """
+    digest = added_digest(image_id)
+    if digest is not None and pixels_digest(rgb(image)) != digest:
+        raise InputError(
+            f"{name}: its pixels are not those that its name says: it was changed, make the poisoned set again"
+        )
+
+
+def rgb(image: Image.Image) -> Pixels:
+    """Return the pixels of a picture, transparency dropped: RGB, shape `(height, width, 3)`."""
+    return np.array(image.convert("RGB"))
+
+
+def _path_in_cache(digest: str) -> Path:
+    return cache_folder() / KIND / f"{digest}.png"
+
+
+# -- Detects that files, such as the images of a data set, have changed while they were read.
+
+
+MISSING = 0
+
+States = npt.NDArray[np.int64]
+Names = Sequence[str] | npt.NDArray[np.object_]
+
+
+def state_of(path: str) -> int:
+    """Return the state of one regular file as a number; 0 if it does not exist."""
+    try:
+        found = os.stat(path)  # noqa: PTH116 - many times as fast as pathlib
+    except (OSError, ValueError):
+        return MISSING
+    if not stat.S_ISREG(found.st_mode):
+        return MISSING
+    # hashes of whole numbers are the same in every process
+    return hash((found.st_size, found.st_mtime_ns, found.st_ino)) or 1
+
+
+def changed_error(paths: Sequence[Path]) -> InputError:
+    """Build the error for one or more files that have changed."""
+    return InputError(changed_line(paths))
+
+
+def changed_line(paths: Sequence[Path]) -> str:
+    """Write one line about one or more files that have changed."""
+    more = f" (and {count_of(len(paths) - 1, 'file')} more)" if len(paths) > 1 else ""
+    return (
+        f"{paths[0]}: changed while the data set was read{more}: "
+        "stop what writes into the data set, and repeat the command"
+    )
+
+
+def file_states(root: Path, ids: Names) -> States:
+    """Return the state of each image file, for a later comparison; 8 bytes per image.
+
+    Args:
+        root: Folder the ids are relative to.
+        ids: Relative paths, `n` of them; the state of an image inside a container is the container's.
+
+    Returns:
+        Shape `(n,)`; 0 for a file that is not there.
+    """
+    base = str(root)
+    known: dict[str, int] = {}
+
+    def of(image_id: str) -> int:
+        state = state_of(f"{base}/{image_id}")
+        if state == MISSING and (inner := split_container(root, image_id)) is not None:
+            if inner[0] not in known:
+                known[inner[0]] = state_of(f"{base}/{inner[0]}")
+            return known[inner[0]]
+        if state == MISSING and (cached := cached_image(root, image_id)) is not None:
+            return state_of(str(cached))
+        return state
+
+    return np.fromiter((of(str(image_id)) for image_id in ids), dtype=np.int64, count=len(ids))
+
+
+def absent_images(root: Path, ids: Names, states: States | None = None) -> list[str]:
+    """List the ids of the images without a regular file, in order.
+
+    Args:
+        root: As for `file_states`.
+        ids: As for `file_states`.
+        states: What `file_states` gave for them; asked for by default.
+    """
+    states = file_states(root, ids) if states is None else states
+    return [str(ids[int(index)]) for index in np.flatnonzero(states == MISSING)]
+
+
+def changed_files(root: Path, ids: Names, before: States) -> list[str]:
+    """List the ids of the images whose state has changed, in order."""
+    differ = np.flatnonzero(file_states(root, ids) != before)
+    return [str(ids[int(index)]) for index in differ]
+
+
+def refuse_changed(root: Path, ids: Names, before: States) -> None:
+    """Refuse images that have changed since their states were noted.
+
+    Args:
+        root: As for `file_states`.
+        ids: As for `file_states`.
+        before: The states then, shape `(n,)`.
+
+    Raises:
+        InputError: If one has changed: the first by name, and how many more.
+    """
+    if changed := changed_files(root, ids, before):
+        raise changed_error([root / image_id for image_id in changed])
+
 
 IntArray = npt.NDArray[np.int32]
 

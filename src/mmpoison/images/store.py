@@ -27,9 +27,8 @@ from mmpoison.base.phrasing import count_of, file_size
 from mmpoison.base.untrusted import parse_json
 from mmpoison.errors import InputError
 from mmpoison.images.decode import BrokenImage, read_image, try_decode_images
-from mmpoison.images.file_states import States, file_states, refuse_changed
 from mmpoison.images.preparation import Pixels, Preparation
-from mmpoison.images.sources import ImageSet, IntArray
+from mmpoison.images.sources import ImageSet, IntArray, States, file_states, refuse_changed
 
 IN_MEMORY = 128 * 2**20
 """Up to so many bytes of pixels are decoded in memory: it takes seconds, and a file for each small set is no help."""

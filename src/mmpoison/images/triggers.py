@@ -20,9 +20,9 @@ import numpy.typing as npt
 from PIL import Image
 
 from mmpoison.errors import InputError
-from mmpoison.images.added import rgb
 from mmpoison.images.decode import picture
 from mmpoison.images.preparation import Pixels, Preparation
+from mmpoison.images.sources import rgb
 
 VIEW = 224
 """Side in pixels of the view that sizes refer to: that of most CLIP models."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path, PurePosixPath
@@ -16,13 +16,187 @@ import numpy as np
 
 from mmpoison._version import __version__
 from mmpoison.base.files import write_json
-from mmpoison.base.phrasing import count_phrase, one_line
+from mmpoison.base.phrasing import count_of, count_phrase, one_line
 from mmpoison.base.registry import unknown_name
 from mmpoison.base.untrusted import read_bytes
 from mmpoison.errors import InputError
 from mmpoison.pairs.labels import labels_of, refuse_poisoned, relabel, splits_of
-from mmpoison.pairs.reshape import image_name
 from mmpoison.pairs.table import SPLITS, PairDataset
+
+# -- Random choices of data (splits, labels, subsets) that never change: by hashing, not by a generator.
+
+
+def _digest(key: str, seed: int, stream: str) -> bytes:
+    return hashlib.sha256(f"{seed}/{stream}/{key}".encode()).digest()
+
+
+def hash_order(ids: Sequence[str], seed: int, stream: str) -> list[int]:
+    """Order positions of ``ids`` at random, depending only on the seed, the stream and each id.
+
+    Args:
+        ids: Identifiers, for example image ids. Equal ids keep their order.
+        seed: Any integer.
+        stream: A word for the purpose of the choice, so that two choices over the same ids are independent.
+
+    Returns:
+        A permutation of ``range(len(ids))``.
+    """
+    digests = [_digest(identifier, seed, stream) for identifier in ids]
+    return sorted(range(len(ids)), key=digests.__getitem__)
+
+
+def hash_pick(n: int, key: str, seed: int, stream: str) -> int:
+    """Draw uniformly from ``range(n)``, depending only on the seed, the stream and the key.
+
+    Raises:
+        ValueError: If ``n`` is less than one.
+    """
+    if n < 1:
+        raise ValueError(f"Nothing to choose from: n is {n}.")
+    return int.from_bytes(_digest(key, seed, stream), "big") % n
+
+
+# -- Smaller, balanced and repeated versions of a set of pairs (section 5 and appendix A of the paper).
+
+
+def balanced(pairs: PairDataset, seed: int = 0) -> PairDataset:
+    """Keep one random caption for each image, in all splits (the sets "-b" of appendix C in the paper)."""
+    return cap_captions(pairs, 1, seed)
+
+
+def cap_captions(pairs: PairDataset, most: int, seed: int = 0) -> PairDataset:
+    """At most so many captions for each image, chosen at random, in the order that they had.
+
+    The choices are nested: the captions kept with `most=2` are among those kept with `most=5`.
+
+    Raises:
+        InputError: If the set is poisoned or `most` is less than one.
+    """
+    refuse_poisoned(pairs, "cut to fewer captions")
+    if most < 1:
+        raise InputError(f"captions an image: {most} is too few, at least 1 is needed")
+    bounds = np.searchsorted(pairs.image, np.arange(len(pairs.images) + 1))
+    kept = np.ones(len(pairs), dtype=bool)
+    for index in np.flatnonzero(np.diff(bounds) > most):
+        first, last = int(bounds[index]), int(bounds[index + 1])
+        name = image_name(pairs.images.ids[index])
+        keys = [f"{name}/{caption}" for caption in pairs.captions[first:last]]
+        kept[[first + position for position in hash_order(keys, seed, "captions")[most:]]] = False
+    return pairs.where(kept)
+
+
+def repeat_captions(pairs: PairDataset, times: int, *, split: str | None = "test") -> PairDataset:
+    """Repeat captions several times, separated by a space: longer queries with the same meaning.
+
+    Args:
+        pairs: Any set, or a poisoned one where its training part is not touched.
+        times: How often each caption stands in the new one (1, 2 and 3 in the paper).
+        split: The split that is changed, None for all.
+
+    Raises:
+        InputError: If `times` is less than one, or captions would change that a manifest describes.
+    """
+    if times < 1:
+        raise InputError(f"caption repeated {times} times: at least 1 is needed")
+    if split != "test":
+        refuse_poisoned(pairs, "given longer captions")
+    captions = pairs.captions.copy()
+    rows = np.arange(len(pairs))
+    if split is not None:
+        rows = np.flatnonzero(pairs.in_split(split))
+    for row in rows:
+        captions[row] = " ".join([captions[row]] * times)
+    return replace(pairs, captions=captions)
+
+
+def subset_per_class(pairs: PairDataset, share: float, seed: int = 0) -> PairDataset:
+    """Keep a random share of the training images of each class; other splits do not change (COCO-M and COCO-S).
+
+    Images without a label count as one more class. A class keeps at least one image. The choices are nested: a quarter
+    is part of the half with the same seed.
+
+    Args:
+        pairs: A clean set.
+        share: Of the training images of each class, in (0, 1]; half an image counts as one.
+        seed: Seed of the choice.
+
+    Raises:
+        InputError: If the set is poisoned or the share is out of range.
+    """
+    refuse_poisoned(pairs, "cut to fewer images")
+    if not 0 < share <= 1:
+        raise InputError(f"share {share} of the images: a number over 0 and at most 1 is needed")
+    train = pairs.images.indices(split="train")
+    kept = np.ones(len(pairs.images), dtype=bool)
+    codes = pairs.images.class_codes[train]
+    for code in np.unique(codes):
+        group = train[codes == code]
+        most = max(1, int(len(group) * share + 0.5))
+        kept[group[hash_order(_keys(pairs, group.tolist()), seed, "subset")[most:]]] = False
+    return pairs.piece(np.flatnonzero(kept))
+
+
+def split_per_class(pairs: PairDataset, test: int, seed: int = 0) -> PairDataset:
+    """Split a set: so many random images of each class are the test, everything else is training data.
+
+    Args:
+        pairs: A clean set with labels; the splits that it has are forgotten.
+        test: Test images of each class.
+        seed: Seed of the choice.
+
+    Raises:
+        InputError: If the set is poisoned, has no labels, or a class has not one image more than its test needs.
+    """
+    refuse_poisoned(pairs, "split")
+    if test < 1:
+        raise InputError(f"test images of a class: {test} is too few, at least 1 is needed")
+    if not pairs.classes:
+        raise InputError("the set has no labels, so it cannot be split by class: give labels first")
+    for label, count in pairs.counts()["classes"].items():
+        if count <= test:
+            raise InputError(
+                f"class {label!r} has {count_of(count, 'image')}: {test} for the test leave none to train"
+            )
+    splits = ["train"] * len(pairs.images)
+    for label in pairs.classes:
+        group = pairs.images.indices(label=label)
+        for position in hash_order(_keys(pairs, group.tolist()), seed, "split")[:test]:
+            splits[group[position]] = "test"
+    return relabel(pairs, splits=splits)
+
+
+def drop_classes(pairs: PairDataset, names: Sequence[str]) -> PairDataset:
+    """Return the pairs without the images of some classes.
+
+    Raises:
+        InputError: If the set is poisoned, a class does not exist, or nothing is left.
+    """
+    refuse_poisoned(pairs, "cut to fewer classes")
+    codes = [pairs.images.class_code(name) for name in names]
+    kept = np.flatnonzero(~np.isin(pairs.images.class_codes, codes))
+    if not len(kept):
+        raise InputError(f"without {', '.join(names)} no image is left")
+    return pairs.piece(kept)
+
+
+def image_name(image_id: str) -> str:
+    """Return the file name of an image, which identifies it in every layout of folders.
+
+    >>> image_name("images/2008_000716.jpg")
+    '2008_000716.jpg'
+    """
+    return image_id.rpartition("/")[2]
+
+
+def _keys(pairs: PairDataset, images: Iterable[int]) -> list[str]:
+    """Return the keys that the choice of an image depends on.
+
+    The label is part of it: where the files of each class are called `0001.jpg`, `0002.jpg` and so on, the choices in
+    two classes are independent.
+    """
+    table = pairs.images
+    return [f"{table.label(index) or ''}/{image_name(table.ids[index])}" for index in images]
+
 
 MAX_BYTES = 256 << 20
 """A split of some million images."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -18,12 +19,88 @@ from mmpoison.base.extras import require
 from mmpoison.base.phrasing import count_of
 from mmpoison.base.registry import unknown_name
 from mmpoison.errors import InputError
+from mmpoison.images.sources import changed_error, state_of
 from mmpoison.pairs.own_columns import CAPTION_COLUMNS, OwnColumns
-from mmpoison.pairs.table_states import TableStates
 
 if TYPE_CHECKING:
-    from mmpoison.images.notebook import PictureRow
+    from mmpoison.images.thumbnails import PictureRow
     from mmpoison.pairs.manifest import PoisonManifest
+
+
+# -- Detects that the files of a table of pairs have changed while they were read.
+
+
+TABLE_SUFFIXES = (".jsonl", ".json", ".csv", ".tsv", ".txt", ".parquet", ".arrow", ".tar")
+"""Endings of the files that tables of pairs are read from."""
+
+
+@dataclass(frozen=True)
+class TableStates:
+    """The states of the files that a table of pairs was read from.
+
+    Attributes:
+        place: The folder or file that was read.
+        files: Relative paths of the files there.
+        states: The state of each, shape `(n,)`.
+    """
+
+    place: Path
+    files: tuple[str, ...]
+    states: tuple[int, ...]
+
+    @classmethod
+    def of(cls, place: Path) -> TableStates:
+        """Note the states of a file; or of the tables in a folder and in the folders in it."""
+        files = tuple(_tables(place))
+        return cls(place, files, tuple(state_of(_path(place, name)) for name in files))
+
+    def changed(self) -> list[Path]:
+        """List the files that have changed or disappeared; new files were not read and do not count."""
+        paths = [_path(self.place, name) for name in self.files]
+        return [
+            Path(path)
+            for path, before in zip(paths, self.states, strict=True)
+            if state_of(path) != before
+        ]
+
+    def check(self) -> None:
+        """Refuse tables that have changed since.
+
+        Raises:
+            InputError: If one has.
+        """
+        if changed := self.changed():
+            raise changed_error(changed)
+
+
+def _tables(place: Path) -> list[str]:
+    if not place.is_dir():
+        return [""]
+    if (place / "captions.jsonl").is_file():
+        # our own format: labels and results may lie in the same folder
+        return ["captions.jsonl", "manifest.json"]
+    found: list[str] = []
+    try:
+        with os.scandir(place) as entries:
+            folders = []
+            for entry in entries:
+                if entry.is_dir():
+                    folders.append(entry.name)
+                elif entry.name.endswith(TABLE_SUFFIXES):
+                    found.append(entry.name)
+        for folder in folders:
+            if folder.startswith("."):
+                continue
+            with os.scandir(place / folder) as entries:
+                found += [f"{folder}/{e.name}" for e in entries if e.name.endswith(TABLE_SUFFIXES)]
+    except OSError:
+        pass  # who reads it says it
+    return sorted(found)
+
+
+def _path(place: Path, name: str) -> str:
+    return f"{place}/{name}" if name else str(place)
+
 
 SPLITS: tuple[str, ...] = ("train", "val", "test")
 TRAIN = SPLITS.index("train")
@@ -208,19 +285,19 @@ class PairDataset:
         Raises:
             InputError: If `count` is less than 1.
         """
-        from mmpoison.images.notebook import PictureRow
+        from mmpoison.images.thumbnails import PictureRow
 
         if count < 1:
             raise InputError(f"show {count} pairs: at least 1 is needed")
         return PictureRow(repr(self), self._pictures(count))
 
     def _repr_html_(self) -> str:
-        from mmpoison.images.notebook import SHOWN
+        from mmpoison.images.thumbnails import SHOWN
 
         return self._pictures(SHOWN)
 
     def _pictures(self, count: int) -> str:
-        from mmpoison.images.notebook import picture_row
+        from mmpoison.images.thumbnails import picture_row
 
         spread = (
             _spread(np.flatnonzero(mask), 2 * count) for mask in (self.poisoned, ~self.poisoned)

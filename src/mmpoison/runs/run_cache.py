@@ -14,7 +14,7 @@ from mmpoison.attacks.surrogate import VectorSurrogate
 from mmpoison.base.cache_folder import cache_folder
 from mmpoison.datasets.catalogue import load_dataset
 from mmpoison.evaluation.measure import ModelMeasurement
-from mmpoison.images.file_states import States, file_states, refuse_changed
+from mmpoison.images.sources import States, file_states, refuse_changed
 from mmpoison.models.compute_environment import encoder_identity
 from mmpoison.models.dual_encoder import DualEncoder
 from mmpoison.models.embedding import embed_captions, embed_images, embed_texts

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mmpoison.pairs.synonyms import synonyms
+from mmpoison.pairs.captions import synonyms
 
 ImageView = Callable[[Tensor, np.random.Generator], Tensor]
 """Changes pixels, shape `(n, side, side, 3)`, uint8; returns new ones of the same shape."""
@@ -72,7 +72,7 @@ class EditWords:
 
     Attributes:
         share: Share of a caption's words that an edit changes; one at least.
-        synonyms: Synonyms of words in lower case; by default those of `mmpoison.pairs.synonyms`.
+        synonyms: Synonyms of words in lower case; by default those of `mmpoison.pairs.captions`.
     """
 
     share: float = 0.1

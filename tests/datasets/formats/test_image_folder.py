@@ -11,7 +11,7 @@ import pytest
 from mmpoison.datasets import PairDataset, load_pairs
 from mmpoison.datasets.formats.image_folder import TEMPLATES, load_image_folder
 from mmpoison.errors import InputError, MmpoisonWarning
-from mmpoison.pairs.class_captions import caption_of
+from mmpoison.pairs.captions import caption_of
 
 Make = Callable[..., Path]
 JPEG = b"\xff\xd8\xff\xe0rest"

@@ -14,7 +14,7 @@ from tests.conftest import SHARED, refusal
 from mmpoison.datasets import PairDataset, load_dataset, load_pairs
 from mmpoison.datasets.published.coco import load_coco
 from mmpoison.errors import InputError, MmpoisonWarning
-from mmpoison.pairs.reshape import drop_classes, split_per_class
+from mmpoison.pairs.splits import drop_classes, split_per_class
 
 needs_sample = pytest.mark.skipif(
     not (SHARED / "coco_mini" / "annotations").is_dir(),

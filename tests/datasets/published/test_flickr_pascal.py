@@ -15,8 +15,7 @@ from mmpoison.datasets import DATASETS, PairDataset, load_dataset
 from mmpoison.datasets.published.flickr_pascal import load_flickr_pascal
 from mmpoison.errors import InputError, MmpoisonWarning
 from mmpoison.pairs.labels import labels_of
-from mmpoison.pairs.reshape import image_name
-from mmpoison.pairs.splits import FrozenSplit
+from mmpoison.pairs.splits import FrozenSplit, image_name
 
 PASCAL = SHARED / "pascal_sentences"
 

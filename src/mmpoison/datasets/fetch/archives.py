@@ -14,7 +14,7 @@ from typing import IO
 from mmpoison.base.phrasing import one_line
 from mmpoison.datasets.fetch.transfer import check_space
 from mmpoison.errors import InputError
-from mmpoison.images.tar_reading import TAR_ERRORS, BoundedReader, open_tar, unpacked
+from mmpoison.images.containers import TAR_ERRORS, BoundedReader, open_tar, unpacked
 from mmpoison.pairs.builder import check_relative
 
 CHUNK = 1 << 20

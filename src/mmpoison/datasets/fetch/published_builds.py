@@ -28,8 +28,7 @@ from mmpoison.datasets.options import one_of
 from mmpoison.datasets.published.coco import PARTS, YEARS
 from mmpoison.datasets.published.pascal_sentences import PAGE_FILES, load_pascal_sentences
 from mmpoison.errors import InputError, MmpoisonWarning
-from mmpoison.pairs.reshape import image_name
-from mmpoison.pairs.splits import FrozenSplit, shipped_split
+from mmpoison.pairs.splits import FrozenSplit, image_name, shipped_split
 from mmpoison.pairs.table import PairDataset
 
 

@@ -19,7 +19,7 @@ from mmpoison.datasets.formats.columns import (
     need_column,
 )
 from mmpoison.errors import InputError
-from mmpoison.images.arrow_images import default_image_column, holds_bytes
+from mmpoison.images.containers import default_image_column, holds_bytes
 from mmpoison.pairs.own_columns import CAPTION_COLUMNS, own_names
 
 TEXTS_OF_A_LIST = 5

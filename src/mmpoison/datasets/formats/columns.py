@@ -12,7 +12,7 @@ from mmpoison.base.phrasing import one_line
 from mmpoison.base.registry import unknown_name
 from mmpoison.base.untrusted_csv import check_names
 from mmpoison.errors import InputError, MmpoisonNotice
-from mmpoison.images.arrow_images import IMAGE_NAMES, usual_column
+from mmpoison.images.containers import IMAGE_NAMES, usual_column
 from mmpoison.images.sources import EXTENSIONS
 from mmpoison.pairs.builder import check_relative
 from mmpoison.pairs.table import SPLITS

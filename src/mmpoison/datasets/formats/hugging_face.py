@@ -20,8 +20,7 @@ from mmpoison.datasets.formats.arrow_columns import choose_columns, complete_arr
 from mmpoison.datasets.formats.arrow_rows import bounded_batches, entries_of, short
 from mmpoison.datasets.formats.columns import SAMPLE_ROWS, ColumnNames, split_name
 from mmpoison.errors import InputError
-from mmpoison.images.arrow_images import arrow_errors
-from mmpoison.images.containers import arrow_batches
+from mmpoison.images.containers import arrow_batches, arrow_errors
 from mmpoison.pairs.builder import PairsBuilder, check_relative
 from mmpoison.pairs.folder import with_manifest
 from mmpoison.pairs.table import PairDataset

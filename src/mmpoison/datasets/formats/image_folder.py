@@ -12,7 +12,7 @@ from mmpoison.datasets.formats.columns import split_name
 from mmpoison.errors import InputError
 from mmpoison.images.sources import EXTENSIONS, image_extension
 from mmpoison.pairs.builder import PairsBuilder
-from mmpoison.pairs.class_captions import caption_of
+from mmpoison.pairs.captions import caption_of
 from mmpoison.pairs.table import SPLITS, PairDataset
 
 TEMPLATES = (

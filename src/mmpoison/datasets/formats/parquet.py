@@ -25,7 +25,7 @@ from mmpoison.datasets.formats.arrow_rows import (
 )
 from mmpoison.datasets.formats.columns import ColumnNames, split_of_path
 from mmpoison.errors import InputError
-from mmpoison.images.arrow_images import arrow_errors
+from mmpoison.images.containers import arrow_errors
 from mmpoison.pairs.builder import PairsBuilder
 from mmpoison.pairs.folder import require_no_manifest, with_manifest
 from mmpoison.pairs.table import PairDataset

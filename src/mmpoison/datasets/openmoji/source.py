@@ -18,7 +18,7 @@ from mmpoison.datasets.openmoji.build import (
 )
 from mmpoison.datasets.options import whole_number
 from mmpoison.pairs.folder import load_pairs_folder, save_pairs
-from mmpoison.pairs.reshape import balanced, subset_per_class
+from mmpoison.pairs.splits import balanced, subset_per_class
 from mmpoison.pairs.table import PairDataset
 
 KIND, SCENES = "data/openmoji", "scenes"

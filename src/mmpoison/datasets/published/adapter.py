@@ -13,8 +13,8 @@ from mmpoison.datasets.entries import ImageEntry, add_entry
 from mmpoison.datasets.options import one_of
 from mmpoison.errors import InputError
 from mmpoison.pairs.builder import PairsBuilder, check_relative
-from mmpoison.pairs.choices import hash_order
 from mmpoison.pairs.labels import categories_of, labels_of, splits_of
+from mmpoison.pairs.splits import hash_order
 from mmpoison.pairs.table import ImageTable, PairDataset
 
 MISSING = ("skip", "keep")

@@ -23,7 +23,7 @@ from mmpoison.datasets.published.adapter import (
 )
 from mmpoison.datasets.published.json_lists import Id, read_lists
 from mmpoison.errors import InputError
-from mmpoison.pairs.choices import hash_pick
+from mmpoison.pairs.splits import hash_pick
 from mmpoison.pairs.table import PairDataset
 
 YEARS = (2014, 2017)

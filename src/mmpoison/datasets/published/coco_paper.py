@@ -13,7 +13,7 @@ from typing import Unpack
 from mmpoison.datasets.catalogue import DataSource, derived, register
 from mmpoison.datasets.published.adapter import ImageOptions
 from mmpoison.datasets.published.coco import PAPER_TEST_PER_CLASS, TERMS, load_coco
-from mmpoison.pairs.reshape import balanced, subset_per_class
+from mmpoison.pairs.splits import balanced, subset_per_class
 from mmpoison.pairs.table import PairDataset
 
 WHERE_FROM = (

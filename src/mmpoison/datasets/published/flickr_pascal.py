@@ -16,8 +16,7 @@ from mmpoison.datasets.published.adapter import composed_folder, join
 from mmpoison.datasets.published.flickr30k import load_flickr30k
 from mmpoison.datasets.published.pascal_sentences import load_pascal_sentences
 from mmpoison.errors import InputError
-from mmpoison.pairs.reshape import balanced
-from mmpoison.pairs.splits import FrozenSplit, shipped_split
+from mmpoison.pairs.splits import FrozenSplit, balanced, shipped_split
 from mmpoison.pairs.table import PairDataset
 
 FLICKR, PASCAL = "flickr30k", "pascal-sentences"

@@ -21,7 +21,7 @@ from mmpoison.datasets.published.adapter import composed_folder, join
 from mmpoison.errors import InputError
 from mmpoison.pairs.folder import load_pairs_folder
 from mmpoison.pairs.labels import labels_of, relabel
-from mmpoison.pairs.reshape import balanced, subset_per_class
+from mmpoison.pairs.splits import balanced, subset_per_class
 from mmpoison.pairs.table import BoolArray, PairDataset
 
 WHERE_FROM = (

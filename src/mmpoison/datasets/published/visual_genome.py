@@ -22,8 +22,8 @@ from mmpoison.datasets.published.adapter import (
 )
 from mmpoison.datasets.published.json_lists import Id, decode_entry, decode_file
 from mmpoison.errors import InputError
-from mmpoison.pairs.choices import hash_order
 from mmpoison.pairs.labels import Keywords, keyword_pattern, parse_keywords
+from mmpoison.pairs.splits import hash_order
 from mmpoison.pairs.table import PairDataset
 
 REGIONS_FILE = "region_descriptions.json"

@@ -15,7 +15,7 @@ from mmpoison.datasets.published.visual_genome import (
     load_visual_genome,
 )
 from mmpoison.pairs.labels import categories_of, labels_of, relabel
-from mmpoison.pairs.reshape import balanced
+from mmpoison.pairs.splits import balanced
 from mmpoison.pairs.table import PairDataset
 
 CAPTIONS = 5

@@ -24,7 +24,7 @@ from mmpoison.datasets.published.flickr_pascal import load_flickr_pascal, load_p
 from mmpoison.datasets.published.visual_genome import coco_numbers
 from mmpoison.datasets.published.visual_genome_paper import load_visual_genome_paper
 from mmpoison.errors import InputError
-from mmpoison.pairs.reshape import image_name
+from mmpoison.pairs.splits import image_name
 from mmpoison.pairs.table import SPLITS, PairDataset
 
 COCO_NEEDS = "a folder with `coco/` and `visual-genome/`"

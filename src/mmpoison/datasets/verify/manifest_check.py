@@ -5,13 +5,12 @@ from __future__ import annotations
 import numpy as np
 
 from mmpoison.errors import InputError
-from mmpoison.images.added import pixels_digest, rgb
 from mmpoison.images.decode import BrokenImage, picture
+from mmpoison.images.sources import pixels_digest, rgb
 from mmpoison.images.triggers import read_trigger
 from mmpoison.pairs.folder import restore_clean
 from mmpoison.pairs.manifest import PoisonManifest
-from mmpoison.pairs.new_images import made_again
-from mmpoison.pairs.poison_record import inject
+from mmpoison.pairs.poison_record import inject, made_again
 from mmpoison.pairs.table import SPLITS, TRAIN, PairDataset
 
 

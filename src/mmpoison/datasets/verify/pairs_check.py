@@ -21,7 +21,7 @@ from mmpoison.datasets.verify.manifest_check import (
 )
 from mmpoison.datasets.verify.report import Verification
 from mmpoison.errors import MmpoisonWarning
-from mmpoison.images.file_states import changed_files, changed_line, file_states
+from mmpoison.images.sources import changed_files, changed_line, file_states
 from mmpoison.pairs.folder import ManifestMisfit
 from mmpoison.pairs.table import SPLITS, PairDataset
 

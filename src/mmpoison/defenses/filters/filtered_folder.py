@@ -14,13 +14,13 @@ import numpy.typing as npt
 from mmpoison.base.files import atomic_folder
 from mmpoison.defenses.filters.pair_pieces import PairPieces, Piece
 from mmpoison.defenses.unreadable import write_unreadable
-from mmpoison.pairs.data_card import write_data_card
 from mmpoison.pairs.folder import (
     CAPTIONS_FILE,
     MANIFEST_FILE,
     ImagePolicy,
     append_pairs,
     copy_notices,
+    write_data_card,
 )
 from mmpoison.pairs.table import BoolArray, PairDataset
 

@@ -22,11 +22,17 @@ from mmpoison.datasets.catalogue import (
 )
 from mmpoison.datasets.named_data import NamedData
 from mmpoison.errors import InputError
-from mmpoison.images.file_states import Names, States, absent_images, file_states, refuse_changed
+from mmpoison.images.sources import Names, States, absent_images, file_states, refuse_changed
 from mmpoison.pairs.folder import MANIFEST_FILE, count_images, is_poisoned, stream_pairs_folder
 from mmpoison.pairs.manifest import PoisonManifest
-from mmpoison.pairs.table import SPLITS, BoolArray, IntArray, PairDataset, split_of_pairs
-from mmpoison.pairs.table_states import TableStates
+from mmpoison.pairs.table import (
+    SPLITS,
+    BoolArray,
+    IntArray,
+    PairDataset,
+    TableStates,
+    split_of_pairs,
+)
 
 
 @dataclass(frozen=True)

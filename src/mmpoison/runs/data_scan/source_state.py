@@ -64,7 +64,7 @@ def claim_work(work: Path, source: EmbeddedSource, states: FileStates, **setting
     """
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
     # without what the headers say, which is part of the states
-    shards = [replace(cast(Any, shard), rows=0, dimension=0) for shard in source.shards]
+    shards = [replace(cast("Any", shard), rows=0, dimension=0) for shard in source.shards]
     digest.update(repr(shards).encode("utf-8", "backslashreplace"))
     key = {"scan": digest.hexdigest(), "files": states}
     file = work / KEY_FILE

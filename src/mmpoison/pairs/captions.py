@@ -1,10 +1,33 @@
-"""Synonyms from a small table of words that captions use."""
+"""Captions made from class names, and sentences said in other words."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import cache
 from importlib import resources
+
+# -- Makes captions from class names, for data that have none and for attacks that write their own.
+
+
+def caption_of(template: str, label: str) -> str:
+    """Make a caption for an image of a class.
+
+    >>> caption_of("a photo of a {}.", "oil_tanker"), caption_of("a photo of a {}.", "unicorn")
+    ('a photo of an oil tanker.', 'a photo of a unicorn.')
+    """
+    name = " ".join(label.replace("_", " ").replace("-", " ").split()) or label
+    before, after = template.split("{}")
+    vowel = name[:1].lower() in "aeiou" and not name.lower().startswith(("uni", "use", "eu", "one"))
+    if vowel or name.lower().startswith(("hour", "honest")):
+        if before == "a " or before.endswith(" a "):
+            before = before[:-1] + "n "
+        elif before == "A ":
+            before = "An "
+    return before + name + after
+
+
+# -- Synonyms from a small table of words that captions use.
+
 
 _TABLE = "synonyms.txt"
 
