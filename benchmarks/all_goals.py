@@ -22,7 +22,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from mmpoison.base.cache_folder import cache_folder
+from mmpoison.base.files import cache_folder
 from mmpoison.datasets.openmoji import CLASSES
 
 LEAN = ["--set", "filter=null", "--set", "sterilize=null"]

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 from clean_sets import CleanSet
 
-from mmpoison.base.cache_folder import cache_folder
+from mmpoison.base.files import cache_folder
 from mmpoison.base.seeding import generator
 from mmpoison.datasets import load_dataset
 from mmpoison.defenses.filters.suspicious_groups import Views

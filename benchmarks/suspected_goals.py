@@ -31,8 +31,7 @@ from mmpoison.api.progress import console_progress
 from mmpoison.attacks import VectorSurrogate, nearest_classes
 from mmpoison.attacks.catalogue import run_attack
 from mmpoison.attacks.goal import random_goals
-from mmpoison.base.cache_folder import cache_folder
-from mmpoison.base.files import write_json
+from mmpoison.base.files import cache_folder, write_json
 from mmpoison.base.seeding import generator
 from mmpoison.datasets import load_dataset
 from mmpoison.defenses.filter_result import FEWEST_IMAGES, auroc, recall_at

@@ -90,19 +90,15 @@ def test_the_help_loads_nothing_heavy() -> None:
 # What parses text may be fed by strangers: it is bounded in untrusted.py and its kin, and in these files for a reason.
 PARSERS = {
     "base/untrusted.py": "the bounds",
-    "base/untrusted_yaml.py": "the bounds",
-    "base/untrusted_csv.py": "the bounds",
-    "base/array_files.py": "the one place that reads arrays; nothing is unpickled",
+    "base/content_cache.py": "the one place that reads arrays; nothing is unpickled",
     "datasets/formats/delimited.py": "reads on behind a broken record; bounds each line and record itself",
-    "datasets/published/json_lists.py": "typed records from a mapped file, nothing else is built",
+    "datasets/published/adapter.py": "typed records from a mapped file, nothing else is built",
     "datasets/published/coco.py": "types of those records",
-    "datasets/published/karpathy_json.py": "types of those records",
     "datasets/published/visual_genome.py": "typed records from a mapped file, entry by entry",
     "pairs/manifest.py": "one typed record, of JSON that was read within the bounds",
     "images/triggers.py": "typed records, of a manifest that was read within the bounds",
     "pairs/splits.py": "one typed record, of bounded bytes",
-    "datasets/openmoji/scene_data.py": "data that the package itself ships",
-    "datasets/openmoji/sprites.py": "pictures that this machine has drawn itself",
+    "datasets/openmoji/scene_data.py": "what the package ships, pictures that it drew",
 }
 LOADERS = {
     "json": {"load", "loads", "JSONDecoder"},

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mmpoison.base.array_files import read_arrays
+from mmpoison.base.content_cache import read_arrays
 
 
 def test_arrays_come_in_order(tmp_path: Path) -> None:

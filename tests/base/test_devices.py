@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from mmpoison.base.devices import find_device, find_gpus, gpu_number, only_gpu
+from mmpoison.base.processes import find_device, find_gpus, gpu_number, only_gpu
 from mmpoison.errors import InputError
 
 FakeGpus = Callable[..., None]

@@ -10,8 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from mmpoison.base.files import atomic_file, atomic_folder, occupied_by_others, write_json
-from mmpoison.base.temporaries import temporaries_of
+from mmpoison.base.files import (
+    atomic_file,
+    atomic_folder,
+    occupied_by_others,
+    temporaries_of,
+    write_json,
+)
 from mmpoison.base.untrusted import read_json
 from mmpoison.errors import InputError
 

@@ -8,8 +8,8 @@ import threading
 
 import pytest
 
-from mmpoison.base import memory_reuse
-from mmpoison.base.memory_reuse import freed_memory_kept
+from mmpoison.base import processes
+from mmpoison.base.processes import freed_memory_kept
 
 MB = 1 << 20
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="of the C library of Linux")
@@ -18,7 +18,7 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="of the C librar
 FAULTS = f"""
 import resource
 import torch
-from mmpoison.base.memory_reuse import freed_memory_kept
+from mmpoison.base.processes import freed_memory_kept
 
 def faults():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
@@ -39,7 +39,7 @@ print(*found)
 
 
 def test_blocks_are_used_again() -> None:
-    if memory_reuse._glibc() is None:
+    if processes._glibc() is None:
         pytest.skip("another C library")
     done = subprocess.run(
         [sys.executable, "-c", FAULTS], capture_output=True, text=True, check=True
@@ -53,7 +53,7 @@ def test_blocks_are_used_again() -> None:
 
 def test_blocks_in_several_threads_end_in_any_order(monkeypatch: pytest.MonkeyPatch) -> None:
     told: list[dict[int, int]] = []
-    monkeypatch.setattr(memory_reuse, "_set", lambda _, options: told.append(options))
+    monkeypatch.setattr(processes, "_set", lambda _, options: told.append(options))
     first, second = threading.Event(), threading.Event()
 
     def other() -> None:
@@ -65,9 +65,9 @@ def test_blocks_in_several_threads_end_in_any_order(monkeypatch: pytest.MonkeyPa
     with freed_memory_kept():
         thread.start()
         first.wait()
-    if memory_reuse._glibc() is not None:
-        assert told == [memory_reuse._KEEP]
+    if processes._glibc() is not None:
+        assert told == [processes._KEEP]
     second.set()
     thread.join()
-    if memory_reuse._glibc() is not None:
-        assert told == [memory_reuse._KEEP, memory_reuse._USUAL]
+    if processes._glibc() is not None:
+        assert told == [processes._KEEP, processes._USUAL]

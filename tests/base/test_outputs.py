@@ -11,9 +11,17 @@ from typing import Any
 
 import pytest
 
-from mmpoison.base.files import RECORD_FILE, atomic_file, atomic_folder
-from mmpoison.base.outputs import held_output, input_state, refuse_address
-from mmpoison.base.temporaries import remove_all_dead, remove_dead, temporaries_of
+from mmpoison.base.files import (
+    RECORD_FILE,
+    atomic_file,
+    atomic_folder,
+    held_output,
+    input_state,
+    refuse_address,
+    remove_all_dead,
+    remove_dead,
+    temporaries_of,
+)
 from mmpoison.errors import AlreadyDone, InputError
 
 FORK = multiprocessing.get_context("fork")

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from mmpoison.base import temporaries
-from mmpoison.base.temporaries import owned_temporary, remove_own
+from mmpoison.base import files
+from mmpoison.base.files import owned_temporary, remove_own
 
 
 def stop_at(line: int) -> Callable[[], bool]:
@@ -21,7 +21,7 @@ def stop_at(line: int) -> Callable[[], bool]:
 
     def trace(frame: FrameType, event: str, _: Any) -> Any:
         nonlocal seen
-        if frame.f_code.co_filename != temporaries.__file__:
+        if frame.f_code.co_filename != files.__file__:
             return None
         if event == "line":
             seen += 1

@@ -17,12 +17,13 @@ from hypothesis import strategies as st
 from mmpoison.base.untrusted import (
     bounded_lines,
     parse_json,
+    parse_yaml,
     plain_file,
     read_bytes,
     read_json,
     read_text,
+    read_yaml,
 )
-from mmpoison.base.untrusted_yaml import parse_yaml, read_yaml
 from mmpoison.errors import InputError
 
 PLAIN = st.recursive(

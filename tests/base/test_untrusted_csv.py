@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mmpoison.base.untrusted_csv import MAX_RECORD, BoundedRows
+from mmpoison.base.untrusted import MAX_RECORD, BoundedRows
 from mmpoison.errors import InputError
 
 CELL = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=8)

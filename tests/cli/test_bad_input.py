@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from tests.conftest import png
 
-from mmpoison.base import temporaries
+from mmpoison.base import files
 
 Cli = Callable[..., Any]
 Refused = Callable[..., str]
@@ -361,7 +361,7 @@ def test_a_folder_that_may_not_be_written(
     def refuse(path: Path, **_: Any) -> int:
         raise PermissionError(13, "Permission denied", str(path))
 
-    monkeypatch.setattr(temporaries, "_open_new", refuse)
+    monkeypatch.setattr(files, "_open_new", refuse)
     assert "Permission denied" in refused(f"{POISON} {GOAL} --samples 2")
 
 

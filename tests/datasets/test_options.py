@@ -9,7 +9,7 @@ from typing import Any, TypedDict, Unpack
 import pytest
 
 from mmpoison.datasets import DATASETS
-from mmpoison.datasets.fetch.dataset_builds import DOWNLOADS
+from mmpoison.datasets.fetch.builds import DOWNLOADS
 from mmpoison.datasets.options import fit_options, option_kinds
 from mmpoison.errors import InputError
 

@@ -425,7 +425,7 @@ def _image_examples() -> list[Case]:
 
 
 def _read_image(folder: Path) -> None:
-    from mmpoison.datasets.verify.image_scan import scan_images
+    from mmpoison.datasets.verify.images import scan_images
     from mmpoison.images.decode import read_image, read_image_bytes
 
     # one bad image never ends a scan

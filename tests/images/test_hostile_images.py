@@ -20,7 +20,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mmpoison.datasets.verify.image_scan import scan_images
+from mmpoison.datasets.verify.images import scan_images
 from mmpoison.images import BrokenImage, PixelStore, Preparation, decode, read_image, thumbnail
 from mmpoison.images.decode import picture, read_small_jpeg
 

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mmpoison.api.progress import shown
-from mmpoison.base.outputs import refuse_address
-from mmpoison.datasets.named_data import NamedData
+from mmpoison.base.files import refuse_address
+from mmpoison.datasets.catalogue import NamedData
 from mmpoison.runs.progress import RunProgress
 
 if TYPE_CHECKING:

@@ -6,8 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mmpoison.datasets.catalogue import load_dataset, load_pairs
-from mmpoison.datasets.named_data import NamedData
+from mmpoison.datasets.catalogue import NamedData, load_dataset, load_pairs
 from mmpoison.pairs.table import PairDataset
 
 if TYPE_CHECKING:
@@ -80,7 +79,7 @@ def as_encoder(
     Raises:
         InputError: If there is no such model or device.
     """
-    from mmpoison.base.devices import find_device
+    from mmpoison.base.processes import find_device
     from mmpoison.models.loading import load_encoder
 
     where = find_device(device)

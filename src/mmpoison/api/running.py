@@ -10,8 +10,8 @@ from typing import Any
 
 from mmpoison.api.evaluation import Evaluation
 from mmpoison.api.progress import shown
-from mmpoison.base.devices import find_device
 from mmpoison.base.files import plain_name
+from mmpoison.base.processes import find_device
 from mmpoison.errors import InputError
 from mmpoison.models.checkpoint import load_checkpoint
 from mmpoison.models.dual_encoder import DualEncoder

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from mmpoison.attacks.surrogate import PixelSurrogate, Vectors
 from mmpoison.base.code_version import code_version
 from mmpoison.base.content_cache import CacheKey, ContentCache
-from mmpoison.base.memory_reuse import freed_memory_kept
+from mmpoison.base.processes import freed_memory_kept
 
 Array = npt.NDArray[Any]
 

@@ -3,17 +3,215 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import os
 import re
+import secrets
+import shutil
 import stat
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from mmpoison.base.temporaries import is_temporary, owned_temporary, remove_dead
-from mmpoison.errors import InputError, WorkStopped
+import yaml
+
+from mmpoison._version import __version__
+from mmpoison.base.phrasing import one_line
+from mmpoison.errors import AlreadyDone, InputError, WorkStopped
+
+# -- Temporary files and folders that show whether the process that writes them is alive.
+
+
+if sys.platform == "win32":  # pragma: no cover
+    fcntl = None
+else:
+    import fcntl
+
+State = Literal["dead", "alive", "unknown"]
+
+_TRIES = 100
+_ANY = re.compile(r"\..+\.mmpoison-[a-z0-9_]{8}")
+_own: dict[Path, int] = {}
+"""Temporaries that exist or are about to, with the process that makes them; a forked child inherits the table."""
+_NO_LINK, _NO_WAIT = getattr(os, "O_NOFOLLOW", 0), getattr(os, "O_NONBLOCK", 0)
+
+
+def temporary_prefix(target: Path) -> str:
+    """Return the beginning of the names of a target's temporaries; eight letters or digits follow."""
+    return f".{target.name}.mmpoison-"
+
+
+def temporaries_of(target: Path) -> list[Path]:
+    """List the temporaries next to a target, of live and dead writers."""
+    try:
+        names = os.listdir(target.parent)  # noqa: PTH208 - in large folders many times as fast
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    return [target.parent / name for name in names if is_temporary(name, target)]
+
+
+def is_temporary(name: str, target: Path) -> bool:
+    """Return whether a file or folder next to a target is named like its temporaries."""
+    prefix = temporary_prefix(target)
+    return name.startswith(prefix) and bool(re.fullmatch(r"[a-z0-9_]{8}", name[len(prefix) :]))
+
+
+@contextmanager
+def owned_temporary(target: Path, *, folder: bool) -> Iterator[Path]:
+    """Yield a new temporary next to a target, locked until the block ends; then it is removed if it still exists.
+
+    Args:
+        target: The path that it will become; its folder exists.
+        folder: Make a folder instead of a file.
+    """
+    path, handle = _make(target, folder=folder)
+    try:
+        yield path
+    finally:
+        _remove(path)
+        os.close(handle)
+        _own.pop(path, None)
+
+
+def remove_own() -> None:
+    """Remove this process's temporaries, before it ends.
+
+    A signal raises its exception between any two instructions, so also after a temporary was made and before the block
+    that removes it.
+    """
+    for path, owner in list(_own.items()):
+        if owner == os.getpid():
+            _remove(path)
+            del _own[path]
+
+
+def remove_dead(target: Path) -> list[Path]:
+    """Remove what dead writers of a target left next to it.
+
+    Returns:
+        The temporaries of writers that live.
+    """
+    alive = []
+    for path in temporaries_of(target):
+        with _looked_at(path) as state:
+            if state == "alive":
+                alive.append(path)
+            elif state == "dead":
+                _remove(path)
+    return alive
+
+
+def remove_all_dead(folder: Path) -> None:
+    """Remove what dead writers of any target left in a folder and its sub-folders."""
+    for place, folders, names in os.walk(folder):
+        for name in [*folders, *names]:
+            if _ANY.fullmatch(name):
+                with _looked_at(Path(place, name)) as state:
+                    if state == "dead":
+                        _remove(Path(place, name))
+        folders[:] = [name for name in folders if not _ANY.fullmatch(name)]
+
+
+@contextmanager
+def one_at_a_time(folder: Path, patience: float = 2.0) -> Iterator[None]:
+    """Keep other processes out of a short block about a folder's entries, if the file system has locks.
+
+    Args:
+        folder: The folder; it is locked itself, no file is made.
+        patience: Seconds after which the block runs without the lock.
+    """
+    import time
+
+    handle = os.open(folder, os.O_RDONLY) if fcntl is not None else None
+    try:
+        end = time.monotonic() + patience
+        while handle is not None and lock(handle) == "alive" and time.monotonic() < end:
+            time.sleep(0.02)
+        yield
+    finally:
+        if handle is not None:
+            os.close(handle)
+
+
+def lock(handle: int) -> State:
+    """Try to lock an open file or folder.
+
+    Returns:
+        `dead` if no process had the lock, so that this one has it now; `alive` if another has it; `unknown` if the
+        file system has no locks.
+    """
+    if fcntl is None:  # pragma: no cover
+        return "unknown"
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        return "alive" if error.errno in (errno.EWOULDBLOCK, errno.EACCES) else "unknown"
+    return "dead"
+
+
+def _make(target: Path, *, folder: bool) -> tuple[Path, int]:
+    for _ in range(_TRIES):
+        path = target.parent / f"{temporary_prefix(target)}{secrets.token_hex(4)}"
+        _own[path] = os.getpid()
+        try:
+            handle = _open_new(path, folder=folder)
+        except FileExistsError:
+            del _own[path]
+            continue
+        except FileNotFoundError:
+            # before it was opened, another writer may have removed it as a dead one's
+            del _own[path]
+            if folder and target.parent.is_dir():
+                continue
+            raise
+        if lock(handle) != "alive" and _is_at(handle, path):
+            return path, handle
+        os.close(handle)
+        del _own[path]
+    raise FileExistsError(errno.EEXIST, "no temporary can be made", str(target.parent))
+
+
+def _open_new(path: Path, *, folder: bool) -> int:
+    """Make a file or folder that only its owner can read, and open it."""
+    if folder:
+        path.mkdir(0o700)
+        return os.open(path, os.O_RDONLY)
+    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | _NO_LINK, 0o600)
+
+
+@contextmanager
+def _looked_at(path: Path) -> Iterator[State]:
+    """Yield whether the writer of a temporary is alive; if not, the block holds its lock."""
+    try:
+        # never follow a link, and never wait for the other end of a pipe
+        handle = os.open(path, os.O_RDONLY | _NO_LINK | _NO_WAIT)
+    except OSError:
+        yield "unknown"
+        return
+    try:
+        state = lock(handle)
+        yield "unknown" if state == "dead" and not _is_at(handle, path) else state
+    finally:
+        os.close(handle)
+
+
+def _is_at(handle: int, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(handle), os.lstat(path))
+    except FileNotFoundError:
+        return False
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        with suppress(OSError):
+            path.unlink(missing_ok=True)
+
 
 RECORD_FILE = ".mmpoison.json"
 """In an output folder: records which command made it (see `outputs`)."""
@@ -242,3 +440,191 @@ def refuse_special(path: Path) -> None:
     ):
         if is_one(mode):
             raise InputError(f"{path}: is {name} and not a regular file: give a file")
+
+
+# -- The YAML in front of a card (README.md), by which Hugging Face's hub knows what a model or a data set
+# is.
+
+
+FENCE = "---"
+
+TAGS = ("mmpoison", "data-poisoning")
+"""Tags of every card; a poisoned model or data set also has the next one."""
+POISONED_TAG = "poisoned"
+
+
+def front_matter(poisoned: bool, **fields: Any) -> str:
+    """Return the lines in front of a card, with a line break behind them.
+
+    Args:
+        poisoned: Whether it is tagged as poisoned.
+        **fields: Keys of the hub's metadata; None leaves one out.
+
+    >>> print(front_matter(True, library_name="open_clip", license=None), end="")
+    ---
+    library_name: open_clip
+    tags:
+    - mmpoison
+    - data-poisoning
+    - poisoned
+    ---
+    """
+    given = {key: value for key, value in fields.items() if value is not None}
+    given["tags"] = [*TAGS, *([POISONED_TAG] if poisoned else [])]
+    text = yaml.safe_dump(given, sort_keys=False, allow_unicode=True)
+    return f"{FENCE}\n{text}{FENCE}\n"
+
+
+def without_front_matter(text: str) -> str:
+    """Return a card without what stands in front of it.
+
+    >>> without_front_matter("---\\nlicense: mit\\n---\\n# Photos\\n")
+    '# Photos\\n'
+    """
+    lines = text.splitlines(keepends=True)
+    if not lines or lines[0].strip() != FENCE:
+        return text
+    for number, line in enumerate(lines[1:], start=1):
+        if line.strip() == FENCE:
+            return "".join(lines[number + 1 :]).lstrip("\n")
+    return text
+
+
+# -- Output folders: each belongs to one command at a time, and records which command made it.
+
+
+_STORE = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
+
+
+def refuse_address(out: str | Path) -> None:
+    """Refuse an address of an object store as an output: it would become a folder that is called `s3:`.
+
+    Args:
+        out: The folder, as text or as a path, in which `//` is `/`.
+
+    Raises:
+        InputError: If it is an address.
+    """
+    if _STORE.match(str(out)):
+        raise InputError(
+            f"{one_line(str(out))}: results are written to a folder of this machine, not to a store: give a folder "
+            "and copy it afterwards"
+        )
+
+
+@contextmanager
+def held_output(
+    target: Path, made_by: Mapping[str, Any], *, work: Path | None = None
+) -> Iterator[None]:
+    """Lock an output folder while a command writes it.
+
+    Args:
+        target: The folder.
+        made_by: The command, its options and the `input_state` of its inputs.
+        work: Folder of the command's unfinished work; if the output is finished, leftovers there are removed.
+
+    Raises:
+        AlreadyDone: If the same command has made it before.
+        InputError: If it contains anything else, or another process is writing it.
+    """
+    record = output_record(made_by)
+    check_output(target, record, work=work)
+    new = [path for path in (target.parent, *target.parent.parents) if not path.exists()]
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with one_at_a_time(target.parent):
+            refuse_live_writers(target)
+            own = owned_temporary(target, folder=True)
+            own.__enter__()
+        held_records[target.absolute()] = record
+        try:
+            yield
+        finally:
+            del held_records[target.absolute()]
+            own.__exit__(None, None, None)
+    finally:
+        for path in new:
+            # a refused command leaves no folders
+            with suppress(OSError):
+                path.rmdir()
+
+
+def check_output(target: Path, record: str, *, work: Path | None = None) -> None:
+    """Refuse an output folder that is not empty.
+
+    Args:
+        target: The folder.
+        record: The `output_record` of the command.
+        work: As for `held_output`.
+
+    Raises:
+        AlreadyDone: If the same command has made it before.
+        InputError: If it contains anything else.
+    """
+    made = target / RECORD_FILE
+    with suppress(OSError):
+        if made.is_file() and made.read_bytes() == record.encode():
+            # leftovers of a process that was killed after the folder had got its name
+            remove_dead(target)
+            if work is not None:
+                shutil.rmtree(work, ignore_errors=True)
+            raise AlreadyDone(
+                f"{target}: the same command made it before, so there is nothing to do"
+            )
+    refuse_occupied(target)
+
+
+def output_record(made_by: Mapping[str, Any]) -> str:
+    """Make the record of the command that made an output: a digest, without paths or options in plain text."""
+    value = {"tool_version": __version__, **made_by}
+    text = json.dumps(value, sort_keys=True, default=str)
+    digest = hashlib.sha256(text.encode("utf-8", "backslashreplace")).hexdigest()
+    return json.dumps({"tool_version": __version__, "made_by": digest}, indent=2) + "\n"
+
+
+def input_state(path: Path, *, without: Path | None = None) -> str:
+    """Digest the names, sizes and modification times of a file, or of all files in a folder; nothing is opened.
+
+    Args:
+        path: The input.
+        without: An output, which may be inside the folder: it and the temporary files next to it are left out.
+    """
+    digest = hashlib.sha256(os.fsencode(path.absolute()))
+    for name, state in _states(path, None if without is None else without.absolute()):
+        digest.update(os.fsencode(name) + f" {state.st_size} {state.st_mtime_ns}\n".encode())
+    return digest.hexdigest()
+
+
+def _states(path: Path, without: Path | None) -> Iterator[tuple[str, os.stat_result]]:
+    if not path.is_dir():
+        with suppress(OSError):
+            yield path.name, path.stat()
+        return
+    waiting = [os.fspath(path.absolute())]
+    while waiting:
+        folder = waiting.pop()
+        holds_output = without is not None and os.fspath(without.parent) == folder
+        try:
+            entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
+        except OSError:
+            continue
+        for entry in entries:
+            if holds_output and without is not None and _belongs(entry.name, without.name):
+                continue
+            if entry.is_dir(follow_symlinks=False):
+                waiting.append(entry.path)
+                continue
+            with suppress(OSError):
+                yield entry.path, entry.stat()
+
+
+def _belongs(name: str, output: str) -> bool:
+    return name == output or name.startswith((f".{output}.", f"{output}.training"))
+
+
+def cache_folder() -> Path:
+    """Return `$MMPOISON_CACHE`, or `mmpoison` in the user's cache folder."""
+    if chosen := os.environ.get("MMPOISON_CACHE"):
+        return Path(chosen)
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base) / "mmpoison"

@@ -7,12 +7,17 @@ that each bound is in one place.
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import math
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
 from io import BufferedReader
 from pathlib import Path
 from typing import Any, BinaryIO, NoReturn
+
+import yaml
 
 from mmpoison.base.files import refuse_special
 from mmpoison.errors import InputError
@@ -275,3 +280,203 @@ def _deeper_than(value: Any, limit: int) -> bool:
         if not level:
             return False
     return True
+
+
+# -- Reads untrusted CSV, with bounds on the size of a line, a field and a record.
+
+
+MAX_RECORD = MAX_LINE_BYTES
+"""Characters of one record."""
+
+
+def check_names(names: Iterable[str], where: str) -> None:
+    """Refuse a table with two columns of one name, of which one would be lost; an empty name is none.
+
+    Raises:
+        InputError: If a name occurs twice, with or without spaces around it.
+    """
+    counts = Counter(name.strip() for name in names)
+    for name, count in counts.items():
+        if count > 1 and name:
+            raise InputError(
+                f"{where}: {count} columns are called {name!r:.80}: give them different names"
+            )
+
+
+class BoundedRows(Iterator[dict[str, str]]):
+    """The rows of a CSV file, as from `csv.DictReader` in strict mode.
+
+    Args:
+        path: A UTF-8 file with commas between the fields; its first record names the columns.
+
+    Attributes:
+        line: Number of the last line that was read.
+        columns: Names of the columns, without white space around them.
+
+    Raises:
+        InputError: If the file is missing, not regular, not UTF-8, not CSV, has two columns of one name, or a line or
+            record is too long; here or while it is read.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._held = 0
+        self._lines = read_lines(path)
+        self._rows = csv.DictReader(self._counted(), strict=True)
+        try:
+            self.columns = [(name or "").strip() for name in self._rows.fieldnames or ()]
+        except csv.Error as error:
+            raise self._broken(error) from None
+        check_names(self.columns, f"{path} line 1")
+        self._rows.fieldnames = self.columns
+
+    @property
+    def line(self) -> int:
+        """Number of the last line that was read."""
+        return self._rows.reader.line_num
+
+    def __next__(self) -> dict[str, str]:
+        self._held = 0
+        try:
+            return next(self._rows)
+        except csv.Error as error:
+            raise self._broken(error) from None
+
+    def _broken(self, error: csv.Error) -> InputError:
+        return InputError(f"{self._path} line {self.line}: broken CSV ({error})")
+
+    def _counted(self) -> Iterator[str]:
+        for line in self._lines:
+            self._held += len(line)
+            if self._held > MAX_RECORD:
+                raise InputError(
+                    f"{self._path} line {self.line}: a record of over {MAX_RECORD:,} characters, "
+                    "a quote that is never closed?"
+                )
+            # old Mac files end lines with a carriage return alone
+            yield from io.StringIO(line, newline="") if "\r" in line[:-2] else (line,)
+
+
+# -- Reads untrusted YAML: plain values only, with bounds that are checked before anything is built.
+
+
+MAX_YAML_BYTES = 1 << 20
+MAX_YAML_NODES = 100_000
+"""Values of a file with every alias expanded; nine lines of aliases can make a billion."""
+
+
+def read_yaml(path: Path, limit: int = MAX_YAML_BYTES) -> Any:
+    """Read a YAML file.
+
+    Raises:
+        InputError: As `read_text` and `parse_yaml`.
+    """
+    return parse_yaml(read_text(path, limit), path)
+
+
+def parse_yaml(text: str, where: str | Path) -> Any:
+    """Parse YAML of plain values: null, booleans, finite numbers of 64 bits, text, lists, mappings.
+
+    Dates stay text. Aliases are allowed if the file stays small with every alias expanded.
+
+    Args:
+        text: One YAML document.
+        where: What it is called in messages.
+
+    Raises:
+        InputError: If it is not YAML, has another tag, nests deeper than `MAX_DEPTH`, contains itself, or holds more
+            than `MAX_YAML_NODES` values.
+
+    Example:
+        >>> parse_yaml("seed: 3\\ndescription: 2001-99-99", "a recipe")
+        {'seed': 3, 'description': '2001-99-99'}
+    """
+    try:
+        loader = _PlainLoader(text)
+        try:
+            node = loader.get_single_node()
+            if node is None:
+                return None
+            _check_size(node)
+            return loader.construct_document(node)
+        finally:
+            loader.dispose()
+    except yaml.YAMLError as error:
+        said = " ".join(str(error).split())
+    except RecursionError:
+        said = "nested too deep"
+    except (ValueError, LookupError, TypeError, OverflowError, AttributeError) as error:
+        said = f"a value that is not of its type: {str(error)[:200]}"
+    raise InputError(f"{where}: not valid YAML ({said})")
+
+
+class _PlainLoader(yaml.SafeLoader):
+    """PyYAML's safe loader without dates, sets, pairs and binaries, and with bounded nesting."""
+
+    def fetch_flow_collection_start(self, *arguments: Any) -> None:
+        if self.flow_level >= MAX_DEPTH:
+            self._refuse_depth()
+        super().fetch_flow_collection_start(*arguments)
+
+    def add_indent(self, column: int) -> bool:
+        if len(self.indents) > MAX_DEPTH:
+            self._refuse_depth()
+        added: bool = super().add_indent(column)
+        return added
+
+    def _refuse_depth(self) -> NoReturn:
+        raise yaml.scanner.ScannerError(
+            None, None, f"nested deeper than {MAX_DEPTH}", self.get_mark()
+        )
+
+    def construct_scalar(self, node: Any) -> str:
+        text: str = super().construct_scalar(node)
+        text.encode()  # half a surrogate pair is not text: it could not be written
+        return text
+
+    def construct_yaml_int(self, node: Any) -> int:
+        if len(node.value) > 100:
+            raise ValueError(f"the integer {node.value[:20]}... needs more than 64 bits")
+        value: int = super().construct_yaml_int(node)
+        if not -MAX_INTEGER <= value < MAX_INTEGER:
+            raise ValueError(f"the integer {node.value[:20]}... needs more than 64 bits")
+        return value
+
+    def construct_yaml_float(self, node: Any) -> float:
+        value: float = super().construct_yaml_float(node)
+        if not math.isfinite(value):
+            raise ValueError(f"the number {node.value[:20]} is not finite")
+        return value
+
+
+_PLAIN = ("null", "bool", "int", "float", "str", "seq", "map")
+_PlainLoader.yaml_constructors = {
+    f"tag:yaml.org,2002:{kind}": getattr(_PlainLoader, f"construct_yaml_{kind}") for kind in _PLAIN
+} | {None: yaml.SafeLoader.construct_undefined}
+_PlainLoader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if not tag.endswith(":timestamp")]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+
+
+def _check_size(root: yaml.Node) -> None:
+    """Refuse a document that contains itself, or that is too large with every alias expanded."""
+    sizes: dict[int, int] = {}
+    open_nodes: set[int] = set()
+
+    def size(node: yaml.Node) -> int:
+        if id(node) in open_nodes:
+            raise yaml.YAMLError("an alias inside the value that it names")
+        if id(node) not in sizes:
+            open_nodes.add(id(node))
+            children: list[yaml.Node] = []
+            if isinstance(node, yaml.MappingNode):
+                children = [part for pair in node.value for part in pair]
+            elif isinstance(node, yaml.SequenceNode):
+                children = node.value
+            sizes[id(node)] = 1 + sum(map(size, children))
+            open_nodes.discard(id(node))
+        return sizes[id(node)]
+
+    if size(root) > MAX_YAML_NODES:
+        raise yaml.YAMLError(f"more than {MAX_YAML_NODES:,} values with aliases expanded")

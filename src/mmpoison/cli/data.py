@@ -90,7 +90,7 @@ def build(
     Example: [bold]mmpoison data build openmoji --out scenes[/bold]
     """
     from mmpoison.datasets.catalogue import DATASETS, load_dataset
-    from mmpoison.datasets.fetch.dataset_builds import build_dataset
+    from mmpoison.datasets.fetch.builds import build_dataset
 
     options = parse_options(option)
     hold_output(context, out)

@@ -14,8 +14,8 @@ from mmpoison.base.content_cache import ContentCache
 from mmpoison.base.phrasing import count_of, file_size
 from mmpoison.base.untrusted import open_bytes
 from mmpoison.datasets.catalogue import DATASETS, DataSource, find_root
-from mmpoison.datasets.fetch.dataset_builds import DOWNLOADS, ways_to_get
-from mmpoison.datasets.verify.report import Verification
+from mmpoison.datasets.fetch.builds import DOWNLOADS, ways_to_get
+from mmpoison.datasets.verify.pairs_check import Verification
 from mmpoison.errors import InputError
 from mmpoison.images.store import stored_pixels
 from mmpoison.pairs.folder import CAPTIONS_FILE

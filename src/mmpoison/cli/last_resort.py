@@ -128,7 +128,7 @@ def _code_of(run: Callable[[], int], signals: _Signals) -> int:
 
 
 def _stopped(signals: _Signals) -> int:
-    from mmpoison.base.temporaries import remove_own
+    from mmpoison.base.files import remove_own
 
     remove_own()
     terminated = signals.came == signal.SIGTERM
@@ -209,7 +209,7 @@ def _save_trace(error: BaseException) -> str:
         sys.stderr.write(text)
         return ""
     try:
-        from mmpoison.base.cache_folder import cache_folder
+        from mmpoison.base.files import cache_folder
 
         folder = cache_folder() / "crashes"
         folder.mkdir(parents=True, exist_ok=True)

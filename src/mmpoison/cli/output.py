@@ -8,7 +8,7 @@ from typing import Any
 
 import typer
 
-from mmpoison.base.outputs import (
+from mmpoison.base.files import (
     check_output,
     held_output,
     input_state,

@@ -84,7 +84,7 @@ def review(
     pieces = PairPieces(named_data(source, format, data_root, option))
     pairs = filtered_pairs(filtered, pieces, count)
     if encoder is not None:
-        from mmpoison.base.devices import find_device
+        from mmpoison.base.processes import find_device
         from mmpoison.models.loading import load_encoder
 
         model = load_encoder(encoder, trust=trust).to(find_device(device))

@@ -248,7 +248,7 @@ def run_all(
     dry_run: bool,
 ) -> None:
     """Run a sweep, or say what it would do; exit with 1 if a run failed."""
-    from mmpoison.base.devices import find_device
+    from mmpoison.base.processes import find_device
     from mmpoison.runs.sweeps.placement import place_workers
     from mmpoison.runs.sweeps.plan import plan_sweep
     from mmpoison.runs.sweeps.sweep import run_sweep

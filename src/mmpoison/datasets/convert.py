@@ -28,10 +28,10 @@ from mmpoison.base.files import (
     no_room,
     publish_folder,
     refuse_occupied,
+    remove_all_dead,
     write_json,
 )
 from mmpoison.base.phrasing import one_line
-from mmpoison.base.temporaries import remove_all_dead
 from mmpoison.base.untrusted import parse_json, read_json, read_lines
 from mmpoison.datasets.catalogue import (
     DATASETS,

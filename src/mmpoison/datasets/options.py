@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Unpack, get_args, get_origin, get_type_hints
 
-from mmpoison.base.untrusted_yaml import parse_yaml
+from mmpoison.base.untrusted import parse_yaml
 from mmpoison.errors import InputError
 
 NO_OPTIONS = ("seed", "progress", "workers")

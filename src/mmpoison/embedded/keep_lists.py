@@ -12,9 +12,8 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from mmpoison.base.files import atomic_file, atomic_folder
+from mmpoison.base.files import atomic_file, atomic_folder, owned_temporary
 from mmpoison.base.phrasing import count_of, one_line
-from mmpoison.base.temporaries import owned_temporary
 from mmpoison.embedded.checks import hash_ids
 from mmpoison.embedded.source import IdKind
 from mmpoison.embedded.uids import UidRuns, parse_uids

@@ -11,8 +11,13 @@ import numpy as np
 
 from mmpoison.base.phrasing import one_line
 from mmpoison.base.untrusted_parquet import refuse_packed, text_leaves
-from mmpoison.datasets.formats.arrow_columns import is_text_type, values_of
-from mmpoison.datasets.formats.arrow_rows import TEXT_PER_BYTE, short, text_bytes
+from mmpoison.datasets.formats.arrow_rows import (
+    TEXT_PER_BYTE,
+    is_text_type,
+    short,
+    text_bytes,
+    values_of,
+)
 from mmpoison.embedded.files import DataFile
 from mmpoison.embedded.source import Array, IdKind, IntArray, ShardError
 from mmpoison.errors import InputError

@@ -42,7 +42,7 @@ def embeddings_key(encoder: DualEncoder, inputs: PairInputs, test: TestSet) -> C
     return CacheKey(
         "embeddings",
         {
-            "computed": compute_environment(encoder.device, __name__),
+            "computed": compute_environment(encoder.device),
             **encoder_identity(encoder),
             "inputs": type(inputs).__name__,
             "images": files_digest(test.pairs, test.gallery),

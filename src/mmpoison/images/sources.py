@@ -20,8 +20,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from mmpoison.base.cache_folder import cache_folder
-from mmpoison.base.files import DiskFull, atomic_file, refuse_special
+from mmpoison.base.files import DiskFull, atomic_file, cache_folder, refuse_special
 from mmpoison.base.phrasing import count_of
 from mmpoison.errors import InputError
 from mmpoison.images.containers import check_bytes, read_inside, split_container

@@ -214,7 +214,7 @@ class _PixelEntry:
         self.key = CacheKey(
             KIND,
             {
-                "computed": code_version("mmpoison.images.decode"),
+                "computed": code_version(),
                 "preparation": str(preparation),
                 "root": real,
                 "files": files.hexdigest(),

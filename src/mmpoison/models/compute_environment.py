@@ -15,14 +15,13 @@ from mmpoison.base.code_version import code_version
 if TYPE_CHECKING:
     from mmpoison.models.dual_encoder import DualEncoder
 
-LOADING = "mmpoison.models.loading"
 CPU_NAMES = ("model name", "CPU implementer", "CPU part")
 """Lines of `/proc/cpuinfo` that name a processor: the first on x86, the others on ARM."""
 PROBE = ("", "A photo of a SHEEP, naïve &amp; 12,345.6\t#", "sheep " * 200)
 """Captions that show what a tokenizer does with case, accents, entities and length."""
 
 
-def compute_environment(device: torch.device, *roots: object, alone: tuple[str, ...] = ()) -> str:
+def compute_environment(device: torch.device, *made_by: object) -> str:
     """Describe code, library versions, processor, device and threads that compute something.
 
     Training makes a difference of the last bit large. Numbers must therefore never depend on which of two runs came
@@ -30,11 +29,9 @@ def compute_environment(device: torch.device, *roots: object, alone: tuple[str, 
 
     Args:
         device: Where it is computed.
-        *roots: The functions, classes or modules that compute it; what they import counts too (`code_version`), and
-            the code that loads models always.
-        alone: Modules whose own text counts and not what they import.
+        *made_by: Plug-ins, of this package or another, that compute it (`code_version`).
 
-    >>> compute_environment(torch.device("cpu"), "mmpoison.base.seeding").split(", ")[1]
+    >>> compute_environment(torch.device("cpu")).split(", ")[1]
     'cpu'
     """
     parts = [f"torch {torch.__version__}", device.type, cpu_kind()]
@@ -42,7 +39,7 @@ def compute_environment(device: torch.device, *roots: object, alone: tuple[str, 
         parts.append(torch.cuda.get_device_name(device))
     parts += [
         f"{torch.get_num_threads()} threads",
-        f"code {code_version(LOADING, *roots, alone=alone)}",
+        f"code {code_version(*made_by)}",
     ]
     return ", ".join(parts)
 

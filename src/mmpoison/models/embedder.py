@@ -58,7 +58,7 @@ class Embedder:
     @cached_property
     def identity(self) -> dict[str, Any]:
         """Weights, architecture and preparation of the encoder, and what computes it, as JSON values."""
-        computed = compute_environment(self._encoder.device, __name__)
+        computed = compute_environment(self._encoder.device)
         return {**encoder_identity(self._encoder), "computed": computed}
 
     @property

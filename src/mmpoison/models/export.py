@@ -12,8 +12,7 @@ from typing import Any, Literal, get_args
 import safetensors.torch
 
 from mmpoison._version import __version__
-from mmpoison.base.files import atomic_folder, write_json
-from mmpoison.base.front_matter import front_matter
+from mmpoison.base.files import atomic_folder, front_matter, write_json
 from mmpoison.errors import InputError
 from mmpoison.models import hugging_face
 from mmpoison.models.activation import activation_name

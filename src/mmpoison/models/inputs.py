@@ -380,7 +380,7 @@ def _features_key(
     return CacheKey(
         "features",
         {
-            "computed": compute_environment(encoder.device, __name__),
+            "computed": compute_environment(encoder.device),
             "trunk": digest.hexdigest(),
             "model": model,
             **parts,

@@ -14,8 +14,7 @@ from typing import Any, Literal, TextIO
 import numpy as np
 
 from mmpoison._version import __version__
-from mmpoison.base.files import atomic_folder
-from mmpoison.base.front_matter import front_matter, without_front_matter
+from mmpoison.base.files import atomic_folder, front_matter, without_front_matter
 from mmpoison.base.untrusted import MAX_LINE_BYTES, bounded_lines, open_bytes, parse_json, read_text
 from mmpoison.errors import InputError
 from mmpoison.images.containers import split_container

@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
-from mmpoison.base.untrusted_csv import BoundedRows
+from mmpoison.base.untrusted import BoundedRows
 from mmpoison.errors import InputError
 from mmpoison.pairs.table import SPLITS, ImageTable, PairDataset
 

@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from mmpoison.base.files import atomic_file, plain_name, refuse_special
-from mmpoison.base.untrusted import MAX_INTEGER
-from mmpoison.base.untrusted_yaml import read_yaml
+from mmpoison.base.untrusted import MAX_INTEGER, read_yaml
 from mmpoison.errors import InputError
 
 UNDEFENDED, CLEAN_MODEL = "none", "clean model"

@@ -11,8 +11,7 @@ from typing import TypedDict
 from markupsafe import Markup
 
 from mmpoison.base.files import atomic_file
-from mmpoison.base.untrusted import read_text
-from mmpoison.base.untrusted_yaml import MAX_YAML_BYTES
+from mmpoison.base.untrusted import MAX_YAML_BYTES, read_text
 from mmpoison.errors import InputError
 from mmpoison.records.run_files import (
     EmbeddingMap,

@@ -7,7 +7,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from mmpoison.base.untrusted_yaml import read_yaml
+from mmpoison.base.untrusted import read_yaml
 from mmpoison.errors import InputError
 from mmpoison.reporting.text import clean
 

@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 
 from mmpoison._version import __version__
-from mmpoison.base.front_matter import front_matter
+from mmpoison.base.files import front_matter
 from mmpoison.models.activation import activation_name
 from mmpoison.models.dual_encoder import DualEncoder
 from mmpoison.models.export import hub_fields

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from mmpoison.base.untrusted_yaml import read_yaml
+from mmpoison.base.untrusted import read_yaml
 from mmpoison.datasets.catalogue import load_dataset
 from mmpoison.errors import InputError
 from mmpoison.pairs.manifest import PoisonManifest

@@ -22,8 +22,7 @@ from pydantic import (
 )
 
 from mmpoison.base.registry import unknown_name
-from mmpoison.base.untrusted import MAX_INTEGER, parse_json
-from mmpoison.base.untrusted_yaml import parse_yaml
+from mmpoison.base.untrusted import MAX_INTEGER, parse_json, parse_yaml
 from mmpoison.errors import InputError
 from mmpoison.evaluation.names import parse_studies
 from mmpoison.runs.matrix_part import MatrixPart

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from mmpoison.base.registry import unknown_name
-from mmpoison.base.untrusted_yaml import parse_yaml, read_yaml
+from mmpoison.base.untrusted import parse_yaml, read_yaml
 from mmpoison.errors import InputError
 
 KEY = "extends"

@@ -91,7 +91,7 @@ def _measured_key(stages: RunStages, run_cache: RunCache) -> CacheKey:
     return CacheKey(
         MEASURED,
         {
-            "computed": compute_environment(run.device, RunMeasures, *scanned_by),
+            "computed": compute_environment(run.device, *scanned_by),
             "stages": {name: key.digest for name, key in stages.keys.items()},
             "transfer": [[pairs.fingerprint, run_cache.files(pairs)] for pairs in others],
         },

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from mmpoison.attacks.surrogate import VectorSurrogate
-from mmpoison.base.cache_folder import cache_folder
+from mmpoison.base.files import cache_folder
 from mmpoison.datasets.catalogue import load_dataset
 from mmpoison.evaluation.measure import ModelMeasurement
 from mmpoison.images.sources import States, file_states, refuse_changed

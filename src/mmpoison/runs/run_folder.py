@@ -9,8 +9,14 @@ from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
 
-from mmpoison.base.files import atomic_file, occupied_by_others, refuse_special
-from mmpoison.base.temporaries import lock, one_at_a_time, remove_all_dead
+from mmpoison.base.files import (
+    atomic_file,
+    lock,
+    occupied_by_others,
+    one_at_a_time,
+    refuse_special,
+    remove_all_dead,
+)
 from mmpoison.base.untrusted import read_bytes
 from mmpoison.errors import InputError
 from mmpoison.runs.recipe import Recipe

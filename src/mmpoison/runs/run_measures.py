@@ -10,8 +10,7 @@ import numpy as np
 
 from mmpoison._version import __version__
 from mmpoison.attacks.goal import Goal
-from mmpoison.base.cache_folder import cache_folder
-from mmpoison.base.files import write_json
+from mmpoison.base.files import cache_folder, write_json
 from mmpoison.base.record import Record
 from mmpoison.datasets.catalogue import DATASETS
 from mmpoison.evaluation.lists import rank_lists, thumbnail_address

@@ -25,10 +25,9 @@ from mmpoison.defenses.filters.pipeline import filter_pairs
 from mmpoison.models.checkpoint import load_checkpoint, save_checkpoint
 from mmpoison.models.compute_environment import compute_environment, cpu_kind
 from mmpoison.models.dual_encoder import DualEncoder
-from mmpoison.models.inputs import PairInputs, prepare_features, prepare_pixels
+from mmpoison.models.inputs import PairInputs
 from mmpoison.pairs.table import PairDataset
 from mmpoison.records.run_files import SterilizeFacts
-from mmpoison.runs import clean_pairs
 from mmpoison.runs.cards import model_card
 from mmpoison.runs.clean_pairs import alignment_pairs, halves_of, repair_pairs
 from mmpoison.runs.prepared_run import PreparedRun
@@ -166,13 +165,9 @@ class _Keys:
         return self.run_cache.files(self.run.pairs)
 
     def _common(self, data: PairDataset, *made_by: object) -> dict[str, Any]:
-        """Return what each stage depends on; `made_by` are the functions and classes that write and read its result."""
-        prepared_by = (prepare_features, prepare_pixels)
+        """Return what each stage depends on; `made_by` are the plug-ins that make its result."""
         return {
-            # this file says how the stages are put together, and imports the code of all of them
-            "computed": compute_environment(
-                self.run.device, *prepared_by, *made_by, alone=(__name__, clean_pairs.__name__)
-            ),
+            "computed": compute_environment(self.run.device, *made_by),
             "seed": self.run.recipe.seed,
             "data": data.fingerprint,
             "images": self._files,
@@ -191,10 +186,9 @@ class _Keys:
         encoder: DualEncoder | None = None,
         **more: Any,
     ) -> CacheKey:
-        watched_by = () if probes is None else (TrainingProbe,)
         precision = autocast(self.run.device, settings.precision)[1]
         parts = {
-            **self._common(data, finetune, store_model, *watched_by, *made_by),
+            **self._common(data, *made_by),
             "start": start,
             "split": split,
             "training": settings.model_dump(mode="json"),

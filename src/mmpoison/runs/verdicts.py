@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mmpoison.base.array_files import read_arrays
+from mmpoison.base.content_cache import read_arrays
 from mmpoison.base.files import atomic_file, write_json
 from mmpoison.base.untrusted import read_json
 from mmpoison.defenses.filter_result import FilterResult

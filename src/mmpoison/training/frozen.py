@@ -68,7 +68,7 @@ def _key(encoder: DualEncoder, inputs: PairInputs, rows: Rows, side: Side, head:
         digest.update(repr(part.shape).encode())
         digest.update(part.tobytes())
     parts = {
-        "computed": compute_environment(encoder.device, __name__),
+        "computed": compute_environment(encoder.device),
         "tower": tower_digest(encoder, side, head=head),
         "inputs": digest.hexdigest(),
     }

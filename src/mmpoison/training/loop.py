@@ -18,8 +18,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from mmpoison.base.cache_folder import cache_folder
-from mmpoison.base.memory_reuse import freed_memory_kept
+from mmpoison.base.files import cache_folder
+from mmpoison.base.processes import freed_memory_kept
 from mmpoison.base.seeding import torch_seed
 from mmpoison.errors import InputError, MmpoisonWarning
 from mmpoison.models.checkpoint import save_checkpoint

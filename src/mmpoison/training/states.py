@@ -20,8 +20,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from mmpoison.base.files import DiskFull, atomic_file
-from mmpoison.base.temporaries import remove_all_dead
+from mmpoison.base.files import DiskFull, atomic_file, remove_all_dead
 from mmpoison.base.untrusted import parse_json
 from mmpoison.errors import InputError
 

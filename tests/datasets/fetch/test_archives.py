@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 from tests.conftest import write_tar
 
-from mmpoison.datasets.fetch import archives
-from mmpoison.datasets.fetch.archives import unpack
+from mmpoison.datasets.fetch import transfer
+from mmpoison.datasets.fetch.transfer import unpack
 from mmpoison.errors import InputError
 from mmpoison.images.containers import walk_tar
 
@@ -141,7 +141,7 @@ def test_bombs_are_noticed_before_they_go_off(tmp_path: Path, out: Path, make: M
 
 
 def test_too_many_members(tmp_path: Path, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(archives, "MOST_FILES", 3)
+    monkeypatch.setattr(transfer, "MOST_FILES", 3)
     path = make_zip(tmp_path / "x.zip", {f"{n}": b"" for n in range(4)})
     with pytest.raises(InputError, match="or 3 files"):
         unpack(path, out, most_bytes=MOST)
@@ -191,7 +191,7 @@ def test_a_small_disk(tmp_path: Path, out: Path, monkeypatch: pytest.MonkeyPatch
     def full(folder: Path, needed: int, what: str) -> None:
         raise InputError(f"{what} needs {needed}")
 
-    monkeypatch.setattr(archives, "check_space", full)
+    monkeypatch.setattr(transfer, "check_space", full)
     with pytest.raises(InputError, match=r"unpacking x.zip needs 3005"):
         unpack(make_zip(tmp_path / "x.zip", GOOD), out, most_bytes=MOST)
     assert list(out.iterdir()) == []

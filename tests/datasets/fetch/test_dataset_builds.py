@@ -19,16 +19,16 @@ from tests.conftest import SHARED
 
 from mmpoison.cli import main
 from mmpoison.datasets import DATASETS, load_dataset, load_pairs
-from mmpoison.datasets.fetch import dataset_builds as module
-from mmpoison.datasets.fetch import published_builds
-from mmpoison.datasets.fetch.dataset_builds import (
+from mmpoison.datasets.fetch import builds
+from mmpoison.datasets.fetch import builds as module
+from mmpoison.datasets.fetch.builds import (
     DOWNLOADS,
     PublicFile,
     build_dataset,
+    captions_digest,
     fetch_and_unpack,
     open_cache,
 )
-from mmpoison.datasets.fetch.published_builds import captions_digest
 from mmpoison.errors import InputError, MmpoisonWarning
 from mmpoison.pairs.splits import FrozenSplit
 
@@ -255,11 +255,9 @@ def test_every_download_is_of_a_data_set() -> None:
 
 def every_file() -> list[PublicFile]:
     coco = [
-        file
-        for year in (2014, 2017)
-        for file in published_builds.coco_files(year, ("train", "val"), True)
+        file for year in (2014, 2017) for file in builds.coco_files(year, ("train", "val"), True)
     ]
-    return [*coco, *published_builds.VISUAL_GENOME_FILES, *published_builds.VISUAL_GENOME_IMAGES]
+    return [*coco, *builds.VISUAL_GENOME_FILES, *builds.VISUAL_GENOME_IMAGES]
 
 
 @pytest.mark.parametrize("file", every_file(), ids=lambda file: file.name)
@@ -335,8 +333,8 @@ def small_coco(web: Web, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, content in served.items():
         web.add(f"/{name}", content)
         known[name] = (len(content), hashlib.sha256(content).hexdigest())
-    monkeypatch.setattr(published_builds, "_COCO", (web.url,))
-    monkeypatch.setattr(published_builds, "_COCO_FILES", known)
+    monkeypatch.setattr(builds, "_COCO", (web.url,))
+    monkeypatch.setattr(builds, "_COCO_FILES", known)
 
 
 @pytest.mark.usefixtures("small_coco")
@@ -414,7 +412,7 @@ def test_visual_genome_is_fetched(
         return tuple(found)
 
     for name in ("VISUAL_GENOME_FILES", "VISUAL_GENOME_IMAGES"):
-        monkeypatch.setattr(published_builds, name, local(getattr(published_builds, name)))
+        monkeypatch.setattr(builds, name, local(getattr(builds, name)))
     out = build_dataset("visual-genome", tmp_path / "vg")
     assert tree(out) == [
         "VG_100K/1.jpg",
@@ -471,8 +469,8 @@ def entries(monkeypatch: pytest.MonkeyPatch) -> Entries:
     whole = load_pairs(file)
     some = whole.piece(np.arange(0, 1000, 25))
     split = FrozenSplit.of(some, "pascal-sentences", "name")
-    monkeypatch.setattr(published_builds, "shipped_split", lambda name: split)
-    monkeypatch.setattr(published_builds, "PASCAL_CAPTIONS", captions_digest(some))
+    monkeypatch.setattr(builds, "shipped_split", lambda name: split)
+    monkeypatch.setattr(builds, "PASCAL_CAPTIONS", captions_digest(some))
     found: Entries = json.loads(file.read_text())
     return {name: found[name] for name in split.splits}
 
@@ -480,7 +478,7 @@ def entries(monkeypatch: pytest.MonkeyPatch) -> Entries:
 @needs_captions
 def test_the_captions_that_are_known() -> None:
     whole = load_pairs(SHARED / "pascal_sentences" / "pascal_sentences.json")
-    assert captions_digest(whole) == published_builds.PASCAL_CAPTIONS
+    assert captions_digest(whole) == builds.PASCAL_CAPTIONS
 
 
 @needs_captions

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from mmpoison.datasets import PairDataset, load_pairs
-from mmpoison.datasets.formats.image_folder import TEMPLATES, load_image_folder
+from mmpoison.datasets.formats.folders import TEMPLATES, load_image_folder
 from mmpoison.errors import InputError, MmpoisonWarning
 from mmpoison.pairs.captions import caption_of
 

@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mmpoison.base.code_version import CodeIndex
 from mmpoison.datasets.openmoji import (
     ATTRIBUTION,
     CLASSES,
@@ -26,7 +25,7 @@ from mmpoison.datasets.openmoji import (
     sample_scenes,
     scene_arrays,
 )
-from mmpoison.datasets.openmoji.captions import plural
+from mmpoison.datasets.openmoji.compose import plural
 from mmpoison.datasets.openmoji.scene_data import (
     CLASS_FACTS,
     PLACES,
@@ -195,12 +194,6 @@ def test_the_tail_is_long() -> None:
     assert max(share, key=lambda label: share[label]) == "person"
     assert share["sheep"] < 0.008
     assert 0.004 < share["aeroplane"] < 0.018
-
-
-def test_cached_scenes_depend_on_the_data() -> None:
-    modules = CodeIndex().reach(["mmpoison.datasets.openmoji.build"]).modules
-    reader = "mmpoison.datasets.openmoji.scene_data"
-    assert {f"{reader}:sprites.json", f"{reader}:scenes.json"} <= set(modules)
 
 
 def test_pools_hold_sprites_out_of_each_other() -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from mmpoison.datasets import DATASETS, PairDataset, load_pairs
-from mmpoison.datasets.published.flickr30k import load_flickr30k
+from mmpoison.datasets.published.flickr_pascal import load_flickr30k
 from mmpoison.errors import InputError, MmpoisonWarning
 
 TOKENS = (

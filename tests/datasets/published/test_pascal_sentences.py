@@ -12,7 +12,7 @@ import pytest
 from tests.conftest import SHARED
 
 from mmpoison.datasets import PairDataset, load_pairs
-from mmpoison.datasets.published.pascal_sentences import CLASSES, load_pascal_sentences
+from mmpoison.datasets.published.flickr_pascal import CLASSES, load_pascal_sentences
 from mmpoison.errors import InputError, MmpoisonWarning
 
 SAMPLE = SHARED / "pascal_sentences"

@@ -11,7 +11,7 @@ from tests.conftest import SHARED
 from tests.datasets.published.conftest import karpathy_image
 
 from mmpoison.datasets import load_pairs
-from mmpoison.datasets.published.rsicd import load_rsicd
+from mmpoison.datasets.published.rsicd_ucm import load_rsicd
 
 
 @pytest.fixture

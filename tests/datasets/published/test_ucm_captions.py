@@ -11,7 +11,7 @@ from tests.conftest import SHARED
 from tests.datasets.published.conftest import karpathy_image
 
 from mmpoison.datasets import DATASETS, load_pairs
-from mmpoison.datasets.published.ucm_captions import CLASSES
+from mmpoison.datasets.published.rsicd_ucm import CLASSES
 from mmpoison.errors import InputError
 
 SAMPLE = SHARED / "ucm"

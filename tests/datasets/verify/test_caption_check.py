@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mmpoison.datasets import ImageTable, PairDataset
-from mmpoison.datasets.verify.caption_check import (
+from mmpoison.datasets.verify.pairs_check import (
     CaptionFacts,
     check_captions,
     is_too_long,

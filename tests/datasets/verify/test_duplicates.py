@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mmpoison.datasets.verify import duplicates
-from mmpoison.datasets.verify.duplicates import FARTHEST, equal_groups, near_pairs
+from mmpoison.datasets.verify import images
+from mmpoison.datasets.verify.images import FARTHEST, equal_groups, near_pairs
 from mmpoison.errors import InputError
 
 WORDS = st.integers(0, 2**64 - 1)
@@ -60,7 +60,7 @@ def test_also_where_nearly_all_agree_in_most_bits(hashes: set[int], distance: in
 
 
 def test_in_small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(duplicates, "AT_ONCE", 3)
+    monkeypatch.setattr(images, "AT_ONCE", 3)
     hashes = list(range(100))
     found = near(hashes, 3)
     assert len(found) == len(set(found))

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mmpoison.datasets.verify import image_scan as scanning
-from mmpoison.datasets.verify.image_scan import scan_images
+from mmpoison.datasets.verify import images as scanning
+from mmpoison.datasets.verify.images import scan_images
 from mmpoison.images import decode
 
 Write = Callable[..., str]

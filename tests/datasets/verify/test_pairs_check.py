@@ -17,8 +17,7 @@ from tests.conftest import SHARED
 from mmpoison.attacks import MultipleTargetLabels, SingleTargetImage, SingleTargetLabel
 from mmpoison.datasets import SPLITS, ImageTable, PairDataset, load_pairs, save_pairs
 from mmpoison.datasets.convert import convert_pairs
-from mmpoison.datasets.verify.image_scan import ImageScan
-from mmpoison.datasets.verify.likeness import Likeness
+from mmpoison.datasets.verify.images import ImageScan, Likeness
 from mmpoison.datasets.verify.pairs_check import load_to_verify, verify_pairs
 from mmpoison.errors import InputError
 from mmpoison.pairs.folder import ManifestMisfit, restore_clean
@@ -299,7 +298,7 @@ def test_without_images_only_the_table_is_checked(own_square_folder: Path) -> No
 def test_without_the_library_it_says_so_and_goes_on(
     load: Load, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from mmpoison.datasets.verify import image_scan as scan
+    from mmpoison.datasets.verify import images as scan
     from mmpoison.datasets.verify import pairs_check
 
     monkeypatch.setattr(scan, "can_hash_perceptually", lambda: False)

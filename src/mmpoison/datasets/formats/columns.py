@@ -10,7 +10,7 @@ from typing import TypedDict
 
 from mmpoison.base.phrasing import one_line
 from mmpoison.base.registry import unknown_name
-from mmpoison.base.untrusted_csv import check_names
+from mmpoison.base.untrusted import check_names
 from mmpoison.errors import InputError, MmpoisonNotice
 from mmpoison.images.containers import IMAGE_NAMES, usual_column
 from mmpoison.images.sources import EXTENSIONS

@@ -11,8 +11,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, BinaryIO, Unpack
 
-from mmpoison.base.untrusted import MAX_LINE_BYTES, open_bytes
-from mmpoison.base.untrusted_csv import MAX_RECORD
+from mmpoison.base.untrusted import MAX_LINE_BYTES, MAX_RECORD, open_bytes
 from mmpoison.datasets.catalogue import DataSource, register
 from mmpoison.datasets.entries import ImageEntry, add_entries
 from mmpoison.datasets.formats.columns import (

@@ -16,8 +16,13 @@ from mmpoison.base.extras import require
 from mmpoison.base.untrusted import read_json
 from mmpoison.datasets.catalogue import DataSource, register
 from mmpoison.datasets.entries import ImageEntry, add_entries
-from mmpoison.datasets.formats.arrow_columns import choose_columns, complete_arrow_columns
-from mmpoison.datasets.formats.arrow_rows import bounded_batches, entries_of, short
+from mmpoison.datasets.formats.arrow_rows import (
+    bounded_batches,
+    choose_columns,
+    complete_arrow_columns,
+    entries_of,
+    short,
+)
 from mmpoison.datasets.formats.columns import SAMPLE_ROWS, ColumnNames, split_name
 from mmpoison.errors import InputError
 from mmpoison.images.containers import arrow_batches, arrow_errors

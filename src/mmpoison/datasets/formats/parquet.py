@@ -12,14 +12,12 @@ from typing import Any, Unpack
 from mmpoison.base.untrusted_parquet import refuse_packed, text_leaves
 from mmpoison.datasets.catalogue import DataSource, register
 from mmpoison.datasets.entries import ImageEntry, add_entries, pieces
-from mmpoison.datasets.formats.arrow_columns import (
-    TableColumns,
-    choose_columns,
-    complete_arrow_columns,
-)
 from mmpoison.datasets.formats.arrow_rows import (
     ROWS_MEASURED,
+    TableColumns,
     bounded_batches,
+    choose_columns,
+    complete_arrow_columns,
     entries_of,
     short,
 )

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import mmap
 import os
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
-from typing import Any, TypedDict
+from typing import Annotated, Any, TypedDict, TypeVar
+
+import msgspec
 
 from mmpoison.base.phrasing import count_of
+from mmpoison.base.untrusted import open_bytes
 from mmpoison.datasets.entries import ImageEntry, add_entry
 from mmpoison.datasets.options import one_of
 from mmpoison.errors import InputError
@@ -16,6 +20,103 @@ from mmpoison.pairs.builder import PairsBuilder, check_relative
 from mmpoison.pairs.labels import categories_of, labels_of, splits_of
 from mmpoison.pairs.splits import hash_order
 from mmpoison.pairs.table import ImageTable, PairDataset
+
+# -- Reads the lists in large JSON files: straight into small typed records, without building what is not
+# needed.
+
+
+T = TypeVar("T")
+
+# a number of hundreds of digits is valid JSON, and no id
+Id = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
+
+_BOM = b"\xef\xbb\xbf"
+# a broken escape is a DecodeError, bytes that are no UTF-8 a UnicodeDecodeError
+_BROKEN = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
+
+
+def map_file(path: Path) -> memoryview:
+    """Map a file into memory; the system reads pages when needed and can release them again.
+
+    Raises:
+        InputError: If there is no such file, or it is empty or cannot be read.
+    """
+    with open_bytes(path) as stream:
+        try:
+            data = memoryview(mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ))
+        except ValueError:
+            raise InputError(f"{path}: is empty, JSON is needed") from None
+        except OSError as error:
+            raise InputError(f"{path}: cannot be read ({error.strerror or error})") from None
+    return data[len(_BOM) :] if data[: len(_BOM)] == _BOM else data
+
+
+def decode_file(path: Path, kind: type[T]) -> T:
+    """Decode a whole file as one typed value.
+
+    Raises:
+        InputError: If it is missing, no JSON, or not of this type.
+    """
+    try:
+        return msgspec.json.decode(map_file(path), type=kind)
+    except _BROKEN as error:
+        raise InputError(f"{path}: {broken_json(error)}") from None
+
+
+def read_lists(
+    path: Path, lists: Mapping[str, type[Any]], problem: Callable[[str], None]
+) -> dict[str, list[Any]]:
+    """Read the lists of a JSON object, each of records of one type.
+
+    Args:
+        path: The file: an object that holds at least these lists.
+        lists: Name of each list, and the type of its entries.
+        problem: Called with each entry that is not of its type.
+
+    Returns:
+        The lists by name; None stands in the place of a broken entry, so that positions stay those of the file.
+
+    Raises:
+        InputError: If the file is missing, no JSON, or has no such list.
+    """
+    whole = msgspec.defstruct("Whole", [(name, list[kind]) for name, kind in lists.items()])  # type: ignore[valid-type]
+    try:
+        found = msgspec.json.decode(map_file(path), type=whole)
+        return {name: getattr(found, name) for name in lists}
+    except _BROKEN:
+        pass
+    loose = decode_file(path, msgspec.defstruct("Loose", [(n, list[msgspec.Raw]) for n in lists]))
+    decoders = {name: msgspec.json.Decoder(kind) for name, kind in lists.items()}
+    return {
+        name: [
+            decode_entry(raw, decoder, f"{path.name} {name}[{index}]", problem)
+            for index, raw in enumerate(getattr(loose, name))
+        ]
+        for name, decoder in decoders.items()
+    }
+
+
+def decode_entry(
+    raw: msgspec.Raw, decoder: msgspec.json.Decoder[T], where: str, problem: Callable[[str], None]
+) -> T | None:
+    """Decode one entry as a typed record, or None and a problem."""
+    try:
+        return decoder.decode(raw)
+    except _BROKEN as error:
+        problem(f"{where}: {broken_json(error)}")
+        return None
+
+
+def broken_json(error: Exception) -> str:
+    """Say what is wrong with JSON on one line."""
+    if isinstance(error, msgspec.ValidationError):
+        return f"not as it should be ({error})"
+    if isinstance(error, UnicodeDecodeError):
+        return f"not UTF-8 (byte {error.object[error.start]:#04x})"
+    if isinstance(error, RecursionError):
+        return "not valid JSON (brackets without end)"
+    return f"not valid JSON ({error})"
+
 
 MISSING = ("skip", "keep")
 
@@ -249,3 +350,46 @@ def recognise_file(*names: str) -> Callable[[Path], str | None]:
         return next((name for name in names if (path / name).is_file()), None)
 
     return recognise
+
+
+# -- Karpathy's layout of captions, in which Flickr30k, RSICD and UCM-Captions come: one JSON with `images`.
+
+
+# Karpathy's split of COCO calls the rest of the validation images so; they are trained on
+_SPLITS = {"restval": "train"}
+
+
+class _Sentence(msgspec.Struct, gc=False):
+    raw: Any  # the builder refuses what is no text, without losing the image
+
+
+class _Image(msgspec.Struct, gc=False):
+    filename: str
+    sentences: list[_Sentence]
+    split: str = "train"
+
+
+def read_karpathy(path: Path, problem: Callable[[str], None]) -> list[ImageEntry]:
+    """Read the images of `{"images": [{"filename", "split", "sentences": [{"raw"}]}]}`.
+
+    Args:
+        path: The file.
+        problem: Called with each entry that is broken.
+
+    Returns:
+        Their file names without a folder, captions and splits, in the order of the file.
+
+    Raises:
+        InputError: If the file is missing or is no JSON of this layout.
+    """
+    images: list[_Image | None] = read_lists(path, {"images": _Image}, problem)["images"]
+    return [
+        ImageEntry(
+            image.filename,
+            [sentence.raw for sentence in image.sentences],
+            f"{path.name} images[{index}]",
+            split=_SPLITS.get(image.split, image.split),
+        )
+        for index, image in enumerate(images)
+        if image is not None
+    ]

@@ -6,18 +6,410 @@ the other 25 of each class, 500 images.
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable, Iterator
 from dataclasses import replace
-from pathlib import Path
+from html.parser import HTMLParser
+from pathlib import Path, PurePosixPath
+from typing import Unpack
 
 from mmpoison.base.phrasing import count_phrase
+from mmpoison.base.untrusted import (
+    MAX_LINE_BYTES,
+    bounded_lines,
+    decode_line,
+    open_bytes,
+    parse_json_pairs,
+    read_text,
+)
 from mmpoison.datasets.catalogue import DataSource, derived, register
-from mmpoison.datasets.options import whole_number
-from mmpoison.datasets.published.adapter import composed_folder, join
-from mmpoison.datasets.published.flickr30k import load_flickr30k
-from mmpoison.datasets.published.pascal_sentences import load_pascal_sentences
+from mmpoison.datasets.entries import ImageEntry
+from mmpoison.datasets.options import one_of, whole_number
+from mmpoison.datasets.published.adapter import (
+    ImageOptions,
+    PublishedFolder,
+    composed_folder,
+    join,
+    read_karpathy,
+    recognise_file,
+    split_per_class,
+)
 from mmpoison.errors import InputError
+from mmpoison.pairs.builder import is_text
 from mmpoison.pairs.splits import FrozenSplit, balanced, shipped_split
 from mmpoison.pairs.table import PairDataset
+
+# -- `flickr30k`: 31,783 photographs from Flickr with five captions each and no labels (Young et al. 2014).
+
+
+TOKEN_FILES = ("results_20130124.token", "results.token")
+CSV_FILES = ("results.csv", "flickr30k_images/results.csv")
+KARPATHY_FILE = "dataset_flickr30k.json"
+FLICKR_IMAGE_FOLDERS = (
+    "flickr30k-images",
+    "flickr30k_images/flickr30k_images",
+    "flickr30k_images",
+    "images",
+)
+
+FLICKR_WHERE_FROM = (
+    "https://shannon.cs.illinois.edu/DenotationGraph/ (fill in its form): a folder with "
+    f"{TOKEN_FILES[0]}, Kaggle's results.csv or Karpathy's {KARPATHY_FILE}, and flickr30k-images/"
+)
+FLICKR_TERMS = (
+    "for non-commercial research and education; the photographs belong to their owners and fall under Flickr's terms "
+    "of use; cite Young et al. 2014"
+)
+
+_CSV_HEADER = "image_name|"
+# in line 20,001 of Kaggle's file (19,999 by pandas' count) the bar between number and caption is lost
+_LOST_BAR = re.compile(r"(\d+)\s+(\S.*)")
+
+
+def load_flickr30k(
+    root: Path | None,
+    seed: int = 0,
+    *,
+    split: str | None = None,
+    **options: Unpack[ImageOptions],
+) -> PairDataset:
+    """Load Flickr30k from whichever file of captions there is.
+
+    Args:
+        root: The folder, or one file of captions.
+        seed: Not used.
+        split: `karpathy` (29,000 train, 1,014 val, 1,000 test; from Karpathy's file alone) or `all-train`. By default
+            the file decides, and where there are several, the one with all 31,783 images, all of them train, as in
+            the paper.
+        **options: Which images are used, see `ImageOptions`.
+
+    Returns:
+        The pairs, without labels.
+
+    Raises:
+        InputError: If there is no file of captions, or it is not of its format.
+    """
+    one_of("split", split, (None, "karpathy", "all-train"))
+    source = PublishedFolder(root, options, f"flickr30k needs {FLICKR_WHERE_FROM}")
+    file = _captions_file(source.root, split)
+    if file.suffix == ".json":
+        entries = read_karpathy(file, source.problem)
+        if split == "all-train":
+            for entry in entries:
+                entry.split = "train"
+    else:
+        lines = _csv_lines if file.suffix == ".csv" else _token_lines
+        entries = _gather(lines(file, source.problem), file, source.problem)
+    source.into_folder(entries, FLICKR_IMAGE_FOLDERS)
+    return source.table(entries, file)
+
+
+def _captions_file(root: Path, split: str | None) -> Path:
+    if not root.is_dir():
+        if split == "karpathy" and root.suffix != ".json":
+            raise InputError(f"{root}: has no split, split=karpathy needs {KARPATHY_FILE}")
+        return root
+    names = (KARPATHY_FILE,) if split == "karpathy" else (*TOKEN_FILES, *CSV_FILES, KARPATHY_FILE)
+    for name in names:
+        if (root / name).is_file():
+            return root / name
+    raise InputError(f"{root}: has no {' or '.join(names)}, flickr30k needs {FLICKR_WHERE_FROM}")
+
+
+def _gather(
+    lines: Iterator[tuple[int, str, str, str]], file: Path, problem: Callable[[str], None]
+) -> list[ImageEntry]:
+    """Build one entry per image from lines of (line number, image, number of the caption, caption)."""
+    entries: dict[str, ImageEntry] = {}
+    seen: set[tuple[str, str]] = set()
+    for number, image, which, caption in lines:
+        where = f"{file.name} line {number}"
+        if (image, which) in seen:
+            problem(f"{where}: caption {which} of {image!r} occurs twice")
+            continue
+        seen.add((image, which))
+        if image not in entries:
+            entries[image] = ImageEntry(image, [], where)
+        entries[image].captions.append(caption)
+    return list(entries.values())
+
+
+def _text_lines(file: Path, problem: Callable[[str], None]) -> Iterator[tuple[int, str]]:
+    with open_bytes(file) as stream:
+        for number, raw in enumerate(bounded_lines(stream, file), start=1):
+            try:
+                line = decode_line(raw, f"{file.name} line {number}", first=number == 1)
+            except InputError as error:
+                problem(str(error))
+                continue
+            if line.strip():
+                yield number, line.rstrip("\r\n")
+
+
+def _token_lines(file: Path, problem: Callable[[str], None]) -> Iterator[tuple[int, str, str, str]]:
+    """`1000092795.jpg#0<TAB>Two young guys ...`."""
+    for number, line in _text_lines(file, problem):
+        key, tab, caption = line.partition("\t")
+        image, mark, which = key.rpartition("#")
+        if tab and mark and image and which.isdecimal():
+            yield number, image, which, caption
+        else:
+            problem(f"{file.name} line {number}: not image#number, a tab and a caption")
+
+
+def _csv_lines(file: Path, problem: Callable[[str], None]) -> Iterator[tuple[int, str, str, str]]:
+    """`1000092795.jpg| 0| Two young guys ...`, after a header; quotes mean nothing in it."""
+    for number, line in _text_lines(file, problem):
+        if number == 1 and line.replace(" ", "").startswith(_CSV_HEADER):
+            continue
+        image, _, rest = line.partition("|")
+        which, bar, caption = (part.strip() for part in rest.partition("|"))
+        if not bar and (lost := _LOST_BAR.fullmatch(which)):
+            which, caption = lost.groups()
+        elif not bar or not which.isdecimal():
+            problem(f"{file.name} line {number}: not image| number| caption")
+            continue
+        yield number, image.strip(), which, caption
+
+
+def _recognise_flickr(path: Path) -> str | None:
+    if found := recognise_file(*TOKEN_FILES, KARPATHY_FILE)(path):
+        return found
+    if path.is_file():
+        return path.name if _is_csv(path) else None
+    return next((name for name in CSV_FILES if _is_csv(path / name)), None)
+
+
+def _is_csv(path: Path) -> bool:
+    if path.name != "results.csv" or not path.is_file():
+        return False
+    try:
+        with path.open("rb") as stream:
+            head = stream.read(100)
+    except OSError:
+        return False
+    text = head.removeprefix(b"\xef\xbb\xbf").replace(b" ", b"")
+    return text.startswith(_CSV_HEADER.encode())
+
+
+register(
+    DataSource(
+        name="flickr30k",
+        summary="31,783 everyday photographs, five captions each, no labels",
+        where_from=FLICKR_WHERE_FROM,
+        terms=FLICKR_TERMS,
+        load=load_flickr30k,
+        recognise=_recognise_flickr,
+    )
+)
+
+
+# -- `pascal-sentences`: 1,000 photographs in 20 classes, about five captions each (Rashtchian et al. 2010).
+
+
+JSON_FILE = "pascal_sentences.json"
+PAGE_FILES = ("index.html", "pascal-sentences.html")
+SENTENCE_FOLDERS = ("sentence", "sentences", "Sentences")
+PASCAL_IMAGE_FOLDERS = ("images", "Images", "dataset")
+CLASSES = (
+    "aeroplane",
+    "bicycle",
+    "bird",
+    "boat",
+    "bottle",
+    "bus",
+    "car",
+    "cat",
+    "chair",
+    "cow",
+    "diningtable",
+    "dog",
+    "horse",
+    "motorbike",
+    "person",
+    "pottedplant",
+    "sheep",
+    "sofa",
+    "train",
+    "tvmonitor",
+)
+
+PASCAL_WHERE_FROM = (
+    "http://vision.cs.uiuc.edu/pascal-sentences/ (gone; copies exist): a folder with "
+    f"{JSON_FILE} and images/, or dataset/CLASS/ and sentence/CLASS/, or the page with its images"
+)
+PASCAL_TERMS = (
+    "no licence is stated for the sentences; the photographs belong to their owners and fall under Flickr's terms of "
+    "use: for research, not to be passed on; cite Rashtchian et al. 2010 and Everingham et al. 2010"
+)
+
+
+def load_pascal_sentences(
+    root: Path | None,
+    seed: int = 0,
+    *,
+    split_seed: int = 0,
+    **options: Unpack[ImageOptions],
+) -> PairDataset:
+    """Load PASCAL Sentences.
+
+    Args:
+        root: The folder, or the JSON file alone: then every entry is kept and no image is searched.
+        seed: Not used.
+        split_seed: Splits the images of each class in halves. The halves depend on it and the file names alone, and are
+            taken over all images of a class whether they are there or not, so two people have the same.
+        **options: Which images are used, see `ImageOptions`.
+
+    Returns:
+        The pairs: half of each class `train`, the other half `test` (section A.1 of the paper).
+
+    Raises:
+        InputError: If there are no sentences, or they are not of a known layout.
+    """
+    split_seed = whole_number("split_seed", split_seed)
+    source = PublishedFolder(root, options, f"pascal-sentences needs {PASCAL_WHERE_FROM}")
+    if source.root.is_file():
+        what = source.root
+        source.missing = source.missing if source.named else "keep"
+    else:
+        what = source.root / (_recognise_pascal(source.root) or JSON_FILE)
+    if what.is_dir():
+        entries = _read_folders(what, source.place, source.problem)
+    elif what.suffix == ".html":
+        entries = _read_page(what, source.problem)
+    else:
+        entries = _read_json(what, source.problem)
+        source.into_folder(entries, PASCAL_IMAGE_FOLDERS)
+    split_per_class(entries, None, split_seed)
+    return source.table(entries, what)
+
+
+def _read_json(file: Path, problem: Callable[[str], None]) -> list[ImageEntry]:
+    """`{"2008_000716.jpg": {"category": "aeroplane", "captions": [...]}}`."""
+    entries: list[ImageEntry] = []
+    if not file.exists():
+        raise InputError(f"{file}: no such file, pascal-sentences needs {PASCAL_WHERE_FROM}")
+    for name, value in parse_json_pairs(read_text(file), file):
+        where = f"{file.name} {name!r:.80}"
+        category = value.get("category") if isinstance(value, dict) else None
+        captions = value.get("captions") if isinstance(value, dict) else None
+        if not isinstance(category, str) or not category or not isinstance(captions, list):
+            problem(f"{where}: 'category' must be a class name and 'captions' a list")
+        elif not is_text(name) or not is_text(category):
+            problem(f"{where}: half a surrogate pair (\\ud...) is not text")
+        else:
+            entries.append(ImageEntry(name, captions, where, label=category))
+    return entries
+
+
+def _read_folders(
+    sentences: Path, images_root: Path, problem: Callable[[str], None]
+) -> list[ImageEntry]:
+    """`sentence/aeroplane/2008_000716.txt`, one sentence a line, with `dataset/aeroplane/2008_000716.jpg`."""
+    prefix = next(
+        (f"{name}/" for name in PASCAL_IMAGE_FOLDERS if (images_root / name).is_dir()), ""
+    )
+    entries: list[ImageEntry] = []
+    for file in sorted(sentences.glob("*/*txt")):
+        label = file.parent.name
+        # the usual script for the site forgets the dot: `2008_000716txt`
+        stem = file.name.removesuffix("txt").removesuffix(".")
+        where = f"{sentences.name}/{label}/{file.name}"
+        if not is_text(where):
+            problem(f"{where!r:.200}: a name that is not UTF-8")
+            continue
+        try:
+            lines = read_text(file, MAX_LINE_BYTES).splitlines()
+        except InputError as error:
+            problem(f"{where}: {str(error).removeprefix(f'{file}: ')}")
+            continue
+        captions = [line for line in lines if line.strip()]
+        if not captions:
+            problem(f"{where}: has no sentence")
+            continue
+        entries.append(
+            ImageEntry(f"{prefix}{label}/{stem}.jpg", list(captions), where, label=label)
+        )
+    return entries
+
+
+# the page does not close its cells
+_CELL_ENDS = ("td", "tr", "table", "tbody", "body", "img")
+
+
+class _Page(HTMLParser):
+    """The table of the original page: a row with an image, then rows with its sentences."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[tuple[str, list[str]]] = []
+        self._text: list[str] | None = None
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        if tag in _CELL_ENDS:
+            self._end_cell()
+        if tag == "img":
+            self.found.append((dict(attrs).get("src") or "", []))
+        elif tag == "td":
+            self._text = []
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag in _CELL_ENDS:
+            self._end_cell()
+
+    def handle_data(self, data: str) -> None:
+        if self._text is not None:
+            self._text.append(data)
+
+    def _end_cell(self) -> None:
+        words = "".join(self._text or ()).split()
+        if words and self.found:
+            self.found[-1][1].append(" ".join(words))
+        self._text = None
+
+
+def _read_page(file: Path, problem: Callable[[str], None]) -> list[ImageEntry]:
+    page = _Page()
+    page.feed(read_text(file))
+    entries: list[ImageEntry] = []
+    for source, captions in page.found:
+        parts = PurePosixPath(source).parts
+        if len(parts) < 2 or not captions:
+            problem(f"{file.name}: image {source!r:.80} has no class folder or no sentence")
+            continue
+        # a page saved by a browser may name its images by their whole address
+        entries.append(
+            ImageEntry(
+                "/".join(parts[-2:]), list(captions), f"{file.name} {source!r:.80}", parts[-2]
+            )
+        )
+    return entries
+
+
+def _recognise_pascal(path: Path) -> str | None:
+    if path.is_file():
+        return path.name if path.name == JSON_FILE else None
+    if (path / JSON_FILE).is_file():
+        return JSON_FILE
+    for name in SENTENCE_FOLDERS:
+        if any((path / name / label).is_dir() for label in CLASSES):
+            return name
+    if any((path / label).is_dir() for label in CLASSES):
+        return next((name for name in PAGE_FILES if (path / name).is_file()), None)
+    return None
+
+
+register(
+    DataSource(
+        name="pascal-sentences",
+        summary="1,000 everyday photographs in 20 classes, about five captions each",
+        where_from=PASCAL_WHERE_FROM,
+        terms=PASCAL_TERMS,
+        load=load_pascal_sentences,
+        recognise=_recognise_pascal,
+    )
+)
+
 
 FLICKR, PASCAL = "flickr30k", "pascal-sentences"
 FOLDERS = {FLICKR: (FLICKR,), PASCAL: (PASCAL, "pascal_sentences")}

@@ -7,22 +7,238 @@ UCM are the training data; the other half of UCM is the test.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from pathlib import Path
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path, PurePosixPath
+from typing import Unpack
 
 import numpy as np
 import numpy.typing as npt
 
 from mmpoison.base.phrasing import count_of
 from mmpoison.base.seeding import generator
+from mmpoison.base.untrusted import read_text
 from mmpoison.datasets.catalogue import DataSource, register
 from mmpoison.datasets.options import whole_number
-from mmpoison.datasets.published.adapter import composed_folder, join
+from mmpoison.datasets.published.adapter import (
+    ImageOptions,
+    PublishedFolder,
+    composed_folder,
+    join,
+    read_karpathy,
+    recognise_file,
+    some_names,
+)
 from mmpoison.errors import InputError
 from mmpoison.pairs.folder import load_pairs_folder
 from mmpoison.pairs.labels import labels_of, relabel
 from mmpoison.pairs.splits import balanced, subset_per_class
 from mmpoison.pairs.table import BoolArray, PairDataset
+
+# -- `rsicd`: 10,921 satellite images in 31 classes, five captions each (Lu et al. 2018), as its authors
+# publish it.
+
+
+RSICD_CAPTIONS_FILE = "dataset_rsicd.json"
+CLASS_FOLDERS = ("txtclasses_rsicd", "txtclasses")
+RSICD_IMAGE_FOLDERS = ("RSICD_images", "images")
+
+RSICD_WHERE_FROM = (
+    f"https://github.com/201528014227051/RSICD_optimal: a folder with {RSICD_CAPTIONS_FILE}, RSICD_images/ and "
+    f"{CLASS_FOLDERS[0]}/"
+)
+RSICD_TERMS = "no licence is stated: for research, not to be passed on; cite Lu et al. 2018"
+
+_NAMED = re.compile(r"([A-Za-z]+)_\d+\.\w+")
+
+
+def load_rsicd(
+    root: Path | None,
+    seed: int = 0,
+    **options: Unpack[ImageOptions],
+) -> PairDataset:
+    """Load RSICD.
+
+    Args:
+        root: The folder, or the file of captions.
+        seed: Not used.
+        **options: Which images are used, see `ImageOptions`.
+
+    Returns:
+        The pairs in the authors' splits. The class of an image is that of the list in `txtclasses_rsicd/` that holds
+        it, in lower case, or else the word before the number in its name (`airport_1.jpg`).
+
+    Raises:
+        InputError: If the captions are missing or not of this format.
+    """
+    source = PublishedFolder(root, options, f"rsicd needs {RSICD_WHERE_FROM}")
+    file = source.file(RSICD_CAPTIONS_FILE)
+    entries = read_karpathy(file, source.problem)
+    classes = _read_classes(source.folder, source.problem)
+    unknown = []
+    for entry in entries:
+        name = PurePosixPath(entry.image_id).name
+        named = _NAMED.fullmatch(name)
+        entry.label = classes.get(name) or (named.group(1).lower() if named else None)
+        if entry.label is None:
+            unknown.append(name)
+    source.into_folder(entries, RSICD_IMAGE_FOLDERS)
+    if unknown:
+        source.problem(
+            f"{file.name}: the class of {count_of(len(unknown), 'image')} is not known, no label is given (unpack "
+            f"{CLASS_FOLDERS[0]}/): {some_names(unknown)}"
+        )
+    return source.table(entries, file)
+
+
+def _read_classes(folder: Path, problem: Callable[[str], None]) -> dict[str, str]:
+    """Class of each image by file name, from `airport.txt` and its like, one file name a line."""
+    classes: dict[str, str] = {}
+    place = next((folder / name for name in CLASS_FOLDERS if (folder / name).is_dir()), None)
+    for file in sorted(place.glob("*.txt")) if place else []:
+        try:
+            names = read_text(file).split()
+        except InputError as error:
+            problem(f"{file.name}: {str(error).removeprefix(f'{file}: ')}, its class is not used")
+            continue
+        label = file.stem.lower()
+        for name in names:
+            if classes.setdefault(name, label) != label:
+                problem(f"{file.name}: {name} is in class {classes[name]!r} already")
+    return classes
+
+
+register(
+    DataSource(
+        name="rsicd",
+        summary="10,921 satellite images in 31 classes, five captions each",
+        where_from=RSICD_WHERE_FROM,
+        terms=RSICD_TERMS,
+        load=load_rsicd,
+        recognise=recognise_file(RSICD_CAPTIONS_FILE),
+    )
+)
+
+
+# -- `ucm-captions`: the 2,100 aerial images of UC Merced in 21 classes, five captions each (Qu et al.
+# 2016).
+
+
+UCM_CAPTIONS_FILE = "dataset.json"
+UCM_IMAGE_FOLDERS = ("imgs", "images")
+PER_CLASS = 100
+# images are numbered from 1 through the classes in this order
+CLASSES = (
+    "agricultural",
+    "airplane",
+    "baseballdiamond",
+    "beach",
+    "buildings",
+    "chaparral",
+    "denseresidential",
+    "forest",
+    "freeway",
+    "golfcourse",
+    "harbor",
+    "intersection",
+    "mediumresidential",
+    "mobilehomepark",
+    "overpass",
+    "parkinglot",
+    "river",
+    "runway",
+    "sparseresidential",
+    "storagetanks",
+    "tenniscourt",
+)
+# Sydney-Captions comes in the same files, with 613 images of other classes
+_SYDNEY = 613
+
+UCM_WHERE_FROM = (
+    "https://github.com/201528014227051/RSICD_optimal (UCM_captions): a folder with "
+    f"{UCM_CAPTIONS_FILE} and imgs/"
+)
+UCM_TERMS = (
+    "no licence is stated for the captions: for research, not to be passed on; the images are from the USGS National "
+    "Map; cite Qu et al. 2016 and Yang and Newsam 2010"
+)
+
+
+def load_ucm_captions(
+    root: Path | None,
+    seed: int = 0,
+    **options: Unpack[ImageOptions],
+) -> PairDataset:
+    """Load UCM-Captions.
+
+    Args:
+        root: The folder, or the file of captions.
+        seed: Not used.
+        **options: Which images are used, see `ImageOptions`.
+
+    Returns:
+        The pairs in the authors' splits. The class of an image goes by its number: 1 to 100 agricultural, 101 to 200
+        airplane, and so on.
+
+    Raises:
+        InputError: If the captions are missing or not of this format, or are those of Sydney-Captions.
+    """
+    source = PublishedFolder(root, options, f"ucm-captions needs {UCM_WHERE_FROM}")
+    file = source.file(UCM_CAPTIONS_FILE)
+    entries = read_karpathy(file, source.problem)
+    if len(entries) == _SYDNEY:
+        raise InputError(
+            f"{file}: has {_SYDNEY} images, which is Sydney-Captions and not UCM-Captions: its classes are others"
+        )
+    kept = []
+    for entry in entries:
+        entry.label = class_of(entry.image_id)
+        if entry.label is None:
+            source.problem(f"{entry.where}: {entry.image_id!r} is no number from 1 to 2100")
+            continue
+        kept.append(entry)
+    source.into_folder(kept, UCM_IMAGE_FOLDERS)
+    return source.table(kept, file)
+
+
+def class_of(file_name: str) -> str | None:
+    """Return the class of an image by its number, or None.
+
+    >>> class_of("101.tif"), class_of("2100.tif"), class_of("0.tif")
+    ('airplane', 'tenniscourt', None)
+    """
+    stem = PurePosixPath(file_name).stem
+    # four digits at most: longer numbers are not turned into integers at all
+    if not (stem.isascii() and stem.isdecimal() and len(stem) <= 4):
+        return None
+    place = (int(stem) - 1) // PER_CLASS
+    return CLASSES[place] if 0 <= place < len(CLASSES) else None
+
+
+def _recognise(path: Path) -> str | None:
+    file = path if path.is_file() else path / UCM_CAPTIONS_FILE
+    if file.name != UCM_CAPTIONS_FILE or not file.is_file():
+        return None
+    try:
+        with file.open("rb") as stream:
+            head = stream.read(2000)
+    except OSError:
+        return None
+    # many data sets have a `dataset.json`, few have TIFF images in Karpathy's layout
+    return UCM_CAPTIONS_FILE if b'"images"' in head and b'.tif"' in head else None
+
+
+register(
+    DataSource(
+        name="ucm-captions",
+        summary="2,100 aerial images of UC Merced in 21 classes, five captions each",
+        where_from=UCM_WHERE_FROM,
+        terms=UCM_TERMS,
+        load=load_ucm_captions,
+        recognise=_recognise,
+    )
+)
+
 
 WHERE_FROM = (
     "a folder with `rsicd/` and `ucm/`, each a pairs folder (captions.jsonl and images); RSICD: Lu et al. 2018, "

@@ -5,26 +5,42 @@ The file of regions has 700 MB; it is walked image by image, and of each only th
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Unpack
 
 import msgspec
+import numpy as np
 
-from mmpoison.datasets.catalogue import DataSource, register
+from mmpoison.datasets.catalogue import DataSource, derived, register
 from mmpoison.datasets.entries import ImageEntry
 from mmpoison.datasets.options import one_of, whole_number, words
 from mmpoison.datasets.published.adapter import (
+    Id,
     ImageOptions,
     PublishedFolder,
+    composed_folder,
+    decode_entry,
+    decode_file,
+    join,
     recognise_file,
     split_per_class,
 )
-from mmpoison.datasets.published.json_lists import Id, decode_entry, decode_file
+from mmpoison.datasets.published.coco import load_coco_paper
+from mmpoison.datasets.published.flickr_pascal import load_flickr_pascal, load_pascal_test
 from mmpoison.errors import InputError
-from mmpoison.pairs.labels import Keywords, keyword_pattern, parse_keywords
-from mmpoison.pairs.splits import hash_order
-from mmpoison.pairs.table import PairDataset
+from mmpoison.pairs.labels import (
+    Keywords,
+    categories_of,
+    keyword_pattern,
+    labels_of,
+    parse_keywords,
+    relabel,
+)
+from mmpoison.pairs.splits import balanced, hash_order, image_name
+from mmpoison.pairs.table import SPLITS, PairDataset
 
 REGIONS_FILE = "region_descriptions.json"
 IMAGES_FILE = "image_data.json"
@@ -233,4 +249,187 @@ register(
         load=load_visual_genome,
         recognise=recognise_file(REGIONS_FILE),
     )
+)
+
+
+# -- `visual-genome-paper`: Visual Genome as the paper uses it (section A.1): at most five captions, labels
+# by keyword.
+
+
+CAPTIONS = 5
+
+
+def load_visual_genome_paper(
+    root: Path | None,
+    seed: int = 0,
+    *,
+    match: str = "chosen",
+    caption_seed: int = 0,
+    **options: Unpack[ImageOptions],
+) -> PairDataset:
+    """Load the paper's Visual Genome, all of it training data.
+
+    Args:
+        root: A folder of Visual Genome.
+        seed: Not used, so that runs with different seeds share captions and labels.
+        match: Keywords are looked for in the `chosen` captions, or in `all` that an image has (which needs memory for 5
+            million captions): the paper can be read either way.
+        caption_seed: Draws the captions.
+        **options: Which images are used, see `ImageOptions`.
+
+    Returns:
+        At most five captions an image; images with sheep, lamb or goat are `sheep`, with plane or jet `aeroplane`, with
+        both unlabelled, as are all others.
+
+    Raises:
+        InputError: If the file is missing or not of this format.
+    """
+    one_of("match", match, ("chosen", "all"))
+
+    def load(captions: int) -> PairDataset:
+        return load_visual_genome(
+            root,
+            captions_per_image=captions,
+            keywords=PAPER_KEYWORDS,
+            caption_seed=caption_seed,
+            **options,
+        )
+
+    chosen = load(CAPTIONS)
+    if match == "chosen":
+        return chosen
+    # the same captions as with `chosen`, so that the two readings differ in their labels alone
+    whole = load(0)
+    return relabel(chosen, labels=labels_of(whole), categories=categories_of(whole))
+
+
+for _name, _load, _what in (
+    ("visual-genome-paper", load_visual_genome_paper, "at most 5 captions an image"),
+    (
+        "visual-genome-paper-b",
+        # drawn from the five, so the labels are those of the five
+        derived(load_visual_genome_paper, balanced, "caption_seed"),
+        "one caption an image",
+    ),
+):
+    register(
+        DataSource(
+            name=_name,
+            summary=f"the paper's Visual Genome: {_what}, sheep and aeroplane by keyword, all training data",
+            where_from=f"{WHERE_FROM}; mmpoison data build visual-genome --out DIR fetches it",
+            terms=TERMS,
+            load=_load,
+            home="visual-genome",
+            parts=("visual-genome",),
+        )
+    )
+
+
+# -- Visual Genome with another set: as clean pairs for a repair (section 5), or as the training data
+# (section 4.2.3).
+
+
+COCO_NEEDS = "a folder with `coco/` and `visual-genome/`"
+
+Part = Callable[[Path, str], PairDataset]
+"""Loads one of the sets from the folder that holds them, given what is done with missing images."""
+
+
+def _visual_genome(folder: Path, missing: str) -> PairDataset:
+    return load_visual_genome_paper(folder / "visual-genome", missing=missing)
+
+
+def _clean_visual_genome(folder: Path, missing: str) -> PairDataset:
+    pairs = _visual_genome(folder, missing)
+    codes = np.full_like(pairs.images.split_codes, SPLITS.index("val"))
+    return replace(pairs, images=replace(pairs.images, split_codes=codes))
+
+
+def load_coco_with_visual_genome(
+    root: Path | None, seed: int = 0, *, missing: str = "skip", shared: str = "leave-out"
+) -> PairDataset:
+    """Load the paper's COCO with Visual Genome as the split `val`.
+
+    Args:
+        root: Holds `coco/` and `visual-genome/`.
+        seed: Not used, as for the two sets.
+        missing: What is done with images that are not there, see `ImageOptions`.
+        shared: Images of Visual Genome that COCO has too: `leave-out`, by `coco_id` in `image_data.json`, or `keep`.
+
+    Raises:
+        InputError: If a folder or file is missing or broken.
+    """
+    one_of("shared", shared, ("leave-out", "keep"))
+    folder = composed_folder(root, "coco-paper-vg", COCO_NEEDS)
+    coco = load_coco_paper(folder / "coco", missing=missing)
+    clean = _clean_visual_genome(folder, missing)
+    if shared == "leave-out":
+        clean = _without(clean, _numbers_of(coco), coco_numbers(folder / "visual-genome"))
+    return join(folder, [coco, clean])
+
+
+def _numbers_of(coco: PairDataset) -> set[int]:
+    """Return the numbers of COCO's images: the last digits of their names (`COCO_val2014_000000000042.jpg`)."""
+    ends = (re.search(r"(\d+)\.\w+$", str(image_id)) for image_id in coco.images.ids)
+    return {int(end[1]) for end in ends if end}
+
+
+def _without(clean: PairDataset, numbers: set[int], in_coco: Mapping[str, int]) -> PairDataset:
+    kept = [in_coco.get(image_name(str(image))) not in numbers for image in clean.images.ids]
+    if not any(kept):
+        raise InputError(
+            "coco-paper-vg: every image of Visual Genome is in COCO too; data option shared=keep keeps them"
+        )
+    return clean.piece(np.flatnonzero(kept))
+
+
+def _register(
+    name: str,
+    what: str,
+    needs: str,
+    parts: tuple[str, ...],
+    loads: tuple[Part, Part] | Callable[..., PairDataset],
+) -> None:
+    def join_parts(root: Path | None, seed: int = 0, *, missing: str = "skip") -> PairDataset:
+        assert isinstance(loads, tuple)
+        folder = composed_folder(root, name, needs)
+        return join(folder, [part(folder, missing) for part in loads])
+
+    load = join_parts if isinstance(loads, tuple) else loads
+    register(
+        DataSource(
+            name=name,
+            summary=what,
+            where_from=needs,
+            terms=f"those of {', '.join(parts)}",
+            load=load,
+            home=name,
+            parts=parts,
+        )
+    )
+
+
+_register(
+    "flickr-pascal-vg",
+    "flickr-pascal, with Visual Genome as clean pairs for a repair (split val)",
+    "a folder with `flickr30k/`, `pascal-sentences/` and `visual-genome/`",
+    ("flickr30k", "pascal-sentences", "visual-genome"),
+    (
+        lambda folder, missing: load_flickr_pascal(folder, missing=missing),
+        _clean_visual_genome,
+    ),
+)
+_register(
+    "coco-paper-vg",
+    "coco-paper, with Visual Genome, less the images of COCO, as clean pairs for a repair (split val)",
+    COCO_NEEDS,
+    ("coco", "visual-genome"),
+    load_coco_with_visual_genome,
+)
+_register(
+    "vg-pascal",
+    "the paper's Visual Genome as training data, half of PASCAL Sentences as test",
+    "a folder with `visual-genome/` and `pascal-sentences/`",
+    ("visual-genome", "pascal-sentences"),
+    (_visual_genome, lambda folder, missing: load_pascal_test(folder, missing=missing)),
 )

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import html
+import re
+import unicodedata
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -11,21 +15,299 @@ import numpy as np
 
 from mmpoison.base.phrasing import count_of, count_phrase
 from mmpoison.datasets.catalogue import DATASETS, load_dataset, recognise
-from mmpoison.datasets.verify.caption_check import CONTEXT, CaptionFacts, check_captions
-from mmpoison.datasets.verify.image_scan import ImageScan, can_hash_perceptually, scan_images
-from mmpoison.datasets.verify.likeness import Likeness
+from mmpoison.datasets.verify.images import ImageScan, Likeness, can_hash_perceptually, scan_images
 from mmpoison.datasets.verify.manifest_check import (
     manifest_problems,
     new_image_problems,
     poisoned_gallery,
 )
-from mmpoison.datasets.verify.report import Verification
 from mmpoison.errors import MmpoisonWarning
 from mmpoison.images.sources import changed_files, changed_line, file_states
 from mmpoison.pairs.folder import ManifestMisfit
 from mmpoison.pairs.table import SPLITS, PairDataset
 
-__all__ = ["Verification", "load_to_verify", "verify_pairs"]
+# -- The report of a check of a data set, as rows for a reader and as JSON: the same content twice.
+
+
+@dataclass(frozen=True)
+class Verification:
+    """The result of a check.
+
+    Attributes:
+        counts: As `PairDataset.counts`.
+        fingerprint: sha256 of the table.
+        poison: Goals, mode, rate and number of poisoned pairs, or None for a clean set.
+        wrong: What is wrong, by kind (`entries`, `images`, `captions`, `leakage`, `manifest`), a line each.
+        notes: What a reader should know, though the set can be used.
+        format: Name of the format or data set, if known.
+        images: What the pass over the image files found, or None where it was left out.
+        duplicates: Equal and nearly equal images, or None where images were left out.
+        leakage: What is in several splits.
+        captions: Counts over the captions.
+    """
+
+    counts: dict[str, Any]
+    fingerprint: str
+    poison: dict[str, Any] | None
+    wrong: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    notes: Sequence[str] = ()
+    format: str | None = None
+    images: dict[str, Any] | None = None
+    duplicates: dict[str, Any] | None = None
+    leakage: dict[str, Any] = field(default_factory=dict)
+    captions: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def problems(self) -> list[str]:
+        """One line for everything that is wrong."""
+        return [line for lines in self.wrong.values() for line in lines]
+
+    def facts(self) -> dict[str, str]:
+        """List rows of a table for a reader."""
+        counts = self.counts
+        rows: dict[str, str] = {}
+        if self.format is not None:
+            rows["format"] = self.format
+        rows["images"] = f"{counts['images']:,}"
+        rows["pairs"] = f"{counts['pairs']:,}"
+        for split, numbers in counts["splits"].items():
+            rows[split] = (
+                f"{count_of(numbers['images'], 'image')}, {count_of(numbers['pairs'], 'pair')}"
+            )
+        rows["classes"] = _classes(counts["classes"])
+        rows["captions"] = _captions(self.captions)
+        if self.images is not None:
+            rows["files"] = _files(self.images)
+            rows["broken images"] = _list(self.images["broken"])
+        if self.duplicates is not None:
+            rows["same images"] = _same(self.duplicates["same"])
+            rows["near images"] = _near(self.duplicates["near"])
+        rows["train and test"] = _leakage(self.leakage)
+        rows["poisoned"] = (
+            "no manifest"
+            if self.poison is None
+            else f"{count_of(self.poison['pairs'], 'pair')} ({self.poison['rate']:.2%}), "
+            f"{', '.join(self.poison['goals'])}, mode {self.poison['mode']}"
+        )
+        rows["fingerprint"] = self.fingerprint
+        return {key: value for key, value in rows.items() if value}
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain values."""
+        return {
+            "ok": not self.problems,
+            "format": self.format,
+            "counts": self.counts,
+            "fingerprint": self.fingerprint,
+            "poison": self.poison,
+            "problems": self.problems,
+            "wrong": {kind: list(lines) for kind, lines in self.wrong.items()},
+            "notes": list(self.notes),
+            "images": self.images,
+            "duplicates": self.duplicates,
+            "leakage": self.leakage,
+            "captions": self.captions,
+        }
+
+
+def _classes(classes: Mapping[str, int]) -> str:
+    if not classes:
+        return "none"
+    fewest, most = min(classes, key=classes.__getitem__), max(classes, key=classes.__getitem__)
+    if classes[fewest] == classes[most]:
+        return f"{len(classes)}, {count_of(classes[most], 'image')} each"
+    return f"{len(classes)}, from {count_of(classes[fewest], 'image')} ({fewest}) to {classes[most]:,} ({most})"
+
+
+def _captions(captions: Mapping[str, Any]) -> str:
+    if not captions:
+        return ""
+    low, middle, high = captions["words"]
+    return f"{captions['distinct']:,} different, {low} to {high} words (median {middle})"
+
+
+def _files(images: Mapping[str, Any]) -> str:
+    formats = ", ".join(f"{count:,} {name}" for name, count in images["formats"].items())
+    if not formats:
+        return "none can be read"
+    small, large = images["smallest"], images["largest"]
+    return (
+        f"{formats}, {small:,} pixels a side"
+        if small == large
+        else (f"{formats}, sides of {small:,} to {large:,} pixels")
+    )
+
+
+def _list(numbers: Mapping[str, int]) -> str:
+    return ", ".join(f"{count:,} {name}" for name, count in numbers.items() if count) or "none"
+
+
+def _same(same: Mapping[str, Any]) -> str:
+    if not same["groups"]:
+        return "none"
+    return (
+        f"{same['images']:,} with the pixels of another ({same['same_bytes']:,} with its bytes too), "
+        f"groups: {len(same['groups']):,}"
+    )
+
+
+def _near(near: Mapping[str, Any]) -> str:
+    if near["left_out"]:
+        return f"not looked for: {near['left_out']}"
+    if not near["pairs"]:
+        return f"none within {near['distance']} of 64 bits"
+    return (
+        f"{near['images']:,} within {near['distance']} of 64 bits of another that is not the same, "
+        f"pairs: {near['pairs']:,}"
+    )
+
+
+def _leakage(leakage: Mapping[str, Any]) -> str:
+    parts = [
+        f"{leakage[name]:,} {words}"
+        for name, words in (
+            ("same_images", "test images with the pixels of a train image"),
+            ("same_pairs", "test pairs with caption and image of a train pair"),
+            ("near_images", "test images near a train image"),
+            ("poisoned_images", "test images with poisoned train captions, by the manifest"),
+            ("same_captions", "texts in both"),
+        )
+        if leakage.get(name)
+    ]
+    return ", ".join(parts) or "nothing in both"
+
+
+# -- Counts problems of captions in one pass over the texts.
+
+
+CONTEXT = 77
+"""Tokens that CLIP's text encoder reads, the start and the end among them."""
+
+# CLIP's tokenizer first cuts a text into these pieces; each is at least one token
+_PIECES = re.compile(r"'(?:s|t|re|ve|m|ll|d)\b|[^\W\d_]+|\d|(?:[^\w\s]|_)+", re.IGNORECASE)
+_HTML = re.compile(r"</?[a-zA-Z][^<>]*>|&(?:#\d+|#[xX][0-9a-fA-F]+|[a-zA-Z][a-zA-Z0-9]*);")
+# control characters but tab and ends of lines, and what hides or reverses text
+_CONTROL = re.compile(
+    "[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u200b\u200e\u200f\u202a-\u202e\u2060\u2066-\u2069\ufeff]"
+)
+_ESCAPE = re.compile(r"\x1b\[[\d;]*[a-zA-Z]")
+
+
+@dataclass(frozen=True)
+class CaptionFacts:
+    """Counts over all captions of a set.
+
+    Attributes:
+        captions: All of them.
+        distinct: Different texts.
+        words: Fewest, median and most words of a caption.
+        empty: Captions without a letter, a digit or a symbol, such as "" and ".".
+        too_long: Captions that are longer than CLIP's context for sure: a lower bound, by pieces of text, since one
+            piece takes one token or more.
+        html: Captions with HTML tags or entities.
+        control: Captions with control characters (terminal escapes), or characters that hide or reverse text.
+        repeated: Captions that their image has already.
+        images_without: Images that no caption is with.
+        in_train_and_test: Different texts that are in both splits, on whatever image.
+        examples: Image of the first caption of each kind that was found: `empty`, `too_long`, `html`, `control`,
+            `repeated`; and the first of `images_without`.
+    """
+
+    captions: int
+    distinct: int
+    words: tuple[int, int, int]
+    empty: int
+    too_long: int
+    html: int
+    control: int
+    repeated: int
+    images_without: int
+    in_train_and_test: int
+    examples: dict[str, str]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain values."""
+        return {**asdict(self), "words": list(self.words)}
+
+
+def check_captions(pairs: PairDataset) -> CaptionFacts:
+    """Look at every caption once."""
+    rows: dict[str, list[int]] = {}
+    for row, caption in enumerate(pairs.captions):
+        rows.setdefault(caption, []).append(row)
+    times = np.array([len(found) for found in rows.values()], dtype=np.int64)
+    words = np.array([len(text.split()) for text in rows], dtype=np.int64)
+
+    firsts: dict[str, int] = {}
+
+    def count(kind: str, test: Callable[[str], object]) -> int:
+        hits = [found for text, found in rows.items() if test(text)]
+        if hits:
+            firsts[kind] = min(found[0] for found in hits)
+        return sum(map(len, hits))
+
+    splits = pairs.split_codes
+    train, test = SPLITS.index("train"), SPLITS.index("test")
+    both = repeated = 0
+    for found in rows.values():
+        if len(found) > 1:
+            in_splits = splits[found]
+            both += bool((in_splits == train).any() and (in_splits == test).any())
+            seen: set[int] = set()
+            for row in found:
+                image = int(pairs.image[row])
+                if image in seen:
+                    repeated += 1
+                    firsts["repeated"] = min(row, firsts.get("repeated", row))
+                seen.add(image)
+    every_word = np.repeat(words, times)
+    without = np.setdiff1d(np.arange(len(pairs.images)), pairs.used_images())
+    counts = {
+        "empty": count("empty", lambda text: not says_something(text)),
+        "too_long": count("too_long", is_too_long),
+        "html": count("html", _HTML.search),
+        "control": count("control", _CONTROL.search),
+    }
+    examples = {kind: str(pairs.images.ids[pairs.image[row]]) for kind, row in firsts.items()}
+    if len(without):
+        examples["images_without"] = str(pairs.images.ids[without[0]])
+    return CaptionFacts(
+        captions=len(pairs),
+        distinct=len(rows),
+        words=(
+            (int(words.min()), int(np.median(every_word)), int(words.max())) if rows else (0, 0, 0)
+        ),
+        **counts,
+        repeated=repeated,
+        images_without=len(without),
+        in_train_and_test=both,
+        examples=examples,
+    )
+
+
+def says_something(caption: str) -> bool:
+    """Return whether a caption has a letter, a digit or a symbol, and not only marks and spaces.
+
+    >>> says_something("."), says_something(" "), says_something("a sheep"), says_something("\N{SHEEP}")
+    (False, False, True, True)
+    """
+    return any(
+        character.isalnum() or unicodedata.category(character)[0] == "S" for character in caption
+    )
+
+
+def is_too_long(caption: str) -> bool:
+    """Return whether CLIP's tokenizer certainly truncates a caption.
+
+    >>> is_too_long("a sheep " * 37), is_too_long("a sheep " * 38)
+    (False, True)
+    """
+    if len(caption) <= CONTEXT - 2:
+        return False
+    # what CLIP's tokenizer takes out beforehand does not count
+    text = _CONTROL.sub("", _ESCAPE.sub("", html.unescape(html.unescape(caption))))
+    return sum(1 for _ in _PIECES.finditer(text)) > CONTEXT - 2
+
 
 NEAR = 4
 """Bits of 64 in which two perceptual hashes may differ to be called near, by default."""

@@ -264,7 +264,7 @@ def parameters_of(method: PairFilter) -> dict[str, Any]:
 def scan_parts(encoder: DualEncoder, method: PairFilter) -> dict[str, Any]:
     """Return what the scores of all pieces depend on: the judge, the method, and what computes them."""
     return {
-        "computed": compute_environment(encoder.device, __name__, type(method)),
+        "computed": compute_environment(encoder.device, type(method)),
         **encoder_identity(encoder),
         "method": method.name,
         "parameters": repr(parameters_of(method)),

@@ -21,7 +21,7 @@ from filelock import FileLock, Timeout
 from mmpoison.base.files import atomic_file
 from mmpoison.base.phrasing import one_line
 from mmpoison.base.seeding import generator
-from mmpoison.base.untrusted_csv import BoundedRows
+from mmpoison.base.untrusted import BoundedRows
 from mmpoison.defenses.filters.filtered_folder import judged_rows
 from mmpoison.defenses.filters.pair_pieces import PairPieces
 from mmpoison.errors import InputError

@@ -151,7 +151,7 @@ def search_key(encoder: DualEncoder, what: str, content: str) -> CacheKey:
     from mmpoison.models.compute_environment import compute_environment, encoder_identity
 
     parts = {
-        "computed": compute_environment(encoder.device, __name__),
+        "computed": compute_environment(encoder.device),
         **encoder_identity(encoder),
         "what": what,
         "content": content,

@@ -77,7 +77,7 @@ class Library:
     Args:
         models: Sources of `DualEncoder`s, at most four; the others are compared with the first.
         collections: Sources of `Collection`s.
-        device: The device, as for `mmpoison.base.devices.find_device`.
+        device: The device, as for `mmpoison.base.processes.find_device`.
         cache: Folder of a content cache, which gets the embeddings; the usual one by default.
         on_failure: Called in the thread when the session must end.
         say: Called with one line for each thing that becomes ready.
@@ -255,7 +255,7 @@ class Library:
 
     def _loads_model(self, source: Source) -> Callable[[Job], None]:
         def load(_: Job) -> None:
-            from mmpoison.base.devices import find_device
+            from mmpoison.base.processes import find_device
             from mmpoison.models.dual_encoder import DualEncoder
 
             encoder = source.load()

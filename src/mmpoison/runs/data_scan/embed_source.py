@@ -14,11 +14,10 @@ import numpy.typing as npt
 import torch
 
 from mmpoison.base.content_cache import digest_of
-from mmpoison.base.devices import find_device
 from mmpoison.base.files import atomic_file, write_json
+from mmpoison.base.processes import find_device
 from mmpoison.base.untrusted import read_json
-from mmpoison.datasets.catalogue import DATASETS
-from mmpoison.datasets.named_data import NamedData
+from mmpoison.datasets.catalogue import DATASETS, NamedData
 from mmpoison.defenses.filters.distance_scan import images_at_once
 from mmpoison.defenses.filters.judge_test import judge_auroc
 from mmpoison.defenses.filters.pair_pieces import PairPieces, pairs_without
@@ -135,7 +134,7 @@ class _Writer:
         self.unreadable: dict[str, str] = {}
         self._identity = digest_of(
             {
-                "computed": compute_environment(model.device, __name__, prepare_pixels),
+                "computed": compute_environment(model.device),
                 **encoder_identity(model),
             }
         )

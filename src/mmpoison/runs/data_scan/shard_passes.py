@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from mmpoison.base.array_files import read_all_arrays, read_arrays
+from mmpoison.base.content_cache import read_all_arrays, read_arrays
 from mmpoison.base.files import atomic_file, plain_name
 from mmpoison.base.phrasing import one_line
 from mmpoison.base.processes import one_blas_thread

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from mmpoison.base.phrasing import count_of, one_line
-from mmpoison.datasets.named_data import NamedData
+from mmpoison.datasets.catalogue import NamedData
 from mmpoison.embedded.catalogue import EMBEDDED_FORMATS, open_embedded
 from mmpoison.embedded.files import list_place
 from mmpoison.embedded.source import EmbeddedSource

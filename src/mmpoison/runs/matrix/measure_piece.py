@@ -18,8 +18,8 @@ from mmpoison.attacks.catalogue import build_attack
 from mmpoison.attacks.goal import Goal
 from mmpoison.attacks.surrogate import Surrogate, nearest_classes
 from mmpoison.base.content_cache import ContentCache, digest_of
-from mmpoison.base.devices import find_device
 from mmpoison.base.files import plain_name
+from mmpoison.base.processes import find_device
 from mmpoison.base.seeding import generator
 from mmpoison.defenses.catalogue import (
     DEFENSES,
@@ -249,7 +249,7 @@ class _Measurer:
         self.task, self.run, self.run_cache, self.progress = task, run, run_cache, progress
         self.recipe, self.seed, self.training = task.recipe, run.recipe.seed, run.recipe.training
         self.train = run.poisoned.select(split="train")
-        computed = compute_environment(run.device, finetune, store_model)
+        computed = compute_environment(run.device)
         made_of = [run.recipe.model_dump(mode="json"), run.poisoned.fingerprint, computed]
         self.work = task.out / WORK / digest_of(made_of)[:12]
 

@@ -13,7 +13,7 @@ import yaml
 
 from mmpoison.attacks.goal import goal_classes
 from mmpoison.base.files import atomic_file, occupied_by_others, refuse_special
-from mmpoison.base.untrusted_yaml import parse_yaml, read_yaml
+from mmpoison.base.untrusted import parse_yaml, read_yaml
 from mmpoison.errors import InputError
 from mmpoison.records.matrix import (
     MATRIX_FILE,

@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 
 from mmpoison.base.files import atomic_file, occupied_by_others, refuse_special
-from mmpoison.base.untrusted_yaml import read_yaml
+from mmpoison.base.untrusted import read_yaml
 from mmpoison.errors import InputError
 from mmpoison.runs.run_folder import check_folder
 from mmpoison.runs.sweeps.dispatch import Failure

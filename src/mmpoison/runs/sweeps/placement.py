@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from mmpoison.base.devices import find_gpus, gpu_number
 from mmpoison.base.phrasing import count_of
-from mmpoison.base.processes import cores
+from mmpoison.base.processes import cores, find_gpus, gpu_number
 from mmpoison.errors import InputError
 
 

@@ -11,9 +11,8 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from mmpoison.base.devices import find_device, only_gpu
 from mmpoison.base.files import refused_without_room
-from mmpoison.base.processes import begin_worker
+from mmpoison.base.processes import begin_worker, find_device, only_gpu
 from mmpoison.errors import InputError, ResultError, WorkStopped
 from mmpoison.runs.progress import Progress, RunProgress
 
@@ -208,7 +207,7 @@ def environment(threads: int, gpu: str | None = None) -> dict[str, str]:
         threads: Of the process.
         gpu: The one GPU that it sees, as `CUDA_VISIBLE_DEVICES` names it; None leaves what it inherits.
     """
-    from mmpoison.base.cache_folder import cache_folder
+    from mmpoison.base.files import cache_folder
 
     number = str(threads)
     return {
