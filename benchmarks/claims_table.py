@@ -22,8 +22,8 @@ from page_numbers import PAGES, ROOT, tables_of
 from mmpoison.base.files import atomic_file
 from mmpoison.base.phrasing import capitalized
 from mmpoison.errors import InputError
-from mmpoison.paper.claims import CLAIMS
-from mmpoison.paper.evidence import Verdict
+from mmpoison.paper import CLAIMS
+from mmpoison.paper.claim import Verdict
 
 TEXTS = (ROOT / "README.md", ROOT / "docs/index.md")
 SETS = {"openmoji": "OpenMoji scenes", "rsicd-ucm": "satellite photos"}

@@ -35,7 +35,7 @@ from mmpoison.datasets import ImageTable, PairDataset
 from mmpoison.images import PixelStore
 from mmpoison.models import DualEncoder, load_encoder
 from mmpoison.models.open_clip_build import build_module, build_tokenizer
-from mmpoison.training.loss import contrastive_loss
+from mmpoison.training.objective import contrastive_loss
 
 Batch = tuple[Tensor, Tensor]
 """Images as the model takes them, and rows of the table of tokens."""

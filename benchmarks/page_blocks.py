@@ -7,7 +7,7 @@ from pathlib import Path
 
 from mmpoison.errors import InputError
 from mmpoison.paper.page import name_of
-from mmpoison.paper.summary import LINES
+from mmpoison.paper.verdicts import LINES
 
 WIDE = "---\nhide: [navigation, toc]\n---\n\n"
 """Before a page with wide tables: leaves the room for them."""

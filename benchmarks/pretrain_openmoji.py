@@ -35,7 +35,7 @@ from mmpoison.models.dual_encoder import DualEncoder
 from mmpoison.models.inputs import prepare_pixels
 from mmpoison.models.open_clip_build import BPE_FILE, build_module, small_tokenizer
 from mmpoison.pairs.table import ImageTable, PairDataset
-from mmpoison.records.checkpoint import PretrainingRecord
+from mmpoison.records.run_files import PretrainingRecord
 from mmpoison.training.loop import Step, finetune
 from mmpoison.training.settings import TrainingSettings
 

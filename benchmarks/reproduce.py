@@ -46,7 +46,7 @@ from mmpoison.paper import PAPER
 from mmpoison.paper.write import RUNS_FILE
 from mmpoison.reporting.tidy import results_table
 from mmpoison.runs.recipe_files import shipped_recipes
-from mmpoison.training.precision import has_bf16
+from mmpoison.training.plan import has_bf16
 
 OPENMOJI, PHOTOS = "-openmoji", "-rsicd-ucm"
 DATA = {OPENMOJI: "openmoji", PHOTOS: "rsicd-ucm"}

@@ -52,8 +52,7 @@ from mmpoison.datasets import PairDataset, load_pairs
 from mmpoison.models import DualEncoder, load_encoder, prepare_pixels
 from mmpoison.models.inputs import PixelInputs, Rows
 from mmpoison.training import TrainingSettings, contrastive_loss, feed, finetune
-from mmpoison.training.plan import Plan
-from mmpoison.training.precision import FORMATS, autocast
+from mmpoison.training.plan import FORMATS, Plan, autocast
 
 SEED = 0
 

@@ -11,7 +11,7 @@ from types import ModuleType
 import pytest
 
 from mmpoison.errors import InputError
-from mmpoison.paper.evidence import Verdict
+from mmpoison.paper.claim import Verdict
 
 ROOT = Path(__file__).parents[1]
 PAGES = ROOT / "docs/results/paper"

@@ -9,7 +9,7 @@ import pytest
 from tests.attacks.conftest import class_table
 
 from mmpoison.attacks import Decoys, Goal, SingleTargetLabel
-from mmpoison.evaluation.goal_target import goal_targets_of
+from mmpoison.evaluation.test_set import goal_targets_of
 
 CLASSES = ("a", "b", "c", "d", "e", "f", "g")
 GOAL = "a2b"

@@ -19,7 +19,7 @@ from mmpoison.attacks.toxic_text import templates
 from mmpoison.base.seeding import generator
 from mmpoison.datasets import ImageTable, PairDataset, load_pairs, save_pairs
 from mmpoison.errors import InputError
-from mmpoison.evaluation.goal_target import goal_targets_of
+from mmpoison.evaluation.test_set import goal_targets_of
 from mmpoison.pairs.captions import groups, synonyms
 
 GOAL = "car2boat"

@@ -18,7 +18,7 @@ from tests.reporting.conftest import (
     thumbnail,
 )
 
-from mmpoison.paper.report_section import paper_section
+from mmpoison.paper.write import paper_section
 from mmpoison.reporting.filter_page import write_filter_page
 from mmpoison.reporting.html_report import write_html
 

@@ -240,7 +240,7 @@ def test_labels_of_an_unreadable_image_count_for_nothing(work: Path, run: Cli) -
 def test_a_review_of_the_result(work: Path, run: Cli) -> None:
     """Verdicts are found again in the set, although pairs of it have none."""
     from mmpoison.defenses.filters.pair_pieces import PairPieces
-    from mmpoison.pages.review.filtered import filtered_pairs
+    from mmpoison.pages.review.app import filtered_pairs
 
     cut(work / "squares" / BAD)
     assert run("--auto").code == 0

@@ -101,7 +101,7 @@ def test_pairs_that_were_scanned_can_be_reviewed(
 ) -> None:
     from mmpoison.defenses.filters.filter_facts import read_filter_facts
     from mmpoison.defenses.filters.pair_pieces import PairPieces
-    from mmpoison.pages.review.filtered import filtered_pairs
+    from mmpoison.pages.review.app import filtered_pairs
 
     broken = next((work / "squares").rglob("*.png"))
     broken.write_bytes(b"no picture")

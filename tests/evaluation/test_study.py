@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,6 @@ from mmpoison.evaluation import (
     TestEmbeddings,
     TestSet,
     collateral,
-    distribution,
     embedding_map,
     goal_row,
     measure,
@@ -185,7 +185,7 @@ def test_silhouettes_of_classes_that_separate(test_set: TestSet) -> None:
 def test_a_map_is_plain_and_drawn_by_the_seed(
     models: dict[str, Studied], test_set: TestSet, method: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(distribution, "MAP_POINTS", 30)
+    monkeypatch.setattr(sys.modules[embedding_map.__module__], "MAP_POINTS", 30)
     embeddings = {name: models[name].embeddings for name in ("clean_model", "poisoned")}
     one, two, other = (
         embedding_map(embeddings, test_set, seed=seed, method=method) for seed in (0, 0, 1)

@@ -134,8 +134,7 @@ def _read_run(folder: Path) -> None:
     from mmpoison.reporting.html_report import render_runs_html, write_report
     from mmpoison.reporting.runs import expand
     from mmpoison.reporting.seeds import seed_tables
-    from mmpoison.reporting.terminal_tables import terminal
-    from mmpoison.reporting.terminal_view import terminal_table
+    from mmpoison.reporting.terminal_tables import terminal, terminal_table
 
     run = folder / "run"
     write_report(run)

@@ -15,13 +15,13 @@ import pytest
 
 from mmpoison.errors import InputError
 from mmpoison.pages import create_app, serve
-from mmpoison.pages.serve import _listen
+from mmpoison.pages.local_app import _listen
 
 PAGE = """
 import sys
 from pathlib import Path
 from mmpoison.pages import create_app, serve
-from mmpoison.pages.serve import _listen
+from mmpoison.pages.local_app import _listen
 app = create_app("test", Path(sys.argv[1]))
 asked = serve(app, ready=lambda address: print(address, flush=True))
 print("asked" if asked else "interrupted", flush=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from mmpoison.paper.evidence import FAILS, HOLDS, UNDECIDED, Verdict
+from mmpoison.paper.claim import FAILS, HOLDS, UNDECIDED, Verdict
 from mmpoison.paper.measured import CURVE, Results
 from mmpoison.paper.tables import RATE
 

@@ -26,10 +26,10 @@ from tests.paper.claim_cases import (
 )
 
 from mmpoison.paper import CLAIMS, Results, render_paper
-from mmpoison.paper.evidence import FAILS, HOLDS, UNDECIDED, UNTESTED, Verdict
+from mmpoison.paper.claim import FAILS, HOLDS, UNDECIDED, UNTESTED, Verdict
 from mmpoison.paper.paper_values import paper
 from mmpoison.paper.tables import RATE, REPAIR_CURVE
-from mmpoison.reporting.parameters import Row
+from mmpoison.reporting.runs import Row
 from mmpoison.reporting.table import Compared
 
 MakeRun = Callable[..., Path]

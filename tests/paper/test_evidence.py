@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from mmpoison.paper import Measured
-from mmpoison.paper.evidence import (
+from mmpoison.paper.claim import (
     FAILS,
     HOLDS,
     UNDECIDED,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from mmpoison.paper import CLAIMS
-from mmpoison.paper.evidence import FAILS, HOLDS
+from mmpoison.paper.claim import FAILS, HOLDS
 from mmpoison.paper.own_numbers import contradiction, own_finding, own_numbers, unprinted
 
 

@@ -10,7 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from mmpoison.cli.app import app
-from mmpoison.paper.report_section import paper_section
+from mmpoison.paper.write import paper_section
 
 MakeRun = Callable[..., Path]
 

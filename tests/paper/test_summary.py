@@ -15,19 +15,22 @@ from typer.testing import CliRunner
 
 from mmpoison.cli.app import app
 from mmpoison.paper import CLAIMS, PAPER, Finding, Results
-from mmpoison.paper.evidence import FAILS, HOLDS, UNDECIDED, UNTESTED, Verdict
+from mmpoison.paper.claim import FAILS, HOLDS, UNDECIDED, UNTESTED, Verdict
 from mmpoison.paper.page import Page
 from mmpoison.paper.paper_values import paper
-from mmpoison.paper.summary import (
+from mmpoison.paper.verdicts import (
     LINES,
     SHOWN,
+    Answer,
     Number,
     Numbers,
+    answer,
+    answers,
     numbers_of,
+    page_of,
     summary_page,
     write_claims,
 )
-from mmpoison.paper.verdicts import Answer, answer, answers, page_of
 
 Line = dict[str, Any]
 

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from mmpoison.cli.app import app
 from mmpoison.paper import CLAIMS, Results, claims_page
-from mmpoison.paper.evidence import FAILS, HOLDS, UNDECIDED, UNTESTED, Verdict
+from mmpoison.paper.claim import FAILS, HOLDS, UNDECIDED, UNTESTED, Verdict
 from mmpoison.paper.paper_values import paper
 from mmpoison.paper.verdicts import answer, answers, counted
 from mmpoison.reporting.table import Link

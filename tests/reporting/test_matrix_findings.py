@@ -10,7 +10,7 @@ import pytest
 from tests.reporting.test_matrix import cells_of, facts
 
 from mmpoison.records.matrix import MatrixCell
-from mmpoison.reporting.matrix.findings import findings
+from mmpoison.reporting.matrix.page import findings
 from mmpoison.reporting.matrix.published import compare_claims
 from mmpoison.reporting.matrix.summary import MatrixSummary, summarise
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mmpoison.reporting.page_tables import PAGE, balanced_parts, page_tables
+from mmpoison.reporting.html_report import PAGE, balanced_parts, page_tables
 from mmpoison.reporting.table import Cell, Column, Table, cell_texts
 from mmpoison.statistics import summarize
 

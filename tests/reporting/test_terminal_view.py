@@ -12,8 +12,7 @@ from rich.console import Console
 
 from mmpoison.errors import InputError
 from mmpoison.reporting.table import Column, Table
-from mmpoison.reporting.terminal_tables import terminal
-from mmpoison.reporting.terminal_view import terminal_table
+from mmpoison.reporting.terminal_tables import terminal, terminal_table
 from mmpoison.reporting.text import safe_text
 
 

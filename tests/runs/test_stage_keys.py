@@ -17,7 +17,7 @@ from mmpoison.datasets import PairDataset
 from mmpoison.defenses.filters import distance_scan
 from mmpoison.defenses.filters.relevance_filter import RelevanceFilter
 from mmpoison.evaluation import TestSet
-from mmpoison.evaluation import cache as test_embeddings
+from mmpoison.evaluation.measure import embeddings_key
 from mmpoison.models import DualEncoder, compute_environment, prepare_pixels
 from mmpoison.models import inputs as features
 from mmpoison.pages.search import embedded as search
@@ -26,7 +26,7 @@ from mmpoison.runs.progress import SilentProgress
 from mmpoison.runs.recipe import parse_recipe
 from mmpoison.runs.run_cache import RunCache
 from mmpoison.runs.run_stages import stage_keys
-from mmpoison.training import frozen
+from mmpoison.training import feed
 
 STAGES = ("clean_model", "poisoned", "filter", "filtered", "sterilized")
 
@@ -105,10 +105,10 @@ def test_every_cache_of_outputs_knows_threads_device_and_code(
             "distances": digest_of(
                 distance_scan.scan_parts(encoder, RelevanceFilter(threshold=0.8))
             ),
-            "embeddings": test_embeddings.embeddings_key(encoder, inputs, test).digest,
+            "embeddings": embeddings_key(encoder, inputs, test).digest,
             "image features": features._image_key(encoder, squares, images).digest,
             "text features": features._text_key(encoder, ["a"]).digest,
-            "frozen": frozen._key(encoder, inputs, rows, "image", False).digest,
+            "frozen": feed._key(encoder, inputs, rows, "image", False).digest,
             "search": search.search_key(encoder, "images", "content").digest,
         }
 

@@ -11,7 +11,7 @@ import torch
 from mmpoison.datasets import PairDataset
 from mmpoison.models import DualEncoder, load_checkpoint, prepare_pixels
 from mmpoison.training import Checkpoints, DivergedError, Step, TrainingSettings, finetune
-from mmpoison.training.divergence import LossGuard
+from mmpoison.training.log import LossGuard
 
 Make = Callable[..., DualEncoder]
 

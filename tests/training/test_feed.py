@@ -11,9 +11,8 @@ from torch import Tensor
 
 from mmpoison.datasets import PairDataset
 from mmpoison.models import DualEncoder, PixelInputs
-from mmpoison.training.feed import Feed, Request
+from mmpoison.training.feed import Feed, Request, set_trainable
 from mmpoison.training.objective import Objective
-from mmpoison.training.parts import set_trainable
 from mmpoison.training.settings import Trainable
 
 SOME = Request(np.array([3, 1, 4]), seed=0, stream="test")

@@ -16,7 +16,7 @@ from mmpoison.datasets import PairDataset
 from mmpoison.errors import InputError, ResultError
 from mmpoison.models import DualEncoder, PixelInputs, prepare_pixels
 from mmpoison.training import Step, finetune
-from mmpoison.training.precision import autocast
+from mmpoison.training.plan import autocast
 
 Make = Callable[..., DualEncoder]
 

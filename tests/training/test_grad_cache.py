@@ -15,7 +15,7 @@ from mmpoison.datasets import PairDataset
 from mmpoison.errors import MmpoisonWarning
 from mmpoison.models import DualEncoder, PixelInputs
 from mmpoison.training import Step, contrastive_loss
-from mmpoison.training.grad_cache import still_statistics
+from mmpoison.training.objective import still_statistics
 from mmpoison.training.plan import Plan
 
 Make = Callable[..., DualEncoder]

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from mmpoison.training import TrainingSettings, contrastive_loss
-from mmpoison.training.schedule import learning_rate
+from mmpoison.training.plan import learning_rate
 
 
 def by_hand(text: Any, image: Any, scale: float) -> float:

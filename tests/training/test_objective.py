@@ -27,8 +27,8 @@ from mmpoison.training import (
     contrastive_loss,
     finetune,
 )
+from mmpoison.training.objective import CropFlipColour, EditWords, ImageView, TextView
 from mmpoison.training.processes import Processes
-from mmpoison.training.views import CropFlipColour, EditWords, ImageView, TextView
 
 Make = Callable[..., DualEncoder]
 Run = Callable[..., TrainingResult]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from mmpoison.training.precision import autocast, has_bf16
+from mmpoison.training.plan import autocast, has_bf16
 
 GPU = torch.device("cuda", 0)
 

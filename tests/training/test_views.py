@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from mmpoison.base.seeding import generator
-from mmpoison.training.views import CropFlipColour, EditWords, FeatureNoise
+from mmpoison.training.objective import CropFlipColour, EditWords, FeatureNoise
 
 
 def a_ramp(count: int) -> torch.Tensor:

@@ -16,7 +16,7 @@ from mmpoison.defenses.filter_result import FilterResult
 from mmpoison.defenses.filters.pipeline import Ask, Trusted, filter_pairs
 from mmpoison.defenses.repairs.repair_watch import RepairRule
 from mmpoison.errors import InputError
-from mmpoison.evaluation.goal_target import GoalTarget, goal_targets_of
+from mmpoison.evaluation.test_set import GoalTarget, goal_targets_of
 from mmpoison.models.dual_encoder import DualEncoder
 from mmpoison.pairs.folder import ImagePolicy
 from mmpoison.runs.progress import RunProgress

@@ -14,17 +14,15 @@ from mmpoison.attacks.goal import Goal
 from mmpoison.base.extras import require
 from mmpoison.base.files import atomic_folder, write_json
 from mmpoison.errors import InputError
-from mmpoison.evaluation.goal_target import GoalTarget, goal_targets_of
 from mmpoison.evaluation.measure import Subject, measure
 from mmpoison.evaluation.names import parse_studies
-from mmpoison.evaluation.test_set import TestSet
+from mmpoison.evaluation.test_set import GoalTarget, TestSet, goal_targets_of
 from mmpoison.models.dual_encoder import DualEncoder
 from mmpoison.models.inputs import prepare_pixels
 from mmpoison.pairs.manifest import PoisonManifest
 from mmpoison.pairs.table import PairDataset
 from mmpoison.records.run_files import DataFacts, EmbeddingMap, Metrics, RunFacts, Utility
-from mmpoison.reporting.figure import canvas
-from mmpoison.reporting.html import html_tables
+from mmpoison.reporting.figure import canvas, html_tables
 from mmpoison.reporting.seeds import metrics_tables
 from mmpoison.reporting.summary import computed_models, goal_title, named_models
 from mmpoison.reporting.text import decimal

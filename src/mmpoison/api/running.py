@@ -15,7 +15,7 @@ from mmpoison.base.processes import find_device
 from mmpoison.errors import InputError
 from mmpoison.models.checkpoint import load_checkpoint
 from mmpoison.models.dual_encoder import DualEncoder
-from mmpoison.paper.report_section import paper_section
+from mmpoison.paper.write import paper_section
 from mmpoison.reporting.html_report import write_report
 from mmpoison.runs.finished_run import run_checkpoints
 from mmpoison.runs.progress import RunProgress

@@ -162,7 +162,7 @@ def _write_files(folders: Sequence[Path], html: Path | None, parquet: Path | Non
     """Write the page and the table of all numbers of some runs, and return a line about each."""
     said = []
     if html is not None:
-        from mmpoison.paper.report_section import paper_section
+        from mmpoison.paper.write import paper_section
         from mmpoison.reporting.html_report import write_html
 
         said.append(f"page: {write_html(folders, html, paper_section(folders))}")
@@ -212,7 +212,7 @@ def print_paper(
     whole: bool = False,
 ) -> None:
     """Write tables and figures of the paper, or its claims with their summary, and print the tables."""
-    from mmpoison.paper.summary import write_claims
+    from mmpoison.paper.verdicts import write_claims
     from mmpoison.paper.write import write_paper
 
     with busy("reading runs and writing pages"):
@@ -233,8 +233,7 @@ def print_metrics(
 ) -> None:
     """Print what was measured of some models: as tables, or as `metrics.json`."""
     from mmpoison.reporting.seeds import metrics_tables
-    from mmpoison.reporting.terminal_tables import hides
-    from mmpoison.reporting.terminal_view import terminal_table
+    from mmpoison.reporting.terminal_tables import hides, terminal_table
 
     if form == "json":
         echo(json.dumps(metrics.to_json(), indent=2))
@@ -266,7 +265,7 @@ def show_run(
         drawn: False makes the page alone.
         whole: Print every table and column.
     """
-    from mmpoison.paper.report_section import paper_section
+    from mmpoison.paper.write import paper_section
     from mmpoison.records.run_files import Metrics
     from mmpoison.reporting.html_report import write_report
 

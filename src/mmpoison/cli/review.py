@@ -74,10 +74,8 @@ def review(
     from mmpoison.defenses.filters.filter_facts import read_filter_facts
     from mmpoison.defenses.filters.pair_labels import LabelFile
     from mmpoison.defenses.filters.pair_pieces import PairPieces
-    from mmpoison.pages.review.app import review_app
-    from mmpoison.pages.review.filtered import filtered_pairs
-    from mmpoison.pages.review.neighbours import add_neighbours
-    from mmpoison.pages.serve import serve
+    from mmpoison.pages.local_app import serve
+    from mmpoison.pages.review.app import add_neighbours, filtered_pairs, review_app
 
     facts = read_filter_facts(filtered)
     source = data if data is not None else facts.source(filtered)
@@ -112,8 +110,8 @@ def ask_on_page(pairs: Sequence[ShownPair], file: Path, *, title: str, port: int
         KeyboardInterrupt: If it is stopped by Ctrl-C; what was labelled is kept.
     """
     from mmpoison.defenses.filters.pair_labels import LabelFile
+    from mmpoison.pages.local_app import serve
     from mmpoison.pages.review.app import review_app
-    from mmpoison.pages.serve import serve
 
     with LabelFile(file, (pair.pair for pair in pairs)) as labels:
         app = review_app(

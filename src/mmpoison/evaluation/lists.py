@@ -11,8 +11,7 @@ import numpy as np
 from PIL import Image
 
 from mmpoison.base.seeding import generator
-from mmpoison.evaluation.goal_target import GoalTarget
-from mmpoison.evaluation.test_set import TestEmbeddings, TestSet
+from mmpoison.evaluation.test_set import GoalTarget, TestEmbeddings, TestSet
 from mmpoison.images.decode import read_image
 from mmpoison.records.run_files import ConfusingImage, RankedImage, RankedQuery, RankLists
 

@@ -6,27 +6,300 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import Any, Literal
 
-from mmpoison.evaluation.cache import cached_embeddings
-from mmpoison.evaluation.distribution import embedding_map, silhouettes
-from mmpoison.evaluation.goal_target import GoalTarget
+import numpy as np
+import numpy.typing as npt
+
+from mmpoison.base.content_cache import CacheKey, ContentCache
+from mmpoison.base.seeding import generator, torch_seed
 from mmpoison.evaluation.rows import (
+    Studied,
     collapse_warning,
+    collateral,
+    query_lengths,
+    query_sources,
     random_queries,
     ranks_row,
     row_of_ranks,
+    row_of_texts,
     texts_repeat,
     utility_row,
 )
-from mmpoison.evaluation.study import Studied, collateral, query_lengths, query_sources
-from mmpoison.evaluation.test_set import TestEmbeddings, TestSet, drift_between
-from mmpoison.evaluation.triggered import rows_with_trigger
-from mmpoison.images.triggers import read_trigger
+from mmpoison.evaluation.test_set import GoalTarget, TestEmbeddings, TestSet, drift_between
+from mmpoison.images.preparation import Pixels, Preparation
+from mmpoison.images.triggers import Trigger, prepared_with_trigger, read_trigger
+from mmpoison.models.compute_environment import compute_environment, encoder_identity
 from mmpoison.models.dual_encoder import DualEncoder
-from mmpoison.models.inputs import FeatureInputs, PairInputs, ProgressFor
+from mmpoison.models.embedding import Embeddings, embed_pixels
+from mmpoison.models.inputs import (
+    FeatureInputs,
+    PairInputs,
+    Progress,
+    ProgressFor,
+    files_digest,
+    texts_digest,
+)
 from mmpoison.pairs.manifest import PoisonManifest
-from mmpoison.pairs.table import PairDataset
-from mmpoison.records.run_files import EmbeddingMap, GoalRow, Metrics, RankSpread, Study, Utility
+from mmpoison.pairs.table import UNLABELLED, IntArray, PairDataset
+from mmpoison.records.run_files import (
+    EmbeddingMap,
+    GoalRow,
+    Metrics,
+    ModelMap,
+    RankSpread,
+    Silhouettes,
+    Study,
+    Utility,
+)
+
+# -- Embeddings that do not depend on the attack, cached for the next run with the same model and data.
+
+
+def cached_embeddings(
+    encoder: DualEncoder,
+    inputs: PairInputs,
+    test: TestSet,
+    cache: Path,
+    progress: Progress | None = None,
+) -> TestEmbeddings:
+    """`TestEmbeddings.of`, or what it gave before for the same weights, captions and image files.
+
+    Args:
+        encoder: The model.
+        inputs: The data's inputs prepared for it.
+        test: The test part.
+        cache: Folder of a content cache.
+        progress: Called with (done, total) if the model has to run.
+    """
+
+    def compute() -> dict[str, Embeddings]:
+        embeddings = TestEmbeddings.of(encoder, inputs, test, progress)
+        return {"images": embeddings.images, "texts": embeddings.texts}
+
+    key = embeddings_key(encoder, inputs, test)
+    return TestEmbeddings(*ContentCache(cache).arrays(key, compute, "images", "texts"))
+
+
+def embeddings_key(encoder: DualEncoder, inputs: PairInputs, test: TestSet) -> CacheKey:
+    """Return all that the embeddings of a test part depend on."""
+    return CacheKey(
+        "embeddings",
+        {
+            "computed": compute_environment(encoder.device),
+            **encoder_identity(encoder),
+            "inputs": type(inputs).__name__,
+            "images": files_digest(test.pairs, test.gallery),
+            "captions": texts_digest(map(str, test.pairs.captions)),
+        },
+        f"test embeddings of {encoder.name}",
+    )
+
+
+# -- Measures how well classes separate among the embeddings: silhouettes, and a map in two dimensions.
+
+
+SILHOUETTE_POINTS = 4000
+"""Points that are compared at most; each is compared with every other."""
+
+MAP_POINTS = 500
+"""Points of each kind on a map at most."""
+
+Method = Literal["pca", "tsne"]
+
+
+def silhouettes(embeddings: TestEmbeddings, test: TestSet, *, seed: int) -> Silhouettes:
+    """Measure how well classes separate, for texts and for images (the paper says that images separate better).
+
+    The silhouette of a point compares its mean cosine distance to its own class with that to the nearest other class.
+
+    Args:
+        embeddings: Of the model.
+        test: The test part; what has no class is left out.
+        seed: Draws 4,000 points where there are more.
+
+    Returns:
+        Means over points, each absent where there are fewer than two classes or no class has two points.
+    """
+    from sklearn import metrics
+
+    result: dict[str, float] = {}
+    for kind, (points, codes) in _labelled(embeddings, test).items():
+        rows = _drawn(len(points), SILHOUETTE_POINTS, seed, f"silhouette/{kind}")
+        codes = codes[rows]
+        result[f"{kind}s"] = len(rows)
+        if 2 <= len(np.unique(codes)) < len(codes):
+            # cosine distances of near neighbours vanish in 32 bits
+            exact = points[rows].astype(np.float64)
+            value = metrics.silhouette_score(exact, codes, metric="cosine")
+            result[f"{kind}_silhouette"] = float(value)
+    return Silhouettes.of(result)
+
+
+def embedding_map(
+    models: Mapping[str, TestEmbeddings], test: TestSet, *, seed: int, method: Method = "pca"
+) -> EmbeddingMap:
+    """Draw texts and images of each model in two dimensions.
+
+    Args:
+        models: Embeddings by model name; the axes of PCA are those of the first one, so that maps compare.
+        test: The test part; what has no class is left out.
+        seed: Draws the points, and starts t-SNE.
+        method: `pca`, or `tsne`, which keeps neighbours together and whose distances mean nothing.
+    """
+    from sklearn import decomposition, manifold
+
+    axes: dict[str, Any] = {}
+    shown: dict[str, ModelMap] = {}
+    for name, embeddings in models.items():
+        kinds: dict[str, object] = {}
+        for kind, (points, codes) in _labelled(embeddings, test).items():
+            rows = _drawn(len(points), MAP_POINTS, seed, f"map/{kind}")
+            chosen = points[rows].astype(np.float64)
+            if len(rows) < 3:
+                continue  # no plane through them
+            if method == "pca":
+                if kind not in axes:
+                    axes[kind] = decomposition.PCA(2, svd_solver="full").fit(chosen)
+                flat = axes[kind].transform(chosen)
+            else:
+                flat = manifold.TSNE(
+                    2,
+                    metric="cosine",
+                    init="random",
+                    perplexity=min(30.0, (len(rows) - 1) / 3),
+                    random_state=torch_seed(seed, f"tsne/{kind}") % 2**32,
+                ).fit_transform(chosen)
+            kinds[f"{kind}s"] = [
+                [round(float(x), 4), round(float(y), 4), int(code)]
+                for (x, y), code in zip(flat, codes[rows], strict=True)
+            ]
+        shown[name] = ModelMap.of(kinds)
+    return EmbeddingMap(method=method, classes=list(test.pairs.classes), models=shown)
+
+
+def _labelled(embeddings: TestEmbeddings, test: TestSet) -> dict[str, tuple[Embeddings, IntArray]]:
+    """Select embeddings of texts and images that have a class, with its code."""
+    image_codes = test.pairs.images.class_codes[test.gallery]
+    kinds = {
+        "text": (embeddings.texts, test.caption_class),
+        "image": (embeddings.images, image_codes),
+    }
+    return {
+        kind: (points[codes != UNLABELLED], codes[codes != UNLABELLED])
+        for kind, (points, codes) in kinds.items()
+    }
+
+
+def _drawn(count: int, wanted: int, seed: int, stream: str) -> npt.NDArray[np.intp]:
+    if count <= wanted:
+        return np.arange(count)
+    return np.sort(generator(seed, f"study/{stream}").permutation(count)[:wanted])
+
+
+# -- Measures a backdoor with its trigger: the target images of the gallery carry it, all else is as
+# without.
+
+
+def triggered_targets(
+    test: TestSet,
+    goal_target: GoalTarget,
+    trigger: Trigger,
+    preparation: Preparation,
+    *,
+    seed: int = 0,
+) -> Pixels:
+    """Make the target images with the trigger, in memory: nothing is written.
+
+    Args:
+        test: The test part, with its image files.
+        goal_target: The goal and its target set.
+        trigger: The trigger of the attack.
+        preparation: How the model sees images.
+        seed: Draws what differs from image to image, such as a random place.
+
+    Returns:
+        RGB in the order of the gallery, shape `(targets, size, size, 3)`.
+
+    Raises:
+        BrokenImage: If an image cannot be read.
+    """
+    rng = generator(seed, f"evaluation/trigger/{goal_target}")
+    images = test.gallery[test.target_set(goal_target)]
+    ids = [str(test.pairs.images.ids[index]) for index in images]
+    return np.stack(
+        [
+            prepared_with_trigger(test.pairs.root, name, trigger, trigger.draw(rng), preparation)
+            for name in ids
+        ]
+    )
+
+
+def triggered_success(
+    encoder: DualEncoder,
+    embeddings: TestEmbeddings,
+    test: TestSet,
+    goal_target: GoalTarget,
+    trigger: Trigger,
+    *,
+    seed: int = 0,
+    targets: Pixels | None = None,
+) -> GoalRow:
+    """Measure how well captions of the original class retrieve the target images that carry the trigger.
+
+    Args:
+        encoder: The model.
+        embeddings: Its embeddings of the test part as it is.
+        test: The test part, with its image files.
+        goal_target: The goal and its target set.
+        trigger: The trigger of the attack, `read_trigger(manifest.trigger)`.
+        seed: As for `triggered_targets`.
+        targets: What `triggered_targets` gave for the preparation of the encoder; made by default.
+
+    Returns:
+        The row, as without the trigger: compare the two.
+
+    Raises:
+        BrokenImage: If an image cannot be read.
+    """
+    if targets is None:
+        targets = triggered_targets(test, goal_target, trigger, encoder.preparation, seed=seed)
+    mask = test.target_set(goal_target)
+    images = embeddings.images.copy()
+    images[mask] = embed_pixels(encoder, targets)
+    return row_of_texts(embeddings.texts[test.queries(goal_target.goal.original)], images, mask)
+
+
+def rows_with_trigger(
+    models: Mapping[str, tuple[DualEncoder, TestEmbeddings]],
+    test: TestSet,
+    goal_target: GoalTarget,
+    trigger: Trigger,
+    *,
+    seed: int,
+) -> dict[str, GoalRow]:
+    """Compute `triggered_success` of several models on the same triggered images.
+
+    Args:
+        models: By name, a model and its embeddings of the test part.
+        test: The test part.
+        goal_target: The goal and its target set.
+        trigger: The trigger of the attack.
+        seed: As for `triggered_targets`.
+    """
+    made: dict[Preparation, Pixels] = {}
+    rows: dict[str, GoalRow] = {}
+    for name, (encoder, embeddings) in models.items():
+        preparation = encoder.preparation
+        if preparation not in made:
+            made[preparation] = triggered_targets(
+                test, goal_target, trigger, preparation, seed=seed
+            )
+        rows[name] = triggered_success(
+            encoder, embeddings, test, goal_target, trigger, targets=made[preparation]
+        )
+    return rows
+
 
 CLEAN, POISONED = "clean_model", "poisoned"
 

@@ -19,7 +19,7 @@ from mmpoison.models.fit import build_with_weights, check_usable, with_place
 from mmpoison.models.open_clip_build import build_tokenizer, save_text_files
 from mmpoison.models.text_files import refuse_code
 from mmpoison.models.weights_file import read_weights
-from mmpoison.records.checkpoint import CheckpointRecord
+from mmpoison.records.run_files import CheckpointRecord
 
 CONFIG_FILE = "open_clip_config.json"
 WEIGHTS_FILE = "open_clip_model.safetensors"

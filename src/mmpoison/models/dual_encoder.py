@@ -18,7 +18,7 @@ from mmpoison.images.preparation import Preparation
 from mmpoison.models.clip_blocks import run_blocks, runs_blocks
 from mmpoison.models.clip_patches import embed_patches
 from mmpoison.models.model_config import check_preprocess_cfg
-from mmpoison.records.checkpoint import CheckpointRecord
+from mmpoison.records.run_files import CheckpointRecord
 
 CLIP_PREPROCESSING: dict[str, Any] = {
     "mean": (0.48145466, 0.4578275, 0.40821073),

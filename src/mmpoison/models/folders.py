@@ -21,7 +21,7 @@ from mmpoison.models.open_clip_build import (
 )
 from mmpoison.models.text_files import refuse_code
 from mmpoison.models.weights_file import read_weights
-from mmpoison.records.checkpoint import CheckpointRecord
+from mmpoison.records.run_files import CheckpointRecord
 
 _SMALL_FILES = (
     CONFIG_FILE,

@@ -6,9 +6,6 @@ from mmpoison.base.extras import require
 for _package in ("fastapi", "uvicorn"):
     require(_package, "a local page needs fastapi and uvicorn")
 
-from mmpoison.pages.guard import Guard
-from mmpoison.pages.image_response import image_response
-from mmpoison.pages.local_app import create_app
-from mmpoison.pages.serve import LOCAL, serve
+from mmpoison.pages.local_app import LOCAL, Guard, create_app, image_response, serve
 
 __all__ = ["LOCAL", "Guard", "create_app", "image_response", "serve"]

@@ -1,16 +1,206 @@
-"""Makes the web application of a local page: its page, its static files, its guard."""
+"""A page that is served to this machine alone: who may ask, images, and the server."""
 
 from __future__ import annotations
 
+import errno
+import hashlib
+import ipaddress
+import socket
+from collections.abc import Callable
 from pathlib import Path
+from urllib.parse import urlsplit
 
+import uvicorn
 from fastapi import FastAPI, Request
 from fastapi.responses import FileResponse, JSONResponse
 from fastapi.staticfiles import StaticFiles
-from starlette.responses import Response
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.responses import PlainTextResponse, Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from mmpoison.errors import InputError
-from mmpoison.pages.guard import MAX_BODY, Guard
+from mmpoison.images.decode import BrokenImage
+from mmpoison.images.sources import image_stat
+from mmpoison.images.thumbnails import thumbnail
+
+# -- Guards a local page: who may send a request, from where, how large, and what a browser may do with the
+# answer.
+
+
+MAX_BODY = 64 * 1024
+
+POLICY = (
+    "default-src 'self'; img-src 'self' blob:; object-src 'none'; base-uri 'none'; "
+    "form-action 'none'; frame-ancestors 'none'"
+)
+HEADERS = {
+    "content-security-policy": POLICY,
+    "x-content-type-options": "nosniff",
+    "referrer-policy": "no-referrer",
+    "cross-origin-opener-policy": "same-origin",
+    "cross-origin-resource-policy": "same-origin",
+}
+LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
+
+
+class Guard:
+    """ASGI middleware for pages for one person on one machine.
+
+    - The `Host` header must be a name of this server. That stops a site whose own name points to 127.0.0.1 (DNS
+      rebinding).
+    - A request that changes something must come from the page itself (`Origin`, `Sec-Fetch-Site`). Another site's form
+      or script is refused. A program that is not a browser sends neither header and is allowed.
+    - A body must state its length, at most `max_body`.
+    - A policy in every answer makes the page load scripts, styles and images from this server only, forbids framing,
+      and forbids caching unless the answer allows it.
+
+    Args:
+        app: The application to guard.
+        host: The address that the server listens on. If it is not a loopback address, this machine's own name and every
+            IP address are accepted as `Host`, since only names can be redirected.
+        max_body: Bytes.
+    """
+
+    def __init__(self, app: ASGIApp, host: str = "127.0.0.1", max_body: int = MAX_BODY) -> None:
+        self._app = app
+        self._open = host not in LOOPBACK
+        self._names = set(LOOPBACK) | ({host, socket.gethostname()} if self._open else set())
+        self._max_body = max_body
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request on, or refuse it with one line."""
+        if scope["type"] == "lifespan":
+            await self._app(scope, receive, send)
+            return
+        if scope["type"] != "http":  # websockets are not used
+            await send({"type": "websocket.close", "code": 1008})
+            return
+
+        async def send_guarded(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                for name, value in HEADERS.items():
+                    headers[name] = value
+                headers.setdefault("cache-control", "no-store")
+            await send(message)
+
+        refusal = self._refusal(scope["method"], Headers(scope=scope))
+        answer = self._app if refusal is None else PlainTextResponse(refusal[1], refusal[0])
+        await answer(scope, receive, send_guarded)
+
+    def _refusal(self, method: str, headers: Headers) -> tuple[int, str] | None:
+        hosts = headers.getlist("host")
+        if len(hosts) != 1 or not self._knows(hosts[0]):
+            return 400, "this server does not have that name"
+        if method in ("GET", "HEAD"):
+            return None
+        origin = headers.get("origin")
+        site = headers.get("sec-fetch-site", "same-origin")
+        if (origin is not None and _netloc(origin) != hosts[0].lower()) or site not in (
+            "same-origin",
+            "none",
+        ):
+            return 403, "only the page itself may send this request"
+        try:
+            length = int(headers["content-length"])
+        except (KeyError, ValueError):
+            return 411, "the request has no content-length"
+        if not 0 <= length <= self._max_body:
+            return 413, f"the request is larger than {self._max_body} bytes"
+        return None
+
+    def _knows(self, host: str) -> bool:
+        name = _hostname(host)
+        if name is None:
+            return False
+        return name in self._names or (self._open and _is_address(name))
+
+
+def _hostname(host: str) -> str | None:
+    try:
+        parts = urlsplit(f"//{host}")
+        _ = parts.port
+    except ValueError:
+        return None
+    return None if parts.netloc != host or "@" in host else parts.hostname
+
+
+def _netloc(origin: str) -> str:
+    try:
+        return urlsplit(origin).netloc.lower()
+    except ValueError:
+        return ""
+
+
+def _is_address(name: str) -> bool:
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    return True
+
+
+# -- Serves one image of a data set: decoded and encoded again, never the file itself.
+
+
+ONE_HOUR = "private, max-age=3600"
+
+PLACEHOLDER = (
+    '<svg xmlns="http://www.w3.org/2000/svg" width="160" height="160" viewBox="0 0 160 160">'
+    '<rect width="160" height="160" fill="#e3e5e8"/><g fill="none" stroke="#4b535c" stroke-width="4">'
+    '<rect x="44" y="30" width="72" height="60" rx="6"/><path d="M44 30l72 60"/></g>'
+    '<g font-family="sans-serif" font-size="17" fill="#2d333a" text-anchor="middle">'
+    '<text x="80" y="118">cannot</text><text x="80" y="138">be read</text></g></svg>'
+)
+"""The drawing that replaces an image that cannot be read."""
+
+
+def image_response(
+    root: Path,
+    image_id: str,
+    side: int,
+    *,
+    if_none_match: str | None = None,
+    placeholder: bool = False,
+) -> Response:
+    """Make the response for an image: a JPEG, or an error that does not reveal where the file is.
+
+    A browser receives pixels that this process has decoded. No file of a data set is sent unchanged, so none can be a
+    page, a script or a picture with code in it. The caller looks the image up by a number; no part of a request may
+    become `image_id`.
+
+    Args:
+        root: Folder that image ids start from.
+        image_id: The image, from the data set's own table.
+        side: Longest side in pixels.
+        if_none_match: The `If-None-Match` of the request; if the file has not changed, the answer is 304 without
+            decoding.
+        placeholder: Answer an unreadable image with a drawing that says so (status 200, since browsers report a 404 as
+            an error of the page); otherwise with 404.
+    """
+    try:
+        tag = _tag(image_stat(root, image_id), side)
+        headers = {"cache-control": ONE_HOUR, "etag": tag}
+        if if_none_match is not None and tag in if_none_match:
+            return Response(status_code=304, headers=headers)
+        content = thumbnail(root, image_id, side)
+    except (InputError, OSError) as error:
+        fault = error.fault if isinstance(error, BrokenImage) else "missing"
+        if placeholder:
+            return Response(
+                PLACEHOLDER,
+                media_type="image/svg+xml",
+                headers={"cache-control": "no-store", "x-image-fault": fault},
+            )
+        return PlainTextResponse(f"the image cannot be shown: {fault}", 404)
+    return Response(content, media_type="image/jpeg", headers=headers)
+
+
+def _tag(stat: tuple[str, int, int], side: int) -> str:
+    """Make an entity tag that changes whenever the file may have changed."""
+    said = f"{stat} {side}".encode("utf-8", "surrogateescape")
+    return f'"{hashlib.sha256(said).hexdigest()[:32]}"'
+
 
 SHARED = Path(__file__).parent / "static"
 
@@ -47,3 +237,86 @@ def create_app(
         return JSONResponse({"error": str(error)}, 400)
 
     return app
+
+
+# -- Serves an application on this machine until it is stopped.
+
+
+LOCAL = "127.0.0.1"
+
+
+def serve(
+    app: FastAPI,
+    *,
+    host: str = LOCAL,
+    port: int = 0,
+    ready: Callable[[str], None] | None = None,
+) -> bool:
+    """Serve until Ctrl-C, or until a route calls `app.state.stop()`.
+
+    Args:
+        app: The application.
+        host: Address to listen on.
+        port: Port; 0 takes a free one.
+        ready: Called with the page's address as soon as it can be opened.
+
+    Returns:
+        Whether the application itself stopped the server; False after Ctrl-C.
+
+    Raises:
+        InputError: If the address cannot be used.
+    """
+    with _listen(host, port) as listener:
+        config = uvicorn.Config(
+            app,
+            log_level="warning",
+            access_log=False,
+            server_header=False,
+            timeout_graceful_shutdown=2,
+            # the application has no start-up code, and a server stopped at once would print a traceback
+            lifespan="off",
+        )
+        server = uvicorn.Server(config)
+        asked = False
+
+        def stop() -> None:
+            nonlocal asked
+            asked = True
+            server.should_exit = True
+
+        app.state.stop = stop
+        if ready is not None:
+            ready(_address(listener))
+        try:
+            server.run(sockets=[listener])
+        except KeyboardInterrupt:
+            return False
+        return asked
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    # with the protocol named, asyncio sets TCP_NODELAY; else an answer in two parts waits 40 ms for an acknowledgement
+    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    try:
+        # a restarted server may use its port again at once
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((host, port))
+        listener.listen(128)
+    except (OSError, OverflowError) as error:
+        listener.close()
+        if isinstance(error, OSError) and error.errno == errno.EADDRINUSE:
+            why = "is in use: is the page open already? Choose another --port (0: any free one)"
+        elif isinstance(error, OSError) and error.errno == errno.EACCES:
+            why = "needs administrator rights: choose a --port above 1023 (0: any free one)"
+        else:
+            why = f"cannot be listened on ({getattr(error, 'strerror', None) or error})"
+        raise InputError(f"{host} port {port} {why}") from None
+    return listener
+
+
+def _address(listener: socket.socket) -> str:
+    host, port = listener.getsockname()[:2]
+    if host in ("0.0.0.0", "::"):
+        host = socket.gethostname()
+    return f"http://[{host}]:{port}/" if ":" in host else f"http://{host}:{port}/"

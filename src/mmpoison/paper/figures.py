@@ -25,9 +25,8 @@ from mmpoison.paper.measured import (
 from mmpoison.paper.page import Page
 from mmpoison.paper.paper_values import paper_data
 from mmpoison.paper.tables import DIGITS, NAMES, REPAIR_RATE
-from mmpoison.reporting.map import drawings
-from mmpoison.reporting.measures import DISTANCE, bounds_of
-from mmpoison.reporting.parameters import Row
+from mmpoison.reporting.html_report import drawings
+from mmpoison.reporting.runs import DISTANCE, Row, bounds_of
 from mmpoison.reporting.summary import classes, section
 from mmpoison.reporting.table import Cell, Column
 from mmpoison.reporting.text import as_number, count, percent

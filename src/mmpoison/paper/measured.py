@@ -10,9 +10,15 @@ from pathlib import Path
 from typing import Any
 
 from mmpoison.base.untrusted import read_json
-from mmpoison.reporting.measures import Bounds, bounds_of
-from mmpoison.reporting.parameters import NO_SETTING, Row, leave_out, parameters_of
-from mmpoison.reporting.runs import expand
+from mmpoison.reporting.runs import (
+    NO_SETTING,
+    Bounds,
+    Row,
+    bounds_of,
+    expand,
+    leave_out,
+    parameters_of,
+)
 from mmpoison.reporting.text import clean
 from mmpoison.reporting.tidy import MAIN, run_rows
 from mmpoison.statistics import UNBOUNDED, Comparison, Summary, compare, summarize

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from mmpoison.paper.measured import Measured
-from mmpoison.reporting.parameters import Row
+from mmpoison.reporting.runs import Row
 from mmpoison.reporting.table import Cell, Column, Compared, Link, Table
 from mmpoison.reporting.text import decimal
 

@@ -10,19 +10,8 @@ import numpy as np
 
 from mmpoison.paper.claim import (
     Finding,
-    claim,
-    main_goal,
-    mean,
-    need,
-    need_taken,
-    one_goal,
-    p_text,
-    reference,
-    shown,
-    versus,
-)
-from mmpoison.paper.evidence import (
     Interval,
+    claim,
     every,
     interval,
     is_above,
@@ -32,6 +21,15 @@ from mmpoison.paper.evidence import (
     is_smaller,
     is_within,
     log_ratio,
+    main_goal,
+    mean,
+    need,
+    need_taken,
+    one_goal,
+    p_text,
+    reference,
+    shown,
+    versus,
 )
 from mmpoison.paper.measured import (
     AMOUNTS,
@@ -43,8 +41,7 @@ from mmpoison.paper.measured import (
     by_amount,
     change,
 )
-from mmpoison.reporting.measures import SHARE
-from mmpoison.reporting.parameters import Row
+from mmpoison.reporting.runs import SHARE, Row
 from mmpoison.statistics import clustered_mean, clustered_share
 
 ENCODERS = 3

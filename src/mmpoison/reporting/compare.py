@@ -8,8 +8,7 @@ from pathlib import Path
 from mmpoison.base.registry import unknown_name
 from mmpoison.errors import InputError
 from mmpoison.records.run_files import Metrics
-from mmpoison.reporting.measures import MEASURES
-from mmpoison.reporting.runs import Group, group_runs
+from mmpoison.reporting.runs import MEASURES, Group, group_runs
 from mmpoison.reporting.summary import MODELS
 from mmpoison.reporting.table import Cell, Column, Table
 from mmpoison.statistics import compare, summarize

@@ -13,8 +13,7 @@ import numpy.typing as npt
 from mmpoison.base.files import atomic_file
 from mmpoison.errors import InputError
 from mmpoison.reporting import text as _text
-from mmpoison.reporting.figure import canvas, mark_threshold, save
-from mmpoison.reporting.html import pictures_inside, template
+from mmpoison.reporting.figure import canvas, mark_threshold, pictures_inside, save, template
 
 Values = npt.NDArray[np.floating[Any]]
 Curve = tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypedDict
@@ -24,20 +24,252 @@ from mmpoison.records.run_files import (
     SuspiciousPair,
     Utility,
 )
-from mmpoison.reporting import map as _map
 from mmpoison.reporting import text as _text
-from mmpoison.reporting.html import pictures_inside, template
-from mmpoison.reporting.page_tables import PageTable, page_tables
+from mmpoison.reporting.figure import pictures_inside, template
 from mmpoison.reporting.runs import group_metrics, read_run
 from mmpoison.reporting.seeds import group_tables, metrics_tables
 from mmpoison.reporting.summary import (
+    MODELS,
     RANK_LIST_MODELS,
     Model,
+    classes,
     computed_models,
     goal_title,
     headline,
     shown_models,
 )
+from mmpoison.reporting.table import Cell, Column, Compared, Table, cell_texts, stacked_texts
+from mmpoison.reporting.text import visible
+from mmpoison.statistics import Summary
+
+# -- Makes the tables of a page as text: one that is wider than the page becomes several, below each other.
+
+
+PAGE = 1040
+"""Pixels that a table has on a window of 1,200; `report.css` gives the page 70rem and its edges."""
+CHARACTER, PADDING = 7.8, 11.2
+"""Pixels of a digit, and in front of a column, in tables of the class `stacked`."""
+LONGEST_NAME = 30
+"""Characters of a column of text; longer text is folded between its words (`report.css` says so too)."""
+
+
+@dataclass(frozen=True)
+class PageColumn:
+    """One column of a table on a page.
+
+    Attributes:
+        name: Its header.
+        text: Whether it holds words, which are left-aligned.
+    """
+
+    name: str
+    text: bool
+
+
+@dataclass(frozen=True)
+class PageTable:
+    """One table on a page.
+
+    Attributes:
+        title: What it is of; empty where it continues the table above.
+        label: The same for a screen reader, never empty.
+        columns: The columns.
+        rows: One cell a column each: the lines of its text.
+        note: What a reader must know; it stands under the last part.
+    """
+
+    title: str
+    label: str
+    columns: list[PageColumn]
+    rows: list[list[list[str]]]
+    note: str
+
+
+def page_tables(table: Table, *, leave_out: Sequence[str] = ()) -> list[PageTable]:
+    """Make a table for a page, in as many parts as its columns need.
+
+    Every part begins with the names of the rows, and with n where there is one.
+
+    Args:
+        table: The table.
+        leave_out: Names of columns that are not shown.
+    """
+    shown = [n for n, column in enumerate(table.columns) if column.name not in leave_out]
+    # the number of seeds belongs to the name of a row
+    fixed = 2 if len(shown) > 1 and table.columns[shown[1]].name == "n" else 1
+    names, numbers = shown[:fixed], shown[fixed:]
+    room = PAGE - sum(_width(table, n) for n in names)
+    parts = balanced_parts([_width(table, n) for n in numbers], room)
+    made = []
+    for place, part in enumerate(parts):
+        chosen = [*names, *(numbers[n] for n in part)]
+        columns = [table.columns[n] for n in chosen]
+        more = f", part {place + 1} of {len(parts)}" if len(parts) > 1 else ""
+        made.append(
+            PageTable(
+                "" if place else visible(table.title),
+                visible(table.title) + more,
+                [
+                    PageColumn(visible(table.columns[n].name), table.is_text(n) if n else True)
+                    for n in chosen
+                ],
+                [_lines([row[n] for n in chosen], columns) for row in table.rows],
+                visible(table.note) if place == len(parts) - 1 else "",
+            )
+        )
+    return made
+
+
+def balanced_parts(widths: Sequence[float], room: float) -> list[list[int]]:
+    """Divide columns into the fewest parts that have room, each with about as many columns.
+
+    Args:
+        widths: Of each column, in order.
+        room: For one part; a column that is wider has a part of its own.
+
+    >>> balanced_parts([10] * 7, 65), balanced_parts([10, 90, 10], 50), balanced_parts([], 50)
+    ([[0, 1, 2, 3], [4, 5, 6]], [[0], [1], [2]], [[]])
+    """
+    parts = _filled(widths, room, len(widths))
+    for most in range(-(-len(widths) // len(parts)), len(widths)):
+        even = _filled(widths, room, most)
+        if len(even) == len(parts):
+            return even
+    return parts
+
+
+def _filled(widths: Sequence[float], room: float, most: int) -> list[list[int]]:
+    parts: list[list[int]] = [[]]
+    used = 0.0
+    for number, width in enumerate(widths):
+        if parts[-1] and (used + width > room or len(parts[-1]) >= most):
+            parts.append([])
+            used = 0.0
+        parts[-1].append(number)
+        used += width
+    return parts
+
+
+def _width(table: Table, number: int) -> float:
+    """Return about how wide a column is: its longest line, and the longest word of its header."""
+    column = table.columns[number]
+    lines = [line for row in table.rows for line in _lines([row[number]], [column])[0]]
+    longest = max(map(len, [*lines, *column.name.split()]), default=0)
+    if table.is_text(number):
+        words = [word for line in lines for word in line.split()]
+        longest = min(longest, max([LONGEST_NAME, *map(len, words)]))
+    return longest * CHARACTER + PADDING
+
+
+def _lines(row: Sequence[Cell], columns: Sequence[Column]) -> list[list[str]]:
+    """Return the lines of each cell: the number, then its deviation and its interval."""
+    texts = zip(row, cell_texts(row, columns), stacked_texts(row, columns), strict=True)
+    return [
+        _joined(stacked.split("\n")) if isinstance(cell, Summary | Compared) else [plain]
+        for cell, plain, stacked in texts
+    ]
+
+
+def _joined(lines: Sequence[str]) -> list[str]:
+    """Join the two ends of an interval, which stand below each other in a terminal."""
+    joined: list[str] = []
+    for line in lines:
+        if joined and joined[-1].startswith("[") and joined[-1].endswith(","):
+            joined[-1] += f" {line}"
+        else:
+            joined.append(line)
+    return joined
+
+
+# -- Turns the map of the embeddings into numbers for a drawing; no layout here.
+
+
+SIDE = 100.0
+"""Side of a drawing."""
+
+_MARGIN = 4.0
+
+
+@dataclass(frozen=True)
+class Point:
+    """One caption or image: place from the left and from the top, and `original`, `target` or `other`."""
+
+    x: float
+    y: float
+    kind: str
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """Texts or images of one model; those that matter are drawn last, over the others."""
+
+    model: str
+    what: str
+    points: tuple[Point, ...]
+
+
+def drawings(embedding_map: EmbeddingMap | Mapping[str, object], goal: str) -> list[Drawing]:
+    """Arrange a map as drawings, texts and images of each model.
+
+    Args:
+        embedding_map: What embedding_map.json holds.
+        goal: Its two classes are marked.
+
+    Raises:
+        InputError: If it is not that.
+    """
+    shown = EmbeddingMap.of(embedding_map, "embedding_map.json")
+    pair = classes(goal) or ("", "")
+    kinds = {pair[0]: "original", pair[1]: "target"}
+    found: list[Drawing] = []
+    for what in ("texts", "images"):
+        per_model = {
+            model.name: _points(getattr(shown.models.get(model.key), what, ())) for model in MODELS
+        }
+        every = [point for points in per_model.values() for point in points]
+        for name, points in per_model.items():
+            if not points:
+                continue
+            # the axes of PCA are the same for all models
+            place = _placer(every if shown.method == "pca" else points)
+            drawn = [
+                Point(*place(x, y), kinds.get(_class_name(shown, code), "other"))
+                for x, y, code in points
+            ]
+            order = ("other", "target", "original")
+            found.append(
+                Drawing(name, what, tuple(sorted(drawn, key=lambda p: order.index(p.kind))))
+            )
+    return found
+
+
+def _class_name(shown: EmbeddingMap, code: int) -> str:
+    return shown.classes[code] if code < len(shown.classes) else ""
+
+
+def _points(points: Iterable[Sequence[float]]) -> list[tuple[float, float, int]]:
+    """Keep the points that can be drawn: far outliers would hide all others."""
+    return [
+        (float(x), float(y), int(code))
+        for x, y, code in points
+        if abs(x) < 1e6 and abs(y) < 1e6 and code >= 0
+    ]
+
+
+def _placer(
+    points: Sequence[tuple[float, float, int]],
+) -> Callable[[float, float], tuple[float, float]]:
+    xs, ys = [x for x, _, _ in points], [y for _, y, _ in points]
+    scale = (SIDE - 2 * _MARGIN) / (max(max(xs) - min(xs), max(ys) - min(ys)) or 1.0)
+
+    def place(x: float, y: float) -> tuple[float, float]:
+        return (
+            round(SIDE / 2 + (x - (max(xs) + min(xs)) / 2) * scale, 1),
+            round(SIDE / 2 - (y - (max(ys) + min(ys)) / 2) * scale, 1),
+        )
+
+    return place
+
 
 SUSPICIOUS_SHOWN = 12
 
@@ -96,7 +328,7 @@ def render_html(run: Path, more: str = "") -> str:
         studies=_studies(metrics),
         maps=_maps(run / "embedding_map.json", names),
         map_goal=names[0] if names else "",
-        side=_map.SIDE,
+        side=SIDE,
         suspicious=_suspicious(run / "suspicious_pairs.json", pictures["thumbnails"]),
         run=about,
         recipe_text=_recipe(run / "recipe.yaml"),
@@ -245,10 +477,10 @@ def _studies(metrics: Metrics) -> list[PageTable]:
     ]
 
 
-def _maps(path: Path, names: list[str]) -> list[_map.Drawing]:
+def _maps(path: Path, names: list[str]) -> list[Drawing]:
     if not path.exists():
         return []
-    return _map.drawings(EmbeddingMap.read(path, _text.clean), names[0] if names else "")
+    return drawings(EmbeddingMap.read(path, _text.clean), names[0] if names else "")
 
 
 def _query(query: RankedQuery, thumbnails: Mapping[str, str]) -> dict[str, object]:

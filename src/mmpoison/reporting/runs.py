@@ -4,23 +4,103 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
+from mmpoison.base.untrusted import read_yaml
 from mmpoison.errors import InputError
-from mmpoison.records.run_files import Metrics, RunFacts
-from mmpoison.reporting.parameters import (
-    NO_SETTING,
-    Row,
-    distinguishing_keys,
-    leave_out,
-    parameters_of,
-)
+from mmpoison.records.run_files import FilterFacts, Metrics, RunFacts, Utility
 from mmpoison.reporting.summary import Model, named_models
+from mmpoison.reporting.table import Column
 from mmpoison.reporting.text import as_number, clean
 from mmpoison.statistics import UNBOUNDED, Summary, summarize
+
+# -- The parameters of a run: the keys of its resolved recipe, and those in which some runs differ.
+
+
+Row = dict[str, Any]
+
+NO_SETTING = (
+    "name", "description", "preset", "seed", "study", "transfer", "sweep", "data.root", "model.trust",
+)  # fmt: skip
+"""Parameters, or groups of them, that do not change what a run's numbers are of."""
+
+
+def flatten(value: Mapping[str, Any], prefix: str = "") -> Row:
+    """Flatten nested mappings to dotted keys; an empty one is left out.
+
+    >>> flatten({"training": {"epochs": 2}, "filter": None})
+    {'training.epochs': 2, 'filter': None}
+    """
+    flat: Row = {}
+    for key, item in value.items():
+        name = f"{prefix}{key}"
+        if isinstance(item, Mapping):
+            flat.update(flatten(item, f"{name}."))
+        else:
+            flat[name] = item
+    return flat
+
+
+def parameters_of(folder: Path) -> Row:
+    """Read the parameters of a run under their dotted keys; empty where its folder holds no recipe.
+
+    Raises:
+        InputError: If the recipe is broken.
+    """
+    file = folder / "recipe.yaml"
+    if not file.exists():
+        return {}
+    found = file.stat()
+    return dict(_read(file, found.st_mtime_ns, found.st_size))
+
+
+@lru_cache(maxsize=4096)
+def _read(file: Path, changed: int, size: int) -> Row:
+    """Read the parameters of a recipe file; a page reads them several times, and YAML is slow."""
+    value = read_yaml(file)
+    if not isinstance(value, Mapping):
+        raise InputError(f"{file}: a recipe is a mapping of keys")
+    flat = flatten(clean(value))
+    # these name the run, and set nothing
+    return {k: v for k, v in flat.items() if v is not None and k not in ("seed", "goal", "run")}
+
+
+def leave_out(parameters: Row, names: Sequence[str]) -> Row:
+    """Return parameters without some of them.
+
+    >>> leave_out({"data.name": "coco", "data.root": "x", "seed": 1}, ("data.root", "seed"))
+    {'data.name': 'coco'}
+    >>> leave_out({"filter.method": "x", "filters": 1}, ("filter",))
+    {'filters': 1}
+    """
+    return {
+        key: value
+        for key, value in parameters.items()
+        if not any(key == name or key.startswith(f"{name}.") for name in names)
+    }
+
+
+def distinguishing_keys(rows: Sequence[Row]) -> list[str]:
+    """Find the first keys, in the order of the rows, that distinguish all rows that differ.
+
+    Of keys that change together one is enough.
+
+    >>> distinguishing_keys([{"a": 1, "b": 1, "c": 2}, {"a": 1, "b": 3, "c": 4}, {"a": 1, "b": 3, "c": 4, "d": 0}])
+    ['b', 'd']
+    """
+    keys: list[str] = []
+    seen = 1
+    for key in dict.fromkeys(key for row in rows for key in row):
+        # repr: a list is no key of a set
+        found = len({tuple(repr(row.get(k)) for k in (*keys, key)) for row in rows})
+        if found > seen:
+            keys, seen = [*keys, key], found
+    return keys
+
 
 DEPTH = 3
 """How many folders deep runs are searched: a folder of sweeps, a sweep, its `runs`."""
@@ -229,3 +309,116 @@ def _setting(run: RunFacts) -> str:
     }
     parts = (run.attack, options, run.trainable)
     return json.dumps(parts, sort_keys=True) if any(parts) else ""
+
+
+# -- The measures that tables show of a model of a run, and how each is read from the metrics.
+
+
+Bounds = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Value:
+    """A number of a run's metrics, for a goal and a model.
+
+    Attributes:
+        read: Returns the number, or None where the run does not have it.
+        bounds: Its least and its largest possible value, at which an interval of its mean ends.
+    """
+
+    read: Callable[[Metrics, str, str], float | None]
+    bounds: Bounds = UNBOUNDED
+
+    def __call__(self, metrics: Metrics, goal: str, model: str) -> float | None:
+        """Return the number of one run."""
+        return self.read(metrics, goal, model)
+
+
+SHARE: Bounds = (0.0, 1.0)
+AT_LEAST_ZERO: Bounds = (0.0, math.inf)
+DISTANCE: Bounds = (0.0, 2.0)
+"""Of a cosine distance."""
+
+
+_SHARES = ("auroc", "full_context", "clean_dropped_share", "poisoning_rate")
+
+
+def bounds_of(key: str) -> Bounds:
+    """Return the bounds of a figure of `metrics.json` by its key, or by a column of the tidy table.
+
+    >>> bounds_of("hit@10"), bounds_of("min_rank"), bounds_of("change")
+    ((0.0, 1.0), (0.0, inf), (-inf, inf))
+    >>> bounds_of("utility.image_retrieval.hit@10"), bounds_of("drift.text")
+    ((0.0, 1.0), (0.0, 2.0))
+    """
+    section, _, key = key.rpartition(".")
+    if section in ("drift", "order_drift"):
+        return DISTANCE
+    if key.startswith("hit@") or key in _SHARES:
+        return SHARE
+    if key in ("min_rank", "words"):
+        return AT_LEAST_ZERO
+    if key.endswith("silhouette"):
+        return (-1.0, 1.0)
+    return UNBOUNDED
+
+
+Retrieval = Literal["image", "text"]
+
+UTILITY: Mapping[str, Retrieval] = {"IR": "image", "TR": "text"}
+
+
+def goal_value(key: str, *, with_trigger: bool = False) -> Value:
+    """Read what the queries of a goal find, in the gallery as it is or with a backdoor's trigger."""
+
+    def read(metrics: Metrics, goal: str, model: str) -> float | None:
+        return metrics.row(goal, model, with_trigger=with_trigger).number(key)
+
+    return Value(read, bounds_of(key))
+
+
+def utility_value(part: Retrieval, key: str, *, equal_texts: bool = False) -> Value:
+    """Read the usual quality of a model."""
+
+    def read(metrics: Metrics, goal: str, model: str) -> float | None:
+        rows = metrics.utility_equal_texts if equal_texts else metrics.utility
+        utility = rows.get(model) or Utility()
+        found = utility.image_retrieval if part == "image" else utility.text_retrieval
+        return found.number(key)
+
+    return Value(read, bounds_of(key))
+
+
+def drift_value(kind: str) -> Value:
+    """Read how far the embeddings of `text` or `image` moved; of no model by itself."""
+    return Value(lambda metrics, *_: metrics.drift.number(kind), DISTANCE)
+
+
+def filter_value(key: str) -> Value:
+    """Read what the filter did; of no model by itself."""
+    return Value(
+        lambda metrics, *_: (metrics.run.filter or FilterFacts()).number(key), bounds_of(key)
+    )
+
+
+MEASURES: Mapping[str, tuple[Column, Value]] = {
+    **{
+        f"Hit@{k}": (Column(f"Hit@{k}", 3, k <= 10), goal_value(f"hit@{k}"))
+        for k in (1, 5, 10, 20, 30, 50)
+    },
+    "MinRank": (Column("MinRank", 2), goal_value("min_rank")),
+    "median rank": (
+        Column("median rank", 1, narrow=False),
+        Value(lambda metrics, goal, model: metrics.spread(goal, model).median, AT_LEAST_ZERO),
+    ),
+    **{
+        f"{short} Hit@10": (Column(f"{short} Hit@10"), utility_value(part, "hit@10"))
+        for short, part in UTILITY.items()
+    },
+}
+"""The measures of a model by name: the column, and how it is read."""
+
+
+def over_seeds(group: Group, value: Value, model: str) -> Summary | None:
+    """Summarise one number of a model over the seeds of a setting; None where no run has it."""
+    return group.over_seeds(lambda run: value(run, group.goal, model), value.bounds)

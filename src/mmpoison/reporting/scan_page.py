@@ -10,8 +10,7 @@ from mmpoison.base.files import atomic_file
 from mmpoison.errors import InputError
 from mmpoison.records.data_scan import DataScan, Histogram
 from mmpoison.reporting import text as _text
-from mmpoison.reporting.figure import canvas, svg_address
-from mmpoison.reporting.html import pictures_inside, template
+from mmpoison.reporting.figure import canvas, pictures_inside, svg_address, template
 
 SHARDS_SHOWN = 40
 

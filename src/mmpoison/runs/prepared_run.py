@@ -16,8 +16,7 @@ from mmpoison.defenses.catalogue import build_defense, build_filter, services_of
 from mmpoison.defenses.filters.decide import needs_trusted
 from mmpoison.defenses.filters.pair_labels import read_labels
 from mmpoison.errors import InputError
-from mmpoison.evaluation.goal_target import GoalTarget, goal_targets_of
-from mmpoison.evaluation.test_set import TestSet
+from mmpoison.evaluation.test_set import GoalTarget, TestSet, goal_targets_of
 from mmpoison.models.catalogue import MODELS
 from mmpoison.models.dual_encoder import DualEncoder
 from mmpoison.models.embedder import Embedder

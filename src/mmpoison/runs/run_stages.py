@@ -43,11 +43,9 @@ from mmpoison.runs.trained_models import (
 )
 from mmpoison.runs.training_probe import TrainingProbe
 from mmpoison.runs.verdicts import Verdicts, read_verdicts, store_verdicts
-from mmpoison.training.callbacks import chain_callbacks
 from mmpoison.training.log import LogOptions
-from mmpoison.training.loop import TrainingResult, finetune
-from mmpoison.training.plan import Plan
-from mmpoison.training.precision import autocast
+from mmpoison.training.loop import TrainingResult, chain_callbacks, finetune
+from mmpoison.training.plan import Plan, autocast
 from mmpoison.training.settings import TrainingSettings
 from mmpoison.training.states import Checkpoints
 

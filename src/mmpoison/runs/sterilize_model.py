@@ -22,8 +22,7 @@ from mmpoison.defenses.repairs.repair import (
 from mmpoison.defenses.repairs.repair_watch import RepairMeter, RepairRule, hold_out
 from mmpoison.defenses.scans.canary import Rise
 from mmpoison.errors import InputError
-from mmpoison.evaluation.goal_target import GoalTarget
-from mmpoison.evaluation.test_set import TestSet
+from mmpoison.evaluation.test_set import GoalTarget, TestSet
 from mmpoison.models.checkpoint import save_checkpoint
 from mmpoison.models.dual_encoder import DualEncoder
 from mmpoison.models.inputs import prepare_pixels

@@ -14,8 +14,7 @@ from mmpoison.base.files import atomic_file, write_json
 from mmpoison.base.untrusted import read_json
 from mmpoison.errors import InputError
 from mmpoison.models.dual_encoder import DualEncoder
-from mmpoison.records.checkpoint import TrainingRecord
-from mmpoison.records.run_files import ProbeRecord
+from mmpoison.records.run_files import ProbeRecord, TrainingRecord
 from mmpoison.training.loop import TrainingResult
 
 WEIGHTS, FACTS = "changed.safetensors", "training.json"

@@ -8,9 +8,8 @@ from pathlib import Path
 from mmpoison.base.files import write_json
 from mmpoison.defenses.repairs.repair_watch import in_series
 from mmpoison.errors import InputError
-from mmpoison.evaluation.goal_target import GoalTarget
 from mmpoison.evaluation.rows import goal_row, utility_row
-from mmpoison.evaluation.test_set import TestEmbeddings, TestSet
+from mmpoison.evaluation.test_set import GoalTarget, TestEmbeddings, TestSet
 from mmpoison.models.dual_encoder import DualEncoder
 from mmpoison.models.inputs import PairInputs
 from mmpoison.records.run_files import (

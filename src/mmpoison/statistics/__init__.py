@@ -12,16 +12,20 @@ Pure functions of NumPy arrays; the tests are SciPy's. A number that is not defi
 without spread) is None, never 0 and never NaN.
 """
 
-from mmpoison.statistics._clusters import (
+from mmpoison.statistics._intervals import (
+    UNBOUNDED,
+    Comparison,
     Estimate,
+    Summary,
     cluster_bootstrap,
     clustered_mean,
     clustered_share,
+    compare,
     probability_below_zero,
+    summarize,
+    true_pair_auroc,
+    twice_below,
 )
-from mmpoison.statistics._paired import Comparison, compare
-from mmpoison.statistics._summary import UNBOUNDED, Summary, summarize
-from mmpoison.statistics._true_pairs import true_pair_auroc, twice_below
 from mmpoison.statistics._two_gaussians import TwoGaussians, fit_two_gaussians
 
 __all__ = [

@@ -1,11 +1,8 @@
 """Fine-tuning a dual encoder on pairs."""
 
-from mmpoison.training.callbacks import chain_callbacks
-from mmpoison.training.divergence import DivergedError
-from mmpoison.training.log import LogOptions
-from mmpoison.training.loop import OnStep, Step, TrainingResult, finetune
-from mmpoison.training.loss import contrastive_loss
-from mmpoison.training.objective import Embedded, EpochStart, Objective
+from mmpoison.training.log import DivergedError, LogOptions
+from mmpoison.training.loop import OnStep, Step, TrainingResult, chain_callbacks, finetune
+from mmpoison.training.objective import Embedded, EpochStart, Objective, contrastive_loss
 from mmpoison.training.settings import TrainingSettings
 from mmpoison.training.states import Checkpoints, copy_logs
 

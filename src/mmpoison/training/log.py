@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from io import TextIOBase
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from typing import Any
 from mmpoison.base.extras import is_installed
 from mmpoison.base.files import atomic_file
 from mmpoison.base.untrusted import bounded_lines, open_bytes, parse_json
-from mmpoison.errors import InputError
+from mmpoison.errors import InputError, ResultError
 
 LINES_FILE = "steps.jsonl"
 TRACKERS = {"tensorboard": ("tensorboard",), "mlflow": ("mlflow",), "wandb": ("wandb",)}
@@ -108,3 +109,48 @@ def _lines(path: Path) -> list[dict[str, Any]]:
 
 def _plain(value: Any) -> Any:
     return value if isinstance(value, int | float | str | bool) else str(value)
+
+
+# -- Ends a training whose loss stops being a number or explodes.
+
+
+WINDOW = 20
+
+
+class DivergedError(ResultError):
+    """The loss stopped being a number, or exploded."""
+
+
+@dataclass
+class LossGuard:
+    """Watches the loss of every step.
+
+    Args:
+        batch_size: Its logarithm is the loss of an encoder that cannot tell pairs apart.
+        factor: How many times the usual loss is too much.
+    """
+
+    batch_size: int
+    factor: float
+    first: list[float] = field(default_factory=list)
+    last: list[float] = field(default_factory=list)
+
+    def check(self, loss: float, step: int) -> None:
+        """Check the loss of one step.
+
+        Raises:
+            DivergedError: If it is not a finite number, or the mean of the last 20 has exploded.
+        """
+        if not math.isfinite(loss):
+            raise DivergedError(f"the loss is {loss} at step {step}")
+        if len(self.first) < WINDOW:
+            self.first.append(loss)
+            return
+        self.last = [*self.last[-WINDOW + 1 :], loss]
+        usual = max(math.log(self.batch_size), sum(self.first) / WINDOW)
+        mean = sum(self.last) / len(self.last)
+        if len(self.last) == WINDOW and mean > self.factor * usual:
+            raise DivergedError(
+                f"the loss has exploded: {mean:.3g} on average over the last {WINDOW} steps, at step {step}; "
+                f"{usual:.3g} is usual"
+            )

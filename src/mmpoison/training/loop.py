@@ -26,17 +26,19 @@ from mmpoison.models.checkpoint import save_checkpoint
 from mmpoison.models.dual_encoder import DualEncoder
 from mmpoison.models.inputs import PairInputs, ProgressFor, Rows
 from mmpoison.pairs.table import BoolArray, PairDataset
-from mmpoison.records.checkpoint import TrainingRecord
-from mmpoison.training.divergence import DivergedError, LossGuard
-from mmpoison.training.feed import Feed, Loaded, Request
-from mmpoison.training.grad_cache import cached_backward, normalises_batches, still_statistics
-from mmpoison.training.log import LogOptions, StepLog
-from mmpoison.training.objective import Embedded, EpochStart, Objective
-from mmpoison.training.parts import set_trainable
-from mmpoison.training.plan import Plan
-from mmpoison.training.precision import autocast
+from mmpoison.records.run_files import TrainingRecord
+from mmpoison.training.feed import Feed, Loaded, Request, set_trainable
+from mmpoison.training.log import DivergedError, LogOptions, LossGuard, StepLog
+from mmpoison.training.objective import (
+    Embedded,
+    EpochStart,
+    Objective,
+    cached_backward,
+    normalises_batches,
+    still_statistics,
+)
+from mmpoison.training.plan import Plan, autocast, learning_rate
 from mmpoison.training.processes import Processes, no_sync
-from mmpoison.training.schedule import learning_rate
 from mmpoison.training.settings import TrainingSettings
 from mmpoison.training.states import (
     Checkpoints,
@@ -529,3 +531,19 @@ def _seed_torch(device: torch.device, seed: int) -> None:
         torch.default_generator.manual_seed(seed)
     else:
         torch.manual_seed(seed)
+
+
+def chain_callbacks(*callbacks: OnStep | None) -> OnStep:
+    """Make one callback that calls each of some in their order; it ends the training if any of them would.
+
+    Args:
+        callbacks: The callbacks; None is skipped.
+    """
+    present = [callback for callback in callbacks if callback is not None]
+
+    def on_step(step: Step, encoder: DualEncoder) -> bool:
+        # all are called, also after one that ends the training
+        ends = [callback(step, encoder) is True for callback in present]
+        return any(ends)
+
+    return on_step

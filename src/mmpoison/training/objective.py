@@ -2,15 +2,157 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field
+from functools import reduce
 from typing import Any, ClassVar, NamedTuple
 
-from torch import Tensor
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
 
 from mmpoison.models.inputs import Rows
-from mmpoison.training.loss import contrastive_loss
-from mmpoison.training.views import FeatureNoise, FeatureView, ImageView, TextView
+from mmpoison.pairs.captions import synonyms
+
+# -- CLIP's symmetric contrastive loss.
+
+
+def contrastive_loss(text: Tensor, image: Tensor, scale: Tensor) -> Tensor:
+    """Compute the mean of a batch's two cross-entropies: each caption against all images, and the reverse (section 2).
+
+    Args:
+        text: Unit embeddings of the captions, shape `(N, d)`.
+        image: Unit embeddings of their images, shape `(N, d)`.
+        scale: exp(tau), a scalar.
+
+    Returns:
+        A scalar; log(N) for embeddings that say nothing.
+
+    >>> e = torch.ones(4, 1)
+    >>> round(float(contrastive_loss(e, e, torch.tensor(1.0))), 4)  # log(4)
+    1.3863
+    """
+    logits = scale * text @ image.T
+    diagonal = torch.arange(len(logits), device=logits.device)
+    return (F.cross_entropy(logits, diagonal) + F.cross_entropy(logits.T, diagonal)) / 2
+
+
+# -- Views of an image, a caption or a feature: random changes after which it still shows or says the same.
+
+
+ImageView = Callable[[Tensor, np.random.Generator], Tensor]
+"""Changes pixels, shape `(n, side, side, 3)`, uint8; returns new ones of the same shape."""
+
+TextView = Callable[[Sequence[str], np.random.Generator], list[str]]
+"""Changes captions; returns as many."""
+
+FeatureView = Callable[[Tensor, np.random.Generator], Tensor]
+"""Changes features of a frozen trunk, shape `(n, f)`; returns new ones of the same shape."""
+
+
+@dataclass(frozen=True)
+class CropFlipColour:
+    """Views of images: a random part of the image at full size, mirrored or not, with other brightness and contrast.
+
+    Attributes:
+        area: Smallest area of the part, as a share of the image; its sides have the ratio of the image's.
+        flip: Probability of the mirror image.
+        colour: Brightness and contrast are multiplied by factors in `[1 - colour, 1 + colour]`.
+    """
+
+    area: float = 0.5
+    flip: float = 0.5
+    colour: float = 0.2
+
+    def __call__(self, pixels: Tensor, stream: np.random.Generator) -> Tensor:
+        """Return changed pixels; see `ImageView`."""
+        count = len(pixels)
+        side = np.sqrt(stream.uniform(self.area, 1, count))
+        # in the coordinates of `affine_grid` the image reaches from -1 to 1
+        shift = (1 - side) * stream.uniform(-1, 1, (2, count))
+        mirror = np.where(stream.random(count) < self.flip, -1.0, 1.0)
+        brightness, contrast = stream.uniform(1 - self.colour, 1 + self.colour, (2, count))
+        zero = np.zeros(count)
+        rows = [[side * mirror, zero, shift[0]], [zero, side, shift[1]]]
+        transform = torch.from_numpy(np.array(rows).transpose(2, 0, 1)).float()
+        images = pixels.permute(0, 3, 1, 2).float()
+        grid = F.affine_grid(transform, list(images.shape), align_corners=False)
+        images = F.grid_sample(images, grid, padding_mode="border", align_corners=False)
+        images = images * _column(brightness)
+        mean = images.mean(dim=(1, 2, 3), keepdim=True)
+        images = mean + (images - mean) * _column(contrast)
+        return images.round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).contiguous()
+
+
+def _column(factors: np.ndarray[tuple[int, ...], np.dtype[np.float64]]) -> Tensor:
+    return torch.from_numpy(factors).float().view(-1, 1, 1, 1)
+
+
+@dataclass(frozen=True)
+class EditWords:
+    """Views of captions by EDA (Wei and Zou, EMNLP 2019): each caption gets one of four edits.
+
+    The edits are: delete words, swap two words, insert a synonym of a word, replace a word by a synonym. A word without
+    a synonym is inserted itself, and replaced by nothing.
+
+    Attributes:
+        share: Share of a caption's words that an edit changes; one at least.
+        synonyms: Synonyms of words in lower case; by default those of `mmpoison.pairs.captions`.
+    """
+
+    share: float = 0.1
+    synonyms: Mapping[str, Sequence[str]] = field(default_factory=synonyms)
+
+    def __call__(self, captions: Sequence[str], stream: np.random.Generator) -> list[str]:
+        """Return changed captions; see `TextView`."""
+        return [" ".join(self._edited(caption.split(), stream)) for caption in captions]
+
+    def _edited(self, words: list[str], stream: np.random.Generator) -> list[str]:
+        edit = int(stream.integers(4))
+        for _ in range(max(1, int(self.share * len(words)))):
+            if len(words) < 2:
+                break
+            first, second = (int(i) for i in stream.choice(len(words), 2, replace=False))
+            if edit == 0:
+                del words[first]
+            elif edit == 1:
+                words[first], words[second] = words[second], words[first]
+            elif edit == 2:
+                words.insert(second, self._synonym(words[first], stream))
+            else:
+                words[first] = self._synonym(words[first], stream)
+        return words
+
+    def _synonym(self, word: str, stream: np.random.Generator) -> str:
+        known = self.synonyms.get(word.lower(), ())
+        return known[int(stream.integers(len(known)))] if known else word
+
+
+@dataclass(frozen=True)
+class FeatureNoise:
+    """Views of the features of a frozen trunk: dropout, then Gaussian noise.
+
+    This is another method than views of pixels and words: it says nothing of crops, colours or synonyms. It is what can
+    be done where the trunk's outputs are computed once.
+
+    Attributes:
+        dropout: Share of the features set to zero; the others are scaled by `1 / (1 - dropout)`.
+        noise: Standard deviation of the noise, as a share of the root mean square of the row.
+    """
+
+    dropout: float = 0.1
+    noise: float = 0.1
+
+    def __call__(self, features: Tensor, stream: np.random.Generator) -> Tensor:
+        """Return changed features."""
+        drawn = torch.Generator().manual_seed(int(stream.integers(1 << 62)))
+        shape = features.shape
+        kept = torch.rand(shape, generator=drawn) >= self.dropout
+        spread = self.noise * features.square().mean(dim=-1, keepdim=True).sqrt()
+        noise = spread * torch.randn(shape, generator=drawn)
+        return features * kept / (1 - self.dropout) + noise
 
 
 class Embedded(NamedTuple):
@@ -102,3 +244,104 @@ class Objective:
 
     def restore(self, state: dict[str, Tensor]) -> None:
         """Put back what `state` returned."""
+
+
+# -- Gradient caching: the gradient of a large contrastive batch in the memory of a small one (decision
+# 0015).
+
+
+Embed = Callable[[int, bool], Embedded]
+"""Embeds a chunk by its number, the second time with gradients and without the reference."""
+
+
+def cached_backward(
+    embed: Embed,
+    chunks: int,
+    loss_of: Callable[[Embedded], Tensor],
+    backward: Callable[[Tensor], None],
+    apart: Callable[[], AbstractContextManager[Any]],
+) -> Tensor:
+    """Add the gradient of the loss of a whole batch to the parameters, holding one chunk's graph at a time.
+
+    Args:
+        embed: Embeds chunks; called for each of them twice, in order.
+        chunks: How many there are.
+        loss_of: The loss of the embeddings of the batch.
+        backward: Runs backwards from a scalar.
+        apart: Context of all but the last chunk: DDP waits with its averaging.
+
+    Returns:
+        The loss, without a graph.
+    """
+    with torch.no_grad():
+        first = [embed(chunk, False) for chunk in range(chunks)]
+    image, text = _joined([part.image for part in first]), _joined([part.text for part in first])
+    scale = first[0].scale.detach().clone().requires_grad_()
+    whole = Embedded(
+        tuple(one.requires_grad_() for one in image),
+        tuple(one.requires_grad_() for one in text),
+        scale,
+        _joined([part.reference_image for part in first]),
+        _joined([part.reference_text for part in first]),
+    )
+    sizes = [len(part.image[0]) for part in first]
+    del first
+    loss = loss_of(whole)
+    torch.autograd.backward(loss)
+    # an objective may use no gradient of one side
+    gradients = [
+        None if one.grad is None else torch.split(one.grad, sizes)
+        for one in (*whole.image, *whole.text)
+    ]
+
+    def surrogate(chunk: int, embedded: Embedded) -> Tensor:
+        """Build a scalar whose gradient for each embedding is the given one."""
+        terms = [
+            (one * parts[chunk]).sum()
+            for one, parts in zip((*embedded.image, *embedded.text), gradients, strict=True)
+            if parts is not None
+        ]
+        return reduce(torch.add, terms, embedded.scale * 0)
+
+    for chunk in range(chunks - 1):
+        with apart():
+            backward(surrogate(chunk, embed(chunk, True)))
+    last = embed(chunks - 1, True)
+    final = surrogate(chunks - 1, last)
+    if scale.grad is not None:
+        # the temperature belongs to the whole batch, so it is counted once
+        final = final + (last.scale * scale.grad).sum()
+    backward(final)
+    return loss.detach()
+
+
+def _joined(parts: Sequence[tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
+    """Join the chunks of each view."""
+    return tuple(torch.cat(of_view) for of_view in zip(*parts, strict=True))
+
+
+@contextmanager
+def still_statistics(module: nn.Module) -> Iterator[None]:
+    """Keep the running statistics of batch normalisation as they are: the first pass must not count them twice."""
+    tracking = [
+        part
+        for part in module.modules()
+        if isinstance(part, nn.modules.batchnorm._BatchNorm)
+        and part.training
+        and part.track_running_stats
+    ]
+    for part in tracking:
+        part.track_running_stats = False
+    try:
+        yield
+    finally:
+        for part in tracking:
+            part.track_running_stats = True
+
+
+def normalises_batches(module: nn.Module) -> bool:
+    """Return whether a trained module has batch normalisation, which sees a chunk and not the batch."""
+    return any(
+        isinstance(part, nn.modules.batchnorm._BatchNorm) and part.training
+        for part in module.modules()
+    )

@@ -3,15 +3,73 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 import numpy as np
+import torch
 
 from mmpoison.base.seeding import generator
 from mmpoison.models.inputs import Rows
 from mmpoison.pairs.table import BoolArray
-from mmpoison.training.settings import TrainingSettings
+from mmpoison.training.settings import Precision, TrainingSettings
+
+# -- Learning rate over time.
+
+
+def learning_rate(settings: TrainingSettings, step: int, steps_per_epoch: int) -> float:
+    """Compute the learning rate of one step (0-based): warm-up, then a cosine to the minimum (section 5.1).
+
+    Args:
+        settings: The fine-tune's settings.
+        step: Steps done before this one.
+        steps_per_epoch: Steps of one epoch.
+
+    >>> paper = TrainingSettings()
+    >>> [f"{learning_rate(paper, epoch * 7, 7):.2e}" for epoch in (0, 1, 9)]
+    ['1.00e-05', '1.00e-05', '1.27e-06']
+    """
+    done = step / steps_per_epoch if settings.schedule == "step" else float(step // steps_per_epoch)
+    high, low = settings.learning_rate, settings.min_learning_rate
+    if done < settings.warmup_epochs:
+        start = high if settings.warmup_learning_rate is None else settings.warmup_learning_rate
+        return start + (high - start) * done / settings.warmup_epochs
+    length = max(settings.epochs - settings.warmup_epochs, 1e-9)
+    part = min((done - settings.warmup_epochs) / length, 1.0)
+    return low + (high - low) * (1 + math.cos(math.pi * part)) / 2
+
+
+# -- Selects the number format to compute in.
+
+
+FORMATS = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def autocast(
+    device: torch.device, precision: Precision
+) -> tuple[Callable[[], AbstractContextManager[Any]], str]:
+    """Make a factory of autocast contexts; return it with the precision that it uses.
+
+    `auto` is bf16 on a GPU and on a processor with bf16 instructions; elsewhere bf16 would be emulated and slow.
+    """
+    if precision == "auto":
+        precision = "bf16" if has_bf16(device) else "fp32"
+    if precision == "fp32":
+        return nullcontext, "fp32"
+    return lambda: torch.autocast(device.type, FORMATS[precision]), precision
+
+
+def has_bf16(device: torch.device) -> bool:
+    """Return whether the device multiplies bf16 matrices in hardware."""
+    if device.type == "cuda":
+        # older GPUs emulate it, which is slow
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    # private in torch, so absent in some releases; then 32-bit is the safe answer
+    check = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
+    return bool(device.type == "cpu" and check is not None and check())
 
 
 @dataclass

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from mmpoison.base.processes import process_count
 from mmpoison.models.inputs import Rows
-from mmpoison.training.loss import contrastive_loss
+from mmpoison.training.objective import contrastive_loss
 
 if TYPE_CHECKING:
     from accelerate import Accelerator

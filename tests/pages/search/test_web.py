@@ -18,7 +18,7 @@ from mmpoison.models import load_encoder
 from mmpoison.pages.search import Collection, Engine, Library
 from mmpoison.pages.search.library import Job
 from mmpoison.pages.search.web import search_app
-from mmpoison.pages.search.web.answers import images_answer
+from mmpoison.pages.search.web.app import images_answer
 
 HOST = "http://127.0.0.1:8000"
 

@@ -13,10 +13,14 @@ from mmpoison.base.option_checks import check_number
 from mmpoison.defenses.catalogue import DEFENSES
 from mmpoison.defenses.repairs.clean_finetune import CleanFinetune
 from mmpoison.models.inputs import Rows
-from mmpoison.training.loss import contrastive_loss
-from mmpoison.training.objective import Embedded, Objective
+from mmpoison.training.objective import (
+    CropFlipColour,
+    EditWords,
+    Embedded,
+    Objective,
+    contrastive_loss,
+)
 from mmpoison.training.settings import TrainingSettings
-from mmpoison.training.views import CropFlipColour, EditWords
 
 
 class CleanClipLoss(Objective):

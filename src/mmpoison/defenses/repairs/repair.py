@@ -16,10 +16,8 @@ from mmpoison.errors import InputError, ResultError
 from mmpoison.models.dual_encoder import DualEncoder
 from mmpoison.models.inputs import PairInputs, ProgressFor
 from mmpoison.pairs.table import PairDataset
-from mmpoison.training.callbacks import chain_callbacks
-from mmpoison.training.divergence import DivergedError
-from mmpoison.training.log import LogOptions
-from mmpoison.training.loop import OnStep, TrainingResult
+from mmpoison.training.log import DivergedError, LogOptions
+from mmpoison.training.loop import OnStep, TrainingResult, chain_callbacks
 from mmpoison.training.plan import Plan
 from mmpoison.training.processes import Processes
 from mmpoison.training.settings import TrainingSettings

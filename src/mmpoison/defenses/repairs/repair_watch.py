@@ -24,14 +24,13 @@ from mmpoison.defenses.scans.canary import (
     still_weakening,
 )
 from mmpoison.errors import InputError
-from mmpoison.evaluation.goal_target import GoalTarget
 from mmpoison.evaluation.rows import goal_row, utility_row
-from mmpoison.evaluation.test_set import TestEmbeddings, TestSet, drift_between
+from mmpoison.evaluation.test_set import GoalTarget, TestEmbeddings, TestSet, drift_between
 from mmpoison.models.dual_encoder import DualEncoder
 from mmpoison.models.inputs import PairInputs
 from mmpoison.pairs.table import PairDataset
 from mmpoison.records.run_files import Utility
-from mmpoison.training.divergence import DivergedError
+from mmpoison.training.log import DivergedError
 from mmpoison.training.loop import Step
 
 MOST_HELD_OUT = 1000

@@ -17,10 +17,17 @@ from mmpoison.models.dual_encoder import DualEncoder
 from mmpoison.models.inputs import PairInputs, Rows
 from mmpoison.pairs.table import PairDataset
 from mmpoison.training.loop import TrainingResult, finetune
-from mmpoison.training.loss import contrastive_loss
-from mmpoison.training.objective import Embedded, EpochStart, Objective
+from mmpoison.training.objective import (
+    CropFlipColour,
+    EditWords,
+    Embedded,
+    EpochStart,
+    ImageView,
+    Objective,
+    TextView,
+    contrastive_loss,
+)
 from mmpoison.training.settings import MOST_EPOCHS, ROLES, TrainingSettings
-from mmpoison.training.views import CropFlipColour, EditWords, ImageView, TextView
 
 
 @DEFENSES.register("roclip")
@@ -37,7 +44,7 @@ class RoClip:
     of an epoch depends on the seed alone.
 
     Where only projections train, views are made by noise on the features of the frozen trunks
-    (`mmpoison.training.views.FeatureNoise`), and the record of the training says so. The image encoder, or its
+    (`mmpoison.training.objective.FeatureNoise`), and the record of the training says so. The image encoder, or its
     projection, must train.
 
     Args:

@@ -17,11 +17,18 @@ from mmpoison.models.inputs import PairInputs, Rows
 from mmpoison.pairs.table import PairDataset
 from mmpoison.statistics import fit_two_gaussians
 from mmpoison.training.loop import TrainingResult, finetune
-from mmpoison.training.loss import contrastive_loss
-from mmpoison.training.objective import Embedded, EpochStart, Objective
+from mmpoison.training.objective import (
+    CropFlipColour,
+    EditWords,
+    Embedded,
+    EpochStart,
+    ImageView,
+    Objective,
+    TextView,
+    contrastive_loss,
+)
 from mmpoison.training.plan import Plan
 from mmpoison.training.settings import MOST_EPOCHS, ROLES, TrainingSettings
-from mmpoison.training.views import CropFlipColour, EditWords, ImageView, TextView
 
 PAPER_EPOCHS, PAPER_WARMUP, PAPER_GROWTH = 32, 5, 0.01
 """Length of the paper's training, its unimodal epochs, and by how much the safe part grows in an epoch."""
@@ -46,8 +53,8 @@ class SafeClip:
     without a pool of nearest neighbours.
 
     An encoder that does not train has no unimodal loss: nothing would change. Where only projections train, views are
-    made by noise on the features of the frozen trunks (`mmpoison.training.views.FeatureNoise`), and the record of the
-    training says so.
+    made by noise on the features of the frozen trunks (`mmpoison.training.objective.FeatureNoise`), and the record of
+    the training says so.
 
     Args:
         warmup_epochs: Unimodal epochs; None: 5 of 32.

@@ -1,9 +1,8 @@
 """The image search engine: results of several models for the same query, side by side."""
 
 from mmpoison.pages.search.collection import Caption, Collection, DistinctCaptions, ShownGoal
-from mmpoison.pages.search.compare import Column, Hit, side_by_side
 from mmpoison.pages.search.embedded import DEPTH, Ranking
-from mmpoison.pages.search.engine import Answer, Engine, PairFacts
+from mmpoison.pages.search.engine import Answer, Column, Engine, Hit, PairFacts, side_by_side
 from mmpoison.pages.search.library import Job, Library, Source
 
 __all__ = [

@@ -6,8 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from mmpoison.records.matrix import CLEAN_MODEL, UNDEFENDED
 from mmpoison.reporting import text as _text
-from mmpoison.reporting.matrix.pooled import interval, probability
-from mmpoison.reporting.matrix.published import compare_claims
+from mmpoison.reporting.matrix.published import compare_claims, interval, probability
 from mmpoison.reporting.matrix.summary import CellSummary, FilterSummary, MatrixSummary, RowSummary
 from mmpoison.reporting.table import Cell, Column, Link, Table
 from mmpoison.statistics import Estimate

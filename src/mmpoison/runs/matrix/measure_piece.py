@@ -35,9 +35,9 @@ from mmpoison.defenses.filters.pipeline import filter_pairs
 from mmpoison.defenses.repairs.repair import repair_branches, run_repair
 from mmpoison.defenses.repairs.repair_watch import RepairMeter, RepairRule, hold_out
 from mmpoison.errors import InputError, ResultError
+from mmpoison.evaluation.measure import triggered_success
 from mmpoison.evaluation.rows import goal_row, utility_row
 from mmpoison.evaluation.test_set import TestEmbeddings, TestSet
-from mmpoison.evaluation.triggered import triggered_success
 from mmpoison.images.triggers import read_trigger
 from mmpoison.models.compute_environment import compute_environment
 from mmpoison.models.dual_encoder import DualEncoder

@@ -1,0 +1,527 @@
+"""Checks arguments of statistics."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from mmpoison.errors import InputError
+
+FloatVector = npt.NDArray[np.float64]
+
+
+def as_values(values: npt.ArrayLike, name: str = "values") -> FloatVector:
+    """Read finite numbers of shape (n,), n at least 1, as float64.
+
+    Raises:
+        InputError: They are not.
+    """
+    try:
+        array = np.asarray(values, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{name} are not numbers: {error}") from error
+    if array.ndim != 1:
+        raise InputError(f"{name} must have shape (n,), not {array.shape}")
+    if not len(array):
+        raise InputError(f"{name} are empty")
+    if not np.isfinite(array).all():
+        raise InputError(f"{name} hold NaN or infinity")
+    return array
+
+
+def check_confidence(confidence: float) -> float:
+    """Check that a confidence is between 0 and 1.
+
+    Raises:
+        InputError: It is not.
+    """
+    if not 0 < confidence < 1:
+        raise InputError(f"confidence {confidence} is not between 0 and 1 (0.95 is 95%)")
+    return confidence
+
+
+# -- Mean, standard deviation and interval over seeds.
+
+
+@dataclass(frozen=True)
+class Summary:
+    """One number measured over several seeds.
+
+    Attributes:
+        n: Number of seeds.
+        mean: Their mean.
+        sd: Sample standard deviation (n - 1); None for one seed.
+        low: Lower end of the interval of the mean; None for one seed.
+        high: Upper end.
+        confidence: Of the interval.
+    """
+
+    n: int
+    mean: float
+    sd: float | None
+    low: float | None
+    high: float | None
+    confidence: float = 0.95
+
+    def to_json(self) -> dict[str, float | int | None]:
+        """Return plain JSON values."""
+        return asdict(self)
+
+
+UNBOUNDED = (-math.inf, math.inf)
+"""Bounds of a number that can be anything."""
+
+
+def summarize(
+    values: npt.ArrayLike,
+    confidence: float = 0.95,
+    bounds: tuple[float, float] = UNBOUNDED,
+) -> Summary:
+    """Compute mean, standard deviation and t-interval of one number per seed (as in tables 11 and 12 of the paper).
+
+    The interval is Student's with n - 1 degrees of freedom: that of the *mean* over seeds. With five seeds it is 1.24
+    standard deviations to each side. It ends at `bounds`: the mean of a share is never outside of [0, 1], and an
+    interval that reaches 0 or 1 says that n is too small for it.
+
+    Args:
+        values: Shape (n,), one finite number a seed.
+        confidence: Between 0 and 1.
+        bounds: The least and the largest possible value, for example (0, 1) of a share.
+
+    Raises:
+        InputError: No values, or one that is not finite.
+
+    Example:
+        >>> s = summarize([1.0, 2.0, 3.0, 4.0, 5.0])
+        >>> s.n, s.mean, round(s.sd, 4), round(s.low, 4), round(s.high, 4)
+        (5, 3.0, 1.5811, 1.0368, 4.9632)
+        >>> summarize([0.5])
+        Summary(n=1, mean=0.5, sd=None, low=None, high=None, confidence=0.95)
+        >>> share = summarize([0.9, 1.0], bounds=(0, 1))
+        >>> round(share.low, 3), share.high
+        (0.315, 1.0)
+    """
+    array = as_values(values)
+    check_confidence(confidence)
+    mean = math.fsum(array) / len(array)
+    if len(array) == 1:
+        return Summary(1, mean, None, None, None, confidence)
+    sd = float(array.std(ddof=1))
+    half = t_quantile(confidence, len(array) - 1) * sd / math.sqrt(len(array))
+    least, largest = bounds
+    # a value outside of the bounds is the caller's mistake: the interval still contains the mean
+    low, high = max(mean - half, min(least, mean)), min(mean + half, max(largest, mean))
+    return Summary(len(array), mean, sd, float(low), float(high), confidence)
+
+
+def t_quantile(confidence: float, degrees: int) -> float:
+    """Return the half-width of a two-sided interval in standard errors.
+
+    >>> round(t_quantile(0.95, 4), 4)
+    2.7764
+    """
+    from scipy import stats  # takes half a second to import
+
+    return float(stats.t.ppf(0.5 + confidence / 2, degrees))
+
+
+# -- Confidence intervals over queries in which the queries of one image are one cluster.
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A number over queries and its interval.
+
+    Attributes:
+        n: Number of queries.
+        clusters: Number of images they belong to.
+        value: The number.
+        low: Lower end of its interval; None with one cluster, from which no spread can be estimated.
+        high: Upper end.
+        confidence: Of the interval.
+    """
+
+    n: int
+    clusters: int
+    value: float
+    low: float | None
+    high: float | None
+    confidence: float = 0.95
+
+    def to_json(self) -> dict[str, float | int | None]:
+        """Return plain JSON values."""
+        return asdict(self)
+
+
+def clustered_mean(
+    values: npt.ArrayLike, clusters: npt.ArrayLike, confidence: float = 0.95
+) -> Estimate:
+    """Compute a mean with the cluster-robust interval.
+
+    The residuals are summed within each cluster before they are squared, so captions of one image that fail together
+    count as one failure. The usual correction for few clusters, C / (C - 1), and Student's t with C - 1 degrees of
+    freedom. With one value a cluster it is the t-interval of `summarize`.
+
+    Args:
+        values: Shape (n,), one number a query, such as its rank.
+        clusters: Shape (n,), any labels of clusters, such as the image of each caption.
+        confidence: Between 0 and 1.
+
+    Raises:
+        InputError: No values, one that is not finite, or clusters of another shape.
+
+    Example:
+        >>> independent = clustered_mean([0, 1, 0, 1], [0, 1, 2, 3])
+        >>> together = clustered_mean([0, 1, 0, 1], [0, 1, 0, 1])
+        >>> together.high > independent.high
+        True
+    """
+    array, code, count = _read(values, clusters, confidence)
+    mean = math.fsum(array) / len(array)
+    if count == 1:
+        return Estimate(len(array), 1, mean, None, None, confidence)
+    half = t_quantile(confidence, count - 1) * _standard_error(array, code, count)
+    return Estimate(len(array), count, mean, mean - half, mean + half, confidence)
+
+
+def clustered_share(
+    hits: npt.ArrayLike, clusters: npt.ArrayLike, confidence: float = 0.95
+) -> Estimate:
+    """Compute a share with an interval that stays in [0, 1] and has a width at 0 and at 1 too.
+
+    Korn and Graubard (1998): the exact binomial interval of Clopper and Pearson for as many independent queries as
+    would have the cluster-robust variance. Where all queries agree the data hold no variance; then each cluster counts
+    as one query, as if captions of an image always failed together.
+
+    Args:
+        hits: Shape (n,), 0 or 1 (or boolean), one a query.
+        clusters: Shape (n,), as for `clustered_mean`.
+        confidence: Between 0 and 1.
+
+    Raises:
+        InputError: As `clustered_mean`, or a hit that is neither 0 nor 1.
+
+    Example:
+        >>> none = clustered_share([False] * 125, [query // 5 for query in range(125)])
+        >>> none.value, none.low, round(none.high, 3)
+        (0.0, 0.0, 0.137)
+    """
+    array, code, count = _read(hits, clusters, confidence)
+    if not np.isin(array, (0, 1)).all():
+        raise InputError("hits must be 0 or 1, one a query")
+    n = len(array)
+    share = math.fsum(array) / n
+    if count == 1:
+        return Estimate(n, 1, share, None, None, confidence)
+    if share in (0, 1):
+        effective = float(count)
+    else:
+        error = _standard_error(array, code, count)
+        independent = share * (1 - share) / error**2 if error > 0 else float(n)
+        # fewer degrees of freedom than queries make the interval wider
+        independent *= (t_quantile(confidence, n - 1) / t_quantile(confidence, count - 1)) ** 2
+        effective = min(float(n), max(1.0, independent))
+    low, high = _clopper_pearson(share * effective, effective, confidence)
+    return Estimate(n, count, share, low, high, confidence)
+
+
+def cluster_bootstrap(
+    values: npt.ArrayLike,
+    clusters: npt.ArrayLike,
+    statistic: Callable[[FloatVector], float],
+    *,
+    seed: int,
+    resamples: int = 2000,
+    confidence: float = 0.95,
+) -> Estimate:
+    """Compute any statistic with a percentile interval: whole clusters are resampled, never single queries.
+
+    Use it for statistics without a formula, such as a median of ranks; else `clustered_mean` or `clustered_share`.
+
+    Args:
+        values: Shape (n,).
+        clusters: Shape (n,), as for `clustered_mean`.
+        statistic: Takes values of shape (m,), gives a number.
+        seed: Of the drawing.
+        resamples: How often to draw.
+        confidence: Between 0 and 1.
+
+    Raises:
+        InputError: As `clustered_mean`, or fewer than 100 resamples.
+
+    Example:
+        >>> ranks, image = [0, 1, 0, 9, 8, 9], [0, 0, 0, 1, 1, 1]
+        >>> median = cluster_bootstrap(ranks, image, np.median, seed=0)
+        >>> median.value, median.low, median.high
+        (4.5, 0.0, 9.0)
+    """
+    array, code, count = _read(values, clusters, confidence)
+    if resamples < 100:
+        raise InputError(f"resamples {resamples}: at least 100 are needed for an interval")
+    value = float(statistic(array))
+    if count == 1:
+        return Estimate(len(array), 1, value, None, None, confidence)
+    order = np.argsort(code, kind="stable")
+    members = np.split(array[order], np.flatnonzero(np.diff(code[order])) + 1)
+    rng = np.random.default_rng(seed)
+    drawn = [
+        float(statistic(np.concatenate([members[c] for c in rng.integers(0, count, count)])))
+        for _ in range(resamples)
+    ]
+    tail = (1 - confidence) / 2
+    low, high = np.quantile(drawn, [tail, 1 - tail])
+    return Estimate(len(array), count, value, float(low), float(high), confidence)
+
+
+def probability_below_zero(mean: Estimate) -> float | None:
+    """Compute the probability that a mean of `clustered_mean` is below 0, by the distribution that gives its interval.
+
+    The interval is value ± q x error, with q of Student's t with C - 1 degrees of freedom. Read as what is believed of
+    the mean after the measurement (all means alike before it), this is value + error x T, which is below 0 with the
+    probability P(T < -value / error). It is above 0.975 exactly where the 95% interval is below 0.
+
+    Args:
+        mean: Of paired differences, for example.
+
+    Returns:
+        None with one cluster. Without any spread 0 or 1, and 0.5 if the mean is 0.
+
+    Example:
+        >>> probability_below_zero(clustered_mean([-0.1, 0.1], [0, 1]))
+        0.5
+        >>> round(probability_below_zero(clustered_mean([-0.1, -0.2, -0.3], [0, 1, 2])), 3)
+        0.963
+    """
+    if mean.high is None:
+        return None
+    # differences that are equal but for rounding have no spread
+    value, half = round(mean.value, 12), round(mean.high - mean.value, 12)
+    if half == 0:
+        return 0.5 if value == 0 else float(value < 0)
+    from scipy import stats  # takes half a second to import
+
+    error = half / t_quantile(mean.confidence, mean.clusters - 1)
+    return float(stats.t.cdf(-value / error, mean.clusters - 1))
+
+
+def _read(
+    values: npt.ArrayLike, clusters: npt.ArrayLike, confidence: float
+) -> tuple[FloatVector, npt.NDArray[np.intp], int]:
+    array = as_values(values)
+    check_confidence(confidence)
+    labels = np.asarray(clusters)
+    if labels.shape != array.shape:
+        raise InputError(f"clusters of shape {labels.shape} do not fit values of {array.shape}")
+    names, code = np.unique(labels, return_inverse=True)
+    return array, code, len(names)
+
+
+def _standard_error(array: FloatVector, code: npt.NDArray[np.intp], count: int) -> float:
+    sums = np.bincount(code, weights=array - array.mean(), minlength=count)
+    return math.sqrt(count / (count - 1) * float(sums @ sums)) / len(array)
+
+
+def _clopper_pearson(hits: float, n: float, confidence: float) -> tuple[float, float]:
+    from scipy import stats  # takes half a second to import
+
+    tail = (1 - confidence) / 2
+    low = float(stats.beta.ppf(tail, hits, n - hits + 1)) if hits > 0 else 0.0
+    high = float(stats.beta.ppf(1 - tail, hits + 1, n - hits)) if hits < n else 1.0
+    return low, high
+
+
+# -- Paired comparison of two settings, by seed.
+
+
+_EXACT_PAIRS = 12
+"""Largest number of pairs for which all 2^n signs are tried if ranks tie; SciPy's exact distribution has no ties."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The difference of two settings over pairs (seeds, or captions under two models).
+
+    Attributes:
+        n: Number of pairs.
+        mean: Mean of the differences, second minus first.
+        sd: Their sample standard deviation; None for one pair.
+        low: Lower end of the interval of the mean difference; None for one pair.
+        high: Upper end.
+        t: Student's paired t; None for one pair or where all differences are the same.
+        t_p: Its two-tailed p.
+        wilcoxon: Wilcoxon's signed-rank statistic, the smaller sum of ranks; None where every difference is 0.
+        wilcoxon_p: Its two-tailed p; 1 where every difference is 0.
+        cohen_d: Effect size of the t-test: mean over standard deviation of the differences (Cohen's d_z).
+        rank_biserial: Effect size of the Wilcoxon test, in [-1, 1]: share of the rank sum that speaks for the second
+            setting less the share that speaks against it.
+        confidence: Of the interval.
+    """
+
+    n: int
+    mean: float
+    sd: float | None
+    low: float | None
+    high: float | None
+    t: float | None
+    t_p: float | None
+    wilcoxon: float | None
+    wilcoxon_p: float | None
+    cohen_d: float | None
+    rank_biserial: float | None
+    confidence: float = 0.95
+
+    def to_json(self) -> dict[str, float | int | None]:
+        """Return plain JSON values."""
+        return asdict(self)
+
+
+def compare(first: npt.ArrayLike, second: npt.ArrayLike, confidence: float = 0.95) -> Comparison:
+    """Compare two settings measured on the same seeds: paired two-tailed tests with effect sizes (tables 11 and 12).
+
+    With five pairs the smallest two-tailed p that Wilcoxon's test can give is 0.0625: it can never fall under 0.05,
+    however clear the difference. At least six pairs are needed for that.
+
+    Args:
+        first: Shape (n,), one number a seed.
+        second: Shape (n,), the other setting's numbers of the same seeds in the same order.
+        confidence: Of the interval of the mean difference.
+
+    Raises:
+        InputError: Lengths differ, there are none, or one is not finite.
+
+    Example:
+        >>> c = compare([0.1, 0.2, 0.3, 0.1, 0.2], [0.5, 0.4, 0.6, 0.5, 0.7])
+        >>> round(c.mean, 3), round(c.t_p, 4), c.wilcoxon_p, c.rank_biserial
+        (0.36, 0.0021, 0.0625, 1.0)
+    """
+    before, after = as_values(first, "first"), as_values(second, "second")
+    if before.shape != after.shape:
+        raise InputError(
+            f"{len(before)} and {len(after)} values cannot be paired: one of each setting a seed is needed"
+        )
+    difference = after - before
+    summary = summarize(difference, confidence)
+    t = t_p = effect = None
+    # differences that are equal but for rounding have no spread to test against
+    if summary.sd is not None and summary.sd > 1e-12 * max(1e-300, np.abs(difference).max()):
+        from scipy import stats  # takes half a second to import
+
+        effect = summary.mean / summary.sd
+        t = effect * math.sqrt(summary.n)
+        t_p = float(2 * stats.t.sf(abs(t), summary.n - 1))
+    statistic, wilcoxon_p, biserial = _wilcoxon(difference)
+    return Comparison(
+        n=summary.n,
+        mean=summary.mean,
+        sd=summary.sd,
+        low=summary.low,
+        high=summary.high,
+        t=t,
+        t_p=t_p,
+        wilcoxon=statistic,
+        wilcoxon_p=wilcoxon_p,
+        cohen_d=effect,
+        rank_biserial=biserial,
+        confidence=confidence,
+    )
+
+
+def _wilcoxon(difference: FloatVector) -> tuple[float | None, float, float | None]:
+    from scipy import stats  # takes half a second to import
+
+    # equal shares of different seeds must tie, not be ordered by rounding
+    scale = max(1e-300, float(np.abs(difference).max()))
+    rounded = np.round(difference / scale, 12)
+    moved = rounded[rounded != 0]
+    if not len(moved):
+        return None, 1.0, None
+    tied = len(np.unique(np.abs(moved))) < len(moved)
+    method = "exact" if len(moved) <= 50 and not tied else "asymptotic"
+    if tied and len(moved) <= _EXACT_PAIRS:
+        method = stats.PermutationMethod(n_resamples=2**_EXACT_PAIRS)
+    result = stats.wilcoxon(moved, method=method)
+    ranks = stats.rankdata(np.abs(moved))
+    biserial = float(ranks[moved > 0].sum() - ranks[moved < 0].sum()) / float(ranks.sum())
+    return float(result.statistic), float(result.pvalue), biserial
+
+
+# -- Measures whether pairs of two embeddings belong together: the AUROC of true against shuffled pairs.
+
+
+Floats = npt.NDArray[np.floating[Any]]
+
+SAME_CAPTION = 1 - 1e-5
+"""Captions whose cosine is larger are the same: embeddings of one caption in two batches differ by rounding."""
+
+
+def true_pair_auroc(
+    text: Floats, image: Floats, *, fewest: int = 30, most: int = 1024
+) -> Estimate | None:
+    """Compute the chance that a true pair is closer than a shuffled one.
+
+    A true pair is a caption with its own image, a shuffled one a caption with another image, whose own caption is not
+    the same. All shuffled pairs are counted, so nothing is random but which pairs were taken. Each pair enters three
+    times: as a true pair, by its caption, and by its image. The sum of the three influences (the infinitesimal
+    jackknife) gives the interval, in which the captions of one image count as one piece of evidence.
+
+    What part of the pairs is poisoned hardly matters: a share s of wrong pairs moves the AUROC from A to about
+    A - s (A - 0.5).
+
+    Args:
+        text: Unit embeddings of captions, shape `(n, d)`.
+        image: Unit embeddings of their images, shape `(n, d)`; the same image may be in several pairs.
+        fewest: With fewer images nothing is said.
+        most: Of more pairs a random choice is tested: the time grows with their square.
+
+    Returns:
+        The AUROC in [0, 1] with its 95% interval, where `clusters` counts images; None with fewer than `fewest` images,
+        or if all captions are the same.
+
+    Example:
+        >>> one = np.eye(40)
+        >>> true_pair_auroc(one, one).value
+        1.0
+    """
+    if len(text) > most:
+        rows = np.random.default_rng(0).permutation(len(text))[:most]
+        text, image = text[rows], image[rows]
+    _, code = np.unique(image, axis=0, return_inverse=True)
+    code = code.reshape(-1)
+    if not len(code) or int(code.max()) + 1 < fewest:
+        return None
+    distances = 1 - text @ image.T
+    # a caption that several images share fits all of them
+    shuffled = (code[:, None] != code[None, :]) & (text @ text.T < SAME_CAPTION)
+    if not shuffled.any():
+        return None
+    true = distances.diagonal()
+    beyond = 1 - _shares_below(true, distances[shuffled])
+    value = float(beyond.mean())
+    # of each shuffled pair, the share of the true pairs that are closer
+    surplus = np.where(shuffled, _shares_below(distances, true) - value, 0.0)
+    influence = beyond + (surplus.sum(axis=0) + surplus.sum(axis=1)) * len(true) / shuffled.sum()
+    found = clustered_mean(influence, code)
+    assert found.low is not None
+    assert found.high is not None
+    return Estimate(found.n, found.clusters, value, max(found.low, 0.0), min(found.high, 1.0))
+
+
+def twice_below(values: Floats, others: Floats) -> npt.NDArray[np.intp]:
+    """Count the others below each value, times two, so that ties count one; shape of `values`.
+
+    >>> twice_below(np.array([2.0, 3.0]), np.array([1.0, 2.0])).tolist()
+    [3, 4]
+    """
+    ordered = np.sort(others, axis=None)
+    below = np.searchsorted(ordered, values, side="left")
+    return np.asarray(below + np.searchsorted(ordered, values, side="right"))
+
+
+def _shares_below(values: Floats, others: Floats) -> Floats:
+    """Return for each value the share of others that are smaller, ties counted half."""
+    return np.asarray(twice_below(values, others) / (2 * others.size))
