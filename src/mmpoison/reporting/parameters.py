@@ -13,9 +13,7 @@ from mmpoison.reporting.text import clean
 
 Row = dict[str, Any]
 
-NO_SETTING = (
-    "name", "description", "preset", "seed", "study", "transfer", "sweep", "data.root", "model.trust",
-)  # fmt: skip
+NO_SETTING = ("name", "description", "preset", "seed", "study", "transfer", "sweep", "data.root")
 """Parameters, or groups of them, that do not change what a run's numbers are of."""
 
 
