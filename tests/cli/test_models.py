@@ -83,7 +83,7 @@ def test_every_verb_takes_a_model_by_every_name(
     option = "--encoder" if verb == "filter" else "--model"
     weights = tmp_path / "weights.pt"
     name = f"ViT-B-32-quickgelu@{weights}"
-    result = cli(verb, "--data", square_folder, option, name, "--trust", *arguments[verb])
+    result = cli(verb, "--data", square_folder, option, name, *arguments[verb])
     assert (result.code, result.err) == (2, f"mmpoison: {weights}: no such file of weights\n")
 
 

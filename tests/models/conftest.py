@@ -154,3 +154,14 @@ def archive(state: dict[str, Tensor], tmp_path_factory: pytest.TempPathFactory) 
         warnings.simplefilter("ignore", DeprecationWarning)
         torch.jit.script(module).save(str(path))  # type: ignore[no-untyped-call]
     return path
+
+
+@pytest.fixture(scope="session")
+def of_archive(archive: Path) -> Path:
+    """The weights of the archive as the refusal says to save them."""
+    path = archive.with_name("ViT-tiny.safetensors")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        module = torch.jit.load(str(archive), map_location="cpu")  # type: ignore[no-untyped-call]
+    safetensors.torch.save_file(module.state_dict(), path)
+    return path

@@ -137,27 +137,26 @@ def test_more_ways_to_save_the_same(
     same(embed(load_encoder(write(quick, state, tmp_path))), embed(quick))
 
 
-def test_an_archive_of_openai_needs_trust(quick: DualEncoder, archive: Path, embed: Embed) -> None:
-    for name in (f"{QUICK}@{archive}", archive):
-        message = refusal(name)
-        assert "TorchScript archive, which is a program" in message
-        assert "--trust" in message
-        same(embed(load_encoder(name, trust=True)), embed(quick))
+def test_weights_of_an_archive_of_openai(
+    quick: DualEncoder, of_archive: Path, embed: Embed
+) -> None:
+    for name in (f"{QUICK}@{of_archive}", of_archive):
+        same(embed(load_encoder(name)), embed(quick))
 
 
-def test_an_archive_of_an_architecture_without_a_name(
-    quick: DualEncoder, archive: Path, embed: Embed, monkeypatch: pytest.MonkeyPatch
+def test_weights_of_openai_of_an_architecture_without_a_name(
+    quick: DualEncoder, of_archive: Path, embed: Embed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from open_clip import factory
 
     monkeypatch.delitem(factory._MODEL_CONFIGS, QUICK)
-    encoder = load_encoder(archive, trust=True)
+    encoder = load_encoder(of_archive)
     same(embed(encoder), embed(quick))
     assert encoder.config["model_cfg"]["quick_gelu"] is True
     assert "architecture" not in encoder.config["mmpoison"]
 
 
-def test_half_precision_archives(
+def test_half_precision_weights(
     state: State, embed: Embed, quick: DualEncoder, tmp_path: Path
 ) -> None:
     """OpenAI's are kept in 16 bit; the model computes in 32."""
@@ -205,8 +204,8 @@ def test_activations_differ(state: State, quick: DualEncoder, embed: Embed, tmp_
     assert (embed(wrong) - embed(quick)).abs().max() > 1e-3
 
 
-def test_an_archive_of_openai_is_quick_gelu(archive: Path) -> None:
-    message = refusal(f"{TINY}@{archive}", trust=True)
+def test_weights_of_openai_are_quick_gelu(of_archive: Path) -> None:
+    message = refusal(f"{TINY}@{of_archive}")
     assert "trained with QuickGELU, but tiny-clip uses GELU" in message
     assert message.endswith(f"use {QUICK}")
 
@@ -369,27 +368,29 @@ def test_files_that_are_no_weights(tmp_path: Path, content: bytes, says: str, su
         assert str(path) in message
 
 
-def test_files_that_were_cut(state: State, archive: Path, tmp_path: Path) -> None:
+def test_files_that_were_cut(state: State, tmp_path: Path) -> None:
     safetensors.torch.save_file(state, tmp_path / "weights.safetensors")
-    files = [
-        saved(state, tmp_path / "weights.pt"),
-        tmp_path / "weights.safetensors",
-        tmp_path / "archive.pt",
-    ]
-    files[2].write_bytes(archive.read_bytes())
-    for path in files:
+    for path in (saved(state, tmp_path / "weights.pt"), tmp_path / "weights.safetensors"):
         content = path.read_bytes()
         path.write_bytes(content[: len(content) * 2 // 3])
-        assert "broken" in refusal(f"{QUICK}@{path}", trust=True)
+        assert "broken" in refusal(f"{QUICK}@{path}")
+
+
+def test_a_program_is_never_run(archive: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.jit, "load", lambda *_, **__: pytest.fail("a program was run"))
+    for name in (f"{QUICK}@{archive}", archive):
+        message = refusal(name)
+        assert "a TorchScript archive, and a checkpoint's code is never run here" in message
+        assert (
+            "save torch.jit.load(FILE, map_location='cpu').state_dict() as safetensors" in message
+        )
 
 
 @pytest.mark.parametrize("new", [True, False])
-@pytest.mark.parametrize("trust", [True, False])
-def test_nothing_is_ever_unpickled(state: State, tmp_path: Path, new: bool, trust: bool) -> None:
-    """Not even with trust, which is for TorchScript alone."""
+def test_nothing_is_ever_unpickled(state: State, tmp_path: Path, new: bool) -> None:
     trap = {"state_dict": state, "args": Trap(tmp_path / "sprung")}
     torch.save(trap, tmp_path / "weights.pt", _use_new_zipfile_serialization=new)
-    message = refusal(f"{QUICK}@{tmp_path / 'weights.pt'}", trust=trust)
+    message = refusal(f"{QUICK}@{tmp_path / 'weights.pt'}")
     assert "holds more than weights" in message
     assert "nothing is unpickled here" in message
     assert not (tmp_path / "sprung").exists()

@@ -13,7 +13,6 @@ from mmpoison.api.running import run_folder
 from mmpoison.errors import InputError
 from mmpoison.runs.recipe import load_recipe, parse_changes, parse_recipe, parse_training
 from mmpoison.runs.recipe_files import shipped_recipes
-from mmpoison.runs.sweeps.sweep_runs import load_sweep
 
 
 def with_key(key: str, value: Any) -> dict[str, Any]:
@@ -251,18 +250,3 @@ def test_stages_are_switched_off_from_outside() -> None:
 def test_a_date_that_is_none_stays_text(tmp_path: Path) -> None:
     (tmp_path / "x.yaml").write_text(yaml.safe_dump(SMALL) + "description: 2001-99-99\n")
     assert load_recipe(tmp_path / "x.yaml").description == "2001-99-99"
-
-
-@pytest.mark.parametrize("part", ["model", "filter"])
-def test_a_file_cannot_say_that_a_program_is_safe(tmp_path: Path, part: str) -> None:
-    file = write_recipe(tmp_path, f"extends: openmoji\nname: mine\n{part}: {{trust: true}}\n")
-    assert f"say --set {part}.trust=true" in refusal(file)
-    assert getattr(load_recipe(file, {f"{part}.trust": True}), part).trust
-    assert not getattr(load_recipe(file, {f"{part}.trust": False}), part).trust
-
-
-def test_a_variant_cannot_either(tmp_path: Path) -> None:
-    sweep = {"variants": {"a": {"model.trust": True}, "b": None}}
-    file = write_recipe(tmp_path, {"extends": "openmoji", "name": "mine", "sweep": sweep})
-    with pytest.raises(InputError, match=r"say --set model\.trust=true"):
-        load_sweep(file, classes=lambda _: [])

@@ -29,7 +29,6 @@ def scan_pairs(
     workers: int = 1,
     ray: str | None = None,
     device: str = "auto",
-    trust: bool = False,
     progress: bool | RunProgress = True,
 ) -> DataScan:
     """Look for signs of poisoning in image-caption pairs, and write which of them to drop.
@@ -50,7 +49,6 @@ def scan_pairs(
         workers: Processes, each with a shard at a time; the result does not depend on it.
         ray: Address of a Ray cluster, or `local`.
         device: Where pairs are embedded: `auto`, `cpu`, `cuda` or `cuda:N`.
-        trust: As for `load_encoder`.
         progress: False shows no progress; by default bars are shown on a terminal and in a notebook.
 
     Returns:
@@ -80,7 +78,6 @@ def scan_pairs(
             work,
             encoder=encoder,
             device=device,
-            trust=trust,
             progress=reporter,
         )
         judged = scan_embedded(

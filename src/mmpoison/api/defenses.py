@@ -40,7 +40,6 @@ def filter(
     ask: Ask | None = None,
     label_pairs: int = 120,
     device: str = "auto",
-    trust: bool = False,
     progress: bool | RunProgress = True,
     **parameters: Any,
 ) -> FilterResult:
@@ -62,7 +61,6 @@ def filter(
         ask: With `labels`: shows pairs to a person and writes the answers into that file.
         label_pairs: How many pairs it shows.
         device: `auto` (a GPU where there is one), `cpu`, `cuda` or `cuda:N`.
-        trust: As for `load_encoder`.
         progress: False shows no progress; by default bars are shown on a terminal and in a notebook.
         **parameters: Where to cut (`clean_loss=0.02`, `threshold=0.8`, `automatic=True`, `labels="labels.csv"`,
             `false_alarms=0.01`), and parameters of the method.
@@ -85,9 +83,9 @@ def filter(
     chosen = build_filter(method, parameters) if isinstance(method, str) else method
     if parameters and chosen is method:
         raise InputError("a method that is given as an object has its parameters already")
-    judge = as_encoder(encoder, device=device, trust=trust)
+    judge = as_encoder(encoder, device=device)
     if victim is not None:
-        trained = as_encoder(victim, device=device, trust=trust)
+        trained = as_encoder(victim, device=device)
         if trained.digest() == judge.digest():
             raise InputError(
                 f"judge {judge.name!r} is the model to be trained: what deceives it would deceive the filter, choose "
@@ -131,7 +129,6 @@ def sterilize(
     track: Sequence[str] = (),
     fresh: bool = False,
     device: str = "auto",
-    trust: bool = False,
     progress: bool | RunProgress = True,
     **changes: Any,
 ) -> Sterilized:
@@ -158,7 +155,6 @@ def sterilize(
         track: With `out`: `tensorboard`, `mlflow` or `wandb`, to log to as well.
         fresh: With `out`: start from the beginning instead of resuming.
         device: `auto` (a GPU where there is one), `cpu`, `cuda` or `cuda:N`.
-        trust: As for `load_encoder`.
         progress: False shows no progress; by default bars are shown on a terminal and in a notebook.
         **changes: Single settings, for example `epochs=1`, and parameters of `method`.
 
@@ -192,8 +188,8 @@ def sterilize(
     goal_targets = [GoalTarget(Goal.parse(text, data.classes)) for text in as_list(goal)]
     if held_out and data.manifest is not None and data.select(split="test", poisoned=False):
         goal_targets = goal_targets or list(goal_targets_of(data.manifest, data))
-    suspect = as_encoder(model, device=device, trust=trust)
-    start = None if reference is None else as_encoder(reference, device=device, trust=trust)
+    suspect = as_encoder(model, device=device)
+    start = None if reference is None else as_encoder(reference, device=device)
     with shown(progress) as reporter, TemporaryDirectory() as scratch:
         return sterilize_model(
             data,
@@ -228,7 +224,6 @@ def scan(
     seed: int = 0,
     out: str | Path | None = None,
     device: str = "auto",
-    trust: bool = False,
     progress: bool | RunProgress = True,
     **changes: Any,
 ) -> ScannedModel:
@@ -246,7 +241,6 @@ def scan(
         seed: Seed of everything random.
         out: Folder for `model-scan.json` and the clean fine-tunes, which a second scan takes from there.
         device: `auto` (a GPU where there is one), `cpu`, `cuda` or `cuda:N`.
-        trust: As for `load_encoder`.
         progress: False shows no progress; by default bars are shown on a terminal and in a notebook.
         **changes: Single settings of the clean fine-tunes, for example `epochs=2`, and parameters of `method`.
 
@@ -267,8 +261,8 @@ def scan(
         raise InputError("training settings are for clean fine-tunes: say how many with clean_runs")
     chosen = training_settings(settings, changes)
     data = as_pairs(pairs)
-    suspect = as_encoder(model, device=device, trust=trust)
-    before = None if reference is None else as_encoder(reference, device=device, trust=trust)
+    suspect = as_encoder(model, device=device)
+    before = None if reference is None else as_encoder(reference, device=device)
     with shown(progress) as reporter, TemporaryDirectory() as scratch:
         # clean fine-tunes are written somewhere in any case
         folder = Path(scratch) / "scan" if out is None and clean_runs else out
@@ -282,7 +276,6 @@ def scan(
             out=None if folder is None else Path(folder),
             seed=seed,
             false_alarms=false_alarms,
-            trust=trust,
             method=method,
             options=options,
             progress=reporter,

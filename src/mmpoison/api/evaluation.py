@@ -133,7 +133,6 @@ def evaluate(
     seed: int = 0,
     out: str | Path | None = None,
     device: str = "auto",
-    trust: bool = False,
     progress: bool | RunProgress = True,
 ) -> Evaluation:
     """Measure what captions of class A retrieve with a model, and how well the model does otherwise.
@@ -150,7 +149,6 @@ def evaluate(
         seed: Seed of what is drawn at random.
         out: New folder for `metrics.json`.
         device: `auto` (a GPU where there is one), `cpu`, `cuda` or `cuda:N`.
-        trust: As for `load_encoder`.
         progress: False shows no progress; by default bars are shown on a terminal and in a notebook.
 
     Returns:
@@ -186,7 +184,7 @@ def evaluate(
         for role, one in models.items():
             if one is None:
                 continue
-            encoder = as_encoder(one, device=device, trust=trust)
+            encoder = as_encoder(one, device=device)
             names[role] = str(one) if isinstance(one, str | Path) else one.name
             inputs = prepare_pixels(
                 encoder, test.pairs, images=test.gallery, pixels=pixels, progress=reporter.progress

@@ -66,15 +66,12 @@ def as_pairs(pairs: Pairs, *, format: str | None = None) -> PairDataset:
     return pairs if isinstance(pairs, PairDataset) else load(pairs, format=format)
 
 
-def as_encoder(
-    model: DualEncoder | str | Path, *, device: str = "auto", trust: bool = False
-) -> DualEncoder:
+def as_encoder(model: DualEncoder | str | Path, *, device: str = "auto") -> DualEncoder:
     """Return the encoder for a name, a path or an encoder, on a device.
 
     Args:
         model: An encoder, or what `load_encoder` takes.
         device: `auto` (a GPU where there is one), `cpu`, `cuda` or `cuda:N`.
-        trust: As for `load_encoder`.
 
     Raises:
         InputError: If there is no such model or device.
@@ -83,7 +80,7 @@ def as_encoder(
     from mmpoison.models.loading import load_encoder
 
     where = find_device(device)
-    loaded = load_encoder(model, trust=trust) if isinstance(model, str | Path) else model
+    loaded = load_encoder(model) if isinstance(model, str | Path) else model
     return loaded.to(where)
 
 

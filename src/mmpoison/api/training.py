@@ -44,7 +44,6 @@ def finetune(
     track: Sequence[str] = (),
     fresh: bool = False,
     device: str = "auto",
-    trust: bool = False,
     progress: bool | RunProgress = True,
     **changes: Any,
 ) -> TrainingResult:
@@ -63,7 +62,6 @@ def finetune(
         track: With `out`: `tensorboard`, `mlflow` or `wandb`, to log to as well.
         fresh: With `out`: start from the beginning instead of resuming.
         device: `auto` (a GPU where there is one), `cpu`, `cuda` or `cuda:N`.
-        trust: As for `load_encoder`.
         progress: False shows no progress; by default bars are shown on a terminal and in a notebook.
         **changes: Single settings, for example `epochs=2`, `learning_rate=1e-4`, and parameters of `defense`.
 
@@ -100,7 +98,7 @@ def finetune(
     part = data.select(split=split)
     if not len(part):
         raise InputError(f"{data.root}: split {split!r} has no pairs to train on")
-    start = as_encoder(model, device=device, trust=trust)
+    start = as_encoder(model, device=device)
     with shown(progress) as reporter:
         inputs = prepare_pixels(start, part, progress=reporter.progress)
         services: TrainingServices = {

@@ -23,7 +23,6 @@ from mmpoison.cli.options import (
     MethodSetOption,
     SeedOption,
     StudyOption,
-    TrustOption,
     named_data,
     split_changes,
 )
@@ -134,7 +133,6 @@ def evaluate(
     form: FormatOption = "table",
     whole: AllOption = False,
     device: DeviceOption = "auto",
-    trust: TrustOption = False,
     data_format: DataFormatOption = None,
     data_root: DataRootOption = None,
     option: DataOptionsOption = None,
@@ -183,7 +181,6 @@ def evaluate(
                 seed=seed,
                 out=out,
                 device=device,
-                trust=trust,
                 progress=progress,
                 **options,
             )
@@ -210,7 +207,6 @@ def evaluate(
             seed=seed,
             out=out,
             device=device,
-            trust=trust,
             progress=progress,
         ).metrics
     print_metrics(metrics, form, whole=whole)

@@ -19,7 +19,6 @@ from mmpoison.cli.options import (
     ImagesOption,
     OutOption,
     PairsFormatOption,
-    TrustOption,
     named_data,
 )
 from mmpoison.cli.output import hold_output
@@ -142,7 +141,6 @@ def filter_(
         ),
     ] = 0,
     device: DeviceOption = "auto",
-    trust: TrustOption = False,
 ) -> None:
     """Drop suspicious training pairs before training, by default those whose image and caption do not match.
 
@@ -191,7 +189,6 @@ def filter_(
             ask=partial(ask_on_page, title=f"Labels for {data}", port=port) if label else None,
             label_pairs=label_pairs,
             device=device,
-            trust=trust,
             progress=progress,
         )
     for line in _summary(done, out):

@@ -10,7 +10,7 @@ from rich.table import Table
 
 from mmpoison.cli.console import console, say
 from mmpoison.cli.help import PlainTyper
-from mmpoison.cli.options import JsonOption, OutOption, TrustOption
+from mmpoison.cli.options import JsonOption, OutOption
 from mmpoison.cli.output import hold_output
 from mmpoison.reporting.text import safe_text
 
@@ -22,7 +22,7 @@ WAYS = """Other names for a model, accepted by every option that takes one:
   ARCHITECTURE:random    random weights of seed 0 (random-7: of seed 7)
   hf-hub:owner/name      a repository in open_clip's or transformers' format (hf-hub:owner/name@REVISION)
   FOLDER or FILE         a checkpoint of mmpoison or open_clip, a transformers CLIPModel, a safetensors file
-A checkpoint never runs code; a TorchScript archive, OpenAI's own format, needs --trust."""
+A checkpoint never runs code."""
 
 ModelArgument = Annotated[str, typer.Argument(help="A model's name, folder or file.")]
 
@@ -70,7 +70,6 @@ def list_(
 @app.command()
 def show(
     model: ModelArgument,
-    trust: TrustOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Load a model and describe it: architecture, activation, sizes, preprocessing, digest.
@@ -80,7 +79,7 @@ def show(
     from mmpoison.models.facts import encoder_facts
     from mmpoison.models.loading import load_encoder
 
-    facts = encoder_facts(load_encoder(model, trust=trust))
+    facts = encoder_facts(load_encoder(model))
     if as_json:
         typer.echo(json.dumps(facts, indent=2))
         return
@@ -127,7 +126,6 @@ def export(
             help="open-clip, transformers (a CLIPModel folder), or safetensors (one file)."
         ),
     ] = "open-clip",
-    trust: TrustOption = False,
 ) -> None:
     """Write a model for other software, where it gives the same embeddings.
 
@@ -138,7 +136,7 @@ def export(
 
     hold_output(context, out)
     chosen: Any = format
-    folder = export_model(load_encoder(model, trust=trust), out, chosen)
+    folder = export_model(load_encoder(model), out, chosen)
     say(f"{folder}: {format}; its README.md shows how to load it")
 
 

@@ -105,14 +105,6 @@ ModelOption = Annotated[
     str,
     typer.Option("--model", help="A model's name, folder or file (see `mmpoison models list`)."),
 ]
-TrustOption = Annotated[
-    bool,
-    typer.Option(
-        "--trust",
-        help="Open TorchScript archives (OpenAI's format); they can run code.",
-        rich_help_panel=COMPUTE,
-    ),
-]
 MethodSetOption = Annotated[
     list[str] | None,
     typer.Option(

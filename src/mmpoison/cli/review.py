@@ -15,7 +15,6 @@ from mmpoison.cli.options import (
     DataRootOption,
     DeviceOption,
     PairsFormatOption,
-    TrustOption,
     named_data,
 )
 from mmpoison.cli.serving import (
@@ -56,7 +55,6 @@ def review(
     data_root: DataRootOption = None,
     option: DataOptionsOption = None,
     device: DeviceOption = "auto",
-    trust: TrustOption = False,
     host: HostOption = "127.0.0.1",
     port: PortOption = DEFAULT_PORT,
     open_it: OpenOption = True,
@@ -85,7 +83,7 @@ def review(
         from mmpoison.base.processes import find_device
         from mmpoison.models.loading import load_encoder
 
-        model = load_encoder(encoder, trust=trust).to(find_device(device))
+        model = load_encoder(encoder).to(find_device(device))
         with live_progress() as progress:
             pairs = add_neighbours(pairs, pieces, model, progress=progress.progress)
     with LabelFile(labels, (pair.pair for pair in pairs)) as file:

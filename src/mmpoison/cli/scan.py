@@ -19,7 +19,6 @@ from mmpoison.cli.options import (
     DeviceOption,
     OutOption,
     PairsFormatOption,
-    TrustOption,
     named_data,
 )
 from mmpoison.cli.output import hold_output
@@ -85,7 +84,6 @@ def scan(
         ),
     ] = None,
     device: DeviceOption = "auto",
-    trust: TrustOption = False,
     json: Annotated[bool, typer.Option("--json", help="Print scan.json.")] = False,
 ) -> None:
     """Look for signs of poisoning in pairs: a verdict in plain words, a page, and lists of what to drop and keep.
@@ -118,7 +116,6 @@ def scan(
             workers=workers or cores(),
             ray=ray,
             device=device,
-            trust=trust,
             progress=progress,
         )
     for shard in done.failed:

@@ -16,7 +16,6 @@ from mmpoison.cli.options import (
     DataRootOption,
     DeviceOption,
     PairsFormatOption,
-    TrustOption,
     named_data,
 )
 from mmpoison.cli.serving import (
@@ -88,7 +87,6 @@ def search(
     port: PortOption = DEFAULT_PORT,
     open_it: OpenOption = True,
     device: DeviceOption = "auto",
-    trust: TrustOption = False,
 ) -> None:
     """Search a gallery in the browser, with up to four models side by side.
 
@@ -111,7 +109,7 @@ def search(
     }
     if not data and (alone := [name for name, value in belongs_to_data.items() if value]):
         raise InputError(f"{alone[0]} needs --data")
-    named = [_model(text, trust) for text in [*(models or []), *(more or [])]]
+    named = [_model(text) for text in [*(models or []), *(more or [])]]
     sets = [
         _data(named_data(text, format, data_root, option), manifest if place == 0 else None)
         for place, text in enumerate(data or [])
@@ -153,7 +151,7 @@ def _open_with_an_answer(library: Library, address: str, patience: float = PATIE
     open_in_browser(address)
 
 
-def _model(text: str, trust: bool) -> Source:
+def _model(text: str) -> Source:
     from mmpoison.pages.search.library import Source
 
     name, equals, rest = text.partition("=")
@@ -166,7 +164,7 @@ def _model(text: str, trust: bool) -> Source:
     def load() -> object:
         from mmpoison.models.loading import load_encoder
 
-        return load_encoder(rest, trust=trust)
+        return load_encoder(rest)
 
     return Source(name or Path(rest).resolve().name, load)
 

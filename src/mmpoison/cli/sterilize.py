@@ -20,7 +20,6 @@ from mmpoison.cli.options import (
     PairsFormatOption,
     SeedOption,
     TrackOption,
-    TrustOption,
     named_data,
     split_changes,
 )
@@ -102,7 +101,6 @@ def sterilize(
     device: DeviceOption = "auto",
     track: TrackOption = None,
     fresh: FreshOption = False,
-    trust: TrustOption = False,
     format: PairsFormatOption = None,
     data_root: DataRootOption = None,
     option: DataOptionsOption = None,
@@ -147,7 +145,6 @@ def sterilize(
             track=track or (),
             fresh=fresh,
             device=device,
-            trust=trust,
             progress=progress,
             **options,
         )

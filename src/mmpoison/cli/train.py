@@ -19,7 +19,6 @@ from mmpoison.cli.options import (
     PairsFormatOption,
     SeedOption,
     TrackOption,
-    TrustOption,
     named_data,
     split_changes,
 )
@@ -42,7 +41,6 @@ def train(
     device: DeviceOption = "auto",
     track: TrackOption = None,
     fresh: FreshOption = False,
-    trust: TrustOption = False,
     format: PairsFormatOption = None,
     data_root: DataRootOption = None,
     option: DataOptionsOption = None,
@@ -72,7 +70,6 @@ def train(
             track=track or (),
             fresh=fresh,
             device=device,
-            trust=trust,
             progress=progress,
             **options,
         )

@@ -12,13 +12,12 @@ from mmpoison.models.dual_encoder import DualEncoder
 from mmpoison.models.names import ModelName, parse_model_name
 
 
-def load_encoder(name_or_path: str | Path, *, trust: bool = False) -> DualEncoder:
+def load_encoder(name_or_path: str | Path) -> DualEncoder:
     """Load a model by name, or from a folder or file.
 
     Args:
         name_or_path: A registered name, `ARCHITECTURE:TAG`, `ARCHITECTURE@FILE`, `ARCHITECTURE:random`,
             `hf-hub:owner/name`, a folder (ours, open_clip's or a transformers `CLIPModel`), or a file of weights.
-        trust: Open TorchScript archives, which can run their author's code. No other format needs it.
 
     Raises:
         InputError: If there is no such model, it is broken, or its weights do not match its architecture.
@@ -44,14 +43,14 @@ def load_encoder(name_or_path: str | Path, *, trust: bool = False) -> DualEncode
     if name.kind == "hub":
         return folders.load_hub(name.head, name.tail)
     if name.kind == "tag":
-        return open_clip_models.load_tag(name.head, name.tail, trust=trust)
+        return open_clip_models.load_tag(name.head, name.tail)
     if name.kind == "random":
         return open_clip_models.load_random(name.head, name.seed)
     if name.kind == "file":
-        return open_clip_models.load_file_as(name.head, Path(name.tail), trust=trust)
+        return open_clip_models.load_file_as(name.head, Path(name.tail))
     path = Path(name.head)
     if path.is_file():
-        return open_clip_models.load_bare_file(path, trust=trust)
+        return open_clip_models.load_bare_file(path)
     if not path.exists():
         hub = name.head.count("/") == 1 and not name.head.startswith((".", "/", "~"))
         hint = f"; for a repository on the hub write hf-hub:{name.head}" if hub else ""

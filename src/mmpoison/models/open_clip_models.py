@@ -31,7 +31,7 @@ from mmpoison.models.open_clip_build import build_module, build_tokenizer
 from mmpoison.models.weights_file import Weights, read_weights
 
 
-def load_tag(architecture: str, tag: str, *, trust: bool = False) -> DualEncoder:
+def load_tag(architecture: str, tag: str) -> DualEncoder:
     """Load an architecture with the pre-trained weights of an open_clip tag, downloaded once.
 
     Raises:
@@ -61,7 +61,7 @@ def load_tag(architecture: str, tag: str, *, trust: bool = False) -> DualEncoder
         raise InputError(
             f"{reason}; if you have a file of the weights, write {architecture}@FILE"
         ) from None
-    weights = read_weights(file, trust=trust)
+    weights = read_weights(file)
     return _build(architecture, cfg, weights, str(file), name=name, preprocess=known, fetch=True)
 
 
@@ -74,14 +74,14 @@ def load_random(architecture: str, seed: int) -> DualEncoder:
     return DualEncoder(module, build_tokenizer(cfg, fetch=True), config, name)
 
 
-def load_file_as(architecture: str, file: Path, *, trust: bool = False) -> DualEncoder:
+def load_file_as(architecture: str, file: Path) -> DualEncoder:
     """Load weights from a file into a named architecture.
 
     Raises:
         InputError: If the weights are of another architecture, were trained with another activation, or are broken.
     """
     architecture_config(architecture)  # refuses an unknown name before a large file is read
-    return _load_weights_as(architecture, read_weights(file, trust=trust), file)
+    return _load_weights_as(architecture, read_weights(file), file)
 
 
 def _load_weights_as(architecture: str, weights: Weights, file: Path) -> DualEncoder:
@@ -93,7 +93,7 @@ def _load_weights_as(architecture: str, weights: Weights, file: Path) -> DualEnc
     return _build(architecture, cfg, weights, str(file), name=name, preprocess=preprocess)
 
 
-def load_bare_file(file: Path, *, trust: bool = False) -> DualEncoder:
+def load_bare_file(file: Path) -> DualEncoder:
     """Load a model from a file alone, if the file or its folder identifies the architecture.
 
     Raises:
@@ -101,7 +101,7 @@ def load_bare_file(file: Path, *, trust: bool = False) -> DualEncoder:
     """
     from mmpoison.base.untrusted import read_json
 
-    weights = read_weights(file, trust=trust)
+    weights = read_weights(file)
     neighbour = file.parent / CONFIG_FILE
     if weights.config is not None:
         return encoder_from_config(weights.config, weights.tensors, file, weights=file)

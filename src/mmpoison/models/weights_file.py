@@ -1,8 +1,7 @@
 """Reads a file of weights without running any code in it.
 
 Safetensors cannot contain code. A file of `torch.save` is read with `weights_only`, which refuses everything except
-tensors and plain containers. A TorchScript archive, the format of OpenAI's CLIP files, is a program: it is opened only
-if the caller trusts its author.
+tensors and plain containers. A TorchScript archive, the format of OpenAI's CLIP files, is a program, and is refused.
 """
 
 from __future__ import annotations
@@ -10,13 +9,12 @@ from __future__ import annotations
 import io
 import pickle
 import re
-import warnings
 import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import safetensors
 import safetensors.torch
@@ -41,8 +39,6 @@ _DTYPES = frozenset(
     }
 )
 
-Format = Literal["safetensors", "torch", "torchscript"]
-
 
 @dataclass(frozen=True)
 class Weights:
@@ -50,27 +46,24 @@ class Weights:
 
     Attributes:
         tensors: Name to tensor, with the file's names but without `module.` prefixes.
-        format: Kind of the file.
-        openai: Whether it has the form of OpenAI's own CLIP files, which always means QuickGELU.
+        openai: Whether it has the sizes that OpenAI's own CLIP files hold, which always means QuickGELU.
         config: The config in the header of one of our safetensors files.
     """
 
     tensors: dict[str, Tensor]
-    format: Format
     openai: bool = False
     config: Mapping[str, Any] | None = None
 
 
-def read_weights(path: Path, *, trust: bool = False) -> Weights:
+def read_weights(path: Path) -> Weights:
     """Read weights; nothing is unpickled, and every number is checked to be finite.
 
     Args:
-        path: Safetensors, a file of `torch.save` (a state_dict, or a training checkpoint around one), a TorchScript
-            archive, or the `.safetensors.index.json` of weights in several files.
-        trust: Open a TorchScript archive, which can run its author's code.
+        path: Safetensors, a file of `torch.save` (a state_dict, or a training checkpoint around one), or the
+            `.safetensors.index.json` of weights in several files.
 
     Raises:
-        InputError: If the file is missing, truncated, of another kind, needs trust, or holds NaN or infinity.
+        InputError: If the file is missing, truncated, of another kind, a program, or holds NaN or infinity.
     """
     if not path.is_file():
         raise InputError(f"{path}: no such file of weights")
@@ -79,7 +72,7 @@ def read_weights(path: Path, *, trust: bool = False) -> Weights:
     elif path.suffix == ".safetensors":
         weights = _read_safetensors(path)
     else:
-        weights = _read_torch(path, trust)
+        weights = _read_torch(path)
     for name, tensor in weights.tensors.items():
         _check_tensor(name, tensor, path)
     return weights
@@ -113,7 +106,7 @@ def _read_safetensors(path: Path) -> Weights:
         config = parse_json(metadata[METADATA_KEY], f"{path}: broken weights: its header")
         if not isinstance(config, dict):
             raise InputError(f"{path}: broken weights: its header is not a mapping")
-    return Weights(_without_prefixes(tensors), "safetensors", config=config)
+    return _weights(tensors, config)
 
 
 def _read_shards(index: Path) -> Weights:
@@ -126,18 +119,11 @@ def _read_shards(index: Path) -> Weights:
         if Path(name).name != name or not name.endswith(".safetensors"):
             raise InputError(f"{index}: {name!r} is not a safetensors file in the same folder")
         tensors |= read_weights(index.parent / name).tensors
-    return Weights(tensors, "safetensors")
+    return Weights(tensors)
 
 
-def _read_torch(path: Path, trust: bool) -> Weights:
-    if _is_torchscript(path):
-        if not trust:
-            raise InputError(
-                f"{path}: a TorchScript archive, which is a program: if you trust its author give --trust "
-                "(trust=True), or use the same weights as safetensors"
-            )
-        return _read_torchscript(path)
-    _refuse_packed(path)
+def _read_torch(path: Path) -> Weights:
+    _refuse_program_or_packed(path)
     try:
         with _Clipped(path) as stream, _short_messages():
             content = torch.load(stream, map_location="cpu", weights_only=True)
@@ -154,11 +140,7 @@ def _read_torch(path: Path, trust: bool) -> Weights:
         raise InputError(
             f"{path}: broken weights ({first[0][:120]}){_what_it_is_instead(path)}"
         ) from None
-    tensors = _unwrap(content, path)
-    openai = any(name in tensors for name in _OPENAI_EXTRAS)
-    for name in _OPENAI_EXTRAS:
-        tensors.pop(name, None)
-    return Weights(tensors, "torch", openai=openai)
+    return _weights(_unwrap(content, path))
 
 
 def _zip_members(path: Path) -> list[zipfile.ZipInfo]:
@@ -172,15 +154,17 @@ def _zip_members(path: Path) -> list[zipfile.ZipInfo]:
         return []
 
 
-def _refuse_packed(path: Path) -> None:
-    """Refuse an archive that unpacks to more than its size: `torch.save` does not compress."""
-    unpacked = sum(info.file_size for info in _zip_members(path))
+def _refuse_program_or_packed(path: Path) -> None:
+    """Refuse a TorchScript archive, and one that unpacks to more than its size: `torch.save` does not compress."""
+    members = _zip_members(path)
+    if any(info.filename.endswith("/constants.pkl") for info in members):
+        raise InputError(
+            f"{path}: a TorchScript archive, and a checkpoint's code is never run here: if you trust it, save "
+            "torch.jit.load(FILE, map_location='cpu').state_dict() as safetensors elsewhere"
+        )
+    unpacked = sum(info.file_size for info in members)
     if unpacked > path.stat().st_size:
         raise InputError(f"{path}: broken weights (packed, {unpacked:,} bytes when unpacked)")
-
-
-def _is_torchscript(path: Path) -> bool:
-    return any(info.filename.endswith("/constants.pkl") for info in _zip_members(path))
 
 
 class _ShortError(pickle.UnpicklingError):
@@ -218,18 +202,6 @@ class _Clipped(io.BufferedReader):
         return super().read(left if size is None or size < 0 else min(size, left))
 
 
-def _read_torchscript(path: Path) -> Weights:
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DeprecationWarning)
-            module = torch.jit.load(str(path), map_location="cpu")  # type: ignore[no-untyped-call]
-    except (RuntimeError, ValueError) as error:
-        first = str(error).strip().splitlines() or [repr(error)]
-        raise InputError(f"{path}: broken TorchScript archive ({first[0][:120]})") from None
-    tensors = {name: t for name, t in module.state_dict().items() if name not in _OPENAI_EXTRAS}
-    return Weights(tensors, "torchscript", openai=True)
-
-
 def _unwrap(content: Any, path: Path) -> dict[str, Tensor]:
     """Return the state_dict inside the result of `torch.load`."""
     for key in _WRAPPERS:
@@ -243,15 +215,16 @@ def _unwrap(content: Any, path: Path) -> dict[str, Tensor]:
             raise InputError(
                 f"{path}: holds no dictionary of weights ({str(name)[:60]!r} is no tensor)"
             )
-    return _without_prefixes(dict(content))
+    return dict(content)
 
 
-def _without_prefixes(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Remove the prefixes that data-parallel training and `torch.compile` add to every name."""
+def _weights(tensors: dict[str, Tensor], config: Mapping[str, Any] | None = None) -> Weights:
+    """Take out OpenAI's sizes, and the prefixes that data-parallel training and `torch.compile` add to every name."""
     for prefix in (*_PREFIXES, *_PREFIXES):
         if tensors and all(name.startswith(prefix) for name in tensors):
             tensors = {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
-    return tensors
+    alone = {name: tensor for name, tensor in tensors.items() if name not in _OPENAI_EXTRAS}
+    return Weights(alone, openai=len(alone) < len(tensors), config=config)
 
 
 def _what_it_is_instead(path: Path) -> str:

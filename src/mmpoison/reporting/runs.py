@@ -23,9 +23,7 @@ from mmpoison.statistics import UNBOUNDED, Summary, summarize
 
 Row = dict[str, Any]
 
-NO_SETTING = (
-    "name", "description", "preset", "seed", "study", "transfer", "sweep", "data.root", "model.trust",
-)  # fmt: skip
+NO_SETTING = ("name", "description", "preset", "seed", "study", "transfer", "sweep", "data.root")
 """Parameters, or groups of them, that do not change what a run's numbers are of."""
 
 

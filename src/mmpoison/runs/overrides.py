@@ -46,7 +46,7 @@ def override(
 
 
 FILTER, USUAL_METHOD = "filter", "relevance-filter"
-OF_EVERY_FILTER = ("method", "encoder", "trusted", "force", "trust")
+OF_EVERY_FILTER = ("method", "encoder", "trusted", "force")
 """Keys of a filter that are no options of its method."""
 CUTS = ("threshold", "clean_loss", "automatic", "labels")
 """Keys of which one says where a filter cuts; `clean_loss` may also bound what labels drop."""

@@ -128,9 +128,7 @@ def prepare_run(
         # vectors do not serve an attack that optimises pixels
         if surrogate is not None and not getattr(attack, "needs_pixels", False):
             return surrogate(name or model.name, pairs)
-        encoder = run_cache.encoder(
-            name or model.name, trust=model.trust and not name, device=torch.device("cpu")
-        )
+        encoder = run_cache.encoder(name or model.name, device=torch.device("cpu"))
         return Embedder(encoder, progress.progress)
 
     poisoned = run_attack(attack, pairs, recipe.seed, embedder, progress.progress)
@@ -140,7 +138,7 @@ def prepare_run(
         test.check(goal_target)
     for part in recipe.transfer:
         load_transfer(part, goal_targets, recipe, run_cache)
-    start = run_cache.encoder(model.name, trust=model.trust, device=device)
+    start = run_cache.encoder(model.name, device=device)
     _check_models(recipe, start, run_cache, device)
     return PreparedRun(recipe, pairs, poisoned, test, goal_targets, start, device)
 
@@ -192,7 +190,7 @@ def _check_models(
         if method.cut.labels is not None:
             read_labels(method.cut.labels)
         if judge.encoder != "pretrained":
-            encoder = run_cache.encoder(judge.encoder, trust=judge.trust, device=device)
+            encoder = run_cache.encoder(judge.encoder, device=device)
             if judge.align is not None:
                 _check_heads(encoder, judge.align)
     _check_heads(start, recipe.training)

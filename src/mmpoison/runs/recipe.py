@@ -63,11 +63,9 @@ class ModelPart(_Part):
         name: A registered model, `ARCHITECTURE:TAG`, `ARCHITECTURE@FILE`, `hf-hub:owner/name`, a folder or a file.
         align: For towers that were trained apart: how to train them together on the clean split `val` first; where it
             has pairs without a label, on these alone, so that clean pairs of the attacked kind stay new to the model.
-        trust: Open a TorchScript archive, which can run code of its author. Only the command line can set it.
     """
 
     name: str
-    trust: bool = False
     align: TrainingSettings | None = None
 
 
@@ -117,7 +115,6 @@ class FilterPart(BaseModel):
         trusted: Which pairs are known to be clean, for a defence that can use them (`clean_loss`): the clean split
             `val`, or `none`, where `val` is of another kind or the judge was trained on it.
         force: Use a judge that cannot distinguish true from shuffled pairs of the set.
-        trust: As `model.trust`.
     """
 
     model_config = ConfigDict(extra="allow", frozen=True)
@@ -127,7 +124,6 @@ class FilterPart(BaseModel):
     align: TrainingSettings | None = None
     trusted: Literal["val", "none"] = "val"
     force: bool = False
-    trust: bool = False
 
     @model_validator(mode="after")
     def _aligned_once(self) -> FilterPart:
@@ -385,26 +381,11 @@ def resolve_recipe(
         of_file: Dotted keys that a variant or the grid of the file gives; `override` says which wins.
 
     Raises:
-        InputError: If a key is unknown or has a wrong value, or a file wants a program to be opened.
+        InputError: If a key is unknown or has a wrong value.
     """
     changes = override(value, of_file or {}, given)
     apply_preset(value, changes, where)
-    recipe = parse_recipe(value, where)
-    _refuse_trust_of_a_file(recipe, given, where)
-    return recipe
-
-
-def _refuse_trust_of_a_file(recipe: Recipe, given: Mapping[str, Any], where: str) -> None:
-    """Refuse `trust` that only a file asks for: a recipe may come from anybody, and what it trusts runs code."""
-    parts = {"model": recipe.model.trust, "filter": bool(recipe.filter and recipe.filter.trust)}
-    for part, trusted in parts.items():
-        group = given.get(part)
-        said = f"{part}.trust" in given or (isinstance(group, dict) and "trust" in group)
-        if trusted and not said:
-            raise InputError(
-                f"{where}: {part}.trust opens an archive that can run code, and no recipe can say that it is safe: if "
-                f"you trust who made it, say --set {part}.trust=true"
-            )
+    return parse_recipe(value, where)
 
 
 def parse_recipe(value: Mapping[str, Any], where: str) -> Recipe:

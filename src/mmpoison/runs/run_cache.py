@@ -75,13 +75,9 @@ class RunCache:
             pairs.tables.check()
         refuse_changed(pairs.root, pairs.images.ids, self.watch(pairs))
 
-    def encoder(self, name: str, *, trust: bool, device: torch.device) -> DualEncoder:
+    def encoder(self, name: str, *, device: torch.device) -> DualEncoder:
         """Return a model to start from or to judge with; it must not be changed."""
-        return self._get(
-            "encoder",
-            [name, trust, str(device)],
-            lambda: load_encoder(name, trust=trust).to(device),
-        )
+        return self._get("encoder", [name, str(device)], lambda: load_encoder(name).to(device))
 
     def identity(self, encoder: DualEncoder) -> dict[str, Any]:
         """Return what distinguishes a model from others: `encoder_identity`."""
@@ -134,7 +130,6 @@ class RunCache:
         name: str,
         pairs: PairDataset,
         *,
-        trust: bool = False,
         progress: ProgressFor | None = None,
     ) -> VectorSurrogate:
         """Embed all images and captions of a clean set by a model, for attacks that know a surrogate.
@@ -142,10 +137,9 @@ class RunCache:
         Args:
             name: Name of the model.
             pairs: The clean set.
-            trust: As for `load_encoder`.
             progress: Gives a progress callback for a named step.
         """
-        encoder = self.encoder(name, trust=trust, device=torch.device("cpu"))
+        encoder = self.encoder(name, device=torch.device("cpu"))
 
         def embed() -> VectorSurrogate:
             inputs = self.inputs(encoder, pairs, on_features=encoder.has_heads, progress=progress)

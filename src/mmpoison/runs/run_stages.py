@@ -99,12 +99,12 @@ class _Keys:
         if (part := recipe.filter) is not None:
             judge: Any = start
             if part.encoder != "pretrained":
-                encoder = self.run_cache.encoder(part.encoder, trust=part.trust, device=run.device)
+                encoder = self.run_cache.encoder(part.encoder, device=run.device)
                 judge = self.run_cache.identity(encoder)
                 if part.align is not None:
                     keys["judge"] = self._alignment("judge", encoder, part.align)
                     judge = keys["judge"].digest
-            asked = part.model_dump(mode="json", exclude={"encoder", "trust", "align"})
+            asked = part.model_dump(mode="json", exclude={"encoder", "align"})
             keys["filter"] = CacheKey(
                 "stages/filter",
                 {
@@ -392,7 +392,7 @@ class RunStages:
         if part.encoder == "pretrained":
             return pretrained, lambda: self.inputs
         run, align = self.run, part.align
-        judge = self.run_cache.encoder(part.encoder, trust=part.trust, device=run.device)
+        judge = self.run_cache.encoder(part.encoder, device=run.device)
         fed = on_features and judge.has_heads
         if align is not None:
             fed = align.heads_only

@@ -86,7 +86,6 @@ def scan_model(
     out: Path | None = None,
     seed: int = 0,
     false_alarms: float = 0.01,
-    trust: bool = False,
     progress: RunProgress | None = None,
 ) -> ScannedModel:
     """Scan a suspect on the test part of a clean set.
@@ -104,7 +103,6 @@ def scan_model(
             that are there already are used again.
         seed: Seed of everything random.
         false_alarms: How often a clean model may be flagged, in (0, 1).
-        trust: As for `load_encoder`.
         progress: Reports progress.
 
     Raises:
@@ -141,7 +139,7 @@ def scan_model(
 
     def clean_models() -> Iterator[DualEncoder]:
         for name in clean:
-            yield load_encoder(name, trust=trust).to(start.device)
+            yield load_encoder(name).to(start.device)
         for number in range(clean_runs):
             assert out is not None
             yield _clean_model(

@@ -43,7 +43,6 @@ def embedded(
         work,
         encoder=encoder,
         device="cpu",
-        trust=False,
         progress=SilentProgress(),
     )
 
@@ -118,7 +117,6 @@ def test_an_image_that_cannot_be_read_is_a_row_without_embedding(
         tmp_path / "work",
         encoder="openmoji-mini",
         device="cpu",
-        trust=False,
         progress=SilentProgress(),
     )
     (shard,) = opened.source.shards

@@ -64,7 +64,6 @@ def embed_source(
     *,
     encoder: str | Path | None,
     device: str,
-    trust: bool,
     progress: RunProgress,
 ) -> EmbeddedPairs:
     """Embed the training pairs of a source.
@@ -77,7 +76,6 @@ def embed_source(
         work: Folder of unfinished work; pieces that are there are not embedded again.
         encoder: The model; `efficientnet-minilm` by default.
         device: Where to compute.
-        trust: As for `load_encoder`.
         progress: Reports the progress.
 
     Raises:
@@ -90,7 +88,7 @@ def embed_source(
     loading = progress.progress(f"loading {encoder or DEFAULT_ENCODER}")
     loading(0, 1)
     try:
-        model = load_encoder(encoder or DEFAULT_ENCODER, trust=trust).to(find_device(device))
+        model = load_encoder(encoder or DEFAULT_ENCODER).to(find_device(device))
     except InputError as error:
         if encoder is not None:
             raise

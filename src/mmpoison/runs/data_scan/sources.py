@@ -43,7 +43,6 @@ def open_source(
     *,
     encoder: str | Path | None,
     device: str,
-    trust: bool,
     progress: RunProgress,
 ) -> OpenedSource:
     """Open a source of embeddings; pairs are embedded first.
@@ -53,7 +52,6 @@ def open_source(
         work: Folder for embeddings that are made here.
         encoder: The model that makes them; given for embeddings that exist it is refused.
         device: Where to compute.
-        trust: As for `load_encoder`.
         progress: Reports the progress.
 
     Raises:
@@ -77,7 +75,6 @@ def open_source(
         work,
         encoder=encoder,
         device=device,
-        trust=trust,
         progress=progress,
     )
     notes: tuple[str, ...] = ()

@@ -141,7 +141,7 @@ class PieceTask:
         device = find_device(self.device)
         # mistakes of the user stop the matrix; what only this goal lacks becomes a note
         run_cache.pairs(recipe.data, recipe.seed)
-        run_cache.encoder(recipe.model.name, trust=recipe.model.trust, device=device)
+        run_cache.encoder(recipe.model.name, device=device)
         try:
             run = _prepared(recipe, self.row, run_cache, progress, device)
         except InputError as error:
@@ -199,12 +199,11 @@ def _prepared(
     """
     pairs = run_cache.pairs(recipe.data, recipe.seed)
     if row.attack is None:
-        start = run_cache.encoder(recipe.model.name, trust=recipe.model.trust, device=device)
+        start = run_cache.encoder(recipe.model.name, device=device)
         return PreparedRun(recipe, pairs, pairs, TestSet.of(pairs), (), start, device)
 
     def surrogate(name: str, of: PairDataset) -> Surrogate:
-        trust = recipe.model.trust and name == recipe.model.name
-        return run_cache.surrogate(name, of, trust=trust, progress=progress.progress)
+        return run_cache.surrogate(name, of, progress=progress.progress)
 
     if row.near:
         goal = Goal.parse(recipe.attack.goals[0], pairs.classes)
@@ -377,8 +376,7 @@ class _Measurer:
         """Return the judge of a filter, with inputs of the poisoned set."""
         part = self.recipe.filter
         if column.encoder is not None:  # of its own: not aligned
-            trust = bool(part and part.trust)
-            part = FilterPart(encoder=column.encoder, trust=trust)
+            part = FilterPart(encoder=column.encoder)
         judge, known = self.stages.judge(
             part or FilterPart(encoder="pretrained"), self.start, on_features=True
         )
