@@ -29,8 +29,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from synthetic_corpus import Corpus
 
-from mmpoison.defenses.filters.passes.distance import distances
-from mmpoison.defenses.filters.passes.gaussians import DistanceCounts
+from mmpoison.defenses.filters.passes.distance import DistanceCounts, distances
 from mmpoison.embedded import open_embedded
 from mmpoison.embedded.keep_lists import keep_list
 

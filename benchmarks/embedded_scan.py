@@ -26,8 +26,7 @@ from typing import Any
 import numpy as np
 from synthetic_corpus import Corpus
 
-from mmpoison.defenses.filters.passes.distance import distances
-from mmpoison.defenses.filters.passes.gaussians import DistanceCounts
+from mmpoison.defenses.filters.passes.distance import DistanceCounts, distances
 from mmpoison.defenses.filters.passes.groups.loop import ShardScan, scan_shards
 from mmpoison.defenses.filters.passes.groups.shard import Shard
 

@@ -36,8 +36,8 @@ from mmpoison.base.seeding import generator
 from mmpoison.datasets import load_dataset
 from mmpoison.defenses.filter_result import FEWEST_IMAGES, auroc, recall_at
 from mmpoison.defenses.filters.suspicious_groups import SuspiciousGroups, Views
+from mmpoison.defenses.filters.suspicious_groups._evidence import false_alarms_at
 from mmpoison.defenses.filters.suspicious_groups._features import caption_features, image_features
-from mmpoison.defenses.filters.suspicious_groups._level import false_alarms_at
 from mmpoison.errors import InputError
 from mmpoison.metrics import cosine_distance
 from mmpoison.models import MODELS, PairInputs, load_encoder, prepare_features, prepare_pixels

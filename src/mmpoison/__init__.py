@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from mmpoison.attacks.single_target_image import SingleTargetImage
     from mmpoison.attacks.single_target_label import SingleTargetLabel
     from mmpoison.datasets.catalogue import load_pairs
-    from mmpoison.embedded.keep_filter import keep_filter
+    from mmpoison.embedded.keep_lists import keep_filter
     from mmpoison.models.dual_encoder import DualEncoder
     from mmpoison.models.loading import load_encoder
     from mmpoison.pairs.folder import save_pairs
@@ -64,7 +64,7 @@ _MODULES = {
     "filter": "mmpoison.api.defenses",
     "scan_pairs": "mmpoison.api.data_scan",
     "finetune": "mmpoison.api.training",
-    "keep_filter": "mmpoison.embedded.keep_filter",
+    "keep_filter": "mmpoison.embedded.keep_lists",
     "load": "mmpoison.api.inputs",
     "load_encoder": "mmpoison.models.loading",
     "load_pairs": "mmpoison.datasets.catalogue",

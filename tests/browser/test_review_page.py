@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from tests.conftest import few, write_jsonl, write_square_pairs
 
-from mmpoison.defenses.filters.filter_facts import read_filter_facts
+from mmpoison.defenses.filters.filtered_folder import read_filter_facts
 from mmpoison.defenses.filters.pair_labels import LabelFile, read_labels
 from mmpoison.defenses.filters.pair_pieces import PairPieces
 from mmpoison.pages.review import filtered_pairs, review_app

@@ -99,7 +99,7 @@ def test_no_readable_shard_is_one_line(refused: Callable[..., str], work: Path) 
 def test_pairs_that_were_scanned_can_be_reviewed(
     cli: Callable[..., Outcome], work: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from mmpoison.defenses.filters.filter_facts import read_filter_facts
+    from mmpoison.defenses.filters.filtered_folder import read_filter_facts
     from mmpoison.defenses.filters.pair_pieces import PairPieces
     from mmpoison.pages.review.app import filtered_pairs
 

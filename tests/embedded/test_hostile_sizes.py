@@ -18,7 +18,7 @@ from mmpoison.embedded import ShardError, open_embedded
 from mmpoison.embedded import own_columns as columns_module
 from mmpoison.embedded.arrays import ArrayFile
 from mmpoison.embedded.files import DataFile
-from mmpoison.embedded.uids import map_subset
+from mmpoison.embedded.keep_lists import map_subset
 from mmpoison.errors import InputError
 
 ROWS = 50

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mmpoison.embedded import uids as module
-from mmpoison.embedded.uids import UidRuns, map_subset, parse_uids, sort_uids
+from mmpoison.embedded import keep_lists as module
+from mmpoison.embedded.keep_lists import UidRuns, map_subset, parse_uids, sort_uids
 from mmpoison.errors import InputError
 
 # few different halves, so that many are equal, and the largest ones

@@ -208,7 +208,7 @@ def _with_verdicts(folder: Path) -> None:
 
 
 def _read_verdicts(folder: Path) -> None:
-    from mmpoison.defenses.filters.filter_facts import read_filter_facts
+    from mmpoison.defenses.filters.filtered_folder import read_filter_facts
     from mmpoison.defenses.filters.pair_pieces import PairPieces
     from mmpoison.pages.review import filtered_pairs
 

@@ -12,9 +12,9 @@ from tests.embedded import conftest as write
 from tests.embedded.conftest import make_pairs
 from tests.fuzz.target import Case, Target
 
-from mmpoison.embedded import ShardError, check_shard, keep_filter, open_embedded, write_results
+from mmpoison.embedded import ShardError, check_shard, open_embedded, write_results
+from mmpoison.embedded.keep_lists import keep_filter, sort_uids
 from mmpoison.embedded.results import ShardVerdict
-from mmpoison.embedded.uids import sort_uids
 
 PAIRS = make_pairs(40)
 

@@ -164,7 +164,7 @@ def _load(place: Path) -> None:
     import torch
 
     from mmpoison.models import load_encoder
-    from mmpoison.models.facts import encoder_facts
+    from mmpoison.models.export import encoder_facts
 
     encoder = load_encoder(place)
     json.dumps(encoder_facts(encoder), allow_nan=False)

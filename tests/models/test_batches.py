@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from mmpoison.images.preparation import Preparation
 from mmpoison.models import DualEncoder
-from mmpoison.models.batches import ahead, run_in_batches
+from mmpoison.models.inputs import ahead, run_in_batches
 from mmpoison.training.objective import contrastive_loss
 
 ROWS = np.arange(7, dtype=np.int64) * 3

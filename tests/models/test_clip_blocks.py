@@ -12,8 +12,8 @@ from open_clip.transformer import QuickGELU, Transformer
 from torch import Tensor, nn
 
 from mmpoison.models import DualEncoder
+from mmpoison.models.clip_blocks import QuickGelu as QuickGeluByHand
 from mmpoison.models.clip_blocks import run_blocks, runs_blocks
-from mmpoison.models.clip_operations import QuickGelu as QuickGeluByHand
 
 WIDTH, LENGTH = 32, 9
 

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mmpoison.models.clip_operations import PickRows, PlaceRows, ShortAttention
+from mmpoison.models.clip_blocks import PickRows, PlaceRows, ShortAttention
 
 # torch gives the results of these no types
 attend: Any = ShortAttention.apply

@@ -11,8 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mmpoison.models import DualEncoder, clip_patches
-from mmpoison.models.clip_patches import embed_patches
+from mmpoison.models import DualEncoder, clip_blocks
+from mmpoison.models.clip_blocks import embed_patches
 
 
 @pytest.fixture
@@ -88,6 +88,6 @@ def test_what_is_no_matrix_product_is_left_to_open_clip(
     for change in ({"padding": 1}, {"stride": conv.stride[0] // 2}, {"dilation": 2}):
         options = {"kernel_size": conv.kernel_size, "stride": conv.stride, "bias": False} | change
         other = nn.Conv2d(3, conv.out_channels, **options)
-        assert not clip_patches._cuts_patches(other, inputs)
-    assert not clip_patches._cuts_patches(conv, inputs[:, :, :-1])
-    assert clip_patches._cuts_patches(conv, inputs)
+        assert not clip_blocks._cuts_patches(other, inputs)
+    assert not clip_blocks._cuts_patches(conv, inputs[:, :, :-1])
+    assert clip_blocks._cuts_patches(conv, inputs)

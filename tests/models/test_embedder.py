@@ -11,8 +11,7 @@ import pytest
 from mmpoison.attacks.surrogate import PixelSurrogate
 from mmpoison.datasets import PairDataset
 from mmpoison.models import DualEncoder
-from mmpoison.models.embedder import Embedder
-from mmpoison.models.embedding import embed_pixels
+from mmpoison.models.embedding import Embedder, embed_pixels
 
 
 @pytest.mark.parametrize("architecture", ["resnet", "transformer"])
@@ -24,7 +23,7 @@ def test_gradient_by_pixels(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Against differences of a loss, and against the embeddings of whole pixels; three images in two parts."""
-    monkeypatch.setattr("mmpoison.models.embedder.DIFFERENTIATED", 2)
+    monkeypatch.setattr("mmpoison.models.embedding.DIFFERENTIATED", 2)
     encoder = make_encoder(config=None if architecture == "resnet" else vit_config)
     surrogate = Embedder(encoder)
     assert isinstance(surrogate, PixelSurrogate)

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from mmpoison.models import load_encoder
-from mmpoison.models.facts import encoder_facts, size_facts
+from mmpoison.models.export import encoder_facts, size_facts
 
 
 def test_size_of_a_model() -> None:

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from mmpoison.errors import InputError
 from mmpoison.models import DualEncoder, export_model, load_encoder, save_checkpoint
-from mmpoison.models.facts import encoder_facts
+from mmpoison.models.export import encoder_facts
 from mmpoison.models.open_clip_build import build_module, build_tokenizer
 
 transformers: Any = pytest.importorskip("transformers", reason="needs the extra transformers")

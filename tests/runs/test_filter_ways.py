@@ -19,7 +19,7 @@ from mmpoison.cli import main
 from mmpoison.datasets import PairDataset, load_pairs, save_pairs
 from mmpoison.datasets.convert import convert_pairs
 from mmpoison.defenses import DEFENSES, filter_pairs
-from mmpoison.defenses.filters import judge_test
+from mmpoison.defenses.filters import decide
 from mmpoison.defenses.filters.pair_labels import LabelFile, shown_pairs
 from mmpoison.defenses.filters.pair_pieces import PairPieces
 from mmpoison.errors import InputError, ResultError
@@ -257,7 +257,7 @@ def test_every_way_refuses_a_judge_that_cannot_distinguish_unless_forced(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr(judge_test, "FEWEST_IMAGES", 5)
+    monkeypatch.setattr(decide, "FEWEST_IMAGES", 5)
     says = "cannot distinguish true from shuffled pairs: AUROC 0"
     ways = Ways("relevance-filter", "share", folder, judge_checkpoint, tmp_path)
     for prepared, source in ((True, poisoned), (False, poisoned), (False, folder)):

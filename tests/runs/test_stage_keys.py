@@ -15,7 +15,7 @@ from mmpoison.base.code_version import code_version
 from mmpoison.base.content_cache import digest_of
 from mmpoison.datasets import PairDataset
 from mmpoison.defenses.filters import distance_scan
-from mmpoison.defenses.filters.relevance_filter import RelevanceFilter
+from mmpoison.defenses.filters.similarity import RelevanceFilter
 from mmpoison.evaluation import TestSet
 from mmpoison.evaluation.measure import embeddings_key
 from mmpoison.models import DualEncoder, compute_environment, prepare_pixels

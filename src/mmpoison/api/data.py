@@ -80,7 +80,7 @@ def poison(
     with shown(progress) as reporter:
 
         def embedder(name: str | None) -> Surrogate:
-            from mmpoison.models.embedder import Embedder
+            from mmpoison.models.embedding import Embedder
 
             chosen = encoder if encoder is not None else name
             if chosen is None:

@@ -197,8 +197,8 @@ def filter_(
 
 def _summary(done: FilterResult, out: Path) -> list[str]:
     """Describe a filtered folder, one line a fact; name unreadable images on standard error."""
-    from mmpoison.defenses.filters.filter_facts import GOALS_FILE, REPORT_FOLDER
-    from mmpoison.defenses.filters.judge_test import judge_note
+    from mmpoison.defenses.filters.decide import judge_note
+    from mmpoison.defenses.filters.filtered_folder import GOALS_FILE, REPORT_FOLDER
 
     lines: list[str] = []
     if done.goals is not None:

@@ -76,7 +76,7 @@ def show(
 
     Example: [bold]mmpoison models show openmoji-small[/bold]
     """
-    from mmpoison.models.facts import encoder_facts
+    from mmpoison.models.export import encoder_facts
     from mmpoison.models.loading import load_encoder
 
     facts = encoder_facts(load_encoder(model))
@@ -159,8 +159,12 @@ def _registered() -> list[dict[str, Any]]:
 def _architectures() -> list[dict[str, Any]]:
     from open_clip import pretrained
 
-    from mmpoison.models.activation import activation_name, tag_activation, uses_quick_gelu
-    from mmpoison.models.architectures import architectures
+    from mmpoison.models.architectures import (
+        activation_name,
+        architectures,
+        tag_activation,
+        uses_quick_gelu,
+    )
 
     return [
         {

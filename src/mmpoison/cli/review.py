@@ -69,7 +69,7 @@ def review(
     Example: [bold]mmpoison review kept --labels labels.csv --encoder openmoji-mini --count 50[/bold]
     """
     check_pages("review")
-    from mmpoison.defenses.filters.filter_facts import read_filter_facts
+    from mmpoison.defenses.filters.filtered_folder import read_filter_facts
     from mmpoison.defenses.filters.pair_labels import LabelFile
     from mmpoison.defenses.filters.pair_pieces import PairPieces
     from mmpoison.pages.local_app import serve

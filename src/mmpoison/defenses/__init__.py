@@ -18,16 +18,12 @@ if TYPE_CHECKING:
     )
     from mmpoison.defenses.cut import Cut, Threshold
     from mmpoison.defenses.filter_result import FilterResult, PairScores, SuspectedGoal
-    from mmpoison.defenses.filters.gmm_split import GmmSplit
+    from mmpoison.defenses.filters.decide import ScoreFilter
     from mmpoison.defenses.filters.local_density import LocalDensity
     from mmpoison.defenses.filters.pipeline import filter_pairs
-    from mmpoison.defenses.filters.random_drop import RandomDrop
-    from mmpoison.defenses.filters.relevance_filter import RelevanceFilter
-    from mmpoison.defenses.filters.score_filter import ScoreFilter
+    from mmpoison.defenses.filters.similarity import GmmSplit, RandomDrop, RelevanceFilter
     from mmpoison.defenses.filters.suspicious_groups import SuspiciousGroups
-    from mmpoison.defenses.repairs.clean_finetune import CleanFinetune
-    from mmpoison.defenses.repairs.cleanclip import CleanClip
-    from mmpoison.defenses.repairs.par import Par
+    from mmpoison.defenses.repairs.finetuning import CleanClip, CleanFinetune, Par
     from mmpoison.defenses.robust.roclip import RoClip
     from mmpoison.defenses.robust.safeclip import SafeClip
     from mmpoison.defenses.scan_result import Finding, ScanResult
@@ -68,28 +64,28 @@ __all__ = [
 
 # most of them import torch: the passes over shards start without it
 _MODULES = {
-    "CleanClip": "mmpoison.defenses.repairs.cleanclip",
-    "CleanFinetune": "mmpoison.defenses.repairs.clean_finetune",
+    "CleanClip": "mmpoison.defenses.repairs.finetuning",
+    "CleanFinetune": "mmpoison.defenses.repairs.finetuning",
     "Cut": "mmpoison.defenses.cut",
     "DEFENSES": "mmpoison.defenses.catalogue",
     "Decree": "mmpoison.defenses.scans.decree",
     "FilterResult": "mmpoison.defenses.filter_result",
     "Finding": "mmpoison.defenses.scan_result",
-    "GmmSplit": "mmpoison.defenses.filters.gmm_split",
+    "GmmSplit": "mmpoison.defenses.filters.similarity",
     "LocalDensity": "mmpoison.defenses.filters.local_density",
     "ModelRepair": "mmpoison.defenses.catalogue",
     "ModelScanner": "mmpoison.defenses.catalogue",
     "PairFilter": "mmpoison.defenses.catalogue",
     "PairScores": "mmpoison.defenses.filter_result",
-    "Par": "mmpoison.defenses.repairs.par",
-    "RandomDrop": "mmpoison.defenses.filters.random_drop",
+    "Par": "mmpoison.defenses.repairs.finetuning",
+    "RandomDrop": "mmpoison.defenses.filters.similarity",
     "RankGain": "mmpoison.defenses.scans.rank_gain",
-    "RelevanceFilter": "mmpoison.defenses.filters.relevance_filter",
+    "RelevanceFilter": "mmpoison.defenses.filters.similarity",
     "RoClip": "mmpoison.defenses.robust.roclip",
     "RobustTraining": "mmpoison.defenses.catalogue",
     "SafeClip": "mmpoison.defenses.robust.safeclip",
     "ScanResult": "mmpoison.defenses.scan_result",
-    "ScoreFilter": "mmpoison.defenses.filters.score_filter",
+    "ScoreFilter": "mmpoison.defenses.filters.decide",
     "SuspectedGoal": "mmpoison.defenses.filter_result",
     "SuspiciousGroups": "mmpoison.defenses.filters.suspicious_groups",
     "Threshold": "mmpoison.defenses.cut",

@@ -60,7 +60,7 @@ DEFENSES: Registry[type[Defense]] = Registry(
 class PairFilter(Defense, Protocol):
     """A pre-training defence: scores pairs before anything is trained on them; a cut says which scores are too large.
 
-    `mmpoison.defenses.filters.score_filter.ScoreFilter` is the base class that gives all of it but `score`.
+    `mmpoison.defenses.filters.decide.ScoreFilter` is the base class that gives all of it but `score`.
     `mmpoison.defenses.filter_pairs` uses one: on a set of any size, by the command line, in a recipe and in Python.
 
     Attributes:

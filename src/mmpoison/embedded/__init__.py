@@ -2,7 +2,7 @@
 
 from mmpoison.embedded.catalogue import EMBEDDED_FORMATS, EmbeddedFormat, open_embedded
 from mmpoison.embedded.checks import ShardFacts, SourceFacts, check_shard, check_source
-from mmpoison.embedded.keep_filter import KeepFilter, keep_filter
+from mmpoison.embedded.keep_lists import KeepFilter, keep_filter
 from mmpoison.embedded.results import ResultWriter, ShardVerdict, write_results
 from mmpoison.embedded.source import EmbeddedSource, IdKind, Shard, ShardError
 

@@ -3,8 +3,7 @@
 from mmpoison.models.catalogue import MODELS, ModelSource
 from mmpoison.models.checkpoint import load_checkpoint, save_checkpoint
 from mmpoison.models.dual_encoder import DualEncoder
-from mmpoison.models.embedder import Embedder
-from mmpoison.models.embedding import embed_images, embed_texts
+from mmpoison.models.embedding import Embedder, embed_images, embed_texts
 from mmpoison.models.export import ExportFormat, export_model
 from mmpoison.models.inputs import (
     FeatureInputs,

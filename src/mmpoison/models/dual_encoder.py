@@ -15,8 +15,7 @@ from torch import Tensor, nn
 
 from mmpoison.errors import InputError
 from mmpoison.images.preparation import Preparation
-from mmpoison.models.clip_blocks import run_blocks, runs_blocks
-from mmpoison.models.clip_patches import embed_patches
+from mmpoison.models.clip_blocks import embed_patches, run_blocks, runs_blocks
 from mmpoison.models.model_config import check_preprocess_cfg
 from mmpoison.records.run_files import CheckpointRecord
 

@@ -8,10 +8,18 @@ from typing import Any
 from mmpoison.base.untrusted import plain_file, read_json
 from mmpoison.errors import InputError
 from mmpoison.models import hugging_face
-from mmpoison.models.activation import activation_name
-from mmpoison.models.checkpoint import CONFIG_FILE, WEIGHTS_FILES, load_checkpoint
+from mmpoison.models.architectures import (
+    activation_name,
+)
+from mmpoison.models.checkpoint import (
+    CONFIG_FILE,
+    WEIGHTS_FILES,
+    build_with_weights,
+    check_usable,
+    load_checkpoint,
+    with_place,
+)
 from mmpoison.models.dual_encoder import DualEncoder, Tokenizer
-from mmpoison.models.fit import build_with_weights, check_usable, with_place
 from mmpoison.models.hub import hub_file, hub_folder
 from mmpoison.models.open_clip_build import (
     BPE_FILE,

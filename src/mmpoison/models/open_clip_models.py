@@ -7,24 +7,26 @@ from pathlib import Path
 from typing import Any
 
 from mmpoison.errors import InputError
-from mmpoison.models.activation import (
+from mmpoison.models.architectures import (
     activation_name,
+    architecture_config,
+    architectures_like,
     check_activation,
+    openai_config,
+    outline_of_config,
+    outline_of_weights,
     published_activation,
     sibling,
     tag_activation,
     uses_quick_gelu,
 )
-from mmpoison.models.architectures import (
-    architecture_config,
-    architectures_like,
-    openai_config,
-    outline_of_config,
-    outline_of_weights,
+from mmpoison.models.checkpoint import (
+    CONFIG_FILE,
+    build_with_weights,
+    check_usable,
+    encoder_from_config,
 )
-from mmpoison.models.checkpoint import CONFIG_FILE, encoder_from_config
 from mmpoison.models.dual_encoder import CLIP_PREPROCESSING, DualEncoder
-from mmpoison.models.fit import build_with_weights, check_usable
 from mmpoison.models.hub import hub_if_reached, not_fetched
 from mmpoison.models.hugging_face import is_transformers_naming
 from mmpoison.models.open_clip_build import build_module, build_tokenizer

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from mmpoison._version import __version__
 from mmpoison.base.files import front_matter
-from mmpoison.models.activation import activation_name
+from mmpoison.models.architectures import activation_name
 from mmpoison.models.dual_encoder import DualEncoder
 from mmpoison.models.export import hub_fields
 from mmpoison.models.open_clip_build import has_own_merges

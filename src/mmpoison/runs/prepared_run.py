@@ -19,7 +19,7 @@ from mmpoison.errors import InputError
 from mmpoison.evaluation.test_set import GoalTarget, TestSet, goal_targets_of
 from mmpoison.models.catalogue import MODELS
 from mmpoison.models.dual_encoder import DualEncoder
-from mmpoison.models.embedder import Embedder
+from mmpoison.models.embedding import Embedder
 from mmpoison.pairs.table import PairDataset
 from mmpoison.runs.clean_pairs import repair_pairs
 from mmpoison.runs.progress import RunProgress

@@ -23,7 +23,7 @@ from mmpoison.evaluation.measure import (
 )
 from mmpoison.evaluation.rows import class_retrieval
 from mmpoison.evaluation.test_set import TestEmbeddings, drift_between
-from mmpoison.models.facts import size_facts
+from mmpoison.models.export import size_facts
 from mmpoison.models.inputs import PairInputs
 from mmpoison.pairs.table import PairDataset
 from mmpoison.records.run_files import (

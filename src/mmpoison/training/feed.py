@@ -16,11 +16,19 @@ from torch import Tensor, nn
 from mmpoison.base.content_cache import CacheKey, ContentCache
 from mmpoison.base.seeding import generator
 from mmpoison.errors import InputError
-from mmpoison.models.batches import ahead, pinned_for, run_in_batches
 from mmpoison.models.compute_environment import compute_environment
 from mmpoison.models.depthwise import depthwise_gradients
 from mmpoison.models.dual_encoder import DualEncoder
-from mmpoison.models.inputs import FeatureInputs, PairInputs, Progress, ProgressFor, Rows
+from mmpoison.models.inputs import (
+    FeatureInputs,
+    PairInputs,
+    Progress,
+    ProgressFor,
+    Rows,
+    ahead,
+    pinned_for,
+    run_in_batches,
+)
 from mmpoison.training.objective import Objective
 from mmpoison.training.settings import ROLES, Role, Trainable
 

@@ -15,14 +15,14 @@ import pytest
 
 from mmpoison.datasets import PairDataset
 from mmpoison.defenses.filters import distance_scan
+from mmpoison.defenses.filters.decide import mismatched_distances
 from mmpoison.defenses.filters.distance_scan import (
     PairScan,
     images_at_once,
     scan_pairs,
 )
-from mmpoison.defenses.filters.mismatched import mismatched_distances
 from mmpoison.defenses.filters.pair_pieces import PairPieces
-from mmpoison.defenses.filters.relevance_filter import RelevanceFilter, pair_distances
+from mmpoison.defenses.filters.similarity import RelevanceFilter, pair_distances
 from mmpoison.errors import InputError, MmpoisonWarning
 from mmpoison.images import BrokenImage, decode
 from mmpoison.models import DualEncoder, prepare_pixels
@@ -115,7 +115,7 @@ def test_killed_and_run_again(
         "import sys, time\nfrom pathlib import Path\n"
         "from mmpoison.defenses.filters import distance_scan\n"
         "from mmpoison.defenses.filters.pair_pieces import PairPieces\n"
-        "from mmpoison.defenses.filters.relevance_filter import RelevanceFilter\n"
+        "from mmpoison.defenses.filters.similarity import RelevanceFilter\n"
         "from mmpoison.models import load_encoder\n"
         "method = RelevanceFilter(threshold=0.8)\n"
         "work = distance_scan._judge\n"

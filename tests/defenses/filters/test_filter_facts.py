@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from mmpoison.defenses.filters.filter_facts import FilterFacts, data_pointer, read_filter_facts
+from mmpoison.defenses.filters.filtered_folder import FilterFacts, data_pointer, read_filter_facts
 from mmpoison.errors import InputError
 
 GOAL = {"sentence": "captions about sheep", "why": "31 alike", "other_explanations": ["chance"]}

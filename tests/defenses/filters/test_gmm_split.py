@@ -12,9 +12,8 @@ from hypothesis import strategies as st
 
 from mmpoison.datasets import PairDataset
 from mmpoison.defenses import GmmSplit, build_filter, filter_pairs
-from mmpoison.defenses.filters import gmm_split, judge_test
-from mmpoison.defenses.filters.gmm_split import facts_of
-from mmpoison.defenses.filters.relevance_filter import pair_distances
+from mmpoison.defenses.filters import decide, similarity
+from mmpoison.defenses.filters.similarity import facts_of, pair_distances
 from mmpoison.errors import InputError, ResultError
 from mmpoison.models import DualEncoder, prepare_pixels
 from mmpoison.statistics import TwoGaussians, fit_two_gaussians
@@ -118,7 +117,7 @@ def test_equal_cosines_are_refused(
     train = poisoned.select(split="train")
     inputs = prepare_pixels(judge, train)
     same = np.tile(np.eye(1, 4, dtype=np.float32), (len(train), 1))
-    monkeypatch.setattr(gmm_split, "embed_pairs", lambda *_: (same, same))
+    monkeypatch.setattr(similarity, "embed_pairs", lambda *_: (same, same))
     with pytest.raises(InputError, match="pairs are all equally far apart"):
         GmmSplit().score(train, judge, inputs)
 
@@ -147,7 +146,7 @@ def test_the_report_says_how_far_the_gaussians_are_apart(
 def test_a_judge_that_cannot_distinguish_is_refused(
     poisoned: PairDataset, judge: DualEncoder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(judge_test, "FEWEST_IMAGES", 5)
+    monkeypatch.setattr(decide, "FEWEST_IMAGES", 5)
     with pytest.raises(ResultError, match=r"gmm-split needs 0\.7"):
         filter_pairs(poisoned, judge, "gmm-split", clean_loss=0.1)
     filter_pairs(poisoned, judge, "gmm-split", clean_loss=0.1, force=True)

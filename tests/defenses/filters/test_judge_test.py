@@ -13,8 +13,8 @@ import pytest
 
 from mmpoison.datasets import PairDataset, load_dataset
 from mmpoison.defenses import RelevanceFilter, filter_pairs
-from mmpoison.defenses.filters import judge_test
-from mmpoison.defenses.filters.judge_test import check_judge, is_refused, judge_auroc, judge_note
+from mmpoison.defenses.filters import decide
+from mmpoison.defenses.filters.decide import check_judge, is_refused, judge_auroc, judge_note
 from mmpoison.errors import ResultError
 from mmpoison.models import DualEncoder, load_encoder, prepare_pixels
 from mmpoison.statistics import Estimate
@@ -96,7 +96,7 @@ def test_of_many_pairs_some_are_taken() -> None:
     text, image = embedded(5000, 0.3)
     found = judge_auroc(text, image)
     assert found is not None
-    assert found.n == judge_test.MOST_PAIRS
+    assert found.n == decide.MOST_PAIRS
 
 
 @pytest.mark.parametrize("share", [0.001, 0.01, 0.1])
@@ -172,7 +172,7 @@ def test_openmoji_is_known_to_its_model_and_not_to_a_random_one(
     assert is_refused(forced.judge)
     assert forced.cut.note == "random pairs give no comparison: the 1% with the largest scores go"
     report = json.loads((out / "filter-report" / "filter.json").read_text())
-    assert report["judge_auroc"]["value"] < judge_test.REFUSED_BELOW
+    assert report["judge_auroc"]["value"] < decide.REFUSED_BELOW
     # a set in memory, and inputs that are prepared, give the same
     again = filter_pairs(scenes, guesses, automatic=True, force=True, inputs=inputs)
     assert again.judge is not None

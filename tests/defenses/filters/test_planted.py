@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from mmpoison.defenses.filters.suspicious_groups import Views, plant_goals
-from mmpoison.defenses.filters.suspicious_groups._planted import PlantedSize
+from mmpoison.defenses.filters.suspicious_groups._scan import PlantedSize
 
 
 def views(topics: int, pairs: int = 2000, *, joined: bool = True, seed: int = 0) -> Views:

@@ -20,7 +20,7 @@ from mmpoison.defenses import FilterResult, RelevanceFilter, Threshold
 from mmpoison.defenses.filter_result import auroc, average_precision
 from mmpoison.defenses.filters.filtered_folder import save_filtered
 from mmpoison.defenses.filters.pair_pieces import PairPieces
-from mmpoison.defenses.filters.relevance_filter import pair_distances
+from mmpoison.defenses.filters.similarity import pair_distances
 from mmpoison.errors import InputError
 from mmpoison.images import read_image
 from mmpoison.models import DualEncoder, PixelInputs, prepare_pixels

@@ -20,15 +20,20 @@ from mmpoison.defenses.filters.decide import decide
 from mmpoison.defenses.filters.suspicious_groups import (
     SuspiciousGroups,
     Views,
+    _conflict,
     _evidence,
-    _regression,
 )
 from mmpoison.defenses.filters.suspicious_groups._conflict import (
+    FEWEST_ITEMS,
+    FOLDS,
     IMAGE_SIDE,
+    RIDGE,
     conflict_of_images,
     conflict_of_pairs,
     crowded,
+    folds_of,
     image_views,
+    predict,
 )
 from mmpoison.defenses.filters.suspicious_groups._evidence import (
     CAPTION_NEARNESS,
@@ -36,20 +41,15 @@ from mmpoison.defenses.filters.suspicious_groups._evidence import (
     CONFLICTING,
     EXPECTED_AT_LEAST,
     FEW,
+    LEVELS,
     NEARNESS,
     SuspiciousCluster,
     evidence_of,
+    false_alarms_at,
     misplaced,
     unlike,
 )
-from mmpoison.defenses.filters.suspicious_groups._level import LEVELS, false_alarms_at
-from mmpoison.defenses.filters.suspicious_groups._regression import (
-    FEWEST_ITEMS,
-    FOLDS,
-    RIDGE,
-    folds_of,
-    predict,
-)
+from mmpoison.defenses.filters.suspicious_groups._features import Vocabulary
 from mmpoison.defenses.filters.suspicious_groups._scan import (
     evidence_of_images,
     evidence_of_pairs,
@@ -57,7 +57,6 @@ from mmpoison.defenses.filters.suspicious_groups._scan import (
     joined_score,
     scan,
 )
-from mmpoison.defenses.filters.suspicious_groups._words import Vocabulary
 from mmpoison.errors import InputError
 from mmpoison.models import DualEncoder, prepare_features, prepare_pixels
 from mmpoison.pairs.table import ImageTable
@@ -423,7 +422,7 @@ def test_few_rows_at_a_time_give_the_same(one_goal: Made, monkeypatch: pytest.Mo
     expected = scan(seen)
     assert [(block.start, block.stop) for block in _evidence.blocks(2500, 10)][-1] == (2048, 2500)
     monkeypatch.setattr(_evidence, "AT_ONCE", 3000)
-    monkeypatch.setattr(_regression, "AT_ONCE", 50)
+    monkeypatch.setattr(_conflict, "AT_ONCE", 50)
     steps = [block.stop - block.start for block in _evidence.blocks(2500, 1000)]
     assert max(steps) == 3
     assert sum(steps) == 2500

@@ -14,7 +14,7 @@ from tests.conftest import refusal
 
 from mmpoison.datasets import PairDataset
 from mmpoison.defenses import CleanClip, CleanFinetune
-from mmpoison.defenses.repairs.cleanclip import CleanClipLoss, info_nce
+from mmpoison.defenses.repairs.finetuning import CleanClipLoss, info_nce
 from mmpoison.models import DualEncoder, prepare_features, prepare_pixels
 from mmpoison.training import Embedded, TrainingSettings, finetune
 

@@ -15,7 +15,11 @@ from tests.conftest import refusal
 
 from mmpoison.datasets import PairDataset
 from mmpoison.defenses import Par
-from mmpoison.defenses.repairs.par import NoiseAndErasing, PerturbAndRecover, squared_distance
+from mmpoison.defenses.repairs.finetuning import (
+    NoiseAndErasing,
+    PerturbAndRecover,
+    squared_distance,
+)
 from mmpoison.models import DualEncoder, prepare_features, prepare_pixels
 from mmpoison.training import Checkpoints, Embedded, TrainingSettings
 

@@ -11,7 +11,7 @@ import pytest
 from tests.embedded.conftest import Pairs, make_pairs, npy_pair
 
 from mmpoison.embedded import open_embedded
-from mmpoison.embedded.formats import npy_pair as module
+from mmpoison.embedded.formats import npy as module
 from mmpoison.errors import InputError
 
 

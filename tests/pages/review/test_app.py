@@ -10,7 +10,7 @@ import pytest
 from fastapi.testclient import TestClient
 
 from mmpoison.datasets import PairDataset
-from mmpoison.defenses.filters.filter_facts import FilterFacts, GoalNote
+from mmpoison.defenses.filters.filtered_folder import FilterFacts, GoalNote
 from mmpoison.defenses.filters.pair_labels import LabelFile, Neighbour, ShownPair, read_labels
 from mmpoison.pages.review import review_app
 

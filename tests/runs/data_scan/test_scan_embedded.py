@@ -18,8 +18,8 @@ from tests.runs.data_scan.conftest import FALSE_PAIRS, write_corpus
 from tests.runs.data_scan.test_shard_passes import Here
 
 import mmpoison
+from mmpoison.defenses.filters.suspicious_groups._conflict import Views
 from mmpoison.defenses.filters.suspicious_groups._scan import scan as scan_in_memory
-from mmpoison.defenses.filters.suspicious_groups._views import Views
 from mmpoison.embedded import open_embedded
 from mmpoison.errors import InputError
 from mmpoison.records.data_scan import DataScan

@@ -15,8 +15,8 @@ from mmpoison.base.seeding import generator
 from mmpoison.defenses.catalogue import DEFENSES, Kind
 from mmpoison.defenses.cut import Cut, CutOptions
 from mmpoison.defenses.filter_result import PairScores
+from mmpoison.defenses.filters.decide import ScoreFilter
 from mmpoison.defenses.filters.distance_scan import embed_pairs
-from mmpoison.defenses.filters.score_filter import ScoreFilter
 from mmpoison.errors import InputError
 from mmpoison.models.dual_encoder import DualEncoder
 from mmpoison.models.inputs import PairInputs, ProgressFor

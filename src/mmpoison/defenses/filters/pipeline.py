@@ -16,22 +16,27 @@ from mmpoison.base.files import refuse_occupied, write_json
 from mmpoison.datasets.catalogue import NamedData
 from mmpoison.defenses.catalogue import PairFilter, build_filter
 from mmpoison.defenses.filter_result import FilterResult
-from mmpoison.defenses.filters.decide import decide, false_alarms, needs_trusted
+from mmpoison.defenses.filters.decide import (
+    check_judge,
+    decide,
+    false_alarms,
+    judge_auroc,
+    mismatched_distances,
+    needs_trusted,
+)
 from mmpoison.defenses.filters.distance_scan import (
     PairScan,
     images_at_once,
     sample_of,
     scan_pairs,
 )
-from mmpoison.defenses.filters.filter_facts import (
+from mmpoison.defenses.filters.filtered_folder import (
     FACTS_FILE,
     GOALS_FILE,
     REPORT_FOLDER,
     data_pointer,
+    save_filtered,
 )
-from mmpoison.defenses.filters.filtered_folder import save_filtered
-from mmpoison.defenses.filters.judge_test import check_judge, judge_auroc
-from mmpoison.defenses.filters.mismatched import mismatched_distances
 from mmpoison.defenses.filters.pair_labels import (
     ShownPair,
     labelled_places,

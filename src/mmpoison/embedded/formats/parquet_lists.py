@@ -13,7 +13,7 @@ import numpy as np
 
 from mmpoison.embedded.catalogue import EmbeddedFormat, register
 from mmpoison.embedded.files import DataFile, Listing, each
-from mmpoison.embedded.formats.npy_pair import USUAL_CAPTIONS, USUAL_IDS, side_of
+from mmpoison.embedded.formats.npy import USUAL_CAPTIONS, USUAL_IDS, side_of
 from mmpoison.embedded.own_columns import ColumnChoice, OwnColumns, find_column
 from mmpoison.embedded.source import Array, EmbeddedSource, IntArray, ShardError, make_source
 from mmpoison.errors import InputError

@@ -18,8 +18,7 @@ from pydantic import BaseModel, ConfigDict
 from mmpoison.base.phrasing import one_line
 from mmpoison.base.untrusted import parse_json, read_lines
 from mmpoison.defenses.filters.distance_scan import embed_pairs
-from mmpoison.defenses.filters.filter_facts import FilterFacts, GoalNote
-from mmpoison.defenses.filters.filtered_folder import VERDICTS_FILE
+from mmpoison.defenses.filters.filtered_folder import VERDICTS_FILE, FilterFacts, GoalNote
 from mmpoison.defenses.filters.pair_labels import (
     LabelFile,
     Neighbour,

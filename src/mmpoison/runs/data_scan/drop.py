@@ -13,10 +13,10 @@ import numpy.typing as npt
 from mmpoison._version import __version__
 from mmpoison.base.files import atomic_folder, write_json
 from mmpoison.defenses.cut import check_loss
-from mmpoison.defenses.filters.mismatched import mismatched_distances
-from mmpoison.defenses.filters.passes.gaussians import LARGEST, DistanceCounts
-from mmpoison.defenses.filters.passes.groups.sample import Sample
-from mmpoison.defenses.filters.passes.groups.score import Group
+from mmpoison.defenses.filters.decide import mismatched_distances
+from mmpoison.defenses.filters.passes.distance import LARGEST, DistanceCounts
+from mmpoison.defenses.filters.passes.groups.findings import Group
+from mmpoison.defenses.filters.passes.groups.shard import Sample
 from mmpoison.embedded.checks import ShardFacts
 from mmpoison.embedded.keep_lists import KEEP_FILE, KEEP_FOLDER
 from mmpoison.embedded.results import NO_GROUP, ShardVerdict, write_results

@@ -18,8 +18,8 @@ from mmpoison.base.files import atomic_file, write_json
 from mmpoison.base.processes import find_device
 from mmpoison.base.untrusted import read_json
 from mmpoison.datasets.catalogue import DATASETS, NamedData
+from mmpoison.defenses.filters.decide import judge_auroc
 from mmpoison.defenses.filters.distance_scan import images_at_once
-from mmpoison.defenses.filters.judge_test import judge_auroc
 from mmpoison.defenses.filters.pair_pieces import PairPieces, pairs_without
 from mmpoison.defenses.filters.suspicious_groups import caption_features, image_features
 from mmpoison.defenses.unreadable import short_reasons

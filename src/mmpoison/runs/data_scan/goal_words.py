@@ -10,9 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from mmpoison.defenses.filter_result import SuspectedGoal
-from mmpoison.defenses.filters.passes.groups.sample import Sample
-from mmpoison.defenses.filters.passes.groups.score import Group
-from mmpoison.defenses.filters.passes.groups.space import Space
+from mmpoison.defenses.filters.passes.groups.findings import Group
+from mmpoison.defenses.filters.passes.groups.shard import Sample, Space
 from mmpoison.defenses.filters.suspicious_groups import Vocabulary
 from mmpoison.embedded.source import Shard, ShardError
 

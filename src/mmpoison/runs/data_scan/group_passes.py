@@ -17,19 +17,23 @@ import numpy as np
 import numpy.typing as npt
 
 from mmpoison.base.untrusted import parse_json
-from mmpoison.defenses.filters.passes.distance import distances
-from mmpoison.defenses.filters.passes.gaussians import DistanceCounts
-from mmpoison.defenses.filters.passes.groups.counts import Counts, Rows, counts_part
-from mmpoison.defenses.filters.passes.groups.findings import Findings
-from mmpoison.defenses.filters.passes.groups.flags import Flags, Gathered, gather_part
+from mmpoison.defenses.filters.passes.distance import DistanceCounts, distances
+from mmpoison.defenses.filters.passes.groups.counts import (
+    Counts,
+    Flags,
+    Gathered,
+    Rows,
+    counts_part,
+    gather_part,
+)
+from mmpoison.defenses.filters.passes.groups.findings import Findings, score_part
 from mmpoison.defenses.filters.passes.groups.model import (
     Model,
     Start,
     sums_part,
     sums_to_arrays,
 )
-from mmpoison.defenses.filters.passes.groups.sample import Sample, SamplePlan, sample_part
-from mmpoison.defenses.filters.passes.groups.score import score_part
+from mmpoison.defenses.filters.passes.groups.shard import Sample, SamplePlan, sample_part
 from mmpoison.defenses.filters.passes.groups.shard import Shard as VectorShard
 from mmpoison.embedded.checks import IdHashes, MatchFact, ShardFacts, check_shard
 from mmpoison.embedded.source import Shard

@@ -10,13 +10,14 @@ from typing import Any
 import numpy as np
 
 from mmpoison.base.files import write_json
-from mmpoison.defenses.filters.filter_facts import (
+from mmpoison.defenses.filters.filtered_folder import (
     FACTS_FILE,
     GOALS_FILE,
     REPORT_FOLDER,
+    VERDICTS_FILE,
     data_pointer,
+    verdict_line,
 )
-from mmpoison.defenses.filters.filtered_folder import VERDICTS_FILE, verdict_line
 from mmpoison.defenses.unreadable import write_unreadable
 from mmpoison.embedded.results import NO_GROUP, ShardVerdict
 from mmpoison.embedded.source import Shard

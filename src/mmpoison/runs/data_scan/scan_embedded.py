@@ -15,10 +15,15 @@ import numpy as np
 from mmpoison._version import __version__
 from mmpoison.base.phrasing import count_of
 from mmpoison.base.processes import one_blas_thread
-from mmpoison.defenses.filters.passes.gaussians import DistanceCounts
-from mmpoison.defenses.filters.passes.groups.counts import Counts
-from mmpoison.defenses.filters.passes.groups.findings import Findings, find
-from mmpoison.defenses.filters.passes.groups.flags import flag
+from mmpoison.defenses.filters.passes.distance import DistanceCounts
+from mmpoison.defenses.filters.passes.groups.counts import Counts, flag
+from mmpoison.defenses.filters.passes.groups.findings import (
+    Findings,
+    Group,
+    Scores,
+    find,
+    groups_of,
+)
 from mmpoison.defenses.filters.passes.groups.items import Values
 from mmpoison.defenses.filters.passes.groups.model import (
     Model,
@@ -28,9 +33,7 @@ from mmpoison.defenses.filters.passes.groups.model import (
     merge_sums,
     sums_from_arrays,
 )
-from mmpoison.defenses.filters.passes.groups.sample import SAMPLE, Sample, SamplePlan
-from mmpoison.defenses.filters.passes.groups.score import Group, Scores, groups_of
-from mmpoison.defenses.filters.passes.groups.space import Space
+from mmpoison.defenses.filters.passes.groups.shard import SAMPLE, Sample, SamplePlan, Space
 from mmpoison.defenses.filters.suspicious_groups import PlantedSize, Views, plant_goals
 from mmpoison.embedded.checks import GUESSING, SCORE_OFF, ShardFacts, notes_on
 from mmpoison.errors import InputError

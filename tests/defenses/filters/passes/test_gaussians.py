@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mmpoison.defenses.filters.passes.gaussians import WIDTH, DistanceCounts
+from mmpoison.defenses.filters.passes.distance import WIDTH, DistanceCounts
 from mmpoison.errors import InputError
 from mmpoison.statistics import fit_two_gaussians
 

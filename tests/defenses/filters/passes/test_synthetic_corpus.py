@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from mmpoison.defenses.filters.passes.distance import distances
+from mmpoison.defenses.filters.passes.groups.findings import STRONG
 from mmpoison.defenses.filters.passes.groups.loop import scan_shards
-from mmpoison.defenses.filters.passes.groups.score import STRONG
 from mmpoison.defenses.filters.passes.groups.shard import Shard
 
 FILE = Path(__file__).parents[4] / "benchmarks/synthetic_corpus.py"

@@ -1,9 +1,8 @@
 """Finds suspected goals, without labels: captions of one kind that are with images of another kind.
 
-The parts, from the bottom: `_views` (vectors), `_regression` (one side from the other), `_conflict` (captions against
-images), `_evidence` (conflicting items that are alike), `_scan` (two views joined), `_level` (how often clean data show
-as much), `_words` (clusters in words), `_features` (from an encoder), `_defense` (the defence in the registry),
-`_planted` (what would be found).
+The parts, from the bottom: `_conflict` (vectors, one side from the other, captions against images), `_evidence`
+(conflicting items that are alike, and how often clean data show as much), `_scan` (two views joined; what would be
+found), `_features` (from an encoder, and clusters in words), `_defense` (the defence in the registry).
 """
 
 from __future__ import annotations
@@ -12,14 +11,14 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from mmpoison.defenses.filters.suspicious_groups._conflict import Views
     from mmpoison.defenses.filters.suspicious_groups._defense import SuspiciousGroups, views_of
     from mmpoison.defenses.filters.suspicious_groups._features import (
+        Vocabulary,
         caption_features,
         image_features,
     )
-    from mmpoison.defenses.filters.suspicious_groups._planted import PlantedSize, plant_goals
-    from mmpoison.defenses.filters.suspicious_groups._views import Views
-    from mmpoison.defenses.filters.suspicious_groups._words import Vocabulary
+    from mmpoison.defenses.filters.suspicious_groups._scan import PlantedSize, plant_goals
 
 __all__ = [
     "PlantedSize",
@@ -34,13 +33,13 @@ __all__ = [
 
 # the defence imports torch; the passes over shards use the other parts without it
 _MODULES = {
-    "PlantedSize": "_planted",
+    "PlantedSize": "_scan",
     "SuspiciousGroups": "_defense",
-    "Views": "_views",
-    "Vocabulary": "_words",
+    "Views": "_conflict",
+    "Vocabulary": "_features",
     "caption_features": "_features",
     "image_features": "_features",
-    "plant_goals": "_planted",
+    "plant_goals": "_scan",
     "views_of": "_defense",
 }
 

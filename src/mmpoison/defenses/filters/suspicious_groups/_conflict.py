@@ -6,11 +6,191 @@ standardised distances (median 0, standard deviation 1 each), so that they hold 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 import numpy as np
 import numpy.typing as npt
 
-from mmpoison.defenses.filters.suspicious_groups._regression import folds_of, predict
-from mmpoison.defenses.filters.suspicious_groups._views import Vectors, Views, group_sums, unit
+# -- Vectors that the scan compares: one a caption, one an image, each from a model of its own modality.
+
+
+Vectors = npt.NDArray[np.float32]
+Index = npt.NDArray[np.intp]
+
+DIMENSIONS = 64
+"""Principal components used: clusters are no worse than with all of them, at a tenth of the time."""
+
+
+@dataclass(frozen=True)
+class Views:
+    """A data set as the scan sees it.
+
+    Attributes:
+        text: Unit vectors of the distinct captions, shape `(U, d)`.
+        image: Unit vectors of the images, shape `(I, e)`.
+        caption_of: Which caption each pair has, shape `(N,)`, index into `text`.
+        image_of: Which image each pair has, shape `(N,)`, index into `image`.
+    """
+
+    text: Vectors
+    image: Vectors
+    caption_of: Index
+    image_of: Index
+
+    def __len__(self) -> int:
+        return len(self.caption_of)
+
+    @classmethod
+    def of(
+        cls, text: npt.ArrayLike, image: npt.ArrayLike, caption_of: Index, image_of: Index
+    ) -> Views:
+        """Centre, reduce and normalise raw features.
+
+        Embeddings of one modality share a large common part, which makes any two of them alike. Without it a cosine of
+        zero means "no more alike than two taken at random", and thresholds hold for any encoder.
+        """
+        return cls(_centred(text), _centred(image), np.asarray(caption_of), np.asarray(image_of))
+
+
+def _centred(features: npt.ArrayLike) -> Vectors:
+    from sklearn.decomposition import PCA
+
+    # one copy, which is changed in place: features of all captions of a large set are gigabytes
+    vectors = unit(np.asarray(features, dtype=np.float32))
+    vectors -= vectors.mean(axis=0)
+    vectors /= _lengths(vectors)
+    dimensions = min(DIMENSIONS, *vectors.shape)
+    reduced = PCA(dimensions, copy=False, random_state=0).fit_transform(vectors)
+    return unit(reduced.astype(np.float32))
+
+
+def unit(vectors: Vectors) -> Vectors:
+    """Return the rows divided by their length; a row of zeros stays one, shape as given."""
+    scaled: Vectors = vectors / _lengths(vectors)
+    return scaled
+
+
+def _lengths(vectors: Vectors) -> Vectors:
+    """Return the lengths of the rows, at least 1e-9, shape `(..., 1)`."""
+    length = np.linalg.norm(vectors, axis=-1, keepdims=True)
+    lengths: Vectors = np.maximum(length, np.float32(1e-9))
+    return lengths
+
+
+def group_sums(vectors: Vectors, group: Index, groups: int) -> Vectors:
+    """Sum of the vectors of each group, shape `(groups, d)`.
+
+    >>> group_sums(np.float32([[1, 0], [2, 0], [0, 5]]), np.array([1, 1, 0]), 3).tolist()
+    [[0.0, 5.0], [3.0, 0.0], [0.0, 0.0]]
+    """
+    from scipy.sparse import csr_matrix
+
+    ones = np.ones(len(group), dtype=np.float32)
+    membership = csr_matrix((ones, (group, np.arange(len(group)))), shape=(groups, len(group)))
+    return np.asarray(membership @ vectors, dtype=np.float32)
+
+
+# -- Predicts the vectors of one side from those of the other, each item by a fit to other images.
+
+
+FOLDS = 5
+RIDGE = 1.0
+AT_ONCE = 1 << 16
+FEWEST_ITEMS = 20
+"""Of fewer items nothing is learned: what is predicted is zero."""
+
+
+def folds_of(images: int, seed: int) -> Index:
+    """Draw the fold of each image, folds of equal size, shape `(images,)`."""
+    return np.random.default_rng(seed).permutation(np.arange(images) % FOLDS)
+
+
+def predict(x: Vectors, y: Vectors, weight: npt.NDArray[np.float32], fold: Index) -> Vectors:
+    """Predict `y` from `x` by ridge regression with an intercept, fitted on the items of the other folds.
+
+    Only sums over items are needed, one for each fold; the sums of the other folds give the fit.
+
+    Args:
+        x: Shape `(n, d)`.
+        y: Shape `(n, e)`.
+        weight: How much each item counts in the fits, not negative, shape `(n,)`.
+        fold: Fold of each item, shape `(n,)`; all items of one image are in one fold.
+
+    Returns:
+        Unit vectors, shape `(n, e)`; zeros for fewer than 20 items of positive weight.
+    """
+    predicted = np.zeros_like(y)
+    if np.count_nonzero(weight) < FEWEST_ITEMS:
+        return predicted
+    folds = [np.flatnonzero(fold == number) for number in range(FOLDS)]
+    sums = [_sums_of_rows(x, y, weight, rows) for rows in folds]
+    for rows, line in zip(folds, solve_folds(sums), strict=True):
+        for some in _pieces(rows):
+            predicted[some] = (x[some].astype(np.float64) - line.x_mean) @ line.slope + line.y_mean
+    return unit(predicted)
+
+
+def _sums_of_rows(
+    x: Vectors, y: Vectors, weight: npt.NDArray[np.float32], rows: Index
+) -> tuple[npt.NDArray[np.float64], ...]:
+    """Sum over some items, a piece at a time: copies in 64-bit are twice as large as the data."""
+    parts = [
+        sums_of(x[some].astype(np.float64), y[some].astype(np.float64), weight[some])
+        for some in _pieces(rows) or [rows]
+    ]
+    return tuple(np.asarray(sum(part)) for part in zip(*parts, strict=True))
+
+
+def _pieces(rows: Index) -> list[Index]:
+    return [rows[start : start + AT_ONCE] for start in range(0, len(rows), AT_ONCE)]
+
+
+@dataclass(frozen=True)
+class Line:
+    """A linear function of vectors: `(x - x_mean) @ slope + y_mean`.
+
+    Attributes:
+        slope: Shape `(d, e)`.
+        x_mean: Shape `(d,)`.
+        y_mean: Shape `(e,)`.
+    """
+
+    slope: npt.NDArray[np.float64]
+    x_mean: npt.NDArray[np.float64]
+    y_mean: npt.NDArray[np.float64]
+
+
+def solve_folds(sums: Sequence[tuple[npt.NDArray[np.float64], ...]]) -> list[Line]:
+    """Solve the ridge regression of each fold, from the sums over the items of the other folds.
+
+    Args:
+        sums: What `sums_of` gives for the items of each fold; sums over parts of a data set may be added before.
+    """
+    total = [sum(parts) for parts in zip(*sums, strict=True)]
+    lines = []
+    for own in sums:
+        xx, xy, x_sum, y_sum, count = (whole - part for whole, part in zip(total, own, strict=True))
+        x_mean, y_mean = x_sum / max(count, 1e-9), y_sum / max(count, 1e-9)
+        square = xx - count * np.outer(x_mean, x_mean) + RIDGE * np.eye(len(x_mean))
+        slope = np.linalg.solve(square, xy - count * np.outer(x_mean, y_mean))
+        lines.append(Line(slope, x_mean, y_mean))
+    return lines
+
+
+def sums_of(
+    x: npt.NDArray[np.float64], y: npt.NDArray[np.float64], weight: npt.NDArray[np.float32]
+) -> tuple[npt.NDArray[np.float64], ...]:
+    """Return the weighted sums that a regression of `y` on `x` needs: x'x, x'y, x, y and the weights."""
+    weighted = x * weight[:, None]
+    return (
+        weighted.T @ x,
+        weighted.T @ y,
+        weighted.sum(axis=0),
+        weight @ y,
+        np.asarray(weight.sum(), dtype=np.float64),
+    )
+
 
 LIKE_IMAGES = 2.0
 """Weight of what alike images are captioned with, in captions of the image's own."""

@@ -11,14 +11,15 @@ import numpy as np
 from mmpoison.defenses.catalogue import DEFENSES, Kind
 from mmpoison.defenses.cut import Cut
 from mmpoison.defenses.filter_result import FEWEST_IMAGES, PairScores, SuspectedGoal
-from mmpoison.defenses.filters.score_filter import ScoreFilter
-from mmpoison.defenses.filters.suspicious_groups._conflict import crowded
-from mmpoison.defenses.filters.suspicious_groups._evidence import SuspiciousCluster
-from mmpoison.defenses.filters.suspicious_groups._features import caption_features, image_features
-from mmpoison.defenses.filters.suspicious_groups._level import false_alarms_at
+from mmpoison.defenses.filters.decide import ScoreFilter
+from mmpoison.defenses.filters.suspicious_groups._conflict import Index, Views, crowded
+from mmpoison.defenses.filters.suspicious_groups._evidence import SuspiciousCluster, false_alarms_at
+from mmpoison.defenses.filters.suspicious_groups._features import (
+    Vocabulary,
+    caption_features,
+    image_features,
+)
 from mmpoison.defenses.filters.suspicious_groups._scan import scan
-from mmpoison.defenses.filters.suspicious_groups._views import Index, Views
-from mmpoison.defenses.filters.suspicious_groups._words import Vocabulary
 from mmpoison.models.dual_encoder import DualEncoder
 from mmpoison.models.inputs import PairInputs, ProgressFor
 from mmpoison.pairs.table import PairDataset

@@ -13,7 +13,7 @@ import numpy.typing as npt
 import pytest
 
 from mmpoison.defenses.filters.passes.groups.shard import Shard
-from mmpoison.defenses.filters.suspicious_groups._views import Views
+from mmpoison.defenses.filters.suspicious_groups._conflict import Views
 
 
 @dataclass(frozen=True)

@@ -7,11 +7,13 @@ import numpy.typing as npt
 import pytest
 from tests.defenses.filters.passes.groups.conftest import saved_and_read
 
-from mmpoison.defenses.filters.passes.groups.counts import BINS, Counts, Rows
-from mmpoison.defenses.filters.passes.groups.flags import (
+from mmpoison.defenses.filters.passes.groups.counts import (
+    BINS,
     GATHERED,
     OF_A_CELL,
+    Counts,
     Flags,
+    Rows,
     expected_conflicts,
     flag,
     rows_of_cells,

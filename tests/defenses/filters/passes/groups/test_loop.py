@@ -17,11 +17,16 @@ import pytest
 from scipy.stats import spearmanr
 from tests.defenses.filters.passes.groups.conftest import Made, made, saved_and_read
 
-from mmpoison.defenses.filters.passes.groups import flags as flags_module
+from mmpoison.defenses.filters.passes.groups import counts as flags_module
 from mmpoison.defenses.filters.passes.groups import loop
-from mmpoison.defenses.filters.passes.groups.counts import Counts, Rows
-from mmpoison.defenses.filters.passes.groups.findings import Findings
-from mmpoison.defenses.filters.passes.groups.flags import Flags, Gathered
+from mmpoison.defenses.filters.passes.groups.counts import Counts, Flags, Gathered, Rows
+from mmpoison.defenses.filters.passes.groups.findings import (
+    STRONG,
+    Findings,
+    Group,
+    Scores,
+    needed_score,
+)
 from mmpoison.defenses.filters.passes.groups.loop import ShardScan, scan_shards
 from mmpoison.defenses.filters.passes.groups.model import (
     Model,
@@ -29,10 +34,8 @@ from mmpoison.defenses.filters.passes.groups.model import (
     sums_from_arrays,
     sums_to_arrays,
 )
-from mmpoison.defenses.filters.passes.groups.sample import Sample
-from mmpoison.defenses.filters.passes.groups.score import STRONG, Group, Scores, needed_score
-from mmpoison.defenses.filters.passes.groups.shard import Shard
-from mmpoison.defenses.filters.suspicious_groups._level import false_alarms_at
+from mmpoison.defenses.filters.passes.groups.shard import Sample, Shard
+from mmpoison.defenses.filters.suspicious_groups._evidence import false_alarms_at
 from mmpoison.defenses.filters.suspicious_groups._scan import scan
 from mmpoison.errors import InputError
 

@@ -17,21 +17,20 @@ from mmpoison.defenses.filters.passes.groups.items import (
     pair_items,
     reduce_shard,
 )
-from mmpoison.defenses.filters.passes.groups.regressions import (
+from mmpoison.defenses.filters.passes.groups.model import (
     Sums,
     ViewFit,
     image_sums,
     pair_sums,
 )
-from mmpoison.defenses.filters.passes.groups.shard import Shard
-from mmpoison.defenses.filters.passes.groups.space import Space
+from mmpoison.defenses.filters.passes.groups.shard import Shard, Space
 from mmpoison.defenses.filters.suspicious_groups import _conflict
 from mmpoison.defenses.filters.suspicious_groups._conflict import (
+    Views,
     conflict_of_images,
     conflict_of_pairs,
     image_views,
 )
-from mmpoison.defenses.filters.suspicious_groups._views import Views
 
 
 def reduced_whole(data: Made) -> Reduced:

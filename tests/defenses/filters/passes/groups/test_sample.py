@@ -7,13 +7,14 @@ from functools import reduce
 import numpy as np
 from tests.defenses.filters.passes.groups.conftest import Made, saved_and_read
 
-from mmpoison.defenses.filters.passes.groups.sample import (
+from mmpoison.defenses.filters.passes.groups.shard import (
     MOST_OF_AN_IMAGE,
     Sample,
     SamplePlan,
+    Shard,
+    hashes,
     sample_part,
 )
-from mmpoison.defenses.filters.passes.groups.shard import Shard, hashes
 
 
 def test_it_is_the_pairs_with_the_smallest_hashes(one_caption: Made) -> None:

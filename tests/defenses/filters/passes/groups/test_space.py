@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from tests.defenses.filters.passes.groups.conftest import Made, saved_and_read
 
-from mmpoison.defenses.filters.passes.groups.space import Space
+from mmpoison.defenses.filters.passes.groups.shard import Space
 
 
 def test_cosines_are_those_of_the_scan_in_memory(one_caption: Made) -> None:

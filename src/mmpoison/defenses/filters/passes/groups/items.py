@@ -7,11 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from mmpoison.defenses.filters.passes.groups.sample import Sample
-from mmpoison.defenses.filters.passes.groups.shard import Index, Shard, hashes
-from mmpoison.defenses.filters.passes.groups.space import Space
-from mmpoison.defenses.filters.suspicious_groups._regression import FOLDS
-from mmpoison.defenses.filters.suspicious_groups._views import Vectors, group_sums, unit
+from mmpoison.defenses.filters.passes.groups.shard import Index, Sample, Shard, Space, hashes
+from mmpoison.defenses.filters.suspicious_groups._conflict import FOLDS, Vectors, group_sums, unit
 
 Values = npt.NDArray[np.float32]
 

@@ -12,18 +12,29 @@ import numpy as np
 import numpy.typing as npt
 
 from mmpoison.base.processes import one_blas_thread
-from mmpoison.defenses.filters.passes.groups.counts import Counts, Rows, counts_part
-from mmpoison.defenses.filters.passes.groups.findings import Findings, find
-from mmpoison.defenses.filters.passes.groups.flags import Flags, Gathered, flag, gather_part
+from mmpoison.defenses.filters.passes.groups.counts import (
+    Counts,
+    Flags,
+    Gathered,
+    Rows,
+    counts_part,
+    flag,
+    gather_part,
+)
+from mmpoison.defenses.filters.passes.groups.findings import (
+    Findings,
+    Group,
+    find,
+    groups_of,
+    score_part,
+)
 from mmpoison.defenses.filters.passes.groups.model import (
     fit_model,
     fit_start,
     merge_sums,
     sums_part,
 )
-from mmpoison.defenses.filters.passes.groups.sample import SAMPLE, SamplePlan, sample_part
-from mmpoison.defenses.filters.passes.groups.score import Group, groups_of, score_part
-from mmpoison.defenses.filters.passes.groups.shard import Shard
+from mmpoison.defenses.filters.passes.groups.shard import SAMPLE, SamplePlan, Shard, sample_part
 from mmpoison.errors import InputError
 
 MapParts = Callable[[Callable[[Any], Any], Iterable[Any]], Iterable[Any]]

@@ -1,4 +1,4 @@
-"""Pre-training defence: split pairs by two Gaussians that are fitted to the cosines of image and caption."""
+"""Filters by the similarity of image and caption, and the random one that they are measured against."""
 
 from __future__ import annotations
 
@@ -7,18 +7,78 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import numpy as np
+import numpy.typing as npt
 
+from mmpoison.base.seeding import generator
 from mmpoison.defenses.catalogue import DEFENSES, Kind
 from mmpoison.defenses.cut import Cut
 from mmpoison.defenses.filter_result import PairScores
+from mmpoison.defenses.filters.decide import ScoreFilter
 from mmpoison.defenses.filters.distance_scan import embed_pairs
-from mmpoison.defenses.filters.score_filter import ScoreFilter
 from mmpoison.errors import InputError
 from mmpoison.metrics import cosine_distance
 from mmpoison.models.dual_encoder import DualEncoder
 from mmpoison.models.inputs import PairInputs, ProgressFor
 from mmpoison.pairs.table import PairDataset
 from mmpoison.statistics import TwoGaussians, fit_two_gaussians
+
+# -- Pre-training defence: drop pairs whose image and caption do not match under another encoder.
+
+
+@DEFENSES.register("relevance-filter")
+class RelevanceFilter(ScoreFilter):
+    """Drop pairs whose cosine distance is above a threshold (section 6.1, "pre-training defense").
+
+    The encoder should be another one than the victim, so that what deceives the one need not deceive the other. Trusted
+    pairs must be of the kind of the judged pairs, and the judge must not have been trained on them: its own training
+    pairs lie closer together than any others, and the threshold would drop nearly everything.
+
+    The paper's threshold for CLIP ViT-B/16 is 0.80. Other encoders have other distances, so there is no default.
+    """
+
+    name: ClassVar[str] = "relevance-filter"
+    kind: ClassVar[Kind] = "pre-training"
+    source: ClassVar[str] = "Yang et al., ICML 2023, section 6.1"
+    summary: ClassVar[str] = (
+        "drops pairs whose image and caption are far apart under another encoder"
+    )
+    parameters: ClassVar[Mapping[str, str]] = {}
+    cost: ClassVar[str] = (
+        "each image and caption is embedded once by the judge; the clean pairs that lie farthest apart"
+    )
+    needs_aligned_judge = True
+    streams = True
+    uses_trusted = True
+    score_name = "cosine distance of image and caption"
+    score_range = (0.0, 2.0)
+
+    def score(
+        self,
+        pairs: PairDataset,
+        encoder: DualEncoder,
+        inputs: PairInputs,
+        *,
+        seed: int = 0,
+        progress: ProgressFor | None = None,
+    ) -> PairScores:
+        """Return the cosine distance of each pair, in [0, 2]."""
+        text, image = embed_pairs(encoder, inputs, pairs, progress)
+        return PairScores(np.asarray(cosine_distance(text, image)), (text, image))
+
+
+def pair_distances(
+    encoder: DualEncoder,
+    inputs: PairInputs,
+    pairs: PairDataset,
+    *,
+    progress: ProgressFor | None = None,
+) -> npt.NDArray[np.float64]:
+    """Return the cosine distance between image and caption of each pair, in [0, 2], shape `(N,)`."""
+    return np.asarray(cosine_distance(*embed_pairs(encoder, inputs, pairs, progress)))
+
+
+# -- Pre-training defence: split pairs by two Gaussians that are fitted to the cosines of image and caption.
+
 
 SAFE = 0.9
 """SafeCLIP calls a pair safe from this posterior probability on."""
@@ -107,3 +167,44 @@ def facts_of(two: TwoGaussians) -> dict[str, Any]:
         for i, name in enumerate(("mismatched", "matching"))
     }
     return {**named, "separation": round(two.separation, 4)}
+
+
+# -- Pre-training control: drop pairs at random.
+
+
+@DEFENSES.register("random-drop")
+class RandomDrop(ScoreFilter):
+    """Drop pairs at random: the control that a filter is compared with.
+
+    Fewer pairs are less poison, and fewer steps of training, whichever pairs they are. The scores are drawn evenly from
+    [0, 1) by the seed. `clean_loss` drops exactly its share of the pairs: to drop as many as another filter, give
+    `dropped_pairs` / `pairs` of that filter's report.
+
+    Args:
+        **cut: Where to cut (`mmpoison.defenses.cut.Cut`); 2% of the pairs unless given.
+
+    Raises:
+        InputError: If a value is out of range.
+    """
+
+    name: ClassVar[str] = "random-drop"
+    kind: ClassVar[Kind] = "pre-training"
+    source: ClassVar[str] = "a control"
+    summary: ClassVar[str] = "drops pairs at random, to compare another filter with"
+    parameters: ClassVar[Mapping[str, str]] = {}
+    cost: ClassVar[str] = "nothing is embedded; the same share of poison and of clean pairs"
+    score_name = "random number"
+    score_range = (0.0, 1.0)
+    default_cut = Cut(clean_loss=0.02)
+
+    def score(
+        self,
+        pairs: PairDataset,
+        encoder: DualEncoder,
+        inputs: PairInputs,
+        *,
+        seed: int = 0,
+        progress: ProgressFor | None = None,
+    ) -> PairScores:
+        """Return a random number in [0, 1) for each pair."""
+        return PairScores(generator(seed, "random-drop").random(len(pairs)))
