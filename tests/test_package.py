@@ -59,7 +59,7 @@ def test_licence_files_are_full() -> None:
     "module",
     [
         "mmpoison",
-        "mmpoison.api.data",
+        "mmpoison.api.inputs",
         "mmpoison.metrics",
         "mmpoison.datasets",
         "mmpoison.attacks",

@@ -14,11 +14,9 @@ from typing import TYPE_CHECKING, Any
 from mmpoison._version import __version__
 
 if TYPE_CHECKING:
-    from mmpoison.api.data import poison
-    from mmpoison.api.data_scan import scan_pairs
-    from mmpoison.api.defenses import filter, scan, sterilize
+    from mmpoison.api.defenses import filter, scan, scan_pairs, sterilize
     from mmpoison.api.evaluation import evaluate
-    from mmpoison.api.inputs import load
+    from mmpoison.api.inputs import load, poison
     from mmpoison.api.running import run
     from mmpoison.api.training import finetune
     from mmpoison.attacks.multiple_target_labels import MultipleTargetLabels
@@ -62,13 +60,13 @@ _MODULES = {
     "SingleTargetLabel": "mmpoison.attacks.single_target_label",
     "evaluate": "mmpoison.api.evaluation",
     "filter": "mmpoison.api.defenses",
-    "scan_pairs": "mmpoison.api.data_scan",
+    "scan_pairs": "mmpoison.api.defenses",
     "finetune": "mmpoison.api.training",
     "keep_filter": "mmpoison.embedded.keep_lists",
     "load": "mmpoison.api.inputs",
     "load_encoder": "mmpoison.models.loading",
     "load_pairs": "mmpoison.datasets.catalogue",
-    "poison": "mmpoison.api.data",
+    "poison": "mmpoison.api.inputs",
     "run": "mmpoison.api.running",
     "save_pairs": "mmpoison.pairs.folder",
     "scan": "mmpoison.api.defenses",

@@ -109,7 +109,7 @@ def test_one_run_is_not_shared_out(cli: Cli, option: str, value: str, tmp_path: 
 def test_a_sweep_without_a_terminal_is_never_silent(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from mmpoison.runs.sweeps.dispatch import SweepState
+    from mmpoison.runs.sweeps.workers import SweepState
 
     monkeypatch.setattr(heartbeat, "SECONDS_OF_SILENCE", 0.05)
     said = ""

@@ -58,7 +58,7 @@ def _read_recipe(folder: Path) -> None:
     from mmpoison.attacks import build_attack
     from mmpoison.errors import InputError
     from mmpoison.runs.recipe import parse_changes
-    from mmpoison.runs.sweeps.sweep_runs import load_sweep
+    from mmpoison.runs.sweeps.sweep import load_sweep
 
     file = folder / "recipe.yaml"
     try:
@@ -80,7 +80,7 @@ def _sweep(folder: Path) -> None:
 
 def _read_sweep(folder: Path) -> None:
     """As a second `sweep` reads what the first has left."""
-    from mmpoison.runs.sweeps.folder import SweepFolder
+    from mmpoison.runs.sweeps.sweep import SweepFolder
 
     SweepFolder(folder)._listed()
 

@@ -10,7 +10,7 @@ import pytest
 from tests.conftest import refusal
 
 from mmpoison.datasets import PairDataset, load_dataset
-from mmpoison.runs.clean_pairs import alignment_pairs, repair_pairs
+from mmpoison.runs.prepared_run import alignment_pairs, repair_pairs
 from mmpoison.runs.recipe import FilterPart, SterilizePart
 
 

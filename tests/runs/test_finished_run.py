@@ -10,8 +10,8 @@ import pytest
 from mmpoison.attacks import SingleTargetLabel
 from mmpoison.datasets import PairDataset
 from mmpoison.errors import InputError
-from mmpoison.runs.finished_run import last_demo, run_checkpoints, run_data
 from mmpoison.runs.recipe import load_recipe
+from mmpoison.runs.run_folder import last_demo, run_checkpoints, run_data
 
 
 def write_run(folder: Path, *, models: tuple[str, ...], name: str = "openmoji") -> Path:

@@ -9,10 +9,9 @@ import pytest
 from tests.runs.conftest import SMALL, write_recipe
 
 from mmpoison.errors import InputError
-from mmpoison.runs.overrides import override
-from mmpoison.runs.recipe import load_recipe, parse_changes
+from mmpoison.runs.recipe import load_recipe, override, parse_changes
 from mmpoison.runs.recipe_files import read_recipe, shipped_recipes
-from mmpoison.runs.sweeps.sweep_runs import load_sweep
+from mmpoison.runs.sweeps.sweep import load_sweep
 
 HERE = "/somewhere/else"
 

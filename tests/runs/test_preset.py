@@ -9,8 +9,7 @@ from typing import Any
 import pytest
 from tests.runs.conftest import SMALL, refusal, write_recipe
 
-from mmpoison.runs.preset import apply_preset
-from mmpoison.runs.recipe import load_recipe
+from mmpoison.runs.recipe import apply_preset, load_recipe
 
 
 def test_it_is_written_out(tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ from mmpoison.runs.recipe_files import (
     recipe_files,
     shipped_recipes,
 )
-from mmpoison.runs.sweeps.sweep_runs import Sweep, load_sweep
+from mmpoison.runs.sweeps.sweep import Sweep, load_sweep
 
 PASCAL: tuple[str, ...] = tuple(CLASSES)
 UCM = (

@@ -17,12 +17,11 @@ from mmpoison.models.checkpoint import load_checkpoint
 from mmpoison.models.dual_encoder import DualEncoder
 from mmpoison.paper.write import paper_section
 from mmpoison.reporting.html_report import write_report
-from mmpoison.runs.finished_run import run_checkpoints
 from mmpoison.runs.progress import RunProgress
 from mmpoison.runs.recipe import Recipe, load_recipe
 from mmpoison.runs.recipe_files import recipe_on
 from mmpoison.runs.run import run_recipe
-from mmpoison.runs.run_folder import holds_another_run
+from mmpoison.runs.run_folder import holds_another_run, run_checkpoints
 
 
 @dataclass(frozen=True, repr=False)

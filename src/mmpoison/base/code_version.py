@@ -19,7 +19,7 @@ LARGE = 1 << 20
 def code_version(*made_by: object) -> str:
     """Give a digest of mmpoison's code and data, of that of plug-ins, and of the libraries that mmpoison requires.
 
-    Any change of the code makes all cached results anew: what a result does not depend on cannot be proved cheaply.
+    Any change of the code makes all cached results again: what a result does not depend on cannot be proved cheaply.
 
     Args:
         *made_by: Functions, classes, or dotted names of modules: the packages that they are in count too.

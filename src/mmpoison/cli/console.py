@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
+import os
 import sys
+import webbrowser
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.status import Status
 
 from mmpoison.api.progress import LiveProgress, console_progress
+from mmpoison.base.extras import require
+from mmpoison.base.files import (
+    check_output,
+    held_output,
+    input_state,
+    output_record,
+    refuse_address,
+)
 from mmpoison.base.phrasing import printable_line
 from mmpoison.base.processes import is_main_process
 from mmpoison.reporting.text import visible
@@ -19,6 +30,50 @@ from mmpoison.reporting.text import visible
 if TYPE_CHECKING:
     from mmpoison.cli.options import Format
     from mmpoison.reporting.table import Table
+
+
+# -- Locks the output folder of a verb, and recognises the output of an identical earlier command.
+
+
+def hold_output(context: typer.Context, out: Path, *, work: Path | None = None) -> None:
+    """Lock the output folder of a verb until the verb ends.
+
+    Args:
+        context: Context of the verb; its options identify the output.
+        out: The folder.
+        work: Folder of the verb's unfinished work.
+
+    Raises:
+        AlreadyDone: If the same command made it before, from the same inputs.
+        InputError: If it is an address of a store, contains anything else, or another process is writing it.
+    """
+    refuse_address(out)
+    made_by: dict[str, Any] = {
+        "command": context.info_name,
+        "options": {name: value for name, value in context.params.items() if name != "out"},
+        "inputs": [input_state(path, without=out) for path in _inputs(context, out)],
+        "data": os.environ.get("MMPOISON_DATA"),
+    }
+    if is_main_process():
+        context.with_resource(held_output(out, made_by, work=work))
+    else:
+        check_output(out, output_record(made_by))
+
+
+def _inputs(context: typer.Context, out: Path) -> list[Path]:
+    """List the options that are paths of existing files, in the order of their names."""
+    found = []
+    for name, value in sorted(context.params.items()):
+        for one in value if isinstance(value, (list, tuple)) else [value]:
+            if name == "out" or not isinstance(one, (str, Path)):
+                continue
+            try:
+                if one != "" and Path(one).exists():
+                    found.append(Path(one))
+            except (OSError, ValueError):
+                continue  # not a path
+    return found
+
 
 # of several processes only the first one prints
 console = Console(quiet=not is_main_process())
@@ -74,3 +129,64 @@ def print_tables(tables: Sequence[Table], form: Format, *, whole: bool = False) 
         console.print(terminal(tables, whole=whole))
     else:
         echo(WRITERS[form](tables))
+
+
+# -- Options and messages that all verbs with a local page share.
+
+
+DEFAULT_PORT = 8747
+PortOption = Annotated[
+    int,
+    typer.Option(
+        "--port",
+        min=0,
+        max=65535,
+        help="Port of the page; 0 takes a free one.",
+        rich_help_panel="Page",
+    ),
+]
+HostOption = Annotated[
+    str,
+    typer.Option(
+        "--host",
+        help="Address to listen on; everyone who can reach it can see the page.",
+        rich_help_panel="Page",
+    ),
+]
+OpenOption = Annotated[
+    bool,
+    typer.Option("--open/--no-open", help="Open the page in your browser.", rich_help_panel="Page"),
+]
+
+
+def check_pages(verb: str) -> None:
+    """Refuse early if the packages of local pages are missing.
+
+    Raises:
+        InputError: If one is.
+    """
+    for package in ("fastapi", "uvicorn"):
+        require(package, f"mmpoison {verb} needs the extra 'search' ({package})")
+
+
+def announce(address: str, *, open_it: bool, what: str = "Ctrl-C stops it") -> None:
+    """Print the page's address, and open it if there is a browser."""
+    say(f"{address}   ({what})")
+    if open_it:
+        open_in_browser(address)
+
+
+def open_in_browser(address: str) -> None:
+    """Open a page if there is a graphical browser."""
+    if _has_screen():
+        try:
+            webbrowser.open(address)
+        except (webbrowser.Error, OSError):
+            return
+
+
+def _has_screen() -> bool:
+    """Return whether there is a graphical browser; a text browser would take over the terminal."""
+    if not sys.platform.startswith("linux"):
+        return True
+    return bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))

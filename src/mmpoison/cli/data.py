@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 import typer
 
 from mmpoison.base.phrasing import count_of
-from mmpoison.cli.console import console, live_progress, say
+from mmpoison.cli.console import console, hold_output, live_progress, say
 from mmpoison.cli.help import PlainTyper
 from mmpoison.cli.options import (
     COMPUTE,
@@ -22,7 +22,6 @@ from mmpoison.cli.options import (
     PairsFormatOption,
     parse_options,
 )
-from mmpoison.cli.output import hold_output
 from mmpoison.errors import InputError
 
 ImageOption = Annotated[

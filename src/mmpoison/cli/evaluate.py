@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mmpoison.cli.console import echo, live_progress, print_tables, say
+from mmpoison.cli.console import echo, hold_output, live_progress, print_tables, say
 from mmpoison.cli.options import (
     MEASURED,
     OUTPUT,
@@ -26,7 +26,6 @@ from mmpoison.cli.options import (
     named_data,
     split_changes,
 )
-from mmpoison.cli.output import hold_output
 from mmpoison.cli.report import print_metrics
 from mmpoison.errors import InputError
 

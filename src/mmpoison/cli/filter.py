@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from mmpoison.cli.console import live_progress, say, stderr
+from mmpoison.cli.console import (
+    DEFAULT_PORT,
+    PortOption,
+    check_pages,
+    hold_output,
+    live_progress,
+    say,
+    stderr,
+)
 from mmpoison.cli.options import (
     COMPUTE,
     SEEDS,
@@ -21,8 +29,6 @@ from mmpoison.cli.options import (
     PairsFormatOption,
     named_data,
 )
-from mmpoison.cli.output import hold_output
-from mmpoison.cli.serving import DEFAULT_PORT, PortOption, check_pages
 from mmpoison.errors import InputError
 from mmpoison.reporting.text import percent
 

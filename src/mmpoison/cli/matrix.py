@@ -19,7 +19,7 @@ from mmpoison.reporting.text import safe_text
 if TYPE_CHECKING:
     from mmpoison.records.matrix import MatrixCell
     from mmpoison.runs.matrix.run_matrix import MatrixPlan
-    from mmpoison.runs.sweeps.placement import Placement
+    from mmpoison.runs.sweeps.workers import Placement
 
 
 def has_matrix(recipe: str) -> bool:
@@ -67,7 +67,7 @@ def run_the_matrix(
     from mmpoison.runs.matrix.plan import chosen_part
     from mmpoison.runs.matrix.run_matrix import plan_matrix, run_matrix, unpack_into
     from mmpoison.runs.recipe import load_recipe
-    from mmpoison.runs.sweeps.placement import place_workers
+    from mmpoison.runs.sweeps.workers import place_workers
 
     recipe = load_recipe(name, changes)
     assert recipe.matrix is not None

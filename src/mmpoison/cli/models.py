@@ -8,10 +8,9 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from mmpoison.cli.console import console, say
+from mmpoison.cli.console import console, hold_output, say
 from mmpoison.cli.help import PlainTyper
 from mmpoison.cli.options import JsonOption, OutOption
-from mmpoison.cli.output import hold_output
 from mmpoison.reporting.text import safe_text
 
 app = PlainTyper(help="List, describe, download and export models.", no_args_is_help=True)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from mmpoison.cli.console import live_progress, say
+from mmpoison.cli.console import hold_output, live_progress, say
 from mmpoison.cli.options import (
     COMPUTE,
     SEEDS,
@@ -21,7 +21,6 @@ from mmpoison.cli.options import (
     PresetOption,
     named_data,
 )
-from mmpoison.cli.output import hold_output
 from mmpoison.errors import InputError
 
 if TYPE_CHECKING:
@@ -233,8 +232,8 @@ def _again(file: Path, chosen: dict[str, Any], load: Callable[[], PairDataset]) 
 
 
 def _attack(chosen: dict[str, Any], load: Callable[[], PairDataset], device: str) -> PairDataset:
-    from mmpoison.api import data as api
-    from mmpoison.api.data import ONE_GOAL, SEVERAL_GOALS
+    from mmpoison.api import inputs as api
+    from mmpoison.api.inputs import ONE_GOAL, SEVERAL_GOALS
     from mmpoison.attacks.catalogue import build_attack
     from mmpoison.runs.recipe import parse_changes
 

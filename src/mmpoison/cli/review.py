@@ -9,21 +9,22 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mmpoison.cli.console import live_progress, say
-from mmpoison.cli.options import (
-    DataOptionsOption,
-    DataRootOption,
-    DeviceOption,
-    PairsFormatOption,
-    named_data,
-)
-from mmpoison.cli.serving import (
+from mmpoison.cli.console import (
     DEFAULT_PORT,
     HostOption,
     OpenOption,
     PortOption,
     announce,
     check_pages,
+    live_progress,
+    say,
+)
+from mmpoison.cli.options import (
+    DataOptionsOption,
+    DataRootOption,
+    DeviceOption,
+    PairsFormatOption,
+    named_data,
 )
 
 if TYPE_CHECKING:

@@ -177,7 +177,7 @@ def run(
         raise InputError(
             "which recipe? `mmpoison run --list` shows all; or the path of a YAML file"
         )
-    from mmpoison.api.data import SEVERAL_GOALS
+    from mmpoison.api.inputs import SEVERAL_GOALS
     from mmpoison.attacks.catalogue import takes_several_goals
     from mmpoison.runs.recipe import load_recipe, parse_changes
     from mmpoison.runs.recipe_files import folder_name, recipe_on

@@ -10,7 +10,7 @@ import typer
 
 from mmpoison.base.phrasing import count_of
 from mmpoison.base.processes import cores
-from mmpoison.cli.console import echo, live_progress, say, stderr
+from mmpoison.cli.console import echo, hold_output, live_progress, say, stderr
 from mmpoison.cli.options import (
     SEEDS,
     WORKERS,
@@ -21,7 +21,6 @@ from mmpoison.cli.options import (
     PairsFormatOption,
     named_data,
 )
-from mmpoison.cli.output import hold_output
 from mmpoison.errors import InputError
 from mmpoison.reporting.text import percent, visible
 
@@ -95,7 +94,7 @@ def scan(
     A scan that was killed resumes with the same command. Exit code 1: some shards could not be read, the others were
     scanned.
     """
-    from mmpoison.api.data_scan import scan_pairs, work_folder
+    from mmpoison.api.defenses import scan_pairs, work_folder
 
     if lose is not None and not 0 < lose < 1:
         raise InputError(f"--lose {lose}: a share above 0 and below 1 is needed, such as 0.02")

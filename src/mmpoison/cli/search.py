@@ -10,15 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mmpoison.cli.console import say
-from mmpoison.cli.options import (
-    DataOptionsOption,
-    DataRootOption,
-    DeviceOption,
-    PairsFormatOption,
-    named_data,
-)
-from mmpoison.cli.serving import (
+from mmpoison.cli.console import (
     DEFAULT_PORT,
     HostOption,
     OpenOption,
@@ -26,11 +18,19 @@ from mmpoison.cli.serving import (
     announce,
     check_pages,
     open_in_browser,
+    say,
+)
+from mmpoison.cli.options import (
+    DataOptionsOption,
+    DataRootOption,
+    DeviceOption,
+    PairsFormatOption,
+    named_data,
 )
 from mmpoison.errors import InputError
 
 if TYPE_CHECKING:
-    from mmpoison.datasets.catalogue import NamedData
+    from mmpoison.datasets.named_data import NamedData
     from mmpoison.pages.search.collection import Collection
     from mmpoison.pages.search.library import Library, Source
 
@@ -193,7 +193,7 @@ def _data(named: NamedData, manifest: Path | None) -> Source:
 
 
 def _of_demo() -> tuple[list[Source], Source]:
-    from mmpoison.runs.finished_run import last_demo
+    from mmpoison.runs.run_folder import last_demo
 
     return _of_run(last_demo(RUNS))
 
@@ -201,7 +201,7 @@ def _of_demo() -> tuple[list[Source], Source]:
 def _of_run(run: Path) -> tuple[list[Source], Source]:
     from mmpoison.pages.search.collection import Collection
     from mmpoison.pages.search.library import Source
-    from mmpoison.runs.finished_run import run_checkpoints, run_data
+    from mmpoison.runs.run_folder import run_checkpoints, run_data
 
     def load_model(folder: Path) -> object:
         from mmpoison.models.loading import load_encoder

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from mmpoison.cli.console import console, live_progress, say
+from mmpoison.cli.console import console, hold_output, live_progress, say
 from mmpoison.cli.options import (
     DataOption,
     DataOptionsOption,
@@ -23,7 +23,6 @@ from mmpoison.cli.options import (
     named_data,
     split_changes,
 )
-from mmpoison.cli.output import hold_output
 from mmpoison.errors import InputError
 
 

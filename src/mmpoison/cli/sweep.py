@@ -33,9 +33,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from mmpoison.runs.recipe import Recipe
-    from mmpoison.runs.sweeps.dispatch import SweepState
-    from mmpoison.runs.sweeps.plan import SweepPlan
-    from mmpoison.runs.sweeps.sweep_runs import Sweep
+    from mmpoison.runs.sweeps.sweep import Sweep, SweepPlan
+    from mmpoison.runs.sweeps.workers import SweepState
 
 MOST_SEEDS = 10_000
 """So many runs one command may ask for."""
@@ -224,7 +223,7 @@ def read_sweep(recipe: str, changes: dict[str, Any], **more: Any) -> Sweep:
     """Read the runs of a recipe; load its data only if all their goals are requested."""
     from mmpoison.attacks.goal import goal_classes
     from mmpoison.runs.run_cache import RunCache
-    from mmpoison.runs.sweeps.sweep_runs import load_sweep
+    from mmpoison.runs.sweeps.sweep import load_sweep
 
     run_cache = RunCache()
 
@@ -249,9 +248,8 @@ def run_all(
 ) -> None:
     """Run a sweep, or say what it would do; exit with 1 if a run failed."""
     from mmpoison.base.processes import find_device
-    from mmpoison.runs.sweeps.placement import place_workers
-    from mmpoison.runs.sweeps.plan import plan_sweep
-    from mmpoison.runs.sweeps.sweep import run_sweep
+    from mmpoison.runs.sweeps.sweep import plan_sweep, run_sweep
+    from mmpoison.runs.sweeps.workers import place_workers
 
     placement = place_workers(workers, device, threads=threads, ray=ray)
     if dry_run:

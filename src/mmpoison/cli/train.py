@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from mmpoison.cli.console import console, live_progress, say
+from mmpoison.cli.console import console, hold_output, live_progress, say
 from mmpoison.cli.options import (
     DataOption,
     DataOptionsOption,
@@ -22,7 +22,6 @@ from mmpoison.cli.options import (
     named_data,
     split_changes,
 )
-from mmpoison.cli.output import hold_output
 
 
 def train(

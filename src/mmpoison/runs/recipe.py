@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import difflib
 import hashlib
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -21,15 +22,146 @@ from pydantic import (
     model_validator,
 )
 
+from mmpoison.attacks.presets import find_preset
 from mmpoison.base.registry import unknown_name
 from mmpoison.base.untrusted import MAX_INTEGER, parse_json, parse_yaml
 from mmpoison.errors import InputError
 from mmpoison.evaluation.names import parse_studies
 from mmpoison.runs.matrix_part import MatrixPart
-from mmpoison.runs.overrides import override
-from mmpoison.runs.preset import apply_preset
 from mmpoison.runs.recipe_files import read_recipe
 from mmpoison.training.settings import TrainingSettings
+
+# -- Applies a recipe's `preset`: the settings of another publication for the attack and the training.
+
+
+def apply_preset(value: dict[str, Any], changed: Collection[str], where: str) -> None:
+    """Write the choices of a recipe's preset into its groups, so that the resolved recipe contains all of them.
+
+    A preset on the command line overrides the file. A preset in the file must agree with the file. A key that is
+    changed to another value is refused in both cases, so that every run with the preset's name has its choices.
+
+    Args:
+        value: The recipe as a mapping, changed in place.
+        changed: Dotted keys from the command line.
+        where: The file, for messages.
+
+    Raises:
+        InputError: If there is no such preset, or the recipe says something else.
+    """
+    name = value.get("preset")
+    if name is None:
+        return
+    preset = find_preset(name)
+    attack, training = value.get("attack"), value.get("training")
+    if not isinstance(attack, dict) or not isinstance(training, dict):
+        return  # the check of the recipe says what is missing
+    over = "preset" in changed
+    if over:
+        for option in preset.fixed:
+            if f"attack.{option}" not in changed:
+                attack.pop(option, None)
+    if attack.setdefault("preset", name) != name:
+        raise InputError(
+            f"{where}: preset is {name!r} and attack.preset {attack['preset']!r}: leave one out"
+        )
+    for key, stands_for in preset.training.items():
+        if key not in training or (over and f"training.{key}" not in changed):
+            training[key] = stands_for
+        elif training[key] != stands_for:
+            raise InputError(
+                f"{where}: preset {name!r} means training.{key}={stands_for}, the recipe says {training[key]!r}: "
+                "leave one of the two out, or set attack.preset alone"
+            )
+    for ours, theirs in preset.trainable.items():
+        if training.get("trainable") == ours:
+            training["trainable"] = theirs
+
+
+# -- Decides which value of a recipe's key applies where the file and the command line give several.
+
+
+def override(
+    value: dict[str, Any], of_file: Mapping[str, Any], given: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Change dotted keys of a recipe, in place: first those of the file, then those of the command line.
+
+    A key of a group that a variant removes (`no-filter: {filter: null}`) changes nothing there: the variant is about
+    the missing group, and one key cannot make the group.
+
+    Args:
+        value: The recipe as nested mappings.
+        of_file: What a variant and a point of the file's grid say, in this order.
+        given: What the command line says, in its order.
+
+    Returns:
+        The changes that were made: dotted keys to values.
+
+    Raises:
+        InputError: If something on the way to a key is no mapping.
+
+    >>> override({"data": {"name": "a"}}, {"data": {"name": "b", "root": "here"}}, {"data.root": "there"})
+    {'data': {'name': 'b', 'root': 'here'}, 'data.root': 'there'}
+    """
+    left_out = {key for key, new in of_file.items() if new is None and key not in given}
+    top = {key: new for key, new in given.items() if not within(key, left_out)}
+    changes = {**{key: new for key, new in of_file.items() if key not in top}, **top}
+    _leave_options_of_another_filter(value.get(FILTER), changes)
+    for key, new in changes.items():
+        set_key(value, key, copy.deepcopy(new))  # runs share what a variant says
+    return changes
+
+
+FILTER, USUAL_METHOD = "filter", "relevance-filter"
+OF_EVERY_FILTER = ("method", "encoder", "trusted", "force")
+"""Keys of a filter that are no options of its method."""
+CUTS = ("threshold", "clean_loss", "automatic", "labels")
+"""Keys of which one says where a filter cuts; `clean_loss` may also bound what labels drop."""
+
+
+def _leave_options_of_another_filter(part: Any, changes: Mapping[str, Any]) -> None:
+    """Remove options of a recipe's filter that its changes replace, in place.
+
+    Another method has its own options and its own cut. Another cut replaces that of the recipe: two would be refused.
+    """
+    if not isinstance(part, dict):
+        return
+    method = changes.get(f"{FILTER}.method", part.get("method", USUAL_METHOD))
+    if method != part.get("method", USUAL_METHOD):
+        for key in set(part) - set(OF_EVERY_FILTER):
+            del part[key]
+        return
+    given = [key for key in CUTS if changes.get(f"{FILTER}.{key}") not in (None, False)]
+    if given:
+        stays = {"clean_loss"} if "labels" in given else set()
+        for key in set(CUTS) - stays:
+            part.pop(key, None)
+
+
+def within(key: str, groups: Collection[str]) -> bool:
+    """Return whether a dotted key is in one of some groups, and not the group itself.
+
+    >>> within("data.root", {"data"}), within("data", {"data"}), within("database.a", {"data"})
+    (True, False, False)
+    """
+    return any(key.startswith(f"{group}.") for group in groups)
+
+
+def set_key(value: dict[str, Any], key: str, new: Any) -> None:
+    """Set a dotted key in nested mappings, in place.
+
+    Raises:
+        InputError: If something on the way is no mapping.
+    """
+    parts = key.split(".")
+    for part in parts[:-1]:
+        child = value.get(part)
+        if child is None:
+            child = value[part] = {}
+        if not isinstance(child, dict):
+            raise InputError(f"--set {key}: {part!r} is not a group of keys")
+        value = child
+    value[parts[-1]] = new
+
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -252,7 +384,7 @@ class SweepPart(_Part):
     """Many runs of one recipe: every variant with every point of the grid, every goal and every seed.
 
     A key that is given on the command line (`--set`, `--data-root`) holds for all runs: it wins over the grid and the
-    variants, also where they set a whole group (`mmpoison.runs.overrides`).
+    variants, also where they set a whole group (`mmpoison.runs.recipe`).
 
     ```yaml
     sweep:

@@ -41,9 +41,8 @@ from mmpoison.runs.recipe import TransferPart
 from mmpoison.runs.run_cache import RunCache, prepare_inputs
 from mmpoison.runs.run_folder import versions
 from mmpoison.runs.run_stages import SUSPECTS
-from mmpoison.runs.trained_models import TrainedModel
+from mmpoison.runs.trained_models import TrainedModel, Verdicts
 from mmpoison.runs.training_probe import epoch_rows
-from mmpoison.runs.verdicts import Verdicts
 
 SUSPICIOUS_SHOWN = 12
 

@@ -29,20 +29,21 @@ from mmpoison.models.inputs import PairInputs
 from mmpoison.pairs.table import PairDataset
 from mmpoison.records.run_files import SterilizeFacts
 from mmpoison.runs.cards import model_card
-from mmpoison.runs.clean_pairs import alignment_pairs, halves_of, repair_pairs
-from mmpoison.runs.prepared_run import PreparedRun
+from mmpoison.runs.prepared_run import PreparedRun, alignment_pairs, halves_of, repair_pairs
 from mmpoison.runs.progress import RunProgress
 from mmpoison.runs.recipe import CLEAN_FINETUNE, FilterPart
 from mmpoison.runs.run_cache import RunCache
 from mmpoison.runs.trained_models import (
     TrainedModel,
+    Verdicts,
     link_log,
     read_model,
+    read_verdicts,
     store_model,
+    store_verdicts,
     weights_bytes,
 )
 from mmpoison.runs.training_probe import TrainingProbe
-from mmpoison.runs.verdicts import Verdicts, read_verdicts, store_verdicts
 from mmpoison.training.log import LogOptions
 from mmpoison.training.loop import TrainingResult, chain_callbacks, finetune
 from mmpoison.training.plan import Plan, autocast

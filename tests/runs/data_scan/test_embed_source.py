@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from mmpoison.datasets import load_dataset
-from mmpoison.datasets.catalogue import NamedData
+from mmpoison.datasets.named_data import NamedData
 from mmpoison.errors import InputError
 from mmpoison.models.dual_encoder import DualEncoder
 from mmpoison.models.embedding import embed_images, embed_texts
@@ -20,8 +20,7 @@ from mmpoison.models.inputs import prepare_pixels
 from mmpoison.models.loading import load_encoder
 from mmpoison.pairs.folder import save_pairs
 from mmpoison.runs.data_scan import embed_source as module
-from mmpoison.runs.data_scan.embed_source import EmbeddedPairs, embed_source
-from mmpoison.runs.data_scan.sources import open_source
+from mmpoison.runs.data_scan.embed_source import EmbeddedPairs, embed_source, open_source
 from mmpoison.runs.progress import SilentProgress
 
 

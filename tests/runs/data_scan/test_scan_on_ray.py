@@ -14,7 +14,7 @@ from tests.runs.data_scan.conftest import write_corpus
 import mmpoison
 from mmpoison.errors import InputError
 from mmpoison.records.data_scan import DataScan
-from mmpoison.runs.sweeps.ray_workers import RayWorker, connect
+from mmpoison.runs.sweeps.workers import RayWorker, connect
 
 ray = pytest.importorskip("ray")
 

@@ -9,7 +9,7 @@ import pytest
 
 from mmpoison.defenses.filter_result import SuspectedGoal
 from mmpoison.defenses.filters.suspicious_groups import PlantedSize
-from mmpoison.runs.data_scan.verdict import Finding, next_steps, verdict_of
+from mmpoison.runs.data_scan.goal_words import Finding, next_steps, verdict_of
 
 
 def goal(rows: list[int], false_alarms: float = 0.002) -> SuspectedGoal:

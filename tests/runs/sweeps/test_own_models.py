@@ -15,11 +15,15 @@ from mmpoison.base.content_cache import ContentCache
 from mmpoison.runs import run_stages
 from mmpoison.runs.run import run_recipe
 from mmpoison.runs.run_measures import RunMeasures
-from mmpoison.runs.sweeps import own_models, plan
-from mmpoison.runs.sweeps.own_models import evicting_runs, saves_models
-from mmpoison.runs.sweeps.plan import plan_sweep
-from mmpoison.runs.sweeps.sweep import run_sweep
-from mmpoison.runs.sweeps.sweep_runs import Sweep, load_sweep
+from mmpoison.runs.sweeps import sweep as module
+from mmpoison.runs.sweeps.sweep import (
+    Sweep,
+    evicting_runs,
+    load_sweep,
+    plan_sweep,
+    run_sweep,
+    saves_models,
+)
 from mmpoison.runs.sweeps.workers import ThisProcess
 
 GOALS = ["sheep2aeroplane", "aeroplane2sheep"]
@@ -44,9 +48,9 @@ def in_this_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Small limits hold here alone, so the tasks are done here."""
     monkeypatch.setenv("MMPOISON_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr("mmpoison.runs.sweeps.sweep.make_workers", lambda *given: [ThisProcess()])
-    monkeypatch.setattr(own_models, "HANDFUL", 1)
+    monkeypatch.setattr(module, "HANDFUL", 1)
     monkeypatch.setattr(run_stages, "LARGEST_CACHED", 1000)
-    monkeypatch.setattr(plan, "LARGEST_CACHED", 1000)
+    monkeypatch.setattr(module, "LARGEST_CACHED", 1000)
 
 
 def cached() -> list[str]:
@@ -75,7 +79,7 @@ def test_models_of_single_goals_leave_and_what_runs_share_stays(
     assert list((tmp_path / "out" / "runs").glob("*/logs/poisoned/steps.jsonl"))
     assert not list((tmp_path / "out" / "runs").glob("*/models"))
     # with few goals all stay, and the numbers are the same
-    own_models.HANDFUL = 2
+    module.HANDFUL = 2
     kept = run_sweep(sweep, tmp_path / "kept")
     assert not kept.failed
     assert cached() == ["clean_model", "poisoned", "poisoned", "sterilized", "sterilized"]
@@ -143,9 +147,9 @@ def test_only_many_goals_of_runs_with_a_model_of_their_own(make_sweep: MakeSweep
     both = make_sweep({"goals": GOALS})
     assert evicting_runs(both, save_models=False) == {run.id for run in both.runs}
     assert evicting_runs(both, save_models=True) == frozenset()
-    own_models.HANDFUL = 2
+    module.HANDFUL = 2
     assert evicting_runs(both, save_models=False) == frozenset()
-    own_models.HANDFUL = 1
+    module.HANDFUL = 1
     # two repairs of the same poisoned model: it is trained once, and both need it
     two = {"plain": None, "repaired": REPAIR}
     assert evicting_runs(make_sweep({"goals": GOALS, "variants": two}), save_models=False) == (

@@ -15,10 +15,15 @@ import pytest
 import torch
 
 from mmpoison.errors import InputError
-from mmpoison.runs.sweeps import placement, ray_workers
-from mmpoison.runs.sweeps.dispatch import make_workers
-from mmpoison.runs.sweeps.placement import Placement, place_workers
-from mmpoison.runs.sweeps.workers import LocalWorker, RunTask, environment
+from mmpoison.runs.sweeps import workers as module
+from mmpoison.runs.sweeps.workers import (
+    LocalWorker,
+    Placement,
+    RunTask,
+    environment,
+    make_workers,
+    place_workers,
+)
 
 VISIBLE = "CUDA_VISIBLE_DEVICES"
 
@@ -56,7 +61,7 @@ def gpus(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
         monkeypatch.delenv(VISIBLE, raising=False)
         monkeypatch.setattr(torch.cuda, "is_available", lambda: count > 0)
         monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
-        monkeypatch.setattr(placement, "cores", lambda: 16)
+        monkeypatch.setattr(module, "cores", lambda: 16)
 
     return make
 
@@ -169,7 +174,7 @@ def test_ray_reserves_a_gpu_for_each_worker(
 ) -> None:
     ray = FakeRay(in_cluster)
     monkeypatch.setitem(sys.modules, "ray", ray)
-    monkeypatch.setattr(ray_workers, "connect", lambda *given: None)
+    monkeypatch.setattr(module, "connect", lambda *given: None)
     gpus(0)  # the machine that gives the tasks needs none
     chosen = place_workers(workers, device, ray="auto")
     assert chosen.device == device  # each worker finds its own
@@ -187,7 +192,7 @@ def test_what_a_cluster_cannot_give_is_refused(monkeypatch: pytest.MonkeyPatch) 
         place_workers(None, "gpu", ray="auto")
     monkeypatch.setitem(sys.modules, "ray", FakeRay(0))
     with pytest.raises(InputError, match="the Ray cluster has no GPU"):
-        ray_workers.cluster_gpus("cuda")
+        module.cluster_gpus("cuda")
 
 
 def test_workers_of_a_cluster_are_described() -> None:

@@ -26,11 +26,8 @@ from mmpoison.errors import InputError
 from mmpoison.runs.recipe import Recipe
 from mmpoison.runs.run import run_recipe
 from mmpoison.runs.run_cache import RunCache
-from mmpoison.runs.sweeps.dispatch import SweepState
-from mmpoison.runs.sweeps.plan import plan_sweep
-from mmpoison.runs.sweeps.sweep import run_sweep
-from mmpoison.runs.sweeps.sweep_runs import Sweep, load_sweep
-from mmpoison.runs.sweeps.workers import LocalWorker
+from mmpoison.runs.sweeps.sweep import Sweep, load_sweep, plan_sweep, run_sweep
+from mmpoison.runs.sweeps.workers import LocalWorker, SweepState
 
 MakeSweep = Callable[..., Sweep]
 
@@ -336,7 +333,7 @@ def test_ray_gives_the_same_and_survives_kills(
     make_sweep: MakeSweep, tmp_path: Path, own_cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ray = pytest.importorskip("ray")
-    from mmpoison.runs.sweeps.ray_workers import RayWorker
+    from mmpoison.runs.sweeps.workers import RayWorker
 
     for name, value in RAY_AT_ONCE.items():
         monkeypatch.setenv(name, value)

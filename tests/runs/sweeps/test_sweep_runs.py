@@ -11,7 +11,7 @@ from tests.runs.conftest import SMALL, write_recipe
 
 from mmpoison.errors import InputError
 from mmpoison.runs.recipe import Recipe, load_recipe
-from mmpoison.runs.sweeps.sweep_runs import Sweep, load_sweep
+from mmpoison.runs.sweeps.sweep import Sweep, load_sweep
 
 
 def classes(recipe: Recipe) -> Sequence[str]:

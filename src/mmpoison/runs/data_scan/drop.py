@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -14,9 +15,18 @@ from mmpoison._version import __version__
 from mmpoison.base.files import atomic_folder, write_json
 from mmpoison.defenses.cut import check_loss
 from mmpoison.defenses.filters.decide import mismatched_distances
+from mmpoison.defenses.filters.filtered_folder import (
+    FACTS_FILE,
+    GOALS_FILE,
+    REPORT_FOLDER,
+    VERDICTS_FILE,
+    data_pointer,
+    verdict_line,
+)
 from mmpoison.defenses.filters.passes.distance import LARGEST, DistanceCounts
 from mmpoison.defenses.filters.passes.groups.findings import Group
 from mmpoison.defenses.filters.passes.groups.shard import Sample
+from mmpoison.defenses.unreadable import write_unreadable
 from mmpoison.embedded.checks import ShardFacts
 from mmpoison.embedded.keep_lists import KEEP_FILE, KEEP_FOLDER
 from mmpoison.embedded.results import NO_GROUP, ShardVerdict, write_results
@@ -24,13 +34,60 @@ from mmpoison.embedded.source import Shard, ShardError
 from mmpoison.records.data_scan import SCAN_FILE, SCAN_PAGE, DataScan
 from mmpoison.reporting.scan_page import write_scan_page
 from mmpoison.reporting.text import percent
-from mmpoison.runs.data_scan.goal_words import DescribedGroup
+from mmpoison.runs.data_scan.embed_source import OpenedSource
+from mmpoison.runs.data_scan.goal_words import DescribedGroup, Finding, next_steps, verdict_of
 from mmpoison.runs.data_scan.group_passes import READ, SCORE
-from mmpoison.runs.data_scan.review_files import write_review_files
 from mmpoison.runs.data_scan.shard_passes import ShardRunner
-from mmpoison.runs.data_scan.sources import OpenedSource
-from mmpoison.runs.data_scan.verdict import Finding, next_steps, verdict_of
 from mmpoison.runs.progress import RunProgress
+
+# -- Writes what `mmpoison review` reads, where the pairs themselves were scanned: a verdict and a goal for
+# each pair.
+
+
+def write_review_files(
+    folder: Path,
+    verdicts: Iterable[tuple[Shard, ShardVerdict]],
+    *,
+    data: str,
+    out: Path,
+    score_name: str,
+    goals: Sequence[Mapping[str, Any]],
+    unreadable: Mapping[str, str],
+) -> None:
+    """Write `verdicts.jsonl`, `suspected-goals.json` and `filter-report/filter.json`, as a filter does.
+
+    Args:
+        folder: The folder of the scan, before it gets its name.
+        verdicts: Shards whose tables have the columns `pair`, `image` and `caption`, with the verdicts on their pairs.
+        data: The set as it was given.
+        out: The folder's name.
+        score_name: What the score of a pair is.
+        goals: The suspected goals as JSON values.
+        unreadable: Images that cannot be read, and why; their pairs have no verdict.
+    """
+    with (folder / VERDICTS_FILE).open("w", encoding="utf-8") as stream:
+        for shard, verdict in verdicts:
+            table = shard.table(np.arange(len(verdict.score))).to_pylist()
+            group = verdict.group if verdict.group is not None else np.full(len(table), NO_GROUP)
+            for row, own in enumerate(table):
+                if own["image"] in unreadable:
+                    continue
+                score = float(verdict.score[row])
+                line = verdict_line(
+                    own["pair"],
+                    own["image"],
+                    own["caption"],
+                    score if np.isfinite(score) else 0.0,
+                    keep=not bool(verdict.drop[row]),
+                    goal=None if group[row] == NO_GROUP else int(group[row]),
+                )
+                stream.write(json.dumps(line) + "\n")
+    write_json(folder / GOALS_FILE, {"goals": list(goals), "not_significant": []})
+    (folder / REPORT_FOLDER).mkdir()
+    facts = {"data": data, "score_name": score_name, **data_pointer(data, out)}
+    write_json(folder / REPORT_FOLDER / FACTS_FILE, facts)
+    write_unreadable(folder, unreadable)
+
 
 SCORE_BINS, LARGEST_SCORE = 12_000, 12.0
 """Bins of the scores of groups, minus log10 of a share: a cut is right up to 0.001."""

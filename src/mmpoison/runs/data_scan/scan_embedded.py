@@ -38,7 +38,14 @@ from mmpoison.defenses.filters.suspicious_groups import PlantedSize, Views, plan
 from mmpoison.embedded.checks import GUESSING, SCORE_OFF, ShardFacts, notes_on
 from mmpoison.errors import InputError
 from mmpoison.runs.data_scan.drop import Judged, drop_rule, write_verdicts
-from mmpoison.runs.data_scan.goal_words import DescribedGroup, Describer
+from mmpoison.runs.data_scan.embed_source import OpenedSource
+from mmpoison.runs.data_scan.goal_words import (
+    ALIGNED,
+    FEWEST_PAIRS,
+    DescribedGroup,
+    Describer,
+    Finding,
+)
 from mmpoison.runs.data_scan.group_passes import (
     COUNTS,
     GATHER,
@@ -59,13 +66,9 @@ from mmpoison.runs.data_scan.group_passes import (
     sample_from,
     save_state,
 )
-from mmpoison.runs.data_scan.shard_passes import ShardRunner
-from mmpoison.runs.data_scan.source_state import claim_work, file_states
-from mmpoison.runs.data_scan.sources import OpenedSource
-from mmpoison.runs.data_scan.verdict import ALIGNED, FEWEST_PAIRS, Finding
+from mmpoison.runs.data_scan.shard_passes import ShardRunner, claim_work, file_states
 from mmpoison.runs.progress import RunProgress
-from mmpoison.runs.sweeps.dispatch import make_workers
-from mmpoison.runs.sweeps.placement import Placement
+from mmpoison.runs.sweeps.workers import Placement, make_workers
 from mmpoison.statistics import Estimate, true_pair_auroc
 
 LEVEL = 0.01

@@ -53,10 +53,9 @@ from mmpoison.records.matrix import (
     read_cells,
     write_cells,
 )
-from mmpoison.runs.clean_pairs import repair_pairs
 from mmpoison.runs.matrix.plan import Piece, column_order, repair_settings
 from mmpoison.runs.matrix_part import MatrixColumn, MatrixPart, MatrixRow
-from mmpoison.runs.prepared_run import PreparedRun, prepare_run
+from mmpoison.runs.prepared_run import PreparedRun, prepare_run, repair_pairs
 from mmpoison.runs.progress import RunProgress
 from mmpoison.runs.recipe import AttackPart, FilterPart, Recipe, SterilizePart
 from mmpoison.runs.run_cache import RunCache

@@ -28,9 +28,15 @@ from mmpoison.runs.matrix.measure_piece import PieceTask
 from mmpoison.runs.matrix.plan import check_matrix, plan_pieces
 from mmpoison.runs.recipe import Recipe
 from mmpoison.runs.run_cache import RunCache
-from mmpoison.runs.sweeps.dispatch import Dispatch, Failure, OnChange, SweepState, make_workers
-from mmpoison.runs.sweeps.folder import FAILURES
-from mmpoison.runs.sweeps.placement import place_workers
+from mmpoison.runs.sweeps.sweep import FAILURES
+from mmpoison.runs.sweeps.workers import (
+    Dispatch,
+    Failure,
+    OnChange,
+    SweepState,
+    make_workers,
+    place_workers,
+)
 
 NOT_COMPARED = ("matrix", "sweep", "attack", "seed")
 """Keys of the recipe that a piece does not depend on."""

@@ -4,23 +4,36 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import re
+import socket
+import time
 import traceback
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from mmpoison.base.extras import require
 from mmpoison.base.files import refused_without_room
-from mmpoison.base.processes import begin_worker, find_device, only_gpu
+from mmpoison.base.phrasing import count_of
+from mmpoison.base.processes import (
+    begin_worker,
+    cores,
+    find_device,
+    find_gpus,
+    gpu_number,
+    only_gpu,
+)
 from mmpoison.errors import InputError, ResultError, WorkStopped
 from mmpoison.runs.progress import Progress, RunProgress
 
 if TYPE_CHECKING:
-    # torch takes seconds to import, and not every task needs it
     from mmpoison.runs.recipe import Recipe
     from mmpoison.runs.run_cache import RunCache
     from mmpoison.training.loop import OnStep
+
 
 Report = Callable[[str], None]
 
@@ -318,3 +331,382 @@ def _work(pipe: Connection, threads: int, parent: int) -> None:
         except (EOFError, OSError):
             return
         pipe.send(runner(task, pipe.send))
+
+
+# -- Workers of a sweep on a Ray cluster: one actor each. Nothing is shared but the file system.
+
+
+LOCAL, AUTO = "local", "auto"
+KNOCK_S = 5.0
+"""How long a cluster may take to answer at its address; Ray itself tries for minutes."""
+
+
+def connect(address: str, workers: int, threads: int) -> None:
+    """Join a cluster, or start one on this machine.
+
+    Args:
+        address: `local`, `auto`, `HOST:PORT` or `ray://HOST:PORT`.
+        workers: How many workers there will be; a local cluster gets as many cores.
+        threads: Of each.
+
+    Raises:
+        InputError: If Ray is not installed, or there is no cluster.
+    """
+    ray = require("ray", "--ray needs Ray")
+    if address not in (LOCAL, AUTO):
+        _knock(address)
+    if ray.is_initialized():
+        return
+    options: dict[str, Any] = {
+        "runtime_env": {"env_vars": environment(threads)},
+        "log_to_driver": False,
+        "logging_level": "error",
+    }
+    try:
+        if address == LOCAL:
+            ray.init(address=LOCAL, num_cpus=workers * threads, include_dashboard=False, **options)
+        else:
+            ray.init(address=address, **options)
+    except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise InputError(f"--ray {address}: no Ray cluster answers ({reason})") from None
+
+
+def cluster_gpus(device: str) -> int:
+    """Count the GPUs of the cluster that workers may take; 0 if they compute on the CPU.
+
+    Args:
+        device: `auto`, `cpu` or `cuda`.
+
+    Raises:
+        InputError: If the device is `cuda` and the cluster has no GPU.
+    """
+    if device == "cpu":
+        return 0
+    ray = require("ray", "--ray needs Ray")
+    count = int(ray.cluster_resources().get("GPU", 0))
+    if device == "cuda" and not count:
+        raise InputError(
+            f"--device {device}: the Ray cluster has no GPU: write auto or cpu, or start a node with --num-gpus"
+        )
+    return count
+
+
+def _knock(address: str) -> None:
+    """Refuse an address where nothing listens."""
+    parts = re.fullmatch(
+        r"(?:ray://)?(?:\[(?P<six>[^\]]+)\]|(?P<host>[^:/\s]+)):(?P<port>\d+)", address
+    )
+    if parts is None or not 0 < int(parts["port"]) < 1 << 16:
+        raise InputError(f"--ray {address}: local, auto, HOST:PORT or ray://HOST:PORT are possible")
+    try:
+        with socket.create_connection((parts["six"] or parts["host"], int(parts["port"])), KNOCK_S):
+            pass
+    except (OSError, UnicodeError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise InputError(f"--ray {address}: no Ray cluster answers ({reason})") from None
+
+
+class RayWorker:
+    """An actor of a Ray cluster.
+
+    Args:
+        threads: Of its process, and the cores that Ray reserves for it.
+        gpus: GPUs that Ray reserves for it; it sees no others.
+    """
+
+    def __init__(self, threads: int, gpus: int = 0) -> None:
+        self._threads, self._gpus = threads, gpus
+        self._actor: Any = None
+        self._begun: Any = None
+        self._reply: Any = None
+        self.at = ""
+        self.waits = False
+
+    def submit(self, task: Task) -> None:
+        """Start a task, and an actor if there is none."""
+        import ray
+
+        if self._actor is None:
+            runner = ray.remote(_Actor).options(
+                num_cpus=self._threads, num_gpus=self._gpus, max_concurrency=2
+            )
+            self._actor = runner.remote(self._threads, str(Path.cwd()))
+            self._begun = self._actor.pid.remote()
+            free = "GPU" if self._gpus else "core"
+            self.at, self.waits = f"waiting for a free {free}", True
+        else:
+            self.at = "running"
+        self._reply = self._actor.do.remote(task)
+
+    def reply(self) -> Reply | None:
+        """Return the reply of the task, or None if it is not done."""
+        import ray
+
+        if self.waits and ray.wait([self._begun], timeout=0)[0]:
+            self.at, self.waits = "running", False
+        ready, _ = ray.wait([self._reply], timeout=0)
+        if not ready:
+            return None
+        try:
+            reply: Reply = ray.get(self._reply)
+        except ray.exceptions.RayError:
+            self._actor, self.waits = None, False
+            return DIED
+        return reply
+
+    def pid(self) -> int:
+        """Return the id of the process."""
+        import ray
+
+        return int(ray.get(self._actor.pid.remote()))
+
+    def stop(self) -> None:
+        """End the actor."""
+        import ray
+
+        if self._actor is not None and ray.is_initialized():
+            ray.kill(self._actor)
+            self._actor, self.waits = None, False
+
+
+class _Actor:
+    def __init__(self, threads: int, folder: str) -> None:
+        # Ray starts processes where the node was started; relative paths are those of the driver's folder
+        with suppress(OSError):
+            os.chdir(folder)
+        self._runner = TaskRunner(threads)
+
+    def do(self, task: Task) -> Reply:
+        return self._runner(task)
+
+    def pid(self) -> int:
+        return os.getpid()
+
+
+# -- Decides how many workers a sweep has, and where each computes.
+
+
+@dataclass(frozen=True)
+class Placement:
+    """The workers of a sweep.
+
+    Attributes:
+        count: How many.
+        device: What each finds its device by (`find_device`), in its own process.
+        threads: Of each worker.
+        gpus: GPUs of this machine that the workers take in turn, as `CUDA_VISIBLE_DEVICES` names them; empty on the
+            CPU and on a cluster.
+        ray: Address of a Ray cluster whose workers do it, or `local`; None on this machine.
+        chosen: Whether the user chose the count.
+    """
+
+    count: int
+    device: str = "cpu"
+    threads: int = 1
+    gpus: tuple[str, ...] = ()
+    ray: str | None = None
+    chosen: bool = True
+
+    @property
+    def by_cluster(self) -> bool:
+        """Whether the number of workers is that of a cluster's GPUs, if it has any."""
+        return self.ray is not None and self.device != "cpu" and not self.chosen
+
+    def gpu(self, worker: int) -> str | None:
+        """Return the GPU of a worker of this machine: its own, or shared where there are more workers than GPUs."""
+        return self.gpus[worker % len(self.gpus)] if self.gpus else None
+
+    def describe(self, tasks: int | None = None) -> str:
+        """Describe the workers for people; no more of them than tasks are counted.
+
+        >>> Placement(4, "cuda", gpus=("0", "1")).describe()
+        '4 workers on 2 GPUs'
+        """
+        count = max(1, self.count if tasks is None else min(self.count, tasks))
+        if self.by_cluster:
+            return f"a worker on each GPU of the cluster, {count_of(count, 'worker')} where it has none"
+        used = min(count, len(self.gpus))
+        return count_of(count, "worker") + (f" on {count_of(used, 'GPU')}" if used else "")
+
+
+def place_workers(
+    workers: int | None, device: str, *, threads: int = 1, ray: str | None = None
+) -> Placement:
+    """Decide how many workers there are and where each computes; nothing is started.
+
+    Args:
+        workers: How many; by default one for each GPU, or as many as this machine's cores can serve.
+        device: `auto`, `cpu`, `cuda` or `cuda:N`; on a cluster each worker finds its own.
+        threads: Of each worker.
+        ray: Address of a cluster, or None.
+
+    Raises:
+        InputError: If there is no such device, or the number of a GPU is given for a cluster.
+    """
+    number = gpu_number(device)
+    by_cores = workers or max(1, cores() // threads)
+    if ray is not None:
+        if number is not None:
+            raise InputError(f"--device {device}: Ray chooses the GPU of each worker: write cuda")
+        return Placement(by_cores, device, threads, (), ray, workers is not None)
+    gpus = find_gpus(device)
+    if gpus:
+        return Placement(workers or len(gpus), "cuda", threads, gpus, None, workers is not None)
+    return Placement(by_cores, "cpu", threads, (), None, workers is not None)
+
+
+# -- Gives tasks to workers, and follows their progress.
+
+
+POLL, SHOW_EVERY = 0.02, 0.5
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A run that failed.
+
+    Attributes:
+        run: Its id.
+        error: Why, one line.
+        tries: How many attempts there were.
+        detail: The stack trace, where the reason is not the user's input.
+        stops: As for `Reply`.
+    """
+
+    run: str
+    error: str
+    tries: int
+    detail: str = ""
+    stops: bool = False
+
+
+@dataclass
+class SweepState:
+    """The progress of a sweep, or of a matrix.
+
+    Attributes:
+        total: Runs in all.
+        found: Runs that were complete before.
+        done: Runs done now: id and seconds.
+        failed: Runs given up.
+        at: For each worker that is busy the task, what it is doing, and since when.
+    """
+
+    total: int
+    found: int = 0
+    done: list[tuple[str, float]] = field(default_factory=list)
+    failed: dict[str, Failure] = field(default_factory=dict)
+    at: list[tuple[str, str, float]] = field(default_factory=list)
+
+    @property
+    def left(self) -> int:
+        """How many runs are neither done nor finally failed."""
+        return self.total - self.found - len(self.done) - len(self.failed)
+
+
+OnChange = Callable[[SweepState], None]
+
+
+def make_workers(placement: Placement, tasks: int, *, alone_here: bool = False) -> Sequence[Worker]:
+    """Make workers on this machine or on a Ray cluster.
+
+    Args:
+        placement: How many, and where.
+        tasks: How many tasks there are; no more workers are made.
+        alone_here: A single worker that is on no cluster does its tasks in this process.
+
+    Raises:
+        InputError: If there is no such cluster, or it lacks a GPU that is asked for.
+    """
+    threads, ray = placement.threads, placement.ray
+    count = max(1, min(placement.count, tasks))
+    if ray is None and count == 1 and alone_here:
+        return [ThisProcess()]
+    if ray is None:
+        return [LocalWorker(threads, placement.gpu(number)) for number in range(count)]
+
+    connect(ray, count, threads)
+    gpus = cluster_gpus(placement.device)
+    if gpus and placement.by_cluster:
+        count = max(1, min(gpus, tasks))
+    return [RayWorker(threads, gpus=1 if gpus else 0) for _ in range(count)]
+
+
+class Dispatch:
+    """Gives tasks to workers until all are done or have failed.
+
+    Args:
+        state: The progress, changed in place.
+        retries: How often a task is repeated that crashed or met an error of the machine.
+        on_change: Called with the state, twice a second and at each change.
+        on_failure: Called with all failures when there is a new one.
+    """
+
+    def __init__(
+        self,
+        state: SweepState,
+        retries: int,
+        on_change: OnChange,
+        on_failure: Callable[[dict[str, Failure]], None],
+    ) -> None:
+        self.state, self.retries = state, retries
+        self.on_change, self.on_failure = on_change, on_failure
+        self.waiting: list[Task] = []
+        self.tries: dict[str, int] = {}
+
+    def run(self, tasks: list[Task], workers: Sequence[Worker]) -> None:
+        """Run the tasks."""
+        self.waiting = tasks
+        busy: dict[int, tuple[Task, float]] = {}
+        last: dict[int, str] = {}
+        shown = 0.0
+        while self.waiting or busy:
+            for number, worker in enumerate(workers):
+                if number not in busy and self.waiting:
+                    task = self._next(last.get(number), set(last.values()))
+                    busy[number] = (task, time.monotonic())
+                    last[number] = task.group
+                    worker.submit(task)
+                    shown = 0.0
+            if any(workers[number].waits for number in busy):
+                # a cluster with fewer cores than workers: who is idle gives the core back, else the task waits forever
+                for number in set(range(len(workers))) - set(busy):
+                    workers[number].stop()
+            for number in list(busy):
+                reply = workers[number].reply()
+                if reply is None:
+                    continue
+                task, begun = busy.pop(number)
+                self._end(task, reply, time.monotonic() - begun)
+                shown = 0.0
+            if time.monotonic() - shown > SHOW_EVERY:
+                shown = time.monotonic()
+                self._show(workers, busy)
+            time.sleep(POLL)
+
+    def _next(self, last: str | None, groups: set[str]) -> Task:
+        """Choose a run of the group that the worker has loaded, else of one that no worker has, so that few wait."""
+        ranked = sorted(
+            self.waiting, key=lambda task: (task.group != last, task.group in groups)
+        )  # stable: in the order of the runs
+        self.waiting.remove(ranked[0])
+        return ranked[0]
+
+    def _end(self, task: Task, reply: Reply, seconds: float) -> None:
+        tries = self.tries[task.id] = self.tries.get(task.id, 0) + 1
+        if reply.error is None:
+            self.state.done.append((task.id, seconds))
+        elif reply.retry and tries <= self.retries:
+            self.waiting.append(task)
+        else:
+            self.state.failed[task.id] = Failure(
+                task.id, reply.error, tries, reply.detail, reply.stops
+            )
+            self.on_failure(self.state.failed)
+
+    def _show(self, workers: Sequence[Worker], busy: dict[int, tuple[Task, float]]) -> None:
+        self.state.at = [
+            (task.id, workers[number].at, begun) for number, (task, begun) in sorted(busy.items())
+        ]
+        self.on_change(self.state)
