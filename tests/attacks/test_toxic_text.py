@@ -14,8 +14,7 @@ import numpy as np
 import pytest
 
 from mmpoison.attacks import ToxicText
-from mmpoison.attacks.rewriting import class_names, naming_words, rewrite
-from mmpoison.attacks.toxic_text import templates
+from mmpoison.attacks.phrases import class_names, naming_words, rewrite, templates
 from mmpoison.base.seeding import generator
 from mmpoison.datasets import ImageTable, PairDataset, load_pairs, save_pairs
 from mmpoison.errors import InputError

@@ -1,4 +1,4 @@
-"""The interface of attacks, the registry that finds them, and how to build one from its options."""
+"""The interface of attacks, the registry that finds them, and what the attacks of this package share."""
 
 from __future__ import annotations
 
@@ -6,9 +6,14 @@ import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, Literal, Protocol
 
+from mmpoison.attacks.goal import Goal
+from mmpoison.attacks.injection import poison_set
+from mmpoison.attacks.settings import AMOUNTS, Settings
 from mmpoison.attacks.surrogate import Surrogate
+from mmpoison.attacks.target_labels import images_without_honest_captions
 from mmpoison.base.registry import Registry, unknown_name
 from mmpoison.errors import InputError
+from mmpoison.pairs.manifest import PoisonedPair
 from mmpoison.pairs.table import PairDataset
 
 ProgressFor = Callable[[str], Callable[[int, int], None]]
@@ -53,6 +58,81 @@ ATTACKS: Registry[type[Attack]] = Registry(
     group="mmpoison.attacks",
     needs=("name", "kind", "source", "section", "summary", "options", "poison"),
 )
+
+
+SHARED = (*AMOUNTS, "mode", "spread", "carrier", "words", "preset")
+"""Options that `Settings` checks."""
+
+
+class BaseAttack:
+    """An attack of this package: a dataclass whose fields are its options, the goal first.
+
+    Those that attacks share are checked together and are in `settings`, with the value that an option has if it is not
+    given.
+    """
+
+    name: ClassVar[str]
+    kind: ClassVar[Kind] = "targeted"
+    source: ClassVar[str]
+    section: ClassVar[str]
+    summary: ClassVar[str]
+    shared: ClassVar[Sequence[str]] = SHARED
+    usual: ClassVar[Mapping[str, Any]] = {}
+    """Shared options whose default is not that of `Settings`."""
+
+    settings: Settings
+
+    def __post_init__(self) -> None:
+        """Check the shared options.
+
+        Raises:
+            InputError: If not exactly one amount is given, a value is out of range, or the preset fixes another value.
+        """
+        taken = inspect.signature(type(self)).parameters
+        given = {name: getattr(self, name) for name in taken if name in self.shared}
+        usual = {name: value for name, value in self.usual.items() if given.get(name) is None}
+        self.settings = Settings.of(**{"preset": None, **given, **usual})
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """All options, enough to build the attack again."""
+        goal, *others = inspect.signature(type(self)).parameters
+        # an option with an unusual default is always among them
+        shared = self.settings.options() | {n: getattr(self.settings, n) for n in self.usual}
+        own = {name: getattr(self, name) for name in others if name not in self.shared}
+        return {
+            goal: getattr(self, goal),
+            **{n: value for n, value in shared.items() if n in others and n in self.shared},
+            **{name: value for name, value in own.items() if value is not None},
+        }
+
+    def inject(
+        self,
+        pairs: PairDataset,
+        entries: Sequence[PoisonedPair],
+        goals: Sequence[Goal],
+        seed: int,
+        **more: Any,
+    ) -> PairDataset:
+        """Make the poisoned set, with its manifest.
+
+        Args:
+            pairs: The clean set.
+            entries: The poisoned pairs.
+            goals: The goals.
+            seed: Seed of the run.
+            **more: As for `poison_set`; by default the images lose the clean pairs that the carrier `own` takes.
+        """
+        return poison_set(
+            pairs,
+            entries,
+            attack=self.name,
+            options=self.options,
+            goals=goals,
+            mode=self.settings.mode,
+            seed=seed,
+            **{"dropped_images": images_without_honest_captions(entries, self.settings), **more},
+        )
 
 
 def build_attack(

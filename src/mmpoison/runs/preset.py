@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Any
 
-from mmpoison.attacks.presets import find_preset
+from mmpoison.attacks.settings import find_preset
 from mmpoison.errors import InputError
 
 
