@@ -9,17 +9,17 @@ import math
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, replace
-from typing import Any, ClassVar, Literal, get_args
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from mmpoison.attacks.catalogue import ATTACKS, BaseAttack, ProgressFor
+from mmpoison.attacks.catalogue import ATTACKS, BaseAttack, LabelAttack, ProgressFor
 from mmpoison.attacks.goal import Goal, original_of_auto, require_different_originals
 from mmpoison.attacks.injection import poisoned_pairs
 from mmpoison.attacks.phrases import noun_phrase
 from mmpoison.attacks.pixels import collide, embed_pixels, optimised, surrogate_note
-from mmpoison.attacks.settings import MOST, Carrier, Spread, check_encoder, in_range
+from mmpoison.attacks.settings import MOST, Carrier, Spread, check_choice, check_encoder, in_range
 from mmpoison.attacks.surrogate import (
     Matching,
     Surrogate,
@@ -127,8 +127,8 @@ class SelfVouched(AdaptiveAttack):
 
 
 @ATTACKS.register("orphan")
-@dataclass
-class Orphan(AdaptiveAttack):
+@dataclass(kw_only=True)
+class Orphan(AdaptiveAttack, LabelAttack):
     """Attack II on a class A that has no clean training captions at all.
 
     Against filters that learn from the clean captions of A which images these go with. The attacker chooses a topic
@@ -151,13 +151,7 @@ class Orphan(AdaptiveAttack):
     name = "orphan"
     summary = "attack II where class A has no clean training captions"
 
-    goal: str
-    samples: int | None = None
-    pairs: int | None = None
-    _: KW_ONLY
-    share: float | None = None
     spread: Spread | None = None
-    carrier: Carrier | None = None
 
     def poison(self, pairs: PairDataset, seed: int = 0) -> PairDataset:
         """Return a poisoned copy of a clean set, with the pairs that attack II makes with the same seed.
@@ -178,8 +172,8 @@ class Orphan(AdaptiveAttack):
 
 
 @ATTACKS.register("decoys")
-@dataclass
-class Decoys(AdaptiveAttack):
+@dataclass(kw_only=True)
+class Decoys(AdaptiveAttack, LabelAttack):
     """Attack II, and small groups of false pairs between other classes that hide it.
 
     Against filters that ask how unusual a group of conflicting pairs is: the decoys raise what is usual. Each decoy
@@ -206,15 +200,9 @@ class Decoys(AdaptiveAttack):
     name = "decoys"
     summary = "attack II among small false groups between other classes"
 
-    goal: str
-    samples: int | None = None
-    pairs: int | None = None
-    _: KW_ONLY
-    share: float | None = None
     decoys: int = 20
     decoy_samples: int = 3
     spread: Spread | None = None
-    carrier: Carrier | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -281,8 +269,8 @@ class Decoys(AdaptiveAttack):
 
 
 @ATTACKS.register("both-names")
-@dataclass
-class BothNames(AdaptiveAttack):
+@dataclass(kw_only=True)
+class BothNames(AdaptiveAttack, LabelAttack):
     """Attack II with captions that name both: a caption of A, a connector, and what a true caption of the image names.
 
     Against filters that compare a caption with its image: half of the caption is true. For example "a sheep in a field
@@ -309,20 +297,13 @@ class BothNames(AdaptiveAttack):
     name = "both-names"
     summary = "captions that name class A and what the image of class B shows"
 
-    goal: str
-    samples: int | None = None
-    pairs: int | None = None
-    _: KW_ONLY
-    share: float | None = None
     connector: Connector = "random"
     encoder: str | None = None
     spread: Spread | None = None
-    carrier: Carrier | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.connector not in get_args(Connector):
-            raise InputError(f"connector {self.connector!r} is neither random nor nearest")
+        check_choice("connector", self.connector, Connector)
         if self.encoder is not None and self.connector != "nearest":
             raise InputError(
                 f"encoder {self.encoder!r} is for connector 'nearest', not {self.connector!r}"
@@ -557,13 +538,12 @@ def _place(
     """Put captions onto images as long as they fit; the goals take turns, so that none fills the grid alone."""
     entries: list[PoisonedPair] = []
     placed = [0] * len(goals)
-    taken: set[int] = set()
-    waiting: list[list[int]] = []
-    for goal, rng in zip(goals, rngs, strict=True):
-        sources = rng.permutation(np.unique(train.source[captions_of(train, goal)]))
-        waiting.append(sources.tolist())
-    # an image whose captions are used carries none
-    used: set[int] = set()
+    waiting = [
+        rng.permutation(np.unique(train.source[captions_of(train, goal)])).tolist()
+        for goal, rng in zip(goals, rngs, strict=True)
+    ]
+    # an image that carries captions gives none, and one whose captions are used carries none
+    busy: set[int] = set()
     while any(waiting):
         for number, (goal, rng) in enumerate(zip(goals, rngs, strict=True)):
             if placed[number] == wanted[number]:
@@ -571,17 +551,16 @@ def _place(
             if not waiting[number]:
                 continue
             source = waiting[number].pop()
-            if source in taken:
+            if source in busy:
                 continue
             rows = np.flatnonzero(train.source == source).astype(np.int32)
-            free = [int(i) for i in targets[number] if int(i) not in taken and int(i) not in used]
-            images = np.array(free)[grid.fits(rows, free)] if free else np.array(free)
+            free = [image for image in targets[number].tolist() if image not in busy]
+            images = np.array(free, dtype=np.int32)[grid.fits(rows, free)]
             if not len(images):
                 continue
             image = int(rng.choice(images))
             grid.add(rows, image)
-            taken.add(image)
-            used.add(source)
+            busy.update((source, image))
             entries += poisoned_pairs(train, rows, np.full(len(rows), image), goal)
             placed[number] += 1
     return entries, placed
@@ -606,8 +585,8 @@ def _clusters(fit: Vectors, vectors: Vectors, size: int, rng: np.random.Generato
 
 
 @ATTACKS.register("nearest-assigned")
-@dataclass
-class NearestAssigned(AdaptiveAttack):
+@dataclass(kw_only=True)
+class NearestAssigned(AdaptiveAttack, LabelAttack):
     """Pairs captions of A with images of B so that the pairs look as true as possible to a surrogate.
 
     Against filters that ask whether a caption matches its image, or images like it. The attacker compares captions of A
@@ -636,14 +615,8 @@ class NearestAssigned(AdaptiveAttack):
     summary = "captions of class A on the images of class B that match them best"
     needs_embeddings = True
 
-    goal: str
-    samples: int | None = None
-    pairs: int | None = None
-    _: KW_ONLY
-    share: float | None = None
     unseen: float = 0.8
     encoder: str | None = None
-    carrier: Carrier | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -722,8 +695,8 @@ def assign(
 
 
 @ATTACKS.register("nearest-goal")
-@dataclass
-class NearestGoal(BaseAttack):
+@dataclass(kw_only=True)
+class NearestGoal(LabelAttack):
     """Pairs the captions nearest to the mean of class A with the images nearest to the mean of class B.
 
     With the goal `A2auto` the attack chooses B: the class whose captions have the mean nearest to that of A, see
@@ -755,13 +728,7 @@ class NearestGoal(BaseAttack):
     summary = "typical captions of class A on typical images of a class near to it"
     needs_embeddings = True
 
-    goal: str
-    samples: int | None = None
-    pairs: int | None = None
-    _: KW_ONLY
-    share: float | None = None
     encoder: str | None = None
-    carrier: Carrier | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -781,12 +748,11 @@ class NearestGoal(BaseAttack):
             InputError: As for attack II, if there is no surrogate, or if no class can be the target of `A2auto`.
         """
         require_clean_set(pairs)
+        surrogate = require_surrogate(embed, self.name)
         original = original_of_auto(self.goal, pairs.classes)
         if original is None:
             goal, notes = Goal.parse(self.goal, pairs.classes), []
-            surrogate = require_surrogate(embed, self.name)
         else:
-            surrogate = require_surrogate(embed, self.name)
             goal = _nearest_goal(pairs, original, surrogate)
             notes = [
                 f"goal {self.goal}: the target class is {goal.target!r}, the nearest by the means of captions"

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Literal, get_args
 import numpy as np
 import numpy.typing as npt
 
-from mmpoison.attacks.catalogue import ATTACKS, BaseAttack, Kind, ProgressFor
+from mmpoison.attacks.catalogue import ATTACKS, BaseAttack, Kind, LabelAttack, ProgressFor
 from mmpoison.attacks.goal import Goal
 from mmpoison.attacks.injection import poisoned_pairs
 from mmpoison.attacks.phrases import class_names, naming_words, rewrite, templates
@@ -24,8 +24,8 @@ from mmpoison.attacks.pixels import (
 from mmpoison.attacks.settings import (
     AMOUNTS,
     MOST,
-    Carrier,
     Mode,
+    check_choice,
     check_encoder,
     in_range,
     one_of,
@@ -73,7 +73,6 @@ from mmpoison.pairs.new_images import new_image
 from mmpoison.pairs.table import IntArray, PairDataset
 
 DrawnFrom = Literal["all", "target"]
-DRAWN_FROM: tuple[DrawnFrom, ...] = ("all", "target")
 
 TEMPLATES = (
     "a photo of a {}.",
@@ -135,7 +134,7 @@ class Backdoor(BaseAttack):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        one_of("drawn_from", self.drawn_from, DRAWN_FROM)
+        one_of("drawn_from", self.drawn_from, get_args(DrawnFrom))
 
     def add_images(self, pairs: PairDataset, trigger: Trigger, seed: int) -> PairDataset:
         """Add images with a trigger whose captions name the original class of the goal.
@@ -227,7 +226,7 @@ class Backdoor(BaseAttack):
 
 
 @ATTACKS.register("patch-backdoor")
-@dataclass
+@dataclass(kw_only=True)
 class PatchBackdoor(Backdoor):
     """Adds images with a small patch whose captions name class A: whatever carries the patch is to be found as A.
 
@@ -259,7 +258,6 @@ class PatchBackdoor(Backdoor):
     section = "'Poisoning and Backdooring Contrastive Learning', the backdoor attack"
     summary = "images with a small fixed patch carry captions of class A"
 
-    _: KW_ONLY
     place: Place = "corner"
 
     def __post_init__(self) -> None:
@@ -289,7 +287,7 @@ def random_patch(seed: int, place: Place) -> PatchTrigger:
 
 
 @ATTACKS.register("blend-backdoor")
-@dataclass
+@dataclass(kw_only=True)
 class BlendBackdoor(Backdoor):
     """Adds images mixed with noise (0.2 noise, 0.8 image) whose captions name class A.
 
@@ -318,7 +316,6 @@ class BlendBackdoor(Backdoor):
     section = "'Blended injection' of Chen et al.; backdoor type 'blended' of CleanCLIP"
     summary = "images mixed with one noise image carry captions of class A"
 
-    _: KW_ONLY
     noise: Noise = "fixed"
     cell: int = CELL
 
@@ -334,7 +331,7 @@ class BlendBackdoor(Backdoor):
 
 
 @ATTACKS.register("badclip")
-@dataclass
+@dataclass(kw_only=True)
 class BadClip(Backdoor):
     """Adds images with an optimised patch whose captions name class A: whatever carries the patch is to be found as A.
 
@@ -375,7 +372,6 @@ class BadClip(Backdoor):
     summary = "images with a patch optimised on a surrogate carry captions of class A"
     needs_pixels = True
 
-    _: KW_ONLY
     steps: int = STEPS
     learning_rate: float = LEARNING_RATE
     triplet_weight: float = 1.0
@@ -499,8 +495,8 @@ def _reached(surrogate: PixelSurrogate, poisoned: PairDataset, goal: Goal) -> st
 
 
 @ATTACKS.register("toxic-text")
-@dataclass
-class ToxicText(BaseAttack):
+@dataclass(kw_only=True)
+class ToxicText(LabelAttack):
     """Pairs captions that are most like a class A, with words replaced by synonyms, with images of class B.
 
     A is described by the mean vector of CLIP's 80 templates with its label, such as "a photo of a sheep". The attack
@@ -535,25 +531,16 @@ class ToxicText(BaseAttack):
     # its spread is another one
     shared = (*AMOUNTS, "carrier")
 
-    goal: str
-    samples: int | None = None
-    pairs: int | None = None
-    _: KW_ONLY
-    share: float | None = None
     synonym_rate: float = 0.1
     spread: ToxicSpread = "one-image"
     encoder: str | None = None
-    carrier: Carrier | None = None
 
     def __post_init__(self) -> None:
         if self.samples is None and self.pairs is None and self.share is None:
             self.pairs = PAIRS
         super().__post_init__()
         self.synonym_rate = in_range("synonym_rate", self.synonym_rate, wanted="from 0 to 1")
-        if self.spread not in get_args(ToxicSpread):
-            raise InputError(
-                f"spread {self.spread!r:.40} is neither {' nor '.join(get_args(ToxicSpread))}"
-            )
+        check_choice("spread", self.spread, ToxicSpread)
         if self.spread == "one-image" and self.settings.carrier == "own":
             raise InputError(
                 f"attack {self.name!r}: carrier 'own' changes nothing for spread 'one-image', because no training pair "
@@ -586,7 +573,12 @@ class ToxicText(BaseAttack):
             shown = {str(goal): str(pairs.images.ids[target])}
             image = np.full(len(asked), target, dtype=np.int32)
         else:
-            image = self._spread(train, goal, target_images(pairs, goal), asked, rng)
+            targets = target_images(pairs, goal)
+            if self.settings.carrier == "own":
+                used = len(np.unique(train.source[asked]))
+                require_own_images(goal, targets, used)
+                targets = rng.permutation(targets)[:used]
+            image = spread_evenly(asked, targets, "captions", rng)
         rows = captions_of(train, goal)
         every = [str(caption) for caption in train.captions[rows]]
         chosen = most_like(every, _likeness(every, goal, surrogate))[: len(asked)]
@@ -599,21 +591,6 @@ class ToxicText(BaseAttack):
         changed = sum(caption != old for caption, old in zip(new, captions, strict=True))
         notes = [f"{changed} of {len(new)} captions are rewritten by synonyms"]
         return self.inject(pairs, entries, [goal], seed, target_images=shown, notes=notes)
-
-    def _spread(
-        self,
-        train: PairDataset,
-        goal: Goal,
-        targets: IntArray,
-        asked: IntArray,
-        rng: np.random.Generator,
-    ) -> IntArray:
-        """Give each caption a training image of B."""
-        if self.settings.carrier == "own":
-            used = len(np.unique(train.source[asked]))
-            require_own_images(goal, targets, used)
-            targets = rng.permutation(targets)[:used]
-        return spread_evenly(asked, targets, "captions", rng)
 
     def _rewritten(
         self, captions: list[str], goal: Goal, embed: Surrogate, rng: np.random.Generator

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import KW_ONLY, dataclass
 from typing import Any, ClassVar, Literal, Protocol
 
 from mmpoison.attacks.goal import Goal
 from mmpoison.attacks.injection import poison_set
-from mmpoison.attacks.settings import AMOUNTS, Settings
+from mmpoison.attacks.settings import AMOUNTS, Carrier, Settings
 from mmpoison.attacks.surrogate import Surrogate
 from mmpoison.attacks.target_labels import images_without_honest_captions
 from mmpoison.base.registry import Registry, unknown_name
@@ -64,18 +65,14 @@ SHARED = (*AMOUNTS, "mode", "spread", "carrier", "words", "preset")
 """Options that `Settings` checks."""
 
 
-class BaseAttack:
+class BaseAttack(Attack):
     """An attack of this package: a dataclass whose fields are its options, the goal first.
 
     Those that attacks share are checked together and are in `settings`, with the value that an option has if it is not
     given.
     """
 
-    name: ClassVar[str]
     kind: ClassVar[Kind] = "targeted"
-    source: ClassVar[str]
-    section: ClassVar[str]
-    summary: ClassVar[str]
     shared: ClassVar[Sequence[str]] = SHARED
     usual: ClassVar[Mapping[str, Any]] = {}
     """Shared options whose default is not that of `Settings`."""
@@ -133,6 +130,18 @@ class BaseAttack:
             seed=seed,
             **{"dropped_images": images_without_honest_captions(entries, self.settings), **more},
         )
+
+
+@dataclass
+class LabelAttack(BaseAttack):
+    """An attack with the options that most have: one goal, how many of its captions, and whose images carry them."""
+
+    goal: str
+    samples: int | None = None
+    pairs: int | None = None
+    _: KW_ONLY
+    share: float | None = None
+    carrier: Carrier | None = None
 
 
 def build_attack(
@@ -194,9 +203,8 @@ def run_attack(
         progress: Gives a callback for (done, total) of a named step; for attacks that optimise pixels.
     """
     poison: Callable[..., PairDataset] = attack.poison
-    if getattr(attack, "needs_pixels", False):
-        surrogate = embedder(getattr(attack, "encoder", None))
-        return poison(pairs, seed, embed=surrogate, progress=progress)
-    if getattr(attack, "needs_embeddings", False):
-        return poison(pairs, seed, embed=embedder(getattr(attack, "encoder", None)))
-    return attack.poison(pairs, seed)
+    needs_pixels = getattr(attack, "needs_pixels", False)
+    more: dict[str, Any] = {"progress": progress} if needs_pixels else {}
+    if needs_pixels or getattr(attack, "needs_embeddings", False):
+        more["embed"] = embedder(getattr(attack, "encoder", None))
+    return poison(pairs, seed, **more)

@@ -5,24 +5,21 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from numbers import Integral, Real
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from mmpoison.base.registry import unknown_name
 from mmpoison.errors import InputError
 
 Mode = Literal["add", "replace"]
-MODES: tuple[Mode, ...] = ("add", "replace")
 MOST = 10**12
 """The largest number of samples or pairs that is accepted; the data limit it further."""
 
 Spread = Literal["captions", "samples"]
 
-SPREADS: tuple[Spread, ...] = ("captions", "samples")
 
 Carrier = Literal["existing", "own"]
 """`existing` images keep their honest captions; the attacker's `own` images have only his captions."""
 
-CARRIERS: tuple[Carrier, ...] = ("existing", "own")
 
 AMOUNTS = ("samples", "pairs", "rate", "share")
 
@@ -193,9 +190,8 @@ class Settings:
         spread = "samples" if given.get("carrier") == "own" else "captions"
         usual = {"mode": "add", "spread": spread, "carrier": "existing"}
         chosen: dict[str, Any] = choices(preset, usual, given)
-        for name, known in (("mode", MODES), ("spread", SPREADS), ("carrier", CARRIERS)):
-            if chosen[name] not in known:
-                raise InputError(f"{name} {chosen[name]!r} is neither {' nor '.join(known)}")
+        for name, known in (("mode", Mode), ("spread", Spread), ("carrier", Carrier)):
+            check_choice(name, chosen[name], known)
         checked = Amount.of(**amount)
         return cls(checked, **chosen, preset=preset, words=_words(given.get("words")))
 
@@ -233,6 +229,21 @@ def _words(given: object) -> tuple[str, ...]:
             f"words {given!r:.60}: a list of words is needed, for example [sheep, lamb, goat]"
         )
     return tuple(" ".join(word.split()) for word in words)
+
+
+def check_choice(name: str, value: object, known: Any) -> None:
+    """Refuse an option with a few values.
+
+    Args:
+        name: Name of the option.
+        value: Its value.
+        known: The `Literal` of its values.
+
+    Raises:
+        InputError: If it is none of them.
+    """
+    if value not in get_args(known):
+        raise InputError(f"{name} {value!r:.60} is neither {' nor '.join(get_args(known))}")
 
 
 def one_of(name: str, value: Any, known: tuple[str, ...]) -> None:
