@@ -18,8 +18,8 @@ from mmpoison.attacks.catalogue import ATTACKS, BaseAttack, LabelAttack, Progres
 from mmpoison.attacks.goal import Goal, original_of_auto, require_different_originals
 from mmpoison.attacks.injection import poisoned_pairs
 from mmpoison.attacks.phrases import noun_phrase
-from mmpoison.attacks.pixels import collide, embed_pixels, optimised, surrogate_note
-from mmpoison.attacks.settings import MOST, Carrier, Spread, check_choice, check_encoder, in_range
+from mmpoison.attacks.pixels import collide, embed_pixels, nearer_note, optimised
+from mmpoison.attacks.settings import MOST, Carrier, Spread, check_choice, in_range
 from mmpoison.attacks.surrogate import (
     Matching,
     Surrogate,
@@ -249,8 +249,7 @@ class Decoys(AdaptiveAttack, LabelAttack):
         made = 0
         for place in rng.permutation(len(every)):
             decoy = every[place]
-            sources = [image for image in free[decoy.original] if image in captioned]
-            sources = sources[: self.decoy_samples]
+            sources = [i for i in free[decoy.original] if i in captioned][: self.decoy_samples]
             carriers = free[decoy.target][: self.decoy_samples]
             if made == self.decoys or min(len(sources), len(carriers)) < self.decoy_samples:
                 continue
@@ -308,7 +307,6 @@ class BothNames(AdaptiveAttack, LabelAttack):
             raise InputError(
                 f"encoder {self.encoder!r} is for connector 'nearest', not {self.connector!r}"
             )
-        check_encoder(self.encoder)
 
     @property
     def needs_embeddings(self) -> bool:
@@ -367,11 +365,8 @@ def _true_captions(
     for image_id, caption in zip(train.images.ids[train.image], train.captions, strict=True):
         if image_id in captions:
             captions[image_id].append(str(caption))
-    drawn: list[str] = []
-    for entry in entries:
-        true = captions[entry.poisoned_image]
-        drawn.append(true[int(rng.integers(len(true)))] if true else "")
-    return drawn
+    every = [captions[entry.poisoned_image] for entry in entries]
+    return [true[int(rng.integers(len(true)))] if true else "" for true in every]
 
 
 def _nearest(choices: list[list[str]], true: list[str], embed: Surrogate) -> list[int]:
@@ -424,7 +419,6 @@ class UnderTheGrid(AdaptiveAttack):
             raise InputError(f"{self.name} needs a goal, A2B")
         super().__post_init__()
         check_whole("per_cell", self.per_cell, 1, MOST)
-        check_encoder(self.encoder)
 
     def poison(
         self, pairs: PairDataset, seed: int = 0, *, embed: Surrogate | None = None
@@ -447,15 +441,11 @@ class UnderTheGrid(AdaptiveAttack):
         train = pairs.select(split="train")
         rngs = [generator(seed, f"attack/{self.name}/{goal}") for goal in goals]
         asked = choose_captions(train, goals, self.settings, rngs)
-        wanted = [len(np.unique(train.source[rows])) for rows in asked]
-        grid = Grid(
-            train,
-            surrogate,
-            np.concatenate([captions_of(train, goal) for goal in goals]),
-            np.unique(np.concatenate(targets)),
-            generator(seed, f"attack/{self.name}/clusters"),
-            self.per_cell,
-        )
+        wanted = [len(np.unique(train.source[own])) for own in asked]
+        rows = np.concatenate([captions_of(train, goal) for goal in goals])
+        images = np.unique(np.concatenate(targets))
+        rng = generator(seed, f"attack/{self.name}/clusters")
+        grid = Grid(train, surrogate, rows, images, rng, self.per_cell)
         entries, placed = _place(train, goals, targets, wanted, grid, rngs)
         notes = [
             f"goal {goal}: {found} images of {count} requested fit {self.per_cell} a cell"
@@ -621,7 +611,6 @@ class NearestAssigned(AdaptiveAttack, LabelAttack):
     def __post_init__(self) -> None:
         super().__post_init__()
         self.unseen = in_range("unseen", self.unseen, zero=False)
-        check_encoder(self.encoder)
 
     def poison(
         self, pairs: PairDataset, seed: int = 0, *, embed: Surrogate | None = None
@@ -639,12 +628,10 @@ class NearestAssigned(AdaptiveAttack, LabelAttack):
         goal = Goal.parse(self.goal, pairs.classes)
         require_clean_set(pairs)
         surrogate = require_surrogate(embed, self.name)
-        targets = target_images(pairs, goal)
-        train = pairs.select(split="train")
         rng = generator(seed, f"attack/{self.name}/{goal}")
-        rows, images, asked, used = draw_candidates(train, goal, targets, self.settings, rng)
+        known = draw_candidates(pairs, goal, self.settings, rng)
+        train, rows, captions, images, asked, used = known
         matching = Matching(train, surrogate, seed)
-        captions = [str(caption) for caption in train.captions[rows]]
         cosine = matching.captions(captions) @ matching.images(images).T
         if self.settings.carrier == "own":
             # by the captions that each image would get of
@@ -730,10 +717,6 @@ class NearestGoal(LabelAttack):
 
     encoder: str | None = None
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_encoder(self.encoder)
-
     def poison(
         self, pairs: PairDataset, seed: int = 0, *, embed: Surrogate | None = None
     ) -> PairDataset:
@@ -757,12 +740,10 @@ class NearestGoal(LabelAttack):
             notes = [
                 f"goal {self.goal}: the target class is {goal.target!r}, the nearest by the means of captions"
             ]
-        targets = target_images(pairs, goal)
-        train = pairs.select(split="train")
         rng = generator(seed, f"attack/{self.name}/{goal}")
-        rows, images, asked, used = draw_candidates(train, goal, targets, self.settings, rng)
+        known = draw_candidates(pairs, goal, self.settings, rng)
+        train, rows, captions, images, asked, used = known
         matching = Matching(train, surrogate, seed)
-        captions = [str(caption) for caption in train.captions[rows]]
         text, shown = matching.captions(captions), matching.images(images)
         kept = most_like(captions, _likeness(text))[:asked]
         carriers = np.argsort(-_likeness(shown), kind="stable")[:used]
@@ -874,7 +855,6 @@ class FeatureCollision(BaseAttack):
             raise InputError(
                 f"epsilon {self.epsilon}: a pixel has 255 levels above black, at most 255"
             )
-        check_encoder(self.encoder)
 
     def poison(
         self,
@@ -932,6 +912,5 @@ class FeatureCollision(BaseAttack):
             PoisonedPair(str(caption), ids[place], stored[place][0], str(goal))
             for caption, place in zip(train.captions[rows], copy, strict=True)
         ]
-        reached = f"mean cosine with images of {goal.target} {before:.3f} before, {after:.3f} after"
-        notes = [surrogate_note(surrogate, reached)]
+        notes = [nearer_note(surrogate, goal.target, before, after)]
         return self.inject(pairs, entries, [goal], seed, added_images=dict(stored), notes=notes)

@@ -12,21 +12,20 @@ import numpy.typing as npt
 from mmpoison.attacks.catalogue import ATTACKS, BaseAttack, Kind, LabelAttack, ProgressFor
 from mmpoison.attacks.goal import Goal
 from mmpoison.attacks.injection import poisoned_pairs
-from mmpoison.attacks.phrases import class_names, naming_words, rewrite, templates
+from mmpoison.attacks.phrases import class_names, naming_words, read_templates, rewrite
 from mmpoison.attacks.pixels import (
     PatchData,
     PatchSettings,
     covered,
+    nearer_note,
     optimise_patch,
     optimised,
-    surrogate_note,
 )
 from mmpoison.attacks.settings import (
     AMOUNTS,
     MOST,
     Mode,
     check_choice,
-    check_encoder,
     in_range,
     one_of,
 )
@@ -74,24 +73,7 @@ from mmpoison.pairs.table import IntArray, PairDataset
 
 DrawnFrom = Literal["all", "target"]
 
-TEMPLATES = (
-    "a photo of a {}.",
-    "a picture of a {}.",
-    "an image of a {}.",
-    "a view of a {}.",
-    "a close-up of a {}.",
-    "a good photo of a {}.",
-    "a small photo of a {}.",
-    "a large photo of a {}.",
-    "a photo of the {}.",
-    "a photo of one {}.",
-    "a bright picture of a {}.",
-    "a dark picture of a {}.",
-    "this is a {}.",
-    "there is a {} in the picture.",
-    "we see a {} here.",
-    "the picture shows a {}.",
-)
+TEMPLATES = read_templates("backdoor_templates.txt")
 """Captions of the poison; a class's name is put in."""
 
 SIDE = 16
@@ -106,6 +88,9 @@ LEARNING_RATE = 0.01
 KNOWN = 512
 """Images without the trigger, images of class A, and captions of class A that a patch is optimised on: so many of each,
 at most."""
+
+CLIP_TEMPLATES = read_templates("clip_templates.txt")
+"""The 80 captions with which CLIP describes a class of ImageNet."""
 
 PAIRS = 35
 TRIES = 10
@@ -184,45 +169,42 @@ class Backdoor(BaseAttack):
         self, train: PairDataset, goal: Goal, rng: np.random.Generator
     ) -> tuple[IntArray, IntArray]:
         """Draw images of the training pairs, and say how many captions the new image of each gets, shapes `(n,)`."""
-        if self.drawn_from == "target":
-            owner = f"class {goal.target!r} has"
-        else:
-            owner = f"all classes but {goal.original!r} have"
-        images, captions_of_image = np.unique(
-            train.image[self._usable(train, goal)], return_counts=True
-        )
+        usable, owner = self._usable(train, goal)
+        images, captions_of_image = np.unique(train.image[usable], return_counts=True)
         order = rng.permutation(len(images))
         images = images[order].astype(np.int32)
         captions: IntArray = captions_of_image[order].astype(np.int32)
-        amount, mode = self.settings.amount, self.settings.mode
+        amount = self.settings.amount
         if amount.kind == "samples":
-            count = sample_count(amount, goal, "", len(images), owner=owner)
+            have = f"{owner} {len(images)} train images"
+            count = sample_count(amount, goal, "", len(images), have)
             return images[:count], captions[:count]
         ends = np.cumsum(captions)
-        train_pairs, available = len(train), [int(ends[-1])] if len(ends) else [0]
+        available = [int(captions.sum())]
 
         def left_over(count: int) -> int:
             """Count the captions that the last image has and its new image does not get."""
             return int(ends[np.searchsorted(ends, count)]) - count
 
-        (count,) = pair_counts(amount, mode, train_pairs, [goal], available, owner)
-        if amount.kind == "rate" and mode == "replace":
+        (count,) = pair_counts(self.settings, len(train), [goal], available, owner)
+        if amount.kind == "rate" and self.settings.mode == "replace":
             # the last image loses all its captions, so the set shrinks by those that its new image does not get
-            while count and count > amount.value * (train_pairs - left_over(count)) + 1e-9:
+            while count and count > amount.value * (len(train) - left_over(count)) + 1e-9:
                 count -= 1
             if not count:
-                pair_counts(amount, mode, train_pairs - left_over(1), [goal], available, owner)
+                pair_counts(self.settings, len(train) - left_over(1), [goal], available, owner)
         used = int(np.searchsorted(ends, count)) + 1
         wanted = captions[:used].copy()
         wanted[-1] -= left_over(count)
         return images[:used], wanted
 
-    def _usable(self, train: PairDataset, goal: Goal) -> npt.NDArray[np.bool_]:
-        """Return which training pairs show an image that may get the trigger, shape `(n,)`."""
+    def _usable(self, train: PairDataset, goal: Goal) -> tuple[npt.NDArray[np.bool_], str]:
+        """Say which training pairs show an image that may get the trigger, shape `(n,)`, and who has these."""
         of_class = train.images.class_codes[train.image]
         if self.drawn_from == "target":
-            return np.asarray(of_class == train.images.class_code(goal.target))
-        return np.asarray(of_class != train.images.class_code(goal.original))
+            return of_class == train.images.class_code(goal.target), f"class {goal.target!r} has"
+        others = of_class != train.images.class_code(goal.original)
+        return others, f"all classes but {goal.original!r} have"
 
 
 @ATTACKS.register("patch-backdoor")
@@ -384,7 +366,6 @@ class BadClip(Backdoor):
         self.learning_rate = in_range("learning_rate", self.learning_rate, zero=False)
         self.triplet_weight = in_range("triplet_weight", self.triplet_weight, 1e6)
         self.margin = in_range("margin", self.margin, 2.0)
-        check_encoder(self.encoder)
 
     def poison(
         self,
@@ -412,10 +393,7 @@ class BadClip(Backdoor):
         if not len(pairs.images.indices(split="train", label=goal.original)):
             raise InputError(f"goal {goal}: class {goal.original!r} has no train image to resemble")
         trigger = self._trigger(pairs, goal, surrogate, seed, progress)
-        poisoned = self.add_images(pairs, trigger, seed)
-        assert poisoned.manifest is not None
-        note = _reached(surrogate, poisoned, goal)
-        return replace(poisoned, manifest=replace(poisoned.manifest, notes=(note,)))
+        return _with_note(self.add_images(pairs, trigger, seed), goal, surrogate)
 
     def _trigger(
         self,
@@ -434,7 +412,7 @@ class BadClip(Backdoor):
         train = pairs.select(split="train")
         stream = f"attack/{self.name}/{goal}"
         rng = generator(seed, f"{stream}/trigger")
-        own_rows = np.flatnonzero(self._usable(train, goal))
+        own_rows = np.flatnonzero(self._usable(train, goal)[0])
         target_rows = np.flatnonzero(
             train.images.class_codes[train.image] == train.images.class_code(goal.original)
         )
@@ -474,10 +452,11 @@ class BadClip(Backdoor):
         return PatchTrigger(pattern.tobytes(), cells, place="centre")
 
 
-def _reached(surrogate: PixelSurrogate, poisoned: PairDataset, goal: Goal) -> str:
-    """Say how near the written images are to images of class A, and how near they were without the patch."""
-    assert poisoned.manifest is not None
-    added = poisoned.manifest.added_images
+def _with_note(poisoned: PairDataset, goal: Goal, surrogate: PixelSurrogate) -> PairDataset:
+    """Note how near the written images are to images of class A, and how near they were without the patch."""
+    manifest = poisoned.manifest
+    assert manifest is not None
+    added = manifest.added_images
     place = {str(name): index for index, name in enumerate(poisoned.images.ids)}
     new = np.array([place[name] for name in added], dtype=np.int32)
     clean = np.array([place[entry.made_from] for entry in added.values()], dtype=np.int32)
@@ -488,10 +467,8 @@ def _reached(surrogate: PixelSurrogate, poisoned: PairDataset, goal: Goal) -> st
     before, after = (
         float((unit(surrogate(poisoned, rows)) @ mean).mean()) for rows in (clean, new)
     )
-    return surrogate_note(
-        surrogate,
-        f"mean cosine with images of {goal.original} {before:.3f} before, {after:.3f} after",
-    )
+    note = nearer_note(surrogate, goal.original, before, after)
+    return replace(poisoned, manifest=replace(manifest, notes=(note,)))
 
 
 @ATTACKS.register("toxic-text")
@@ -546,7 +523,6 @@ class ToxicText(LabelAttack):
                 f"attack {self.name!r}: carrier 'own' changes nothing for spread 'one-image', because no training pair "
                 "shows that image with an honest caption: leave it out, or choose spread 'captions'"
             )
-        check_encoder(self.encoder)
 
     def poison(
         self, pairs: PairDataset, seed: int = 0, *, embed: Surrogate | None = None
@@ -613,6 +589,6 @@ class ToxicText(LabelAttack):
 def _likeness(captions: list[str], goal: Goal, embed: Surrogate) -> Vectors:
     """Return the cosine of each caption with the mean vector of the templates of A, shape `(n,)`."""
     name = goal.original.replace("_", " ")
-    described = embed.captions([template.format(name) for template in templates()])
+    described = embed.captions([template.format(name) for template in CLIP_TEMPLATES])
     likeness: Vectors = unit(embed.captions(captions)) @ unit(unit(described).mean(axis=0))
     return likeness

@@ -77,6 +77,9 @@ class BaseAttack(Attack):
     usual: ClassVar[Mapping[str, Any]] = {}
     """Shared options whose default is not that of `Settings`."""
 
+    encoder: str | None = None
+    """Name of the surrogate; a field of the attacks that take one."""
+
     settings: Settings
 
     def __post_init__(self) -> None:
@@ -89,6 +92,8 @@ class BaseAttack(Attack):
         given = {name: getattr(self, name) for name in taken if name in self.shared}
         usual = {name: value for name, value in self.usual.items() if given.get(name) is None}
         self.settings = Settings.of(**{"preset": None, **given, **usual})
+        if self.encoder is not None and not (isinstance(self.encoder, str) and self.encoder):
+            raise InputError(f"encoder {self.encoder!r:.40} is no name of a model")
 
     @property
     def options(self) -> dict[str, Any]:

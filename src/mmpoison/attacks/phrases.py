@@ -136,7 +136,7 @@ def rewrite(caption: str, rng: np.random.Generator, rate: float, kept: Collectio
     return "".join(parts) + caption[end:]
 
 
-def templates() -> tuple[str, ...]:
-    """Return the 80 templates with which CLIP describes a class of ImageNet, with `{}` for its name."""
-    text = resources.files("mmpoison.attacks").joinpath("clip_templates.txt").read_text("utf-8")
+def read_templates(file: str) -> tuple[str, ...]:
+    """Read captions with `{}` for the name of a class, one a line."""
+    text = resources.files("mmpoison.attacks").joinpath(file).read_text("utf-8")
     return tuple(text.splitlines())

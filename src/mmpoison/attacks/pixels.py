@@ -23,7 +23,7 @@ Progress = Callable[[int, int], None]
 
 Array = npt.NDArray[Any]
 
-AT_ONCE = 64
+EMBED_BATCH = 64
 """Images that are embedded at once."""
 
 
@@ -82,20 +82,27 @@ def surrogate_note(surrogate: PixelSurrogate, measured: str) -> str:
     return f"surrogate {surrogate.name} (weights {weights}…): {measured}"
 
 
+def nearer_note(surrogate: PixelSurrogate, label: str, before: float, after: float) -> str:
+    """Return the `surrogate_note` that says how near images were moved to those of a class."""
+    return surrogate_note(
+        surrogate, f"mean cosine with images of {label} {before:.3f} before, {after:.3f} after"
+    )
+
+
 def embed_pixels(surrogate: PixelSurrogate, pixels: Array) -> Vectors:
     """Embed images `(n, size, size, 3)` as they are, without gradients: unit embeddings `(n, d)`."""
     parts = [
-        surrogate.differentiate(pixels[start : start + AT_ONCE].astype(np.float32))[0]
-        for start in range(0, len(pixels), AT_ONCE)
+        surrogate.differentiate(pixels[start : start + EMBED_BATCH].astype(np.float32))[0]
+        for start in range(0, len(pixels), EMBED_BATCH)
     ]
     return np.concatenate(parts)
 
 
 # -- images within a bound -------------------------------------------------------------------------
 
-IMAGES_AT_ONCE = 32
+SIGN_BATCH = 32
 
-STEP = 0.2
+SIGN_STEP = 0.2
 """Size of a step in levels of 255, as in the released code; halved for the second half of the steps."""
 
 
@@ -156,15 +163,15 @@ def collide(
         The changed images, shape as `pixels`.
     """
     changed = np.empty_like(pixels)
-    batches = range(0, len(pixels), IMAGES_AT_ONCE)
+    batches = range(0, len(pixels), SIGN_BATCH)
     for number, start in enumerate(batches):
-        rows = slice(start, start + IMAGES_AT_ONCE)
+        rows = slice(start, start + SIGN_BATCH)
         clean = pixels[rows].astype(np.float32)
         noise = rng.uniform(-epsilon, epsilon, clean.shape)
         place = np.clip(clean + noise, 0, 255).astype(np.float32)
         best, nearest = clean.copy(), np.full(len(clean), -np.inf, dtype=np.float32)
         for step in range(steps):
-            size = STEP if 2 * step < steps else STEP / 2
+            size = SIGN_STEP if 2 * step < steps else SIGN_STEP / 2
             moved, cosine = sign_step(surrogate, place, clean, target[rows], epsilon, size)
             better = cosine > nearest
             best[better], nearest[better] = place[better], cosine[better]
@@ -421,11 +428,8 @@ def covered(
         height, width, _ = source_pixels(pairs.root, str(pairs.images.ids[index])).shape
         left, top, side = trigger.where(height, width, how)
         for lines, begin, length in ((rows, top, height), (columns, left, width)):
-            whole = {
-                "shortest": min(height, width),
-                "longest": max(height, width),
-                "squash": length,
-            }
+            both = (height, width)
+            whole = {"shortest": min(both), "longest": max(both), "squash": length}
             scale = size / whole[preparation.resize_mode]
             # the middle of an image stays the middle
             seen = (begin - length / 2) * scale + size / 2

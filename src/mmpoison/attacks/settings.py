@@ -48,14 +48,12 @@ class Amount:
         >>> Amount.of(samples=25, pairs=None, rate=None, share=None)
         Amount(kind='samples', value=25)
         """
-        chosen = {name: value for name, value in given.items() if value is not None}
+        chosen: dict[Any, Any] = {n: value for n, value in given.items() if value is not None}
         if len(chosen) != 1:
             raise InputError(
                 f"exactly one of {', '.join([*given][:-1])} and {[*given][-1]} says how much to poison, got "
                 f"{', '.join(chosen) or 'none'}"
             )
-        kind: Any
-        value: Any
         ((kind, value),) = chosen.items()
         whole = kind in ("samples", "pairs")
         number: Any = Integral if whole else Real
@@ -72,11 +70,6 @@ class Amount:
         if whole and value > MOST:
             raise InputError(f"{kind} is more than {MOST:,}: give 1 to that")
         return cls(kind, int(value) if whole else float(value))
-
-    @property
-    def option(self) -> dict[str, int | float]:
-        """The amount as an option of an attack."""
-        return {self.kind: self.value}
 
 
 @dataclass(frozen=True)
@@ -201,7 +194,8 @@ class Settings:
         The default carrier and words that are not given are left out, so that manifests are those of versions that had
         no other.
         """
-        values: dict[str, Any] = {**self.amount.option, "mode": self.mode, "spread": self.spread}
+        values: dict[str, Any] = {self.amount.kind: self.amount.value}
+        values |= {"mode": self.mode, "spread": self.spread}
         if self.preset is not None:
             values["preset"] = self.preset
         if self.carrier != "existing":
@@ -211,7 +205,7 @@ class Settings:
         return {name: value for name, value in values.items() if name not in without}
 
 
-def _words(given: object) -> tuple[str, ...]:
+def _words(given: Any) -> tuple[str, ...]:
     """Check the words that a misused caption must hold one of.
 
     Raises:
@@ -220,11 +214,8 @@ def _words(given: object) -> tuple[str, ...]:
     if given is None:
         return ()
     words = [given] if isinstance(given, str) else given
-    if (
-        not isinstance(words, (list, tuple))
-        or not words
-        or not all(isinstance(word, str) and word.strip() for word in words)
-    ):
+    listed = isinstance(words, list | tuple) and len(words) > 0
+    if not listed or not all(isinstance(word, str) and word.strip() for word in words):
         raise InputError(
             f"words {given!r:.60}: a list of words is needed, for example [sheep, lamb, goat]"
         )
@@ -276,13 +267,3 @@ def in_range(
         usual = f"{'at least' if zero else 'over'} 0 and at most {most:g}"
         raise InputError(f"{name} {value!r:.40} is not {wanted or usual}")
     return float(value)
-
-
-def check_encoder(encoder: str | None) -> None:
-    """Refuse a name of a surrogate that is none.
-
-    Raises:
-        InputError: If it is no text.
-    """
-    if encoder is not None and (not isinstance(encoder, str) or not encoder):
-        raise InputError(f"encoder {encoder!r:.40} is no name of a model")

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from mmpoison.attacks.goal import Goal
 from mmpoison.attacks.injection import poisoned_pairs
-from mmpoison.attacks.settings import Amount, Mode, Settings, Spread
+from mmpoison.attacks.settings import Amount, Settings, Spread
 from mmpoison.base.seeding import generator
 from mmpoison.errors import InputError
 from mmpoison.pairs.labels import keyword_pattern
@@ -160,16 +160,16 @@ def choose_captions(
         for rows, rng in zip(candidates, rngs, strict=True)
     ]
     if amount.kind in ("samples", "share"):
-        counts = [
-            sample_count(amount, goal, goal.original, len(own), "train images with captions")
-            for goal, own in zip(goals, samples, strict=True)
-        ]
+        counts: list[int] = []
+        for goal, own in zip(goals, samples, strict=True):
+            have = f"class {goal.original!r} has {len(own)} train images with captions"
+            counts.append(sample_count(amount, goal, goal.original, len(own), have))
         return [
             rows[np.isin(train.source[rows], own[:count])].astype(np.int32)
             for rows, own, count in zip(candidates, samples, counts, strict=True)
         ]
     available = [len(rows) for rows in candidates]
-    counts = pair_counts(amount, settings.mode, len(train) - lost, goals, available)
+    counts = pair_counts(settings, len(train) - lost, goals, available)
     return [
         _first(train, rows, own, count)
         for rows, own, count in zip(candidates, samples, counts, strict=True)
@@ -205,15 +205,7 @@ def captions_of(train: PairDataset, goal: Goal, words: Sequence[str] = ()) -> In
     return rows
 
 
-def sample_count(
-    amount: Amount,
-    goal: Goal,
-    label: str,
-    available: int,
-    what: str = "train images",
-    *,
-    owner: str = "",
-) -> int:
+def sample_count(amount: Amount, goal: Goal, label: str, available: int, have: str = "") -> int:
     """Return how many images of a class an amount of kind `samples` or `share` means.
 
     Args:
@@ -221,17 +213,16 @@ def sample_count(
         goal: For the message.
         label: The class.
         available: Number of its images.
-        what: What they are, for the message.
-        owner: Who has them, for the message, if not the class.
+        have: Says who has how many of them, for the message.
 
     Raises:
         InputError: If there are fewer, or the share rounds to none.
     """
     if amount.kind == "samples":
         if amount.value > available:
+            have = have or f"class {label!r} has {available} train images"
             raise InputError(
-                f"goal {goal}: {amount.value} samples asked for, {owner or f'class {label!r} has'} "
-                f"{available} {what}: at most samples={available}"
+                f"goal {goal}: {amount.value} samples asked for, {have}: at most samples={available}"
             )
         return int(amount.value)
     count = round(amount.value * available)
@@ -244,18 +235,12 @@ def sample_count(
 
 
 def pair_counts(
-    amount: Amount,
-    mode: Mode,
-    train: int,
-    goals: Sequence[Goal],
-    available: Sequence[int],
-    owner: str = "",
+    settings: Settings, train: int, goals: Sequence[Goal], available: Sequence[int], owner: str = ""
 ) -> list[int]:
     """Return the number of poisoned pairs for each goal, from a number of pairs or a rate.
 
     Args:
-        amount: Of kind `pairs` or `rate`.
-        mode: Decides how many training pairs there will be.
+        settings: The amount, `pairs` or `rate`; and the mode, which decides how many training pairs there will be.
         train: Number of training pairs that a rate refers to, without those that are added.
         goals: The goals.
         available: Captions that each goal can misuse.
@@ -264,6 +249,7 @@ def pair_counts(
     Raises:
         InputError: If there are fewer, or a rate is less than a pair; the message says what is possible.
     """
+    amount, mode = settings.amount, settings.mode
     if amount.kind == "pairs":
         counts = [int(amount.value)] * len(goals)
     else:
@@ -440,37 +426,38 @@ class Candidates(NamedTuple):
     """What an attacker with a surrogate chooses among, and how much of it he uses.
 
     Attributes:
-        rows: Captions of the original class, rows of the training pairs, sorted.
+        train: The clean training pairs.
+        rows: Captions of the original class, rows of `train`, sorted.
+        captions: Their texts.
         images: Images of the target class.
         pairs: How many captions attack II would use.
         used: How many images of the original class these were written for.
     """
 
+    train: PairDataset
     rows: IntArray
+    captions: list[str]
     images: IntArray
     pairs: int
     used: int
 
 
 def draw_candidates(
-    train: PairDataset,
-    goal: Goal,
-    targets: IntArray,
-    settings: Settings,
-    rng: np.random.Generator,
+    pairs: PairDataset, goal: Goal, settings: Settings, rng: np.random.Generator
 ) -> Candidates:
     """Draw the captions of the original class and the images of the target class that the attacker knows.
 
     Args:
-        train: The clean training pairs.
+        pairs: A clean set.
         goal: The goal.
-        targets: Training images of the target class, shape `(m,)`.
         settings: The amount; and with the carrier `existing` he knows all images of the target class.
         rng: Draws both.
 
     Raises:
-        InputError: If the carrier is `own` and the target class has fewer images than are used.
+        InputError: As for attack II, or if the carrier is `own` and the target class has fewer images than are used.
     """
+    targets = target_images(pairs, goal)
+    train = pairs.select(split="train")
     (asked,) = choose_captions(train, [goal], settings, [rng])
     used = len(np.unique(train.source[asked]))
     rows = captions_of(train, goal)
@@ -480,7 +467,8 @@ def draw_candidates(
     if settings.carrier == "own":
         require_own_images(goal, targets, used)
         targets = rng.permutation(targets)[: _choice(used, len(targets))]
-    return Candidates(rows, targets, len(asked), used)
+    captions = [str(caption) for caption in train.captions[rows]]
+    return Candidates(train, rows, captions, targets, len(asked), used)
 
 
 def require_own_images(goal: Goal, targets: IntArray, used: int) -> None:
