@@ -53,9 +53,7 @@ def test_it_is_the_formula(clean: PairDataset, aligned: bool) -> None:
     assert sorted(load.values()) == [2, 3, 3, 3, 3, 3, 3]
     # the captions that he knows, drawn as the attack draws them
     goal, rng = Goal("sheep", "plane"), generator(3, "attack/nearest-goal/sheep2plane")
-    known = draw_candidates(clean, goal, Settings.of(None, pairs=20), rng)
-    rows = known.rows
-    assert (known.pairs, known.used) == (20, 7)
+    rows = draw_candidates(clean, goal, Settings.of(None, pairs=20), rng).rows
     assert len(rows) == 24 * 3
     sheep = [str(c) for c in train.captions[rows]]
     text = matching.captions(sheep)

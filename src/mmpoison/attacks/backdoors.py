@@ -154,15 +154,10 @@ class Backdoor(BaseAttack):
             order = np.resize(rng.permutation(len(TEMPLATES)), count)
             captions = [caption_of(TEMPLATES[number], goal.original) for number in order]
             entries += [PoisonedPair(text, origin, name, str(goal)) for text in captions]
-        replaced = [str(pairs.images.ids[index]) for index in chosen]
+        replaced = chosen if self.settings.mode == "replace" else chosen[:0]
+        gone = sorted(str(pairs.images.ids[index]) for index in replaced)
         return self.inject(
-            pairs,
-            entries,
-            [goal],
-            seed,
-            dropped_images=sorted(replaced) if self.settings.mode == "replace" else [],
-            added_images=added,
-            trigger=trigger,
+            pairs, entries, [goal], seed, dropped_images=gone, added_images=added, trigger=trigger
         )
 
     def _choose(

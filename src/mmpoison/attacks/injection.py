@@ -88,8 +88,8 @@ def poison_set(
         notes=tuple(notes),
     )
     poisoned = inject(clean, draft)
-    training_pairs = len(poisoned.select(split="train"))
-    manifest = replace(draft, training_pairs=training_pairs, fingerprint=poisoned.fingerprint)
+    found = len(poisoned.select(split="train"))
+    manifest = replace(draft, training_pairs=found, fingerprint=poisoned.fingerprint)
     return replace(poisoned, manifest=manifest)
 
 

@@ -23,7 +23,6 @@ from mmpoison.pairs.table import SPLITS, IntArray, PairDataset
 STREAM = "attack/single-target-label"
 
 KNOWN = 0.8
-
 CHOICE = 10
 """The attacker chooses among 80% of the images of each class, but at most ten times as many as he uses."""
 
