@@ -171,11 +171,10 @@ class Backdoor(BaseAttack):
         captions: IntArray = captions_of_image[order].astype(np.int32)
         amount = self.settings.amount
         if amount.kind == "samples":
-            have = f"{owner} {len(images)} train images"
-            count = sample_count(amount, goal, "", len(images), have)
+            most = len(images)
+            count = sample_count(amount, goal, "", most, f"{owner} {most} train images")
             return images[:count], captions[:count]
-        ends = np.cumsum(captions)
-        available = [int(captions.sum())]
+        ends, available = np.cumsum(captions), [int(captions.sum())]
 
         def left_over(count: int) -> int:
             """Count the captions that the last image has and its new image does not get."""
